@@ -1,0 +1,178 @@
+# gantry: one Makefile for all folders.
+#
+# The two commands:
+#   make demo          set up, build, and watch a robot policy learn (CPU, about 20 minutes)
+#   make test          set up, build, and run every test that needs no GPU
+#
+# More:
+#   make               build everything into bin/ (needs `make setup` once)
+#   make setup         install packages and MuJoCo; quiet when nothing is missing
+#   make check-layers  who may include whom, read off the #include lines
+#   make check-headers every header compiles alone
+#   make tidy          clang-tidy over the sources;  make format: clang-format in place
+#   make bench         side-by-side measurements (tests/bench), printed as ratios
+#   make fuzz          run the fuzz targets for real (clang, libFuzzer); FUZZ_SECONDS=60 each
+#   make chaos-sim     100,000 seeded histories of the protocol under faults
+#   make gpu-check     everything that needs a GPU
+#   make clean
+#
+# Switches: V=1 (show commands)  SANITIZE=address,undefined | thread  GPU=0|1 (default: is nvcc there)
+#           MUJOCO_DIR=/path (default .deps/mujoco-3.3.2, fetched by setup)
+
+.SUFFIXES:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := all
+SHELL := /bin/bash
+
+V ?= 0
+Q := $(if $(filter 1,$(V)),,@)
+SANITIZE ?=
+NVCC ?= $(firstword $(wildcard /usr/local/cuda/bin/nvcc) $(shell command -v nvcc 2>/dev/null))
+GPU ?= $(if $(NVCC),1,0)
+MUJOCO_DIR ?= $(CURDIR)/.deps/mujoco-3.3.2
+
+comma := ,
+B := build/$(if $(SANITIZE),$(subst $(comma),-,$(SANITIZE)),release)
+BIN := $(if $(SANITIZE),$(B)/bin,bin)
+
+# ---- flags -----------------------------------------------------------------------------------
+CC ?= gcc
+PACKAGES := libzmq libprotobuf-c libuv yaml-0.1 jansson sqlite3 libpng libturbojpeg libzstd libpcre2-8
+PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+PKG_LIBS := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+
+OPT := -O2 -g -fno-omit-frame-pointer
+SAN := $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all)
+WARN := -Wall -Wextra -Werror -Wmissing-prototypes -Wstrict-prototypes -Wvla \
+	-Wpointer-arith -Wshadow -Wundef -Wformat=2 -Wno-format-truncation
+# -ffp-contract=off: numerics are the same on every CPU; kernels ask for FMA by name.
+CFLAGS := -std=gnu11 $(OPT) $(WARN) $(SAN) -ffp-contract=off -fno-math-errno -pthread
+CPPFLAGS := -D_GNU_SOURCE -Ilib -I. -I$(B) -isystem $(MUJOCO_DIR)/include $(PKG_CFLAGS) -DGANTRY_GPU=$(GPU)
+LDFLAGS := $(SAN) -pthread -rdynamic -Wl,-rpath,$(MUJOCO_DIR)
+LDLIBS := $(PKG_LIBS) -lm -ldl
+MUJOCO_LIBS := -L$(MUJOCO_DIR) -lmujoco -lEGL -lGL
+NVCCFLAGS := -O2 -g -std=c++17 -Ilib -I. -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90]
+CUDA_DIR := $(patsubst %/bin/nvcc,%,$(NVCC))
+ifeq ($(GPU),1)
+CUDA_LIBS := -L$(CUDA_DIR)/lib64 -Wl,-rpath,$(CUDA_DIR)/lib64 -lcudart -lstdc++
+endif
+
+# ---- what is built ---------------------------------------------------------------------------
+LIBS := base daemon wire nn rl image run sim train
+DAEMONS := coordinator env_worker actor prm_server learner
+protos := $(wildcard proto/*.proto)
+proto_c := $(protos:%.proto=$(B)/%.pb-c.c)
+proto_h := $(protos:%.proto=$(B)/%.pb-c.h)
+find_c = $(sort $(filter-out lib/nn/cpu/kernels/%,$(wildcard $(1)/*.c $(1)/*/*.c $(1)/*/*/*.c)))
+KERNELS := $(sort $(wildcard lib/nn/cpu/kernels/*.c))
+ISAS := generic avx2 avx512
+ISA_generic :=
+ISA_avx2 := -mavx2 -mfma
+ISA_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512
+
+define lib_rules
+$(1)_src := $$(call find_c,lib/$(1))
+$(1)_obj := $$($(1)_src:%.c=$(B)/%.o)
+endef
+$(foreach l,$(LIBS),$(eval $(call lib_rules,$(l))))
+nn_obj += $(foreach i,$(ISAS),$(KERNELS:%.c=$(B)/%.$(i).o))
+ifeq ($(GPU),1)
+nn_obj += $(patsubst %.cu,$(B)/%.cu.o,$(wildcard lib/nn/*.cu lib/nn/*/*.cu))
+endif
+daemon_src := $(filter-out %/main.c,$(call find_c,lib/daemon))
+$(foreach d,$(DAEMONS),$(eval $(d)_lib := $(patsubst %.c,$(B)/%.o,$(filter-out %/main.c,$(wildcard $(d)/*.c)))))
+
+archives := $(LIBS:%=$(B)/lib%.a)
+daemon_archives := $(DAEMONS:%=$(B)/lib%.a)
+# link order: who uses comes before who is used
+LINK_LIBS := $(foreach l,train wire daemon run nn image rl sim,$(B)/lib$(l).a) $(B)/libproto.a $(B)/libbase.a
+programs := $(foreach d,$(DAEMONS),$(if $(wildcard $(d)/main.c),$(BIN)/gantry-$(subst _,-,$(d)))) $(if $(wildcard cli/main.c),$(BIN)/gantry)
+
+.PHONY: all
+all: $(programs)
+
+$(B)/flags: FORCE
+	@mkdir -p $(@D); echo '$(CC) $(CFLAGS) $(CPPFLAGS) $(NVCCFLAGS)' | cmp -s - $@ || echo '$(CC) $(CFLAGS) $(CPPFLAGS) $(NVCCFLAGS)' > $@
+$(B)/version.h: FORCE
+	@mkdir -p $(@D); echo '#define GANTRY_BUILD "$(VERSION)"' | cmp -s - $@ || echo '#define GANTRY_BUILD "$(VERSION)"' > $@
+.PHONY: FORCE
+FORCE:
+
+$(B)/proto/%.pb-c.c $(B)/proto/%.pb-c.h: proto/%.proto
+	@mkdir -p $(B)/proto; [ $(V) = 1 ] || echo "  PROTO $<"
+	$(Q)protoc-c --proto_path=proto --c_out=$(B)/proto $<
+.SECONDARY: $(proto_c) $(proto_h)
+
+$(B)/%.o: %.c $(B)/flags | $(proto_h) $(B)/version.h
+	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  CC    $<"
+	$(Q)$(CC) $(CFLAGS) $(CPPFLAGS) -MMD -MP -c -o $@ $<
+$(B)/proto/%.pb-c.o: $(B)/proto/%.pb-c.c $(B)/flags | $(proto_h)
+	$(Q)$(CC) $(filter-out -Wshadow -Wundef,$(CFLAGS)) $(CPPFLAGS) -I$(B)/proto -MMD -MP -c -o $@ $<
+$(B)/%.cu.o: %.cu $(B)/flags
+	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  NVCC  $<"
+	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+define isa_rule
+$(B)/lib/nn/cpu/kernels/%.$(1).o: lib/nn/cpu/kernels/%.c $(B)/flags
+	@mkdir -p $$(@D); [ $(V) = 1 ] || echo "  CC    $$< ($(1))"
+	$(Q)$(CC) $(filter-out -O2,$(CFLAGS)) -O3 $(CPPFLAGS) $(ISA_$(1)) -DISA=$(1) -DISA_$(1)=1 -MMD -MP -c -o $$@ $$<
+endef
+$(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
+
+define archive_rule
+$(B)/lib$(1).a: $(2)
+	@mkdir -p $$(@D); rm -f $$@; ar rcs $$@ $$^
+endef
+$(foreach l,$(LIBS),$(eval $(call archive_rule,$(l),$($(l)_obj))))
+$(foreach d,$(DAEMONS),$(eval $(call archive_rule,$(d),$($(d)_lib))))
+$(B)/libproto.a: $(proto_c:.c=.o)
+	@mkdir -p $(@D); rm -f $@; ar rcs $@ $^
+
+link = @mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@"; 
+define program_rule
+$(BIN)/gantry-$(subst _,-,$(1)): $(B)/$(1)/main.o $(B)/lib$(1).a $(LINK_LIBS)
+	@mkdir -p $$(@D); [ $(V) = 1 ] || echo "  LINK  $$@"
+	$(Q)$(CC) $(LDFLAGS) -o $$@ $$^ $(if $(filter env_worker,$(1)),$(MUJOCO_LIBS)) $(if $(filter actor prm_server learner,$(1)),$(CUDA_LIBS)) $(LDLIBS)
+endef
+$(foreach d,$(DAEMONS),$(eval $(call program_rule,$(d))))
+$(BIN)/gantry: $(patsubst %.c,$(B)/%.o,$(wildcard cli/*.c)) $(daemon_archives) $(LINK_LIBS)
+	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(LDLIBS)
+
+# ---- tests: every tests/<group>/test_*.c is one program, linked with everything ------------------
+tests_c := $(wildcard tests/*/test_*.c)
+tests_bin := $(tests_c:%.c=$(B)/%)
+tests_helpers := $(patsubst %.c,$(B)/%.o,$(filter-out %/main.c,$(wildcard tests/harness/*.c tests/sim/sim_*.c)))
+$(B)/tests/%: $(B)/tests/%.o $(tests_helpers) $(daemon_archives) $(LINK_LIBS)
+	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(LDLIBS) -lcmocka
+.PRECIOUS: $(B)/%.o
+bench_bin := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/bench_*.c))
+
+.PHONY: tests benches setup
+tests: $(tests_bin)
+benches: $(bench_bin)
+setup:
+	@deploy/setup.sh test
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
+
+.PHONY: test demo bench clean help check-layers check-headers format tidy compile_commands.json
+test: setup
+	@tests/run.sh
+demo:
+	@deploy/setup.sh build
+	@$(MAKE) --no-print-directory -j$$(nproc) all
+	@$(BIN)/gantry demo $(if $(SEED),--seed $(SEED))
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^----/,$$d' | head -26
+clean:
+	$(Q)rm -rf build bin
+check-layers:
+	@tests/check_layers.py
+check-headers: | $(proto_h) $(B)/version.h
+	@for h in $$(git ls-files '*.h' | grep -v '^lib/nn/cpu/kernels/'); do echo "#include \"$$h\"" | $(CC) $(CFLAGS) $(CPPFLAGS) -fsyntax-only -x c - || { echo "check-headers: $$h does not compile alone"; exit 1; }; done
+format:
+	$(Q)clang-format -i $$(git ls-files '*.c' '*.h' '*.cu')
+compile_commands.json:
+	@$(MAKE) -s -B -n V=1 all tests | python3 tests/compile_commands.py > $@

@@ -1,0 +1,147 @@
+#include "base/atomic_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <libgen.h>
+#include <limits.h>
+#include <sys/stat.h>
+
+#include "base/fault.h"
+
+static int write_all(int fd, const char *bytes, size_t n)
+{
+    int r = fault_errno("atomic_file.write");
+
+    if (r < 0)
+        return r;
+    while (n) {
+        ssize_t w = write(fd, bytes, n);
+
+        if (w < 0) {
+            if (errno == EINTR)
+                continue;
+            return -errno;
+        }
+        bytes += w;
+        n -= (size_t)w;
+    }
+    return 0;
+}
+
+static int fsync_path(const char *path, int flags)
+{
+    _cleanup_close_ int fd = open(path, flags | O_CLOEXEC);
+
+    if (fd < 0)
+        return -errno;
+    return fsync(fd) < 0 ? -errno : 0;
+}
+
+int fsync_directory(const char *path) { return fsync_path(path, O_RDONLY | O_DIRECTORY); }
+int fsync_file(const char *path) { return fsync_path(path, O_RDONLY); }
+
+static int fsync_parent(const char *path)
+{
+    char copy[PATH_MAX];
+
+    if ((size_t)snprintf(copy, sizeof copy, "%s", path) >= sizeof copy)
+        return -ENAMETOOLONG;
+    return fsync_directory(dirname(copy));
+}
+
+int atomic_file_write(const char *path, const void *bytes, size_t n)
+{
+    char temporary[PATH_MAX];
+    _cleanup_close_ int fd = -1;
+    int r;
+
+    if ((size_t)snprintf(temporary, sizeof temporary, "%s.tmp.%d", path, (int)getpid()) >= sizeof temporary)
+        return -ENAMETOOLONG;
+    fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return -errno;
+    r = write_all(fd, bytes, n);
+    if (r == 0)
+        r = fault_errno("atomic_file.fsync");
+    if (r == 0 && fsync(fd) < 0)
+        r = -errno;
+    if (r == 0)
+        r = fault_errno("atomic_file.rename");
+    if (r == 0 && rename(temporary, path) < 0)
+        r = -errno;
+    if (r < 0) {
+        (void)unlink(temporary);
+        return r;
+    }
+    return fsync_parent(path);
+}
+
+int file_read(const char *path, size_t limit, char **ret_bytes, size_t *ret_n)
+{
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+    _cleanup_free_ char *bytes = NULL;
+    struct stat st;
+    size_t n = 0;
+    ssize_t got;
+
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -errno;
+    if (S_ISDIR(st.st_mode))
+        return -EISDIR;
+    if (st.st_size < 0 || (uint64_t)st.st_size > limit)
+        return -EFBIG;
+    bytes = malloc((size_t)st.st_size + 1);
+    if (!bytes)
+        return -ENOMEM;
+    while (n < (size_t)st.st_size && (got = read(fd, bytes + n, (size_t)st.st_size - n)) != 0) {
+        if (got < 0) {
+            if (errno == EINTR)
+                continue;
+            return -errno;
+        }
+        n += (size_t)got;
+    }
+    bytes[n] = '\0';
+    *ret_bytes = TAKE_PTR(bytes);
+    if (ret_n)
+        *ret_n = n;
+    return 0;
+}
+
+int rename_noreplace(const char *from, const char *to)
+{
+    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) < 0)
+        return -errno;
+    return fsync_parent(to);
+}
+
+int mkdir_p(const char *path, unsigned mode)
+{
+    char copy[PATH_MAX], *slash;
+
+    if ((size_t)snprintf(copy, sizeof copy, "%s", path) >= sizeof copy)
+        return -ENAMETOOLONG;
+    for (slash = copy + 1; (slash = strchr(slash, '/')); slash++) {
+        *slash = '\0';
+        if (mkdir(copy, mode) < 0 && errno != EEXIST)
+            return -errno;
+        *slash = '/';
+    }
+    if (mkdir(copy, mode) < 0 && errno != EEXIST)
+        return -errno;
+    return 0;
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+int remove_tree(const char *path)
+{
+    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    return 0;
+}

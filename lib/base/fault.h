@@ -1,0 +1,23 @@
+/* fault.h - named places where a test can make things go wrong.
+ *
+ * Compiled in always, off unless GANTRY_FAULTS is set (or fault_arm() called):
+ *
+ *   GANTRY_FAULTS="journal.fsync=eio@3,deliver.reply=drop@1,update.commit=abort@2"
+ *
+ * name=action@n: the action happens the n-th time the place is reached (default 1), once; `@n+` from the
+ * n-th time on. Actions: abort (SIGABRT, as kill -9 would), eio, enospc, short (half the bytes), drop,
+ * delay:MS. One relaxed atomic load when nothing is armed. The list of names is in docs/operations.md. */
+#pragma once
+
+#include <stdbool.h>
+
+enum fault_action { FAULT_NONE, FAULT_EIO, FAULT_ENOSPC, FAULT_SHORT, FAULT_DROP };
+
+/* Reach the place `name`. Abort and delay happen inside; the others are returned for the caller to act on. */
+enum fault_action fault_point(const char *name);
+
+/* -errno to report for FAULT_EIO / FAULT_ENOSPC, 0 for none: `if ((r = fault_errno("x")) < 0) return r;` */
+int fault_errno(const char *name);
+
+/* Arm from a specification (replaces what was armed). -EINVAL: not understood, nothing changed. */
+int fault_arm(const char *specification);

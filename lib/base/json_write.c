@@ -1,0 +1,88 @@
+#include "base/json_write.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+static void add_escaped(struct strbuf *out, const char *text)
+{
+    strbuf_addc(out, '"');
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+
+        if (c == '"' || c == '\\')
+            strbuf_addf(out, "\\%c", c);
+        else if (c == '\n')
+            strbuf_adds(out, "\\n");
+        else if (c < 0x20)
+            strbuf_addf(out, "\\u%04x", c);
+        else
+            strbuf_addc(out, (char)c);
+    }
+    strbuf_addc(out, '"');
+}
+
+static void begin(struct json_writer *w, const char *key)
+{
+    if (w->need_comma)
+        strbuf_addc(w->out, ',');
+    if (key) {
+        add_escaped(w->out, key);
+        strbuf_addc(w->out, ':');
+    }
+    w->need_comma = true;
+}
+
+void json_open(struct json_writer *w, const char *key, char bracket)
+{
+    begin(w, key);
+    strbuf_addc(w->out, bracket);
+    w->need_comma = false;
+}
+
+void json_close(struct json_writer *w, char bracket)
+{
+    strbuf_addc(w->out, bracket);
+    w->need_comma = true;
+}
+
+void json_string(struct json_writer *w, const char *key, const char *value)
+{
+    begin(w, key);
+    if (value)
+        add_escaped(w->out, value);
+    else
+        strbuf_adds(w->out, "null");
+}
+
+void json_number(struct json_writer *w, const char *key, double value)
+{
+    begin(w, key);
+    if (isfinite(value))
+        strbuf_addf(w->out, "%.9g", value);
+    else
+        strbuf_adds(w->out, "null");
+}
+
+void json_integer(struct json_writer *w, const char *key, int64_t value)
+{
+    begin(w, key);
+    strbuf_addf(w->out, "%" PRId64, value);
+}
+
+void json_unsigned(struct json_writer *w, const char *key, uint64_t value)
+{
+    begin(w, key);
+    strbuf_addf(w->out, "%" PRIu64, value);
+}
+
+void json_bool(struct json_writer *w, const char *key, bool value)
+{
+    begin(w, key);
+    strbuf_adds(w->out, value ? "true" : "false");
+}
+
+void json_raw(struct json_writer *w, const char *key, const char *json)
+{
+    begin(w, key);
+    strbuf_adds(w->out, json);
+}

@@ -1,0 +1,119 @@
+/* openvla.h - the OpenVLA policy: dual vision tower -> projector -> Llama, action tokens, value and reward heads.
+ *
+ * One definition serves acting, scoring and training. A directory in Hugging Face form goes in (config.json,
+ * preprocessor_config.json, tokenizer.json, safetensors) and the same form comes out. The dims come from
+ * config.json and the tensors' shapes. Optional beside the model: value_head.safetensors
+ * (value_head.fc1|fc2.{weight,bias}) and reward_head.safetensors (reward_head.fc1|fc2...).
+ *
+ *   openvla_load -> openvla_pack -> { openvla_act | openvla_score | openvla_forward on a tape ... }
+ *
+ * Threads: a packed model is read-only; any number of sessions and tapes use it at once. */
+#pragma once
+
+#include "nn/ops.h"
+
+enum { OPENVLA_MAX_IMAGES = 8, OPENVLA_ACTION_BINS = 256, OPENVLA_MAX_ACTION_DIMS = 16 };
+
+struct tokenizer;
+
+struct openvla_tower { int dim, depth, heads, patch, prefix; /* blocks that run: depth-1 */ };
+struct openvla_config {
+    struct openvla_tower tower[2];      /* 0: DINOv2 (ImageNet statistics), 1: SigLIP */
+    int image_height, image_width;
+    int patches;                        /* per image */
+    int hidden, layers, heads, intermediate;
+    int vocab, vocab_padded;            /* 32000, 32064: action ids are vocab-256 .. vocab-1 */
+    float rms_eps, rope_theta;
+    int pad_id, bos_id, eos_id, empty_id;   /* empty_id: the lone space token that ends every prompt (29871) */
+    int value_width, reward_width;      /* hidden width of the heads; 0: no such head */
+    int value_inputs;                   /* extra inputs of the value head beside the hidden state (time, prm) */
+    int action_dims;                    /* K, 7 */
+};
+
+/* How normalised actions become the environment's: one dataset's statistics. */
+struct action_stats { int dims; double q01[OPENVLA_MAX_ACTION_DIMS], q99[OPENVLA_MAX_ACTION_DIMS]; bool mask[OPENVLA_MAX_ACTION_DIMS]; };
+
+struct openvla {
+    struct openvla_config config;
+    struct params params;
+    struct tokenizer *tokenizer;
+    float lut[6][256];                  /* pixel value of u8 per channel: tower 0, tower 1 */
+    char *dir;                          /* where it was loaded from; side files are copied from there on save */
+    char *stats_keys[8]; struct action_stats stats[8]; int n_stats;
+    struct openvla_weights *w;          /* parameters by role (openvla.c) */
+};
+
+/* Load a directory. -ENOENT, -EINVAL...: *error names the file, the tensor and what was expected. */
+int openvla_load(const char *dir, struct openvla **ret, struct error *error);
+/* Write all files of `dir` (must exist, empty): weights as dtype "F32" or "BF16", side files copied from model->dir, heads
+ * if any. fsyncs every file; the caller renames the directory. */
+int openvla_save(const struct openvla *model, const char *dir, const char *dtype, struct error *error);
+/* A fresh random model: config and tokenizer files of `dir`, weights by initialisation under `seed`. (`gantry model new`.) */
+int openvla_new(const char *dir, uint64_t seed, struct openvla **ret, struct error *error);
+struct openvla *openvla_free(struct openvla *model);
+DEFINE_FREEP(struct openvla, openvla_free)
+int openvla_clone(const struct openvla *model, struct openvla **ret);           /* deep copy, unpacked */
+int openvla_pack(struct openvla *model, bool training);
+/* Add a head of hidden width `width` (last layer zero, first by `seed`) where there is none. */
+int openvla_add_value_head(struct openvla *model, int width, int extra_inputs, uint64_t seed);
+int openvla_add_reward_head(struct openvla *model, int width, uint64_t seed);
+
+/* Prompt ids of an instruction: <s>, BPE of the prompt text, the empty token. Caller frees. */
+int openvla_prompt(const struct openvla *model, const char *instruction, int32_t **ret_ids, int *ret_n);
+/* The reward model's prompt: "... Rate the progress ..." form is chosen by the number of images. */
+int openvla_reward_prompt(const struct openvla *model, const char *instruction, int32_t **ret_ids, int *ret_n);
+
+/* Action codec (specs/models.md 1.6): normalised value -> id, id -> normalised value, normalised -> environment's units. */
+int32_t openvla_encode(const struct openvla_config *config, double value);
+double openvla_decode(const struct openvla_config *config, int32_t id);
+const struct action_stats *openvla_stats(const struct openvla *model, const char *key);    /* NULL key: the only one; NULL: none or several */
+void openvla_unnormalise(const struct action_stats *stats, const double *normalised, double *ret_action);
+
+/* ---- one pass on a tape ------------------------------------------------------------------------------- */
+
+/* A batch: n sequences <s> + images' patches + prompt[1..] + actions. */
+struct openvla_item {
+    const uint8_t *images[OPENVLA_MAX_IMAGES]; int n_images;    /* u8 [H][W][3], already the model's size */
+    const int32_t *prompt; int n_prompt;                        /* from openvla_prompt */
+    const int32_t *actions; int n_actions;                      /* teacher-forced ids (SFT: K + eos in the labels; here K or fewer); may be 0 */
+};
+
+/* Everything a loss may want. All hidden states are after the final norm. */
+struct openvla_pass {
+    struct tensor *hidden;      /* (sum S, hidden) of all sequences, packed */
+    struct spans spans;         /* where each sequence is in it */
+    int32_t *first;             /* [n] row that predicts the first action token (the prompt's last) */
+    struct tensor *dino, *siglip, *projector;   /* (sum patches, .): kept for goldens */
+    struct tensor **layer;      /* [layers+1] embeddings in and after each layer, before the final norm: for goldens */
+};
+int openvla_forward(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct openvla_pass *ret);
+
+/* Logits at rows of hidden: all of the padded vocabulary, or the 256 action ids only. */
+struct tensor *openvla_logits(const struct openvla *model, struct tape *tape, struct tensor *rows, bool action_only);
+/* (N, hidden [+ extra]) -> (N,1) value; extra (N,value_inputs) or NULL; detach stops the gradient at the trunk. */
+struct tensor *openvla_value(const struct openvla *model, struct tape *tape, struct tensor *rows, const float *extra, bool detach);
+/* (N, hidden) -> (N,1) logit; progress = sigmoid. */
+struct tensor *openvla_reward(const struct openvla *model, struct tape *tape, struct tensor *rows);
+
+/* ---- acting and scoring (no tape needed by the caller) --------------------------------------------------- */
+
+struct openvla_session;         /* one thread's scratch: arena and KV cache, for up to max_batch sequences */
+int openvla_session_new(const struct openvla_config *config, int max_batch, struct openvla_session **ret);
+struct openvla_session *openvla_session_free(struct openvla_session *session);
+
+struct act_item {
+    const uint8_t *images[OPENVLA_MAX_IMAGES]; int n_images;
+    const int32_t *prompt; int n_prompt;
+    float temperature;                              /* 0: greedy */
+    uint64_t seed, episode; uint32_t step, sample;  /* the sampling counter; token is the last word of it */
+    bool value_only;
+};
+struct act_result {
+    int32_t tokens[OPENVLA_MAX_ACTION_DIMS]; float logp[OPENVLA_MAX_ACTION_DIMS]; float entropy; /* mean per token */
+    float value;                                    /* 0 without a value head, or when it wants inputs the actor has not */
+};
+/* n <= max_batch items; prompts may differ in length. Support: the 256 action ids. Row i does not depend on the other rows. */
+int openvla_act(const struct openvla *model, struct openvla_session *session, const struct act_item *items, int n, struct act_result *results);
+
+struct score_item { const uint8_t *images[OPENVLA_MAX_IMAGES]; int n_images; const int32_t *prompt; int n_prompt; };
+int openvla_score(const struct openvla *model, struct openvla_session *session, const struct score_item *items, int n, float *ret_progress);

@@ -1,0 +1,102 @@
+/* ops.h - everything a model is made of. One op = one file in lib/nn/ops/ (forward + backward; the inner
+ * loops are in lib/nn/cpu/kernels/, compiled per instruction set and equal to the bit on all of them).
+ *
+ * Activations are (rows, cols) fp32; a row is a token unless said otherwise. Sequences of different length
+ * are packed: `struct spans` says where each begins; nothing is padded. Every op: NULL in -> NULL out. */
+#pragma once
+
+#include "nn/tape.h"
+
+/* n sequences packed one after the other: sequence i is rows start[i] .. start[i+1]-1. */
+struct spans {
+    int n;
+    const int32_t *start;       /* n+1 entries, start[0] == 0; borrowed for the pass */
+};
+
+/* ---- linear algebra ------------------------------------------------------------------------------- */
+
+/* y = x W^T (+ b).  x (N,in), W [out][in], b [out] or NULL -> (N,out).  One FMA chain over ascending k per
+ * output, from 0 (bias added last). */
+struct tensor *op_linear(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias);
+/* Rows first..first+count-1 of W only (a head over 256 action ids) -> (N,count). */
+struct tensor *op_linear_rows(struct tape *t, struct tensor *x, const struct param *weight, int64_t first, int64_t count);
+struct tensor *op_add(struct tape *t, struct tensor *a, struct tensor *b);
+/* residual + scale * branch; scale [cols] or NULL for 1 (LayerScale). */
+struct tensor *op_residual(struct tape *t, struct tensor *residual, struct tensor *branch, const struct param *scale);
+
+/* ---- norms and activations ---------------------------------------------------------------------- */
+struct tensor *op_layernorm(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, float eps);
+struct tensor *op_rmsnorm(struct tape *t, struct tensor *x, const struct param *weight, float eps);
+struct tensor *op_gelu(struct tape *t, struct tensor *x);                          /* exact, by erf */
+struct tensor *op_relu(struct tape *t, struct tensor *x);
+struct tensor *op_swiglu(struct tape *t, struct tensor *gate, struct tensor *up);  /* silu(gate) * up */
+
+/* ---- vision ---------------------------------------------------------------------------------------- */
+
+/* Patches of B pictures (u8 [B][H][W][3]), normalised by lut[3][256]: value = lut[c][u8].
+ * -> (B*(H/p)*(W/p), 3*p*p), columns in order c,ky,kx (the conv weight's), rows row-major over the grid. */
+struct tensor *op_patches(struct tape *t, const uint8_t *const *images, int b, int height, int width, int patch, const float *lut);
+/* x (B*P, d) + position [.,P,d] for every picture. */
+struct tensor *op_add_positions(struct tape *t, struct tensor *x, const struct param *position, int b);
+/* Put `tokens` (cls [1,1,d], reg [1,r,d]; either may be NULL) before each picture's P rows: (B*P,d) -> (B*(n+P),d). */
+struct tensor *op_prepend(struct tape *t, struct tensor *x, const struct param *cls, const struct param *reg, int b);
+struct tensor *op_strip(struct tape *t, struct tensor *x, int b, int prefix);      /* the way back */
+struct tensor *op_concat(struct tape *t, struct tensor *a, struct tensor *b);      /* columns of a, then of b */
+
+/* ---- sequences ------------------------------------------------------------------------------------- */
+
+/* Rows of `table` [V][d] -> (n,d). Backward adds in row order: deterministic. */
+struct tensor *op_embedding(struct tape *t, const struct param *table, const int32_t *ids, int64_t n);
+/* Row i of the result is a[index[i]] if index[i] >= 0, else b[-1-index[i]]: splices patches into text. */
+struct tensor *op_splice(struct tape *t, struct tensor *a, struct tensor *b, const int32_t *index, int64_t n);
+/* Row i of the result is x[index[i]]; a row may be taken several times (gradients add in order). */
+struct tensor *op_gather(struct tape *t, struct tensor *x, const int32_t *index, int64_t n);
+/* Half-split rotation of each head of q and k in place of their rows; position[i] of row i. cols = heads*dim. */
+struct tensor *op_rope(struct tape *t, struct tensor *x, const int32_t *position, int heads, float theta);
+
+enum attention_mask { ATTENTION_FULL, ATTENTION_CAUSAL };
+/* Softmax(q k^T / sqrt(dim)) v within each sequence. q,k,v (N, heads*dim) -> (N, heads*dim).
+ * stride: columns between rows of q, k, v in memory, so that q,k,v may be parts of one qkv tensor: */
+struct tensor *op_attention(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans, int heads,
+                            enum attention_mask mask);
+/* The same with q,k,v side by side in one (N, 3*heads*dim) tensor (timm's qkv). */
+struct tensor *op_attention_qkv(struct tape *t, struct tensor *qkv, struct spans spans, int heads, enum attention_mask mask);
+
+/* ---- decoding (inference only) ------------------------------------------------------------------------ */
+
+/* Keys and values of past positions, one slot per sequence: k, v [slots][capacity][heads*dim]. */
+struct kv_cache {
+    float *k, *v;
+    int slots, capacity, width;         /* width = heads*dim */
+    int32_t *length;                    /* [slots] positions held */
+};
+/* Append row i of k, v to slot[i] (rows of one slot in order). Lengths are advanced by the caller once all layers have run. */
+int op_kv_append(struct tape *t, struct kv_cache *cache, struct tensor *k, struct tensor *v, const int32_t *slot, const int32_t *position);
+/* One query row per sequence against everything its slot holds up to position[i]: (n, heads*dim). Equal to the bit to
+ * op_attention's row of the same position. */
+struct tensor *op_attention_decode(struct tape *t, struct tensor *q, const struct kv_cache *cache, const int32_t *slot,
+                                   const int32_t *position, int heads);
+
+/* ---- heads, losses, sampling -------------------------------------------------------------------------- */
+
+/* Statistics of softmax(logits / temperature) at each row for the id target[i] (column of logits): outputs are arrays in
+ * tape memory. The losses are made elsewhere (lib/rl), which writes dlogp, dentropy, dkl; the backward turns them into
+ * gradients of the logits. ref_logp (N,V) log-probabilities of a reference, or NULL: kl stays 0. */
+struct token_stats {
+    int64_t rows;
+    float *logp, *entropy, *kl;         /* (N): log p(target), entropy, sum_v p (log p - log p_ref) */
+    float *dlogp, *dentropy, *dkl;      /* (N): written by the caller before tape_backward; zero at first */
+    float *log_probs;                   /* (N,V) all log-probabilities (for a reference); kept for the pass */
+};
+struct token_stats *op_token_stats(struct tape *t, struct tensor *logits, const int32_t *target, float temperature, const float *ref_logp);
+
+/* Stop the gradient here: same numbers, no way back. */
+struct tensor *op_detach(struct tape *t, struct tensor *x);
+/* a (N,c1) and constant columns extra (N,c2) side by side. extra is borrowed. */
+struct tensor *op_append_constant(struct tape *t, struct tensor *a, const float *extra, int64_t extra_cols);
+
+/* Sample one column per row from softmax(logits/temperature) with the given uniform in [0,1) (inverse CDF over ascending
+ * columns, accumulated in double), or the lowest arg-max when temperature == 0. ret_logp: of the tempered distribution
+ * (at temperature 0: of the untempered one). ret_entropy may be NULL. */
+void sample_rows(const float *logits, int64_t rows, int64_t cols, const float *temperature, const float *uniform,
+                 int32_t *ret_column, float *ret_logp, float *ret_entropy);

@@ -1,0 +1,42 @@
+/* param.h - the parameters of a model: Hugging Face names, shapes, and one flat fp32 arena for all values.
+ *
+ * Two phases: param_add() registers names and shapes, params_allocate() makes one allocation. A gradient
+ * buffer is a flat array of the same layout (params->numel floats), so that summing shards, clipping and
+ * AdamW are loops over flat memory. Each linear weight also has packed forms for the GEMM, made once per
+ * version by params_pack(): call it after loading and after every optimiser step.
+ * Threads: values and packs are read-only between params_pack() calls; any number of readers. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+struct gemm_pack;
+
+struct param {
+    char *name;                 /* e.g. language_model.model.layers.0.self_attn.q_proj.weight */
+    int ndim;
+    int64_t dim[4];             /* as in the file: linear weights are [out][in] */
+    int64_t numel;
+    int64_t offset;             /* floats from the start of the arena, multiple of 16 */
+    float *value;               /* NULL before params_allocate */
+    bool frozen;                /* no gradient is wanted (e.g. modules that never run) */
+    bool linear;                /* packed by params_pack: [dim0][dim1*...] as out x in */
+    struct gemm_pack *forward;  /* B of y = x W^T */
+    struct gemm_pack *backward; /* B of dx = dy W; NULL when packed for inference only */
+};
+
+struct params {
+    struct param **list;        /* registration order */
+    int count;
+    int64_t numel;              /* floats in the arena, padding included */
+    float *values;
+};
+
+/* Register; the returned pointer stays valid until params_free. NULL: out of memory or the name exists. */
+struct param *param_add(struct params *params, const char *name, int ndim, const int64_t *dim, bool linear);
+struct param *param_find(const struct params *params, const char *name);
+int params_allocate(struct params *params);                     /* zeroed; -ENOMEM */
+int params_pack(struct params *params, bool training);          /* -ENOMEM; first call allocates */
+struct params *params_free(struct params *params);
+DEFINE_FREEP(struct params, params_free)

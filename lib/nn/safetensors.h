@@ -1,0 +1,39 @@
+/* safetensors.h - read and write .safetensors files: u64 LE header length, JSON header, raw data.
+ *
+ * Reading maps the file; tensors point into the map and are valid until safetensors_close. Bounds, overlaps, dtypes and
+ * sizes are checked at open: nothing in the header can make a later read go astray. */
+#pragma once
+
+#include "base/error.h"
+
+enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_F64, DTYPE_I64, DTYPE_I32, DTYPE_I16, DTYPE_I8, DTYPE_U8, DTYPE_BOOL };
+size_t dtype_size(enum dtype dtype);
+const char *dtype_name(enum dtype dtype);       /* F32, BF16, ... as in the file */
+
+struct st_tensor {
+    char *name;
+    enum dtype dtype;
+    int ndim;
+    int64_t dim[8];
+    int64_t numel;
+    const void *data;
+    size_t bytes;
+};
+
+struct safetensors {
+    void *map; size_t size;
+    struct st_tensor *list; int count;      /* in file order */
+};
+
+int safetensors_open(const char *path, struct safetensors **ret, struct error *error);
+/* From memory (fuzzing, messages): borrows bytes. */
+int safetensors_parse(const void *bytes, size_t n, struct safetensors **ret, struct error *error);
+struct safetensors *safetensors_close(struct safetensors *file);
+DEFINE_FREEP(struct safetensors, safetensors_close)
+const struct st_tensor *safetensors_find(const struct safetensors *file, const char *name);
+/* Widen any float dtype to fp32 (or read an integer dtype): n elements from `first`. -EINVAL: not a number type. */
+int st_read_f32(const struct st_tensor *tensor, int64_t first, int64_t n, float *ret);
+
+/* Write: tensors as given, in the order of dtype alignment then name, header padded with spaces to 8. fsyncs. */
+struct st_write { const char *name; enum dtype dtype; int ndim; int64_t dim[8]; const float *values; /* converted to dtype */ const void *raw; /* or these bytes */ };
+int safetensors_write(const char *path, const struct st_write *tensors, int n, struct error *error);

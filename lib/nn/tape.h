@@ -1,0 +1,56 @@
+/* tape.h - one forward pass, recorded so that it can be run backwards.
+ *
+ * A model is written once against ops.h. Each op computes its output at once and, when the tape is made
+ * for training, leaves a record; tape_backward() replays the records in reverse. Activations, their
+ * gradients and the records live in one arena. Sizes are found by a dry run:
+ *
+ *   tape_plan(&tape)            ops compute shapes and sizes only, no numbers
+ *   ... run the model ...
+ *   tape_allocate(&tape)        one allocation of what the run asked for
+ *   tape_begin(&tape)           forget the last pass, memory stays; then run the model for real
+ *   tape_backward(&tape)        after the loss ops (or the caller) have written output gradients
+ *
+ * A run that needs more than was allocated fails cleanly: ops return NULL and tape->error is -ENOBUFS
+ * (ops accept NULL inputs and pass NULL on, so a model checks once at its end); tape_reserve() then grows.
+ * Gradients: activations are assigned (=) on first use and added (+=) after that; parameter gradients are
+ * always added (+=) into tape->param_grad, laid out like params->values. One tape = one thread; parallelism
+ * is several tapes over parts of a batch. Results never depend on the batch a row travels in. */
+#pragma once
+
+#include "base/arena.h"
+#include "nn/param.h"
+
+struct tensor {
+    float *x;                   /* (rows, cols), row-major, 64-byte aligned rows not promised */
+    float *g;                   /* gradient of the loss, same shape; NULL in inference or when not wanted */
+    int64_t rows, cols;
+};
+
+struct tape_record;
+
+struct tape {
+    struct arena arena;
+    struct tape_record *last;   /* newest record; linked backwards */
+    float *param_grad;          /* borrowed: flat, like params->values; NULL in inference */
+    bool training;              /* leave records */
+    bool planning;              /* sizes only */
+    size_t planned;             /* bytes asked for in the dry run */
+    int error;                  /* 0 or the first -errno of this pass */
+};
+
+void tape_init(struct tape *tape, bool training);
+void tape_release(struct tape *tape);
+void tape_plan(struct tape *tape);
+int tape_allocate(struct tape *tape);
+int tape_reserve(struct tape *tape, size_t bytes);      /* at least this much; forgets the pass */
+void tape_begin(struct tape *tape);
+void tape_backward(struct tape *tape);
+
+/* For ops: memory of this pass (not cleared; NULL with tape->error set when it does not fit). */
+void *tape_alloc(struct tape *tape, size_t bytes);
+/* A new activation; its gradient buffer is there, zeroed, when training. In a dry run x is NULL. */
+struct tensor *tape_tensor(struct tape *tape, int64_t rows, int64_t cols);
+/* A constant input: borrowed numbers, no gradient. */
+struct tensor *tape_input(struct tape *tape, const float *x, int64_t rows, int64_t cols);
+/* Remember how to go back: `context` (tape memory) is handed to `backward`. No-op in inference. */
+void tape_record(struct tape *tape, void (*backward)(struct tape *tape, void *context), void *context);

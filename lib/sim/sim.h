@@ -1,0 +1,67 @@
+/* sim.h - the simulator interface: one task, many episodes, no MuJoCo types outside lib/sim.
+ *
+ *   sim_suite_open("tabletop", size) -> sim_task_open -> per slot: sim_slot_new
+ *   sim_reset -> { sim_render, sim_step }* ; sim_save / sim_restore for look-ahead; sim_expert for demonstrations
+ *
+ * A task's model is constant and shared; a slot holds one mutable state. Rendering needs the GL context: all
+ * sim_render calls of a process come from one render thread, which called sim_render_open. A state is numbered by
+ * (split, seed): the same numbers give the same state on every machine. Observations never hold what the camera
+ * does not see. Failure: -errno; -EIO from sim_step or sim_reset means the simulator broke (unstable state): drop the
+ * slot's episode, the slot can be reset again. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+enum { SIM_ACTION_DIMS = 7 };           /* dx dy dz droll dpitch dyaw gripper, each in [-1,1] */
+enum sim_split { SIM_TRAIN, SIM_VAL, SIM_TEST };
+
+struct sim_suite;
+struct sim_task;
+struct sim_slot;
+struct sim_renderer;
+
+struct sim_task_info {
+    const char *name;
+    int level;                  /* curriculum level */
+    int max_steps;              /* the suite's episode limit for this task */
+    double control_hz;
+};
+
+int sim_suite_open(const char *name, struct sim_suite **ret, struct error *error);
+struct sim_suite *sim_suite_close(struct sim_suite *suite);
+int sim_suite_tasks(const struct sim_suite *suite, const struct sim_task_info **ret_infos);     /* count */
+
+int sim_task_open(struct sim_suite *suite, const char *task, struct sim_task **ret, struct error *error);
+struct sim_task *sim_task_close(struct sim_task *task);
+const struct sim_task_info *sim_task_info(const struct sim_task *task);
+
+int sim_slot_new(struct sim_task *task, struct sim_slot **ret);
+struct sim_slot *sim_slot_free(struct sim_slot *slot);
+
+/* Set the initial state numbered (split, seed). ret_instruction: one of the task's wordings, chosen by the seed; borrowed
+ * until the next reset. */
+int sim_reset(struct sim_slot *slot, enum sim_split split, uint64_t seed, const char **ret_instruction);
+/* One control step (action clipped to [-1,1]; NaN: -EINVAL, nothing moved). *ret_success: the task's predicate now. */
+int sim_step(struct sim_slot *slot, const float action[SIM_ACTION_DIMS], bool *ret_success);
+bool sim_success(const struct sim_slot *slot);
+
+/* The scripted expert's action for the present state (keeps its phase inside the slot; sim_reset clears it). */
+int sim_expert(struct sim_slot *slot, float ret_action[SIM_ACTION_DIMS]);
+/* A demonstrator: the expert made human. style "clean": executed = expert + noise, label = expert. style "slow": executed =
+ * label = slowed expert + small noise. Numbers in the suite's table; drawn by (seed). */
+int sim_demonstrate(struct sim_slot *slot, const char *style, uint64_t seed, int step, float ret_action[SIM_ACTION_DIMS], float ret_label[SIM_ACTION_DIMS]);
+
+/* Full state (integrator state, controller targets, clock, success latch) as bytes: equal bytes = equal future. */
+size_t sim_state_size(const struct sim_task *task);
+void sim_save(const struct sim_slot *slot, void *ret_state);
+int sim_restore(struct sim_slot *slot, const void *state);
+
+/* Rendering, from one thread. device: -1 software (llvmpipe), k: the k-th EGL device; -2: first that works. The error names
+ * the missing library. */
+int sim_renderer_open(int device, int height, int width, struct sim_renderer **ret, struct error *error);
+struct sim_renderer *sim_renderer_close(struct sim_renderer *renderer);
+const char *sim_renderer_name(const struct sim_renderer *renderer);     /* GL_RENDERER */
+/* The slot's camera picture, u8 [height][width][3], top row first. The slot must not be stepped meanwhile. */
+int sim_render(struct sim_renderer *renderer, struct sim_slot *slot, uint8_t *ret_rgb);
