@@ -59,7 +59,7 @@ CUDA_LIBS := -L$(CUDA_DIR)/lib64 -Wl,-rpath,$(CUDA_DIR)/lib64 -lcudart -lstdc++
 endif
 
 # ---- what is built ---------------------------------------------------------------------------
-LIBS := base daemon wire nn rl image run sim train
+LIBS := base daemon wire serve nn rl image run sim train
 DAEMONS := coordinator env_worker actor prm_server learner
 protos := $(wildcard proto/*.proto)
 proto_c := $(protos:%.proto=$(B)/%.pb-c.c)
@@ -86,7 +86,7 @@ $(foreach d,$(DAEMONS),$(eval $(d)_lib := $(patsubst %.c,$(B)/%.o,$(filter-out %
 archives := $(LIBS:%=$(B)/lib%.a)
 daemon_archives := $(DAEMONS:%=$(B)/lib%.a)
 # link order: who uses comes before who is used
-LINK_LIBS := $(foreach l,train wire daemon run nn image rl sim,$(B)/lib$(l).a) $(B)/libproto.a $(B)/libbase.a
+LINK_LIBS := $(foreach l,train serve wire daemon run nn image rl sim,$(B)/lib$(l).a) $(B)/libproto.a $(B)/libbase.a
 programs := $(foreach d,$(DAEMONS),$(if $(wildcard $(d)/main.c),$(BIN)/gantry-$(subst _,-,$(d)))) $(if $(wildcard cli/main.c),$(BIN)/gantry)
 
 .PHONY: all
