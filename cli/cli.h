@@ -1,0 +1,15 @@
+/* cli.h - the subcommands of `gantry`: one file per command, one line each in cli/main.c's table.
+ *
+ * A command gets its own argument vector (argv[0] is "gantry NAME", for usage lines) and returns the exit
+ * status: 0 done, 1 it failed (one line on stderr says why), 2 wrong usage. */
+#pragma once
+
+struct cli_command {
+    const char *name;
+    const char *help;                       /* one line for `gantry help` */
+    int (*run)(int argc, char **argv);
+};
+
+enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+
+int cmd_model(int argc, char **argv);

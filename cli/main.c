@@ -1,0 +1,46 @@
+/* gantry - the command line: finds the subcommand in the table and hands over. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/macro.h"
+#include "cli/cli.h"
+#include "version.h"
+
+static const struct cli_command commands[] = {
+    {"model", "inspect, make and check policy directories", cmd_model},
+};
+
+static void print_help(FILE *out)
+{
+    fprintf(out, "usage: gantry COMMAND [ARGUMENTS]\n\n");
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
+    fprintf(out, "\n`gantry COMMAND --help` says more. This is build %s.\n", GANTRY_BUILD);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_help(stderr);
+        return CLI_USAGE;
+    }
+    if (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+        print_help(stdout);
+        return CLI_OK;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        printf("gantry %s\n", GANTRY_BUILD);
+        return CLI_OK;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
+        char name[64];
+
+        if (strcmp(argv[1], commands[i].name))
+            continue;
+        snprintf(name, sizeof(name), "gantry %s", commands[i].name);
+        argv[1] = name;
+        return commands[i].run(argc - 1, argv + 1);
+    }
+    fprintf(stderr, "gantry: there is no command '%s'; `gantry help` lists them\n", argv[1]);
+    return CLI_USAGE;
+}
