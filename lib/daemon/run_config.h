@@ -8,16 +8,13 @@
 #include <stdbool.h>
 
 #include "base/error.h"
+#include "base/method.h"          /* struct sft_config, prm_config, rl_config */
 #include "base/strbuf.h"
 
 enum { RUN_MAX_TASKS = 48, RUN_MAX_STAGES = 32, RUN_MAX_SERVERS = 16, RUN_MAX_POLICIES = 8, RUN_MAX_N = 8 };
 
 enum stage_kind { STAGE_DEMOS, STAGE_SFT, STAGE_ROLLOUTS, STAGE_PRM, STAGE_RL, STAGE_EVAL };
 enum numerics { NUMERICS_STRICT, NUMERICS_FAST };
-enum reward_mode { REWARD_PROGRESS, REWARD_DELTA, REWARD_RAW, REWARD_RAW_LITERAL, REWARD_SPARSE };
-enum advantage_mode { ADVANTAGE_GAE, ADVANTAGE_GROUP, ADVANTAGE_RLOO, ADVANTAGE_REINFORCE };
-enum kl_mode { KL_EXACT, KL_K3, KL_NONE };
-enum curriculum_mode { CURRICULUM_UNIFORM, CURRICULUM_LEVELS, CURRICULUM_FRONTIER_CENTRED, CURRICULUM_FRONTIER, CURRICULUM_FIXED };
 
 struct demos_config {
     int episodes;                   /* total over the tasks */
@@ -25,51 +22,7 @@ struct demos_config {
     int max_steps;                  /* 0: the task's own limit; demonstrators may take longer than the policy */
 };
 
-struct sft_config {                 /* also pretraining */
-    int steps, batch;               /* batch: frames */
-    double lr, weight_decay, clip, beta2;
-    int warmup;                     /* steps */
-    double lr_end;                  /* cosine down to lr * lr_end; 1: constant */
-};
-
 struct rollouts_config { int episodes; double temperature; };
-
-struct prm_config {                 /* specs/vla_rl.md section 6 */
-    int steps, batch;
-    double lr, weight_decay, clip;
-    double demo_fraction;           /* at most this share of the frames is from demonstrations */
-    double holdout;                 /* share of the episodes kept for the gate */
-    int width;                      /* hidden width of the reward head */
-    bool force;                     /* promote whatever the gate says */
-    double gate_mid, gate_last, gate_margin;
-};
-
-struct rl_config {                  /* specs/vla_rl.md sections 3-5, 7; the preset gives defaults before the stage's own keys are read */
-    int iterations, episodes;       /* episodes per iteration */
-    char preset[24];                /* tabletop | gantry */
-    int eval_every, eval_episodes;  /* on val states; 0: never */
-    enum curriculum_mode curriculum;
-    double temperature;
-    enum reward_mode reward;
-    double w_progress, w_success;
-    int w_progress_decay;           /* iterations until w_progress reaches 0; 0: constant */
-    enum advantage_mode advantage;
-    double gamma, lambda;
-    int group;
-    int epochs, minibatch;          /* minibatch: MDP steps over all ranks */
-    double clip_low, clip_high, lr;
-    int lr_ramp;                    /* minibatches */
-    double weight_decay, clip, beta2;
-    enum kl_mode kl;
-    double kl_coef, entropy_coef, value_coef;
-    int value_width, value_epochs;
-    int critic_warmup;              /* iterations that train the value head alone */
-    double value_lr;
-    bool value_detach, critic_time, critic_prm;
-    double target_kl;
-    int max_updates, max_staleness;
-    int prm_refresh;                /* iterations between refreshes of the reward model; 0: never */
-};
 
 struct eval_config {
     int episodes;                   /* per policy, total over the tasks, on test states */

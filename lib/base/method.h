@@ -1,0 +1,56 @@
+/* method.h - what one training objective may be told: the settings of sft, prm and rl as plain structs.
+ *
+ * The run configuration fills them in (lib/daemon/run_config.h has the defaults, ranges and help of every
+ * key), lib/rl and lib/train act on them, so they live below both. docs/method.md says what each one does. */
+#pragma once
+
+#include <stdbool.h>
+
+enum reward_mode { REWARD_PROGRESS, REWARD_DELTA, REWARD_RAW, REWARD_RAW_LITERAL, REWARD_SPARSE };
+enum advantage_mode { ADVANTAGE_GAE, ADVANTAGE_GROUP, ADVANTAGE_RLOO, ADVANTAGE_REINFORCE };
+enum kl_mode { KL_EXACT, KL_K3, KL_NONE };
+enum curriculum_mode { CURRICULUM_UNIFORM, CURRICULUM_LEVELS, CURRICULUM_FRONTIER_CENTRED, CURRICULUM_FRONTIER, CURRICULUM_FIXED };
+
+struct sft_config {                 /* also pretraining */
+    int steps, batch;               /* batch: frames */
+    double lr, weight_decay, clip, beta2;
+    int warmup;                     /* steps */
+    double lr_end;                  /* cosine down to lr * lr_end; 1: constant */
+};
+
+struct prm_config {                 /* specs/vla_rl.md section 6 */
+    int steps, batch;
+    double lr, weight_decay, clip;
+    double demo_fraction;           /* at most this share of the frames is from demonstrations */
+    double holdout;                 /* share of the episodes kept for the gate */
+    int width;                      /* hidden width of the reward head */
+    bool force;                     /* promote whatever the gate says */
+    double gate_mid, gate_last, gate_margin;
+};
+
+struct rl_config {                  /* specs/vla_rl.md sections 3-5, 7; the preset gives defaults before the stage's own keys are read */
+    int iterations, episodes;       /* episodes per iteration */
+    char preset[24];                /* tabletop | gantry */
+    int eval_every, eval_episodes;  /* on val states; 0: never */
+    enum curriculum_mode curriculum;
+    double temperature;
+    enum reward_mode reward;
+    double w_progress, w_success;
+    int w_progress_decay;           /* iterations until w_progress reaches 0; 0: constant */
+    enum advantage_mode advantage;
+    double gamma, lambda;
+    int group;
+    int epochs, minibatch;          /* minibatch: MDP steps over all ranks */
+    double clip_low, clip_high, lr;
+    int lr_ramp;                    /* minibatches */
+    double weight_decay, clip, beta2;
+    enum kl_mode kl;
+    double kl_coef, entropy_coef, value_coef;
+    int value_width, value_epochs;
+    int critic_warmup;              /* iterations that train the value head alone */
+    double value_lr;
+    bool value_detach, critic_time, critic_prm;
+    double target_kl;
+    int max_updates, max_staleness;
+    int prm_refresh;                /* iterations between refreshes of the reward model; 0: never */
+};

@@ -1,0 +1,47 @@
+/* losses.h - PPO's losses on arrays: each adds up its loss and writes the gradient with respect to its inputs.
+ *
+ * A minibatch is split over shards; each calls these on its own steps with `count` = steps of the whole minibatch, so
+ * the loss is the mean whatever the split, and partial sums are added with ppo_sums_add in shard order. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+struct ppo_clip {
+    double low, high;           /* ratio is held in [1-low, 1+high] */
+    double dual;                /* for A < 0 the objective is at least dual * A (Ye et al. 2020); 0: off */
+};
+
+/* What one shard saw; sums, so that shards can be added. */
+struct ppo_sums {
+    double policy_loss, value_loss, kl_loss, entropy;   /* loss terms are already divided by count; entropy is a plain sum over tokens */
+    double ratio, ratio_max;    /* sum and maximum of exp(log-ratio) */
+    double approx_kl;           /* sum of (r - 1) - log r: Schulman's k3 of old against new, per action */
+    double ref_kl;              /* sum over actions of the KL to the reference */
+    double value_error, value_square;   /* sum of (v - R)^2 and of R^2 */
+    double importance;          /* sum of the staleness weights */
+    int64_t clipped, steps, tokens;
+};
+void ppo_sums_add(struct ppo_sums *total, const struct ppo_sums *part);
+
+/* Clipped policy loss of n steps on the action's log-prob (sum over its tokens), log-ratio clamped to +-20.
+ * importance[n]: detached weight of stale data, NULL: 1. ret_dlogp[n] = d loss / d logp. */
+void ppo_policy_loss(const struct ppo_clip *clip, const double *logp, const double *logp_old, const double *advantage,
+                     const double *importance, int n, int64_t count, double *ret_dlogp, struct ppo_sums *sums);
+
+/* w = min(exp(logp_old - logp_mu), 2): how much a step of an older policy mu counts. */
+double staleness_weight(double logp_old, double logp_mu);
+
+/* coef/2 * mean (v - R)^2; ret_dvalue[n]. */
+void value_loss(const double *value, const double *target, int n, int64_t count, double coef, double *ret_dvalue, struct ppo_sums *sums);
+
+/* Schulman's k3 estimate per token: e^d - d - 1, d = logp_ref - logp, clamped to +-20. coef * sum over tokens / count.
+ * dlogp[n] is added to (+=). */
+void k3_loss(const float *logp, const float *logp_ref, int n, int64_t count, double coef, double *dlogp, struct ppo_sums *sums);
+
+/* Stops a pass when the policy has moved too far: mean approximate KL per action over the last 8 minibatches. */
+enum { KL_BRAKE_WINDOW = 8 };
+struct kl_brake { double window[KL_BRAKE_WINDOW]; int64_t pushed; };
+/* True: stop here. target 0: never. */
+bool kl_brake_push(struct kl_brake *brake, double approx_kl, double target);

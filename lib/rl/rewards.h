@@ -1,0 +1,33 @@
+/* rewards.h - what each step of an episode earns (docs/method.md; specs: rewards, five modes).
+ *
+ * progress[t] in [0,1] is the reward model's score after seeing o_0..o_t; success is the simulator's
+ * predicate. `progress` pays for getting closer and cannot pay for dawdling; `delta` is potential-based and
+ * leaves the optimum where it is; `raw` is the plain sum with success absorbing at 1; `raw_literal` is the sum as
+ * published, kept because it shows what goes wrong (a policy learns to hover at a high score); `sparse` ignores
+ * the scores. Every mode adds w_success on the last step of a success. Pure functions; no allocation. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/error.h"
+#include "base/method.h"
+
+struct reward_settings {
+    enum reward_mode mode;
+    double w_progress, w_success;
+    double gamma;
+    int limit;                  /* H: the task's episode limit in steps; only `raw` looks at it */
+};
+
+struct episode_end {
+    int steps;                  /* T >= 1: actions taken; frames are o_0 .. o_T */
+    bool success;
+    bool bootstrap;             /* cut off, not over: the future goes on with V(o_T). false: terminal (success or time-out) */
+};
+
+/* ret_reward[T]. progress[T+1], or NULL when the episode was not scored (allowed with `sparse` or w_progress 0 only).
+ * -EINVAL: steps < 1, limit < steps under `raw`, a score missing or not in [0,1] (NaN included). */
+int rewards_compute(const struct reward_settings *settings, const struct episode_end *end, const float *progress, double *ret_reward);
+
+/* w_progress at an iteration when it decays linearly to 0 over `decay` iterations (0: constant). */
+double reward_weight_at(double w_progress, int decay, int64_t iteration);

@@ -1,0 +1,29 @@
+/* stats.h - the statistics that reports rest on. Deterministic: bootstrap draws come from Philox under a seed. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+struct interval { double low, high; };
+
+/* Wilson score interval for `successes` of `n` at normal quantile z (1.959964 for 95 %). n = 0: [0, 1]. */
+struct interval wilson(int64_t successes, int64_t n, double z);
+
+/* Percentile bootstrap of mean(a - b) over n pairs; level .95. */
+struct interval paired_bootstrap(const double *a, const double *b, int n, int resamples, double level, uint64_t seed);
+
+/* McNemar's exact two-sided test on paired outcomes: b = first only, c = second only. */
+double mcnemar_exact(int64_t b, int64_t c);
+
+/* Spearman's rank correlation (ties: mean ranks); 0 when either side does not vary. -ENOMEM. */
+int rank_correlation(const double *x, const double *y, int n, double *ret);
+
+/* Area under the ROC curve: P(score of a positive > score of a negative) + half the ties. NaN when a class is empty. -ENOMEM. */
+int auc(const double *score, const bool *positive, int n, double *ret);
+
+/* Running mean and variance of a stream (Welford); `running_merge` adds a batch of n with mean and M2 (Chan et al.). */
+struct running { double count, mean, m2; };
+void running_push(struct running *r, double x);
+void running_merge(struct running *r, const struct running *other);
+double running_std(const struct running *r);        /* population; 1 before anything varied */
