@@ -1,0 +1,26 @@
+/* address.h - where sockets live: ipc paths that fit, and endpoint files in the run directory.
+ *
+ * A UNIX socket's path must fit sun_path: 107 bytes. Sockets of a run lie in RUN/sock/ (0700); when that path is too long, in a
+ * directory of the same rights under /tmp whose name is made from the run directory's path, with a link RUN/sock to it. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+enum { ADDRESS_MAX = 256, ADDRESS_IPC_PATH_MAX = 107 };
+
+bool address_is_ipc(const char *address);
+
+/* ipc://PATH or tcp://HOST:PORT and fits? -EINVAL, -ENAMETOOLONG with a line that says what to do. */
+int address_check(const char *address, struct error *error);
+
+/* Make sure the run's socket directory is there, ours, and closed to others; writes its (short) path. -EPERM: someone else's. */
+int address_socket_dir(const char *run_dir, char ret_dir[ADDRESS_MAX], struct error *error);
+
+/* "ipc://DIR/NAME.ipc" in that directory, e.g. name = "coordinator", "actor-3". */
+int address_ipc(const char *run_dir, const char *name, char ret_address[ADDRESS_MAX], struct error *error);
+
+/* RUN/endpoints/NAME: one line "ADDRESS KEY" (KEY is - without CURVE), written atomically by the server, read by `--join RUN`. */
+int address_publish(const char *run_dir, const char *name, const char *address, const char *key, struct error *error);
+int address_lookup(const char *run_dir, const char *name, char ret_address[ADDRESS_MAX], char ret_key[41], struct error *error);

@@ -1,0 +1,66 @@
+/* member.h - a daemon's membership in the run: says Hello until Welcome, keeps the heart beating, tells what changed.
+ *
+ * All daemons but the coordinator use it. It owns the client to the coordinator and:
+ *   - joins: Hello until Welcome arrives (a coordinator that is not up yet, or down, is waited for);
+ *   - beats every Welcome.heartbeat_ms; the answer brings endpoints, revoked leases, drain;
+ *   - says Hello again when the coordinator has a new epoch or does not know us (its restart);
+ *   - sets run and epoch of `wire` from Welcome, so that all other sockets of the process use them;
+ *   - hands on the coordinator's one-way messages (plan, versions, ...).
+ *
+ * Calls, in order:  member_new -> [callbacks; member_client for own calls] -> member_leave (optional) -> member_free.
+ * Thread rule: the loop's thread only. Callbacks may call anything here but member_free. Messages are valid during the callback. */
+#pragma once
+
+#include "wire/client.h"
+
+struct member;
+
+struct member_options {
+    const char *join;           /* ipc://..., tcp://..., or a run directory (its endpoint file is re-read on every reconnect) */
+    const char *server_key;     /* Z85, for tcp; NULL: none, or from the endpoint file */
+
+    /* who we are: goes into Hello. Strings are copied. The role is wire->role. */
+    const char *build;
+    const char *device;         /* "cpu"; NULL = "" */
+    const char *address;        /* where we serve; NULL for workers */
+    const char *public_key;     /* of our server, for tcp; NULL = "" */
+    uint32_t slots;             /* env_worker */
+    uint32_t rank;              /* learner */
+
+    /* The first Welcome (again == false) and each later one. welcome->config are our settings. */
+    void (*on_welcome)(const Gantry__Welcome *welcome, bool again, void *arg);
+
+    /* Before each Hello / Heartbeat: add leases (and gauges). What they point to must live until the callback's next call. NULL ok. */
+    void (*fill_hello)(Gantry__Hello *hello, void *arg);
+    void (*fill_heartbeat)(Gantry__Heartbeat *heartbeat, void *arg);
+
+    /* Servers one may talk to, whole list, whenever it changed (and with each Welcome). NULL ok. */
+    void (*on_endpoints)(Gantry__Endpoint *const *endpoints, size_t n, void *arg);
+
+    void (*on_revoked)(const uint64_t *episodes, size_t n, void *arg);  /* stop playing these; NULL ok */
+    void (*on_drain)(const char *reason, void *arg);        /* finish what you hold, then leave; called once; NULL ok */
+    void (*on_push)(const struct message *message, void *arg);  /* other one-way messages of the coordinator; NULL ok */
+    void (*on_state)(bool up, void *arg);                   /* coordinator answers / silent: log it once; NULL ok */
+
+    /* Refused for good (protocol major, key, run): log the text and exit non-zero. */
+    void (*on_refused)(int result, const char *text, void *arg);
+    void *arg;
+};
+
+/* Starts joining at once. -errno only for bad options (address, keys). */
+int member_new(struct wire *wire, const struct member_options *options, struct member **ret, struct error *error);
+struct member *member_free(struct member *member);
+DEFINE_FREEP(struct member, member_free)
+
+uint32_t member_id(const struct member *member);            /* 0 before the first Welcome */
+bool member_joined(const struct member *member);            /* welcomed in the coordinator's present life, as far as we know */
+bool member_draining(const struct member *member);
+
+/* The client to the coordinator, for LeaseRequest, Journaled, Committed, ... Stays the same over reconnects. Owned by the member. */
+struct wire_client *member_client(struct member *member);
+
+/* Beat now: something changed that the coordinator should know. */
+void member_beat(struct member *member);
+
+/* Say Bye and wait for the answer (at most deadline_ms); then on_left is called, once. No more beats. */
+void member_leave(struct member *member, const char *reason, uint32_t deadline_ms, void (*on_left)(void *arg), void *arg);
