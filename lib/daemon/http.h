@@ -1,0 +1,40 @@
+/* http.h - a small read-only HTTP/1.1 server for status pages and probes, on the daemon's loop.
+ *
+ * GET and HEAD only, request head <= HTTP_MAX_REQUEST bytes, a fixed table of paths, one answer per connection
+ * (Connection: close), at most HTTP_MAX_CLIENTS at once, HTTP_TIMEOUT_MS for each from accept to the last byte.
+ * Anything else is answered 400, 404, 405, 414, 431 or 503 and closed. A query string is cut off. No request can change
+ * anything: the page may be shown to whoever can reach the port.
+ * Thread rule: the loop's thread; handlers run there and must not block. */
+#pragma once
+
+#include "base/error.h"
+#include "base/strbuf.h"
+#include "daemon/loop.h"
+
+enum { HTTP_MAX_REQUEST = 8192, HTTP_MAX_CLIENTS = 64, HTTP_TIMEOUT_MS = 10000 };
+
+struct http_reply {
+    int status;                 /* preset to 200 */
+    const char *type;           /* preset to text/plain; charset=utf-8; constant text */
+    struct strbuf body;
+};
+
+struct http_route {
+    const char *path;           /* "/status.json", whole */
+    void (*handle)(struct http_reply *reply, void *arg);
+};
+
+struct http;
+
+/* `address` is host:port (host: a number or name; port 0: any). `routes` is borrowed and ends with path NULL.
+ * -EADDRINUSE, ...: *error names the address and the key to change. */
+int http_new(struct loop *loop, const char *address, const struct http_route *routes, void *arg, struct http **ret, struct error *error);
+struct http *http_free(struct http *http);      /* open connections are dropped */
+DEFINE_FREEP(struct http, http_free)
+unsigned http_port(const struct http *http);
+
+/* The request line and headers, pure (this is what the fuzzer feeds). Returns bytes of the head when it is complete,
+ * 0 when more is needed; -EBADMSG no HTTP, -EOPNOTSUPP a method other than GET and HEAD, -ENAMETOOLONG a target over
+ * 1 kB, -EMSGSIZE no end within HTTP_MAX_REQUEST. */
+struct http_request { char path[1024]; bool head_only; };
+int http_parse(const char *bytes, size_t n, struct http_request *ret);

@@ -1,0 +1,46 @@
+/* lifecycle.h - a daemon's life: starting -> running -> draining -> stopped.
+ *
+ *   lifecycle_new -> (open sockets, join) -> lifecycle_ready -> loop_run -> lifecycle_exit_code -> lifecycle_free
+ *
+ * Signals, and the admin command that means the same:
+ *   TERM, INT   drain: take nothing new, finish what is in flight, then stop          `drain`
+ *   a second TERM or INT: leave now (exit status 1)
+ *   HUP         re-read what can be re-read: the log level from $GANTRY_LOG_LEVEL_FILE or the owner's on_reload
+ *   PIPE        ignored
+ * Every phase has a deadline: a start that takes longer than start_ms, or a drain longer than drain_ms, ends the
+ * process with status 1 and one log line that names the phase and what it waited for (lifecycle_status).
+ * systemd hears READY=1, STOPPING=1, STATUS=... and, when it asked for it, WATCHDOG=1 from the loop itself: a loop
+ * that hangs is restarted.
+ * Thread rule: the loop's thread. */
+#pragma once
+
+#include "daemon/loop.h"
+
+enum lifecycle_phase { LIFECYCLE_STARTING, LIFECYCLE_RUNNING, LIFECYCLE_DRAINING, LIFECYCLE_STOPPED };
+struct lifecycle;
+
+struct lifecycle_options {
+    uint64_t start_ms, drain_ms;        /* deadlines; 0: none */
+    /* Stop taking work and call lifecycle_stop when nothing is in flight. NULL: stop at once. Called once. */
+    void (*on_drain)(const char *reason, void *arg);
+    void (*on_reload)(void *arg);       /* HUP; NULL: nothing to re-read */
+    void *arg;
+};
+
+int lifecycle_new(struct loop *loop, const struct lifecycle_options *options, struct lifecycle **ret);
+struct lifecycle *lifecycle_free(struct lifecycle *lifecycle);
+DEFINE_FREEP(struct lifecycle, lifecycle_free)
+
+void lifecycle_ready(struct lifecycle *lifecycle);                      /* starting -> running */
+void lifecycle_drain(struct lifecycle *lifecycle, const char *reason);  /* -> draining; a second call does nothing */
+void lifecycle_stop(struct lifecycle *lifecycle, int exit_code);        /* -> stopped: loop_run returns. The first code counts */
+
+/* One line about what is going on: systemd's STATUS= and the line a missed deadline logs. */
+void lifecycle_status(struct lifecycle *lifecycle, const char *format, ...) _printf_(2, 3);
+
+enum lifecycle_phase lifecycle_phase(const struct lifecycle *lifecycle);
+const char *lifecycle_phase_name(enum lifecycle_phase phase);
+int lifecycle_exit_code(const struct lifecycle *lifecycle);
+
+/* Die (SIGKILL) when the parent does; for children of `gantry up`. -ECHILD: it is gone already. */
+int lifecycle_die_with_parent(void);
