@@ -1,0 +1,69 @@
+/* membership.h - who takes part in the run: workers, actors, PRM servers, learner ranks.
+ *
+ * A member is one process, known by its role and its `instance` (random per process). Its number is given by Hello and lives
+ * as long as the coordinator's epoch; the same process saying Hello again keeps it. A member that is not heard of for ttl_ms
+ * is lost (it may come back); one that said Bye or whose exit was noticed is gone. Memory only: after a restart of the
+ * coordinator everybody says Hello again.
+ *
+ * Thread rule: the coordinator's loop thread only.  Failure rule: -errno, outputs untouched. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/macro.h"
+#include "run/ledger.h"
+
+enum member_role { MEMBER_WORKER = 2, MEMBER_ACTOR = 3, MEMBER_PRM = 4, MEMBER_LEARNER = 5 };    /* the numbers of proto Role */
+enum member_state { MEMBER_ALIVE, MEMBER_LOST, MEMBER_GONE };
+
+enum { MEMBER_VERSIONS = 8 };
+
+struct member_version {         /* what a server said about one version */
+    enum version_kind kind;
+    uint64_t version;
+    bool ready;                 /* false: refused (text says why) */
+};
+
+struct member {
+    uint32_t id;                /* from 1 */
+    enum member_role role;
+    uint64_t instance;          /* random per process: tells a reconnect from a restart */
+    uint64_t address_id;        /* opaque: the edge's way to reach it, from its last Hello */
+    enum member_state state;
+    uint64_t heard_ms;          /* monotonic */
+    uint32_t slots;             /* worker: episodes at once */
+    uint32_t rank, pid;
+    bool cordoned;              /* gets no new leases */
+    bool reserved;              /* is being emptied to play a suspected episode alone */
+    struct member_version versions[MEMBER_VERSIONS];
+    uint32_t n_versions;
+    char host[64], device[24], build[48];
+    char address[128], public_key[48];      /* servers: where they listen; key empty on ipc */
+    uint64_t delivered;         /* episodes journaled from it, for status */
+};
+
+struct membership {
+    struct member *items;       /* by id, ascending */
+    size_t n, capacity;
+    uint32_t last_id;
+    uint64_t revision;          /* moves whenever the endpoints that others should know change */
+};
+
+void membership_release(struct membership *m);
+
+/* Find or make the member of (role, instance); *ret is borrowed until the next membership_hello. *ret_new: it was not known,
+ * or had been lost or gone. An older process of the same learner rank or the same server address is gone by this. -ENOMEM. */
+int membership_hello(struct membership *m, const struct member *hello, uint64_t now_ms, struct member **ret, bool *ret_new);
+struct member *membership_find(struct membership *m, uint32_t id);      /* NULL: unknown, lost for good or gone */
+struct member *membership_find_process(struct membership *m, const char *host, uint32_t pid);
+/* Next member that has not been heard of for ttl_ms and was alive: marks it lost. NULL: none. */
+struct member *membership_take_lost(struct membership *m, uint64_t now_ms, uint32_t ttl_ms);
+void membership_remove(struct membership *m, struct member *member);    /* gone */
+
+/* What a server says of a version; a version that is in no list any more is forgotten by membership_keep. */
+void membership_version(struct membership *m, struct member *member, enum version_kind kind, uint64_t version, bool ready);
+void membership_keep(struct membership *m, enum version_kind kind, const uint64_t *versions, size_t n);
+bool membership_ready(const struct membership *m, enum version_kind kind, uint64_t version);    /* at least one alive server */
+struct member *membership_learner(const struct membership *m);          /* alive rank 0, or NULL */
+size_t membership_count(const struct membership *m, enum member_role role);     /* alive */

@@ -1,0 +1,82 @@
+/* stage_plan.h - what is next: a run's stages as a row of iterations, each a fixed set of episodes, an update, or both.
+ *
+ *   demos, rollouts   iteration 0: all episodes; their segment stays
+ *   sft, prm          iteration 0: no episodes; one update over the kept stages so far
+ *   rl                iterations in order: [val] train train ... [val] train ... [val], and after every prm_refresh-th train
+ *                     iteration an update of the reward model over the kept stages and what the journal still has of this one
+ *   eval              per policy: val at every temperature; then per policy: test at its best temperature of them, greedy and
+ *                     at 1; then, where look-ahead is asked for, per policy test with every n on the same states
+ *
+ * Everything is a pure function of the configuration, the (stage, iteration) number and the conductor's memory, which is
+ * stored with each iteration: a plan made twice, or after a restart, is the same plan. Draws are keyed by the run's seed.
+ *
+ * Thread rule: none, pure.  Failure rule: -errno, outputs untouched. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/episode.h"
+#include "base/strbuf.h"
+#include "daemon/run_config.h"
+#include "rl/curriculum.h"
+#include "run/ledger.h"
+
+enum work_objective { WORK_NONE, WORK_SFT, WORK_PRM, WORK_PPO };
+
+/* One iteration of a stage: what it plays and what is trained from it. */
+struct work {
+    uint32_t stage, iteration;
+    char name[32];                  /* "rl/12", "rl/12 val", "eval test last" */
+    enum episode_purpose purpose;   /* of its rows; 0: no rows */
+    enum episode_split split;
+    enum work_objective objective;  /* what is trained once the rows are in; WORK_NONE: nothing */
+    uint32_t round;                 /* rl: which train iteration (or how many were done before this val), from 0 */
+    bool keep;                      /* its segment stays in the journal */
+    bool expert;                    /* the suite's demonstrator plays: no policy asked */
+    bool overlaps;                  /* max_staleness > 0 and the next is a train iteration too: that may open while this trains */
+    int policy;                     /* eval: index into eval.policies, -1: the newest version */
+    bool look_ahead;                /* eval: rows with search_n > 1, scored by the PRM */
+};
+
+/* What later iterations must know of earlier ones; stored as the ledger's blob "memory", with every opened and closed iteration. */
+struct plan_memory {
+    uint64_t next_episode;              /* id of the next row */
+    uint64_t next_state;                /* next unused train state */
+    uint32_t stage, iteration;          /* the next iteration to open */
+    bool finished;                      /* the last stage has ended */
+    struct curriculum curriculum;
+    bool curriculum_ready;              /* an rl stage has set it up */
+    bool have_best;
+    uint64_t best_version;              /* by success on val during rl */
+    double best_success;
+    uint64_t sft_version;               /* at the end of the last sft stage */
+    uint64_t prm_current;               /* serves new episodes; 0: none yet */
+    double temperature[RUN_MAX_POLICIES];   /* eval: chosen on val; below 0: not yet */
+};
+
+void plan_memory_init(struct plan_memory *memory);
+/* Text and back, exactly. -EBADMSG. */
+int plan_memory_write(const struct plan_memory *memory, struct strbuf *out);
+int plan_memory_parse(const char *text, size_t n, struct plan_memory *ret, struct error *error);
+
+/* The work numbered (stage, iteration). -ENOENT: the stage has no such iteration, it is over. */
+int stage_plan_work(const struct run_config *config, uint32_t stage, uint32_t iteration, struct work *ret);
+
+/* How many rows it opens with. */
+size_t stage_plan_rows(const struct run_config *config, const struct work *work);
+
+/* Fill its rows, in id order from memory->next_episode, and move memory's counters. policy/prm versions, ids, tasks, states,
+ * temperatures and tags are set; -ENOSPC: rows[n] is too small. */
+int stage_plan_fill(const struct run_config *config, const struct work *work, uint64_t policy_version, uint64_t prm_version,
+                    struct plan_memory *memory, struct ledger_episode *rows, size_t n);
+
+/* The row that stands in for `failed`: same task and terms, next id, an unused state. */
+void stage_plan_replace(struct plan_memory *memory, const struct ledger_episode *failed, struct ledger_episode *ret);
+
+/* All rows have ended: curriculum, best policy, temperatures. */
+void stage_plan_learn(const struct run_config *config, const struct work *work, const struct ledger_episode *rows, size_t n,
+                      struct plan_memory *memory);
+
+/* Which policy version the work plays with, given the newest. */
+uint64_t stage_plan_policy(const struct run_config *config, const struct work *work, const struct plan_memory *memory, uint64_t newest);

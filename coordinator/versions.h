@@ -1,0 +1,24 @@
+/* versions.h - the version ledger in memory: which policies and reward models exist, which serve, which may be removed.
+ *
+ * Filled from the ledger at start and from Committed messages after. The newest policy is what trains on; the current PRM is
+ * the newest that passed its gate, or the one an operator swapped to. Pure; rows are ledger rows.
+ *
+ * Thread rule: the coordinator's loop thread only.  Failure rule: -errno, outputs untouched. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "run/ledger.h"
+
+struct versions {
+    struct ledger_version *items;       /* in order of commitment; metrics not kept (NULL) */
+    size_t n, capacity;
+};
+
+void versions_release(struct versions *v);
+/* -EEXIST: the number is there with another digest. 0 also when it is there already. *ret_new (may be NULL) tells. */
+int versions_add(struct versions *v, const struct ledger_version *version, bool *ret_new);
+const struct ledger_version *versions_find(const struct versions *v, enum version_kind kind, uint64_t number);
+const struct ledger_version *versions_newest(const struct versions *v, enum version_kind kind);     /* NULL: none */
+const struct ledger_version *versions_newest_passed(const struct versions *v, enum version_kind kind);

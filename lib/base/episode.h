@@ -1,0 +1,40 @@
+/* episode.h - the words every role uses for an episode; numbers are the wire's (proto/control.proto, trajectory.proto). */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/sha256.h"
+
+enum episode_purpose { EPISODE_DEMO = 1, EPISODE_ROLLOUT = 2, EPISODE_TRAIN = 3, EPISODE_EVAL = 4 };
+enum episode_split { SPLIT_TRAIN = 0, SPLIT_VAL = 1, SPLIT_TEST = 2 };
+enum deliver_verdict { DELIVER_ACCEPTED = 0, DELIVER_DUPLICATE = 1, DELIVER_SUPERSEDED = 2, DELIVER_REFUSED = 3 };
+
+/* What a worker says it still plays. */
+struct held_lease { uint64_t episode, fence; uint32_t step; };
+
+/* What the learner says of a durable trajectory. */
+struct journaled_episode {
+    uint64_t episode;
+    uint8_t digest[SHA256_SIZE];
+    bool success, timeout;
+    uint32_t steps, member;
+    float reward, progress_end;
+};
+
+/* How to play one episode: everything a worker needs, nothing about why. Strings are borrowed. */
+struct lease_terms {
+    uint64_t episode, fence;
+    enum episode_purpose purpose;
+    enum episode_split split;
+    const char *task;
+    uint64_t state_seed, sample_key;
+    uint32_t max_steps;         /* 0: the task's own limit */
+    uint64_t policy_version, prm_version;   /* prm 0: not scored */
+    float temperature;          /* 0: greedy */
+    const char *style;          /* not "": the demonstrator plays, in this style; no policy is asked */
+    uint32_t search_n, search_horizon, search_execute, score_every;     /* search_n 0, 1: no look-ahead */
+    float search_temperature;
+    const char *search_score;   /* last | mean */
+    bool alone;                 /* its worker plays nothing beside it */
+};
