@@ -104,6 +104,13 @@ $(B)/proto/%.pb-c.c $(B)/proto/%.pb-c.h: proto/%.proto
 	$(Q)protoc-c --proto_path=proto --c_out=$(B)/proto $<
 .SECONDARY: $(proto_c) $(proto_h)
 
+# MJCF is kept as XML and compiled in: one C string literal per line
+sim_xml := $(wildcard lib/sim/suites/*/*.xml)
+$(B)/%.xml.inc: %.xml
+	@mkdir -p $(@D)
+	$(Q)sed 's/[\\"]/\\&/g; s/^/"/; s/$$/\\n"/' $< > $@
+$(sim_obj): | $(sim_xml:%=$(B)/%.inc)
+
 $(B)/%.o: %.c $(B)/flags | $(proto_h) $(B)/version.h
 	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  CC    $<"
 	$(Q)$(CC) $(CFLAGS) $(CPPFLAGS) -MMD -MP -c -o $@ $<

@@ -1,0 +1,256 @@
+/* Off-screen pictures: EGL without a window, one OpenGL context per renderer, MuJoCo's mjrContext per task.
+ *
+ * The EGL device is chosen by name, never left to a default: without that a machine with a broken GPU driver gives
+ * an empty display and no reason. llvmpipe is told to work in the calling thread (LP_NUM_THREADS=0): its worker threads
+ * halve the rate at 64x64. */
+#include <EGL/egl.h>
+#include <EGL/eglext.h>
+#include <GL/gl.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "sim/mujoco_slot.h"
+#include "sim/suite.h"
+
+enum { MAX_DEVICES = 32, MAX_GEOMS = 200 };
+
+struct task_context {
+    uint64_t serial;            /* of the sim_task */
+    mjrContext gl;
+};
+
+struct sim_renderer {
+    int height, width;
+    EGLDisplay display;
+    EGLContext context;
+    EGLSurface surface;         /* 1x1 where surfaceless contexts are unknown, else none */
+    char name[128];             /* GL_RENDERER */
+    mjvScene scene;
+    mjvOption option;
+    mjvCamera camera;
+    uint8_t *upside_down;       /* (height, width, 3) as OpenGL gives it: bottom row first */
+    struct task_context *tasks; /* a handful; searched in order */
+    int n_tasks;
+};
+
+static bool has_word(const char *list, const char *word)
+{
+    const char *at;
+    size_t n = strlen(word);
+
+    for (at = list; at && (at = strstr(at, word)); at += n)
+        if ((at == list || at[-1] == ' ') && (at[n] == '\0' || at[n] == ' '))
+            return true;
+    return false;
+}
+
+static const char *egl_reason(void)
+{
+    switch (eglGetError()) {
+    case EGL_SUCCESS: return "no error given";
+    case EGL_NOT_INITIALIZED: return "EGL_NOT_INITIALIZED: no driver could be loaded (install libegl-mesa0 and libgl1-mesa-dri)";
+    case EGL_BAD_ALLOC: return "EGL_BAD_ALLOC";
+    case EGL_BAD_MATCH: return "EGL_BAD_MATCH";
+    case EGL_BAD_CONFIG: return "EGL_BAD_CONFIG";
+    case EGL_BAD_DISPLAY: return "EGL_BAD_DISPLAY";
+    case EGL_BAD_PARAMETER: return "EGL_BAD_PARAMETER";
+    default: return "an EGL error";
+    }
+}
+
+/* A context on one device, current in the calling thread. */
+static int open_on_device(struct sim_renderer *renderer, EGLDeviceEXT device, struct error *error)
+{
+    static const EGLint wanted[] = {
+        EGL_SURFACE_TYPE, EGL_PBUFFER_BIT, EGL_RENDERABLE_TYPE, EGL_OPENGL_BIT,
+        EGL_RED_SIZE, 8, EGL_GREEN_SIZE, 8, EGL_BLUE_SIZE, 8, EGL_DEPTH_SIZE, 24, EGL_NONE
+    };
+    static const EGLint one_pixel[] = { EGL_WIDTH, 1, EGL_HEIGHT, 1, EGL_NONE };
+    PFNEGLGETPLATFORMDISPLAYEXTPROC get_display = (PFNEGLGETPLATFORMDISPLAYEXTPROC)(void *)eglGetProcAddress("eglGetPlatformDisplayEXT");
+    const char *name;
+    EGLConfig config;
+    EGLint n = 0;
+
+    if (!get_display)
+        return error_set(error, ENOTSUP, "renderer: libEGL has no eglGetPlatformDisplayEXT (install libegl1 and libegl-mesa0)");
+    renderer->display = get_display(EGL_PLATFORM_DEVICE_EXT, device, NULL);
+    if (renderer->display == EGL_NO_DISPLAY || !eglInitialize(renderer->display, NULL, NULL))
+        return error_set(error, ENODEV, "renderer: the EGL device does not start: %s", egl_reason());
+    if (!eglChooseConfig(renderer->display, wanted, &config, 1, &n) || n < 1)
+        return error_set(error, ENODEV, "renderer: the EGL device offers no RGB888 + depth 24 OpenGL configuration");
+    if (!eglBindAPI(EGL_OPENGL_API))
+        return error_set(error, ENOTSUP, "renderer: this EGL knows no desktop OpenGL: %s", egl_reason());
+    renderer->context = eglCreateContext(renderer->display, config, EGL_NO_CONTEXT, NULL);
+    if (renderer->context == EGL_NO_CONTEXT)
+        return error_set(error, ENODEV, "renderer: no OpenGL context: %s", egl_reason());
+    if (!has_word(eglQueryString(renderer->display, EGL_EXTENSIONS), "EGL_KHR_surfaceless_context"))
+        renderer->surface = eglCreatePbufferSurface(renderer->display, config, one_pixel);
+    if (!eglMakeCurrent(renderer->display, renderer->surface, renderer->surface, renderer->context))
+        return error_set(error, ENODEV, "renderer: the OpenGL context cannot be made current: %s", egl_reason());
+
+    name = (const char *)glGetString(GL_RENDERER);
+    snprintf(renderer->name, sizeof(renderer->name), "%s", name ? name : "unknown");
+    return 0;
+}
+
+static void close_egl(struct sim_renderer *renderer)
+{
+    if (renderer->display == EGL_NO_DISPLAY)
+        return;
+    eglMakeCurrent(renderer->display, EGL_NO_SURFACE, EGL_NO_SURFACE, EGL_NO_CONTEXT);
+    if (renderer->surface != EGL_NO_SURFACE)
+        eglDestroySurface(renderer->display, renderer->surface);
+    if (renderer->context != EGL_NO_CONTEXT)
+        eglDestroyContext(renderer->display, renderer->context);
+    renderer->display = EGL_NO_DISPLAY;
+    renderer->surface = EGL_NO_SURFACE;
+    renderer->context = EGL_NO_CONTEXT;
+}
+
+/* device as in sim_renderer_open. */
+static int open_egl(struct sim_renderer *renderer, int device, struct error *error)
+{
+    PFNEGLQUERYDEVICESEXTPROC query = (PFNEGLQUERYDEVICESEXTPROC)(void *)eglGetProcAddress("eglQueryDevicesEXT");
+    PFNEGLQUERYDEVICESTRINGEXTPROC text = (PFNEGLQUERYDEVICESTRINGEXTPROC)(void *)eglGetProcAddress("eglQueryDeviceStringEXT");
+    EGLDeviceEXT devices[MAX_DEVICES];
+    EGLint n = 0, i;
+    int r;
+
+    if (!query || !text)
+        return error_set(error, ENOTSUP, "renderer: libEGL has no EGL_EXT_device_enumeration (install libegl1 and libegl-mesa0)");
+    if (!query(MAX_DEVICES, devices, &n) || n == 0)
+        return error_set(error, ENODEV, "renderer: EGL sees no device (install libegl-mesa0 and libgl1-mesa-dri for software rendering)");
+    if (device >= n)
+        return error_set(error, ENODEV, "renderer: EGL device %d was asked for, there are %d (0 to %d)", device, n, n - 1);
+
+    r = error_set(error, ENODEV, "renderer: none of the %d EGL devices renders in software (install libgl1-mesa-dri)", n);
+    for (i = 0; i < n; i++) {
+        if (device >= 0 && i != device)
+            continue;
+        if (device == -1 && !has_word(text(devices[i], EGL_EXTENSIONS), "EGL_MESA_device_software"))
+            continue;
+        r = open_on_device(renderer, devices[i], error);
+        if (r == 0)
+            return 0;
+        close_egl(renderer);
+    }
+    return r;
+}
+
+int sim_renderer_open(int device, int height, int width, struct sim_renderer **ret, struct error *error)
+{
+    struct sim_renderer *renderer;
+    int r;
+
+    if (height < 8 || width < 8 || height > 4096 || width > 4096)
+        return error_set(error, EINVAL, "renderer: image size %dx%d is outside 8..4096", height, width);
+    setenv("LP_NUM_THREADS", "0", 0);       /* before the driver is loaded; the user's own value wins */
+
+    renderer = calloc(1, sizeof(*renderer));
+    if (!renderer)
+        return error_set(error, ENOMEM, "renderer: out of memory");
+    renderer->height = height;
+    renderer->width = width;
+    renderer->upside_down = malloc((size_t)height * (size_t)width * 3);
+    r = renderer->upside_down ? open_egl(renderer, device, error) : error_set(error, ENOMEM, "renderer: out of memory");
+    if (r < 0) {
+        free(renderer->upside_down);
+        free(renderer);
+        return r;
+    }
+    mjv_defaultOption(&renderer->option);
+    mjv_defaultCamera(&renderer->camera);
+    mjv_defaultScene(&renderer->scene);
+    *ret = renderer;
+    return 0;
+}
+
+struct sim_renderer *sim_renderer_close(struct sim_renderer *renderer)
+{
+    int i;
+
+    if (!renderer)
+        return NULL;
+    for (i = 0; i < renderer->n_tasks; i++)
+        mjr_freeContext(&renderer->tasks[i].gl);
+    mjv_freeScene(&renderer->scene);
+    close_egl(renderer);
+    free(renderer->tasks);
+    free(renderer->upside_down);
+    free(renderer);
+    return NULL;
+}
+
+const char *sim_renderer_name(const struct sim_renderer *renderer)
+{
+    return renderer->name;
+}
+
+/* The task's OpenGL resources, made when it is first drawn. */
+static int context_of(struct sim_renderer *renderer, const struct sim_task *task, const mjModel *model, mjrContext **ret)
+{
+    struct task_context *grown;
+    int i;
+
+    for (i = 0; i < renderer->n_tasks; i++)
+        if (renderer->tasks[i].serial == task->serial) {
+            *ret = &renderer->tasks[i].gl;
+            return 0;
+        }
+
+    grown = realloc(renderer->tasks, sizeof(*grown) * (size_t)(renderer->n_tasks + 1));
+    if (!grown)
+        return -ENOMEM;
+    renderer->tasks = grown;
+    grown += renderer->n_tasks;
+    if (!renderer->scene.maxgeom)
+        mjv_makeScene(model, &renderer->scene, MAX_GEOMS);
+    mjr_defaultContext(&grown->gl);
+    mjr_makeContext(model, &grown->gl, mjFONTSCALE_50);
+    mjr_resizeOffscreen(renderer->width, renderer->height, &grown->gl);
+    grown->serial = task->serial;
+    renderer->n_tasks++;
+    *ret = &grown->gl;
+    return 0;
+}
+
+static void paint(mjvScene *scene, const struct mujoco_view *view)
+{
+    int i, p;
+
+    for (i = 0; i < scene->ngeom; i++)
+        for (p = 0; p < view->n_paint; p++)
+            if (scene->geoms[i].objtype == mjOBJ_GEOM && scene->geoms[i].objid == view->paint[p].geom)
+                memcpy(scene->geoms[i].rgba, view->paint[p].rgba, sizeof(view->paint[p].rgba));
+}
+
+int sim_render(struct sim_renderer *renderer, struct sim_slot *slot, uint8_t *ret_rgb)
+{
+    const size_t row = (size_t)renderer->width * 3;
+    const mjrRect viewport = { 0, 0, renderer->width, renderer->height };
+    struct mujoco_view view;
+    mjrContext *gl;
+    int r, y;
+
+    if (!slot->task->driver->view)
+        return -ENOTSUP;
+    slot->task->driver->view(slot, &view);
+    r = context_of(renderer, slot->task, view.model, &gl);
+    if (r < 0)
+        return r;
+
+    renderer->camera.type = mjCAMERA_FIXED;
+    renderer->camera.fixedcamid = view.camera;
+    mjv_updateScene(view.model, view.data, &renderer->option, NULL, &renderer->camera, mjCAT_ALL, &renderer->scene);
+    memset(renderer->scene.flags, 0, sizeof(renderer->scene.flags));    /* no shadows, reflections, skybox, fog, haze */
+    renderer->scene.flags[mjRND_CULL_FACE] = 1;
+    paint(&renderer->scene, &view);
+
+    mjr_setBuffer(mjFB_OFFSCREEN, gl);
+    mjr_render(viewport, &renderer->scene, gl);
+    mjr_readPixels(renderer->upside_down, NULL, viewport, gl);
+    for (y = 0; y < renderer->height; y++)
+        memcpy(ret_rgb + row * (size_t)y, renderer->upside_down + row * (size_t)(renderer->height - 1 - y), row);
+    return 0;
+}

@@ -1,0 +1,136 @@
+#include "sim/suite.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
+
+static const struct sim_suite_driver *const suites[] = { &suite_tabletop };
+
+struct sim_suite {
+    const struct sim_suite_driver *driver;
+};
+
+int sim_suite_open(const char *name, struct sim_suite **ret, struct error *error)
+{
+    struct sim_suite *suite;
+    size_t i;
+
+    for (i = 0; i < ARRAY_SIZE(suites); i++)
+        if (strcmp(suites[i]->name, name) == 0)
+            break;
+    if (i == ARRAY_SIZE(suites))
+        return error_set(error, ENOENT, "suite.name: no suite is called '%s'; there is: tabletop", name);
+
+    suite = calloc(1, sizeof(*suite));
+    if (!suite)
+        return error_set(error, ENOMEM, "suite %s: out of memory", name);
+    suite->driver = suites[i];
+    *ret = suite;
+    return 0;
+}
+
+struct sim_suite *sim_suite_close(struct sim_suite *suite)
+{
+    free(suite);
+    return NULL;
+}
+
+int sim_suite_tasks(const struct sim_suite *suite, const struct sim_task_info **ret_infos)
+{
+    return suite->driver->tasks(ret_infos);
+}
+
+int sim_task_open(struct sim_suite *suite, const char *task, struct sim_task **ret, struct error *error)
+{
+    static atomic_uint_fast64_t serials;
+    const struct sim_task_info *infos;
+    int n = suite->driver->tasks(&infos), i, r;
+    struct sim_task *opened;
+
+    for (i = 0; i < n; i++)
+        if (strcmp(infos[i].name, task) == 0)
+            break;
+    if (i == n)
+        return error_set(error, ENOENT, "suite.tasks: suite %s has no task '%s'", suite->driver->name, task);
+
+    r = suite->driver->task_open(suite->driver, i, &opened, error);
+    if (r < 0)
+        return r;
+    opened->driver = suite->driver;
+    opened->info = &infos[i];
+    opened->serial = atomic_fetch_add(&serials, 1) + 1;
+    *ret = opened;
+    return 0;
+}
+
+struct sim_task *sim_task_close(struct sim_task *task)
+{
+    return task ? task->driver->task_close(task) : NULL;
+}
+
+const struct sim_task_info *sim_task_info(const struct sim_task *task)
+{
+    return task->info;
+}
+
+int sim_slot_new(struct sim_task *task, struct sim_slot **ret)
+{
+    return task->driver->slot_new(task, ret);
+}
+
+struct sim_slot *sim_slot_free(struct sim_slot *slot)
+{
+    return slot ? slot->task->driver->slot_free(slot) : NULL;
+}
+
+int sim_reset(struct sim_slot *slot, enum sim_split split, uint64_t seed, const char **ret_instruction)
+{
+    if ((unsigned)split > SIM_TEST)
+        return -EINVAL;
+    return slot->task->driver->reset(slot, split, seed, ret_instruction);
+}
+
+int sim_step(struct sim_slot *slot, const float action[SIM_ACTION_DIMS], bool *ret_success)
+{
+    float clipped[SIM_ACTION_DIMS];
+    int i;
+
+    for (i = 0; i < SIM_ACTION_DIMS; i++) {
+        if (isnan(action[i]))
+            return -EINVAL;
+        clipped[i] = CLAMP(action[i], -1.0f, 1.0f);
+    }
+    return slot->task->driver->step(slot, clipped, ret_success);
+}
+
+bool sim_success(const struct sim_slot *slot)
+{
+    return slot->task->driver->success(slot);
+}
+
+int sim_expert(struct sim_slot *slot, float ret_action[SIM_ACTION_DIMS])
+{
+    return slot->task->driver->expert(slot, ret_action);
+}
+
+int sim_demonstrate(struct sim_slot *slot, const char *style, uint64_t seed, int step,
+                    float ret_action[SIM_ACTION_DIMS], float ret_label[SIM_ACTION_DIMS])
+{
+    return slot->task->driver->demonstrate(slot, style, seed, step, ret_action, ret_label);
+}
+
+size_t sim_state_size(const struct sim_task *task)
+{
+    return task->driver->state_size(task);
+}
+
+void sim_save(const struct sim_slot *slot, void *ret_state)
+{
+    slot->task->driver->save(slot, ret_state);
+}
+
+int sim_restore(struct sim_slot *slot, const void *state)
+{
+    return slot->task->driver->restore(slot, state);
+}

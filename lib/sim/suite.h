@@ -1,0 +1,44 @@
+/* suite.h - what a suite must offer to stand behind sim.h; internal to lib/sim.
+ *
+ * A suite is one constant table of functions and one line in sim.c. Its task and slot types begin with the two
+ * structs below. Contracts are those of the function of the same name in sim.h; sim.c has already refused NULL,
+ * NaN and unknown names. */
+#pragma once
+
+#include "sim/sim.h"
+
+struct mujoco_view;
+
+struct sim_suite_driver {
+    const char *name;
+    int (*tasks)(const struct sim_task_info **ret_infos);
+    int (*task_open)(const struct sim_suite_driver *driver, int task, struct sim_task **ret, struct error *error);
+    struct sim_task *(*task_close)(struct sim_task *task);
+
+    int (*slot_new)(struct sim_task *task, struct sim_slot **ret);
+    struct sim_slot *(*slot_free)(struct sim_slot *slot);
+    int (*reset)(struct sim_slot *slot, enum sim_split split, uint64_t seed, const char **ret_instruction);
+    int (*step)(struct sim_slot *slot, const float action[SIM_ACTION_DIMS], bool *ret_success);
+    bool (*success)(const struct sim_slot *slot);
+    int (*expert)(struct sim_slot *slot, float ret_action[SIM_ACTION_DIMS]);
+    int (*demonstrate)(struct sim_slot *slot, const char *style, uint64_t seed, int step,
+                       float ret_action[SIM_ACTION_DIMS], float ret_label[SIM_ACTION_DIMS]);
+    size_t (*state_size)(const struct sim_task *task);
+    void (*save)(const struct sim_slot *slot, void *ret_state);
+    int (*restore)(struct sim_slot *slot, const void *state);
+
+    /* What the renderer draws; NULL for suites that bring their own pictures. */
+    void (*view)(struct sim_slot *slot, struct mujoco_view *ret);
+};
+
+struct sim_task {
+    const struct sim_suite_driver *driver;
+    const struct sim_task_info *info;
+    uint64_t serial;            /* unique in this process: the renderer's cache key, never reused */
+};
+
+struct sim_slot {
+    struct sim_task *task;      /* borrowed */
+};
+
+extern const struct sim_suite_driver suite_tabletop;
