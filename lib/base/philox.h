@@ -16,6 +16,7 @@ enum philox_stream {            /* which use of randomness; never renumber */
     PHILOX_CURRICULUM = 6,      /* which task an episode row gets */
     PHILOX_PROPOSE = 7,         /* test-time proposals */
     PHILOX_WORDING = 8,         /* which wording of an instruction */
+    PHILOX_BOOTSTRAP = 9,       /* resampled statistics */
     PHILOX_TEST = 100,
 };
 

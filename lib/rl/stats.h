@@ -10,8 +10,8 @@ struct interval { double low, high; };
 /* Wilson score interval for `successes` of `n` at normal quantile z (1.959964 for 95 %). n = 0: [0, 1]. */
 struct interval wilson(int64_t successes, int64_t n, double z);
 
-/* Percentile bootstrap of mean(a - b) over n pairs; level .95. */
-struct interval paired_bootstrap(const double *a, const double *b, int n, int resamples, double level, uint64_t seed);
+/* Percentile bootstrap interval (e.g. level .95) of mean(a - b) over n pairs. -EINVAL: no pair or no resample. -ENOMEM. */
+int paired_bootstrap(const double *a, const double *b, int n, int resamples, double level, uint64_t seed, struct interval *ret);
 
 /* McNemar's exact two-sided test on paired outcomes: b = first only, c = second only. */
 double mcnemar_exact(int64_t b, int64_t c);

@@ -1,0 +1,91 @@
+#include "rl/losses.h"
+
+#include <math.h>
+
+enum { LOG_RATIO_MAX = 20 };    /* e^20 is far beyond any clip, and still finite in fp32 */
+
+void ppo_sums_add(struct ppo_sums *total, const struct ppo_sums *part)
+{
+    total->policy_loss += part->policy_loss;
+    total->value_loss += part->value_loss;
+    total->kl_loss += part->kl_loss;
+    total->entropy += part->entropy;
+    total->ratio += part->ratio;
+    total->ratio_max = MAX(total->ratio_max, part->ratio_max);
+    total->approx_kl += part->approx_kl;
+    total->ref_kl += part->ref_kl;
+    total->value_error += part->value_error;
+    total->value_square += part->value_square;
+    total->importance += part->importance;
+    total->clipped += part->clipped;
+    total->steps += part->steps;
+    total->tokens += part->tokens;
+}
+
+void ppo_policy_loss(const struct ppo_clip *clip, const double *logp, const double *logp_old, const double *advantage,
+                     const double *importance, int n, int64_t count, double *ret_dlogp, struct ppo_sums *sums)
+{
+    for (int i = 0; i < n; i++) {
+        double a = advantage[i], w = importance ? importance[i] : 1;
+        double log_ratio = logp[i] - logp_old[i];
+        double held = CLAMP(log_ratio, -LOG_RATIO_MAX, LOG_RATIO_MAX);
+        double ratio = exp(held), clipped = CLAMP(ratio, 1 - clip->low, 1 + clip->high);
+        double objective = MIN(ratio * a, clipped * a);
+        double slope = ratio * a <= clipped * a && held == log_ratio ? ratio * a : 0;    /* d objective / d logp */
+
+        if (clip->dual > 0 && a < 0 && objective < clip->dual * a) {
+            objective = clip->dual * a;
+            slope = 0;
+        }
+        ret_dlogp[i] = -w * slope / (double)count;
+        sums->policy_loss -= w * objective / (double)count;
+        sums->importance += w;
+        sums->ratio += ratio;
+        sums->ratio_max = MAX(sums->ratio_max, ratio);
+        sums->approx_kl += ratio - 1 - held;
+        sums->clipped += ratio != clipped;
+        sums->steps++;
+    }
+}
+
+double staleness_weight(double logp_old, double logp_mu)
+{
+    return MIN(exp(CLAMP(logp_old - logp_mu, -LOG_RATIO_MAX, LOG_RATIO_MAX)), 2);
+}
+
+void value_loss(const double *value, const double *target, int n, int64_t count, double coef, double *ret_dvalue, struct ppo_sums *sums)
+{
+    for (int i = 0; i < n; i++) {
+        double error = value[i] - target[i];
+
+        ret_dvalue[i] = coef * error / (double)count;
+        sums->value_loss += coef / 2 * error * error / (double)count;
+        sums->value_error += error * error;
+        sums->value_square += target[i] * target[i];
+    }
+}
+
+void k3_loss(const float *logp, const float *logp_ref, int n, int64_t count, double coef, double *dlogp, struct ppo_sums *sums)
+{
+    for (int i = 0; i < n; i++) {
+        double d = (double)logp_ref[i] - (double)logp[i], held = CLAMP(d, -LOG_RATIO_MAX, LOG_RATIO_MAX);
+        double k3 = exp(held) - held - 1;
+
+        if (held == d)
+            dlogp[i] += coef * (1 - exp(held)) / (double)count;
+        sums->kl_loss += coef * k3 / (double)count;
+        sums->ref_kl += k3;
+    }
+}
+
+bool kl_brake_push(struct kl_brake *brake, double approx_kl, double target)
+{
+    int64_t held;
+    double sum = 0;
+
+    brake->window[brake->pushed++ % KL_BRAKE_WINDOW] = approx_kl;
+    held = MIN(brake->pushed, KL_BRAKE_WINDOW);
+    for (int64_t i = 0; i < held; i++)
+        sum += brake->window[i];
+    return target > 0 && !(sum / (double)held <= target);   /* NaN brakes too */
+}

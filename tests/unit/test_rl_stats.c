@@ -1,0 +1,124 @@
+/* Statistics and reward-model labels, against tests/ref/rl_reference.py. */
+#include <errno.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "rl/labels.h"
+#include "rl/stats.h"
+
+static void near(double x, double expected, double tolerance)
+{
+    if (!(fabs(x - expected) <= tolerance))
+        fail_msg("%.15g, expected %.15g", x, expected);
+}
+
+static void wilson_interval(void **state)
+{
+    struct interval i = wilson(31, 50, 1.959964);
+
+    (void)state;
+    near(i.low, 0.4815044682285895, 1e-9);
+    near(i.high, 0.741372107728543, 1e-9);
+    i = wilson(0, 20, 1.959964);
+    assert_true(i.low == 0 && i.high > .1 && i.high < .2);
+    i = wilson(0, 0, 1.959964);
+    assert_true(i.low == 0 && i.high == 1);
+}
+
+static void mcnemar(void **state)
+{
+    (void)state;
+    near(mcnemar_exact(3, 11), 0.057373046875, 1e-12);
+    near(mcnemar_exact(11, 3), 0.057373046875, 1e-12);
+    near(mcnemar_exact(0, 0), 1, 0);
+    near(mcnemar_exact(5, 5), 1, 0);
+}
+
+static void ranks_and_auc(void **state)
+{
+    double x[] = {1, 2, 2, 4, 5, 9}, y[] = {2, 1, 3, 3, 8, 7}, flat[] = {1, 1, 1, 1, 1, 1}, r;
+    double score[] = {.9, .1, .4, .6, .6, .3, .6, .45, .2};
+    bool positive[] = {1, 0, 1, 0, 1, 0, 1, 0, 0};
+
+    (void)state;
+    assert_int_equal(rank_correlation(x, y, 6, &r), 0);
+    near(r, 0.8088235294117647, 1e-12);
+    assert_int_equal(rank_correlation(x, flat, 6, &r), 0);
+    near(r, 0, 0);
+    assert_int_equal(auc(score, positive, 9, &r), 0);
+    near(r, .85, 1e-12);
+    assert_int_equal(auc(score, (bool[9]) {0}, 9, &r), 0);
+    assert_true(isnan(r));
+}
+
+static void bootstrap_of_pairs(void **state)
+{
+    double a[100], b[100];
+    struct interval i, again;
+
+    (void)state;
+    for (int k = 0; k < 100; k++) {
+        a[k] = k % 10 < 6;
+        b[k] = k % 10 < 3;
+    }
+    assert_int_equal(paired_bootstrap(a, b, 100, 4000, .95, 7, &i), 0);
+    /* the mean of 100 differences of variance .21: 0.3 +- 1.96 * .0458 */
+    near(i.low, .3 - .0898, .02);
+    near(i.high, .3 + .0898, .02);
+    assert_int_equal(paired_bootstrap(a, b, 100, 4000, .95, 7, &again), 0);
+    assert_true(i.low == again.low && i.high == again.high);
+    assert_int_equal(paired_bootstrap(a, b, 0, 10, .95, 7, &i), -EINVAL);
+}
+
+static void running_moments(void **state)
+{
+    double x[] = {1e6 + 1, 1e6 + 2, 1e6 + 4, 1e6 + 9};
+    struct running all = {0}, left = {0}, right = {0};
+
+    (void)state;
+    near(running_std(&all), 1, 0);
+    for (int i = 0; i < 4; i++) {
+        running_push(&all, x[i]);
+        running_push(i < 1 ? &left : &right, x[i]);
+    }
+    near(all.mean, 1e6 + 4, 1e-9);
+    near(running_std(&all), sqrt(38 / 4.), 1e-9);
+    running_merge(&left, &right);
+    near(left.mean, all.mean, 1e-9);
+    near(left.m2, all.m2, 1e-6);
+    running_merge(&left, &(struct running) {0});
+    near(left.count, 4, 0);
+}
+
+static void labels_of(int frames, bool success, const float *expected)
+{
+    float label[32];
+
+    prm_labels(frames, success, label);
+    for (int t = 0; t < frames; t++)
+        near((double)label[t], (double)expected[t], 1e-7);
+}
+
+static void five_segments(void **state)
+{
+    (void)state;
+    labels_of(12, true, (float[]) {.2f, .2f, .4f, .4f, .6f, .6f, .8f, .8f, 1, 1, 1, 1});    /* 12/5 = 2: the last takes the rest */
+    labels_of(10, false, (float[]) {.1f, .1f, .2f, .2f, .25f, .25f, .25f, .25f, .25f, .25f});
+    labels_of(3, true, (float[]) {.2f, .4f, .8f});
+    labels_of(1, true, (float[]) {.2f});
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(wilson_interval), cmocka_unit_test(mcnemar), cmocka_unit_test(ranks_and_auc),
+        cmocka_unit_test(bootstrap_of_pairs), cmocka_unit_test(running_moments), cmocka_unit_test(five_segments),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
