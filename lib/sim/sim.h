@@ -43,11 +43,13 @@ struct sim_slot *sim_slot_free(struct sim_slot *slot);
 /* Set the initial state numbered (split, seed). ret_instruction: one of the task's wordings, chosen by the seed; borrowed
  * until the next reset. */
 int sim_reset(struct sim_slot *slot, enum sim_split split, uint64_t seed, const char **ret_instruction);
-/* One control step (action clipped to [-1,1]; NaN: -EINVAL, nothing moved). *ret_success: the task's predicate now. */
+/* One control step (action clipped to [-1,1]; NaN: -EINVAL, nothing moved). *ret_success: the task's predicate has held at
+ * some step of this episode (once is enough; sim_reset clears it). May be NULL. */
 int sim_step(struct sim_slot *slot, const float action[SIM_ACTION_DIMS], bool *ret_success);
 bool sim_success(const struct sim_slot *slot);
 
-/* The scripted expert's action for the present state (keeps its phase inside the slot; sim_reset clears it). */
+/* The scripted expert's action for the present state. It keeps its phase inside the slot (saved with the state): ask it, or the
+ * demonstrator, once per step. */
 int sim_expert(struct sim_slot *slot, float ret_action[SIM_ACTION_DIMS]);
 /* A demonstrator: the expert made human. style "clean": executed = expert + noise, label = expert. style "slow": executed =
  * label = slowed expert + small noise. Numbers in the suite's table; drawn by (seed). */

@@ -61,6 +61,6 @@ static void expert(struct tabletop_slot *slot, float action[SIM_ACTION_DIMS])
 const struct tabletop_rules tabletop_pick = {
     .info = { .name = "pick_up_object", .level = 0, .max_steps = 24, .control_hz = 10 },
     .mjcf = { "pick_up_object.xml", mjcf }, .wordings = wordings,
-    .slow_speed = 0.35, .slow_noise = 0.1,
+    .slow_speed = 0.36, .slow_noise = 0.1,
     .place = place, .success = success, .expert = expert,
 };

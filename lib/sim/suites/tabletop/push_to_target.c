@@ -78,6 +78,6 @@ static void expert(struct tabletop_slot *slot, float action[SIM_ACTION_DIMS])
 const struct tabletop_rules tabletop_push = {
     .info = { .name = "push_to_target", .level = 0, .max_steps = 26, .control_hz = 10 },
     .mjcf = { "push_to_target.xml", mjcf }, .wordings = wordings,
-    .slow_speed = 0.4, .slow_noise = 0.1,
+    .slow_speed = 0.45, .slow_noise = 0.1,
     .place = place, .success = success, .expert = expert,
 };
