@@ -4,11 +4,15 @@
  * sizes are checked at open: nothing in the header can make a later read go astray. */
 #pragma once
 
+#include <stdbool.h>
+
 #include "base/error.h"
 
 enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_F64, DTYPE_I64, DTYPE_I32, DTYPE_I16, DTYPE_I8, DTYPE_U8, DTYPE_BOOL };
 size_t dtype_size(enum dtype dtype);
 const char *dtype_name(enum dtype dtype);       /* F32, BF16, ... as in the file */
+int dtype_parse(const char *name, enum dtype *ret);     /* -EINVAL */
+uint16_t float_to_bf16(float value);            /* to nearest, ties to even */
 
 struct st_tensor {
     char *name;
@@ -21,8 +25,11 @@ struct st_tensor {
 };
 
 struct safetensors {
-    void *map; size_t size;
-    struct st_tensor *list; int count;      /* in file order */
+    const uint8_t *bytes;                   /* the whole file */
+    size_t size;
+    bool mapped;                            /* ours to unmap */
+    struct st_tensor *list;                 /* in file order */
+    int count;
 };
 
 int safetensors_open(const char *path, struct safetensors **ret, struct error *error);
@@ -34,6 +41,14 @@ const struct st_tensor *safetensors_find(const struct safetensors *file, const c
 /* Widen any float dtype to fp32 (or read an integer dtype): n elements from `first`. -EINVAL: not a number type. */
 int st_read_f32(const struct st_tensor *tensor, int64_t first, int64_t n, float *ret);
 
-/* Write: tensors as given, in the order of dtype alignment then name, header padded with spaces to 8. fsyncs. */
-struct st_write { const char *name; enum dtype dtype; int ndim; int64_t dim[8]; const float *values; /* converted to dtype */ const void *raw; /* or these bytes */ };
+/* Write: in the order of dtype alignment then name, header padded with spaces to 8. fsyncs the file; a failed write leaves
+ * a torn one behind (write into a directory that is renamed when it is whole). */
+struct st_write {
+    const char *name;
+    enum dtype dtype;
+    int ndim;
+    int64_t dim[8];
+    const float *values;        /* converted to dtype (F32 or BF16) */
+    const void *raw;            /* or these bytes, as they are */
+};
 int safetensors_write(const char *path, const struct st_write *tensors, int n, struct error *error);

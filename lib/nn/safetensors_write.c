@@ -1,0 +1,129 @@
+/* safetensors_write.c - the writer: header first, then the tensors through one buffer. */
+#include <errno.h>
+#include <fcntl.h>
+
+#include "base/json_write.h"
+#include "nn/safetensors.h"
+
+enum { CHUNK = 64 << 10 };      /* values converted at a time */
+
+static int64_t numel(const struct st_write *t)
+{
+    int64_t n = 1;
+
+    for (int i = 0; i < t->ndim; i++)
+        n *= t->dim[i];
+    return n;
+}
+
+static size_t bytes_of(const struct st_write *t)
+{
+    return (size_t)numel(t) * dtype_size(t->dtype);
+}
+
+static int by_alignment_then_name(const void *a, const void *b)
+{
+    const struct st_write *x = *(const struct st_write *const *)a, *y = *(const struct st_write *const *)b;
+
+    if (dtype_size(x->dtype) != dtype_size(y->dtype))
+        return dtype_size(x->dtype) > dtype_size(y->dtype) ? -1 : 1;
+    return strcmp(x->name, y->name);
+}
+
+static void put_header(struct strbuf *out, const struct st_write *const *order, int n)
+{
+    struct json_writer w = {.out = out};
+    size_t offset = 0;
+
+    json_open(&w, NULL, '{');
+    json_open(&w, "__metadata__", '{');
+    json_string(&w, "format", "pt");
+    json_close(&w, '}');
+    for (int i = 0; i < n; i++) {
+        const struct st_write *t = order[i];
+
+        json_open(&w, t->name, '{');
+        json_string(&w, "dtype", dtype_name(t->dtype));
+        json_open(&w, "shape", '[');
+        for (int d = 0; d < t->ndim; d++)
+            json_integer(&w, NULL, t->dim[d]);
+        json_close(&w, ']');
+        json_open(&w, "data_offsets", '[');
+        json_unsigned(&w, NULL, offset);
+        offset += bytes_of(t);
+        json_unsigned(&w, NULL, offset);
+        json_close(&w, ']');
+        json_close(&w, '}');
+    }
+    json_close(&w, '}');
+    while (out->length % 8)
+        strbuf_addc(out, ' ');
+}
+
+static int write_all(int fd, const void *bytes, size_t n)
+{
+    for (const char *p = bytes; n > 0;) {
+        ssize_t done = write(fd, p, n);
+
+        if (done < 0 && errno == EINTR)
+            continue;
+        if (done < 0)
+            return -errno;
+        p += done;
+        n -= (size_t)done;
+    }
+    return 0;
+}
+
+static int write_tensor(int fd, const struct st_write *t, uint16_t *buffer)
+{
+    if (t->raw || t->dtype == DTYPE_F32)
+        return write_all(fd, t->raw ? t->raw : t->values, bytes_of(t));
+    if (t->dtype != DTYPE_BF16)
+        return -EINVAL;
+    for (int64_t done = 0, total = numel(t); done < total;) {
+        int64_t n = MIN(total - done, CHUNK);
+        int r;
+
+        for (int64_t i = 0; i < n; i++)
+            buffer[i] = float_to_bf16(t->values[done + i]);
+        r = write_all(fd, buffer, (size_t)n * sizeof(*buffer));
+        if (r < 0)
+            return r;
+        done += n;
+    }
+    return 0;
+}
+
+int safetensors_write(const char *path, const struct st_write *tensors, int n, struct error *error)
+{
+    _cleanup_free_ const struct st_write **order = calloc((size_t)n + 1, sizeof(*order));
+    _cleanup_free_ uint16_t *buffer = malloc(CHUNK * sizeof(*buffer));
+    _cleanup_(strbuf_release) struct strbuf header = STRBUF_INIT;
+    _cleanup_close_ int fd = -1;
+    uint8_t length[8];
+    int r;
+
+    if (!order || !buffer)
+        return error_set(error, ENOMEM, "out of memory");
+    for (int i = 0; i < n; i++)
+        order[i] = &tensors[i];
+    qsort(order, (size_t)n, sizeof(*order), by_alignment_then_name);
+    put_header(&header, order, n);
+    if (header.failed)
+        return error_set(error, ENOMEM, "out of memory");
+    for (int i = 0; i < 8; i++)
+        length[i] = (uint8_t)((uint64_t)header.length >> 8 * i);
+
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return error_set(error, errno, "%s: %s", path, strerror(errno));
+    r = write_all(fd, length, sizeof(length));
+    if (r >= 0)
+        r = write_all(fd, header.text, header.length);
+    for (int i = 0; i < n && r >= 0; i++)
+        r = write_tensor(fd, order[i], buffer);
+    if (r >= 0 && fsync(fd) < 0)
+        r = -errno;
+    return r < 0 ? error_set(error, -r, "%s: %s", path, strerror(-r)) : 0;
+}

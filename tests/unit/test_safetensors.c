@@ -1,0 +1,146 @@
+/* safetensors: a literal file, every way to lie in a header, and the round trip through the writer. */
+#include <errno.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/atomic_file.h"
+#include "nn/safetensors.h"
+
+/* u64 length, header, data. */
+static size_t build(uint8_t *file, const char *header, const void *data, size_t n_data)
+{
+    size_t n = strlen(header);
+
+    memset(file, 0, 8);
+    file[0] = (uint8_t)n;
+    file[1] = (uint8_t)(n >> 8);
+    memcpy(file + 8, header, n);
+    if (n_data)
+        memcpy(file + 8 + n, data, n_data);
+    return 8 + n + n_data;
+}
+
+static void test_reads_what_is_there(void **state)
+{
+    static const uint8_t data[] = {0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0, /* f32 1, -2 */
+                                   0xc0, 0x3f, 0x00, 0x80,          /* bf16 1.5, -0 */
+                                   0x00, 0x3c, 0x01, 0x00};         /* f16 1, 2^-24 */
+    uint8_t file[512];
+    struct safetensors *st = NULL;
+    struct error error = {0};
+    const struct st_tensor *t;
+    float x[2];
+    size_t n = build(file, "{\"h\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[12,16]},\"__metadata__\":{\"format\":\"pt\"},"
+                           "\"f\":{\"dtype\":\"F32\",\"shape\":[1,2],\"data_offsets\":[0,8]},"
+                           "\"b\":{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":[8,12]}}  ", data, sizeof(data));
+
+    (void)state;
+    if (safetensors_parse(file, n, &st, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(st->count, 3);
+    assert_string_equal(st->list[0].name, "f");                     /* file order */
+    t = safetensors_find(st, "f");
+    assert_int_equal(t->ndim, 2);
+    assert_int_equal(t->dim[1], 2);
+    assert_int_equal(st_read_f32(t, 0, 2, x), 0);
+    assert_true(x[0] == 1 && x[1] == -2);
+    assert_int_equal(st_read_f32(safetensors_find(st, "b"), 0, 2, x), 0);
+    assert_true(x[0] == 1.5f && x[1] == 0 && signbit(x[1]));
+    assert_int_equal(st_read_f32(safetensors_find(st, "h"), 0, 2, x), 0);
+    assert_true(x[0] == 1 && x[1] == 0x1p-24f);
+    assert_int_equal(st_read_f32(t, 1, 2, x), -ERANGE);
+    assert_null(safetensors_find(st, "none"));
+    safetensors_close(st);
+}
+
+static void test_lies_are_refused(void **state)
+{
+    static const char *const headers[] = {
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}",                                    /* too few bytes */
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}}",                                   /* past the end */
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}",                                   /* negative */
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}",                                    /* backwards */
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,8]}}",                /* overflows */
+        "{\"a\":{\"dtype\":\"F33\",\"shape\":[2],\"data_offsets\":[0,8]}}",                                    /* no such dtype */
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",                                    /* a hole in front */
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}",                                    /* bytes behind */
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}",
+        "{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,2],\"data_offsets\":[0,8]}}",
+        "{\"a\":1}", "[]", "{", "",
+    };
+    uint8_t file[512], data[8] = {0};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(headers); i++) {
+        struct safetensors *st = NULL;
+        struct error error = {0};
+        size_t n = build(file, headers[i], data, sizeof(data));
+
+        if (safetensors_parse(file, n, &st, &error) != -EINVAL)
+            fail_msg("accepted: %s", headers[i]);
+        assert_null(st);
+        assert_true(error.text[0]);
+    }
+    memset(file, 0xff, 16);                             /* a header length beyond the file */
+    assert_int_equal(safetensors_parse(file, 16, &(struct safetensors *) {NULL}, NULL), -EINVAL);
+    assert_int_equal(safetensors_parse(file, 3, &(struct safetensors *) {NULL}, NULL), -EINVAL);
+}
+
+static void test_round_trip(void **state)
+{
+    static const float values[] = {1.0f, 3.14159274f, -1e-3f, 65504.0f};
+    static const uint8_t raw[] = {7, 8, 9};
+    const struct st_write out[] = {
+        {.name = "small", .dtype = DTYPE_U8, .ndim = 1, .dim = {3}, .raw = raw},
+        {.name = "b", .dtype = DTYPE_BF16, .ndim = 2, .dim = {2, 2}, .values = values},
+        {.name = "z", .dtype = DTYPE_F32, .ndim = 1, .dim = {4}, .values = values},
+        {.name = "a", .dtype = DTYPE_F32, .ndim = 1, .dim = {4}, .values = values},
+    };
+    char path[] = "/tmp/gantry_test_XXXXXX";
+    struct safetensors *st = NULL;
+    float x[4];
+    struct error error;
+
+    (void)state;
+    close(mkstemp(path));
+    if (safetensors_write(path, out, 4, &error) < 0 || safetensors_open(path, &st, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_string_equal(st->list[0].name, "a");         /* wide dtypes first, then by name */
+    assert_string_equal(st->list[1].name, "z");
+    assert_string_equal(st->list[2].name, "b");
+    assert_string_equal(st->list[3].name, "small");
+    assert_int_equal(((uintptr_t)st->list[0].data - (uintptr_t)st->bytes) % 8, 0);
+    assert_memory_equal(st->list[1].data, values, sizeof(values));
+    assert_int_equal(st_read_f32(safetensors_find(st, "b"), 0, 4, x), 0);
+    assert_true(x[0] == 1 && x[1] == 3.140625f && x[3] == 65536.0f);
+    safetensors_close(st);
+    unlink(path);
+}
+
+static void test_bf16_rounds_to_nearest_even(void **state)
+{
+    (void)state;
+    assert_int_equal(float_to_bf16(1.0f), 0x3f80);
+    assert_int_equal(float_to_bf16(1.0f + 0x1p-8f), 0x3f80);                /* a tie goes to even: down */
+    assert_int_equal(float_to_bf16(1.0f + 0x1p-7f + 0x1p-8f), 0x3f82);      /* and up */
+    assert_int_equal(float_to_bf16(1.0f + 0x1p-8f + 0x1p-20f), 0x3f81);
+    assert_int_equal(float_to_bf16(INFINITY), 0x7f80);
+    assert_true((float_to_bf16(NAN) & 0x7fff) > 0x7f80);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_reads_what_is_there),
+        cmocka_unit_test(test_lies_are_refused),
+        cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_bf16_rounds_to_nearest_even),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
