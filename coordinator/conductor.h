@@ -78,6 +78,7 @@ struct conductor_event {
     enum conductor_event_kind kind;
     uint64_t from;              /* opaque: who to answer (the edge's peer); echoed in effect.to */
     uint64_t request;           /* opaque: the request's id; echoed in effect.request. 0: wants no answer */
+    uint64_t wall_ms;           /* wall clock, for start and end times of rows only */
     uint64_t epoch;             /* of its envelope; all but Hello and the admin's are refused when it is not this one */
     uint32_t member;            /* as the sender calls itself; 0 before Hello */
     union {
@@ -93,8 +94,9 @@ struct conductor_event {
         struct { uint64_t episode, fence; bool simulator_error; const char *text; } lease_return;
         struct { uint32_t stage, iteration; const struct journaled_episode *episodes; size_t n_episodes; } journaled;
         struct {
-            uint32_t stage, iteration;              /* the open iteration it knows (of two: the later); LEDGER_ALL: none */
-            const struct journaled_episode *episodes;   /* all it has of every iteration it has open */
+            uint32_t stage, iteration;              /* an open iteration it knows: the one just opened, else the newest; LEDGER_ALL: none */
+            uint32_t rows;                          /* how many episodes it knows that one to have */
+            const struct journaled_episode *episodes;   /* all it has journaled of its open iterations */
             size_t n_episodes;
             uint64_t policy_version, prm_version;   /* newest committed on disk */
             uint8_t policy_digest[SHA256_SIZE], prm_digest[SHA256_SIZE];
@@ -144,7 +146,7 @@ enum conductor_effect_kind {
     CONDUCTOR_SEND_DRAIN,       /* .text */
 
     /* for the edge itself */
-    CONDUCTOR_RETIRE,           /* .retire: these versions may be removed from disk (all others stay) */
+    CONDUCTOR_RETAIN,           /* .retain: version_retain() with this list: weights of all other versions may be removed from disk */
     CONDUCTOR_DRAINED,          /* nothing is leased and nothing trains: the process may end, exit code 0 */
     CONDUCTOR_FINISHED,         /* the last stage has ended */
     CONDUCTOR_STOPPED,          /* .text: too much has failed; say it and end with an exit code other than 0 */
@@ -156,7 +158,7 @@ struct conductor_plan {
     uint32_t stage, iteration, round;
     enum work_objective objective;
     enum version_kind kind;
-    uint64_t parent, version;   /* version = parent + 1; prm: parent 0 = none yet */
+    uint64_t parent, version;   /* version: one above the newest of its kind; prm: parent 0 = none yet */
     const char *parent_dir;     /* relative to the run directory; prm with parent 0: the policy (or prm.init) it starts from */
     const uint64_t *episodes;   size_t n_episodes;      /* id order */
     const uint64_t *stages;     size_t n_stages;        /* sft, prm: also all episodes of these */
@@ -200,7 +202,7 @@ struct conductor_effect {
         } open;
         struct conductor_plan plan;
         struct { enum version_kind kind; const struct ledger_version *const *keep; size_t n_keep; } versions;
-        struct { enum version_kind kind; const uint64_t *versions; size_t n_versions; } retire;
+        struct { enum version_kind kind; const uint64_t *keep; size_t n_keep; } retain;
     };
 };
 
@@ -237,6 +239,12 @@ const struct versions *conductor_versions(const struct conductor *c);
 
 /* ---- seeded bugs: only tests/sim sets these ---------------------------------------------------- */
 
-enum conductor_bug { CONDUCTOR_BUG_NONE, CONDUCTOR_BUG_STALE_RENEW, CONDUCTOR_BUG_SEND_FIRST, CONDUCTOR_BUG_FORGET_JOURNALED,
-                     CONDUCTOR_BUG_END_TWICE, CONDUCTOR_BUG_NEW_VERSION_MIDWAY };
+enum conductor_bug {
+    CONDUCTOR_BUG_NONE,
+    CONDUCTOR_BUG_STALE_RENEW,      /* a heartbeat renews whatever its fence */
+    CONDUCTOR_BUG_NEWEST_VERSION,   /* a lease names the newest policy, not its row's */
+    CONDUCTOR_BUG_LOSE_EPISODE,     /* the plan leaves out its last episode, the iteration closes nevertheless */
+    CONDUCTOR_BUG_END_TWICE,        /* a repeated Committed ends its episodes again */
+    CONDUCTOR_BUG_PLAN_TWICE,       /* a plan that was open at a restart is numbered anew */
+};
 void conductor_set_bug(struct conductor *c, enum conductor_bug bug);

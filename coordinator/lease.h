@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/episode.h"
 #include "base/macro.h"
 
 struct lease {
@@ -23,6 +24,7 @@ struct lease {
     uint32_t member;        /* who plays */
     uint32_t step;          /* last step heard of; only a larger one renews */
     bool alone;             /* its member plays nothing beside it */
+    uint8_t unmentioned;    /* heartbeats of its member in a row that did not name it */
     uint64_t expires_ms;    /* monotonic, this process only: never written to the ledger */
 };
 
@@ -59,6 +61,13 @@ size_t lease_count(const struct lease_table *table, uint32_t member);
 
 /* End it whoever holds it. -ENOENT. ret_lease may be NULL. */
 int lease_end(struct lease_table *table, uint64_t episode, struct lease *ret_lease);
+
+/* A heartbeat of `member` has been gone through: its leases that it did not name (mentioned[] holds the episodes it named) count
+ * one more. Takes out one that has gone unnamed LEASE_UNMENTIONED times (the grant was lost, or the episode was finished and
+ * the learner's word is late), -ENOENT when there is none; `first` counts, the calls after it only take. */
+enum { LEASE_UNMENTIONED = 3 };
+int lease_take_unmentioned(struct lease_table *table, uint32_t member, const struct held_lease *mentioned, size_t n, bool first,
+                           struct lease *ret_lease);
 
 /* Take out one lease that has expired (or: one of `member`), -ENOENT when there is none: call until then. */
 int lease_take_expired(struct lease_table *table, uint64_t now_ms, struct lease *ret_lease);

@@ -5,7 +5,12 @@
  *   rl                iterations in order: [val] train train ... [val] train ... [val], and after every prm_refresh-th train
  *                     iteration an update of the reward model over the kept stages and what the journal still has of this one
  *   eval              per policy: val at every temperature; then per policy: test at its best temperature of them, greedy and
- *                     at 1; then, where look-ahead is asked for, per policy test with every n on the same states
+ *                     at 1; then, where look-ahead is asked for, per policy (not the demonstrator, not `best`) test with every
+ *                     n on the same states. The demonstrator plays test alone.
+ *
+ * Rows of an evaluation carry a tag: "val sft t=0.6", "test last t=0.3", "test demonstrator", "search last n=4"; those of a val
+ * pass in rl: "val". Row i of n tasks is task i % n; evaluation states are i / n, the same in every pass, and their sampling key
+ * is shared, so that comparisons are paired.
  *
  * Everything is a pure function of the configuration, the (stage, iteration) number and the conductor's memory, which is
  * stored with each iteration: a plan made twice, or after a restart, is the same plan. Draws are keyed by the run's seed.
@@ -64,7 +69,10 @@ int plan_memory_parse(const char *text, size_t n, struct plan_memory *ret, struc
 int stage_plan_work(const struct run_config *config, uint32_t stage, uint32_t iteration, struct work *ret);
 
 /* How many rows it opens with. */
-size_t stage_plan_rows(const struct run_config *config, const struct work *work);
+size_t stage_plan_rows(const struct run_config *config, const struct work *work, const struct plan_memory *memory);
+
+/* A stage begins: an rl stage's curriculum, an eval stage's temperatures start anew. task_levels[n_tasks], or NULL. */
+int stage_plan_begin(const struct run_config *config, uint32_t stage, const int *task_levels, struct plan_memory *memory);
 
 /* Fill its rows, in id order from memory->next_episode, and move memory's counters. policy/prm versions, ids, tasks, states,
  * temperatures and tags are set; -ENOSPC: rows[n] is too small. */

@@ -112,7 +112,8 @@ struct intake_effect {
         struct { uint64_t episode; enum deliver_verdict verdict; uint8_t digest[SHA256_SIZE]; char text[120]; } reply;
         struct { uint32_t stage, iteration; const struct journaled_episode *episodes; size_t n; uint64_t sequence; } journaled;
         struct {
-            uint32_t stage, iteration;              /* newest open; UINT32_MAX: none */
+            uint32_t stage, iteration;              /* the one just opened, else the newest; UINT32_MAX: none */
+            uint32_t rows;                          /* how many episodes it has, as far as told */
             const struct journaled_episode *episodes; size_t n;     /* of all open iterations */
             uint64_t policy_version, prm_version;
             uint8_t policy_digest[SHA256_SIZE], prm_digest[SHA256_SIZE];

@@ -1,0 +1,85 @@
+/* plan_memory.c - struct plan_memory (stage_plan.h) as text and back: `key value` lines, doubles in hexadecimal. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/stage_plan.h"
+
+void plan_memory_init(struct plan_memory *memory)
+{
+    *memory = (struct plan_memory) { .next_episode = 1 };
+    for (int i = 0; i < RUN_MAX_POLICIES; i++)
+        memory->temperature[i] = -1;
+}
+
+int plan_memory_write(const struct plan_memory *memory, struct strbuf *out)
+{
+    strbuf_addf(out, "next_episode %llu\nnext_state %llu\nstage %u\niteration %u\nfinished %d\n", (unsigned long long)memory->next_episode,
+                (unsigned long long)memory->next_state, memory->stage, memory->iteration, memory->finished);
+    strbuf_addf(out, "have_best %d\nbest_version %llu\nbest_success %a\nsft_version %llu\nprm_current %llu\n", memory->have_best,
+                (unsigned long long)memory->best_version, memory->best_success, (unsigned long long)memory->sft_version,
+                (unsigned long long)memory->prm_current);
+    for (int i = 0; i < RUN_MAX_POLICIES; i++)
+        strbuf_addf(out, "temperature%d %a\n", i, memory->temperature[i]);
+    if (memory->curriculum_ready) {
+        strbuf_adds(out, "curriculum ");
+        if (curriculum_write(&memory->curriculum, out) < 0)
+            return -ENOMEM;
+        strbuf_addc(out, '\n');
+    }
+    return out->failed ? -ENOMEM : 0;
+}
+
+static int parse_line(char *line, struct plan_memory *memory, struct error *error)
+{
+    char *space = strchr(line, ' '), *end;
+    uint64_t number;
+    double real;
+    int i;
+
+    if (!space)
+        return error_set(error, EBADMSG, "ledger: blob memory: \"%.40s\": no value", line);
+    *space = '\0';
+    if (!strcmp(line, "curriculum")) {
+        memory->curriculum_ready = true;
+        return curriculum_parse(space + 1, &memory->curriculum, error);
+    }
+    number = strtoull(space + 1, NULL, 10);
+    real = strtod(space + 1, &end);
+    if (end == space + 1 || *end)
+        return error_set(error, EBADMSG, "ledger: blob memory: %.30s: \"%.40s\" is not a number", line, space + 1);
+    i = line[0] ? line[strlen(line) - 1] - '0' : 0;
+    if (!strcmp(line, "next_episode")) memory->next_episode = number;
+    else if (!strcmp(line, "next_state")) memory->next_state = number;
+    else if (!strcmp(line, "stage")) memory->stage = (uint32_t)number;
+    else if (!strcmp(line, "iteration")) memory->iteration = (uint32_t)number;
+    else if (!strcmp(line, "finished")) memory->finished = number;
+    else if (!strcmp(line, "have_best")) memory->have_best = number;
+    else if (!strcmp(line, "best_version")) memory->best_version = number;
+    else if (!strcmp(line, "best_success")) memory->best_success = real;
+    else if (!strcmp(line, "sft_version")) memory->sft_version = number;
+    else if (!strcmp(line, "prm_current")) memory->prm_current = number;
+    else if (!strncmp(line, "temperature", 11) && i >= 0 && i < RUN_MAX_POLICIES) memory->temperature[i] = real;
+    else return error_set(error, EBADMSG, "ledger: blob memory: unknown key %.40s", line);
+    return 0;
+}
+
+int plan_memory_parse(const char *text, size_t n, struct plan_memory *ret, struct error *error)
+{
+    _cleanup_free_ char *copy = strndup(text, n);
+    struct plan_memory memory;
+    char *rest = copy;
+
+    if (!copy)
+        return error_set(error, ENOMEM, "ledger: blob memory: out of memory");
+    plan_memory_init(&memory);
+    while (rest && *rest) {
+        char *line = strsep(&rest, "\n");
+        int r = line[0] ? parse_line(line, &memory, error) : 0;
+
+        if (r < 0)
+            return r;
+    }
+    *ret = memory;
+    return 0;
+}

@@ -1,0 +1,395 @@
+#include "coordinator/stage_plan.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { EVAL_TEMPERATURES = 3 };     /* of test: the best on val, greedy, 1 */
+
+static const char *objective_suffix(enum work_objective objective)
+{
+    return objective == WORK_PRM ? " prm" : "";
+}
+
+/* ---- which work has which number ----------------------------------------------------------------- */
+
+/* rl: walk its passes in order; the `iteration`-th is the answer. */
+static int rl_work(const struct rl_config *rl, uint32_t iteration, struct work *work)
+{
+    uint32_t at = 0, rounds = (uint32_t)MAX(rl->iterations, 0);
+
+    for (uint32_t k = 0; k <= rounds; k++) {
+        bool val = rl->eval_every > 0 && (k % (uint32_t)rl->eval_every == 0 || k == rounds);
+        bool refresh = rl->prm_refresh > 0 && k < rounds && (k + 1) % (uint32_t)rl->prm_refresh == 0 && k + 1 < rounds;
+        bool val_next = rl->eval_every > 0 && ((k + 1) % (uint32_t)rl->eval_every == 0 || k + 1 == rounds);
+
+        work->round = k;
+        if (val && at++ == iteration) {
+            work->purpose = EPISODE_EVAL;
+            work->split = SPLIT_VAL;
+            return 0;
+        }
+        if (k < rounds && at++ == iteration) {
+            work->purpose = EPISODE_TRAIN;
+            work->objective = WORK_PPO;
+            work->overlaps = rl->max_staleness > 0 && k + 1 < rounds && !val_next && !refresh;
+            return 0;
+        }
+        if (refresh && at++ == iteration) {
+            work->objective = WORK_PRM;
+            return 0;
+        }
+    }
+    return -ENOENT;
+}
+
+static bool is_demonstrator(const struct eval_config *eval, int policy)
+{
+    return !strcmp(eval->policies[policy], "demonstrator");
+}
+
+static bool wants_search(const struct eval_config *eval, int policy)
+{
+    bool wide = false;
+
+    for (int i = 0; i < eval->n_n; i++)
+        wide |= eval->n[i] > 1;
+    return wide && !is_demonstrator(eval, policy) && strcmp(eval->policies[policy], "best");
+}
+
+static int eval_work(const struct eval_config *eval, uint32_t iteration, struct work *work)
+{
+    uint32_t at = 0;
+
+    work->purpose = EPISODE_EVAL;
+    for (int pass = 0; pass < 3; pass++)
+        for (int p = 0; p < eval->n_policies; p++) {
+            bool played = pass == 0 ? !is_demonstrator(eval, p) : pass == 1 || wants_search(eval, p);
+
+            if (!played || at++ != iteration)
+                continue;
+            work->policy = p;
+            work->split = pass == 0 ? SPLIT_VAL : SPLIT_TEST;
+            work->expert = is_demonstrator(eval, p);
+            work->look_ahead = pass == 2;
+            return 0;
+        }
+    return -ENOENT;
+}
+
+static void name_work(const struct stage_config *stage, struct work *work)
+{
+    static const char *const splits[] = { "train", "val", "test" };
+    const char *policy = work->policy >= 0 ? stage->eval.policies[work->policy] : "";
+
+    if (stage->kind == STAGE_RL)
+        snprintf(work->name, sizeof(work->name), "%.20s/%u%s%s", stage->name, work->round,
+                 work->purpose == EPISODE_EVAL ? " val" : "", objective_suffix(work->objective == WORK_PPO ? WORK_NONE : work->objective));
+    else if (stage->kind == STAGE_EVAL)
+        snprintf(work->name, sizeof(work->name), "%.10s %s %.14s", stage->name, work->look_ahead ? "search" : splits[work->split], policy);
+    else
+        snprintf(work->name, sizeof(work->name), "%s", stage->name);
+}
+
+int stage_plan_work(const struct run_config *config, uint32_t stage, uint32_t iteration, struct work *ret)
+{
+    struct work work = { .stage = stage, .iteration = iteration, .policy = -1 };
+    const struct stage_config *s;
+    int r = 0;
+
+    if (stage >= (uint32_t)config->n_stages)
+        return -ENOENT;
+    s = &config->stages[stage];
+    switch (s->kind) {
+    case STAGE_DEMOS:
+        work.purpose = EPISODE_DEMO;
+        work.keep = work.expert = true;
+        break;
+    case STAGE_ROLLOUTS:
+        work.purpose = EPISODE_ROLLOUT;
+        work.keep = true;
+        break;
+    case STAGE_SFT: work.objective = WORK_SFT; break;
+    case STAGE_PRM: work.objective = WORK_PRM; break;
+    case STAGE_RL: r = rl_work(&s->rl, iteration, &work); break;
+    case STAGE_EVAL: r = eval_work(&s->eval, iteration, &work); break;
+    }
+    if (r == 0 && s->kind != STAGE_RL && s->kind != STAGE_EVAL && iteration > 0)
+        r = -ENOENT;
+    if (r < 0)
+        return r;
+    name_work(s, &work);
+    *ret = work;
+    return 0;
+}
+
+/* ---- rows ---------------------------------------------------------------------------------------- */
+
+/* The distinct temperatures of a policy's test pass: best on val, greedy, 1. */
+static int test_temperatures(const struct plan_memory *memory, int policy, double ret[EVAL_TEMPERATURES])
+{
+    double wanted[EVAL_TEMPERATURES] = { memory->temperature[policy] >= 0 ? memory->temperature[policy] : 1, 0, 1 };
+    int n = 0;
+
+    for (int i = 0; i < EVAL_TEMPERATURES; i++) {
+        bool seen = false;
+
+        for (int j = 0; j < n; j++)
+            seen |= ret[j] == wanted[i];
+        if (!seen)
+            ret[n++] = wanted[i];
+    }
+    return n;
+}
+
+static size_t count(int n)
+{
+    return n > 0 ? (size_t)n : 0;
+}
+
+static size_t eval_rows(const struct eval_config *eval, const struct work *work, const struct plan_memory *memory)
+{
+    double temperatures[EVAL_TEMPERATURES];
+
+    if (work->split == SPLIT_VAL)
+        return count(eval->n_temperatures) * count(eval->val_episodes);
+    if (work->look_ahead)
+        return count(eval->n_n) * count(eval->search_episodes);
+    if (work->expert)
+        return count(eval->episodes);
+    return count(test_temperatures(memory, work->policy, temperatures)) * count(eval->episodes);
+}
+
+size_t stage_plan_rows(const struct run_config *config, const struct work *work, const struct plan_memory *memory)
+{
+    const struct stage_config *s = &config->stages[work->stage];
+
+    if (!work->purpose)
+        return 0;
+    switch (s->kind) {
+    case STAGE_DEMOS: return count(s->demos.episodes);
+    case STAGE_ROLLOUTS: return count(s->rollouts.episodes);
+    case STAGE_RL: return count(work->purpose == EPISODE_EVAL ? s->rl.eval_episodes : s->rl.episodes);
+    case STAGE_EVAL: return eval_rows(&s->eval, work, memory);
+    default: return 0;
+    }
+}
+
+/* Task and state of row i of an evaluation pass, with the sampling key that every pass shares. */
+static void set_eval_state(const struct run_config *config, size_t i, struct ledger_episode *row)
+{
+    size_t task = i % (size_t)config->n_tasks;
+
+    snprintf(row->task, sizeof(row->task), "%s", config->tasks[task]);
+    row->state_seed = i / (size_t)config->n_tasks;
+    row->sample_key = (uint64_t)1 << 63 | (uint64_t)row->split << 56 | (uint64_t)task << 48 | (row->state_seed & 0xffffffffffff);
+}
+
+static void fill_eval_row(const struct run_config *config, const struct work *work, const struct plan_memory *memory, size_t i,
+                          struct ledger_episode *row)
+{
+    const struct eval_config *eval = &config->stages[work->stage].eval;
+    const char *policy = eval->policies[work->policy];
+    double temperatures[EVAL_TEMPERATURES];
+    size_t per_pass, pass;
+
+    per_pass = count(work->split == SPLIT_VAL ? eval->val_episodes : work->look_ahead ? eval->search_episodes : eval->episodes);
+    pass = i / per_pass;
+    set_eval_state(config, i % per_pass, row);
+    if (work->expert) {
+        snprintf(row->tag, sizeof(row->tag), "test %s", policy);
+    } else if (work->look_ahead) {
+        row->search_n = (uint32_t)MAX(eval->n[pass], 1);
+        row->temperature = 1;           /* all n at the same temperature, or the comparison would be of temperatures */
+        row->prm_version = memory->prm_current;
+        snprintf(row->tag, sizeof(row->tag), "search %s n=%u", policy, row->search_n);
+    } else {
+        if (work->split == SPLIT_VAL) {
+            row->temperature = (float)eval->temperatures[pass];
+        } else {
+            (void)test_temperatures(memory, work->policy, temperatures);
+            row->temperature = (float)temperatures[pass];
+        }
+        snprintf(row->tag, sizeof(row->tag), "%s %s t=%.3g", work->split == SPLIT_VAL ? "val" : "test", policy, (double)row->temperature);
+    }
+}
+
+static void fill_rl_row(const struct run_config *config, const struct work *work, struct plan_memory *memory, size_t i,
+                        struct ledger_episode *row)
+{
+    const struct rl_config *rl = &config->stages[work->stage].rl;
+    size_t group = rl->advantage == ADVANTAGE_GAE || rl->group < 1 ? 1 : (size_t)rl->group;
+    int task;
+
+    row->temperature = (float)rl->temperature;
+    if (work->purpose == EPISODE_EVAL) {
+        set_eval_state(config, i, row);
+        row->prm_version = 0;
+        snprintf(row->tag, sizeof(row->tag), "val");
+        return;
+    }
+    task = curriculum_draw(&memory->curriculum, config->seed, (uint64_t)work->stage << 32 | work->round, (uint32_t)(i / group));
+    snprintf(row->task, sizeof(row->task), "%s", config->tasks[task]);
+    if (i % group == 0)
+        memory->next_state++;
+    row->state_seed = memory->next_state - 1;       /* a group's rows start from one state */
+}
+
+int stage_plan_fill(const struct run_config *config, const struct work *work, uint64_t policy_version, uint64_t prm_version,
+                    struct plan_memory *memory, struct ledger_episode *rows, size_t n)
+{
+    const struct stage_config *s = &config->stages[work->stage];
+    size_t wanted = stage_plan_rows(config, work, memory);
+
+    if (n < wanted)
+        return -ENOSPC;
+    for (size_t i = 0; i < wanted; i++) {
+        struct ledger_episode *row = &rows[i];
+
+        *row = (struct ledger_episode) {
+            .episode = memory->next_episode++,
+            .stage = work->stage,
+            .iteration = work->iteration,
+            .purpose = work->purpose,
+            .split = work->split,
+            .policy_version = work->expert ? 0 : policy_version,
+            .prm_version = work->purpose == EPISODE_TRAIN ? prm_version : 0,
+            .search_n = 1,
+        };
+        row->sample_key = row->episode;
+        if (s->kind == STAGE_RL) {
+            fill_rl_row(config, work, memory, i, row);
+        } else if (s->kind == STAGE_EVAL) {
+            fill_eval_row(config, work, memory, i, row);
+        } else {
+            snprintf(row->task, sizeof(row->task), "%s", config->tasks[i % (size_t)config->n_tasks]);
+            row->state_seed = memory->next_state++;
+            row->temperature = s->kind == STAGE_ROLLOUTS ? (float)s->rollouts.temperature : 0;
+            row->max_steps = s->kind == STAGE_DEMOS ? (uint32_t)count(s->demos.max_steps) : 0;
+        }
+    }
+    return 0;
+}
+
+void stage_plan_replace(struct plan_memory *memory, const struct ledger_episode *failed, struct ledger_episode *ret)
+{
+    enum { BEYOND_EVAL = 1000000 };     /* evaluation states count from 0 over the same split: stay clear of them */
+    struct ledger_episode row = *failed;
+
+    row.episode = memory->next_episode++;
+    row.replaces = failed->episode;
+    row.state_seed = failed->split == SPLIT_TRAIN ? memory->next_state++ : BEYOND_EVAL + row.episode;
+    row.sample_key = row.episode;
+    row.state = EPISODE_OPEN;
+    row.failures = 0;
+    row.suspect = row.success = row.timeout = false;
+    row.steps = row.member = 0;
+    row.reward = row.progress_end = 0;
+    memset(row.digest, 0, sizeof(row.digest));
+    row.reason[0] = '\0';
+    *ret = row;
+}
+
+uint64_t stage_plan_policy(const struct run_config *config, const struct work *work, const struct plan_memory *memory, uint64_t newest)
+{
+    const char *name;
+
+    if (work->policy < 0)
+        return newest;
+    name = config->stages[work->stage].eval.policies[work->policy];
+    if (!strcmp(name, "sft"))
+        return memory->sft_version;
+    if (!strcmp(name, "best"))
+        return memory->have_best ? memory->best_version : newest;
+    if (name[0] >= '0' && name[0] <= '9')
+        return strtoull(name, NULL, 10);
+    return newest;      /* last; the demonstrator needs none */
+}
+
+/* ---- what is learnt from ended rows ---------------------------------------------------------------- */
+
+static int task_index(const struct run_config *config, const char *task)
+{
+    for (int i = 0; i < config->n_tasks; i++)
+        if (!strcmp(config->tasks[i], task))
+            return i;
+    return -1;
+}
+
+int stage_plan_begin(const struct run_config *config, uint32_t stage, const int *task_levels, struct plan_memory *memory)
+{
+    int r;
+
+    for (int i = 0; config->stages[stage].kind == STAGE_EVAL && i < RUN_MAX_POLICIES; i++)
+        memory->temperature[i] = -1;
+    if (config->stages[stage].kind != STAGE_RL)
+        return 0;
+    r = curriculum_init(&memory->curriculum, config->stages[stage].rl.curriculum, task_levels, config->n_tasks);
+    if (r == 0)
+        memory->curriculum_ready = true;
+    return r;
+}
+
+static bool counts(const struct ledger_episode *row)
+{
+    return row->state != EPISODE_FAILED;
+}
+
+static void learn_train(const struct run_config *config, const struct ledger_episode *rows, size_t n, struct plan_memory *memory)
+{
+    int attempts[CURRICULUM_MAX_TASKS] = { 0 }, successes[CURRICULUM_MAX_TASKS] = { 0 };
+
+    for (size_t i = 0; i < n; i++) {
+        int task = task_index(config, rows[i].task);
+
+        if (task < 0 || task >= CURRICULUM_MAX_TASKS || !counts(&rows[i]))
+            continue;
+        attempts[task]++;
+        successes[task] += rows[i].success;
+    }
+    (void)curriculum_record(&memory->curriculum, attempts, successes);
+}
+
+/* Success averaged over the rows that were played at `temperature` (below 0: any). */
+static double success_at(const struct ledger_episode *rows, size_t n, double temperature)
+{
+    size_t played = 0, succeeded = 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (counts(&rows[i]) && (temperature < 0 || rows[i].temperature == (float)temperature)) {
+            played++;
+            succeeded += rows[i].success;
+        }
+    return played ? (double)succeeded / (double)played : 0;
+}
+
+void stage_plan_learn(const struct run_config *config, const struct work *work, const struct ledger_episode *rows, size_t n,
+                      struct plan_memory *memory)
+{
+    const struct stage_config *s = &config->stages[work->stage];
+
+    if (!n)
+        return;
+    if (work->purpose == EPISODE_TRAIN) {
+        learn_train(config, rows, n, memory);
+    } else if (s->kind == STAGE_RL) {
+        double success = success_at(rows, n, -1);
+
+        if (!memory->have_best || success > memory->best_success) {
+            memory->have_best = true;
+            memory->best_success = success;
+            memory->best_version = rows[0].policy_version;
+        }
+    } else if (s->kind == STAGE_EVAL && work->split == SPLIT_VAL) {
+        double best = -1;
+
+        for (int i = 0; i < s->eval.n_temperatures; i++) {
+            double success = success_at(rows, n, s->eval.temperatures[i]);
+
+            if (success > best) {       /* of equals the first in the list */
+                best = success;
+                memory->temperature[work->policy] = s->eval.temperatures[i];
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+#include "coordinator/versions.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/macro.h"
+
+void versions_release(struct versions *v)
+{
+    free(v->items);
+    *v = (struct versions) { 0 };
+}
+
+int versions_add(struct versions *v, const struct ledger_version *version, bool *ret_new)
+{
+    const struct ledger_version *known = versions_find(v, version->kind, version->number);
+
+    if (known && memcmp(known->digest, version->digest, SHA256_SIZE))
+        return -EEXIST;
+    if (!known) {
+        if (v->n == v->capacity) {
+            size_t capacity = v->capacity ? 2 * v->capacity : 16;
+            struct ledger_version *items = realloc(v->items, capacity * sizeof(*items));
+
+            if (!items)
+                return -ENOMEM;
+            v->items = items;
+            v->capacity = capacity;
+        }
+        v->items[v->n] = *version;
+        v->items[v->n++].metrics = NULL;
+    }
+    if (ret_new)
+        *ret_new = !known;
+    return 0;
+}
+
+const struct ledger_version *versions_find(const struct versions *v, enum version_kind kind, uint64_t number)
+{
+    for (size_t i = v->n; i-- > 0;)
+        if (v->items[i].kind == kind && v->items[i].number == number)
+            return &v->items[i];
+    return NULL;
+}
+
+const struct ledger_version *versions_newest(const struct versions *v, enum version_kind kind)
+{
+    const struct ledger_version *newest = NULL;
+
+    for (size_t i = 0; i < v->n; i++)
+        if (v->items[i].kind == kind && (!newest || v->items[i].number > newest->number))
+            newest = &v->items[i];
+    return newest;
+}
+
+const struct ledger_version *versions_newest_passed(const struct versions *v, enum version_kind kind)
+{
+    const struct ledger_version *newest = NULL;
+
+    for (size_t i = 0; i < v->n; i++)
+        if (v->items[i].kind == kind && v->items[i].gate_passed && (!newest || v->items[i].number > newest->number))
+            newest = &v->items[i];
+    return newest;
+}
