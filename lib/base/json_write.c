@@ -45,7 +45,7 @@ void json_close(struct json_writer *w, char bracket)
     w->need_comma = true;
 }
 
-void json_string(struct json_writer *w, const char *key, const char *value)
+void json_text(struct json_writer *w, const char *key, const char *value)
 {
     begin(w, key);
     if (value)
@@ -63,7 +63,7 @@ void json_number(struct json_writer *w, const char *key, double value)
         strbuf_adds(w->out, "null");
 }
 
-void json_integer(struct json_writer *w, const char *key, int64_t value)
+void json_signed(struct json_writer *w, const char *key, int64_t value)
 {
     begin(w, key);
     strbuf_addf(w->out, "%" PRId64, value);

@@ -1,8 +1,9 @@
 /* json_write.h - JSON written straight into a strbuf; commas and escapes are looked after.
  *
  *   struct json_writer w = {.out = &buffer};
- *   json_open(&w, NULL, '{');  json_string(&w, "name", "demo");  json_number(&w, "x", 1.5);  json_close(&w, '}');
+ *   json_open(&w, NULL, '{');  json_text(&w, "name", "demo");  json_number(&w, "x", 1.5);  json_close(&w, '}');
  *
+ * Names avoid those of jansson (json_string, json_integer), with which it is linked.
  * `key` is NULL inside arrays and at the top. Numbers print as %.9g; NaN and infinities become null. */
 #pragma once
 
@@ -17,9 +18,9 @@ struct json_writer {
 
 void json_open(struct json_writer *w, const char *key, char bracket);       /* '{' or '[' */
 void json_close(struct json_writer *w, char bracket);                       /* '}' or ']' */
-void json_string(struct json_writer *w, const char *key, const char *value);    /* NULL becomes null */
+void json_text(struct json_writer *w, const char *key, const char *value);    /* NULL becomes null */
 void json_number(struct json_writer *w, const char *key, double value);
-void json_integer(struct json_writer *w, const char *key, int64_t value);
+void json_signed(struct json_writer *w, const char *key, int64_t value);
 void json_unsigned(struct json_writer *w, const char *key, uint64_t value);
 void json_bool(struct json_writer *w, const char *key, bool value);
 void json_raw(struct json_writer *w, const char *key, const char *json);    /* already JSON */

@@ -37,16 +37,16 @@ static void put_header(struct strbuf *out, const struct st_write *const *order, 
 
     json_open(&w, NULL, '{');
     json_open(&w, "__metadata__", '{');
-    json_string(&w, "format", "pt");
+    json_text(&w, "format", "pt");
     json_close(&w, '}');
     for (int i = 0; i < n; i++) {
         const struct st_write *t = order[i];
 
         json_open(&w, t->name, '{');
-        json_string(&w, "dtype", dtype_name(t->dtype));
+        json_text(&w, "dtype", dtype_name(t->dtype));
         json_open(&w, "shape", '[');
         for (int d = 0; d < t->ndim; d++)
-            json_integer(&w, NULL, t->dim[d]);
+            json_signed(&w, NULL, t->dim[d]);
         json_close(&w, ']');
         json_open(&w, "data_offsets", '[');
         json_unsigned(&w, NULL, offset);
