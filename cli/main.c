@@ -7,6 +7,7 @@
 #include "version.h"
 
 static const struct cli_command commands[] = {
+    {"config", "check, show and explain a run's configuration", cmd_config},
     {"model", "inspect, make and check policy directories", cmd_model},
 };
 

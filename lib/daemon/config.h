@@ -59,7 +59,7 @@ const struct config_key *config_find(const struct config_key *table, const char 
 /* Fails with "NAME:LINE:COLUMN: PATH: text". path may be "". */
 int config_error(struct error *error, const char *name, const struct yaml_node *at, const char *path, const char *format, ...)
     _printf_(5, 6);
-/* The row (or one of `words`) that looks most like `name`; NULL if none is near. */
+/* The row's name (or the one of `words`) that looks most like `name`; NULL if none is near. */
 const char *config_nearest(const struct config_key *table, const char *name);
 const char *config_nearest_word(const char *const *words, const char *name);
 

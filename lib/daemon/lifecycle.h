@@ -42,5 +42,6 @@ enum lifecycle_phase lifecycle_phase(const struct lifecycle *lifecycle);
 const char *lifecycle_phase_name(enum lifecycle_phase phase);
 int lifecycle_exit_code(const struct lifecycle *lifecycle);
 
-/* Die (SIGKILL) when the parent does; for children of `gantry up`. -ECHILD: it is gone already. */
+/* Die (SIGKILL) when the parent does; for children of `gantry up`, which puts its pid into $GANTRY_PARENT.
+ * -ECHILD: it is gone already. */
 int lifecycle_die_with_parent(void);

@@ -1,0 +1,67 @@
+/* cmd_config.c - `gantry config`: look at a run's configuration without running it. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "daemon/run_config.h"
+
+static int usage(FILE *out, int status)
+{
+    fprintf(out, "usage: gantry config check FILE     is it right? one line with place and remedy if not\n"
+                 "       gantry config show FILE      with every default filled in\n"
+                 "       gantry config explain KEY    what a key means: rl.lr, suite.image, lr\n"
+                 "       gantry config docs           docs/configuration.md, from the same tables\n");
+    return status;
+}
+
+static int print(const struct strbuf *text)
+{
+    return fwrite(text->text, 1, text->length, stdout) == text->length && fflush(stdout) == 0 ? CLI_OK : CLI_FAILED;
+}
+
+static int fail(const struct error *error, int r)
+{
+    fprintf(stderr, "%s\n", error_text(error, r));
+    return CLI_FAILED;
+}
+
+static int load(const char *path, bool show)
+{
+    _cleanup_free_ struct run_config *config = calloc(1, sizeof *config);
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    struct error error = {0};
+    int r;
+
+    if (!config)
+        return fail(NULL, -ENOMEM);
+    if ((r = run_config_load(path, config, &error)) < 0)
+        return fail(&error, r);
+    if (!show) {
+        printf("%s: right: run %s, %d stages, %d tasks\n", path, config->name, config->n_stages, config->n_tasks);
+        return CLI_OK;
+    }
+    if ((r = run_config_write(config, &out)) < 0)
+        return fail(NULL, r);
+    return print(&out);
+}
+
+int cmd_config(int argc, char **argv)
+{
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    struct error error = {0};
+    const char *what = argc > 1 ? argv[1] : "";
+    int r;
+
+    if (!strcmp(what, "--help"))
+        return usage(stdout, CLI_OK);
+    if (argc == 3 && (!strcmp(what, "check") || !strcmp(what, "show")))
+        return load(argv[2], what[0] == 's');
+    if (argc == 3 && !strcmp(what, "explain"))
+        r = run_config_explain(argv[2], &out, &error);
+    else if (argc == 2 && !strcmp(what, "docs"))
+        r = run_config_document(&out);
+    else
+        return usage(stderr, CLI_USAGE);
+    return r < 0 ? fail(&error, r) : print(&out);
+}

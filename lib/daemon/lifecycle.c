@@ -1,0 +1,179 @@
+#include "daemon/lifecycle.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/prctl.h>
+
+#include "base/atomic_file.h"
+#include "base/log.h"
+#include "daemon/crash.h"
+#include "daemon/notify.h"
+
+struct lifecycle {
+    struct loop *loop;
+    struct lifecycle_options options;
+    enum lifecycle_phase phase;
+    int exit_code;
+    char status[200];
+    struct loop_signal *term, *interrupt, *hangup;
+    struct loop_timer *deadline, *watchdog;
+};
+
+static const char *const phase_names[] = {"starting", "running", "draining", "stopped"};
+
+const char *lifecycle_phase_name(enum lifecycle_phase phase) { return phase_names[phase]; }
+enum lifecycle_phase lifecycle_phase(const struct lifecycle *l) { return l->phase; }
+int lifecycle_exit_code(const struct lifecycle *l) { return l->exit_code; }
+
+static void enter(struct lifecycle *l, enum lifecycle_phase phase, uint64_t deadline_ms)
+{
+    l->phase = phase;
+    crash_phase(phase_names[phase]);
+    if (deadline_ms)
+        loop_timer_again(l->deadline, deadline_ms, 0);
+    else
+        loop_timer_stop(l->deadline);
+}
+
+static void on_deadline(void *arg)
+{
+    struct lifecycle *l = arg;
+
+    log_error("deadline passed", "phase=%s waiting_for=%s", phase_names[l->phase], LOG_Q(l->status));
+    lifecycle_stop(l, 1);
+}
+
+static void on_watchdog(void *arg _unused_) { (void)notify_send("WATCHDOG=1"); }
+
+static void on_terminate(int number, void *arg)
+{
+    struct lifecycle *l = arg;
+
+    if (l->phase == LIFECYCLE_DRAINING) {
+        log_warn("second signal, leaving now", "signal=%d", number);
+        lifecycle_stop(l, 1);
+    } else {
+        lifecycle_drain(l, number == SIGINT ? "SIGINT" : "SIGTERM");
+    }
+}
+
+/* The level may be changed without a restart: one word in the file that $GANTRY_LOG_LEVEL_FILE names. */
+static void reload_log_level(void)
+{
+    const char *path = getenv("GANTRY_LOG_LEVEL_FILE");
+    _cleanup_free_ char *text = NULL;
+    enum log_level level;
+    size_t n;
+
+    if (!path || file_read(path, 64, &text, &n) < 0)
+        return;
+    text[strcspn(text, " \t\r\n")] = '\0';
+    if (log_level_parse(text, &level) < 0) {
+        log_warn("log level not understood, kept as it was", "file=%s", LOG_Q(path));
+        return;
+    }
+    log_set_level(level);
+    log_info("log level set", "level=%s", text);
+}
+
+static void on_hangup(int number _unused_, void *arg)
+{
+    struct lifecycle *l = arg;
+
+    reload_log_level();
+    if (l->options.on_reload)
+        l->options.on_reload(l->options.arg);
+}
+
+int lifecycle_new(struct loop *loop, const struct lifecycle_options *options, struct lifecycle **ret)
+{
+    _cleanup_(lifecycle_freep) struct lifecycle *l = calloc(1, sizeof *l);
+    uint64_t watchdog_ms = notify_watchdog_ms();
+    int r;
+
+    if (!l)
+        return -ENOMEM;
+    l->loop = loop;
+    l->options = *options;
+    signal(SIGPIPE, SIG_IGN);
+    if ((r = loop_signal_new(loop, SIGTERM, on_terminate, l, &l->term)) < 0 ||
+        (r = loop_signal_new(loop, SIGINT, on_terminate, l, &l->interrupt)) < 0 ||
+        (r = loop_signal_new(loop, SIGHUP, on_hangup, l, &l->hangup)) < 0 ||
+        (r = loop_timer_new(loop, 0, 0, on_deadline, l, &l->deadline)) < 0)
+        return r;
+    if (watchdog_ms && (r = loop_timer_new(loop, watchdog_ms, watchdog_ms, on_watchdog, l, &l->watchdog)) < 0)
+        return r;
+    enter(l, LIFECYCLE_STARTING, options->start_ms);
+    *ret = TAKE_PTR(l);
+    return 0;
+}
+
+struct lifecycle *lifecycle_free(struct lifecycle *l)
+{
+    if (!l)
+        return NULL;
+    loop_signal_free(l->term);
+    loop_signal_free(l->interrupt);
+    loop_signal_free(l->hangup);
+    loop_timer_free(l->deadline);
+    loop_timer_free(l->watchdog);
+    free(l);
+    return NULL;
+}
+
+void lifecycle_ready(struct lifecycle *l)
+{
+    if (l->phase != LIFECYCLE_STARTING)
+        return;
+    enter(l, LIFECYCLE_RUNNING, 0);
+    (void)notify_send("READY=1");
+}
+
+void lifecycle_drain(struct lifecycle *l, const char *reason)
+{
+    if (l->phase >= LIFECYCLE_DRAINING)
+        return;
+    enter(l, LIFECYCLE_DRAINING, l->options.drain_ms);
+    (void)notify_send("STOPPING=1");
+    log_info("draining", "reason=%s", LOG_Q(reason));
+    if (l->options.on_drain)
+        l->options.on_drain(reason, l->options.arg);
+    else
+        lifecycle_stop(l, 0);
+}
+
+void lifecycle_stop(struct lifecycle *l, int exit_code)
+{
+    if (l->phase == LIFECYCLE_STOPPED)
+        return;
+    enter(l, LIFECYCLE_STOPPED, 0);
+    l->exit_code = exit_code;
+    loop_stop(l->loop);
+}
+
+void lifecycle_status(struct lifecycle *l, const char *format, ...)
+{
+    char line[sizeof l->status];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    if (!strcmp(line, l->status))
+        return;
+    memcpy(l->status, line, sizeof line);
+    (void)notify_status("%s", line);
+}
+
+int lifecycle_die_with_parent(void)
+{
+    const char *expected = getenv("GANTRY_PARENT");
+
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        return -errno;
+    /* It may have died before the call; then whoever adopted us is our parent by now. */
+    if (expected && strtol(expected, NULL, 10) != (long)getppid())
+        return -ECHILD;
+    return 0;
+}

@@ -1,0 +1,295 @@
+/* run_config.c - the run YAML into struct run_config and back. */
+#include "daemon/run_config.h"
+
+#include <assert.h>
+#include <errno.h>
+
+#include "base/atomic_file.h"
+#include "daemon/run_config_tables.h"
+
+const char *stage_kind_name(enum stage_kind kind) { return stage_kinds[kind].name; }
+
+const struct rl_preset *rl_preset_find(const char *name)
+{
+    for (const struct rl_preset *preset = rl_presets; preset->name; preset++)
+        if (!strcmp(preset->name, name))
+            return preset;
+    return NULL;
+}
+
+/* A constant of ours as YAML into one row. */
+static void set_constant(const struct config_key *table, const char *name, const char *value, void *into)
+{
+    const struct config_key row = *config_find(table, name);
+    struct config_key one[2] = {row, CONFIG_END};
+
+    one[0].value = value;
+    config_defaults(one, into);
+}
+
+void stage_config_defaults(enum stage_kind kind, const struct rl_preset *preset, struct stage_config *ret)
+{
+    const struct config_key *table = stage_kinds[kind].table;
+
+    *ret = (struct stage_config) {.kind = kind};
+    config_defaults(table, ret);
+    if (kind != STAGE_RL || !preset)
+        return;
+    for (const struct rl_preset_value *v = preset->values; v->key; v++)
+        set_constant(table, v->key, v->value, ret);
+    snprintf(ret->rl.preset, sizeof ret->rl.preset, "%s", preset->name);
+}
+
+void run_config_defaults(struct run_config *config)
+{
+    *config = (struct run_config) {0};
+    for (const struct run_section *section = run_sections; section->name; section++)
+        config_defaults(section->table, config);
+}
+
+static const struct run_section *section_find(const char *name)
+{
+    for (const struct run_section *section = run_sections; section->name; section++)
+        if (!strcmp(section->name, name))
+            return section;
+    return NULL;
+}
+
+static int unknown(const char *name, const struct yaml_node *node, const char *path, const char *const *words, const char *what,
+                   struct error *error)
+{
+    const struct yaml_node at = {.line = node->key_line, .column = node->key_column};
+    const char *near = config_nearest_word(words, node->key);
+
+    return config_error(error, name, &at, path, "%s%s%s", what, near ? "; nearest: " : "", near ? near : "");
+}
+
+static int find_kind(const char *name, const struct yaml_node *node, const char *path, enum stage_kind *ret, struct error *error)
+{
+    const char *words[STAGE_KINDS + 2] = {"pretrain"};
+
+    if (!strcmp(node->key, "pretrain")) {
+        *ret = STAGE_SFT;
+        return 0;
+    }
+    for (int kind = 0; kind < STAGE_KINDS; kind++) {
+        if (!strcmp(node->key, stage_kinds[kind].name)) {
+            *ret = (enum stage_kind)kind;
+            return 0;
+        }
+        words[kind + 1] = stage_kinds[kind].name;
+    }
+    return unknown(name, node, path, words, "there is no such stage", error);
+}
+
+/* The preset's values come before the stage's own keys, wherever the key stands. */
+static int find_preset(const char *name, const struct yaml_node *map, const char *path, const struct rl_preset **ret, struct error *error)
+{
+    const struct yaml_node *node = yaml_tree_get(map, "preset");
+    const struct rl_preset *preset = NULL;
+
+    if (node && node->kind == YAML_SCALAR)
+        preset = rl_preset_find(node->text);
+    if (preset && !preset->values)
+        return config_error(error, name, node, path, "preset %s is not available: %s", preset->name, preset->help);
+    *ret = preset;
+    return 0;
+}
+
+static int parse_stage(const char *name, const struct yaml_node *map, const char *path, struct stage_config *stage, struct error *error)
+{
+    const struct rl_preset *preset = NULL;
+    int r;
+
+    if (stage->kind == STAGE_RL && (r = find_preset(name, map, path, &preset, error)) < 0)
+        return r;
+    stage_config_defaults(stage->kind, preset, stage);
+    for (const struct yaml_node *node = map->first; node; node = node->next) {
+        const struct config_key *key = !strcmp(node->key, "name") ? &stage_name_key : config_find(stage_kinds[stage->kind].table, node->key);
+        const struct yaml_node single = {.kind = YAML_MAP, .first = (struct yaml_node *)node};
+        char full[256];
+
+        if (key) {
+            snprintf(full, sizeof full, "%s.%s", path, node->key);
+            r = config_set(key, node, name, full, stage, error);
+        } else {
+            r = config_apply(stage_kinds[stage->kind].table, &single, name, path, stage, error);     /* words the refusal */
+            assert(r < 0);
+        }
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static bool name_is_plain(const char *name)
+{
+    return name[0] && strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789_-") == strlen(name);
+}
+
+static bool name_is_taken(const struct run_config *config, const char *name)
+{
+    for (int i = 0; i < config->n_stages; i++)
+        if (!strcmp(config->stages[i].name, name))
+            return true;
+    return false;
+}
+
+/* "sft", then "sft2", "sft3": stages are told apart by name in the ledger and on disk. */
+static int name_stage(const char *name, const struct yaml_node *at, const char *path, const struct run_config *config,
+                      struct stage_config *stage, struct error *error)
+{
+    int number = 2;
+
+    if (stage->name[0]) {
+        if (!name_is_plain(stage->name))
+            return config_error(error, name, at, path, "stage name '%s': small letters, digits, - and _ only", stage->name);
+        if (name_is_taken(config, stage->name))
+            return config_error(error, name, at, path, "another stage is called '%s' already", stage->name);
+        return 0;
+    }
+    snprintf(stage->name, sizeof stage->name, "%s", at->key);
+    while (name_is_taken(config, stage->name))
+        snprintf(stage->name, sizeof stage->name, "%s%d", at->key, number++);
+    return 0;
+}
+
+/* stages is a list of maps with one key each: [{demos: {...}}, {sft: {...}}] */
+static int parse_stages(const char *name, const struct yaml_node *list, struct run_config *config, struct error *error)
+{
+    static const struct yaml_node nothing = {.kind = YAML_MAP};
+
+    if (list->kind != YAML_LIST)
+        return config_error(error, name, list, "stages", "%s is not right here; expected: a list of stages", yaml_kind_name(list->kind));
+    for (const struct yaml_node *entry = list->first; entry; entry = entry->next) {
+        struct stage_config *stage = &config->stages[config->n_stages];
+        const struct yaml_node *body;
+        char path[64];
+        int r;
+
+        snprintf(path, sizeof path, "stages[%d]", config->n_stages);
+        if (config->n_stages == RUN_MAX_STAGES)
+            return config_error(error, name, entry, path, "at most %d stages fit", RUN_MAX_STAGES);
+        if (entry->kind != YAML_MAP || entry->n != 1)
+            return config_error(error, name, entry, path, "a stage is written as - KIND: {keys}, for example - sft: {steps: 360}");
+        *stage = (struct stage_config) {0};
+        body = entry->first;
+        if ((r = find_kind(name, body, path, &stage->kind, error)) < 0)
+            return r;
+        snprintf(path, sizeof path, "stages[%d].%s", config->n_stages, body->key);
+        if (body->kind == YAML_LIST || (body->kind == YAML_SCALAR && body->text[0]))
+            return config_error(error, name, body, path, "%s is not right here; expected: a map", yaml_kind_name(body->kind));
+        if ((r = parse_stage(name, body->kind == YAML_MAP ? body : &nothing, path, stage, error)) < 0 ||
+            (r = name_stage(name, body, path, config, stage, error)) < 0)
+            return r;
+        config->n_stages++;
+    }
+    return 0;
+}
+
+static int parse_section(const char *name, const struct yaml_node *node, struct run_config *config, struct error *error)
+{
+    const char *words[16] = {"stages"};
+    const struct run_section *section = section_find(node->key);
+
+    if (!strcmp(node->key, "stages"))
+        return parse_stages(name, node, config, error);
+    if (!section) {
+        for (size_t i = 0; run_sections[i].name; i++)
+            words[i + 1] = run_sections[i].name;
+        return unknown(name, node, node->key, words, "unknown section", error);
+    }
+    if (node->kind == YAML_SCALAR && !node->text[0])
+        return 0;           /* "suite:" with nothing below it */
+    if (node->kind != YAML_MAP)
+        return config_error(error, name, node, node->key, "%s is not right here; expected: a map", yaml_kind_name(node->kind));
+    return config_apply(section->table, node, name, node->key, config, error);
+}
+
+int run_config_parse(const char *yaml, size_t n, const char *name, struct run_config *ret, struct error *error)
+{
+    _cleanup_(yaml_tree_freep) struct yaml_node *root = NULL;
+    _cleanup_free_ struct run_config *config = calloc(1, sizeof *config);
+    int r;
+
+    if (!config)
+        return error_set(error, ENOMEM, "%s: out of memory", name);
+    run_config_defaults(config);
+    if ((r = yaml_tree_parse(yaml, n, name, &root, error)) < 0)
+        return r;
+    if (root->kind != YAML_MAP)
+        return config_error(error, name, root, "", "%s is not right here; expected: sections like run:, suite:, stages:", yaml_kind_name(root->kind));
+    for (const struct yaml_node *node = root->first; node; node = node->next)
+        if ((r = parse_section(name, node, config, error)) < 0)
+            return r;
+    if (!config->dir[0])
+        snprintf(config->dir, sizeof config->dir, "runs/%s", config->name);
+    if ((r = run_config_check(config, name, root, error)) < 0)
+        return r;
+    *ret = *config;
+    return 0;
+}
+
+int run_config_load(const char *path, struct run_config *ret, struct error *error)
+{
+    _cleanup_free_ char *text = NULL;
+    size_t n;
+    int r = file_read(path, YAML_MAX_BYTES, &text, &n);
+
+    if (r == -EFBIG)
+        return error_set(error, EFBIG, "%s: more than %d bytes; a configuration is smaller", path, YAML_MAX_BYTES);
+    if (r < 0)
+        return error_set(error, -r, "%s: cannot be read: %s", path, strerror(-r));
+    return run_config_parse(text, n, path, ret, error);
+}
+
+static void write_stage(const struct stage_config *stage, struct strbuf *out)
+{
+    strbuf_addf(out, "  - %s:\n", stage_kinds[stage->kind].name);
+    strbuf_addf(out, "      name: %s\n", stage->name);
+    config_write(stage_kinds[stage->kind].table, stage, 6, out);
+}
+
+int run_config_write(const struct run_config *config, struct strbuf *out)
+{
+    for (const struct run_section *section = run_sections; section->name; section++) {
+        strbuf_addf(out, "%s:\n", section->name);
+        config_write(section->table, config, 2, out);
+    }
+    if (config->n_stages)
+        strbuf_adds(out, "stages:\n");
+    for (int i = 0; i < config->n_stages; i++)
+        write_stage(&config->stages[i], out);
+    return out->failed ? -ENOMEM : 0;
+}
+
+int stage_config_write(const struct stage_config *stage, struct strbuf *out)
+{
+    strbuf_addf(out, "kind: %s\nname: %s\n", stage_kinds[stage->kind].name, stage->name);
+    config_write(stage_kinds[stage->kind].table, stage, 0, out);
+    return out->failed ? -ENOMEM : 0;
+}
+
+int stage_config_parse(const char *text, size_t n, struct stage_config *ret, struct error *error)
+{
+    _cleanup_(yaml_tree_freep) struct yaml_node *root = NULL;
+    struct stage_config stage = {0};
+    struct yaml_node *kind, named;
+    int r;
+
+    if ((r = yaml_tree_parse(text, n, "settings", &root, error)) < 0)
+        return r;
+    kind = root->first;
+    if (root->kind != YAML_MAP || !kind || strcmp(kind->key, "kind") != 0 || kind->kind != YAML_SCALAR)
+        return error_set(error, EINVAL, "settings:1:1: the first line must be kind: STAGE");
+    named = *kind;
+    named.key = kind->text;
+    if ((r = find_kind("settings", &named, "kind", &stage.kind, error)) < 0)
+        return r;
+    named = *root;
+    named.first = kind->next;
+    if ((r = parse_stage("settings", &named, stage_kinds[stage.kind].name, &stage, error)) < 0)
+        return r;
+    *ret = stage;
+    return 0;
+}

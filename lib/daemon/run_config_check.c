@@ -1,0 +1,156 @@
+/* run_config_check.c - what no single row can see: values that must fit one another. */
+#include <errno.h>
+#include <ctype.h>
+
+#include "daemon/run_config_tables.h"
+
+/* Where `key` of a section or stage stands in the text, or else the nearest thing around it. */
+static const struct yaml_node *locate(const struct yaml_node *map, const char *key, const struct yaml_node *otherwise)
+{
+    const struct yaml_node *node = map && map->kind == YAML_MAP ? yaml_tree_get(map, key) : NULL;
+
+    return node ? node : map ? map : otherwise;
+}
+
+struct checking {
+    const struct run_config *config;
+    const char *name;
+    const struct yaml_node *root;
+    struct error *error;
+    const struct yaml_node *body;       /* of the stage being looked at */
+    char path[64];                      /* "stages[2].rl" */
+    bool have_demos, have_prm;          /* an earlier stage made them */
+};
+
+#define REFUSE(c, key, ...) config_error((c)->error, (c)->name, locate((c)->body, key, (c)->root), (c)->path, __VA_ARGS__)
+
+static int check_rl(struct checking *c, const struct rl_config *rl)
+{
+    bool grouped = rl->advantage == ADVANTAGE_GROUP || rl->advantage == ADVANTAGE_RLOO;
+    bool scored = rl->reward != REWARD_SPARSE && rl->w_progress > 0;
+
+    if (rl->reward == REWARD_RAW_LITERAL)
+        return REFUSE(c, "reward", "reward raw_literal pays for dawdling and belongs to the preset writeup; use progress, delta or raw");
+    if (grouped && rl->episodes % rl->group)
+        return REFUSE(c, "group", "episodes (%d) must be a multiple of group (%d)", rl->episodes, rl->group);
+    if (scored && !c->have_prm)
+        return REFUSE(c, "reward", "the reward needs a reward model, and no prm stage comes before: add one, or say reward: sparse");
+    if (rl->critic_prm && !c->have_prm)
+        return REFUSE(c, "critic_prm", "critic_prm needs a reward model, and no prm stage comes before: add one, or say critic_prm: false");
+    if (rl->critic_warmup >= rl->iterations)
+        return REFUSE(c, "critic_warmup", "critic_warmup (%d) leaves none of the %d iterations for the policy; lower it", rl->critic_warmup, rl->iterations);
+    return 0;
+}
+
+static bool policy_is_known(const char *policy)
+{
+    static const char *const words[] = {"demonstrator", "sft", "best", "last"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+        if (!strcmp(policy, words[i]))
+            return true;
+    return policy[0] && strspn(policy, "0123456789") == strlen(policy);
+}
+
+static int check_eval(struct checking *c, const struct eval_config *eval)
+{
+    if (eval->n_policies == 0 || eval->n_temperatures == 0)
+        return REFUSE(c, eval->n_policies ? "temperatures" : "policies", "policies and temperatures must not be empty");
+    for (int i = 0; i < eval->n_policies; i++)
+        if (!policy_is_known(eval->policies[i]))
+            return REFUSE(c, "policies", "there is no policy '%s': demonstrator, sft, best, last, or a version number", eval->policies[i]);
+    for (int i = 0; i < eval->n_n; i++)
+        if (eval->n[i] > 1 && !c->have_prm)
+            return REFUSE(c, "n", "look-ahead (n: %d) is judged by a reward model, and no prm stage comes before", eval->n[i]);
+    if (eval->search_execute > eval->search_horizon)
+        return REFUSE(c, "search_execute", "search_execute (%d) is more than search_horizon (%d)", eval->search_execute, eval->search_horizon);
+    return 0;
+}
+
+static int check_stages(struct checking *c)
+{
+    const struct yaml_node *list = yaml_tree_get(c->root, "stages"), *entry = list ? list->first : NULL;
+
+    for (int i = 0; i < c->config->n_stages; i++) {
+        const struct stage_config *stage = &c->config->stages[i];
+        int r = 0;
+
+        c->body = entry ? entry->first : NULL;
+        entry = entry ? entry->next : NULL;
+        snprintf(c->path, sizeof c->path, "stages[%d].%s", i, stage_kind_name(stage->kind));
+        switch (stage->kind) {
+        case STAGE_DEMOS: c->have_demos = true; break;
+        case STAGE_SFT:
+            if (!c->have_demos)
+                return REFUSE(c, "steps", "sft needs demonstrations: put a demos stage before it");
+            break;
+        case STAGE_PRM: c->have_prm = true; break;
+        case STAGE_RL: r = check_rl(c, &stage->rl); break;
+        case STAGE_EVAL: r = check_eval(c, &stage->eval); break;
+        case STAGE_ROLLOUTS: break;
+        }
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int refuse_section(const struct checking *c, const char *section, const char *key, const char *text, const char *value)
+{
+    char path[64];
+
+    snprintf(path, sizeof path, "%s.%s", section, key);
+    return config_error(c->error, c->name, locate(yaml_tree_get(c->root, section), key, c->root), path, "%s%s", value, text);
+}
+
+static bool device_is_known(const char *device)
+{
+    return !strcmp(device, "cpu") || (!strncmp(device, "cuda:", 5) && isdigit((unsigned char)device[5]) &&
+                                      strspn(device + 5, "0123456789") == strlen(device + 5));
+}
+
+static int check_servers(const struct checking *c, const char *key, const struct server_config *servers, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (!device_is_known(servers[i].device))
+            return refuse_section(c, "cluster", key, ": devices are cpu and cuda:N", servers[i].device);
+    return 0;
+}
+
+static bool name_is_plain(const char *name)
+{
+    if (!name[0] || name[0] == '.')
+        return false;
+    for (; *name; name++)
+        if (!isalnum((unsigned char)*name) && !strchr("-_.", *name))
+            return false;
+    return true;
+}
+
+int run_config_check(const struct run_config *config, const char *name, const struct yaml_node *root, struct error *error)
+{
+    struct checking c = {.config = config, .name = name, .root = root, .error = error};
+    int r;
+
+    if (!name_is_plain(config->name))
+        return refuse_section(&c, "run", "name", ": letters, digits, - _ and . only, not beginning with a dot", config->name);
+    if (config->n_tasks == 0)
+        return refuse_section(&c, "suite", "tasks", "at least one task is needed", "");
+    for (int i = 0; i < config->n_tasks; i++)
+        for (int j = 0; j < i; j++)
+            if (!strcmp(config->tasks[i], config->tasks[j]))
+                return refuse_section(&c, "suite", "tasks", " is listed twice", config->tasks[i]);
+    if (!config->policy_init[0])
+        return refuse_section(&c, "policy", "init", "a model directory is needed", "");
+    if (!strcmp(config->policy_train, "lora"))
+        return refuse_section(&c, "policy", "train", " is not available in this build; use full", "lora");
+    if (config->n_learners == 0)
+        return refuse_section(&c, "cluster", "learners", "at least one learner is needed: it keeps the trajectories", "");
+    if ((r = check_servers(&c, "actors", config->actors, config->n_actors)) < 0 ||
+        (r = check_servers(&c, "prm_servers", config->prm_servers, config->n_prm_servers)) < 0 ||
+        (r = check_servers(&c, "learners", config->learners, config->n_learners)) < 0)
+        return r;
+    if (config->http[0] && !strrchr(config->http, ':'))
+        return refuse_section(&c, "status", "http", ": write address:port, for example 127.0.0.1:8080", config->http);
+    return check_stages(&c);
+}

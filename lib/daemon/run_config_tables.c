@@ -1,0 +1,233 @@
+/* run_config_tables.c - every key of the run YAML: name, range, default, help. */
+#include "daemon/run_config_tables.h"
+
+#include <stdio.h>
+
+#define R struct run_config
+#define S struct stage_config
+/* A key whose field has another name, and members of a stage's union. */
+#define ROW_INT(s, key, f, lo, hi, v, h) {.name = key, .type = CONFIG_TYPE_INT, .offset = offsetof(s, f), .min = lo, .max = hi, .value = v, .help = h}
+#define ROW_DOUBLE(s, key, f, lo, hi, v, h) {.name = key, .type = CONFIG_TYPE_DOUBLE, .offset = offsetof(s, f), .min = lo, .max = hi, .value = v, .help = h}
+#define ROW_BOOL(s, key, f, v, h) {.name = key, .type = CONFIG_TYPE_BOOL, .offset = offsetof(s, f), .value = v, .help = h}
+#define ROW_CHOICE(s, key, f, names, v, h) {.name = key, .type = CONFIG_TYPE_CHOICE, .offset = offsetof(s, f), .choices = names, .value = v, .help = h}
+#define ROW_STRING(s, key, f, words, v, h) {.name = key, .type = CONFIG_TYPE_STRING, .offset = offsetof(s, f), .size = sizeof(((s *)0)->f), .choices = words, .value = v, .help = h}
+#define ROW_LIST(s, key, list_type, f, n, lo, hi, v, h) {.name = key, .type = list_type, .offset = offsetof(s, f), .count_offset = offsetof(s, n), \
+    .size = sizeof(((s *)0)->f[0]), .max_count = (int)ARRAY_SIZE(((s *)0)->f), .min = lo, .max = hi, .value = v, .help = h}
+
+static const char *const numerics_names[] = {"strict", "fast", NULL};
+static const char *const reward_names[] = {"progress", "delta", "raw", "raw_literal", "sparse", NULL};
+static const char *const advantage_names[] = {"gae", "group", "rloo", "reinforce++", NULL};
+static const char *const kl_names[] = {"exact", "k3", "none", NULL};
+static const char *const curriculum_names[] = {"uniform", "levels", "frontier-centred", "frontier", "fixed", NULL};
+static const char *const train_names[] = {"full", "lora", NULL};
+static const char *const style_names[] = {"clean", "slow", NULL};
+static const char *const preset_names[] = {"gantry", "tabletop", "paper", "writeup", NULL};
+
+static const struct config_key run_keys[] = {
+    CONFIG_STRING(R, name, "run", "what the run is called, in status lines and reports"),
+    CONFIG_STRING(R, dir, "\"\"", "the run directory; empty: runs/NAME"),
+    CONFIG_U64(R, seed, "7", "the seed everything is drawn from"),
+    CONFIG_CHOICE(R, numerics, numerics_names, "strict", "strict: results do not depend on threads, batch or ranks; fast: best kernels, held to tolerances"),
+    CONFIG_END,
+};
+
+static const struct config_key suite_keys[] = {
+    ROW_STRING(R, "name", suite, NULL, "tabletop", "the simulator suite"),
+    ROW_LIST(R, "tasks", CONFIG_TYPE_STRINGS, tasks, n_tasks, 0, 0, "[pick_up_object]", "the tasks one policy learns, by name"),
+    CONFIG_INT(R, image, 16, 1024, "64", "width and height of the camera image, pixels"),
+    CONFIG_END,
+};
+
+static const struct config_key policy_keys[] = {
+    ROW_STRING(R, "init", policy_init, NULL, "models/tiny", "a Hugging Face OpenVLA directory to start from"),
+    ROW_STRING(R, "train", policy_train, train_names, "full", "full: all weights are trained; lora: adapters only"),
+    CONFIG_END,
+};
+
+static const struct config_key prm_keys[] = {
+    ROW_STRING(R, "init", prm_init, NULL, "policy", "policy: the trunk of the policy at the prm stage and a new head; else a directory"),
+    ROW_INT(R, "every", prm_every, 1, 1000, "1", "score every n-th step (first and last always, linear in between)"),
+    ROW_INT(R, "history", prm_history, 0, 16, "0", "frames shown beside the first and the current one"),
+    CONFIG_END,
+};
+
+static const struct config_key server_keys[] = {
+    {.name = "device", .type = CONFIG_TYPE_STRING, .offset = offsetof(struct server_config, device),
+     .size = sizeof(((struct server_config *)0)->device), .value = "cpu", .help = "cpu or cuda:N"},
+    {.name = "address", .type = CONFIG_TYPE_STRING, .offset = offsetof(struct server_config, address),
+     .size = sizeof(((struct server_config *)0)->address), .value = "\"\"", .help = "where it listens; empty: a socket in the run directory"},
+    {.name = "threads", .type = CONFIG_TYPE_INT, .offset = offsetof(struct server_config, threads), .min = 0, .max = 256,
+     .value = "0", .help = "compute threads; 0: one, or for a learner as many as there are processors, at most 8"},
+    CONFIG_END,
+};
+#define SERVERS(f, n, h) {.name = #f, .type = CONFIG_TYPE_SECTIONS, .offset = offsetof(R, f), .count_offset = offsetof(R, n), \
+    .size = sizeof(struct server_config), .max_count = RUN_MAX_SERVERS, .table = server_keys, .value = "[{device: cpu}]", .help = h}
+
+static const struct config_key cluster_keys[] = {
+    CONFIG_INT(R, env_workers, 0, 1024, "2", "environment worker processes that `gantry up` starts here"),
+    CONFIG_INT(R, slots, 1, 64, "8", "episodes each of them plays at once"),
+    SERVERS(actors, n_actors, "policy inference servers, one entry each"),
+    SERVERS(prm_servers, n_prm_servers, "reward model servers, one entry each"),
+    SERVERS(learners, n_learners, "learner ranks, one entry each; the first keeps the trajectories"),
+    CONFIG_STRING(R, listen, "\"\"", "tcp://host:port for members on other hosts (needs keys); empty: this host only"),
+    CONFIG_END,
+};
+
+static const struct config_key status_keys[] = {
+    CONFIG_STRING(R, http, "\"\"", "address:port of the read-only status page; empty: none"),
+    CONFIG_END,
+};
+
+static const struct config_key timing_keys[] = {
+    CONFIG_INT(R, heartbeat_ms, 10, 60000, "500", "how often members report, milliseconds"),
+    CONFIG_INT(R, lease_ttl_ms, 100, 3600000, "10000", "an episode whose step counter stands still this long is given to another worker"),
+    CONFIG_INT(R, first_step_ms, 100, 3600000, "60000", "the same for its first step, when models may still be loading"),
+    CONFIG_END,
+};
+
+static const struct config_key journal_keys[] = {
+    ROW_INT(R, "keep", journal_keep, 1, 1000000, "2", "iterations of rl trajectories kept on disk (demos and rollouts are always kept)"),
+    CONFIG_END,
+};
+
+const struct run_section run_sections[] = {
+    {"run", "The run as a whole.", run_keys},
+    {"suite", "What is simulated.", suite_keys},
+    {"policy", "The policy that is trained.", policy_keys},
+    {"prm", "The process reward model: how far an episode has come, from images.", prm_keys},
+    {"cluster", "The processes `gantry up` starts on this host. Others may join.", cluster_keys},
+    {"status", "The status page.", status_keys},
+    {"timing", "Failure detection.", timing_keys},
+    {"journal", "Recorded episodes.", journal_keys},
+    {0},
+};
+
+/* ---- stages ------------------------------------------------------------------------------------------------ */
+
+const struct config_key stage_name_key =
+    CONFIG_STRING(S, name, "\"\"", "what the stage is called; empty: its kind, with a number from the second on");
+
+static const struct config_key demos_keys[] = {
+    ROW_INT(S, "episodes", demos.episodes, 1, 10000000, "1200", "demonstrations by the scripted expert, total over the tasks"),
+    ROW_STRING(S, "style", demos.style, style_names, "slow", "clean: the expert with labels of its own action; slow: hesitant, labels are what was done"),
+    ROW_INT(S, "max_steps", demos.max_steps, 0, 100000, "0", "step limit; 0: the style's own"),
+    CONFIG_END,
+};
+
+static const struct config_key sft_keys[] = {
+    ROW_INT(S, "steps", sft.steps, 1, 10000000, "360", "optimiser steps"),
+    ROW_INT(S, "batch", sft.batch, 1, 65536, "64", "frames in one step"),
+    ROW_DOUBLE(S, "lr", sft.lr, 0, 1, "5e-4", "learning rate"),
+    ROW_DOUBLE(S, "weight_decay", sft.weight_decay, 0, 1, "0.01", "AdamW's"),
+    ROW_DOUBLE(S, "clip", sft.clip, 0, 1e9, "1", "gradient norm limit; 0: none"),
+    ROW_DOUBLE(S, "beta2", sft.beta2, 0, 0.999999, "0.95", "AdamW's"),
+    ROW_INT(S, "warmup", sft.warmup, 0, 1000000, "50", "steps of linear rise at the start"),
+    ROW_DOUBLE(S, "lr_end", sft.lr_end, 0, 1, "0.1", "cosine down to lr * lr_end; 1: constant"),
+    CONFIG_END,
+};
+
+static const struct config_key rollouts_keys[] = {
+    ROW_INT(S, "episodes", rollouts.episodes, 1, 10000000, "600", "episodes of the current policy on train states, kept; total over the tasks"),
+    ROW_DOUBLE(S, "temperature", rollouts.temperature, 0, 10, "1", "sampling temperature; 0: greedy"),
+    CONFIG_END,
+};
+
+static const struct config_key prm_stage_keys[] = {
+    ROW_INT(S, "steps", prm.steps, 1, 10000000, "900", "optimiser steps"),
+    ROW_INT(S, "batch", prm.batch, 1, 65536, "64", "frames in one step"),
+    ROW_DOUBLE(S, "lr", prm.lr, 0, 1, "1e-3", "learning rate"),
+    ROW_DOUBLE(S, "weight_decay", prm.weight_decay, 0, 1, "0.01", "AdamW's"),
+    ROW_DOUBLE(S, "clip", prm.clip, 0, 1e9, "1", "gradient norm limit; 0: none"),
+    ROW_DOUBLE(S, "demo_fraction", prm.demo_fraction, 0, 1, "0.25", "at most this share of the frames is from demonstrations"),
+    ROW_DOUBLE(S, "holdout", prm.holdout, 0.01, 0.9, "0.2", "share of the episodes kept apart for the gate"),
+    ROW_INT(S, "width", prm.width, 1, 65536, "256", "hidden width of the reward head"),
+    ROW_BOOL(S, "force", prm.force, "false", "promote the model whatever the gate says"),
+    ROW_DOUBLE(S, "gate_mid", prm.gate_mid, 0, 1, "0.65", "least AUC of success against failure in the middle of an episode"),
+    ROW_DOUBLE(S, "gate_last", prm.gate_last, 0, 1, "0.85", "least AUC at the last frame"),
+    ROW_DOUBLE(S, "gate_margin", prm.gate_margin, 0, 1, "0.1", "how far both must be above the same model on blank images"),
+    CONFIG_END,
+};
+
+static const struct config_key rl_keys[] = {
+    ROW_INT(S, "iterations", rl.iterations, 1, 10000000, "120", "rounds of episodes and updates"),
+    ROW_INT(S, "episodes", rl.episodes, 1, 100000, "64", "episodes in one iteration"),
+    ROW_STRING(S, "preset", rl.preset, preset_names, "gantry", "which set of defaults the other keys start from"),
+    ROW_INT(S, "eval_every", rl.eval_every, 0, 1000000, "10", "iterations between evaluations on val states; 0: never"),
+    ROW_INT(S, "eval_episodes", rl.eval_episodes, 1, 100000, "64", "episodes of one such evaluation"),
+    ROW_CHOICE(S, "curriculum", rl.curriculum, curriculum_names, "frontier-centred", "how tasks are drawn"),
+    ROW_DOUBLE(S, "temperature", rl.temperature, 0.01, 10, "1", "sampling temperature of the episodes, also in the loss"),
+    ROW_CHOICE(S, "reward", rl.reward, reward_names, "progress", "progress, delta, raw: how the reward model pays; sparse: success only"),
+    ROW_DOUBLE(S, "w_progress", rl.w_progress, 0, 1000, "1", "weight of the reward model's part"),
+    ROW_DOUBLE(S, "w_success", rl.w_success, 0, 1000, "1", "reward of success, on the last step"),
+    ROW_INT(S, "w_progress_decay", rl.w_progress_decay, 0, 1000000, "0", "iterations until w_progress has fallen to 0; 0: constant"),
+    ROW_CHOICE(S, "advantage", rl.advantage, advantage_names, "gae", "gae with a critic; group, rloo, reinforce++ without"),
+    ROW_DOUBLE(S, "gamma", rl.gamma, 0, 1, "0.99", "discount"),
+    ROW_DOUBLE(S, "lambda", rl.lambda, 0, 1, "0.95", "of the generalised advantage"),
+    ROW_INT(S, "group", rl.group, 2, 1024, "8", "episodes that share an initial state, for group and rloo"),
+    ROW_INT(S, "epochs", rl.epochs, 1, 100, "1", "passes over an iteration's steps"),
+    ROW_INT(S, "minibatch", rl.minibatch, 1, 65536, "32", "steps in one update, over all ranks"),
+    ROW_DOUBLE(S, "clip_low", rl.clip_low, 0, 1, "0.2", "the ratio is clipped at 1 - clip_low"),
+    ROW_DOUBLE(S, "clip_high", rl.clip_high, 0, 10, "0.2", "and at 1 + clip_high"),
+    ROW_DOUBLE(S, "lr", rl.lr, 0, 1, "1e-5", "learning rate of the policy"),
+    ROW_INT(S, "lr_ramp", rl.lr_ramp, 0, 1000000, "0", "minibatches of linear rise at the start"),
+    ROW_DOUBLE(S, "weight_decay", rl.weight_decay, 0, 1, "0.01", "AdamW's"),
+    ROW_DOUBLE(S, "clip", rl.clip, 0, 1e9, "1", "gradient norm limit, trunk and value head apart; 0: none"),
+    ROW_DOUBLE(S, "beta2", rl.beta2, 0, 0.999999, "0.999", "AdamW's"),
+    ROW_CHOICE(S, "kl", rl.kl, kl_names, "exact", "how the divergence from the start policy is measured"),
+    ROW_DOUBLE(S, "kl_coef", rl.kl_coef, 0, 1000, "0.01", "its weight in the loss"),
+    ROW_DOUBLE(S, "entropy_coef", rl.entropy_coef, 0, 1000, "0", "weight of the entropy bonus"),
+    ROW_DOUBLE(S, "value_coef", rl.value_coef, 0, 1000, "0.5", "weight of the value loss"),
+    ROW_INT(S, "value_width", rl.value_width, 1, 65536, "256", "hidden width of the value head"),
+    ROW_INT(S, "value_epochs", rl.value_epochs, 1, 100, "1", "passes of the value head over an iteration's steps"),
+    ROW_INT(S, "critic_warmup", rl.critic_warmup, 0, 100000, "5", "iterations that train the value head alone"),
+    ROW_DOUBLE(S, "value_lr", rl.value_lr, 0, 1, "3e-4", "learning rate of the value head"),
+    ROW_BOOL(S, "value_detach", rl.value_detach, "false", "the value loss does not reach the trunk"),
+    ROW_BOOL(S, "critic_time", rl.critic_time, "false", "the value head sees the share of time used"),
+    ROW_BOOL(S, "critic_prm", rl.critic_prm, "false", "the value head sees the reward model's score"),
+    ROW_DOUBLE(S, "target_kl", rl.target_kl, 0, 1000, "0.05", "divergence per action from the iteration's start that ends the pass; 0: none"),
+    ROW_INT(S, "max_updates", rl.max_updates, 0, 1000000, "0", "updates in one iteration; 0: no limit"),
+    ROW_INT(S, "max_staleness", rl.max_staleness, 0, 16, "0", "versions an episode may be behind; older ones are retired"),
+    ROW_INT(S, "prm_refresh", rl.prm_refresh, 0, 1000000, "0", "iterations between refreshes of the reward model; 0: never"),
+    CONFIG_END,
+};
+
+static const struct config_key eval_keys[] = {
+    ROW_INT(S, "episodes", eval.episodes, 1, 10000000, "400", "per policy on test states, total over the tasks"),
+    ROW_LIST(S, "policies", CONFIG_TYPE_STRINGS, eval.policies, eval.n_policies, 0, 0, "[demonstrator, sft, best, last]",
+             "demonstrator, sft, best, last, or a version number"),
+    ROW_LIST(S, "temperatures", CONFIG_TYPE_DOUBLES, eval.temperatures, eval.n_temperatures, 0, 10, "[0.3, 0.6, 1]",
+             "tried on val states; each policy is tested at its best one, and at 0 and 1"),
+    ROW_INT(S, "val_episodes", eval.val_episodes, 1, 1000000, "100", "per policy and temperature"),
+    ROW_LIST(S, "n", CONFIG_TYPE_INTS, eval.n, eval.n_n, 1, 1024, "[1]", "candidates of look-ahead; 1: none"),
+    ROW_INT(S, "search_horizon", eval.search_horizon, 1, 1000, "4", "steps simulated for each candidate"),
+    ROW_INT(S, "search_execute", eval.search_execute, 1, 1000, "4", "of these, steps of the winner that are executed"),
+    ROW_INT(S, "search_episodes", eval.search_episodes, 1, 1000000, "100", "paired episodes for each n"),
+    CONFIG_END,
+};
+
+const struct stage_kind_row stage_kinds[STAGE_KINDS] = {
+    [STAGE_DEMOS] = {"demos", "The scripted experts play and are recorded.", demos_keys},
+    [STAGE_SFT] = {"sft", "Imitation: next-token training on all demonstrations so far (`pretrain` is the same under another name).", sft_keys},
+    [STAGE_ROLLOUTS] = {"rollouts", "The current policy plays train states and is recorded, for the reward model.", rollouts_keys},
+    [STAGE_PRM] = {"prm", "Training of the process reward model on demonstrations and rollouts.", prm_stage_keys},
+    [STAGE_RL] = {"rl", "Online reinforcement learning.", rl_keys},
+    [STAGE_EVAL] = {"eval", "The run's verdict: policies on test states, temperatures chosen on val states.", eval_keys},
+};
+
+/* Measured on the built-in suite: docs/method.md. */
+static const struct rl_preset_value tabletop_values[] = {
+    {"episodes", "32"}, {"minibatch", "128"}, {"lr", "1e-4"}, {"lr_ramp", "20"}, {"weight_decay", "0"},
+    {"reward", "progress"}, {"w_progress", "2"}, {"w_progress_decay", "30"},
+    {"value_detach", "true"}, {"critic_time", "true"}, {"critic_prm", "true"}, {"critic_warmup", "2"},
+    {"value_lr", "1e-3"}, {"value_epochs", "2"},
+    {NULL, NULL},
+};
+static const struct rl_preset_value no_values[] = {{NULL, NULL}};
+
+const struct rl_preset rl_presets[] = {
+    {"gantry", "what practice found sound for large models", no_values},
+    {"tabletop", "the small policy on the built-in suite", tabletop_values},
+    {"paper", "the published paper's settings need a full-vocabulary support and EOS in the log-probability, which this build lacks", NULL},
+    {"writeup", "the public write-up's literal settings need a k1 loss and training without a critic, which this build lacks", NULL},
+    {0},
+};

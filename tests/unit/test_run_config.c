@@ -1,0 +1,182 @@
+/* test_run_config.c - the run YAML: reads, refuses, writes back the same, and its documentation is up to date. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/atomic_file.h"
+#include "daemon/run_config.h"
+
+static const char demo[] =
+    "run:      {name: demo, dir: runs/demo, seed: 7, numerics: strict}   # strict | fast\n"
+    "suite:    {name: tabletop, tasks: [pick_up_object, open_drawer], image: 64}\n"
+    "policy:   {init: models/tiny, train: full}\n"
+    "prm:      {init: policy, every: 1, history: 0}\n"
+    "stages:\n"
+    "  - demos:    {episodes: 1200, style: slow}\n"
+    "  - pretrain: {steps: 1500, lr: 1e-3}\n"
+    "  - sft:      {steps: 360, batch: 64, lr: 5e-4}\n"
+    "  - rollouts: {episodes: 600}\n"
+    "  - prm:\n"
+    "  - rl:       {minibatch: 64, iterations: 120, preset: tabletop, eval_every: 10}\n"
+    "  - rl:       {iterations: 30, reward: sparse}\n"
+    "  - eval:     {episodes: 400, policies: [demonstrator, sft, best, last, '12'], n: [1, 4]}\n"
+    "cluster:  {env_workers: 2, slots: 8, actors: [{device: cpu, threads: 2}], prm_servers: [{device: cpu}], learners: [{device: cpu}]}\n";
+
+static void test_demo(void **state _unused_)
+{
+    static struct run_config c;
+    struct error error = {0};
+
+    if (run_config_parse(demo, strlen(demo), "run.yaml", &c, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(c.n_tasks, 2);
+    assert_string_equal(c.tasks[1], "open_drawer");
+    assert_int_equal(c.n_stages, 8);
+    assert_string_equal(c.stages[1].name, "pretrain");
+    assert_int_equal(c.stages[1].kind, STAGE_SFT);
+    assert_string_equal(c.stages[2].name, "sft");
+    assert_int_equal(c.stages[4].prm.steps, 900);
+    assert_string_equal(c.stages[5].name, "rl");
+    assert_string_equal(c.stages[6].name, "rl2");
+    assert_int_equal(c.actors[0].threads, 2);
+    assert_string_equal(c.stages[7].eval.policies[4], "12");
+}
+
+/* The preset's values come before the stage's own keys, whatever their order in the file. */
+static void test_preset(void **state _unused_)
+{
+    static struct run_config c;
+
+    assert_int_equal(run_config_parse(demo, strlen(demo), "run.yaml", &c, NULL), 0);
+    assert_int_equal(c.stages[5].rl.minibatch, 64);
+    assert_true(c.stages[5].rl.lr == 1e-4);
+    assert_int_equal(c.stages[5].rl.episodes, 32);
+    assert_true(c.stages[5].rl.critic_prm);
+    assert_string_equal(c.stages[5].rl.preset, "tabletop");
+    assert_true(c.stages[6].rl.lr == 1e-5);
+    assert_string_equal(c.stages[6].rl.preset, "gantry");
+}
+
+static void test_refusals(void **state _unused_)
+{
+    static const struct { const char *text, *message; } cases[] = {
+        {"stages:\n - rl:\n     epizodes: 4\n", "run.yaml:3:6: stages[0].rl.epizodes: unknown key; nearest: episodes"},
+        {"stages:\n - r1: {}\n", "run.yaml:2:4: stages[0]: there is no such stage; nearest: rl"},
+        {"suit: {}\n", "run.yaml:1:1: suit: unknown section; nearest: suite"},
+        {"stages: [demos]\n", "run.yaml:1:10: stages[0]: a stage is written as - KIND: {keys}, for example - sft: {steps: 360}"},
+        {"stages: [{demos: 3}]\n", "run.yaml:1:18: stages[0].demos: a value is not right here; expected: a map"},
+        {"stages: 3\n", "run.yaml:1:9: stages: a value is not right here; expected: a list of stages"},
+        {"- a\n", "run.yaml:1:1: a list is not right here; expected: sections like run:, suite:, stages:"},
+        {"suite: {image: 8}\n", "run.yaml:1:16: suite.image: 8 is out of range; it must be from 16 to 1024"},
+        {"suite: {tasks: [a, a]}\n", "run.yaml:1:16: suite.tasks: a is listed twice"},
+        {"stages:\n - rl: {preset: paper}\n", "run.yaml:2:17: stages[0].rl: preset paper is not available: "},
+        {"stages:\n - rl: {iterations: 9}\n", "run.yaml:2:8: stages[0].rl: the reward needs a reward model, and no prm stage comes before"},
+        {"stages:\n - sft: {}\n", "run.yaml:2:9: stages[0].sft: sft needs demonstrations"},
+        {"stages:\n - rl: {reward: sparse, advantage: group, episodes: 12}\n", "run.yaml:2:8: stages[0].rl: episodes (12) must be a multiple of group (8)"},
+        {"stages:\n - rl: {reward: raw_literal}\n", "run.yaml:2:17: stages[0].rl: reward raw_literal pays for dawdling"},
+        {"stages:\n - eval: {policies: [bset]}\n", "run.yaml:2:21: stages[0].eval: there is no policy 'bset'"},
+        {"stages:\n - eval: {n: [4]}\n", "run.yaml:2:14: stages[0].eval: look-ahead (n: 4) is judged by a reward model"},
+        {"stages:\n - demos: {name: a}\n - demos: {name: a}\n", "run.yaml:3:11: stages[1].demos: another stage is called 'a' already"},
+        {"stages:\n - demos: {name: A/b}\n", "run.yaml:2:11: stages[0].demos: stage name 'A/b'"},
+        {"run: {name: ../x}\n", "run.yaml:1:13: run.name: ../x: letters, digits"},
+        {"policy: {train: lora}\n", "run.yaml:1:17: policy.train: lora is not available in this build"},
+        {"cluster: {actors: [{device: tpu}]}\n", "run.yaml:1:19: cluster.actors: tpu: devices are cpu and cuda:N"},
+        {"cluster: {learners: []}\n", "run.yaml:1:21: cluster.learners: at least one learner is needed"},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        static struct run_config c;
+        struct error error = {0};
+
+        assert_int_equal(run_config_parse(cases[i].text, strlen(cases[i].text), "run.yaml", &c, &error), -EINVAL);
+        if (strncmp(error.text, cases[i].message, strlen(cases[i].message)) != 0)
+            assert_string_equal(error.text, cases[i].message);
+    }
+}
+
+static void test_missing_file(void **state _unused_)
+{
+    static struct run_config c;
+    struct error error = {0};
+
+    assert_int_equal(run_config_load("/nonexistent/run.yaml", &c, &error), -ENOENT);
+    assert_string_equal(error.text, "/nonexistent/run.yaml: cannot be read: No such file or directory");
+}
+
+static void test_write_reads_back(void **state _unused_)
+{
+    _cleanup_(strbuf_release) struct strbuf first = STRBUF_INIT, second = STRBUF_INIT;
+    static struct run_config a, b;
+    struct error error = {0};
+
+    assert_int_equal(run_config_parse(demo, strlen(demo), "run.yaml", &a, NULL), 0);
+    assert_int_equal(run_config_write(&a, &first), 0);
+    if (run_config_parse(first.text, first.length, "config.yaml", &b, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(run_config_write(&b, &second), 0);
+    assert_string_equal(first.text, second.text);
+    assert_memory_equal(&a.stages[5].rl, &b.stages[5].rl, sizeof a.stages[5].rl);
+}
+
+static void test_stage_lines(void **state _unused_)
+{
+    static struct run_config c;
+    static struct stage_config stage;
+    struct error error = {0};
+
+    assert_int_equal(run_config_parse(demo, strlen(demo), "run.yaml", &c, NULL), 0);
+    for (int i = 0; i < c.n_stages; i++) {
+        _cleanup_(strbuf_release) struct strbuf lines = STRBUF_INIT, again = STRBUF_INIT;
+
+        assert_int_equal(stage_config_write(&c.stages[i], &lines), 0);
+        if (stage_config_parse(lines.text, lines.length, &stage, &error) < 0)
+            fail_msg("%s", error.text);
+        assert_int_equal(stage.kind, c.stages[i].kind);
+        assert_string_equal(stage.name, c.stages[i].name);
+        assert_int_equal(stage_config_write(&stage, &again), 0);
+        assert_string_equal(lines.text, again.text);
+    }
+    assert_int_equal(stage_config_parse("lr: 3\n", 6, &stage, &error), -EINVAL);
+    assert_int_equal(stage_config_parse("kind: sftt\n", 11, &stage, &error), -EINVAL);
+}
+
+static void test_explain(void **state _unused_)
+{
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    struct error error = {0};
+
+    assert_int_equal(run_config_explain("rl.lr", &out, NULL), 0);
+    assert_string_equal(out.text, "stages.rl.lr\n  learning rate of the policy\n  a number from 0 to 1\n  default: 1e-5\n  preset tabletop: 1e-4\n");
+    strbuf_reset(&out);
+    assert_int_equal(run_config_explain("image", &out, NULL), 0);
+    assert_non_null(strstr(out.text, "suite.image\n"));
+    assert_int_equal(run_config_explain("rl.gama", &out, &error), -ENOENT);
+    assert_string_equal(error.text, "there is no key 'rl.gama'; nearest: gamma");
+}
+
+static void test_document_is_up_to_date(void **state _unused_)
+{
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    _cleanup_free_ char *file = NULL;
+    size_t n;
+
+    if (file_read("docs/configuration.md", 1 << 20, &file, &n) < 0)
+        fail_msg("docs/configuration.md: run this test at the top of the tree");
+    assert_int_equal(run_config_document(&out), 0);
+    if (strcmp(out.text, file) != 0)
+        fail_msg("docs/configuration.md is old: bin/gantry config docs > docs/configuration.md");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_demo), cmocka_unit_test(test_preset), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_missing_file), cmocka_unit_test(test_write_reads_back), cmocka_unit_test(test_stage_lines),
+        cmocka_unit_test(test_explain), cmocka_unit_test(test_document_is_up_to_date),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
