@@ -1,0 +1,337 @@
+#include "coordinator/conductor.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/conductor_internal.h"
+
+int conductor_new(const struct conductor_setup *setup, struct conductor **ret)
+{
+    struct conductor *c = calloc(1, sizeof(*c));
+
+    if (!c)
+        return -ENOMEM;
+    c->setup = *setup;
+    c->config = setup->config;
+    c->group_epoch = setup->group_epoch;
+    c->stages = calloc((size_t)MAX(c->config->n_stages, 1), sizeof(*c->stages));
+    if (!c->stages) {
+        free(c);
+        return -ENOMEM;
+    }
+    plan_memory_init(&c->memory);
+    lease_table_init(&c->leases, setup->epoch, (uint32_t)c->config->lease_ttl_ms, (uint32_t)c->config->first_step_ms);
+    *ret = c;
+    return 0;
+}
+
+struct conductor *conductor_free(struct conductor *c)
+{
+    if (!c)
+        return NULL;
+    for (size_t i = 0; i < c->n_open; i++)
+        open_iteration_release(&c->open[i]);
+    membership_release(&c->members);
+    lease_table_release(&c->leases);
+    versions_release(&c->versions);
+    free(c->later.items);
+    free(c->stages);
+    free(c);
+    return NULL;
+}
+
+void conductor_set_bug(struct conductor *c, enum conductor_bug bug)
+{
+    c->bug = bug;
+    c->leases.renew_stale = bug == CONDUCTOR_BUG_STALE_RENEW;
+}
+
+/* ---- effects ----------------------------------------------------------------------------------- */
+
+void conductor_effects_release(struct conductor_effects *effects)
+{
+    free(effects->items);
+    effects->memory = effect_memory_free(effects->memory);
+    *effects = (struct conductor_effects) { 0 };
+}
+
+static struct conductor_effect *append(struct conductor *c, struct conductor_effects *list)
+{
+    static struct conductor_effect scratch;
+
+    if (list->n == list->capacity) {
+        size_t capacity = list->capacity ? 2 * list->capacity : 16;
+        struct conductor_effect *items = realloc(list->items, capacity * sizeof(*items));
+
+        if (!items) {
+            c->out_of_memory = true;
+            return &scratch;
+        }
+        list->items = items;
+        list->capacity = capacity;
+    }
+    return &list->items[list->n++];
+}
+
+struct conductor_effect *conductor_emit(struct conductor *c, enum conductor_effect_kind kind)
+{
+    struct conductor_effect *effect = append(c, kind <= CONDUCTOR_LAST_LEDGER ? c->out : &c->later);
+
+    *effect = (struct conductor_effect) { .kind = kind };
+    return effect;
+}
+
+void *conductor_take(struct conductor *c, size_t bytes)
+{
+    void *taken = effect_memory_take(&c->out->memory, bytes);
+
+    c->out_of_memory |= !taken;
+    return taken;
+}
+
+void conductor_note(struct conductor *c, uint64_t episode, const char *kind, const char *format, ...)
+{
+    struct conductor_effect *effect = conductor_emit(c, CONDUCTOR_ADD_EVENT);
+    va_list args;
+
+    effect->text.episode = episode;
+    snprintf(effect->text.kind, sizeof(effect->text.kind), "%s", kind);
+    va_start(args, format);
+    vsnprintf(effect->text.text, sizeof(effect->text.text), format, args);
+    va_end(args);
+}
+
+void conductor_stop(struct conductor *c, const char *text)
+{
+    if (c->stopped)
+        return;
+    c->stopped = true;
+    snprintf(c->stop_text, sizeof(c->stop_text), "%s", text);
+    conductor_note(c, 0, "stopped", "%s", text);
+}
+
+/* ---- the step ---------------------------------------------------------------------------------- */
+
+static bool from_outside(enum conductor_event_kind kind)
+{
+    return kind != CONDUCTOR_TICK && kind != CONDUCTOR_DRAIN && kind != CONDUCTOR_CORDON && kind != CONDUCTOR_PRM_SWAP &&
+           kind != CONDUCTOR_EXIT && kind != CONDUCTOR_HELLO;
+}
+
+static bool only_learner(enum conductor_event_kind kind)
+{
+    return kind == CONDUCTOR_JOURNALED || kind == CONDUCTOR_INVENTORY || kind == CONDUCTOR_COMMITTED;
+}
+
+static bool only_worker(enum conductor_event_kind kind)
+{
+    return kind == CONDUCTOR_LEASE_REQUEST || kind == CONDUCTOR_LEASE_RETURN;
+}
+
+/* The sender, if it may say this; otherwise it is told to say Hello again, or refused, and NULL. */
+static struct member *sender(struct conductor *c, const struct conductor_event *event)
+{
+    struct member *member = membership_find(&c->members, event->member);
+    bool fits;
+
+    if (!member || member->state != MEMBER_ALIVE || event->epoch != c->setup.epoch) {
+        if (event->kind == CONDUCTOR_HEARTBEAT)
+            conductor_reply(c, event, CONDUCTOR_HEARTBEAT_REPLY);       /* known: false */
+        else
+            conductor_refuse(c, event, REFUSE_STALE, "not a member of this coordinator epoch: say Hello again");
+        return NULL;
+    }
+    if (only_learner(event->kind))
+        fits = member == membership_learner(&c->members);
+    else if (only_worker(event->kind))
+        fits = member->role == MEMBER_WORKER;
+    else if (event->kind == CONDUCTOR_VERSION_STATE)
+        fits = member->role == MEMBER_ACTOR || member->role == MEMBER_PRM;
+    else
+        fits = true;
+    if (!fits) {
+        conductor_refuse(c, event, REFUSE_ROLE, "this message is not for a member of this role");
+        return NULL;
+    }
+    member->heard_ms = c->now_ms;
+    return member;
+}
+
+static void on_version_state(struct conductor *c, const struct conductor_event *event, struct member *member)
+{
+    bool known = false;
+
+    for (uint32_t i = 0; i < member->n_versions; i++)
+        known |= member->versions[i].kind == event->version_state.kind && member->versions[i].version == event->version_state.version &&
+                 member->versions[i].ready == event->version_state.ready;
+    membership_version(&c->members, member, event->version_state.kind, event->version_state.version, event->version_state.ready);
+    if (!known && !event->version_state.ready)
+        conductor_note(c, 0, "refused", "member %u refused %s version %llu: %.240s", member->id,
+                       event->version_state.kind == KIND_PRM ? "PRM" : "policy", (unsigned long long)event->version_state.version,
+                       event->version_state.text ? event->version_state.text : "");
+    conductor_reply(c, event, CONDUCTOR_ACK);
+}
+
+static void on_prm_swap(struct conductor *c, const struct conductor_event *event)
+{
+    if (!versions_find(&c->versions, KIND_PRM, event->prm_swap.version)) {
+        conductor_refuse(c, event, REFUSE_REQUEST, "no such PRM version was ever committed in this run");
+        return;
+    }
+    c->memory.prm_current = event->prm_swap.version;
+    c->memory_moved = true;
+    conductor_note(c, 0, "prm_swap", "new episodes are scored by PRM version %llu", (unsigned long long)event->prm_swap.version);
+    conductor_reply(c, event, CONDUCTOR_ACK);
+}
+
+static void on_cordon(struct conductor *c, const struct conductor_event *event)
+{
+    struct member *member = membership_find(&c->members, event->member);
+
+    if (!member) {
+        conductor_refuse(c, event, REFUSE_REQUEST, "no such member");
+        return;
+    }
+    member->cordoned = event->cordon.on;
+    conductor_note(c, 0, "cordon", "member %u %s", member->id, event->cordon.on ? "gets no more leases" : "gets leases again");
+    conductor_reply(c, event, CONDUCTOR_ACK);
+}
+
+static void on_drain(struct conductor *c, const struct conductor_event *event)
+{
+    if (!c->draining)
+        conductor_note(c, 0, "drain", "no more leases; what is played is finished");
+    c->draining = true;
+    conductor_reply(c, event, CONDUCTOR_ACK);
+}
+
+static void dispatch(struct conductor *c, const struct conductor_event *event)
+{
+    struct member *member = NULL;
+
+    if (from_outside(event->kind)) {
+        member = sender(c, event);
+        if (!member)
+            return;
+    }
+    switch (event->kind) {
+    case CONDUCTOR_HELLO: conductor_on_hello(c, event); break;
+    case CONDUCTOR_HEARTBEAT: conductor_on_heartbeat(c, event, member); break;
+    case CONDUCTOR_BYE: conductor_on_bye(c, event, member); break;
+    case CONDUCTOR_EXIT: conductor_on_exit(c, event); break;
+    case CONDUCTOR_LEASE_REQUEST: conductor_on_lease_request(c, event, member); break;
+    case CONDUCTOR_LEASE_RETURN: conductor_on_lease_return(c, event, member); break;
+    case CONDUCTOR_JOURNALED: conductor_on_journaled(c, event, member); break;
+    case CONDUCTOR_INVENTORY: conductor_on_inventory(c, event, member); break;
+    case CONDUCTOR_COMMITTED: conductor_on_committed(c, event, member); break;
+    case CONDUCTOR_VERSION_STATE: on_version_state(c, event, member); break;
+    case CONDUCTOR_TICK: conductor_expire(c); break;
+    case CONDUCTOR_DRAIN: on_drain(c, event); break;
+    case CONDUCTOR_CORDON: on_cordon(c, event); break;
+    case CONDUCTOR_PRM_SWAP: on_prm_swap(c, event); break;
+    }
+}
+
+static bool training(const struct conductor *c)
+{
+    for (size_t i = 0; i < c->n_open; i++)
+        if (c->open[i].row.state == PROGRESS_PLANNED)
+            return true;
+    return false;
+}
+
+/* Said once each, when they have become true. */
+static void say_ends(struct conductor *c)
+{
+    if (c->stopped && !c->stopped_said) {
+        struct conductor_effect *effect = conductor_emit(c, CONDUCTOR_STOPPED);
+
+        snprintf(effect->text.text, sizeof(effect->text.text), "%s", c->stop_text);
+        c->stopped_said = true;
+    }
+    if (c->memory.finished && !c->finished_said) {
+        (void)conductor_emit(c, CONDUCTOR_FINISHED);
+        c->finished_said = true;
+    }
+    if (c->draining && !c->drained_said && !c->leases.n && !training(c)) {
+        (void)conductor_emit(c, CONDUCTOR_DRAINED);
+        c->drained_said = true;
+    }
+}
+
+static void write_memory(struct conductor *c)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    struct conductor_effect *effect;
+    char *bytes;
+
+    if (!c->memory_moved)
+        return;
+    c->memory_moved = false;
+    if (plan_memory_write(&c->memory, &text) < 0 || !(bytes = conductor_take(c, text.length + 1))) {
+        c->out_of_memory = true;
+        return;
+    }
+    memcpy(bytes, text.text, text.length);
+    effect = conductor_emit(c, CONDUCTOR_PUT_BLOB);
+    effect->blob.name = "memory";
+    effect->blob.bytes = bytes;
+    effect->blob.n = text.length;
+}
+
+int conductor_step(struct conductor *c, const struct conductor_event *event, uint64_t now_ms, struct conductor_effects *out)
+{
+    out->n = 0;
+    effect_memory_reset(out->memory);
+    c->out = out;
+    c->later.n = 0;
+    c->now_ms = now_ms;
+    c->wall_ms = event->wall_ms;
+
+    dispatch(c, event);
+    conductor_advance(c);
+    say_ends(c);
+    write_memory(c);
+    for (size_t i = 0; i < c->later.n; i++)
+        *append(c, out) = c->later.items[i];
+    c->out = NULL;
+    return c->out_of_memory ? -ENOMEM : 0;
+}
+
+/* ---- looking in -------------------------------------------------------------------------------- */
+
+void conductor_status(const struct conductor *c, struct conductor_status *ret)
+{
+    const struct ledger_version *newest = versions_newest(&c->versions, KIND_POLICY);
+    struct conductor_status status = {
+        .stage = c->memory.stage, .iteration = c->memory.iteration, .name = "",
+        .leased = c->leases.n, .training = training(c),
+        .waiting = c->waiting_for[0], .waiting_for = c->waiting_for,
+        .policy_version = newest ? newest->number : 0, .prm_version = c->memory.prm_current,
+        .draining = c->draining, .finished = c->memory.finished, .stopped = c->stopped,
+    };
+
+    if (c->n_open) {
+        const struct open_iteration *it = &c->open[c->n_open - 1];
+
+        status.stage = it->work.stage;
+        status.iteration = it->work.iteration;
+        status.name = it->work.name;
+        status.rows = it->n;
+        for (size_t i = 0; i < it->n; i++) {
+            status.open += it->rows[i].state == EPISODE_OPEN;
+            status.journaled += it->rows[i].state == EPISODE_JOURNALED;
+            status.failed += it->rows[i].state == EPISODE_FAILED;
+            status.ended += it->rows[i].state == EPISODE_JOURNALED;
+            status.success += it->rows[i].state == EPISODE_JOURNALED && it->rows[i].success;
+        }
+    }
+    *ret = status;
+}
+
+const struct membership *conductor_members(const struct conductor *c) { return &c->members; }
+const struct lease_table *conductor_leases(const struct conductor *c) { return &c->leases; }
+const struct plan_memory *conductor_memory(const struct conductor *c) { return &c->memory; }
+const struct versions *conductor_versions(const struct conductor *c) { return &c->versions; }

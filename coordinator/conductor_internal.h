@@ -1,0 +1,100 @@
+/* conductor_internal.h - the conductor's state, for conductor*.c alone.
+ *
+ *   conductor.c          set-up, the step, what happens after every event (advance)
+ *   conductor_restore.c  from ledger rows to state
+ *   conductor_member.c   hello, heartbeat, bye, exit, leases
+ *   conductor_learner.c  journaled, inventory, committed
+ *   conductor_work.c     iterations: open, plan, close; versions to hold; stages */
+#pragma once
+
+#include "base/effect_memory.h"
+#include "coordinator/conductor.h"
+
+enum {
+    OPEN_MAX = 2,                   /* iterations not closed at once: one, or two with max_staleness 1 */
+    RESEND_MS = 1000,               /* one-way messages that have shown no result */
+    RETRY_MS = 200,                 /* a worker that got no lease asks again */
+    FAILURES_MAX = 3,
+    FAILED_MIN = 4,                 /* failed rows that stop a run, if they are also more than a tenth */
+};
+
+struct open_iteration {
+    struct work work;
+    struct ledger_iteration row;    /* OPEN or PLANNED */
+    struct ledger_episode *rows;    /* id order */
+    uint64_t *journaled_by;         /* [n] learner instance that said so; 0: before this process */
+    size_t n, capacity, opened_with;
+    uint64_t known_to;              /* learner instance that knows these rows; 0: none */
+    uint64_t sent_ms;               /* OpenIteration or Plan last sent; 0: not yet */
+    bool has_plan;
+    struct conductor_plan plan;     /* its arrays are ids[], stages[] */
+    uint64_t *ids, *kept_stages;
+};
+
+struct conductor {
+    struct conductor_setup setup;
+    const struct run_config *config;
+    struct plan_memory memory;
+    bool memory_moved;              /* write it with this step */
+    struct ledger_stage *stages;    /* [n_stages] */
+    uint64_t stage_since_ms;        /* monotonic: the present stage is worked on since, for wall_s */
+    struct open_iteration open[OPEN_MAX];   /* oldest first */
+    size_t n_open;
+    struct membership members;
+    struct lease_table leases;
+    struct versions versions;
+    uint64_t group_epoch;
+    uint64_t learner_instance;      /* of rank 0, the last that said Hello */
+    bool inventory_seen;            /* from that instance */
+    uint64_t grants_from_ms;        /* after a restart workers first say what they still play */
+    uint64_t wanted[2][MEMBER_VERSIONS];    /* versions servers shall hold, newest last */
+    size_t n_wanted[2];
+    uint64_t wanted_sent_ms[2];
+    bool draining, drained_said, finished_said, stopped, stopped_said;
+    char stop_text[400];
+    char waiting_for[80];
+    enum conductor_bug bug;
+
+    /* of the step that runs */
+    uint64_t now_ms, wall_ms;
+    struct conductor_effects *out;
+    struct conductor_effects later; /* messages, put behind the ledger's changes at the end */
+    bool out_of_memory;
+};
+
+/* Append an effect; never NULL (a scratch one when memory is out: the step then fails as a whole). */
+struct conductor_effect *conductor_emit(struct conductor *c, enum conductor_effect_kind kind);
+void *conductor_take(struct conductor *c, size_t bytes);        /* for what effects point at; NULL: out of memory, noted */
+void conductor_note(struct conductor *c, uint64_t episode, const char *kind, const char *format, ...) _printf_(4, 5);
+void conductor_stop(struct conductor *c, const char *text);
+
+/* conductor_member.c */
+void conductor_on_hello(struct conductor *c, const struct conductor_event *event);
+void conductor_on_heartbeat(struct conductor *c, const struct conductor_event *event, struct member *member);
+void conductor_on_bye(struct conductor *c, const struct conductor_event *event, struct member *member);
+void conductor_on_exit(struct conductor *c, const struct conductor_event *event);
+void conductor_on_lease_request(struct conductor *c, const struct conductor_event *event, struct member *member);
+void conductor_on_lease_return(struct conductor *c, const struct conductor_event *event, struct member *member);
+void conductor_expire(struct conductor *c);
+void conductor_reply(struct conductor *c, const struct conductor_event *event, enum conductor_effect_kind kind);
+void conductor_refuse(struct conductor *c, const struct conductor_event *event, enum conductor_refusal why, const char *text);
+
+/* conductor_learner.c */
+void conductor_on_journaled(struct conductor *c, const struct conductor_event *event, struct member *member);
+void conductor_on_inventory(struct conductor *c, const struct conductor_event *event, struct member *member);
+void conductor_on_committed(struct conductor *c, const struct conductor_event *event, struct member *member);
+
+/* conductor_work.c */
+struct ledger_episode *conductor_row(struct conductor *c, uint64_t episode, struct open_iteration **ret_iteration);
+int open_iteration_add(struct open_iteration *it, const struct ledger_episode *row);
+void open_iteration_release(struct open_iteration *it);
+size_t open_iteration_unplayed(const struct open_iteration *it);        /* rows still OPEN */
+int conductor_make_plan(struct conductor *c, struct open_iteration *it);
+void conductor_send_open(struct conductor *c, struct open_iteration *it);
+void conductor_send_plan(struct conductor *c, struct open_iteration *it);
+void conductor_fail_row(struct conductor *c, struct open_iteration *it, struct ledger_episode *row, const char *reason);
+void conductor_end_row(struct conductor *c, struct ledger_episode *row, enum episode_state end, const char *reason);
+void conductor_close(struct conductor *c, struct open_iteration *it);
+void conductor_want_versions(struct conductor *c);      /* what servers shall hold; said again when due */
+void conductor_send_versions(struct conductor *c, const struct member *member);
+void conductor_advance(struct conductor *c);            /* whatever can happen now, does */
