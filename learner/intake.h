@@ -42,7 +42,7 @@ struct intake_version {             /* a committed manifest */
     uint32_t stage, iteration;
 };
 
-struct intake_plan {                /* what the coordinator's Plan said; arrays borrowed for the event, kept as a copy by TRAIN */
+struct intake_plan {                /* of the coordinator's Plan what decides; the edge keeps the whole message by its digest. Arrays are borrowed */
     uint32_t stage, iteration;
     int kind;
     uint64_t parent, version;
