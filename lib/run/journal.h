@@ -3,7 +3,7 @@
  * RUN/journal/<stage>-<iteration>.open is appended to; sealed it is <stage>-<iteration>.seg. A segment is a header, one record
  * per episode, and when sealed a footer that indexes it:
  *
- *   record: struct journal_header (80 bytes, own CRC) | trajectory (packed protobuf, verbatim) | frames (zstd level 1)
+ *   record: struct journal_header (96 bytes, own CRC) | trajectory (packed protobuf, verbatim) | frames (zstd level 1)
  *
  * A record carries the offset that was durable when it was written. On opening, a damaged record after which some record
  * claims durability was acknowledged: that is an error naming file and offset. Otherwise nothing from it on was acknowledged
@@ -59,6 +59,6 @@ int journal_find(struct journal *journal, uint64_t episode, struct journal_entry
 int journal_load(struct journal *journal, uint64_t episode, uint8_t **ret_meta, size_t *ret_n_meta, uint8_t **frames, size_t *n_frames,
                  struct error *error);
 /* Entries of a stage and iteration (JOURNAL_ALL: any), in episode-id order; caller frees. */
-enum { JOURNAL_ALL = UINT32_MAX };
+#define JOURNAL_ALL UINT32_MAX
 int journal_list(struct journal *journal, uint32_t stage, uint32_t iteration, struct journal_entry **ret, size_t *ret_n);
 uint64_t journal_bytes(const struct journal *journal);      /* on disk */

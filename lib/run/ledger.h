@@ -127,7 +127,7 @@ int ledger_add_event(struct ledger *ledger, const char *kind, uint64_t episode, 
 /* Reading back. Arrays are the caller's to free; rows in key order. */
 int ledger_stages(struct ledger *ledger, struct ledger_stage **ret, size_t *ret_n);
 int ledger_iterations(struct ledger *ledger, struct ledger_iteration **ret, size_t *ret_n);
-enum { LEDGER_ALL = UINT32_MAX };
+#define LEDGER_ALL UINT32_MAX
 int ledger_episodes(struct ledger *ledger, uint32_t stage, uint32_t iteration, struct ledger_episode **ret, size_t *ret_n);
 int ledger_versions(struct ledger *ledger, struct ledger_version **ret, size_t *ret_n);
 void ledger_versions_free(struct ledger_version *versions, size_t n);
@@ -136,7 +136,7 @@ int ledger_get_blob(struct ledger *ledger, const char *name, void **ret, size_t 
 struct ledger_scalar { uint32_t stage, iteration; char name[48]; double value; uint64_t wall_ms; };
 int ledger_scalars(struct ledger *ledger, const char *name, struct ledger_scalar **ret, size_t *ret_n);     /* name NULL: all */
 
-struct ledger_event { uint64_t sequence, wall_ms, epoch, episode; char kind[24]; char text[160]; };
+struct ledger_event { uint64_t sequence, wall_ms, epoch, episode; char kind[24]; char text[400]; };
 int ledger_events(struct ledger *ledger, uint64_t after, size_t limit, struct ledger_event **ret, size_t *ret_n);
 
 const char *episode_state_name(enum episode_state state);

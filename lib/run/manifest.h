@@ -1,9 +1,9 @@
 /* manifest.h - the commit point of a version: a directory that is wholly there, under its number, or not at all.
  *
- *   version_begin       makes policies/.tmp-<pid>-<number>; the caller writes the checkpoint's files into it
+ *   version_begin       makes policies/.tmp-<host>-<pid>-<number>; the caller writes the checkpoint's files into it
  *   version_commit      hashes the files, writes manifest.json, fsyncs all, renames without replacing, fsyncs the parent
  *   -EEXIST             somebody committed this number first: discard the work, load the winner
- *   manifest_read, manifest_verify, version_list, version_retain
+ *   manifest_read, manifest_verify, version_list, version_drop
  *
  * manifest.json: format, run, kind, number, parent, plan_digest, group_epoch, stage, iteration, consumed [{episode, digest}],
  * files [{name, size, sha256}]. A version's digest is the SHA-256 of its manifest.json.
@@ -49,7 +49,8 @@ int manifest_verify(const char *dir, const struct manifest *manifest, bool conte
 
 /* Committed numbers of a kind, ascending; caller frees. */
 int version_list(const char *run_dir, int kind, uint64_t **ret, size_t *ret_n);
-/* Remove weights of versions that are neither among the newest two nor in keep[]; their manifest.json stays (history needs it). */
-int version_retain(const char *run_dir, int kind, const uint64_t *keep, size_t n_keep);
-/* Version 0: a copy of a checkpoint directory (regular files only) under number 0. 0 also if it exists already. */
+/* Retention: remove a version's weights; its manifest.json stays (history needs it). 0 if they are gone already. */
+int version_drop(const char *run_dir, int kind, uint64_t number);
+/* A copy of a checkpoint directory's files (no sub-directories, hidden files or manifest.json) committed under `number`, e.g.
+ * policies/v000000. When that exists already, *manifest is read from it: 0. */
 int version_import(const char *run_dir, int kind, uint64_t number, const char *from, struct manifest *manifest, struct error *error);

@@ -1,0 +1,297 @@
+/* From a run directory to the checker's arrays; and the ledger's events as JSON lines. */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/json_write.h"
+#include "run/history.h"
+#include "run/journal.h"
+#include "run/manifest.h"
+#include "run/rundir.h"
+
+enum { EVENTS_AT_ONCE = 4096 };
+
+/* What the arrays of a loaded history point into. */
+struct owned { struct manifest *manifests; size_t n; };
+_Static_assert(sizeof(struct history_record) == sizeof(struct manifest_episode), "consumed lists are used as they are");
+
+static bool parse_hex(const char *hex, uint8_t ret[SHA256_SIZE])
+{
+    for (int i = 0; i < SHA256_SIZE; i++) {
+        unsigned byte;
+
+        if (sscanf(hex + 2 * i, "%2x", &byte) != 1)
+            return false;
+        ret[i] = (uint8_t)byte;
+    }
+    return true;
+}
+
+/* 1: *ret is an event the checker knows; 0: of no interest to it; -EBADMSG. */
+static int translate(const struct ledger_event *event, struct history_event *ret)
+{
+    char word[24] = "";
+
+    *ret = (struct history_event) {.episode = event->episode};
+    if (!strcmp(event->kind, "added")) {
+        ret->kind = HISTORY_ADDED;
+        return sscanf(event->text, "stage=%u iteration=%u", &ret->stage, &ret->iteration) == 2 ? 1 : -EBADMSG;
+    }
+    if (!strcmp(event->kind, "journaled")) {
+        ret->kind = HISTORY_JOURNALED;
+        return strlen(event->text) >= 2 * SHA256_SIZE && parse_hex(event->text, ret->digest) ? 1 : -EBADMSG;
+    }
+    if (!strcmp(event->kind, "reopened")) {
+        ret->kind = HISTORY_REOPENED;
+        return 1;
+    }
+    if (!strcmp(event->kind, "ended")) {
+        ret->kind = HISTORY_ENDED;
+        return sscanf(event->text, "%23s", word) == 1 && episode_state_parse(word, &ret->end) == 0 ? 1 : -EBADMSG;
+    }
+    if (!strcmp(event->kind, "iteration")) {
+        ret->kind = HISTORY_CLOSED;
+        if (sscanf(event->text, "stage=%u iteration=%u state=%23s", &ret->stage, &ret->iteration, word) != 3)
+            return -EBADMSG;
+        return !strcmp(word, progress_state_name(PROGRESS_DONE));
+    }
+    return 0;
+}
+
+static int load_events(struct ledger *ledger, struct history *h, struct error *error)
+{
+    uint64_t after = 0;
+    size_t n, capacity = 0;
+    int r;
+
+    do {
+        _cleanup_free_ struct ledger_event *events = NULL;
+
+        r = ledger_events(ledger, after, EVENTS_AT_ONCE, &events, &n);
+        if (r < 0)
+            return error_set(error, -r, "the ledger's events cannot be read: %s", ledger_error(ledger));
+        for (size_t i = 0; i < n; i++) {
+            if (h->n_events == capacity) {
+                struct history_event *more = realloc(h->events, (capacity = capacity ? 2 * capacity : 1024) * sizeof *more);
+
+                if (!more)
+                    return error_set(error, ENOMEM, "out of memory for the ledger's events");
+                h->events = more;
+            }
+            r = translate(&events[i], &h->events[h->n_events]);
+            if (r < 0)
+                return error_set(error, EBADMSG, "the ledger's event %" PRIu64 " (%s) cannot be understood: %s", events[i].sequence,
+                                 events[i].kind, events[i].text);
+            h->n_events += (size_t)r;
+            after = events[i].sequence;
+        }
+    } while (n == EVENTS_AT_ONCE);
+    return 0;
+}
+
+static bool have_segment(const struct journal_entry *entries, size_t n, uint32_t stage, uint32_t iteration)
+{
+    for (size_t i = 0; i < n; i++)
+        if (entries[i].stage == stage && entries[i].iteration == iteration)
+            return true;
+    return false;
+}
+
+/* Whole segments of closed iterations may be gone by retention; data sets that were kept may not. */
+static int load_dropped(struct ledger *ledger, const struct journal_entry *entries, size_t n, struct history *h, struct error *error)
+{
+    _cleanup_free_ struct ledger_iteration *iterations = NULL;
+    size_t n_iterations;
+    int r = ledger_iterations(ledger, &iterations, &n_iterations);
+
+    for (size_t i = 0; r == 0 && i < n_iterations; i++) {
+        _cleanup_free_ struct ledger_episode *rows = NULL;
+        uint64_t *more;
+        size_t n_rows;
+
+        if (iterations[i].state != PROGRESS_DONE || have_segment(entries, n, iterations[i].stage, iterations[i].iteration))
+            continue;
+        r = ledger_episodes(ledger, iterations[i].stage, iterations[i].iteration, &rows, &n_rows);
+        if (r < 0)
+            break;
+        more = realloc(h->dropped, (h->n_dropped + n_rows + 1) * sizeof *more);
+        if (!more) {
+            r = -ENOMEM;
+            break;
+        }
+        h->dropped = more;
+        for (size_t j = 0; j < n_rows; j++)
+            if (rows[j].state != EPISODE_KEPT)
+                h->dropped[h->n_dropped++] = rows[j].episode;
+    }
+    return r < 0 ? error_set(error, -r, "the ledger's rows cannot be read: %s", ledger_error(ledger)) : 0;
+}
+
+static int load_journal(const char *run_dir, struct ledger *ledger, struct history *h, struct error *error)
+{
+    _cleanup_(journal_closep) struct journal *journal = NULL;
+    _cleanup_free_ struct journal_entry *entries = NULL;
+    char path[RUN_PATH];
+    size_t n;
+    int r = rundir_path(run_dir, "journal", path, error);
+
+    if (r == 0)
+        r = journal_open(path, ledger_run(ledger)->id, JOURNAL_READ, &journal, NULL, error);
+    if (r == 0 && (r = journal_list(journal, JOURNAL_ALL, JOURNAL_ALL, &entries, &n)) < 0)
+        r = error_set(error, -r, "%s: out of memory", path);
+    if (r < 0)
+        return r;
+    h->records = calloc(n + 1, sizeof *h->records);
+    if (!h->records)
+        return error_set(error, ENOMEM, "%s: out of memory", path);
+    for (size_t i = 0; i < n; i++) {
+        h->records[i].episode = entries[i].episode;
+        memcpy(h->records[i].digest, entries[i].digest, SHA256_SIZE);
+    }
+    h->n_records = n;
+    return load_dropped(ledger, entries, n, h, error);
+}
+
+static bool ledger_has(const struct ledger_version *versions, size_t n, const struct manifest *m)
+{
+    for (size_t i = 0; i < n; i++)
+        if ((int)versions[i].kind == m->kind && versions[i].number == m->number)
+            return !memcmp(versions[i].digest, m->digest, SHA256_SIZE);
+    return false;
+}
+
+static int load_versions(const char *run_dir, int kind, const struct ledger_version *known, size_t n_known, struct history *h,
+                         struct error *error)
+{
+    struct owned *owned = h->owned;
+    _cleanup_free_ uint64_t *numbers = NULL;
+    char path[VERSION_PATH];
+    struct history_version *versions;
+    struct manifest *manifests;
+    size_t n = 0;
+    int r = version_list(run_dir, kind, &numbers, &n);
+
+    if (r < 0)
+        return error_set(error, -r, "%s: its versions cannot be listed: %s", run_dir, strerror(-r));
+    manifests = realloc(owned->manifests, (owned->n + n + 1) * sizeof *manifests);
+    if (!manifests)
+        return error_set(error, ENOMEM, "%s: out of memory", run_dir);
+    owned->manifests = manifests;
+    versions = realloc(h->versions, (h->n_versions + n + 1) * sizeof *versions);
+    if (!versions)
+        return error_set(error, ENOMEM, "%s: out of memory", run_dir);
+    h->versions = versions;
+    for (size_t i = 0; i < n; i++) {
+        struct manifest *m = &owned->manifests[owned->n];
+
+        r = version_path(run_dir, kind, numbers[i], path);
+        if (r == 0)
+            r = manifest_read(path, m, error);
+        if (r < 0)
+            return r;
+        owned->n++;
+        h->versions[h->n_versions++] = (struct history_version) {
+            .kind = m->kind, .number = m->number, .parent = m->parent, .n_consumed = m->n_consumed,
+            .consumed = (const struct history_record *)m->consumed, .in_ledger = ledger_has(known, n_known, m),
+        };
+    }
+    return 0;
+}
+
+/* The run is over when its last stage is done. */
+static int load_complete(struct ledger *ledger, bool *ret, struct error *error)
+{
+    _cleanup_free_ struct ledger_stage *stages = NULL;
+    size_t n;
+    int r = ledger_stages(ledger, &stages, &n);
+
+    if (r < 0)
+        return error_set(error, -r, "the ledger's stages cannot be read: %s", ledger_error(ledger));
+    *ret = n > 0;
+    for (size_t i = 0; i < n; i++)
+        *ret = *ret && stages[i].state == PROGRESS_DONE;
+    return 0;
+}
+
+static int load_all(const char *run_dir, struct history *h, struct error *error)
+{
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    struct ledger_version *versions = NULL;
+    char path[RUN_PATH];
+    size_t n = 0;
+    int r = rundir_path(run_dir, "ledger.sqlite", path, error);
+
+    if (r == 0)
+        r = ledger_open_readonly(path, &ledger, error);
+    if (r == 0)
+        r = load_events(ledger, h, error);
+    if (r == 0)
+        r = load_journal(run_dir, ledger, h, error);
+    if (r == 0)
+        r = load_complete(ledger, &h->complete, error);
+    if (r == 0 && (r = ledger_versions(ledger, &versions, &n)) < 0)
+        r = error_set(error, -r, "%s: versions cannot be read: %s", path, ledger_error(ledger));
+    for (int kind = 0; r == 0 && kind < 2; kind++)
+        r = load_versions(run_dir, kind, versions, n, h, error);
+    ledger_versions_free(versions, n);
+    return r;
+}
+
+int history_load(const char *run_dir, struct history *ret, struct error *error)
+{
+    struct history h = {.owned = calloc(1, sizeof(struct owned))};
+    int r;
+
+    if (!h.owned)
+        return error_set(error, ENOMEM, "%s: out of memory", run_dir);
+    r = load_all(run_dir, &h, error);
+    if (r < 0) {
+        history_release(&h);
+        return r;
+    }
+    *ret = h;
+    return 0;
+}
+
+void history_release(struct history *history)
+{
+    struct owned *owned = history->owned;
+
+    for (size_t i = 0; owned && i < owned->n; i++)
+        manifest_release(&owned->manifests[i]);
+    if (owned)
+        free(owned->manifests);
+    free(owned);
+    free(history->events);
+    free(history->records);
+    free(history->versions);
+    free(history->dropped);
+    *history = (struct history) {0};
+}
+
+int history_export(struct ledger *ledger, uint64_t after, struct strbuf *out)
+{
+    size_t n;
+
+    do {
+        _cleanup_free_ struct ledger_event *events = NULL;
+        int r = ledger_events(ledger, after, EVENTS_AT_ONCE, &events, &n);
+
+        if (r < 0)
+            return r;
+        for (size_t i = 0; i < n; i++) {
+            struct json_writer w = {.out = out};
+
+            json_open(&w, NULL, '{');
+            json_unsigned(&w, "sequence", events[i].sequence);
+            json_unsigned(&w, "wall_ms", events[i].wall_ms);
+            json_unsigned(&w, "epoch", events[i].epoch);
+            json_text(&w, "kind", events[i].kind);
+            json_unsigned(&w, "episode", events[i].episode);
+            json_text(&w, "text", events[i].text);
+            json_close(&w, '}');
+            strbuf_addc(out, '\n');
+            after = events[i].sequence;
+        }
+    } while (n == EVENTS_AT_ONCE);
+    return out->failed ? -ENOMEM : 0;
+}

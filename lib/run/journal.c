@@ -1,0 +1,327 @@
+/* The index over all segments, and reading. journal_write.c appends. */
+#include "run/journal.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sys/stat.h>
+
+#include "base/atomic_file.h"
+#include "base/crc32c.h"
+#include "run/journal_internal.h"
+#include "run/journal_segment.h"
+
+void journal_segment_path(const struct journal *journal, const struct segment *segment, char ret[JOURNAL_PATH])
+{
+    snprintf(ret, JOURNAL_PATH, "%s/%04u-%06u.%s", journal->dir, segment->stage, segment->iteration, segment->sealed ? "seg" : "open");
+}
+
+struct segment *journal_find_segment(struct journal *journal, uint32_t stage, uint32_t iteration)
+{
+    struct segment *s;
+
+    for (s = journal->segments; s; s = s->next)
+        if (s->stage == stage && s->iteration == iteration)
+            break;
+    return s;
+}
+
+int journal_add_segment(struct journal *journal, uint32_t stage, uint32_t iteration, bool sealed, struct segment **ret)
+{
+    struct segment *segment = calloc(1, sizeof *segment);
+
+    if (!segment)
+        return -ENOMEM;
+    *segment = (struct segment) {.stage = stage, .iteration = iteration, .sealed = sealed, .fd = -1, .next = journal->segments};
+    journal->segments = segment;
+    *ret = segment;
+    return 0;
+}
+
+int journal_index_add(struct journal *journal, struct segment *segment, const struct journal_entry *entry, struct error *error)
+{
+    struct node *node, *old;
+
+    HASH_FIND(hh, journal->index, &entry->episode, sizeof entry->episode, old);
+    if (old)
+        return error_set(error, EBADMSG, "%s: episode %" PRIu64 " is in segments %u-%u and %u-%u: move the later file away",
+                         journal->dir, entry->episode, old->entry.stage, old->entry.iteration, entry->stage, entry->iteration);
+    node = calloc(1, sizeof *node);
+    if (!node)
+        return error_set(error, ENOMEM, "%s: out of memory for the index", journal->dir);
+    node->entry = *entry;
+    node->segment = segment;
+    HASH_ADD(hh, journal->index, entry.episode, sizeof node->entry.episode, node);
+    if (!node->hh.tbl) {
+        free(node);
+        return error_set(error, ENOMEM, "%s: out of memory for the index", journal->dir);
+    }
+    return 0;
+}
+
+struct scan { struct journal *journal; struct segment *segment; struct error *error; };
+
+static int scan_found(void *user, const struct journal_entry *entry)
+{
+    struct scan *scan = user;
+
+    return journal_index_add(scan->journal, scan->segment, entry, scan->error);
+}
+
+static int index_segment(struct journal *journal, struct segment *segment, struct error *notice, struct error *error)
+{
+    struct scan scan = {journal, segment, error};
+    _cleanup_close_ int fd = -1;
+    char path[JOURNAL_PATH];
+    struct stat st;
+    int r;
+
+    journal_segment_path(journal, segment, path);
+    fd = open(path, (journal->mode == JOURNAL_WRITE && !segment->sealed ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return error_set(error, errno, "%s: cannot be opened: %m", path);
+    segment->size = (uint64_t)st.st_size;
+    if (segment->sealed)
+        return journal_scan_footer(fd, path, journal->run, segment->stage, segment->iteration, scan_found, &scan, error);
+    r = journal_scan(fd, path, journal->run, segment->stage, segment->iteration, scan_found, &scan, &segment->end, error);
+    if (r < 0)
+        return r;
+    if (segment->end < segment->size && journal->mode == JOURNAL_WRITE) {
+        /* Nothing behind `end` was acknowledged; cut it off, durably, before anything is appended. */
+        if (ftruncate(fd, (off_t)segment->end) < 0 || fsync(fd) < 0)
+            return error_set(error, errno, "%s: cutting the torn tail failed: %m", path);
+        (void)error_set(notice, EUCLEAN, "%s: cut %" PRIu64 " bytes of an unacknowledged tail at offset %" PRIu64, path,
+                        segment->size - segment->end, segment->end);
+        segment->size = segment->end;
+    }
+    segment->synced = segment->end;
+    return 0;
+}
+
+static int index_directory(struct journal *journal, struct error *notice, struct error *error)
+{
+    DIR *dir = opendir(journal->dir);
+    struct dirent *item;
+    int r = 0;
+
+    if (!dir)
+        return error_set(error, errno, "%s: cannot be opened: %m", journal->dir);
+    while (r == 0 && (item = readdir(dir))) {
+        struct segment *segment;
+        unsigned stage, iteration;
+        char ending[8] = "", back[64];
+
+        if (sscanf(item->d_name, "%u-%u.%7s", &stage, &iteration, ending) != 3 || (strcmp(ending, "seg") && strcmp(ending, "open")))
+            continue;
+        snprintf(back, sizeof back, "%04u-%06u.%s", stage, iteration, ending);
+        if (strcmp(back, item->d_name))
+            continue;           /* somebody's copy: 0001-000002.seg.bak and the like */
+        if (journal_find_segment(journal, stage, iteration)) {
+            r = error_set(error, EBADMSG, "%s: %04u-%06u is there both sealed and open: move one away", journal->dir, stage, iteration);
+            break;
+        }
+        r = journal_add_segment(journal, stage, iteration, !strcmp(ending, "seg"), &segment);
+        if (r < 0)
+            r = error_set(error, -r, "%s: out of memory", journal->dir);
+        else
+            r = index_segment(journal, segment, notice, error);
+    }
+    closedir(dir);
+    return r;
+}
+
+int journal_open(const char *dir, uint64_t run, enum journal_mode mode, struct journal **ret, struct error *notice, struct error *error)
+{
+    _cleanup_(journal_closep) struct journal *journal = calloc(1, sizeof *journal);
+    int r;
+
+    if (!journal)
+        return error_set(error, ENOMEM, "%s: out of memory", dir);
+    if (notice)
+        *notice = (struct error) {0};
+    pthread_mutex_init(&journal->lock, NULL);
+    journal->run = run;
+    journal->mode = mode;
+    if ((size_t)snprintf(journal->dir, sizeof journal->dir, "%s", dir) >= sizeof journal->dir)
+        return error_set(error, ENAMETOOLONG, "%s: path too long", dir);
+    if (mode == JOURNAL_WRITE) {
+        r = mkdir_p(dir, 0755);
+        if (r < 0)
+            return error_set(error, -r, "%s: cannot be made: %s", dir, strerror(-r));
+        journal->compressor = ZSTD_createCCtx();
+        if (!journal->compressor)
+            return error_set(error, ENOMEM, "%s: out of memory", dir);
+    }
+    r = index_directory(journal, notice, error);
+    if (r < 0)
+        return r;
+    *ret = TAKE_PTR(journal);
+    return 0;
+}
+
+struct journal *journal_close(struct journal *journal)
+{
+    struct node *node, *next_node;
+    struct segment *segment, *next;
+
+    if (!journal)
+        return NULL;
+    HASH_ITER(hh, journal->index, node, next_node) {
+        HASH_DEL(journal->index, node);
+        free(node);
+    }
+    for (segment = journal->segments; segment; segment = next) {
+        next = segment->next;
+        closep(&segment->fd);
+        free(segment);
+    }
+    ZSTD_freeCCtx(journal->compressor);
+    pthread_mutex_destroy(&journal->lock);
+    free(journal->buffer);
+    free(journal);
+    return NULL;
+}
+
+static struct journal_entry entry_now(const struct node *node)
+{
+    struct journal_entry entry = node->entry;
+
+    entry.sealed = node->segment->sealed;
+    entry.durable = entry.sealed || entry.offset < node->segment->synced;
+    return entry;
+}
+
+int journal_find(struct journal *journal, uint64_t episode, struct journal_entry *ret)
+{
+    struct node *node;
+
+    pthread_mutex_lock(&journal->lock);
+    HASH_FIND(hh, journal->index, &episode, sizeof episode, node);
+    if (node)
+        *ret = entry_now(node);
+    pthread_mutex_unlock(&journal->lock);
+    return node ? 0 : -ENOENT;
+}
+
+static int by_episode(const void *a, const void *b)
+{
+    const struct journal_entry *x = a, *y = b;
+
+    return x->episode < y->episode ? -1 : x->episode > y->episode;
+}
+
+int journal_list(struct journal *journal, uint32_t stage, uint32_t iteration, struct journal_entry **ret, size_t *ret_n)
+{
+    struct journal_entry *entries;
+    struct node *node;
+    size_t n = 0;
+
+    pthread_mutex_lock(&journal->lock);
+    entries = calloc(HASH_COUNT(journal->index) + 1, sizeof *entries);
+    for (node = journal->index; entries && node; node = node->hh.next)
+        if ((stage == JOURNAL_ALL || node->entry.stage == stage) && (iteration == JOURNAL_ALL || node->entry.iteration == iteration))
+            entries[n++] = entry_now(node);
+    pthread_mutex_unlock(&journal->lock);
+    if (!entries)
+        return -ENOMEM;
+    qsort(entries, n, sizeof *entries, by_episode);
+    *ret = entries;
+    *ret_n = n;
+    return 0;
+}
+
+/* Find the entry and open its file; the lock keeps a rename from coming between. */
+static int locate(struct journal *journal, uint64_t episode, struct journal_entry *ret, char path[JOURNAL_PATH], int *ret_fd,
+                  struct error *error)
+{
+    struct node *node;
+    int fd = -1, r = 0;
+
+    pthread_mutex_lock(&journal->lock);
+    HASH_FIND(hh, journal->index, &episode, sizeof episode, node);
+    if (node) {
+        *ret = node->entry;
+        journal_segment_path(journal, node->segment, path);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        r = fd < 0 ? -errno : 0;
+    }
+    pthread_mutex_unlock(&journal->lock);
+    if (!node)
+        return error_set(error, ENOENT, "%s: episode %" PRIu64 " is not in the journal", journal->dir, episode);
+    if (r < 0)
+        return error_set(error, -r, "%s: cannot be opened: %s", path, strerror(-r));
+    *ret_fd = fd;
+    return 0;
+}
+
+static int unpack_frames(const uint8_t *packed, const struct journal_entry *entry, uint8_t **ret)
+{
+    _cleanup_free_ uint8_t *frames = malloc(entry->frames_size + 1);
+    size_t n;
+
+    if (!frames)
+        return -ENOMEM;
+    n = entry->frames_size ? ZSTD_decompress(frames, entry->frames_size, packed, entry->packed_size) : 0;
+    if (ZSTD_isError(n) || n != entry->frames_size)
+        return -EBADMSG;
+    *ret = TAKE_PTR(frames);
+    return 0;
+}
+
+int journal_load(struct journal *journal, uint64_t episode, uint8_t **ret_meta, size_t *ret_n_meta, uint8_t **frames, size_t *n_frames,
+                 struct error *error)
+{
+    _cleanup_free_ uint8_t *payload = NULL, *pixels = NULL;
+    _cleanup_close_ int fd = -1;
+    struct journal_header header;
+    struct journal_entry entry = {0};
+    char path[JOURNAL_PATH];
+    uint8_t *meta;
+    int r;
+
+    r = locate(journal, episode, &entry, path, &fd, error);
+    if (r < 0)
+        return r;
+    payload = malloc((size_t)entry.meta_size + entry.packed_size + 1);
+    if (!payload)
+        return error_set(error, ENOMEM, "%s: out of memory", path);
+    r = journal_pread(fd, &header, sizeof header, entry.offset);
+    if (r == 0)
+        r = journal_pread(fd, payload, (size_t)entry.meta_size + entry.packed_size, entry.offset + sizeof header);
+    if (r < 0 && r != -ENODATA)
+        return error_set(error, -r, "%s: reading at offset %" PRIu64 " failed: %s", path, entry.offset, strerror(-r));
+    if (r == 0 && (!journal_header_valid(&header) || header.key != episode || header.meta_size != entry.meta_size
+                   || header.packed_size != entry.packed_size || header.frames_size != entry.frames_size
+                   || crc32c(0, payload, (size_t)entry.meta_size + entry.packed_size) != header.payload_crc))
+        r = -EBADMSG;
+    if (r == 0 && frames)
+        r = unpack_frames(payload + entry.meta_size, &entry, &pixels);
+    if (r == -ENOMEM)
+        return error_set(error, ENOMEM, "%s: out of memory", path);
+    meta = r == 0 ? realloc(payload, (size_t)entry.meta_size + 1) : NULL;
+    if (!meta)
+        return error_set(error, EBADMSG, "%s: episode %" PRIu64 " at offset %" PRIu64 " is damaged: restore the file from a copy",
+                         path, episode, entry.offset);
+    payload = NULL;
+    *ret_meta = meta;
+    *ret_n_meta = entry.meta_size;
+    if (frames) {
+        *frames = TAKE_PTR(pixels);
+        if (n_frames)
+            *n_frames = entry.frames_size;
+    }
+    return 0;
+}
+
+uint64_t journal_bytes(const struct journal *journal)
+{
+    struct journal *unconst = (struct journal *)journal;    /* the lock is no part of its value */
+    uint64_t sum = 0;
+
+    pthread_mutex_lock(&unconst->lock);
+    for (const struct segment *s = journal->segments; s; s = s->next)
+        sum += s->sealed ? s->size : s->end;
+    pthread_mutex_unlock(&unconst->lock);
+    return sum;
+}

@@ -1,0 +1,340 @@
+/* Version directories: begun under a temporary name, committed by one rename, thinned out by retention. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <sys/stat.h>
+
+#include "base/atomic_file.h"
+#include "base/fault.h"
+#include "run/manifest.h"
+#include "run/manifest_internal.h"
+
+static const char *folder(int kind) { return kind ? "prms" : "policies"; }
+
+int version_path(const char *run_dir, int kind, uint64_t number, char ret[VERSION_PATH])
+{
+    char path[VERSION_PATH];
+
+    if ((size_t)snprintf(path, sizeof path, "%s/%s/v%06" PRIu64, run_dir, folder(kind), number) >= sizeof path)
+        return -ENAMETOOLONG;
+    memcpy(ret, path, sizeof path);
+    return 0;
+}
+
+static void host_name(char out[64])
+{
+    if (gethostname(out, 64) < 0)
+        snprintf(out, 64, "localhost");
+    out[63] = '\0';
+}
+
+int version_begin(const char *run_dir, int kind, uint64_t number, char ret_dir[VERSION_PATH], struct error *error)
+{
+    char dir[VERSION_PATH], host[64];
+    int r;
+
+    host_name(host);
+    if ((size_t)snprintf(dir, sizeof dir, "%s/%s/.tmp-%s-%d-%" PRIu64, run_dir, folder(kind), host, (int)getpid(), number) >= sizeof dir)
+        return error_set(error, ENAMETOOLONG, "%s: path too long", run_dir);
+    r = remove_tree(dir);
+    if (r == 0)
+        r = mkdir_p(dir, 0755);
+    if (r < 0)
+        return error_set(error, -r, "%s: cannot be made: %s", dir, strerror(-r));
+    memcpy(ret_dir, dir, sizeof dir);
+    return 0;
+}
+
+void version_discard(const char *dir)
+{
+    (void)remove_tree(dir);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct manifest_file *)a)->name, ((const struct manifest_file *)b)->name);
+}
+
+/* The files that make up a version, in name order; sizes and digests not yet filled. */
+static int list_files(const char *path, struct manifest_file **ret, size_t *ret_n, struct error *error)
+{
+    _cleanup_free_ struct manifest_file *files = NULL;
+    size_t n = 0, capacity = 0;
+    DIR *dir = opendir(path);
+    struct dirent *item;
+    int r = 0;
+
+    if (!dir)
+        return error_set(error, errno, "%s: cannot be opened: %m", path);
+    while (r == 0 && (item = readdir(dir))) {
+        struct stat st;
+
+        if (item->d_name[0] == '.' || !strcmp(item->d_name, "manifest.json"))
+            continue;
+        if (fstatat(dirfd(dir), item->d_name, &st, 0) < 0) {
+            r = error_set(error, errno, "%s/%s: cannot be read: %m", path, item->d_name);
+            break;
+        }
+        if (!S_ISREG(st.st_mode))
+            continue;
+        if (n == capacity) {
+            struct manifest_file *more = realloc(files, (capacity = capacity ? 2 * capacity : 16) * sizeof *files);
+
+            if (!more) {
+                r = error_set(error, ENOMEM, "%s: out of memory", path);
+                break;
+            }
+            files = more;
+        }
+        if (strlen(item->d_name) >= sizeof files[0].name) {
+            r = error_set(error, ENAMETOOLONG, "%s/%s: file name too long", path, item->d_name);
+            break;
+        }
+        files[n] = (struct manifest_file) {.size = (uint64_t)st.st_size};
+        snprintf(files[n++].name, sizeof files[0].name, "%s", item->d_name);
+    }
+    closedir(dir);
+    if (r < 0)
+        return r;
+    qsort(files, n, sizeof *files, by_name);
+    *ret = TAKE_PTR(files);
+    *ret_n = n;
+    return 0;
+}
+
+/* Every file's bytes are on the disk and in the manifest. */
+static int settle_files(const char *dir, struct manifest_file *files, size_t n, struct error *error)
+{
+    for (size_t i = 0; i < n; i++) {
+        char path[VERSION_PATH + 136];
+        int r;
+
+        snprintf(path, sizeof path, "%s/%s", dir, files[i].name);
+        r = fault_errno("version.fsync");
+        if (r == 0)
+            r = fsync_file(path);
+        if (r == 0)
+            r = sha256_file(path, files[i].sha256);
+        if (r < 0)
+            return error_set(error, -r, "%s: cannot be made durable: %s", path, strerror(-r));
+    }
+    return 0;
+}
+
+static int put_manifest(const char *dir, struct manifest *manifest, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    char path[VERSION_PATH + 16];
+    int r;
+
+    snprintf(path, sizeof path, "%s/manifest.json", dir);
+    r = fault_errno("version.manifest");
+    if (r == 0)
+        r = manifest_write(manifest, &text);
+    if (r == 0)
+        r = atomic_file_write(path, text.text, text.length);
+    if (r < 0)
+        return error_set(error, -r, "%s: cannot be written: %s", path, strerror(-r));
+    sha256_of(text.text, text.length, manifest->digest);
+    return 0;
+}
+
+int version_commit(const char *run_dir, const char *dir, struct manifest *manifest, struct error *error)
+{
+    _cleanup_free_ struct manifest_file *files = NULL;
+    char final[VERSION_PATH];
+    size_t n;
+    int r;
+
+    r = version_path(run_dir, manifest->kind, manifest->number, final);
+    if (r < 0)
+        return error_set(error, -r, "%s: path too long", run_dir);
+    r = list_files(dir, &files, &n, error);
+    if (r == 0)
+        r = settle_files(dir, files, n, error);
+    if (r < 0)
+        return r;
+    free(manifest->files);
+    manifest->files = TAKE_PTR(files);
+    manifest->n_files = n;
+    r = put_manifest(dir, manifest, error);
+    if (r < 0)
+        return r;
+    r = fault_errno("version.rename");
+    if (r == 0)
+        r = rename_noreplace(dir, final);
+    if (r == -EEXIST)
+        return error_set(error, EEXIST, "%s: committed by somebody else first; its work is loaded, this is discarded", final);
+    if (r < 0)
+        return error_set(error, -r, "%s: renaming to %s failed: %s", dir, final, strerror(-r));
+    (void)fault_point("version.renamed");
+    return 0;
+}
+
+/* Call each(dir, name) for the entries of RUN/policies or RUN/prms. */
+static int each_entry(const char *run_dir, int kind, int (*each)(const char *dir, const char *name, void *user), void *user)
+{
+    char path[VERSION_PATH];
+    struct dirent *item;
+    DIR *dir;
+    int r = 0;
+
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", run_dir, folder(kind)) >= sizeof path)
+        return -ENAMETOOLONG;
+    dir = opendir(path);
+    if (!dir)
+        return errno == ENOENT ? 0 : -errno;
+    while (r == 0 && (item = readdir(dir)))
+        r = each(path, item->d_name, user);
+    closedir(dir);
+    return r;
+}
+
+static int sweep_one(const char *dir, const char *name, void *user)
+{
+    const char *host = user;
+    char path[VERSION_PATH + 264];
+    size_t n = strlen(host);
+    int pid;
+
+    if (strncmp(name, ".tmp-", 5) || strncmp(name + 5, host, n) || sscanf(name + 5 + n, "-%d-", &pid) != 1)
+        return 0;
+    if (pid == (int)getpid() || kill(pid, 0) == 0 || errno != ESRCH)
+        return 0;
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return remove_tree(path);
+}
+
+int version_sweep(const char *run_dir)
+{
+    char host[64];
+    int r;
+
+    host_name(host);
+    r = each_entry(run_dir, 0, sweep_one, host);
+    return r < 0 ? r : each_entry(run_dir, 1, sweep_one, host);
+}
+
+struct numbers { uint64_t *items; size_t n, capacity; };
+
+static int list_one(const char *dir, const char *name, void *user)
+{
+    struct numbers *numbers = user;
+    unsigned long long number;
+    char back[32];
+
+    (void)dir;
+    if (sscanf(name, "v%llu", &number) != 1 || (snprintf(back, sizeof back, "v%06llu", number), strcmp(back, name)))
+        return 0;
+    if (numbers->n == numbers->capacity) {
+        uint64_t *more = realloc(numbers->items, (numbers->capacity = numbers->capacity ? 2 * numbers->capacity : 64) * sizeof *more);
+
+        if (!more)
+            return -ENOMEM;
+        numbers->items = more;
+    }
+    numbers->items[numbers->n++] = number;
+    return 0;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+int version_list(const char *run_dir, int kind, uint64_t **ret, size_t *ret_n)
+{
+    struct numbers numbers = {0};
+    int r = each_entry(run_dir, kind, list_one, &numbers);
+
+    if (r < 0) {
+        free(numbers.items);
+        return r;
+    }
+    if (numbers.n)
+        qsort(numbers.items, numbers.n, sizeof *numbers.items, by_number);
+    *ret = numbers.items;
+    *ret_n = numbers.n;
+    return 0;
+}
+
+int version_drop(const char *run_dir, int kind, uint64_t number)
+{
+    _cleanup_free_ struct manifest_file *files = NULL;
+    char dir[VERSION_PATH], path[VERSION_PATH + 136];
+    size_t n;
+    int r = version_path(run_dir, kind, number, dir);
+
+    if (r == 0)
+        r = list_files(dir, &files, &n, NULL);
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    for (size_t i = 0; i < n; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, files[i].name);
+        if (unlink(path) < 0 && errno != ENOENT)
+            return -errno;
+    }
+    return fsync_directory(dir);
+}
+
+static int copy_file(const char *from, const char *to)
+{
+    _cleanup_close_ int in = open(from, O_RDONLY | O_CLOEXEC), out = -1;
+    ssize_t n;
+
+    if (in < 0)
+        return -errno;
+    out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (out < 0)
+        return -errno;
+    do
+        n = copy_file_range(in, NULL, out, NULL, 1 << 30, 0);   /* shares the blocks where the file system can */
+    while (n > 0);
+    if (n < 0 && (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP)) {
+        char block[64 * 1024];
+
+        while ((n = read(in, block, sizeof block)) > 0)
+            for (ssize_t done = 0, put; done < n; done += put)
+                if ((put = write(out, block + done, (size_t)(n - done))) < 0)
+                    return -errno;
+    }
+    return n < 0 ? -errno : 0;
+}
+
+int version_import(const char *run_dir, int kind, uint64_t number, const char *from, struct manifest *manifest, struct error *error)
+{
+    _cleanup_free_ struct manifest_file *files = NULL;
+    char dir[VERSION_PATH], final[VERSION_PATH], source[VERSION_PATH + 136], target[VERSION_PATH + 136];
+    size_t n;
+    int r = version_path(run_dir, kind, number, final);
+
+    if (r < 0)
+        return error_set(error, -r, "%s: path too long", run_dir);
+    if (access(final, F_OK) == 0)
+        return manifest_read(final, manifest, error);
+    r = list_files(from, &files, &n, error);
+    if (r == 0 && n == 0)
+        r = error_set(error, ENOENT, "%s: no files in it", from);
+    if (r == 0)
+        r = version_begin(run_dir, kind, number, dir, error);
+    if (r < 0)
+        return r;
+    manifest->kind = kind;
+    manifest->number = number;
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        snprintf(source, sizeof source, "%s/%s", from, files[i].name);
+        snprintf(target, sizeof target, "%s/%s", dir, files[i].name);
+        r = copy_file(source, target);
+        if (r < 0)
+            r = error_set(error, -r, "%s: copying to %s failed: %s", source, target, strerror(-r));
+    }
+    if (r == 0)
+        r = version_commit(run_dir, dir, manifest, error);
+    if (r < 0)
+        version_discard(dir);
+    return r == -EEXIST ? manifest_read(final, manifest, error) : r;
+}

@@ -1,0 +1,206 @@
+/* The checker: a true history passes, and each single lie in it is caught; loading reads the three writers back. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/atomic_file.h"
+#include "run/history.h"
+#include "run/journal.h"
+#include "run/manifest.h"
+#include "run/rundir.h"
+
+enum { N_EVENTS = 12 };
+
+/* Three episodes: 1 trained into version 1, 2 stale, 3 failed. */
+struct scene {
+    struct history_event events[N_EVENTS];
+    struct history_record records[4], consumed[4], more[4];
+    struct history_version versions[3];
+    uint64_t dropped[4];
+    struct history history;
+};
+
+static void set_scene(struct scene *s)
+{
+    *s = (struct scene) {
+        .events = {
+            {.kind = HISTORY_ADDED, .episode = 1, .stage = 4}, {.kind = HISTORY_ADDED, .episode = 2, .stage = 4},
+            {.kind = HISTORY_ADDED, .episode = 3, .stage = 4},
+            {.kind = HISTORY_JOURNALED, .episode = 1, .digest = {1}}, {.kind = HISTORY_JOURNALED, .episode = 2, .digest = {2}},
+            {.kind = HISTORY_ENDED, .episode = 1, .end = EPISODE_TRAINED}, {.kind = HISTORY_ENDED, .episode = 2, .end = EPISODE_STALE},
+            {.kind = HISTORY_ENDED, .episode = 3, .end = EPISODE_FAILED}, {.kind = HISTORY_CLOSED, .stage = 4},
+        },
+        .records = {{1, {1}}, {2, {2}}},
+        .consumed = {{1, {1}}},
+        .versions = {{.kind = KIND_POLICY, .number = 1, .parent = 0, .n_consumed = 1, .in_ledger = true}},
+    };
+    s->versions[0].consumed = s->consumed;
+    s->history = (struct history) {.events = s->events, .n_events = 9, .records = s->records, .n_records = 2, .versions = s->versions,
+                                   .n_versions = 1, .complete = true, .dropped = s->dropped};
+}
+
+static size_t violations(const struct scene *s, const char *expected)
+{
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    struct history_result result;
+
+    assert_int_equal(history_check(&s->history, &out, &result), 0);
+    if (expected && !strstr(out.text, expected))
+        fail_msg("expected \"%s\", the checker said:\n%s", expected, out.text);
+    return result.violations;
+}
+
+static void test_a_true_history(void **state)
+{
+    struct history_result result;
+    struct scene s;
+
+    (void)state;
+    set_scene(&s);
+    assert_int_equal(violations(&s, NULL), 0);
+    assert_int_equal(history_check(&s.history, NULL, &result), 0);
+    assert_true(result.episodes == 3 && result.journaled == 2 && result.trained == 1 && result.stale == 1 && result.failed == 1);
+}
+
+static void test_every_lie_is_caught(void **state)
+{
+    struct scene s;
+
+    (void)state;
+#define LIE(expected, ...) do { set_scene(&s); __VA_ARGS__; assert_true(violations(&s, expected) > 0); } while (0)
+    LIE("trained twice", s.versions[1] = s.versions[0]; s.versions[1].number = 2; s.versions[1].parent = 1; s.history.n_versions = 2);
+    LIE("ended twice", s.events[9] = s.events[5]; s.history.n_events = 10);
+    LIE("the ledger says stale", s.consumed[1] = s.records[1]; s.versions[0].n_consumed = 2);
+    LIE("no version lists it", s.versions[0].n_consumed = 0);
+    LIE("but not in the journal", s.history.n_records = 1);
+    LIE("digest is not the one", s.records[1].digest[5] = 1);
+    LIE("other bytes", s.consumed[0].digest[5] = 1);
+    LIE("never promised", s.records[2].episode = 8; s.history.n_records = 3);
+    LIE("twice in the journal", s.records[2] = s.records[1]; s.history.n_records = 3);
+    LIE("which the ledger does not know", s.consumed[1].episode = 8; s.versions[0].n_consumed = 2);
+    LIE("added twice", s.events[9] = s.events[0]; s.history.n_events = 10);
+    LIE("was never added", s.events[9] = s.events[3]; s.events[9].episode = 7; s.history.n_events = 10);
+    LIE("nothing was journaled", s.events[4].episode = 1; s.events[4].digest[0] = 1);
+    LIE("different digests", s.events[4].episode = 1);
+    LIE("without its end", s.history.n_events = 9; s.events[7] = s.events[8]; s.history.complete = false);
+    LIE("the run ended without its end", s.history.n_events = 7);
+    LIE("journaled after it had ended", s.events[9] = s.events[4]; s.history.n_events = 10);
+    LIE("not in the ledger", s.versions[0].in_ledger = false);
+    LIE("does not exist", s.versions[0].number = 9; s.versions[0].parent = 8);
+    LIE("is younger", s.versions[0].parent = 8);
+    LIE("committed twice", s.versions[1] = s.versions[0]; s.versions[1].n_consumed = 0; s.history.n_versions = 2);
+#undef LIE
+}
+
+static void test_what_is_allowed(void **state)
+{
+    struct scene s;
+
+    (void)state;
+    set_scene(&s);          /* retention removed a closed segment */
+    s.history.n_records = 1;
+    s.dropped[0] = 2;
+    s.history.n_dropped = 1;
+    assert_int_equal(violations(&s, NULL), 0);
+    set_scene(&s);          /* killed between the rename and the ledger: the ledger hears of it later */
+    s.events[5] = s.events[6];
+    s.history.n_events = 6;
+    s.history.complete = false;
+    s.versions[0].in_ledger = false;
+    assert_int_equal(violations(&s, NULL), 0);
+    set_scene(&s);          /* a kept data set serves imitation and reward models again and again */
+    s.events[5].end = EPISODE_KEPT;
+    s.versions[1] = (struct history_version) {.kind = KIND_POLICY, .number = 2, .parent = 1, .consumed = s.consumed, .n_consumed = 1,
+                                              .in_ledger = true};
+    s.versions[2] = (struct history_version) {.kind = KIND_PRM, .number = 1, .consumed = s.consumed, .n_consumed = 1, .in_ledger = true};
+    s.history.n_versions = 3;
+    assert_int_equal(violations(&s, NULL), 0);
+    set_scene(&s);          /* lost with a disk, played again with the same sampling keys */
+    s.events[7] = (struct history_event) {.kind = HISTORY_REOPENED, .episode = 2};
+    s.events[6] = s.events[4];
+    s.history.n_events = 8;
+    s.history.complete = false;
+    assert_int_equal(violations(&s, NULL), 0);
+}
+
+static void test_load_and_export(void **state)
+{
+    const struct ledger_run run = {.id = 42};
+    struct ledger_iteration iteration = {.stage = 1, .iteration = 0, .name = "rl/0", .state = PROGRESS_DONE};
+    struct ledger_stage stage = {.stage = 0, .name = "rl", .kind = "rl", .state = PROGRESS_DONE};
+    struct manifest m = {.run = 42, .number = 1, .stage = 1};
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    struct ledger_version version = {.kind = KIND_POLICY, .number = 1, .dir = "policies/v000001"};
+    struct ledger_episode row = {.episode = 1, .stage = 1};
+    char dir[] = "/tmp/gantry.test_history.XXXXXX", path[RUN_PATH], temporary[VERSION_PATH];
+    struct ledger *ledger;
+    struct journal *journal;
+    struct history history;
+    struct history_result result;
+    struct error error;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(rundir_prepare(dir, &error), 0);
+    assert_int_equal(rundir_path(dir, "journal", path, &error), 0);
+    assert_int_equal(journal_open(path, 42, JOURNAL_WRITE, &journal, NULL, &error), 0);
+    assert_int_equal(journal_segment(journal, 1, 0, &error), 0);
+    assert_int_equal(journal_append(journal, 1, "m", 1, "f", 1, row.digest, &error), 0);
+    assert_int_equal(journal_seal(journal, 1, 0, &error), 0);
+    journal_close(journal);
+
+    m.consumed = calloc(1, sizeof *m.consumed);
+    m.n_consumed = 1;
+    m.consumed[0].episode = 1;
+    memcpy(m.consumed[0].digest, row.digest, SHA256_SIZE);
+    assert_int_equal(version_begin(dir, 0, 1, temporary, &error), 0);
+    assert_int_equal(version_commit(dir, temporary, &m, &error), 0);
+    memcpy(version.digest, m.digest, SHA256_SIZE);
+    manifest_release(&m);
+
+    assert_int_equal(rundir_path(dir, "ledger.sqlite", path, &error), 0);
+    assert_int_equal(ledger_open(path, &run, &ledger, &error), 0);
+    assert_int_equal(ledger_begin(ledger), 0);
+    assert_int_equal(ledger_add_episode(ledger, &row), 0);
+    assert_int_equal(ledger_episode_journaled(ledger, &row), 0);
+    assert_int_equal(ledger_add_version(ledger, &version), 0);
+    assert_int_equal(ledger_episode_ended(ledger, 1, EPISODE_TRAINED, NULL), 0);
+    assert_int_equal(ledger_put_iteration(ledger, &iteration), 0);
+    assert_int_equal(ledger_put_stage(ledger, &stage), 0);
+    assert_int_equal(ledger_commit(ledger), 0);
+    assert_int_equal(history_export(ledger, 0, &out), 0);
+    ledger_close(ledger);
+    assert_non_null(strstr(out.text, "\"kind\":\"journaled\",\"episode\":1"));
+
+    if (history_load(dir, &history, &error) < 0)
+        fail_msg("%s", error.text);
+    strbuf_reset(&out);
+    assert_int_equal(history_check(&history, &out, &result), 0);
+    assert_string_equal(out.text, "");
+    assert_true(history.complete && result.trained == 1 && result.violations == 0);
+    history_release(&history);
+
+    assert_int_equal(rundir_path(dir, "journal/0001-000000.seg", path, &error), 0);
+    assert_int_equal(unlink(path), 0);              /* retention of a closed iteration: no violation */
+    assert_int_equal(history_load(dir, &history, &error), 0);
+    assert_int_equal(history_check(&history, NULL, &result), 0);
+    assert_int_equal(result.violations, 0);
+    history_release(&history);
+    assert_int_equal(remove_tree(dir), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_true_history),
+        cmocka_unit_test(test_every_lie_is_caught),
+        cmocka_unit_test(test_what_is_allowed),
+        cmocka_unit_test(test_load_and_export),
+    };
+
+    return cmocka_run_group_tests_name("history", tests, NULL, NULL);
+}

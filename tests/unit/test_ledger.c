@@ -1,0 +1,336 @@
+/* The ledger: transactions are all or nothing under any crash, episodes end once, what is loaded is what was written. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/atomic_file.h"
+#include "base/fault.h"
+#include "run/ledger.h"
+
+static char dir[64], path[96];
+static const struct ledger_run new_run = {.id = 0x1234, .seed = 7, .config_digest = {9}, .created_ms = 1};
+
+static int setup(void **state)
+{
+    (void)state;
+    snprintf(dir, sizeof dir, "/tmp/gantry.test_ledger.XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/ledger.sqlite", dir);
+    return fault_arm("");
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    (void)fault_arm("");
+    return remove_tree(dir);
+}
+
+static struct ledger *open_ledger(void)
+{
+    struct ledger *ledger;
+    struct error error;
+    int r = ledger_open(path, &new_run, &ledger, &error);
+
+    if (r < 0)
+        fail_msg("%s", error.text);
+    return ledger;
+}
+
+static struct ledger_episode row(uint64_t id)
+{
+    return (struct ledger_episode) {
+        .episode = id, .stage = 4, .iteration = 2, .purpose = 3, .split = 1, .task = "open_drawer", .state_seed = UINT64_MAX - id,
+        .policy_version = 12, .prm_version = 3, .temperature = 0.6f, .search_n = 4, .max_steps = 22, .sample_key = id, .tag = "val",
+    };
+}
+
+static struct ledger_episode played(uint64_t id)
+{
+    struct ledger_episode e = row(id);
+
+    e.success = true;
+    e.steps = 17;
+    e.member = 2;
+    e.reward = 1.5f;
+    e.progress_end = 0.75f;
+    memset(e.digest, (int)id, sizeof e.digest);
+    return e;
+}
+
+static void add_rows(struct ledger *ledger, uint64_t first, int n)
+{
+    assert_int_equal(ledger_begin(ledger), 0);
+    for (int i = 0; i < n; i++) {
+        struct ledger_episode e = row(first + (uint64_t)i);
+
+        assert_int_equal(ledger_add_episode(ledger, &e), 0);
+    }
+    assert_int_equal(ledger_commit(ledger), 0);
+}
+
+static void test_what_is_written_is_read(void **state)
+{
+    struct ledger *ledger = open_ledger();
+    struct ledger_stage stage = {.stage = 4, .name = "rl", .kind = "rl", .state = PROGRESS_OPEN, .start_ms = 5, .wall_s = 2.5, .policy_in = 1};
+    struct ledger_iteration iteration = {.stage = 4, .iteration = 2, .name = "rl/2", .purpose = 3, .policy_version = 12, .prm_version = 3,
+                                         .state = PROGRESS_PLANNED, .first_episode = 1, .last_episode = 2, .plan_digest = {1, 2, 3}};
+    char metrics[] = "{\"loss\":0.5}";
+    struct ledger_version version = {.kind = KIND_PRM, .number = 3, .parent = 2, .stage = 3, .digest = {7}, .dir = "prms/v000003",
+                                     .gate_passed = true, .gate_text = "mid .70", .metrics = metrics, .committed_ms = 9};
+    struct ledger_stage *stages;
+    struct ledger_iteration *iterations;
+    struct ledger_episode *episodes;
+    struct ledger_version *versions;
+    struct ledger_scalar *scalars;
+    struct ledger_event *events;
+    void *blob;
+    size_t n;
+
+    (void)state;
+    add_rows(ledger, 1, 2);
+    assert_int_equal(ledger_begin(ledger), 0);
+    assert_int_equal(ledger_put_stage(ledger, &stage), 0);
+    assert_int_equal(ledger_put_iteration(ledger, &iteration), 0);
+    assert_int_equal(ledger_add_version(ledger, &version), 0);
+    assert_int_equal(ledger_put_blob(ledger, "memory", "a\0b", 3), 0);
+    assert_int_equal(ledger_put_group_epoch(ledger, 6), 0);
+    assert_int_equal(ledger_add_scalar(ledger, 4, 2, "success", 0.25), 0);
+    struct ledger_episode e = played(2);
+    assert_int_equal(ledger_episode_journaled(ledger, &e), 0);
+    assert_int_equal(ledger_episode_ended(ledger, 2, EPISODE_TRAINED, NULL), 0);
+    assert_int_equal(ledger_commit(ledger), 0);
+    ledger = ledger_close(ledger);
+
+    ledger = open_ledger();
+    assert_int_equal(ledger_run(ledger)->epoch, 2);
+    assert_int_equal(ledger_run(ledger)->group_epoch, 6);
+    assert_int_equal(ledger_run(ledger)->id, 0x1234);
+    assert_int_equal(ledger_next_episode(ledger), 3);
+    assert_int_equal(ledger_stages(ledger, &stages, &n), 0);
+    assert_int_equal(n, 1);
+    assert_memory_equal(stages, &stage, sizeof stage);
+    assert_int_equal(ledger_iterations(ledger, &iterations, &n), 0);
+    assert_int_equal(n, 1);
+    assert_memory_equal(iterations, &iteration, sizeof iteration);
+    assert_int_equal(ledger_episodes(ledger, 4, 2, &episodes, &n), 0);
+    assert_int_equal(n, 2);
+    assert_int_equal(episodes[0].state, EPISODE_OPEN);
+    assert_true(episodes[0].state_seed == UINT64_MAX - 1);
+    e.state = EPISODE_TRAINED;
+    assert_memory_equal(&episodes[1], &e, sizeof e);
+    assert_int_equal(ledger_versions(ledger, &versions, &n), 0);
+    assert_int_equal(n, 1);
+    assert_string_equal(versions[0].metrics, metrics);
+    assert_string_equal(versions[0].dir, version.dir);
+    ledger_versions_free(versions, n);
+    assert_int_equal(ledger_get_blob(ledger, "memory", &blob, &n), 0);
+    assert_int_equal(n, 3);
+    assert_memory_equal(blob, "a\0b", 3);
+    assert_int_equal(ledger_get_blob(ledger, "absent", &blob, &n), -ENOENT);
+    assert_int_equal(ledger_scalars(ledger, "success", &scalars, &n), 0);
+    assert_int_equal(n, 1);
+    assert_true(scalars[0].value == 0.25);
+    assert_int_equal(ledger_events(ledger, 0, 100, &events, &n), 0);
+    assert_int_equal(n, 10);        /* two starts, two rows, stage, iteration, version, group, journaled, ended */
+    free(events); free(scalars); free(blob); free(episodes); free(iterations); free(stages);
+    ledger_close(ledger);
+}
+
+static void test_an_episode_ends_once(void **state)
+{
+    struct ledger *ledger = open_ledger();
+    struct ledger_episode e = played(1), other = played(1);
+
+    (void)state;
+    other.digest[0]++;
+    add_rows(ledger, 1, 1);
+    assert_int_equal(ledger_episode_ended(ledger, 1, EPISODE_TRAINED, NULL), -EINVAL);     /* no transaction */
+    assert_int_equal(ledger_begin(ledger), 0);
+    assert_int_equal(ledger_episode_ended(ledger, 1, EPISODE_TRAINED, NULL), -EINVAL);     /* nothing durable */
+    assert_int_equal(ledger_episode_journaled(ledger, &e), 0);
+    assert_int_equal(ledger_episode_journaled(ledger, &e), 0);
+    assert_int_equal(ledger_episode_journaled(ledger, &other), -EEXIST);
+    assert_int_equal(ledger_episode_ended(ledger, 1, EPISODE_OPEN, NULL), -EINVAL);
+    assert_int_equal(ledger_episode_ended(ledger, 1, EPISODE_TRAINED, NULL), 0);
+    assert_int_equal(ledger_episode_ended(ledger, 1, EPISODE_TRAINED, NULL), 0);
+    assert_int_equal(ledger_episode_ended(ledger, 1, EPISODE_STALE, NULL), -EALREADY);
+    assert_int_equal(ledger_episode_reopened(ledger, 1, "x"), -EALREADY);
+    assert_int_equal(ledger_episode_ended(ledger, 99, EPISODE_FAILED, NULL), -ENOENT);
+    e = row(1);
+    assert_int_equal(ledger_add_episode(ledger, &e), -EEXIST);
+    ledger_rollback(ledger);
+    ledger_close(ledger);
+}
+
+static void test_a_version_is_added_once(void **state)
+{
+    struct ledger *ledger = open_ledger();
+    struct ledger_version v = {.kind = KIND_POLICY, .number = 1, .digest = {1}, .dir = "policies/v000001"};
+
+    (void)state;
+    assert_int_equal(ledger_begin(ledger), 0);
+    assert_int_equal(ledger_add_version(ledger, &v), 0);
+    assert_int_equal(ledger_add_version(ledger, &v), 0);
+    v.digest[0] = 2;
+    assert_int_equal(ledger_add_version(ledger, &v), -EEXIST);
+    v.kind = KIND_PRM;
+    assert_int_equal(ledger_add_version(ledger, &v), 0);
+    assert_int_equal(ledger_commit(ledger), 0);
+    ledger_close(ledger);
+}
+
+static void test_one_holder_one_configuration(void **state)
+{
+    struct ledger *ledger = open_ledger(), *second = NULL;
+    struct ledger_run other = new_run;
+    struct error error;
+
+    (void)state;
+    assert_int_equal(ledger_open_readonly(path, &second, &error), -EBUSY);
+    assert_non_null(strstr(error.text, "held by another process"));
+    ledger = ledger_close(ledger);
+    other.config_digest[0] = 1;
+    assert_int_equal(ledger_open(path, &other, &second, &error), -ESTALE);
+    assert_non_null(strstr(error.text, path));
+    assert_int_equal(ledger_open_readonly(path, &second, &error), 0);
+    assert_int_equal(ledger_run(second)->epoch, 1);     /* the refused start raised nothing */
+    assert_int_equal(ledger_begin(second), -EINVAL);
+    ledger_close(second);
+}
+
+static void test_a_file_that_is_no_ledger(void **state)
+{
+    static const char text[] = "this is not a database, and long enough to be taken for one, if only its header were right............";
+    struct ledger *ledger;
+    struct error error;
+
+    (void)state;
+    assert_int_equal(atomic_file_write(path, text, sizeof text), 0);
+    assert_int_equal(ledger_open(path, &new_run, &ledger, &error), -EBADMSG);
+    assert_non_null(strstr(error.text, "restore"));
+}
+
+/* Open an iteration of 8 rows and end the one before: a transaction that must be wholly there or not at all. */
+static int work(struct ledger *ledger, uint64_t first)
+{
+    int r = ledger_begin(ledger);
+
+    for (uint64_t i = 0; r == 0 && i < 8; i++) {
+        struct ledger_episode e = row(first + i);
+
+        r = ledger_add_episode(ledger, &e);
+    }
+    if (r == 0)
+        r = ledger_put_blob(ledger, "memory", &first, sizeof first);
+    if (r == 0)
+        r = ledger_commit(ledger);
+    return r;
+}
+
+/* All or nothing: rows come in eights, and the blob names the last eight. */
+static size_t assert_whole(struct ledger *ledger)
+{
+    struct ledger_episode *rows;
+    uint64_t *memory = NULL;
+    size_t n, size;
+    int r;
+
+    assert_int_equal(ledger_episodes(ledger, LEDGER_ALL, 0, &rows, &n), 0);
+    assert_int_equal(n % 8, 0);
+    r = ledger_get_blob(ledger, "memory", (void **)&memory, &size);
+    assert_int_equal(r, n ? 0 : -ENOENT);
+    if (n)
+        assert_int_equal(*memory, n - 7);
+    assert_int_equal(ledger_next_episode(ledger), n + 1);
+    free(memory);
+    free(rows);
+    return n;
+}
+
+static void test_every_failing_write_leaves_all_or_nothing(void **state)
+{
+    static const char *const points[] = {"ledger.begin", "ledger.write", "ledger.commit"};
+
+    (void)state;
+    for (size_t p = 0; p < ARRAY_SIZE(points); p++)
+        for (int nth = 1; ; nth++) {
+            struct ledger *ledger = open_ledger();
+            char fault[64];
+            size_t before = assert_whole(ledger);
+            int r;
+
+            snprintf(fault, sizeof fault, "%s=eio@%d", points[p], nth);
+            assert_int_equal(fault_arm(fault), 0);
+            r = work(ledger, before + 1);
+            assert_int_equal(fault_arm(""), 0);
+            if (r < 0) {
+                ledger_rollback(ledger);
+                assert_int_equal(assert_whole(ledger), before);
+                assert_int_equal(work(ledger, before + 1), 0);      /* the handle works on */
+            }
+            assert_int_equal(assert_whole(ledger), before + 8);
+            ledger_close(ledger);
+            if (r == 0)
+                break;
+            assert_true(nth < 50);
+        }
+}
+
+static void test_killed_at_every_point(void **state)
+{
+    static const char *const points[] = {"ledger.begin", "ledger.write", "ledger.commit", "ledger.committed"};
+    bool killed;
+
+    (void)state;
+    for (size_t p = 0; p < ARRAY_SIZE(points); p++)
+        for (int nth = 1; ; nth++) {
+            struct ledger *ledger;
+            size_t before, after;
+            pid_t child;
+            int status;
+
+            ledger = open_ledger();
+            before = assert_whole(ledger);
+            ledger = ledger_close(ledger);
+            child = fork();
+            assert_true(child >= 0);
+            if (child == 0) {
+                char fault[64];
+
+                ledger = open_ledger();
+                snprintf(fault, sizeof fault, "%s=abort@%d", points[p], nth);
+                _exit(fault_arm(fault) < 0 || work(ledger, before + 1) < 0);
+            }
+            assert_int_equal(waitpid(child, &status, 0), child);
+            killed = WIFSIGNALED(status);
+            assert_true(killed || WEXITSTATUS(status) == 0);
+            ledger = open_ledger();
+            after = assert_whole(ledger);
+            ledger_close(ledger);
+            assert_int_equal(after, before + (!killed || !strcmp(points[p], "ledger.committed") ? 8u : 0u));
+            if (!killed)
+                break;
+            assert_true(nth < 50);
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_what_is_written_is_read, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_episode_ends_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_version_is_added_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_holder_one_configuration, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_file_that_is_no_ledger, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_every_failing_write_leaves_all_or_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_killed_at_every_point, setup, teardown),
+    };
+
+    return cmocka_run_group_tests_name("ledger", tests, NULL, NULL);
+}
