@@ -1,0 +1,14 @@
+/* checkpoint.h - a trainer on disk: the model in Hugging Face form, and beside it what training needs to go on to the bit.
+ *
+ * train_state.safetensors holds AdamW's moments of each part and one F64 tensor of scalars (steps, running normaliser,
+ * counters, stage, reference). A directory without it is a plain checkpoint: moments start at zero.
+ * The caller makes the directory before and renames it after (lib/run/manifest.h); every file is fsynced. */
+#pragma once
+
+#include "train/trainer.h"
+
+int checkpoint_save(const struct trainer *trainer, const char *dir, struct error *error);
+
+/* Restore moments and counters into a trainer made from the model of the same directory. 0: restored; 1: there is no state file
+ * (nothing changed). -EBADMSG: torn, or of another shape; the line says which tensor. The trainer is unchanged on failure. */
+int checkpoint_load_state(struct trainer *trainer, const char *dir, struct error *error);

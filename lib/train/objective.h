@@ -1,0 +1,65 @@
+/* objective.h - the three things a Plan can ask for: imitate (sft), judge progress (prm), improve by reward (ppo).
+ *
+ * Each takes a trainer that holds the parent version, trains it in place on a checked, sorted data set, and says what
+ * happened in numbers. What is drawn depends on (seed, stage, iteration, update) only. A stopped or failed call leaves the
+ * trainer half-trained: throw it away.
+ * Failure rule: -errno with one line; -ECANCELED when the watch said stop. */
+#pragma once
+
+#include "base/method.h"
+#include "base/strbuf.h"
+#include "train/sample.h"
+#include "train/trainer.h"
+
+struct objective {              /* what all three are told */
+    uint64_t seed, stage, iteration;    /* iteration counts within the stage, from 0 */
+    uint64_t version;                   /* the parent: what the trainer holds; ppo compares it with who played */
+    const struct train_watch *watch;    /* may be NULL */
+};
+
+/* ---- sft: cross-entropy over the full vocabulary of K action ids and the end-of-sequence id ------------- */
+struct sft_result { double first_loss, last_loss, gradient_norm; int64_t updates, skipped; int frames; };
+int objective_sft(struct trainer *trainer, const struct dataset *data, const struct sft_config *config, const struct objective *objective,
+                  struct sft_result *ret, struct error *error);
+
+/* ---- prm: soft-label cross-entropy of progress, balanced over success and failure, judged on episodes held out ------ */
+struct prm_judgement {          /* means over the tasks that have both successes and failures held out */
+    double auc_quarter, auc_mid, auc_three_quarters;    /* success against failure after 25, 50, 75 % of the median success length */
+    double auc_last;            /* at each episode's last frame */
+    double time_correlation;    /* rank correlation with time on successes */
+    double success_last, failure_last;  /* mean score of the last frame */
+    int episodes, tasks;
+};
+struct prm_result {
+    double first_loss, last_loss;       /* minus the labels' own entropy */
+    int64_t updates, skipped;
+    struct prm_judgement prm, blind;    /* blind: the same model on blank pictures */
+    double clock_auc_last;              /* a clock instead of a model: score = steps played / limit */
+    bool gate_passed;
+    char gate_text[240];
+};
+int objective_prm(struct trainer *trainer, const struct dataset *data, const struct prm_config *config, const struct objective *objective,
+                  struct prm_result *ret, struct error *error);
+/* Score the frames a judgement needs and compute it; `blank`: see pass_reward. episodes[n]: indices into the data set. */
+int prm_judge(const struct openvla *model, struct shards *shards, const struct dataset *data, const int *episodes, int n,
+              const uint8_t *blank, struct prm_judgement *ret);
+
+/* ---- ppo ------------------------------------------------------------------------------------------------ */
+struct ppo_result {
+    int episodes, steps, filtered;      /* filtered: episodes that carried no gradient (groups without spread) */
+    double success, length, reward;     /* means per episode; reward as trained on, undiscounted */
+    double policy_loss, value_loss, kl_loss, loss;      /* of the last epoch's minibatches, means */
+    double ratio_mean, ratio_max, clip_fraction, approx_kl, ref_kl, entropy;
+    double explained_variance, gradient_norm, value_gradient_norm, lr, w_progress;
+    double logp_gap_mean, logp_gap_p99, logp_gap_max;   /* |learner - actor| per token before the first update */
+    int64_t updates, value_updates, skipped;
+    bool braked, warmup;
+};
+/* reference: the policy the stage started from, packed; NULL only with kl none. */
+int objective_ppo(struct trainer *trainer, const struct openvla *reference, const struct dataset *data, const struct rl_config *config,
+                  const struct objective *objective, struct ppo_result *ret, struct error *error);
+
+/* As members of a JSON object `{...}`: Committed.metrics. */
+void sft_result_write(const struct sft_result *result, struct strbuf *out);
+void prm_result_write(const struct prm_result *result, struct strbuf *out);
+void ppo_result_write(const struct ppo_result *result, struct strbuf *out);

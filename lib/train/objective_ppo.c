@@ -1,0 +1,251 @@
+/* Proximal policy optimisation: minibatches of steps, a clipped ratio per action, KL to where the stage began. */
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rl/losses.h"
+#include "train/ppo_batch.h"
+
+enum { WARMUP_EPOCHS = 3 };     /* a critic that knows nothing yet gets this many times value_epochs */
+
+struct ppo_call {
+    const struct ppo_batch *batch;
+    const struct openvla *model;
+    const int *order; int n;    /* steps of this minibatch */
+    bool joint;                 /* the value loss reaches the trunk: computed in the same pass */
+    struct ppo_sums sums[SHARDS];
+};
+
+/* What the losses of one shard read and write, in tape memory. */
+struct shard_arrays {
+    struct openvla_item *items;
+    int32_t *target;            /* (n*K) columns of the recorded tokens */
+    float *ref;                 /* (n*K, 256) exact, (n*K) k3 */
+    double *logp, *logp_old, *advantage, *importance, *dlogp, *dtoken;   /* (n), dtoken (n*K) */
+};
+
+static int shard_arrays(struct tape *tape, const struct ppo_call *call, int first, int n, struct shard_arrays *ret)
+{
+    const struct ppo_batch *b = call->batch;
+    int dims = b->data->action_dims, first_id = call->model->config.vocab - OPENVLA_ACTION_BINS;
+    size_t per_token = b->ref_log_probs ? OPENVLA_ACTION_BINS : 1, tokens = (size_t)(n * dims);
+    const float *reference = b->ref_log_probs ? b->ref_log_probs : b->ref_logp;
+    struct shard_arrays a = {
+        .items = tape_alloc(tape, (size_t)n * sizeof *a.items), .target = tape_alloc(tape, tokens * sizeof *a.target),
+        .ref = tape_alloc(tape, tokens * per_token * sizeof *a.ref), .logp = tape_alloc(tape, (size_t)n * 5 * sizeof *a.logp),
+        .dtoken = tape_alloc(tape, tokens * sizeof *a.dtoken),
+    };
+
+    if (!a.items || !a.target || !a.ref || !a.logp || !a.dtoken)
+        return tape->error;
+    a.logp_old = a.logp + n;
+    a.advantage = a.logp + 2 * n;
+    a.importance = a.logp + 3 * n;
+    a.dlogp = a.logp + 4 * n;
+    memset(a.dtoken, 0, tokens * sizeof *a.dtoken);
+    for (int i = 0; i < n; i++) {
+        int at = call->order[first + i];
+
+        a.items[i] = dataset_policy_item(b->data, b->steps[at], dims - 1);
+        for (int k = 0; k < dims; k++)
+            a.target[i * dims + k] = a.items[i].actions[k] - first_id;
+        if (reference)
+            memcpy(a.ref + (size_t)(i * dims) * per_token, reference + (size_t)(at * dims) * per_token, (size_t)dims * per_token * sizeof *a.ref);
+        a.logp_old[i] = b->logp_old[at];
+        a.advantage[i] = b->advantage[at];
+        a.importance[i] = b->importance[at];
+    }
+    *ret = a;
+    return 0;
+}
+
+/* All policy losses of a shard: gradients into stats, sums into the shard's record. */
+static void policy_losses(const struct ppo_call *call, struct shard_arrays *a, struct token_stats *stats, int n, struct ppo_sums *sums)
+{
+    const struct rl_config *config = call->batch->config;
+    struct ppo_clip clip = {.low = config->clip_low, .high = config->clip_high};
+    int dims = call->batch->data->action_dims;
+
+    for (int i = 0; i < n; i++) {
+        a->logp[i] = 0;
+        for (int k = 0; k < dims; k++)
+            a->logp[i] += (double)stats->logp[i * dims + k];
+    }
+    ppo_policy_loss(&clip, a->logp, a->logp_old, a->advantage, a->importance, n, call->n, a->dlogp, sums);
+    if (call->batch->ref_logp)
+        k3_loss(stats->logp, a->ref, n * dims, call->n, config->kl_coef, a->dtoken, sums);
+    for (int i = 0; i < n * dims; i++) {
+        stats->dlogp[i] = (float)(a->dlogp[i / dims] + a->dtoken[i]);
+        stats->dentropy[i] = (float)(-config->entropy_coef / call->n);
+        sums->entropy += (double)stats->entropy[i];
+        if (!call->batch->ref_log_probs)
+            continue;
+        stats->dkl[i] = (float)(config->kl_coef / call->n);
+        sums->kl_loss += config->kl_coef * (double)stats->kl[i] / call->n;
+        sums->ref_kl += (double)stats->kl[i];
+    }
+    sums->tokens += n * dims;
+}
+
+/* value_detach: false. The value head on this pass's hidden states; the gradient flows on into the trunk. */
+static int joint_value(struct tape *tape, const struct ppo_call *call, const struct openvla_pass *pass, int first, int n, struct ppo_sums *sums)
+{
+    const struct ppo_batch *b = call->batch;
+    float *extra = tape_alloc(tape, (size_t)(n * MAX(b->n_extra, 1)) * sizeof *extra);
+    double *scratch = tape_alloc(tape, (size_t)n * 3 * sizeof *scratch);
+    struct tensor *value;
+
+    if (!extra || !scratch)
+        return tape->error;
+    for (int i = 0; i < n; i++) {
+        int at = call->order[first + i];
+
+        memcpy(extra + i * b->n_extra, b->extra + at * b->n_extra, (size_t)b->n_extra * sizeof *extra);
+        scratch[i] = b->target[at];
+    }
+    value = openvla_value(call->model, tape, gather_action_rows(tape, pass, n, 1), b->n_extra ? extra : NULL, false);
+    if (!value)
+        return tape->error ? tape->error : -ENOMEM;
+    for (int i = 0; i < n; i++)
+        scratch[n + i] = (double)value->x[i];
+    value_loss(scratch + n, scratch, n, call->n, b->config->value_coef, scratch + 2 * n, sums);
+    for (int i = 0; i < n; i++)
+        value->g[i] = (float)scratch[2 * n + i];
+    return 0;
+}
+
+static int ppo_shard(struct tape *tape, int shard, int first, int last, void *arg)
+{
+    struct ppo_call *call = arg;
+    const struct ppo_batch *b = call->batch;
+    int n = last - first, dims = b->data->action_dims, r;
+    struct shard_arrays a = {0};
+    struct openvla_pass pass;
+    struct token_stats *stats;
+
+    call->sums[shard] = (struct ppo_sums) {0};
+    r = shard_arrays(tape, call, first, n, &a);
+    if (r >= 0)
+        r = openvla_forward(call->model, tape, a.items, n, &pass);
+    if (r < 0)
+        return r;
+    stats = op_token_stats(tape, openvla_logits(call->model, tape, gather_action_rows(tape, &pass, n, dims), true), a.target,
+                           (float)b->config->temperature, b->ref_log_probs ? a.ref : NULL);
+    if (!stats)
+        return tape->error ? tape->error : -ENOMEM;
+    policy_losses(call, &a, stats, n, &call->sums[shard]);
+    if (call->joint) {
+        r = joint_value(tape, call, &pass, first, n, &call->sums[shard]);
+        if (r < 0)
+            return r;
+    }
+    tape_backward(tape);
+    return 0;
+}
+
+/* The running means that a result reports, over the minibatches so far. */
+static void report(struct ppo_result *ret, const struct ppo_sums *total, double norm, double lr)
+{
+    double steps = (double)MAX(total->steps, 1), tokens = (double)MAX(total->tokens, 1), count = (double)MAX(ret->updates, 1);
+
+    ret->policy_loss = total->policy_loss / count;
+    ret->kl_loss = total->kl_loss / count;
+    ret->ratio_mean = total->ratio / steps;
+    ret->ratio_max = total->ratio_max;
+    ret->clip_fraction = (double)total->clipped / steps;
+    ret->approx_kl = total->approx_kl / steps;
+    ret->ref_kl = total->ref_kl / steps;
+    ret->entropy = total->entropy / tokens;
+    ret->gradient_norm += (norm - ret->gradient_norm) / count;
+    ret->lr = lr;
+}
+
+static int update_once(struct trainer *trainer, struct ppo_call *call, const struct rl_config *config, double *ret_norm, double *ret_lr)
+{
+    int64_t step = trainer->parts[TRAIN_TRUNK].adamw.step;
+    double lr = config->lr * (step < config->lr_ramp ? (double)(step + 1) / config->lr_ramp : 1), norm[2] = {0};
+    struct update update[] = {
+        {.lr = lr, .weight_decay = config->weight_decay, .clip = config->clip, .beta2 = config->beta2},
+        {.lr = config->value_lr, .clip = config->clip},
+    };
+    int r = trainer_update(trainer, (enum trainer_part[]) {TRAIN_TRUNK, TRAIN_VALUE}, update, call->joint ? 2 : 1, call->n, ppo_shard, call, norm);
+
+    if (r >= 0)
+        r = shards_share(trainer->shards, call->sums, sizeof *call->sums);
+    *ret_norm = norm[0];
+    *ret_lr = lr;
+    return r;
+}
+
+static int policy_epochs(struct trainer *trainer, struct ppo_batch *b, struct ppo_result *ret, struct error *error)
+{
+    const struct objective *objective = b->objective;
+    const struct rl_config *config = b->config;
+    _cleanup_free_ int *order = malloc((size_t)MAX(b->n, 1) * sizeof *order);
+    int count = minibatches(b->n, config->minibatch);
+    struct kl_brake brake = {0};
+    struct ppo_sums total = {0};
+
+    if (!order)
+        return error_set(error, ENOMEM, "rl: out of memory");
+    for (int epoch = 0; epoch < config->epochs && !ret->braked && b->n; epoch++) {
+        shuffled(order, b->n, objective->seed, objective->stage << 32 | objective->iteration, (uint32_t)epoch + 10);
+        for (int i = 0; i < count && !ret->braked; i++) {
+            int first = minibatch_at(b->n, count, i), n = minibatch_at(b->n, count, i + 1) - first, r;
+            struct ppo_call call = {.batch = b, .model = trainer->model, .order = order + first, .n = n,
+                                    .joint = b->critic && !config->value_detach};
+            struct ppo_sums here = {0};
+            double norm, lr;
+
+            if (config->max_updates > 0 && ret->updates >= config->max_updates)
+                return 0;
+            r = update_once(trainer, &call, config, &norm, &lr);
+            if (r < 0)
+                return error_set(error, -r, "rl: update %" PRId64 " failed: %s", ret->updates, error_text(NULL, r));
+            for (int s = 0; s < SHARDS; s++)
+                ppo_sums_add(&here, &call.sums[s]);
+            ppo_sums_add(&total, &here);
+            ret->updates++;
+            report(ret, &total, norm, lr);
+            if (call.joint)
+                ret->value_loss = here.value_loss;
+            ret->braked = kl_brake_push(&brake, here.approx_kl / (double)MAX(here.steps, 1), config->target_kl);
+            if (!train_tell(objective->watch, "rl", ret->updates, (int64_t)count * config->epochs, here.policy_loss))
+                return error_set(error, ECANCELED, "rl: stopped at update %" PRId64, ret->updates);
+        }
+    }
+    return 0;
+}
+
+int objective_ppo(struct trainer *trainer, const struct openvla *reference, const struct dataset *data, const struct rl_config *config,
+                  const struct objective *objective, struct ppo_result *ret, struct error *error)
+{
+    _cleanup_(ppo_batch_freep) struct ppo_batch *b = NULL;
+    struct ppo_result result = {.warmup = (int64_t)objective->iteration < config->critic_warmup};
+    int r;
+
+    r = ppo_batch_new(data, config, objective, &b, error);
+    if (r < 0)
+        return r;
+    if (b->critic && (!trainer->parts[TRAIN_VALUE].n || trainer->model->config.value_inputs != b->n_extra))
+        return error_set(error, EINVAL, "rl: the model's value head takes %d extra inputs, the settings ask for %d", trainer->model->config.value_inputs,
+                         b->n_extra);
+    result.warmup = result.warmup && b->critic;
+    r = ppo_batch_observe(b, trainer, &result, error);
+    if (r >= 0)
+        r = ppo_batch_advantages(b, trainer, &result, error);
+    if (r >= 0 && b->critic && (config->value_detach || result.warmup))
+        r = ppo_batch_critic(b, trainer, config->value_epochs * (result.warmup ? WARMUP_EPOCHS : 1), &result, error);
+    if (r >= 0 && !result.warmup)
+        r = ppo_batch_reference(b, trainer, reference, error);
+    if (r >= 0 && !result.warmup)
+        r = policy_epochs(trainer, b, &result, error);
+    if (r < 0)
+        return r;
+    result.loss = result.policy_loss + result.kl_loss + result.value_loss - config->entropy_coef * result.entropy * data->action_dims;
+    result.skipped = trainer->skipped;
+    *ret = result;
+    return 0;
+}

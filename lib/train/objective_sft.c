@@ -1,0 +1,110 @@
+/* Supervised fine-tuning: at each frame, the K action ids and the end of the sequence, over the whole vocabulary. */
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "train/objective.h"
+#include "train/passes.h"
+
+struct sft_call {
+    const struct openvla *model;
+    const struct dataset *data;
+    const struct step_ref *steps;       /* of this minibatch */
+    int n;
+    double loss[SHARDS];
+};
+
+static int sft_shard(struct tape *tape, int shard, int first, int last, void *arg)
+{
+    struct sft_call *call = arg;
+    int n = last - first, dims = call->data->action_dims, rows = dims + 1;
+    struct openvla_item *items = tape_alloc(tape, (size_t)n * sizeof *items);
+    int32_t *target = tape_alloc(tape, (size_t)(n * rows) * sizeof *target);
+    struct openvla_pass pass;
+    struct token_stats *stats;
+    double loss = 0;
+    int r;
+
+    if (!items || !target)
+        return tape->error;
+    for (int i = 0; i < n; i++) {
+        items[i] = dataset_policy_item(call->data, call->steps[first + i], dims);
+        for (int k = 0; k < rows; k++)
+            target[i * rows + k] = k < dims ? items[i].actions[k] : call->model->config.eos_id;
+    }
+    r = openvla_forward(call->model, tape, items, n, &pass);
+    if (r < 0)
+        return r;
+    stats = op_token_stats(tape, openvla_logits(call->model, tape, gather_action_rows(tape, &pass, n, rows), false), target, 1, NULL);
+    if (!stats)
+        return tape->error ? tape->error : -ENOMEM;
+    for (int i = 0; i < n * rows; i++) {
+        loss -= (double)stats->logp[i];
+        stats->dlogp[i] = -1.0f / (float)(call->n * rows);
+    }
+    call->loss[shard] = loss / (call->n * rows);
+    tape_backward(tape);
+    return 0;
+}
+
+/* The minibatch of one step: consecutive pieces of a fresh permutation per pass over the frames. */
+static void draw(const struct objective *objective, const struct step_ref *all, int n_all, int *order, int64_t *round, int64_t step, int batch,
+                 struct step_ref *ret)
+{
+    for (int i = 0; i < batch; i++) {
+        int64_t at = step * batch + i;
+
+        if (at / n_all != *round) {
+            *round = at / n_all;
+            shuffled(order, n_all, objective->seed, objective->stage << 32 | (uint64_t)*round, 1);
+        }
+        ret[i] = all[order[at % n_all]];
+    }
+}
+
+int objective_sft(struct trainer *trainer, const struct dataset *data, const struct sft_config *config, const struct objective *objective,
+                  struct sft_result *ret, struct error *error)
+{
+    _cleanup_free_ struct step_ref *all = NULL, *batch = NULL;
+    _cleanup_free_ int *order = NULL;
+    struct sft_result result = {.first_loss = NAN};
+    int n_all = 0, r;
+    int64_t round = -1;
+
+    r = dataset_steps(data, NULL, NULL, &all, &n_all);
+    if (r < 0)
+        return error_set(error, -r, "sft: %s", "too many frames or no memory for them");
+    if (!n_all || config->batch < 1)
+        return error_set(error, EINVAL, "sft: there is nothing to imitate (0 frames); run a demos stage first");
+    order = malloc((size_t)n_all * sizeof *order);
+    batch = malloc((size_t)config->batch * sizeof *batch);
+    if (!order || !batch)
+        return error_set(error, ENOMEM, "sft: out of memory");
+
+    result.frames = n_all;
+    for (int64_t step = 0; step < config->steps; step++) {
+        struct sft_call call = {.model = trainer->model, .data = data, .steps = batch, .n = config->batch};
+        struct update update = {
+            .lr = lr_cosine(config->lr, config->lr_end, step, config->warmup, config->steps),
+            .weight_decay = config->weight_decay, .clip = config->clip, .beta2 = config->beta2,
+        };
+        double loss = 0;
+
+        draw(objective, all, n_all, order, &round, step, config->batch, batch);
+        r = trainer_update(trainer, (enum trainer_part[]) {TRAIN_TRUNK}, &update, 1, config->batch, sft_shard, &call, &result.gradient_norm);
+        if (r >= 0)
+            r = shards_share(trainer->shards, call.loss, sizeof *call.loss);
+        if (r < 0)
+            return error_set(error, -r, "sft: update %lld failed: %s", (long long)step, error_text(NULL, r));
+        for (int i = 0; i < SHARDS; i++)
+            loss += call.loss[i];
+        result.first_loss = step ? result.first_loss : loss;
+        result.last_loss = step ? result.last_loss + (loss - result.last_loss) / (double)MIN(step + 1, 20) : loss;
+        result.updates = step + 1;
+        if (!train_tell(objective->watch, "sft", step + 1, config->steps, result.last_loss))
+            return error_set(error, ECANCELED, "sft: stopped at update %lld", (long long)step);
+    }
+    result.skipped = trainer->skipped;
+    *ret = result;
+    return 0;
+}

@@ -1,0 +1,117 @@
+#include "train/passes.h"
+
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+enum { CHUNK = 32 };            /* sequences a tape holds at once; any number gives the same bits */
+
+struct tensor *gather_action_rows(struct tape *tape, const struct openvla_pass *pass, int n, int rows)
+{
+    int32_t *index = tape_alloc(tape, (size_t)n * (size_t)rows * sizeof *index);
+
+    if (!index)
+        return NULL;
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < rows; k++)
+            index[i * rows + k] = pass->first[i] + k;
+    return op_gather(tape, pass->hidden, index, (int64_t)n * rows);
+}
+
+struct policy_call {
+    const struct openvla *model;
+    const struct dataset *data;
+    const struct step_ref *steps;
+    double temperature;
+    const struct policy_pass *out;
+};
+
+/* Columns of the recorded tokens among the action ids. */
+static void action_columns(const struct dataset *data, struct step_ref at, int32_t *ret)
+{
+    const struct openvla_config *c = &data->model->config;
+
+    for (int k = 0; k < c->action_dims; k++)
+        ret[k] = data->list[at.episode].tokens[at.step * c->action_dims + k] - (c->vocab - OPENVLA_ACTION_BINS);
+}
+
+static int policy_chunk(struct tape *tape, _unused_ int shard, int first, int last, void *arg)
+{
+    struct policy_call *call = arg;
+    const struct policy_pass *out = call->out;
+    int n = last - first, dims = call->data->action_dims, width = call->model->config.hidden;
+    struct openvla_item items[CHUNK] = {0};
+    int32_t target[CHUNK * OPENVLA_MAX_ACTION_DIMS];
+    struct openvla_pass pass;
+    struct token_stats *stats;
+    int r;
+
+    for (int i = 0; i < n; i++) {
+        items[i] = dataset_policy_item(call->data, call->steps[first + i], out->logp || out->log_probs ? dims - 1 : 0);
+        action_columns(call->data, call->steps[first + i], target + i * dims);
+    }
+    r = openvla_forward(call->model, tape, items, n, &pass);
+    if (r < 0)
+        return r;
+    for (int i = 0; i < n && out->hidden; i++)
+        memcpy(out->hidden + (size_t)(first + i) * (size_t)width, pass.hidden->x + (size_t)pass.first[i] * (size_t)width,
+               (size_t)width * sizeof(float));
+    if (!out->logp && !out->log_probs)
+        return 0;
+    stats = op_token_stats(tape, openvla_logits(call->model, tape, gather_action_rows(tape, &pass, n, dims), true), target,
+                           (float)call->temperature, NULL);
+    if (!stats)
+        return tape->error ? tape->error : -ENOMEM;
+    if (out->logp)
+        memcpy(out->logp + first * dims, stats->logp, (size_t)n * (size_t)dims * sizeof(float));
+    if (out->log_probs)
+        memcpy(out->log_probs + (size_t)first * (size_t)dims * OPENVLA_ACTION_BINS, stats->log_probs,
+               (size_t)n * (size_t)dims * OPENVLA_ACTION_BINS * sizeof(float));
+    return 0;
+}
+
+int pass_policy(const struct openvla *model, struct shards *shards, const struct dataset *data, const struct step_ref *steps, int n,
+                double temperature, const struct policy_pass *out)
+{
+    struct policy_call call = {model, data, steps, temperature, out};
+
+    return shards_infer(shards, n, CHUNK, policy_chunk, &call);
+}
+
+struct reward_call {
+    const struct openvla *model;
+    const struct dataset *data;
+    const struct step_ref *frames;
+    const uint8_t *blank;
+    float *progress;
+};
+
+static int reward_chunk(struct tape *tape, _unused_ int shard, int first, int last, void *arg)
+{
+    struct reward_call *call = arg;
+    int n = last - first;
+    struct openvla_item items[CHUNK] = {0};
+    struct openvla_pass pass;
+    struct tensor *logit;
+    int r;
+
+    for (int i = 0; i < n; i++)
+        items[i] = dataset_reward_item(call->data, call->frames[first + i], call->blank);
+    r = openvla_forward(call->model, tape, items, n, &pass);
+    if (r < 0)
+        return r;
+    logit = openvla_reward(call->model, tape, gather_action_rows(tape, &pass, n, 1));
+    if (!logit)
+        return tape->error ? tape->error : -ENOMEM;
+    for (int i = 0; i < n; i++)
+        call->progress[first + i] = (float)(1 / (1 + exp(-(double)logit->x[i])));
+    return 0;
+}
+
+int pass_reward(const struct openvla *model, struct shards *shards, const struct dataset *data, const struct step_ref *frames, int n,
+                const uint8_t *blank, float *ret_progress)
+{
+    struct reward_call call = {model, data, frames, blank, ret_progress};
+
+    return shards_infer(shards, n, CHUNK, reward_chunk, &call);
+}

@@ -1,0 +1,403 @@
+#include "train/ppo_batch.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rl/gae.h"
+#include "rl/losses.h"
+#include "rl/rewards.h"
+
+#define PROGRESS_SCALE 2        /* the critic sees progress on the scale of time and reward */
+
+int minibatches(int n, int size)
+{
+    return MAX(1, (n + size / 2) / MAX(size, 1));
+}
+
+static int allocate(struct ppo_batch *b)
+{
+    size_t n = (size_t)MAX(b->n, 1), dims = (size_t)b->data->action_dims;
+
+    b->hidden = malloc(n * (size_t)b->data->model->config.hidden * sizeof *b->hidden);
+    b->extra = calloc(n * (size_t)MAX(b->n_extra, 1), sizeof *b->extra);
+    b->logp = malloc(n * dims * sizeof *b->logp);
+    b->logp_old = calloc(n, sizeof *b->logp_old);
+    b->importance = calloc(n, sizeof *b->importance);
+    b->values = calloc(n, sizeof *b->values);
+    b->advantage = calloc(n, sizeof *b->advantage);
+    b->returns = calloc(n, sizeof *b->returns);
+    b->target = calloc(n, sizeof *b->target);
+    b->first = calloc((size_t)b->data->n + 1, sizeof *b->first);
+    return b->hidden && b->extra && b->logp && b->logp_old && b->importance && b->values && b->advantage && b->returns && b->target && b->first ? 0
+                                                                                                                                       : -ENOMEM;
+}
+
+struct ppo_batch *ppo_batch_free(struct ppo_batch *b)
+{
+    if (!b)
+        return NULL;
+    free(b->steps);
+    free(b->first);
+    free(b->hidden);
+    free(b->extra);
+    free(b->logp);
+    free(b->logp_old);
+    free(b->importance);
+    free(b->values);
+    free(b->advantage);
+    free(b->returns);
+    free(b->target);
+    free(b->ref_logp);
+    free(b->ref_log_probs);
+    free(b);
+    return NULL;
+}
+
+/* What the picture does not show: how much time is left, and how far the reward model thinks we are. */
+static int fill_extra(struct ppo_batch *b, struct error *error)
+{
+    for (int i = 0; i < b->n; i++) {
+        const struct train_episode *episode = &b->data->list[b->steps[i].episode];
+        float *extra = b->extra + i * b->n_extra;
+
+        if (b->config->critic_prm && !episode->progress)
+            return error_set(error, EINVAL, "episode %" PRIu64 " has no progress scores, and the critic wants them (rl.critic_prm); "
+                             "run a prm stage before, or set critic_prm: false", episode->id);
+        if (b->config->critic_time)
+            *extra++ = (float)b->steps[i].step / (float)episode->max_steps;
+        if (b->config->critic_prm)
+            *extra = PROGRESS_SCALE * episode->progress[b->steps[i].step];
+    }
+    return 0;
+}
+
+int ppo_batch_new(const struct dataset *data, const struct rl_config *config, const struct objective *objective, struct ppo_batch **ret,
+                  struct error *error)
+{
+    _cleanup_(ppo_batch_freep) struct ppo_batch *b = calloc(1, sizeof *b);
+
+    if (!b)
+        return error_set(error, ENOMEM, "rl: out of memory");
+    *b = (struct ppo_batch) {.data = data, .config = config, .objective = objective};
+    b->critic = config->advantage == ADVANTAGE_GAE && config->value_width > 0;
+    b->n_extra = b->critic ? config->critic_time + config->critic_prm : 0;
+    for (int i = 0; i < data->n; i++)
+        if (data->list[i].demo || fabs(data->list[i].temperature - config->temperature) > 1e-6)
+            return error_set(error, EINVAL, "episode %" PRIu64 " was not sampled by the policy at temperature %g", data->list[i].id, config->temperature);
+    if (dataset_steps(data, NULL, NULL, &b->steps, &b->n) < 0 || allocate(b) < 0)
+        return error_set(error, ENOMEM, "rl: out of memory for %d episodes", data->n);
+    if (!b->n)
+        return error_set(error, EINVAL, "rl: the iteration has no steps to train on");
+    for (int e = 0; e < data->n; e++)
+        b->first[e + 1] = b->first[e] + data->list[e].steps;
+    if (b->critic) {
+        int r = fill_extra(b, error);
+
+        if (r < 0)
+            return r;
+    }
+    *ret = TAKE_PTR(b);
+    return 0;
+}
+
+/* ---- what the policy and the critic say now -------------------------------------------------------- */
+
+static int compare_float(const void *a, const void *b)
+{
+    float x = *(const float *)a, y = *(const float *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* The learner against the actors, per token. The learner's own numbers never replace what was recorded of fresh episodes. */
+static int compare_logp(struct ppo_batch *b, struct ppo_result *ret)
+{
+    int dims = b->data->action_dims, n = 0;
+    _cleanup_free_ float *gap = malloc((size_t)(b->n * dims) * sizeof *gap);
+    double sum = 0;
+
+    if (!gap)
+        return -ENOMEM;
+    for (int i = 0; i < b->n; i++) {
+        const struct train_episode *episode = &b->data->list[b->steps[i].episode];
+        const float *acted = episode->logp + b->steps[i].step * dims, *here = b->logp + i * dims;
+        double acted_sum = 0, here_sum = 0;
+        bool fresh = episode->policy_version == b->objective->version;
+
+        for (int k = 0; k < dims; k++) {
+            acted_sum += (double)acted[k];
+            here_sum += (double)here[k];
+            if (fresh) {
+                gap[n] = fabsf(acted[k] - here[k]);
+                sum += (double)gap[n++];
+            }
+        }
+        b->logp_old[i] = fresh ? acted_sum : here_sum;
+        b->importance[i] = fresh ? 1 : staleness_weight(here_sum, acted_sum);
+    }
+    if (!n)
+        return 0;
+    qsort(gap, (size_t)n, sizeof *gap, compare_float);
+    ret->logp_gap_mean = sum / n;
+    ret->logp_gap_p99 = (double)gap[(int)(.99 * (n - 1))];
+    ret->logp_gap_max = (double)gap[n - 1];
+    return 0;
+}
+
+struct value_call { struct ppo_batch *batch; struct trainer *trainer; };
+
+static int value_chunk(struct tape *tape, _unused_ int shard, int first, int last, void *arg)
+{
+    struct value_call *call = arg;
+    struct ppo_batch *b = call->batch;
+    const struct openvla *model = call->trainer->model;
+    struct tensor *rows = tape_input(tape, b->hidden + (size_t)first * (size_t)model->config.hidden, last - first, model->config.hidden);
+    struct tensor *value = openvla_value(model, tape, rows, b->n_extra ? b->extra + first * b->n_extra : NULL, false);
+    double mean = call->trainer->returns.mean, std = running_std(&call->trainer->returns);
+
+    if (!value)
+        return tape->error ? tape->error : -ENOMEM;
+    for (int i = first; i < last; i++)
+        b->values[i] = (double)value->x[i - first] * std + mean;
+    return 0;
+}
+
+int ppo_batch_observe(struct ppo_batch *b, struct trainer *trainer, struct ppo_result *ret, struct error *error)
+{
+    struct value_call call = {b, trainer};
+    struct policy_pass out = {.hidden = b->hidden, .logp = b->logp};
+    int r = pass_policy(trainer->model, trainer->shards, b->data, b->steps, b->n, b->config->temperature, &out);
+
+    if (r >= 0)
+        r = compare_logp(b, ret);
+    if (r >= 0 && b->critic)
+        r = shards_infer(trainer->shards, b->n, 256, value_chunk, &call);
+    return r < 0 ? error_set(error, -r, "rl: the policy's pass over %d steps failed: %s", b->n, error_text(NULL, r)) : 0;
+}
+
+int ppo_batch_reference(struct ppo_batch *b, struct trainer *trainer, const struct openvla *reference, struct error *error)
+{
+    size_t tokens = (size_t)b->n * (size_t)b->data->action_dims;
+    struct policy_pass out = {0};
+    int r;
+
+    if (b->config->kl == KL_NONE)
+        return 0;
+    if (!reference)
+        return error_set(error, EINVAL, "rl: there is no reference policy to keep near to");
+    if (b->config->kl == KL_EXACT)
+        out.log_probs = b->ref_log_probs = malloc(tokens * OPENVLA_ACTION_BINS * sizeof(float));
+    else
+        out.logp = b->ref_logp = malloc(tokens * sizeof(float));
+    if (!out.log_probs && !out.logp)
+        return error_set(error, ENOMEM, "rl: out of memory for the reference's log-probabilities");
+    r = pass_policy(reference, trainer->shards, b->data, b->steps, b->n, b->config->temperature, &out);
+    return r < 0 ? error_set(error, -r, "rl: the reference's pass failed: %s", error_text(NULL, r)) : 0;
+}
+
+/* ---- rewards and advantages ------------------------------------------------------------------------ */
+
+static int episode_rewards(const struct ppo_batch *b, int e, double w_progress, double *ret_reward, struct error *error)
+{
+    const struct train_episode *episode = &b->data->list[e];
+    struct reward_settings settings = {
+        .mode = b->config->reward, .w_progress = w_progress, .w_success = b->config->w_success, .gamma = b->config->gamma,
+        .limit = episode->max_steps,
+    };
+    struct episode_end end = {.steps = episode->steps, .success = episode->success};
+    int r = rewards_compute(&settings, &end, episode->progress, ret_reward);
+
+    return r < 0 ? error_set(error, EINVAL, "episode %" PRIu64 ": its progress scores do not allow the reward that rl.reward asks for", episode->id) : 0;
+}
+
+/* One number per episode, shared by its steps; each episode weighs the same whatever its length. */
+static int group_of(const struct ppo_batch *b, const double *total, double *ret_advantage)
+{
+    int n = b->data->n;
+    _cleanup_free_ double *reward = malloc((size_t)n * sizeof *reward), *advantage = malloc((size_t)n * sizeof *advantage);
+    _cleanup_free_ int *member = malloc((size_t)n * sizeof *member);
+    _cleanup_free_ bool *seen = calloc((size_t)n, sizeof *seen);
+    bool global = b->config->advantage == ADVANTAGE_REINFORCE;
+
+    if (!reward || !advantage || !member || !seen)
+        return -ENOMEM;
+    for (int e = 0; e < n; e++) {
+        int size = 0;
+
+        for (int other = e; other < n && !seen[e]; other++)
+            if (global || (b->data->list[other].task == b->data->list[e].task && b->data->list[other].state_seed == b->data->list[e].state_seed)) {
+                member[size] = other;
+                reward[size++] = total[other];
+                seen[other] = other != e || seen[other];
+            }
+        if (!size)
+            continue;
+        seen[e] = true;
+        group_advantages(b->config->advantage, reward, size, advantage);
+        for (int i = 0; i < size; i++)
+            ret_advantage[member[i]] = advantage[i];
+    }
+    return 0;
+}
+
+/* Take the steps of episodes without gradient out; everything kept per step moves along. */
+static void compact(struct ppo_batch *b, const double *episode_advantage)
+{
+    int to = 0, width = b->data->model->config.hidden, dims = b->data->action_dims;
+
+    for (int i = 0; i < b->n; i++) {
+        if (episode_advantage[b->steps[i].episode] == 0)
+            continue;
+        b->steps[to] = b->steps[i];
+        b->logp_old[to] = b->logp_old[i];
+        b->importance[to] = b->importance[i];
+        b->advantage[to] = b->advantage[i];
+        memmove(b->hidden + (size_t)to * (size_t)width, b->hidden + (size_t)i * (size_t)width, (size_t)width * sizeof *b->hidden);
+        memmove(b->logp + to * dims, b->logp + i * dims, (size_t)dims * sizeof *b->logp);
+        to++;
+    }
+    b->n = to;
+}
+
+static int group_mode(struct ppo_batch *b, const double *reward, struct ppo_result *ret)
+{
+    int n = b->data->n, kept = 0;
+    _cleanup_free_ double *total = calloc((size_t)n, sizeof *total), *advantage = calloc((size_t)n, sizeof *advantage);
+
+    if (!total || !advantage)
+        return -ENOMEM;
+    for (int i = 0; i < b->n; i++)
+        total[b->steps[i].episode] += reward[i];
+    if (group_of(b, total, advantage) < 0)
+        return -ENOMEM;
+    for (int e = 0; e < n; e++)
+        kept += advantage[e] != 0;
+    for (int i = 0; i < b->n; i++) {
+        int e = b->steps[i].episode;
+
+        b->advantage[i] = advantage[e] * b->n / ((double)n * b->data->list[e].steps);
+    }
+    ret->filtered = n - kept;
+    compact(b, advantage);
+    return 0;
+}
+
+static void gae_mode(struct ppo_batch *b, struct trainer *trainer, const double *reward, struct ppo_result *ret)
+{
+    struct running batch = {0};
+    double std;
+
+    for (int e = 0; e < b->data->n; e++) {
+        int at = b->first[e];
+
+        gae(reward + at, b->critic ? b->values + at : NULL, b->first[e + 1] - at, 0, b->config->gamma, b->critic ? b->config->lambda : 1,
+            b->advantage + at, b->returns + at);
+    }
+    ret->explained_variance = explained_variance(b->values, b->returns, b->n);
+    for (int i = 0; i < b->n; i++)
+        running_push(&batch, b->returns[i]);
+    running_merge(&trainer->returns, &batch);
+    std = running_std(&trainer->returns);
+    for (int i = 0; i < b->n; i++)
+        b->target[i] = (b->returns[i] - trainer->returns.mean) / std;
+    normalise_advantages(b->advantage, b->n);
+}
+
+int ppo_batch_advantages(struct ppo_batch *b, struct trainer *trainer, struct ppo_result *ret, struct error *error)
+{
+    _cleanup_free_ double *reward = calloc((size_t)b->n, sizeof *reward);
+    int episodes = b->data->n, r;
+
+    if (!reward)
+        return error_set(error, ENOMEM, "rl: out of memory");
+    ret->w_progress = reward_weight_at(b->config->w_progress, b->config->w_progress_decay, (int64_t)b->objective->iteration);
+    for (int e = 0; e < episodes; e++) {
+        r = episode_rewards(b, e, ret->w_progress, reward + b->first[e], error);
+        if (r < 0)
+            return r;
+        ret->success += b->data->list[e].success / (double)episodes;
+        ret->length += b->data->list[e].steps / (double)episodes;
+    }
+    for (int i = 0; i < b->n; i++)
+        ret->reward += reward[i] / episodes;
+    ret->episodes = episodes;
+    ret->steps = b->n;
+    if (b->config->advantage != ADVANTAGE_GAE)
+        return group_mode(b, reward, ret) < 0 ? error_set(error, ENOMEM, "rl: out of memory") : 0;
+    gae_mode(b, trainer, reward, ret);
+    return 0;
+}
+
+/* ---- the critic --------------------------------------------------------------------------------------- */
+
+struct critic_call {
+    struct ppo_batch *batch;
+    const struct openvla *model;
+    const int *order; int n;
+    struct ppo_sums sums[SHARDS];
+};
+
+static int critic_shard(struct tape *tape, int shard, int first, int last, void *arg)
+{
+    struct critic_call *call = arg;
+    struct ppo_batch *b = call->batch;
+    int n = last - first, width = call->model->config.hidden;
+    float *rows = tape_alloc(tape, (size_t)n * (size_t)width * sizeof *rows);
+    float *extra = tape_alloc(tape, (size_t)(n * MAX(b->n_extra, 1)) * sizeof *extra);
+    double *scratch = tape_alloc(tape, (size_t)n * 3 * sizeof *scratch);
+    struct tensor *value;
+
+    if (!rows || !extra || !scratch)
+        return tape->error;
+    for (int i = 0; i < n; i++) {
+        int at = call->order[first + i];
+
+        memcpy(rows + (size_t)i * (size_t)width, b->hidden + (size_t)at * (size_t)width, (size_t)width * sizeof *rows);
+        memcpy(extra + i * b->n_extra, b->extra + at * b->n_extra, (size_t)b->n_extra * sizeof *extra);
+        scratch[i] = b->target[at];
+    }
+    value = openvla_value(call->model, tape, tape_input(tape, rows, n, width), b->n_extra ? extra : NULL, false);
+    if (!value)
+        return tape->error ? tape->error : -ENOMEM;
+    for (int i = 0; i < n; i++)
+        scratch[n + i] = (double)value->x[i];
+    call->sums[shard] = (struct ppo_sums) {0};
+    value_loss(scratch + n, scratch, n, call->n, b->config->value_coef, scratch + 2 * n, &call->sums[shard]);
+    for (int i = 0; i < n; i++)
+        value->g[i] = (float)scratch[2 * n + i];
+    tape_backward(tape);
+    return 0;
+}
+
+int ppo_batch_critic(struct ppo_batch *b, struct trainer *trainer, int epochs, struct ppo_result *ret, struct error *error)
+{
+    _cleanup_free_ int *order = malloc((size_t)b->n * sizeof *order);
+    int count = minibatches(b->n, b->config->minibatch);
+    struct update update = {.lr = b->config->value_lr, .clip = b->config->clip};
+
+    if (!order)
+        return error_set(error, ENOMEM, "rl: out of memory");
+    for (int epoch = 0; epoch < epochs; epoch++) {
+        double loss = 0;
+
+        shuffled(order, b->n, b->objective->seed, b->objective->stage << 32 | b->objective->iteration, 1000 + (uint32_t)epoch);
+        for (int i = 0; i < count; i++) {
+            int first = minibatch_at(b->n, count, i), n = minibatch_at(b->n, count, i + 1) - first, r;
+            struct critic_call call = {.batch = b, .model = trainer->model, .order = order + first, .n = n};
+
+            r = trainer_update(trainer, (enum trainer_part[]) {TRAIN_VALUE}, &update, 1, n, critic_shard, &call, &ret->value_gradient_norm);
+            if (r >= 0)
+                r = shards_share(trainer->shards, call.sums, sizeof *call.sums);
+            if (r < 0)
+                return error_set(error, -r, "rl: the critic's update failed: %s", error_text(NULL, r));
+            for (int s = 0; s < SHARDS; s++)
+                loss += call.sums[s].value_loss / count;
+            ret->value_updates++;
+        }
+        ret->value_loss = loss;
+    }
+    return 0;
+}

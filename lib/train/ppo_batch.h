@@ -1,0 +1,46 @@
+/* ppo_batch.h - one iteration's episodes made ready for PPO: steps in episode-id order with all that the losses look at.
+ *
+ *   ppo_batch_new -> ppo_batch_observe (what the policy and the critic say now) -> ppo_batch_advantages
+ *   -> ppo_batch_reference -> objective_ppo's minibatches -> ppo_batch_free
+ *
+ * Internal to lib/train. */
+#pragma once
+
+#include "train/objective.h"
+#include "train/passes.h"
+
+struct ppo_batch {
+    const struct dataset *data;
+    const struct rl_config *config;
+    const struct objective *objective;
+    struct step_ref *steps; int n;
+    int *first;                 /* [episodes+1] where an episode's steps begin */
+    float *hidden;              /* (n, hidden) of the policy before the update: the critic's features */
+    float *extra; int n_extra;  /* (n, n_extra) time and progress beside them */
+    float *logp;                /* (n, K) of the policy before the update */
+    double *logp_old;           /* (n) of the action; of who played it, or of the learner when that was an older version */
+    double *importance;         /* (n) staleness weights; 1 for fresh steps */
+    double *values;             /* (n) in reward units */
+    double *advantage, *returns;    /* (n) */
+    double *target;             /* (n) returns in the value head's units */
+    float *ref_logp;            /* (n, K) k3 */
+    float *ref_log_probs;       /* (n, K, 256) exact */
+    bool critic;
+};
+
+int ppo_batch_new(const struct dataset *data, const struct rl_config *config, const struct objective *objective, struct ppo_batch **ret,
+                  struct error *error);
+struct ppo_batch *ppo_batch_free(struct ppo_batch *batch);
+DEFINE_FREEP(struct ppo_batch, ppo_batch_free)
+
+/* One pass of the policy, one of the critic; fills ret's log-prob gaps. */
+int ppo_batch_observe(struct ppo_batch *batch, struct trainer *trainer, struct ppo_result *ret, struct error *error);
+/* Rewards, advantages, returns, and the running normaliser moved on. Episodes without gradient are taken out of steps. */
+int ppo_batch_advantages(struct ppo_batch *batch, struct trainer *trainer, struct ppo_result *ret, struct error *error);
+int ppo_batch_reference(struct ppo_batch *batch, struct trainer *trainer, const struct openvla *reference, struct error *error);
+/* Train the value head on the kept features. */
+int ppo_batch_critic(struct ppo_batch *batch, struct trainer *trainer, int epochs, struct ppo_result *ret, struct error *error);
+
+/* Cuts n steps into minibatches of nearly equal size: number of them, and where the i-th begins. */
+int minibatches(int n, int size);
+static inline int minibatch_at(int n, int count, int i) { return (int)((int64_t)n * i / count); }

@@ -1,0 +1,294 @@
+#include "train/sample.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/philox.h"
+
+int dataset_new(const struct openvla *model, struct dataset **ret)
+{
+    struct dataset *data = calloc(1, sizeof *data);
+
+    if (!data)
+        return -ENOMEM;
+    data->model = model;
+    data->frame_size = (size_t)model->config.image_height * (size_t)model->config.image_width * 3;
+    data->action_dims = model->config.action_dims;
+    *ret = data;
+    return 0;
+}
+
+static void episode_release(struct train_episode *episode)
+{
+    free(episode->frames);
+    free(episode->tokens);
+    free(episode->logp);
+    free(episode->progress);
+}
+
+struct dataset *dataset_free(struct dataset *data)
+{
+    if (!data)
+        return NULL;
+    for (int i = 0; i < data->n; i++)
+        episode_release(&data->list[i]);
+    for (int i = 0; i < data->n_prompts; i++) {
+        free(data->prompts[i].instruction);
+        free(data->prompts[i].ids);
+        free(data->prompts[i].reward_ids);
+    }
+    for (int i = 0; i < data->n_tasks; i++)
+        free(data->tasks[i]);
+    free(data->list);
+    free(data->prompts);
+    free(data->tasks);
+    free(data);
+    return NULL;
+}
+
+/* ---- checks -------------------------------------------------------------------------------------- */
+
+static int bad(struct error *error, const struct episode_input *in, const char *what)
+{
+    return error_set(error, EINVAL, "episode %" PRIu64 ": %s; it cannot be trained on", in->id, what);
+}
+
+static bool in_range(const float *x, size_t n, float low, float high)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!(x[i] >= low && x[i] <= high))     /* NaN fails too */
+            return false;
+    return true;
+}
+
+static int check_input(const struct dataset *data, const struct episode_input *in, struct error *error)
+{
+    const struct openvla_config *c = &data->model->config;
+    size_t t = (size_t)MAX(in->steps, 0), k = (size_t)c->action_dims;
+
+    if (in->steps < 1 || in->steps > in->max_steps)
+        return error_set(error, EINVAL, "episode %" PRIu64 ": %d steps of at most %d; it cannot be trained on", in->id, in->steps, in->max_steps);
+    if (in->height != c->image_height || in->width != c->image_width)
+        return error_set(error, EINVAL, "episode %" PRIu64 ": pictures of %dx%d, the model wants %dx%d (suite.image in the run file)",
+                         in->id, in->height, in->width, c->image_height, c->image_width);
+    if (in->n_frames != (t + 1) * data->frame_size)
+        return bad(error, in, "the number of frames is not steps + 1");
+    if (in->n_progress && (in->n_progress != t + 1 || !in_range(in->progress, in->n_progress, 0, 1)))
+        return bad(error, in, "a progress score is missing or not in [0,1]");
+    if (in->demo) {
+        if (in->action_dims != c->action_dims || in->n_label != t * k || !in_range(in->label, in->n_label, -1.001f, 1.001f))
+            return bad(error, in, "its action labels are missing, of another size, or not in [-1,1]");
+        return 0;
+    }
+    if (in->n_tokens != t * k || in->n_logp != t * k)
+        return bad(error, in, "tokens or log-probabilities are missing");
+    if (!in_range(in->logp, in->n_logp, -1e4f, 1e-3f))
+        return bad(error, in, "a log-probability is not a number below 0");
+    if (!(in->temperature > 0 && in->temperature < 100))
+        return bad(error, in, "it was not sampled (temperature 0)");
+    for (size_t i = 0; i < in->n_tokens; i++)
+        if (in->tokens[i] < (uint32_t)(c->vocab - OPENVLA_ACTION_BINS) || in->tokens[i] >= (uint32_t)c->vocab)
+            return bad(error, in, "a token is no action id");
+    return 0;
+}
+
+/* ---- building ------------------------------------------------------------------------------------ */
+
+static int task_index(struct dataset *data, const char *task)
+{
+    char **larger, *name;
+
+    for (int i = 0; i < data->n_tasks; i++)
+        if (!strcmp(data->tasks[i], task))
+            return i;
+    name = strdup(task);
+    larger = name ? realloc(data->tasks, (size_t)(data->n_tasks + 1) * sizeof *larger) : NULL;
+    if (!larger) {
+        free(name);
+        return -ENOMEM;
+    }
+    data->tasks = larger;
+    data->tasks[data->n_tasks] = name;
+    return data->n_tasks++;
+}
+
+static int prompt_index(struct dataset *data, const char *instruction)
+{
+    struct dataset_prompt prompt = {0}, *larger;
+    int r;
+
+    for (int i = 0; i < data->n_prompts; i++)
+        if (!strcmp(data->prompts[i].instruction, instruction))
+            return i;
+    larger = realloc(data->prompts, (size_t)(data->n_prompts + 1) * sizeof *larger);
+    if (!larger)
+        return -ENOMEM;
+    data->prompts = larger;
+    r = openvla_prompt(data->model, instruction, &prompt.ids, &prompt.n);
+    if (r < 0)
+        return r;
+    r = openvla_reward_prompt(data->model, instruction, &prompt.reward_ids, &prompt.n_reward);
+    prompt.instruction = r < 0 ? NULL : strdup(instruction);
+    if (!prompt.instruction) {
+        free(prompt.ids);
+        free(prompt.reward_ids);
+        return r < 0 ? r : -ENOMEM;
+    }
+    data->prompts[data->n_prompts] = prompt;
+    return data->n_prompts++;
+}
+
+static int copy_floats(const float *from, size_t n, float **ret)
+{
+    float *copy = NULL;
+
+    if (n) {
+        copy = malloc(n * sizeof *copy);
+        if (!copy)
+            return -ENOMEM;
+        memcpy(copy, from, n * sizeof *copy);
+    }
+    *ret = copy;
+    return 0;
+}
+
+static int fill_episode(const struct dataset *data, const struct episode_input *in, struct train_episode *episode)
+{
+    size_t n = (size_t)in->steps * (size_t)data->action_dims;
+
+    episode->tokens = malloc(n * sizeof *episode->tokens);
+    if (!episode->tokens || copy_floats(in->progress, in->n_progress, &episode->progress) < 0)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++)
+        episode->tokens[i] = in->demo ? openvla_encode(&data->model->config, (double)in->label[i]) : (int32_t)in->tokens[i];
+    return in->demo ? 0 : copy_floats(in->logp, in->n_logp, &episode->logp);
+}
+
+int dataset_add(struct dataset *data, const struct episode_input *in, struct error *error)
+{
+    struct train_episode episode = {
+        .id = in->id, .state_seed = in->state_seed, .policy_version = in->policy_version, .steps = in->steps,
+        .max_steps = in->max_steps, .success = in->success, .demo = in->demo, .temperature = in->temperature,
+    };
+    int r = check_input(data, in, error);
+
+    if (r < 0)
+        return r;
+    if (data->n && data->list[data->n - 1].id == in->id)
+        return error_set(error, EEXIST, "episode %" PRIu64 " is named twice", in->id);
+    if (data->n == data->capacity) {
+        int capacity = MAX(64, data->capacity * 2);
+        struct train_episode *larger = realloc(data->list, (size_t)capacity * sizeof *larger);
+
+        if (!larger)
+            return error_set(error, ENOMEM, "out of memory at %d episodes", data->n);
+        data->list = larger;
+        data->capacity = capacity;
+    }
+    episode.task = task_index(data, in->task);
+    episode.prompt = episode.task < 0 ? -ENOMEM : prompt_index(data, in->instruction);
+    if (episode.prompt < 0)
+        return error_set(error, -episode.prompt, "episode %" PRIu64 ": its instruction cannot be turned into a prompt", in->id);
+    r = fill_episode(data, in, &episode);
+    if (r < 0) {
+        episode_release(&episode);
+        return error_set(error, -r, "out of memory at %d episodes", data->n);
+    }
+    episode.frames = in->frames;
+    data->list[data->n++] = episode;
+    return 0;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    uint64_t x = ((const struct train_episode *)a)->id, y = ((const struct train_episode *)b)->id;
+
+    return (x > y) - (x < y);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+void dataset_sort(struct dataset *data)
+{
+    if (!data->n)
+        return;
+    /* tasks are renumbered by name: swap the index for the name's place in the sorted list */
+    for (int i = 0; i < data->n; i++) {
+        const char *name = data->tasks[data->list[i].task];
+        int place = 0;
+
+        for (int j = 0; j < data->n_tasks; j++)
+            place += strcmp(data->tasks[j], name) < 0;
+        data->list[i].task = place;
+    }
+    qsort(data->tasks, (size_t)data->n_tasks, sizeof *data->tasks, by_name);
+    qsort(data->list, (size_t)data->n, sizeof *data->list, by_id);
+}
+
+/* ---- reading ------------------------------------------------------------------------------------- */
+
+int dataset_steps(const struct dataset *data, bool (*want)(const struct train_episode *episode, const void *arg), const void *arg,
+                  struct step_ref **ret, int *ret_n)
+{
+    struct step_ref *steps;
+    int64_t total = 0;
+    int n = 0;
+
+    for (int i = 0; i < data->n; i++)
+        total += data->list[i].steps;
+    if (total > INT32_MAX / 2)
+        return -EFBIG;
+    steps = malloc((size_t)MAX(total, 1) * sizeof *steps);
+    if (!steps)
+        return -ENOMEM;
+    for (int i = 0; i < data->n; i++)
+        for (int t = 0; t < data->list[i].steps && (!want || want(&data->list[i], arg)); t++)
+            steps[n++] = (struct step_ref) {i, t};
+    *ret = steps;
+    *ret_n = n;
+    return 0;
+}
+
+const uint8_t *dataset_frame(const struct dataset *data, struct step_ref at)
+{
+    return data->list[at.episode].frames + (size_t)at.step * data->frame_size;
+}
+
+struct openvla_item dataset_policy_item(const struct dataset *data, struct step_ref at, int n_actions)
+{
+    const struct train_episode *episode = &data->list[at.episode];
+    const struct dataset_prompt *prompt = &data->prompts[episode->prompt];
+
+    return (struct openvla_item) {
+        .images = {dataset_frame(data, at)}, .n_images = 1, .prompt = prompt->ids, .n_prompt = prompt->n,
+        .actions = episode->tokens + at.step * data->action_dims, .n_actions = n_actions,
+    };
+}
+
+struct openvla_item dataset_reward_item(const struct dataset *data, struct step_ref at, const uint8_t *blank)
+{
+    const struct dataset_prompt *prompt = &data->prompts[data->list[at.episode].prompt];
+
+    return (struct openvla_item) {
+        .images = {blank ? blank : data->list[at.episode].frames, blank ? blank : dataset_frame(data, at)}, .n_images = 2,
+        .prompt = prompt->reward_ids, .n_prompt = prompt->n_reward,
+    };
+}
+
+void shuffled(int *ret_order, int n, uint64_t seed, uint64_t round, uint32_t use)
+{
+    struct philox random = philox_at(seed, PHILOX_SHUFFLE, round, use, 0);
+
+    for (int i = 0; i < n; i++) {
+        int j = (int)philox_below(&random, (uint32_t)i + 1);    /* Fisher-Yates, inside out */
+
+        ret_order[i] = ret_order[j];
+        ret_order[j] = i;
+    }
+}

@@ -1,0 +1,76 @@
+/* sample.h - what the learner trains on: episodes in memory, checked, with prompts and action ids ready for the model.
+ *
+ *   dataset_new(model) -> dataset_add* -> dataset_sort -> objective_sft | objective_prm | objective_ppo -> dataset_free
+ *
+ * dataset_add refuses what a loss could not digest (wrong sizes, NaN, ids that are no actions) with a line naming the episode;
+ * after it, objectives trust what they read. Numbers come as in a Trajectory; nothing here knows protobuf.
+ * Thread rule: built by one thread, read by any. */
+#pragma once
+
+#include "nn/models/openvla.h"
+
+struct episode_input {          /* borrowed for the call, frames excepted */
+    uint64_t id;
+    const char *task, *instruction;
+    uint64_t state_seed;
+    int steps, max_steps;       /* T; the episode limit */
+    bool success, demo;         /* demo: played by a demonstrator, not by a policy */
+    uint64_t policy_version;
+    double temperature;
+    int height, width, action_dims;
+    const float *label; size_t n_label;         /* (T,A) normalised actions to imitate; demos only */
+    const uint32_t *tokens; size_t n_tokens;    /* (T,K) what a policy sampled */
+    const float *logp; size_t n_logp;           /* (T,K) */
+    const float *progress; size_t n_progress;   /* (T+1), or none */
+    uint8_t *frames; size_t n_frames;           /* (T+1,H,W,3), from malloc: the data set's after success */
+};
+
+struct train_episode {
+    uint64_t id, state_seed, policy_version;
+    int task, prompt;           /* index of task name and of instruction in the data set */
+    int steps, max_steps;
+    bool success, demo;
+    double temperature;
+    uint8_t *frames;            /* (T+1, H*W*3) */
+    int32_t *tokens;            /* (T,K) ids: what acted; of a demonstration: what to imitate */
+    float *logp;                /* (T,K); NULL for demonstrations */
+    float *progress;            /* (T+1); NULL: not scored */
+};
+
+struct dataset_prompt {
+    char *instruction;
+    int32_t *ids; int n;                        /* policy prompt */
+    int32_t *reward_ids; int n_reward;          /* reward model's prompt */
+};
+
+struct dataset {
+    const struct openvla *model;        /* for tokenizer and codec; borrowed */
+    struct train_episode *list; int n, capacity;
+    struct dataset_prompt *prompts; int n_prompts;
+    char **tasks; int n_tasks;
+    size_t frame_size;                  /* bytes of a picture */
+    int action_dims;                    /* K */
+};
+
+int dataset_new(const struct openvla *model, struct dataset **ret);
+struct dataset *dataset_free(struct dataset *data);
+DEFINE_FREEP(struct dataset, dataset_free)
+
+/* -EINVAL with a line naming episode and field; -EEXIST: it is there already; -ENOMEM. On failure the frames stay the caller's. */
+int dataset_add(struct dataset *data, const struct episode_input *in, struct error *error);
+/* Episode-id order: everything that is summed or shuffled starts from it. Also sorts tasks, so that arrival order leaves no trace. */
+void dataset_sort(struct dataset *data);
+
+struct step_ref { int episode, step; };         /* index into dataset->list; frame o_step */
+/* All steps of the episodes for which `want` says yes (NULL: all), in order; caller frees. */
+int dataset_steps(const struct dataset *data, bool (*want)(const struct train_episode *episode, const void *arg), const void *arg,
+                  struct step_ref **ret, int *ret_n);
+
+const uint8_t *dataset_frame(const struct dataset *data, struct step_ref at);
+/* The policy's input at a step with its first n_actions tokens fed back. */
+struct openvla_item dataset_policy_item(const struct dataset *data, struct step_ref at, int n_actions);
+/* The reward model's input after seeing o_0..o_step: first and current picture. blank (a picture or NULL) replaces both. */
+struct openvla_item dataset_reward_item(const struct dataset *data, struct step_ref at, const uint8_t *blank);
+
+/* A permutation of 0..n-1 under (seed, round): how minibatches are drawn. */
+void shuffled(int *ret_order, int n, uint64_t seed, uint64_t round, uint32_t use);

@@ -1,0 +1,244 @@
+#include "train/shards.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/pool.h"
+
+enum { FIRST_TAPE = 32 << 20, BLOCK = 1 << 15 };    /* bytes; floats that one piece of the reduction adds */
+
+struct shards {
+    struct pool *pool;
+    struct group group;
+    int64_t numel;
+    int own;                    /* shards this rank computes: first .. first+own-1 */
+    int first;
+    float *grad[SHARDS];        /* NULL for other ranks' shards */
+    struct tape tape[SHARDS];   /* training */
+    struct tape *infer;         /* one per thread */
+    float *gathered;            /* [ranks][longest message] */
+    size_t gathered_size;
+
+    /* the call in progress */
+    const struct adamw_range *ranges;
+    int n_ranges, samples, chunk;
+    shard_fn *fn;
+    void *arg;
+    float *out;
+    int error[SHARDS];
+    int *infer_error;           /* per thread */
+};
+
+int shards_new(int64_t numel, int threads, const struct group *group, struct shards **ret)
+{
+    _cleanup_(shards_freep) struct shards *s = calloc(1, sizeof *s);
+    int r;
+
+    if (!s)
+        return -ENOMEM;
+    s->group = group ? *group : (struct group) {.ranks = 1};
+    if (s->group.ranks < 1 || SHARDS % s->group.ranks || s->group.rank < 0 || s->group.rank >= s->group.ranks)
+        return -EINVAL;
+    s->numel = numel;
+    s->own = SHARDS / s->group.ranks;
+    s->first = s->own * s->group.rank;
+    r = pool_new(threads, &s->pool);
+    if (r < 0)
+        return r;
+    s->infer = calloc((size_t)threads, sizeof *s->infer);
+    s->infer_error = calloc((size_t)threads, sizeof *s->infer_error);
+    if (!s->infer || !s->infer_error)
+        return -ENOMEM;
+    for (int i = 0; i < SHARDS; i++)
+        tape_init(&s->tape[i], true);
+    for (int i = s->first; i < s->first + s->own; i++) {
+        s->grad[i] = calloc((size_t)numel, sizeof(float));
+        if (!s->grad[i])
+            return -ENOMEM;
+        s->tape[i].param_grad = s->grad[i];
+    }
+    for (int i = 0; i < threads; i++)
+        tape_init(&s->infer[i], false);
+    *ret = TAKE_PTR(s);
+    return 0;
+}
+
+struct shards *shards_free(struct shards *s)
+{
+    if (!s)
+        return NULL;
+    for (int i = 0; s->infer && i < pool_threads(s->pool); i++)
+        tape_release(&s->infer[i]);
+    for (int i = 0; i < SHARDS; i++) {
+        tape_release(&s->tape[i]);
+        free(s->grad[i]);
+    }
+    pool_free(s->pool);
+    free(s->infer);
+    free(s->infer_error);
+    free(s->gathered);
+    free(s);
+    return NULL;
+}
+
+static void clear_ranges(float *grad, const struct adamw_range *ranges, int n)
+{
+    for (int i = 0; i < n; i++)
+        memset(grad + ranges[i].begin, 0, (size_t)(ranges[i].end - ranges[i].begin) * sizeof(float));
+}
+
+/* Run fn on the tape; a tape that was too small grows and the piece is computed anew. grad NULL: inference. */
+static int run_piece(struct shards *s, struct tape *tape, float *grad, int shard, int first, int last)
+{
+    for (;;) {
+        size_t size = MAX(tape->arena.size, FIRST_TAPE / 2);
+        int r;
+
+        if (tape->arena.size) {
+            tape_begin(tape);
+            if (grad)
+                clear_ranges(grad, s->ranges, s->n_ranges);
+            r = s->fn(tape, shard, first, last, s->arg);
+            if (r >= 0)
+                r = tape->error;
+            if (r != -ENOBUFS)
+                return r;
+        }
+        r = tape_reserve(tape, size * 2);
+        if (r < 0)
+            return r;
+    }
+}
+
+static void shard_piece(void *arg, int piece, _unused_ int worker)
+{
+    struct shards *s = arg;
+    int shard = s->first + piece;
+    int first = (int)((int64_t)s->samples * shard / SHARDS), last = (int)((int64_t)s->samples * (shard + 1) / SHARDS);
+
+    if (first == last)
+        clear_ranges(s->grad[shard], s->ranges, s->n_ranges);
+    s->error[shard] = first == last ? 0 : run_piece(s, &s->tape[shard], s->grad[shard], shard, first, last);
+}
+
+/* One block of the tree over this rank's shards: the sum ends in the lowest one. */
+static void reduce_block(struct shards *s, int64_t begin, int64_t end)
+{
+    for (int step = 1; step < s->own; step *= 2)
+        for (int i = 0; i < s->own; i += 2 * step) {
+            float *a = s->grad[s->first + i];
+            const float *b = s->grad[s->first + i + step];
+
+            for (int64_t k = begin; k < end; k++)
+                a[k] += b[k];
+        }
+}
+
+/* Blocks are numbered through all ranges. */
+static void reduce_piece(void *arg, int piece, _unused_ int worker)
+{
+    struct shards *s = arg;
+
+    for (int i = 0; i < s->n_ranges; i++) {
+        int64_t length = s->ranges[i].end - s->ranges[i].begin, blocks = (length + BLOCK - 1) / BLOCK;
+
+        if (piece < blocks) {
+            int64_t begin = s->ranges[i].begin + (int64_t)piece * BLOCK, end = MIN(begin + BLOCK, s->ranges[i].end);
+
+            reduce_block(s, begin, end);
+            memcpy(s->out + begin, s->grad[s->first] + begin, (size_t)(end - begin) * sizeof(float));
+            return;
+        }
+        piece -= (int)blocks;
+    }
+}
+
+static int gather(struct shards *s, const void *mine, size_t bytes)
+{
+    if (bytes * (size_t)s->group.ranks > s->gathered_size) {
+        float *larger = realloc(s->gathered, bytes * (size_t)s->group.ranks);
+
+        if (!larger)
+            return -ENOMEM;
+        s->gathered = larger;
+        s->gathered_size = bytes * (size_t)s->group.ranks;
+    }
+    return s->group.gather(s->group.arg, mine, bytes, s->gathered);
+}
+
+/* The upper part of the tree: over the ranks' sums. */
+static int reduce_ranks(struct shards *s)
+{
+    for (int i = 0; i < s->n_ranges && s->group.ranks > 1; i++) {
+        int64_t begin = s->ranges[i].begin, length = s->ranges[i].end - begin;
+        int r = gather(s, s->out + begin, (size_t)length * sizeof(float));
+
+        if (r < 0)
+            return r;
+        for (int step = 1; step < s->group.ranks; step *= 2)
+            for (int j = 0; j < s->group.ranks; j += 2 * step)
+                for (int64_t k = 0; k < length; k++)
+                    s->gathered[j * length + k] += s->gathered[(j + step) * length + k];
+        memcpy(s->out + begin, s->gathered, (size_t)length * sizeof(float));
+    }
+    return 0;
+}
+
+int shards_gradient(struct shards *s, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg, float *grad)
+{
+    int64_t blocks = 0;
+
+    s->ranges = ranges;
+    s->n_ranges = n_ranges;
+    s->samples = samples;
+    s->fn = fn;
+    s->arg = arg;
+    s->out = grad;
+    pool_run(s->pool, s->own, shard_piece, s);
+    for (int i = s->first; i < s->first + s->own; i++)
+        if (s->error[i] < 0)
+            return s->error[i];
+    for (int i = 0; i < n_ranges; i++)
+        blocks += (ranges[i].end - ranges[i].begin + BLOCK - 1) / BLOCK;
+    pool_run(s->pool, (int)blocks, reduce_piece, s);
+    return reduce_ranks(s);
+}
+
+static void infer_piece(void *arg, int piece, int worker)
+{
+    struct shards *s = arg;
+    int first = piece * s->chunk, last = MIN(first + s->chunk, s->samples), r;
+
+    if (s->infer_error[worker] < 0)
+        return;
+    r = run_piece(s, &s->infer[worker], NULL, piece, first, last);
+    if (r < 0)
+        s->infer_error[worker] = r;
+}
+
+int shards_infer(struct shards *s, int samples, int chunk, shard_fn *fn, void *arg)
+{
+    s->samples = samples;
+    s->chunk = chunk;
+    s->fn = fn;
+    s->arg = arg;
+    memset(s->infer_error, 0, (size_t)pool_threads(s->pool) * sizeof *s->infer_error);
+    pool_run(s->pool, (samples + chunk - 1) / chunk, infer_piece, s);
+    for (int i = 0; i < pool_threads(s->pool); i++)
+        if (s->infer_error[i] < 0)
+            return s->infer_error[i];
+    return 0;
+}
+
+int shards_share(struct shards *s, void *records, size_t size)
+{
+    int r;
+
+    if (s->group.ranks == 1)
+        return 0;
+    r = gather(s, (char *)records + (size_t)s->first * size, (size_t)s->own * size);
+    if (r >= 0)
+        memcpy(records, s->gathered, SHARDS * size);
+    return r;
+}

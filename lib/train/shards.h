@@ -1,0 +1,40 @@
+/* shards.h - a minibatch's gradient, the same to the bit on any number of threads and ranks.
+ *
+ * A minibatch is cut by index into 8 virtual shards. Each has its own tape and its own gradient, and the eight are added
+ * in a fixed tree: ((0+1)+(2+3)) + ((4+5)+(6+7)). Threads only decide when a shard is computed, never what is added to
+ * what. With 2, 4 or 8 ranks a rank computes its subtree and the group gathers the partial sums (struct group).
+ *
+ * Thread rule: one call at a time. Failure rule: -errno; the gradient is then undefined. */
+#pragma once
+
+#include "nn/optim.h"
+#include "nn/tape.h"
+
+enum { SHARDS = 8 };
+
+/* The other learner ranks. gather: every rank gives `bytes` and receives all ranks' bytes in rank order. */
+struct group {
+    int rank, ranks;            /* ranks: 1, 2, 4 or 8 */
+    int (*gather)(void *arg, const void *mine, size_t bytes, void *ret_all);
+    void *arg;
+};
+
+struct shards;
+
+/* numel: floats of the parameter arena. group NULL: one rank; copied. */
+int shards_new(int64_t numel, int threads, const struct group *group, struct shards **ret);
+struct shards *shards_free(struct shards *shards);
+DEFINE_FREEP(struct shards, shards_free)
+
+/* Forward, loss and tape_backward over samples first..last-1 of the minibatch (last > first). It may be called again for the
+ * same samples when the tape was too small: it must only write what depends on them (its own slots, its own shard's sums). */
+typedef int shard_fn(struct tape *tape, int shard, int first, int last, void *arg);
+
+/* Sum of all shards' gradients over `ranges`, into grad (flat, like the arena). */
+int shards_gradient(struct shards *shards, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg, float *grad);
+
+/* Inference over samples, in chunks of `chunk`, on all threads (every rank does all of them). `shard` is the chunk's number. */
+int shards_infer(struct shards *shards, int samples, int chunk, shard_fn *fn, void *arg);
+
+/* Collect per-shard records (e.g. loss sums) of all ranks: records[SHARDS], `size` bytes each, those of other ranks filled in. */
+int shards_share(struct shards *shards, void *records, size_t size);

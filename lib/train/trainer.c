@@ -1,0 +1,160 @@
+#include "train/trainer.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static enum trainer_part part_of(const struct param *param)
+{
+    if (!strncmp(param->name, "value_head.", 11))
+        return TRAIN_VALUE;
+    if (!strncmp(param->name, "reward_head.", 12))
+        return TRAIN_REWARD;
+    return TRAIN_TRUNK;
+}
+
+static int find_part(const struct params *params, enum trainer_part which, struct part *part)
+{
+    struct adamw_range *ranges = calloc((size_t)MAX(params->count, 1), sizeof *ranges);
+    int n = 0, r;
+
+    if (!ranges)
+        return -ENOMEM;
+    for (int i = 0; i < params->count; i++) {
+        const struct param *p = params->list[i];
+
+        if (part_of(p) == which && !p->frozen)
+            ranges[n++] = (struct adamw_range) {.begin = p->offset, .end = p->offset + p->numel, .lr_scale = 1};
+    }
+    part->ranges = ranges;
+    part->n = n;
+    if (!n)
+        return 0;
+    part->begin = ranges[0].begin;
+    part->end = ranges[n - 1].end;      /* registration order is arena order */
+    r = adamw_init(&part->adamw, part->end - part->begin);
+    return r;
+}
+
+int trainer_new(struct openvla *model, int threads, const struct group *group, struct trainer **ret)
+{
+    _cleanup_(trainer_freep) struct trainer *t = calloc(1, sizeof *t);
+    int r;
+
+    if (!t)
+        return -ENOMEM;
+    t->grad = calloc((size_t)model->params.numel, sizeof *t->grad);
+    if (!t->grad)
+        return -ENOMEM;
+    r = shards_new(model->params.numel, threads, group, &t->shards);
+    for (int i = 0; i < TRAIN_PARTS && r >= 0; i++)
+        r = find_part(&model->params, (enum trainer_part)i, &t->parts[i]);
+    if (r >= 0)
+        r = openvla_pack(model, true);
+    if (r < 0)
+        return r;
+    t->model = model;
+    *ret = TAKE_PTR(t);
+    return 0;
+}
+
+struct trainer *trainer_free(struct trainer *t)
+{
+    if (!t)
+        return NULL;
+    for (int i = 0; i < TRAIN_PARTS; i++) {
+        adamw_release(&t->parts[i].adamw);
+        free(t->parts[i].ranges);
+    }
+    shards_free(t->shards);
+    openvla_free(t->model);
+    free(t->grad);
+    free(t);
+    return NULL;
+}
+
+void trainer_reset(struct trainer *t)
+{
+    for (int i = 0; i < TRAIN_PARTS; i++) {
+        struct part *part = &t->parts[i];
+        size_t bytes = (size_t)(part->end - part->begin) * sizeof(float);
+
+        if (!part->n)
+            continue;
+        memset(part->adamw.m, 0, bytes);
+        memset(part->adamw.v, 0, bytes);
+        part->adamw.step = 0;
+    }
+    t->returns = (struct running) {0};
+    t->skipped = 0;
+}
+
+/* The part's ranges counted from its own first float, with this update's decay. */
+static void shifted_ranges(const struct part *part, double weight_decay, struct adamw_range *ret)
+{
+    for (int i = 0; i < part->n; i++)
+        ret[i] = (struct adamw_range) {.begin = part->ranges[i].begin - part->begin, .end = part->ranges[i].end - part->begin,
+                                       .lr_scale = 1, .weight_decay = weight_decay};
+}
+
+static int apply(struct trainer *t, struct part *part, const struct update *update, double norm)
+{
+    _cleanup_free_ struct adamw_range *ranges = calloc((size_t)part->n, sizeof *ranges);
+    float scale = 1;
+
+    if (!ranges)
+        return -ENOMEM;
+    if (update->clip > 0 && norm > update->clip)
+        scale = (float)(update->clip / (norm + 1e-6));
+    shifted_ranges(part, update->weight_decay, ranges);
+    part->adamw.lr = update->lr;
+    part->adamw.beta2 = update->beta2 > 0 ? update->beta2 : .999;
+    adamw_step(&part->adamw, t->model->params.values + part->begin, t->grad + part->begin, scale, ranges, part->n);
+    return 0;
+}
+
+int trainer_update(struct trainer *t, const enum trainer_part *parts, const struct update *update, int n_parts, int samples,
+                   shard_fn *fn, void *arg, double *ret_norm)
+{
+    _cleanup_free_ struct adamw_range *ranges = calloc((size_t)MAX(t->model->params.count, 1), sizeof *ranges);
+    bool finite = true;
+    int n = 0, r;
+
+    if (!ranges)
+        return -ENOMEM;
+    for (int i = 0; i < n_parts; i++) {
+        const struct part *part = &t->parts[parts[i]];
+
+        if (!part->n)
+            return -ENOENT;
+        memcpy(ranges + n, part->ranges, (size_t)part->n * sizeof *ranges);
+        n += part->n;
+    }
+    r = shards_gradient(t->shards, ranges, n, samples, fn, arg, t->grad);
+    if (r < 0)
+        return r;
+    for (int i = 0; i < n_parts; i++) {
+        ret_norm[i] = gradient_norm(t->grad, t->parts[parts[i]].ranges, t->parts[parts[i]].n);
+        finite = finite && isfinite(ret_norm[i]);
+    }
+    if (!finite) {
+        t->skipped++;
+        return 0;
+    }
+    for (int i = 0; i < n_parts && r >= 0; i++)
+        r = apply(t, &t->parts[parts[i]], &update[i], ret_norm[i]);
+    return r < 0 ? r : openvla_pack(t->model, true);
+}
+
+double lr_cosine(double lr, double end, int64_t step, int64_t warmup, int64_t steps)
+{
+    double along;
+
+    if (step < warmup)
+        return lr * (double)(step + 1) / (double)warmup;
+    if (end >= 1 || steps <= warmup)
+        return lr;
+    along = MIN(1, (double)(step - warmup) / (double)(steps - warmup));
+    return lr * (end + (1 - end) * (1 + cos(M_PI * along)) / 2);
+}

@@ -1,0 +1,57 @@
+/* trainer.h - a model in training: its optimisers, its gradient, its learning-rate state, and how one update is made.
+ *
+ * The arena of parameters has three parts with their own AdamW, clip and learning rate: the trunk (all of the policy), the
+ * value head and the reward head. An update whose gradient is not finite is skipped, counted and reported, never applied.
+ * Results are equal to the bit for any number of threads and ranks, and after checkpoint_save / checkpoint_load.
+ * Thread rule: one thread (the shards' threads are its own). */
+#pragma once
+
+#include "nn/models/openvla.h"
+#include "nn/optim.h"
+#include "rl/stats.h"
+#include "train/shards.h"
+
+enum trainer_part { TRAIN_TRUNK, TRAIN_VALUE, TRAIN_REWARD, TRAIN_PARTS };
+
+struct part {
+    struct adamw_range *ranges; int n;  /* in the arena, ascending; n = 0: the model has no such part */
+    int64_t begin, end;                 /* the arena's span that moments are kept for */
+    struct adamw adamw;                 /* m, v: [end - begin] */
+};
+
+struct trainer {
+    struct openvla *model;              /* owned; packed for training */
+    struct shards *shards;
+    float *grad;                        /* flat, like the arena */
+    struct part parts[TRAIN_PARTS];
+    struct running returns;             /* what the value head's targets are normalised by */
+    int64_t skipped;                    /* updates left out: gradient not finite */
+    uint64_t stage;                     /* stage these optimiser moments belong to; 0: none yet */
+    uint64_t reference;                 /* policy version the stage started from */
+};
+
+/* Takes the model over on success. Packs it. */
+int trainer_new(struct openvla *model, int threads, const struct group *group, struct trainer **ret);
+struct trainer *trainer_free(struct trainer *trainer);
+DEFINE_FREEP(struct trainer, trainer_free)
+
+/* Forget moments and counters: a new stage begins. */
+void trainer_reset(struct trainer *trainer);
+
+struct update { double lr, weight_decay, clip, beta2; };
+/* Compute the gradient of some parts over a minibatch (one pass, shards_gradient) and apply update[i] to parts[i], each clipped
+ * by its own norm; the model is packed again. ret_norm[i]: norm before clipping; when one is not finite all are skipped.
+ * -ENOENT: the model has no such part. */
+int trainer_update(struct trainer *trainer, const enum trainer_part *parts, const struct update *update, int n_parts, int samples,
+                   shard_fn *fn, void *arg, double *ret_norm);
+
+/* Linear warm-up, then cosine from lr to lr * end over the rest. step counts from 0. */
+double lr_cosine(double lr, double end, int64_t step, int64_t warmup, int64_t steps);
+
+/* Told after every minibatch; returns false to stop (-ECANCELED). */
+typedef bool progress_fn(void *arg, const char *what, int64_t done, int64_t total, double loss);
+struct train_watch { progress_fn *fn; void *arg; };
+static inline bool train_tell(const struct train_watch *watch, const char *what, int64_t done, int64_t total, double loss)
+{
+    return !watch || !watch->fn || watch->fn(watch->arg, what, done, total, loss);
+}
