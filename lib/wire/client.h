@@ -1,7 +1,7 @@
 /* client.h - one server as seen by who asks: requests with deadlines and retries over one DEALER socket.
  *
  * wire_call() never blocks and always ends in exactly one on_reply, by the deadline at the latest. Kinds marked idempotent in
- * kinds.c are repeated with the same request id (backoff 250 ms doubling to 4 s, with jitter; at once after a reconnect)
+ * kinds.c are repeated with the same request id (after 1 s, doubling to 8 s, with jitter; at once after a reconnect)
  * until the deadline; the others fail with -ECONNRESET when the connection is lost under them. BUSY and STALE_EPOCH are repeated likewise;
  * LOADING and WRONG_VERSION come to the caller, unless WIRE_WAIT_VERSION asks to repeat them too. The client pings when idle and says on_state
  * when the server has gone silent or come back; a server that is down or not yet up is no error, calls wait for it.
@@ -36,6 +36,9 @@ int wire_client_new(struct wire *wire, const struct wire_client_options *options
 /* Open calls end with -ECANCELED, before this returns. */
 struct wire_client *wire_client_free(struct wire_client *client);
 DEFINE_FREEP(struct wire_client, wire_client_free)
+
+/* The server has a new address: connect there; open calls go on there as after a reconnect. */
+int wire_client_move(struct wire_client *client, const char *address, const char *server_key, struct error *error);
 
 bool wire_client_up(const struct wire_client *client);
 unsigned wire_client_outstanding(const struct wire_client *client);     /* calls without an answer */

@@ -8,7 +8,7 @@ enum {
     WIRE_ENVELOPE_MAX = 8 << 10,        /* bytes of frame 0 */
     WIRE_ERROR_MAX = 512,               /* bytes of Envelope.error, NUL included */
     WIRE_PARTS_MAX = 256,               /* frames behind the body (kinds.c has a tighter figure for each kind) */
-    WIRE_FRAME_MAX = 512 << 20,         /* bytes of any frame: ZMQ_MAXMSGSIZE */
+    WIRE_FRAME_MAX = 256 << 20,         /* bytes of any frame: ZMQ_MAXMSGSIZE, unless a server asks for less */
     WIRE_BODY_MAX = 16 << 20,           /* bytes of any body */
     WIRE_CHUNK = 4 << 20,               /* weights travel in chunks of this size */
 

@@ -33,6 +33,7 @@ struct request {
 struct wire_server_options {
     const char *address;        /* ipc:///..., tcp://IP:PORT; tcp://IP:* takes a free port. tcp needs wire->security */
     unsigned credits;           /* outstanding requests per peer; 0 = WIRE_CREDITS */
+    uint32_t frame_max;         /* bytes of the largest frame that is received at all; 0 = WIRE_FRAME_MAX */
     void (*on_request)(struct request *request, void *arg);
     void (*on_peer)(uint64_t peer, bool here, void *arg);   /* first message of a connection / silent too long; may be NULL */
     void *arg;

@@ -1,0 +1,157 @@
+#include "wire/address.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <sys/stat.h>
+
+#include "base/atomic_file.h"
+#include "base/sha256.h"
+
+bool address_is_ipc(const char *address)
+{
+    return !strncmp(address, "ipc://", 6);
+}
+
+int address_check(const char *address, struct error *error)
+{
+    if (!address || strlen(address) >= ADDRESS_MAX)
+        return error_set(error, EINVAL, "an address is ipc://PATH or tcp://HOST:PORT, shorter than %d bytes", ADDRESS_MAX);
+    if (address_is_ipc(address)) {
+        size_t n = strlen(address + 6);
+
+        if (n > ADDRESS_IPC_PATH_MAX)
+            return error_set(error, ENAMETOOLONG, "%s: the path has %zu bytes, a UNIX socket's has at most %d: use a shorter run directory",
+                             address, n, ADDRESS_IPC_PATH_MAX);
+        if (address[6] == '/' && n > 1)
+            return 0;
+    } else if (!strncmp(address, "tcp://", 6)) {
+        const char *colon = strrchr(address + 6, ':');
+
+        if (colon && colon > address + 6 && colon[1])
+            return 0;
+    }
+    return error_set(error, EINVAL, "'%s' is not an address: ipc:///absolute/path or tcp://HOST:PORT", address);
+}
+
+/* Ours, a directory, closed to others? Creates it if it is not there. */
+static int claim_dir(const char *path, struct error *error)
+{
+    struct stat st;
+
+    if (mkdir(path, 0700) && errno != EEXIST)
+        return error_set(error, errno, "cannot make %s: %s", path, strerror(errno));
+    if (lstat(path, &st))
+        return error_set(error, errno, "%s: %s", path, strerror(errno));
+    if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid())
+        return error_set(error, EPERM, "%s is there but not a directory of this user: remove it", path);
+    if ((st.st_mode & 077) && chmod(path, 0700))
+        return error_set(error, errno, "cannot close %s to others: %s", path, strerror(errno));
+    return 0;
+}
+
+/* A short stand-in under /tmp, and RUN/sock as a link to it for people. */
+static int short_dir(const char *run_dir, const char *link, char *ret_dir, struct error *error)
+{
+    uint8_t digest[SHA256_SIZE];
+    char hex[SHA256_HEX], path[64];
+    int r;
+
+    sha256_of(run_dir, strlen(run_dir), digest);
+    sha256_hex(digest, hex);
+    snprintf(path, sizeof path, "/tmp/gantry-%u-%.16s", (unsigned)geteuid(), hex);
+    r = claim_dir(path, error);
+    if (r < 0)
+        return r;
+    if (symlink(path, link) && errno != EEXIST)
+        return error_set(error, errno, "cannot link %s to %s: %s", link, path, strerror(errno));
+    snprintf(ret_dir, ADDRESS_MAX, "%s", path);
+    return 0;
+}
+
+int address_socket_dir(const char *run_dir, char ret_dir[ADDRESS_MAX], struct error *error)
+{
+    enum { ROOM_FOR_NAME = 40 };        /* "/prm-server-12.ipc" and the like */
+    _cleanup_free_ char *absolute = realpath(run_dir, NULL);
+    char path[PATH_MAX];
+    int r;
+
+    if (!absolute)
+        return error_set(error, errno, "run directory %s: %s", run_dir, strerror(errno));
+    if ((size_t)snprintf(path, sizeof path, "%s/sock", absolute) >= sizeof path)
+        return error_set(error, ENAMETOOLONG, "the run directory's path is too long: %s", run_dir);
+    if (strlen(path) + ROOM_FOR_NAME > ADDRESS_IPC_PATH_MAX)
+        return short_dir(absolute, path, ret_dir, error);
+    r = claim_dir(path, error);
+    if (r < 0)
+        return r;
+    snprintf(ret_dir, ADDRESS_MAX, "%s", path);
+    return 0;
+}
+
+int address_ipc(const char *run_dir, const char *name, char ret_address[ADDRESS_MAX], struct error *error)
+{
+    char dir[ADDRESS_MAX], address[ADDRESS_MAX + 64];
+    int r;
+
+    r = address_socket_dir(run_dir, dir, error);
+    if (r < 0)
+        return r;
+    snprintf(address, sizeof address, "ipc://%s/%s.ipc", dir, name);
+    r = address_check(address, error);
+    if (r < 0)
+        return r;
+    memcpy(ret_address, address, strlen(address) + 1);
+    return 0;
+}
+
+static int endpoint_path(const char *run_dir, const char *name, char ret[PATH_MAX], struct error *error)
+{
+    if ((size_t)snprintf(ret, PATH_MAX, "%s/endpoints/%s", run_dir, name) >= PATH_MAX || strchr(name, '/'))
+        return error_set(error, ENAMETOOLONG, "no endpoint file for %s in %s", name, run_dir);
+    return 0;
+}
+
+int address_publish(const char *run_dir, const char *name, const char *address, const char *key, struct error *error)
+{
+    char path[PATH_MAX], line[ADDRESS_MAX + 64];
+    int r;
+
+    r = endpoint_path(run_dir, name, path, error);
+    if (r < 0)
+        return r;
+    *strrchr(path, '/') = '\0';
+    r = mkdir_p(path, 0755);
+    if (r < 0)
+        return error_set(error, -r, "cannot make %s: %s", path, strerror(-r));
+    (void)endpoint_path(run_dir, name, path, NULL);
+    snprintf(line, sizeof line, "%s %s\n", address, key && *key ? key : "-");
+    r = atomic_file_write(path, line, strlen(line));
+    if (r < 0)
+        return error_set(error, -r, "cannot write %s: %s", path, strerror(-r));
+    return 0;
+}
+
+int address_lookup(const char *run_dir, const char *name, char ret_address[ADDRESS_MAX], char ret_key[41], struct error *error)
+{
+    _cleanup_free_ char *text = NULL;
+    char path[PATH_MAX], *save = NULL, *address, *key;
+    size_t n;
+    int r;
+
+    r = endpoint_path(run_dir, name, path, error);
+    if (r < 0)
+        return r;
+    r = file_read(path, 1024, &text, &n);
+    if (r < 0)
+        return error_set(error, -r, "%s: %s (is the coordinator of this run up?)", path, strerror(-r));
+    address = strtok_r(text, " \n", &save);
+    key = strtok_r(NULL, " \n", &save);
+    if (!address || !key || (strcmp(key, "-") && strlen(key) != 40))
+        return error_set(error, EBADMSG, "%s: not a line `ADDRESS KEY`", path);
+    r = address_check(address, error);
+    if (r < 0)
+        return r;
+    snprintf(ret_address, ADDRESS_MAX, "%s", address);
+    snprintf(ret_key, 41, "%s", strcmp(key, "-") ? key : "");
+    return 0;
+}

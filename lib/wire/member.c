@@ -1,0 +1,357 @@
+#include "wire/member.h"
+
+#include <errno.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "wire/address.h"
+
+enum { HELLO_DEADLINE_MS = 10000, HELLO_AGAIN_MS = 500, BEAT_DEFAULT_MS = 1000, BEAT_DEADLINE_MS = 5000 };
+
+struct member {
+    struct wire *wire;
+    struct wire_client *client;
+    struct member_options options;
+    char *join, *key, *build, *device, *address, *public_key;
+    char host[256];
+    uint64_t instance;              /* tells a reconnect from a restart */
+
+    uv_timer_t timer;               /* next Hello or beat; its close callback frees the member */
+    uint32_t id, heartbeat_ms;
+    uint64_t endpoints_revision;
+    bool welcomed, joined, draining, closing;
+    bool hello_sent, beat_sent;     /* one of each at a time */
+
+    bool leaving;
+    void (*on_left)(void *arg);
+    void *left_arg;
+};
+
+static void say_hello(struct member *member);
+
+static void on_timer(uv_timer_t *timer)
+{
+    struct member *member = timer->data;
+
+    if (member->joined)
+        member_beat(member);
+    else
+        say_hello(member);
+}
+
+static void wake_in(struct member *member, uint64_t ms)
+{
+    if (member->closing || member->leaving)
+        return;
+    uv_update_time(member->wire->loop);
+    uv_timer_start(&member->timer, on_timer, ms, 0);
+}
+
+/* ---- what the coordinator says ------------------------------------------------------------------------ */
+
+static void take_endpoints(struct member *member, Gantry__Endpoint *const *endpoints, size_t n)
+{
+    if (member->options.on_endpoints)
+        member->options.on_endpoints(endpoints, n, member->options.arg);
+}
+
+static void take_drain(struct member *member, const char *reason)
+{
+    if (member->draining)
+        return;
+    member->draining = true;
+    if (member->options.on_drain)
+        member->options.on_drain(reason, member->options.arg);
+}
+
+static void take_welcome(struct member *member, const Gantry__Welcome *welcome)
+{
+    bool again = member->welcomed;
+
+    wire_set_run(member->wire, welcome->run, welcome->epoch);
+    member->id = welcome->member;
+    member->heartbeat_ms = CLAMP(welcome->heartbeat_ms ? welcome->heartbeat_ms : BEAT_DEFAULT_MS, 10u, 60000u);
+    member->welcomed = member->joined = true;
+    member->endpoints_revision = 0;
+    if (member->options.on_welcome)
+        member->options.on_welcome(welcome, again, member->options.arg);
+    if (!member->closing)
+        take_endpoints(member, welcome->endpoints, welcome->n_endpoints);
+    wake_in(member, member->heartbeat_ms);
+}
+
+static bool is_final(int result)
+{
+    return result == -EPROTO || result == -EACCES || result == -EBADMSG;
+}
+
+static void on_hello_reply(int result, const struct message *reply, void *arg)
+{
+    struct member *member = arg;
+
+    member->hello_sent = false;
+    if (result == -ECANCELED || member->closing || member->leaving)
+        return;
+    if (result == 0) {
+        take_welcome(member, (const Gantry__Welcome *)reply->body);
+        return;
+    }
+    if (is_final(result) && member->options.on_refused)
+        member->options.on_refused(result, reply ? reply->envelope.error : strerror(-result), member->options.arg);
+    wake_in(member, HELLO_AGAIN_MS);
+}
+
+static void on_beat_reply(int result, const struct message *reply, void *arg)
+{
+    struct member *member = arg;
+    const Gantry__HeartbeatReply *said;
+
+    member->beat_sent = false;
+    if (result < 0 || member->closing || member->leaving)
+        return;         /* silence: on_state tells; an old epoch: wire->on_stale has been called */
+    said = (const Gantry__HeartbeatReply *)reply->body;
+    if (!said->known) {
+        member->joined = false;
+        say_hello(member);
+        return;
+    }
+    if (said->n_endpoints || said->endpoints_revision != member->endpoints_revision) {
+        member->endpoints_revision = said->endpoints_revision;
+        take_endpoints(member, said->endpoints, said->n_endpoints);
+    }
+    if (said->n_revoked && !member->closing && member->options.on_revoked)
+        member->options.on_revoked(said->revoked, said->n_revoked, member->options.arg);
+    if (said->drain && !member->closing)
+        take_drain(member, "the run is draining");
+}
+
+static void on_push(const struct message *message, void *arg)
+{
+    struct member *member = arg;
+
+    if (message->envelope.epoch < member->wire->epoch)
+        return;         /* from a coordinator that is no longer */
+    if (message->envelope.kind == WIRE_KIND(DRAIN))
+        take_drain(member, ((const Gantry__Drain *)message->body)->reason);
+    else if (member->options.on_push)
+        member->options.on_push(message, member->options.arg);
+}
+
+/* ---- what we say -------------------------------------------------------------------------------------- */
+
+static void say_hello(struct member *member)
+{
+    Gantry__Hello hello = GANTRY__HELLO__INIT;
+    struct wire_call call = {
+        .kind = WIRE_KIND(HELLO), .body = &hello.base, .deadline_ms = HELLO_DEADLINE_MS, .on_reply = on_hello_reply, .arg = member,
+    };
+
+    if (member->hello_sent || member->leaving)
+        return;
+    hello.role = member->wire->role;
+    hello.build = member->build;
+    hello.host = member->host;
+    hello.pid = (uint32_t)getpid();
+    hello.instance = member->instance;
+    hello.slots = member->options.slots;
+    hello.device = member->device;
+    hello.address = member->address;
+    hello.public_key = member->public_key;
+    hello.rank = member->options.rank;
+    if (member->options.fill_hello)
+        member->options.fill_hello(&hello, member->options.arg);
+    if (wire_call(member->client, &call, NULL) == 0)
+        member->hello_sent = true;
+    else
+        wake_in(member, HELLO_AGAIN_MS);
+}
+
+void member_beat(struct member *member)
+{
+    Gantry__Heartbeat beat = GANTRY__HEARTBEAT__INIT;
+    struct wire_call call = {
+        .kind = WIRE_KIND(HEARTBEAT), .body = &beat.base, .deadline_ms = BEAT_DEADLINE_MS, .flags = WIRE_ONCE,
+        .on_reply = on_beat_reply, .arg = member,
+    };
+
+    if (!member->joined || member->leaving)
+        return;
+    wake_in(member, member->heartbeat_ms);
+    if (member->beat_sent)
+        return;
+    beat.member = member->id;
+    if (member->options.fill_heartbeat)
+        member->options.fill_heartbeat(&beat, member->options.arg);
+    if (wire_call(member->client, &call, NULL) == 0)
+        member->beat_sent = true;
+}
+
+/* A server (maybe another than the coordinator) lives under a newer epoch than we do. */
+static void on_stale(void *arg)
+{
+    struct member *member = arg;
+
+    if (!member->joined)
+        return;
+    member->joined = false;
+    wake_in(member, 0);
+}
+
+static void on_bye_reply(int result, const struct message *reply, void *arg)
+{
+    struct member *member = arg;
+
+    (void)reply;
+    if (result != -ECANCELED && member->on_left)
+        member->on_left(member->left_arg);
+}
+
+void member_leave(struct member *member, const char *reason, uint32_t deadline_ms, void (*on_left)(void *arg), void *arg)
+{
+    Gantry__Bye bye = GANTRY__BYE__INIT;
+    struct wire_call call = {
+        .kind = WIRE_KIND(BYE), .body = &bye.base, .deadline_ms = deadline_ms, .on_reply = on_bye_reply, .arg = member,
+    };
+
+    if (member->leaving)
+        return;
+    member->leaving = true;
+    member->joined = false;
+    member->on_left = on_left;
+    member->left_arg = arg;
+    uv_timer_stop(&member->timer);
+    bye.member = member->id;
+    bye.reason = (char *)reason;
+    if (wire_call(member->client, &call, NULL) < 0 && on_left)
+        on_left(arg);
+}
+
+/* ---- the connection ----------------------------------------------------------------------------------- */
+
+static bool joins_by_directory(const struct member *member)
+{
+    return !strstr(member->join, "://");
+}
+
+static int find_coordinator(struct member *member, char ret_address[ADDRESS_MAX], char ret_key[41], struct error *error)
+{
+    if (joins_by_directory(member))
+        return address_lookup(member->join, "coordinator", ret_address, ret_key, error);
+    snprintf(ret_address, ADDRESS_MAX, "%s", member->join);
+    snprintf(ret_key, 41, "%s", member->key);
+    return address_check(ret_address, error);
+}
+
+static void on_state(bool up, void *arg)
+{
+    struct member *member = arg;
+    char address[ADDRESS_MAX], key[41];
+
+    /* The coordinator may come back somewhere else. */
+    if (!up && joins_by_directory(member) && find_coordinator(member, address, key, NULL) == 0 &&
+        strcmp(address, wire_client_address(member->client)))
+        (void)wire_client_move(member->client, address, key, NULL);
+    if (up && member->joined)
+        member_beat(member);        /* a new life of the coordinator does not know us: find out now */
+    if (!member->closing && member->options.on_state)
+        member->options.on_state(up, member->options.arg);
+}
+
+static void member_release(struct member *member)
+{
+    free(member->join);
+    free(member->key);
+    free(member->build);
+    free(member->device);
+    free(member->address);
+    free(member->public_key);
+    free(member);
+}
+
+static int copy_options(struct member *member, const struct member_options *o)
+{
+    member->options = *o;
+    member->join = strdup(o->join ? o->join : "");
+    member->key = strdup(o->server_key ? o->server_key : "");
+    member->build = strdup(o->build ? o->build : "");
+    member->device = strdup(o->device ? o->device : "");
+    member->address = strdup(o->address ? o->address : "");
+    member->public_key = strdup(o->public_key ? o->public_key : "");
+    if (!member->join || !member->key || !member->build || !member->device || !member->address || !member->public_key)
+        return -ENOMEM;
+    if (gethostname(member->host, sizeof member->host - 1))
+        snprintf(member->host, sizeof member->host, "unknown");
+    if (getrandom(&member->instance, sizeof member->instance, 0) != sizeof member->instance)
+        member->instance = clock_mono_ns() ^ (uint64_t)getpid() << 32;
+    return 0;
+}
+
+int member_new(struct wire *wire, const struct member_options *options, struct member **ret, struct error *error)
+{
+    struct wire_client_options client = {.on_push = on_push, .on_state = on_state};
+    struct member *member = calloc(1, sizeof *member);
+    char address[ADDRESS_MAX], key[41];
+    int r;
+
+    if (!member)
+        return -ENOMEM;
+    member->wire = wire;
+    client.arg = member;
+    client.address = address;
+    client.server_key = key;
+    r = copy_options(member, options);
+    if (r == 0)
+        r = find_coordinator(member, address, key, error);
+    if (r == 0)
+        r = wire_client_new(wire, &client, &member->client, error);
+    if (r < 0) {
+        member_release(member);
+        return r;
+    }
+    wire->on_stale = on_stale;
+    wire->on_stale_arg = member;
+    uv_timer_init(wire->loop, &member->timer);
+    member->timer.data = member;
+    wake_in(member, 0);
+    *ret = member;
+    return 0;
+}
+
+static void on_closed(uv_handle_t *handle)
+{
+    member_release(handle->data);
+}
+
+struct member *member_free(struct member *member)
+{
+    if (!member || member->closing)
+        return NULL;
+    member->closing = true;
+    if (member->wire->on_stale_arg == member) {
+        member->wire->on_stale = NULL;
+        member->wire->on_stale_arg = NULL;
+    }
+    member->client = wire_client_free(member->client);
+    uv_close((uv_handle_t *)&member->timer, on_closed);
+    return NULL;
+}
+
+uint32_t member_id(const struct member *member)
+{
+    return member->id;
+}
+
+bool member_joined(const struct member *member)
+{
+    return member->joined;
+}
+
+bool member_draining(const struct member *member)
+{
+    return member->draining;
+}
+
+struct wire_client *member_client(struct member *member)
+{
+    return member->client;
+}

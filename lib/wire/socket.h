@@ -1,0 +1,11 @@
+/* socket.h - ROUTER and DEALER sockets with the options that the wire relies on. Internal to server.c and client.c. */
+#pragma once
+
+#include "wire/wire.h"
+
+/* A bound ROUTER. ret_address (ADDRESS_MAX bytes) is the address with the port filled in. */
+int wire_socket_bind(struct wire *wire, const char *address, unsigned credits, uint32_t frame_max, void **ret_socket,
+                     char *ret_address, struct error *error);
+
+/* A connecting DEALER: what cannot be sent now is not queued (-EAGAIN). */
+int wire_socket_connect(struct wire *wire, const char *address, const char *server_key, void **ret_socket, struct error *error);
