@@ -1,0 +1,37 @@
+/* plot.h - line charts as inline SVG, for report.html. No scripts, no fonts, nothing to load.
+ *
+ *   struct plot plot = {.title = "Success", .x_label = "iteration", .y_min = 0, .y_max = 1};
+ *   plot_line(&plot, "train, mean of 10", x, y, n, PLOT_THICK);
+ *   plot_band(&plot, "95 %", x, low, high, n);
+ *   plot_write(&plot, &html);  plot_release(&plot);
+ *
+ * Points that are NaN leave a gap. Text is escaped here. */
+#pragma once
+
+#include "base/strbuf.h"
+
+enum { PLOT_MAX_SERIES = 12 };
+enum plot_style { PLOT_THIN, PLOT_THICK, PLOT_DOTS, PLOT_BAND };
+
+struct plot_series {
+    char name[64];
+    double *x, *y, *y2;         /* owned copies; y2: upper edge of a band */
+    int n;
+    enum plot_style style;
+};
+
+struct plot {
+    const char *title, *x_label, *y_label;      /* borrowed */
+    double y_min, y_max;        /* equal: taken from the points */
+    struct plot_series series[PLOT_MAX_SERIES];
+    int count;
+};
+
+/* Copies the points. More than PLOT_MAX_SERIES series: -ENOSPC. */
+int plot_line(struct plot *plot, const char *name, const double *x, const double *y, int n, enum plot_style style);
+int plot_band(struct plot *plot, const char *name, const double *x, const double *low, const double *high, int n);
+void plot_write(const struct plot *plot, struct strbuf *out);
+void plot_release(struct plot *plot);
+
+/* `text` with & < > " escaped, appended. */
+void html_escape(struct strbuf *out, const char *text);
