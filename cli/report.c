@@ -1,0 +1,252 @@
+#include "cli/report.h"
+
+#include <errno.h>
+#include <math.h>
+
+#include "base/atomic_file.h"
+#include "cli/plot.h"
+#include "cli/report_data.h"
+#include "cli/report_films.h"
+#include "proto/control.pb-c.h"
+#include "version.h"
+
+static const char style[] =
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2em auto;padding:0 1em;color:#222}"
+    "h1{margin-bottom:0}h2{border-bottom:1px solid #ddd;margin-top:2em}.big{font-size:1.35em;margin:.6em 0}"
+    "table{border-collapse:collapse;margin:.6em 0}td,th{padding:.25em .8em;border-bottom:1px solid #eee;text-align:right}"
+    "td:first-child,th:first-child{text-align:left}.plots{display:flex;flex-wrap:wrap;gap:12px}svg.plot{background:#fcfcfc;"
+    "border:1px solid #eee}svg text{font:11px system-ui,sans-serif;fill:#444}svg text.title{font-size:13px;font-weight:600}"
+    ".note{color:#666}pre{background:#f7f7f7;padding:1em;overflow:auto;font-size:13px}img{max-width:100%}";
+
+/* ---- curves ------------------------------------------------------------------------------------------- */
+
+static int write_success_plot(const struct report_data *d, const char *task, struct strbuf *out)
+{
+    _cleanup_free_ struct report_point *points = NULL;
+    _cleanup_free_ double *x = NULL, *y = NULL, *smooth = NULL;
+    struct plot plot = {.x_label = "iteration", .y_min = 0, .y_max = 1};
+    char title[80];
+    int n, r = report_train_points(d, task, &points, &n);
+
+    if (r < 0 || n == 0)
+        return r;
+    x = calloc((size_t)n, sizeof *x);
+    y = calloc((size_t)n, sizeof *y);
+    smooth = calloc((size_t)n, sizeof *smooth);
+    if (!x || !y || !smooth)
+        return -ENOMEM;
+    for (int i = 0; i < n; i++) {
+        x[i] = points[i].iteration;
+        y[i] = points[i].success;
+    }
+    report_smooth(y, n, 10, smooth);
+    snprintf(title, sizeof title, "Training success%s%s", task ? ": " : " (all tasks)", task ? task : "");
+    plot.title = title;
+    if ((r = plot_line(&plot, "each iteration", x, y, n, PLOT_THIN)) == 0 &&
+        (r = plot_line(&plot, "mean of 10", x, smooth, n, PLOT_THICK)) == 0)
+        plot_write(&plot, out);
+    plot_release(&plot);
+    return r;
+}
+
+static int write_scalar_plot(const struct report_data *d, const char *name, struct strbuf *out)
+{
+    _cleanup_free_ double *x = calloc(d->n_scalars + 1, sizeof *x), *y = calloc(d->n_scalars + 1, sizeof *y);
+    struct plot plot = {.title = name, .x_label = "iteration"};
+    int n = 0, r;
+
+    if (!x || !y)
+        return -ENOMEM;
+    for (size_t i = 0; i < d->n_scalars; i++)
+        if (!strcmp(d->scalars[i].name, name)) {
+            x[n] = d->scalars[i].iteration;
+            y[n++] = d->scalars[i].value;
+        }
+    r = plot_line(&plot, "", x, y, n, PLOT_THICK);
+    if (r == 0 && n > 1)
+        plot_write(&plot, out);
+    plot_release(&plot);
+    return r;
+}
+
+static int write_curves(const struct report_data *d, struct strbuf *out)
+{
+    const char *tasks[16], *seen[128];
+    int n = report_tasks(d, tasks, ARRAY_SIZE(tasks)), n_seen = 0, r, k;
+
+    strbuf_adds(out, "<h2>Learning</h2><div class='plots'>");
+    r = write_success_plot(d, NULL, out);
+    for (int i = 0; i < n && n > 1 && r >= 0; i++)
+        r = write_success_plot(d, tasks[i], out);
+    strbuf_adds(out, "</div><details><summary>All series</summary><div class='plots'>");
+    for (size_t i = 0; i < d->n_scalars && r >= 0; i++) {
+        for (k = 0; k < n_seen && strcmp(seen[k], d->scalars[i].name); k++)
+            ;
+        if (k < n_seen || n_seen == (int)ARRAY_SIZE(seen))
+            continue;
+        seen[n_seen++] = d->scalars[i].name;
+        r = write_scalar_plot(d, d->scalars[i].name, out);
+    }
+    strbuf_adds(out, "</div></details>");
+    return r;
+}
+
+/* ---- tables -------------------------------------------------------------------------------------------- */
+
+static void write_json_value(const json_t *value, struct strbuf *out)
+{
+    if (json_is_string(value))
+        html_escape(out, json_string_value(value));
+    else if (json_is_integer(value))
+        strbuf_addf(out, "%lld", (long long)json_integer_value(value));
+    else if (json_is_real(value))
+        strbuf_addf(out, "%.4g", json_real_value(value));
+    else if (json_is_boolean(value))
+        strbuf_adds(out, json_is_true(value) ? "yes" : "no");
+    else if (json_is_array(value)) {
+        size_t i;
+        json_t *item;
+
+        json_array_foreach(value, i, item) {
+            strbuf_adds(out, i ? ", " : "");
+            write_json_value(item, out);
+        }
+    } else {
+        strbuf_adds(out, "&ndash;");
+    }
+}
+
+/* An object as a table; objects inside become rows "outer.inner". */
+static void write_json_rows(const char *prefix, json_t *object, struct strbuf *out)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach(object, key, value) {
+        char path[160];
+
+        snprintf(path, sizeof path, "%s%s%s", prefix, *prefix ? "." : "", key);
+        if (json_is_object(value)) {
+            write_json_rows(path, value, out);
+            continue;
+        }
+        strbuf_adds(out, "<tr><td>");
+        html_escape(out, path);
+        strbuf_adds(out, "</td><td>");
+        write_json_value(value, out);
+        strbuf_adds(out, "</td></tr>");
+    }
+}
+
+static double number_at(json_t *object, const char *key)
+{
+    json_t *value = json_object_get(object, key);
+
+    return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+static void write_headline(const struct report_data *d, struct strbuf *out)
+{
+    double before = number_at(d->summary, "success_before"), after = number_at(d->summary, "success_after");
+    json_t *interval = json_object_get(d->summary, "difference_interval");
+    size_t trained = 0;
+
+    for (size_t i = 0; i < d->n_episodes; i++)
+        trained += d->episodes[i].state == EPISODE_TRAINED;
+    if (isfinite(before) && isfinite(after)) {
+        strbuf_addf(out, "<p class='big'>Success on held-out test states: <b>%.1f %%</b> after imitation, <b>%.1f %%</b> after reinforcement "
+                    "learning (%+.1f points", 100 * before, 100 * after, 100 * (after - before));
+        if (json_array_size(interval) == 2)
+            strbuf_addf(out, "; 95 %% interval of the paired difference %+.1f to %+.1f", 100 * json_number_value(json_array_get(interval, 0)),
+                        100 * json_number_value(json_array_get(interval, 1)));
+        strbuf_addf(out, ").</p>");
+    } else {
+        strbuf_adds(out, "<p class='big'>The eval stage has not run yet: no test figures.</p>");
+    }
+    strbuf_addf(out, "<p class='note'>%zu episodes played, %zu trained on by reinforcement; seed %llu; build %s.</p>", d->n_episodes, trained,
+                (unsigned long long)d->run.seed, GANTRY_BUILD);
+}
+
+static void write_stages(const struct report_data *d, struct strbuf *out)
+{
+    strbuf_adds(out, "<h2>Stages</h2><table><tr><th>stage</th><th>kind</th><th>state</th><th>wall s</th><th>policy</th></tr>");
+    for (size_t i = 0; i < d->n_stages; i++) {
+        const struct ledger_stage *s = &d->stages[i];
+
+        strbuf_addf(out, "<tr><td>%s</td><td>%s</td><td>%s</td><td>%.1f</td><td>v%llu &rarr; v%llu</td></tr>", s->name, s->kind,
+                    progress_state_name(s->state), s->wall_s, (unsigned long long)s->policy_in, (unsigned long long)s->policy_out);
+    }
+    strbuf_adds(out, "</table>");
+}
+
+/* Evaluation rows grouped by their tag ("test last t=0.3"): episodes, success, per task. */
+static void write_evaluations(const struct report_data *d, struct strbuf *out)
+{
+    const char *tags[128];
+    int n = 0, k;
+
+    for (size_t i = 0; i < d->n_episodes && n < (int)ARRAY_SIZE(tags); i++) {
+        const struct ledger_episode *e = &d->episodes[i];
+
+        if (e->purpose != GANTRY__PURPOSE__PURPOSE_EVAL || e->state != EPISODE_EVALUATED)
+            continue;
+        for (k = 0; k < n && strcmp(tags[k], e->tag); k++)
+            ;
+        if (k == n)
+            tags[n++] = e->tag;
+    }
+    if (!n)
+        return;
+    strbuf_adds(out, "<details><summary>Every evaluation</summary><table><tr><th>what</th><th>episodes</th><th>success</th><th>mean steps</th></tr>");
+    for (k = 0; k < n; k++) {
+        double count = 0, success = 0, steps = 0;
+
+        for (size_t i = 0; i < d->n_episodes; i++)
+            if (d->episodes[i].state == EPISODE_EVALUATED && !strcmp(d->episodes[i].tag, tags[k])) {
+                count++;
+                success += d->episodes[i].success;
+                steps += d->episodes[i].steps;
+            }
+        strbuf_adds(out, "<tr><td>");
+        html_escape(out, tags[k]);
+        strbuf_addf(out, "</td><td>%.0f</td><td>%.1f %%</td><td>%.1f</td></tr>", count, 100 * success / count, steps / count);
+    }
+    strbuf_adds(out, "</table></details>");
+}
+
+int report_write(const char *run_dir, const char *path, struct error *error)
+{
+    _cleanup_(report_data_release) struct report_data d = {0};
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    int r = report_data_load(run_dir, &d, error);
+
+    if (r < 0)
+        return r;
+    strbuf_addf(&out, "<!doctype html><html lang='en'><meta charset='utf-8'><title>gantry report</title><style>%s</style><h1>gantry</h1>", style);
+    strbuf_adds(&out, "<p class='note'>Report of the run in ");
+    html_escape(&out, run_dir);
+    strbuf_adds(&out, "</p>");
+    write_headline(&d, &out);
+    r = write_curves(&d, &out);
+    if (r < 0)
+        return error_set(error, -r, "%s: curves could not be drawn", run_dir);
+    strbuf_adds(&out, "<h2>What it looks like</h2>");
+    report_films_write(run_dir, &d, &out);
+    if (d.summary) {
+        strbuf_adds(&out, "<h2>Figures</h2><table>");
+        write_json_rows("", d.summary, &out);
+        strbuf_adds(&out, "</table>");
+    }
+    write_evaluations(&d, &out);
+    write_stages(&d, &out);
+    if (d.config) {
+        strbuf_adds(&out, "<h2>Configuration</h2><details><summary>config.yaml as resolved</summary><pre>");
+        html_escape(&out, d.config);
+        strbuf_adds(&out, "</pre></details>");
+    }
+    strbuf_adds(&out, "</html>\n");
+    if (out.failed)
+        return error_set(error, ENOMEM, "%s: out of memory for the page", path);
+    r = atomic_file_write(path, out.text, out.length);
+    return r < 0 ? error_set(error, -r, "%s: cannot write: %s", path, strerror(-r)) : 0;
+}

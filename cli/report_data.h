@@ -1,0 +1,35 @@
+/* report_data.h - what report.html shows, as arrays: read once from the run directory, then only drawn. */
+#pragma once
+
+#include <jansson.h>
+
+#include "run/ledger.h"
+
+struct report_data {
+    struct ledger_run run;
+    struct ledger_stage *stages;            size_t n_stages;
+    struct ledger_iteration *iterations;    size_t n_iterations;
+    struct ledger_episode *episodes;        size_t n_episodes;      /* all of the run, by id */
+    struct ledger_scalar *scalars;          size_t n_scalars;
+    struct ledger_version *versions;        size_t n_versions;
+    json_t *summary;                        /* summary.json, or NULL */
+    char *config;                           /* config.yaml as text, or NULL */
+};
+
+/* One iteration of an rl stage as a point of the curves. */
+struct report_point {
+    double iteration;           /* counted over the run's rl stages */
+    double success, reward, steps;      /* means over the iteration's train episodes; NaN: none ended */
+};
+
+int report_data_load(const char *run_dir, struct report_data *ret, struct error *error);
+void report_data_release(struct report_data *data);
+
+/* Points of all rl iterations in order; caller frees. `task` NULL: all tasks. */
+int report_train_points(const struct report_data *data, const char *task, struct report_point **ret, int *ret_n);
+
+/* Mean of the last `window` values up to each i (fewer at the start); NaN values are left out. */
+void report_smooth(const double *values, int n, int window, double *ret);
+
+/* The tasks that occur, in order of appearance; pointers into the episodes. */
+int report_tasks(const struct report_data *data, const char *ret_tasks[], int capacity);
