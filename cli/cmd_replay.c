@@ -1,0 +1,87 @@
+/* cmd_replay.c - `gantry replay RUN EPISODE [-o FILE.png]`: one journaled episode as a table of steps and a film strip. */
+#include "cli/cli.h"
+
+#include <inttypes.h>
+#include <limits.h>
+
+#include "cli/episode_film.h"
+#include "run/ledger.h"
+
+static void print_steps(const struct episode_film *film)
+{
+    const Gantry__Trajectory *t = film->trajectory;
+    size_t k = t->steps ? t->n_logp / t->steps : 0;
+
+    printf("episode %" PRIu64 ": %s, \"%s\", policy v%" PRIu64 ", prm v%" PRIu64 ", T %.2g: %s after %u steps\n", t->episode, t->task,
+           t->instruction, t->policy_version, t->prm_version, (double)t->temperature, t->success ? "success" : "no success", t->steps);
+    for (uint32_t s = 0; s < t->steps; s++) {
+        double logp = 0;
+
+        for (size_t i = 0; i < k; i++)
+            logp += (double)t->logp[s * k + i];
+        printf("%4u  action", s);
+        for (uint32_t a = 0; a < t->action_dims && (size_t)s * t->action_dims + a < t->n_action; a++)
+            printf(" %+.2f", (double)t->action[s * t->action_dims + a]);
+        if (k)
+            printf("  logp %7.2f", logp);
+        if (s < t->n_value)
+            printf("  value %+.3f", (double)t->value[s]);
+        if (s + 1 < t->n_progress)
+            printf("  progress %.2f", (double)t->progress[s + 1]);
+        printf("\n");
+    }
+}
+
+static int run_id(const char *run_dir, uint64_t *ret, struct error *error)
+{
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    char path[PATH_MAX];
+    int r;
+
+    snprintf(path, sizeof path, "%s/ledger.sqlite", run_dir);
+    r = ledger_open_readonly(path, &ledger, error);
+    if (r < 0)
+        return r;
+    *ret = ledger_run(ledger)->id;
+    return 0;
+}
+
+int cmd_replay(int argc, char **argv)
+{
+    _cleanup_(journal_closep) struct journal *journal = NULL;
+    _cleanup_(episode_film_release) struct episode_film film = {0};
+    struct error error = {0};
+    struct image strip = {0};
+    char path[PATH_MAX], *end = NULL;
+    uint64_t episode = argc > 2 ? strtoull(argv[2], &end, 10) : 0, run;
+    int r;
+
+    if ((argc != 3 && !(argc == 5 && !strcmp(argv[3], "-o"))) || !end || *end || end == argv[2]) {
+        fprintf(stderr, "usage: %s RUN EPISODE [-o FILE.png]\nPrints the steps and draws a film strip (default episode-N.png). "
+                "Episode numbers: gantry history RUN.\n", argv[0]);
+        return CLI_USAGE;
+    }
+    r = run_id(argv[1], &run, &error);
+    snprintf(path, sizeof path, "%s/journal", argv[1]);
+    if (r == 0)
+        r = journal_open(path, run, JOURNAL_READ, &journal, NULL, &error);
+    if (r == 0)
+        r = episode_film_load(journal, episode, &film, &error);
+    if (r == 0) {
+        print_steps(&film);
+        r = episode_film_draw(&film, 0, &strip);
+    }
+    if (argc == 5)
+        snprintf(path, sizeof path, "%s", argv[4]);
+    else
+        snprintf(path, sizeof path, "episode-%" PRIu64 ".png", episode);
+    if (r == 0)
+        r = image_write_png(path, strip.rgb, strip.height, strip.width);
+    free(strip.rgb);
+    if (r < 0) {
+        fprintf(stderr, "gantry replay: %s\n", error_text(&error, r));
+        return CLI_FAILED;
+    }
+    printf("%s\n", path);
+    return CLI_OK;
+}

@@ -1,0 +1,19 @@
+/* episode_film.h - a journaled episode as a film strip: what `gantry replay` writes and the report shows. */
+#pragma once
+
+#include "image/image.h"
+#include "proto/trajectory.pb-c.h"
+#include "run/journal.h"
+
+struct episode_film {
+    Gantry__Trajectory *trajectory;     /* owned */
+    uint8_t *frames;                    /* (T+1, h, w, 3), owned */
+    size_t n_frames;
+};
+
+/* Load one episode. -ENOENT: not in the journal; -EBADMSG: damaged. */
+int episode_film_load(struct journal *journal, uint64_t episode, struct episode_film *ret, struct error *error);
+void episode_film_release(struct episode_film *film);
+
+/* The strip; the caller frees ret->rgb. columns 0: the default. */
+int episode_film_draw(const struct episode_film *film, int columns, struct image *ret);
