@@ -1,0 +1,292 @@
+#include "daemon/metrics.h"
+
+#include <assert.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/resource.h>
+
+enum metric_type { COUNTER, GAUGE, HISTOGRAM };
+
+/* Doubles live in atomic words as their bits: addition is a compare-and-swap loop. */
+struct metric {
+    struct metric *next;
+    enum metric_type type;
+    char *name, *labels, *help;
+    _Atomic uint64_t value;             /* bits of a double; histograms: the sum */
+    double *bounds;                     /* (n_bounds), ascending */
+    unsigned n_bounds;
+    _Atomic uint64_t *buckets;          /* (n_bounds + 1): observations in each, not cumulative */
+};
+
+struct metrics {
+    struct metric *first, **tail;
+    struct metric *rss, *cpu, *descriptors;     /* metrics_add_process */
+};
+
+struct metrics *metrics_new(void)
+{
+    struct metrics *metrics = calloc(1, sizeof *metrics);
+
+    if (metrics)
+        metrics->tail = &metrics->first;
+    return metrics;
+}
+
+static struct metric *metric_free(struct metric *m)
+{
+    free(m->name);
+    free(m->labels);
+    free(m->help);
+    free(m->bounds);
+    free(m->buckets);
+    free(m);
+    return NULL;
+}
+DEFINE_FREEP(struct metric, metric_free)
+
+struct metrics *metrics_free(struct metrics *metrics)
+{
+    if (!metrics)
+        return NULL;
+    for (struct metric *m = metrics->first, *next; m; m = next) {
+        next = m->next;
+        metric_free(m);
+    }
+    free(metrics);
+    return NULL;
+}
+
+static struct metric *metric_register(struct metrics *metrics, enum metric_type type, const char *name, const char *labels,
+                                      const char *help, const double *bounds, unsigned n)
+{
+    _cleanup_(metric_freep) struct metric *m = NULL;
+
+    if (!metrics)
+        return NULL;
+    for (m = metrics->first; m; m = m->next)
+        if (!strcmp(m->name, name) && !strcmp(m->labels, labels)) {
+            assert(m->type == type);
+            return TAKE_PTR(m);
+        }
+    m = calloc(1, sizeof *m);
+    if (!m)
+        return NULL;
+    m->type = type;
+    m->name = strdup(name);
+    m->labels = strdup(labels);
+    m->help = strdup(help);
+    if (!m->name || !m->labels || !m->help)
+        return NULL;
+    if (type == HISTOGRAM) {
+        m->n_bounds = n;
+        m->bounds = calloc(n + 1, sizeof *m->bounds);
+        m->buckets = calloc(n + 1, sizeof *m->buckets);
+        if (!m->bounds || !m->buckets)
+            return NULL;
+        memcpy(m->bounds, bounds, n * sizeof *bounds);
+    }
+    *metrics->tail = m;
+    metrics->tail = &m->next;
+    return TAKE_PTR(m);
+}
+
+struct metric *metrics_counter(struct metrics *metrics, const char *name, const char *labels, const char *help)
+{
+    return metric_register(metrics, COUNTER, name, labels, help, NULL, 0);
+}
+
+struct metric *metrics_gauge(struct metrics *metrics, const char *name, const char *labels, const char *help)
+{
+    return metric_register(metrics, GAUGE, name, labels, help, NULL, 0);
+}
+
+struct metric *metrics_histogram(struct metrics *metrics, const char *name, const char *labels, const char *help,
+                                 const double *bounds, unsigned n)
+{
+    return metric_register(metrics, HISTOGRAM, name, labels, help, bounds, n);
+}
+
+static uint64_t to_bits(double value)
+{
+    uint64_t bits;
+
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static double from_bits(uint64_t bits)
+{
+    double value;
+
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+void metric_add(struct metric *m, double amount)
+{
+    uint64_t old;
+
+    if (!m)
+        return;
+    assert(m->type != COUNTER || amount >= 0);
+    old = atomic_load_explicit(&m->value, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(&m->value, &old, to_bits(from_bits(old) + amount), memory_order_relaxed,
+                                                  memory_order_relaxed))
+        ;
+}
+
+void metric_set(struct metric *m, double value)
+{
+    if (m)
+        atomic_store_explicit(&m->value, to_bits(value), memory_order_relaxed);
+}
+
+void metric_observe(struct metric *m, double value)
+{
+    unsigned i = 0;
+
+    if (!m)
+        return;
+    while (i < m->n_bounds && value > m->bounds[i])
+        i++;
+    atomic_fetch_add_explicit(&m->buckets[i], 1, memory_order_relaxed);
+    metric_add(m, value);
+}
+
+double metric_value(const struct metric *m)
+{
+    return m ? from_bits(atomic_load_explicit(&((struct metric *)m)->value, memory_order_relaxed)) : 0;
+}
+
+uint64_t metric_count(const struct metric *m)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 0; m && m->buckets && i <= m->n_bounds; i++)
+        n += atomic_load_explicit(&m->buckets[i], memory_order_relaxed);
+    return n;
+}
+
+static void write_number(double value, struct strbuf *out)
+{
+    if (isnan(value))
+        strbuf_adds(out, "NaN");
+    else if (isinf(value))
+        strbuf_adds(out, value > 0 ? "+Inf" : "-Inf");
+    else
+        strbuf_addf(out, "%.17g", value);
+}
+
+static void write_sample(const struct metric *m, const char *suffix, const char *le, double value, struct strbuf *out)
+{
+    bool braces = m->labels[0] || le;
+
+    strbuf_addf(out, "%s%s%s%s", m->name, suffix, braces ? "{" : "", m->labels);
+    if (le)
+        strbuf_addf(out, "%sle=\"%s\"", m->labels[0] ? "," : "", le);
+    strbuf_adds(out, braces ? "} " : " ");
+    write_number(value, out);
+    strbuf_addc(out, '\n');
+}
+
+static void write_histogram(const struct metric *m, struct strbuf *out)
+{
+    uint64_t below = 0;
+
+    for (unsigned i = 0; i <= m->n_bounds; i++) {
+        char le[40] = "+Inf";
+
+        if (i < m->n_bounds)
+            snprintf(le, sizeof le, "%.9g", m->bounds[i]);
+        below += atomic_load_explicit(&m->buckets[i], memory_order_relaxed);
+        write_sample(m, "_bucket", le, (double)below, out);
+    }
+    write_sample(m, "_sum", NULL, metric_value(m), out);
+    write_sample(m, "_count", NULL, (double)below, out);
+}
+
+/* All metrics of one name stand together, under one HELP and TYPE. */
+static void write_family(const struct metric *first, struct strbuf *out)
+{
+    static const char *const types[] = {"counter", "gauge", "histogram"};
+
+    strbuf_addf(out, "# HELP %s %s\n# TYPE %s %s\n", first->name, first->help, first->name, types[first->type]);
+    for (const struct metric *m = first; m; m = m->next) {
+        if (strcmp(m->name, first->name) != 0)
+            continue;
+        if (m->type == HISTOGRAM)
+            write_histogram(m, out);
+        else
+            write_sample(m, "", NULL, metric_value(m), out);
+    }
+}
+
+/* ---- this process ------------------------------------------------------------------------------------------- */
+
+uint64_t process_rss_bytes(void)
+{
+    _cleanup_close_ int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    unsigned long long pages = 0;
+    char text[128] = "";
+
+    if (fd < 0 || read(fd, text, sizeof text - 1) <= 0 || sscanf(text, "%*u %llu", &pages) != 1)
+        return 0;
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+uint64_t process_peak_rss_bytes(void)
+{
+    struct rusage usage;
+
+    return getrusage(RUSAGE_SELF, &usage) < 0 ? 0 : (uint64_t)usage.ru_maxrss * 1024;
+}
+
+static double cpu_seconds(void)
+{
+    struct rusage usage;
+
+    if (getrusage(RUSAGE_SELF, &usage) < 0)
+        return 0;
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + 1e-6 * (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+}
+
+static unsigned open_descriptors(void)
+{
+    DIR *directory = opendir("/proc/self/fd");
+    unsigned n = 0;
+
+    if (!directory)
+        return 0;
+    for (const struct dirent *entry = readdir(directory); entry; entry = readdir(directory))
+        n += entry->d_name[0] != '.';
+    closedir(directory);
+    return n - 1;               /* without the one that looked */
+}
+
+void metrics_add_process(struct metrics *metrics)
+{
+    metrics->rss = metrics_gauge(metrics, "process_resident_memory_bytes", "", "resident memory");
+    metrics->cpu = metrics_counter(metrics, "process_cpu_seconds_total", "", "user and system CPU time");
+    metrics->descriptors = metrics_gauge(metrics, "process_open_fds", "", "open file descriptors");
+}
+
+void metrics_write(struct metrics *metrics, struct strbuf *out)
+{
+    if (metrics->rss) {
+        metric_set(metrics->rss, (double)process_rss_bytes());
+        metric_set(metrics->cpu, cpu_seconds());
+        metric_set(metrics->descriptors, open_descriptors());
+    }
+    for (const struct metric *m = metrics->first; m; m = m->next) {
+        bool seen = false;
+
+        for (const struct metric *before = metrics->first; before != m && !seen; before = before->next)
+            seen = !strcmp(before->name, m->name);
+        if (!seen)
+            write_family(m, out);
+    }
+}

@@ -1,0 +1,178 @@
+/* test_admin.c - line commands over the UNIX socket, from both sides. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "daemon/admin.h"
+
+static int echo(const char *argument, struct strbuf *out, struct error *error _unused_, void *arg _unused_)
+{
+    strbuf_addf(out, "<%s>\n\n\nend", argument);        /* blank lines must not end the answer */
+    return 0;
+}
+
+static int refuse(const char *argument _unused_, struct strbuf *out _unused_, struct error *error, void *arg _unused_)
+{
+    return error_set(error, EBUSY, "not now");
+}
+
+static int large(const char *argument _unused_, struct strbuf *out, struct error *error _unused_, void *arg _unused_)
+{
+    for (int i = 0; i < 20000; i++)
+        strbuf_addf(out, "line %d of a large answer\n", i);
+    return 0;
+}
+
+static const struct admin_command commands[] = {
+    {"echo", "TEXT", "say it again", echo}, {"refuse", "", "always fails", refuse}, {"large", "", "half a megabyte", large},
+    {NULL, NULL, NULL, NULL},
+};
+
+struct called {
+    struct loop *loop;
+    const char *path, *command;
+    char *text;
+    struct error error;
+    int result;
+};
+
+static void stop_loop(void *arg) { loop_stop(arg); }
+
+static void *call(void *arg)
+{
+    struct called *c = arg;
+
+    c->result = admin_call(c->path, c->command, 10000, &c->text, &c->error);
+    if (loop_post(c->loop, stop_loop, c->loop) < 0)
+        abort();
+    return NULL;
+}
+
+static void call_from_thread(struct called *c)
+{
+    pthread_t thread;
+
+    c->error = (struct error) {0};
+    assert_int_equal(pthread_create(&thread, NULL, call, c), 0);
+    loop_run(c->loop);
+    pthread_join(thread, NULL);
+}
+
+static char directory[] = "/tmp/gantry-admin-XXXXXX", path[64];
+
+static int make_directory(void **state _unused_)
+{
+    if (!mkdtemp(directory))
+        return -1;
+    snprintf(path, sizeof path, "%s/status.sock", directory);
+    return 0;
+}
+
+static int remove_directory(void **state _unused_) { return rmdir(directory); }
+
+static void test_commands(void **state _unused_)
+{
+    struct called c = {.path = path};
+    struct admin *admin;
+    struct stat st;
+
+    assert_int_equal(loop_new(&c.loop), 0);
+    assert_int_equal(admin_new(c.loop, path, commands, NULL, &admin, NULL), 0);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    c.command = "echo  a b";
+    call_from_thread(&c);
+    assert_int_equal(c.result, 0);
+    assert_string_equal(c.text, "<a b>\nend\n");
+    free(TAKE_PTR(c.text));
+    c.command = "help";
+    call_from_thread(&c);
+    assert_string_equal(c.text, "echo TEXT - say it again\nrefuse - always fails\nlarge - half a megabyte\nhelp - this list\n");
+    free(TAKE_PTR(c.text));
+    c.command = "large";
+    call_from_thread(&c);
+    assert_int_equal(c.result, 0);
+    assert_non_null(strstr(c.text, "line 19999 of a large answer\n"));
+    free(TAKE_PTR(c.text));
+    c.command = "refuse";
+    call_from_thread(&c);
+    assert_int_equal(c.result, -EREMOTEIO);
+    assert_string_equal(c.error.text, "not now");
+    c.command = "nothing";
+    call_from_thread(&c);
+    assert_string_equal(c.error.text, "there is no command 'nothing'; help lists them");
+    admin_free(admin);
+    loop_free(c.loop);
+    assert_int_equal(access(path, F_OK), -1);
+}
+
+/* Two commands in one packet, then the client's end of file: two answers, then ours. */
+static void test_pipelined(void **state _unused_)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct loop *loop;
+    struct admin *admin;
+    char reply[256] = "";
+    size_t n = 0;
+    ssize_t got = -1;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(loop_new(&loop), 0);
+    assert_int_equal(admin_new(loop, path, commands, NULL, &admin, NULL), 0);
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(send(fd, "echo 1\r\necho 2\n", 15, 0), 15);
+    shutdown(fd, SHUT_WR);
+    while (got != 0) {
+        got = recv(fd, reply + n, sizeof reply - 1 - n, MSG_DONTWAIT);
+        if (got > 0)
+            n += (size_t)got;
+        else if (got < 0)
+            loop_turn(loop, true);
+    }
+    assert_string_equal(reply, "ok\n<1>\nend\n\nok\n<2>\nend\n\n");
+    close(fd);
+    admin_free(admin);
+    loop_free(loop);
+}
+
+static void test_address(void **state _unused_)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct loop *loop;
+    struct admin *admin, *second;
+    struct error error = {0};
+    char *text = NULL;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(admin_call(path, "help", 100, &text, &error), -ENOENT);
+    assert_non_null(strstr(error.text, "nobody answers there"));
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    close(fd);                      /* a socket file left by a process that died */
+    assert_int_equal(admin_call(path, "help", 100, &text, &error), -ECONNREFUSED);
+    assert_int_equal(loop_new(&loop), 0);
+    assert_int_equal(admin_new(loop, path, commands, NULL, &admin, &error), 0);
+    assert_int_equal(admin_new(loop, path, commands, NULL, &second, &error), -EADDRINUSE);
+    assert_int_equal(admin_call(path, "help", 20, &text, &error), -ETIMEDOUT);      /* the loop does not turn */
+    assert_null(text);
+    admin_free(admin);
+    loop_free(loop);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_commands), cmocka_unit_test(test_pipelined), cmocka_unit_test(test_address),
+    };
+
+    return cmocka_run_group_tests(tests, make_directory, remove_directory);
+}

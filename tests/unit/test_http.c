@@ -1,0 +1,172 @@
+/* test_http.c - the request head alone, then the server over a real connection. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <arpa/inet.h>
+#include <sys/socket.h>
+
+#include "daemon/http.h"
+
+static int parse(const char *text, struct http_request *ret) { return http_parse(text, strlen(text), ret); }
+
+static void test_parse(void **state _unused_)
+{
+    static const struct { const char *text; int result; } refused[] = {
+        {"POST / HTTP/1.1\r\n\r\n", -EOPNOTSUPP}, {"get / HTTP/1.1\r\n\r\n", -EBADMSG}, {"GET /\r\n\r\n", -EBADMSG},
+        {"GET x HTTP/1.1\r\n\r\n", -EBADMSG},     {"GET / FTP/1.1\r\n\r\n", -EBADMSG},  {"\x16\x03\x01", -EBADMSG},
+        {"\r\n\r\n", -EBADMSG},                   {"GET /\x01 HTTP/1.1\r\n\r\n", -EBADMSG},
+        {"GET /", 0},                             {"GET / HTTP/1.1\r\nHost: x\r\n", 0},
+    };
+    struct http_request request = {0};
+
+    assert_int_equal(parse("GET /status.json?x=1 HTTP/1.1\r\nHost: a\r\n\r\nrest", &request), 42);
+    assert_string_equal(request.path, "/status.json");
+    assert_false(request.head_only);
+    assert_int_equal(parse("HEAD / HTTP/1.0\n\n", &request), 17);
+    assert_true(request.head_only);
+    for (size_t i = 0; i < ARRAY_SIZE(refused); i++)
+        assert_int_equal(parse(refused[i].text, &request), refused[i].result);
+}
+
+static void test_parse_limits(void **state _unused_)
+{
+    char text[HTTP_MAX_REQUEST + 8];
+    struct http_request request;
+
+    memset(text, 'a', sizeof text);
+    memcpy(text, "GET /", 5);
+    assert_int_equal(http_parse(text, HTTP_MAX_REQUEST, &request), -EMSGSIZE);
+    assert_int_equal(http_parse(text, HTTP_MAX_REQUEST - 1, &request), 0);
+    memcpy(text + 1100, " HTTP/1.1\r\n\r\n", 13);
+    assert_int_equal(http_parse(text, 1113, &request), -ENAMETOOLONG);
+}
+
+static void say_hello(struct http_reply *reply, void *arg)
+{
+    ++*(unsigned *)arg;
+    strbuf_adds(&reply->body, "hello\n");
+}
+
+static void say_down(struct http_reply *reply, void *arg _unused_) { reply->status = 503; }
+
+static const struct http_route routes[] = {{"/hello", say_hello}, {"/down", say_down}, {NULL, NULL}};
+
+struct served { struct loop *loop; struct http *http; unsigned calls; };
+
+static void serve(struct served *s)
+{
+    struct error error = {0};
+
+    *s = (struct served) {0};
+    assert_int_equal(loop_new(&s->loop), 0);
+    if (http_new(s->loop, "127.0.0.1:0", routes, &s->calls, &s->http, &error) < 0)
+        fail_msg("%s", error.text);
+}
+
+static void stop(struct served *s)
+{
+    http_free(s->http);
+    loop_free(s->loop);
+}
+
+static int dial(const struct served *s)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)http_port(s->http)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
+    return fd;
+}
+
+/* Send, then turn the loop until the server has closed the connection. */
+static void ask(struct served *s, const char *request, char *ret, size_t size)
+{
+    int fd = dial(s);
+    size_t n = 0;
+    ssize_t got;
+
+    assert_int_equal(send(fd, request, strlen(request), 0), (ssize_t)strlen(request));
+    for (;;) {
+        got = recv(fd, ret + n, size - 1 - n, MSG_DONTWAIT);
+        if (got == 0)
+            break;
+        if (got > 0)
+            n += (size_t)got;
+        else
+            loop_turn(s->loop, true);
+    }
+    ret[n] = '\0';
+    close(fd);
+}
+
+static void test_server(void **state _unused_)
+{
+    struct served s;
+    char reply[4096];
+
+    serve(&s);
+    ask(&s, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n", reply, sizeof reply);
+    assert_non_null(strstr(reply, "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 6\r\nConnection: close\r\n"));
+    assert_non_null(strstr(reply, "\r\n\r\nhello\n"));
+    ask(&s, "HEAD /hello HTTP/1.1\r\n\r\n", reply, sizeof reply);
+    assert_non_null(strstr(reply, "Content-Length: 6\r\n"));
+    assert_null(strstr(reply, "hello"));
+    assert_int_equal(s.calls, 2);
+    ask(&s, "GET /down HTTP/1.1\r\n\r\n", reply, sizeof reply);
+    assert_non_null(strstr(reply, "HTTP/1.1 503 Service Unavailable\r\n"));
+    ask(&s, "GET /none HTTP/1.1\r\n\r\n", reply, sizeof reply);
+    assert_non_null(strstr(reply, "HTTP/1.1 404 Not Found\r\n"));
+    ask(&s, "DELETE /hello HTTP/1.1\r\n\r\n", reply, sizeof reply);
+    assert_non_null(strstr(reply, "HTTP/1.1 405 Method Not Allowed\r\n"));
+    assert_non_null(strstr(reply, "Allow: GET, HEAD\r\n"));
+    ask(&s, "garbage\r\n\r\n", reply, sizeof reply);
+    assert_non_null(strstr(reply, "HTTP/1.1 400 Bad Request\r\n"));
+    stop(&s);
+}
+
+/* Clients that go away, or are there when the server ends, leave nothing behind (loop_free would abort). */
+static void test_rude_clients(void **state _unused_)
+{
+    struct served s;
+    int half, gone;
+
+    serve(&s);
+    half = dial(&s);
+    assert_int_equal(send(half, "GET /he", 7, 0), 7);
+    gone = dial(&s);
+    loop_turn(s.loop, true);
+    close(gone);
+    loop_turn(s.loop, false);
+    stop(&s);
+    close(half);
+}
+
+static void test_address(void **state _unused_)
+{
+    struct served s;
+    struct http *second;
+    struct error error = {0};
+    char address[32];
+
+    serve(&s);
+    snprintf(address, sizeof address, "127.0.0.1:%u", http_port(s.http));
+    assert_int_equal(http_new(s.loop, address, routes, NULL, &second, &error), -EADDRINUSE);
+    assert_non_null(strstr(error.text, address));
+    assert_non_null(strstr(error.text, "change status.http"));
+    assert_int_equal(http_new(s.loop, "8080", routes, NULL, &second, &error), -EINVAL);
+    stop(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_parse), cmocka_unit_test(test_parse_limits), cmocka_unit_test(test_server),
+        cmocka_unit_test(test_rude_clients), cmocka_unit_test(test_address),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,201 @@
+/* test_lifecycle.c - phases, deadlines, signals, what systemd hears, and the crash report. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#include "base/log.h"
+#include "daemon/crash.h"
+#include "daemon/lifecycle.h"
+
+struct life {
+    struct loop *loop;
+    struct lifecycle *lifecycle;
+    unsigned drains, reloads;
+    char reason[32];
+};
+
+static void on_drain(const char *reason, void *arg)
+{
+    struct life *l = arg;
+
+    l->drains++;
+    snprintf(l->reason, sizeof l->reason, "%s", reason);
+}
+
+static void on_reload(void *arg)
+{
+    struct life *l = arg;
+
+    l->reloads++;
+    loop_stop(l->loop);
+}
+
+static void begin(struct life *l, uint64_t start_ms, uint64_t drain_ms)
+{
+    const struct lifecycle_options options = {start_ms, drain_ms, on_drain, on_reload, l};
+
+    *l = (struct life) {0};
+    assert_int_equal(loop_new(&l->loop), 0);
+    assert_int_equal(lifecycle_new(l->loop, &options, &l->lifecycle), 0);
+}
+
+static void end(struct life *l)
+{
+    lifecycle_free(l->lifecycle);
+    loop_free(l->loop);
+}
+
+static void test_drain_and_stop(void **state _unused_)
+{
+    struct life l;
+
+    begin(&l, 0, 60000);
+    assert_int_equal(lifecycle_phase(l.lifecycle), LIFECYCLE_STARTING);
+    lifecycle_ready(l.lifecycle);
+    assert_int_equal(lifecycle_phase(l.lifecycle), LIFECYCLE_RUNNING);
+    raise(SIGTERM);
+    while (l.drains == 0)
+        loop_turn(l.loop, true);
+    assert_string_equal(l.reason, "SIGTERM");
+    assert_int_equal(lifecycle_phase(l.lifecycle), LIFECYCLE_DRAINING);
+    lifecycle_drain(l.lifecycle, "again");
+    assert_int_equal(l.drains, 1);
+    lifecycle_stop(l.lifecycle, 0);
+    lifecycle_stop(l.lifecycle, 5);
+    loop_run(l.loop);
+    assert_int_equal(lifecycle_exit_code(l.lifecycle), 0);
+    end(&l);
+}
+
+static void test_second_signal_leaves(void **state _unused_)
+{
+    struct life l;
+
+    begin(&l, 0, 60000);
+    lifecycle_ready(l.lifecycle);
+    raise(SIGINT);
+    while (l.drains == 0)
+        loop_turn(l.loop, true);
+    raise(SIGTERM);
+    loop_run(l.loop);
+    assert_int_equal(lifecycle_phase(l.lifecycle), LIFECYCLE_STOPPED);
+    assert_int_equal(lifecycle_exit_code(l.lifecycle), 1);
+    end(&l);
+}
+
+static void test_deadlines(void **state _unused_)
+{
+    struct life l;
+
+    begin(&l, 1, 0);            /* a start that never gets ready */
+    loop_run(l.loop);
+    assert_int_equal(lifecycle_exit_code(l.lifecycle), 1);
+    end(&l);
+    begin(&l, 60000, 1);        /* a drain that never ends */
+    lifecycle_ready(l.lifecycle);
+    lifecycle_drain(l.lifecycle, "test");
+    loop_run(l.loop);
+    assert_int_equal(lifecycle_exit_code(l.lifecycle), 1);
+    end(&l);
+}
+
+static void test_reload(void **state _unused_)
+{
+    struct life l;
+
+    begin(&l, 0, 0);
+    raise(SIGHUP);
+    loop_run(l.loop);
+    assert_int_equal(l.reloads, 1);
+    assert_int_equal(lifecycle_phase(l.lifecycle), LIFECYCLE_STARTING);
+    end(&l);
+}
+
+static void expect_datagram(int fd, const char *text)
+{
+    char bytes[600] = {0};
+
+    assert_true(recv(fd, bytes, sizeof bytes - 1, MSG_DONTWAIT) > 0);
+    assert_string_equal(bytes, text);
+}
+
+static void test_notify(void **state _unused_)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char name[64];
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct life l;
+
+    snprintf(name, sizeof name, "@gantry-test-%ld", (long)getpid());
+    memcpy(address.sun_path, name, strlen(name));
+    address.sun_path[0] = '\0';
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(name))), 0);
+    setenv("NOTIFY_SOCKET", name, 1);
+    setenv("WATCHDOG_USEC", "2000", 1);
+    begin(&l, 0, 60000);
+    lifecycle_status(l.lifecycle, "episodes %d", 3);
+    lifecycle_status(l.lifecycle, "episodes %d", 3);     /* said already */
+    lifecycle_ready(l.lifecycle);
+    lifecycle_drain(l.lifecycle, "test");
+    expect_datagram(fd, "STATUS=episodes 3");
+    expect_datagram(fd, "READY=1");
+    expect_datagram(fd, "STOPPING=1");
+    loop_turn(l.loop, true);
+    expect_datagram(fd, "WATCHDOG=1");
+    end(&l);
+    unsetenv("NOTIFY_SOCKET");
+    unsetenv("WATCHDOG_USEC");
+    close(fd);
+}
+
+/* A child that dies of a bug says where it was, and still dies of the signal. */
+static void test_crash_report(void **state _unused_)
+{
+    char report[16384];
+    size_t n = 0;
+    ssize_t got;
+    int pipes[2], status;
+    pid_t child;
+
+    assert_int_equal(pipe(pipes), 0);
+    child = fork();
+    if (child == 0) {
+        dup2(pipes[1], STDERR_FILENO);
+        log_open("tester");
+        crash_install("tester", "build-7");
+        crash_phase("draining");
+        log_info("the last words", "n=%d", 1);
+        raise(SIGSEGV);
+        _exit(0);
+    }
+    close(pipes[1]);
+    while ((got = read(pipes[0], report + n, sizeof report - 1 - n)) > 0)
+        n += (size_t)got;
+    report[n] = '\0';
+    close(pipes[0]);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status));
+    assert_int_equal(WTERMSIG(status), SIGSEGV);
+    assert_non_null(strstr(report, "crash report: gantry-tester build build-7\nsignal 11 "));
+    assert_non_null(strstr(report, "phase draining"));
+    assert_non_null(strstr(strstr(report, "last log lines"), "the last words"));
+    assert_non_null(strstr(report, "backtrace:\n"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_drain_and_stop), cmocka_unit_test(test_second_signal_leaves), cmocka_unit_test(test_deadlines),
+        cmocka_unit_test(test_reload), cmocka_unit_test(test_notify), cmocka_unit_test(test_crash_report),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

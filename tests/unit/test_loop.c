@@ -1,0 +1,198 @@
+/* test_loop.c - posts from many threads arrive once and in order, timers and signals work, nothing leaks. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+
+#include "daemon/loop.h"
+#include "daemon/worker.h"
+
+enum { THREADS = 4, POSTS = 5000 };
+
+struct shared {
+    struct loop *loop;
+    unsigned seen[THREADS], total;
+    bool out_of_order;
+};
+
+struct post { struct shared *shared; unsigned thread, number; };
+
+static void take_post(void *arg)
+{
+    struct post *post = arg;
+    struct shared *s = post->shared;
+
+    s->out_of_order |= s->seen[post->thread] != post->number;
+    s->seen[post->thread]++;
+    if (++s->total == THREADS * POSTS)
+        loop_stop(s->loop);
+    free(post);
+}
+
+struct poster { struct shared *shared; unsigned thread; };
+
+static void *post_many(void *arg)
+{
+    const struct poster *p = arg;
+
+    for (unsigned i = 0; i < POSTS; i++) {
+        struct post *post = malloc(sizeof *post);
+
+        if (!post)
+            abort();
+        *post = (struct post) {p->shared, p->thread, i};
+        if (loop_post(p->shared->loop, take_post, post) < 0)
+            abort();
+    }
+    return NULL;
+}
+
+static void test_posts(void **state _unused_)
+{
+    struct shared s = {0};
+    struct poster posters[THREADS];
+    pthread_t threads[THREADS];
+
+    assert_int_equal(loop_new(&s.loop), 0);
+    for (unsigned i = 0; i < THREADS; i++) {
+        posters[i] = (struct poster) {&s, i};
+        assert_int_equal(pthread_create(&threads[i], NULL, post_many, &posters[i]), 0);
+    }
+    loop_run(s.loop);
+    for (unsigned i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(s.total, THREADS * POSTS);
+    assert_false(s.out_of_order);
+    assert_true(loop_lag(s.loop).turns > 0);
+    assert_null(loop_free(s.loop));
+}
+
+static void count(void *arg) { ++*(unsigned *)arg; }
+
+/* What was posted is run even when the loop never turns again. */
+static void test_free_runs_posts(void **state _unused_)
+{
+    struct loop *loop;
+    unsigned n = 0;
+
+    assert_int_equal(loop_new(&loop), 0);
+    assert_int_equal(loop_post(loop, count, &n), 0);
+    assert_int_equal(loop_post(loop, count, &n), 0);
+    loop_free(loop);
+    assert_int_equal(n, 2);
+}
+
+struct repeating { struct loop *loop; struct loop_timer *timer; unsigned n; };
+
+static void repeat(void *arg)
+{
+    struct repeating *r = arg;
+
+    if (++r->n == 3) {
+        r->timer = loop_timer_free(r->timer);       /* inside its own function */
+        loop_stop(r->loop);
+    }
+}
+
+static void test_timer(void **state _unused_)
+{
+    struct repeating r = {0};
+    struct loop_timer *never;
+    unsigned n = 0;
+
+    assert_int_equal(loop_new(&r.loop), 0);
+    assert_int_equal(loop_timer_new(r.loop, 0, 1, repeat, &r, &r.timer), 0);
+    assert_int_equal(loop_timer_new(r.loop, 1, 1, count, &n, &never), 0);
+    loop_timer_stop(never);
+    loop_run(r.loop);
+    assert_int_equal(r.n, 3);
+    assert_int_equal(n, 0);
+    loop_timer_free(never);
+    loop_free(r.loop);
+}
+
+static void on_signal(int number, void *arg)
+{
+    struct repeating *r = arg;
+
+    r->n = (unsigned)number;
+    loop_stop(r->loop);
+}
+
+static void test_signal(void **state _unused_)
+{
+    struct repeating r = {0};
+    struct loop_signal *signal;
+
+    assert_int_equal(loop_new(&r.loop), 0);
+    assert_int_equal(loop_signal_new(r.loop, SIGUSR1, on_signal, &r, &signal), 0);
+    raise(SIGUSR1);
+    loop_run(r.loop);
+    assert_int_equal(r.n, SIGUSR1);
+    loop_signal_free(signal);
+    loop_free(r.loop);
+}
+
+struct gate {
+    pthread_mutex_t lock;
+    pthread_cond_t opened;
+    bool open;
+    atomic_uint done;
+    unsigned order[16];
+};
+struct job { struct gate *gate; unsigned number; };
+
+static void wait_at_gate(void *arg)
+{
+    struct job *job = arg;
+    struct gate *gate = job->gate;
+
+    pthread_mutex_lock(&gate->lock);
+    while (!gate->open)
+        pthread_cond_wait(&gate->opened, &gate->lock);
+    pthread_mutex_unlock(&gate->lock);
+    gate->order[atomic_fetch_add(&gate->done, 1)] = job->number;
+}
+
+static void test_worker(void **state _unused_)
+{
+    static struct gate gate = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, .open = false};
+    struct job jobs[8];
+    struct worker *worker;
+    unsigned accepted = 0;
+    int r = 0;
+
+    assert_int_equal(worker_new("test", 1, 4, &worker), 0);
+    while (accepted < 8 && r == 0) {
+        jobs[accepted] = (struct job) {&gate, accepted};
+        r = worker_submit(worker, wait_at_gate, &jobs[accepted]);
+        accepted += r == 0;
+    }
+    assert_int_equal(r, -ENOBUFS);
+    assert_in_range(accepted, 4, 5);        /* four wait, one may be running */
+    assert_int_equal(worker_pending(worker), accepted);
+    pthread_mutex_lock(&gate.lock);
+    gate.open = true;
+    pthread_cond_broadcast(&gate.opened);
+    pthread_mutex_unlock(&gate.lock);
+    assert_null(worker_free(worker));       /* does what was submitted */
+    assert_int_equal(atomic_load(&gate.done), accepted);
+    for (unsigned i = 0; i < accepted; i++)
+        assert_int_equal(gate.order[i], i);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_posts), cmocka_unit_test(test_free_runs_posts), cmocka_unit_test(test_timer),
+        cmocka_unit_test(test_signal), cmocka_unit_test(test_worker),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

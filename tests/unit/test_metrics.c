@@ -1,0 +1,111 @@
+/* test_metrics.c - totals are right under threads, and the text is what Prometheus reads. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <pthread.h>
+
+#include "daemon/metrics.h"
+#include "daemon/probe.h"
+
+static void test_text(void **state _unused_)
+{
+    static const double bounds[] = {0.1, 1, 10};
+    _cleanup_(metrics_freep) struct metrics *m = metrics_new();
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    struct metric *steps = metrics_counter(m, "steps_total", "", "steps");
+    struct metric *level = metrics_gauge(m, "level", "member=\"3\"", "a level");
+    struct metric *wait = metrics_histogram(m, "wait_seconds", "", "waits", bounds, 3);
+
+    metric_add(metrics_counter(m, "steps_total", "role=\"b\"", "steps"), 2);
+    assert_ptr_equal(metrics_counter(m, "steps_total", "", "steps"), steps);
+    metric_add(steps, 1);
+    metric_add(steps, 0.5);
+    metric_set(level, -1);
+    metric_observe(wait, 0.1);      /* a bound belongs to its bucket */
+    metric_observe(wait, 5);
+    metric_observe(wait, 50);
+    assert_int_equal(metric_count(wait), 3);
+    metrics_write(m, &out);
+    assert_string_equal(out.text,
+        "# HELP steps_total steps\n# TYPE steps_total counter\nsteps_total 1.5\nsteps_total{role=\"b\"} 2\n"
+        "# HELP level a level\n# TYPE level gauge\nlevel{member=\"3\"} -1\n"
+        "# HELP wait_seconds waits\n# TYPE wait_seconds histogram\n"
+        "wait_seconds_bucket{le=\"0.1\"} 1\nwait_seconds_bucket{le=\"1\"} 1\nwait_seconds_bucket{le=\"10\"} 2\n"
+        "wait_seconds_bucket{le=\"+Inf\"} 3\nwait_seconds_sum 55.100000000000001\nwait_seconds_count 3\n");
+}
+
+static void *add_many(void *arg)
+{
+    for (int i = 0; i < 20000; i++)
+        metric_add(arg, 1);
+    return NULL;
+}
+
+static void test_threads(void **state _unused_)
+{
+    _cleanup_(metrics_freep) struct metrics *m = metrics_new();
+    struct metric *total = metrics_counter(m, "x_total", "", "x");
+    pthread_t threads[4];
+
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, add_many, total), 0);
+    for (int i = 0; i < 4; i++)
+        pthread_join(threads[i], NULL);
+    assert_true(metric_value(total) == 80000);
+}
+
+static void test_process(void **state _unused_)
+{
+    _cleanup_(metrics_freep) struct metrics *m = metrics_new();
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+
+    metrics_add_process(m);
+    metrics_write(m, &out);
+    assert_non_null(strstr(out.text, "process_resident_memory_bytes "));
+    assert_true(process_rss_bytes() > 100000);
+    assert_true(process_peak_rss_bytes() > 100000);
+    metric_add(NULL, 1);            /* a metric that could not be made does nothing */
+    metric_observe(NULL, 1);
+}
+
+static enum probe_state tell(struct strbuf *detail, void *arg)
+{
+    enum probe_state state = *(enum probe_state *)arg;
+
+    if (state == PROBE_BUSY)
+        strbuf_adds(detail, "loading");
+    return state;
+}
+
+static void test_probes(void **state _unused_)
+{
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    enum probe_state a = PROBE_READY, b = PROBE_BUSY;
+    struct probes probes = {0};
+
+    assert_int_equal(probe_add(&probes, "ledger", tell, &a), 0);
+    assert_int_equal(probe_add(&probes, "model", tell, &b), 0);
+    assert_true(probes_live(&probes, &out));
+    assert_string_equal(out.text, "ledger ready\nmodel busy loading\n");
+    assert_false(probes_ready(&probes, &out));
+    b = PROBE_READY;
+    assert_true(probes_ready(&probes, &out));
+    a = PROBE_DOWN;
+    assert_false(probes_live(&probes, &out));
+    for (int i = 2; i < PROBE_MAX; i++)
+        assert_int_equal(probe_add(&probes, "more", tell, &a), 0);
+    assert_int_equal(probe_add(&probes, "too many", tell, &a), -ENOSPC);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_text), cmocka_unit_test(test_threads), cmocka_unit_test(test_process), cmocka_unit_test(test_probes),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
