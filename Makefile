@@ -154,17 +154,25 @@ $(B)/tests/%: $(B)/tests/%.o $(tests_helpers) $(daemon_archives) $(LINK_LIBS)
 	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(LDLIBS) -lcmocka
 .PRECIOUS: $(B)/%.o
+# Fuzz targets replay their corpus here; `make fuzz` builds them with clang and libFuzzer instead.
+fuzz_c := $(wildcard tests/fuzz/fuzz_*.c)
+fuzz_bin := $(fuzz_c:%.c=$(B)/%)
+fuzz_main := $(if $(findstring fuzzer,$(SANITIZE)),,$(B)/tests/fuzz/standalone.o)
+$(fuzz_bin): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(fuzz_main) $(daemon_archives) $(LINK_LIBS)
+	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@"
+	$(Q)$(CC) $(subst fuzzer-no-link,fuzzer,$(LDFLAGS)) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(LDLIBS)
 bench_bin := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/bench_*.c))
 
-.PHONY: tests benches setup
+.PHONY: tests benches fuzz-targets setup
 tests: $(tests_bin)
+fuzz-targets: $(fuzz_bin)
 benches: $(bench_bin)
 setup:
 	@deploy/setup.sh test
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
-.PHONY: test demo bench clean help check-layers check-headers format tidy compile_commands.json
+.PHONY: test demo bench fuzz clean help check-layers check-headers format tidy compile_commands.json
 test: setup
 	@tests/run.sh
 demo:
@@ -179,6 +187,14 @@ check-layers:
 	@tests/check_layers.py
 check-headers: | $(proto_h) $(B)/version.h
 	@for h in $$(git ls-files '*.h' | grep -v '^lib/nn/cpu/kernels/'); do echo "#include \"$$h\"" | $(CC) $(CFLAGS) $(CPPFLAGS) -fsyntax-only -x c - || { echo "check-headers: $$h does not compile alone"; exit 1; }; done
+FUZZ_SECONDS ?= 60
+fuzz_make = $(MAKE) --no-print-directory CC=clang WARN=-Wall SANITIZE=fuzzer-no-link,address,undefined GPU=0
+fuzz:
+	@$(fuzz_make) -j$$(nproc) fuzz-targets
+	@for t in $(fuzz_c:tests/fuzz/fuzz_%.c=%); do mkdir -p build/fuzz-corpus/$$t; \
+	    build/fuzzer-no-link-address-undefined/tests/fuzz/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=10 \
+	        -print_final_stats=0 -verbosity=0 -artifact_prefix=build/fuzz-corpus/ build/fuzz-corpus/$$t tests/fuzz/corpus/$$t && \
+	        echo "fuzz $$t: nothing found in $(FUZZ_SECONDS) s" || exit 1; done
 format:
 	$(Q)clang-format -i $$(git ls-files '*.c' '*.h' '*.cu')
 compile_commands.json:
