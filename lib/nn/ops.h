@@ -51,12 +51,12 @@ struct tensor *op_embedding(struct tape *t, const struct param *table, const int
 struct tensor *op_splice(struct tape *t, struct tensor *a, struct tensor *b, const int32_t *index, int64_t n);
 /* Row i of the result is x[index[i]]; a row may be taken several times (gradients add in order). */
 struct tensor *op_gather(struct tape *t, struct tensor *x, const int32_t *index, int64_t n);
-/* Half-split rotation of each head of q and k in place of their rows; position[i] of row i. cols = heads*dim. */
+/* Half-split rotation of each head by position[i] of row i, in place: returns x itself, rotated. x must be what a linear op
+ * made, not yet used by another op. cols = heads*dim. */
 struct tensor *op_rope(struct tape *t, struct tensor *x, const int32_t *position, int heads, float theta);
 
 enum attention_mask { ATTENTION_FULL, ATTENTION_CAUSAL };
-/* Softmax(q k^T / sqrt(dim)) v within each sequence. q,k,v (N, heads*dim) -> (N, heads*dim).
- * stride: columns between rows of q, k, v in memory, so that q,k,v may be parts of one qkv tensor: */
+/* Softmax(q k^T / sqrt(dim)) v within each sequence. q,k,v (N, heads*dim) -> (N, heads*dim). */
 struct tensor *op_attention(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans, int heads,
                             enum attention_mask mask);
 /* The same with q,k,v side by side in one (N, 3*heads*dim) tensor (timm's qkv). */
@@ -64,7 +64,8 @@ struct tensor *op_attention_qkv(struct tape *t, struct tensor *qkv, struct spans
 
 /* ---- decoding (inference only) ------------------------------------------------------------------------ */
 
-/* Keys and values of past positions, one slot per sequence: k, v [slots][capacity][heads*dim]. */
+/* Keys and values of past positions, one slot per sequence: v [slots][capacity][heads*dim], k transposed
+ * [slots][heads*dim][capacity] (only op_kv_append and op_attention_decode look inside). */
 struct kv_cache {
     float *k, *v;
     int slots, capacity, width;         /* width = heads*dim */
@@ -97,6 +98,7 @@ struct tensor *op_append_constant(struct tape *t, struct tensor *a, const float 
 
 /* Sample one column per row from softmax(logits/temperature) with the given uniform in [0,1) (inverse CDF over ascending
  * columns, accumulated in double), or the lowest arg-max when temperature == 0. ret_logp: of the tempered distribution
- * (at temperature 0: of the untempered one). ret_entropy may be NULL. */
-void sample_rows(const float *logits, int64_t rows, int64_t cols, const float *temperature, const float *uniform,
+ * (at temperature 0: of the untempered one), computed as op_token_stats does. ret_entropy may be NULL. The logits are
+ * overwritten with their log-probabilities. */
+void sample_rows(float *logits, int64_t rows, int64_t cols, const float *temperature, const float *uniform,
                  int32_t *ret_column, float *ret_logp, float *ret_entropy);

@@ -37,6 +37,9 @@ struct params {
 struct param *param_add(struct params *params, const char *name, int ndim, const int64_t *dim, bool linear);
 struct param *param_find(const struct params *params, const char *name);
 int params_allocate(struct params *params);                     /* zeroed; -ENOMEM */
-int params_pack(struct params *params, bool training);          /* -ENOMEM; first call allocates */
+/* Pack every linear weight; for training also the backward form (without it, one left from before is dropped). -ENOMEM; the
+ * first call allocates, later ones refill. */
+int params_pack(struct params *params, bool training);
+/* Frees what it holds and empties it; the struct itself is its owner's (it is usually part of a model). Returns NULL. */
 struct params *params_free(struct params *params);
 DEFINE_FREEP(struct params, params_free)

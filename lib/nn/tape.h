@@ -27,6 +27,8 @@ struct tensor {
 };
 
 struct tape_record;
+struct tape_block;
+struct rope_table;
 
 struct tape {
     struct arena arena;
@@ -35,6 +37,9 @@ struct tape {
     bool training;              /* leave records */
     bool planning;              /* sizes only */
     size_t planned;             /* bytes asked for in the dry run */
+    size_t scratch;             /* the largest scratch an op asked for in the dry run */
+    struct tape_block *blocks;  /* small things of the dry run */
+    struct rope_table *rope;    /* cos and sin by position; grows to the longest sequence met, kept between passes */
     int error;                  /* 0 or the first -errno of this pass */
 };
 
@@ -46,8 +51,14 @@ int tape_reserve(struct tape *tape, size_t bytes);      /* at least this much; f
 void tape_begin(struct tape *tape);
 void tape_backward(struct tape *tape);
 
-/* For ops: memory of this pass (not cleared; NULL with tape->error set when it does not fit). */
+/* For ops and models: memory of this pass (not cleared; NULL with tape->error set when it does not fit). Real memory in a dry
+ * run too: for indices and contexts. */
 void *tape_alloc(struct tape *tape, size_t bytes);
+/* For ops: big arrays of numbers of this pass. In a dry run counted, and NULL. */
+float *tape_numbers(struct tape *tape, int64_t count);
+/* For ops: memory until the op returns, overwritten by what is allocated next. In a dry run counted, and NULL: an op asks in its
+ * forward also for what its backward will need. */
+float *tape_scratch(struct tape *tape, int64_t count);
 /* A new activation; its gradient buffer is there, zeroed, when training. In a dry run x is NULL. */
 struct tensor *tape_tensor(struct tape *tape, int64_t rows, int64_t cols);
 /* A constant input: borrowed numbers, no gradient. */

@@ -1,0 +1,47 @@
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/macro.h"
+#include "nn/cpu/kernels.h"
+
+extern const struct cpu_kernels cpu_kernels_generic, cpu_kernels_avx2, cpu_kernels_avx512;
+
+static bool cpu_runs(const struct cpu_kernels *kernels)
+{
+    __builtin_cpu_init();
+    if (kernels == &cpu_kernels_avx512)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+    if (kernels == &cpu_kernels_avx2)
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return true;
+}
+
+static const struct cpu_kernels *const all[] = {&cpu_kernels_avx512, &cpu_kernels_avx2, &cpu_kernels_generic};
+
+const struct cpu_kernels *cpu_kernels_named(const char *isa)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++)
+        if (strcmp(all[i]->isa, isa) == 0)
+            return cpu_runs(all[i]) ? all[i] : NULL;
+    return NULL;
+}
+
+const struct cpu_kernels *cpu_kernels(void)
+{
+    static _Atomic(const struct cpu_kernels *) chosen;      /* every thread would choose the same: a race is harmless */
+    const struct cpu_kernels *kernels = atomic_load_explicit(&chosen, memory_order_relaxed);
+    const char *wanted;
+
+    if (kernels)
+        return kernels;
+    wanted = getenv("GANTRY_ISA");
+    if (wanted)
+        kernels = cpu_kernels_named(wanted);
+    for (size_t i = 0; !kernels; i++)
+        if (cpu_runs(all[i]))
+            kernels = all[i];
+    atomic_store_explicit(&chosen, kernels, memory_order_relaxed);
+    return kernels;
+}

@@ -1,0 +1,74 @@
+/* activation.c - GELU (exact, by erf), ReLU, SwiGLU. */
+#include "nn/ops/op.h"
+
+struct activation { struct tensor *x, *up, *y; };       /* up: SwiGLU only */
+
+static struct activation *activation_new(struct tape *t, struct tensor *x, struct tensor *up, void (*backward)(struct tape *, void *))
+{
+    struct activation *c;
+
+    if (!x)
+        return NULL;
+    if (up && (up->rows != x->rows || up->cols != x->cols))
+        return op_fail(t, -EINVAL);
+    c = tape_alloc(t, sizeof(*c));
+    if (!c)
+        return NULL;
+    *c = (struct activation) {.x = x, .up = up, .y = tape_tensor(t, x->rows, x->cols)};
+    tape_record(t, backward, c);
+    return t->error ? NULL : c;
+}
+
+static void gelu_backward(struct tape *tape, void *context)
+{
+    const struct activation *c = context;
+
+    (void)tape;
+    if (c->x->g)
+        cpu_kernels()->gelu_backward(c->x->g, c->y->g, c->x->x, c->x->rows * c->x->cols);
+}
+
+struct tensor *op_gelu(struct tape *t, struct tensor *x)
+{
+    struct activation *c = activation_new(t, x, NULL, gelu_backward);
+
+    if (c && !t->planning)
+        cpu_kernels()->gelu(c->y->x, x->x, x->rows * x->cols);
+    return c ? c->y : NULL;
+}
+
+static void relu_backward(struct tape *tape, void *context)
+{
+    const struct activation *c = context;
+
+    (void)tape;
+    if (c->x->g)
+        cpu_kernels()->relu_backward(c->x->g, c->y->g, c->x->x, c->x->rows * c->x->cols);
+}
+
+struct tensor *op_relu(struct tape *t, struct tensor *x)
+{
+    struct activation *c = activation_new(t, x, NULL, relu_backward);
+
+    if (c && !t->planning)
+        cpu_kernels()->relu(c->y->x, x->x, x->rows * x->cols);
+    return c ? c->y : NULL;
+}
+
+static void swiglu_backward(struct tape *tape, void *context)
+{
+    const struct activation *c = context;
+
+    (void)tape;
+    if (c->x->g && c->up->g)
+        cpu_kernels()->swiglu_backward(c->x->g, c->up->g, c->y->g, c->x->x, c->up->x, c->x->rows * c->x->cols);
+}
+
+struct tensor *op_swiglu(struct tape *t, struct tensor *gate, struct tensor *up)
+{
+    struct activation *c = up ? activation_new(t, gate, up, swiglu_backward) : NULL;
+
+    if (c && !t->planning)
+        cpu_kernels()->swiglu(c->y->x, gate->x, up->x, gate->rows * gate->cols);
+    return c ? c->y : NULL;
+}

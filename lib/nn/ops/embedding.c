@@ -1,0 +1,40 @@
+/* embedding.c - rows of a table. The backward adds in row order, so equal ids always sum in the same order. */
+#include "nn/ops/op.h"
+
+struct embedding {
+    const struct param *table;
+    const int32_t *ids;
+    struct tensor *y;
+};
+
+static void embedding_backward(struct tape *tape, void *context)
+{
+    const struct embedding *c = context;
+    float *dtable = param_gradient(tape, c->table);
+    int64_t d = c->y->cols;
+
+    for (int64_t i = 0; dtable && i < c->y->rows; i++)
+        cpu_kernels()->accumulate(dtable + c->ids[i] * d, c->y->g + i * d, d);
+}
+
+struct tensor *op_embedding(struct tape *t, const struct param *table, const int32_t *ids, int64_t n)
+{
+    int64_t d = table->numel / table->dim[0];
+    struct tensor *y = tape_tensor(t, n, d);
+    struct embedding *c = tape_alloc(t, sizeof(*c));
+    int32_t *kept = tape_alloc(t, (size_t)n * sizeof(*kept));
+
+    if (!y || !c || !kept)
+        return NULL;
+    *c = (struct embedding) {.table = table, .ids = kept, .y = y};
+    tape_record(t, embedding_backward, c);
+    if (t->error || t->planning)
+        return t->error ? NULL : y;
+    for (int64_t i = 0; i < n; i++) {
+        if (ids[i] < 0 || ids[i] >= table->dim[0])
+            return op_fail(t, -EINVAL);
+        kept[i] = ids[i];
+        memcpy(y->x + i * d, table->value + ids[i] * d, (size_t)d * sizeof(float));
+    }
+    return y;
+}

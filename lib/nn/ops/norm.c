@@ -1,0 +1,63 @@
+/* norm.c - LayerNorm and RMSNorm over the columns of each row. */
+#include "nn/ops/op.h"
+
+struct norm {
+    struct tensor *x, *y;
+    const struct param *weight, *bias;
+    float *mean, *rstd;         /* (rows); mean only for LayerNorm */
+};
+
+static void layernorm_backward(struct tape *tape, void *context)
+{
+    const struct norm *c = context;
+
+    cpu_kernels()->layernorm_backward(c->x->g, param_gradient(tape, c->weight), param_gradient(tape, c->bias), c->y->g, c->x->x,
+                                      c->weight->value, c->mean, c->rstd, c->x->rows, c->x->cols);
+}
+
+static void rmsnorm_backward(struct tape *tape, void *context)
+{
+    const struct norm *c = context;
+
+    cpu_kernels()->rmsnorm_backward(c->x->g, param_gradient(tape, c->weight), c->y->g, c->x->x, c->weight->value, c->rstd, c->x->rows,
+                                    c->x->cols);
+}
+
+static struct norm *norm_new(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias)
+{
+    struct norm *c;
+
+    if (!x)
+        return NULL;
+    if (weight->numel != x->cols || (bias && bias->numel != x->cols))
+        return op_fail(t, -EINVAL);
+    c = tape_alloc(t, sizeof(*c));
+    if (!c)
+        return NULL;
+    *c = (struct norm) {
+        .x = x, .y = tape_tensor(t, x->rows, x->cols), .weight = weight, .bias = bias,
+        .mean = bias ? tape_numbers(t, x->rows) : NULL, .rstd = tape_numbers(t, x->rows),
+    };
+    tape_record(t, bias ? layernorm_backward : rmsnorm_backward, c);
+    return t->error ? NULL : c;
+}
+
+struct tensor *op_layernorm(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, float eps)
+{
+    struct norm *c = norm_new(t, x, weight, bias);
+
+    if (!c || t->planning)
+        return c ? c->y : NULL;
+    cpu_kernels()->layernorm(c->y->x, c->mean, c->rstd, x->x, weight->value, bias->value, eps, x->rows, x->cols);
+    return c->y;
+}
+
+struct tensor *op_rmsnorm(struct tape *t, struct tensor *x, const struct param *weight, float eps)
+{
+    struct norm *c = norm_new(t, x, weight, NULL);
+
+    if (!c || t->planning)
+        return c ? c->y : NULL;
+    cpu_kernels()->rmsnorm(c->y->x, c->rstd, x->x, weight->value, eps, x->rows, x->cols);
+    return c->y;
+}

@@ -1,0 +1,92 @@
+/* prefix.c - put the learnt class and register tokens before each picture's rows, and take them off again. */
+#include "nn/ops/op.h"
+
+struct prefix {
+    struct tensor *x, *y;
+    const struct param *cls, *reg;      /* prepend only; either may be NULL */
+    int64_t b, prefix;                  /* pictures, rows put before (or taken off) each */
+};
+
+static void prepend_backward(struct tape *tape, void *context)
+{
+    const struct prefix *c = context;
+    const struct cpu_kernels *cpu = cpu_kernels();
+    float *dcls = param_gradient(tape, c->cls), *dreg = param_gradient(tape, c->reg);
+    int64_t d = c->x->cols, in = c->x->rows / c->b * d, out = in + c->prefix * d, ncls = c->cls ? c->cls->numel : 0;
+
+    for (int64_t i = 0; i < c->b; i++) {
+        const float *g = c->y->g + i * out;
+
+        if (dcls)
+            cpu->accumulate(dcls, g, ncls);
+        if (dreg)
+            cpu->accumulate(dreg, g + ncls, c->reg->numel);
+        if (c->x->g)
+            cpu->accumulate(c->x->g + i * in, g + c->prefix * d, in);
+    }
+}
+
+struct tensor *op_prepend(struct tape *t, struct tensor *x, const struct param *cls, const struct param *reg, int b)
+{
+    int64_t d, in, out, ncls = cls ? cls->numel : 0, nreg = reg ? reg->numel : 0;
+    struct tensor *y;
+    struct prefix *c;
+
+    if (!x)
+        return NULL;
+    d = x->cols;
+    if (x->rows % b || (ncls + nreg) % d)
+        return op_fail(t, -EINVAL);
+    in = x->rows / b * d;
+    out = in + ncls + nreg;
+    y = tape_tensor(t, b * out / d, d);
+    c = tape_alloc(t, sizeof(*c));
+    if (!y || !c)
+        return NULL;
+    *c = (struct prefix) {.x = x, .y = y, .cls = cls, .reg = reg, .b = b, .prefix = (ncls + nreg) / d};
+    tape_record(t, prepend_backward, c);
+    for (int i = 0; i < b && !t->planning; i++) {
+        float *row = y->x + i * out;
+
+        if (cls)
+            memcpy(row, cls->value, (size_t)ncls * sizeof(float));
+        if (reg)
+            memcpy(row + ncls, reg->value, (size_t)nreg * sizeof(float));
+        memcpy(row + ncls + nreg, x->x + i * in, (size_t)in * sizeof(float));
+    }
+    return t->error ? NULL : y;
+}
+
+static void strip_backward(struct tape *tape, void *context)
+{
+    const struct prefix *c = context;
+    int64_t d = c->x->cols, out = c->y->rows / c->b * d, in = out + c->prefix * d;
+
+    (void)tape;
+    for (int64_t i = 0; i < c->b && c->x->g; i++)
+        cpu_kernels()->accumulate(c->x->g + i * in + c->prefix * d, c->y->g + i * out, out);
+}
+
+struct tensor *op_strip(struct tape *t, struct tensor *x, int b, int prefix)
+{
+    int64_t d, in, out;
+    struct tensor *y;
+    struct prefix *c;
+
+    if (!x)
+        return NULL;
+    d = x->cols;
+    in = x->rows / b * d;
+    out = in - prefix * d;
+    if (x->rows % b || out < 0)
+        return op_fail(t, -EINVAL);
+    y = tape_tensor(t, b * out / d, d);
+    c = tape_alloc(t, sizeof(*c));
+    if (!y || !c)
+        return NULL;
+    *c = (struct prefix) {.x = x, .y = y, .b = b, .prefix = prefix};
+    tape_record(t, strip_backward, c);
+    for (int i = 0; i < b && !t->planning; i++)
+        memcpy(y->x + i * out, x->x + i * in + prefix * d, (size_t)out * sizeof(float));
+    return t->error ? NULL : y;
+}

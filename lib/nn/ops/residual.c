@@ -1,0 +1,53 @@
+/* residual.c - sums: a + b, and residual + scale * branch (LayerScale). */
+#include "nn/ops/op.h"
+
+struct residual {
+    struct tensor *residual, *branch, *y;
+    const struct param *scale;
+};
+
+static void residual_backward(struct tape *tape, void *context)
+{
+    const struct residual *c = context;
+    const struct cpu_kernels *cpu = cpu_kernels();
+    int64_t n = c->y->rows * c->y->cols;
+
+    if (c->residual->g)
+        cpu->accumulate(c->residual->g, c->y->g, n);
+    if (!c->branch->g)
+        return;
+    if (c->scale)
+        cpu->residual_backward(c->branch->g, param_gradient(tape, c->scale), c->y->g, c->branch->x, c->scale->value, c->y->rows,
+                               c->y->cols);
+    else
+        cpu->accumulate(c->branch->g, c->y->g, n);
+}
+
+struct tensor *op_residual(struct tape *t, struct tensor *residual, struct tensor *branch, const struct param *scale)
+{
+    struct tensor *y;
+    struct residual *c;
+
+    if (!residual || !branch)
+        return NULL;
+    if (residual->rows != branch->rows || residual->cols != branch->cols || (scale && scale->numel != branch->cols))
+        return op_fail(t, -EINVAL);
+    y = tape_tensor(t, branch->rows, branch->cols);
+    c = tape_alloc(t, sizeof(*c));
+    if (!y || !c)
+        return NULL;
+    *c = (struct residual) {.residual = residual, .branch = branch, .y = y, .scale = scale};
+    tape_record(t, residual_backward, c);
+    if (t->error || t->planning)
+        return t->error ? NULL : y;
+    if (scale)
+        cpu_kernels()->residual(y->x, residual->x, branch->x, scale->value, y->rows, y->cols);
+    else
+        cpu_kernels()->add(y->x, residual->x, branch->x, y->rows * y->cols);
+    return y;
+}
+
+struct tensor *op_add(struct tape *t, struct tensor *a, struct tensor *b)
+{
+    return op_residual(t, a, b, NULL);
+}

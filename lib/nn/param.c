@@ -1,0 +1,101 @@
+#include "nn/param.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "nn/gemm_pack.h"
+
+struct param *param_add(struct params *params, const char *name, int ndim, const int64_t *dim, bool linear)
+{
+    struct param **list, *param;
+
+    if (param_find(params, name))
+        return NULL;
+    list = realloc(params->list, (size_t)(params->count + 1) * sizeof(*list));
+    if (!list)
+        return NULL;
+    params->list = list;
+    param = calloc(1, sizeof(*param));
+    if (!param)
+        return NULL;
+    param->name = strdup(name);
+    if (!param->name) {
+        free(param);
+        return NULL;
+    }
+    param->ndim = ndim;
+    param->numel = 1;
+    for (int i = 0; i < ndim; i++) {
+        param->dim[i] = dim[i];
+        param->numel *= dim[i];
+    }
+    param->linear = linear;
+    param->offset = params->numel;
+    params->numel += (param->numel + 15) / 16 * 16;
+    list[params->count++] = param;
+    return param;
+}
+
+struct param *param_find(const struct params *params, const char *name)
+{
+    for (int i = 0; i < params->count; i++)
+        if (strcmp(params->list[i]->name, name) == 0)
+            return params->list[i];
+    return NULL;
+}
+
+int params_allocate(struct params *params)
+{
+    size_t bytes = (size_t)params->numel * sizeof(float);
+    void *values = NULL;
+
+    if (posix_memalign(&values, 64, bytes ? bytes : 64))
+        return -ENOMEM;
+    memset(values, 0, bytes);
+    free(params->values);
+    params->values = values;
+    for (int i = 0; i < params->count; i++)
+        params->list[i]->value = params->values + params->list[i]->offset;
+    return 0;
+}
+
+int params_pack(struct params *params, bool training)
+{
+    for (int i = 0; i < params->count; i++) {
+        struct param *p = params->list[i];
+        int64_t out = p->dim[0], in = out ? p->numel / out : 0;
+
+        if (!p->linear)
+            continue;
+        if (!p->forward)
+            p->forward = gemm_pack_new(in, out);
+        if (training && !p->backward)
+            p->backward = gemm_pack_new(out, in);
+        if (!p->forward || (training && !p->backward))
+            return -ENOMEM;
+        gemm_pack_fill(p->forward, p->value, true);
+        if (training)
+            gemm_pack_fill(p->backward, p->value, false);
+        else
+            p->backward = gemm_pack_free(p->backward);      /* it would be of an older version */
+    }
+    return 0;
+}
+
+struct params *params_free(struct params *params)
+{
+    if (!params)
+        return NULL;
+    for (int i = 0; i < params->count; i++) {
+        struct param *p = params->list[i];
+
+        gemm_pack_free(p->forward);
+        gemm_pack_free(p->backward);
+        free(p->name);
+        free(p);
+    }
+    free(params->list);
+    free(params->values);
+    *params = (struct params) {0};
+    return NULL;
+}

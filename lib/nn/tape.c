@@ -1,0 +1,183 @@
+#include "nn/tape.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "nn/rope_table.h"
+
+struct tape_record {
+    struct tape_record *previous;
+    void (*backward)(struct tape *tape, void *context);
+    void *context;
+};
+
+struct tape_block {
+    struct tape_block *next;
+    _Alignas(64) char bytes[];
+};
+
+static size_t rounded(size_t bytes)
+{
+    return (bytes + 63) & ~(size_t)63;
+}
+
+static void *fail(struct tape *tape, int error)
+{
+    if (!tape->error)
+        tape->error = error;
+    return NULL;
+}
+
+static void drop_blocks(struct tape *tape)
+{
+    while (tape->blocks) {
+        struct tape_block *next = tape->blocks->next;
+        free(tape->blocks);
+        tape->blocks = next;
+    }
+}
+
+void tape_init(struct tape *tape, bool training)
+{
+    *tape = (struct tape) {.training = training};
+}
+
+void tape_release(struct tape *tape)
+{
+    drop_blocks(tape);
+    arena_release(&tape->arena);
+    tape->rope = rope_table_free(tape->rope);
+    *tape = (struct tape) {.training = tape->training};
+}
+
+void tape_plan(struct tape *tape)
+{
+    drop_blocks(tape);
+    tape->planning = true;
+    tape->planned = tape->scratch = 0;
+    tape->last = NULL;
+    tape->error = 0;
+}
+
+int tape_allocate(struct tape *tape)
+{
+    if (tape->error)
+        return tape->error;
+    return tape_reserve(tape, tape->planned + tape->scratch);
+}
+
+int tape_reserve(struct tape *tape, size_t bytes)
+{
+    struct arena arena;
+
+    drop_blocks(tape);
+    tape->planning = false;
+    tape->last = NULL;
+    arena_reset(&tape->arena, 0);
+    if (bytes <= tape->arena.size)
+        return 0;
+    if (arena_init(&arena, bytes) < 0)
+        return -ENOMEM;
+    arena_release(&tape->arena);
+    tape->arena = arena;
+    return 0;
+}
+
+void tape_begin(struct tape *tape)
+{
+    drop_blocks(tape);
+    tape->planning = false;
+    tape->last = NULL;
+    tape->error = 0;
+    arena_reset(&tape->arena, 0);
+}
+
+void tape_backward(struct tape *tape)
+{
+    for (struct tape_record *r = tape->last; r && !tape->error; r = r->previous)
+        r->backward(tape, r->context);
+}
+
+void *tape_alloc(struct tape *tape, size_t bytes)
+{
+    struct tape_block *block;
+    void *p;
+
+    if (!tape->planning) {
+        p = arena_alloc(&tape->arena, bytes);
+        return p ? p : fail(tape, -ENOBUFS);
+    }
+    block = aligned_alloc(64, rounded(sizeof(*block) + bytes));
+    if (!block)
+        return fail(tape, -ENOMEM);
+    block->next = tape->blocks;
+    tape->blocks = block;
+    tape->planned += rounded(bytes);
+    return block->bytes;
+}
+
+float *tape_numbers(struct tape *tape, int64_t count)
+{
+    size_t bytes = (size_t)count * sizeof(float);
+    float *p;
+
+    if (tape->planning) {
+        tape->planned += rounded(bytes);
+        return NULL;
+    }
+    p = arena_alloc(&tape->arena, bytes);
+    return p ? p : fail(tape, -ENOBUFS);
+}
+
+float *tape_scratch(struct tape *tape, int64_t count)
+{
+    size_t mark = arena_mark(&tape->arena);
+    float *p;
+
+    if (tape->planning) {
+        tape->scratch = MAX(tape->scratch, rounded((size_t)count * sizeof(float)));
+        return NULL;
+    }
+    p = tape_numbers(tape, count);
+    arena_reset(&tape->arena, mark);
+    return p;
+}
+
+struct tensor *tape_tensor(struct tape *tape, int64_t rows, int64_t cols)
+{
+    struct tensor *tensor = tape_alloc(tape, sizeof(*tensor));
+
+    if (!tensor)
+        return NULL;
+    *tensor = (struct tensor) {.rows = rows, .cols = cols};
+    tensor->x = tape_numbers(tape, rows * cols);
+    if (tape->training)
+        tensor->g = tape_numbers(tape, rows * cols);
+    if (tape->error)
+        return NULL;
+    if (tensor->g)
+        memset(tensor->g, 0, (size_t)(rows * cols) * sizeof(float));
+    return tensor;
+}
+
+struct tensor *tape_input(struct tape *tape, const float *x, int64_t rows, int64_t cols)
+{
+    struct tensor *tensor = tape_alloc(tape, sizeof(*tensor));
+
+    if (tensor)
+        *tensor = (struct tensor) {.x = (float *)x, .rows = rows, .cols = cols};
+    return tensor;
+}
+
+void tape_record(struct tape *tape, void (*backward)(struct tape *tape, void *context), void *context)
+{
+    struct tape_record *record;
+
+    if (!tape->training)
+        return;
+    record = tape_alloc(tape, sizeof(*record));
+    if (!record)
+        return;
+    *record = (struct tape_record) {.previous = tape->last, .backward = backward, .context = context};
+    tape->last = record;
+}
