@@ -98,7 +98,8 @@ static int list_files(const char *path, struct manifest_file **ret, size_t *ret_
     closedir(dir);
     if (r < 0)
         return r;
-    qsort(files, n, sizeof *files, by_name);
+    if (n)
+        qsort(files, n, sizeof *files, by_name);
     *ret = TAKE_PTR(files);
     *ret_n = n;
     return 0;
@@ -279,6 +280,23 @@ int version_drop(const char *run_dir, int kind, uint64_t number)
             return -errno;
     }
     return fsync_directory(dir);
+}
+
+int version_retain(const char *run_dir, int kind, const uint64_t *keep, size_t n_keep)
+{
+    _cleanup_free_ uint64_t *numbers = NULL;
+    size_t n;
+    int r = version_list(run_dir, kind, &numbers, &n);
+
+    for (size_t i = 0; r == 0 && i + 2 < n; i++) {
+        bool kept = false;
+
+        for (size_t j = 0; j < n_keep; j++)
+            kept |= keep[j] == numbers[i];
+        if (!kept)
+            r = version_drop(run_dir, kind, numbers[i]);
+    }
+    return r;
 }
 
 static int copy_file(const char *from, const char *to)

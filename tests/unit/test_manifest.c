@@ -276,6 +276,40 @@ static void test_import(void **state)
     manifest_release(&again);
 }
 
+static bool has_weights(uint64_t number)
+{
+    char path[VERSION_PATH];
+    struct manifest m;
+    int r;
+
+    assert_int_equal(version_path(dir, 1, number, path), 0);
+    assert_int_equal(manifest_read(path, &m, &error), 0);       /* always there */
+    r = manifest_verify(path, &m, true, &error);
+    manifest_release(&m);
+    return r == 0;
+}
+
+static void test_retention(void **state)
+{
+    const uint64_t keep[] = {2, 77};
+    char from[96];
+
+    (void)state;
+    snprintf(from, sizeof from, "%s/checkpoint", dir);
+    assert_int_equal(mkdir_p(from, 0755), 0);
+    put(from, "model.safetensors", "weights");
+    for (uint64_t number = 1; number <= 5; number++) {
+        struct manifest m = {.run = 1, .parent = number - 1};
+
+        assert_int_equal(version_import(dir, 1, number, from, &m, &error), 0);
+        manifest_release(&m);
+    }
+    assert_int_equal(version_retain(dir, 1, keep, 2), 0);
+    assert_int_equal(version_retain(dir, 1, keep, 2), 0);
+    for (uint64_t number = 1; number <= 5; number++)
+        assert_int_equal(has_weights(number), number == 2 || number >= 4);
+}
+
 static void test_run_directory(void **state)
 {
     struct rundir_endpoint endpoint = {.address = "tcp://10.0.0.1:7000", .public_key = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"}, got;
@@ -320,6 +354,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_flipped_bits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_truncated_manifest, setup, teardown),
         cmocka_unit_test_setup_teardown(test_import, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_retention, setup, teardown),
         cmocka_unit_test_setup_teardown(test_run_directory, setup, teardown),
     };
 
