@@ -10,13 +10,18 @@
  * Threads: a packed model is read-only; any number of sessions and tapes use it at once. */
 #pragma once
 
+#include "nn/hf.h"
 #include "nn/ops.h"
 
 enum { OPENVLA_MAX_IMAGES = 8, OPENVLA_ACTION_BINS = 256, OPENVLA_MAX_ACTION_DIMS = 16 };
 
 struct tokenizer;
 
-struct openvla_tower { int dim, depth, heads, patch, prefix; /* blocks that run: depth-1 */ };
+struct openvla_tower {
+    int dim, depth, heads, mlp;         /* depth: blocks in the file; depth-1 run */
+    int patch;                          /* side of a patch, pixels */
+    int prefix;                         /* cls and register tokens before the patches */
+};
 struct openvla_config {
     struct openvla_tower tower[2];      /* 0: DINOv2 (ImageNet statistics), 1: SigLIP */
     int image_height, image_width;
@@ -31,24 +36,27 @@ struct openvla_config {
 };
 
 /* How normalised actions become the environment's: one dataset's statistics. */
-struct action_stats { int dims; double q01[OPENVLA_MAX_ACTION_DIMS], q99[OPENVLA_MAX_ACTION_DIMS]; bool mask[OPENVLA_MAX_ACTION_DIMS]; };
+struct action_stats { char *key; int dims; double q01[OPENVLA_MAX_ACTION_DIMS], q99[OPENVLA_MAX_ACTION_DIMS]; bool mask[OPENVLA_MAX_ACTION_DIMS]; };
 
 struct openvla {
     struct openvla_config config;
     struct params params;
     struct tokenizer *tokenizer;
     float lut[6][256];                  /* pixel value of u8 per channel: tower 0, tower 1 */
-    char *dir;                          /* where it was loaded from; side files are copied from there on save */
-    char *stats_keys[8]; struct action_stats stats[8]; int n_stats;
-    struct openvla_weights *w;          /* parameters by role (openvla.c) */
+    char *dir;                          /* where it was loaded from, for messages */
+    struct hf_files files;              /* all but the weights, as they were: written again on save */
+    struct action_stats *stats;         /* one per dataset */
+    int n_stats;
+    struct openvla_weights *w;          /* parameters by role (openvla_internal.h) */
 };
 
 /* Load a directory. -ENOENT, -EINVAL...: *error names the file, the tensor and what was expected. */
 int openvla_load(const char *dir, struct openvla **ret, struct error *error);
-/* Write all files of `dir` (must exist, empty): weights as dtype "F32" or "BF16", side files copied from model->dir, heads
- * if any. fsyncs every file; the caller renames the directory. */
+/* Write all files of `dir` (must exist, empty): weights as dtype "F32" or "BF16" (one file, or shards of 5 GB), the small
+ * files as they were loaded, heads if any. fsyncs every file; the caller renames the directory. */
 int openvla_save(const struct openvla *model, const char *dir, const char *dtype, struct error *error);
-/* A fresh random model: config and tokenizer files of `dir`, weights by initialisation under `seed`. (`gantry model new`.) */
+/* A fresh random model: config and tokenizer files of `dir`, weights by initialisation under `seed`. (`gantry model new`.)
+ * config.json's gantry_vision must give each tower's dim, depth and mlp, which otherwise come from the tensors. */
 int openvla_new(const char *dir, uint64_t seed, struct openvla **ret, struct error *error);
 struct openvla *openvla_free(struct openvla *model);
 DEFINE_FREEP(struct openvla, openvla_free)
@@ -60,7 +68,8 @@ int openvla_add_reward_head(struct openvla *model, int width, uint64_t seed);
 
 /* Prompt ids of an instruction: <s>, BPE of the prompt text, the empty token. Caller frees. */
 int openvla_prompt(const struct openvla *model, const char *instruction, int32_t **ret_ids, int *ret_n);
-/* The reward model's prompt: "... Rate the progress ..." form is chosen by the number of images. */
+/* The reward model's prompt: the policy's own words, so that the trunk it starts from reads them as before; the second
+ * image (first frame, then current frame) tells the two apart. */
 int openvla_reward_prompt(const struct openvla *model, const char *instruction, int32_t **ret_ids, int *ret_n);
 
 /* Action codec (specs/models.md 1.6): normalised value -> id, id -> normalised value, normalised -> environment's units. */
@@ -100,6 +109,7 @@ struct tensor *openvla_reward(const struct openvla *model, struct tape *tape, st
 struct openvla_session;         /* one thread's scratch: arena and KV cache, for up to max_batch sequences */
 int openvla_session_new(const struct openvla_config *config, int max_batch, struct openvla_session **ret);
 struct openvla_session *openvla_session_free(struct openvla_session *session);
+DEFINE_FREEP(struct openvla_session, openvla_session_free)
 
 struct act_item {
     const uint8_t *images[OPENVLA_MAX_IMAGES]; int n_images;
@@ -112,7 +122,7 @@ struct act_result {
     int32_t tokens[OPENVLA_MAX_ACTION_DIMS]; float logp[OPENVLA_MAX_ACTION_DIMS]; float entropy; /* mean per token */
     float value;                                    /* 0 without a value head, or when it wants inputs the actor has not */
 };
-/* n <= max_batch items; prompts may differ in length. Support: the 256 action ids. Row i does not depend on the other rows. */
+/* n <= max_batch items; prompts may differ in length. -ENOTSUP (score): no reward head. Support: the 256 action ids. Row i does not depend on the other rows. */
 int openvla_act(const struct openvla *model, struct openvla_session *session, const struct act_item *items, int n, struct act_result *results);
 
 struct score_item { const uint8_t *images[OPENVLA_MAX_IMAGES]; int n_images; const int32_t *prompt; int n_prompt; };

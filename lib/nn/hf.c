@@ -1,0 +1,192 @@
+/* hf.c - config.json with LlamaConfig's defaults, image statistics, shards. */
+#include <errno.h>
+
+#include "base/strbuf.h"
+#include "nn/hf.h"
+
+int hf_json(const char *dir, const char *name, json_t **ret, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+    json_error_t where;
+    json_t *json;
+
+    strbuf_addf(&path, "%s/%s", dir, name);
+    if (access(path.text, R_OK) < 0)
+        return error_set(error, errno, "%s: %s", path.text, strerror(errno));
+    json = json_load_file(path.text, JSON_REJECT_DUPLICATES, &where);
+    if (!json)
+        return error_set(error, EINVAL, "%s:%d: %s", path.text, where.line, where.text);
+    if (!json_is_object(json)) {
+        json_decref(json);
+        return error_set(error, EINVAL, "%s: not an object", path.text);
+    }
+    *ret = json;
+    return 0;
+}
+
+int hf_integer(const json_t *object, const char *key, int64_t fallback, int64_t *ret, struct error *error)
+{
+    const json_t *value = json_object_get(object, key);
+
+    if (value && !json_is_null(value) && !json_is_integer(value))
+        return error_set(error, EINVAL, "%s: must be a whole number", key);
+    *ret = json_is_integer(value) ? json_integer_value(value) : fallback;
+    return 0;
+}
+
+int hf_real(const json_t *object, const char *key, double fallback, double *ret, struct error *error)
+{
+    const json_t *value = json_object_get(object, key);
+
+    if (value && !json_is_null(value) && !json_is_number(value))
+        return error_set(error, EINVAL, "%s: must be a number", key);
+    *ret = json_is_number(value) ? json_number_value(value) : fallback;
+    return 0;
+}
+
+int hf_llama(const json_t *text_config, struct hf_llama *ret, struct error *error)
+{
+    struct hf_llama llama;
+    const struct { const char *key; int64_t fallback, *to; } integers[] = {
+        {"hidden_size", 4096, &llama.hidden_size},
+        {"intermediate_size", 11008, &llama.intermediate_size},
+        {"num_hidden_layers", 32, &llama.num_hidden_layers},
+        {"num_attention_heads", 32, &llama.num_attention_heads},
+        {"num_key_value_heads", -1, &llama.num_key_value_heads},
+        {"vocab_size", 32000, &llama.vocab_size},
+        {"max_position_embeddings", 2048, &llama.max_position_embeddings},
+    };
+    int r;
+
+    for (size_t i = 0; i < ARRAY_SIZE(integers); i++) {
+        r = hf_integer(text_config, integers[i].key, integers[i].fallback, integers[i].to, error);
+        if (r < 0)
+            return error_prefix(error, r, "text_config");
+    }
+    if (llama.num_key_value_heads == -1)
+        llama.num_key_value_heads = llama.num_attention_heads;
+    for (size_t i = 0; i < ARRAY_SIZE(integers); i++)
+        if (*integers[i].to < 1 || *integers[i].to > 1 << 24)
+            return error_set(error, EINVAL, "text_config: %s: %lld is out of range", integers[i].key, (long long)*integers[i].to);
+    r = hf_real(text_config, "rms_norm_eps", 1e-6, &llama.rms_norm_eps, error);
+    if (r >= 0)
+        r = hf_real(text_config, "rope_theta", 10000.0, &llama.rope_theta, error);
+    if (r < 0)
+        return error_prefix(error, r, "text_config");
+    *ret = llama;
+    return 0;
+}
+
+static int three(const json_t *list, double ret[3])
+{
+    for (size_t c = 0; c < 3; c++) {
+        if (!json_is_number(json_array_get(list, c)))
+            return -EINVAL;
+        ret[c] = json_number_value(json_array_get(list, c));
+    }
+    return 0;
+}
+
+int hf_image_statistics(const json_t *preprocessor, int towers, double (*ret_mean)[3], double (*ret_std)[3], struct error *error)
+{
+    const json_t *rounded = json_object_get(preprocessor, "tvf_normalize_params");
+
+    for (int i = 0; i < towers; i++) {
+        const json_t *one = json_array_get(rounded, (size_t)i);
+        const json_t *mean = rounded ? json_object_get(one, "mean") : json_array_get(json_object_get(preprocessor, "means"), (size_t)i);
+        const json_t *std = rounded ? json_object_get(one, "std") : json_array_get(json_object_get(preprocessor, "stds"), (size_t)i);
+
+        if (three(mean, ret_mean[i]) < 0 || three(std, ret_std[i]) < 0)
+            return error_set(error, EINVAL, "preprocessor_config.json: no mean and std of three channels for tower %d", i);
+        for (int c = 0; c < 3; c++)
+            if (!(ret_std[i][c] > 0))
+                return error_set(error, EINVAL, "preprocessor_config.json: std of tower %d must be above 0", i);
+    }
+    return 0;
+}
+
+static int open_shard(const char *dir, const char *name, struct hf_shards *shards, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+    struct safetensors **grown = reallocarray(shards->file, (size_t)shards->n + 1, sizeof(*grown));
+    int r;
+
+    if (!grown)
+        return error_set(error, ENOMEM, "out of memory");
+    shards->file = grown;
+    strbuf_addf(&path, "%s/%s", dir, name);
+    r = safetensors_open(path.text, &shards->file[shards->n], error);
+    if (r >= 0)
+        shards->n++;
+    return r;
+}
+
+/* Every shard the index names, once; every tensor it names must be in the shards. */
+static int open_indexed(const char *dir, const json_t *index, struct hf_shards *shards, struct error *error)
+{
+    const json_t *map = json_object_get(index, "weight_map");
+    _cleanup_json_ json_t *opened = json_object();
+    const char *tensor;
+    json_t *file;
+    int r;
+
+    if (!json_is_object(map) || !opened)
+        return error_set(error, EINVAL, "%s/model.safetensors.index.json: there is no weight_map", dir);
+    json_object_foreach((json_t *)(uintptr_t)map, tensor, file) {
+        const char *name = json_string_value(file);
+
+        if (!name || strchr(name, '/') || !*name)
+            return error_set(error, EINVAL, "%s/model.safetensors.index.json: %s is in no file of this directory", dir, tensor);
+        if (json_object_get(opened, name))
+            continue;
+        json_object_set_new(opened, name, json_true());
+        r = open_shard(dir, name, shards, error);
+        if (r < 0)
+            return r;
+    }
+    json_object_foreach((json_t *)(uintptr_t)map, tensor, file)
+        if (!hf_shards_find(shards, tensor))
+            return error_set(error, EINVAL, "%s: tensor %s is in the index but in no shard", dir, tensor);
+    return 0;
+}
+
+int hf_shards_open(const char *dir, struct hf_shards *ret, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+    _cleanup_(hf_shards_close) struct hf_shards shards = {0};
+    _cleanup_json_ json_t *index = NULL;
+    int r;
+
+    strbuf_addf(&path, "%s/model.safetensors.index.json", dir);
+    if (access(path.text, F_OK) == 0) {
+        r = hf_json(dir, "model.safetensors.index.json", &index, error);
+        if (r >= 0)
+            r = open_indexed(dir, index, &shards, error);
+    } else {
+        r = open_shard(dir, "model.safetensors", &shards, error);
+    }
+    if (r < 0)
+        return r;
+    *ret = shards;
+    shards = (struct hf_shards) {0};
+    return 0;
+}
+
+void hf_shards_close(struct hf_shards *shards)
+{
+    for (int i = 0; i < shards->n; i++)
+        safetensors_close(shards->file[i]);
+    free(shards->file);
+    *shards = (struct hf_shards) {0};
+}
+
+const struct st_tensor *hf_shards_find(const struct hf_shards *shards, const char *name)
+{
+    for (int i = 0; i < shards->n; i++) {
+        const struct st_tensor *tensor = safetensors_find(shards->file[i], name);
+
+        if (tensor)
+            return tensor;
+    }
+    return NULL;
+}

@@ -1,0 +1,50 @@
+/* hf.h - reading a model directory in Hugging Face form: its JSON files, its shards, its small files as they are.
+ *
+ * Rules that cost days when missed: fields absent from a Llama text_config take the class's defaults, not Llama-2's
+ * published configuration (rms_norm_eps 1e-6); the image statistics in use are preprocessor_config.json's
+ * tvf_normalize_params when they are there; dataset_statistics.json, if present, replaces config.json's norm_stats.
+ * Thread rule: none.  Failure rule: -errno, one line that names the file and the key. */
+#pragma once
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "nn/safetensors.h"
+
+#define _cleanup_json_ _cleanup_(json_decrefp)      /* jansson's own */
+
+/* DIR/NAME as JSON, an object. *ret is the caller's reference. */
+int hf_json(const char *dir, const char *name, json_t **ret, struct error *error);
+
+/* Typed members; absent: *ret = fallback (pass NAN or INT64_MIN... to see). -EINVAL: there, but of another type. */
+int hf_integer(const json_t *object, const char *key, int64_t fallback, int64_t *ret, struct error *error);
+int hf_real(const json_t *object, const char *key, double fallback, double *ret, struct error *error);
+
+struct hf_llama {
+    int64_t hidden_size, intermediate_size, num_hidden_layers, num_attention_heads, num_key_value_heads;
+    int64_t vocab_size, max_position_embeddings;
+    double rms_norm_eps, rope_theta;
+};
+/* text_config (NULL: all defaults) with LlamaConfig's defaults for what it leaves out. */
+int hf_llama(const json_t *text_config, struct hf_llama *ret, struct error *error);
+
+/* Image statistics of preprocessor_config.json: mean and standard deviation per tower and channel. */
+int hf_image_statistics(const json_t *preprocessor, int towers, double (*ret_mean)[3], double (*ret_std)[3], struct error *error);
+
+/* The shards of a model: through model.safetensors.index.json, or model.safetensors alone. */
+struct hf_shards {
+    struct safetensors **file;
+    int n;
+};
+int hf_shards_open(const char *dir, struct hf_shards *ret, struct error *error);
+void hf_shards_close(struct hf_shards *shards);
+const struct st_tensor *hf_shards_find(const struct hf_shards *shards, const char *name);
+
+/* The files of a directory that are not weights, held in memory, so that they can be written beside new weights later. */
+struct hf_file { char *name; char *bytes; size_t n; };
+struct hf_files { struct hf_file *list; int n; };
+int hf_files_read(const char *dir, struct hf_files *ret, struct error *error);
+int hf_files_copy(const struct hf_files *files, struct hf_files *ret);
+/* config.json is written with torch_dtype = `torch_dtype`, the others as they were. fsyncs each. */
+int hf_files_write(const struct hf_files *files, const char *dir, const char *torch_dtype, struct error *error);
+void hf_files_release(struct hf_files *files);

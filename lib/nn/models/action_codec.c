@@ -1,0 +1,50 @@
+/* action_codec.c - actions as ids: 256 edges linspace(-1,1,256), 255 bin centres, ids counted down from the vocabulary's end. */
+#include "nn/models/openvla_internal.h"
+
+enum { BINS = OPENVLA_ACTION_BINS };
+
+/* numpy's linspace(-1, 1, 256): i * step + start, the last one exact. */
+static double edge(int i)
+{
+    return i == BINS - 1 ? 1.0 : i * (2.0 / (BINS - 1)) + -1.0;
+}
+
+/* The number of edges <= value, 1..256; NaN counts as the highest, as numpy's digitize has it. */
+int32_t openvla_encode(const struct openvla_config *config, double value)
+{
+    int bin;
+
+    if (value != value)
+        return config->vocab - BINS;
+    value = CLAMP(value, -1.0, 1.0);
+    bin = (int)((value + 1.0) * ((BINS - 1) / 2.0));     /* a guess that rounding may put one off */
+    while (bin > 0 && edge(bin) > value)
+        bin--;
+    while (bin + 1 < BINS && edge(bin + 1) <= value)
+        bin++;
+    return config->vocab - (bin + 1);
+}
+
+/* Ids that are no actions decode to the nearest end. */
+double openvla_decode(const struct openvla_config *config, int32_t id)
+{
+    int bin = CLAMP(config->vocab - id - 1, 0, BINS - 2);
+
+    return (edge(bin) + edge(bin + 1)) / 2.0;
+}
+
+const struct action_stats *openvla_stats(const struct openvla *model, const char *key)
+{
+    if (!key)
+        return model->n_stats == 1 ? &model->stats[0] : NULL;
+    for (int i = 0; i < model->n_stats; i++)
+        if (!strcmp(model->stats[i].key, key))
+            return &model->stats[i];
+    return NULL;
+}
+
+void openvla_unnormalise(const struct action_stats *stats, const double *normalised, double *ret_action)
+{
+    for (int i = 0; i < stats->dims; i++)
+        ret_action[i] = stats->mask[i] ? 0.5 * (normalised[i] + 1) * (stats->q99[i] - stats->q01[i]) + stats->q01[i] : normalised[i];
+}

@@ -1,0 +1,141 @@
+/* openvla_act.c - acting: one pass over the prompts fills the caches, then one row per sequence and token.
+ *
+ * A row's numbers do not depend on the rows beside it, and a decoded row equals the row that training computes for the same
+ * ids (ops.h promises it of attention, everything else is row by row): the learner finds the actor's log-probs again. */
+#include <errno.h>
+
+#include "base/philox.h"
+#include "nn/models/openvla_session.h"
+
+struct context {
+    const struct openvla *model;
+    int n;                              /* sequences */
+    bool action_only;
+    struct act_pass *pass;
+};
+
+static int tape_result(const struct tape *tape, const void *last)
+{
+    return tape->error ? tape->error : last ? 0 : -EINVAL;
+}
+
+static int prefill_pass(struct openvla_session *s, void *arg)
+{
+    struct context *c = arg;
+    const struct openvla_config *config = &c->model->config;
+    struct act_pass *out = c->pass;
+    struct openvla_pass pass;
+    struct tensor *last;
+    int r;
+
+    r = openvla_forward_cached(c->model, &s->tape, s->items, c->n, s->cache, &pass);
+    if (r < 0)
+        return r;
+    last = op_gather(&s->tape, pass.hidden, pass.first, c->n);
+    for (int i = 0; i < c->n; i++)
+        s->length[i] = pass.first[i] - pass.spans.start[i] + 1;
+    *out = (struct act_pass) {.rows = s->active, .slot = s->slot};
+    if (config->value_width && !config->value_inputs) {
+        out->value = openvla_value(c->model, &s->tape, last, NULL, true);
+        if (!out->value)
+            return tape_result(&s->tape, NULL);
+    }
+    if (!s->active)
+        return tape_result(&s->tape, last);
+    if (s->active < c->n)
+        last = op_gather(&s->tape, last, s->slot, s->active);
+    out->logits = openvla_logits(c->model, &s->tape, last, c->action_only);
+    return tape_result(&s->tape, out->logits);
+}
+
+int openvla_prefill(const struct openvla *model, struct openvla_session *s, const struct act_item *items, int n, bool action_only,
+                    struct act_pass *ret)
+{
+    struct context c = {.model = model, .n = n, .action_only = action_only, .pass = ret};
+    int longest = 0, r;
+
+    if (n < 1 || n > s->max_batch || model->config.hidden != s->config.hidden || model->config.layers != s->config.layers)
+        return -EINVAL;
+    s->active = 0;
+    for (int i = 0; i < n; i++) {
+        s->items[i] = (struct openvla_item) {.n_images = items[i].n_images, .prompt = items[i].prompt, .n_prompt = items[i].n_prompt};
+        memcpy(s->items[i].images, items[i].images, sizeof(items[i].images));
+        longest = MAX(longest, items[i].n_images * model->config.patches + items[i].n_prompt + model->config.action_dims);
+        if (!items[i].value_only)
+            s->slot[s->active++] = i;
+    }
+    r = session_reserve_kv(s, longest);
+    return r < 0 ? r : session_run(s, prefill_pass, &c);
+}
+
+static int step_pass(struct openvla_session *s, void *arg)
+{
+    struct context *c = arg;
+    struct tensor *x = op_embedding(&s->tape, c->model->w->embedding, s->token, s->active);
+
+    x = openvla_llama_step(c->model, &s->tape, x, s->slot, s->position, s->cache);
+    *c->pass = (struct act_pass) {.rows = s->active, .slot = s->slot};
+    c->pass->logits = openvla_logits(c->model, &s->tape, x, c->action_only);
+    return tape_result(&s->tape, c->pass->logits);
+}
+
+int openvla_step(const struct openvla *model, struct openvla_session *s, const int32_t *token, bool action_only, struct act_pass *ret)
+{
+    struct context c = {.model = model, .action_only = action_only, .pass = ret};
+    int r;
+
+    for (int i = 0; i < s->active; i++) {
+        s->token[i] = token[i];
+        s->position[i] = s->length[s->slot[i]];
+        if (s->position[i] >= s->capacity || token[i] < 0 || token[i] >= model->config.vocab_padded)
+            return -EINVAL;
+    }
+    r = session_run(s, step_pass, &c);
+    for (int i = 0; i < s->active && r >= 0; i++)
+        s->length[s->slot[i]]++;
+    return r;
+}
+
+/* Draw action token number `token` of every acting sequence. */
+static void sample(const struct openvla *model, struct openvla_session *s, const struct act_pass *pass, const struct act_item *items,
+                   int token, struct act_result *results)
+{
+    for (int i = 0; i < pass->rows; i++) {
+        const struct act_item *item = &items[pass->slot[i]];
+        struct philox random = philox_at(item->seed, PHILOX_SAMPLE, item->episode, item->step, item->sample << 16 | (uint32_t)token);
+
+        s->temperature[i] = item->temperature;
+        s->uniform[i] = philox_uniform(&random);
+    }
+    sample_rows(pass->logits->x, pass->rows, OPENVLA_ACTION_BINS, s->temperature, s->uniform, s->column, s->logp, s->entropy);
+    for (int i = 0; i < pass->rows; i++) {
+        struct act_result *result = &results[pass->slot[i]];
+
+        s->token[i] = model->config.vocab - OPENVLA_ACTION_BINS + s->column[i];
+        result->tokens[token] = s->token[i];
+        result->logp[token] = s->logp[i];
+        result->entropy += s->entropy[i] / (float)model->config.action_dims;
+    }
+}
+
+int openvla_act(const struct openvla *model, struct openvla_session *s, const struct act_item *items, int n, struct act_result *results)
+{
+    struct act_pass pass;
+    int r;
+
+    r = openvla_prefill(model, s, items, n, true, &pass);
+    if (r < 0)
+        return r;
+    memset(results, 0, (size_t)n * sizeof(*results));
+    for (int i = 0; pass.value && i < n; i++)
+        results[i].value = pass.value->x[i];
+    for (int token = 0; pass.rows && token < model->config.action_dims; token++) {
+        if (token > 0) {
+            r = openvla_step(model, s, s->token, true, &pass);
+            if (r < 0)
+                return r;
+        }
+        sample(model, s, &pass, items, token, results);
+    }
+    return 0;
+}

@@ -1,0 +1,266 @@
+/* openvla_config.c - config.json, preprocessor_config.json and dataset statistics into struct openvla_config.
+ *
+ * A Hugging Face OpenVLA says the towers' dims only through timm's model names; here they come from the tensors' shapes.
+ * Heads cannot be seen in shapes: gantry_vision in config.json gives them, else they are OpenVLA-7B's. */
+#include <errno.h>
+#include <math.h>
+
+#include "nn/models/openvla_internal.h"
+#include "nn/tokenizer.h"
+
+enum { OPENVLA_7B_EMPTY_ID = 29871, DEFAULT_ACTION_DIMS = 7 };
+
+static const char *const tower_prefix[2] = {"vision_backbone.featurizer.", "vision_backbone.fused_featurizer."};
+
+/* Shape of a tower's tensor; NULL: not there. */
+static const struct st_tensor *tower_tensor(const struct hf_shards *shards, int which, const char *name)
+{
+    char full[128];
+
+    snprintf(full, sizeof(full), "%s%s", tower_prefix[which], name);
+    return hf_shards_find(shards, full);
+}
+
+static int tower_from_tensors(const struct hf_shards *shards, int which, struct openvla_tower *tower, struct error *error)
+{
+    const struct st_tensor *patch = tower_tensor(shards, which, "patch_embed.proj.weight");
+    const struct st_tensor *fc1 = tower_tensor(shards, which, "blocks.0.mlp.fc1.weight");
+    const struct st_tensor *cls = tower_tensor(shards, which, "cls_token"), *reg = tower_tensor(shards, which, "reg_token");
+    char name[64];
+
+    if (!patch || patch->ndim != 4 || patch->dim[2] != patch->dim[3] || !fc1 || fc1->ndim != 2 || (reg && (reg->ndim != 3 || !cls)))
+        return error_set(error, EINVAL, "%s*: patch_embed.proj.weight, blocks.0.mlp.fc1.weight or reg_token is missing or misshapen",
+                         tower_prefix[which]);
+    tower->dim = (int)patch->dim[0];
+    tower->patch = (int)patch->dim[2];
+    tower->mlp = (int)fc1->dim[0];
+    tower->prefix = (cls ? 1 : 0) + (reg ? (int)reg->dim[1] : 0);
+    for (tower->depth = 0; tower->depth < 256; tower->depth++) {
+        snprintf(name, sizeof(name), "blocks.%d.norm1.weight", tower->depth);
+        if (!tower_tensor(shards, which, name))
+            break;
+    }
+    return 0;
+}
+
+/* gantry_vision.towers[which]: heads always; the rest must agree with the tensors, or for a fresh model gives the dims. */
+static int tower_from_json(const json_t *json, bool fresh, struct openvla_tower *tower, struct error *error)
+{
+    const struct { const char *key; int *to; } fields[] = {
+        {"heads", &tower->heads}, {"patch", &tower->patch}, {"prefix_tokens", &tower->prefix},
+        {"dim", &tower->dim}, {"depth", &tower->depth}, {"mlp", &tower->mlp},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
+        bool from_tensors = !fresh && i > 0;
+        int64_t value;
+        int r = hf_integer(json, fields[i].key, from_tensors ? *fields[i].to : -1, &value, error);
+
+        if (r < 0)
+            return r;
+        if (value < 0 || value > 1 << 20)
+            return error_set(error, EINVAL, "gantry_vision: a tower needs %s", fields[i].key);
+        if (from_tensors && value != *fields[i].to)
+            return error_set(error, EINVAL, "gantry_vision: %s is %lld, the tensors say %d", fields[i].key, (long long)value, *fields[i].to);
+        *fields[i].to = (int)value;
+    }
+    return 0;
+}
+
+static int read_tower(const json_t *config, const struct hf_shards *shards, int which, struct openvla_tower *tower, struct error *error)
+{
+    const json_t *vision = json_object_get(config, "gantry_vision");
+    int r = 0;
+
+    *tower = (struct openvla_tower) {.heads = 16};      /* both towers of OpenVLA-7B */
+    if (shards)
+        r = tower_from_tensors(shards, which, tower, error);
+    if (r >= 0 && (vision || !shards))
+        r = tower_from_json(json_array_get(json_object_get(vision, "towers"), (size_t)which), !shards, tower, error);
+    if (r < 0)
+        return r;
+    if (tower->depth < 2 || tower->heads < 1 || tower->dim < 1 || tower->dim % tower->heads || tower->patch < 1)
+        return error_set(error, EINVAL, "%s*: dim %d, %d heads, %d blocks, patch %d make no tower", tower_prefix[which], tower->dim,
+                         tower->heads, tower->depth, tower->patch);
+    return 0;
+}
+
+static int read_image_size(const json_t *config, struct openvla_config *c, struct error *error)
+{
+    const json_t *sizes = json_object_get(config, "image_sizes");
+    json_int_t side = json_integer_value(json_array_get(sizes, 0));
+    int grid;
+
+    if (side < 1 || side > 4096 || json_integer_value(json_array_get(sizes, 1)) != side)
+        return error_set(error, EINVAL, "image_sizes: must be twice the same side");
+    if (c->tower[0].patch != c->tower[1].patch || side % c->tower[0].patch)
+        return error_set(error, EINVAL, "image_sizes: %lld is no multiple of both towers' patch (%d, %d)", (long long)side, c->tower[0].patch,
+                         c->tower[1].patch);
+    grid = (int)side / c->tower[0].patch;
+    c->image_height = c->image_width = (int)side;
+    c->patches = grid * grid;
+    return 0;
+}
+
+static int read_language(const json_t *config, struct openvla_config *c, struct error *error)
+{
+    struct hf_llama llama;
+    int64_t multiple, pad, empty;
+    int r;
+
+    r = hf_llama(json_object_get(config, "text_config"), &llama, error);
+    if (r >= 0)
+        r = hf_integer(config, "pad_to_multiple_of", 64, &multiple, error);
+    if (r >= 0)
+        r = hf_integer(config, "pad_token_id", 32000, &pad, error);
+    if (r >= 0)
+        r = hf_integer(config, "gantry_empty_token_id", OPENVLA_7B_EMPTY_ID, &empty, error);
+    if (r < 0)
+        return r;
+    if (llama.num_key_value_heads != llama.num_attention_heads)
+        return error_set(error, ENOTSUP, "text_config: %lld key-value heads for %lld heads; only equal numbers are supported",
+                         (long long)llama.num_key_value_heads, (long long)llama.num_attention_heads);
+    if (llama.hidden_size % (2 * llama.num_attention_heads))
+        return error_set(error, EINVAL, "text_config: hidden_size %lld does not split into %lld heads of even width",
+                         (long long)llama.hidden_size, (long long)llama.num_attention_heads);
+    c->hidden = (int)llama.hidden_size;
+    c->layers = (int)llama.num_hidden_layers;
+    c->heads = (int)llama.num_attention_heads;
+    c->intermediate = (int)llama.intermediate_size;
+    c->vocab_padded = (int)llama.vocab_size;
+    c->vocab = (int)(llama.vocab_size - multiple);
+    c->rms_eps = (float)llama.rms_norm_eps;
+    c->rope_theta = (float)llama.rope_theta;
+    c->pad_id = (int)pad;
+    c->empty_id = (int)empty;
+    if (multiple < 0 || c->vocab <= OPENVLA_ACTION_BINS + 3 || pad < 0 || pad >= c->vocab_padded || empty < 0 || empty >= c->vocab_padded)
+        return error_set(error, EINVAL, "vocab_size %d - pad_to_multiple_of %lld, pad_token_id %lld and gantry_empty_token_id %lld do not fit together",
+                         c->vocab_padded, (long long)multiple, (long long)pad, (long long)empty);
+    return 0;
+}
+
+static int read_bounds(const json_t *action, struct action_stats *stats)
+{
+    const json_t *q01 = json_object_get(action, "q01"), *q99 = json_object_get(action, "q99"), *mask = json_object_get(action, "mask");
+    size_t dims = json_array_size(q01);
+
+    if (dims < 1 || dims > OPENVLA_MAX_ACTION_DIMS || json_array_size(q99) != dims || (mask && json_array_size(mask) != dims))
+        return -EINVAL;
+    stats->dims = (int)dims;
+    for (size_t i = 0; i < dims; i++) {
+        const json_t *low = json_array_get(q01, i), *high = json_array_get(q99, i);
+
+        if (!json_is_number(low) || !json_is_number(high))
+            return -EINVAL;
+        stats->q01[i] = json_number_value(low);
+        stats->q99[i] = json_number_value(high);
+        stats->mask[i] = !mask || json_is_true(json_array_get(mask, i));
+    }
+    return 0;
+}
+
+int openvla_read_stats(const json_t *norm_stats, struct action_stats **ret, int *ret_n, struct error *error)
+{
+    struct action_stats *list = calloc(json_object_size(norm_stats) + 1, sizeof(*list));
+    const char *key;
+    json_t *dataset;
+    int n = 0, r = list ? 0 : error_set(error, ENOMEM, "out of memory");
+
+    json_object_foreach((json_t *)(uintptr_t)norm_stats, key, dataset) {
+        if (r < 0)
+            break;
+        if (read_bounds(json_object_get(dataset, "action"), &list[n]) < 0)
+            r = error_set(error, EINVAL, "dataset %s: action needs q01, q99 (and mask) of 1 to %d numbers", key, OPENVLA_MAX_ACTION_DIMS);
+        else if (!(list[n].key = strdup(key)))
+            r = error_set(error, ENOMEM, "out of memory");
+        else
+            n++;
+    }
+    if (r < 0) {
+        openvla_free_stats(list, n);
+        return r;
+    }
+    *ret = list;
+    *ret_n = n;
+    return 0;
+}
+
+void openvla_free_stats(struct action_stats *stats, int n)
+{
+    for (int i = 0; i < n; i++)
+        free(stats[i].key);
+    free(stats);
+}
+
+static int read_dataset_stats(struct openvla *model, const char *dir, const json_t *config, struct error *error)
+{
+    _cleanup_json_ json_t *file = NULL;
+    int r = hf_json(dir, "dataset_statistics.json", &file, error);
+
+    if (r < 0 && r != -ENOENT)
+        return r;
+    r = openvla_read_stats(file ? file : json_object_get(config, "norm_stats"), &model->stats, &model->n_stats, error);
+    if (r < 0)
+        return error_prefix(error, r, "%s", file ? "dataset_statistics.json" : "norm_stats");
+    model->config.action_dims = model->n_stats ? model->stats[0].dims : DEFAULT_ACTION_DIMS;
+    return 0;
+}
+
+/* lut[channel][u8]: the processor's arithmetic, in fp32: x/255, minus mean, over std. */
+static int read_preprocessor(struct openvla *model, const char *dir, struct error *error)
+{
+    _cleanup_json_ json_t *json = NULL;
+    double mean[2][3], std[2][3];
+    int r;
+
+    r = hf_json(dir, "preprocessor_config.json", &json, error);
+    if (r >= 0)
+        r = hf_image_statistics(json, 2, mean, std, error);
+    if (r < 0)
+        return r;
+    for (int c = 0; c < 6; c++)
+        for (int u = 0; u < 256; u++)
+            model->lut[c][u] = ((float)u / 255.0f - (float)mean[c / 3][c % 3]) / (float)std[c / 3][c % 3];
+    return 0;
+}
+
+static int read_tokenizer(struct openvla *model, const char *dir, struct error *error)
+{
+    struct openvla_config *c = &model->config;
+    char path[4096];
+    int r;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/tokenizer.json", dir) >= sizeof(path))
+        return error_set(error, ENAMETOOLONG, "%s: the name is too long", dir);
+    r = tokenizer_load(path, &model->tokenizer, error);
+    if (r < 0)
+        return r;
+    c->bos_id = tokenizer_id(model->tokenizer, "<s>");
+    c->eos_id = tokenizer_id(model->tokenizer, "</s>");
+    if (tokenizer_size(model->tokenizer) != c->vocab || c->eos_id < 0)
+        return error_set(error, EINVAL, "%s: %d pieces and %s </s>; the model has %d ids", path, tokenizer_size(model->tokenizer),
+                         c->eos_id < 0 ? "no" : "a", c->vocab);
+    return 0;
+}
+
+int openvla_configure(struct openvla *model, const char *dir, const struct hf_shards *shards, struct error *error)
+{
+    _cleanup_json_ json_t *json = NULL;
+    int r;
+
+    r = hf_json(dir, "config.json", &json, error);
+    if (r < 0)
+        return r;
+    for (int i = 0; i < 2 && r >= 0; i++)
+        r = read_tower(json, shards, i, &model->config.tower[i], error);
+    if (r >= 0)
+        r = read_image_size(json, &model->config, error);
+    if (r >= 0)
+        r = read_language(json, &model->config, error);
+    if (r < 0)
+        return error_prefix(error, r, "%s/config.json", dir);
+    r = read_dataset_stats(model, dir, json, error);
+    if (r >= 0)
+        r = read_preprocessor(model, dir, error);
+    return r < 0 ? error_prefix(error, r, "%s", dir) : read_tokenizer(model, dir, error);
+}

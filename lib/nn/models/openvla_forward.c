@@ -1,0 +1,258 @@
+/* openvla_forward.c - the model: two vision towers, projector, Llama. Everything else is built from these steps.
+ *
+ * A sequence is <s>, the patches of its images, the rest of its ids; sequences are packed one behind the other. */
+#include <errno.h>
+
+#include "nn/models/openvla_internal.h"
+
+static const float vit_eps = 1e-6f;     /* timm's LayerNorm in both towers */
+
+/* n sequences of equal length. */
+static struct spans equal_spans(struct tape *tape, int n, int length)
+{
+    int32_t *start = tape_alloc(tape, ((size_t)n + 1) * sizeof(*start));
+
+    for (int i = 0; start && i <= n; i++)
+        start[i] = i * length;
+    return (struct spans) {.n = n, .start = start};
+}
+
+static struct tensor *vit_block(struct tape *tape, struct tensor *x, const struct vit_block *b, struct spans spans, int heads)
+{
+    struct tensor *h;
+
+    h = op_layernorm(tape, x, b->norm1.weight, b->norm1.bias, vit_eps);
+    h = op_linear(tape, h, b->qkv.weight, b->qkv.bias);
+    h = op_attention_qkv(tape, h, spans, heads, ATTENTION_FULL);
+    h = op_linear(tape, h, b->proj.weight, b->proj.bias);
+    x = op_residual(tape, x, h, b->scale1);
+
+    h = op_layernorm(tape, x, b->norm2.weight, b->norm2.bias, vit_eps);
+    h = op_linear(tape, h, b->fc1.weight, b->fc1.bias);
+    h = op_gelu(tape, h);
+    h = op_linear(tape, h, b->fc2.weight, b->fc2.bias);
+    return op_residual(tape, x, h, b->scale2);
+}
+
+/* (n*patches, dim): the output of the last block but one, prefix tokens dropped, no final norm. */
+static struct tensor *vit_forward(const struct openvla *model, struct tape *tape, const uint8_t *const *images, int n, int which)
+{
+    const struct openvla_config *c = &model->config;
+    const struct openvla_tower *tower = &c->tower[which];
+    const struct vit *vit = &model->w->vit[which];
+    struct spans spans = equal_spans(tape, n, tower->prefix + c->patches);
+    struct tensor *x;
+
+    if (!spans.start)
+        return NULL;
+    x = op_patches(tape, images, n, c->image_height, c->image_width, tower->patch, model->lut[3 * which]);
+    x = op_linear(tape, x, vit->patch.weight, vit->patch.bias);
+    x = op_add_positions(tape, x, vit->position, n);
+    if (tower->prefix)
+        x = op_prepend(tape, x, vit->cls, vit->reg, n);
+    for (int i = 0; i < tower->depth - 1; i++)
+        x = vit_block(tape, x, &vit->blocks[i], spans, tower->heads);
+    return tower->prefix ? op_strip(tape, x, n, tower->prefix) : x;
+}
+
+struct vision_pass openvla_vision(const struct openvla *model, struct tape *tape, const uint8_t *const *images, int n)
+{
+    const struct affine *fc = model->w->projector;
+    struct vision_pass pass;
+    struct tensor *h;
+
+    pass.dino = vit_forward(model, tape, images, n, 0);
+    pass.siglip = vit_forward(model, tape, images, n, 1);
+    h = op_concat(tape, pass.dino, pass.siglip);
+    h = op_gelu(tape, op_linear(tape, h, fc[0].weight, fc[0].bias));
+    h = op_gelu(tape, op_linear(tape, h, fc[1].weight, fc[1].bias));
+    pass.projector = op_linear(tape, h, fc[2].weight, fc[2].bias);
+    return pass;
+}
+
+static struct tensor *llama_mlp(const struct openvla *model, struct tape *tape, struct tensor *x, const struct llama_layer *l)
+{
+    struct tensor *h = op_rmsnorm(tape, x, l->norm2, model->config.rms_eps);
+
+    h = op_swiglu(tape, op_linear(tape, h, l->gate, NULL), op_linear(tape, h, l->up, NULL));
+    return op_residual(tape, x, op_linear(tape, h, l->down, NULL), NULL);
+}
+
+static struct tensor *llama_layer(const struct openvla *model, struct tape *tape, struct tensor *x, const struct llama_layer *l,
+                                  const struct llama_rows *rows, struct kv_cache *cache)
+{
+    const struct openvla_config *c = &model->config;
+    struct tensor *h, *q, *k, *v;
+
+    h = op_rmsnorm(tape, x, l->norm1, c->rms_eps);
+    q = op_rope(tape, op_linear(tape, h, l->q, NULL), rows->position, c->heads, c->rope_theta);
+    k = op_rope(tape, op_linear(tape, h, l->k, NULL), rows->position, c->heads, c->rope_theta);
+    v = op_linear(tape, h, l->v, NULL);
+    if (cache && op_kv_append(tape, cache, k, v, rows->slot, rows->position) < 0)
+        return NULL;
+    h = op_attention(tape, q, k, v, rows->spans, c->heads, ATTENTION_CAUSAL);
+    x = op_residual(tape, x, op_linear(tape, h, l->o, NULL), NULL);
+    return llama_mlp(model, tape, x, l);
+}
+
+struct tensor *openvla_llama(const struct openvla *model, struct tape *tape, struct tensor *x, const struct llama_rows *rows,
+                             struct tensor **layer)
+{
+    if (layer)
+        layer[0] = x;
+    for (int i = 0; i < model->config.layers; i++) {
+        x = llama_layer(model, tape, x, &model->w->layers[i], rows, rows->cache ? &rows->cache[i] : NULL);
+        if (layer)
+            layer[i + 1] = x;
+    }
+    return op_rmsnorm(tape, x, model->w->norm, model->config.rms_eps);
+}
+
+struct tensor *openvla_llama_step(const struct openvla *model, struct tape *tape, struct tensor *x, const int32_t *slot,
+                                  const int32_t *position, struct kv_cache *cache)
+{
+    const struct openvla_config *c = &model->config;
+
+    for (int i = 0; i < c->layers; i++) {
+        const struct llama_layer *l = &model->w->layers[i];
+        struct tensor *h = op_rmsnorm(tape, x, l->norm1, c->rms_eps), *q, *k, *v;
+
+        q = op_rope(tape, op_linear(tape, h, l->q, NULL), position, c->heads, c->rope_theta);
+        k = op_rope(tape, op_linear(tape, h, l->k, NULL), position, c->heads, c->rope_theta);
+        v = op_linear(tape, h, l->v, NULL);
+        if (op_kv_append(tape, &cache[i], k, v, slot, position) < 0)
+            return NULL;
+        h = op_attention_decode(tape, q, &cache[i], slot, position, c->heads);
+        x = op_residual(tape, x, op_linear(tape, h, l->o, NULL), NULL);
+        x = llama_mlp(model, tape, x, l);
+    }
+    return op_rmsnorm(tape, x, model->w->norm, c->rms_eps);
+}
+
+/* ---- from items to one packed sequence -------------------------------------------------------------------- */
+
+struct layout {
+    int rows, text, images;         /* totals: tokens of all sequences, those that are text, pictures */
+    const uint8_t **image;          /* [images] */
+    int32_t *ids;                   /* [text] */
+    int32_t *splice;                /* [rows] >= 0: text row, else -1 - patch row */
+    int32_t *position, *slot;       /* [rows] */
+    int32_t *start;                 /* [n+1] */
+    int32_t *first;                 /* [n] row of the prompt's last token */
+};
+
+static int check_item(const struct openvla_config *c, const struct openvla_item *item)
+{
+    if (item->n_images < 1 || item->n_images > OPENVLA_MAX_IMAGES || item->n_prompt < 1 || item->n_actions < 0)
+        return -EINVAL;
+    for (int i = 0; i < item->n_prompt; i++)
+        if (item->prompt[i] < 0 || item->prompt[i] >= c->vocab_padded)
+            return -EINVAL;
+    for (int i = 0; i < item->n_actions; i++)
+        if (item->actions[i] < 0 || item->actions[i] >= c->vocab_padded)
+            return -EINVAL;
+    return 0;
+}
+
+static void put_text(struct layout *l, const int32_t *ids, int n)
+{
+    for (int i = 0; i < n; i++) {
+        l->splice[l->rows++] = l->text;
+        l->ids[l->text++] = ids[i];
+    }
+}
+
+/* Number of the picture in the pass. One that several sequences share (an episode's first frame) is encoded once. */
+static int put_image(struct layout *l, const uint8_t *image)
+{
+    for (int i = 0; i < l->images; i++)
+        if (l->image[i] == image)
+            return i;
+    l->image[l->images] = image;
+    return l->images++;
+}
+
+static int lay_out(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct layout *ret)
+{
+    const struct openvla_config *c = &model->config;
+    struct layout l = {0};
+    int rows = 0, text = 0, images = 0;
+    int32_t *ints;
+
+    for (int i = 0; i < n; i++) {
+        if (check_item(c, &items[i]) < 0)
+            return -EINVAL;
+        images += items[i].n_images;
+        text += items[i].n_prompt + items[i].n_actions;
+    }
+    rows = text + images * c->patches;
+    l.image = tape_alloc(tape, (size_t)images * sizeof(*l.image));
+    ints = tape_alloc(tape, ((size_t)text + 3 * (size_t)rows + 2 * (size_t)n + 1) * sizeof(*ints));
+    if (!l.image || !ints)
+        return -ENOBUFS;
+    l.ids = ints;
+    l.splice = l.ids + text;
+    l.position = l.splice + rows;
+    l.slot = l.position + rows;
+    l.start = l.slot + rows;
+    l.first = l.start + n + 1;
+    for (int i = 0; i < n; i++) {
+        const struct openvla_item *item = &items[i];
+
+        l.start[i] = l.rows;
+        put_text(&l, item->prompt, 1);
+        for (int k = 0; k < item->n_images; k++) {
+            int image = put_image(&l, item->images[k]);
+
+            for (int p = 0; p < c->patches; p++)
+                l.splice[l.rows++] = -1 - (image * c->patches + p);
+        }
+        put_text(&l, item->prompt + 1, item->n_prompt - 1);
+        l.first[i] = l.rows - 1;
+        put_text(&l, item->actions, item->n_actions);
+        for (int row = l.start[i]; row < l.rows; row++) {
+            l.position[row] = row - l.start[i];
+            l.slot[row] = i;
+        }
+    }
+    l.start[n] = l.rows;
+    *ret = l;
+    return 0;
+}
+
+int openvla_forward_cached(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct kv_cache *cache,
+                           struct openvla_pass *ret)
+{
+    struct openvla_pass pass = {0};
+    struct vision_pass vision;
+    struct llama_rows rows;
+    struct layout l;
+    struct tensor *x;
+    int r;
+
+    r = lay_out(model, tape, items, n, &l);
+    if (r < 0)
+        return tape->error ? tape->error : r;
+    pass.layer = tape_alloc(tape, ((size_t)model->config.layers + 1) * sizeof(*pass.layer));
+    if (!pass.layer)
+        return tape->error;
+    vision = openvla_vision(model, tape, l.image, l.images);
+    x = op_embedding(tape, model->w->embedding, l.ids, l.text);
+    x = op_splice(tape, x, vision.projector, l.splice, l.rows);
+    rows = (struct llama_rows) {.spans = {n, l.start}, .position = l.position, .cache = cache, .slot = l.slot};
+    pass.hidden = openvla_llama(model, tape, x, &rows, pass.layer);
+    pass.spans = rows.spans;
+    pass.first = l.first;
+    pass.dino = vision.dino;
+    pass.siglip = vision.siglip;
+    pass.projector = vision.projector;
+    if (!pass.hidden)
+        return tape->error ? tape->error : -EINVAL;
+    *ret = pass;
+    return 0;
+}
+
+int openvla_forward(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct openvla_pass *ret)
+{
+    return openvla_forward_cached(model, tape, items, n, NULL, ret);
+}

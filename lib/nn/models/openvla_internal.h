@@ -1,0 +1,84 @@
+/* openvla_internal.h - the parameters of an OpenVLA by role, and the steps a pass is made of.
+ *
+ * Used by openvla_*.c and by the golden check, which looks between the steps. */
+#pragma once
+
+#include "nn/models/openvla.h"
+
+struct affine { const struct param *weight, *bias; };
+
+struct vit_block {
+    struct affine norm1, qkv, proj, norm2, fc1, fc2;
+    const struct param *scale1, *scale2;        /* LayerScale; NULL: none */
+};
+
+struct vit {
+    struct affine patch;                        /* convolution [dim][3][p][p] as a linear map */
+    const struct param *position, *cls, *reg;   /* cls, reg: NULL without prefix tokens */
+    struct vit_block *blocks;                   /* [depth]; the last never runs */
+};
+
+struct llama_layer {
+    const struct param *norm1, *q, *k, *v, *o, *norm2, *gate, *up, *down;
+};
+
+struct head { struct affine fc1, fc2; };
+
+struct openvla_weights {
+    struct vit vit[2];
+    struct affine projector[3];
+    const struct param *embedding, *norm, *lm_head;
+    struct llama_layer *layers;                 /* [layers] */
+    struct head value, reward;
+    uint8_t *init;                              /* by parameter: how a fresh model fills it (openvla_weights.c) */
+};
+
+/* Registration of all parameters (openvla_weights.c), by what is in the shards; NULL for a fresh model: everything that the
+ * configuration asks for. */
+int openvla_register(struct openvla *model, const struct hf_shards *shards, struct error *error);
+int openvla_register_head(struct openvla *model, const char *name, int inputs, int width, struct head *head);
+void openvla_initialise(struct openvla *model, uint64_t seed);      /* a fresh model's values */
+void openvla_initialise_head(const struct head *head, uint64_t seed);
+
+/* config.json and its companions (openvla_config.c). shards NULL: a fresh model, dims from gantry_vision. */
+int openvla_configure(struct openvla *model, const char *dir, const struct hf_shards *shards, struct error *error);
+int openvla_read_stats(const json_t *norm_stats, struct action_stats **ret, int *ret_n, struct error *error);
+void openvla_free_stats(struct action_stats *stats, int n);
+
+/* ---- the steps of a pass ------------------------------------------------------------------------------- */
+
+/* Rows of one pass through the language model: whose they are and where. Arrays of `rows` entries. */
+struct llama_rows {
+    struct spans spans;
+    const int32_t *position;
+    struct kv_cache *cache;                     /* [layers]; NULL: nothing is kept */
+    const int32_t *slot;                        /* of each row, with a cache */
+};
+
+struct vision_pass { struct tensor *dino, *siglip, *projector; };
+struct vision_pass openvla_vision(const struct openvla *model, struct tape *tape, const uint8_t *const *images, int n);
+
+/* All layers and the final norm; layer[0..layers] are written if not NULL. */
+struct tensor *openvla_llama(const struct openvla *model, struct tape *tape, struct tensor *x, const struct llama_rows *rows,
+                             struct tensor **layer);
+/* One row per sequence, against what the caches hold. */
+struct tensor *openvla_llama_step(const struct openvla *model, struct tape *tape, struct tensor *x, const int32_t *slot,
+                                  const int32_t *position, struct kv_cache *cache);
+
+/* openvla_forward; keys and values of all rows go into cache[layers] (slot = number of the sequence), unless NULL. */
+int openvla_forward_cached(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct kv_cache *cache,
+                           struct openvla_pass *ret);
+
+/* ---- acting, step by step (openvla_act.c) ------------------------------------------------------------------ */
+
+/* Tensors on the session's tape: gone with its next pass. Row i belongs to sequence slot[i]: those that act, not value_only. */
+struct act_pass {
+    int rows;
+    const int32_t *slot;
+    struct tensor *logits;      /* (rows, 256), or all of the padded vocabulary */
+    struct tensor *value;       /* (n, 1), of the prefill only; NULL: no head, or it wants inputs */
+};
+int openvla_prefill(const struct openvla *model, struct openvla_session *session, const struct act_item *items, int n, bool action_only,
+                    struct act_pass *ret);
+/* Append token[i] to sequence slot[i] of the prefill, for each of its rows. */
+int openvla_step(const struct openvla *model, struct openvla_session *session, const int32_t *token, bool action_only, struct act_pass *ret);

@@ -1,0 +1,39 @@
+/* openvla_score.c - progress in [0,1] of items under the reward head. */
+#include <errno.h>
+#include <math.h>
+
+#include "nn/models/openvla_session.h"
+
+struct context { const struct openvla *model; int n; struct tensor *logit; };
+
+static int score_pass(struct openvla_session *s, void *arg)
+{
+    struct context *c = arg;
+    struct openvla_pass pass;
+    int r;
+
+    r = openvla_forward(c->model, &s->tape, s->items, c->n, &pass);
+    if (r < 0)
+        return r;
+    c->logit = openvla_reward(c->model, &s->tape, op_gather(&s->tape, pass.hidden, pass.first, c->n));
+    return s->tape.error ? s->tape.error : c->logit ? 0 : -EINVAL;
+}
+
+int openvla_score(const struct openvla *model, struct openvla_session *s, const struct score_item *items, int n, float *ret_progress)
+{
+    struct context c = {.model = model, .n = n};
+    int r;
+
+    if (n < 1 || n > s->max_batch || model->config.hidden != s->config.hidden)
+        return -EINVAL;
+    if (!model->config.reward_width)
+        return -ENOTSUP;
+    for (int i = 0; i < n; i++) {
+        s->items[i] = (struct openvla_item) {.n_images = items[i].n_images, .prompt = items[i].prompt, .n_prompt = items[i].n_prompt};
+        memcpy(s->items[i].images, items[i].images, sizeof(items[i].images));
+    }
+    r = session_run(s, score_pass, &c);
+    for (int i = 0; i < n && r >= 0; i++)
+        ret_progress[i] = (float)(1.0 / (1.0 + exp(-(double)c.logit->x[i])));
+    return r;
+}

@@ -1,0 +1,97 @@
+/* openvla_session.c - one thread's memory for acting: a tape that is begun anew for every pass, and the layers' keys and values.
+ *
+ * Both grow to the largest batch seen (a dry run tells the size) and stay: a steady stream of requests allocates nothing. */
+#include <errno.h>
+
+#include "nn/models/openvla_session.h"
+
+int openvla_session_new(const struct openvla_config *config, int max_batch, struct openvla_session **ret)
+{
+    _cleanup_(openvla_session_freep) struct openvla_session *s = calloc(1, sizeof(*s));
+    size_t n = (size_t)max_batch;
+
+    if (!s)
+        return -ENOMEM;
+    if (max_batch < 1)
+        return -EINVAL;
+    s->config = *config;
+    s->max_batch = max_batch;
+    tape_init(&s->tape, false);
+    s->cache = calloc((size_t)config->layers, sizeof(*s->cache));
+    s->length = calloc(n, sizeof(*s->length));
+    s->items = calloc(n, sizeof(*s->items));
+    s->slot = calloc(n, sizeof(*s->slot));
+    s->token = calloc(n, sizeof(*s->token));
+    s->position = calloc(n, sizeof(*s->position));
+    s->column = calloc(n, sizeof(*s->column));
+    s->temperature = calloc(n, sizeof(*s->temperature));
+    s->uniform = calloc(n, sizeof(*s->uniform));
+    s->logp = calloc(n, sizeof(*s->logp));
+    s->entropy = calloc(n, sizeof(*s->entropy));
+    if (!s->cache || !s->length || !s->items || !s->slot || !s->token || !s->position || !s->column || !s->temperature || !s->uniform ||
+        !s->logp || !s->entropy)
+        return -ENOMEM;
+    *ret = TAKE_PTR(s);
+    return 0;
+}
+
+struct openvla_session *openvla_session_free(struct openvla_session *s)
+{
+    if (!s)
+        return NULL;
+    tape_release(&s->tape);
+    free(s->kv);
+    free(s->cache);
+    free(s->length);
+    free(s->items);
+    free(s->slot);
+    free(s->token);
+    free(s->position);
+    free(s->column);
+    free(s->temperature);
+    free(s->uniform);
+    free(s->logp);
+    free(s->entropy);
+    free(s);
+    return NULL;
+}
+
+int session_reserve_kv(struct openvla_session *s, int capacity)
+{
+    size_t width = (size_t)s->config.hidden, one;
+    float *kv;
+
+    if (capacity <= s->capacity)
+        return 0;
+    capacity = (capacity + 15) / 16 * 16;
+    one = (size_t)s->max_batch * (size_t)capacity * width;
+    if (posix_memalign((void **)&kv, 64, 2 * (size_t)s->config.layers * one * sizeof(*kv)))
+        return -ENOMEM;
+    free(s->kv);
+    s->kv = kv;
+    s->capacity = capacity;
+    for (int i = 0; i < s->config.layers; i++)
+        s->cache[i] = (struct kv_cache) {
+            .k = kv + 2 * (size_t)i * one, .v = kv + (2 * (size_t)i + 1) * one, .slots = s->max_batch, .capacity = capacity,
+            .width = s->config.hidden, .length = s->length,
+        };
+    return 0;
+}
+
+int session_run(struct openvla_session *s, int (*pass)(struct openvla_session *s, void *arg), void *arg)
+{
+    int r;
+
+    tape_begin(&s->tape);
+    r = pass(s, arg);
+    if (r != -ENOBUFS)
+        return r;
+    tape_plan(&s->tape);
+    r = pass(s, arg);
+    if (r >= 0)
+        r = tape_allocate(&s->tape);
+    if (r < 0)
+        return r;
+    tape_begin(&s->tape);
+    return pass(s, arg);
+}
