@@ -151,6 +151,11 @@ int openvla_new(const char *dir, uint64_t seed, struct openvla **ret, struct err
     return 0;
 }
 
+int openvla_pack(struct openvla *model, bool training)
+{
+    return params_pack(&model->params, training);
+}
+
 /* ---- saving --------------------------------------------------------------------------------------------- */
 
 /* Parameters begin.. of one file; *end: behind the last that fits into `limit` bytes. */

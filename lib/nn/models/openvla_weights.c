@@ -122,7 +122,7 @@ static int add_spec(const struct walk *walk, const char *prefix, const struct sp
         dim[ndim] = walk->size[spec->shape[ndim]];
         ndim++;
     }
-    param = param_add(&walk->model->params, name.text, ndim, dim, (spec->flags & LINEAR) != 0);
+    param = param_add(&walk->model->params, name.text, ndim, dim, (spec->flags & LINEAR) && !walk->frozen);
     if (!param)
         return error_set(walk->error, ENOMEM, "tensor %s: out of memory, or it is there twice", name.text);
     init = reallocarray(walk->model->w->init, (size_t)walk->model->params.count, sizeof(*init));
