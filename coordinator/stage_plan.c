@@ -64,7 +64,7 @@ static int eval_work(const struct eval_config *eval, uint32_t iteration, struct 
     work->purpose = EPISODE_EVAL;
     for (int pass = 0; pass < 3; pass++)
         for (int p = 0; p < eval->n_policies; p++) {
-            bool played = pass == 0 ? !is_demonstrator(eval, p) : pass == 1 || wants_search(eval, p);
+            bool played = pass == 0 ? !is_demonstrator(eval, p) && eval->n_at == 0 : pass == 1 || wants_search(eval, p);
 
             if (!played || at++ != iteration)
                 continue;
@@ -125,12 +125,16 @@ int stage_plan_work(const struct run_config *config, uint32_t stage, uint32_t it
 
 /* ---- rows ---------------------------------------------------------------------------------------- */
 
-/* The distinct temperatures of a policy's test pass: best on val, greedy, 1. */
-static int test_temperatures(const struct plan_memory *memory, int policy, double ret[EVAL_TEMPERATURES])
+/* The distinct temperatures of a policy's test pass: best on val, greedy, 1; or the one that was settled before. */
+static int test_temperatures(const struct eval_config *eval, const struct plan_memory *memory, int policy, double ret[EVAL_TEMPERATURES])
 {
     double wanted[EVAL_TEMPERATURES] = { memory->temperature[policy] >= 0 ? memory->temperature[policy] : 1, 0, 1 };
     int n = 0;
 
+    if (eval->n_at > 0) {
+        ret[0] = eval->at[policy];
+        return 1;
+    }
     for (int i = 0; i < EVAL_TEMPERATURES; i++) {
         bool seen = false;
 
@@ -157,7 +161,7 @@ static size_t eval_rows(const struct eval_config *eval, const struct work *work,
         return count(eval->n_n) * count(eval->search_episodes);
     if (work->expert)
         return count(eval->episodes);
-    return count(test_temperatures(memory, work->policy, temperatures)) * count(eval->episodes);
+    return count(test_temperatures(eval, memory, work->policy, temperatures)) * count(eval->episodes);
 }
 
 size_t stage_plan_rows(const struct run_config *config, const struct work *work, const struct plan_memory *memory)
@@ -176,12 +180,12 @@ size_t stage_plan_rows(const struct run_config *config, const struct work *work,
 }
 
 /* Task and state of row i of an evaluation pass, with the sampling key that every pass shares. */
-static void set_eval_state(const struct run_config *config, size_t i, struct ledger_episode *row)
+static void set_eval_state(const struct run_config *config, size_t i, uint64_t first_state, struct ledger_episode *row)
 {
     size_t task = i % (size_t)config->n_tasks;
 
     snprintf(row->task, sizeof(row->task), "%s", config->tasks[task]);
-    row->state_seed = i / (size_t)config->n_tasks;
+    row->state_seed = first_state + i / (size_t)config->n_tasks;
     row->sample_key = (uint64_t)1 << 63 | (uint64_t)row->split << 56 | (uint64_t)task << 48 | (row->state_seed & 0xffffffffffff);
 }
 
@@ -195,7 +199,7 @@ static void fill_eval_row(const struct run_config *config, const struct work *wo
 
     per_pass = count(work->split == SPLIT_VAL ? eval->val_episodes : work->look_ahead ? eval->search_episodes : eval->episodes);
     pass = i / per_pass;
-    set_eval_state(config, i % per_pass, row);
+    set_eval_state(config, i % per_pass, work->split == SPLIT_TEST ? (uint64_t)eval->first_state : 0, row);
     if (work->expert) {
         snprintf(row->tag, sizeof(row->tag), "test %s", policy);
     } else if (work->look_ahead) {
@@ -207,7 +211,7 @@ static void fill_eval_row(const struct run_config *config, const struct work *wo
         if (work->split == SPLIT_VAL) {
             row->temperature = (float)eval->temperatures[pass];
         } else {
-            (void)test_temperatures(memory, work->policy, temperatures);
+            (void)test_temperatures(eval, memory, work->policy, temperatures);
             row->temperature = (float)temperatures[pass];
         }
         snprintf(row->tag, sizeof(row->tag), "%s %s t=%.3g", work->split == SPLIT_VAL ? "val" : "test", policy, (double)row->temperature);
@@ -223,7 +227,7 @@ static void fill_rl_row(const struct run_config *config, const struct work *work
 
     row->temperature = (float)rl->temperature;
     if (work->purpose == EPISODE_EVAL) {
-        set_eval_state(config, i, row);
+        set_eval_state(config, i, 0, row);
         row->prm_version = 0;
         snprintf(row->tag, sizeof(row->tag), "val");
         return;

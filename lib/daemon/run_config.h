@@ -31,6 +31,9 @@ struct eval_config {
     double temperatures[4];         /* tried on val; the best is used on test */
     int n_temperatures;
     int val_episodes;               /* per policy and temperature */
+    double at[RUN_MAX_POLICIES];    /* given: policy i is tested at at[i] and nowhere else, and nothing is tried on val */
+    int n_at;                       /* 0, or n_policies */
+    int first_state;                /* number of the first test state; each number is one state of every task */
     int n[RUN_MAX_N];               /* look-ahead widths; 1: none */
     int n_n;
     int search_horizon, search_execute, search_episodes;

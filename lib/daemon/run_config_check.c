@@ -56,6 +56,8 @@ static int check_eval(struct checking *c, const struct eval_config *eval)
 {
     if (eval->n_policies == 0 || eval->n_temperatures == 0)
         return REFUSE(c, eval->n_policies ? "temperatures" : "policies", "policies and temperatures must not be empty");
+    if (eval->n_at != 0 && eval->n_at != eval->n_policies)
+        return REFUSE(c, "at", "%d temperatures in `at` for %d policies; give one for each, or none", eval->n_at, eval->n_policies);
     for (int i = 0; i < eval->n_policies; i++)
         if (!policy_is_known(eval->policies[i]))
             return REFUSE(c, "policies", "there is no policy '%s': demonstrator, sft, best, last, or a version number", eval->policies[i]);
