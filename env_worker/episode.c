@@ -1,0 +1,183 @@
+#include "env_worker/episode.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "sim/sim.h"
+
+static int keep(char *into, size_t size, const char *text)
+{
+    return snprintf(into, size, "%s", text ? text : "") < (int)size ? 0 : -ENAMETOOLONG;
+}
+
+static int grow(void *array, size_t bytes)
+{
+    void *bigger = realloc(*(void **)array, bytes);
+
+    if (!bigger)
+        return -ENOMEM;
+    *(void **)array = bigger;
+    return 0;
+}
+
+/* Arrays only ever grow: a slot's later episodes allocate nothing. */
+static int make_room(struct episode *e, uint32_t steps)
+{
+    if (e->capacity >= steps)
+        return 0;
+    if (grow(&e->value, sizeof(float) * steps) < 0 || grow(&e->action, sizeof(float) * SIM_ACTION_DIMS * steps) < 0 ||
+        grow(&e->label, sizeof(float) * SIM_ACTION_DIMS * steps) < 0 || grow(&e->progress, sizeof(float) * (steps + 1)) < 0 ||
+        grow(&e->step_version, sizeof(uint64_t) * steps) < 0)
+        return -ENOMEM;
+    e->capacity = steps;
+    return 0;
+}
+
+int episode_begin(struct episode *e, const Gantry__Lease *lease, uint32_t max_steps, uint32_t height, uint32_t width)
+{
+    int r;
+
+    if ((r = keep(e->task, sizeof(e->task), lease->task)) < 0 || (r = keep(e->style, sizeof(e->style), lease->style)) < 0 ||
+        (r = keep(e->search_score, sizeof(e->search_score), lease->search_score)) < 0)
+        return r;
+    if ((r = make_room(e, max_steps)) < 0)
+        return r;
+    if ((r = frames_renew(&e->frames, max_steps + 1, height, width)) < 0)
+        return r;
+
+    e->lease = *lease;
+    e->lease.task = e->task;
+    e->lease.style = e->style;
+    e->lease.search_score = e->search_score;
+    e->lease.max_steps = max_steps;
+    e->instruction[0] = '\0';
+    e->steps = e->tokens_per_step = 0;
+    e->scored = false;
+    e->sim_us = e->act_us = e->score_us = 0;
+    e->state_digest = 0;
+    return 0;
+}
+
+void episode_release(struct episode *e)
+{
+    e->frames = frames_unref(e->frames);
+    free(e->tokens);
+    free(e->logp);
+    free(e->value);
+    free(e->action);
+    free(e->label);
+    free(e->progress);
+    free(e->step_version);
+    *e = (struct episode) {0};
+}
+
+static int record_tokens(struct episode *e, const struct episode_step *step)
+{
+    uint32_t k = step->n_tokens, room = e->capacity * k;
+
+    if (k > EPISODE_TOKENS_MAX || (e->steps > 0 && k != e->tokens_per_step))
+        return -EBADMSG;
+    if (e->token_room < room) {
+        if (grow(&e->tokens, sizeof(uint32_t) * room) < 0 || grow(&e->logp, sizeof(float) * room) < 0)
+            return -ENOMEM;
+        e->token_room = room;
+    }
+    e->tokens_per_step = k;
+    memcpy(e->tokens + e->steps * k, step->tokens, sizeof(uint32_t) * k);
+    memcpy(e->logp + e->steps * k, step->logp, sizeof(float) * k);
+    return 0;
+}
+
+int episode_record(struct episode *e, const struct episode_step *step)
+{
+    uint32_t t = e->steps;
+    int r;
+
+    if (t >= e->lease.max_steps)
+        return -EBADMSG;
+    if (step->tokens && (r = record_tokens(e, step)) < 0)
+        return r;
+    memcpy(e->action + SIM_ACTION_DIMS * t, step->action, sizeof(float) * SIM_ACTION_DIMS);
+    if (step->label)
+        memcpy(e->label + SIM_ACTION_DIMS * t, step->label, sizeof(float) * SIM_ACTION_DIMS);
+    e->value[t] = step->value;
+    e->step_version[t] = step->version;
+    e->steps++;
+    return 0;
+}
+
+uint32_t episode_score_at(const struct episode *e, uint32_t *ret_at)
+{
+    uint32_t every = MAX(e->lease.score_every, 1u), t, n = 0;
+
+    for (t = 0; t < e->steps; t += every)
+        ret_at[n++] = t;
+    ret_at[n++] = e->steps;
+    return n;
+}
+
+int episode_set_progress(struct episode *e, const uint32_t *at, const float *scores, uint32_t n)
+{
+    uint32_t i, t;
+
+    for (i = 0; i < n; i++)
+        if (!(scores[i] >= 0 && scores[i] <= 1))        /* also NaN */
+            return -EBADMSG;
+    e->progress[at[0]] = scores[0];
+    for (i = 1; i < n; i++)
+        for (t = at[i - 1] + 1; t <= at[i]; t++) {
+            float share = (float)(t - at[i - 1]) / (float)(at[i] - at[i - 1]);
+
+            e->progress[t] = t == at[i] ? scores[i] : scores[i - 1] + share * (scores[i] - scores[i - 1]);
+        }
+    e->scored = true;
+    return 0;
+}
+
+void episode_trajectory(const struct episode *e, bool success, bool timeout, Gantry__Trajectory *ret)
+{
+    bool demonstration = e->style[0] != '\0';
+    uint32_t t = e->steps;
+
+    gantry__trajectory__init(ret);
+    ret->episode = e->lease.episode;
+    ret->fence = e->lease.fence;
+    ret->purpose = e->lease.purpose;
+    ret->task = (char *)e->task;
+    ret->split = e->lease.split;
+    ret->state_seed = e->lease.state_seed;
+    ret->policy_version = e->lease.policy_version;
+    ret->prm_version = e->lease.prm_version;
+    ret->temperature = e->lease.temperature;
+    ret->instruction = (char *)e->instruction;
+    ret->steps = t;
+    ret->height = e->frames->height;
+    ret->width = e->frames->width;
+    ret->action_dims = SIM_ACTION_DIMS;
+    ret->success = success;
+    ret->timeout = timeout;
+    ret->action = e->action;
+    ret->n_action = (size_t)t * SIM_ACTION_DIMS;
+    if (demonstration) {
+        ret->label = e->label;
+        ret->n_label = ret->n_action;
+    } else {
+        ret->tokens = e->tokens;
+        ret->logp = e->logp;
+        ret->n_tokens = ret->n_logp = (size_t)t * e->tokens_per_step;
+        ret->value = e->value;
+        ret->step_version = e->step_version;
+        ret->n_value = ret->n_step_version = t;
+    }
+    if (e->scored) {
+        ret->progress = e->progress;
+        ret->n_progress = (size_t)t + 1;
+    }
+    ret->sim_us = e->sim_us;
+    ret->act_us = e->act_us;
+    ret->score_us = e->score_us;
+    ret->search_n = e->lease.search_n;
+    ret->state_digest = e->state_digest;
+}

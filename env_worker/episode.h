@@ -1,0 +1,58 @@
+/* episode.h - what a slot remembers of the episode it plays: the lease, the frames, what was done and said.
+ *
+ *   episode_begin -> episode_record* -> (episode_score_at -> episode_set_progress) -> episode_trajectory
+ *
+ * Arrays grow with the lease's max_steps and are kept for the slot's next episode. Thread rule: the loop's thread. */
+#pragma once
+
+#include "env_worker/frames.h"
+#include "proto/trajectory.pb-c.h"
+
+enum { EPISODE_TOKENS_MAX = 256 };      /* per step */
+
+struct episode {
+    Gantry__Lease lease;        /* numbers only; the strings below stand in for its own */
+    char task[64], style[16], search_score[16];
+    char instruction[128];
+    struct frames *frames;      /* o_0 .. o_steps */
+
+    uint32_t steps;             /* actions executed */
+    uint32_t tokens_per_step;   /* K; 0: demonstration */
+    uint32_t *tokens;           /* (T, K) */
+    float *logp;                /* (T, K) */
+    float *value;               /* (T) */
+    float *action, *label;      /* (T, 7) */
+    float *progress;            /* (T+1) */
+    uint64_t *step_version;     /* (T) */
+    bool scored;
+    uint64_t sim_us, act_us, score_us;
+    uint32_t state_digest;      /* look-ahead: CRC of the saved states, one after the other */
+
+    uint32_t capacity;          /* steps the arrays have room for */
+    uint32_t token_room;        /* tokens (and logps) they have room for */
+};
+
+/* One executed step. tokens == NULL: a demonstration; label is used only then. */
+struct episode_step {
+    const uint32_t *tokens;     /* (K) */
+    const float *logp;          /* (K) */
+    uint32_t n_tokens;
+    float value;
+    const float *action, *label;        /* (7) */
+    uint64_t version;
+};
+
+/* Start an episode of at most max_steps. -ENOMEM; -ENAMETOOLONG: a name in the lease does not fit. */
+int episode_begin(struct episode *episode, const Gantry__Lease *lease, uint32_t max_steps, uint32_t height, uint32_t width);
+/* -EBADMSG: another number of tokens than the steps before; -ENOMEM. */
+int episode_record(struct episode *episode, const struct episode_step *step);
+void episode_release(struct episode *episode);
+
+/* Which of o_0..o_steps the reward model is shown: every score_every-th, first and last always. Returns how many; ret_at has
+ * room for steps + 1. */
+uint32_t episode_score_at(const struct episode *episode, uint32_t *ret_at);
+/* Scores of those frames; between them progress is linear. -EBADMSG: a score is no number in [0,1]. */
+int episode_set_progress(struct episode *episode, const uint32_t *at, const float *scores, uint32_t n);
+
+/* Fill a message that borrows everything from the episode. */
+void episode_trajectory(const struct episode *episode, bool success, bool timeout, Gantry__Trajectory *ret);

@@ -1,0 +1,313 @@
+#include "env_worker/simulation.h"
+
+#include <errno.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "daemon/worker.h"
+
+enum { TASKS_MAX = 64 };
+
+struct simulation {
+    struct loop *loop;
+    struct worker *thread;
+    struct simulation_options options;
+    unsigned in_hand;                   /* loop thread: submitted, not come back */
+
+    /* the sim thread's */
+    struct sim_suite *suite;
+    struct sim_renderer *renderer;
+    const struct sim_task_info *infos;  /* constant after simulation_new: the loop's thread reads it too */
+    int n_infos;
+    struct sim_task *tasks[TASKS_MAX];  /* opened when first played */
+    struct sim_slot **slots;            /* (slots + 1, n_infos): last row are the candidates of look-ahead */
+    int *playing;                       /* (slots): index of the task the slot was reset to, -1 none */
+};
+
+/* ---- in the sim thread -------------------------------------------------------------------------------- */
+
+static int find_task(const struct simulation *s, const char *name)
+{
+    int i;
+
+    for (i = 0; i < s->n_infos; i++)
+        if (strcmp(s->infos[i].name, name) == 0)
+            return i;
+    return -ENOENT;
+}
+
+static int fail(struct sim_job *job, int result, const char *what)
+{
+    snprintf(job->text, sizeof(job->text), "%s: %s", what, strerror(-result));
+    return result;
+}
+
+/* The slot's state object for a task: one each, made on first use. row == slots: the candidates'. */
+static int slot_of(struct simulation *s, unsigned row, int task, struct sim_slot **ret, struct sim_job *job)
+{
+    struct sim_slot **place = &s->slots[row * (unsigned)s->n_infos + (unsigned)task];
+    struct error error;
+    int r;
+
+    if (!s->tasks[task]) {
+        r = sim_task_open(s->suite, s->infos[task].name, &s->tasks[task], &error);
+        if (r < 0) {
+            snprintf(job->text, sizeof(job->text), "%.150s", error.text);
+            return r;
+        }
+    }
+    if (!*place) {
+        r = sim_slot_new(s->tasks[task], place);
+        if (r < 0)
+            return fail(job, r, "new slot");
+    }
+    *ret = *place;
+    return 0;
+}
+
+static int draw(struct simulation *s, struct sim_slot *slot, struct sim_job *job)
+{
+    int r = sim_render(s->renderer, slot, frames_at(job->frames, job->frame));
+
+    return r < 0 ? fail(job, r, "render") : 0;
+}
+
+static int run_reset(struct simulation *s, struct sim_job *job)
+{
+    int task = find_task(s, job->task), r;
+    struct sim_slot *slot;
+    const char *text;
+
+    if (task < 0)
+        return fail(job, task, job->task);
+    r = slot_of(s, job->slot, task, &slot, job);
+    if (r < 0)
+        return r;
+    r = sim_reset(slot, job->split, job->seed, &text);
+    if (r < 0)
+        return fail(job, r, "reset");
+    s->playing[job->slot] = task;
+    snprintf(job->instruction, sizeof(job->instruction), "%s", text);
+    return draw(s, slot, job);
+}
+
+static int run_step(struct simulation *s, struct sim_job *job, struct sim_slot *slot)
+{
+    int r;
+
+    if (job->kind == SIM_JOB_DEMONSTRATE) {
+        r = sim_demonstrate(slot, job->style, job->seed, job->step, job->action, job->label);
+        if (r < 0)
+            return fail(job, r, "demonstrate");
+    }
+    r = sim_step(slot, job->action, &job->success);
+    if (r < 0)
+        return fail(job, r, "step");
+    return draw(s, slot, job);
+}
+
+static int run_save(struct sim_job *job, struct sim_slot *slot, struct sim_task *task)
+{
+    job->state_size = sim_state_size(task);
+    job->state = malloc(job->state_size);
+    if (!job->state)
+        return fail(job, -ENOMEM, "save");
+    sim_save(slot, job->state);
+    return 0;
+}
+
+static int run_candidate(struct simulation *s, struct sim_job *job, int task)
+{
+    struct sim_slot *scratch;
+    int r = slot_of(s, s->options.slots, task, &scratch, job);
+
+    if (r < 0)
+        return r;
+    r = sim_restore(scratch, job->state);
+    if (r < 0)
+        return fail(job, r, "restore");
+    r = run_step(s, job, scratch);
+    if (r == 0)
+        sim_save(scratch, job->state);
+    return r;
+}
+
+static int run_job(struct simulation *s, struct sim_job *job)
+{
+    int task;
+    struct sim_slot *slot;
+
+    if (job->kind == SIM_JOB_RESET)
+        return run_reset(s, job);
+    task = s->playing[job->slot];
+    if (task < 0)
+        return fail(job, -EINVAL, "the slot was never reset");
+    slot = s->slots[job->slot * (unsigned)s->n_infos + (unsigned)task];
+    switch (job->kind) {
+    case SIM_JOB_SAVE:
+        return run_save(job, slot, s->tasks[task]);
+    case SIM_JOB_CANDIDATE:
+        return run_candidate(s, job, task);
+    default:
+        return run_step(s, job, slot);
+    }
+}
+
+static void came_back(void *arg)
+{
+    struct sim_job *job = arg;
+
+    job->simulation->in_hand--;
+    job->done(job);
+}
+
+static void work(void *arg)
+{
+    struct sim_job *job = arg;
+    uint64_t start = clock_cpu_ns();
+
+    job->result = run_job(job->simulation, job);
+    job->us = (clock_cpu_ns() - start) / 1000;
+    if (loop_post(job->simulation->loop, came_back, job) < 0)
+        abort();        /* out of memory for one queue node: nothing can be told to anyone any more */
+}
+
+struct opening {
+    struct simulation *simulation;
+    struct error *error;
+    int result;
+    sem_t finished;
+};
+
+static void open_here(void *arg)
+{
+    struct opening *opening = arg;
+    struct simulation *s = opening->simulation;
+    int r;
+
+    r = sim_suite_open(s->options.suite, &s->suite, opening->error);
+    if (r == 0)
+        r = sim_renderer_open(s->options.device, s->options.image, s->options.image, &s->renderer, opening->error);
+    if (r == 0) {
+        s->n_infos = sim_suite_tasks(s->suite, &s->infos);
+        if (s->n_infos < 1 || s->n_infos > TASKS_MAX)
+            r = error_set(opening->error, EINVAL, "suite %s: %d tasks, of 1 to %d", s->options.suite, s->n_infos, TASKS_MAX);
+    }
+    if (r == 0) {
+        s->slots = calloc((s->options.slots + 1) * (size_t)s->n_infos, sizeof(*s->slots));
+        s->playing = malloc(s->options.slots * sizeof(*s->playing));
+        if (!s->slots || !s->playing)
+            r = error_set(opening->error, ENOMEM, "simulation: out of memory");
+        else
+            memset(s->playing, 0xff, s->options.slots * sizeof(*s->playing));
+    }
+    opening->result = r;
+    sem_post(&opening->finished);
+}
+
+static void close_here(void *arg)
+{
+    struct simulation *s = arg;
+    size_t i, n = s->slots ? (s->options.slots + 1) * (size_t)s->n_infos : 0;
+
+    for (i = 0; i < n; i++)
+        sim_slot_free(s->slots[i]);
+    for (i = 0; i < ARRAY_SIZE(s->tasks); i++)
+        sim_task_close(s->tasks[i]);
+    sim_renderer_close(s->renderer);
+    sim_suite_close(s->suite);
+    free(s->slots);
+    free(s->playing);
+}
+
+/* ---- on the loop's thread ------------------------------------------------------------------------------- */
+
+int simulation_new(struct loop *loop, const struct simulation_options *options, struct simulation **ret, struct error *error)
+{
+    struct opening opening = { .error = error };
+    struct simulation *s = calloc(1, sizeof(*s));
+    int r;
+
+    if (!s)
+        return error_set(error, ENOMEM, "simulation: out of memory");
+    s->loop = loop;
+    s->options = *options;
+    /* room for one job a slot and all their look-ahead candidates */
+    r = worker_new("sim", 1, 4096, &s->thread);
+    if (r < 0) {
+        free(s);
+        return error_set(error, -r, "simulation: cannot start its thread");
+    }
+    opening.simulation = s;
+    sem_init(&opening.finished, 0, 0);
+    r = worker_submit(s->thread, open_here, &opening);
+    if (r == 0) {
+        while (sem_wait(&opening.finished) < 0)
+            ;
+        r = opening.result;
+    }
+    sem_destroy(&opening.finished);
+    if (r < 0) {
+        simulation_free(s);
+        return r;
+    }
+    *ret = s;
+    return 0;
+}
+
+struct simulation *simulation_free(struct simulation *s)
+{
+    if (!s)
+        return NULL;
+    (void)worker_submit(s->thread, close_here, s);
+    s->thread = worker_free(s->thread);
+    while (s->in_hand > 0)
+        loop_turn(s->loop, true);
+    free(s);
+    return NULL;
+}
+
+const char *simulation_renderer(const struct simulation *s)
+{
+    return sim_renderer_name(s->renderer);
+}
+
+int simulation_max_steps(const struct simulation *s, const char *task)
+{
+    int i = find_task(s, task);
+
+    return i < 0 ? i : s->infos[i].max_steps;
+}
+
+struct sim_job *sim_job_new(enum sim_job_kind kind, unsigned slot, uint64_t ticket, void (*done)(struct sim_job *), void *owner)
+{
+    struct sim_job *job = calloc(1, sizeof(*job));
+
+    if (job)
+        *job = (struct sim_job) { .kind = kind, .slot = slot, .ticket = ticket, .done = done, .owner = owner };
+    return job;
+}
+
+struct sim_job *sim_job_free(struct sim_job *job)
+{
+    if (job)
+        frames_unref(job->frames);
+    free(job);
+    return NULL;
+}
+
+void simulation_submit(struct simulation *s, struct sim_job *job)
+{
+    int r;
+
+    job->simulation = s;
+    s->in_hand++;
+    r = worker_submit(s->thread, work, job);
+    if (r == 0)
+        return;
+    job->result = fail(job, r, "the sim thread's queue");
+    if (loop_post(s->loop, came_back, job) < 0)
+        abort();
+}

@@ -1,0 +1,74 @@
+/* simulation.h - the worker's simulator: one thread that steps the slots and draws their pictures.
+ *
+ *   simulation_new -> simulation_submit(job) -> ... job->done(job) on the loop's thread ... -> simulation_free
+ *
+ * Slots are not renderers and one thread serves them all: it owns the OpenGL context, and a step with its picture
+ * takes about .4 ms, so 8 slots are never more than 3 ms behind; more cores are used by more worker processes
+ * (measured: docs/performance.md). Jobs run in the order submitted. A job always comes back, also after its slot gave
+ * up on it; the owner frees it in done.
+ *
+ * Thread rule: new, submit, free on the loop's thread. Failure rule: job->result < 0 with job->text. */
+#pragma once
+
+#include "daemon/loop.h"
+#include "env_worker/frames.h"
+#include "sim/sim.h"
+
+enum sim_job_kind {
+    SIM_JOB_RESET,              /* task, split, seed -> instruction, frame */
+    SIM_JOB_STEP,               /* action -> success, frame */
+    SIM_JOB_DEMONSTRATE,        /* style, seed, step -> action, label, success, frame */
+    SIM_JOB_SAVE,               /* -> state (allocated here, the owner's to free), state_size */
+    SIM_JOB_CANDIDATE,          /* state, action -> state (the one after), frame. The slot itself is not touched. */
+};
+
+struct sim_job {
+    enum sim_job_kind kind;
+    unsigned slot;
+    uint64_t ticket;            /* the owner's */
+    void (*done)(struct sim_job *job);
+    void *owner;
+
+    char task[64];
+    char style[16];
+    enum sim_split split;
+    uint64_t seed;
+    int step;
+    struct frames *frames;      /* a reference of its own, dropped by sim_job_free */
+    uint32_t frame;             /* where the picture goes */
+    void *state;                /* SAVE, CANDIDATE; belongs to the owner */
+    size_t state_size;
+    unsigned candidate;
+
+    float action[SIM_ACTION_DIMS], label[SIM_ACTION_DIMS];
+    bool success;
+    int result;                 /* 0, or -errno: -EIO the simulator broke */
+    char text[160];
+    char instruction[128];
+    uint64_t us;                /* CPU time it took */
+
+    struct simulation *simulation;
+};
+
+struct simulation_options {
+    const char *suite;
+    int image;                  /* pixels, square */
+    int device;                 /* as in sim_renderer_open */
+    unsigned slots;
+};
+
+/* Opens suite and renderer (in its thread, so that the context lives there) and waits for both.
+ * *error: what is missing (suite, EGL). */
+int simulation_new(struct loop *loop, const struct simulation_options *options, struct simulation **ret, struct error *error);
+/* Waits for the jobs in hand and brings all of them back before it returns. */
+struct simulation *simulation_free(struct simulation *simulation);
+DEFINE_FREEP(struct simulation, simulation_free)
+
+const char *simulation_renderer(const struct simulation *simulation);
+/* The suite's step limit for a task; -ENOENT: no such task. */
+int simulation_max_steps(const struct simulation *simulation, const char *task);
+
+struct sim_job *sim_job_new(enum sim_job_kind kind, unsigned slot, uint64_t ticket, void (*done)(struct sim_job *), void *owner);
+struct sim_job *sim_job_free(struct sim_job *job);
+/* Takes the job. It comes back through done in every case. */
+void simulation_submit(struct simulation *simulation, struct sim_job *job);
