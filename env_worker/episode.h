@@ -51,8 +51,8 @@ void episode_release(struct episode *episode);
 /* Which of o_0..o_steps the reward model is shown: every score_every-th, first and last always. Returns how many; ret_at has
  * room for steps + 1. */
 uint32_t episode_score_at(const struct episode *episode, uint32_t *ret_at);
-/* Scores of those frames; between them progress is linear. -EBADMSG: a score is no number in [0,1]. */
-int episode_set_progress(struct episode *episode, const uint32_t *at, const float *scores, uint32_t n);
+/* Scores of those frames, each in [0,1]; between them progress is linear. */
+void episode_set_progress(struct episode *episode, const uint32_t *at, const float *scores, uint32_t n);
 
 /* Fill a message that borrows everything from the episode. */
 void episode_trajectory(const struct episode *episode, bool success, bool timeout, Gantry__Trajectory *ret);

@@ -1,0 +1,54 @@
+/* requests.h - what a slot asks of the servers, in wire terms: Act, Score, Deliver, LeaseReturn; and what the answers are worth.
+ *
+ * Each function sends one request whose end comes to on_reply, exactly once unless cancelled. An answer is believed only
+ * as far as it was checked here: sizes, finite numbers, the version asked for. Thread rule: the loop's thread. */
+#pragma once
+
+#include "env_worker/episode.h"
+#include "env_worker/player.h"
+#include "proto/policy.pb-c.h"
+#include "proto/prm.pb-c.h"
+#include "sim/sim.h"
+#include "wire/client.h"
+
+enum { ACT_DEADLINE_MS = 15000, SCORE_DEADLINE_MS = 30000, DELIVER_DEADLINE_MS = 30000, RETURN_DEADLINE_MS = 30000 };
+
+/* One action as an actor chose it. */
+struct move {
+    uint32_t n_tokens;
+    uint32_t tokens[EPISODE_TOKENS_MAX];
+    float logp[EPISODE_TOKENS_MAX];
+    float value;
+    float action[SIM_ACTION_DIMS];
+    uint64_t version;
+};
+
+struct pending_call {           /* an open request, for wire_cancel */
+    struct wire_client *client; /* NULL: none */
+    uint64_t id;
+};
+void pending_cancel(struct pending_call *call);
+
+/* Act on one frame; `step` and `sample` are the sampling counter, with the lease's sample_key or episode. */
+int request_act(struct wire_client *client, const struct episode *episode, float temperature, uint32_t step, uint32_t sample,
+                struct frames *frames, uint32_t frame, wire_reply_fn *on_reply, void *arg, struct pending_call *ret_call);
+/* BAD_REQUEST with a line in text when the reply cannot be played. */
+enum player_answer act_answer(int result, const struct message *reply, const struct episode *episode, struct move *ret_move,
+                              char *text, size_t size);
+
+/* Score images first, then[0..n): the first is the episode's o_0 and only scored when score_first. */
+struct score_images { struct frames *frames; const uint32_t *at; uint32_t n; };
+int request_score(struct wire_client *client, const struct episode *episode, const struct score_images *then, bool score_first,
+                  wire_reply_fn *on_reply, void *arg, struct pending_call *ret_call);
+/* ret_scores has room for n. */
+enum player_answer score_answer(int result, const struct message *reply, const struct episode *episode, float *ret_scores,
+                                uint32_t n, char *text, size_t size);
+
+int request_deliver(struct wire_client *client, const Gantry__Trajectory *trajectory, struct frames *frames,
+                    wire_reply_fn *on_reply, void *arg, struct pending_call *ret_call);
+
+/* Give a lease back; nobody waits for the answer. */
+void request_return(struct wire_client *client, uint32_t member, uint64_t episode, uint64_t fence, bool simulator_error, const char *text);
+
+/* What a call's result means to the player; text gets the server's reason. */
+enum player_answer player_answer_of(int result, const struct message *reply, char *text, size_t size);
