@@ -14,8 +14,7 @@
 #include "env_worker/slot.h"
 
 struct lookahead_result {
-    enum player_answer answer;  /* OK: moves are there */
-    bool simulator_error;       /* with another answer: the simulator broke */
+    enum player_answer answer;  /* OK: moves are there. BAD_REQUEST: it would fail again (the simulator broke, a bad answer) */
     const struct move *moves;   /* (n_moves), valid during the call */
     uint32_t n_moves;
     uint32_t state_digest;      /* CRC-32C of the state, the same before and after */

@@ -7,7 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "build/version.h"
+#include "version.h"
 #include "env_worker/lookahead.h"
 
 static void step_player(struct slot *slot, const struct player_event *event);
@@ -179,6 +179,7 @@ static void on_searched(struct slot *slot, const struct lookahead_result *result
     enum player_answer answer = result->answer;
 
     slot->search = NULL;
+    slot->episode.act_us += (clock_mono_ns() - slot->call_since_ns) / 1000;
     if (answer == PLAYER_OK && reserve_moves(slot, result->n_moves) < 0)
         answer = PLAYER_NO_ANSWER;
     if (answer == PLAYER_OK) {

@@ -1,0 +1,29 @@
+/* edge.h - the worker as a member of the run: leases in, episodes out.
+ *
+ *   edge_new -> (Welcome opens the simulator) -> leases are asked for as slots fall free ... -> edge_drain -> edge_free
+ *
+ * The coordinator is only needed for leases: while it is away the slots play on and deliver. Before the process leaves,
+ * episodes in hand are finished; what is not by GIVE_BACK_MS is given back. Thread rule: the loop's thread. */
+#pragma once
+
+#include "daemon/lifecycle.h"
+#include "env_worker/slot.h"
+
+enum { EDGE_SLOTS_MAX = 64, EDGE_GIVE_BACK_MS = 15000, EDGE_BYE_MS = 2000 };
+
+struct edge_options {
+    const char *join;           /* borrowed for edge_new only */
+    const char *build;
+    int device;                 /* of the renderer: as in sim_renderer_open */
+    unsigned slots;
+};
+
+struct edge;
+
+/* Calls lifecycle_ready when the simulator is up; lifecycle_stop(1) after a log line when it cannot be. */
+int edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct edge_options *options, struct edge **ret,
+             struct error *error);
+/* Take no more leases, finish or give back what is in hand, say Bye, then lifecycle_stop(0). */
+void edge_drain(struct edge *edge, const char *reason);
+struct edge *edge_free(struct edge *edge);
+DEFINE_FREEP(struct edge, edge_free)
