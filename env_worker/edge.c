@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "daemon/metrics.h"
-#include "env_worker/settings.h"
+#include "daemon/run_config.h"
 
 enum {
     TICK_MS = 50,               /* how late a repetition may be */
@@ -270,8 +270,8 @@ static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
     const struct { const char *name; double value; } now[] = {
         { "steps_total", (double)totals->steps }, { "candidate_steps_total", (double)totals->candidate_steps },
         { "episodes_total", (double)totals->episodes }, { "returned_total", (double)totals->returned },
-        { "busy_ms_total", (double)totals->sim_us / 1000 }, { "act_wait_ms_total", (double)totals->act_wait_us / 1000 },
-        { "rss_bytes", (double)process_rss_bytes() }, { "peak_rss_bytes", (double)process_peak_rss_bytes() },
+        { "sim_ms_total", (double)totals->sim_us / 1000 }, { "act_ms_total", (double)totals->act_wait_us / 1000 },
+        { "rss_peak_bytes", (double)process_peak_rss_bytes() }, { "cpu_ms_total", (double)clock() * 1000 / CLOCKS_PER_SEC },
     };
     size_t i;
 
@@ -323,21 +323,21 @@ static void drop_lost_leases(struct edge *edge, const Gantry__Welcome *welcome)
 
 static int open_simulation(struct edge *edge, const char *config)
 {
-    struct worker_settings settings;
+    _cleanup_free_ struct run_config *run = malloc(sizeof(*run));      /* some 100 kB */
     struct error error = {0};
-    int r = worker_settings_parse(config, &settings, &error);
+    int r = run ? run_config_parse(config, strlen(config), "Welcome.config", run, &error) : -ENOMEM;
 
     if (r == 0) {
-        edge->shared.image = (uint32_t)settings.image;
+        edge->shared.image = (uint32_t)run->image;
         r = simulation_new(edge->shared.loop, &(struct simulation_options) {
-            .suite = settings.suite, .image = settings.image, .device = edge->options.device, .slots = edge->options.slots,
+            .suite = run->suite, .image = run->image, .device = edge->options.device, .slots = edge->options.slots,
         }, &edge->shared.simulation, &error);
     }
     if (r < 0) {
         log_error("cannot simulate", "reason=%s", LOG_Q(error_text(&error, r)));
         return r;
     }
-    log_info("simulator open", "suite=%s image=%d renderer=%s slots=%u", settings.suite, settings.image,
+    log_info("simulator open", "suite=%s image=%d renderer=%s slots=%u", run->suite, run->image,
              LOG_Q(simulation_renderer(edge->shared.simulation)), edge->options.slots);
     return 0;
 }
