@@ -39,7 +39,7 @@ void adamw_step(struct adamw *a, float *value, const float *grad, float grad_sca
         double lr = a->lr * r->lr_scale;
         float constants[9] = {
             (float)a->beta1, (float)(1.0 - a->beta1), (float)a->beta2, (float)(1.0 - a->beta2), (float)(lr / bias1),
-            (float)(1.0 / sqrt(bias2)), (float)a->eps, (float)(1.0 - lr * r->weight_decay), grad_scale,
+            (float)(1.0 / sqrt(bias2)), (float)a->eps, (float)(lr * r->weight_decay), grad_scale,
         };
 
         cpu_kernels()->adamw(value + r->begin, a->m + r->begin, a->v + r->begin, grad + r->begin, r->end - r->begin, constants);

@@ -113,7 +113,7 @@ struct cpu_kernels {
                                  const float gradients[3], float inverse_temperature);
 
     /* AdamW over n floats (optim.h). constants: beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t), eps,
-     * 1 - lr decay, factor on grad. */
+     * lr decay, factor on grad. */
     void (*adamw)(float *value, float *m, float *v, const float *grad, int64_t n, const float constants[9]);
 };
 

@@ -74,7 +74,7 @@ void ISA_NAME(token_stats_backward)(float *dlogits, const float *log_probs, cons
 void ISA_NAME(adamw)(float *value, float *m, float *v, const float *grad, int64_t n, const float constants[9])
 {
     v16 beta1 = v_set1(constants[0]), rest1 = v_set1(constants[1]), beta2 = v_set1(constants[2]), rest2 = v_set1(constants[3]);
-    v16 rate = v_set1(constants[4]), root2 = v_set1(constants[5]), eps = v_set1(constants[6]), keep = v_set1(constants[7]);
+    v16 rate = v_set1(constants[4]), root2 = v_set1(constants[5]), eps = v_set1(constants[6]), decay = v_set1(constants[7]);
     v16 scale = v_set1(constants[8]);
 
     FOR_VECTORS(i, n) {
@@ -82,10 +82,10 @@ void ISA_NAME(adamw)(float *value, float *m, float *v, const float *grad, int64_
         v16 g = v_mul(v_load_n(grad + i, left), scale);
         v16 mi = v_fma(beta1, v_load_n(m + i, left), v_mul(rest1, g));
         v16 vi = v_fma(beta2, v_load_n(v + i, left), v_mul(v_mul(rest2, g), g));
-        v16 denominator = v_fma(v_sqrt(vi), root2, eps);
+        v16 denominator = v_fma(v_sqrt(vi), root2, eps), x = v_load_n(value + i, left);
 
         v_store_n(m + i, mi, left);
         v_store_n(v + i, vi, left);
-        v_store_n(value + i, v_fnma(rate, v_div(mi, denominator), v_mul(keep, v_load_n(value + i, left))), left);
+        v_store_n(value + i, v_fnma(rate, v_div(mi, denominator), v_fnma(decay, x, x)), left);
     }
 }
