@@ -211,6 +211,8 @@ void conductor_on_heartbeat(struct conductor *c, const struct conductor_event *e
     }
     for (bool first = true; lease_take_unmentioned(&c->leases, member->id, event->heartbeat.leases, event->heartbeat.n_leases, first, &lease) == 0;)
         first = false;
+    if (member->role == MEMBER_ACTOR || member->role == MEMBER_PRM)
+        conductor_send_versions(c, member);     /* again and again: a late older list may have undone the last */
     if (!event->request)
         return;
     reply = conductor_emit(c, CONDUCTOR_HEARTBEAT_REPLY);
