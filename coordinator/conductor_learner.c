@@ -113,15 +113,6 @@ static void reopen_missing(struct conductor *c, const struct conductor_event *ev
     conductor_emit(c, CONDUCTOR_PUT_ITERATION)->iteration = it->row;
 }
 
-static size_t rows_that_count(const struct open_iteration *it)
-{
-    size_t n = 0;
-
-    for (size_t i = 0; i < it->n; i++)
-        n += it->rows[i].state != EPISODE_FAILED;
-    return n;
-}
-
 void conductor_on_inventory(struct conductor *c, const struct conductor_event *event, struct member *member)
 {
     check_versions(c, event);
@@ -131,7 +122,7 @@ void conductor_on_inventory(struct conductor *c, const struct conductor_event *e
         struct open_iteration *it = &c->open[k];
 
         if (it->work.stage == event->inventory.stage && it->work.iteration == event->inventory.iteration &&
-            it->n && event->inventory.rows == rows_that_count(it)) {
+            it->n && event->inventory.rows == it->n) {
             it->known_to = member->instance;
             reopen_missing(c, event, it);
         }

@@ -219,7 +219,8 @@ void conductor_on_heartbeat(struct conductor *c, const struct conductor_event *e
     reply->to = event->from;
     reply->request = event->request;
     reply->member = member->id;
-    reply->heartbeat.known = true;
+    /* A learner whose inventory has got lost says Hello again, which brings another. */
+    reply->heartbeat.known = member != membership_learner(&c->members) || c->inventory_seen;
     reply->heartbeat.drain = c->draining || member->cordoned;
     reply->heartbeat.revoked = revoked;
     reply->heartbeat.n_revoked = n;

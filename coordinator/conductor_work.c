@@ -140,20 +140,17 @@ static const char *keep_text(struct conductor *c, const char *text)
     return copy ? copy : "";
 }
 
+/* All rows, those that failed as well: the list only ever grows, so the longer of two is the later. */
 void conductor_send_open(struct conductor *c, struct open_iteration *it)
 {
     const struct member *learner = membership_learner(&c->members);
     struct conductor_effect *effect;
     uint64_t *ids;
-    size_t n;
 
-    if (!learner || !it->n)
+    if (!learner || !it->n || !(ids = conductor_take(c, it->n * sizeof(*ids))))
         return;
-    if (collect_ids(it, &n) < 0 || !(ids = conductor_take(c, MAX(n, (size_t)1) * sizeof(*ids)))) {
-        c->out_of_memory = true;
-        return;
-    }
-    memcpy(ids, it->ids, n * sizeof(*ids));
+    for (size_t i = 0; i < it->n; i++)
+        ids[i] = it->rows[i].episode;
     it->sent_ms = c->now_ms;
     effect = conductor_emit(c, CONDUCTOR_OPEN_ITERATION);
     effect->to = learner->address_id;
@@ -162,7 +159,7 @@ void conductor_send_open(struct conductor *c, struct open_iteration *it)
     effect->open.iteration = it->work.iteration;
     effect->open.name = keep_text(c, it->work.name);
     effect->open.episodes = ids;
-    effect->open.n_episodes = n;
+    effect->open.n_episodes = it->n;
     effect->open.policy_version = it->work.expert ? 0 : it->row.policy_version;
     effect->open.prm_version = it->row.prm_version;
     effect->open.purpose = it->work.purpose;

@@ -188,7 +188,7 @@ static const struct sim_version *commit_version(struct sim_world *w, const struc
         .gate_passed = plan->kind == 0 || plan->version % 2 == 1,       /* every other reward model is a bad one */
     };
 
-    if (there && w->options.bug != SIM_BUG_RENAME_REPLACES)
+    if (there)
         return there;
     memcpy(version.it.plan_digest, plan->digest, SHA256_SIZE);
     sim_digest((uint64_t)plan->kind, plan->version, plan->digest[0], version.it.digest);
@@ -208,15 +208,10 @@ static const struct sim_version *commit_version(struct sim_world *w, const struc
             memcpy(version.consumed[version.n_consumed].digest, record->it.episode.digest, SHA256_SIZE);
         version.n_consumed++;
     }
-    if (!there) {
-        w->versions.items = realloc(w->versions.items, (w->versions.n + 1) * sizeof(*w->versions.items));
-        if (!w->versions.items)
-            abort();
-        there = &w->versions.items[w->versions.n++];
-    } else {
-        free(there->outcomes);
-        free(there->consumed);
-    }
+    w->versions.items = realloc(w->versions.items, (w->versions.n + 1) * sizeof(*w->versions.items));
+    if (!w->versions.items)
+        abort();
+    there = &w->versions.items[w->versions.n++];
     *there = version;
     sim_check_manifest(w, there);
     return there;

@@ -177,7 +177,7 @@ static bool listed(const struct sim_message *m, uint64_t episode)
 }
 
 /* Welcome lists what it may go on with, a heartbeat's reply what it may not. */
-static void revoke(struct sim_world *w, uint32_t node, const struct sim_message *m, bool named)
+static void drop_leases(struct sim_world *w, uint32_t node, const struct sim_message *m, bool named)
 {
     for (uint32_t slot = 0; slot < SIM_SLOTS; slot++) {
         const struct player *player = &w->nodes[node].worker.slots[slot].player;
@@ -233,11 +233,11 @@ void sim_worker_message(struct sim_world *w, uint32_t node, const struct sim_mes
             break;
         n->epoch = m->epoch;
         n->member = m->member;
-        revoke(w, node, m, false);
+        drop_leases(w, node, m, false);
         break;
     case SIM_HEARTBEAT_REPLY:
         if (m->flag)
-            revoke(w, node, m, true);
+            drop_leases(w, node, m, true);
         else
             n->epoch = 0;
         n->worker.draining = m->drain;

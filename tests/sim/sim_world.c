@@ -430,7 +430,7 @@ struct sim_world *sim_world_new(const struct sim_options *options)
     return w;
 }
 
-static void versions_release(struct sim_versions *versions)
+static void disk_versions_release(struct sim_versions *versions)
 {
     for (size_t i = 0; i < versions->n; i++) {
         free(versions->items[i].outcomes);
@@ -452,7 +452,7 @@ struct sim_world *sim_world_free(struct sim_world *w)
     free(w->heap);
     sim_ledger_release(&w->ledger);
     free(w->journal.items);
-    versions_release(&w->versions);
+    disk_versions_release(&w->versions);
     sim_check_free(w->check);
     free(w);
     return NULL;
