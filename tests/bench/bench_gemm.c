@@ -1,0 +1,121 @@
+/* The strict GEMM against OpenBLAS, side by side in one run on one thread, at the shapes of the tiny policies.
+ *
+ *   OPENBLAS_CORETYPE=SkylakeX bench_gemm [seconds per measurement, default 0.15]
+ *
+ * y = x W^T with W packed once (ours) and as it lies in the file (OpenBLAS packs inside the call; it has no way to do it
+ * before). Each pair is measured alternately, the best of several rounds counts. OpenBLAS is opened at run time: the
+ * project does not link it. Its best kernels are forced by OPENBLAS_CORETYPE when the environment does not say. */
+#include <dlfcn.h>
+#include <math.h>
+
+#include "base/clock.h"
+#include "base/philox.h"
+#include "nn/cpu/kernels.h"
+#include "nn/gemm_pack.h"
+
+typedef void (*sgemm_function)(int order, int ta, int tb, int m, int n, int k, float alpha, const float *a, int lda, const float *b, int ldb,
+                               float beta, float *c, int ldc);
+enum { ROW_MAJOR = 101, NO_TRANS = 111, TRANS = 112, ROUNDS = 5 };
+
+struct shape { const char *what; int n, k; };
+
+static const struct shape shapes[] = {
+    {"tower patch", 96, 192}, {"tower qkv", 288, 96}, {"tower proj", 96, 96}, {"tower fc1", 384, 96}, {"tower fc2", 96, 384},
+    {"projector fc1", 768, 192}, {"projector fc2", 128, 768}, {"llama q", 128, 128}, {"llama gate", 344, 128}, {"llama down", 128, 344},
+    {"action head", 256, 128},
+};
+static const int rows[] = {1, 7, 16, 64, 256, 1024, 4096};
+
+static float *numbers(int64_t n)
+{
+    struct philox p = philox_at(1, PHILOX_TEST, 0, 0, 0);
+    void *x = NULL;
+
+    if (posix_memalign(&x, 64, (size_t)(n + 64) * sizeof(float)))
+        return NULL;
+    for (int64_t i = 0; i < n; i++)
+        ((float *)x)[i] = philox_uniform(&p) - 0.5f;
+    return x;
+}
+
+struct job {
+    sgemm_function sgemm;
+    const float *x, *w;
+    const struct gemm_pack *pack;
+    float *y, *scratch;
+    int m, n, k;
+};
+
+static void run_blas(const struct job *j)
+{
+    j->sgemm(ROW_MAJOR, NO_TRANS, TRANS, j->m, j->n, j->k, 1.0f, j->x, j->k, j->w, j->k, 0.0f, j->y, j->n);
+}
+
+static void run_strict(const struct job *j)
+{
+    cpu_kernels()->gemm(&(struct gemm) {.m = j->m, .n = j->n, .k = j->k, .a = j->x, .a_row = j->k, .a_k = 1, .panels = j->pack->panels,
+                                        .c = j->y, .c_row = j->n, .scratch = j->scratch});
+}
+
+/* GFLOP/s of `count` calls, by the thread's CPU time: a busy machine does not distort it much. */
+static double measure(void (*run)(const struct job *), const struct job *j, int64_t count)
+{
+    uint64_t from = clock_cpu_ns();
+
+    for (int64_t i = 0; i < count; i++)
+        run(j);
+    return 2.0 * j->m * j->n * j->k * (double)count / (double)(clock_cpu_ns() - from);
+}
+
+int main(int argc, char **argv)
+{
+    double seconds = argc > 1 ? strtod(argv[1], NULL) : 0.15;
+    double sum_log[ARRAY_SIZE(rows)] = {0};
+    void *blas;
+    sgemm_function sgemm;
+    void (*threads)(int);
+    char *(*corename)(void);
+
+    setenv("OPENBLAS_CORETYPE", "SkylakeX", 0);
+    setenv("OPENBLAS_NUM_THREADS", "1", 1);
+    blas = dlopen("libopenblas.so.0", RTLD_NOW);
+    if (!blas) {
+        fprintf(stderr, "bench_gemm: %s\n", dlerror());
+        return 1;
+    }
+    *(void **)&sgemm = dlsym(blas, "cblas_sgemm");
+    *(void **)&threads = dlsym(blas, "openblas_set_num_threads");
+    *(void **)&corename = dlsym(blas, "openblas_get_corename");
+    if (!sgemm || !threads || !corename)
+        return 1;
+    threads(1);
+    printf("strict GEMM (%s) against OpenBLAS (%s kernels), one thread, GFLOP/s\n\n", cpu_kernels()->isa, corename());
+    printf("%-14s %5s %5s %5s %9s %9s %7s\n", "", "M", "N", "K", "OpenBLAS", "strict", "ratio");
+    for (size_t r = 0; r < ARRAY_SIZE(rows); r++) {
+        for (size_t s = 0; s < ARRAY_SIZE(shapes); s++) {
+            const struct shape *shape = &shapes[s];
+            struct job j = {.sgemm = sgemm, .m = rows[r], .n = shape->n, .k = shape->k};
+            _cleanup_free_ float *x = numbers((int64_t)j.m * j.k), *w = numbers((int64_t)j.n * j.k), *y = numbers((int64_t)j.m * j.n);
+            _cleanup_free_ float *scratch = numbers((int64_t)j.m * gemm_padded(j.n));
+            struct gemm_pack *pack = gemm_pack_new(j.k, j.n);
+            double best[2] = {0}, first;
+            int64_t count;
+
+            if (!x || !w || !y || !scratch || !pack)
+                return 1;
+            gemm_pack_fill(pack, w, true);
+            j.x = x, j.w = w, j.y = y, j.scratch = scratch, j.pack = pack;
+            first = measure(run_strict, &j, 3);
+            count = (int64_t)(seconds / ROUNDS / 2 * first * 1e9 / (2.0 * j.m * j.n * j.k)) + 1;
+            for (int round = 0; round < ROUNDS; round++) {
+                best[0] = fmax(best[0], measure(run_blas, &j, count));
+                best[1] = fmax(best[1], measure(run_strict, &j, count));
+            }
+            sum_log[r] += log(best[1] / best[0]);
+            printf("%-14s %5d %5d %5d %9.1f %9.1f %7.2f\n", shape->what, j.m, j.n, j.k, best[0], best[1], best[1] / best[0]);
+            gemm_pack_free(pack);
+        }
+        printf("%-14s %5d %39.2f\n\n", "geometric mean", rows[r], exp(sum_log[r] / (double)ARRAY_SIZE(shapes)));
+    }
+    return 0;
+}
