@@ -1,0 +1,209 @@
+/* The tiny64 golden model on one thread: acting at batch 1, 16, 64, a supervised step and a PPO-like step at batch 32.
+ *
+ *   GANTRY_GOLDENS=dir bench_model [repetitions, default 5]
+ *
+ * Prints milliseconds of CPU time per call, best and median; tests/bench/torch_baseline.py prints the same lines for PyTorch.
+ * A training step is what the learner does: eight shards, gradient norm, AdamW, packing. */
+#include <errno.h>
+
+#include "base/clock.h"
+#include "base/philox.h"
+#include "nn/cpu/kernels.h"
+#include "nn/models/openvla.h"
+#include "train/passes.h"
+#include "train/trainer.h"
+
+enum { MAX_BATCH = 64, TRAIN_BATCH = 32, MAX_REPEATS = 101 };
+static const char instruction[] = "put the red block on the blue block and then stop";
+
+struct bench {
+    struct openvla *model;
+    struct openvla_session *session;
+    struct trainer *trainer;
+    uint8_t *images;            /* [MAX_BATCH][H][W][3] */
+    size_t image_size;
+    int32_t *prompt; int n_prompt;
+    int32_t actions[MAX_BATCH][8];      /* K ids, then </s> */
+    int batch;
+};
+
+static int act(struct bench *b)
+{
+    struct act_item items[MAX_BATCH] = {0};
+    struct act_result results[MAX_BATCH];
+
+    for (int i = 0; i < b->batch; i++)
+        items[i] = (struct act_item) {.images = {b->images + (size_t)i * b->image_size}, .n_images = 1, .prompt = b->prompt,
+                                      .n_prompt = b->n_prompt, .temperature = 1.0f, .seed = 1, .episode = (uint64_t)i};
+    return openvla_act(b->model, b->session, items, b->batch, results);
+}
+
+static void fill_items(const struct bench *b, struct openvla_item *items, int first, int last, int n_actions)
+{
+    for (int i = first; i < last; i++)
+        items[i - first] = (struct openvla_item) {.images = {b->images + (size_t)i * b->image_size}, .n_images = 1, .prompt = b->prompt,
+                                                  .n_prompt = b->n_prompt, .actions = b->actions[i], .n_actions = n_actions};
+}
+
+/* Cross-entropy over the whole vocabulary at 8 rows (K ids and </s>). */
+static int sft_shard(struct tape *tape, int shard, int first, int last, void *arg)
+{
+    const struct bench *b = arg;
+    int rows = b->model->config.action_dims + 1, n = (last - first) * rows, r;
+    struct openvla_item items[TRAIN_BATCH];
+    struct openvla_pass pass;
+    struct token_stats *stats;
+
+    (void)shard;
+    fill_items(b, items, first, last, rows - 1);
+    r = openvla_forward(b->trainer->model, tape, items, last - first, &pass);
+    if (r < 0)
+        return r;
+    stats = op_token_stats(tape, openvla_logits(b->trainer->model, tape, gather_action_rows(tape, &pass, last - first, rows), false), b->actions[first],
+                           1.0f, NULL);
+    if (!stats)
+        return tape->error;
+    for (int i = 0; i < n; i++)
+        stats->dlogp[i] = -1.0f / (float)(TRAIN_BATCH * rows);
+    tape_backward(tape);
+    return tape->error;
+}
+
+/* Log-probs over the 256 action ids at 7 rows and the value head. */
+static int ppo_shard(struct tape *tape, int shard, int first, int last, void *arg)
+{
+    const struct bench *b = arg;
+    int dims = b->model->config.action_dims, n = last - first, r;
+    struct openvla_item items[TRAIN_BATCH];
+    int32_t target[TRAIN_BATCH * OPENVLA_MAX_ACTION_DIMS];
+    struct openvla_pass pass;
+    struct token_stats *stats;
+    struct tensor *value;
+
+    (void)shard;
+    fill_items(b, items, first, last, dims - 1);
+    for (int i = 0; i < n * dims; i++)
+        target[i] = b->actions[first + i / dims][i % dims] - (b->model->config.vocab - OPENVLA_ACTION_BINS);
+    r = openvla_forward(b->trainer->model, tape, items, n, &pass);
+    if (r < 0)
+        return r;
+    stats = op_token_stats(tape, openvla_logits(b->trainer->model, tape, gather_action_rows(tape, &pass, n, dims), true), target, 1.5f, NULL);
+    value = openvla_value(b->trainer->model, tape, gather_action_rows(tape, &pass, n, 1), NULL, true);
+    if (!stats || !value)
+        return tape->error;
+    for (int i = 0; i < n * dims; i++)
+        stats->dlogp[i] = i % 2 ? 1e-3f : -1e-3f;
+    for (int i = 0; i < n; i++)
+        value->g[i] = 1e-2f * (value->x[i] - 1.0f);
+    tape_backward(tape);
+    return tape->error;
+}
+
+static int train(struct bench *b, shard_fn *fn, int parts)
+{
+    static const struct update update[2] = {{.lr = 1e-5, .clip = 1.0}, {.lr = 1e-5, .clip = 1.0}};
+    double norm[2];
+
+    return trainer_update(b->trainer, (enum trainer_part[]) {TRAIN_TRUNK, TRAIN_VALUE}, update, parts, TRAIN_BATCH, fn, b, norm);
+}
+
+static int sft(struct bench *b) { return train(b, sft_shard, 1); }
+static int ppo(struct bench *b) { return train(b, ppo_shard, 2); }
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static int measure(struct bench *b, const char *name, int (*run)(struct bench *), int batch, int repeats)
+{
+    double ms[MAX_REPEATS];
+    int r = 0;
+
+    b->batch = batch;
+    for (int i = -2; i < repeats && r >= 0; i++) {
+        uint64_t from = clock_cpu_ns();
+
+        r = run(b);
+        if (i >= 0)
+            ms[i] = (double)(clock_cpu_ns() - from) / 1e6;
+    }
+    if (r < 0)
+        return r;
+    qsort(ms, (size_t)repeats, sizeof(*ms), ascending);
+    printf("%-6s B=%-3d %9.2f ms best %9.2f ms median %9.1f samples/s\n", name, batch, ms[0], ms[repeats / 2], batch * 1e3 / ms[0]);
+    return 0;
+}
+
+static int setup(struct bench *b, const char *goldens, struct error *error)
+{
+    struct philox random = philox_at(1, PHILOX_TEST, 0, 0, 0);
+    struct openvla *training = NULL;
+    char dir[4096];
+    int r;
+
+    (void)snprintf(dir, sizeof(dir), "%s/openvla/tiny64/checkpoint", goldens);
+    r = openvla_load(dir, &b->model, error);
+    if (r >= 0 && b->model->config.value_width == 0)
+        r = openvla_add_value_head(b->model, 256, 0, 1);
+    if (r >= 0)
+        r = openvla_pack(b->model, false);
+    if (r >= 0)
+        r = openvla_clone(b->model, &training);
+    if (r >= 0)
+        r = trainer_new(training, 1, NULL, &b->trainer);
+    if (r >= 0)
+        r = openvla_session_new(&b->model->config, MAX_BATCH, &b->session);
+    if (r >= 0)
+        r = openvla_prompt(b->model, instruction, &b->prompt, &b->n_prompt);
+    if (r < 0)
+        return r;
+    b->image_size = (size_t)b->model->config.image_height * (size_t)b->model->config.image_width * 3;
+    b->images = malloc(MAX_BATCH * b->image_size);
+    if (!b->images)
+        return -ENOMEM;
+    for (size_t i = 0; i < MAX_BATCH * b->image_size; i++)
+        b->images[i] = (uint8_t)philox_u32(&random);
+    for (int i = 0; i < MAX_BATCH; i++)
+        for (int k = 0; k < 8; k++)
+            b->actions[i][k] = k < 7 ? b->model->config.vocab - 1 - (int32_t)philox_below(&random, 256) : b->model->config.eos_id;
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const char *goldens = getenv("GANTRY_GOLDENS");
+    int repeats = argc > 1 ? (int)CLAMP(strtol(argv[1], NULL, 10), 1, MAX_REPEATS) : 5;
+    struct bench b = {0};
+    struct error error = {0};
+    int r;
+
+    if (!goldens) {
+        fprintf(stderr, "bench_model: set GANTRY_GOLDENS\n");
+        return 1;
+    }
+    r = setup(&b, goldens, &error);
+    if (r < 0) {
+        fprintf(stderr, "bench_model: %s\n", error_text(&error, r));
+        return 1;
+    }
+    printf("gantry (%s), one thread, S = %d + 7\n", cpu_kernels()->isa, b.model->config.patches + b.n_prompt);
+    r = measure(&b, "act", act, 1, repeats * 4 > MAX_REPEATS ? MAX_REPEATS : repeats * 4);
+    if (r >= 0)
+        r = measure(&b, "act", act, 16, repeats);
+    if (r >= 0)
+        r = measure(&b, "act", act, 64, repeats);
+    if (r >= 0)
+        r = measure(&b, "sft", sft, TRAIN_BATCH, repeats);
+    if (r >= 0)
+        r = measure(&b, "ppo", ppo, TRAIN_BATCH, repeats);
+    if (r < 0)
+        fprintf(stderr, "bench_model: %s\n", error_text(NULL, r));
+    b.trainer = trainer_free(b.trainer);
+    b.session = openvla_session_free(b.session);
+    b.model = openvla_free(b.model);
+    free(b.images);
+    free(b.prompt);
+    return r < 0;
+}
