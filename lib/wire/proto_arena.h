@@ -24,8 +24,9 @@ struct proto_arena {
 void proto_arena_init(struct proto_arena *arena, size_t cap);
 void proto_arena_release(struct proto_arena *arena);
 
-/* What an honest body of n bytes can need: repeated fields grow by less than 8x, plus room for small ones. */
-static inline size_t proto_arena_cap(size_t n) { return 8 * n + 4096; }
+/* What an honest body of n bytes can need. A small sub-message of 10 bytes becomes a struct of 48, a pointer, and while parsing
+ * two slots of protobuf-c's scanner, 150 bytes in all; big bodies are arrays of numbers, which grow less. */
+static inline size_t proto_arena_cap(size_t n) { return MIN(24 * n, 4 * n + (16u << 20)) + 8192; }
 
 /* The message lives in the arena. NULL: not a message of this type, or it needs more than the cap.
  * The arena may have grown either way. */

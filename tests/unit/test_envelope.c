@@ -1,0 +1,269 @@
+/* Envelope, limits and arena: what goes in comes out; what is hostile is refused before it costs anything. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+
+#include "base/crc32c.h"
+#include "base/philox.h"
+#include "wire/envelope.h"
+#include "wire/proto_arena.h"
+
+static struct envelope example(void)
+{
+    return (struct envelope) {
+        .protocol = WIRE_PROTOCOL, .kind = WIRE_KIND(ACT), .remaining_ms = 1500, .request = 1ull << 60,
+        .epoch = 3, .version = 12, .run = 0xfedcba9876543210u, .error = "",
+    };
+}
+
+static struct part_table two_parts(const char *body, const char *part)
+{
+    struct part_table t = {.n = 2};
+
+    t.size[0] = (uint32_t)strlen(body);
+    t.crc[0] = crc32c(0, body, strlen(body));
+    t.size[1] = (uint32_t)strlen(part);
+    t.crc[1] = crc32c(0, part, strlen(part));
+    return t;
+}
+
+static size_t packed(const struct envelope *e, const struct part_table *t, uint8_t *bytes)
+{
+    size_t n = envelope_size(e, t);
+
+    assert_true(n <= WIRE_ENVELOPE_MAX);
+    assert_int_equal(envelope_pack(e, t, bytes, n), 0);
+    return n;
+}
+
+static void round_trip(void **state)
+{
+    struct envelope e = example(), back;
+    struct part_table t = two_parts("body", "image"), t_back;
+    uint8_t bytes[WIRE_ENVELOPE_MAX];
+    size_t n;
+
+    (void)state;
+    snprintf(e.error, sizeof e.error, "lease_ttl is 0: set it to 10s\n\x1b[31m");
+    n = packed(&e, &t, bytes);
+    assert_int_equal(envelope_pack(&e, &t, bytes, n - 1), -EMSGSIZE);
+    assert_int_equal(envelope_unpack(bytes, n, &back, &t_back, NULL), 0);
+    assert_int_equal(back.request, e.request);
+    assert_int_equal(back.run, e.run);
+    assert_int_equal(back.version, 12);
+    assert_int_equal(back.epoch, 3);
+    assert_int_equal(back.kind, WIRE_KIND(ACT));
+    assert_int_equal(back.remaining_ms, 1500);
+    assert_string_equal(back.error, "lease_ttl is 0: set it to 10s??[31m");     /* nothing that could upset a log */
+    assert_int_equal(t_back.n, 2);
+    assert_int_equal(t_back.size[1], 5);
+    assert_int_equal(envelope_check_part(&t_back, 0, "body", 4, NULL), 0);
+    assert_int_equal(envelope_check_part(&t_back, 1, "image", 5, NULL), 0);
+}
+
+static void wrong_parts(void **state)
+{
+    struct part_table t = two_parts("body", "image");
+    struct error error = {0};
+
+    (void)state;
+    assert_int_equal(envelope_check_part(&t, 1, "imagf", 5, &error), -EBADMSG);
+    assert_non_null(strstr(error.text, "CRC32C"));
+    assert_int_equal(envelope_check_part(&t, 1, "imag", 4, NULL), -EBADMSG);
+    assert_int_equal(envelope_check_part(&t, 1, "images", 6, NULL), -EBADMSG);
+    assert_int_equal(envelope_check_part(&t, 2, "more", 4, NULL), -EBADMSG);
+}
+
+static void other_major(void **state)
+{
+    struct envelope e = example(), back = {0};
+    struct part_table t = two_parts("", ""), t_back;
+    uint8_t bytes[WIRE_ENVELOPE_MAX];
+    struct error error = {0};
+
+    (void)state;
+    e.protocol = 9u << 16 | 4;
+    assert_int_equal(envelope_unpack(bytes, packed(&e, &t, bytes), &back, &t_back, &error), -EPROTO);
+    assert_non_null(strstr(error.text, "9.4"));
+    assert_non_null(strstr(error.text, "1.0"));
+    assert_int_equal(back.request, e.request);      /* so that the refusal can be addressed */
+    e.protocol = WIRE_PROTOCOL + 1;                 /* a newer minor is fine */
+    assert_int_equal(envelope_unpack(bytes, packed(&e, &t, bytes), &back, &t_back, &error), 0);
+}
+
+static void limits(void **state)
+{
+    struct envelope e = example();
+    struct part_table t = {.n = 1};
+
+    (void)state;
+    assert_int_equal(envelope_check_limits(&e, &t, NULL), 0);
+    t.size[0] = 70 << 10;
+    assert_int_equal(envelope_check_limits(&e, &t, NULL), -EMSGSIZE);
+    t.size[0] = 0;
+    t.n = 2;
+    t.size[1] = 0xffffffffu;
+    assert_int_equal(envelope_check_limits(&e, &t, NULL), -EMSGSIZE);
+    t.size[1] = 0;
+    t.n = 18;
+    assert_int_equal(envelope_check_limits(&e, &t, NULL), -EBADMSG);
+    t.n = 1;
+    e.kind = 9999;
+    assert_int_equal(envelope_check_limits(&e, &t, NULL), -EBADMSG);
+}
+
+/* Every truncation and 20,000 corruptions: either refused or a well-formed envelope; never a crash or a wild table. */
+static void damaged(void **state)
+{
+    struct envelope e = example(), back;
+    struct part_table t = two_parts("body", "image"), t_back;
+    uint8_t bytes[WIRE_ENVELOPE_MAX], bad[WIRE_ENVELOPE_MAX];
+    struct philox p = philox_at(1, PHILOX_TEST, 0, 0, 0);
+    size_t n = packed(&e, &t, bytes);
+
+    (void)state;
+    for (size_t i = 0; i < n; i++)
+        if (envelope_unpack(bytes, i, &back, &t_back, NULL) == 0)
+            assert_in_range(t_back.n, 1, 1 + WIRE_PARTS_MAX);
+    for (int i = 0; i < 20000; i++) {
+        size_t m = n;
+
+        memcpy(bad, bytes, n);
+        for (uint32_t k = 1 + philox_below(&p, 4); k; k--)
+            bad[philox_below(&p, (uint32_t)n)] = (uint8_t)philox_u32(&p);
+        if (philox_below(&p, 2))
+            m = philox_below(&p, (uint32_t)n);
+        if (envelope_unpack(bad, m, &back, &t_back, NULL) == 0)
+            assert_in_range(t_back.n, 1, 1 + WIRE_PARTS_MAX);
+    }
+    assert_int_equal(envelope_unpack(bytes, 0, &back, &t_back, NULL), -EMSGSIZE);
+    memset(bad, 0xff, sizeof bad);
+    assert_int_equal(envelope_unpack(bad, sizeof bad, &back, &t_back, NULL), -EBADMSG);
+}
+
+/* More frames announced than allowed, and a table that does not fit frame 0. */
+static void huge_counts(void **state)
+{
+    Gantry__Envelope e = GANTRY__ENVELOPE__INIT;
+    uint32_t zeros[WIRE_ENVELOPE_MAX / 4] = {0};
+    uint8_t bytes[3 * WIRE_ENVELOPE_MAX];
+    struct envelope back;
+    struct part_table t;
+
+    (void)state;
+    e.protocol = WIRE_PROTOCOL;
+    e.part_size = e.part_crc32c = zeros;
+    e.n_part_size = e.n_part_crc32c = 2 + WIRE_PARTS_MAX;
+    assert_int_equal(envelope_unpack(bytes, gantry__envelope__pack(&e, bytes), &back, &t, NULL), -EMSGSIZE);
+    e.n_part_size = 3;
+    assert_int_equal(envelope_unpack(bytes, gantry__envelope__pack(&e, bytes), &back, &t, NULL), -EBADMSG);
+    e.n_part_size = e.n_part_crc32c = ARRAY_SIZE(zeros);
+    assert_int_equal(envelope_unpack(bytes, gantry__envelope__pack(&e, bytes), &back, &t, NULL), -EMSGSIZE);
+}
+
+/* 1 MiB of empty sub-messages asks for 80 times its size: the arena says no, and gives everything back. */
+static void greedy_body(void **state)
+{
+    enum { N = 1 << 20 };
+    struct proto_arena arena;
+    uint8_t *bytes = malloc(N);
+
+    (void)state;
+    for (size_t i = 0; i < N; i += 2) {
+        bytes[i] = 2 << 3 | 2;          /* Heartbeat.leases, length-delimited */
+        bytes[i + 1] = 0;
+    }
+    proto_arena_init(&arena, proto_arena_cap(N));
+    assert_null(proto_unpack(&gantry__heartbeat__descriptor, bytes, N, &arena));
+    assert_true(arena.used <= arena.cap);
+    proto_arena_release(&arena);
+    assert_int_equal(arena.used, 0);
+    free(bytes);
+}
+
+/* The cap never stands in the way of an honest body. */
+static void honest_bodies(void **state)
+{
+    Gantry__Inventory inventory = GANTRY__INVENTORY__INIT;
+    Gantry__Heartbeat beat = GANTRY__HEARTBEAT__INIT;
+    struct proto_arena arena;
+    enum { N = 5000 };
+    Gantry__JournaledEpisode *episodes = calloc(N, sizeof *episodes), **list = calloc(N, sizeof *list);
+    Gantry__HeldLease *leases = calloc(N, sizeof *leases), **held = calloc(N, sizeof *held);
+    uint8_t digest[32] = {1}, *bytes = malloc(1 << 20);
+    const Gantry__Inventory *back;
+    size_t n;
+
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        episodes[i] = (Gantry__JournaledEpisode)GANTRY__JOURNALED_EPISODE__INIT;
+        episodes[i].episode = (uint64_t)i + 1;
+        episodes[i].digest = (ProtobufCBinaryData) {.data = digest, .len = sizeof digest};
+        list[i] = &episodes[i];
+        leases[i] = (Gantry__HeldLease)GANTRY__HELD_LEASE__INIT;
+        leases[i].episode = (uint64_t)i + 1;
+        leases[i].fence = 1ull << 32 | (uint64_t)i;
+        held[i] = &leases[i];
+    }
+    inventory.episodes = list;
+    inventory.n_episodes = N;
+    n = gantry__inventory__pack(&inventory, bytes);
+    proto_arena_init(&arena, proto_arena_cap(n));
+    back = (const Gantry__Inventory *)proto_unpack(&gantry__inventory__descriptor, bytes, n, &arena);
+    assert_non_null(back);
+    assert_int_equal(back->n_episodes, N);
+    assert_int_equal(back->episodes[N - 1]->episode, N);
+    proto_arena_release(&arena);
+
+    beat.leases = held;
+    beat.n_leases = N;
+    n = gantry__heartbeat__pack(&beat, bytes);
+    proto_arena_init(&arena, proto_arena_cap(n));
+    assert_non_null(proto_unpack(&gantry__heartbeat__descriptor, bytes, n, &arena));
+    proto_arena_release(&arena);
+    free(episodes);
+    free(list);
+    free(leases);
+    free(held);
+    free(bytes);
+}
+
+/* The table's rows make sense: a reply for every repeatable request, limits within the wire's. */
+static void kinds(void **state)
+{
+    unsigned n = 0;
+
+    (void)state;
+    for (uint32_t k = 0; k < 200; k++) {
+        const struct wire_kind *kind = wire_kind(k);
+
+        if (!kind)
+            continue;
+        n++;
+        assert_string_equal(wire_kind_name(k), kind->name);
+        assert_true(kind->body_max <= WIRE_BODY_MAX && kind->part_max <= WIRE_FRAME_MAX && kind->parts_max <= WIRE_PARTS_MAX);
+        assert_true(kind->senders != 0);
+        if (kind->idempotent)
+            assert_non_null(wire_kind(k + 1));
+    }
+    assert_int_equal(n, gantry__kind__descriptor.n_values - 1);     /* all but NONE */
+    assert_null(wire_kind(0));
+    assert_string_equal(wire_status_name(WIRE_STATUS(LOADING)), "loading");
+    assert_int_equal(wire_status_errno(WIRE_STATUS(OK)), 0);
+    assert_int_equal(wire_status_errno(12345), -EIO);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(round_trip), cmocka_unit_test(wrong_parts), cmocka_unit_test(other_major), cmocka_unit_test(limits),
+        cmocka_unit_test(damaged), cmocka_unit_test(huge_counts), cmocka_unit_test(greedy_body), cmocka_unit_test(honest_bodies),
+        cmocka_unit_test(kinds),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

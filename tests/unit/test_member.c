@@ -1,0 +1,327 @@
+/* Membership: joins late, beats, hears what changed, comes back after the coordinator's restart, leaves with a Bye. */
+#include "tests/harness/wire_lab.h"
+
+#include <errno.h>
+
+#include "wire/address.h"
+#include "wire/member.h"
+
+/* A coordinator of a few lines. */
+struct town {
+    struct wire_lab lab;
+    struct wire *there, *here;
+    struct wire_server *server;
+    struct member *member;
+
+    uint64_t epoch;
+    bool knows, drain, mute;
+    unsigned hellos, beats, byes;
+    uint64_t peer, instance;
+    uint64_t revoke;
+
+    unsigned welcomes, again, endpoints, revoked, drains, pushes, refused, states, left;
+    uint32_t held_leases;
+    bool up;
+};
+
+static void welcome(struct town *town, struct request *request)
+{
+    const Gantry__Hello *hello = (const Gantry__Hello *)request->message->body;
+    Gantry__Welcome reply = GANTRY__WELCOME__INIT;
+    Gantry__Endpoint actor = GANTRY__ENDPOINT__INIT, *list[] = {&actor};
+
+    town->hellos++;
+    town->knows = true;
+    town->peer = request->peer;
+    town->held_leases = (uint32_t)hello->n_leases;
+    assert_int_equal(hello->role, GANTRY__ROLE__ROLE_ENV_WORKER);
+    assert_int_equal(hello->slots, 8);
+    assert_int_equal(hello->pid, getpid());
+    assert_true(!town->instance || town->instance == hello->instance);
+    town->instance = hello->instance;
+    reply.member = 4;
+    reply.epoch = town->epoch;
+    reply.run = 99;
+    reply.heartbeat_ms = 20;
+    reply.config = (char *)"slots: 8";
+    actor.address = (char *)"ipc:///a";
+    reply.endpoints = list;
+    reply.n_endpoints = 1;
+    wire_reply(request, &reply.base, NULL, 0);
+}
+
+static void beat(struct town *town, struct request *request)
+{
+    const Gantry__Heartbeat *said = (const Gantry__Heartbeat *)request->message->body;
+    Gantry__HeartbeatReply reply = GANTRY__HEARTBEAT_REPLY__INIT;
+
+    town->beats++;
+    assert_int_equal(said->member, 4);
+    assert_int_equal(said->n_gauges, 1);
+    reply.known = town->knows;
+    reply.drain = town->drain;
+    if (town->revoke) {
+        reply.revoked = &town->revoke;
+        reply.n_revoked = 1;
+    }
+    wire_reply(request, &reply.base, NULL, 0);
+    town->revoke = 0;
+}
+
+static void on_request(struct request *request, void *arg)
+{
+    struct town *town = arg;
+    Gantry__ByeReply bye = GANTRY__BYE_REPLY__INIT;
+
+    switch (request->message->envelope.kind) {
+    case WIRE_KIND(HELLO): welcome(town, request); break;
+    case WIRE_KIND(HEARTBEAT): beat(town, request); break;
+    case WIRE_KIND(BYE):
+        town->byes++;
+        wire_reply(request, &bye.base, NULL, 0);
+        break;
+    default: fail_msg("kind %u", request->message->envelope.kind);
+    }
+}
+
+static void on_welcome(const Gantry__Welcome *said, bool again, void *arg)
+{
+    struct town *town = arg;
+
+    town->welcomes++;
+    town->again += again;
+    assert_string_equal(said->config, "slots: 8");
+}
+
+static void fill_hello(Gantry__Hello *hello, void *arg)
+{
+    static Gantry__HeldLease lease = GANTRY__HELD_LEASE__INIT;
+    static Gantry__HeldLease *list[] = {&lease};
+    struct town *town = arg;
+
+    if (town->welcomes) {
+        hello->leases = list;
+        hello->n_leases = 1;
+    }
+}
+
+static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
+{
+    static Gantry__Gauge gauge = GANTRY__GAUGE__INIT;
+    static Gantry__Gauge *list[] = {&gauge};
+
+    (void)arg;
+    heartbeat->gauges = list;
+    heartbeat->n_gauges = 1;
+}
+
+static void on_endpoints(Gantry__Endpoint *const *endpoints, size_t n, void *arg)
+{
+    struct town *town = arg;
+
+    assert_int_equal(n, 1);
+    assert_string_equal(endpoints[0]->address, "ipc:///a");
+    town->endpoints++;
+}
+
+static void on_revoked(const uint64_t *episodes, size_t n, void *arg)
+{
+    struct town *town = arg;
+
+    assert_int_equal(n, 1);
+    assert_int_equal(episodes[0], 17);
+    town->revoked++;
+}
+
+static void on_drain(const char *reason, void *arg)
+{
+    (void)reason;
+    ((struct town *)arg)->drains++;
+}
+
+static void on_push(const struct message *message, void *arg)
+{
+    assert_int_equal(message->envelope.kind, WIRE_KIND(VERSIONS));
+    ((struct town *)arg)->pushes++;
+}
+
+static void on_state(bool up, void *arg)
+{
+    struct town *town = arg;
+
+    town->up = up;
+    town->states++;
+}
+
+static void on_refused(int result, const char *text, void *arg)
+{
+    assert_int_equal(result, -EACCES);
+    assert_non_null(text);
+    ((struct town *)arg)->refused++;
+}
+
+static void on_left(void *arg)
+{
+    ((struct town *)arg)->left++;
+}
+
+static void open_coordinator(struct town *town, uint64_t epoch)
+{
+    struct wire_server_options options = {.address = town->lab.ipc, .on_request = on_request, .arg = town};
+    struct error error = {0};
+
+    town->epoch = epoch;
+    town->knows = false;
+    wire_set_run(town->there, 99, epoch);
+    if (wire_server_new(town->there, &options, &town->server, &error) < 0)
+        fail_msg("%s", error.text);
+}
+
+static void town_open(struct town *town, const char *join)
+{
+    struct member_options options = {
+        .join = join, .build = "test", .slots = 8, .on_welcome = on_welcome, .fill_hello = fill_hello, .fill_heartbeat = fill_heartbeat,
+        .on_endpoints = on_endpoints, .on_revoked = on_revoked, .on_drain = on_drain, .on_push = on_push, .on_state = on_state,
+        .on_refused = on_refused, .arg = town,
+    };
+    struct error error = {0};
+
+    memset(town, 0, sizeof *town);
+    lab_open(&town->lab);
+    assert_int_equal(wire_new(&town->lab.loop, GANTRY__ROLE__ROLE_COORDINATOR, &town->there), 0);
+    assert_int_equal(wire_new(&town->lab.loop, GANTRY__ROLE__ROLE_ENV_WORKER, &town->here), 0);
+    if (!join) {
+        options.join = town->lab.dir;
+        assert_int_equal(member_new(town->here, &options, &town->member, &error), -ENOENT);     /* no endpoint file yet */
+        assert_int_equal(address_publish(town->lab.dir, "coordinator", town->lab.ipc, NULL, &error), 0);
+    }
+    if (member_new(town->here, &options, &town->member, &error) < 0)
+        fail_msg("%s", error.text);
+}
+
+static void town_close(struct town *town)
+{
+    town->member = member_free(town->member);
+    town->server = wire_server_free(town->server);
+    uv_run(&town->lab.loop, UV_RUN_NOWAIT);
+    town->here = wire_free(town->here);
+    town->there = wire_free(town->there);
+    lab_close(&town->lab);
+}
+
+static void joins_and_beats(void **state)
+{
+    struct town town;
+    Gantry__Versions versions = GANTRY__VERSIONS__INIT;
+
+    (void)state;
+    town_open(&town, NULL);
+    lab_settle(&town.lab, 30);                  /* the coordinator comes later */
+    assert_false(member_joined(town.member));
+    open_coordinator(&town, 1);
+    lab_until_count(&town.lab, &town.welcomes, 1);
+    assert_int_equal(member_id(town.member), 4);
+    assert_int_equal(town.here->epoch, 1);
+    assert_int_equal(town.here->run, 99);
+    assert_int_equal(town.endpoints, 1);
+    lab_until_count(&town.lab, &town.beats, 3);
+    town.revoke = 17;
+    lab_until_count(&town.lab, &town.revoked, 1);
+    assert_int_equal(wire_push(town.server, town.peer, WIRE_KIND(VERSIONS), 0, &versions.base), 0);
+    lab_until_count(&town.lab, &town.pushes, 1);
+    town.drain = true;
+    lab_until_count(&town.lab, &town.drains, 1);
+    lab_until_count(&town.lab, &town.beats, town.beats + 3);
+    assert_int_equal(town.drains, 1);           /* said once */
+    assert_true(member_draining(town.member));
+    assert_int_equal(town.hellos, 1);
+    town_close(&town);
+}
+
+/* The coordinator is killed and comes back under a new epoch: Hello again, with the leases that are still played. */
+static void coordinator_restarts(void **state)
+{
+    struct town town;
+
+    (void)state;
+    town_open(&town, NULL);
+    open_coordinator(&town, 1);
+    lab_until_count(&town.lab, &town.beats, 2);
+    assert_int_equal(town.held_leases, 0);
+    town.server = wire_server_free(town.server);
+    while (town.up)
+        uv_run(&town.lab.loop, UV_RUN_ONCE);
+    open_coordinator(&town, 2);
+    lab_until_count(&town.lab, &town.welcomes, 2);
+    assert_int_equal(town.again, 1);
+    assert_int_equal(town.here->epoch, 2);
+    assert_int_equal(town.held_leases, 1);
+    town_close(&town);
+}
+
+/* The same coordinator says that it does not know us (it gave us up for dead). */
+static void not_known(void **state)
+{
+    struct town town;
+
+    (void)state;
+    town_open(&town, NULL);
+    open_coordinator(&town, 1);
+    lab_until_count(&town.lab, &town.beats, 1);
+    town.knows = false;
+    lab_until_count(&town.lab, &town.welcomes, 2);
+    town_close(&town);
+}
+
+static void leaves(void **state)
+{
+    struct town town;
+
+    (void)state;
+    town_open(&town, NULL);
+    open_coordinator(&town, 1);
+    lab_until_count(&town.lab, &town.beats, 1);
+    member_leave(town.member, "SIGTERM", 60000, on_left, &town);
+    lab_until_count(&town.lab, &town.left, 1);
+    assert_int_equal(town.byes, 1);
+    town.beats = 0;
+    lab_settle(&town.lab, 100);
+    assert_int_equal(town.beats, 0);
+    town_close(&town);
+}
+
+/* Nobody answers the Bye: leaving ends by its deadline. */
+static void leaves_alone(void **state)
+{
+    struct town town;
+
+    (void)state;
+    town_open(&town, NULL);
+    member_leave(town.member, "SIGTERM", 50, on_left, &town);
+    lab_until_count(&town.lab, &town.left, 1);
+    assert_int_equal(town.byes, 0);
+    town_close(&town);
+}
+
+static void other_run(void **state)
+{
+    struct town town;
+
+    (void)state;
+    town_open(&town, NULL);
+    wire_set_run(town.here, 55, 1);
+    open_coordinator(&town, 1);
+    lab_until_count(&town.lab, &town.refused, 1);
+    assert_int_equal(town.hellos, 0);
+    town_close(&town);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(joins_and_beats), cmocka_unit_test(coordinator_restarts), cmocka_unit_test(not_known), cmocka_unit_test(leaves),
+        cmocka_unit_test(leaves_alone), cmocka_unit_test(other_run),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

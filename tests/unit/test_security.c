@@ -1,0 +1,224 @@
+/* Keys: strangers never get in, revoked ones are shut out with their next message, roles say what they may send. */
+#include "tests/harness/wire_lab.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+#include "base/atomic_file.h"
+#include "proto/policy.pb-c.h"
+#include "wire/address.h"
+#include "wire/security.h"
+
+struct fort {
+    struct wire_lab lab;
+    struct wire *inside, *outside;
+    struct wire_server *server;
+    struct wire_client *client;
+    char allowed[128], server_key[SECURITY_KEY_SIZE], client_key[SECURITY_KEY_SIZE];
+    unsigned requests, replies;
+    Gantry__Role role;
+    int result;
+    char text[WIRE_ERROR_MAX];
+};
+
+static void on_request(struct request *request, void *arg)
+{
+    struct fort *fort = arg;
+    Gantry__ActReply reply = GANTRY__ACT_REPLY__INIT;
+
+    fort->requests++;
+    fort->role = request->role;
+    wire_reply(request, &reply.base, NULL, 0);
+}
+
+static void on_reply(int result, const struct message *reply, void *arg)
+{
+    struct fort *fort = arg;
+
+    fort->replies++;
+    fort->result = result;
+    snprintf(fort->text, sizeof fort->text, "%s", reply ? reply->envelope.error : "");
+}
+
+static void fort_open(struct fort *fort, bool let_in)
+{
+    struct wire_server_options server = {.address = "tcp://127.0.0.1:*", .on_request = on_request, .arg = fort};
+    struct wire_client_options client = {.arg = fort};
+    struct error error = {0};
+    char path[160];
+
+    memset(fort, 0, sizeof *fort);
+    lab_open(&fort->lab);
+    snprintf(fort->allowed, sizeof fort->allowed, "%s/allowed", fort->lab.dir);
+    assert_int_equal(security_key_create(fort->lab.dir, "actor", fort->server_key, &error), 0);
+    assert_int_equal(security_key_create(fort->lab.dir, "worker", fort->client_key, &error), 0);
+    assert_int_equal(security_key_create(fort->lab.dir, "worker", fort->client_key, &error), -EEXIST);
+    assert_int_equal(security_allow(fort->allowed, GANTRY__ROLE__ROLE_ACTOR, fort->server_key, "actor@here", &error), 0);
+    if (let_in)
+        assert_int_equal(security_allow(fort->allowed, GANTRY__ROLE__ROLE_ENV_WORKER, fort->client_key, "worker@there", &error), 0);
+
+    assert_int_equal(wire_new(&fort->lab.loop, GANTRY__ROLE__ROLE_ACTOR, &fort->inside), 0);
+    assert_int_equal(wire_new(&fort->lab.loop, GANTRY__ROLE__ROLE_ENV_WORKER, &fort->outside), 0);
+    snprintf(path, sizeof path, "%s/actor.key", fort->lab.dir);
+    assert_int_equal(security_start(fort->inside, path, fort->allowed, &error), 0);
+    snprintf(path, sizeof path, "%s/worker.key", fort->lab.dir);
+    assert_int_equal(security_start(fort->outside, path, NULL, &error), 0);
+    if (wire_server_new(fort->inside, &server, &fort->server, &error) < 0)
+        fail_msg("%s", error.text);
+    client.address = wire_server_address(fort->server);
+    client.server_key = security_public_key(fort->inside->security);
+    assert_string_equal(client.server_key, fort->server_key);
+    if (wire_client_new(fort->outside, &client, &fort->client, &error) < 0)
+        fail_msg("%s", error.text);
+}
+
+static void fort_close(struct fort *fort)
+{
+    fort->client = wire_client_free(fort->client);
+    fort->server = wire_server_free(fort->server);
+    uv_run(&fort->lab.loop, UV_RUN_NOWAIT);
+    fort->outside = wire_free(fort->outside);
+    fort->inside = wire_free(fort->inside);
+    lab_close(&fort->lab);
+}
+
+static void call(struct fort *fort, Gantry__Kind kind, uint32_t deadline_ms)
+{
+    Gantry__ActRequest act = GANTRY__ACT_REQUEST__INIT;
+    Gantry__Committed committed = GANTRY__COMMITTED__INIT;
+    struct wire_call call = {
+        .kind = kind, .body = kind == WIRE_KIND(ACT) ? &act.base : &committed.base, .deadline_ms = deadline_ms, .on_reply = on_reply, .arg = fort,
+    };
+    unsigned before = fort->replies;
+
+    assert_int_equal(wire_call(fort->client, &call, NULL), 0);
+    lab_until_count(&fort->lab, &fort->replies, before + 1);
+}
+
+static void let_in(void **state)
+{
+    struct fort fort;
+
+    (void)state;
+    fort_open(&fort, true);
+    call(&fort, WIRE_KIND(ACT), 60000);
+    assert_int_equal(fort.result, 0);
+    assert_int_equal(fort.role, GANTRY__ROLE__ROLE_ENV_WORKER);
+    fort_close(&fort);
+}
+
+static void stranger(void **state)
+{
+    struct fort fort;
+
+    (void)state;
+    fort_open(&fort, false);
+    call(&fort, WIRE_KIND(ACT), 5000);
+    assert_int_equal(fort.result, -EACCES);
+    assert_int_equal(fort.requests, 0);
+    fort_close(&fort);
+}
+
+/* The connection stands; the very next message is refused; let in again, the one after it passes. */
+static void revoked(void **state)
+{
+    struct fort fort;
+    struct error error = {0};
+
+    (void)state;
+    fort_open(&fort, true);
+    call(&fort, WIRE_KIND(ACT), 60000);
+    assert_int_equal(fort.result, 0);
+    assert_int_equal(security_revoke(fort.allowed, "worker@there", &error), 0);
+    assert_int_equal(security_revoke(fort.allowed, "worker@there", &error), -ENOENT);
+    call(&fort, WIRE_KIND(ACT), 60000);
+    assert_int_equal(fort.result, -EACCES);
+    assert_non_null(strstr(fort.text, "not let in"));
+    assert_int_equal(fort.requests, 1);
+    assert_int_equal(security_allow(fort.allowed, GANTRY__ROLE__ROLE_ENV_WORKER, fort.client_key, "worker@there", &error), 0);
+    call(&fort, WIRE_KIND(ACT), 60000);
+    assert_int_equal(fort.result, 0);
+    assert_int_equal(unlink(fort.allowed), 0);          /* no list: nobody */
+    call(&fort, WIRE_KIND(ACT), 60000);
+    assert_int_equal(fort.result, -EACCES);
+    fort_close(&fort);
+}
+
+static void wrong_role(void **state)
+{
+    struct fort fort;
+
+    (void)state;
+    fort_open(&fort, true);
+    call(&fort, WIRE_KIND(COMMITTED), 60000);
+    assert_int_equal(fort.result, -EACCES);
+    assert_non_null(strstr(fort.text, "role env_worker may not send committed"));
+    assert_int_equal(fort.requests, 0);
+    fort_close(&fort);
+}
+
+static void key_files(void **state)
+{
+    struct wire_lab lab;
+    struct stat st;
+    struct error error = {0};
+    char public_key[SECURITY_KEY_SIZE], back[SECURITY_KEY_SIZE], path[160];
+
+    (void)state;
+    lab_open(&lab);
+    assert_int_equal(security_key_create(lab.dir, "a", public_key, &error), 0);
+    snprintf(path, sizeof path, "%s/a.key", lab.dir);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    snprintf(path, sizeof path, "%s/a.pub", lab.dir);
+    assert_int_equal(security_key_read(path, back, &error), 0);
+    assert_string_equal(back, public_key);
+    assert_int_equal(atomic_file_write(path, "short\n", 6), 0);
+    assert_int_equal(security_key_read(path, back, &error), -EINVAL);
+    assert_int_equal(security_allow(path, GANTRY__ROLE__ROLE_ACTOR, "not a key", "x", &error), -EINVAL);
+    snprintf(path, sizeof path, "%s/absent", lab.dir);
+    assert_int_equal(security_key_read(path, back, &error), -ENOENT);
+    lab_close(&lab);
+}
+
+/* A run directory with a long path still gets sockets that fit, in a directory closed to others. */
+static void socket_dirs(void **state)
+{
+    struct wire_lab lab;
+    struct stat st;
+    struct error error = {0};
+    char dir[ADDRESS_MAX], address[ADDRESS_MAX], key[41], deep[256];
+
+    (void)state;
+    lab_open(&lab);
+    assert_int_equal(address_ipc(lab.dir, "coordinator", address, &error), 0);
+    assert_non_null(strstr(address, "/sock/coordinator.ipc"));
+    snprintf(deep, sizeof deep, "%s/%0100d", lab.dir, 7);
+    assert_int_equal(mkdir_p(deep, 0700), 0);
+    assert_int_equal(address_socket_dir(deep, dir, &error), 0);
+    assert_true(strlen(dir) < 60);
+    assert_int_equal(stat(dir, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0700);
+    assert_int_equal(address_socket_dir(deep, dir, &error), 0);         /* again: the same */
+    assert_int_equal(remove_tree(dir), 0);
+
+    assert_int_equal(address_lookup(lab.dir, "coordinator", address, key, &error), -ENOENT);
+    assert_int_equal(address_publish(lab.dir, "coordinator", "tcp://127.0.0.1:7000", NULL, &error), 0);
+    assert_int_equal(address_lookup(lab.dir, "coordinator", address, key, &error), 0);
+    assert_string_equal(address, "tcp://127.0.0.1:7000");
+    assert_string_equal(key, "");
+    assert_int_equal(address_check("ipc://relative", NULL), -EINVAL);
+    assert_int_equal(address_check("tcp://nowhere", NULL), -EINVAL);
+    assert_int_equal(address_check("tcp://[::1]:77", NULL), 0);
+    lab_close(&lab);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(let_in), cmocka_unit_test(stranger), cmocka_unit_test(revoked), cmocka_unit_test(wrong_role),
+        cmocka_unit_test(key_files), cmocka_unit_test(socket_dirs),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
