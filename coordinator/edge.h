@@ -1,0 +1,112 @@
+/* edge.h - the coordinator's edge: between the conductor (pure) and sockets, ledger, files. One loop thread runs all of it.
+ *
+ *   message -> edge_receive.c: an event -> edge_step():  conductor_step
+ *                                                        edge_ledger.c: all ledger changes in one transaction, committed
+ *                                                        edge_send.c: replies and pushes
+ *                                                        edge.c: what is for the edge itself (retention, finished, stopped)
+ *
+ * Nothing leaves the process before the transaction that it follows from has committed. When a commit fails the process ends
+ * at once: the conductor's memory is ahead of the ledger, and a restart puts that right. */
+#pragma once
+
+#include "coordinator/conductor.h"
+#include "daemon/admin.h"
+#include "daemon/http.h"
+#include "daemon/lifecycle.h"
+#include "daemon/metrics.h"
+#include "daemon/probe.h"
+#include "run/ledger.h"
+#include "run/rundir.h"
+#include "run/tensorboard.h"
+#include "wire/server.h"
+
+enum { EDGE_TICK_MS = 200, EDGE_DRAIN_MS = 120 * 1000, EDGE_LEAVE_MS = 5000, EDGE_GAUGES = 16 };
+
+struct gauge { char name[24]; double value; };
+
+/* What a member's process says of itself in its heartbeats; kept after it left, for the summary. */
+struct member_gauges {
+    uint32_t member;
+    enum member_role role;
+    struct gauge items[EDGE_GAUGES];
+    unsigned n;
+};
+
+struct edge_metrics {
+    struct metric *epoch, *commits, *commit_ms, *commit_worst_ms, *rows, *open, *leased, *journaled, *members[MEMBER_LEARNER + 1];
+    struct metric *policy, *prm, *stage, *iteration, *turn_worst_ms, *received, *refused, *episodes, *env_steps;
+};
+
+struct edge_origin { struct edge *edge; bool tcp; };      /* which server a message came in by */
+
+struct edge {
+    struct run_config config;
+    char run_dir[RUN_PATH];             /* absolute */
+    char *config_text;                  /* the resolved YAML; also Welcome.config */
+    const char *stage_settings[RUN_MAX_STAGES];
+    int lock_fd;
+    uint64_t started_ms;                /* monotonic */
+
+    struct loop *loop;
+    struct lifecycle *lifecycle;
+    struct loop_timer *tick, *leave;
+    struct wire *wire;
+    struct wire_server *ipc, *tcp;      /* tcp: NULL unless the configuration has `listen` */
+    struct edge_origin from_ipc, from_tcp;
+    struct admin *admin;
+    struct http *http;                  /* NULL: off */
+    struct metrics *metrics;
+    struct edge_metrics metric;
+    struct probes probes;
+
+    struct ledger *ledger;
+    struct conductor *conductor;
+    struct conductor_effects effects;
+    bool stepping;                      /* conductor_step's effects are being carried out: no step inside a step */
+    struct tensorboard *tensorboard;    /* NULL: could not be opened, said once */
+    struct member_gauges *gauges;
+    size_t n_gauges;
+    uint64_t commits;                   /* ledger transactions so far */
+    uint64_t episodes, env_steps;       /* journaled since this process started; for rates */
+    uint64_t ended_ms;                  /* monotonic: when the run finished; 0: not yet */
+    int exit_code;                      /* once it ends: 0, or 1 after CONDUCTOR_STOPPED */
+    bool leaving;                       /* only waiting for the members to leave */
+};
+
+/* edge.c */
+struct edge *edge_free(struct edge *edge);
+DEFINE_FREEP(struct edge, edge_free)
+/* Configuration, run directory, lock, ledger, version 0, conductor restored. `config_path` NULL: run_dir/config.yaml. */
+int edge_new(const char *config_path, const char *run_dir, struct edge **ret, struct error *error);
+/* Sockets, timers, status page: from here on the loop drives it. */
+int edge_start(struct edge *edge, struct loop *loop, struct error *error);
+/* Give the conductor one event and carry out what follows. A failure is logged and ends the process. */
+void edge_step(struct edge *edge, struct conductor_event *event);
+void edge_drain(struct edge *edge, const char *reason);
+
+/* edge_ledger.c */
+int edge_ledger_open(struct edge *edge, struct error *error);           /* opens, imports version 0 */
+int edge_ledger_restore(struct edge *edge, struct error *error);        /* conductor_new + conductor_restore */
+int edge_ledger_apply(struct edge *edge);                               /* edge->effects: one transaction; -errno is fatal */
+
+/* edge_receive.c */
+void edge_on_request(struct request *request, void *arg);               /* arg: struct edge_origin */
+
+/* edge_send.c: a reply or a push; effects of other kinds are none of its business. */
+#define EDGE_TCP_PEER (1ull << 63)      /* of an event's `from`: the connection is one of the tcp server's */
+void edge_send(struct edge *edge, const struct conductor_effect *effect);
+
+/* status.c */
+void edge_metrics_register(struct edge *edge);
+void edge_metrics_write(struct edge *edge, struct strbuf *out);
+int edge_status_json(struct edge *edge, struct strbuf *out);
+/* What members said of themselves, for summary.json: rates and peak memory as `"key":value,...`. */
+void edge_runtime(const struct edge *edge, struct strbuf *out);
+extern const struct http_route edge_routes[];
+int edge_probes(struct edge *edge);
+
+/* admin.c */
+extern const struct admin_command edge_commands[];
+
+/* page.c: the page of the HTTP status server, whole. */
+extern const char edge_page[];

@@ -1,0 +1,260 @@
+/* edge_receive.c - messages to events. Everything is answered within the callback that brought it (edge_send.c). */
+#include "base/clock.h"
+#include "coordinator/edge.h"
+
+static void copy_text(char *out, size_t size, const char *text) { snprintf(out, size, "%s", text ? text : ""); }
+
+static void copy_digest(uint8_t out[SHA256_SIZE], const ProtobufCBinaryData *bytes)
+{
+    memset(out, 0, SHA256_SIZE);
+    if (bytes->len == SHA256_SIZE)
+        memcpy(out, bytes->data, SHA256_SIZE);
+}
+
+/* NULL with *ret_n 0 when there are none; -> caller frees. */
+static struct held_lease *held_leases(Gantry__HeldLease *const *leases, size_t n)
+{
+    struct held_lease *held = calloc(n + 1, sizeof *held);
+
+    for (size_t i = 0; held && i < n; i++)
+        held[i] = (struct held_lease) {.episode = leases[i]->episode, .fence = leases[i]->fence, .step = leases[i]->step};
+    return held;
+}
+
+static struct journaled_episode *journaled_episodes(Gantry__JournaledEpisode *const *episodes, size_t n)
+{
+    struct journaled_episode *out = calloc(n + 1, sizeof *out);
+
+    for (size_t i = 0; out && i < n; i++) {
+        const Gantry__JournaledEpisode *e = episodes[i];
+
+        out[i] = (struct journaled_episode) {
+            .episode = e->episode, .success = e->success, .timeout = e->timeout, .steps = e->steps, .member = e->member,
+            .reward = e->reward, .progress_end = e->progress_end,
+        };
+        copy_digest(out[i].digest, &e->digest);
+    }
+    return out;
+}
+
+static void take_hello(const Gantry__Hello *hello, uint64_t from, struct conductor_event *event)
+{
+    struct member *m = &event->hello.member;
+
+    event->kind = CONDUCTOR_HELLO;
+    m->role = (enum member_role)hello->role;
+    m->instance = hello->instance;
+    m->address_id = from;
+    m->slots = hello->slots;
+    m->rank = hello->rank;
+    m->pid = hello->pid;
+    copy_text(m->host, sizeof m->host, hello->host);
+    copy_text(m->device, sizeof m->device, hello->device);
+    copy_text(m->build, sizeof m->build, hello->build);
+    copy_text(m->address, sizeof m->address, hello->address);
+    copy_text(m->public_key, sizeof m->public_key, hello->public_key);
+    event->hello.leases = held_leases(hello->leases, hello->n_leases);
+    event->hello.n_leases = hello->n_leases;
+}
+
+static void take_committed(const Gantry__Committed *said, struct conductor_event *event)
+{
+    struct ledger_version *v = &event->committed.version;
+
+    event->kind = CONDUCTOR_COMMITTED;
+    *v = (struct ledger_version) {
+        .kind = said->kind == GANTRY__VERSION_KIND__VERSION_PRM ? KIND_PRM : KIND_POLICY, .number = said->version, .parent = said->parent,
+        .stage = (uint32_t)said->stage, .iteration = (uint32_t)said->iteration, .gate_passed = said->gate_passed,
+        .metrics = said->metrics, .committed_ms = event->wall_ms,
+    };
+    copy_digest(v->digest, &said->manifest_digest);
+    copy_text(v->dir, sizeof v->dir, said->dir);
+    copy_text(v->gate_text, sizeof v->gate_text, said->gate_text);
+    copy_digest(event->committed.plan_digest, &said->plan_digest);
+    event->committed.trained = said->trained;
+    event->committed.n_trained = said->n_trained;
+    event->committed.filtered = said->filtered;
+    event->committed.n_filtered = said->n_filtered;
+    event->committed.stale = said->stale;
+    event->committed.n_stale = said->n_stale;
+}
+
+static void take_inventory(const Gantry__Inventory *said, struct conductor_event *event)
+{
+    event->kind = CONDUCTOR_INVENTORY;
+    event->inventory.stage = (uint32_t)MIN(said->stage, (uint64_t)LEDGER_ALL);
+    event->inventory.iteration = (uint32_t)MIN(said->iteration, (uint64_t)LEDGER_ALL);
+    event->inventory.rows = said->rows;
+    event->inventory.episodes = journaled_episodes(said->episodes, said->n_episodes);
+    event->inventory.n_episodes = said->n_episodes;
+    event->inventory.policy_version = said->policy_version;
+    event->inventory.prm_version = said->prm_version;
+    copy_digest(event->inventory.policy_digest, &said->policy_digest);
+    copy_digest(event->inventory.prm_digest, &said->prm_digest);
+    copy_digest(event->inventory.plan_digest, &said->plan_digest);
+}
+
+static struct member_gauges *gauges_of(struct edge *edge, uint32_t member)
+{
+    const struct member *known = membership_find((struct membership *)conductor_members(edge->conductor), member);
+    struct member_gauges *more;
+
+    for (size_t i = 0; i < edge->n_gauges; i++)
+        if (edge->gauges[i].member == member)
+            return &edge->gauges[i];
+    if (!known)
+        return NULL;
+    more = realloc(edge->gauges, (edge->n_gauges + 1) * sizeof *more);
+    if (!more)
+        return NULL;
+    edge->gauges = more;
+    edge->gauges[edge->n_gauges] = (struct member_gauges) {.member = member, .role = known->role};
+    return &edge->gauges[edge->n_gauges++];
+}
+
+static void take_gauges(struct edge *edge, const Gantry__Heartbeat *said)
+{
+    struct member_gauges *gauges = said->n_gauges ? gauges_of(edge, said->member) : NULL;
+
+    if (!gauges)
+        return;
+    gauges->n = 0;
+    for (size_t i = 0; i < said->n_gauges && gauges->n < EDGE_GAUGES; i++) {
+        copy_text(gauges->items[gauges->n].name, sizeof gauges->items[0].name, said->gauges[i]->name);
+        gauges->items[gauges->n++].value = said->gauges[i]->value;
+    }
+}
+
+/* The member whose message it is; 0: not of a kind that a member sends. What is allocated is freed by release_event. */
+static bool take_message(struct edge *edge, const struct message *message, struct conductor_event *event)
+{
+    switch (message->envelope.kind) {
+    case WIRE_KIND(HELLO):
+        take_hello((const Gantry__Hello *)message->body, event->from, event);
+        return true;
+    case WIRE_KIND(HEARTBEAT): {
+        const Gantry__Heartbeat *said = (const Gantry__Heartbeat *)message->body;
+
+        event->kind = CONDUCTOR_HEARTBEAT;
+        event->member = said->member;
+        event->heartbeat.leases = held_leases(said->leases, said->n_leases);
+        event->heartbeat.n_leases = said->n_leases;
+        event->heartbeat.revision = said->endpoints_revision;
+        take_gauges(edge, said);
+        return true;
+    }
+    case WIRE_KIND(LEASE_REQUEST): {
+        const Gantry__LeaseRequest *said = (const Gantry__LeaseRequest *)message->body;
+
+        event->kind = CONDUCTOR_LEASE_REQUEST;
+        event->member = said->member;
+        event->lease_request.slots = said->slots;
+        return true;
+    }
+    case WIRE_KIND(LEASE_RETURN): {
+        const Gantry__LeaseReturn *said = (const Gantry__LeaseReturn *)message->body;
+
+        event->kind = CONDUCTOR_LEASE_RETURN;
+        event->member = said->member;
+        event->lease_return.episode = said->episode;
+        event->lease_return.fence = said->fence;
+        event->lease_return.simulator_error = said->reason == GANTRY__LEASE_RETURN__REASON__SIMULATOR_ERROR;
+        event->lease_return.text = said->text;
+        return true;
+    }
+    case WIRE_KIND(BYE):
+        event->kind = CONDUCTOR_BYE;
+        event->member = ((const Gantry__Bye *)message->body)->member;
+        return true;
+    case WIRE_KIND(JOURNALED): {
+        const Gantry__Journaled *said = (const Gantry__Journaled *)message->body;
+
+        event->kind = CONDUCTOR_JOURNALED;
+        event->journaled.stage = (uint32_t)said->stage;
+        event->journaled.iteration = (uint32_t)said->iteration;
+        event->journaled.episodes = journaled_episodes(said->episodes, said->n_episodes);
+        event->journaled.n_episodes = said->n_episodes;
+        return true;
+    }
+    case WIRE_KIND(INVENTORY):
+        take_inventory((const Gantry__Inventory *)message->body, event);
+        return true;
+    case WIRE_KIND(COMMITTED):
+        take_committed((const Gantry__Committed *)message->body, event);
+        return true;
+    case WIRE_KIND(VERSION_STATE): {
+        const Gantry__VersionState *said = (const Gantry__VersionState *)message->body;
+
+        event->kind = CONDUCTOR_VERSION_STATE;
+        event->member = said->member;
+        event->version_state.kind = said->kind == GANTRY__VERSION_KIND__VERSION_PRM ? KIND_PRM : KIND_POLICY;
+        event->version_state.version = said->version;
+        event->version_state.ready = said->ready;
+        event->version_state.text = said->text;
+        return true;
+    }
+    default:
+        return false;
+    }
+}
+
+/* -> false: out of memory for its list. */
+static bool whole(const struct conductor_event *event)
+{
+    switch (event->kind) {
+    case CONDUCTOR_HELLO: return event->hello.leases;
+    case CONDUCTOR_HEARTBEAT: return event->heartbeat.leases;
+    case CONDUCTOR_JOURNALED: return event->journaled.episodes;
+    case CONDUCTOR_INVENTORY: return event->inventory.episodes;
+    default: return true;
+    }
+}
+
+static void release_event(struct conductor_event *event)
+{
+    switch (event->kind) {
+    case CONDUCTOR_HELLO: free((void *)event->hello.leases); break;
+    case CONDUCTOR_HEARTBEAT: free((void *)event->heartbeat.leases); break;
+    case CONDUCTOR_JOURNALED: free((void *)event->journaled.episodes); break;
+    case CONDUCTOR_INVENTORY: free((void *)event->inventory.episodes); break;
+    default: break;
+    }
+}
+
+/* The learner's messages carry no member number: it is whoever said Hello over this connection. */
+static uint32_t member_at(const struct edge *edge, uint64_t from)
+{
+    const struct membership *members = conductor_members(edge->conductor);
+
+    for (size_t i = members->n; i-- > 0; )
+        if (members->items[i].address_id == from && members->items[i].state == MEMBER_ALIVE)
+            return members->items[i].id;
+    return 0;
+}
+
+void edge_on_request(struct request *request, void *arg)
+{
+    const struct edge_origin *origin = arg;
+    struct edge *edge = origin->edge;
+    struct conductor_event event = {
+        .from = request->peer | (origin->tcp ? EDGE_TCP_PEER : 0), .request = (uint64_t)(uintptr_t)request, .wall_ms = clock_wall_ms(),
+        .epoch = request->message->envelope.epoch,
+    };
+
+    event.member = member_at(edge, event.from);
+    if (!take_message(edge, request->message, &event)) {
+        (void)wire_refuse(request, GANTRY__STATUS__STATUS_BAD_REQUEST, "a coordinator takes no %s message",
+                          wire_kind_name(request->message->envelope.kind));
+        return;
+    }
+    if (request_is_one_way(request))
+        event.request = 0;
+    if (event.kind == CONDUCTOR_HELLO && request->role && request->role != (Gantry__Role)event.hello.member.role)
+        (void)wire_refuse(request, GANTRY__STATUS__STATUS_DENIED, "the key is let in as %s, not as %s", wire_role_name(request->role),
+                          wire_role_name((Gantry__Role)event.hello.member.role));
+    else if (!whole(&event))
+        (void)wire_refuse(request, GANTRY__STATUS__STATUS_INTERNAL, "out of memory");
+    else
+        edge_step(edge, &event);
+    release_event(&event);
+}

@@ -1,0 +1,344 @@
+/* status.c - what the coordinator shows: one JSON object (admin socket, /status.json, the page), metrics, probes. */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/clock.h"
+#include "base/json_write.h"
+#include "base/log.h"
+#include "coordinator/edge.h"
+#include "version.h"
+
+static const char *role_name(enum member_role role) { return wire_role_name((Gantry__Role)role); }
+
+static double gauge_of(const struct member_gauges *gauges, const char *name)
+{
+    for (unsigned i = 0; gauges && i < gauges->n; i++)
+        if (!strcmp(gauges->items[i].name, name))
+            return gauges->items[i].value;
+    return 0;
+}
+
+static const struct member_gauges *gauges_of(const struct edge *edge, uint32_t member)
+{
+    for (size_t i = 0; i < edge->n_gauges; i++)
+        if (edge->gauges[i].member == member)
+            return &edge->gauges[i];
+    return NULL;
+}
+
+/* ---- status.json ------------------------------------------------------------------------------------ */
+
+static void write_work(const struct edge *edge, const struct conductor_status *status, struct json_writer *w)
+{
+    const char *stage = status->stage < (uint32_t)edge->config.n_stages ? edge->config.stages[status->stage].name : "";
+
+    json_text(w, "state", status->stopped ? "stopped" : status->finished ? "finished" : status->draining ? "draining"
+              : status->training ? "training" : status->waiting ? "waiting" : "playing");
+    json_text(w, "waiting_for", status->waiting_for);
+    json_text(w, "stage", stage);
+    json_unsigned(w, "stage_number", status->stage);
+    json_unsigned(w, "stages", (uint64_t)edge->config.n_stages);
+    json_unsigned(w, "iteration", status->iteration);
+    json_text(w, "name", status->name);
+    json_open(w, "episodes", '{');
+    json_unsigned(w, "planned", status->rows);
+    json_unsigned(w, "open", status->open);
+    json_unsigned(w, "leased", status->leased);
+    json_unsigned(w, "journaled", status->journaled);
+    json_unsigned(w, "failed", status->failed);
+    json_close(w, '}');
+    json_number(w, "success", status->ended ? (double)status->success / (double)status->ended : 0);
+    json_unsigned(w, "policy_version", status->policy_version);
+    json_unsigned(w, "prm_version", status->prm_version);
+}
+
+static void write_members(const struct edge *edge, struct json_writer *w)
+{
+    static const char *const states[] = {[MEMBER_ALIVE] = "alive", [MEMBER_LOST] = "lost", [MEMBER_GONE] = "gone"};
+    const struct membership *members = conductor_members(edge->conductor);
+    uint64_t now = clock_mono_ms();
+
+    json_open(w, "members", '[');
+    for (size_t i = 0; i < members->n; i++) {
+        const struct member *m = &members->items[i];
+        const struct member_gauges *gauges = gauges_of(edge, m->id);
+
+        if (m->state == MEMBER_GONE)
+            continue;
+        json_open(w, NULL, '{');
+        json_unsigned(w, "member", m->id);
+        json_text(w, "role", role_name(m->role));
+        json_text(w, "state", m->cordoned && m->state == MEMBER_ALIVE ? "cordoned" : states[m->state]);
+        json_text(w, "host", m->host);
+        json_unsigned(w, "pid", m->pid);
+        json_text(w, "device", m->device);
+        json_unsigned(w, "slots", m->slots);
+        json_unsigned(w, "leases", lease_count(conductor_leases(edge->conductor), m->id));
+        json_unsigned(w, "heard_ms_ago", now > m->heard_ms ? now - m->heard_ms : 0);
+        json_unsigned(w, "delivered", m->delivered);
+        json_open(w, "versions", '[');
+        for (uint32_t v = 0; v < m->n_versions; v++)
+            if (m->versions[v].ready)
+                json_unsigned(w, NULL, m->versions[v].version);
+        json_close(w, ']');
+        json_open(w, "gauges", '{');
+        for (unsigned g = 0; gauges && g < gauges->n; g++)
+            json_number(w, gauges->items[g].name, gauges->items[g].value);
+        json_close(w, '}');
+        json_close(w, '}');
+    }
+    json_close(w, ']');
+}
+
+static void write_stages(struct edge *edge, struct json_writer *w)
+{
+    _cleanup_free_ struct ledger_stage *stages = NULL;
+    size_t n = 0;
+
+    if (ledger_stages(edge->ledger, &stages, &n) < 0)
+        n = 0;
+    json_open(w, "history", '[');
+    for (size_t i = 0; i < n; i++) {
+        json_open(w, NULL, '{');
+        json_text(w, "stage", stages[i].name);
+        json_text(w, "state", progress_state_name(stages[i].state));
+        json_number(w, "wall_s", stages[i].wall_s);
+        json_unsigned(w, "policy_in", stages[i].policy_in);
+        json_unsigned(w, "policy_out", stages[i].policy_out);
+        json_close(w, '}');
+    }
+    json_close(w, ']');
+}
+
+/* Success of every iteration that has ended: the curve of the page. */
+static void write_curve(struct edge *edge, struct json_writer *w)
+{
+    _cleanup_free_ struct ledger_scalar *points = NULL;
+    size_t n = 0;
+
+    if (ledger_scalars(edge->ledger, "success", &points, &n) < 0)
+        n = 0;
+    json_open(w, "success_curve", '[');
+    for (size_t i = 0; i < n; i++) {
+        json_open(w, NULL, '[');
+        json_text(w, NULL, points[i].stage < (uint32_t)edge->config.n_stages ? edge->config.stages[points[i].stage].name : "");
+        json_unsigned(w, NULL, points[i].iteration);
+        json_number(w, NULL, points[i].value);
+        json_close(w, ']');
+    }
+    json_close(w, ']');
+}
+
+int edge_status_json(struct edge *edge, struct strbuf *out)
+{
+    struct json_writer w = {.out = out};
+    struct conductor_status status;
+    char id[24];
+    double worst;
+
+    conductor_status(edge->conductor, &status);
+    json_open(&w, NULL, '{');
+    json_text(&w, "run", edge->config.name);
+    snprintf(id, sizeof id, "%016" PRIx64, ledger_run(edge->ledger)->id);
+    json_text(&w, "run_id", id);
+    json_text(&w, "dir", edge->run_dir);
+    json_text(&w, "build", GANTRY_BUILD);
+    json_unsigned(&w, "epoch", ledger_run(edge->ledger)->epoch);
+    json_unsigned(&w, "seed", ledger_run(edge->ledger)->seed);
+    json_number(&w, "up_s", (double)(clock_mono_ms() - edge->started_ms) / 1e3);
+    write_work(edge, &status, &w);
+    json_unsigned(&w, "episodes_since_start", edge->episodes);
+    json_unsigned(&w, "env_steps_since_start", edge->env_steps);
+    json_number(&w, "commit_ms", ledger_commit_ms(edge->ledger, &worst));
+    json_number(&w, "commit_worst_ms", worst);
+    write_members(edge, &w);
+    write_stages(edge, &w);
+    write_curve(edge, &w);
+    json_close(&w, '}');
+    return out->failed ? -ENOMEM : 0;
+}
+
+/* ---- for the summary --------------------------------------------------------------------------------- */
+
+/* Totals over the members of a role, also those that left; peak: the largest instead of the sum. */
+static double over_role(const struct edge *edge, enum member_role role, const char *name, bool peak)
+{
+    double result = 0;
+
+    for (size_t i = 0; i < edge->n_gauges; i++)
+        if (edge->gauges[i].role == role) {
+            double value = gauge_of(&edge->gauges[i], name);
+
+            result = peak ? MAX(result, value) : result + value;
+        }
+    return result;
+}
+
+void edge_runtime(const struct edge *edge, struct strbuf *out)
+{
+    static const enum member_role roles[] = {MEMBER_WORKER, MEMBER_ACTOR, MEMBER_PRM, MEMBER_LEARNER};
+    double up_s = (double)((edge->ended_ms ? edge->ended_ms : clock_mono_ms()) - edge->started_ms) / 1e3;
+    double train_s = over_role(edge, MEMBER_LEARNER, "train_ms_total", false) / 1e3;
+    struct json_writer w = {.out = out};
+
+    if (up_s <= 0)
+        return;
+    json_number(&w, "actions_per_s", over_role(edge, MEMBER_ACTOR, "actions_total", false) / up_s);
+    if (train_s > 0)
+        json_number(&w, "train_samples_per_s", over_role(edge, MEMBER_LEARNER, "samples_total", false) / train_s);
+    json_open(&w, "peak_memory_mb", '{');
+    json_number(&w, "coordinator", (double)process_peak_rss_bytes() / 1e6);
+    for (size_t i = 0; i < ARRAY_SIZE(roles); i++)
+        json_number(&w, role_name(roles[i]), over_role(edge, roles[i], "rss_peak_bytes", true) / 1e6);
+    json_close(&w, '}');
+    json_open(&w, "cpu_s", '{');
+    for (size_t i = 0; i < ARRAY_SIZE(roles); i++)
+        json_number(&w, role_name(roles[i]), over_role(edge, roles[i], "cpu_ms_total", false) / 1e3);
+    json_close(&w, '}');
+}
+
+/* ---- metrics ------------------------------------------------------------------------------------------ */
+
+void edge_metrics_register(struct edge *edge)
+{
+    static const enum member_role roles[] = {MEMBER_WORKER, MEMBER_ACTOR, MEMBER_PRM, MEMBER_LEARNER};
+    struct metrics *m = edge->metrics;
+    struct edge_metrics *x = &edge->metric;
+    char label[48];
+
+    metrics_add_process(m);
+    x->epoch = metrics_gauge(m, "gantry_epoch", "", "coordinator epoch: starts of this run");
+    x->stage = metrics_gauge(m, "gantry_stage", "", "index of the stage at work");
+    x->iteration = metrics_gauge(m, "gantry_iteration", "", "iteration of the stage at work");
+    x->policy = metrics_gauge(m, "gantry_version", "kind=\"policy\"", "newest committed version");
+    x->prm = metrics_gauge(m, "gantry_version", "kind=\"prm\"", "newest committed version");
+    x->rows = metrics_gauge(m, "gantry_iteration_episodes", "state=\"planned\"", "episodes of the open iteration");
+    x->open = metrics_gauge(m, "gantry_iteration_episodes", "state=\"open\"", "episodes of the open iteration");
+    x->leased = metrics_gauge(m, "gantry_iteration_episodes", "state=\"leased\"", "episodes of the open iteration");
+    x->journaled = metrics_gauge(m, "gantry_iteration_episodes", "state=\"journaled\"", "episodes of the open iteration");
+    for (size_t i = 0; i < ARRAY_SIZE(roles); i++) {
+        snprintf(label, sizeof label, "role=\"%s\"", role_name(roles[i]));
+        x->members[roles[i]] = metrics_gauge(m, "gantry_members", label, "members alive");
+    }
+    x->episodes = metrics_counter(m, "gantry_episodes_total", "", "episodes journaled since the coordinator started");
+    x->env_steps = metrics_counter(m, "gantry_env_steps_total", "", "environment steps journaled since the coordinator started");
+    x->commits = metrics_counter(m, "gantry_ledger_commits_total", "", "ledger transactions");
+    x->commit_ms = metrics_gauge(m, "gantry_ledger_commit_ms", "which=\"last\"", "duration of a ledger commit");
+    x->commit_worst_ms = metrics_gauge(m, "gantry_ledger_commit_ms", "which=\"worst\"", "duration of a ledger commit");
+    x->turn_worst_ms = metrics_gauge(m, "gantry_loop_turn_worst_ms", "", "longest turn of the event loop since the last look");
+    x->received = metrics_counter(m, "gantry_messages_total", "what=\"received\"", "messages");
+    x->refused = metrics_counter(m, "gantry_messages_total", "what=\"refused\"", "messages");
+}
+
+static void refresh_metrics(struct edge *edge)
+{
+    const struct membership *members = conductor_members(edge->conductor);
+    const struct wire_server_stats *stats = wire_server_stats(edge->ipc);
+    const struct wire_server_stats *tcp = edge->tcp ? wire_server_stats(edge->tcp) : NULL;
+    struct edge_metrics *x = &edge->metric;
+    struct conductor_status status;
+    double worst;
+
+    conductor_status(edge->conductor, &status);
+    metric_set(x->epoch, (double)ledger_run(edge->ledger)->epoch);
+    metric_set(x->stage, status.stage);
+    metric_set(x->iteration, status.iteration);
+    metric_set(x->policy, (double)status.policy_version);
+    metric_set(x->prm, (double)status.prm_version);
+    metric_set(x->rows, (double)status.rows);
+    metric_set(x->open, (double)status.open);
+    metric_set(x->leased, (double)status.leased);
+    metric_set(x->journaled, (double)status.journaled);
+    for (int role = MEMBER_WORKER; role <= MEMBER_LEARNER; role++)
+        metric_set(x->members[role], (double)membership_count(members, (enum member_role)role));
+    metric_set(x->episodes, (double)edge->episodes);
+    metric_set(x->env_steps, (double)edge->env_steps);
+    metric_set(x->commits, (double)edge->commits);
+    metric_set(x->commit_ms, ledger_commit_ms(edge->ledger, &worst));
+    metric_set(x->commit_worst_ms, worst);
+    metric_set(x->turn_worst_ms, (double)loop_lag(edge->loop).worst_ns / 1e6);
+    metric_set(x->received, (double)(stats->received + (tcp ? tcp->received : 0)));
+    metric_set(x->refused, (double)(stats->refused + (tcp ? tcp->refused : 0)));
+}
+
+void edge_metrics_write(struct edge *edge, struct strbuf *out)
+{
+    refresh_metrics(edge);
+    metrics_write(edge->metrics, out);
+}
+
+/* ---- HTTP ---------------------------------------------------------------------------------------------- */
+
+static void get_page(struct http_reply *reply, void *arg)
+{
+    (void)arg;
+    reply->type = "text/html; charset=utf-8";
+    strbuf_adds(&reply->body, edge_page);
+}
+
+static void get_status(struct http_reply *reply, void *arg)
+{
+    reply->type = "application/json";
+    if (edge_status_json(arg, &reply->body) < 0)
+        reply->status = 503;
+}
+
+static void get_metrics(struct http_reply *reply, void *arg)
+{
+    struct edge *edge = arg;
+
+    reply->type = "text/plain; version=0.0.4; charset=utf-8";
+    edge_metrics_write(edge, &reply->body);
+}
+
+static void get_livez(struct http_reply *reply, void *arg)
+{
+    if (!probes_live(&((struct edge *)arg)->probes, &reply->body))
+        reply->status = 503;
+}
+
+static void get_readyz(struct http_reply *reply, void *arg)
+{
+    if (!probes_ready(&((struct edge *)arg)->probes, &reply->body))
+        reply->status = 503;
+}
+
+const struct http_route edge_routes[] = {
+    {"/", get_page}, {"/status.json", get_status}, {"/metrics", get_metrics}, {"/livez", get_livez}, {"/readyz", get_readyz}, {NULL, NULL},
+};
+
+/* ---- probes --------------------------------------------------------------------------------------------- */
+
+static enum probe_state probe_ledger(struct strbuf *detail, void *arg)
+{
+    struct edge *edge = arg;
+    double worst;
+
+    (void)ledger_commit_ms(edge->ledger, &worst);
+    strbuf_addf(detail, "%" PRIu64 " commits, worst %.1f ms", edge->commits, worst);
+    return PROBE_READY;
+}
+
+static enum probe_state probe_run(struct strbuf *detail, void *arg)
+{
+    struct edge *edge = arg;
+    struct conductor_status status;
+
+    conductor_status(edge->conductor, &status);
+    if (status.stopped || edge->exit_code) {
+        strbuf_adds(detail, "stopped");
+        return PROBE_DOWN;
+    }
+    if (status.waiting) {
+        strbuf_addf(detail, "waiting for %s", status.waiting_for);
+        return PROBE_BUSY;
+    }
+    return PROBE_READY;
+}
+
+int edge_probes(struct edge *edge)
+{
+    int r = probe_add(&edge->probes, "ledger", probe_ledger, edge);
+
+    return r < 0 ? r : probe_add(&edge->probes, "run", probe_run, edge);
+}

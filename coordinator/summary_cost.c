@@ -1,0 +1,188 @@
+/* Who ran, what it took, and whether imitation had reached its plateau. */
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+
+#include "base/episode.h"
+#include "coordinator/summary_internal.h"
+#include "version.h"
+
+int summary_read(struct summary *s, struct ledger *ledger, struct error *error)
+{
+    _cleanup_free_ void *memory = NULL;
+    size_t n = 0;
+    int r;
+
+    s->run = *ledger_run(ledger);
+    plan_memory_init(&s->memory);
+    for (int i = 0; i < s->config->n_stages; i++)
+        if (s->config->stages[i].kind == STAGE_EVAL) {
+            s->eval = &s->config->stages[i].eval;
+            s->eval_stage = (uint32_t)i;
+        }
+    r = ledger_get_blob(ledger, "memory", &memory, &n);
+    if (r == 0)
+        r = plan_memory_parse(memory, n, &s->memory, error);
+    else if (r == -ENOENT)
+        r = 0;
+    if (r == 0)
+        r = ledger_stages(ledger, &s->stages, &s->n_stages);
+    if (r == 0)
+        r = ledger_iterations(ledger, &s->iterations, &s->n_iterations);
+    if (r == 0)
+        r = ledger_episodes(ledger, LEDGER_ALL, LEDGER_ALL, &s->episodes, &s->n_episodes);
+    if (r == 0)
+        r = ledger_versions(ledger, &s->versions, &s->n_versions);
+    if (r < 0)
+        return error_set(error, -r, "summary: the ledger cannot be read: %s", ledger_error(ledger));
+    if (ledger_get_blob(ledger, "runtime", (void **)&s->runtime, &n) < 0)
+        s->runtime = NULL;
+    return 0;
+}
+
+void summary_release(struct summary *s)
+{
+    free(s->stages);
+    free(s->iterations);
+    free(s->episodes);
+    ledger_versions_free(s->versions, s->n_versions);
+    free(s->runtime);
+}
+
+uint64_t version_of(const struct summary *s, const char *tag)
+{
+    for (size_t i = 0; i < s->n_episodes; i++)
+        if (s->episodes[i].stage == s->eval_stage && !strcmp(s->episodes[i].tag, tag))
+            return s->episodes[i].policy_version;
+    return 0;
+}
+
+void summary_write_run(const struct summary *s, struct json_writer *w)
+{
+    char id[24];
+
+    json_text(w, "run", s->config->name);
+    snprintf(id, sizeof id, "%016" PRIx64, s->run.id);
+    json_text(w, "run_id", id);
+    json_text(w, "build", GANTRY_BUILD);
+    json_unsigned(w, "seed", s->run.seed);
+    json_text(w, "numerics", s->config->numerics == NUMERICS_STRICT ? "strict" : "fast");
+    json_text(w, "suite", s->config->suite);
+    json_open(w, "tasks", '[');
+    for (int i = 0; i < s->config->n_tasks; i++)
+        json_text(w, NULL, s->config->tasks[i]);
+    json_close(w, ']');
+    json_text(w, "eval_split", "test");
+    if (s->eval) {              /* states are numbered per task, the same numbers for every policy */
+        json_open(w, "eval_seeds", '[');
+        json_signed(w, NULL, s->eval->first_state);
+        json_signed(w, NULL, s->eval->first_state + (s->eval->episodes + s->config->n_tasks - 1) / s->config->n_tasks - 1);
+        json_close(w, ']');
+    }
+}
+
+/* Success on val at the temperature that is best there. NaN: not played. */
+static double best_on_val(const struct summary *s, const char *policy)
+{
+    char tag[TAG_SIZE];
+    double best = NAN;
+
+    for (int i = 0; i < s->eval->n_temperatures; i++) {
+        policy_tag("val", policy, s->eval->temperatures[i], tag);
+        best = fmax(best, success_of(s, tag));
+    }
+    return best;
+}
+
+/* Was imitation at its plateau? Answered when an earlier sft stage's version was evaluated beside the last one's: e.g. stages
+ * sft (240 steps) and sft2 (120 more), eval policies [..., 1, sft, ...]. Otherwise it was not checked in this run. */
+void summary_write_plateau(const struct summary *s, struct json_writer *w)
+{
+    double steps_before = 0, steps = 0;
+    uint64_t earlier = 0;
+    bool found = false;
+
+    for (size_t i = 0; i < s->n_stages && s->stages[i].stage < (uint32_t)s->config->n_stages; i++) {
+        const struct stage_config *stage = &s->config->stages[s->stages[i].stage];
+        char name[24];
+
+        if (stage->kind != STAGE_SFT)
+            continue;
+        snprintf(name, sizeof name, "%" PRIu64, s->stages[i].policy_out);
+        if (s->stages[i].policy_out != s->memory.sft_version && policy_index(s, name) >= 0) {
+            earlier = s->stages[i].policy_out;
+            steps_before = steps + stage->sft.steps;
+            found = true;
+        }
+        steps += stage->sft.steps;
+    }
+    json_open(w, "sft_plateau", '{');
+    json_bool(w, "checked", found);
+    json_number(w, "steps", steps);
+    if (found) {
+        char name[24];
+        double gain;
+
+        snprintf(name, sizeof name, "%" PRIu64, earlier);
+        gain = best_on_val(s, "sft") - best_on_val(s, name);
+        json_number(w, "earlier_steps", steps_before);
+        json_number(w, "earlier_success_val", best_on_val(s, name));
+        json_number(w, "success_val", best_on_val(s, "sft"));
+        json_bool(w, "at_plateau", gain < 0.03);
+    }
+    json_close(w, '}');
+}
+
+static void write_stages(const struct summary *s, struct json_writer *w)
+{
+    double total = 0;
+
+    json_open(w, "wall_s", '{');
+    for (size_t i = 0; i < s->n_stages; i++) {
+        json_number(w, s->stages[i].name, s->stages[i].wall_s);
+        total += s->stages[i].wall_s;
+    }
+    json_close(w, '}');
+    json_number(w, "wall_total_s", total);
+}
+
+/* Environment steps of each stage over its wall time: played, scored, journaled and, in rl, trained. */
+static void write_rates(const struct summary *s, struct json_writer *w)
+{
+    json_open(w, "env_steps_per_s", '{');
+    for (size_t i = 0; i < s->n_stages; i++) {
+        uint64_t steps = 0;
+
+        for (size_t k = 0; k < s->n_episodes; k++)
+            if (s->episodes[k].stage == s->stages[i].stage)
+                steps += s->episodes[k].steps;
+        if (steps && s->stages[i].wall_s > 0)
+            json_number(w, s->stages[i].name, (double)steps / s->stages[i].wall_s);
+    }
+    json_close(w, '}');
+}
+
+void summary_write_cost(const struct summary *s, struct json_writer *w)
+{
+    size_t rl = 0, ends[EPISODE_FAILED + 1] = {0};
+    uint64_t steps = 0;
+
+    for (size_t i = 0; i < s->n_iterations; i++)
+        rl += s->iterations[i].purpose == EPISODE_TRAIN && s->iterations[i].state == PROGRESS_DONE;
+    for (size_t i = 0; i < s->n_episodes; i++) {
+        ends[s->episodes[i].state]++;
+        steps += s->episodes[i].steps;
+    }
+    json_unsigned(w, "iterations", rl);
+    json_open(w, "episodes", '{');
+    for (int i = 0; i <= EPISODE_FAILED; i++)
+        json_unsigned(w, episode_state_name((enum episode_state)i), ends[i]);
+    json_close(w, '}');
+    json_unsigned(w, "env_steps", steps);
+    json_unsigned(w, "versions", s->n_versions);
+    json_unsigned(w, "coordinator_starts", s->run.epoch);
+    write_stages(s, w);
+    write_rates(s, w);
+    if (s->runtime)
+        strbuf_addf(w->out, ",%s", s->runtime);
+}
