@@ -258,7 +258,7 @@ void edge_drain(struct edge *edge, const char *reason)
 {
     struct conductor_event event = {.kind = CONDUCTOR_DRAIN};
 
-    log_info("draining", "reason=%s", LOG_Q(reason));
+    (void)reason;           /* lifecycle has logged it */
     edge_step(edge, &event);
 }
 

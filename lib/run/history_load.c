@@ -77,6 +77,7 @@ static int load_events(struct ledger *ledger, struct history *h, struct error *e
                     return error_set(error, ENOMEM, "out of memory for the ledger's events");
                 h->events = more;
             }
+            h->complete |= !strcmp(events[i].kind, "finished");
             r = translate(&events[i], &h->events[h->n_events]);
             if (r < 0)
                 return error_set(error, EBADMSG, "the ledger's event %" PRIu64 " (%s) cannot be understood: %s", events[i].sequence,
@@ -197,21 +198,6 @@ static int load_versions(const char *run_dir, int kind, const struct ledger_vers
     return 0;
 }
 
-/* The run is over when its last stage is done. */
-static int load_complete(struct ledger *ledger, bool *ret, struct error *error)
-{
-    _cleanup_free_ struct ledger_stage *stages = NULL;
-    size_t n;
-    int r = ledger_stages(ledger, &stages, &n);
-
-    if (r < 0)
-        return error_set(error, -r, "the ledger's stages cannot be read: %s", ledger_error(ledger));
-    *ret = n > 0;
-    for (size_t i = 0; i < n; i++)
-        *ret = *ret && stages[i].state == PROGRESS_DONE;
-    return 0;
-}
-
 static int load_all(const char *run_dir, struct history *h, struct error *error)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
@@ -226,8 +212,6 @@ static int load_all(const char *run_dir, struct history *h, struct error *error)
         r = load_events(ledger, h, error);
     if (r == 0)
         r = load_journal(run_dir, ledger, h, error);
-    if (r == 0)
-        r = load_complete(ledger, &h->complete, error);
     if (r == 0 && (r = ledger_versions(ledger, &versions, &n)) < 0)
         r = error_set(error, -r, "%s: versions cannot be read: %s", path, ledger_error(ledger));
     for (int kind = 0; r == 0 && kind < 2; kind++)

@@ -2,13 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 
 #include "base/atomic_file.h"
-
-enum { SOCKET_PATH_MAX = 107 };     /* sun_path, less its NUL */
 
 int rundir_path(const char *run_dir, const char *name, char ret[RUN_PATH], struct error *error)
 {
@@ -22,24 +18,18 @@ int rundir_path(const char *run_dir, const char *name, char ret[RUN_PATH], struc
 
 int rundir_prepare(const char *run_dir, struct error *error)
 {
-    static const struct { const char *name; unsigned mode; } folders[] = {
-        {".", 0755}, {"sock", 0700}, {"journal", 0755}, {"policies", 0755}, {"prms", 0755}, {"tb", 0755},
-    };
+    static const char *const folders[] = {"journal", "policies", "prms", "tb"};
     char path[RUN_PATH];
-    int r;
 
     for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
-        r = rundir_path(run_dir, folders[i].name, path, error);
+        int r = rundir_path(run_dir, folders[i], path, error);
+
+        if (r == 0 && (r = mkdir_p(path, 0755)) < 0)
+            r = error_set(error, -r, "%s: cannot be made: %s", path, strerror(-r));
         if (r < 0)
             return r;
-        r = mkdir_p(i ? path : run_dir, folders[i].mode);
-        if (r < 0)
-            return error_set(error, -r, "%s: cannot be made: %s", path, strerror(-r));
     }
-    r = rundir_path(run_dir, "sock", path, error);
-    if (r == 0 && chmod(path, 0700) < 0)       /* also when it was copied here with other rights */
-        r = error_set(error, errno, "%s: chmod 0700: %m", path);
-    return r;
+    return 0;
 }
 
 /* "pid host" of whoever wrote the lock file last. */
@@ -74,57 +64,5 @@ int rundir_lock(const char *run_dir, const char *name, int *ret_fd, struct error
     if (ftruncate(fd, 0) < 0 || pwrite(fd, line, strlen(line), 0) != (ssize_t)strlen(line))
         return error_set(error, errno ? errno : EIO, "%s: cannot be written: %m", path);
     *ret_fd = TAKE_FD(fd);
-    return 0;
-}
-
-int rundir_write_endpoint(const char *run_dir, const struct rundir_endpoint *endpoint, struct error *error)
-{
-    char path[RUN_PATH], text[sizeof *endpoint + 4];
-    int r = rundir_path(run_dir, "endpoint", path, error);
-
-    if (r < 0)
-        return r;
-    snprintf(text, sizeof text, "%s\n%s\n", endpoint->address, endpoint->public_key);
-    r = atomic_file_write(path, text, strlen(text));
-    return r < 0 ? error_set(error, -r, "%s: cannot be written: %s", path, strerror(-r)) : 0;
-}
-
-int rundir_read_endpoint(const char *run_dir, struct rundir_endpoint *ret, struct error *error)
-{
-    struct rundir_endpoint endpoint = {0};
-    _cleanup_free_ char *text = NULL;
-    char path[RUN_PATH], *line, *key;
-    int r = rundir_path(run_dir, "endpoint", path, error);
-
-    if (r < 0)
-        return r;
-    r = file_read(path, 4096, &text, NULL);
-    if (r < 0)
-        return error_set(error, -r, "%s: cannot be read: %s; is the coordinator of this run up?", path, strerror(-r));
-    line = text;
-    key = strchr(line, '\n');
-    if (key) {
-        *key++ = '\0';
-        key[strcspn(key, "\n")] = '\0';
-    }
-    if (!*line || !key || strlen(line) >= sizeof endpoint.address || strlen(key) >= sizeof endpoint.public_key)
-        return error_set(error, EBADMSG, "%s: is not an address and a key, one per line", path);
-    snprintf(endpoint.address, sizeof endpoint.address, "%s", line);
-    snprintf(endpoint.public_key, sizeof endpoint.public_key, "%s", key);
-    *ret = endpoint;
-    return 0;
-}
-
-int rundir_socket(const char *run_dir, const char *name, char ret[RUN_PATH], struct error *error)
-{
-    char absolute[PATH_MAX], path[RUN_PATH];
-
-    if (!realpath(run_dir, absolute))
-        return error_set(error, errno, "%s: %m", run_dir);
-    if ((size_t)snprintf(path, sizeof path, "ipc://%s/sock/%s.ipc", absolute, name) >= sizeof path
-        || strlen(path) - strlen("ipc://") > SOCKET_PATH_MAX)
-        return error_set(error, ENAMETOOLONG, "%s/sock/%s.ipc: longer than a UNIX socket's path may be (%d): choose a shorter run.dir",
-                         absolute, name, SOCKET_PATH_MAX);
-    memcpy(ret, path, sizeof path);
     return 0;
 }

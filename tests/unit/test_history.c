@@ -131,7 +131,6 @@ static void test_load_and_export(void **state)
 {
     const struct ledger_run run = {.id = 42};
     struct ledger_iteration iteration = {.stage = 1, .iteration = 0, .name = "rl/0", .state = PROGRESS_DONE};
-    struct ledger_stage stage = {.stage = 0, .name = "rl", .kind = "rl", .state = PROGRESS_DONE};
     struct manifest m = {.run = 42, .number = 1, .stage = 1};
     _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
     struct ledger_version version = {.kind = KIND_POLICY, .number = 1, .dir = "policies/v000001"};
@@ -170,7 +169,7 @@ static void test_load_and_export(void **state)
     assert_int_equal(ledger_add_version(ledger, &version), 0);
     assert_int_equal(ledger_episode_ended(ledger, 1, EPISODE_TRAINED, NULL), 0);
     assert_int_equal(ledger_put_iteration(ledger, &iteration), 0);
-    assert_int_equal(ledger_put_stage(ledger, &stage), 0);
+    assert_int_equal(ledger_add_event(ledger, "finished", 0, ""), 0);
     assert_int_equal(ledger_commit(ledger), 0);
     assert_int_equal(history_export(ledger, 0, &out), 0);
     ledger_close(ledger);
