@@ -220,7 +220,7 @@ void conductor_on_heartbeat(struct conductor *c, const struct conductor_event *e
     reply->request = event->request;
     reply->member = member->id;
     /* A learner whose inventory has got lost says Hello again, which brings another. */
-    reply->heartbeat.known = member != membership_learner(&c->members) || c->inventory_seen;
+    reply->heartbeat.known = member->role != MEMBER_LEARNER || member != membership_learner(&c->members) || c->inventory_seen;
     reply->heartbeat.drain = c->draining || member->cordoned;
     reply->heartbeat.revoked = revoked;
     reply->heartbeat.n_revoked = n;

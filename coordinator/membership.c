@@ -79,9 +79,18 @@ int membership_hello(struct membership *m, const struct member *hello, uint64_t 
 
 struct member *membership_find(struct membership *m, uint32_t id)
 {
-    for (size_t i = 0; i < m->n; i++)
-        if (m->items[i].id == id)
-            return m->items[i].state == MEMBER_GONE ? NULL : &m->items[i];
+    size_t low = 0, high = m->n;
+
+    while (low < high) {                /* ids ascend */
+        size_t middle = low + (high - low) / 2;
+
+        if (m->items[middle].id == id)
+            return m->items[middle].state == MEMBER_GONE ? NULL : &m->items[middle];
+        if (m->items[middle].id < id)
+            low = middle + 1;
+        else
+            high = middle;
+    }
     return NULL;
 }
 

@@ -180,9 +180,6 @@ static void say(struct sim_world *w, const struct conductor_effect *effect)
     case CONDUCTOR_OPEN_ITERATION: send_open(w, &m, effect); break;
     case CONDUCTOR_PLAN: send_plan(w, &m, &effect->plan); break;
     case CONDUCTOR_VERSIONS: send_versions(w, &m, effect); break;
-    case CONDUCTOR_FINISHED: w->finished = true; break;
-    case CONDUCTOR_STOPPED: w->stopped = true; sim_trace(w, "stopped: %s", effect->text.text); break;
-    case CONDUCTOR_DRAINED: w->drained = true; break;
     default: break;
     }
 }
@@ -209,8 +206,12 @@ static bool send_all(struct sim_world *w)
         if (out->items[i].kind <= CONDUCTOR_LAST_LEDGER)
             continue;
         sim_check_send(w, &out->items[i]);
-        if (out->items[i].kind == CONDUCTOR_FINISHED || out->items[i].kind == CONDUCTOR_STOPPED)
-            say(w, &(struct conductor_effect) { .kind = out->items[i].kind, .to = 1 });
+        if (out->items[i].kind == CONDUCTOR_FINISHED)
+            w->finished = true;
+        else if (out->items[i].kind == CONDUCTOR_STOPPED)
+            w->stopped = true;
+        else if (out->items[i].kind == CONDUCTOR_DRAINED)
+            w->drained = true;
         else
             say(w, &out->items[i]);
         if (sim_crash_point(w, SIM_COORDINATOR))
@@ -234,7 +235,10 @@ static void step(struct sim_world *w, const struct conductor_event *event)
     }
     if (sim_crash_point(w, SIM_COORDINATOR) || !commit(w, event) || sim_crash_point(w, SIM_COORDINATOR))
         return;
-    (void)send_all(w);
+    if (!send_all(w) || !w->drained)
+        return;
+    w->drained = false;
+    sim_crash(w, SIM_COORDINATOR, false);       /* it ends by itself; somebody starts it again */
 }
 
 /* ---- start and stop ----------------------------------------------------------------------------------------- */

@@ -274,7 +274,9 @@ static void random_admin(struct sim_world *w)
     if (!w->conductor)
         return;
     event.prm_swap.version = 1 + sim_below(w, 2);
-    if (sim_below(w, 3) == 0) {
+    if (sim_below(w, 6) == 0)
+        event.kind = CONDUCTOR_DRAIN;
+    else if (sim_below(w, 3) == 0) {
         event.kind = CONDUCTOR_CORDON;
         event.member = 1 + (uint32_t)sim_below(w, 8);
         event.cordon.on = sim_below(w, 2);
