@@ -175,6 +175,9 @@ setup:
 .PHONY: test demo bench fuzz clean help check-layers check-headers format tidy compile_commands.json
 test: setup
 	@tests/run.sh
+.PHONY: chaos-sim
+chaos-sim: $(B)/tests/sim/test_sim
+	@SIM_HISTORIES=$${SIM_HISTORIES:-100000} $<
 demo:
 	@deploy/setup.sh build
 	@$(MAKE) --no-print-directory -j$$(nproc) all

@@ -1,0 +1,129 @@
+/* test_holder.c - versions at a server: beside one another, refused without harm, let go when nobody uses them. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "serve/holder.h"
+
+enum { RETRY_MS = 1000 };
+
+static void list(struct holder *h, struct holder_effects *out, uint64_t now_ms, size_t n, const uint64_t *versions)
+{
+    struct holder_listed listed[HOLDER_MAX];
+
+    memset(listed, 0, sizeof(listed));
+    for (size_t i = 0; i < n; i++) {
+        listed[i].version = versions[i];
+        listed[i].dir = "policies/v";
+        listed[i].digest[0] = (uint8_t)versions[i];
+    }
+    holder_step(h, &(struct holder_event) { .kind = HOLDER_LIST, .list = { listed, n } }, now_ms, out);
+}
+
+static void loaded(struct holder *h, struct holder_effects *out, uint64_t now_ms, uint64_t version, bool ok)
+{
+    holder_step(h, &(struct holder_event) { .kind = HOLDER_LOADED, .loaded = { version, ok, "truncated shard" } }, now_ms, out);
+}
+
+static const struct holder_effect *find(const struct holder_effects *out, enum holder_effect_kind kind)
+{
+    for (size_t i = 0; i < out->n; i++)
+        if (out->items[i].kind == kind)
+            return &out->items[i];
+    return NULL;
+}
+
+static void test_load_and_serve(void **state)
+{
+    struct holder h;
+    struct holder_effects out;
+
+    (void)state;
+    holder_init(&h, RETRY_MS);
+    assert_int_equal(holder_take(&h, 3), HOLDER_WRONG_VERSION);
+    list(&h, &out, 0, 2, (uint64_t[]) { 3, 4 });
+    assert_int_equal(find(&out, HOLDER_LOAD)->version, 4);       /* the newest first, one at a time */
+    assert_int_equal(out.n, 1);
+    assert_int_equal(holder_take(&h, 4), HOLDER_LOADING);
+    loaded(&h, &out, 0, 4, true);
+    assert_true(find(&out, HOLDER_SAY)->ready);
+    assert_int_equal(find(&out, HOLDER_LOAD)->version, 3);
+    assert_int_equal(holder_take(&h, 4), HOLDER_SERVE);
+    assert_int_equal(holder_take(&h, 3), HOLDER_LOADING);
+    assert_int_equal(holder_take(&h, 5), HOLDER_WRONG_VERSION);
+}
+
+/* The hot swap: the old version serves until its last request is answered. */
+static void test_let_go_when_unused(void **state)
+{
+    struct holder h;
+    struct holder_effects out;
+
+    (void)state;
+    holder_init(&h, RETRY_MS);
+    list(&h, &out, 0, 1, (uint64_t[]) { 3 });
+    loaded(&h, &out, 0, 3, true);
+    assert_int_equal(holder_take(&h, 3), HOLDER_SERVE);
+    list(&h, &out, 0, 1, (uint64_t[]) { 4 });
+    assert_int_equal(find(&out, HOLDER_LOAD)->version, 4);
+    assert_int_equal(holder_peek(&h, 3), HOLDER_SERVE);          /* nothing else is ready: it stays */
+    loaded(&h, &out, 0, 4, true);
+    assert_null(find(&out, HOLDER_FREE));                        /* in use */
+    assert_true(holder_put(&h, 3));
+    holder_step(&h, &(struct holder_event) { .kind = HOLDER_TICK }, 0, &out);
+    assert_int_equal(find(&out, HOLDER_FREE)->version, 3);
+    assert_int_equal(holder_peek(&h, 3), HOLDER_WRONG_VERSION);
+}
+
+static void test_bad_checkpoint(void **state)
+{
+    struct holder h;
+    struct holder_effects out;
+
+    (void)state;
+    holder_init(&h, RETRY_MS);
+    list(&h, &out, 0, 1, (uint64_t[]) { 3 });
+    loaded(&h, &out, 0, 3, true);
+    list(&h, &out, 0, 1, (uint64_t[]) { 4 });
+    loaded(&h, &out, 0, 4, false);
+    assert_false(find(&out, HOLDER_SAY)->ready);
+    assert_string_equal(find(&out, HOLDER_SAY)->text, "truncated shard");
+    assert_int_equal(holder_peek(&h, 4), HOLDER_WRONG_VERSION);
+    assert_int_equal(holder_peek(&h, 3), HOLDER_SERVE);          /* the old one goes on serving */
+    holder_step(&h, &(struct holder_event) { .kind = HOLDER_TICK }, RETRY_MS - 1, &out);
+    assert_int_equal(out.n, 0);
+    holder_step(&h, &(struct holder_event) { .kind = HOLDER_TICK }, RETRY_MS, &out);
+    assert_int_equal(find(&out, HOLDER_LOAD)->version, 4);
+    loaded(&h, &out, RETRY_MS, 4, true);
+    assert_int_equal(find(&out, HOLDER_FREE)->version, 3);
+}
+
+static void test_states_are_said_again(void **state)
+{
+    struct holder h;
+    struct holder_effects out;
+
+    (void)state;
+    holder_init(&h, RETRY_MS);
+    list(&h, &out, 0, 1, (uint64_t[]) { 3 });
+    holder_step(&h, &(struct holder_event) { .kind = HOLDER_WELCOME }, 0, &out);
+    assert_int_equal(out.n, 0);                                  /* nothing to say while it loads */
+    loaded(&h, &out, 0, 3, true);
+    holder_step(&h, &(struct holder_event) { .kind = HOLDER_WELCOME }, 0, &out);
+    assert_true(find(&out, HOLDER_SAY)->ready);
+    list(&h, &out, 0, 1, (uint64_t[]) { 3 });
+    assert_true(find(&out, HOLDER_SAY)->ready);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_load_and_serve), cmocka_unit_test(test_let_go_when_unused), cmocka_unit_test(test_bad_checkpoint),
+        cmocka_unit_test(test_states_are_said_again),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

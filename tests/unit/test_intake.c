@@ -1,0 +1,256 @@
+/* test_intake.c - the admission point: verdicts, what comes before an acknowledgement, what a restart remembers. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "learner/intake.h"
+
+struct desk { struct intake *intake; struct intake_effects out; uint64_t now_ms, token; };
+
+static int set_up(void **state)
+{
+    static struct desk d;
+    struct intake_version zero = { .kind = 0 };
+
+    d = (struct desk) { .now_ms = 10000 };
+    assert_int_equal(intake_new(&d.intake), 0);
+    assert_int_equal(intake_restore(d.intake, NULL, 0, &zero, 1), 0);
+    *state = &d;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct desk *d = *state;
+
+    d->intake = intake_free(d->intake);
+    intake_effects_release(&d->out);
+    return 0;
+}
+
+static void step(struct desk *d, struct intake_event event)
+{
+    assert_int_equal(intake_step(d->intake, &event, d->now_ms, &d->out), 0);
+}
+
+static const struct intake_effect *find(const struct desk *d, enum intake_effect_kind kind)
+{
+    for (size_t i = 0; i < d->out.n; i++)
+        if (d->out.items[i].kind == kind)
+            return &d->out.items[i];
+    return NULL;
+}
+
+static void open_iteration(struct desk *d, uint32_t iteration, const uint64_t *episodes, size_t n, uint64_t policy)
+{
+    step(d, (struct intake_event) {
+        .kind = INTAKE_OPEN, .epoch = 1,
+        .open = { .stage = 4, .iteration = iteration, .episodes = episodes, .n_episodes = n, .policy_version = policy },
+    });
+}
+
+static uint64_t deliver(struct desk *d, uint64_t episode, uint64_t policy, uint8_t who)
+{
+    struct journaled_episode e = { .episode = episode, .digest = { who } };
+
+    step(d, (struct intake_event) {
+        .kind = INTAKE_DELIVER, .from = who, .request = 77, .deliver = { .token = ++d->token, .policy_version = policy, .episode = e, .valid = true },
+    });
+    return d->token;
+}
+
+static void appended(struct desk *d, uint64_t episode, uint64_t token, int result)
+{
+    step(d, (struct intake_event) { .kind = INTAKE_APPENDED, .appended = { .episode = episode, .token = token, .result = result } });
+}
+
+static void expect_verdict(const struct desk *d, enum deliver_verdict verdict)
+{
+    const struct intake_effect *reply = find(d, INTAKE_REPLY);
+
+    assert_non_null(reply);
+    assert_int_equal(reply->reply.verdict, verdict);
+}
+
+static void test_durable_before_acknowledged(void **state)
+{
+    struct desk *d = *state;
+    uint64_t token;
+
+    open_iteration(d, 1, (uint64_t[]) { 10, 11 }, 2, 3);
+    token = deliver(d, 10, 3, 1);
+    assert_null(find(d, INTAKE_REPLY));
+    assert_int_equal(d->out.items[0].kind, INTAKE_SEGMENT);
+    assert_int_equal(d->out.items[1].kind, INTAKE_APPEND);
+    assert_int_equal(d->out.items[1].append.token, token);
+    appended(d, 10, token, 0);
+    expect_verdict(d, DELIVER_ACCEPTED);
+    assert_int_equal(find(d, INTAKE_REPLY)->to, 1);
+    assert_int_equal(find(d, INTAKE_SEND_JOURNALED)->journaled.n, 1);
+}
+
+static void test_failed_sync_acknowledges_nothing(void **state)
+{
+    struct desk *d = *state;
+    uint64_t token;
+
+    open_iteration(d, 1, (uint64_t[]) { 10 }, 1, 3);
+    token = deliver(d, 10, 3, 1);
+    appended(d, 10, token, -EIO);
+    assert_null(find(d, INTAKE_REPLY));
+    assert_non_null(find(d, INTAKE_BUSY));
+    token = deliver(d, 10, 3, 1);
+    appended(d, 10, token, 0);
+    expect_verdict(d, DELIVER_ACCEPTED);
+}
+
+static void test_first_durable_one_counts(void **state)
+{
+    struct desk *d = *state;
+    uint64_t token;
+
+    open_iteration(d, 1, (uint64_t[]) { 10, 12 }, 2, 3);
+    token = deliver(d, 10, 3, 1);
+    (void)deliver(d, 10, 3, 2);
+    assert_non_null(find(d, INTAKE_BUSY));               /* not decided yet */
+    assert_non_null(find(d, INTAKE_RELEASE));
+    appended(d, 10, token, 0);
+    (void)deliver(d, 10, 3, 1);
+    expect_verdict(d, DELIVER_DUPLICATE);
+    (void)deliver(d, 10, 3, 2);
+    expect_verdict(d, DELIVER_SUPERSEDED);
+    assert_int_equal(find(d, INTAKE_REPLY)->reply.digest[0], 1);
+    (void)deliver(d, 12, 2, 1);
+    expect_verdict(d, DELIVER_SUPERSEDED);               /* another policy version than leased */
+    (void)deliver(d, 11, 3, 1);
+    expect_verdict(d, DELIVER_SUPERSEDED);               /* never was of an open iteration */
+    (void)deliver(d, 13, 3, 1);
+    assert_non_null(find(d, INTAKE_BUSY));               /* may be announced yet */
+    step(d, (struct intake_event) { .kind = INTAKE_DELIVER, .deliver = { .token = 99, .episode = { .episode = 12 }, .text = "NaN in value[3]" } });
+    expect_verdict(d, DELIVER_REFUSED);
+    assert_string_equal(find(d, INTAKE_REPLY)->reply.text, "NaN in value[3]");
+}
+
+static void test_iterations_open_and_close(void **state)
+{
+    struct desk *d = *state;
+
+    open_iteration(d, 1, (uint64_t[]) { 10, 11 }, 2, 3);
+    assert_int_equal(find(d, INTAKE_SEND_INVENTORY)->inventory.rows, 2);
+    open_iteration(d, 1, (uint64_t[]) { 10, 11, 15 }, 3, 3);
+    open_iteration(d, 1, (uint64_t[]) { 10, 11 }, 2, 3);     /* an old message: a replacement is not forgotten */
+    assert_int_equal(find(d, INTAKE_SEND_INVENTORY)->inventory.rows, 3);
+    open_iteration(d, 2, (uint64_t[]) { 20 }, 1, 4);
+    open_iteration(d, 3, (uint64_t[]) { 30 }, 1, 5);
+    assert_int_equal(find(d, INTAKE_SEAL)->segment.iteration, 1);
+    (void)deliver(d, 15, 3, 1);
+    expect_verdict(d, DELIVER_SUPERSEDED);
+    open_iteration(d, 1, (uint64_t[]) { 10, 11 }, 2, 3);
+    assert_null(find(d, INTAKE_SEND_INVENTORY));             /* older than all that are open */
+    step(d, (struct intake_event) { .kind = INTAKE_WELCOME, .epoch = 2 });
+    assert_int_equal(find(d, INTAKE_SEND_INVENTORY)->inventory.iteration, 3);
+    step(d, (struct intake_event) { .kind = INTAKE_OPEN, .epoch = 1, .open = { .stage = 4, .iteration = 9 } });
+    assert_int_equal(d->out.n, 0);                           /* of a coordinator that is no more */
+}
+
+static void test_journaled_is_said_until_acknowledged(void **state)
+{
+    struct desk *d = *state;
+    uint64_t sequence;
+
+    open_iteration(d, 1, (uint64_t[]) { 10, 11 }, 2, 3);
+    appended(d, 10, deliver(d, 10, 3, 1), 0);
+    sequence = find(d, INTAKE_SEND_JOURNALED)->journaled.sequence;
+    appended(d, 11, deliver(d, 11, 3, 1), 0);
+    assert_int_equal(find(d, INTAKE_SEND_JOURNALED)->journaled.n, 2);
+    step(d, (struct intake_event) { .kind = INTAKE_JOURNALED_ACK, .journaled_ack = { sequence } });
+    d->now_ms += 1000;
+    step(d, (struct intake_event) { .kind = INTAKE_TICK });
+    assert_int_equal(find(d, INTAKE_SEND_JOURNALED)->journaled.n, 1);
+    assert_int_equal(find(d, INTAKE_SEND_JOURNALED)->journaled.episodes[0].episode, 11);
+    step(d, (struct intake_event) { .kind = INTAKE_JOURNALED_ACK, .journaled_ack = { find(d, INTAKE_SEND_JOURNALED)->journaled.sequence } });
+    d->now_ms += 1000;
+    step(d, (struct intake_event) { .kind = INTAKE_TICK });
+    assert_null(find(d, INTAKE_SEND_JOURNALED));
+}
+
+static struct intake_event plan_of(const uint64_t *episodes, size_t n, uint8_t digest)
+{
+    return (struct intake_event) {
+        .kind = INTAKE_PLAN, .epoch = 1,
+        .plan = { .stage = 4, .iteration = 1, .parent = 3, .version = 4, .episodes = episodes, .n_episodes = n, .digest = { digest } },
+    };
+}
+
+static void test_plan(void **state)
+{
+    struct desk *d = *state;
+    struct intake_event plan = plan_of((uint64_t[]) { 10, 11 }, 2, 5);
+    struct intake_version made = { .number = 4, .parent = 3, .plan_digest = { 5 } };
+
+    open_iteration(d, 1, (uint64_t[]) { 10, 11 }, 2, 3);
+    appended(d, 10, deliver(d, 10, 3, 1), 0);
+    step(d, plan);
+    assert_null(find(d, INTAKE_TRAIN));
+    assert_int_equal(find(d, INTAKE_SEND_INVENTORY)->inventory.n, 1);       /* the coordinator sees what is missing */
+    appended(d, 11, deliver(d, 11, 3, 1), 0);
+    step(d, plan);
+    assert_int_equal(find(d, INTAKE_TRAIN)->plan.n_episodes, 2);
+    assert_non_null(find(d, INTAKE_SEAL));
+    step(d, plan);
+    assert_int_equal(d->out.n, 0);                                          /* said again: it trains already */
+    step(d, (struct intake_event) { .kind = INTAKE_TRAINED, .trained = { .version = made } });
+    assert_int_equal(find(d, INTAKE_SEND_COMMITTED)->committed.number, 4);
+    d->now_ms += 1000;
+    step(d, (struct intake_event) { .kind = INTAKE_TICK });
+    assert_non_null(find(d, INTAKE_SEND_COMMITTED));
+    step(d, (struct intake_event) { .kind = INTAKE_COMMITTED_ACK, .committed_ack = { 0, 4 } });
+    d->now_ms += 1000;
+    step(d, (struct intake_event) { .kind = INTAKE_TICK });
+    assert_null(find(d, INTAKE_SEND_COMMITTED));
+    step(d, plan);
+    assert_null(find(d, INTAKE_TRAIN));
+    assert_non_null(find(d, INTAKE_SEND_COMMITTED));
+}
+
+/* Renamed, then killed: the plan that comes again is answered from the manifest, nothing is trained twice. */
+static void test_restart_after_commit(void **state)
+{
+    struct desk *d = *state;
+    struct intake_record record = { .stage = 4, .iteration = 1, .episode = { .episode = 10, .digest = { 1 } } };
+    struct intake_version versions[] = { { .number = 0 }, { .number = 4, .plan_digest = { 5 } } };
+
+    d->intake = intake_free(d->intake);
+    assert_int_equal(intake_new(&d->intake), 0);
+    assert_int_equal(intake_restore(d->intake, &record, 1, versions, 2), 0);
+    (void)deliver(d, 10, 3, 2);
+    expect_verdict(d, DELIVER_SUPERSEDED);                  /* journaled before the restart */
+    (void)deliver(d, 11, 3, 2);
+    assert_non_null(find(d, INTAKE_BUSY));                  /* not told yet what is open */
+    step(d, plan_of((uint64_t[]) { 10 }, 1, 5));
+    assert_null(find(d, INTAKE_TRAIN));
+    assert_int_equal(find(d, INTAKE_SEND_COMMITTED)->committed.number, 4);
+    step(d, (struct intake_event) { .kind = INTAKE_WELCOME, .epoch = 1 });
+    assert_int_equal(find(d, INTAKE_SEND_INVENTORY)->inventory.policy_version, 4);
+    open_iteration(d, 1, (uint64_t[]) { 10, 11 }, 2, 3);
+    assert_int_equal(find(d, INTAKE_SEND_INVENTORY)->inventory.n, 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_durable_before_acknowledged, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_failed_sync_acknowledges_nothing, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_first_durable_one_counts, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_iterations_open_and_close, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_journaled_is_said_until_acknowledged, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_plan, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_restart_after_commit, set_up, tear_down),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
