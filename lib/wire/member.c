@@ -180,6 +180,7 @@ void member_beat(struct member *member)
     if (member->beat_sent)
         return;
     beat.member = member->id;
+    beat.endpoints_revision = member->endpoints_revision;
     if (member->options.fill_heartbeat)
         member->options.fill_heartbeat(&beat, member->options.arg);
     if (wire_call(member->client, &call, NULL) == 0)
