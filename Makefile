@@ -67,7 +67,8 @@ proto_h := $(protos:%.proto=$(B)/%.pb-c.h)
 find_c = $(sort $(filter-out lib/nn/cpu/kernels/%,$(wildcard $(1)/*.c $(1)/*/*.c $(1)/*/*/*.c)))
 KERNELS := $(sort $(wildcard lib/nn/cpu/kernels/*.c))
 ISAS := generic avx2 avx512
-ISA_generic :=
+# plain C, for CPUs without AVX2: sixteen-fold scalar code, which -O3 and the sanitizers blow up to minutes of compiling
+ISA_generic := -Os -fno-tree-loop-distribute-patterns -fno-sanitize=all -fno-var-tracking-assignments
 ISA_avx2 := -mavx2 -mfma
 ISA_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512
 
@@ -122,7 +123,7 @@ $(B)/%.cu.o: %.cu $(B)/flags
 define isa_rule
 $(B)/lib/nn/cpu/kernels/%.$(1).o: lib/nn/cpu/kernels/%.c $(B)/flags
 	@mkdir -p $$(@D); [ $(V) = 1 ] || echo "  CC    $$< ($(1))"
-	$(Q)$(CC) $(filter-out -O2,$(CFLAGS)) -O3 $(CPPFLAGS) $(ISA_$(1)) -DISA=$(1) -DISA_$(1)=1 -MMD -MP -c -o $$@ $$<
+	$(Q)$(CC) $(filter-out -O2,$(CFLAGS)) $(if $(SANITIZE),-O1,-O3) $(CPPFLAGS) $(ISA_$(1)) -DISA=$(1) -DISA_$(1)=1 -MMD -MP -c -o $$@ $$<
 endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
 
