@@ -11,7 +11,7 @@ int rundir_path(const char *run_dir, const char *name, char ret[RUN_PATH], struc
     char path[RUN_PATH];
 
     if ((size_t)snprintf(path, sizeof path, "%s/%s", run_dir, name) >= sizeof path)
-        return error_set(error, ENAMETOOLONG, "%s: path too long; choose a shorter run.dir", run_dir);
+        return error_set(error, ENAMETOOLONG, "run.dir is too long (%zu bytes): choose a shorter one", strlen(run_dir));
     memcpy(ret, path, sizeof path);
     return 0;
 }

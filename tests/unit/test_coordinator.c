@@ -1,0 +1,223 @@
+/* The coordinator as a whole, with members that speak the real protocol: a run of every kind of stage finishes, also when the
+ * coordinator is lost at each of its commits, and ledger, journal and manifests tell one story. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "base/atomic_file.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "coordinator/edge.h"
+#include "run/history.h"
+#include "tests/harness/fake_members.h"
+
+static const char yaml[] =
+    "run: {name: t, dir: %s/run, seed: 7}\n"
+    "suite: {name: tabletop, tasks: [pick_up_object, open_drawer], image: 64}\n"
+    "policy: {init: %s/init}\n"
+    "stages:\n"
+    "  - demos: {episodes: 6, style: slow}\n"
+    "  - sft: {steps: 2}\n"
+    "  - rollouts: {episodes: 4}\n"
+    "  - prm: {steps: 2}\n"
+    "  - rl: {iterations: 2, episodes: 6, preset: tabletop, critic_warmup: 1, eval_every: 1, eval_episodes: 4}\n"
+    "  - eval: {episodes: 8, val_episodes: 4, policies: [demonstrator, sft, last], n: [1, 2], search_episodes: 4}\n"
+    "timing: {heartbeat_ms: 50}\n";
+
+static char dir[64], run_dir[96], config[96];
+static struct error error;
+
+static int setup(void **state)
+{
+    char text[2048], path[96];
+
+    (void)state;
+    log_set_level(LOG_LEVEL_ERROR);
+    assert_int_equal(fault_arm(""), 0);
+    snprintf(dir, sizeof dir, "/tmp/gantry.test_coordinator.XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    snprintf(run_dir, sizeof run_dir, "%s/run", dir);
+    snprintf(config, sizeof config, "%s/run.yaml", dir);
+    snprintf(path, sizeof path, "%s/init", dir);
+    assert_int_equal(mkdir_p(path, 0755), 0);
+    assert_int_equal(mkdir_p(run_dir, 0755), 0);
+    snprintf(path, sizeof path, "%s/init/config.json", dir);
+    assert_int_equal(atomic_file_write(path, "{}", 2), 0);
+    snprintf(text, sizeof text, yaml, dir, dir);
+    return atomic_file_write(config, text, strlen(text));
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    (void)fault_arm("");
+    return remove_tree(dir);
+}
+
+/* One life of the coordinator: until it has finished (0) or ended otherwise. */
+static int live(struct loop *loop)
+{
+    struct edge *edge;
+    int r;
+
+    if (edge_new(config, NULL, &edge, &error) < 0 || edge_start(edge, loop, &error) < 0)
+        fail_msg("%s", error.text);
+    loop_run(loop);
+    r = lifecycle_exit_code(edge->lifecycle);
+    edge_free(edge);
+    return r;
+}
+
+static json_t *read_summary(void)
+{
+    char path[128];
+    json_t *root;
+
+    snprintf(path, sizeof path, "%s/summary.json", run_dir);
+    root = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(root);
+    return root;
+}
+
+/* The three writers agree, the run is complete, and every episode has the end its purpose asks for. */
+static struct history_result check_history(void)
+{
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    struct history_result result;
+    struct history history;
+
+    if (history_load(run_dir, &history, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(history_check(&history, &out, &result), 0);
+    if (result.violations)
+        fail_msg("%s", out.text);
+    assert_true(history.complete);
+    assert_int_equal(result.open, 0);
+    assert_int_equal(result.kept, 6 + 4);
+    assert_int_equal(result.trained, 2 * 6);
+    assert_int_equal(result.failed, 0);
+    history_release(&history);
+    return result;
+}
+
+static void test_a_whole_run(void **state)
+{
+    struct history_result result;
+    struct loop *loop;
+    struct fakes *fakes;
+    json_t *summary;
+
+    (void)state;
+    assert_int_equal(loop_new(&loop), 0);
+    assert_int_equal(fakes_new(loop_uv(loop), run_dir, &fakes, &error), 0);
+    assert_int_equal(live(loop), 0);
+    assert_int_equal(fakes_count(fakes)->refused, 0);
+    assert_int_equal(fakes_count(fakes)->drains, 4);        /* everybody was told to leave */
+    assert_int_equal(fakes_count(fakes)->commits, 4);       /* sft, prm, two of rl */
+    fakes_free(fakes);
+    loop_free(loop);
+
+    result = check_history();
+    assert_true(result.evaluated > 3 * 8);
+    summary = read_summary();
+    assert_true(json_is_number(json_object_get(summary, "success_before")));
+    assert_true(json_is_number(json_object_get(summary, "success_after")));
+    assert_int_equal(json_array_size(json_object_get(summary, "difference_interval")), 2);
+    assert_int_equal(json_integer_value(json_object_get(summary, "eval_episodes")), 8);
+    assert_int_equal(json_integer_value(json_object_get(summary, "iterations")), 2);
+    assert_true(json_is_object(json_object_get(json_object_get(summary, "policies"), "sft")));
+    assert_true(json_is_number(json_object_get(json_object_get(json_object_get(summary, "policies"), "last"), "t1")));
+    assert_true(json_is_object(json_object_get(json_object_get(json_object_get(summary, "search"), "last"), "n2")));
+    assert_false(json_is_true(json_object_get(json_object_get(summary, "sft_plateau"), "checked")));
+    json_decref(summary);
+}
+
+/* Lost at its nth commit, before it or right after (nothing of that step was said), started again: the same run. */
+static void lose_at(const char *point, int nth, bool *ret_lost)
+{
+    struct loop *loop;
+    struct fakes *fakes;
+    char fault[64];
+    int r;
+
+    snprintf(fault, sizeof fault, "%s=eio@%d", point, nth);
+    assert_int_equal(loop_new(&loop), 0);
+    assert_int_equal(fakes_new(loop_uv(loop), run_dir, &fakes, &error), 0);
+    assert_int_equal(fault_arm(fault), 0);
+    r = live(loop);
+    assert_int_equal(fault_arm(""), 0);
+    *ret_lost = r != 0;
+    if (r)
+        assert_int_equal(live(loop), 0);
+    assert_int_equal(fakes_count(fakes)->refused, 0);
+    assert_int_equal(fakes_count(fakes)->commits, 4);
+    fakes_free(fakes);
+    loop_free(loop);
+    (void)check_history();
+}
+
+static void test_lost_at_a_commit(void **state)
+{
+    bool lost = true;
+
+
+    /* Two commits belong to the start; then one in 37: the sweep over all of them is chaos-sim's. */
+    for (int nth = 4; lost; nth += 37) {
+        lose_at("ledger.commit", nth, &lost);
+        assert_int_equal(teardown(state), 0);
+        assert_int_equal(setup(state), 0);
+    }
+}
+
+static void refuses(const char *expected)
+{
+    struct edge *edge;
+
+    assert_true(edge_new(config, NULL, &edge, &error) < 0);
+    if (!strstr(error.text, expected))
+        fail_msg("expected \"%s\" in: %s", expected, error.text);
+}
+
+static void test_starts_that_are_refused(void **state)
+{
+    struct edge *first, *second;
+    char *text, *stage, path[96];
+    size_t n;
+
+    (void)state;
+    if (edge_new(config, NULL, &first, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(edge_new(config, NULL, &second, &error), -EBUSY);
+    assert_non_null(strstr(error.text, "held by process"));
+    first = edge_free(first);
+
+    assert_int_equal(file_read(config, 4096, &text, &n), 0);
+    stage = strstr(text, "steps: 2");
+    stage[7] = '3';
+    assert_int_equal(atomic_file_write(config, text, n), 0);
+    refuses("another configuration");
+    stage[7] = '2';
+    assert_int_equal(atomic_file_write(config, text, n), 0);
+    free(text);
+
+    snprintf(path, sizeof path, "%s/policies/v000000", run_dir);
+    assert_int_equal(remove_tree(path), 0);
+    snprintf(path, sizeof path, "%s/init", dir);
+    assert_int_equal(remove_tree(path), 0);
+    refuses("policy.init");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_whole_run, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lost_at_a_commit, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_starts_that_are_refused, setup, teardown),
+    };
+
+    return cmocka_run_group_tests_name("coordinator", tests, NULL, NULL);
+}
