@@ -94,8 +94,11 @@ static bool listed(const struct conductor_event *event, uint64_t episode)
 /* A learner process that has never had what an earlier one called durable: its disk was lost. Those episodes are free again. */
 static void reopen_missing(struct conductor *c, const struct conductor_event *event, struct open_iteration *it)
 {
+    uint64_t on_disk = it->plan.kind == KIND_PRM ? event->inventory.prm_version : event->inventory.policy_version;
     bool reopened = false;
 
+    if (it->row.state == PROGRESS_PLANNED && on_disk >= it->plan.version)
+        return;                         /* trained and committed before the loss: Committed is on its way */
     for (size_t i = 0; i < it->n; i++) {
         struct ledger_episode *row = &it->rows[i];
 

@@ -690,10 +690,10 @@ static void resend(struct conductor *c)
 
         if (it->sent_ms && c->now_ms - it->sent_ms < RESEND_MS)
             continue;
+        if (it->known_to != c->learner_instance || !it->known_to)
+            conductor_send_open(c, it);
         if (it->row.state == PROGRESS_PLANNED)
             conductor_send_plan(c, it);
-        else if (it->known_to != c->learner_instance || !it->known_to)
-            conductor_send_open(c, it);
     }
 }
 

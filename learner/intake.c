@@ -529,7 +529,7 @@ static void on_plan(struct intake *intake, const struct intake_event *event, uin
 
     if (event->epoch < intake->epoch || intake->training)
         return;
-    if (done && intake->bug == INTAKE_BUG_TRAIN_AGAIN) {
+    if (done && plan.n_episodes && intake->bug == INTAKE_BUG_TRAIN_AGAIN) {
         plan.version = newest(intake, plan.kind)->number + 1;
         done = NULL;
     }

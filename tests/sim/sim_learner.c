@@ -57,6 +57,11 @@ static void lose_unsynced(struct sim_world *w)
         synced++;
     keep = w->options.faults ? sim_below(w, w->journal.n - synced + 1) : w->journal.n - synced;
     w->journal.n = synced + keep;
+    if (!w->options.disk_loss || !sim_chance(w, 400))
+        return;
+    w->journal.n = sim_below(w, w->journal.n + 1);
+    w->lost_journal = true;
+    sim_trace(w, "the journal's disk is lost, %zu records come back", w->journal.n);
 }
 
 void sim_learner_stop(struct sim_world *w)

@@ -32,6 +32,7 @@ struct sim_options {
     uint64_t seed;
     bool faults;                    /* false: nothing goes wrong */
     bool poison;                    /* some initial states crash their worker, others are simulator errors */
+    bool disk_loss;                 /* the learner's journal loses even what was synced: a replay, never a double training */
     bool admin;                     /* PRM swaps, cordons and drains at random */
     int max_staleness;
     enum conductor_bug conductor_bug;
@@ -168,6 +169,7 @@ struct sim_world {
     struct sim_versions versions;
     struct sim_check *check;
     bool finished, stopped, drained;
+    bool lost_journal;              /* options.disk_loss has struck */
     char failure[512];              /* what the checker found first; "": nothing */
     uint64_t events;
 };

@@ -24,7 +24,8 @@ static uint64_t number_from(const char *name, uint64_t otherwise)
 static struct sim_options options_of(uint64_t seed)
 {
     return (struct sim_options) {
-        .seed = seed, .faults = true, .poison = seed % 4 == 1, .admin = seed % 8 == 2, .max_staleness = seed % 5 == 0,
+        .seed = seed, .faults = true, .poison = seed % 4 == 1, .admin = seed % 8 == 2, .disk_loss = seed % 8 == 4,
+        .max_staleness = seed % 5 == 0,
     };
 }
 
@@ -44,7 +45,7 @@ static uint64_t story_without_faults(void)
 /* Whether faults must leave no trace in what the run decided. */
 static bool must_be_equal(const struct sim_options *options)
 {
-    return !options->poison && !options->admin && !options->max_staleness;
+    return !options->poison && !options->admin && !options->disk_loss && !options->max_staleness;
 }
 
 static bool play(const struct sim_options *options, uint64_t story, uint64_t *ret_events, uint64_t *ret_ms)
