@@ -1,0 +1,13 @@
+/* golden.h - the OpenVLA model against numbers of the original Python code.
+ *
+ * DIR holds checkpoint/ (a model directory) and golden/ (manifest.json and .safetensors files): every tensor there has a
+ * tolerance in the manifest, and that tolerance is what is checked. Each group of tensors gives one line: how many, the worst
+ * error as a part of its tolerance, PASS, FAIL or SKIP with the reason. Nothing that the manifest lists is left out silently. */
+#pragma once
+
+#include <stdio.h>
+
+#include "base/error.h"
+
+/* 0: all groups that can be checked pass; > 0: how many fail. -errno: it could not be run. */
+int golden_check(const char *dir, FILE *out, struct error *error);

@@ -1,0 +1,60 @@
+/* golden_internal.h - the check's book-keeping: groups of tensors, tolerances from the manifest, what has been looked at. */
+#pragma once
+
+#include "nn/golden.h"
+#include "nn/models/openvla_internal.h"
+
+enum { GOLDEN_SAMPLES = 3, GOLDEN_TOKENS = 7 };
+
+struct golden {
+    const char *dir;
+    FILE *out;
+    struct error *error;
+    json_t *manifest, *seen;            /* seen: "file/tensor" of what was compared or taken as input */
+    struct { char name[32]; struct safetensors *file; } files[16];
+    int n_files;
+    struct openvla *model;
+    int32_t *prompt[GOLDEN_SAMPLES];    /* by openvla_prompt, once they agree with the reference's */
+    int n_prompt[GOLDEN_SAMPLES];
+    const uint8_t *image[GOLDEN_SAMPLES];
+    int32_t actions[GOLDEN_SAMPLES][GOLDEN_TOKENS];
+    /* the group at hand */
+    int count, failures;
+    double worst;                       /* error as a part of its tolerance: 1 is the limit */
+    char worst_name[128];
+    int groups_failed;
+};
+
+/* Everything between begin and end makes one line. */
+void golden_begin(struct golden *g);
+void golden_end(struct golden *g, const char *group);
+void golden_skip(struct golden *g, const char *group, int count, const char *reason);
+
+/* The tensor of golden/FILE.safetensors, taken as given. NULL: *error is set. */
+const struct st_tensor *golden_input(struct golden *g, const char *file, const char *name);
+bool golden_has(struct golden *g, const char *file, const char *name);
+
+/* Compare n numbers with the reference under the manifest's tolerance. A difference is counted, not an error. */
+int golden_compare(struct golden *g, const char *file, const char *name, const float *x, int64_t n);
+int golden_compare_int(struct golden *g, const char *file, const char *name, const int32_t *x, int64_t n);
+int golden_compare_double(struct golden *g, const char *file, const char *name, const double *x, int64_t n);
+/* Bytes or bf16 words. */
+int golden_compare_bytes(struct golden *g, const char *file, const char *name, const void *x, size_t bytes);
+/* A whole tensor of which the file may hold every k-th element ("what" says so), or only some rows (NAME.rows or `rows`). */
+int golden_compare_sampled(struct golden *g, const char *file, const char *name, const float *x, int64_t n);
+int golden_compare_rows(struct golden *g, const char *file, const char *name, const char *rows, const float *x, int64_t row_count, int64_t cols);
+/* A promise that is not in a file. */
+void golden_expect(struct golden *g, bool true_, const char *name);
+
+/* The three samples as a batch: prompt and, if with_actions, the 7 action ids. */
+void golden_items(const struct golden *g, bool with_actions, struct openvla_item items[GOLDEN_SAMPLES]);
+/* Run `pass` on a tape of the size it needs. */
+int golden_run(struct tape *tape, int (*pass)(struct tape *tape, void *arg), void *arg);
+
+int golden_check_inputs(struct golden *g);
+int golden_check_forward(struct golden *g);
+int golden_check_generate(struct golden *g);
+int golden_check_logprobs(struct golden *g);
+int golden_check_sft(struct golden *g);
+int golden_check_adamw(struct golden *g);
+int golden_check_ppo(struct golden *g);
