@@ -38,6 +38,8 @@ bool golden_has(struct golden *g, const char *file, const char *name);
 int golden_compare(struct golden *g, const char *file, const char *name, const float *x, int64_t n);
 int golden_compare_int(struct golden *g, const char *file, const char *name, const int32_t *x, int64_t n);
 int golden_compare_double(struct golden *g, const char *file, const char *name, const double *x, int64_t n);
+/* The tolerance holds for what a difference exceeds noise[i] by. */
+int golden_compare_noisy(struct golden *g, const char *file, const char *name, const double *x, const double *noise, int64_t n);
 /* Bytes or bf16 words. */
 int golden_compare_bytes(struct golden *g, const char *file, const char *name, const void *x, size_t bytes);
 /* A whole tensor of which the file may hold every k-th element ("what" says so), or only some rows (NAME.rows or `rows`). */

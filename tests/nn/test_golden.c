@@ -1,0 +1,45 @@
+/* The whole model against the reference's numbers, as `gantry model check` does it, over both tiny checkpoints. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "nn/golden.h"
+
+static void check(const char *name)
+{
+    const char *goldens = getenv("GANTRY_GOLDENS");
+    struct error error = {0};
+    char dir[4096];
+    int r;
+
+    if (!goldens) {
+        print_message("GANTRY_GOLDENS is not set: no reference numbers\n");
+        skip();
+    }
+    snprintf(dir, sizeof(dir), "%s/openvla/%s", goldens, name);
+    r = golden_check(dir, stdout, &error);
+    if (r < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(r, 0);
+}
+
+static void test_tiny224(void **state)
+{
+    (void)state;
+    check("tiny224");
+}
+
+static void test_tiny64(void **state)
+{
+    (void)state;
+    check("tiny64");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_tiny224), cmocka_unit_test(test_tiny64)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
