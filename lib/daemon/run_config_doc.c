@@ -63,16 +63,16 @@ static void explain_row(const char *prefix, const struct config_key *key, void *
     write_presets(prefix, key, e->out);
 }
 
-int run_config_explain(const char *wanted, struct strbuf *out, struct error *error)
+int run_config_explain(const char *key, struct strbuf *out, struct error *error)
 {
-    struct explaining e = {.wanted = wanted, .out = out};
-    const char *last = strrchr(wanted, '.'), *near;
+    struct explaining e = {.wanted = key, .out = out};
+    const char *last = strrchr(key, '.'), *near;
 
     for_each_row(explain_row, &e);
     if (e.found)
         return out->failed ? -ENOMEM : 0;
-    near = config_nearest_word(e.words, last ? last + 1 : wanted);
-    return error_set(error, ENOENT, "there is no key '%s'%s%s", wanted, near ? "; nearest: " : "", near ? near : "");
+    near = config_nearest_word(e.words, last ? last + 1 : key);
+    return error_set(error, ENOENT, "there is no key '%s'%s%s", key, near ? "; nearest: " : "", near ? near : "");
 }
 
 static const char *preset_value(const struct rl_preset *preset, const struct config_key *key)
