@@ -19,7 +19,7 @@ enum {
 struct edge {
     struct slot_shared shared;
     struct lifecycle *lifecycle;
-    struct edge_options options;
+    struct env_edge_options options;
     struct slot slots[EDGE_SLOTS_MAX];
     struct loop_timer *tick, *ask_again, *give_back;
     bool asking;                /* a LeaseRequest is open */
@@ -115,7 +115,7 @@ static void on_grant(int result, const struct message *reply, void *arg)
             take_lease(edge, grant->leases[i]);
         play_alone_if_empty(edge);
         if (grant->drain)
-            edge_drain(edge, "the coordinator drains");
+            env_edge_drain(edge, "the coordinator drains");
         if (grant->n_leases > 0) {
             ask_for_leases(edge);
             return;
@@ -137,7 +137,8 @@ static void ask_for_leases(struct edge *edge)
     body.member = member_id(edge->shared.member);
     body.slots = idle;
     if (wire_call(member_client(edge->shared.member), &(struct wire_call) {
-            .kind = GANTRY__KIND__KIND_LEASE_REQUEST, .body = &body.base, .deadline_ms = ASK_DEADLINE_MS, .on_reply = on_grant, .arg = edge,
+            .kind = GANTRY__KIND__KIND_LEASE_REQUEST, .body = &body.base, .deadline_ms = ASK_DEADLINE_MS,
+            .on_reply = on_grant, .arg = edge,
         }, NULL) < 0)
         loop_timer_again(edge->ask_again, ASK_PAUSE_MS, 0);
     else
@@ -190,7 +191,7 @@ static void on_give_back(void *arg)
     leave_if_empty(edge);
 }
 
-void edge_drain(struct edge *edge, const char *reason)
+void env_edge_drain(struct edge *edge, const char *reason)
 {
     if (edge->draining)
         return;
@@ -346,7 +347,8 @@ static void on_welcome(const Gantry__Welcome *welcome, bool again, void *arg)
 {
     struct edge *edge = arg;
 
-    log_info(again ? "welcomed again" : "welcomed", "member=%u run=%016" PRIx64 " epoch=%" PRIu64, welcome->member, welcome->run, welcome->epoch);
+    log_info(again ? "welcomed again" : "welcomed", "member=%u run=%016" PRIx64 " epoch=%" PRIu64, welcome->member,
+             welcome->run, welcome->epoch);
     edge->shared.seed = welcome->seed;
     if (again)
         drop_lost_leases(edge, welcome);
@@ -382,7 +384,7 @@ static void on_state(bool up, void *arg)
 
 static void on_drain(const char *reason, void *arg)
 {
-    edge_drain(arg, reason);
+    env_edge_drain(arg, reason);
 }
 
 static void on_refused(int result, const char *text, void *arg)
@@ -395,7 +397,7 @@ static void on_refused(int result, const char *text, void *arg)
 
 /* ---- life ------------------------------------------------------------------------------------------------- */
 
-struct edge *edge_free(struct edge *edge)
+struct edge *env_edge_free(struct edge *edge)
 {
     unsigned i;
 
@@ -405,7 +407,7 @@ struct edge *edge_free(struct edge *edge)
     edge->tick = loop_timer_free(edge->tick);
     for (i = 0; i < edge->options.slots; i++)
         slot_release(&edge->slots[i]);
-    edge->shared.simulation = simulation_free(edge->shared.simulation);    /* brings its last jobs back to slots that are still there */
+    edge->shared.simulation = simulation_free(edge->shared.simulation);    /* its last jobs come back to slots that are still there */
     servers_release(&edge->shared.servers);
     edge->shared.member = member_free(edge->shared.member);
     edge->ask_again = loop_timer_free(edge->ask_again);
@@ -414,10 +416,10 @@ struct edge *edge_free(struct edge *edge)
     return NULL;
 }
 
-int edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct edge_options *options, struct edge **ret,
-             struct error *error)
+int env_edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct env_edge_options *options,
+                 struct edge **ret, struct error *error)
 {
-    _cleanup_(edge_freep) struct edge *edge = calloc(1, sizeof(*edge));
+    _cleanup_(env_edge_freep) struct edge *edge = calloc(1, sizeof(*edge));
     struct member_options member = {
         .join = options->join, .build = options->build, .slots = options->slots, .device = "cpu",
         .on_welcome = on_welcome, .fill_hello = fill_hello, .fill_heartbeat = fill_heartbeat, .on_endpoints = on_endpoints,
@@ -432,8 +434,10 @@ int edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, 
         return error_set(error, EINVAL, "--slots %u: 1 to %d", options->slots, EDGE_SLOTS_MAX);
     edge->options = *options;
     edge->lifecycle = lifecycle;
-    edge->shared = (struct slot_shared) { .loop = loop, .wire = wire, .slots = options->slots, .on_free = on_slot_free, .arg = edge,
-                                          .servers = { .wire = wire, .credits = CREDITS } };
+    edge->shared = (struct slot_shared) {
+        .loop = loop, .wire = wire, .slots = options->slots, .on_free = on_slot_free, .arg = edge,
+        .servers = { .wire = wire, .credits = CREDITS },
+    };
     for (i = 0; i < options->slots; i++)
         slot_init(&edge->slots[i], &edge->shared, i);
 

@@ -1,6 +1,6 @@
 /* edge.h - the worker as a member of the run: leases in, episodes out.
  *
- *   edge_new -> (Welcome opens the simulator) -> leases are asked for as slots fall free ... -> edge_drain -> edge_free
+ *   env_edge_new -> (Welcome opens the simulator) -> leases are asked for as slots fall free ... -> env_edge_drain -> env_edge_free
  *
  * The coordinator is only needed for leases: while it is away the slots play on and deliver. Before the process leaves,
  * episodes in hand are finished; what is not by GIVE_BACK_MS is given back. Thread rule: the loop's thread. */
@@ -11,8 +11,8 @@
 
 enum { EDGE_SLOTS_MAX = 64, EDGE_GIVE_BACK_MS = 15000, EDGE_BYE_MS = 2000 };
 
-struct edge_options {
-    const char *join;           /* borrowed for edge_new only */
+struct env_edge_options {
+    const char *join;           /* borrowed for env_edge_new only */
     const char *build;
     int device;                 /* of the renderer: as in sim_renderer_open */
     unsigned slots;
@@ -21,9 +21,9 @@ struct edge_options {
 struct edge;
 
 /* Calls lifecycle_ready when the simulator is up; lifecycle_stop(1) after a log line when it cannot be. */
-int edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct edge_options *options, struct edge **ret,
-             struct error *error);
+int env_edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct env_edge_options *options,
+                 struct edge **ret, struct error *error);
 /* Take no more leases, finish or give back what is in hand, say Bye, then lifecycle_stop(0). */
-void edge_drain(struct edge *edge, const char *reason);
-struct edge *edge_free(struct edge *edge);
-DEFINE_FREEP(struct edge, edge_free)
+void env_edge_drain(struct edge *edge, const char *reason);
+struct edge *env_edge_free(struct edge *edge);
+DEFINE_FREEP(struct edge, env_edge_free)

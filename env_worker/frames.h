@@ -16,13 +16,16 @@ struct frames {
     uint8_t *rgb;               /* (capacity, height, width, 3) */
 };
 
-/* A block of at least `capacity` frames. *frames (may be NULL) is reused if it fits and is not borrowed, else let go and replaced.
- * -ENOMEM: *frames is as it was. */
+/* A block of at least `capacity` frames. *frames (may be NULL) is reused if it fits and is not borrowed, else let go and
+ * replaced. -ENOMEM: *frames is as it was. */
 int frames_renew(struct frames **frames, uint32_t capacity, uint32_t height, uint32_t width);
 struct frames *frames_ref(struct frames *frames);
 struct frames *frames_unref(struct frames *frames);     /* NULL ok; returns NULL */
 
-static inline size_t frames_one(const struct frames *frames) { return (size_t)frames->height * frames->width * 3; }   /* bytes */
+static inline size_t frames_one(const struct frames *frames)     /* bytes of one */
+{
+    return (size_t)frames->height * frames->width * 3;
+}
 static inline uint8_t *frames_at(const struct frames *frames, uint32_t t) { return frames->rgb + frames_one(frames) * t; }
 
 /* Frames first .. first+n-1 as a part to send; takes a reference that the sent message drops. */

@@ -227,7 +227,7 @@ static int ask(struct candidate *c)
                          &c->call);
 }
 
-/* Send what waits, as far as the window allows. True: nothing waits and nothing is under way, the search is ready to conclude. */
+/* Send what waits, as far as the window allows. True: nothing waits or is under way, the search is ready to conclude. */
 static bool ask_next(struct lookahead *s)
 {
     uint32_t i;

@@ -36,7 +36,7 @@ static void on_drain(const char *reason, void *arg)
     struct edge **edge = arg;
 
     if (*edge)
-        edge_drain(*edge, reason);
+        env_edge_drain(*edge, reason);
 }
 
 static int run(const struct args *args)
@@ -44,9 +44,10 @@ static int run(const struct args *args)
     _cleanup_(loop_freep) struct loop *loop = NULL;
     _cleanup_(lifecycle_freep) struct lifecycle *lifecycle = NULL;
     _cleanup_(wire_freep) struct wire *wire = NULL;
-    _cleanup_(edge_freep) struct edge *edge = NULL;
-    struct edge_options options = {
-        .join = args->join ? args->join : args->run_dir, .build = GANTRY_BUILD, .slots = args->slots ? args->slots : DEFAULT_SLOTS,
+    _cleanup_(env_edge_freep) struct edge *edge = NULL;
+    struct env_edge_options options = {
+        .join = args->join ? args->join : args->run_dir, .build = GANTRY_BUILD,
+        .slots = args->slots ? args->slots : DEFAULT_SLOTS,
     };
     struct error error = {0};
     int r;
@@ -70,7 +71,7 @@ static int run(const struct args *args)
         log_error("cannot start", "reason=%s", LOG_Q(strerror(-r)));
         return r;
     }
-    r = edge_new(loop, wire, lifecycle, &options, &edge, &error);
+    r = env_edge_new(loop, wire, lifecycle, &options, &edge, &error);
     if (r < 0) {
         log_error("cannot start", "reason=%s", LOG_Q(error_text(&error, r)));
         return r;
@@ -85,8 +86,8 @@ int main(int argc, char **argv)
 {
     static const struct args_about about = {
         .role = "env_worker",
-        .doc = "Play episodes of a gantry run. Any number of workers may join a run and leave it at any time; SIGTERM finishes what is in "
-               "hand first.",
+        .doc = "Play episodes of a gantry run. Any number of workers may join a run and leave it at any time; SIGTERM "
+               "finishes what is in hand first.",
         .takes = ARGS_JOIN | ARGS_RUN_DIR | ARGS_SLOTS | ARGS_RENDER | ARGS_NAME,
     };
     struct args args;

@@ -178,7 +178,8 @@ static void on_returned(int result _unused_, const struct message *reply _unused
 {
 }   /* the lease runs out by itself if the message is lost */
 
-void request_return(struct wire_client *client, uint32_t member, uint64_t episode, uint64_t fence, bool simulator_error, const char *text)
+void request_return(struct wire_client *client, uint32_t member, uint64_t episode, uint64_t fence, bool simulator_error,
+                    const char *text)
 {
     Gantry__LeaseReturn body = GANTRY__LEASE_RETURN__INIT;
 

@@ -93,13 +93,15 @@ static void on_step(struct sim_job *job)
             r = record(slot, job, job->kind == SIM_JOB_STEP ? &slot->moves[job->candidate] : NULL);
         step_player(slot, &(struct player_event) {
             .kind = PLAYER_STEP_DONE, .ticket = job->ticket,
-            .sim = { .result = r, .success = job->success, .text = job->result < 0 ? job->text : "the episode's record is full" } });
+            .sim = { .result = r, .success = job->success,
+                     .text = job->result < 0 ? job->text : "the episode's record is full" } });
     }
     sim_job_free(job);
 }
 
 /* A job of this slot that draws frame `frame` of the episode; NULL: out of memory (the player hears of it). */
-static struct sim_job *new_job(struct slot *slot, enum sim_job_kind kind, uint64_t ticket, uint32_t frame, void (*done)(struct sim_job *))
+static struct sim_job *new_job(struct slot *slot, enum sim_job_kind kind, uint64_t ticket, uint32_t frame,
+                               void (*done)(struct sim_job *))
 {
     struct sim_job *job = sim_job_new(kind, slot->index, ticket, done, slot);
 
@@ -210,8 +212,8 @@ static void do_act(struct slot *slot, const struct player_effect *effect)
             return;
         }
     } else if (actor) {
-        r = request_act(actor, &slot->episode, lease->temperature, effect->step, 0, slot->episode.frames, effect->step, on_act, slot,
-                        &slot->call);
+        r = request_act(actor, &slot->episode, lease->temperature, effect->step, 0, slot->episode.frames, effect->step, on_act,
+                        slot, &slot->call);
         snprintf(text, sizeof(text), "act: %s", strerror(-r));
     }
     if (r < 0)
@@ -273,7 +275,8 @@ static void do_score(struct slot *slot, const struct player_effect *effect)
         send_scored(slot, effect->ticket, PLAYER_NO_ANSWER, prm ? strerror(-r) : "no prm_server is known");
 }
 
-static void send_delivered(struct slot *slot, uint64_t ticket, enum player_answer answer, enum deliver_verdict verdict, const char *text)
+static void send_delivered(struct slot *slot, uint64_t ticket, enum player_answer answer, enum deliver_verdict verdict,
+                           const char *text)
 {
     step_player(slot, &(struct player_event) {
         .kind = PLAYER_DELIVERED, .ticket = ticket, .delivered = { .answer = answer, .verdict = verdict, .text = text } });
@@ -288,8 +291,10 @@ static void on_deliver(int result, const struct message *reply, void *arg)
     const Gantry__DeliverReply *deliver = answer == PLAYER_OK ? (const Gantry__DeliverReply *)reply->body : NULL;
 
     if (deliver && deliver->verdict == GANTRY__DELIVER_REPLY__VERDICT__REFUSED)
-        log_warn("delivery refused", "episode=%" PRIu64 " reason=%s", (uint64_t)slot->episode.lease.episode, LOG_Q(deliver->text));
-    send_delivered(slot, ticket, answer, deliver ? (enum deliver_verdict)deliver->verdict : DELIVER_ACCEPTED, deliver ? deliver->text : text);
+        log_warn("delivery refused", "episode=%" PRIu64 " reason=%s", (uint64_t)slot->episode.lease.episode,
+                 LOG_Q(deliver->text));
+    send_delivered(slot, ticket, answer, deliver ? (enum deliver_verdict)deliver->verdict : DELIVER_ACCEPTED,
+                   deliver ? deliver->text : text);
 }
 
 static void do_deliver(struct slot *slot, const struct player_effect *effect)

@@ -67,7 +67,8 @@ static int open_on_device(struct sim_renderer *renderer, EGLDeviceEXT device, st
         EGL_RED_SIZE, 8, EGL_GREEN_SIZE, 8, EGL_BLUE_SIZE, 8, EGL_DEPTH_SIZE, 24, EGL_NONE
     };
     static const EGLint one_pixel[] = { EGL_WIDTH, 1, EGL_HEIGHT, 1, EGL_NONE };
-    PFNEGLGETPLATFORMDISPLAYEXTPROC get_display = (PFNEGLGETPLATFORMDISPLAYEXTPROC)(void *)eglGetProcAddress("eglGetPlatformDisplayEXT");
+    PFNEGLGETPLATFORMDISPLAYEXTPROC get_display =
+        (PFNEGLGETPLATFORMDISPLAYEXTPROC)(void *)eglGetProcAddress("eglGetPlatformDisplayEXT");
     const char *name;
     EGLConfig config;
     EGLint n = 0;
@@ -112,13 +113,15 @@ static void close_egl(struct sim_renderer *renderer)
 static int open_egl(struct sim_renderer *renderer, int device, struct error *error)
 {
     PFNEGLQUERYDEVICESEXTPROC query = (PFNEGLQUERYDEVICESEXTPROC)(void *)eglGetProcAddress("eglQueryDevicesEXT");
-    PFNEGLQUERYDEVICESTRINGEXTPROC text = (PFNEGLQUERYDEVICESTRINGEXTPROC)(void *)eglGetProcAddress("eglQueryDeviceStringEXT");
+    PFNEGLQUERYDEVICESTRINGEXTPROC text =
+        (PFNEGLQUERYDEVICESTRINGEXTPROC)(void *)eglGetProcAddress("eglQueryDeviceStringEXT");
     EGLDeviceEXT devices[MAX_DEVICES];
     EGLint n = 0, i;
     int r;
 
     if (!query || !text)
-        return error_set(error, ENOTSUP, "renderer: libEGL has no EGL_EXT_device_enumeration (install libegl1 and libegl-mesa0)");
+        return error_set(error, ENOTSUP,
+                         "renderer: libEGL has no EGL_EXT_device_enumeration (install libegl1 and libegl-mesa0)");
     if (!query(MAX_DEVICES, devices, &n) || n == 0)
         return error_set(error, ENODEV, "renderer: EGL sees no device (install libegl-mesa0 and libgl1-mesa-dri for software rendering)");
     if (device >= n)

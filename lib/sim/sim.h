@@ -53,7 +53,8 @@ bool sim_success(const struct sim_slot *slot);
 int sim_expert(struct sim_slot *slot, float ret_action[SIM_ACTION_DIMS]);
 /* A demonstrator: the expert made human. style "clean": executed = expert + noise, label = expert. style "slow": executed =
  * label = slowed expert + small noise. Numbers in the suite's table; drawn by (seed). */
-int sim_demonstrate(struct sim_slot *slot, const char *style, uint64_t seed, int step, float ret_action[SIM_ACTION_DIMS], float ret_label[SIM_ACTION_DIMS]);
+int sim_demonstrate(struct sim_slot *slot, const char *style, uint64_t seed, int step,
+                    float ret_action[SIM_ACTION_DIMS], float ret_label[SIM_ACTION_DIMS]);
 
 /* Full state (integrator state, controller targets, clock, success latch) as bytes: equal bytes = equal future. */
 size_t sim_state_size(const struct sim_task *task);

@@ -13,7 +13,8 @@ struct tally {
 };
 
 /* Play `n` val episodes of at most `limit` steps; style NULL: the expert. */
-static void play(struct sim_slot *slot, struct sim_renderer *renderer, const char *style, int n, int limit, uint8_t *rgb, struct tally *t)
+static void play(struct sim_slot *slot, struct sim_renderer *renderer, const char *style, int n, int limit, uint8_t *rgb,
+                 struct tally *t)
 {
     float action[SIM_ACTION_DIMS], label[SIM_ACTION_DIMS];
     int e, step;
@@ -48,7 +49,8 @@ static void play(struct sim_slot *slot, struct sim_renderer *renderer, const cha
 
 int main(int argc, char **argv)
 {
-    int n = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 200, size = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 64, i, tasks;
+    int n = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 200, size = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 64;
+    int i, tasks;
     const struct sim_task_info *infos;
     struct sim_renderer *renderer = NULL;
     struct sim_suite *suite;

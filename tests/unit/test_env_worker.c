@@ -67,7 +67,8 @@ static void reply(struct request *request, const ProtobufCMessage *body)
 
 static void on_hello(struct request *request)
 {
-    static const char config[] = "run: {name: t, dir: t}\nsuite: {name: tabletop, tasks: [pick_up_object], image: 32}\npolicy: {init: x}\n";
+    static const char config[] = "run: {name: t, dir: t}\npolicy: {init: x}\n"
+                                 "suite: {name: tabletop, tasks: [pick_up_object], image: 32}\n";
     const Gantry__Hello *hello = (const Gantry__Hello *)request->message->body;
     Gantry__Welcome body = GANTRY__WELCOME__INIT;
     Gantry__Endpoint endpoints[ROLES], *list[ROLES];
@@ -238,7 +239,8 @@ static void on_deliver(struct request *request, void *arg _unused_)
     assert_true(f.n_delivered < MANY);
     f.n_delivered++;
     *d = (struct delivered) {
-        .episode = t->episode, .fence = t->fence, .steps = t->steps, .n_tokens = (uint32_t)t->n_tokens, .n_label = (uint32_t)t->n_label,
+        .episode = t->episode, .fence = t->fence, .steps = t->steps, .n_tokens = (uint32_t)t->n_tokens,
+        .n_label = (uint32_t)t->n_label,
         .n_progress = (uint32_t)t->n_progress, .n_action = (uint32_t)t->n_action, .success = t->success, .timeout = t->timeout,
         .state_digest = (uint32_t)t->state_digest, .first_token = t->n_tokens ? t->tokens[0] : 0,
         .last_token = t->n_tokens ? t->tokens[t->n_tokens - K] : 0,
@@ -270,14 +272,14 @@ static void open_server(int role)
 
 static void on_drain(const char *reason, void *arg _unused_)
 {
-    edge_drain(f.edge, reason);
+    env_edge_drain(f.edge, reason);
 }
 
 static int start(void **state _unused_)
 {
     static const char *const names[ROLES] = { "coordinator", "actor", "prm", "learner" };
     struct lifecycle_options lifecycle = { .on_drain = on_drain };
-    struct edge_options options = { .join = f.address[COORDINATOR], .build = "test", .device = -1, .slots = 3 };
+    struct env_edge_options options = { .join = f.address[COORDINATOR], .build = "test", .device = -1, .slots = 3 };
     struct error error = {0};
     int i;
 
@@ -294,7 +296,7 @@ static int start(void **state _unused_)
     wire_set_run(f.wire, RUN_ID, 1);
     for (i = 0; i < ROLES; i++)
         open_server(i);
-    if (edge_new(f.loop, f.worker_wire, f.lifecycle, &options, &f.edge, &error) < 0) {
+    if (env_edge_new(f.loop, f.worker_wire, f.lifecycle, &options, &f.edge, &error) < 0) {
         print_error("%s\n", error.text);
         return -1;
     }
@@ -306,7 +308,7 @@ static int stop(void **state _unused_)
     char command[128];
     int i;
 
-    f.edge = edge_free(f.edge);
+    f.edge = env_edge_free(f.edge);
     for (i = 0; i < ROLES; i++)
         f.servers[i] = wire_server_free(f.servers[i]);
     f.worker_wire = wire_free(f.worker_wire);
@@ -488,11 +490,11 @@ static void test_drain_finishes_what_is_held(void **state _unused_)
     TURN_UNTIL(f.acts > 4);
     add_lease(3, "pick_up_object", "");
     if (f.granted == 2) {                   /* the third was not yet taken: it must stay untaken */
-        edge_drain(f.edge, "test");
+        env_edge_drain(f.edge, "test");
         TURN_UNTIL(lifecycle_phase(f.lifecycle) == LIFECYCLE_STOPPED);
         assert_int_equal(f.granted, 2);
     } else {
-        edge_drain(f.edge, "test");
+        env_edge_drain(f.edge, "test");
         TURN_UNTIL(lifecycle_phase(f.lifecycle) == LIFECYCLE_STOPPED);
     }
     assert_int_equal(f.n_delivered + f.n_returned, f.granted);

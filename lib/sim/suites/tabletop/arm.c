@@ -20,7 +20,8 @@ int arm_check(const mjModel *model, struct error *error)
     }
     for (i = 0; i < ARM_CTRLS; i++)
         if (mj_name2id(model, mjOBJ_ACTUATOR, actuators[i]) != i)
-            return error_set(error, EINVAL, "%s: actuator %s is not ctrl %d; include arm.xml first", model->names, actuators[i], i);
+            return error_set(error, EINVAL, "%s: actuator %s is not ctrl %d; include arm.xml first",
+                             model->names, actuators[i], i);
     return 0;
 }
 

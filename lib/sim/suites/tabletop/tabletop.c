@@ -225,7 +225,9 @@ static int expert(struct sim_slot *base, float ret_action[SIM_ACTION_DIMS])
 
 static size_t state_size(const struct sim_task *task)
 {
-    return sizeof(struct tabletop_memory) + sizeof(double) * (size_t)mujoco_state_doubles(((const struct tabletop_task *)task)->model);
+    const mjModel *model = ((const struct tabletop_task *)task)->model;
+
+    return sizeof(struct tabletop_memory) + sizeof(double) * (size_t)mujoco_state_doubles(model);
 }
 
 static void save(const struct sim_slot *base, void *ret_state)
