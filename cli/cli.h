@@ -13,6 +13,7 @@ struct cli_command {
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
 int cmd_config(int argc, char **argv);
+int cmd_history(int argc, char **argv);
 int cmd_model(int argc, char **argv);
 int cmd_replay(int argc, char **argv);
 int cmd_report(int argc, char **argv);

@@ -1,10 +1,33 @@
-/* cmd_report.c - `gantry report RUN [-o FILE]`: writes RUN/report.html again. */
+/* cmd_report.c - `gantry report RUN [-o FILE]`: writes RUN/summary.json and RUN/report.html again. */
 #include "cli/cli.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <string.h>
 
 #include "cli/report.h"
+#include "coordinator/summary.h"
+#include "run/rundir.h"
+
+/* summary.json again from the ledger: an older one may have been made before the run was over. */
+static int refresh_summary(const char *run_dir, struct error *error)
+{
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    _cleanup_free_ struct run_config *config = malloc(sizeof *config);
+    char path[RUN_PATH];
+    int r;
+
+    if (!config)
+        return error_set(error, ENOMEM, "out of memory");
+    r = rundir_path(run_dir, "config.yaml", path, error);
+    if (r == 0)
+        r = run_config_load(path, config, error);
+    if (r == 0)
+        r = rundir_path(run_dir, "ledger.sqlite", path, error);
+    if (r == 0)
+        r = ledger_open_readonly(path, &ledger, error);
+    return r < 0 ? r : summary_write(ledger, config, run_dir, error);
+}
 
 int cmd_report(int argc, char **argv)
 {
@@ -20,7 +43,7 @@ int cmd_report(int argc, char **argv)
         snprintf(path, sizeof path, "%s", argv[3]);
     else
         snprintf(path, sizeof path, "%s/report.html", argv[1]);
-    if (report_write(argv[1], path, &error) < 0) {
+    if (refresh_summary(argv[1], &error) < 0 || report_write(argv[1], path, &error) < 0) {
         fprintf(stderr, "gantry report: %s\n", error.text);
         return CLI_FAILED;
     }

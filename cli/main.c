@@ -8,6 +8,7 @@
 
 static const struct cli_command commands[] = {
     {"config", "check, show and explain a run's configuration", cmd_config},
+    {"history", "what happened, as JSON lines; check that nothing was lost or trained twice", cmd_history},
     {"model", "inspect, make and check policy directories", cmd_model},
     {"replay", "one episode as a table of steps and a film strip", cmd_replay},
     {"report", "write report.html of a run again", cmd_report},

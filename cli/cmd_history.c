@@ -1,0 +1,106 @@
+/* cmd_history.c - `gantry history RUN`: what happened, as JSON lines; `gantry history check RUN`: do the three writers agree? */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "daemon/admin.h"
+#include "run/history.h"
+#include "run/rundir.h"
+#include "wire/address.h"
+
+enum { ASK_MS = 30 * 1000 };
+
+static int usage(FILE *out, int status)
+{
+    fprintf(out, "usage: gantry history RUN [AFTER]\n"
+            "       gantry history check RUN\n"
+            "The first prints the ledger's events as JSON lines (those after number AFTER), from the running coordinator or, when it\n"
+            "is down, from the file. The second joins ledger, journal and version manifests and prints every contradiction: an\n"
+            "episode that ended twice, was trained twice or is lost. Its exit status is 1 when there is one.\n");
+    return status;
+}
+
+/* -ENOENT, -ECONNREFUSED: no coordinator is up. */
+static int ask_coordinator(const char *run_dir, const char *after, char **ret_text, struct error *error)
+{
+    char dir[ADDRESS_MAX], path[ADDRESS_MAX + 16], command[64];
+    int r = address_socket_dir(run_dir, dir, error);
+
+    if (r < 0)
+        return r;
+    snprintf(path, sizeof path, "%s/status.sock", dir);
+    snprintf(command, sizeof command, "history %s", after);
+    return admin_call(path, command, ASK_MS, ret_text, error);
+}
+
+static int read_file(const char *run_dir, const char *after, struct strbuf *out, struct error *error)
+{
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    char path[RUN_PATH], *end;
+    uint64_t first = strtoull(after, &end, 10);
+    int r;
+
+    if (*end)
+        return error_set(error, EINVAL, "'%s' is not an event's number", after);
+    r = rundir_path(run_dir, "ledger.sqlite", path, error);
+    if (r == 0)
+        r = ledger_open_readonly(path, &ledger, error);
+    if (r == 0 && (r = history_export(ledger, first, out)) < 0)
+        r = error_set(error, -r, "%s: %s", path, ledger_error(ledger));
+    return r;
+}
+
+static int export(const char *run_dir, const char *after)
+{
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    _cleanup_free_ char *text = NULL;
+    struct error error = {0};
+    int r = ask_coordinator(run_dir, after, &text, &error);
+
+    if (r == -ENOENT || r == -ECONNREFUSED)
+        r = read_file(run_dir, after, &out, &error);
+    if (r < 0) {
+        fprintf(stderr, "gantry history: %s\n", error_text(&error, r));
+        return CLI_FAILED;
+    }
+    fputs(text ? text : out.text, stdout);
+    return CLI_OK;
+}
+
+static int check(const char *run_dir)
+{
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    struct history_result result;
+    struct error error = {0};
+    struct history history;
+    int r = history_load(run_dir, &history, &error);
+
+    if (r == -EBUSY) {
+        fprintf(stderr, "gantry history: the run is up; its ledger can be checked once it has ended or was drained (gantry drain)\n");
+        return CLI_FAILED;
+    }
+    if (r == 0 && (r = history_check(&history, &out, &result)) < 0)
+        (void)error_set(&error, -r, "out of memory");
+    if (r < 0) {
+        fprintf(stderr, "gantry history: %s\n", error_text(&error, r));
+        return CLI_FAILED;
+    }
+    fputs(out.text, stdout);
+    printf("%zu episodes: %zu trained, %zu kept, %zu evaluated, %zu filtered, %zu stale, %zu failed, %zu open; %zu versions; "
+           "%zu contradictions%s\n", result.episodes, result.trained, result.kept, result.evaluated, result.filtered, result.stale,
+           result.failed, result.open, history.n_versions, result.violations, history.complete ? "" : " (the run has not finished)");
+    history_release(&history);
+    return result.violations ? CLI_FAILED : CLI_OK;
+}
+
+int cmd_history(int argc, char **argv)
+{
+    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
+        return usage(stdout, CLI_OK);
+    if (argc == 3 && !strcmp(argv[1], "check"))
+        return check(argv[2]);
+    if ((argc == 2 || argc == 3) && argv[1][0] != '-')
+        return export(argv[1], argc == 3 ? argv[2] : "0");
+    return usage(stderr, CLI_USAGE);
+}
