@@ -15,6 +15,7 @@ struct objective {              /* what all three are told */
     uint64_t seed, stage, iteration;    /* iteration counts within the stage, from 0 */
     uint64_t version;                   /* the parent: what the trainer holds; ppo compares it with who played */
     const struct train_watch *watch;    /* may be NULL */
+    bool *ret_filtered;                 /* [episodes of the data set] ppo: those that carried no gradient; may be NULL */
 };
 
 /* ---- sft: cross-entropy over the full vocabulary of K action ids and the end-of-sequence id ------------- */

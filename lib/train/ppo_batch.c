@@ -273,8 +273,11 @@ static int group_mode(struct ppo_batch *b, const double *reward, struct ppo_resu
         total[b->steps[i].episode] += reward[i];
     if (group_of(b, total, advantage) < 0)
         return -ENOMEM;
-    for (int e = 0; e < n; e++)
+    for (int e = 0; e < n; e++) {
         kept += advantage[e] != 0;
+        if (b->objective->ret_filtered)
+            b->objective->ret_filtered[e] = advantage[e] == 0;
+    }
     for (int i = 0; i < b->n; i++) {
         int e = b->steps[i].episode;
 

@@ -1,0 +1,170 @@
+#include "learner/plan_data.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/episode.h"
+#include "proto/trajectory.pb-c.h"
+
+void plan_data_release(struct plan_data *data)
+{
+    data->set = dataset_free(data->set);
+    free(data->used);
+    free(data->trained);
+    free(data->stale);
+    *data = (struct plan_data) {0};
+}
+
+/* ---- one episode --------------------------------------------------------------------------------- */
+
+struct loaded { Gantry__Trajectory *trajectory; uint8_t *frames; size_t n_frames; };
+
+static void loaded_release(struct loaded *l)
+{
+    if (l->trajectory)
+        gantry__trajectory__free_unpacked(l->trajectory, NULL);
+    free(l->frames);
+}
+
+static int load(struct journal *journal, uint64_t id, struct loaded *ret, struct error *error)
+{
+    _cleanup_free_ uint8_t *meta = NULL;
+    size_t n_meta;
+    int r = journal_load(journal, id, &meta, &n_meta, &ret->frames, &ret->n_frames, error);
+
+    if (r < 0)
+        return r == -ENOENT ? error_set(error, ENOENT, "episode %" PRIu64 " of the plan is not in the journal", id) : r;
+    ret->trajectory = gantry__trajectory__unpack(NULL, n_meta, meta);
+    return ret->trajectory ? 0 : error_set(error, EBADMSG, "episode %" PRIu64 ": its journal record is no trajectory", id);
+}
+
+static int add(struct dataset *set, struct loaded *l, struct error *error)
+{
+    const Gantry__Trajectory *t = l->trajectory;
+    bool demo = t->purpose == GANTRY__PURPOSE__PURPOSE_DEMO;
+    struct episode_input in = {
+        .id = t->episode, .task = t->task, .instruction = t->instruction, .state_seed = t->state_seed, .steps = (int)t->steps,
+        .max_steps = (int)(t->max_steps ? t->max_steps : t->steps), .success = t->success, .demo = demo, .policy_version = t->policy_version,
+        .temperature = (double)t->temperature, .height = (int)t->height, .width = (int)t->width, .action_dims = (int)t->action_dims,
+        .label = t->n_label ? t->label : t->action, .n_label = t->n_label ? t->n_label : t->n_action,
+        .tokens = t->tokens, .n_tokens = t->n_tokens, .logp = t->logp, .n_logp = t->n_logp,
+        .progress = t->progress, .n_progress = t->n_progress, .frames = l->frames, .n_frames = l->n_frames,
+    };
+    int r = dataset_add(set, &in, error);
+
+    if (r >= 0)
+        l->frames = NULL;
+    return r;
+}
+
+/* ---- which ones ------------------------------------------------------------------------------------ */
+
+static int note_used(struct plan_data *data, struct journal *journal, uint64_t id, struct error *error)
+{
+    struct manifest_episode *larger = realloc(data->used, (data->n_used + 1) * sizeof *larger);
+    struct journal_entry entry;
+
+    if (!larger)
+        return error_set(error, ENOMEM, "out of memory at %zu episodes", data->n_used);
+    data->used = larger;
+    if (journal_find(journal, id, &entry) < 0)
+        return error_set(error, ENOENT, "episode %" PRIu64 " has left the journal", id);
+    larger[data->n_used].episode = id;
+    memcpy(larger[data->n_used++].digest, entry.digest, SHA256_SIZE);
+    return 0;
+}
+
+static bool is_stale(const Gantry__Plan *plan, const Gantry__Trajectory *t, int max_staleness)
+{
+    return t->policy_version > plan->parent || plan->parent - t->policy_version > (uint64_t)max_staleness;
+}
+
+static int load_rows(struct plan_runner *runner, const Gantry__Plan *plan, int max_staleness, struct plan_data *data, struct error *error)
+{
+    data->trained = calloc(MAX(plan->n_episodes, (size_t)1), sizeof *data->trained);
+    data->stale = calloc(MAX(plan->n_episodes, (size_t)1), sizeof *data->stale);
+    if (!data->trained || !data->stale)
+        return error_set(error, ENOMEM, "out of memory for %zu episodes", plan->n_episodes);
+    for (size_t i = 0; i < plan->n_episodes; i++) {
+        _cleanup_(loaded_release) struct loaded l = {0};
+        int r = load(runner->journal, plan->episodes[i], &l, error);
+
+        if (r < 0)
+            return r;
+        if (is_stale(plan, l.trajectory, max_staleness)) {
+            data->stale[data->n_stale++] = plan->episodes[i];
+            continue;
+        }
+        r = add(data->set, &l, error);
+        if (r >= 0)
+            r = note_used(data, runner->journal, plan->episodes[i], error);
+        if (r < 0)
+            return r;
+        data->trained[data->n_trained++] = plan->episodes[i];
+    }
+    return 0;
+}
+
+static bool wanted(const Gantry__Plan *plan, const Gantry__Trajectory *t)
+{
+    if (t->split != GANTRY__SPLIT__SPLIT_TRAIN || t->purpose == GANTRY__PURPOSE__PURPOSE_EVAL)
+        return false;
+    return t->purpose == GANTRY__PURPOSE__PURPOSE_DEMO || strcmp(plan->objective, "prm") == 0;
+}
+
+static int load_stage(struct plan_runner *runner, const Gantry__Plan *plan, uint64_t stage, struct plan_data *data, struct error *error)
+{
+    _cleanup_free_ struct journal_entry *entries = NULL;
+    size_t n = 0;
+    int r = journal_list(runner->journal, (uint32_t)stage, JOURNAL_ALL, &entries, &n);
+
+    if (r < 0)
+        return error_set(error, -r, "the journal of stage %" PRIu64 " cannot be listed", stage);
+    for (size_t i = 0; i < n; i++) {
+        _cleanup_(loaded_release) struct loaded l = {0};
+
+        if (atomic_load(&runner->stop))
+            return error_set(error, ECANCELED, "stopped while loading episodes");
+        r = load(runner->journal, entries[i].episode, &l, error);
+        if (r >= 0 && wanted(plan, l.trajectory)) {
+            r = add(data->set, &l, error);
+            if (r >= 0)
+                r = note_used(data, runner->journal, entries[i].episode, error);
+        }
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int compare_used(const void *a, const void *b)
+{
+    uint64_t x = ((const struct manifest_episode *)a)->episode, y = ((const struct manifest_episode *)b)->episode;
+
+    return (x > y) - (x < y);
+}
+
+int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const struct openvla *model, int max_staleness,
+                   struct plan_data *ret, struct error *error)
+{
+    _cleanup_(plan_data_release) struct plan_data data = {0};
+    bool sft = strcmp(plan->objective, "sft") == 0;
+    int r = dataset_new(model, &data.set);
+
+    if (r < 0)
+        return error_set(error, -r, "out of memory");
+    r = load_rows(runner, plan, max_staleness, &data, error);
+    for (size_t i = 0; i < plan->n_stages && r >= 0; i++)
+        if (!sft || i == plan->n_stages - 1)    /* imitate the latest teacher only: an earlier one may have another manner */
+            r = load_stage(runner, plan, plan->stages[i], &data, error);
+    if (r < 0)
+        return r;
+    if (data.n_used)
+        qsort(data.used, data.n_used, sizeof *data.used, compare_used);
+    dataset_sort(data.set);
+    *ret = data;
+    data = (struct plan_data) {0};
+    return 0;
+}

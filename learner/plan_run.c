@@ -1,0 +1,341 @@
+#include "learner/plan_run.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "learner/plan_data.h"
+#include "learner/record.h"
+#include "train/checkpoint.h"
+#include "train/objective.h"
+
+void plan_runner_release(struct plan_runner *runner)
+{
+    for (int kind = 0; kind < 2; kind++)
+        runner->trainer[kind] = trainer_free(runner->trainer[kind]);
+    runner->reference = openvla_free(runner->reference);
+}
+
+static bool watch(void *arg, _unused_ const char *what, int64_t done, int64_t total, _unused_ double loss)
+{
+    struct plan_runner *runner = arg;
+
+    atomic_store(&runner->done, (long)done);
+    atomic_store(&runner->total, (long)total);
+    return !atomic_load(&runner->stop);
+}
+
+/* ---- the parent ------------------------------------------------------------------------------------ */
+
+struct wish {                   /* heads that the objective needs */
+    int value_width, value_inputs;      /* 0: none */
+    int reward_width;
+};
+
+static int add_heads(struct openvla *model, const struct wish *wish, uint64_t seed, struct error *error)
+{
+    int r = 0;
+
+    if (wish->value_width && !model->config.value_width)
+        r = openvla_add_value_head(model, wish->value_width, wish->value_inputs, seed);
+    if (r >= 0 && wish->reward_width && !model->config.reward_width)
+        r = openvla_add_reward_head(model, wish->reward_width, seed);
+    return r < 0 ? error_set(error, -r, "a head of width %d cannot be added", MAX(wish->value_width, wish->reward_width)) : 0;
+}
+
+static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, const struct wish *wish, struct trainer **ret, struct error *error)
+{
+    _cleanup_(openvla_freep) struct openvla *model = NULL;
+    _cleanup_(trainer_freep) struct trainer *trainer = NULL;
+    char dir[1024];
+    int r;
+
+    if (snprintf(dir, sizeof dir, "%s%s%s", plan->parent_dir[0] == '/' ? "" : runner->run_dir, plan->parent_dir[0] == '/' ? "" : "/",
+                 plan->parent_dir) >= (int)sizeof dir)
+        return error_set(error, ENAMETOOLONG, "the plan's parent directory has too long a path");
+    r = openvla_load(dir, &model, error);
+    if (r >= 0)
+        r = add_heads(model, wish, runner->seed, error);
+    if (r < 0)
+        return r;
+    r = trainer_new(model, runner->threads, &runner->group, &trainer);
+    if (r < 0)
+        return error_set(error, -r, "%s: cannot be made ready for training: %s", dir, error_text(NULL, r));
+    model = NULL;               /* the trainer's now */
+    r = checkpoint_load_state(trainer, dir, error);
+    if (r < 0)
+        return r;
+    *ret = TAKE_PTR(trainer);
+    return 0;
+}
+
+/* Take the trainer out of the runner (put back once committed: a failed plan leaves it half-trained), or load the parent. */
+static int take_trainer(struct plan_runner *runner, const Gantry__Plan *plan, const struct wish *wish, struct trainer **ret, struct error *error)
+{
+    struct trainer *held = TAKE_PTR(runner->trainer[plan->kind]);
+    int r;
+
+    if (held && (runner->version[plan->kind] != plan->parent || (plan->kind == GANTRY__VERSION_KIND__VERSION_PRM && plan->parent == 0) ||
+                 (wish->value_width && !held->model->config.value_width) || (wish->reward_width && !held->model->config.reward_width)))
+        held = trainer_free(held);
+    if (!held) {
+        r = load_parent(runner, plan, wish, &held, error);
+        if (r < 0)
+            return r;
+    }
+    if (held->stage != plan->stage + 1) {       /* 0 means no stage yet */
+        trainer_reset(held);
+        held->stage = plan->stage + 1;
+        held->reference = plan->parent;
+    }
+    *ret = held;
+    return 0;
+}
+
+static int load_reference(struct plan_runner *runner, uint64_t version, struct error *error)
+{
+    _cleanup_(openvla_freep) struct openvla *model = NULL;
+    char dir[VERSION_PATH];
+    int r;
+
+    if (runner->reference && runner->reference_version == version)
+        return 0;
+    runner->reference = openvla_free(runner->reference);
+    r = version_path(runner->run_dir, 0, version, dir);
+    if (r >= 0)
+        r = openvla_load(dir, &model, error);
+    if (r < 0)
+        return error_prefix(error, r, "the policy that the stage started from");
+    r = openvla_pack(model, false);
+    if (r < 0)
+        return error_set(error, -r, "%s: out of memory", dir);
+    runner->reference = TAKE_PTR(model);
+    runner->reference_version = version;
+    return 0;
+}
+
+/* ---- the objectives --------------------------------------------------------------------------------- */
+
+struct execution {              /* one plan on its way */
+    struct plan_runner *runner;
+    const Gantry__Plan *plan;
+    struct stage_config settings;
+    struct trainer *trainer;
+    struct plan_data data;
+    struct record record;
+    struct objective objective;
+    struct train_watch watch;
+};
+
+static void execution_release(struct execution *e)
+{
+    trainer_free(e->trainer);
+    plan_data_release(&e->data);
+    record_release(&e->record);
+}
+
+static int prepare(struct execution *e, const struct wish *wish, int max_staleness, struct error *error)
+{
+    int r = take_trainer(e->runner, e->plan, wish, &e->trainer, error);
+
+    if (r >= 0)
+        r = plan_data_load(e->runner, e->plan, e->trainer->model, max_staleness, &e->data, error);
+    e->watch = (struct train_watch) {watch, e->runner};
+    e->objective = (struct objective) {.seed = e->runner->seed, .stage = e->plan->stage, .iteration = e->plan->round, .version = e->plan->parent,
+                                       .watch = &e->watch};
+    return r;
+}
+
+static int take_metrics(struct execution *e, struct strbuf *json, struct error *error)
+{
+    e->record.metrics = strbuf_detach(json);
+    return e->record.metrics ? 0 : error_set(error, ENOMEM, "out of memory");
+}
+
+static int run_sft(struct execution *e, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf json = STRBUF_INIT;
+    struct sft_result result;
+    int r = prepare(e, &(struct wish) {0}, 0, error);
+
+    if (r >= 0)
+        r = objective_sft(e->trainer, e->data.set, &e->settings.sft, &e->objective, &result, error);
+    if (r < 0)
+        return r;
+    sft_result_write(&result, &json);
+    e->record.gate_passed = true;
+    return take_metrics(e, &json, error);
+}
+
+/* The reward model's own settings; a refresh inside an rl stage has those of the last prm stage in the run, or the defaults. */
+static int run_prm(struct execution *e, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf json = STRBUF_INIT;
+    struct prm_result result;
+    int r;
+
+    if (e->settings.kind != STAGE_PRM)
+        return error_set(error, EINVAL, "plan prm: its settings are of a %s stage", stage_kind_name(e->settings.kind));
+    r = prepare(e, &(struct wish) {.reward_width = e->settings.prm.width}, INT32_MAX, error);
+    if (r >= 0)
+        r = objective_prm(e->trainer, e->data.set, &e->settings.prm, &e->objective, &result, error);
+    if (r < 0)
+        return r;
+    prm_result_write(&result, &json);
+    e->record.gate_passed = result.gate_passed;
+    snprintf(e->record.gate_text, sizeof e->record.gate_text, "%s", result.gate_text);
+    return take_metrics(e, &json, error);
+}
+
+/* Rows that carried no gradient move from trained to filtered. */
+static int sort_out(struct execution *e, const bool *filtered)
+{
+    size_t kept = 0;
+
+    e->record.filtered = calloc(MAX(e->data.n_trained, (size_t)1), sizeof *e->record.filtered);
+    if (!e->record.filtered)
+        return -ENOMEM;
+    for (size_t i = 0; i < e->data.n_trained; i++)
+        if (filtered[i])
+            e->record.filtered[e->record.n_filtered++] = e->data.trained[i];
+        else
+            e->data.trained[kept++] = e->data.trained[i];
+    e->data.n_trained = kept;
+    return 0;
+}
+
+static int run_ppo(struct execution *e, struct error *error)
+{
+    const struct rl_config *config = &e->settings.rl;
+    _cleanup_(strbuf_release) struct strbuf json = STRBUF_INIT;
+    _cleanup_free_ bool *filtered = NULL;
+    bool critic = config->advantage == ADVANTAGE_GAE && config->value_width > 0;
+    struct wish wish = {.value_width = critic ? config->value_width : 0, .value_inputs = critic ? config->critic_time + config->critic_prm : 0};
+    struct ppo_result result;
+    int r;
+
+    if (e->settings.kind != STAGE_RL)
+        return error_set(error, EINVAL, "plan ppo: its settings are of a %s stage", stage_kind_name(e->settings.kind));
+    r = prepare(e, &wish, config->max_staleness, error);
+    if (r >= 0 && config->kl != KL_NONE)
+        r = load_reference(e->runner, e->trainer->reference, error);
+    if (r < 0)
+        return r;
+    filtered = calloc((size_t)MAX(e->data.set->n, 1), sizeof *filtered);
+    if (!filtered)
+        return error_set(error, ENOMEM, "out of memory");
+    e->objective.ret_filtered = filtered;
+    r = objective_ppo(e->trainer, config->kl == KL_NONE ? NULL : e->runner->reference, e->data.set, config, &e->objective, &result, error);
+    if (r < 0)
+        return r;
+    if (sort_out(e, filtered) < 0)
+        return error_set(error, ENOMEM, "out of memory");
+    ppo_result_write(&result, &json);
+    e->record.gate_passed = true;
+    return take_metrics(e, &json, error);
+}
+
+/* ---- committing --------------------------------------------------------------------------------------- */
+
+static void describe(const Gantry__Plan *plan, struct intake_version *ret)
+{
+    *ret = (struct intake_version) {.kind = (int)plan->kind, .number = plan->version, .parent = plan->parent, .stage = (uint32_t)plan->stage,
+                                    .iteration = (uint32_t)plan->iteration};
+    memcpy(ret->plan_digest, plan->digest.data, SHA256_SIZE);
+}
+
+/* Somebody committed this number first: what it holds counts, ours is thrown away. */
+static int load_winner(struct plan_runner *runner, const Gantry__Plan *plan, struct intake_version *ret, struct error *error)
+{
+    struct manifest winner = {0};
+    char dir[VERSION_PATH];
+    int r = version_path(runner->run_dir, (int)plan->kind, plan->version, dir);
+
+    if (r >= 0)
+        r = manifest_read(dir, &winner, error);
+    if (r < 0)
+        return r;
+    describe(plan, ret);
+    memcpy(ret->digest, winner.digest, SHA256_SIZE);
+    memcpy(ret->plan_digest, winner.plan_digest, SHA256_SIZE);
+    ret->parent = winner.parent;
+    manifest_release(&winner);
+    return 0;
+}
+
+static int commit(struct execution *e, struct intake_version *ret, struct error *error)
+{
+    const Gantry__Plan *plan = e->plan;
+    struct plan_runner *runner = e->runner;
+    struct manifest manifest = {
+        .run = runner->run, .kind = (int)plan->kind, .number = plan->version, .parent = plan->parent, .group_epoch = plan->group_epoch,
+        .stage = (uint32_t)plan->stage, .iteration = (uint32_t)plan->iteration, .consumed = e->data.used, .n_consumed = e->data.n_used,
+    };
+    char dir[VERSION_PATH];
+    int r = version_begin(runner->run_dir, (int)plan->kind, plan->version, dir, error);
+
+    if (r < 0)
+        return r;
+    memcpy(manifest.plan_digest, plan->digest.data, SHA256_SIZE);
+    r = checkpoint_save(e->trainer, dir, error);
+    if (r >= 0)
+        r = record_write(dir, &e->record, error);
+    if (r >= 0)
+        r = version_commit(runner->run_dir, dir, &manifest, error);
+    if (r < 0)
+        version_discard(dir);
+    if (r == -EEXIST)
+        return load_winner(runner, plan, ret, error);
+    if (r < 0)
+        return r;
+    describe(plan, ret);
+    memcpy(ret->digest, manifest.digest, SHA256_SIZE);
+    runner->trainer[plan->kind] = TAKE_PTR(e->trainer);
+    runner->version[plan->kind] = plan->version;
+    manifest.consumed = NULL;   /* the execution's */
+    manifest_release(&manifest);
+    return 0;
+}
+
+static int check_plan(const Gantry__Plan *plan, struct error *error)
+{
+    if (plan->digest.len != SHA256_SIZE || plan->kind > GANTRY__VERSION_KIND__VERSION_PRM || plan->version <= plan->parent)
+        return error_set(error, EINVAL, "the plan makes no sense: version %" PRIu64 " from %" PRIu64 ", digest of %zu bytes", plan->version, plan->parent,
+                         plan->digest.len);
+    return 0;
+}
+
+int plan_run(struct plan_runner *runner, const Gantry__Plan *plan, struct intake_version *ret, struct error *error)
+{
+    static const struct { const char *name; int (*run)(struct execution *, struct error *); } objectives[] = {
+        {"sft", run_sft}, {"prm", run_prm}, {"ppo", run_ppo},
+    };
+    _cleanup_(execution_release) struct execution e = {.runner = runner, .plan = plan};
+    int r = check_plan(plan, error);
+
+    if (r >= 0)
+        r = stage_config_parse(plan->settings, strlen(plan->settings), &e.settings, error);
+    if (r < 0)
+        return error_prefix(error, r, "plan of stage %" PRIu64 ", iteration %" PRIu64, plan->stage, plan->iteration);
+    for (size_t i = 0; i <= ARRAY_SIZE(objectives); i++) {
+        if (i == ARRAY_SIZE(objectives))
+            return error_set(error, EINVAL, "plan: objective `%s` is unknown to this build", plan->objective);
+        if (strcmp(plan->objective, objectives[i].name))
+            continue;
+        r = objectives[i].run(&e, error);
+        break;
+    }
+    if (r < 0)
+        return error_prefix(error, r, "plan of stage %" PRIu64 ", iteration %" PRIu64, plan->stage, plan->iteration);
+    e.record.trained = TAKE_PTR(e.data.trained);
+    e.record.n_trained = e.data.n_trained;
+    e.record.stale = TAKE_PTR(e.data.stale);
+    e.record.n_stale = e.data.n_stale;
+    if (runner->group.rank == 0)
+        return commit(&e, ret, error);
+    describe(plan, ret);
+    runner->trainer[plan->kind] = TAKE_PTR(e.trainer);
+    runner->version[plan->kind] = plan->version;
+    return 0;
+}

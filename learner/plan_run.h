@@ -1,0 +1,35 @@
+/* plan_run.h - carry out one Plan: load what it names, train, commit the version. Blocking; the train thread's work.
+ *
+ * The parent comes from its directory, or from memory when the last plan made it: both are the same to the bit, so a learner
+ * killed at any moment and started again ends at the same version. What a Plan cannot have (a missing or damaged episode, an
+ * objective that does not fit the model) is refused with one line, and nothing is committed.
+ *
+ * Thread rule: one thread. The journal may be appended to by another meanwhile. */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "daemon/run_config.h"
+#include "learner/intake.h"
+#include "proto/control.pb-c.h"
+#include "run/journal.h"
+#include "train/trainer.h"
+
+struct plan_runner {
+    char run_dir[256];
+    uint64_t run, seed;
+    struct journal *journal;            /* borrowed */
+    int threads;
+    struct group group;                 /* the learner's ranks */
+    atomic_bool stop;                   /* give up at the next minibatch: -ECANCELED */
+    atomic_long done, total;            /* minibatches of the plan in progress, for status */
+
+    /* what the last plans left in memory */
+    struct trainer *trainer[2]; uint64_t version[2];    /* by kind: 0 policy, 1 prm */
+    struct openvla *reference; uint64_t reference_version;
+};
+
+/* `-EEXIST` from the rename is no failure: the winner is returned. Rank > 0 trains along and commits nothing; *ret is then what
+ * rank 0 will commit, without digest. */
+int plan_run(struct plan_runner *runner, const Gantry__Plan *plan, struct intake_version *ret, struct error *error);
+void plan_runner_release(struct plan_runner *runner);

@@ -1,0 +1,93 @@
+#include "learner/record.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/atomic_file.h"
+#include "base/json_write.h"
+
+#define FILE_NAME "training.json"
+
+void record_release(struct record *record)
+{
+    free(record->trained);
+    free(record->filtered);
+    free(record->stale);
+    free(record->metrics);
+    *record = (struct record) {0};
+}
+
+static void write_list(struct json_writer *w, const char *key, const uint64_t *list, size_t n)
+{
+    json_open(w, key, '[');
+    for (size_t i = 0; i < n; i++)
+        json_unsigned(w, NULL, list[i]);
+    json_close(w, ']');
+}
+
+int record_write(const char *dir, const struct record *record, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    struct json_writer w = {.out = &text};
+    char path[4096];
+    int r;
+
+    json_open(&w, NULL, '{');
+    write_list(&w, "trained", record->trained, record->n_trained);
+    write_list(&w, "filtered", record->filtered, record->n_filtered);
+    write_list(&w, "stale", record->stale, record->n_stale);
+    json_bool(&w, "gate_passed", record->gate_passed);
+    json_text(&w, "gate_text", record->gate_text);
+    json_raw(&w, "metrics", record->metrics ? record->metrics : "{}");
+    json_close(&w, '}');
+    if (text.failed || snprintf(path, sizeof path, "%s/" FILE_NAME, dir) >= (int)sizeof path)
+        return error_set(error, ENOMEM, "%s/" FILE_NAME ": out of memory, or the path is too long", dir);
+    r = atomic_file_write(path, text.text, text.length);
+    return r < 0 ? error_set(error, -r, "%s: %s", path, strerror(-r)) : 0;
+}
+
+static int read_list(const json_t *root, const char *key, uint64_t **ret, size_t *ret_n)
+{
+    const json_t *array = json_object_get(root, key);
+    size_t n = json_array_size(array);
+    uint64_t *list = calloc(MAX(n, (size_t)1), sizeof *list);
+
+    if (!list)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++)
+        list[i] = (uint64_t)json_integer_value(json_array_get(array, i));
+    *ret = list;
+    *ret_n = n;
+    return 0;
+}
+
+
+int record_read(const char *dir, struct record *ret, struct error *error)
+{
+    _cleanup_(record_release) struct record record = {0};
+    _cleanup_(json_decrefp) json_t *root = NULL;
+    char path[4096];
+    json_error_t why;
+    const char *gate;
+
+    if (snprintf(path, sizeof path, "%s/" FILE_NAME, dir) >= (int)sizeof path)
+        return error_set(error, ENAMETOOLONG, "%s: path too long", dir);
+    if (access(path, F_OK) < 0)
+        return error_set(error, ENOENT, "%s: not there", path);
+    root = json_load_file(path, 0, &why);
+    if (!json_is_object(root))
+        return error_set(error, EBADMSG, "%s:%d: %s", path, why.line, why.text);
+    if (read_list(root, "trained", &record.trained, &record.n_trained) < 0 || read_list(root, "filtered", &record.filtered, &record.n_filtered) < 0 ||
+        read_list(root, "stale", &record.stale, &record.n_stale) < 0)
+        return error_set(error, ENOMEM, "%s: out of memory", path);
+    record.gate_passed = json_is_true(json_object_get(root, "gate_passed"));
+    gate = json_string_value(json_object_get(root, "gate_text"));
+    snprintf(record.gate_text, sizeof record.gate_text, "%s", gate ? gate : "");
+    record.metrics = json_dumps(json_object_get(root, "metrics"), JSON_COMPACT);
+    *ret = record;
+    record = (struct record) {0};
+    return 0;
+}
