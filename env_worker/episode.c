@@ -148,6 +148,7 @@ void episode_trajectory(const struct episode *e, bool success, bool timeout, Gan
     ret->temperature = e->lease.temperature;
     ret->instruction = (char *)e->instruction;
     ret->steps = t;
+    ret->max_steps = e->lease.max_steps;
     ret->height = e->frames->height;
     ret->width = e->frames->width;
     ret->action_dims = SIM_ACTION_DIMS;

@@ -51,9 +51,10 @@ static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, con
     char dir[1024];
     int r;
 
-    if (snprintf(dir, sizeof dir, "%s%s%s", plan->parent_dir[0] == '/' ? "" : runner->run_dir, plan->parent_dir[0] == '/' ? "" : "/",
-                 plan->parent_dir) >= (int)sizeof dir)
+    if (snprintf(dir, sizeof dir, "%s/%s", runner->run_dir, plan->parent_dir) >= (int)sizeof dir)
         return error_set(error, ENAMETOOLONG, "the plan's parent directory has too long a path");
+    if (access(dir, F_OK) < 0)  /* prm.init of the run file: not below the run directory */
+        snprintf(dir, sizeof dir, "%s", plan->parent_dir);
     r = openvla_load(dir, &model, error);
     if (r >= 0)
         r = add_heads(model, wish, runner->seed, error);
@@ -163,25 +164,29 @@ static int run_sft(struct execution *e, struct error *error)
         r = objective_sft(e->trainer, e->data.set, &e->settings.sft, &e->objective, &result, error);
     if (r < 0)
         return r;
+    atomic_fetch_add(&e->runner->samples, (long)(result.updates * e->settings.sft.batch));
     sft_result_write(&result, &json);
     e->record.gate_passed = true;
     return take_metrics(e, &json, error);
 }
 
-/* The reward model's own settings; a refresh inside an rl stage has those of the last prm stage in the run, or the defaults. */
 static int run_prm(struct execution *e, struct error *error)
 {
     _cleanup_(strbuf_release) struct strbuf json = STRBUF_INIT;
     struct prm_result result;
     int r;
 
-    if (e->settings.kind != STAGE_PRM)
-        return error_set(error, EINVAL, "plan prm: its settings are of a %s stage", stage_kind_name(e->settings.kind));
-    r = prepare(e, &(struct wish) {.reward_width = e->settings.prm.width}, INT32_MAX, error);
+    /* a refresh inside an rl stage: as the run's last prm stage says */
+    const struct prm_config *config = e->settings.kind == STAGE_PRM ? &e->settings.prm : &e->runner->prm;
+
+    if (e->settings.kind != STAGE_PRM && (e->settings.kind != STAGE_RL || !config->steps))
+        return error_set(error, EINVAL, "plan prm: its settings are of a %s stage, and the run has no prm stage", stage_kind_name(e->settings.kind));
+    r = prepare(e, &(struct wish) {.reward_width = config->width}, INT32_MAX, error);
     if (r >= 0)
-        r = objective_prm(e->trainer, e->data.set, &e->settings.prm, &e->objective, &result, error);
+        r = objective_prm(e->trainer, e->data.set, config, &e->objective, &result, error);
     if (r < 0)
         return r;
+    atomic_fetch_add(&e->runner->samples, (long)(result.updates * config->batch));
     prm_result_write(&result, &json);
     e->record.gate_passed = result.gate_passed;
     snprintf(e->record.gate_text, sizeof e->record.gate_text, "%s", result.gate_text);
@@ -231,6 +236,7 @@ static int run_ppo(struct execution *e, struct error *error)
         return r;
     if (sort_out(e, filtered) < 0)
         return error_set(error, ENOMEM, "out of memory");
+    atomic_fetch_add(&e->runner->samples, (long)result.steps * (result.warmup ? 0 : config->epochs));
     ppo_result_write(&result, &json);
     e->record.gate_passed = true;
     return take_metrics(e, &json, error);

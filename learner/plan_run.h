@@ -21,8 +21,10 @@ struct plan_runner {
     struct journal *journal;            /* borrowed */
     int threads;
     struct group group;                 /* the learner's ranks */
+    struct prm_config prm;              /* of the run's last prm stage, for refreshes; steps 0: there is none */
     atomic_bool stop;                   /* give up at the next minibatch: -ECANCELED */
     atomic_long done, total;            /* minibatches of the plan in progress, for status */
+    atomic_long samples;                /* frames that went through an update, in all */
 
     /* what the last plans left in memory */
     struct trainer *trainer[2]; uint64_t version[2];    /* by kind: 0 policy, 1 prm */

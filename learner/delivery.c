@@ -1,0 +1,120 @@
+#include "learner/delivery.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "proto/trajectory.pb-c.h"
+
+enum { MAX_STEPS = 100000, MAX_SIDE = 4096 };
+
+void deliveries_free(struct deliveries *d)
+{
+    for (size_t i = 0; i < d->n; i++)
+        request_drop(d->list[i].request);
+    free(d->list);
+    *d = (struct deliveries) {0};
+}
+
+/* NULL: it can be journaled. What training needs beyond that is checked when it is trained on. */
+static const char *check(const struct request *request, const Gantry__Trajectory *t)
+{
+    size_t n_frames;
+
+    if (request->message->n_parts != 1)
+        return "a trajectory has one raw frame: all its pictures";
+    if (t->steps < 1 || t->steps > MAX_STEPS || t->height < 1 || t->height > MAX_SIDE || t->width < 1 || t->width > MAX_SIDE)
+        return "steps, height or width are out of range";
+    (void)message_part(request->message, 0, &n_frames);
+    if (n_frames != ((size_t)t->steps + 1) * t->height * t->width * 3)
+        return "the pictures are not (steps + 1) x height x width x 3 bytes";
+    if (t->n_progress && t->n_progress != (size_t)t->steps + 1)
+        return "progress must have steps + 1 entries, or none";
+    if (t->n_tokens != t->n_logp)
+        return "tokens and log-probabilities differ in number";
+    return NULL;
+}
+
+static void digest(const struct request *request, uint8_t ret[SHA256_SIZE])
+{
+    struct sha256 sha;
+    size_t n = 0;
+    const uint8_t *frames = request->message->n_parts ? message_part(request->message, 0, &n) : NULL;
+
+    sha256_init(&sha);
+    sha256_add(&sha, request->message->body_bytes, request->message->body_size);
+    if (frames)
+        sha256_add(&sha, frames, n);
+    sha256_end(&sha, ret);
+}
+
+int delivery_take(struct deliveries *d, struct request *request, struct intake_event *ret_event)
+{
+    const Gantry__Trajectory *t = (const Gantry__Trajectory *)request->message->body;
+    struct intake_event event = {.kind = INTAKE_DELIVER, .epoch = request->message->envelope.epoch, .from = request->peer};
+
+    if (d->n == d->capacity) {
+        size_t capacity = MAX((size_t)64, 2 * d->capacity);
+        struct delivery *larger = realloc(d->list, capacity * sizeof *larger);
+
+        if (!larger)
+            return -ENOMEM;
+        d->list = larger;
+        d->capacity = capacity;
+    }
+    event.request = event.deliver.token = ++d->last;
+    event.deliver.policy_version = t->policy_version;
+    event.deliver.text = check(request, t);
+    event.deliver.valid = !event.deliver.text;
+    event.deliver.episode = (struct journaled_episode) {
+        .episode = t->episode, .success = t->success, .timeout = t->timeout, .steps = t->steps, .member = t->member,
+        .progress_end = t->n_progress ? t->progress[t->n_progress - 1] : 0,
+    };
+    for (size_t i = 0; i < t->n_env_reward; i++)
+        event.deliver.episode.reward += t->env_reward[i];
+    digest(request, event.deliver.episode.digest);
+    d->list[d->n++] = (struct delivery) {d->last, request_take(request)};
+    *ret_event = event;
+    return 0;
+}
+
+static struct delivery *find(const struct deliveries *d, uint64_t number)
+{
+    for (size_t i = 0; i < d->n; i++)
+        if (d->list[i].number == number)
+            return &d->list[i];
+    return NULL;
+}
+
+int delivery_bytes(const struct deliveries *d, uint64_t number, const void **ret_meta, size_t *ret_n_meta, const void **ret_frames,
+                   size_t *ret_n_frames)
+{
+    const struct delivery *delivery = find(d, number);
+
+    if (!delivery)
+        return -ENOENT;
+    *ret_meta = delivery->request->message->body_bytes;
+    *ret_n_meta = delivery->request->message->body_size;
+    *ret_frames = message_part(delivery->request->message, 0, ret_n_frames);
+    return 0;
+}
+
+void delivery_answer(struct deliveries *d, uint64_t number, const struct intake_effect *effect)
+{
+    struct delivery *delivery = find(d, number);
+    Gantry__DeliverReply reply = GANTRY__DELIVER_REPLY__INIT;
+    struct request *request;
+
+    if (!delivery)
+        return;
+    request = delivery->request;
+    *delivery = d->list[--d->n];
+    if (!effect) {
+        wire_refuse(request, GANTRY__STATUS__STATUS_BUSY, "the episode cannot be taken just now; deliver it again");
+        return;
+    }
+    reply.episode = effect->reply.episode;
+    reply.verdict = (Gantry__DeliverReply__Verdict)effect->reply.verdict;
+    reply.digest = (ProtobufCBinaryData) {.len = SHA256_SIZE, .data = (uint8_t *)effect->reply.digest};
+    reply.text = (char *)effect->reply.text;
+    wire_reply(request, &reply.base, NULL, 0);
+}

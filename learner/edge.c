@@ -1,0 +1,214 @@
+#include "learner/edge.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "daemon/metrics.h"
+#include "learner/edge_internal.h"
+#include "wire/address.h"
+
+enum { TICK_MS = 200, BYE_MS = 2000, CREDITS = 256 };
+
+/* ---- workers ------------------------------------------------------------------------------------------ */
+
+static void on_request(struct request *request, void *arg)
+{
+    struct edge *edge = arg;
+    struct intake_event event;
+
+    if (request->message->envelope.kind != GANTRY__KIND__KIND_DELIVER) {
+        wire_refuse(request, GANTRY__STATUS__STATUS_BAD_REQUEST, "a learner takes deliver, not %s", wire_kind_name(request->message->envelope.kind));
+        return;
+    }
+    if (!edge->intake || edge->draining) {
+        wire_refuse(request, GANTRY__STATUS__STATUS_BUSY, "the learner is %s", edge->draining ? "leaving" : "not welcomed yet");
+        return;
+    }
+    if (delivery_take(&edge->deliveries, request, &event) < 0) {
+        wire_refuse(request, GANTRY__STATUS__STATUS_BUSY, "out of memory");
+        return;
+    }
+    edge_step(edge, &event);
+}
+
+/* ---- the coordinator ------------------------------------------------------------------------------------- */
+
+static void on_welcome(const Gantry__Welcome *welcome, bool again, void *arg)
+{
+    struct edge *edge = arg;
+    struct error error = {0};
+    int r;
+
+    log_info(again ? "welcomed again" : "welcomed", "member=%u run=%016" PRIx64 " epoch=%" PRIu64, welcome->member, welcome->run, welcome->epoch);
+    if (!edge->intake) {
+        r = edge_open(edge, welcome, &error);
+        if (r < 0) {
+            log_error("cannot open the run directory", "reason=%s", LOG_Q(error_text(&error, r)));
+            lifecycle_stop(edge->lifecycle, 1);
+            return;
+        }
+        lifecycle_ready(edge->lifecycle);
+    }
+    edge_step(edge, &(struct intake_event) {.kind = INTAKE_WELCOME, .epoch = welcome->epoch});
+}
+
+static void gauge(struct edge *edge, Gantry__Heartbeat *heartbeat, const char *name, double value)
+{
+    size_t i = heartbeat->n_gauges;
+
+    if (i == ARRAY_SIZE(edge->gauges))
+        return;
+    gantry__gauge__init(&edge->gauges[i]);
+    edge->gauges[i].name = (char *)name;
+    edge->gauges[i].value = value;
+    edge->gauge_list[i] = &edge->gauges[i];
+    heartbeat->gauges = edge->gauge_list;
+    heartbeat->n_gauges = i + 1;
+}
+
+static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
+{
+    struct edge *edge = arg;
+
+    gauge(edge, heartbeat, "rss_peak_bytes", (double)process_peak_rss_bytes());
+    gauge(edge, heartbeat, "cpu_ms_total", (double)clock() * 1000 / CLOCKS_PER_SEC);
+    if (!edge->train_thread)
+        return;
+    gauge(edge, heartbeat, "samples_total", (double)train_thread_samples(edge->train_thread));
+    gauge(edge, heartbeat, "train_ms_total", (double)train_thread_ms(edge->train_thread));
+    gauge(edge, heartbeat, "journal_bytes", (double)journal_bytes(edge->journal));
+}
+
+static void on_state(bool up, void *arg)
+{
+    struct edge *edge = arg;
+
+    if (up)
+        log_info("coordinator answers", "member=%u", member_id(edge->member));
+    else
+        log_warn("coordinator is silent, still taking deliveries", "waiting=%zu", edge->deliveries.n);
+}
+
+static void on_drain(const char *reason, void *arg)
+{
+    struct edge *edge = arg;
+
+    lifecycle_drain(edge->lifecycle, reason);
+}
+
+static void on_refused(int result, const char *text, void *arg)
+{
+    struct edge *edge = arg;
+
+    log_error("refused by the coordinator", "reason=%s", LOG_Q(text && *text ? text : strerror(-result)));
+    lifecycle_stop(edge->lifecycle, 1);
+}
+
+static void on_tick(void *arg)
+{
+    struct edge *edge = arg;
+    struct intake_status status;
+    long done, total;
+
+    if (!edge->intake)
+        return;
+    edge_step(edge, &(struct intake_event) {.kind = INTAKE_TICK});
+    intake_status(edge->intake, &status);
+    if (train_thread_busy(edge->train_thread, &done, &total))
+        lifecycle_status(edge->lifecycle, "training, minibatch %ld of %ld", done, total);
+    else
+        lifecycle_status(edge->lifecycle, "stage %u iteration %u: %zu of %zu episodes", status.stage, status.iteration, status.journaled, status.open);
+}
+
+/* ---- life --------------------------------------------------------------------------------------------------- */
+
+static void on_left(void *arg)
+{
+    struct edge *edge = arg;
+
+    lifecycle_stop(edge->lifecycle, 0);
+}
+
+void edge_drain(struct edge *edge, const char *reason)
+{
+    if (edge->draining)
+        return;
+    edge->draining = true;
+    log_info("draining", "reason=%s deliveries=%zu", LOG_Q(reason), edge->deliveries.n);
+    if (edge->member)
+        member_leave(edge->member, reason, BYE_MS, on_left, edge);
+    else
+        lifecycle_stop(edge->lifecycle, 0);
+}
+
+struct edge *edge_free(struct edge *edge)
+{
+    if (!edge)
+        return NULL;
+    edge->draining = true;
+    edge->tick = loop_timer_free(edge->tick);
+    edge_close(edge);
+    edge->server = wire_server_free(edge->server);
+    edge->member = member_free(edge->member);
+    free(edge);
+    return NULL;
+}
+
+static int serve(struct edge *edge, const char *listen, struct error *error)
+{
+    char address[ADDRESS_MAX], name[32];
+    int r = 0;
+
+    snprintf(name, sizeof name, "learner-%u", edge->rank);
+    if (listen)
+        snprintf(address, sizeof address, "%s", listen);
+    else if (edge->run_dir[0])
+        r = address_ipc(edge->run_dir, name, address, error);
+    else
+        return error_set(error, EINVAL, "where to listen? give --run-dir DIR (a socket there) or --listen ADDRESS");
+    if (r >= 0)
+        r = wire_server_new(edge->wire, &(struct wire_server_options) {.address = address, .credits = CREDITS, .on_request = on_request, .arg = edge},
+                            &edge->server, error);
+    if (r >= 0)
+        snprintf(edge->address, sizeof edge->address, "%s", wire_server_address(edge->server));
+    return r;
+}
+
+int edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct edge_options *options, struct edge **ret,
+             struct error *error)
+{
+    _cleanup_(edge_freep) struct edge *edge = calloc(1, sizeof *edge);
+    int r;
+
+    if (!edge)
+        return error_set(error, ENOMEM, "out of memory");
+    edge->loop = loop;
+    edge->wire = wire;
+    edge->lifecycle = lifecycle;
+    edge->threads = options->threads;
+    edge->rank = options->rank;
+    edge->lock = -1;
+    if (options->rank != 0)
+        return error_set(error, ENOTSUP, "--rank %u: this build trains on one rank", options->rank);
+    if (options->run_dir && access(options->run_dir, W_OK) < 0)
+        return error_set(error, errno, "--run-dir %s: %s", options->run_dir, strerror(errno));
+    snprintf(edge->run_dir, sizeof edge->run_dir, "%s", options->run_dir ? options->run_dir : "");
+    r = serve(edge, options->listen, error);
+    if (r < 0)
+        return r;
+    r = loop_timer_new(loop, TICK_MS, TICK_MS, on_tick, edge, &edge->tick);
+    if (r < 0)
+        return error_set(error, -r, "timer: %s", strerror(-r));
+    r = member_new(wire, &(struct member_options) {
+        .join = options->join, .build = options->build, .device = "cpu", .address = edge->address, .rank = options->rank,
+        .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat, .on_drain = on_drain, .on_push = edge_push, .on_state = on_state,
+        .on_refused = on_refused, .arg = edge }, &edge->member, error);
+    if (r < 0)
+        return r;
+    *ret = TAKE_PTR(edge);
+    return 0;
+}

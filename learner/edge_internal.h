@@ -1,0 +1,48 @@
+/* edge_internal.h - what the learner's edge files share. */
+#pragma once
+
+#include "daemon/run_config.h"
+#include "learner/delivery.h"
+#include "learner/edge.h"
+#include "learner/journal_thread.h"
+#include "learner/train_thread.h"
+
+struct edge {
+    struct loop *loop;
+    struct wire *wire;
+    struct lifecycle *lifecycle;
+    struct member *member;
+    struct wire_server *server;
+    struct loop_timer *tick;
+    char run_dir[256], build[64], address[600];
+    unsigned threads, rank;
+
+    /* from the first Welcome on */
+    struct intake *intake;
+    struct intake_effects effects;
+    struct journal *journal;
+    struct journal_thread *journal_thread;
+    struct train_thread *train_thread;
+    struct deliveries deliveries;
+    struct { uint8_t *bytes; size_t n; uint8_t digest[SHA256_SIZE]; } plan;    /* the last Plan heard: intake names it by digest */
+    int lock;                           /* learner.lock of the run directory */
+    bool draining;
+    unsigned failures;                  /* plans that failed in a row */
+    uint64_t retry_ms;                  /* not before: a plan that fails is not tried in a tight loop */
+
+    Gantry__Gauge gauges[6], *gauge_list[6];
+};
+
+/* edge_open.c: journal, manifests, threads and lock, at the first Welcome. One line and -errno when the run directory is not
+ * fit for a learner. */
+int edge_open(struct edge *edge, const Gantry__Welcome *welcome, struct error *error);
+void edge_close(struct edge *edge);
+
+/* edge_effects.c: step intake and carry out what it says. */
+void edge_step(struct edge *edge, const struct intake_event *event);
+
+/* edge_coordinator.c: what the coordinator says, and what it is told. */
+void edge_push(const struct message *message, void *arg);
+void edge_send_journaled(struct edge *edge, const struct intake_effect *effect);
+void edge_send_inventory(struct edge *edge, const struct intake_effect *effect);
+void edge_send_committed(struct edge *edge, const struct intake_effect *effect);

@@ -1,0 +1,219 @@
+/* The first Welcome: what is on disk becomes intake's memory, and the threads start. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "learner/edge_internal.h"
+#include "proto/trajectory.pb-c.h"
+#include "run/manifest.h"
+#include "run/rundir.h"
+
+enum { RETRY_MIN_MS = 2000, RETRY_MAX_MS = 60000 };
+
+static void on_appended(uint64_t episode, uint64_t token, int result, void *arg)
+{
+    struct edge *edge = arg;
+
+    if (edge->intake)
+        edge_step(edge, &(struct intake_event) {.kind = INTAKE_APPENDED, .appended = {episode, token, result}});
+}
+
+static void on_trained(const struct intake_version *version, int result, const char *text, void *arg)
+{
+    struct edge *edge = arg;
+
+    if (result < 0) {
+        uint64_t wait = MIN((uint64_t)RETRY_MIN_MS << MIN(edge->failures, 5U), (uint64_t)RETRY_MAX_MS);
+
+        edge->failures++;
+        edge->retry_ms = clock_mono_ms() + wait;
+    } else {
+        edge->failures = 0;
+    }
+    if (edge->intake)
+        edge_step(edge, &(struct intake_event) {.kind = INTAKE_TRAINED, .trained = {.result = result, .version = *version, .text = text}});
+}
+
+/* ---- what is on disk --------------------------------------------------------------------------------- */
+
+/* A journal entry knows where its record lies; what it says of the episode is in the record. */
+static int read_record(struct journal *journal, const struct journal_entry *entry, struct intake_record *ret, struct error *error)
+{
+    _cleanup_free_ uint8_t *meta = NULL;
+    Gantry__Trajectory *t;
+    size_t n;
+    int r = journal_load(journal, entry->episode, &meta, &n, NULL, NULL, error);
+
+    if (r < 0)
+        return r;
+    t = gantry__trajectory__unpack(NULL, n, meta);
+    if (!t)
+        return error_set(error, EBADMSG, "episode %" PRIu64 ": its journal record is no trajectory", entry->episode);
+    *ret = (struct intake_record) {
+        .stage = entry->stage, .iteration = entry->iteration,
+        .episode = {.episode = entry->episode, .success = t->success, .timeout = t->timeout, .steps = t->steps, .member = t->member,
+                    .progress_end = t->n_progress ? t->progress[t->n_progress - 1] : 0},
+    };
+    for (size_t i = 0; i < t->n_env_reward; i++)
+        ret->episode.reward += t->env_reward[i];
+    memcpy(ret->episode.digest, entry->digest, SHA256_SIZE);
+    gantry__trajectory__free_unpacked(t, NULL);
+    return 0;
+}
+
+static int read_records(struct journal *journal, struct intake_record **ret, size_t *ret_n, struct error *error)
+{
+    _cleanup_free_ struct journal_entry *entries = NULL;
+    _cleanup_free_ struct intake_record *records = NULL;
+    size_t n = 0;
+    int r = journal_list(journal, JOURNAL_ALL, JOURNAL_ALL, &entries, &n);
+
+    if (r < 0)
+        return error_set(error, -r, "the journal cannot be listed");
+    records = calloc(MAX(n, (size_t)1), sizeof *records);
+    if (!records)
+        return error_set(error, ENOMEM, "out of memory for %zu journaled episodes", n);
+    for (size_t i = 0; i < n && r >= 0; i++)
+        r = read_record(journal, &entries[i], &records[i], error);
+    if (r < 0)
+        return r;
+    *ret = TAKE_PTR(records);
+    *ret_n = n;
+    return 0;
+}
+
+static int read_version(const char *run_dir, int kind, uint64_t number, struct intake_version *ret, struct error *error)
+{
+    struct manifest manifest = {0};
+    char dir[VERSION_PATH];
+    int r = version_path(run_dir, kind, number, dir);
+
+    if (r >= 0)
+        r = manifest_read(dir, &manifest, error);
+    if (r < 0)
+        return r;
+    *ret = (struct intake_version) {.kind = kind, .number = number, .parent = manifest.parent, .stage = manifest.stage, .iteration = manifest.iteration};
+    memcpy(ret->digest, manifest.digest, SHA256_SIZE);
+    memcpy(ret->plan_digest, manifest.plan_digest, SHA256_SIZE);
+    manifest_release(&manifest);
+    return 0;
+}
+
+static int read_versions(const char *run_dir, struct intake_version **ret, size_t *ret_n, struct error *error)
+{
+    _cleanup_free_ struct intake_version *versions = NULL;
+    size_t total = 0;
+
+    for (int kind = 0; kind < 2; kind++) {
+        _cleanup_free_ uint64_t *numbers = NULL;
+        struct intake_version *larger;
+        size_t n = 0;
+        int r = version_list(run_dir, kind, &numbers, &n);
+
+        if (r < 0 && r != -ENOENT)
+            return error_set(error, -r, "%s: its versions cannot be listed", run_dir);
+        larger = realloc(versions, (total + n + 1) * sizeof *larger);
+        if (!larger)
+            return error_set(error, ENOMEM, "out of memory");
+        versions = larger;
+        for (size_t i = 0; i < n; i++) {
+            r = read_version(run_dir, kind, numbers[i], &versions[total++], error);
+            if (r < 0)
+                return r;
+        }
+    }
+    *ret = TAKE_PTR(versions);
+    *ret_n = total;
+    return 0;
+}
+
+static int restore(struct edge *edge, struct error *error)
+{
+    _cleanup_free_ struct intake_record *records = NULL;
+    _cleanup_free_ struct intake_version *versions = NULL;
+    size_t n_records = 0, n_versions = 0;
+    int r = read_records(edge->journal, &records, &n_records, error);
+
+    if (r >= 0)
+        r = read_versions(edge->run_dir, &versions, &n_versions, error);
+    if (r < 0)
+        return r;
+    r = intake_new(&edge->intake);
+    if (r >= 0)
+        r = intake_restore(edge->intake, records, n_records, versions, n_versions);
+    if (r < 0)
+        return error_set(error, -r, "out of memory for %zu journaled episodes", n_records);
+    log_info("journal read", "episodes=%zu versions=%zu bytes=%" PRIu64, n_records, n_versions, journal_bytes(edge->journal));
+    return 0;
+}
+
+/* ---- opening -------------------------------------------------------------------------------------------- */
+
+/* The reward model is refreshed as the run's last prm stage says. */
+static int last_prm_stage(const char *config, struct prm_config *ret, struct error *error)
+{
+    _cleanup_free_ struct run_config *run = malloc(sizeof *run);
+    int r = run ? run_config_parse(config, strlen(config), "Welcome.config", run, error) : error_set(error, ENOMEM, "out of memory");
+
+    for (int i = 0; r >= 0 && i < run->n_stages; i++)
+        if (run->stages[i].kind == STAGE_PRM)
+            *ret = run->stages[i].prm;
+    return r;
+}
+
+static int open_journal(struct edge *edge, uint64_t run, struct error *error)
+{
+    struct error notice = {0};
+    char path[RUN_PATH];
+    int r = rundir_path(edge->run_dir, "journal", path, error);
+
+    if (r >= 0)
+        r = rundir_lock(edge->run_dir, "learner.lock", &edge->lock, error);
+    if (r >= 0)
+        r = journal_open(path, run, JOURNAL_WRITE, &edge->journal, &notice, error);
+    if (r >= 0 && notice.errnum)
+        log_warn("the journal had a torn end", "what=%s", LOG_Q(notice.text));
+    return r;
+}
+
+int edge_open(struct edge *edge, const Gantry__Welcome *welcome, struct error *error)
+{
+    struct plan_runner runner = {.run = welcome->run, .seed = welcome->seed, .threads = (int)edge->threads, .group = {.ranks = 1}};
+    int r;
+
+    if (!edge->run_dir[0])
+        snprintf(edge->run_dir, sizeof edge->run_dir, "%s", welcome->run_dir);
+    r = last_prm_stage(welcome->config, &runner.prm, error);
+    if (r >= 0)
+        r = open_journal(edge, welcome->run, error);
+    if (r < 0)
+        return r;
+    version_sweep(edge->run_dir);
+    r = restore(edge, error);
+    if (r < 0)
+        return r;
+    snprintf(runner.run_dir, sizeof runner.run_dir, "%s", edge->run_dir);
+    runner.journal = edge->journal;
+    r = journal_thread_new(edge->loop, edge->journal, on_appended, edge, &edge->journal_thread);
+    if (r >= 0)
+        r = train_thread_new(edge->loop, &runner, on_trained, edge, &edge->train_thread);
+    return r < 0 ? error_set(error, -r, "the learner's threads cannot start: %s", strerror(-r)) : 0;
+}
+
+void edge_close(struct edge *edge)
+{
+    edge->train_thread = train_thread_free(edge->train_thread);
+    edge->journal_thread = journal_thread_free(edge->journal_thread);
+    deliveries_free(&edge->deliveries);
+    intake_effects_release(&edge->effects);
+    edge->intake = intake_free(edge->intake);
+    edge->journal = journal_close(edge->journal);
+    if (edge->lock >= 0)
+        close(edge->lock);
+    edge->lock = -1;
+    free(edge->plan.bytes);
+    edge->plan.bytes = NULL;
+}
