@@ -23,7 +23,7 @@ MAY = {
     "lib/sim": {"image"},
     "lib/run": {"proto"},
     "lib/train": {"nn", "rl", "image", "run"},
-    "lib/serve": {"daemon", "wire", "proto"},
+    "lib/serve": {"daemon", "wire", "proto", "nn", "run"},
     "cli": set(LIBS) | {"proto"},
 }
 for daemon in DAEMONS:

@@ -1,0 +1,203 @@
+#include "actor/act.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdatomic.h>
+
+#include "proto/policy.pb-c.h"
+#include "serve/policy_version.h"
+
+enum { MAX_ROWS = 64 };
+
+struct lane {
+    struct openvla_session *session;
+    struct openvla_config config;       /* it was made for */
+    struct act_item items[MAX_ROWS];
+    struct act_result results[MAX_ROWS];
+    struct serve_job *jobs[MAX_ROWS];
+};
+
+struct act_state {
+    atomic_uint_fast64_t seed;          /* of the run */
+    unsigned n;
+    struct lane lanes[];
+};
+
+static int act_load(const char *dir, const uint8_t digest[32], void **ret_model, struct error *error)
+{
+    struct policy_version *version;
+    int r = policy_version_load(dir, digest, false, &version, error);
+
+    if (r < 0)
+        return r;
+    if (!openvla_stats(version->model, NULL)) {
+        policy_version_free(version);
+        return error_set(error, EINVAL, "%s: dataset_statistics.json names several data sets; keep the one whose units the suite takes", dir);
+    }
+    *ret_model = version;
+    return 0;
+}
+
+static void act_unload(void *model)
+{
+    policy_version_free(model);
+}
+
+static int act_check(const struct message *message, void *model, struct error *error)
+{
+    const Gantry__ActRequest *request = (const Gantry__ActRequest *)message->body;
+    const struct openvla_config *config = &((struct policy_version *)model)->model->config;
+    size_t size;
+
+    if (request->images < 1 || request->images > OPENVLA_MAX_IMAGES || request->images != message->n_parts)
+        return error_set(error, EINVAL, "images: %u named, %u sent; one to %d", request->images, message->n_parts, OPENVLA_MAX_IMAGES);
+    if (request->height != (uint32_t)config->image_height || request->width != (uint32_t)config->image_width)
+        return error_set(error, EINVAL, "image %ux%u: the policy takes %dx%d; set suite.image to that", request->width, request->height,
+                         config->image_width, config->image_height);
+    for (unsigned i = 0; i < message->n_parts; i++) {
+        message_part(message, i, &size);
+        if (size != (size_t)request->height * request->width * 3)
+            return error_set(error, EINVAL, "image %u: %zu bytes, want %zu", i, size, (size_t)request->height * request->width * 3);
+    }
+    if (!(request->temperature >= 0 && request->temperature <= 100))
+        return error_set(error, EINVAL, "temperature %g: 0 to 100", (double)request->temperature);
+    return 1;
+}
+
+/* The session fits a config; another model's gets a new one. */
+static int lane_session(struct lane *lane, const struct openvla_config *config)
+{
+    struct openvla_session *session;
+    int r;
+
+    if (lane->session && !memcmp(&lane->config, config, sizeof *config))
+        return 0;
+    r = openvla_session_new(config, MAX_ROWS, &session);
+    if (r < 0)
+        return r;
+    openvla_session_free(lane->session);
+    lane->session = session;
+    lane->config = *config;
+    return 0;
+}
+
+static int fill_item(struct act_state *state, struct policy_version *version, const struct serve_job *job, struct act_item *ret)
+{
+    const struct message *message = job->request->message;
+    const Gantry__ActRequest *request = (const Gantry__ActRequest *)message->body;
+    struct act_item item = {
+        .n_images = (int)request->images, .temperature = request->temperature, .seed = atomic_load(&state->seed),
+        .episode = request->sample_key ? request->sample_key : request->episode, .step = request->step, .sample = request->sample,
+        .value_only = request->value_only,
+    };
+    size_t size;
+    int r = policy_version_prompt(version, request->instruction, &item.prompt, &item.n_prompt);
+
+    if (r < 0)
+        return r;
+    for (int i = 0; i < item.n_images; i++)
+        item.images[i] = message_part(message, (unsigned)i, &size);
+    *ret = item;
+    return 0;
+}
+
+static void refuse(struct serve_job *job, const char *what, int r)
+{
+    job->status = r == -ENOSPC || r == -EINVAL ? GANTRY__STATUS__STATUS_BAD_REQUEST : GANTRY__STATUS__STATUS_INTERNAL;
+    snprintf(job->text, sizeof job->text, "%s: %s", what, strerror(-r));
+}
+
+/* Tokens, log-probs and value as they came; the action in the environment's units. */
+static ProtobufCMessage *make_reply(const struct policy_version *version, uint64_t number, const struct act_item *item, const struct act_result *result)
+{
+    const struct openvla_config *config = &version->model->config;
+    Gantry__ActReply *reply = malloc(sizeof *reply);
+    double normalised[OPENVLA_MAX_ACTION_DIMS], action[OPENVLA_MAX_ACTION_DIMS];
+    size_t n = item->value_only ? 0 : (size_t)config->action_dims;
+
+    if (!reply)
+        return NULL;
+    gantry__act_reply__init(reply);
+    reply->value = result->value;
+    reply->entropy = result->entropy;
+    reply->policy_version = number;
+    if (!n)
+        return &reply->base;
+    reply->tokens = malloc(n * sizeof *reply->tokens);
+    reply->logp = malloc(n * sizeof *reply->logp);
+    reply->action = malloc(n * sizeof *reply->action);
+    if (!reply->tokens || !reply->logp || !reply->action) {
+        protobuf_c_message_free_unpacked(&reply->base, NULL);
+        return NULL;
+    }
+    reply->n_tokens = reply->n_logp = reply->n_action = n;
+    for (size_t k = 0; k < n; k++)
+        normalised[k] = openvla_decode(config, result->tokens[k]);
+    openvla_unnormalise(openvla_stats(version->model, NULL), normalised, action);
+    for (size_t k = 0; k < n; k++) {
+        reply->tokens[k] = (uint32_t)result->tokens[k];
+        reply->logp[k] = result->logp[k];
+        reply->action[k] = (float)action[k];
+    }
+    return &reply->base;
+}
+
+static void act_compute(void *arg, unsigned number, struct serve_job **jobs, unsigned n)
+{
+    struct act_state *state = arg;
+    struct lane *lane = &state->lanes[number];
+    struct policy_version *version = jobs[0]->model;
+    int rows = 0, r = lane_session(lane, &version->model->config);
+
+    for (unsigned i = 0; i < n; i++) {
+        int filled = r < 0 ? r : rows == MAX_ROWS ? -EAGAIN : fill_item(state, version, jobs[i], &lane->items[rows]);
+
+        if (filled < 0)
+            refuse(jobs[i], "the request cannot be prepared", filled);
+        else
+            lane->jobs[rows++] = jobs[i];
+    }
+    if (rows > 0)
+        r = openvla_act(version->model, lane->session, lane->items, rows, lane->results);
+    for (int i = 0; i < rows; i++) {
+        if (r < 0) {
+            refuse(lane->jobs[i], "the policy failed", r);
+            continue;
+        }
+        lane->jobs[i]->reply = make_reply(version, lane->jobs[i]->version, &lane->items[i], &lane->results[i]);
+        if (!lane->jobs[i]->reply)
+            refuse(lane->jobs[i], "the reply", -ENOMEM);
+    }
+}
+
+static void *act_state_new(unsigned lanes)
+{
+    struct act_state *state = calloc(1, sizeof *state + lanes * sizeof state->lanes[0]);
+
+    if (state)
+        state->n = lanes;
+    return state;
+}
+
+static void act_state_free(void *arg)
+{
+    struct act_state *state = arg;
+
+    for (unsigned i = 0; i < state->n; i++)
+        openvla_session_free(state->lanes[i].session);
+    free(state);
+}
+
+static void act_on_seed(void *arg, uint64_t seed)
+{
+    struct act_state *state = arg;
+
+    atomic_store(&state->seed, seed);
+}
+
+const struct serve_kind act_kind = {
+    .role = GANTRY__ROLE__ROLE_ACTOR, .version_kind = GANTRY__VERSION_KIND__VERSION_POLICY, .request_kind = GANTRY__KIND__KIND_ACT,
+    .name = "actor", .max_rows = MAX_ROWS, .load = act_load, .unload = act_unload, .check = act_check, .compute = act_compute,
+    .state_new = act_state_new, .state_free = act_state_free, .on_seed = act_on_seed,
+};

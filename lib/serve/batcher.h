@@ -1,0 +1,49 @@
+/* batcher.h - turns single requests into batches for a few compute threads.
+ *
+ * Requests wait in arrival order. Whenever a compute thread is idle it gets the oldest request's version and as many requests
+ * of that version as wait, divided by the threads that are idle now, at most max_batch rows: a lone request never waits for
+ * company, and company forms by itself while the threads compute. What a row computes to does not depend on its batch, so
+ * batching changes speed and nothing else.
+ *
+ *   batcher_new -> batcher_add* -> (threads: compute) -> done(jobs) on the loop -> batcher_free
+ *
+ * Thread rule: the loop's thread; `compute` runs on a compute thread, with a `lane` (0..threads-1) it has to itself. */
+#pragma once
+
+#include "daemon/loop.h"
+#include "wire/server.h"
+
+struct serve_job {
+    struct serve_job *next;
+    struct request *request;    /* taken */
+    uint64_t version;
+    void *model;                /* of that version; stays while the job is out */
+    unsigned rows;              /* of the model's batch */
+    /* compute fills these: */
+    ProtobufCMessage *reply;    /* owned, by malloc; NULL: refused */
+    Gantry__Status status;      /* why */
+    char text[200];
+};
+
+struct batcher_options {
+    unsigned threads, max_rows;
+    /* Fill reply or status of each of the jobs, all of one version. */
+    void (*compute)(void *state, unsigned lane, struct serve_job **jobs, unsigned n);
+    void *state;
+    /* Back on the loop: answer and free. */
+    void (*done)(void *arg, struct serve_job *job);
+    void *arg;
+};
+
+struct batcher;
+
+int batcher_new(struct loop *loop, const struct batcher_options *options, struct batcher **ret);
+/* Waits for the threads; jobs that still wait are handed to done() with SHUTTING_DOWN. */
+struct batcher *batcher_free(struct batcher *batcher);
+DEFINE_FREEP(struct batcher, batcher_free)
+
+void batcher_add(struct batcher *batcher, struct serve_job *job);   /* takes the job */
+unsigned batcher_in_flight(const struct batcher *batcher);          /* waiting and computing */
+
+struct batcher_totals { uint64_t jobs, rows, batches, busy_ns; };
+struct batcher_totals batcher_totals(const struct batcher *batcher);

@@ -1,0 +1,131 @@
+#include "serve/policy_version.h"
+
+#include <errno.h>
+#include <math.h>
+
+#include "run/manifest.h"
+
+/* One action on a plain grey picture: finite numbers, or the version is refused. */
+static int probe(struct policy_version *v, struct error *error)
+{
+    const struct openvla_config *config = &v->model->config;
+    size_t bytes = (size_t)config->image_height * (size_t)config->image_width * 3;
+    _cleanup_free_ uint8_t *grey = malloc(bytes);
+    struct openvla_session *session = NULL;
+    struct act_result act = {0};
+    const int32_t *prompt;
+    float progress = 0;
+    bool finite = true;
+    int n, r;
+
+    if (!grey)
+        return error_set(error, ENOMEM, "out of memory");
+    memset(grey, 128, bytes);
+    r = policy_version_prompt(v, "pick up the red block", &prompt, &n);
+    if (r >= 0)
+        r = openvla_session_new(config, 1, &session);
+    if (r >= 0 && v->reward)
+        r = openvla_score(v->model, session, &(struct score_item) {.images = {grey, grey}, .n_images = 2, .prompt = prompt, .n_prompt = n}, 1, &progress);
+    else if (r >= 0)
+        r = openvla_act(v->model, session, &(struct act_item) {.images = {grey}, .n_images = 1, .prompt = prompt, .n_prompt = n, .temperature = 1}, 1, &act);
+    openvla_session_free(session);
+    if (r < 0)
+        return error_set(error, -r, "%s: the probe failed: %s", v->model->dir, strerror(-r));
+    for (int k = 0; k < config->action_dims; k++)
+        finite = finite && isfinite(act.logp[k]);
+    if (!finite || !isfinite(progress) || !isfinite(act.value))
+        return error_set(error, EINVAL, "%s: the probe gave numbers that are not finite; the weights are damaged", v->model->dir);
+    return 0;
+}
+
+static int check_manifest(const char *dir, const uint8_t digest[32], struct error *error)
+{
+    struct manifest manifest = {0};
+    int r = manifest_read(dir, &manifest, error);
+
+    if (r < 0)
+        return r;
+    if (memcmp(manifest.digest, digest, sizeof manifest.digest))
+        r = error_set(error, EBADMSG, "%s: the manifest is not the one that was announced", dir);
+    else
+        r = manifest_verify(dir, &manifest, true, error);
+    manifest_release(&manifest);
+    return r;
+}
+
+int policy_version_load(const char *dir, const uint8_t digest[32], bool reward, struct policy_version **ret, struct error *error)
+{
+    _cleanup_(policy_version_freep) struct policy_version *v = calloc(1, sizeof *v);
+    int r;
+
+    if (!v)
+        return error_set(error, ENOMEM, "out of memory");
+    v->reward = reward;
+    pthread_mutex_init(&v->lock, NULL);
+    r = check_manifest(dir, digest, error);
+    if (r == 0)
+        r = openvla_load(dir, &v->model, error);
+    if (r < 0)
+        return r;
+    if (reward && !v->model->config.reward_width)
+        return error_set(error, EINVAL, "%s: no reward head (reward_head.safetensors); this is not a reward model", dir);
+    r = openvla_pack(v->model, false);
+    if (r < 0)
+        return error_set(error, -r, "%s: %s", dir, strerror(-r));
+    r = probe(v, error);
+    if (r < 0)
+        return r;
+    *ret = TAKE_PTR(v);
+    return 0;
+}
+
+struct policy_version *policy_version_free(struct policy_version *v)
+{
+    if (!v)
+        return NULL;
+    openvla_free(v->model);
+    for (int i = 0; i < v->n_prompts; i++) {
+        free(v->prompts[i].instruction);
+        free(v->prompts[i].ids);
+    }
+    pthread_mutex_destroy(&v->lock);
+    free(v);
+    return NULL;
+}
+
+static int prompt_locked(struct policy_version *v, const char *instruction)
+{
+    _cleanup_free_ char *copy = NULL;
+    int32_t *ids;
+    int n, r;
+
+    for (int i = 0; i < v->n_prompts; i++)
+        if (!strcmp(v->prompts[i].instruction, instruction))
+            return i;
+    if (v->n_prompts == PROMPTS_MAX)
+        return -ENOSPC;
+    copy = strdup(instruction);
+    if (!copy)
+        return -ENOMEM;
+    r = v->reward ? openvla_reward_prompt(v->model, instruction, &ids, &n) : openvla_prompt(v->model, instruction, &ids, &n);
+    if (r < 0)
+        return r;
+    v->prompts[v->n_prompts].instruction = TAKE_PTR(copy);
+    v->prompts[v->n_prompts].ids = ids;
+    v->prompts[v->n_prompts].n = n;
+    return v->n_prompts++;
+}
+
+int policy_version_prompt(struct policy_version *v, const char *instruction, const int32_t **ret_ids, int *ret_n)
+{
+    int i;
+
+    pthread_mutex_lock(&v->lock);
+    i = prompt_locked(v, instruction);
+    if (i >= 0) {
+        *ret_ids = v->prompts[i].ids;
+        *ret_n = v->prompts[i].n;
+    }
+    pthread_mutex_unlock(&v->lock);
+    return i < 0 ? i : 0;
+}

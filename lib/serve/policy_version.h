@@ -1,0 +1,29 @@
+/* policy_version.h - a version's directory as a model that is ready to serve: manifest checked, weights read and packed, and
+ * tried out on fixed probes, so that a bad checkpoint is refused before it meets a request.
+ *
+ * Also keeps the prompts of the instructions it has seen: they are few, and the same request after request. */
+#pragma once
+
+#include <pthread.h>
+
+#include "base/error.h"
+#include "nn/models/openvla.h"
+
+enum { PROMPTS_MAX = 256 };
+
+struct policy_version {
+    struct openvla *model;
+    bool reward;                        /* prompts are the reward model's */
+    pthread_mutex_t lock;               /* of the prompts */
+    struct { char *instruction; int32_t *ids; int n; } prompts[PROMPTS_MAX];
+    int n_prompts;
+};
+
+/* `reward`: it must have a reward head and is probed by scoring, otherwise by acting. -EBADMSG: manifest or weights are not
+ * what was announced; -EINVAL: the probe gave numbers that are not finite. */
+int policy_version_load(const char *dir, const uint8_t digest[32], bool reward, struct policy_version **ret, struct error *error);
+struct policy_version *policy_version_free(struct policy_version *version);
+DEFINE_FREEP(struct policy_version, policy_version_free)
+
+/* Prompt ids of an instruction; borrowed, valid as long as the version. Any thread. */
+int policy_version_prompt(struct policy_version *version, const char *instruction, const int32_t **ret_ids, int *ret_n);

@@ -1,0 +1,463 @@
+#include "serve/server.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "daemon/metrics.h"
+#include "daemon/worker.h"
+#include "serve/holder.h"
+#include "version.h"
+#include "wire/address.h"
+#include "wire/member.h"
+
+enum { TICK_MS = 200, RETRY_MS = 2000, STATE_DEADLINE_MS = 5000, BYE_MS = 2000, DRAIN_MS = 30000, GAUGES = 8 };
+
+struct held_model { uint64_t version; void *model; };
+
+struct serve {
+    struct loop *loop;
+    struct wire *wire;
+    struct lifecycle *lifecycle;
+    const struct serve_kind *kind;
+    struct member *member;
+    struct wire_server *server;
+    struct batcher *batcher;
+    struct worker *loader;              /* one thread: one load at a time */
+    struct loop_timer *tick;
+    struct holder holder;
+    struct held_model models[HOLDER_MAX];
+    void *state;
+    char run_dir[PATH_MAX];
+    bool draining, leaving;
+    uint64_t refused;
+    Gantry__Gauge gauges[GAUGES], *gauge_list[GAUGES];
+};
+
+/* ---- versions -------------------------------------------------------------------------------------------- */
+
+struct load_job {
+    struct serve *serve;
+    uint64_t version;
+    uint8_t digest[SHA256_SIZE];
+    char dir[PATH_MAX];
+    void *model;
+    int result;
+    struct error error;
+};
+
+static void apply(struct serve *s, const struct holder_event *event);
+
+static struct held_model *find_model(struct serve *s, uint64_t version)
+{
+    for (int i = 0; i < HOLDER_MAX; i++)
+        if (s->models[i].model && s->models[i].version == version)
+            return &s->models[i];
+    return NULL;
+}
+
+struct unload_job { const struct serve_kind *kind; void *model; };
+
+static void unload_job(void *arg)
+{
+    struct unload_job *job = arg;
+
+    job->kind->unload(job->model);
+    free(job);
+}
+
+/* Freeing a large model takes a while: the loader does it. */
+static void free_version(struct serve *s, uint64_t version)
+{
+    struct held_model *held = find_model(s, version);
+    struct unload_job *job = held ? malloc(sizeof *job) : NULL;
+
+    if (!held)
+        return;
+    if (job)
+        *job = (struct unload_job) {.kind = s->kind, .model = held->model};
+    if (!job || worker_submit(s->loader, unload_job, job) < 0) {
+        free(job);
+        s->kind->unload(held->model);
+    }
+    held->model = NULL;
+    log_info("version released", "version=%" PRIu64, version);
+}
+
+static void on_loaded(void *arg)
+{
+    struct load_job *job = arg;
+    struct serve *s = job->serve;
+    struct held_model *place = find_model(s, job->version);
+
+    for (int i = 0; i < HOLDER_MAX && !place && job->result == 0; i++)
+        if (!s->models[i].model)
+            place = &s->models[i];
+    if (job->result == 0) {
+        if (place->model)
+            s->kind->unload(place->model);
+        *place = (struct held_model) {.version = job->version, .model = job->model};
+        log_info("version ready", "version=%" PRIu64 " dir=%s", job->version, LOG_Q(job->dir));
+    } else {
+        log_warn("version refused", "version=%" PRIu64 " reason=%s", job->version, LOG_Q(error_text(&job->error, job->result)));
+    }
+    apply(s, &(struct holder_event) {.kind = HOLDER_LOADED,
+                                     .loaded = {job->version, job->result == 0, error_text(&job->error, job->result)}});
+    free(job);
+}
+
+static void load_job(void *arg)
+{
+    struct load_job *job = arg;
+
+    job->result = job->serve->kind->load(job->dir, job->digest, &job->model, &job->error);
+    (void)loop_post(job->serve->loop, on_loaded, job);
+}
+
+static void start_load(struct serve *s, const struct holder_effect *effect)
+{
+    struct load_job *job = calloc(1, sizeof *job);
+
+    if (job) {
+        *job = (struct load_job) {.serve = s, .version = effect->version};
+        memcpy(job->digest, effect->digest, sizeof job->digest);
+        snprintf(job->dir, sizeof job->dir, "%s/%s", s->run_dir, effect->dir);
+        if (worker_submit(s->loader, load_job, job) == 0)
+            return;
+    }
+    free(job);
+    apply(s, &(struct holder_event) {.kind = HOLDER_LOADED, .loaded = {effect->version, false, "no thread or memory to load it"}});
+}
+
+static void ignore_reply(int result, const struct message *reply, void *arg)
+{
+    (void)result, (void)reply, (void)arg;       /* a lost state is said again after the next Welcome or Versions */
+}
+
+static void say_state(struct serve *s, const struct holder_effect *effect)
+{
+    Gantry__VersionState body = GANTRY__VERSION_STATE__INIT;
+
+    body.member = member_id(s->member);
+    body.kind = s->kind->version_kind;
+    body.version = effect->version;
+    body.ready = effect->ready;
+    body.text = (char *)effect->text;
+    (void)wire_call(member_client(s->member), &(struct wire_call) {.kind = GANTRY__KIND__KIND_VERSION_STATE, .version = effect->version,
+                    .body = &body.base, .deadline_ms = STATE_DEADLINE_MS, .on_reply = ignore_reply}, NULL);
+}
+
+static void apply(struct serve *s, const struct holder_event *event)
+{
+    struct holder_effects effects;
+
+    holder_step(&s->holder, event, loop_now_ms(s->loop), &effects);
+    for (size_t i = 0; i < effects.n; i++) {
+        const struct holder_effect *effect = &effects.items[i];
+
+        switch (effect->kind) {
+        case HOLDER_LOAD: start_load(s, effect); break;
+        case HOLDER_FREE: free_version(s, effect->version); break;
+        case HOLDER_SAY: say_state(s, effect); break;
+        }
+    }
+}
+
+static void on_versions(struct serve *s, const Gantry__Versions *said)
+{
+    struct holder_listed list[HOLDER_MAX];
+    size_t n = 0;
+
+    if (said->kind != s->kind->version_kind)
+        return;
+    for (size_t i = said->n_keep > HOLDER_MAX ? said->n_keep - HOLDER_MAX : 0; i < said->n_keep; i++) {
+        const Gantry__Versions__One *one = said->keep[i];
+
+        if (one->manifest_digest.len != SHA256_SIZE)
+            continue;
+        list[n] = (struct holder_listed) {.version = one->version, .dir = one->dir};
+        memcpy(list[n++].digest, one->manifest_digest.data, SHA256_SIZE);
+    }
+    apply(s, &(struct holder_event) {.kind = HOLDER_LIST, .list = {list, n}});
+}
+
+/* ---- requests -------------------------------------------------------------------------------------------- */
+
+static void leave_if_idle(struct serve *s);
+
+static void on_job_done(void *arg, struct serve_job *job)
+{
+    struct serve *s = arg;
+
+    if (job->reply)
+        (void)wire_reply(job->request, job->reply, NULL, 0);
+    else
+        (void)wire_refuse(job->request, job->status, "%s", job->text);
+    if (job->reply)
+        protobuf_c_message_free_unpacked(job->reply, NULL);
+    if (holder_put(&s->holder, job->version))
+        apply(s, &(struct holder_event) {.kind = HOLDER_TICK});
+    free(job);
+    leave_if_idle(s);
+}
+
+static void refuse_version(struct request *request, enum holder_answer answer)
+{
+    uint64_t version = request->message->envelope.version;
+
+    if (answer == HOLDER_LOADING)
+        (void)wire_refuse(request, GANTRY__STATUS__STATUS_LOADING, "version %" PRIu64 " is being loaded", version);
+    else
+        (void)wire_refuse(request, GANTRY__STATUS__STATUS_WRONG_VERSION, "version %" PRIu64 " is not held here", version);
+}
+
+static void on_request(struct request *request, void *arg)
+{
+    struct serve *s = arg;
+    const struct message *message = request->message;
+    enum holder_answer answer;
+    struct held_model *held;
+    struct serve_job *job;
+    struct error error = {0};
+    int rows;
+
+    if (message->envelope.kind != s->kind->request_kind) {
+        (void)wire_refuse(request, GANTRY__STATUS__STATUS_BAD_REQUEST, "a %s does not answer this kind of request", s->kind->name);
+        return;
+    }
+    if (s->draining) {
+        (void)wire_refuse(request, GANTRY__STATUS__STATUS_SHUTTING_DOWN, "the server is leaving; ask another");
+        return;
+    }
+    answer = holder_peek(&s->holder, message->envelope.version);
+    held = answer == HOLDER_SERVE ? find_model(s, message->envelope.version) : NULL;
+    if (!held) {
+        refuse_version(request, answer);
+        return;
+    }
+    rows = s->kind->check(message, held->model, &error);
+    if (rows < 0) {
+        s->refused++;
+        (void)wire_refuse(request, GANTRY__STATUS__STATUS_BAD_REQUEST, "%s", error_text(&error, rows));
+        return;
+    }
+    job = calloc(1, sizeof *job);
+    if (!job || holder_take(&s->holder, held->version) != HOLDER_SERVE) {
+        free(job);
+        (void)wire_refuse(request, GANTRY__STATUS__STATUS_BUSY, "no memory for the request now");
+        return;
+    }
+    *job = (struct serve_job) {.request = request_take(request), .version = held->version, .model = held->model, .rows = (unsigned)rows,
+                               .status = GANTRY__STATUS__STATUS_INTERNAL};
+    batcher_add(s->batcher, job);
+}
+
+/* ---- membership ------------------------------------------------------------------------------------------ */
+
+static void on_welcome(const Gantry__Welcome *welcome, bool again, void *arg)
+{
+    struct serve *s = arg;
+
+    log_info(again ? "welcomed again" : "welcomed", "member=%u run=%016" PRIx64 " epoch=%" PRIu64, welcome->member, welcome->run, welcome->epoch);
+    if (!s->run_dir[0])
+        snprintf(s->run_dir, sizeof s->run_dir, "%s", welcome->run_dir);
+    if (s->kind->on_seed)
+        s->kind->on_seed(s->state, welcome->seed);
+    if (!again)
+        lifecycle_ready(s->lifecycle);
+    apply(s, &(struct holder_event) {.kind = HOLDER_WELCOME});
+}
+
+static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
+{
+    struct serve *s = arg;
+    struct batcher_totals totals = batcher_totals(s->batcher);
+    const struct { const char *name; double value; } now[] = {
+        {"requests_total", (double)totals.jobs}, {"rows_total", (double)totals.rows}, {"batches_total", (double)totals.batches},
+        {"busy_ms_total", (double)totals.busy_ns / 1e6}, {"in_flight", (double)batcher_in_flight(s->batcher)}, {"refused_total", (double)s->refused},
+        {"rss_peak_bytes", (double)process_peak_rss_bytes()}, {"cpu_ms_total", (double)clock() * 1000 / CLOCKS_PER_SEC},
+    };
+    size_t i;
+
+    for (i = 0; i < ARRAY_SIZE(now); i++) {
+        gantry__gauge__init(&s->gauges[i]);
+        s->gauges[i].name = (char *)now[i].name;
+        s->gauges[i].value = now[i].value;
+        s->gauge_list[i] = &s->gauges[i];
+    }
+    heartbeat->n_gauges = i;
+    heartbeat->gauges = s->gauge_list;
+}
+
+static void on_push(const struct message *message, void *arg)
+{
+    if (message->envelope.kind == GANTRY__KIND__KIND_VERSIONS)
+        on_versions(arg, (const Gantry__Versions *)message->body);
+}
+
+static void on_member_drain(const char *reason, void *arg)
+{
+    struct serve *s = arg;
+
+    lifecycle_drain(s->lifecycle, reason);
+}
+
+static void on_state(bool up, void *arg)
+{
+    struct serve *s = arg;
+
+    if (up)
+        log_info("coordinator answers", "member=%u", member_id(s->member));
+    else
+        log_warn("coordinator is silent, serving on", "in_flight=%u", batcher_in_flight(s->batcher));
+}
+
+static void on_refused(int result, const char *text, void *arg)
+{
+    struct serve *s = arg;
+
+    log_error("refused by the coordinator", "reason=%s", LOG_Q(text && *text ? text : strerror(-result)));
+    lifecycle_stop(s->lifecycle, 1);
+}
+
+static void on_left(void *arg)
+{
+    struct serve *s = arg;
+
+    lifecycle_stop(s->lifecycle, 0);
+}
+
+static void leave_if_idle(struct serve *s)
+{
+    if (!s->draining || s->leaving || batcher_in_flight(s->batcher) > 0)
+        return;
+    s->leaving = true;
+    member_leave(s->member, "drained", BYE_MS, on_left, s);
+}
+
+void serve_drain(struct serve *s, const char *reason)
+{
+    log_info("draining", "reason=%s in_flight=%u", LOG_Q(reason), batcher_in_flight(s->batcher));
+    s->draining = true;
+    leave_if_idle(s);
+}
+
+static void on_tick(void *arg)
+{
+    struct serve *s = arg;
+
+    apply(s, &(struct holder_event) {.kind = HOLDER_TICK});
+    leave_if_idle(s);
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------ */
+
+struct serve *serve_free(struct serve *s)
+{
+    if (!s)
+        return NULL;
+    s->tick = loop_timer_free(s->tick);
+    s->batcher = batcher_free(s->batcher);
+    s->loader = worker_free(s->loader);
+    loop_turn(s->loop, false);          /* a load that had just ended */
+    s->server = wire_server_free(s->server);
+    s->member = member_free(s->member);
+    for (int i = 0; i < HOLDER_MAX; i++)
+        if (s->models[i].model)
+            s->kind->unload(s->models[i].model);
+    if (s->state)
+        s->kind->state_free(s->state);
+    free(s);
+    return NULL;
+}
+
+static int open_socket(struct serve *s, const struct args *args, struct error *error)
+{
+    char address[ADDRESS_MAX], name[64];
+    int r = 0;
+
+    if (args->listen) {
+        snprintf(address, sizeof address, "%s", args->listen);
+    } else {
+        if (!s->run_dir[0])
+            return error_set(error, EINVAL, "give --run-dir (the socket goes there) or --listen ADDRESS");
+        snprintf(name, sizeof name, "%s-%d", args->name ? args->name : s->kind->name, (int)getpid());
+        r = address_ipc(s->run_dir, name, address, error);
+    }
+    if (r == 0)
+        r = wire_server_new(s->wire, &(struct wire_server_options) {.address = address, .on_request = on_request, .arg = s}, &s->server, error);
+    return r;
+}
+
+int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct serve_kind *kind, const struct args *args,
+              struct serve **ret, struct error *error)
+{
+    _cleanup_(serve_freep) struct serve *s = calloc(1, sizeof *s);
+    unsigned threads = args->threads ? args->threads : 1;
+    int r;
+
+    if (!s)
+        return error_set(error, ENOMEM, "out of memory");
+    *s = (struct serve) {.loop = loop, .wire = wire, .lifecycle = lifecycle, .kind = kind};
+    snprintf(s->run_dir, sizeof s->run_dir, "%s", args->run_dir ? args->run_dir : "");
+    if (args->device && strcmp(args->device, "cpu"))
+        return error_set(error, ENOTSUP, "--device %s: this build computes on the CPU only; give --device cpu", args->device);
+    holder_init(&s->holder, RETRY_MS);
+    s->state = kind->state_new(threads);
+    if (!s->state)
+        return error_set(error, ENOMEM, "out of memory");
+    r = batcher_new(loop, &(struct batcher_options) {.threads = threads, .max_rows = kind->max_rows, .compute = kind->compute, .state = s->state,
+                                                       .done = on_job_done, .arg = s}, &s->batcher);
+    if (r == 0)
+        r = worker_new("loader", 1, 2 * HOLDER_MAX, &s->loader);
+    if (r == 0)
+        r = loop_timer_new(loop, TICK_MS, TICK_MS, on_tick, s, &s->tick);
+    if (r < 0)
+        return error_set(error, -r, "threads: %s", strerror(-r));
+    r = open_socket(s, args, error);
+    if (r < 0)
+        return r;
+    r = member_new(wire, &(struct member_options) {
+        .join = args->join ? args->join : args->run_dir, .build = GANTRY_BUILD, .device = "cpu", .address = wire_server_address(s->server),
+        .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat, .on_drain = on_member_drain, .on_push = on_push, .on_state = on_state,
+        .on_refused = on_refused, .arg = s}, &s->member, error);
+    if (r < 0)
+        return r;
+    log_info("up", "build=%s pid=%d threads=%u address=%s", GANTRY_BUILD, (int)getpid(), threads, LOG_Q(wire_server_address(s->server)));
+    *ret = TAKE_PTR(s);
+    return 0;
+}
+
+static void drain_from_lifecycle(const char *reason, void *arg)
+{
+    struct serve **serve = arg;
+
+    if (*serve)
+        serve_drain(*serve, reason);
+}
+
+int serve_main(const struct serve_kind *kind, const struct args *args)
+{
+    _cleanup_(loop_freep) struct loop *loop = NULL;
+    _cleanup_(lifecycle_freep) struct lifecycle *lifecycle = NULL;
+    _cleanup_(wire_freep) struct wire *wire = NULL;
+    _cleanup_(serve_freep) struct serve *serve = NULL;
+    struct error error = {0};
+    int r = loop_new(&loop);
+
+    if (r == 0)
+        r = lifecycle_new(loop, &(struct lifecycle_options) {.drain_ms = DRAIN_MS, .on_drain = drain_from_lifecycle, .arg = &serve}, &lifecycle);
+    if (r == 0)
+        r = wire_new(loop_uv(loop), kind->role, &wire);
+    if (r == 0)
+        r = serve_new(loop, wire, lifecycle, kind, args, &serve, &error);
+    if (r < 0) {
+        log_error("cannot start", "reason=%s", LOG_Q(error_text(&error, r)));
+        return EXIT_FAILURE;
+    }
+    lifecycle_status(lifecycle, "waiting for the coordinator");
+    loop_run(loop);
+    return lifecycle_exit_code(lifecycle);
+}

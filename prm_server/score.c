@@ -1,0 +1,154 @@
+#include "prm_server/score.h"
+
+#include <errno.h>
+#include <math.h>
+
+#include "proto/prm.pb-c.h"
+#include "serve/policy_version.h"
+
+enum { MAX_ROWS = 64 };         /* frames in one pass */
+
+struct lane {
+    struct openvla_session *session;
+    struct openvla_config config;       /* it was made for */
+    struct score_item items[MAX_ROWS];
+    float progress[MAX_ROWS];
+};
+
+struct score_state { unsigned n; struct lane lanes[]; };
+
+static int score_load(const char *dir, const uint8_t digest[32], void **ret_model, struct error *error)
+{
+    struct policy_version *version;
+    int r = policy_version_load(dir, digest, true, &version, error);
+
+    if (r == 0)
+        *ret_model = version;
+    return r;
+}
+
+static void score_unload(void *model)
+{
+    policy_version_free(model);
+}
+
+static int score_check(const struct message *message, void *model, struct error *error)
+{
+    const Gantry__ScoreRequest *request = (const Gantry__ScoreRequest *)message->body;
+    const struct openvla_config *config = &((struct policy_version *)model)->model->config;
+    size_t size, want = (size_t)request->height * request->width * 3;
+
+    if (request->height != (uint32_t)config->image_height || request->width != (uint32_t)config->image_width)
+        return error_set(error, EINVAL, "image %ux%u: the reward model takes %dx%d", request->width, request->height, config->image_width, config->image_height);
+    if (message->n_parts != 1)
+        return error_set(error, EINVAL, "%u frames: all images travel in one", message->n_parts);
+    message_part(message, 0, &size);
+    if (request->images < 1 || size != want * request->images)
+        return error_set(error, EINVAL, "%u images in %zu bytes, want %zu", request->images, size, want * request->images);
+    if (request->n_at < 1)
+        return error_set(error, EINVAL, "no image is asked for");
+    for (size_t i = 0; i < request->n_at; i++)
+        if (request->at[i] >= request->images)
+            return error_set(error, EINVAL, "image %u is asked for, of %u", request->at[i], request->images);
+    return (int)request->n_at;
+}
+
+static int lane_session(struct lane *lane, const struct openvla_config *config)
+{
+    struct openvla_session *session;
+    int r;
+
+    if (lane->session && !memcmp(&lane->config, config, sizeof *config))
+        return 0;
+    r = openvla_session_new(config, MAX_ROWS, &session);
+    if (r < 0)
+        return r;
+    openvla_session_free(lane->session);
+    lane->session = session;
+    lane->config = *config;
+    return 0;
+}
+
+/* Scores of one request, MAX_ROWS frames at a time: each frame beside the episode's first. */
+static int score_request(struct lane *lane, struct policy_version *version, const struct message *message, float *ret_progress)
+{
+    const Gantry__ScoreRequest *request = (const Gantry__ScoreRequest *)message->body;
+    size_t size, picture = (size_t)request->height * request->width * 3;
+    const uint8_t *frames = message_part(message, 0, &size);
+    const int32_t *prompt;
+    int n_prompt, r = policy_version_prompt(version, request->instruction, &prompt, &n_prompt);
+
+    for (size_t first = 0; first < request->n_at && r >= 0; first += MAX_ROWS) {
+        int n = (int)MIN((size_t)MAX_ROWS, request->n_at - first);
+
+        for (int i = 0; i < n; i++)
+            lane->items[i] = (struct score_item) {.images = {frames, frames + request->at[first + (size_t)i] * picture}, .n_images = 2,
+                                                  .prompt = prompt, .n_prompt = n_prompt};
+        r = openvla_score(version->model, lane->session, lane->items, n, ret_progress + first);
+    }
+    return r;
+}
+
+static ProtobufCMessage *answer(struct lane *lane, struct serve_job *job)
+{
+    const struct message *message = job->request->message;
+    size_t n = ((const Gantry__ScoreRequest *)message->body)->n_at;
+    Gantry__ScoreReply *reply = malloc(sizeof *reply);
+    int r = -ENOMEM;
+
+    if (reply) {
+        gantry__score_reply__init(reply);
+        reply->prm_version = job->version;
+        reply->progress = malloc(n * sizeof *reply->progress);
+        reply->n_progress = reply->progress ? n : 0;
+        if (reply->progress)
+            r = score_request(lane, job->model, message, reply->progress);
+        for (size_t i = 0; i < n && r >= 0; i++)
+            r = isfinite(reply->progress[i]) ? r : -ERANGE;
+    }
+    if (r >= 0)
+        return &reply->base;
+    if (reply)
+        protobuf_c_message_free_unpacked(&reply->base, NULL);
+    job->status = r == -EINVAL || r == -ENOSPC ? GANTRY__STATUS__STATUS_BAD_REQUEST : GANTRY__STATUS__STATUS_INTERNAL;
+    snprintf(job->text, sizeof job->text, "the reward model failed: %s", strerror(-r));
+    return NULL;
+}
+
+static void score_compute(void *arg, unsigned number, struct serve_job **jobs, unsigned n)
+{
+    struct score_state *state = arg;
+    struct lane *lane = &state->lanes[number];
+    int r = lane_session(lane, &((struct policy_version *)jobs[0]->model)->model->config);
+
+    for (unsigned i = 0; i < n; i++) {
+        if (r >= 0)
+            jobs[i]->reply = answer(lane, jobs[i]);
+        else
+            snprintf(jobs[i]->text, sizeof jobs[i]->text, "no memory for a session");
+    }
+}
+
+static void *score_state_new(unsigned lanes)
+{
+    struct score_state *state = calloc(1, sizeof *state + lanes * sizeof state->lanes[0]);
+
+    if (state)
+        state->n = lanes;
+    return state;
+}
+
+static void score_state_free(void *arg)
+{
+    struct score_state *state = arg;
+
+    for (unsigned i = 0; i < state->n; i++)
+        openvla_session_free(state->lanes[i].session);
+    free(state);
+}
+
+const struct serve_kind score_kind = {
+    .role = GANTRY__ROLE__ROLE_PRM_SERVER, .version_kind = GANTRY__VERSION_KIND__VERSION_PRM, .request_kind = GANTRY__KIND__KIND_SCORE,
+    .name = "prm-server", .max_rows = MAX_ROWS, .load = score_load, .unload = score_unload, .check = score_check, .compute = score_compute,
+    .state_new = score_state_new, .state_free = score_state_free,
+};
