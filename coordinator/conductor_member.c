@@ -221,7 +221,7 @@ void conductor_on_heartbeat(struct conductor *c, const struct conductor_event *e
     reply->member = member->id;
     /* A learner whose inventory has got lost says Hello again, which brings another. */
     reply->heartbeat.known = member->role != MEMBER_LEARNER || member != membership_learner(&c->members) || c->inventory_seen;
-    reply->heartbeat.drain = c->draining || member->cordoned;
+    reply->heartbeat.drain = c->draining;
     reply->heartbeat.revoked = revoked;
     reply->heartbeat.n_revoked = n;
     reply->heartbeat.revision = c->members.revision;
@@ -355,7 +355,7 @@ void conductor_on_lease_request(struct conductor *c, const struct conductor_even
     reply->grant.leases = terms;
     reply->grant.n_leases = n;
     reply->grant.retry_ms = n < slots ? RETRY_MS : 0;
-    reply->grant.drain = c->draining || member->cordoned;
+    reply->grant.drain = c->draining;
 }
 
 void conductor_on_lease_return(struct conductor *c, const struct conductor_event *event, struct member *member)

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "run/history.h"
+
 struct acknowledged { uint64_t episode; uint8_t digest[SHA256_SIZE]; };
 
 struct sim_check {
@@ -10,6 +12,8 @@ struct sim_check {
     struct lease *leases;           /* before the step */
     size_t n_leases, capacity_leases;
     uint64_t last_fence;
+    struct history_event *events;   /* what the ledger's events table would say, for the shipped checker */
+    size_t n_events, capacity_events;
 };
 
 struct sim_check *sim_check_new(void)
@@ -25,6 +29,7 @@ struct sim_check *sim_check_free(struct sim_check *check)
 {
     if (check) {
         free(check->acknowledged);
+        free(check->events);
         free(check->leases);
     }
     free(check);
@@ -123,8 +128,37 @@ static void check_closed(struct sim_world *w, const struct ledger_iteration *ite
     }
 }
 
+static void remember(struct sim_check *check, const struct conductor_effect *effect)
+{
+    static const int kinds[CONDUCTOR_LAST_LEDGER + 1] = {
+        [CONDUCTOR_ADD_EPISODE] = HISTORY_ADDED + 1, [CONDUCTOR_EPISODE_JOURNALED] = HISTORY_JOURNALED + 1,
+        [CONDUCTOR_EPISODE_REOPENED] = HISTORY_REOPENED + 1, [CONDUCTOR_EPISODE_ENDED] = HISTORY_ENDED + 1,
+    };
+    struct history_event event = { 0 };
+
+    if (effect->kind == CONDUCTOR_PUT_ITERATION && effect->iteration.state == PROGRESS_DONE) {
+        event = (struct history_event) { .kind = HISTORY_CLOSED, .stage = effect->iteration.stage, .iteration = effect->iteration.iteration };
+    } else if (effect->kind <= CONDUCTOR_LAST_LEDGER && kinds[effect->kind]) {
+        event = (struct history_event) {
+            .kind = (enum history_event_kind)(kinds[effect->kind] - 1), .episode = effect->episode.episode, .end = effect->episode.state,
+            .stage = effect->episode.stage, .iteration = effect->episode.iteration,
+        };
+        memcpy(event.digest, effect->episode.digest, SHA256_SIZE);
+    } else {
+        return;
+    }
+    if (check->n_events == check->capacity_events) {
+        check->capacity_events = check->capacity_events ? 2 * check->capacity_events : 256;
+        check->events = realloc(check->events, check->capacity_events * sizeof(*check->events));
+        if (!check->events)
+            abort();
+    }
+    check->events[check->n_events++] = event;
+}
+
 void sim_check_commit(struct sim_world *w, const struct conductor_effect *effect, const struct conductor_event *event)
 {
+    remember(w->check, effect);
     switch (effect->kind) {
     case CONDUCTOR_ADD_EPISODE: check_added(w, &effect->episode); break;
     case CONDUCTOR_EPISODE_JOURNALED: check_journaled(w, &effect->episode); break;
@@ -365,8 +399,40 @@ static void check_versions_at_end(struct sim_world *w)
     }
 }
 
+/* The checker that `gantry history` runs over a real run directory must find this one in order, too. */
+static void check_with_shipped_checker(struct sim_world *w)
+{
+    _cleanup_free_ struct history_record *records = calloc(w->journal.n + 1, sizeof(*records));
+    _cleanup_free_ struct history_version *versions = calloc(w->versions.n + 1, sizeof(*versions));
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    struct history history = {
+        .events = w->check->events, .n_events = w->check->n_events, .records = records, .n_records = w->journal.n, .versions = versions,
+        .n_versions = w->versions.n, .complete = w->finished,
+    };
+    struct history_result result;
+
+    if (!records || !versions)
+        abort();
+    for (size_t i = 0; i < w->journal.n; i++) {
+        records[i].episode = w->journal.items[i].it.episode.episode;
+        memcpy(records[i].digest, w->journal.items[i].it.episode.digest, SHA256_SIZE);
+    }
+    for (size_t i = 0; i < w->versions.n; i++)
+        versions[i] = (struct history_version) {
+            .kind = w->versions.items[i].it.kind, .number = w->versions.items[i].it.number, .parent = w->versions.items[i].it.parent,
+            .consumed = w->versions.items[i].consumed, .n_consumed = w->versions.items[i].n_consumed,
+            .in_ledger = version_in_ledger(w, w->versions.items[i].it.kind ? KIND_PRM : KIND_POLICY, w->versions.items[i].it.number),
+        };
+    if (history_check(&history, &text, &result) < 0)
+        abort();
+    if (result.violations)
+        sim_fail(w, "the shipped checker: %.*s", (int)strcspn(text.text, "\n"), text.text);
+}
+
 void sim_check_end(struct sim_world *w)
 {
+    if (!w->lost_journal)
+        check_with_shipped_checker(w);
     sim_check_journal(w);
     for (size_t i = 0; i < w->ledger.n_episodes; i++)
         check_row_at_end(w, &w->ledger.episodes[i]);

@@ -20,6 +20,7 @@
 #include "coordinator/conductor.h"
 #include "env_worker/player.h"
 #include "learner/intake.h"
+#include "run/history.h"
 #include "serve/holder.h"
 
 enum { SIM_WORKERS = 3, SIM_ACTORS = 2, SIM_SLOTS = 3, SIM_NODES = 3 + SIM_WORKERS + SIM_ACTORS };
@@ -91,7 +92,7 @@ struct sim_version {                /* a committed directory */
     struct intake_version it;
     bool gate_passed;
     struct sim_outcome *outcomes; size_t n_outcomes;        /* what Committed will say */
-    struct { uint64_t episode; uint8_t digest[SHA256_SIZE]; } *consumed; size_t n_consumed;
+    struct history_record *consumed; size_t n_consumed;
 };
 struct sim_versions { struct sim_version *items; size_t n; };
 
