@@ -1,0 +1,162 @@
+/* summary.json: figures of a ledger whose outcomes are known. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "base/atomic_file.h"
+#include "coordinator/stage_plan.h"
+#include "coordinator/summary.h"
+
+static const char yaml[] =
+    "run: {name: t, dir: /tmp/t, seed: 7}\n"
+    "suite: {name: tabletop, tasks: [pick_up_object, open_drawer], image: 64}\n"
+    "policy: {init: /tmp/init}\n"
+    "stages:\n"
+    "  - demos: {episodes: 10}\n"
+    "  - sft: {steps: 240}\n"
+    "  - sft: {steps: 120}\n"
+    "  - rl: {iterations: 30, episodes: 8, preset: tabletop, reward: sparse, critic_prm: false}\n"
+    "  - eval: {episodes: 200, val_episodes: 100, policies: ['1', sft, last], temperatures: [0.3, 1]}\n";
+enum { EVAL_STAGE = 4, STATES = 100 };      /* 2 tasks x 100 states = 200 episodes */
+
+static struct run_config config;
+static struct ledger *ledger;
+static char dir[64];
+static uint64_t next_id;
+
+/* Rows of one pass: state i of the first task succeeds when i < first, of the second when i < second. */
+static void add_pass(const char *tag, float temperature, uint64_t version, int states, int first, int second)
+{
+    for (int i = 0; i < 2 * states; i++) {
+        struct ledger_episode e = {
+            .episode = ++next_id, .stage = EVAL_STAGE, .purpose = EPISODE_EVAL, .split = SPLIT_TEST, .state_seed = (uint64_t)i / 2,
+            .policy_version = version, .temperature = temperature,
+        };
+
+        snprintf(e.task, sizeof e.task, "%s", config.tasks[i % 2]);
+        snprintf(e.tag, sizeof e.tag, "%s", tag);
+        e.success = i / 2 < (i % 2 ? second : first);
+        e.steps = 10;
+        assert_int_equal(ledger_add_episode(ledger, &e), 0);
+        assert_int_equal(ledger_episode_journaled(ledger, &e), 0);
+        assert_int_equal(ledger_episode_ended(ledger, e.episode, EPISODE_EVALUATED, NULL), 0);
+    }
+}
+
+static int setup(void **state)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    const struct ledger_run run = {.id = 1, .seed = 7};
+    struct plan_memory memory;
+    struct error error;
+    char path[96];
+
+    (void)state;
+    snprintf(dir, sizeof dir, "/tmp/gantry.test_summary.XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    snprintf(path, sizeof path, "%s/ledger.sqlite", dir);
+    if (run_config_parse(yaml, strlen(yaml), "test", &config, &error) < 0 || ledger_open(path, &run, &ledger, &error) < 0)
+        fail_msg("%s", error.text);
+    plan_memory_init(&memory);
+    memory.sft_version = 2;
+    memory.temperature[0] = 1;
+    memory.temperature[1] = 0.3;
+    memory.temperature[2] = 1;
+    assert_int_equal(plan_memory_write(&memory, &text), 0);
+    assert_int_equal(ledger_begin(ledger), 0);
+    assert_int_equal(ledger_put_blob(ledger, "memory", text.text, text.length), 0);
+    for (uint32_t i = 0; i <= EVAL_STAGE; i++) {
+        struct ledger_stage stage = {.stage = i, .state = PROGRESS_DONE, .wall_s = 10, .policy_out = i};
+
+        snprintf(stage.name, sizeof stage.name, "%s", config.stages[i].name);
+        assert_int_equal(ledger_put_stage(ledger, &stage), 0);
+    }
+    next_id = 0;
+    add_pass("test sft t=0.3", 0.3f, 2, STATES, 40, 20);
+    add_pass("test sft t=0", 0, 2, STATES, 10, 10);
+    add_pass("test sft t=1", 1, 2, STATES, 30, 10);
+    add_pass("test last t=1", 1, 40, STATES, 70, 50);
+    add_pass("val sft t=0.3", 0.3f, 2, 50, 20, 10);
+    add_pass("val 1 t=0.3", 0.3f, 1, 50, 19, 10);
+    return ledger_commit(ledger);
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    ledger = ledger_close(ledger);
+    return remove_tree(dir);
+}
+
+static json_t *at(json_t *root, const char *path)
+{
+    char copy[96], *save = NULL;
+
+    snprintf(copy, sizeof copy, "%s", path);
+    for (char *key = strtok_r(copy, ".", &save); key; key = strtok_r(NULL, ".", &save))
+        root = json_object_get(root, key);
+    if (!root)
+        fail_msg("summary.json has no %s", path);
+    return root;
+}
+
+static void near(json_t *root, const char *path, double expected)
+{
+    double value = json_number_value(at(root, path));
+
+    if (value < expected - 1e-6 || value > expected + 1e-6)
+        fail_msg("%s is %g, not %g", path, value, expected);
+}
+
+static void test_figures(void **state)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    struct error error;
+    json_t *s, *interval;
+    double low, high;
+
+    (void)state;
+    if (summary_make(ledger, &config, &text, &error) < 0)
+        fail_msg("%s", error.text);
+    s = json_loads(text.text, JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(s);
+    near(s, "success_before", 0.30);
+    near(s, "success_after", 0.60);
+    near(s, "difference", 0.30);
+    near(s, "paired.pairs", 200);
+    near(s, "paired.gained", 60);
+    near(s, "paired.lost", 0);
+    near(s, "paired_t1.difference", 0.40);
+    near(s, "eval_episodes", 200);
+    near(s, "policies.sft.temperature", 0.3);
+    near(s, "policies.sft.version", 2);
+    near(s, "policies.sft.greedy", 0.10);
+    near(s, "policies.sft.t1", 0.20);
+    near(s, "policies.sft.tasks.pick_up_object.success", 0.40);
+    near(s, "policies.last.tasks.open_drawer.success", 0.50);
+    near(s, "policies.last.tasks.open_drawer.episodes", 100);
+    /* 60 of 200 pairs gained: mean .30, standard error sqrt(.3 * .7 / 200) = .0324 */
+    interval = at(s, "difference_interval");
+    low = json_number_value(json_array_get(interval, 0));
+    high = json_number_value(json_array_get(interval, 1));
+    assert_true(low > 0.22 && low < 0.25 && high > 0.35 && high < 0.38);
+    assert_true(json_is_true(at(s, "sft_plateau.checked")));
+    assert_true(json_is_true(at(s, "sft_plateau.at_plateau")));
+    near(s, "sft_plateau.earlier_steps", 240);
+    near(s, "sft_plateau.steps", 360);
+    near(s, "sft_plateau.success_val", 0.30);
+    near(s, "sft_plateau.earlier_success_val", 0.29);
+    near(s, "env_steps_per_s.eval", 1000);
+    assert_true(json_is_null(at(s, "success_best")));       /* not evaluated: said so, not guessed */
+    json_decref(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(test_figures, setup, teardown)};
+
+    return cmocka_run_group_tests_name("summary", tests, NULL, NULL);
+}
