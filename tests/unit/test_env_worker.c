@@ -489,14 +489,9 @@ static void test_drain_finishes_what_is_held(void **state _unused_)
     add_lease(2, "pick_up_object", "");
     TURN_UNTIL(f.acts > 4);
     add_lease(3, "pick_up_object", "");
-    if (f.granted == 2) {                   /* the third was not yet taken: it must stay untaken */
-        env_edge_drain(f.edge, "test");
-        TURN_UNTIL(lifecycle_phase(f.lifecycle) == LIFECYCLE_STOPPED);
-        assert_int_equal(f.granted, 2);
-    } else {
-        env_edge_drain(f.edge, "test");
-        TURN_UNTIL(lifecycle_phase(f.lifecycle) == LIFECYCLE_STOPPED);
-    }
+    env_edge_drain(f.edge, "test");
+    TURN_UNTIL(lifecycle_phase(f.lifecycle) == LIFECYCLE_STOPPED);
+    /* a third lease may have been on its way: then it came back */
     assert_int_equal(f.n_delivered + f.n_returned, f.granted);
     assert_true(f.n_delivered >= 2);
     assert_int_equal(f.byes, 1);
