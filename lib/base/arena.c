@@ -1,13 +1,20 @@
 #include "base/arena.h"
 
 #include <errno.h>
+#include <stdbool.h>
+#include <sys/mman.h>
+
+enum { HUGE_PAGE = 2 << 20 };
 
 int arena_init(struct arena *arena, size_t bytes)
 {
+    bool large = bytes >= 2 * (size_t)HUGE_PAGE;
     void *base = NULL;
 
-    if (posix_memalign(&base, 64, bytes ? bytes : 64))
+    if (posix_memalign(&base, large ? HUGE_PAGE : 64, bytes ? bytes : 64))
         return -ENOMEM;
+    if (large)      /* fewer page faults and TLB misses; only a hint */
+        (void)madvise(base, bytes, MADV_HUGEPAGE);
     *arena = (struct arena) {.base = base, .size = bytes};
     return 0;
 }

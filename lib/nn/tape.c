@@ -54,7 +54,7 @@ void tape_plan(struct tape *tape)
 {
     drop_blocks(tape);
     tape->planning = true;
-    tape->planned = tape->scratch = 0;
+    tape->planned = tape->scratch = tape->peak = 0;
     tape->last = NULL;
     tape->error = 0;
 }
@@ -63,7 +63,7 @@ int tape_allocate(struct tape *tape)
 {
     if (tape->error)
         return tape->error;
-    return tape_reserve(tape, tape->planned + tape->scratch);
+    return tape_reserve(tape, MAX(tape->planned, tape->peak) + tape->scratch);
 }
 
 int tape_reserve(struct tape *tape, size_t bytes)
@@ -141,6 +141,39 @@ float *tape_scratch(struct tape *tape, int64_t count)
     p = tape_numbers(tape, count);
     arena_reset(&tape->arena, mark);
     return p;
+}
+
+size_t tape_mark(const struct tape *tape)
+{
+    return tape->planning ? tape->planned : arena_mark(&tape->arena);
+}
+
+struct tensor *tape_keep(struct tape *tape, size_t mark, struct tensor *x)
+{
+    struct tensor kept, *moved;
+    const float *source;
+    size_t bytes;
+
+    if (!x || tape->training)
+        return x;
+    kept = *x;
+    source = x->x;
+    bytes = (size_t)(kept.rows * kept.cols) * sizeof(float);
+    if (tape->planning) {
+        tape->peak = MAX(tape->peak, tape->planned);
+        tape->planned = mark + rounded(sizeof(*x)) + rounded(bytes);
+        return x;
+    }
+    if ((char *)x < tape->arena.base + mark)
+        return x;
+    arena_reset(&tape->arena, mark);
+    moved = arena_alloc(&tape->arena, sizeof(*moved));
+    kept.x = arena_alloc(&tape->arena, bytes);
+    if (!moved || !kept.x)
+        return fail(tape, -ENOBUFS);
+    memmove(kept.x, source, bytes);     /* the old one lies higher: its own header came before it */
+    *moved = kept;
+    return moved;
 }
 
 struct tensor *tape_tensor(struct tape *tape, int64_t rows, int64_t cols)

@@ -38,6 +38,7 @@ struct tape {
     bool planning;              /* sizes only */
     size_t planned;             /* bytes asked for in the dry run */
     size_t scratch;             /* the largest scratch an op asked for in the dry run */
+    size_t peak;                /* the most bytes held at once in the dry run (tape_keep gives some back) */
     struct tape_block *blocks;  /* small things of the dry run */
     struct rope_table *rope;    /* cos and sin by position; grows to the longest sequence met, kept between passes */
     int error;                  /* 0 or the first -errno of this pass */
@@ -61,6 +62,10 @@ float *tape_numbers(struct tape *tape, int64_t count);
 float *tape_scratch(struct tape *tape, int64_t count);
 /* A new activation; its gradient buffer is there, zeroed, when training. In a dry run x is NULL. */
 struct tensor *tape_tensor(struct tape *tape, int64_t rows, int64_t cols);
+/* In inference, activations die young: x = tape_keep(tape, mark, x) forgets everything since mark = tape_mark(tape) but x, and
+ * moves that down; the caches stay warm. In training nothing is forgotten and x itself comes back. */
+size_t tape_mark(const struct tape *tape);
+struct tensor *tape_keep(struct tape *tape, size_t mark, struct tensor *x);
 /* A constant input: borrowed numbers, no gradient. */
 struct tensor *tape_input(struct tape *tape, const float *x, int64_t rows, int64_t cols);
 /* Remember how to go back: `context` (tape memory) is handed to `backward`. No-op in inference. */

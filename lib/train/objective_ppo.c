@@ -128,7 +128,7 @@ static int ppo_shard(struct tape *tape, int shard, int first, int last, void *ar
     call->sums[shard] = (struct ppo_sums) {0};
     r = shard_arrays(tape, call, first, n, &a);
     if (r >= 0)
-        r = openvla_forward(call->model, tape, a.items, n, &pass);
+        r = openvla_forward_tail(call->model, tape, a.items, n, &pass);
     if (r < 0)
         return r;
     stats = op_token_stats(tape, openvla_logits(call->model, tape, gather_action_rows(tape, &pass, n, dims), true), a.target,

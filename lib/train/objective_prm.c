@@ -132,7 +132,7 @@ static int prm_shard(struct tape *tape, int shard, int first, int last, void *ar
         return tape->error;
     for (int i = 0; i < n; i++)
         items[i] = dataset_reward_item(call->data, call->samples[first + i].at, NULL);
-    r = openvla_forward(call->model, tape, items, n, &pass);
+    r = openvla_forward_tail(call->model, tape, items, n, &pass);
     if (r < 0)
         return r;
     logit = openvla_reward(call->model, tape, gather_action_rows(tape, &pass, n, 1));

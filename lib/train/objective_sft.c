@@ -32,7 +32,7 @@ static int sft_shard(struct tape *tape, int shard, int first, int last, void *ar
         for (int k = 0; k < rows; k++)
             target[i * rows + k] = k < dims ? items[i].actions[k] : call->model->config.eos_id;
     }
-    r = openvla_forward(call->model, tape, items, n, &pass);
+    r = openvla_forward_tail(call->model, tape, items, n, &pass);
     if (r < 0)
         return r;
     stats = op_token_stats(tape, openvla_logits(call->model, tape, gather_action_rows(tape, &pass, n, rows), false), target, 1, NULL);

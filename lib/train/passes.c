@@ -50,7 +50,7 @@ static int policy_chunk(struct tape *tape, _unused_ int shard, int first, int la
         items[i] = dataset_policy_item(call->data, call->steps[first + i], out->logp || out->log_probs ? dims - 1 : 0);
         action_columns(call->data, call->steps[first + i], target + i * dims);
     }
-    r = openvla_forward(call->model, tape, items, n, &pass);
+    r = openvla_forward_tail(call->model, tape, items, n, &pass);
     if (r < 0)
         return r;
     for (int i = 0; i < n && out->hidden; i++)
@@ -97,7 +97,7 @@ static int reward_chunk(struct tape *tape, _unused_ int shard, int first, int la
 
     for (int i = 0; i < n; i++)
         items[i] = dataset_reward_item(call->data, call->frames[first + i], call->blank);
-    r = openvla_forward(call->model, tape, items, n, &pass);
+    r = openvla_forward_tail(call->model, tape, items, n, &pass);
     if (r < 0)
         return r;
     logit = openvla_reward(call->model, tape, gather_action_rows(tape, &pass, n, 1));

@@ -15,8 +15,7 @@ struct shards {
     int own;                    /* shards this rank computes: first .. first+own-1 */
     int first;
     float *grad[SHARDS];        /* NULL for other ranks' shards */
-    struct tape tape[SHARDS];   /* training */
-    struct tape *infer;         /* one per thread */
+    struct tape *train, *infer; /* one per thread: a shard's pass is over before the thread takes the next */
     float *gathered;            /* [ranks][longest message] */
     size_t gathered_size;
 
@@ -46,20 +45,20 @@ int shards_new(int64_t numel, int threads, const struct group *group, struct sha
     r = pool_new(threads, &s->pool);
     if (r < 0)
         return r;
+    s->train = calloc((size_t)threads, sizeof *s->train);
     s->infer = calloc((size_t)threads, sizeof *s->infer);
     s->infer_error = calloc((size_t)threads, sizeof *s->infer_error);
-    if (!s->infer || !s->infer_error)
+    if (!s->train || !s->infer || !s->infer_error)
         return -ENOMEM;
-    for (int i = 0; i < SHARDS; i++)
-        tape_init(&s->tape[i], true);
     for (int i = s->first; i < s->first + s->own; i++) {
         s->grad[i] = calloc((size_t)numel, sizeof(float));
         if (!s->grad[i])
             return -ENOMEM;
-        s->tape[i].param_grad = s->grad[i];
     }
-    for (int i = 0; i < threads; i++)
+    for (int i = 0; i < threads; i++) {
+        tape_init(&s->train[i], true);
         tape_init(&s->infer[i], false);
+    }
     *ret = TAKE_PTR(s);
     return 0;
 }
@@ -68,13 +67,14 @@ struct shards *shards_free(struct shards *s)
 {
     if (!s)
         return NULL;
-    for (int i = 0; s->infer && i < pool_threads(s->pool); i++)
+    for (int i = 0; s->train && s->infer && i < pool_threads(s->pool); i++) {
+        tape_release(&s->train[i]);
         tape_release(&s->infer[i]);
-    for (int i = 0; i < SHARDS; i++) {
-        tape_release(&s->tape[i]);
-        free(s->grad[i]);
     }
+    for (int i = 0; i < SHARDS; i++)
+        free(s->grad[i]);
     pool_free(s->pool);
+    free(s->train);
     free(s->infer);
     free(s->infer_error);
     free(s->gathered);
@@ -111,7 +111,7 @@ static int run_piece(struct shards *s, struct tape *tape, float *grad, int shard
     }
 }
 
-static void shard_piece(void *arg, int piece, _unused_ int worker)
+static void shard_piece(void *arg, int piece, int worker)
 {
     struct shards *s = arg;
     int shard = s->first + piece;
@@ -119,7 +119,8 @@ static void shard_piece(void *arg, int piece, _unused_ int worker)
 
     if (first == last)
         clear_ranges(s->grad[shard], s->ranges, s->n_ranges);
-    s->error[shard] = first == last ? 0 : run_piece(s, &s->tape[shard], s->grad[shard], shard, first, last);
+    s->train[worker].param_grad = s->grad[shard];
+    s->error[shard] = first == last ? 0 : run_piece(s, &s->train[worker], s->grad[shard], shard, first, last);
 }
 
 /* One block of the tree over this rank's shards: the sum ends in the lowest one. */

@@ -1,6 +1,6 @@
 /* The tiny64 golden model on one thread: acting at batch 1, 16, 64, a supervised step and a PPO-like step at batch 32.
  *
- *   GANTRY_GOLDENS=dir bench_model [repetitions, default 5]
+ *   GANTRY_GOLDENS=dir bench_model [repetitions, default 5] [act1 | act16 | act64 | sft | ppo: only that]
  *
  * Prints milliseconds of CPU time per call, best and median; tests/bench/torch_baseline.py prints the same lines for PyTorch.
  * A training step is what the learner does: eight shards, gradient norm, AdamW, packing. */
@@ -56,7 +56,7 @@ static int sft_shard(struct tape *tape, int shard, int first, int last, void *ar
 
     (void)shard;
     fill_items(b, items, first, last, rows - 1);
-    r = openvla_forward(b->trainer->model, tape, items, last - first, &pass);
+    r = openvla_forward_tail(b->trainer->model, tape, items, last - first, &pass);
     if (r < 0)
         return r;
     stats = op_token_stats(tape, openvla_logits(b->trainer->model, tape, gather_action_rows(tape, &pass, last - first, rows), false), b->actions[first],
@@ -84,7 +84,7 @@ static int ppo_shard(struct tape *tape, int shard, int first, int last, void *ar
     fill_items(b, items, first, last, dims - 1);
     for (int i = 0; i < n * dims; i++)
         target[i] = b->actions[first + i / dims][i % dims] - (b->model->config.vocab - OPENVLA_ACTION_BINS);
-    r = openvla_forward(b->trainer->model, tape, items, n, &pass);
+    r = openvla_forward_tail(b->trainer->model, tape, items, n, &pass);
     if (r < 0)
         return r;
     stats = op_token_stats(tape, openvla_logits(b->trainer->model, tape, gather_action_rows(tape, &pass, n, dims), true), target, 1.5f, NULL);
@@ -173,6 +173,9 @@ static int setup(struct bench *b, const char *goldens, struct error *error)
 
 int main(int argc, char **argv)
 {
+    static const struct { const char *name; int (*run)(struct bench *); int batch; } rows[] = {
+        {"act1", act, 1}, {"act16", act, 16}, {"act64", act, 64}, {"sft", sft, TRAIN_BATCH}, {"ppo", ppo, TRAIN_BATCH},
+    };
     const char *goldens = getenv("GANTRY_GOLDENS");
     int repeats = argc > 1 ? (int)CLAMP(strtol(argv[1], NULL, 10), 1, MAX_REPEATS) : 5;
     struct bench b = {0};
@@ -189,15 +192,9 @@ int main(int argc, char **argv)
         return 1;
     }
     printf("gantry (%s), one thread, S = %d + 7\n", cpu_kernels()->isa, b.model->config.patches + b.n_prompt);
-    r = measure(&b, "act", act, 1, repeats * 4 > MAX_REPEATS ? MAX_REPEATS : repeats * 4);
-    if (r >= 0)
-        r = measure(&b, "act", act, 16, repeats);
-    if (r >= 0)
-        r = measure(&b, "act", act, 64, repeats);
-    if (r >= 0)
-        r = measure(&b, "sft", sft, TRAIN_BATCH, repeats);
-    if (r >= 0)
-        r = measure(&b, "ppo", ppo, TRAIN_BATCH, repeats);
+    for (size_t i = 0; i < ARRAY_SIZE(rows) && r >= 0; i++)
+        if (argc < 3 || !strcmp(argv[2], rows[i].name))
+            r = measure(&b, rows[i].name, rows[i].run, rows[i].batch, rows[i].batch == 1 ? MIN(4 * repeats, MAX_REPEATS) : repeats);
     if (r < 0)
         fprintf(stderr, "bench_model: %s\n", error_text(NULL, r));
     b.trainer = trainer_free(b.trainer);

@@ -96,6 +96,9 @@ struct openvla_pass {
     struct tensor **layer;      /* [layers+1] embeddings in and after each layer, before the final norm: for goldens */
 };
 int openvla_forward(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct openvla_pass *ret);
+/* The same for losses and actors: after its attention the last layer goes on only with the rows from each sequence's `first` to
+ * its end (1 + n_actions of them). hidden, first, spans and layer[layers] then count these rows; they are equal to the bit. */
+int openvla_forward_tail(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct openvla_pass *ret);
 
 /* Logits at rows of hidden: all of the padded vocabulary, or the 256 action ids only. */
 struct tensor *openvla_logits(const struct openvla *model, struct tape *tape, struct tensor *rows, bool action_only);

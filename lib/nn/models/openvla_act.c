@@ -33,7 +33,7 @@ static int prefill_pass(struct openvla_session *s, void *arg)
         return r;
     last = op_gather(&s->tape, pass.hidden, pass.first, c->n);
     for (int i = 0; i < c->n; i++)
-        s->length[i] = pass.first[i] - pass.spans.start[i] + 1;
+        s->length[i] = s->items[i].n_images * config->patches + s->items[i].n_prompt;
     *out = (struct act_pass) {.rows = s->active, .slot = s->slot};
     if (config->value_width && !config->value_inputs) {
         out->value = openvla_value(c->model, &s->tape, last, NULL, true);

@@ -19,6 +19,7 @@ static struct spans equal_spans(struct tape *tape, int n, int length)
 
 static struct tensor *vit_block(struct tape *tape, struct tensor *x, const struct vit_block *b, struct spans spans, int heads)
 {
+    size_t mark = tape_mark(tape);
     struct tensor *h;
 
     h = op_layernorm(tape, x, b->norm1.weight, b->norm1.bias, vit_eps);
@@ -31,7 +32,7 @@ static struct tensor *vit_block(struct tape *tape, struct tensor *x, const struc
     h = op_linear(tape, h, b->fc1.weight, b->fc1.bias);
     h = op_gelu(tape, h);
     h = op_linear(tape, h, b->fc2.weight, b->fc2.bias);
-    return op_residual(tape, x, h, b->scale2);
+    return tape_keep(tape, mark, op_residual(tape, x, h, b->scale2));
 }
 
 /* (n*patches, dim): the output of the last block but one, prefix tokens dropped, no final norm. */
@@ -41,6 +42,7 @@ static struct tensor *vit_forward(const struct openvla *model, struct tape *tape
     const struct openvla_tower *tower = &c->tower[which];
     const struct vit *vit = &model->w->vit[which];
     struct spans spans = equal_spans(tape, n, tower->prefix + c->patches);
+    size_t mark = tape_mark(tape);
     struct tensor *x;
 
     if (!spans.start)
@@ -52,7 +54,7 @@ static struct tensor *vit_forward(const struct openvla *model, struct tape *tape
         x = op_prepend(tape, x, vit->cls, vit->reg, n);
     for (int i = 0; i < tower->depth - 1; i++)
         x = vit_block(tape, x, &vit->blocks[i], spans, tower->heads);
-    return tower->prefix ? op_strip(tape, x, n, tower->prefix) : x;
+    return tape_keep(tape, mark, tower->prefix ? op_strip(tape, x, n, tower->prefix) : x);
 }
 
 struct vision_pass openvla_vision(const struct openvla *model, struct tape *tape, const uint8_t *const *images, int n)
@@ -60,13 +62,15 @@ struct vision_pass openvla_vision(const struct openvla *model, struct tape *tape
     const struct affine *fc = model->w->projector;
     struct vision_pass pass;
     struct tensor *h;
+    size_t mark;
 
     pass.dino = vit_forward(model, tape, images, n, 0);
     pass.siglip = vit_forward(model, tape, images, n, 1);
+    mark = tape_mark(tape);
     h = op_concat(tape, pass.dino, pass.siglip);
     h = op_gelu(tape, op_linear(tape, h, fc[0].weight, fc[0].bias));
     h = op_gelu(tape, op_linear(tape, h, fc[1].weight, fc[1].bias));
-    pass.projector = op_linear(tape, h, fc[2].weight, fc[2].bias);
+    pass.projector = tape_keep(tape, mark, op_linear(tape, h, fc[2].weight, fc[2].bias));
     return pass;
 }
 
@@ -79,9 +83,10 @@ static struct tensor *llama_mlp(const struct openvla *model, struct tape *tape, 
 }
 
 static struct tensor *llama_layer(const struct openvla *model, struct tape *tape, struct tensor *x, const struct llama_layer *l,
-                                  const struct llama_rows *rows, struct kv_cache *cache)
+                                  const struct llama_rows *rows, struct kv_cache *cache, bool last)
 {
     const struct openvla_config *c = &model->config;
+    size_t mark = tape_mark(tape);
     struct tensor *h, *q, *k, *v;
 
     h = op_rmsnorm(tape, x, l->norm1, c->rms_eps);
@@ -91,8 +96,12 @@ static struct tensor *llama_layer(const struct openvla *model, struct tape *tape
     if (cache && op_kv_append(tape, cache, k, v, rows->slot, rows->position) < 0)
         return NULL;
     h = op_attention(tape, q, k, v, rows->spans, c->heads, ATTENTION_CAUSAL);
+    if (last && rows->tail) {
+        h = op_gather(tape, h, rows->tail, rows->n_tail);
+        x = op_gather(tape, x, rows->tail, rows->n_tail);
+    }
     x = op_residual(tape, x, op_linear(tape, h, l->o, NULL), NULL);
-    return llama_mlp(model, tape, x, l);
+    return tape_keep(tape, mark, llama_mlp(model, tape, x, l));
 }
 
 struct tensor *openvla_llama(const struct openvla *model, struct tape *tape, struct tensor *x, const struct llama_rows *rows,
@@ -101,7 +110,7 @@ struct tensor *openvla_llama(const struct openvla *model, struct tape *tape, str
     if (layer)
         layer[0] = x;
     for (int i = 0; i < model->config.layers; i++) {
-        x = llama_layer(model, tape, x, &model->w->layers[i], rows, rows->cache ? &rows->cache[i] : NULL);
+        x = llama_layer(model, tape, x, &model->w->layers[i], rows, rows->cache ? &rows->cache[i] : NULL, i == model->config.layers - 1);
         if (layer)
             layer[i + 1] = x;
     }
@@ -115,6 +124,7 @@ struct tensor *openvla_llama_step(const struct openvla *model, struct tape *tape
 
     for (int i = 0; i < c->layers; i++) {
         const struct llama_layer *l = &model->w->layers[i];
+        size_t mark = tape_mark(tape);
         struct tensor *h = op_rmsnorm(tape, x, l->norm1, c->rms_eps), *q, *k, *v;
 
         q = op_rope(tape, op_linear(tape, h, l->q, NULL), position, c->heads, c->rope_theta);
@@ -124,7 +134,7 @@ struct tensor *openvla_llama_step(const struct openvla *model, struct tape *tape
             return NULL;
         h = op_attention_decode(tape, q, &cache[i], slot, position, c->heads);
         x = op_residual(tape, x, op_linear(tape, h, l->o, NULL), NULL);
-        x = llama_mlp(model, tape, x, l);
+        x = tape_keep(tape, mark, llama_mlp(model, tape, x, l));
     }
     return op_rmsnorm(tape, x, model->w->norm, c->rms_eps);
 }
@@ -139,6 +149,8 @@ struct layout {
     int32_t *position, *slot;       /* [rows] */
     int32_t *start;                 /* [n+1] */
     int32_t *first;                 /* [n] row of the prompt's last token */
+    int32_t *tail; int n_tail;      /* rows from there to the sequences' ends, ... */
+    int32_t *tail_first, *tail_start;   /* ... first[n] and start[n+1] counted in them */
 };
 
 static int check_item(const struct openvla_config *c, const struct openvla_item *item)
@@ -187,7 +199,7 @@ static int lay_out(const struct openvla *model, struct tape *tape, const struct 
     }
     rows = text + images * c->patches;
     l.image = tape_alloc(tape, (size_t)images * sizeof(*l.image));
-    ints = tape_alloc(tape, ((size_t)text + 3 * (size_t)rows + 2 * (size_t)n + 1) * sizeof(*ints));
+    ints = tape_alloc(tape, ((size_t)text + 4 * (size_t)rows + 4 * (size_t)n + 2) * sizeof(*ints));
     if (!l.image || !ints)
         return -ENOBUFS;
     l.ids = ints;
@@ -196,6 +208,9 @@ static int lay_out(const struct openvla *model, struct tape *tape, const struct 
     l.slot = l.position + rows;
     l.start = l.slot + rows;
     l.first = l.start + n + 1;
+    l.tail = l.first + n;
+    l.tail_first = l.tail + rows;
+    l.tail_start = l.tail_first + n;
     for (int i = 0; i < n; i++) {
         const struct openvla_item *item = &items[i];
 
@@ -210,18 +225,22 @@ static int lay_out(const struct openvla *model, struct tape *tape, const struct 
         put_text(&l, item->prompt + 1, item->n_prompt - 1);
         l.first[i] = l.rows - 1;
         put_text(&l, item->actions, item->n_actions);
+        l.tail_first[i] = l.tail_start[i] = l.n_tail;
+        for (int row = l.first[i]; row < l.rows; row++)
+            l.tail[l.n_tail++] = row;
         for (int row = l.start[i]; row < l.rows; row++) {
             l.position[row] = row - l.start[i];
             l.slot[row] = i;
         }
     }
     l.start[n] = l.rows;
+    l.tail_start[n] = l.n_tail;
     *ret = l;
     return 0;
 }
 
-int openvla_forward_cached(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct kv_cache *cache,
-                           struct openvla_pass *ret)
+static int forward(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct kv_cache *cache, bool tail,
+                   struct openvla_pass *ret)
 {
     struct openvla_pass pass = {0};
     struct vision_pass vision;
@@ -239,10 +258,12 @@ int openvla_forward_cached(const struct openvla *model, struct tape *tape, const
     vision = openvla_vision(model, tape, l.image, l.images);
     x = op_embedding(tape, model->w->embedding, l.ids, l.text);
     x = op_splice(tape, x, vision.projector, l.splice, l.rows);
-    rows = (struct llama_rows) {.spans = {n, l.start}, .position = l.position, .cache = cache, .slot = l.slot};
+    rows = (struct llama_rows) {
+        .spans = {n, l.start}, .position = l.position, .cache = cache, .slot = l.slot, .tail = tail ? l.tail : NULL, .n_tail = l.n_tail,
+    };
     pass.hidden = openvla_llama(model, tape, x, &rows, pass.layer);
-    pass.spans = rows.spans;
-    pass.first = l.first;
+    pass.spans = (struct spans) {n, tail ? l.tail_start : l.start};
+    pass.first = tail ? l.tail_first : l.first;
     pass.dino = vision.dino;
     pass.siglip = vision.siglip;
     pass.projector = vision.projector;
@@ -254,5 +275,16 @@ int openvla_forward_cached(const struct openvla *model, struct tape *tape, const
 
 int openvla_forward(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct openvla_pass *ret)
 {
-    return openvla_forward_cached(model, tape, items, n, NULL, ret);
+    return forward(model, tape, items, n, NULL, false, ret);
+}
+
+int openvla_forward_tail(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct openvla_pass *ret)
+{
+    return forward(model, tape, items, n, NULL, true, ret);
+}
+
+int openvla_forward_cached(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct kv_cache *cache,
+                           struct openvla_pass *ret)
+{
+    return forward(model, tape, items, n, cache, true, ret);
 }

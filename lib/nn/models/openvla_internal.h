@@ -53,6 +53,7 @@ struct llama_rows {
     const int32_t *position;
     struct kv_cache *cache;                     /* [layers]; NULL: nothing is kept */
     const int32_t *slot;                        /* of each row, with a cache */
+    const int32_t *tail; int n_tail;            /* rows that the last layer goes on with after its attention; NULL: all */
 };
 
 struct vision_pass { struct tensor *dino, *siglip, *projector; };
@@ -65,7 +66,7 @@ struct tensor *openvla_llama(const struct openvla *model, struct tape *tape, str
 struct tensor *openvla_llama_step(const struct openvla *model, struct tape *tape, struct tensor *x, const int32_t *slot,
                                   const int32_t *position, struct kv_cache *cache);
 
-/* openvla_forward; keys and values of all rows go into cache[layers] (slot = number of the sequence), unless NULL. */
+/* openvla_forward_tail; keys and values of all rows go into cache[layers] (slot = number of the sequence), unless NULL. */
 int openvla_forward_cached(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct kv_cache *cache,
                            struct openvla_pass *ret);
 

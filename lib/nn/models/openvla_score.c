@@ -12,7 +12,7 @@ static int score_pass(struct openvla_session *s, void *arg)
     struct openvla_pass pass;
     int r;
 
-    r = openvla_forward(c->model, &s->tape, s->items, c->n, &pass);
+    r = openvla_forward_tail(c->model, &s->tape, s->items, c->n, &pass);
     if (r < 0)
         return r;
     c->logit = openvla_reward(c->model, &s->tape, op_gather(&s->tape, pass.hidden, pass.first, c->n));

@@ -170,6 +170,45 @@ void ISA_NAME(gemm)(const struct gemm *g)
     }
 }
 
+/* to[j][i] = from[i][j], 16 x 16. */
+INLINE void transpose_block(float *to, int64_t to_row, const float *from, int64_t from_row)
+{
+#if defined(ISA_avx512)
+    __m512 a[16], b[16];
+
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++)
+        a[i] = _mm512_loadu_ps(from + i * from_row);
+    /* pairs of rows, then of pairs, then blocks of four lanes */
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        a[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(b[i]), _mm512_castps_pd(b[i + 2])));
+        a[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(b[i]), _mm512_castps_pd(b[i + 2])));
+        a[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(b[i + 1]), _mm512_castps_pd(b[i + 3])));
+        a[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(b[i + 1]), _mm512_castps_pd(b[i + 3])));
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        __m512 low0 = _mm512_shuffle_f32x4(a[i], a[i + 4], 0x88), low1 = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0x88);
+        __m512 high0 = _mm512_shuffle_f32x4(a[i], a[i + 4], 0xdd), high1 = _mm512_shuffle_f32x4(a[i + 8], a[i + 12], 0xdd);
+
+        _mm512_storeu_ps(to + i * to_row, _mm512_shuffle_f32x4(low0, low1, 0x88));
+        _mm512_storeu_ps(to + (i + 4) * to_row, _mm512_shuffle_f32x4(high0, high1, 0x88));
+        _mm512_storeu_ps(to + (i + 8) * to_row, _mm512_shuffle_f32x4(low0, low1, 0xdd));
+        _mm512_storeu_ps(to + (i + 12) * to_row, _mm512_shuffle_f32x4(high0, high1, 0xdd));
+    }
+#else
+    for (int i = 0; i < V_LANES; i++)
+        for (int j = 0; j < V_LANES; j++)
+            to[j * to_row + i] = from[i * from_row + j];
+#endif
+}
+
 void ISA_NAME(gemm_pack)(float *panels, const float *source, int64_t row, int64_t k, int64_t n, bool transposed)
 {
     for (int64_t n0 = 0; n0 < n; n0 += GEMM_PANEL) {
@@ -184,8 +223,16 @@ void ISA_NAME(gemm_pack)(float *panels, const float *source, int64_t row, int64_
             }
             continue;
         }
-        for (int64_t i = 0; i < k; i++)
-            for (int64_t j = 0; j < GEMM_PANEL; j++)
-                panel[i * GEMM_PANEL + j] = j < cols ? source[(n0 + j) * row + i] : 0.0f;
+        for (int64_t half = 0; half < GEMM_PANEL; half += V_LANES) {
+            int64_t take = cols - half < 0 ? 0 : cols - half < V_LANES ? cols - half : V_LANES;
+            const float *from = source + (n0 + half) * row;
+            int64_t i = 0;
+
+            for (; take == V_LANES && i + V_LANES <= k; i += V_LANES)
+                transpose_block(panel + i * GEMM_PANEL + half, GEMM_PANEL, from + i, row);
+            for (; i < k; i++)
+                for (int64_t j = 0; j < V_LANES; j++)
+                    panel[i * GEMM_PANEL + half + j] = j < take ? from[j * row + i] : 0.0f;
+        }
     }
 }
