@@ -26,6 +26,7 @@ struct open_set {                   /* an iteration whose episodes are admitted 
     uint64_t *episodes;             /* ascending */
     size_t n;
     uint64_t policy_version;
+    bool closed;                    /* planned, its segment sealed: what is not there now (rows that failed) does not count any more */
 };
 
 struct intake {
@@ -343,7 +344,10 @@ static void on_deliver(struct intake *intake, const struct intake_event *event)
     const struct record *record = find_record(intake, episode->episode);
     const struct open_set *set = find_open(intake, episode->episode);
     struct intake_effect *release;
+    bool known = set != NULL;
 
+    if (set && set->closed)
+        set = NULL;
     if (record && intake->bug == INTAKE_BUG_ADMIT_TWICE)
         record = NULL;
     if (!event->deliver.valid)
@@ -352,7 +356,7 @@ static void on_deliver(struct intake *intake, const struct intake_event *event)
         reply(intake, event->from, event->request, episode->episode, DELIVER_DUPLICATE, episode->digest, "");
     else if (record)
         reply(intake, event->from, event->request, episode->episode, DELIVER_SUPERSEDED, record->it.episode.digest, "another delivery was first");
-    else if (is_writing(intake, episode->episode) || (!set && not_announced_yet(intake, episode->episode)))
+    else if (is_writing(intake, episode->episode) || (!known && not_announced_yet(intake, episode->episode)))
         busy(intake, event->from, event->request);
     else if (!set)
         reply(intake, event->from, event->request, episode->episode, DELIVER_SUPERSEDED, NULL, "its iteration is closed, or it never had such an episode");
@@ -497,6 +501,13 @@ static bool has_all(const struct intake *intake, const struct intake_plan *plan)
     return true;
 }
 
+static void close_planned(struct intake *intake, const struct intake_plan *plan)
+{
+    for (size_t i = 0; i < intake->n_open; i++)
+        if (intake->open[i].stage == plan->stage && intake->open[i].iteration == plan->iteration)
+            intake->open[i].closed = true;
+}
+
 static void start_training(struct intake *intake, const struct intake_plan *plan)
 {
     uint64_t *episodes = calloc(MAX(plan->n_episodes, (size_t)1), sizeof(*episodes));
@@ -512,6 +523,7 @@ static void start_training(struct intake *intake, const struct intake_plan *plan
     intake->plan = *plan;
     intake->plan.episodes = episodes;
     intake->training = true;
+    close_planned(intake, plan);
     if (plan->n_episodes) {
         effect = emit(intake, INTAKE_SEAL);
         effect->segment.stage = plan->stage;
@@ -533,12 +545,14 @@ static void on_plan(struct intake *intake, const struct intake_event *event, uin
         plan.version = newest(intake, plan.kind)->number + 1;
         done = NULL;
     }
-    if (done)
+    if (done) {
+        close_planned(intake, &plan);
         send_committed(intake, done, now_ms);
-    else if (!has_all(intake, &plan))
+    } else if (!has_all(intake, &plan)) {
         send_inventory(intake, NULL);       /* the coordinator will see what is missing and lease it again */
-    else
+    } else {
         start_training(intake, &plan);
+    }
 }
 
 static void on_trained(struct intake *intake, const struct intake_event *event, uint64_t now_ms)

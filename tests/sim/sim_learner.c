@@ -72,6 +72,7 @@ void sim_learner_stop(struct sim_world *w)
     intake_effects_release(&l->effects);
     free(l->payloads);
     free(l->unsynced);
+    free(l->sealed);
     free((void *)l->plan.episodes);
     *l = (struct sim_learner) { 0 };
     lose_unsynced(w);
@@ -99,6 +100,23 @@ static bool take_payload(struct sim_learner *l, uint64_t token, struct sim_pendi
     return false;
 }
 
+static void seal(struct sim_learner *l, const struct intake_effect *effect)
+{
+    l->sealed = realloc(l->sealed, (l->n_sealed + 1) * sizeof(*l->sealed));
+    if (!l->sealed)
+        abort();
+    l->sealed[l->n_sealed++] = (uint64_t)effect->segment.stage << 32 | effect->segment.iteration;
+}
+
+static void check_not_sealed(struct sim_world *w, uint32_t stage, uint32_t iteration)
+{
+    const struct sim_learner *l = learner_of(w);
+
+    for (size_t i = 0; i < l->n_sealed; i++)
+        if (l->sealed[i] == ((uint64_t)stage << 32 | iteration))
+            sim_fail(w, "the sealed segment of %u/%u is appended to", stage, iteration);
+}
+
 static void append(struct sim_world *w, const struct intake_effect *effect)
 {
     struct sim_learner *l = learner_of(w);
@@ -109,6 +127,7 @@ static void append(struct sim_world *w, const struct intake_effect *effect)
         sim_fail(w, "append of token %llu, which nobody holds", (unsigned long long)effect->append.token);
         return;
     }
+    check_not_sealed(w, effect->append.stage, effect->append.iteration);
     if (journal->n == journal->capacity) {
         journal->capacity = journal->capacity ? 2 * journal->capacity : 64;
         journal->items = realloc(journal->items, journal->capacity * sizeof(*journal->items));
@@ -314,8 +333,8 @@ static void step(struct sim_world *w, const struct intake_event *event)
         case INTAKE_SEND_INVENTORY: send_inventory(w, effect); break;
         case INTAKE_SEND_COMMITTED: send_committed(w, effect); break;
         case INTAKE_TRAIN: start_training(w, &effect->plan); break;
-        case INTAKE_SEGMENT:
-        case INTAKE_SEAL: break;
+        case INTAKE_SEAL: seal(l, effect); break;
+        case INTAKE_SEGMENT: break;
         }
         if (sim_crash_point(w, SIM_LEARNER))
             return;

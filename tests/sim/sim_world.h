@@ -115,6 +115,7 @@ struct sim_learner {
     struct sim_pending *payloads; size_t n_payloads;        /* delivered, waiting to be appended */
     struct sim_pending *unsynced; size_t n_unsynced;        /* appended, waiting for fsync */
     bool syncing;
+    uint64_t *sealed; size_t n_sealed;      /* stage << 32 | iteration, by this process */
     struct intake_plan plan;        /* being trained; episodes owned */
     uint64_t last_token;
 };

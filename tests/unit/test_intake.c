@@ -192,7 +192,7 @@ static void test_plan(void **state)
     struct intake_event plan = plan_of((uint64_t[]) { 10, 11 }, 2, 5);
     struct intake_version made = { .number = 4, .parent = 3, .plan_digest = { 5 } };
 
-    open_iteration(d, 1, (uint64_t[]) { 10, 11 }, 2, 3);
+    open_iteration(d, 1, (uint64_t[]) { 10, 11, 12 }, 3, 3);               /* 12 has failed by the time of the plan */
     appended(d, 10, deliver(d, 10, 3, 1), 0);
     step(d, plan);
     assert_null(find(d, INTAKE_TRAIN));
@@ -203,6 +203,8 @@ static void test_plan(void **state)
     assert_non_null(find(d, INTAKE_SEAL));
     step(d, plan);
     assert_int_equal(d->out.n, 0);                                          /* said again: it trains already */
+    (void)deliver(d, 12, 3, 1);
+    expect_verdict(d, DELIVER_SUPERSEDED);                                  /* the segment is sealed */
     step(d, (struct intake_event) { .kind = INTAKE_TRAINED, .trained = { .version = made } });
     assert_int_equal(find(d, INTAKE_SEND_COMMITTED)->committed.number, 4);
     d->now_ms += 1000;
