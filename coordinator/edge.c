@@ -383,7 +383,7 @@ void edge_step(struct edge *edge, struct conductor_event *event)
         loop_timer_stop(edge->tick);
         edge->exit_code = 1;
         edge->stepping = true;      /* the conductor's memory is ahead of the ledger: no further step */
-    } else if (edge->leaving && !members_left(edge)) {
-        lifecycle_stop(edge->lifecycle, edge->exit_code);
+    } else if ((edge->leaving || lifecycle_phase(edge->lifecycle) == LIFECYCLE_DRAINING) && !members_left(edge)) {
+        lifecycle_stop(edge->lifecycle, edge->exit_code);       /* nobody is left to wait for; what trains goes on next time */
     }
 }

@@ -183,7 +183,7 @@ void edge_runtime(const struct edge *edge, struct strbuf *out)
 
     if (up_s <= 0)
         return;
-    json_number(&w, "actions_per_s", over_role(edge, MEMBER_ACTOR, "actions_total", false) / up_s);
+    json_number(&w, "actions_per_s", over_role(edge, MEMBER_ACTOR, "rows_total", false) / up_s);
     if (train_s > 0)
         json_number(&w, "train_samples_per_s", over_role(edge, MEMBER_LEARNER, "samples_total", false) / train_s);
     json_open(&w, "peak_memory_mb", '{');
