@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK = 32 };            /* sequences a tape holds at once; any number gives the same bits */
+enum { CHUNK = 8 };             /* sequences a tape holds at once, so that they stay in the caches; any number gives the same bits */
 
 struct tensor *gather_action_rows(struct tape *tape, const struct openvla_pass *pass, int n, int rows)
 {

@@ -7,9 +7,11 @@
 #include "base/philox.h"
 #include "nn/models/openvla_session.h"
 
+enum { CHUNK = 4 };            /* sequences per pass over prompts: their activations stay in the caches; any number gives the same bits */
+
 struct context {
     const struct openvla *model;
-    int n;                              /* sequences */
+    int first, n;                       /* sequences of this chunk; of all */
     bool action_only;
     struct act_pass *pass;
 };
@@ -19,21 +21,39 @@ static int tape_result(const struct tape *tape, const void *last)
     return tape->error ? tape->error : last ? 0 : -EINVAL;
 }
 
+/* Prompts of one chunk: fills their slots of the caches, leaves each one's last hidden state in the session. */
+static int prompt_pass(struct openvla_session *s, void *arg)
+{
+    struct context *c = arg;
+    int n = MIN(c->n - c->first, CHUNK), width = c->model->config.hidden, layers = c->model->config.layers, r;
+    struct kv_cache *cache = tape_alloc(&s->tape, (size_t)layers * sizeof(*cache));
+    int64_t before;
+    struct openvla_pass pass;
+
+    if (!cache)
+        return tape_result(&s->tape, NULL);
+    for (int i = 0; i < layers; i++) {
+        cache[i] = s->cache[i];
+        before = (int64_t)c->first * cache[i].capacity * cache[i].width;
+        cache[i].k += before;
+        cache[i].v += before;
+        cache[i].slots -= c->first;
+    }
+    r = openvla_forward_cached(c->model, &s->tape, s->items + c->first, n, cache, &pass);
+    if (r < 0)
+        return r;
+    for (int i = 0; i < n && !s->tape.planning; i++)
+        memcpy(s->hidden + (c->first + i) * width, pass.hidden->x + pass.first[i] * width, (size_t)width * sizeof(float));
+    return tape_result(&s->tape, pass.hidden);
+}
+
 static int prefill_pass(struct openvla_session *s, void *arg)
 {
     struct context *c = arg;
     const struct openvla_config *config = &c->model->config;
     struct act_pass *out = c->pass;
-    struct openvla_pass pass;
-    struct tensor *last;
-    int r;
+    struct tensor *last = tape_input(&s->tape, s->hidden, c->n, config->hidden);
 
-    r = openvla_forward_cached(c->model, &s->tape, s->items, c->n, s->cache, &pass);
-    if (r < 0)
-        return r;
-    last = op_gather(&s->tape, pass.hidden, pass.first, c->n);
-    for (int i = 0; i < c->n; i++)
-        s->length[i] = s->items[i].n_images * config->patches + s->items[i].n_prompt;
     *out = (struct act_pass) {.rows = s->active, .slot = s->slot};
     if (config->value_width && !config->value_inputs) {
         out->value = openvla_value(c->model, &s->tape, last, NULL, true);
@@ -65,6 +85,10 @@ int openvla_prefill(const struct openvla *model, struct openvla_session *s, cons
             s->slot[s->active++] = i;
     }
     r = session_reserve_kv(s, longest);
+    for (c.first = 0; c.first < n && r >= 0; c.first += CHUNK)
+        r = session_run(s, prompt_pass, &c);
+    for (int i = 0; i < n; i++)
+        s->length[i] = items[i].n_images * model->config.patches + items[i].n_prompt;
     return r < 0 ? r : session_run(s, prefill_pass, &c);
 }
 

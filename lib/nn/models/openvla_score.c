@@ -4,7 +4,9 @@
 
 #include "nn/models/openvla_session.h"
 
-struct context { const struct openvla *model; int n; struct tensor *logit; };
+enum { CHUNK = 8 };            /* sequences per pass: activations stay in the caches; any number gives the same bits */
+
+struct context { const struct openvla *model; int first, n; struct tensor *logit; };
 
 static int score_pass(struct openvla_session *s, void *arg)
 {
@@ -12,7 +14,7 @@ static int score_pass(struct openvla_session *s, void *arg)
     struct openvla_pass pass;
     int r;
 
-    r = openvla_forward_tail(c->model, &s->tape, s->items, c->n, &pass);
+    r = openvla_forward_tail(c->model, &s->tape, s->items + c->first, c->n, &pass);
     if (r < 0)
         return r;
     c->logit = openvla_reward(c->model, &s->tape, op_gather(&s->tape, pass.hidden, pass.first, c->n));
@@ -21,8 +23,8 @@ static int score_pass(struct openvla_session *s, void *arg)
 
 int openvla_score(const struct openvla *model, struct openvla_session *s, const struct score_item *items, int n, float *ret_progress)
 {
-    struct context c = {.model = model, .n = n};
-    int r;
+    struct context c = {.model = model};
+    int r = 0;
 
     if (n < 1 || n > s->max_batch || model->config.hidden != s->config.hidden)
         return -EINVAL;
@@ -32,8 +34,11 @@ int openvla_score(const struct openvla *model, struct openvla_session *s, const 
         s->items[i] = (struct openvla_item) {.n_images = items[i].n_images, .prompt = items[i].prompt, .n_prompt = items[i].n_prompt};
         memcpy(s->items[i].images, items[i].images, sizeof(items[i].images));
     }
-    r = session_run(s, score_pass, &c);
-    for (int i = 0; i < n && r >= 0; i++)
-        ret_progress[i] = (float)(1.0 / (1.0 + exp(-(double)c.logit->x[i])));
+    for (c.first = 0; c.first < n && r >= 0; c.first += CHUNK) {
+        c.n = MIN(n - c.first, CHUNK);
+        r = session_run(s, score_pass, &c);
+        for (int i = 0; i < c.n && r >= 0; i++)
+            ret_progress[c.first + i] = (float)(1.0 / (1.0 + exp(-(double)c.logit->x[i])));
+    }
     return r;
 }

@@ -18,6 +18,7 @@ int openvla_session_new(const struct openvla_config *config, int max_batch, stru
     s->max_batch = max_batch;
     tape_init(&s->tape, false);
     s->cache = calloc((size_t)config->layers, sizeof(*s->cache));
+    s->hidden = calloc(n * (size_t)config->hidden, sizeof(*s->hidden));
     s->length = calloc(n, sizeof(*s->length));
     s->items = calloc(n, sizeof(*s->items));
     s->slot = calloc(n, sizeof(*s->slot));
@@ -28,7 +29,7 @@ int openvla_session_new(const struct openvla_config *config, int max_batch, stru
     s->uniform = calloc(n, sizeof(*s->uniform));
     s->logp = calloc(n, sizeof(*s->logp));
     s->entropy = calloc(n, sizeof(*s->entropy));
-    if (!s->cache || !s->length || !s->items || !s->slot || !s->token || !s->position || !s->column || !s->temperature || !s->uniform ||
+    if (!s->cache || !s->hidden || !s->length || !s->items || !s->slot || !s->token || !s->position || !s->column || !s->temperature || !s->uniform ||
         !s->logp || !s->entropy)
         return -ENOMEM;
     *ret = TAKE_PTR(s);
@@ -42,6 +43,7 @@ struct openvla_session *openvla_session_free(struct openvla_session *s)
     tape_release(&s->tape);
     free(s->kv);
     free(s->cache);
+    free(s->hidden);
     free(s->length);
     free(s->items);
     free(s->slot);

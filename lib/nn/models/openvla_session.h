@@ -11,6 +11,7 @@ struct openvla_session {
     float *kv;                          /* memory of all of them */
     int capacity;                       /* positions per slot */
     int active;                         /* sequences that act */
+    float *hidden;                      /* (max_batch, hidden) of each prompt's last row */
     int32_t *length;                    /* [max_batch] positions held, all layers */
     struct openvla_item *items;         /* [max_batch] of the pass at hand */
     int32_t *slot;                      /* [active] and so the rest: rows of a decoding step */
