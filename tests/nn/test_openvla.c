@@ -1,0 +1,377 @@
+/* The policy as the actor and the learner use it: what is sampled from the cache is what training computes again, to the bit;
+ * a row does not depend on its batch; a directory that is written is the model that was. */
+#include <errno.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/atomic_file.h"
+#include "nn/models/openvla.h"
+#include "nn/safetensors.h"
+#include "nn/tokenizer.h"
+
+enum { BATCH = 64, SIDE = 64, PIXELS = SIDE * SIDE * 3 };
+
+static const char *const instructions[] = {"pick up the red block", "open the drawer", "Stack the GREEN block on top of the blue one", "x"};
+
+static struct {
+    struct openvla *model;
+    uint8_t pixels[BATCH][PIXELS];
+    int32_t *prompt[4];
+    int n_prompt[4];
+} f;
+
+static struct openvla *make(uint64_t seed)
+{
+    struct openvla *model = NULL;
+    struct error error;
+
+    if (openvla_new("models/tiny-spec", seed, &model, &error) < 0)
+        fail_msg("%s", error.text);
+    return model;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    f.model = make(1);
+    assert_int_equal(openvla_add_value_head(f.model, 32, 0, 2), 0);
+    assert_int_equal(openvla_add_reward_head(f.model, 32, 3), 0);
+    for (int i = 0; i < f.model->params.count; i++)     /* last layers of new heads are zero: make them speak */
+        if (strstr(f.model->params.list[i]->name, "head.fc2.weight"))
+            for (int64_t k = 0; k < f.model->params.list[i]->numel; k++)
+                f.model->params.list[i]->value[k] = 0.1f * (float)(k % 5 - 2);
+    assert_int_equal(openvla_pack(f.model, false), 0);
+    for (int i = 0; i < BATCH; i++)
+        for (int k = 0; k < PIXELS; k++)
+            f.pixels[i][k] = (uint8_t)((unsigned)(k + i * 977) * 2654435761u >> 13);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(openvla_prompt(f.model, instructions[i], &f.prompt[i], &f.n_prompt[i]), 0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++)
+        free(f.prompt[i]);
+    f.model = openvla_free(f.model);
+    return 0;
+}
+
+static struct act_item item(int i)
+{
+    return (struct act_item) {
+        .images = {f.pixels[i]}, .n_images = 1, .prompt = f.prompt[i % 4], .n_prompt = f.n_prompt[i % 4], .temperature = i % 5 ? 1.0f : 0.6f,
+        .seed = 7, .episode = (uint64_t)i, .step = 3, .sample = 1,
+    };
+}
+
+static void test_prompt(void **state)
+{
+    const struct openvla_config *c = &f.model->config;
+    char *text;
+    size_t n;
+
+    (void)state;
+    assert_int_equal(c->action_dims, 7);
+    assert_int_equal(c->vocab, 640);
+    assert_int_equal(f.n_prompt[0], 9);             /* <s>, one piece in front, five words, one behind, the empty token */
+    assert_int_equal(f.prompt[0][0], c->bos_id);
+    assert_int_equal(f.prompt[0][8], c->empty_id);
+    assert_int_equal(tokenizer_decode(f.model->tokenizer, f.prompt[2], f.n_prompt[2] - 1, true, &text, &n), 0);
+    assert_string_equal(text, "In: What action should the robot take to stack the green block on top of the blue one?\nOut:");
+    free(text);
+    for (int i = 0; i < 3; i++)
+        for (int k = 0; k < f.n_prompt[i]; k++)
+            assert_in_range(f.prompt[i][k], 0, c->vocab - OPENVLA_ACTION_BINS - 1);    /* the suite's words use no action's id */
+}
+
+/* Teacher-forced log-probs of the sampled tokens on a training tape. */
+static void test_cache_equals_training(void **state)
+{
+    struct openvla *model = NULL;
+    struct openvla_session *session;
+    struct openvla_item items[4];
+    struct act_item acts[4];
+    struct act_result results[4];
+    struct openvla_pass pass;
+    struct tape tape;
+
+    (void)state;
+    assert_int_equal(openvla_clone(f.model, &model), 0);
+    assert_int_equal(openvla_pack(model, true), 0);
+    assert_int_equal(openvla_session_new(&model->config, 4, &session), 0);
+    for (int i = 0; i < 4; i++)
+        acts[i] = item(i + 1);
+    assert_int_equal(openvla_act(f.model, session, acts, 4, results), 0);
+    tape_init(&tape, true);
+    for (int i = 0; i < 4; i++)
+        items[i] = (struct openvla_item) {.images = {acts[i].images[0]}, .n_images = 1, .prompt = acts[i].prompt, .n_prompt = acts[i].n_prompt,
+                                          .actions = results[i].tokens, .n_actions = 6};
+    for (int run = 0; run < 2; run++) {
+        if (run == 0)
+            tape_plan(&tape);
+        else
+            tape_begin(&tape);
+        assert_int_equal(openvla_forward(model, &tape, items, 4, &pass), 0);
+        for (int i = 0; i < 4; i++) {
+            int32_t rows[7], target[7];
+            struct token_stats *stats;
+            struct tensor *value;
+
+            for (int t = 0; t < 7; t++) {
+                rows[t] = pass.first[i] + t;
+                target[t] = results[i].tokens[t] - (model->config.vocab - OPENVLA_ACTION_BINS);
+            }
+            stats = op_token_stats(&tape, openvla_logits(model, &tape, op_gather(&tape, pass.hidden, rows, 7), true), target,
+                                   acts[i].temperature, NULL);
+            value = openvla_value(model, &tape, op_gather(&tape, pass.hidden, rows, 1), NULL, true);
+            assert_non_null(stats);
+            assert_non_null(value);
+            if (run == 0)
+                continue;
+            assert_memory_equal(stats->logp, results[i].logp, 7 * sizeof(float));
+            assert_memory_equal(value->x, &results[i].value, sizeof(float));
+            assert_true(results[i].value != 0);
+        }
+        if (run == 0)
+            assert_int_equal(tape_allocate(&tape), 0);
+    }
+    tape_release(&tape);
+    openvla_session_free(session);
+    openvla_free(model);
+}
+
+static void test_batch_does_not_matter(void **state)
+{
+    static const int sizes[] = {1, 7, 64};
+    struct act_result all[BATCH], some[BATCH];
+    struct act_item items[BATCH];
+    struct openvla_session *session;
+
+    (void)state;
+    for (int i = 0; i < BATCH; i++)
+        items[i] = item(i);
+    assert_int_equal(openvla_session_new(&f.model->config, BATCH, &session), 0);
+    assert_int_equal(openvla_act(f.model, session, items, BATCH, all), 0);
+    for (size_t s = 0; s < ARRAY_SIZE(sizes); s++)
+        for (int first = 0; first < BATCH; first += sizes[s]) {
+            int n = MIN(sizes[s], BATCH - first);
+
+            assert_int_equal(openvla_act(f.model, session, items + first, n, some), 0);
+            assert_memory_equal(some, all + first, (size_t)n * sizeof(*some));
+        }
+    /* values alone, in between */
+    for (int i = 0; i < BATCH; i += 2)
+        items[i].value_only = true;
+    assert_int_equal(openvla_act(f.model, session, items, BATCH, some), 0);
+    for (int i = 0; i < BATCH; i++) {
+        assert_true(some[i].value == all[i].value);
+        if (i % 2)
+            assert_memory_equal(some[i].tokens, all[i].tokens, sizeof(all[i].tokens));
+        else
+            assert_true(some[i].tokens[0] == 0 && some[i].logp[0] == 0);
+    }
+    openvla_session_free(session);
+}
+
+static void test_sampling_counter(void **state)
+{
+    struct act_item items[4] = {item(1), item(1), item(1), item(1)};
+    struct act_result results[4], greedy[2];
+    struct openvla_session *session;
+
+    (void)state;
+    items[1].episode = 99;
+    items[2].sample = 2;
+    items[3].images[0] = f.pixels[1];               /* the very same request again */
+    assert_int_equal(openvla_session_new(&f.model->config, 4, &session), 0);
+    assert_int_equal(openvla_act(f.model, session, items, 4, results), 0);
+    assert_memory_equal(results[0].tokens, results[3].tokens, sizeof(results[0].tokens));
+    assert_memory_not_equal(results[0].tokens, results[1].tokens, sizeof(results[0].tokens));
+    assert_memory_not_equal(results[0].tokens, results[2].tokens, sizeof(results[0].tokens));
+    items[0].temperature = items[1].temperature = 0;
+    assert_int_equal(openvla_act(f.model, session, items, 2, greedy), 0);
+    assert_memory_equal(greedy[0].tokens, greedy[1].tokens, sizeof(greedy[0].tokens));
+    for (int t = 0; t < 7; t++)
+        assert_in_range(results[1].tokens[t], 640 - 256, 639);
+    assert_int_equal(openvla_act(f.model, session, items, 5, results), -EINVAL);       /* more than the session holds */
+    openvla_session_free(session);
+}
+
+static void test_score(void **state)
+{
+    struct score_item items[6];
+    struct openvla_session *session;
+    float all[6], one;
+
+    (void)state;
+    assert_int_equal(openvla_session_new(&f.model->config, 6, &session), 0);
+    for (int i = 0; i < 6; i++) {                   /* one first frame for all, and once eight images */
+        items[i] = (struct score_item) {.images = {f.pixels[0], f.pixels[i]}, .n_images = 2, .prompt = f.prompt[0], .n_prompt = f.n_prompt[0]};
+        for (int k = 2; i == 5 && k < OPENVLA_MAX_IMAGES; k++)
+            items[i].images[items[i].n_images++] = f.pixels[k];
+    }
+    assert_int_equal(openvla_score(f.model, session, items, 6, all), 0);
+    for (int i = 0; i < 6; i++) {
+        assert_true(all[i] > 0 && all[i] < 1);
+        assert_int_equal(openvla_score(f.model, session, &items[i], 1, &one), 0);
+        assert_true(one == all[i]);
+    }
+    assert_true(all[1] != all[2]);
+    openvla_session_free(session);
+}
+
+/* ---- directories ---------------------------------------------------------------------------------------------- */
+
+static void same_values(const struct openvla *a, const struct openvla *b, bool bf16)
+{
+    assert_int_equal(a->params.count, b->params.count);
+    for (int i = 0; i < a->params.count; i++) {
+        const struct param *p = a->params.list[i], *q = param_find(&b->params, p->name);
+
+        assert_non_null(q);
+        assert_int_equal(p->numel, q->numel);
+        assert_int_equal(p->frozen, q->frozen);
+        for (int64_t k = 0; k < p->numel; k++) {
+            bool head = strstr(p->name, "_head.fc") != NULL;
+
+            if (bf16 && !head)
+                assert_int_equal(float_to_bf16(p->value[k]), float_to_bf16(q->value[k]));
+            else
+                assert_true(p->value[k] == q->value[k]);
+        }
+    }
+}
+
+static void test_save_and_load(void **state)
+{
+    static const char *const dtypes[] = {"F32", "BF16"};
+    char dir[] = "/tmp/gantry_test_XXXXXX";
+    struct error error = {0};
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    for (int i = 0; i < 2; i++) {
+        struct openvla *back = NULL;
+        char path[64];
+
+        snprintf(path, sizeof(path), "%s/%s", dir, dtypes[i]);
+        assert_int_equal(mkdir_p(path, 0755), 0);
+        if (openvla_save(f.model, path, dtypes[i], &error) < 0 || openvla_load(path, &back, &error) < 0)
+            fail_msg("%s", error.text);
+        same_values(f.model, back, i == 1);
+        assert_int_equal(back->config.value_width, 32);
+        assert_int_equal(back->config.reward_width, 32);
+        assert_memory_equal(&back->config, &f.model->config, sizeof(back->config));
+        openvla_free(back);
+    }
+    assert_true(openvla_save(f.model, dir, "F16", &error) < 0);
+    remove_tree(dir);
+}
+
+static void test_clone_is_its_own(void **state)
+{
+    struct openvla *copy = NULL;
+    float before = f.model->params.values[0];
+
+    (void)state;
+    assert_int_equal(openvla_clone(f.model, &copy), 0);
+    same_values(f.model, copy, false);
+    copy->params.values[0] += 1;
+    assert_true(f.model->params.values[0] == before);
+    for (int i = 0; i < copy->params.count; i++)
+        assert_ptr_not_equal(copy->params.list[i], f.model->params.list[i]);
+    assert_int_equal(openvla_add_value_head(copy, 8, 0, 1), -EEXIST);
+    openvla_free(copy);
+}
+
+static void test_seed_makes_the_weights(void **state)
+{
+    struct openvla *a = make(5), *b = make(5), *c = make(6);
+
+    (void)state;
+    same_values(a, b, false);
+    assert_memory_not_equal(a->params.values, c->params.values, (size_t)a->params.numel * sizeof(float));
+    assert_int_equal(openvla_add_value_head(a, 16, 2, 1), 0);       /* what was there stays as it is */
+    for (int i = 0; i < b->params.count; i++)
+        assert_memory_equal(a->params.list[i]->value, b->params.list[i]->value, (size_t)b->params.list[i]->numel * sizeof(float));
+    assert_int_equal(a->params.list[b->params.count]->dim[1], 128 + 2);
+    openvla_free(a);
+    openvla_free(b);
+    openvla_free(c);
+}
+
+/* Write the tensors of `dir`/model.safetensors again without, or with a wrong shape of, one. */
+static void damage(const char *dir, const char *name, bool drop)
+{
+    _cleanup_free_ struct st_write *list = NULL;
+    struct safetensors *file = NULL;
+    char path[96], out[96];
+    int n = 0;
+
+    snprintf(path, sizeof(path), "%s/model.safetensors", dir);
+    snprintf(out, sizeof(out), "%s/new", dir);
+    assert_int_equal(safetensors_open(path, &file, NULL), 0);
+    list = calloc((size_t)file->count, sizeof(*list));
+    for (int i = 0; i < file->count; i++) {
+        const struct st_tensor *t = &file->list[i];
+        bool hit = !strcmp(t->name, name);
+
+        if (hit && drop)
+            continue;
+        list[n] = (struct st_write) {.name = t->name, .dtype = t->dtype, .ndim = t->ndim, .raw = t->data};
+        memcpy(list[n].dim, t->dim, sizeof(t->dim));
+        if (hit) {
+            list[n].dim[0] /= 2;
+            list[n].dim[1] *= 2;
+        }
+        n++;
+    }
+    assert_int_equal(safetensors_write(out, list, n, NULL), 0);
+    safetensors_close(file);
+    assert_int_equal(rename(out, path), 0);
+}
+
+static void test_damage_is_named(void **state)
+{
+    static const char name[] = "language_model.model.layers.2.mlp.up_proj.weight";
+    char dir[] = "/tmp/gantry_test_XXXXXX";
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    for (int drop = 0; drop < 2; drop++) {
+        struct openvla *back = NULL;
+        struct error error = {0};
+
+        if (openvla_save(f.model, dir, "BF16", &error) < 0)
+            fail_msg("%s", error.text);
+        damage(dir, name, drop);
+        assert_true(openvla_load(dir, &back, &error) < 0);
+        assert_null(back);
+        assert_non_null(strstr(error.text, name));
+        assert_non_null(strstr(error.text, drop ? "missing" : "expected [336,128]"));
+    }
+    remove_tree(dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_prompt),
+        cmocka_unit_test(test_cache_equals_training),
+        cmocka_unit_test(test_batch_does_not_matter),
+        cmocka_unit_test(test_sampling_counter),
+        cmocka_unit_test(test_score),
+        cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_clone_is_its_own),
+        cmocka_unit_test(test_seed_makes_the_weights),
+        cmocka_unit_test(test_damage_is_named),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
