@@ -91,6 +91,10 @@ int stage_config_write(const struct stage_config *stage, struct strbuf *out);
 int stage_config_parse(const char *text, size_t n, struct stage_config *ret, struct error *error);
 const char *stage_kind_name(enum stage_kind kind);
 
+/* True when a run directory made with `old` must not go on with `now`: *out says which key differs and how. What may change
+ * during a run (run.dir, cluster, status, timing, journal) is not looked at. */
+bool run_config_differ(const struct run_config *old, const struct run_config *now, struct strbuf *out);
+
 /* `gantry config explain KEY`: type, default, range, help. -ENOENT: *error names the nearest key. */
 int run_config_explain(const char *key, struct strbuf *out, struct error *error);
 /* docs/configuration.md, whole. */

@@ -1,0 +1,84 @@
+/* cmd_status.c - `gantry status`: what a running run is doing, asked of its coordinator. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "cli/cli.h"
+#include "cli/progress.h"
+#include "cli/run_socket.h"
+
+static int usage(FILE *out, int status)
+{
+    fprintf(out, "usage: gantry status [--watch | --json] [RUN]\n"
+                 "RUN is a run directory; without it, the run under runs/ that is running.\n");
+    return status;
+}
+
+/* The stages' lengths come from the run's configuration; without it the page only lacks totals. */
+static const struct run_config *load_config(const char *run_dir, struct run_config *config)
+{
+    char path[RUN_SOCKET_PATH + 16];
+
+    snprintf(path, sizeof path, "%s/config.yaml", run_dir);
+    return run_config_load(path, config, NULL) == 0 ? config : NULL;
+}
+
+static int show(const char *run_dir, const struct run_config *config, bool json, bool clear, struct progress *progress, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf page = STRBUF_INIT;
+    _cleanup_free_ char *text = NULL;
+    json_t *status;
+    int r = run_socket_call(run_dir, "status", &text, error);
+
+    if (r < 0)
+        return r;
+    if (json) {
+        fputs(text, stdout);
+        return 0;
+    }
+    status = json_loads(text, 0, NULL);
+    if (!status)
+        return error_set(error, EBADMSG, "%s: its coordinator's answer is not JSON", run_dir);
+    progress_update(progress, status, clock_mono_ms());
+    progress_page(progress, status, config, &page);
+    json_decref(status);
+    printf("%s%s", clear ? "\033[H\033[J" : "", page.text);
+    fflush(stdout);
+    return 0;
+}
+
+int cmd_status(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"watch", no_argument, NULL, 'w'}, {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
+    static struct run_config config;
+    const struct run_config *known;
+    struct progress progress = {0};
+    struct error error = {0};
+    bool watch = false, json = false;
+    char run_dir[RUN_SOCKET_PATH];
+    int option, r;
+
+    while ((option = getopt_long(argc, argv, "wjh", options, NULL)) >= 0)
+        switch (option) {
+        case 'w': watch = true; break;
+        case 'j': json = true; break;
+        case 'h': return usage(stdout, CLI_OK);
+        default: return usage(stderr, CLI_USAGE);
+        }
+    if (argc > optind + 1 || (watch && json))
+        return usage(stderr, CLI_USAGE);
+    r = run_socket_find(argv[optind], run_dir, &error);
+    known = r == 0 ? load_config(run_dir, &config) : NULL;
+    if (r == 0)
+        r = show(run_dir, known, json, watch, &progress, &error);
+    while (r == 0 && watch) {
+        nanosleep(&(struct timespec) {.tv_sec = 1}, NULL);      /* the refresh rate of the screen, not a wait for something */
+        r = show(run_dir, known, false, true, &progress, &error);
+    }
+    if (r < 0)
+        fprintf(stderr, "gantry status: %s\n", error_text(&error, r));
+    return r < 0 ? CLI_FAILED : CLI_OK;
+}

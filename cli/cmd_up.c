@@ -1,0 +1,421 @@
+/* cmd_up.c - `gantry up run.yaml`: all daemons of a run on this host, started, watched and ended together.
+ *
+ * The same command on the same run directory goes on where it stopped. Ctrl-C drains: what is being played is finished, then all
+ * leave; a second Ctrl-C leaves at once (nothing that was acknowledged is lost by that either). */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <sys/stat.h>
+
+#include "base/atomic_file.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "cli/preflight.h"
+#include "cli/progress.h"
+#include "cli/supervisor.h"
+#include "daemon/admin.h"
+#include "daemon/lifecycle.h"
+#include "daemon/worker.h"
+#include "run/rundir.h"
+#include "wire/address.h"
+
+enum { POLL_MS = 1000, QUIET_MS = 15000, CALL_MS = 5000, DRAIN_MS = 180000, SOCKET_PATH = ADDRESS_MAX + 16 };
+
+struct up {
+    struct run_config config;
+    char run_dir[RUN_PATH];             /* absolute */
+    char socket[SOCKET_PATH];           /* the coordinator's admin socket */
+    char host[64];
+    int lock_fd;
+    struct loop *loop;
+    struct lifecycle *lifecycle;
+    struct supervisor *supervisor;
+    struct worker *caller;              /* one thread for calls to the coordinator: they block */
+    struct loop_timer *poll;
+    bool polling;                       /* a status call is under way */
+    struct progress progress;
+    char state[24];                     /* the coordinator's last word: "playing", "finished", ... */
+    uint64_t printed_ms;
+    int exit_code;
+};
+
+static void say(const char *format, ...) _printf_(1, 2);
+static void say(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    fputs("gantry: ", stdout);
+    vfprintf(stdout, format, args);
+    fputc('\n', stdout);
+    fflush(stdout);
+    va_end(args);
+}
+
+/* ---- calls to the coordinator, on the caller's thread ------------------------------------------------------------- */
+
+struct call {
+    struct up *up;
+    char command[512];
+    char *text;         /* the answer; NULL: none */
+    void (*done)(struct call *call);
+};
+
+static void call_done(void *arg)
+{
+    struct call *call = arg;
+
+    if (call->done)
+        call->done(call);
+    free(call->text);
+    free(call);
+}
+
+static void call_run(void *arg)
+{
+    struct call *call = arg;
+
+    (void)admin_call(call->up->socket, call->command, CALL_MS, &call->text, NULL);
+    if (loop_post(call->up->loop, call_done, call) < 0) {
+        free(call->text);
+        free(call);
+    }
+}
+
+/* The answer is optional: a coordinator that is just being started again has none. */
+static void call_coordinator(struct up *up, void (*done)(struct call *call), const char *format, ...) _printf_(3, 4);
+static void call_coordinator(struct up *up, void (*done)(struct call *call), const char *format, ...)
+{
+    struct call *call = calloc(1, sizeof *call);
+    va_list args;
+
+    if (!call)
+        return;
+    *call = (struct call) {.up = up, .done = done};
+    va_start(args, format);
+    vsnprintf(call->command, sizeof call->command, format, args);
+    va_end(args);
+    if (worker_submit(up->caller, call_run, call) < 0)
+        free(call);
+}
+
+/* ---- progress ------------------------------------------------------------------------------------------------------ */
+
+static void on_status(struct call *call)
+{
+    _cleanup_(strbuf_release) struct strbuf line = STRBUF_INIT;
+    struct up *up = call->up;
+    uint64_t now = clock_mono_ms();
+    const char *state;
+    json_t *status;
+    bool changed;
+
+    up->polling = false;
+    status = call->text ? json_loads(call->text, 0, NULL) : NULL;
+    if (!status)
+        return;
+    changed = progress_update(&up->progress, status, now);
+    state = json_string_value(json_object_get(status, "state"));
+    if (state && strcmp(state, up->state) != 0) {
+        changed |= !strcmp(state, "waiting") || !strcmp(state, "draining");
+        snprintf(up->state, sizeof up->state, "%s", state);
+    }
+    if (changed || now - up->printed_ms >= QUIET_MS) {
+        progress_line(&up->progress, status, &up->config, &line);
+        printf("%s\n", line.text);
+        fflush(stdout);
+        up->printed_ms = now;
+        lifecycle_status(up->lifecycle, "%s", line.text);
+    }
+    json_decref(status);
+}
+
+static void on_poll(void *arg)
+{
+    struct up *up = arg;
+
+    if (up->polling || lifecycle_phase(up->lifecycle) == LIFECYCLE_STOPPED)
+        return;
+    up->polling = true;
+    call_coordinator(up, on_status, "status");
+}
+
+/* ---- what happens ---------------------------------------------------------------------------------------------------- */
+
+static void on_child_ended(const char *name, int pid, bool crashed, const char *text, bool restarts, void *arg)
+{
+    struct up *up = arg;
+    char words[600];
+
+    if (lifecycle_phase(up->lifecycle) == LIFECYCLE_RUNNING || crashed)
+        say("%s (pid %d) ended: %s%s", name, pid, text, restarts ? "; started again" : "");
+    if (crashed) {
+        supervisor_last_words(up->supervisor, name, words, sizeof words);
+        if (words[0])
+            say("  its last words: %s", words);
+    }
+    if (strcmp(name, "coordinator") != 0)       /* so that its episodes need not wait for their leases to expire */
+        call_coordinator(up, NULL, "exited %s %d %s %s", up->host, pid, crashed ? "crashed" : "ended", text);
+}
+
+static void on_leader_ended(void *arg)
+{
+    struct up *up = arg;
+
+    supervisor_stop(up->supervisor);
+}
+
+static void on_gave_up(const char *name, const char *text, void *arg)
+{
+    struct up *up = arg;
+
+    say("%s keeps failing (%s): giving up; see %s/log/%s.log", name, text, up->run_dir, name);
+    up->exit_code = CLI_FAILED;
+    supervisor_stop(up->supervisor);
+}
+
+static void on_stopped(void *arg)
+{
+    struct up *up = arg;
+
+    if (up->exit_code == CLI_OK && lifecycle_phase(up->lifecycle) == LIFECYCLE_DRAINING)
+        say("drained; `gantry up` with the same configuration goes on from here");
+    else if (up->exit_code == CLI_OK)
+        say("the run is finished: %s", up->run_dir);
+    lifecycle_stop(up->lifecycle, up->exit_code);
+}
+
+static void on_drain_answer(struct call *call)
+{
+    if (!call->text)            /* no coordinator to drain: the members keep what is not acknowledged for nobody */
+        supervisor_stop(call->up->supervisor);
+}
+
+static void on_drain(const char *reason, void *arg)
+{
+    struct up *up = arg;
+
+    say("draining (%s): episodes in hand are finished; once more to leave now", reason);
+    call_coordinator(up, on_drain_answer, "drain %s", reason);
+}
+
+/* ---- start ----------------------------------------------------------------------------------------------------------- */
+
+/* A run directory belongs to one configuration. Returns 1 if it has one already, 0 if it is new. */
+static int check_resumes(const struct up *up, struct error *error)
+{
+    _cleanup_free_ struct run_config *old = malloc(sizeof *old);
+    _cleanup_(strbuf_release) struct strbuf difference = STRBUF_INIT;
+    char path[RUN_PATH];
+    int r = rundir_path(up->run_dir, "config.yaml", path, error);
+
+    if (r < 0)
+        return r;
+    if (!old)
+        return error_set(error, ENOMEM, "out of memory");
+    if (access(path, F_OK) < 0)
+        return 0;
+    if ((r = run_config_load(path, old, error)) < 0)
+        return r;
+    if (run_config_differ(old, &up->config, &difference))
+        return error_set(error, ESTALE, "%s was made with another configuration: %s; change it back, or choose another run.dir", up->run_dir, difference.text);
+    return 1;
+}
+
+static int write_config(const struct up *up, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    char path[RUN_PATH];
+    int r = rundir_path(up->run_dir, "config.yaml", path, error);
+
+    if (r == 0)
+        r = run_config_write(&up->config, &text);
+    if (r == 0 && (r = atomic_file_write(path, text.text, text.length)) < 0)
+        r = error_set(error, -r, "%s: cannot be written: %s", path, strerror(-r));
+    return r;
+}
+
+/* Directory, lock, configuration. *ret_resumes: the directory has a run already. */
+static int claim(struct up *up, bool *ret_resumes, struct error *error)
+{
+    _cleanup_free_ char *absolute = NULL;
+    char path[RUN_PATH];
+    int r;
+
+    if ((r = mkdir_p(up->config.dir, 0700)) < 0)
+        return error_set(error, -r, "run.dir %s: cannot be made: %s", up->config.dir, strerror(-r));
+    absolute = realpath(up->config.dir, NULL);
+    if (!absolute || (size_t)snprintf(up->run_dir, sizeof up->run_dir, "%s", absolute) >= sizeof up->run_dir)
+        return error_set(error, absolute ? ENAMETOOLONG : errno, "run.dir %s: cannot be resolved", up->config.dir);
+    if ((r = rundir_lock(up->run_dir, "up.lock", &up->lock_fd, error)) < 0 || (r = check_resumes(up, error)) < 0)
+        return r;
+    *ret_resumes = r == 1;
+    if ((r = rundir_prepare(up->run_dir, error)) < 0 || (r = rundir_path(up->run_dir, "log", path, error)) < 0)
+        return r;
+    if ((r = mkdir_p(path, 0755)) < 0)
+        return error_set(error, -r, "%s: cannot be made: %s", path, strerror(-r));
+    return write_config(up, error);
+}
+
+static int bin_dir(char ret[RUN_PATH], struct error *error)
+{
+    ssize_t n = readlink("/proc/self/exe", ret, RUN_PATH - 1);
+    char *slash;
+
+    if (n < 0)
+        return error_set(error, errno, "/proc/self/exe: %s", strerror(errno));
+    ret[n] = '\0';
+    slash = strrchr(ret, '/');
+    if (slash)
+        *slash = '\0';
+    return 0;
+}
+
+static int start_servers(struct up *up, const char *program, const char *word, const struct server_config *servers, int n, struct error *error)
+{
+    for (int i = 0; i < n; i++) {
+        char name[32], threads[16], rank[16], address[ADDRESS_MAX];
+        const char *arguments[20];
+        int a = 0, r = 0;
+
+        snprintf(name, sizeof name, "%s-%d", word, i);
+        snprintf(threads, sizeof threads, "%d", servers[i].threads ? servers[i].threads : 1);
+        snprintf(rank, sizeof rank, "%d", i);
+        arguments[a++] = "--run-dir", arguments[a++] = up->run_dir;
+        arguments[a++] = "--device", arguments[a++] = servers[i].device;
+        arguments[a++] = "--threads", arguments[a++] = threads;
+        arguments[a++] = "--name", arguments[a++] = name;
+        arguments[a++] = "--listen", arguments[a++] = address;
+        if (servers[i].address[0])
+            snprintf(address, sizeof address, "%s", servers[i].address);
+        else if ((r = address_ipc(up->run_dir, name, address, error)) < 0)
+            return r;
+        if (!strcmp(word, "learner"))
+            arguments[a++] = "--rank", arguments[a++] = rank;
+        arguments[a] = NULL;
+        if ((r = supervisor_add(up->supervisor, name, program, arguments, error)) < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int start_daemons(struct up *up, struct error *error)
+{
+    const struct run_config *c = &up->config;
+    const char *const coordinator[] = {"--run-dir", up->run_dir, NULL};
+    char slots[16];
+    const char *const worker[] = {"--run-dir", up->run_dir, "--slots", slots, NULL};
+    int r;
+
+    snprintf(slots, sizeof slots, "%d", c->slots);
+    if ((r = supervisor_add(up->supervisor, "coordinator", "gantry-coordinator", coordinator, error)) < 0 ||
+        (r = start_servers(up, "gantry-learner", "learner", c->learners, c->n_learners, error)) < 0 ||
+        (r = start_servers(up, "gantry-actor", "actor", c->actors, c->n_actors, error)) < 0 ||
+        (r = start_servers(up, "gantry-prm-server", "prm-server", c->prm_servers, c->n_prm_servers, error)) < 0)
+        return r;
+    for (int i = 0; i < c->env_workers; i++) {
+        char name[32];
+
+        snprintf(name, sizeof name, "env-worker-%d", i);
+        if ((r = supervisor_add(up->supervisor, name, "gantry-env-worker", worker, error)) < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int watch(struct up *up, struct error *error)
+{
+    const struct lifecycle_options life = {.drain_ms = DRAIN_MS, .on_drain = on_drain, .arg = up};
+    char bin[RUN_PATH], log[RUN_PATH], sockets[ADDRESS_MAX];
+    struct supervisor_options options = {
+        .bin_dir = bin, .log_dir = log, .on_child_ended = on_child_ended, .on_leader_ended = on_leader_ended,
+        .on_gave_up = on_gave_up, .on_stopped = on_stopped, .arg = up,
+    };
+    int r;
+
+    if ((r = bin_dir(bin, error)) < 0 || (r = rundir_path(up->run_dir, "log", log, error)) < 0 ||
+        (r = address_socket_dir(up->run_dir, sockets, error)) < 0)
+        return r;
+    snprintf(up->socket, sizeof up->socket, "%s/status.sock", sockets);
+    (void)gethostname(up->host, sizeof up->host - 1);
+    if ((r = lifecycle_new(up->loop, &life, &up->lifecycle)) < 0 || (r = worker_new("calls", 1, 64, &up->caller)) < 0 ||
+        (r = supervisor_new(up->loop, &options, &up->supervisor)) < 0)
+        return error_set(error, -r, "cannot start: %s", strerror(-r));
+    if ((r = start_daemons(up, error)) < 0)
+        return r;
+    if ((r = loop_timer_new(up->loop, POLL_MS / 4, POLL_MS, on_poll, up, &up->poll)) < 0)
+        return error_set(error, -r, "cannot start: %s", strerror(-r));
+    lifecycle_ready(up->lifecycle);
+    loop_run(up->loop);
+    return lifecycle_exit_code(up->lifecycle);
+}
+
+static struct up *up_free(struct up *up)
+{
+    if (!up)
+        return NULL;
+    if (up->supervisor && lifecycle_phase(up->lifecycle) != LIFECYCLE_STOPPED)
+        supervisor_kill(up->supervisor);
+    worker_free(up->caller);                /* its last calls end within CALL_MS */
+    loop_timer_free(up->poll);
+    supervisor_free(up->supervisor);
+    lifecycle_free(up->lifecycle);
+    loop_free(up->loop);
+    if (up->lock_fd >= 0)
+        close(up->lock_fd);
+    free(up);
+    return NULL;
+}
+DEFINE_FREEP(struct up, up_free)
+
+static int refuse(const struct error *error, int r)
+{
+    fprintf(stderr, "gantry up: %s\n", error_text(error, r));
+    return CLI_FAILED;
+}
+
+static int usage(FILE *out, int status)
+{
+    fprintf(out, "usage: gantry up [--force] RUN.yaml\n"
+                 "Starts and watches all daemons of a run on this host, until it is finished. Started again it goes on where it stopped.\n"
+                 "Ctrl-C drains; a second one leaves at once.\n"
+                 "  --force    start even if memory or disk seem too small\n");
+    return status;
+}
+
+int cmd_up(int argc, char **argv)
+{
+    static const struct option options[] = {{"force", no_argument, NULL, 'f'}, {"help", no_argument, NULL, 'h'}, {0}};
+    _cleanup_(up_freep) struct up *up = calloc(1, sizeof *up);
+    struct preflight sums = {0};
+    struct error error = {0};
+    bool force = false, resumes;
+    int option, r;
+
+    while ((option = getopt_long(argc, argv, "fh", options, NULL)) >= 0) {
+        if (option == 'h')
+            return usage(stdout, CLI_OK);
+        if (option != 'f')
+            return usage(stderr, CLI_USAGE);
+        force = true;
+    }
+    if (optind + 1 != argc)
+        return usage(stderr, CLI_USAGE);
+    if (!up)
+        return refuse(NULL, -ENOMEM);
+    up->lock_fd = -1;
+    log_open("up");
+    log_set_level(LOG_LEVEL_WARN);
+    if ((r = run_config_load(argv[optind], &up->config, &error)) < 0 || (r = loop_new(&up->loop)) < 0 || (r = claim(up, &resumes, &error)) < 0)
+        return refuse(&error, r);
+    r = preflight_check(&up->config, up->run_dir, &sums, &error);
+    if (r < 0 && !(force && (r == -ENOMEM || r == -ENOSPC)))
+        return refuse(&error, r);
+    say("run %s in %s%s: at most about %.0f MB of memory, %.0f MB of disk", up->config.name, up->run_dir, resumes ? ", resumed" : "",
+        (double)sums.memory_bytes / 1048576.0, (double)sums.disk_bytes / 1048576.0);
+    say("`gantry status %s` in another terminal shows more%s%s", up->config.dir, up->config.http[0] ? "; page: http://" : "", up->config.http);
+    r = watch(up, &error);
+    return r < 0 ? refuse(&error, r) : r;
+}

@@ -1,0 +1,160 @@
+#include "cli/preflight.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+
+#include "base/atomic_file.h"
+#include "daemon/http.h"
+
+#define MB (1024.0 * 1024.0)
+
+/* What a process needs beside weights, measured on the demo and doubled; MB. */
+enum { BASE_MB = 40, WORKER_MB = 260, RENDER_SLOT_MB = 12 };
+
+/* Copies of the weights in fp32 (a bf16 file grows by 2). Learner: parameters, gradients, two AdamW moments, reference. */
+enum { LEARNER_COPIES = 6, SERVER_COPIES = 3 };
+
+enum { STEPS_GUESS = 60, KEEP_POLICIES = 6 };
+
+/* Bytes of the *.safetensors files in a directory. */
+static int weight_bytes(const char *path, double *ret, struct error *error)
+{
+    DIR *directory = opendir(path);
+    double bytes = 0;
+
+    if (!directory)
+        return error_set(error, errno, "policy.init: %s: %s; name a directory with config.json and *.safetensors", path, strerror(errno));
+    for (const struct dirent *entry = readdir(directory); entry; entry = readdir(directory)) {
+        size_t n = strlen(entry->d_name);
+        struct stat st;
+
+        if (n > 12 && !strcmp(entry->d_name + n - 12, ".safetensors") && fstatat(dirfd(directory), entry->d_name, &st, 0) == 0)
+            bytes += (double)st.st_size;
+    }
+    closedir(directory);
+    if (bytes <= 0)
+        return error_set(error, ENOENT, "policy.init: %s: no *.safetensors there; `gantry model new` makes a fresh policy", path);
+    *ret = bytes;
+    return 0;
+}
+
+static int check_model(const char *path, struct error *error)
+{
+    char config[512];
+
+    snprintf(config, sizeof config, "%s/config.json", path);
+    if (access(config, R_OK) < 0)
+        return error_set(error, errno, "policy.init: %s: %s; name a Hugging Face OpenVLA directory", config, strerror(errno));
+    return 0;
+}
+
+/* Activations of one training batch and of one batch of actions: proportional to image tokens, dominated by the weights in large
+ * models and by constants in small ones. */
+static double memory_needed(const struct run_config *c, double weights)
+{
+    double image = 3.0 * c->image * c->image, slots = (double)c->env_workers * c->slots;
+    double need = BASE_MB * MB;
+
+    need += c->env_workers * (WORKER_MB * MB + c->slots * (RENDER_SLOT_MB * MB + 2 * STEPS_GUESS * image));
+    need += c->n_actors * (BASE_MB * MB + SERVER_COPIES * weights + slots * image);
+    need += c->n_prm_servers * (BASE_MB * MB + SERVER_COPIES * weights + slots * STEPS_GUESS * image);
+    need += c->n_learners * (4 * BASE_MB * MB + LEARNER_COPIES * weights);
+    for (int i = 0; i < c->n_stages; i++)
+        if (c->stages[i].kind == STAGE_RL)
+            return need + 2.0 * c->stages[i].rl.episodes * STEPS_GUESS * image;     /* one iteration's frames in the learner */
+    return need;
+}
+
+static double disk_needed(const struct run_config *c, double weights)
+{
+    double episode = STEPS_GUESS * (2.0 * c->image * c->image + 512);     /* lossless images compress to about two thirds */
+    double need = KEEP_POLICIES * 4 * weights + 64 * MB;
+
+    for (int i = 0; i < c->n_stages; i++) {
+        const struct stage_config *s = &c->stages[i];
+
+        switch (s->kind) {
+        case STAGE_DEMOS: need += s->demos.episodes * episode; break;
+        case STAGE_ROLLOUTS: need += s->rollouts.episodes * episode; break;
+        case STAGE_RL: need += (double)(c->journal_keep + 1) * s->rl.episodes * episode; break;
+        case STAGE_EVAL: need += (double)s->eval.n_policies * s->eval.episodes * 1024; break;
+        default: break;
+        }
+    }
+    return need;
+}
+
+static double memory_available(void)
+{
+    double kilobytes = 0;
+    char line[160];
+    FILE *file = fopen("/proc/meminfo", "re");
+
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %lf kB", &kilobytes) == 1)
+            break;
+    if (file)
+        fclose(file);
+    return kilobytes * 1024;
+}
+
+/* Of the nearest directory that exists. */
+static double disk_available(const char *run_dir)
+{
+    _cleanup_free_ char *path = strdup(run_dir);
+    struct statvfs fs;
+
+    while (path && statvfs(path, &fs) < 0) {
+        char *slash = strrchr(path, '/');
+
+        if (!slash || slash == path)
+            return statvfs(slash ? "/" : ".", &fs) < 0 ? 0 : (double)fs.f_bavail * (double)fs.f_frsize;
+        *slash = '\0';
+    }
+    return path ? (double)fs.f_bavail * (double)fs.f_frsize : 0;
+}
+
+static void no_page(struct http_reply *reply, void *arg) { (void)reply, (void)arg; }
+
+/* The status page's port, by really listening there for a moment. */
+static int check_port(const char *address, struct error *error)
+{
+    static const struct http_route routes[] = {{"/", no_page}, {NULL, NULL}};
+    _cleanup_(loop_freep) struct loop *loop = NULL;
+    struct http *http;
+    int r = loop_new(&loop);
+
+    if (r < 0)
+        return error_set(error, -r, "event loop: %s", strerror(-r));
+    r = http_new(loop, address, routes, NULL, &http, error);
+    if (r == 0)
+        http_free(http);
+    return r;
+}
+
+int preflight_check(const struct run_config *config, const char *run_dir, struct preflight *ret, struct error *error)
+{
+    double weights, memory, disk, have_memory = memory_available(), have_disk = disk_available(run_dir);
+    char first[512];
+    int r;
+
+    /* Later starts use the copy in the run directory. */
+    snprintf(first, sizeof first, "%s/policies/v000000", run_dir);
+    if (access(first, F_OK) < 0)
+        snprintf(first, sizeof first, "%s", config->policy_init);
+    if ((r = check_model(first, error)) < 0 || (r = weight_bytes(first, &weights, error)) < 0)
+        return r;
+    memory = memory_needed(config, weights);
+    disk = disk_needed(config, weights);
+    if (ret)
+        *ret = (struct preflight) {(uint64_t)memory, (uint64_t)have_memory, (uint64_t)disk, (uint64_t)have_disk};
+    if (have_memory > 0 && memory > have_memory)
+        return error_set(error, ENOMEM, "the run needs about %.0f MB of memory, %.0f MB are free: lower cluster.env_workers (%d) or cluster.slots (%d)",
+                         memory / MB, have_memory / MB, config->env_workers, config->slots);
+    if (disk > have_disk)
+        return error_set(error, ENOSPC, "the run needs about %.0f MB of disk at %s, %.0f MB are free: put run.dir elsewhere, or lower journal.keep "
+                         "(%d) or the episodes of demos and rollouts", disk / MB, run_dir, have_disk / MB, config->journal_keep);
+    return config->http[0] ? check_port(config->http, error) : 0;
+}

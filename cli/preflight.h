@@ -1,0 +1,16 @@
+/* preflight.h - will the run fit this machine? Memory, disk and ports, added up before anything starts.
+ *
+ * Estimates on the high side, by a factor at most 2 on what has been measured. A refusal says what is needed, what there is, and
+ * which line of the configuration to change. */
+#pragma once
+
+#include "base/error.h"
+#include "daemon/run_config.h"
+
+struct preflight {
+    uint64_t memory_bytes, memory_available;    /* all daemons of this host together */
+    uint64_t disk_bytes, disk_available;        /* journal, checkpoints; what the run directory holds already counts as spent */
+};
+
+/* -ENOENT: no checkpoint; -ENOMEM, -ENOSPC, -EADDRINUSE: would not fit. *ret (may be NULL) is filled whenever the sums could be made. */
+int preflight_check(const struct run_config *config, const char *run_dir, struct preflight *ret, struct error *error);

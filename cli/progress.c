@@ -1,0 +1,167 @@
+#include "cli/progress.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static double number(const json_t *object, const char *key)
+{
+    return json_number_value(json_object_get(object, key));
+}
+
+static int64_t integer(const json_t *object, const char *key)
+{
+    return json_integer_value(json_object_get(object, key));
+}
+
+static const char *text(const json_t *object, const char *key)
+{
+    const char *value = json_string_value(json_object_get(object, key));
+
+    return value ? value : "";
+}
+
+/* Totals start again from 0 when the coordinator does: then there is no rate for one look. */
+static void update_rate(double total, double *before, double seconds, double *rate)
+{
+    if (total >= *before && seconds > 0.2)
+        *rate = *rate > 0 ? 0.7 * *rate + 0.3 * (total - *before) / seconds : (total - *before) / seconds;
+    *before = total;
+}
+
+bool progress_update(struct progress *p, const json_t *status, uint64_t now_ms)
+{
+    double seconds = p->seen_ms ? (double)(now_ms - p->seen_ms) / 1e3 : 0;
+    int64_t stage = integer(status, "stage_number"), iteration = integer(status, "iteration");
+    bool changed = !p->seen_ms || stage != p->stage || iteration != p->iteration;
+
+    update_rate(number(status, "env_steps_since_start"), &p->env_steps, seconds, &p->rate_steps);
+    update_rate(number(status, "episodes_since_start"), &p->episodes, seconds, &p->rate_episodes);
+    if (!p->seen_ms || stage != p->stage) {
+        p->stage_ms = now_ms;
+        p->stage_iteration = iteration;
+    }
+    p->seen_ms = now_ms;
+    p->stage = stage;
+    p->iteration = iteration;
+    return changed;
+}
+
+static const struct stage_config *stage_of(const json_t *status, const struct run_config *config)
+{
+    int64_t i = integer(status, "stage_number");
+
+    return config && i >= 0 && i < config->n_stages ? &config->stages[i] : NULL;
+}
+
+/* Iterations of an rl stage; 0: the stage is one piece of work. */
+static int64_t iterations_of(const struct stage_config *stage)
+{
+    return stage && stage->kind == STAGE_RL ? stage->rl.iterations : 0;
+}
+
+/* Seconds left in this stage; negative: nobody knows yet. */
+static double seconds_left(const struct progress *p, const json_t *status, const struct stage_config *stage)
+{
+    const json_t *episodes = json_object_get(status, "episodes");
+    int64_t iterations = iterations_of(stage), done = p->iteration - p->stage_iteration;
+    double open = number(episodes, "planned") - number(episodes, "journaled");
+
+    if (iterations)
+        return done > 0 ? (double)(iterations - p->iteration) * (double)(p->seen_ms - p->stage_ms) / 1e3 / (double)done : -1;
+    return open > 0 && p->rate_episodes > 0 ? open / p->rate_episodes : -1;
+}
+
+static void add_success(const json_t *status, struct strbuf *out)
+{
+    const json_t *curve = json_object_get(status, "success_curve"), *last = json_array_get(curve, json_array_size(curve) - 1);
+    double journaled = number(json_object_get(status, "episodes"), "journaled");
+
+    if (journaled > 0)
+        strbuf_addf(out, "  success %.2f", number(status, "success"));
+    if (json_array_size(curve) && !strcmp(text(status, "stage"), json_string_value(json_array_get(last, 0)) ?: ""))
+        strbuf_addf(out, "  before %.2f", json_number_value(json_array_get(last, 2)));
+    if (json_is_number(json_object_get(status, "return")))
+        strbuf_addf(out, "  return %.2f", number(status, "return"));
+}
+
+static void add_time(double seconds, struct strbuf *out)
+{
+    int64_t s = (int64_t)(seconds + 0.5);
+
+    if (s >= 3600)
+        strbuf_addf(out, "%" PRId64 ":%02" PRId64 ":%02" PRId64, s / 3600, s / 60 % 60, s % 60);
+    else
+        strbuf_addf(out, "%" PRId64 ":%02" PRId64, s / 60, s % 60);
+}
+
+void progress_line(const struct progress *p, const json_t *status, const struct run_config *config, struct strbuf *out)
+{
+    const json_t *episodes = json_object_get(status, "episodes");
+    const struct stage_config *stage = stage_of(status, config);
+    const char *state = text(status, "state"), *name = text(status, "name");
+    double left = seconds_left(p, status, stage);
+    int64_t iterations = iterations_of(stage);
+
+    if (name[0])
+        strbuf_addf(out, "%s", name);
+    else
+        strbuf_addf(out, "%s", text(status, "stage"));
+    if (iterations)
+        strbuf_addf(out, " of %" PRId64, iterations);
+    strbuf_addf(out, "  (stage %" PRId64 " of %" PRId64 ")  %s", integer(status, "stage_number") + 1, integer(status, "stages"), state);
+    if (!strcmp(state, "waiting"))
+        strbuf_addf(out, " for %s", text(status, "waiting_for"));
+    if (number(episodes, "planned") > 0)
+        strbuf_addf(out, " %.0f/%.0f episodes", number(episodes, "journaled"), number(episodes, "planned"));
+    if (number(episodes, "failed") > 0)
+        strbuf_addf(out, "  failed %.0f", number(episodes, "failed"));
+    add_success(status, out);
+    if (p->rate_steps >= 1 && !strcmp(state, "playing"))
+        strbuf_addf(out, "  %.0f env steps/s", p->rate_steps);
+    if (left >= 0) {
+        strbuf_adds(out, "  ");
+        add_time(left, out);
+        strbuf_adds(out, " left in this stage");
+    }
+}
+
+static double gauge(const json_t *member, const char *name) { return number(json_object_get(member, "gauges"), name); }
+
+static void add_member(const json_t *member, struct strbuf *out)
+{
+    const json_t *versions = json_object_get(member, "versions");
+    size_t n = json_array_size(versions);
+
+    strbuf_addf(out, "  %3" PRId64 "  %-11s %-9s %s:%" PRId64 "  %s", integer(member, "member"), text(member, "role"), text(member, "state"),
+                text(member, "host"), integer(member, "pid"), text(member, "device"));
+    if (integer(member, "slots"))
+        strbuf_addf(out, "  %" PRId64 "/%" PRId64 " slots  %" PRId64 " delivered", integer(member, "leases"), integer(member, "slots"),
+                    integer(member, "delivered"));
+    for (size_t i = 0; i < n; i++)
+        strbuf_addf(out, "%s%" PRId64, i ? "," : "  versions ", (int64_t)json_integer_value(json_array_get(versions, i)));
+    if (gauge(member, "rss_peak_bytes") > 0)
+        strbuf_addf(out, "  %.0f MB", gauge(member, "rss_peak_bytes") / 1e6);
+    strbuf_addc(out, '\n');
+}
+
+void progress_page(const struct progress *p, const json_t *status, const struct run_config *config, struct strbuf *out)
+{
+    const json_t *members = json_object_get(status, "members"), *stages = json_object_get(status, "history");
+
+    strbuf_addf(out, "run %s  %s  seed %" PRId64 "  build %s  up ", text(status, "run"), text(status, "dir"), integer(status, "seed"), text(status, "build"));
+    add_time(number(status, "up_s"), out);
+    strbuf_addc(out, '\n');
+    progress_line(p, status, config, out);
+    strbuf_addf(out, "\npolicy version %" PRId64 "  reward model version %" PRId64 "\n", integer(status, "policy_version"), integer(status, "prm_version"));
+    strbuf_adds(out, "stages:\n");
+    for (size_t i = 0; i < json_array_size(stages); i++) {
+        const json_t *stage = json_array_get(stages, i);
+
+        strbuf_addf(out, "  %-12s %-8s ", text(stage, "stage"), text(stage, "state"));
+        add_time(number(stage, "wall_s"), out);
+        strbuf_addc(out, '\n');
+    }
+    strbuf_adds(out, "members:\n");
+    for (size_t i = 0; i < json_array_size(members); i++)
+        add_member(json_array_get(members, i), out);
+}

@@ -1,0 +1,78 @@
+#include "cli/run_socket.h"
+
+#include <errno.h>
+#include <glob.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/macro.h"
+#include "daemon/admin.h"
+#include "wire/address.h"
+
+enum { CALL_MS = 5000 };
+
+static int socket_of(const char *run_dir, char ret[RUN_SOCKET_PATH], struct error *error)
+{
+    _cleanup_free_ char *absolute = realpath(run_dir, NULL);
+    char folder[ADDRESS_MAX];
+    int r;
+
+    if (!absolute)
+        return error_set(error, errno, "%s: %s", run_dir, strerror(errno));
+    r = address_socket_dir(absolute, folder, error);
+    if (r == 0)
+        snprintf(ret, RUN_SOCKET_PATH, "%s/status.sock", folder);
+    return r;
+}
+
+int run_socket_call(const char *run_dir, const char *command, char **ret_text, struct error *error)
+{
+    char path[RUN_SOCKET_PATH];
+    int r = socket_of(run_dir, path, error);
+
+    if (r == 0)
+        r = admin_call(path, command, CALL_MS, ret_text, error);
+    if (r == -ENOENT || r == -ECONNREFUSED)
+        error_set(error, -r, "%s: no coordinator is running there; `gantry up` starts it", run_dir);
+    return r;
+}
+
+/* A coordinator that answers, not merely a directory. */
+static bool answers(const char *run_dir)
+{
+    char *text = NULL;
+    int r = run_socket_call(run_dir, "help", &text, NULL);
+
+    free(text);
+    return r == 0;
+}
+
+int run_socket_find(const char *given, char ret_dir[RUN_SOCKET_PATH], struct error *error)
+{
+    glob_t found = {0};
+    time_t newest = 0;
+    char best[RUN_SOCKET_PATH] = "";
+
+    if (given) {
+        snprintf(ret_dir, RUN_SOCKET_PATH, "%s", given);
+        return 0;
+    }
+    if (glob("runs/*/config.yaml", 0, NULL, &found) == 0)
+        for (size_t i = 0; i < found.gl_pathc; i++) {
+            struct stat st;
+            char *slash = strrchr(found.gl_pathv[i], '/');
+
+            *slash = '\0';
+            if (stat(found.gl_pathv[i], &st) == 0 && st.st_mtime >= newest && answers(found.gl_pathv[i])) {
+                newest = st.st_mtime;
+                snprintf(best, sizeof best, "%s", found.gl_pathv[i]);
+            }
+        }
+    globfree(&found);
+    if (!best[0])
+        return error_set(error, ENOENT, "no run under runs/ is running; name its directory, or start one with `gantry up`");
+    snprintf(ret_dir, RUN_SOCKET_PATH, "%s", best);
+    return 0;
+}

@@ -1,0 +1,279 @@
+#include "cli/supervisor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+
+#include "base/atomic_file.h"
+#include "base/clock.h"
+
+enum { MAX_CHILDREN = 2048, LOG_TAIL = 16384 };
+
+struct child {
+    struct supervisor *supervisor;
+    struct child *next;
+    char name[48], log[512];
+    char **argv;                        /* NULL at the end; argv[0] is the path. Owned. */
+    uv_process_t *process;              /* NULL: not running */
+    struct loop_timer *restart;
+    uint64_t started_ms;
+    unsigned failures;                  /* in a row, each soon after its start */
+};
+
+struct supervisor {
+    struct loop *loop;
+    struct supervisor_options options;
+    char *bin_dir, *log_dir;
+    struct child *first, **tail;
+    unsigned running;
+    bool stopping, said_stopped;
+    struct loop_timer *deadline;
+};
+
+static void child_start(void *arg);
+
+static void stopped(struct supervisor *s)
+{
+    if (!s->stopping || s->running || s->said_stopped)
+        return;
+    s->said_stopped = true;
+    if (s->options.on_stopped)
+        s->options.on_stopped(s->options.arg);
+}
+
+/* Started again after a pause, unless it has failed too often: then everything ends. */
+static bool plan_restart(struct child *child, bool failed, int status)
+{
+    bool soon = clock_mono_ms() - child->started_ms < STABLE_MS;
+    uint64_t pause = RESTART_MS;
+
+    child->failures = !soon ? 0 : child->failures + failed;
+    if (failed && (status == 64 || child->failures >= GIVE_UP))
+        return false;
+    for (unsigned i = 1; i < child->failures && pause < RESTART_MAX_MS; i++)
+        pause *= 2;
+    loop_timer_again(child->restart, MIN(pause, (uint64_t)RESTART_MAX_MS), 0);
+    return true;
+}
+
+static void free_process(uv_handle_t *handle) { free(handle); }
+
+static void on_child_exit(uv_process_t *process, int64_t status, int signal_number)
+{
+    struct child *child = process->data;
+    struct supervisor *s = child->supervisor;
+    bool pulled = signal_number == SIGKILL || signal_number == SIGTERM, failed = !pulled && (status != 0 || signal_number != 0);
+    bool ended = !pulled && !failed, restarts = false;
+    int pid = process->pid;
+    char text[64];
+
+    child->process = NULL;
+    s->running--;
+    uv_close((uv_handle_t *)process, free_process);
+    if (signal_number)
+        snprintf(text, sizeof text, "signal %d (%s)", signal_number, strsignal(signal_number));
+    else
+        snprintf(text, sizeof text, "exit status %d", (int)status);
+    if (!s->stopping && !ended)
+        restarts = plan_restart(child, failed, (int)status);
+    if (s->options.on_child_ended)
+        s->options.on_child_ended(child->name, pid, failed, text, restarts, s->options.arg);
+    if (!s->stopping && ended && child == s->first && s->options.on_leader_ended)
+        s->options.on_leader_ended(s->options.arg);
+    if (!s->stopping && failed && !restarts && s->options.on_gave_up)
+        s->options.on_gave_up(child->name, text, s->options.arg);
+    stopped(s);
+}
+
+static int child_spawn(struct child *child)
+{
+    _cleanup_close_ int log = open(child->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    uv_stdio_container_t stdio[3] = {
+        {.flags = UV_IGNORE}, {.flags = UV_INHERIT_FD, .data.fd = log}, {.flags = UV_INHERIT_FD, .data.fd = log},
+    };
+    uv_process_options_t options = {
+        .exit_cb = on_child_exit, .file = child->argv[0], .args = child->argv, .stdio = stdio, .stdio_count = 3,
+        .flags = UV_PROCESS_DETACHED,       /* own session: Ctrl-C on the terminal is ours alone, and means drain */
+    };
+    uv_process_t *process;
+    int r;
+
+    if (log < 0)
+        return -errno;
+    process = calloc(1, sizeof *process);
+    if (!process)
+        return -ENOMEM;
+    process->data = child;
+    child->started_ms = clock_mono_ms();
+    r = uv_spawn(loop_uv(child->supervisor->loop), process, &options);
+    if (r < 0) {
+        uv_close((uv_handle_t *)process, free_process);
+        return r;
+    }
+    child->process = process;
+    child->supervisor->running++;
+    return 0;
+}
+
+static void child_start(void *arg)
+{
+    struct child *child = arg;
+    struct supervisor *s = child->supervisor;
+    int r;
+
+    if (s->stopping || child->process)
+        return;
+    r = child_spawn(child);
+    if (r < 0 && !plan_restart(child, true, 0) && s->options.on_gave_up)
+        s->options.on_gave_up(child->name, strerror(-r), s->options.arg);
+}
+
+int supervisor_new(struct loop *loop, const struct supervisor_options *options, struct supervisor **ret)
+{
+    _cleanup_(supervisor_freep) struct supervisor *s = calloc(1, sizeof *s);
+    char pid[24];
+
+    if (!s)
+        return -ENOMEM;
+    s->loop = loop;
+    s->options = *options;
+    s->tail = &s->first;
+    s->bin_dir = strdup(options->bin_dir);
+    s->log_dir = strdup(options->log_dir);
+    if (!s->bin_dir || !s->log_dir)
+        return -ENOMEM;
+    snprintf(pid, sizeof pid, "%ld", (long)getpid());
+    setenv("GANTRY_PARENT", pid, 1);        /* lifecycle_die_with_parent checks it */
+    *ret = TAKE_PTR(s);
+    return 0;
+}
+
+static struct child *child_free(struct child *child)
+{
+    if (!child)
+        return NULL;
+    loop_timer_free(child->restart);
+    for (char **a = child->argv; a && *a; a++)
+        free(*a);
+    free(child->argv);
+    free(child);
+    return NULL;
+}
+DEFINE_FREEP(struct child, child_free)
+
+struct supervisor *supervisor_free(struct supervisor *s)
+{
+    if (!s)
+        return NULL;
+    for (struct child *child = s->first, *next; child; child = next) {
+        next = child->next;
+        if (child->process) {
+            uv_process_kill(child->process, SIGKILL);
+            uv_close((uv_handle_t *)child->process, free_process);
+        }
+        child_free(child);
+    }
+    loop_timer_free(s->deadline);
+    free(s->bin_dir);
+    free(s->log_dir);
+    free(s);
+    return NULL;
+}
+
+static char **copy_arguments(const char *path, const char *const *arguments)
+{
+    size_t n = 0;
+    char **argv;
+
+    while (arguments[n])
+        n++;
+    argv = calloc(n + 3, sizeof *argv);
+    if (!argv)
+        return NULL;
+    argv[0] = strdup(path);
+    for (size_t i = 0; i < n; i++)
+        argv[i + 1] = strdup(arguments[i]);
+    argv[n + 1] = strdup("--die-with-parent");
+    return argv;
+}
+
+int supervisor_add(struct supervisor *s, const char *name, const char *program, const char *const *arguments, struct error *error)
+{
+    _cleanup_(child_freep) struct child *child = calloc(1, sizeof *child);
+    char path[512];
+    int r;
+
+    if (!child)
+        return error_set(error, ENOMEM, "out of memory");
+    child->supervisor = s;
+    snprintf(child->name, sizeof child->name, "%s", name);
+    snprintf(path, sizeof path, "%s/%s", s->bin_dir, program);
+    snprintf(child->log, sizeof child->log, "%s/%s.log", s->log_dir, name);
+    if (access(path, X_OK) < 0)
+        return error_set(error, errno, "%s: %s; the daemons must lie beside the gantry program", path, strerror(errno));
+    child->argv = copy_arguments(path, arguments);
+    if (!child->argv || (r = loop_timer_new(s->loop, 0, 0, child_start, child, &child->restart)) < 0)
+        return error_set(error, ENOMEM, "out of memory");
+    loop_timer_stop(child->restart);
+    r = child_spawn(child);
+    if (r < 0)
+        return error_set(error, -r, "%s: cannot be started: %s", path, strerror(-r));
+    *s->tail = child;
+    s->tail = &child->next;
+    TAKE_PTR(child);
+    return 0;
+}
+
+static void signal_all(struct supervisor *s, int number)
+{
+    for (struct child *child = s->first; child; child = child->next)
+        if (child->process)
+            uv_process_kill(child->process, number);
+}
+
+static void on_stop_deadline(void *arg) { signal_all(arg, SIGKILL); }
+
+void supervisor_stop(struct supervisor *s)
+{
+    if (s->stopping)
+        return;
+    s->stopping = true;
+    for (struct child *child = s->first; child; child = child->next)
+        loop_timer_stop(child->restart);
+    signal_all(s, SIGTERM);
+    if (s->running && loop_timer_new(s->loop, STOP_MS, 0, on_stop_deadline, s, &s->deadline) < 0)
+        signal_all(s, SIGKILL);
+    stopped(s);
+}
+
+void supervisor_kill(struct supervisor *s)
+{
+    supervisor_stop(s);
+    signal_all(s, SIGKILL);
+}
+
+/* The last line with level=error if there is one near the end, else the last line. */
+void supervisor_last_words(const struct supervisor *s, const char *name, char *ret, size_t size)
+{
+    char path[512], tail[LOG_TAIL + 1], *line, *rest = tail, *best = NULL, *last = NULL;
+    _cleanup_close_ int fd = -1;
+    off_t end;
+    ssize_t n;
+
+    ret[0] = '\0';
+    snprintf(path, sizeof path, "%s/%s.log", s->log_dir, name);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || (end = lseek(fd, 0, SEEK_END)) < 0)
+        return;
+    n = pread(fd, tail, LOG_TAIL, end > LOG_TAIL ? end - LOG_TAIL : 0);
+    if (n <= 0)
+        return;
+    tail[n] = '\0';
+    while ((line = strsep(&rest, "\n"))) {
+        if (strstr(line, "level=error"))
+            best = line;
+        if (line[0])
+            last = line;
+    }
+    snprintf(ret, size, "%s", best ? best : last ? last : "");
+}

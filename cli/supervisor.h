@@ -1,0 +1,46 @@
+/* supervisor.h - starts the daemons of a run as children, starts them again when they die, ends them together.
+ *
+ *   supervisor_new -> supervisor_add* -> loop_run ... supervisor_stop -> on_stopped -> supervisor_free
+ *
+ * A child runs with --die-with-parent: it dies with us, however we die. Its output goes to RUN/log/NAME.log.
+ * What happens when a child ends by itself:
+ *   killed by KILL or TERM         started again after RESTART_MS (someone pulled the plug: not its fault)
+ *   exit status 0                  not started again; if it is the leader, everything ends: on_leader_ended
+ *   any other status or signal     a failure: started again after a pause that doubles, up to RESTART_MAX_MS;
+ *                                  GIVE_UP failures in a row, each within STABLE_MS of its start, or status 64 (it did not
+ *                                  like its options), end everything: on_gave_up
+ * Thread rule: the loop's thread. */
+#pragma once
+
+#include "base/error.h"
+#include "daemon/loop.h"
+
+enum { RESTART_MS = 200, RESTART_MAX_MS = 10000, STABLE_MS = 10000, GIVE_UP = 5, STOP_MS = 40000 };
+
+struct supervisor;
+
+struct supervisor_options {
+    const char *bin_dir;        /* where gantry-coordinator and the others are */
+    const char *log_dir;
+    /* A child ended: `text` is "exit status 1", "signal 9 (Killed)"; crashed: by its own fault. NULL ok. */
+    void (*on_child_ended)(const char *name, int pid, bool crashed, const char *text, bool restarts, void *arg);
+    void (*on_leader_ended)(void *arg);     /* the first child added has ended with status 0 */
+    void (*on_gave_up)(const char *name, const char *text, void *arg);
+    void (*on_stopped)(void *arg);          /* after supervisor_stop: no child is left */
+    void *arg;
+};
+
+/* Strings are copied. */
+int supervisor_new(struct loop *loop, const struct supervisor_options *options, struct supervisor **ret);
+struct supervisor *supervisor_free(struct supervisor *supervisor);     /* children that are left are killed */
+DEFINE_FREEP(struct supervisor, supervisor_free)
+
+/* Start `program` (a file in bin_dir) under `name`. arguments end with NULL and are copied; --die-with-parent is added. */
+int supervisor_add(struct supervisor *supervisor, const char *name, const char *program, const char *const *arguments, struct error *error);
+
+/* No restarts any more; TERM to all, KILL to those left after STOP_MS; then on_stopped (perhaps at once). */
+void supervisor_stop(struct supervisor *supervisor);
+void supervisor_kill(struct supervisor *supervisor);       /* KILL to all, now */
+
+/* The last lines of a child's log that say something went wrong (or simply the last), "" if there are none. */
+void supervisor_last_words(const struct supervisor *supervisor, const char *name, char *ret, size_t size);
