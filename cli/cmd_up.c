@@ -391,7 +391,7 @@ int cmd_up(int argc, char **argv)
     _cleanup_(up_freep) struct up *up = calloc(1, sizeof *up);
     struct preflight sums = {0};
     struct error error = {0};
-    bool force = false, resumes;
+    bool force = false, resumes = false;
     int option, r;
 
     while ((option = getopt_long(argc, argv, "fh", options, NULL)) >= 0) {

@@ -7,6 +7,9 @@
 #include "version.h"
 
 static const struct cli_command commands[] = {
+    {"up", "start and watch all daemons of a run; goes on where it stopped", cmd_up},
+    {"status", "what a run is doing", cmd_status},
+    {"drain", "let a run finish what is in hand, and end", cmd_drain},
     {"config", "check, show and explain a run's configuration", cmd_config},
     {"history", "what happened, as JSON lines; check that nothing was lost or trained twice", cmd_history},
     {"model", "inspect, make and check policy directories", cmd_model},

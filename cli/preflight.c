@@ -136,7 +136,7 @@ static int check_port(const char *address, struct error *error)
 
 int preflight_check(const struct run_config *config, const char *run_dir, struct preflight *ret, struct error *error)
 {
-    double weights, memory, disk, have_memory = memory_available(), have_disk = disk_available(run_dir);
+    double weights = 0, memory, disk, have_memory = memory_available(), have_disk = disk_available(run_dir);
     char first[512];
     int r;
 

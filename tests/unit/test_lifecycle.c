@@ -190,11 +190,52 @@ static void test_crash_report(void **state _unused_)
     assert_non_null(strstr(report, "backtrace:\n"));
 }
 
+/* Only the grandchild holds the pipe's other end: the end of file comes when it is dead, killed by its parent's death. */
+static void test_die_with_parent(void **state _unused_)
+{
+    int alive[2], ready[2], status;
+    pid_t child;
+    char byte;
+
+    assert_int_equal(pipe(alive), 0);
+    assert_int_equal(pipe(ready), 0);
+    child = fork();
+    if (child == 0) {
+        char pid[24];
+
+        snprintf(pid, sizeof pid, "%ld", (long)getpid());
+        setenv("GANTRY_PARENT", pid, 1);
+        if (fork() == 0) {
+            if (lifecycle_die_with_parent() < 0 || write(ready[1], "r", 1) != 1)
+                _exit(1);
+            for (;;)
+                pause();
+        }
+        close(alive[1]);
+        _exit(read(ready[0], &byte, 1) == 1 ? 0 : 1);
+    }
+    close(alive[1]);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_int_equal(read(alive[0], &byte, 1), 0);
+    setenv("GANTRY_PARENT", "1", 1);
+    child = fork();
+    if (child == 0)
+        _exit(lifecycle_die_with_parent() == -ECHILD ? 0 : 1);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    unsetenv("GANTRY_PARENT");
+    close(alive[0]);
+    close(ready[0]);
+    close(ready[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_drain_and_stop), cmocka_unit_test(test_second_signal_leaves), cmocka_unit_test(test_deadlines),
         cmocka_unit_test(test_reload), cmocka_unit_test(test_notify), cmocka_unit_test(test_crash_report),
+        cmocka_unit_test(test_die_with_parent),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

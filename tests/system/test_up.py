@@ -1,0 +1,242 @@
+"""gantry up, status and drain against stand-in daemons: what the supervisor does when children live, die and end.
+
+The stand-ins lie beside a copy of bin/gantry (it looks for daemons beside itself) and are told by files in the run
+directory how to behave, so no test waits for anything but the thing it tests.
+"""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+STAND_IN = """#!{python} -S
+import os, pathlib, signal, socket, sys, threading
+arguments = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+role = os.path.basename(sys.argv[0]).removeprefix("gantry-")
+run = pathlib.Path(arguments["--run-dir"])
+assert "--die-with-parent" in sys.argv
+with open(run / "starts", "a") as file:
+    file.write(f"{{role}} {{os.getpid()}}\\n")
+if (run / f"fail-{{role}}").exists():
+    print(f'level=error role={{role}} msg="cannot start" why="told to"', file=sys.stderr)
+    sys.exit(1)
+ended = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: ended.set())
+if role == "coordinator":
+    sock = run / "sock"
+    sock.mkdir(exist_ok=True, mode=0o700)
+    os.chdir(sock)
+    if os.path.exists("status.sock"):
+        os.unlink("status.sock")
+    server = socket.socket(socket.AF_UNIX)
+    server.bind("status.sock")
+    server.listen()
+    def serve():
+        while True:
+            peer, _ = server.accept()
+            command = peer.makefile().readline().strip()
+            with open(run / "commands", "a") as file:
+                file.write(command + "\\n")
+            answer = (run / "status.json").read_text() if command == "status" else "noted"
+            peer.sendall(f"ok\\n{{answer}}\\n\\n".encode())
+            peer.close()
+            if command.startswith("drain") or "finished" in answer:
+                ended.set()
+    threading.Thread(target=serve, daemon=True).start()
+while not ended.wait(0.2):
+    pass
+"""
+
+STATUS = {
+    "run": "test", "dir": "runs/test", "build": "b1", "seed": 7, "up_s": 65, "state": "playing", "waiting_for": "", "stage": "demos",
+    "stage_number": 0, "stages": 1, "iteration": 0, "name": "demos", "episodes": {"planned": 8, "journaled": 3, "failed": 0},
+    "success": 0.5, "policy_version": 0, "prm_version": 0, "episodes_since_start": 3, "env_steps_since_start": 90,
+    "members": [{"member": 1, "role": "env_worker", "state": "alive", "host": "h", "pid": 9, "device": "", "slots": 8, "leases": 5,
+                 "delivered": 3, "versions": [], "gauges": {"rss_peak_bytes": 5e7}}],
+    "history": [{"stage": "demos", "state": "open", "wall_s": 61}], "success_curve": [],
+}
+
+
+class Run:
+    def __init__(self, tmp):
+        self.tmp, self.dir, self.process = tmp, tmp / "run", None
+        self.bin = tmp / "bin"
+        self.bin.mkdir()
+        (tmp / "model").mkdir()
+        (tmp / "model" / "config.json").write_text("{}")
+        (tmp / "model" / "model.safetensors").write_bytes(b"x" * 1000)
+        shutil.copy(ROOT / "bin" / "gantry", self.bin / "gantry")
+        for role in ["coordinator", "learner", "actor", "prm-server", "env-worker"]:
+            path = self.bin / f"gantry-{role}"
+            path.write_text(STAND_IN.format(python=sys.executable))
+            path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        self.configure()
+        self.dir.mkdir()
+        self.status(**{})
+
+    def configure(self, seed=7, workers=1):
+        (self.tmp / "run.yaml").write_text(f"""
+run: {{name: test, dir: {self.dir}, seed: {seed}}}
+policy: {{init: {self.tmp}/model}}
+stages: [{{demos: {{episodes: 8}}}}]
+cluster: {{env_workers: {workers}, slots: 2, prm_servers: []}}
+""")
+
+    def status(self, **changes):
+        temporary = self.dir / "status.json.new"
+        temporary.write_text(json.dumps({**STATUS, **changes}))
+        temporary.rename(self.dir / "status.json")
+
+    def gantry(self, *arguments):
+        return subprocess.run([self.bin / "gantry", *map(str, arguments)], cwd=self.tmp, capture_output=True, text=True, timeout=60)
+
+    def up(self):
+        self.process = subprocess.Popen([self.bin / "gantry", "up", "run.yaml"], cwd=self.tmp, text=True,
+                                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return self
+
+    def starts(self, role=None):
+        path = self.dir / "starts"
+        rows = [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+        return [int(pid) for name, pid in rows if role in (None, name)]
+
+    def wait(self, condition, what):
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline, f"never happened: {what}"
+            assert self.process.poll() is None, self.process.stdout.read()
+            time.sleep(0.02)
+
+    def commands(self):
+        path = self.dir / "commands"
+        return path.read_text() if path.exists() else ""
+
+    def end(self):
+        out, _ = self.process.communicate(timeout=60)
+        return self.process.returncode, out
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = Run(tmp_path)
+    yield run
+    if run.process and run.process.poll() is None:
+        run.process.kill()
+        run.process.communicate()
+
+
+def gone(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def test_runs_to_its_end(run):
+    run.up()
+    run.wait(lambda: len(run.starts()) == 4 and "status" in run.commands(), "four children and a status call")
+    run.status(state="finished")
+    code, out = run.end()
+    assert code == 0, out
+    assert "(stage 1 of 1)  playing 3/8 episodes  success 0.50" in out
+    assert "the run is finished" in out
+    assert all(gone(pid) for pid in run.starts())
+    assert (run.dir / "config.yaml").exists() and (run.dir / "log" / "coordinator.log").exists()
+    assert stat.S_IMODE((run.dir / "sock").stat().st_mode) == 0o700
+
+
+def test_restarts_what_was_killed(run):
+    run.up()
+    run.wait(lambda: len(run.starts()) == 4, "four children")
+    os.kill(run.starts("actor")[0], signal.SIGKILL)
+    run.wait(lambda: len(run.starts("actor")) == 2, "the actor again")
+    os.kill(run.starts("coordinator")[0], signal.SIGKILL)
+    run.wait(lambda: len(run.starts("coordinator")) == 2, "the coordinator again")
+    worker = run.starts("env-worker")[0]
+    run.wait(lambda: "status" in run.commands(), "a status call")
+    os.kill(worker, signal.SIGKILL)
+    run.wait(lambda: f" {worker} ended signal 9" in run.commands(), "the coordinator hears of the worker's end")
+    run.status(state="finished")
+    code, out = run.end()
+    assert code == 0, out
+    assert f"actor-0 (pid {run.starts('actor')[0]}) ended: signal 9 (Killed); started again" in out
+
+
+def test_gives_up_on_what_keeps_failing(run):
+    (run.dir / "fail-learner").write_text("")
+    code, out = run.up().end()
+    assert code == 1
+    assert len(run.starts("learner")) == 5
+    assert 'its last words: level=error role=learner msg="cannot start" why="told to"' in out
+    assert "learner-0 keeps failing (exit status 1): giving up" in out
+    assert all(gone(pid) for pid in run.starts())
+
+
+def test_ctrl_c_drains(run):
+    run.up()
+    run.wait(lambda: len(run.starts()) == 4 and "status" in run.commands(), "four children and a status call")
+    run.process.send_signal(signal.SIGINT)
+    code, out = run.end()
+    assert code == 0, out
+    assert "drain SIGINT" in run.commands()
+    assert "goes on from here" in out
+    assert all(gone(pid) for pid in run.starts())
+
+
+def test_the_same_command_resumes_after_kill_9(run):
+    """That real daemons die with it is test_lifecycle's; the stand-ins are killed by hand."""
+    run.up()
+    run.wait(lambda: len(run.starts()) == 4, "four children")
+    pids = run.starts()
+    run.process.kill()
+    run.process.communicate()
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    run.up()
+    run.wait(lambda: len(run.starts()) == 8 and "status" in run.commands(), "the same command again")
+    run.status(state="finished")
+    code, out = run.end()
+    assert code == 0 and "resumed" in out
+
+
+def test_refuses_another_configuration(run):
+    run.up()
+    run.wait(lambda: "status" in run.commands(), "a status call")
+    second = run.gantry("up", "run.yaml")
+    assert second.returncode == 1
+    assert f"held by process {run.process.pid} " in second.stderr
+    run.status(state="finished")
+    run.end()
+    run.configure(seed=8)
+    other = run.gantry("up", "run.yaml")
+    assert other.returncode == 1
+    assert "made with another configuration: run.seed is 7 there and 8 here" in other.stderr
+
+
+def test_refuses_a_missing_checkpoint(run):
+    shutil.rmtree(run.tmp / "model")
+    result = run.gantry("up", "run.yaml")
+    assert result.returncode == 1
+    assert "policy.init" in result.stderr and "name a Hugging Face OpenVLA directory" in result.stderr
+    assert run.starts() == []
+
+
+def test_status_and_drain(run):
+    nobody = run.gantry("status", run.dir)
+    assert nobody.returncode == 1 and "no coordinator is running there" in nobody.stderr
+    run.up()
+    run.wait(lambda: "status" in run.commands(), "a status call")
+    page = run.gantry("status", run.dir)
+    assert page.returncode == 0, page.stderr
+    assert "env_worker  alive" in page.stdout and "5/8 slots" in page.stdout and "demos        open     1:01" in page.stdout
+    assert json.loads(run.gantry("status", "--json", run.dir).stdout)["seed"] == 7
+    assert "noted" in run.gantry("drain", run.dir).stdout
+    assert run.end()[0] == 0
