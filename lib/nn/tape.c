@@ -7,6 +7,7 @@
 
 struct tape_record {
     struct tape_record *previous;
+    struct tensor *y;
     void (*backward)(struct tape *tape, void *context);
     void *context;
 };
@@ -37,6 +38,33 @@ static void drop_blocks(struct tape *tape)
     }
 }
 
+static bool is_large(const struct tensor *x)
+{
+    return x->rows * x->cols > TAPE_SMALL;
+}
+
+/* The newest spare comes first: it is the warmest. */
+static float *take_spare(struct tape *tape, int64_t count)
+{
+    for (int i = tape->spares - 1; i >= 0; i--)
+        if (tape->spare[i].count == count) {
+            float *memory = tape->spare[i].memory;
+
+            memmove(&tape->spare[i], &tape->spare[i + 1], (size_t)(--tape->spares - i) * sizeof(tape->spare[0]));
+            return memory;
+        }
+    return NULL;
+}
+
+static void give_back(struct tape *tape, struct tensor *x)
+{
+    if (x->g && tape->spares < TAPE_SPARES) {
+        tape->spare[tape->spares].memory = x->g;
+        tape->spare[tape->spares++].count = x->rows * x->cols;
+    }
+    x->g = NULL;
+}
+
 void tape_init(struct tape *tape, bool training)
 {
     *tape = (struct tape) {.training = training};
@@ -47,7 +75,7 @@ void tape_release(struct tape *tape)
     drop_blocks(tape);
     arena_release(&tape->arena);
     tape->rope = rope_table_free(tape->rope);
-    *tape = (struct tape) {.training = tape->training};
+    *tape = (struct tape) {.training = tape->training, .recycle = tape->recycle};
 }
 
 void tape_plan(struct tape *tape)
@@ -89,13 +117,21 @@ void tape_begin(struct tape *tape)
     tape->planning = false;
     tape->last = NULL;
     tape->error = 0;
+    tape->spares = 0;
     arena_reset(&tape->arena, 0);
 }
 
 void tape_backward(struct tape *tape)
 {
-    for (struct tape_record *r = tape->last; r && !tape->error; r = r->previous)
+    for (struct tape_record *r = tape->last; r && !tape->error; r = r->previous) {
+        bool large = r->y && is_large(r->y);
+
+        if (tape->recycle && large && !r->y->g)
+            continue;                   /* nobody wrote it: zero, and so is all that would follow */
         r->backward(tape, r->context);
+        if (tape->recycle && large)
+            give_back(tape, r->y);
+    }
 }
 
 void *tape_alloc(struct tape *tape, size_t bytes)
@@ -184,7 +220,8 @@ struct tensor *tape_tensor(struct tape *tape, int64_t rows, int64_t cols)
         return NULL;
     *tensor = (struct tensor) {.rows = rows, .cols = cols};
     tensor->x = tape_numbers(tape, rows * cols);
-    if (tape->training)
+    tensor->wants = tape->training;
+    if (tape->training && (tape->planning || !tape->recycle || !is_large(tensor)))      /* counted in any case: an upper bound */
         tensor->g = tape_numbers(tape, rows * cols);
     if (tape->error)
         return NULL;
@@ -202,7 +239,27 @@ struct tensor *tape_input(struct tape *tape, const float *x, int64_t rows, int64
     return tensor;
 }
 
-void tape_record(struct tape *tape, void (*backward)(struct tape *tape, void *context), void *context)
+float *tape_gradient_first(struct tape *tape, struct tensor *x, bool *ret_first)
+{
+    *ret_first = !x->g;
+    if (!x->g)
+        x->g = take_spare(tape, x->rows * x->cols);
+    if (!x->g)
+        x->g = tape_numbers(tape, x->rows * x->cols);
+    return x->g;
+}
+
+float *tape_gradient(struct tape *tape, struct tensor *x)
+{
+    bool first;
+    float *g = tape_gradient_first(tape, x, &first);
+
+    if (g && first)
+        memset(g, 0, (size_t)(x->rows * x->cols) * sizeof(float));
+    return g;
+}
+
+void tape_record(struct tape *tape, struct tensor *y, void (*backward)(struct tape *tape, void *context), void *context)
 {
     struct tape_record *record;
 
@@ -211,6 +268,6 @@ void tape_record(struct tape *tape, void (*backward)(struct tape *tape, void *co
     record = tape_alloc(tape, sizeof(*record));
     if (!record)
         return;
-    *record = (struct tape_record) {.previous = tape->last, .backward = backward, .context = context};
+    *record = (struct tape_record) {.previous = tape->last, .y = y, .backward = backward, .context = context};
     tape->last = record;
 }

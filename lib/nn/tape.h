@@ -22,9 +22,12 @@
 
 struct tensor {
     float *x;                   /* (rows, cols), row-major, 64-byte aligned rows not promised */
-    float *g;                   /* gradient of the loss, same shape; NULL in inference or when not wanted */
+    float *g;                   /* gradient of the loss, same shape; NULL in inference or when not wanted (see also recycle) */
     int64_t rows, cols;
+    bool wants;                 /* a gradient is wanted */
 };
+
+enum { TAPE_SMALL = 4096, TAPE_SPARES = 64 };
 
 struct tape_record;
 struct tape_block;
@@ -36,6 +39,9 @@ struct tape {
     float *param_grad;          /* borrowed: flat, like params->values; NULL in inference */
     bool training;              /* leave records */
     bool planning;              /* sizes only */
+    bool recycle;               /* training in earnest: gradients of more than TAPE_SMALL floats get memory when first written and give
+                                 * it back once used, so that the backward stays in the caches. Off: all can be read afterwards. */
+    struct { float *memory; int64_t count; } spare[TAPE_SPARES]; int spares;
     size_t planned;             /* bytes asked for in the dry run */
     size_t scratch;             /* the largest scratch an op asked for in the dry run */
     size_t peak;                /* the most bytes held at once in the dry run (tape_keep gives some back) */
@@ -60,7 +66,8 @@ float *tape_numbers(struct tape *tape, int64_t count);
 /* For ops: memory until the op returns, overwritten by what is allocated next. In a dry run counted, and NULL: an op asks in its
  * forward also for what its backward will need. */
 float *tape_scratch(struct tape *tape, int64_t count);
-/* A new activation; its gradient buffer is there, zeroed, when training. In a dry run x is NULL. */
+/* A new activation; its gradient buffer is there, zeroed, when training (a large one's not with `recycle`: whoever writes it by
+ * hand calls tape_gradient). In a dry run x is NULL. */
 struct tensor *tape_tensor(struct tape *tape, int64_t rows, int64_t cols);
 /* In inference, activations die young: x = tape_keep(tape, mark, x) forgets everything since mark = tape_mark(tape) but x, and
  * moves that down; the caches stay warm. In training nothing is forgotten and x itself comes back. */
@@ -68,5 +75,10 @@ size_t tape_mark(const struct tape *tape);
 struct tensor *tape_keep(struct tape *tape, size_t mark, struct tensor *x);
 /* A constant input: borrowed numbers, no gradient. */
 struct tensor *tape_input(struct tape *tape, const float *x, int64_t rows, int64_t cols);
-/* Remember how to go back: `context` (tape memory) is handed to `backward`. No-op in inference. */
-void tape_record(struct tape *tape, void (*backward)(struct tape *tape, void *context), void *context);
+/* x's gradient, zeroed when it is asked for the first time. For ops: before tape_scratch. NULL with tape->error set: no room. */
+float *tape_gradient(struct tape *tape, struct tensor *x);
+/* The same, not zeroed: *ret_first tells the caller to assign instead of adding. */
+float *tape_gradient_first(struct tape *tape, struct tensor *x, bool *ret_first);
+/* Remember how to go back: `context` (tape memory) is handed to `backward`. y: what was made, whose gradient is used up by that;
+ * NULL when it was made in place or is no tensor. No-op in inference. */
+void tape_record(struct tape *tape, struct tensor *y, void (*backward)(struct tape *tape, void *context), void *context);

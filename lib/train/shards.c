@@ -57,6 +57,7 @@ int shards_new(int64_t numel, int threads, const struct group *group, struct sha
     }
     for (int i = 0; i < threads; i++) {
         tape_init(&s->train[i], true);
+        s->train[i].recycle = true;
         tape_init(&s->infer[i], false);
     }
     *ret = TAKE_PTR(s);

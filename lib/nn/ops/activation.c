@@ -15,17 +15,17 @@ static struct activation *activation_new(struct tape *t, struct tensor *x, struc
     if (!c)
         return NULL;
     *c = (struct activation) {.x = x, .up = up, .y = tape_tensor(t, x->rows, x->cols)};
-    tape_record(t, backward, c);
+    tape_record(t, c->y, backward, c);
     return t->error ? NULL : c;
 }
 
 static void gelu_backward(struct tape *tape, void *context)
 {
     const struct activation *c = context;
+    float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
 
-    (void)tape;
-    if (c->x->g)
-        cpu_kernels()->gelu_backward(c->x->g, c->y->g, c->x->x, c->x->rows * c->x->cols);
+    if (dx)
+        cpu_kernels()->gelu_backward(dx, c->y->g, c->x->x, c->x->rows * c->x->cols);
 }
 
 struct tensor *op_gelu(struct tape *t, struct tensor *x)
@@ -40,10 +40,10 @@ struct tensor *op_gelu(struct tape *t, struct tensor *x)
 static void relu_backward(struct tape *tape, void *context)
 {
     const struct activation *c = context;
+    float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
 
-    (void)tape;
-    if (c->x->g)
-        cpu_kernels()->relu_backward(c->x->g, c->y->g, c->x->x, c->x->rows * c->x->cols);
+    if (dx)
+        cpu_kernels()->relu_backward(dx, c->y->g, c->x->x, c->x->rows * c->x->cols);
 }
 
 struct tensor *op_relu(struct tape *t, struct tensor *x)
@@ -58,10 +58,14 @@ struct tensor *op_relu(struct tape *t, struct tensor *x)
 static void swiglu_backward(struct tape *tape, void *context)
 {
     const struct activation *c = context;
+    float *dgate, *dup;
 
-    (void)tape;
-    if (c->x->g && c->up->g)
-        cpu_kernels()->swiglu_backward(c->x->g, c->up->g, c->y->g, c->x->x, c->up->x, c->x->rows * c->x->cols);
+    if (!c->x->wants || !c->up->wants)
+        return;
+    dgate = tape_gradient(tape, c->x);
+    dup = tape_gradient(tape, c->up);
+    if (dgate && dup)
+        cpu_kernels()->swiglu_backward(dgate, dup, c->y->g, c->x->x, c->up->x, c->x->rows * c->x->cols);
 }
 
 struct tensor *op_swiglu(struct tape *t, struct tensor *gate, struct tensor *up)

@@ -35,7 +35,7 @@ static struct attention one(const struct attend *c, int i, int h, int64_t p_befo
         .inverse = c->inverse + (kept ? h * c->y->rows + first : 0), .scratch = scratch,
     };
 
-    if (c->y->g && c->q->g && c->k->g && c->v->g) {
+    if (c->y->g && c->q->g && c->k->g && c->v->g) {     /* on the way back */
         a.dout = c->y->g + out;
         a.dq = c->q->g + in + c->q_at + h * dim;
         a.dk = c->k->g + in + c->k_at + h * dim;
@@ -48,8 +48,13 @@ static void attention_backward(struct tape *tape, void *context)
 {
     const struct attend *c = context;
     int64_t p_before = 0;
-    float *scratch = tape_scratch(tape, attention_scratch(longest(c), c->y->cols / c->heads, true));
+    float *scratch;
 
+    if (!c->q->wants || !c->k->wants || !c->v->wants)
+        return;
+    if (!tape_gradient(tape, c->q) || !tape_gradient(tape, c->k) || !tape_gradient(tape, c->v))
+        return;
+    scratch = tape_scratch(tape, attention_scratch(longest(c), c->y->cols / c->heads, true));
     if (!scratch)
         return;
     for (int i = 0; i < c->n; i++) {
@@ -57,8 +62,8 @@ static void attention_backward(struct tape *tape, void *context)
 
         for (int h = 0; h < c->heads; h++) {
             struct attention a = one(c, i, h, p_before, true, scratch);
-            if (a.dq)
-                cpu_kernels()->attention_backward(&a);
+
+            cpu_kernels()->attention_backward(&a);
         }
         p_before += rows * gemm_padded(rows);
     }
@@ -86,7 +91,7 @@ static struct tensor *attend(struct tape *t, struct attend proto, struct spans s
         c->p_head += (int64_t)(start[i + 1] - start[i]) * gemm_padded(start[i + 1] - start[i]);
     c->p = tape_numbers(t, t->training ? c->p_head * c->heads : rows_max * gemm_padded(rows_max));
     c->inverse = tape_numbers(t, t->training ? proto.q->rows * c->heads : rows_max);
-    tape_record(t, attention_backward, c);
+    tape_record(t, c->y, attention_backward, c);
     scratch = tape_scratch(t, attention_scratch(rows_max, width / c->heads, t->training && t->planning));
     if (t->error || t->planning)
         return t->error ? NULL : c->y;

@@ -3,19 +3,20 @@
 
 struct columns { struct tensor *a, *b, *y; };
 
-static void part_backward(struct tensor *part, const struct tensor *y, int64_t from)
+static void part_backward(struct tape *tape, struct tensor *part, const struct tensor *y, int64_t from)
 {
-    for (int64_t i = 0; part->g && i < y->rows; i++)
-        cpu_kernels()->accumulate(part->g + i * part->cols, y->g + i * y->cols + from, part->cols);
+    float *g = part->wants ? tape_gradient(tape, part) : NULL;
+
+    for (int64_t i = 0; g && i < y->rows; i++)
+        cpu_kernels()->accumulate(g + i * part->cols, y->g + i * y->cols + from, part->cols);
 }
 
 static void columns_backward(struct tape *tape, void *context)
 {
     const struct columns *c = context;
 
-    (void)tape;
-    part_backward(c->a, c->y, 0);
-    part_backward(c->b, c->y, c->a->cols);
+    part_backward(tape, c->a, c->y, 0);
+    part_backward(tape, c->b, c->y, c->a->cols);
 }
 
 struct tensor *op_concat(struct tape *t, struct tensor *a, struct tensor *b)
@@ -32,7 +33,7 @@ struct tensor *op_concat(struct tape *t, struct tensor *a, struct tensor *b)
     if (!y || !c)
         return NULL;
     *c = (struct columns) {.a = a, .b = b, .y = y};
-    tape_record(t, columns_backward, c);
+    tape_record(t, y, columns_backward, c);
     for (int64_t i = 0; i < y->rows && !t->planning; i++) {
         memcpy(y->x + i * y->cols, a->x + i * a->cols, (size_t)a->cols * sizeof(float));
         memcpy(y->x + i * y->cols + a->cols, b->x + i * b->cols, (size_t)b->cols * sizeof(float));

@@ -27,7 +27,7 @@ struct tensor *op_embedding(struct tape *t, const struct param *table, const int
     if (!y || !c || !kept)
         return NULL;
     *c = (struct embedding) {.table = table, .ids = kept, .y = y};
-    tape_record(t, embedding_backward, c);
+    tape_record(t, y, embedding_backward, c);
     if (t->error || t->planning)
         return t->error ? NULL : y;
     for (int64_t i = 0; i < n; i++) {

@@ -22,9 +22,11 @@ static void linear_backward(struct tape *tape, void *context)
     const struct cpu_kernels *cpu = cpu_kernels();
     int64_t rows = c->x->rows, in = c->x->cols, out = c->y->cols;
     float *dweight = param_gradient(tape, c->weight), *dbias = param_gradient(tape, c->bias);
+    bool first = false;
+    float *dx = c->x->wants ? tape_gradient_first(tape, c->x, &first) : NULL;
     float *scratch = tape_scratch(tape, backward_scratch(rows, in, out));
 
-    if (!scratch)
+    if (!scratch || tape->error)
         return;
     if (dbias)
         cpu->column_sum(dbias, c->y->g, rows, out);
@@ -35,11 +37,11 @@ static void linear_backward(struct tape *tape, void *context)
             .c = dweight + c->first * in, .c_row = in, .add = true, .scratch = scratch + rows * gemm_padded(in),
         });
     }
-    if (c->x->g)
+    if (dx)
         cpu->gemm(&(struct gemm) {
             .m = rows, .n = in, .k = out, .a = c->y->g, .a_row = out, .a_k = 1,
             .panels = c->weight->backward->panels + c->first * GEMM_PANEL, .panel_stride = c->weight->backward->k * GEMM_PANEL,
-            .c = c->x->g, .c_row = in, .add = true, .scratch = scratch,
+            .c = dx, .c_row = in, .add = !first, .scratch = scratch,
         });
 }
 
@@ -62,7 +64,7 @@ static struct tensor *linear(struct tape *t, struct tensor *x, const struct para
     *c = (struct linear) {.x = x, .y = y, .weight = weight, .bias = bias, .first = first};
     if (t->training && t->planning)
         tape_scratch(t, backward_scratch(x->rows, x->cols, count));
-    tape_record(t, linear_backward, c);
+    tape_record(t, y, linear_backward, c);
     scratch = tape_scratch(t, (skip ? x->rows * width : 0) + (gemm_needs_scratch(x->cols) ? x->rows * gemm_padded(width) : 0));
     if (t->error || t->planning)
         return t->error ? NULL : y;

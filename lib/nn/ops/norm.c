@@ -10,16 +10,22 @@ struct norm {
 static void layernorm_backward(struct tape *tape, void *context)
 {
     const struct norm *c = context;
+    float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
 
-    cpu_kernels()->layernorm_backward(c->x->g, param_gradient(tape, c->weight), param_gradient(tape, c->bias), c->y->g, c->x->x,
+    if (tape->error)
+        return;
+    cpu_kernels()->layernorm_backward(dx, param_gradient(tape, c->weight), param_gradient(tape, c->bias), c->y->g, c->x->x,
                                       c->weight->value, c->mean, c->rstd, c->x->rows, c->x->cols);
 }
 
 static void rmsnorm_backward(struct tape *tape, void *context)
 {
     const struct norm *c = context;
+    float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
 
-    cpu_kernels()->rmsnorm_backward(c->x->g, param_gradient(tape, c->weight), c->y->g, c->x->x, c->weight->value, c->rstd, c->x->rows,
+    if (tape->error)
+        return;
+    cpu_kernels()->rmsnorm_backward(dx, param_gradient(tape, c->weight), c->y->g, c->x->x, c->weight->value, c->rstd, c->x->rows,
                                     c->x->cols);
 }
 
@@ -38,7 +44,7 @@ static struct norm *norm_new(struct tape *t, struct tensor *x, const struct para
         .x = x, .y = tape_tensor(t, x->rows, x->cols), .weight = weight, .bias = bias,
         .mean = bias ? tape_numbers(t, x->rows) : NULL, .rstd = tape_numbers(t, x->rows),
     };
-    tape_record(t, bias ? layernorm_backward : rmsnorm_backward, c);
+    tape_record(t, c->y, bias ? layernorm_backward : rmsnorm_backward, c);
     return t->error ? NULL : c;
 }
 

@@ -13,9 +13,10 @@ static void positions_backward(struct tape *tape, void *context)
     const struct cpu_kernels *cpu = cpu_kernels();
     float *dposition = param_gradient(tape, c->position);
     int64_t n = c->position->numel;
+    float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
 
-    if (c->x->g)
-        cpu->accumulate(c->x->g, c->y->g, n * c->b);
+    if (dx)
+        cpu->accumulate(dx, c->y->g, n * c->b);
     if (dposition)
         cpu->column_sum(dposition, c->y->g, c->b, n);
 }
@@ -34,7 +35,7 @@ struct tensor *op_add_positions(struct tape *t, struct tensor *x, const struct p
     if (!y || !c)
         return NULL;
     *c = (struct positions) {.x = x, .y = y, .position = position, .b = b};
-    tape_record(t, positions_backward, c);
+    tape_record(t, y, positions_backward, c);
     for (int i = 0; i < b && !t->planning; i++)
         cpu_kernels()->add(y->x + i * position->numel, x->x + i * position->numel, position->value, position->numel);
     return t->error ? NULL : y;

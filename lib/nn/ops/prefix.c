@@ -12,6 +12,7 @@ static void prepend_backward(struct tape *tape, void *context)
     const struct prefix *c = context;
     const struct cpu_kernels *cpu = cpu_kernels();
     float *dcls = param_gradient(tape, c->cls), *dreg = param_gradient(tape, c->reg);
+    float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
     int64_t d = c->x->cols, in = c->x->rows / c->b * d, out = in + c->prefix * d, ncls = c->cls ? c->cls->numel : 0;
 
     for (int64_t i = 0; i < c->b; i++) {
@@ -21,8 +22,8 @@ static void prepend_backward(struct tape *tape, void *context)
             cpu->accumulate(dcls, g, ncls);
         if (dreg)
             cpu->accumulate(dreg, g + ncls, c->reg->numel);
-        if (c->x->g)
-            cpu->accumulate(c->x->g + i * in, g + c->prefix * d, in);
+        if (dx)
+            cpu->accumulate(dx + i * in, g + c->prefix * d, in);
     }
 }
 
@@ -44,7 +45,7 @@ struct tensor *op_prepend(struct tape *t, struct tensor *x, const struct param *
     if (!y || !c)
         return NULL;
     *c = (struct prefix) {.x = x, .y = y, .cls = cls, .reg = reg, .b = b, .prefix = (ncls + nreg) / d};
-    tape_record(t, prepend_backward, c);
+    tape_record(t, y, prepend_backward, c);
     for (int i = 0; i < b && !t->planning; i++) {
         float *row = y->x + i * out;
 
@@ -61,10 +62,10 @@ static void strip_backward(struct tape *tape, void *context)
 {
     const struct prefix *c = context;
     int64_t d = c->x->cols, out = c->y->rows / c->b * d, in = out + c->prefix * d;
+    float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
 
-    (void)tape;
-    for (int64_t i = 0; i < c->b && c->x->g; i++)
-        cpu_kernels()->accumulate(c->x->g + i * in + c->prefix * d, c->y->g + i * out, out);
+    for (int64_t i = 0; dx && i < c->b; i++)
+        cpu_kernels()->accumulate(dx + i * in + c->prefix * d, c->y->g + i * out, out);
 }
 
 struct tensor *op_strip(struct tape *t, struct tensor *x, int b, int prefix)
@@ -85,7 +86,7 @@ struct tensor *op_strip(struct tape *t, struct tensor *x, int b, int prefix)
     if (!y || !c)
         return NULL;
     *c = (struct prefix) {.x = x, .y = y, .b = b, .prefix = prefix};
-    tape_record(t, strip_backward, c);
+    tape_record(t, y, strip_backward, c);
     for (int i = 0; i < b && !t->planning; i++)
         memcpy(y->x + i * out, x->x + i * in + prefix * d, (size_t)out * sizeof(float));
     return t->error ? NULL : y;

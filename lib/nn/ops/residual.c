@@ -12,15 +12,30 @@ static void residual_backward(struct tape *tape, void *context)
     const struct cpu_kernels *cpu = cpu_kernels();
     int64_t n = c->y->rows * c->y->cols;
 
-    if (c->residual->g)
-        cpu->accumulate(c->residual->g, c->y->g, n);
-    if (!c->branch->g)
+    bool first;
+    float *g;
+
+    if (c->branch->wants && c->scale) {
+        g = tape_gradient(tape, c->branch);
+        if (g)
+            cpu->residual_backward(g, param_gradient(tape, c->scale), c->y->g, c->branch->x, c->scale->value, c->y->rows, c->y->cols);
+    } else if (c->branch->wants) {
+        g = tape_gradient_first(tape, c->branch, &first);
+        if (g && first)
+            memcpy(g, c->y->g, tensor_bytes(c->y));
+        else if (g)
+            cpu->accumulate(g, c->y->g, n);
+    }
+    if (!c->residual->wants)
         return;
-    if (c->scale)
-        cpu->residual_backward(c->branch->g, param_gradient(tape, c->scale), c->y->g, c->branch->x, c->scale->value, c->y->rows,
-                               c->y->cols);
-    else
-        cpu->accumulate(c->branch->g, c->y->g, n);
+    if (!c->residual->g && tape->recycle) {     /* y's is used up: hand it on */
+        c->residual->g = c->y->g;
+        c->y->g = NULL;
+        return;
+    }
+    g = tape_gradient(tape, c->residual);
+    if (g)
+        cpu->accumulate(g, c->y->g, n);
 }
 
 struct tensor *op_residual(struct tape *t, struct tensor *residual, struct tensor *branch, const struct param *scale)
@@ -37,7 +52,7 @@ struct tensor *op_residual(struct tape *t, struct tensor *residual, struct tenso
     if (!y || !c)
         return NULL;
     *c = (struct residual) {.residual = residual, .branch = branch, .y = y, .scale = scale};
-    tape_record(t, residual_backward, c);
+    tape_record(t, y, residual_backward, c);
     if (t->error || t->planning)
         return t->error ? NULL : y;
     if (scale)

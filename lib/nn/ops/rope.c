@@ -47,7 +47,7 @@ struct tensor *op_rope(struct tape *t, struct tensor *x, const int32_t *position
     if (!c || !kept)
         return NULL;
     *c = (struct rope) {.x = x, .heads = heads, .theta = theta, .position = kept};
-    tape_record(t, rope_backward, c);
+    tape_record(t, NULL, rope_backward, c);
     if (t->error || t->planning)
         return t->error ? NULL : x;
     memcpy(kept, position, (size_t)x->rows * sizeof(*kept));

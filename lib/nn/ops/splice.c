@@ -10,14 +10,14 @@ static void splice_backward(struct tape *tape, void *context)
 {
     const struct splice *c = context;
     int64_t d = c->y->cols;
+    float *da = c->a->wants ? tape_gradient(tape, c->a) : NULL, *db = c->b->wants ? tape_gradient(tape, c->b) : NULL;
 
-    (void)tape;
-    for (int64_t i = 0; i < c->y->rows; i++) {
-        const struct tensor *from = c->index[i] >= 0 ? c->a : c->b;
+    for (int64_t i = 0; i < c->y->rows && !tape->error; i++) {
+        float *g = c->index[i] >= 0 ? da : db;
         int64_t row = c->index[i] >= 0 ? c->index[i] : -1 - (int64_t)c->index[i];
 
-        if (from->g)
-            cpu_kernels()->accumulate(from->g + row * d, c->y->g + i * d, d);
+        if (g)
+            cpu_kernels()->accumulate(g + row * d, c->y->g + i * d, d);
     }
 }
 
@@ -39,7 +39,7 @@ struct tensor *op_splice(struct tape *t, struct tensor *a, struct tensor *b, con
     if (!y || !c || !kept)
         return NULL;
     *c = (struct splice) {.a = a, .b = b, .y = y, .index = kept};
-    tape_record(t, splice_backward, c);
+    tape_record(t, y, splice_backward, c);
     if (t->error || t->planning)
         return t->error ? NULL : y;
     for (int64_t i = 0; i < n; i++) {

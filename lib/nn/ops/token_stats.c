@@ -14,14 +14,14 @@ static void token_stats_backward(struct tape *tape, void *context)
     const struct token_context *c = context;
     const struct token_stats *s = &c->stats;
     int64_t cols = c->logits->cols;
+    float *dlogits = c->logits->wants ? tape_gradient(tape, c->logits) : NULL;
 
-    (void)tape;
-    for (int64_t i = 0; c->logits->g && i < s->rows; i++) {
+    for (int64_t i = 0; dlogits && i < s->rows; i++) {
         float gradients[3] = {s->dlogp[i], s->dentropy[i], s->dkl[i]}, stats[2] = {s->entropy[i], s->kl[i]};
 
         if (gradients[0] == 0.0f && gradients[1] == 0.0f && gradients[2] == 0.0f)
             continue;
-        cpu_kernels()->token_stats_backward(c->logits->g + i * cols, s->log_probs + i * cols, c->ref ? c->ref + i * cols : NULL, cols,
+        cpu_kernels()->token_stats_backward(dlogits + i * cols, s->log_probs + i * cols, c->ref ? c->ref + i * cols : NULL, cols,
                                             c->target[i], stats, gradients, c->inverse_temperature);
     }
 }
@@ -52,7 +52,7 @@ struct token_stats *op_token_stats(struct tape *t, struct tensor *logits, const 
         },
         .logits = logits, .target = kept, .ref = ref_logp, .inverse_temperature = 1.0f / temperature,
     };
-    tape_record(t, token_stats_backward, c);
+    tape_record(t, NULL, token_stats_backward, c);
     if (t->error || t->planning)
         return t->error ? NULL : &c->stats;
     for (int64_t i = 0; i < rows; i++) {
