@@ -82,6 +82,8 @@ int conductor_restore(struct conductor *c, const struct conductor_restored *rest
         r = plan_memory_parse(restored->memory, restored->memory_size, &c->memory, error);
         if (r < 0)
             return r;
+        if (c->memory.stage < (uint32_t)c->config->n_stages)
+            c->memory.finished = false;         /* a stage was added after the run had ended */
     }
     for (size_t i = 0; i < restored->n_stages; i++) {
         if (restored->stages[i].stage >= (uint32_t)c->config->n_stages)

@@ -47,19 +47,51 @@ static int claim_run_dir(struct edge *edge, struct error *error)
     return rundir_lock(edge->run_dir, "coordinator.lock", &edge->lock_fd, error);
 }
 
-static int write_texts(struct edge *edge, struct error *error)
+static int write_settings(struct edge *edge, int first, struct error *error)
 {
-    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
-
-    if (run_config_write(&edge->config, &text) < 0 || !(edge->config_text = strbuf_detach(&text)))
-        return error_set(error, ENOMEM, "out of memory");
-    for (int i = 0; i < edge->config.n_stages; i++) {
+    for (int i = first; i < edge->config.n_stages; i++) {
         _cleanup_(strbuf_release) struct strbuf settings = STRBUF_INIT;
 
         if (stage_config_write(&edge->config.stages[i], &settings) < 0 || !(edge->stage_settings[i] = strbuf_detach(&settings)))
             return error_set(error, ENOMEM, "out of memory");
     }
     return 0;
+}
+
+static int write_texts(struct edge *edge, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+
+    if (run_config_write(&edge->config, &text) < 0 || !(edge->config_text = strbuf_detach(&text)))
+        return error_set(error, ENOMEM, "out of memory");
+    return write_settings(edge, 0, error);
+}
+
+/* RUN/evals.yaml: eval stages that `gantry eval` asked for after the run's own. They are no part of the configuration the run
+ * was started with: its digest, config.yaml and summary.json leave them out. */
+static int append_later_stages(struct edge *edge, struct error *error)
+{
+    _cleanup_free_ struct run_config *later = malloc(sizeof *later);
+    int first = edge->config.n_stages, r;
+    char path[RUN_PATH];
+
+    edge->n_config_stages = first;
+    if (!later)
+        return error_set(error, ENOMEM, "out of memory");
+    r = rundir_path(edge->run_dir, "evals.yaml", path, error);
+    if (r < 0 || access(path, F_OK) < 0)
+        return r;
+    r = run_config_load(path, later, error);
+    for (int i = 0; i < later->n_stages && r == 0; i++) {
+        if (later->stages[i].kind != STAGE_EVAL)
+            return error_set(error, EINVAL, "%s: stages[%d] is no eval stage; only those may be added to a run", path, i);
+        if (edge->config.n_stages == RUN_MAX_STAGES)
+            return error_set(error, ENOSPC, "%s: more than %d stages; evaluate a copy of the run directory", path, RUN_MAX_STAGES);
+        edge->config.stages[edge->config.n_stages] = later->stages[i];
+        snprintf(edge->config.stages[edge->config.n_stages].name, sizeof later->stages[i].name, "later%d", i + 1);
+        edge->config.n_stages++;
+    }
+    return r < 0 ? r : write_settings(edge, first, error);
 }
 
 /* Only once the ledger has accepted the configuration: a refused start changes nothing. */
@@ -94,6 +126,8 @@ int edge_new(const char *config_path, const char *run_dir, struct edge **ret, st
         r = edge_ledger_open(edge, error);
     if (r == 0)
         r = save_config(edge, error);
+    if (r == 0)
+        r = append_later_stages(edge, error);
     if (r == 0)
         r = edge_ledger_restore(edge, error);
     if (r < 0)
@@ -287,6 +321,8 @@ static void write_summary(struct edge *edge)
 {
     struct error error = {0};
 
+    if (edge->config.n_stages > edge->n_config_stages)       /* the run's own summary was written when its own stages ended */
+        return;
     if (keep_runtime(edge) < 0)
         log_warn("rates and memory are not in the summary", "members=%zu", edge->n_gauges);
     if (summary_write(edge->ledger, &edge->config, edge->run_dir, &error) < 0)

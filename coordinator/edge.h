@@ -44,6 +44,7 @@ struct edge {
     char run_dir[RUN_PATH];             /* absolute */
     char *config_text;                  /* the resolved YAML; also Welcome.config */
     const char *stage_settings[RUN_MAX_STAGES];
+    int n_config_stages;                /* the run's own; those behind them came by `gantry eval` */
     int lock_fd;
     uint64_t started_ms;                /* monotonic */
 

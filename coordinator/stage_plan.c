@@ -322,9 +322,10 @@ static int task_index(const struct run_config *config, const char *task)
 
 int stage_plan_begin(const struct run_config *config, uint32_t stage, const int *task_levels, struct plan_memory *memory)
 {
+    const struct stage_config *s = &config->stages[stage];
     int r;
 
-    for (int i = 0; config->stages[stage].kind == STAGE_EVAL && i < RUN_MAX_POLICIES; i++)
+    for (int i = 0; s->kind == STAGE_EVAL && s->eval.n_at == 0 && i < RUN_MAX_POLICIES; i++)
         memory->temperature[i] = -1;
     if (config->stages[stage].kind != STAGE_RL)
         return 0;
