@@ -355,12 +355,14 @@ void sim_check_manifest(struct sim_world *w, const struct sim_version *version)
 
 /* ---- the end ----------------------------------------------------------------------------------------------------- */
 
-static const struct sim_version *consumer_of(const struct sim_world *w, uint64_t episode)
+static const struct sim_version *consumer_of(const struct sim_world *w, uint64_t episode, const uint8_t **ret_digest)
 {
     for (size_t k = 0; k < w->versions.n; k++)
         for (size_t j = 0; j < w->versions.items[k].n_consumed; j++)
-            if (w->versions.items[k].consumed[j].episode == episode)
+            if (w->versions.items[k].consumed[j].episode == episode) {
+                *ret_digest = w->versions.items[k].consumed[j].digest;
                 return &w->versions.items[k];
+            }
     return NULL;
 }
 
@@ -377,12 +379,16 @@ static bool end_fits(const struct ledger_episode *row)
 static void check_row_at_end(struct sim_world *w, const struct ledger_episode *row)
 {
     const struct sim_record *record = record_of(w, row->episode);
+    const uint8_t *digest = NULL;
+    bool consumed = consumer_of(w, row->episode, &digest) != NULL;
 
     if (w->finished && !end_fits(row))
         sim_fail(w, "the run has finished, episode %llu of purpose %u is in state %d", ID(row->episode), row->purpose, (int)row->state);
-    if ((row->state == EPISODE_TRAINED) != (consumer_of(w, row->episode) != NULL) && w->finished)
+    if ((row->state == EPISODE_TRAINED) != consumed && w->finished)
         sim_fail(w, "episode %llu: the ledger says %strained, the manifests %sconsumed", ID(row->episode), row->state == EPISODE_TRAINED ? "" : "not ",
-                 consumer_of(w, row->episode) ? "" : "not ");
+                 consumed ? "" : "not ");
+    if (row->state == EPISODE_TRAINED && consumed && memcmp(row->digest, digest, SHA256_SIZE))
+        sim_fail(w, "episode %llu: the ledger and the manifest that consumed it name different trajectories", ID(row->episode));
     if (row->state != EPISODE_OPEN && row->state != EPISODE_FAILED && !w->lost_journal && (!record || memcmp(record->it.episode.digest, row->digest, SHA256_SIZE)))
         sim_fail(w, "episode %llu: ledger and journal name different trajectories", ID(row->episode));
 }
