@@ -122,7 +122,8 @@ static bool from_outside(enum conductor_event_kind kind)
 
 static bool only_learner(enum conductor_event_kind kind)
 {
-    return kind == CONDUCTOR_JOURNALED || kind == CONDUCTOR_INVENTORY || kind == CONDUCTOR_COMMITTED;
+    return kind == CONDUCTOR_JOURNALED || kind == CONDUCTOR_INVENTORY || kind == CONDUCTOR_COMMITTED ||
+           kind == CONDUCTOR_PLAN_FAILED;
 }
 
 static bool only_worker(enum conductor_event_kind kind)
@@ -226,6 +227,7 @@ static void dispatch(struct conductor *c, const struct conductor_event *event)
     case CONDUCTOR_JOURNALED: conductor_on_journaled(c, event, member); break;
     case CONDUCTOR_INVENTORY: conductor_on_inventory(c, event, member); break;
     case CONDUCTOR_COMMITTED: conductor_on_committed(c, event, member); break;
+    case CONDUCTOR_PLAN_FAILED: conductor_on_plan_failed(c, event, member); break;
     case CONDUCTOR_VERSION_STATE: on_version_state(c, event, member); break;
     case CONDUCTOR_TICK: conductor_expire(c); break;
     case CONDUCTOR_DRAIN: on_drain(c, event); break;

@@ -64,9 +64,10 @@ enum conductor_event_kind {
     CONDUCTOR_EXIT,             /* the supervisor saw a child end: (host, pid) or member */
     CONDUCTOR_LEASE_REQUEST,
     CONDUCTOR_LEASE_RETURN,
-    CONDUCTOR_JOURNALED,        /* learner rank 0 only, as the next three; from others it is refused */
+    CONDUCTOR_JOURNALED,        /* learner rank 0 only, as the next four; from others it is refused */
     CONDUCTOR_INVENTORY,
     CONDUCTOR_COMMITTED,
+    CONDUCTOR_PLAN_FAILED,      /* final: the run stops with its text; else a line in the ledger */
     CONDUCTOR_VERSION_STATE,    /* an actor or PRM server */
     CONDUCTOR_TICK,             /* every 100-250 ms */
     CONDUCTOR_DRAIN,            /* admin, SIGTERM: finish what is leased, open nothing, then CONDUCTOR_DRAINED */
@@ -108,6 +109,7 @@ struct conductor_event {
             const uint64_t *trained, *filtered, *stale;
             size_t n_trained, n_filtered, n_stale;
         } committed;
+        struct { uint8_t plan_digest[SHA256_SIZE]; bool final; const char *text; } plan_failed;
         struct { enum version_kind kind; uint64_t version; bool ready; const char *text; } version_state;
         struct { uint64_t version; } prm_swap;
         struct { bool on; } cordon;

@@ -83,6 +83,7 @@ void conductor_refuse(struct conductor *c, const struct conductor_event *event, 
 void conductor_on_journaled(struct conductor *c, const struct conductor_event *event, struct member *member);
 void conductor_on_inventory(struct conductor *c, const struct conductor_event *event, struct member *member);
 void conductor_on_committed(struct conductor *c, const struct conductor_event *event, struct member *member);
+void conductor_on_plan_failed(struct conductor *c, const struct conductor_event *event, struct member *member);
 
 /* conductor_work.c */
 struct ledger_episode *conductor_row(struct conductor *c, uint64_t episode, struct open_iteration **ret_iteration);

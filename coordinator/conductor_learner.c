@@ -238,3 +238,21 @@ void conductor_on_committed(struct conductor *c, const struct conductor_event *e
     conductor_close(c, it);
     conductor_reply(c, event, CONDUCTOR_ACK);
 }
+
+/* ---- failed ------------------------------------------------------------------------------------------- */
+
+void conductor_on_plan_failed(struct conductor *c, const struct conductor_event *event, struct member *member)
+{
+    (void)member;
+    for (size_t i = 0; i < c->n_open; i++) {
+        struct open_iteration *it = &c->open[i];
+
+        if (it->row.state != PROGRESS_PLANNED || memcmp(it->plan.digest, event->plan_failed.plan_digest, SHA256_SIZE))
+            continue;           /* of a plan that is no longer */
+        if (event->plan_failed.final)
+            conductor_stop(c, event->plan_failed.text);
+        else
+            conductor_note(c, 0, "plan_failed", "%s: %s", it->work.name, event->plan_failed.text);
+    }
+    conductor_reply(c, event, CONDUCTOR_ACK);
+}

@@ -389,6 +389,7 @@ static void carry_out(struct edge *edge, const struct conductor_effect *e)
     case CONDUCTOR_STOPPED:
         log_error("run stopped", "why=%s", LOG_Q(e->text.text));
         edge->exit_code = 1;
+        leave(edge);            /* a plan that failed never ends: do not wait for it */
         (void)loop_post(edge->loop, drain_later, edge);
         break;
     case CONDUCTOR_DRAINED:

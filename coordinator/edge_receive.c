@@ -182,6 +182,15 @@ static bool take_message(struct edge *edge, const struct message *message, struc
     case WIRE_KIND(COMMITTED):
         take_committed((const Gantry__Committed *)message->body, event);
         return true;
+    case WIRE_KIND(PLAN_FAILED): {
+        const Gantry__PlanFailed *said = (const Gantry__PlanFailed *)message->body;
+
+        event->kind = CONDUCTOR_PLAN_FAILED;
+        copy_digest(event->plan_failed.plan_digest, &said->plan_digest);
+        event->plan_failed.final = said->final;
+        event->plan_failed.text = said->text;
+        return true;
+    }
     case WIRE_KIND(VERSION_STATE): {
         const Gantry__VersionState *said = (const Gantry__VersionState *)message->body;
 

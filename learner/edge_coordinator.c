@@ -212,3 +212,22 @@ void edge_send_committed(struct edge *edge, const struct intake_effect *effect)
     tell(edge, GANTRY__KIND__KIND_COMMITTED, &body.base,
          &(struct intake_event) {.kind = INTAKE_COMMITTED_ACK, .committed_ack = {version->kind, version->number}});
 }
+
+static void on_plan_failed_reply(int result, const struct message *reply, void *arg)
+{
+    (void)result, (void)reply, (void)arg;       /* lost: the plan fails again, and that is said again */
+}
+
+/* What is wrong with the data or the settings stays wrong; a full disk or memory may not. */
+void edge_send_plan_failed(struct edge *edge, const Gantry__Plan *plan, int result, const char *text)
+{
+    Gantry__PlanFailed body = GANTRY__PLAN_FAILED__INIT;
+
+    body.plan_digest = plan->digest;
+    body.stage = plan->stage;
+    body.iteration = plan->iteration;
+    body.final = result == -EINVAL;
+    body.text = (char *)text;
+    wire_call(member_client(edge->member), &(struct wire_call) {.kind = GANTRY__KIND__KIND_PLAN_FAILED, .body = &body.base, .deadline_ms = CALL_MS,
+                                                                .on_reply = on_plan_failed_reply, .arg = edge}, NULL);
+}

@@ -46,3 +46,4 @@ void edge_push(const struct message *message, void *arg);
 void edge_send_journaled(struct edge *edge, const struct intake_effect *effect);
 void edge_send_inventory(struct edge *edge, const struct intake_effect *effect);
 void edge_send_committed(struct edge *edge, const struct intake_effect *effect);
+void edge_send_plan_failed(struct edge *edge, const Gantry__Plan *plan, int result, const char *text);

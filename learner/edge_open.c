@@ -21,7 +21,7 @@ static void on_appended(uint64_t episode, uint64_t token, int result, void *arg)
         edge_step(edge, &(struct intake_event) {.kind = INTAKE_APPENDED, .appended = {episode, token, result}});
 }
 
-static void on_trained(const struct intake_version *version, int result, const char *text, void *arg)
+static void on_trained(const Gantry__Plan *plan, const struct intake_version *version, int result, const char *text, void *arg)
 {
     struct edge *edge = arg;
 
@@ -29,6 +29,8 @@ static void on_trained(const struct intake_version *version, int result, const c
         uint64_t wait = MIN((uint64_t)RETRY_MIN_MS << MIN(edge->failures, 5U), (uint64_t)RETRY_MAX_MS);
 
         edge->failures++;
+        if (edge->member && result != -ECANCELED)
+            edge_send_plan_failed(edge, plan, result, text);
         edge->retry_ms = clock_mono_ms() + wait;
     } else {
         edge->failures = 0;

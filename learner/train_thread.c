@@ -35,8 +35,8 @@ static void finished(void *arg)
     else if (thread->result != -ECANCELED)
         log_error("a plan cannot be carried out", "objective=%s version=%" PRIu64 " reason=%s", plan->objective, plan->version,
                   LOG_Q(error_text(&thread->error, thread->result)));
+    thread->trained(plan, &thread->version, thread->result, error_text(&thread->error, thread->result), thread->arg);
     gantry__plan__free_unpacked(plan, NULL);
-    thread->trained(&thread->version, thread->result, error_text(&thread->error, thread->result), thread->arg);
 }
 
 static void run_job(void *arg)

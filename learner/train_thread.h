@@ -7,7 +7,7 @@
 #include "learner/plan_run.h"
 
 struct train_thread;
-typedef void trained_fn(const struct intake_version *version, int result, const char *text, void *arg);
+typedef void trained_fn(const Gantry__Plan *plan, const struct intake_version *version, int result, const char *text, void *arg);
 
 /* The runner is taken over (its fields for settings are set; released with the thread). */
 int train_thread_new(struct loop *loop, const struct plan_runner *runner, trained_fn *trained, void *arg, struct train_thread **ret);

@@ -51,6 +51,8 @@ static const struct wire_kind kinds[] = {
     {KIND(INVENTORY_REPLY),      "inventory_reply",     BODY(inventory_reply),  4 * KB, 0,                0, ONCE,       0,         COORDINATOR},
     {KIND(COMMITTED),            "committed",           BODY(committed),        4 * MB, 0,                0, REPEATABLE, 0,         LEARNER},
     {KIND(COMMITTED_REPLY),      "committed_reply",     BODY(committed_reply),  4 * KB, 0,                0, ONCE,       0,         COORDINATOR},
+    {KIND(PLAN_FAILED),          "plan_failed",         BODY(plan_failed),       16 * KB, 0,                0, REPEATABLE, 0,         LEARNER},
+    {KIND(PLAN_FAILED_REPLY),    "plan_failed_reply",   BODY(plan_failed_reply),  4 * KB, 0,               0, ONCE,       0,         COORDINATOR},
     {KIND(VERSION_STATE),        "version_state",       BODY(version_state),   16 * KB, 0,                0, REPEATABLE, 0,         ACTOR | PRM},
     {KIND(VERSION_STATE_REPLY),  "version_state_reply", BODY(version_state_reply), 4 * KB, 0,             0, ONCE,       0,         COORDINATOR},
     {KIND(OPEN_ITERATION),       "open_iteration",      BODY(open_iteration),   4 * MB, 0,                0, ONCE,       0,         COORDINATOR},
