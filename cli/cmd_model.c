@@ -12,13 +12,14 @@
 
 static int usage(FILE *out, int status)
 {
-    fprintf(out, "usage: gantry model inspect DIR                            what is in a policy directory\n"
-                 "       gantry model new DIR [--spec DIR] [--seed N] [--dtype F32|BF16]\n"
-                 "                                                           a random policy; configuration and tokenizer of --spec\n"
-                 "                                                           (default models/tiny-spec)\n"
-                 "       gantry model prompt DIR INSTRUCTION                 the ids of an instruction\n"
-                 "       gantry model check --golden DIR                     every tensor against the reference's numbers in DIR\n"
-                 "                                                           (DIR/checkpoint, DIR/golden)\n");
+    fprintf(out,
+            "usage: gantry model inspect DIR                            what is in a policy directory\n"
+            "       gantry model new DIR [--spec DIR] [--seed N] [--dtype F32|BF16]\n"
+            "                                                           a random policy; configuration and tokenizer of --spec\n"
+            "                                                           (default models/tiny-spec)\n"
+            "       gantry model prompt DIR INSTRUCTION                 the ids of an instruction\n"
+            "       gantry model check --golden DIR                     every tensor against the reference's numbers in DIR\n"
+            "                                                           (DIR/checkpoint, DIR/golden)\n");
     return status;
 }
 
@@ -45,8 +46,8 @@ static const char *take_option(int *argc, char **argv, const char *name)
 
 static void print_tower(const char *name, const struct openvla_tower *t)
 {
-    printf("%-12s dim %d, %d blocks (%d run), %d heads, mlp %d, patch %d, %d prefix tokens\n", name, t->dim, t->depth, t->depth - 1, t->heads,
-           t->mlp, t->patch, t->prefix);
+    printf("%-12s dim %d, %d blocks (%d run), %d heads, mlp %d, patch %d, %d prefix tokens\n", name, t->dim, t->depth,
+           t->depth - 1, t->heads, t->mlp, t->patch, t->prefix);
 }
 
 static int inspect(int argc, char **argv)
@@ -67,14 +68,15 @@ static int inspect(int argc, char **argv)
         total += model->params.list[i]->numel;
         frozen += model->params.list[i]->frozen ? model->params.list[i]->numel : 0;
     }
-    printf("%-12s %lld in %d tensors, %lld of them never run\n", "parameters", (long long)total, model->params.count, (long long)frozen);
+    printf("%-12s %lld in %d tensors, %lld of them never run\n", "parameters", (long long)total, model->params.count,
+           (long long)frozen);
     printf("%-12s %dx%d, %d patches\n", "image", c->image_height, c->image_width, c->patches);
     print_tower("dinov2", &c->tower[0]);
     print_tower("siglip", &c->tower[1]);
-    printf("%-12s hidden %d, %d layers, %d heads, mlp %d, rms eps %g, rope theta %g\n", "llama", c->hidden, c->layers, c->heads, c->intermediate,
-           (double)c->rms_eps, (double)c->rope_theta);
-    printf("%-12s %d ids, padded %d; actions %d..%d, pad %d, empty %d\n", "vocabulary", c->vocab, c->vocab_padded, c->vocab - OPENVLA_ACTION_BINS,
-           c->vocab - 1, c->pad_id, c->empty_id);
+    printf("%-12s hidden %d, %d layers, %d heads, mlp %d, rms eps %g, rope theta %g\n", "llama", c->hidden, c->layers, c->heads,
+           c->intermediate, (double)c->rms_eps, (double)c->rope_theta);
+    printf("%-12s %d ids, padded %d; actions %d..%d, pad %d, empty %d\n", "vocabulary", c->vocab, c->vocab_padded,
+           c->vocab - OPENVLA_ACTION_BINS, c->vocab - 1, c->pad_id, c->empty_id);
     if (c->value_width)
         printf("%-12s width %d, %d extra inputs\n", "value head", c->value_width, c->value_inputs);
     if (c->reward_width)

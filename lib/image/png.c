@@ -10,7 +10,8 @@ enum { MAX_SIDE = 16384 };      /* a header may promise more than memory holds *
 
 int image_encode_png(const uint8_t *rgb, int height, int width, uint8_t **ret_bytes, size_t *ret_n)
 {
-    png_image image = {.version = PNG_IMAGE_VERSION, .width = (png_uint_32)width, .height = (png_uint_32)height, .format = PNG_FORMAT_RGB};
+    png_image image = {
+        .version = PNG_IMAGE_VERSION, .width = (png_uint_32)width, .height = (png_uint_32)height, .format = PNG_FORMAT_RGB};
     _cleanup_free_ uint8_t *bytes = NULL;
     png_alloc_size_t n;
 

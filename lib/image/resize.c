@@ -76,7 +76,8 @@ static uint8_t clip(int32_t sum)
 }
 
 /* One pass over `lines` lines; along it neighbours are `step` bytes apart, lines `in_line` and `out_line` bytes. */
-static void pass(const uint8_t *in, uint8_t *out, const struct taps *taps, int n_out, int lines, size_t step, size_t in_line, size_t out_line)
+static void pass(const uint8_t *in, uint8_t *out, const struct taps *taps, int n_out, int lines, size_t step, size_t in_line,
+                 size_t out_line)
 {
     for (int line = 0; line < lines; line++)
         for (int i = 0; i < n_out; i++) {
@@ -100,7 +101,8 @@ int image_resize_bicubic(const uint8_t *rgb, int height, int width, int out_heig
     size_t in_row = (size_t)width * 3, out_row = (size_t)out_width * 3;
     int r;
 
-    if (height < 1 || width < 1 || out_height < 1 || out_width < 1 || MAX(MAX(height, width), MAX(out_height, out_width)) > MAX_SIDE)
+    if (height < 1 || width < 1 || out_height < 1 || out_width < 1 ||
+        MAX(MAX(height, width), MAX(out_height, out_width)) > MAX_SIDE)
         return -EINVAL;
     if (width != out_width) {
         middle = malloc((size_t)height * out_row);

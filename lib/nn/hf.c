@@ -93,8 +93,10 @@ int hf_image_statistics(const json_t *preprocessor, int towers, double (*ret_mea
 
     for (int i = 0; i < towers; i++) {
         const json_t *one = json_array_get(rounded, (size_t)i);
-        const json_t *mean = rounded ? json_object_get(one, "mean") : json_array_get(json_object_get(preprocessor, "means"), (size_t)i);
-        const json_t *std = rounded ? json_object_get(one, "std") : json_array_get(json_object_get(preprocessor, "stds"), (size_t)i);
+        const json_t *mean =
+            rounded ? json_object_get(one, "mean") : json_array_get(json_object_get(preprocessor, "means"), (size_t)i);
+        const json_t *std =
+            rounded ? json_object_get(one, "std") : json_array_get(json_object_get(preprocessor, "stds"), (size_t)i);
 
         if (three(mean, ret_mean[i]) < 0 || three(std, ret_std[i]) < 0)
             return error_set(error, EINVAL, "preprocessor_config.json: no mean and std of three channels for tower %d", i);

@@ -38,7 +38,8 @@ static int parse_shape(const json_t *shape, struct st_tensor *t, struct error *e
 }
 
 /* `data` is what follows the header: n bytes. */
-static int parse_tensor(const char *name, const json_t *entry, const uint8_t *data, uint64_t n, struct st_tensor *t, struct error *error)
+static int parse_tensor(const char *name, const json_t *entry, const uint8_t *data, uint64_t n, struct st_tensor *t,
+                        struct error *error)
 {
     const json_t *offsets = json_object_get(entry, "data_offsets");
     const char *dtype = json_string_value(json_object_get(entry, "dtype"));
@@ -110,7 +111,8 @@ static int parse(struct safetensors *file, struct error *error)
         return error_set(error, EINVAL, "%zu bytes are too few for a header", file->size);
     header_bytes = load_u64_le(file->bytes);
     if (header_bytes > HEADER_LIMIT || header_bytes > file->size - 8)
-        return error_set(error, EINVAL, "header of %llu bytes does not fit a file of %zu", (unsigned long long)header_bytes, file->size);
+        return error_set(error, EINVAL, "header of %llu bytes does not fit a file of %zu", (unsigned long long)header_bytes,
+                         file->size);
     data = file->bytes + 8 + header_bytes;
     data_bytes = file->size - 8 - header_bytes;
 

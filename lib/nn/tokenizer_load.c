@@ -37,7 +37,9 @@ static int set_piece(struct tokenizer *t, int64_t id, const char *text, struct e
         t->n_ids = n;
     }
     if (t->text[id])
-        return strcmp(t->text[id], text) ? error_set(error, EINVAL, "id %lld is both '%s' and '%s'", (long long)id, t->text[id], text) : 0;
+        return strcmp(t->text[id], text)
+                   ? error_set(error, EINVAL, "id %lld is both '%s' and '%s'", (long long)id, t->text[id], text)
+                   : 0;
     t->text[id] = strdup(text);
     return t->text[id] ? 0 : error_set(error, ENOMEM, "out of memory");
 }
@@ -80,7 +82,8 @@ static int load_added(struct tokenizer *t, const json_t *added, struct error *er
         if (!text || !*text || !json_is_integer(id))
             return error_set(error, EINVAL, "added_tokens[%zu] needs an id and a content", i);
         if (flag(token, "normalized") || flag(token, "lstrip") || flag(token, "rstrip") || flag(token, "single_word"))
-            return error_set(error, ENOTSUP, "added token '%s': normalized, lstrip, rstrip and single_word are not supported", text);
+            return error_set(error, ENOTSUP, "added token '%s': normalized, lstrip, rstrip and single_word are not supported",
+                             text);
         r = set_piece(t, json_integer_value(id), text, error);
         if (r < 0)
             return r;

@@ -51,7 +51,8 @@ static void test_resize_equals_pillow(void **state)
         sha256_of(in, (size_t)(cases[i].width * cases[i].height * 3), digest);
         sha256_hex(digest, hex);
         assert_string_equal(hex, cases[i].in);
-        assert_int_equal(image_resize_bicubic(in, cases[i].height, cases[i].width, cases[i].out_height, cases[i].out_width, out), 0);
+        assert_int_equal(image_resize_bicubic(in, cases[i].height, cases[i].width, cases[i].out_height, cases[i].out_width, out),
+                         0);
         sha256_of(out, n, digest);
         sha256_hex(digest, hex);
         assert_string_equal(hex, cases[i].out);

@@ -17,10 +17,12 @@ static struct tokenizer *make(const char *pieces[], int n, const char *merges)
     struct tokenizer *t = NULL;
     struct error error;
 
-    strbuf_adds(&json, "{\"added_tokens\":[{\"id\":1,\"content\":\"<s>\",\"special\":true},{\"id\":2,\"content\":\"</s>\",\"special\":true}],"
-                       "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\u2581\"},"
-                       "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\u2581\"}]},\"pre_tokenizer\":null,"
-                       "\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"vocab\":{\"<unk>\":0,\"<s>\":1,\"</s>\":2");
+    strbuf_adds(
+        &json,
+        "{\"added_tokens\":[{\"id\":1,\"content\":\"<s>\",\"special\":true},{\"id\":2,\"content\":\"</s>\",\"special\":true}],"
+        "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\u2581\"},"
+        "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\u2581\"}]},\"pre_tokenizer\":null,"
+        "\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"vocab\":{\"<unk>\":0,\"<s>\":1,\"</s>\":2");
     for (int i = 0; i < 256; i++)
         strbuf_addf(&json, ",\"<0x%02X>\":%d", (unsigned)i, i + 3);
     for (int i = 0; i < n; i++)
@@ -77,7 +79,8 @@ static void test_bytes_and_specials(void **state)
     assert_int_equal(tokenizer_encode(t, "\xc0\x80", 2, false, &(int32_t *) {NULL}, &(int) {0}), -EINVAL);
     assert_int_equal(tokenizer_encode(t, "\xed\xa0\x80", 3, false, &(int32_t *) {NULL}, &(int) {0}), -EINVAL);
 
-    assert_int_equal(tokenizer_decode(t, (int32_t[]) {1, 259, 260, 3 + 0xc3, 3 + 0xa9, 3 + 0xc3, 261, 99999}, 8, true, &text, &n), 0);
+    assert_int_equal(tokenizer_decode(t, (int32_t[]){1, 259, 260, 3 + 0xc3, 3 + 0xa9, 3 + 0xc3, 261, 99999}, 8, true, &text, &n),
+                     0);
     assert_string_equal(text, "a\ufffd\ufffd\ufffdb");      /* one bad byte spoils the run of bytes it is in */
     tokenizer_free(t);
 }

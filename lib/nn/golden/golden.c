@@ -56,8 +56,8 @@ static const char *why_skipped(const char *file, const char *name, const char *t
 /* One line for each reason; one FAIL for tensors that nothing looked at. */
 static void report_rest(struct golden *g)
 {
-    static const char *const reasons[] = {"LoRA is a later issue", "OpenVLA-OFT is a later issue", "bf16 arithmetic is a later issue",
-                                          "given, not computed"};
+    static const char *const reasons[] = {"LoRA is a later issue", "OpenVLA-OFT is a later issue",
+                                          "bf16 arithmetic is a later issue", "given, not computed"};
     int counts[ARRAY_SIZE(reasons)] = {0};
     const char *file, *name;
     json_t *entry, *tensor;
@@ -115,8 +115,9 @@ static int open_all(struct golden *g)
 
 int golden_check(const char *dir, FILE *out, struct error *error)
 {
-    static int (*const checks[])(struct golden *g) = {golden_check_inputs, golden_check_forward, golden_check_generate, golden_check_logprobs,
-                                                      golden_check_sft, golden_check_adamw, golden_check_ppo};
+    static int (*const checks[])(struct golden * g) = {golden_check_inputs,   golden_check_forward, golden_check_generate,
+                                                       golden_check_logprobs, golden_check_sft,     golden_check_adamw,
+                                                       golden_check_ppo};
     _cleanup_(golden_release) struct golden g = {.dir = dir, .out = out, .error = error};
     int r;
 

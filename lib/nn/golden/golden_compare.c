@@ -222,7 +222,8 @@ int golden_compare_sampled(struct golden *g, const char *file, const char *name,
     return golden_compare(g, file, name, sampled, m);
 }
 
-int golden_compare_rows(struct golden *g, const char *file, const char *name, const char *rows, const float *x, int64_t row_count, int64_t cols)
+int golden_compare_rows(struct golden *g, const char *file, const char *name, const char *rows, const float *x, int64_t row_count,
+                        int64_t cols)
 {
     const struct st_tensor *list = golden_input(g, file, rows);
     _cleanup_free_ float *taken = NULL;

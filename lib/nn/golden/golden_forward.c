@@ -20,7 +20,8 @@ static int forward_pass(struct tape *tape, void *arg)
 /* Rows of x from the file's first position on. */
 static int compare_from(struct golden *g, int sample, const char *what, const struct tensor *x)
 {
-    const json_t *tensors = json_object_get(json_object_get(json_object_get(g->manifest, "files"), "forward_fp32.safetensors"), "tensors");
+    const json_t *tensors =
+        json_object_get(json_object_get(json_object_get(g->manifest, "files"), "forward_fp32.safetensors"), "tensors");
     char name[64];
     int64_t first;
 
@@ -33,7 +34,8 @@ static int compare_from(struct golden *g, int sample, const char *what, const st
 static int compare_all_positions(struct golden *g, int sample, const struct tensor *logits)
 {
     int64_t kept = (logits->cols + 36) / 37;
-    _cleanup_free_ float *lse = calloc((size_t)logits->rows, sizeof(*lse)), *some = calloc((size_t)(logits->rows * kept), sizeof(*some));
+    _cleanup_free_ float *lse = calloc((size_t)logits->rows, sizeof(*lse)),
+                         *some = calloc((size_t)(logits->rows * kept), sizeof(*some));
     char name[64];
     int r;
 
@@ -116,7 +118,8 @@ static int32_t best(const float *row, int64_t n, float *ret_margin)
 /* Un-normalised under dataset_statistics.json and under config.json's own, which it replaces. */
 static int compare_actions(struct golden *g, const int32_t ids[GOLDEN_SAMPLES][GOLDEN_TOKENS])
 {
-    double normalised[GOLDEN_SAMPLES][GOLDEN_TOKENS], actions[GOLDEN_SAMPLES][GOLDEN_TOKENS], base_actions[GOLDEN_SAMPLES][GOLDEN_TOKENS];
+    double normalised[GOLDEN_SAMPLES][GOLDEN_TOKENS], actions[GOLDEN_SAMPLES][GOLDEN_TOKENS],
+        base_actions[GOLDEN_SAMPLES][GOLDEN_TOKENS];
     const struct action_stats *stats = openvla_stats(g->model, "synth_pick");
     _cleanup_json_ json_t *config = NULL;
     struct action_stats *base = NULL;
@@ -140,12 +143,14 @@ static int compare_actions(struct golden *g, const int32_t ids[GOLDEN_SAMPLES][G
     r = golden_compare_double(g, "generate", "fp32.normalized", &normalised[0][0], (int64_t)GOLDEN_SAMPLES * GOLDEN_TOKENS);
     if (r >= 0)
         r = golden_compare_double(g, "generate", "fp32.actions", &actions[0][0], (int64_t)GOLDEN_SAMPLES * GOLDEN_TOKENS);
-    return r < 0 ? r : golden_compare_double(g, "generate", "fp32.actions_base", &base_actions[0][0], (int64_t)GOLDEN_SAMPLES * GOLDEN_TOKENS);
+    return r < 0 ? r
+                 : golden_compare_double(g, "generate", "fp32.actions_base", &base_actions[0][0],
+                                         (int64_t)GOLDEN_SAMPLES * GOLDEN_TOKENS);
 }
 
 /* Greedy over the whole vocabulary, all samples in one batch. step_logits: [sample][token][vocab]. */
-static int generate(struct golden *g, struct openvla_session *session, const struct act_item *items, int32_t ids[GOLDEN_SAMPLES][GOLDEN_TOKENS],
-                    float margin[GOLDEN_SAMPLES][GOLDEN_TOKENS], float *step_logits)
+static int generate(struct golden *g, struct openvla_session *session, const struct act_item *items,
+                    int32_t ids[GOLDEN_SAMPLES][GOLDEN_TOKENS], float margin[GOLDEN_SAMPLES][GOLDEN_TOKENS], float *step_logits)
 {
     int64_t vocab = g->model->config.vocab_padded;
     struct act_pass pass;
@@ -153,7 +158,8 @@ static int generate(struct golden *g, struct openvla_session *session, const str
     int r;
 
     for (int t = 0; t < GOLDEN_TOKENS; t++) {
-        r = t == 0 ? openvla_prefill(g->model, session, items, GOLDEN_SAMPLES, false, &pass) : openvla_step(g->model, session, next, false, &pass);
+        r = t == 0 ? openvla_prefill(g->model, session, items, GOLDEN_SAMPLES, false, &pass)
+                   : openvla_step(g->model, session, next, false, &pass);
         if (r < 0)
             return r;
         for (int s = 0; s < GOLDEN_SAMPLES; s++) {
@@ -211,7 +217,8 @@ static int logprobs_pass(struct tape *tape, void *arg)
 {
     struct logprobs *l = arg;
     const struct openvla *model = l->g->model;
-    int32_t rows[GOLDEN_SAMPLES * GOLDEN_TOKENS], full[ARRAY_SIZE(rows)], act[ARRAY_SIZE(rows)], eos_row[GOLDEN_SAMPLES], eos[GOLDEN_SAMPLES];
+    int32_t rows[GOLDEN_SAMPLES * GOLDEN_TOKENS], full[ARRAY_SIZE(rows)], act[ARRAY_SIZE(rows)], eos_row[GOLDEN_SAMPLES],
+        eos[GOLDEN_SAMPLES];
     struct openvla_item items[GOLDEN_SAMPLES];
     struct openvla_pass pass;
     struct tensor *hidden, *last;

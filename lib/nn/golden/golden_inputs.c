@@ -33,7 +33,8 @@ static int check_strings(struct golden *g, const json_t *root)
     golden_end(g, "tokenizer encode");
     golden_begin(g);
     for (size_t i = 0; i < n_decode; i++) {
-        const json_t *ids = json_object_get(json_array_get(decode, i), "ids"), *text = json_object_get(json_array_get(decode, i), "text");
+        const json_t *ids = json_object_get(json_array_get(decode, i), "ids"),
+                     *text = json_object_get(json_array_get(decode, i), "text");
         int32_t values[512];
         size_t n = MIN(json_array_size(ids), ARRAY_SIZE(values)), length = 0;
         _cleanup_free_ char *got = NULL;
@@ -41,8 +42,10 @@ static int check_strings(struct golden *g, const json_t *root)
 
         for (size_t k = 0; k < n; k++)
             values[k] = (int32_t)json_integer_value(json_array_get(ids, k));
-        r = tokenizer_decode(g->model->tokenizer, values, (int)n, i + 20 >= n_decode, &got, &length);     /* the last 20 skip specials */
-        golden_expect(g, r == 0 && length == json_string_length(text) && !memcmp(got, json_string_value(text), length), json_string_value(text));
+        r = tokenizer_decode(g->model->tokenizer, values, (int)n, i + 20 >= n_decode, &got,
+                             &length); /* the last 20 skip specials */
+        golden_expect(g, r == 0 && length == json_string_length(text) && !memcmp(got, json_string_value(text), length),
+                      json_string_value(text));
     }
     golden_end(g, "tokenizer decode");
     return 0;
@@ -78,7 +81,8 @@ static int check_pixels(struct golden *g)
     int64_t one = (int64_t)6 * c->image_height * c->image_width, kept = 0;
     bool sampled = golden_has(g, "inputs", "pixel_values_fp32_s97");
     const char *name = sampled ? "pixel_values_fp32_s97" : "pixel_values_fp32";
-    _cleanup_free_ float *values = calloc((size_t)one, sizeof(*values)), *out = calloc((size_t)one * GOLDEN_SAMPLES, sizeof(*out));
+    _cleanup_free_ float *values = calloc((size_t)one, sizeof(*values)),
+                         *out = calloc((size_t)one * GOLDEN_SAMPLES, sizeof(*out));
 
     if (!values || !out)
         return error_set(g->error, ENOMEM, "out of memory");
@@ -116,8 +120,8 @@ static int check_images(struct golden *g)
         if (!out)
             return error_set(g->error, ENOMEM, "out of memory");
         for (size_t s = 0; s < GOLDEN_SAMPLES; s++) {
-            r = image_resize_bicubic((const uint8_t *)camera->data + s * (size_t)(height * width * 3), height, width, c->image_height, c->image_width,
-                                     out + s * one);
+            r = image_resize_bicubic((const uint8_t *)camera->data + s * (size_t)(height * width * 3), height, width,
+                                     c->image_height, c->image_width, out + s * one);
             if (r < 0)
                 return r;
         }
@@ -127,7 +131,8 @@ static int check_images(struct golden *g)
         camera = resized;
     }
     if (camera->bytes != one * GOLDEN_SAMPLES)
-        return error_set(g->error, EINVAL, "golden/inputs.safetensors: pictures of %zu bytes, the model takes %zu", camera->bytes / GOLDEN_SAMPLES, one);
+        return error_set(g->error, EINVAL, "golden/inputs.safetensors: pictures of %zu bytes, the model takes %zu",
+                         camera->bytes / GOLDEN_SAMPLES, one);
     for (size_t s = 0; s < GOLDEN_SAMPLES; s++)
         g->image[s] = (const uint8_t *)camera->data + s * one;
     for (int i = 0; i < 6 * 256; i++)

@@ -44,7 +44,8 @@ int golden_compare_noisy(struct golden *g, const char *file, const char *name, c
 int golden_compare_bytes(struct golden *g, const char *file, const char *name, const void *x, size_t bytes);
 /* A whole tensor of which the file may hold every k-th element ("what" says so), or only some rows (NAME.rows or `rows`). */
 int golden_compare_sampled(struct golden *g, const char *file, const char *name, const float *x, int64_t n);
-int golden_compare_rows(struct golden *g, const char *file, const char *name, const char *rows, const float *x, int64_t row_count, int64_t cols);
+int golden_compare_rows(struct golden *g, const char *file, const char *name, const char *rows, const float *x, int64_t row_count,
+                        int64_t cols);
 /* A promise that is not in a file. */
 void golden_expect(struct golden *g, bool true_, const char *name);
 

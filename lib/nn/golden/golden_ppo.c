@@ -1,4 +1,5 @@
-/* golden_ppo.c - clipped policy gradient with one ratio per action, value head, k3 penalty: loss and gradients over both supports. */
+/* golden_ppo.c - clipped policy gradient with one ratio per action, value head, k3 penalty: loss and gradients over both
+ * supports. */
 #include <errno.h>
 #include <math.h>
 
@@ -29,7 +30,8 @@ static int ppo_pass(struct tape *tape, void *arg)
         return r;
     for (int i = 0; i < TOKENS; i++) {
         rows[i] = p->pass.first[i / GOLDEN_TOKENS] + i % GOLDEN_TOKENS;
-        target[i] = p->g->actions[i / GOLDEN_TOKENS][i % GOLDEN_TOKENS] - (p->action_only ? model->config.vocab - OPENVLA_ACTION_BINS : 0);
+        target[i] = p->g->actions[i / GOLDEN_TOKENS][i % GOLDEN_TOKENS] -
+                    (p->action_only ? model->config.vocab - OPENVLA_ACTION_BINS : 0);
     }
     p->logits = openvla_logits(model, tape, op_gather(tape, p->pass.hidden, rows, TOKENS), p->action_only);
     p->stats = op_token_stats(tape, p->logits, target, p->temperature, NULL);
@@ -49,7 +51,8 @@ static int read_inputs(struct golden *g, const char *name, float *ret, int64_t n
 struct terms { double pg, value, kl; float ratio[GOLDEN_SAMPLES]; };
 
 /* The loss, and its derivatives by log-probabilities and values where the backward pass starts. */
-static void ppo_loss(struct ppo *p, const float *old, const float *ref, const float *advantage, const float *returns, struct terms *t)
+static void ppo_loss(struct ppo *p, const float *old, const float *ref, const float *advantage, const float *returns,
+                     struct terms *t)
 {
     *t = (struct terms) {0};
     for (int s = 0; s < GOLDEN_SAMPLES; s++) {
@@ -68,7 +71,8 @@ static void ppo_loss(struct ppo *p, const float *old, const float *ref, const fl
             double d = (double)ref[s * GOLDEN_TOKENS + k] - (double)logp[k];
 
             t->kl += (exp(d) - d - 1) / TOKENS;
-            p->stats->dlogp[s * GOLDEN_TOKENS + k] = (float)((ratio * a <= clipped * a ? -a * ratio / GOLDEN_SAMPLES : 0) + 0.01 * (1 - exp(d)) / TOKENS);
+            p->stats->dlogp[s * GOLDEN_TOKENS + k] =
+                (float)((ratio * a <= clipped * a ? -a * ratio / GOLDEN_SAMPLES : 0) + 0.01 * (1 - exp(d)) / TOKENS);
         }
     }
 }
@@ -76,7 +80,8 @@ static void ppo_loss(struct ppo *p, const float *old, const float *ref, const fl
 /* dlogits over the whole vocabulary: zero outside the support. */
 static int compare_dlogits(struct ppo *p, const char *name)
 {
-    int64_t vocab = p->g->model->config.vocab_padded, first = p->action_only ? p->g->model->config.vocab - OPENVLA_ACTION_BINS : 0;
+    int64_t vocab = p->g->model->config.vocab_padded,
+            first = p->action_only ? p->g->model->config.vocab - OPENVLA_ACTION_BINS : 0;
     _cleanup_free_ float *wide = calloc((size_t)(TOKENS * vocab), sizeof(*wide));
 
     if (!wide)
@@ -101,9 +106,16 @@ static int compare_dhidden(struct ppo *p, const char *name)
 static int compare_all(struct ppo *p, const char *variant, const struct terms *t)
 {
     double loss = t->pg + t->value + 0.01 * t->kl;
-    const struct { const char *name; const double *x; } scalars[] = {{"pg_loss", &t->pg}, {"value_loss", &t->value}, {"kl", &t->kl}, {"loss", &loss}};
-    const struct { const char *name; const float *x; int64_t n; } arrays[] = {
-        {"logp", p->stats->logp, TOKENS}, {"entropy", p->stats->entropy, TOKENS}, {"ratio", t->ratio, GOLDEN_SAMPLES}, {"values", p->value->x, GOLDEN_SAMPLES},
+    const struct {
+        const char *name;
+        const double *x;
+    } scalars[] = {{"pg_loss", &t->pg}, {"value_loss", &t->value}, {"kl", &t->kl}, {"loss", &loss}};
+    const struct { const char *name; const float *x; int64_t n;
+    } arrays[] = {
+        {"logp", p->stats->logp, TOKENS},
+        {"entropy", p->stats->entropy, TOKENS},
+        {"ratio", t->ratio, GOLDEN_SAMPLES},
+        {"values", p->value->x, GOLDEN_SAMPLES},
     };
     char name[64];
     int r = 0;
@@ -145,7 +157,8 @@ static int compare_gradients(struct golden *g, const char *variant, const float 
     return 0;
 }
 
-static int check_variant(struct golden *g, const char *variant, bool action_only, float temperature, const float *advantage, const float *returns)
+static int check_variant(struct golden *g, const char *variant, bool action_only, float temperature, const float *advantage,
+                         const float *returns)
 {
     struct ppo p = {.g = g, .action_only = action_only, .temperature = temperature};
     _cleanup_free_ float *grad = calloc((size_t)g->model->params.numel, sizeof(*grad));

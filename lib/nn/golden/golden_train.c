@@ -237,8 +237,11 @@ static int adamw_steps(struct golden *g, struct tape *tape, float *grad, bool pe
         return -ENOMEM;
     for (int i = 0; i < params->count; i++)
         if (!params->list[i]->frozen)
-            ranges[n++] = (struct adamw_range) {
-                .begin = params->list[i]->offset, .end = params->list[i]->offset + params->list[i]->numel, .lr_scale = 1, .weight_decay = 0.01,
+            ranges[n++] = (struct adamw_range){
+                .begin = params->list[i]->offset,
+                .end = params->list[i]->offset + params->list[i]->numel,
+                .lr_scale = 1,
+                .weight_decay = 0.01,
             };
     adamw.lr = learning_rate;
     for (int step = 0; step < 4; step++) {

@@ -46,5 +46,6 @@ const struct action_stats *openvla_stats(const struct openvla *model, const char
 void openvla_unnormalise(const struct action_stats *stats, const double *normalised, double *ret_action)
 {
     for (int i = 0; i < stats->dims; i++)
-        ret_action[i] = stats->mask[i] ? 0.5 * (normalised[i] + 1) * (stats->q99[i] - stats->q01[i]) + stats->q01[i] : normalised[i];
+        ret_action[i] =
+            stats->mask[i] ? 0.5 * (normalised[i] + 1) * (stats->q99[i] - stats->q01[i]) + stats->q01[i] : normalised[i];
 }

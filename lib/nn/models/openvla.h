@@ -36,7 +36,12 @@ struct openvla_config {
 };
 
 /* How normalised actions become the environment's: one dataset's statistics. */
-struct action_stats { char *key; int dims; double q01[OPENVLA_MAX_ACTION_DIMS], q99[OPENVLA_MAX_ACTION_DIMS]; bool mask[OPENVLA_MAX_ACTION_DIMS]; };
+struct action_stats {
+    char *key;
+    int dims;
+    double q01[OPENVLA_MAX_ACTION_DIMS], q99[OPENVLA_MAX_ACTION_DIMS];
+    bool mask[OPENVLA_MAX_ACTION_DIMS];
+};
 
 struct openvla {
     struct openvla_config config;
@@ -75,7 +80,8 @@ int openvla_reward_prompt(const struct openvla *model, const char *instruction, 
 /* Action codec (specs/models.md 1.6): normalised value -> id, id -> normalised value, normalised -> environment's units. */
 int32_t openvla_encode(const struct openvla_config *config, double value);
 double openvla_decode(const struct openvla_config *config, int32_t id);
-const struct action_stats *openvla_stats(const struct openvla *model, const char *key);    /* NULL key: the only one; NULL: none or several */
+const struct action_stats *openvla_stats(const struct openvla *model,
+                                         const char *key); /* NULL key: the only one; NULL: none or several */
 void openvla_unnormalise(const struct action_stats *stats, const double *normalised, double *ret_action);
 
 /* ---- one pass on a tape ------------------------------------------------------------------------------- */
@@ -84,7 +90,8 @@ void openvla_unnormalise(const struct action_stats *stats, const double *normali
 struct openvla_item {
     const uint8_t *images[OPENVLA_MAX_IMAGES]; int n_images;    /* u8 [H][W][3], already the model's size */
     const int32_t *prompt; int n_prompt;                        /* from openvla_prompt */
-    const int32_t *actions; int n_actions;                      /* teacher-forced ids (SFT: K + eos in the labels; here K or fewer); may be 0 */
+    const int32_t *actions;
+    int n_actions; /* teacher-forced ids (SFT: K + eos in the labels; here K or fewer); may be 0 */
 };
 
 /* Everything a loss may want. All hidden states are after the final norm. */
@@ -95,15 +102,18 @@ struct openvla_pass {
     struct tensor *dino, *siglip, *projector;   /* (sum patches, .): kept for goldens */
     struct tensor **layer;      /* [layers+1] embeddings in and after each layer, before the final norm: for goldens */
 };
-int openvla_forward(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct openvla_pass *ret);
+int openvla_forward(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,
+                    struct openvla_pass *ret);
 /* The same for losses and actors: after its attention the last layer goes on only with the rows from each sequence's `first` to
  * its end (1 + n_actions of them). hidden, first, spans and layer[layers] then count these rows; they are equal to the bit. */
-int openvla_forward_tail(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct openvla_pass *ret);
+int openvla_forward_tail(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,
+                         struct openvla_pass *ret);
 
 /* Logits at rows of hidden: all of the padded vocabulary, or the 256 action ids only. */
 struct tensor *openvla_logits(const struct openvla *model, struct tape *tape, struct tensor *rows, bool action_only);
 /* (N, hidden [+ extra]) -> (N,1) value; extra (N,value_inputs) or NULL; detach stops the gradient at the trunk. */
-struct tensor *openvla_value(const struct openvla *model, struct tape *tape, struct tensor *rows, const float *extra, bool detach);
+struct tensor *openvla_value(const struct openvla *model, struct tape *tape, struct tensor *rows, const float *extra,
+                             bool detach);
 /* (N, hidden) -> (N,1) logit; progress = sigmoid. */
 struct tensor *openvla_reward(const struct openvla *model, struct tape *tape, struct tensor *rows);
 
@@ -125,8 +135,11 @@ struct act_result {
     int32_t tokens[OPENVLA_MAX_ACTION_DIMS]; float logp[OPENVLA_MAX_ACTION_DIMS]; float entropy; /* mean per token */
     float value;                                    /* 0 without a value head, or when it wants inputs the actor has not */
 };
-/* n <= max_batch items; prompts may differ in length. -ENOTSUP (score): no reward head. Support: the 256 action ids. Row i does not depend on the other rows. */
-int openvla_act(const struct openvla *model, struct openvla_session *session, const struct act_item *items, int n, struct act_result *results);
+/* n <= max_batch items; prompts may differ in length. -ENOTSUP (score): no reward head. Support: the 256 action ids. Row i does
+ * not depend on the other rows. */
+int openvla_act(const struct openvla *model, struct openvla_session *session, const struct act_item *items, int n,
+                struct act_result *results);
 
 struct score_item { const uint8_t *images[OPENVLA_MAX_IMAGES]; int n_images; const int32_t *prompt; int n_prompt; };
-int openvla_score(const struct openvla *model, struct openvla_session *session, const struct score_item *items, int n, float *ret_progress);
+int openvla_score(const struct openvla *model, struct openvla_session *session, const struct score_item *items, int n,
+                  float *ret_progress);

@@ -7,7 +7,7 @@
 #include "base/philox.h"
 #include "nn/models/openvla_session.h"
 
-enum { CHUNK = 4 };            /* sequences per pass over prompts: their activations stay in the caches; any number gives the same bits */
+enum { CHUNK = 4 }; /* sequences per pass over prompts: their activations stay in the caches; any number gives the same bits */
 
 struct context {
     const struct openvla *model;
@@ -78,7 +78,8 @@ int openvla_prefill(const struct openvla *model, struct openvla_session *s, cons
         return -EINVAL;
     s->active = 0;
     for (int i = 0; i < n; i++) {
-        s->items[i] = (struct openvla_item) {.n_images = items[i].n_images, .prompt = items[i].prompt, .n_prompt = items[i].n_prompt};
+        s->items[i] =
+            (struct openvla_item){.n_images = items[i].n_images, .prompt = items[i].prompt, .n_prompt = items[i].n_prompt};
         memcpy(s->items[i].images, items[i].images, sizeof(items[i].images));
         longest = MAX(longest, items[i].n_images * model->config.patches + items[i].n_prompt + model->config.action_dims);
         if (!items[i].value_only)
@@ -103,7 +104,8 @@ static int step_pass(struct openvla_session *s, void *arg)
     return tape_result(&s->tape, c->pass->logits);
 }
 
-int openvla_step(const struct openvla *model, struct openvla_session *s, const int32_t *token, bool action_only, struct act_pass *ret)
+int openvla_step(const struct openvla *model, struct openvla_session *s, const int32_t *token, bool action_only,
+                 struct act_pass *ret)
 {
     struct context c = {.model = model, .action_only = action_only, .pass = ret};
     int r;
@@ -121,12 +123,13 @@ int openvla_step(const struct openvla *model, struct openvla_session *s, const i
 }
 
 /* Draw action token number `token` of every acting sequence. */
-static void sample(const struct openvla *model, struct openvla_session *s, const struct act_pass *pass, const struct act_item *items,
-                   int token, struct act_result *results)
+static void sample(const struct openvla *model, struct openvla_session *s, const struct act_pass *pass,
+                   const struct act_item *items, int token, struct act_result *results)
 {
     for (int i = 0; i < pass->rows; i++) {
         const struct act_item *item = &items[pass->slot[i]];
-        struct philox random = philox_at(item->seed, PHILOX_SAMPLE, item->episode, item->step, item->sample << 16 | (uint32_t)token);
+        struct philox random =
+            philox_at(item->seed, PHILOX_SAMPLE, item->episode, item->step, item->sample << 16 | (uint32_t)token);
 
         s->temperature[i] = item->temperature;
         s->uniform[i] = philox_uniform(&random);
@@ -142,7 +145,8 @@ static void sample(const struct openvla *model, struct openvla_session *s, const
     }
 }
 
-int openvla_act(const struct openvla *model, struct openvla_session *s, const struct act_item *items, int n, struct act_result *results)
+int openvla_act(const struct openvla *model, struct openvla_session *s, const struct act_item *items, int n,
+                struct act_result *results)
 {
     struct act_pass pass;
     int r;

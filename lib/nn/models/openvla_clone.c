@@ -35,7 +35,8 @@ static void translate(const struct params *from, const struct params *to, const 
             }
 }
 
-#define TRANSLATE(array, n) translate(&from->params, &to->params, (const struct param **)(array), (n) * sizeof(*(array)) / sizeof(struct param *))
+#define TRANSLATE(array, n) \
+    translate(&from->params, &to->params, (const struct param **)(array), (n) * sizeof(*(array)) / sizeof(struct param *))
 _Static_assert(sizeof(struct vit_block) % sizeof(struct param *) == 0 && sizeof(struct llama_layer) % sizeof(struct param *) == 0,
                "blocks and layers hold nothing but parameter pointers");
 
@@ -62,7 +63,8 @@ static int copy_weights(const struct openvla *from, struct openvla *to)
     if (!w->vit[0].blocks || !w->vit[1].blocks || !w->layers)
         return -ENOMEM;
     for (int i = 0; i < 2; i++) {
-        const struct param **single[] = {&w->vit[i].patch.weight, &w->vit[i].patch.bias, &w->vit[i].position, &w->vit[i].cls, &w->vit[i].reg};
+        const struct param **single[] = {&w->vit[i].patch.weight, &w->vit[i].patch.bias, &w->vit[i].position, &w->vit[i].cls,
+                                         &w->vit[i].reg};
 
         for (size_t k = 0; k < ARRAY_SIZE(single); k++)
             translate(&from->params, &to->params, single[k], 1);

@@ -28,8 +28,10 @@ static int tower_from_tensors(const struct hf_shards *shards, int which, struct 
     const struct st_tensor *cls = tower_tensor(shards, which, "cls_token"), *reg = tower_tensor(shards, which, "reg_token");
     char name[64];
 
-    if (!patch || patch->ndim != 4 || patch->dim[2] != patch->dim[3] || !fc1 || fc1->ndim != 2 || (reg && (reg->ndim != 3 || !cls)))
-        return error_set(error, EINVAL, "%s*: patch_embed.proj.weight, blocks.0.mlp.fc1.weight or reg_token is missing or misshapen",
+    if (!patch || patch->ndim != 4 || patch->dim[2] != patch->dim[3] || !fc1 || fc1->ndim != 2 ||
+        (reg && (reg->ndim != 3 || !cls)))
+        return error_set(error, EINVAL,
+                         "%s*: patch_embed.proj.weight, blocks.0.mlp.fc1.weight or reg_token is missing or misshapen",
                          tower_prefix[which]);
     tower->dim = (int)patch->dim[0];
     tower->patch = (int)patch->dim[2];
@@ -61,13 +63,15 @@ static int tower_from_json(const json_t *json, bool fresh, struct openvla_tower 
         if (value < 0 || value > 1 << 20)
             return error_set(error, EINVAL, "gantry_vision: a tower needs %s", fields[i].key);
         if (from_tensors && value != *fields[i].to)
-            return error_set(error, EINVAL, "gantry_vision: %s is %lld, the tensors say %d", fields[i].key, (long long)value, *fields[i].to);
+            return error_set(error, EINVAL, "gantry_vision: %s is %lld, the tensors say %d", fields[i].key, (long long)value,
+                             *fields[i].to);
         *fields[i].to = (int)value;
     }
     return 0;
 }
 
-static int read_tower(const json_t *config, const struct hf_shards *shards, int which, struct openvla_tower *tower, struct error *error)
+static int read_tower(const json_t *config, const struct hf_shards *shards, int which, struct openvla_tower *tower,
+                      struct error *error)
 {
     const json_t *vision = json_object_get(config, "gantry_vision");
     int r = 0;
@@ -80,8 +84,8 @@ static int read_tower(const json_t *config, const struct hf_shards *shards, int 
     if (r < 0)
         return r;
     if (tower->depth < 2 || tower->heads < 1 || tower->dim < 1 || tower->dim % tower->heads || tower->patch < 1)
-        return error_set(error, EINVAL, "%s*: dim %d, %d heads, %d blocks, patch %d make no tower", tower_prefix[which], tower->dim,
-                         tower->heads, tower->depth, tower->patch);
+        return error_set(error, EINVAL, "%s*: dim %d, %d heads, %d blocks, patch %d make no tower", tower_prefix[which],
+                         tower->dim, tower->heads, tower->depth, tower->patch);
     return 0;
 }
 
@@ -94,8 +98,8 @@ static int read_image_size(const json_t *config, struct openvla_config *c, struc
     if (side < 1 || side > 4096 || json_integer_value(json_array_get(sizes, 1)) != side)
         return error_set(error, EINVAL, "image_sizes: must be twice the same side");
     if (c->tower[0].patch != c->tower[1].patch || side % c->tower[0].patch)
-        return error_set(error, EINVAL, "image_sizes: %lld is no multiple of both towers' patch (%d, %d)", (long long)side, c->tower[0].patch,
-                         c->tower[1].patch);
+        return error_set(error, EINVAL, "image_sizes: %lld is no multiple of both towers' patch (%d, %d)", (long long)side,
+                         c->tower[0].patch, c->tower[1].patch);
     grid = (int)side / c->tower[0].patch;
     c->image_height = c->image_width = (int)side;
     c->patches = grid * grid;
@@ -133,15 +137,19 @@ static int read_language(const json_t *config, struct openvla_config *c, struct 
     c->rope_theta = (float)llama.rope_theta;
     c->pad_id = (int)pad;
     c->empty_id = (int)empty;
-    if (multiple < 0 || c->vocab <= OPENVLA_ACTION_BINS + 3 || pad < 0 || pad >= c->vocab_padded || empty < 0 || empty >= c->vocab_padded)
-        return error_set(error, EINVAL, "vocab_size %d - pad_to_multiple_of %lld, pad_token_id %lld and gantry_empty_token_id %lld do not fit together",
-                         c->vocab_padded, (long long)multiple, (long long)pad, (long long)empty);
+    if (multiple < 0 || c->vocab <= OPENVLA_ACTION_BINS + 3 || pad < 0 || pad >= c->vocab_padded || empty < 0 ||
+        empty >= c->vocab_padded)
+        return error_set(
+            error, EINVAL,
+            "vocab_size %d - pad_to_multiple_of %lld, pad_token_id %lld and gantry_empty_token_id %lld do not fit together",
+            c->vocab_padded, (long long)multiple, (long long)pad, (long long)empty);
     return 0;
 }
 
 static int read_bounds(const json_t *action, struct action_stats *stats)
 {
-    const json_t *q01 = json_object_get(action, "q01"), *q99 = json_object_get(action, "q99"), *mask = json_object_get(action, "mask");
+    const json_t *q01 = json_object_get(action, "q01"), *q99 = json_object_get(action, "q99"),
+                 *mask = json_object_get(action, "mask");
     size_t dims = json_array_size(q01);
 
     if (dims < 1 || dims > OPENVLA_MAX_ACTION_DIMS || json_array_size(q99) != dims || (mask && json_array_size(mask) != dims))
@@ -170,7 +178,8 @@ int openvla_read_stats(const json_t *norm_stats, struct action_stats **ret, int 
         if (r < 0)
             break;
         if (read_bounds(json_object_get(dataset, "action"), &list[n]) < 0)
-            r = error_set(error, EINVAL, "dataset %s: action needs q01, q99 (and mask) of 1 to %d numbers", key, OPENVLA_MAX_ACTION_DIMS);
+            r = error_set(error, EINVAL, "dataset %s: action needs q01, q99 (and mask) of 1 to %d numbers", key,
+                          OPENVLA_MAX_ACTION_DIMS);
         else if (!(list[n].key = strdup(key)))
             r = error_set(error, ENOMEM, "out of memory");
         else

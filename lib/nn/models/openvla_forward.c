@@ -110,7 +110,8 @@ struct tensor *openvla_llama(const struct openvla *model, struct tape *tape, str
     if (layer)
         layer[0] = x;
     for (int i = 0; i < model->config.layers; i++) {
-        x = llama_layer(model, tape, x, &model->w->layers[i], rows, rows->cache ? &rows->cache[i] : NULL, i == model->config.layers - 1);
+        x = llama_layer(model, tape, x, &model->w->layers[i], rows, rows->cache ? &rows->cache[i] : NULL,
+                        i == model->config.layers - 1);
         if (layer)
             layer[i + 1] = x;
     }
@@ -239,8 +240,8 @@ static int lay_out(const struct openvla *model, struct tape *tape, const struct 
     return 0;
 }
 
-static int forward(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct kv_cache *cache, bool tail,
-                   struct openvla_pass *ret)
+static int forward(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,
+                   struct kv_cache *cache, bool tail, struct openvla_pass *ret)
 {
     struct openvla_pass pass = {0};
     struct vision_pass vision;
@@ -258,8 +259,13 @@ static int forward(const struct openvla *model, struct tape *tape, const struct 
     vision = openvla_vision(model, tape, l.image, l.images);
     x = op_embedding(tape, model->w->embedding, l.ids, l.text);
     x = op_splice(tape, x, vision.projector, l.splice, l.rows);
-    rows = (struct llama_rows) {
-        .spans = {n, l.start}, .position = l.position, .cache = cache, .slot = l.slot, .tail = tail ? l.tail : NULL, .n_tail = l.n_tail,
+    rows = (struct llama_rows){
+        .spans = {n, l.start},
+        .position = l.position,
+        .cache = cache,
+        .slot = l.slot,
+        .tail = tail ? l.tail : NULL,
+        .n_tail = l.n_tail,
     };
     pass.hidden = openvla_llama(model, tape, x, &rows, pass.layer);
     pass.spans = (struct spans) {n, tail ? l.tail_start : l.start};
@@ -273,18 +279,20 @@ static int forward(const struct openvla *model, struct tape *tape, const struct 
     return 0;
 }
 
-int openvla_forward(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct openvla_pass *ret)
+int openvla_forward(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,
+                    struct openvla_pass *ret)
 {
     return forward(model, tape, items, n, NULL, false, ret);
 }
 
-int openvla_forward_tail(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct openvla_pass *ret)
+int openvla_forward_tail(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,
+                         struct openvla_pass *ret)
 {
     return forward(model, tape, items, n, NULL, true, ret);
 }
 
-int openvla_forward_cached(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct kv_cache *cache,
-                           struct openvla_pass *ret)
+int openvla_forward_cached(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,
+                           struct kv_cache *cache, struct openvla_pass *ret)
 {
     return forward(model, tape, items, n, cache, true, ret);
 }

@@ -45,6 +45,9 @@ int openvla_configure(struct openvla *model, const char *dir, const struct hf_sh
 int openvla_read_stats(const json_t *norm_stats, struct action_stats **ret, int *ret_n, struct error *error);
 void openvla_free_stats(struct action_stats *stats, int n);
 
+/* openvla_save with shards of another size. */
+int openvla_save_sharded(const struct openvla *model, const char *dir, const char *dtype, int64_t shard_bytes, struct error *error);
+
 /* ---- the steps of a pass ------------------------------------------------------------------------------- */
 
 /* Rows of one pass through the language model: whose they are and where. Arrays of `rows` entries. */
@@ -67,8 +70,8 @@ struct tensor *openvla_llama_step(const struct openvla *model, struct tape *tape
                                   const int32_t *position, struct kv_cache *cache);
 
 /* openvla_forward_tail; keys and values of all rows go into cache[layers] (slot = number of the sequence), unless NULL. */
-int openvla_forward_cached(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct kv_cache *cache,
-                           struct openvla_pass *ret);
+int openvla_forward_cached(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,
+                           struct kv_cache *cache, struct openvla_pass *ret);
 
 /* ---- acting, step by step (openvla_act.c) ------------------------------------------------------------------ */
 
@@ -79,7 +82,8 @@ struct act_pass {
     struct tensor *logits;      /* (rows, 256), or all of the padded vocabulary */
     struct tensor *value;       /* (n, 1), of the prefill only; NULL: no head, or it wants inputs */
 };
-int openvla_prefill(const struct openvla *model, struct openvla_session *session, const struct act_item *items, int n, bool action_only,
-                    struct act_pass *ret);
+int openvla_prefill(const struct openvla *model, struct openvla_session *session, const struct act_item *items, int n,
+                    bool action_only, struct act_pass *ret);
 /* Append token[i] to sequence slot[i] of the prefill, for each of its rows. */
-int openvla_step(const struct openvla *model, struct openvla_session *session, const int32_t *token, bool action_only, struct act_pass *ret);
+int openvla_step(const struct openvla *model, struct openvla_session *session, const int32_t *token, bool action_only,
+                 struct act_pass *ret);

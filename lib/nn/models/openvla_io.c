@@ -6,8 +6,6 @@
 #include "nn/models/openvla_internal.h"
 #include "nn/tokenizer.h"
 
-static const int64_t shard_bytes = 5000000000;      /* save_pretrained's default */
-
 static struct openvla *model_alloc(const char *dir)
 {
     _cleanup_(openvla_freep) struct openvla *model = calloc(1, sizeof(*model));
@@ -26,7 +24,8 @@ static int read_values(struct params *params, int begin, int end, const struct h
         const struct st_tensor *tensor = hf_shards_find(shards, params->list[i]->name);
 
         if (!tensor || st_read_f32(tensor, 0, tensor->numel, params->list[i]->value) < 0)
-            return error_set(error, EINVAL, "tensor %s: %s values cannot be read", params->list[i]->name, tensor ? dtype_name(tensor->dtype) : "no");
+            return error_set(error, EINVAL, "tensor %s: %s values cannot be read", params->list[i]->name,
+                             tensor ? dtype_name(tensor->dtype) : "no");
     }
     return 0;
 }
@@ -51,7 +50,8 @@ static int open_head(const char *dir, const char *name, struct hf_shards *ret, s
 }
 
 /* Register the head of this name if its file is there. *ret_inputs: columns of fc1. */
-static int load_head(struct openvla *model, const char *name, struct head *head, struct hf_shards *file, int *ret_width, int *ret_inputs, struct error *error)
+static int load_head(struct openvla *model, const char *name, struct head *head, struct hf_shards *file, int *ret_width,
+                     int *ret_inputs, struct error *error)
 {
     char fc1[64];
     const struct st_tensor *tensor;
@@ -64,7 +64,8 @@ static int load_head(struct openvla *model, const char *name, struct head *head,
     tensor = hf_shards_find(file, fc1);
     if (!tensor || tensor->ndim != 2 || tensor->dim[0] < 1 || tensor->dim[0] > 1 << 16 || tensor->dim[1] < model->config.hidden ||
         tensor->dim[1] > model->config.hidden + 64)
-        return error_set(error, EINVAL, "%s/%s.safetensors: %s must be [width, %d or a few more]", model->dir, name, fc1, model->config.hidden);
+        return error_set(error, EINVAL, "%s/%s.safetensors: %s must be [width, %d or a few more]", model->dir, name, fc1,
+                         model->config.hidden);
     r = openvla_register_head(model, name, (int)tensor->dim[1], (int)tensor->dim[0], head);
     if (r < 0)
         return error_set(error, -r, "%s: out of memory", name);
@@ -73,7 +74,8 @@ static int load_head(struct openvla *model, const char *name, struct head *head,
 
         tensor = hf_shards_find(file, param->name);
         if (!tensor || tensor->numel != param->numel)
-            return error_set(error, EINVAL, "%s/%s.safetensors: tensor %s is missing or of another size", model->dir, name, param->name);
+            return error_set(error, EINVAL, "%s/%s.safetensors: tensor %s is missing or of another size", model->dir, name,
+                             param->name);
     }
     *ret_width = (int)head->fc1.weight->dim[0];
     *ret_inputs = (int)head->fc1.weight->dim[1];
@@ -104,7 +106,8 @@ static int load(struct openvla *model, struct error *error)
     if (r < 0)
         return r;
     if (reward_inputs != model->config.hidden)
-        return error_set(error, EINVAL, "%s/reward_head.safetensors: %d inputs, the hidden state has %d", model->dir, reward_inputs, model->config.hidden);
+        return error_set(error, EINVAL, "%s/reward_head.safetensors: %d inputs, the hidden state has %d", model->dir,
+                         reward_inputs, model->config.hidden);
     model->config.value_inputs = value_inputs - model->config.hidden;
     r = params_allocate(&model->params);
     if (r < 0)
@@ -158,7 +161,7 @@ int openvla_pack(struct openvla *model, bool training)
 
 /* ---- saving --------------------------------------------------------------------------------------------- */
 
-/* Parameters begin.. of one file; *end: behind the last that fits into `limit` bytes. */
+/* Parameters begin..end-1 into one file. */
 static int write_params(const struct openvla *model, int begin, int end, enum dtype dtype, const char *path, struct error *error)
 {
     _cleanup_free_ struct st_write *list = calloc((size_t)(end - begin) + 1, sizeof(*list));
@@ -175,7 +178,8 @@ static int write_params(const struct openvla *model, int begin, int end, enum dt
     return safetensors_write(path, list, end - begin, error);
 }
 
-static int shard_end(const struct openvla *model, int begin, int trunk, enum dtype dtype)
+/* Behind the last parameter that fits into a shard beginning at `begin`. */
+static int shard_end(const struct openvla *model, int begin, int trunk, enum dtype dtype, int64_t shard_bytes)
 {
     int64_t bytes = 0;
     int end = begin;
@@ -189,7 +193,8 @@ static int shard_end(const struct openvla *model, int begin, int trunk, enum dty
     return end;
 }
 
-static int write_index(const struct openvla *model, const char *dir, int shards, int trunk, enum dtype dtype, struct error *error)
+static int write_index(const struct openvla *model, const char *dir, int shards, int trunk, enum dtype dtype,
+                       int64_t shard_bytes, struct error *error)
 {
     _cleanup_json_ json_t *map = json_object();
     _cleanup_json_ json_t *index = NULL;
@@ -199,7 +204,7 @@ static int write_index(const struct openvla *model, const char *dir, int shards,
     int r;
 
     for (int begin = 0, shard = 1; begin < trunk; shard++) {
-        int end = shard_end(model, begin, trunk, dtype);
+        int end = shard_end(model, begin, trunk, dtype, shard_bytes);
         char name[64];
 
         snprintf(name, sizeof(name), "model-%05d-of-%05d.safetensors", shard, shards);
@@ -215,17 +220,18 @@ static int write_index(const struct openvla *model, const char *dir, int shards,
     return r < 0 ? error_set(error, -r, "%s: %s", path.text, strerror(-r)) : 0;
 }
 
-static int write_trunk(const struct openvla *model, const char *dir, int trunk, enum dtype dtype, struct error *error)
+static int write_trunk(const struct openvla *model, const char *dir, int trunk, enum dtype dtype, int64_t shard_bytes,
+                       struct error *error)
 {
     int shards = 0;
 
     for (int begin = 0; begin < trunk; shards++)
-        begin = shard_end(model, begin, trunk, dtype);
+        begin = shard_end(model, begin, trunk, dtype, shard_bytes);
     for (int begin = 0, shard = 1, end; begin < trunk; begin = end, shard++) {
         _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
         int r;
 
-        end = shard_end(model, begin, trunk, dtype);
+        end = shard_end(model, begin, trunk, dtype, shard_bytes);
         if (shards == 1)
             strbuf_addf(&path, "%s/model.safetensors", dir);
         else
@@ -234,7 +240,7 @@ static int write_trunk(const struct openvla *model, const char *dir, int trunk, 
         if (r < 0)
             return r;
     }
-    return shards > 1 ? write_index(model, dir, shards, trunk, dtype, error) : 0;
+    return shards > 1 ? write_index(model, dir, shards, trunk, dtype, shard_bytes, error) : 0;
 }
 
 /* Index of the head's first parameter, or count. */
@@ -246,9 +252,13 @@ static int head_begin(const struct openvla *model, const struct head *head)
     return model->params.count;
 }
 
-int openvla_save(const struct openvla *model, const char *dir, const char *dtype_text, struct error *error)
+int openvla_save_sharded(const struct openvla *model, const char *dir, const char *dtype_text, int64_t shard_bytes,
+                         struct error *error)
 {
-    const struct { const char *name; const struct head *head; } heads[] = {{"value_head", &model->w->value}, {"reward_head", &model->w->reward}};
+    const struct {
+        const char *name;
+        const struct head *head;
+    } heads[] = {{"value_head", &model->w->value}, {"reward_head", &model->w->reward}};
     int trunk = model->params.count, r;
     enum dtype dtype;
 
@@ -267,8 +277,13 @@ int openvla_save(const struct openvla *model, const char *dir, const char *dtype
         if (r < 0)
             return r;
     }
-    r = write_trunk(model, dir, trunk, dtype, error);
+    r = write_trunk(model, dir, trunk, dtype, shard_bytes, error);
     return r < 0 ? r : hf_files_write(&model->files, dir, dtype == DTYPE_F32 ? "float32" : "bfloat16", error);
+}
+
+int openvla_save(const struct openvla *model, const char *dir, const char *dtype, struct error *error)
+{
+    return openvla_save_sharded(model, dir, dtype, 5000000000, error);      /* save_pretrained's default */
 }
 
 struct openvla *openvla_free(struct openvla *model)

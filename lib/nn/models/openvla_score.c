@@ -21,7 +21,8 @@ static int score_pass(struct openvla_session *s, void *arg)
     return s->tape.error ? s->tape.error : c->logit ? 0 : -EINVAL;
 }
 
-int openvla_score(const struct openvla *model, struct openvla_session *s, const struct score_item *items, int n, float *ret_progress)
+int openvla_score(const struct openvla *model, struct openvla_session *s, const struct score_item *items, int n,
+                  float *ret_progress)
 {
     struct context c = {.model = model};
     int r = 0;
@@ -31,7 +32,8 @@ int openvla_score(const struct openvla *model, struct openvla_session *s, const 
     if (!model->config.reward_width)
         return -ENOTSUP;
     for (int i = 0; i < n; i++) {
-        s->items[i] = (struct openvla_item) {.n_images = items[i].n_images, .prompt = items[i].prompt, .n_prompt = items[i].n_prompt};
+        s->items[i] =
+            (struct openvla_item){.n_images = items[i].n_images, .prompt = items[i].prompt, .n_prompt = items[i].n_prompt};
         memcpy(s->items[i].images, items[i].images, sizeof(items[i].images));
     }
     for (c.first = 0; c.first < n && r >= 0; c.first += CHUNK) {

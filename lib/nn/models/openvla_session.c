@@ -29,8 +29,8 @@ int openvla_session_new(const struct openvla_config *config, int max_batch, stru
     s->uniform = calloc(n, sizeof(*s->uniform));
     s->logp = calloc(n, sizeof(*s->logp));
     s->entropy = calloc(n, sizeof(*s->entropy));
-    if (!s->cache || !s->hidden || !s->length || !s->items || !s->slot || !s->token || !s->position || !s->column || !s->temperature || !s->uniform ||
-        !s->logp || !s->entropy)
+    if (!s->cache || !s->hidden || !s->length || !s->items || !s->slot || !s->token || !s->position || !s->column ||
+        !s->temperature || !s->uniform || !s->logp || !s->entropy)
         return -ENOMEM;
     *ret = TAKE_PTR(s);
     return 0;

@@ -22,10 +22,16 @@ struct spec {
     uint8_t init, flags;
 };
 
-#define AFFINE(name, type, field, out, in) \
-    {name ".weight", offsetof(type, field.weight), {out, in}, INIT_UNIFORM, LINEAR}, {name ".bias", offsetof(type, field.bias), {out}, INIT_ZERO, 0}
-#define NORM(name, type, field) \
-    {name ".weight", offsetof(type, field.weight), {DIM}, INIT_ONE, 0}, {name ".bias", offsetof(type, field.bias), {DIM}, INIT_ZERO, 0}
+#define AFFINE(name, type, field, out, in)                                           \
+    {name ".weight", offsetof(type, field.weight), {out, in}, INIT_UNIFORM, LINEAR}, \
+    {                                                                                \
+        name ".bias", offsetof(type, field.bias), {out}, INIT_ZERO, 0                \
+    }
+#define NORM(name, type, field)                                         \
+    {name ".weight", offsetof(type, field.weight), {DIM}, INIT_ONE, 0}, \
+    {                                                                   \
+        name ".bias", offsetof(type, field.bias), {DIM}, INIT_ZERO, 0   \
+    }
 #define UNUSED_AFFINE(name, out, in, kind) \
     {name ".weight", 0, {out, in}, kind, UNUSED | OPTIONAL | POOL}, {name ".bias", 0, {out}, INIT_ZERO, UNUSED | OPTIONAL | POOL}
 
@@ -205,10 +211,12 @@ static int add_rest(const struct walk *walk)
                 rest[n++] = &walk->shards->file[s]->list[i];
     qsort(rest, (size_t)n, sizeof(*rest), by_name);
     for (int i = 0; i < n; i++) {
-        struct param *param = rest[i]->ndim <= 4 ? param_add(&walk->model->params, rest[i]->name, rest[i]->ndim, rest[i]->dim, false) : NULL;
+        struct param *param =
+            rest[i]->ndim <= 4 ? param_add(&walk->model->params, rest[i]->name, rest[i]->ndim, rest[i]->dim, false) : NULL;
 
         if (!param)
-            return error_set(walk->error, EINVAL, "%s: tensor %s: more than 4 dimensions, or there twice", walk->model->dir, rest[i]->name);
+            return error_set(walk->error, EINVAL, "%s: tensor %s: more than 4 dimensions, or there twice", walk->model->dir,
+                             rest[i]->name);
         param->frozen = true;
     }
     return 0;
