@@ -1,0 +1,297 @@
+/* The learner carries out plans on a run directory: what it commits, that a restart changes no bit of it, and what it refuses. */
+#include <errno.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/atomic_file.h"
+#include "learner/plan_run.h"
+#include "learner/record.h"
+#include "nn/models/openvla.h"
+#include "proto/trajectory.pb-c.h"
+#include "run/manifest.h"
+
+#define NANO "tests/golden/nano"
+enum { SIDE = 64, FRAME = SIDE * SIDE * 3, DIMS = 7, STEPS = 4, RUN = 77, DEMOS = 0, RL = 2 };
+
+static const char sft_settings[] = "kind: sft\nsteps: 4\nbatch: 4\nlr: 0.001\n";
+
+struct fixture { char dir[64]; struct journal *journal; struct plan_runner runner; };
+
+static void append(struct fixture *f, uint64_t id, Gantry__Purpose purpose, uint64_t version, float progress)
+{
+    static uint8_t frames[(STEPS + 1) * FRAME];
+    float numbers[STEPS * DIMS], scores[STEPS + 1];
+    uint32_t tokens[STEPS * DIMS];
+    Gantry__Trajectory t = GANTRY__TRAJECTORY__INIT;
+    uint8_t *bytes, digest[SHA256_SIZE];
+    struct error error = {0};
+    size_t n;
+
+    for (int i = 0; i < (STEPS + 1) * FRAME; i++)
+        frames[i] = (uint8_t)(i / 997 * 31 + (int)id * 17);
+    for (int i = 0; i < STEPS * DIMS; i++) {
+        numbers[i] = purpose == GANTRY__PURPOSE__PURPOSE_DEMO ? sinf((float)i) : -5;
+        tokens[i] = 1023 - (uint32_t)i;
+    }
+    for (int i = 0; i <= STEPS; i++)
+        scores[i] = i == 2 ? progress : .5f;
+    t.episode = id;
+    t.purpose = purpose;
+    t.task = (char *)"pick_up_object";
+    t.instruction = (char *)"pick up the block";
+    t.policy_version = version;
+    t.temperature = 1;
+    t.steps = STEPS;
+    t.max_steps = 8;
+    t.height = t.width = SIDE;
+    t.action_dims = DIMS;
+    t.success = id % 2;
+    if (purpose == GANTRY__PURPOSE__PURPOSE_DEMO) {
+        t.label = t.action = numbers;
+        t.n_label = t.n_action = STEPS * DIMS;
+    } else {
+        t.tokens = tokens;
+        t.logp = numbers;
+        t.n_tokens = t.n_logp = STEPS * DIMS;
+        t.progress = scores;
+        t.n_progress = STEPS + 1;
+    }
+    n = gantry__trajectory__get_packed_size(&t);
+    bytes = malloc(n);
+    gantry__trajectory__pack(&t, bytes);
+    if (journal_append(f->journal, id, bytes, n, frames, sizeof frames, digest, &error) < 0)
+        fail_msg("%s", error.text);
+    free(bytes);
+}
+
+static void segment(struct fixture *f, uint32_t stage)
+{
+    struct error error = {0};
+
+    if (journal_segment(f->journal, stage, 0, &error) < 0)
+        fail_msg("%s", error.text);
+}
+
+static void new_runner(struct fixture *f)
+{
+    memset(&f->runner, 0, sizeof f->runner);
+    snprintf(f->runner.run_dir, sizeof f->runner.run_dir, "%s", f->dir);
+    f->runner.run = RUN;
+    f->runner.seed = 7;
+    f->runner.journal = f->journal;
+    f->runner.threads = 2;
+    f->runner.group.ranks = 1;
+}
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    struct openvla *model = NULL;
+    struct manifest manifest = {.run = RUN};
+    struct error error = {0};
+    char path[128];
+
+    snprintf(f->dir, sizeof f->dir, "/tmp/gantry-test-plan.XXXXXX");
+    assert_non_null(mkdtemp(f->dir));
+    snprintf(path, sizeof path, "%s/init", f->dir);
+    assert_int_equal(mkdir_p(path, 0777), 0);
+    assert_int_equal(openvla_new(NANO, 1, &model, &error), 0);
+    if (openvla_save(model, path, "F32", &error) < 0 || version_import(f->dir, 0, 0, path, &manifest, &error) < 0)
+        fail_msg("%s", error.text);
+    manifest_release(&manifest);
+    openvla_free(model);
+    snprintf(path, sizeof path, "%s/journal", f->dir);
+    if (journal_open(path, RUN, JOURNAL_WRITE, &f->journal, NULL, &error) < 0)
+        fail_msg("%s", error.text);
+    segment(f, DEMOS);
+    for (uint64_t id = 1; id <= 4; id++)
+        append(f, id, GANTRY__PURPOSE__PURPOSE_DEMO, 0, 0);
+    segment(f, RL);
+    for (uint64_t id = 11; id <= 16; id++)
+        append(f, id, GANTRY__PURPOSE__PURPOSE_TRAIN, id == 16 ? 0 : 1, id == 15 ? NAN : .4f);
+    assert_int_equal(journal_sync(f->journal, &error), 0);
+    new_runner(f);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+
+    plan_runner_release(&f->runner);
+    journal_close(f->journal);
+    remove_tree(f->dir);
+    free(f);
+    return 0;
+}
+
+/* A plan and what it points at; the digest stands for its content. */
+static Gantry__Plan plan_of(const char *objective, uint64_t parent, const char *dir, const char *settings, uint8_t *digest)
+{
+    Gantry__Plan plan = GANTRY__PLAN__INIT;
+
+    memset(digest, (int)parent + 1, SHA256_SIZE);
+    plan.objective = (char *)objective;
+    plan.parent = parent;
+    plan.version = parent + 1;
+    plan.parent_dir = (char *)dir;
+    plan.settings = (char *)settings;
+    plan.digest = (ProtobufCBinaryData) {SHA256_SIZE, digest};
+    return plan;
+}
+
+static int run_sft(struct fixture *f, uint64_t parent, const char *dir, struct intake_version *ret, struct error *error)
+{
+    static uint64_t stages[] = {DEMOS};
+    uint8_t digest[SHA256_SIZE];
+    Gantry__Plan plan = plan_of("sft", parent, dir, sft_settings, digest);
+
+    plan.stage = 1;
+    plan.stages = stages;
+    plan.n_stages = 1;
+    return plan_run(&f->runner, &plan, ret, error);
+}
+
+static int run_ppo(struct fixture *f, uint64_t parent, const char *dir, uint64_t *rows, size_t n, struct intake_version *ret, struct error *error)
+{
+    uint8_t digest[SHA256_SIZE];
+    Gantry__Plan plan = plan_of("ppo", parent, dir, "kind: rl\npreset: tabletop\ncritic_warmup: 0\n", digest);
+
+    plan.stage = RL;
+    plan.episodes = rows;
+    plan.n_episodes = n;
+    return plan_run(&f->runner, &plan, ret, error);
+}
+
+#define MUST(call) do { error = (struct error) {0}; if ((call) < 0) fail_msg("%s", error.text); } while (0)
+#define REFUSED(call, errnum, text_part) do { error = (struct error) {0}; assert_int_equal(call, -(errnum)); \
+        if (!strstr(error.text, text_part)) fail_msg("said: %s", error.text); } while (0)
+
+static void imitation_is_committed_with_what_it_saw(void **state)
+{
+    struct fixture *f = *state;
+    struct intake_version version = {0};
+    struct manifest manifest = {0};
+    struct record record = {0};
+    struct error error;
+    char dir[VERSION_PATH];
+
+    MUST(run_sft(f, 0, "policies/v000000", &version, &error));
+    assert_int_equal(version.number, 1);
+    version_path(f->dir, 0, 1, dir);
+    MUST(manifest_read(dir, &manifest, &error));
+    MUST(manifest_verify(dir, &manifest, true, &error));
+    assert_int_equal(manifest.n_consumed, 4);
+    assert_int_equal(manifest.consumed[3].episode, 4);
+    assert_memory_equal(manifest.digest, version.digest, SHA256_SIZE);
+    MUST(record_read(dir, &record, &error));
+    assert_non_null(strstr(record.metrics, "\"frames\":16"));
+    assert_true(record.gate_passed);
+    manifest_release(&manifest);
+    record_release(&record);
+}
+
+static void a_restart_changes_no_bit(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t rows[] = {11, 12, 13, 14};
+    uint8_t from_memory[SHA256_SIZE], from_disk[SHA256_SIZE];
+    struct intake_version version;
+    struct error error;
+    char dir[VERSION_PATH], path[VERSION_PATH + 32];
+
+    MUST(run_sft(f, 0, "policies/v000000", &version, &error));
+    MUST(run_ppo(f, 1, "policies/v000001", rows, 4, &version, &error));
+    version_path(f->dir, 0, 2, dir);
+    snprintf(path, sizeof path, "%s/model.safetensors", dir);
+    assert_int_equal(sha256_file(path, from_memory), 0);
+    assert_int_equal(remove_tree(dir), 0);         /* as if it had been killed before the rename */
+    plan_runner_release(&f->runner);
+    new_runner(f);
+    MUST(run_ppo(f, 1, "policies/v000001", rows, 4, &version, &error));
+    assert_int_equal(sha256_file(path, from_disk), 0);
+    assert_memory_equal(from_memory, from_disk, SHA256_SIZE);
+}
+
+static void the_loser_of_a_race_takes_the_winner(void **state)
+{
+    struct fixture *f = *state;
+    struct intake_version first, second;
+    struct error error;
+
+    MUST(run_sft(f, 0, "policies/v000000", &first, &error));
+    MUST(run_sft(f, 0, "policies/v000000", &second, &error));
+    assert_memory_equal(first.digest, second.digest, SHA256_SIZE);
+    MUST(run_sft(f, 1, "policies/v000001", &second, &error));       /* and it goes on from the winner */
+    assert_int_equal(second.number, 2);
+}
+
+static void stale_rows_are_named_and_left_out(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t rows[] = {11, 12, 16};
+    struct intake_version version;
+    struct record record = {0};
+    struct error error;
+    char dir[VERSION_PATH];
+
+    MUST(run_sft(f, 0, "policies/v000000", &version, &error));
+    MUST(run_ppo(f, 1, "policies/v000001", rows, 3, &version, &error));
+    version_path(f->dir, 0, 2, dir);
+    MUST(record_read(dir, &record, &error));
+    assert_int_equal(record.n_trained, 2);
+    assert_int_equal(record.n_stale, 1);
+    assert_int_equal(record.stale[0], 16);
+    record_release(&record);
+}
+
+static void bad_plans_are_refused_with_a_line(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t missing[] = {11, 99}, broken[] = {11, 15}, good[] = {11, 12};
+    uint8_t digest[SHA256_SIZE];
+    Gantry__Plan plan = plan_of("dance", 0, "policies/v000000", sft_settings, digest);
+    struct intake_version version;
+    struct error error;
+    char path[128];
+    uint64_t *numbers = NULL;
+    size_t n;
+
+    REFUSED(plan_run(&f->runner, &plan, &version, &error), EINVAL, "dance");
+    plan.settings = (char *)"kind: sft\nstepz: 4\n";
+    REFUSED(plan_run(&f->runner, &plan, &version, &error), EINVAL, "stepz");
+    REFUSED(run_sft(f, 0, "policies/v000009", &version, &error), ENOENT, "v000009");
+    MUST(run_sft(f, 0, "policies/v000000", &version, &error));
+    REFUSED(run_ppo(f, 1, "policies/v000001", missing, 2, &version, &error), ENOENT, "99");
+    REFUSED(run_ppo(f, 1, "policies/v000001", broken, 2, &version, &error), EINVAL, "15");
+    snprintf(path, sizeof path, "%s/policies/v000001/train_state.safetensors", f->dir);
+    assert_int_equal(truncate(path, 50), 0);
+    plan_runner_release(&f->runner);
+    new_runner(f);
+    assert_true(run_ppo(f, 1, "policies/v000001", good, 2, &version, &error) < 0);
+    assert_non_null(strstr(error.text, "train_state"));
+    assert_int_equal(version_list(f->dir, 0, &numbers, &n), 0);     /* nothing of all that was committed */
+    assert_int_equal(n, 2);
+    free(numbers);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(imitation_is_committed_with_what_it_saw, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_restart_changes_no_bit, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_loser_of_a_race_takes_the_winner, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(stale_rows_are_named_and_left_out, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(bad_plans_are_refused_with_a_line, set_up, tear_down),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
