@@ -131,16 +131,13 @@ int address_publish(const char *run_dir, const char *name, const char *address, 
     return 0;
 }
 
-int address_lookup(const char *run_dir, const char *name, char ret_address[ADDRESS_MAX], char ret_key[41], struct error *error)
+int address_read(const char *path, char ret_address[ADDRESS_MAX], char ret_key[41], struct error *error)
 {
     _cleanup_free_ char *text = NULL;
-    char path[PATH_MAX], *save = NULL, *address, *key;
+    char *save = NULL, *address, *key;
     size_t n;
     int r;
 
-    r = endpoint_path(run_dir, name, path, error);
-    if (r < 0)
-        return r;
     r = file_read(path, 1024, &text, &n);
     if (r < 0)
         return error_set(error, -r, "%s: %s (is the coordinator of this run up?)", path, strerror(-r));
@@ -154,4 +151,12 @@ int address_lookup(const char *run_dir, const char *name, char ret_address[ADDRE
     snprintf(ret_address, ADDRESS_MAX, "%s", address);
     snprintf(ret_key, 41, "%s", strcmp(key, "-") ? key : "");
     return 0;
+}
+
+int address_lookup(const char *run_dir, const char *name, char ret_address[ADDRESS_MAX], char ret_key[41], struct error *error)
+{
+    char path[PATH_MAX];
+    int r = endpoint_path(run_dir, name, path, error);
+
+    return r < 0 ? r : address_read(path, ret_address, ret_key, error);
 }

@@ -23,4 +23,5 @@ int address_ipc(const char *run_dir, const char *name, char ret_address[ADDRESS_
 
 /* RUN/endpoints/NAME: one line "ADDRESS KEY" (KEY is - without CURVE), written atomically by the server, read by `--join RUN`. */
 int address_publish(const char *run_dir, const char *name, const char *address, const char *key, struct error *error);
+int address_read(const char *path, char ret_address[ADDRESS_MAX], char ret_key[41], struct error *error);
 int address_lookup(const char *run_dir, const char *name, char ret_address[ADDRESS_MAX], char ret_key[41], struct error *error);

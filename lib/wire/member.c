@@ -229,14 +229,16 @@ void member_leave(struct member *member, const char *reason, uint32_t deadline_m
 
 /* ---- the connection ----------------------------------------------------------------------------------- */
 
-static bool joins_by_directory(const struct member *member)
+static bool joins_by_file(const struct member *member)
 {
     return !strstr(member->join, "://");
 }
 
 static int find_coordinator(struct member *member, char ret_address[ADDRESS_MAX], char ret_key[41], struct error *error)
 {
-    if (joins_by_directory(member))
+    if (!strncmp(member->join, "file:", 5))
+        return address_read(member->join + 5, ret_address, ret_key, error);
+    if (joins_by_file(member))
         return address_lookup(member->join, "coordinator", ret_address, ret_key, error);
     snprintf(ret_address, ADDRESS_MAX, "%s", member->join);
     snprintf(ret_key, 41, "%s", member->key);
@@ -249,7 +251,7 @@ static void on_state(bool up, void *arg)
     char address[ADDRESS_MAX], key[41];
 
     /* The coordinator may come back somewhere else. */
-    if (!up && joins_by_directory(member) && find_coordinator(member, address, key, NULL) == 0 &&
+    if (!up && joins_by_file(member) && find_coordinator(member, address, key, NULL) == 0 &&
         strcmp(address, wire_client_address(member->client)))
         (void)wire_client_move(member->client, address, key, NULL);
     if (up && member->joined)

@@ -16,7 +16,8 @@
 struct member;
 
 struct member_options {
-    const char *join;           /* ipc://..., tcp://..., or a run directory (its endpoint file is re-read on every reconnect) */
+    const char *join;           /* ipc://..., tcp://..., file:PATH of an endpoint file, or a run directory;
+                                 * the file is read again on every reconnect */
     const char *server_key;     /* Z85, for tcp; NULL: none, or from the endpoint file */
 
     /* who we are: goes into Hello. Strings are copied. The role is wire->role. */
