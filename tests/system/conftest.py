@@ -1,0 +1,273 @@
+"""System tests: the real daemons, on a run so small that it ends in a minute.
+
+A Cluster owns a run directory under a short path, starts the daemons one by one (each with --die-with-parent) and starts again what
+dies, as `gantry up` does; `cluster.up()` leaves that to `gantry up` itself. Nothing waits by sleeping a guessed time: until(...) asks
+the coordinator's status socket until a condition holds, and fails with the end of every log when it does not.
+"""
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+BIN = Path(os.environ.get("GANTRY_BIN", TOP / "bin"))
+ROLES = ["coordinator", "learner", "actor", "prm-server", "env-worker"]
+PATIENCE = float(os.environ.get("GANTRY_TEST_PATIENCE", "150"))     # seconds until a condition counts as never
+
+TINY = {
+    "run": {"name": "tiny", "seed": 11, "numerics": "strict"},
+    "suite": {"name": "tabletop", "tasks": ["pick_up_object"], "image": 64},
+    "policy": {"train": "full"},
+    "stages": [
+        {"demos": {"episodes": 6, "style": "clean"}},
+        {"sft": {"steps": 3, "batch": 8, "warmup": 1}},
+        {"rollouts": {"episodes": 4}},
+        {"prm": {"steps": 3, "batch": 8, "holdout": 0.3, "force": True}},
+        {"rl": {"iterations": 2, "episodes": 4, "preset": "tabletop", "eval_every": 0, "critic_warmup": 0, "w_progress_decay": 0}},
+        {"eval": {"episodes": 2, "policies": ["sft", "last"], "temperatures": [1.0], "val_episodes": 2}},
+    ],
+    "cluster": {"env_workers": 1, "slots": 4, "actors": [{"device": "cpu"}], "prm_servers": [{"device": "cpu"}],
+                "learners": [{"device": "cpu"}]},
+    "timing": {"heartbeat_ms": 200, "lease_ttl_ms": 10000, "first_step_ms": 60000},
+}
+
+
+def merged(base, changes):
+    """base with changes laid over it, map by map."""
+    if not isinstance(base, dict) or not isinstance(changes, dict):
+        return changes
+    return {**base, **{k: merged(base.get(k, {}), v) if isinstance(v, dict) else v for k, v in changes.items()}}
+
+
+def admin(path, command, timeout=5):
+    """One command on an admin socket; the text after "ok"."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(timeout)
+        s.connect(str(path))
+        s.sendall(command.encode() + b"\n")
+        text = b""
+        while not (text.endswith(b"\n\n") or text == b"\n"):
+            more = s.recv(1 << 16)
+            if not more:
+                break
+            text += more
+    head, _, rest = text.decode().partition("\n")
+    if not head.startswith("ok"):
+        raise RuntimeError(head)
+    return rest.strip()
+
+
+class Process:
+    """One daemon: its log, and how to start it again."""
+
+    def __init__(self, cluster, role, name, args):
+        self.cluster, self.role, self.name, self.args = cluster, role, name, args
+        self.log = cluster.root / f"{name}.log"
+        self.starts, self.wanted, self.popen = 0, True, None
+        self.start()
+
+    def start(self):
+        self.starts += 1
+        env = dict(os.environ, GANTRY_FAULTS=self.cluster.faults.pop(self.name, ""))
+        if not env["GANTRY_FAULTS"]:
+            del env["GANTRY_FAULTS"]
+        with open(self.log, "ab") as log:
+            self.popen = subprocess.Popen([BIN / f"gantry-{self.role}", *map(str, self.args), "--die-with-parent"],
+                                          stdout=log, stderr=log, cwd=TOP, env=env)
+
+    def running(self):
+        return self.popen.poll() is None
+
+    def kill(self, number=signal.SIGKILL):
+        self.popen.send_signal(number)
+        if number == signal.SIGKILL:
+            self.popen.wait()
+
+    def stop(self, timeout=60):
+        """TERM, and do not start it again; its exit status."""
+        self.wanted = False
+        self.popen.send_signal(signal.SIGTERM)
+        return self.popen.wait(timeout)
+
+
+class Cluster:
+    def __init__(self, root, config):
+        self.root = root
+        self.run = root / "run"
+        self.config = root / "run.yaml"
+        self.config.write_text(json.dumps(config, indent=1))        # JSON is YAML
+        self.settings = config
+        self.processes, self.faults, self.supervisor = [], {}, None
+
+    # ---- processes ----
+
+    def spawn(self, role, name=None, *args):
+        name = name or f"{role}-{sum(p.role == role for p in self.processes)}"
+        base = ["--config", self.config, "--run-dir", self.run] if role == "coordinator" else ["--run-dir", self.run, "--join", self.coordinator]
+        if role == "env-worker":
+            base += ["--slots", self.settings["cluster"]["slots"], "--name", name]
+        elif role in ("actor", "prm-server"):
+            base += ["--threads", 1, "--name", name]
+        elif role == "learner":
+            base += ["--threads", 1]
+        process = Process(self, role, name, base + list(args))
+        self.processes.append(process)
+        return process
+
+    @property
+    def coordinator(self):
+        return f"ipc://{self.run}/sock/coordinator.ipc"
+
+    def start(self):
+        """All daemons, each a child of the test."""
+        self.run.mkdir(exist_ok=True)
+        for role in ROLES:
+            for _ in range(self.settings["cluster"]["env_workers"] if role == "env-worker" else 1):
+                self.spawn(role)
+        return self
+
+    def up(self, *args):
+        """The same by `gantry up`."""
+        log = open(self.root / "up.log", "ab")
+        self.supervisor = subprocess.Popen([BIN / "gantry", "up", self.config, "--run-dir", self.run, *args],
+                                           stdout=log, stderr=log, cwd=TOP)
+        return self.supervisor
+
+    def of(self, role):
+        return [p for p in self.processes if p.role == role and p.wanted]
+
+    def supervise(self):
+        """Start again what died but should live (one turn)."""
+        for p in self.processes:
+            if p.wanted and not p.running() and p.popen.returncode != 0:
+                p.start()
+
+    def pids(self, role):
+        """Of a cluster under `gantry up`: as the coordinator knows them."""
+        if role == "coordinator":
+            return [pid for pid in children(self.supervisor.pid) if "gantry-coordinator" in command(pid)]
+        return [m["pid"] for m in self.status()["members"] if m["role"] == role.replace("-", "_") and m["state"] == "alive"]
+
+    # ---- looking ----
+
+    def status(self):
+        return json.loads(admin(self.run / "sock" / "status.sock", "status"))
+
+    def until(self, condition, what, patience=PATIENCE):
+        """Turn until condition(status) is true; status is None while nobody answers. Returns its value."""
+        end = time.monotonic() + patience
+        while True:
+            self.supervise()
+            try:
+                status = self.status()
+            except (OSError, RuntimeError, ValueError):
+                status = None
+            value = condition(status)
+            if value:
+                return value
+            if time.monotonic() > end:
+                pytest.fail(f"waited {patience:.0f} s for {what}; last status: {json.dumps(status)[:1500]}\n{self.logs()}")
+            time.sleep(0.05)        # between two questions, not instead of one
+
+    def until_stage(self, stage, patience=PATIENCE):
+        """The run is in that stage, or past it."""
+        names = [s for entry in self.settings["stages"] for s in entry]
+        return self.until(lambda s: s and (s["stage_number"] >= names.index(stage) or s["state"] == "finished"), f"stage {stage}", patience)
+
+    def until_finished(self, patience=PATIENCE):
+        """The run is complete: the coordinator said so and left with 0, or summary.json is there and it says finished."""
+        def finished(status):
+            coordinator = self.of("coordinator")
+            gone = coordinator and not coordinator[0].running() and coordinator[0].popen.returncode == 0
+            up_gone = self.supervisor and self.supervisor.poll() == 0
+            return gone or up_gone or (status and status["state"] == "finished")
+        self.until(finished, "the run to finish", patience)
+        self.until(lambda _: (self.run / "summary.json").exists(), "summary.json", 20)
+        return json.loads((self.run / "summary.json").read_text())
+
+    def history(self):
+        """`gantry history check` on the run directory; fails the test on a contradiction."""
+        r = gantry("history", "check", self.run)
+        assert r.returncode == 0, r.stdout + r.stderr
+        return r.stdout
+
+    def logs(self, lines=25):
+        out = []
+        for log in sorted(self.root.glob("*.log")):
+            out.append(f"---- {log.name}\n" + "\n".join(log.read_text(errors="replace").splitlines()[-lines:]))
+        return "\n".join(out)
+
+    def close(self):
+        for p in self.processes:
+            p.wanted = False
+            if p.running():
+                p.kill()
+        if self.supervisor and self.supervisor.poll() is None:
+            self.supervisor.terminate()
+            try:
+                self.supervisor.wait(20)
+            except subprocess.TimeoutExpired:
+                self.supervisor.kill()
+                self.supervisor.wait()
+
+
+def children(pid):
+    try:
+        return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def command(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def gantry(*args, timeout=60):
+    return subprocess.run([BIN / "gantry", *map(str, args)], capture_output=True, text=True, timeout=timeout, cwd=TOP)
+
+
+def has_command(name):
+    return re.search(rf"^\s+{name}\s", gantry("help").stdout, re.M) is not None
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """A random policy of the demo's shape."""
+    path = tmp_path_factory.mktemp("model") / "tiny"
+    r = gantry("model", "new", path)
+    assert r.returncode == 0, r.stderr
+    return path
+
+
+@pytest.fixture
+def make_cluster(model):
+    made = []
+
+    def make(changes=None, stages=None):
+        root = Path(tempfile.mkdtemp(prefix="g-", dir="/tmp"))          # short: UNIX socket paths have 107 bytes
+        config = merged(merged(TINY, {"policy": {"init": str(model)}}), changes or {})
+        if stages is not None:
+            config["stages"] = stages
+        made.append(Cluster(root, config))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.close()
+        shutil.rmtree(cluster.root, ignore_errors=True)
+
+
+@pytest.fixture
+def cluster(make_cluster):
+    return make_cluster()
