@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sysexits.h>
 
 #include "base/atomic_file.h"
 #include "base/clock.h"
@@ -41,14 +42,14 @@ static void stopped(struct supervisor *s)
         s->options.on_stopped(s->options.arg);
 }
 
-/* Started again after a pause, unless it has failed too often: then everything ends. */
+/* Started again after a pause, unless it says that this would not help, or has failed too often: then everything ends. */
 static bool plan_restart(struct child *child, bool failed, int status)
 {
     bool soon = clock_mono_ms() - child->started_ms < STABLE_MS;
     uint64_t pause = RESTART_MS;
 
     child->failures = !soon ? 0 : child->failures + failed;
-    if (failed && (status == 64 || child->failures >= GIVE_UP))
+    if (failed && (status == EX_USAGE || status == EX_CONFIG || child->failures >= GIVE_UP))
         return false;
     for (unsigned i = 1; i < child->failures && pause < RESTART_MAX_MS; i++)
         pause *= 2;

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <sys/stat.h>
+#include <sysexits.h>
 
 #include "base/atomic_file.h"
 #include "base/clock.h"
@@ -388,7 +389,7 @@ static void carry_out(struct edge *edge, const struct conductor_effect *e)
         break;
     case CONDUCTOR_STOPPED:
         log_error("run stopped", "why=%s", LOG_Q(e->text.text));
-        edge->exit_code = 1;
+        edge->exit_code = EX_CONFIG;    /* to start it again with the same settings would not help */
         leave(edge);            /* a plan that failed never ends: do not wait for it */
         (void)loop_post(edge->loop, drain_later, edge);
         break;

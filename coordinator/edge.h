@@ -70,7 +70,7 @@ struct edge {
     uint64_t commits;                   /* ledger transactions so far */
     uint64_t episodes, env_steps;       /* journaled since this process started; for rates */
     uint64_t ended_ms;                  /* monotonic: when the run finished; 0: not yet */
-    int exit_code;                      /* once it ends: 0, or 1 after CONDUCTOR_STOPPED */
+    int exit_code;                      /* once it ends: 0, EX_CONFIG after CONDUCTOR_STOPPED, 1 when the ledger fails */
     bool leaving;                       /* only waiting for the members to leave */
 };
 

@@ -2,6 +2,7 @@
  *
  * Restartable at any instant: what was promised is in RUN/ledger.sqlite, members say Hello again by themselves. */
 #include <errno.h>
+#include <sysexits.h>
 
 #include "base/log.h"
 #include "coordinator/edge.h"
@@ -16,6 +17,12 @@ static const struct args_about about = {
     .takes = ARGS_RUN_DIR | ARGS_CONFIG,
 };
 
+/* A supervisor starts us again after a failure, unless the exit status is EX_CONFIG. */
+static bool start_again_helps(int r)
+{
+    return r != -EINVAL && r != -ENOENT && r != -ESTALE && r != -EXDEV && r != -ENOTSUP && r != -EBADMSG;
+}
+
 static int run(const struct args *args)
 {
     _cleanup_(loop_freep) struct loop *loop = NULL;
@@ -25,7 +32,7 @@ static int run(const struct args *args)
 
     if (!args->config && !args->run_dir) {
         log_error("no run", "why=%s", LOG_Q("give --config FILE or --run-dir DIR"));
-        return 64;
+        return EX_USAGE;
     }
     crash_phase("opening the run");
     r = loop_new(&loop);
@@ -37,7 +44,7 @@ static int run(const struct args *args)
         r = edge_start(edge, loop, &error);
     if (r < 0) {
         log_error("cannot start", "why=%s", LOG_Q(error_text(&error, r)));
-        return EXIT_FAILURE;
+        return start_again_helps(r) ? EXIT_FAILURE : EX_CONFIG;
     }
     crash_phase("running");
     loop_run(loop);
