@@ -118,10 +118,10 @@ static void fail(struct lookahead *s, enum player_answer answer, const char *tex
 static bool ask_next(struct lookahead *s);
 static void conclude(struct lookahead *s);
 
-/* The candidate's frame after k >= 1 steps in the search's block. */
+/* The candidate's frame after k >= 1 steps in the search's block; its row begins with a copy of o_0, as Score wants it. */
 static uint32_t frame_after(const struct candidate *c, uint32_t k)
 {
-    return c->index * c->search->h + k - 1;
+    return c->index * (c->search->h + 1) + k;
 }
 
 static void on_stepped(struct sim_job *job)
@@ -222,9 +222,10 @@ static int ask(struct candidate *c)
     if (!server)
         return -ENOTCONN;
     for (i = 0; i < n; i++)
-        at[i] = frame_after(c, s->h - n + i + 1);
-    return request_score(server, e, &(struct score_images) { .frames = slot->search_frames, .at = at, .n = n }, false, on_scored, c,
-                         &c->call);
+        at[i] = s->h - n + i + 1;
+    return request_score(server, e, &(struct score_images) {
+        .frames = slot->search_frames, .first = frame_after(c, 0), .n = s->h + 1, .at = at, .n_at = n,
+    }, on_scored, c, &c->call);
 }
 
 /* Send what waits, as far as the window allows. True: nothing waits or is under way, the search is ready to conclude. */
@@ -363,13 +364,16 @@ int lookahead_start(struct slot *slot, lookahead_done *done, struct lookahead **
     s->scores = calloc((size_t)s->n * s->h, sizeof(*s->scores));
     job = sim_job_new(SIM_JOB_SAVE, slot->index, 0, on_saved_before, s);
     if (!s->candidates || !s->moves || !s->scores || !job ||
-        frames_renew(&slot->search_frames, s->n * s->h, slot->shared->image, slot->shared->image) < 0) {
+        frames_renew(&slot->search_frames, s->n * (s->h + 1), slot->shared->image, slot->shared->image) < 0) {
         sim_job_free(job);
         free_search(s);
         return -ENOMEM;
     }
-    for (c = 0; c < s->n; c++)
+    for (c = 0; c < s->n; c++) {
         s->candidates[c] = (struct candidate) { .search = s, .index = c, .alive = true };
+        memcpy(frames_at(slot->search_frames, frame_after(&s->candidates[c], 0)), frames_at(slot->episode.frames, 0),
+               frames_one(slot->search_frames));
+    }
     s->jobs++;
     simulation_submit(slot->shared->simulation, job);
     *ret = s;

@@ -108,32 +108,22 @@ enum player_answer act_answer(int result, const struct message *reply, const str
 
 /* ---- Score -------------------------------------------------------------------------------------------- */
 
-int request_score(struct wire_client *client, const struct episode *episode, const struct score_images *then, bool score_first,
+int request_score(struct wire_client *client, const struct episode *episode, const struct score_images *images,
                   wire_reply_fn *on_reply, void *arg, struct pending_call *ret_call)
 {
-    struct wire_part parts[WIRE_PARTS_MAX];
-    uint32_t at[WIRE_PARTS_MAX], i, n = 0;
+    struct wire_part part = frames_part(images->frames, images->first, images->n);
     Gantry__ScoreRequest body = GANTRY__SCORE_REQUEST__INIT;
 
-    if (then->n + 1 > ARRAY_SIZE(parts) - 1)
-        return -EMSGSIZE;
-    if (score_first)
-        at[n++] = 0;
-    parts[0] = frames_part(episode->frames, 0, 1);
-    for (i = 0; i < then->n; i++) {
-        parts[1 + i] = frames_part(then->frames, then->at[i], 1);
-        at[n++] = 1 + i;
-    }
     body.episode = episode->lease.episode;
     body.instruction = (char *)episode->instruction;
-    body.height = episode->frames->height;
-    body.width = episode->frames->width;
-    body.images = 1 + then->n;
-    body.at = at;
-    body.n_at = n;
+    body.height = images->frames->height;
+    body.width = images->frames->width;
+    body.images = images->n;
+    body.at = (uint32_t *)images->at;
+    body.n_at = images->n_at;
     return start_call(client, &(struct wire_call) {
         .kind = GANTRY__KIND__KIND_SCORE, .version = episode->lease.prm_version, .body = &body.base,
-        .parts = parts, .n_parts = 1 + then->n, .deadline_ms = SCORE_DEADLINE_MS, .on_reply = on_reply, .arg = arg,
+        .parts = &part, .n_parts = 1, .deadline_ms = SCORE_DEADLINE_MS, .on_reply = on_reply, .arg = arg,
     }, ret_call);
 }
 

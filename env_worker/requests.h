@@ -36,9 +36,9 @@ int request_act(struct wire_client *client, const struct episode *episode, float
 enum player_answer act_answer(int result, const struct message *reply, const struct episode *episode, struct move *ret_move,
                               char *text, size_t size);
 
-/* Score images first, then[0..n): the first is the episode's o_0 and only scored when score_first. */
-struct score_images { struct frames *frames; const uint32_t *at; uint32_t n; };
-int request_score(struct wire_client *client, const struct episode *episode, const struct score_images *then, bool score_first,
+/* Score frames at[0..n_at) of `n` frames of a block from `first` on, which is the episode's o_0 or a copy of it. */
+struct score_images { struct frames *frames; uint32_t first, n; const uint32_t *at; uint32_t n_at; };
+int request_score(struct wire_client *client, const struct episode *episode, const struct score_images *images,
                   wire_reply_fn *on_reply, void *arg, struct pending_call *ret_call);
 /* ret_scores has room for n. */
 enum player_answer score_answer(int result, const struct message *reply, const struct episode *episode, float *ret_scores,

@@ -261,15 +261,15 @@ static int reserve_scores(struct slot *slot, uint32_t n)
 static void do_score(struct slot *slot, const struct player_effect *effect)
 {
     struct wire_client *prm = servers_pick(&slot->shared->servers, GANTRY__ROLE__ROLE_PRM_SERVER, effect->version, slot->index);
-    struct score_images then;
     int r = prm ? reserve_scores(slot, slot->episode.steps + 1) : -ENOTCONN;
 
     slot->call_ticket = effect->ticket;
     slot->call_since_ns = clock_mono_ns();
     if (r == 0) {
         slot->n_at = episode_score_at(&slot->episode, slot->at);
-        then = (struct score_images) { .frames = slot->episode.frames, .at = slot->at + 1, .n = slot->n_at - 1 };
-        r = request_score(prm, &slot->episode, &then, true, on_score, slot, &slot->call);
+        r = request_score(prm, &slot->episode, &(struct score_images) {
+            .frames = slot->episode.frames, .n = slot->episode.steps + 1, .at = slot->at, .n_at = slot->n_at,
+        }, on_score, slot, &slot->call);
     }
     if (r < 0)
         send_scored(slot, effect->ticket, PLAYER_NO_ANSWER, prm ? strerror(-r) : "no prm_server is known");
