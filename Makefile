@@ -148,6 +148,8 @@ $(BIN)/gantry: $(patsubst %.c,$(B)/%.o,$(wildcard cli/*.c)) $(daemon_archives) $
 	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(LDLIBS)
 
+$(B)/cli/cmd_demo.o: deploy/demo.yaml
+
 # ---- tests: every tests/<group>/test_*.c is one program, linked with everything ------------------
 tests_c := $(wildcard tests/*/test_*.c)
 tests_bin := $(tests_c:%.c=$(B)/%)

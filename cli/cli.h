@@ -13,7 +13,9 @@ struct cli_command {
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
 int cmd_config(int argc, char **argv);
+int cmd_demo(int argc, char **argv);
 int cmd_drain(int argc, char **argv);
+int cmd_eval(int argc, char **argv);
 int cmd_history(int argc, char **argv);
 int cmd_model(int argc, char **argv);
 int cmd_replay(int argc, char **argv);

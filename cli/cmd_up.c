@@ -15,6 +15,7 @@
 #include "cli/preflight.h"
 #include "cli/progress.h"
 #include "cli/supervisor.h"
+#include "cli/up.h"
 #include "daemon/admin.h"
 #include "daemon/lifecycle.h"
 #include "daemon/worker.h"
@@ -385,13 +386,38 @@ static int usage(FILE *out, int status)
     return status;
 }
 
-int cmd_up(int argc, char **argv)
+int up_run(const struct run_config *config, bool force)
 {
-    static const struct option options[] = {{"force", no_argument, NULL, 'f'}, {"help", no_argument, NULL, 'h'}, {0}};
     _cleanup_(up_freep) struct up *up = calloc(1, sizeof *up);
     struct preflight sums = {0};
     struct error error = {0};
-    bool force = false, resumes = false;
+    bool resumes = false;
+    int r;
+
+    if (!up)
+        return refuse(NULL, -ENOMEM);
+    up->lock_fd = -1;
+    up->config = *config;
+    log_open("up");
+    log_set_level(LOG_LEVEL_WARN);
+    if ((r = loop_new(&up->loop)) < 0 || (r = claim(up, &resumes, &error)) < 0)
+        return refuse(&error, r);
+    r = preflight_check(&up->config, up->run_dir, &sums, &error);
+    if (r < 0 && !(force && (r == -ENOMEM || r == -ENOSPC)))
+        return refuse(&error, r);
+    say("run %s in %s%s: at most about %.0f MB of memory, %.0f MB of disk", up->config.name, up->run_dir, resumes ? ", resumed" : "",
+        (double)sums.memory_bytes / 1048576.0, (double)sums.disk_bytes / 1048576.0);
+    say("`gantry status %s` in another terminal shows more%s%s", up->config.dir, up->config.http[0] ? "; page: http://" : "", up->config.http);
+    r = watch(up, &error);
+    return r < 0 ? refuse(&error, r) : r;
+}
+
+int cmd_up(int argc, char **argv)
+{
+    static const struct option options[] = {{"force", no_argument, NULL, 'f'}, {"help", no_argument, NULL, 'h'}, {0}};
+    _cleanup_free_ struct run_config *config = malloc(sizeof *config);
+    struct error error = {0};
+    bool force = false;
     int option, r;
 
     while ((option = getopt_long(argc, argv, "fh", options, NULL)) >= 0) {
@@ -403,19 +429,6 @@ int cmd_up(int argc, char **argv)
     }
     if (optind + 1 != argc)
         return usage(stderr, CLI_USAGE);
-    if (!up)
-        return refuse(NULL, -ENOMEM);
-    up->lock_fd = -1;
-    log_open("up");
-    log_set_level(LOG_LEVEL_WARN);
-    if ((r = run_config_load(argv[optind], &up->config, &error)) < 0 || (r = loop_new(&up->loop)) < 0 || (r = claim(up, &resumes, &error)) < 0)
-        return refuse(&error, r);
-    r = preflight_check(&up->config, up->run_dir, &sums, &error);
-    if (r < 0 && !(force && (r == -ENOMEM || r == -ENOSPC)))
-        return refuse(&error, r);
-    say("run %s in %s%s: at most about %.0f MB of memory, %.0f MB of disk", up->config.name, up->run_dir, resumes ? ", resumed" : "",
-        (double)sums.memory_bytes / 1048576.0, (double)sums.disk_bytes / 1048576.0);
-    say("`gantry status %s` in another terminal shows more%s%s", up->config.dir, up->config.http[0] ? "; page: http://" : "", up->config.http);
-    r = watch(up, &error);
-    return r < 0 ? refuse(&error, r) : r;
+    r = config ? run_config_load(argv[optind], config, &error) : -ENOMEM;
+    return r < 0 ? refuse(&error, r) : up_run(config, force);
 }

@@ -7,10 +7,12 @@
 #include "version.h"
 
 static const struct cli_command commands[] = {
+    {"demo", "a robot policy learns on this machine, from demonstrations to a report", cmd_demo},
     {"up", "start and watch all daemons of a run; goes on where it stopped", cmd_up},
     {"status", "what a run is doing", cmd_status},
     {"drain", "let a run finish what is in hand, and end", cmd_drain},
     {"config", "check, show and explain a run's configuration", cmd_config},
+    {"eval", "policies of a finished run on fresh test states", cmd_eval},
     {"history", "what happened, as JSON lines; check that nothing was lost or trained twice", cmd_history},
     {"model", "inspect, make and check policy directories", cmd_model},
     {"replay", "one episode as a table of steps and a film strip", cmd_replay},

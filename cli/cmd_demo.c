@@ -1,0 +1,120 @@
+/* cmd_demo.c - `gantry demo`: the main job on the built-in suite, from a shipped policy to a report, in one command. */
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <limits.h>
+#include <math.h>
+
+#include "cli/cli.h"
+#include "cli/report.h"
+#include "cli/up.h"
+
+/* deploy/demo.yaml, as it was when this was built */
+__asm__(".section .rodata\n"
+        "demo_yaml: .incbin \"deploy/demo.yaml\"\n"
+        "demo_yaml_end: .byte 0\n"
+        ".previous\n");
+extern const char demo_yaml[], demo_yaml_end[];
+
+static int usage(FILE *out, int status)
+{
+    fprintf(out, "usage: gantry demo [--seed N] [--dir RUN] [--config]\n"
+                 "Demonstrations, imitation, a reward model, reinforcement learning, a test on held-out states, a report.\n"
+                 "  --seed N   another seed (default 7); its run directory is runs/demo-seed-N\n"
+                 "  --dir RUN  the run directory (default runs/demo)\n"
+                 "  --config   print the configuration and end: a starting point for your own\n");
+    return status;
+}
+
+/* models/ lies beside bin/: found from a source tree and from an installation, whatever the working directory is. */
+static int find_model(struct run_config *config, struct error *error)
+{
+    char bin[PATH_MAX], path[2 * PATH_MAX];
+    ssize_t n;
+
+    if (access(config->policy_init, R_OK) == 0)
+        return 0;
+    n = readlink("/proc/self/exe", bin, sizeof bin - 1);
+    if (n < 0)
+        return error_set(error, errno, "/proc/self/exe: %s", strerror(errno));
+    bin[n] = '\0';
+    for (int up = 0; up < 2 && strrchr(bin, '/'); up++)
+        *strrchr(bin, '/') = '\0';
+    snprintf(path, sizeof path, "%s/%s", bin, config->policy_init);
+    if (access(path, R_OK) < 0)
+        return error_set(error, ENOENT, "%s: not there, nor %s; `gantry up deploy/pretrain.yaml` rebuilds it", config->policy_init, path);
+    if ((size_t)snprintf(config->policy_init, sizeof config->policy_init, "%s", path) >= sizeof config->policy_init)
+        return error_set(error, ENAMETOOLONG, "%s: path too long", path);
+    return 0;
+}
+
+static double percent(json_t *summary, const char *key)
+{
+    json_t *value = json_object_get(summary, key);
+
+    return json_is_number(value) ? 100 * json_number_value(value) : NAN;
+}
+
+/* The report, and the headline. The summary is there once the last stage has ended. */
+static int conclude(const struct run_config *config)
+{
+    struct error error = {0};
+    char path[PATH_MAX];
+    json_t *summary;
+    int r;
+
+    snprintf(path, sizeof path, "%s/summary.json", config->dir);
+    summary = json_load_file(path, 0, NULL);
+    if (!summary) {
+        printf("gantry: the run has not ended yet; `gantry demo` goes on from here\n");
+        return CLI_OK;
+    }
+    printf("gantry: success on held-out states: demonstrator %.1f %%, imitation %.1f %%, reinforcement learning %.1f %%\n",
+           percent(summary, "success_demonstrator"), percent(summary, "success_before"), percent(summary, "success_after"));
+    json_decref(summary);
+    snprintf(path, sizeof path, "%s/report.html", config->dir);
+    r = report_write(config->dir, path, &error);
+    if (r < 0) {
+        fprintf(stderr, "gantry demo: %s\n", error_text(&error, r));
+        return CLI_FAILED;
+    }
+    printf("gantry: %s\n", path);
+    return CLI_OK;
+}
+
+int cmd_demo(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"seed", required_argument, NULL, 's'}, {"dir", required_argument, NULL, 'd'}, {"config", no_argument, NULL, 'c'},
+        {"help", no_argument, NULL, 'h'}, {0}};
+    _cleanup_free_ struct run_config *config = malloc(sizeof *config);
+    struct error error = {0};
+    char *end;
+    int option, r;
+
+    r = config ? run_config_parse(demo_yaml, (size_t)(demo_yaml_end - demo_yaml), "demo.yaml", config, &error) : -ENOMEM;
+    while (r == 0 && (option = getopt_long(argc, argv, "", options, NULL)) >= 0) {
+        switch (option) {
+        case 's':
+            config->seed = strtoull(optarg, &end, 10);
+            if (end == optarg || *end)
+                return usage(stderr, CLI_USAGE);
+            snprintf(config->dir, sizeof config->dir, "runs/demo-seed-%llu", (unsigned long long)config->seed);
+            break;
+        case 'd': snprintf(config->dir, sizeof config->dir, "%s", optarg); break;
+        case 'c': fwrite(demo_yaml, 1, (size_t)(demo_yaml_end - demo_yaml), stdout); return CLI_OK;
+        case 'h': return usage(stdout, CLI_OK);
+        default: return usage(stderr, CLI_USAGE);
+        }
+    }
+    if (r == 0 && optind != argc)
+        return usage(stderr, CLI_USAGE);
+    if (r == 0)
+        r = find_model(config, &error);
+    if (r < 0) {
+        fprintf(stderr, "gantry demo: %s\n", error_text(&error, r));
+        return CLI_FAILED;
+    }
+    r = up_run(config, false);
+    return r == CLI_OK ? conclude(config) : r;
+}

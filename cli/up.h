@@ -1,0 +1,10 @@
+/* up.h - run all daemons of a run on this host until it is finished: what up, demo and eval share. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "daemon/run_config.h"
+
+/* Blocks; prints progress on stdout and what went wrong on stderr. force: start although memory or disk seem too small.
+ * Returns the exit status: CLI_OK also after a drain (summary.json and the ledger tell whether the run is finished). */
+int up_run(const struct run_config *config, bool force);
