@@ -28,6 +28,7 @@ struct member {
 };
 
 static void say_hello(struct member *member);
+static void look_again(struct member *member);
 
 static void on_timer(uv_timer_t *timer)
 {
@@ -148,6 +149,7 @@ static void say_hello(struct member *member)
 
     if (member->hello_sent || member->leaving)
         return;
+    look_again(member);
     hello.role = member->wire->role;
     hello.build = member->build;
     hello.host = member->host;
@@ -238,22 +240,35 @@ static int find_coordinator(struct member *member, char ret_address[ADDRESS_MAX]
 {
     if (!strncmp(member->join, "file:", 5))
         return address_read(member->join + 5, ret_address, ret_key, error);
-    if (joins_by_file(member))
-        return address_lookup(member->join, "coordinator", ret_address, ret_key, error);
+    if (joins_by_file(member)) {
+        int r = address_lookup(member->join, "coordinator", ret_address, ret_key, error);
+
+        if (r != -ENOENT)
+            return r;
+        ret_key[0] = '\0';      /* never up yet: on this host it will listen there; on another say_hello looks again */
+        return address_ipc(member->join, "coordinator", ret_address, error);
+    }
     snprintf(ret_address, ADDRESS_MAX, "%s", member->join);
     snprintf(ret_key, 41, "%s", member->key);
     return address_check(ret_address, error);
 }
 
+/* The coordinator may come up, or back, somewhere else. */
+static void look_again(struct member *member)
+{
+    char address[ADDRESS_MAX], key[41];
+
+    if (!wire_client_up(member->client) && joins_by_file(member) && find_coordinator(member, address, key, NULL) == 0 &&
+        strcmp(address, wire_client_address(member->client)))
+        (void)wire_client_move(member->client, address, key, NULL);
+}
+
 static void on_state(bool up, void *arg)
 {
     struct member *member = arg;
-    char address[ADDRESS_MAX], key[41];
 
-    /* The coordinator may come back somewhere else. */
-    if (!up && joins_by_file(member) && find_coordinator(member, address, key, NULL) == 0 &&
-        strcmp(address, wire_client_address(member->client)))
-        (void)wire_client_move(member->client, address, key, NULL);
+    if (!up)
+        look_again(member);
     if (up && member->joined)
         member_beat(member);        /* a new life of the coordinator does not know us: find out now */
     if (!member->closing && member->options.on_state)

@@ -48,7 +48,7 @@ struct member_options {
     void *arg;
 };
 
-/* Starts joining at once. -errno only for bad options (address, keys). */
+/* Starts joining at once; a run directory whose coordinator has never been up is waited for. -errno only for bad options. */
 int member_new(struct wire *wire, const struct member_options *options, struct member **ret, struct error *error);
 struct member *member_free(struct member *member);
 DEFINE_FREEP(struct member, member_free)
