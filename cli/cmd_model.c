@@ -8,7 +8,8 @@
 #include "cli/cli.h"
 #include "nn/golden.h"
 #include "nn/models/openvla.h"
-#include "nn/tokenizer.h"
+#include "run/ledger.h"
+#include "run/manifest.h"
 
 static int usage(FILE *out, int status)
 {
@@ -17,6 +18,9 @@ static int usage(FILE *out, int status)
             "       gantry model new DIR [--spec DIR] [--seed N] [--dtype F32|BF16]\n"
             "                                                           a random policy; configuration and tokenizer of --spec\n"
             "                                                           (default models/tiny-spec)\n"
+            "       gantry model export RUN DIR [--version N] [--dtype F32|BF16]\n"
+            "                                                           a run's policy (default: the newest) as a directory of\n"
+            "                                                           its own, checked against its manifest first\n"
             "       gantry model prompt DIR INSTRUCTION                 the ids of an instruction\n"
             "       gantry model check --golden DIR                     every tensor against the reference's numbers in DIR\n"
             "                                                           (DIR/checkpoint, DIR/golden)\n");
@@ -114,6 +118,58 @@ static int new(int argc, char **argv)
     return CLI_OK;
 }
 
+/* The number given, or the newest committed. */
+static int choose_version(const char *run, const char *text, uint64_t *ret, struct error *error)
+{
+    _cleanup_free_ uint64_t *numbers = NULL;
+    size_t n = 0;
+    char *end;
+    int r;
+
+    if (text) {
+        *ret = strtoull(text, &end, 10);
+        return *text && !*end ? 0 : error_set(error, EINVAL, "--version %s: not a number", text);
+    }
+    r = version_list(run, KIND_POLICY, &numbers, &n);
+    if (r < 0 || n == 0)
+        return error_set(error, r < 0 ? -r : ENOENT, "%s: no policy version", run);
+    *ret = numbers[n - 1];
+    return 0;
+}
+
+static int export(int argc, char **argv)
+{
+    const char *version = take_option(&argc, argv, "--version"), *dtype = take_option(&argc, argv, "--dtype");
+    _cleanup_(manifest_release) struct manifest manifest = {0};
+    _cleanup_(openvla_freep) struct openvla *model = NULL;
+    struct error error = {0};
+    char dir[VERSION_PATH];
+    uint64_t number = 0;
+    int r;
+
+    if (argc != 2)
+        return usage(stderr, CLI_USAGE);
+    r = choose_version(argv[0], version, &number, &error);
+    if (r >= 0)
+        r = version_path(argv[0], KIND_POLICY, number, dir);
+    if (r >= 0)
+        r = manifest_read(dir, &manifest, &error);
+    if (r >= 0)
+        r = manifest_verify(dir, &manifest, true, &error);
+    if (r >= 0)
+        r = openvla_load(dir, &model, &error);
+    if (r < 0)
+        return fail(&error, r);
+    r = mkdir_p(argv[1], 0755);
+    if (r < 0)
+        return fail(NULL, error_set(&error, -r, "%s", argv[1]));
+    r = openvla_save(model, argv[1], dtype ? dtype : "F32", &error);
+    if (r < 0)
+        return fail(&error, r);
+    printf("%s: version %llu of %s\n", argv[1], (unsigned long long)number, argv[0]);
+    return CLI_OK;
+}
+
 static int prompt(int argc, char **argv)
 {
     _cleanup_(openvla_freep) struct openvla *model = NULL;
@@ -151,7 +207,7 @@ static int check(int argc, char **argv)
 int cmd_model(int argc, char **argv)
 {
     static const struct cli_command verbs[] = {
-        {"inspect", NULL, inspect}, {"new", NULL, new}, {"prompt", NULL, prompt}, {"check", NULL, check},
+        {"inspect", NULL, inspect}, {"new", NULL, new}, {"export", NULL, export}, {"prompt", NULL, prompt}, {"check", NULL, check},
     };
 
     if (argc < 2)
