@@ -28,6 +28,7 @@ struct up {
     struct run_config config;
     char run_dir[RUN_PATH];             /* absolute */
     char socket[SOCKET_PATH];           /* the coordinator's admin socket */
+    char join[ADDRESS_MAX];             /* ipc://... of the coordinator: members wait there until it is up */
     char host[64];
     int lock_fd;
     struct loop *loop;
@@ -150,7 +151,7 @@ static void on_child_ended(const char *name, int pid, bool crashed, const char *
     struct up *up = arg;
     char words[600];
 
-    if (lifecycle_phase(up->lifecycle) == LIFECYCLE_RUNNING || crashed)
+    if (restarts || crashed)
         say("%s (pid %d) ended: %s%s", name, pid, text, restarts ? "; started again" : "");
     if (crashed) {
         supervisor_last_words(up->supervisor, name, words, sizeof words);
@@ -284,6 +285,7 @@ static int start_servers(struct up *up, const char *program, const char *word, c
         snprintf(name, sizeof name, "%s-%d", word, i);
         snprintf(threads, sizeof threads, "%d", servers[i].threads ? servers[i].threads : 1);
         snprintf(rank, sizeof rank, "%d", i);
+        arguments[a++] = "--join", arguments[a++] = up->join;
         arguments[a++] = "--run-dir", arguments[a++] = up->run_dir;
         arguments[a++] = "--device", arguments[a++] = servers[i].device;
         arguments[a++] = "--threads", arguments[a++] = threads;
@@ -307,7 +309,7 @@ static int start_daemons(struct up *up, struct error *error)
     const struct run_config *c = &up->config;
     const char *const coordinator[] = {"--run-dir", up->run_dir, NULL};
     char slots[16];
-    const char *const worker[] = {"--run-dir", up->run_dir, "--slots", slots, NULL};
+    const char *const worker[] = {"--join", up->join, "--run-dir", up->run_dir, "--slots", slots, NULL};
     int r;
 
     snprintf(slots, sizeof slots, "%d", c->slots);
@@ -337,7 +339,7 @@ static int watch(struct up *up, struct error *error)
     int r;
 
     if ((r = bin_dir(bin, error)) < 0 || (r = rundir_path(up->run_dir, "log", log, error)) < 0 ||
-        (r = address_socket_dir(up->run_dir, sockets, error)) < 0)
+        (r = address_socket_dir(up->run_dir, sockets, error)) < 0 || (r = address_ipc(up->run_dir, "coordinator", up->join, error)) < 0)
         return r;
     snprintf(up->socket, sizeof up->socket, "%s/status.sock", sockets);
     (void)gethostname(up->host, sizeof up->host - 1);

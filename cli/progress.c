@@ -102,6 +102,10 @@ void progress_line(const struct progress *p, const json_t *status, const struct 
     double left = seconds_left(p, status, stage);
     int64_t iterations = iterations_of(stage);
 
+    if (!strcmp(state, "finished")) {
+        strbuf_adds(out, "all stages are done");
+        return;
+    }
     if (name[0])
         strbuf_addf(out, "%s", name);
     else

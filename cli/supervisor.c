@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sysexits.h>
+#include <sysexits.h>
 
 #include "base/atomic_file.h"
 #include "base/clock.h"

@@ -7,8 +7,8 @@
  *   killed by KILL or TERM         started again after RESTART_MS (someone pulled the plug: not its fault)
  *   exit status 0                  not started again; if it is the leader, everything ends: on_leader_ended
  *   any other status or signal     a failure: started again after a pause that doubles, up to RESTART_MAX_MS;
- *                                  GIVE_UP failures in a row, each within STABLE_MS of its start, or status 64 (it did not
- *                                  like its options), end everything: on_gave_up
+ *                                  GIVE_UP failures in a row, each within STABLE_MS of its start, or status EX_USAGE or
+ *                                  EX_CONFIG (starting it again would not help) end everything: on_gave_up
  * Thread rule: the loop's thread. */
 #pragma once
 

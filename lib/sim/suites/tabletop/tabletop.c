@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "base/crc32c.h"
@@ -23,13 +24,19 @@ static const struct tabletop_slot *const_slot_of(const struct sim_slot *slot) { 
 
 /* ---- tasks --------------------------------------------------------------------------------------- */
 
+static struct sim_task_info infos[ARRAY_SIZE(tasks)];
+
+static void fill_infos(void)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(tasks); i++)
+        infos[i] = tasks[i]->info;
+}
+
 static int list_tasks(const struct sim_task_info **ret_infos)
 {
-    static struct sim_task_info infos[ARRAY_SIZE(tasks)];       /* the same values whoever writes them */
-    size_t i;
+    static pthread_once_t once = PTHREAD_ONCE_INIT;     /* asked from the loop and from simulation threads */
 
-    for (i = 0; i < ARRAY_SIZE(tasks); i++)
-        infos[i] = tasks[i]->info;
+    pthread_once(&once, fill_infos);
     *ret_infos = infos;
     return (int)ARRAY_SIZE(tasks);
 }
