@@ -6,7 +6,6 @@
 
 #include "base/atomic_file.h"
 #include "base/json_write.h"
-#include "coordinator/stage_plan.h"
 #include "coordinator/summary_internal.h"
 #include "rl/stats.h"
 #include "run/rundir.h"
@@ -54,16 +53,34 @@ void policy_tag(const char *split, const char *policy, double temperature, char 
     snprintf(ret, TAG_SIZE, "%s %s t=%.3g", split, policy, (double)(float)temperature);
 }
 
+/* The temperature with most successes on val, of equals the first in the list: the conductor's rule (stage_plan_learn). */
+bool best_temperature(const struct summary *s, const char *policy, double *ret)
+{
+    struct measured m;
+    char tag[TAG_SIZE];
+    double best = -1;
+
+    for (int i = 0; i < s->eval->n_temperatures; i++) {
+        policy_tag("val", policy, s->eval->temperatures[i], tag);
+        if (measure(s, tag, NULL, &m) && (double)m.successes / (double)m.episodes > best) {
+            best = (double)m.successes / (double)m.episodes;
+            *ret = s->eval->temperatures[i];
+        }
+    }
+    return best >= 0;
+}
+
 /* Its test rows at the temperature chosen on val; the demonstrator has none to choose. */
 bool best_tag(const struct summary *s, int policy, char ret[TAG_SIZE])
 {
     const char *name = s->eval->policies[policy];
     struct measured m;
+    double temperature;
 
     if (!strcmp(name, "demonstrator"))
         snprintf(ret, TAG_SIZE, "test demonstrator");
-    else if (s->memory.temperature[policy] >= 0)
-        policy_tag("test", name, s->memory.temperature[policy], ret);
+    else if (best_temperature(s, name, &temperature))
+        policy_tag("test", name, temperature, ret);
     else
         return false;
     return measure(s, ret, NULL, &m);
@@ -199,6 +216,7 @@ static void write_by_temperature(const struct summary *s, const char *split, con
 static void write_policies(const struct summary *s, struct json_writer *w)
 {
     char tag[TAG_SIZE];
+    double temperature;
 
     json_open(w, "policies", '{');
     for (int i = 0; i < s->eval->n_policies; i++) {
@@ -207,9 +225,9 @@ static void write_policies(const struct summary *s, struct json_writer *w)
         if (!best_tag(s, i, tag))
             continue;
         json_open(w, name, '{');
-        if (strcmp(name, "demonstrator")) {
+        if (strcmp(name, "demonstrator") && best_temperature(s, name, &temperature)) {
             json_unsigned(w, "version", version_of(s, tag));
-            json_number(w, "temperature", s->memory.temperature[i]);
+            json_number(w, "temperature", temperature);
         }
         write_measured(s, tag, w);
         if (strcmp(name, "demonstrator")) {

@@ -9,24 +9,16 @@
 
 int summary_read(struct summary *s, struct ledger *ledger, struct error *error)
 {
-    _cleanup_free_ void *memory = NULL;
     size_t n = 0;
     int r;
 
     s->run = *ledger_run(ledger);
-    plan_memory_init(&s->memory);
     for (int i = 0; i < s->config->n_stages; i++)
         if (s->config->stages[i].kind == STAGE_EVAL) {
             s->eval = &s->config->stages[i].eval;
             s->eval_stage = (uint32_t)i;
         }
-    r = ledger_get_blob(ledger, "memory", &memory, &n);
-    if (r == 0)
-        r = plan_memory_parse(memory, n, &s->memory, error);
-    else if (r == -ENOENT)
-        r = 0;
-    if (r == 0)
-        r = ledger_stages(ledger, &s->stages, &s->n_stages);
+    r = ledger_stages(ledger, &s->stages, &s->n_stages);
     if (r == 0)
         r = ledger_iterations(ledger, &s->iterations, &s->n_iterations);
     if (r == 0)
@@ -35,6 +27,9 @@ int summary_read(struct summary *s, struct ledger *ledger, struct error *error)
         r = ledger_versions(ledger, &s->versions, &s->n_versions);
     if (r < 0)
         return error_set(error, -r, "summary: the ledger cannot be read: %s", ledger_error(ledger));
+    for (size_t i = 0; i < s->n_stages; i++)
+        if (!strcmp(s->stages[i].kind, stage_kind_name(STAGE_SFT)) && s->stages[i].state == PROGRESS_DONE)
+            s->sft_version = s->stages[i].policy_out;
     if (ledger_get_blob(ledger, "runtime", (void **)&s->runtime, &n) < 0)
         s->runtime = NULL;
     return 0;
@@ -109,7 +104,7 @@ void summary_write_plateau(const struct summary *s, struct json_writer *w)
         if (stage->kind != STAGE_SFT)
             continue;
         snprintf(name, sizeof name, "%" PRIu64, s->stages[i].policy_out);
-        if (s->stages[i].policy_out != s->memory.sft_version && policy_index(s, name) >= 0) {
+        if (s->stages[i].policy_out != s->sft_version && policy_index(s, name) >= 0) {
             earlier = s->stages[i].policy_out;
             steps_before = steps + stage->sft.steps;
             found = true;

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "base/json_write.h"
-#include "coordinator/stage_plan.h"
 #include "coordinator/summary.h"
 
 enum { TAG_SIZE = sizeof ((struct ledger_episode *)0)->tag };
@@ -12,7 +11,7 @@ struct summary {
     struct ledger_run run;
     const struct eval_config *eval;     /* of the last eval stage; NULL: the run has none */
     uint32_t eval_stage;
-    struct plan_memory memory;
+    uint64_t sft_version;               /* policy at the end of the last sft stage; 0: none */
     struct ledger_stage *stages;
     struct ledger_iteration *iterations;
     struct ledger_episode *episodes;
@@ -27,6 +26,7 @@ struct difference { double value, low, high, p; int pairs; int64_t gained, lost;
 bool measure(const struct summary *s, const char *tag, const char *task, struct measured *ret);     /* false: not played */
 double success_of(const struct summary *s, const char *tag);
 void policy_tag(const char *split, const char *policy, double temperature, char ret[TAG_SIZE]);
+bool best_temperature(const struct summary *s, const char *policy, double *ret);     /* false: not played on val */
 bool best_tag(const struct summary *s, int policy, char ret[TAG_SIZE]);
 int policy_index(const struct summary *s, const char *name);        /* -1: not evaluated */
 int compare(const struct summary *s, const char *after, const char *before, struct difference *ret);    /* -ENODATA: no pair */

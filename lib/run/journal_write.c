@@ -45,7 +45,9 @@ static int write_owner(struct journal *journal, struct segment *segment)
         (void)ftruncate(segment->fd, 0);
         return r;
     }
+    pthread_mutex_lock(&journal->lock);
     segment->end = segment->synced = sizeof header;
+    pthread_mutex_unlock(&journal->lock);
     return 0;
 }
 
