@@ -72,7 +72,7 @@ static void unload_job(void *arg)
 static void free_version(struct serve *s, uint64_t version)
 {
     struct held_model *held = find_model(s, version);
-    struct unload_job *job = held ? malloc(sizeof *job) : NULL;
+    struct unload_job *job = held && s->loader ? malloc(sizeof *job) : NULL;    /* no loader: we are leaving */
 
     if (!held)
         return;
@@ -95,6 +95,12 @@ static void on_loaded(void *arg)
     for (int i = 0; i < HOLDER_MAX && !place && job->result == 0; i++)
         if (!s->models[i].model)
             place = &s->models[i];
+    if (!s->loader) {                   /* we are leaving: nothing is announced or freed by version any more */
+        if (job->result == 0)
+            s->kind->unload(job->model);
+        free(job);
+        return;
+    }
     if (job->result == 0) {
         if (place->model)
             s->kind->unload(place->model);
@@ -118,8 +124,10 @@ static void load_job(void *arg)
 
 static void start_load(struct serve *s, const struct holder_effect *effect)
 {
-    struct load_job *job = calloc(1, sizeof *job);
+    struct load_job *job = s->loader ? calloc(1, sizeof *job) : NULL;
 
+    if (!s->loader)
+        return;
     if (job) {
         *job = (struct load_job) {.serve = s, .version = effect->version};
         memcpy(job->digest, effect->digest, sizeof job->digest);
@@ -140,6 +148,8 @@ static void say_state(struct serve *s, const struct holder_effect *effect)
 {
     Gantry__VersionState body = GANTRY__VERSION_STATE__INIT;
 
+    if (!s->member)
+        return;                         /* we are leaving */
     body.member = member_id(s->member);
     body.kind = s->kind->version_kind;
     body.version = effect->version;
@@ -359,11 +369,11 @@ struct serve *serve_free(struct serve *s)
     if (!s)
         return NULL;
     s->tick = loop_timer_free(s->tick);
+    s->member = member_free(s->member); /* no beat, no list of versions from here on */
     s->batcher = batcher_free(s->batcher);
     s->loader = worker_free(s->loader);
-    loop_turn(s->loop, false);          /* a load that had just ended */
+    loop_turn(s->loop, false);          /* batches and a load that had just ended */
     s->server = wire_server_free(s->server);
-    s->member = member_free(s->member);
     for (int i = 0; i < HOLDER_MAX; i++)
         if (s->models[i].model)
             s->kind->unload(s->models[i].model);

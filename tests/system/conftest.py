@@ -4,6 +4,7 @@ A Cluster owns a run directory under a short path, starts the daemons one by one
 dies, as `gantry up` does; `cluster.up()` leaves that to `gantry up` itself. Nothing waits by sleeping a guessed time: until(...) asks
 the coordinator's status socket until a condition holds, and fails with the end of every log when it does not.
 """
+import copy
 import json
 import os
 import re
@@ -30,8 +31,8 @@ TINY = {
         {"demos": {"episodes": 6, "style": "clean"}},
         {"sft": {"steps": 3, "batch": 8, "warmup": 1}},
         {"rollouts": {"episodes": 4}},
-        {"prm": {"steps": 3, "batch": 8, "holdout": 0.3, "force": True}},
-        {"rl": {"iterations": 2, "episodes": 4, "preset": "tabletop", "eval_every": 0, "critic_warmup": 0, "w_progress_decay": 0}},
+        {"rl": {"iterations": 3, "episodes": 4, "preset": "tabletop", "reward": "sparse", "critic_prm": False, "eval_every": 0,
+                "critic_warmup": 1}},
         {"eval": {"episodes": 2, "policies": ["sft", "last"], "temperatures": [1.0], "val_episodes": 2}},
     ],
     "cluster": {"env_workers": 1, "slots": 4, "actors": [{"device": "cpu"}], "prm_servers": [{"device": "cpu"}],
@@ -103,6 +104,7 @@ class Cluster:
         self.root = root
         self.run = root / "run"
         self.config = root / "run.yaml"
+        config["run"]["dir"] = str(self.run)
         self.config.write_text(json.dumps(config, indent=1))        # JSON is YAML
         self.settings = config
         self.processes, self.faults, self.supervisor = [], {}, None
@@ -137,7 +139,7 @@ class Cluster:
     def up(self, *args):
         """The same by `gantry up`."""
         log = open(self.root / "up.log", "ab")
-        self.supervisor = subprocess.Popen([BIN / "gantry", "up", self.config, "--run-dir", self.run, *args],
+        self.supervisor = subprocess.Popen([BIN / "gantry", "up", *args, self.config],
                                            stdout=log, stderr=log, cwd=TOP)
         return self.supervisor
 
@@ -256,7 +258,7 @@ def make_cluster(model):
 
     def make(changes=None, stages=None):
         root = Path(tempfile.mkdtemp(prefix="g-", dir="/tmp"))          # short: UNIX socket paths have 107 bytes
-        config = merged(merged(TINY, {"policy": {"init": str(model)}}), changes or {})
+        config = merged(merged(copy.deepcopy(TINY), {"policy": {"init": str(model)}}), changes or {})
         if stages is not None:
             config["stages"] = stages
         made.append(Cluster(root, config))
