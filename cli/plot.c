@@ -199,7 +199,7 @@ void plot_write(const struct plot *plot, struct strbuf *out)
             write_dots(s, &f, colour, out);
         else
             write_polyline(s, &f, colour, out);
-        strbuf_addf(out, "<text x='%d' y='%d' fill='%s'>", legend_x, TOP + 12, colour);
+        strbuf_addf(out, "<text x='%d' y='%d' style='fill:%s'>", legend_x, TOP + 12, colour);
         html_escape(out, s->name);
         strbuf_adds(out, "</text>");
         legend_x += 14 + 6 * (int)strlen(s->name);
