@@ -154,15 +154,17 @@ static int restore(struct edge *edge, struct error *error)
 
 /* ---- opening -------------------------------------------------------------------------------------------- */
 
-/* The reward model is refreshed as the run's last prm stage says. */
-static int last_prm_stage(const char *config, struct prm_config *ret, struct error *error)
+/* What plans need of the run beyond their own settings: the reward model is refreshed as the last prm stage says. */
+static int take_run_settings(const char *config, struct plan_runner *runner, struct error *error)
 {
     _cleanup_free_ struct run_config *run = malloc(sizeof *run);
     int r = run ? run_config_parse(config, strlen(config), "Welcome.config", run, error) : error_set(error, ENOMEM, "out of memory");
 
     for (int i = 0; r >= 0 && i < run->n_stages; i++)
         if (run->stages[i].kind == STAGE_PRM)
-            *ret = run->stages[i].prm;
+            runner->prm = run->stages[i].prm;
+    if (r >= 0)
+        runner->journal_keep = run->journal_keep;
     return r;
 }
 
@@ -188,7 +190,7 @@ int edge_open(struct edge *edge, const Gantry__Welcome *welcome, struct error *e
 
     if (!edge->run_dir[0])
         snprintf(edge->run_dir, sizeof edge->run_dir, "%s", welcome->run_dir);
-    r = last_prm_stage(welcome->config, &runner.prm, error);
+    r = take_run_settings(welcome->config, &runner, error);
     if (r >= 0)
         r = open_journal(edge, welcome->run, error);
     if (r < 0)

@@ -312,6 +312,19 @@ static int check_plan(const Gantry__Plan *plan, struct error *error)
     return 0;
 }
 
+/* Old trajectories of an rl stage go when a plan of it begins, never in between: what a refresh of the reward model finds in the
+ * journal follows from its plan alone, whatever was killed before. */
+static int retain(const struct plan_runner *runner, const Gantry__Plan *plan, const struct stage_config *settings, struct error *error)
+{
+    uint64_t keep = (uint64_t)runner->journal_keep;
+    int r;
+
+    if (settings->kind != STAGE_RL || !keep || plan->iteration < keep || runner->group.rank != 0)
+        return 0;
+    r = journal_retain(runner->journal, (uint32_t)plan->stage, (uint32_t)(plan->iteration - keep + 1));
+    return r < 0 ? error_set(error, -r, "old segments of the journal cannot be removed: %s", strerror(-r)) : 0;
+}
+
 int plan_run(struct plan_runner *runner, const Gantry__Plan *plan, struct intake_version *ret, struct error *error)
 {
     static const struct { const char *name; int (*run)(struct execution *, struct error *); } objectives[] = {
@@ -324,6 +337,9 @@ int plan_run(struct plan_runner *runner, const Gantry__Plan *plan, struct intake
         r = stage_config_parse(plan->settings, strlen(plan->settings), &e.settings, error);
     if (r < 0)
         return error_prefix(error, r, "plan of stage %" PRIu64 ", iteration %" PRIu64, plan->stage, plan->iteration);
+    r = retain(runner, plan, &e.settings, error);
+    if (r < 0)
+        return r;
     for (size_t i = 0; i <= ARRAY_SIZE(objectives); i++) {
         if (i == ARRAY_SIZE(objectives))
             return error_set(error, EINVAL, "plan: objective `%s` is unknown to this build", plan->objective);

@@ -21,6 +21,7 @@ struct plan_runner {
     struct journal *journal;            /* borrowed */
     int threads;
     struct group group;                 /* the learner's ranks */
+    int journal_keep;                   /* iterations of an rl stage whose trajectories stay; 0: all */
     struct prm_config prm;              /* of the run's last prm stage, for refreshes; steps 0: there is none */
     atomic_bool stop;                   /* give up at the next minibatch: -ECANCELED */
     atomic_long done, total;            /* minibatches of the plan in progress, for status */

@@ -21,9 +21,11 @@ struct segment *journal_find_segment(struct journal *journal, uint32_t stage, ui
 {
     struct segment *s;
 
+    pthread_mutex_lock(&journal->lock);
     for (s = journal->segments; s; s = s->next)
         if (s->stage == stage && s->iteration == iteration)
             break;
+    pthread_mutex_unlock(&journal->lock);
     return s;
 }
 

@@ -286,18 +286,12 @@ int journal_seal(struct journal *journal, uint32_t stage, uint32_t iteration, st
     return 0;
 }
 
-int journal_drop(struct journal *journal, uint32_t stage, uint32_t iteration)
+/* Out of the index and off the list; its file is gone already. Under the lock. */
+static void forget(struct journal *journal, struct segment *segment)
 {
-    struct segment *segment = journal_find_segment(journal, stage, iteration), **link;
+    struct segment **link;
     struct node *node, *next;
-    char path[JOURNAL_PATH];
 
-    if (!segment)
-        return 0;
-    journal_segment_path(journal, segment, path);
-    if (unlink(path) < 0 && errno != ENOENT)
-        return -errno;
-    pthread_mutex_lock(&journal->lock);
     HASH_ITER(hh, journal->index, node, next)
         if (node->segment == segment) {
             HASH_DEL(journal->index, node);
@@ -308,8 +302,47 @@ int journal_drop(struct journal *journal, uint32_t stage, uint32_t iteration)
     *link = segment->next;
     if (journal->current == segment)
         journal->current = NULL;
-    pthread_mutex_unlock(&journal->lock);
     closep(&segment->fd);
     free(segment);
-    return fsync_directory(journal->dir);
+}
+
+static int drop(struct journal *journal, struct segment *segment)
+{
+    char path[JOURNAL_PATH];
+
+    journal_segment_path(journal, segment, path);
+    if (unlink(path) < 0 && errno != ENOENT)
+        return -errno;
+    forget(journal, segment);
+    return 0;
+}
+
+int journal_drop(struct journal *journal, uint32_t stage, uint32_t iteration)
+{
+    struct segment *segment = journal_find_segment(journal, stage, iteration);
+    int r;
+
+    if (!segment)
+        return 0;
+    pthread_mutex_lock(&journal->lock);
+    r = drop(journal, segment);
+    pthread_mutex_unlock(&journal->lock);
+    return r < 0 ? r : fsync_directory(journal->dir);
+}
+
+int journal_retain(struct journal *journal, uint32_t stage, uint32_t first)
+{
+    struct segment *segment, *next;
+    int r = 0, dropped = 0;
+
+    pthread_mutex_lock(&journal->lock);
+    for (segment = journal->segments; segment && r == 0; segment = next) {
+        next = segment->next;
+        if (segment->stage != stage || segment->iteration >= first || !segment->sealed)
+            continue;
+        r = drop(journal, segment);
+        dropped++;
+    }
+    pthread_mutex_unlock(&journal->lock);
+    return r < 0 || !dropped ? r : fsync_directory(journal->dir);
 }

@@ -145,6 +145,39 @@ static void test_round_trip(void **state)
     journal_close(j);
 }
 
+static void test_retention(void **state)
+{
+    struct journal *j = must_open(JOURNAL_WRITE);
+    struct journal_entry *entries, entry;
+    size_t n;
+
+    (void)state;
+    for (uint32_t iteration = 0; iteration < 5; iteration++) {
+        assert_int_equal(journal_segment(j, 4, iteration, &error), 0);
+        assert_int_equal(append(j, 10 + iteration), 0);
+        assert_int_equal(journal_sync(j, &error), 0);
+        if (iteration != 1)
+            assert_int_equal(journal_seal(j, 4, iteration, &error), 0);
+    }
+    assert_int_equal(journal_segment(j, 3, 0, &error), 0);
+    assert_int_equal(append(j, 1), 0);
+    assert_int_equal(journal_seal(j, 3, 0, &error), 0);
+    assert_int_equal(journal_retain(j, 4, 3), 0);
+    assert_int_equal(journal_retain(j, 4, 3), 0);
+    assert_int_equal(journal_list(j, JOURNAL_ALL, JOURNAL_ALL, &entries, &n), 0);
+    assert_int_equal(n, 4);         /* another stage's, the one still open, the last two */
+    free(entries);
+    assert_int_equal(journal_find(j, 10, &entry), -ENOENT);
+    j = journal_close(j);
+    j = must_open(JOURNAL_READ);
+    assert_episode(j, 1);
+    assert_episode(j, 11);
+    assert_episode(j, 13);
+    assert_episode(j, 14);
+    assert_int_equal(journal_find(j, 12, &entry), -ENOENT);
+    journal_close(j);
+}
+
 static void test_another_run(void **state)
 {
     struct journal *j;
@@ -405,6 +438,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_round_trip, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_retention, setup, teardown),
         cmocka_unit_test_setup_teardown(test_another_run, setup, teardown),
         cmocka_unit_test_setup_teardown(test_every_failing_write, setup, teardown),
         cmocka_unit_test_setup_teardown(test_killed_at_every_point, setup, teardown),
