@@ -1,0 +1,82 @@
+"""Env workers come and go: joined by hand, stopped, killed, broken. Nothing is lost and nothing is counted twice."""
+import json
+import signal
+
+EPISODES = 360
+DEMOS = [{"demos": {"episodes": EPISODES, "style": "slow"}}]      # needs no actor: some seconds of pure playing
+
+
+def workers(status):
+    return [m for m in status["members"] if m["role"] == "env_worker" and m["state"] == "alive"] if status else []
+
+
+def delivered(status, pid):
+    return sum(m["delivered"] for m in workers(status) if m["pid"] == pid)
+
+
+def log_of(process):
+    return process.log.read_text(errors="replace")
+
+
+def check_complete(cluster, episodes):
+    summary = cluster.until_finished()
+    text = cluster.history()
+    assert summary["episodes"]["kept"] == episodes, json.dumps(summary["episodes"])
+    assert summary["episodes"]["failed"] == 0 and summary["episodes"]["open"] == 0, text
+
+
+def test_joins_by_hand_and_leaves(make_cluster):
+    cluster = make_cluster(stages=DEMOS)
+    cluster.start()
+    first = cluster.of("env-worker")[0]
+    cluster.until(lambda s: delivered(s, first.popen.pid) > 0, "the first worker to deliver")
+    second = cluster.spawn("env-worker")
+    cluster.until(lambda s: delivered(s, second.popen.pid) > 0, "the worker that joined to deliver")
+    assert second.stop() == 0, log_of(second)
+    assert 'msg="draining"' in log_of(second)
+    check_complete(cluster, EPISODES)
+
+
+def test_killed_in_the_middle(make_cluster):
+    cluster = make_cluster({"cluster": {"env_workers": 2}}, stages=DEMOS)
+    cluster.start()
+    for _ in range(3):
+        victim = cluster.of("env-worker")[0]
+        cluster.until(lambda s: any(m["leases"] and m["delivered"] for m in workers(s) if m["pid"] == victim.popen.pid)
+                      or (s and s["state"] == "finished"), "the victim to hold leases")
+        if victim.running():
+            victim.kill(signal.SIGKILL)     # the cluster starts it again
+    check_complete(cluster, EPISODES)
+
+
+def test_simulator_error_is_played_again(make_cluster):
+    cluster = make_cluster(stages=[{"demos": {"episodes": 60, "style": "clean"}}])
+    cluster.faults["env-worker-0"] = "sim.step=eio@100"
+    cluster.start()
+    check_complete(cluster, 60)
+    assert "simulator_error=1" in log_of(cluster.processes[-1])
+
+
+def test_frozen_worker_loses_its_leases(make_cluster):
+    """A worker that hangs (SIGSTOP) stops renewing; others play its episodes; what it delivers late changes nothing."""
+    cluster = make_cluster({"cluster": {"env_workers": 2}, "timing": {"lease_ttl_ms": 1500, "first_step_ms": 1500}}, stages=DEMOS)
+    cluster.start()
+    victim = cluster.of("env-worker")[0]
+    cluster.until(lambda s: any(m["leases"] for m in workers(s) if m["pid"] == victim.popen.pid), "the victim to hold leases")
+    victim.kill(signal.SIGSTOP)
+    cluster.until(lambda s: s and (s["state"] == "finished" or not any(m["leases"] for m in s["members"] if m["pid"] == victim.popen.pid)),
+                  "its leases to end")
+    victim.kill(signal.SIGCONT)
+    check_complete(cluster, EPISODES)
+
+
+def test_two_workers_play_what_one_plays(make_cluster):
+    """Who plays an episode does not matter: the same run takes the same number of steps."""
+    def outcomes(n):
+        cluster = make_cluster({"cluster": {"env_workers": n}}, stages=[{"demos": {"episodes": 80, "style": "slow"}}])
+        cluster.start()
+        summary = cluster.until_finished()
+        cluster.history()
+        return summary["env_steps"], summary["episodes"]
+
+    assert outcomes(1) == outcomes(2)
