@@ -16,7 +16,7 @@
 /* DIR/NAME as JSON, an object. *ret is the caller's reference. */
 int hf_json(const char *dir, const char *name, json_t **ret, struct error *error);
 
-/* Typed members; absent: *ret = fallback (pass NAN or INT64_MIN... to see). -EINVAL: there, but of another type. */
+/* A member of an object; absent or null: *ret = fallback. -EINVAL: there, but of another type. */
 int hf_integer(const json_t *object, const char *key, int64_t fallback, int64_t *ret, struct error *error);
 int hf_real(const json_t *object, const char *key, double fallback, double *ret, struct error *error);
 

@@ -45,8 +45,8 @@ int tokenizer_size(const struct tokenizer *t)
     return t->size;
 }
 
-/* Pairs are sorted by (pair, rank): the first of equal pairs has the lowest rank. */
-const struct merge *tokenizer_merge(const struct tokenizer *t, int left, int right)
+/* NULL: they do not merge. Sorted by (pair, rank): the first of equal pairs has the lowest rank. */
+static const struct merge *find_merge(const struct tokenizer *t, int left, int right)
 {
     uint64_t pair = (uint64_t)left << 32 | (uint32_t)right;
     int low = 0, high = t->n_merges;
@@ -62,7 +62,8 @@ const struct merge *tokenizer_merge(const struct tokenizer *t, int left, int rig
     return low < t->n_merges && t->merges[low].pair == pair ? &t->merges[low] : NULL;
 }
 
-size_t utf8_length(const char *text, size_t n)
+/* Bytes of the UTF-8 character at text[0..n); 0 if it is malformed (overlong, surrogate, beyond U+10FFFF, cut off). */
+static size_t utf8_length(const char *text, size_t n)
 {
     const uint8_t *s = (const uint8_t *)text;
     size_t length = n == 0 ? 0 : s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
@@ -93,7 +94,7 @@ static bool utf8_valid(const char *text, size_t n)
 
 static void set_rank(const struct tokenizer *t, struct symbol *s, int i, int n)
 {
-    const struct merge *m = i >= 0 && i + 1 < n ? tokenizer_merge(t, s[i].id, s[i + 1].id) : NULL;
+    const struct merge *m = i >= 0 && i + 1 < n ? find_merge(t, s[i].id, s[i + 1].id) : NULL;
 
     if (i >= 0) {
         s[i].rank = m ? m->rank : INT_MAX;

@@ -23,8 +23,4 @@ struct tokenizer {
     int bos;
 };
 
-const struct merge *tokenizer_merge(const struct tokenizer *t, int left, int right);   /* NULL: they do not merge */
 int tokenizer_id_n(const struct tokenizer *t, const char *piece, size_t n);
-
-/* Bytes of the UTF-8 character at text[0..n); 0 if it is malformed (overlong, surrogate, beyond U+10FFFF, cut off). */
-size_t utf8_length(const char *text, size_t n);
