@@ -11,6 +11,8 @@
 #include "train/objective.h"
 #include "train/passes.h"
 
+#define LAST_SHARE .25          /* of the draws show an episode's end: there the verdict is, and look-ahead and the gate ask for it */
+
 /* Episodes to draw from, by what they are: [demo][success]; each list is cut by task. */
 struct prm_data {
     int *list[2][2]; int n[2][2];       /* indices into the data set, ordered by task */
@@ -90,6 +92,8 @@ static bool draw_sample(const struct dataset *data, const struct prm_data *d, do
         return false;
     prm_labels(episode->steps + 1, episode->success, label);
     ret->at = (struct step_ref) {.episode = d->list[demo][success][pick], .step = (int)philox_below(random, (uint32_t)episode->steps + 1)};
+    if (philox_uniform53(random) < LAST_SHARE)
+        ret->at.step = episode->steps;
     ret->label = label[ret->at.step];
     return true;
 }
