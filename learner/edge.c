@@ -20,6 +20,10 @@ static void on_request(struct request *request, void *arg)
     struct edge *edge = arg;
     struct intake_event event;
 
+    if (request->message->envelope.kind == GANTRY__KIND__KIND_REDUCE && edge->collective) {
+        collective_request(edge->collective, request);
+        return;
+    }
     if (request->message->envelope.kind != GANTRY__KIND__KIND_DELIVER) {
         wire_refuse(request, GANTRY__STATUS__STATUS_BAD_REQUEST, "a learner takes deliver, not %s", wire_kind_name(request->message->envelope.kind));
         return;
@@ -44,16 +48,18 @@ static void on_welcome(const Gantry__Welcome *welcome, bool again, void *arg)
     int r;
 
     log_info(again ? "welcomed again" : "welcomed", "member=%u run=%016" PRIx64 " epoch=%" PRIu64, welcome->member, welcome->run, welcome->epoch);
-    if (!edge->intake) {
+    if (!edge->opened) {
         r = edge_open(edge, welcome, &error);
         if (r < 0) {
             log_error("cannot open the run directory", "reason=%s", LOG_Q(error_text(&error, r)));
             lifecycle_stop(edge->lifecycle, 1);
             return;
         }
+        edge->opened = true;
         lifecycle_ready(edge->lifecycle);
     }
-    edge_step(edge, &(struct intake_event) {.kind = INTAKE_WELCOME, .epoch = welcome->epoch});
+    if (edge->intake)
+        edge_step(edge, &(struct intake_event) {.kind = INTAKE_WELCOME, .epoch = welcome->epoch});
 }
 
 static void gauge(struct edge *edge, Gantry__Heartbeat *heartbeat, const char *name, double value)
@@ -80,13 +86,28 @@ static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
         return;
     gauge(edge, heartbeat, "samples_total", (double)train_thread_samples(edge->train_thread));
     gauge(edge, heartbeat, "train_ms_total", (double)train_thread_ms(edge->train_thread));
-    gauge(edge, heartbeat, "journal_bytes", (double)journal_bytes(edge->journal));
+    if (edge->journal)
+        gauge(edge, heartbeat, "journal_bytes", (double)journal_bytes(edge->journal));
+}
+
+/* Ranks above 0 must know where rank 0 serves. */
+static void on_endpoints(Gantry__Endpoint *const *endpoints, size_t n, void *arg)
+{
+    struct edge *edge = arg;
+    struct error error = {0};
+
+    for (size_t i = 0; i < n && edge->rank > 0 && edge->collective; i++)
+        if (endpoints[i]->role == GANTRY__ROLE__ROLE_LEARNER && endpoints[i]->rank == 0 &&
+            collective_connect(edge->collective, endpoints[i]->address, endpoints[i]->public_key, &error) < 0)
+            log_error("rank 0 cannot be reached", "address=%s reason=%s", endpoints[i]->address, LOG_Q(error.text));
 }
 
 static void on_state(bool up, void *arg)
 {
     struct edge *edge = arg;
 
+    if (edge->draining)
+        return;
     if (up)
         log_info("coordinator answers", "member=%u", member_id(edge->member));
     else
@@ -192,8 +213,6 @@ int edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, 
     edge->threads = options->threads;
     edge->rank = options->rank;
     edge->lock = -1;
-    if (options->rank != 0)
-        return error_set(error, ENOTSUP, "--rank %u: this build trains on one rank", options->rank);
     if (options->run_dir && access(options->run_dir, W_OK) < 0)
         return error_set(error, errno, "--run-dir %s: %s", options->run_dir, strerror(errno));
     snprintf(edge->run_dir, sizeof edge->run_dir, "%s", options->run_dir ? options->run_dir : "");
@@ -206,6 +225,7 @@ int edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, 
     r = member_new(wire, &(struct member_options) {
         .join = options->join, .build = options->build, .device = "cpu", .address = edge->address, .rank = options->rank,
         .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat, .on_drain = on_drain, .on_push = edge_push, .on_state = on_state,
+        .on_endpoints = on_endpoints,
         .on_refused = on_refused, .arg = edge }, &edge->member, error);
     if (r < 0)
         return r;

@@ -52,8 +52,15 @@ static void on_plan(struct edge *edge, const struct message *message)
     }
     if (edge->draining || train_thread_busy(edge->train_thread, &done, &total) || clock_mono_ms() < edge->retry_ms)
         return;                 /* it is said again */
+    if (edge->rank > 0 && plan->version <= edge->newest[plan->kind])
+        return;                 /* trained along; rank 0 is about to say that it is committed */
     if (keep_plan(edge, message, plan) < 0)
         return;
+    if (edge->rank > 0) {
+        if (train_thread_run(edge->train_thread, edge->plan.bytes, edge->plan.n) < 0)
+            log_error("a plan cannot be started", "version=%" PRIu64, plan->version);
+        return;
+    }
     event.plan = (struct intake_plan) {
         .stage = (uint32_t)plan->stage, .iteration = (uint32_t)plan->iteration, .kind = (int)plan->kind, .parent = plan->parent,
         .version = plan->version, .episodes = plan->episodes, .n_episodes = plan->n_episodes, .group_epoch = plan->group_epoch,
@@ -66,9 +73,9 @@ void edge_push(const struct message *message, void *arg)
 {
     struct edge *edge = arg;
 
-    if (!edge->intake)
+    if (!edge->opened)
         return;
-    if (message->envelope.kind == GANTRY__KIND__KIND_OPEN_ITERATION)
+    if (message->envelope.kind == GANTRY__KIND__KIND_OPEN_ITERATION && edge->intake)
         on_open(edge, message);
     else if (message->envelope.kind == GANTRY__KIND__KIND_PLAN)
         on_plan(edge, message);

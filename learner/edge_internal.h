@@ -24,6 +24,9 @@ struct edge {
     struct journal_thread *journal_thread;
     struct train_thread *train_thread;
     struct deliveries deliveries;
+    struct collective *collective;      /* NULL: one rank */
+    uint64_t newest[2];                 /* rank > 0: versions trained along, by kind */
+    bool opened;                        /* the first Welcome has been worked off */
     struct { uint8_t *bytes; size_t n; uint8_t digest[SHA256_SIZE]; } plan;    /* the last Plan heard: intake names it by digest */
     int lock;                           /* learner.lock of the run directory */
     bool draining;

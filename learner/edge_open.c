@@ -29,12 +29,14 @@ static void on_trained(const Gantry__Plan *plan, const struct intake_version *ve
         uint64_t wait = MIN((uint64_t)RETRY_MIN_MS << MIN(edge->failures, 5U), (uint64_t)RETRY_MAX_MS);
 
         edge->failures++;
-        if (edge->member && result != -ECANCELED)
+        if (edge->member && edge->rank == 0 && result != -ECANCELED)
             edge_send_plan_failed(edge, plan, result, text);
         edge->retry_ms = clock_mono_ms() + wait;
     } else {
         edge->failures = 0;
     }
+    if (result == 0)
+        edge->newest[version->kind] = version->number;
     if (edge->intake)
         edge_step(edge, &(struct intake_event) {.kind = INTAKE_TRAINED, .trained = {.result = result, .version = *version, .text = text}});
 }
@@ -154,8 +156,9 @@ static int restore(struct edge *edge, struct error *error)
 
 /* ---- opening -------------------------------------------------------------------------------------------- */
 
-/* What plans need of the run beyond their own settings: the reward model is refreshed as the last prm stage says. */
-static int take_run_settings(const char *config, struct plan_runner *runner, struct error *error)
+/* What plans need of the run beyond their own settings: the reward model is refreshed as the last prm stage says; cluster.learners is
+ * the number of ranks. */
+static int take_run_settings(const char *config, struct plan_runner *runner, int *ret_ranks, struct error *error)
 {
     _cleanup_free_ struct run_config *run = malloc(sizeof *run);
     int r = run ? run_config_parse(config, strlen(config), "Welcome.config", run, error) : error_set(error, ENOMEM, "out of memory");
@@ -163,9 +166,11 @@ static int take_run_settings(const char *config, struct plan_runner *runner, str
     for (int i = 0; r >= 0 && i < run->n_stages; i++)
         if (run->stages[i].kind == STAGE_PRM)
             runner->prm = run->stages[i].prm;
-    if (r >= 0)
-        runner->journal_keep = run->journal_keep;
-    return r;
+    if (r < 0)
+        return r;
+    runner->journal_keep = run->journal_keep;
+    *ret_ranks = MAX(run->n_learners, 1);
+    return 0;
 }
 
 static int open_journal(struct edge *edge, uint64_t run, struct error *error)
@@ -183,33 +188,62 @@ static int open_journal(struct edge *edge, uint64_t run, struct error *error)
     return r;
 }
 
-int edge_open(struct edge *edge, const Gantry__Welcome *welcome, struct error *error)
+/* Rank 0 keeps the trajectories; the others only train along. */
+static int open_rank_0(struct edge *edge, uint64_t run, struct error *error)
 {
-    struct plan_runner runner = {.run = welcome->run, .seed = welcome->seed, .threads = (int)edge->threads, .group = {.ranks = 1}};
-    int r;
+    int r = open_journal(edge, run, error);
 
-    if (!edge->run_dir[0])
-        snprintf(edge->run_dir, sizeof edge->run_dir, "%s", welcome->run_dir);
-    r = take_run_settings(welcome->config, &runner, error);
-    if (r >= 0)
-        r = open_journal(edge, welcome->run, error);
     if (r < 0)
         return r;
     version_sweep(edge->run_dir);
     r = restore(edge, error);
     if (r < 0)
         return r;
+    r = journal_thread_new(edge->loop, edge->journal, on_appended, edge, &edge->journal_thread);
+    return r < 0 ? error_set(error, -r, "the journal's thread cannot start: %s", strerror(-r)) : 0;
+}
+
+static int open_group(struct edge *edge, int ranks, struct group *ret, struct error *error)
+{
+    int r;
+
+    *ret = (struct group) {.ranks = 1};
+    if (ranks == 1 && edge->rank == 0)
+        return 0;
+    r = collective_new(edge->loop, edge->wire, edge->rank, (unsigned)ranks, &edge->collective);
+    if (r < 0)
+        return error_set(error, -r, "rank %u of %d learners: cluster.learners must have 1, 2, 4 or 8 entries, numbered from 0", edge->rank, ranks);
+    *ret = (struct group) {.rank = (int)edge->rank, .ranks = ranks, .gather = collective_gather, .arg = edge->collective};
+    return 0;
+}
+
+int edge_open(struct edge *edge, const Gantry__Welcome *welcome, struct error *error)
+{
+    struct plan_runner runner = {.run = welcome->run, .seed = welcome->seed, .threads = (int)edge->threads};
+    int r, ranks = 1;
+
+    if (!edge->run_dir[0])
+        snprintf(edge->run_dir, sizeof edge->run_dir, "%s", welcome->run_dir);
+    r = take_run_settings(welcome->config, &runner, &ranks, error);
+    if (r >= 0)
+        r = open_group(edge, ranks, &runner.group, error);
+    if (r >= 0 && edge->rank == 0)
+        r = open_rank_0(edge, welcome->run, error);
+    if (r < 0)
+        return r;
     snprintf(runner.run_dir, sizeof runner.run_dir, "%s", edge->run_dir);
     runner.journal = edge->journal;
-    r = journal_thread_new(edge->loop, edge->journal, on_appended, edge, &edge->journal_thread);
-    if (r >= 0)
-        r = train_thread_new(edge->loop, &runner, on_trained, edge, &edge->train_thread);
+    runner.collective = edge->collective;
+    r = train_thread_new(edge->loop, &runner, on_trained, edge, &edge->train_thread);
     return r < 0 ? error_set(error, -r, "the learner's threads cannot start: %s", strerror(-r)) : 0;
 }
 
 void edge_close(struct edge *edge)
 {
+    if (edge->collective)
+        collective_abort(edge->collective);
     edge->train_thread = train_thread_free(edge->train_thread);
+    edge->collective = collective_free(edge->collective);
     edge->journal_thread = journal_thread_free(edge->journal_thread);
     deliveries_free(&edge->deliveries);
     intake_effects_release(&edge->effects);

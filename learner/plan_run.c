@@ -325,16 +325,14 @@ static int retain(const struct plan_runner *runner, const Gantry__Plan *plan, co
     return r < 0 ? error_set(error, -r, "old segments of the journal cannot be removed: %s", strerror(-r)) : 0;
 }
 
-int plan_run(struct plan_runner *runner, const Gantry__Plan *plan, struct intake_version *ret, struct error *error)
+static int execute(struct plan_runner *runner, const Gantry__Plan *plan, struct intake_version *ret, struct error *error)
 {
     static const struct { const char *name; int (*run)(struct execution *, struct error *); } objectives[] = {
         {"sft", run_sft}, {"prm", run_prm}, {"ppo", run_ppo},
     };
     _cleanup_(execution_release) struct execution e = {.runner = runner, .plan = plan};
-    int r = check_plan(plan, error);
+    int r = stage_config_parse(plan->settings, strlen(plan->settings), &e.settings, error);
 
-    if (r >= 0)
-        r = stage_config_parse(plan->settings, strlen(plan->settings), &e.settings, error);
     if (r < 0)
         return error_prefix(error, r, "plan of stage %" PRIu64 ", iteration %" PRIu64, plan->stage, plan->iteration);
     r = retain(runner, plan, &e.settings, error);
@@ -360,4 +358,26 @@ int plan_run(struct plan_runner *runner, const Gantry__Plan *plan, struct intake
     runner->trainer[plan->kind] = TAKE_PTR(e.trainer);
     runner->version[plan->kind] = plan->version;
     return 0;
+}
+
+int plan_run(struct plan_runner *runner, const Gantry__Plan *plan, struct intake_version *ret, struct error *error)
+{
+    _cleanup_(journal_closep) struct journal *journal = NULL;
+    char path[sizeof runner->run_dir + 16];
+    int r = check_plan(plan, error);
+
+    if (r < 0)
+        return r;
+    if (runner->collective)
+        collective_begin(runner->collective, plan->digest.data);
+    if (runner->journal)
+        return execute(runner, plan, ret, error);
+    snprintf(path, sizeof path, "%s/journal", runner->run_dir);
+    r = journal_open(path, runner->run, JOURNAL_READ, &journal, NULL, error);
+    if (r < 0)
+        return r;
+    runner->journal = journal;
+    r = execute(runner, plan, ret, error);
+    runner->journal = NULL;
+    return r;
 }

@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 #include "daemon/run_config.h"
+#include "learner/collective.h"
 #include "learner/intake.h"
 #include "proto/control.pb-c.h"
 #include "run/journal.h"
@@ -18,7 +19,8 @@
 struct plan_runner {
     char run_dir[256];
     uint64_t run, seed;
-    struct journal *journal;            /* borrowed */
+    struct journal *journal;            /* borrowed; NULL on rank > 0: opened for reading plan by plan, rank 0 writes it */
+    struct collective *collective;      /* borrowed; NULL: one rank */
     int threads;
     struct group group;                 /* the learner's ranks */
     int journal_keep;                   /* iterations of an rl stage whose trajectories stay; 0: all */

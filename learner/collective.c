@@ -1,0 +1,230 @@
+#include "learner/collective.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/sha256.h"
+#include "proto/train.pb-c.h"
+
+enum { CALL_MS = 60000, IDLE = 1 };
+
+struct collective {
+    struct loop *loop;
+    struct wire *wire;
+    unsigned rank, ranks;
+    struct wire_client *client;         /* rank > 0: to rank 0 */
+    struct request *waiting[COLLECTIVE_RANKS_MAX];      /* rank 0: parts that are here; loop's thread */
+
+    pthread_mutex_t lock;               /* what follows is shared with the train thread */
+    pthread_cond_t done;
+    uint8_t plan[SHA256_SIZE];
+    uint64_t sequence;                  /* of the gather in progress, or the next */
+    const void *mine; size_t bytes; void *all;
+    int result;                         /* IDLE while it goes on */
+    bool active, aborted;
+};
+
+int collective_new(struct loop *loop, struct wire *wire, unsigned rank, unsigned ranks, struct collective **ret)
+{
+    struct collective *c;
+
+    if (ranks < 1 || ranks > COLLECTIVE_RANKS_MAX || COLLECTIVE_RANKS_MAX % ranks || rank >= ranks)
+        return -EINVAL;
+    c = calloc(1, sizeof *c);
+    if (!c)
+        return -ENOMEM;
+    *c = (struct collective) {.loop = loop, .wire = wire, .rank = rank, .ranks = ranks};
+    pthread_mutex_init(&c->lock, NULL);
+    pthread_cond_init(&c->done, NULL);
+    *ret = c;
+    return 0;
+}
+
+struct collective *collective_free(struct collective *c)
+{
+    if (!c)
+        return NULL;
+    for (unsigned i = 0; i < c->ranks; i++)
+        if (c->waiting[i])
+            request_drop(c->waiting[i]);
+    wire_client_free(c->client);
+    pthread_cond_destroy(&c->done);
+    pthread_mutex_destroy(&c->lock);
+    free(c);
+    return NULL;
+}
+
+int collective_connect(struct collective *c, const char *address, const char *key, struct error *error)
+{
+    if (c->client)
+        return strcmp(wire_client_address(c->client), address) ? wire_client_move(c->client, address, key, error) : 0;
+    return wire_client_new(c->wire, &(struct wire_client_options) {.address = address, .server_key = key}, &c->client, error);
+}
+
+/* End the gather in progress; the lock is held. */
+static void finish(struct collective *c, int result)
+{
+    if (!c->active)
+        return;
+    c->active = false;
+    c->result = result;
+    pthread_cond_signal(&c->done);
+}
+
+/* ---- rank 0, on the loop's thread --------------------------------------------------------------------- */
+
+static const Gantry__Reduce *body_of(const struct request *request)
+{
+    return (const Gantry__Reduce *)request->message->body;
+}
+
+static void refuse(struct collective *c, unsigned rank, const char *text)
+{
+    wire_refuse(c->waiting[rank], GANTRY__STATUS__STATUS_INTERNAL, "%s", text);
+    c->waiting[rank] = NULL;
+}
+
+/* A part that is here: of this gather, of another plan (too early: it waits), or from a rank that began anew. The lock is held. */
+static bool is_ours(struct collective *c, unsigned rank)
+{
+    const Gantry__Reduce *body = body_of(c->waiting[rank]);
+    size_t size = 0;
+
+    if (body->check.len != SHA256_SIZE || memcmp(body->check.data, c->plan, SHA256_SIZE))
+        return false;
+    if (c->waiting[rank]->message->n_parts == 1)
+        (void)message_part(c->waiting[rank]->message, 0, &size);
+    if (body->sequence == c->sequence && size == c->bytes)
+        return true;
+    log_warn("learner ranks are out of step; the plan is begun again", "rank=%u sequence=%" PRIu64 " ours=%" PRIu64, rank, body->sequence, c->sequence);
+    refuse(c, rank, "out of step with rank 0");
+    finish(c, -ECONNRESET);
+    return false;
+}
+
+static void answer_all(struct collective *c)
+{
+    Gantry__Reduce reply = GANTRY__REDUCE__INIT;
+    struct wire_part part = {.bytes = c->all, .size = c->bytes * c->ranks};
+
+    for (unsigned i = 1; i < c->ranks; i++) {
+        size_t size;
+
+        memcpy((char *)c->all + i * c->bytes, message_part(c->waiting[i]->message, 0, &size), c->bytes);
+    }
+    memcpy(c->all, c->mine, c->bytes);
+    reply.sequence = c->sequence;
+    for (unsigned i = 1; i < c->ranks; i++) {
+        wire_reply(c->waiting[i], &reply.base, &part, 1);
+        c->waiting[i] = NULL;
+    }
+    finish(c, 0);
+}
+
+static void look(void *arg)
+{
+    struct collective *c = arg;
+    unsigned here = 1;
+
+    pthread_mutex_lock(&c->lock);
+    for (unsigned i = 1; i < c->ranks && c->active; i++)
+        here += c->waiting[i] && is_ours(c, i);
+    if (c->active && here == c->ranks)
+        answer_all(c);
+    pthread_mutex_unlock(&c->lock);
+}
+
+void collective_request(struct collective *c, struct request *request)
+{
+    uint32_t rank = body_of(request)->rank;
+
+    if (c->rank != 0 || rank < 1 || rank >= c->ranks) {
+        wire_refuse(request, GANTRY__STATUS__STATUS_BAD_REQUEST, "rank %u has no place in a group of %u led by rank %u", rank, c->ranks, c->rank);
+        return;
+    }
+    request = request_take(request);
+    if (c->waiting[rank])
+        request_drop(c->waiting[rank]);         /* an older life of that rank */
+    c->waiting[rank] = request;
+    look(c);
+}
+
+/* ---- rank > 0, on the loop's thread ------------------------------------------------------------------- */
+
+static void on_reply(int result, const struct message *reply, void *arg)
+{
+    struct collective *c = arg;
+    size_t size = 0;
+    const uint8_t *all = result == 0 && reply->n_parts == 1 ? message_part(reply, 0, &size) : NULL;
+
+    pthread_mutex_lock(&c->lock);
+    if (!c->active || (result == 0 && ((const Gantry__Reduce *)reply->body)->sequence != c->sequence)) {
+        pthread_mutex_unlock(&c->lock);
+        return;
+    }
+    if (all && size == c->bytes * c->ranks)
+        memcpy(c->all, all, size);
+    finish(c, all && size == c->bytes * c->ranks ? 0 : -ECONNRESET);
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void send_part(void *arg)
+{
+    struct collective *c = arg;
+    Gantry__Reduce body = GANTRY__REDUCE__INIT;
+    int r = -ENOTCONN;
+
+    pthread_mutex_lock(&c->lock);
+    body.sequence = c->sequence;
+    body.rank = c->rank;
+    body.check = (ProtobufCBinaryData) {SHA256_SIZE, c->plan};
+    if (c->active && c->client)
+        r = wire_call(c->client, &(struct wire_call) {.kind = GANTRY__KIND__KIND_REDUCE, .body = &body.base, .parts = &(struct wire_part) {
+            .bytes = c->mine, .size = c->bytes }, .n_parts = 1, .deadline_ms = CALL_MS, .on_reply = on_reply, .arg = c}, NULL);
+    if (r < 0)
+        finish(c, r);
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* ---- the train thread ------------------------------------------------------------------------------------ */
+
+void collective_begin(struct collective *c, const void *plan_digest)
+{
+    pthread_mutex_lock(&c->lock);
+    memcpy(c->plan, plan_digest, SHA256_SIZE);
+    c->sequence = 0;
+    pthread_mutex_unlock(&c->lock);
+}
+
+int collective_gather(void *arg, const void *mine, size_t bytes, void *ret_all)
+{
+    struct collective *c = arg;
+    int r;
+
+    pthread_mutex_lock(&c->lock);
+    c->mine = mine;
+    c->bytes = bytes;
+    c->all = ret_all;
+    c->result = IDLE;
+    c->active = !c->aborted;
+    if (c->aborted || loop_post(c->loop, c->rank == 0 ? look : send_part, c) < 0)
+        finish(c, -ECANCELED);
+    while (c->active)
+        pthread_cond_wait(&c->done, &c->lock);
+    r = c->aborted ? -ECANCELED : c->result;
+    c->sequence++;
+    pthread_mutex_unlock(&c->lock);
+    return r;
+}
+
+void collective_abort(struct collective *c)
+{
+    pthread_mutex_lock(&c->lock);
+    c->aborted = true;
+    finish(c, -ECANCELED);
+    pthread_mutex_unlock(&c->lock);
+}

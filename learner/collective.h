@@ -1,0 +1,34 @@
+/* collective.h - the learner's ranks add up their gradients: a gather over lib/wire, rank 0 in the middle.
+ *
+ * In each step of a plan every rank sends its part to rank 0 (Reduce), which answers each with all parts in rank order once
+ * they are there; every rank then adds them in the same tree (train/shards.h), so all ranks hold the same bits. A gather is
+ * known by (plan, number within the plan): a rank that was restarted begins its plan anew, which the others notice; they give
+ * up the plan with -ECONNRESET and it is carried out again.
+ *
+ * Thread rule: collective_gather blocks the train thread; everything else is for the loop's thread. */
+#pragma once
+
+#include "daemon/loop.h"
+#include "wire/client.h"
+#include "wire/server.h"
+
+enum { COLLECTIVE_RANKS_MAX = 8 };
+
+struct collective;
+
+/* ranks: 1, 2, 4 or 8. */
+int collective_new(struct loop *loop, struct wire *wire, unsigned rank, unsigned ranks, struct collective **ret);
+struct collective *collective_free(struct collective *collective);
+DEFINE_FREEP(struct collective, collective_free)
+
+/* Rank > 0: where rank 0 serves, from the coordinator's list; again when it moved. */
+int collective_connect(struct collective *collective, const char *address, const char *key, struct error *error);
+/* Rank 0: a Reduce has come in; takes the request in every case. */
+void collective_request(struct collective *collective, struct request *request);
+
+/* On the train thread, before a plan: gathers are numbered from 0 under this digest. */
+void collective_begin(struct collective *collective, const void *plan_digest);
+/* struct group's gather. -ECONNRESET: another rank began anew. -ECANCELED: collective_abort. */
+int collective_gather(void *collective, const void *mine, size_t bytes, void *ret_all);
+/* Any thread: the gather in progress, and all later ones, end with -ECANCELED. */
+void collective_abort(struct collective *collective);
