@@ -15,6 +15,7 @@ struct lifecycle {
     struct lifecycle_options options;
     enum lifecycle_phase phase;
     int exit_code;
+    bool signalled;             /* a TERM or INT has come: the next one means now */
     char status[200];
     struct loop_signal *term, *interrupt, *hangup;
     struct loop_timer *deadline, *watchdog;
@@ -50,10 +51,11 @@ static void on_terminate(int number, void *arg)
 {
     struct lifecycle *l = arg;
 
-    if (l->phase == LIFECYCLE_DRAINING) {
+    if (l->phase == LIFECYCLE_DRAINING && l->signalled) {
         log_warn("second signal, leaving now", "signal=%d", number);
         lifecycle_stop(l, 1);
     } else {
+        l->signalled = true;    /* already draining because the run ends: go on with that */
         lifecycle_drain(l, number == SIGINT ? "SIGINT" : "SIGTERM");
     }
 }

@@ -91,6 +91,25 @@ static void test_second_signal_leaves(void **state _unused_)
     end(&l);
 }
 
+/* A supervisor that says TERM to a daemon which is draining by itself does not cut the drain short. */
+static void test_signal_during_a_drain(void **state _unused_)
+{
+    struct life l;
+
+    begin(&l, 0, 60000);
+    lifecycle_ready(l.lifecycle);
+    lifecycle_drain(l.lifecycle, "the run has ended");
+    raise(SIGTERM);
+    loop_turn(l.loop, true);
+    loop_turn(l.loop, false);
+    assert_int_equal(lifecycle_phase(l.lifecycle), LIFECYCLE_DRAINING);
+    assert_int_equal(l.drains, 1);
+    raise(SIGTERM);
+    loop_run(l.loop);
+    assert_int_equal(lifecycle_exit_code(l.lifecycle), 1);
+    end(&l);
+}
+
 static void test_deadlines(void **state _unused_)
 {
     struct life l;
@@ -233,7 +252,7 @@ static void test_die_with_parent(void **state _unused_)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_drain_and_stop), cmocka_unit_test(test_second_signal_leaves), cmocka_unit_test(test_deadlines),
+        cmocka_unit_test(test_drain_and_stop), cmocka_unit_test(test_second_signal_leaves), cmocka_unit_test(test_signal_during_a_drain), cmocka_unit_test(test_deadlines),
         cmocka_unit_test(test_reload), cmocka_unit_test(test_notify), cmocka_unit_test(test_crash_report),
         cmocka_unit_test(test_die_with_parent),
     };
