@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sysexits.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -354,7 +355,7 @@ static void on_welcome(const Gantry__Welcome *welcome, bool again, void *arg)
         drop_lost_leases(edge, welcome);
     if (!edge->shared.simulation) {
         if (open_simulation(edge, welcome->config) < 0) {
-            lifecycle_stop(edge->lifecycle, 1);
+            lifecycle_stop(edge->lifecycle, EX_CONFIG);
             return;
         }
         lifecycle_ready(edge->lifecycle);
@@ -392,7 +393,7 @@ static void on_refused(int result, const char *text, void *arg)
     struct edge *edge = arg;
 
     log_error("refused by the coordinator", "reason=%s", LOG_Q(text && *text ? text : strerror(-result)));
-    lifecycle_stop(edge->lifecycle, 1);
+    lifecycle_stop(edge->lifecycle, EX_CONFIG);
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------- */

@@ -20,7 +20,8 @@ struct env_edge_options {
 
 struct edge;
 
-/* Calls lifecycle_ready when the simulator is up; lifecycle_stop(1) after a log line when it cannot be. */
+/* Calls lifecycle_ready when the simulator is up; lifecycle_stop(EX_CONFIG), after a log line, when it cannot be:
+ * to start it again would not help. */
 int env_edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct env_edge_options *options,
                  struct edge **ret, struct error *error);
 /* Take no more leases, finish or give back what is in hand, say Bye, then lifecycle_stop(0). */

@@ -39,6 +39,7 @@ static void on_drain(const char *reason, void *arg)
         env_edge_drain(*edge, reason);
 }
 
+/* The exit status, or -errno when it did not get as far as the loop. */
 static int run(const struct args *args)
 {
     _cleanup_(loop_freep) struct loop *loop = NULL;
@@ -91,7 +92,9 @@ int main(int argc, char **argv)
         .takes = ARGS_JOIN | ARGS_RUN_DIR | ARGS_SLOTS | ARGS_RENDER | ARGS_NAME,
     };
     struct args args;
+    int r;
 
     args_parse(argc, argv, &about, &args);
-    return run(&args) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    r = run(&args);
+    return r < 0 ? EXIT_FAILURE : r;
 }

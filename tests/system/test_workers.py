@@ -80,3 +80,14 @@ def test_two_workers_play_what_one_plays(make_cluster):
         return summary["env_steps"], summary["episodes"]
 
     assert outcomes(1) == outcomes(2)
+
+
+def test_no_renderer_is_said_once(make_cluster, monkeypatch):
+    """Without EGL a worker cannot help: it says what is missing and is not started again and again."""
+    monkeypatch.setenv("__EGL_VENDOR_LIBRARY_DIRS", "/nonexistent")
+    cluster = make_cluster(stages=DEMOS)
+    cluster.start()
+    worker = cluster.of("env-worker")[0]
+    worker.wanted = False
+    assert worker.popen.wait(60) == 78          # EX_CONFIG
+    assert "libegl" in log_of(worker).lower(), log_of(worker)
