@@ -41,6 +41,13 @@ INLINE void tile_run(const struct tile *t, const int rows, const int vectors)
         for (int j = 0; j < vectors; j++)
             sum[i][j] = t->start ? v_load(t->start + i * t->start_row + j * V_LANES) : v_zero();
 
+    /* the tile of C is usually cold: fetch it while k runs */
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 8
+        for (int j = 0; j < vectors; j++)
+            __builtin_prefetch(t->c + i * t->c_row + j * V_LANES, 1);
+
     for (int64_t k = 0; k < t->k; k++, a += t->a_k) {
         const float *b = t->b + k * GEMM_PANEL;
         v16 bv[8];
