@@ -165,7 +165,8 @@ static void on_version_state(struct conductor *c, const struct conductor_event *
     bool known = false;
 
     for (uint32_t i = 0; i < member->n_versions; i++)
-        known |= member->versions[i].kind == event->version_state.kind && member->versions[i].version == event->version_state.version &&
+        known |= member->versions[i].kind == event->version_state.kind &&
+                 member->versions[i].version == event->version_state.version &&
                  member->versions[i].ready == event->version_state.ready;
     membership_version(&c->members, member, event->version_state.kind, event->version_state.version, event->version_state.ready);
     if (!known && !event->version_state.ready)

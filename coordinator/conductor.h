@@ -88,14 +88,18 @@ struct conductor_event {
             const struct held_lease *leases;        /* worker: what it still plays */
             size_t n_leases;
         } hello;
-        struct { const struct held_lease *leases; size_t n_leases; uint64_t revision; } heartbeat;  /* endpoints revision it knows */
+        struct {
+            const struct held_lease *leases;
+            size_t n_leases;
+            uint64_t revision;
+        } heartbeat; /* endpoints revision it knows */
         struct { const char *host; uint32_t pid; bool crashed; const char *text; } exit;
                                                     /* crashed: by itself (signal other than KILL/TERM, or exit code not 0) */
         struct { uint32_t slots; } lease_request;
         struct { uint64_t episode, fence; bool simulator_error; const char *text; } lease_return;
         struct { uint32_t stage, iteration; const struct journaled_episode *episodes; size_t n_episodes; } journaled;
         struct {
-            uint32_t stage, iteration;              /* an open iteration it knows: the one just opened, else the newest; LEDGER_ALL: none */
+            uint32_t stage, iteration; /* an open iteration it knows: the one just opened, else the newest; LEDGER_ALL: none */
             uint32_t rows;                          /* how many episodes it knows that one to have */
             const struct journaled_episode *episodes;   /* all it has journaled of its open iterations */
             size_t n_episodes;
@@ -104,7 +108,7 @@ struct conductor_event {
             uint8_t plan_digest[SHA256_SIZE];       /* in progress; zeros: none */
         } inventory;
         struct {
-            struct ledger_version version;          /* kind, number, parent, digest, dir, stage, iteration, gate, metrics (borrowed) */
+            struct ledger_version version; /* kind, number, parent, digest, dir, stage, iteration, gate, metrics (borrowed) */
             uint8_t plan_digest[SHA256_SIZE];
             const uint64_t *trained, *filtered, *stale;
             size_t n_trained, n_filtered, n_stale;
@@ -120,41 +124,45 @@ struct conductor_event {
 
 enum conductor_effect_kind {
     /* the ledger: one transaction per step */
-    CONDUCTOR_PUT_STAGE,        /* .stage */
-    CONDUCTOR_PUT_ITERATION,    /* .iteration */
-    CONDUCTOR_ADD_EPISODE,      /* .episode */
-    CONDUCTOR_EPISODE_JOURNALED,    /* .episode */
-    CONDUCTOR_EPISODE_ENDED,    /* .episode: state, reason */
-    CONDUCTOR_EPISODE_FAILURE,  /* .episode: failures, suspect, reason */
-    CONDUCTOR_EPISODE_REOPENED, /* .episode, reason: the inventory lacks what was called journaled */
-    CONDUCTOR_ADD_VERSION,      /* .version */
-    CONDUCTOR_PUT_BLOB,         /* .blob: "memory" */
-    CONDUCTOR_PUT_GROUP_EPOCH,  /* .group_epoch */
-    CONDUCTOR_ADD_SCALAR,       /* .scalar; also for TensorBoard */
-    CONDUCTOR_ADD_EVENT,        /* .text: a line for history and the log */
+    CONDUCTOR_PUT_STAGE,         /* .stage */
+    CONDUCTOR_PUT_ITERATION,     /* .iteration */
+    CONDUCTOR_ADD_EPISODE,       /* .episode */
+    CONDUCTOR_EPISODE_JOURNALED, /* .episode */
+    CONDUCTOR_EPISODE_ENDED,     /* .episode: state, reason */
+    CONDUCTOR_EPISODE_FAILURE,   /* .episode: failures, suspect, reason */
+    CONDUCTOR_EPISODE_REOPENED,  /* .episode, reason: the inventory lacks what was called journaled */
+    CONDUCTOR_ADD_VERSION,       /* .version */
+    CONDUCTOR_PUT_BLOB,          /* .blob: "memory" */
+    CONDUCTOR_PUT_GROUP_EPOCH,   /* .group_epoch */
+    CONDUCTOR_ADD_SCALAR,        /* .scalar; also for TensorBoard */
+    CONDUCTOR_ADD_EVENT,         /* .text: a line for history and the log */
     CONDUCTOR_LAST_LEDGER = CONDUCTOR_ADD_EVENT,
 
     /* replies: to .to, answering .request */
-    CONDUCTOR_WELCOME,          /* .welcome */
-    CONDUCTOR_HEARTBEAT_REPLY,  /* .heartbeat */
-    CONDUCTOR_GRANT,            /* .grant */
-    CONDUCTOR_ACK,              /* the empty reply of whatever was asked */
-    CONDUCTOR_REFUSE,           /* .refuse */
+    CONDUCTOR_WELCOME,         /* .welcome */
+    CONDUCTOR_HEARTBEAT_REPLY, /* .heartbeat */
+    CONDUCTOR_GRANT,           /* .grant */
+    CONDUCTOR_ACK,             /* the empty reply of whatever was asked */
+    CONDUCTOR_REFUSE,          /* .refuse */
 
     /* on its own account: to member .member at .to */
-    CONDUCTOR_OPEN_ITERATION,   /* .open: learner rank 0 */
-    CONDUCTOR_PLAN,             /* .plan: every learner rank */
-    CONDUCTOR_VERSIONS,         /* .versions: an actor or PRM server */
-    CONDUCTOR_SEND_DRAIN,       /* .text */
+    CONDUCTOR_OPEN_ITERATION, /* .open: learner rank 0 */
+    CONDUCTOR_PLAN,           /* .plan: every learner rank */
+    CONDUCTOR_VERSIONS,       /* .versions: an actor or PRM server */
+    CONDUCTOR_SEND_DRAIN,     /* .text */
 
     /* for the edge itself */
-    CONDUCTOR_RETAIN,           /* .retain: version_retain() with this list: weights of all other versions may be removed from disk */
-    CONDUCTOR_DRAINED,          /* nothing is leased and nothing trains: the process may end, exit code 0 */
-    CONDUCTOR_FINISHED,         /* the last stage has ended */
-    CONDUCTOR_STOPPED,          /* .text: too much has failed; say it and end with an exit code other than 0 */
+    CONDUCTOR_RETAIN,   /* .retain: version_retain() with this list: weights of all other versions may be removed from disk */
+    CONDUCTOR_DRAINED,  /* nothing is leased and nothing trains: the process may end, exit code 0 */
+    CONDUCTOR_FINISHED, /* the last stage has ended */
+    CONDUCTOR_STOPPED,  /* .text: too much has failed; say it and end with an exit code other than 0 */
 };
 
-enum conductor_refusal { REFUSE_STALE, REFUSE_ROLE, REFUSE_REQUEST };   /* STATUS_STALE_EPOCH: say Hello again, _DENIED, _BAD_REQUEST */
+enum conductor_refusal {
+    REFUSE_STALE,
+    REFUSE_ROLE,
+    REFUSE_REQUEST
+}; /* STATUS_STALE_EPOCH: say Hello again, _DENIED, _BAD_REQUEST */
 
 struct conductor_plan {
     uint32_t stage, iteration, round;

@@ -4,7 +4,11 @@
  *   conductor_restore.c  from ledger rows to state
  *   conductor_member.c   hello, heartbeat, bye, exit, leases
  *   conductor_learner.c  journaled, inventory, committed
- *   conductor_work.c     iterations: open, plan, close; versions to hold; stages */
+ *   conductor_work.c     passes and stages in order: open; what can happen after every event
+ *   conductor_rows.c     the rows of open iterations: found, ended, failed and replaced
+ *   conductor_plan.c     what the learner is told: open rows, the plan and its digest
+ *   conductor_close.c    a pass is over: figures, retention
+ *   conductor_versions.c which versions servers shall hold */
 #pragma once
 
 #include "base/effect_memory.h"
@@ -85,17 +89,32 @@ void conductor_on_inventory(struct conductor *c, const struct conductor_event *e
 void conductor_on_committed(struct conductor *c, const struct conductor_event *event, struct member *member);
 void conductor_on_plan_failed(struct conductor *c, const struct conductor_event *event, struct member *member);
 
-/* conductor_work.c */
+/* conductor_rows.c */
 struct ledger_episode *conductor_row(struct conductor *c, uint64_t episode, struct open_iteration **ret_iteration);
+int open_iteration_reserve(struct open_iteration *it, size_t capacity);
 int open_iteration_add(struct open_iteration *it, const struct ledger_episode *row);
 void open_iteration_release(struct open_iteration *it);
 size_t open_iteration_unplayed(const struct open_iteration *it);        /* rows still OPEN */
+void conductor_end_row(struct conductor *c, struct ledger_episode *row, enum episode_state end, const char *reason);
+void conductor_fail_row(struct conductor *c, struct open_iteration *it, struct ledger_episode *row, const char *reason);
+
+/* conductor_plan.c */
 int conductor_make_plan(struct conductor *c, struct open_iteration *it);
+void conductor_plan_iteration(struct conductor *c,
+                              struct open_iteration *it); /* its rows are in: to the ledger, then to the learner */
 void conductor_send_open(struct conductor *c, struct open_iteration *it);
 void conductor_send_plan(struct conductor *c, struct open_iteration *it);
-void conductor_fail_row(struct conductor *c, struct open_iteration *it, struct ledger_episode *row, const char *reason);
-void conductor_end_row(struct conductor *c, struct ledger_episode *row, enum episode_state end, const char *reason);
+
+/* conductor_close.c */
+void conductor_put_stage(struct conductor *c, struct ledger_stage *stage);
 void conductor_close(struct conductor *c, struct open_iteration *it);
+void conductor_close_played(struct conductor *c, struct open_iteration *it);        /* nothing is trained from it */
+
+/* conductor_versions.c */
 void conductor_want_versions(struct conductor *c);      /* what servers shall hold; said again when due */
 void conductor_send_versions(struct conductor *c, const struct member *member);
+
+/* conductor_work.c */
+uint64_t conductor_newest_policy(const struct conductor *c);
+void conductor_work_versions(const struct conductor *c, const struct work *work, uint64_t *ret_policy, uint64_t *ret_prm);
 void conductor_advance(struct conductor *c);            /* whatever can happen now, does */

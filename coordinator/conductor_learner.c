@@ -7,7 +7,8 @@
 
 /* ---- durable episodes ------------------------------------------------------------------------------ */
 
-static void set_journaled(struct conductor *c, struct open_iteration *it, struct ledger_episode *row, const struct journaled_episode *episode)
+static void set_journaled(struct conductor *c, struct open_iteration *it, struct ledger_episode *row,
+                          const struct journaled_episode *episode)
 {
     struct member *member = membership_find(&c->members, episode->member);
 
@@ -53,7 +54,8 @@ void conductor_on_journaled(struct conductor *c, const struct conductor_event *e
 /* Version 0 is the checkpoint the run starts from: the learner has put it there. */
 static void take_version_0(struct conductor *c, const struct conductor_event *event)
 {
-    struct ledger_version version = { .kind = KIND_POLICY, .gate_passed = true, .dir = "policies/v000000", .committed_ms = c->wall_ms };
+    struct ledger_version version = {
+        .kind = KIND_POLICY, .gate_passed = true, .dir = "policies/v000000", .committed_ms = c->wall_ms};
 
     memcpy(version.digest, event->inventory.policy_digest, SHA256_SIZE);
     if (versions_add(&c->versions, &version, NULL) < 0) {
@@ -78,7 +80,8 @@ static void check_versions(struct conductor *c, const struct conductor_event *ev
         planned |= c->open[i].row.state == PROGRESS_PLANNED;
     if (planned || (newest && event->inventory.policy_version <= newest->number))
         return;
-    snprintf(text, sizeof(text), "policies/ holds version %llu, the ledger knows none above %llu: is the run directory put together from two runs?",
+    snprintf(text, sizeof(text),
+             "policies/ holds version %llu, the ledger knows none above %llu: is the run directory put together from two runs?",
              (unsigned long long)event->inventory.policy_version, newest ? (unsigned long long)newest->number : 0ULL);
     conductor_stop(c, text);
 }
@@ -213,8 +216,8 @@ static void take_version(struct conductor *c, const struct conductor_event *even
     if (version.kind == KIND_PRM && version.gate_passed)
         c->memory.prm_current = version.number;
     else if (version.kind == KIND_PRM)
-        conductor_note(c, 0, "gate", "PRM version %llu did not pass, version %llu goes on: %.160s", (unsigned long long)version.number,
-                       (unsigned long long)c->memory.prm_current, version.gate_text);
+        conductor_note(c, 0, "gate", "PRM version %llu did not pass, version %llu goes on: %.160s",
+                       (unsigned long long)version.number, (unsigned long long)c->memory.prm_current, version.gate_text);
 }
 
 void conductor_on_committed(struct conductor *c, const struct conductor_event *event, struct member *member)
@@ -227,7 +230,8 @@ void conductor_on_committed(struct conductor *c, const struct conductor_event *e
         return;
     }
     if (!names_all(c, event, it)) {
-        conductor_refuse(c, event, REFUSE_REQUEST, "committed: trained, filtered and stale do not name each episode of the plan once");
+        conductor_refuse(c, event, REFUSE_REQUEST,
+                         "committed: trained, filtered and stale do not name each episode of the plan once");
         conductor_stop(c, "the learner's Committed does not account for each episode of its plan");
         return;
     }

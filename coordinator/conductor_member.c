@@ -137,7 +137,8 @@ void conductor_on_hello(struct conductor *c, const struct conductor_event *event
         return;
     }
     if (is_new)
-        conductor_note(c, 0, "joined", "member %u: role %d, host %s, pid %u", member->id, (int)member->role, member->host, member->pid);
+        conductor_note(c, 0, "joined", "member %u: role %d, host %s, pid %u", member->id, (int)member->role, member->host,
+                       member->pid);
     welcome = conductor_emit(c, CONDUCTOR_WELCOME);
     welcome->to = event->from;
     welcome->request = event->request;
@@ -165,8 +166,9 @@ void conductor_on_bye(struct conductor *c, const struct conductor_event *event, 
 
 void conductor_on_exit(struct conductor *c, const struct conductor_event *event)
 {
-    struct member *member = event->member ? membership_find(&c->members, event->member)
-                                          : membership_find_process(&c->members, event->exit.host ? event->exit.host : "", event->exit.pid);
+    struct member *member = event->member
+                                ? membership_find(&c->members, event->member)
+                                : membership_find_process(&c->members, event->exit.host ? event->exit.host : "", event->exit.pid);
     const char *text = event->exit.text ? event->exit.text : "worker died";
     struct lease lease;
 
@@ -209,7 +211,8 @@ void conductor_on_heartbeat(struct conductor *c, const struct conductor_event *e
         if (lease_progress(&c->leases, held->episode, held->fence, held->step, c->now_ms) < 0)
             revoked[n++] = held->episode;
     }
-    for (bool first = true; lease_take_unmentioned(&c->leases, member->id, event->heartbeat.leases, event->heartbeat.n_leases, first, &lease) == 0;)
+    for (bool first = true;
+         lease_take_unmentioned(&c->leases, member->id, event->heartbeat.leases, event->heartbeat.n_leases, first, &lease) == 0;)
         first = false;
     if (member->role == MEMBER_ACTOR || member->role == MEMBER_PRM)
         conductor_send_versions(c, member);     /* again and again: a late older list may have undone the last */
@@ -242,7 +245,8 @@ static struct ledger_episode *next_free(struct conductor *c, bool suspect, struc
         struct open_iteration *it = &c->open[k];
 
         for (size_t i = 0; it->known_to == c->learner_instance && it->known_to && i < it->n; i++)
-            if (it->rows[i].state == EPISODE_OPEN && it->rows[i].suspect == suspect && !lease_find(&c->leases, it->rows[i].episode)) {
+            if (it->rows[i].state == EPISODE_OPEN && it->rows[i].suspect == suspect &&
+                !lease_find(&c->leases, it->rows[i].episode)) {
                 *ret_iteration = it;
                 return &it->rows[i];
             }

@@ -5,7 +5,8 @@
 
 #include "coordinator/conductor_internal.h"
 
-static int restore_rows(struct conductor *c, struct open_iteration *it, const struct conductor_restored *restored, struct error *error)
+static int restore_rows(struct conductor *c, struct open_iteration *it, const struct conductor_restored *restored,
+                        struct error *error)
 {
     for (size_t i = 0; i < restored->n_episodes; i++) {
         const struct ledger_episode *row = &restored->episodes[i];
@@ -18,8 +19,8 @@ static int restore_rows(struct conductor *c, struct open_iteration *it, const st
             return error_set(error, ENOMEM, "ledger: out of memory");
         it->opened_with += row->replaces == 0;
         if (row->episode >= c->memory.next_episode)
-            return error_set(error, EBADMSG, "ledger: episode %llu is not below the next id %llu", (unsigned long long)row->episode,
-                             (unsigned long long)c->memory.next_episode);
+            return error_set(error, EBADMSG, "ledger: episode %llu is not below the next id %llu",
+                             (unsigned long long)row->episode, (unsigned long long)c->memory.next_episode);
     }
     return 0;
 }
@@ -34,7 +35,8 @@ static int restore_iteration(struct conductor *c, const struct ledger_iteration 
     if (c->n_open == OPEN_MAX)
         return error_set(error, EBADMSG, "ledger: more than %d iterations are open", OPEN_MAX);
     if (stage_plan_work(c->config, row->stage, row->iteration, &work) < 0)
-        return error_set(error, EBADMSG, "ledger: iteration %u of stage %u is open, but the configuration has no such work", row->iteration, row->stage);
+        return error_set(error, EBADMSG, "ledger: iteration %u of stage %u is open, but the configuration has no such work",
+                         row->iteration, row->stage);
     *it = (struct open_iteration) { .work = work, .row = *row };
     c->n_open++;
     r = restore_rows(c, it, restored, error);
@@ -48,7 +50,9 @@ static int restore_iteration(struct conductor *c, const struct ledger_iteration 
     if (r < 0)
         return error_set(error, -r, "ledger: %s: its plan cannot be made again", work.name);
     if (memcmp(it->plan.digest, row->plan_digest, SHA256_SIZE))
-        return error_set(error, EBADMSG, "ledger: %s: its plan made again differs from the one that was sent; was the configuration changed?", work.name);
+        return error_set(error, EBADMSG,
+                         "ledger: %s: its plan made again differs from the one that was sent; was the configuration changed?",
+                         work.name);
     return 0;
 }
 
@@ -58,7 +62,8 @@ static int restore_versions(struct conductor *c, const struct conductor_restored
         int r = versions_add(&c->versions, &restored->versions[i], NULL);
 
         if (r < 0)
-            return error_set(error, r == -EEXIST ? EBADMSG : -r, "ledger: version %llu is there twice", (unsigned long long)restored->versions[i].number);
+            return error_set(error, r == -EEXIST ? EBADMSG : -r, "ledger: version %llu is there twice",
+                             (unsigned long long)restored->versions[i].number);
     }
     return 0;
 }

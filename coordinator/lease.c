@@ -103,7 +103,8 @@ static void take(struct lease_table *table, struct lease *lease, struct lease *r
 
 /* ---- leases ------------------------------------------------------------------------------------ */
 
-int lease_grant(struct lease_table *table, uint64_t episode, uint32_t member, bool alone, uint64_t now_ms, struct lease *ret_lease)
+int lease_grant(struct lease_table *table, uint64_t episode, uint32_t member, bool alone, uint64_t now_ms,
+                struct lease *ret_lease)
 {
     struct lease lease;
     int r;

@@ -44,7 +44,8 @@ void lease_table_init(struct lease_table *table, uint64_t epoch, uint32_t ttl_ms
 void lease_table_release(struct lease_table *table);
 
 /* Assign `episode` to `member`. *ret_lease is a copy; the table keeps its own. -EEXIST: somebody holds it. -ENOMEM. */
-int lease_grant(struct lease_table *table, uint64_t episode, uint32_t member, bool alone, uint64_t now_ms, struct lease *ret_lease);
+int lease_grant(struct lease_table *table, uint64_t episode, uint32_t member, bool alone, uint64_t now_ms,
+                struct lease *ret_lease);
 
 /* A worker announces that it still plays `episode` under a fence given before. Taken over when its fence is of an earlier
  * epoch and nobody holds the episode under a later one; true again for a lease that is held exactly so.

@@ -84,9 +84,11 @@ static void name_work(const struct stage_config *stage, struct work *work)
 
     if (stage->kind == STAGE_RL)
         snprintf(work->name, sizeof(work->name), "%.20s/%u%s%s", stage->name, work->round,
-                 work->purpose == EPISODE_EVAL ? " val" : "", objective_suffix(work->objective == WORK_PPO ? WORK_NONE : work->objective));
+                 work->purpose == EPISODE_EVAL ? " val" : "",
+                 objective_suffix(work->objective == WORK_PPO ? WORK_NONE : work->objective));
     else if (stage->kind == STAGE_EVAL)
-        snprintf(work->name, sizeof(work->name), "%.10s %s %.14s", stage->name, work->look_ahead ? "search" : splits[work->split], policy);
+        snprintf(work->name, sizeof(work->name), "%.10s %s %.14s", stage->name, work->look_ahead ? "search" : splits[work->split],
+                 policy);
     else
         snprintf(work->name, sizeof(work->name), "%s", stage->name);
 }
@@ -126,7 +128,8 @@ int stage_plan_work(const struct run_config *config, uint32_t stage, uint32_t it
 /* ---- rows ---------------------------------------------------------------------------------------- */
 
 /* The distinct temperatures of a policy's test pass: best on val, greedy, 1; or the one that was settled before. */
-static int test_temperatures(const struct eval_config *eval, const struct plan_memory *memory, int policy, double ret[EVAL_TEMPERATURES])
+static int test_temperatures(const struct eval_config *eval, const struct plan_memory *memory, int policy,
+                             double ret[EVAL_TEMPERATURES])
 {
     double wanted[EVAL_TEMPERATURES] = { memory->temperature[policy] >= 0 ? memory->temperature[policy] : 1, 0, 1 };
     int n = 0;
@@ -214,7 +217,8 @@ static void fill_eval_row(const struct run_config *config, const struct work *wo
             (void)test_temperatures(eval, memory, work->policy, temperatures);
             row->temperature = (float)temperatures[pass];
         }
-        snprintf(row->tag, sizeof(row->tag), "%s %s t=%.3g", work->split == SPLIT_VAL ? "val" : "test", policy, (double)row->temperature);
+        snprintf(row->tag, sizeof(row->tag), "%s %s t=%.3g", work->split == SPLIT_VAL ? "val" : "test", policy,
+                 (double)row->temperature);
     }
 }
 
@@ -294,7 +298,8 @@ void stage_plan_replace(struct plan_memory *memory, const struct ledger_episode 
     *ret = row;
 }
 
-uint64_t stage_plan_policy(const struct run_config *config, const struct work *work, const struct plan_memory *memory, uint64_t newest)
+uint64_t stage_plan_policy(const struct run_config *config, const struct work *work, const struct plan_memory *memory,
+                           uint64_t newest)
 {
     const char *name;
 

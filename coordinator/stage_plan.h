@@ -44,7 +44,8 @@ struct work {
     bool look_ahead;                /* eval: rows with search_n > 1, scored by the PRM */
 };
 
-/* What later iterations must know of earlier ones; stored as the ledger's blob "memory", with every opened and closed iteration. */
+/* What later iterations must know of earlier ones; stored as the ledger's blob "memory", with every opened and closed iteration.
+ */
 struct plan_memory {
     uint64_t next_episode;              /* id of the next row */
     uint64_t next_state;                /* next unused train state */
@@ -87,4 +88,5 @@ void stage_plan_learn(const struct run_config *config, const struct work *work, 
                       struct plan_memory *memory);
 
 /* Which policy version the work plays with, given the newest. */
-uint64_t stage_plan_policy(const struct run_config *config, const struct work *work, const struct plan_memory *memory, uint64_t newest);
+uint64_t stage_plan_policy(const struct run_config *config, const struct work *work, const struct plan_memory *memory,
+                           uint64_t newest);

@@ -4,7 +4,8 @@
 
 #include "base/macro.h"
 
-const struct player_limits player_limits_default = { .retries = 6, .pause_ms = 100, .pause_max_ms = 5000, .version_wait_ms = 60000 };
+const struct player_limits player_limits_default = {
+    .retries = 6, .pause_ms = 100, .pause_max_ms = 5000, .version_wait_ms = 60000};
 
 void player_init(struct player *player, const struct player_limits *limits, uint64_t first_ticket)
 {

@@ -9,11 +9,11 @@
  * What the edge does with the effects, in their order:
  *   SEGMENT, APPEND, SEAL, DROP  go to the journal's thread in this order; every APPEND comes back as INTAKE_APPENDED
  *                         after a sync that covers it (many appends may share one), or with -errno
- *   TRAIN                 goes to the train thread; comes back as INTAKE_TRAINED once the version is committed (renamed) or has failed
- *   REPLY, BUSY, SEND_*   go to the sockets
- * Verdicts: ACCEPTED; DUPLICATE = the very bytes that are journaled already (a repeated delivery); SUPERSEDED = another one was
- * first, the episode is of no open iteration, or it was played by another version: the worker drops it; REFUSED = malformed.
- * BUSY = ask again soon: the same episode is being written just now, or its iteration has not been announced yet.
+ *   TRAIN                 goes to the train thread; comes back as INTAKE_TRAINED once the version is committed (renamed) or has
+ * failed REPLY, BUSY, SEND_*   go to the sockets Verdicts: ACCEPTED; DUPLICATE = the very bytes that are journaled already (a
+ * repeated delivery); SUPERSEDED = another one was first, the episode is of no open iteration, or it was played by another
+ * version: the worker drops it; REFUSED = malformed. BUSY = ask again soon: the same episode is being written just now, or its
+ * iteration has not been announced yet.
  *
  * A crash between any two effects: what was appended and synced is in the journal index, a version that was renamed has its
  * manifest; restore is given both, the coordinator says open and plan again, nothing is trained twice because a plan whose
@@ -42,7 +42,8 @@ struct intake_version {             /* a committed manifest */
     uint32_t stage, iteration;
 };
 
-struct intake_plan {                /* of the coordinator's Plan what decides; the edge keeps the whole message by its digest. Arrays are borrowed */
+struct intake_plan { /* of the coordinator's Plan what decides; the edge keeps the whole message by its digest. Arrays are
+                        borrowed */
     uint32_t stage, iteration;
     int kind;
     uint64_t parent, version;
@@ -78,7 +79,7 @@ struct intake_event {
         struct {
             uint64_t token;         /* the edge's handle of the payload; comes back in APPEND or RELEASE, exactly one of them */
             uint64_t policy_version;
-            struct journaled_episode episode;   /* digest: SHA-256 of trajectory bytes, then raw frames, as the journal takes it */
+            struct journaled_episode episode; /* digest: SHA-256 of trajectory bytes, then raw frames, as the journal takes it */
             bool valid;             /* false: .text says what is wrong with it */
             const char *text;
         } deliver;
@@ -91,16 +92,17 @@ struct intake_event {
 };
 
 enum intake_effect_kind {
-    INTAKE_SEGMENT,         /* .segment: the journal appends there from now on */
-    INTAKE_APPEND,          /* .append: write the payload of token, then INTAKE_APPENDED */
-    INTAKE_SEAL,            /* .segment */
-    INTAKE_RELEASE,         /* .append: the payload of token is not wanted (any more) */
-    INTAKE_REPLY,           /* .reply: DeliverReply to .to, .request */
-    INTAKE_BUSY,            /* .to, .request: STATUS_BUSY */
-    INTAKE_SEND_JOURNALED,  /* .journaled: to the coordinator; its reply comes back as JOURNALED_ACK with .sequence */
-    INTAKE_SEND_INVENTORY,  /* .inventory */
-    INTAKE_TRAIN,           /* .plan: load the episodes, train, commit */
-    INTAKE_SEND_COMMITTED,  /* .committed: the edge adds what the version's directory says (trained, filtered, stale, metrics, gate) */
+    INTAKE_SEGMENT,        /* .segment: the journal appends there from now on */
+    INTAKE_APPEND,         /* .append: write the payload of token, then INTAKE_APPENDED */
+    INTAKE_SEAL,           /* .segment */
+    INTAKE_RELEASE,        /* .append: the payload of token is not wanted (any more) */
+    INTAKE_REPLY,          /* .reply: DeliverReply to .to, .request */
+    INTAKE_BUSY,           /* .to, .request: STATUS_BUSY */
+    INTAKE_SEND_JOURNALED, /* .journaled: to the coordinator; its reply comes back as JOURNALED_ACK with .sequence */
+    INTAKE_SEND_INVENTORY, /* .inventory */
+    INTAKE_TRAIN,          /* .plan: load the episodes, train, commit */
+    INTAKE_SEND_COMMITTED, /* .committed: the edge adds what the version's directory says (trained, filtered, stale, metrics,
+                              gate) */
 };
 
 struct intake_effect {
@@ -149,6 +151,12 @@ struct intake_status { uint32_t stage, iteration; size_t open, journaled, writin
 void intake_status(const struct intake *intake, struct intake_status *ret);
 
 /* Seeded bugs: only tests/sim sets these. */
-enum intake_bug { INTAKE_BUG_NONE, INTAKE_BUG_ACK_BEFORE_SYNC, INTAKE_BUG_ADMIT_TWICE, INTAKE_BUG_TRAIN_AGAIN, INTAKE_BUG_ANY_VERSION,
-                  INTAKE_BUG_NO_INVENTORY };
+enum intake_bug {
+    INTAKE_BUG_NONE,
+    INTAKE_BUG_ACK_BEFORE_SYNC,
+    INTAKE_BUG_ADMIT_TWICE,
+    INTAKE_BUG_TRAIN_AGAIN,
+    INTAKE_BUG_ANY_VERSION,
+    INTAKE_BUG_NO_INVENTORY
+};
 void intake_set_bug(struct intake *intake, enum intake_bug bug);

@@ -5,7 +5,8 @@
  * is no longer wanted is let go when its last request has been answered, but never the only one that is ready: with a bad
  * checkpoint the old one goes on serving.
  *
- *   holder_init -> [holder_step(event) -> effects]*;  per request: holder_take(version) -> serve -> holder_put(version) -> step if told
+ *   holder_init -> [holder_step(event) -> effects]*;  per request: holder_take(version) -> serve -> holder_put(version) -> step
+ * if told
  *
  * A load that failed is refused once; it is tried again when the coordinator names it with another manifest digest, or after
  * retry_ms (the file system may have been slow to show it).

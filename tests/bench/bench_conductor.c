@@ -25,8 +25,10 @@ static void start(struct run_config *config, uint32_t rows)
 {
     static const char *const settings[] = { "" };
     struct conductor_setup setup = { .config = config, .stage_settings = settings, .run = 1, .epoch = 1 };
-    struct conductor_event hello = { .kind = CONDUCTOR_HELLO, .from = 1, .request = 1, .hello = { .member = { .role = MEMBER_LEARNER, .instance = 1 } } };
-    struct conductor_event inventory = { .kind = CONDUCTOR_INVENTORY, .epoch = 1, .member = 1, .request = 1, .inventory = { .stage = LEDGER_ALL } };
+    struct conductor_event hello = {
+        .kind = CONDUCTOR_HELLO, .from = 1, .request = 1, .hello = {.member = {.role = MEMBER_LEARNER, .instance = 1}}};
+    struct conductor_event inventory = {
+        .kind = CONDUCTOR_INVENTORY, .epoch = 1, .member = 1, .request = 1, .inventory = {.stage = LEDGER_ALL}};
 
     if (conductor_new(&setup, &conductor) < 0 || conductor_restore(conductor, &(struct conductor_restored) { 0 }, 0, NULL) < 0)
         abort();
@@ -43,15 +45,20 @@ static void join(uint32_t workers, struct held_lease *held)
 
     for (uint32_t i = 0; i < workers; i++) {
         struct conductor_event hello = {
-            .kind = CONDUCTOR_HELLO, .from = i + 2, .request = 1, .hello = { .member = { .role = MEMBER_WORKER, .instance = i + 2, .slots = SLOTS } },
+            .kind = CONDUCTOR_HELLO,
+            .from = i + 2,
+            .request = 1,
+            .hello = {.member = {.role = MEMBER_WORKER, .instance = i + 2, .slots = SLOTS}},
         };
-        struct conductor_event request = { .kind = CONDUCTOR_LEASE_REQUEST, .epoch = 1, .member = i + 2, .request = 1, .lease_request = { SLOTS } };
+        struct conductor_event request = {
+            .kind = CONDUCTOR_LEASE_REQUEST, .epoch = 1, .member = i + 2, .request = 1, .lease_request = {SLOTS}};
 
         ms += step_ms(&hello, 0);
         ms += step_ms(&request, 0);
         for (size_t k = 0; k < effects.n; k++)
             for (size_t j = 0; effects.items[k].kind == CONDUCTOR_GRANT && j < effects.items[k].grant.n_leases; j++)
-                held[i * SLOTS + j] = (struct held_lease) { effects.items[k].grant.leases[j].episode, effects.items[k].grant.leases[j].fence, 0 };
+                held[i * SLOTS + j] =
+                    (struct held_lease){effects.items[k].grant.leases[j].episode, effects.items[k].grant.leases[j].fence, 0};
     }
     printf("hello and %d leases: %.3f ms a worker\n", SLOTS, ms / workers);
 }
@@ -63,7 +70,11 @@ static void beat(uint32_t workers, struct held_lease *held)
     for (uint32_t round = 1; round <= ROUNDS; round++)
         for (uint32_t i = 0; i < workers; i++) {
             struct conductor_event event = {
-                .kind = CONDUCTOR_HEARTBEAT, .epoch = 1, .member = i + 2, .request = 1, .heartbeat = { held + i * SLOTS, SLOTS, 0 },
+                .kind = CONDUCTOR_HEARTBEAT,
+                .epoch = 1,
+                .member = i + 2,
+                .request = 1,
+                .heartbeat = {held + i * SLOTS, SLOTS, 0},
             };
 
             for (int j = 0; j < SLOTS; j++)
@@ -80,7 +91,11 @@ static void finish(uint32_t rows)
     for (uint32_t i = 1; i < rows; i++) {
         struct journaled_episode episode = { .episode = i };
         struct conductor_event event = {
-            .kind = CONDUCTOR_JOURNALED, .epoch = 1, .member = 1, .request = 1, .journaled = { .episodes = &episode, .n_episodes = 1 },
+            .kind = CONDUCTOR_JOURNALED,
+            .epoch = 1,
+            .member = 1,
+            .request = 1,
+            .journaled = {.episodes = &episode, .n_episodes = 1},
         };
 
         ms += step_ms(&event, 1100);
@@ -91,8 +106,13 @@ static void finish(uint32_t rows)
 int main(int argc, char **argv)
 {
     uint32_t workers = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 1000;
-    static struct run_config config = { .n_tasks = 1, .tasks = { "reach" }, .prm_init = "policy", .n_stages = 1, .heartbeat_ms = 1000,
-                                        .lease_ttl_ms = 10000, .first_step_ms = 60000 };
+    static struct run_config config = {.n_tasks = 1,
+                                       .tasks = {"reach"},
+                                       .prm_init = "policy",
+                                       .n_stages = 1,
+                                       .heartbeat_ms = 1000,
+                                       .lease_ttl_ms = 10000,
+                                       .first_step_ms = 60000};
     _cleanup_free_ struct held_lease *held = calloc((size_t)workers * SLOTS, sizeof(*held));
 
     if (!workers || !held)

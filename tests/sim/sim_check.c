@@ -124,7 +124,8 @@ static void check_closed(struct sim_world *w, const struct ledger_iteration *ite
         const struct ledger_episode *row = &w->ledger.episodes[i];
 
         if (row->stage == iteration->stage && row->iteration == iteration->iteration && !episode_state_is_end(row->state))
-            sim_fail(w, "iteration %u/%u is done, its episode %llu is not", iteration->stage, iteration->iteration, ID(row->episode));
+            sim_fail(w, "iteration %u/%u is done, its episode %llu is not", iteration->stage, iteration->iteration,
+                     ID(row->episode));
     }
 }
 
@@ -137,11 +138,15 @@ static void remember(struct sim_check *check, const struct conductor_effect *eff
     struct history_event event = { 0 };
 
     if (effect->kind == CONDUCTOR_PUT_ITERATION && effect->iteration.state == PROGRESS_DONE) {
-        event = (struct history_event) { .kind = HISTORY_CLOSED, .stage = effect->iteration.stage, .iteration = effect->iteration.iteration };
+        event = (struct history_event){
+            .kind = HISTORY_CLOSED, .stage = effect->iteration.stage, .iteration = effect->iteration.iteration};
     } else if (effect->kind <= CONDUCTOR_LAST_LEDGER && kinds[effect->kind]) {
-        event = (struct history_event) {
-            .kind = (enum history_event_kind)(kinds[effect->kind] - 1), .episode = effect->episode.episode, .end = effect->episode.state,
-            .stage = effect->episode.stage, .iteration = effect->episode.iteration,
+        event = (struct history_event){
+            .kind = (enum history_event_kind)(kinds[effect->kind] - 1),
+            .episode = effect->episode.episode,
+            .end = effect->episode.state,
+            .stage = effect->episode.stage,
+            .iteration = effect->episode.iteration,
         };
         memcpy(event.digest, effect->episode.digest, SHA256_SIZE);
     } else {
@@ -213,7 +218,8 @@ static void check_plan(struct sim_world *w, const struct conductor_plan *plan)
         const struct ledger_episode *row = row_of(w, plan->episodes[i]);
 
         if (!row || row->state == EPISODE_OPEN || row->state == EPISODE_FAILED)
-            sim_fail(w, "the plan for %u/%u has episode %llu, which is not journaled", plan->stage, plan->iteration, ID(plan->episodes[i]));
+            sim_fail(w, "the plan for %u/%u has episode %llu, which is not journaled", plan->stage, plan->iteration,
+                     ID(plan->episodes[i]));
         if (i && plan->episodes[i] <= plan->episodes[i - 1])
             sim_fail(w, "the plan for %u/%u is not in id order", plan->stage, plan->iteration);
     }
@@ -266,7 +272,8 @@ static bool renewed_rightly(const struct conductor_event *event, const struct le
     for (size_t i = 0; event->kind == CONDUCTOR_HEARTBEAT && i < event->heartbeat.n_leases; i++) {
         const struct held_lease *held = &event->heartbeat.leases[i];
 
-        if (held->episode == before->episode && held->fence == before->fence && held->step > before->step && held->step == after->step)
+        if (held->episode == before->episode && held->fence == before->fence && held->step > before->step &&
+            held->step == after->step)
             return true;
     }
     return false;
@@ -280,8 +287,10 @@ void sim_check_leases_after(struct sim_world *w, const struct conductor_event *e
         const struct lease *before = &check->leases[i];
         const struct lease *after = lease_find(conductor_leases(w->conductor), before->episode);
 
-        if (after && after->fence == before->fence && after->expires_ms != before->expires_ms && !renewed_rightly(event, before, after))
-            sim_fail(w, "the lease of episode %llu is renewed by a message of another fence, or without a step", ID(before->episode));
+        if (after && after->fence == before->fence && after->expires_ms != before->expires_ms &&
+            !renewed_rightly(event, before, after))
+            sim_fail(w, "the lease of episode %llu is renewed by a message of another fence, or without a step",
+                     ID(before->episode));
     }
 }
 
@@ -344,12 +353,15 @@ void sim_check_manifest(struct sim_world *w, const struct sim_version *version)
         const struct sim_record *record = record_of(w, episode);
 
         if (!record || memcmp(record->it.episode.digest, version->consumed[i].digest, SHA256_SIZE))
-            sim_fail(w, "version %llu consumed episode %llu, which the journal does not have so", ID(version->it.number), ID(episode));
+            sim_fail(w, "version %llu consumed episode %llu, which the journal does not have so", ID(version->it.number),
+                     ID(episode));
         for (size_t k = 0; k < w->versions.n; k++)
-            for (size_t j = 0; &w->versions.items[k] != version && w->versions.items[k].it.kind == version->it.kind && j < w->versions.items[k].n_consumed; j++)
+            for (size_t j = 0; &w->versions.items[k] != version && w->versions.items[k].it.kind == version->it.kind &&
+                               j < w->versions.items[k].n_consumed;
+                 j++)
                 if (w->versions.items[k].consumed[j].episode == episode)
-                    sim_fail(w, "episode %llu is trained into version %llu and into version %llu", ID(episode), ID(w->versions.items[k].it.number),
-                             ID(version->it.number));
+                    sim_fail(w, "episode %llu is trained into version %llu and into version %llu", ID(episode),
+                             ID(w->versions.items[k].it.number), ID(version->it.number));
     }
 }
 
@@ -372,7 +384,9 @@ static bool end_fits(const struct ledger_episode *row)
     case EPISODE_DEMO:
     case EPISODE_ROLLOUT: return row->state == EPISODE_KEPT || row->state == EPISODE_FAILED;
     case EPISODE_EVAL: return row->state == EPISODE_EVALUATED || row->state == EPISODE_FAILED;
-    default: return row->state == EPISODE_TRAINED || row->state == EPISODE_FILTERED || row->state == EPISODE_STALE || row->state == EPISODE_FAILED;
+    default:
+        return row->state == EPISODE_TRAINED || row->state == EPISODE_FILTERED || row->state == EPISODE_STALE ||
+               row->state == EPISODE_FAILED;
     }
 }
 
@@ -383,13 +397,15 @@ static void check_row_at_end(struct sim_world *w, const struct ledger_episode *r
     bool consumed = consumer_of(w, row->episode, &digest) != NULL;
 
     if (w->finished && !end_fits(row))
-        sim_fail(w, "the run has finished, episode %llu of purpose %u is in state %d", ID(row->episode), row->purpose, (int)row->state);
+        sim_fail(w, "the run has finished, episode %llu of purpose %u is in state %d", ID(row->episode), row->purpose,
+                 (int)row->state);
     if ((row->state == EPISODE_TRAINED) != consumed && w->finished)
-        sim_fail(w, "episode %llu: the ledger says %strained, the manifests %sconsumed", ID(row->episode), row->state == EPISODE_TRAINED ? "" : "not ",
-                 consumed ? "" : "not ");
+        sim_fail(w, "episode %llu: the ledger says %strained, the manifests %sconsumed", ID(row->episode),
+                 row->state == EPISODE_TRAINED ? "" : "not ", consumed ? "" : "not ");
     if (row->state == EPISODE_TRAINED && consumed && memcmp(row->digest, digest, SHA256_SIZE))
         sim_fail(w, "episode %llu: the ledger and the manifest that consumed it name different trajectories", ID(row->episode));
-    if (row->state != EPISODE_OPEN && row->state != EPISODE_FAILED && !w->lost_journal && (!record || memcmp(record->it.episode.digest, row->digest, SHA256_SIZE)))
+    if (row->state != EPISODE_OPEN && row->state != EPISODE_FAILED && !w->lost_journal &&
+        (!record || memcmp(record->it.episode.digest, row->digest, SHA256_SIZE)))
         sim_fail(w, "episode %llu: ledger and journal name different trajectories", ID(row->episode));
 }
 
@@ -412,8 +428,13 @@ static void check_with_shipped_checker(struct sim_world *w)
     _cleanup_free_ struct history_version *versions = calloc(w->versions.n + 1, sizeof(*versions));
     _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
     struct history history = {
-        .events = w->check->events, .n_events = w->check->n_events, .records = records, .n_records = w->journal.n, .versions = versions,
-        .n_versions = w->versions.n, .complete = w->finished,
+        .events = w->check->events,
+        .n_events = w->check->n_events,
+        .records = records,
+        .n_records = w->journal.n,
+        .versions = versions,
+        .n_versions = w->versions.n,
+        .complete = w->finished,
     };
     struct history_result result;
 
@@ -424,10 +445,14 @@ static void check_with_shipped_checker(struct sim_world *w)
         memcpy(records[i].digest, w->journal.items[i].it.episode.digest, SHA256_SIZE);
     }
     for (size_t i = 0; i < w->versions.n; i++)
-        versions[i] = (struct history_version) {
-            .kind = w->versions.items[i].it.kind, .number = w->versions.items[i].it.number, .parent = w->versions.items[i].it.parent,
-            .consumed = w->versions.items[i].consumed, .n_consumed = w->versions.items[i].n_consumed,
-            .in_ledger = version_in_ledger(w, w->versions.items[i].it.kind ? KIND_PRM : KIND_POLICY, w->versions.items[i].it.number),
+        versions[i] = (struct history_version){
+            .kind = w->versions.items[i].it.kind,
+            .number = w->versions.items[i].it.number,
+            .parent = w->versions.items[i].it.parent,
+            .consumed = w->versions.items[i].consumed,
+            .n_consumed = w->versions.items[i].n_consumed,
+            .in_ledger =
+                version_in_ledger(w, w->versions.items[i].it.kind ? KIND_PRM : KIND_POLICY, w->versions.items[i].it.number),
         };
     if (history_check(&history, &text, &result) < 0)
         abort();

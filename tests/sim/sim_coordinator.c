@@ -84,7 +84,9 @@ static void apply(struct sim_world *w, const struct conductor_effect *effect)
         break;
     case CONDUCTOR_PUT_BLOB: put_blob(ledger, effect->blob.bytes, effect->blob.n); break;
     case CONDUCTOR_PUT_GROUP_EPOCH: ledger->group_epoch = effect->group_epoch; break;
-    case CONDUCTOR_ADD_EVENT: sim_trace(w, "  note: %s %llu %s", effect->text.kind, (unsigned long long)effect->text.episode, effect->text.text); break;
+    case CONDUCTOR_ADD_EVENT:
+        sim_trace(w, "  note: %s %llu %s", effect->text.kind, (unsigned long long)effect->text.episode, effect->text.text);
+        break;
     default: break;
     }
 }
@@ -117,8 +119,12 @@ static void send_grant(struct sim_world *w, struct sim_message *m, const struct 
 static void send_plan(struct sim_world *w, struct sim_message *m, const struct conductor_plan *plan)
 {
     m->kind = SIM_PLAN;
-    m->plan = (struct intake_plan) {
-        .stage = plan->stage, .iteration = plan->iteration, .kind = (int)plan->kind, .parent = plan->parent, .version = plan->version,
+    m->plan = (struct intake_plan){
+        .stage = plan->stage,
+        .iteration = plan->iteration,
+        .kind = (int)plan->kind,
+        .parent = plan->parent,
+        .version = plan->version,
         .group_epoch = plan->group_epoch,
     };
     memcpy(m->plan.digest, plan->digest, SHA256_SIZE);
@@ -250,9 +256,16 @@ void sim_coordinator_start(struct sim_world *w)
         .config = &w->config, .stage_settings = settings, .run = 1, .epoch = ++ledger->epoch, .group_epoch = ledger->group_epoch,
     };
     struct conductor_restored restored = {
-        .stages = ledger->stages, .n_stages = ledger->n_stages, .iterations = ledger->iterations, .n_iterations = ledger->n_iterations,
-        .episodes = ledger->episodes, .n_episodes = ledger->n_episodes, .versions = ledger->versions, .n_versions = ledger->n_versions,
-        .memory = ledger->memory, .memory_size = ledger->memory_size,
+        .stages = ledger->stages,
+        .n_stages = ledger->n_stages,
+        .iterations = ledger->iterations,
+        .n_iterations = ledger->n_iterations,
+        .episodes = ledger->episodes,
+        .n_episodes = ledger->n_episodes,
+        .versions = ledger->versions,
+        .n_versions = ledger->n_versions,
+        .memory = ledger->memory,
+        .memory_size = ledger->memory_size,
     };
     struct error error = { 0 };
 
@@ -274,7 +287,10 @@ static void fill_hello(const struct sim_message *m, struct conductor_event *even
 {
     struct member *member = &event->hello.member;
 
-    member->role = sim_is_worker(m->from) ? MEMBER_WORKER : m->from == SIM_LEARNER ? MEMBER_LEARNER : m->from == SIM_PRM ? MEMBER_PRM : MEMBER_ACTOR;
+    member->role = sim_is_worker(m->from)   ? MEMBER_WORKER
+                   : m->from == SIM_LEARNER ? MEMBER_LEARNER
+                   : m->from == SIM_PRM     ? MEMBER_PRM
+                                            : MEMBER_ACTOR;
     member->instance = sim_hash(m->from, m->from_life);
     member->slots = sim_is_worker(m->from) ? SIM_SLOTS : 0;
     member->pid = m->from_life << 8 | m->from;
@@ -384,9 +400,12 @@ void sim_coordinator_tick(struct sim_world *w)
 void sim_coordinator_exit_notice(struct sim_world *w, uint32_t node, uint32_t life, bool by_itself)
 {
     if (w->conductor)
-        step(w, &(struct conductor_event) {
-            .kind = CONDUCTOR_EXIT, .exit = { .host = "host", .pid = life << 8 | node, .crashed = by_itself, .text = by_itself ? "crashed" : "killed" },
-        });
+        step(
+            w,
+            &(struct conductor_event){
+                .kind = CONDUCTOR_EXIT,
+                .exit = {.host = "host", .pid = life << 8 | node, .crashed = by_itself, .text = by_itself ? "crashed" : "killed"},
+            });
 }
 
 void sim_coordinator_admin(struct sim_world *w, const struct conductor_event *event)

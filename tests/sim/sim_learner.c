@@ -164,9 +164,10 @@ void sim_learner_synced(struct sim_world *w)
         for (size_t i = 0; i < w->journal.n; i++)
             w->journal.items[i].synced = true;
     for (size_t i = 0; i < n && w->nodes[SIM_LEARNER].alive && w->nodes[SIM_LEARNER].life == life; i++)
-        step(w, &(struct intake_event) {
-            .kind = INTAKE_APPENDED, .appended = { .episode = covered[i].episode, .token = covered[i].token, .result = failed ? -EIO : 0 },
-        });
+        step(w, &(struct intake_event){
+                    .kind = INTAKE_APPENDED,
+                    .appended = {.episode = covered[i].episode, .token = covered[i].token, .result = failed ? -EIO : 0},
+                });
     free(covered);
 }
 
@@ -208,8 +209,12 @@ static const struct sim_version *commit_version(struct sim_world *w, const struc
 {
     struct sim_version *there = version_on_disk(w, plan->kind, plan->version);
     struct sim_version version = {
-        .it = { .kind = plan->kind, .number = plan->version, .parent = plan->parent, .stage = plan->stage, .iteration = plan->iteration },
-        .gate_passed = plan->kind == 0 || plan->version % 2 == 1,       /* every other reward model is a bad one */
+        .it = {.kind = plan->kind,
+               .number = plan->version,
+               .parent = plan->parent,
+               .stage = plan->stage,
+               .iteration = plan->iteration},
+        .gate_passed = plan->kind == 0 || plan->version % 2 == 1, /* every other reward model is a bad one */
     };
 
     if (there)
@@ -224,7 +229,8 @@ static const struct sim_version *commit_version(struct sim_world *w, const struc
         const struct sim_record *record = record_of(w, plan->episodes[i]);
         bool filtered = plan->episodes[i] % 7 == 3;
 
-        version.outcomes[version.n_outcomes++] = (struct sim_outcome) { plan->episodes[i], filtered ? EPISODE_FILTERED : EPISODE_TRAINED };
+        version.outcomes[version.n_outcomes++] =
+            (struct sim_outcome){plan->episodes[i], filtered ? EPISODE_FILTERED : EPISODE_TRAINED};
         if (filtered)
             continue;
         version.consumed[version.n_consumed].episode = plan->episodes[i];
@@ -264,9 +270,17 @@ static void send_inventory(struct sim_world *w, const struct intake_effect *effe
 {
     const struct sim_node *n = &w->nodes[SIM_LEARNER];
     struct sim_message m = {
-        .kind = SIM_INVENTORY, .from = SIM_LEARNER, .to = SIM_COORDINATOR, .request = ++w->last_request, .epoch = n->epoch, .member = n->member,
-        .stage = effect->inventory.stage, .iteration = effect->inventory.iteration, .rows = effect->inventory.rows,
-        .version = effect->inventory.policy_version, .prm_version = effect->inventory.prm_version,
+        .kind = SIM_INVENTORY,
+        .from = SIM_LEARNER,
+        .to = SIM_COORDINATOR,
+        .request = ++w->last_request,
+        .epoch = n->epoch,
+        .member = n->member,
+        .stage = effect->inventory.stage,
+        .iteration = effect->inventory.iteration,
+        .rows = effect->inventory.rows,
+        .version = effect->inventory.policy_version,
+        .prm_version = effect->inventory.prm_version,
     };
 
     memcpy(m.digest, effect->inventory.policy_digest, SHA256_SIZE);
@@ -278,7 +292,12 @@ static void send_journaled(struct sim_world *w, const struct intake_effect *effe
 {
     struct sim_node *n = &w->nodes[SIM_LEARNER];
     struct sim_message m = {
-        .kind = SIM_JOURNALED, .from = SIM_LEARNER, .to = SIM_COORDINATOR, .request = ++w->last_request, .epoch = n->epoch, .member = n->member,
+        .kind = SIM_JOURNALED,
+        .from = SIM_LEARNER,
+        .to = SIM_COORDINATOR,
+        .request = ++w->last_request,
+        .epoch = n->epoch,
+        .member = n->member,
     };
 
     n->journaled_request = m.request;
@@ -291,8 +310,14 @@ static void send_committed(struct sim_world *w, const struct intake_effect *effe
     struct sim_node *n = &w->nodes[SIM_LEARNER];
     const struct sim_version *version = version_on_disk(w, effect->committed.kind, effect->committed.number);
     struct sim_message m = {
-        .kind = SIM_COMMITTED, .from = SIM_LEARNER, .to = SIM_COORDINATOR, .request = ++w->last_request, .epoch = n->epoch, .member = n->member,
-        .committed = effect->committed, .flag = version && version->gate_passed,
+        .kind = SIM_COMMITTED,
+        .from = SIM_LEARNER,
+        .to = SIM_COORDINATOR,
+        .request = ++w->last_request,
+        .epoch = n->epoch,
+        .member = n->member,
+        .committed = effect->committed,
+        .flag = version && version->gate_passed,
     };
 
     n->committed_request = m.request;
@@ -304,8 +329,13 @@ static void send_committed(struct sim_world *w, const struct intake_effect *effe
 static void send_reply(struct sim_world *w, const struct intake_effect *effect)
 {
     struct sim_message m = {
-        .kind = SIM_DELIVER_REPLY, .from = SIM_LEARNER, .to = (uint32_t)(effect->to & 0xffff), .to_life = (uint32_t)(effect->to >> 16),
-        .request = effect->request, .episode = effect->reply.episode, .status = effect->kind == INTAKE_BUSY ? PLAYER_NO_ANSWER : PLAYER_OK,
+        .kind = SIM_DELIVER_REPLY,
+        .from = SIM_LEARNER,
+        .to = (uint32_t)(effect->to & 0xffff),
+        .to_life = (uint32_t)(effect->to >> 16),
+        .request = effect->request,
+        .episode = effect->reply.episode,
+        .status = effect->kind == INTAKE_BUSY ? PLAYER_NO_ANSWER : PLAYER_OK,
         .kind_of_version = (int)effect->reply.verdict,
     };
 
@@ -347,7 +377,11 @@ static void on_deliver(struct sim_world *w, const struct sim_message *m)
 {
     struct sim_learner *l = learner_of(w);
     struct sim_pending payload = {
-        .token = ++l->last_token, .episode = m->episode, .journaled = m->journaled, .policy_version = m->version, .prm_version = m->prm_version,
+        .token = ++l->last_token,
+        .episode = m->episode,
+        .journaled = m->journaled,
+        .policy_version = m->version,
+        .prm_version = m->prm_version,
     };
 
     push(&l->payloads, &l->n_payloads, &payload);
@@ -373,7 +407,7 @@ static void on_ack(struct sim_world *w, const struct sim_message *m)
     if (m->request == n->journaled_request)
         step(w, &(struct intake_event) { .kind = INTAKE_JOURNALED_ACK, .journaled_ack = { .sequence = n->journaled_sequence } });
     else if (m->request == n->committed_request)
-        step(w, &(struct intake_event) { .kind = INTAKE_COMMITTED_ACK, .committed_ack = { n->committed_kind, n->committed_number } });
+        step(w, &(struct intake_event){.kind = INTAKE_COMMITTED_ACK, .committed_ack = {n->committed_kind, n->committed_number}});
 }
 
 void sim_learner_message(struct sim_world *w, const struct sim_message *m)
@@ -399,11 +433,16 @@ void sim_learner_message(struct sim_world *w, const struct sim_message *m)
             n->epoch = 0;
         break;
     case SIM_OPEN:
-        step(w, &(struct intake_event) {
-            .kind = INTAKE_OPEN, .epoch = m->epoch,
-            .open = { .stage = m->stage, .iteration = m->iteration, .episodes = m->list, .n_episodes = m->n, .policy_version = m->version,
-                      .prm_version = m->prm_version },
-        });
+        step(w, &(struct intake_event){
+                    .kind = INTAKE_OPEN,
+                    .epoch = m->epoch,
+                    .open = {.stage = m->stage,
+                             .iteration = m->iteration,
+                             .episodes = m->list,
+                             .n_episodes = m->n,
+                             .policy_version = m->version,
+                             .prm_version = m->prm_version},
+                });
         break;
     case SIM_PLAN: on_plan(w, m); break;
     case SIM_DELIVER: on_deliver(w, m); break;
@@ -415,7 +454,8 @@ void sim_learner_message(struct sim_world *w, const struct sim_message *m)
 void sim_learner_tick(struct sim_world *w)
 {
     struct sim_node *n = &w->nodes[SIM_LEARNER];
-    struct sim_message m = { .kind = SIM_HEARTBEAT, .from = SIM_LEARNER, .to = SIM_COORDINATOR, .epoch = n->epoch, .member = n->member };
+    struct sim_message m = {
+        .kind = SIM_HEARTBEAT, .from = SIM_LEARNER, .to = SIM_COORDINATOR, .epoch = n->epoch, .member = n->member};
 
     if (sim_crash_point(w, SIM_LEARNER))
         return;

@@ -47,7 +47,8 @@ void sim_server_loaded(struct sim_world *w, uint32_t node, uint64_t version)
 
     if (sim_crash_point(w, node))
         return;
-    step(w, node, &(struct holder_event) { .kind = HOLDER_LOADED, .loaded = { .version = version, .ok = ok, .text = "not readable" } });
+    step(w, node,
+         &(struct holder_event){.kind = HOLDER_LOADED, .loaded = {.version = version, .ok = ok, .text = "not readable"}});
 }
 
 static void answer(struct sim_world *w, uint32_t node, const struct sim_message *m)

@@ -29,7 +29,10 @@ static bool poisoned(const struct sim_world *w, const struct lease_terms *terms,
 static bool step_succeeds(const struct lease_terms *terms, uint32_t steps_done)
 {
     struct ledger_episode row = {
-        .state_seed = terms->state_seed, .split = terms->split, .policy_version = terms->policy_version, .temperature = terms->temperature,
+        .state_seed = terms->state_seed,
+        .split = terms->split,
+        .policy_version = terms->policy_version,
+        .temperature = terms->temperature,
     };
     uint32_t length = 2 + (uint32_t)(sim_hash(terms->state_seed, 5) % 3);
 
@@ -38,7 +41,8 @@ static bool step_succeeds(const struct lease_terms *terms, uint32_t steps_done)
 
 /* ---- effects out --------------------------------------------------------------------------------------------- */
 
-static void request(struct sim_world *w, uint32_t node, uint32_t slot, const struct player_effect *effect, enum sim_kind kind, uint32_t to)
+static void request(struct sim_world *w, uint32_t node, uint32_t slot, const struct player_effect *effect, enum sim_kind kind,
+                    uint32_t to)
 {
     struct sim_slot *s = &w->nodes[node].worker.slots[slot];
     struct sim_message m = {
@@ -48,8 +52,12 @@ static void request(struct sim_world *w, uint32_t node, uint32_t slot, const str
     struct sim_event *timeout;
 
     if (kind == SIM_DELIVER) {
-        m.journaled = (struct journaled_episode) {
-            .episode = effect->episode, .success = effect->success, .timeout = effect->timeout, .steps = effect->step, .member = w->nodes[node].member,
+        m.journaled = (struct journaled_episode){
+            .episode = effect->episode,
+            .success = effect->success,
+            .timeout = effect->timeout,
+            .steps = effect->step,
+            .member = w->nodes[node].member,
         };
         sim_digest(effect->episode, effect->version, w->options.seed % 2 ? node : 0, m.journaled.digest);
     }
@@ -71,8 +79,15 @@ static void give_back(struct sim_world *w, uint32_t node, const struct player_ef
 {
     const struct sim_node *n = &w->nodes[node];
     struct sim_message m = {
-        .kind = SIM_LEASE_RETURN, .from = node, .to = SIM_COORDINATOR, .request = ++w->last_request, .epoch = n->epoch, .member = n->member,
-        .episode = effect->episode, .fence = effect->fence, .flag = effect->simulator_error,
+        .kind = SIM_LEASE_RETURN,
+        .from = node,
+        .to = SIM_COORDINATOR,
+        .request = ++w->last_request,
+        .epoch = n->epoch,
+        .member = n->member,
+        .episode = effect->episode,
+        .fence = effect->fence,
+        .flag = effect->simulator_error,
     };
 
     sim_send(w, &m, NULL, 0, 0);
@@ -104,7 +119,8 @@ static void play(struct sim_world *w, uint32_t node, uint32_t slot, const struct
 void sim_worker_job(struct sim_world *w, uint32_t node, const struct sim_event *e)
 {
     struct sim_slot *s = &w->nodes[node].worker.slots[e->slot];
-    struct player_event event = { .kind = s->player.phase == PLAYER_RESETTING ? PLAYER_RESET_DONE : PLAYER_STEP_DONE, .ticket = e->ticket };
+    struct player_event event = {.kind = s->player.phase == PLAYER_RESETTING ? PLAYER_RESET_DONE : PLAYER_STEP_DONE,
+                                 .ticket = e->ticket};
 
     if (sim_crash_point(w, node) || e->ticket != s->player.ticket)
         return;
@@ -206,7 +222,8 @@ static void answered(struct sim_world *w, uint32_t node, const struct sim_messag
 static void on_delivered(struct sim_world *w, uint32_t node, const struct sim_message *m)
 {
     struct player_event event = {
-        .kind = PLAYER_DELIVERED, .delivered = { .answer = (enum player_answer)m->status, .verdict = (enum deliver_verdict)m->kind_of_version },
+        .kind = PLAYER_DELIVERED,
+        .delivered = {.answer = (enum player_answer)m->status, .verdict = (enum deliver_verdict)m->kind_of_version},
     };
 
     if (m->status == PLAYER_OK && (m->kind_of_version == DELIVER_ACCEPTED || m->kind_of_version == DELIVER_DUPLICATE))
@@ -273,7 +290,8 @@ static void ask_leases(struct sim_world *w, uint32_t node, size_t held)
 {
     struct sim_node *n = &w->nodes[node];
     struct sim_worker *worker = &n->worker;
-    struct sim_message m = { .kind = SIM_LEASE_REQUEST, .from = node, .to = SIM_COORDINATOR, .epoch = n->epoch, .member = n->member };
+    struct sim_message m = {
+        .kind = SIM_LEASE_REQUEST, .from = node, .to = SIM_COORDINATOR, .epoch = n->epoch, .member = n->member};
 
     if (worker->lease_request && w->now_ms - worker->lease_request_ms >= LEASE_ANSWER_MS)
         worker->lease_request = 0;

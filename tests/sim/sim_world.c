@@ -132,8 +132,10 @@ static struct sim_event pop(struct sim_world *w)
 /* ---- the network ----------------------------------------------------------------------------------------- */
 
 static const char *const kind_names[SIM_KINDS] = {
-    "hello", "welcome", "heartbeat", "heartbeat-reply", "lease-request", "grant", "lease-return", "journaled", "inventory", "committed",
-    "version-state", "ack", "refuse", "open", "plan", "versions", "act", "act-reply", "score", "score-reply", "deliver", "deliver-reply",
+    "hello",        "welcome",     "heartbeat", "heartbeat-reply", "lease-request", "grant",
+    "lease-return", "journaled",   "inventory", "committed",       "version-state", "ack",
+    "refuse",       "open",        "plan",      "versions",        "act",           "act-reply",
+    "score",        "score-reply", "deliver",   "deliver-reply",
 };
 
 static struct sim_message *message_copy(const struct sim_message *message, const void *list, size_t n, size_t item)
@@ -233,7 +235,8 @@ void sim_crash(struct sim_world *w, uint32_t node, bool by_itself)
         sim_coordinator_stop(w);
     else if (node == SIM_LEARNER)
         sim_learner_stop(w);
-    if (node != SIM_COORDINATOR && (by_itself || !sim_chance(w, 300))) {     /* a worker elsewhere has no supervisor that could tell */
+    if (node != SIM_COORDINATOR &&
+        (by_itself || !sim_chance(w, 300))) { /* a worker elsewhere has no supervisor that could tell */
         notice = sim_schedule(w, 1 + sim_below(w, 30), SIM_EVENT_EXIT_NOTICE, node);
         notice->flag = by_itself;
     }
@@ -368,8 +371,14 @@ static void small_run(struct run_config *config, int max_staleness)
     struct eval_config *eval;
     struct rl_config *rl;
 
-    *config = (struct run_config) {
-        .seed = 7, .n_tasks = 2, .prm_init = "policy", .prm_every = 1, .heartbeat_ms = 500, .lease_ttl_ms = 3000, .first_step_ms = 6000,
+    *config = (struct run_config){
+        .seed = 7,
+        .n_tasks = 2,
+        .prm_init = "policy",
+        .prm_every = 1,
+        .heartbeat_ms = 500,
+        .lease_ttl_ms = 3000,
+        .first_step_ms = 6000,
     };
     snprintf(config->tasks[0], sizeof(config->tasks[0]), "reach");
     snprintf(config->tasks[1], sizeof(config->tasks[1]), "open");
@@ -392,9 +401,17 @@ static void small_run(struct run_config *config, int max_staleness)
     rl->prm_refresh = max_staleness ? 0 : 2;
     add_stage(config, STAGE_EVAL, "eval");
     eval = &config->stages[5].eval;
-    *eval = (struct eval_config) {
-        .episodes = 3, .n_policies = 4, .n_temperatures = 2, .temperatures = { 0.3, 1 }, .val_episodes = 2, .n = { 1, 4 }, .n_n = 2,
-        .search_horizon = 2, .search_execute = 2, .search_episodes = 2,
+    *eval = (struct eval_config){
+        .episodes = 3,
+        .n_policies = 4,
+        .n_temperatures = 2,
+        .temperatures = {0.3, 1},
+        .val_episodes = 2,
+        .n = {1, 4},
+        .n_n = 2,
+        .search_horizon = 2,
+        .search_execute = 2,
+        .search_episodes = 2,
     };
     snprintf(eval->policies[0], sizeof(eval->policies[0]), "demonstrator");
     snprintf(eval->policies[1], sizeof(eval->policies[1]), "sft");
@@ -474,9 +491,9 @@ void sim_world_run(struct sim_world *w)
 
             if (w->conductor)
                 conductor_status(w->conductor, &status);
-            sim_fail(w, "no progress: stage %u iteration %u %s: %llu of %llu rows open, %llu leased, training %d, waiting for %s", status.stage,
-                     status.iteration, status.name, (unsigned long long)status.open, (unsigned long long)status.rows,
-                     (unsigned long long)status.leased, status.training, status.waiting_for);
+            sim_fail(w, "no progress: stage %u iteration %u %s: %llu of %llu rows open, %llu leased, training %d, waiting for %s",
+                     status.stage, status.iteration, status.name, (unsigned long long)status.open,
+                     (unsigned long long)status.rows, (unsigned long long)status.leased, status.training, status.waiting_for);
         }
         happen(w, &e);
         message_free(e.message);

@@ -45,9 +45,29 @@ struct sim_options {
 /* ---- messages -------------------------------------------------------------------------------------- */
 
 enum sim_kind {
-    SIM_HELLO, SIM_WELCOME, SIM_HEARTBEAT, SIM_HEARTBEAT_REPLY, SIM_LEASE_REQUEST, SIM_GRANT, SIM_LEASE_RETURN, SIM_JOURNALED,
-    SIM_INVENTORY, SIM_COMMITTED, SIM_VERSION_STATE, SIM_ACK, SIM_REFUSE, SIM_OPEN, SIM_PLAN, SIM_VERSIONS, SIM_ACT, SIM_ACT_REPLY,
-    SIM_SCORE, SIM_SCORE_REPLY, SIM_DELIVER, SIM_DELIVER_REPLY, SIM_KINDS
+    SIM_HELLO,
+    SIM_WELCOME,
+    SIM_HEARTBEAT,
+    SIM_HEARTBEAT_REPLY,
+    SIM_LEASE_REQUEST,
+    SIM_GRANT,
+    SIM_LEASE_RETURN,
+    SIM_JOURNALED,
+    SIM_INVENTORY,
+    SIM_COMMITTED,
+    SIM_VERSION_STATE,
+    SIM_ACK,
+    SIM_REFUSE,
+    SIM_OPEN,
+    SIM_PLAN,
+    SIM_VERSIONS,
+    SIM_ACT,
+    SIM_ACT_REPLY,
+    SIM_SCORE,
+    SIM_SCORE_REPLY,
+    SIM_DELIVER,
+    SIM_DELIVER_REPLY,
+    SIM_KINDS
 };
 
 struct sim_outcome { uint64_t episode; enum episode_state end; };
@@ -107,7 +127,12 @@ struct sim_worker {
     bool draining;
 };
 
-struct sim_pending { uint64_t token, episode; struct journaled_episode journaled; uint32_t stage, iteration; uint64_t policy_version, prm_version; };
+struct sim_pending {
+    uint64_t token, episode;
+    struct journaled_episode journaled;
+    uint32_t stage, iteration;
+    uint64_t policy_version, prm_version;
+};
 
 struct sim_learner {
     struct intake *intake;

@@ -84,8 +84,8 @@ static void test_histories(void **state)
 
         bad += !play(&options, story, &events, &simulated_ms);
     }
-    print_message("%llu histories, %llu events, %.1f simulated hours in %.1f s\n", (unsigned long long)n, (unsigned long long)events,
-                  (double)simulated_ms / 3.6e6, (double)(clock_mono_ms() - started) / 1e3);
+    print_message("%llu histories, %llu events, %.1f simulated hours in %.1f s\n", (unsigned long long)n,
+                  (unsigned long long)events, (double)simulated_ms / 3.6e6, (double)(clock_mono_ms() - started) / 1e3);
     if (bad)
         fail_msg("%llu histories went wrong; SIM_SEED=n plays one again with a trace", (unsigned long long)bad);
 }
@@ -119,19 +119,21 @@ static bool caught(const struct seeded *bug, uint64_t *ret_seed, char *ret_text,
 static void test_seeded_bugs(void **state)
 {
     static const struct seeded bugs[] = {
-        { "conductor: a heartbeat renews under a stale fence", { .conductor_bug = CONDUCTOR_BUG_STALE_RENEW }, 200 },
-        { "conductor: a lease names the newest version", { .conductor_bug = CONDUCTOR_BUG_NEWEST_VERSION, .max_staleness = 1 }, 200 },
-        { "conductor: and the intake takes it", { .conductor_bug = CONDUCTOR_BUG_NEWEST_VERSION, .intake_bug = INTAKE_BUG_ANY_VERSION, .max_staleness = 1 }, 200 },
-        { "conductor: an episode is lost from the plan", { .conductor_bug = CONDUCTOR_BUG_LOSE_EPISODE }, 50 },
-        { "conductor: a repeated Committed ends episodes again", { .conductor_bug = CONDUCTOR_BUG_END_TWICE }, 500 },
-        { "conductor: a plan is numbered anew after a restart", { .conductor_bug = CONDUCTOR_BUG_PLAN_TWICE }, 500 },
-        { "intake: acknowledged before it is synced", { .intake_bug = INTAKE_BUG_ACK_BEFORE_SYNC }, 500 },
-        { "intake: admitted twice", { .intake_bug = INTAKE_BUG_ADMIT_TWICE }, 500 },
-        { "intake: a plan that was committed is trained again", { .intake_bug = INTAKE_BUG_TRAIN_AGAIN }, 500 },
-        { "intake: no inventory after a reconnect", { .intake_bug = INTAKE_BUG_NO_INVENTORY }, 200 },
-        { "edge: sent before it is committed", { .bug = SIM_BUG_SEND_BEFORE_COMMIT }, 50 },
-        { "edge: a transaction in parts", { .bug = SIM_BUG_COMMIT_IN_PARTS }, 500 },
-        { "edge: no fsync", { .bug = SIM_BUG_NO_FSYNC }, 500 },
+        {"conductor: a heartbeat renews under a stale fence", {.conductor_bug = CONDUCTOR_BUG_STALE_RENEW}, 200},
+        {"conductor: a lease names the newest version", {.conductor_bug = CONDUCTOR_BUG_NEWEST_VERSION, .max_staleness = 1}, 200},
+        {"conductor: and the intake takes it",
+         {.conductor_bug = CONDUCTOR_BUG_NEWEST_VERSION, .intake_bug = INTAKE_BUG_ANY_VERSION, .max_staleness = 1},
+         200},
+        {"conductor: an episode is lost from the plan", {.conductor_bug = CONDUCTOR_BUG_LOSE_EPISODE}, 50},
+        {"conductor: a repeated Committed ends episodes again", {.conductor_bug = CONDUCTOR_BUG_END_TWICE}, 500},
+        {"conductor: a plan is numbered anew after a restart", {.conductor_bug = CONDUCTOR_BUG_PLAN_TWICE}, 500},
+        {"intake: acknowledged before it is synced", {.intake_bug = INTAKE_BUG_ACK_BEFORE_SYNC}, 500},
+        {"intake: admitted twice", {.intake_bug = INTAKE_BUG_ADMIT_TWICE}, 500},
+        {"intake: a plan that was committed is trained again", {.intake_bug = INTAKE_BUG_TRAIN_AGAIN}, 500},
+        {"intake: no inventory after a reconnect", {.intake_bug = INTAKE_BUG_NO_INVENTORY}, 200},
+        {"edge: sent before it is committed", {.bug = SIM_BUG_SEND_BEFORE_COMMIT}, 50},
+        {"edge: a transaction in parts", {.bug = SIM_BUG_COMMIT_IN_PARTS}, 500},
+        {"edge: no fsync", {.bug = SIM_BUG_NO_FSYNC}, 500},
     };
     size_t missed = 0;
 

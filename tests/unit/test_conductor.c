@@ -89,7 +89,8 @@ static void hello(struct desk *d, uint32_t name, enum member_role role, uint64_t
     d->member[name] = find(d, CONDUCTOR_WELCOME)->welcome.member;
 }
 
-static void inventory(struct desk *d, uint32_t stage, uint32_t iteration, uint32_t rows, const struct journaled_episode *episodes, size_t n)
+static void inventory(struct desk *d, uint32_t stage, uint32_t iteration, uint32_t rows, const struct journaled_episode *episodes,
+                      size_t n)
 {
     step(d, (struct conductor_event) {
         .kind = CONDUCTOR_INVENTORY, .member = d->member[LEARNER],
@@ -111,14 +112,17 @@ static void journaled(struct desk *d, uint64_t episode, bool success)
 {
     struct journaled_episode e = played(episode, success);
 
-    step(d, (struct conductor_event) { .kind = CONDUCTOR_JOURNALED, .member = d->member[LEARNER], .journaled = { d->stage, d->iteration, &e, 1 } });
+    step(d, (struct conductor_event){
+                .kind = CONDUCTOR_JOURNALED, .member = d->member[LEARNER], .journaled = {d->stage, d->iteration, &e, 1}});
 }
 
 static void ready(struct desk *d, uint32_t name, enum version_kind kind, uint64_t version)
 {
-    step(d, (struct conductor_event) {
-        .kind = CONDUCTOR_VERSION_STATE, .member = d->member[name], .version_state = { .kind = kind, .version = version, .ready = true },
-    });
+    step(d, (struct conductor_event){
+                .kind = CONDUCTOR_VERSION_STATE,
+                .member = d->member[name],
+                .version_state = {.kind = kind, .version = version, .ready = true},
+            });
 }
 
 static const struct conductor_effect *request(struct desk *d, uint32_t name, uint32_t slots)
@@ -129,15 +133,23 @@ static const struct conductor_effect *request(struct desk *d, uint32_t name, uin
 
 static void worker_exits(struct desk *d, uint64_t instance, bool crashed)
 {
-    step(d, (struct conductor_event) { .kind = CONDUCTOR_EXIT, .exit = { .host = "here", .pid = (uint32_t)instance, .crashed = crashed, .text = "signal 11" } });
+    step(d,
+         (struct conductor_event){.kind = CONDUCTOR_EXIT,
+                                  .exit = {.host = "here", .pid = (uint32_t)instance, .crashed = crashed, .text = "signal 11"}});
 }
 
 static void committed(struct desk *d, const struct conductor_plan *plan, const uint64_t *trained, size_t n, bool gate)
 {
     struct conductor_event event = {
-        .kind = CONDUCTOR_COMMITTED, .member = d->member[LEARNER],
-        .committed = { .version = { .kind = plan->kind, .number = plan->version, .parent = plan->parent, .gate_passed = gate, .digest = { (uint8_t)plan->version } },
-                       .trained = trained, .n_trained = n },
+        .kind = CONDUCTOR_COMMITTED,
+        .member = d->member[LEARNER],
+        .committed = {.version = {.kind = plan->kind,
+                                  .number = plan->version,
+                                  .parent = plan->parent,
+                                  .gate_passed = gate,
+                                  .digest = {(uint8_t)plan->version}},
+                      .trained = trained,
+                      .n_trained = n},
     };
 
     memcpy(event.committed.plan_digest, plan->digest, SHA256_SIZE);
@@ -149,7 +161,8 @@ static int set_up(void **state)
     static struct desk d;
 
     d = (struct desk) { .now_ms = 1000000 };
-    d.config = (struct run_config) { .seed = 7, .n_tasks = 2, .prm_init = "policy", .heartbeat_ms = 1000, .lease_ttl_ms = 10000, .first_step_ms = 60000 };
+    d.config = (struct run_config){
+        .seed = 7, .n_tasks = 2, .prm_init = "policy", .heartbeat_ms = 1000, .lease_ttl_ms = 10000, .first_step_ms = 60000};
     snprintf(d.config.tasks[0], sizeof(d.config.tasks[0]), "reach");
     snprintf(d.config.tasks[1], sizeof(d.config.tasks[1]), "open");
     *state = &d;
@@ -255,7 +268,8 @@ static void test_only_members_of_this_epoch(void **state)
     struct desk *d = *state;
 
     demos(d, 2);
-    step(d, (struct conductor_event) { .kind = CONDUCTOR_LEASE_REQUEST, .member = d->member[WORKER], .epoch = EPOCH - 1, .lease_request = { 1 } });
+    step(d, (struct conductor_event){
+                .kind = CONDUCTOR_LEASE_REQUEST, .member = d->member[WORKER], .epoch = EPOCH - 1, .lease_request = {1}});
     assert_int_equal(find(d, CONDUCTOR_REFUSE)->refuse.why, REFUSE_STALE);
     step(d, (struct conductor_event) { .kind = CONDUCTOR_JOURNALED, .member = d->member[WORKER] });
     assert_int_equal(find(d, CONDUCTOR_REFUSE)->refuse.why, REFUSE_ROLE);
@@ -270,7 +284,8 @@ static void test_stale_leases_are_revoked(void **state)
 
     demos(d, 2);
     held = (struct held_lease) { 1, request(d, WORKER, 1)->grant.leases[0].fence - 1, 50 };
-    step(d, (struct conductor_event) { .kind = CONDUCTOR_HEARTBEAT, .member = d->member[WORKER], .heartbeat = { .leases = &held, .n_leases = 1 } });
+    step(d, (struct conductor_event){
+                .kind = CONDUCTOR_HEARTBEAT, .member = d->member[WORKER], .heartbeat = {.leases = &held, .n_leases = 1}});
     assert_int_equal(find(d, CONDUCTOR_HEARTBEAT_REPLY)->heartbeat.n_revoked, 1);
     assert_int_equal(find(d, CONDUCTOR_HEARTBEAT_REPLY)->heartbeat.revoked[0], 1);
 }
@@ -340,9 +355,11 @@ static void simulator_errors(struct desk *d, uint64_t episode)
         uint64_t fence = terms->fence;
 
         assert_int_equal(terms->episode, episode);
-        step(d, (struct conductor_event) {
-            .kind = CONDUCTOR_LEASE_RETURN, .member = d->member[WORKER], .lease_return = { episode, fence, true, "mj_step: diverged" },
-        });
+        step(d, (struct conductor_event){
+                    .kind = CONDUCTOR_LEASE_RETURN,
+                    .member = d->member[WORKER],
+                    .lease_return = {episode, fence, true, "mj_step: diverged"},
+                });
         confirm(d);
     }
 }
@@ -358,10 +375,12 @@ static void test_too_many_failures_stop_the_run(void **state)
     for (int i = 0; i < 3; i++) {
         uint64_t fence = request(d, WORKER, 1)->grant.leases[0].fence;
 
-        step(d, (struct conductor_event) { .kind = CONDUCTOR_LEASE_RETURN, .member = d->member[WORKER], .lease_return = { 4, fence, true, "mj_step" } });
+        step(d, (struct conductor_event){
+                    .kind = CONDUCTOR_LEASE_RETURN, .member = d->member[WORKER], .lease_return = {4, fence, true, "mj_step"}});
     }
     assert_non_null(find(d, CONDUCTOR_STOPPED));
-    assert_non_null(strstr(find(d, CONDUCTOR_STOPPED)->text.text, "demos: 4 of 30 episodes failed: 1 reach/0 (mj_step: diverged); 2 open/1"));
+    assert_non_null(
+        strstr(find(d, CONDUCTOR_STOPPED)->text.text, "demos: 4 of 30 episodes failed: 1 reach/0 (mj_step: diverged); 2 open/1"));
     confirm(d);
     assert_int_equal(request(d, WORKER, 1)->grant.n_leases, 0);
 }
@@ -381,9 +400,11 @@ static void test_waits_for_a_ready_actor(void **state)
     assert_string_equal(status.waiting_for, "an actor with policy version 0");
     hello(d, ACTOR, MEMBER_ACTOR, 30);
     assert_int_equal(find(d, CONDUCTOR_VERSIONS)->versions.keep[0]->number, 0);
-    step(d, (struct conductor_event) {
-        .kind = CONDUCTOR_VERSION_STATE, .member = d->member[ACTOR], .version_state = { .version = 0, .ready = false, .text = "truncated shard" },
-    });
+    step(d, (struct conductor_event){
+                .kind = CONDUCTOR_VERSION_STATE,
+                .member = d->member[ACTOR],
+                .version_state = {.version = 0, .ready = false, .text = "truncated shard"},
+            });
     assert_null(find(d, CONDUCTOR_ADD_EPISODE));
     ready(d, ACTOR, KIND_POLICY, 0);
     assert_int_equal(count(d, CONDUCTOR_ADD_EPISODE), 2);
@@ -544,7 +565,9 @@ static void test_restart_makes_the_same_plan(void **state)
 
     iteration.plan_digest[0] ^= 1;                              /* another configuration, say */
     d->c = conductor_free(d->c);
-    assert_int_equal(conductor_new(&(struct conductor_setup) { .config = &d->config, .stage_settings = settings, .run = 8, .epoch = 4 }, &d->c), 0);
+    assert_int_equal(
+        conductor_new(&(struct conductor_setup){.config = &d->config, .stage_settings = settings, .run = 8, .epoch = 4}, &d->c),
+        0);
     assert_true(conductor_restore(d->c, &restored, 0, NULL) < 0);
 }
 
@@ -553,14 +576,16 @@ static void test_restart_lets_workers_announce_first(void **state)
     struct desk *d = *state;
     struct ledger_stage stage = { .state = PROGRESS_OPEN };
     struct ledger_version version_0 = { .gate_passed = true, .dir = "policies/v000000" };
-    struct ledger_iteration iteration = { .purpose = EPISODE_DEMO, .state = PROGRESS_OPEN, .first_episode = 1, .last_episode = 2 };
+    struct ledger_iteration iteration = {.purpose = EPISODE_DEMO, .state = PROGRESS_OPEN, .first_episode = 1, .last_episode = 2};
     struct ledger_episode rows[2] = { { .episode = 1, .purpose = EPISODE_DEMO }, { .episode = 2, .purpose = EPISODE_DEMO } };
     struct conductor_restored restored = {
         .stages = &stage, .n_stages = 1, .iterations = &iteration, .n_iterations = 1, .episodes = rows, .n_episodes = 2,
         .versions = &version_0, .n_versions = 1, .memory = "next_episode 3\niteration 1\n", .memory_size = 27,
     };
     struct held_lease held = { 2, (uint64_t)(EPOCH - 1) << 32 | 5, 7 };
-    struct conductor_event event = { .kind = CONDUCTOR_HELLO, .hello = { .member = { .role = MEMBER_WORKER, .instance = 5, .slots = 2 }, .leases = &held, .n_leases = 1 } };
+    struct conductor_event event = {
+        .kind = CONDUCTOR_HELLO,
+        .hello = {.member = {.role = MEMBER_WORKER, .instance = 5, .slots = 2}, .leases = &held, .n_leases = 1}};
 
     add_stage(d, STAGE_DEMOS, "demos")->demos.episodes = 2;
     start(d, &restored, EPOCH);
@@ -589,111 +614,27 @@ static void test_drain(void **state)
     assert_non_null(find(d, CONDUCTOR_DRAINED));
 }
 
-/* ---- what comes after what ---------------------------------------------------------------------------------------- */
-
-static void expect_work(const struct desk *d, uint32_t stage, uint32_t iteration, const char *name)
-{
-    struct work work;
-
-    assert_int_equal(stage_plan_work(&d->config, stage, iteration, &work), 0);
-    assert_string_equal(work.name, name);
-}
-
-static void test_order_of_work(void **state)
-{
-    struct desk *d = *state;
-    struct eval_config *eval;
-    struct work work;
-
-    add_stage(d, STAGE_RL, "rl")->rl = (struct rl_config) { .iterations = 3, .episodes = 4, .eval_every = 2, .eval_episodes = 2, .prm_refresh = 2 };
-    eval = &add_stage(d, STAGE_EVAL, "eval")->eval;
-    *eval = (struct eval_config) { .episodes = 4, .n_policies = 3, .n_temperatures = 2, .temperatures = { 0.3, 1 }, .val_episodes = 2, .n = { 1, 4 }, .n_n = 2, .search_episodes = 2 };
-    snprintf(eval->policies[0], sizeof(eval->policies[0]), "demonstrator");
-    snprintf(eval->policies[1], sizeof(eval->policies[1]), "best");
-    snprintf(eval->policies[2], sizeof(eval->policies[2]), "last");
-    expect_work(d, 0, 0, "rl/0 val");
-    expect_work(d, 0, 1, "rl/0");
-    expect_work(d, 0, 2, "rl/1");
-    expect_work(d, 0, 3, "rl/1 prm");
-    expect_work(d, 0, 4, "rl/2 val");
-    expect_work(d, 0, 5, "rl/2");
-    expect_work(d, 0, 6, "rl/3 val");
-    assert_true(stage_plan_work(&d->config, 0, 7, &work) < 0);
-    expect_work(d, 1, 0, "eval val best");
-    expect_work(d, 1, 1, "eval val last");
-    expect_work(d, 1, 2, "eval test demonstrator");
-    expect_work(d, 1, 4, "eval test last");
-    expect_work(d, 1, 5, "eval search last");
-    assert_true(stage_plan_work(&d->config, 1, 6, &work) < 0);
-}
-
-/* Test plays the temperature that was best on val, greedy and 1; all on the same states with the same keys. */
-static void test_evaluation_rows(void **state)
-{
-    struct desk *d = *state;
-    struct eval_config *eval = &add_stage(d, STAGE_EVAL, "eval")->eval;
-    struct ledger_episode rows[16];
-    struct plan_memory memory;
-    struct work work;
-
-    *eval = (struct eval_config) { .episodes = 4, .n_policies = 1, .n_temperatures = 3, .temperatures = { 0.3, 0.6, 1 }, .val_episodes = 2 };
-    snprintf(eval->policies[0], sizeof(eval->policies[0]), "last");
-    plan_memory_init(&memory);
-    assert_int_equal(stage_plan_work(&d->config, 0, 0, &work), 0);
-    assert_int_equal(stage_plan_rows(&d->config, &work, &memory), 6);
-    assert_int_equal(stage_plan_fill(&d->config, &work, 5, 0, &memory, rows, 16), 0);
-    for (size_t i = 0; i < 6; i++) {
-        rows[i].state = EPISODE_EVALUATED;
-        rows[i].success = i == 2 || i == 3;
-        assert_int_equal(rows[i].split, SPLIT_VAL);
-    }
-    stage_plan_learn(&d->config, &work, rows, 6, &memory);
-    assert_true(memory.temperature[0] == 0.6);
-    assert_int_equal(stage_plan_work(&d->config, 0, 1, &work), 0);
-    assert_int_equal(stage_plan_rows(&d->config, &work, &memory), 12);
-    assert_int_equal(stage_plan_fill(&d->config, &work, 5, 0, &memory, rows, 16), 0);
-    assert_string_equal(rows[0].tag, "test last t=0.6");
-    assert_string_equal(rows[4].tag, "test last t=0");
-    assert_string_equal(rows[8].tag, "test last t=1");
-    assert_int_equal(rows[0].split, SPLIT_TEST);
-    assert_int_equal(rows[3].state_seed, 1);
-    assert_int_equal(rows[3].state_seed, rows[7].state_seed);
-    assert_true(rows[3].sample_key == rows[7].sample_key && rows[3].sample_key != rows[2].sample_key);
-}
-
-static void test_memory_round_trip(void **state)
-{
-    struct plan_memory a, b;
-    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT, again = STRBUF_INIT;
-
-    (void)state;
-    plan_memory_init(&a);
-    a.next_episode = 77;
-    a.best_success = 1.0 / 3;
-    a.have_best = a.curriculum_ready = true;
-    a.temperature[2] = 0.3;
-    assert_int_equal(curriculum_init(&a.curriculum, CURRICULUM_LEVELS, NULL, 2), 0);
-    (void)curriculum_record(&a.curriculum, (int[]) { 3, 4 }, (int[]) { 1, 2 });
-    assert_int_equal(plan_memory_write(&a, &text), 0);
-    assert_int_equal(plan_memory_parse(text.text, text.length, &b, NULL), 0);
-    assert_int_equal(plan_memory_write(&b, &again), 0);
-    assert_string_equal(text.text, again.text);
-    assert_true(a.best_success == b.best_success);
-    assert_true(plan_memory_parse("next_episode x", 14, &b, NULL) < 0);
-    assert_true(plan_memory_parse("surprise 1", 10, &b, NULL) < 0);
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_opening_writes_all_rows_at_once), TEST(test_leases), TEST(test_nothing_is_leased_before_the_learner_knows),
-        TEST(test_only_members_of_this_epoch), TEST(test_stale_leases_are_revoked), TEST(test_killed_worker_counts_nothing),
-        TEST(test_third_crash_alone_fails_and_is_replaced), TEST(test_too_many_failures_stop_the_run), TEST(test_waits_for_a_ready_actor),
-        TEST(test_plan_commit_next), TEST(test_committed_must_name_every_episode), TEST(test_overlap_with_staleness_1),
-        TEST(test_gate_and_swap), TEST(test_restart_makes_the_same_plan), TEST(test_restart_lets_workers_announce_first), TEST(test_drain),
-        TEST(test_order_of_work), TEST(test_evaluation_rows), TEST(test_memory_round_trip),
+        TEST(test_opening_writes_all_rows_at_once),
+        TEST(test_leases),
+        TEST(test_nothing_is_leased_before_the_learner_knows),
+        TEST(test_only_members_of_this_epoch),
+        TEST(test_stale_leases_are_revoked),
+        TEST(test_killed_worker_counts_nothing),
+        TEST(test_third_crash_alone_fails_and_is_replaced),
+        TEST(test_too_many_failures_stop_the_run),
+        TEST(test_waits_for_a_ready_actor),
+        TEST(test_plan_commit_next),
+        TEST(test_committed_must_name_every_episode),
+        TEST(test_overlap_with_staleness_1),
+        TEST(test_gate_and_swap),
+        TEST(test_restart_makes_the_same_plan),
+        TEST(test_restart_lets_workers_announce_first),
+        TEST(test_drain),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

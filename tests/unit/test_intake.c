@@ -57,15 +57,18 @@ static uint64_t deliver(struct desk *d, uint64_t episode, uint64_t policy, uint8
 {
     struct journaled_episode e = { .episode = episode, .digest = { who } };
 
-    step(d, (struct intake_event) {
-        .kind = INTAKE_DELIVER, .from = who, .request = 77, .deliver = { .token = ++d->token, .policy_version = policy, .episode = e, .valid = true },
-    });
+    step(d, (struct intake_event){
+                .kind = INTAKE_DELIVER,
+                .from = who,
+                .request = 77,
+                .deliver = {.token = ++d->token, .policy_version = policy, .episode = e, .valid = true},
+            });
     return d->token;
 }
 
 static void appended(struct desk *d, uint64_t episode, uint64_t token, int result)
 {
-    step(d, (struct intake_event) { .kind = INTAKE_APPENDED, .appended = { .episode = episode, .token = token, .result = result } });
+    step(d, (struct intake_event){.kind = INTAKE_APPENDED, .appended = {.episode = episode, .token = token, .result = result}});
 }
 
 static void expect_verdict(const struct desk *d, enum deliver_verdict verdict)
@@ -130,7 +133,8 @@ static void test_first_durable_one_counts(void **state)
     expect_verdict(d, DELIVER_SUPERSEDED);               /* never was of an open iteration */
     (void)deliver(d, 13, 3, 1);
     assert_non_null(find(d, INTAKE_BUSY));               /* may be announced yet */
-    step(d, (struct intake_event) { .kind = INTAKE_DELIVER, .deliver = { .token = 99, .episode = { .episode = 12 }, .text = "NaN in value[3]" } });
+    step(d, (struct intake_event){.kind = INTAKE_DELIVER,
+                                  .deliver = {.token = 99, .episode = {.episode = 12}, .text = "NaN in value[3]"}});
     expect_verdict(d, DELIVER_REFUSED);
     assert_string_equal(find(d, INTAKE_REPLY)->reply.text, "NaN in value[3]");
 }
@@ -172,7 +176,8 @@ static void test_journaled_is_said_until_acknowledged(void **state)
     step(d, (struct intake_event) { .kind = INTAKE_TICK });
     assert_int_equal(find(d, INTAKE_SEND_JOURNALED)->journaled.n, 1);
     assert_int_equal(find(d, INTAKE_SEND_JOURNALED)->journaled.episodes[0].episode, 11);
-    step(d, (struct intake_event) { .kind = INTAKE_JOURNALED_ACK, .journaled_ack = { find(d, INTAKE_SEND_JOURNALED)->journaled.sequence } });
+    step(d, (struct intake_event){.kind = INTAKE_JOURNALED_ACK,
+                                  .journaled_ack = {find(d, INTAKE_SEND_JOURNALED)->journaled.sequence}});
     d->now_ms += 1000;
     step(d, (struct intake_event) { .kind = INTAKE_TICK });
     assert_null(find(d, INTAKE_SEND_JOURNALED));
@@ -180,9 +185,11 @@ static void test_journaled_is_said_until_acknowledged(void **state)
 
 static struct intake_event plan_of(const uint64_t *episodes, size_t n, uint8_t digest)
 {
-    return (struct intake_event) {
-        .kind = INTAKE_PLAN, .epoch = 1,
-        .plan = { .stage = 4, .iteration = 1, .parent = 3, .version = 4, .episodes = episodes, .n_episodes = n, .digest = { digest } },
+    return (struct intake_event){
+        .kind = INTAKE_PLAN,
+        .epoch = 1,
+        .plan =
+            {.stage = 4, .iteration = 1, .parent = 3, .version = 4, .episodes = episodes, .n_episodes = n, .digest = {digest}},
     };
 }
 

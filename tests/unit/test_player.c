@@ -28,10 +28,15 @@ static void lease(struct play *p, uint64_t prm_version, bool expert, uint32_t ma
 {
     player_init(&p->player, &limits, 100);
     p->now_ms = 5000;
-    event(p, (struct player_event) {
-        .kind = PLAYER_LEASE,
-        .terms = { .episode = 7, .fence = 9, .policy_version = 3, .prm_version = prm_version, .max_steps = max_steps, .expert = expert },
-    });
+    event(p, (struct player_event){
+                 .kind = PLAYER_LEASE,
+                 .terms = {.episode = 7,
+                           .fence = 9,
+                           .policy_version = 3,
+                           .prm_version = prm_version,
+                           .max_steps = max_steps,
+                           .expert = expert},
+             });
 }
 
 static void sim_done(struct play *p, enum player_event_kind kind, enum player_effect_kind after, bool success)
@@ -44,7 +49,7 @@ static void acted(struct play *p, uint32_t actions)
     uint64_t ticket = asked(p, PLAYER_DO_ACT);
 
     assert_int_equal(p->out.items[0].version, 3);
-    event(p, (struct player_event) { .kind = PLAYER_ACTED, .ticket = ticket, .acted = { .answer = PLAYER_OK, .actions = actions } });
+    event(p, (struct player_event){.kind = PLAYER_ACTED, .ticket = ticket, .acted = {.answer = PLAYER_OK, .actions = actions}});
 }
 
 static void delivered(struct play *p, enum player_answer answer, enum deliver_verdict verdict)
@@ -203,7 +208,8 @@ static void test_errors_go_back(void **state)
 
     (void)state;
     lease(&p, 0, false, 5);
-    event(&p, (struct player_event) { .kind = PLAYER_RESET_DONE, .ticket = asked(&p, PLAYER_DO_RESET), .sim = { .result = -EDOM, .text = "diverged" } });
+    event(&p, (struct player_event){
+                  .kind = PLAYER_RESET_DONE, .ticket = asked(&p, PLAYER_DO_RESET), .sim = {.result = -EDOM, .text = "diverged"}});
     assert_int_equal(p.out.items[0].kind, PLAYER_DO_RETURN);
     assert_true(p.out.items[0].simulator_error);
     assert_string_equal(p.out.items[0].text, "diverged");
@@ -219,9 +225,10 @@ static void test_errors_go_back(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_policy_plays), cmocka_unit_test(test_demonstrator_plays_and_times_out), cmocka_unit_test(test_look_ahead),
-        cmocka_unit_test(test_retries_run_out), cmocka_unit_test(test_version_not_there), cmocka_unit_test(test_deliveries_are_repeated),
-        cmocka_unit_test(test_revoked), cmocka_unit_test(test_errors_go_back),
+        cmocka_unit_test(test_policy_plays),      cmocka_unit_test(test_demonstrator_plays_and_times_out),
+        cmocka_unit_test(test_look_ahead),        cmocka_unit_test(test_retries_run_out),
+        cmocka_unit_test(test_version_not_there), cmocka_unit_test(test_deliveries_are_repeated),
+        cmocka_unit_test(test_revoked),           cmocka_unit_test(test_errors_go_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

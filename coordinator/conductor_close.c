@@ -1,0 +1,142 @@
+/* conductor_close.c - a pass is over: its rows end, its figures are kept, its iteration is done. */
+#include <stdio.h>
+#include <string.h>
+
+#include "coordinator/conductor_internal.h"
+
+static void add_scalar(struct conductor *c, const struct work *work, const char *name, double value)
+{
+    struct conductor_effect *effect = conductor_emit(c, CONDUCTOR_ADD_SCALAR);
+
+    effect->scalar.stage = work->stage;
+    effect->scalar.iteration = work->iteration;
+    snprintf(effect->scalar.name, sizeof(effect->scalar.name), "%s", name);
+    effect->scalar.value = value;
+}
+
+/* Means over the rows that ended well and that `task` or `tag` selects (NULL: all); false: none. */
+static bool mean_over(const struct open_iteration *it, const char *task, const char *tag, double *ret_success, double *ret_reward,
+                      double *ret_steps)
+{
+    double success = 0, reward = 0, steps = 0;
+    size_t n = 0;
+
+    for (size_t i = 0; i < it->n; i++) {
+        const struct ledger_episode *row = &it->rows[i];
+
+        if (row->state == EPISODE_FAILED || (task && strcmp(task, row->task)) || (tag && strcmp(tag, row->tag)))
+            continue;
+        n++;
+        success += row->success;
+        reward += (double)row->reward;
+        steps += row->steps;
+    }
+    if (!n)
+        return false;
+    *ret_success = success / (double)n;
+    *ret_reward = reward / (double)n;
+    *ret_steps = steps / (double)n;
+    return true;
+}
+
+static bool first_with_tag(const struct open_iteration *it, size_t i)
+{
+    for (size_t j = 0; j < i; j++)
+        if (!strcmp(it->rows[j].tag, it->rows[i].tag))
+            return false;
+    return it->rows[i].tag[0] != '\0';
+}
+
+/* "success", "return", "steps", "success/<task>", and per tag of an evaluation "success/<tag>". */
+static void add_scalars(struct conductor *c, const struct open_iteration *it)
+{
+    double success, reward, steps;
+    char name[64];
+
+    if (!mean_over(it, NULL, NULL, &success, &reward, &steps))
+        return;
+    add_scalar(c, &it->work, "success", success);
+    add_scalar(c, &it->work, "return", reward);
+    add_scalar(c, &it->work, "steps", steps);
+    for (int i = 0; i < c->config->n_tasks; i++)
+        if (mean_over(it, c->config->tasks[i], NULL, &success, &reward, &steps)) {
+            snprintf(name, sizeof(name), "success/%s", c->config->tasks[i]);
+            add_scalar(c, &it->work, name, success);
+        }
+    for (size_t i = 0; it->work.purpose == EPISODE_EVAL && i < it->n; i++)
+        if (first_with_tag(it, i) && mean_over(it, NULL, it->rows[i].tag, &success, &reward, &steps)) {
+            snprintf(name, sizeof(name), "success/%s", it->rows[i].tag);
+            add_scalar(c, &it->work, name, success);
+        }
+}
+
+/* Versions whose weights stay: the newest two (the edge adds them), version 0, stage ends, best, sft, what is named or open. */
+static void retain(struct conductor *c, enum version_kind kind)
+{
+    uint64_t *keep = conductor_take(c, (size_t)(8 + c->config->n_stages + 2 * OPEN_MAX + RUN_MAX_POLICIES * c->config->n_stages) *
+                                           sizeof(*keep));
+    struct conductor_effect *effect;
+    size_t n = 0;
+
+    if (!keep)
+        return;
+    keep[n++] = 0;
+    if (kind == KIND_PRM)
+        keep[n++] = c->memory.prm_current;
+    for (int i = 0; kind == KIND_POLICY && i < c->config->n_stages; i++) {
+        const struct stage_config *s = &c->config->stages[i];
+
+        if (c->stages[i].state == PROGRESS_DONE)
+            keep[n++] = c->stages[i].policy_out;
+        for (int p = 0; s->kind == STAGE_EVAL && p < s->eval.n_policies; p++)
+            if (s->eval.policies[p][0] >= '0' && s->eval.policies[p][0] <= '9')
+                keep[n++] = strtoull(s->eval.policies[p], NULL, 10);
+    }
+    if (kind == KIND_POLICY) {
+        keep[n++] = c->memory.sft_version;
+        keep[n++] = c->memory.have_best ? c->memory.best_version : 0;
+    }
+    for (size_t i = 0; i < c->n_open; i++)
+        keep[n++] = kind == KIND_POLICY ? c->open[i].row.policy_version : c->open[i].row.prm_version;
+    effect = conductor_emit(c, CONDUCTOR_RETAIN);
+    effect->retain.kind = kind;
+    effect->retain.keep = keep;
+    effect->retain.n_keep = n;
+}
+
+void conductor_put_stage(struct conductor *c, struct ledger_stage *stage)
+{
+    stage->wall_s += (double)(c->now_ms - c->stage_since_ms) / 1000;
+    c->stage_since_ms = c->now_ms;
+    conductor_emit(c, CONDUCTOR_PUT_STAGE)->stage = *stage;
+}
+
+/* Its rows have all ended: learn from them, say so, forget it. */
+void conductor_close(struct conductor *c, struct open_iteration *it)
+{
+    enum work_objective objective = it->work.objective;
+
+    stage_plan_learn(c->config, &it->work, it->rows, it->n, &c->memory);
+    c->memory_moved = true;
+    it->row.state = PROGRESS_DONE;
+    it->row.end_ms = c->wall_ms;
+    conductor_emit(c, CONDUCTOR_PUT_ITERATION)->iteration = it->row;
+    add_scalars(c, it);
+    conductor_put_stage(c, &c->stages[it->work.stage]);
+    open_iteration_release(it);
+    c->n_open--;
+    memmove(it, it + 1, (size_t)(c->open + c->n_open - it) * sizeof(*it));
+    c->open[c->n_open] = (struct open_iteration) { 0 };
+    if (objective != WORK_NONE)
+        retain(c, objective == WORK_PRM ? KIND_PRM : KIND_POLICY);
+}
+
+void conductor_close_played(struct conductor *c, struct open_iteration *it)
+{
+    enum episode_state end = it->work.purpose == EPISODE_EVAL ? EPISODE_EVALUATED : EPISODE_KEPT;
+
+    for (size_t i = 0; i < it->n; i++)
+        if (it->rows[i].state == EPISODE_JOURNALED)
+            conductor_end_row(c, &it->rows[i], end, "");
+    conductor_close(c, it);
+}

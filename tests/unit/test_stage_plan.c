@@ -1,0 +1,139 @@
+/* test_stage_plan.c - what comes after what, what rows an evaluation has, and what later passes remember of earlier ones. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "coordinator/stage_plan.h"
+
+static int set_up(void **state)
+{
+    static struct run_config config;
+
+    config = (struct run_config) { .seed = 7, .n_tasks = 2, .tasks = { "reach", "open" } };
+    *state = &config;
+    return 0;
+}
+
+static struct stage_config *add_stage(struct run_config *config, enum stage_kind kind, const char *name)
+{
+    struct stage_config *stage = &config->stages[config->n_stages++];
+
+    stage->kind = kind;
+    snprintf(stage->name, sizeof(stage->name), "%s", name);
+    return stage;
+}
+
+static void expect_work(const struct run_config *config, uint32_t stage, uint32_t iteration, const char *name)
+{
+    struct work work;
+
+    assert_int_equal(stage_plan_work(config, stage, iteration, &work), 0);
+    assert_string_equal(work.name, name);
+}
+
+static void test_order_of_work(void **state)
+{
+    struct run_config *config = *state;
+    struct eval_config *eval;
+    struct work work;
+
+    add_stage(config, STAGE_RL, "rl")->rl =
+        (struct rl_config){.iterations = 3, .episodes = 4, .eval_every = 2, .eval_episodes = 2, .prm_refresh = 2};
+    eval = &add_stage(config, STAGE_EVAL, "eval")->eval;
+    *eval = (struct eval_config){.episodes = 4,
+                                 .n_policies = 3,
+                                 .n_temperatures = 2,
+                                 .temperatures = {0.3, 1},
+                                 .val_episodes = 2,
+                                 .n = {1, 4},
+                                 .n_n = 2,
+                                 .search_episodes = 2};
+    snprintf(eval->policies[0], sizeof(eval->policies[0]), "demonstrator");
+    snprintf(eval->policies[1], sizeof(eval->policies[1]), "best");
+    snprintf(eval->policies[2], sizeof(eval->policies[2]), "last");
+    expect_work(config, 0, 0, "rl/0 val");
+    expect_work(config, 0, 1, "rl/0");
+    expect_work(config, 0, 2, "rl/1");
+    expect_work(config, 0, 3, "rl/1 prm");
+    expect_work(config, 0, 4, "rl/2 val");
+    expect_work(config, 0, 5, "rl/2");
+    expect_work(config, 0, 6, "rl/3 val");
+    assert_true(stage_plan_work(config, 0, 7, &work) < 0);
+    expect_work(config, 1, 0, "eval val best");
+    expect_work(config, 1, 1, "eval val last");
+    expect_work(config, 1, 2, "eval test demonstrator");
+    expect_work(config, 1, 4, "eval test last");
+    expect_work(config, 1, 5, "eval search last");
+    assert_true(stage_plan_work(config, 1, 6, &work) < 0);
+}
+
+/* Test plays the temperature that was best on val, greedy and 1; all on the same states with the same keys. */
+static void test_evaluation_rows(void **state)
+{
+    struct run_config *config = *state;
+    struct eval_config *eval = &add_stage(config, STAGE_EVAL, "eval")->eval;
+    struct ledger_episode rows[16];
+    struct plan_memory memory;
+    struct work work;
+
+    *eval = (struct eval_config){
+        .episodes = 4, .n_policies = 1, .n_temperatures = 3, .temperatures = {0.3, 0.6, 1}, .val_episodes = 2};
+    snprintf(eval->policies[0], sizeof(eval->policies[0]), "last");
+    plan_memory_init(&memory);
+    assert_int_equal(stage_plan_work(config, 0, 0, &work), 0);
+    assert_int_equal(stage_plan_rows(config, &work, &memory), 6);
+    assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, 16), 0);
+    for (size_t i = 0; i < 6; i++) {
+        rows[i].state = EPISODE_EVALUATED;
+        rows[i].success = i == 2 || i == 3;
+        assert_int_equal(rows[i].split, SPLIT_VAL);
+    }
+    stage_plan_learn(config, &work, rows, 6, &memory);
+    assert_true(memory.temperature[0] == 0.6);
+    assert_int_equal(stage_plan_work(config, 0, 1, &work), 0);
+    assert_int_equal(stage_plan_rows(config, &work, &memory), 12);
+    assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, 16), 0);
+    assert_string_equal(rows[0].tag, "test last t=0.6");
+    assert_string_equal(rows[4].tag, "test last t=0");
+    assert_string_equal(rows[8].tag, "test last t=1");
+    assert_int_equal(rows[0].split, SPLIT_TEST);
+    assert_int_equal(rows[3].state_seed, 1);
+    assert_int_equal(rows[3].state_seed, rows[7].state_seed);
+    assert_true(rows[3].sample_key == rows[7].sample_key && rows[3].sample_key != rows[2].sample_key);
+}
+
+static void test_memory_round_trip(void **state)
+{
+    struct plan_memory a, b;
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT, again = STRBUF_INIT;
+
+    (void)state;
+    plan_memory_init(&a);
+    a.next_episode = 77;
+    a.best_success = 1.0 / 3;
+    a.have_best = a.curriculum_ready = true;
+    a.temperature[2] = 0.3;
+    assert_int_equal(curriculum_init(&a.curriculum, CURRICULUM_LEVELS, NULL, 2), 0);
+    (void)curriculum_record(&a.curriculum, (int[]) { 3, 4 }, (int[]) { 1, 2 });
+    assert_int_equal(plan_memory_write(&a, &text), 0);
+    assert_int_equal(plan_memory_parse(text.text, text.length, &b, NULL), 0);
+    assert_int_equal(plan_memory_write(&b, &again), 0);
+    assert_string_equal(text.text, again.text);
+    assert_true(a.best_success == b.best_success);
+    assert_true(plan_memory_parse("next_episode x", 14, &b, NULL) < 0);
+    assert_true(plan_memory_parse("surprise 1", 10, &b, NULL) < 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_order_of_work, set_up),
+        cmocka_unit_test_setup(test_evaluation_rows, set_up),
+        cmocka_unit_test(test_memory_round_trip),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
