@@ -149,8 +149,8 @@ int film_draw(const struct film *film, struct image *ret)
         columns > 256 || cell > 1024)
         return -EINVAL;
 
-    cell_w = film->width * MAX(cell / film->width, 1);
-    cell_h = film->height * MAX(cell / film->height, 1);
+    cell_w = film->width * MAX((cell + film->width / 2) / film->width, 1);
+    cell_h = film->height * MAX((cell + film->height / 2) / film->height, 1);
     if (cell_w > 2 * cell || cell_h > 2 * cell)
         cell_w = cell_h = cell;         /* big frames are shown small */
     image.width = left + k * (cell_w + 4) + MARGIN;

@@ -19,7 +19,7 @@ struct film {
     const float *progress;      /* (n) in [0,1]; NULL: no curve is drawn */
     const char *title;          /* one line; NULL: none */
     int columns;                /* 0: 10 */
-    int cell;                   /* pixels a frame is shown in, square; rounded to a multiple of its size; 0: 128 */
+    int cell;                   /* pixels a frame is shown in, square; rounded to the nearest multiple of its size; 0: 128 */
 };
 
 /* -EINVAL: no frames or nonsense sizes; -ENOMEM. The caller frees ret->rgb. */
