@@ -145,12 +145,97 @@ static void test_frozen_parameters_get_no_gradient(void **state)
     params_free(&net.params);
 }
 
+/* With recycled gradients a step computes the same parameter gradients. */
+static void test_recycling_changes_nothing(void **state)
+{
+    struct net net;
+    float *grad[2] = {NULL, NULL};
+
+    (void)state;
+    net_init(&net);
+    for (int recycle = 0; recycle < 2; recycle++) {
+        struct tape t;
+        struct tensor *y;
+        float *g;
+
+        grad[recycle] = calloc((size_t)net.params.numel, sizeof(float));
+        assert_non_null(grad[recycle]);
+        tape_init(&t, true);
+        t.param_grad = grad[recycle];
+        t.recycle = recycle;
+        tape_plan(&t);
+        assert_non_null(net_run(&net, &t));
+        assert_int_equal(tape_allocate(&t), 0);
+        tape_begin(&t);
+        y = net_run(&net, &t);
+        assert_non_null(y);
+        assert_true(recycle ? y->g == NULL : y->g != NULL);     /* 600 x 32 is large */
+        g = tape_gradient(&t, y);
+        assert_non_null(g);
+        for (int i = 0; i < ROWS * DIM; i++)
+            g[i] = net.x[i];
+        tape_backward(&t);
+        assert_int_equal(t.error, 0);
+        tape_release(&t);
+    }
+    for (int64_t i = 0; i < net.params.numel; i++)
+        assert_true(grad[0][i] == grad[1][i]);
+    free(grad[0]);
+    free(grad[1]);
+    params_free(&net.params);
+}
+
+/* In inference what is kept survives, and the pass needs less memory; in training nothing is forgotten. */
+static void test_keep(void **state)
+{
+    enum { BIG = 1000 };
+    static float x[BIG];
+    struct tape t;
+
+    (void)state;
+    for (int i = 0; i < BIG; i++)
+        x[i] = (float)i;
+    for (int training = 0; training < 2; training++) {
+        tape_init(&t, training);
+        for (int planning = 1; planning >= 0; planning--) {
+            struct tensor *y;
+
+            if (planning)
+                tape_plan(&t);
+            else
+                tape_begin(&t);
+            y = tape_input(&t, x, 1, BIG);
+            for (int i = 0; i < 10; i++) {
+                size_t mark = tape_mark(&t);
+                struct tensor *h = op_add(&t, y, y);
+
+                h = op_add(&t, h, h);
+                y = tape_keep(&t, mark, op_add(&t, h, tape_input(&t, x, 1, BIG)));
+            }
+            assert_non_null(y);
+            if (planning)
+                assert_int_equal(tape_allocate(&t), 0);
+            for (int i = 0; i < BIG && !planning; i++) {
+                float want = x[i];
+
+                for (int k = 0; k < 10; k++)
+                    want = 4.0f * want + x[i];
+                assert_true(y->x[i] == want);
+            }
+        }
+        assert_true(training ? t.arena.size > 30 * BIG * sizeof(float) : t.arena.size < 15 * BIG * sizeof(float));
+        tape_release(&t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_dry_run_sizes_the_pass),
         cmocka_unit_test(test_too_little_memory_fails_cleanly),
         cmocka_unit_test(test_frozen_parameters_get_no_gradient),
+        cmocka_unit_test(test_recycling_changes_nothing),
+        cmocka_unit_test(test_keep),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,136 @@
+/* What actor and learner promise each other about the model's bits: rows do not depend on the batch, the tail of a pass equals
+ * the whole pass, and what was sampled token by token from the cache has the log-probabilities that training computes. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include "base/philox.h"
+#include "nn/models/openvla.h"
+
+enum { N = 11, IMAGE = 64 * 64 * 3 };
+static const char spec[] = "models/tiny-spec";
+
+struct world {
+    struct openvla *model;
+    uint8_t *images;            /* [N][IMAGE] */
+    int32_t *prompt[2]; int n_prompt[2];
+};
+
+static int world_setup(void **state)
+{
+    struct philox random = philox_at(81, PHILOX_TEST, 0, 0, 0);
+    struct world *w = calloc(1, sizeof(*w));
+    struct error error = {0};
+
+    assert_non_null(w);
+    if (openvla_new(spec, 5, &w->model, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(openvla_pack(w->model, false), 0);
+    assert_int_equal(w->model->config.image_height * w->model->config.image_width * 3, IMAGE);
+    assert_int_equal(openvla_prompt(w->model, "push the red block", &w->prompt[0], &w->n_prompt[0]), 0);
+    assert_int_equal(openvla_prompt(w->model, "stack the blue block on the green one", &w->prompt[1], &w->n_prompt[1]), 0);
+    w->images = malloc(N * IMAGE);
+    assert_non_null(w->images);
+    for (size_t i = 0; i < N * IMAGE; i++)
+        w->images[i] = (uint8_t)philox_u32(&random);
+    *state = w;
+    return 0;
+}
+
+static int world_teardown(void **state)
+{
+    struct world *w = *state;
+
+    openvla_free(w->model);
+    free(w->images);
+    free(w->prompt[0]);
+    free(w->prompt[1]);
+    free(w);
+    return 0;
+}
+
+static struct act_item act_item(const struct world *w, int i)
+{
+    return (struct act_item) {.images = {w->images + i * IMAGE}, .n_images = 1, .prompt = w->prompt[i % 2], .n_prompt = w->n_prompt[i % 2],
+                              .temperature = 1.3f, .seed = 9, .episode = (uint64_t)i};
+}
+
+static void test_an_act_does_not_depend_on_its_batch(void **state)
+{
+    const struct world *w = *state;
+    struct openvla_session *session = NULL;
+    struct act_item items[N];
+    struct act_result all[N], alone;
+
+    assert_int_equal(openvla_session_new(&w->model->config, N, &session), 0);
+    for (int i = 0; i < N; i++)
+        items[i] = act_item(w, i);
+    assert_int_equal(openvla_act(w->model, session, items, N, all), 0);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(openvla_act(w->model, session, &items[i], 1, &alone), 0);
+        assert_memory_equal(alone.tokens, all[i].tokens, sizeof(alone.tokens));
+        assert_memory_equal(alone.logp, all[i].logp, sizeof(alone.logp));
+    }
+    openvla_session_free(session);
+}
+
+static struct openvla_item sequence(const struct world *w, int i, const struct act_result *acted)
+{
+    return (struct openvla_item) {.images = {w->images + i * IMAGE}, .n_images = 1, .prompt = w->prompt[i % 2], .n_prompt = w->n_prompt[i % 2],
+                                  .actions = acted->tokens, .n_actions = w->model->config.action_dims};
+}
+
+static void test_tail_equals_whole_and_training_equals_acting(void **state)
+{
+    const struct world *w = *state;
+    const struct openvla_config *config = &w->model->config;
+    struct openvla_session *session = NULL;
+    struct act_item items[N];
+    struct act_result acted[N];
+    struct openvla_item sequences[N];
+    struct openvla_pass whole, tail;
+    struct tape a, b;
+    int rows = config->action_dims + 1;
+
+    assert_int_equal(openvla_session_new(config, N, &session), 0);
+    for (int i = 0; i < N; i++)
+        items[i] = act_item(w, i);
+    assert_int_equal(openvla_act(w->model, session, items, N, acted), 0);
+    for (int i = 0; i < N; i++)
+        sequences[i] = sequence(w, i, &acted[i]);
+    tape_init(&a, false);
+    tape_init(&b, false);
+    assert_int_equal(tape_reserve(&a, 64 << 20), 0);
+    assert_int_equal(tape_reserve(&b, 64 << 20), 0);
+    assert_int_equal(openvla_forward(w->model, &a, sequences, N, &whole), 0);
+    assert_int_equal(openvla_forward_tail(w->model, &b, sequences, N, &tail), 0);
+    assert_int_equal(tail.hidden->rows, N * rows);
+    for (int i = 0; i < N; i++) {
+        int32_t index[OPENVLA_MAX_ACTION_DIMS], target[OPENVLA_MAX_ACTION_DIMS];
+        struct token_stats *stats;
+
+        assert_memory_equal(tail.hidden->x + tail.first[i] * config->hidden, whole.hidden->x + whole.first[i] * config->hidden,
+                            (size_t)(rows * config->hidden) * sizeof(float));
+        for (int k = 0; k < config->action_dims; k++) {
+            index[k] = tail.first[i] + k;
+            target[k] = acted[i].tokens[k] - (config->vocab - OPENVLA_ACTION_BINS);
+        }
+        stats = op_token_stats(&b, openvla_logits(w->model, &b, op_gather(&b, tail.hidden, index, config->action_dims), true), target, 1.3f, NULL);
+        assert_non_null(stats);
+        assert_memory_equal(stats->logp, acted[i].logp, (size_t)config->action_dims * sizeof(float));
+    }
+    tape_release(&a);
+    tape_release(&b);
+    openvla_session_free(session);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_an_act_does_not_depend_on_its_batch),
+        cmocka_unit_test(test_tail_equals_whole_and_training_equals_acting),
+    };
+
+    return cmocka_run_group_tests(tests, world_setup, world_teardown);
+}
