@@ -185,14 +185,13 @@ class Cluster:
         return self.until(lambda s: s and (s["stage_number"] >= names.index(stage) or s["state"] == "finished"), f"stage {stage}", patience)
 
     def until_finished(self, patience=PATIENCE):
-        """The run is complete: the coordinator said so and left with 0, or summary.json is there and it says finished."""
-        def finished(status):
-            coordinator = self.of("coordinator")
-            gone = coordinator and not coordinator[0].running() and coordinator[0].popen.returncode == 0
-            up_gone = self.supervisor and self.supervisor.poll() == 0
-            return gone or up_gone or (status and status["state"] == "finished")
+        """The coordinator (or `gantry up`) has ended the run and left with 0. Returns summary.json."""
+        def finished(_):
+            if self.supervisor:
+                return self.supervisor.poll() == 0
+            coordinator = self.of("coordinator")[0]
+            return not coordinator.running() and coordinator.popen.returncode == 0
         self.until(finished, "the run to finish", patience)
-        self.until(lambda _: (self.run / "summary.json").exists(), "summary.json", 20)
         return json.loads((self.run / "summary.json").read_text())
 
     def history(self):

@@ -1,0 +1,48 @@
+"""Workers come and go by hand while the run is on; nothing is lost."""
+from conftest import gantry
+
+
+def test_second_worker_joins_and_leaves(make_cluster):
+    cluster = make_cluster(stages=[{"demos": {"episodes": 60, "style": "clean"}}, {"sft": {"steps": 2, "batch": 8, "warmup": 1}},
+                                   {"rollouts": {"episodes": 24}}])
+    cluster.start()
+    cluster.until(lambda s: s and s["episodes"]["journaled"] >= 2, "the first episodes")
+    second = cluster.spawn("env-worker")
+
+    def delivered(status):
+        workers = [m for m in (status or {}).get("members", []) if m["role"] == "env_worker"]
+        return len(workers) == 2 and all(m["delivered"] > 0 for m in workers)
+    cluster.until(delivered, "both workers to have delivered")
+    assert second.stop() == 0, cluster.logs()
+    third = cluster.spawn("env-worker")
+    cluster.until(lambda s: s and any(m["pid"] == third.popen.pid for m in s["members"]), "the third worker")
+    third.wanted = False
+    third.kill()                        # this one without a word
+    cluster.until_finished()
+    assert " 0 failed" in cluster.history()
+
+
+def test_actor_is_replaced(make_cluster):
+    """A second actor joins, the first leaves: requests go on at the other, none fails."""
+    cluster = make_cluster(stages=[{"demos": {"episodes": 4, "style": "clean"}}, {"sft": {"steps": 2, "batch": 8, "warmup": 1}},
+                                   {"rollouts": {"episodes": 40}}])
+    cluster.start()
+    cluster.until_stage("rollouts")
+    second = cluster.spawn("actor")
+    cluster.until(lambda s: s and any(m["pid"] == second.popen.pid and m["versions"] for m in s["members"]), "the second actor to be ready")
+    assert cluster.of("actor")[0].stop() == 0, cluster.logs()
+    cluster.until_finished()
+    assert " 0 failed" in cluster.history()
+
+
+def test_drain_by_command(make_cluster):
+    """`gantry drain` lets what is in hand be finished; all end with 0; `gantry up` goes on later."""
+    cluster = make_cluster(stages=[{"demos": {"episodes": 300, "style": "clean"}}])
+    up = cluster.up()
+    cluster.until(lambda s: s and s["episodes"]["journaled"] >= 2, "the first episodes")
+    r = gantry("drain", cluster.run)
+    assert r.returncode == 0, r.stderr
+    assert up.wait(60) == 0, cluster.logs()
+    text = cluster.history()
+    assert " 0 failed" in text
+    assert int(text.split()[0]) == 300      # all rows are there, some still open

@@ -1,0 +1,76 @@
+"""kill -9 of every daemon in turn, of all at once, and of `gantry up`: the run completes and every episode ended once."""
+import signal
+
+import pytest
+
+from conftest import ROLES
+
+# Enough work that each kill hits the rl stage with episodes and updates under way.
+ITERATIONS = 7
+
+
+def stages(iterations=ITERATIONS):
+    return [
+        {"demos": {"episodes": 4, "style": "clean"}},
+        {"sft": {"steps": 2, "batch": 8, "warmup": 1}},
+        {"rl": {"iterations": iterations, "episodes": 6, "preset": "tabletop", "reward": "sparse", "critic_prm": False, "eval_every": 0,
+                "critic_warmup": 1}},
+    ]
+
+
+def iteration_at_least(n):
+    return lambda s: s and (s["stage"] == "rl" and s["iteration"] >= n or s["state"] == "finished")
+
+
+def test_each_daemon_in_turn(make_cluster):
+    cluster = make_cluster(stages=stages())
+    cluster.start()
+    for n, role in enumerate(ROLES):
+        cluster.until(iteration_at_least(1 + n), f"rl iteration {1 + n}")
+        cluster.of(role)[0].kill()
+    summary = cluster.until_finished()
+    assert [p.starts for p in cluster.processes] == [2] * len(ROLES)        # each was killed once, none fell over by itself
+    assert summary["iterations"] == ITERATIONS
+    cluster.history()
+
+
+def test_all_at_once(make_cluster):
+    cluster = make_cluster(stages=stages(4))
+    cluster.start()
+    cluster.until(iteration_at_least(1), "rl iteration 1")
+    for p in cluster.processes:
+        p.popen.send_signal(signal.SIGKILL)
+    for p in cluster.processes:
+        p.popen.wait()
+    cluster.until_finished()
+    cluster.history()
+
+
+def test_up_itself(make_cluster):
+    """The supervisor is killed: its children go with it; started again, the run goes on."""
+    cluster = make_cluster(stages=stages(4))
+    cluster.up()
+    status = cluster.until(lambda s: iteration_at_least(1)(s) and len(s["members"]) == 4 and s, "rl iteration 1")
+    cluster.supervisor.kill()
+    cluster.supervisor.wait()
+    cluster.until(lambda s: s is None, "the coordinator to go with its parent", 20)
+    cluster.up()
+    summary = cluster.until_finished()
+    assert summary["iterations"] == 4
+    assert summary["run_id"] == status["run_id"]
+    cluster.history()
+
+
+@pytest.mark.parametrize("fault", ["wire.reply=drop@5+", "journal.fsync=abort@3", "wire.request=drop@9"])
+def test_faults_in_the_learner(make_cluster, fault):
+    """A learner that answers nothing, or dies between write and acknowledgement, costs time, never an episode."""
+    cluster = make_cluster(stages=stages()[:2] + [{"rollouts": {"episodes": 6}}])
+    cluster.faults["learner-0"] = fault
+    cluster.start()
+    if fault.endswith("+"):
+        cluster.until_stage("rollouts")
+        learner = cluster.of("learner")[0]
+        cluster.until(lambda s: s and (s["episodes"]["leased"] or s["stage"] == "rollouts"), "episodes under way")
+        learner.kill()
+    cluster.until_finished()
+    cluster.history()
