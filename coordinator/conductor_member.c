@@ -224,7 +224,8 @@ void conductor_on_heartbeat(struct conductor *c, const struct conductor_event *e
     reply->member = member->id;
     /* A learner whose inventory has got lost says Hello again, which brings another. */
     reply->heartbeat.known = member->role != MEMBER_LEARNER || member != membership_learner(&c->members) || c->inventory_seen;
-    reply->heartbeat.drain = c->draining;
+    /* Workers first: what they still play needs the servers and the learner, who hear of it when all is in (the edge, CONDUCTOR_DRAINED). */
+    reply->heartbeat.drain = c->draining && member->role == MEMBER_WORKER;
     reply->heartbeat.revoked = revoked;
     reply->heartbeat.n_revoked = n;
     reply->heartbeat.revision = c->members.revision;

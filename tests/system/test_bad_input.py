@@ -91,6 +91,34 @@ def frame(data, more):
     return bytes([more | (2 if len(data) > 255 else 0)]) + (len(data).to_bytes(8, "big") if len(data) > 255 else bytes([len(data)])) + data
 
 
+def receive_frame(s):
+    flags, size = receive(s, 1)[0], 0
+    size = int.from_bytes(receive(s, 8 if flags & 2 else 1), "big")
+    return flags, receive(s, size)
+
+
+def receive(s, n):
+    data = b""
+    while len(data) < n:
+        more = s.recv(n - len(data))
+        assert more, "the connection was closed"
+        data += more
+    return data
+
+
+def ping(path):
+    """A proper Ping from a bare socket; the Pong's envelope. Shows that `greeting` gets us in."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(10)
+        s.connect(str(path))
+        greeting(s)
+        receive(s, 64)                                  # the server's greeting
+        assert receive_frame(s)[1].startswith(b"\x05READY")
+        # protocol 1.0, kind 90, request 42, one part of 0 bytes with CRC 0
+        s.sendall(frame(b"\x08\x80\x80\x04\x10\x5a\x18\x2a\x52\x04\0\0\0\0\x5a\x04\0\0\0\0", True) + frame(b"", False))
+        return receive_frame(s)[1]
+
+
 def hostile():
     envelope = b"\x08\x80\x80\x04\x10\x28\x18\x2a"      # protocol 1.0, kind act, request 42
     yield b"\x00" * 4096                                # no greeting at all
@@ -111,6 +139,7 @@ def test_hostile_frames(make_cluster):
     sockets = sorted((cluster.run / "sock").glob("*.ipc"))
     assert len(sockets) >= 4, sockets           # coordinator, learner, actor, prm-server
     for path in sockets:
+        assert b"\x10\x5b\x18\x2a" in ping(path)       # kind 91, request 42
         for greet in (False, True):
             for junk in hostile():
                 with socket.socket(socket.AF_UNIX) as s:
@@ -122,6 +151,7 @@ def test_hostile_frames(make_cluster):
                         s.sendall(junk)
                     except (BrokenPipeError, ConnectionResetError):
                         pass                    # shown the door already
+        assert b"\x10\x5b\x18\x2a" in ping(path)
     summary = cluster.until_finished()
     assert summary["run"] == "tiny"
     assert [p.starts for p in cluster.processes] == [1] * 5, cluster.logs()
