@@ -38,8 +38,8 @@ struct up {
     struct loop_timer *poll;
     bool polling;                       /* a status call is under way */
     struct progress progress;
-    char state[24];                     /* the coordinator's last word: "playing", "finished", ... */
     uint64_t printed_ms;
+    bool news;                          /* something changed that has not been printed */
     int exit_code;
 };
 
@@ -112,22 +112,20 @@ static void on_status(struct call *call)
     uint64_t now = clock_mono_ms();
     const char *state;
     json_t *status;
-    bool changed;
+    bool waiting;
 
     up->polling = false;
     status = call->text ? json_loads(call->text, 0, NULL) : NULL;
     if (!status)
         return;
-    changed = progress_update(&up->progress, status, now);
+    up->news |= progress_update(&up->progress, status, now);
     state = json_string_value(json_object_get(status, "state"));
-    if (state && strcmp(state, up->state) != 0) {
-        changed |= !strcmp(state, "waiting") || !strcmp(state, "draining");
-        snprintf(up->state, sizeof up->state, "%s", state);
-    }
-    if (changed || now - up->printed_ms >= QUIET_MS) {
+    waiting = state && !strcmp(state, "waiting");       /* most waits are over at the next look */
+    if ((up->news && !waiting) || now - up->printed_ms >= (waiting ? QUIET_MS / 3 : QUIET_MS)) {
         progress_line(&up->progress, status, &up->config, &line);
         printf("%s\n", line.text);
         fflush(stdout);
+        up->news = false;
         up->printed_ms = now;
         lifecycle_status(up->lifecycle, "%s", line.text);
     }
@@ -173,7 +171,7 @@ static void on_gave_up(const char *name, const char *text, void *arg)
 {
     struct up *up = arg;
 
-    say("%s keeps failing (%s): giving up; see %s/log/%s.log", name, text, up->run_dir, name);
+    say("%s has ended for good (%s): the run stops here; see %s/log/%s.log", name, text, up->run_dir, name);
     up->exit_code = CLI_FAILED;
     supervisor_stop(up->supervisor);
 }

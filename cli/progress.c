@@ -71,15 +71,15 @@ static double seconds_left(const struct progress *p, const json_t *status, const
     return open > 0 && p->rate_episodes > 0 ? open / p->rate_episodes : -1;
 }
 
-static void add_success(const json_t *status, struct strbuf *out)
+static void add_success(const json_t *status, bool iterates, struct strbuf *out)
 {
     const json_t *curve = json_object_get(status, "success_curve"), *last = json_array_get(curve, json_array_size(curve) - 1);
     double journaled = number(json_object_get(status, "episodes"), "journaled");
 
     if (journaled > 0)
         strbuf_addf(out, "  success %.2f", number(status, "success"));
-    if (json_array_size(curve) && !strcmp(text(status, "stage"), json_string_value(json_array_get(last, 0)) ?: ""))
-        strbuf_addf(out, "  before %.2f", json_number_value(json_array_get(last, 2)));
+    if (iterates && json_array_size(curve) && !strcmp(text(status, "stage"), json_string_value(json_array_get(last, 0)) ?: ""))
+        strbuf_addf(out, "  (last %.2f)", json_number_value(json_array_get(last, 2)));
     if (json_is_number(json_object_get(status, "return")))
         strbuf_addf(out, "  return %.2f", number(status, "return"));
 }
@@ -119,7 +119,7 @@ void progress_line(const struct progress *p, const json_t *status, const struct 
         strbuf_addf(out, " %.0f/%.0f episodes", number(episodes, "journaled"), number(episodes, "planned"));
     if (number(episodes, "failed") > 0)
         strbuf_addf(out, "  failed %.0f", number(episodes, "failed"));
-    add_success(status, out);
+    add_success(status, iterations > 0, out);
     if (p->rate_steps >= 1 && !strcmp(state, "playing"))
         strbuf_addf(out, "  %.0f env steps/s", p->rate_steps);
     if (left >= 0) {

@@ -4,7 +4,7 @@
  *
  * Signals, and the admin command that means the same:
  *   TERM, INT   drain: take nothing new, finish what is in flight, then stop          `drain`
- *   a second TERM or INT: leave now (exit status 1)
+ *   a second TERM or INT: leave now (exit status 1); the first one during a drain begun otherwise changes nothing
  *   HUP         re-read what can be re-read: the log level from $GANTRY_LOG_LEVEL_FILE or the owner's on_reload
  *   PIPE        ignored
  * Every phase has a deadline: a start that takes longer than start_ms, or a drain longer than drain_ms, ends the

@@ -176,7 +176,7 @@ def test_gives_up_on_what_keeps_failing(run):
     assert code == 1
     assert len(run.starts("learner")) == 5
     assert 'its last words: level=error role=learner msg="cannot start" why="told to"' in out
-    assert "learner-0 keeps failing (exit status 1): giving up" in out
+    assert "learner-0 has ended for good (exit status 1): the run stops here" in out
     assert all(gone(pid) for pid in run.starts())
 
 
