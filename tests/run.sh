@@ -45,8 +45,9 @@ build() {
     local log=$scratch/build.log
     make --no-print-directory -j"$jobs" "$@" >"$log" 2>&1 && return 0
     count 0 1 0
-    echo "  FAIL build: make $*"
-    show "$log"
+    echo "  FAIL build: make ${*:1:3} ..."
+    grep -E 'error|Error|undefined reference|No rule' "$log" >"$scratch/shown.log" || cp "$log" "$scratch/shown.log"
+    show "$scratch/shown.log" 15
     return 1
 }
 
