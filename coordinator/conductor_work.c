@@ -20,6 +20,15 @@ void conductor_work_versions(const struct conductor *c, const struct work *work,
     *ret_prm = work->purpose == EPISODE_TRAIN || work->look_ahead ? c->memory.prm_current : 0;
 }
 
+static void stop_for_version(struct conductor *c, const struct work *work, uint64_t policy)
+{
+    char text[160];
+
+    snprintf(text, sizeof(text), "%s: policy version %llu was never committed in this run: name another in its policies",
+             work->name, (unsigned long long)policy);
+    conductor_stop(c, text);
+}
+
 static bool can_open(struct conductor *c, const struct work *work)
 {
     uint64_t policy, prm;
@@ -30,11 +39,13 @@ static bool can_open(struct conductor *c, const struct work *work)
         snprintf(c->waiting_for, sizeof(c->waiting_for), "learner");
     else if (!versions_newest(&c->versions, KIND_POLICY))
         snprintf(c->waiting_for, sizeof(c->waiting_for), "policy version 0");
+    else if (work->purpose && !work->expert && !versions_find(&c->versions, KIND_POLICY, policy))
+        stop_for_version(c, work, policy);
     else if (work->purpose && !work->expert && !membership_ready(&c->members, KIND_POLICY, policy))
         snprintf(c->waiting_for, sizeof(c->waiting_for), "an actor with policy version %llu", (unsigned long long)policy);
     else if (work->purpose && prm && !membership_ready(&c->members, KIND_PRM, prm))
         snprintf(c->waiting_for, sizeof(c->waiting_for), "a PRM server with version %llu", (unsigned long long)prm);
-    return !c->waiting_for[0];
+    return !c->waiting_for[0] && !c->stopped;
 }
 
 static void begin_stage(struct conductor *c, uint32_t index)

@@ -463,6 +463,44 @@ static void test_committed_must_name_every_episode(void **state)
     assert_null(find(d, CONDUCTOR_EPISODE_ENDED));
 }
 
+static void test_failed_plan(void **state)
+{
+    struct desk *d = *state;
+    struct conductor_event event = { .kind = CONDUCTOR_PLAN_FAILED, .plan_failed = { .text = "no space left" } };
+
+    rl(d, 1, 0);
+    journaled(d, 1, true);
+    event.member = d->member[LEARNER];
+    event.plan_failed.final = true;
+    step(d, event);
+    assert_null(find(d, CONDUCTOR_STOPPED));                    /* of no plan that is open */
+    journaled(d, 1, true);
+    d->now_ms += 5000;
+    step(d, (struct conductor_event) { .kind = CONDUCTOR_HEARTBEAT, .member = d->member[LEARNER] });
+    memcpy(event.plan_failed.plan_digest, find(d, CONDUCTOR_PLAN)->plan.digest, SHA256_SIZE);
+    event.plan_failed.final = false;
+    step(d, event);
+    assert_null(find(d, CONDUCTOR_STOPPED));                    /* it is tried again */
+    assert_string_equal(find(d, CONDUCTOR_ADD_EVENT)->text.text, "rl/0: no space left");
+    event.plan_failed.final = true;
+    step(d, event);
+    assert_non_null(find(d, CONDUCTOR_STOPPED));
+}
+
+/* An evaluation of a version that never was does not wait for it for ever. */
+static void test_unknown_version(void **state)
+{
+    struct desk *d = *state;
+    struct eval_config *eval = &add_stage(d, STAGE_EVAL, "eval")->eval;
+
+    *eval = (struct eval_config){
+        .episodes = 2, .n_policies = 1, .policies = {"99"}, .n_temperatures = 1, .temperatures = {1}, .val_episodes = 2};
+    start(d, NULL, EPOCH);
+    hello(d, LEARNER, MEMBER_LEARNER, 40);
+    inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+    assert_non_null(strstr(find(d, CONDUCTOR_STOPPED)->text.text, "policy version 99 was never committed"));
+}
+
 static void test_overlap_with_staleness_1(void **state)
 {
     struct desk *d = *state;
@@ -630,7 +668,7 @@ int main(void)
         TEST(test_waits_for_a_ready_actor),
         TEST(test_plan_commit_next),
         TEST(test_committed_must_name_every_episode),
-        TEST(test_overlap_with_staleness_1),
+        TEST(test_failed_plan), TEST(test_unknown_version), TEST(test_overlap_with_staleness_1),
         TEST(test_gate_and_swap),
         TEST(test_restart_makes_the_same_plan),
         TEST(test_restart_lets_workers_announce_first),
