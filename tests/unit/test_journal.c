@@ -1,6 +1,7 @@
 /* The journal: what was acknowledged survives every crash, fault, truncation; damage is found and named. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -67,10 +68,11 @@ static void assert_episode(struct journal *j, uint64_t episode)
     char meta[64] = "";
     uint8_t frames[FRAMES], *got_meta, *got_frames;
     size_t n_meta, n_frames;
+    struct error why;
 
     contents(episode, meta, frames);
-    if (journal_load(j, episode, &got_meta, &n_meta, &got_frames, &n_frames, &error) < 0)
-        fail_msg("%s", error.text);
+    if (journal_load(j, episode, &got_meta, &n_meta, &got_frames, &n_frames, &why) < 0)
+        fail_msg("%s", why.text);
     assert_int_equal(n_meta, sizeof meta);
     assert_memory_equal(got_meta, meta, n_meta);
     assert_int_equal(n_frames, FRAMES);
@@ -175,6 +177,48 @@ static void test_retention(void **state)
     assert_episode(j, 13);
     assert_episode(j, 14);
     assert_int_equal(journal_find(j, 12, &entry), -ENOENT);
+    journal_close(j);
+}
+
+static void *read_along(void *arg)
+{
+    struct journal *j = arg;
+    struct journal_entry *entries;
+    size_t n = 0, most = 0;
+
+    while (most < 60) {
+        if (journal_list(j, 4, JOURNAL_ALL, &entries, &n) < 0)
+            return NULL;
+        for (size_t i = most; i < n; i++)
+            if (entries[i].durable)
+                assert_episode(j, entries[i].episode);
+        most = MAX(most, n);
+        free(entries);
+        (void)journal_bytes(j);
+        (void)journal_retain(j, 3, 1);
+    }
+    return j;
+}
+
+/* The train thread reads while the journal thread appends, syncs and seals. */
+static void test_readers_beside_the_writer(void **state)
+{
+    struct journal *j = must_open(JOURNAL_WRITE);
+    pthread_t reader;
+    void *end;
+
+    (void)state;
+    assert_int_equal(pthread_create(&reader, NULL, read_along, j), 0);
+    for (uint64_t e = 1; e <= 60; e++) {
+        assert_int_equal(journal_segment(j, 4, (uint32_t)(e / 20), &error), 0);
+        assert_int_equal(append(j, e), 0);
+        if (e % 3 == 0)
+            assert_int_equal(journal_sync(j, &error), 0);
+        if (e % 20 == 19)
+            assert_int_equal(journal_seal(j, 4, (uint32_t)(e / 20), &error), 0);
+    }
+    assert_int_equal(pthread_join(reader, &end), 0);
+    assert_ptr_equal(end, j);
     journal_close(j);
 }
 
@@ -439,6 +483,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_round_trip, setup, teardown),
         cmocka_unit_test_setup_teardown(test_retention, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_readers_beside_the_writer, setup, teardown),
         cmocka_unit_test_setup_teardown(test_another_run, setup, teardown),
         cmocka_unit_test_setup_teardown(test_every_failing_write, setup, teardown),
         cmocka_unit_test_setup_teardown(test_killed_at_every_point, setup, teardown),
