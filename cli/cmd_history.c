@@ -13,9 +13,11 @@ enum { ASK_MS = 30 * 1000 };
 
 static int usage(FILE *out, int status)
 {
-    fprintf(out, "usage: gantry history RUN [AFTER]\n"
+    fprintf(out,
+            "usage: gantry history RUN [AFTER]\n"
             "       gantry history check RUN\n"
-            "The first prints the ledger's events as JSON lines (those after number AFTER), from the running coordinator or, when it\n"
+            "The first prints the ledger's events as JSON lines (those after number AFTER), from the running coordinator or, "
+            "when it\n"
             "is down, from the file. The second joins ledger, journal and version manifests and prints every contradiction: an\n"
             "episode that ended twice, was trained twice or is lost. Its exit status is 1 when there is one.\n");
     return status;
@@ -77,7 +79,8 @@ static int check(const char *run_dir)
     int r = history_load(run_dir, &history, &error);
 
     if (r == -EBUSY) {
-        fprintf(stderr, "gantry history: the run is up; its ledger can be checked once it has ended or was drained (gantry drain)\n");
+        fprintf(stderr,
+                "gantry history: the run is up; its ledger can be checked once it has ended or was drained (gantry drain)\n");
         return CLI_FAILED;
     }
     if (r == 0 && (r = history_check(&history, &out, &result)) < 0)
@@ -88,8 +91,9 @@ static int check(const char *run_dir)
     }
     fputs(out.text, stdout);
     printf("%zu episodes: %zu trained, %zu kept, %zu evaluated, %zu filtered, %zu stale, %zu failed, %zu open; %zu versions; "
-           "%zu contradictions%s\n", result.episodes, result.trained, result.kept, result.evaluated, result.filtered, result.stale,
-           result.failed, result.open, history.n_versions, result.violations, history.complete ? "" : " (the run has not finished)");
+           "%zu contradictions%s\n",
+           result.episodes, result.trained, result.kept, result.evaluated, result.filtered, result.stale, result.failed,
+           result.open, history.n_versions, result.violations, history.complete ? "" : " (the run has not finished)");
     history_release(&history);
     return result.violations ? CLI_FAILED : CLI_OK;
 }

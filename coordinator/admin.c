@@ -76,7 +76,8 @@ static int cordon(struct edge *edge, const char *argument, bool on, struct strbu
     struct conductor_event event = {.kind = CONDUCTOR_CORDON, .cordon.on = on};
     uint64_t member;
 
-    if (number_of(argument, &member) < 0 || !membership_find((struct membership *)conductor_members(edge->conductor), (uint32_t)member))
+    if (number_of(argument, &member) < 0 ||
+        !membership_find((struct membership *)conductor_members(edge->conductor), (uint32_t)member))
         return error_set(error, ENOENT, "'%s' is no member; `status` lists them", argument);
     event.member = (uint32_t)member;
     edge_step(edge, &event);

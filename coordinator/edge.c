@@ -29,7 +29,8 @@ static int load_config(struct edge *edge, const char *config_path, const char *r
     }
     if (r == 0)
         r = run_config_load(config_path, &edge->config, error);
-    if (r == 0 && run_dir && (size_t)snprintf(edge->config.dir, sizeof edge->config.dir, "%s", run_dir) >= sizeof edge->config.dir)
+    if (r == 0 && run_dir &&
+        (size_t)snprintf(edge->config.dir, sizeof edge->config.dir, "%s", run_dir) >= sizeof edge->config.dir)
         r = error_set(error, ENAMETOOLONG, "--run-dir %s: path too long", run_dir);
     return r;
 }
@@ -87,7 +88,8 @@ static int append_later_stages(struct edge *edge, struct error *error)
         if (later->stages[i].kind != STAGE_EVAL)
             return error_set(error, EINVAL, "%s: stages[%d] is no eval stage; only those may be added to a run", path, i);
         if (edge->config.n_stages == RUN_MAX_STAGES)
-            return error_set(error, ENOSPC, "%s: more than %d stages; evaluate a copy of the run directory", path, RUN_MAX_STAGES);
+            return error_set(error, ENOSPC, "%s: more than %d stages; evaluate a copy of the run directory", path,
+                             RUN_MAX_STAGES);
         edge->config.stages[edge->config.n_stages] = later->stages[i];
         snprintf(edge->config.stages[edge->config.n_stages].name, sizeof later->stages[i].name, "later%d", i + 1);
         edge->config.n_stages++;
@@ -214,7 +216,8 @@ static int start_servers(struct edge *edge, struct error *error)
         if (r == 0)
             r = wire_server_new(edge->wire, &options, &edge->tcp, error);
         if (r == 0)
-            r = address_publish(edge->run_dir, "coordinator", wire_server_address(edge->tcp), security_public_key(edge->wire->security), error);
+            r = address_publish(edge->run_dir, "coordinator", wire_server_address(edge->tcp),
+                                security_public_key(edge->wire->security), error);
     } else if (r == 0) {
         r = address_publish(edge->run_dir, "coordinator", address, "-", error);
     }
@@ -241,7 +244,8 @@ static int start_pages(struct edge *edge, struct error *error)
 
 int edge_start(struct edge *edge, struct loop *loop, struct error *error)
 {
-    const struct lifecycle_options options = {.start_ms = 60 * 1000, .drain_ms = EDGE_DRAIN_MS, .on_drain = on_drain, .arg = edge};
+    const struct lifecycle_options options = {
+        .start_ms = 60 * 1000, .drain_ms = EDGE_DRAIN_MS, .on_drain = on_drain, .arg = edge};
     int r;
 
     edge->loop = loop;
@@ -255,9 +259,10 @@ int edge_start(struct edge *edge, struct loop *loop, struct error *error)
         r = error_set(error, -r, "timer: %s", strerror(-r));
     if (r < 0)
         return r;
-    log_info("coordinator up", "run=%016" PRIx64 " epoch=%" PRIu64 " dir=%s address=%s http=%s build=%s", ledger_run(edge->ledger)->id,
-             ledger_run(edge->ledger)->epoch, LOG_Q(edge->run_dir), wire_server_address(edge->tcp ? edge->tcp : edge->ipc),
-             edge->config.http[0] ? edge->config.http : "off", GANTRY_BUILD);
+    log_info("coordinator up", "run=%016" PRIx64 " epoch=%" PRIu64 " dir=%s address=%s http=%s build=%s",
+             ledger_run(edge->ledger)->id, ledger_run(edge->ledger)->epoch, LOG_Q(edge->run_dir),
+             wire_server_address(edge->tcp ? edge->tcp : edge->ipc), edge->config.http[0] ? edge->config.http : "off",
+             GANTRY_BUILD);
     lifecycle_ready(edge->lifecycle);
     return 0;
 }
@@ -346,12 +351,12 @@ static void follow_curves(struct edge *edge, const struct conductor_effect *e)
 static void say_iteration(const struct edge *edge, const struct ledger_iteration *i)
 {
     if (i->state == PROGRESS_OPEN)
-        log_info("iteration opened", "stage=%u iteration=%u name=%s episodes=%" PRIu64 " policy=%" PRIu64 " prm=%" PRIu64, i->stage,
-                 i->iteration, LOG_Q(i->name), i->first_episode ? i->last_episode - i->first_episode + 1 : 0, i->policy_version,
-                 i->prm_version);
+        log_info("iteration opened", "stage=%u iteration=%u name=%s episodes=%" PRIu64 " policy=%" PRIu64 " prm=%" PRIu64,
+                 i->stage, i->iteration, LOG_Q(i->name), i->first_episode ? i->last_episode - i->first_episode + 1 : 0,
+                 i->policy_version, i->prm_version);
     else
-        log_info(i->state == PROGRESS_DONE ? "iteration done" : "plan sent", "stage=%u iteration=%u name=%s seconds=%.1f", i->stage,
-                 i->iteration, LOG_Q(i->name), (double)(clock_wall_ms() - i->start_ms) / 1e3);
+        log_info(i->state == PROGRESS_DONE ? "iteration done" : "plan sent", "stage=%u iteration=%u name=%s seconds=%.1f",
+                 i->stage, i->iteration, LOG_Q(i->name), (double)(clock_wall_ms() - i->start_ms) / 1e3);
     (void)lifecycle_status(edge->lifecycle, "%s: %s", i->name, progress_state_name(i->state));
 }
 

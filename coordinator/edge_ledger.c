@@ -57,7 +57,8 @@ static int import_version_0(struct edge *edge, struct error *error)
     if (r == 0)
         r = ledger_commit(edge->ledger);
     if (r == -EEXIST)
-        return error_set(error, EEXIST, "%s/policies/v000000 is not the one the ledger knows: restore it from a copy", edge->run_dir);
+        return error_set(error, EEXIST, "%s/policies/v000000 is not the one the ledger knows: restore it from a copy",
+                         edge->run_dir);
     return r < 0 ? error_set(error, -r, "ledger: %s", ledger_error(edge->ledger)) : 0;
 }
 
@@ -203,7 +204,8 @@ static int apply_one(struct edge *edge, const struct conductor_effect *e)
         return r < 0 ? r : add_metrics(edge, &e->version);
     case CONDUCTOR_PUT_BLOB: return ledger_put_blob(ledger, e->blob.name, e->blob.bytes, e->blob.n);
     case CONDUCTOR_PUT_GROUP_EPOCH: return ledger_put_group_epoch(ledger, e->group_epoch);
-    case CONDUCTOR_ADD_SCALAR: return ledger_add_scalar(ledger, e->scalar.stage, e->scalar.iteration, e->scalar.name, e->scalar.value);
+    case CONDUCTOR_ADD_SCALAR:
+        return ledger_add_scalar(ledger, e->scalar.stage, e->scalar.iteration, e->scalar.name, e->scalar.value);
     case CONDUCTOR_ADD_EVENT: return ledger_add_event(ledger, e->text.kind, e->text.episode, e->text.text);
     case CONDUCTOR_FINISHED: return ledger_add_event(ledger, "finished", 0, "");
     default: return 0;

@@ -62,10 +62,15 @@ static void take_committed(const Gantry__Committed *said, struct conductor_event
     struct ledger_version *v = &event->committed.version;
 
     event->kind = CONDUCTOR_COMMITTED;
-    *v = (struct ledger_version) {
-        .kind = said->kind == GANTRY__VERSION_KIND__VERSION_PRM ? KIND_PRM : KIND_POLICY, .number = said->version, .parent = said->parent,
-        .stage = (uint32_t)said->stage, .iteration = (uint32_t)said->iteration, .gate_passed = said->gate_passed,
-        .metrics = said->metrics, .committed_ms = event->wall_ms,
+    *v = (struct ledger_version){
+        .kind = said->kind == GANTRY__VERSION_KIND__VERSION_PRM ? KIND_PRM : KIND_POLICY,
+        .number = said->version,
+        .parent = said->parent,
+        .stage = (uint32_t)said->stage,
+        .iteration = (uint32_t)said->iteration,
+        .gate_passed = said->gate_passed,
+        .metrics = said->metrics,
+        .committed_ms = event->wall_ms,
     };
     copy_digest(v->digest, &said->manifest_digest);
     copy_text(v->dir, sizeof v->dir, said->dir);
@@ -246,7 +251,9 @@ void edge_on_request(struct request *request, void *arg)
     const struct edge_origin *origin = arg;
     struct edge *edge = origin->edge;
     struct conductor_event event = {
-        .from = request->peer | (origin->tcp ? EDGE_TCP_PEER : 0), .request = (uint64_t)(uintptr_t)request, .wall_ms = clock_wall_ms(),
+        .from = request->peer | (origin->tcp ? EDGE_TCP_PEER : 0),
+        .request = (uint64_t)(uintptr_t)request,
+        .wall_ms = clock_wall_ms(),
         .epoch = request->message->envelope.epoch,
     };
 
@@ -259,8 +266,8 @@ void edge_on_request(struct request *request, void *arg)
     if (request_is_one_way(request))
         event.request = 0;
     if (event.kind == CONDUCTOR_HELLO && request->role && request->role != (Gantry__Role)event.hello.member.role)
-        (void)wire_refuse(request, GANTRY__STATUS__STATUS_DENIED, "the key is let in as %s, not as %s", wire_role_name(request->role),
-                          wire_role_name((Gantry__Role)event.hello.member.role));
+        (void)wire_refuse(request, GANTRY__STATUS__STATUS_DENIED, "the key is let in as %s, not as %s",
+                          wire_role_name(request->role), wire_role_name((Gantry__Role)event.hello.member.role));
     else if (!whole(&event))
         (void)wire_refuse(request, GANTRY__STATUS__STATUS_INTERNAL, "out of memory");
     else

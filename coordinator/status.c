@@ -3,6 +3,7 @@
 #include <inttypes.h>
 
 #include "base/clock.h"
+#include "base/episode.h"
 #include "base/json_write.h"
 #include "base/log.h"
 #include "coordinator/edge.h"
@@ -110,18 +111,35 @@ static void write_stages(struct edge *edge, struct json_writer *w)
     json_close(w, ']');
 }
 
+/* "rl", or "rl val" for the passes over validation states in between. Both lists are in (stage, iteration) order. */
+static void series_name(const struct edge *edge, const struct ledger_scalar *point, const struct ledger_iteration *iterations,
+                        size_t n, size_t *at, char *out, size_t size)
+{
+    const struct stage_config *stage = &edge->config.stages[MIN(point->stage, (uint32_t)edge->config.n_stages - 1)];
+
+    while (*at < n && (iterations[*at].stage < point->stage
+                       || (iterations[*at].stage == point->stage && iterations[*at].iteration < point->iteration)))
+        ++*at;
+    snprintf(out, size, "%s%s", stage->name,
+             stage->kind == STAGE_RL && *at < n && iterations[*at].purpose == EPISODE_EVAL ? " val" : "");
+}
+
 /* Success of every iteration that has ended: the curve of the page. */
 static void write_curve(struct edge *edge, struct json_writer *w)
 {
+    _cleanup_free_ struct ledger_iteration *iterations = NULL;
     _cleanup_free_ struct ledger_scalar *points = NULL;
-    size_t n = 0;
+    size_t n = 0, n_iterations = 0, at = 0;
+    char name[48];
 
-    if (ledger_scalars(edge->ledger, "success", &points, &n) < 0)
+    if (ledger_scalars(edge->ledger, "success", &points, &n) < 0 ||
+        ledger_iterations(edge->ledger, &iterations, &n_iterations) < 0)
         n = 0;
     json_open(w, "success_curve", '[');
     for (size_t i = 0; i < n; i++) {
+        series_name(edge, &points[i], iterations, n_iterations, &at, name, sizeof name);
         json_open(w, NULL, '[');
-        json_text(w, NULL, points[i].stage < (uint32_t)edge->config.n_stages ? edge->config.stages[points[i].stage].name : "");
+        json_text(w, NULL, name);
         json_unsigned(w, NULL, points[i].iteration);
         json_number(w, NULL, points[i].value);
         json_close(w, ']');
@@ -304,7 +322,8 @@ static void get_readyz(struct http_reply *reply, void *arg)
 }
 
 const struct http_route edge_routes[] = {
-    {"/", get_page}, {"/status.json", get_status}, {"/metrics", get_metrics}, {"/livez", get_livez}, {"/readyz", get_readyz}, {NULL, NULL},
+    {"/", get_page},       {"/status.json", get_status}, {"/metrics", get_metrics},
+    {"/livez", get_livez}, {"/readyz", get_readyz},      {NULL, NULL},
 };
 
 /* ---- probes --------------------------------------------------------------------------------------------- */

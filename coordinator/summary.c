@@ -120,7 +120,8 @@ int compare(const struct summary *s, const char *after, const char *before, stru
     for (size_t i = 0; i < s->n_episodes; i++) {
         const struct ledger_episode *e = &s->episodes[i], *other;
 
-        if (e->state != EPISODE_EVALUATED || e->stage != s->eval_stage || strcmp(e->tag, after) || !(other = partner(s, e, before)))
+        if (e->state != EPISODE_EVALUATED || e->stage != s->eval_stage || strcmp(e->tag, after) ||
+            !(other = partner(s, e, before)))
             continue;
         d.gained += e->success && !other->success;
         d.lost += !e->success && other->success;
@@ -139,7 +140,8 @@ int compare(const struct summary *s, const char *after, const char *before, stru
     return 0;
 }
 
-static int write_difference(const struct summary *s, const char *key, const char *after, const char *before, struct json_writer *w)
+static int write_difference(const struct summary *s, const char *key, const char *after, const char *before,
+                            struct json_writer *w)
 {
     struct difference d;
     int r = compare(s, after, before, &d);

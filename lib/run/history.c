@@ -97,7 +97,8 @@ static void close_iteration(struct checker *c, uint32_t stage, uint32_t iteratio
 
     for (story = c->stories; story; story = story->hh.next)
         if (story->stage == stage && story->iteration == iteration && !story->ended && !story->closed) {
-            violation(c, "episode %" PRIu64 ": stage %u iteration %u was closed without its end", story->episode, stage, iteration);
+            violation(c, "episode %" PRIu64 ": stage %u iteration %u was closed without its end", story->episode, stage,
+                      iteration);
             story->closed = true;       /* said once */
         }
 }
@@ -164,7 +165,8 @@ static void hear_consumed(struct checker *c, const struct history_version *v, co
         return;
     }
     if (!story->journaled)
-        violation(c, "%s version %" PRIu64 ": trained on episode %" PRIu64 ", which was never journaled", kind, v->number, story->episode);
+        violation(c, "%s version %" PRIu64 ": trained on episode %" PRIu64 ", which was never journaled", kind, v->number,
+                  story->episode);
     else if (memcmp(story->digest, record->digest, SHA256_SIZE))
         violation(c, "%s version %" PRIu64 ": trained on other bytes of episode %" PRIu64 " than were journaled", kind, v->number,
                   story->episode);
@@ -176,10 +178,11 @@ static void hear_consumed(struct checker *c, const struct history_version *v, co
                   story->consumed_by - 1, v->number);
     story->consumed_by = v->number + 1;
     if (story->ended && story->end != EPISODE_TRAINED)
-        violation(c, "episode %" PRIu64 ": policy version %" PRIu64 " was trained on it, the ledger says %s", story->episode, v->number,
-                  episode_state_name(story->end));
+        violation(c, "episode %" PRIu64 ": policy version %" PRIu64 " was trained on it, the ledger says %s", story->episode,
+                  v->number, episode_state_name(story->end));
     if (!story->ended && v->in_ledger)
-        violation(c, "episode %" PRIu64 ": policy version %" PRIu64 " was trained on it, the ledger has it open", story->episode, v->number);
+        violation(c, "episode %" PRIu64 ": policy version %" PRIu64 " was trained on it, the ledger has it open", story->episode,
+                  v->number);
 }
 
 static bool parent_exists(const struct history *h, const struct history_version *v)
@@ -206,7 +209,8 @@ static void hear_versions(struct checker *c, const struct history *h)
         if (!parent_exists(h, v))
             violation(c, "%s version %" PRIu64 ": its parent %" PRIu64 " does not exist", kind, v->number, v->parent);
         if (h->complete && !v->in_ledger)
-            violation(c, "%s version %" PRIu64 ": committed on disk, but not in the ledger (or with another manifest)", kind, v->number);
+            violation(c, "%s version %" PRIu64 ": committed on disk, but not in the ledger (or with another manifest)", kind,
+                      v->number);
         for (size_t k = 0; k < v->n_consumed; k++)
             hear_consumed(c, v, &v->consumed[k]);
     }

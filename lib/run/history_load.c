@@ -80,8 +80,8 @@ static int load_events(struct ledger *ledger, struct history *h, struct error *e
             h->complete |= !strcmp(events[i].kind, "finished");
             r = translate(&events[i], &h->events[h->n_events]);
             if (r < 0)
-                return error_set(error, EBADMSG, "the ledger's event %" PRIu64 " (%s) cannot be understood: %s", events[i].sequence,
-                                 events[i].kind, events[i].text);
+                return error_set(error, EBADMSG, "the ledger's event %" PRIu64 " (%s) cannot be understood: %s",
+                                 events[i].sequence, events[i].kind, events[i].text);
             h->n_events += (size_t)r;
             after = events[i].sequence;
         }
@@ -98,7 +98,8 @@ static bool have_segment(const struct journal_entry *entries, size_t n, uint32_t
 }
 
 /* Whole segments of closed iterations may be gone by retention; data sets that were kept may not. */
-static int load_dropped(struct ledger *ledger, const struct journal_entry *entries, size_t n, struct history *h, struct error *error)
+static int load_dropped(struct ledger *ledger, const struct journal_entry *entries, size_t n, struct history *h,
+                        struct error *error)
 {
     _cleanup_free_ struct ledger_iteration *iterations = NULL;
     size_t n_iterations;

@@ -14,7 +14,8 @@
 
 void journal_segment_path(const struct journal *journal, const struct segment *segment, char ret[JOURNAL_PATH])
 {
-    snprintf(ret, JOURNAL_PATH, "%s/%04u-%06u.%s", journal->dir, segment->stage, segment->iteration, segment->sealed ? "seg" : "open");
+    snprintf(ret, JOURNAL_PATH, "%s/%04u-%06u.%s", journal->dir, segment->stage, segment->iteration,
+             segment->sealed ? "seg" : "open");
 }
 
 struct segment *journal_find_segment(struct journal *journal, uint32_t stage, uint32_t iteration)
@@ -114,13 +115,15 @@ static int index_directory(struct journal *journal, struct error *notice, struct
         unsigned stage, iteration;
         char ending[8] = "", back[64];
 
-        if (sscanf(item->d_name, "%u-%u.%7s", &stage, &iteration, ending) != 3 || (strcmp(ending, "seg") && strcmp(ending, "open")))
+        if (sscanf(item->d_name, "%u-%u.%7s", &stage, &iteration, ending) != 3 ||
+            (strcmp(ending, "seg") && strcmp(ending, "open")))
             continue;
         snprintf(back, sizeof back, "%04u-%06u.%s", stage, iteration, ending);
         if (strcmp(back, item->d_name))
             continue;           /* somebody's copy: 0001-000002.seg.bak and the like */
         if (journal_find_segment(journal, stage, iteration)) {
-            r = error_set(error, EBADMSG, "%s: %04u-%06u is there both sealed and open: move one away", journal->dir, stage, iteration);
+            r = error_set(error, EBADMSG, "%s: %04u-%06u is there both sealed and open: move one away", journal->dir, stage,
+                          iteration);
             break;
         }
         r = journal_add_segment(journal, stage, iteration, !strcmp(ending, "seg"), &segment);
@@ -133,7 +136,8 @@ static int index_directory(struct journal *journal, struct error *notice, struct
     return r;
 }
 
-int journal_open(const char *dir, uint64_t run, enum journal_mode mode, struct journal **ret, struct error *notice, struct error *error)
+int journal_open(const char *dir, uint64_t run, enum journal_mode mode, struct journal **ret, struct error *notice,
+                 struct error *error)
 {
     _cleanup_(journal_closep) struct journal *journal = calloc(1, sizeof *journal);
     int r;
@@ -222,7 +226,8 @@ int journal_list(struct journal *journal, uint32_t stage, uint32_t iteration, st
     pthread_mutex_lock(&journal->lock);
     entries = calloc(HASH_COUNT(journal->index) + 1, sizeof *entries);
     for (node = journal->index; entries && node; node = node->hh.next)
-        if ((stage == JOURNAL_ALL || node->entry.stage == stage) && (iteration == JOURNAL_ALL || node->entry.iteration == iteration))
+        if ((stage == JOURNAL_ALL || node->entry.stage == stage) &&
+            (iteration == JOURNAL_ALL || node->entry.iteration == iteration))
             entries[n++] = entry_now(node);
     pthread_mutex_unlock(&journal->lock);
     if (!entries)
@@ -271,8 +276,8 @@ static int unpack_frames(const uint8_t *packed, const struct journal_entry *entr
     return 0;
 }
 
-int journal_load(struct journal *journal, uint64_t episode, uint8_t **ret_meta, size_t *ret_n_meta, uint8_t **frames, size_t *n_frames,
-                 struct error *error)
+int journal_load(struct journal *journal, uint64_t episode, uint8_t **ret_meta, size_t *ret_n_meta, uint8_t **frames,
+                 size_t *n_frames, struct error *error)
 {
     _cleanup_free_ uint8_t *payload = NULL, *pixels = NULL;
     _cleanup_close_ int fd = -1;

@@ -40,7 +40,8 @@ struct journal_entry {
 
 /* Open the directory (made if missing when writing) and rebuild the index. `run` is checked against every segment.
  * *notice (may be NULL) says what was cut off; its errnum is 0 when nothing was. */
-int journal_open(const char *dir, uint64_t run, enum journal_mode mode, struct journal **ret, struct error *notice, struct error *error);
+int journal_open(const char *dir, uint64_t run, enum journal_mode mode, struct journal **ret, struct error *notice,
+                 struct error *error);
 struct journal *journal_close(struct journal *journal);
 DEFINE_FREEP(struct journal, journal_close)
 
@@ -48,18 +49,19 @@ DEFINE_FREEP(struct journal, journal_close)
 int journal_segment(struct journal *journal, uint32_t stage, uint32_t iteration, struct error *error);
 
 /* Write one record (not yet durable). -EEXIST: the episode is in the journal already; *ret_digest is then that of the first. */
-int journal_append(struct journal *journal, uint64_t episode, const void *meta, size_t n_meta, const void *frames, size_t n_frames,
-                   uint8_t ret_digest[SHA256_SIZE], struct error *error);
+int journal_append(struct journal *journal, uint64_t episode, const void *meta, size_t n_meta, const void *frames,
+                   size_t n_frames, uint8_t ret_digest[SHA256_SIZE], struct error *error);
 int journal_sync(struct journal *journal, struct error *error);     /* all appended records are durable now */
-int journal_seal(struct journal *journal, uint32_t stage, uint32_t iteration, struct error *error);     /* 0 if it is sealed already */
+int journal_seal(struct journal *journal, uint32_t stage, uint32_t iteration,
+                 struct error *error);                                              /* 0 if it is sealed already */
 int journal_drop(struct journal *journal, uint32_t stage, uint32_t iteration);      /* remove the segment; 0 if there is none */
 /* Retention: drop the sealed segments of `stage` whose iteration is below `first`. Any thread. */
 int journal_retain(struct journal *journal, uint32_t stage, uint32_t first);
 
 int journal_find(struct journal *journal, uint64_t episode, struct journal_entry *ret);     /* -ENOENT */
 /* One episode; caller frees both. frames NULL: only the trajectory. -EBADMSG: damaged, *error names file and offset. */
-int journal_load(struct journal *journal, uint64_t episode, uint8_t **ret_meta, size_t *ret_n_meta, uint8_t **frames, size_t *n_frames,
-                 struct error *error);
+int journal_load(struct journal *journal, uint64_t episode, uint8_t **ret_meta, size_t *ret_n_meta, uint8_t **frames,
+                 size_t *n_frames, struct error *error);
 /* Entries of a stage and iteration (JOURNAL_ALL: any), in episode-id order; caller frees. */
 #define JOURNAL_ALL UINT32_MAX
 int journal_list(struct journal *journal, uint32_t stage, uint32_t iteration, struct journal_entry **ret, size_t *ret_n);

@@ -134,10 +134,12 @@ static int check_owner(const struct journal_header *h, const char *path, uint64_
     if (h->kind != JOURNAL_SEGMENT)
         return error_set(error, EBADMSG, "%s: does not begin with a segment header: not a journal segment", path);
     if (h->key != run)
-        return error_set(error, EXDEV, "%s: belongs to run %" PRIx64 ", this is run %" PRIx64 ": move it out of the run directory",
-                         path, h->key, run);
+        return error_set(error, EXDEV,
+                         "%s: belongs to run %" PRIx64 ", this is run %" PRIx64 ": move it out of the run directory", path,
+                         h->key, run);
     if (h->stage != stage || h->iteration != iteration)
-        return error_set(error, EBADMSG, "%s: its header says stage %u iteration %u: was it renamed?", path, h->stage, h->iteration);
+        return error_set(error, EBADMSG, "%s: its header says stage %u iteration %u: was it renamed?", path, h->stage,
+                         h->iteration);
     return 0;
 }
 
@@ -195,8 +197,8 @@ int journal_scan(int fd, const char *path, uint64_t run, uint32_t stage, uint32_
     return 0;
 }
 
-int journal_scan_footer(int fd, const char *path, uint64_t run, uint32_t stage, uint32_t iteration, journal_found *found, void *user,
-                        struct error *error)
+int journal_scan_footer(int fd, const char *path, uint64_t run, uint32_t stage, uint32_t iteration, journal_found *found,
+                        void *user, struct error *error)
 {
     struct journal_trailer trailer;
     struct journal_header header, first;
@@ -216,17 +218,26 @@ int journal_scan_footer(int fd, const char *path, uint64_t run, uint32_t stage, 
         || trailer.magic != JOURNAL_END_MAGIC || trailer.crc != crc32c(0, &trailer.footer, sizeof trailer.footer)
         || trailer.footer > (uint64_t)st.st_size || record_at(fd, trailer.footer, &header) != 1 || header.kind != JOURNAL_FOOTER
         || header.meta_size != header.key * sizeof index)
-        return error_set(error, EBADMSG, "%s: its footer is damaged: restore the file from a copy, or rename it to %u-%u.open and it "
-                         "is indexed again", path, stage, iteration);
+        return error_set(error, EBADMSG,
+                         "%s: its footer is damaged: restore the file from a copy, or rename it to %u-%u.open and it "
+                         "is indexed again",
+                         path, stage, iteration);
     for (uint64_t i = 0; i < header.key; i++) {
         struct journal_entry entry;
 
         r = journal_pread(fd, &index, sizeof index, trailer.footer + sizeof header + i * sizeof index);
         if (r < 0)
             return error_set(error, -r, "%s: reading the footer failed", path);
-        entry = (struct journal_entry) {
-            .episode = index.episode, .stage = stage, .iteration = iteration, .offset = index.offset, .meta_size = index.meta_size,
-            .packed_size = index.packed_size, .frames_size = index.frames_size, .durable = true, .sealed = true,
+        entry = (struct journal_entry){
+            .episode = index.episode,
+            .stage = stage,
+            .iteration = iteration,
+            .offset = index.offset,
+            .meta_size = index.meta_size,
+            .packed_size = index.packed_size,
+            .frames_size = index.frames_size,
+            .durable = true,
+            .sealed = true,
         };
         memcpy(entry.digest, index.digest, SHA256_SIZE);
         r = found(user, &entry);

@@ -61,5 +61,5 @@ typedef int journal_found(void *user, const struct journal_entry *entry);
 int journal_scan(int fd, const char *path, uint64_t run, uint32_t stage, uint32_t iteration, journal_found *found, void *user,
                  uint64_t *ret_end, struct error *error);
 /* Read a sealed one's footer. -EBADMSG: no valid footer. */
-int journal_scan_footer(int fd, const char *path, uint64_t run, uint32_t stage, uint32_t iteration, journal_found *found, void *user,
-                        struct error *error);
+int journal_scan_footer(int fd, const char *path, uint64_t run, uint32_t stage, uint32_t iteration, journal_found *found,
+                        void *user, struct error *error);

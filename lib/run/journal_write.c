@@ -29,7 +29,11 @@ static void take_back(struct journal *journal, struct segment *segment)
 static int write_owner(struct journal *journal, struct segment *segment)
 {
     struct journal_header header = {
-        .magic = JOURNAL_MAGIC, .kind = JOURNAL_SEGMENT, .key = journal->run, .stage = segment->stage, .iteration = segment->iteration,
+        .magic = JOURNAL_MAGIC,
+        .kind = JOURNAL_SEGMENT,
+        .key = journal->run,
+        .stage = segment->stage,
+        .iteration = segment->iteration,
     };
     int r;
 
@@ -88,7 +92,8 @@ int journal_segment(struct journal *journal, uint32_t stage, uint32_t iteration,
 }
 
 /* header | meta | packed frames in journal->buffer; *ret_n its size. */
-static int put_together(struct journal *journal, struct journal_header *header, const void *meta, const void *frames, size_t *ret_n)
+static int put_together(struct journal *journal, struct journal_header *header, const void *meta, const void *frames,
+                        size_t *ret_n)
 {
     size_t bound = sizeof *header + header->meta_size + ZSTD_compressBound(header->frames_size), packed = 0;
 
@@ -129,8 +134,8 @@ static void digest_of(const void *meta, size_t n_meta, const void *frames, size_
     sha256_end(&s, ret);
 }
 
-int journal_append(struct journal *journal, uint64_t episode, const void *meta, size_t n_meta, const void *frames, size_t n_frames,
-                   uint8_t ret_digest[SHA256_SIZE], struct error *error)
+int journal_append(struct journal *journal, uint64_t episode, const void *meta, size_t n_meta, const void *frames,
+                   size_t n_frames, uint8_t ret_digest[SHA256_SIZE], struct error *error)
 {
     struct segment *segment = journal->current;
     struct journal_header header;
@@ -141,17 +146,24 @@ int journal_append(struct journal *journal, uint64_t episode, const void *meta, 
     if (!segment || segment->sealed)
         return error_set(error, EINVAL, "%s: no segment is open", journal->dir);
     if (segment->broken)
-        return error_set(error, EIO, "%s: a failed write could not be taken back; restart the learner once the disk is well", journal->dir);
+        return error_set(error, EIO, "%s: a failed write could not be taken back; restart the learner once the disk is well",
+                         journal->dir);
     if (n_meta > JOURNAL_META_MAX || n_frames > JOURNAL_FRAMES_MAX)
-        return error_set(error, EFBIG, "episode %" PRIu64 ": %zu bytes of trajectory, %zu of frames: over the limit", episode, n_meta,
-                         n_frames);
+        return error_set(error, EFBIG, "episode %" PRIu64 ": %zu bytes of trajectory, %zu of frames: over the limit", episode,
+                         n_meta, n_frames);
     if (journal_find(journal, episode, &entry) == 0) {
         memcpy(ret_digest, entry.digest, SHA256_SIZE);
         return -EEXIST;
     }
-    header = (struct journal_header) {
-        .magic = JOURNAL_MAGIC, .kind = JOURNAL_TRAJECTORY, .meta_size = (uint32_t)n_meta, .frames_size = n_frames, .key = episode,
-        .durable = segment->synced, .stage = segment->stage, .iteration = segment->iteration,
+    header = (struct journal_header){
+        .magic = JOURNAL_MAGIC,
+        .kind = JOURNAL_TRAJECTORY,
+        .meta_size = (uint32_t)n_meta,
+        .frames_size = n_frames,
+        .key = episode,
+        .durable = segment->synced,
+        .stage = segment->stage,
+        .iteration = segment->iteration,
     };
     digest_of(meta, n_meta, frames, n_frames, header.digest);
     r = put_together(journal, &header, meta, frames, &n);
@@ -192,7 +204,8 @@ int journal_sync(struct journal *journal, struct error *error)
         r = -errno;
     if (r < 0) {
         take_back(journal, segment);
-        return error_set(error, -r, "%s: fsync failed: %s; deliveries since the last one are refused", journal->dir, strerror(-r));
+        return error_set(error, -r, "%s: fsync failed: %s; deliveries since the last one are refused", journal->dir,
+                         strerror(-r));
     }
     pthread_mutex_lock(&journal->lock);
     segment->synced = segment->end;

@@ -110,7 +110,8 @@ static int enter(struct ledger *ledger, const struct ledger_run *create, struct 
         r = sql_run(ledger, "INSERT INTO run VALUES(1,?,?,?,0,?,?)", "iibii", run->id, run->seed, run->config_digest,
                     (size_t)SHA256_SIZE, run->group_epoch, run->created_ms);
     } else if (r == 0 && memcmp(run->config_digest, create->config_digest, SHA256_SIZE)) {
-        r = error_set(error, ESTALE, "the run was started with another configuration: use its own config.yaml, or another run.dir");
+        r = error_set(error, ESTALE,
+                      "the run was started with another configuration: use its own config.yaml, or another run.dir");
     }
     run->epoch++;
     if (r == 0)

@@ -117,12 +117,14 @@ int ledger_episode_journaled(struct ledger *ledger, const struct ledger_episode 
 /* How it ended. Once only: -EALREADY when it ended before (the same end again: 0). */
 int ledger_episode_ended(struct ledger *ledger, uint64_t episode, enum episode_state end, const char *reason);
 int ledger_episode_failure(struct ledger *ledger, uint64_t episode, uint32_t failures, bool suspect, const char *why);
-int ledger_episode_reopened(struct ledger *ledger, uint64_t episode, const char *why);      /* JOURNALED -> OPEN: lost with a disk */
-int ledger_add_version(struct ledger *ledger, const struct ledger_version *version);        /* -EEXIST with another digest; the same: 0 */
+int ledger_episode_reopened(struct ledger *ledger, uint64_t episode, const char *why); /* JOURNALED -> OPEN: lost with a disk */
+int ledger_add_version(struct ledger *ledger,
+                       const struct ledger_version *version); /* -EEXIST with another digest; the same: 0 */
 int ledger_put_blob(struct ledger *ledger, const char *name, const void *bytes, size_t n);  /* "curriculum", ... */
 int ledger_put_group_epoch(struct ledger *ledger, uint64_t group_epoch);
 int ledger_add_scalar(struct ledger *ledger, uint32_t stage, uint32_t iteration, const char *name, double value);
-int ledger_add_event(struct ledger *ledger, const char *kind, uint64_t episode, const char *text);  /* anything else worth keeping */
+int ledger_add_event(struct ledger *ledger, const char *kind, uint64_t episode,
+                     const char *text); /* anything else worth keeping */
 
 /* Reading back. Arrays are the caller's to free; rows in key order. */
 int ledger_stages(struct ledger *ledger, struct ledger_stage **ret, size_t *ret_n);

@@ -28,7 +28,8 @@ const char *progress_state_name(enum progress_state state)
 }
 
 /* Run the query to its end; fill(row, element) per row into a growing array. */
-static int collect(struct ledger *ledger, sqlite3_stmt *s, size_t size, int (*fill)(sqlite3_stmt *, void *), void **ret, size_t *ret_n)
+static int collect(struct ledger *ledger, sqlite3_stmt *s, size_t size, int (*fill)(sqlite3_stmt *, void *), void **ret,
+                   size_t *ret_n)
 {
     size_t n = 0, capacity = 0;
     char *rows = NULL;

@@ -1,6 +1,7 @@
 /* ledger_sql.h - what the ledger's files share: the handle, and one way to run a statement. Private to lib/run.
  *
- *   sql_run(ledger, "INSERT ... VALUES (?,?)", "it", (uint64_t)7, "text")     types: i uint64_t  d double  t text  b pointer, size_t
+ *   sql_run(ledger, "INSERT ... VALUES (?,?)", "it", (uint64_t)7, "text")
+ *                                                      types: i uint64_t, d double, t text, b pointer and size_t
  *   sql_query(ledger, &statement, "SELECT ...", "i", ...) -> [sql_next == 1]* -> sql_done
  *
  * Statements are prepared once and kept by the address of their text (string literals). */

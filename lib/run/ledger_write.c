@@ -14,7 +14,9 @@ int ledger_put_stage(struct ledger *ledger, const struct ledger_stage *s)
     if (r == 0)
         r = sql_run(ledger, "INSERT OR REPLACE INTO stages VALUES(?,?,?,?,?,?,?,?,?)", "ittiiidii", U(s->stage), s->name, s->kind,
                     U(s->state), s->start_ms, s->end_ms, s->wall_s, s->policy_in, s->policy_out);
-    return r < 0 ? r : ledger_event(ledger, "stage", 0, "stage=%u name=%s state=%s", s->stage, s->name, progress_state_name(s->state));
+    if (r < 0)
+        return r;
+    return ledger_event(ledger, "stage", 0, "stage=%u name=%s state=%s", s->stage, s->name, progress_state_name(s->state));
 }
 
 int ledger_put_iteration(struct ledger *ledger, const struct ledger_iteration *i)
@@ -25,8 +27,10 @@ int ledger_put_iteration(struct ledger *ledger, const struct ledger_iteration *i
         r = sql_run(ledger, "INSERT OR REPLACE INTO iterations VALUES(?,?,?,?,?,?,?,?,?,?,?,?)", "iitiiiiiiiib", U(i->stage),
                     U(i->iteration), i->name, U(i->purpose), i->policy_version, i->prm_version, U(i->state), i->first_episode,
                     i->last_episode, i->start_ms, i->end_ms, i->plan_digest, (size_t)SHA256_SIZE);
-    return r < 0 ? r : ledger_event(ledger, "iteration", 0, "stage=%u iteration=%u state=%s policy=%" PRIu64 " prm=%" PRIu64 " name=%s",
-                                    i->stage, i->iteration, progress_state_name(i->state), i->policy_version, i->prm_version, i->name);
+    if (r < 0)
+        return r;
+    return ledger_event(ledger, "iteration", 0, "stage=%u iteration=%u state=%s policy=%" PRIu64 " prm=%" PRIu64 " name=%s",
+                        i->stage, i->iteration, progress_state_name(i->state), i->policy_version, i->prm_version, i->name);
 }
 
 int ledger_add_episode(struct ledger *ledger, const struct ledger_episode *e)
@@ -37,11 +41,12 @@ int ledger_add_episode(struct ledger *ledger, const struct ledger_episode *e)
         r = -EINVAL;
     if (r == 0)
         r = sql_run(ledger, "INSERT INTO episodes VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,'open',0,0,0,0,0,0,0,0,NULL,'')",
-                    "iiiiitiiidiiiti", e->episode, U(e->stage), U(e->iteration), U(e->purpose), U(e->split), e->task, e->state_seed,
-                    e->policy_version, e->prm_version, (double)e->temperature, U(e->search_n), U(e->max_steps), e->sample_key, e->tag,
-                    e->replaces);
+                    "iiiiitiiidiiiti", e->episode, U(e->stage), U(e->iteration), U(e->purpose), U(e->split), e->task,
+                    e->state_seed, e->policy_version, e->prm_version, (double)e->temperature, U(e->search_n), U(e->max_steps),
+                    e->sample_key, e->tag, e->replaces);
     if (r == 0)
-        r = ledger_event(ledger, "added", e->episode, "stage=%u iteration=%u replaces=%" PRIu64, e->stage, e->iteration, e->replaces);
+        r = ledger_event(ledger, "added", e->episode, "stage=%u iteration=%u replaces=%" PRIu64, e->stage, e->iteration,
+                         e->replaces);
     if (r < 0)
         return r;
     ledger->next_episode = MAX(ledger->next_episode, e->episode + 1);
@@ -80,9 +85,11 @@ int ledger_episode_journaled(struct ledger *ledger, const struct ledger_episode 
         return r;
     if (state != EPISODE_OPEN)
         return memcmp(digest, e->digest, SHA256_SIZE) ? -EEXIST : 0;
-    r = sql_run(ledger, "UPDATE episodes SET state='journaled', success=?, timeout=?, steps=?, member=?, reward=?, progress_end=?,"
-                " digest=? WHERE episode=?", "iiiiddbi", U(e->success), U(e->timeout), U(e->steps), U(e->member), (double)e->reward,
-                (double)e->progress_end, e->digest, (size_t)SHA256_SIZE, e->episode);
+    r = sql_run(ledger,
+                "UPDATE episodes SET state='journaled', success=?, timeout=?, steps=?, member=?, reward=?, progress_end=?,"
+                " digest=? WHERE episode=?",
+                "iiiiddbi", U(e->success), U(e->timeout), U(e->steps), U(e->member), (double)e->reward, (double)e->progress_end,
+                e->digest, (size_t)SHA256_SIZE, e->episode);
     if (r < 0)
         return r;
     sha256_hex(e->digest, hex);
@@ -105,8 +112,8 @@ int ledger_episode_ended(struct ledger *ledger, uint64_t episode, enum episode_s
         return state == end ? 0 : -EALREADY;
     if (state == EPISODE_OPEN && end != EPISODE_FAILED)
         return -EINVAL;             /* only what is durable can be trained, kept or counted */
-    r = sql_run(ledger, "UPDATE episodes SET state=?, reason=? WHERE episode=?", "tti", episode_state_name(end), reason ? reason : "",
-                episode);
+    r = sql_run(ledger, "UPDATE episodes SET state=?, reason=? WHERE episode=?", "tti", episode_state_name(end),
+                reason ? reason : "", episode);
     return r < 0 ? r : ledger_event(ledger, "ended", episode, "%s %s", episode_state_name(end), reason ? reason : "");
 }
 
@@ -161,8 +168,9 @@ int ledger_add_version(struct ledger *ledger, const struct ledger_version *v)
         r = version_known(ledger, v);
     if (r != 0)
         return r < 0 ? r : 0;
-    r = sql_run(ledger, "INSERT INTO versions VALUES(?,?,?,?,?,?,?,?,?,?,?)", "iiiiibtitti", U(v->kind), v->number, v->parent, U(v->stage),
-                U(v->iteration), v->digest, (size_t)SHA256_SIZE, v->dir, U(v->gate_passed), v->gate_text, v->metrics, v->committed_ms);
+    r = sql_run(ledger, "INSERT INTO versions VALUES(?,?,?,?,?,?,?,?,?,?,?)", "iiiiibtitti", U(v->kind), v->number, v->parent,
+                U(v->stage), U(v->iteration), v->digest, (size_t)SHA256_SIZE, v->dir, U(v->gate_passed), v->gate_text, v->metrics,
+                v->committed_ms);
     if (r < 0)
         return r;
     sha256_hex(v->digest, hex);
@@ -195,8 +203,10 @@ int ledger_add_scalar(struct ledger *ledger, uint32_t stage, uint32_t iteration,
 {
     int r = ledger_may_write(ledger);
 
-    return r < 0 ? r : sql_run(ledger, "INSERT OR REPLACE INTO scalars VALUES(?,?,?,?,?)", "iitdi", U(stage), U(iteration), name, value,
-                               clock_wall_ms());
+    if (r < 0)
+        return r;
+    return sql_run(ledger, "INSERT OR REPLACE INTO scalars VALUES(?,?,?,?,?)", "iitdi", U(stage), U(iteration), name,
+                   value, clock_wall_ms());
 }
 
 int ledger_add_event(struct ledger *ledger, const char *kind, uint64_t episode, const char *text)

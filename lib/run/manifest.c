@@ -133,14 +133,16 @@ static bool get_lists(const json_t *root, struct manifest *m)
     for (; m->n_consumed < json_array_size(consumed); m->n_consumed++) {
         const json_t *item = json_array_get(consumed, m->n_consumed);
 
-        if (!get_u64(item, "episode", &m->consumed[m->n_consumed].episode) || !get_digest(item, "digest", m->consumed[m->n_consumed].digest))
+        if (!get_u64(item, "episode", &m->consumed[m->n_consumed].episode) ||
+            !get_digest(item, "digest", m->consumed[m->n_consumed].digest))
             return false;
     }
     for (; m->n_files < json_array_size(files); m->n_files++) {
         const json_t *item = json_array_get(files, m->n_files);
         const char *name = json_string_value(json_object_get(item, "name"));
 
-        if (!plain_name(name) || !get_u64(item, "size", &m->files[m->n_files].size) || !get_digest(item, "sha256", m->files[m->n_files].sha256))
+        if (!plain_name(name) || !get_u64(item, "size", &m->files[m->n_files].size) ||
+            !get_digest(item, "sha256", m->files[m->n_files].sha256))
             return false;
         snprintf(m->files[m->n_files].name, sizeof m->files[0].name, "%s", name);
     }
@@ -152,7 +154,8 @@ static bool get_all(const json_t *root, struct manifest *m)
     const char *kind = json_string_value(json_object_get(root, "kind"));
     uint64_t format;
 
-    if (!get_u64(root, "format", &format) || format != MANIFEST_FORMAT || !kind || (strcmp(kind, "policy") && strcmp(kind, "prm")))
+    if (!get_u64(root, "format", &format) || format != MANIFEST_FORMAT || !kind ||
+        (strcmp(kind, "policy") && strcmp(kind, "prm")))
         return false;
     m->kind = !strcmp(kind, "prm");
     return get_run(root, &m->run) && get_u64(root, "number", &m->number) && get_u64(root, "parent", &m->parent)
@@ -182,7 +185,8 @@ int manifest_read(const char *dir, struct manifest *ret, struct error *error)
     if (!get_all(root, &m)) {
         json_decref(root);
         manifest_release(&m);
-        return error_set(error, EBADMSG, "%s: not a manifest of format %d: a key is missing or of the wrong kind", path, MANIFEST_FORMAT);
+        return error_set(error, EBADMSG, "%s: not a manifest of format %d: a key is missing or of the wrong kind", path,
+                         MANIFEST_FORMAT);
     }
     json_decref(root);
     sha256_of(text, n, m.digest);

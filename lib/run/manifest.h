@@ -55,4 +55,5 @@ int version_drop(const char *run_dir, int kind, uint64_t number);
 int version_retain(const char *run_dir, int kind, const uint64_t *keep, size_t n_keep);
 /* A copy of a checkpoint directory's files (no sub-directories, hidden files or manifest.json) committed under `number`, e.g.
  * policies/v000000. When that exists already, *manifest is read from it: 0. */
-int version_import(const char *run_dir, int kind, uint64_t number, const char *from, struct manifest *manifest, struct error *error);
+int version_import(const char *run_dir, int kind, uint64_t number, const char *from, struct manifest *manifest,
+                   struct error *error);

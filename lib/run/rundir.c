@@ -56,8 +56,8 @@ int rundir_lock(const char *run_dir, const char *name, int *ret_fd, struct error
         if (errno != EWOULDBLOCK)
             return error_set(error, errno, "%s: flock: %m", path);
         read_holder(fd, line, sizeof line);
-        return error_set(error, EBUSY, "%s: the run directory is held by process %s: stop it first, or choose another run.dir", path,
-                         line[0] ? line : "(unknown)");
+        return error_set(error, EBUSY, "%s: the run directory is held by process %s: stop it first, or choose another run.dir",
+                         path, line[0] ? line : "(unknown)");
     }
     (void)gethostname(host, sizeof host - 1);
     snprintf(line, sizeof line, "%d on %s\n", (int)getpid(), host);

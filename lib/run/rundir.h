@@ -1,6 +1,7 @@
 /* rundir.h - the run directory: where its files are, and who holds it.
  *
- *   RUN/config.yaml  ledger.sqlite  coordinator.lock  sock/  endpoints/  journal/  policies/  prms/  tb/  summary.json  report.html
+ *   RUN/config.yaml  ledger.sqlite  coordinator.lock  sock/  endpoints/  journal/  policies/  prms/  tb/
+ *       summary.json  report.html                                                  docs/storage.md describes them
  *
  * The lock is flock(2) on coordinator.lock, which names its holder ("pid host started"); the kernel lets go when the holder
  * dies, however it dies. Sockets and endpoint files are lib/wire's (wire/address.h).

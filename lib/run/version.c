@@ -36,7 +36,8 @@ int version_begin(const char *run_dir, int kind, uint64_t number, char ret_dir[V
     int r;
 
     host_name(host);
-    if ((size_t)snprintf(dir, sizeof dir, "%s/%s/.tmp-%s-%d-%" PRIu64, run_dir, folder(kind), host, (int)getpid(), number) >= sizeof dir)
+    if ((size_t)snprintf(dir, sizeof dir, "%s/%s/.tmp-%s-%d-%" PRIu64, run_dir, folder(kind), host, (int)getpid(), number) >=
+        sizeof dir)
         return error_set(error, ENAMETOOLONG, "%s: path too long", run_dir);
     r = remove_tree(dir);
     if (r == 0)
@@ -230,7 +231,8 @@ static int list_one(const char *dir, const char *name, void *user)
     if (sscanf(name, "v%llu", &number) != 1 || (snprintf(back, sizeof back, "v%06llu", number), strcmp(back, name)))
         return 0;
     if (numbers->n == numbers->capacity) {
-        uint64_t *more = realloc(numbers->items, (numbers->capacity = numbers->capacity ? 2 * numbers->capacity : 64) * sizeof *more);
+        uint64_t *more =
+            realloc(numbers->items, (numbers->capacity = numbers->capacity ? 2 * numbers->capacity : 64) * sizeof *more);
 
         if (!more)
             return -ENOMEM;
@@ -323,7 +325,8 @@ static int copy_file(const char *from, const char *to)
     return n < 0 ? -errno : 0;
 }
 
-int version_import(const char *run_dir, int kind, uint64_t number, const char *from, struct manifest *manifest, struct error *error)
+int version_import(const char *run_dir, int kind, uint64_t number, const char *from, struct manifest *manifest,
+                   struct error *error)
 {
     _cleanup_free_ struct manifest_file *files = NULL;
     char dir[VERSION_PATH], final[VERSION_PATH], source[VERSION_PATH + 136], target[VERSION_PATH + 136];

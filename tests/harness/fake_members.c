@@ -121,8 +121,13 @@ static void on_open(struct fakes *f, const Gantry__OpenIteration *said)
 
 static void commit_version(struct fakes *f, const Gantry__Plan *plan, const char *final)
 {
-    struct manifest m = {.run = f->learner.wire->run, .kind = (int)plan->kind, .number = plan->version, .parent = plan->parent,
-                         .group_epoch = plan->group_epoch, .stage = (uint32_t)plan->stage, .iteration = (uint32_t)plan->iteration};
+    struct manifest m = {.run = f->learner.wire->run,
+                         .kind = (int)plan->kind,
+                         .number = plan->version,
+                         .parent = plan->parent,
+                         .group_epoch = plan->group_epoch,
+                         .stage = (uint32_t)plan->stage,
+                         .iteration = (uint32_t)plan->iteration};
     char dir[VERSION_PATH], path[VERSION_PATH + 16];
     struct error error;
 

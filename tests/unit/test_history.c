@@ -26,21 +26,32 @@ struct scene {
 
 static void set_scene(struct scene *s)
 {
-    *s = (struct scene) {
-        .events = {
-            {.kind = HISTORY_ADDED, .episode = 1, .stage = 4}, {.kind = HISTORY_ADDED, .episode = 2, .stage = 4},
-            {.kind = HISTORY_ADDED, .episode = 3, .stage = 4},
-            {.kind = HISTORY_JOURNALED, .episode = 1, .digest = {1}}, {.kind = HISTORY_JOURNALED, .episode = 2, .digest = {2}},
-            {.kind = HISTORY_ENDED, .episode = 1, .end = EPISODE_TRAINED}, {.kind = HISTORY_ENDED, .episode = 2, .end = EPISODE_STALE},
-            {.kind = HISTORY_ENDED, .episode = 3, .end = EPISODE_FAILED}, {.kind = HISTORY_CLOSED, .stage = 4},
-        },
+    *s = (struct scene){
+        .events =
+            {
+                {.kind = HISTORY_ADDED, .episode = 1, .stage = 4},
+                {.kind = HISTORY_ADDED, .episode = 2, .stage = 4},
+                {.kind = HISTORY_ADDED, .episode = 3, .stage = 4},
+                {.kind = HISTORY_JOURNALED, .episode = 1, .digest = {1}},
+                {.kind = HISTORY_JOURNALED, .episode = 2, .digest = {2}},
+                {.kind = HISTORY_ENDED, .episode = 1, .end = EPISODE_TRAINED},
+                {.kind = HISTORY_ENDED, .episode = 2, .end = EPISODE_STALE},
+                {.kind = HISTORY_ENDED, .episode = 3, .end = EPISODE_FAILED},
+                {.kind = HISTORY_CLOSED, .stage = 4},
+            },
         .records = {{1, {1}}, {2, {2}}},
         .consumed = {{1, {1}}},
         .versions = {{.kind = KIND_POLICY, .number = 1, .parent = 0, .n_consumed = 1, .in_ledger = true}},
     };
     s->versions[0].consumed = s->consumed;
-    s->history = (struct history) {.events = s->events, .n_events = 9, .records = s->records, .n_records = 2, .versions = s->versions,
-                                   .n_versions = 1, .complete = true, .dropped = s->dropped};
+    s->history = (struct history){.events = s->events,
+                                  .n_events = 9,
+                                  .records = s->records,
+                                  .n_records = 2,
+                                  .versions = s->versions,
+                                  .n_versions = 1,
+                                  .complete = true,
+                                  .dropped = s->dropped};
 }
 
 static size_t violations(const struct scene *s, const char *expected)
@@ -72,7 +83,8 @@ static void test_every_lie_is_caught(void **state)
 
     (void)state;
 #define LIE(expected, ...) do { set_scene(&s); __VA_ARGS__; assert_true(violations(&s, expected) > 0); } while (0)
-    LIE("trained twice", s.versions[1] = s.versions[0]; s.versions[1].number = 2; s.versions[1].parent = 1; s.history.n_versions = 2);
+    LIE("trained twice", s.versions[1] = s.versions[0]; s.versions[1].number = 2; s.versions[1].parent = 1;
+        s.history.n_versions = 2);
     LIE("ended twice", s.events[9] = s.events[5]; s.history.n_events = 10);
     LIE("the ledger says stale", s.consumed[1] = s.records[1]; s.versions[0].n_consumed = 2);
     LIE("no version lists it", s.versions[0].n_consumed = 0);
@@ -114,9 +126,10 @@ static void test_what_is_allowed(void **state)
     assert_int_equal(violations(&s, NULL), 0);
     set_scene(&s);          /* a kept data set serves imitation and reward models again and again */
     s.events[5].end = EPISODE_KEPT;
-    s.versions[1] = (struct history_version) {.kind = KIND_POLICY, .number = 2, .parent = 1, .consumed = s.consumed, .n_consumed = 1,
-                                              .in_ledger = true};
-    s.versions[2] = (struct history_version) {.kind = KIND_PRM, .number = 1, .consumed = s.consumed, .n_consumed = 1, .in_ledger = true};
+    s.versions[1] = (struct history_version){
+        .kind = KIND_POLICY, .number = 2, .parent = 1, .consumed = s.consumed, .n_consumed = 1, .in_ledger = true};
+    s.versions[2] =
+        (struct history_version){.kind = KIND_PRM, .number = 1, .consumed = s.consumed, .n_consumed = 1, .in_ledger = true};
     s.history.n_versions = 3;
     assert_int_equal(violations(&s, NULL), 0);
     set_scene(&s);          /* lost with a disk, played again with the same sampling keys */

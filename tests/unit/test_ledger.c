@@ -44,9 +44,21 @@ static struct ledger *open_ledger(void)
 
 static struct ledger_episode row(uint64_t id)
 {
-    return (struct ledger_episode) {
-        .episode = id, .stage = 4, .iteration = 2, .purpose = 3, .split = 1, .task = "open_drawer", .state_seed = UINT64_MAX - id,
-        .policy_version = 12, .prm_version = 3, .temperature = 0.6f, .search_n = 4, .max_steps = 22, .sample_key = id, .tag = "val",
+    return (struct ledger_episode){
+        .episode = id,
+        .stage = 4,
+        .iteration = 2,
+        .purpose = 3,
+        .split = 1,
+        .task = "open_drawer",
+        .state_seed = UINT64_MAX - id,
+        .policy_version = 12,
+        .prm_version = 3,
+        .temperature = 0.6f,
+        .search_n = 4,
+        .max_steps = 22,
+        .sample_key = id,
+        .tag = "val",
     };
 }
 
@@ -77,9 +89,18 @@ static void add_rows(struct ledger *ledger, uint64_t first, int n)
 static void test_what_is_written_is_read(void **state)
 {
     struct ledger *ledger = open_ledger();
-    struct ledger_stage stage = {.stage = 4, .name = "rl", .kind = "rl", .state = PROGRESS_OPEN, .start_ms = 5, .wall_s = 2.5, .policy_in = 1};
-    struct ledger_iteration iteration = {.stage = 4, .iteration = 2, .name = "rl/2", .purpose = 3, .policy_version = 12, .prm_version = 3,
-                                         .state = PROGRESS_PLANNED, .first_episode = 1, .last_episode = 2, .plan_digest = {1, 2, 3}};
+    struct ledger_stage stage = {
+        .stage = 4, .name = "rl", .kind = "rl", .state = PROGRESS_OPEN, .start_ms = 5, .wall_s = 2.5, .policy_in = 1};
+    struct ledger_iteration iteration = {.stage = 4,
+                                         .iteration = 2,
+                                         .name = "rl/2",
+                                         .purpose = 3,
+                                         .policy_version = 12,
+                                         .prm_version = 3,
+                                         .state = PROGRESS_PLANNED,
+                                         .first_episode = 1,
+                                         .last_episode = 2,
+                                         .plan_digest = {1, 2, 3}};
     char metrics[] = "{\"loss\":0.5}";
     struct ledger_version version = {.kind = KIND_PRM, .number = 3, .parent = 2, .stage = 3, .digest = {7}, .dir = "prms/v000003",
                                      .gate_passed = true, .gate_text = "mid .70", .metrics = metrics, .committed_ms = 9};
@@ -206,7 +227,8 @@ static void test_one_holder_one_configuration(void **state)
 
 static void test_a_file_that_is_no_ledger(void **state)
 {
-    static const char text[] = "this is not a database, and long enough to be taken for one, if only its header were right............";
+    static const char text[] =
+        "this is not a database, and long enough to be taken for one, if only its header were right............";
     struct ledger *ledger;
     struct error error;
 

@@ -156,7 +156,8 @@ static void test_notify(void **state _unused_)
     snprintf(name, sizeof name, "@gantry-test-%ld", (long)getpid());
     memcpy(address.sun_path, name, strlen(name));
     address.sun_path[0] = '\0';
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(name))), 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(name))),
+                     0);
     setenv("NOTIFY_SOCKET", name, 1);
     setenv("WATCHDOG_USEC", "2000", 1);
     begin(&l, 0, 60000);
@@ -252,8 +253,13 @@ static void test_die_with_parent(void **state _unused_)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_drain_and_stop), cmocka_unit_test(test_second_signal_leaves), cmocka_unit_test(test_signal_during_a_drain), cmocka_unit_test(test_deadlines),
-        cmocka_unit_test(test_reload), cmocka_unit_test(test_notify), cmocka_unit_test(test_crash_report),
+        cmocka_unit_test(test_drain_and_stop),
+        cmocka_unit_test(test_second_signal_leaves),
+        cmocka_unit_test(test_signal_during_a_drain),
+        cmocka_unit_test(test_deadlines),
+        cmocka_unit_test(test_reload),
+        cmocka_unit_test(test_notify),
+        cmocka_unit_test(test_crash_report),
         cmocka_unit_test(test_die_with_parent),
     };
 

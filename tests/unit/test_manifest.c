@@ -97,7 +97,8 @@ static void test_round_trip(void **state)
     assert_int_equal(version_path(dir, 0, 12, path), 0);
     assert_non_null(strstr(path, "/policies/v000012"));
     assert_int_equal(manifest_read(path, &m, &error), 0);
-    assert_true(m.run == 0xfeedull << 48 && m.kind == 0 && m.number == 12 && m.parent == 11 && m.group_epoch == 4 && m.iteration == 2);
+    assert_true(m.run == 0xfeedull << 48 && m.kind == 0 && m.number == 12 && m.parent == 11 && m.group_epoch == 4 &&
+                m.iteration == 2);
     assert_int_equal(m.plan_digest[0], 3);
     assert_int_equal(m.n_consumed, 2);
     assert_memory_equal(m.consumed, consumed, sizeof consumed);
@@ -157,8 +158,8 @@ static void test_every_failing_step(void **state)
 
 static void test_killed_at_every_point(void **state)
 {
-    static const char *const points[] = {"version.fsync", "version.manifest", "version.rename", "version.renamed", "atomic_file.write",
-                                         "atomic_file.fsync", "atomic_file.rename"};
+    static const char *const points[] = {"version.fsync",     "version.manifest",  "version.rename",    "version.renamed",
+                                         "atomic_file.write", "atomic_file.fsync", "atomic_file.rename"};
 
     (void)state;
     for (size_t p = 0; p < ARRAY_SIZE(points); p++)

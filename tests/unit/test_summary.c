@@ -32,8 +32,13 @@ static void add_pass(const char *tag, float temperature, uint64_t version, int s
 {
     for (int i = 0; i < 2 * states; i++) {
         struct ledger_episode e = {
-            .episode = ++next_id, .stage = EVAL_STAGE, .purpose = EPISODE_EVAL, .split = SPLIT_TEST, .state_seed = (uint64_t)i / 2,
-            .policy_version = version, .temperature = temperature,
+            .episode = ++next_id,
+            .stage = EVAL_STAGE,
+            .purpose = EPISODE_EVAL,
+            .split = SPLIT_TEST,
+            .state_seed = (uint64_t)i / 2,
+            .policy_version = version,
+            .temperature = temperature,
         };
 
         snprintf(e.task, sizeof e.task, "%s", config.tasks[i % 2]);
