@@ -88,7 +88,7 @@ static void refuse(struct collective *c, unsigned rank, const char *text)
     c->waiting[rank] = NULL;
 }
 
-/* A part that is here: of this gather, of another plan (too early: it waits), or from a rank that began anew. The lock is held. */
+/* A part that is here: of this gather, of another plan (too early: it waits), or from a rank that began anew. Under the lock. */
 static bool is_ours(struct collective *c, unsigned rank)
 {
     const Gantry__Reduce *body = body_of(c->waiting[rank]);
@@ -100,7 +100,8 @@ static bool is_ours(struct collective *c, unsigned rank)
         (void)message_part(c->waiting[rank]->message, 0, &size);
     if (body->sequence == c->sequence && size == c->bytes)
         return true;
-    log_warn("learner ranks are out of step; the plan is begun again", "rank=%u sequence=%" PRIu64 " ours=%" PRIu64, rank, body->sequence, c->sequence);
+    log_warn("learner ranks are out of step; the plan is begun again", "rank=%u sequence=%" PRIu64 " ours=%" PRIu64, rank,
+             body->sequence, c->sequence);
     refuse(c, rank, "out of step with rank 0");
     finish(c, -ECONNRESET);
     return false;
@@ -143,7 +144,8 @@ void collective_request(struct collective *c, struct request *request)
     uint32_t rank = body_of(request)->rank;
 
     if (c->rank != 0 || rank < 1 || rank >= c->ranks) {
-        wire_refuse(request, GANTRY__STATUS__STATUS_BAD_REQUEST, "rank %u has no place in a group of %u led by rank %u", rank, c->ranks, c->rank);
+        wire_refuse(request, GANTRY__STATUS__STATUS_BAD_REQUEST, "rank %u has no place in a group of %u led by rank %u", rank,
+                    c->ranks, c->rank);
         return;
     }
     request = request_take(request);
@@ -183,7 +185,8 @@ static void send_part(void *arg)
     body.rank = c->rank;
     body.check = (ProtobufCBinaryData) {SHA256_SIZE, c->plan};
     if (c->active && c->client)
-        r = wire_call(c->client, &(struct wire_call) {.kind = GANTRY__KIND__KIND_REDUCE, .body = &body.base, .parts = &(struct wire_part) {
+        r = wire_call(c->client, &(struct wire_call) {.kind = GANTRY__KIND__KIND_REDUCE, .body = &body.base,
+                                                      .parts = &(struct wire_part) {
             .bytes = c->mine, .size = c->bytes }, .n_parts = 1, .deadline_ms = CALL_MS, .on_reply = on_reply, .arg = c}, NULL);
     if (r < 0)
         finish(c, r);

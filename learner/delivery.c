@@ -85,8 +85,8 @@ static struct delivery *find(const struct deliveries *d, uint64_t number)
     return NULL;
 }
 
-int delivery_bytes(const struct deliveries *d, uint64_t number, const void **ret_meta, size_t *ret_n_meta, const void **ret_frames,
-                   size_t *ret_n_frames)
+int delivery_bytes(const struct deliveries *d, uint64_t number, const void **ret_meta, size_t *ret_n_meta,
+                   const void **ret_frames, size_t *ret_n_frames)
 {
     const struct delivery *delivery = find(d, number);
 

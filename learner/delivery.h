@@ -17,7 +17,7 @@ void deliveries_free(struct deliveries *d);
 int delivery_take(struct deliveries *d, struct request *request, struct intake_event *ret_event);
 
 /* Trajectory bytes and frames. -ENOENT: there is no such delivery. */
-int delivery_bytes(const struct deliveries *d, uint64_t number, const void **ret_meta, size_t *ret_n_meta, const void **ret_frames,
-                   size_t *ret_n_frames);
+int delivery_bytes(const struct deliveries *d, uint64_t number, const void **ret_meta, size_t *ret_n_meta,
+                   const void **ret_frames, size_t *ret_n_frames);
 /* Answer as intake says, or refuse with BUSY (effect NULL); ends it. */
 void delivery_answer(struct deliveries *d, uint64_t number, const struct intake_effect *effect);

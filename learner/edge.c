@@ -25,7 +25,8 @@ static void on_request(struct request *request, void *arg)
         return;
     }
     if (request->message->envelope.kind != GANTRY__KIND__KIND_DELIVER) {
-        wire_refuse(request, GANTRY__STATUS__STATUS_BAD_REQUEST, "a learner takes deliver, not %s", wire_kind_name(request->message->envelope.kind));
+        wire_refuse(request, GANTRY__STATUS__STATUS_BAD_REQUEST, "a learner takes deliver, not %s",
+                    wire_kind_name(request->message->envelope.kind));
         return;
     }
     if (!edge->intake || edge->draining) {
@@ -47,7 +48,8 @@ static void on_welcome(const Gantry__Welcome *welcome, bool again, void *arg)
     struct error error = {0};
     int r;
 
-    log_info(again ? "welcomed again" : "welcomed", "member=%u run=%016" PRIx64 " epoch=%" PRIu64, welcome->member, welcome->run, welcome->epoch);
+    log_info(again ? "welcomed again" : "welcomed", "member=%u run=%016" PRIx64 " epoch=%" PRIu64, welcome->member, welcome->run,
+             welcome->epoch);
     if (!edge->opened) {
         r = edge_open(edge, welcome, &error);
         if (r < 0) {
@@ -142,7 +144,8 @@ static void on_tick(void *arg)
     if (train_thread_busy(edge->train_thread, &done, &total))
         lifecycle_status(edge->lifecycle, "training, minibatch %ld of %ld", done, total);
     else
-        lifecycle_status(edge->lifecycle, "stage %u iteration %u: %zu of %zu episodes", status.stage, status.iteration, status.journaled, status.open);
+        lifecycle_status(edge->lifecycle, "stage %u iteration %u: %zu of %zu episodes", status.stage, status.iteration,
+                         status.journaled, status.open);
 }
 
 /* ---- life --------------------------------------------------------------------------------------------------- */
@@ -192,15 +195,16 @@ static int serve(struct edge *edge, const char *listen, struct error *error)
     else
         return error_set(error, EINVAL, "where to listen? give --run-dir DIR (a socket there) or --listen ADDRESS");
     if (r >= 0)
-        r = wire_server_new(edge->wire, &(struct wire_server_options) {.address = address, .credits = CREDITS, .on_request = on_request, .arg = edge},
+        r = wire_server_new(edge->wire, &(struct wire_server_options) {.address = address, .credits = CREDITS,
+                                                                       .on_request = on_request, .arg = edge},
                             &edge->server, error);
     if (r >= 0)
         snprintf(edge->address, sizeof edge->address, "%s", wire_server_address(edge->server));
     return r;
 }
 
-int edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct edge_options *options, struct edge **ret,
-             struct error *error)
+int edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct edge_options *options,
+             struct edge **ret, struct error *error)
 {
     _cleanup_(edge_freep) struct edge *edge = calloc(1, sizeof *edge);
     int r;
@@ -224,8 +228,8 @@ int edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, 
         return error_set(error, -r, "timer: %s", strerror(-r));
     r = member_new(wire, &(struct member_options) {
         .join = options->join, .build = options->build, .device = "cpu", .address = edge->address, .rank = options->rank,
-        .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat, .on_drain = on_drain, .on_push = edge_push, .on_state = on_state,
-        .on_endpoints = on_endpoints,
+        .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat, .on_drain = on_drain, .on_push = edge_push,
+        .on_state = on_state, .on_endpoints = on_endpoints,
         .on_refused = on_refused, .arg = edge }, &edge->member, error);
     if (r < 0)
         return r;

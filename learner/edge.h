@@ -17,8 +17,8 @@ struct edge_options {           /* strings borrowed for edge_new only */
 
 struct edge;
 
-int edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct edge_options *options, struct edge **ret,
-             struct error *error);
+int edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct edge_options *options,
+             struct edge **ret, struct error *error);
 /* Training in progress is given up at the next minibatch (it is repeated to the same bits after a restart); then Bye and
  * lifecycle_stop(0). */
 void edge_drain(struct edge *edge, const char *reason);

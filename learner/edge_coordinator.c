@@ -20,7 +20,8 @@ static void on_open(struct edge *edge, const struct message *message)
 
     edge_step(edge, &(struct intake_event) {
         .kind = INTAKE_OPEN, .epoch = message->envelope.epoch,
-        .open = {.stage = (uint32_t)open->stage, .iteration = (uint32_t)open->iteration, .episodes = open->episodes, .n_episodes = open->n_episodes,
+        .open = {.stage = (uint32_t)open->stage, .iteration = (uint32_t)open->iteration, .episodes = open->episodes,
+                 .n_episodes = open->n_episodes,
                  .policy_version = open->policy_version, .prm_version = open->prm_version, .keep = open->keep},
     });
 }
@@ -93,8 +94,8 @@ static void on_told(int result, const struct message *reply, void *arg)
     if (result == 0 && told->edge->intake)
         edge_step(told->edge, &told->event);
     else if (result < 0 && result != -ECANCELED && reply)
-        log_warn("the coordinator refuses what it was told", "kind=%s reason=%s", told->event.kind == INTAKE_COMMITTED_ACK ? "committed" : "journaled",
-                 LOG_Q(reply->envelope.error));
+        log_warn("the coordinator refuses what it was told", "kind=%s reason=%s", told->event.kind == INTAKE_COMMITTED_ACK
+                 ? "committed" : "journaled", LOG_Q(reply->envelope.error));
     free(told);
 }
 
@@ -177,7 +178,8 @@ void edge_send_inventory(struct edge *edge, const struct intake_effect *effect)
     body.policy_digest = (ProtobufCBinaryData) {.len = SHA256_SIZE, .data = (uint8_t *)effect->inventory.policy_digest};
     body.prm_digest = (ProtobufCBinaryData) {.len = SHA256_SIZE, .data = (uint8_t *)effect->inventory.prm_digest};
     body.plan_digest = (ProtobufCBinaryData) {.len = SHA256_SIZE, .data = (uint8_t *)effect->inventory.plan_digest};
-    wire_call(member_client(edge->member), &(struct wire_call) {.kind = GANTRY__KIND__KIND_INVENTORY, .body = &body.base, .deadline_ms = CALL_MS,
+    wire_call(member_client(edge->member), &(struct wire_call) {.kind = GANTRY__KIND__KIND_INVENTORY, .body = &body.base,
+                                                                .deadline_ms = CALL_MS,
                                                                 .on_reply = on_inventory_reply, .arg = edge}, NULL);
 }
 
@@ -194,8 +196,8 @@ void edge_send_committed(struct edge *edge, const struct intake_effect *effect)
     if (r >= 0)
         r = record_read(path, &record, &error);
     if (r < 0) {
-        log_error("a committed version does not say what it was made from", "kind=%d version=%" PRIu64 " reason=%s", version->kind, version->number,
-                  LOG_Q(error_text(&error, r)));
+        log_error("a committed version does not say what it was made from", "kind=%d version=%" PRIu64 " reason=%s",
+                  version->kind, version->number, LOG_Q(error_text(&error, r)));
         return;
     }
     snprintf(dir, sizeof dir, "%s/v%06" PRIu64, version->kind ? "prms" : "policies", version->number);
@@ -235,6 +237,7 @@ void edge_send_plan_failed(struct edge *edge, const Gantry__Plan *plan, int resu
     body.iteration = plan->iteration;
     body.final = result == -EINVAL;
     body.text = (char *)text;
-    wire_call(member_client(edge->member), &(struct wire_call) {.kind = GANTRY__KIND__KIND_PLAN_FAILED, .body = &body.base, .deadline_ms = CALL_MS,
+    wire_call(member_client(edge->member), &(struct wire_call) {.kind = GANTRY__KIND__KIND_PLAN_FAILED, .body = &body.base,
+                                                                .deadline_ms = CALL_MS,
                                                                 .on_reply = on_plan_failed_reply, .arg = edge}, NULL);
 }

@@ -39,30 +39,36 @@ static void append(struct edge *edge, const struct intake_effect *effect)
     int r = delivery_bytes(&edge->deliveries, effect->append.token, &meta, &n_meta, &frames, &n_frames);
 
     if (r >= 0)
-        r = journal_thread_append(edge->journal_thread, effect->append.episode, effect->append.token, meta, n_meta, frames, n_frames);
+        r = journal_thread_append(edge->journal_thread, effect->append.episode, effect->append.token, meta, n_meta, frames,
+                                  n_frames);
     if (r >= 0)
         return;
-    log_error("an episode cannot be handed to the journal", "episode=%" PRIu64 " reason=%s", effect->append.episode, LOG_Q(strerror(-r)));
-    post_event(edge, &(struct intake_event) {.kind = INTAKE_APPENDED, .appended = {effect->append.episode, effect->append.token, r}});
+    log_error("an episode cannot be handed to the journal", "episode=%" PRIu64 " reason=%s", effect->append.episode,
+              LOG_Q(strerror(-r)));
+    post_event(edge, &(struct intake_event) {.kind = INTAKE_APPENDED, .appended = {effect->append.episode, effect->append.token,
+                                                                                   r}});
 }
 
 static void train(struct edge *edge, const struct intake_effect *effect)
 {
-    int r = memcmp(edge->plan.digest, effect->plan.digest, SHA256_SIZE) ? -ESTALE : train_thread_run(edge->train_thread, edge->plan.bytes, edge->plan.n);
+    int r = -ESTALE;
 
+    if (!memcmp(edge->plan.digest, effect->plan.digest, SHA256_SIZE))
+        r = train_thread_run(edge->train_thread, edge->plan.bytes, edge->plan.n);
     if (r >= 0)
         return;
     log_error("a plan cannot be started", "version=%" PRIu64 " reason=%s", effect->plan.version, LOG_Q(strerror(-r)));
     post_event(edge, &(struct intake_event) {.kind = INTAKE_TRAINED, .trained = {.result = r, .text = "not started"}});
 }
 
-static void segment(struct edge *edge, const struct intake_effect *effect, int (*ask)(struct journal_thread *, uint32_t, uint32_t))
+static void segment(struct edge *edge, const struct intake_effect *effect,
+                    int (*ask)(struct journal_thread *, uint32_t, uint32_t))
 {
     int r = ask(edge->journal_thread, effect->segment.stage, effect->segment.iteration);
 
     if (r < 0)
-        log_error("the journal's queue does not take a segment", "stage=%u iteration=%u reason=%s", effect->segment.stage, effect->segment.iteration,
-                  LOG_Q(strerror(-r)));
+        log_error("the journal's queue does not take a segment", "stage=%u iteration=%u reason=%s", effect->segment.stage,
+                  effect->segment.iteration, LOG_Q(strerror(-r)));
 }
 
 static void carry_out(struct edge *edge, const struct intake_effect *effect)

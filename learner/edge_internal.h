@@ -27,7 +27,8 @@ struct edge {
     struct collective *collective;      /* NULL: one rank */
     uint64_t newest[2];                 /* rank > 0: versions trained along, by kind */
     bool opened;                        /* the first Welcome has been worked off */
-    struct { uint8_t *bytes; size_t n; uint8_t digest[SHA256_SIZE]; } plan;    /* the last Plan heard: intake names it by digest */
+    /* the last Plan heard: intake names it by digest */
+    struct { uint8_t *bytes; size_t n; uint8_t digest[SHA256_SIZE]; } plan;
     int lock;                           /* learner.lock of the run directory */
     bool draining;
     unsigned failures;                  /* plans that failed in a row */

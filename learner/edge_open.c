@@ -38,7 +38,8 @@ static void on_trained(const Gantry__Plan *plan, const struct intake_version *ve
     if (result == 0)
         edge->newest[version->kind] = version->number;
     if (edge->intake)
-        edge_step(edge, &(struct intake_event) {.kind = INTAKE_TRAINED, .trained = {.result = result, .version = *version, .text = text}});
+        edge_step(edge, &(struct intake_event) {.kind = INTAKE_TRAINED, .trained = {.result = result, .version = *version,
+                                                                                    .text = text}});
 }
 
 /* ---- what is on disk --------------------------------------------------------------------------------- */
@@ -58,8 +59,8 @@ static int read_record(struct journal *journal, const struct journal_entry *entr
         return error_set(error, EBADMSG, "episode %" PRIu64 ": its journal record is no trajectory", entry->episode);
     *ret = (struct intake_record) {
         .stage = entry->stage, .iteration = entry->iteration,
-        .episode = {.episode = entry->episode, .success = t->success, .timeout = t->timeout, .steps = t->steps, .member = t->member,
-                    .progress_end = t->n_progress ? t->progress[t->n_progress - 1] : 0},
+        .episode = {.episode = entry->episode, .success = t->success, .timeout = t->timeout, .steps = t->steps,
+                    .member = t->member, .progress_end = t->n_progress ? t->progress[t->n_progress - 1] : 0},
     };
     for (size_t i = 0; i < t->n_env_reward; i++)
         ret->episode.reward += t->env_reward[i];
@@ -99,7 +100,8 @@ static int read_version(const char *run_dir, int kind, uint64_t number, struct i
         r = manifest_read(dir, &manifest, error);
     if (r < 0)
         return r;
-    *ret = (struct intake_version) {.kind = kind, .number = number, .parent = manifest.parent, .stage = manifest.stage, .iteration = manifest.iteration};
+    *ret = (struct intake_version) {.kind = kind, .number = number, .parent = manifest.parent, .stage = manifest.stage,
+                                    .iteration = manifest.iteration};
     memcpy(ret->digest, manifest.digest, SHA256_SIZE);
     memcpy(ret->plan_digest, manifest.plan_digest, SHA256_SIZE);
     manifest_release(&manifest);
@@ -156,12 +158,14 @@ static int restore(struct edge *edge, struct error *error)
 
 /* ---- opening -------------------------------------------------------------------------------------------- */
 
-/* What plans need of the run beyond their own settings: the reward model is refreshed as the last prm stage says; cluster.learners is
+/* What plans need of the run beyond their own settings: the reward model is refreshed as the last prm stage says;
+ * cluster.learners is
  * the number of ranks. */
 static int take_run_settings(const char *config, struct plan_runner *runner, int *ret_ranks, struct error *error)
 {
     _cleanup_free_ struct run_config *run = malloc(sizeof *run);
-    int r = run ? run_config_parse(config, strlen(config), "Welcome.config", run, error) : error_set(error, ENOMEM, "out of memory");
+    int r = run ? run_config_parse(config, strlen(config), "Welcome.config", run, error) : error_set(error, ENOMEM,
+        "out of memory");
 
     for (int i = 0; r >= 0 && i < run->n_stages; i++)
         if (run->stages[i].kind == STAGE_PRM)
@@ -212,7 +216,8 @@ static int open_group(struct edge *edge, int ranks, struct group *ret, struct er
         return 0;
     r = collective_new(edge->loop, edge->wire, edge->rank, (unsigned)ranks, &edge->collective);
     if (r < 0)
-        return error_set(error, -r, "rank %u of %d learners: cluster.learners must have 1, 2, 4 or 8 entries, numbered from 0", edge->rank, ranks);
+        return error_set(error, -r, "rank %u of %d learners: cluster.learners must have 1, 2, 4 or 8 entries, numbered from 0",
+                         edge->rank, ranks);
     *ret = (struct group) {.rank = (int)edge->rank, .ranks = ranks, .gather = collective_gather, .arg = edge->collective};
     return 0;
 }

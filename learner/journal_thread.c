@@ -111,8 +111,8 @@ static void run_job(void *arg)
     else
         append(thread, job);
     if (r < 0 && r != -ENOENT)  /* sealing an iteration without episodes: nothing to seal */
-        log_error(job->kind == JOB_SEAL ? "a segment cannot be sealed" : "a segment cannot be opened", "stage=%u iteration=%u reason=%s",
-                  job->stage, job->iteration, LOG_Q(error_text(&error, r)));
+        log_error(job->kind == JOB_SEAL ? "a segment cannot be sealed" : "a segment cannot be opened",
+                  "stage=%u iteration=%u reason=%s", job->stage, job->iteration, LOG_Q(error_text(&error, r)));
     if (thread->n_unsynced == JOURNAL_BATCH || worker_pending(thread->worker) <= 1)
         sync_now(thread);       /* nobody is behind this job to do it */
     free(job);
@@ -150,7 +150,8 @@ int journal_thread_append(struct journal_thread *thread, uint64_t episode, uint6
                                          .frames = frames, .n_frames = n_frames});
 }
 
-int journal_thread_new(struct loop *loop, struct journal *journal, journal_appended_fn *appended, void *arg, struct journal_thread **ret)
+int journal_thread_new(struct loop *loop, struct journal *journal, journal_appended_fn *appended, void *arg,
+                       struct journal_thread **ret)
 {
     struct journal_thread *thread = calloc(1, sizeof *thread);
     int r;

@@ -15,7 +15,8 @@ struct journal_thread;
 typedef void journal_appended_fn(uint64_t episode, uint64_t token, int result, void *arg);
 
 /* The journal is borrowed. */
-int journal_thread_new(struct loop *loop, struct journal *journal, journal_appended_fn *appended, void *arg, struct journal_thread **ret);
+int journal_thread_new(struct loop *loop, struct journal *journal, journal_appended_fn *appended, void *arg,
+                       struct journal_thread **ret);
 struct journal_thread *journal_thread_free(struct journal_thread *thread);      /* does what was asked for first */
 DEFINE_FREEP(struct journal_thread, journal_thread_free)
 

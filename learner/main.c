@@ -41,7 +41,8 @@ static int run(const struct args *args)
     }
     r = loop_new(&loop);
     if (r == 0)     /* a coordinator that is not up yet is waited for: no deadline for the start */
-        r = lifecycle_new(loop, &(struct lifecycle_options) {.drain_ms = DRAIN_MS, .on_drain = on_drain, .arg = &edge}, &lifecycle);
+        r = lifecycle_new(loop, &(struct lifecycle_options) {.drain_ms = DRAIN_MS, .on_drain = on_drain, .arg = &edge},
+                          &lifecycle);
     if (r == 0)
         r = wire_new(loop_uv(loop), GANTRY__ROLE__ROLE_LEARNER, &wire);
     if (r < 0) {
@@ -63,8 +64,8 @@ int main(int argc, char **argv)
 {
     static const struct args_about about = {
         .role = "learner",
-        .doc = "Train the policies and reward models of a gantry run, and keep its trajectories. One per run; SIGTERM gives up the update in "
-               "hand, which is repeated to the same result after the next start.",
+        .doc = "Train the policies and reward models of a gantry run, and keep its trajectories (rank 0). SIGTERM gives up the "
+               "update in hand, which is repeated to the same result after the next start.",
         .takes = ARGS_JOIN | ARGS_RUN_DIR | ARGS_DEVICE | ARGS_THREADS | ARGS_LISTEN | ARGS_RANK | ARGS_NAME,
     };
     struct args args;

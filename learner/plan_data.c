@@ -46,8 +46,10 @@ static int add(struct dataset *set, struct loaded *l, struct error *error)
     bool demo = t->purpose == GANTRY__PURPOSE__PURPOSE_DEMO;
     struct episode_input in = {
         .id = t->episode, .task = t->task, .instruction = t->instruction, .state_seed = t->state_seed, .steps = (int)t->steps,
-        .max_steps = (int)(t->max_steps ? t->max_steps : t->steps), .success = t->success, .demo = demo, .policy_version = t->policy_version,
-        .temperature = (double)t->temperature, .height = (int)t->height, .width = (int)t->width, .action_dims = (int)t->action_dims,
+        .max_steps = (int)(t->max_steps ? t->max_steps : t->steps), .success = t->success, .demo = demo,
+        .policy_version = t->policy_version,
+        .temperature = (double)t->temperature, .height = (int)t->height, .width = (int)t->width,
+        .action_dims = (int)t->action_dims,
         .label = t->n_label ? t->label : t->action, .n_label = t->n_label ? t->n_label : t->n_action,
         .tokens = t->tokens, .n_tokens = t->n_tokens, .logp = t->logp, .n_logp = t->n_logp,
         .progress = t->progress, .n_progress = t->n_progress, .frames = l->frames, .n_frames = l->n_frames,
@@ -81,7 +83,8 @@ static bool is_stale(const Gantry__Plan *plan, const Gantry__Trajectory *t, int 
     return t->policy_version > plan->parent || plan->parent - t->policy_version > (uint64_t)max_staleness;
 }
 
-static int load_rows(struct plan_runner *runner, const Gantry__Plan *plan, int max_staleness, struct plan_data *data, struct error *error)
+static int load_rows(struct plan_runner *runner, const Gantry__Plan *plan, int max_staleness, struct plan_data *data,
+                     struct error *error)
 {
     data->trained = calloc(MAX(plan->n_episodes, (size_t)1), sizeof *data->trained);
     data->stale = calloc(MAX(plan->n_episodes, (size_t)1), sizeof *data->stale);
@@ -114,7 +117,8 @@ static bool wanted(const Gantry__Plan *plan, const Gantry__Trajectory *t)
     return t->purpose == GANTRY__PURPOSE__PURPOSE_DEMO || strcmp(plan->objective, "prm") == 0;
 }
 
-static int load_stage(struct plan_runner *runner, const Gantry__Plan *plan, uint64_t stage, struct plan_data *data, struct error *error)
+static int load_stage(struct plan_runner *runner, const Gantry__Plan *plan, uint64_t stage, struct plan_data *data,
+                      struct error *error)
 {
     _cleanup_free_ struct journal_entry *entries = NULL;
     size_t n = 0;

@@ -44,7 +44,8 @@ static int add_heads(struct openvla *model, const struct wish *wish, uint64_t se
     return r < 0 ? error_set(error, -r, "a head of width %d cannot be added", MAX(wish->value_width, wish->reward_width)) : 0;
 }
 
-static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, const struct wish *wish, struct trainer **ret, struct error *error)
+static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, const struct wish *wish, struct trainer **ret,
+                       struct error *error)
 {
     _cleanup_(openvla_freep) struct openvla *model = NULL;
     _cleanup_(trainer_freep) struct trainer *trainer = NULL;
@@ -72,13 +73,16 @@ static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, con
 }
 
 /* Take the trainer out of the runner (put back once committed: a failed plan leaves it half-trained), or load the parent. */
-static int take_trainer(struct plan_runner *runner, const Gantry__Plan *plan, const struct wish *wish, struct trainer **ret, struct error *error)
+static int take_trainer(struct plan_runner *runner, const Gantry__Plan *plan, const struct wish *wish, struct trainer **ret,
+                        struct error *error)
 {
     struct trainer *held = TAKE_PTR(runner->trainer[plan->kind]);
     int r;
 
-    if (held && (runner->version[plan->kind] != plan->parent || (plan->kind == GANTRY__VERSION_KIND__VERSION_PRM && plan->parent == 0) ||
-                 (wish->value_width && !held->model->config.value_width) || (wish->reward_width && !held->model->config.reward_width)))
+    if (held && (runner->version[plan->kind] != plan->parent || (plan->kind == GANTRY__VERSION_KIND__VERSION_PRM &&
+                                                                 plan->parent == 0) ||
+                 (wish->value_width && !held->model->config.value_width) ||
+                     (wish->reward_width && !held->model->config.reward_width)))
         held = trainer_free(held);
     if (!held) {
         r = load_parent(runner, plan, wish, &held, error);
@@ -143,8 +147,8 @@ static int prepare(struct execution *e, const struct wish *wish, int max_stalene
     if (r >= 0)
         r = plan_data_load(e->runner, e->plan, e->trainer->model, max_staleness, &e->data, error);
     e->watch = (struct train_watch) {watch, e->runner};
-    e->objective = (struct objective) {.seed = e->runner->seed, .stage = e->plan->stage, .iteration = e->plan->round, .version = e->plan->parent,
-                                       .watch = &e->watch};
+    e->objective = (struct objective) {.seed = e->runner->seed, .stage = e->plan->stage, .iteration = e->plan->round,
+                                       .version = e->plan->parent, .watch = &e->watch};
     return r;
 }
 
@@ -180,7 +184,8 @@ static int run_prm(struct execution *e, struct error *error)
     const struct prm_config *config = e->settings.kind == STAGE_PRM ? &e->settings.prm : &e->runner->prm;
 
     if (e->settings.kind != STAGE_PRM && (e->settings.kind != STAGE_RL || !config->steps))
-        return error_set(error, EINVAL, "plan prm: its settings are of a %s stage, and the run has no prm stage", stage_kind_name(e->settings.kind));
+        return error_set(error, EINVAL, "plan prm: its settings are of a %s stage, and the run has no prm stage",
+                         stage_kind_name(e->settings.kind));
     r = prepare(e, &(struct wish) {.reward_width = config->width}, INT32_MAX, error);
     if (r >= 0)
         r = objective_prm(e->trainer, e->data.set, config, &e->objective, &result, error);
@@ -216,7 +221,8 @@ static int run_ppo(struct execution *e, struct error *error)
     _cleanup_(strbuf_release) struct strbuf json = STRBUF_INIT;
     _cleanup_free_ bool *filtered = NULL;
     bool critic = config->advantage == ADVANTAGE_GAE && config->value_width > 0;
-    struct wish wish = {.value_width = critic ? config->value_width : 0, .value_inputs = critic ? config->critic_time + config->critic_prm : 0};
+    struct wish wish = {.value_width = critic ? config->value_width : 0, .value_inputs = critic
+                        ? config->critic_time + config->critic_prm : 0};
     struct ppo_result result;
     int r;
 
@@ -231,7 +237,8 @@ static int run_ppo(struct execution *e, struct error *error)
     if (!filtered)
         return error_set(error, ENOMEM, "out of memory");
     e->objective.ret_filtered = filtered;
-    r = objective_ppo(e->trainer, config->kl == KL_NONE ? NULL : e->runner->reference, e->data.set, config, &e->objective, &result, error);
+    r = objective_ppo(e->trainer, config->kl == KL_NONE ? NULL : e->runner->reference, e->data.set, config, &e->objective,
+                      &result, error);
     if (r < 0)
         return r;
     if (sort_out(e, filtered) < 0)
@@ -246,8 +253,8 @@ static int run_ppo(struct execution *e, struct error *error)
 
 static void describe(const Gantry__Plan *plan, struct intake_version *ret)
 {
-    *ret = (struct intake_version) {.kind = (int)plan->kind, .number = plan->version, .parent = plan->parent, .stage = (uint32_t)plan->stage,
-                                    .iteration = (uint32_t)plan->iteration};
+    *ret = (struct intake_version) {.kind = (int)plan->kind, .number = plan->version, .parent = plan->parent,
+                                    .stage = (uint32_t)plan->stage, .iteration = (uint32_t)plan->iteration};
     memcpy(ret->plan_digest, plan->digest.data, SHA256_SIZE);
 }
 
@@ -275,8 +282,10 @@ static int commit(struct execution *e, struct intake_version *ret, struct error 
     const Gantry__Plan *plan = e->plan;
     struct plan_runner *runner = e->runner;
     struct manifest manifest = {
-        .run = runner->run, .kind = (int)plan->kind, .number = plan->version, .parent = plan->parent, .group_epoch = plan->group_epoch,
-        .stage = (uint32_t)plan->stage, .iteration = (uint32_t)plan->iteration, .consumed = e->data.used, .n_consumed = e->data.n_used,
+        .run = runner->run, .kind = (int)plan->kind, .number = plan->version, .parent = plan->parent,
+        .group_epoch = plan->group_epoch,
+        .stage = (uint32_t)plan->stage, .iteration = (uint32_t)plan->iteration, .consumed = e->data.used,
+        .n_consumed = e->data.n_used,
     };
     char dir[VERSION_PATH];
     int r = version_begin(runner->run_dir, (int)plan->kind, plan->version, dir, error);
@@ -307,14 +316,15 @@ static int commit(struct execution *e, struct intake_version *ret, struct error 
 static int check_plan(const Gantry__Plan *plan, struct error *error)
 {
     if (plan->digest.len != SHA256_SIZE || plan->kind > GANTRY__VERSION_KIND__VERSION_PRM || plan->version <= plan->parent)
-        return error_set(error, EINVAL, "the plan makes no sense: version %" PRIu64 " from %" PRIu64 ", digest of %zu bytes", plan->version, plan->parent,
-                         plan->digest.len);
+        return error_set(error, EINVAL, "the plan makes no sense: version %" PRIu64 " from %" PRIu64 ", digest of %zu bytes",
+                         plan->version, plan->parent, plan->digest.len);
     return 0;
 }
 
 /* Old trajectories of an rl stage go when a plan of it begins, never in between: what a refresh of the reward model finds in the
  * journal follows from its plan alone, whatever was killed before. */
-static int retain(const struct plan_runner *runner, const Gantry__Plan *plan, const struct stage_config *settings, struct error *error)
+static int retain(const struct plan_runner *runner, const Gantry__Plan *plan, const struct stage_config *settings,
+                  struct error *error)
 {
     uint64_t keep = (uint64_t)runner->journal_keep;
     int r;

@@ -30,8 +30,8 @@ static void finished(void *arg)
 
     thread->total_ms += thread->took_ms;
     if (thread->result == 0)
-        log_info("trained", "objective=%s stage=%" PRIu64 " iteration=%" PRIu64 " version=%" PRIu64 " ms=%" PRIu64, plan->objective, plan->stage,
-                 plan->iteration, plan->version, thread->took_ms);
+        log_info("trained", "objective=%s stage=%" PRIu64 " iteration=%" PRIu64 " version=%" PRIu64 " ms=%" PRIu64,
+                 plan->objective, plan->stage, plan->iteration, plan->version, thread->took_ms);
     else if (thread->result != -ECANCELED)
         log_error("a plan cannot be carried out", "objective=%s version=%" PRIu64 " reason=%s", plan->objective, plan->version,
                   LOG_Q(error_text(&thread->error, thread->result)));
@@ -62,7 +62,8 @@ int train_thread_run(struct train_thread *thread, const void *plan, size_t n)
         return -EBADMSG;
     atomic_store(&thread->runner.done, 0);
     atomic_store(&thread->runner.total, 0);
-    log_info("training", "objective=%s stage=%" PRIu64 " iteration=%" PRIu64 " parent=%" PRIu64 " version=%" PRIu64 " episodes=%zu",
+    log_info("training",
+             "objective=%s stage=%" PRIu64 " iteration=%" PRIu64 " parent=%" PRIu64 " version=%" PRIu64 " episodes=%zu",
              thread->plan->objective, thread->plan->stage, thread->plan->iteration, thread->plan->parent, thread->plan->version,
              thread->plan->n_episodes);
     r = worker_submit(thread->worker, run_job, thread);
@@ -90,7 +91,8 @@ uint64_t train_thread_ms(const struct train_thread *thread)
     return thread->total_ms;
 }
 
-int train_thread_new(struct loop *loop, const struct plan_runner *runner, trained_fn *trained, void *arg, struct train_thread **ret)
+int train_thread_new(struct loop *loop, const struct plan_runner *runner, trained_fn *trained, void *arg,
+                     struct train_thread **ret)
 {
     struct train_thread *thread = calloc(1, sizeof *thread);
     int r;

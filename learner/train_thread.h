@@ -10,7 +10,8 @@ struct train_thread;
 typedef void trained_fn(const Gantry__Plan *plan, const struct intake_version *version, int result, const char *text, void *arg);
 
 /* The runner is taken over (its fields for settings are set; released with the thread). */
-int train_thread_new(struct loop *loop, const struct plan_runner *runner, trained_fn *trained, void *arg, struct train_thread **ret);
+int train_thread_new(struct loop *loop, const struct plan_runner *runner, trained_fn *trained, void *arg,
+                     struct train_thread **ret);
 /* Stops at the next minibatch; the plan in progress is not committed. */
 struct train_thread *train_thread_free(struct train_thread *thread);
 DEFINE_FREEP(struct train_thread, train_thread_free)

@@ -39,7 +39,8 @@ static void level_weights(const struct curriculum *c, double *ret_p)
         upto += c->level_of[j] <= c->level;
     }
     for (int j = 0; j < c->tasks; j++)
-        ret_p[j] = (c->level_of[j] == c->level ? LEVEL_SHARE / here : 0) + (c->level_of[j] <= c->level ? (1 - LEVEL_SHARE) / upto : 0);
+        ret_p[j] = (c->level_of[j] == c->level ? LEVEL_SHARE / here : 0) + (c->level_of[j] <= c->level
+                                                                            ? (1 - LEVEL_SHARE) / upto : 0);
 }
 
 void curriculum_weights(const struct curriculum *c, double *ret_p)
@@ -53,7 +54,8 @@ void curriculum_weights(const struct curriculum *c, double *ret_p)
     for (int j = 0; j < c->tasks; j++) {
         double s = curriculum_success(c, j);
 
-        ret_p[j] = c->mode == CURRICULUM_FRONTIER_CENTRED ? exp(-fabs(s - .5) / TAU) : c->mode == CURRICULUM_FRONTIER ? exp((.5 - s) / TAU) : 1;
+        ret_p[j] = c->mode == CURRICULUM_FRONTIER_CENTRED ? exp(-fabs(s - .5) / TAU) : c->mode == CURRICULUM_FRONTIER
+            ? exp((.5 - s) / TAU) : 1;
         sum += ret_p[j];
     }
     for (int j = 0; j < c->tasks; j++) {
@@ -147,12 +149,13 @@ int curriculum_parse(const char *text, struct curriculum *ret, struct error *err
 
     if (sscanf(text, "curriculum 1 %d %d %d %d%n", &mode, &c.tasks, &c.level, &c.in_history, &at) != 4)
         return bad(error, "not a version 1 line");
-    if (mode < CURRICULUM_UNIFORM || mode > CURRICULUM_FIXED || c.tasks < 1 || c.tasks > CURRICULUM_MAX_TASKS || c.in_history < 0 ||
-        c.in_history > CURRICULUM_HISTORY)
+    if (mode < CURRICULUM_UNIFORM || mode > CURRICULUM_FIXED || c.tasks < 1 || c.tasks > CURRICULUM_MAX_TASKS ||
+        c.in_history < 0 || c.in_history > CURRICULUM_HISTORY)
         return bad(error, "mode, tasks or history out of range");
     c.mode = (enum curriculum_mode)mode;
     for (int j = 0; j < c.tasks; j++, at += n)
-        if (sscanf(text + at, " %d %la %la%n", &c.level_of[j], &c.tries[j], &c.wins[j], &n) != 3 || !isfinite(c.tries[j]) || !isfinite(c.wins[j]))
+        if (sscanf(text + at, " %d %la %la%n", &c.level_of[j], &c.tries[j], &c.wins[j], &n) != 3 || !isfinite(c.tries[j]) ||
+            !isfinite(c.wins[j]))
             return bad(error, "cut short in the tasks");
     for (int i = 0; i < c.in_history; i++, at += n)
         if (sscanf(text + at, " %la%n", &c.history[i], &n) != 1 || !isfinite(c.history[i]))

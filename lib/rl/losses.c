@@ -53,7 +53,8 @@ double staleness_weight(double logp_old, double logp_mu)
     return MIN(exp(CLAMP(logp_old - logp_mu, -LOG_RATIO_MAX, LOG_RATIO_MAX)), 2);
 }
 
-void value_loss(const double *value, const double *target, int n, int64_t count, double coef, double *ret_dvalue, struct ppo_sums *sums)
+void value_loss(const double *value, const double *target, int n, int64_t count, double coef, double *ret_dvalue,
+                struct ppo_sums *sums)
 {
     for (int i = 0; i < n; i++) {
         double error = value[i] - target[i];

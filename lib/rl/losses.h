@@ -15,7 +15,8 @@ struct ppo_clip {
 
 /* What one shard saw; sums, so that shards can be added. */
 struct ppo_sums {
-    double policy_loss, value_loss, kl_loss, entropy;   /* loss terms are already divided by count; entropy is a plain sum over tokens */
+    /* loss terms are already divided by count; entropy is a plain sum over tokens */
+    double policy_loss, value_loss, kl_loss, entropy;
     double ratio, ratio_max;    /* sum and maximum of exp(log-ratio) */
     double approx_kl;           /* sum of (r - 1) - log r: Schulman's k3 of old against new, per action */
     double ref_kl;              /* sum over actions of the KL to the reference */
@@ -34,7 +35,8 @@ void ppo_policy_loss(const struct ppo_clip *clip, const double *logp, const doub
 double staleness_weight(double logp_old, double logp_mu);
 
 /* coef/2 * mean (v - R)^2; ret_dvalue[n]. */
-void value_loss(const double *value, const double *target, int n, int64_t count, double coef, double *ret_dvalue, struct ppo_sums *sums);
+void value_loss(const double *value, const double *target, int n, int64_t count, double coef, double *ret_dvalue,
+                struct ppo_sums *sums);
 
 /* Schulman's k3 estimate per token: e^d - d - 1, d = logp_ref - logp, clamped to +-20. coef * sum over tokens / count.
  * dlogp[n] is added to (+=). */

@@ -52,7 +52,8 @@ static double process_reward(const struct reward_settings *settings, const struc
     return 0;
 }
 
-int rewards_compute(const struct reward_settings *settings, const struct episode_end *end, const float *progress, double *ret_reward)
+int rewards_compute(const struct reward_settings *settings, const struct episode_end *end, const float *progress,
+                    double *ret_reward)
 {
     int r = check(settings, end, progress);
 

@@ -27,7 +27,8 @@ struct episode_end {
 
 /* ret_reward[T]. progress[T+1], or NULL when the episode was not scored (allowed with `sparse` or w_progress 0 only).
  * -EINVAL: steps < 1, limit < steps under `raw`, a score missing or not in [0,1] (NaN included). */
-int rewards_compute(const struct reward_settings *settings, const struct episode_end *end, const float *progress, double *ret_reward);
+int rewards_compute(const struct reward_settings *settings, const struct episode_end *end, const float *progress,
+                    double *ret_reward);
 
 /* w_progress at an iteration when it decays linearly to 0 over `decay` iterations (0: constant). */
 double reward_weight_at(double w_progress, int decay, int64_t iteration);

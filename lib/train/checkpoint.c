@@ -17,7 +17,8 @@ static const char *const part_names[TRAIN_PARTS] = {"trunk", "value_head", "rewa
 static void scalars_of(const struct trainer *t, double *ret)
 {
     double x[SCALARS] = {
-        FORMAT, (double)t->parts[TRAIN_TRUNK].adamw.step, (double)t->parts[TRAIN_VALUE].adamw.step, (double)t->parts[TRAIN_REWARD].adamw.step,
+        FORMAT, (double)t->parts[TRAIN_TRUNK].adamw.step, (double)t->parts[TRAIN_VALUE].adamw.step,
+        (double)t->parts[TRAIN_REWARD].adamw.step,
         t->returns.count, t->returns.mean, t->returns.m2, (double)t->skipped, (double)t->stage, (double)t->reference,
     };
 
@@ -43,8 +44,10 @@ int checkpoint_save(const struct trainer *t, const char *dir, struct error *erro
             continue;
         snprintf(names[i][0], sizeof names[i][0], "%s.m", part_names[i]);
         snprintf(names[i][1], sizeof names[i][1], "%s.v", part_names[i]);
-        tensors[n++] = (struct st_write) {.name = names[i][0], .dtype = DTYPE_F32, .ndim = 1, .dim = {part->end - part->begin}, .values = part->adamw.m};
-        tensors[n++] = (struct st_write) {.name = names[i][1], .dtype = DTYPE_F32, .ndim = 1, .dim = {part->end - part->begin}, .values = part->adamw.v};
+        tensors[n++] = (struct st_write) {.name = names[i][0], .dtype = DTYPE_F32, .ndim = 1, .dim = {part->end - part->begin},
+                                          .values = part->adamw.m};
+        tensors[n++] = (struct st_write) {.name = names[i][1], .dtype = DTYPE_F32, .ndim = 1, .dim = {part->end - part->begin},
+                                          .values = part->adamw.v};
     }
     if (snprintf(path, sizeof path, "%s/" STATE_FILE, dir) >= (int)sizeof path)
         return error_set(error, ENAMETOOLONG, "%s: path too long", dir);
@@ -52,8 +55,8 @@ int checkpoint_save(const struct trainer *t, const char *dir, struct error *erro
 }
 
 /* The state of a part is wanted only if it was saved with the same size: heads come and go between stages. */
-static int find_moments(const struct safetensors *file, const struct part *part, int which, const struct st_tensor *ret[2], const char *path,
-                        struct error *error)
+static int find_moments(const struct safetensors *file, const struct part *part, int which, const struct st_tensor *ret[2],
+                        const char *path, struct error *error)
 {
     static const char *const suffix[] = {"m", "v"};
     char name[32];
@@ -62,8 +65,8 @@ static int find_moments(const struct safetensors *file, const struct part *part,
         snprintf(name, sizeof name, "%s.%s", part_names[which], suffix[j]);
         ret[j] = part->n ? safetensors_find(file, name) : NULL;
         if (ret[j] && (ret[j]->dtype != DTYPE_F32 || ret[j]->numel != part->end - part->begin))
-            return error_set(error, EBADMSG, "%s: %s has %lld numbers, the model's part has %lld", path, name, (long long)ret[j]->numel,
-                             (long long)(part->end - part->begin));
+            return error_set(error, EBADMSG, "%s: %s has %lld numbers, the model's part has %lld", path, name,
+                             (long long)ret[j]->numel, (long long)(part->end - part->begin));
     }
     return 0;
 }

@@ -20,12 +20,13 @@ struct objective {              /* what all three are told */
 
 /* ---- sft: cross-entropy over the full vocabulary of K action ids and the end-of-sequence id ------------- */
 struct sft_result { double first_loss, last_loss, gradient_norm; int64_t updates, skipped; int frames; };
-int objective_sft(struct trainer *trainer, const struct dataset *data, const struct sft_config *config, const struct objective *objective,
-                  struct sft_result *ret, struct error *error);
+int objective_sft(struct trainer *trainer, const struct dataset *data, const struct sft_config *config,
+                  const struct objective *objective, struct sft_result *ret, struct error *error);
 
 /* ---- prm: soft-label cross-entropy of progress, balanced over success and failure, judged on episodes held out ------ */
 struct prm_judgement {          /* means over the tasks that have both successes and failures held out */
-    double auc_quarter, auc_mid, auc_three_quarters;    /* success against failure after 25, 50, 75 % of the median success length */
+    /* success against failure after 25, 50, 75 % of the median success length */
+    double auc_quarter, auc_mid, auc_three_quarters;
     double auc_last;            /* at each episode's last frame */
     double time_correlation;    /* rank correlation with time on successes */
     double success_last, failure_last;  /* mean score of the last frame */
@@ -39,8 +40,8 @@ struct prm_result {
     bool gate_passed;
     char gate_text[240];
 };
-int objective_prm(struct trainer *trainer, const struct dataset *data, const struct prm_config *config, const struct objective *objective,
-                  struct prm_result *ret, struct error *error);
+int objective_prm(struct trainer *trainer, const struct dataset *data, const struct prm_config *config,
+                  const struct objective *objective, struct prm_result *ret, struct error *error);
 /* Score the frames a judgement needs and compute it; `blank`: see pass_reward. episodes[n]: indices into the data set. */
 int prm_judge(const struct openvla *model, struct shards *shards, const struct dataset *data, const int *episodes, int n,
               const uint8_t *blank, struct prm_judgement *ret);
@@ -57,8 +58,8 @@ struct ppo_result {
     bool braked, warmup;
 };
 /* reference: the policy the stage started from, packed; NULL only with kl none. */
-int objective_ppo(struct trainer *trainer, const struct openvla *reference, const struct dataset *data, const struct rl_config *config,
-                  const struct objective *objective, struct ppo_result *ret, struct error *error);
+int objective_ppo(struct trainer *trainer, const struct openvla *reference, const struct dataset *data,
+                  const struct rl_config *config, const struct objective *objective, struct ppo_result *ret, struct error *error);
 
 /* As members of a JSON object `{...}`: Committed.metrics. */
 void sft_result_write(const struct sft_result *result, struct strbuf *out);

@@ -52,7 +52,8 @@ static int shard_arrays(struct tape *tape, const struct ppo_call *call, int firs
         for (int k = 0; k < dims; k++)
             a.target[i * dims + k] = a.items[i].actions[k] - first_id;
         if (reference)
-            memcpy(a.ref + (size_t)(i * dims) * per_token, reference + (size_t)(at * dims) * per_token, (size_t)dims * per_token * sizeof *a.ref);
+            memcpy(a.ref + (size_t)(i * dims) * per_token, reference + (size_t)(at * dims) * per_token,
+                   (size_t)dims * per_token * sizeof *a.ref);
         a.logp_old[i] = b->logp_old[at];
         a.advantage[i] = b->advantage[at];
         a.importance[i] = b->importance[at];
@@ -62,7 +63,8 @@ static int shard_arrays(struct tape *tape, const struct ppo_call *call, int firs
 }
 
 /* All policy losses of a shard: gradients into stats, sums into the shard's record. */
-static void policy_losses(const struct ppo_call *call, struct shard_arrays *a, struct token_stats *stats, int n, struct ppo_sums *sums)
+static void policy_losses(const struct ppo_call *call, struct shard_arrays *a, struct token_stats *stats, int n,
+                          struct ppo_sums *sums)
 {
     const struct rl_config *config = call->batch->config;
     struct ppo_clip clip = {.low = config->clip_low, .high = config->clip_high};
@@ -90,7 +92,8 @@ static void policy_losses(const struct ppo_call *call, struct shard_arrays *a, s
 }
 
 /* value_detach: false. The value head on this pass's hidden states; the gradient flows on into the trunk. */
-static int joint_value(struct tape *tape, const struct ppo_call *call, const struct openvla_pass *pass, int first, int n, struct ppo_sums *sums)
+static int joint_value(struct tape *tape, const struct ppo_call *call, const struct openvla_pass *pass, int first, int n,
+                       struct ppo_sums *sums)
 {
     const struct ppo_batch *b = call->batch;
     float *extra = tape_alloc(tape, (size_t)(n * MAX(b->n_extra, 1)) * sizeof *extra);
@@ -162,7 +165,8 @@ static void report(struct ppo_result *ret, const struct ppo_sums *total, double 
     ret->lr = lr;
 }
 
-static int update_once(struct trainer *trainer, struct ppo_call *call, const struct rl_config *config, double *ret_norm, double *ret_lr)
+static int update_once(struct trainer *trainer, struct ppo_call *call, const struct rl_config *config, double *ret_norm,
+                       double *ret_lr)
 {
     int64_t step = trainer->parts[TRAIN_TRUNK].adamw.step;
     double lr = config->lr * (step < config->lr_ramp ? (double)(step + 1) / config->lr_ramp : 1), norm[2] = {0};
@@ -170,7 +174,8 @@ static int update_once(struct trainer *trainer, struct ppo_call *call, const str
         {.lr = lr, .weight_decay = config->weight_decay, .clip = config->clip, .beta2 = config->beta2},
         {.lr = config->value_lr, .clip = config->clip},
     };
-    int r = trainer_update(trainer, (enum trainer_part[]) {TRAIN_TRUNK, TRAIN_VALUE}, update, call->joint ? 2 : 1, call->n, ppo_shard, call, norm);
+    int r = trainer_update(trainer, (enum trainer_part[]) {TRAIN_TRUNK, TRAIN_VALUE}, update, call->joint ? 2 : 1, call->n,
+                           ppo_shard, call, norm);
 
     if (r >= 0)
         r = shards_share(trainer->shards, call->sums, sizeof *call->sums);
@@ -219,8 +224,8 @@ static int policy_epochs(struct trainer *trainer, struct ppo_batch *b, struct pp
     return 0;
 }
 
-int objective_ppo(struct trainer *trainer, const struct openvla *reference, const struct dataset *data, const struct rl_config *config,
-                  const struct objective *objective, struct ppo_result *ret, struct error *error)
+int objective_ppo(struct trainer *trainer, const struct openvla *reference, const struct dataset *data,
+                  const struct rl_config *config, const struct objective *objective, struct ppo_result *ret, struct error *error)
 {
     _cleanup_(ppo_batch_freep) struct ppo_batch *b = NULL;
     struct ppo_result result = {.warmup = (int64_t)objective->iteration < config->critic_warmup};
@@ -230,8 +235,8 @@ int objective_ppo(struct trainer *trainer, const struct openvla *reference, cons
     if (r < 0)
         return r;
     if (b->critic && (!trainer->parts[TRAIN_VALUE].n || trainer->model->config.value_inputs != b->n_extra))
-        return error_set(error, EINVAL, "rl: the model's value head takes %d extra inputs, the settings ask for %d", trainer->model->config.value_inputs,
-                         b->n_extra);
+        return error_set(error, EINVAL, "rl: the model's value head takes %d extra inputs, the settings ask for %d",
+                         trainer->model->config.value_inputs, b->n_extra);
     result.warmup = result.warmup && b->critic;
     r = ppo_batch_observe(b, trainer, &result, error);
     if (r >= 0)
@@ -244,7 +249,8 @@ int objective_ppo(struct trainer *trainer, const struct openvla *reference, cons
         r = policy_epochs(trainer, b, &result, error);
     if (r < 0)
         return r;
-    result.loss = result.policy_loss + result.kl_loss + result.value_loss - config->entropy_coef * result.entropy * data->action_dims;
+    result.loss = result.policy_loss + result.kl_loss + result.value_loss;
+    result.loss -= config->entropy_coef * result.entropy * data->action_dims;
     result.skipped = trainer->skipped;
     *ret = result;
     return 0;

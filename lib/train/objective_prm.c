@@ -11,7 +11,8 @@
 #include "train/objective.h"
 #include "train/passes.h"
 
-#define LAST_SHARE .25          /* of the draws show an episode's end: there the verdict is, and look-ahead and the gate ask for it */
+/* This share of the draws shows an episode's end: there the verdict is, and look-ahead and the gate ask for it. */
+#define LAST_SHARE .25
 
 /* Episodes to draw from, by what they are: [demo][success]; each list is cut by task. */
 struct prm_data {
@@ -73,7 +74,8 @@ static int range_of_task(const struct dataset *data, const int *list, int n, int
 }
 
 /* One frame: a task, then success or failure with equal chance, then a rollout or (at most demo_fraction) a demonstration. */
-static bool draw_sample(const struct dataset *data, const struct prm_data *d, double demo_fraction, struct philox *random, struct prm_sample *ret)
+static bool draw_sample(const struct dataset *data, const struct prm_data *d, double demo_fraction, struct philox *random,
+                        struct prm_sample *ret)
 {
     float label[4096];
     int task = (int)philox_below(random, (uint32_t)data->n_tasks), success = philox_u32(random) & 1;
@@ -91,17 +93,19 @@ static bool draw_sample(const struct dataset *data, const struct prm_data *d, do
     if (episode->steps + 1 > (int)ARRAY_SIZE(label))
         return false;
     prm_labels(episode->steps + 1, episode->success, label);
-    ret->at = (struct step_ref) {.episode = d->list[demo][success][pick], .step = (int)philox_below(random, (uint32_t)episode->steps + 1)};
+    ret->at.episode = d->list[demo][success][pick];
+    ret->at.step = (int)philox_below(random, (uint32_t)episode->steps + 1);
     if (philox_uniform53(random) < LAST_SHARE)
         ret->at.step = episode->steps;
     ret->label = label[ret->at.step];
     return true;
 }
 
-static bool draw_batch(const struct dataset *data, const struct prm_data *d, double demo_fraction, const struct objective *objective, int64_t step,
-                       int batch, struct prm_sample *ret)
+static bool draw_batch(const struct dataset *data, const struct prm_data *d, double demo_fraction,
+                       const struct objective *objective, int64_t step, int batch, struct prm_sample *ret)
 {
-    struct philox random = philox_at(objective->seed, PHILOX_SHUFFLE, objective->stage << 32 | (uint64_t)step, 3, (uint32_t)objective->iteration);
+    struct philox random = philox_at(objective->seed, PHILOX_SHUFFLE, objective->stage << 32 | (uint64_t)step, 3,
+                                     (uint32_t)objective->iteration);
     int n = 0;
 
     for (int tries = 0; n < batch && tries < 100 * batch; tries++)
@@ -172,9 +176,10 @@ static int train(struct trainer *trainer, const struct dataset *data, const stru
         int r;
 
         if (!draw_batch(data, d, config->demo_fraction, objective, step, config->batch, samples))
-            return error_set(error, EINVAL, "prm: no minibatch could be drawn from %d successes and %d failures", d->n[0][1], d->n[0][0]);
-        r = trainer_update(trainer, (enum trainer_part[]) {TRAIN_TRUNK, TRAIN_REWARD}, (struct update[]) {update, update}, 2, config->batch,
-                           prm_shard, &call, norm);
+            return error_set(error, EINVAL, "prm: no minibatch could be drawn from %d successes and %d failures", d->n[0][1],
+                             d->n[0][0]);
+        r = trainer_update(trainer, (enum trainer_part[]) {TRAIN_TRUNK, TRAIN_REWARD}, (struct update[]) {update, update}, 2,
+                           config->batch, prm_shard, &call, norm);
         if (r >= 0)
             r = shards_share(trainer->shards, call.loss, sizeof *call.loss);
         if (r < 0)
@@ -198,9 +203,10 @@ static void gate(const struct prm_config *config, struct prm_result *result)
 
     result->gate_passed = mid && last;
     snprintf(result->gate_text, sizeof result->gate_text,
-             "%s: success against failure on %d held-out episodes: AUC %.2f half-way (wanted %.2f, blind %.2f), %.2f at the end (wanted %.2f, blind %.2f)",
-             result->gate_passed ? "passed" : config->force ? "promoted by force" : "refused", p->episodes, p->auc_mid, config->gate_mid, b->auc_mid,
-             p->auc_last, config->gate_last, b->auc_last);
+             "%s: success against failure on %d held-out episodes: AUC %.2f half-way (wanted %.2f, blind %.2f), "
+             "%.2f at the end (wanted %.2f, blind %.2f)",
+             result->gate_passed ? "passed" : config->force ? "promoted by force" : "refused", p->episodes,
+             p->auc_mid, config->gate_mid, b->auc_mid, p->auc_last, config->gate_last, b->auc_last);
     result->gate_passed = result->gate_passed || config->force;
 }
 
@@ -221,8 +227,8 @@ static int judge_clock(const struct dataset *data, const struct prm_data *d, dou
     return auc(score, positive, d->n_held, ret);
 }
 
-int objective_prm(struct trainer *trainer, const struct dataset *data, const struct prm_config *config, const struct objective *objective,
-                  struct prm_result *ret, struct error *error)
+int objective_prm(struct trainer *trainer, const struct dataset *data, const struct prm_config *config,
+                  const struct objective *objective, struct prm_result *ret, struct error *error)
 {
     _cleanup_(prm_data_release) struct prm_data d = {0};
     _cleanup_free_ uint8_t *blank = malloc(data->frame_size);
@@ -236,8 +242,9 @@ int objective_prm(struct trainer *trainer, const struct dataset *data, const str
     if (!trainer->parts[TRAIN_REWARD].n)
         return error_set(error, EINVAL, "prm: the model has no reward head");
     if (!d.n[0][0] || !d.n[0][1])
-        return error_set(error, EINVAL, "prm: rollouts of the policy must both succeed and fail (%d successes, %d failures outside the held-out ones); "
-                         "play more, or start from a policy of middling skill", d.n[0][1], d.n[0][0]);
+        return error_set(error, EINVAL,
+                         "prm: rollouts of the policy must both succeed and fail (%d successes, %d failures outside the "
+                         "held-out ones); play more, or start from a policy of middling skill", d.n[0][1], d.n[0][0]);
     memset(blank, 127, data->frame_size);
     r = train(trainer, data, &d, config, objective, &result, error);
     if (r < 0)

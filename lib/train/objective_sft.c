@@ -35,7 +35,8 @@ static int sft_shard(struct tape *tape, int shard, int first, int last, void *ar
     r = openvla_forward_tail(call->model, tape, items, n, &pass);
     if (r < 0)
         return r;
-    stats = op_token_stats(tape, openvla_logits(call->model, tape, gather_action_rows(tape, &pass, n, rows), false), target, 1, NULL);
+    stats = op_token_stats(tape, openvla_logits(call->model, tape, gather_action_rows(tape, &pass, n, rows), false), target, 1,
+                           NULL);
     if (!stats)
         return tape->error ? tape->error : -ENOMEM;
     for (int i = 0; i < n * rows; i++) {
@@ -48,8 +49,8 @@ static int sft_shard(struct tape *tape, int shard, int first, int last, void *ar
 }
 
 /* The minibatch of one step: consecutive pieces of a fresh permutation per pass over the frames. */
-static void draw(const struct objective *objective, const struct step_ref *all, int n_all, int *order, int64_t *round, int64_t step, int batch,
-                 struct step_ref *ret)
+static void draw(const struct objective *objective, const struct step_ref *all, int n_all, int *order, int64_t *round,
+                 int64_t step, int batch, struct step_ref *ret)
 {
     for (int i = 0; i < batch; i++) {
         int64_t at = step * batch + i;
@@ -62,8 +63,8 @@ static void draw(const struct objective *objective, const struct step_ref *all, 
     }
 }
 
-int objective_sft(struct trainer *trainer, const struct dataset *data, const struct sft_config *config, const struct objective *objective,
-                  struct sft_result *ret, struct error *error)
+int objective_sft(struct trainer *trainer, const struct dataset *data, const struct sft_config *config,
+                  const struct objective *objective, struct sft_result *ret, struct error *error)
 {
     _cleanup_free_ struct step_ref *all = NULL, *batch = NULL;
     _cleanup_free_ int *order = NULL;
@@ -91,7 +92,8 @@ int objective_sft(struct trainer *trainer, const struct dataset *data, const str
         double loss = 0;
 
         draw(objective, all, n_all, order, &round, step, config->batch, batch);
-        r = trainer_update(trainer, (enum trainer_part[]) {TRAIN_TRUNK}, &update, 1, config->batch, sft_shard, &call, &result.gradient_norm);
+        r = trainer_update(trainer, (enum trainer_part[]) {TRAIN_TRUNK}, &update, 1, config->batch, sft_shard, &call,
+                           &result.gradient_norm);
         if (r >= 0)
             r = shards_share(trainer->shards, call.loss, sizeof *call.loss);
         if (r < 0)

@@ -4,7 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-enum { CHUNK = 8 };             /* sequences a tape holds at once, so that they stay in the caches; any number gives the same bits */
+/* sequences a tape holds at once, so that they stay in the caches; any number gives the same bits */
+enum { CHUNK = 8 };
 
 struct tensor *gather_action_rows(struct tape *tape, const struct openvla_pass *pass, int n, int rows)
 {
@@ -70,8 +71,8 @@ static int policy_chunk(struct tape *tape, _unused_ int shard, int first, int la
     return 0;
 }
 
-int pass_policy(const struct openvla *model, struct shards *shards, const struct dataset *data, const struct step_ref *steps, int n,
-                double temperature, const struct policy_pass *out)
+int pass_policy(const struct openvla *model, struct shards *shards, const struct dataset *data, const struct step_ref *steps,
+                int n, double temperature, const struct policy_pass *out)
 {
     struct policy_call call = {model, data, steps, temperature, out};
 
@@ -108,8 +109,8 @@ static int reward_chunk(struct tape *tape, _unused_ int shard, int first, int la
     return 0;
 }
 
-int pass_reward(const struct openvla *model, struct shards *shards, const struct dataset *data, const struct step_ref *frames, int n,
-                const uint8_t *blank, float *ret_progress)
+int pass_reward(const struct openvla *model, struct shards *shards, const struct dataset *data, const struct step_ref *frames,
+                int n, const uint8_t *blank, float *ret_progress)
 {
     struct reward_call call = {model, data, frames, blank, ret_progress};
 

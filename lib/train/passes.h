@@ -11,12 +11,12 @@ struct policy_pass {            /* outputs; NULL: not wanted */
 };
 
 /* The model must be packed. temperature: that of the distribution the tokens were sampled from. */
-int pass_policy(const struct openvla *model, struct shards *shards, const struct dataset *data, const struct step_ref *steps, int n,
-                double temperature, const struct policy_pass *out);
+int pass_policy(const struct openvla *model, struct shards *shards, const struct dataset *data, const struct step_ref *steps,
+                int n, double temperature, const struct policy_pass *out);
 
 /* Progress in (0,1) after seeing frame `step` of each (step may be T). blank: instead of all pictures, or NULL. */
-int pass_reward(const struct openvla *model, struct shards *shards, const struct dataset *data, const struct step_ref *frames, int n,
-                const uint8_t *blank, float *ret_progress);
+int pass_reward(const struct openvla *model, struct shards *shards, const struct dataset *data, const struct step_ref *frames,
+                int n, const uint8_t *blank, float *ret_progress);
 
 /* For objectives: rows first..first+K-1 (+ `extra` more) of each sequence's hidden states -> (n*(K+extra), hidden). */
 struct tensor *gather_action_rows(struct tape *tape, const struct openvla_pass *pass, int n, int rows);

@@ -31,8 +31,10 @@ static int allocate(struct ppo_batch *b)
     b->returns = calloc(n, sizeof *b->returns);
     b->target = calloc(n, sizeof *b->target);
     b->first = calloc((size_t)b->data->n + 1, sizeof *b->first);
-    return b->hidden && b->extra && b->logp && b->logp_old && b->importance && b->values && b->advantage && b->returns && b->target && b->first ? 0
-                                                                                                                                       : -ENOMEM;
+    if (!b->hidden || !b->extra || !b->logp || !b->logp_old || !b->importance || !b->values || !b->advantage || !b->returns ||
+        !b->target || !b->first)
+        return -ENOMEM;
+    return 0;
 }
 
 struct ppo_batch *ppo_batch_free(struct ppo_batch *b)
@@ -64,7 +66,8 @@ static int fill_extra(struct ppo_batch *b, struct error *error)
         float *extra = b->extra + i * b->n_extra;
 
         if (b->config->critic_prm && !episode->progress)
-            return error_set(error, EINVAL, "episode %" PRIu64 " has no progress scores, and the critic wants them (rl.critic_prm); "
+            return error_set(error, EINVAL,
+                             "episode %" PRIu64 " has no progress scores, and the critic wants them (rl.critic_prm); "
                              "run a prm stage before, or set critic_prm: false", episode->id);
         if (b->config->critic_time)
             *extra++ = (float)b->steps[i].step / (float)episode->max_steps;
@@ -74,8 +77,8 @@ static int fill_extra(struct ppo_batch *b, struct error *error)
     return 0;
 }
 
-int ppo_batch_new(const struct dataset *data, const struct rl_config *config, const struct objective *objective, struct ppo_batch **ret,
-                  struct error *error)
+int ppo_batch_new(const struct dataset *data, const struct rl_config *config, const struct objective *objective,
+                  struct ppo_batch **ret, struct error *error)
 {
     _cleanup_(ppo_batch_freep) struct ppo_batch *b = calloc(1, sizeof *b);
 
@@ -86,7 +89,8 @@ int ppo_batch_new(const struct dataset *data, const struct rl_config *config, co
     b->n_extra = b->critic ? config->critic_time + config->critic_prm : 0;
     for (int i = 0; i < data->n; i++)
         if (data->list[i].demo || fabs(data->list[i].temperature - config->temperature) > 1e-6)
-            return error_set(error, EINVAL, "episode %" PRIu64 " was not sampled by the policy at temperature %g", data->list[i].id, config->temperature);
+            return error_set(error, EINVAL, "episode %" PRIu64 " was not sampled by the policy at temperature %g",
+                             data->list[i].id, config->temperature);
     if (dataset_steps(data, NULL, NULL, &b->steps, &b->n) < 0 || allocate(b) < 0)
         return error_set(error, ENOMEM, "rl: out of memory for %d episodes", data->n);
     if (!b->n)
@@ -154,7 +158,8 @@ static int value_chunk(struct tape *tape, _unused_ int shard, int first, int las
     struct value_call *call = arg;
     struct ppo_batch *b = call->batch;
     const struct openvla *model = call->trainer->model;
-    struct tensor *rows = tape_input(tape, b->hidden + (size_t)first * (size_t)model->config.hidden, last - first, model->config.hidden);
+    struct tensor *rows = tape_input(tape, b->hidden + (size_t)first * (size_t)model->config.hidden, last - first,
+                                     model->config.hidden);
     struct tensor *value = openvla_value(model, tape, rows, b->n_extra ? b->extra + first * b->n_extra : NULL, false);
     double mean = call->trainer->returns.mean, std = running_std(&call->trainer->returns);
 
@@ -210,7 +215,9 @@ static int episode_rewards(const struct ppo_batch *b, int e, double w_progress, 
     struct episode_end end = {.steps = episode->steps, .success = episode->success};
     int r = rewards_compute(&settings, &end, episode->progress, ret_reward);
 
-    return r < 0 ? error_set(error, EINVAL, "episode %" PRIu64 ": its progress scores do not allow the reward that rl.reward asks for", episode->id) : 0;
+    return r < 0 ? error_set(error, EINVAL,
+                             "episode %" PRIu64 ": its progress scores do not allow the reward that rl.reward asks for",
+                             episode->id) : 0;
 }
 
 /* One number per episode, shared by its steps; each episode weighs the same whatever its length. */
@@ -228,7 +235,8 @@ static int group_of(const struct ppo_batch *b, const double *total, double *ret_
         int size = 0;
 
         for (int other = e; other < n && !seen[e]; other++)
-            if (global || (b->data->list[other].task == b->data->list[e].task && b->data->list[other].state_seed == b->data->list[e].state_seed)) {
+            if (global || (b->data->list[other].task == b->data->list[e].task &&
+                           b->data->list[other].state_seed == b->data->list[e].state_seed)) {
                 member[size] = other;
                 reward[size++] = total[other];
                 seen[other] = other != e || seen[other];
@@ -296,8 +304,8 @@ static void gae_mode(struct ppo_batch *b, struct trainer *trainer, const double 
     for (int e = 0; e < b->data->n; e++) {
         int at = b->first[e];
 
-        gae(reward + at, b->critic ? b->values + at : NULL, b->first[e + 1] - at, 0, b->config->gamma, b->critic ? b->config->lambda : 1,
-            b->advantage + at, b->returns + at);
+        gae(reward + at, b->critic ? b->values + at : NULL, b->first[e + 1] - at, 0, b->config->gamma,
+            b->critic ? b->config->lambda : 1, b->advantage + at, b->returns + at);
     }
     ret->explained_variance = explained_variance(b->values, b->returns, b->n);
     for (int i = 0; i < b->n; i++)
@@ -391,7 +399,8 @@ int ppo_batch_critic(struct ppo_batch *b, struct trainer *trainer, int epochs, s
             int first = minibatch_at(b->n, count, i), n = minibatch_at(b->n, count, i + 1) - first, r;
             struct critic_call call = {.batch = b, .model = trainer->model, .order = order + first, .n = n};
 
-            r = trainer_update(trainer, (enum trainer_part[]) {TRAIN_VALUE}, &update, 1, n, critic_shard, &call, &ret->value_gradient_norm);
+            r = trainer_update(trainer, (enum trainer_part[]) {TRAIN_VALUE}, &update, 1, n, critic_shard, &call,
+                               &ret->value_gradient_norm);
             if (r >= 0)
                 r = shards_share(trainer->shards, call.sums, sizeof *call.sums);
             if (r < 0)

@@ -28,8 +28,8 @@ struct ppo_batch {
     bool critic;
 };
 
-int ppo_batch_new(const struct dataset *data, const struct rl_config *config, const struct objective *objective, struct ppo_batch **ret,
-                  struct error *error);
+int ppo_batch_new(const struct dataset *data, const struct rl_config *config, const struct objective *objective,
+                  struct ppo_batch **ret, struct error *error);
 struct ppo_batch *ppo_batch_free(struct ppo_batch *batch);
 DEFINE_FREEP(struct ppo_batch, ppo_batch_free)
 

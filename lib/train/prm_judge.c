@@ -124,7 +124,8 @@ int prm_judge(const struct openvla *model, struct shards *shards, const struct d
               const uint8_t *blank, struct prm_judgement *ret)
 {
     struct prm_judgement judgement = {.episodes = n};
-    _cleanup_free_ int *offset = malloc((size_t)MAX(n, 1) * sizeof *offset), *scratch = malloc((size_t)MAX(n, 1) * sizeof *scratch);
+    _cleanup_free_ int *offset = malloc((size_t)MAX(n, 1) * sizeof *offset);
+    _cleanup_free_ int *scratch = malloc((size_t)MAX(n, 1) * sizeof *scratch);
     _cleanup_free_ struct step_ref *frames = NULL;
     _cleanup_free_ float *score = NULL;
     _cleanup_free_ double *x = NULL, *y = NULL;

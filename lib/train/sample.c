@@ -70,9 +70,11 @@ static int check_input(const struct dataset *data, const struct episode_input *i
     size_t t = (size_t)MAX(in->steps, 0), k = (size_t)c->action_dims;
 
     if (in->steps < 1 || in->steps > in->max_steps)
-        return error_set(error, EINVAL, "episode %" PRIu64 ": %d steps of at most %d; it cannot be trained on", in->id, in->steps, in->max_steps);
+        return error_set(error, EINVAL, "episode %" PRIu64 ": %d steps of at most %d; it cannot be trained on", in->id,
+                         in->steps, in->max_steps);
     if (in->height != c->image_height || in->width != c->image_width)
-        return error_set(error, EINVAL, "episode %" PRIu64 ": pictures of %dx%d, the model wants %dx%d (suite.image in the run file)",
+        return error_set(error, EINVAL,
+                         "episode %" PRIu64 ": pictures of %dx%d, the model wants %dx%d (suite.image in the run file)",
                          in->id, in->height, in->width, c->image_height, c->image_width);
     if (in->n_frames != (t + 1) * data->frame_size)
         return bad(error, in, "the number of frames is not steps + 1");

@@ -56,9 +56,11 @@ int dataset_new(const struct openvla *model, struct dataset **ret);
 struct dataset *dataset_free(struct dataset *data);
 DEFINE_FREEP(struct dataset, dataset_free)
 
-/* -EINVAL with a line naming episode and field; -EEXIST: it is there already; -ENOMEM. On failure the frames stay the caller's. */
+/* -EINVAL with a line naming episode and field; -EEXIST: it is there already; -ENOMEM. On failure the frames stay the caller's.
+ * */
 int dataset_add(struct dataset *data, const struct episode_input *in, struct error *error);
-/* Episode-id order: everything that is summed or shuffled starts from it. Also sorts tasks, so that arrival order leaves no trace. */
+/* Episode-id order: everything that is summed or shuffled starts from it. Also sorts tasks, so that arrival order leaves no
+ * trace. */
 void dataset_sort(struct dataset *data);
 
 struct step_ref { int episode, step; };         /* index into dataset->list; frame o_step */

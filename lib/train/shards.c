@@ -187,7 +187,8 @@ static int reduce_ranks(struct shards *s)
     return 0;
 }
 
-int shards_gradient(struct shards *s, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg, float *grad)
+int shards_gradient(struct shards *s, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg,
+                    float *grad)
 {
     int64_t blocks = 0;
 

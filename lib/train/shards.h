@@ -31,7 +31,8 @@ DEFINE_FREEP(struct shards, shards_free)
 typedef int shard_fn(struct tape *tape, int shard, int first, int last, void *arg);
 
 /* Sum of all shards' gradients over `ranges`, into grad (flat, like the arena). */
-int shards_gradient(struct shards *shards, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg, float *grad);
+int shards_gradient(struct shards *shards, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg,
+                    float *grad);
 
 /* Inference over samples, in chunks of `chunk`, on all threads (every rank does all of them). `shard` is the chunk's number. */
 int shards_infer(struct shards *shards, int samples, int chunk, shard_fn *fn, void *arg);

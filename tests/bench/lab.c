@@ -23,7 +23,8 @@
 
 struct lab {
     char *from, *out, *like, *prm, *style, *tasks, *temps, *split, *reward;
-    int episodes, steps, batch, limit, demos, rollouts, iterations, threads, image, decay, eval_every, epochs, warmup, ramp, width;
+    int episodes, steps, batch, limit, demos, rollouts, iterations, threads, image, decay, eval_every, epochs, warmup, ramp,
+        width;
     double lr, wd, lr_end, beta2, w, gamma, lambda, value_lr, kl, holdout, demo_fraction, temperature;
     uint64_t seed;
     struct play_world *world;
@@ -34,7 +35,14 @@ static void die(int r, const struct error *error, const char *what)
     fprintf(stderr, "lab: %s: %s\n", what, error_text(error, r));
     exit(1);
 }
-#define MUST(call, what) do { struct error error_ = {0}, *error = &error_; int r_ = (call); (void)error; if (r_ < 0) die(r_, &error_, what); } while (0)
+#define MUST(call, what)                                    \
+    do {                                                    \
+        struct error error_ = {0}, *error = &error_;        \
+        int r_ = (call);                                    \
+        (void)error;                                        \
+        if (r_ < 0)                                         \
+            die(r_, &error_, what);                         \
+    } while (0)
 
 static double seconds(void)
 {
@@ -70,7 +78,8 @@ static struct play_row *rows_of(const struct lab *lab, uint64_t first, int n, ui
     struct play_row *rows = calloc((size_t)n, sizeof *rows);
 
     for (int i = 0; i < n; i++)
-        rows[i] = (struct play_row) {.id = first + (uint64_t)i, .state_seed = base + (uint64_t)(i / lab->world->tasks), .task = i % lab->world->tasks};
+        rows[i] = (struct play_row) {.id = first + (uint64_t)i, .state_seed = base + (uint64_t)(i / lab->world->tasks),
+                                     .task = i % lab->world->tasks};
     return rows;
 }
 
@@ -88,7 +97,8 @@ static void tally(const struct lab *lab, const struct play_row *rows, int n, con
                 steps += rows[i].steps;
             }
         ci = wilson(won, played, 1.96);
-        printf("  %s %.3f [%.2f %.2f] len %.1f", sim_task_info(lab->world->task[task])->name, (double)won / played, ci.low, ci.high, (double)steps / played);
+        printf("  %s %.3f [%.2f %.2f] len %.1f", sim_task_info(lab->world->task[task])->name, (double)won / played, ci.low,
+               ci.high, (double)steps / played);
     }
     printf("\n");
     fflush(stdout);
@@ -112,7 +122,8 @@ static void save(const struct trainer *trainer, const char *dir)
     MUST(checkpoint_save(trainer, dir, error), "save");
 }
 
-static void play_into(struct lab *lab, struct dataset *data, struct play *play, uint64_t first, int n, uint64_t base, const char *what)
+static void play_into(struct lab *lab, struct dataset *data, struct play *play, uint64_t first, int n, uint64_t base,
+                      const char *what)
 {
     double start = seconds();
     char text[128];
@@ -146,24 +157,28 @@ static void cmd_sft(struct lab *lab)
     double start = seconds();
     struct train_watch watch = {say, &start};
     struct objective objective = {.seed = lab->seed, .stage = 1, .watch = &watch};
-    struct sft_config config = {.steps = lab->steps, .batch = lab->batch, .lr = lab->lr, .weight_decay = lab->wd, .clip = 1, .beta2 = lab->beta2,
-                                .warmup = 50, .lr_end = lab->lr_end};
+    struct sft_config config = {.steps = lab->steps, .batch = lab->batch, .lr = lab->lr, .weight_decay = lab->wd, .clip = 1,
+                                .beta2 = lab->beta2, .warmup = 50, .lr_end = lab->lr_end};
     struct sft_result result;
 
     MUST(dataset_new(trainer->model, &data), "data");
-    play_into(lab, data, &(struct play) {.split = SIM_TRAIN, .style = lab->style}, 1, lab->episodes, lab->seed * 1000000, lab->style);
+    play_into(lab, data, &(struct play) {.split = SIM_TRAIN, .style = lab->style}, 1, lab->episodes, lab->seed * 1000000,
+              lab->style);
     dataset_sort(data);
     start = seconds();
     MUST(objective_sft(trainer, data, &config, &objective, &result, error), "sft");
-    printf("sft: %d frames, loss %.4f -> %.4f, %.2f s/update\n", result.frames, result.first_loss, result.last_loss, (seconds() - start) / lab->steps);
+    printf("sft: %d frames, loss %.4f -> %.4f, %.2f s/update\n", result.frames, result.first_loss, result.last_loss,
+           (seconds() - start) / lab->steps);
     save(trainer, lab->out);
     dataset_free(data);
     trainer_free(trainer);
 }
 
-static void evaluate(struct lab *lab, const struct openvla *model, const char *what, double temperature, int n, enum sim_split split)
+static void evaluate(struct lab *lab, const struct openvla *model, const char *what, double temperature, int n,
+                     enum sim_split split)
 {
-    struct play play = {.rows = rows_of(lab, 900000000, n, 0), .n = n, .split = split, .policy = model, .temperature = temperature, .seed = 99};
+    struct play play = {.rows = rows_of(lab, 900000000, n, 0), .n = n, .split = split, .policy = model,
+                        .temperature = temperature, .seed = 99};
     char text[128];
 
     for (int i = 0; i < lab->world->tasks && lab->limit; i++)
@@ -194,7 +209,8 @@ static void cmd_eval(struct lab *lab)
 
 static void cmd_demonstrator(struct lab *lab)
 {
-    struct play play = {.rows = rows_of(lab, 800000000, lab->episodes, 0), .n = lab->episodes, .split = SIM_VAL, .style = lab->style};
+    struct play play = {.rows = rows_of(lab, 800000000, lab->episodes, 0), .n = lab->episodes, .split = SIM_VAL,
+                        .style = lab->style};
 
     for (int i = 0; i < lab->world->tasks && lab->limit; i++)
         play.max_steps[i] = lab->limit;
@@ -212,7 +228,8 @@ static void cmd_prm(struct lab *lab)
     struct train_watch watch = {say, &start};
     struct objective objective = {.seed = lab->seed, .stage = 2, .watch = &watch};
     struct prm_config config = {.steps = lab->steps, .batch = lab->batch, .lr = lab->lr, .weight_decay = lab->wd, .clip = 1,
-                                .demo_fraction = lab->demo_fraction, .holdout = lab->holdout, .width = 256, .gate_mid = .65, .gate_last = .85, .gate_margin = .1};
+                                .demo_fraction = lab->demo_fraction, .holdout = lab->holdout, .width = 256, .gate_mid = .65,
+                                .gate_last = .85, .gate_margin = .1};
     struct prm_result result;
 
     MUST(openvla_load(lab->from, &policy, error), "load");
@@ -222,15 +239,20 @@ static void cmd_prm(struct lab *lab)
     MUST(trainer_new(model, lab->threads, NULL, &trainer), "trainer");
     MUST(dataset_new(trainer->model, &data), "data");
     if (lab->demos)
-        play_into(lab, data, &(struct play) {.split = SIM_TRAIN, .style = lab->style}, 1, lab->demos, lab->seed * 1000000, lab->style);
-    play_into(lab, data, &(struct play) {.split = SIM_TRAIN, .policy = policy, .temperature = lab->temperature, .seed = lab->seed}, 100000, lab->rollouts,
+        play_into(lab, data, &(struct play) {.split = SIM_TRAIN, .style = lab->style}, 1, lab->demos, lab->seed * 1000000,
+                  lab->style);
+    play_into(lab, data, &(struct play) {.split = SIM_TRAIN, .policy = policy, .temperature = lab->temperature,
+                                         .seed = lab->seed}, 100000, lab->rollouts,
               lab->seed * 1000000 + 100000, "rollouts");
     dataset_sort(data);
     start = seconds();
     MUST(objective_prm(trainer, data, &config, &objective, &result, error), "prm");
-    printf("prm: loss %.4f -> %.4f, %.2f s/update\n  %s\n", result.first_loss, result.last_loss, (seconds() - start) / lab->steps, result.gate_text);
-    printf("  auc 25/50/75/last %.2f %.2f %.2f %.2f  time correlation %.2f  last frame success %.2f failure %.2f  clock %.2f\n", result.prm.auc_quarter,
-           result.prm.auc_mid, result.prm.auc_three_quarters, result.prm.auc_last, result.prm.time_correlation, result.prm.success_last,
+    printf("prm: loss %.4f -> %.4f, %.2f s/update\n  %s\n", result.first_loss, result.last_loss,
+           (seconds() - start) / lab->steps, result.gate_text);
+    printf("  auc 25/50/75/last %.2f %.2f %.2f %.2f  time correlation %.2f  last frame success %.2f failure %.2f  clock %.2f\n",
+           result.prm.auc_quarter,
+           result.prm.auc_mid, result.prm.auc_three_quarters, result.prm.auc_last, result.prm.time_correlation,
+               result.prm.success_last,
            result.prm.failure_last, result.clock_auc_last);
     save(trainer, lab->out);
     dataset_free(data);
@@ -249,7 +271,8 @@ static enum reward_mode reward_mode(const char *name)
     return REWARD_SPARSE;
 }
 
-static void iteration_line(struct lab *lab, uint64_t it, const struct ppo_result *r, const struct play_row *rows, int n, double played, double trained)
+static void iteration_line(struct lab *lab, uint64_t it, const struct ppo_result *r, const struct play_row *rows, int n,
+                           double played, double trained)
 {
     printf("it %3d ", (int)it);
     for (int task = 0; task < lab->world->tasks; task++) {
@@ -262,20 +285,24 @@ static void iteration_line(struct lab *lab, uint64_t it, const struct ppo_result
             }
         printf(" %.2f", (double)won / MAX(count, 1));
     }
-    printf("  len %.1f kl %.4f clip %.3f refkl %.3f ent %.2f ev %.2f gn %.2f gap %.1e  play %.1f train %.1f s%s\n", r->length, r->approx_kl, r->clip_fraction,
-           r->ref_kl, r->entropy, r->explained_variance, r->gradient_norm, r->logp_gap_max, played, trained, r->warmup ? " (critic)" : r->braked ? " (braked)" : "");
+    printf("  len %.1f kl %.4f clip %.3f refkl %.3f ent %.2f ev %.2f gn %.2f gap %.1e  play %.1f train %.1f s%s\n", r->length,
+           r->approx_kl, r->clip_fraction,
+           r->ref_kl, r->entropy, r->explained_variance, r->gradient_norm, r->logp_gap_max, played, trained, r->warmup
+               ? " (critic)" : r->braked ? " (braked)" : "");
     fflush(stdout);
 }
 
-static void one_iteration(struct lab *lab, struct trainer *trainer, const struct openvla *reference, const struct openvla *prm, const struct rl_config *config,
-                          uint64_t it)
+static void one_iteration(struct lab *lab, struct trainer *trainer, const struct openvla *reference, const struct openvla *prm,
+                          const struct rl_config *config, uint64_t it)
 {
     struct dataset *data;
     struct objective objective = {.seed = lab->seed, .stage = 3, .iteration = it, .version = it};
     struct ppo_result result;
     uint64_t first = 1000000 + it * 1000;
-    struct play play = {.rows = rows_of(lab, first, config->episodes, lab->seed * 1000000 + 500000 + it * 1000), .n = config->episodes, .split = SIM_TRAIN,
-                        .policy = trainer->model, .temperature = config->temperature, .seed = lab->seed, .version = it, .prm = prm};
+    struct play play = {.rows = rows_of(lab, first, config->episodes, lab->seed * 1000000 + 500000 + it * 1000),
+                        .n = config->episodes, .split = SIM_TRAIN,
+                        .policy = trainer->model, .temperature = config->temperature, .seed = lab->seed, .version = it,
+                        .prm = prm};
     double start = seconds(), played;
 
     MUST(dataset_new(trainer->model, &data), "data");
@@ -294,10 +321,14 @@ static void cmd_rl(struct lab *lab)
     struct openvla *reference, *model, *prm = NULL;
     struct trainer *trainer;
     struct rl_config config = {
-        .episodes = lab->episodes, .temperature = lab->temperature, .reward = reward_mode(lab->reward), .w_progress = lab->w, .w_success = 1,
-        .w_progress_decay = lab->decay, .advantage = ADVANTAGE_GAE, .gamma = lab->gamma, .lambda = lab->lambda, .epochs = lab->epochs,
-        .minibatch = lab->batch, .clip_low = .2, .clip_high = .2, .lr = lab->lr, .lr_ramp = lab->ramp, .weight_decay = lab->wd, .clip = 1, .beta2 = lab->beta2,
-        .kl = lab->kl > 0 ? KL_EXACT : KL_NONE, .kl_coef = lab->kl, .value_coef = .5, .value_width = lab->width, .value_epochs = 2, .critic_warmup = lab->warmup,
+        .episodes = lab->episodes, .temperature = lab->temperature, .reward = reward_mode(lab->reward), .w_progress = lab->w,
+        .w_success = 1,
+        .w_progress_decay = lab->decay, .advantage = ADVANTAGE_GAE, .gamma = lab->gamma, .lambda = lab->lambda,
+        .epochs = lab->epochs,
+        .minibatch = lab->batch, .clip_low = .2, .clip_high = .2, .lr = lab->lr, .lr_ramp = lab->ramp, .weight_decay = lab->wd,
+        .clip = 1, .beta2 = lab->beta2,
+        .kl = lab->kl > 0 ? KL_EXACT : KL_NONE, .kl_coef = lab->kl, .value_coef = .5, .value_width = lab->width,
+        .value_epochs = 2, .critic_warmup = lab->warmup,
         .value_lr = lab->value_lr, .value_detach = true, .critic_time = true, .critic_prm = lab->prm != NULL, .target_kl = .05,
     };
 
@@ -324,19 +355,29 @@ static void cmd_rl(struct lab *lab)
 
 int main(int argc, char **argv)
 {
-    struct lab lab = {.tasks = "pick_up_object,open_drawer", .style = "slow", .temps = ".3,.6,1", .split = "val", .reward = "progress", .episodes = 200,
-                      .steps = 360, .batch = 64, .threads = 1, .image = 64, .lr = 5e-4, .wd = .01, .lr_end = .1, .beta2 = .95, .w = 2, .decay = 30, .gamma = .99,
-                      .lambda = .95, .value_lr = 1e-3, .kl = .01, .holdout = .2, .demo_fraction = .25, .temperature = 1, .epochs = 1, .warmup = 2, .ramp = 20,
+    struct lab lab = {.tasks = "pick_up_object,open_drawer", .style = "slow", .temps = ".3,.6,1", .split = "val",
+                      .reward = "progress", .episodes = 200,
+                      .steps = 360, .batch = 64, .threads = 1, .image = 64, .lr = 5e-4, .wd = .01, .lr_end = .1, .beta2 = .95,
+                      .w = 2, .decay = 30, .gamma = .99,
+                      .lambda = .95, .value_lr = 1e-3, .kl = .01, .holdout = .2, .demo_fraction = .25, .temperature = 1,
+                      .epochs = 1, .warmup = 2, .ramp = 20,
                       .width = 256, .demos = 300, .rollouts = 600, .iterations = 60, .seed = 7};
     const struct { const char *name; char kind; void *to; } options[] = {
-        {"from", 's', &lab.from}, {"out", 's', &lab.out}, {"like", 's', &lab.like}, {"prm", 's', &lab.prm}, {"style", 's', &lab.style},
+        {"from", 's', &lab.from}, {"out", 's', &lab.out}, {"like", 's', &lab.like}, {"prm", 's', &lab.prm},
+            {"style", 's', &lab.style},
         {"tasks", 's', &lab.tasks}, {"temps", 's', &lab.temps}, {"split", 's', &lab.split}, {"reward", 's', &lab.reward},
-        {"episodes", 'i', &lab.episodes}, {"steps", 'i', &lab.steps}, {"batch", 'i', &lab.batch}, {"limit", 'i', &lab.limit}, {"demos", 'i', &lab.demos},
-        {"rollouts", 'i', &lab.rollouts}, {"iterations", 'i', &lab.iterations}, {"threads", 'i', &lab.threads}, {"image", 'i', &lab.image},
-        {"decay", 'i', &lab.decay}, {"eval-every", 'i', &lab.eval_every}, {"epochs", 'i', &lab.epochs}, {"warmup", 'i', &lab.warmup},
-        {"ramp", 'i', &lab.ramp}, {"width", 'i', &lab.width}, {"lr", 'd', &lab.lr}, {"wd", 'd', &lab.wd}, {"lr-end", 'd', &lab.lr_end},
-        {"beta2", 'd', &lab.beta2}, {"w", 'd', &lab.w}, {"gamma", 'd', &lab.gamma}, {"lambda", 'd', &lab.lambda}, {"value-lr", 'd', &lab.value_lr},
-        {"kl", 'd', &lab.kl}, {"holdout", 'd', &lab.holdout}, {"demo-fraction", 'd', &lab.demo_fraction}, {"temperature", 'd', &lab.temperature},
+        {"episodes", 'i', &lab.episodes}, {"steps", 'i', &lab.steps}, {"batch", 'i', &lab.batch}, {"limit", 'i', &lab.limit},
+            {"demos", 'i', &lab.demos},
+        {"rollouts", 'i', &lab.rollouts}, {"iterations", 'i', &lab.iterations}, {"threads", 'i', &lab.threads},
+            {"image", 'i', &lab.image},
+        {"decay", 'i', &lab.decay}, {"eval-every", 'i', &lab.eval_every}, {"epochs", 'i', &lab.epochs},
+            {"warmup", 'i', &lab.warmup},
+        {"ramp", 'i', &lab.ramp}, {"width", 'i', &lab.width}, {"lr", 'd', &lab.lr}, {"wd", 'd', &lab.wd},
+            {"lr-end", 'd', &lab.lr_end},
+        {"beta2", 'd', &lab.beta2}, {"w", 'd', &lab.w}, {"gamma", 'd', &lab.gamma}, {"lambda", 'd', &lab.lambda},
+            {"value-lr", 'd', &lab.value_lr},
+        {"kl", 'd', &lab.kl}, {"holdout", 'd', &lab.holdout}, {"demo-fraction", 'd', &lab.demo_fraction},
+            {"temperature", 'd', &lab.temperature},
         {"seed", 'u', &lab.seed},
     };
     const struct { const char *name; void (*run)(struct lab *); bool world; } commands[] = {

@@ -120,8 +120,8 @@ static int score(struct stage *s, const struct seat *seat, float *ret)
         int n = MIN(32, seat->step + 1 - first);
 
         for (int i = 0; i < n; i++)
-            items[i] = (struct score_item) {.images = {seat->frames, seat->frames + (size_t)(first + i) * s->frame}, .n_images = 2,
-                                            .prompt = prompt, .n_prompt = n_prompt};
+            items[i] = (struct score_item) {.images = {seat->frames, seat->frames + (size_t)(first + i) * s->frame},
+                                            .n_images = 2, .prompt = prompt, .n_prompt = n_prompt};
         r = openvla_score(prm, s->judge, items, n, ret + first);
     }
     if (r >= 0 || r != -ENOMEM)
@@ -134,8 +134,10 @@ static int seat_finish(struct stage *s, struct seat *seat, bool success, struct 
     _cleanup_free_ float *progress = NULL;
     struct episode_input in = {
         .id = seat->row->id, .task = sim_task_info(s->world->task[seat->row->task])->name, .instruction = seat->instruction,
-        .state_seed = seat->row->state_seed, .steps = seat->step, .max_steps = seat->max_steps, .success = success, .demo = s->play->style != NULL,
-        .policy_version = s->play->version, .temperature = s->play->temperature, .height = s->world->size, .width = s->world->size,
+        .state_seed = seat->row->state_seed, .steps = seat->step, .max_steps = seat->max_steps, .success = success,
+        .demo = s->play->style != NULL,
+        .policy_version = s->play->version, .temperature = s->play->temperature, .height = s->world->size,
+        .width = s->world->size,
         .action_dims = SIM_ACTION_DIMS, .frames = seat->frames, .n_frames = (size_t)(seat->step + 1) * s->frame,
     };
     size_t n = (size_t)seat->step * SIM_ACTION_DIMS;
@@ -181,10 +183,13 @@ static int choose(struct stage *s, const int *busy, int n, float (*ret_action)[S
         struct seat *seat = &s->seat[busy[i]];
 
         if (!policy)
-            r = sim_demonstrate(seat->slot, s->play->style, seat->row->id, seat->step, ret_action[i], seat->label + seat->step * SIM_ACTION_DIMS);
+            r = sim_demonstrate(seat->slot, s->play->style, seat->row->id, seat->step, ret_action[i],
+                                seat->label + seat->step * SIM_ACTION_DIMS);
         items[i] = (struct act_item) {
-            .images = {seat->frames + (size_t)seat->step * s->frame}, .n_images = 1, .prompt = seat->prompt, .n_prompt = seat->n_prompt,
-            .temperature = (float)s->play->temperature, .seed = s->play->seed, .episode = seat->row->id, .step = (uint32_t)seat->step,
+            .images = {seat->frames + (size_t)seat->step * s->frame}, .n_images = 1, .prompt = seat->prompt,
+            .n_prompt = seat->n_prompt,
+            .temperature = (float)s->play->temperature, .seed = s->play->seed, .episode = seat->row->id,
+            .step = (uint32_t)seat->step,
         };
     }
     if (!policy || r < 0)

@@ -160,7 +160,8 @@ static int run_sft(struct fixture *f, uint64_t parent, const char *dir, struct i
     return plan_run(&f->runner, &plan, ret, error);
 }
 
-static int run_ppo(struct fixture *f, uint64_t parent, const char *dir, uint64_t *rows, size_t n, struct intake_version *ret, struct error *error)
+static int run_ppo(struct fixture *f, uint64_t parent, const char *dir, uint64_t *rows, size_t n, struct intake_version *ret,
+                   struct error *error)
 {
     uint8_t digest[SHA256_SIZE];
     Gantry__Plan plan = plan_of("ppo", parent, dir, "kind: rl\npreset: tabletop\ncritic_warmup: 0\n", digest);

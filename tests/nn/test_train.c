@@ -53,9 +53,12 @@ static uint8_t *noise_frames(uint64_t seed, int n)
 static void add_episode(struct dataset *data, const struct openvla *model, uint64_t id, int steps, bool demo, bool success)
 {
     struct episode_input in = {
-        .id = id, .task = id % 2 ? "pick_up_object" : "open_drawer", .instruction = id % 2 ? "pick up the block" : "open the drawer",
-        .state_seed = id / 2, .steps = steps, .max_steps = 8, .success = success, .demo = demo, .policy_version = 3, .temperature = 1,
-        .height = SIDE, .width = SIDE, .action_dims = DIMS, .frames = noise_frames(id, steps + 1), .n_frames = (size_t)(steps + 1) * FRAME,
+        .id = id, .task = id % 2 ? "pick_up_object" : "open_drawer", .instruction = id % 2
+        ? "pick up the block" : "open the drawer",
+        .state_seed = id / 2, .steps = steps, .max_steps = 8, .success = success, .demo = demo, .policy_version = 3,
+        .temperature = 1,
+        .height = SIDE, .width = SIDE, .action_dims = DIMS, .frames = noise_frames(id, steps + 1),
+        .n_frames = (size_t)(steps + 1) * FRAME,
     };
     float numbers[8 * DIMS], progress[9];
     uint32_t tokens[8 * DIMS];
@@ -72,8 +75,8 @@ static void add_episode(struct dataset *data, const struct openvla *model, uint6
         assert_int_equal(openvla_session_new(&model->config, 4, &session), 0);
         assert_int_equal(openvla_prompt(model, in.instruction, &prompt, &n_prompt), 0);
         for (int t = 0; t < steps; t++) {
-            struct act_item item = {.images = {in.frames + t * FRAME}, .n_images = 1, .prompt = prompt, .n_prompt = n_prompt, .temperature = 1,
-                                    .seed = 5, .episode = id, .step = (uint32_t)t};
+            struct act_item item = {.images = {in.frames + t * FRAME}, .n_images = 1, .prompt = prompt, .n_prompt = n_prompt,
+                                    .temperature = 1, .seed = 5, .episode = id, .step = (uint32_t)t};
             struct act_result result;
 
             assert_int_equal(openvla_act(model, session, &item, 1, &result), 0);
@@ -120,13 +123,17 @@ static struct dataset *demonstrations(const struct openvla *model, int n)
 }
 
 static const struct rl_config rl = {
-    .temperature = 1, .reward = REWARD_PROGRESS, .w_progress = 1, .w_success = 1, .advantage = ADVANTAGE_GAE, .gamma = .99, .lambda = .95, .epochs = 2,
-    .minibatch = 12, .clip_low = .2, .clip_high = .2, .lr = 1e-3, .lr_ramp = 3, .weight_decay = .01, .clip = 1, .beta2 = .95, .kl = KL_EXACT, .kl_coef = .01,
-    .value_coef = .5, .value_width = 16, .value_epochs = 2, .value_lr = 1e-3, .value_detach = true, .critic_time = true, .critic_prm = true,
+    .temperature = 1, .reward = REWARD_PROGRESS, .w_progress = 1, .w_success = 1, .advantage = ADVANTAGE_GAE, .gamma = .99,
+    .lambda = .95, .epochs = 2,
+    .minibatch = 12, .clip_low = .2, .clip_high = .2, .lr = 1e-3, .lr_ramp = 3, .weight_decay = .01, .clip = 1, .beta2 = .95,
+    .kl = KL_EXACT, .kl_coef = .01,
+    .value_coef = .5, .value_width = 16, .value_epochs = 2, .value_lr = 1e-3, .value_detach = true, .critic_time = true,
+    .critic_prm = true,
 };
 
 /* One PPO iteration on the trainer; reference is a packed model. */
-static struct ppo_result iterate(struct trainer *trainer, const struct openvla *reference, const struct rl_config *config, uint64_t iteration)
+static struct ppo_result iterate(struct trainer *trainer, const struct openvla *reference, const struct rl_config *config,
+                                 uint64_t iteration)
 {
     struct openvla *actor = NULL;
     struct dataset *data;
@@ -136,7 +143,8 @@ static struct ppo_result iterate(struct trainer *trainer, const struct openvla *
     assert_int_equal(openvla_clone(trainer->model, &actor), 0);
     assert_int_equal(openvla_pack(actor, false), 0);
     data = rollouts(actor);
-    if (objective_ppo(trainer, reference, data, config, &(struct objective) {.seed = 7, .stage = 4, .iteration = iteration, .version = 3}, &result, &error) < 0)
+    if (objective_ppo(trainer, reference, data, config, &(struct objective) {.seed = 7, .stage = 4, .iteration = iteration,
+                                                                             .version = 3}, &result, &error) < 0)
         fail_msg("%s", error.text);
     dataset_free(data);
     openvla_free(actor);
@@ -201,8 +209,8 @@ static void reward_model_learns_labels(void **state)
     struct openvla *model = new_model(1);
     struct trainer *trainer;
     struct dataset *data;
-    struct prm_config config = {.steps = 60, .batch = 16, .lr = 3e-3, .clip = 1, .demo_fraction = .25, .holdout = .3, .gate_mid = .65, .gate_last = .85,
-                                .gate_margin = .1, .force = true};
+    struct prm_config config = {.steps = 60, .batch = 16, .lr = 3e-3, .clip = 1, .demo_fraction = .25, .holdout = .3,
+                                .gate_mid = .65, .gate_last = .85, .gate_margin = .1, .force = true};
     struct prm_result result;
     struct error error = {0};
 
@@ -274,7 +282,8 @@ static void warmup_moves_the_critic_alone(void **state)
     result = iterate(trainer, before, &config, 0);
     assert_true(result.warmup && result.updates == 0 && result.value_updates > 0);
     for (int i = 0; i < trunk->n; i++)
-        assert_memory_equal(trainer->model->params.values + trunk->ranges[i].begin, before->params.values + trunk->ranges[i].begin,
+        assert_memory_equal(trainer->model->params.values + trunk->ranges[i].begin,
+                            before->params.values + trunk->ranges[i].begin,
                             (size_t)(trunk->ranges[i].end - trunk->ranges[i].begin) * sizeof(float));
     for (int64_t i = value->begin; i < value->end; i++)
         moved |= trainer->model->params.values[i] != before->params.values[i];
@@ -376,7 +385,8 @@ static void ranks_change_nothing(void **state)
     pthread_barrier_init(&pair.barrier, NULL, 2);
     for (int i = 0; i < 2; i++) {
         rank[i] = (struct rank) {.pair = &pair, .rank = i, .reference = packed_clone(alone->model)};
-        assert_int_equal(trainer_new(with_value_head(1), 1, &(struct group) {.rank = i, .ranks = 2, .gather = gather, .arg = &rank[i]},
+        assert_int_equal(trainer_new(with_value_head(1), 1, &(struct group) {.rank = i, .ranks = 2, .gather = gather,
+                                                                             .arg = &rank[i]},
                                      &rank[i].trainer), 0);
     }
     for (int i = 0; i < 2; i++)
@@ -425,9 +435,10 @@ static void bad_episodes_are_refused_by_name(void **state)
     float logp[2 * DIMS], progress[3] = {.1f, NAN, .2f};
     uint32_t tokens[2 * DIMS];
     struct error error = {0};
-    struct episode_input in = {.id = 42, .task = "t", .instruction = "i", .steps = 2, .max_steps = 8, .temperature = 1, .height = SIDE, .width = SIDE,
-                               .action_dims = DIMS, .frames = frames, .n_frames = 3 * FRAME, .tokens = tokens, .n_tokens = 2 * DIMS, .logp = logp,
-                               .n_logp = 2 * DIMS};
+    struct episode_input in = {.id = 42, .task = "t", .instruction = "i", .steps = 2, .max_steps = 8, .temperature = 1,
+                               .height = SIDE, .width = SIDE,
+                               .action_dims = DIMS, .frames = frames, .n_frames = 3 * FRAME, .tokens = tokens,
+                               .n_tokens = 2 * DIMS, .logp = logp, .n_logp = 2 * DIMS};
     struct episode_input bad;
 
     (void)state;
@@ -436,8 +447,14 @@ static void bad_episodes_are_refused_by_name(void **state)
         tokens[i] = (uint32_t)model->config.vocab - 1;
         logp[i] = -1;
     }
-#define REFUSED(change) do { bad = in; change; error = (struct error) {0}; assert_int_equal(dataset_add(data, &bad, &error), -EINVAL); \
-        assert_non_null(strstr(error.text, "42")); } while (0)
+#define REFUSED(change)                                                     \
+    do {                                                                    \
+        bad = in;                                                           \
+        change;                                                             \
+        error = (struct error) {0};                                         \
+        assert_int_equal(dataset_add(data, &bad, &error), -EINVAL);         \
+        assert_non_null(strstr(error.text, "42"));                          \
+    } while (0)
     REFUSED(bad.n_frames -= FRAME);
     REFUSED((bad.progress = progress, bad.n_progress = 3));
     REFUSED(bad.height = 32);
@@ -459,9 +476,12 @@ static void bad_episodes_are_refused_by_name(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(imitation_learns_two_frames), cmocka_unit_test(reward_model_learns_labels), cmocka_unit_test(without_a_step_the_ratio_is_one),
-        cmocka_unit_test(after_updates_they_still_agree), cmocka_unit_test(warmup_moves_the_critic_alone), cmocka_unit_test(threads_change_nothing),
-        cmocka_unit_test(resume_changes_nothing), cmocka_unit_test(ranks_change_nothing), cmocka_unit_test(a_gradient_that_is_no_number_is_skipped),
+        cmocka_unit_test(imitation_learns_two_frames), cmocka_unit_test(reward_model_learns_labels),
+            cmocka_unit_test(without_a_step_the_ratio_is_one),
+        cmocka_unit_test(after_updates_they_still_agree), cmocka_unit_test(warmup_moves_the_critic_alone),
+            cmocka_unit_test(threads_change_nothing),
+        cmocka_unit_test(resume_changes_nothing), cmocka_unit_test(ranks_change_nothing),
+            cmocka_unit_test(a_gradient_that_is_no_number_is_skipped),
         cmocka_unit_test(bad_episodes_are_refused_by_name),
     };
 

@@ -121,7 +121,8 @@ static void text_restores_every_bit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(frontier_weights), cmocka_unit_test(old_results_fade), cmocka_unit_test(levels_climb_after_ten_good_iterations),
+        cmocka_unit_test(frontier_weights), cmocka_unit_test(old_results_fade),
+            cmocka_unit_test(levels_climb_after_ten_good_iterations),
         cmocka_unit_test(draws_follow_the_weights_and_repeat), cmocka_unit_test(text_restores_every_bit),
     };
 

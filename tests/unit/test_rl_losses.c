@@ -36,7 +36,8 @@ static void policy_loss(double dual, double loss, const double *slope)
 static void clipped_policy_loss(void **state)
 {
     (void)state;
-    policy_loss(0, 2.0256299304745573, (double[]) {-0.15788155982576768, 0, -0.07142857150199688, 0, 0.18221188025080437, 0, 2.12272818189696});
+    policy_loss(0, 2.0256299304745573, (double[]) {-0.15788155982576768, 0, -0.07142857150199688, 0, 0.18221188025080437, 0,
+                                                   2.12272818189696});
     policy_loss(3, 1.1886160343052221, (double[]) {-0.15788155982576768, 0, -0.07142857150199688, 0, 0.18221188013978207, 0, 0});
 }
 
@@ -115,7 +116,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clipped_policy_loss), cmocka_unit_test(shards_add_up), cmocka_unit_test(stale_steps_weigh_less),
-        cmocka_unit_test(k3_against_the_reference), cmocka_unit_test(value_is_half_a_square), cmocka_unit_test(brake_looks_at_eight),
+        cmocka_unit_test(k3_against_the_reference), cmocka_unit_test(value_is_half_a_square),
+            cmocka_unit_test(brake_looks_at_eight),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -105,7 +105,8 @@ static void quick_success_beats_stall(void **state)
                 continue;
             }
             if (c.quick_sum <= c.stall_sum || c.quick_last <= 0)
-                fail_msg("mode %d, advantage %d: quick %g stall %g, last advantage %g", mode, advantage, c.quick_sum, c.stall_sum, c.quick_last);
+                fail_msg("mode %d, advantage %d: quick %g stall %g, last advantage %g", mode, advantage, c.quick_sum,
+                         c.stall_sum, c.quick_last);
         }
 }
 
@@ -125,7 +126,8 @@ static void gae_by_definition(void **state)
     near(a, (double[]) {0.5063148573654312, 0.5425995293624999, 0.899095725, 0.7454500000000001, 0.9}, 5);
     near(returns, (double[]) {1.0063148573654312, 0.9425995293624999, 1.199095725, 0.9454500000000001, 1.0}, 5);
     normalise_advantages(a, 5);
-    near(a, (double[]) {-1.1262030532070393, -0.9337910846626195, 0.9566527585874893, 0.14189339110380542, 0.9614479881783635}, 5);
+    near(a, (double[]) {-1.1262030532070393, -0.9337910846626195, 0.9566527585874893, 0.14189339110380542, 0.9614479881783635},
+         5);
     gae(r, v, 5, .7, .99, .95, a, returns);
     near(a, (double[]) {1.0485259948973846, 1.1191132322141248, 1.51208211825, 1.3972165, 1.593}, 5);
 }

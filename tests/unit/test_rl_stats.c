@@ -107,7 +107,8 @@ static void labels_of(int frames, bool success, const float *expected)
 static void five_segments(void **state)
 {
     (void)state;
-    labels_of(12, true, (float[]) {.2f, .2f, .4f, .4f, .6f, .6f, .8f, .8f, 1, 1, 1, 1});    /* 12/5 = 2: the last takes the rest */
+    /* 12/5 = 2: the last takes the rest */
+    labels_of(12, true, (float[]) {.2f, .2f, .4f, .4f, .6f, .6f, .8f, .8f, 1, 1, 1, 1});
     labels_of(10, false, (float[]) {.1f, .1f, .2f, .2f, .25f, .25f, .25f, .25f, .25f, .25f});
     labels_of(3, true, (float[]) {.2f, .4f, .8f});
     labels_of(1, true, (float[]) {.2f});
