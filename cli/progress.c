@@ -68,7 +68,7 @@ static double seconds_left(const struct progress *p, const json_t *status, const
 
     if (iterations)
         return done > 0 ? (double)(iterations - p->iteration) * (double)(p->seen_ms - p->stage_ms) / 1e3 / (double)done : -1;
-    return open > 0 && p->rate_episodes > 0 ? open / p->rate_episodes : -1;
+    return open > 0 && p->rate_episodes > 0.01 ? open / p->rate_episodes : -1;
 }
 
 static void add_success(const json_t *status, bool iterates, struct strbuf *out)
