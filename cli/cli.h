@@ -18,6 +18,7 @@ int cmd_drain(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_history(int argc, char **argv);
 int cmd_model(int argc, char **argv);
+int cmd_prm(int argc, char **argv);
 int cmd_replay(int argc, char **argv);
 int cmd_report(int argc, char **argv);
 int cmd_status(int argc, char **argv);

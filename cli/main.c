@@ -15,6 +15,7 @@ static const struct cli_command commands[] = {
     {"eval", "policies of a finished run on fresh test states", cmd_eval},
     {"history", "what happened, as JSON lines; check that nothing was lost or trained twice", cmd_history},
     {"model", "inspect, make and check policy directories", cmd_model},
+    {"prm", "swap the reward model of a running run", cmd_prm},
     {"replay", "one episode as a table of steps and a film strip", cmd_replay},
     {"report", "write report.html of a run again", cmd_report},
 };
