@@ -65,23 +65,6 @@ static int act_check(const struct message *message, void *model, struct error *e
     return 1;
 }
 
-/* The session fits a config; another model's gets a new one. */
-static int lane_session(struct lane *lane, const struct openvla_config *config)
-{
-    struct openvla_session *session;
-    int r;
-
-    if (lane->session && !memcmp(&lane->config, config, sizeof *config))
-        return 0;
-    r = openvla_session_new(config, MAX_ROWS, &session);
-    if (r < 0)
-        return r;
-    openvla_session_free(lane->session);
-    lane->session = session;
-    lane->config = *config;
-    return 0;
-}
-
 static int fill_item(struct act_state *state, struct policy_version *version, const struct serve_job *job, struct act_item *ret)
 {
     const struct message *message = job->request->message;
@@ -148,7 +131,7 @@ static void act_compute(void *arg, unsigned number, struct serve_job **jobs, uns
     struct act_state *state = arg;
     struct lane *lane = &state->lanes[number];
     struct policy_version *version = jobs[0]->model;
-    int rows = 0, r = lane_session(lane, &version->model->config);
+    int rows = 0, r = session_fit(&lane->session, &lane->config, &version->model->config, MAX_ROWS);
 
     for (unsigned i = 0; i < n; i++) {
         int filled = r < 0 ? r : rows == MAX_ROWS ? -EAGAIN : fill_item(state, version, jobs[i], &lane->items[rows]);

@@ -53,22 +53,6 @@ static int score_check(const struct message *message, void *model, struct error 
     return (int)request->n_at;
 }
 
-static int lane_session(struct lane *lane, const struct openvla_config *config)
-{
-    struct openvla_session *session;
-    int r;
-
-    if (lane->session && !memcmp(&lane->config, config, sizeof *config))
-        return 0;
-    r = openvla_session_new(config, MAX_ROWS, &session);
-    if (r < 0)
-        return r;
-    openvla_session_free(lane->session);
-    lane->session = session;
-    lane->config = *config;
-    return 0;
-}
-
 /* Scores of one request, MAX_ROWS frames at a time: each frame beside the episode's first. */
 static int score_request(struct lane *lane, struct policy_version *version, const struct message *message, float *ret_progress)
 {
@@ -119,7 +103,7 @@ static void score_compute(void *arg, unsigned number, struct serve_job **jobs, u
 {
     struct score_state *state = arg;
     struct lane *lane = &state->lanes[number];
-    int r = lane_session(lane, &((struct policy_version *)jobs[0]->model)->model->config);
+    int r = session_fit(&lane->session, &lane->config, &((struct policy_version *)jobs[0]->model)->model->config, MAX_ROWS);
 
     for (unsigned i = 0; i < n; i++) {
         if (r >= 0)

@@ -129,3 +129,19 @@ int policy_version_prompt(struct policy_version *v, const char *instruction, con
     pthread_mutex_unlock(&v->lock);
     return i < 0 ? i : 0;
 }
+
+int session_fit(struct openvla_session **session, struct openvla_config *made_for, const struct openvla_config *config, int max_batch)
+{
+    struct openvla_session *fitting;
+    int r;
+
+    if (*session && !memcmp(made_for, config, sizeof *config))
+        return 0;
+    r = openvla_session_new(config, max_batch, &fitting);
+    if (r < 0)
+        return r;
+    openvla_session_free(*session);
+    *session = fitting;
+    *made_for = *config;
+    return 0;
+}

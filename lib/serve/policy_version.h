@@ -27,3 +27,6 @@ DEFINE_FREEP(struct policy_version, policy_version_free)
 
 /* Prompt ids of an instruction; borrowed, valid as long as the version. Any thread. */
 int policy_version_prompt(struct policy_version *version, const char *instruction, const int32_t **ret_ids, int *ret_n);
+
+/* *session fits `config` (it was made for *made_for), or is replaced by one that does. -ENOMEM: the old one is still there. */
+int session_fit(struct openvla_session **session, struct openvla_config *made_for, const struct openvla_config *config, int max_batch);
