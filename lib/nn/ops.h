@@ -59,7 +59,10 @@ enum attention_mask { ATTENTION_FULL, ATTENTION_CAUSAL };
 /* Softmax(q k^T / sqrt(dim)) v within each sequence. q,k,v (N, heads*dim) -> (N, heads*dim). */
 struct tensor *op_attention(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans, int heads,
                             enum attention_mask mask);
-/* The same with q,k,v side by side in one (N, 3*heads*dim) tensor (timm's qkv). */
+/* Causal, but only the last rows of each sequence ask: tail says how many (its spans are those of q and of the result). */
+struct tensor *op_attention_tail(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans, struct spans tail,
+                                 int heads);
+/* op_attention with q,k,v side by side in one (N, 3*heads*dim) tensor (timm's qkv). */
 struct tensor *op_attention_qkv(struct tape *t, struct tensor *qkv, struct spans spans, int heads, enum attention_mask mask);
 
 /* ---- decoding (inference only) ------------------------------------------------------------------------ */

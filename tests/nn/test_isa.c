@@ -66,7 +66,8 @@ static void run_attention(const struct cpu_kernels *cpu, struct field *f)
 
     for (int causal = 0; causal < 2; causal++) {
         struct attention a = {
-            .rows = R, .dim = DIM, .stride = STRIDE, .out_stride = 30, .causal = causal, .scale = 0.2f, .q = f->a, .k = f->b, .v = f->c,
+            .rows = R, .first = 5 * causal, .dim = DIM, .q_stride = STRIDE, .stride = STRIDE,
+            .out_stride = 30, .causal = causal, .scale = 0.2f, .q = f->a, .k = f->b, .v = f->c,
             .out = f->o[0] + causal * 4096, .p = f->o[1] + causal * 4096, .inverse = f->o[2] + causal * 4096, .scratch = f->scratch,
             .dout = f->d, .dq = f->o[3] + causal * 4096, .dk = f->o[4] + causal * 4096, .dv = f->o[5] + causal * 4096,
         };

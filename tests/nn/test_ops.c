@@ -325,6 +325,29 @@ static void reference_attention(const double *const *part, double *y)
     attention_reference(part[0], part[1], part[2], HEADS * DIM, true, y);
 }
 
+/* The last rows of each sequence ask: its only one, the last, a few that begin inside a strip. */
+static const int32_t tails[] = {0, 1, 2, 17};
+enum { ASKING = 17 };
+static struct tensor *build_attention_tail(struct tape *t, struct tensor *const *in, struct param *const *p)
+{
+    (void)p;
+    return op_attention_tail(t, in[0], in[1], in[2], spans, (struct spans) {3, tails}, HEADS);
+}
+
+static void reference_attention_tail(const double *const *part, double *y)
+{
+    static double q[PACKED * HEADS * DIM], all[PACKED * HEADS * DIM];
+    const int width = HEADS * DIM;
+
+    for (int s = 0; s < spans.n; s++)
+        memcpy(q + (starts[s + 1] - (tails[s + 1] - tails[s])) * width, part[0] + tails[s] * width,
+               (size_t)((tails[s + 1] - tails[s]) * width) * sizeof(*q));
+    attention_reference(q, part[1], part[2], width, true, all);
+    for (int s = 0; s < spans.n; s++)
+        memcpy(y + tails[s] * width, all + (starts[s + 1] - (tails[s + 1] - tails[s])) * width,
+               (size_t)((tails[s + 1] - tails[s]) * width) * sizeof(*y));
+}
+
 static struct tensor *build_attention_qkv(struct tape *t, struct tensor *const *in, struct param *const *p)
 {
     (void)p;
@@ -359,6 +382,8 @@ static const struct op_case cases[] = {
     {"rope", {IN_(5, HEADS *DIM)}, 5, HEADS *DIM, build_rope, reference_rope},
     {"attention, causal", {IN_(PACKED, HEADS *DIM), IN_(PACKED, HEADS *DIM), IN_(PACKED, HEADS *DIM)}, PACKED, HEADS *DIM,
      build_attention, reference_attention},
+    {"attention, tail", {IN_(ASKING, HEADS *DIM), IN_(PACKED, HEADS *DIM), IN_(PACKED, HEADS *DIM)}, ASKING, HEADS *DIM,
+     build_attention_tail, reference_attention_tail},
     {"attention, qkv, full", {IN_(PACKED, 3 * HEADS *DIM)}, PACKED, HEADS *DIM, build_attention_qkv, reference_attention_qkv},
 };
 

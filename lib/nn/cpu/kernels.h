@@ -28,15 +28,17 @@ enum { GEMM_K_BLOCK = 512 };
 static inline bool gemm_needs_scratch(int64_t k) { return k > GEMM_K_BLOCK; }
 static inline int64_t gemm_padded(int64_t n) { return (n + GEMM_PANEL - 1) / GEMM_PANEL * GEMM_PANEL; }
 
-/* One head of one sequence. Rows of q, k, v, out are `stride` floats apart (their gradients likewise). */
+/* One head of one sequence. Rows of q, k, v, out are their strides apart (their gradients likewise). Queries are the rows from
+ * `first` on: q, out, p, inverse and their gradients begin with that row. */
 struct attention {
-    int64_t rows, dim, stride, out_stride;
+    int64_t rows, first, dim;
+    int64_t q_stride, stride, out_stride;       /* stride: of k and v */
     bool causal;
     float scale;
     const float *q, *k, *v;
     float *out;
-    float *p;                   /* (rows, padded rows): exp(score - row maximum); kept for the way back */
-    float *inverse;             /* (rows): 1 / sum of p */
+    float *p;                   /* (rows - first, padded rows): exp(score - row maximum); kept for the way back */
+    float *inverse;             /* (rows - first): 1 / sum of p */
     float *scratch;             /* attention_scratch() floats; never holds p */
     const float *dout;          /* backward; dq, dk, dv are += */
     float *dq, *dk, *dv;

@@ -104,7 +104,7 @@ struct openvla_pass {
 };
 int openvla_forward(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,
                     struct openvla_pass *ret);
-/* The same for losses and actors: after its attention the last layer goes on only with the rows from each sequence's `first` to
+/* The same for losses and actors: the last layer asks and goes on only with the rows from each sequence's `first` to
  * its end (1 + n_actions of them). hidden, first, spans and layer[layers] then count these rows; they are equal to the bit. */
 int openvla_forward_tail(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,
                          struct openvla_pass *ret);

@@ -90,15 +90,20 @@ static struct tensor *llama_layer(const struct openvla *model, struct tape *tape
     struct tensor *h, *q, *k, *v;
 
     h = op_rmsnorm(tape, x, l->norm1, c->rms_eps);
-    q = op_rope(tape, op_linear(tape, h, l->q, NULL), rows->position, c->heads, c->rope_theta);
     k = op_rope(tape, op_linear(tape, h, l->k, NULL), rows->position, c->heads, c->rope_theta);
     v = op_linear(tape, h, l->v, NULL);
     if (cache && op_kv_append(tape, cache, k, v, rows->slot, rows->position) < 0)
         return NULL;
-    h = op_attention(tape, q, k, v, rows->spans, c->heads, ATTENTION_CAUSAL);
     if (last && rows->tail) {
-        h = op_gather(tape, h, rows->tail, rows->n_tail);
-        x = op_gather(tape, x, rows->tail, rows->n_tail);
+        int n = rows->tail_spans.start[rows->tail_spans.n];
+
+        q = op_linear(tape, op_gather(tape, h, rows->tail, n), l->q, NULL);
+        q = op_rope(tape, q, rows->tail_position, c->heads, c->rope_theta);
+        h = op_attention_tail(tape, q, k, v, rows->spans, rows->tail_spans, c->heads);
+        x = op_gather(tape, x, rows->tail, n);
+    } else {
+        q = op_rope(tape, op_linear(tape, h, l->q, NULL), rows->position, c->heads, c->rope_theta);
+        h = op_attention(tape, q, k, v, rows->spans, c->heads, ATTENTION_CAUSAL);
     }
     x = op_residual(tape, x, op_linear(tape, h, l->o, NULL), NULL);
     return tape_keep(tape, mark, llama_mlp(model, tape, x, l));
@@ -150,7 +155,7 @@ struct layout {
     int32_t *position, *slot;       /* [rows] */
     int32_t *start;                 /* [n+1] */
     int32_t *first;                 /* [n] row of the prompt's last token */
-    int32_t *tail; int n_tail;      /* rows from there to the sequences' ends, ... */
+    int32_t *tail, *tail_position; int n_tail;  /* rows from there to the sequences' ends, ... */
     int32_t *tail_first, *tail_start;   /* ... first[n] and start[n+1] counted in them */
 };
 
@@ -200,7 +205,7 @@ static int lay_out(const struct openvla *model, struct tape *tape, const struct 
     }
     rows = text + images * c->patches;
     l.image = tape_alloc(tape, (size_t)images * sizeof(*l.image));
-    ints = tape_alloc(tape, ((size_t)text + 4 * (size_t)rows + 4 * (size_t)n + 2) * sizeof(*ints));
+    ints = tape_alloc(tape, ((size_t)text + 5 * (size_t)rows + 4 * (size_t)n + 2) * sizeof(*ints));
     if (!l.image || !ints)
         return -ENOBUFS;
     l.ids = ints;
@@ -210,7 +215,8 @@ static int lay_out(const struct openvla *model, struct tape *tape, const struct 
     l.start = l.slot + rows;
     l.first = l.start + n + 1;
     l.tail = l.first + n;
-    l.tail_first = l.tail + rows;
+    l.tail_position = l.tail + rows;
+    l.tail_first = l.tail_position + rows;
     l.tail_start = l.tail_first + n;
     for (int i = 0; i < n; i++) {
         const struct openvla_item *item = &items[i];
@@ -227,8 +233,10 @@ static int lay_out(const struct openvla *model, struct tape *tape, const struct 
         l.first[i] = l.rows - 1;
         put_text(&l, item->actions, item->n_actions);
         l.tail_first[i] = l.tail_start[i] = l.n_tail;
-        for (int row = l.first[i]; row < l.rows; row++)
+        for (int row = l.first[i]; row < l.rows; row++) {
+            l.tail_position[l.n_tail] = row - l.start[i];
             l.tail[l.n_tail++] = row;
+        }
         for (int row = l.start[i]; row < l.rows; row++) {
             l.position[row] = row - l.start[i];
             l.slot[row] = i;
@@ -265,7 +273,8 @@ static int forward(const struct openvla *model, struct tape *tape, const struct 
         .cache = cache,
         .slot = l.slot,
         .tail = tail ? l.tail : NULL,
-        .n_tail = l.n_tail,
+        .tail_spans = {n, l.tail_start},
+        .tail_position = l.tail_position,
     };
     pass.hidden = openvla_llama(model, tape, x, &rows, pass.layer);
     pass.spans = (struct spans) {n, tail ? l.tail_start : l.start};

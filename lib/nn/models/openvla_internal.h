@@ -56,7 +56,9 @@ struct llama_rows {
     const int32_t *position;
     struct kv_cache *cache;                     /* [layers]; NULL: nothing is kept */
     const int32_t *slot;                        /* of each row, with a cache */
-    const int32_t *tail; int n_tail;            /* rows that the last layer goes on with after its attention; NULL: all */
+    const int32_t *tail;                        /* rows whose queries the last layer answers and goes on with; NULL: all */
+    struct spans tail_spans;
+    const int32_t *tail_position;
 };
 
 struct vision_pass { struct tensor *dino, *siglip, *projector; };

@@ -7,39 +7,53 @@ struct attend {
     struct tensor *q, *k, *v;           /* the same tensor three times for qkv */
     int64_t q_at, k_at, v_at;           /* first column of q, k, v in their rows */
     struct tensor *y;
-    const int32_t *start;               /* [n+1], own copy */
+    const int32_t *start;               /* [n+1] of k and v, own copy */
+    const int32_t *asking;              /* [n+1] of q: the last rows of each sequence; start when all ask */
     int n, heads;
     bool causal;
     float *p, *inverse;                 /* kept in training: per head, sequence after sequence; inference: one sequence's worth */
     int64_t p_head;                     /* floats of p per head */
 };
 
+static int64_t rows_of(const int32_t *start, int i)
+{
+    return start[i + 1] - start[i];
+}
+
 static int64_t longest(const struct attend *c)
 {
     int64_t rows = 0;
 
     for (int i = 0; i < c->n; i++)
-        rows = MAX(rows, c->start[i + 1] - c->start[i]);
+        rows = MAX(rows, rows_of(c->start, i));
     return rows;
+}
+
+/* Floats of p of one head of one sequence. */
+static int64_t p_size(const struct attend *c, int i)
+{
+    return rows_of(c->asking, i) * gemm_padded(rows_of(c->start, i));
 }
 
 /* Fill in one head of one sequence. p_before: floats of p of the sequences before it. */
 static struct attention one(const struct attend *c, int i, int h, int64_t p_before, bool kept, float *scratch)
 {
-    int64_t dim = c->y->cols / c->heads, first = c->start[i], in = first * c->q->cols, out = first * c->y->cols + h * dim;
+    int64_t dim = c->y->cols / c->heads, rows = rows_of(c->start, i), out = c->asking[i] * c->y->cols + h * dim;
+    int64_t q = c->asking[i] * c->q->cols + c->q_at + h * dim, k = c->start[i] * c->k->cols + c->k_at + h * dim;
+    int64_t v = c->start[i] * c->v->cols + c->v_at + h * dim;
     struct attention a = {
-        .rows = c->start[i + 1] - first, .dim = dim, .stride = c->q->cols, .out_stride = c->y->cols, .causal = c->causal,
-        .scale = 1.0f / sqrtf((float)dim),
-        .q = c->q->x + in + c->q_at + h * dim, .k = c->k->x + in + c->k_at + h * dim, .v = c->v->x + in + c->v_at + h * dim,
+        .rows = rows, .first = rows - rows_of(c->asking, i), .dim = dim, .q_stride = c->q->cols, .stride = c->k->cols,
+        .out_stride = c->y->cols, .causal = c->causal, .scale = 1.0f / sqrtf((float)dim),
+        .q = c->q->x + q, .k = c->k->x + k, .v = c->v->x + v,
         .out = c->y->x + out, .p = c->p + (kept ? h * c->p_head + p_before : 0),
-        .inverse = c->inverse + (kept ? h * c->y->rows + first : 0), .scratch = scratch,
+        .inverse = c->inverse + (kept ? h * c->y->rows + c->asking[i] : 0), .scratch = scratch,
     };
 
     if (c->y->g && c->q->g && c->k->g && c->v->g) {     /* on the way back */
         a.dout = c->y->g + out;
-        a.dq = c->q->g + in + c->q_at + h * dim;
-        a.dk = c->k->g + in + c->k_at + h * dim;
-        a.dv = c->v->g + in + c->v_at + h * dim;
+        a.dq = c->q->g + q;
+        a.dk = c->k->g + k;
+        a.dv = c->v->g + v;
     }
     return a;
 }
@@ -58,37 +72,42 @@ static void attention_backward(struct tape *tape, void *context)
     if (!scratch)
         return;
     for (int i = 0; i < c->n; i++) {
-        int64_t rows = c->start[i + 1] - c->start[i];
-
         for (int h = 0; h < c->heads; h++) {
             struct attention a = one(c, i, h, p_before, true, scratch);
 
             cpu_kernels()->attention_backward(&a);
         }
-        p_before += rows * gemm_padded(rows);
+        p_before += p_size(c, i);
     }
 }
 
-static struct tensor *attend(struct tape *t, struct attend proto, struct spans spans, int64_t width, enum attention_mask mask)
+static struct tensor *attend(struct tape *t, struct attend proto, struct spans spans, struct spans asking, int64_t width,
+                             enum attention_mask mask)
 {
     struct attend *c = tape_alloc(t, sizeof(*c));
-    int32_t *start = tape_alloc(t, (size_t)(spans.n + 1) * sizeof(*start));
+    int32_t *start = tape_alloc(t, 2 * (size_t)(spans.n + 1) * sizeof(*start));
     int64_t rows_max, p_before = 0;
     float *scratch;
 
     if (!c || !start)
         return NULL;
-    if (proto.heads < 1 || width % proto.heads || spans.start[spans.n] != proto.q->rows)
+    if (proto.heads < 1 || width % proto.heads || spans.start[spans.n] != proto.k->rows || asking.n != spans.n ||
+        asking.start[spans.n] != proto.q->rows)
         return op_fail(t, -EINVAL);
+    for (int i = 0; i < spans.n; i++)
+        if (rows_of(asking.start, i) > rows_of(spans.start, i))
+            return op_fail(t, -EINVAL);
     memcpy(start, spans.start, (size_t)(spans.n + 1) * sizeof(*start));
+    memcpy(start + spans.n + 1, asking.start, (size_t)(spans.n + 1) * sizeof(*start));
     *c = proto;
     c->start = start;
+    c->asking = start + spans.n + 1;
     c->n = spans.n;
     c->causal = mask == ATTENTION_CAUSAL;
     c->y = tape_tensor(t, proto.q->rows, width);
     rows_max = longest(c);
     for (int i = 0; i < c->n; i++)
-        c->p_head += (int64_t)(start[i + 1] - start[i]) * gemm_padded(start[i + 1] - start[i]);
+        c->p_head += p_size(c, i);
     c->p = tape_numbers(t, t->training ? c->p_head * c->heads : rows_max * gemm_padded(rows_max));
     c->inverse = tape_numbers(t, t->training ? proto.q->rows * c->heads : rows_max);
     tape_record(t, c->y, attention_backward, c);
@@ -96,13 +115,11 @@ static struct tensor *attend(struct tape *t, struct attend proto, struct spans s
     if (t->error || t->planning)
         return t->error ? NULL : c->y;
     for (int i = 0; i < c->n; i++) {
-        int64_t rows = start[i + 1] - start[i];
-
         for (int h = 0; h < c->heads; h++) {
             struct attention a = one(c, i, h, p_before, t->training, scratch);
             cpu_kernels()->attention(&a);
         }
-        p_before += rows * gemm_padded(rows);
+        p_before += p_size(c, i);
     }
     return c->y;
 }
@@ -112,9 +129,19 @@ struct tensor *op_attention(struct tape *t, struct tensor *q, struct tensor *k, 
 {
     if (!q || !k || !v)
         return NULL;
-    if (q->cols != k->cols || q->cols != v->cols || q->rows != k->rows || q->rows != v->rows)
+    if (q->cols != k->cols || q->cols != v->cols || k->rows != v->rows)
         return op_fail(t, -EINVAL);
-    return attend(t, (struct attend) {.q = q, .k = k, .v = v, .heads = heads}, spans, q->cols, mask);
+    return attend(t, (struct attend) {.q = q, .k = k, .v = v, .heads = heads}, spans, spans, q->cols, mask);
+}
+
+struct tensor *op_attention_tail(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans, struct spans tail,
+                                 int heads)
+{
+    if (!q || !k || !v)
+        return NULL;
+    if (q->cols != k->cols || q->cols != v->cols || k->rows != v->rows)
+        return op_fail(t, -EINVAL);
+    return attend(t, (struct attend) {.q = q, .k = k, .v = v, .heads = heads}, spans, tail, q->cols, ATTENTION_CAUSAL);
 }
 
 struct tensor *op_attention_qkv(struct tape *t, struct tensor *qkv, struct spans spans, int heads, enum attention_mask mask)
@@ -126,5 +153,5 @@ struct tensor *op_attention_qkv(struct tape *t, struct tensor *qkv, struct spans
     width = qkv->cols / 3;
     if (qkv->cols % 3)
         return op_fail(t, -EINVAL);
-    return attend(t, (struct attend) {.q = qkv, .k = qkv, .v = qkv, .k_at = width, .v_at = 2 * width, .heads = heads}, spans, width, mask);
+    return attend(t, (struct attend) {.q = qkv, .k = qkv, .v = qkv, .k_at = width, .v_at = 2 * width, .heads = heads}, spans, spans, width, mask);
 }

@@ -49,21 +49,22 @@ INLINE void finish_row(float *x, int64_t n, float factor)
 
 void ISA_NAME(attention)(const struct attention *a)
 {
-    int64_t padded = gemm_padded(a->rows), wide = gemm_padded(a->dim);
+    int64_t padded = gemm_padded(a->rows), wide = gemm_padded(a->dim), asking = a->rows - a->first;
     float *keys = a->scratch, *values = keys + padded * wide;
 
     ISA_NAME(gemm_pack)(keys, a->k, a->stride, a->dim, a->rows, true);
     ISA_NAME(gemm_pack)(values, a->v, a->stride, a->rows, a->dim, false);
-    for (int64_t i0 = 0; i0 < a->rows; i0 += STRIP) {
-        int64_t m = a->rows - i0 < STRIP ? a->rows - i0 : STRIP;
-        int64_t seen = a->causal ? i0 + m : a->rows;        /* by the last row of the strip */
+    for (int64_t i0 = 0; i0 < asking; i0 += STRIP) {
+        int64_t m = asking - i0 < STRIP ? asking - i0 : STRIP;
+        int64_t seen = a->causal ? a->first + i0 + m : a->rows;     /* by the last row of the strip */
         float *p = a->p + i0 * padded;
 
         ISA_NAME(gemm)(&(struct gemm) {
-            .m = m, .n = seen, .k = a->dim, .a = a->q + i0 * a->stride, .a_row = a->stride, .a_k = 1, .panels = keys, .c = p, .c_row = padded,
+            .m = m, .n = seen, .k = a->dim, .a = a->q + i0 * a->q_stride, .a_row = a->q_stride, .a_k = 1, .panels = keys,
+            .c = p, .c_row = padded,
         });
-        for (int64_t i = 0; i < m; i++)
-            a->inverse[i0 + i] = softmax_row(p + i * padded, a->causal ? i0 + i + 1 : a->rows, padded, a->scale);
+        for (int64_t i = i0; i < i0 + m; i++)
+            a->inverse[i] = softmax_row(a->p + i * padded, a->causal ? a->first + i + 1 : a->rows, padded, a->scale);
         ISA_NAME(gemm)(&(struct gemm) {
             .m = m, .n = a->dim, .k = seen, .a = p, .a_row = padded, .a_k = 1, .panels = values, .panel_stride = a->rows * GEMM_PANEL,
             .c = a->out + i0 * a->out_stride, .c_row = a->out_stride, .scratch = values + padded * wide,
@@ -103,58 +104,62 @@ INLINE float dot_row(const float *a, const float *b, int64_t n)
     return v_sum(s);
 }
 
-/* With P = p * inverse: dV = P^T dO; dP = dO V^T; dS = scale P (dP - <dO, O>); dQ = dS K; dK = dS^T Q. */
+/* dS = scale P (dP - <dO, O>) of one row, P = p * inverse; zeros beyond what its strip sees. */
+INLINE void score_gradient(float *ds, const float *p, float delta, float factor, int64_t seen, int64_t padded)
+{
+    v16 d = v_set1(delta), f = v_set1(factor);
+
+    for (int64_t j = 0; j < seen; j += V_LANES)
+        v_store_n(ds + j, v_mul(v_mul(v_load(p + j), f), v_sub(v_load_n(ds + j, seen - j), d)), seen - j);
+    for (int64_t j = seen; j < padded; j++)
+        ds[j] = 0.0f;
+}
+
+/* dV = P^T dO; dP = dO V^T; dQ = dS K; dK = dS^T Q. */
 void ISA_NAME(attention_backward)(const struct attention *a)
 {
-    int64_t rows = a->rows, dim = a->dim, padded = gemm_padded(rows), wide = gemm_padded(dim);
+    int64_t rows = a->rows, asking = rows - a->first, dim = a->dim, padded = gemm_padded(rows), wide = gemm_padded(dim);
     float *values = a->scratch, *keys = values + padded * wide, *queries = keys + padded * wide;
-    float *douts = queries + padded * wide, *ds = douts + padded * wide;
+    float *douts = queries + padded * wide, *ds = douts + padded * wide, *unfinished = ds + rows * padded;
 
     ISA_NAME(gemm_pack)(values, a->v, a->stride, dim, rows, true);
     ISA_NAME(gemm_pack)(keys, a->k, a->stride, rows, dim, false);
-    ISA_NAME(gemm_pack)(queries, a->q, a->stride, rows, dim, false);
-    ISA_NAME(gemm_pack)(douts, a->dout, a->out_stride, rows, dim, false);
+    ISA_NAME(gemm_pack)(queries, a->q, a->q_stride, asking, dim, false);
+    ISA_NAME(gemm_pack)(douts, a->dout, a->out_stride, asking, dim, false);
     for (int64_t panel = 0; panel < wide / GEMM_PANEL; panel++)
-        for (int64_t i = 0; i < rows; i++)      /* dO / sum: then p need not be divided */
-            finish_row(douts + (panel * rows + i) * GEMM_PANEL, GEMM_PANEL, a->inverse[i]);
+        for (int64_t i = 0; i < asking; i++)        /* dO / sum: then p need not be divided */
+            finish_row(douts + (panel * asking + i) * GEMM_PANEL, GEMM_PANEL, a->inverse[i]);
 
-    for (int64_t i0 = 0; i0 < rows; i0 += STRIP) {
-        int64_t m = rows - i0 < STRIP ? rows - i0 : STRIP;
-        int64_t seen = a->causal ? i0 + m : rows;
+    for (int64_t i0 = 0; i0 < asking; i0 += STRIP) {
+        int64_t m = asking - i0 < STRIP ? asking - i0 : STRIP;
+        int64_t seen = a->causal ? a->first + i0 + m : rows;
         float *strip = ds + i0 * padded;
 
         ISA_NAME(gemm)(&(struct gemm) {
             .m = m, .n = seen, .k = dim, .a = a->dout + i0 * a->out_stride, .a_row = a->out_stride, .a_k = 1, .panels = values,
             .c = strip, .c_row = padded,
         });
-        for (int64_t i = 0; i < m; i++) {
-            const float *p = a->p + (i0 + i) * padded;
-            v16 delta = v_set1(dot_row(a->dout + (i0 + i) * a->out_stride, a->out + (i0 + i) * a->out_stride, dim));
-            v16 factor = v_set1(a->inverse[i0 + i] * a->scale);
-
-            for (int64_t j = 0; j < seen; j += V_LANES) {       /* p is 0 where the row does not see */
-                float *s = strip + i * padded + j;
-                v_store_n(s, v_mul(v_mul(v_load(p + j), factor), v_sub(v_load_n(s, seen - j), delta)), seen - j);
-            }
-        }
+        for (int64_t i = i0; i < i0 + m; i++)
+            score_gradient(ds + i * padded, a->p + i * padded, dot_row(a->dout + i * a->out_stride, a->out + i * a->out_stride, dim),
+                           a->inverse[i] * a->scale, seen, padded);
         ISA_NAME(gemm)(&(struct gemm) {
             .m = m, .n = dim, .k = seen, .a = strip, .a_row = padded, .a_k = 1, .panels = keys, .panel_stride = rows * GEMM_PANEL,
-            .c = a->dq + i0 * a->stride, .c_row = a->stride, .add = true, .scratch = ds + rows * padded,
+            .c = a->dq + i0 * a->q_stride, .c_row = a->q_stride, .add = true, .scratch = unfinished,
         });
     }
     for (int64_t j0 = 0; j0 < rows; j0 += STRIP) {
         int64_t m = rows - j0 < STRIP ? rows - j0 : STRIP;
-        int64_t from = a->causal ? j0 : 0;      /* the first row that sees these positions; strips begin at multiples of STRIP */
+        int64_t from = a->causal && j0 > a->first ? j0 - a->first : 0;      /* the first query that sees any of these positions */
 
         ISA_NAME(gemm)(&(struct gemm) {
-            .m = m, .n = dim, .k = rows - from, .a = a->p + from * padded + j0, .a_row = 1, .a_k = padded,
-            .panels = douts + from * GEMM_PANEL, .panel_stride = rows * GEMM_PANEL,
-            .c = a->dv + j0 * a->stride, .c_row = a->stride, .add = true, .scratch = ds + rows * padded,
+            .m = m, .n = dim, .k = asking - from, .a = a->p + from * padded + j0, .a_row = 1, .a_k = padded,
+            .panels = douts + from * GEMM_PANEL, .panel_stride = asking * GEMM_PANEL,
+            .c = a->dv + j0 * a->stride, .c_row = a->stride, .add = true, .scratch = unfinished,
         });
         ISA_NAME(gemm)(&(struct gemm) {
-            .m = m, .n = dim, .k = rows - from, .a = ds + from * padded + j0, .a_row = 1, .a_k = padded,
-            .panels = queries + from * GEMM_PANEL, .panel_stride = rows * GEMM_PANEL,
-            .c = a->dk + j0 * a->stride, .c_row = a->stride, .add = true, .scratch = ds + rows * padded,
+            .m = m, .n = dim, .k = asking - from, .a = ds + from * padded + j0, .a_row = 1, .a_k = padded,
+            .panels = queries + from * GEMM_PANEL, .panel_stride = asking * GEMM_PANEL,
+            .c = a->dk + j0 * a->stride, .c_row = a->stride, .add = true, .scratch = unfinished,
         });
     }
 }
