@@ -20,8 +20,9 @@ int address_check(const char *address, struct error *error)
         size_t n = strlen(address + 6);
 
         if (n > ADDRESS_IPC_PATH_MAX)
-            return error_set(error, ENAMETOOLONG, "%s: the path has %zu bytes, a UNIX socket's has at most %d: use a shorter run directory",
-                             address, n, ADDRESS_IPC_PATH_MAX);
+            return error_set(error, ENAMETOOLONG,
+                             "%s: the path has %zu bytes, a UNIX socket's has at most %d: use a shorter run directory", address,
+                             n, ADDRESS_IPC_PATH_MAX);
         if (address[6] == '/' && n > 1)
             return 0;
     } else if (!strncmp(address, "tcp://", 6)) {

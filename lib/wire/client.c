@@ -77,7 +77,8 @@ static void finish(struct wire_client *client, struct call *call, int result, co
 }
 
 /* End all calls that `pick` chooses. Callbacks may start and cancel others, so look from the start after each. */
-static void finish_all(struct wire_client *client, int result, bool (*pick)(const struct call *call, uint64_t now_ms), uint64_t now_ms)
+static void finish_all(struct wire_client *client, int result, bool (*pick)(const struct call *call, uint64_t now_ms),
+                       uint64_t now_ms)
 {
     struct call *call, *next;
 
@@ -165,7 +166,8 @@ static void on_out(struct zsock *z, void *arg)
     send_waiting(arg);
 }
 
-static int send_once(struct wire_client *client, Gantry__Kind kind, uint64_t request, uint64_t version, const ProtobufCMessage *body)
+static int send_once(struct wire_client *client, Gantry__Kind kind, uint64_t request, uint64_t version,
+                     const ProtobufCMessage *body)
 {
     _cleanup_(outgoing_freep) struct outgoing *out = NULL;
     struct envelope envelope = {.kind = kind, .version = version, .request = request};
@@ -211,9 +213,14 @@ int wire_call(struct wire_client *client, const struct wire_call *call, uint64_t
                 call->parts[i].release(call->parts[i].arg);
         return r;
     }
-    *c = (struct call) {
-        .id = ++client->last_id, .kind = wire_kind(call->kind), .flags = call->flags, .on_reply = call->on_reply, .arg = call->arg,
-        .deadline_ms = now_ms + MAX(call->deadline_ms, 1u), .repeat_ms = UINT64_MAX,
+    *c = (struct call){
+        .id = ++client->last_id,
+        .kind = wire_kind(call->kind),
+        .flags = call->flags,
+        .on_reply = call->on_reply,
+        .arg = call->arg,
+        .deadline_ms = now_ms + MAX(call->deadline_ms, 1u),
+        .repeat_ms = UINT64_MAX,
     };
     envelope.request = c->id;
     r = outgoing_new(&envelope, call->body, call->parts, call->n_parts, &c->out);

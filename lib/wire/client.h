@@ -2,15 +2,16 @@
  *
  * wire_call() never blocks and always ends in exactly one on_reply, by the deadline at the latest. Kinds marked idempotent in
  * kinds.c are repeated with the same request id (after 1 s, doubling to 8 s, with jitter; at once after a reconnect)
- * until the deadline; the others fail with -ECONNRESET when the connection is lost under them. BUSY and STALE_EPOCH are repeated likewise;
- * LOADING and WRONG_VERSION come to the caller, unless WIRE_WAIT_VERSION asks to repeat them too. The client pings when idle and says on_state
- * when the server has gone silent or come back; a server that is down or not yet up is no error, calls wait for it.
+ * until the deadline; the others fail with -ECONNRESET when the connection is lost under them. BUSY and STALE_EPOCH are repeated
+ * likewise; LOADING and WRONG_VERSION come to the caller, unless WIRE_WAIT_VERSION asks to repeat them too. The client pings when
+ * idle and says on_state when the server has gone silent or come back; a server that is down or not yet up is no error, calls
+ * wait for it.
  *
  * Results of on_reply:  0 (reply->body has the type of kind + 1), or
- *   -EBADMSG BAD_REQUEST   -ESTALE WRONG_VERSION   -EAGAIN LOADING   -EBUSY BUSY       -ESHUTDOWN SHUTTING_DOWN   -ETIMEDOUT DEADLINE, or
- *   -EREMOTEIO INTERNAL    -EACCES DENIED          -EPROTO PROTOCOL  -ESRCH STALE_EPOCH        no answer in time   -ECANCELED client freed
- *   -ECONNRESET see above  -EIO the reply was malformed.
- * `reply` is there (with envelope.error) whenever the server said something, else NULL. It is valid during the callback.
+ *   -EBADMSG BAD_REQUEST   -ESTALE WRONG_VERSION   -EAGAIN LOADING   -EBUSY BUSY       -ESHUTDOWN SHUTTING_DOWN   -ETIMEDOUT
+ * DEADLINE, or -EREMOTEIO INTERNAL    -EACCES DENIED          -EPROTO PROTOCOL  -ESRCH STALE_EPOCH        no answer in time
+ * -ECANCELED client freed -ECONNRESET see above  -EIO the reply was malformed. `reply` is there (with envelope.error) whenever
+ * the server said something, else NULL. It is valid during the callback.
  *
  * Thread rule: the loop's thread only. Calls, also wire_client_free, may be made inside callbacks. */
 #pragma once
@@ -61,7 +62,8 @@ struct wire_call {
     void *arg;
 };
 
-/* *ret_id (may be NULL) for wire_cancel. -ENOBUFS: no credit left, wait for a reply; -EMSGSIZE; -ENOMEM: on_reply is not called then. */
+/* *ret_id (may be NULL) for wire_cancel. -ENOBUFS: no credit left, wait for a reply; -EMSGSIZE; -ENOMEM: on_reply is not called
+ * then. */
 int wire_call(struct wire_client *client, const struct wire_call *call, uint64_t *ret_id);
 
 /* Forget a call: on_reply is not called. No harm if it has ended. */

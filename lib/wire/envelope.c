@@ -82,7 +82,8 @@ static int unpack(const void *bytes, size_t size, struct proto_arena *arena, str
     if (e->n_part_size != e->n_part_crc32c)
         return error_set(error, EBADMSG, "envelope lists %zu sizes but %zu checksums", e->n_part_size, e->n_part_crc32c);
     if (e->n_part_size < 1 || e->n_part_size > 1 + WIRE_PARTS_MAX)
-        return error_set(error, EMSGSIZE, "envelope announces %zu frames, 1 to %d are allowed", e->n_part_size, 1 + WIRE_PARTS_MAX);
+        return error_set(error, EMSGSIZE, "envelope announces %zu frames, 1 to %d are allowed", e->n_part_size,
+                         1 + WIRE_PARTS_MAX);
 
     *ret_envelope = from_proto(e);
     ret_parts->n = (unsigned)e->n_part_size;
@@ -114,11 +115,12 @@ int envelope_check_limits(const struct envelope *envelope, const struct part_tab
         return error_set(error, EBADMSG, "%s comes with %u frames behind the envelope, 1 to %u are allowed", kind->name, parts->n,
                          1u + kind->parts_max);
     if (parts->size[0] > kind->body_max)
-        return error_set(error, EMSGSIZE, "%s: body of %u bytes, at most %u are allowed", kind->name, parts->size[0], kind->body_max);
+        return error_set(error, EMSGSIZE, "%s: body of %u bytes, at most %u are allowed", kind->name, parts->size[0],
+                         kind->body_max);
     for (unsigned i = 1; i < parts->n; i++)
         if (parts->size[i] > kind->part_max)
-            return error_set(error, EMSGSIZE, "%s: frame %u of %u bytes, at most %u are allowed", kind->name, i + 1, parts->size[i],
-                             kind->part_max);
+            return error_set(error, EMSGSIZE, "%s: frame %u of %u bytes, at most %u are allowed", kind->name, i + 1,
+                             parts->size[i], kind->part_max);
     return 0;
 }
 

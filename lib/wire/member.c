@@ -144,7 +144,11 @@ static void say_hello(struct member *member)
 {
     Gantry__Hello hello = GANTRY__HELLO__INIT;
     struct wire_call call = {
-        .kind = WIRE_KIND(HELLO), .body = &hello.base, .deadline_ms = HELLO_DEADLINE_MS, .on_reply = on_hello_reply, .arg = member,
+        .kind = WIRE_KIND(HELLO),
+        .body = &hello.base,
+        .deadline_ms = HELLO_DEADLINE_MS,
+        .on_reply = on_hello_reply,
+        .arg = member,
     };
 
     if (member->hello_sent || member->leaving)

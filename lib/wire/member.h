@@ -8,7 +8,8 @@
  *   - hands on the coordinator's one-way messages (plan, versions, ...).
  *
  * Calls, in order:  member_new -> [callbacks; member_client for own calls] -> member_leave (optional) -> member_free.
- * Thread rule: the loop's thread only. Callbacks may call anything here but member_free. Messages are valid during the callback. */
+ * Thread rule: the loop's thread only. Callbacks may call anything here but member_free. Messages are valid during the callback.
+ */
 #pragma once
 
 #include "wire/client.h"
@@ -31,7 +32,8 @@ struct member_options {
     /* The first Welcome (again == false) and each later one. welcome->config are our settings. */
     void (*on_welcome)(const Gantry__Welcome *welcome, bool again, void *arg);
 
-    /* Before each Hello / Heartbeat: add leases (and gauges). What they point to must live until the callback's next call. NULL ok. */
+    /* Before each Hello / Heartbeat: add leases (and gauges). What they point to must live until the callback's next call. NULL
+     * ok. */
     void (*fill_hello)(Gantry__Hello *hello, void *arg);
     void (*fill_heartbeat)(Gantry__Heartbeat *heartbeat, void *arg);
 
@@ -57,7 +59,8 @@ uint32_t member_id(const struct member *member);            /* 0 before the firs
 bool member_joined(const struct member *member);            /* welcomed in the coordinator's present life, as far as we know */
 bool member_draining(const struct member *member);
 
-/* The client to the coordinator, for LeaseRequest, Journaled, Committed, ... Stays the same over reconnects. Owned by the member. */
+/* The client to the coordinator, for LeaseRequest, Journaled, Committed, ... Stays the same over reconnects. Owned by the member.
+ */
 struct wire_client *member_client(struct member *member);
 
 /* Beat now: something changed that the coordinator should know. */

@@ -33,7 +33,8 @@ static void on_in(struct zsock *z, void *arg)
         monitor->on_event(MONITOR_DENIED, monitor->arg);
 }
 
-int monitor_new(struct wire *wire, void *socket, void (*on_event)(enum monitor_event event, void *arg), void *arg, struct monitor **ret)
+int monitor_new(struct wire *wire, void *socket, void (*on_event)(enum monitor_event event, void *arg), void *arg,
+                struct monitor **ret)
 {
     static unsigned long made;          /* names must differ; the ZeroMQ context may be another thread's */
     struct monitor *monitor = malloc(sizeof *monitor);
@@ -46,8 +47,9 @@ int monitor_new(struct wire *wire, void *socket, void (*on_event)(enum monitor_e
     *monitor = (struct monitor) {.watched = socket, .on_event = on_event, .arg = arg};
     zmq_setsockopt(pair, ZMQ_LINGER, &linger, sizeof linger);
     snprintf(name, sizeof name, "inproc://monitor-%lu", __atomic_add_fetch(&made, 1, __ATOMIC_RELAXED));
-    r = zmq_socket_monitor(socket, name, EVENTS) || zmq_connect(pair, name) ? -errno
-                                                                            : zsock_new(wire->loop, pair, on_in, NULL, monitor, &monitor->zsock);
+    r = zmq_socket_monitor(socket, name, EVENTS) || zmq_connect(pair, name)
+            ? -errno
+            : zsock_new(wire->loop, pair, on_in, NULL, monitor, &monitor->zsock);
     if (r < 0) {
         zmq_socket_monitor(socket, NULL, 0);
         goto fail;

@@ -12,5 +12,6 @@ enum monitor_event {
 struct monitor;
 
 /* Before zmq_connect, so that nothing is missed. */
-int monitor_new(struct wire *wire, void *socket, void (*on_event)(enum monitor_event event, void *arg), void *arg, struct monitor **ret);
+int monitor_new(struct wire *wire, void *socket, void (*on_event)(enum monitor_event event, void *arg), void *arg,
+                struct monitor **ret);
 struct monitor *monitor_free(struct monitor *monitor);      /* before the socket is closed */

@@ -277,7 +277,8 @@ static void on_zap(struct zsock *z, void *arg)
         if (zmq_getsockopt(zsock_socket(z), ZMQ_RCVMORE, &more, &more_size))
             return;
     }
-    if (n == ZAP_FRAMES && sizes[ZAP_CREDENTIALS] == KEY_BYTES && sizes[ZAP_MECHANISM] == 5 && !memcmp(frames[ZAP_MECHANISM], "CURVE", 5))
+    if (n == ZAP_FRAMES && sizes[ZAP_CREDENTIALS] == KEY_BYTES && sizes[ZAP_MECHANISM] == 5 &&
+        !memcmp(frames[ZAP_MECHANISM], "CURVE", 5))
         zmq_z85_encode(user, (uint8_t *)frames[ZAP_CREDENTIALS], KEY_BYTES);
     zap_answer(zsock_socket(z), frames[ZAP_REQUEST], (size_t)sizes[ZAP_REQUEST],
                *user && security_role_of(security, user, &role) == 0, user);
@@ -291,7 +292,8 @@ static int start_zap(struct wire *wire, struct security *security, struct error 
     if (!socket)
         return error_set(error, errno, "ZAP socket: %s", zmq_strerror(errno));
     zmq_setsockopt(socket, ZMQ_LINGER, &linger, sizeof linger);
-    r = zmq_bind(socket, "inproc://zeromq.zap.01") ? -errno : zsock_new(wire->loop, socket, on_zap, NULL, security, &security->zap);
+    r = zmq_bind(socket, "inproc://zeromq.zap.01") ? -errno
+                                                   : zsock_new(wire->loop, socket, on_zap, NULL, security, &security->zap);
     if (r < 0) {
         zmq_close(socket);
         return error_set(error, -r, "ZAP handler: %s", zmq_strerror(-r));

@@ -1,8 +1,8 @@
 /* security.h - who may speak: CURVE keys, and the list of those let in.
  *
  * Every TCP socket uses CURVE. A key belongs to one role on one host. Key files hold one Z85 line: NAME.key (secret, 0600) beside
- * NAME.pub. The list `allowed` has a line `ROLE Z85 NAME` for each key let in; # starts a comment. It is looked at again before every
- * message (one stat), so a line taken out shuts its owner out with the next message, also on connections that stand.
+ * NAME.pub. The list `allowed` has a line `ROLE Z85 NAME` for each key let in; # starts a comment. It is looked at again before
+ * every message (one stat), so a line taken out shuts its owner out with the next message, also on connections that stand.
  *
  * ipc sockets are not encrypted: their directory (0700, address.h) is the lock.
  * The ZAP handler is a socket in the loop: no thread. Thread rule: the loop's thread only. */
@@ -23,7 +23,8 @@ int security_key_read(const char *path, char ret_key[SECURITY_KEY_SIZE], struct 
 int security_allow(const char *allowed_path, Gantry__Role role, const char *public_key, const char *name, struct error *error);
 int security_revoke(const char *allowed_path, const char *key_or_name, struct error *error);
 
-/* Give `wire` its key and the list; from then on it can bind and connect over tcp. allowed_path NULL: a pure client, binds nothing. */
+/* Give `wire` its key and the list; from then on it can bind and connect over tcp. allowed_path NULL: a pure client, binds
+ * nothing. */
 int security_start(struct wire *wire, const char *secret_key_path, const char *allowed_path, struct error *error);
 struct security *security_free(struct security *security);      /* wire_free does it */
 

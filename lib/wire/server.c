@@ -175,7 +175,8 @@ uint32_t request_remaining_ms(const struct request *request, uint64_t now_ms)
 /* ---- admission ---------------------------------------------------------------------------------------- */
 
 /* May this sender say this, here and now? STATUS_OK or why not. */
-static uint32_t check_sender(struct wire_server *server, const struct wire_origin *origin, Gantry__Role *ret_role, struct error *error)
+static uint32_t check_sender(struct wire_server *server, const struct wire_origin *origin, Gantry__Role *ret_role,
+                             struct error *error)
 {
     const struct envelope *e = &origin->envelope;
     const struct wire_kind *kind = wire_kind(e->kind);
@@ -193,7 +194,8 @@ static uint32_t check_sender(struct wire_server *server, const struct wire_origi
         }
     }
     if (e->run && wire->run && e->run != wire->run) {
-        error_set(error, EACCES, "this is run %016lx, the message is of run %016lx", (unsigned long)wire->run, (unsigned long)e->run);
+        error_set(error, EACCES, "this is run %016lx, the message is of run %016lx", (unsigned long)wire->run,
+                  (unsigned long)e->run);
         return WIRE_STATUS(DENIED);
     }
     if (e->epoch < wire->epoch && !kind->before_welcome) {
@@ -327,7 +329,10 @@ static void on_in(struct zsock *z, void *arg)
     if (origin.envelope.request == 0 || origin.envelope.kind == WIRE_KIND(ERROR))
         return;     /* nobody waits for an answer; and two servers must not quarrel in circles */
     (void)send_refusal(server, origin.peer, origin.peer_size, &origin.envelope,
-                       r == -EPROTO ? WIRE_STATUS(PROTOCOL) : r == -ENOMEM ? WIRE_STATUS(INTERNAL) : WIRE_STATUS(BAD_REQUEST), error_text(&error, r));
+                       r == -EPROTO   ? WIRE_STATUS(PROTOCOL)
+                       : r == -ENOMEM ? WIRE_STATUS(INTERNAL)
+                                      : WIRE_STATUS(BAD_REQUEST),
+                       error_text(&error, r));
 }
 
 /* ---- peers -------------------------------------------------------------------------------------------- */

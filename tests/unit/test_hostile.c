@@ -37,7 +37,8 @@ static void on_reply(int result, const struct message *reply, void *arg)
 
 static void siege_open(struct siege *siege)
 {
-    struct wire_server_options options = {.address = siege->lab.ipc, .frame_max = 1 << 20, .on_request = on_request, .arg = siege};
+    struct wire_server_options options = {
+        .address = siege->lab.ipc, .frame_max = 1 << 20, .on_request = on_request, .arg = siege};
     int zero = 0;
 
     memset(siege, 0, sizeof *siege);
@@ -81,7 +82,8 @@ static void send_frame(struct siege *siege, const void *bytes, size_t size, bool
 }
 
 /* Send frame 0 (made of e and t) and then the given frames. */
-static void send_message(struct siege *siege, const struct envelope *e, const struct part_table *t, const char *const *frames, unsigned n)
+static void send_message(struct siege *siege, const struct envelope *e, const struct part_table *t, const char *const *frames,
+                         unsigned n)
 {
     uint8_t bytes[WIRE_ENVELOPE_MAX];
     size_t size = envelope_size(e, t);
@@ -127,8 +129,8 @@ static struct part_table table_of(const char *const *frames, unsigned n)
     return t;
 }
 
-static void expect(struct siege *siege, struct envelope e, struct part_table t, const char *const *frames, unsigned n, uint32_t status,
-                   const char *says)
+static void expect(struct siege *siege, struct envelope e, struct part_table t, const char *const *frames, unsigned n,
+                   uint32_t status, const char *says)
 {
     char text[WIRE_ERROR_MAX];
 
@@ -254,7 +256,10 @@ static void unasked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(refused_with_reason), cmocka_unit_test(random_frames), cmocka_unit_test(oversized_frame), cmocka_unit_test(unasked),
+        cmocka_unit_test(refused_with_reason),
+        cmocka_unit_test(random_frames),
+        cmocka_unit_test(oversized_frame),
+        cmocka_unit_test(unasked),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -180,9 +180,19 @@ static void open_coordinator(struct town *town, uint64_t epoch)
 static void town_open(struct town *town, const char *join)
 {
     struct member_options options = {
-        .join = join, .build = "test", .slots = 8, .on_welcome = on_welcome, .fill_hello = fill_hello, .fill_heartbeat = fill_heartbeat,
-        .on_endpoints = on_endpoints, .on_revoked = on_revoked, .on_drain = on_drain, .on_push = on_push, .on_state = on_state,
-        .on_refused = on_refused, .arg = town,
+        .join = join,
+        .build = "test",
+        .slots = 8,
+        .on_welcome = on_welcome,
+        .fill_hello = fill_hello,
+        .fill_heartbeat = fill_heartbeat,
+        .on_endpoints = on_endpoints,
+        .on_revoked = on_revoked,
+        .on_drain = on_drain,
+        .on_push = on_push,
+        .on_state = on_state,
+        .on_refused = on_refused,
+        .arg = town,
     };
     struct error error = {0};
 
@@ -318,8 +328,8 @@ static void other_run(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(joins_and_beats), cmocka_unit_test(coordinator_restarts), cmocka_unit_test(not_known), cmocka_unit_test(leaves),
-        cmocka_unit_test(leaves_alone), cmocka_unit_test(other_run),
+        cmocka_unit_test(joins_and_beats), cmocka_unit_test(coordinator_restarts), cmocka_unit_test(not_known),
+        cmocka_unit_test(leaves),          cmocka_unit_test(leaves_alone),         cmocka_unit_test(other_run),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -55,7 +55,8 @@ static void fort_open(struct fort *fort, bool let_in)
     assert_int_equal(security_key_create(fort->lab.dir, "worker", fort->client_key, &error), -EEXIST);
     assert_int_equal(security_allow(fort->allowed, GANTRY__ROLE__ROLE_ACTOR, fort->server_key, "actor@here", &error), 0);
     if (let_in)
-        assert_int_equal(security_allow(fort->allowed, GANTRY__ROLE__ROLE_ENV_WORKER, fort->client_key, "worker@there", &error), 0);
+        assert_int_equal(security_allow(fort->allowed, GANTRY__ROLE__ROLE_ENV_WORKER, fort->client_key, "worker@there", &error),
+                         0);
 
     assert_int_equal(wire_new(&fort->lab.loop, GANTRY__ROLE__ROLE_ACTOR, &fort->inside), 0);
     assert_int_equal(wire_new(&fort->lab.loop, GANTRY__ROLE__ROLE_ENV_WORKER, &fort->outside), 0);
@@ -87,7 +88,11 @@ static void call(struct fort *fort, Gantry__Kind kind, uint32_t deadline_ms)
     Gantry__ActRequest act = GANTRY__ACT_REQUEST__INIT;
     Gantry__Committed committed = GANTRY__COMMITTED__INIT;
     struct wire_call call = {
-        .kind = kind, .body = kind == WIRE_KIND(ACT) ? &act.base : &committed.base, .deadline_ms = deadline_ms, .on_reply = on_reply, .arg = fort,
+        .kind = kind,
+        .body = kind == WIRE_KIND(ACT) ? &act.base : &committed.base,
+        .deadline_ms = deadline_ms,
+        .on_reply = on_reply,
+        .arg = fort,
     };
     unsigned before = fort->replies;
 

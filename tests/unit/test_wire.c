@@ -358,7 +358,8 @@ static void cancelled(void **state)
 {
     Gantry__ActRequest request = GANTRY__ACT_REQUEST__INIT;
     struct side side;
-    struct wire_call call = {.kind = WIRE_KIND(ACT), .body = &request.base, .deadline_ms = 1000, .on_reply = on_reply, .arg = &side};
+    struct wire_call call = {
+        .kind = WIRE_KIND(ACT), .body = &request.base, .deadline_ms = 1000, .on_reply = on_reply, .arg = &side};
     uint64_t id;
 
     (void)state;
@@ -491,7 +492,8 @@ static void lost_underway(void **state)
 {
     Gantry__LeaseRequest request = GANTRY__LEASE_REQUEST__INIT;
     struct side side;
-    struct wire_call call = {.kind = WIRE_KIND(LEASE_REQUEST), .body = &request.base, .deadline_ms = 60000, .on_reply = on_reply, .arg = &side};
+    struct wire_call call = {
+        .kind = WIRE_KIND(LEASE_REQUEST), .body = &request.base, .deadline_ms = 60000, .on_reply = on_reply, .arg = &side};
 
     (void)state;
     side_open(&side, 0, 0);
@@ -549,11 +551,24 @@ static void address_taken(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(burst), cmocka_unit_test(borrowed_frame), cmocka_unit_test(release_on_failure), cmocka_unit_test(push),
-        cmocka_unit_test(forgotten_request), cmocka_unit_test(credits), cmocka_unit_test(deadline), cmocka_unit_test(reply_lost),
-        cmocka_unit_test(request_lost), cmocka_unit_test(repeated_while_held), cmocka_unit_test(cancelled),
-        cmocka_unit_test(version_loading), cmocka_unit_test(run_and_epoch), cmocka_unit_test(stale_epoch_heals),
-        cmocka_unit_test(server_restarts), cmocka_unit_test(lost_underway), cmocka_unit_test(silent_peer), cmocka_unit_test(address_taken),
+        cmocka_unit_test(burst),
+        cmocka_unit_test(borrowed_frame),
+        cmocka_unit_test(release_on_failure),
+        cmocka_unit_test(push),
+        cmocka_unit_test(forgotten_request),
+        cmocka_unit_test(credits),
+        cmocka_unit_test(deadline),
+        cmocka_unit_test(reply_lost),
+        cmocka_unit_test(request_lost),
+        cmocka_unit_test(repeated_while_held),
+        cmocka_unit_test(cancelled),
+        cmocka_unit_test(version_loading),
+        cmocka_unit_test(run_and_epoch),
+        cmocka_unit_test(stale_epoch_heals),
+        cmocka_unit_test(server_restarts),
+        cmocka_unit_test(lost_underway),
+        cmocka_unit_test(silent_peer),
+        cmocka_unit_test(address_taken),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
