@@ -68,10 +68,12 @@ static void fill(struct batcher *b, struct batch *batch, unsigned rows)
     while (*at && batch->n < MAX_JOBS) {
         struct serve_job *job = *at;
 
-        if (job->version != version || (batch->n > 0 && taken + job->rows > rows)) {
+        if (job->version != version) {
             at = &job->next;
             continue;
         }
+        if (batch->n > 0 && taken + job->rows > rows)
+            break;                      /* not a smaller one behind it: nobody is overtaken */
         *at = job->next;
         job->next = NULL;
         batch->jobs[batch->n++] = job;

@@ -2,196 +2,14 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <time.h>
 
-#include "base/clock.h"
 #include "daemon/metrics.h"
-#include "daemon/worker.h"
-#include "serve/holder.h"
+#include "serve/server_internal.h"
 #include "version.h"
 #include "wire/address.h"
-#include "wire/member.h"
 
-enum { TICK_MS = 200, RETRY_MS = 2000, STATE_DEADLINE_MS = 5000, BYE_MS = 2000, DRAIN_MS = 30000, GAUGES = 8 };
-
-struct held_model { uint64_t version; void *model; };
-
-struct serve {
-    struct loop *loop;
-    struct wire *wire;
-    struct lifecycle *lifecycle;
-    const struct serve_kind *kind;
-    struct member *member;
-    struct wire_server *server;
-    struct batcher *batcher;
-    struct worker *loader;              /* one thread: one load at a time */
-    struct loop_timer *tick;
-    struct holder holder;
-    struct held_model models[HOLDER_MAX];
-    void *state;
-    char run_dir[PATH_MAX];
-    bool draining, leaving;
-    uint64_t refused;
-    Gantry__Gauge gauges[GAUGES], *gauge_list[GAUGES];
-};
-
-/* ---- versions -------------------------------------------------------------------------------------------- */
-
-struct load_job {
-    struct serve *serve;
-    uint64_t version;
-    uint8_t digest[SHA256_SIZE];
-    char dir[PATH_MAX];
-    void *model;
-    int result;
-    struct error error;
-};
-
-static void apply(struct serve *s, const struct holder_event *event);
-
-static struct held_model *find_model(struct serve *s, uint64_t version)
-{
-    for (int i = 0; i < HOLDER_MAX; i++)
-        if (s->models[i].model && s->models[i].version == version)
-            return &s->models[i];
-    return NULL;
-}
-
-struct unload_job { const struct serve_kind *kind; void *model; };
-
-static void unload_job(void *arg)
-{
-    struct unload_job *job = arg;
-
-    job->kind->unload(job->model);
-    free(job);
-}
-
-/* Freeing a large model takes a while: the loader does it. */
-static void free_version(struct serve *s, uint64_t version)
-{
-    struct held_model *held = find_model(s, version);
-    struct unload_job *job = held && s->loader ? malloc(sizeof *job) : NULL;    /* no loader: we are leaving */
-
-    if (!held)
-        return;
-    if (job)
-        *job = (struct unload_job) {.kind = s->kind, .model = held->model};
-    if (!job || worker_submit(s->loader, unload_job, job) < 0) {
-        free(job);
-        s->kind->unload(held->model);
-    }
-    held->model = NULL;
-    log_info("version released", "version=%" PRIu64, version);
-}
-
-static void on_loaded(void *arg)
-{
-    struct load_job *job = arg;
-    struct serve *s = job->serve;
-    struct held_model *place = find_model(s, job->version);
-
-    for (int i = 0; i < HOLDER_MAX && !place && job->result == 0; i++)
-        if (!s->models[i].model)
-            place = &s->models[i];
-    if (!s->loader) {                   /* we are leaving: nothing is announced or freed by version any more */
-        if (job->result == 0)
-            s->kind->unload(job->model);
-        free(job);
-        return;
-    }
-    if (job->result == 0) {
-        if (place->model)
-            s->kind->unload(place->model);
-        *place = (struct held_model) {.version = job->version, .model = job->model};
-        log_info("version ready", "version=%" PRIu64 " dir=%s", job->version, LOG_Q(job->dir));
-    } else {
-        log_warn("version refused", "version=%" PRIu64 " reason=%s", job->version, LOG_Q(error_text(&job->error, job->result)));
-    }
-    apply(s, &(struct holder_event) {.kind = HOLDER_LOADED,
-                                     .loaded = {job->version, job->result == 0, error_text(&job->error, job->result)}});
-    free(job);
-}
-
-static void load_job(void *arg)
-{
-    struct load_job *job = arg;
-
-    job->result = job->serve->kind->load(job->dir, job->digest, &job->model, &job->error);
-    (void)loop_post(job->serve->loop, on_loaded, job);
-}
-
-static void start_load(struct serve *s, const struct holder_effect *effect)
-{
-    struct load_job *job = s->loader ? calloc(1, sizeof *job) : NULL;
-
-    if (!s->loader)
-        return;
-    if (job) {
-        *job = (struct load_job) {.serve = s, .version = effect->version};
-        memcpy(job->digest, effect->digest, sizeof job->digest);
-        snprintf(job->dir, sizeof job->dir, "%s/%s", s->run_dir, effect->dir);
-        if (worker_submit(s->loader, load_job, job) == 0)
-            return;
-    }
-    free(job);
-    apply(s, &(struct holder_event) {.kind = HOLDER_LOADED, .loaded = {effect->version, false, "no thread or memory to load it"}});
-}
-
-static void ignore_reply(int result, const struct message *reply, void *arg)
-{
-    (void)result, (void)reply, (void)arg;       /* a lost state is said again after the next Welcome or Versions */
-}
-
-static void say_state(struct serve *s, const struct holder_effect *effect)
-{
-    Gantry__VersionState body = GANTRY__VERSION_STATE__INIT;
-
-    if (!s->member)
-        return;                         /* we are leaving */
-    body.member = member_id(s->member);
-    body.kind = s->kind->version_kind;
-    body.version = effect->version;
-    body.ready = effect->ready;
-    body.text = (char *)effect->text;
-    (void)wire_call(member_client(s->member), &(struct wire_call) {.kind = GANTRY__KIND__KIND_VERSION_STATE, .version = effect->version,
-                    .body = &body.base, .deadline_ms = STATE_DEADLINE_MS, .on_reply = ignore_reply}, NULL);
-}
-
-static void apply(struct serve *s, const struct holder_event *event)
-{
-    struct holder_effects effects;
-
-    holder_step(&s->holder, event, loop_now_ms(s->loop), &effects);
-    for (size_t i = 0; i < effects.n; i++) {
-        const struct holder_effect *effect = &effects.items[i];
-
-        switch (effect->kind) {
-        case HOLDER_LOAD: start_load(s, effect); break;
-        case HOLDER_FREE: free_version(s, effect->version); break;
-        case HOLDER_SAY: say_state(s, effect); break;
-        }
-    }
-}
-
-static void on_versions(struct serve *s, const Gantry__Versions *said)
-{
-    struct holder_listed list[HOLDER_MAX];
-    size_t n = 0;
-
-    if (said->kind != s->kind->version_kind)
-        return;
-    for (size_t i = said->n_keep > HOLDER_MAX ? said->n_keep - HOLDER_MAX : 0; i < said->n_keep; i++) {
-        const Gantry__Versions__One *one = said->keep[i];
-
-        if (one->manifest_digest.len != SHA256_SIZE)
-            continue;
-        list[n] = (struct holder_listed) {.version = one->version, .dir = one->dir};
-        memcpy(list[n++].digest, one->manifest_digest.data, SHA256_SIZE);
-    }
-    apply(s, &(struct holder_event) {.kind = HOLDER_LIST, .list = {list, n}});
-}
+enum { TICK_MS = 200, RETRY_MS = 2000, BYE_MS = 2000, DRAIN_MS = 30000 };
 
 /* ---- requests -------------------------------------------------------------------------------------------- */
 
@@ -208,7 +26,7 @@ static void on_job_done(void *arg, struct serve_job *job)
     if (job->reply)
         protobuf_c_message_free_unpacked(job->reply, NULL);
     if (holder_put(&s->holder, job->version))
-        apply(s, &(struct holder_event) {.kind = HOLDER_TICK});
+        serve_apply(s, &(struct holder_event) {.kind = HOLDER_TICK});
     free(job);
     leave_if_idle(s);
 }
@@ -242,7 +60,7 @@ static void on_request(struct request *request, void *arg)
         return;
     }
     answer = holder_peek(&s->holder, message->envelope.version);
-    held = answer == HOLDER_SERVE ? find_model(s, message->envelope.version) : NULL;
+    held = answer == HOLDER_SERVE ? serve_find_model(s, message->envelope.version) : NULL;
     if (!held) {
         refuse_version(request, answer);
         return;
@@ -277,7 +95,7 @@ static void on_welcome(const Gantry__Welcome *welcome, bool again, void *arg)
         s->kind->on_seed(s->state, welcome->seed);
     if (!again)
         lifecycle_ready(s->lifecycle);
-    apply(s, &(struct holder_event) {.kind = HOLDER_WELCOME});
+    serve_apply(s, &(struct holder_event) {.kind = HOLDER_WELCOME});
 }
 
 static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
@@ -304,7 +122,7 @@ static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
 static void on_push(const struct message *message, void *arg)
 {
     if (message->envelope.kind == GANTRY__KIND__KIND_VERSIONS)
-        on_versions(arg, (const Gantry__Versions *)message->body);
+        serve_versions(arg, (const Gantry__Versions *)message->body);
 }
 
 static void on_member_drain(const char *reason, void *arg)
@@ -358,7 +176,7 @@ static void on_tick(void *arg)
 {
     struct serve *s = arg;
 
-    apply(s, &(struct holder_event) {.kind = HOLDER_TICK});
+    serve_apply(s, &(struct holder_event) {.kind = HOLDER_TICK});
     leave_if_idle(s);
 }
 
