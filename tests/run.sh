@@ -159,7 +159,7 @@ group_system() {
     local log=$scratch/system.log n
     compgen -G 'tests/system/test_*.py' >/dev/null || { echo "  there are no system tests"; return; }
     build all || return
-    timeout -k 10 "${SYSTEM_TIMEOUT:-600}" "$(command -v pytest-3 || command -v pytest)" -q -rs -p no:cacheprovider --basetemp="$scratch/system" tests/system >"$log" 2>&1
+    timeout -k 10 "${SYSTEM_TIMEOUT:-1500}" "$(command -v pytest-3 || command -v pytest)" -q -rs -p no:cacheprovider --basetemp="$scratch/system" tests/system >"$log" 2>&1
     local status=$?
     tally() { n=$(tail -n 3 "$log" | grep -oE "[0-9]+ $1" | head -1 | cut -d' ' -f1); echo "${n:-0}"; }
     count "$(tally passed)" "$(($(tally failed) + $(tally error)))" "$(tally skipped)"
