@@ -212,8 +212,9 @@ int cmd_model(int argc, char **argv)
 
     if (argc < 2)
         return usage(stderr, CLI_USAGE);
-    if (!strcmp(argv[1], "--help"))
-        return usage(stdout, CLI_OK);
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--help"))
+            return usage(stdout, CLI_OK);
     for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
         if (!strcmp(argv[1], verbs[i].name))
             return verbs[i].run(argc - 2, argv + 2);
