@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 
 #include "base/macro.h"
 
@@ -21,7 +23,7 @@ static uint32_t rotr(uint32_t x, int n)
     return x >> n | x << (32 - n);
 }
 
-static void sha256_block(uint32_t state[8], const uint8_t block[64])
+static void block_portable(uint32_t state[8], const uint8_t block[64])
 {
     uint32_t w[64], s[8], t1, t2;
     int i;
@@ -43,6 +45,67 @@ static void sha256_block(uint32_t state[8], const uint8_t block[64])
     }
     for (i = 0; i < 8; i++)
         state[i] += s[i];
+}
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+
+/* The same by the SHA extensions: some ten times as fast, and versions are hashed whole when they are committed and loaded. The
+ * instructions keep the state as (a,b,e,f) and (c,d,g,h); four rounds take one vector of the message schedule. */
+__attribute__((target("sha,sse4.1"))) static void block_sha_ni(uint32_t state[8], const uint8_t block[64])
+{
+    const __m128i big_endian = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
+    __m128i low = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)state), 0xB1);
+    __m128i high = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(state + 4)), 0x1B);
+    __m128i abef = _mm_alignr_epi8(low, high, 8), cdgh = _mm_blend_epi16(high, low, 0xF0);
+    __m128i abef_before = abef, cdgh_before = cdgh, w[4], k, next;
+    int i;
+
+    for (i = 0; i < 4; i++)
+        w[i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(block + 16 * i)), big_endian);
+    for (i = 0; i < 16; i++) {
+        k = _mm_add_epi32(w[i & 3], _mm_loadu_si128((const __m128i *)(round_constants + 4 * i)));
+        cdgh = _mm_sha256rnds2_epu32(cdgh, abef, k);
+        abef = _mm_sha256rnds2_epu32(abef, cdgh, _mm_shuffle_epi32(k, 0x0E));
+        next = _mm_add_epi32(_mm_sha256msg1_epu32(w[i & 3], w[(i + 1) & 3]), _mm_alignr_epi8(w[(i + 3) & 3], w[(i + 2) & 3], 4));
+        w[i & 3] = _mm_sha256msg2_epu32(next, w[(i + 3) & 3]);
+    }
+    low = _mm_shuffle_epi32(_mm_add_epi32(abef, abef_before), 0x1B);
+    high = _mm_shuffle_epi32(_mm_add_epi32(cdgh, cdgh_before), 0xB1);
+    _mm_storeu_si128((__m128i *)state, _mm_blend_epi16(low, high, 0xF0));
+    _mm_storeu_si128((__m128i *)(state + 4), _mm_alignr_epi8(high, low, 8));
+}
+
+static bool have_sha_ni(void)
+{
+    unsigned a, b, c, d;
+
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & (1u << 29)) && __builtin_cpu_supports("sse4.1");
+}
+#else
+static void block_sha_ni(uint32_t state[8], const uint8_t block[64]) { block_portable(state, block); }
+static bool have_sha_ni(void) { return false; }
+#endif
+
+static void sha256_block(uint32_t state[8], const uint8_t block[64])
+{
+    static atomic_int choice;           /* 0: not looked yet, 1: portable, 2: by instruction */
+    int chosen = atomic_load_explicit(&choice, memory_order_relaxed);
+
+    if (chosen == 0) {
+        chosen = have_sha_ni() ? 2 : 1;
+        atomic_store_explicit(&choice, chosen, memory_order_relaxed);
+    }
+    if (chosen == 2)
+        block_sha_ni(state, block);
+    else
+        block_portable(state, block);
+}
+
+void sha256_block_for_test(uint32_t state[8], const uint8_t block[64])
+{
+    block_portable(state, block);
 }
 
 void sha256_init(struct sha256 *s)
