@@ -3,6 +3,8 @@
 
 #include "base/error.h"
 
+enum { IMAGE_MAX_SIDE = 16384 };        /* pixels; a header may promise more than memory holds */
+
 struct image { int height, width; uint8_t *rgb; };     /* caller frees rgb */
 
 /* Pillow's Image.resize(BICUBIC), exact: 22-bit fixed point, horizontal pass, then vertical, each rounded and clipped. */

@@ -6,8 +6,6 @@
 #include "base/atomic_file.h"
 #include "image/image.h"
 
-enum { MAX_SIDE = 16384 };      /* a header may promise more than memory holds */
-
 int image_encode_png(const uint8_t *rgb, int height, int width, uint8_t **ret_bytes, size_t *ret_n)
 {
     png_image image = {
@@ -15,7 +13,7 @@ int image_encode_png(const uint8_t *rgb, int height, int width, uint8_t **ret_by
     _cleanup_free_ uint8_t *bytes = NULL;
     png_alloc_size_t n;
 
-    if (height < 1 || width < 1 || MAX(height, width) > MAX_SIDE)
+    if (height < 1 || width < 1 || MAX(height, width) > IMAGE_MAX_SIDE)
         return -EINVAL;
     n = PNG_IMAGE_PNG_SIZE_MAX(image);
     bytes = malloc(n);
@@ -48,9 +46,10 @@ int image_read_png(const char *path, struct image *ret, struct error *error)
     if (!png_image_begin_read_from_file(&image, path))
         return error_set(error, EINVAL, "%s: %s", path, image.message);
     image.format = PNG_FORMAT_RGB;
-    if (image.width < 1 || image.height < 1 || image.width > MAX_SIDE || image.height > MAX_SIDE) {
+    if (image.width < 1 || image.height < 1 || image.width > IMAGE_MAX_SIDE || image.height > IMAGE_MAX_SIDE) {
         png_image_free(&image);
-        return error_set(error, EINVAL, "%s: %ux%u pixels; sides of 1 to %d are read", path, image.width, image.height, MAX_SIDE);
+        return error_set(error, EINVAL, "%s: %ux%u pixels; sides of 1 to %d are read", path, image.width, image.height,
+                         IMAGE_MAX_SIDE);
     }
     rgb = malloc(PNG_IMAGE_SIZE(image));
     if (!rgb) {
@@ -59,6 +58,6 @@ int image_read_png(const char *path, struct image *ret, struct error *error)
     }
     if (!png_image_finish_read(&image, NULL, rgb, 0, NULL))
         return error_set(error, EINVAL, "%s: %s", path, image.message);
-    *ret = (struct image) {.height = (int)image.height, .width = (int)image.width, .rgb = TAKE_PTR(rgb)};
+    *ret = (struct image){.height = (int)image.height, .width = (int)image.width, .rgb = TAKE_PTR(rgb)};
     return 0;
 }

@@ -5,7 +5,7 @@
 
 #include "image/image.h"
 
-enum { FRACTION_BITS = 32 - 8 - 2, MAX_SIDE = 16384 };
+enum { FRACTION_BITS = 32 - 8 - 2 };
 
 /* The taps of one axis: output i sums `count[i]` inputs from `first[i]` with weight[i*stride ..]. */
 struct taps {
@@ -102,7 +102,7 @@ int image_resize_bicubic(const uint8_t *rgb, int height, int width, int out_heig
     int r;
 
     if (height < 1 || width < 1 || out_height < 1 || out_width < 1 ||
-        MAX(MAX(height, width), MAX(out_height, out_width)) > MAX_SIDE)
+        MAX(MAX(height, width), MAX(out_height, out_width)) > IMAGE_MAX_SIDE)
         return -EINVAL;
     if (width != out_width) {
         middle = malloc((size_t)height * out_row);
