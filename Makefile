@@ -37,7 +37,7 @@ BIN := $(if $(SANITIZE),$(B)/bin,bin)
 
 # ---- flags -----------------------------------------------------------------------------------
 CC ?= gcc
-PACKAGES := libzmq libprotobuf-c libuv yaml-0.1 jansson sqlite3 libpng libturbojpeg libzstd libpcre2-8
+PACKAGES := libzmq libprotobuf-c libuv yaml-0.1 jansson sqlite3 libpng libturbojpeg libzstd libpcre2-8 zlib
 PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)

@@ -36,6 +36,7 @@ FOREIGN = {
     r"zmq.*\.h": {"lib/wire"},
     r"protobuf-c/.*": {"lib/wire", "lib/run", "lib/serve", *DAEMONS},
     r"sqlite3\.h|zstd.*\.h": {"lib/run"},
+    r"zlib\.h": {"lib/base"},
     r"mujoco/.*|EGL/.*|GL/.*": {"lib/sim"},
     r"png\.h|turbojpeg\.h|jpeglib\.h": {"lib/image"},
     r"nccl.*\.h": {"lib/nn/collective"},
