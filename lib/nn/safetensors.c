@@ -60,11 +60,13 @@ static int parse_tensor(const char *name, const json_t *entry, const uint8_t *da
     begin = json_integer_value(json_array_get(offsets, 0));
     end = json_integer_value(json_array_get(offsets, 1));
     if (begin < 0 || end < begin || (uint64_t)end > n)
-        return error_set(error, EINVAL, "tensor %s: data_offsets [%lld, %lld] do not lie in the %llu data bytes", name,
-                         (long long)begin, (long long)end, (unsigned long long)n);
+        return error_set(error, EINVAL, "tensor %s: data_offsets [%lld, %lld] do not lie in the %llu data bytes there are%s", name,
+                         (long long)begin, (long long)end, (unsigned long long)n,
+                         end > begin && begin >= 0 ? ": the file is cut short, or its header lies" : "");
     t->bytes = (size_t)(end - begin);
     if (t->bytes != (size_t)t->numel * dtype_size(t->dtype))
-        return error_set(error, EINVAL, "tensor %s: %zu bytes for %lld values of %s", name, t->bytes, (long long)t->numel, dtype);
+        return error_set(error, EINVAL, "tensor %s: %zu bytes, expected %zu for %lld values of %s", name, t->bytes,
+                         (size_t)t->numel * dtype_size(t->dtype), (long long)t->numel, dtype);
     t->data = data + begin;
     return 0;
 }
@@ -89,8 +91,9 @@ static int check_tiling(const struct safetensors *file, const uint8_t *data, uin
         const struct st_tensor *t = &file->list[i];
 
         if ((const uint8_t *)t->data != next)
-            return error_set(error, EINVAL, "tensor %s: its data %s", t->name,
-                             (const uint8_t *)t->data < next ? "overlap another tensor's" : "begin after a hole");
+            return error_set(error, EINVAL, "tensor %s: its data begin at %lld, expected %lld: they %s", t->name,
+                             (long long)((const uint8_t *)t->data - data), (long long)(next - data),
+                             (const uint8_t *)t->data < next ? "overlap another tensor's" : "leave a hole");
         next += t->bytes;
     }
     if (next != data + n)
@@ -167,9 +170,10 @@ int safetensors_open(const char *path, struct safetensors **ret, struct error *e
     if (fd < 0 || fstat(fd, &st) < 0)
         return error_set(error, errno, "%s: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode) || st.st_size < 8)
-        return error_set(error, EINVAL, "%s: not a safetensors file", path);
+        return error_set(error, EINVAL, "%s: not a safetensors file: %s", path,
+                         S_ISREG(st.st_mode) ? "too short for a header" : "not a regular file");
     file = calloc(1, sizeof(*file));
-    if (!file)
+    if (!file || !(file->path = strdup(path)))
         return error_set(error, ENOMEM, "out of memory");
     map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
     if (map == MAP_FAILED)
@@ -191,6 +195,7 @@ struct safetensors *safetensors_close(struct safetensors *file)
     for (int i = 0; i < file->count; i++)
         free(file->list[i].name);
     free(file->list);
+    free(file->path);
     if (file->mapped)
         munmap((void *)(uintptr_t)file->bytes, file->size);
     free(file);

@@ -16,7 +16,7 @@ static int64_t numel(const struct st_write *t)
     return n;
 }
 
-static size_t bytes_of(const struct st_write *t)
+size_t st_write_bytes(const struct st_write *t)
 {
     return (size_t)numel(t) * dtype_size(t->dtype);
 }
@@ -50,7 +50,7 @@ static void put_header(struct strbuf *out, const struct st_write *const *order, 
         json_close(&w, ']');
         json_open(&w, "data_offsets", '[');
         json_unsigned(&w, NULL, offset);
-        offset += bytes_of(t);
+        offset += st_write_bytes(t);
         json_unsigned(&w, NULL, offset);
         json_close(&w, ']');
         json_close(&w, '}');
@@ -75,19 +75,21 @@ static int write_all(int fd, const void *bytes, size_t n)
     return 0;
 }
 
-static int write_tensor(int fd, const struct st_write *t, uint16_t *buffer)
+/* Where converted values wait to be written: CHUNK of them. */
+struct converter { float values[CHUNK]; uint8_t bytes[CHUNK * sizeof(float)]; };
+
+static int write_tensor(int fd, const struct st_write *t, struct converter *c)
 {
-    if (t->raw || t->dtype == DTYPE_F32)
-        return write_all(fd, t->raw ? t->raw : t->values, bytes_of(t));
-    if (t->dtype != DTYPE_BF16)
-        return -EINVAL;
+    if (t->raw || (t->values && t->dtype == DTYPE_F32))
+        return write_all(fd, t->raw ? t->raw : t->values, st_write_bytes(t));
     for (int64_t done = 0, total = numel(t); done < total;) {
         int64_t n = MIN(total - done, CHUNK);
-        int r;
+        int r = t->fill ? t->fill(t->context, done, n, c->values) : 0;
 
-        for (int64_t i = 0; i < n; i++)
-            buffer[i] = float_to_bf16(t->values[done + i]);
-        r = write_all(fd, buffer, (size_t)n * sizeof(*buffer));
+        if (r >= 0)
+            r = floats_to_dtype(t->values ? t->values + done : c->values, n, t->dtype, c->bytes);
+        if (r >= 0)
+            r = write_all(fd, c->bytes, (size_t)n * dtype_size(t->dtype));
         if (r < 0)
             return r;
         done += n;
@@ -95,20 +97,28 @@ static int write_tensor(int fd, const struct st_write *t, uint16_t *buffer)
     return 0;
 }
 
-int safetensors_write(const char *path, const struct st_write *tensors, int n, struct error *error)
+static int write_failed(int r, const char *path, const struct st_write *t, struct error *error)
+{
+    if (r == -ERANGE)
+        return error_set(error, ERANGE, "tensor %s: a value does not fit into %s", t->name, dtype_name(t->dtype));
+    return error_set(error, -r, "%s: tensor %s: %s", path, t->name, strerror(-r));
+}
+
+static int write_file(const char *path, const struct st_write *tensors, int n, bool as_given, struct error *error)
 {
     _cleanup_free_ const struct st_write **order = calloc((size_t)n + 1, sizeof(*order));
-    _cleanup_free_ uint16_t *buffer = malloc(CHUNK * sizeof(*buffer));
+    _cleanup_free_ struct converter *converter = malloc(sizeof(*converter));
     _cleanup_(strbuf_release) struct strbuf header = STRBUF_INIT;
     _cleanup_close_ int fd = -1;
     uint8_t length[8];
     int r;
 
-    if (!order || !buffer)
+    if (!order || !converter)
         return error_set(error, ENOMEM, "out of memory");
     for (int i = 0; i < n; i++)
         order[i] = &tensors[i];
-    qsort(order, (size_t)n, sizeof(*order), by_alignment_then_name);
+    if (!as_given)
+        qsort(order, (size_t)n, sizeof(*order), by_alignment_then_name);
     put_header(&header, order, n);
     if (header.failed)
         return error_set(error, ENOMEM, "out of memory");
@@ -121,9 +131,22 @@ int safetensors_write(const char *path, const struct st_write *tensors, int n, s
     r = write_all(fd, length, sizeof(length));
     if (r >= 0)
         r = write_all(fd, header.text, header.length);
-    for (int i = 0; i < n && r >= 0; i++)
-        r = write_tensor(fd, order[i], buffer);
+    for (int i = 0; i < n && r >= 0; i++) {
+        r = write_tensor(fd, order[i], converter);
+        if (r < 0)
+            return write_failed(r, path, order[i], error);
+    }
     if (r >= 0 && fsync(fd) < 0)
         r = -errno;
     return r < 0 ? error_set(error, -r, "%s: %s", path, strerror(-r)) : 0;
+}
+
+int safetensors_write(const char *path, const struct st_write *tensors, int n, struct error *error)
+{
+    return write_file(path, tensors, n, false, error);
+}
+
+int safetensors_write_as_given(const char *path, const struct st_write *tensors, int n, struct error *error)
+{
+    return write_file(path, tensors, n, true, error);
 }

@@ -140,6 +140,93 @@ static void test_bf16_rounds_to_nearest_even(void **state)
     assert_true((float_to_bf16(NAN) & 0x7fff) > 0x7f80);
 }
 
+/* Every half is itself again; between two neighbours the nearer wins, on a tie the even one. */
+static void test_f16_rounds_to_nearest_even(void **state)
+{
+    (void)state;
+    for (uint32_t h = 0; h < 0x7c00; h++) {
+        struct st_tensor two = {.dtype = DTYPE_F16, .numel = 2, .data = (uint16_t[]) {(uint16_t)h, (uint16_t)(h + 1)}};
+        float x[2], middle;
+
+        assert_int_equal(st_read_f32(&two, 0, 2, x), 0);
+        middle = h == 0x7bff ? 65520.0f : x[0] + (x[1] - x[0]) / 2;
+        assert_int_equal(float_to_f16(x[0]), h);
+        assert_int_equal(float_to_f16(-x[0]), h | 0x8000);
+        assert_int_equal(float_to_f16(middle), h & 1 ? h + 1 : h);
+        assert_int_equal(float_to_f16(nextafterf(middle, 0)), h);
+        assert_int_equal(float_to_f16(nextafterf(middle, INFINITY)), h + 1);
+    }
+    assert_int_equal(float_to_f16(-INFINITY), 0xfc00);
+    assert_true((float_to_f16(NAN) & 0x7fff) > 0x7c00);
+}
+
+static int count_up(void *context, int64_t first, int64_t n, float *ret)
+{
+    int64_t *next = context;
+
+    assert_int_equal(first, *next);                     /* once, in order */
+    for (int64_t i = 0; i < n; i++)
+        ret[i] = (float)((first + i) % 2048);
+    *next += n;
+    return 0;
+}
+
+/* A tensor that is never in memory at once; the order given is kept; what does not fit a dtype is said. */
+static void test_streamed(void **state)
+{
+    enum { N = 200000 };
+    char path[] = "/tmp/gantry_test_XXXXXX";
+    static const float large[] = {1, 70000};
+    int64_t asked = 0;
+    struct st_write out[] = {
+        {.name = "b", .dtype = DTYPE_F16, .ndim = 2, .dim = {2, N / 2}, .fill = count_up, .context = &asked},
+        {.name = "a", .dtype = DTYPE_F32, .ndim = 1, .dim = {2}, .values = large},
+    };
+    struct safetensors *st = NULL;
+    struct error error = {0};
+    float x[3];
+
+    (void)state;
+    close(mkstemp(path));
+    if (safetensors_write_as_given(path, out, 2, &error) < 0 || safetensors_open(path, &st, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(asked, N);
+    assert_string_equal(st->path, path);
+    assert_string_equal(st->list[0].name, "b");
+    assert_int_equal(st_read_f32(&st->list[0], N - 3, 3, x), 0);
+    assert_true(x[0] == (N - 3) % 2048 && x[2] == (N - 1) % 2048);
+    safetensors_close(st);
+    out[1].dtype = DTYPE_F16;
+    asked = 0;
+    assert_int_equal(safetensors_write(path, out, 2, &error), -ERANGE);
+    assert_non_null(strstr(error.text, "tensor a: a value does not fit into F16"));
+    unlink(path);
+}
+
+static void test_not_finite_is_found(void **state)
+{
+    enum { N = 70001 };
+    float *values = calloc(N, sizeof(*values));
+    uint16_t *half = calloc(N, sizeof(*half));
+    struct st_tensor f32 = {.dtype = DTYPE_F32, .numel = N, .data = values};
+    struct st_tensor f16 = {.dtype = DTYPE_F16, .numel = N, .data = half}, bf16 = {.dtype = DTYPE_BF16, .numel = N, .data = half};
+
+    (void)state;
+    assert_int_equal(st_not_finite(&f32), -1);
+    values[N - 1] = NAN;
+    assert_int_equal(st_not_finite(&f32), N - 1);
+    values[7] = -INFINITY;
+    assert_int_equal(st_not_finite(&f32), 7);
+    half[66000] = 0x7c00;                               /* infinity as F16, 2.7e36 as BF16 */
+    assert_int_equal(st_not_finite(&f16), 66000);
+    assert_int_equal(st_not_finite(&bf16), -1);
+    half[3] = 0xff81;
+    assert_int_equal(st_not_finite(&bf16), 3);
+    assert_int_equal(st_not_finite(&(struct st_tensor) {.dtype = DTYPE_I16, .numel = N, .data = half}), -1);
+    free(values);
+    free(half);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -147,6 +234,9 @@ int main(void)
         cmocka_unit_test(test_lies_are_refused),
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_bf16_rounds_to_nearest_even),
+        cmocka_unit_test(test_f16_rounds_to_nearest_even),
+        cmocka_unit_test(test_streamed),
+        cmocka_unit_test(test_not_finite_is_found),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
