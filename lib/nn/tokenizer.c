@@ -1,48 +1,17 @@
-/* tokenizer.c - text to ids and back.
- *
- * Encoding a fragment: U+2581 + the text with blanks replaced, cut into characters (unknown ones into byte pieces, which
- * merge only if the file says so); then the adjacent pair of lowest rank merges, the leftmost on a tie, until none is left. */
+/* tokenizer.c - what the two forms have in common: special tokens are cut out, the rest is merged pair by pair. */
 #include <errno.h>
-#include <limits.h>
+#include <string.h>
 
-#include "base/strbuf.h"
 #include "nn/tokenizer_internal.h"
-
-struct symbol { int id, rank, result; };    /* rank, result: of merging with the next one; INT_MAX: no merge */
-
-static int compare_n(const char *text, size_t n, const char *piece)
-{
-    size_t m = strlen(piece);
-    int c = memcmp(text, piece, MIN(n, m));
-
-    return c ? c : (n > m) - (n < m);
-}
-
-int tokenizer_id_n(const struct tokenizer *t, const char *piece, size_t n)
-{
-    int low = 0, high = t->n_sorted;
-
-    while (low < high) {
-        int middle = (low + high) / 2, c = compare_n(piece, n, t->sorted[middle].text);
-
-        if (c == 0)
-            return t->sorted[middle].id;
-        if (c < 0)
-            high = middle;
-        else
-            low = middle + 1;
-    }
-    return -ENOENT;
-}
-
-int tokenizer_id(const struct tokenizer *t, const char *piece)
-{
-    return tokenizer_id_n(t, piece, strlen(piece));
-}
 
 int tokenizer_size(const struct tokenizer *t)
 {
     return t->size;
+}
+
+int tokenizer_bos(const struct tokenizer *t)
+{
+    return t->bos;
 }
 
 /* NULL: they do not merge. Sorted by (pair, rank): the first of equal pairs has the lowest rank. */
@@ -62,36 +31,6 @@ static const struct merge *find_merge(const struct tokenizer *t, int left, int r
     return low < t->n_merges && t->merges[low].pair == pair ? &t->merges[low] : NULL;
 }
 
-/* Bytes of the UTF-8 character at text[0..n); 0 if it is malformed (overlong, surrogate, beyond U+10FFFF, cut off). */
-static size_t utf8_length(const char *text, size_t n)
-{
-    const uint8_t *s = (const uint8_t *)text;
-    size_t length = n == 0 ? 0 : s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
-
-    if (length > n)
-        return 0;
-    for (size_t i = 1; i < length; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] >= 0xa0) || (s[0] == 0xf0 && s[1] < 0x90) ||
-        (s[0] == 0xf4 && s[1] >= 0x90))
-        return 0;
-    return length;
-}
-
-static bool utf8_valid(const char *text, size_t n)
-{
-    while (n > 0) {
-        size_t length = utf8_length(text, n);
-
-        if (length == 0)
-            return false;
-        text += length;
-        n -= length;
-    }
-    return true;
-}
-
 static void set_rank(const struct tokenizer *t, struct symbol *s, int i, int n)
 {
     const struct merge *m = i >= 0 && i + 1 < n ? find_merge(t, s[i].id, s[i + 1].id) : NULL;
@@ -102,8 +41,7 @@ static void set_rank(const struct tokenizer *t, struct symbol *s, int i, int n)
     }
 }
 
-/* Merge in place; returns how many symbols are left. */
-static int merge_all(const struct tokenizer *t, struct symbol *s, int n)
+int tokenizer_merge(const struct tokenizer *t, struct symbol *s, int n)
 {
     for (int i = 0; i < n; i++)
         set_rank(t, s, i, n);
@@ -123,36 +61,6 @@ static int merge_all(const struct tokenizer *t, struct symbol *s, int n)
         set_rank(t, s, best, n);
         set_rank(t, s, best - 1, n);
     }
-}
-
-/* One character: its piece, or its bytes' pieces. Returns how many symbols were written. */
-static int put_character(const struct tokenizer *t, const char *character, size_t length, struct symbol *s)
-{
-    int id = tokenizer_id_n(t, character, length);
-
-    if (id >= 0) {
-        s->id = id;
-        return 1;
-    }
-    for (size_t i = 0; i < length; i++)
-        s[i].id = t->byte_id[(uint8_t)character[i]];
-    return (int)length;
-}
-
-static int encode_fragment(const struct tokenizer *t, const char *text, size_t n, struct symbol *symbols)
-{
-    int count = 0;
-
-    if (n == 0)
-        return 0;
-    count += put_character(t, WORD_MARK, strlen(WORD_MARK), symbols);
-    for (size_t at = 0, length; at < n; at += length) {
-        bool blank = text[at] == ' ';
-
-        length = utf8_length(text + at, n - at);
-        count += put_character(t, blank ? WORD_MARK : text + at, blank ? strlen(WORD_MARK) : length, symbols + count);
-    }
-    return merge_all(t, symbols, count);
 }
 
 /* The longest special token that begins at text[0]. */
@@ -183,7 +91,7 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, bool
     ids = calloc(6 * n + 4, sizeof(*ids));              /* each one-byte fragment has a mark of three in front */
     if (!symbols || !ids)
         return -ENOMEM;
-    if (bos)
+    if (bos && t->bos >= 0)
         ids[count++] = t->bos;
     for (size_t begin = 0, end = 0; begin < n; begin = end) {
         const struct special *special = NULL;
@@ -191,9 +99,10 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, bool
 
         while (end < n && !(special = special_at(t, text + end, n - end)))
             end++;
-        m = encode_fragment(t, text + begin, end - begin, symbols);
-        for (int i = 0; i < m; i++)
-            ids[count++] = symbols[i].id;
+        m = end > begin ? t->form->encode(t, text + begin, end - begin, symbols, ids + count) : 0;
+        if (m < 0)
+            return m;
+        count += m;
         if (special) {
             ids[count++] = special->id;
             end += special->length;
@@ -202,27 +111,6 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n, bool
     *ret_ids = TAKE_PTR(ids);
     *ret_n = count;
     return 0;
-}
-
-/* Bytes that spell UTF-8 as a whole are that text, otherwise each byte is one replacement character. */
-static void flush_bytes(struct strbuf *out, struct strbuf *bytes)
-{
-    if (utf8_valid(bytes->text, bytes->length))
-        strbuf_add(out, bytes->text, bytes->length);
-    else
-        for (size_t i = 0; i < bytes->length; i++)
-            strbuf_adds(out, "\xef\xbf\xbd");
-    strbuf_reset(bytes);
-}
-
-static void put_piece(struct strbuf *out, const char *piece)
-{
-    while (*piece) {
-        bool mark = !strncmp(piece, WORD_MARK, strlen(WORD_MARK));
-
-        strbuf_addc(out, mark ? ' ' : *piece);
-        piece += mark ? strlen(WORD_MARK) : 1;
-    }
 }
 
 static bool is_hidden(const struct tokenizer *t, int32_t id)
@@ -235,30 +123,47 @@ static bool is_hidden(const struct tokenizer *t, int32_t id)
 
 int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, int n, bool skip_special, char **ret_text, size_t *ret_n)
 {
-    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT, bytes = STRBUF_INIT;
-    char *text;
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    _cleanup_free_ int32_t *known = calloc((size_t)n + 1, sizeof(*known));
+    int count = 0, r;
     size_t length;
+    char *text;
 
-    for (int i = 0; i < n; i++) {
-        if (ids[i] < 0 || ids[i] >= t->n_ids || !t->text[ids[i]] || (skip_special && is_hidden(t, ids[i])))
-            continue;
-        if (t->byte_of[ids[i]] >= 0) {
-            strbuf_addc(&bytes, (char)t->byte_of[ids[i]]);
-            continue;
-        }
-        flush_bytes(&out, &bytes);
-        put_piece(&out, t->text[ids[i]]);
-    }
-    flush_bytes(&out, &bytes);
-    if (out.failed || bytes.failed)
+    if (!known)
         return -ENOMEM;
+    for (int i = 0; i < n; i++)
+        if (ids[i] >= 0 && ids[i] < t->n_ids && t->text[ids[i]] && !(skip_special && is_hidden(t, ids[i])))
+            known[count++] = ids[i];
+    r = t->form->decode(t, known, count, &out);
+    if (r < 0 || out.failed)
+        return r < 0 ? r : -ENOMEM;
     length = out.length;
     text = length ? strbuf_detach(&out) : strdup("");
     if (!text)
         return -ENOMEM;
-    if (length && text[0] == ' ')
-        memmove(text, text + 1, length--);
     *ret_text = text;
     *ret_n = length;
     return 0;
+}
+
+struct tokenizer *tokenizer_ref(struct tokenizer *t)
+{
+    atomic_fetch_add(&t->owners, 1);
+    return t;
+}
+
+struct tokenizer *tokenizer_free(struct tokenizer *t)
+{
+    if (!t || atomic_fetch_sub(&t->owners, 1) > 1)
+        return NULL;
+    for (int i = 0; i < t->n_ids; i++)
+        free(t->text[i]);
+    tokenizer_bytes_release(t);
+    free(t->text);
+    free(t->sorted);
+    free(t->merges);
+    free(t->specials);
+    free(t->byte_of);
+    free(t);
+    return NULL;
 }

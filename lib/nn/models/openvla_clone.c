@@ -95,14 +95,6 @@ static int copy_stats(const struct openvla *from, struct openvla *to)
     return 0;
 }
 
-static int reload_tokenizer(struct openvla *to)
-{
-    for (int i = 0; i < to->files.n; i++)
-        if (!strcmp(to->files.list[i].name, "tokenizer.json"))
-            return tokenizer_parse(to->files.list[i].bytes, to->files.list[i].n, &to->tokenizer, NULL);
-    return -ENOENT;
-}
-
 int openvla_clone(const struct openvla *from, struct openvla **ret)
 {
     _cleanup_(openvla_freep) struct openvla *to = calloc(1, sizeof(*to));
@@ -122,10 +114,9 @@ int openvla_clone(const struct openvla *from, struct openvla **ret)
         r = copy_stats(from, to);
     if (r >= 0)
         r = hf_files_copy(&from->files, &to->files);
-    if (r >= 0)
-        r = reload_tokenizer(to);
     if (r < 0)
         return r;
+    to->tokenizer = tokenizer_ref(from->tokenizer);
     *ret = TAKE_PTR(to);
     return 0;
 }

@@ -236,19 +236,15 @@ static int read_preprocessor(struct openvla *model, const char *dir, struct erro
 static int read_tokenizer(struct openvla *model, const char *dir, struct error *error)
 {
     struct openvla_config *c = &model->config;
-    char path[4096];
-    int r;
+    int r = tokenizer_load_dir(dir, &model->tokenizer, error);
 
-    if ((size_t)snprintf(path, sizeof(path), "%s/tokenizer.json", dir) >= sizeof(path))
-        return error_set(error, ENAMETOOLONG, "%s: the name is too long", dir);
-    r = tokenizer_load(path, &model->tokenizer, error);
     if (r < 0)
         return r;
-    c->bos_id = tokenizer_id(model->tokenizer, "<s>");
+    c->bos_id = tokenizer_bos(model->tokenizer);
     c->eos_id = tokenizer_id(model->tokenizer, "</s>");
-    if (tokenizer_size(model->tokenizer) != c->vocab || c->eos_id < 0)
-        return error_set(error, EINVAL, "%s: %d pieces and %s </s>; the model has %d ids", path, tokenizer_size(model->tokenizer),
-                         c->eos_id < 0 ? "no" : "a", c->vocab);
+    if (tokenizer_size(model->tokenizer) != c->vocab || c->bos_id < 0 || c->eos_id < 0)
+        return error_set(error, EINVAL, "%s: the tokenizer has %d pieces, %s <s> and %s </s>; the model has %d ids", dir,
+                         tokenizer_size(model->tokenizer), c->bos_id < 0 ? "no" : "a", c->eos_id < 0 ? "no" : "a", c->vocab);
     return 0;
 }
 

@@ -1,0 +1,21 @@
+/* unicode.h - UTF-8 and canonical composition (NFC), as text has it before a tokenizer cuts it.
+ *
+ * The tables are those of Unicode 14, the version of PCRE2 10.4x and of the tokenizers whose ids are reproduced; they are in the
+ * tree because the version decides ids. Thread rule: any. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "base/strbuf.h"
+
+/* Bytes of the UTF-8 character at text[0..n); 0 if it is malformed (overlong, surrogate, beyond U+10FFFF, cut off). */
+size_t utf8_length(const char *text, size_t n);
+bool utf8_valid(const char *text, size_t n);
+/* Bytes of the malformed character at text[0..n), n > 0: the longest run that a well-formed one could begin with, at least 1. */
+size_t utf8_broken(const char *text, size_t n);
+/* The character at text[0..), which must be well-formed, and its bytes. */
+uint32_t utf8_read(const char *text, size_t *ret_length);
+void utf8_write(struct strbuf *out, uint32_t character);
+
+/* Append the NFC form of text (well-formed UTF-8). -ENOMEM. */
+int unicode_nfc(const char *text, size_t n, struct strbuf *out);
