@@ -38,26 +38,28 @@ int image_write_png(const char *path, const uint8_t *rgb, int height, int width)
     return atomic_file_write(path, bytes, n);
 }
 
-int image_read_png(const char *path, struct image *ret, struct error *error)
+int image_decode_png(const void *bytes, size_t n, const char *name, struct image *ret, struct error *error)
 {
+    static const png_color black = {0, 0, 0};
     png_image image = {.version = PNG_IMAGE_VERSION};
     _cleanup_free_ uint8_t *rgb = NULL;
+    int r;
 
-    if (!png_image_begin_read_from_file(&image, path))
-        return error_set(error, EINVAL, "%s: %s", path, image.message);
+    if (!png_image_begin_read_from_memory(&image, bytes, n))
+        return error_set(error, EINVAL, "%s: %s", name, image.message);
     image.format = PNG_FORMAT_RGB;
-    if (image.width < 1 || image.height < 1 || image.width > IMAGE_MAX_SIDE || image.height > IMAGE_MAX_SIDE) {
+    r = image_check_size(image.height, image.width, name, error);
+    if (r < 0) {
         png_image_free(&image);
-        return error_set(error, EINVAL, "%s: %ux%u pixels; sides of 1 to %d are read", path, image.width, image.height,
-                         IMAGE_MAX_SIDE);
+        return r;
     }
     rgb = malloc(PNG_IMAGE_SIZE(image));
     if (!rgb) {
         png_image_free(&image);
-        return error_set(error, ENOMEM, "out of memory");
+        return error_set(error, ENOMEM, "%s: %ux%u pixels do not fit into memory", name, image.width, image.height);
     }
-    if (!png_image_finish_read(&image, NULL, rgb, 0, NULL))
-        return error_set(error, EINVAL, "%s: %s", path, image.message);
-    *ret = (struct image){.height = (int)image.height, .width = (int)image.width, .rgb = TAKE_PTR(rgb)};
+    if (!png_image_finish_read(&image, &black, rgb, 0, NULL))
+        return error_set(error, EINVAL, "%s: %s", name, image.message);
+    *ret = (struct image) {.height = (int)image.height, .width = (int)image.width, .rgb = TAKE_PTR(rgb)};
     return 0;
 }
