@@ -27,7 +27,7 @@ static int center_crop(const uint8_t *rgb, int height, int width, int out_height
 {
     int top = (int)rint((height - out_height) / 2.0), left = (int)rint((width - out_width) / 2.0);  /* halves to even */
 
-    if (top < 0 || left < 0)
+    if (out_height > height || out_width > width)
         return -EINVAL;
     for (int y = 0; y < out_height; y++)
         memcpy(ret_rgb + (size_t)y * (size_t)out_width * 3, rgb + ((size_t)(top + y) * (size_t)width + (size_t)left) * 3,
