@@ -82,7 +82,8 @@ static float between(struct philox *random, float low, float high)
     return low + philox_uniform(random) * (high - low);
 }
 
-int augment_picture(const struct augment *how, struct philox *random, const uint8_t *rgb, int height, int width, uint8_t *ret_rgb)
+int augment_picture(const struct augment *how, struct philox *random, const uint8_t *rgb, int height, int width,
+                    uint8_t *ret_rgb)
 {
     size_t pixels = (size_t)MAX(height, 0) * (size_t)MAX(width, 0), n = pixels * 3;
     _cleanup_free_ float *in = malloc(2 * n * sizeof(*in) + 1);

@@ -18,8 +18,9 @@ struct augment {
 };
 extern const struct augment augment_openvla;    /* .9, .2, .8-1.2, .8-1.2, .05 */
 
-/* ret_rgb (height,width,3), not rgb itself. -ENOMEM; -EINVAL: no picture. */
-int augment_picture(const struct augment *how, struct philox *random, const uint8_t *rgb, int height, int width, uint8_t *ret_rgb);
+/* ret_rgb (height,width,3). -ENOMEM; -EINVAL: no picture. */
+int augment_picture(const struct augment *how, struct philox *random, const uint8_t *rgb, int height, int width,
+                    uint8_t *ret_rgb);
 
 /* The steps, in place on n pixels of float RGB. */
 void augment_contrast(float *rgb, size_t n, float factor);

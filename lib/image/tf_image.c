@@ -37,7 +37,8 @@ static float lanczos3(float x)
 
 static int axis_init(struct axis *s, int in, int out)
 {
-    float inverse = 1.0f / ((float)out / (float)in), stretch = MAX(inverse, 1.0f), shrink = 1.0f / stretch, radius = 3.0f * stretch;
+    float inverse = 1.0f / ((float)out / (float)in), stretch = MAX(inverse, 1.0f), shrink = 1.0f / stretch;
+    float radius = 3.0f * stretch;
 
     s->stride = (int)ceilf(2.0f * radius) + 2;
     s->first = calloc((size_t)out, sizeof(*s->first));

@@ -1,7 +1,7 @@
 /* tf_image.h - picture operations with TensorFlow's numbers, and the picture chain of the OpenVLA evaluations built from them.
  *
  * All arithmetic is float32 in TensorFlow's order. The evaluation of OpenVLA and its fine-tunes on LIBERO shows the policy
- *     camera (as rendered, bottom row first) -> turned by 180 degrees -> JPEG of quality 95 and back -> lanczos3 to the policy's size
+ *     camera (bottom row first) -> turned by 180 degrees -> JPEG of quality 95 and back -> lanczos3 to the policy's size
  * and, when it was trained with random crops, a centre crop of .9 of the area stretched back (tf_center_crop). That last step is
  * the policy's own affair (openvla.h): data sets keep the picture before it. Pure functions, any thread. -ENOMEM. */
 #pragma once

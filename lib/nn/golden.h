@@ -1,8 +1,8 @@
-/* golden.h - the OpenVLA model against numbers of the original Python code.
+/* golden.h - models and pictures against numbers of the original Python code.
  *
- * DIR holds checkpoint/ (a model directory) and golden/ (manifest.json and .safetensors files): every tensor there has a
- * tolerance in the manifest, and that tolerance is what is checked. Each group of tensors gives one line: how many, the worst
- * error as a part of its tolerance, PASS, FAIL or SKIP with the reason. Nothing that the manifest lists is left out silently. */
+ * DIR holds checkpoint/ (a model directory) and golden/ (manifest.json and .safetensors files), or, for pictures alone,
+ * manifest.json and resize.safetensors. Every tensor has a tolerance in the manifest, and that tolerance is what is checked. Each
+ * group of tensors gives one line: how many, the worst error as a part of its tolerance, PASS, FAIL or SKIP with the reason. Nothing that the manifest lists is left out silently. */
 #pragma once
 
 #include <stdio.h>

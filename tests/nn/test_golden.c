@@ -1,4 +1,4 @@
-/* The whole model against the reference's numbers, as `gantry model check` does it, over both tiny checkpoints. */
+/* The whole model against the reference's numbers, as `gantry model check` does it, over both tiny checkpoints; the pictures. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -37,9 +37,16 @@ static void test_tiny64(void **state)
     check("tiny64");
 }
 
+static void test_resize(void **state)
+{
+    (void)state;
+    check("resize");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_tiny224), cmocka_unit_test(test_tiny64)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tiny224), cmocka_unit_test(test_tiny64), cmocka_unit_test(test_resize)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -84,19 +84,28 @@ static void report_rest(struct golden *g)
             golden_skip(g, i == 0 ? "lora" : i == 1 ? "oft" : i == 2 ? "bf16" : "inputs given", counts[i], reasons[i]);
 }
 
-static int open_file(struct golden *g, const char *name)
+static int open_file(struct golden *g, const char *folder, const char *name)
 {
     _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
     int r;
 
-    strbuf_addf(&path, "%s/golden/%s.safetensors", g->dir, name);
+    strbuf_addf(&path, "%s/%s%s.safetensors", g->dir, folder, name);
     r = safetensors_open(path.text, &g->files[g->n_files].file, g->error);
     if (r >= 0)
         snprintf(g->files[g->n_files++].name, sizeof(g->files[0].name), "%s", name);
     return r;
 }
 
-static int open_all(struct golden *g)
+static bool is_there(const struct golden *g, const char *name)
+{
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+
+    strbuf_addf(&path, "%s/%s", g->dir, name);
+    return !path.failed && access(path.text, F_OK) == 0;
+}
+
+/* A model and what it computes: checkpoint/ and golden/. */
+static int open_model(struct golden *g)
 {
     static const char *const names[] = {"inputs", "forward_fp32", "generate", "logprobs", "sft", "adamw", "ppo"};
     _cleanup_(strbuf_release) struct strbuf golden = STRBUF_INIT, checkpoint = STRBUF_INIT;
@@ -104,31 +113,48 @@ static int open_all(struct golden *g)
 
     strbuf_addf(&golden, "%s/golden", g->dir);
     strbuf_addf(&checkpoint, "%s/checkpoint", g->dir);
-    g->seen = json_object();
-    if (!g->seen || golden.failed || checkpoint.failed)
+    if (golden.failed || checkpoint.failed)
         return error_set(g->error, ENOMEM, "out of memory");
     r = hf_json(golden.text, "manifest.json", &g->manifest, g->error);
     for (size_t i = 0; i < ARRAY_SIZE(names) && r >= 0; i++)
-        r = open_file(g, names[i]);
-    return r < 0 ? r : openvla_load(checkpoint.text, &g->model, g->error);
+        r = open_file(g, "golden/", names[i]);
+    if (r >= 0 && is_there(g, "golden/oft.safetensors"))
+        r = open_file(g, "golden/", "oft");
+    if (r >= 0)
+        r = openvla_load(checkpoint.text, &g->model, g->error);
+    if (r < 0)
+        return r;
+    r = openvla_pack(g->model, true);
+    return r < 0 ? error_set(g->error, -r, "out of memory") : 0;
+}
+
+/* Pictures only: manifest.json and resize.safetensors. */
+static int open_resize(struct golden *g)
+{
+    int r = hf_json(g->dir, "manifest.json", &g->manifest, g->error);
+
+    return r < 0 ? r : open_file(g, "", "resize");
 }
 
 int golden_check(const char *dir, FILE *out, struct error *error)
 {
-    static int (*const checks[])(struct golden * g) = {golden_check_inputs,   golden_check_forward, golden_check_generate,
-                                                       golden_check_logprobs, golden_check_sft,     golden_check_adamw,
-                                                       golden_check_ppo};
-    _cleanup_(golden_release) struct golden g = {.dir = dir, .out = out, .error = error};
+    static int (*const model_checks[])(struct golden *g) = {golden_check_inputs,   golden_check_forward, golden_check_generate,
+                                                            golden_check_logprobs, golden_check_sft,     golden_check_adamw,
+                                                            golden_check_ppo};
+    static int (*const resize_checks[])(struct golden *g) = {golden_check_resize};
+    _cleanup_(golden_release) struct golden g = {.dir = dir, .out = out, .error = error, .seen = json_object()};
+    bool resize = is_there(&g, "resize.safetensors");
+    int (*const *checks)(struct golden *g) = resize ? resize_checks : model_checks;
+    size_t n = resize ? ARRAY_SIZE(resize_checks) : ARRAY_SIZE(model_checks);
     int r;
 
-    r = open_all(&g);
+    if (!g.seen)
+        return error_set(error, ENOMEM, "out of memory");
+    r = resize ? open_resize(&g) : open_model(&g);
     if (r < 0)
         return r;
-    r = openvla_pack(g.model, true);
-    if (r < 0)
-        return error_set(error, -r, "out of memory");
     fprintf(out, "%-24s %7s  %9s  %-6s %s\n", "tensors", "count", "of limit", "", "worst");
-    for (size_t i = 0; i < ARRAY_SIZE(checks); i++) {
+    for (size_t i = 0; i < n; i++) {
         struct error inner = {0};
 
         g.error = &inner;

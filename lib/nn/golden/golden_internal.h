@@ -61,3 +61,4 @@ int golden_check_logprobs(struct golden *g);
 int golden_check_sft(struct golden *g);
 int golden_check_adamw(struct golden *g);
 int golden_check_ppo(struct golden *g);
+int golden_check_resize(struct golden *g);
