@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/atomic_file.h"
 #include "base/macro.h"
+#include "base/staged_dir.h"
 #include "cli/cli.h"
 #include "nn/golden.h"
 #include "nn/models/openvla.h"
@@ -18,8 +18,7 @@ static int usage(FILE *out, int status)
             "       gantry model new DIR [--spec DIR] [--seed N] [--dtype F32|BF16]\n"
             "                                                           a random policy; configuration and tokenizer of --spec\n"
             "                                                           (default models/tiny-spec)\n"
-            "       gantry model export RUN DIR [--version N] [--dtype F32|BF16]\n"
-            "                                                           a run's policy (default: the newest) as a directory of\n"
+            "       gantry model export RUN[:VERSION] DIR [--dtype D]   a run's policy (default: the newest) as a directory of\n"
             "                                                           its own, checked against its manifest first\n"
             "       gantry model prompt DIR INSTRUCTION                 the ids of an instruction\n"
             "       gantry model check --golden DIR                     every tensor against the reference's numbers in DIR\n"
@@ -90,6 +89,17 @@ static int inspect(int argc, char **argv)
     return CLI_OK;
 }
 
+/* The model's directory, whole or not at all. dtype NULL: as it was read. */
+static int save(const struct openvla *model, const char *path, const char *dtype, struct error *error)
+{
+    _cleanup_(staged_dir_release) struct staged_dir dir = {0};
+    int r = staged_dir_open(&dir, path, error);
+
+    if (r >= 0)
+        r = openvla_save(model, dir.temporary, dtype, error);
+    return r < 0 ? r : staged_dir_commit(&dir, error);
+}
+
 static int new(int argc, char **argv)
 {
     const char *spec = take_option(&argc, argv, "--spec"), *seed_text = take_option(&argc, argv, "--seed");
@@ -106,29 +116,28 @@ static int new(int argc, char **argv)
     if (*end || end == seed_text)
         return usage(stderr, CLI_USAGE);
     r = openvla_new(spec ? spec : "models/tiny-spec", seed, &model, &error);
-    if (r < 0)
-        return fail(&error, r);
-    r = mkdir_p(argv[0], 0755);
-    if (r < 0)
-        return fail(NULL, error_set(&error, -r, "%s", argv[0]));
-    r = openvla_save(model, argv[0], dtype ? dtype : "F32", &error);
+    if (r >= 0)
+        r = save(model, argv[0], dtype ? dtype : "F32", &error);
     if (r < 0)
         return fail(&error, r);
     printf("%s: %lld parameters, seed %llu\n", argv[0], (long long)model->params.numel, seed);
     return CLI_OK;
 }
 
-/* The number given, or the newest committed. */
-static int choose_version(const char *run, const char *text, uint64_t *ret, struct error *error)
+/* RUN:VERSION in two; without a number the newest committed. Writes a NUL over the colon. */
+static int choose_version(char *run, uint64_t *ret, struct error *error)
 {
     _cleanup_free_ uint64_t *numbers = NULL;
+    char *colon = strrchr(run, ':'), *end;
     size_t n = 0;
-    char *end;
     int r;
 
-    if (text) {
-        *ret = strtoull(text, &end, 10);
-        return *text && !*end ? 0 : error_set(error, EINVAL, "--version %s: not a number", text);
+    if (colon && colon[1] && !strchr(colon, '/')) {
+        *ret = strtoull(colon + (colon[1] == 'v' ? 2 : 1), &end, 10);
+        if (*end)
+            return error_set(error, EINVAL, "%s: found version '%s', expected a number", run, colon + 1);
+        *colon = '\0';
+        return 0;
     }
     r = version_list(run, KIND_POLICY, &numbers, &n);
     if (r < 0 || n == 0)
@@ -139,7 +148,7 @@ static int choose_version(const char *run, const char *text, uint64_t *ret, stru
 
 static int export(int argc, char **argv)
 {
-    const char *version = take_option(&argc, argv, "--version"), *dtype = take_option(&argc, argv, "--dtype");
+    const char *dtype = take_option(&argc, argv, "--dtype");
     _cleanup_(manifest_release) struct manifest manifest = {0};
     _cleanup_(openvla_freep) struct openvla *model = NULL;
     struct error error = {0};
@@ -149,7 +158,7 @@ static int export(int argc, char **argv)
 
     if (argc != 2)
         return usage(stderr, CLI_USAGE);
-    r = choose_version(argv[0], version, &number, &error);
+    r = choose_version(argv[0], &number, &error);
     if (r >= 0)
         r = version_path(argv[0], KIND_POLICY, number, dir);
     if (r >= 0)
@@ -158,12 +167,8 @@ static int export(int argc, char **argv)
         r = manifest_verify(dir, &manifest, true, &error);
     if (r >= 0)
         r = openvla_load(dir, &model, &error);
-    if (r < 0)
-        return fail(&error, r);
-    r = mkdir_p(argv[1], 0755);
-    if (r < 0)
-        return fail(NULL, error_set(&error, -r, "%s", argv[1]));
-    r = openvla_save(model, argv[1], dtype ? dtype : "F32", &error);
+    if (r >= 0)
+        r = save(model, argv[1], dtype, &error);
     if (r < 0)
         return fail(&error, r);
     printf("%s: version %llu of %s\n", argv[1], (unsigned long long)number, argv[0]);

@@ -1,8 +1,25 @@
-/* hf.c - config.json with LlamaConfig's defaults, image statistics, shards. */
+/* hf.c - config.json with LlamaConfig's defaults, image statistics, problems. */
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 
 #include "base/strbuf.h"
 #include "nn/hf.h"
+
+int hf_problem(struct hf_problems *all, struct error *error, int errnum, const char *format, ...)
+{
+    struct error line = {0};
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(line.text, sizeof(line.text), format, args);
+    va_end(args);
+    if (!all)
+        return error_set(error, errnum, "%s", line.text);
+    all->count++;
+    all->found(all->arg, line.text);
+    return 0;
+}
 
 int hf_json(const char *dir, const char *name, json_t **ret, struct error *error)
 {
@@ -105,90 +122,4 @@ int hf_image_statistics(const json_t *preprocessor, int towers, double (*ret_mea
                 return error_set(error, EINVAL, "preprocessor_config.json: std of tower %d must be above 0", i);
     }
     return 0;
-}
-
-static int open_shard(const char *dir, const char *name, struct hf_shards *shards, struct error *error)
-{
-    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
-    struct safetensors **grown = reallocarray(shards->file, (size_t)shards->n + 1, sizeof(*grown));
-    int r;
-
-    if (!grown)
-        return error_set(error, ENOMEM, "out of memory");
-    shards->file = grown;
-    strbuf_addf(&path, "%s/%s", dir, name);
-    r = safetensors_open(path.text, &shards->file[shards->n], error);
-    if (r >= 0)
-        shards->n++;
-    return r;
-}
-
-/* Every shard the index names, once; every tensor it names must be in the shards. */
-static int open_indexed(const char *dir, const json_t *index, struct hf_shards *shards, struct error *error)
-{
-    const json_t *map = json_object_get(index, "weight_map");
-    _cleanup_json_ json_t *opened = json_object();
-    const char *tensor;
-    json_t *file;
-    int r;
-
-    if (!json_is_object(map) || !opened)
-        return error_set(error, EINVAL, "%s/model.safetensors.index.json: there is no weight_map", dir);
-    json_object_foreach((json_t *)(uintptr_t)map, tensor, file) {
-        const char *name = json_string_value(file);
-
-        if (!name || strchr(name, '/') || !*name)
-            return error_set(error, EINVAL, "%s/model.safetensors.index.json: %s is in no file of this directory", dir, tensor);
-        if (json_object_get(opened, name))
-            continue;
-        json_object_set_new(opened, name, json_true());
-        r = open_shard(dir, name, shards, error);
-        if (r < 0)
-            return r;
-    }
-    json_object_foreach((json_t *)(uintptr_t)map, tensor, file)
-        if (!hf_shards_find(shards, tensor))
-            return error_set(error, EINVAL, "%s: tensor %s is in the index but in no shard", dir, tensor);
-    return 0;
-}
-
-int hf_shards_open(const char *dir, struct hf_shards *ret, struct error *error)
-{
-    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
-    _cleanup_(hf_shards_close) struct hf_shards shards = {0};
-    _cleanup_json_ json_t *index = NULL;
-    int r;
-
-    strbuf_addf(&path, "%s/model.safetensors.index.json", dir);
-    if (access(path.text, F_OK) == 0) {
-        r = hf_json(dir, "model.safetensors.index.json", &index, error);
-        if (r >= 0)
-            r = open_indexed(dir, index, &shards, error);
-    } else {
-        r = open_shard(dir, "model.safetensors", &shards, error);
-    }
-    if (r < 0)
-        return r;
-    *ret = shards;
-    shards = (struct hf_shards) {0};
-    return 0;
-}
-
-void hf_shards_close(struct hf_shards *shards)
-{
-    for (int i = 0; i < shards->n; i++)
-        safetensors_close(shards->file[i]);
-    free(shards->file);
-    *shards = (struct hf_shards) {0};
-}
-
-const struct st_tensor *hf_shards_find(const struct hf_shards *shards, const char *name)
-{
-    for (int i = 0; i < shards->n; i++) {
-        const struct st_tensor *tensor = safetensors_find(shards->file[i], name);
-
-        if (tensor)
-            return tensor;
-    }
-    return NULL;
 }

@@ -31,20 +31,43 @@ int hf_llama(const json_t *text_config, struct hf_llama *ret, struct error *erro
 /* Image statistics of preprocessor_config.json: mean and standard deviation per tower and channel. */
 int hf_image_statistics(const json_t *preprocessor, int towers, double (*ret_mean)[3], double (*ret_std)[3], struct error *error);
 
-/* The shards of a model: through model.safetensors.index.json, or model.safetensors alone. */
+/* What is wrong with a directory, one line each: file, tensor, found, expected. Loading stops at the first (all = NULL: it goes
+ * into *error and comes back as -errnum); `gantry model verify` wants to see them all (returns 0, the search goes on). */
+struct hf_problems {
+    void (*found)(void *arg, const char *line);
+    void *arg;
+    int count;
+};
+int hf_problem(struct hf_problems *all, struct error *error, int errnum, const char *format, ...) _printf_(4, 5);
+
+/* The shards of a model: through model.safetensors.index.json, or model.safetensors alone. The index and the shards agree when
+ * this returns: no tensor is missing, in another file, or in two, and none is left out. */
 struct hf_shards {
-    struct safetensors **file;
+    struct safetensors **file;      /* in the order of their names */
     int n;
+    int64_t total_size;             /* metadata of the index; -1: none */
 };
 int hf_shards_open(const char *dir, struct hf_shards *ret, struct error *error);
 void hf_shards_close(struct hf_shards *shards);
 const struct st_tensor *hf_shards_find(const struct hf_shards *shards, const char *name);
+/* The file a tensor of these shards lies in: its path, and its number if ret_file is not NULL. */
+const char *hf_shards_path(const struct hf_shards *shards, const struct st_tensor *tensor, int *ret_file);
 
-/* The files of a directory that are not weights, held in memory, so that they can be written beside new weights later. */
-struct hf_file { char *name; char *bytes; size_t n; };
+/* -EINVAL: a value is NaN or infinite; the line says which. Reads the whole tensor. */
+int hf_check_finite(const struct hf_shards *shards, const struct st_tensor *tensor, struct hf_problems *all, struct error *error);
+
+/* Write weights as save_pretrained lays them out: model.safetensors, or shards of at most shard_bytes (0: 5 GB; a larger tensor has one
+ * of its own) and their index. `shard`: which shard each tensor goes to, ascending, in the order given; NULL: by size, each shard in
+ * the format's own order. Every file is fsynced; the caller owns the directory (base/staged_dir.h). */
+int hf_weights_write(const char *dir, const struct st_write *tensors, int n, int64_t shard_bytes, const int *shard,
+                     struct error *error);
+
+/* The files of a directory that are not weights, held in memory, so that they can be written beside new weights later: the
+ * configuration, processor, tokenizer and statistics files by name, and *.py. */
+struct hf_file { char *name; char *bytes; size_t n; };       /* a NUL behind the bytes */
 struct hf_files { struct hf_file *list; int n; };
 int hf_files_read(const char *dir, struct hf_files *ret, struct error *error);
 int hf_files_copy(const struct hf_files *files, struct hf_files *ret);
-/* config.json is written with torch_dtype = `torch_dtype`, the others as they were. fsyncs each. */
+/* All to the byte as they were, but for the values of config.json's torch_dtype (NULL: these too). fsyncs each. */
 int hf_files_write(const struct hf_files *files, const char *dir, const char *torch_dtype, struct error *error);
 void hf_files_release(struct hf_files *files);

@@ -1,4 +1,6 @@
 /* hf_files.c - the small files of a model directory, kept in memory and written out again. */
+#include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 
 #include "base/atomic_file.h"
@@ -7,11 +9,22 @@
 
 enum { LIMIT = 64 << 20 };
 
-/* Whatever of these a directory has belongs to the model. */
+/* Whatever of these a directory has belongs to the model; *.py is the modelling code that auto_map in config.json names. */
 static const char *const names[] = {
-    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
-    "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "dataset_statistics.json",
+    "added_tokens.json", "chat_template.jinja", "chat_template.json", "config.json", "dataset_statistics.json",
+    "generation_config.json", "merges.txt", "preprocessor_config.json", "processor_config.json", "special_tokens_map.json",
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
 };
+
+static int belongs(const struct dirent *entry)
+{
+    size_t n = strlen(entry->d_name);
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        if (!strcmp(entry->d_name, names[i]))
+            return 1;
+    return n > 3 && !strcmp(entry->d_name + n - 3, ".py");
+}
 
 static int add(struct hf_files *files, const char *name, char *bytes, size_t n)
 {
@@ -29,25 +42,36 @@ static int add(struct hf_files *files, const char *name, char *bytes, size_t n)
     return 0;
 }
 
+static int read_one(const char *dir, const char *name, struct hf_files *files, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+    char *bytes;
+    size_t n;
+    int r;
+
+    strbuf_addf(&path, "%s/%s", dir, name);
+    r = path.failed ? -ENOMEM : file_read(path.text, LIMIT, &bytes, &n);
+    if (r >= 0)
+        r = add(files, name, bytes, n);
+    return r < 0 ? error_set(error, -r, "%s: %s", path.text, strerror(-r)) : 0;
+}
+
 int hf_files_read(const char *dir, struct hf_files *ret, struct error *error)
 {
     _cleanup_(hf_files_release) struct hf_files files = {0};
+    struct dirent **entries;
+    int n = scandir(dir, &entries, belongs, alphasort), r = 0;
 
-    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-        _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
-        char *bytes;
-        size_t n;
-        int r;
-
-        strbuf_addf(&path, "%s/%s", dir, names[i]);
-        r = file_read(path.text, LIMIT, &bytes, &n);
-        if (r == -ENOENT)
-            continue;
+    if (n < 0)
+        return error_set(error, errno, "%s: %s", dir, strerror(errno));
+    for (int i = 0; i < n; i++) {
         if (r >= 0)
-            r = add(&files, names[i], bytes, n);
-        if (r < 0)
-            return error_set(error, -r, "%s: %s", path.text, strerror(-r));
+            r = read_one(dir, entries[i]->d_name, &files, error);
+        free(entries[i]);
     }
+    free(entries);
+    if (r < 0)
+        return r;
     *ret = files;
     files = (struct hf_files) {0};
     return 0;
@@ -64,6 +88,7 @@ int hf_files_copy(const struct hf_files *from, struct hf_files *ret)
         if (!bytes)
             return -ENOMEM;
         memcpy(bytes, from->list[i].bytes, from->list[i].n);
+        bytes[from->list[i].n] = '\0';
         r = add(&files, from->list[i].name, bytes, from->list[i].n);
         if (r < 0)
             return r;
@@ -73,33 +98,50 @@ int hf_files_copy(const struct hf_files *from, struct hf_files *ret)
     return 0;
 }
 
-/* config.json says in which dtype the weights lie beside it, twice. */
-static int with_dtype(const struct hf_file *config, const char *torch_dtype, char **ret)
+/* The value of "torch_dtype" wherever config.json has it (it is in text_config too), in the text itself: all else stays to the
+ * byte, numbers above all. Where there is none, one is put in front. */
+static int with_dtype(const struct hf_file *config, const char *torch_dtype, struct strbuf *ret)
 {
-    _cleanup_json_ json_t *json = json_loadb(config->bytes, config->n, 0, NULL);
-    json_t *text = json_object_get(json, "text_config");
+    static const char key[] = "\"torch_dtype\"";
+    const char *at = config->bytes;
+    bool found = false;
 
-    if (!json)
-        return -EINVAL;
-    json_object_set_new(json, "torch_dtype", json_string(torch_dtype));
-    if (json_is_object(text))
-        json_object_set_new(text, "torch_dtype", json_string(torch_dtype));
-    *ret = json_dumps(json, JSON_INDENT(2) | JSON_SORT_KEYS);
-    return *ret ? 0 : -ENOMEM;
+    for (const char *hit; (hit = strstr(at, key)); at = hit) {
+        const char *value = hit + strlen(key), *end;
+
+        while (isspace((unsigned char)*value) || *value == ':')
+            value++;
+        end = *value == '"' ? strchr(value + 1, '"') : NULL;
+        hit += strlen(key);
+        if (end) {
+            strbuf_add(ret, at, (size_t)(value - at));
+            strbuf_addf(ret, "\"%s\"", torch_dtype);
+            hit = end + 1;
+            found = true;
+        } else {
+            strbuf_add(ret, at, (size_t)(hit - at));        /* null, say */
+        }
+    }
+    if (!found && *at == '{') {
+        strbuf_addf(ret, "{\n  %s: \"%s\",", key, torch_dtype);
+        at++;
+    }
+    strbuf_adds(ret, at);
+    return ret->failed ? -ENOMEM : 0;
 }
 
 int hf_files_write(const struct hf_files *files, const char *dir, const char *torch_dtype, struct error *error)
 {
     for (int i = 0; i < files->n; i++) {
         const struct hf_file *file = &files->list[i];
-        _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
-        _cleanup_free_ char *config = NULL;
-        bool is_config = !strcmp(file->name, "config.json");
-        int r = is_config ? with_dtype(file, torch_dtype, &config) : 0;
+        _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT, config = STRBUF_INIT;
+        bool change = torch_dtype && !strcmp(file->name, "config.json");
+        int r = change ? with_dtype(file, torch_dtype, &config) : 0;
 
         strbuf_addf(&path, "%s/%s", dir, file->name);
         if (r >= 0)
-            r = atomic_file_write(path.text, config ? config : file->bytes, config ? strlen(config) : file->n);
+            r = path.failed ? -ENOMEM : atomic_file_write(path.text, change ? config.text : file->bytes,
+                                                          change ? config.length : file->n);
         if (r < 0)
             return error_set(error, -r, "%s: %s", path.text, strerror(-r));
     }

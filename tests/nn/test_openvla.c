@@ -283,7 +283,7 @@ static void test_save_and_load(void **state)
         assert_memory_equal(&back->config, &f.model->config, sizeof(back->config));
         openvla_free(back);
     }
-    assert_true(openvla_save(f.model, dir, "F16", &error) < 0);
+    assert_true(openvla_save(f.model, dir, "I8", &error) < 0);
     remove_tree(dir);
 }
 

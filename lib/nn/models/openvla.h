@@ -57,9 +57,16 @@ struct openvla {
 
 /* Load a directory. -ENOENT, -EINVAL...: *error names the file, the tensor and what was expected. */
 int openvla_load(const char *dir, struct openvla **ret, struct error *error);
-/* Write all files of `dir` (must exist, empty): weights as dtype "F32" or "BF16" (one file, or shards of 5 GB), the small
- * files as they were loaded, heads if any. fsyncs every file; the caller renames the directory. */
+/* All that load does but for the values: configuration, tokenizer, names, shapes and dtypes, from the files' headers alone.
+ * problems: told every missing, unexpected or wrong tensor (may be NULL: the first is the error); *ret_shards (may be NULL) is
+ * for the caller to close. The parameters have no values. */
+int openvla_open(const char *dir, struct hf_problems *problems, struct openvla **ret, struct hf_shards *ret_shards,
+                 struct error *error);
+/* Write all files into `dir` (must exist, empty): weights as dtype "F32", "F16" or "BF16" in one file or shards of 5 GB, or, NULL,
+ * each tensor as it was read, in the same order and shards; the small files as they were loaded; heads, if any, as F32. fsyncs
+ * every file; the caller renames the directory (base/staged_dir.h). */
 int openvla_save(const struct openvla *model, const char *dir, const char *dtype, struct error *error);
+int openvla_save_sharded(const struct openvla *model, const char *dir, const char *dtype, int64_t shard_bytes, struct error *error);
 /* A fresh random model: config and tokenizer files of `dir`, weights by initialisation under `seed`. (`gantry model new`.)
  * config.json's gantry_vision must give each tower's dim, depth and mlp, which otherwise come from the tensors. */
 int openvla_new(const char *dir, uint64_t seed, struct openvla **ret, struct error *error);

@@ -56,11 +56,12 @@ static int copy_weights(const struct openvla *from, struct openvla *to)
     if (!w)
         return -ENOMEM;
     to->w = w;
-    w->init = NULL;                     /* only a fresh model needs it */
+    w->init = duplicate(w->init, (size_t)w->trunk * sizeof(*w->init));
+    w->layout = duplicate(w->layout, (size_t)w->trunk * sizeof(*w->layout));
     for (int i = 0; i < 2; i++)
         w->vit[i].blocks = duplicate(w->vit[i].blocks, (size_t)from->config.tower[i].depth * sizeof(struct vit_block));
     w->layers = duplicate(w->layers, (size_t)from->config.layers * sizeof(struct llama_layer));
-    if (!w->vit[0].blocks || !w->vit[1].blocks || !w->layers)
+    if (!w->init || !w->layout || !w->vit[0].blocks || !w->vit[1].blocks || !w->layers)
         return -ENOMEM;
     for (int i = 0; i < 2; i++) {
         const struct param **single[] = {&w->vit[i].patch.weight, &w->vit[i].patch.bias, &w->vit[i].position, &w->vit[i].cls,

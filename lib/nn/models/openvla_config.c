@@ -248,6 +248,46 @@ static int read_tokenizer(struct openvla *model, const char *dir, struct error *
     return 0;
 }
 
+static bool is_set(const json_t *value)
+{
+    return value && !json_is_null(value) && !json_is_false(value);
+}
+
+/* What would load and be computed wrongly: other architectures, and variants of this one that the passes do not know. */
+static int check_architecture(const json_t *config, struct error *error)
+{
+    static const struct { const char *object, *key, *expected; } fixed[] = {
+        {NULL, "model_type", "openvla"},
+        {NULL, "arch_specifier", "no-align+fused-gelu-mlp"},
+        {"text_config", "model_type", "llama"},
+        {"text_config", "hidden_act", "silu"},
+    };
+    static const char *const unknown_if_set[] = {"rope_scaling", "attention_bias", "mlp_bias", "tie_word_embeddings"};
+    const json_t *text = json_object_get(config, "text_config"), *act;
+    const char *class = json_string_value(json_array_get(json_object_get(config, "architectures"), 0));
+    size_t i;
+
+    if (class && strcmp(class, "OpenVLAForActionPrediction"))
+        return error_set(error, ENOTSUP, "architectures: found %s, expected OpenVLAForActionPrediction", class);
+    for (i = 0; i < ARRAY_SIZE(fixed); i++) {
+        const json_t *value = json_object_get(fixed[i].object ? json_object_get(config, fixed[i].object) : config, fixed[i].key);
+        const char *found = json_string_value(value);
+
+        if (value && (!found || strcmp(found, fixed[i].expected)))
+            return error_set(error, ENOTSUP, "%s%s%s: found %s, expected %s", fixed[i].object ? fixed[i].object : "",
+                             fixed[i].object ? "." : "", fixed[i].key, found ? found : "no text", fixed[i].expected);
+    }
+    if (json_is_false(json_object_get(config, "use_fused_vision_backbone")))
+        return error_set(error, ENOTSUP, "use_fused_vision_backbone: found false, expected true (DINOv2 and SigLIP)");
+    json_array_foreach(json_object_get(config, "timm_override_act_layers"), i, act)
+        if (!json_is_null(act))
+            return error_set(error, ENOTSUP, "timm_override_act_layers: found another activation, expected null (erf GELU)");
+    for (i = 0; i < ARRAY_SIZE(unknown_if_set); i++)
+        if (is_set(json_object_get(text, unknown_if_set[i])))
+            return error_set(error, ENOTSUP, "text_config.%s: is set, expected null or false", unknown_if_set[i]);
+    return 0;
+}
+
 int openvla_configure(struct openvla *model, const char *dir, const struct hf_shards *shards, struct error *error)
 {
     _cleanup_json_ json_t *json = NULL;
@@ -256,6 +296,7 @@ int openvla_configure(struct openvla *model, const char *dir, const struct hf_sh
     r = hf_json(dir, "config.json", &json, error);
     if (r < 0)
         return r;
+    r = check_architecture(json, error);
     for (int i = 0; i < 2 && r >= 0; i++)
         r = read_tower(json, shards, i, &model->config.tower[i], error);
     if (r >= 0)

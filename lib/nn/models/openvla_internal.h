@@ -3,6 +3,7 @@
  * Used by openvla_*.c and by the golden check, which looks between the steps. */
 #pragma once
 
+#include "base/philox.h"
 #include "nn/models/openvla.h"
 
 struct affine { const struct param *weight, *bias; };
@@ -24,29 +25,36 @@ struct llama_layer {
 
 struct head { struct affine fc1, fc2; };
 
+/* How a tensor lay in the files that were read. */
+struct openvla_layout { int shard, place; enum dtype dtype; };
+
 struct openvla_weights {
     struct vit vit[2];
     struct affine projector[3];
     const struct param *embedding, *norm, *lm_head;
     struct llama_layer *layers;                 /* [layers] */
     struct head value, reward;
-    uint8_t *init;                              /* by parameter: how a fresh model fills it (openvla_weights.c) */
+    int trunk;                                  /* the first parameters are the checkpoint's; heads come behind */
+    uint8_t *init;                              /* [trunk] how a fresh model fills it (openvla_weights.c) */
+    struct openvla_layout *layout;              /* [trunk] */
+    bool fresh;                                 /* never read: the layout says nothing */
 };
 
 /* Registration of all parameters (openvla_weights.c), by what is in the shards; NULL for a fresh model: everything that the
- * configuration asks for. */
-int openvla_register(struct openvla *model, const struct hf_shards *shards, struct error *error);
+ * configuration asks for. problems: all of them, or NULL: the first is the error. */
+int openvla_register(struct openvla *model, const struct hf_shards *shards, struct hf_problems *problems, struct error *error);
 int openvla_register_head(struct openvla *model, const char *name, int inputs, int width, struct head *head);
 void openvla_initialise(struct openvla *model, uint64_t seed);      /* a fresh model's values */
+/* The same values piece by piece, for a model that is never in memory at once. */
+struct openvla_init { uint8_t kind; struct philox random; float bound; };
+void openvla_init_begin(const struct param *param, uint8_t kind, uint64_t seed, struct openvla_init *ret);
+void openvla_init_next(struct openvla_init *init, float *ret, int64_t n);
 void openvla_initialise_head(const struct head *head, uint64_t seed);
 
 /* config.json and its companions (openvla_config.c). shards NULL: a fresh model, dims from gantry_vision. */
 int openvla_configure(struct openvla *model, const char *dir, const struct hf_shards *shards, struct error *error);
 int openvla_read_stats(const json_t *norm_stats, struct action_stats **ret, int *ret_n, struct error *error);
 void openvla_free_stats(struct action_stats *stats, int n);
-
-/* openvla_save with shards of another size. */
-int openvla_save_sharded(const struct openvla *model, const char *dir, const char *dtype, int64_t shard_bytes, struct error *error);
 
 /* ---- the steps of a pass ------------------------------------------------------------------------------- */
 

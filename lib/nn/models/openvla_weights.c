@@ -1,7 +1,7 @@
 /* openvla_weights.c - one table per kind of module: tensor names, shapes, initial values, and the place in openvla_weights.
  *
- * The same walk over the tables registers a model that is read and one that is made. What a file has beyond the tables is
- * kept, frozen, and written again on save. */
+ * The same walk over the tables registers a model that is read and one that is made. A file must have what the tables have and
+ * nothing beyond: a tensor that no table knows belongs to another architecture. */
 #include <errno.h>
 #include <math.h>
 
@@ -87,22 +87,60 @@ struct walk {
     int64_t size[SIZES];
     uint8_t absent;                     /* flags of optional tensors a fresh model goes without */
     bool frozen;
+    struct hf_problems *problems;       /* NULL: stop at the first */
     struct error *error;
 };
 
-static int check_shape(const struct st_tensor *tensor, const struct param *want, struct error *error)
+static int check_tensor(const struct walk *walk, const struct st_tensor *tensor, const struct param *want)
 {
-    char have_text[96] = "", want_text[96] = "";
-    bool same = tensor->ndim == want->ndim;
-    size_t h = 0, w = 0;
+    const char *path = hf_shards_path(walk->shards, tensor, NULL);
+    char have_shape[96], want_shape[96];
 
-    for (int i = 0; i < tensor->ndim; i++)
-        h += (size_t)snprintf(have_text + h, sizeof(have_text) - h, "%s%lld", i ? "," : "", (long long)tensor->dim[i]);
-    for (int i = 0; i < want->ndim; i++) {
-        w += (size_t)snprintf(want_text + w, sizeof(want_text) - w, "%s%lld", i ? "," : "", (long long)want->dim[i]);
-        same = same && tensor->dim[i] == want->dim[i];
+    shape_text(tensor->dim, tensor->ndim, have_shape, sizeof(have_shape));
+    shape_text(want->dim, want->ndim, want_shape, sizeof(want_shape));
+    if (tensor->ndim != want->ndim || memcmp(tensor->dim, want->dim, (size_t)want->ndim * sizeof(want->dim[0])))
+        return hf_problem(walk->problems, walk->error, EINVAL, "%s: tensor %s: shape [%s], expected [%s]", path, want->name,
+                          have_shape, want_shape);
+    if (!dtype_is_weight(tensor->dtype))
+        return hf_problem(walk->problems, walk->error, EINVAL, "%s: tensor %s: dtype %s, expected BF16, F16 or F32", path,
+                          want->name, dtype_name(tensor->dtype));
+    return 0;
+}
+
+static int missing(const struct walk *walk, const struct param *want)
+{
+    char shape[96];
+
+    shape_text(want->dim, want->ndim, shape, sizeof(shape));
+    return hf_problem(walk->problems, walk->error, ENOENT, "%s: tensor %s is missing, expected one of shape [%s]",
+                      walk->shards->n == 1 ? walk->shards->file[0]->path : walk->model->dir, want->name, shape);
+}
+
+/* By parameter: how a fresh model fills it, and how it lay in the files. */
+static int note(const struct walk *walk, const struct st_tensor *tensor, uint8_t init)
+{
+    struct openvla_weights *w = walk->model->w;
+    uint8_t *inits = reallocarray(w->init, (size_t)w->trunk + 1, sizeof(*inits));
+    struct openvla_layout *layouts;
+    int file = 0;
+
+    if (inits)
+        w->init = inits;
+    layouts = reallocarray(w->layout, (size_t)w->trunk + 1, sizeof(*layouts));
+    if (layouts)
+        w->layout = layouts;
+    if (!inits || !layouts)
+        return error_set(walk->error, ENOMEM, "out of memory");
+    inits[w->trunk] = init;
+    layouts[w->trunk] = (struct openvla_layout) {.dtype = DTYPE_F32};
+    if (tensor) {
+        (void)hf_shards_path(walk->shards, tensor, &file);
+        layouts[w->trunk] = (struct openvla_layout) {
+            .shard = file, .place = (int)(tensor - walk->shards->file[file]->list), .dtype = tensor->dtype,
+        };
     }
-    return same ? 0 : error_set(error, EINVAL, "tensor %s: shape [%s], expected [%s]", want->name, have_text, want_text);
+    w->trunk++;
+    return 0;
 }
 
 /* Register one tensor of a table below `prefix`; base is the struct its offset counts from. */
@@ -111,7 +149,6 @@ static int add_spec(const struct walk *walk, const char *prefix, const struct sp
     _cleanup_(strbuf_release) struct strbuf name = STRBUF_INIT;
     const struct st_tensor *tensor = NULL;
     struct param *param;
-    uint8_t *init;
     int64_t dim[4];
     int ndim = 0, r;
 
@@ -122,8 +159,6 @@ static int add_spec(const struct walk *walk, const char *prefix, const struct sp
         tensor = hf_shards_find(walk->shards, name.text);
     if (walk->shards ? !tensor && (spec->flags & OPTIONAL) : (spec->flags & walk->absent) != 0)
         return 0;
-    if (walk->shards && !tensor)
-        return error_set(walk->error, ENOENT, "%s: tensor %s is missing", walk->model->dir, name.text);
     while (ndim < 4 && spec->shape[ndim] != END) {
         dim[ndim] = walk->size[spec->shape[ndim]];
         ndim++;
@@ -131,17 +166,12 @@ static int add_spec(const struct walk *walk, const char *prefix, const struct sp
     param = param_add(&walk->model->params, name.text, ndim, dim, (spec->flags & LINEAR) && !walk->frozen);
     if (!param)
         return error_set(walk->error, ENOMEM, "tensor %s: out of memory, or it is there twice", name.text);
-    init = reallocarray(walk->model->w->init, (size_t)walk->model->params.count, sizeof(*init));
-    if (!init)
-        return error_set(walk->error, ENOMEM, "out of memory");
-    walk->model->w->init = init;
-    init[walk->model->params.count - 1] = spec->init;
     param->frozen = walk->frozen || (spec->flags & UNUSED);
-    if (tensor) {
-        r = check_shape(tensor, param, walk->error);
-        if (r < 0)
-            return error_prefix(walk->error, r, "%s", walk->model->dir);
-    }
+    r = note(walk, tensor, spec->init);
+    if (r >= 0 && walk->shards)
+        r = tensor ? check_tensor(walk, tensor, param) : missing(walk, param);
+    if (r < 0)
+        return r;
     if (!(spec->flags & UNUSED))
         *(const struct param **)((char *)base + spec->offset) = param;
     return 0;
@@ -189,43 +219,39 @@ static int add_vit(struct walk *walk, int which)
     return r < 0 ? r : add_table(walk, prefix[which], vit_unused_table, ARRAY_SIZE(vit_unused_table), NULL);
 }
 
-static int by_name(const void *a, const void *b)
+/* Constants that older transformers saved among the weights; nobody reads them. */
+static bool is_buffer(const char *name)
 {
-    return strcmp((*(const struct st_tensor *const *)a)->name, (*(const struct st_tensor *const *)b)->name);
+    static const char suffix[] = ".rotary_emb.inv_freq";
+    size_t n = strlen(name);
+
+    return n >= sizeof(suffix) && !strcmp(name + n - (sizeof(suffix) - 1), suffix);
 }
 
-/* What no table knows: kept as it is, by name. */
-static int add_rest(const struct walk *walk)
+static int check_rest(const struct walk *walk)
 {
-    _cleanup_free_ const struct st_tensor **rest = NULL;
-    int n = 0, total = 0;
-
     for (int s = 0; s < walk->shards->n; s++)
-        total += walk->shards->file[s]->count;
-    rest = calloc((size_t)total + 1, sizeof(*rest));
-    if (!rest)
-        return error_set(walk->error, ENOMEM, "out of memory");
-    for (int s = 0; s < walk->shards->n; s++)
-        for (int i = 0; i < walk->shards->file[s]->count; i++)
-            if (!param_find(&walk->model->params, walk->shards->file[s]->list[i].name))
-                rest[n++] = &walk->shards->file[s]->list[i];
-    qsort(rest, (size_t)n, sizeof(*rest), by_name);
-    for (int i = 0; i < n; i++) {
-        struct param *param =
-            rest[i]->ndim <= 4 ? param_add(&walk->model->params, rest[i]->name, rest[i]->ndim, rest[i]->dim, false) : NULL;
+        for (int i = 0; i < walk->shards->file[s]->count; i++) {
+            const struct st_tensor *tensor = &walk->shards->file[s]->list[i];
+            char shape[96];
+            int r;
 
-        if (!param)
-            return error_set(walk->error, EINVAL, "%s: tensor %s: more than 4 dimensions, or there twice", walk->model->dir,
-                             rest[i]->name);
-        param->frozen = true;
-    }
+            if (is_buffer(tensor->name) || param_find(&walk->model->params, tensor->name))
+                continue;
+            shape_text(tensor->dim, tensor->ndim, shape, sizeof(shape));
+            r = hf_problem(walk->problems, walk->error, EINVAL, "%s: tensor %s: unexpected, found %s [%s], an OpenVLA of this "
+                           "config.json has none of that name", walk->shards->file[s]->path, tensor->name,
+                           dtype_name(tensor->dtype), shape);
+            if (r < 0)
+                return r;
+        }
     return 0;
 }
 
-int openvla_register(struct openvla *model, const struct hf_shards *shards, struct error *error)
+int openvla_register(struct openvla *model, const struct hf_shards *shards, struct hf_problems *problems, struct error *error)
 {
     const struct openvla_config *c = &model->config;
-    struct walk walk = {.model = model, .shards = shards, .error = error};
+    struct walk walk = {.model = model, .shards = shards, .problems = problems, .error = error};
     int64_t fused = c->tower[0].dim + c->tower[1].dim;
     int r;
 
@@ -251,7 +277,7 @@ int openvla_register(struct openvla *model, const struct hf_shards *shards, stru
         snprintf(layer, sizeof(layer), "language_model.model.layers.%d.", i);
         r = add_table(&walk, layer, layer_table, ARRAY_SIZE(layer_table), &model->w->layers[i]);
     }
-    return r < 0 || !shards ? r : add_rest(&walk);
+    return r < 0 || !shards ? r : check_rest(&walk);
 }
 
 int openvla_register_head(struct openvla *model, const char *name, int inputs, int width, struct head *head)
@@ -275,21 +301,38 @@ int openvla_register_head(struct openvla *model, const char *name, int inputs, i
 }
 
 /* Keyed by the tensor's name: what else is in the model does not matter. */
-static void fill(const struct param *param, enum init init, uint64_t seed)
+void openvla_init_begin(const struct param *param, uint8_t kind, uint64_t seed, struct openvla_init *ret)
 {
-    struct philox random = philox_at(seed, PHILOX_INIT, crc32c(0, param->name, strlen(param->name)), 0, 0);
     int64_t inputs = param->numel / MAX(param->dim[0], 1);
-    float bound = 1.0f / sqrtf((float)MAX(inputs, 1));
 
-    for (int64_t i = 0; i < param->numel; i++)
-        switch (init) {
-        case INIT_ZERO: param->value[i] = 0.0f; break;
-        case INIT_ONE: param->value[i] = 1.0f; break;
-        case INIT_UNIFORM: param->value[i] = (2.0f * philox_uniform(&random) - 1.0f) * bound; break;
-        case INIT_TOKEN: param->value[i] = 0.02f * (float)philox_normal(&random); break;
-        case INIT_POSITION: param->value[i] = 0.06f * (float)philox_normal(&random); break;
-        case INIT_EMBEDDING: param->value[i] = 0.1f * (float)philox_normal(&random); break;
+    *ret = (struct openvla_init) {
+        .kind = kind,
+        .random = philox_at(seed, PHILOX_INIT, crc32c(0, param->name, strlen(param->name)), 0, 0),
+        .bound = 1.0f / sqrtf((float)MAX(inputs, 1)),
+    };
+}
+
+void openvla_init_next(struct openvla_init *init, float *ret, int64_t n)
+{
+    struct philox *random = &init->random;
+
+    for (int64_t i = 0; i < n; i++)
+        switch ((enum init)init->kind) {
+        case INIT_ZERO: ret[i] = 0.0f; break;
+        case INIT_ONE: ret[i] = 1.0f; break;
+        case INIT_UNIFORM: ret[i] = (2.0f * philox_uniform(random) - 1.0f) * init->bound; break;
+        case INIT_TOKEN: ret[i] = 0.02f * (float)philox_normal(random); break;
+        case INIT_POSITION: ret[i] = 0.06f * (float)philox_normal(random); break;
+        case INIT_EMBEDDING: ret[i] = 0.1f * (float)philox_normal(random); break;
         }
+}
+
+static void fill(const struct param *param, enum init kind, uint64_t seed)
+{
+    struct openvla_init init;
+
+    openvla_init_begin(param, kind, seed, &init);
+    openvla_init_next(&init, param->value, param->numel);
 }
 
 void openvla_initialise(struct openvla *model, uint64_t seed)
