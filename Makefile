@@ -68,7 +68,7 @@ find_c = $(sort $(filter-out lib/nn/cpu/kernels/%,$(wildcard $(1)/*.c $(1)/*/*.c
 KERNELS := $(sort $(wildcard lib/nn/cpu/kernels/*.c))
 ISAS := generic avx2 avx512
 # plain C, for CPUs without AVX2: sixteen-fold scalar code, which -O3 and the sanitizers blow up to minutes of compiling
-ISA_generic := -Os -fno-tree-loop-distribute-patterns -fno-sanitize=all $(if $(findstring clang,$(CC)),,-fno-var-tracking-assignments)
+ISA_generic := -Os -fno-sanitize=all $(if $(findstring clang,$(CC)),,-fno-tree-loop-distribute-patterns -fno-var-tracking-assignments)
 ISA_avx2 := -mavx2 -mfma
 ISA_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512
 

@@ -20,6 +20,8 @@ struct spans {
 struct tensor *op_linear(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias);
 /* Rows first..first+count-1 of W only (a head over 256 action ids) -> (N,count). */
 struct tensor *op_linear_rows(struct tape *t, struct tensor *x, const struct param *weight, int64_t first, int64_t count);
+/* Rows ids[0..n-1] of W, in that order, which need not be packed (two words' logits out of a vocabulary) -> (N,n). */
+struct tensor *op_linear_picked(struct tape *t, struct tensor *x, const struct param *weight, const int32_t *ids, int64_t n);
 struct tensor *op_add(struct tape *t, struct tensor *a, struct tensor *b);
 /* residual + scale * branch; scale [cols] or NULL for 1 (LayerScale). */
 struct tensor *op_residual(struct tape *t, struct tensor *residual, struct tensor *branch, const struct param *scale);
@@ -28,6 +30,7 @@ struct tensor *op_residual(struct tape *t, struct tensor *residual, struct tenso
 struct tensor *op_layernorm(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, float eps);
 struct tensor *op_rmsnorm(struct tape *t, struct tensor *x, const struct param *weight, float eps);
 struct tensor *op_gelu(struct tape *t, struct tensor *x);                          /* exact, by erf */
+struct tensor *op_quick_gelu(struct tape *t, struct tensor *x);                    /* x sigmoid(1.702 x) */
 struct tensor *op_relu(struct tape *t, struct tensor *x);
 struct tensor *op_swiglu(struct tape *t, struct tensor *gate, struct tensor *up);  /* silu(gate) * up */
 
@@ -42,6 +45,8 @@ struct tensor *op_add_positions(struct tape *t, struct tensor *x, const struct p
 struct tensor *op_prepend(struct tape *t, struct tensor *x, const struct param *cls, const struct param *reg, int b);
 struct tensor *op_strip(struct tape *t, struct tensor *x, int b, int prefix);      /* the way back */
 struct tensor *op_concat(struct tape *t, struct tensor *a, struct tensor *b);      /* columns of a, then of b */
+/* `group` rows side by side: (N, d) -> (N/group, group*d). */
+struct tensor *op_merge(struct tape *t, struct tensor *x, int group);
 
 /* ---- sequences ------------------------------------------------------------------------------------- */
 
@@ -54,9 +59,13 @@ struct tensor *op_gather(struct tape *t, struct tensor *x, const int32_t *index,
 /* Half-split rotation of each head by position[i] of row i, in place: returns x itself, rotated. x must be what a linear op
  * made, not yet used by another op. cols = heads*dim. */
 struct tensor *op_rope(struct tape *t, struct tensor *x, const int32_t *position, int heads, float theta);
+/* The same with angles of one's own: row i of `table` (N, dim) is cos (dim/2), then sin (dim/2); borrowed for the pass, NULL in
+ * a dry run. The first `heads` heads of each row are rotated, the columns behind them stay (v beside q and k). In place. */
+struct tensor *op_rope_table(struct tape *t, struct tensor *x, const float *table, int heads, int64_t dim);
 
 enum attention_mask { ATTENTION_FULL, ATTENTION_CAUSAL };
-/* Softmax(q k^T / sqrt(dim)) v within each sequence. q,k,v (N, heads*dim) -> (N, heads*dim). */
+/* Softmax(q k^T / sqrt(dim)) v within each sequence. q (N, heads*dim) -> (N, heads*dim). k and v alike, or with fewer heads, each
+ * serving heads/kv_heads neighbouring ones of q (grouped queries). */
 struct tensor *op_attention(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans, int heads,
                             enum attention_mask mask);
 /* Causal, but only the last rows of each sequence ask: tail says how many (its spans are those of q and of the result). */

@@ -16,7 +16,7 @@ struct gemm_pack;
 struct param {
     char *name;                 /* e.g. language_model.model.layers.0.self_attn.q_proj.weight */
     int ndim;
-    int64_t dim[4];             /* as in the file: linear weights are [out][in] */
+    int64_t dim[5];             /* as in the file: linear weights are [out][in] */
     int64_t numel;
     int64_t offset;             /* floats from the start of the arena, multiple of 16 */
     float *value;               /* NULL before params_allocate */

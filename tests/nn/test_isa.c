@@ -41,6 +41,8 @@ static void run_activations(const struct cpu_kernels *cpu, struct field *f)
 {
     cpu->gelu(f->o[0], f->a, N);
     cpu->gelu_backward(f->o[1], f->a, f->b, N);
+    cpu->quick_gelu(f->o[2] + N, f->a, N);
+    cpu->quick_gelu_backward(f->o[3] + N, f->a, f->b, N);
     cpu->relu(f->o[2], f->a, N);
     cpu->relu_backward(f->o[3], f->a, f->b, N);
     cpu->swiglu(f->o[4], f->a, f->b, N);

@@ -69,6 +69,22 @@ static void reference_linear_long(const double *const *part, double *y)
     linear_reference(part[0], part[1], NULL, MANY, 3, 5, y);
 }
 
+static const int32_t picked[] = {44, 3, 3, 0};
+static struct tensor *build_linear_picked(struct tape *t, struct tensor *const *in, struct param *const *p)
+{
+    return op_linear_picked(t, in[0], p[1], picked, ARRAY_SIZE(picked));
+}
+
+static void reference_linear_picked(const double *const *part, double *y)
+{
+    for (int r = 0; r < ROWS; r++)
+        for (size_t o = 0; o < ARRAY_SIZE(picked); o++) {
+            y[(size_t)r * ARRAY_SIZE(picked) + o] = 0.0;
+            for (int i = 0; i < IN; i++)
+                y[(size_t)r * ARRAY_SIZE(picked) + o] += part[0][r * IN + i] * part[1][picked[o] * IN + i];
+        }
+}
+
 static struct tensor *build_add(struct tape *t, struct tensor *const *in, struct param *const *p)
 {
     (void)p;
@@ -140,6 +156,18 @@ static void reference_gelu(const double *const *part, double *y)
 {
     for (int i = 0; i < ROWS * IN; i++)
         y[i] = 0.5 * part[0][i] * (1.0 + erf(part[0][i] / sqrt(2.0)));
+}
+
+static struct tensor *build_quick_gelu(struct tape *t, struct tensor *const *in, struct param *const *p)
+{
+    (void)p;
+    return op_quick_gelu(t, in[0]);
+}
+
+static void reference_quick_gelu(const double *const *part, double *y)
+{
+    for (int i = 0; i < ROWS * IN; i++)
+        y[i] = part[0][i] / (1.0 + exp(-1.702 * part[0][i]));
 }
 
 static struct tensor *build_relu(struct tape *t, struct tensor *const *in, struct param *const *p)
@@ -287,6 +315,46 @@ static void reference_rope(const double *const *part, double *y)
             }
 }
 
+/* The first two of three heads turn, each row by angles of its own. */
+enum { TURNED = 2 };
+static float angles[5][DIM];
+static struct tensor *build_rope_table(struct tape *t, struct tensor *const *in, struct param *const *p)
+{
+    (void)p;
+    for (int r = 0; r < 5; r++)
+        for (int i = 0; i < DIM / 2; i++) {
+            angles[r][i] = (float)cos(0.3 * r + 0.7 * i);
+            angles[r][DIM / 2 + i] = (float)sin(0.3 * r + 0.7 * i);
+        }
+    return op_rope_table(t, op_add(t, in[0], in[0]), t->planning ? NULL : angles[0], TURNED, DIM);
+}
+
+static void reference_rope_table(const double *const *part, double *y)
+{
+    for (int r = 0; r < 5; r++)
+        for (int h = 0; h < TURNED + 1; h++)
+            for (int i = 0; i < DIM / 2; i++) {
+                const double *x = part[0] + (r * (TURNED + 1) + h) * DIM;
+                double *to = y + (r * (TURNED + 1) + h) * DIM;
+                double c = h < TURNED ? (double)angles[r][i] : 1.0, s = h < TURNED ? (double)angles[r][DIM / 2 + i] : 0.0;
+
+                to[i] = 2.0 * (x[i] * c - x[i + DIM / 2] * s);
+                to[i + DIM / 2] = 2.0 * (x[i + DIM / 2] * c + x[i] * s);
+            }
+}
+
+enum { GROUP = 4 };
+static struct tensor *build_merge(struct tape *t, struct tensor *const *in, struct param *const *p)
+{
+    (void)p;
+    return op_merge(t, in[0], GROUP);
+}
+
+static void reference_merge(const double *const *part, double *y)
+{
+    memcpy(y, part[0], 3 * GROUP * IN * sizeof(*y));
+}
+
 /* Three sequences: of one row, of a few, of more than a strip and a panel. */
 static const int32_t starts[] = {0, 1, 6, 41};
 static const struct spans spans = {3, starts};
@@ -323,6 +391,37 @@ static struct tensor *build_attention(struct tape *t, struct tensor *const *in, 
 static void reference_attention(const double *const *part, double *y)
 {
     attention_reference(part[0], part[1], part[2], HEADS * DIM, true, y);
+}
+
+/* Grouped queries: three heads of q for each of k and v. */
+enum { SHARED = 2 };
+static struct tensor *build_attention_grouped(struct tape *t, struct tensor *const *in, struct param *const *p)
+{
+    (void)p;
+    return op_attention(t, in[0], in[1], in[2], spans, 3 * SHARED, ATTENTION_CAUSAL);
+}
+
+/* As if k and v had been copied to every head that shares them. */
+static void reference_attention_grouped(const double *const *part, double *y)
+{
+    static double q[PACKED * HEADS * DIM], k[PACKED * HEADS * DIM], v[PACKED * HEADS * DIM], one[PACKED * HEADS * DIM];
+    const int width = 3 * SHARED * DIM;
+
+    for (int first = 0; first < 3 * SHARED; first += HEADS) {
+        for (int i = 0; i < PACKED; i++)
+            for (int h = 0; h < HEADS; h++)
+                for (int d = 0; d < DIM; d++) {
+                    int from = i * SHARED * DIM + MIN(first + h, 3 * SHARED - 1) / 3 * DIM + d, to = (i * HEADS + h) * DIM + d;
+
+                    q[to] = part[0][i * width + MIN(first + h, 3 * SHARED - 1) * DIM + d];
+                    k[to] = part[1][from];
+                    v[to] = part[2][from];
+                }
+        attention_reference(q, k, v, HEADS * DIM, true, one);
+        for (int i = 0; i < PACKED; i++)
+            for (int h = 0; h < HEADS && first + h < 3 * SHARED; h++)
+                memcpy(y + i * width + (first + h) * DIM, one + (i * HEADS + h) * DIM, DIM * sizeof(*y));
+    }
 }
 
 /* The last rows of each sequence ask: its only one, the last, a few that begin inside a strip. */
@@ -364,11 +463,13 @@ static const struct op_case cases[] = {
     {"linear", {IN_(ROWS, IN), {LINEAR, OUT, IN}, {PARAM, 1, OUT}}, ROWS, OUT, build_linear, reference_linear},
     {"linear_rows", {IN_(ROWS, IN), {LINEAR, 70, IN}}, ROWS, COUNT, build_linear_rows, reference_linear_rows},
     {"linear, many rows", {IN_(MANY, 3), {LINEAR, 5, 3}}, MANY, 5, build_linear_long, reference_linear_long},
+    {"linear_picked", {IN_(ROWS, IN), {PARAM, OUT, IN}}, ROWS, ARRAY_SIZE(picked), build_linear_picked, reference_linear_picked},
     {"add", {IN_(ROWS, IN), IN_(ROWS, IN)}, ROWS, IN, build_add, reference_add},
     {"residual with scale", {IN_(ROWS, IN), IN_(ROWS, IN), {PARAM, 1, IN}}, ROWS, IN, build_residual, reference_residual},
     {"layernorm", {IN_(ROWS, IN), {PARAM, 1, IN}, {PARAM, 1, IN}}, ROWS, IN, build_layernorm, reference_layernorm},
     {"rmsnorm", {IN_(ROWS, IN), {PARAM, 1, IN}}, ROWS, IN, build_rmsnorm, reference_rmsnorm},
     {"gelu", {IN_(ROWS, IN)}, ROWS, IN, build_gelu, reference_gelu},
+    {"quick gelu", {IN_(ROWS, IN)}, ROWS, IN, build_quick_gelu, reference_quick_gelu},
     {"relu", {IN_(ROWS, IN)}, ROWS, IN, build_relu, reference_relu},
     {"swiglu", {IN_(ROWS, IN), IN_(ROWS, IN)}, ROWS, IN, build_swiglu, reference_swiglu},
     {"add_positions", {IN_(PICTURES * PATCHES, IN), {PARAM, PATCHES, IN}}, PICTURES * PATCHES, IN, build_positions, reference_positions},
@@ -380,6 +481,10 @@ static const struct op_case cases[] = {
     {"splice", {IN_(3, IN), IN_(4, IN)}, ARRAY_SIZE(spliced), IN, build_splice, reference_splice},
     {"gather", {IN_(4, IN)}, ARRAY_SIZE(gathered), IN, build_gather, reference_gather},
     {"rope", {IN_(5, HEADS *DIM)}, 5, HEADS *DIM, build_rope, reference_rope},
+    {"rope by table", {IN_(5, (TURNED + 1) * DIM)}, 5, (TURNED + 1) * DIM, build_rope_table, reference_rope_table},
+    {"merge", {IN_(3 * GROUP, IN)}, 3, GROUP *IN, build_merge, reference_merge},
+    {"attention, grouped queries", {IN_(PACKED, 3 * SHARED *DIM), IN_(PACKED, SHARED *DIM), IN_(PACKED, SHARED *DIM)}, PACKED,
+     3 * SHARED *DIM, build_attention_grouped, reference_attention_grouped},
     {"attention, causal", {IN_(PACKED, HEADS *DIM), IN_(PACKED, HEADS *DIM), IN_(PACKED, HEADS *DIM)}, PACKED, HEADS *DIM,
      build_attention, reference_attention},
     {"attention, tail", {IN_(ASKING, HEADS *DIM), IN_(PACKED, HEADS *DIM), IN_(PACKED, HEADS *DIM)}, ASKING, HEADS *DIM,

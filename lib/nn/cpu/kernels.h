@@ -80,6 +80,8 @@ struct cpu_kernels {
 
     void (*gelu)(float *y, const float *x, int64_t n);
     void (*gelu_backward)(float *dx, const float *dy, const float *x, int64_t n);
+    void (*quick_gelu)(float *y, const float *x, int64_t n);                                /* x sigmoid(1.702 x) */
+    void (*quick_gelu_backward)(float *dx, const float *dy, const float *x, int64_t n);
     void (*relu)(float *y, const float *x, int64_t n);
     void (*relu_backward)(float *dx, const float *dy, const float *x, int64_t n);
     void (*swiglu)(float *y, const float *gate, const float *up, int64_t n);

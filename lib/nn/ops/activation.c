@@ -1,4 +1,4 @@
-/* activation.c - GELU (exact, by erf), ReLU, SwiGLU. */
+/* activation.c - GELU (exact, by erf), quick GELU, ReLU, SwiGLU. */
 #include "nn/ops/op.h"
 
 struct activation { struct tensor *x, *up, *y; };       /* up: SwiGLU only */
@@ -34,6 +34,24 @@ struct tensor *op_gelu(struct tape *t, struct tensor *x)
 
     if (c && !t->planning)
         cpu_kernels()->gelu(c->y->x, x->x, x->rows * x->cols);
+    return c ? c->y : NULL;
+}
+
+static void quick_gelu_backward(struct tape *tape, void *context)
+{
+    const struct activation *c = context;
+    float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
+
+    if (dx)
+        cpu_kernels()->quick_gelu_backward(dx, c->y->g, c->x->x, c->x->rows * c->x->cols);
+}
+
+struct tensor *op_quick_gelu(struct tape *t, struct tensor *x)
+{
+    struct activation *c = activation_new(t, x, NULL, quick_gelu_backward);
+
+    if (c && !t->planning)
+        cpu_kernels()->quick_gelu(c->y->x, x->x, x->rows * x->cols);
     return c ? c->y : NULL;
 }
 

@@ -9,7 +9,7 @@ struct attend {
     struct tensor *y;
     const int32_t *start;               /* [n+1] of k and v, own copy */
     const int32_t *asking;              /* [n+1] of q: the last rows of each sequence; start when all ask */
-    int n, heads;
+    int n, heads, group;                /* group: heads of q that share one of k and v */
     bool causal;
     float *p, *inverse;                 /* kept in training: per head, sequence after sequence; inference: one sequence's worth */
     int64_t p_head;                     /* floats of p per head */
@@ -39,8 +39,8 @@ static int64_t p_size(const struct attend *c, int i)
 static struct attention one(const struct attend *c, int i, int h, int64_t p_before, bool kept, float *scratch)
 {
     int64_t dim = c->y->cols / c->heads, rows = rows_of(c->start, i), out = c->asking[i] * c->y->cols + h * dim;
-    int64_t q = c->asking[i] * c->q->cols + c->q_at + h * dim, k = c->start[i] * c->k->cols + c->k_at + h * dim;
-    int64_t v = c->start[i] * c->v->cols + c->v_at + h * dim;
+    int64_t shared = h / c->group * dim, q = c->asking[i] * c->q->cols + c->q_at + h * dim;
+    int64_t k = c->start[i] * c->k->cols + c->k_at + shared, v = c->start[i] * c->v->cols + c->v_at + shared;
     struct attention a = {
         .rows = rows, .first = rows - rows_of(c->asking, i), .dim = dim, .q_stride = c->q->cols, .stride = c->k->cols,
         .out_stride = c->y->cols, .causal = c->causal, .scale = 1.0f / sqrtf((float)dim),
@@ -124,24 +124,40 @@ static struct tensor *attend(struct tape *t, struct attend proto, struct spans s
     return c->y;
 }
 
+/* Heads of q per head of k and v; 0: they do not fit. */
+static int group_of(const struct tensor *q, const struct tensor *k, const struct tensor *v, int heads)
+{
+    int64_t dim = heads > 0 && q->cols % heads == 0 ? q->cols / heads : 0;
+
+    if (!dim || k->cols != v->cols || k->rows != v->rows || !k->cols || k->cols % dim || heads % (k->cols / dim))
+        return 0;
+    return (int)(heads / (k->cols / dim));
+}
+
 struct tensor *op_attention(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans, int heads,
                             enum attention_mask mask)
 {
+    int group;
+
     if (!q || !k || !v)
         return NULL;
-    if (q->cols != k->cols || q->cols != v->cols || k->rows != v->rows)
+    group = group_of(q, k, v, heads);
+    if (!group)
         return op_fail(t, -EINVAL);
-    return attend(t, (struct attend) {.q = q, .k = k, .v = v, .heads = heads}, spans, spans, q->cols, mask);
+    return attend(t, (struct attend) {.q = q, .k = k, .v = v, .heads = heads, .group = group}, spans, spans, q->cols, mask);
 }
 
 struct tensor *op_attention_tail(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans, struct spans tail,
                                  int heads)
 {
+    int group;
+
     if (!q || !k || !v)
         return NULL;
-    if (q->cols != k->cols || q->cols != v->cols || k->rows != v->rows)
+    group = group_of(q, k, v, heads);
+    if (!group)
         return op_fail(t, -EINVAL);
-    return attend(t, (struct attend) {.q = q, .k = k, .v = v, .heads = heads}, spans, tail, q->cols, ATTENTION_CAUSAL);
+    return attend(t, (struct attend) {.q = q, .k = k, .v = v, .heads = heads, .group = group}, spans, tail, q->cols, ATTENTION_CAUSAL);
 }
 
 struct tensor *op_attention_qkv(struct tape *t, struct tensor *qkv, struct spans spans, int heads, enum attention_mask mask)
@@ -153,5 +169,6 @@ struct tensor *op_attention_qkv(struct tape *t, struct tensor *qkv, struct spans
     width = qkv->cols / 3;
     if (qkv->cols % 3)
         return op_fail(t, -EINVAL);
-    return attend(t, (struct attend) {.q = qkv, .k = qkv, .v = qkv, .k_at = width, .v_at = 2 * width, .heads = heads}, spans, spans, width, mask);
+    return attend(t, (struct attend) {.q = qkv, .k = qkv, .v = qkv, .k_at = width, .v_at = 2 * width, .heads = heads, .group = 1}, spans, spans,
+                  width, mask);
 }

@@ -97,6 +97,26 @@ void ISA_NAME(gelu_backward)(float *dx, const float *dy, const float *x, int64_t
     }
 }
 
+void ISA_NAME(quick_gelu)(float *y, const float *x, int64_t n)
+{
+    FOR_VECTORS(i, n) {
+        v16 a = v_load_n(x + i, n - i);
+        v_store_n(y + i, v_mul(a, v_sigmoid(v_mul(v_set1(1.702f), a))), n - i);
+    }
+}
+
+void ISA_NAME(quick_gelu_backward)(float *dx, const float *dy, const float *x, int64_t n)
+{
+    FOR_VECTORS(i, n) {
+        int64_t left = n - i;
+        v16 b = v_mul(v_set1(1.702f), v_load_n(x + i, left)), s = v_sigmoid(b);
+        /* with b = 1.702 x and s = sigmoid(b): (x s)' = s (1 + b (1 - s)) */
+        v16 slope = v_mul(s, v_fma(b, v_sub(v_set1(1.0f), s), v_set1(1.0f)));
+
+        v_store_n(dx + i, v_fma(v_load_n(dy + i, left), slope, v_load_n(dx + i, left)), left);
+    }
+}
+
 void ISA_NAME(relu)(float *y, const float *x, int64_t n)
 {
     FOR_VECTORS(i, n)
