@@ -53,9 +53,11 @@ static const struct stage_config *stage_of(const json_t *status, const struct ru
     return config && i >= 0 && i < config->n_stages ? &config->stages[i] : NULL;
 }
 
-/* Iterations of an rl stage; 0: the stage is one piece of work. */
+/* Iterations of an rl stage, pieces of an sft stage; 0: the stage is one piece of work. */
 static int64_t iterations_of(const struct stage_config *stage)
 {
+    if (stage && stage->kind == STAGE_SFT && sft_pieces(&stage->sft) > 1)
+        return sft_pieces(&stage->sft);
     return stage && stage->kind == STAGE_RL ? stage->rl.iterations : 0;
 }
 
@@ -113,7 +115,7 @@ void progress_line(const struct progress *p, const json_t *status, const struct 
     if (iterations)
         strbuf_addf(out, " of %" PRId64, iterations);
     strbuf_addf(out, "  (stage %" PRId64 " of %" PRId64 ")  %s", integer(status, "stage_number") + 1, integer(status, "stages"), state);
-    if (!strcmp(state, "waiting"))
+    if (!strcmp(state, "waiting") || !strcmp(state, "paused"))
         strbuf_addf(out, " for %s", text(status, "waiting_for"));
     if (number(episodes, "planned") > 0)
         strbuf_addf(out, " %.0f/%.0f episodes", number(episodes, "journaled"), number(episodes, "planned"));

@@ -145,6 +145,18 @@ static double number_at(json_t *object, const char *key)
     return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
+static void write_plateau(json_t *plateau, struct strbuf *out)
+{
+    json_t *interval = json_object_get(plateau, "gain_interval95");
+
+    if (!json_is_true(json_object_get(plateau, "checked")) || json_array_size(interval) != 2)
+        return;
+    strbuf_addf(out, "<p class='note'>Imitation %s: from step %.0f to step %.0f success on val states rose by %+.1f points (95 %% interval "
+                "%+.1f to %+.1f).</p>", json_is_true(json_object_get(plateau, "at_plateau")) ? "was at its plateau" : "was still rising",
+                number_at(plateau, "earlier_steps"), number_at(plateau, "steps"), 100 * number_at(plateau, "gain"),
+                100 * json_number_value(json_array_get(interval, 0)), 100 * json_number_value(json_array_get(interval, 1)));
+}
+
 static void write_headline(const struct report_data *d, struct strbuf *out)
 {
     double before = number_at(d->summary, "success_before"), after = number_at(d->summary, "success_after");
@@ -163,6 +175,7 @@ static void write_headline(const struct report_data *d, struct strbuf *out)
     } else {
         strbuf_adds(out, "<p class='big'>The eval stage has not run yet: no test figures.</p>");
     }
+    write_plateau(json_object_get(d->summary, "sft_plateau"), out);
     strbuf_addf(out, "<p class='note'>%zu episodes played, %zu trained on by reinforcement; seed %llu; build %s.</p>", d->n_episodes, trained,
                 (unsigned long long)d->run.seed, GANTRY_BUILD);
 }

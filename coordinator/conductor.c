@@ -290,6 +290,10 @@ int conductor_step(struct conductor *c, const struct conductor_event *event, uin
     effect_memory_reset(out->memory);
     c->out = out;
     c->later.n = 0;
+    if (c->now_ms && now_ms - c->now_ms >= DEAF_MS) {       /* what was said meanwhile is heard only now */
+        lease_excuse(&c->leases, now_ms - c->now_ms);
+        membership_excuse(&c->members, now_ms - c->now_ms);
+    }
     c->now_ms = now_ms;
     c->wall_ms = event->wall_ms;
 

@@ -73,7 +73,7 @@ static void add_scalars(struct conductor *c, const struct open_iteration *it)
 /* Versions whose weights stay: the newest two (the edge adds them), version 0, stage ends, best, sft, what is named or open. */
 static void retain(struct conductor *c, enum version_kind kind)
 {
-    uint64_t *keep = conductor_take(c, (size_t)(8 + c->config->n_stages + 2 * OPEN_MAX + RUN_MAX_POLICIES * c->config->n_stages) *
+    uint64_t *keep = conductor_take(c, (size_t)(9 + c->config->n_stages + 2 * OPEN_MAX + RUN_MAX_POLICIES * c->config->n_stages) *
                                            sizeof(*keep));
     struct conductor_effect *effect;
     size_t n = 0;
@@ -94,6 +94,7 @@ static void retain(struct conductor *c, enum version_kind kind)
     }
     if (kind == KIND_POLICY) {
         keep[n++] = c->memory.sft_version;
+        keep[n++] = c->memory.sft_earlier;
         keep[n++] = c->memory.have_best ? c->memory.best_version : 0;
     }
     for (size_t i = 0; i < c->n_open; i++)

@@ -18,6 +18,7 @@ enum {
     OPEN_MAX = 2,                   /* iterations not closed at once: one, or two with max_staleness 1 */
     RESEND_MS = 1000,               /* one-way messages that have shown no result */
     RETRY_MS = 200,                 /* a worker that got no lease asks again */
+    DEAF_MS = 2000,                 /* between two steps: this process stood still (a full disk, SIGSTOP), not its members */
     FAILURES_MAX = 3,
     FAILED_MIN = 4,                 /* failed rows that stop a run, if they are also more than a tenth */
 };

@@ -73,8 +73,10 @@ static void end_stage(struct conductor *c, uint32_t index)
     stage->state = PROGRESS_DONE;
     stage->end_ms = c->wall_ms;
     stage->policy_out = conductor_newest_policy(c);
-    if (c->config->stages[index].kind == STAGE_SFT)
+    if (c->config->stages[index].kind == STAGE_SFT) {
+        c->memory.sft_earlier = c->memory.sft_version;
         c->memory.sft_version = stage->policy_out;
+    }
     conductor_put_stage(c, stage);
 }
 

@@ -172,8 +172,10 @@ struct edge *edge_free(struct edge *edge)
 static void on_tick(void *arg)
 {
     struct conductor_event event = {.kind = CONDUCTOR_TICK};
+    struct edge *edge = arg;
 
-    edge_step(arg, &event);
+    edge_step_again(edge);
+    edge_step(edge, &event);
 }
 
 static void on_drain(const char *reason, void *arg) { edge_drain(arg, reason); }
@@ -269,7 +271,7 @@ int edge_start(struct edge *edge, struct loop *loop, struct error *error)
 
 /* ---- leaving ---------------------------------------------------------------------------------------- */
 
-static size_t members_left(const struct edge *edge)
+size_t edge_members_left(const struct edge *edge)
 {
     const struct membership *m = conductor_members(edge->conductor);
 
@@ -281,13 +283,13 @@ static void on_leave_deadline(void *arg)
 {
     struct edge *edge = arg;
 
-    if (members_left(edge))
-        log_info("members still here at the end", "members=%zu", members_left(edge));
+    if (edge_members_left(edge))
+        log_info("members still here at the end", "members=%zu", edge_members_left(edge));
     lifecycle_stop(edge->lifecycle, edge->exit_code);
 }
 
-/* Nothing is leased and nothing trains: everybody is told to leave, and so do we, after them if they are quick. */
-static void leave(struct edge *edge)
+/* Nothing is leased and nothing trains. */
+void edge_leave(struct edge *edge)
 {
     edge->leaving = true;
     if (!edge->leave && loop_timer_new(edge->loop, EDGE_LEAVE_MS, 0, on_leave_deadline, edge, &edge->leave) < 0)
@@ -299,134 +301,8 @@ void edge_drain(struct edge *edge, const char *reason)
     struct conductor_event event = {.kind = CONDUCTOR_DRAIN};
 
     (void)reason;           /* lifecycle has logged it */
-    edge_step(edge, &event);
-}
-
-static void drain_later(void *arg) { lifecycle_drain(((struct edge *)arg)->lifecycle, "the run has ended"); }
-
-/* ---- steps ------------------------------------------------------------------------------------------ */
-
-/* Rates and memory are known only while the members are here: kept in the ledger, for `gantry report`. */
-static int keep_runtime(struct edge *edge)
-{
-    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
-    int r;
-
-    edge_runtime(edge, &text);
-    r = text.length ? ledger_begin(edge->ledger) : -ENODATA;
-    if (r == 0)
-        r = ledger_put_blob(edge->ledger, "runtime", text.text, text.length);
-    if (r == 0)
-        r = ledger_commit(edge->ledger);
-    if (r < 0)
-        ledger_rollback(edge->ledger);
-    return r;
-}
-
-static void write_summary(struct edge *edge)
-{
-    struct error error = {0};
-
-    if (edge->config.n_stages > edge->n_config_stages)       /* the run's own summary was written when its own stages ended */
-        return;
-    if (keep_runtime(edge) < 0)
-        log_warn("rates and memory are not in the summary", "members=%zu", edge->n_gauges);
-    if (summary_write(edge->ledger, &edge->config, edge->run_dir, &error) < 0)
-        log_error("summary.json was not written; gantry report makes it again", "why=%s", LOG_Q(error.text));
+    if (edge->full_since_ms)
+        lifecycle_stop(edge->lifecycle, edge->exit_code);       /* nothing can be finished; the ledger is as good as its last commit */
     else
-        log_info("summary written", "path=%s/summary.json", edge->run_dir);
-}
-
-static void follow_curves(struct edge *edge, const struct conductor_effect *e)
-{
-    char tag[96];
-
-    if (!edge->tensorboard)
-        return;
-    snprintf(tag, sizeof tag, "%s/%s", edge->config.stages[e->scalar.stage].name, e->scalar.name);
-    (void)tensorboard_scalar(edge->tensorboard, clock_wall_ms(), e->scalar.iteration, tag, (float)e->scalar.value);
-    (void)tensorboard_flush(edge->tensorboard);
-}
-
-static void say_iteration(const struct edge *edge, const struct ledger_iteration *i)
-{
-    if (i->state == PROGRESS_OPEN)
-        log_info("iteration opened", "stage=%u iteration=%u name=%s episodes=%" PRIu64 " policy=%" PRIu64 " prm=%" PRIu64,
-                 i->stage, i->iteration, LOG_Q(i->name), i->first_episode ? i->last_episode - i->first_episode + 1 : 0,
-                 i->policy_version, i->prm_version);
-    else
-        log_info(i->state == PROGRESS_DONE ? "iteration done" : "plan sent", "stage=%u iteration=%u name=%s seconds=%.1f",
-                 i->stage, i->iteration, LOG_Q(i->name), (double)(clock_wall_ms() - i->start_ms) / 1e3);
-    (void)lifecycle_status(edge->lifecycle, "%s: %s", i->name, progress_state_name(i->state));
-}
-
-/* What an effect means to the edge itself; all kinds pass here, after the commit. */
-static void carry_out(struct edge *edge, const struct conductor_effect *e)
-{
-    switch (e->kind) {
-    case CONDUCTOR_PUT_ITERATION: say_iteration(edge, &e->iteration); break;
-    case CONDUCTOR_ADD_EVENT:
-        log_info("event", "kind=%s episode=%" PRIu64 " text=%s", e->text.kind, e->text.episode, LOG_Q(e->text.text));
-        break;
-    case CONDUCTOR_ADD_SCALAR: follow_curves(edge, e); break;
-    case CONDUCTOR_ADD_VERSION:
-        log_info("version committed", "kind=%s version=%" PRIu64 " parent=%" PRIu64 " dir=%s gate=%d text=%s",
-                 e->version.kind == KIND_PRM ? "prm" : "policy", e->version.number, e->version.parent, LOG_Q(e->version.dir),
-                 e->version.gate_passed, LOG_Q(e->version.gate_text));
-        break;
-    case CONDUCTOR_EPISODE_JOURNALED:
-        edge->episodes++;
-        edge->env_steps += e->episode.steps;
-        break;
-    case CONDUCTOR_PUT_STAGE:
-        if (edge->config.stages[e->stage.stage].kind == STAGE_EVAL && e->stage.state == PROGRESS_DONE)
-            write_summary(edge);
-        break;
-    case CONDUCTOR_RETAIN:
-        if (version_retain(edge->run_dir, e->retain.kind, e->retain.keep, e->retain.n_keep) < 0)
-            log_warn("old versions could not be removed", "kind=%d", (int)e->retain.kind);
-        break;
-    case CONDUCTOR_FINISHED:
-        edge->ended_ms = clock_mono_ms();
-        write_summary(edge);
-        log_info("run finished", "seconds=%.1f", (double)(edge->ended_ms - edge->started_ms) / 1e3);
-        (void)loop_post(edge->loop, drain_later, edge);
-        break;
-    case CONDUCTOR_STOPPED:
-        log_error("run stopped", "why=%s", LOG_Q(e->text.text));
-        edge->exit_code = EX_CONFIG;    /* to start it again with the same settings would not help */
-        leave(edge);            /* a plan that failed never ends: do not wait for it */
-        (void)loop_post(edge->loop, drain_later, edge);
-        break;
-    case CONDUCTOR_DRAINED:
-        log_info("drained", "exit_code=%d", edge->exit_code);
-        leave(edge);
-        break;
-    default: edge_send(edge, e); break;
-    }
-}
-
-void edge_step(struct edge *edge, struct conductor_event *event)
-{
-    int r;
-
-    if (edge->stepping)
-        return;             /* a callback of a send; whatever it was is said again */
-    edge->stepping = true;
-    event->wall_ms = clock_wall_ms();
-    r = conductor_step(edge->conductor, event, clock_mono_ms(), &edge->effects);
-    if (r == 0)
-        r = edge_ledger_apply(edge);
-    for (size_t i = 0; r == 0 && i < edge->effects.n; i++)
-        carry_out(edge, &edge->effects.items[i]);
-    edge->stepping = false;
-    if (r < 0) {
-        log_error("the coordinator cannot go on; restarted, it goes on from its last commit", "why=%s", LOG_Q(strerror(-r)));
-        lifecycle_stop(edge->lifecycle, 1);
-        loop_timer_stop(edge->tick);
-        edge->exit_code = 1;
-        edge->stepping = true;      /* the conductor's memory is ahead of the ledger: no further step */
-    } else if ((edge->leaving || lifecycle_phase(edge->lifecycle) == LIFECYCLE_DRAINING) && !members_left(edge)) {
-        lifecycle_stop(edge->lifecycle, edge->exit_code);       /* nobody is left to wait for; what trains goes on next time */
-    }
+        edge_step(edge, &event);
 }

@@ -20,7 +20,7 @@
 #include "run/tensorboard.h"
 #include "wire/server.h"
 
-enum { EDGE_TICK_MS = 200, EDGE_DRAIN_MS = 120 * 1000, EDGE_LEAVE_MS = 5000, EDGE_GAUGES = 16 };
+enum { EDGE_TICK_MS = 200, EDGE_DRAIN_MS = 120 * 1000, EDGE_LEAVE_MS = 5000, EDGE_FULL_RETRY_MS = 1000, EDGE_GAUGES = 16 };
 
 struct gauge { char name[24]; double value; };
 
@@ -70,6 +70,8 @@ struct edge {
     uint64_t commits;                   /* ledger transactions so far */
     uint64_t episodes, env_steps;       /* journaled since this process started; for rates */
     uint64_t ended_ms;                  /* monotonic: when the run finished; 0: not yet */
+    uint64_t full_since_ms;             /* monotonic: the disk is full and the last step is not in the ledger; 0: no */
+    uint64_t full_retry_ms;             /* when to try again */
     int exit_code;                      /* once it ends: 0, EX_CONFIG after CONDUCTOR_STOPPED, 1 when the ledger fails */
     bool leaving;                       /* only waiting for the members to leave */
 };
@@ -81,14 +83,20 @@ DEFINE_FREEP(struct edge, edge_free)
 int edge_new(const char *config_path, const char *run_dir, struct edge **ret, struct error *error);
 /* Sockets, timers, status page: from here on the loop drives it. */
 int edge_start(struct edge *edge, struct loop *loop, struct error *error);
-/* Give the conductor one event and carry out what follows. A failure is logged and ends the process. */
-void edge_step(struct edge *edge, struct conductor_event *event);
 void edge_drain(struct edge *edge, const char *reason);
+void edge_leave(struct edge *edge);             /* everybody is told to leave, and so do we, after them if they are quick */
+size_t edge_members_left(const struct edge *edge);
+
+/* edge_step.c */
+/* Give the conductor one event and carry out what follows. A failure is logged and ends the process; only a full disk is waited
+ * for: the step stays as it is, nothing is answered (BUSY), and it is written once there is room. */
+void edge_step(struct edge *edge, struct conductor_event *event);
+void edge_step_again(struct edge *edge);        /* a step that waits for room, when it is due */
 
 /* edge_ledger.c */
 int edge_ledger_open(struct edge *edge, struct error *error);           /* opens, imports version 0 */
 int edge_ledger_restore(struct edge *edge, struct error *error);        /* conductor_new + conductor_restore */
-int edge_ledger_apply(struct edge *edge);                               /* edge->effects: one transaction; -errno is fatal */
+int edge_ledger_apply(struct edge *edge);                               /* edge->effects: one transaction; -errno: none of it */
 
 /* edge_receive.c */
 void edge_on_request(struct request *request, void *arg);               /* arg: struct edge_origin */

@@ -232,13 +232,13 @@ int edge_ledger_apply(struct edge *edge)
         open = true;
         if (r == 0)
             r = apply_one(edge, e);
-        if (r < 0)
+        if (r < 0 && r != -ENOSPC)      /* a full disk is waited for, and said once (edge_step.c) */
             log_error("a change cannot be written to the ledger", "effect=%d why=%s sqlite=%s", (int)e->kind, LOG_Q(strerror(-r)),
                       LOG_Q(ledger_error(edge->ledger)));
     }
     if (r == 0 && open) {
         r = ledger_commit(edge->ledger);
-        if (r < 0)
+        if (r < 0 && r != -ENOSPC)
             log_error("the ledger's commit failed", "why=%s sqlite=%s", LOG_Q(strerror(-r)), LOG_Q(ledger_error(edge->ledger)));
         edge->commits++;
     }

@@ -268,6 +268,8 @@ void edge_on_request(struct request *request, void *arg)
     if (event.kind == CONDUCTOR_HELLO && request->role && request->role != (Gantry__Role)event.hello.member.role)
         (void)wire_refuse(request, GANTRY__STATUS__STATUS_DENIED, "the key is let in as %s, not as %s",
                           wire_role_name(request->role), wire_role_name((Gantry__Role)event.hello.member.role));
+    else if (edge->full_since_ms)
+        (void)wire_refuse(request, GANTRY__STATUS__STATUS_BUSY, "no space left in %s: the run is paused", edge->run_dir);
     else if (!whole(&event))
         (void)wire_refuse(request, GANTRY__STATUS__STATUS_INTERNAL, "out of memory");
     else

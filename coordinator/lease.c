@@ -185,6 +185,12 @@ int lease_end(struct lease_table *table, uint64_t episode, struct lease *ret_lea
     return 0;
 }
 
+void lease_excuse(struct lease_table *table, uint64_t ms)
+{
+    for (size_t i = 0; i < table->n; i++)
+        table->items[i].expires_ms += ms;
+}
+
 int lease_take_expired(struct lease_table *table, uint64_t now_ms, struct lease *ret_lease)
 {
     for (size_t i = 0; i < table->n; i++)

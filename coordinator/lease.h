@@ -70,6 +70,9 @@ enum { LEASE_UNMENTIONED = 3 };
 int lease_take_unmentioned(struct lease_table *table, uint32_t member, const struct held_lease *mentioned, size_t n, bool first,
                            struct lease *ret_lease);
 
+/* Nobody could be heard for the last `ms`: they do not count. */
+void lease_excuse(struct lease_table *table, uint64_t ms);
+
 /* Take out one lease that has expired (or: one of `member`), -ENOENT when there is none: call until then. */
 int lease_take_expired(struct lease_table *table, uint64_t now_ms, struct lease *ret_lease);
 int lease_take_member(struct lease_table *table, uint32_t member, struct lease *ret_lease);

@@ -102,6 +102,12 @@ struct member *membership_find_process(struct membership *m, const char *host, u
     return NULL;
 }
 
+void membership_excuse(struct membership *m, uint64_t ms)
+{
+    for (size_t i = 0; i < m->n; i++)
+        m->items[i].heard_ms += ms;
+}
+
 struct member *membership_take_lost(struct membership *m, uint64_t now_ms, uint32_t ttl_ms)
 {
     for (size_t i = 0; i < m->n; i++) {

@@ -57,6 +57,8 @@ void membership_release(struct membership *m);
 int membership_hello(struct membership *m, const struct member *hello, uint64_t now_ms, struct member **ret, bool *ret_new);
 struct member *membership_find(struct membership *m, uint32_t id);      /* NULL: unknown, lost for good or gone */
 struct member *membership_find_process(struct membership *m, const char *host, uint32_t pid);
+/* Nobody could be heard for the last `ms`: they do not count. */
+void membership_excuse(struct membership *m, uint64_t ms);
 /* Next member that has not been heard of for ttl_ms and was alive: marks it lost. NULL: none. */
 struct member *membership_take_lost(struct membership *m, uint64_t now_ms, uint32_t ttl_ms);
 void membership_remove(struct membership *m, struct member *member);    /* gone */

@@ -17,9 +17,9 @@ int plan_memory_write(const struct plan_memory *memory, struct strbuf *out)
     strbuf_addf(out, "next_episode %llu\nnext_state %llu\nstage %u\niteration %u\nfinished %d\n",
                 (unsigned long long)memory->next_episode, (unsigned long long)memory->next_state, memory->stage,
                 memory->iteration, memory->finished);
-    strbuf_addf(out, "have_best %d\nbest_version %llu\nbest_success %a\nsft_version %llu\nprm_current %llu\n", memory->have_best,
+    strbuf_addf(out, "have_best %d\nbest_version %llu\nbest_success %a\nsft_version %llu\nsft_earlier %llu\nprm_current %llu\n", memory->have_best,
                 (unsigned long long)memory->best_version, memory->best_success, (unsigned long long)memory->sft_version,
-                (unsigned long long)memory->prm_current);
+                (unsigned long long)memory->sft_earlier, (unsigned long long)memory->prm_current);
     for (int i = 0; i < RUN_MAX_POLICIES; i++)
         strbuf_addf(out, "temperature%d %a\n", i, memory->temperature[i]);
     if (memory->curriculum_ready) {
@@ -59,6 +59,7 @@ static int parse_line(char *line, struct plan_memory *memory, struct error *erro
     else if (!strcmp(line, "best_version")) memory->best_version = number;
     else if (!strcmp(line, "best_success")) memory->best_success = real;
     else if (!strcmp(line, "sft_version")) memory->sft_version = number;
+    else if (!strcmp(line, "sft_earlier")) memory->sft_earlier = number;
     else if (!strcmp(line, "prm_current")) memory->prm_current = number;
     else if (!strncmp(line, "temperature", 11) && i >= 0 && i < RUN_MAX_POLICIES) memory->temperature[i] = real;
     else return error_set(error, EBADMSG, "ledger: blob memory: unknown key %.40s", line);

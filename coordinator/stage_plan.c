@@ -48,13 +48,19 @@ static bool is_demonstrator(const struct eval_config *eval, int policy)
     return !strcmp(eval->policies[policy], "demonstrator");
 }
 
+/* Imitation before its last stage: looked at on val, never on test. */
+static bool is_earlier(const struct eval_config *eval, int policy)
+{
+    return !strcmp(eval->policies[policy], "sft-earlier");
+}
+
 static bool wants_search(const struct eval_config *eval, int policy)
 {
     bool wide = false;
 
     for (int i = 0; i < eval->n_n; i++)
         wide |= eval->n[i] > 1;
-    return wide && !is_demonstrator(eval, policy) && strcmp(eval->policies[policy], "best");
+    return wide && !is_demonstrator(eval, policy) && !is_earlier(eval, policy) && strcmp(eval->policies[policy], "best");
 }
 
 static int eval_work(const struct eval_config *eval, uint32_t iteration, struct work *work)
@@ -64,7 +70,8 @@ static int eval_work(const struct eval_config *eval, uint32_t iteration, struct 
     work->purpose = EPISODE_EVAL;
     for (int pass = 0; pass < 3; pass++)
         for (int p = 0; p < eval->n_policies; p++) {
-            bool played = pass == 0 ? !is_demonstrator(eval, p) && eval->n_at == 0 : pass == 1 || wants_search(eval, p);
+            bool played = pass == 0 ? !is_demonstrator(eval, p) && eval->n_at == 0
+                          : pass == 1 ? !is_earlier(eval, p) : wants_search(eval, p);
 
             if (!played || at++ != iteration)
                 continue;
@@ -89,6 +96,8 @@ static void name_work(const struct stage_config *stage, struct work *work)
     else if (stage->kind == STAGE_EVAL)
         snprintf(work->name, sizeof(work->name), "%.10s %s %.14s", stage->name, work->look_ahead ? "search" : splits[work->split],
                  policy);
+    else if (stage->kind == STAGE_SFT && sft_pieces(&stage->sft) > 1)
+        snprintf(work->name, sizeof(work->name), "%.20s/%u", stage->name, work->round);
     else
         snprintf(work->name, sizeof(work->name), "%s", stage->name);
 }
@@ -111,12 +120,16 @@ int stage_plan_work(const struct run_config *config, uint32_t stage, uint32_t it
         work.purpose = EPISODE_ROLLOUT;
         work.keep = true;
         break;
-    case STAGE_SFT: work.objective = WORK_SFT; break;
+    case STAGE_SFT:
+        work.objective = WORK_SFT;
+        work.round = iteration;
+        break;
     case STAGE_PRM: work.objective = WORK_PRM; break;
     case STAGE_RL: r = rl_work(&s->rl, iteration, &work); break;
     case STAGE_EVAL: r = eval_work(&s->eval, iteration, &work); break;
     }
-    if (r == 0 && s->kind != STAGE_RL && s->kind != STAGE_EVAL && iteration > 0)
+    if (r == 0 && s->kind != STAGE_RL && s->kind != STAGE_EVAL &&
+        iteration >= (s->kind == STAGE_SFT ? (uint32_t)sft_pieces(&s->sft) : 1))
         r = -ENOENT;
     if (r < 0)
         return r;
@@ -308,6 +321,8 @@ uint64_t stage_plan_policy(const struct run_config *config, const struct work *w
     name = config->stages[work->stage].eval.policies[work->policy];
     if (!strcmp(name, "sft"))
         return memory->sft_version;
+    if (!strcmp(name, "sft-earlier"))
+        return memory->sft_earlier;
     if (!strcmp(name, "best"))
         return memory->have_best ? memory->best_version : newest;
     if (name[0] >= '0' && name[0] <= '9')
@@ -332,7 +347,7 @@ int stage_plan_begin(const struct run_config *config, uint32_t stage, const int 
 
     for (int i = 0; s->kind == STAGE_EVAL && s->eval.n_at == 0 && i < RUN_MAX_POLICIES; i++)
         memory->temperature[i] = -1;
-    if (config->stages[stage].kind != STAGE_RL)
+    if (s->kind != STAGE_RL)
         return 0;
     r = curriculum_init(&memory->curriculum, config->stages[stage].rl.curriculum, task_levels, config->n_tasks);
     if (r == 0)

@@ -1,12 +1,13 @@
 /* stage_plan.h - what is next: a run's stages as a row of iterations, each a fixed set of episodes, an update, or both.
  *
  *   demos, rollouts   iteration 0: all episodes; their segment stays
- *   sft, prm          iteration 0: no episodes; one update over the kept stages so far
+ *   prm               iteration 0: no episodes; one update over the kept stages so far
+ *   sft               the same in pieces of commit_every steps, an iteration and a version each
  *   rl                iterations in order: [val] train train ... [val] train ... [val], and after every prm_refresh-th train
  *                     iteration an update of the reward model over the kept stages and what the journal still has of this one
  *   eval              per policy: val at every temperature; then per policy: test at its best temperature of them, greedy and
  *                     at 1; then, where look-ahead is asked for, per policy (not the demonstrator, not `best`) test with every
- *                     n on the same states. The demonstrator plays test alone.
+ *                     n on the same states. The demonstrator plays test alone, `sft-earlier` val alone.
  *
  * Rows of an evaluation carry a tag: "val sft t=0.6", "test last t=0.3", "test demonstrator", "search last n=4"; those of a val
  * pass in rl: "val". Row i of n tasks is task i % n; evaluation states are i / n, the same in every pass, and their sampling key
@@ -36,7 +37,7 @@ struct work {
     enum episode_purpose purpose;   /* of its rows; 0: no rows */
     enum episode_split split;
     enum work_objective objective;  /* what is trained once the rows are in; WORK_NONE: nothing */
-    uint32_t round;                 /* rl: which train iteration (or how many were done before this val), from 0 */
+    uint32_t round;                 /* rl: which train iteration (or how many were done before this val), sft: which piece, from 0 */
     bool keep;                      /* its segment stays in the journal */
     bool expert;                    /* the suite's demonstrator plays: no policy asked */
     bool overlaps;                  /* max_staleness > 0 and the next is a train iteration too: that may open while this trains */
@@ -57,6 +58,7 @@ struct plan_memory {
     uint64_t best_version;              /* by success on val during rl */
     double best_success;
     uint64_t sft_version;               /* at the end of the last sft stage */
+    uint64_t sft_earlier;               /* at the end of the one before; 0: none */
     uint64_t prm_current;               /* serves new episodes; 0: none yet */
     double temperature[RUN_MAX_POLICIES];   /* eval: chosen on val; below 0: not yet */
 };

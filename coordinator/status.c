@@ -29,13 +29,35 @@ static const struct member_gauges *gauges_of(const struct edge *edge, uint32_t m
 
 /* ---- status.json ------------------------------------------------------------------------------------ */
 
+/* Whose disk is full: nothing is played on or trained until there is room. false: nobody's. */
+static bool is_full(const struct edge *edge, char *where, size_t size)
+{
+    const struct membership *members = conductor_members(edge->conductor);
+
+    if (edge->full_since_ms) {
+        snprintf(where, size, "space in %s", edge->run_dir);
+        return true;
+    }
+    for (size_t i = 0; i < members->n; i++) {
+        const struct member_gauges *gauges = gauges_of(edge, members->items[i].id);
+
+        if (members->items[i].state != MEMBER_ALIVE || !gauges || gauge_of(gauges, "disk_full") <= 0)
+            continue;
+        snprintf(where, size, "space in %s on %s", edge->run_dir, members->items[i].host);
+        return true;
+    }
+    return false;
+}
+
 static void write_work(const struct edge *edge, const struct conductor_status *status, struct json_writer *w)
 {
+    char where[RUN_PATH + 80] = "";
+    bool full = is_full(edge, where, sizeof where);
     const char *stage = status->stage < (uint32_t)edge->config.n_stages ? edge->config.stages[status->stage].name : "";
 
-    json_text(w, "state", status->stopped ? "stopped" : status->finished ? "finished" : status->draining ? "draining"
+    json_text(w, "state", status->stopped ? "stopped" : status->finished ? "finished" : status->draining ? "draining" : full ? "paused"
               : status->training ? "training" : status->waiting ? "waiting" : "playing");
-    json_text(w, "waiting_for", status->waiting_for);
+    json_text(w, "waiting_for", full ? where : status->waiting_for);
     json_text(w, "stage", stage);
     json_unsigned(w, "stage_number", status->stage);
     json_unsigned(w, "stages", (uint64_t)edge->config.n_stages);

@@ -140,6 +140,57 @@ int compare(const struct summary *s, const char *after, const char *before, stru
     return 0;
 }
 
+/* Success of one state's rows under `policy`, averaged over the temperatures tried on val; NaN: one is missing. */
+static double val_mean(const struct summary *s, const struct ledger_episode *state, const char *policy)
+{
+    double sum = 0;
+
+    for (int i = 0; i < s->eval->n_temperatures; i++) {
+        const struct ledger_episode *row;
+        char tag[TAG_SIZE];
+
+        policy_tag("val", policy, s->eval->temperatures[i], tag);
+        row = partner(s, state, tag);
+        sum += row ? row->success : NAN;
+    }
+    return sum / s->eval->n_temperatures;
+}
+
+int compare_on_val(const struct summary *s, const char *after, const char *before, struct difference *ret)
+{
+    _cleanup_free_ double *a = calloc(s->n_episodes + 1, sizeof *a), *b = calloc(s->n_episodes + 1, sizeof *b);
+    struct difference d = {0};
+    struct interval interval;
+    char tag[TAG_SIZE];
+    int r;
+
+    if (!a || !b)
+        return -ENOMEM;
+    policy_tag("val", after, s->eval->temperatures[0], tag);
+    for (size_t i = 0; i < s->n_episodes; i++) {
+        const struct ledger_episode *e = &s->episodes[i];
+
+        if (e->state != EPISODE_EVALUATED || e->stage != s->eval_stage || strcmp(e->tag, tag))
+            continue;
+        a[d.pairs] = val_mean(s, e, after);
+        b[d.pairs] = val_mean(s, e, before);
+        if (isnan(a[d.pairs]) || isnan(b[d.pairs]))
+            continue;
+        d.value += a[d.pairs] - b[d.pairs];
+        d.pairs++;
+    }
+    if (!d.pairs)
+        return -ENODATA;
+    r = paired_bootstrap(a, b, d.pairs, RESAMPLES, 0.95, s->config->seed, &interval);
+    if (r < 0)
+        return r;
+    d.value /= d.pairs;
+    d.low = interval.low;
+    d.high = interval.high;
+    *ret = d;
+    return 0;
+}
+
 static int write_difference(const struct summary *s, const char *key, const char *after, const char *before,
                             struct json_writer *w)
 {
@@ -324,7 +375,8 @@ int summary_make(struct ledger *ledger, const struct run_config *config, struct 
             write_policies(&s, &w);
         if (r == 0)
             r = write_search(&s, &w);
-        summary_write_plateau(&s, &w);
+        if (r == 0)
+            r = summary_write_plateau(&s, &w);
     }
     summary_write_cost(&s, &w);
     json_close(&w, '}');

@@ -27,9 +27,6 @@ int summary_read(struct summary *s, struct ledger *ledger, struct error *error)
         r = ledger_versions(ledger, &s->versions, &s->n_versions);
     if (r < 0)
         return error_set(error, -r, "summary: the ledger cannot be read: %s", ledger_error(ledger));
-    for (size_t i = 0; i < s->n_stages; i++)
-        if (!strcmp(s->stages[i].kind, stage_kind_name(STAGE_SFT)) && s->stages[i].state == PROGRESS_DONE)
-            s->sft_version = s->stages[i].policy_out;
     if (ledger_get_blob(ledger, "runtime", (void **)&s->runtime, &n) < 0)
         s->runtime = NULL;
     return 0;
@@ -89,43 +86,39 @@ static double best_on_val(const struct summary *s, const char *policy)
     return best;
 }
 
-/* Was imitation at its plateau? Answered when an earlier sft stage's version was evaluated beside the last one's: e.g. stages
- * sft (240 steps) and sft2 (120 more), eval policies [..., 1, sft, ...]. Otherwise it was not checked in this run. */
-void summary_write_plateau(const struct summary *s, struct json_writer *w)
+/* Was imitation at its plateau? Asked when the policy `sft-earlier` (the end of the sft stage before the last, its learning rate come
+ * down as well) is evaluated beside `sft`: what the last stage's steps brought on val, over all temperatures. */
+int summary_write_plateau(const struct summary *s, struct json_writer *w)
 {
-    double steps_before = 0, steps = 0;
-    uint64_t earlier = 0;
-    bool found = false;
+    struct difference gain;
+    double steps = 0, last = 0;
+    int r;
 
-    for (size_t i = 0; i < s->n_stages && s->stages[i].stage < (uint32_t)s->config->n_stages; i++) {
-        const struct stage_config *stage = &s->config->stages[s->stages[i].stage];
-        char name[24];
-
-        if (stage->kind != STAGE_SFT)
-            continue;
-        snprintf(name, sizeof name, "%" PRIu64, s->stages[i].policy_out);
-        if (s->stages[i].policy_out != s->sft_version && policy_index(s, name) >= 0) {
-            earlier = s->stages[i].policy_out;
-            steps_before = steps + stage->sft.steps;
-            found = true;
-        }
-        steps += stage->sft.steps;
-    }
+    for (int i = 0; i < s->config->n_stages; i++)
+        if (s->config->stages[i].kind == STAGE_SFT)
+            steps += last = s->config->stages[i].sft.steps;
+    if (steps <= 0)
+        return 0;
+    r = compare_on_val(s, "sft", "sft-earlier", &gain);
+    if (r < 0 && r != -ENODATA)
+        return r;
     json_open(w, "sft_plateau", '{');
-    json_bool(w, "checked", found);
+    json_bool(w, "checked", r == 0);
     json_number(w, "steps", steps);
-    if (found) {
-        char name[24];
-        double gain;
-
-        snprintf(name, sizeof name, "%" PRIu64, earlier);
-        gain = best_on_val(s, "sft") - best_on_val(s, name);
-        json_number(w, "earlier_steps", steps_before);
-        json_number(w, "earlier_success_val", best_on_val(s, name));
+    if (r == 0) {
+        json_number(w, "earlier_steps", steps - last);
         json_number(w, "success_val", best_on_val(s, "sft"));
-        json_bool(w, "at_plateau", gain < 0.03);
+        json_number(w, "earlier_success_val", best_on_val(s, "sft-earlier"));
+        json_number(w, "gain", gain.value);
+        json_open(w, "gain_interval95", '[');
+        json_number(w, NULL, gain.low);
+        json_number(w, NULL, gain.high);
+        json_close(w, ']');
+        json_signed(w, "states", gain.pairs);
+        json_bool(w, "at_plateau", gain.value < 0.03);
     }
     json_close(w, '}');
+    return 0;
 }
 
 static void write_stages(const struct summary *s, struct json_writer *w)

@@ -11,7 +11,6 @@ struct summary {
     struct ledger_run run;
     const struct eval_config *eval;     /* of the last eval stage; NULL: the run has none */
     uint32_t eval_stage;
-    uint64_t sft_version;               /* policy at the end of the last sft stage; 0: none */
     struct ledger_stage *stages;
     struct ledger_iteration *iterations;
     struct ledger_episode *episodes;
@@ -30,11 +29,13 @@ bool best_temperature(const struct summary *s, const char *policy, double *ret);
 bool best_tag(const struct summary *s, int policy, char ret[TAG_SIZE]);
 int policy_index(const struct summary *s, const char *name);        /* -1: not evaluated */
 int compare(const struct summary *s, const char *after, const char *before, struct difference *ret);    /* -ENODATA: no pair */
+/* Two policies on val: per state the mean over the temperatures. gained, lost and p are not set. -ENODATA. */
+int compare_on_val(const struct summary *s, const char *after, const char *before, struct difference *ret);
 
 /* summary_cost.c */
 int summary_read(struct summary *s, struct ledger *ledger, struct error *error);
 void summary_release(struct summary *s);
 uint64_t version_of(const struct summary *s, const char *tag);
 void summary_write_run(const struct summary *s, struct json_writer *w);
-void summary_write_plateau(const struct summary *s, struct json_writer *w);
+int summary_write_plateau(const struct summary *s, struct json_writer *w);
 void summary_write_cost(const struct summary *s, struct json_writer *w);

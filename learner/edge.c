@@ -90,6 +90,8 @@ static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
     gauge(edge, heartbeat, "train_ms_total", (double)train_thread_ms(edge->train_thread));
     if (edge->journal)
         gauge(edge, heartbeat, "journal_bytes", (double)journal_bytes(edge->journal));
+    if (edge->journal_thread)
+        gauge(edge, heartbeat, "disk_full", edge->disk_full || journal_thread_full(edge->journal_thread));
 }
 
 /* Ranks above 0 must know where rank 0 serves. */

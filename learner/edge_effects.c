@@ -39,8 +39,8 @@ static void append(struct edge *edge, const struct intake_effect *effect)
     int r = delivery_bytes(&edge->deliveries, effect->append.token, &meta, &n_meta, &frames, &n_frames);
 
     if (r >= 0)
-        r = journal_thread_append(edge->journal_thread, effect->append.episode, effect->append.token, meta, n_meta, frames,
-                                  n_frames);
+        r = journal_thread_append(edge->journal_thread, effect->append.stage, effect->append.iteration, effect->append.episode,
+                                  effect->append.token, meta, n_meta, frames, n_frames);
     if (r >= 0)
         return;
     log_error("an episode cannot be handed to the journal", "episode=%" PRIu64 " reason=%s", effect->append.episode,

@@ -31,6 +31,7 @@ struct edge {
     struct { uint8_t *bytes; size_t n; uint8_t digest[SHA256_SIZE]; } plan;
     int lock;                           /* learner.lock of the run directory */
     bool draining;
+    bool disk_full;                     /* the last plan failed for want of space */
     unsigned failures;                  /* plans that failed in a row */
     uint64_t retry_ms;                  /* not before: a plan that fails is not tried in a tight loop */
 

@@ -3,6 +3,7 @@
  * Jobs run in the order given. Appends that arrive while the disk is busy share one fsync: the thread syncs when nothing is
  * waiting, or after JOURNAL_BATCH of them. `appended` runs on the loop's thread for each append, with 0 once it is durable,
  * or -errno; after a failed write or sync all appends since the last good sync have failed (see run/journal.h).
+ * A segment that could not be opened or sealed (a full disk) is opened by its first append, or sealed after a later good sync.
  * Thread rule: the loop's thread calls; `bytes` stay valid until `appended`. */
 #pragma once
 
@@ -23,5 +24,7 @@ DEFINE_FREEP(struct journal_thread, journal_thread_free)
 /* -ENOBUFS, -ENOMEM: not taken; the caller treats an append as failed. */
 int journal_thread_segment(struct journal_thread *thread, uint32_t stage, uint32_t iteration);
 int journal_thread_seal(struct journal_thread *thread, uint32_t stage, uint32_t iteration);
-int journal_thread_append(struct journal_thread *thread, uint64_t episode, uint64_t token, const void *meta, size_t n_meta,
-                          const void *frames, size_t n_frames);
+int journal_thread_append(struct journal_thread *thread, uint32_t stage, uint32_t iteration, uint64_t episode, uint64_t token,
+                          const void *meta, size_t n_meta, const void *frames, size_t n_frames);
+/* The last write or sync failed for want of space. Any thread. */
+bool journal_thread_full(const struct journal_thread *thread);

@@ -1,6 +1,7 @@
 #include "base/fault.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <signal.h>
@@ -12,8 +13,7 @@ enum { MAX_FAULTS = 32, ACTION_ABORT = 100, ACTION_DELAY };
 struct fault {
     char name[48];
     int action;
-    unsigned at, reached;
-    bool onwards;
+    unsigned at, until, reached;        /* from the at-th time it is reached to the until-th */
     unsigned delay_ms;
 };
 
@@ -28,7 +28,7 @@ static int parse_one(char *text, struct fault *ret)
         {"abort", ACTION_ABORT}, {"eio", FAULT_EIO}, {"enospc", FAULT_ENOSPC},
         {"short", FAULT_SHORT}, {"drop", FAULT_DROP}, {"delay", ACTION_DELAY},
     };
-    struct fault f = {.at = 1};
+    struct fault f = {.at = 1, .until = 1};
     char *action = strchr(text, '='), *at, *delay, *end;
 
     if (!action || action == text || (size_t)(action - text) >= sizeof f.name)
@@ -38,9 +38,14 @@ static int parse_one(char *text, struct fault *ret)
     at = strchr(action, '@');
     if (at) {
         *at++ = '\0';
-        f.at = (unsigned)strtoul(at, &end, 10);
-        f.onwards = *end == '+';
-        if (end == at || end[f.onwards] || f.at == 0)
+        f.at = f.until = (unsigned)strtoul(at, &end, 10);
+        if (end == at || f.at == 0)
+            return -EINVAL;
+        if (*end == '-')
+            f.until = (unsigned)strtoul(end + 1, &end, 10);
+        else if (*end == '+' && end++)
+            f.until = UINT_MAX;
+        if (*end || f.until < f.at)
             return -EINVAL;
     }
     delay = strchr(action, ':');
@@ -110,7 +115,7 @@ enum fault_action fault_point(const char *name)
         if (strcmp(f->name, name))
             continue;
         f->reached++;
-        if (f->reached == f->at || (f->onwards && f->reached > f->at)) {
+        if (f->reached >= f->at && f->reached <= f->until) {
             action = f->action;
             delay_ms = f->delay_ms;
         }

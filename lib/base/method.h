@@ -16,7 +16,14 @@ struct sft_config {                 /* also pretraining */
     double lr, weight_decay, clip, beta2;
     int warmup;                     /* steps */
     double lr_end;                  /* cosine down to lr * lr_end; 1: constant */
+    int commit_every;               /* steps between committed versions; 0: only at the end */
 };
+
+/* An sft stage is trained in pieces of commit_every steps, a version each. */
+static inline int sft_pieces(const struct sft_config *sft)
+{
+    return sft->commit_every > 0 ? (sft->steps + sft->commit_every - 1) / sft->commit_every : 1;
+}
 
 struct prm_config {                 /* specs/vla_rl.md section 6 */
     int steps, batch;

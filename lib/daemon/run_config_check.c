@@ -20,6 +20,7 @@ struct checking {
     const struct yaml_node *body;       /* of the stage being looked at */
     char path[64];                      /* "stages[2].rl" */
     bool have_demos, have_prm;          /* an earlier stage made them */
+    int n_sft;                          /* sft stages so far */
 };
 
 #define REFUSE(c, key, ...) config_error((c)->error, (c)->name, locate((c)->body, key, (c)->root), (c)->path, __VA_ARGS__)
@@ -44,7 +45,7 @@ static int check_rl(struct checking *c, const struct rl_config *rl)
 
 static bool policy_is_known(const char *policy)
 {
-    static const char *const words[] = {"demonstrator", "sft", "best", "last"};
+    static const char *const words[] = {"demonstrator", "sft", "sft-earlier", "best", "last"};
 
     for (size_t i = 0; i < ARRAY_SIZE(words); i++)
         if (!strcmp(policy, words[i]))
@@ -60,7 +61,9 @@ static int check_eval(struct checking *c, const struct eval_config *eval)
         return REFUSE(c, "at", "%d temperatures in `at` for %d policies; give one for each, or none", eval->n_at, eval->n_policies);
     for (int i = 0; i < eval->n_policies; i++)
         if (!policy_is_known(eval->policies[i]))
-            return REFUSE(c, "policies", "there is no policy '%s': demonstrator, sft, best, last, or a version number", eval->policies[i]);
+            return REFUSE(c, "policies", "there is no policy '%s': demonstrator, sft, sft-earlier, best, last, or a version number", eval->policies[i]);
+        else if (!strcmp(eval->policies[i], "sft-earlier") && c->n_sft < 2)
+            return REFUSE(c, "policies", "sft-earlier is the policy at the end of the last sft stage but one; this run has %d before", c->n_sft);
     for (int i = 0; i < eval->n_n; i++)
         if (eval->n[i] > 1 && !c->have_prm)
             return REFUSE(c, "n", "look-ahead (n: %d) is judged by a reward model, and no prm stage comes before", eval->n[i]);
@@ -85,6 +88,7 @@ static int check_stages(struct checking *c)
         case STAGE_SFT:
             if (!c->have_demos)
                 return REFUSE(c, "steps", "sft needs demonstrations: put a demos stage before it");
+            c->n_sft++;
             break;
         case STAGE_PRM: c->have_prm = true; break;
         case STAGE_RL: r = check_rl(c, &stage->rl); break;

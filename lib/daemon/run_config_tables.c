@@ -123,6 +123,7 @@ static const struct config_key sft_keys[] = {
     ROW_DOUBLE(S, "beta2", sft.beta2, 0, 0.999999, "0.95", "AdamW's"),
     ROW_INT(S, "warmup", sft.warmup, 0, 1000000, "50", "steps of linear rise at the start"),
     ROW_DOUBLE(S, "lr_end", sft.lr_end, 0, 1, "0.1", "cosine down to lr * lr_end; 1: constant"),
+    ROW_INT(S, "commit_every", sft.commit_every, 1, 10000000, "120", "steps between versions committed on the way: a killed learner goes on from the last"),
     CONFIG_END,
 };
 
@@ -194,7 +195,7 @@ static const struct config_key rl_keys[] = {
 static const struct config_key eval_keys[] = {
     ROW_INT(S, "episodes", eval.episodes, 1, 10000000, "400", "per policy on test states, total over the tasks"),
     ROW_LIST(S, "policies", CONFIG_TYPE_STRINGS, eval.policies, eval.n_policies, 0, 0, "[demonstrator, sft, best, last]",
-             "demonstrator, sft, best, last, or a version number"),
+             "demonstrator, sft, best, last, a version number; sft-earlier (val only): before the last sft stage"),
     ROW_LIST(S, "temperatures", CONFIG_TYPE_DOUBLES, eval.temperatures, eval.n_temperatures, 0, 10, "[0.3, 0.6, 1]",
              "tried on val states; each policy is tested at its best one, and at 0 and 1"),
     ROW_INT(S, "val_episodes", eval.val_episodes, 1, 1000000, "100", "per policy and temperature"),

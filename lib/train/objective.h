@@ -18,7 +18,9 @@ struct objective {              /* what all three are told */
     bool *ret_filtered;                 /* [episodes of the data set] ppo: those that carried no gradient; may be NULL */
 };
 
-/* ---- sft: cross-entropy over the full vocabulary of K action ids and the end-of-sequence id ------------- */
+/* ---- sft: cross-entropy over the full vocabulary of K action ids and the end-of-sequence id -------------
+ * The objective's iteration is the piece of the stage (sft_pieces) that is trained: all pieces in a row, with or without a
+ * checkpoint between two, are the whole stage to the bit. */
 struct sft_result { double first_loss, last_loss, gradient_norm; int64_t updates, skipped; int frames; };
 int objective_sft(struct trainer *trainer, const struct dataset *data, const struct sft_config *config,
                   const struct objective *objective, struct sft_result *ret, struct error *error);

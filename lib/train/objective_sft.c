@@ -70,7 +70,8 @@ int objective_sft(struct trainer *trainer, const struct dataset *data, const str
     _cleanup_free_ int *order = NULL;
     struct sft_result result = {.first_loss = NAN};
     int n_all = 0, r;
-    int64_t round = -1;
+    int64_t round = -1, first = (int64_t)objective->iteration * config->commit_every;
+    int64_t end = config->commit_every > 0 ? MIN(first + config->commit_every, (int64_t)config->steps) : config->steps;
 
     r = dataset_steps(data, NULL, NULL, &all, &n_all);
     if (r < 0)
@@ -83,7 +84,7 @@ int objective_sft(struct trainer *trainer, const struct dataset *data, const str
         return error_set(error, ENOMEM, "sft: out of memory");
 
     result.frames = n_all;
-    for (int64_t step = 0; step < config->steps; step++) {
+    for (int64_t step = first; step < end; step++) {
         struct sft_call call = {.model = trainer->model, .data = data, .steps = batch, .n = config->batch};
         struct update update = {
             .lr = lr_cosine(config->lr, config->lr_end, step, config->warmup, config->steps),
@@ -100,9 +101,9 @@ int objective_sft(struct trainer *trainer, const struct dataset *data, const str
             return error_set(error, -r, "sft: update %lld failed: %s", (long long)step, error_text(NULL, r));
         for (int i = 0; i < SHARDS; i++)
             loss += call.loss[i];
-        result.first_loss = step ? result.first_loss : loss;
-        result.last_loss = step ? result.last_loss + (loss - result.last_loss) / (double)MIN(step + 1, 20) : loss;
-        result.updates = step + 1;
+        result.updates++;
+        result.first_loss = result.updates > 1 ? result.first_loss : loss;
+        result.last_loss += (loss - result.last_loss) / (double)MIN(result.updates, 20);
         if (!train_tell(objective->watch, "sft", step + 1, config->steps, result.last_loss))
             return error_set(error, ECANCELED, "sft: stopped at update %lld", (long long)step);
     }

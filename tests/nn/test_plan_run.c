@@ -222,6 +222,41 @@ static void a_restart_changes_no_bit(void **state)
     assert_memory_equal(from_memory, from_disk, SHA256_SIZE);
 }
 
+/* Imitation in two pieces, the learner killed and started again between them, is imitation in one. */
+static void pieces_are_the_whole(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t whole[SHA256_SIZE], pieces[SHA256_SIZE], digest[SHA256_SIZE];
+    Gantry__Plan plan = plan_of("sft", 1, "policies/v000001", "kind: sft\nsteps: 4\nbatch: 4\nlr: 0.001\ncommit_every: 3\n", digest);
+    struct intake_version version;
+    struct error error;
+    char path[VERSION_PATH];
+
+    MUST(run_sft(f, 0, "policies/v000000", &version, &error));
+    snprintf(path, sizeof path, "%s/policies/v000001/model.safetensors", f->dir);
+    assert_int_equal(sha256_file(path, whole), 0);
+    snprintf(path, sizeof path, "%s/policies/v000001", f->dir);
+    assert_int_equal(remove_tree(path), 0);
+    plan_runner_release(&f->runner);
+    new_runner(f);
+    plan.stage = 1;
+    plan.stages = &(uint64_t) {DEMOS};
+    plan.n_stages = 1;
+    plan.parent = 0;
+    plan.parent_dir = (char *)"policies/v000000";
+    plan.version = 1;
+    MUST(plan_run(&f->runner, &plan, &version, &error));
+    plan_runner_release(&f->runner);
+    new_runner(f);
+    plan.iteration = plan.round = plan.parent = 1;
+    plan.parent_dir = (char *)"policies/v000001";
+    plan.version = 2;
+    MUST(plan_run(&f->runner, &plan, &version, &error));
+    snprintf(path, sizeof path, "%s/policies/v000002/model.safetensors", f->dir);
+    assert_int_equal(sha256_file(path, pieces), 0);
+    assert_memory_equal(whole, pieces, SHA256_SIZE);
+}
+
 static void the_loser_of_a_race_takes_the_winner(void **state)
 {
     struct fixture *f = *state;
@@ -289,6 +324,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(imitation_is_committed_with_what_it_saw, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_restart_changes_no_bit, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(pieces_are_the_whole, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_loser_of_a_race_takes_the_winner, set_up, tear_down),
         cmocka_unit_test_setup_teardown(stale_rows_are_named_and_left_out, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_plans_are_refused_with_a_line, set_up, tear_down),

@@ -5,7 +5,7 @@ import pytest
 
 STAGES = [
     {"demos": {"episodes": 6, "style": "clean"}},
-    {"sft": {"steps": 2, "batch": 8, "warmup": 1}},
+    {"sft": {"steps": 6, "batch": 8, "warmup": 1, "commit_every": 2}},
     {"rl": {"iterations": 4, "episodes": 6, "preset": "tabletop", "reward": "sparse", "critic_prm": False, "eval_every": 0,
             "critic_warmup": 1}},
 ]
@@ -26,7 +26,7 @@ def reference(make_cluster, untouched):
         cluster.start()
         cluster.until_finished()
         untouched.update(weights(cluster.run))
-        assert any("v000005" in name for name in untouched), untouched      # 0, sft, four of rl
+        assert any("v000007" in name for name in untouched), untouched      # 0, sft in three pieces, four of rl
     return untouched
 
 
@@ -35,6 +35,8 @@ def test_killed_and_resumed(make_cluster, untouched, workers):
     expected = reference(make_cluster, untouched)
     cluster = make_cluster({"cluster": {"env_workers": workers}}, stages=STAGES)
     cluster.start()
+    cluster.until(lambda s: s and s["stage"] == "sft" and s["iteration"] >= 1 or s and s["stage"] == "rl", "imitation under way")
+    cluster.of("learner")[0].kill()
     cluster.until(lambda s: s and s["stage"] == "rl" and s["episodes"]["journaled"] >= 1, "an rl episode")
     cluster.of("env-worker")[0].kill()
     cluster.until(lambda s: s and s["stage"] == "rl" and s["iteration"] >= 1 and s["state"] == "training" or s and s["iteration"] >= 2, "training")

@@ -105,6 +105,38 @@ static void test_evaluation_rows(void **state)
     assert_true(rows[3].sample_key == rows[7].sample_key && rows[3].sample_key != rows[2].sample_key);
 }
 
+/* Imitation comes in pieces; that of the stage before is played on val beside the last, and nowhere else. */
+static void test_imitation_in_pieces(void **state)
+{
+    struct run_config *config = *state;
+    struct eval_config *eval;
+    struct plan_memory memory;
+    struct work work;
+
+    add_stage(config, STAGE_SFT, "sft")->sft = (struct sft_config) {.steps = 350, .commit_every = 100};
+    eval = &add_stage(config, STAGE_EVAL, "eval")->eval;
+    *eval = (struct eval_config) {.episodes = 4, .n_policies = 2, .n_temperatures = 1, .temperatures = {1}, .val_episodes = 2,
+                                  .n = {1, 4}, .n_n = 2};
+    snprintf(eval->policies[0], sizeof(eval->policies[0]), "sft");
+    snprintf(eval->policies[1], sizeof(eval->policies[1]), "sft-earlier");
+    plan_memory_init(&memory);
+    assert_int_equal(stage_plan_begin(config, 0, NULL, &memory), 0);
+    for (uint32_t i = 0; i < 4; i++) {
+        assert_int_equal(stage_plan_work(config, 0, i, &work), 0);
+        assert_int_equal(work.objective, WORK_SFT);
+        assert_int_equal(work.round, i);
+    }
+    assert_true(stage_plan_work(config, 0, 4, &work) < 0);
+    memory.sft_earlier = 12;
+    expect_work(config, 1, 0, "eval val sft");
+    expect_work(config, 1, 1, "eval val sft-earlier");
+    assert_int_equal(stage_plan_work(config, 1, 1, &work), 0);
+    assert_int_equal(stage_plan_policy(config, &work, &memory, 99), 12);
+    expect_work(config, 1, 2, "eval test sft");
+    expect_work(config, 1, 3, "eval search sft");
+    assert_true(stage_plan_work(config, 1, 4, &work) < 0);
+}
+
 static void test_memory_round_trip(void **state)
 {
     struct plan_memory a, b;
@@ -115,6 +147,7 @@ static void test_memory_round_trip(void **state)
     a.next_episode = 77;
     a.best_success = 1.0 / 3;
     a.have_best = a.curriculum_ready = true;
+    a.sft_earlier = 9;
     a.temperature[2] = 0.3;
     assert_int_equal(curriculum_init(&a.curriculum, CURRICULUM_LEVELS, NULL, 2), 0);
     (void)curriculum_record(&a.curriculum, (int[]) { 3, 4 }, (int[]) { 1, 2 });
@@ -132,6 +165,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_order_of_work, set_up),
         cmocka_unit_test_setup(test_evaluation_rows, set_up),
+        cmocka_unit_test_setup(test_imitation_in_pieces, set_up),
         cmocka_unit_test(test_memory_round_trip),
     };
 

@@ -19,7 +19,7 @@ static const char yaml[] =
     "  - sft: {steps: 240}\n"
     "  - sft: {steps: 120}\n"
     "  - rl: {iterations: 30, episodes: 8, preset: tabletop, reward: sparse, critic_prm: false}\n"
-    "  - eval: {episodes: 200, val_episodes: 100, policies: ['1', sft, last], temperatures: [0.3, 1]}\n";
+    "  - eval: {episodes: 200, val_episodes: 100, policies: [sft, sft-earlier, last], temperatures: [0.3, 1]}\n";
 enum { EVAL_STAGE = 4, STATES = 100 };      /* 2 tasks x 100 states = 200 episodes */
 
 static struct run_config config;
@@ -78,7 +78,8 @@ static int setup(void **state)
     add_pass("test last t=1", 1, 40, STATES, 70, 50);
     add_pass("val sft t=0.3", 0.3f, 2, 50, 20, 10);
     add_pass("val sft t=1", 1, 2, 50, 10, 10);
-    add_pass("val 1 t=0.3", 0.3f, 1, 50, 19, 10);
+    add_pass("val sft-earlier t=0.3", 0.3f, 1, 50, 19, 10);
+    add_pass("val sft-earlier t=1", 1, 1, 50, 8, 10);
     add_pass("val last t=0.3", 0.3f, 40, 50, 20, 20);
     add_pass("val last t=1", 1, 40, 50, 30, 20);
     return ledger_commit(ledger);
@@ -147,9 +148,11 @@ static void test_figures(void **state)
     assert_true(json_is_true(at(s, "sft_plateau.at_plateau")));
     near(s, "sft_plateau.earlier_steps", 240);
     near(s, "sft_plateau.steps", 360);
+    near(s, "sft_plateau.gain", 0.015);         /* 1 and 2 successes more at the two temperatures, of 100 rows each */
+    near(s, "sft_plateau.states", 100);
     near(s, "sft_plateau.success_val", 0.30);
     near(s, "sft_plateau.earlier_success_val", 0.29);
-    near(s, "env_steps_per_s.eval", 1300);
+    near(s, "env_steps_per_s.eval", 1400);
     assert_true(json_is_null(at(s, "success_best")));       /* not evaluated: said so, not guessed */
     json_decref(s);
 }
