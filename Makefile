@@ -202,9 +202,14 @@ fuzz:
 	    build/fuzzer-no-link-address-undefined/tests/fuzz/fuzz_$$t -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=10 \
 	        -artifact_prefix=build/fuzz-corpus/ build/fuzz-corpus/$$t tests/fuzz/corpus/$$t >build/fuzz-corpus/$$t.log 2>&1 && \
 	        echo "fuzz $$t: nothing found in $(FUZZ_SECONDS) s" || { tail -40 build/fuzz-corpus/$$t.log; exit 1; }; done
-tidy: compile_commands.json
-	@git ls-files 'lib/*.c' 'cli/*.c' $(DAEMONS:%='%/*.c') | grep -v '^lib/nn/cpu/kernels/' | xargs -P$$(nproc) -n4 clang-tidy --quiet --extra-arg=-Wno-unknown-warning-option -p . 2>&1 \
-	    | { grep -vE '^[0-9]+ warnings? (and|generated)|^Suppressed|^Use -header-filter' && exit 1 || echo "tidy: clean"; }
+# one stamp a file, younger than its object: only what changed, or whose headers did, is looked at again
+tidy_src := $(foreach l,$(LIBS),$($(l)_src)) $(wildcard cli/*.c $(DAEMONS:%=%/*.c))
+$(B)/%.tidy: %.c $(B)/%.o .clang-tidy
+	@[ $(V) = 1 ] || echo "  TIDY  $<"
+	$(Q)clang-tidy --quiet $< -- $(CFLAGS) $(CPPFLAGS) -Wno-unknown-warning-option 2>$(@:.tidy=.tidy.log) || { cat $(@:.tidy=.tidy.log); exit 1; }
+	@touch $@
+tidy: $(tidy_src:%.c=$(B)/%.tidy)
+	@echo "tidy: clean"
 format:
 	$(Q)clang-format -i $$(git ls-files '*.c' '*.h' '*.cu')
 compile_commands.json:

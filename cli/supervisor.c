@@ -214,7 +214,7 @@ int supervisor_add(struct supervisor *s, const char *name, const char *program, 
     if (access(path, X_OK) < 0)
         return error_set(error, errno, "%s: %s; the daemons must lie beside the gantry program", path, strerror(errno));
     child->argv = copy_arguments(path, arguments);
-    if (!child->argv || (r = loop_timer_new(s->loop, 0, 0, child_start, child, &child->restart)) < 0)
+    if (!child->argv || loop_timer_new(s->loop, 0, 0, child_start, child, &child->restart) < 0)
         return error_set(error, ENOMEM, "out of memory");
     loop_timer_stop(child->restart);
     r = child_spawn(child);

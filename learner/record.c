@@ -89,6 +89,6 @@ int record_read(const char *dir, struct record *ret, struct error *error)
     snprintf(record.gate_text, sizeof record.gate_text, "%s", gate ? gate : "");
     record.metrics = json_dumps(json_object_get(root, "metrics"), JSON_COMPACT);
     *ret = record;
-    record = (struct record) {0};
+    record = (struct record) {0};       /* NOLINT(clang-analyzer-deadcode.DeadStores): the cleanup reads it */
     return 0;
 }

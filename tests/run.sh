@@ -11,7 +11,7 @@
 set -u
 cd "$(dirname "$0")/.."
 
-groups="layers headers unit nn sim fuzz asan tsan system"
+groups="layers headers unit nn sim fuzz asan tsan system tidy"
 jobs=$(nproc)
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/gantry-test.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
@@ -113,6 +113,7 @@ programs() {
 
 group_layers() { step layers tests/check_layers.py; }
 group_headers() { step headers make --no-print-directory -j"$jobs" check-headers; }
+group_tidy() { step tidy make --no-print-directory -j"$jobs" tidy; }
 
 built() {       # built SANITIZE PROGRAM...
     local directory=build/release sanitize=$1

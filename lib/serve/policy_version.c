@@ -135,6 +135,7 @@ int session_fit(struct openvla_session **session, struct openvla_config *made_fo
     struct openvla_session *fitting;
     int r;
 
+    /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): one that differs in padding or the sign of 0 costs a new session */
     if (*session && !memcmp(made_for, config, sizeof *config))
         return 0;
     r = openvla_session_new(config, max_batch, &fitting);
