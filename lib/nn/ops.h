@@ -16,7 +16,7 @@ struct spans {
 /* ---- linear algebra ------------------------------------------------------------------------------- */
 
 /* y = x W^T (+ b).  x (N,in), W [out][in], b [out] or NULL -> (N,out).  One FMA chain over ascending k per
- * output, from 0 (bias added last). */
+ * output, from 0 (bias added last). A weight with an adapter (nn/param.h) adds scale (x A^T) B^T, unless the tape is plain. */
 struct tensor *op_linear(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias);
 /* Rows first..first+count-1 of W only (a head over 256 action ids) -> (N,count). */
 struct tensor *op_linear_rows(struct tape *t, struct tensor *x, const struct param *weight, int64_t first, int64_t count);

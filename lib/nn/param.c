@@ -44,19 +44,90 @@ struct param *param_find(const struct params *params, const char *name)
     return NULL;
 }
 
-int params_allocate(struct params *params)
+static float *new_arena(const struct params *params)
 {
     size_t bytes = (size_t)params->numel * sizeof(float);
     void *values = NULL;
 
     if (posix_memalign(&values, 64, bytes ? bytes : 64))
-        return -ENOMEM;
-    memset(values, 0, bytes);
+        return NULL;
+    return memset(values, 0, bytes);
+}
+
+static void use_arena(struct params *params, float *values)
+{
     free(params->values);
     params->values = values;
     for (int i = 0; i < params->count; i++)
         params->list[i]->value = params->values + params->list[i]->offset;
+}
+
+int params_allocate(struct params *params)
+{
+    float *values = new_arena(params);
+
+    if (!values)
+        return -ENOMEM;
+    use_arena(params, values);
     return 0;
+}
+
+int params_grow(struct params *params, int64_t held)
+{
+    float *values = new_arena(params);
+
+    if (!values)
+        return -ENOMEM;
+    if (held > 0)
+        memcpy(values, params->values, (size_t)held * sizeof(*values));
+    use_arena(params, values);
+    return 0;
+}
+
+static struct param *param_free(struct param *p)
+{
+    gemm_pack_free(p->forward);
+    gemm_pack_free(p->backward);
+    free(p->name);
+    free(p);
+    return NULL;
+}
+
+int params_drop_adapters(struct params *params)
+{
+    struct params kept = {0};
+    float *values;
+    int n = 0;
+
+    for (int i = 0; i < params->count; i++)
+        kept.numel += params->list[i]->adapter ? 0 : (params->list[i]->numel + 15) / 16 * 16;
+    values = new_arena(&kept);
+    if (!values)
+        return -ENOMEM;
+    kept.numel = 0;
+    for (int i = 0; i < params->count; i++) {
+        struct param *p = params->list[i];
+
+        if (p->adapter) {
+            param_free(p);
+            continue;
+        }
+        p->lora = (struct lora) {0};
+        p->offset = kept.numel;
+        memcpy(values + p->offset, p->value, (size_t)p->numel * sizeof(*values));
+        kept.numel += (p->numel + 15) / 16 * 16;
+        params->list[n++] = p;
+    }
+    params->count = n;
+    params->numel = kept.numel;
+    use_arena(params, values);
+    return 0;
+}
+
+void param_changed(struct param *param)
+{
+    param->forward = gemm_pack_free(param->forward);
+    param->backward = gemm_pack_free(param->backward);
 }
 
 int params_pack(struct params *params, bool training)
@@ -67,6 +138,11 @@ int params_pack(struct params *params, bool training)
 
         if (!p->linear)
             continue;
+        if (p->frozen && p->forward && (p->backward || !training)) {
+            if (!training)
+                p->backward = gemm_pack_free(p->backward);
+            continue;
+        }
         if (!p->forward)
             p->forward = gemm_pack_new(in, out);
         if (training && !p->backward)
@@ -86,14 +162,8 @@ struct params *params_free(struct params *params)
 {
     if (!params)
         return NULL;
-    for (int i = 0; i < params->count; i++) {
-        struct param *p = params->list[i];
-
-        gemm_pack_free(p->forward);
-        gemm_pack_free(p->backward);
-        free(p->name);
-        free(p);
-    }
+    for (int i = 0; i < params->count; i++)
+        param_free(params->list[i]);
     free(params->list);
     free(params->values);
     *params = (struct params) {0};

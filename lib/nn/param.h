@@ -12,6 +12,13 @@
 #include "base/error.h"
 
 struct gemm_pack;
+struct param;
+
+/* A low-rank adapter of a linear weight W (out, in): y += scale * (x A^T) B^T. */
+struct lora {
+    const struct param *a, *b;  /* A (r, in), B (out, r); a NULL: the weight has none */
+    float scale;
+};
 
 struct param {
     char *name;                 /* e.g. language_model.model.layers.0.self_attn.q_proj.weight */
@@ -22,6 +29,8 @@ struct param {
     float *value;               /* NULL before params_allocate */
     bool frozen;                /* no gradient is wanted (e.g. modules that never run) */
     bool linear;                /* packed by params_pack: [dim0][dim1*...] as out x in */
+    bool adapter;               /* the A or B of another weight: no part of the checkpoint (nn/models/openvla_lora.h) */
+    struct lora lora;           /* of a linear weight: the adapter it is used with */
     struct gemm_pack *forward;  /* B of y = x W^T */
     struct gemm_pack *backward; /* B of dx = dy W; NULL when packed for inference only */
 };
@@ -37,9 +46,15 @@ struct params {
 struct param *param_add(struct params *params, const char *name, int ndim, const int64_t *dim, bool linear);
 struct param *param_find(const struct params *params, const char *name);
 int params_allocate(struct params *params);                     /* zeroed; -ENOMEM */
+/* After param_add to parameters that hold values: room for all; the values of the first `held` floats stay. -ENOMEM: as before. */
+int params_grow(struct params *params, int64_t held);
+/* Forget every adapter: its parameters, their values, and that weights were used with them. -ENOMEM: as before. */
+int params_drop_adapters(struct params *params);
 /* Pack every linear weight; for training also the backward form (without it, one left from before is dropped). -ENOMEM; the
- * first call allocates, later ones refill. */
+ * first call allocates, later ones refill: those of frozen parameters only when param_changed said so. */
 int params_pack(struct params *params, bool training);
+/* The values of a frozen parameter were written: its packs are of the past. */
+void param_changed(struct param *param);
 /* Frees what it holds and empties it; the struct itself is its owner's (it is usually part of a model). Returns NULL. */
 struct params *params_free(struct params *params);
 DEFINE_FREEP(struct params, params_free)

@@ -75,7 +75,7 @@ void tape_release(struct tape *tape)
     drop_blocks(tape);
     arena_release(&tape->arena);
     tape->rope = rope_table_free(tape->rope);
-    *tape = (struct tape) {.training = tape->training, .recycle = tape->recycle};
+    *tape = (struct tape) {.training = tape->training, .recycle = tape->recycle, .plain = tape->plain};
 }
 
 void tape_plan(struct tape *tape)

@@ -38,6 +38,7 @@ struct tape {
     struct tape_record *last;   /* newest record; linked backwards */
     float *param_grad;          /* borrowed: flat, like params->values; NULL in inference */
     bool training;              /* leave records */
+    bool plain;                 /* linear ops leave their adapters out: the base alone (a reference from the same weights) */
     bool planning;              /* sizes only */
     bool recycle;               /* training in earnest: gradients of more than TAPE_SMALL floats get memory when first written and give
                                  * it back once used, so that the backward stays in the caches. Off: all can be read afterwards. */

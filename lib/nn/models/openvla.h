@@ -53,6 +53,7 @@ struct openvla {
     struct action_stats *stats;         /* one per dataset */
     int n_stats;
     struct openvla_weights *w;          /* parameters by role (openvla_internal.h) */
+    struct openvla_lora *lora;          /* adapters (openvla_lora.h); NULL: none */
 };
 
 /* Load a directory. -ENOENT, -EINVAL...: *error names the file, the tensor and what was expected. */

@@ -16,6 +16,7 @@ static int copy_params(const struct params *from, struct params *to)
         if (!param)
             return -ENOMEM;
         param->frozen = old->frozen;
+        param->adapter = old->adapter;
     }
     r = params_allocate(to);
     if (r < 0)
@@ -81,6 +82,25 @@ static int copy_weights(const struct openvla *from, struct openvla *to)
     return 0;
 }
 
+static int copy_lora(const struct openvla *from, struct openvla *to)
+{
+    if (!from->lora)
+        return 0;
+    to->lora = calloc(1, sizeof(*to->lora));
+    if (!to->lora)
+        return -ENOMEM;
+    to->lora->n = from->lora->n;
+    to->lora->was_frozen = duplicate(from->lora->was_frozen, (size_t)from->lora->n * sizeof(bool));
+    if (!to->lora->was_frozen)
+        return -ENOMEM;
+    for (int i = 0; i < from->params.count; i++) {
+        to->params.list[i]->lora = from->params.list[i]->lora;
+        translate(&from->params, &to->params, &to->params.list[i]->lora.a, 1);
+        translate(&from->params, &to->params, &to->params.list[i]->lora.b, 1);
+    }
+    return peft_config_copy(&from->lora->config, &to->lora->config);
+}
+
 static int copy_stats(const struct openvla *from, struct openvla *to)
 {
     to->stats = calloc((size_t)from->n_stats + 1, sizeof(*to->stats));
@@ -111,6 +131,8 @@ int openvla_clone(const struct openvla *from, struct openvla **ret)
     r = copy_params(&from->params, &to->params);
     if (r >= 0)
         r = copy_weights(from, to);
+    if (r >= 0)
+        r = copy_lora(from, to);
     if (r >= 0)
         r = copy_stats(from, to);
     if (r >= 0)

@@ -43,22 +43,10 @@ struct tensor *openvla_reward(const struct openvla *model, struct tape *tape, st
 /* Register the head, then move all values into an arena that has room for it. */
 static int add_head(struct openvla *model, const char *name, int inputs, int width, struct head *head)
 {
-    struct params *params = &model->params;
-    _cleanup_free_ float *old = malloc((size_t)params->numel * sizeof(*old));
-    int64_t old_numel = params->numel;
-    int r;
+    int64_t held = model->params.numel;
+    int r = openvla_register_head(model, name, inputs, width, head);
 
-    if (!old)
-        return -ENOMEM;
-    memcpy(old, params->values, (size_t)old_numel * sizeof(*old));
-    r = openvla_register_head(model, name, inputs, width, head);
-    if (r < 0)
-        return r;
-    r = params_allocate(params);
-    if (r < 0)
-        return r;
-    memcpy(params->values, old, (size_t)old_numel * sizeof(*old));      /* offsets of what was there stay */
-    return 0;
+    return r < 0 ? r : params_grow(&model->params, held);
 }
 
 int openvla_add_value_head(struct openvla *model, int width, int extra_inputs, uint64_t seed)

@@ -1,4 +1,6 @@
-/* linear.c - y = x W^T + b and its rows-only form. Forward and dx use the packed weight; dW += dy^T x packs x. */
+/* linear.c - y = x W^T + b and its rows-only form. Forward and dx use the packed weight; dW += dy^T x packs x.
+ *
+ * A weight with an adapter adds scale (x A^T) B^T: a linear op with A, then one that adds to y what is there already. */
 #include "nn/gemm_pack.h"
 #include "nn/ops/op.h"
 
@@ -45,12 +47,38 @@ static void linear_backward(struct tape *tape, void *context)
         });
 }
 
+/* Floats of a product's own scratch: columns of a slice that begins inside a panel, unfinished chains. */
+static int64_t product_scratch(int64_t rows, int64_t in, int64_t first, int64_t count)
+{
+    int64_t skip = first % GEMM_PANEL, width = skip + count;
+
+    return (skip ? rows * width : 0) + (gemm_needs_scratch(in) ? rows * gemm_padded(width) : 0);
+}
+
+/* y = x W^T (+ b) of the rows of W that c names; y += when `add`. */
+static void product(const struct linear *c, bool add, float *scratch)
+{
+    int64_t rows = c->x->rows, in = c->x->cols, count = c->y->cols;
+    int64_t skip = c->first % GEMM_PANEL, width = skip + count;
+
+    cpu_kernels()->gemm(&(struct gemm) {
+        .m = rows, .n = width, .k = in, .a = c->x->x, .a_row = in, .a_k = 1,
+        .panels = c->weight->forward->panels + c->first / GEMM_PANEL * GEMM_PANEL * in,
+        .c = skip ? scratch : c->y->x, .c_row = width, .bias = c->bias ? c->bias->value : NULL, .add = add && !skip,
+        .scratch = scratch + (skip ? rows * width : 0),
+    });
+    for (int64_t i = 0; skip && i < rows; i++)
+        if (add)
+            cpu_kernels()->accumulate(c->y->x + i * count, scratch + i * width + skip, count);
+        else
+            memcpy(c->y->x + i * count, scratch + i * width + skip, (size_t)count * sizeof(float));
+}
+
 static struct tensor *linear(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, int64_t first,
                              int64_t count)
 {
     struct tensor *y;
     struct linear *c;
-    int64_t skip = first % GEMM_PANEL, width = skip + count;    /* a slice may begin inside a panel */
     float *scratch;
 
     if (!x)
@@ -65,29 +93,71 @@ static struct tensor *linear(struct tape *t, struct tensor *x, const struct para
     if (t->training && t->planning)
         tape_scratch(t, backward_scratch(x->rows, x->cols, count));
     tape_record(t, y, linear_backward, c);
-    scratch = tape_scratch(t, (skip ? x->rows * width : 0) + (gemm_needs_scratch(x->cols) ? x->rows * gemm_padded(width) : 0));
+    scratch = tape_scratch(t, product_scratch(x->rows, x->cols, first, count));
     if (t->error || t->planning)
         return t->error ? NULL : y;
     if (!weight->forward || (t->training && !weight->backward))
         return op_fail(t, -EINVAL);
+    product(c, false, scratch);
+    return y;
+}
 
-    cpu_kernels()->gemm(&(struct gemm) {
-        .m = x->rows, .n = width, .k = x->cols, .a = x->x, .a_row = x->cols, .a_k = 1,
-        .panels = weight->forward->panels + first / GEMM_PANEL * GEMM_PANEL * x->cols,
-        .c = skip ? scratch : y->x, .c_row = width, .bias = bias ? bias->value : NULL,
-        .scratch = scratch + (skip ? x->rows * width : 0),
-    });
-    for (int64_t i = 0; skip && i < x->rows; i++)
-        memcpy(y->x + i * count, scratch + i * width + skip, (size_t)count * sizeof(float));
+/* ---- adapters ---------------------------------------------------------------------------------------------- */
+
+struct adapter {
+    struct linear up;           /* x: h = scale x A^T (rows, r); weight: B; y: what the product is added to */
+    float scale;
+};
+
+/* dB += dy^T h, dh = scale dy B. The backward of h = x A^T and of the weight itself come after. */
+static void adapter_backward(struct tape *tape, void *context)
+{
+    const struct adapter *c = context;
+    const struct tensor *h = c->up.x;
+
+    if (!c->up.y->g)
+        return;
+    linear_backward(tape, (void *)&c->up);
+    if (h->g)
+        cpu_kernels()->scale(h->g, c->scale, h->rows * h->cols);
+}
+
+/* y += scale (x A^T) B^T with B's rows from `first` on, when W has an adapter. */
+static struct tensor *adapt(struct tape *t, struct tensor *x, const struct param *weight, int64_t first, struct tensor *y)
+{
+    const struct lora *lora = &weight->lora;
+    struct tensor *h;
+    struct adapter *c;
+    float *scratch;
+
+    if (!y || !lora->a || t->plain)
+        return y;
+    h = linear(t, x, lora->a, NULL, 0, lora->a->dim[0]);
+    c = tape_alloc(t, sizeof(*c));
+    if (!h || !c)
+        return NULL;
+    if (lora->b->dim[0] < first + y->cols || lora->b->numel != lora->b->dim[0] * h->cols)
+        return op_fail(t, -EINVAL);
+    *c = (struct adapter) {.up = {.x = h, .y = y, .weight = lora->b, .first = first}, .scale = lora->scale};
+    if (t->training && t->planning)
+        tape_scratch(t, backward_scratch(h->rows, h->cols, y->cols));
+    tape_record(t, NULL, adapter_backward, c);
+    scratch = tape_scratch(t, product_scratch(h->rows, h->cols, first, y->cols));
+    if (t->error || t->planning)
+        return t->error ? NULL : y;
+    if (!lora->b->forward || (t->training && !lora->b->backward))
+        return op_fail(t, -EINVAL);
+    cpu_kernels()->scale(h->x, lora->scale, h->rows * h->cols);
+    product(&c->up, true, scratch);
     return y;
 }
 
 struct tensor *op_linear(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias)
 {
-    return linear(t, x, weight, bias, 0, weight->dim[0]);
+    return adapt(t, x, weight, 0, linear(t, x, weight, bias, 0, weight->dim[0]));
 }
 
 struct tensor *op_linear_rows(struct tape *t, struct tensor *x, const struct param *weight, int64_t first, int64_t count)
 {
-    return linear(t, x, weight, NULL, first, count);
+    return adapt(t, x, weight, first, linear(t, x, weight, NULL, first, count));
 }

@@ -1,0 +1,439 @@
+#include "nn/models/openvla_lora.h"
+
+#include <errno.h>
+#include <math.h>
+
+#include "base/crc32c.h"
+#include "base/philox.h"
+#include "base/strbuf.h"
+#include "nn/cpu/kernels.h"
+#include "nn/models/openvla_internal.h"
+
+#define PREFIX "base_model.model."
+#define TENSORS "adapter_model.safetensors"
+enum { NAME = 256 };
+
+struct openvla_lora *openvla_lora_free(struct openvla_lora *lora)
+{
+    if (!lora)
+        return NULL;
+    peft_config_release(&lora->config);
+    free(lora->was_frozen);
+    free(lora);
+    return NULL;
+}
+
+/* ---- which modules ------------------------------------------------------------------------------------------ */
+
+/* The checkpoint's own: heads beside it are trained whole. */
+static bool is_trunk(const struct param *p)
+{
+    static const char *const parts[] = {"vision_backbone.", "projector.", "language_model."};
+
+    for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+        if (!strncmp(p->name, parts[i], strlen(parts[i])))
+            return true;
+    return false;
+}
+
+/* The name of the linear module or convolution that has this weight. */
+static bool module_of(const struct param *p, char ret[NAME])
+{
+    size_t n = strlen(p->name);
+
+    if (p->adapter || !is_trunk(p) || (p->ndim != 2 && p->ndim != 4) || n < 8 || n >= NAME || strcmp(p->name + n - 7, ".weight") ||
+        strstr(p->name, "embed_tokens"))
+        return false;
+    memcpy(ret, p->name, n - 7);
+    ret[n - 7] = '\0';
+    return true;
+}
+
+static void tensor_name(const char *module, char which, char ret[NAME + 40])
+{
+    snprintf(ret, NAME + 40, PREFIX "%s.lora_%c.weight", module, which);
+}
+
+/* ---- attaching ------------------------------------------------------------------------------------------------ */
+
+/* Parameters A and B of a weight; those of one that never runs are kept, frozen. */
+static int add_pair(struct openvla *model, struct param *weight, const char *module, int64_t r, double scale)
+{
+    int64_t a_dim[4] = {r, weight->dim[1], weight->dim[2], weight->dim[3]}, b_dim[4] = {weight->dim[0], r, 1, 1};
+    char a_name[NAME + 40], b_name[NAME + 40];
+    struct param *a, *b;
+
+    tensor_name(module, 'A', a_name);
+    tensor_name(module, 'B', b_name);
+    a = param_add(&model->params, a_name, weight->ndim, a_dim, weight->linear);
+    b = a ? param_add(&model->params, b_name, weight->ndim, b_dim, weight->linear) : NULL;
+    if (a)
+        a->adapter = true;
+    if (!b)
+        return -ENOMEM;
+    b->adapter = true;
+    a->frozen = b->frozen = weight->frozen;
+    weight->lora = (struct lora) {.a = a, .b = b, .scale = (float)scale};
+    return 0;
+}
+
+/* Rank of a module's adapter; 0: none. */
+typedef int64_t rank_fn(const struct param *weight, const char *module, const void *arg);
+
+static void thaw(struct openvla *model)
+{
+    for (int i = 0; i < model->lora->n; i++)
+        model->params.list[i]->frozen = model->lora->was_frozen[i];
+}
+
+int openvla_lora_register(struct openvla *model, struct peft_config *config, rank_fn *rank, const void *arg)
+{
+    struct openvla_lora *lora = calloc(1, sizeof(*lora));
+    int n = model->params.count, r = 0;
+    char module[NAME];
+
+    if (!lora)
+        return -ENOMEM;
+    lora->n = n;
+    lora->was_frozen = calloc((size_t)n + 1, sizeof(*lora->was_frozen));
+    if (!lora->was_frozen) {
+        openvla_lora_free(lora);
+        return -ENOMEM;
+    }
+    for (int i = 0; i < n; i++)
+        lora->was_frozen[i] = model->params.list[i]->frozen;
+    for (int i = 0; i < n && r >= 0; i++) {
+        struct param *p = model->params.list[i];
+        int64_t rows = module_of(p, module) ? rank(p, module, arg) : 0;
+
+        if (rows > 0)
+            r = add_pair(model, p, module, rows, peft_config_scale(config, module, rows));
+    }
+    for (int i = 0; i < n; i++)
+        model->params.list[i]->frozen |= is_trunk(model->params.list[i]);
+    model->lora = lora;
+    if (r < 0)
+        return r;
+    lora->config = *config;
+    *config = (struct peft_config) {0};
+    return 0;
+}
+
+/* Nothing was attached: values lie where they lay. */
+static int undo(struct openvla *model, int r)
+{
+    if (model->lora)
+        thaw(model);
+    model->lora = openvla_lora_free(model->lora);
+    (void)params_drop_adapters(&model->params);
+    return r;
+}
+
+static int attach(struct openvla *model, struct peft_config *config, rank_fn *rank, const void *arg, struct error *error)
+{
+    int64_t held = model->params.numel;
+    int r = openvla_lora_register(model, config, rank, arg);
+
+    if (r >= 0)
+        r = params_grow(&model->params, held);
+    return r < 0 ? error_set(error, -r, "%s: no memory for adapters", model->dir) : 0;
+}
+
+/* ---- fresh ones ------------------------------------------------------------------------------------------------ */
+
+static int split_targets(const char *text, struct peft_config *config)
+{
+    _cleanup_free_ char *copy = strdup(text);
+    char *rest = copy, *word;
+
+    config->targets = calloc(strlen(text) / 2 + 2, sizeof(*config->targets));
+    if (!copy || !config->targets)
+        return -ENOMEM;
+    while ((word = strsep(&rest, ", "))) {
+        if (!*word)
+            continue;
+        config->targets[config->n_targets] = strdup(word);
+        if (!config->targets[config->n_targets++])
+            return -ENOMEM;
+    }
+    return 0;
+}
+
+static int64_t fresh_rank(const struct param *weight, const char *module, const void *arg)
+{
+    const struct peft_config *config = arg;
+    bool wanted = config->n_targets ? peft_config_matches(config, module)
+                                    : weight->linear && weight->ndim == 2 && !strstr(module, "lm_head");
+
+    return wanted ? config->r : 0;
+}
+
+/* Every target names something. */
+static int check_targets(const struct openvla *model, struct peft_config *config, struct error *error)
+{
+    char module[NAME];
+
+    for (int t = 0; t < config->n_targets; t++) {
+        struct peft_config one = {.targets = &config->targets[t], .n_targets = 1};
+        bool found = false;
+
+        for (int i = 0; i < model->params.count && !found; i++)
+            found = module_of(model->params.list[i], module) && peft_config_matches(&one, module);
+        if (!found)
+            return error_set(error, EINVAL, "adapter target %s: %s has no linear module of that name; try q_proj, or all-linear",
+                             config->targets[t], model->dir);
+    }
+    return 0;
+}
+
+static void initialise(struct openvla *model, int r, uint64_t seed)
+{
+    for (int i = 0; i < model->params.count; i++) {
+        const struct param *a = model->params.list[i]->lora.a;
+        struct philox random;
+
+        if (!a)
+            continue;
+        random = philox_at(seed, PHILOX_INIT, crc32c(0, a->name, strlen(a->name)), 0, 0);
+        for (int64_t k = 0; k < a->numel; k++)
+            a->value[k] = (float)philox_normal(&random) / (float)r;
+    }
+}
+
+int openvla_lora_new(struct openvla *model, const struct lora_spec *spec, uint64_t seed, struct error *error)
+{
+    _cleanup_(peft_config_release) struct peft_config config = {.r = spec->r, .alpha = spec->alpha, .rslora = spec->rslora};
+    int r = 0;
+
+    if (model->lora)
+        return error_set(error, EEXIST, "%s: the model has adapters already", model->dir);
+    if (spec->r < 1 || !isfinite(spec->alpha))
+        return error_set(error, EINVAL, "adapters of rank %d and alpha %g make no sense", spec->r, spec->alpha);
+    if (strcmp(spec->targets, "all-linear"))
+        r = split_targets(spec->targets, &config);
+    if (r < 0)
+        return error_set(error, ENOMEM, "out of memory");
+    r = check_targets(model, &config, error);
+    if (r < 0)
+        return r;
+    /* the configuration moves into the model, but fresh_rank reads it meanwhile: a shallow copy serves */
+    struct peft_config asked = config;
+    r = attach(model, &config, fresh_rank, &asked, error);
+    if (r < 0)
+        return undo(model, r);
+    initialise(model, spec->r, seed);
+    return 0;
+}
+
+/* ---- PEFT's ------------------------------------------------------------------------------------------------------ */
+
+static int64_t file_rank(_unused_ const struct param *weight, const char *module, const void *arg)
+{
+    const struct safetensors *file = arg;
+    const struct st_tensor *a;
+    char name[NAME + 40];
+
+    tensor_name(module, 'A', name);
+    a = safetensors_find(file, name);
+    return a && a->ndim ? a->dim[0] : 0;
+}
+
+static int check_tensor(const struct st_tensor *have, const struct param *want, const char *path, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf found = STRBUF_INIT, expected = STRBUF_INIT;
+    bool same = have->ndim == want->ndim;
+
+    for (int i = 0; i < have->ndim; i++)
+        strbuf_addf(&found, "%s%lld", i ? "," : "", (long long)have->dim[i]);
+    for (int i = 0; i < want->ndim; i++) {
+        strbuf_addf(&expected, "%s%lld", i ? "," : "", (long long)want->dim[i]);
+        same = same && have->dim[i] == want->dim[i];
+    }
+    return same ? 0 : error_set(error, EINVAL, "%s: tensor %s: shape [%s], expected [%s]: the adapter is for another base", path,
+                                have->name, found.text, expected.text);
+}
+
+static int read_tensor(const struct st_tensor *tensor, struct param *to, const char *path, struct error *error)
+{
+    if (st_read_f32(tensor, 0, tensor->numel, to->value) < 0)
+        return error_set(error, EINVAL, "%s: tensor %s: %s values cannot be read", path, tensor->name, dtype_name(tensor->dtype));
+    for (int64_t i = 0; i < to->numel; i++)
+        if (!isfinite(to->value[i]))
+            return error_set(error, EINVAL, "%s: tensor %s: value %lld is not finite", path, tensor->name, (long long)i);
+    return 0;
+}
+
+/* Everything in the file has its place: a rank that exists, a module of this base. */
+static int check_file(const struct openvla *model, const struct safetensors *file, const struct peft_config *config, const char *path,
+                      struct error *error)
+{
+    for (int i = 0; i < file->count; i++) {
+        const struct st_tensor *tensor = &file->list[i];
+        const char *end = strstr(tensor->name, ".lora_A.weight");
+        char weight[NAME];
+        size_t n;
+
+        if (strstr(tensor->name, ".base_layer.weight"))
+            continue;           /* PEFT's copy of an unchanged base weight */
+        end = end ? end : strstr(tensor->name, ".lora_B.weight");
+        n = end ? (size_t)(end - tensor->name) : 0;
+        if (!end || strlen(end) != 14 || strncmp(tensor->name, PREFIX, strlen(PREFIX)) || n - strlen(PREFIX) + 8 > NAME)
+            return error_set(error, EINVAL, "%s: tensor %s is no A or B of a linear module", path, tensor->name);
+        n -= strlen(PREFIX);
+        memcpy(weight, tensor->name + strlen(PREFIX), n);
+        memcpy(weight + n, ".weight", 8);
+        if (!param_find(&model->params, weight))
+            return error_set(error, EINVAL, "%s: tensor %s: %s has no such module: the adapter is for another base (%s)", path,
+                             tensor->name, model->dir, config->base ? config->base : "not named");
+        if (end[6] == 'A' && (tensor->ndim < 2 || tensor->dim[0] < 1 || tensor->dim[0] > 1 << 14))
+            return error_set(error, EINVAL, "%s: tensor %s: a rank of 1 to %d comes first in its shape", path, tensor->name, 1 << 14);
+    }
+    return 0;
+}
+
+static int read_pairs(struct openvla *model, const struct safetensors *file, const char *path, struct error *error)
+{
+    int pairs = 0, r = 0;
+
+    for (int i = 0; i < model->params.count && r >= 0; i++) {
+        struct param *p = model->params.list[i];
+        const struct st_tensor *tensor;
+
+        if (!p->adapter)
+            continue;
+        tensor = safetensors_find(file, p->name);
+        if (!tensor)
+            return error_set(error, ENOENT, "%s: tensor %s is missing", path, p->name);
+        r = check_tensor(tensor, p, path, error);
+        if (r >= 0)
+            r = read_tensor(tensor, p, path, error);
+        pairs++;
+    }
+    if (r >= 0 && pairs == 0)
+        return error_set(error, ENOENT, "%s: no adapter in it", path);
+    return r;
+}
+
+int openvla_lora_load(struct openvla *model, const char *dir, struct error *error)
+{
+    _cleanup_(peft_config_release) struct peft_config config = {0};
+    _cleanup_(safetensors_closep) struct safetensors *file = NULL;
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+    int r;
+
+    if (model->lora)
+        return error_set(error, EEXIST, "%s: the model has adapters already", model->dir);
+    strbuf_addf(&path, "%s/" TENSORS, dir);
+    r = path.failed ? error_set(error, ENOMEM, "out of memory") : peft_config_read(dir, &config, error);
+    if (r >= 0)
+        r = safetensors_open(path.text, &file, error);
+    if (r >= 0)
+        r = check_file(model, file, &config, path.text, error);
+    if (r < 0)
+        return r;
+    r = attach(model, &config, file_rank, file, error);
+    if (r >= 0)
+        r = read_pairs(model, file, path.text, error);
+    return r < 0 ? undo(model, r) : 0;
+}
+
+/* ---- writing, merging, taking off -------------------------------------------------------------------------------- */
+
+static int write_tensors(const struct openvla *model, enum dtype dtype, const char *path, struct error *error)
+{
+    _cleanup_free_ struct st_write *list = calloc((size_t)model->params.count + 1, sizeof(*list));
+    int n = 0;
+
+    if (!list)
+        return error_set(error, ENOMEM, "out of memory");
+    for (int i = 0; i < model->params.count; i++) {
+        const struct param *p = model->params.list[i];
+
+        if (!p->adapter)
+            continue;
+        list[n] = (struct st_write) {.name = p->name, .dtype = dtype, .ndim = p->ndim, .values = p->value};
+        memcpy(list[n++].dim, p->dim, sizeof(p->dim));
+    }
+    return safetensors_write(path, list, n, error);
+}
+
+int openvla_lora_save(const struct openvla *model, const char *dir, const char *dtype_text, const char *base, struct error *error)
+{
+    _cleanup_free_ struct peft_module *modules = calloc((size_t)model->params.count + 1, sizeof(*modules));
+    _cleanup_free_ char (*names)[NAME] = calloc((size_t)model->params.count + 1, sizeof(*names));
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+    struct peft_config config;
+    enum dtype dtype;
+    int n = 0, r;
+
+    if (!model->lora)
+        return error_set(error, ENOENT, "%s: the model has no adapters", model->dir);
+    if (dtype_parse(dtype_text, &dtype) < 0 || (dtype != DTYPE_F32 && dtype != DTYPE_BF16))
+        return error_set(error, EINVAL, "adapters are written as F32 or BF16, not %s", dtype_text);
+    strbuf_addf(&path, "%s/" TENSORS, dir);
+    if (!modules || !names || path.failed)
+        return error_set(error, ENOMEM, "out of memory");
+    for (int i = 0; i < model->params.count; i++) {
+        const struct param *p = model->params.list[i];
+
+        if (!p->lora.a || !module_of(p, names[n]))
+            continue;
+        modules[n] = (struct peft_module) {.name = names[n], .r = p->lora.a->dim[0], .scale = (double)p->lora.scale};
+        n++;
+    }
+    config = model->lora->config;       /* borrowed */
+    config.base = base ? (char *)base : config.base;
+    r = write_tensors(model, dtype, path.text, error);
+    return r < 0 ? r : peft_config_write(&config, modules, n, dir, error);
+}
+
+/* Rows of W at a time, so that the product needs little memory. */
+static int merge_one(const struct param *weight)
+{
+    enum { ROWS = 256 };
+    const struct cpu_kernels *cpu = cpu_kernels();
+    const struct param *a = weight->lora.a, *b = weight->lora.b;
+    int64_t out = weight->dim[0], in = weight->numel / out, r = a->dim[0], padded = gemm_padded(in);
+    _cleanup_free_ float *panels = malloc((size_t)(r * padded + 16) * sizeof(*panels));
+    _cleanup_free_ float *product = malloc((size_t)(2 * ROWS * padded) * sizeof(*product));
+
+    if (!panels || !product)
+        return -ENOMEM;
+    cpu->gemm_pack(panels, a->value, in, r, in, false);
+    for (int64_t row = 0; row < out; row += ROWS) {
+        int64_t rows = MIN(out - row, (int64_t)ROWS);
+
+        cpu->gemm(&(struct gemm) {.m = rows, .n = in, .k = r, .a = b->value + row * r, .a_row = r, .a_k = 1, .panels = panels,
+                                  .c = product, .c_row = in, .scratch = product + ROWS * padded});
+        cpu->accumulate_scaled(weight->value + row * in, product, weight->lora.scale, rows * in);
+    }
+    return 0;
+}
+
+int openvla_lora_merge(struct openvla *model, struct error *error)
+{
+    int r = model->lora ? 0 : -ENOENT;
+
+    for (int i = 0; i < model->params.count && r >= 0; i++)
+        if (model->params.list[i]->lora.a) {
+            r = merge_one(model->params.list[i]);
+            param_changed(model->params.list[i]);
+        }
+    if (r >= 0)
+        r = openvla_lora_detach(model);
+    return r < 0 ? error_set(error, -r, "%s: %s", model->dir, r == -ENOENT ? "there are no adapters to merge" : strerror(-r)) : 0;
+}
+
+int openvla_lora_detach(struct openvla *model)
+{
+    int r;
+
+    if (!model->lora)
+        return 0;
+    r = params_drop_adapters(&model->params);
+    if (r < 0)
+        return r;
+    thaw(model);
+    model->lora = openvla_lora_free(model->lora);
+    return 0;
+}

@@ -1,0 +1,266 @@
+#include "nn/peft.h"
+
+#include <errno.h>
+#include <math.h>
+#include <regex.h>
+
+#include "base/atomic_file.h"
+#include "base/strbuf.h"
+#include "nn/hf.h"
+
+#define FILE_NAME "adapter_config.json"
+enum { LIMIT = 4 << 20, MAX_RANK = 1 << 14 };
+
+/* Keys that ask for more than A and B: the value each must have, or be absent, or null. */
+static const struct { const char *key; const char *value; const char *what; } demands[] = {
+    {"peft_type", "LORA", "only LoRA adapters are read"},
+    {"bias", "none", "trained biases are not supported"},
+    {"use_dora", "false", "DoRA is not supported"},
+    {"lora_bias", "false", "biases of B are not supported"},
+    {"fan_in_fan_out", "false", "transposed weights are not supported"},
+    {"modules_to_save", "", "modules saved whole are not supported"},
+    {"layer_replication", "", "replicated layers are not supported"},
+    {"target_parameters", "", "adapters of bare parameters are not supported"},
+    {"trainable_token_indices", "", "trained token rows are not supported"},
+};
+
+/* `text` gets the value as it reads in the file. */
+static bool demand_met(const json_t *value, const char *wanted, char *text, size_t n)
+{
+    _cleanup_free_ char *dump = NULL;
+    bool empty = !value || json_is_null(value) || (json_is_array(value) && !json_array_size(value)) ||
+                 (json_is_object(value) && !json_object_size(value));
+
+    if (empty)
+        return true;
+    dump = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+    snprintf(text, n, "%s", json_is_string(value) ? json_string_value(value) : dump ? dump : "?");
+    return *wanted && !strcmp(text, wanted);
+}
+
+static int check_demands(const json_t *json, const char *path, struct error *error)
+{
+    char text[80];
+
+    for (size_t i = 0; i < ARRAY_SIZE(demands); i++)
+        if (!demand_met(json_object_get(json, demands[i].key), demands[i].value, text, sizeof(text)))
+            return error_set(error, ENOTSUP, "%s: %s is %s: %s", path, demands[i].key, text, demands[i].what);
+    return 0;
+}
+
+static int read_targets(const json_t *json, const char *path, struct peft_config *config, struct error *error)
+{
+    const json_t *targets = json_object_get(json, "target_modules"), *item;
+    size_t i;
+
+    if (!json_is_array(targets))
+        return 0;               /* a string: "all-linear" or a pattern; the tensors tell */
+    config->targets = calloc(json_array_size(targets) + 1, sizeof(*config->targets));
+    if (!config->targets)
+        return error_set(error, ENOMEM, "out of memory");
+    json_array_foreach(targets, i, item) {
+        if (!json_is_string(item))
+            return error_set(error, EINVAL, "%s: target_modules[%zu] is not a string", path, i);
+        config->targets[config->n_targets] = strdup(json_string_value(item));
+        if (!config->targets[config->n_targets++])
+            return error_set(error, ENOMEM, "out of memory");
+    }
+    return 0;
+}
+
+static int read_patterns(const json_t *json, const char *path, struct peft_config *config, struct error *error)
+{
+    json_t *pattern = json_object_get(json, "alpha_pattern"), *value;
+    const char *key;
+
+    if (!json_is_object(pattern) || !json_object_size(pattern))
+        return 0;
+    json_object_foreach(pattern, key, value)
+        if (!json_is_number(value) || !isfinite(json_number_value(value)))
+            return error_set(error, EINVAL, "%s: alpha_pattern: %s is not a number", path, key);
+    config->alpha_pattern = json_incref(pattern);
+    return 0;
+}
+
+static int read_all(const json_t *json, const char *path, struct peft_config *config, struct error *error)
+{
+    const char *base = json_string_value(json_object_get(json, "base_model_name_or_path"));
+    int64_t r;
+    int status = check_demands(json, path, error);
+
+    if (status >= 0)
+        status = hf_integer(json, "r", 8, &r, error);
+    if (status >= 0)
+        status = hf_real(json, "lora_alpha", 8, &config->alpha, error);
+    if (status < 0)
+        return error_prefix(error, status, "%s", path);
+    if (r < 1 || r > MAX_RANK || !isfinite(config->alpha))
+        return error_set(error, EINVAL, "%s: r is %lld and lora_alpha %g; r must be 1 to %d", path, (long long)r, config->alpha,
+                         MAX_RANK);
+    config->r = (int)r;
+    config->rslora = json_is_true(json_object_get(json, "use_rslora"));
+    config->base = base ? strdup(base) : NULL;
+    if (base && !config->base)
+        return error_set(error, ENOMEM, "out of memory");
+    status = read_targets(json, path, config, error);
+    return status < 0 ? status : read_patterns(json, path, config, error);
+}
+
+int peft_config_parse(const char *text, size_t n, const char *path, struct peft_config *ret, struct error *error)
+{
+    _cleanup_(peft_config_release) struct peft_config config = {0};
+    json_error_t where;
+    _cleanup_json_ json_t *json = json_loadb(text, n, JSON_REJECT_DUPLICATES, &where);
+    int r;
+
+    if (!json_is_object(json))
+        return error_set(error, EINVAL, "%s:%d: %s", path, json ? 1 : where.line, json ? "not an object" : where.text);
+    r = read_all(json, path, &config, error);
+    if (r < 0)
+        return r;
+    *ret = config;
+    config = (struct peft_config) {0};
+    return 0;
+}
+
+int peft_config_read(const char *dir, struct peft_config *ret, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+    _cleanup_free_ char *text = NULL;
+    size_t n;
+    int r;
+
+    strbuf_addf(&path, "%s/" FILE_NAME, dir);
+    if (path.failed)
+        return error_set(error, ENOMEM, "out of memory");
+    r = file_read(path.text, LIMIT, &text, &n);
+    if (r < 0)
+        return error_set(error, -r, "%s: %s", path.text, strerror(-r));
+    return peft_config_parse(text, n, path.text, ret, error);
+}
+
+int peft_config_copy(const struct peft_config *from, struct peft_config *ret)
+{
+    _cleanup_(peft_config_release) struct peft_config config = {.r = from->r, .alpha = from->alpha, .rslora = from->rslora};
+
+    config.base = from->base ? strdup(from->base) : NULL;
+    config.targets = calloc((size_t)from->n_targets + 1, sizeof(*config.targets));
+    if (!config.targets || (from->base && !config.base))
+        return -ENOMEM;
+    for (; config.n_targets < from->n_targets; config.n_targets++) {
+        config.targets[config.n_targets] = strdup(from->targets[config.n_targets]);
+        if (!config.targets[config.n_targets])
+            return -ENOMEM;
+    }
+    config.alpha_pattern = json_incref(from->alpha_pattern);
+    *ret = config;
+    config = (struct peft_config) {0};
+    return 0;
+}
+
+void peft_config_release(struct peft_config *config)
+{
+    for (int i = 0; i < config->n_targets; i++)
+        free(config->targets[i]);
+    free(config->targets);
+    free(config->base);
+    json_decref(config->alpha_pattern);
+    *config = (struct peft_config) {0};
+}
+
+bool peft_config_matches(const struct peft_config *config, const char *module)
+{
+    size_t n = strlen(module);
+
+    for (int i = 0; i < config->n_targets; i++) {
+        size_t m = strlen(config->targets[i]);
+
+        if (m <= n && !strcmp(module + n - m, config->targets[i]) && (m == n || module[n - m - 1] == '.'))
+            return true;
+    }
+    return false;
+}
+
+static bool pattern_matches(const char *pattern, const char *module)
+{
+    _cleanup_(strbuf_release) struct strbuf whole = STRBUF_INIT;
+    regex_t regex;
+    bool matches;
+
+    strbuf_addf(&whole, "^(.*\\.)?(%s)$", pattern);
+    if (whole.failed || regcomp(&regex, whole.text, REG_EXTENDED | REG_NOSUB))
+        return false;
+    matches = regexec(&regex, module, 0, NULL, 0) == 0;
+    regfree(&regex);
+    return matches;
+}
+
+double peft_config_scale(const struct peft_config *config, const char *module, int64_t r)
+{
+    double alpha = config->alpha;
+    const char *key;
+    json_t *value;
+
+    json_object_foreach(config->alpha_pattern, key, value)
+        if (pattern_matches(key, module)) {
+            alpha = json_number_value(value);
+            break;              /* the first that matches, as PEFT has it */
+        }
+    return alpha / (config->rslora ? sqrt((double)r) : (double)r);
+}
+
+/* ---- writing ------------------------------------------------------------------------------------------------- */
+
+static json_t *number(double x)
+{
+    return x == nearbyint(x) ? json_integer((json_int_t)x) : json_real(x);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const struct peft_module *)a)->name, ((const struct peft_module *)b)->name);
+}
+
+static json_t *config_json(const struct peft_config *config, const struct peft_module *modules, int n)
+{
+    json_t *targets = json_array(), *ranks = json_object(), *alphas = json_object();
+
+    for (int i = 0; i < n; i++) {
+        double alpha = modules[i].scale * (config->rslora ? sqrt((double)modules[i].r) : (double)modules[i].r);
+
+        json_array_append_new(targets, json_string(modules[i].name));
+        if (modules[i].r != config->r)
+            json_object_set_new(ranks, modules[i].name, json_integer(modules[i].r));
+        if (fabs(alpha - config->alpha) > 1e-6 * fabs(config->alpha))
+            json_object_set_new(alphas, modules[i].name, number(alpha));
+    }
+    return json_pack("{s:o, s:{s:s,s:s}, s:s?, s:s, s:b, s:b, s:s, s:n, s:n, s:n, s:{}, s:o, s:f, s:n, s:s, s:n, s:s, s:i, s:o,"
+                     " s:n, s:o, s:n, s:b, s:b}",
+                     "alpha_pattern", alphas, "auto_mapping", "base_model_class", "OpenVLAForActionPrediction", "parent_library",
+                     "modeling_prismatic", "base_model_name_or_path", config->base, "bias", "none", "fan_in_fan_out", 0,
+                     "inference_mode", 1, "init_lora_weights", "gaussian", "layer_replication", "layers_pattern",
+                     "layers_to_transform", "loftq_config", "lora_alpha", number(config->alpha), "lora_dropout", 0.0,
+                     "megatron_config", "megatron_core", "megatron.core", "modules_to_save", "peft_type", "LORA", "r", config->r,
+                     "rank_pattern", ranks, "revision", "target_modules", targets, "task_type", "use_dora", 0, "use_rslora",
+                     (int)config->rslora);
+}
+
+int peft_config_write(const struct peft_config *config, const struct peft_module *modules, int n, const char *dir,
+                      struct error *error)
+{
+    _cleanup_free_ struct peft_module *sorted = calloc((size_t)n + 1, sizeof(*sorted));
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+    _cleanup_json_ json_t *json = NULL;
+    _cleanup_free_ char *text = NULL;
+    int r;
+
+    if (!sorted)
+        return error_set(error, ENOMEM, "out of memory");
+    memcpy(sorted, modules, (size_t)n * sizeof(*sorted));
+    qsort(sorted, (size_t)n, sizeof(*sorted), by_name);
+    json = config_json(config, sorted, n);
+    text = json ? json_dumps(json, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
+    strbuf_addf(&path, "%s/" FILE_NAME, dir);
+    r = text && !path.failed ? atomic_file_write(path.text, text, strlen(text)) : -ENOMEM;
+    return r < 0 ? error_set(error, -r, "%s: %s", path.failed ? dir : path.text, strerror(-r)) : 0;
+}
