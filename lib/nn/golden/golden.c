@@ -42,8 +42,6 @@ int golden_run(struct tape *tape, int (*pass)(struct tape *tape, void *arg), voi
 /* Why a tensor of the manifest is not compared; NULL: it should have been. */
 static const char *why_skipped(const char *file, const char *name, const char *tolerance)
 {
-    if (!strncmp(file, "lora", 4))
-        return "this build has no LoRA";
     if (!strncmp(file, "oft", 3))
         return "this build has no OpenVLA-OFT";
     if (!strcmp(file, "forward_bf16.safetensors") || !strncmp(name, "bf16.", 5) || strstr(name, "_bf16"))
@@ -56,8 +54,7 @@ static const char *why_skipped(const char *file, const char *name, const char *t
 /* One line for each reason; one FAIL for tensors that nothing looked at. */
 static void report_rest(struct golden *g)
 {
-    static const char *const reasons[] = {"this build has no LoRA", "this build has no OpenVLA-OFT",
-                                          "this build computes in fp32", "given, not computed"};
+    static const char *const reasons[] = {"this build has no OpenVLA-OFT", "this build computes in fp32", "given, not computed"};
     int counts[ARRAY_SIZE(reasons)] = {0};
     const char *file, *name;
     json_t *entry, *tensor;
@@ -81,14 +78,16 @@ static void report_rest(struct golden *g)
         golden_end(g, "never compared");
     for (size_t i = 0; i < ARRAY_SIZE(reasons); i++)
         if (counts[i])
-            golden_skip(g, i == 0 ? "lora" : i == 1 ? "oft" : i == 2 ? "bf16" : "inputs given", counts[i], reasons[i]);
+            golden_skip(g, i == 0 ? "oft" : i == 1 ? "bf16" : "inputs given", counts[i], reasons[i]);
 }
 
-static int open_file(struct golden *g, const char *folder, const char *name)
+int golden_open(struct golden *g, const char *folder, const char *name)
 {
     _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
     int r;
 
+    if (g->n_files == (int)ARRAY_SIZE(g->files) || strlen(name) >= sizeof(g->files[0].name))
+        return error_set(g->error, E2BIG, "manifest.json: %s: too many files, or too long a name", name);
     strbuf_addf(&path, "%s/%s%s.safetensors", g->dir, folder, name);
     r = safetensors_open(path.text, &g->files[g->n_files].file, g->error);
     if (r >= 0)
@@ -117,9 +116,9 @@ static int open_model(struct golden *g)
         return error_set(g->error, ENOMEM, "out of memory");
     r = hf_json(golden.text, "manifest.json", &g->manifest, g->error);
     for (size_t i = 0; i < ARRAY_SIZE(names) && r >= 0; i++)
-        r = open_file(g, "golden/", names[i]);
+        r = golden_open(g, "golden/", names[i]);
     if (r >= 0 && is_there(g, "golden/oft.safetensors"))
-        r = open_file(g, "golden/", "oft");
+        r = golden_open(g, "golden/", "oft");
     if (r >= 0)
         r = openvla_load(checkpoint.text, &g->model, g->error);
     if (r < 0)
@@ -133,7 +132,7 @@ static int open_resize(struct golden *g)
 {
     int r = hf_json(g->dir, "manifest.json", &g->manifest, g->error);
 
-    return r < 0 ? r : open_file(g, "", "resize");
+    return r < 0 ? r : golden_open(g, "", "resize");
 }
 
 int golden_check(const char *dir, FILE *out, struct error *error)

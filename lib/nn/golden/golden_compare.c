@@ -211,7 +211,9 @@ int golden_compare_sampled(struct golden *g, const char *file, const char *name,
 
     if (!sampled)
         return error_set(g->error, ENOMEM, "out of memory");
-    if (what && sscanf(what, "sampled, flat stride %d", &stride) != 1 && sscanf(what, "flattened, every %dth", &stride) != 1)
+    const char *every = what ? strstr(what, "flattened, every ") : NULL;
+
+    if (what && sscanf(what, "sampled, flat stride %d", &stride) != 1 && (!every || sscanf(every, "flattened, every %dth", &stride) != 1))
         stride = 1;
     for (int64_t i = 0; i < n; i += stride)
         sampled[m++] = x[i];

@@ -32,6 +32,8 @@ void golden_skip(struct golden *g, const char *group, int count, const char *rea
 
 /* The tensor of golden/FILE.safetensors, taken as given. NULL: *error is set. */
 const struct st_tensor *golden_input(struct golden *g, const char *file, const char *name);
+/* FOLDER/NAME.safetensors below the set's directory ("golden/" or ""), for the functions below. */
+int golden_open(struct golden *g, const char *folder, const char *name);
 bool golden_has(struct golden *g, const char *file, const char *name);
 
 /* Compare n numbers with the reference under the manifest's tolerance. A difference is counted, not an error. */
@@ -54,6 +56,20 @@ void golden_items(const struct golden *g, bool with_actions, struct openvla_item
 /* Run `pass` on a tape of the size it needs. */
 int golden_run(struct tape *tape, int (*pass)(struct tape *tape, void *arg), void *arg);
 
+/* Imitation of the three samples in one batch: mean cross-entropy over K actions and </s> of each. */
+enum { GOLDEN_LABELS = GOLDEN_TOKENS + 1 };
+struct golden_sft {
+    struct golden *g;
+    int32_t position[GOLDEN_SAMPLES][GOLDEN_LABELS];    /* within each sequence */
+    struct tensor *logits;      /* (samples * labels, vocab) */
+    struct token_stats *stats;
+    double loss;
+};
+/* Runs it on the tape; with a training one also backwards, into tape->param_grad. */
+int golden_sft(struct golden *g, struct tape *tape, struct golden_sft *ret);
+/* A training tape and a gradient for it: zeroed, the caller's to free. */
+int golden_training_tape(struct golden *g, struct tape *tape, float **ret_grad);
+
 int golden_check_inputs(struct golden *g);
 int golden_check_forward(struct golden *g);
 int golden_check_generate(struct golden *g);
@@ -62,3 +78,4 @@ int golden_check_sft(struct golden *g);
 int golden_check_adamw(struct golden *g);
 int golden_check_ppo(struct golden *g);
 int golden_check_resize(struct golden *g);
+int golden_check_lora(struct golden *g);        /* every adapter that the manifest has */

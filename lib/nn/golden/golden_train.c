@@ -9,9 +9,7 @@
 #include "nn/golden/golden_internal.h"
 #include "nn/optim.h"
 
-enum { LABELS = GOLDEN_TOKENS + 1 };        /* seven actions and </s> */
-
-static int training_tape(struct golden *g, struct tape *tape, float **ret_grad)
+int golden_training_tape(struct golden *g, struct tape *tape, float **ret_grad)
 {
     float *grad = calloc((size_t)g->model->params.numel, sizeof(*grad));
 
@@ -55,18 +53,11 @@ static int compare_gradients(struct golden *g, const char *file, const char *pre
 
 /* ---- imitation ------------------------------------------------------------------------------------------------- */
 
-struct sft {
-    struct golden *g;
-    int32_t position[GOLDEN_SAMPLES][LABELS];   /* within each sequence */
-    struct tensor *logits;
-    struct token_stats *stats;
-};
-
 static int sft_pass(struct tape *tape, void *arg)
 {
-    struct sft *sft = arg;
+    struct golden_sft *sft = arg;
     const struct openvla *model = sft->g->model;
-    int32_t rows[GOLDEN_SAMPLES * LABELS], labels[ARRAY_SIZE(rows)];
+    int32_t rows[GOLDEN_SAMPLES * GOLDEN_LABELS], labels[ARRAY_SIZE(rows)];
     struct openvla_item items[GOLDEN_SAMPLES];
     struct openvla_pass pass;
     int r;
@@ -76,32 +67,32 @@ static int sft_pass(struct tape *tape, void *arg)
     if (r < 0)
         return r;
     for (int s = 0; s < GOLDEN_SAMPLES; s++)
-        for (int t = 0; t < LABELS; t++) {
-            rows[s * LABELS + t] = pass.first[s] + t;
+        for (int t = 0; t < GOLDEN_LABELS; t++) {
+            rows[s * GOLDEN_LABELS + t] = pass.first[s] + t;
             sft->position[s][t] = pass.first[s] + t - pass.spans.start[s];
-            labels[s * LABELS + t] = t < GOLDEN_TOKENS ? sft->g->actions[s][t] : model->config.eos_id;
+            labels[s * GOLDEN_LABELS + t] = t < GOLDEN_TOKENS ? sft->g->actions[s][t] : model->config.eos_id;
         }
     sft->logits = openvla_logits(model, tape, op_gather(tape, pass.hidden, rows, ARRAY_SIZE(rows)), false);
     sft->stats = op_token_stats(tape, sft->logits, labels, 1.0f, NULL);
     return tape->error;
 }
 
-/* Mean cross-entropy over the 24 labels; gradients into tape->param_grad. */
-static int sft_loss(struct golden *g, struct tape *tape, struct sft *sft, double *ret_loss)
+int golden_sft(struct golden *g, struct tape *tape, struct golden_sft *ret)
 {
     double sum = 0;
     int r;
 
-    *sft = (struct sft) {.g = g};
-    r = golden_run(tape, sft_pass, sft);
+    *ret = (struct golden_sft) {.g = g};
+    r = golden_run(tape, sft_pass, ret);
     if (r < 0)
         return r;
-    for (int64_t i = 0; i < sft->stats->rows; i++) {
-        sum -= (double)sft->stats->logp[i];
-        sft->stats->dlogp[i] = -1.0f / (float)sft->stats->rows;
+    for (int64_t i = 0; i < ret->stats->rows; i++) {
+        sum -= (double)ret->stats->logp[i];
+        ret->stats->dlogp[i] = -1.0f / (float)ret->stats->rows;
     }
-    tape_backward(tape);
-    *ret_loss = sum / (double)sft->stats->rows;
+    if (tape->training)
+        tape_backward(tape);
+    ret->loss = sum / (double)ret->stats->rows;
     return tape->error;
 }
 
@@ -133,21 +124,20 @@ int golden_check_sft(struct golden *g)
 {
     _cleanup_free_ float *grad = NULL;
     struct tape tape;
-    struct sft sft;
-    double loss;
+    struct golden_sft sft;
     int r;
 
-    r = training_tape(g, &tape, &grad);
+    r = golden_training_tape(g, &tape, &grad);
     if (r < 0)
         return r;
     golden_begin(g);
-    r = sft_loss(g, &tape, &sft, &loss);
+    r = golden_sft(g, &tape, &sft);
     if (r >= 0)
         r = compare_batch(g);
     if (r >= 0)
-        r = golden_compare_int(g, "sft", "positions", &sft.position[0][0], (int64_t)GOLDEN_SAMPLES * LABELS);
+        r = golden_compare_int(g, "sft", "positions", &sft.position[0][0], (int64_t)GOLDEN_SAMPLES * GOLDEN_LABELS);
     if (r >= 0)
-        r = golden_compare_double(g, "sft", "loss", &loss, 1);
+        r = golden_compare_double(g, "sft", "loss", &sft.loss, 1);
     if (r >= 0)
         r = golden_compare(g, "sft", "logits", sft.logits->x, sft.logits->rows * sft.logits->cols);
     if (r >= 0)
@@ -245,10 +235,11 @@ static int adamw_steps(struct golden *g, struct tape *tape, float *grad, bool pe
             };
     adamw.lr = learning_rate;
     for (int step = 0; step < 4; step++) {
-        struct sft sft;
+        struct golden_sft sft;
 
         memset(grad, 0, (size_t)params->numel * sizeof(*grad));
-        r = sft_loss(g, tape, &sft, &losses[step]);
+        r = golden_sft(g, tape, &sft);
+        losses[step] = sft.loss;
         if (r < 0 || step == 3)
             return r;
         if (perturbed)
@@ -271,7 +262,7 @@ static int adamw_runs(struct golden *g, double losses[2][4], double norms[3], co
     struct tape tape;
     int r;
 
-    r = training_tape(g, &tape, &grad);
+    r = golden_training_tape(g, &tape, &grad);
     for (int run = 1; run >= 0 && r >= 0; run--) {
         memcpy(params->values, before, (size_t)params->numel * sizeof(float));
         r = openvla_pack(g->model, true);
