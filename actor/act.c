@@ -85,19 +85,25 @@ static int fill_item(struct act_state *state, struct policy_version *version, co
     return 0;
 }
 
+static bool wants_hidden(const struct serve_job *job)
+{
+    return ((const Gantry__ActRequest *)job->request->message->body)->want_hidden;
+}
+
 static void refuse(struct serve_job *job, const char *what, int r)
 {
     job->status = r == -ENOSPC || r == -EINVAL ? GANTRY__STATUS__STATUS_BAD_REQUEST : GANTRY__STATUS__STATUS_INTERNAL;
     snprintf(job->text, sizeof job->text, "%s: %s", what, strerror(-r));
 }
 
-/* Tokens, log-probs and value as they came; the action in the environment's units. */
-static ProtobufCMessage *make_reply(const struct policy_version *version, uint64_t number, const struct act_item *item, const struct act_result *result)
+/* Tokens, log-probs and value as they came; the action in the environment's units. hidden: (config.hidden), or NULL: not wanted. */
+static ProtobufCMessage *make_reply(const struct policy_version *version, uint64_t number, const struct act_item *item,
+                                    const struct act_result *result, const float *hidden)
 {
     const struct openvla_config *config = &version->model->config;
     Gantry__ActReply *reply = malloc(sizeof *reply);
     double normalised[OPENVLA_MAX_ACTION_DIMS], action[OPENVLA_MAX_ACTION_DIMS];
-    size_t n = item->value_only ? 0 : (size_t)config->action_dims;
+    size_t n = item->value_only ? 0 : (size_t)config->action_dims, width = hidden ? (size_t)config->hidden : 0;
 
     if (!reply)
         return NULL;
@@ -110,10 +116,14 @@ static ProtobufCMessage *make_reply(const struct policy_version *version, uint64
     reply->tokens = malloc(n * sizeof *reply->tokens);
     reply->logp = malloc(n * sizeof *reply->logp);
     reply->action = malloc(n * sizeof *reply->action);
-    if (!reply->tokens || !reply->logp || !reply->action) {
+    reply->hidden = width ? malloc(width * sizeof *reply->hidden) : NULL;
+    if (!reply->tokens || !reply->logp || !reply->action || (width && !reply->hidden)) {
         protobuf_c_message_free_unpacked(&reply->base, NULL);
         return NULL;
     }
+    reply->n_hidden = width;
+    if (width)
+        memcpy(reply->hidden, hidden, width * sizeof *hidden);
     reply->n_tokens = reply->n_logp = reply->n_action = n;
     for (size_t k = 0; k < n; k++)
         normalised[k] = openvla_decode(config, result->tokens[k]);
@@ -148,7 +158,8 @@ static void act_compute(void *arg, unsigned number, struct serve_job **jobs, uns
             refuse(lane->jobs[i], "the policy failed", r);
             continue;
         }
-        lane->jobs[i]->reply = make_reply(version, lane->jobs[i]->version, &lane->items[i], &lane->results[i]);
+        lane->jobs[i]->reply = make_reply(version, lane->jobs[i]->version, &lane->items[i], &lane->results[i],
+                                          wants_hidden(lane->jobs[i]) ? openvla_act_hidden(lane->session, i) : NULL);
         if (!lane->jobs[i]->reply)
             refuse(lane->jobs[i], "the reply", -ENOMEM);
     }

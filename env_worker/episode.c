@@ -5,6 +5,9 @@
 #include <string.h>
 
 #include "sim/sim.h"
+#include "wire/limits.h"
+
+enum { HIDDEN_MAX = WIRE_BODY_MAX / 2 };        /* bytes of a trajectory's hidden states; a longer episode goes without */
 
 static int keep(char *into, size_t size, const char *text)
 {
@@ -52,7 +55,7 @@ int episode_begin(struct episode *e, const Gantry__Lease *lease, uint32_t max_st
     e->lease.search_score = e->search_score;
     e->lease.max_steps = max_steps;
     e->instruction[0] = '\0';
-    e->steps = e->tokens_per_step = 0;
+    e->steps = e->tokens_per_step = e->hidden_steps = 0;
     e->scored = false;
     e->sim_us = e->act_us = e->score_us = 0;
     e->state_digest = 0;
@@ -68,6 +71,7 @@ void episode_release(struct episode *e)
     free(e->action);
     free(e->label);
     free(e->progress);
+    free(e->hidden);
     free(e->step_version);
     *e = (struct episode) {0};
 }
@@ -86,6 +90,23 @@ static int record_tokens(struct episode *e, const struct episode_step *step)
     e->tokens_per_step = k;
     memcpy(e->tokens + e->steps * k, step->tokens, sizeof(uint32_t) * k);
     memcpy(e->logp + e->steps * k, step->logp, sizeof(float) * k);
+    return 0;
+}
+
+int episode_note_hidden(struct episode *e, const Gantry__ActReply *act)
+{
+    size_t width = act->n_hidden, room = (size_t)e->lease.max_steps * width;
+
+    if (!width || e->hidden_steps < e->steps || (e->steps > 0 && width != e->hidden_width))
+        return 0;                       /* there is a gap: the trajectory goes without */
+    if (e->hidden_room < room) {
+        if (grow(&e->hidden, sizeof(float) * room) < 0)
+            return -ENOMEM;
+        e->hidden_room = room;
+    }
+    memcpy(e->hidden + (size_t)e->steps * width, act->hidden, sizeof(float) * width);
+    e->hidden_width = (uint32_t)width;
+    e->hidden_steps = e->steps + 1;
     return 0;
 }
 
@@ -166,6 +187,10 @@ void episode_trajectory(const struct episode *e, bool success, bool timeout, Gan
         ret->value = e->value;
         ret->step_version = e->step_version;
         ret->n_value = ret->n_step_version = t;
+        if (e->hidden_steps == t && sizeof(float) * t * e->hidden_width <= HIDDEN_MAX) {
+            ret->hidden = e->hidden;
+            ret->n_hidden = (size_t)t * e->hidden_width;
+        }
     }
     if (e->scored) {
         ret->progress = e->progress;

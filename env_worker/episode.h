@@ -6,6 +6,7 @@
 #pragma once
 
 #include "env_worker/frames.h"
+#include "proto/policy.pb-c.h"
 #include "proto/trajectory.pb-c.h"
 
 enum { EPISODE_TOKENS_MAX = 256 };      /* per step */
@@ -23,6 +24,8 @@ struct episode {
     float *value;               /* (T) */
     float *action, *label;      /* (T, 7) */
     float *progress;            /* (T+1) */
+    float *hidden;              /* (hidden_steps, hidden_width) of the actor; whole when hidden_steps == steps */
+    uint32_t hidden_steps, hidden_width;
     uint64_t *step_version;     /* (T) */
     bool scored;
     uint64_t sim_us, act_us, score_us;
@@ -30,6 +33,7 @@ struct episode {
 
     uint32_t capacity;          /* steps the arrays have room for */
     uint32_t token_room;        /* tokens (and logps) they have room for */
+    size_t hidden_room;         /* floats of hidden */
 };
 
 /* One executed step. tokens == NULL: a demonstration; label is used only then. */
@@ -44,6 +48,8 @@ struct episode_step {
 
 /* Start an episode of at most max_steps. -ENOMEM; -ENAMETOOLONG: a name in the lease does not fit. */
 int episode_begin(struct episode *episode, const Gantry__Lease *lease, uint32_t max_steps, uint32_t height, uint32_t width);
+/* Keep the hidden state of the answer that the next step plays, if it has one. A repeated answer replaces the one before. -ENOMEM. */
+int episode_note_hidden(struct episode *episode, const Gantry__ActReply *act);
 /* -EBADMSG: another number of tokens than the steps before; -ENOMEM. */
 int episode_record(struct episode *episode, const struct episode_step *step);
 void episode_release(struct episode *episode);

@@ -58,6 +58,7 @@ int request_act(struct wire_client *client, const struct episode *episode, float
     body.height = frames->height;
     body.width = frames->width;
     body.images = 1;
+    body.want_hidden = episode->lease.purpose == GANTRY__PURPOSE__PURPOSE_TRAIN;
     return start_call(client, &(struct wire_call) {
         .kind = GANTRY__KIND__KIND_ACT, .version = episode->lease.policy_version, .body = &body.base,
         .parts = &image, .n_parts = 1, .deadline_ms = ACT_DEADLINE_MS, .on_reply = on_reply, .arg = arg,
@@ -92,8 +93,8 @@ enum player_answer act_answer(int result, const struct message *reply, const str
         snprintf(text, size, "act: the action is not finite");
     else if (act->n_tokens < 1 || act->n_tokens > EPISODE_TOKENS_MAX || act->n_logp != act->n_tokens)
         snprintf(text, size, "act: %zu tokens with %zu log-probabilities", act->n_tokens, act->n_logp);
-    else if (!all_finite(act->logp, act->n_logp) || !isfinite(act->value))
-        snprintf(text, size, "act: a log-probability or the value is not finite");
+    else if (!all_finite(act->logp, act->n_logp) || !all_finite(act->hidden, act->n_hidden) || !isfinite(act->value))
+        snprintf(text, size, "act: a log-probability, a hidden state or the value is not finite");
     else {
         ret_move->n_tokens = (uint32_t)act->n_tokens;
         memcpy(ret_move->tokens, act->tokens, sizeof(uint32_t) * act->n_tokens);

@@ -169,6 +169,8 @@ static void on_act(int result, const struct message *reply, void *arg)
     char text[120] = "";
     enum player_answer answer = act_answer(result, reply, &slot->episode, &slot->moves[0], text, sizeof(text));
 
+    if (answer == PLAYER_OK && episode_note_hidden(&slot->episode, (const Gantry__ActReply *)reply->body) < 0)
+        answer = PLAYER_NO_ANSWER;
     slot->episode.act_us += us;
     slot->shared->totals.act_wait_us += us;
     slot->n_moves = 1;

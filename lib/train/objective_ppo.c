@@ -16,6 +16,8 @@ struct ppo_call {
     const int *order; int n;    /* steps of this minibatch */
     bool joint;                 /* the value loss reaches the trunk: computed in the same pass */
     struct ppo_sums sums[SHARDS];
+    float *logp;                /* [SHARDS][logp_room] log-probs per token, wanted of the first update; else NULL */
+    int logp_room;
 };
 
 /* What the losses of one shard read and write, in tape memory. */
@@ -138,6 +140,8 @@ static int ppo_shard(struct tape *tape, int shard, int first, int last, void *ar
                            (float)b->config->temperature, b->ref_log_probs ? a.ref : NULL);
     if (!stats)
         return tape->error ? tape->error : -ENOMEM;
+    if (call->logp)
+        memcpy(call->logp + shard * call->logp_room, stats->logp, (size_t)(n * dims) * sizeof *stats->logp);
     policy_losses(call, &a, stats, n, &call->sums[shard]);
     if (call->joint) {
         r = joint_value(tape, call, &pass, first, n, &call->sums[shard]);
@@ -184,6 +188,28 @@ static int update_once(struct trainer *trainer, struct ppo_call *call, const str
     return r;
 }
 
+/* The first update runs the policy as it was when it acted: its log-probs are held against the actor's. */
+static int first_update(struct trainer *trainer, struct ppo_batch *b, struct ppo_call *call, double *ret_norm, double *ret_lr)
+{
+    int dims = b->data->action_dims, r;
+    _cleanup_free_ float *logp = NULL;
+
+    call->logp_room = (call->n + SHARDS - 1) / SHARDS * dims;
+    logp = call->logp = calloc((size_t)(SHARDS * call->logp_room), sizeof *logp);
+    if (!logp)
+        return -ENOMEM;
+    r = update_once(trainer, call, b->config, ret_norm, ret_lr);
+    if (r >= 0)
+        r = shards_share(trainer->shards, logp, (size_t)call->logp_room * sizeof *logp);
+    for (int s = 0; s < SHARDS && r >= 0; s++) {
+        int first = shard_begin(call->n, s);
+
+        ppo_batch_compare(b, call->order + first, shard_begin(call->n, s + 1) - first, logp + s * call->logp_room);
+    }
+    call->logp = NULL;
+    return r;
+}
+
 static int policy_epochs(struct trainer *trainer, struct ppo_batch *b, struct ppo_result *ret, struct error *error)
 {
     const struct objective *objective = b->objective;
@@ -206,7 +232,8 @@ static int policy_epochs(struct trainer *trainer, struct ppo_batch *b, struct pp
 
             if (config->max_updates > 0 && ret->updates >= config->max_updates)
                 return 0;
-            r = update_once(trainer, &call, config, &norm, &lr);
+            r = ret->updates || b->n_gap ? update_once(trainer, &call, config, &norm, &lr)
+                                         : first_update(trainer, b, &call, &norm, &lr);
             if (r < 0)
                 return error_set(error, -r, "rl: update %" PRId64 " failed: %s", ret->updates, error_text(NULL, r));
             for (int s = 0; s < SHARDS; s++)
@@ -238,7 +265,7 @@ int objective_ppo(struct trainer *trainer, const struct openvla *reference, cons
         return error_set(error, EINVAL, "rl: the model's value head takes %d extra inputs, the settings ask for %d",
                          trainer->model->config.value_inputs, b->n_extra);
     result.warmup = result.warmup && b->critic;
-    r = ppo_batch_observe(b, trainer, &result, error);
+    r = ppo_batch_observe(b, trainer, result.warmup, error);
     if (r >= 0)
         r = ppo_batch_advantages(b, trainer, &result, error);
     if (r >= 0 && b->critic && (config->value_detach || result.warmup))
@@ -249,6 +276,7 @@ int objective_ppo(struct trainer *trainer, const struct openvla *reference, cons
         r = policy_epochs(trainer, b, &result, error);
     if (r < 0)
         return r;
+    ppo_batch_gap(b, &result);
     result.loss = result.policy_loss + result.kl_loss + result.value_loss;
     result.loss -= config->entropy_coef * result.entropy * data->action_dims;
     result.skipped = trainer->skipped;

@@ -23,7 +23,7 @@ static int allocate(struct ppo_batch *b)
 
     b->hidden = malloc(n * (size_t)b->data->model->config.hidden * sizeof *b->hidden);
     b->extra = calloc(n * (size_t)MAX(b->n_extra, 1), sizeof *b->extra);
-    b->logp = malloc(n * dims * sizeof *b->logp);
+    b->gap = malloc(n * dims * sizeof *b->gap);
     b->logp_old = calloc(n, sizeof *b->logp_old);
     b->importance = calloc(n, sizeof *b->importance);
     b->values = calloc(n, sizeof *b->values);
@@ -31,7 +31,7 @@ static int allocate(struct ppo_batch *b)
     b->returns = calloc(n, sizeof *b->returns);
     b->target = calloc(n, sizeof *b->target);
     b->first = calloc((size_t)b->data->n + 1, sizeof *b->first);
-    if (!b->hidden || !b->extra || !b->logp || !b->logp_old || !b->importance || !b->values || !b->advantage || !b->returns ||
+    if (!b->hidden || !b->extra || !b->gap || !b->logp_old || !b->importance || !b->values || !b->advantage || !b->returns ||
         !b->target || !b->first)
         return -ENOMEM;
     return 0;
@@ -45,7 +45,7 @@ struct ppo_batch *ppo_batch_free(struct ppo_batch *b)
     free(b->first);
     free(b->hidden);
     free(b->extra);
-    free(b->logp);
+    free(b->gap);
     free(b->logp_old);
     free(b->importance);
     free(b->values);
@@ -107,81 +107,7 @@ int ppo_batch_new(const struct dataset *data, const struct rl_config *config, co
     return 0;
 }
 
-/* ---- what the policy and the critic say now -------------------------------------------------------- */
-
-static int compare_float(const void *a, const void *b)
-{
-    float x = *(const float *)a, y = *(const float *)b;
-
-    return (x > y) - (x < y);
-}
-
-/* The learner against the actors, per token. The learner's own numbers never replace what was recorded of fresh episodes. */
-static int compare_logp(struct ppo_batch *b, struct ppo_result *ret)
-{
-    int dims = b->data->action_dims, n = 0;
-    _cleanup_free_ float *gap = malloc((size_t)(b->n * dims) * sizeof *gap);
-    double sum = 0;
-
-    if (!gap)
-        return -ENOMEM;
-    for (int i = 0; i < b->n; i++) {
-        const struct train_episode *episode = &b->data->list[b->steps[i].episode];
-        const float *acted = episode->logp + b->steps[i].step * dims, *here = b->logp + i * dims;
-        double acted_sum = 0, here_sum = 0;
-        bool fresh = episode->policy_version == b->objective->version;
-
-        for (int k = 0; k < dims; k++) {
-            acted_sum += (double)acted[k];
-            here_sum += (double)here[k];
-            if (fresh) {
-                gap[n] = fabsf(acted[k] - here[k]);
-                sum += (double)gap[n++];
-            }
-        }
-        b->logp_old[i] = fresh ? acted_sum : here_sum;
-        b->importance[i] = fresh ? 1 : staleness_weight(here_sum, acted_sum);
-    }
-    if (!n)
-        return 0;
-    qsort(gap, (size_t)n, sizeof *gap, compare_float);
-    ret->logp_gap_mean = sum / n;
-    ret->logp_gap_p99 = (double)gap[(int)(.99 * (n - 1))];
-    ret->logp_gap_max = (double)gap[n - 1];
-    return 0;
-}
-
-struct value_call { struct ppo_batch *batch; struct trainer *trainer; };
-
-static int value_chunk(struct tape *tape, _unused_ int shard, int first, int last, void *arg)
-{
-    struct value_call *call = arg;
-    struct ppo_batch *b = call->batch;
-    const struct openvla *model = call->trainer->model;
-    struct tensor *rows = tape_input(tape, b->hidden + (size_t)first * (size_t)model->config.hidden, last - first,
-                                     model->config.hidden);
-    struct tensor *value = openvla_value(model, tape, rows, b->n_extra ? b->extra + first * b->n_extra : NULL, false);
-    double mean = call->trainer->returns.mean, std = running_std(&call->trainer->returns);
-
-    if (!value)
-        return tape->error ? tape->error : -ENOMEM;
-    for (int i = first; i < last; i++)
-        b->values[i] = (double)value->x[i - first] * std + mean;
-    return 0;
-}
-
-int ppo_batch_observe(struct ppo_batch *b, struct trainer *trainer, struct ppo_result *ret, struct error *error)
-{
-    struct value_call call = {b, trainer};
-    struct policy_pass out = {.hidden = b->hidden, .logp = b->logp};
-    int r = pass_policy(trainer->model, trainer->shards, b->data, b->steps, b->n, b->config->temperature, &out);
-
-    if (r >= 0)
-        r = compare_logp(b, ret);
-    if (r >= 0 && b->critic)
-        r = shards_infer(trainer->shards, b->n, 256, value_chunk, &call);
-    return r < 0 ? error_set(error, -r, "rl: the policy's pass over %d steps failed: %s", b->n, error_text(NULL, r)) : 0;
-}
+/* ---- the reference ------------------------------------------------------------------------------------ */
 
 int ppo_batch_reference(struct ppo_batch *b, struct trainer *trainer, const struct openvla *reference, struct error *error)
 {
@@ -254,7 +180,7 @@ static int group_of(const struct ppo_batch *b, const double *total, double *ret_
 /* Take the steps of episodes without gradient out; everything kept per step moves along. */
 static void compact(struct ppo_batch *b, const double *episode_advantage)
 {
-    int to = 0, width = b->data->model->config.hidden, dims = b->data->action_dims;
+    int to = 0, width = b->data->model->config.hidden;
 
     for (int i = 0; i < b->n; i++) {
         if (episode_advantage[b->steps[i].episode] == 0)
@@ -264,7 +190,6 @@ static void compact(struct ppo_batch *b, const double *episode_advantage)
         b->importance[to] = b->importance[i];
         b->advantage[to] = b->advantage[i];
         memmove(b->hidden + (size_t)to * (size_t)width, b->hidden + (size_t)i * (size_t)width, (size_t)width * sizeof *b->hidden);
-        memmove(b->logp + to * dims, b->logp + i * dims, (size_t)dims * sizeof *b->logp);
         to++;
     }
     b->n = to;

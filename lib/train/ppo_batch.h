@@ -1,7 +1,7 @@
 /* ppo_batch.h - one iteration's episodes made ready for PPO: steps in episode-id order with all that the losses look at.
  *
  *   ppo_batch_new -> ppo_batch_observe (what the policy and the critic say now) -> ppo_batch_advantages
- *   -> ppo_batch_reference -> objective_ppo's minibatches -> ppo_batch_free
+ *   -> ppo_batch_reference -> objective_ppo's minibatches (the first: ppo_batch_compare) -> ppo_batch_gap -> ppo_batch_free
  *
  * Internal to lib/train. */
 #pragma once
@@ -15,9 +15,8 @@ struct ppo_batch {
     const struct objective *objective;
     struct step_ref *steps; int n;
     int *first;                 /* [episodes+1] where an episode's steps begin */
-    float *hidden;              /* (n, hidden) of the policy before the update: the critic's features */
+    float *hidden;              /* (n, hidden) of the policy before the update: the critic's features; only with a critic */
     float *extra; int n_extra;  /* (n, n_extra) time and progress beside them */
-    float *logp;                /* (n, K) of the policy before the update */
     double *logp_old;           /* (n) of the action; of who played it, or of the learner when that was an older version */
     double *importance;         /* (n) staleness weights; 1 for fresh steps */
     double *values;             /* (n) in reward units */
@@ -25,6 +24,7 @@ struct ppo_batch {
     double *target;             /* (n) returns in the value head's units */
     float *ref_logp;            /* (n, K) k3 */
     float *ref_log_probs;       /* (n, K, 256) exact */
+    float *gap; int n_gap;      /* [n*K] |learner - actor| of the log-probs compared */
     bool critic;
 };
 
@@ -33,8 +33,14 @@ int ppo_batch_new(const struct dataset *data, const struct rl_config *config, co
 struct ppo_batch *ppo_batch_free(struct ppo_batch *batch);
 DEFINE_FREEP(struct ppo_batch, ppo_batch_free)
 
-/* One pass of the policy, one of the critic; fills ret's log-prob gaps. */
-int ppo_batch_observe(struct ppo_batch *batch, struct trainer *trainer, struct ppo_result *ret, struct error *error);
+/* Log-probs and hidden states of the policy before the update, and the critic's values. Steps that it played itself bring theirs
+ * from the actor; the policy is asked about the others: played by an older version, or without hidden states for the critic.
+ * compare: ask about a minibatch of the former too, since no update follows that would (ppo_batch_compare). */
+int ppo_batch_observe(struct ppo_batch *batch, struct trainer *trainer, bool compare, struct error *error);
+/* The learner's log-probs (n, K) of steps which[n] before the first update, against what the actor recorded of them. Each step
+ * once at most. */
+void ppo_batch_compare(struct ppo_batch *batch, const int *which, int n, const float *logp);
+void ppo_batch_gap(const struct ppo_batch *batch, struct ppo_result *ret);
 /* Rewards, advantages, returns, and the running normaliser moved on. Episodes without gradient are taken out of steps. */
 int ppo_batch_advantages(struct ppo_batch *batch, struct trainer *trainer, struct ppo_result *ret, struct error *error);
 int ppo_batch_reference(struct ppo_batch *batch, struct trainer *trainer, const struct openvla *reference, struct error *error);

@@ -58,6 +58,7 @@ void ppo_result_write(const struct ppo_result *r, struct strbuf *out)
         {"explained_variance", r->explained_variance}, {"gradient_norm", r->gradient_norm},
         {"value_gradient_norm", r->value_gradient_norm}, {"lr", r->lr}, {"w_progress", r->w_progress},
         {"logp_gap_mean", r->logp_gap_mean}, {"logp_gap_p99", r->logp_gap_p99}, {"logp_gap_max", r->logp_gap_max},
+        {"logp_gap_tokens", (double)r->logp_gap_tokens},
         {"updates", (double)r->updates}, {"value_updates", (double)r->value_updates}, {"skipped_updates", (double)r->skipped},
         {"braked", r->braked}, {"warmup", r->warmup},
     };

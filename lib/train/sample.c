@@ -26,6 +26,7 @@ static void episode_release(struct train_episode *episode)
     free(episode->frames);
     free(episode->tokens);
     free(episode->logp);
+    free(episode->hidden);
     free(episode->progress);
 }
 
@@ -89,6 +90,8 @@ static int check_input(const struct dataset *data, const struct episode_input *i
         return bad(error, in, "tokens or log-probabilities are missing");
     if (!in_range(in->logp, in->n_logp, -1e4f, 1e-3f))
         return bad(error, in, "a log-probability is not a number below 0");
+    if (in->n_hidden && (in->n_hidden != t * (size_t)c->hidden || !in_range(in->hidden, in->n_hidden, -1e30f, 1e30f)))
+        return bad(error, in, "its hidden states are of another size than the policy's, or not finite");
     if (!(in->temperature > 0 && in->temperature < 100))
         return bad(error, in, "it was not sampled (temperature 0)");
     for (size_t i = 0; i < in->n_tokens; i++)
@@ -166,7 +169,11 @@ static int fill_episode(const struct dataset *data, const struct episode_input *
         return -ENOMEM;
     for (size_t i = 0; i < n; i++)
         episode->tokens[i] = in->demo ? openvla_encode(&data->model->config, (double)in->label[i]) : (int32_t)in->tokens[i];
-    return in->demo ? 0 : copy_floats(in->logp, in->n_logp, &episode->logp);
+    if (in->demo)
+        return 0;
+    if (copy_floats(in->hidden, in->n_hidden, &episode->hidden) < 0)
+        return -ENOMEM;
+    return copy_floats(in->logp, in->n_logp, &episode->logp);
 }
 
 int dataset_add(struct dataset *data, const struct episode_input *in, struct error *error)

@@ -21,6 +21,7 @@ struct episode_input {          /* borrowed for the call, frames excepted */
     const float *label; size_t n_label;         /* (T,A) normalised actions to imitate; demos only */
     const uint32_t *tokens; size_t n_tokens;    /* (T,K) what a policy sampled */
     const float *logp; size_t n_logp;           /* (T,K) */
+    const float *hidden; size_t n_hidden;       /* (T,hidden) as the actor said it, or none */
     const float *progress; size_t n_progress;   /* (T+1), or none */
     uint8_t *frames; size_t n_frames;           /* (T+1,H,W,3), from malloc: the data set's after success */
 };
@@ -34,6 +35,7 @@ struct train_episode {
     uint8_t *frames;            /* (T+1, H*W*3) */
     int32_t *tokens;            /* (T,K) ids: what acted; of a demonstration: what to imitate */
     float *logp;                /* (T,K); NULL for demonstrations */
+    float *hidden;              /* (T,hidden) states that predicted the first tokens; NULL: not recorded */
     float *progress;            /* (T+1); NULL: not scored */
 };
 

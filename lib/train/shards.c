@@ -116,7 +116,7 @@ static void shard_piece(void *arg, int piece, int worker)
 {
     struct shards *s = arg;
     int shard = s->first + piece;
-    int first = (int)((int64_t)s->samples * shard / SHARDS), last = (int)((int64_t)s->samples * (shard + 1) / SHARDS);
+    int first = shard_begin(s->samples, shard), last = shard_begin(s->samples, shard + 1);
 
     if (first == last)
         clear_ranges(s->grad[shard], s->ranges, s->n_ranges);

@@ -19,6 +19,9 @@ struct group {
     void *arg;
 };
 
+/* Samples shard_begin(n, s) .. shard_begin(n, s + 1) - 1 of a minibatch are shard s. */
+static inline int shard_begin(int samples, int shard) { return (int)((int64_t)samples * shard / SHARDS); }
+
 struct shards;
 
 /* numel: floats of the parameter arena. group NULL: one rank; copied. */

@@ -18,7 +18,7 @@
 #include "train/passes.h"
 
 #define NANO "tests/golden/nano"
-enum { SIDE = 64, FRAME = SIDE * SIDE * 3, DIMS = 7, EPISODES = 10 };
+enum { SIDE = 64, FRAME = SIDE * SIDE * 3, DIMS = 7, EPISODES = 10, MAX_HIDDEN = 256 };
 
 static struct openvla *new_model(uint64_t seed)
 {
@@ -60,7 +60,8 @@ static void add_episode(struct dataset *data, const struct openvla *model, uint6
         .height = SIDE, .width = SIDE, .action_dims = DIMS, .frames = noise_frames(id, steps + 1),
         .n_frames = (size_t)(steps + 1) * FRAME,
     };
-    float numbers[8 * DIMS], progress[9];
+    float numbers[8 * DIMS], progress[9], hidden[8 * MAX_HIDDEN];
+    size_t width = (size_t)model->config.hidden;
     uint32_t tokens[8 * DIMS];
     struct openvla_session *session = NULL;
     struct error error = {0};
@@ -84,6 +85,7 @@ static void add_episode(struct dataset *data, const struct openvla *model, uint6
                 tokens[t * DIMS + k] = (uint32_t)result.tokens[k];
                 numbers[t * DIMS + k] = result.logp[k];
             }
+            memcpy(hidden + (size_t)t * width, openvla_act_hidden(session, 0), width * sizeof *hidden);
         }
         free(prompt);
         openvla_session_free(session);
@@ -91,6 +93,8 @@ static void add_episode(struct dataset *data, const struct openvla *model, uint6
         in.logp = numbers;
         in.progress = progress;
         in.n_tokens = in.n_logp = (size_t)(steps * DIMS);
+        in.hidden = hidden;
+        in.n_hidden = (size_t)steps * width;
         in.n_progress = (size_t)steps + 1;
     } else {
         in.label = numbers;
@@ -131,9 +135,9 @@ static const struct rl_config rl = {
     .critic_prm = true,
 };
 
-/* One PPO iteration on the trainer; reference is a packed model. */
-static struct ppo_result iterate(struct trainer *trainer, const struct openvla *reference, const struct rl_config *config,
-                                 uint64_t iteration)
+/* One PPO iteration on the trainer; reference is a packed model. The hidden states of every n-th episode are lost. */
+static struct ppo_result iterate_forgetting(struct trainer *trainer, const struct openvla *reference,
+                                            const struct rl_config *config, uint64_t iteration, int every)
 {
     struct openvla *actor = NULL;
     struct dataset *data;
@@ -143,12 +147,22 @@ static struct ppo_result iterate(struct trainer *trainer, const struct openvla *
     assert_int_equal(openvla_clone(trainer->model, &actor), 0);
     assert_int_equal(openvla_pack(actor, false), 0);
     data = rollouts(actor);
+    for (int i = 0; every && i < data->n; i += every) {
+        free(data->list[i].hidden);
+        data->list[i].hidden = NULL;
+    }
     if (objective_ppo(trainer, reference, data, config, &(struct objective) {.seed = 7, .stage = 4, .iteration = iteration,
                                                                              .version = 3}, &result, &error) < 0)
         fail_msg("%s", error.text);
     dataset_free(data);
     openvla_free(actor);
     return result;
+}
+
+static struct ppo_result iterate(struct trainer *trainer, const struct openvla *reference, const struct rl_config *config,
+                                 uint64_t iteration)
+{
+    return iterate_forgetting(trainer, reference, config, iteration, 0);
 }
 
 static struct openvla *with_value_head(uint64_t seed)
@@ -265,6 +279,56 @@ static void after_updates_they_still_agree(void **state)
         assert_true(result.updates > 0 && (i == 0 || result.ref_kl > 0));
     }
     openvla_free(reference);
+    trainer_free(trainer);
+}
+
+/* What the actor recorded stands for the learner's own pass; an episode whose hidden states are missing is asked about again. */
+static void hidden_states_of_the_actor_are_the_learners(void **state)
+{
+    struct openvla *reference = NULL;
+    struct trainer *trainers[3];
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {       /* none lost, all, every second */
+        struct ppo_result result;
+
+        trainers[i] = new_trainer(with_value_head(1), 1 + i);
+        if (!reference)
+            reference = packed_clone(trainers[i]->model);
+        for (uint64_t round = 0; round < 2; round++) {
+            result = iterate_forgetting(trainers[i], reference, &rl, round, i);
+            assert_true(result.logp_gap_max == 0 && result.logp_gap_tokens > 0);
+        }
+        same_bits(trainers[0], trainers[i]);
+    }
+    for (int i = 0; i < 3; i++)
+        trainer_free(trainers[i]);
+    openvla_free(reference);
+}
+
+/* The gap is a measurement: an actor that says something else is found out, with and without an update to follow. */
+static void a_gap_is_seen(void **state)
+{
+    struct trainer *trainer = new_trainer(with_value_head(1), 2);
+    struct openvla *actor = packed_clone(trainer->model);
+    struct rl_config config = rl;
+
+    (void)state;
+    config.minibatch = 1000;            /* the first one holds every step */
+    for (int warmup = 1; warmup >= 0; warmup--) {
+        struct dataset *data = rollouts(actor);
+        struct ppo_result result;
+        struct error error = {0};
+
+        data->list[3].logp[2] -= .25f;
+        config.critic_warmup = warmup;
+        if (objective_ppo(trainer, actor, data, &config, &(struct objective) {.seed = 7, .version = 3}, &result, &error) < 0)
+            fail_msg("%s", error.text);
+        assert_true(result.warmup == (warmup == 1));
+        assert_true(fabs(result.logp_gap_max - .25) < 1e-4 && result.logp_gap_mean < .01);
+        dataset_free(data);
+    }
+    openvla_free(actor);
     trainer_free(trainer);
 }
 
@@ -478,7 +542,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(imitation_learns_two_frames), cmocka_unit_test(reward_model_learns_labels),
             cmocka_unit_test(without_a_step_the_ratio_is_one),
-        cmocka_unit_test(after_updates_they_still_agree), cmocka_unit_test(warmup_moves_the_critic_alone),
+        cmocka_unit_test(after_updates_they_still_agree), cmocka_unit_test(hidden_states_of_the_actor_are_the_learners),
+        cmocka_unit_test(a_gap_is_seen), cmocka_unit_test(warmup_moves_the_critic_alone),
             cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(resume_changes_nothing), cmocka_unit_test(ranks_change_nothing),
             cmocka_unit_test(a_gradient_that_is_no_number_is_skipped),

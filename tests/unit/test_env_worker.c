@@ -21,7 +21,7 @@
 #include "proto/trajectory.pb-c.h"
 #include "wire/server.h"
 
-enum { IMAGE = 32, FRAME = IMAGE * IMAGE * 3, K = 7, PATIENCE_MS = 30000, RUN_ID = 77, MANY = 64 };
+enum { IMAGE = 32, FRAME = IMAGE * IMAGE * 3, K = 7, WIDTH = 3, PATIENCE_MS = 30000, RUN_ID = 77, MANY = 64 };
 enum { COORDINATOR, ACTOR, PRM, LEARNER, ROLES };
 
 static const Gantry__Role roles[ROLES] = {
@@ -30,7 +30,7 @@ static const Gantry__Role roles[ROLES] = {
 
 struct delivered {              /* what came to the learner, as far as the tests look */
     uint64_t episode, fence;
-    uint32_t steps, n_tokens, n_label, n_progress, n_action, first_token, last_token, state_digest;
+    uint32_t steps, n_tokens, n_hidden, n_label, n_progress, n_action, first_token, last_token, state_digest;
     bool success, timeout, first_frame_is_last;
     char instruction[96];
     float first_action[SIM_ACTION_DIMS];
@@ -161,7 +161,7 @@ static void on_act(struct request *request, void *arg _unused_)
     const Gantry__ActRequest *act = (const Gantry__ActRequest *)request->message->body;
     Gantry__ActReply body = GANTRY__ACT_REPLY__INIT;
     uint32_t tokens[K] = { act->sample, act->step };
-    float logp[K] = { -1, -2, -3 }, action[SIM_ACTION_DIMS] = { 0, 0, act->sample == 2 ? 1.0f : -1.0f, 0, 0, 0, 1 };
+    float logp[K] = { -1, -2, -3 }, hidden[WIDTH] = { (float)act->step }, action[SIM_ACTION_DIMS] = { 0, 0, act->sample == 2 ? 1.0f : -1.0f, 0, 0, 0, 1 };
     size_t size;
 
     f.acts++;
@@ -186,6 +186,8 @@ static void on_act(struct request *request, void *arg _unused_)
     body.action = action;
     body.n_action = SIM_ACTION_DIMS;
     body.policy_version = request->message->envelope.version;
+    body.hidden = hidden;
+    body.n_hidden = act->want_hidden ? WIDTH : 0;
     reply(request, &body.base);
 }
 
@@ -241,7 +243,7 @@ static void on_deliver(struct request *request, void *arg _unused_)
     f.n_delivered++;
     *d = (struct delivered) {
         .episode = t->episode, .fence = t->fence, .steps = t->steps, .n_tokens = (uint32_t)t->n_tokens,
-        .n_label = (uint32_t)t->n_label,
+        .n_hidden = (uint32_t)t->n_hidden, .n_label = (uint32_t)t->n_label,
         .n_progress = (uint32_t)t->n_progress, .n_action = (uint32_t)t->n_action, .success = t->success, .timeout = t->timeout,
         .state_digest = (uint32_t)t->state_digest, .first_token = t->n_tokens ? t->tokens[0] : 0,
         .last_token = t->n_tokens ? t->tokens[t->n_tokens - K] : 0,
@@ -255,6 +257,8 @@ static void on_deliver(struct request *request, void *arg _unused_)
     assert_int_equal(t->n_step_version, t->n_value);
     for (size_t i = 0; i < t->n_value; i++)
         assert_int_equal(t->tokens[i * K + 1], i);      /* the sampling counter was the step */
+    for (size_t i = 0; i < t->n_hidden / WIDTH; i++)
+        assert_true(t->hidden[i * WIDTH] == (float)i);
     body.episode = t->episode;
     reply(request, &body.base);
 }
@@ -402,6 +406,7 @@ static void test_policy_plays(void **state _unused_)
 
     for (i = 0; i < 8; i++)
         add_lease(i + 1, "pick_up_object", "")->prm_version = i < 4 ? 2 : 0;
+    f.leases[5].purpose = GANTRY__PURPOSE__PURPOSE_ROLLOUT;
     TURN_UNTIL(f.n_delivered == 8);
     for (i = 0; i < 8; i++) {
         const struct delivered *d = &f.delivered[i];
@@ -409,6 +414,7 @@ static void test_policy_plays(void **state _unused_)
         assert_int_equal(d->steps, 24);         /* the suite's limit */
         assert_true(d->timeout);
         assert_int_equal(d->n_tokens, 24 * K);
+        assert_int_equal(d->n_hidden, d->episode == 6 ? 0 : 24 * WIDTH);     /* critics read those of training episodes only */
         assert_int_equal(d->n_progress, d->episode <= 4 ? 25 : 0);
         assert_int_equal(d->n_label, 0);
     }

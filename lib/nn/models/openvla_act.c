@@ -167,3 +167,8 @@ int openvla_act(const struct openvla *model, struct openvla_session *s, const st
     }
     return 0;
 }
+
+const float *openvla_act_hidden(const struct openvla_session *s, int i)
+{
+    return s->hidden + (size_t)i * (size_t)s->config.hidden;
+}
