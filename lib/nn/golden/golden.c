@@ -139,7 +139,7 @@ int golden_check(const char *dir, FILE *out, struct error *error)
 {
     static int (*const model_checks[])(struct golden *g) = {golden_check_inputs,   golden_check_forward, golden_check_generate,
                                                             golden_check_logprobs, golden_check_sft,     golden_check_adamw,
-                                                            golden_check_ppo};
+                                                            golden_check_lora,     golden_check_ppo};
     static int (*const resize_checks[])(struct golden *g) = {golden_check_resize};
     _cleanup_(golden_release) struct golden g = {.dir = dir, .out = out, .error = error, .seen = json_object()};
     bool resize = is_there(&g, "resize.safetensors");
