@@ -124,6 +124,12 @@ class Cluster:
         self.processes.append(process)
         return process
 
+    def spawn_bare(self, role, name, *args):
+        """A daemon with these arguments and no others."""
+        process = Process(self, role, name, list(args))
+        self.processes.append(process)
+        return process
+
     @property
     def coordinator(self):
         return f"ipc://{self.run}/sock/coordinator.ipc"
