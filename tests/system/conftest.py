@@ -81,8 +81,11 @@ class Process:
         if not env["GANTRY_FAULTS"]:
             del env["GANTRY_FAULTS"]
         with open(self.log, "ab") as log:
-            self.popen = subprocess.Popen([BIN / f"gantry-{self.role}", *map(str, self.args), "--die-with-parent"],
+            self.popen = subprocess.Popen([*self.program(), *map(str, self.args), "--die-with-parent"],
                                           stdout=log, stderr=log, cwd=TOP, env=env)
+
+    def program(self):
+        return [BIN / f"gantry-{self.role}"]
 
     def running(self):
         return self.popen.poll() is None
