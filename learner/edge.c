@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -130,7 +131,7 @@ static void on_refused(int result, const char *text, void *arg)
     struct edge *edge = arg;
 
     log_error("refused by the coordinator", "reason=%s", LOG_Q(text && *text ? text : strerror(-result)));
-    lifecycle_stop(edge->lifecycle, 1);
+    lifecycle_stop(edge->lifecycle, EX_CONFIG);
 }
 
 static void on_tick(void *arg)

@@ -75,7 +75,9 @@ int main(int argc, char **argv)
         .takes = ARGS_JOIN | ARGS_RUN_DIR | ARGS_DEVICE | ARGS_THREADS | ARGS_LISTEN | ARGS_KEY | ARGS_RANK | ARGS_NAME,
     };
     struct args args;
+    int r;
 
     args_parse(argc, argv, &about, &args);
-    return run(&args) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    r = run(&args);
+    return r < 0 ? EXIT_FAILURE : r;
 }

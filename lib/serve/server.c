@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <sysexits.h>
 #include <time.h>
 
 #include "daemon/metrics.h"
@@ -148,7 +149,7 @@ static void on_refused(int result, const char *text, void *arg)
     struct serve *s = arg;
 
     log_error("refused by the coordinator", "reason=%s", LOG_Q(text && *text ? text : strerror(-result)));
-    lifecycle_stop(s->lifecycle, 1);
+    lifecycle_stop(s->lifecycle, EX_CONFIG);
 }
 
 static void on_left(void *arg)
