@@ -26,7 +26,7 @@ void edge_keys_tick(struct edge *edge)
     uint64_t digest = edge->tcp ? security_list_digest(edge->wire->security) : 0;
     const struct membership *members = conductor_members(edge->conductor);
 
-    if (digest == edge->keys_digest)
+    if (digest == edge->keys_digest || edge->stepping)
         return;
     edge->keys_digest = digest;
     for (size_t i = 0; i < members->n; i++) {
