@@ -33,6 +33,7 @@ struct tensor *op_gelu(struct tape *t, struct tensor *x);                       
 struct tensor *op_quick_gelu(struct tape *t, struct tensor *x);                    /* x sigmoid(1.702 x) */
 struct tensor *op_relu(struct tape *t, struct tensor *x);
 struct tensor *op_swiglu(struct tape *t, struct tensor *gate, struct tensor *up);  /* silu(gate) * up */
+struct tensor *op_clamp(struct tape *t, struct tensor *x, float low, float high);  /* no gradient beyond the limits */
 
 /* ---- vision ---------------------------------------------------------------------------------------- */
 
@@ -50,7 +51,8 @@ struct tensor *op_merge(struct tape *t, struct tensor *x, int group);
 
 /* ---- sequences ------------------------------------------------------------------------------------- */
 
-/* Rows of `table` [V][d] -> (n,d). Backward adds in row order: deterministic. */
+enum { EMBEDDING_ZERO = -1 };
+/* Rows of `table` [V][d] -> (n,d); a row of zeros for EMBEDDING_ZERO. Backward adds in row order: deterministic. */
 struct tensor *op_embedding(struct tape *t, const struct param *table, const int32_t *ids, int64_t n);
 /* Row i of the result is a[index[i]] if index[i] >= 0, else b[-1-index[i]]: splices patches into text. */
 struct tensor *op_splice(struct tape *t, struct tensor *a, struct tensor *b, const int32_t *index, int64_t n);
@@ -107,6 +109,8 @@ struct token_stats *op_token_stats(struct tape *t, struct tensor *logits, const 
 struct tensor *op_detach(struct tape *t, struct tensor *x);
 /* a (N,c1) and constant columns extra (N,c2) side by side. extra is borrowed. */
 struct tensor *op_append_constant(struct tape *t, struct tensor *a, const float *extra, int64_t extra_cols);
+/* The same numbers in row-major order as (rows, cols); rows * cols stays. */
+struct tensor *op_reshape(struct tape *t, struct tensor *x, int64_t rows, int64_t cols);
 
 /* Sample one column per row from softmax(logits/temperature) with the given uniform in [0,1) (inverse CDF over ascending
  * columns, accumulated in double), or the lowest arg-max when temperature == 0. ret_logp: of the tempered distribution

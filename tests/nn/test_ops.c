@@ -251,7 +251,31 @@ static void reference_concat(const double *const *part, double *y)
     }
 }
 
-static const int32_t ids[] = {4, 0, 6, 4, 4, 1};
+static struct tensor *build_reshape(struct tape *t, struct tensor *const *in, struct param *const *p)
+{
+    (void)p;
+    return op_reshape(t, in[0], 3, 4 * IN);
+}
+
+static void reference_reshape(const double *const *part, double *y)
+{
+    for (int i = 0; i < 12 * IN; i++)
+        y[i] = part[0][i];
+}
+
+static struct tensor *build_clamp(struct tape *t, struct tensor *const *in, struct param *const *p)
+{
+    (void)p;
+    return op_clamp(t, in[0], -0.9f, 0.6f);
+}
+
+static void reference_clamp(const double *const *part, double *y)
+{
+    for (int i = 0; i < ROWS * IN; i++)
+        y[i] = CLAMP(part[0][i], (double)-0.9f, (double)0.6f);
+}
+
+static const int32_t ids[] = {4, 0, 6, 4, EMBEDDING_ZERO, 4, 1};
 static struct tensor *build_embedding(struct tape *t, struct tensor *const *in, struct param *const *p)
 {
     (void)in;
@@ -262,7 +286,7 @@ static void reference_embedding(const double *const *part, double *y)
 {
     for (size_t r = 0; r < ARRAY_SIZE(ids); r++)
         for (int i = 0; i < IN; i++)
-            *y++ = part[0][ids[r] * IN + i];
+            *y++ = ids[r] == EMBEDDING_ZERO ? 0.0 : part[0][ids[r] * IN + i];
 }
 
 static const int32_t spliced[] = {2, -1, -3, 0, 2, 1, -3};
@@ -477,6 +501,8 @@ static const struct op_case cases[] = {
      build_prepend, reference_prepend},
     {"strip", {IN_(PICTURES * PATCHES, IN)}, PICTURES * (PATCHES - 2), IN, build_strip, reference_strip},
     {"concat", {IN_(ROWS, IN), IN_(ROWS, 3)}, ROWS, IN + 3, build_concat, reference_concat},
+    {"reshape", {IN_(12, IN)}, 3, 4 * IN, build_reshape, reference_reshape},
+    {"clamp", {IN_(ROWS, IN)}, ROWS, IN, build_clamp, reference_clamp},
     {"embedding", {{PARAM, 7, IN}}, ARRAY_SIZE(ids), IN, build_embedding, reference_embedding},
     {"splice", {IN_(3, IN), IN_(4, IN)}, ARRAY_SIZE(spliced), IN, build_splice, reference_splice},
     {"gather", {IN_(4, IN)}, ARRAY_SIZE(gathered), IN, build_gather, reference_gather},

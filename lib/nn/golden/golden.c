@@ -42,8 +42,6 @@ int golden_run(struct tape *tape, int (*pass)(struct tape *tape, void *arg), voi
 /* Why a tensor of the manifest is not compared; NULL: it should have been. */
 static const char *why_skipped(const char *file, const char *name, const char *tolerance)
 {
-    if (!strncmp(file, "oft", 3))
-        return "this build has no OpenVLA-OFT";
     if (!strcmp(file, "forward_bf16.safetensors") || !strncmp(name, "bf16.", 5) || strstr(name, "_bf16"))
         return "this build computes in fp32";
     if (tolerance && !strcmp(tolerance, "input"))
@@ -54,7 +52,7 @@ static const char *why_skipped(const char *file, const char *name, const char *t
 /* One line for each reason; one FAIL for tensors that nothing looked at. */
 static void report_rest(struct golden *g)
 {
-    static const char *const reasons[] = {"this build has no OpenVLA-OFT", "this build computes in fp32", "given, not computed"};
+    static const char *const reasons[] = {"this build computes in fp32", "given, not computed"};
     int counts[ARRAY_SIZE(reasons)] = {0};
     const char *file, *name;
     json_t *entry, *tensor;
@@ -78,7 +76,7 @@ static void report_rest(struct golden *g)
         golden_end(g, "never compared");
     for (size_t i = 0; i < ARRAY_SIZE(reasons); i++)
         if (counts[i])
-            golden_skip(g, i == 0 ? "oft" : i == 1 ? "bf16" : "inputs given", counts[i], reasons[i]);
+            golden_skip(g, i == 0 ? "bf16" : "inputs given", counts[i], reasons[i]);
 }
 
 int golden_open(struct golden *g, const char *folder, const char *name)
@@ -139,7 +137,7 @@ int golden_check(const char *dir, FILE *out, struct error *error)
 {
     static int (*const model_checks[])(struct golden *g) = {golden_check_inputs,   golden_check_forward, golden_check_generate,
                                                             golden_check_logprobs, golden_check_sft,     golden_check_adamw,
-                                                            golden_check_lora,     golden_check_ppo};
+                                                            golden_check_lora,     golden_check_ppo,     golden_check_oft};
     static int (*const resize_checks[])(struct golden *g) = {golden_check_resize};
     _cleanup_(golden_release) struct golden g = {.dir = dir, .out = out, .error = error, .seen = json_object()};
     bool resize = is_there(&g, "resize.safetensors");

@@ -77,5 +77,6 @@ int golden_check_logprobs(struct golden *g);
 int golden_check_sft(struct golden *g);
 int golden_check_adamw(struct golden *g);
 int golden_check_ppo(struct golden *g);
+int golden_check_oft(struct golden *g);           /* leaves the model with OFT's heads: the last check */
 int golden_check_resize(struct golden *g);
 int golden_check_lora(struct golden *g);        /* every adapter that the manifest has */

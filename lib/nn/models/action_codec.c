@@ -43,9 +43,21 @@ const struct action_stats *openvla_stats(const struct openvla *model, const char
     return NULL;
 }
 
+static void unnormalise(const struct action_stats *stats, const double *normalised, double widen, double *ret_action)
+{
+    for (int i = 0; i < stats->dims; i++) {
+        double range = stats->q99[i] - stats->q01[i] + widen;
+
+        ret_action[i] = stats->mask[i] ? 0.5 * (normalised[i] + 1) * range + stats->q01[i] : normalised[i];
+    }
+}
+
 void openvla_unnormalise(const struct action_stats *stats, const double *normalised, double *ret_action)
 {
-    for (int i = 0; i < stats->dims; i++)
-        ret_action[i] =
-            stats->mask[i] ? 0.5 * (normalised[i] + 1) * (stats->q99[i] - stats->q01[i]) + stats->q01[i] : normalised[i];
+    unnormalise(stats, normalised, 0, ret_action);
+}
+
+void oft_unnormalise(const struct action_stats *stats, const double *normalised, double *ret_action)
+{
+    unnormalise(stats, normalised, 1e-8, ret_action);
 }

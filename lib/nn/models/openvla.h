@@ -13,7 +13,7 @@
 #include "nn/hf.h"
 #include "nn/ops.h"
 
-enum { OPENVLA_MAX_IMAGES = 8, OPENVLA_ACTION_BINS = 256, OPENVLA_MAX_ACTION_DIMS = 16 };
+enum { OPENVLA_MAX_IMAGES = 8, OPENVLA_ACTION_BINS = 256, OPENVLA_MAX_ACTION_DIMS = 16, OPENVLA_MAX_PROPRIO = 32 };
 
 struct tokenizer;
 
@@ -21,6 +21,15 @@ struct openvla_tower {
     int dim, depth, heads, mlp;         /* depth: blocks in the file; depth-1 run */
     int patch;                          /* side of a patch, pixels */
     int prefix;                         /* cls and register tokens before the patches */
+};
+enum oft_kind { OFT_NONE, OFT_L1, OFT_TOKENS, OFT_LAPLACE, OFT_UNSAID /* while a directory is being read */ };
+struct oft_config {
+    enum oft_kind kind;
+    int chunk;                          /* actions that one pass answers */
+    int images;                         /* pictures of one observation */
+    int proprio;                        /* numbers of the robot's own state that become one token; 0: no such token */
+    int head_width, head_blocks;        /* of the L1 head; 0: none */
+    int scale_width;                    /* of the head for the Laplace scale; 0: none */
 };
 struct openvla_config {
     struct openvla_tower tower[2];      /* 0: DINOv2 (ImageNet statistics), 1: SigLIP */
@@ -33,6 +42,7 @@ struct openvla_config {
     int value_width, reward_width;      /* hidden width of the heads; 0: no such head */
     int value_inputs;                   /* extra inputs of the value head beside the hidden state (time, prm) */
     int action_dims;                    /* K, 7 */
+    struct oft_config oft;              /* openvla_oft.h; kind OFT_NONE: the autoregressive policy */
 };
 
 /* How normalised actions become the environment's: one dataset's statistics. */
@@ -41,6 +51,8 @@ struct action_stats {
     int dims;
     double q01[OPENVLA_MAX_ACTION_DIMS], q99[OPENVLA_MAX_ACTION_DIMS];
     bool mask[OPENVLA_MAX_ACTION_DIMS];
+    int proprio;                        /* numbers of the robot's own state; 0: the data set has none */
+    double proprio_low[OPENVLA_MAX_PROPRIO], proprio_high[OPENVLA_MAX_PROPRIO];
 };
 
 struct openvla {
@@ -91,15 +103,20 @@ double openvla_decode(const struct openvla_config *config, int32_t id);
 const struct action_stats *openvla_stats(const struct openvla *model,
                                          const char *key); /* NULL key: the only one; NULL: none or several */
 void openvla_unnormalise(const struct action_stats *stats, const double *normalised, double *ret_action);
+/* OpenVLA-OFT's: the range is widened by 1e-8. */
+void oft_unnormalise(const struct action_stats *stats, const double *normalised, double *ret_action);
 
 /* ---- one pass on a tape ------------------------------------------------------------------------------- */
 
-/* A batch: n sequences <s> + images' patches + prompt[1..] + actions. */
+/* A batch: n sequences <s> + images' patches + (robot state) + prompt[1..] + actions, or + empty slots + </s>. With slots
+ * attention has no direction, and all items of the batch must have some. */
 struct openvla_item {
     const uint8_t *images[OPENVLA_MAX_IMAGES]; int n_images;    /* u8 [H][W][3], already the model's size */
     const int32_t *prompt; int n_prompt;                        /* from openvla_prompt */
     const int32_t *actions;
     int n_actions; /* teacher-forced ids (SFT: K + eos in the labels; here K or fewer); may be 0 */
+    int slots;              /* OpenVLA-OFT: positions to be answered at once, zero vectors; 0: autoregressive */
+    const float *proprio;   /* [config.oft.proprio] normalised, or NULL: no such token */
 };
 
 /* Everything a loss may want. All hidden states are after the final norm. */

@@ -79,6 +79,7 @@ static int copy_weights(const struct openvla *from, struct openvla *to)
     TRANSLATE(w->layers, (size_t)from->config.layers);
     TRANSLATE(&w->value, 1);
     TRANSLATE(&w->reward, 1);
+    TRANSLATE(&w->oft, 1);
     return 0;
 }
 

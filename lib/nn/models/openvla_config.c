@@ -167,6 +167,26 @@ static int read_bounds(const json_t *action, struct action_stats *stats)
     return 0;
 }
 
+/* The robot's own state; absent, or empty, in many data sets. */
+static int read_proprio(const json_t *proprio, struct action_stats *stats)
+{
+    const json_t *q01 = json_object_get(proprio, "q01"), *q99 = json_object_get(proprio, "q99");
+    size_t n = json_array_size(q01);
+
+    if (n > OPENVLA_MAX_PROPRIO || json_array_size(q99) != n)
+        return -EINVAL;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *low = json_array_get(q01, i), *high = json_array_get(q99, i);
+
+        if (!json_is_number(low) || !json_is_number(high))
+            return -EINVAL;
+        stats->proprio_low[i] = json_number_value(low);
+        stats->proprio_high[i] = json_number_value(high);
+    }
+    stats->proprio = (int)n;
+    return 0;
+}
+
 int openvla_read_stats(const json_t *norm_stats, struct action_stats **ret, int *ret_n, struct error *error)
 {
     struct action_stats *list = calloc(json_object_size(norm_stats) + 1, sizeof(*list));
@@ -180,6 +200,9 @@ int openvla_read_stats(const json_t *norm_stats, struct action_stats **ret, int 
         if (read_bounds(json_object_get(dataset, "action"), &list[n]) < 0)
             r = error_set(error, EINVAL, "dataset %s: action needs q01, q99 (and mask) of 1 to %d numbers", key,
                           OPENVLA_MAX_ACTION_DIMS);
+        else if (read_proprio(json_object_get(dataset, "proprio"), &list[n]) < 0)
+            r = error_set(error, EINVAL, "dataset %s: proprio needs q01 and q99 of equally many numbers, at most %d", key,
+                          OPENVLA_MAX_PROPRIO);
         else if (!(list[n].key = strdup(key)))
             r = error_set(error, ENOMEM, "out of memory");
         else
@@ -306,6 +329,8 @@ int openvla_configure(struct openvla *model, const char *dir, const struct hf_sh
     if (r < 0)
         return error_prefix(error, r, "%s/config.json", dir);
     r = read_dataset_stats(model, dir, json, error);
+    if (r >= 0)
+        r = oft_configure(model, json, error);
     if (r >= 0)
         r = read_preprocessor(model, dir, error);
     return r < 0 ? error_prefix(error, r, "%s", dir) : read_tokenizer(model, dir, error);

@@ -103,7 +103,7 @@ static struct tensor *llama_layer(const struct openvla *model, struct tape *tape
         x = op_gather(tape, x, rows->tail, n);
     } else {
         q = op_rope(tape, op_linear(tape, h, l->q, NULL), rows->position, c->heads, c->rope_theta);
-        h = op_attention(tape, q, k, v, rows->spans, c->heads, ATTENTION_CAUSAL);
+        h = op_attention(tape, q, k, v, rows->spans, c->heads, rows->bidirectional ? ATTENTION_FULL : ATTENTION_CAUSAL);
     }
     x = op_residual(tape, x, op_linear(tape, h, l->o, NULL), NULL);
     return tape_keep(tape, mark, llama_mlp(model, tape, x, l));
@@ -148,7 +148,9 @@ struct tensor *openvla_llama_step(const struct openvla *model, struct tape *tape
 /* ---- from items to one packed sequence -------------------------------------------------------------------- */
 
 struct layout {
-    int rows, text, images;         /* totals: tokens of all sequences, those that are text, pictures */
+    int rows, text, images, states; /* totals: tokens of all sequences, those that are text, pictures, robot states */
+    float *state;                   /* [states][config.oft.proprio] */
+    int32_t *state_splice;          /* [rows] own row, or -1 - state */
     const uint8_t **image;          /* [images] */
     int32_t *ids;                   /* [text] */
     int32_t *splice;                /* [rows] >= 0: text row, else -1 - patch row */
@@ -169,6 +171,8 @@ static int check_item(const struct openvla_config *c, const struct openvla_item 
     for (int i = 0; i < item->n_actions; i++)
         if (item->actions[i] < 0 || item->actions[i] >= c->vocab_padded)
             return -EINVAL;
+    if (item->slots < 0 || (item->slots && item->n_actions) || (item->proprio && !c->oft.proprio))
+        return -EINVAL;
     return 0;
 }
 
@@ -190,23 +194,46 @@ static int put_image(struct layout *l, const uint8_t *image)
     return l->images++;
 }
 
+/* Empty positions to be answered, and the end that follows them. */
+static void put_slots(struct layout *l, int n, int32_t eos_id)
+{
+    static const int32_t zero = EMBEDDING_ZERO;
+
+    for (int i = 0; i < n; i++)
+        put_text(l, &zero, 1);
+    put_text(l, &eos_id, 1);
+}
+
+/* An empty position that `state_splice` fills later. */
+static void put_state(struct layout *l, const float *proprio, int width)
+{
+    static const int32_t zero = EMBEDDING_ZERO;
+
+    memcpy(l->state + l->states * width, proprio, (size_t)width * sizeof(*proprio));
+    l->state_splice[l->rows] = -1 - l->states++;
+    put_text(l, &zero, 1);
+}
+
 static int lay_out(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct layout *ret)
 {
     const struct openvla_config *c = &model->config;
     struct layout l = {0};
-    int rows = 0, text = 0, images = 0;
+    int rows = 0, text = 0, images = 0, states = 0;
     int32_t *ints;
 
     for (int i = 0; i < n; i++) {
-        if (check_item(c, &items[i]) < 0)
+        if (check_item(c, &items[i]) < 0 || !items[i].slots != !items[0].slots)
             return -EINVAL;
         images += items[i].n_images;
-        text += items[i].n_prompt + items[i].n_actions;
+        states += items[i].proprio != NULL;
+        text += items[i].n_prompt + items[i].n_actions + (items[i].slots ? items[i].slots + 1 : 0);
     }
+    text += states;
     rows = text + images * c->patches;
     l.image = tape_alloc(tape, (size_t)images * sizeof(*l.image));
-    ints = tape_alloc(tape, ((size_t)text + 5 * (size_t)rows + 4 * (size_t)n + 2) * sizeof(*ints));
-    if (!l.image || !ints)
+    l.state = tape_alloc(tape, ((size_t)states * (size_t)c->oft.proprio + 1) * sizeof(*l.state));
+    ints = tape_alloc(tape, ((size_t)text + 6 * (size_t)rows + 4 * (size_t)n + 2) * sizeof(*ints));
+    if (!l.image || !l.state || !ints)
         return -ENOBUFS;
     l.ids = ints;
     l.splice = l.ids + text;
@@ -218,6 +245,9 @@ static int lay_out(const struct openvla *model, struct tape *tape, const struct 
     l.tail_position = l.tail + rows;
     l.tail_first = l.tail_position + rows;
     l.tail_start = l.tail_first + n;
+    l.state_splice = l.tail_start + n + 1;
+    for (int i = 0; i < rows; i++)
+        l.state_splice[i] = i;
     for (int i = 0; i < n; i++) {
         const struct openvla_item *item = &items[i];
 
@@ -229,9 +259,13 @@ static int lay_out(const struct openvla *model, struct tape *tape, const struct 
             for (int p = 0; p < c->patches; p++)
                 l.splice[l.rows++] = -1 - (image * c->patches + p);
         }
+        if (item->proprio)
+            put_state(&l, item->proprio, c->oft.proprio);
         put_text(&l, item->prompt + 1, item->n_prompt - 1);
         l.first[i] = l.rows - 1;
         put_text(&l, item->actions, item->n_actions);
+        if (item->slots)
+            put_slots(&l, item->slots, c->eos_id);
         l.tail_first[i] = l.tail_start[i] = l.n_tail;
         for (int row = l.first[i]; row < l.rows; row++) {
             l.tail_position[l.n_tail] = row - l.start[i];
@@ -258,6 +292,7 @@ static int forward(const struct openvla *model, struct tape *tape, const struct 
     struct tensor *x;
     int r;
 
+    tail = tail && items[0].slots == 0;         /* an earlier row sees the later ones too: none may be left out */
     r = lay_out(model, tape, items, n, &l);
     if (r < 0)
         return tape->error ? tape->error : r;
@@ -267,11 +302,14 @@ static int forward(const struct openvla *model, struct tape *tape, const struct 
     vision = openvla_vision(model, tape, l.image, l.images);
     x = op_embedding(tape, model->w->embedding, l.ids, l.text);
     x = op_splice(tape, x, vision.projector, l.splice, l.rows);
+    if (l.states)
+        x = op_splice(tape, x, oft_state_tokens(model, tape, l.state, l.states), l.state_splice, l.rows);
     rows = (struct llama_rows){
         .spans = {n, l.start},
         .position = l.position,
         .cache = cache,
         .slot = l.slot,
+        .bidirectional = items[0].slots > 0,
         .tail = tail ? l.tail : NULL,
         .tail_spans = {n, l.tail_start},
         .tail_position = l.tail_position,

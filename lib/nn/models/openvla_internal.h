@@ -29,12 +29,21 @@ struct head { struct affine fc1, fc2; };
 /* How a tensor lay in the files that were read. */
 struct openvla_layout { int shard, place; enum dtype dtype; };
 
+enum { OFT_MAX_BLOCKS = 8 };
+struct oft_weights {                            /* nothing but parameter pointers: openvla_clone translates them */
+    struct affine norm1, fc1, norm2, fc2;       /* the L1 head, ... */
+    struct affine block_norm[OFT_MAX_BLOCKS], block[OFT_MAX_BLOCKS];    /* ... and its residual blocks */
+    struct affine proprio[2];
+    struct head scale;
+};
+
 struct openvla_weights {
     struct vit vit[2];
     struct affine projector[3];
     const struct param *embedding, *norm, *lm_head;
     struct llama_layer *layers;                 /* [layers] */
     struct head value, reward;
+    struct oft_weights oft;
     int trunk;                                  /* the first parameters are the checkpoint's; heads come behind */
     uint8_t *init;                              /* [trunk] how a fresh model fills it (openvla_weights.c) */
     struct openvla_layout *layout;              /* [trunk] */
@@ -75,6 +84,7 @@ struct llama_rows {
     const int32_t *position;
     struct kv_cache *cache;                     /* [layers]; NULL: nothing is kept */
     const int32_t *slot;                        /* of each row, with a cache */
+    bool bidirectional;                         /* every row sees its whole sequence; no tail then */
     const int32_t *tail;                        /* rows whose queries the last layer answers and goes on with; NULL: all */
     struct spans tail_spans;
     const int32_t *tail_position;
@@ -89,6 +99,17 @@ struct tensor *openvla_llama(const struct openvla *model, struct tape *tape, str
 /* One row per sequence, against what the caches hold. */
 struct tensor *openvla_llama_step(const struct openvla *model, struct tape *tape, struct tensor *x, const int32_t *slot,
                                   const int32_t *position, struct kv_cache *cache);
+
+/* The files beside the checkpoint (openvla_oft_io.c). oft_configure reads config.json's gantry_oft, oft_register opens the files
+ * and registers what they hold, oft_read fills it once there is memory. */
+enum oft_file { OFT_ACTION_HEAD, OFT_PROPRIO, OFT_SCALE_HEAD, OFT_FILES };
+struct oft_files { char *path[OFT_FILES]; struct safetensors *file[OFT_FILES]; };
+int oft_configure(struct openvla *model, const json_t *config, struct error *error);
+int oft_register(struct openvla *model, const char *dir, struct oft_files *files, struct error *error);
+int oft_read(struct openvla *model, const struct oft_files *files, struct error *error);
+void oft_files_close(struct oft_files *files);
+/* (n, proprio) normalised states -> (n, hidden) tokens (openvla_oft.c). */
+struct tensor *oft_state_tokens(const struct openvla *model, struct tape *tape, const float *states, int n);
 
 /* openvla_forward_tail; keys and values of all rows go into cache[layers] (slot = number of the sequence), unless NULL. */
 int openvla_forward_cached(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,

@@ -87,7 +87,8 @@ static int load_head(struct openvla *model, const char *name, struct head *head,
 /* Files of a directory that is being read. */
 struct parts {
     struct hf_shards trunk, value, reward;
-    int after_value;            /* parameters before this one are the trunk's or the value head's */
+    struct oft_files oft;
+    int after_value, after_reward;      /* parameters before this one are the trunk's or the value head's; ... or the reward head's */
 };
 
 static void parts_close(struct parts *parts)
@@ -95,6 +96,7 @@ static void parts_close(struct parts *parts)
     hf_shards_close(&parts->trunk);
     hf_shards_close(&parts->value);
     hf_shards_close(&parts->reward);
+    oft_files_close(&parts->oft);
 }
 
 static int open_parts(struct openvla *model, struct hf_problems *problems, struct parts *parts, struct error *error)
@@ -122,7 +124,8 @@ static int open_parts(struct openvla *model, struct hf_problems *problems, struc
         return error_set(error, EINVAL, "%s/reward_head.safetensors: %d inputs, the hidden state has %d", model->dir,
                          reward_inputs, model->config.hidden);
     model->config.value_inputs = value_inputs - model->config.hidden;
-    return 0;
+    parts->after_reward = model->params.count;
+    return oft_register(model, model->dir, &parts->oft, error);
 }
 
 int openvla_open(const char *dir, struct hf_problems *problems, struct openvla **ret, struct hf_shards *ret_shards,
@@ -158,7 +161,9 @@ static int load(struct openvla *model, struct error *error)
     r = read_values(params, 0, trunk, &parts.trunk, error);
     if (r >= 0)
         r = read_values(params, trunk, parts.after_value, &parts.value, error);
-    return r < 0 ? r : read_values(params, parts.after_value, params->count, &parts.reward, error);
+    if (r >= 0)
+        r = read_values(params, parts.after_value, parts.after_reward, &parts.reward, error);
+    return r < 0 ? r : oft_read(model, &parts.oft, error);
 }
 
 int openvla_load(const char *dir, struct openvla **ret, struct error *error)
@@ -187,6 +192,10 @@ int openvla_new(const char *dir, uint64_t seed, struct openvla **ret, struct err
         r = hf_files_read(dir, &model->files, error);
     if (r >= 0)
         r = openvla_register(model, NULL, NULL, error);
+    if (r >= 0 && model->config.oft.kind == OFT_TOKENS)
+        model->config.oft.images = MAX(model->config.oft.images, 1);
+    else
+        model->config.oft = (struct oft_config) {.kind = OFT_NONE};         /* the other kinds come with files */
     if (r < 0)
         return r;
     model->w->fresh = true;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "nn/models/openvla_internal.h"
+#include "nn/models/openvla_oft.h"
 
 static struct st_write describe(const struct param *param, enum dtype dtype)
 {
@@ -77,6 +78,8 @@ int openvla_save_sharded(const struct openvla *model, const char *dir, const cha
     r = write_head("value_head", &model->w->value, dir, error);
     if (r >= 0)
         r = write_head("reward_head", &model->w->reward, dir, error);
+    if (r >= 0)
+        r = oft_save(model, dir, DTYPE_F32, error);
     if (r >= 0)
         r = !dtype_text && !model->w->fresh ? write_as_read(model, dir, error) : write_as(model, dir, dtype, shard_bytes, error);
     return r < 0 ? r : hf_files_write(&model->files, dir, dtype_text || model->w->fresh ? dtype_torch_name(dtype) : NULL, error);

@@ -1,4 +1,4 @@
-/* embedding.c - rows of a table. The backward adds in row order, so equal ids always sum in the same order. */
+/* embedding.c - rows of a table, or zeros. The backward adds in row order, so equal ids always sum in the same order. */
 #include "nn/ops/op.h"
 
 struct embedding {
@@ -14,7 +14,8 @@ static void embedding_backward(struct tape *tape, void *context)
     int64_t d = c->y->cols;
 
     for (int64_t i = 0; dtable && i < c->y->rows; i++)
-        cpu_kernels()->accumulate(dtable + c->ids[i] * d, c->y->g + i * d, d);
+        if (c->ids[i] >= 0)
+            cpu_kernels()->accumulate(dtable + c->ids[i] * d, c->y->g + i * d, d);
 }
 
 struct tensor *op_embedding(struct tape *t, const struct param *table, const int32_t *ids, int64_t n)
@@ -31,10 +32,13 @@ struct tensor *op_embedding(struct tape *t, const struct param *table, const int
     if (t->error || t->planning)
         return t->error ? NULL : y;
     for (int64_t i = 0; i < n; i++) {
-        if (ids[i] < 0 || ids[i] >= table->dim[0])
+        if (ids[i] < EMBEDDING_ZERO || ids[i] >= table->dim[0])
             return op_fail(t, -EINVAL);
         kept[i] = ids[i];
-        memcpy(y->x + i * d, table->value + ids[i] * d, (size_t)d * sizeof(float));
+        if (ids[i] == EMBEDDING_ZERO)
+            memset(y->x + i * d, 0, (size_t)d * sizeof(float));
+        else
+            memcpy(y->x + i * d, table->value + ids[i] * d, (size_t)d * sizeof(float));
     }
     return y;
 }

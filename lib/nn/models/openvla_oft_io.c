@@ -1,0 +1,346 @@
+/* openvla_oft_io.c - the files beside an OpenVLA that make it an OpenVLA-OFT: which are there, what is in them, and back. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "nn/models/openvla_internal.h"
+#include "nn/models/openvla_oft.h"
+
+enum { LIBERO_CHUNK = 8, ALOHA_CHUNK = 25, ALOHA_DIMS = 14, MAX_WIDTH = 1 << 16 };
+
+static const char *const file_names[OFT_FILES] = {"action_head", "proprio_projector", "scale_head"};
+static const char *const kind_names[] = {"none", "l1", "tokens", "laplace"};
+
+/* ---- which files --------------------------------------------------------------------------------------------------------- */
+
+void oft_files_close(struct oft_files *files)
+{
+    for (int i = 0; i < OFT_FILES; i++) {
+        files->file[i] = safetensors_close(files->file[i]);
+        free(files->path[i]);
+        files->path[i] = NULL;
+    }
+}
+
+/* DIR/NAME.safetensors. 0: it is not there. */
+static int open_file(const char *dir, const char *name, char **ret_path, struct safetensors **ret, struct error *error)
+{
+    char path[4096];
+    int r;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/%s.safetensors", dir, name) >= sizeof(path))
+        return error_set(error, ENAMETOOLONG, "%s: the name is too long", dir);
+    if (access(path, F_OK) < 0)
+        return 0;
+    *ret_path = strdup(path);
+    if (!*ret_path)
+        return error_set(error, ENOMEM, "out of memory");
+    r = safetensors_open(path, ret, error);
+    return r < 0 ? r : 1;
+}
+
+static int open_files(const char *dir, struct oft_files *files, struct error *error)
+{
+    for (int i = 0; i < OFT_FILES; i++) {
+        int r = open_file(dir, file_names[i], &files->path[i], &files->file[i], error);
+
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* ---- config.json ------------------------------------------------------------------------------------------------------------
+ */
+
+int oft_configure(struct openvla *model, const json_t *config, struct error *error)
+{
+    const json_t *oft = json_object_get(config, "gantry_oft"), *kind = json_object_get(oft, "kind");
+    struct oft_config *c = &model->config.oft;
+    int64_t chunk, images;
+    int r;
+
+    *c = (struct oft_config){.kind = OFT_UNSAID};
+    if (oft && !json_is_object(oft))
+        return error_set(error, EINVAL, "gantry_oft: must be an object");
+    for (size_t i = 0; kind && i < ARRAY_SIZE(kind_names); i++)
+        if (json_is_string(kind) && !strcmp(json_string_value(kind), kind_names[i]))
+            c->kind = (enum oft_kind)i;
+    if (kind && c->kind == OFT_UNSAID)
+        return error_set(error, EINVAL, "gantry_oft: kind must be none, l1, tokens or laplace");
+    r = hf_integer(oft, "chunk", model->config.action_dims == ALOHA_DIMS ? ALOHA_CHUNK : LIBERO_CHUNK, &chunk, error);
+    if (r >= 0)
+        r = hf_integer(oft, "images", 0, &images, error);
+    if (r < 0)
+        return error_prefix(error, r, "gantry_oft");
+    if (chunk < 1 || chunk * model->config.action_dims > OFT_MAX_SLOTS || images < 0 || images > OPENVLA_MAX_IMAGES)
+        return error_set(error, EINVAL,
+                         "gantry_oft: %lld actions of %d dims (at most %d numbers) from %lld pictures (at most %d)",
+                         (long long)chunk, model->config.action_dims, OFT_MAX_SLOTS, (long long)images, OPENVLA_MAX_IMAGES);
+    c->chunk = (int)chunk;
+    c->images = (int)images;
+    return 0;
+}
+
+/* ---- names and shapes ---------------------------------------------------------------------------------------------------------
+ */
+
+struct walk {
+    struct openvla *model;
+    const struct oft_files *files;
+    enum oft_file file;
+    struct error *error;
+};
+
+/* The shape in the file; -EINVAL: not there, or not of `ndim` dimensions. */
+static int shape_of(const struct walk *w, const char *name, int ndim, int64_t *ret)
+{
+    const struct st_tensor *tensor = safetensors_find(w->files->file[w->file], name);
+
+    if (!tensor || tensor->ndim != ndim || tensor->dim[0] < 1 || tensor->dim[0] > MAX_WIDTH)
+        return error_set(w->error, EINVAL, "%s: tensor %s is missing, or has not %d dimensions", w->files->path[w->file], name,
+                         ndim);
+    memcpy(ret, tensor->dim, (size_t)ndim * sizeof(*ret));
+    return 0;
+}
+
+static int add(const struct walk *w, const char *name, int64_t rows, int64_t cols, const struct param **to)
+{
+    const struct st_tensor *tensor = safetensors_find(w->files->file[w->file], name);
+    int64_t dim[2] = {rows, cols};
+    int ndim = cols ? 2 : 1;
+    struct param *param;
+    char full[128];
+
+    if (!tensor || tensor->ndim != ndim || tensor->dim[0] != rows || (cols && tensor->dim[1] != cols) ||
+        !dtype_is_weight(tensor->dtype))
+        return error_set(w->error, EINVAL, "%s: tensor %s: %s, expected %lld%s%.0lld values of F32, F16 or BF16",
+                         w->files->path[w->file], name, tensor ? "another shape or dtype" : "missing", (long long)rows,
+                         cols ? "x" : "", (long long)cols);
+    snprintf(full, sizeof(full), "%s.%s", file_names[w->file], name);
+    param = param_add(&w->model->params, full, ndim, dim, cols != 0);
+    if (!param)
+        return error_set(w->error, ENOMEM, "%s: out of memory, or it is there already", full);
+    *to = param;
+    return 0;
+}
+
+/* name.weight (rows, cols) and name.bias (rows); cols 0: a norm. */
+static int add_affine(const struct walk *w, const char *name, int64_t rows, int64_t cols, struct affine *to)
+{
+    char full[96];
+    int r;
+
+    snprintf(full, sizeof(full), "%s.weight", name);
+    r = add(w, full, rows, cols, &to->weight);
+    snprintf(full, sizeof(full), "%s.bias", name);
+    return r < 0 ? r : add(w, full, rows, 0, &to->bias);
+}
+
+static int add_action_head(struct walk *w)
+{
+    struct oft_config *c = &w->model->config.oft;
+    struct oft_weights *to = &w->model->w->oft;
+    int64_t inputs = (int64_t)w->model->config.action_dims * w->model->config.hidden, width[2];
+    int r;
+
+    r = shape_of(w, "model.fc1.weight", 2, width);
+    if (r < 0)
+        return r;
+    r = add_affine(w, "model.layer_norm1", inputs, 0, &to->norm1);
+    if (r >= 0)
+        r = add_affine(w, "model.fc1", width[0], inputs, &to->fc1);
+    for (c->head_blocks = 0; r >= 0; c->head_blocks++) {
+        char name[64];
+
+        snprintf(name, sizeof(name), "model.mlp_resnet_blocks.%d.ffn.1.weight", c->head_blocks);
+        if (!safetensors_find(w->files->file[w->file], name))
+            break;
+        if (c->head_blocks == OFT_MAX_BLOCKS)
+            return error_set(w->error, EINVAL, "%s: more than %d residual blocks", w->files->path[w->file], OFT_MAX_BLOCKS);
+        snprintf(name, sizeof(name), "model.mlp_resnet_blocks.%d.ffn.0", c->head_blocks);
+        r = add_affine(w, name, width[0], 0, &to->block_norm[c->head_blocks]);
+        snprintf(name, sizeof(name), "model.mlp_resnet_blocks.%d.ffn.1", c->head_blocks);
+        if (r >= 0)
+            r = add_affine(w, name, width[0], width[0], &to->block[c->head_blocks]);
+    }
+    if (r >= 0)
+        r = add_affine(w, "model.layer_norm2", width[0], 0, &to->norm2);
+    if (r >= 0)
+        r = add_affine(w, "model.fc2", w->model->config.action_dims, width[0], &to->fc2);
+    c->head_width = (int)width[0];
+    return r;
+}
+
+static int add_proprio(struct walk *w)
+{
+    int64_t shape[2], hidden = w->model->config.hidden;
+    int r = shape_of(w, "fc1.weight", 2, shape);
+
+    if (r >= 0 && (shape[1] < 1 || shape[1] > OPENVLA_MAX_PROPRIO))
+        r = error_set(w->error, EINVAL, "%s: a robot state of %lld numbers; 1 to %d are supported", w->files->path[w->file],
+                      (long long)shape[1], OPENVLA_MAX_PROPRIO);
+    if (r >= 0)
+        r = add_affine(w, "fc1", hidden, shape[1], &w->model->w->oft.proprio[0]);
+    if (r >= 0)
+        r = add_affine(w, "fc2", hidden, hidden, &w->model->w->oft.proprio[1]);
+    if (r >= 0)
+        w->model->config.oft.proprio = (int)shape[1];
+    return r;
+}
+
+static int add_scale_head(struct walk *w)
+{
+    struct head *head = &w->model->w->oft.scale;
+    int64_t shape[2], inputs = (int64_t)w->model->config.action_dims * w->model->config.hidden;
+    int r = shape_of(w, "fc1.weight", 2, shape);
+
+    if (r >= 0)
+        r = add_affine(w, "fc1", shape[0], inputs, &head->fc1);
+    if (r >= 0)
+        r = add_affine(w, "fc2", w->model->config.action_dims, shape[0], &head->fc2);
+    if (r >= 0)
+        w->model->config.oft.scale_width = (int)shape[0];
+    return r;
+}
+
+/* What the files say where config.json says nothing; what must be there for what it says. */
+static int settle(struct openvla *model, const char *dir, const struct oft_files *files, struct error *error)
+{
+    struct oft_config *c = &model->config.oft;
+
+    if (c->kind == OFT_UNSAID)
+        c->kind = !files->file[OFT_ACTION_HEAD] ? OFT_NONE : files->file[OFT_SCALE_HEAD] ? OFT_LAPLACE : OFT_L1;
+    if (c->kind == OFT_NONE) {
+        *c = (struct oft_config){.kind = OFT_NONE};
+        return 0;
+    }
+    if ((c->kind == OFT_L1 || c->kind == OFT_LAPLACE) && !files->file[OFT_ACTION_HEAD])
+        return error_set(error, ENOENT, "%s: kind %s needs action_head.safetensors or action_head--STEP_checkpoint.pt", dir,
+                         kind_names[c->kind]);
+    if (c->kind == OFT_LAPLACE && !files->file[OFT_SCALE_HEAD])
+        return error_set(error, ENOENT, "%s: kind laplace needs scale_head.safetensors", dir);
+    if (c->images == 0)
+        c->images = files->file[OFT_PROPRIO] ? 2 : 1;
+    return 0;
+}
+
+int oft_register(struct openvla *model, const char *dir, struct oft_files *files, struct error *error)
+{
+    static int (*const adders[OFT_FILES])(struct walk * w) = {add_action_head, add_proprio, add_scale_head};
+    struct walk w = {.model = model, .files = files, .error = error};
+    int r = open_files(dir, files, error);
+
+    if (r >= 0)
+        r = settle(model, dir, files, error);
+    for (int i = 0; i < OFT_FILES && r >= 0 && model->config.oft.kind != OFT_NONE; i++) {
+        w.file = (enum oft_file)i;
+        if (files->file[i])
+            r = adders[i](&w);
+    }
+    return r;
+}
+
+int oft_read(struct openvla *model, const struct oft_files *files, struct error *error)
+{
+    for (int f = 0; f < OFT_FILES && model->config.oft.kind != OFT_NONE; f++) {
+        size_t n = strlen(file_names[f]);
+
+        for (int i = 0; i < model->params.count && files->file[f]; i++) {
+            const struct param *param = model->params.list[i];
+            const struct st_tensor *tensor;
+
+            if (strncmp(param->name, file_names[f], n) != 0 || param->name[n] != '.')
+                continue;
+            tensor = safetensors_find(files->file[f], param->name + n + 1);
+            if (!tensor || st_not_finite(tensor) >= 0)
+                return error_set(error, EINVAL, "%s: tensor %s: a value is not finite", files->path[f], param->name + n + 1);
+            (void)st_read_f32(tensor, 0, tensor->numel, param->value);
+        }
+    }
+    return 0;
+}
+
+/* ---- a model that is loaded already
+ * ---------------------------------------------------------------------------------------------- */
+
+int oft_attach(struct openvla *model, const char *dir, const struct oft_config *how, struct error *error)
+{
+    _cleanup_(oft_files_close) struct oft_files files = {0};
+    int64_t held = model->params.numel;
+    int r;
+
+    model->config.oft = (struct oft_config){.kind = how->kind, .chunk = how->chunk, .images = how->images};
+    if (how->chunk < 1 || oft_slots(&model->config) > OFT_MAX_SLOTS)
+        return error_set(error, EINVAL, "a chunk of %d actions of %d dims; 1 to %d numbers", how->chunk,
+                         model->config.action_dims, OFT_MAX_SLOTS);
+    r = oft_register(model, dir, &files, error);
+    if (r >= 0 && params_grow(&model->params, held) < 0)
+        r = error_set(error, ENOMEM, "out of memory");
+    return r < 0 ? r : oft_read(model, &files, error);
+}
+
+int oft_add_scale_head(struct openvla *model, int width, float log_scale, uint64_t seed)
+{
+    struct head *head = &model->w->oft.scale;
+    int64_t held = model->params.numel, dims = model->config.action_dims, inputs = dims * model->config.hidden;
+    const struct {
+        const char *name;
+        int64_t rows, cols;
+        const struct param **to;
+    } list[] = {
+        {"scale_head.fc1.weight", width, inputs, &head->fc1.weight},
+        {"scale_head.fc1.bias", width, 0, &head->fc1.bias},
+        {"scale_head.fc2.weight", dims, width, &head->fc2.weight},
+        {"scale_head.fc2.bias", dims, 0, &head->fc2.bias},
+    };
+    int r;
+
+    if (!model->config.oft.head_width || model->config.oft.scale_width || width < 1 || width > MAX_WIDTH)
+        return model->config.oft.scale_width ? -EEXIST : -EINVAL;
+    for (size_t i = 0; i < ARRAY_SIZE(list); i++) {
+        *list[i].to = param_add(&model->params, list[i].name, list[i].cols ? 2 : 1, (int64_t[]){list[i].rows, list[i].cols},
+                                list[i].cols != 0);
+        if (!*list[i].to)
+            return -ENOMEM;
+    }
+    r = params_grow(&model->params, held);
+    if (r < 0)
+        return r;
+    openvla_initialise_head(head, seed);
+    for (int64_t i = 0; i < dims; i++)
+        head->fc2.bias->value[i] = log_scale;
+    model->config.oft.scale_width = width;
+    model->config.oft.kind = OFT_LAPLACE;
+    return 0;
+}
+
+/* ---- and back
+ * ------------------------------------------------------------------------------------------------------------------------- */
+
+int oft_save(const struct openvla *model, const char *dir, enum dtype dtype, struct error *error)
+{
+    for (int f = 0; f < OFT_FILES; f++) {
+        _cleanup_free_ struct st_write *list = calloc((size_t)model->params.count + 1, sizeof(*list));
+        size_t length = strlen(file_names[f]);
+        char path[4096];
+        int n = 0, r;
+
+        if (!list)
+            return error_set(error, ENOMEM, "out of memory");
+        for (int i = 0; i < model->params.count; i++) {
+            const struct param *param = model->params.list[i];
+
+            if (strncmp(param->name, file_names[f], length) != 0 || param->name[length] != '.')
+                continue;
+            list[n] =
+                (struct st_write){.name = param->name + length + 1, .dtype = dtype, .ndim = param->ndim, .values = param->value};
+            memcpy(list[n++].dim, param->dim, sizeof(param->dim));
+        }
+        if ((size_t)snprintf(path, sizeof(path), "%s/%s.safetensors", dir, file_names[f]) >= sizeof(path))
+            return error_set(error, ENAMETOOLONG, "%s: the name is too long", dir);
+        r = n ? safetensors_write(path, list, n, error) : 0;
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
