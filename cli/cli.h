@@ -17,6 +17,7 @@ int cmd_demo(int argc, char **argv);
 int cmd_drain(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_history(int argc, char **argv);
+int cmd_keys(int argc, char **argv);
 int cmd_model(int argc, char **argv);
 int cmd_prm(int argc, char **argv);
 int cmd_replay(int argc, char **argv);

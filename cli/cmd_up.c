@@ -14,6 +14,7 @@
 #include "cli/cli.h"
 #include "cli/preflight.h"
 #include "cli/progress.h"
+#include "cli/run_keys.h"
 #include "cli/supervisor.h"
 #include "cli/up.h"
 #include "daemon/admin.h"
@@ -273,12 +274,46 @@ static int bin_dir(char ret[RUN_PATH], struct error *error)
     return 0;
 }
 
-static int start_servers(struct up *up, const char *program, const char *word, const struct server_config *servers, int n, struct error *error)
+/* With `listen` all servers are reached over tcp, so everybody here has a key; without, nobody can need one. */
+static int key_for(struct up *up, Gantry__Role role, char ret_path[RUN_KEYS_PATH], struct error *error)
 {
+    ret_path[0] = '\0';
+    return up->config.listen[0] ? run_keys_local(up->run_dir, role, ret_path, error) : 0;
+}
+
+/* Where server `name` listens: as configured; else a free port beside the coordinator's, or a socket in the run directory. */
+static int address_for(struct up *up, const struct server_config *server, const char *name, char ret[ADDRESS_MAX], struct error *error)
+{
+    const char *colon = strrchr(up->config.listen, ':');
+
+    if (!strncmp(server->address, "tcp://", 6) && !up->config.listen[0])
+        return error_set(error, EINVAL, "%s: its address is %s, but the run has no `listen: tcp://HOST:PORT` for its members' keys", name,
+                         server->address);
+    if (server->address[0])
+        snprintf(ret, ADDRESS_MAX, "%s", server->address);
+    else if (colon)
+        snprintf(ret, ADDRESS_MAX, "%.*s:*", (int)(colon - up->config.listen), up->config.listen);
+    else
+        return address_ipc(up->run_dir, name, ret, error);
+    return 0;
+}
+
+static int start_servers(struct up *up, Gantry__Role role, const struct server_config *servers, int n, struct error *error)
+{
+    static const struct { const char *program, *word; } programs[] = {
+        [GANTRY__ROLE__ROLE_LEARNER] = {"gantry-learner", "learner"},
+        [GANTRY__ROLE__ROLE_ACTOR] = {"gantry-actor", "actor"},
+        [GANTRY__ROLE__ROLE_PRM_SERVER] = {"gantry-prm-server", "prm-server"},
+    };
+    const char *program = programs[role].program, *word = programs[role].word;
+    char key[RUN_KEYS_PATH];
+
+    if (n && key_for(up, role, key, error) < 0)
+        return -EACCES;
     for (int i = 0; i < n; i++) {
         char name[32], threads[16], rank[16], address[ADDRESS_MAX];
         const char *arguments[20];
-        int a = 0, r = 0;
+        int a = 0, r;
 
         snprintf(name, sizeof name, "%s-%d", word, i);
         snprintf(threads, sizeof threads, "%d", servers[i].threads ? servers[i].threads : 1);
@@ -289,11 +324,11 @@ static int start_servers(struct up *up, const char *program, const char *word, c
         arguments[a++] = "--threads", arguments[a++] = threads;
         arguments[a++] = "--name", arguments[a++] = name;
         arguments[a++] = "--listen", arguments[a++] = address;
-        if (servers[i].address[0])
-            snprintf(address, sizeof address, "%s", servers[i].address);
-        else if ((r = address_ipc(up->run_dir, name, address, error)) < 0)
+        if ((r = address_for(up, &servers[i], name, address, error)) < 0)
             return r;
-        if (!strcmp(word, "learner"))
+        if (key[0])
+            arguments[a++] = "--key", arguments[a++] = key;
+        if (role == GANTRY__ROLE__ROLE_LEARNER)
             arguments[a++] = "--rank", arguments[a++] = rank;
         arguments[a] = NULL;
         if ((r = supervisor_add(up->supervisor, name, program, arguments, error)) < 0)
@@ -306,15 +341,19 @@ static int start_daemons(struct up *up, struct error *error)
 {
     const struct run_config *c = &up->config;
     const char *const coordinator[] = {"--run-dir", up->run_dir, NULL};
-    char slots[16];
-    const char *const worker[] = {"--join", up->join, "--run-dir", up->run_dir, "--slots", slots, NULL};
-    int r;
+    char slots[16], key[RUN_KEYS_PATH];
+    const char *worker[] = {"--join", up->join, "--run-dir", up->run_dir, "--slots", slots, NULL, key, NULL};
+    int r = key_for(up, GANTRY__ROLE__ROLE_ENV_WORKER, key, error);
 
+    if (r < 0)
+        return r;
+    if (key[0])
+        worker[6] = "--key";
     snprintf(slots, sizeof slots, "%d", c->slots);
     if ((r = supervisor_add(up->supervisor, "coordinator", "gantry-coordinator", coordinator, error)) < 0 ||
-        (r = start_servers(up, "gantry-learner", "learner", c->learners, c->n_learners, error)) < 0 ||
-        (r = start_servers(up, "gantry-actor", "actor", c->actors, c->n_actors, error)) < 0 ||
-        (r = start_servers(up, "gantry-prm-server", "prm-server", c->prm_servers, c->n_prm_servers, error)) < 0)
+        (r = start_servers(up, GANTRY__ROLE__ROLE_LEARNER, c->learners, c->n_learners, error)) < 0 ||
+        (r = start_servers(up, GANTRY__ROLE__ROLE_ACTOR, c->actors, c->n_actors, error)) < 0 ||
+        (r = start_servers(up, GANTRY__ROLE__ROLE_PRM_SERVER, c->prm_servers, c->n_prm_servers, error)) < 0)
         return r;
     for (int i = 0; i < c->env_workers; i++) {
         char name[32];

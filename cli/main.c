@@ -14,6 +14,7 @@ static const struct cli_command commands[] = {
     {"config", "check, show and explain a run's configuration", cmd_config},
     {"eval", "policies of a finished run on fresh test states", cmd_eval},
     {"history", "what happened, as JSON lines; check that nothing was lost or trained twice", cmd_history},
+    {"keys", "who may join a run over the network", cmd_keys},
     {"model", "inspect, make and check policy directories", cmd_model},
     {"prm", "swap the reward model of a running run", cmd_prm},
     {"replay", "one episode as a table of steps and a film strip", cmd_replay},

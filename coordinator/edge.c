@@ -176,26 +176,10 @@ static void on_tick(void *arg)
 
     edge_step_again(edge);
     edge_step(edge, &event);
+    edge_keys_tick(edge);
 }
 
 static void on_drain(const char *reason, void *arg) { edge_drain(arg, reason); }
-
-/* A key of its own for the tcp socket, made on first use; who is let in stands in RUN/keys/allowed. */
-static int start_security(struct edge *edge, struct error *error)
-{
-    char keys[RUN_PATH], secret[RUN_PATH], allowed[RUN_PATH], public[SECURITY_KEY_SIZE];
-    int r = rundir_path(edge->run_dir, "keys", keys, error);
-
-    if (r == 0)
-        r = rundir_path(edge->run_dir, "keys/coordinator.key", secret, error);
-    if (r == 0)
-        r = rundir_path(edge->run_dir, "keys/allowed", allowed, error);
-    if (r == 0 && (r = mkdir_p(keys, 0700)) < 0)
-        r = error_set(error, -r, "%s: cannot be made: %s", keys, strerror(-r));
-    if (r == 0 && access(secret, F_OK) < 0)
-        r = security_key_create(keys, "coordinator", public, error);
-    return r < 0 ? r : security_start(edge->wire, secret, allowed, error);
-}
 
 static int start_servers(struct edge *edge, struct error *error)
 {
@@ -214,7 +198,7 @@ static int start_servers(struct edge *edge, struct error *error)
     if (r == 0 && edge->config.listen[0]) {
         options.address = edge->config.listen;
         options.arg = &edge->from_tcp;
-        r = start_security(edge, error);
+        r = edge_keys_start(edge, error);
         if (r == 0)
             r = wire_server_new(edge->wire, &options, &edge->tcp, error);
         if (r == 0)

@@ -54,6 +54,7 @@ struct edge {
     struct wire *wire;
     struct wire_server *ipc, *tcp;      /* tcp: NULL unless the configuration has `listen` */
     struct edge_origin from_ipc, from_tcp;
+    uint64_t keys_digest;               /* of the list of keys that members were last compared with */
     struct admin *admin;
     struct http *http;                  /* NULL: off */
     struct metrics *metrics;
@@ -104,6 +105,20 @@ void edge_on_request(struct request *request, void *arg);               /* arg: 
 /* edge_send.c: a reply or a push; effects of other kinds are none of its business. */
 #define EDGE_TCP_PEER (1ull << 63)      /* of an event's `from`: the connection is one of the tcp server's */
 void edge_send(struct edge *edge, const struct conductor_effect *effect);
+
+/* edge_keys.c */
+/* A key of our own for the tcp socket, made on first use; who is let in stands in RUN/keys/allowed. */
+int edge_keys_start(struct edge *edge, struct error *error);
+void edge_keys_tick(struct edge *edge);         /* members whose key was taken out are gone, their leases free */
+
+/* The list of keys, for a server that cannot read it; NULL: it knows (`known` is its digest), there is none, or no memory now (the
+ * next heartbeat says it). Borrows from security. */
+struct edge_allowed {
+    Gantry__Allowed message;
+    Gantry__Allowed__Key *keys, **pointers;
+};
+Gantry__Allowed *edge_list_allowed(struct edge *edge, uint64_t known, struct edge_allowed *ret);
+void edge_allowed_release(struct edge_allowed *allowed);
 
 /* status.c */
 void edge_metrics_register(struct edge *edge);

@@ -37,9 +37,11 @@ static struct journaled_episode *journaled_episodes(Gantry__JournaledEpisode *co
     return out;
 }
 
-static void take_hello(const Gantry__Hello *hello, uint64_t from, struct conductor_event *event)
+static void take_hello(const Gantry__Hello *hello, const char *user, uint64_t from, struct conductor_event *event)
 {
     struct member *m = &event->hello.member;
+
+    copy_text(m->user, sizeof m->user, user);
 
     event->kind = CONDUCTOR_HELLO;
     m->role = (enum member_role)hello->role;
@@ -131,11 +133,11 @@ static void take_gauges(struct edge *edge, const Gantry__Heartbeat *said)
 }
 
 /* The member whose message it is; 0: not of a kind that a member sends. What is allocated is freed by release_event. */
-static bool take_message(struct edge *edge, const struct message *message, struct conductor_event *event)
+static bool take_message(struct edge *edge, const struct message *message, const char *user, struct conductor_event *event)
 {
     switch (message->envelope.kind) {
     case WIRE_KIND(HELLO):
-        take_hello((const Gantry__Hello *)message->body, event->from, event);
+        take_hello((const Gantry__Hello *)message->body, user, event->from, event);
         return true;
     case WIRE_KIND(HEARTBEAT): {
         const Gantry__Heartbeat *said = (const Gantry__Heartbeat *)message->body;
@@ -246,6 +248,16 @@ static uint32_t member_at(const struct edge *edge, uint64_t from)
     return 0;
 }
 
+/* A message names its member: over tcp that must be one who joined with the same key. */
+static bool speaks_for(const struct edge *edge, const struct request *request, const struct conductor_event *event)
+{
+    const struct member *member = event->kind == CONDUCTOR_HELLO
+                                      ? NULL
+                                      : membership_find((struct membership *)conductor_members(edge->conductor), event->member);
+
+    return !member || !strcmp(member->user, request->user);
+}
+
 void edge_on_request(struct request *request, void *arg)
 {
     const struct edge_origin *origin = arg;
@@ -258,7 +270,7 @@ void edge_on_request(struct request *request, void *arg)
     };
 
     event.member = member_at(edge, event.from);
-    if (!take_message(edge, request->message, &event)) {
+    if (!take_message(edge, request->message, request->user, &event)) {
         (void)wire_refuse(request, GANTRY__STATUS__STATUS_BAD_REQUEST, "a coordinator takes no %s message",
                           wire_kind_name(request->message->envelope.kind));
         return;
@@ -270,6 +282,8 @@ void edge_on_request(struct request *request, void *arg)
                           wire_role_name(request->role), wire_role_name((Gantry__Role)event.hello.member.role));
     else if (edge->full_since_ms)
         (void)wire_refuse(request, GANTRY__STATUS__STATUS_BUSY, "no space left in %s: the run is paused", edge->run_dir);
+    else if (!speaks_for(edge, request, &event))
+        (void)wire_refuse(request, GANTRY__STATUS__STATUS_STALE_EPOCH, "member %u joined with another key: say Hello", event.member);
     else if (!whole(&event))
         (void)wire_refuse(request, GANTRY__STATUS__STATUS_INTERNAL, "out of memory");
     else

@@ -65,10 +65,18 @@ static void list_endpoints(const struct edge *edge, struct endpoints *e)
     }
 }
 
+static const void *asked(const struct conductor_effect *e) { return ((struct request *)(uintptr_t)e->request)->message->body; }
+
 static void send_welcome(struct edge *edge, const struct conductor_effect *e)
 {
-    _cleanup_(endpoints_release) struct endpoints endpoints;
+    _cleanup_(endpoints_release) struct endpoints endpoints = {0};
+    _cleanup_(edge_allowed_release) struct edge_allowed allowed = {0};
     Gantry__Welcome welcome = GANTRY__WELCOME__INIT;
+
+    if (!e->request)
+        return;
+    if (((const Gantry__Hello *)asked(e))->wants_allowed)
+        welcome.allowed = edge_list_allowed(edge, 0, &allowed);
 
     list_endpoints(edge, &endpoints);
     welcome.member = e->welcome.member;
@@ -88,7 +96,12 @@ static void send_welcome(struct edge *edge, const struct conductor_effect *e)
 static void send_heartbeat_reply(struct edge *edge, const struct conductor_effect *e)
 {
     _cleanup_(endpoints_release) struct endpoints endpoints = {0};
+    _cleanup_(edge_allowed_release) struct edge_allowed allowed = {0};
     Gantry__HeartbeatReply said = GANTRY__HEARTBEAT_REPLY__INIT;
+    uint64_t known = e->request ? ((const Gantry__Heartbeat *)asked(e))->allowed_digest : 0;
+
+    if (known)
+        said.allowed = edge_list_allowed(edge, known, &allowed);
 
     said.known = e->heartbeat.known;
     said.drain = e->heartbeat.drain || edge->leaving;

@@ -52,7 +52,8 @@ int membership_hello(struct membership *m, const struct member *hello, uint64_t 
     bool is_new;
 
     for (size_t i = 0; i < m->n; i++) {
-        if (m->items[i].role == hello->role && m->items[i].instance == hello->instance && m->items[i].state != MEMBER_GONE)
+        if (m->items[i].role == hello->role && m->items[i].instance == hello->instance && m->items[i].state != MEMBER_GONE &&
+            !strcmp(m->items[i].user, hello->user))
             member = &m->items[i];
         else if (replaces(hello, &m->items[i]))
             membership_remove(m, &m->items[i]);

@@ -422,7 +422,7 @@ int env_edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecyc
 {
     _cleanup_(env_edge_freep) struct edge *edge = calloc(1, sizeof(*edge));
     struct member_options member = {
-        .join = options->join, .build = options->build, .slots = options->slots, .device = "cpu",
+        .join = options->join, .server_key = options->server_key, .build = options->build, .slots = options->slots, .device = "cpu",
         .on_welcome = on_welcome, .fill_hello = fill_hello, .fill_heartbeat = fill_heartbeat, .on_endpoints = on_endpoints,
         .on_revoked = on_revoked, .on_drain = on_drain, .on_state = on_state, .on_refused = on_refused, .arg = edge,
     };

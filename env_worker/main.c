@@ -7,6 +7,7 @@
 #include "daemon/args.h"
 #include "env_worker/edge.h"
 #include "version.h"
+#include "wire/member_keys.h"
 
 enum { START_MS = 0, DRAIN_MS = 30000, DEFAULT_SLOTS = 8 };
 
@@ -46,9 +47,10 @@ static int run(const struct args *args)
     _cleanup_(lifecycle_freep) struct lifecycle *lifecycle = NULL;
     _cleanup_(wire_freep) struct wire *wire = NULL;
     _cleanup_(env_edge_freep) struct edge *edge = NULL;
+    char server_key[41] = "";
     struct env_edge_options options = {
         .join = args->join ? args->join : args->run_dir, .build = GANTRY_BUILD,
-        .slots = args->slots ? args->slots : DEFAULT_SLOTS,
+        .slots = args->slots ? args->slots : DEFAULT_SLOTS, .server_key = server_key,
     };
     struct error error = {0};
     int r;
@@ -72,7 +74,9 @@ static int run(const struct args *args)
         log_error("cannot start", "reason=%s", LOG_Q(strerror(-r)));
         return r;
     }
-    r = env_edge_new(loop, wire, lifecycle, &options, &edge, &error);
+    r = member_keys_load(wire, &(struct member_keys_options) {.key = args->key, .join = options.join}, server_key, &error);
+    if (r == 0)
+        r = env_edge_new(loop, wire, lifecycle, &options, &edge, &error);
     if (r < 0) {
         log_error("cannot start", "reason=%s", LOG_Q(error_text(&error, r)));
         return r;
@@ -89,7 +93,7 @@ int main(int argc, char **argv)
         .role = "env_worker",
         .doc = "Play episodes of a gantry run. Any number of workers may join a run and leave it at any time; SIGTERM "
                "finishes what is in hand first.",
-        .takes = ARGS_JOIN | ARGS_RUN_DIR | ARGS_SLOTS | ARGS_RENDER | ARGS_NAME,
+        .takes = ARGS_JOIN | ARGS_RUN_DIR | ARGS_KEY | ARGS_SLOTS | ARGS_RENDER | ARGS_NAME,
     };
     struct args args;
     int r;

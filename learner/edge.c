@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -130,7 +131,7 @@ static void on_refused(int result, const char *text, void *arg)
     struct edge *edge = arg;
 
     log_error("refused by the coordinator", "reason=%s", LOG_Q(text && *text ? text : strerror(-result)));
-    lifecycle_stop(edge->lifecycle, 1);
+    lifecycle_stop(edge->lifecycle, EX_CONFIG);
 }
 
 static void on_tick(void *arg)
@@ -229,7 +230,7 @@ int edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, 
     if (r < 0)
         return error_set(error, -r, "timer: %s", strerror(-r));
     r = member_new(wire, &(struct member_options) {
-        .join = options->join, .build = options->build, .device = "cpu", .address = edge->address, .rank = options->rank,
+        .join = options->join, .server_key = options->server_key, .build = options->build, .device = "cpu", .address = edge->address, .rank = options->rank,
         .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat, .on_drain = on_drain, .on_push = edge_push,
         .on_state = on_state, .on_endpoints = on_endpoints,
         .on_refused = on_refused, .arg = edge }, &edge->member, error);

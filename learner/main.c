@@ -7,6 +7,7 @@
 #include "daemon/args.h"
 #include "learner/edge.h"
 #include "version.h"
+#include "wire/member_keys.h"
 
 enum { DRAIN_MS = 30000, DEFAULT_THREADS = 2 };
 
@@ -24,9 +25,11 @@ static int run(const struct args *args)
     _cleanup_(lifecycle_freep) struct lifecycle *lifecycle = NULL;
     _cleanup_(wire_freep) struct wire *wire = NULL;
     _cleanup_(edge_freep) struct edge *edge = NULL;
+    char server_key[41] = "";
     struct edge_options options = {
         .join = args->join ? args->join : args->run_dir, .listen = args->listen, .run_dir = args->run_dir, .build = GANTRY_BUILD,
         .threads = args->threads ? args->threads : DEFAULT_THREADS, .rank = args->rank,
+        .server_key = server_key,
     };
     struct error error = {0};
     int r;
@@ -49,7 +52,10 @@ static int run(const struct args *args)
         log_error("cannot start", "reason=%s", LOG_Q(strerror(-r)));
         return r;
     }
-    r = edge_new(loop, wire, lifecycle, &options, &edge, &error);
+    r = member_keys_load(wire, &(struct member_keys_options) {.key = args->key, .join = options.join, .listen = args->listen,
+                                                              .run_dir = args->run_dir}, server_key, &error);
+    if (r == 0)
+        r = edge_new(loop, wire, lifecycle, &options, &edge, &error);
     if (r < 0) {
         log_error("cannot start", "reason=%s", LOG_Q(error_text(&error, r)));
         return r;
@@ -66,10 +72,12 @@ int main(int argc, char **argv)
         .role = "learner",
         .doc = "Train the policies and reward models of a gantry run, and keep its trajectories (rank 0). SIGTERM gives up the "
                "update in hand, which is repeated to the same result after the next start.",
-        .takes = ARGS_JOIN | ARGS_RUN_DIR | ARGS_DEVICE | ARGS_THREADS | ARGS_LISTEN | ARGS_RANK | ARGS_NAME,
+        .takes = ARGS_JOIN | ARGS_RUN_DIR | ARGS_DEVICE | ARGS_THREADS | ARGS_LISTEN | ARGS_KEY | ARGS_RANK | ARGS_NAME,
     };
     struct args args;
+    int r;
 
     args_parse(argc, argv, &about, &args);
-    return run(&args) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    r = run(&args);
+    return r < 0 ? EXIT_FAILURE : r;
 }

@@ -21,6 +21,7 @@ static const struct {
     {{"threads", 't', "N", 0, "compute threads, 1 to 256", 0}, ARGS_THREADS},
     {{"slots", 's', "K", 0, "episodes played at once, 1 to 64", 0}, ARGS_SLOTS},
     {{"listen", 'l', "ADDRESS", 0, "where to listen: ipc://PATH or tcp://HOST:PORT (default: in the run directory)", 0}, ARGS_LISTEN},
+    {{"key", 'k', "FILE", 0, "our secret key, for members on other hosts (gantry keys add)", 0}, ARGS_KEY},
     {{"rank", 'R', "R", 0, "learner rank, from 0", 0}, ARGS_RANK},
     {{"name", 'n', "NAME", 0, "tells two of a kind apart in log lines and socket names", 0}, ARGS_NAME},
     {{"render", 'g', "WHERE", 0, "software, auto, or the number of an EGL device (default: software)", 0}, ARGS_RENDER},
@@ -50,7 +51,8 @@ static void check_needed(struct argp_state *state, const struct parsing *p)
     const struct args *a = p->args;
     unsigned given = (a->join ? ARGS_JOIN : 0) | (a->run_dir ? ARGS_RUN_DIR : 0) | (a->config ? ARGS_CONFIG : 0) |
                      (a->device ? ARGS_DEVICE : 0) | (a->threads ? ARGS_THREADS : 0) | (a->slots ? ARGS_SLOTS : 0) |
-                     (a->listen ? ARGS_LISTEN : 0) | (a->name ? ARGS_NAME : 0) | (a->render ? ARGS_RENDER : 0) | ARGS_RANK;
+                     (a->listen ? ARGS_LISTEN : 0) | (a->name ? ARGS_NAME : 0) | (a->render ? ARGS_RENDER : 0) | (a->key ? ARGS_KEY : 0) |
+                     ARGS_RANK;
 
     for (size_t i = 0; i < ARRAY_SIZE(all_options); i++)
         if (all_options[i].takes & p->about->needs & ~given)
@@ -69,6 +71,7 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
     case 'd': a->device = value; return 0;
     case 'l': a->listen = value; return 0;
     case 'n': a->name = value; return 0;
+    case 'k': a->key = value; return 0;
     case 'g': a->render = value; return 0;
     case 't': a->threads = parse_number(state, value, "threads", 1, 256); return 0;
     case 's': a->slots = parse_number(state, value, "slots", 1, 64); return 0;

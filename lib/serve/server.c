@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <sysexits.h>
 #include <time.h>
 
 #include "daemon/metrics.h"
 #include "serve/server_internal.h"
 #include "version.h"
 #include "wire/address.h"
+#include "wire/member_keys.h"
 
 enum { TICK_MS = 200, RETRY_MS = 2000, BYE_MS = 2000, DRAIN_MS = 30000 };
 
@@ -147,7 +149,7 @@ static void on_refused(int result, const char *text, void *arg)
     struct serve *s = arg;
 
     log_error("refused by the coordinator", "reason=%s", LOG_Q(text && *text ? text : strerror(-result)));
-    lifecycle_stop(s->lifecycle, 1);
+    lifecycle_stop(s->lifecycle, EX_CONFIG);
 }
 
 static void on_left(void *arg)
@@ -224,6 +226,7 @@ int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle,
 {
     _cleanup_(serve_freep) struct serve *s = calloc(1, sizeof *s);
     unsigned threads = args->threads ? args->threads : 1;
+    char server_key[41];
     int r;
 
     if (!s)
@@ -244,11 +247,14 @@ int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle,
         r = loop_timer_new(loop, TICK_MS, TICK_MS, on_tick, s, &s->tick);
     if (r < 0)
         return error_set(error, -r, "threads: %s", strerror(-r));
-    r = open_socket(s, args, error);
+    r = member_keys_load(wire, &(struct member_keys_options) {.key = args->key, .join = args->join, .listen = args->listen,
+                                                              .run_dir = args->run_dir}, server_key, error);
+    if (r == 0)
+        r = open_socket(s, args, error);
     if (r < 0)
         return r;
     r = member_new(wire, &(struct member_options) {
-        .join = args->join ? args->join : args->run_dir, .build = GANTRY_BUILD, .device = "cpu", .address = wire_server_address(s->server),
+        .join = args->join ? args->join : args->run_dir, .server_key = server_key, .build = GANTRY_BUILD, .device = "cpu", .address = wire_server_address(s->server),
         .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat, .on_drain = on_member_drain, .on_push = on_push, .on_state = on_state,
         .on_refused = on_refused, .arg = s}, &s->member, error);
     if (r < 0)

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <netdb.h>
 #include <sys/stat.h>
 
 #include "base/atomic_file.h"
@@ -32,6 +33,53 @@ int address_check(const char *address, struct error *error)
             return 0;
     }
     return error_set(error, EINVAL, "'%s' is not an address: ipc:///absolute/path or tcp://HOST:PORT", address);
+}
+
+/* tcp://HOST:PORT -> HOST (without brackets) and PORT. false: not tcp. */
+static bool split(const char *address, char host[ADDRESS_MAX], const char **ret_port)
+{
+    const char *begin = address + 6, *colon = strrchr(address, ':');
+    int n;
+
+    if (strncmp(address, "tcp://", 6) || !colon || colon < begin)
+        return false;
+    n = (int)(colon - begin);
+    if (n >= 2 && begin[0] == '[' && begin[n - 1] == ']')
+        begin++, n -= 2;
+    snprintf(host, ADDRESS_MAX, "%.*s", n, begin);
+    *ret_port = colon + 1;
+    return true;
+}
+
+void address_advertised(const char *bound, char ret_address[ADDRESS_MAX])
+{
+    char host[ADDRESS_MAX], name[128] = "localhost", address[2 * ADDRESS_MAX];
+    const char *port;
+
+    snprintf(address, sizeof address, "%s", bound);
+    if (split(bound, host, &port) && (!strcmp(host, "0.0.0.0") || !strcmp(host, "::") || !strcmp(host, "*"))) {
+        (void)gethostname(name, sizeof name - 1);
+        snprintf(address, sizeof address, "tcp://%s:%s", name, port);
+    } else if (!strncmp(bound, "tcp://[::ffff:", 14)) {         /* IPv4 on a socket that takes both */
+        snprintf(address, sizeof address, "tcp://%s:%s", host + 7, port);
+    }
+    snprintf(ret_address, ADDRESS_MAX, "%s", address);
+}
+
+void address_resolve(const char *address, char ret_address[ADDRESS_MAX])
+{
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+    char host[ADDRESS_MAX], number[64], resolved[2 * ADDRESS_MAX];
+    struct addrinfo *found = NULL;
+    const char *port;
+
+    snprintf(resolved, sizeof resolved, "%s", address);
+    if (split(address, host, &port) && strcmp(host, "*") && getaddrinfo(host, NULL, &hints, &found) == 0) {
+        if (getnameinfo(found->ai_addr, found->ai_addrlen, number, sizeof number, NULL, 0, NI_NUMERICHOST) == 0)
+            snprintf(resolved, sizeof resolved, found->ai_family == AF_INET6 ? "tcp://[%s]:%s" : "tcp://%s:%s", number, port);
+        freeaddrinfo(found);
+    }
+    snprintf(ret_address, ADDRESS_MAX, "%s", resolved);
 }
 
 /* Ours, a directory, closed to others? Creates it if it is not there. */

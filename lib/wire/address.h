@@ -15,6 +15,13 @@ bool address_is_ipc(const char *address);
 /* ipc://PATH or tcp://HOST:PORT and fits? -EINVAL, -ENAMETOOLONG with a line that says what to do. */
 int address_check(const char *address, struct error *error);
 
+/* What others connect to when a socket is bound to `bound`: itself, but for a wildcard (tcp://0.0.0.0:5600, tcp://[::]:5600), in
+ * whose place this host's name is put. May be in place. */
+void address_advertised(const char *bound, char ret_address[ADDRESS_MAX]);
+
+/* libzmq binds to numbers and interfaces only: puts the number of a host's name in its place. Others are left as they are. */
+void address_resolve(const char *address, char ret_address[ADDRESS_MAX]);
+
 /* Make sure the run's socket directory is there, ours, and closed to others; writes its (short) path. -EPERM: someone else's. */
 int address_socket_dir(const char *run_dir, char ret_dir[ADDRESS_MAX], struct error *error);
 

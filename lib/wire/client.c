@@ -15,6 +15,8 @@ enum {
     REPEAT_FIRST_MS = 1000, REPEAT_MOST_MS = 8000,  /* nothing came back */
     BUSY_FIRST_MS = 25, BUSY_MOST_MS = 1000,        /* the server said: later */
     LOADING_MS = 100,                               /* a version is on its way */
+    REOPEN_MS = 1000,                               /* our key was refused: it may be let in later */
+    BROKEN_MOST = 3,                                /* handshakes that end without a reason, in a row */
 };
 
 struct call {
@@ -37,14 +39,18 @@ struct wire_client {
     uv_timer_t timer;           /* next deadline, repetition or ping; its close callback frees the client */
     uint64_t timer_ms;          /* when it fires */
     struct wire_client_options options;
-    char address[ADDRESS_MAX];
+    char address[ADDRESS_MAX], server_key[41];
     struct call *calls;
     unsigned n_waiting;
     uint64_t last_id;
     uint64_t heard_ms, sent_ms;
     uint64_t jitter;            /* state of a linear congruential generator */
+    uint64_t reopen_ms;         /* connect anew then; UINT64_MAX: no need */
+    unsigned broken;            /* handshakes in a row that ended without a reason */
     bool up, connected, closing;
 };
+
+static void reopen(struct wire_client *client);
 
 /* ---- ending calls ------------------------------------------------------------------------------------- */
 
@@ -350,6 +356,7 @@ static void reschedule(struct wire_client *client, uint64_t now_ms)
 
     if (at_ms <= now_ms)        /* heard nothing for long: pings go on at their pace */
         at_ms = MAX(client->sent_ms + WIRE_HEARTBEAT_MS, now_ms + 1);
+    at_ms = MIN(at_ms, client->reopen_ms);
     HASH_ITER(hh, client->calls, call, next)
         at_ms = MIN(at_ms, MIN(call->deadline_ms, call->repeat_ms));
     client->timer_ms = UINT64_MAX;
@@ -365,6 +372,8 @@ static void on_timer(uv_timer_t *timer)
     finish_all(client, -ETIMEDOUT, is_late, now_ms);
     if (client->closing)
         return;
+    if (client->reopen_ms <= now_ms)
+        reopen(client);
     HASH_ITER(hh, client->calls, call, next)
         if (call->repeat_ms <= now_ms) {
             call->repeat_ms = UINT64_MAX;
@@ -391,6 +400,7 @@ static void on_connection(enum monitor_event event, void *arg)
     switch (event) {
     case MONITOR_CONNECTED:
         client->connected = true;
+        client->broken = 0;
         ping(client);                   /* its answer says that the server is up */
         send_waiting(client);
         break;
@@ -406,7 +416,13 @@ static void on_connection(enum monitor_event event, void *arg)
         set_up(client, false);
         break;
     case MONITOR_DENIED:
+        client->reopen_ms = clock_mono_ms() + REOPEN_MS;
+        wake_at(client, client->reopen_ms);
         finish_all(client, -EACCES, NULL, 0);
+        break;
+    case MONITOR_BROKEN:                /* once may be a server that died just then */
+        if (++client->broken % BROKEN_MOST == 0)
+            finish_all(client, -EKEYREJECTED, NULL, 0);
         break;
     }
 }
@@ -437,7 +453,11 @@ static int connect_to(struct wire_client *client, const char *address, const cha
         client->zsock = zsock_free(client->zsock);
         return r;
     }
-    snprintf(client->address, sizeof client->address, "%s", address);
+    if (address != client->address)
+        snprintf(client->address, sizeof client->address, "%s", address);
+    if (server_key != client->server_key)
+        snprintf(client->server_key, sizeof client->server_key, "%s", server_key ? server_key : "");
+    client->reopen_ms = UINT64_MAX;
     return 0;
 }
 
@@ -453,7 +473,7 @@ int wire_client_new(struct wire *wire, const struct wire_client_options *options
     if (!client->options.credits)
         client->options.credits = WIRE_CREDITS;
     client->heard_ms = client->sent_ms = clock_mono_ms();
-    client->timer_ms = UINT64_MAX;
+    client->timer_ms = client->reopen_ms = UINT64_MAX;
     client->jitter = clock_mono_ns() ^ (uintptr_t)client;
     r = connect_to(client, options->address, options->server_key, error);
     if (r < 0) {
@@ -487,6 +507,12 @@ int wire_client_move(struct wire_client *client, const char *address, const char
     zsock_free(old);
     on_connection(MONITOR_DISCONNECTED, client);
     return 0;
+}
+
+static void reopen(struct wire_client *client)
+{
+    if (wire_client_move(client, client->address, client->server_key, NULL) < 0)
+        client->reopen_ms = clock_mono_ms() + REOPEN_MS;
 }
 
 static void on_closed(uv_handle_t *handle)

@@ -8,10 +8,12 @@
  * wait for it.
  *
  * Results of on_reply:  0 (reply->body has the type of kind + 1), or
- *   -EBADMSG BAD_REQUEST   -ESTALE WRONG_VERSION   -EAGAIN LOADING   -EBUSY BUSY       -ESHUTDOWN SHUTTING_DOWN   -ETIMEDOUT
- * DEADLINE, or -EREMOTEIO INTERNAL    -EACCES DENIED          -EPROTO PROTOCOL  -ESRCH STALE_EPOCH        no answer in time
- * -ECANCELED client freed -ECONNRESET see above  -EIO the reply was malformed. `reply` is there (with envelope.error) whenever
- * the server said something, else NULL. It is valid during the callback.
+ *   -EBADMSG    BAD_REQUEST       -ESTALE     WRONG_VERSION    -EAGAIN  LOADING        -EBUSY  BUSY
+ *   -ESHUTDOWN  SHUTTING_DOWN     -EREMOTEIO  INTERNAL         -EPROTO  PROTOCOL       -ESRCH  STALE_EPOCH
+ *   -ETIMEDOUT  DEADLINE, or no answer in time                 -EACCES  DENIED, or our key is not let in
+ *   -EKEYREJECTED  what listens there does not hold server_key's secret (three handshakes in a row)
+ *   -ECANCELED  client freed      -ECONNRESET see above        -EIO     the reply was malformed
+ * `reply` is there (with envelope.error) whenever the server said something, else NULL. It is valid during the callback.
  *
  * Thread rule: the loop's thread only. Calls, also wire_client_free, may be made inside callbacks. */
 #pragma once

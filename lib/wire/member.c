@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "wire/address.h"
+#include "wire/security.h"
 
 enum { HELLO_DEADLINE_MS = 10000, HELLO_AGAIN_MS = 500, BEAT_DEFAULT_MS = 1000, BEAT_DEADLINE_MS = 5000 };
 
@@ -12,7 +13,7 @@ struct member {
     struct wire *wire;
     struct wire_client *client;
     struct member_options options;
-    char *join, *key, *build, *device, *address, *public_key;
+    char *join, *key, *build, *device, *address;
     char host[256];
     uint64_t instance;              /* tells a reconnect from a restart */
 
@@ -56,6 +57,21 @@ static void take_endpoints(struct member *member, Gantry__Endpoint *const *endpo
         member->options.on_endpoints(endpoints, n, member->options.arg);
 }
 
+static void take_allowed(struct member *member, const Gantry__Allowed *said)
+{
+    _cleanup_free_ struct security_entry *list = NULL;
+
+    if (!said || !said->digest || !security_wants_list(member->wire->security))
+        return;
+    list = calloc(said->n_keys + 1, sizeof *list);
+    for (size_t i = 0; list && i < said->n_keys; i++) {
+        list[i].role = said->keys[i]->role;
+        snprintf(list[i].key, sizeof list[i].key, "%s", said->keys[i]->key);
+    }
+    if (list)           /* else the next heartbeat brings it again */
+        (void)security_set_list(member->wire->security, list, said->n_keys, said->digest);
+}
+
 static void take_drain(struct member *member, const char *reason)
 {
     if (member->draining)
@@ -74,6 +90,7 @@ static void take_welcome(struct member *member, const Gantry__Welcome *welcome)
     member->heartbeat_ms = CLAMP(welcome->heartbeat_ms ? welcome->heartbeat_ms : BEAT_DEFAULT_MS, 10u, 60000u);
     member->welcomed = member->joined = true;
     member->endpoints_revision = 0;
+    take_allowed(member, welcome->allowed);
     if (member->options.on_welcome)
         member->options.on_welcome(welcome, again, member->options.arg);
     if (!member->closing)
@@ -83,7 +100,18 @@ static void take_welcome(struct member *member, const Gantry__Welcome *welcome)
 
 static bool is_final(int result)
 {
-    return result == -EPROTO || result == -EACCES || result == -EBADMSG;
+    return result == -EPROTO || result == -EACCES || result == -EBADMSG || result == -EKEYREJECTED;
+}
+
+static const char *why(int result, const struct message *reply)
+{
+    if (reply && reply->envelope.error[0])
+        return reply->envelope.error;
+    switch (result) {
+    case -EACCES: return "this key is not let in: revoked, or never added (gantry keys list, gantry keys add)";
+    case -EKEYREJECTED: return "the coordinator has another key than the one expected: compare coordinator.pub";
+    default: return strerror(-result);
+    }
 }
 
 static void on_hello_reply(int result, const struct message *reply, void *arg)
@@ -98,7 +126,7 @@ static void on_hello_reply(int result, const struct message *reply, void *arg)
         return;
     }
     if (is_final(result) && member->options.on_refused)
-        member->options.on_refused(result, reply ? reply->envelope.error : strerror(-result), member->options.arg);
+        member->options.on_refused(result, why(result, reply), member->options.arg);
     wake_in(member, HELLO_AGAIN_MS);
 }
 
@@ -108,7 +136,11 @@ static void on_beat_reply(int result, const struct message *reply, void *arg)
     const Gantry__HeartbeatReply *said;
 
     member->beat_sent = false;
-    if (result < 0 || member->closing || member->leaving)
+    if (result == -ECANCELED || member->closing || member->leaving)
+        return;
+    if (result == -EACCES && member->options.on_refused)      /* revoked while we were here */
+        member->options.on_refused(result, why(result, reply), member->options.arg);
+    if (result < 0)
         return;         /* silence: on_state tells; an old epoch: wire->on_stale has been called */
     said = (const Gantry__HeartbeatReply *)reply->body;
     if (!said->known) {
@@ -120,6 +152,7 @@ static void on_beat_reply(int result, const struct message *reply, void *arg)
         member->endpoints_revision = said->endpoints_revision;
         take_endpoints(member, said->endpoints, said->n_endpoints);
     }
+    take_allowed(member, said->allowed);
     if (said->n_revoked && !member->closing && member->options.on_revoked)
         member->options.on_revoked(said->revoked, said->n_revoked, member->options.arg);
     if (said->drain && !member->closing)
@@ -162,7 +195,9 @@ static void say_hello(struct member *member)
     hello.slots = member->options.slots;
     hello.device = member->device;
     hello.address = member->address;
-    hello.public_key = member->public_key;
+    if (member->wire->security && *member->address && !address_is_ipc(member->address))
+        hello.public_key = (char *)security_public_key(member->wire->security);
+    hello.wants_allowed = security_wants_list(member->wire->security);
     hello.rank = member->options.rank;
     if (member->options.fill_hello)
         member->options.fill_hello(&hello, member->options.arg);
@@ -182,11 +217,14 @@ void member_beat(struct member *member)
 
     if (!member->joined || member->leaving)
         return;
+    look_again(member);
     wake_in(member, member->heartbeat_ms);
     if (member->beat_sent)
         return;
     beat.member = member->id;
     beat.endpoints_revision = member->endpoints_revision;
+    if (security_wants_list(member->wire->security))
+        beat.allowed_digest = security_list_digest(member->wire->security);
     if (member->options.fill_heartbeat)
         member->options.fill_heartbeat(&beat, member->options.arg);
     if (wire_call(member->client, &call, NULL) == 0)
@@ -247,7 +285,7 @@ static int find_coordinator(struct member *member, char ret_address[ADDRESS_MAX]
     if (joins_by_file(member)) {
         int r = address_lookup(member->join, "coordinator", ret_address, ret_key, error);
 
-        if (r != -ENOENT)
+        if (r != -ENOENT && (r < 0 || address_is_ipc(ret_address) || member->wire->security))
             return r;
         ret_key[0] = '\0';      /* never up yet: on this host it will listen there; on another say_hello looks again */
         return address_ipc(member->join, "coordinator", ret_address, error);
@@ -286,7 +324,6 @@ static void member_release(struct member *member)
     free(member->build);
     free(member->device);
     free(member->address);
-    free(member->public_key);
     free(member);
 }
 
@@ -298,8 +335,7 @@ static int copy_options(struct member *member, const struct member_options *o)
     member->build = strdup(o->build ? o->build : "");
     member->device = strdup(o->device ? o->device : "");
     member->address = strdup(o->address ? o->address : "");
-    member->public_key = strdup(o->public_key ? o->public_key : "");
-    if (!member->join || !member->key || !member->build || !member->device || !member->address || !member->public_key)
+    if (!member->join || !member->key || !member->build || !member->device || !member->address)
         return -ENOMEM;
     if (gethostname(member->host, sizeof member->host - 1))
         snprintf(member->host, sizeof member->host, "unknown");

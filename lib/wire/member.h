@@ -4,6 +4,7 @@
  *   - joins: Hello until Welcome arrives (a coordinator that is not up yet, or down, is waited for);
  *   - beats every Welcome.heartbeat_ms; the answer brings endpoints, revoked leases, drain;
  *   - says Hello again when the coordinator has a new epoch or does not know us (its restart);
+ *   - keeps wire->security's list of keys as the coordinator says it, where it wants that;
  *   - sets run and epoch of `wire` from Welcome, so that all other sockets of the process use them;
  *   - hands on the coordinator's one-way messages (plan, versions, ...).
  *
@@ -17,15 +18,14 @@
 struct member;
 
 struct member_options {
-    const char *join;           /* ipc://..., tcp://..., file:PATH of an endpoint file, or a run directory;
-                                 * the file is read again on every reconnect */
+    const char *join;           /* ipc://..., tcp://..., file:PATH of an endpoint file, or a run directory; the file is read
+                                 * again on every reconnect. A run directory without keys: the socket in it, not tcp. */
     const char *server_key;     /* Z85, for tcp; NULL: none, or from the endpoint file */
 
     /* who we are: goes into Hello. Strings are copied. The role is wire->role. */
     const char *build;
     const char *device;         /* "cpu"; NULL = "" */
     const char *address;        /* where we serve; NULL for workers */
-    const char *public_key;     /* of our server, for tcp; NULL = "" */
     uint32_t slots;             /* env_worker */
     uint32_t rank;              /* learner */
 

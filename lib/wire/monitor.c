@@ -12,7 +12,10 @@ struct monitor {
     void *arg;
 };
 
-enum { EVENTS = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH };
+enum {
+    EVENTS = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
+             ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL,
+};
 
 /* Two frames: event (u16) and value (u32), then the endpoint. */
 static void on_in(struct zsock *z, void *arg)
@@ -31,6 +34,8 @@ static void on_in(struct zsock *z, void *arg)
         monitor->on_event(MONITOR_DISCONNECTED, monitor->arg);
     else if (event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)
         monitor->on_event(MONITOR_DENIED, monitor->arg);
+    else
+        monitor->on_event(MONITOR_BROKEN, monitor->arg);
 }
 
 int monitor_new(struct wire *wire, void *socket, void (*on_event)(enum monitor_event event, void *arg), void *arg,

@@ -6,7 +6,8 @@
 enum monitor_event {
     MONITOR_CONNECTED,          /* connection and handshake are done */
     MONITOR_DISCONNECTED,
-    MONITOR_DENIED,             /* the server's ZAP handler refused our key */
+    MONITOR_DENIED,             /* the server's ZAP handler refused our key; libzmq does not try again by itself */
+    MONITOR_BROKEN,             /* the handshake ended without a reason: most likely the server has another key than we think */
 };
 
 struct monitor;

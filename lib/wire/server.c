@@ -22,6 +22,7 @@ struct held {
     bool in_callback, taken, ended;
     uint8_t id[WIRE_PEER_ID_MAX];   /* routing id */
     size_t id_size;
+    char user[WIRE_USER_MAX];
 };
 
 struct wire_server {
@@ -185,7 +186,7 @@ static uint32_t check_sender(struct wire_server *server, const struct wire_origi
     *ret_role = GANTRY__ROLE__ROLE_NONE;
     if (!address_is_ipc(server->address)) {
         if (security_role_of(wire->security, origin->user, ret_role) < 0) {
-            error_set(error, EACCES, "this key is not let in (any more): ask who runs the coordinator for `gantry keys allow`");
+            error_set(error, EACCES, "this key is not let in (any more): ask who runs the coordinator for `gantry keys add`");
             return WIRE_STATUS(DENIED);
         }
         if (!(kind->senders & 1u << *ret_role)) {
@@ -246,6 +247,8 @@ static void hand_over(struct wire_server *server, struct peer *peer, const struc
         .message = message, .peer = peer->number, .role = role, .received_ms = now_ms,
         .deadline_ms = e->remaining_ms ? now_ms + e->remaining_ms : 0, .server = server,
     };
+    snprintf(held->user, sizeof held->user, "%s", origin->user);
+    held->request.user = held->user;
     memcpy(held->id, origin->peer, origin->peer_size);
     held->id_size = origin->peer_size;
     DL_APPEND2(server->held, held, server_prev, server_next);

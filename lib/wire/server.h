@@ -25,6 +25,7 @@ struct request {
     struct message *message;    /* request->message->body, ->envelope, message_part(request->message, i, &size) */
     uint64_t peer;              /* number of the connection, never reused; for wire_push */
     Gantry__Role role;          /* of the sender's key; ROLE_NONE on ipc (anyone who may enter the directory) */
+    const char *user;           /* the sender's public key, Z85; "" on ipc */
     uint64_t received_ms;       /* clock_mono_ms() */
     uint64_t deadline_ms;       /* likewise; 0 = none */
     struct wire_server *server; /* NULL once the server is freed: answers go nowhere */
@@ -51,7 +52,8 @@ int wire_server_new(struct wire *wire, const struct wire_server_options *options
 struct wire_server *wire_server_free(struct wire_server *server);
 DEFINE_FREEP(struct wire_server, wire_server_free)
 
-const char *wire_server_address(const struct wire_server *server);      /* as bound: the port is filled in */
+/* Where others reach it: the port is filled in, a wildcard is this host's name. */
+const char *wire_server_address(const struct wire_server *server);
 const struct wire_server_stats *wire_server_stats(const struct wire_server *server);
 
 struct request *request_take(struct request *request);

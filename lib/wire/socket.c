@@ -85,12 +85,15 @@ int wire_socket_bind(struct wire *wire, const char *address, unsigned credits, u
                      char *ret_address, struct error *error)
 {
     bool tcp = !address_is_ipc(address);
+    char number[ADDRESS_MAX];
     size_t n = ADDRESS_MAX;
     void *socket;
     int r;
 
     if (tcp && !wire->security)
-        return error_set(error, EACCES, "%s: tcp needs keys (`gantry keys create`); without, use ipc://", address);
+        return error_set(error, EACCES, "%s: tcp needs a key: give --key FILE (`gantry keys add` makes one), or listen on ipc://",
+                         address);
+    address_resolve(address, number);
     if (!tcp && ipc_in_use(address + strlen("ipc://")))
         return bind_failed(address, EADDRINUSE, error);
     socket = zmq_socket(wire->zmq, ZMQ_ROUTER);
@@ -99,9 +102,10 @@ int wire_socket_bind(struct wire *wire, const char *address, unsigned credits, u
     r = configure_router(wire, socket, tcp, credits, frame_max);
     if (r < 0) {
         error_set(error, -r, "%s: socket options: %s", address, zmq_strerror(-r));
-    } else if (zmq_bind(socket, address) || zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, ret_address, &n)) {
+    } else if (zmq_bind(socket, number) || zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, ret_address, &n)) {
         r = bind_failed(address, errno, error);
     } else {
+        address_advertised(ret_address, ret_address);
         *ret_socket = socket;
         return 0;
     }
@@ -117,7 +121,8 @@ int wire_socket_connect(struct wire *wire, const char *address, const char *serv
     int r;
 
     if (tcp && (!wire->security || !server_key || !*server_key))
-        return error_set(error, EACCES, "%s: tcp needs our key (--key) and the server's public key", address);
+        return error_set(error, EACCES, "%s: tcp needs a key: give --key FILE (`gantry keys add` makes one), with coordinator.pub beside it",
+                         address);
     socket = zmq_socket(wire->zmq, ZMQ_DEALER);
     if (!socket)
         return error_set(error, errno, "no socket: %s", zmq_strerror(errno));

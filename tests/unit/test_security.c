@@ -149,6 +149,78 @@ static void revoked(void **state)
     fort_close(&fort);
 }
 
+/* Refused at the door, a client knocks again by itself: let in later, it is served. */
+static void let_in_later(void **state)
+{
+    struct fort fort;
+    struct error error = {0};
+
+    (void)state;
+    fort_open(&fort, false);
+    call(&fort, WIRE_KIND(ACT), 60000);
+    assert_int_equal(fort.result, -EACCES);
+    assert_int_equal(security_allow(fort.allowed, GANTRY__ROLE__ROLE_ENV_WORKER, fort.client_key, "worker@there", &error), 0);
+    do
+        call(&fort, WIRE_KIND(ACT), 60000);
+    while (fort.result == -EACCES);
+    assert_int_equal(fort.result, 0);
+    fort_close(&fort);
+}
+
+/* Somebody else listens there: our client notices, and says so, though that one would let us in. */
+static void impostor(void **state)
+{
+    struct wire_client_options client = {0};
+    struct fort fort;
+    struct error error = {0};
+    char secret[SECURITY_KEY_SIZE], other[SECURITY_KEY_SIZE];
+
+    (void)state;
+    fort_open(&fort, true);
+    fort.client = wire_client_free(fort.client);
+    assert_int_equal(security_keypair(other, secret), 0);
+    client.address = wire_server_address(fort.server);
+    client.server_key = other;
+    assert_int_equal(wire_client_new(fort.outside, &client, &fort.client, &error), 0);
+    call(&fort, WIRE_KIND(ACT), 60000);
+    assert_int_equal(fort.result, -EKEYREJECTED);
+    assert_int_equal(fort.requests, 0);
+    fort_close(&fort);
+}
+
+/* A server that is told the list: nobody before, then those in it, and no one who has been taken out. */
+static void told_the_list(void **state)
+{
+    struct security_entry entry = {.role = GANTRY__ROLE__ROLE_ENV_WORKER};
+    struct fort fort;
+    struct error error = {0};
+    Gantry__Role role;
+    char path[160];
+    uint64_t digest;
+
+    (void)state;
+    fort_open(&fort, true);
+    digest = security_list_digest(fort.inside->security);
+    assert_true(digest != 0);
+    assert_false(security_wants_list(fort.inside->security));
+    assert_int_equal(security_list_digest(fort.outside->security), 0);
+    assert_int_equal(security_revoke(fort.allowed, "worker@there", &error), 0);
+    assert_true(security_list_digest(fort.inside->security) != digest);
+
+    snprintf(path, sizeof path, "%s/worker.key", fort.lab.dir);
+    assert_int_equal(security_start(fort.outside, path, "", &error), 0);
+    assert_true(security_wants_list(fort.outside->security));
+    assert_int_equal(security_role_of(fort.outside->security, fort.client_key, &role), -EACCES);
+    memcpy(entry.key, fort.client_key, sizeof entry.key);
+    assert_int_equal(security_set_list(fort.outside->security, &entry, 1, 7), 0);
+    assert_int_equal(security_role_of(fort.outside->security, fort.client_key, &role), 0);
+    assert_int_equal(role, GANTRY__ROLE__ROLE_ENV_WORKER);
+    assert_int_equal(security_list_digest(fort.outside->security), 7);
+    assert_int_equal(security_set_list(fort.outside->security, NULL, 0, 8), 0);
+    assert_int_equal(security_role_of(fort.outside->security, fort.client_key, &role), -EACCES);
+    fort_close(&fort);
+}
+
 static void wrong_role(void **state)
 {
     struct fort fort;
@@ -215,6 +287,15 @@ static void socket_dirs(void **state)
     assert_int_equal(address_check("ipc://relative", NULL), -EINVAL);
     assert_int_equal(address_check("tcp://nowhere", NULL), -EINVAL);
     assert_int_equal(address_check("tcp://[::1]:77", NULL), 0);
+    address_advertised("tcp://10.1.2.3:70", address);
+    assert_string_equal(address, "tcp://10.1.2.3:70");
+    address_advertised("tcp://[::ffff:10.1.2.3]:70", address);
+    assert_string_equal(address, "tcp://10.1.2.3:70");
+    address_advertised("tcp://0.0.0.0:70", address);
+    assert_null(strstr(address, "0.0.0.0"));
+    assert_non_null(strstr(address, ":70"));
+    address_resolve("tcp://localhost:*", address);
+    assert_true(!strcmp(address, "tcp://127.0.0.1:*") || !strcmp(address, "tcp://[::1]:*"));
     lab_close(&lab);
 }
 
@@ -222,6 +303,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(let_in), cmocka_unit_test(stranger), cmocka_unit_test(revoked), cmocka_unit_test(wrong_role),
+        cmocka_unit_test(let_in_later), cmocka_unit_test(impostor), cmocka_unit_test(told_the_list),
         cmocka_unit_test(key_files), cmocka_unit_test(socket_dirs),
     };
 

@@ -1,0 +1,133 @@
+"""Members on other hosts: TCP with keys. The other host is a directory of its own here, which has nothing but what is copied to it.
+tests/system/test_netns.py puts real network namespaces between the same daemons."""
+import shutil
+import signal
+
+import pytest
+from conftest import gantry
+
+SHORT = [{"demos": {"episodes": 24, "style": "clean"}}, {"sft": {"steps": 2, "batch": 8, "warmup": 1}}, {"rollouts": {"episodes": 16}}]
+LISTEN = "tcp://127.0.0.1:*"
+
+
+class Host:
+    """What another host has: its keys, and the coordinator's public one."""
+
+    def __init__(self, cluster, name="b"):
+        self.cluster, self.dir = cluster, cluster.root / name
+        self.dir.mkdir()
+        cluster.run.mkdir(exist_ok=True)
+        assert gantry("keys", "init", cluster.run).returncode == 0
+        shutil.copy(cluster.run / "keys" / "coordinator.pub", self.dir)
+
+    def key(self, role, name=None):
+        name = name or f"b.{role}"
+        r = gantry("keys", "add", self.cluster.run, role, name)
+        assert r.returncode == 0, r.stderr
+        shutil.move(self.cluster.run / "keys" / f"{name}.key", self.dir)
+        return self.dir / f"{name}.key"
+
+    def address(self):
+        return (self.cluster.run / "endpoints" / "coordinator").read_text().split()[0]
+
+    def spawn(self, program, name, key, *args, run_dir=False):
+        where = ["--run-dir", self.cluster.run] if run_dir else []
+        return self.cluster.spawn_bare(program, name, "--join", self.address(), "--key", key, *where, *args)
+
+
+@pytest.fixture
+def tcp_cluster(make_cluster):
+    def make():
+        cluster = make_cluster({"cluster": {"listen": LISTEN}}, stages=SHORT)
+        host = Host(cluster)
+        cluster.spawn("coordinator")
+        cluster.until(lambda s: s, "the coordinator")
+        return cluster, host
+    return make
+
+
+def wait_end(process, timeout=30):
+    process.wanted = False
+    return process.popen.wait(timeout)
+
+
+def test_every_member_over_tcp(tcp_cluster):
+    """Learner, actor, PRM server and worker, each with its own key; a worker's host has no run directory."""
+    cluster, b = tcp_cluster()
+    b.spawn("learner", "learner", b.key("learner"), "--threads", 1, "--listen", LISTEN, run_dir=True)
+    b.spawn("actor", "actor", b.key("actor"), "--listen", LISTEN, run_dir=True)
+    b.spawn("env-worker", "worker", b.key("env_worker"), "--slots", 4)
+    cluster.until_finished()
+    assert " 0 failed" in cluster.history()
+    listed = gantry("keys", "list", cluster.run).stdout.split()
+    assert {"learner", "actor", "env_worker"} <= set(listed)
+
+
+def test_up_serves_members_on_other_hosts(make_cluster):
+    """`gantry up` with `listen`: its own daemons get keys by themselves, and a worker elsewhere joins in."""
+    cluster = make_cluster({"cluster": {"listen": LISTEN, "prm_servers": []}},
+                           stages=[{"demos": {"episodes": 60, "style": "clean"}}] + SHORT[1:])
+    b = Host(cluster)
+    key = b.key("env_worker")
+    cluster.up()
+    cluster.until(lambda s: s and s["episodes"]["journaled"] >= 1, "the first episode")
+    worker = b.spawn("env-worker", "worker", key, "--slots", 2)
+    cluster.until(lambda s: s and any(m["pid"] == worker.popen.pid and m["delivered"] for m in s["members"]), "its first delivery")
+    cluster.until_finished()
+    assert " 0 failed" in cluster.history()
+
+
+def test_strangers_stay_out(tcp_cluster):
+    """No key, a key that was never let in, a key of another role, a coordinator that is somebody else: one line each, and an end."""
+    cluster, b = tcp_cluster()
+    good = b.key("env_worker")
+
+    def refused(name, *args):
+        process = cluster.spawn_bare("env-worker", name, "--join", b.address(), *args)
+        assert wait_end(process) != 0
+        return process.log.read_text()
+    assert "tcp needs a key: give --key FILE" in refused("none")
+    c = Host(cluster, "c")
+    gantry("keys", "init", c.dir)                       # any pair that nobody let in
+    shutil.copy(c.dir / "keys" / "coordinator.key", c.dir / "stranger.key")
+    assert "not let in" in refused("stranger", "--key", c.dir / "stranger.key")
+    assert "let in as actor, not as env_worker" in refused("role", "--key", b.key("actor"))
+    shutil.copy(good, c.dir / "worker.key")
+    shutil.copy(c.dir / "keys" / "coordinator.pub", c.dir / "coordinator.pub")
+    assert "compare coordinator.pub" in refused("impostor", "--key", c.dir / "worker.key")
+    (c.dir / "coordinator.pub").unlink()
+    assert "copy RUN/keys/coordinator.pub there" in refused("nopub", "--key", c.dir / "worker.key")
+    actor = cluster.spawn_bare("actor", "bare", "--join", cluster.coordinator, "--listen", LISTEN, "--run-dir", cluster.run)
+    assert wait_end(actor) != 0 and "tcp needs a key" in actor.log.read_text()
+    assert not [m for m in cluster.status()["members"] if m["state"] == "alive"]
+
+
+def test_revoked_with_the_next_message(tcp_cluster):
+    """A worker plays; its key is taken out: it is shut out at once and says why. The others finish the run, nothing is lost."""
+    cluster, b = tcp_cluster()
+    b.spawn("learner", "learner", b.key("learner"), "--threads", 1, "--listen", LISTEN, run_dir=True)
+    b.spawn("actor", "actor", b.key("actor"), "--listen", LISTEN)       # this one is told the list of keys by the coordinator
+    first = b.spawn("env-worker", "first", b.key("env_worker", "first"), "--slots", 2)
+    cluster.until(lambda s: s and any(m["delivered"] for m in s["members"]), "the first episodes")
+    r = gantry("keys", "revoke", cluster.run, "first")
+    assert r.returncode == 0, r.stderr
+    assert wait_end(first) != 0
+    assert "not let in" in first.log.read_text()
+    assert gantry("keys", "revoke", cluster.run, "first").returncode != 0
+    b.spawn("env-worker", "second", b.key("env_worker", "second"), "--slots", 4)
+    b.spawn("actor", "actor-2", b.key("actor", "actor-2"), "--listen", LISTEN, run_dir=True)
+    cluster.until_finished()
+    assert " 0 failed" in cluster.history()
+
+
+def test_coordinator_comes_back_elsewhere(tcp_cluster):
+    """Members that join by the run directory's endpoint file follow the coordinator to its new port."""
+    cluster, b = tcp_cluster()
+    learner = cluster.spawn_bare("learner", "learner", "--join", cluster.run, "--run-dir", cluster.run, "--threads", 1, "--listen", LISTEN,
+                                 "--key", b.key("learner"))
+    cluster.until(lambda s: s and len(s["members"]) == 1, "the learner")
+    before = b.address()
+    cluster.of("coordinator")[0].kill(signal.SIGKILL)
+    cluster.until(lambda s: s and s["epoch"] >= 2 and any(m["state"] == "alive" for m in s["members"]), "the learner, again")
+    assert b.address() != before
+    assert learner.running() and learner.starts == 1
