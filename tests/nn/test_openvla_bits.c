@@ -125,11 +125,44 @@ static void test_tail_equals_whole_and_training_equals_acting(void **state)
     openvla_session_free(session);
 }
 
+/* Neighbours with the same first picture share its rows; whoever stands alone, or is scored alone, computes them itself. */
+static void test_a_shared_beginning_changes_no_bit(void **state)
+{
+    static const int first[N] = {0, 0, 0, 3, 4, 4, 3, 3, 3, 3, 10}, second[N] = {0, 1, 2, 0, 5, 4, 3, 7, 8, 9, 1};
+    const struct world *w = *state;
+    struct openvla *model = NULL;
+    struct openvla_session *session = NULL;
+    struct score_item items[N];
+    struct param *last;
+    float all[N], alone;
+
+    assert_int_equal(openvla_clone(w->model, &model), 0);
+    assert_int_equal(openvla_add_reward_head(model, 32, 4), 0);
+    last = param_find(&model->params, "reward_head.fc2.weight");
+    for (int64_t i = 0; i < last->numel; i++)
+        last->value[i] = i % 2 ? .5f : -.5f;    /* fresh it is zero: every score would be alike */
+    assert_int_equal(openvla_pack(model, false), 0);
+    assert_int_equal(openvla_session_new(&model->config, N, &session), 0);
+    for (int i = 0; i < N; i++) {
+        items[i] = (struct score_item) {.images = {w->images + first[i] * IMAGE, w->images + second[i] * IMAGE}, .n_images = 1 + (i != 5),
+                                        .prompt = w->prompt[i > 7], .n_prompt = w->n_prompt[i > 7]};
+    }
+    assert_int_equal(openvla_score(model, session, items, N, all), 0);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(openvla_score(model, session, &items[i], 1, &alone), 0);
+        assert_memory_equal(&alone, &all[i], sizeof(alone));
+        assert_true(i == 0 || all[i] != all[i - 1]);
+    }
+    openvla_session_free(session);
+    openvla_free(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_act_does_not_depend_on_its_batch),
         cmocka_unit_test(test_tail_equals_whole_and_training_equals_acting),
+        cmocka_unit_test(test_a_shared_beginning_changes_no_bit),
     };
 
     return cmocka_run_group_tests(tests, world_setup, world_teardown);

@@ -1,9 +1,11 @@
 /* openvla_forward.c - the model: two vision towers, projector, Llama. Everything else is built from these steps.
  *
- * A sequence is <s>, the patches of its images, the rest of its ids; sequences are packed one behind the other. */
+ * A sequence is <s>, the patches of its images, the rest of its ids; sequences are packed one behind the other
+ * (openvla_rows.h). */
 #include <errno.h>
 
 #include "nn/models/openvla_internal.h"
+#include "nn/models/openvla_rows.h"
 
 static const float vit_eps = 1e-6f;     /* timm's LayerNorm in both towers */
 
@@ -92,6 +94,10 @@ static struct tensor *llama_layer(const struct openvla *model, struct tape *tape
     h = op_rmsnorm(tape, x, l->norm1, c->rms_eps);
     k = op_rope(tape, op_linear(tape, h, l->k, NULL), rows->position, c->heads, c->rope_theta);
     v = op_linear(tape, h, l->v, NULL);
+    if (rows->keys) {
+        k = op_gather(tape, k, rows->keys, rows->spans.start[rows->spans.n]);
+        v = op_gather(tape, v, rows->keys, rows->spans.start[rows->spans.n]);
+    }
     if (cache && op_kv_append(tape, cache, k, v, rows->slot, rows->position) < 0)
         return NULL;
     if (last && rows->tail) {
@@ -103,7 +109,8 @@ static struct tensor *llama_layer(const struct openvla *model, struct tape *tape
         x = op_gather(tape, x, rows->tail, n);
     } else {
         q = op_rope(tape, op_linear(tape, h, l->q, NULL), rows->position, c->heads, c->rope_theta);
-        h = op_attention(tape, q, k, v, rows->spans, c->heads, rows->bidirectional ? ATTENTION_FULL : ATTENTION_CAUSAL);
+        h = rows->bidirectional ? op_attention(tape, q, k, v, rows->spans, c->heads, ATTENTION_FULL)
+                                : op_attention_tail(tape, q, k, v, rows->spans, rows->own, c->heads);
     }
     x = op_residual(tape, x, op_linear(tape, h, l->o, NULL), NULL);
     return tape_keep(tape, mark, llama_mlp(model, tape, x, l));
@@ -145,157 +152,20 @@ struct tensor *openvla_llama_step(const struct openvla *model, struct tape *tape
     return op_rmsnorm(tape, x, model->w->norm, c->rms_eps);
 }
 
-/* ---- from items to one packed sequence -------------------------------------------------------------------- */
-
-struct layout {
-    int rows, text, images, states; /* totals: tokens of all sequences, those that are text, pictures, robot states */
-    float *state;                   /* [states][config.oft.proprio] */
-    int32_t *state_splice;          /* [rows] own row, or -1 - state */
-    const uint8_t **image;          /* [images] */
-    int32_t *ids;                   /* [text] */
-    int32_t *splice;                /* [rows] >= 0: text row, else -1 - patch row */
-    int32_t *position, *slot;       /* [rows] */
-    int32_t *start;                 /* [n+1] */
-    int32_t *first;                 /* [n] row of the prompt's last token */
-    int32_t *tail, *tail_position; int n_tail;  /* rows from there to the sequences' ends, ... */
-    int32_t *tail_first, *tail_start;   /* ... first[n] and start[n+1] counted in them */
-};
-
-static int check_item(const struct openvla_config *c, const struct openvla_item *item)
-{
-    if (item->n_images < 1 || item->n_images > OPENVLA_MAX_IMAGES || item->n_prompt < 1 || item->n_actions < 0)
-        return -EINVAL;
-    for (int i = 0; i < item->n_prompt; i++)
-        if (item->prompt[i] < 0 || item->prompt[i] >= c->vocab_padded)
-            return -EINVAL;
-    for (int i = 0; i < item->n_actions; i++)
-        if (item->actions[i] < 0 || item->actions[i] >= c->vocab_padded)
-            return -EINVAL;
-    if (item->slots < 0 || (item->slots && item->n_actions) || (item->proprio && !c->oft.proprio))
-        return -EINVAL;
-    return 0;
-}
-
-static void put_text(struct layout *l, const int32_t *ids, int n)
-{
-    for (int i = 0; i < n; i++) {
-        l->splice[l->rows++] = l->text;
-        l->ids[l->text++] = ids[i];
-    }
-}
-
-/* Number of the picture in the pass. One that several sequences share (an episode's first frame) is encoded once. */
-static int put_image(struct layout *l, const uint8_t *image)
-{
-    for (int i = 0; i < l->images; i++)
-        if (l->image[i] == image)
-            return i;
-    l->image[l->images] = image;
-    return l->images++;
-}
-
-/* Empty positions to be answered, and the end that follows them. */
-static void put_slots(struct layout *l, int n, int32_t eos_id)
-{
-    static const int32_t zero = EMBEDDING_ZERO;
-
-    for (int i = 0; i < n; i++)
-        put_text(l, &zero, 1);
-    put_text(l, &eos_id, 1);
-}
-
-/* An empty position that `state_splice` fills later. */
-static void put_state(struct layout *l, const float *proprio, int width)
-{
-    static const int32_t zero = EMBEDDING_ZERO;
-
-    memcpy(l->state + l->states * width, proprio, (size_t)width * sizeof(*proprio));
-    l->state_splice[l->rows] = -1 - l->states++;
-    put_text(l, &zero, 1);
-}
-
-static int lay_out(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, struct layout *ret)
-{
-    const struct openvla_config *c = &model->config;
-    struct layout l = {0};
-    int rows = 0, text = 0, images = 0, states = 0;
-    int32_t *ints;
-
-    for (int i = 0; i < n; i++) {
-        if (check_item(c, &items[i]) < 0 || !items[i].slots != !items[0].slots)
-            return -EINVAL;
-        images += items[i].n_images;
-        states += items[i].proprio != NULL;
-        text += items[i].n_prompt + items[i].n_actions + (items[i].slots ? items[i].slots + 1 : 0);
-    }
-    text += states;
-    rows = text + images * c->patches;
-    l.image = tape_alloc(tape, (size_t)images * sizeof(*l.image));
-    l.state = tape_alloc(tape, ((size_t)states * (size_t)c->oft.proprio + 1) * sizeof(*l.state));
-    ints = tape_alloc(tape, ((size_t)text + 6 * (size_t)rows + 4 * (size_t)n + 2) * sizeof(*ints));
-    if (!l.image || !l.state || !ints)
-        return -ENOBUFS;
-    l.ids = ints;
-    l.splice = l.ids + text;
-    l.position = l.splice + rows;
-    l.slot = l.position + rows;
-    l.start = l.slot + rows;
-    l.first = l.start + n + 1;
-    l.tail = l.first + n;
-    l.tail_position = l.tail + rows;
-    l.tail_first = l.tail_position + rows;
-    l.tail_start = l.tail_first + n;
-    l.state_splice = l.tail_start + n + 1;
-    for (int i = 0; i < rows; i++)
-        l.state_splice[i] = i;
-    for (int i = 0; i < n; i++) {
-        const struct openvla_item *item = &items[i];
-
-        l.start[i] = l.rows;
-        put_text(&l, item->prompt, 1);
-        for (int k = 0; k < item->n_images; k++) {
-            int image = put_image(&l, item->images[k]);
-
-            for (int p = 0; p < c->patches; p++)
-                l.splice[l.rows++] = -1 - (image * c->patches + p);
-        }
-        if (item->proprio)
-            put_state(&l, item->proprio, c->oft.proprio);
-        put_text(&l, item->prompt + 1, item->n_prompt - 1);
-        l.first[i] = l.rows - 1;
-        put_text(&l, item->actions, item->n_actions);
-        if (item->slots)
-            put_slots(&l, item->slots, c->eos_id);
-        l.tail_first[i] = l.tail_start[i] = l.n_tail;
-        for (int row = l.first[i]; row < l.rows; row++) {
-            l.tail_position[l.n_tail] = row - l.start[i];
-            l.tail[l.n_tail++] = row;
-        }
-        for (int row = l.start[i]; row < l.rows; row++) {
-            l.position[row] = row - l.start[i];
-            l.slot[row] = i;
-        }
-    }
-    l.start[n] = l.rows;
-    l.tail_start[n] = l.n_tail;
-    *ret = l;
-    return 0;
-}
-
 static int forward(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,
                    struct kv_cache *cache, bool tail, struct openvla_pass *ret)
 {
     struct openvla_pass pass = {0};
     struct vision_pass vision;
+    struct openvla_rows l;
     struct llama_rows rows;
-    struct layout l;
     struct tensor *x;
     int r;
 
     tail = tail && items[0].slots == 0;         /* an earlier row sees the later ones too: none may be left out */
-    r = lay_out(model, tape, items, n, &l);
+    r = openvla_rows_make(model, tape, items, n, tail && !cache && !tape->training, &l);
     if (r < 0)
-        return tape->error ? tape->error : r;
+        return r;
     pass.layer = tape_alloc(tape, ((size_t)model->config.layers + 1) * sizeof(*pass.layer));
     if (!pass.layer)
         return tape->error;
@@ -305,17 +175,19 @@ static int forward(const struct openvla *model, struct tape *tape, const struct 
     if (l.states)
         x = op_splice(tape, x, oft_state_tokens(model, tape, l.state, l.states), l.state_splice, l.rows);
     rows = (struct llama_rows){
-        .spans = {n, l.start},
+        .spans = {l.sequences, l.start},
+        .own = {l.sequences, l.own},
+        .keys = l.shared ? l.keys : NULL,
         .position = l.position,
         .cache = cache,
         .slot = l.slot,
         .bidirectional = items[0].slots > 0,
         .tail = tail ? l.tail : NULL,
-        .tail_spans = {n, l.tail_start},
+        .tail_spans = {l.sequences, l.tail_start},
         .tail_position = l.tail_position,
     };
     pass.hidden = openvla_llama(model, tape, x, &rows, pass.layer);
-    pass.spans = (struct spans) {n, tail ? l.tail_start : l.start};
+    pass.spans = (struct spans) {n, tail ? l.tail_start + l.shared : l.start};
     pass.first = tail ? l.tail_first : l.first;
     pass.dino = vision.dino;
     pass.siglip = vision.siglip;

@@ -80,7 +80,9 @@ void openvla_free_stats(struct action_stats *stats, int n);
 
 /* Rows of one pass through the language model: whose they are and where. Arrays of `rows` entries. */
 struct llama_rows {
-    struct spans spans;
+    struct spans spans;                         /* of each sequence's keys and values */
+    struct spans own;                           /* of the rows themselves: the last ones of their sequences, or all */
+    const int32_t *keys;                        /* row of each key and value; NULL: a row is its own */
     const int32_t *position;
     struct kv_cache *cache;                     /* [layers]; NULL: nothing is kept */
     const int32_t *slot;                        /* of each row, with a cache */

@@ -4,7 +4,7 @@
 
 #include "nn/models/openvla_session.h"
 
-enum { CHUNK = 8 };            /* sequences per pass: activations stay in the caches; any number gives the same bits */
+enum { CHUNK = 16 };           /* sequences per pass: activations stay in the caches; any number gives the same bits */
 
 struct context { const struct openvla *model; int first, n; struct tensor *logit; };
 
