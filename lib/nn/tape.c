@@ -121,6 +121,24 @@ void tape_begin(struct tape *tape)
     arena_reset(&tape->arena, 0);
 }
 
+int tape_run(struct tape *tape, int (*pass)(struct tape *tape, void *arg), void *arg)
+{
+    int r;
+
+    tape_begin(tape);
+    r = pass(tape, arg);
+    if (r != -ENOBUFS)
+        return r;
+    tape_plan(tape);
+    r = pass(tape, arg);
+    if (r >= 0)
+        r = tape_allocate(tape);
+    if (r < 0)
+        return r;
+    tape_begin(tape);
+    return pass(tape, arg);
+}
+
 void tape_backward(struct tape *tape)
 {
     for (struct tape_record *r = tape->last; r && !tape->error; r = r->previous) {

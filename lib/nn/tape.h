@@ -58,6 +58,9 @@ int tape_allocate(struct tape *tape);
 int tape_reserve(struct tape *tape, size_t bytes);      /* at least this much; forgets the pass */
 void tape_begin(struct tape *tape);
 void tape_backward(struct tape *tape);
+/* One pass on the memory that is there; when it does not fit, a dry run finds the size and it runs again. `pass` puts everything the
+ * caller wants on the tape and returns tape->error when the tape failed. */
+int tape_run(struct tape *tape, int (*pass)(struct tape *tape, void *arg), void *arg);
 
 /* For ops and models: memory of this pass (not cleared; NULL with tape->error set when it does not fit). Real memory in a dry
  * run too: for indices and contexts. */

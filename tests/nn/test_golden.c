@@ -1,4 +1,5 @@
-/* The whole model against the reference's numbers, as `gantry model check` does it, over both tiny checkpoints; the pictures. */
+/* The whole model against the reference's numbers, as `gantry model check` does it, over both tiny checkpoints; the pictures;
+ * the reward models. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,7 +19,7 @@ static void check(const char *name)
         print_message("GANTRY_GOLDENS is not set: no reference numbers\n");
         skip();
     }
-    snprintf(dir, sizeof(dir), "%s/openvla/%s", goldens, name);
+    snprintf(dir, sizeof(dir), "%s/%s", goldens, name);
     r = golden_check(dir, stdout, &error);
     if (r < 0)
         fail_msg("%s", error.text);
@@ -28,25 +29,32 @@ static void check(const char *name)
 static void test_tiny224(void **state)
 {
     (void)state;
-    check("tiny224");
+    check("openvla/tiny224");
 }
 
 static void test_tiny64(void **state)
 {
     (void)state;
-    check("tiny64");
+    check("openvla/tiny64");
 }
 
 static void test_resize(void **state)
 {
     (void)state;
-    check("resize");
+    check("openvla/resize");
+}
+
+static void test_reward_models(void **state)
+{
+    (void)state;
+    check("prm");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiny224), cmocka_unit_test(test_tiny64), cmocka_unit_test(test_resize)};
+        cmocka_unit_test(test_tiny224), cmocka_unit_test(test_tiny64), cmocka_unit_test(test_resize),
+        cmocka_unit_test(test_reward_models)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,6 +3,7 @@
 
 #include "base/strbuf.h"
 #include "nn/golden/golden_internal.h"
+#include "nn/golden/golden_prm.h"
 #include "nn/tokenizer.h"
 
 static void golden_release(struct golden *g)
@@ -147,6 +148,8 @@ int golden_check(const char *dir, FILE *out, struct error *error)
 
     if (!g.seen)
         return error_set(error, ENOMEM, "out of memory");
+    if (is_there(&g, "stats.json") && !is_there(&g, "checkpoint"))
+        return golden_check_prm(dir, out, error);
     r = resize ? open_resize(&g) : open_model(&g);
     if (r < 0)
         return r;

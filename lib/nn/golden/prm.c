@@ -1,0 +1,92 @@
+/* prm.c - the run of a check of reward models: tables, then each model's groups. */
+#include <errno.h>
+#include <string.h>
+
+#include "nn/golden/golden_prm.h"
+#include "nn/golden/prm_internal.h"
+
+static void close_model(struct prm_check *p)
+{
+    for (int i = 0; p->ids && i < p->n; i++)
+        free(p->ids[i]);
+    free(p->ids);
+    free(p->items);
+    free(p->labels);
+    json_decref(p->prompts);
+    qwen_vl_free(p->model);
+    p->ids = NULL;
+    p->items = NULL;
+    p->labels = NULL;
+    p->prompts = NULL;
+    p->model = NULL;
+    p->name = NULL;
+    p->n = 0;
+}
+
+static void prm_release(struct prm_check *p)
+{
+    close_model(p);
+    for (int i = 0; i < p->n_pictures; i++)
+        free(p->resized[i]);
+    free(p->resized);
+    free(p->picture);
+    safetensors_close(p->pictures);
+    json_decref(p->manifest);
+    json_decref(p->stats);
+}
+
+static int open_model(struct prm_check *p)
+{
+    char path[4096];
+    int r;
+
+    snprintf(path, sizeof(path), "%s/%s/model", p->dir, p->name);
+    r = qwen_vl_load(path, &p->model, p->error);
+    if (r < 0)
+        return r;
+    snprintf(path, sizeof(path), "%s/%s/reward_head.safetensors", p->dir, p->name);
+    r = qwen_vl_load_reward_head(p->model, path, p->error);
+    if (r < 0)
+        return r;
+    r = qwen_vl_pack(p->model, true);
+    return r < 0 ? error_set(p->error, -r, "out of memory") : 0;
+}
+
+static int check_model(struct prm_check *p, const char *name)
+{
+    static int (*const checks[])(struct prm_check *p) = {prm_check_inputs, prm_check_forward, prm_check_adapters, prm_check_full};
+    int r;
+
+    p->name = name;
+    r = open_model(p);
+    for (size_t i = 0; i < ARRAY_SIZE(checks) && r >= 0; i++)
+        r = checks[i](p);
+    close_model(p);
+    return r;
+}
+
+int golden_check_prm(const char *dir, FILE *out, struct error *error)
+{
+    static const char suffix[] = "/model/config.json";
+    _cleanup_(prm_release) struct prm_check p = {.dir = dir, .out = out, .error = error};
+    const char *file;
+    json_t *entry;
+    int r = hf_json(dir, "manifest.json", &p.manifest, error);
+
+    if (r >= 0)
+        r = hf_json(dir, "stats.json", &p.stats, error);
+    if (r < 0)
+        return r;
+    fprintf(out, "%-68s %-14s %9s %9s  %-14s\n", "tensor", "shape", "max abs", "relative", "tolerance");
+    r = prm_check_common(&p);
+    json_object_foreach(json_object_get(p.manifest, "files"), file, entry) {
+        size_t n = strlen(file), m = strlen(suffix);
+        char name[256];
+
+        if (r < 0 || n <= m || n - m >= sizeof(name) || strcmp(file + n - m, suffix))
+            continue;
+        snprintf(name, sizeof(name), "%.*s", (int)(n - m), file);
+        r = check_model(&p, name);
+    }
+    return r < 0 ? r : p.failed;
+}

@@ -1,0 +1,227 @@
+/* qwen_vl_io.c - a model in and out of its directory. */
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+#include "base/crc32c.h"
+#include "base/philox.h"
+#include "base/strbuf.h"
+#include "nn/models/qwen_vl_internal.h"
+#include "nn/tokenizer.h"
+
+static const char head_file[] = "reward_head.safetensors";
+
+static struct qwen_vl *model_alloc(const char *dir)
+{
+    _cleanup_(qwen_vl_freep) struct qwen_vl *model = calloc(1, sizeof(*model));
+
+    if (!model)
+        return NULL;
+    model->dir = strdup(dir);
+    model->w = calloc(1, sizeof(*model->w));
+    return model->dir && model->w ? TAKE_PTR(model) : NULL;
+}
+
+static int read_trunk(struct qwen_vl *model, const struct hf_shards *shards, struct error *error)
+{
+    for (int i = 0; i < model->w->reward_begin; i++) {
+        const struct param *param = model->params.list[i];
+        const struct st_tensor *tensor = hf_shards_find(shards, param->name);
+        int r;
+
+        if (!dtype_is_weight(tensor->dtype))
+            return error_set(error, EINVAL, "%s: tensor %s: %s, expected F32, F16 or BF16", hf_shards_path(shards, tensor, NULL),
+                             param->name, dtype_name(tensor->dtype));
+        r = hf_check_finite(shards, tensor, NULL, error);
+        if (r < 0)
+            return r;
+        (void)st_read_f32(tensor, 0, tensor->numel, param->value);
+    }
+    return 0;
+}
+
+/* Register the head that this file has; its values are read once there is room for them. */
+static int open_head(struct qwen_vl *model, const char *path, struct safetensors **ret_file, struct error *error)
+{
+    _cleanup_(safetensors_closep) struct safetensors *file = NULL;
+    const struct st_tensor *fc1;
+    int r = safetensors_open(path, &file, error);
+
+    if (r < 0)
+        return r;
+    fc1 = safetensors_find(file, "reward_head.fc1.weight");
+    if (!fc1 || fc1->ndim != 2 || fc1->dim[0] < 1 || fc1->dim[0] > 1 << 16 || fc1->dim[1] != model->config.hidden)
+        return error_set(error, EINVAL, "%s: reward_head.fc1.weight must be [width, %d]; is the head another backbone's?", path,
+                         model->config.hidden);
+    r = qwen_vl_register_head(model, (int)fc1->dim[0]);
+    if (r < 0)
+        return error_set(error, -r, "%s: out of memory", path);
+    model->config.reward_width = (int)fc1->dim[0];
+    *ret_file = TAKE_PTR(file);
+    return 0;
+}
+
+static int read_head(struct qwen_vl *model, const char *path, const struct safetensors *file, struct error *error)
+{
+    for (int i = model->w->reward_begin; i < model->w->reward_begin + 4; i++) {
+        const struct param *param = model->params.list[i];
+        const struct st_tensor *tensor = safetensors_find(file, param->name);
+
+        if (!tensor || tensor->numel != param->numel || !dtype_is_weight(tensor->dtype))
+            return error_set(error, EINVAL, "%s: tensor %s: %s %lld values, expected %lld of F32, F16 or BF16", path, param->name,
+                             tensor ? dtype_name(tensor->dtype) : "missing, found", tensor ? (long long)tensor->numel : 0LL,
+                             (long long)param->numel);
+        (void)st_read_f32(tensor, 0, tensor->numel, param->value);
+        for (int64_t k = 0; k < param->numel; k++)
+            if (!isfinite(param->value[k]))
+                return error_set(error, EINVAL, "%s: tensor %s: value %lld is not finite", path, param->name, (long long)k);
+    }
+    return 0;
+}
+
+int qwen_vl_load_reward_head(struct qwen_vl *model, const char *path, struct error *error)
+{
+    _cleanup_(safetensors_closep) struct safetensors *file = NULL;
+    int64_t held = model->params.numel;
+    int r;
+
+    if (model->config.reward_width)
+        return error_set(error, EEXIST, "%s: the model has a reward head", model->dir);
+    r = open_head(model, path, &file, error);
+    if (r < 0)
+        return r;
+    r = params_grow(&model->params, held);
+    return r < 0 ? error_set(error, -r, "%s: out of memory", path) : read_head(model, path, file, error);
+}
+
+static int load(struct qwen_vl *model, struct error *error)
+{
+    _cleanup_(hf_shards_close) struct hf_shards shards = {0};
+    _cleanup_(safetensors_closep) struct safetensors *head = NULL;
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+    int r = qwen_vl_configure(model, model->dir, error);
+
+    if (r >= 0)
+        r = tokenizer_load_dir(model->dir, &model->tokenizer, error);
+    if (r >= 0)
+        r = qwen_vl_find_words(model, error);
+    if (r >= 0)
+        r = hf_files_read(model->dir, &model->files, error);
+    if (r >= 0)
+        r = hf_shards_open(model->dir, &shards, error);
+    if (r >= 0)
+        r = qwen_vl_register(model, &shards, error);
+    strbuf_addf(&path, "%s/%s", model->dir, head_file);
+    if (r >= 0 && access(path.text, F_OK) == 0)
+        r = open_head(model, path.text, &head, error);
+    if (r < 0)
+        return r;
+    r = params_allocate(&model->params);
+    if (r < 0)
+        return error_set(error, -r, "%s: %lld parameters do not fit into memory", model->dir, (long long)model->params.numel);
+    r = read_trunk(model, &shards, error);
+    return r < 0 || !head ? r : read_head(model, path.text, head, error);
+}
+
+int qwen_vl_load(const char *dir, struct qwen_vl **ret, struct error *error)
+{
+    _cleanup_(qwen_vl_freep) struct qwen_vl *model = model_alloc(dir);
+    int r;
+
+    if (!model)
+        return error_set(error, ENOMEM, "out of memory");
+    r = load(model, error);
+    if (r < 0)
+        return r;
+    *ret = TAKE_PTR(model);
+    return 0;
+}
+
+int qwen_vl_pack(struct qwen_vl *model, bool training)
+{
+    return params_pack(&model->params, training);
+}
+
+static bool is_head(const struct param *param)
+{
+    return !strncmp(param->name, "reward_head.", strlen("reward_head."));
+}
+
+/* The trunk's parameters (or the head's), as the writer wants them. */
+static int gather(const struct qwen_vl *model, bool head, enum dtype dtype, struct st_write *list)
+{
+    int n = 0;
+
+    for (int i = 0; i < model->params.count; i++) {
+        const struct param *param = model->params.list[i];
+
+        if (param->adapter || is_head(param) != head)
+            continue;
+        list[n] = (struct st_write) {.name = param->name, .dtype = dtype, .ndim = param->ndim, .values = param->value};
+        memcpy(list[n++].dim, param->dim, sizeof(param->dim));
+    }
+    return n;
+}
+
+int qwen_vl_save(const struct qwen_vl *model, const char *dir, const char *dtype_text, struct error *error)
+{
+    _cleanup_free_ struct st_write *list = calloc((size_t)model->params.count + 1, sizeof(*list));
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+    enum dtype dtype;
+    int n, r = 0;
+
+    if (dtype_parse(dtype_text, &dtype) < 0 || (dtype != DTYPE_F32 && dtype != DTYPE_BF16))
+        return error_set(error, EINVAL, "weights are written as F32 or BF16, not %s", dtype_text);
+    strbuf_addf(&path, "%s/%s", dir, head_file);
+    if (!list || path.failed)
+        return error_set(error, ENOMEM, "out of memory");
+    n = gather(model, true, DTYPE_F32, list);
+    if (n)
+        r = safetensors_write(path.text, list, n, error);
+    if (r < 0)
+        return r;
+    n = gather(model, false, dtype, list);
+    r = hf_weights_write(dir, list, n, 0, NULL, error);
+    return r < 0 ? r : hf_files_write(&model->files, dir, dtype == DTYPE_F32 ? "float32" : "bfloat16", error);
+}
+
+int qwen_vl_add_reward_head(struct qwen_vl *model, int width, uint64_t seed)
+{
+    int64_t held = model->params.numel;
+    const struct param *fc1;
+    struct philox random;
+    float bound;
+    int r;
+
+    if (model->config.reward_width || width < 1)
+        return model->config.reward_width ? -EEXIST : -EINVAL;
+    r = qwen_vl_register_head(model, width);
+    if (r >= 0)
+        r = params_grow(&model->params, held);
+    if (r < 0)
+        return r;
+    model->config.reward_width = width;
+    fc1 = model->w->reward.fc1.weight;          /* the rest is zero: the first scores are 1/2 */
+    random = philox_at(seed, PHILOX_INIT, crc32c(0, fc1->name, strlen(fc1->name)), 0, 0);
+    bound = 1.0f / sqrtf((float)model->config.hidden);
+    for (int64_t i = 0; i < fc1->numel; i++)
+        fc1->value[i] = (2.0f * philox_uniform(&random) - 1.0f) * bound;
+    return 0;
+}
+
+struct qwen_vl *qwen_vl_free(struct qwen_vl *model)
+{
+    if (!model)
+        return NULL;
+    (void)params_free(&model->params);
+    tokenizer_free(model->tokenizer);
+    free(model->dir);
+    hf_files_release(&model->files);
+    if (model->w) {
+        free(model->w->blocks);
+        free(model->w->layers);
+    }
+    free(model->w);
+    free(model);
+    return NULL;
+}

@@ -1,0 +1,69 @@
+/* qwen_vl_score.c - progress of many prompts, a few per pass. */
+#include <errno.h>
+#include <math.h>
+
+#include "nn/models/qwen_vl_internal.h"
+
+enum { CHUNK = 4 };             /* prompts per pass; any number gives the same bits */
+
+struct qwen_session { struct tape tape; };
+
+struct context { const struct qwen_vl *model; const struct qwen_item *items; int n; struct tensor *out; };
+
+int qwen_session_new(struct qwen_session **ret)
+{
+    struct qwen_session *s = calloc(1, sizeof(*s));
+
+    if (!s)
+        return -ENOMEM;
+    tape_init(&s->tape, false);
+    *ret = s;
+    return 0;
+}
+
+struct qwen_session *qwen_session_free(struct qwen_session *s)
+{
+    if (!s)
+        return NULL;
+    tape_release(&s->tape);
+    free(s);
+    return NULL;
+}
+
+static int score_pass(struct tape *tape, void *arg)
+{
+    struct context *c = arg;
+    const struct qwen_vl_config *config = &c->model->config;
+    int32_t words[] = {config->yes_id, config->no_id};
+    struct qwen_pass pass;
+    int r = qwen_vl_forward(c->model, tape, c->items, c->n, &pass);
+
+    if (r < 0)
+        return r;
+    c->out = config->reward_width ? qwen_vl_reward(c->model, tape, pass.last) : qwen_vl_logits(c->model, tape, pass.last, words, 2);
+    return tape->error ? tape->error : c->out ? 0 : -EINVAL;
+}
+
+static float progress_of(const struct tensor *out, int i)
+{
+    double x = out->cols == 1 ? (double)out->x[i] : (double)out->x[2 * i] - (double)out->x[2 * i + 1];
+
+    return (float)(1.0 / (1.0 + exp(-x)));
+}
+
+int qwen_vl_score(const struct qwen_vl *model, struct qwen_session *s, const struct qwen_item *items, int n, float *ret_progress)
+{
+    struct context c = {.model = model};
+    int r = 0;
+
+    if (!model->config.reward_width && (model->config.yes_id < 0 || model->config.no_id < 0))
+        return -ENOTSUP;
+    for (int first = 0; first < n && r >= 0; first += CHUNK) {
+        c.items = items + first;
+        c.n = MIN(n - first, CHUNK);
+        r = tape_run(&s->tape, score_pass, &c);
+        for (int i = 0; i < c.n && r >= 0; i++)
+            ret_progress[first + i] = progress_of(c.out, i);
+    }
+    return r;
+}
