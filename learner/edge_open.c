@@ -174,6 +174,9 @@ static int take_run_settings(const char *config, struct plan_runner *runner, int
     if (r < 0)
         return r;
     runner->journal_keep = run->journal_keep;
+    snprintf(runner->lora_targets, sizeof runner->lora_targets, "%s", run->lora_targets);
+    if (!strcmp(run->policy_train, "lora"))
+        runner->lora = (struct lora_spec) {.r = run->lora_r, .alpha = run->lora_alpha};
     *ret_ranks = MAX(run->n_learners, 1);
     return 0;
 }

@@ -7,6 +7,7 @@
 
 #include "learner/plan_data.h"
 #include "learner/record.h"
+#include "nn/models/openvla_adapter.h"
 #include "train/checkpoint.h"
 #include "train/objective.h"
 
@@ -44,6 +45,23 @@ static int add_heads(struct openvla *model, const struct wish *wish, uint64_t se
     return r < 0 ? error_set(error, -r, "a head of width %d cannot be added", MAX(wish->value_width, wish->reward_width)) : 0;
 }
 
+/* A policy that is trained by adapters has them; whatever else is trained has none. */
+static int fit_adapters(const struct plan_runner *runner, const Gantry__Plan *plan, struct openvla *model, struct error *error)
+{
+    bool wanted = plan->kind == GANTRY__VERSION_KIND__VERSION_POLICY && runner->lora.r > 0;
+    struct lora_spec spec = runner->lora;
+    char base[32];
+
+    if (wanted == (model->lora != NULL))
+        return 0;
+    if (!wanted)
+        return openvla_lora_merge(model, error);
+    snprintf(base, sizeof base, "../v%06" PRIu64, plan->parent);
+    spec.base = base;
+    spec.targets = runner->lora_targets;
+    return openvla_lora_new(model, &spec, runner->seed + (plan->stage << 32), error);
+}
+
 static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, const struct wish *wish, struct trainer **ret,
                        struct error *error)
 {
@@ -59,6 +77,8 @@ static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, con
     r = openvla_load(dir, &model, error);
     if (r >= 0)
         r = add_heads(model, wish, runner->seed, error);
+    if (r >= 0)
+        r = fit_adapters(runner, plan, model, error);
     if (r < 0)
         return r;
     r = trainer_new(model, runner->threads, &runner->group, &trainer);
@@ -70,6 +90,16 @@ static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, con
         return r;
     *ret = TAKE_PTR(trainer);
     return 0;
+}
+
+/* The reference is what the adapters sit on. */
+static bool reference_is_base(const struct trainer *trainer)
+{
+    const char *base = openvla_adapter_base_name(trainer->model);
+    char reference[32];
+
+    snprintf(reference, sizeof reference, "../v%06" PRIu64, trainer->reference);
+    return base && !strcmp(base, reference);
 }
 
 /* Take the trainer out of the runner (put back once committed: a failed plan leaves it half-trained), or load the parent. */
@@ -127,6 +157,7 @@ struct execution {              /* one plan on its way */
     const Gantry__Plan *plan;
     struct stage_config settings;
     struct trainer *trainer;
+    bool merge;                 /* the version is full weights: its adapters added to the base */
     struct plan_data data;
     struct record record;
     struct objective objective;
@@ -168,6 +199,7 @@ static int run_sft(struct execution *e, struct error *error)
         r = objective_sft(e->trainer, e->data.set, &e->settings.sft, &e->objective, &result, error);
     if (r < 0)
         return r;
+    e->merge = e->trainer->model->lora && (int)e->plan->round + 1 >= sft_pieces(&e->settings.sft);
     atomic_fetch_add(&e->runner->samples, (long)(result.updates * e->settings.sft.batch));
     sft_result_write(&result, &json);
     e->record.gate_passed = true;
@@ -223,22 +255,26 @@ static int run_ppo(struct execution *e, struct error *error)
     bool critic = config->advantage == ADVANTAGE_GAE && config->value_width > 0;
     struct wish wish = {.value_width = critic ? config->value_width : 0, .value_inputs = critic
                         ? config->critic_time + config->critic_prm : 0};
+    const struct openvla *reference = NULL;
     struct ppo_result result;
     int r;
 
     if (e->settings.kind != STAGE_RL)
         return error_set(error, EINVAL, "plan ppo: its settings are of a %s stage", stage_kind_name(e->settings.kind));
     r = prepare(e, &wish, config->max_staleness, error);
-    if (r >= 0 && config->kl != KL_NONE)
+    if (r >= 0 && config->kl != KL_NONE && reference_is_base(e->trainer))
+        reference = e->trainer->model;
+    else if (r >= 0 && config->kl != KL_NONE) {
         r = load_reference(e->runner, e->trainer->reference, error);
+        reference = e->runner->reference;
+    }
     if (r < 0)
         return r;
     filtered = calloc((size_t)MAX(e->data.set->n, 1), sizeof *filtered);
     if (!filtered)
         return error_set(error, ENOMEM, "out of memory");
     e->objective.ret_filtered = filtered;
-    r = objective_ppo(e->trainer, config->kl == KL_NONE ? NULL : e->runner->reference, e->data.set, config, &e->objective,
-                      &result, error);
+    r = objective_ppo(e->trainer, reference, e->data.set, config, &e->objective, &result, error);
     if (r < 0)
         return r;
     if (sort_out(e, filtered) < 0)
@@ -277,6 +313,25 @@ static int load_winner(struct plan_runner *runner, const Gantry__Plan *plan, str
     return 0;
 }
 
+/* fp32 sums, rounded once to what the base is kept in. */
+static int save_merged(struct openvla *model, const char *dir, struct error *error)
+{
+    int r = openvla_lora_merge(model, error);
+
+    return r < 0 ? r : openvla_save(model, dir, NULL, error);
+}
+
+/* What the next plan may go on with. A merged one is read back: it begins another stage. */
+static void keep_trainer(struct execution *e)
+{
+    struct plan_runner *runner = e->runner;
+
+    if (e->merge)
+        return;
+    runner->trainer[e->plan->kind] = TAKE_PTR(e->trainer);
+    runner->version[e->plan->kind] = e->plan->version;
+}
+
 static int commit(struct execution *e, struct intake_version *ret, struct error *error)
 {
     const Gantry__Plan *plan = e->plan;
@@ -293,7 +348,7 @@ static int commit(struct execution *e, struct intake_version *ret, struct error 
     if (r < 0)
         return r;
     memcpy(manifest.plan_digest, plan->digest.data, SHA256_SIZE);
-    r = checkpoint_save(e->trainer, dir, error);
+    r = e->merge ? save_merged(e->trainer->model, dir, error) : checkpoint_save(e->trainer, dir, error);
     if (r >= 0)
         r = record_write(dir, &e->record, error);
     if (r >= 0)
@@ -306,8 +361,7 @@ static int commit(struct execution *e, struct intake_version *ret, struct error 
         return r;
     describe(plan, ret);
     memcpy(ret->digest, manifest.digest, SHA256_SIZE);
-    runner->trainer[plan->kind] = TAKE_PTR(e->trainer);
-    runner->version[plan->kind] = plan->version;
+    keep_trainer(e);
     manifest.consumed = NULL;   /* the execution's */
     manifest_release(&manifest);
     return 0;
@@ -365,8 +419,7 @@ static int execute(struct plan_runner *runner, const Gantry__Plan *plan, struct 
     if (runner->group.rank == 0)
         return commit(&e, ret, error);
     describe(plan, ret);
-    runner->trainer[plan->kind] = TAKE_PTR(e.trainer);
-    runner->version[plan->kind] = plan->version;
+    keep_trainer(&e);
     return 0;
 }
 

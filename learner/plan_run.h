@@ -4,6 +4,11 @@
  * killed at any moment and started again ends at the same version. What a Plan cannot have (a missing or damaged episode, an
  * objective that does not fit the model) is refused with one line, and nothing is committed.
  *
+ * With policy.train: lora a policy's version is an adapter on the policy that its stage started from, which is also the reference:
+ * the trainer's model without its adapters. The last version of an sft stage is merged into full weights, so that an rl stage
+ * begins with adapters that say nothing; an rl stage that follows another goes on with its adapters, and the reference is then a
+ * second model. Reward models are trained whole.
+ *
  * Thread rule: one thread. The journal may be appended to by another meanwhile. */
 #pragma once
 
@@ -12,6 +17,7 @@
 #include "daemon/run_config.h"
 #include "learner/collective.h"
 #include "learner/intake.h"
+#include "nn/models/openvla_lora.h"
 #include "proto/control.pb-c.h"
 #include "run/journal.h"
 #include "train/trainer.h"
@@ -24,6 +30,8 @@ struct plan_runner {
     int threads;
     struct group group;                 /* the learner's ranks */
     int journal_keep;                   /* iterations of an rl stage whose trajectories stay; 0: all */
+    struct lora_spec lora;              /* policy.train: lora; r 0: all weights are trained */
+    char lora_targets[256];             /* what lora.targets points to */
     struct prm_config prm;              /* of the run's last prm stage, for refreshes; steps 0: there is none */
     atomic_bool stop;                   /* give up at the next minibatch: -ECANCELED */
     atomic_long done, total;            /* minibatches of the plan in progress, for status */

@@ -64,6 +64,9 @@ struct run_config {
     int image;                      /* pixels, square */
     char policy_init[256];          /* a Hugging Face OpenVLA directory */
     char policy_train[16];          /* full | lora */
+    int lora_r;                     /* adapters: rank, ... */
+    double lora_alpha;              /* ... scale (alpha / r), ... */
+    char lora_targets[256];         /* ... and the modules that have them: all-linear, or names */
     char prm_init[256];             /* "policy" or a directory */
     int prm_every, prm_history;
     struct stage_config stages[RUN_MAX_STAGES];

@@ -41,6 +41,10 @@ static const struct config_key suite_keys[] = {
 static const struct config_key policy_keys[] = {
     ROW_STRING(R, "init", policy_init, NULL, "models/tiny", "a Hugging Face OpenVLA directory to start from"),
     ROW_STRING(R, "train", policy_train, train_names, "full", "full: all weights are trained; lora: adapters only"),
+    CONFIG_INT(R, lora_r, 1, 16384, "32", "train: lora: rank of the adapters"),
+    ROW_DOUBLE(R, "lora_alpha", lora_alpha, 0, 1e6, "16", "train: lora: what an adapter adds is multiplied with lora_alpha / lora_r"),
+    ROW_STRING(R, "lora_targets", lora_targets, NULL, "all-linear", "train: lora: all-linear (lm_head and patch convolutions aside), or module names, "
+               "full or how they end, with commas between"),
     CONFIG_END,
 };
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <math.h>
 
+#include "nn/models/openvla_adapter.h"
 #include "run/manifest.h"
 
 /* One action on a plain grey picture: finite numbers, or the version is refused. */
@@ -38,19 +39,32 @@ static int probe(struct policy_version *v, struct error *error)
     return 0;
 }
 
-static int check_manifest(const char *dir, const uint8_t digest[32], struct error *error)
+/* digest NULL: whatever its manifest says. */
+static int check_files(const char *dir, const uint8_t *digest, struct error *error)
 {
     struct manifest manifest = {0};
     int r = manifest_read(dir, &manifest, error);
 
     if (r < 0)
         return r;
-    if (memcmp(manifest.digest, digest, sizeof manifest.digest))
+    if (digest && memcmp(manifest.digest, digest, sizeof manifest.digest))
         r = error_set(error, EBADMSG, "%s: the manifest is not the one that was announced", dir);
     else
         r = manifest_verify(dir, &manifest, true, error);
     manifest_release(&manifest);
     return r;
+}
+
+/* The version's own files, and those of the base that it is an adapter on. */
+static int check_manifest(const char *dir, const uint8_t digest[32], struct error *error)
+{
+    char base[PATH_MAX];
+    int r = check_files(dir, digest, error);
+
+    if (r < 0)
+        return r;
+    r = openvla_adapter_base(dir, base, error);
+    return r > 0 ? check_files(base, NULL, error) : r;
 }
 
 int policy_version_load(const char *dir, const uint8_t digest[32], bool reward, struct policy_version **ret, struct error *error)

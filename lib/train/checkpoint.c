@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "nn/models/openvla_adapter.h"
 #include "nn/safetensors.h"
 
 #define STATE_FILE "train_state.safetensors"
@@ -32,7 +33,7 @@ int checkpoint_save(const struct trainer *t, const char *dir, struct error *erro
     struct st_write tensors[1 + 2 * TRAIN_PARTS];
     int n = 0, r;
 
-    r = openvla_save(t->model, dir, "F32", error);
+    r = t->model->lora ? openvla_adapter_save(t->model, dir, error) : openvla_save(t->model, dir, "F32", error);
     if (r < 0)
         return r;
     scalars_of(t, scalars);

@@ -60,7 +60,8 @@ struct ppo_result {
     int64_t updates, value_updates, skipped;
     bool braked, warmup;
 };
-/* reference: the policy the stage started from, packed; NULL only with kl none. */
+/* reference: the policy the stage started from, packed; NULL only with kl none. The trainer's own model stands for its base, the
+ * adapters left out: no second model is needed. */
 int objective_ppo(struct trainer *trainer, const struct openvla *reference, const struct dataset *data,
                   const struct rl_config *config, const struct objective *objective, struct ppo_result *ret, struct error *error);
 

@@ -36,9 +36,8 @@ static void action_columns(const struct dataset *data, struct step_ref at, int32
         ret[k] = data->list[at.episode].tokens[at.step * c->action_dims + k] - (c->vocab - OPENVLA_ACTION_BINS);
 }
 
-static int policy_chunk(struct tape *tape, _unused_ int shard, int first, int last, void *arg)
+static int policy_rows(struct tape *tape, const struct policy_call *call, int first, int last)
 {
-    struct policy_call *call = arg;
     const struct policy_pass *out = call->out;
     int n = last - first, dims = call->data->action_dims, width = call->model->config.hidden;
     struct openvla_item items[CHUNK] = {0};
@@ -69,6 +68,17 @@ static int policy_chunk(struct tape *tape, _unused_ int shard, int first, int la
         memcpy(out->log_probs + (size_t)first * (size_t)dims * OPENVLA_ACTION_BINS, stats->log_probs,
                (size_t)n * (size_t)dims * OPENVLA_ACTION_BINS * sizeof(float));
     return 0;
+}
+
+static int policy_chunk(struct tape *tape, _unused_ int shard, int first, int last, void *arg)
+{
+    const struct policy_call *call = arg;
+    int r;
+
+    tape->plain = call->out->plain;
+    r = policy_rows(tape, call, first, last);
+    tape->plain = false;        /* the tape is the thread's */
+    return r;
 }
 
 int pass_policy(const struct openvla *model, struct shards *shards, const struct dataset *data, const struct step_ref *steps,

@@ -8,6 +8,7 @@ struct policy_pass {            /* outputs; NULL: not wanted */
     float *hidden;              /* (n, hidden) state that predicts the first action token: the value head's input */
     float *logp;                /* (n, K) of the recorded tokens over the action ids */
     float *log_probs;           /* (n, K, 256) whole distributions: a reference for exact KL */
+    bool plain;                 /* input: the model's adapters are left out */
 };
 
 /* The model must be packed. temperature: that of the distribution the tokens were sampled from. */

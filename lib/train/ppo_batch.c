@@ -112,7 +112,7 @@ int ppo_batch_new(const struct dataset *data, const struct rl_config *config, co
 int ppo_batch_reference(struct ppo_batch *b, struct trainer *trainer, const struct openvla *reference, struct error *error)
 {
     size_t tokens = (size_t)b->n * (size_t)b->data->action_dims;
-    struct policy_pass out = {0};
+    struct policy_pass out = {.plain = reference == trainer->model};
     int r;
 
     if (b->config->kl == KL_NONE)

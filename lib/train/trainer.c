@@ -107,7 +107,8 @@ static int apply(struct trainer *t, struct part *part, const struct update *upda
         return -ENOMEM;
     if (update->clip > 0 && norm > update->clip)
         scale = (float)(update->clip / (norm + 1e-6));
-    shifted_ranges(part, update->weight_decay, ranges);
+    /* adapters are not decayed: B = 0 is the base, not something to be drawn to */
+    shifted_ranges(part, t->model->lora && part == &t->parts[TRAIN_TRUNK] ? 0 : update->weight_decay, ranges);
     part->adamw.lr = update->lr;
     part->adamw.beta2 = update->beta2 > 0 ? update->beta2 : .999;
     adamw_step(&part->adamw, t->model->params.values + part->begin, t->grad + part->begin, scale, ranges, part->n);

@@ -1,7 +1,7 @@
 /* trainer.h - a model in training: its optimisers, its gradient, its learning-rate state, and how one update is made.
  *
  * The arena of parameters has three parts with their own AdamW, clip and learning rate: the trunk (all of the policy), the
- * value head and the reward head. An update whose gradient is not finite is skipped, counted and reported, never applied.
+ * value head and the reward head. With adapters (LoRA) the trunk's part is their A and B, without weight decay; the base rests. An update whose gradient is not finite is skipped, counted and reported, never applied.
  * Results are equal to the bit for any number of threads and ranks, and after checkpoint_save / checkpoint_load.
  * Thread rule: one thread (the shards' threads are its own). */
 #pragma once

@@ -22,7 +22,7 @@ enum { SIDE = 64, FRAME = SIDE * SIDE * 3, DIMS = 7, STEPS = 4, RUN = 77, DEMOS 
 
 static const char sft_settings[] = "kind: sft\nsteps: 4\nbatch: 4\nlr: 0.001\n";
 
-struct fixture { char dir[64]; struct journal *journal; struct plan_runner runner; };
+struct fixture { char dir[64]; struct journal *journal; struct plan_runner runner; bool lora; };
 
 static void append(struct fixture *f, uint64_t id, Gantry__Purpose purpose, uint64_t version, float progress)
 {
@@ -88,6 +88,9 @@ static void new_runner(struct fixture *f)
     f->runner.journal = f->journal;
     f->runner.threads = 2;
     f->runner.group.ranks = 1;
+    if (f->lora)
+        f->runner.lora = (struct lora_spec) {.r = 4, .alpha = 8};
+    snprintf(f->runner.lora_targets, sizeof f->runner.lora_targets, "all-linear");
 }
 
 static int set_up(void **state)
@@ -164,7 +167,9 @@ static int run_ppo(struct fixture *f, uint64_t parent, const char *dir, uint64_t
                    struct error *error)
 {
     uint8_t digest[SHA256_SIZE];
-    Gantry__Plan plan = plan_of("ppo", parent, dir, "kind: rl\npreset: tabletop\ncritic_warmup: 0\n", digest);
+    /* with adapters the plans go on for longer than the journal's episodes are fresh */
+    Gantry__Plan plan = plan_of("ppo", parent, dir, f->lora ? "kind: rl\npreset: tabletop\ncritic_warmup: 0\nmax_staleness: 4\n"
+                                                            : "kind: rl\npreset: tabletop\ncritic_warmup: 0\n", digest);
 
     plan.stage = RL;
     plan.episodes = rows;
@@ -257,6 +262,80 @@ static void pieces_are_the_whole(void **state)
     assert_memory_equal(whole, pieces, SHA256_SIZE);
 }
 
+static void digest_of(const struct fixture *f, const char *file, uint8_t ret[SHA256_SIZE])
+{
+    char path[VERSION_PATH + 64];
+
+    snprintf(path, sizeof path, "%s/policies/%s", f->dir, file);
+    if (sha256_file(path, ret) < 0)
+        fail_msg("%s is not there", path);
+}
+
+static bool has_file(const struct fixture *f, const char *file)
+{
+    char path[VERSION_PATH + 64];
+
+    snprintf(path, sizeof path, "%s/policies/%s", f->dir, file);
+    return access(path, F_OK) == 0;
+}
+
+static void restart(struct fixture *f)
+{
+    plan_runner_release(&f->runner);
+    new_runner(f);
+}
+
+/* policy.train: lora. Imitation in two pieces: an adapter, then full weights; rl: adapters on those. No restart changes a bit. */
+static void adapters_sit_on_the_start_of_their_stage(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t rows[] = {11, 12, 13, 14};
+    uint8_t from_memory[2][SHA256_SIZE], from_disk[2][SHA256_SIZE], digest[SHA256_SIZE];
+    Gantry__Plan plan = plan_of("sft", 0, "policies/v000000", "kind: sft\nsteps: 4\nbatch: 4\nlr: 0.001\ncommit_every: 3\n", digest);
+    struct intake_version version;
+    struct openvla *policy = NULL;
+    struct error error;
+    char path[VERSION_PATH];
+
+    f->lora = true;
+    restart(f);
+    plan.stage = 1;
+    plan.stages = &(uint64_t) {DEMOS};
+    plan.n_stages = 1;
+    MUST(plan_run(&f->runner, &plan, &version, &error));
+    assert_true(has_file(f, "v000001/adapter_model.safetensors") && has_file(f, "v000001/base.json"));
+    assert_false(has_file(f, "v000001/model.safetensors"));
+    restart(f);
+    plan.iteration = plan.round = plan.parent = 1;
+    plan.parent_dir = (char *)"policies/v000001";
+    plan.version = 2;
+    MUST(plan_run(&f->runner, &plan, &version, &error));
+    assert_true(has_file(f, "v000002/model.safetensors"));
+    assert_false(has_file(f, "v000002/adapter_model.safetensors") || has_file(f, "v000002/base.json"));
+
+    MUST(run_ppo(f, 2, "policies/v000002", rows, 4, &version, &error));
+    MUST(run_ppo(f, 3, "policies/v000003", rows, 4, &version, &error));
+    assert_null(f->runner.reference);       /* the reference is the base: no second model */
+    digest_of(f, "v000004/adapter_model.safetensors", from_memory[0]);
+    digest_of(f, "v000004/train_state.safetensors", from_memory[1]);
+    snprintf(path, sizeof path, "%s/policies/v000004", f->dir);
+    assert_int_equal(remove_tree(path), 0);
+    restart(f);
+    MUST(run_ppo(f, 3, "policies/v000003", rows, 4, &version, &error));
+    digest_of(f, "v000004/adapter_model.safetensors", from_disk[0]);
+    digest_of(f, "v000004/train_state.safetensors", from_disk[1]);
+    assert_memory_equal(from_memory, from_disk, sizeof from_memory);
+
+    MUST(openvla_load(path, &policy, &error));
+    assert_non_null(policy->lora);
+    assert_true(policy->config.value_width > 0);
+    openvla_free(policy);
+    snprintf(path, sizeof path, "%s/policies/v000002/manifest.json", f->dir);
+    assert_int_equal(atomic_file_write(path, "{}", 2), 0);
+    restart(f);
+    REFUSED(run_ppo(f, 4, "policies/v000004", rows, 4, &version, &error), EBADMSG, "was trained on another base");
+}
+
 static void the_loser_of_a_race_takes_the_winner(void **state)
 {
     struct fixture *f = *state;
@@ -325,6 +404,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(imitation_is_committed_with_what_it_saw, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_restart_changes_no_bit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(pieces_are_the_whole, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(adapters_sit_on_the_start_of_their_stage, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_loser_of_a_race_takes_the_winner, set_up, tear_down),
         cmocka_unit_test_setup_teardown(stale_rows_are_named_and_left_out, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_plans_are_refused_with_a_line, set_up, tear_down),

@@ -82,7 +82,7 @@ static void test_refusals(void **state _unused_)
         {"stages:\n - demos: {name: a}\n - demos: {name: a}\n", "run.yaml:3:11: stages[1].demos: another stage is called 'a' already"},
         {"stages:\n - demos: {name: A/b}\n", "run.yaml:2:11: stages[0].demos: stage name 'A/b'"},
         {"run: {name: ../x}\n", "run.yaml:1:13: run.name: ../x: letters, digits"},
-        {"policy: {train: lora}\n", "run.yaml:1:17: policy.train: lora is not available in this build"},
+        {"policy: {train: lora, lora_targets: ', '}\n", "run.yaml:1:37: policy.lora_targets: no module is named"},
         {"cluster: {actors: [{device: tpu}]}\n", "run.yaml:1:19: cluster.actors: tpu: devices are cpu and cuda:N"},
         {"cluster: {learners: []}\n", "run.yaml:1:21: cluster.learners: at least one learner is needed"},
     };

@@ -68,7 +68,8 @@ struct openvla {
     struct openvla_lora *lora;          /* adapters (openvla_lora.h); NULL: none */
 };
 
-/* Load a directory. -ENOENT, -EINVAL...: *error names the file, the tensor and what was expected. */
+/* Load a directory, also one that holds an adapter and names its base (openvla_adapter.h). -ENOENT, -EINVAL...: *error names the
+ * file, the tensor and what was expected. */
 int openvla_load(const char *dir, struct openvla **ret, struct error *error);
 /* All that load does but for the values: configuration, tokenizer, names, shapes and dtypes, from the files' headers alone.
  * problems: told every missing, unexpected or wrong tensor (may be NULL: the first is the error); *ret_shards (may be NULL) is

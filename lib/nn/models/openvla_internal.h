@@ -60,6 +60,11 @@ struct openvla_lora *openvla_lora_free(struct openvla_lora *lora);
 int openvla_lora_register(struct openvla *model, struct peft_config *config,
                           int64_t (*rank)(const struct param *weight, const char *module, const void *arg), const void *arg);
 
+/* openvla_load of an adapter's directory (openvla_adapter.h), its base being at `base`. */
+int openvla_adapter_load(const char *dir, const char *base, struct openvla **ret, struct error *error);
+/* value_head.safetensors and reward_head.safetensors of the heads that there are. */
+int openvla_save_heads(const struct openvla *model, const char *dir, struct error *error);
+
 /* Registration of all parameters (openvla_weights.c), by what is in the shards; NULL for a fresh model: everything that the
  * configuration asks for. problems: all of them, or NULL: the first is the error. */
 int openvla_register(struct openvla *model, const struct hf_shards *shards, struct hf_problems *problems, struct error *error);

@@ -3,6 +3,7 @@
 
 #include "base/atomic_file.h"
 #include "base/strbuf.h"
+#include "nn/models/openvla_adapter.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/tokenizer.h"
 
@@ -169,11 +170,16 @@ static int load(struct openvla *model, struct error *error)
 int openvla_load(const char *dir, struct openvla **ret, struct error *error)
 {
     _cleanup_(openvla_freep) struct openvla *model = model_alloc(dir);
+    char base[PATH_MAX];
     int r;
 
     if (!model)
         return error_set(error, ENOMEM, "out of memory");
-    r = load(model, error);
+    r = openvla_adapter_base(dir, base, error);
+    if (r > 0)
+        return openvla_adapter_load(dir, base, ret, error);
+    if (r >= 0)
+        r = load(model, error);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(model);

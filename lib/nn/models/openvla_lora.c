@@ -211,7 +211,8 @@ int openvla_lora_new(struct openvla *model, const struct lora_spec *spec, uint64
         return error_set(error, EINVAL, "adapters of rank %d and alpha %g make no sense", spec->r, spec->alpha);
     if (strcmp(spec->targets, "all-linear"))
         r = split_targets(spec->targets, &config);
-    if (r < 0)
+    config.base = spec->base ? strdup(spec->base) : NULL;
+    if (r < 0 || (spec->base && !config.base))
         return error_set(error, ENOMEM, "out of memory");
     r = check_targets(model, &config, error);
     if (r < 0)

@@ -20,6 +20,7 @@ struct lora_spec {
     /* "all-linear": every linear module that runs, but not lm_head (as PEFT 0.15 has it). Else names separated by commas or
      * spaces: full, or how they end ("q_proj, v_proj"); patch convolutions ("patch_embed.proj") and lm_head may be among them. */
     const char *targets;
+    const char *base;           /* what adapter_config.json is to call the base; NULL: nothing */
 };
 
 /* Fresh adapters: A normal with deviation 1/r under `seed`, B zero. -EINVAL: a target that names nothing; -EEXIST: the model

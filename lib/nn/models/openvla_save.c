@@ -29,6 +29,13 @@ static int write_head(const char *name, const struct head *head, const char *dir
     return safetensors_write(path, list, ARRAY_SIZE(params), error);
 }
 
+int openvla_save_heads(const struct openvla *model, const char *dir, struct error *error)
+{
+    int r = write_head("value_head", &model->w->value, dir, error);
+
+    return r < 0 ? r : write_head("reward_head", &model->w->reward, dir, error);
+}
+
 static int by_layout(const void *a, const void *b, void *layout)
 {
     const struct openvla_layout *x = (struct openvla_layout *)layout + *(const int *)a, *y = (struct openvla_layout *)layout + *(const int *)b;
@@ -75,9 +82,7 @@ int openvla_save_sharded(const struct openvla *model, const char *dir, const cha
 
     if (dtype_text && (dtype_parse(dtype_text, &dtype) < 0 || !dtype_is_weight(dtype)))
         return error_set(error, EINVAL, "weights are written as F32, F16 or BF16, not %s", dtype_text);
-    r = write_head("value_head", &model->w->value, dir, error);
-    if (r >= 0)
-        r = write_head("reward_head", &model->w->reward, dir, error);
+    r = openvla_save_heads(model, dir, error);
     if (r >= 0)
         r = oft_save(model, dir, DTYPE_F32, error);
     if (r >= 0)
