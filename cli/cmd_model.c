@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "nn/golden.h"
 #include "nn/models/openvla.h"
+#include "nn/models/openvla_lora.h"
 #include "run/ledger.h"
 #include "run/manifest.h"
 
@@ -20,6 +21,7 @@ static int usage(FILE *out, int status)
             "                                                           (default models/tiny-spec)\n"
             "       gantry model export RUN[:VERSION] DIR [--dtype D]   a run's policy (default: the newest) as a directory of\n"
             "                                                           its own, checked against its manifest first\n"
+            "       gantry model merge BASE ADAPTER DIR [--dtype D]     a PEFT adapter added to its base, in fp32, rounded once\n"
             "       gantry model prompt DIR INSTRUCTION                 the ids of an instruction\n"
             "       gantry model check --golden DIR                     every tensor against the reference's numbers in DIR\n"
             "                                                           (DIR/checkpoint, DIR/golden)\n");
@@ -167,11 +169,35 @@ static int export(int argc, char **argv)
         r = manifest_verify(dir, &manifest, true, &error);
     if (r >= 0)
         r = openvla_load(dir, &model, &error);
+    if (r >= 0 && model->lora)
+        r = openvla_lora_merge(model, &error);
     if (r >= 0)
         r = save(model, argv[1], dtype, &error);
     if (r < 0)
         return fail(&error, r);
     printf("%s: version %llu of %s\n", argv[1], (unsigned long long)number, argv[0]);
+    return CLI_OK;
+}
+
+static int merge(int argc, char **argv)
+{
+    const char *dtype = take_option(&argc, argv, "--dtype");
+    _cleanup_(openvla_freep) struct openvla *model = NULL;
+    struct error error = {0};
+    int r;
+
+    if (argc != 3)
+        return usage(stderr, CLI_USAGE);
+    r = openvla_load(argv[0], &model, &error);
+    if (r >= 0)
+        r = openvla_lora_load(model, argv[1], &error);
+    if (r >= 0)
+        r = openvla_lora_merge(model, &error);
+    if (r >= 0)
+        r = save(model, argv[2], dtype, &error);
+    if (r < 0)
+        return fail(&error, r);
+    printf("%s: %s with the adapter %s\n", argv[2], argv[0], argv[1]);
     return CLI_OK;
 }
 
@@ -212,7 +238,8 @@ static int check(int argc, char **argv)
 int cmd_model(int argc, char **argv)
 {
     static const struct cli_command verbs[] = {
-        {"inspect", NULL, inspect}, {"new", NULL, new}, {"export", NULL, export}, {"prompt", NULL, prompt}, {"check", NULL, check},
+        {"inspect", NULL, inspect}, {"new", NULL, new}, {"export", NULL, export}, {"merge", NULL, merge},
+        {"prompt", NULL, prompt}, {"check", NULL, check},
     };
 
     if (argc < 2)
