@@ -110,7 +110,11 @@ struct tensor *openvla_llama_step(const struct openvla *model, struct tape *tape
 /* The files beside the checkpoint (openvla_oft_io.c). oft_configure reads config.json's gantry_oft, oft_register opens the files
  * and registers what they hold, oft_read fills it once there is memory. */
 enum oft_file { OFT_ACTION_HEAD, OFT_PROPRIO, OFT_SCALE_HEAD, OFT_FILES };
-struct oft_files { char *path[OFT_FILES]; struct safetensors *file[OFT_FILES]; };
+struct oft_files {
+    char *path[OFT_FILES];                      /* NULL: there is none */
+    struct safetensors *file[OFT_FILES];        /* either this, ... */
+    struct torch_file *saved[OFT_FILES];        /* ... or what the training script left */
+};
 int oft_configure(struct openvla *model, const json_t *config, struct error *error);
 int oft_register(struct openvla *model, const char *dir, struct oft_files *files, struct error *error);
 int oft_read(struct openvla *model, const struct oft_files *files, struct error *error);

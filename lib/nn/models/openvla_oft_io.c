@@ -1,9 +1,11 @@
 /* openvla_oft_io.c - the files beside an OpenVLA that make it an OpenVLA-OFT: which are there, what is in them, and back. */
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_oft.h"
+#include "nn/torch_file.h"
 
 enum { LIBERO_CHUNK = 8, ALOHA_CHUNK = 25, ALOHA_DIMS = 14, MAX_WIDTH = 1 << 16 };
 
@@ -16,37 +18,78 @@ void oft_files_close(struct oft_files *files)
 {
     for (int i = 0; i < OFT_FILES; i++) {
         files->file[i] = safetensors_close(files->file[i]);
+        files->saved[i] = torch_file_close(files->saved[i]);
         free(files->path[i]);
         files->path[i] = NULL;
     }
 }
 
-/* DIR/NAME.safetensors. 0: it is not there. */
-static int open_file(const char *dir, const char *name, char **ret_path, struct safetensors **ret, struct error *error)
+static const struct st_tensor *find(const struct oft_files *files, enum oft_file file, const char *name)
+{
+    const struct st_tensor *list;
+    int n;
+
+    if (files->file[file])
+        return safetensors_find(files->file[file], name);
+    list = torch_file_tensors(files->saved[file], &n);
+    for (int i = 0; i < n; i++)
+        if (!strcmp(list[i].name, name))
+            return &list[i];
+    return NULL;
+}
+
+/* NAME--STEP_checkpoint.pt with the largest step; "" if there is none. */
+static int newest_saved(const char *dir, const char *name, char *ret, size_t size, struct error *error)
+{
+    size_t length = strlen(name);
+    const struct dirent *entry;
+    long newest = -1;
+    DIR *d = opendir(dir);
+
+    if (!d)
+        return error_set(error, errno, "%s: %s", dir, strerror(errno));
+    ret[0] = '\0';
+    while ((entry = readdir(d))) {
+        int end = 0;
+        long step;
+
+        if (strncmp(entry->d_name, name, length) != 0 || sscanf(entry->d_name + length, "--%ld_checkpoint.pt%n", &step, &end) != 1 ||
+            end == 0 || entry->d_name[length + (size_t)end] || step <= newest)
+            continue;
+        newest = step;
+        snprintf(ret, size, "%s/%s", dir, entry->d_name);
+    }
+    closedir(d);
+    return 0;
+}
+
+/* NAME.safetensors, else the training script's newest. */
+static int open_file(const char *dir, enum oft_file file, struct oft_files *files, struct error *error)
 {
     char path[4096];
-    int r;
+    int r = 0;
+    bool saved;
 
-    if ((size_t)snprintf(path, sizeof(path), "%s/%s.safetensors", dir, name) >= sizeof(path))
+    if ((size_t)snprintf(path, sizeof(path), "%s/%s.safetensors", dir, file_names[file]) >= sizeof(path))
         return error_set(error, ENAMETOOLONG, "%s: the name is too long", dir);
-    if (access(path, F_OK) < 0)
-        return 0;
-    *ret_path = strdup(path);
-    if (!*ret_path)
+    saved = access(path, F_OK) < 0;
+    if (saved)
+        r = newest_saved(dir, file_names[file], path, sizeof(path), error);
+    if (r < 0 || !path[0])
+        return r;
+    files->path[file] = strdup(path);
+    if (!files->path[file])
         return error_set(error, ENOMEM, "out of memory");
-    r = safetensors_open(path, ret, error);
-    return r < 0 ? r : 1;
+    return saved ? torch_file_open(path, &files->saved[file], error) : safetensors_open(path, &files->file[file], error);
 }
 
 static int open_files(const char *dir, struct oft_files *files, struct error *error)
 {
-    for (int i = 0; i < OFT_FILES; i++) {
-        int r = open_file(dir, file_names[i], &files->path[i], &files->file[i], error);
+    int r = 0;
 
-        if (r < 0)
-            return r;
-    }
-    return 0;
+    for (int i = 0; i < OFT_FILES && r >= 0; i++)
+        r = open_file(dir, (enum oft_file)i, files, error);
+    return r;
 }
 
 /* ---- config.json ------------------------------------------------------------------------------------------------------------
@@ -94,7 +137,7 @@ struct walk {
 /* The shape in the file; -EINVAL: not there, or not of `ndim` dimensions. */
 static int shape_of(const struct walk *w, const char *name, int ndim, int64_t *ret)
 {
-    const struct st_tensor *tensor = safetensors_find(w->files->file[w->file], name);
+    const struct st_tensor *tensor = find(w->files, w->file, name);
 
     if (!tensor || tensor->ndim != ndim || tensor->dim[0] < 1 || tensor->dim[0] > MAX_WIDTH)
         return error_set(w->error, EINVAL, "%s: tensor %s is missing, or has not %d dimensions", w->files->path[w->file], name,
@@ -105,7 +148,7 @@ static int shape_of(const struct walk *w, const char *name, int ndim, int64_t *r
 
 static int add(const struct walk *w, const char *name, int64_t rows, int64_t cols, const struct param **to)
 {
-    const struct st_tensor *tensor = safetensors_find(w->files->file[w->file], name);
+    const struct st_tensor *tensor = find(w->files, w->file, name);
     int64_t dim[2] = {rows, cols};
     int ndim = cols ? 2 : 1;
     struct param *param;
@@ -153,7 +196,7 @@ static int add_action_head(struct walk *w)
         char name[64];
 
         snprintf(name, sizeof(name), "model.mlp_resnet_blocks.%d.ffn.1.weight", c->head_blocks);
-        if (!safetensors_find(w->files->file[w->file], name))
+        if (!find(w->files, w->file, name))
             break;
         if (c->head_blocks == OFT_MAX_BLOCKS)
             return error_set(w->error, EINVAL, "%s: more than %d residual blocks", w->files->path[w->file], OFT_MAX_BLOCKS);
@@ -209,18 +252,18 @@ static int settle(struct openvla *model, const char *dir, const struct oft_files
     struct oft_config *c = &model->config.oft;
 
     if (c->kind == OFT_UNSAID)
-        c->kind = !files->file[OFT_ACTION_HEAD] ? OFT_NONE : files->file[OFT_SCALE_HEAD] ? OFT_LAPLACE : OFT_L1;
+        c->kind = !files->path[OFT_ACTION_HEAD] ? OFT_NONE : files->path[OFT_SCALE_HEAD] ? OFT_LAPLACE : OFT_L1;
     if (c->kind == OFT_NONE) {
         *c = (struct oft_config){.kind = OFT_NONE};
         return 0;
     }
-    if ((c->kind == OFT_L1 || c->kind == OFT_LAPLACE) && !files->file[OFT_ACTION_HEAD])
+    if ((c->kind == OFT_L1 || c->kind == OFT_LAPLACE) && !files->path[OFT_ACTION_HEAD])
         return error_set(error, ENOENT, "%s: kind %s needs action_head.safetensors or action_head--STEP_checkpoint.pt", dir,
                          kind_names[c->kind]);
-    if (c->kind == OFT_LAPLACE && !files->file[OFT_SCALE_HEAD])
+    if (c->kind == OFT_LAPLACE && !files->path[OFT_SCALE_HEAD])
         return error_set(error, ENOENT, "%s: kind laplace needs scale_head.safetensors", dir);
     if (c->images == 0)
-        c->images = files->file[OFT_PROPRIO] ? 2 : 1;
+        c->images = files->path[OFT_PROPRIO] ? 2 : 1;
     return 0;
 }
 
@@ -234,7 +277,7 @@ int oft_register(struct openvla *model, const char *dir, struct oft_files *files
         r = settle(model, dir, files, error);
     for (int i = 0; i < OFT_FILES && r >= 0 && model->config.oft.kind != OFT_NONE; i++) {
         w.file = (enum oft_file)i;
-        if (files->file[i])
+        if (files->path[i])
             r = adders[i](&w);
     }
     return r;
@@ -245,13 +288,13 @@ int oft_read(struct openvla *model, const struct oft_files *files, struct error 
     for (int f = 0; f < OFT_FILES && model->config.oft.kind != OFT_NONE; f++) {
         size_t n = strlen(file_names[f]);
 
-        for (int i = 0; i < model->params.count && files->file[f]; i++) {
+        for (int i = 0; i < model->params.count && files->path[f]; i++) {
             const struct param *param = model->params.list[i];
             const struct st_tensor *tensor;
 
             if (strncmp(param->name, file_names[f], n) != 0 || param->name[n] != '.')
                 continue;
-            tensor = safetensors_find(files->file[f], param->name + n + 1);
+            tensor = find(files, (enum oft_file)f, param->name + n + 1);
             if (!tensor || st_not_finite(tensor) >= 0)
                 return error_set(error, EINVAL, "%s: tensor %s: a value is not finite", files->path[f], param->name + n + 1);
             (void)st_read_f32(tensor, 0, tensor->numel, param->value);
