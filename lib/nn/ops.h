@@ -105,6 +105,15 @@ struct token_stats {
 };
 struct token_stats *op_token_stats(struct tape *t, struct tensor *logits, const int32_t *target, float temperature, const float *ref_logp);
 
+/* The same of numbers: target[i] under a Laplace distribution with middle m[i] and scale T * exp(log_scale[i]), all of n numbers
+ * in row-major order. log_probs is (n, 2): middle and log of the tempered scale; ref is what log_probs was for the reference. */
+struct token_stats *op_laplace_stats(struct tape *t, struct tensor *middle, struct tensor *log_scale, const float *target,
+                                     float temperature, const float *ref);
+/* For one number; scale: the log of the tempered scale. uniform in [0,1). */
+float laplace_logp(float x, float middle, float scale);
+float laplace_entropy(float scale);
+float laplace_draw(float uniform, float middle, float scale);
+
 /* Stop the gradient here: same numbers, no way back. */
 struct tensor *op_detach(struct tape *t, struct tensor *x);
 /* a (N,c1) and constant columns extra (N,c2) side by side. extra is borrowed. */

@@ -75,6 +75,7 @@ static struct act_item item(int i)
         .episode = (uint64_t)i,
         .step = 3,
         .sample = 1,
+        .full = i % 3 == 0,
     };
 }
 
@@ -98,7 +99,7 @@ static void test_prompt(void **state)
             assert_in_range(f.prompt[i][k], 0, c->vocab - OPENVLA_ACTION_BINS - 1);    /* the suite's words use no action's id */
 }
 
-/* Teacher-forced log-probs of the sampled tokens on a training tape. */
+/* Teacher-forced log-probs of the sampled tokens on a training tape, over the action ids and over the vocabulary. */
 static void test_cache_equals_training(void **state)
 {
     struct openvla *model = NULL;
@@ -137,10 +138,11 @@ static void test_cache_equals_training(void **state)
 
             for (int t = 0; t < 7; t++) {
                 rows[t] = pass.first[i] + t;
-                target[t] = results[i].tokens[t] - (model->config.vocab - OPENVLA_ACTION_BINS);
+                target[t] = results[i].tokens[t] - (acts[i].full ? 0 : model->config.vocab - OPENVLA_ACTION_BINS);
             }
-            stats = op_token_stats(&tape, openvla_logits(model, &tape, op_gather(&tape, pass.hidden, rows, 7), true), target,
-                                   acts[i].temperature, NULL);
+            stats = op_token_stats(&tape,
+                                   openvla_logits(model, &tape, op_gather(&tape, pass.hidden, rows, 7), !acts[i].full),
+                                   target, acts[i].temperature, NULL);
             value = openvla_value(model, &tape, op_gather(&tape, pass.hidden, rows, 1), NULL, true);
             assert_non_null(stats);
             assert_non_null(value);

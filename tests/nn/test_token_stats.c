@@ -177,10 +177,72 @@ static void test_actor_and_learner_agree_to_the_bit(void **state)
     tape_release(&tape);
 }
 
+/* {log p, entropy, KL} of x under a Laplace distribution. */
+static void laplace_in_double(double x, double m, double s, double m0, double s0, double ret[3])
+{
+    double d = fabs(m - m0);
+
+    ret[0] = -s - log(2) - fabs(x - m) * exp(-s);
+    ret[1] = 1 + log(2) + s;
+    ret[2] = s0 - s + d * exp(-s0) + exp(s - s0 - d * exp(-s)) - 1;
+}
+
+static void test_laplace(void **state)
+{
+    enum { N = 6 };
+    static const float middle[N] = {0.1f, -0.7f, 0.4f, 1.5f, 0.0f, -2.0f}, scale[N] = {-1.0f, 0.2f, -2.0f, -0.5f, -3.0f, 0.4f};
+    static const float x[N] = {0.3f, -0.9f, 0.1f, 2.5f, 0.05f, 1.0f};
+    static const float ref[2 * N] = {0.2f, -0.8f, -0.7f, 0.2f, 0.9f, -2.5f, 1.0f, 0.0f, 0.3f, -1.0f, -2.5f, 0.1f};
+    const float d[3] = {0.7f, -0.3f, 1.1f};
+    const double t = 1.6, h = 1e-5;
+    struct tape tape;
+    struct tensor *m, *s;
+    struct token_stats *stats;
+
+    (void)state;
+    tape_init(&tape, true);
+    assert_int_equal(tape_reserve(&tape, 1 << 16), 0);
+    m = tape_tensor(&tape, 2, N / 2);
+    s = tape_tensor(&tape, 2, N / 2);
+    assert_true(m && s);
+    memcpy(m->x, middle, sizeof(middle));
+    memcpy(s->x, scale, sizeof(scale));
+    stats = op_laplace_stats(&tape, m, s, x, temperature, ref);
+    assert_non_null(stats);
+    for (int i = 0; i < N; i++) {
+        stats->dlogp[i] = d[0];
+        stats->dentropy[i] = d[1];
+        stats->dkl[i] = d[2];
+    }
+    tape_backward(&tape);
+    for (int i = 0; i < N; i++) {
+        double at[2] = {(double)middle[i], (double)scale[i] + log(t)}, m0 = (double)ref[2 * i], s0 = (double)ref[2 * i + 1], y[3];
+        const float got[2] = {m->g[i], s->g[i]};
+
+        laplace_in_double((double)x[i], at[0], at[1], m0, s0, y);
+        assert_true(fabs((double)stats->logp[i] - y[0]) < 1e-5);
+        assert_true(fabs((double)stats->entropy[i] - y[1]) < 1e-6);
+        assert_true(fabs((double)stats->kl[i] - y[2]) < 1e-5 && y[2] >= 0);
+        for (int k = 0; k < 2; k++) {
+            double up[3], down[3], kept = at[k], want = 0;
+
+            at[k] = kept + h;
+            laplace_in_double((double)x[i], at[0], at[1], m0, s0, up);
+            at[k] = kept - h;
+            laplace_in_double((double)x[i], at[0], at[1], m0, s0, down);
+            at[k] = kept;
+            for (int j = 0; j < 3; j++)
+                want += (double)d[j] * (up[j] - down[j]) / (2 * h);
+            assert_true(fabs((double)got[k] - want) < 1e-4 * (1 + fabs(want)) || (k == 0 && middle[i] == ref[2 * i]));
+        }
+    }
+    tape_release(&tape);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_stats_and_gradients),
+        cmocka_unit_test(test_stats_and_gradients), cmocka_unit_test(test_laplace),
         cmocka_unit_test(test_stats_of_extreme_rows),
         cmocka_unit_test(test_samples_follow_the_distribution),
         cmocka_unit_test(test_sampling_edges),

@@ -156,13 +156,13 @@ struct act_item {
     float temperature;                              /* 0: greedy */
     uint64_t seed, episode; uint32_t step, sample;  /* the sampling counter; token is the last word of it */
     bool value_only;
+    bool full;                                      /* softmax over the padded vocabulary instead of the 256 action ids */
 };
 struct act_result {
     int32_t tokens[OPENVLA_MAX_ACTION_DIMS]; float logp[OPENVLA_MAX_ACTION_DIMS]; float entropy; /* mean per token */
     float value;                                    /* 0 without a value head, or when it wants inputs the actor has not */
 };
-/* n <= max_batch items; prompts may differ in length. -ENOTSUP (score): no reward head. Support: the 256 action ids. Row i does
- * not depend on the other rows. */
+/* n <= max_batch items; prompts may differ in length. Row i does not depend on the other rows. */
 int openvla_act(const struct openvla *model, struct openvla_session *session, const struct act_item *items, int n,
                 struct act_result *results);
 /* (hidden) state that predicted item i's first token, of the last openvla_act; the session's, until its next call. Equal to the

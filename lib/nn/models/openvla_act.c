@@ -122,26 +122,30 @@ int openvla_step(const struct openvla *model, struct openvla_session *s, const i
     return r;
 }
 
-/* Draw action token number `token` of every acting sequence. */
+/* Draw action token number `token` of every acting sequence: from the 256 action ids, or with item.full from the vocabulary. */
 static void sample(const struct openvla *model, struct openvla_session *s, const struct act_pass *pass,
                    const struct act_item *items, int token, struct act_result *results)
 {
+    const struct openvla_config *c = &model->config;
+    int32_t first = c->vocab - OPENVLA_ACTION_BINS;
+
     for (int i = 0; i < pass->rows; i++) {
         const struct act_item *item = &items[pass->slot[i]];
+        struct act_result *result = &results[pass->slot[i]];
         struct philox random =
             philox_at(item->seed, PHILOX_SAMPLE, item->episode, item->step, item->sample << 16 | (uint32_t)token);
+        float *logits = pass->logits->x + i * pass->logits->cols, uniform = philox_uniform(&random), entropy;
+        bool all_columns = pass->logits->cols > OPENVLA_ACTION_BINS;
+        int32_t column;
 
-        s->temperature[i] = item->temperature;
-        s->uniform[i] = philox_uniform(&random);
-    }
-    sample_rows(pass->logits->x, pass->rows, OPENVLA_ACTION_BINS, s->temperature, s->uniform, s->column, s->logp, s->entropy);
-    for (int i = 0; i < pass->rows; i++) {
-        struct act_result *result = &results[pass->slot[i]];
-
-        s->token[i] = model->config.vocab - OPENVLA_ACTION_BINS + s->column[i];
+        if (item->full || !all_columns)
+            sample_rows(logits, 1, pass->logits->cols, &item->temperature, &uniform, &column, &result->logp[token], &entropy);
+        else
+            sample_rows(logits + first, 1, OPENVLA_ACTION_BINS, &item->temperature, &uniform, &column, &result->logp[token],
+                        &entropy);
+        s->token[i] = item->full ? column : first + column;
         result->tokens[token] = s->token[i];
-        result->logp[token] = s->logp[i];
-        result->entropy += s->entropy[i] / (float)model->config.action_dims;
+        result->entropy += entropy / (float)c->action_dims;
     }
 }
 
@@ -149,9 +153,12 @@ int openvla_act(const struct openvla *model, struct openvla_session *s, const st
                 struct act_result *results)
 {
     struct act_pass pass;
+    bool action_only = true;
     int r;
 
-    r = openvla_prefill(model, s, items, n, true, &pass);
+    for (int i = 0; i < n; i++)
+        action_only = action_only && !items[i].full;
+    r = openvla_prefill(model, s, items, n, action_only, &pass);
     if (r < 0)
         return r;
     memset(results, 0, (size_t)n * sizeof(*results));
@@ -159,7 +166,7 @@ int openvla_act(const struct openvla *model, struct openvla_session *s, const st
         results[i].value = pass.value->x[i];
     for (int token = 0; pass.rows && token < model->config.action_dims; token++) {
         if (token > 0) {
-            r = openvla_step(model, s, s->token, true, &pass);
+            r = openvla_step(model, s, s->token, action_only, &pass);
             if (r < 0)
                 return r;
         }

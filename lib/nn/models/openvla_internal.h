@@ -74,6 +74,8 @@ void openvla_initialise(struct openvla *model, uint64_t seed);      /* a fresh m
 struct openvla_init { uint8_t kind; struct philox random; float bound; };
 void openvla_init_begin(const struct param *param, uint8_t kind, uint64_t seed, struct openvla_init *ret);
 void openvla_init_next(struct openvla_init *init, float *ret, int64_t n);
+void openvla_initialise_affine(const struct affine *map, uint64_t seed);        /* +-1/sqrt(inputs), bias 0 */
+void openvla_initialise_norm(const struct affine *norm);                        /* 1, 0 */
 void openvla_initialise_head(const struct head *head, uint64_t seed);
 
 /* config.json and its companions (openvla_config.c). shards NULL: a fresh model, dims from gantry_vision. */

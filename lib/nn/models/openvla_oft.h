@@ -24,7 +24,11 @@ static inline int oft_slots(const struct openvla_config *config) { return config
 /* Read the side files of `dir` into a loaded, unpacked model. how: kind, chunk and images are taken, the rest comes from the
  * tensors. -ENOENT: a file that the kind needs is not there. */
 int oft_attach(struct openvla *model, const char *dir, const struct oft_config *how, struct error *error);
-/* Add the head for the scale where there is none: every scale is exp(log_scale) at first. Kind becomes OFT_LAPLACE. */
+/* Fresh heads on a loaded, unpacked model without them: where fine-tuning of an OpenVLA begins. The L1 head makes the kind OFT_L1
+ * with the given chunk; with the head for the scale, all exp(log_scale) at first, it is
+ * OFT_LAPLACE. -EEXIST: it is there; -EINVAL: nonsense sizes, or no L1 head for a scale to go with. */
+int oft_add_action_head(struct openvla *model, int chunk, int width, int blocks, uint64_t seed);
+int oft_add_state(struct openvla *model, int numbers, uint64_t seed);
 int oft_add_scale_head(struct openvla *model, int width, float log_scale, uint64_t seed);
 /* Write the side files of `dir`, fsynced. */
 int oft_save(const struct openvla *model, const char *dir, enum dtype dtype, struct error *error);

@@ -53,8 +53,9 @@ static int newest_saved(const char *dir, const char *name, char *ret, size_t siz
         int end = 0;
         long step;
 
-        if (strncmp(entry->d_name, name, length) != 0 || sscanf(entry->d_name + length, "--%ld_checkpoint.pt%n", &step, &end) != 1 ||
-            end == 0 || entry->d_name[length + (size_t)end] || step <= newest)
+        if (strncmp(entry->d_name, name, length) != 0 ||
+            sscanf(entry->d_name + length, "--%ld_checkpoint.pt%n", &step, &end) != 1 || end == 0 ||
+            entry->d_name[length + (size_t)end] || step <= newest)
             continue;
         newest = step;
         snprintf(ret, size, "%s/%s", dir, entry->d_name);
@@ -320,41 +321,6 @@ int oft_attach(struct openvla *model, const char *dir, const struct oft_config *
     if (r >= 0 && params_grow(&model->params, held) < 0)
         r = error_set(error, ENOMEM, "out of memory");
     return r < 0 ? r : oft_read(model, &files, error);
-}
-
-int oft_add_scale_head(struct openvla *model, int width, float log_scale, uint64_t seed)
-{
-    struct head *head = &model->w->oft.scale;
-    int64_t held = model->params.numel, dims = model->config.action_dims, inputs = dims * model->config.hidden;
-    const struct {
-        const char *name;
-        int64_t rows, cols;
-        const struct param **to;
-    } list[] = {
-        {"scale_head.fc1.weight", width, inputs, &head->fc1.weight},
-        {"scale_head.fc1.bias", width, 0, &head->fc1.bias},
-        {"scale_head.fc2.weight", dims, width, &head->fc2.weight},
-        {"scale_head.fc2.bias", dims, 0, &head->fc2.bias},
-    };
-    int r;
-
-    if (!model->config.oft.head_width || model->config.oft.scale_width || width < 1 || width > MAX_WIDTH)
-        return model->config.oft.scale_width ? -EEXIST : -EINVAL;
-    for (size_t i = 0; i < ARRAY_SIZE(list); i++) {
-        *list[i].to = param_add(&model->params, list[i].name, list[i].cols ? 2 : 1, (int64_t[]){list[i].rows, list[i].cols},
-                                list[i].cols != 0);
-        if (!*list[i].to)
-            return -ENOMEM;
-    }
-    r = params_grow(&model->params, held);
-    if (r < 0)
-        return r;
-    openvla_initialise_head(head, seed);
-    for (int64_t i = 0; i < dims; i++)
-        head->fc2.bias->value[i] = log_scale;
-    model->config.oft.scale_width = width;
-    model->config.oft.kind = OFT_LAPLACE;
-    return 0;
 }
 
 /* ---- and back

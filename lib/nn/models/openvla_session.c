@@ -24,13 +24,7 @@ int openvla_session_new(const struct openvla_config *config, int max_batch, stru
     s->slot = calloc(n, sizeof(*s->slot));
     s->token = calloc(n, sizeof(*s->token));
     s->position = calloc(n, sizeof(*s->position));
-    s->column = calloc(n, sizeof(*s->column));
-    s->temperature = calloc(n, sizeof(*s->temperature));
-    s->uniform = calloc(n, sizeof(*s->uniform));
-    s->logp = calloc(n, sizeof(*s->logp));
-    s->entropy = calloc(n, sizeof(*s->entropy));
-    if (!s->cache || !s->hidden || !s->length || !s->items || !s->slot || !s->token || !s->position || !s->column ||
-        !s->temperature || !s->uniform || !s->logp || !s->entropy)
+    if (!s->cache || !s->hidden || !s->length || !s->items || !s->slot || !s->token || !s->position)
         return -ENOMEM;
     *ret = TAKE_PTR(s);
     return 0;
@@ -49,11 +43,6 @@ struct openvla_session *openvla_session_free(struct openvla_session *s)
     free(s->slot);
     free(s->token);
     free(s->position);
-    free(s->column);
-    free(s->temperature);
-    free(s->uniform);
-    free(s->logp);
-    free(s->entropy);
     free(s);
     return NULL;
 }

@@ -15,8 +15,7 @@ struct openvla_session {
     int32_t *length;                    /* [max_batch] positions held, all layers */
     struct openvla_item *items;         /* [max_batch] of the pass at hand */
     int32_t *slot;                      /* [active] and so the rest: rows of a decoding step */
-    int32_t *token, *position, *column;
-    float *temperature, *uniform, *logp, *entropy;
+    int32_t *token, *position;
 };
 
 /* Room for `capacity` positions per slot; forgets what is held when it must grow. */

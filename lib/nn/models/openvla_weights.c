@@ -341,6 +341,18 @@ void openvla_initialise(struct openvla *model, uint64_t seed)
         fill(model->params.list[i], (enum init)model->w->init[i], seed);
 }
 
+void openvla_initialise_affine(const struct affine *map, uint64_t seed)
+{
+    fill(map->weight, INIT_UNIFORM, seed);
+    fill(map->bias, INIT_ZERO, seed);
+}
+
+void openvla_initialise_norm(const struct affine *norm)
+{
+    fill(norm->weight, INIT_ONE, 0);
+    fill(norm->bias, INIT_ZERO, 0);
+}
+
 void openvla_initialise_head(const struct head *head, uint64_t seed)
 {
     fill(head->fc1.weight, INIT_UNIFORM, seed);
