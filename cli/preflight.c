@@ -44,6 +44,10 @@ static int check_model(const char *path, struct error *error)
 {
     char config[512];
 
+    snprintf(config, sizeof config, "%s/adapter_config.json", path);
+    if (access(config, F_OK) == 0)
+        return error_set(error, EINVAL, "policy.init: %s is a PEFT adapter; `gantry model merge BASE %s DIR` makes a checkpoint of it and its base",
+                         path, path);
     snprintf(config, sizeof config, "%s/config.json", path);
     if (access(config, R_OK) < 0)
         return error_set(error, errno, "policy.init: %s: %s; name a Hugging Face OpenVLA directory", config, strerror(errno));
