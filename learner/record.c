@@ -45,7 +45,7 @@ int record_write(const char *dir, const struct record *record, struct error *err
     json_close(&w, '}');
     if (text.failed || snprintf(path, sizeof path, "%s/" FILE_NAME, dir) >= (int)sizeof path)
         return error_set(error, ENOMEM, "%s/" FILE_NAME ": out of memory, or the path is too long", dir);
-    r = atomic_file_write(path, text.text, text.length);
+    r = file_write(path, text.text, text.length);
     return r < 0 ? error_set(error, -r, "%s: %s", path, strerror(-r)) : 0;
 }
 

@@ -16,5 +16,5 @@ struct record {
 };
 void record_release(struct record *record);
 
-int record_write(const char *dir, const struct record *record, struct error *error);    /* fsynced */
+int record_write(const char *dir, const struct record *record, struct error *error);
 int record_read(const char *dir, struct record *ret, struct error *error);              /* -ENOENT, -EBADMSG */

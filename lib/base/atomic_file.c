@@ -1,5 +1,6 @@
 #include "base/atomic_file.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -29,17 +30,14 @@ static int write_all(int fd, const char *bytes, size_t n)
     return 0;
 }
 
-static int fsync_path(const char *path, int flags)
+int fsync_directory(const char *path)
 {
-    _cleanup_close_ int fd = open(path, flags | O_CLOEXEC);
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
     if (fd < 0)
         return -errno;
     return fsync(fd) < 0 ? -errno : 0;
 }
-
-int fsync_directory(const char *path) { return fsync_path(path, O_RDONLY | O_DIRECTORY); }
-int fsync_file(const char *path) { return fsync_path(path, O_RDONLY); }
 
 static int fsync_parent(const char *path)
 {
@@ -75,6 +73,66 @@ int atomic_file_write(const char *path, const void *bytes, size_t n)
         return r;
     }
     return fsync_parent(path);
+}
+
+void file_send_off(int fd)
+{
+    (void)sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
+int file_write(const char *path, const void *bytes, size_t n)
+{
+    _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    int r = fd < 0 ? -errno : write_all(fd, bytes, n);
+
+    if (r == 0)
+        file_send_off(fd);
+    return r;
+}
+
+static int each_file(const char *path, int (*each)(int fd))
+{
+    DIR *dir = opendir(path);
+    struct dirent *item;
+    int r = 0;
+
+    if (!dir)
+        return -errno;
+    while (r == 0 && (errno = 0, item = readdir(dir))) {
+        _cleanup_close_ int fd = -1;
+        struct stat st;
+
+        if (fstatat(dirfd(dir), item->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode))
+            continue;
+        fd = openat(dirfd(dir), item->d_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+        r = fd < 0 ? -errno : each(fd);
+    }
+    if (r == 0)
+        r = -errno;
+    closedir(dir);
+    return r;
+}
+
+static int send_off(int fd)
+{
+    file_send_off(fd);
+    return 0;
+}
+
+static int wait_for(int fd)
+{
+    int r = fault_errno("atomic_file.fsync");
+
+    return r < 0 ? r : fsync(fd) < 0 ? -errno : 0;
+}
+
+int directory_sync(const char *path)
+{
+    int r = each_file(path, send_off);
+
+    if (r == 0)
+        r = each_file(path, wait_for);
+    return r < 0 ? r : fsync_directory(path);
 }
 
 int file_read(const char *path, size_t limit, char **ret_bytes, size_t *ret_n)

@@ -2,6 +2,12 @@
  *
  *   atomic_file_write("dir/name", bytes, n)     temp -> write -> fsync -> rename -> fsync of the directory
  *
+ * A whole directory that becomes visible by one rename (staged_dir.h, run/manifest.h) is written without all that:
+ *
+ *   file_write* -> directory_sync -> rename_noreplace
+ *
+ * An fsync of each file in turn waits for the disk each time; so they are all sent on their way first and waited for together.
+ *
  * Fault points: atomic_file.write, atomic_file.fsync, atomic_file.rename. */
 #pragma once
 
@@ -14,7 +20,13 @@ int atomic_file_write(const char *path, const void *bytes, size_t n);
 int file_read(const char *path, size_t limit, char **ret_bytes, size_t *ret_n);
 
 int fsync_directory(const char *path);
-int fsync_file(const char *path);
+
+/* Make or overwrite `path`, not yet durable. A failure leaves a torn file. */
+int file_write(const char *path, const void *bytes, size_t n);
+/* What was written to fd starts on its way to the disk; nobody waits, and errors are directory_sync's. */
+void file_send_off(int fd);
+/* The files of a directory (not those below it) and its entries are durable. */
+int directory_sync(const char *path);
 
 /* rename that refuses to replace (RENAME_NOREPLACE), then fsync of the parent. -EEXIST: someone was first. */
 int rename_noreplace(const char *from, const char *to);

@@ -51,7 +51,7 @@ int staged_dir_open(struct staged_dir *dir, const char *path, struct error *erro
 
 int staged_dir_commit(struct staged_dir *dir, struct error *error)
 {
-    int r = fsync_directory(dir->temporary);
+    int r = directory_sync(dir->temporary);
 
     if (r >= 0)
         r = rename_noreplace(dir->temporary, dir->path);

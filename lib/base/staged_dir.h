@@ -1,9 +1,9 @@
 /* staged_dir.h - a directory that is wholly there or not there at all, also after a power cut.
  *
  *   _cleanup_(staged_dir_release) struct staged_dir dir = {0};
- *   staged_dir_open(&dir, "models/new")  ->  files into dir.temporary, each fsynced  ->  staged_dir_commit(&dir)
+ *   staged_dir_open(&dir, "models/new")  ->  files into dir.temporary  ->  staged_dir_commit(&dir)
  *
- * Files go into a new sibling of the name wanted; commit fsyncs it and renames it, replacing nothing. Without a commit, release
+ * Files go into a new sibling of the name wanted; commit makes them durable and renames it, replacing nothing. Without a commit, release
  * removes what was written. A process that is killed leaves a directory called NAME.tmp.PID behind, never a half-written NAME. */
 #pragma once
 

@@ -58,7 +58,7 @@ int hf_check_finite(const struct hf_shards *shards, const struct st_tensor *tens
 
 /* Write weights as save_pretrained lays them out: model.safetensors, or shards of at most shard_bytes (0: 5 GB; a larger tensor has one
  * of its own) and their index. `shard`: which shard each tensor goes to, ascending, in the order given; NULL: by size, each shard in
- * the format's own order. Every file is fsynced; the caller owns the directory (base/staged_dir.h). */
+ * the format's own order. The caller owns the directory and makes it durable (base/staged_dir.h). */
 int hf_weights_write(const char *dir, const struct st_write *tensors, int n, int64_t shard_bytes, const int *shard,
                      struct error *error);
 
@@ -68,6 +68,6 @@ struct hf_file { char *name; char *bytes; size_t n; };       /* a NUL behind the
 struct hf_files { struct hf_file *list; int n; };
 int hf_files_read(const char *dir, struct hf_files *ret, struct error *error);
 int hf_files_copy(const struct hf_files *files, struct hf_files *ret);
-/* All to the byte as they were, but for the values of config.json's torch_dtype (NULL: these too). fsyncs each. */
+/* All to the byte as they were, but for the values of config.json's torch_dtype (NULL: these too). */
 int hf_files_write(const struct hf_files *files, const char *dir, const char *torch_dtype, struct error *error);
 void hf_files_release(struct hf_files *files);

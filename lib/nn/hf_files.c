@@ -140,8 +140,8 @@ int hf_files_write(const struct hf_files *files, const char *dir, const char *to
 
         strbuf_addf(&path, "%s/%s", dir, file->name);
         if (r >= 0)
-            r = path.failed ? -ENOMEM : atomic_file_write(path.text, change ? config.text : file->bytes,
-                                                          change ? config.length : file->n);
+            r = path.failed ? -ENOMEM : file_write(path.text, change ? config.text : file->bytes,
+                                                   change ? config.length : file->n);
         if (r < 0)
             return error_set(error, -r, "%s: %s", path.text, strerror(-r));
     }

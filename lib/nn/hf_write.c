@@ -56,7 +56,7 @@ static int write_index(const char *dir, const struct st_write *tensors, int n, c
     if (text)
         strbuf_addf(&out, "%s\n", text);
     strbuf_addf(&path, "%s/model.safetensors.index.json", dir);
-    r = !text || out.failed || path.failed ? -ENOMEM : atomic_file_write(path.text, out.text, out.length);
+    r = !text || out.failed || path.failed ? -ENOMEM : file_write(path.text, out.text, out.length);
     return r < 0 ? error_set(error, -r, "%s: %s", path.text, strerror(-r)) : 0;
 }
 

@@ -261,6 +261,6 @@ int peft_config_write(const struct peft_config *config, const struct peft_module
     json = config_json(config, sorted, n);
     text = json ? json_dumps(json, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
     strbuf_addf(&path, "%s/" FILE_NAME, dir);
-    r = text && !path.failed ? atomic_file_write(path.text, text, strlen(text)) : -ENOMEM;
+    r = text && !path.failed ? file_write(path.text, text, strlen(text)) : -ENOMEM;
     return r < 0 ? error_set(error, -r, "%s: %s", path.failed ? dir : path.text, strerror(-r)) : 0;
 }

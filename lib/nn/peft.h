@@ -32,6 +32,6 @@ double peft_config_scale(const struct peft_config *config, const char *module, i
 
 /* One adapted module, for writing: its rank and scale may differ from the configuration's. */
 struct peft_module { char *name; int64_t r; double scale; };
-/* DIR/adapter_config.json with these modules as targets, by full name. fsyncs. */
+/* DIR/adapter_config.json with these modules as targets, by full name. */
 int peft_config_write(const struct peft_config *config, const struct peft_module *modules, int n, const char *dir,
                       struct error *error);

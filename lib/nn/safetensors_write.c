@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
+#include "base/atomic_file.h"
 #include "base/json_write.h"
 #include "nn/safetensors.h"
 
@@ -136,8 +137,8 @@ static int write_file(const char *path, const struct st_write *tensors, int n, b
         if (r < 0)
             return write_failed(r, path, order[i], error);
     }
-    if (r >= 0 && fsync(fd) < 0)
-        r = -errno;
+    if (r >= 0)
+        file_send_off(fd);
     return r < 0 ? error_set(error, -r, "%s: %s", path, strerror(-r)) : 0;
 }
 

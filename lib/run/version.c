@@ -106,23 +106,28 @@ static int list_files(const char *path, struct manifest_file **ret, size_t *ret_
     return 0;
 }
 
-/* Every file's bytes are on the disk and in the manifest. */
-static int settle_files(const char *dir, struct manifest_file *files, size_t n, struct error *error)
+/* The writers have sent the files on their way to the disk; it works while we hash. */
+static int hash_files(const char *dir, struct manifest_file *files, size_t n, struct error *error)
 {
     for (size_t i = 0; i < n; i++) {
         char path[VERSION_PATH + 136];
         int r;
 
         snprintf(path, sizeof path, "%s/%s", dir, files[i].name);
-        r = fault_errno("version.fsync");
-        if (r == 0)
-            r = fsync_file(path);
-        if (r == 0)
-            r = sha256_file(path, files[i].sha256);
+        r = sha256_file(path, files[i].sha256);
         if (r < 0)
-            return error_set(error, -r, "%s: cannot be made durable: %s", path, strerror(-r));
+            return error_set(error, -r, "%s: cannot be read: %s", path, strerror(-r));
     }
     return 0;
+}
+
+static int make_durable(const char *dir, struct error *error)
+{
+    int r = fault_errno("version.fsync");
+
+    if (r == 0)
+        r = directory_sync(dir);
+    return r < 0 ? error_set(error, -r, "%s: cannot be made durable: %s", dir, strerror(-r)) : 0;
 }
 
 static int put_manifest(const char *dir, struct manifest *manifest, struct error *error)
@@ -136,7 +141,7 @@ static int put_manifest(const char *dir, struct manifest *manifest, struct error
     if (r == 0)
         r = manifest_write(manifest, &text);
     if (r == 0)
-        r = atomic_file_write(path, text.text, text.length);
+        r = file_write(path, text.text, text.length);
     if (r < 0)
         return error_set(error, -r, "%s: cannot be written: %s", path, strerror(-r));
     sha256_of(text.text, text.length, manifest->digest);
@@ -155,13 +160,15 @@ int version_commit(const char *run_dir, const char *dir, struct manifest *manife
         return error_set(error, -r, "%s: path too long", run_dir);
     r = list_files(dir, &files, &n, error);
     if (r == 0)
-        r = settle_files(dir, files, n, error);
+        r = hash_files(dir, files, n, error);
     if (r < 0)
         return r;
     free(manifest->files);
     manifest->files = TAKE_PTR(files);
     manifest->n_files = n;
     r = put_manifest(dir, manifest, error);
+    if (r == 0)
+        r = make_durable(dir, error);
     if (r < 0)
         return r;
     r = fault_errno("version.rename");

@@ -3,7 +3,7 @@
  * With adapters (LoRA) the directory holds them in fp32, the heads, and the base's name and digest (nn/models/openvla_adapter.h).
  * train_state.safetensors holds AdamW's moments of each part and one F64 tensor of scalars (steps, running normaliser,
  * counters, stage, reference). A directory without it is a plain checkpoint: moments start at zero.
- * The caller makes the directory before and renames it after (lib/run/manifest.h); every file is fsynced. */
+ * The caller makes the directory before; it is durable and renamed after (lib/run/manifest.h). */
 #pragma once
 
 #include "train/trainer.h"

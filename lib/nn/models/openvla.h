@@ -77,8 +77,8 @@ int openvla_load(const char *dir, struct openvla **ret, struct error *error);
 int openvla_open(const char *dir, struct hf_problems *problems, struct openvla **ret, struct hf_shards *ret_shards,
                  struct error *error);
 /* Write all files into `dir` (must exist, empty): weights as dtype "F32", "F16" or "BF16" in one file or shards of 5 GB, or, NULL,
- * each tensor as it was read, in the same order and shards; the small files as they were loaded; heads, if any, as F32. fsyncs
- * every file; the caller renames the directory (base/staged_dir.h). */
+ * each tensor as it was read, in the same order and shards; the small files as they were loaded; heads, if any, as F32. The
+ * caller makes the directory durable and renames it (base/staged_dir.h). */
 int openvla_save(const struct openvla *model, const char *dir, const char *dtype, struct error *error);
 int openvla_save_sharded(const struct openvla *model, const char *dir, const char *dtype, int64_t shard_bytes, struct error *error);
 /* A fresh random model: config and tokenizer files of `dir`, weights by initialisation under `seed`. (`gantry model new`.)

@@ -30,7 +30,7 @@ int oft_attach(struct openvla *model, const char *dir, const struct oft_config *
 int oft_add_action_head(struct openvla *model, int chunk, int width, int blocks, uint64_t seed);
 int oft_add_state(struct openvla *model, int numbers, uint64_t seed);
 int oft_add_scale_head(struct openvla *model, int width, float log_scale, uint64_t seed);
-/* Write the side files of `dir`, fsynced. */
+/* Write the side files of `dir`. */
 int oft_save(const struct openvla *model, const char *dir, enum dtype dtype, struct error *error);
 
 /* The robot's state as the projector takes it: 2 (x - low) / (high - low + 1e-8) - 1, clipped to [-1,1]. */

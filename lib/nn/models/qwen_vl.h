@@ -54,7 +54,8 @@ struct qwen_vl {
 /* Is the model of this directory one of these two? By config.json's model_type. */
 bool qwen_vl_is(const char *dir);
 int qwen_vl_load(const char *dir, struct qwen_vl **ret, struct error *error);
-/* Into `dir` (exists, empty): weights as "F32" or "BF16", shards of 5 GB, the small files, the head. fsyncs every file. */
+/* Into `dir` (exists, empty): weights as "F32" or "BF16", shards of 5 GB, the small files, the head. Durable when
+ * the directory is (base/staged_dir.h). */
 int qwen_vl_save(const struct qwen_vl *model, const char *dir, const char *dtype, struct error *error);
 struct qwen_vl *qwen_vl_free(struct qwen_vl *model);
 DEFINE_FREEP(struct qwen_vl, qwen_vl_free)
