@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdatomic.h>
 
+#include "base/fault.h"
 #include "proto/policy.pb-c.h"
 #include "serve/policy_version.h"
 
@@ -133,6 +134,8 @@ static ProtobufCMessage *make_reply(const struct policy_version *version, uint64
         reply->logp[k] = result->logp[k];
         reply->action[k] = (float)action[k];
     }
+    if (fault_point("act.reply") == FAULT_NAN)
+        reply->action[0] = NAN;
     return &reply->base;
 }
 

@@ -168,6 +168,9 @@ static void on_version_state(struct conductor *c, const struct conductor_event *
         known |= member->versions[i].kind == event->version_state.kind &&
                  member->versions[i].version == event->version_state.version &&
                  member->versions[i].ready == event->version_state.ready;
+    if (!event->version_state.ready)
+        snprintf(c->refusal[event->version_state.kind], sizeof(c->refusal[0]), "%s",
+                 event->version_state.text ? event->version_state.text : "");
     membership_version(&c->members, member, event->version_state.kind, event->version_state.version, event->version_state.ready);
     if (!known && !event->version_state.ready)
         conductor_note(c, 0, "refused", "member %u refused %s version %llu: %.240s", member->id,

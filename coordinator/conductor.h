@@ -96,7 +96,7 @@ struct conductor_event {
         struct { const char *host; uint32_t pid; bool crashed; const char *text; } exit;
                                                     /* crashed: by itself (signal other than KILL/TERM, or exit code not 0) */
         struct { uint32_t slots; } lease_request;
-        struct { uint64_t episode, fence; bool simulator_error; const char *text; } lease_return;
+        struct { uint64_t episode, fence; enum lease_return reason; const char *text; } lease_return;
         struct { uint32_t stage, iteration; const struct journaled_episode *episodes; size_t n_episodes; } journaled;
         struct {
             uint32_t stage, iteration; /* an open iteration it knows: the one just opened, else the newest; LEDGER_ALL: none */
@@ -235,7 +235,7 @@ struct conductor_status {
     uint64_t rows, open, leased, journaled, failed;
     bool training;                      /* a plan is with the learner */
     bool waiting;                       /* for `waiting_for` */
-    const char *waiting_for;            /* "learner", "actor with policy 12", ...; "" */
+    const char *waiting_for;            /* "learner", "an actor with policy version 12 (refused: why)", ...; "" */
     uint64_t policy_version, prm_version;   /* newest policy, current PRM */
     uint64_t success, ended;            /* journaled rows of the open iteration: successes, count */
     bool draining, finished, stopped;

@@ -18,8 +18,10 @@ enum {
     OPEN_MAX = 2,                   /* iterations not closed at once: one, or two with max_staleness 1 */
     RESEND_MS = 1000,               /* one-way messages that have shown no result */
     RETRY_MS = 200,                 /* a worker that got no lease asks again */
+    REFUSED_MS = 10000,             /* all servers refuse a version that a pass waits for: time for a slow file system, then the run stops */
     DEAF_MS = 2000,                 /* between two steps: this process stood still (a full disk, SIGSTOP), not its members */
     FAILURES_MAX = 3,
+    SERVER_ERRORS_MAX = 10,         /* in a row, no episode played in between: no server is of any use */
     FAILED_MIN = 4,                 /* failed rows that stop a run, if they are also more than a tenth */
 };
 
@@ -28,6 +30,7 @@ struct open_iteration {
     struct ledger_iteration row;    /* OPEN or PLANNED */
     struct ledger_episode *rows;    /* id order */
     uint64_t *journaled_by;         /* [n] learner instance that said so; 0: before this process */
+    uint32_t *lost_by;              /* [n] member whose death while it played this alone is counted; 0: none */
     size_t n, capacity, opened_with;
     uint64_t known_to;              /* learner instance that knows these rows; 0: none */
     uint64_t sent_ms;               /* OpenIteration or Plan last sent; 0: not yet */
@@ -49,6 +52,7 @@ struct conductor {
     struct lease_table leases;
     struct versions versions;
     uint64_t group_epoch;
+    uint32_t server_errors;         /* leases that came back as a server's error since the last durable episode */
     uint64_t learner_instance;      /* of rank 0, the last that said Hello */
     bool inventory_seen;            /* from that instance */
     uint64_t grants_from_ms;        /* after a restart workers first say what they still play */
@@ -57,7 +61,9 @@ struct conductor {
     uint64_t wanted_sent_ms[2];
     bool draining, drained_said, finished_said, stopped, stopped_said;
     char stop_text[400];
-    char waiting_for[80];
+    char waiting_for[300];
+    char refusal[2][200];           /* by kind of version: what the last server said that would not load one */
+    uint64_t refused_since_ms;      /* every server refuses what is waited for; 0: no */
     enum conductor_bug bug;
 
     /* of the step that runs */

@@ -12,6 +12,7 @@ static void set_journaled(struct conductor *c, struct open_iteration *it, struct
 {
     struct member *member = membership_find(&c->members, episode->member);
 
+    c->server_errors = 0;
     row->state = EPISODE_JOURNALED;
     row->success = episode->success;
     row->timeout = episode->timeout;

@@ -65,6 +65,35 @@ static void holder_died(struct conductor *c, const struct lease *lease, bool cou
         set_suspect(c, row, why);
 }
 
+/* Its holder is not heard of and nobody saw it end. While it played this alone, that counts: without a supervisor it is all that
+ * is ever known of a crash. If the holder comes back it was cut off, and the count is taken back. */
+static void holder_lost(struct conductor *c, const struct lease *lease)
+{
+    struct open_iteration *it;
+    struct ledger_episode *row = conductor_row(c, lease->episode, &it);
+
+    if (row && row->state == EPISODE_OPEN && lease->alone)
+        it->lost_by[row - it->rows] = lease->member;
+    holder_died(c, lease, true, "its worker was lost while it played this alone");
+}
+
+static void holder_back(struct conductor *c, uint32_t member)
+{
+    for (size_t k = 0; k < c->n_open; k++) {
+        struct open_iteration *it = &c->open[k];
+
+        for (size_t i = 0; i < it->n; i++) {
+            if (it->lost_by[i] != member)
+                continue;
+            it->lost_by[i] = 0;
+            if (it->rows[i].state != EPISODE_OPEN || !it->rows[i].failures)
+                continue;
+            it->rows[i].failures--;
+            set_suspect(c, &it->rows[i], "worker lost, and back");
+        }
+    }
+}
+
 /* ---- hello, bye, exit ---------------------------------------------------------------------------- */
 
 static bool still_wanted(struct conductor *c, uint64_t episode)
@@ -136,6 +165,7 @@ void conductor_on_hello(struct conductor *c, const struct conductor_event *event
         c->out_of_memory = true;
         return;
     }
+    holder_back(c, member->id);
     if (is_new)
         conductor_note(c, 0, "joined", "member %u: role %d, host %s, pid %u", member->id, (int)member->role, member->host,
                        member->pid);
@@ -193,8 +223,8 @@ void conductor_expire(struct conductor *c)
     while (lease_take_expired(&c->leases, c->now_ms, &lease) == 0) {
         member = membership_find(&c->members, lease.member);
         conductor_note(c, lease.episode, "lease_expired", "member %u, step %u", lease.member, lease.step);
-        if (!member || member->state != MEMBER_ALIVE)       /* cut off or dead, nobody can tell: never counted */
-            holder_died(c, &lease, false, "worker lost");
+        if (!member || member->state != MEMBER_ALIVE)
+            holder_lost(c, &lease);
     }
 }
 
@@ -364,6 +394,18 @@ void conductor_on_lease_request(struct conductor *c, const struct conductor_even
     reply->grant.drain = c->draining;
 }
 
+/* Not the episode's fault: it is played again. When nothing gets played any more the run cannot go on with these servers. */
+static void count_server_error(struct conductor *c, uint64_t episode, const char *text)
+{
+    char why[300];
+
+    conductor_note(c, episode, "server_error", "%.300s", text ? text : "");
+    if (++c->server_errors < SERVER_ERRORS_MAX)
+        return;
+    snprintf(why, sizeof(why), "no episode can be played, %u in a row came back: %.200s", c->server_errors, text ? text : "");
+    conductor_stop(c, why);
+}
+
 void conductor_on_lease_return(struct conductor *c, const struct conductor_event *event, struct member *member)
 {
     const struct lease *held = lease_find(&c->leases, event->lease_return.episode);
@@ -373,8 +415,10 @@ void conductor_on_lease_return(struct conductor *c, const struct conductor_event
     if (held && held->fence == event->lease_return.fence && held->member == member->id) {
         (void)lease_end(&c->leases, event->lease_return.episode, NULL);
         row = conductor_row(c, event->lease_return.episode, &it);
-        if (row && row->state == EPISODE_OPEN && event->lease_return.simulator_error)
+        if (row && row->state == EPISODE_OPEN && event->lease_return.reason == LEASE_SIMULATOR_ERROR)
             count_failure(c, it, row, event->lease_return.text ? event->lease_return.text : "simulator error");
+        else if (event->lease_return.reason == LEASE_SERVER_ERROR)
+            count_server_error(c, event->lease_return.episode, event->lease_return.text);
     }
     conductor_reply(c, event, CONDUCTOR_ACK);
 }

@@ -29,6 +29,7 @@ int open_iteration_reserve(struct open_iteration *it, size_t capacity)
 {
     struct ledger_episode *rows = realloc(it->rows, capacity * sizeof(*rows));
     uint64_t *by;
+    uint32_t *lost;
 
     if (!rows)
         return -ENOMEM;
@@ -37,6 +38,10 @@ int open_iteration_reserve(struct open_iteration *it, size_t capacity)
     if (!by)
         return -ENOMEM;
     it->journaled_by = by;
+    lost = realloc(it->lost_by, capacity * sizeof(*lost));
+    if (!lost)
+        return -ENOMEM;
+    it->lost_by = lost;
     it->capacity = capacity;
     return 0;
 }
@@ -48,6 +53,7 @@ int open_iteration_add(struct open_iteration *it, const struct ledger_episode *r
     if (r < 0)
         return r;
     it->rows[it->n] = *row;
+    it->lost_by[it->n] = 0;
     it->journaled_by[it->n++] = 0;
     return 0;
 }
@@ -56,6 +62,7 @@ void open_iteration_release(struct open_iteration *it)
 {
     free(it->rows);
     free(it->journaled_by);
+    free(it->lost_by);
     free(it->ids);
     free(it->kept_stages);
     *it = (struct open_iteration) { 0 };

@@ -29,6 +29,27 @@ static void stop_for_version(struct conductor *c, const struct work *work, uint6
     conductor_stop(c, text);
 }
 
+/* No server has it ready. When all refuse it, loading it again and again would not help. */
+static void wait_for_server(struct conductor *c, const struct work *work, enum version_kind kind, uint64_t version)
+{
+    const char *what = kind == KIND_POLICY ? "an actor with policy version" : "a PRM server with version";
+    char text[400];
+
+    if (!membership_refused(&c->members, kind, version)) {
+        c->refused_since_ms = 0;
+        snprintf(c->waiting_for, sizeof(c->waiting_for), "%s %llu", what, (unsigned long long)version);
+        return;
+    }
+    snprintf(c->waiting_for, sizeof(c->waiting_for), "%s %llu (refused: %s)", what, (unsigned long long)version, c->refusal[kind]);
+    if (!c->refused_since_ms)
+        c->refused_since_ms = c->now_ms;
+    if (c->now_ms - c->refused_since_ms < REFUSED_MS)
+        return;
+    snprintf(text, sizeof(text), "%s: no server loads %s version %llu: %s", work->name, kind == KIND_POLICY ? "policy" : "PRM",
+             (unsigned long long)version, c->refusal[kind]);
+    conductor_stop(c, text);
+}
+
 static bool can_open(struct conductor *c, const struct work *work)
 {
     uint64_t policy, prm;
@@ -42,9 +63,11 @@ static bool can_open(struct conductor *c, const struct work *work)
     else if (work->purpose && !work->expert && !versions_find(&c->versions, KIND_POLICY, policy))
         stop_for_version(c, work, policy);
     else if (work->purpose && !work->expert && !membership_ready(&c->members, KIND_POLICY, policy))
-        snprintf(c->waiting_for, sizeof(c->waiting_for), "an actor with policy version %llu", (unsigned long long)policy);
+        wait_for_server(c, work, KIND_POLICY, policy);
     else if (work->purpose && prm && !membership_ready(&c->members, KIND_PRM, prm))
-        snprintf(c->waiting_for, sizeof(c->waiting_for), "a PRM server with version %llu", (unsigned long long)prm);
+        wait_for_server(c, work, KIND_PRM, prm);
+    else
+        c->refused_since_ms = 0;
     return !c->waiting_for[0] && !c->stopped;
 }
 
@@ -94,6 +117,7 @@ static int fill_rows(struct conductor *c, struct open_iteration *it)
     if (r < 0)
         return r;
     memset(it->journaled_by, 0, n * sizeof(*it->journaled_by));
+    memset(it->lost_by, 0, n * sizeof(*it->lost_by));
     it->n = it->opened_with = n;
     it->row.first_episode = it->rows[0].episode;
     it->row.last_episode = it->rows[n - 1].episode;

@@ -165,7 +165,7 @@ static bool take_message(struct edge *edge, const struct message *message, const
         event->member = said->member;
         event->lease_return.episode = said->episode;
         event->lease_return.fence = said->fence;
-        event->lease_return.simulator_error = said->reason == GANTRY__LEASE_RETURN__REASON__SIMULATOR_ERROR;
+        event->lease_return.reason = (enum lease_return)said->reason;
         event->lease_return.text = said->text;
         return true;
     }

@@ -172,6 +172,26 @@ void membership_keep(struct membership *m, enum version_kind kind, const uint64_
     }
 }
 
+bool membership_refused(const struct membership *m, enum version_kind kind, uint64_t version)
+{
+    enum member_role role = kind == KIND_POLICY ? MEMBER_ACTOR : MEMBER_PRM;
+    size_t refusing = 0;
+
+    for (size_t i = 0; i < m->n; i++) {
+        const struct member *member = &m->items[i];
+        bool refuses = false;
+
+        if (member->state != MEMBER_ALIVE || member->role != role)
+            continue;
+        for (uint32_t k = 0; k < member->n_versions; k++)
+            refuses |= member->versions[k].kind == kind && member->versions[k].version == version && !member->versions[k].ready;
+        if (!refuses)
+            return false;
+        refusing++;
+    }
+    return refusing > 0;
+}
+
 bool membership_ready(const struct membership *m, enum version_kind kind, uint64_t version)
 {
     for (size_t i = 0; i < m->n; i++) {

@@ -63,7 +63,7 @@ static struct slot *free_slot(struct edge *edge)
 static void return_lease(struct edge *edge, uint64_t episode, uint64_t fence, const char *text)
 {
     edge->shared.totals.returned++;
-    request_return(member_client(edge->shared.member), member_id(edge->shared.member), episode, fence, false, text);
+    request_return(member_client(edge->shared.member), member_id(edge->shared.member), episode, fence, LEASE_GIVEN_BACK, text);
 }
 
 /* Keep a suspect until the worker is empty. */

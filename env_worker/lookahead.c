@@ -266,14 +266,14 @@ static void on_saved_after(struct sim_job *job)
     if (!job_back(s))
         return;
     if (!same) {
-        fail(s, PLAYER_BAD_REQUEST, "look-ahead changed the state it started from");
+        fail(s, PLAYER_BROKEN, "look-ahead changed the state it started from");
         return;
     }
     for (c = 0; c < s->n; c++)
         alive[c] = s->candidates[c].alive;
     best = lookahead_choose(s->scores, alive, s->n, s->h, s->mean);
     if (best < 0) {
-        fail(s, PLAYER_BAD_REQUEST, "look-ahead: the simulation of every candidate broke");
+        fail(s, PLAYER_BROKEN, "look-ahead: the simulation of every candidate broke");
         return;
     }
     finish(s, &(struct lookahead_result) {

@@ -53,11 +53,11 @@ static void set_free(struct player *player, bool played, struct player_effects *
     player->terms = (struct player_terms) { 0 };
 }
 
-static void give_back(struct player *player, bool simulator_error, const char *text, struct player_effects *out)
+static void give_back(struct player *player, enum lease_return reason, const char *text, struct player_effects *out)
 {
     struct player_effect *effect = emit(player, out, PLAYER_DO_RETURN);
 
-    effect->simulator_error = simulator_error;
+    effect->reason = reason;
     snprintf(effect->text, sizeof(effect->text), "%s", text ? text : "");
     set_free(player, false, out);
 }
@@ -100,7 +100,7 @@ static void on_step_done(struct player *player, bool success, struct player_effe
 static void on_sim(struct player *player, const struct player_event *event, struct player_effects *out)
 {
     if (event->sim.result < 0) {
-        give_back(player, true, event->sim.text ? event->sim.text : "simulator error", out);
+        give_back(player, LEASE_SIMULATOR_ERROR, event->sim.text ? event->sim.text : "simulator error", out);
         return;
     }
     player->beats++;
@@ -130,15 +130,19 @@ static void not_answered(struct player *player, enum player_answer answer, const
         if (!player->not_yet_since_ms)
             player->not_yet_since_ms = MAX(now_ms, (uint64_t)1);
         if (!forever && now_ms - player->not_yet_since_ms >= player->limits->version_wait_ms) {
-            give_back(player, false, "no server holds the leased version", out);
+            give_back(player, LEASE_GIVEN_BACK, "no server holds the leased version", out);
             return;
         }
         player->retry_at_ms = now_ms + player->limits->pause_ms;
         return;
     }
     player->failures++;
+    if (answer == PLAYER_BAD_ANSWER && player->failures > PLAYER_BAD_ANSWERS) {
+        give_back(player, LEASE_SERVER_ERROR, text ? text : "a server's answer cannot be used", out);
+        return;
+    }
     if (!forever && player->failures > player->limits->retries) {
-        give_back(player, false, text ? text : "no server answers", out);
+        give_back(player, LEASE_GIVEN_BACK, text ? text : "no server answers", out);
         return;
     }
     player->retry_at_ms = now_ms + pause_for(player);
@@ -146,8 +150,10 @@ static void not_answered(struct player *player, enum player_answer answer, const
 
 static void on_acted(struct player *player, const struct player_event *event, uint64_t now_ms, struct player_effects *out)
 {
-    if (event->acted.answer == PLAYER_BAD_REQUEST) {
-        give_back(player, true, event->acted.text ? event->acted.text : "the policy server refused the request", out);
+    if (event->acted.answer == PLAYER_BROKEN) {
+        give_back(player, LEASE_SIMULATOR_ERROR, event->acted.text ? event->acted.text : "look-ahead failed", out);
+    } else if (event->acted.answer == PLAYER_BAD_REQUEST) {
+        give_back(player, LEASE_SERVER_ERROR, event->acted.text ? event->acted.text : "the policy server refused the request", out);
     } else if (event->acted.answer != PLAYER_OK) {
         not_answered(player, event->acted.answer, event->acted.text, false, now_ms, out);
     } else {
@@ -161,7 +167,7 @@ static void on_acted(struct player *player, const struct player_event *event, ui
 static void on_scored(struct player *player, const struct player_event *event, uint64_t now_ms, struct player_effects *out)
 {
     if (event->answered.answer == PLAYER_BAD_REQUEST) {
-        give_back(player, true, event->answered.text ? event->answered.text : "the PRM server refused the request", out);
+        give_back(player, LEASE_SERVER_ERROR, event->answered.text ? event->answered.text : "the PRM server refused the request", out);
     } else if (event->answered.answer != PLAYER_OK) {
         not_answered(player, event->answered.answer, event->answered.text, false, now_ms, out);
     } else {
@@ -175,7 +181,7 @@ static void on_delivered(struct player *player, const struct player_event *event
     enum deliver_verdict verdict = event->delivered.verdict;
 
     if (event->delivered.answer == PLAYER_BAD_REQUEST || (event->delivered.answer == PLAYER_OK && verdict == DELIVER_REFUSED))
-        give_back(player, true, event->delivered.text ? event->delivered.text : "the learner refused the trajectory", out);
+        give_back(player, LEASE_SIMULATOR_ERROR, event->delivered.text ? event->delivered.text : "the learner refused the trajectory", out);
     else if (event->delivered.answer != PLAYER_OK)
         not_answered(player, event->delivered.answer, event->delivered.text, true, now_ms, out);
     else

@@ -12,6 +12,8 @@
  *
  * Retries: WRONG_VERSION and LOADING cost nothing but are waited for at most version_wait_ms; anything else (no answer,
  * BUSY, INTERNAL, SHUTTING_DOWN) takes one of `retries`, with doubling pauses; when they are used up the lease is given back.
+ * An answer that cannot be used is asked for again, of another server if there is one, PLAYER_BAD_ANSWERS times; then the lease
+ * goes back as a server's error, as it does at once when a request is refused.
  * A delivery is repeated until it has a verdict: without a coordinator workers go on playing and delivering.
  * Revoked: play stops at once and the slot is free; what is already being delivered is delivered (the first one counts).
  * Drain: what is being played is finished and delivered; the edge asks for no more leases.
@@ -31,6 +33,8 @@ enum player_answer {            /* how a request to a server ended */
     PLAYER_NO_ANSWER,           /* timed out, connection lost, no server known, BUSY, INTERNAL, SHUTTING_DOWN */
     PLAYER_NOT_YET,             /* WRONG_VERSION, LOADING */
     PLAYER_BAD_REQUEST,         /* asking again would be refused again */
+    PLAYER_BAD_ANSWER,          /* an answer that cannot be used: not finite, of another size or version */
+    PLAYER_BROKEN,              /* look-ahead: the simulation itself failed */
 };
 
 struct player_terms {           /* of struct lease_terms: what decides the way */
@@ -77,7 +81,7 @@ enum player_effect_kind {
     PLAYER_DO_STEP,             /* sim job: action number .action of the last answer; expert: ask the demonstrator, then step */
     PLAYER_DO_SCORE,            /* request with version .version: whole episode */
     PLAYER_DO_DELIVER,          /* request */
-    PLAYER_DO_RETURN,           /* LeaseReturn: .simulator_error, .text */
+    PLAYER_DO_RETURN,           /* LeaseReturn: .reason, .text */
     PLAYER_DO_CANCEL,           /* forget the outstanding request or job of ticket .ticket */
     PLAYER_DO_FREE,             /* the slot is free: .played tells whether its episode was accepted */
 };
@@ -90,11 +94,12 @@ struct player_effect {
     uint32_t step;              /* t: actions executed so far */
     uint32_t action;            /* index into the last answer's actions */
     bool success, timeout;      /* DO_SCORE, DO_DELIVER: how it ended */
-    bool simulator_error, played;
+    enum lease_return reason;
+    bool played;
     char text[120];
 };
 
-enum { PLAYER_EFFECTS = 4 };
+enum { PLAYER_EFFECTS = 4, PLAYER_BAD_ANSWERS = 2 };
 struct player_effects { struct player_effect items[PLAYER_EFFECTS]; unsigned n; };
 
 struct player {

@@ -88,7 +88,7 @@ enum player_answer act_answer(int result, const struct message *reply, const str
         snprintf(text, size, "act: the actor used version %" PRIu64 ", the lease says %" PRIu64, act->policy_version,
                  (uint64_t)episode->lease.policy_version);
     else if (act->n_action != SIM_ACTION_DIMS)
-        snprintf(text, size, "act: the action has %zu dimensions, the simulator takes %d", act->n_action, SIM_ACTION_DIMS);
+        snprintf(text, size, "act: the policy's actions have %zu dimensions, the simulator takes %d; name another policy.init", act->n_action, SIM_ACTION_DIMS);
     else if (!all_finite(act->action, act->n_action))
         snprintf(text, size, "act: the action is not finite");
     else if (act->n_tokens < 1 || act->n_tokens > EPISODE_TOKENS_MAX || act->n_logp != act->n_tokens)
@@ -104,7 +104,7 @@ enum player_answer act_answer(int result, const struct message *reply, const str
         ret_move->version = act->policy_version;
         return PLAYER_OK;
     }
-    return PLAYER_BAD_REQUEST;
+    return PLAYER_BAD_ANSWER;
 }
 
 /* ---- Score -------------------------------------------------------------------------------------------- */
@@ -141,12 +141,12 @@ enum player_answer score_answer(int result, const struct message *reply, const s
     if (score->prm_version != episode->lease.prm_version || score->n_progress != n) {
         snprintf(text, size, "score: %zu scores of version %" PRIu64 ", wanted %u of version %" PRIu64, score->n_progress,
                  score->prm_version, n, (uint64_t)episode->lease.prm_version);
-        return PLAYER_BAD_REQUEST;
+        return PLAYER_BAD_ANSWER;
     }
     for (i = 0; i < n; i++)
         if (!(score->progress[i] >= 0 && score->progress[i] <= 1)) {
             snprintf(text, size, "score: %g is not in [0,1]", (double)score->progress[i]);
-            return PLAYER_BAD_REQUEST;
+            return PLAYER_BAD_ANSWER;
         }
     memcpy(ret_scores, score->progress, sizeof(float) * n);
     return PLAYER_OK;
@@ -169,7 +169,7 @@ static void on_returned(int result _unused_, const struct message *reply _unused
 {
 }   /* the lease runs out by itself if the message is lost */
 
-void request_return(struct wire_client *client, uint32_t member, uint64_t episode, uint64_t fence, bool simulator_error,
+void request_return(struct wire_client *client, uint32_t member, uint64_t episode, uint64_t fence, enum lease_return reason,
                     const char *text)
 {
     Gantry__LeaseReturn body = GANTRY__LEASE_RETURN__INIT;
@@ -177,7 +177,7 @@ void request_return(struct wire_client *client, uint32_t member, uint64_t episod
     body.member = member;
     body.episode = episode;
     body.fence = fence;
-    body.reason = simulator_error ? GANTRY__LEASE_RETURN__REASON__SIMULATOR_ERROR : GANTRY__LEASE_RETURN__REASON__GIVEN_BACK;
+    body.reason = (Gantry__LeaseReturn__Reason)reason;
     body.text = (char *)text;
     (void)wire_call(client, &(struct wire_call) {
         .kind = GANTRY__KIND__KIND_LEASE_RETURN, .body = &body.base, .deadline_ms = RETURN_DEADLINE_MS, .on_reply = on_returned,

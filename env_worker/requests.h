@@ -48,7 +48,7 @@ int request_deliver(struct wire_client *client, const Gantry__Trajectory *trajec
                     wire_reply_fn *on_reply, void *arg, struct pending_call *ret_call);
 
 /* Give a lease back; nobody waits for the answer. */
-void request_return(struct wire_client *client, uint32_t member, uint64_t episode, uint64_t fence, bool simulator_error,
+void request_return(struct wire_client *client, uint32_t member, uint64_t episode, uint64_t fence, enum lease_return reason,
                     const char *text);
 
 /* What a call's result means to the player; text gets the server's reason. */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "daemon/worker.h"
 
 enum { TASKS_MAX = 64 };
@@ -79,9 +80,12 @@ static int run_reset(struct simulation *s, struct sim_job *job)
     int task = find_task(s, job->task), r;
     struct sim_slot *slot;
     const char *text;
+    char place[48];
 
     if (task < 0)
         return fail(job, task, job->task);
+    snprintf(place, sizeof(place), "sim.reset.%llu", (unsigned long long)job->seed);
+    (void)fault_point(place);
     r = slot_of(s, job->slot, task, &slot, job);
     if (r < 0)
         return r;

@@ -197,7 +197,8 @@ static void on_searched(struct slot *slot, const struct lookahead_result *result
 static void do_act(struct slot *slot, const struct player_effect *effect)
 {
     const Gantry__Lease *lease = &slot->episode.lease;
-    struct wire_client *actor = servers_pick(&slot->shared->servers, GANTRY__ROLE__ROLE_ACTOR, effect->version, slot->index);
+    struct wire_client *actor = servers_pick(&slot->shared->servers, GANTRY__ROLE__ROLE_ACTOR, effect->version,
+                                            slot->index + slot->player.failures);
     char text[120] = "no actor is known";
     int r = -ENOTCONN;
 
@@ -210,7 +211,7 @@ static void do_act(struct slot *slot, const struct player_effect *effect)
     if (lease->search_n > 1) {
         r = lookahead_start(slot, on_searched, &slot->search, text, sizeof(text));
         if (r == -EINVAL) {
-            send_acted(slot, effect->ticket, PLAYER_BAD_REQUEST, 0, text);
+            send_acted(slot, effect->ticket, PLAYER_BROKEN, 0, text);
             return;
         }
     } else if (actor) {
@@ -262,7 +263,8 @@ static int reserve_scores(struct slot *slot, uint32_t n)
 
 static void do_score(struct slot *slot, const struct player_effect *effect)
 {
-    struct wire_client *prm = servers_pick(&slot->shared->servers, GANTRY__ROLE__ROLE_PRM_SERVER, effect->version, slot->index);
+    struct wire_client *prm = servers_pick(&slot->shared->servers, GANTRY__ROLE__ROLE_PRM_SERVER, effect->version,
+                                          slot->index + slot->player.failures);
     int r = prm ? reserve_scores(slot, slot->episode.steps + 1) : -ENOTCONN;
 
     slot->call_ticket = effect->ticket;
@@ -321,11 +323,13 @@ static void do_deliver(struct slot *slot, const struct player_effect *effect)
 
 static void do_return(struct slot *slot, const struct player_effect *effect)
 {
-    log_warn("lease given back", "episode=%" PRIu64 " slot=%u simulator_error=%d reason=%s", effect->episode, slot->index,
-             effect->simulator_error, LOG_Q(effect->text));
+    static const char *const faults[] = {[LEASE_GIVEN_BACK] = "none", [LEASE_SIMULATOR_ERROR] = "simulator", [LEASE_SERVER_ERROR] = "server"};
+
+    log_warn("lease given back", "episode=%" PRIu64 " slot=%u fault=%s reason=%s", effect->episode, slot->index,
+             faults[effect->reason], LOG_Q(effect->text));
     slot->shared->totals.returned++;
     request_return(member_client(slot->shared->member), member_id(slot->shared->member), effect->episode, effect->fence,
-                   effect->simulator_error, effect->text);
+                   effect->reason, effect->text);
 }
 
 static void do_effect(struct slot *slot, const struct player_effect *effect)
@@ -376,7 +380,7 @@ void slot_lease(struct slot *slot, const Gantry__Lease *lease)
     int limit = simulation_max_steps(slot->shared->simulation, lease->task), r;
     uint32_t max_steps = lease->max_steps ? lease->max_steps : (uint32_t)MAX(limit, 0);
     struct player_effect refuse = {
-        .kind = PLAYER_DO_RETURN, .episode = lease->episode, .fence = lease->fence, .simulator_error = true,
+        .kind = PLAYER_DO_RETURN, .episode = lease->episode, .fence = lease->fence, .reason = LEASE_SIMULATOR_ERROR,
     };
 
     if (limit < 0) {
@@ -384,7 +388,7 @@ void slot_lease(struct slot *slot, const Gantry__Lease *lease)
     } else if (max_steps < 1 || (size_t)max_steps + 1 > WIRE_FRAME_MAX / frame) {
         snprintf(refuse.text, sizeof(refuse.text), "max_steps %u does not fit a trajectory", max_steps);
     } else if ((r = episode_begin(&slot->episode, lease, max_steps, slot->shared->image, slot->shared->image)) < 0) {
-        refuse.simulator_error = r != -ENOMEM;
+        refuse.reason = r == -ENOMEM ? LEASE_GIVEN_BACK : LEASE_SIMULATOR_ERROR;
         snprintf(refuse.text, sizeof(refuse.text), "episode cannot begin: %s", strerror(-r));
     } else {
         log_debug("lease", "episode=%" PRIu64 " slot=%u task=%s", (uint64_t)lease->episode, slot->index, lease->task);

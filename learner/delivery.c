@@ -1,11 +1,12 @@
 #include "learner/delivery.h"
 
 #include <errno.h>
+#include <math.h>
 #include <string.h>
 
 #include "proto/trajectory.pb-c.h"
 
-enum { MAX_STEPS = 100000, MAX_SIDE = 4096 };
+enum { MAX_STEPS = 100000, MAX_SIDE = 4096, MAX_DIMS = 1024 };
 
 void deliveries_free(struct deliveries *d)
 {
@@ -15,7 +16,42 @@ void deliveries_free(struct deliveries *d)
     *d = (struct deliveries) {0};
 }
 
-/* NULL: it can be journaled. What training needs beyond that is checked when it is trained on. */
+static bool all_finite(const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i]))
+            return false;
+    return true;
+}
+
+/* Its numbers: as many as its steps ask for, and numbers. */
+static const char *check_numbers(const Gantry__Trajectory *t)
+{
+    size_t steps = t->steps, actions = steps * t->action_dims;
+    bool demo = t->purpose == GANTRY__PURPOSE__PURPOSE_DEMO;
+
+    if (t->n_progress && t->n_progress != steps + 1)
+        return "progress must have steps + 1 entries, or none";
+    if (t->n_env_reward && t->n_env_reward != steps)
+        return "env_reward must have one entry for each step, or none";
+    if (t->n_value && t->n_value != steps)
+        return "value must have one entry for each step, or none";
+    if (t->action_dims < 1 || t->action_dims > MAX_DIMS || t->n_action != actions || (t->n_label && t->n_label != actions))
+        return "actions or labels are not steps x action_dims";
+    if (t->n_tokens != t->n_logp)
+        return "tokens and log-probabilities differ in number";
+    if (demo ? t->n_tokens : !t->n_tokens || t->n_tokens % steps)
+        return demo ? "a demonstration has no tokens" : "tokens are missing, or not the same number in each step";
+    if (!all_finite(t->progress, t->n_progress) || !all_finite(t->env_reward, t->n_env_reward))
+        return "a progress score or reward is not finite";
+    if (!all_finite(t->logp, t->n_logp) || !all_finite(t->value, t->n_value))
+        return "a log-probability or value is not finite";
+    if (!all_finite(t->action, t->n_action) || !all_finite(t->label, t->n_label))
+        return "an action or label is not finite";
+    return NULL;
+}
+
+/* NULL: it can be journaled. What the model must judge (is a token an action?) is checked when it is trained on. */
 static const char *check(const struct request *request, const Gantry__Trajectory *t)
 {
     size_t n_frames;
@@ -27,11 +63,7 @@ static const char *check(const struct request *request, const Gantry__Trajectory
     (void)message_part(request->message, 0, &n_frames);
     if (n_frames != ((size_t)t->steps + 1) * t->height * t->width * 3)
         return "the pictures are not (steps + 1) x height x width x 3 bytes";
-    if (t->n_progress && t->n_progress != (size_t)t->steps + 1)
-        return "progress must have steps + 1 entries, or none";
-    if (t->n_tokens != t->n_logp)
-        return "tokens and log-probabilities differ in number";
-    return NULL;
+    return check_numbers(t);
 }
 
 static void digest(const struct request *request, uint8_t ret[SHA256_SIZE])

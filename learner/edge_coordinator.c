@@ -235,7 +235,7 @@ void edge_send_plan_failed(struct edge *edge, const Gantry__Plan *plan, int resu
     body.plan_digest = plan->digest;
     body.stage = plan->stage;
     body.iteration = plan->iteration;
-    body.final = result == -EINVAL;
+    body.final = result == -EINVAL || result == -EBADMSG;       /* a file that is damaged stays so */
     body.text = (char *)text;
     wire_call(member_client(edge->member), &(struct wire_call) {.kind = GANTRY__KIND__KIND_PLAN_FAILED, .body = &body.base,
                                                                 .deadline_ms = CALL_MS,

@@ -8,6 +8,11 @@
 
 enum episode_purpose { EPISODE_DEMO = 1, EPISODE_ROLLOUT = 2, EPISODE_TRAIN = 3, EPISODE_EVAL = 4 };
 enum episode_split { SPLIT_TRAIN = 0, SPLIT_VAL = 1, SPLIT_TEST = 2 };
+enum lease_return {            /* why a lease came back; the numbers of proto LeaseReturn.Reason */
+    LEASE_GIVEN_BACK = 0,       /* nobody's fault: a drain, a cut, no server that holds the version */
+    LEASE_SIMULATOR_ERROR = 1,  /* the episode's: counts against it */
+    LEASE_SERVER_ERROR = 2,     /* an actor's or reward model's: it refused the request, or its answer cannot be used */
+};
 enum deliver_verdict { DELIVER_ACCEPTED = 0, DELIVER_DUPLICATE = 1, DELIVER_SUPERSEDED = 2, DELIVER_REFUSED = 3 };
 
 /* What a worker says it still plays. */

@@ -8,7 +8,7 @@
 
 #include "base/macro.h"
 
-enum { MAX_FAULTS = 32, ACTION_ABORT = 100, ACTION_DELAY };
+enum { MAX_FAULTS = 32, ACTION_ABORT = 100, ACTION_CRASH, ACTION_DELAY };
 
 struct fault {
     char name[48];
@@ -25,7 +25,7 @@ static atomic_int armed;
 static int parse_one(char *text, struct fault *ret)
 {
     static const struct { const char *word; int action; } actions[] = {
-        {"abort", ACTION_ABORT}, {"eio", FAULT_EIO}, {"enospc", FAULT_ENOSPC},
+        {"abort", ACTION_ABORT}, {"crash", ACTION_CRASH}, {"nan", FAULT_NAN}, {"eio", FAULT_EIO}, {"enospc", FAULT_ENOSPC},
         {"short", FAULT_SHORT}, {"drop", FAULT_DROP}, {"delay", ACTION_DELAY},
     };
     struct fault f = {.at = 1, .until = 1};
@@ -123,6 +123,8 @@ enum fault_action fault_point(const char *name)
     pthread_mutex_unlock(&lock);
     if (action == ACTION_ABORT)
         raise(SIGKILL);         /* as a kill -9 at this very place: nothing is flushed, no handler runs */
+    if (action == ACTION_CRASH)
+        abort();
     if (action == ACTION_DELAY) {
         usleep(delay_ms * 1000u);
         return FAULT_NONE;

@@ -48,6 +48,7 @@ struct wire_client {
     uint64_t reopen_ms;         /* connect anew then; UINT64_MAX: no need */
     unsigned broken;            /* handshakes in a row that ended without a reason */
     bool up, connected, closing;
+    struct error why;           /* the last answer that could not be read */
 };
 
 static void reopen(struct wire_client *client);
@@ -314,11 +315,12 @@ static void on_in(struct zsock *z, void *arg)
     struct wire_client *client = arg;
     _cleanup_(message_freep) struct message *message = NULL;
     struct wire_origin origin;
+    struct error why = {0};
     uint64_t now_ms;
     struct call *call;
     int r;
 
-    r = message_receive(zsock_socket(z), false, &origin, &message, NULL);
+    r = message_receive(zsock_socket(z), false, &origin, &message, &why);
     if (r == -EAGAIN || r == -ETERM || r == -EINTR)
         return;
     now_ms = clock_mono_ms();
@@ -330,6 +332,8 @@ static void on_in(struct zsock *z, void *arg)
         on_message(client, message, now_ms);
         return;
     }
+    if (r < 0)
+        client->why = why;
     HASH_FIND(hh, client->calls, &origin.envelope.request, sizeof origin.envelope.request, call);
     if (call)
         finish(client, call, r == 0 ? -EACCES : r == -EPROTO ? -EPROTO : -EIO, NULL);
@@ -545,4 +549,9 @@ unsigned wire_client_outstanding(const struct wire_client *client)
 const char *wire_client_address(const struct wire_client *client)
 {
     return client->address;
+}
+
+const char *wire_client_why(const struct wire_client *client)
+{
+    return client->why.text;
 }

@@ -46,6 +46,8 @@ int wire_client_move(struct wire_client *client, const char *address, const char
 bool wire_client_up(const struct wire_client *client);
 unsigned wire_client_outstanding(const struct wire_client *client);     /* calls without an answer */
 const char *wire_client_address(const struct wire_client *client);
+/* Why the last call that ended without a reply message had none, when an answer came and could not be read; else "". */
+const char *wire_client_why(const struct wire_client *client);
 
 enum wire_call_flags {
     WIRE_WAIT_VERSION = 1,      /* repeat on LOADING and WRONG_VERSION until the deadline */

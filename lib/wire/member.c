@@ -103,14 +103,14 @@ static bool is_final(int result)
     return result == -EPROTO || result == -EACCES || result == -EBADMSG || result == -EKEYREJECTED;
 }
 
-static const char *why(int result, const struct message *reply)
+static const char *why(const struct member *member, int result, const struct message *reply)
 {
     if (reply && reply->envelope.error[0])
         return reply->envelope.error;
     switch (result) {
     case -EACCES: return "this key is not let in: revoked, or never added (gantry keys list, gantry keys add)";
     case -EKEYREJECTED: return "the coordinator has another key than the one expected: compare coordinator.pub";
-    default: return strerror(-result);
+    default: return *wire_client_why(member->client) ? wire_client_why(member->client) : strerror(-result);
     }
 }
 
@@ -126,7 +126,7 @@ static void on_hello_reply(int result, const struct message *reply, void *arg)
         return;
     }
     if (is_final(result) && member->options.on_refused)
-        member->options.on_refused(result, why(result, reply), member->options.arg);
+        member->options.on_refused(result, why(member, result, reply), member->options.arg);
     wake_in(member, HELLO_AGAIN_MS);
 }
 
@@ -139,7 +139,7 @@ static void on_beat_reply(int result, const struct message *reply, void *arg)
     if (result == -ECANCELED || member->closing || member->leaving)
         return;
     if (result == -EACCES && member->options.on_refused)      /* revoked while we were here */
-        member->options.on_refused(result, why(result, reply), member->options.arg);
+        member->options.on_refused(result, why(member, result, reply), member->options.arg);
     if (result < 0)
         return;         /* silence: on_state tells; an old epoch: wire->on_stale has been called */
     said = (const Gantry__HeartbeatReply *)reply->body;

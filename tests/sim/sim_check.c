@@ -108,7 +108,8 @@ static void check_failure(struct sim_world *w, const struct ledger_episode *row,
 {
     const struct ledger_episode *before = row_of(w, row->episode);
     bool counts = (event->kind == CONDUCTOR_EXIT && event->exit.crashed) ||
-                  (event->kind == CONDUCTOR_LEASE_RETURN && event->lease_return.simulator_error);
+                  (event->kind == CONDUCTOR_LEASE_RETURN && event->lease_return.reason == LEASE_SIMULATOR_ERROR) ||
+                  (event->kind == CONDUCTOR_TICK && before && before->suspect);      /* lost while alone */
 
     if (!before || row->failures > before->failures + (counts ? 1 : 0))
         sim_fail(w, "episode %llu: a failure is counted that was none", ID(row->episode));

@@ -365,7 +365,7 @@ void sim_coordinator_message(struct sim_world *w, const struct sim_message *m)
         event.kind = CONDUCTOR_LEASE_RETURN;
         event.lease_return.episode = m->episode;
         event.lease_return.fence = m->fence;
-        event.lease_return.simulator_error = m->flag;
+        event.lease_return.reason = m->flag ? LEASE_SIMULATOR_ERROR : LEASE_GIVEN_BACK;
         break;
     case SIM_JOURNALED:
         event.kind = CONDUCTOR_JOURNALED;

@@ -87,7 +87,7 @@ static void give_back(struct sim_world *w, uint32_t node, const struct player_ef
         .member = n->member,
         .episode = effect->episode,
         .fence = effect->fence,
-        .flag = effect->simulator_error,
+        .flag = effect->reason == LEASE_SIMULATOR_ERROR,
     };
 
     sim_send(w, &m, NULL, 0, 0);

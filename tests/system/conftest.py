@@ -77,7 +77,7 @@ class Process:
 
     def start(self):
         self.starts += 1
-        env = dict(os.environ, GANTRY_FAULTS=self.cluster.faults.pop(self.name, ""))
+        env = dict(os.environ, GANTRY_FAULTS=self.cluster.faults.pop(self.name, "") or self.cluster.always.get(self.name, ""))
         if not env["GANTRY_FAULTS"]:
             del env["GANTRY_FAULTS"]
         with open(self.log, "ab") as log:
@@ -110,7 +110,8 @@ class Cluster:
         config["run"]["dir"] = str(self.run)
         self.config.write_text(json.dumps(config, indent=1))        # JSON is YAML
         self.settings = config
-        self.processes, self.faults, self.supervisor = [], {}, None
+        self.processes, self.supervisor = [], None
+        self.faults, self.always = {}, {}       # GANTRY_FAULTS by name of process: of its first start, of every start
 
     # ---- processes ----
 

@@ -358,7 +358,7 @@ static void simulator_errors(struct desk *d, uint64_t episode)
         step(d, (struct conductor_event){
                     .kind = CONDUCTOR_LEASE_RETURN,
                     .member = d->member[WORKER],
-                    .lease_return = {episode, fence, true, "mj_step: diverged"},
+                    .lease_return = {episode, fence, LEASE_SIMULATOR_ERROR, "mj_step: diverged"},
                 });
         confirm(d);
     }
@@ -376,7 +376,7 @@ static void test_too_many_failures_stop_the_run(void **state)
         uint64_t fence = request(d, WORKER, 1)->grant.leases[0].fence;
 
         step(d, (struct conductor_event){
-                    .kind = CONDUCTOR_LEASE_RETURN, .member = d->member[WORKER], .lease_return = {4, fence, true, "mj_step"}});
+                    .kind = CONDUCTOR_LEASE_RETURN, .member = d->member[WORKER], .lease_return = {4, fence, LEASE_SIMULATOR_ERROR, "mj_step"}});
     }
     assert_non_null(find(d, CONDUCTOR_STOPPED));
     assert_non_null(

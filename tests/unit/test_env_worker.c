@@ -46,7 +46,7 @@ static struct fixture {
 
     Gantry__Lease leases[MANY];
     unsigned n_leases, granted;
-    struct { uint64_t episode; bool simulator_error; char text[128]; } returned[MANY];
+    struct { uint64_t episode; Gantry__LeaseReturn__Reason reason; char text[128]; } returned[MANY];
     struct delivered delivered[MANY];
     unsigned n_returned, n_delivered, hellos, byes, acts, scores;
     uint64_t revoke;            /* tell the worker that this lease has ended */
@@ -136,7 +136,7 @@ static void on_lease_return(struct request *request)
 
     assert_true(f.n_returned < MANY);
     f.returned[f.n_returned].episode = back->episode;
-    f.returned[f.n_returned].simulator_error = back->reason == GANTRY__LEASE_RETURN__REASON__SIMULATOR_ERROR;
+    f.returned[f.n_returned].reason = back->reason;
     snprintf(f.returned[f.n_returned++].text, sizeof(f.returned[0].text), "%s", back->text);
     reply(request, &body.base);
 }
@@ -442,6 +442,8 @@ static void test_nan_action_is_refused(void **state _unused_)
     TURN_UNTIL(f.n_returned == 1);
     assert_int_equal(f.returned[0].episode, 1);
     assert_non_null(strstr(f.returned[0].text, "not finite"));
+    assert_int_equal(f.returned[0].reason, GANTRY__LEASE_RETURN__REASON__SERVER_ERROR);
+    assert_int_equal(f.acts, 3);                        /* it is asked again, then it is the actor's fault */
     f.nan_action = false;
     add_lease(2, "pick_up_object", "")->max_steps = 3;
     TURN_UNTIL(f.n_delivered == 1);
@@ -453,7 +455,7 @@ static void test_simulator_errors(void **state _unused_)
     assert_int_equal(fault_arm("sim.step=eio@5"), 0);
     add_lease(1, "pick_up_object", "slow");
     TURN_UNTIL(f.n_returned == 1);
-    assert_true(f.returned[0].simulator_error);
+    assert_int_equal(f.returned[0].reason, GANTRY__LEASE_RETURN__REASON__SIMULATOR_ERROR);
     add_lease(2, "juggle", "");
     TURN_UNTIL(f.n_returned == 2);
     assert_non_null(strstr(f.returned[1].text, "juggle"));

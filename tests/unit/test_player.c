@@ -145,7 +145,7 @@ static void test_retries_run_out(void **state)
     fail_act(&p, PLAYER_NO_ANSWER);
     assert_int_equal(p.out.n, 2);
     assert_int_equal(p.out.items[0].kind, PLAYER_DO_RETURN);
-    assert_false(p.out.items[0].simulator_error);        /* a cut is nobody's fault */
+    assert_int_equal(p.out.items[0].reason, LEASE_GIVEN_BACK);        /* a cut is nobody's fault */
     assert_int_equal(p.out.items[1].kind, PLAYER_DO_FREE);
 }
 
@@ -163,7 +163,7 @@ static void test_version_not_there(void **state)
     }
     fail_act(&p, PLAYER_NOT_YET);
     assert_int_equal(p.out.items[0].kind, PLAYER_DO_RETURN);
-    assert_false(p.out.items[0].simulator_error);
+    assert_int_equal(p.out.items[0].reason, LEASE_GIVEN_BACK);
 }
 
 static void test_deliveries_are_repeated(void **state)
@@ -211,7 +211,7 @@ static void test_errors_go_back(void **state)
     event(&p, (struct player_event){
                   .kind = PLAYER_RESET_DONE, .ticket = asked(&p, PLAYER_DO_RESET), .sim = {.result = -EDOM, .text = "diverged"}});
     assert_int_equal(p.out.items[0].kind, PLAYER_DO_RETURN);
-    assert_true(p.out.items[0].simulator_error);
+    assert_int_equal(p.out.items[0].reason, LEASE_SIMULATOR_ERROR);
     assert_string_equal(p.out.items[0].text, "diverged");
 
     lease(&p, 0, true, 1);
@@ -219,7 +219,30 @@ static void test_errors_go_back(void **state)
     sim_done(&p, PLAYER_STEP_DONE, PLAYER_DO_STEP, true);
     delivered(&p, PLAYER_OK, DELIVER_REFUSED);           /* NaN in it, say */
     assert_int_equal(p.out.items[0].kind, PLAYER_DO_RETURN);
-    assert_true(p.out.items[0].simulator_error);
+    assert_int_equal(p.out.items[0].reason, LEASE_SIMULATOR_ERROR);
+}
+
+/* A server that answers nonsense is asked again, of which another may take care; then it is its fault, not the episode's. */
+static void test_useless_answers(void **state)
+{
+    struct play p;
+
+    (void)state;
+    lease(&p, 0, false, 5);
+    sim_done(&p, PLAYER_RESET_DONE, PLAYER_DO_RESET, false);
+    for (int i = 0; i < PLAYER_BAD_ANSWERS; i++) {
+        fail_act(&p, PLAYER_BAD_ANSWER);
+        assert_int_equal(p.out.n, 0);
+        tick_after(&p, 1000);
+    }
+    fail_act(&p, PLAYER_BAD_ANSWER);
+    assert_int_equal(p.out.items[0].kind, PLAYER_DO_RETURN);
+    assert_int_equal(p.out.items[0].reason, LEASE_SERVER_ERROR);
+
+    lease(&p, 0, false, 5);
+    sim_done(&p, PLAYER_RESET_DONE, PLAYER_DO_RESET, false);
+    fail_act(&p, PLAYER_BAD_REQUEST);
+    assert_int_equal(p.out.items[0].reason, LEASE_SERVER_ERROR);
 }
 
 int main(void)
@@ -229,6 +252,7 @@ int main(void)
         cmocka_unit_test(test_look_ahead),        cmocka_unit_test(test_retries_run_out),
         cmocka_unit_test(test_version_not_there), cmocka_unit_test(test_deliveries_are_repeated),
         cmocka_unit_test(test_revoked),           cmocka_unit_test(test_errors_go_back),
+        cmocka_unit_test(test_useless_answers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

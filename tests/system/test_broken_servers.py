@@ -1,0 +1,87 @@
+"""Servers and checkpoints that are no good: their fault, never the episode's; said in one line, and the run goes on or stops, but does
+not hang."""
+import json
+import shutil
+
+import pytest
+
+from conftest import TINY
+
+ROLLOUTS = [{"rollouts": {"episodes": 6}}]
+
+
+def log_of(cluster, role):
+    return cluster.of(role)[0].log.read_text(errors="replace")
+
+
+def until_stopped(cluster, what):
+    """The coordinator ends by itself with EX_CONFIG: to start it again would not help."""
+    coordinator = cluster.of("coordinator")[0]
+    coordinator.wanted = False
+    cluster.until(lambda s: not coordinator.running(), what, patience=60)
+    assert coordinator.popen.returncode == 78, cluster.logs()
+    return coordinator.log.read_text(errors="replace")
+
+
+def test_some_answers_are_not_finite(make_cluster):
+    """Actor and reward model answer NaN for a while: asked again, given back, played again. No episode is blamed."""
+    cluster = make_cluster(stages=TINY["stages"][:-1])
+    cluster.faults = {"actor-0": "act.reply=nan@10-25", "prm-server-0": "score.reply=nan@2-5"}
+    cluster.start()
+    summary = cluster.until_finished()
+    worker = log_of(cluster, "env-worker")
+    assert "act: the action is not finite" in worker and "fault=server" in worker and "fault=simulator" not in worker, worker
+    assert summary["episodes"]["failed"] == 0
+    assert [p.starts for p in cluster.processes] == [1] * 5, cluster.logs()
+    assert " 0 failed" in cluster.history()
+
+
+def test_no_answer_is_finite(make_cluster):
+    cluster = make_cluster(stages=ROLLOUTS)
+    cluster.faults["actor-0"] = "act.reply=nan@1+"
+    cluster.start()
+    assert "no episode can be played, 10 in a row came back: act: the action is not finite" in until_stopped(cluster, "the run to stop")
+
+
+@pytest.fixture
+def broken_model(model, tmp_path):
+    copy = tmp_path / "model"
+    shutil.copytree(model, copy)
+    return copy
+
+
+def test_wrong_action_dimensions(make_cluster, broken_model):
+    """A policy of another robot: four numbers where the suite takes seven."""
+    path = broken_model / "dataset_statistics.json"
+    statistics = json.loads(path.read_text())
+    for data in statistics.values():
+        data["action"] = {k: v[:4] for k, v in data["action"].items()}
+    path.write_text(json.dumps(statistics))
+    cluster = make_cluster({"policy": {"init": str(broken_model)}}, stages=ROLLOUTS)
+    cluster.start()
+    text = until_stopped(cluster, "the run to stop")
+    assert "actions have 4 dimensions, the simulator takes 7" in text, text
+
+
+def test_truncated_shard(make_cluster, broken_model):
+    """Cut short after `gantry up` has looked: the actor refuses it and says which file; a run that waits for it stops."""
+    path = broken_model / "model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    cluster = make_cluster({"policy": {"init": str(broken_model)}}, stages=ROLLOUTS)
+    cluster.start()
+    cluster.until(lambda s: s and "refused: " in s["waiting_for"], "the refusal")
+    text = until_stopped(cluster, "the run to stop")
+    assert "no server loads policy version 0" in text and "model.safetensors" in text, text
+
+
+def test_truncated_shard_in_training(make_cluster, broken_model):
+    """The same when the learner is the first to need it."""
+    path = broken_model / "model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    cluster = make_cluster({"policy": {"init": str(broken_model)}},
+                           stages=[{"demos": {"episodes": 2, "style": "clean"}}, {"sft": {"steps": 2, "batch": 8, "warmup": 1}}])
+    cluster.start()
+    text = until_stopped(cluster, "the run to stop")
+    assert "model.safetensors" in text, text
