@@ -88,7 +88,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
     static const uint8_t storage[96] = {1, 2, 3};
     struct entry entries[] = {
-        {"a/data.pkl", bytes, n, 0}, {"a/data/0", storage, sizeof(storage), 0}, {"a/data/1", storage, 7, 0},
+        {"a/data.pkl", bytes, n, 0}, {"a/data/0", storage, sizeof(storage), 0}, {"a/data/1", storage, 48, 0},
         {"a/data/2", storage, 0, 0},
     };
     struct out out = {0};

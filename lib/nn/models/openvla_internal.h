@@ -68,6 +68,8 @@ int openvla_save_heads(const struct openvla *model, const char *dir, struct erro
 /* Registration of all parameters (openvla_weights.c), by what is in the shards; NULL for a fresh model: everything that the
  * configuration asks for. problems: all of them, or NULL: the first is the error. */
 int openvla_register(struct openvla *model, const struct hf_shards *shards, struct hf_problems *problems, struct error *error);
+/* openvla_new without the values. */
+int openvla_plan(const char *dir, struct openvla **ret, struct error *error);
 int openvla_register_head(struct openvla *model, const char *name, int inputs, int width, struct head *head);
 void openvla_initialise(struct openvla *model, uint64_t seed);      /* a fresh model's values */
 /* The same values piece by piece, for a model that is never in memory at once. */

@@ -186,7 +186,7 @@ int openvla_load(const char *dir, struct openvla **ret, struct error *error)
     return 0;
 }
 
-int openvla_new(const char *dir, uint64_t seed, struct openvla **ret, struct error *error)
+int openvla_plan(const char *dir, struct openvla **ret, struct error *error)
 {
     _cleanup_(openvla_freep) struct openvla *model = model_alloc(dir);
     int r;
@@ -205,9 +205,20 @@ int openvla_new(const char *dir, uint64_t seed, struct openvla **ret, struct err
     if (r < 0)
         return r;
     model->w->fresh = true;
+    *ret = TAKE_PTR(model);
+    return 0;
+}
+
+int openvla_new(const char *dir, uint64_t seed, struct openvla **ret, struct error *error)
+{
+    _cleanup_(openvla_freep) struct openvla *model = NULL;
+    int r = openvla_plan(dir, &model, error);
+
+    if (r < 0)
+        return r;
     r = params_allocate(&model->params);
     if (r < 0)
-        return error_set(error, -r, "out of memory");
+        return error_set(error, -r, "%s: %lld parameters do not fit into memory", dir, (long long)model->params.numel);
     openvla_initialise(model, seed);
     *ret = TAKE_PTR(model);
     return 0;

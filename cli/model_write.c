@@ -1,0 +1,175 @@
+/* model_write.c - the verbs of `gantry model` that write a directory: convert, synth, export, merge. Each writes it wholly or not at all. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/staged_dir.h"
+#include "cli/cli.h"
+#include "cli/model.h"
+#include "nn/hf_convert.h"
+#include "nn/models/openvla_lora.h"
+#include "nn/models/openvla_synth.h"
+#include "run/ledger.h"
+#include "run/manifest.h"
+
+static bool ends_with(const char *text, const char *suffix)
+{
+    size_t n = strlen(text), m = strlen(suffix);
+
+    return n > m && !strcmp(text + n - m, suffix);
+}
+
+int model_convert(int argc, char **argv)
+{
+    const char *dtype_text = model_option(&argc, argv, "--dtype"), *size_text = model_option(&argc, argv, "--shard-size");
+    _cleanup_(staged_dir_release) struct staged_dir dir = {0};
+    struct hf_conversion how = {.change_dtype = dtype_text != NULL};
+    struct hf_converted done = {0};
+    struct error error = {0};
+    int dtype = DTYPE_F32, r = 0;
+
+    if (argc != 2)
+        return model_usage();
+    if (dtype_text)
+        r = model_dtype(dtype_text, &dtype, &error);
+    if (r >= 0 && size_text)
+        r = model_size(size_text, &how.shard_bytes, &error);
+    if (r >= 0 && ends_with(argv[0], ".pt")) {
+        r = hf_convert_torch(argv[0], argv[1], &done.tensors, &error);
+        if (r >= 0)
+            printf("%s: %d tensors\n", argv[1], done.tensors);
+        return r < 0 ? model_fail(&error, r) : CLI_OK;
+    }
+    how.dtype = (enum dtype)dtype;
+    if (r >= 0)
+        r = staged_dir_open(&dir, argv[1], &error);
+    if (r >= 0)
+        r = hf_convert(argv[0], dir.temporary, &how, &done, &error);
+    if (r >= 0)
+        r = staged_dir_commit(&dir, &error);
+    if (r < 0)
+        return model_fail(&error, r);
+    printf("%s: %d tensors, %lld bytes, %d files beside them\n", argv[1], done.tensors, (long long)done.bytes, done.side_files);
+    return CLI_OK;
+}
+
+static int no_such_size(const char *name)
+{
+    const struct openvla_size *sizes;
+    int n;
+
+    sizes = openvla_sizes(&n);
+    fprintf(stderr, "gantry model: --like %s: expected one of\n", name);
+    for (int i = 0; i < n; i++)
+        fprintf(stderr, "  %-12s %s\n", sizes[i].name, sizes[i].help);
+    return CLI_USAGE;
+}
+
+int model_synth(int argc, char **argv)
+{
+    const char *like = model_option(&argc, argv, "--like"), *dtype_text = model_option(&argc, argv, "--dtype");
+    const char *size_text = model_option(&argc, argv, "--shard-size"), *seed_text = model_option(&argc, argv, "--seed");
+    _cleanup_(staged_dir_release) struct staged_dir dir = {0};
+    const struct openvla_size *size = like ? openvla_size_find(like) : NULL;
+    struct openvla_synthesis done;
+    struct error error = {0};
+    int64_t shard_bytes = 0;
+    char *end = NULL;
+    uint64_t seed = seed_text ? strtoull(seed_text, &end, 10) : 1;
+    int dtype = DTYPE_BF16, r = 0;
+
+    if (argc != 1 || !like || (end && (*end || end == seed_text)))
+        return model_usage();
+    if (!size)
+        return no_such_size(like);
+    if (dtype_text)
+        r = model_dtype(dtype_text, &dtype, &error);
+    if (r >= 0 && size_text)
+        r = model_size(size_text, &shard_bytes, &error);
+    if (r >= 0)
+        r = staged_dir_open(&dir, argv[0], &error);
+    if (r >= 0)
+        r = openvla_synth(size, dir.temporary, (enum dtype)dtype, seed, shard_bytes, &done, &error);
+    if (r >= 0)
+        r = staged_dir_commit(&dir, &error);
+    if (r < 0)
+        return model_fail(&error, r);
+    printf("%s: %d tensors, %lld parameters, %lld bytes, seed %llu\n", argv[0], done.tensors, (long long)done.parameters,
+           (long long)done.bytes, (unsigned long long)seed);
+    return CLI_OK;
+}
+
+/* RUN:VERSION in two; without a number the newest committed. Writes a NUL over the colon. */
+static int choose_version(char *run, uint64_t *ret, struct error *error)
+{
+    _cleanup_free_ uint64_t *numbers = NULL;
+    char *colon = strrchr(run, ':'), *end;
+    size_t n = 0;
+    int r;
+
+    if (colon && colon[1] && !strchr(colon, '/')) {
+        *ret = strtoull(colon + (colon[1] == 'v' ? 2 : 1), &end, 10);
+        if (*end)
+            return error_set(error, EINVAL, "%s: found version '%s', expected a number", run, colon + 1);
+        *colon = '\0';
+        return 0;
+    }
+    r = version_list(run, KIND_POLICY, &numbers, &n);
+    if (r < 0 || n == 0)
+        return error_set(error, r < 0 ? -r : ENOENT, "%s: no policy version", run);
+    *ret = numbers[n - 1];
+    return 0;
+}
+
+int model_export(int argc, char **argv)
+{
+    const char *dtype = model_option(&argc, argv, "--dtype");
+    _cleanup_(manifest_release) struct manifest manifest = {0};
+    _cleanup_(openvla_freep) struct openvla *model = NULL;
+    struct error error = {0};
+    char dir[VERSION_PATH];
+    uint64_t number = 0;
+    int r;
+
+    if (argc != 2)
+        return model_usage();
+    r = choose_version(argv[0], &number, &error);
+    if (r >= 0)
+        r = version_path(argv[0], KIND_POLICY, number, dir);
+    if (r >= 0)
+        r = manifest_read(dir, &manifest, &error);
+    if (r >= 0)
+        r = manifest_verify(dir, &manifest, true, &error);
+    if (r >= 0)
+        r = openvla_load(dir, &model, &error);
+    if (r >= 0 && model->lora)
+        r = openvla_lora_merge(model, &error);
+    if (r >= 0)
+        r = model_save(model, argv[1], dtype, &error);
+    if (r < 0)
+        return model_fail(&error, r);
+    printf("%s: version %llu of %s\n", argv[1], (unsigned long long)number, argv[0]);
+    return CLI_OK;
+}
+
+int model_merge(int argc, char **argv)
+{
+    const char *dtype = model_option(&argc, argv, "--dtype");
+    _cleanup_(openvla_freep) struct openvla *model = NULL;
+    struct error error = {0};
+    int r;
+
+    if (argc != 3)
+        return model_usage();
+    r = openvla_load(argv[0], &model, &error);
+    if (r >= 0)
+        r = openvla_lora_load(model, argv[1], &error);
+    if (r >= 0)
+        r = openvla_lora_merge(model, &error);
+    if (r >= 0)
+        r = model_save(model, argv[2], dtype, &error);
+    if (r < 0)
+        return model_fail(&error, r);
+    printf("%s: %s with the adapter %s\n", argv[2], argv[0], argv[1]);
+    return CLI_OK;
+}

@@ -1,0 +1,25 @@
+/* memory.h - how much memory a policy needs before anyone tries: by part, in bytes, from shapes alone.
+ *
+ * Weights count as this build holds them (openvla_load, openvla_pack), activations by a dry run of the very pass (nn/tape.h), the
+ * rest as lib/train allocates it. Process overhead and other people's pages are not in it.
+ * Thread rule: none.  Failure rule: -errno. */
+#pragma once
+
+#include "nn/models/openvla.h"
+
+enum memory_use { MEMORY_ACT, MEMORY_LORA, MEMORY_FULL, MEMORY_USES };
+
+struct memory_need {
+    int64_t weights;            /* values */
+    int64_t packs;              /* the same again in the GEMM's order: forward, and backward when trained */
+    int64_t cache;              /* keys and values of a batch that acts */
+    int64_t activations;        /* of a batch that acts; of the shards that `threads` compute at once when trained */
+    int64_t gradients;          /* of each shard and their sum */
+    int64_t optimiser;          /* AdamW's two moments */
+    int64_t total;
+    int64_t trained;            /* parameters with a gradient */
+};
+
+/* model: openvla_open is enough. batch: sequences that act at once, or of a minibatch. lora_r: rank of the adapters that MEMORY_LORA
+ * puts on every linear weight but lm_head. -EINVAL: a batch below 1; -ENOMEM. */
+int memory_need(const struct openvla *model, enum memory_use use, int batch, int threads, int lora_r, struct memory_need *ret);
