@@ -29,7 +29,7 @@ struct param {
     float *value;               /* NULL before params_allocate */
     bool frozen;                /* no gradient is wanted (e.g. modules that never run) */
     bool linear;                /* packed by params_pack: [dim0][dim1*...] as out x in */
-    bool adapter;               /* the A or B of another weight: no part of the checkpoint (nn/models/openvla_lora.h) */
+    bool adapter;               /* the A or B of another weight: no part of the checkpoint (nn/adapters.h) */
     struct lora lora;           /* of a linear weight: the adapter it is used with */
     struct gemm_pack *forward;  /* B of y = x W^T */
     struct gemm_pack *backward; /* B of dx = dy W; NULL when packed for inference only */

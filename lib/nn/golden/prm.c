@@ -52,6 +52,19 @@ static int open_model(struct prm_check *p)
     return r < 0 ? error_set(p->error, -r, "out of memory") : 0;
 }
 
+/* What the set has and this build does not compute. */
+static void report_rest(struct prm_check *p)
+{
+    static const char *const files[] = {"forward_bf16.safetensors", "train_lora_bf16.safetensors"};
+    char path[512];
+
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+        snprintf(path, sizeof(path), "%s/%s", p->name, files[i]);
+        if (prm_has(p, path))
+            prm_skip(p, files[i], "this build computes in fp32");
+    }
+}
+
 static int check_model(struct prm_check *p, const char *name)
 {
     static int (*const checks[])(struct prm_check *p) = {prm_check_inputs, prm_check_forward, prm_check_adapters, prm_check_full};
@@ -61,6 +74,8 @@ static int check_model(struct prm_check *p, const char *name)
     r = open_model(p);
     for (size_t i = 0; i < ARRAY_SIZE(checks) && r >= 0; i++)
         r = checks[i](p);
+    if (r >= 0)
+        report_rest(p);
     close_model(p);
     return r;
 }

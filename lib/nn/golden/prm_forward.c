@@ -13,6 +13,7 @@ struct forward {
     struct qwen_pass pass;
     struct tensor *logit;       /* of the reward head */
     struct tensor **logits; int n_logits;       /* of the vocabulary, PIECE by PIECE */
+    const char *prefix;         /* "" or "lora." */
 };
 
 static int run(struct tape *tape, void *arg)
@@ -84,15 +85,19 @@ static void compare_logits(struct prm_check *p, const struct safetensors *file, 
 
 static void compare_reward(struct prm_check *p, const struct safetensors *file, const struct forward *f, double limit, double score)
 {
+    static const char *const names[] = {"reward.pooled", "reward.logit", "reward.score"};
     _cleanup_free_ float *progress = calloc((size_t)p->n + 1, sizeof(*progress));
+    char name[3][32];
 
     if (!progress)
         return;
     for (int i = 0; i < p->n; i++)
         progress[i] = sigmoid(f->logit->x[i]);
-    compare(p, file, "reward.pooled", f->pass.last, limit);
-    compare(p, file, "reward.logit", f->logit, limit);
-    prm_tensor(p, file, "reward.score", progress, p->n, PRM_ABS, score);
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        snprintf(name[i], sizeof(name[i]), "%s%s", f->prefix, names[i]);
+    compare(p, file, name[0], f->pass.last, limit);
+    compare(p, file, name[1], f->logit, limit);
+    prm_tensor(p, file, name[2], progress, p->n, PRM_ABS, score);
 }
 
 /* Each prompt alone, and all together, by the path that serves: the same bits. */
@@ -115,11 +120,42 @@ static int check_company(struct prm_check *p, const struct tensor *logit)
     return r;
 }
 
+static int run_tail(struct tape *tape, void *arg)
+{
+    struct forward *f = arg;
+    int r = qwen_vl_forward(f->p->model, tape, f->p->items, f->p->n, &f->pass);
+
+    if (r < 0)
+        return r;
+    f->logit = qwen_vl_reward(f->p->model, tape, f->pass.last);
+    return tape->error;
+}
+
+int prm_forward_adapted(struct prm_check *p)
+{
+    _cleanup_(safetensors_closep) struct safetensors *file = NULL;
+    struct forward f = {.p = p, .prefix = "lora."};
+    struct tape tape;
+    char path[512];
+    int r;
+
+    snprintf(path, sizeof(path), "%s/forward_fp32.safetensors", p->name);
+    file = prm_open(p, path);
+    if (!file)
+        return -EINVAL;
+    tape_init(&tape, false);
+    r = tape_run(&tape, run_tail, &f);
+    if (r >= 0)
+        compare_reward(p, file, &f, prm_tolerance(p, "fp32", "tensor_rel_l2"), prm_tolerance(p, "fp32", "score_abs"));
+    tape_release(&tape);
+    return r < 0 ? error_set(p->error, -r, "%s: the pass with adapters failed: %s", p->name, strerror(-r)) : 0;
+}
+
 int prm_check_forward(struct prm_check *p)
 {
     _cleanup_(safetensors_closep) struct safetensors *file = NULL;
     double limit = prm_tolerance(p, "fp32", "tensor_rel_l2"), score = prm_tolerance(p, "fp32", "score_abs");
-    struct forward f = {.p = p};
+    struct forward f = {.p = p, .prefix = ""};
     struct tape tape;
     char path[512];
     int r;

@@ -51,4 +51,5 @@ int prm_check_common(struct prm_check *p);      /* tables and pictures, before a
 int prm_check_inputs(struct prm_check *p);      /* tokenizer, prompts, positions, windows; fills items */
 int prm_check_forward(struct prm_check *p);     /* every intermediate, logits, scores */
 int prm_check_full(struct prm_check *p);        /* gradients of all parameters, three updates; the model is spent after it */
-int prm_check_adapters(struct prm_check *p);    /* the same with adapters */
+int prm_check_adapters(struct prm_check *p);    /* the same with adapters, head and adapters learning; they are gone after it */
+int prm_forward_adapted(struct prm_check *p);   /* scores with the adapters that are attached */

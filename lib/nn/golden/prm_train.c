@@ -233,36 +233,71 @@ static json_t *read_train(struct prm_check *p)
     return prm_json(p, path);
 }
 
-int prm_check_full(struct prm_check *p)
+/* Train as train.json's `what` says and compare; values afterwards, too, where the set has them. */
+static int check_training(struct prm_check *p, const char *what)
 {
     _cleanup_(safetensors_closep) struct safetensors *file = NULL;
-    _cleanup_(training_release) struct training t = {.p = p, .what = "full"};
+    _cleanup_(training_release) struct training t = {.p = p, .what = what};
     _cleanup_json_ json_t *root = NULL;
     const json_t *fp32;
     char path[512];
     int r;
 
-    snprintf(path, sizeof(path), "%s/train_full_fp32.safetensors", p->name);
-    if (!prm_has(p, path))
-        return 0;
+    snprintf(path, sizeof(path), "%s/train_%s_fp32.safetensors", p->name, what);
     file = prm_open(p, path);
     root = file ? read_train(p) : NULL;
     if (!root)
         return -EINVAL;
     fp32 = json_object_get(root, "fp32");
     t.file = file;
-    t.curve = json_object_get(fp32, "full");
+    t.curve = json_object_get(fp32, what);
     r = training_init(&t, json_object_get(root, "optimizer"));
     if (r < 0)
         return error_set(p->error, -r, "%s: out of memory", p->name);
     r = train(&t);
-    if (r >= 0)
+    if (r >= 0 && safetensors_find(file, "final.reward_head.fc1.weight"))
+        r = compare_params(&t, "final.", false, PRM_ABS, prm_tolerance(p, "fp32", "final_param_max_abs"));
+    if (r >= 0 && !strcmp(what, "full"))
         compare_norms(&t, json_object_get(fp32, "full_final_l2"));
     return r;
 }
 
+int prm_check_full(struct prm_check *p)
+{
+    char path[512];
+
+    snprintf(path, sizeof(path), "%s/train_full_fp32.safetensors", p->name);
+    return prm_has(p, path) ? check_training(p, "full") : 0;
+}
+
 int prm_check_adapters(struct prm_check *p)
 {
-    prm_skip(p, "lora", "this build has no adapters for this model");
-    return 0;
+    struct params *params = &p->model->params;
+    struct adapted adapted = qwen_vl_adapted(p->model);
+    _cleanup_free_ float *before = NULL;
+    int64_t numel = params->numel;
+    char path[4096];
+    int r;
+
+    snprintf(path, sizeof(path), "%s/lora/adapter_model.safetensors", p->name);
+    if (!prm_has(p, path))
+        return 0;
+    before = malloc((size_t)numel * sizeof(*before));
+    if (!before)
+        return error_set(p->error, ENOMEM, "out of memory");
+    memcpy(before, params->values, (size_t)numel * sizeof(*before));
+    snprintf(path, sizeof(path), "%s/%s/lora", p->dir, p->name);
+    r = adapters_load(&adapted, path, p->error);
+    if (r >= 0)
+        r = qwen_vl_pack(p->model, true);
+    if (r >= 0)
+        r = prm_forward_adapted(p);
+    if (r >= 0)
+        r = check_training(p, "lora");
+    if (r >= 0)
+        r = adapters_detach(&adapted);
+    if (r < 0)
+        return r;
+    memcpy(params->values, before, (size_t)numel * sizeof(*before));        /* the head has learnt */
+    return qwen_vl_pack(p->model, true);
 }

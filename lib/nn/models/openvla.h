@@ -16,6 +16,7 @@
 enum { OPENVLA_MAX_IMAGES = 8, OPENVLA_ACTION_BINS = 256, OPENVLA_MAX_ACTION_DIMS = 16, OPENVLA_MAX_PROPRIO = 32 };
 
 struct tokenizer;
+struct adapters;
 
 struct openvla_tower {
     int dim, depth, heads, mlp;         /* depth: blocks in the file; depth-1 run */
@@ -65,7 +66,7 @@ struct openvla {
     struct action_stats *stats;         /* one per dataset */
     int n_stats;
     struct openvla_weights *w;          /* parameters by role (openvla_internal.h) */
-    struct openvla_lora *lora;          /* adapters (openvla_lora.h); NULL: none */
+    struct adapters *lora;              /* low-rank ones (openvla_lora.h); NULL: none */
 };
 
 /* Load a directory, also one that holds an adapter and names its base (openvla_adapter.h). -ENOENT, -EINVAL...: *error names the

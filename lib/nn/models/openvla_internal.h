@@ -5,7 +5,7 @@
 
 #include "base/philox.h"
 #include "nn/models/openvla.h"
-#include "nn/peft.h"
+#include "nn/adapters.h"
 
 struct affine { const struct param *weight, *bias; };
 
@@ -49,16 +49,6 @@ struct openvla_weights {
     struct openvla_layout *layout;              /* [trunk] */
     bool fresh;                                 /* never read: the layout says nothing */
 };
-
-struct openvla_lora {
-    struct peft_config config;
-    bool *was_frozen; int n;                    /* [n] of the parameters that were there before */
-};
-struct openvla_lora *openvla_lora_free(struct openvla_lora *lora);
-/* Names and shapes of adapters, and which weights use them; no values yet. rank: of a module's adapter, 0 for none. Takes the
- * configuration over on success. */
-int openvla_lora_register(struct openvla *model, struct peft_config *config,
-                          int64_t (*rank)(const struct param *weight, const char *module, const void *arg), const void *arg);
 
 /* openvla_load of an adapter's directory (openvla_adapter.h), its base being at `base`. */
 int openvla_adapter_load(const char *dir, const char *base, struct openvla **ret, struct error *error);

@@ -246,7 +246,7 @@ struct openvla *openvla_free(struct openvla *model)
         free(model->w->layout);
     }
     free(model->w);
-    openvla_lora_free(model->lora);
+    adapters_free(model->lora);
     free(model);
     return NULL;
 }

@@ -10,27 +10,62 @@
  * Failure rule: -errno with one line; the model is then as before. The model must be packed again after each of these. */
 #pragma once
 
+#include "nn/adapters.h"
 #include "nn/models/openvla.h"
-#include "nn/peft.h"
 
-struct lora_spec {
-    int r;
-    double alpha;
-    bool rslora;
-    /* "all-linear": every linear module that runs, but not lm_head (as PEFT 0.15 has it). Else names separated by commas or
-     * spaces: full, or how they end ("q_proj, v_proj"); patch convolutions ("patch_embed.proj") and lm_head may be among them. */
-    const char *targets;
-    const char *base;           /* what adapter_config.json is to call the base; NULL: nothing */
-};
+static inline struct adapted openvla_adapted(const struct openvla *model)
+{
+    return (struct adapted) {
+        .params = (struct params *)&model->params, .dir = model->dir, .adapters = (struct adapters **)&model->lora,
+    };
+}
 
 /* Fresh adapters: A normal with deviation 1/r under `seed`, B zero. -EINVAL: a target that names nothing; -EEXIST: the model
  * has adapters. */
-int openvla_lora_new(struct openvla *model, const struct lora_spec *spec, uint64_t seed, struct error *error);
+static inline int openvla_lora_new(struct openvla *model, const struct lora_spec *spec, uint64_t seed, struct error *error)
+{
+    struct adapted adapted = openvla_adapted(model);
+
+    return adapters_new(&adapted, spec, seed, error);
+}
+
 /* A PEFT directory (adapter_config.json, adapter_model.safetensors). Which modules and ranks: what is in the file. */
-int openvla_lora_load(struct openvla *model, const char *dir, struct error *error);
+static inline int openvla_lora_load(struct openvla *model, const char *dir, struct error *error)
+{
+    struct adapted adapted = openvla_adapted(model);
+
+    return adapters_load(&adapted, dir, error);
+}
+
 /* Write one; dir exists. dtype "F32" or "BF16". base: what adapter_config.json calls the base; NULL: what it was called. */
-int openvla_lora_save(const struct openvla *model, const char *dir, const char *dtype, const char *base, struct error *error);
+static inline int openvla_lora_save(const struct openvla *model, const char *dir, const char *dtype, const char *base,
+                                    struct error *error)
+{
+    struct adapted adapted = openvla_adapted(model);
+
+    return adapters_save(&adapted, dir, dtype, base, error);
+}
+
 /* W += scale B A in fp32; the adapters are gone. */
-int openvla_lora_merge(struct openvla *model, struct error *error);
+static inline int openvla_lora_merge(struct openvla *model, struct error *error)
+{
+    struct adapted adapted = openvla_adapted(model);
+
+    return adapters_merge(&adapted, error);
+}
+
 /* The base as it was. */
-int openvla_lora_detach(struct openvla *model);
+static inline int openvla_lora_detach(struct openvla *model)
+{
+    struct adapted adapted = openvla_adapted(model);
+
+    return adapters_detach(&adapted);
+}
+
+static inline int openvla_lora_register(struct openvla *model, struct peft_config *config,
+                                        int64_t (*rank)(const struct param *weight, const char *module, const void *arg), const void *arg)
+{
+    struct adapted adapted = openvla_adapted(model);
+
+    return adapters_register(&adapted, config, rank, arg);
+}

@@ -11,6 +11,7 @@
  * Failure rule: -errno; with a struct error, one line that names file, tensor or key, found and expected. */
 #pragma once
 
+#include "nn/adapters.h"
 #include "nn/hf.h"
 #include "nn/ops.h"
 
@@ -49,6 +50,7 @@ struct qwen_vl {
     char *dir;
     struct hf_files files;              /* all but the weights, as they were: written again on save */
     struct qwen_weights *w;             /* parameters by role (qwen_vl_internal.h) */
+    struct adapters *adapters;          /* low-rank ones (nn/adapters.h, by qwen_vl_adapted); NULL: none */
 };
 
 /* Is the model of this directory one of these two? By config.json's model_type. */
@@ -62,6 +64,8 @@ DEFINE_FREEP(struct qwen_vl, qwen_vl_free)
 int qwen_vl_pack(struct qwen_vl *model, bool training);
 /* The head of a reward_head.safetensors somewhere else, for a model without one. Pack again after it. */
 int qwen_vl_load_reward_head(struct qwen_vl *model, const char *path, struct error *error);
+/* For adapters_new, _load, _save, _merge, _detach. */
+struct adapted qwen_vl_adapted(struct qwen_vl *model);
 /* A reward head of hidden width `width` where there is none: last layer zero, first by `seed`. */
 int qwen_vl_add_reward_head(struct qwen_vl *model, int width, uint64_t seed);
 

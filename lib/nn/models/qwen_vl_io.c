@@ -137,6 +137,11 @@ int qwen_vl_load(const char *dir, struct qwen_vl **ret, struct error *error)
     return 0;
 }
 
+struct adapted qwen_vl_adapted(struct qwen_vl *model)
+{
+    return (struct adapted) {.params = &model->params, .dir = model->dir, .adapters = &model->adapters};
+}
+
 int qwen_vl_pack(struct qwen_vl *model, bool training)
 {
     return params_pack(&model->params, training);
@@ -215,6 +220,7 @@ struct qwen_vl *qwen_vl_free(struct qwen_vl *model)
         return NULL;
     (void)params_free(&model->params);
     tokenizer_free(model->tokenizer);
+    adapters_free(model->adapters);
     free(model->dir);
     hf_files_release(&model->files);
     if (model->w) {

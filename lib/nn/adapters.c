@@ -1,4 +1,4 @@
-#include "nn/models/openvla_lora.h"
+#include "nn/adapters.h"
 
 #include <errno.h>
 #include <math.h>
@@ -7,13 +7,13 @@
 #include "base/philox.h"
 #include "base/strbuf.h"
 #include "nn/cpu/kernels.h"
-#include "nn/models/openvla_internal.h"
+#include "nn/safetensors.h"
 
 #define PREFIX "base_model.model."
 #define TENSORS "adapter_model.safetensors"
 enum { NAME = 256 };
 
-struct openvla_lora *openvla_lora_free(struct openvla_lora *lora)
+struct adapters *adapters_free(struct adapters *lora)
 {
     if (!lora)
         return NULL;
@@ -28,7 +28,8 @@ struct openvla_lora *openvla_lora_free(struct openvla_lora *lora)
 /* The checkpoint's own: heads beside it are trained whole. */
 static bool is_trunk(const struct param *p)
 {
-    static const char *const parts[] = {"vision_backbone.", "projector.", "language_model."};
+    static const char *const parts[] = {"vision_backbone.", "projector.", "language_model.",    /* OpenVLA */
+                                        "visual.", "model.", "lm_head."};                      /* Qwen-VL */
 
     for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
         if (!strncmp(p->name, parts[i], strlen(parts[i])))
@@ -57,7 +58,7 @@ static void tensor_name(const char *module, char which, char ret[NAME + 40])
 /* ---- attaching ------------------------------------------------------------------------------------------------ */
 
 /* Parameters A and B of a weight; those of one that never runs are kept, frozen. */
-static int add_pair(struct openvla *model, struct param *weight, const char *module, int64_t r, double scale)
+static int add_pair(const struct adapted *model, struct param *weight, const char *module, int64_t r, double scale)
 {
     int64_t a_dim[4] = {r, weight->dim[1], weight->dim[2], weight->dim[3]}, b_dim[4] = {weight->dim[0], r, 1, 1};
     char a_name[NAME + 40], b_name[NAME + 40];
@@ -65,8 +66,8 @@ static int add_pair(struct openvla *model, struct param *weight, const char *mod
 
     tensor_name(module, 'A', a_name);
     tensor_name(module, 'B', b_name);
-    a = param_add(&model->params, a_name, weight->ndim, a_dim, weight->linear);
-    b = a ? param_add(&model->params, b_name, weight->ndim, b_dim, weight->linear) : NULL;
+    a = param_add(model->params, a_name, weight->ndim, a_dim, weight->linear);
+    b = a ? param_add(model->params, b_name, weight->ndim, b_dim, weight->linear) : NULL;
     if (a)
         a->adapter = true;
     if (!b)
@@ -80,16 +81,16 @@ static int add_pair(struct openvla *model, struct param *weight, const char *mod
 /* Rank of a module's adapter; 0: none. */
 typedef int64_t rank_fn(const struct param *weight, const char *module, const void *arg);
 
-static void thaw(struct openvla *model)
+static void thaw(const struct adapted *model)
 {
-    for (int i = 0; i < model->lora->n; i++)
-        model->params.list[i]->frozen = model->lora->was_frozen[i];
+    for (int i = 0; i < (*model->adapters)->n; i++)
+        model->params->list[i]->frozen = (*model->adapters)->was_frozen[i];
 }
 
-int openvla_lora_register(struct openvla *model, struct peft_config *config, rank_fn *rank, const void *arg)
+int adapters_register(const struct adapted *model, struct peft_config *config, rank_fn *rank, const void *arg)
 {
-    struct openvla_lora *lora = calloc(1, sizeof(*lora));
-    int n = model->params.count, r = 0;
+    struct adapters *lora = calloc(1, sizeof(*lora));
+    int n = model->params->count, r = 0;
     char module[NAME];
 
     if (!lora)
@@ -97,21 +98,21 @@ int openvla_lora_register(struct openvla *model, struct peft_config *config, ran
     lora->n = n;
     lora->was_frozen = calloc((size_t)n + 1, sizeof(*lora->was_frozen));
     if (!lora->was_frozen) {
-        openvla_lora_free(lora);
+        adapters_free(lora);
         return -ENOMEM;
     }
     for (int i = 0; i < n; i++)
-        lora->was_frozen[i] = model->params.list[i]->frozen;
+        lora->was_frozen[i] = model->params->list[i]->frozen;
     for (int i = 0; i < n && r >= 0; i++) {
-        struct param *p = model->params.list[i];
+        struct param *p = model->params->list[i];
         int64_t rows = module_of(p, module) ? rank(p, module, arg) : 0;
 
         if (rows > 0)
             r = add_pair(model, p, module, rows, peft_config_scale(config, module, rows));
     }
     for (int i = 0; i < n; i++)
-        model->params.list[i]->frozen |= is_trunk(model->params.list[i]);
-    model->lora = lora;
+        model->params->list[i]->frozen |= is_trunk(model->params->list[i]);
+    *model->adapters = lora;
     if (r < 0)
         return r;
     lora->config = *config;
@@ -120,22 +121,22 @@ int openvla_lora_register(struct openvla *model, struct peft_config *config, ran
 }
 
 /* Nothing was attached: values lie where they lay. */
-static int undo(struct openvla *model, int r)
+static int undo(const struct adapted *model, int r)
 {
-    if (model->lora)
+    if (*model->adapters)
         thaw(model);
-    model->lora = openvla_lora_free(model->lora);
-    (void)params_drop_adapters(&model->params);
+    *model->adapters = adapters_free(*model->adapters);
+    (void)params_drop_adapters(model->params);
     return r;
 }
 
-static int attach(struct openvla *model, struct peft_config *config, rank_fn *rank, const void *arg, struct error *error)
+static int attach(const struct adapted *model, struct peft_config *config, rank_fn *rank, const void *arg, struct error *error)
 {
-    int64_t held = model->params.numel;
-    int r = openvla_lora_register(model, config, rank, arg);
+    int64_t held = model->params->numel;
+    int r = adapters_register(model, config, rank, arg);
 
     if (r >= 0)
-        r = params_grow(&model->params, held);
+        r = params_grow(model->params, held);
     return r < 0 ? error_set(error, -r, "%s: no memory for adapters", model->dir) : 0;
 }
 
@@ -169,7 +170,7 @@ static int64_t fresh_rank(const struct param *weight, const char *module, const 
 }
 
 /* Every target names something. */
-static int check_targets(const struct openvla *model, struct peft_config *config, struct error *error)
+static int check_targets(const struct adapted *model, struct peft_config *config, struct error *error)
 {
     char module[NAME];
 
@@ -177,8 +178,8 @@ static int check_targets(const struct openvla *model, struct peft_config *config
         struct peft_config one = {.targets = &config->targets[t], .n_targets = 1};
         bool found = false;
 
-        for (int i = 0; i < model->params.count && !found; i++)
-            found = module_of(model->params.list[i], module) && peft_config_matches(&one, module);
+        for (int i = 0; i < model->params->count && !found; i++)
+            found = module_of(model->params->list[i], module) && peft_config_matches(&one, module);
         if (!found)
             return error_set(error, EINVAL, "adapter target %s: %s has no linear module of that name; try q_proj, or all-linear",
                              config->targets[t], model->dir);
@@ -186,10 +187,10 @@ static int check_targets(const struct openvla *model, struct peft_config *config
     return 0;
 }
 
-static void initialise(struct openvla *model, int r, uint64_t seed)
+static void initialise(const struct adapted *model, int r, uint64_t seed)
 {
-    for (int i = 0; i < model->params.count; i++) {
-        const struct param *a = model->params.list[i]->lora.a;
+    for (int i = 0; i < model->params->count; i++) {
+        const struct param *a = model->params->list[i]->lora.a;
         struct philox random;
 
         if (!a)
@@ -200,12 +201,12 @@ static void initialise(struct openvla *model, int r, uint64_t seed)
     }
 }
 
-int openvla_lora_new(struct openvla *model, const struct lora_spec *spec, uint64_t seed, struct error *error)
+int adapters_new(const struct adapted *model, const struct lora_spec *spec, uint64_t seed, struct error *error)
 {
     _cleanup_(peft_config_release) struct peft_config config = {.r = spec->r, .alpha = spec->alpha, .rslora = spec->rslora};
     int r = 0;
 
-    if (model->lora)
+    if (*model->adapters)
         return error_set(error, EEXIST, "%s: the model has adapters already", model->dir);
     if (spec->r < 1 || !isfinite(spec->alpha))
         return error_set(error, EINVAL, "adapters of rank %d and alpha %g make no sense", spec->r, spec->alpha);
@@ -265,7 +266,7 @@ static int read_tensor(const struct st_tensor *tensor, struct param *to, const c
 }
 
 /* Everything in the file has its place: a rank that exists, a module of this base. */
-static int check_file(const struct openvla *model, const struct safetensors *file, const struct peft_config *config, const char *path,
+static int check_file(const struct adapted *model, const struct safetensors *file, const struct peft_config *config, const char *path,
                       struct error *error)
 {
     for (int i = 0; i < file->count; i++) {
@@ -283,7 +284,7 @@ static int check_file(const struct openvla *model, const struct safetensors *fil
         n -= strlen(PREFIX);
         memcpy(weight, tensor->name + strlen(PREFIX), n);
         memcpy(weight + n, ".weight", 8);
-        if (!param_find(&model->params, weight))
+        if (!param_find(model->params, weight))
             return error_set(error, EINVAL, "%s: tensor %s: %s has no such module: the adapter is for another base (%s)", path,
                              tensor->name, model->dir, config->base ? config->base : "not named");
         if (end[6] == 'A' && (tensor->ndim < 2 || tensor->dim[0] < 1 || tensor->dim[0] > 1 << 14))
@@ -292,12 +293,12 @@ static int check_file(const struct openvla *model, const struct safetensors *fil
     return 0;
 }
 
-static int read_pairs(struct openvla *model, const struct safetensors *file, const char *path, struct error *error)
+static int read_pairs(const struct adapted *model, const struct safetensors *file, const char *path, struct error *error)
 {
     int pairs = 0, r = 0;
 
-    for (int i = 0; i < model->params.count && r >= 0; i++) {
-        struct param *p = model->params.list[i];
+    for (int i = 0; i < model->params->count && r >= 0; i++) {
+        struct param *p = model->params->list[i];
         const struct st_tensor *tensor;
 
         if (!p->adapter)
@@ -315,14 +316,14 @@ static int read_pairs(struct openvla *model, const struct safetensors *file, con
     return r;
 }
 
-int openvla_lora_load(struct openvla *model, const char *dir, struct error *error)
+int adapters_load(const struct adapted *model, const char *dir, struct error *error)
 {
     _cleanup_(peft_config_release) struct peft_config config = {0};
     _cleanup_(safetensors_closep) struct safetensors *file = NULL;
     _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
     int r;
 
-    if (model->lora)
+    if (*model->adapters)
         return error_set(error, EEXIST, "%s: the model has adapters already", model->dir);
     strbuf_addf(&path, "%s/" TENSORS, dir);
     r = path.failed ? error_set(error, ENOMEM, "out of memory") : peft_config_read(dir, &config, error);
@@ -340,15 +341,15 @@ int openvla_lora_load(struct openvla *model, const char *dir, struct error *erro
 
 /* ---- writing, merging, taking off -------------------------------------------------------------------------------- */
 
-static int write_tensors(const struct openvla *model, enum dtype dtype, const char *path, struct error *error)
+static int write_tensors(const struct adapted *model, enum dtype dtype, const char *path, struct error *error)
 {
-    _cleanup_free_ struct st_write *list = calloc((size_t)model->params.count + 1, sizeof(*list));
+    _cleanup_free_ struct st_write *list = calloc((size_t)model->params->count + 1, sizeof(*list));
     int n = 0;
 
     if (!list)
         return error_set(error, ENOMEM, "out of memory");
-    for (int i = 0; i < model->params.count; i++) {
-        const struct param *p = model->params.list[i];
+    for (int i = 0; i < model->params->count; i++) {
+        const struct param *p = model->params->list[i];
 
         if (!p->adapter)
             continue;
@@ -358,31 +359,31 @@ static int write_tensors(const struct openvla *model, enum dtype dtype, const ch
     return safetensors_write(path, list, n, error);
 }
 
-int openvla_lora_save(const struct openvla *model, const char *dir, const char *dtype_text, const char *base, struct error *error)
+int adapters_save(const struct adapted *model, const char *dir, const char *dtype_text, const char *base, struct error *error)
 {
-    _cleanup_free_ struct peft_module *modules = calloc((size_t)model->params.count + 1, sizeof(*modules));
-    _cleanup_free_ char (*names)[NAME] = calloc((size_t)model->params.count + 1, sizeof(*names));
+    _cleanup_free_ struct peft_module *modules = calloc((size_t)model->params->count + 1, sizeof(*modules));
+    _cleanup_free_ char (*names)[NAME] = calloc((size_t)model->params->count + 1, sizeof(*names));
     _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
     struct peft_config config;
     enum dtype dtype;
     int n = 0, r;
 
-    if (!model->lora)
+    if (!*model->adapters)
         return error_set(error, ENOENT, "%s: the model has no adapters", model->dir);
     if (dtype_parse(dtype_text, &dtype) < 0 || (dtype != DTYPE_F32 && dtype != DTYPE_BF16))
         return error_set(error, EINVAL, "adapters are written as F32 or BF16, not %s", dtype_text);
     strbuf_addf(&path, "%s/" TENSORS, dir);
     if (!modules || !names || path.failed)
         return error_set(error, ENOMEM, "out of memory");
-    for (int i = 0; i < model->params.count; i++) {
-        const struct param *p = model->params.list[i];
+    for (int i = 0; i < model->params->count; i++) {
+        const struct param *p = model->params->list[i];
 
         if (!p->lora.a || !module_of(p, names[n]))
             continue;
         modules[n] = (struct peft_module) {.name = names[n], .r = p->lora.a->dim[0], .scale = (double)p->lora.scale};
         n++;
     }
-    config = model->lora->config;       /* borrowed */
+    config = (*model->adapters)->config;       /* borrowed */
     config.base = base ? (char *)base : config.base;
     r = write_tensors(model, dtype, path.text, error);
     return r < 0 ? r : peft_config_write(&config, modules, n, dir, error);
@@ -411,30 +412,30 @@ static int merge_one(const struct param *weight)
     return 0;
 }
 
-int openvla_lora_merge(struct openvla *model, struct error *error)
+int adapters_merge(const struct adapted *model, struct error *error)
 {
-    int r = model->lora ? 0 : -ENOENT;
+    int r = *model->adapters ? 0 : -ENOENT;
 
-    for (int i = 0; i < model->params.count && r >= 0; i++)
-        if (model->params.list[i]->lora.a) {
-            r = merge_one(model->params.list[i]);
-            param_changed(model->params.list[i]);
+    for (int i = 0; i < model->params->count && r >= 0; i++)
+        if (model->params->list[i]->lora.a) {
+            r = merge_one(model->params->list[i]);
+            param_changed(model->params->list[i]);
         }
     if (r >= 0)
-        r = openvla_lora_detach(model);
+        r = adapters_detach(model);
     return r < 0 ? error_set(error, -r, "%s: %s", model->dir, r == -ENOENT ? "there are no adapters to merge" : strerror(-r)) : 0;
 }
 
-int openvla_lora_detach(struct openvla *model)
+int adapters_detach(const struct adapted *model)
 {
     int r;
 
-    if (!model->lora)
+    if (!*model->adapters)
         return 0;
-    r = params_drop_adapters(&model->params);
+    r = params_drop_adapters(model->params);
     if (r < 0)
         return r;
     thaw(model);
-    model->lora = openvla_lora_free(model->lora);
+    *model->adapters = adapters_free(*model->adapters);
     return 0;
 }
