@@ -13,6 +13,7 @@ struct cli_command {
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
 int cmd_config(int argc, char **argv);
+int cmd_cordon(int argc, char **argv);
 int cmd_demo(int argc, char **argv);
 int cmd_drain(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
@@ -22,5 +23,6 @@ int cmd_model(int argc, char **argv);
 int cmd_prm(int argc, char **argv);
 int cmd_replay(int argc, char **argv);
 int cmd_report(int argc, char **argv);
+int cmd_scale(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_up(int argc, char **argv);

@@ -1,4 +1,4 @@
-/* cmd_drain.c - `gantry drain`: let a running run finish what is in hand and end; `gantry up` goes on later. */
+/* cmd_drain.c - `gantry drain`: let a running run finish what is in hand and end (`gantry up` goes on later), or one member of it. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,18 +11,22 @@ int cmd_drain(int argc, char **argv)
 {
     _cleanup_free_ char *text = NULL;
     struct error error = {0};
-    char run_dir[RUN_SOCKET_PATH];
+    char run_dir[RUN_SOCKET_PATH], command[64] = "drain gantry-drain";
     int r;
 
-    if (argc > 2 || (argc == 2 && argv[1][0] == '-')) {
+    if (argc > 3 || (argc == 2 && argv[1][0] == '-')) {
         bool asked = argc == 2 && !strcmp(argv[1], "--help");
 
-        fprintf(asked ? stdout : stderr, "usage: gantry drain [RUN]\nEpisodes in hand are finished, nothing new is begun, all daemons end.\n");
+        fprintf(asked ? stdout : stderr, "usage: gantry drain [RUN [MEMBER]]\n"
+                "Episodes in hand are finished, nothing new is begun, all daemons end. With MEMBER (its number in `gantry status`)\n"
+                "that one finishes what it holds and leaves; the run goes on.\n");
         return asked ? CLI_OK : CLI_USAGE;
     }
-    r = run_socket_find(argc == 2 ? argv[1] : NULL, run_dir, &error);
+    if (argc == 3)
+        snprintf(command, sizeof command, "drain member %.20s", argv[2]);
+    r = run_socket_find(argc >= 2 ? argv[1] : NULL, run_dir, &error);
     if (r == 0)
-        r = run_socket_call(run_dir, "drain gantry-drain", &text, &error);
+        r = run_socket_call(run_dir, command, &text, &error);
     if (r < 0) {
         fprintf(stderr, "gantry drain: %s\n", error_text(&error, r));
         return CLI_FAILED;

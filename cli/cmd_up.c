@@ -14,10 +14,8 @@
 #include "cli/cli.h"
 #include "cli/preflight.h"
 #include "cli/progress.h"
-#include "cli/run_keys.h"
-#include "cli/supervisor.h"
 #include "cli/up.h"
-#include "daemon/admin.h"
+#include "cli/up_daemons.h"
 #include "daemon/lifecycle.h"
 #include "daemon/worker.h"
 #include "run/rundir.h"
@@ -35,6 +33,8 @@ struct up {
     struct loop *loop;
     struct lifecycle *lifecycle;
     struct supervisor *supervisor;
+    struct up_daemons daemons;
+    struct admin *admin;                /* up.sock: gantry scale */
     struct worker *caller;              /* one thread for calls to the coordinator: they block */
     struct loop_timer *poll;
     bool polling;                       /* a status call is under way */
@@ -274,97 +274,6 @@ static int bin_dir(char ret[RUN_PATH], struct error *error)
     return 0;
 }
 
-/* With `listen` all servers are reached over tcp, so everybody here has a key; without, nobody can need one. */
-static int key_for(struct up *up, Gantry__Role role, char ret_path[RUN_KEYS_PATH], struct error *error)
-{
-    ret_path[0] = '\0';
-    return up->config.listen[0] ? run_keys_local(up->run_dir, role, ret_path, error) : 0;
-}
-
-/* Where server `name` listens: as configured; else a free port beside the coordinator's, or a socket in the run directory. */
-static int address_for(struct up *up, const struct server_config *server, const char *name, char ret[ADDRESS_MAX], struct error *error)
-{
-    const char *colon = strrchr(up->config.listen, ':');
-
-    if (!strncmp(server->address, "tcp://", 6) && !up->config.listen[0])
-        return error_set(error, EINVAL, "%s: its address is %s, but the run has no `listen: tcp://HOST:PORT` for its members' keys", name,
-                         server->address);
-    if (server->address[0])
-        snprintf(ret, ADDRESS_MAX, "%s", server->address);
-    else if (colon)
-        snprintf(ret, ADDRESS_MAX, "%.*s:*", (int)(colon - up->config.listen), up->config.listen);
-    else
-        return address_ipc(up->run_dir, name, ret, error);
-    return 0;
-}
-
-static int start_servers(struct up *up, Gantry__Role role, const struct server_config *servers, int n, struct error *error)
-{
-    static const struct { const char *program, *word; } programs[] = {
-        [GANTRY__ROLE__ROLE_LEARNER] = {"gantry-learner", "learner"},
-        [GANTRY__ROLE__ROLE_ACTOR] = {"gantry-actor", "actor"},
-        [GANTRY__ROLE__ROLE_PRM_SERVER] = {"gantry-prm-server", "prm-server"},
-    };
-    const char *program = programs[role].program, *word = programs[role].word;
-    char key[RUN_KEYS_PATH];
-
-    if (n && key_for(up, role, key, error) < 0)
-        return -EACCES;
-    for (int i = 0; i < n; i++) {
-        char name[32], threads[16], rank[16], address[ADDRESS_MAX];
-        const char *arguments[20];
-        int a = 0, r;
-
-        snprintf(name, sizeof name, "%s-%d", word, i);
-        snprintf(threads, sizeof threads, "%d", servers[i].threads ? servers[i].threads : 1);
-        snprintf(rank, sizeof rank, "%d", i);
-        arguments[a++] = "--join", arguments[a++] = up->join;
-        arguments[a++] = "--run-dir", arguments[a++] = up->run_dir;
-        arguments[a++] = "--device", arguments[a++] = servers[i].device;
-        arguments[a++] = "--threads", arguments[a++] = threads;
-        arguments[a++] = "--name", arguments[a++] = name;
-        arguments[a++] = "--listen", arguments[a++] = address;
-        if ((r = address_for(up, &servers[i], name, address, error)) < 0)
-            return r;
-        if (key[0])
-            arguments[a++] = "--key", arguments[a++] = key;
-        if (role == GANTRY__ROLE__ROLE_LEARNER)
-            arguments[a++] = "--rank", arguments[a++] = rank;
-        arguments[a] = NULL;
-        if ((r = supervisor_add(up->supervisor, name, program, arguments, error)) < 0)
-            return r;
-    }
-    return 0;
-}
-
-static int start_daemons(struct up *up, struct error *error)
-{
-    const struct run_config *c = &up->config;
-    const char *const coordinator[] = {"--run-dir", up->run_dir, NULL};
-    char slots[16], key[RUN_KEYS_PATH];
-    const char *worker[] = {"--join", up->join, "--run-dir", up->run_dir, "--slots", slots, NULL, key, NULL};
-    int r = key_for(up, GANTRY__ROLE__ROLE_ENV_WORKER, key, error);
-
-    if (r < 0)
-        return r;
-    if (key[0])
-        worker[6] = "--key";
-    snprintf(slots, sizeof slots, "%d", c->slots);
-    if ((r = supervisor_add(up->supervisor, "coordinator", "gantry-coordinator", coordinator, error)) < 0 ||
-        (r = start_servers(up, GANTRY__ROLE__ROLE_LEARNER, c->learners, c->n_learners, error)) < 0 ||
-        (r = start_servers(up, GANTRY__ROLE__ROLE_ACTOR, c->actors, c->n_actors, error)) < 0 ||
-        (r = start_servers(up, GANTRY__ROLE__ROLE_PRM_SERVER, c->prm_servers, c->n_prm_servers, error)) < 0)
-        return r;
-    for (int i = 0; i < c->env_workers; i++) {
-        char name[32];
-
-        snprintf(name, sizeof name, "env-worker-%d", i);
-        if ((r = supervisor_add(up->supervisor, name, "gantry-env-worker", worker, error)) < 0)
-            return r;
-    }
-    return 0;
-}
-
 static int watch(struct up *up, struct error *error)
 {
     const struct lifecycle_options life = {.drain_ms = DRAIN_MS, .on_drain = on_drain, .arg = up};
@@ -383,7 +292,8 @@ static int watch(struct up *up, struct error *error)
     if ((r = lifecycle_new(up->loop, &life, &up->lifecycle)) < 0 || (r = worker_new("calls", 1, 64, &up->caller)) < 0 ||
         (r = supervisor_new(up->loop, &options, &up->supervisor)) < 0)
         return error_set(error, -r, "cannot start: %s", strerror(-r));
-    if ((r = start_daemons(up, error)) < 0)
+    up->daemons = (struct up_daemons) {.config = &up->config, .run_dir = up->run_dir, .join = up->join, .supervisor = up->supervisor};
+    if ((r = up_daemons_start(&up->daemons, error)) < 0 || (r = up_daemons_listen(&up->daemons, up->loop, &up->admin, error)) < 0)
         return r;
     if ((r = loop_timer_new(up->loop, POLL_MS / 4, POLL_MS, on_poll, up, &up->poll)) < 0)
         return error_set(error, -r, "cannot start: %s", strerror(-r));
@@ -400,6 +310,7 @@ static struct up *up_free(struct up *up)
         supervisor_kill(up->supervisor);
     worker_free(up->caller);                /* its last calls end within CALL_MS */
     loop_timer_free(up->poll);
+    admin_free(up->admin);
     supervisor_free(up->supervisor);
     lifecycle_free(up->lifecycle);
     loop_free(up->loop);

@@ -16,6 +16,8 @@ static const struct cli_command commands[] = {
     {"history", "what happened, as JSON lines; check that nothing was lost or trained twice", cmd_history},
     {"keys", "who may join a run over the network", cmd_keys},
     {"model", "inspect, make and check policy directories", cmd_model},
+    {"cordon", "give a member no more work", cmd_cordon},
+    {"scale", "more or fewer workers and servers under gantry up", cmd_scale},
     {"prm", "swap the reward model of a running run", cmd_prm},
     {"replay", "one episode as a table of steps and a film strip", cmd_replay},
     {"report", "write report.html of a run again", cmd_report},

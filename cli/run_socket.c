@@ -13,7 +13,7 @@
 
 enum { CALL_MS = 5000 };
 
-static int socket_of(const char *run_dir, char ret[RUN_SOCKET_PATH], struct error *error)
+static int socket_of(const char *run_dir, const char *name, char ret[RUN_SOCKET_PATH], struct error *error)
 {
     _cleanup_free_ char *absolute = realpath(run_dir, NULL);
     char folder[ADDRESS_MAX];
@@ -23,20 +23,25 @@ static int socket_of(const char *run_dir, char ret[RUN_SOCKET_PATH], struct erro
         return error_set(error, errno, "%s: %s", run_dir, strerror(errno));
     r = address_socket_dir(absolute, folder, error);
     if (r == 0)
-        snprintf(ret, RUN_SOCKET_PATH, "%s/status.sock", folder);
+        snprintf(ret, RUN_SOCKET_PATH, "%s/%s", folder, name);
+    return r;
+}
+
+int run_socket_call_at(const char *run_dir, const char *name, const char *command, char **ret_text, struct error *error)
+{
+    char path[RUN_SOCKET_PATH];
+    int r = socket_of(run_dir, name, path, error);
+
+    if (r == 0)
+        r = admin_call(path, command, CALL_MS, ret_text, error);
+    if (r == -ENOENT || r == -ECONNREFUSED)
+        error_set(error, -r, "%s: no %s is running there; `gantry up` starts it", run_dir, strcmp(name, "up.sock") ? "coordinator" : "gantry up");
     return r;
 }
 
 int run_socket_call(const char *run_dir, const char *command, char **ret_text, struct error *error)
 {
-    char path[RUN_SOCKET_PATH];
-    int r = socket_of(run_dir, path, error);
-
-    if (r == 0)
-        r = admin_call(path, command, CALL_MS, ret_text, error);
-    if (r == -ENOENT || r == -ECONNREFUSED)
-        error_set(error, -r, "%s: no coordinator is running there; `gantry up` starts it", run_dir);
-    return r;
+    return run_socket_call_at(run_dir, "status.sock", command, ret_text, error);
 }
 
 /* A coordinator that answers, not merely a directory. */

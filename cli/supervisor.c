@@ -20,6 +20,8 @@ struct child {
     struct loop_timer *restart;
     uint64_t started_ms;
     unsigned failures;                  /* in a row, each soon after its start */
+    bool retired;                       /* supervisor_end: how it ends is no matter */
+    bool ended;                         /* and will not be started again */
 };
 
 struct supervisor {
@@ -76,8 +78,11 @@ static void on_child_exit(uv_process_t *process, int64_t status, int signal_numb
         snprintf(text, sizeof text, "signal %d (%s)", signal_number, strsignal(signal_number));
     else
         snprintf(text, sizeof text, "exit status %d", (int)status);
-    if (!s->stopping && !ended)
+    if (child->retired)
+        failed = false;
+    else if (!s->stopping && !ended)
         restarts = plan_restart(child, failed, (int)status);
+    child->ended = !restarts;
     if (s->options.on_child_ended)
         s->options.on_child_ended(child->name, pid, failed, text, restarts, s->options.arg);
     if (!s->stopping && ended && child == s->first && s->options.on_leader_ended)
@@ -199,6 +204,54 @@ static char **copy_arguments(const char *path, const char *const *arguments)
     return argv;
 }
 
+static struct child *find(struct supervisor *s, const char *name)
+{
+    for (struct child *child = s->first; child; child = child->next)
+        if (!strcmp(child->name, name))
+            return child;
+    return NULL;
+}
+
+int supervisor_end(struct supervisor *s, const char *name)
+{
+    struct child *child = find(s, name);
+
+    if (!child || child->retired || child->ended)
+        return -ENOENT;
+    child->retired = true;
+    child->ended = !child->process;
+    loop_timer_stop(child->restart);
+    if (child->process)
+        uv_process_kill(child->process, SIGTERM);
+    return 0;
+}
+
+bool supervisor_has(struct supervisor *s, const char *name)
+{
+    struct child *child = find(s, name);
+
+    return child && !child->retired && !child->ended;
+}
+
+/* A child that has ended makes room for another of its name. -EBUSY: it has not. */
+static int make_room(struct supervisor *s, const char *name)
+{
+    for (struct child **at = &s->first; *at; at = &(*at)->next) {
+        struct child *child = *at;
+
+        if (strcmp(child->name, name))
+            continue;
+        if (child->process || !child->ended)
+            return -EBUSY;
+        *at = child->next;
+        if (s->tail == &child->next)
+            s->tail = at;
+        child_free(child);
+        return 0;
+    }
+    return 0;
+}
+
 int supervisor_add(struct supervisor *s, const char *name, const char *program, const char *const *arguments, struct error *error)
 {
     _cleanup_(child_freep) struct child *child = calloc(1, sizeof *child);
@@ -207,6 +260,9 @@ int supervisor_add(struct supervisor *s, const char *name, const char *program, 
 
     if (!child)
         return error_set(error, ENOMEM, "out of memory");
+    r = make_room(s, name);
+    if (r < 0)
+        return error_set(error, -r, "%s is still running", name);
     child->supervisor = s;
     snprintf(child->name, sizeof child->name, "%s", name);
     snprintf(path, sizeof path, "%s/%s", s->bin_dir, program);

@@ -35,8 +35,15 @@ int supervisor_new(struct loop *loop, const struct supervisor_options *options, 
 struct supervisor *supervisor_free(struct supervisor *supervisor);     /* children that are left are killed */
 DEFINE_FREEP(struct supervisor, supervisor_free)
 
-/* Start `program` (a file in bin_dir) under `name`. arguments end with NULL and are copied; --die-with-parent is added. */
+/* Start `program` (a file in bin_dir) under `name`. arguments end with NULL and are copied; --die-with-parent is added. A name
+ * that has ended may be used again. */
 int supervisor_add(struct supervisor *supervisor, const char *name, const char *program, const char *const *arguments, struct error *error);
+
+/* TERM to one child, and it is not started again. -ENOENT: no such child is running. */
+int supervisor_end(struct supervisor *supervisor, const char *name);
+
+/* It runs, or is about to be started again. */
+bool supervisor_has(struct supervisor *supervisor, const char *name);
 
 /* No restarts any more; TERM to all, KILL to those left after STOP_MS; then on_stopped (perhaps at once). */
 void supervisor_stop(struct supervisor *supervisor);

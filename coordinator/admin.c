@@ -22,11 +22,45 @@ static int command_status(const char *argument, struct strbuf *out, struct error
     return edge_status_json(arg, out) < 0 ? error_set(error, ENOMEM, "out of memory") : 0;
 }
 
+static struct member *find_member(struct edge *edge, const char *argument, struct error *error)
+{
+    struct member *member = NULL;
+    uint64_t number;
+
+    if (number_of(argument, &number) == 0 && number <= UINT32_MAX)
+        member = membership_find((struct membership *)conductor_members(edge->conductor), (uint32_t)number);
+    if (!member || member->state != MEMBER_ALIVE) {
+        error_set(error, ENOENT, "'%s' is no member that is here; `gantry status` lists them", argument);
+        return NULL;
+    }
+    return member;
+}
+
+/* The learner is the run's own, and somebody must answer: those leave with the run. */
+static int drain_member(struct edge *edge, const char *argument, struct strbuf *out, struct error *error)
+{
+    struct conductor_event event = {.kind = CONDUCTOR_DRAIN_MEMBER};
+    const struct member *member = find_member(edge, argument, error);
+
+    if (!member)
+        return -ENOENT;
+    if (member->role == MEMBER_LEARNER)
+        return error_set(error, EINVAL, "member %s is a learner rank: the group's size changes only with its restart", argument);
+    if (member->role != MEMBER_WORKER && !membership_other(conductor_members(edge->conductor), member))
+        return error_set(error, EBUSY, "member %s is the last one that answers: start another first, or drain the run", argument);
+    event.member = member->id;
+    edge_step(edge, &event);
+    strbuf_addf(out, "member %s finishes what it holds and leaves", argument);
+    return 0;
+}
+
+/* drain member N, or the whole run. */
 static int command_drain(const char *argument, struct strbuf *out, struct error *error, void *arg)
 {
     struct edge *edge = arg;
 
-    (void)error;
+    if (!strncmp(argument, "member ", 7))
+        return drain_member(edge, argument + 7, out, error);
     lifecycle_drain(edge->lifecycle, *argument ? argument : "asked by an operator");
     strbuf_adds(out, "draining");
     return 0;
@@ -74,14 +108,15 @@ static int command_prm(const char *argument, struct strbuf *out, struct error *e
 static int cordon(struct edge *edge, const char *argument, bool on, struct strbuf *out, struct error *error)
 {
     struct conductor_event event = {.kind = CONDUCTOR_CORDON, .cordon.on = on};
-    uint64_t member;
+    const struct member *member = find_member(edge, argument, error);
 
-    if (number_of(argument, &member) < 0 ||
-        !membership_find((struct membership *)conductor_members(edge->conductor), (uint32_t)member))
-        return error_set(error, ENOENT, "'%s' is no member; `status` lists them", argument);
-    event.member = (uint32_t)member;
+    if (!member)
+        return -ENOENT;
+    if (member->role == MEMBER_LEARNER)
+        return error_set(error, EINVAL, "member %s is a learner rank: it cannot be spared", argument);
+    event.member = member->id;
     edge_step(edge, &event);
-    strbuf_addf(out, "member %" PRIu64 " %s", member, on ? "gets no more episodes" : "gets episodes again");
+    strbuf_addf(out, "member %s %s", argument, on ? "gets no more work" : "gets work again");
     return 0;
 }
 
@@ -136,10 +171,10 @@ const struct admin_command edge_commands[] = {
     {"status", "", "the run, its members and curves as JSON", command_status},
     {"metrics", "", "as Prometheus reads them", command_metrics},
     {"history", "[AFTER]", "the ledger's events as JSON lines", command_history},
-    {"drain", "[REASON]", "finish what is leased, open nothing, then end", command_drain},
+    {"drain", "[REASON | member MEMBER]", "finish what is leased, open nothing, then end; or one member so", command_drain},
     {"prm", "swap VERSION|DIR", "score new episodes with another reward model of this run", command_prm},
-    {"cordon", "MEMBER", "give a worker no more episodes", command_cordon},
-    {"uncordon", "MEMBER", "give it episodes again", command_uncordon},
+    {"cordon", "MEMBER", "give a worker no more episodes, a server no more requests", command_cordon},
+    {"uncordon", "MEMBER", "give it work again", command_uncordon},
     {"exited", "HOST PID crashed|ended [TEXT]", "a supervisor saw a process end", command_exited},
     {NULL, NULL, NULL, NULL},
 };

@@ -117,6 +117,7 @@ void conductor_stop(struct conductor *c, const char *text)
 static bool from_outside(enum conductor_event_kind kind)
 {
     return kind != CONDUCTOR_TICK && kind != CONDUCTOR_DRAIN && kind != CONDUCTOR_CORDON && kind != CONDUCTOR_PRM_SWAP &&
+           kind != CONDUCTOR_DRAIN_MEMBER &&
            kind != CONDUCTOR_EXIT && kind != CONDUCTOR_HELLO;
 }
 
@@ -200,7 +201,23 @@ static void on_cordon(struct conductor *c, const struct conductor_event *event)
         return;
     }
     member->cordoned = event->cordon.on;
+    c->members.revision += member->role == MEMBER_ACTOR || member->role == MEMBER_PRM;
     conductor_note(c, 0, "cordon", "member %u %s", member->id, event->cordon.on ? "gets no more leases" : "gets leases again");
+    conductor_reply(c, event, CONDUCTOR_ACK);
+}
+
+/* It hears of it with its next heartbeat. What cannot be spared stays. */
+static void on_drain_member(struct conductor *c, const struct conductor_event *event)
+{
+    struct member *member = membership_find(&c->members, event->member);
+
+    if (!member || member->state != MEMBER_ALIVE) {
+        conductor_refuse(c, event, REFUSE_REQUEST, "no such member");
+        return;
+    }
+    member->leaving = true;
+    c->members.revision += member->role == MEMBER_ACTOR || member->role == MEMBER_PRM;
+    conductor_note(c, 0, "drain", "member %u finishes what it holds and leaves", member->id);
     conductor_reply(c, event, CONDUCTOR_ACK);
 }
 
@@ -236,6 +253,7 @@ static void dispatch(struct conductor *c, const struct conductor_event *event)
     case CONDUCTOR_TICK: conductor_expire(c); break;
     case CONDUCTOR_DRAIN: on_drain(c, event); break;
     case CONDUCTOR_CORDON: on_cordon(c, event); break;
+    case CONDUCTOR_DRAIN_MEMBER: on_drain_member(c, event); break;
     case CONDUCTOR_PRM_SWAP: on_prm_swap(c, event); break;
     }
 }

@@ -72,6 +72,7 @@ enum conductor_event_kind {
     CONDUCTOR_TICK,             /* every 100-250 ms */
     CONDUCTOR_DRAIN,            /* admin, SIGTERM: finish what is leased, open nothing, then CONDUCTOR_DRAINED */
     CONDUCTOR_CORDON,           /* admin: member gets no more leases (on = true) or again (false) */
+    CONDUCTOR_DRAIN_MEMBER,     /* admin: member finishes what it holds and leaves */
     CONDUCTOR_PRM_SWAP,         /* admin: new episodes are scored by PRM `version` */
 };
 

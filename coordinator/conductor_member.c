@@ -256,7 +256,7 @@ void conductor_on_heartbeat(struct conductor *c, const struct conductor_event *e
     /* A learner whose inventory has got lost says Hello again, which brings another. */
     reply->heartbeat.known = member->role != MEMBER_LEARNER || member != membership_learner(&c->members) || c->inventory_seen;
     /* Workers first: what they still play needs the servers and the learner, who hear of it when all is in (the edge, CONDUCTOR_DRAINED). */
-    reply->heartbeat.drain = c->draining && member->role == MEMBER_WORKER;
+    reply->heartbeat.drain = member->leaving || (c->draining && member->role == MEMBER_WORKER);
     reply->heartbeat.revoked = revoked;
     reply->heartbeat.n_revoked = n;
     reply->heartbeat.revision = c->members.revision;
@@ -267,7 +267,7 @@ void conductor_on_heartbeat(struct conductor *c, const struct conductor_event *e
 
 static bool grants_now(const struct conductor *c, const struct member *member)
 {
-    return !c->draining && !c->stopped && !member->cordoned && c->now_ms >= c->grants_from_ms;
+    return !c->draining && !c->stopped && !member->cordoned && !member->leaving && c->now_ms >= c->grants_from_ms;
 }
 
 /* The next free row, in id order: what is free never depends on who asks. */

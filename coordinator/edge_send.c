@@ -57,6 +57,7 @@ static void list_endpoints(const struct edge *edge, struct endpoints *e)
         out->address = m->address;
         out->public_key = m->public_key;
         out->rank = m->rank;
+        out->cordoned = m->cordoned || m->leaving;
         out->versions = e->versions + e->n * MEMBER_VERSIONS;
         for (uint32_t v = 0; v < m->n_versions; v++)
             if (m->versions[v].ready)

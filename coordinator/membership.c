@@ -66,7 +66,7 @@ int membership_hello(struct membership *m, const struct member *hello, uint64_t 
         *member = *hello;
         member->id = ++m->last_id;
         member->n_versions = 0;
-        member->cordoned = member->reserved = false;
+        member->cordoned = member->leaving = member->reserved = false;
         member->delivered = 0;
     }
     member->state = MEMBER_ALIVE;
@@ -208,6 +208,14 @@ struct member *membership_learner(const struct membership *m)
 {
     for (size_t i = 0; i < m->n; i++)
         if (m->items[i].role == MEMBER_LEARNER && m->items[i].rank == 0 && m->items[i].state == MEMBER_ALIVE)
+            return &m->items[i];
+    return NULL;
+}
+
+struct member *membership_other(const struct membership *m, const struct member *member)
+{
+    for (size_t i = 0; i < m->n; i++)
+        if (&m->items[i] != member && m->items[i].role == member->role && m->items[i].state == MEMBER_ALIVE && !m->items[i].leaving)
             return &m->items[i];
     return NULL;
 }

@@ -34,7 +34,8 @@ struct member {
     uint64_t heard_ms;          /* monotonic */
     uint32_t slots;             /* worker: episodes at once */
     uint32_t rank, pid;
-    bool cordoned;              /* gets no new leases */
+    bool cordoned;              /* gets no new leases; a server: asked only if there is no other */
+    bool leaving;               /* told to drain: finishes what it holds, then says Bye */
     bool reserved;              /* is being emptied to play a suspected episode alone */
     struct member_version versions[MEMBER_VERSIONS];
     uint32_t n_versions;
@@ -70,4 +71,5 @@ void membership_keep(struct membership *m, enum version_kind kind, const uint64_
 bool membership_refused(const struct membership *m, enum version_kind kind, uint64_t version);  /* by all alive servers, of one at least */
 bool membership_ready(const struct membership *m, enum version_kind kind, uint64_t version);    /* at least one alive server */
 struct member *membership_learner(const struct membership *m);          /* alive rank 0, or NULL */
+struct member *membership_other(const struct membership *m, const struct member *member);   /* another alive one of its role, or NULL */
 size_t membership_count(const struct membership *m, enum member_role role);     /* alive */

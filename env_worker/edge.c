@@ -351,6 +351,7 @@ static void on_welcome(const Gantry__Welcome *welcome, bool again, void *arg)
     log_info(again ? "welcomed again" : "welcomed", "member=%u run=%016" PRIx64 " epoch=%" PRIu64, welcome->member,
              welcome->run, welcome->epoch);
     edge->shared.seed = welcome->seed;
+    edge->shared.servers.offset = welcome->member;
     if (again)
         drop_lost_leases(edge, welcome);
     if (!edge->shared.simulation) {

@@ -62,6 +62,7 @@ unsigned servers_update(struct servers *servers, Gantry__Endpoint *const *endpoi
         }
         entry->member = endpoint->member;
         entry->rank = endpoint->rank;
+        entry->cordoned = endpoint->cordoned;
         entry->named = true;
         entry->n_versions = (unsigned)MIN(endpoint->n_versions, (size_t)SERVER_VERSIONS_MAX);
         for (i = 0; i < entry->n_versions; i++)     /* the newest are last */
@@ -86,29 +87,30 @@ static int rank_of(const struct server_entry *entry, uint64_t version)
 
     for (i = 0; i < entry->n_versions; i++)
         has |= entry->versions[i] == version;
-    return 2 * has + (wire_client_up(entry->client) ? 1 : 0);
+    return 4 * has + (wire_client_up(entry->client) ? 2 : 0) + !entry->cordoned;
 }
 
 struct wire_client *servers_pick(const struct servers *servers, Gantry__Role role, uint64_t version, unsigned spread)
 {
+    struct wire_client *equals[SERVERS_MAX], *usual, *least;
+    unsigned i, n = 0;
     int best = -1, rank;
-    unsigned i, n = 0, pick;
 
     for (i = 0; i < servers->n; i++) {
         if (servers->entries[i].role != role)
             continue;
         rank = rank_of(&servers->entries[i], version);
-        if (rank > best) {
-            best = rank;
+        if (rank > best)
             n = 0;
-        }
-        n += rank == best;
+        best = MAX(best, rank);
+        if (rank == best)
+            equals[n++] = servers->entries[i].client;
     }
-    if (best < 0)
+    if (n == 0)
         return NULL;
-    pick = spread % n;
-    for (i = 0; i < servers->n; i++)
-        if (servers->entries[i].role == role && rank_of(&servers->entries[i], version) == best && pick-- == 0)
-            return servers->entries[i].client;
-    return NULL;
+    usual = least = equals[(servers->offset + spread) % n];
+    for (i = 0; i < n; i++)
+        if (wire_client_outstanding(equals[i]) < wire_client_outstanding(least))
+            least = equals[i];
+    return wire_client_outstanding(usual) >= wire_client_outstanding(least) + SERVERS_SLACK ? least : usual;
 }

@@ -13,6 +13,7 @@ struct server_entry {
     uint32_t member, rank;
     uint64_t versions[SERVER_VERSIONS_MAX];     /* ready there, as the coordinator knows it */
     unsigned n_versions;
+    bool cordoned;                              /* only if there is no other */
     bool named;                                 /* in the newest list */
     struct wire_client *client;                 /* owned */
 };
@@ -20,6 +21,7 @@ struct server_entry {
 struct servers {
     struct wire *wire;          /* borrowed */
     unsigned credits;           /* calls outstanding at one server */
+    unsigned offset;            /* where spreading begins: the member's number, so that workers do not all begin with the first */
     struct server_entry entries[SERVERS_MAX];
     unsigned n;
 };
@@ -28,6 +30,8 @@ struct servers {
 unsigned servers_update(struct servers *servers, Gantry__Endpoint *const *endpoints, size_t n, struct error *error);
 void servers_release(struct servers *servers);
 
-/* A server of the role, preferably one that has the version ready, and among those one that answers; `spread` picks among
- * equals, so that slots share servers out evenly. version 0: any. NULL: none is known. */
+/* A server of the role, preferably one that has the version ready, then one that answers, then one that is not cordoned. Among
+ * equals the same `spread` (a slot) gets the same one as long as that one keeps up; when it has SERVERS_SLACK more of our calls open
+ * than the least busy, it gets that one: a slow server is asked less, without anybody measuring it. version 0: any. NULL: none. */
+enum { SERVERS_SLACK = 2 };
 struct wire_client *servers_pick(const struct servers *servers, Gantry__Role role, uint64_t version, unsigned spread);

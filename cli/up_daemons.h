@@ -1,0 +1,20 @@
+/* up_daemons.h - the children of `gantry up`: as many of each role as the configuration says, or as `gantry scale` said last.
+ * Thread rule: the loop's thread. */
+#pragma once
+
+#include "cli/daemons.h"
+#include "cli/supervisor.h"
+#include "daemon/admin.h"
+
+enum { UP_MOST = 512 };         /* of one role */
+
+struct up_daemons {             /* borrowed */
+    const struct run_config *config;
+    const char *run_dir, *join;
+    struct supervisor *supervisor;
+};
+
+int up_daemons_start(struct up_daemons *daemons, struct error *error);
+
+/* RUN/sock/up.sock: takes `scale ROLE N`. */
+int up_daemons_listen(struct up_daemons *daemons, struct loop *loop, struct admin **ret, struct error *error);

@@ -1,0 +1,48 @@
+"""More and fewer members while the run is on: gantry scale, drain MEMBER, cordon."""
+from conftest import gantry
+
+LONG = [{"demos": {"episodes": 400, "style": "clean"}}]
+
+
+def alive(status, role="env_worker"):
+    return [m for m in (status or {}).get("members", []) if m["role"] == role and m["state"] != "lost"]
+
+
+def test_scale_drain_cordon(make_cluster):
+    cluster = make_cluster({"cluster": {"slots": 2}}, stages=LONG)
+    up = cluster.up()
+    cluster.until(lambda s: s and s["episodes"]["journaled"] >= 1, "the first episode")
+
+    r = gantry("scale", cluster.run, "env_worker", 3)
+    assert r.returncode == 0, r.stderr
+    workers = cluster.until(lambda s: len(alive(s)) == 3 and all(m["leases"] for m in alive(s)) and alive(s), "three workers at play")
+
+    # One is cordoned: it finishes what it has, gets no more, and stays.
+    quiet = workers[0]["member"]
+    assert gantry("cordon", cluster.run, quiet).returncode == 0
+    cluster.until(lambda s: s and any(m["member"] == quiet and m["state"] == "cordoned" and m["leases"] == 0 for m in s["members"]), "an idle one")
+    assert gantry("cordon", "--undo", cluster.run, quiet).returncode == 0
+    cluster.until(lambda s: s and any(m["member"] == quiet and m["leases"] for m in s["members"]), "the same, at play again")
+
+    # One is drained: it leaves by itself, and nobody starts it again.
+    assert gantry("drain", cluster.run, quiet).returncode == 0
+    cluster.until(lambda s: s and len(alive(s)) == 2 and not any(m["member"] == quiet for m in s["members"]), "two workers")
+
+    # What cannot be spared stays, with the reason.
+    members = {m["role"]: m["member"] for m in cluster.status()["members"]}
+    for role, why in (("learner", "learner rank"), ("actor", "last one that answers")):
+        r = gantry("drain", cluster.run, members[role])
+        assert r.returncode == 1 and why in r.stderr, r.stderr
+    assert gantry("drain", cluster.run, 999).returncode == 1
+    r = gantry("scale", cluster.run, "actor", 0)
+    assert r.returncode == 1 and "has to stay" in r.stderr
+
+    assert gantry("scale", cluster.run, "actor", 2).returncode == 0
+    cluster.until(lambda s: len(alive(s, "actor")) == 2, "two actors")
+    assert gantry("scale", cluster.run, "actor", 1).returncode == 0
+    cluster.until(lambda s: len(alive(s, "actor")) == 1, "one actor")
+    assert gantry("scale", cluster.run, "env_worker", 1).returncode == 0
+    cluster.until(lambda s: len(alive(s)) == 1, "one worker")
+    assert gantry("drain", cluster.run).returncode == 0
+    assert up.wait(60) == 0, cluster.logs()
+    assert " 0 failed" in cluster.history()
