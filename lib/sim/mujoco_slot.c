@@ -82,10 +82,9 @@ void mujoco_slot_place(struct mujoco_slot *slot)
 
 /* The jump's landing place stands alone, so that no local variable of a caller lives across it.
  * False: MuJoCo raised an error. */
-static bool step_guarded(const mjModel *model, mjData *data, int substeps)
+static bool run_guarded(void (*work)(void *user), void *user)
 {
     sigjmp_buf here;
-    int i;
 
     if (sigsetjmp(here, 0) != 0) {
         rescue = NULL;
@@ -94,20 +93,19 @@ static bool step_guarded(const mjModel *model, mjData *data, int substeps)
     rescue = &here;
     if (fault_errno("sim.step") < 0)
         mju_error("sim.step: fault asked for by the test");
-    for (i = 0; i < substeps; i++)
-        mj_step(model, data);
+    work(user);
     rescue = NULL;
     return true;
 }
 
-int mujoco_slot_step(struct mujoco_slot *slot, int substeps)
+int mujoco_slot_run(struct mujoco_slot *slot, void (*work)(void *user), void *user)
 {
     mjData *fresh;
 
     if (slot->broken)
         return -EIO;
 
-    if (!step_guarded(slot->model, slot->data, substeps)) {
+    if (!run_guarded(work, user)) {
         slot->broken = true;
         fresh = mj_makeData(slot->model);
         if (fresh) {
@@ -121,8 +119,31 @@ int mujoco_slot_step(struct mujoco_slot *slot, int substeps)
         slot->broken = true;
         return -EIO;
     }
-    mujoco_slot_place(slot);
     return 0;
+}
+
+struct substeps {
+    const mjModel *model;
+    mjData *data;
+    int count;
+};
+
+static void run_substeps(void *user)
+{
+    const struct substeps *steps = user;
+
+    for (int i = 0; i < steps->count; i++)
+        mj_step(steps->model, steps->data);
+}
+
+int mujoco_slot_step(struct mujoco_slot *slot, int substeps)
+{
+    struct substeps steps = { slot->model, slot->data, substeps };
+    int r = mujoco_slot_run(slot, run_substeps, &steps);
+
+    if (r == 0)
+        mujoco_slot_place(slot);
+    return r;
 }
 
 int mujoco_state_doubles(const mjModel *model)

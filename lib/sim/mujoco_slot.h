@@ -1,8 +1,8 @@
 /* mujoco_slot.h - one constant mjModel per task, one mjData per slot; MuJoCo's errors become -EIO.
  *
  * MuJoCo reports a broken simulation in two ways: mju_error(), which must not return, and warning counters (a state that
- * blew up). mujoco_slot_step turns both into -EIO: the first by a jump out of mj_step alone (nothing else runs under the
- * jump), after which that mjData is thrown away and replaced, since its stack can no longer be trusted. A slot that
+ * blew up). mujoco_slot_step and mujoco_slot_run turn both into -EIO: the first by a jump out of MuJoCo (nothing else runs
+ * under the jump), after which that mjData is thrown away and replaced, since its stack can no longer be trusted. A slot that
  * broke says -EIO until mujoco_slot_clear. An error outside mj_step (compiling, rendering) ends the process.
  *
  * Thread rule: a slot belongs to one thread at a time; models are shared and constant. */
@@ -33,6 +33,10 @@ void mujoco_slot_clear(struct mujoco_slot *slot);
 void mujoco_slot_place(struct mujoco_slot *slot);
 /* `substeps` times mj_step, then mujoco_slot_place. -EIO: broken. */
 int mujoco_slot_step(struct mujoco_slot *slot, int substeps);
+
+/* Run `work`, which may call any MuJoCo function on this slot's data and nothing that holds a lock or memory, under the same
+ * guard; poses are then those of its last forward pass. -EIO: broken. */
+int mujoco_slot_run(struct mujoco_slot *slot, void (*work)(void *user), void *user);
 
 /* The integrator's state (mjSTATE_INTEGRATION: what mj_step reads, warm start included) as doubles. */
 int mujoco_state_doubles(const mjModel *model);

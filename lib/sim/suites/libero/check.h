@@ -1,0 +1,28 @@
+/* check.h - compare with reference data made by the original Python stack: `gantry sim check --suite libero --golden DIR`.
+ *
+ * DIR holds physics/<suite>_<task>_row<k>.npz, predicates/<suite>_<task>.npz, models/<suite>_<task>.json.gz, pictures in images, in the
+ * format of that stack's manifest; any other rollouts made by the same generator are accepted. Tolerances, per step t:
+ *   physics, reference   |qpos - golden| and |observation - golden| <= bound = max(1e-9, 100 sens_noise[t]); contacts, success
+ *                        equal; |ctrl - golden| <= max(1e-6, 10 bound): where contacts amplify rounding, a torque moves with
+ *                        the joints' velocities, and the original's own rerun on another CPU is 2e-6 away
+ *   physics, onepass     |qpos - golden| <= max(1e-9, 10 sens_onepass[t])
+ *   predicates           equal after forward and after one step of the reference order */
+#pragma once
+
+#include "sim/suites/libero/libero.h"
+
+struct check_result {
+    double qpos, ctrl, observation;     /* largest absolute difference over the steps */
+    double bound;               /* tolerance of qpos where it was largest relative to it */
+    int first_bad;              /* first step out of tolerance; -1: none */
+    int contacts_differ;        /* steps whose number of contacts differs */
+    int wrong;                  /* predicate values, rewards, done flags that differ */
+    int compared;               /* steps, or predicate values */
+    char where[200];            /* the first thing that differs, in words; "" when nothing does */
+};
+
+/* One physics file in one order. -errno: the file cannot be read (line in error). Result says whether it agrees. */
+int check_physics(const struct libero_task *task, const char *path, enum libero_order order, struct check_result *ret,
+                  struct error *error);
+int check_predicates(const struct libero_task *task, const char *path, struct check_result *ret, struct error *error);
+bool check_passed(const struct check_result *result);
