@@ -25,6 +25,8 @@ static int usage(FILE *out, int status)
             "                                                           (default models/tiny-spec)\n"
             "       gantry model synth --like openvla-7b DIR [--dtype D] [--shard-size 5GB] [--seed N]\n"
             "                                                           a random checkpoint of that size, streamed to disk\n"
+            "       gantry model act DIR INSTRUCTION [--picture FILE] [--key DATASET] [--full]\n"
+            "                                                           one greedy action as JSON, with time and memory taken\n"
             "       gantry model prompt DIR INSTRUCTION                 the ids of an instruction\n"
             "       gantry model check --golden DIR                     every tensor against the reference's numbers in DIR\n"
             "                                                           (DIR/checkpoint, DIR/golden)\n");
@@ -99,7 +101,8 @@ int cmd_model(int argc, char **argv)
     static const struct cli_command verbs[] = {
         {"inspect", NULL, model_inspect}, {"verify", NULL, model_verify}, {"convert", NULL, model_convert},
         {"export", NULL, model_export},   {"new", NULL, new},             {"synth", NULL, model_synth},
-        {"merge", NULL, model_merge},     {"prompt", NULL, prompt},       {"check", NULL, check},
+        {"merge", NULL, model_merge},     {"act", NULL, model_act},       {"prompt", NULL, prompt},
+        {"check", NULL, check},
     };
 
     if (argc < 2)

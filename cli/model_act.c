@@ -1,0 +1,175 @@
+/* model_act.c - `gantry model act DIR INSTRUCTION`: one action of a policy by itself, with what it took. For a look at a checkpoint,
+ * and for dry runs of large ones. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/clock.h"
+#include "base/json_write.h"
+#include "cli/cli.h"
+#include "cli/model.h"
+#include "image/prepare.h"
+#include "nn/models/openvla.h"
+
+struct shown {
+    struct openvla *model;
+    struct openvla_session *session;
+    uint8_t *picture;           /* [H][W][3] */
+    int32_t *prompt; int n_prompt;
+    struct act_result result;
+    double load_s, pack_s, act_s;
+};
+
+static void shown_release(struct shown *s)
+{
+    openvla_free(s->model);
+    openvla_session_free(s->session);
+    free(s->picture);
+    free(s->prompt);
+}
+
+/* The file, brought to the model's size as its processor would; without one a gradient. */
+static int read_picture(const char *path, const struct openvla_config *c, uint8_t **ret, struct error *error)
+{
+    struct image_prepare how = {.height = c->image_height, .width = c->image_width};
+    _cleanup_free_ uint8_t *rgb = malloc((size_t)how.height * (size_t)how.width * 3);
+    struct image image = {0};
+    int r;
+
+    if (!rgb)
+        return error_set(error, ENOMEM, "out of memory");
+    if (!path)
+        for (int i = 0; i < how.height * how.width * 3; i++)
+            rgb[i] = (uint8_t)((i / 3 % how.width + i / 3 / how.width * (1 + i % 3)) & 255);
+    else {
+        r = image_read(path, &image, error);
+        if (r < 0)
+            return r;
+        r = image_prepare(image.rgb, image.height, image.width, &how, rgb);
+        free(image.rgb);
+        if (r < 0)
+            return error_set(error, -r, "%s: %s", path, strerror(-r));
+    }
+    *ret = TAKE_PTR(rgb);
+    return 0;
+}
+
+static double seconds_since(uint64_t begin_ns)
+{
+    return (double)(clock_mono_ns() - begin_ns) * 1e-9;
+}
+
+/* Multiply-adds of the linear maps and attention, twice. The rows that nobody asks for are not computed, and not counted. */
+static double count_flops(const struct openvla_config *c, int n_prompt)
+{
+    double h = c->hidden, fused = c->tower[0].dim + c->tower[1].dim, sequence = c->patches + n_prompt, sum = 0;
+    double layer = 4 * h * h + 3 * h * c->intermediate;
+
+    for (int i = 0; i < 2; i++) {
+        const struct openvla_tower *t = &c->tower[i];
+        double rows = c->patches + t->prefix, d = t->dim;
+
+        sum += 2 * c->patches * d * 3 * t->patch * t->patch;
+        sum += (t->depth - 1) * (2 * rows * (4 * d * d + 2 * d * t->mlp) + 4 * rows * rows * d);
+    }
+    sum += 2 * c->patches * (4 * fused * fused + 4 * fused * h + h * h);
+    sum += (c->layers - 1) * (2 * sequence * layer + 2 * sequence * sequence * h);
+    sum += 2 * (2 * sequence * h * h + 2 * h * h + 3 * h * c->intermediate) + 4 * sequence * h;     /* the last layer: one row asks */
+    for (int k = 1; k < c->action_dims; k++)
+        sum += c->layers * (2 * layer + 4 * (sequence + k) * h);
+    return sum + c->action_dims * 2.0 * h * OPENVLA_ACTION_BINS;
+}
+
+static int act(struct shown *s, const char *dir, const char *instruction, const char *picture, bool full, struct error *error)
+{
+    uint64_t begin = clock_mono_ns();
+    struct act_item item = {.n_images = 1, .full = full};
+    int r = openvla_load(dir, &s->model, error);
+
+    if (r < 0)
+        return r;
+    if (s->model->config.oft.kind != OFT_NONE)
+        return error_set(error, ENOTSUP, "%s: an OpenVLA-OFT; this verb shows the autoregressive policy", dir);
+    s->load_s = seconds_since(begin);
+    begin = clock_mono_ns();
+    r = openvla_pack(s->model, false);
+    s->pack_s = seconds_since(begin);
+    if (r >= 0)
+        r = openvla_prompt(s->model, instruction, &s->prompt, &s->n_prompt);
+    if (r >= 0)
+        r = openvla_session_new(&s->model->config, 1, &s->session);
+    if (r < 0)
+        return error_set(error, -r, "%s: %s", dir, strerror(-r));
+    r = read_picture(picture, &s->model->config, &s->picture, error);
+    if (r < 0)
+        return r;
+    item.images[0] = s->picture;
+    item.prompt = s->prompt;
+    item.n_prompt = s->n_prompt;
+    begin = clock_mono_ns();
+    r = openvla_act(s->model, s->session, &item, 1, &s->result);
+    s->act_s = seconds_since(begin);
+    return r < 0 ? error_set(error, -r, "%s: acting: %s", dir, strerror(-r)) : 0;
+}
+
+static int print(const struct shown *s, const char *key, struct error *error)
+{
+    const struct openvla_config *c = &s->model->config;
+    const struct action_stats *stats = openvla_stats(s->model, key);
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    struct json_writer w = {.out = &out};
+    double normalised[OPENVLA_MAX_ACTION_DIMS], action[OPENVLA_MAX_ACTION_DIMS], flops = count_flops(c, s->n_prompt);
+    struct rusage usage;
+
+    if (key && !stats)
+        return error_set(error, ENOENT, "--key %s: no such dataset; `gantry model inspect` lists them", key);
+    (void)getrusage(RUSAGE_SELF, &usage);
+    json_open(&w, NULL, '{');
+    json_open(&w, "tokens", '[');
+    for (int k = 0; k < c->action_dims; k++)
+        json_signed(&w, NULL, s->result.tokens[k]);
+    json_close(&w, ']');
+    json_open(&w, "normalised", '[');
+    for (int k = 0; k < c->action_dims; k++) {
+        normalised[k] = openvla_decode(c, s->result.tokens[k]);
+        json_number(&w, NULL, normalised[k]);
+    }
+    json_close(&w, ']');
+    if (stats && stats->dims == c->action_dims) {
+        openvla_unnormalise(stats, normalised, action);
+        json_open(&w, "action", '[');
+        for (int k = 0; k < c->action_dims; k++)
+            json_number(&w, NULL, action[k]);
+        json_close(&w, ']');
+    }
+    json_signed(&w, "prompt_ids", s->n_prompt);
+    json_signed(&w, "sequence", c->patches + s->n_prompt);
+    json_number(&w, "load_s", s->load_s);
+    json_number(&w, "pack_s", s->pack_s);
+    json_number(&w, "act_s", s->act_s);
+    json_number(&w, "gflop", flops * 1e-9);
+    json_number(&w, "gflop_per_s", flops * 1e-9 / s->act_s);
+    json_number(&w, "peak_resident_gib", (double)usage.ru_maxrss / (1 << 20));
+    json_close(&w, '}');
+    if (out.failed)
+        return error_set(error, ENOMEM, "out of memory");
+    printf("%s\n", out.text);
+    return 0;
+}
+
+int model_act(int argc, char **argv)
+{
+    const char *picture = model_option(&argc, argv, "--picture"), *key = model_option(&argc, argv, "--key");
+    bool full = model_flag(&argc, argv, "--full");
+    _cleanup_(shown_release) struct shown s = {0};
+    struct error error = {0};
+    int r;
+
+    if (argc != 2)
+        return model_usage();
+    r = act(&s, argv[0], argv[1], picture, full, &error);
+    if (r >= 0)
+        r = print(&s, key, &error);
+    return r < 0 ? model_fail(&error, r) : CLI_OK;
+}
