@@ -31,7 +31,7 @@ static int make_room(struct episode *e, uint32_t steps)
         return 0;
     if (grow(&e->value, sizeof(float) * steps) < 0 || grow(&e->action, sizeof(float) * SIM_ACTION_DIMS * steps) < 0 ||
         grow(&e->label, sizeof(float) * SIM_ACTION_DIMS * steps) < 0 || grow(&e->progress, sizeof(float) * (steps + 1)) < 0 ||
-        grow(&e->step_version, sizeof(uint64_t) * steps) < 0)
+        grow(&e->step_version, sizeof(uint64_t) * steps) < 0 || grow(&e->turns, sizeof(uint32_t) * steps) < 0)
         return -ENOMEM;
     e->capacity = steps;
     return 0;
@@ -55,7 +55,7 @@ int episode_begin(struct episode *e, const Gantry__Lease *lease, uint32_t max_st
     e->lease.search_score = e->search_score;
     e->lease.max_steps = max_steps;
     e->instruction[0] = '\0';
-    e->steps = e->tokens_per_step = e->hidden_steps = 0;
+    e->steps = e->tokens_per_step = e->hidden_steps = e->n_turns = 0;
     e->scored = false;
     e->sim_us = e->act_us = e->score_us = 0;
     e->state_digest = 0;
@@ -73,6 +73,7 @@ void episode_release(struct episode *e)
     free(e->progress);
     free(e->hidden);
     free(e->step_version);
+    free(e->turns);
     *e = (struct episode) {0};
 }
 
@@ -124,6 +125,8 @@ int episode_record(struct episode *e, const struct episode_step *step)
         memcpy(e->label + SIM_ACTION_DIMS * t, step->label, sizeof(float) * SIM_ACTION_DIMS);
     e->value[t] = step->value;
     e->step_version[t] = step->version;
+    if (step->begins_turn)
+        e->turns[e->n_turns++] = t;
     e->steps++;
     return 0;
 }
@@ -187,6 +190,10 @@ void episode_trajectory(const struct episode *e, bool success, bool timeout, Gan
         ret->value = e->value;
         ret->step_version = e->step_version;
         ret->n_value = ret->n_step_version = t;
+        if (e->n_turns < t) {
+            ret->turns = e->turns;
+            ret->n_turns = e->n_turns;
+        }
         if (e->hidden_steps == t && sizeof(float) * t * e->hidden_width <= HIDDEN_MAX) {
             ret->hidden = e->hidden;
             ret->n_hidden = (size_t)t * e->hidden_width;

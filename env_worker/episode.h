@@ -27,6 +27,8 @@ struct episode {
     float *hidden;              /* (hidden_steps, hidden_width) of the actor; whole when hidden_steps == steps */
     uint32_t hidden_steps, hidden_width;
     uint64_t *step_version;     /* (T) */
+    uint32_t *turns;            /* (n_turns) steps at which the policy was asked */
+    uint32_t n_turns;
     bool scored;
     uint64_t sim_us, act_us, score_us;
     uint32_t state_digest;      /* look-ahead: CRC of the saved states, one after the other */
@@ -44,6 +46,7 @@ struct episode_step {
     float value;
     const float *action, *label;        /* (7) */
     uint64_t version;
+    bool begins_turn;           /* the policy was asked for this one; false: it is the next of a chunk */
 };
 
 /* Start an episode of at most max_steps. -ENOMEM; -ENAMETOOLONG: a name in the lease does not fit. */

@@ -175,7 +175,7 @@ static void on_acted(int result, const struct message *reply, void *arg)
     enum player_answer answer;
 
     call_back(c);
-    answer = act_answer(result, reply, &s->slot->episode, &s->moves[c->index * s->h + c->steps], text, sizeof(text));
+    answer = act_answer(result, reply, &s->slot->episode, &s->moves[c->index * s->h + c->steps], 1, text, sizeof(text));
     if (answer == PLAYER_OK && step_candidate(c) < 0)
         answer = PLAYER_NO_ANSWER;
     if (answer != PLAYER_OK) {

@@ -7,8 +7,9 @@
  *   policy plays:       LEASE -> RESET -> [ACT -> STEP...]* -> (SCORE) -> DELIVER -> FREE
  *   demonstrator plays: LEASE -> RESET -> [STEP]* -> (SCORE) -> DELIVER -> FREE
  *
- * RESET includes rendering o_0, STEP includes rendering o_{t+1}. With look-ahead ACT means "search": the edge's own
- * sub-machine answers as if it were one Act that brought several actions.
+ * RESET includes rendering o_0, STEP includes rendering o_{t+1}. An answer may bring several actions (a chunk): they are executed
+ * one after the other without asking again; what is left of them when the episode ends is dropped. With look-ahead ACT means
+ * "search": the edge's own sub-machine answers as if it were one Act that brought several actions.
  *
  * Retries: WRONG_VERSION and LOADING cost nothing but are waited for at most version_wait_ms; anything else (no answer,
  * BUSY, INTERNAL, SHUTTING_DOWN) takes one of `retries`, with doubling pauses; when they are used up the lease is given back.
@@ -54,7 +55,7 @@ extern const struct player_limits player_limits_default;    /* 6, 100, 5000, 600
 enum player_event_kind {
     PLAYER_LEASE,               /* .terms; only when idle */
     PLAYER_RESET_DONE,          /* .sim: result, text */
-    PLAYER_ACTED,               /* .acted: answer, actions (>= 1; > 1: look-ahead) */
+    PLAYER_ACTED,               /* .acted: answer, actions (>= 1; > 1: a chunk, or look-ahead) */
     PLAYER_STEP_DONE,           /* .sim: result, success */
     PLAYER_SCORED,              /* .answered */
     PLAYER_DELIVERED,           /* .delivered: answer, verdict */

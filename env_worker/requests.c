@@ -75,33 +75,66 @@ static bool all_finite(const float *x, size_t n)
     return true;
 }
 
-enum player_answer act_answer(int result, const struct message *reply, const struct episode *episode, struct move *ret_move,
-                              char *text, size_t size)
+uint32_t act_chunk(int result, const struct message *reply)
 {
+    const Gantry__ActReply *act = result < 0 ? NULL : (const Gantry__ActReply *)reply->body;
+
+    return act ? CLAMP(act->chunk, 1u, (uint32_t)ACT_CHUNK_MAX) : 1;
+}
+
+/* NULL: the numbers of an answer with c actions can be believed. */
+static const char *act_problem(const Gantry__ActReply *act, uint32_t c)
+{
+    if (!all_finite(act->action, act->n_action))
+        return "the action is not finite";
+    if (act->n_tokens < c || act->n_tokens % c || act->n_tokens / c > EPISODE_TOKENS_MAX || act->n_logp != act->n_tokens)
+        return "tokens and log-probabilities are not equally many for each action";
+    if (!all_finite(act->logp, act->n_logp) || !all_finite(act->hidden, act->n_hidden) || !isfinite(act->value))
+        return "a log-probability, a hidden state or the value is not finite";
+    return NULL;
+}
+
+static void take_moves(const Gantry__ActReply *act, uint32_t c, struct move *ret_moves)
+{
+    size_t k = act->n_tokens / c;
+
+    for (uint32_t i = 0; i < c; i++) {
+        struct move *move = &ret_moves[i];
+
+        move->n_tokens = (uint32_t)k;
+        memcpy(move->tokens, act->tokens + i * k, sizeof(uint32_t) * k);
+        memcpy(move->logp, act->logp + i * k, sizeof(float) * k);
+        memcpy(move->action, act->action + i * SIM_ACTION_DIMS, sizeof(move->action));
+        move->value = act->value;
+        move->version = act->policy_version;
+        move->begins_turn = i == 0;
+    }
+}
+
+enum player_answer act_answer(int result, const struct message *reply, const struct episode *episode, struct move *ret_moves,
+                              uint32_t room, char *text, size_t size)
+{
+    uint32_t c = act_chunk(result, reply);
     const Gantry__ActReply *act;
+    const char *problem;
     enum player_answer answer = player_answer_of(result, reply, text, size);
 
     if (answer != PLAYER_OK)
         return answer;
     act = (const Gantry__ActReply *)reply->body;
+    problem = act_problem(act, c);
     if (act->policy_version != episode->lease.policy_version)
         snprintf(text, size, "act: the actor used version %" PRIu64 ", the lease says %" PRIu64, act->policy_version,
                  (uint64_t)episode->lease.policy_version);
-    else if (act->n_action != SIM_ACTION_DIMS)
-        snprintf(text, size, "act: the policy's actions have %zu dimensions, the simulator takes %d; name another policy.init", act->n_action, SIM_ACTION_DIMS);
-    else if (!all_finite(act->action, act->n_action))
-        snprintf(text, size, "act: the action is not finite");
-    else if (act->n_tokens < 1 || act->n_tokens > EPISODE_TOKENS_MAX || act->n_logp != act->n_tokens)
-        snprintf(text, size, "act: %zu tokens with %zu log-probabilities", act->n_tokens, act->n_logp);
-    else if (!all_finite(act->logp, act->n_logp) || !all_finite(act->hidden, act->n_hidden) || !isfinite(act->value))
-        snprintf(text, size, "act: a log-probability, a hidden state or the value is not finite");
+    else if (MAX(act->chunk, 1u) > room)
+        snprintf(text, size, "act: %u actions in one answer, %u can be played", act->chunk, room);
+    else if (act->n_action != (size_t)c * SIM_ACTION_DIMS)
+        snprintf(text, size, "act: the policy's %u actions have %zu dimensions, the simulator takes %d each; name another policy.init",
+                 c, act->n_action, SIM_ACTION_DIMS);
+    else if (problem)
+        snprintf(text, size, "act: %s", problem);
     else {
-        ret_move->n_tokens = (uint32_t)act->n_tokens;
-        memcpy(ret_move->tokens, act->tokens, sizeof(uint32_t) * act->n_tokens);
-        memcpy(ret_move->logp, act->logp, sizeof(float) * act->n_logp);
-        memcpy(ret_move->action, act->action, sizeof(ret_move->action));
-        ret_move->value = act->value;
-        ret_move->version = act->policy_version;
+        take_moves(act, c, ret_moves);
         return PLAYER_OK;
     }
     return PLAYER_BAD_ANSWER;

@@ -21,6 +21,7 @@ struct move {
     float value;
     float action[SIM_ACTION_DIMS];
     uint64_t version;
+    bool begins_turn;           /* the first action of an answer */
 };
 
 struct pending_call {           /* an open request, for wire_cancel */
@@ -32,9 +33,12 @@ void pending_cancel(struct pending_call *call);
 /* Act on one frame; `step` and `sample` are the sampling counter, with the lease's sample_key or episode. */
 int request_act(struct wire_client *client, const struct episode *episode, float temperature, uint32_t step, uint32_t sample,
                 struct frames *frames, uint32_t frame, wire_reply_fn *on_reply, void *arg, struct pending_call *ret_call);
-/* BAD_REQUEST with a line in text when the reply cannot be played. */
-enum player_answer act_answer(int result, const struct message *reply, const struct episode *episode, struct move *ret_move,
-                              char *text, size_t size);
+/* How many actions an answer holds, to make room for them: 1..ACT_CHUNK_MAX, whatever it says. */
+enum { ACT_CHUNK_MAX = 64 };
+uint32_t act_chunk(int result, const struct message *reply);
+/* BAD_REQUEST with a line in text when the reply cannot be played, or holds more than `room` actions. */
+enum player_answer act_answer(int result, const struct message *reply, const struct episode *episode, struct move *ret_moves,
+                              uint32_t room, char *text, size_t size);
 
 /* Score frames at[0..n_at) of `n` frames of a block from `first` on, which is the episode's o_0 or a copy of it. */
 struct score_images { struct frames *frames; uint32_t first, n; const uint32_t *at; uint32_t n_at; };

@@ -74,6 +74,7 @@ static int record(struct slot *slot, const struct sim_job *job, const struct mov
         step.n_tokens = move->n_tokens;
         step.value = move->value;
         step.version = move->version;
+        step.begins_turn = move->begins_turn;
     } else {
         step.label = job->label;
     }
@@ -167,14 +168,17 @@ static void on_act(int result, const struct message *reply, void *arg)
     struct slot *slot = arg;
     uint64_t ticket = call_ended(slot), us = (clock_mono_ns() - slot->call_since_ns) / 1000;
     char text[120] = "";
-    enum player_answer answer = act_answer(result, reply, &slot->episode, &slot->moves[0], text, sizeof(text));
+    uint32_t chunk = act_chunk(result, reply);
+    enum player_answer answer = PLAYER_NO_ANSWER;
 
+    if (reserve_moves(slot, chunk) == 0)
+        answer = act_answer(result, reply, &slot->episode, slot->moves, chunk, text, sizeof(text));
     if (answer == PLAYER_OK && episode_note_hidden(&slot->episode, (const Gantry__ActReply *)reply->body) < 0)
         answer = PLAYER_NO_ANSWER;
     slot->episode.act_us += us;
     slot->shared->totals.act_wait_us += us;
-    slot->n_moves = 1;
-    send_acted(slot, ticket, answer, 1, text);
+    slot->n_moves = chunk;
+    send_acted(slot, ticket, answer, chunk, text);
 }
 
 static void on_searched(struct slot *slot, const struct lookahead_result *result)
@@ -204,10 +208,6 @@ static void do_act(struct slot *slot, const struct player_effect *effect)
 
     slot->call_ticket = effect->ticket;
     slot->call_since_ns = clock_mono_ns();
-    if (reserve_moves(slot, 1) < 0) {
-        send_acted(slot, effect->ticket, PLAYER_NO_ANSWER, 0, "out of memory");
-        return;
-    }
     if (lease->search_n > 1) {
         r = lookahead_start(slot, on_searched, &slot->search, text, sizeof(text));
         if (r == -EINVAL) {

@@ -42,7 +42,7 @@ struct slot {
     struct episode episode;
     struct pending_call call;
     uint64_t call_ticket, call_since_ns;
-    struct move *moves;         /* (n_moves) of the last answer: 1, or what look-ahead chose */
+    struct move *moves;         /* (n_moves) of the last answer: 1, a chunk, or what look-ahead chose */
     uint32_t n_moves, move_room;
     uint32_t *at;               /* (n_at) frames being scored */
     uint32_t n_at, at_room;

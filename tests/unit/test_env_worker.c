@@ -54,6 +54,8 @@ static struct fixture {
 
     /* how the servers behave */
     bool nan_action, mute_actor;
+    unsigned chunk;             /* actions in one answer; 0: 1 */
+    uint32_t n_turns, turns[MANY];      /* of the last delivery */
     unsigned loading, internal; /* so many answers of this kind before good ones */
     unsigned mute_deliveries;
 } f;
@@ -155,14 +157,26 @@ static void on_coordinator(struct request *request, void *arg _unused_)
     }
 }
 
-/* Token 0 tells the sample, token 1 the step. Sample 2 lifts the hand, the others lower it. */
+/* Token 0 tells the sample, token 1 the step. Sample 2 lifts the hand, the others lower it. A chunk's actions are told apart by
+ * their fifth number; its tokens speak of the steps they are meant for. */
 static void on_act(struct request *request, void *arg _unused_)
 {
     const Gantry__ActRequest *act = (const Gantry__ActRequest *)request->message->body;
     Gantry__ActReply body = GANTRY__ACT_REPLY__INIT;
-    uint32_t tokens[K] = { act->sample, act->step };
-    float logp[K] = { -1, -2, -3 }, hidden[WIDTH] = { (float)act->step }, action[SIM_ACTION_DIMS] = { 0, 0, act->sample == 2 ? 1.0f : -1.0f, 0, 0, 0, 1 };
+    unsigned chunk = f.chunk ? f.chunk : 1;
+    uint32_t tokens[MANY * K] = {0};
+    float logp[MANY * K] = {0}, hidden[WIDTH] = { (float)act->step }, action[MANY * SIM_ACTION_DIMS] = {0};
     size_t size;
+
+    for (unsigned i = 0; i < chunk && i < MANY; i++) {
+        tokens[i * K] = act->sample;
+        tokens[i * K + 1] = act->step + i;
+        for (unsigned k = 0; k < K; k++)
+            logp[i * K + k] = -(float)(k + 1);
+        action[i * SIM_ACTION_DIMS + 2] = act->sample == 2 ? 1.0f : -1.0f;
+        action[i * SIM_ACTION_DIMS + 4] = (float)i / 8;
+        action[i * SIM_ACTION_DIMS + 6] = 1;
+    }
 
     f.acts++;
     (void)message_part(request->message, 0, &size);
@@ -182,9 +196,10 @@ static void on_act(struct request *request, void *arg _unused_)
         action[3] = NAN;
     body.tokens = tokens;
     body.logp = logp;
-    body.n_tokens = body.n_logp = K;
+    body.n_tokens = body.n_logp = chunk * K;
     body.action = action;
-    body.n_action = SIM_ACTION_DIMS;
+    body.n_action = chunk * SIM_ACTION_DIMS;
+    body.chunk = f.chunk;
     body.policy_version = request->message->envelope.version;
     body.hidden = hidden;
     body.n_hidden = act->want_hidden ? WIDTH : 0;
@@ -259,6 +274,13 @@ static void on_deliver(struct request *request, void *arg _unused_)
         assert_int_equal(t->tokens[i * K + 1], i);      /* the sampling counter was the step */
     for (size_t i = 0; i < t->n_hidden / WIDTH; i++)
         assert_true(t->hidden[i * WIDTH] == (float)i);
+    f.n_turns = (uint32_t)t->n_turns;
+    for (size_t i = 0; i < t->n_turns && i < MANY; i++)
+        f.turns[i] = t->turns[i];
+    for (size_t i = 0, begun = 0; i < t->steps && t->n_turns; i++) {    /* which of its chunk was executed */
+        begun = begun + 1 < t->n_turns && t->turns[begun + 1] == i ? begun + 1 : begun;
+        assert_true(t->action[i * SIM_ACTION_DIMS + 4] == (float)(i - t->turns[begun]) / 8);
+    }
     body.episode = t->episode;
     reply(request, &body.base);
 }
@@ -424,6 +446,24 @@ static void test_policy_plays(void **state _unused_)
     assert_true(f.held_most <= 3);
 }
 
+/* Five actions an answer: the policy is asked at every fifth step, and what is left over at the end is dropped. */
+static void test_chunks(void **state _unused_)
+{
+    f.chunk = 5;
+    add_lease(1, "pick_up_object", "")->max_steps = 12;
+    TURN_UNTIL(f.n_delivered == 1);
+    assert_int_equal(f.delivered[0].steps, 12);
+    assert_int_equal(f.delivered[0].n_tokens, 12 * K);
+    assert_int_equal(f.delivered[0].n_hidden, 0);
+    assert_int_equal(f.acts, 3);
+    assert_int_equal(f.n_turns, 3);
+    assert_memory_equal(f.turns, ((uint32_t[]){0, 5, 10}), 3 * sizeof(uint32_t));
+    f.chunk = 1;
+    add_lease(2, "pick_up_object", "")->max_steps = 4;
+    TURN_UNTIL(f.n_delivered == 2);
+    assert_int_equal(f.n_turns, 0);             /* asked at every step: nothing to say */
+}
+
 static void test_servers_stumble(void **state _unused_)
 {
     f.loading = 3;
@@ -582,6 +622,7 @@ int main(void)
         WORKER_TEST(test_demonstrations),
         WORKER_TEST(test_demonstrations_repeat),
         WORKER_TEST(test_policy_plays),
+        WORKER_TEST(test_chunks),
         WORKER_TEST(test_servers_stumble),
         WORKER_TEST(test_nan_action_is_refused),
         WORKER_TEST(test_simulator_errors),
