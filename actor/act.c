@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 
 #include "base/fault.h"
+#include "actor/act_reply.h"
 #include "proto/policy.pb-c.h"
 #include "serve/policy_version.h"
 
@@ -16,6 +17,8 @@ struct lane {
     struct openvla_config config;       /* it was made for */
     struct act_item items[MAX_ROWS];
     struct act_result results[MAX_ROWS];
+    struct oft_result chunks[MAX_ROWS];
+    float states[MAX_ROWS][OPENVLA_MAX_PROPRIO];
     struct serve_job *jobs[MAX_ROWS];
 };
 
@@ -61,6 +64,9 @@ static int act_check(const struct message *message, void *model, struct error *e
         if (size != (size_t)request->height * request->width * 3)
             return error_set(error, EINVAL, "image %u: %zu bytes, want %zu", i, size, (size_t)request->height * request->width * 3);
     }
+    if (config->oft.kind != OFT_NONE && (request->images != (uint32_t)config->oft.images || request->n_state != (size_t)config->oft.proprio))
+        return error_set(error, EINVAL, "%u pictures and %zu numbers of the robot's state: the policy takes %d and %d", request->images,
+                         request->n_state, config->oft.images, config->oft.proprio);
     if (!(request->temperature >= 0 && request->temperature <= 100))
         return error_set(error, EINVAL, "temperature %g: 0 to 100", (double)request->temperature);
     return 1;
@@ -97,46 +103,59 @@ static void refuse(struct serve_job *job, const char *what, int r)
     snprintf(job->text, sizeof job->text, "%s: %s", what, strerror(-r));
 }
 
-/* Tokens, log-probs and value as they came; the action in the environment's units. hidden: (config.hidden), or NULL: not wanted. */
-static ProtobufCMessage *make_reply(const struct policy_version *version, uint64_t number, const struct act_item *item,
-                                    const struct act_result *result, const float *hidden)
+/* One action per request, token after token. */
+static int act_one(struct lane *lane, const struct openvla *model, int rows)
 {
-    const struct openvla_config *config = &version->model->config;
-    Gantry__ActReply *reply = malloc(sizeof *reply);
-    double normalised[OPENVLA_MAX_ACTION_DIMS], action[OPENVLA_MAX_ACTION_DIMS];
-    size_t n = item->value_only ? 0 : (size_t)config->action_dims, width = hidden ? (size_t)config->hidden : 0;
+    const struct openvla_config *config = &model->config;
+    int r = openvla_act(model, lane->session, lane->items, rows, lane->results);
 
-    if (!reply)
-        return NULL;
-    gantry__act_reply__init(reply);
-    reply->value = result->value;
-    reply->entropy = result->entropy;
-    reply->policy_version = number;
-    if (!n)
-        return &reply->base;
-    reply->tokens = malloc(n * sizeof *reply->tokens);
-    reply->logp = malloc(n * sizeof *reply->logp);
-    reply->action = malloc(n * sizeof *reply->action);
-    reply->hidden = width ? malloc(width * sizeof *reply->hidden) : NULL;
-    if (!reply->tokens || !reply->logp || !reply->action || (width && !reply->hidden)) {
-        protobuf_c_message_free_unpacked(&reply->base, NULL);
-        return NULL;
+    for (int i = 0; i < rows && r >= 0; i++) {
+        const struct act_result *result = &lane->results[i];
+        double normalised[OPENVLA_MAX_ACTION_DIMS];
+
+        for (int k = 0; k < config->action_dims; k++)
+            normalised[k] = openvla_decode(config, result->tokens[k]);
+        lane->jobs[i]->reply = act_reply(model, lane->jobs[i]->version, &(struct act_answer) {
+            .actions = lane->items[i].value_only ? 0 : 1, .tokens = result->tokens, .logp = result->logp, .normalised = normalised,
+            .value = result->value, .entropy = result->entropy,
+            .hidden = wants_hidden(lane->jobs[i]) ? openvla_act_hidden(lane->session, i) : NULL,
+        });
     }
-    reply->n_hidden = width;
-    if (width)
-        memcpy(reply->hidden, hidden, width * sizeof *hidden);
-    reply->n_tokens = reply->n_logp = reply->n_action = n;
-    for (size_t k = 0; k < n; k++)
-        normalised[k] = openvla_decode(config, result->tokens[k]);
-    openvla_unnormalise(openvla_stats(version->model, NULL), normalised, action);
-    for (size_t k = 0; k < n; k++) {
-        reply->tokens[k] = (uint32_t)result->tokens[k];
-        reply->logp[k] = result->logp[k];
-        reply->action[k] = (float)action[k];
+    return r;
+}
+
+/* A chunk of actions per request, in one pass. */
+static int act_chunks(struct lane *lane, const struct openvla *model, int rows)
+{
+    struct oft_item items[MAX_ROWS] = {0};
+    int r;
+
+    for (int i = 0; i < rows; i++) {
+        const struct act_item *from = &lane->items[i];
+        const Gantry__ActRequest *request = (const Gantry__ActRequest *)lane->jobs[i]->request->message->body;
+        double state[OPENVLA_MAX_PROPRIO], normalised[OPENVLA_MAX_PROPRIO];
+
+        for (size_t k = 0; k < request->n_state && k < OPENVLA_MAX_PROPRIO; k++)
+            state[k] = (double)request->state[k];
+        if (model->config.oft.proprio)
+            oft_normalise_state(openvla_stats(model, NULL), state, normalised);
+        for (int k = 0; k < model->config.oft.proprio; k++)
+            lane->states[i][k] = (float)normalised[k];
+        items[i] = (struct oft_item) {
+            .n_images = from->n_images, .prompt = from->prompt, .n_prompt = from->n_prompt, .temperature = from->temperature,
+            .proprio = model->config.oft.proprio ? lane->states[i] : NULL, .full = from->full, .seed = from->seed,
+            .episode = from->episode, .step = from->step, .sample = from->sample,
+        };
+        memcpy(items[i].images, from->images, sizeof items[i].images);
     }
-    if (fault_point("act.reply") == FAULT_NAN)
-        reply->action[0] = NAN;
-    return &reply->base;
+    r = oft_act(model, lane->session, items, rows, lane->chunks);
+    for (int i = 0; i < rows && r >= 0; i++)
+        lane->jobs[i]->reply = act_reply(model, lane->jobs[i]->version, &(struct act_answer) {
+            .actions = lane->items[i].value_only ? 0 : model->config.oft.chunk, .tokens = lane->chunks[i].tokens,
+            .logp = lane->chunks[i].logp, .normalised = lane->chunks[i].action, .value = lane->chunks[i].value,
+            .entropy = lane->chunks[i].entropy,
+        });
+    return r;
 }
 
 static void act_compute(void *arg, unsigned number, struct serve_job **jobs, unsigned n)
@@ -155,17 +174,13 @@ static void act_compute(void *arg, unsigned number, struct serve_job **jobs, uns
             lane->jobs[rows++] = jobs[i];
     }
     if (rows > 0)
-        r = openvla_act(version->model, lane->session, lane->items, rows, lane->results);
-    for (int i = 0; i < rows; i++) {
-        if (r < 0) {
+        r = version->model->config.oft.kind == OFT_NONE ? act_one(lane, version->model, rows)
+                                                        : act_chunks(lane, version->model, rows);
+    for (int i = 0; i < rows; i++)
+        if (r < 0)
             refuse(lane->jobs[i], "the policy failed", r);
-            continue;
-        }
-        lane->jobs[i]->reply = make_reply(version, lane->jobs[i]->version, &lane->items[i], &lane->results[i],
-                                          wants_hidden(lane->jobs[i]) ? openvla_act_hidden(lane->session, i) : NULL);
-        if (!lane->jobs[i]->reply)
+        else if (!lane->jobs[i]->reply)
             refuse(lane->jobs[i], "the reply", -ENOMEM);
-    }
 }
 
 static void *act_state_new(unsigned lanes)

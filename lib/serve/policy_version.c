@@ -4,7 +4,30 @@
 #include <math.h>
 
 #include "nn/models/openvla_adapter.h"
+#include "nn/models/openvla_oft.h"
 #include "run/manifest.h"
+
+/* A chunk of actions on grey pictures, the robot in the middle of its range. */
+static int probe_chunk(struct policy_version *v, struct openvla_session *session, const uint8_t *grey, const int32_t *prompt, int n,
+                       bool *ret_finite)
+{
+    static const float middle[OPENVLA_MAX_PROPRIO];
+    const struct oft_config *c = &v->model->config.oft;
+    struct oft_item item = {.n_images = c->images, .prompt = prompt, .n_prompt = n, .proprio = c->proprio ? middle : NULL,
+                            .temperature = 1};
+    _cleanup_free_ struct oft_result *result = calloc(1, sizeof *result);
+    int r;
+
+    if (!result)
+        return -ENOMEM;
+    for (int i = 0; i < c->images; i++)
+        item.images[i] = grey;
+    r = oft_act(v->model, session, &item, 1, result);
+    *ret_finite = isfinite(result->value);
+    for (int k = 0; k < oft_slots(&v->model->config); k++)
+        *ret_finite = *ret_finite && isfinite(result->logp[k]) && isfinite(result->action[k]);
+    return r;
+}
 
 /* One action on a plain grey picture: finite numbers, or the version is refused. */
 static int probe(struct policy_version *v, struct error *error)
@@ -27,6 +50,8 @@ static int probe(struct policy_version *v, struct error *error)
         r = openvla_session_new(config, 1, &session);
     if (r >= 0 && v->reward)
         r = openvla_score(v->model, session, &(struct score_item) {.images = {grey, grey}, .n_images = 2, .prompt = prompt, .n_prompt = n}, 1, &progress);
+    else if (r >= 0 && config->oft.kind != OFT_NONE)
+        r = probe_chunk(v, session, grey, prompt, n, &finite);
     else if (r >= 0)
         r = openvla_act(v->model, session, &(struct act_item) {.images = {grey}, .n_images = 1, .prompt = prompt, .n_prompt = n, .temperature = 1}, 1, &act);
     openvla_session_free(session);

@@ -340,6 +340,36 @@ static void test_state_is_normalised(void **state)
     assert_true(fabs(out[0] - 0.5) < 1e-8 && out[1] == 1 && out[2] == -1);
 }
 
+/* LIBERO's data: 1 open, 0 closed; its environment: -1 open, 1 closed, 0 holds. */
+static void test_gripper(void **state)
+{
+    static const struct { bool binarise, invert; double in, want; } cases[] = {
+        {true, true, 0.9, -1}, {true, true, 0.1, 1}, {true, true, 0.5, 0}, {true, false, 0.9, 1}, {false, true, 0.3, -0.3},
+        {false, false, 0.3, 0.3},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        double action[3] = {0.25, -4, cases[i].in};
+
+        gripper_to_environment(&(struct gripper_rule){cases[i].binarise, cases[i].invert}, action, 3);
+        assert_true(action[0] == 0.25 && action[1] == -4 && action[2] == cases[i].want);
+    }
+}
+
+static void test_unnormalise(void **state)
+{
+    const struct action_stats stats = {.dims = 3, .q01 = {-1, 2, 7}, .q99 = {3, 2, 9}, .mask = {true, true, false}};
+    const double in[3] = {0.5, 1, 0.25};
+    double out[3];
+
+    (void)state;
+    openvla_unnormalise(&stats, in, out);
+    assert_true(out[0] == 2 && out[1] == 2 && out[2] == 0.25);
+    oft_unnormalise(&stats, in, out);
+    assert_true(out[0] > 2 && out[0] < 2 + 1e-7 && out[1] > 2 && out[1] < 2 + 2e-8 && out[2] == 0.25);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -351,6 +381,7 @@ int main(void)
         cmocka_unit_test(test_save_and_load),
         cmocka_unit_test(test_files_that_do_not_fit),
         cmocka_unit_test(test_state_is_normalised),
+        cmocka_unit_test(test_gripper),                cmocka_unit_test(test_unnormalise),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -61,3 +61,13 @@ void oft_unnormalise(const struct action_stats *stats, const double *normalised,
 {
     unnormalise(stats, normalised, 1e-8, ret_action);
 }
+
+void gripper_to_environment(const struct gripper_rule *rule, double *action, int dims)
+{
+    double *g = &action[dims - 1];
+
+    if (rule->binarise)
+        *g = *g > 0.5 ? 1 : *g < 0.5 ? -1 : 0;
+    if (rule->invert)
+        *g = *g == 0 ? 0 : -*g;
+}

@@ -23,6 +23,9 @@ struct openvla_tower {
     int patch;                          /* side of a patch, pixels */
     int prefix;                         /* cls and register tokens before the patches */
 };
+/* The last number of an action, the gripper's: binarise: sign(2g - 1), from data where 1 is open and 0 closed (.5 holds: 0);
+ * invert: -g. LIBERO wants both: there -1 is open. */
+struct gripper_rule { bool binarise, invert; };
 enum oft_kind { OFT_NONE, OFT_L1, OFT_TOKENS, OFT_LAPLACE, OFT_UNSAID /* while a directory is being read */ };
 struct oft_config {
     enum oft_kind kind;
@@ -43,6 +46,7 @@ struct openvla_config {
     int value_width, reward_width;      /* hidden width of the heads; 0: no such head */
     int value_inputs;                   /* extra inputs of the value head beside the hidden state (time, prm) */
     int action_dims;                    /* K, 7 */
+    struct gripper_rule gripper;        /* config.json's gantry_gripper: what the environment wants beyond un-normalising */
     struct oft_config oft;              /* openvla_oft.h; kind OFT_NONE: the autoregressive policy */
 };
 
@@ -105,6 +109,7 @@ double openvla_decode(const struct openvla_config *config, int32_t id);
 const struct action_stats *openvla_stats(const struct openvla *model,
                                          const char *key); /* NULL key: the only one; NULL: none or several */
 void openvla_unnormalise(const struct action_stats *stats, const double *normalised, double *ret_action);
+void gripper_to_environment(const struct gripper_rule *rule, double *action, int dims);
 /* OpenVLA-OFT's: the range is widened by 1e-8. */
 void oft_unnormalise(const struct action_stats *stats, const double *normalised, double *ret_action);
 

@@ -238,6 +238,17 @@ static int read_dataset_stats(struct openvla *model, const char *dir, const json
     return 0;
 }
 
+static int read_gripper(const json_t *config, struct gripper_rule *ret, struct error *error)
+{
+    const json_t *rule = json_object_get(config, "gantry_gripper"), *binarise = json_object_get(rule, "binarise"),
+                 *invert = json_object_get(rule, "invert");
+
+    if ((rule && !json_is_object(rule)) || (binarise && !json_is_boolean(binarise)) || (invert && !json_is_boolean(invert)))
+        return error_set(error, EINVAL, "gantry_gripper: must be an object with binarise and invert, true or false");
+    *ret = (struct gripper_rule) {.binarise = json_is_true(binarise), .invert = json_is_true(invert)};
+    return 0;
+}
+
 /* lut[channel][u8]: the processor's arithmetic, in fp32: x/255, minus mean, over std. */
 static int read_preprocessor(struct openvla *model, const char *dir, struct error *error)
 {
@@ -331,6 +342,8 @@ int openvla_configure(struct openvla *model, const char *dir, const struct hf_sh
     r = read_dataset_stats(model, dir, json, error);
     if (r >= 0)
         r = oft_configure(model, json, error);
+    if (r >= 0)
+        r = read_gripper(json, &model->config.gripper, error);
     if (r >= 0)
         r = read_preprocessor(model, dir, error);
     return r < 0 ? error_prefix(error, r, "%s", dir) : read_tokenizer(model, dir, error);

@@ -1,0 +1,19 @@
+/* act_reply.h - what a policy answered as an ActReply: tokens, log-probs and value as they came, actions in the environment's
+ * units (un-normalised by the policy's own statistics, the gripper by its rule). */
+#pragma once
+
+#include <protobuf-c/protobuf-c.h>
+
+#include "nn/models/openvla_oft.h"
+
+struct act_answer {
+    int actions;                /* 0: a value alone */
+    const int32_t *tokens;      /* (actions, dims) */
+    const float *logp;          /* (actions, dims) */
+    const double *normalised;   /* (actions, dims) */
+    float value, entropy;
+    const float *hidden;        /* (config.hidden), or NULL: not wanted */
+};
+
+/* number: of the policy version. NULL: out of memory. The caller frees. */
+ProtobufCMessage *act_reply(const struct openvla *model, uint64_t number, const struct act_answer *answer);
