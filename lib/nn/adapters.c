@@ -73,7 +73,7 @@ static int add_pair(const struct adapted *model, struct param *weight, const cha
     if (!b)
         return -ENOMEM;
     b->adapter = true;
-    a->frozen = b->frozen = weight->frozen;
+    a->frozen = b->frozen = !weight->linear;
     weight->lora = (struct lora) {.a = a, .b = b, .scale = (float)scale};
     return 0;
 }
@@ -84,7 +84,7 @@ typedef int64_t rank_fn(const struct param *weight, const char *module, const vo
 static void thaw(const struct adapted *model)
 {
     for (int i = 0; i < (*model->adapters)->n; i++)
-        model->params->list[i]->frozen = (*model->adapters)->was_frozen[i];
+        model->params->list[i]->frozen = (*model->adapters)->was_frozen[i] || model->params->list[i]->half;
 }
 
 int adapters_register(const struct adapted *model, struct peft_config *config, rank_fn *rank, const void *arg)
@@ -398,8 +398,9 @@ static int merge_one(const struct param *weight)
     int64_t out = weight->dim[0], in = weight->numel / out, r = a->dim[0], padded = gemm_padded(in);
     _cleanup_free_ float *panels = malloc((size_t)(r * padded + 16) * sizeof(*panels));
     _cleanup_free_ float *product = malloc((size_t)(2 * ROWS * padded) * sizeof(*product));
+    _cleanup_free_ float *sum = malloc((size_t)(ROWS * in) * sizeof(*sum));
 
-    if (!panels || !product)
+    if (!panels || !product || !sum)
         return -ENOMEM;
     cpu->gemm_pack(panels, a->value, in, r, in, false);
     for (int64_t row = 0; row < out; row += ROWS) {
@@ -407,7 +408,12 @@ static int merge_one(const struct param *weight)
 
         cpu->gemm(&(struct gemm) {.m = rows, .n = in, .k = r, .a = b->value + row * r, .a_row = r, .a_k = 1, .panels = panels,
                                   .c = product, .c_row = in, .scratch = product + ROWS * padded});
-        cpu->accumulate_scaled(weight->value + row * in, product, weight->lora.scale, rows * in);
+        param_read(weight, row * in, rows * in, sum);
+        cpu->accumulate_scaled(sum, product, weight->lora.scale, rows * in);
+        if (!weight->half)
+            memcpy(weight->value + row * in, sum, (size_t)(rows * in) * sizeof(*sum));
+        for (int64_t i = 0; weight->half && i < rows * in; i++)
+            weight->bf16[row * in + i] = float_to_bf16(sum[i]);
     }
     return 0;
 }

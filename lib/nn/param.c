@@ -3,7 +3,13 @@
 #include <errno.h>
 #include <string.h>
 
+#include "nn/cpu/kernels.h"
 #include "nn/gemm_pack.h"
+
+static int64_t padded(int64_t numel, int64_t multiple)
+{
+    return (numel + multiple - 1) / multiple * multiple;
+}
 
 struct param *param_add(struct params *params, const char *name, int ndim, const int64_t *dim, bool linear)
 {
@@ -31,7 +37,7 @@ struct param *param_add(struct params *params, const char *name, int ndim, const
     }
     param->linear = linear;
     param->offset = params->numel;
-    params->numel += (param->numel + 15) / 16 * 16;
+    params->numel += padded(param->numel, 16);
     list[params->count++] = param;
     return param;
 }
@@ -59,13 +65,48 @@ static void use_arena(struct params *params, float *values)
     free(params->values);
     params->values = values;
     for (int i = 0; i < params->count; i++)
-        params->list[i]->value = params->values + params->list[i]->offset;
+        params->list[i]->value = params->list[i]->half ? NULL : params->values + params->list[i]->offset;
+}
+
+/* Matrices kept as bf16 leave the arena: the others move up. */
+static int allocate_halves(struct params *params)
+{
+    int64_t floats = 0, halves = 0;
+    void *memory = NULL;
+
+    for (int i = 0; i < params->count; i++)
+        halves += params->list[i]->half ? padded(params->list[i]->numel, 32) : 0;
+    if (!halves)
+        return 0;
+    if (posix_memalign(&memory, 64, (size_t)halves * sizeof(uint16_t)))
+        return -ENOMEM;
+    free(params->halves);
+    params->halves = memory;
+    halves = 0;
+    for (int i = 0; i < params->count; i++) {
+        struct param *p = params->list[i];
+
+        if (p->half) {
+            p->bf16 = params->halves + halves;
+            p->frozen = true;
+            halves += padded(p->numel, 32);
+        } else {
+            p->offset = floats;
+            floats += padded(p->numel, 16);
+        }
+    }
+    params->numel = floats;
+    return 0;
 }
 
 int params_allocate(struct params *params)
 {
-    float *values = new_arena(params);
+    float *values;
+    int r = allocate_halves(params);
 
+    if (r < 0)
+        return r;
+    values = new_arena(params);
     if (!values)
         return -ENOMEM;
     use_arena(params, values);
@@ -84,6 +125,14 @@ int params_grow(struct params *params, int64_t held)
     return 0;
 }
 
+void param_read(const struct param *param, int64_t first, int64_t n, float *ret)
+{
+    if (param->half)
+        cpu_kernels()->widen(ret, param->bf16 + first, n);
+    else
+        memcpy(ret, param->value + first, (size_t)n * sizeof(*ret));
+}
+
 static struct param *param_free(struct param *p)
 {
     gemm_pack_free(p->forward);
@@ -100,7 +149,7 @@ int params_drop_adapters(struct params *params)
     int n = 0;
 
     for (int i = 0; i < params->count; i++)
-        kept.numel += params->list[i]->adapter ? 0 : (params->list[i]->numel + 15) / 16 * 16;
+        kept.numel += params->list[i]->adapter || params->list[i]->half ? 0 : padded(params->list[i]->numel, 16);
     values = new_arena(&kept);
     if (!values)
         return -ENOMEM;
@@ -113,10 +162,12 @@ int params_drop_adapters(struct params *params)
             continue;
         }
         p->lora = (struct lora) {0};
+        params->list[n++] = p;
+        if (p->half)
+            continue;
         p->offset = kept.numel;
         memcpy(values + p->offset, p->value, (size_t)p->numel * sizeof(*values));
-        kept.numel += (p->numel + 15) / 16 * 16;
-        params->list[n++] = p;
+        kept.numel += padded(p->numel, 16);
     }
     params->count = n;
     params->numel = kept.numel;
@@ -136,7 +187,7 @@ int params_pack(struct params *params, bool training)
         struct param *p = params->list[i];
         int64_t out = p->dim[0], in = out ? p->numel / out : 0;
 
-        if (!p->linear)
+        if (!p->linear || p->half)
             continue;
         if (p->frozen && p->forward && (p->backward || !training)) {
             if (!training)
@@ -166,6 +217,7 @@ struct params *params_free(struct params *params)
         param_free(params->list[i]);
     free(params->list);
     free(params->values);
+    free(params->halves);
     *params = (struct params) {0};
     return NULL;
 }

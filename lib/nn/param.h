@@ -1,5 +1,9 @@
 /* param.h - the parameters of a model: Hugging Face names, shapes, and one flat fp32 arena for all values.
  *
+ * A matrix may be kept as bf16 instead (`half`, set before params_allocate): half the memory, and no packed form beside it; the
+ * GEMM widens a panel of it at a time, so the numbers are those of the same values in fp32, to the bit. It does not learn, has no
+ * place in the arena, and only linear ops and embeddings can use it.
+ *
  * Two phases: param_add() registers names and shapes, params_allocate() makes one allocation. A gradient
  * buffer is a flat array of the same layout (params->numel floats), so that summing shards, clipping and
  * AdamW are loops over flat memory. Each linear weight also has packed forms for the GEMM, made once per
@@ -26,7 +30,9 @@ struct param {
     int64_t dim[5];             /* as in the file: linear weights are [out][in] */
     int64_t numel;
     int64_t offset;             /* floats from the start of the arena, multiple of 16 */
-    float *value;               /* NULL before params_allocate */
+    float *value;               /* NULL before params_allocate, and with `half` */
+    bool half;                  /* kept as bf16, frozen */
+    uint16_t *bf16;             /* its values then */
     bool frozen;                /* no gradient is wanted (e.g. modules that never run) */
     bool linear;                /* packed by params_pack: [dim0][dim1*...] as out x in */
     bool adapter;               /* the A or B of another weight: no part of the checkpoint (nn/adapters.h) */
@@ -40,6 +46,7 @@ struct params {
     int count;
     int64_t numel;              /* floats in the arena, padding included */
     float *values;
+    uint16_t *halves;           /* all that are kept as bf16 */
 };
 
 /* Register; the returned pointer stays valid until params_free. NULL: out of memory or the name exists. */
@@ -55,6 +62,8 @@ int params_drop_adapters(struct params *params);
 int params_pack(struct params *params, bool training);
 /* The values of a frozen parameter were written: its packs are of the past. */
 void param_changed(struct param *param);
+/* n values from `first` on, in fp32, whatever they are kept as. */
+void param_read(const struct param *param, int64_t first, int64_t n, float *ret);
 /* Frees what it holds and empties it; the struct itself is its owner's (it is usually part of a model). Returns NULL. */
 struct params *params_free(struct params *params);
 DEFINE_FREEP(struct params, params_free)

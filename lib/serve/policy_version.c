@@ -103,7 +103,7 @@ int policy_version_load(const char *dir, const uint8_t digest[32], bool reward, 
     pthread_mutex_init(&v->lock, NULL);
     r = check_manifest(dir, digest, error);
     if (r == 0)
-        r = openvla_load(dir, &v->model, error);
+        r = openvla_load_halves(dir, OPENVLA_LARGE, &v->model, error);
     if (r < 0)
         return r;
     if (reward && !v->model->config.reward_width)

@@ -115,6 +115,33 @@ static void run_functions(const struct cpu_kernels *cpu, struct field *f)
     cpu->log(f->o[3], f->b, N);
 }
 
+/* Panels of bf16 are the panels of the same numbers in fp32, both ways round, whatever the edges. */
+static void run_bf16(const struct cpu_kernels *cpu, struct field *f)
+{
+    static const int64_t shapes[][2] = {{37, 45}, {16, 32}, {33, 16}, {5, 3}, {48, 80}};
+    uint16_t *half = (uint16_t *)f->b;
+    int64_t at = 0;
+
+    for (int i = 0; i < 4096; i++) {
+        uint32_t bits;
+        memcpy(&bits, &f->a[i], sizeof(bits));
+        half[i] = (uint16_t)(bits >> 16);
+    }
+    cpu->widen(f->c, half, 4096 - 5);
+    memcpy(f->o[0], f->c, sizeof(f->o[0]));
+    for (size_t s = 0; s < ARRAY_SIZE(shapes); s++)
+        for (int transposed = 0; transposed < 2; transposed++) {
+            int64_t k = shapes[s][0], n = shapes[s][1], row = transposed ? k + 2 : n + 1, size = k * gemm_padded(n);
+
+            memset(f->scratch, 0x55, (size_t)(2 * size) * sizeof(float));
+            cpu->gemm_pack_bf16(f->scratch, half, row, k, n, transposed);
+            cpu->gemm_pack(f->scratch + size, f->c, row, k, n, transposed);
+            assert_memory_equal(f->scratch, f->scratch + size, (size_t)size * sizeof(float));
+            memcpy(f->o[1] + at % 8192, f->scratch, (size_t)MIN(size, 4096) * sizeof(float));
+            at += 911;
+        }
+}
+
 static void same_on_all(void (*run)(const struct cpu_kernels *, struct field *))
 {
     static const char *const isas[] = {"avx2", "avx512"};
@@ -143,6 +170,7 @@ static void test_activations(void **state) { (void)state; same_on_all(run_activa
 static void test_norms(void **state) { (void)state; same_on_all(run_norms); }
 static void test_attention(void **state) { (void)state; same_on_all(run_attention); }
 static void test_softmax_and_adamw(void **state) { (void)state; same_on_all(run_softmax); }
+static void test_bf16(void **state) { (void)state; same_on_all(run_bf16); }
 static void test_functions(void **state) { (void)state; same_on_all(run_functions); }
 
 /* Largest error in units of the last place of the exact value, over a fine sweep. */
@@ -181,7 +209,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_elementwise), cmocka_unit_test(test_activations), cmocka_unit_test(test_norms),
         cmocka_unit_test(test_attention), cmocka_unit_test(test_softmax_and_adamw), cmocka_unit_test(test_functions),
-        cmocka_unit_test(test_accuracy),
+        cmocka_unit_test(test_bf16), cmocka_unit_test(test_accuracy),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

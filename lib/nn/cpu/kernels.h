@@ -67,6 +67,8 @@ struct cpu_kernels {
     void (*gemm)(const struct gemm *g);
     /* B (k,n) row-major -> panels; transposed: source is (n,k), i.e. B = source^T. `row` floats between source rows. */
     void (*gemm_pack)(float *panels, const float *source, int64_t row, int64_t k, int64_t n, bool transposed);
+    void (*gemm_pack_bf16)(float *panels, const uint16_t *source, int64_t row, int64_t k, int64_t n, bool transposed);     /* widened */
+    void (*widen)(float *y, const uint16_t *x, int64_t n);                                  /* bf16 -> fp32 */
 
     void (*add)(float *y, const float *a, const float *b, int64_t n);
     void (*accumulate)(float *y, const float *x, int64_t n);                                /* y += x */

@@ -76,6 +76,10 @@ struct openvla {
 /* Load a directory, also one that holds an adapter and names its base (openvla_adapter.h). -ENOENT, -EINVAL...: *error names the
  * file, the tensor and what was expected. */
 int openvla_load(const char *dir, struct openvla **ret, struct error *error);
+/* The same for acting, scoring and adapters: in models of at least `from` parameters the matrices that lie as bf16 stay so in
+ * memory (nn/param.h), frozen. What is computed is the same to the bit; small models are faster in fp32. */
+enum { OPENVLA_LARGE = 1 << 29 };
+int openvla_load_halves(const char *dir, int64_t from, struct openvla **ret, struct error *error);
 /* All that load does but for the values: configuration, tokenizer, names, shapes and dtypes, from the files' headers alone.
  * problems: told every missing, unexpected or wrong tensor (may be NULL: the first is the error); *ret_shards (may be NULL) is
  * for the caller to close. The parameters have no values. */

@@ -141,7 +141,7 @@ static int load_value_head(struct openvla *model, const char *dir, struct error 
     return read_head(&model->w->value, file, path, error);
 }
 
-int openvla_adapter_load(const char *dir, const char *base, struct openvla **ret, struct error *error)
+int openvla_adapter_load(const char *dir, const char *base, int64_t halves_from, struct openvla **ret, struct error *error)
 {
     _cleanup_(openvla_freep) struct openvla *model = NULL;
     char nested[PATH_MAX];
@@ -149,7 +149,7 @@ int openvla_adapter_load(const char *dir, const char *base, struct openvla **ret
 
     if (r != 0)
         return r < 0 ? r : error_set(error, EINVAL, "%s: its base %s is an adapter itself", dir, base);
-    r = openvla_load(base, &model, error);
+    r = openvla_load_halves(base, halves_from, &model, error);
     if (r >= 0)
         r = load_value_head(model, dir, error);
     if (r >= 0)

@@ -16,12 +16,16 @@ static int copy_params(const struct params *from, struct params *to)
         if (!param)
             return -ENOMEM;
         param->frozen = old->frozen;
+        param->half = old->half;
         param->adapter = old->adapter;
     }
     r = params_allocate(to);
     if (r < 0)
         return r;
     memcpy(to->values, from->values, (size_t)from->numel * sizeof(*from->values));
+    for (int i = 0; i < from->count; i++)
+        if (from->list[i]->half)
+            memcpy(to->list[i]->bf16, from->list[i]->bf16, (size_t)from->list[i]->numel * sizeof(uint16_t));
     return 0;
 }
 

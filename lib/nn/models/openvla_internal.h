@@ -51,7 +51,7 @@ struct openvla_weights {
 };
 
 /* openvla_load of an adapter's directory (openvla_adapter.h), its base being at `base`. */
-int openvla_adapter_load(const char *dir, const char *base, struct openvla **ret, struct error *error);
+int openvla_adapter_load(const char *dir, const char *base, int64_t halves_from, struct openvla **ret, struct error *error);
 /* value_head.safetensors and reward_head.safetensors of the heads that there are. */
 int openvla_save_heads(const struct openvla *model, const char *dir, struct error *error);
 

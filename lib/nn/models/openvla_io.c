@@ -27,9 +27,23 @@ static int read_values(struct params *params, int begin, int end, const struct h
 
         if (r < 0)
             return r;
-        (void)st_read_f32(tensor, 0, tensor->numel, params->list[i]->value);
+        if (params->list[i]->half)
+            memcpy(params->list[i]->bf16, tensor->data, tensor->bytes);
+        else
+            (void)st_read_f32(tensor, 0, tensor->numel, params->list[i]->value);
     }
     return 0;
+}
+
+/* Matrices that lie as bf16 stay so: those of linear ops, the embedding, and what never runs. */
+static void keep_halves(struct openvla *model, const struct hf_shards *shards)
+{
+    for (int i = 0; i < model->w->trunk; i++) {
+        struct param *p = model->params.list[i];
+        const struct st_tensor *tensor = hf_shards_find(shards, p->name);
+
+        p->half = tensor && tensor->dtype == DTYPE_BF16 && p->ndim >= 2 && (p->linear || p->frozen || p == model->w->embedding);
+    }
 }
 
 static int open_head(const char *dir, const char *name, struct hf_shards *ret, struct error *error)
@@ -146,7 +160,7 @@ int openvla_open(const char *dir, struct hf_problems *problems, struct openvla *
     return 0;
 }
 
-static int load(struct openvla *model, struct error *error)
+static int load(struct openvla *model, int64_t halves_from, struct error *error)
 {
     _cleanup_(parts_close) struct parts parts = {0};
     struct params *params = &model->params;
@@ -155,6 +169,8 @@ static int load(struct openvla *model, struct error *error)
     r = open_parts(model, NULL, &parts, error);
     if (r < 0)
         return r;
+    if (halves_from >= 0 && params->numel >= halves_from)
+        keep_halves(model, &parts.trunk);
     r = params_allocate(params);
     if (r < 0)
         return error_set(error, -r, "%s: %lld parameters do not fit into memory", model->dir, (long long)params->numel);
@@ -169,6 +185,11 @@ static int load(struct openvla *model, struct error *error)
 
 int openvla_load(const char *dir, struct openvla **ret, struct error *error)
 {
+    return openvla_load_halves(dir, -1, ret, error);
+}
+
+int openvla_load_halves(const char *dir, int64_t from, struct openvla **ret, struct error *error)
+{
     _cleanup_(openvla_freep) struct openvla *model = model_alloc(dir);
     char base[PATH_MAX];
     int r;
@@ -177,9 +198,9 @@ int openvla_load(const char *dir, struct openvla **ret, struct error *error)
         return error_set(error, ENOMEM, "out of memory");
     r = openvla_adapter_base(dir, base, error);
     if (r > 0)
-        return openvla_adapter_load(dir, base, ret, error);
+        return openvla_adapter_load(dir, base, from, ret, error);
     if (r >= 0)
-        r = load(model, error);
+        r = load(model, from, error);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(model);

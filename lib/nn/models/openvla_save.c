@@ -5,10 +5,22 @@
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_oft.h"
 
+static int read_param(void *param, int64_t first, int64_t n, float *ret)
+{
+    param_read(param, first, n, ret);
+    return 0;
+}
+
 static struct st_write describe(const struct param *param, enum dtype dtype)
 {
     struct st_write to = {.name = param->name, .dtype = dtype, .ndim = param->ndim, .values = param->value};
 
+    if (param->half && dtype == DTYPE_BF16)
+        to.raw = param->bf16;
+    else if (param->half) {
+        to.fill = read_param;
+        to.context = (void *)param;
+    }
     memcpy(to.dim, param->dim, sizeof(param->dim));
     return to;
 }

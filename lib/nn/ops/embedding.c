@@ -38,7 +38,7 @@ struct tensor *op_embedding(struct tape *t, const struct param *table, const int
         if (ids[i] == EMBEDDING_ZERO)
             memset(y->x + i * d, 0, (size_t)d * sizeof(float));
         else
-            memcpy(y->x + i * d, table->value + ids[i] * d, (size_t)d * sizeof(float));
+            param_read(table, ids[i] * d, d, y->x + i * d);
     }
     return y;
 }

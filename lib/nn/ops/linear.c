@@ -1,5 +1,6 @@
 /* linear.c - y = x W^T + b and its rows-only form. Forward and dx use the packed weight; dW += dy^T x packs x.
  *
+ * A weight kept as bf16 is widened into panels in scratch, a few columns of the result at a time.
  * A weight with an adapter adds scale (x A^T) B^T: a linear op with A, then one that adds to y what is there already. */
 #include "nn/gemm_pack.h"
 #include "nn/ops/op.h"
@@ -10,12 +11,44 @@ struct linear {
     int64_t first;              /* first row of W taking part */
 };
 
+/* Columns of the result that a bf16 weight's panels are made for at once: few rows take wide tiles. */
+static int64_t widened_columns(int64_t rows)
+{
+    return rows <= 6 ? 4 * GEMM_PANEL : GEMM_PANEL;
+}
+
+static int64_t widened_scratch(int64_t rows, int64_t k)
+{
+    return widened_columns(rows) * (k + (gemm_needs_scratch(k) ? rows : 0));
+}
+
 /* Floats the backward needs: x in panels (k block by k block is one after the other), unfinished chains of dW and of dx. */
-static int64_t backward_scratch(int64_t rows, int64_t in, int64_t out)
+static int64_t backward_scratch(const struct param *weight, int64_t rows, int64_t in, int64_t out)
 {
     int64_t unfinished_dw = gemm_needs_scratch(rows) ? out * gemm_padded(in) : 0;
     int64_t unfinished_dx = gemm_needs_scratch(out) ? rows * gemm_padded(in) : 0;
-    return MAX(rows * gemm_padded(in) + unfinished_dw, unfinished_dx);
+
+    if (weight->half)
+        return widened_scratch(rows, out);
+    return 1 + MAX(weight->frozen ? 0 : rows * gemm_padded(in) + unfinished_dw, unfinished_dx);
+}
+
+/* C (m,n) of `g` with B made of bf16 on the way: dense (k,n), or (n,k) when transposed; `row` apart. */
+static void widened_gemm(struct gemm g, const uint16_t *b, int64_t row, bool transposed, float *scratch)
+{
+    int64_t step = widened_columns(g.m), n = g.n;
+    float *c = g.c;
+    const float *bias = g.bias;
+
+    g.panels = scratch;
+    g.scratch = scratch + step * g.k;
+    for (int64_t n0 = 0; n0 < n; n0 += step) {
+        g.n = MIN(step, n - n0);
+        g.c = c + n0;
+        g.bias = bias ? bias + n0 : NULL;
+        cpu_kernels()->gemm_pack_bf16(scratch, b + (transposed ? n0 * row : n0), row, g.k, g.n, transposed);
+        cpu_kernels()->gemm(&g);
+    }
 }
 
 static void linear_backward(struct tape *tape, void *context)
@@ -26,7 +59,7 @@ static void linear_backward(struct tape *tape, void *context)
     float *dweight = param_gradient(tape, c->weight), *dbias = param_gradient(tape, c->bias);
     bool first = false;
     float *dx = c->x->wants ? tape_gradient_first(tape, c->x, &first) : NULL;
-    float *scratch = tape_scratch(tape, backward_scratch(rows, in, out));
+    float *scratch = tape_scratch(tape, backward_scratch(c->weight, rows, in, out));
 
     if (!scratch || tape->error)
         return;
@@ -39,7 +72,10 @@ static void linear_backward(struct tape *tape, void *context)
             .c = dweight + c->first * in, .c_row = in, .add = true, .scratch = scratch + rows * gemm_padded(in),
         });
     }
-    if (dx)
+    if (dx && c->weight->half)
+        widened_gemm((struct gemm) {.m = rows, .n = in, .k = out, .a = c->y->g, .a_row = out, .a_k = 1, .c = dx, .c_row = in, .add = !first},
+                     c->weight->bf16 + c->first * in, in, false, scratch);
+    else if (dx)
         cpu->gemm(&(struct gemm) {
             .m = rows, .n = in, .k = out, .a = c->y->g, .a_row = out, .a_k = 1,
             .panels = c->weight->backward->panels + c->first * GEMM_PANEL, .panel_stride = c->weight->backward->k * GEMM_PANEL,
@@ -48,10 +84,12 @@ static void linear_backward(struct tape *tape, void *context)
 }
 
 /* Floats of a product's own scratch: columns of a slice that begins inside a panel, unfinished chains. */
-static int64_t product_scratch(int64_t rows, int64_t in, int64_t first, int64_t count)
+static int64_t product_scratch(const struct param *weight, int64_t rows, int64_t in, int64_t first, int64_t count)
 {
     int64_t skip = first % GEMM_PANEL, width = skip + count;
 
+    if (weight->half)
+        return widened_scratch(rows, in);
     return (skip ? rows * width : 0) + (gemm_needs_scratch(in) ? rows * gemm_padded(width) : 0);
 }
 
@@ -61,6 +99,12 @@ static void product(const struct linear *c, bool add, float *scratch)
     int64_t rows = c->x->rows, in = c->x->cols, count = c->y->cols;
     int64_t skip = c->first % GEMM_PANEL, width = skip + count;
 
+    if (c->weight->half) {
+        widened_gemm((struct gemm) {.m = rows, .n = count, .k = in, .a = c->x->x, .a_row = in, .a_k = 1, .c = c->y->x, .c_row = count,
+                                    .bias = c->bias ? c->bias->value : NULL, .add = add},
+                     c->weight->bf16 + c->first * in, in, true, scratch);
+        return;
+    }
     cpu_kernels()->gemm(&(struct gemm) {
         .m = rows, .n = width, .k = in, .a = c->x->x, .a_row = in, .a_k = 1,
         .panels = c->weight->forward->panels + c->first / GEMM_PANEL * GEMM_PANEL * in,
@@ -91,12 +135,12 @@ static struct tensor *linear(struct tape *t, struct tensor *x, const struct para
         return NULL;
     *c = (struct linear) {.x = x, .y = y, .weight = weight, .bias = bias, .first = first};
     if (t->training && t->planning)
-        tape_scratch(t, backward_scratch(x->rows, x->cols, count));
+        tape_scratch(t, backward_scratch(weight, x->rows, x->cols, count));
     tape_record(t, y, linear_backward, c);
-    scratch = tape_scratch(t, product_scratch(x->rows, x->cols, first, count));
+    scratch = tape_scratch(t, product_scratch(weight, x->rows, x->cols, first, count));
     if (t->error || t->planning)
         return t->error ? NULL : y;
-    if (!weight->forward || (t->training && !weight->backward))
+    if (!weight->half && (!weight->forward || (t->training && !weight->backward)))
         return op_fail(t, -EINVAL);
     product(c, false, scratch);
     return y;
@@ -140,9 +184,9 @@ static struct tensor *adapt(struct tape *t, struct tensor *x, const struct param
         return op_fail(t, -EINVAL);
     *c = (struct adapter) {.up = {.x = h, .y = y, .weight = lora->b, .first = first}, .scale = lora->scale};
     if (t->training && t->planning)
-        tape_scratch(t, backward_scratch(h->rows, h->cols, y->cols));
+        tape_scratch(t, backward_scratch(lora->b, h->rows, h->cols, y->cols));
     tape_record(t, NULL, adapter_backward, c);
-    scratch = tape_scratch(t, product_scratch(h->rows, h->cols, first, y->cols));
+    scratch = tape_scratch(t, product_scratch(lora->b, h->rows, h->cols, first, y->cols));
     if (t->error || t->planning)
         return t->error ? NULL : y;
     if (!lora->b->forward || (t->training && !lora->b->backward))

@@ -36,7 +36,7 @@ struct tensor *op_linear_picked(struct tape *t, struct tensor *x, const struct p
     if (!x)
         return NULL;
     in = x->cols;
-    if (n < 1 || weight->numel != weight->dim[0] * in)
+    if (n < 1 || weight->half || weight->numel != weight->dim[0] * in)
         return op_fail(t, -EINVAL);
     for (int64_t j = 0; j < n; j++)
         if (ids[j] < 0 || ids[j] >= weight->dim[0])

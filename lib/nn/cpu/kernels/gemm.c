@@ -243,3 +243,38 @@ void ISA_NAME(gemm_pack)(float *panels, const float *source, int64_t row, int64_
         }
     }
 }
+
+/* sixteen rows of W side by side, widened, then turned: a block of a panel */
+static void transpose_bf16(float *to, const uint16_t *from, int64_t row)
+{
+    _Alignas(64) float wide[V_LANES * V_LANES];
+
+    for (int i = 0; i < V_LANES; i++)
+        v_store(wide + i * V_LANES, v_load_bf16(from + i * row));
+    transpose_block(to, GEMM_PANEL, wide, V_LANES);
+}
+
+void ISA_NAME(gemm_pack_bf16)(float *panels, const uint16_t *source, int64_t row, int64_t k, int64_t n, bool transposed)
+{
+    for (int64_t n0 = 0; n0 < n; n0 += V_LANES) {
+        int64_t cols = n - n0 < V_LANES ? n - n0 : V_LANES, i = 0;
+        float *panel = panels + n0 / GEMM_PANEL * GEMM_PANEL * k + n0 % GEMM_PANEL;
+
+        if (n0 % GEMM_PANEL == 0 && cols + n0 == n)         /* the other half of the last panel */
+            for (int64_t z = 0; z < k; z++)
+                v_store(panel + z * GEMM_PANEL + V_LANES, v_zero());
+        for (; !transposed && i < k; i++)
+            v_store(panel + i * GEMM_PANEL, v_load_bf16_n(source + i * row + n0, cols));
+        for (; cols == V_LANES && i + V_LANES <= k; i += V_LANES)
+            transpose_bf16(panel + i * GEMM_PANEL, source + n0 * row + i, row);
+        for (; i < k; i++)
+            for (int64_t j = 0; j < V_LANES; j++)
+                ISA_NAME(widen)(panel + i * GEMM_PANEL + j, j < cols ? source + (n0 + j) * row + i : &(uint16_t) {0}, 1);
+    }
+}
+
+void ISA_NAME(widen)(float *y, const uint16_t *x, int64_t n)
+{
+    for (int64_t i = 0; i < n; i += V_LANES)
+        v_store_n(y + i, v_load_bf16_n(x + i, n - i), n - i);
+}

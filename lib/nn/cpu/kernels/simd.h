@@ -26,6 +26,10 @@ INLINE v16 v_zero(void) { return _mm512_setzero_ps(); }
 INLINE v16 v_set1(float x) { return _mm512_set1_ps(x); }
 INLINE v16 v_load(const float *p) { return _mm512_loadu_ps(p); }
 INLINE void v_store(float *p, v16 a) { _mm512_storeu_ps(p, a); }
+INLINE v16 v_load_bf16(const uint16_t *p)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
+}
 INLINE v16 v_load_part(const float *p, int n) { return _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
 INLINE void v_store_part(float *p, v16 a, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), a); }
 INLINE v16 v_add(v16 a, v16 b) { return _mm512_add_ps(a, b); }
@@ -78,6 +82,11 @@ INLINE v16 v_zero(void) { return (v16) {_mm256_setzero_ps(), _mm256_setzero_ps()
 INLINE v16 v_set1(float x) { return (v16) {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
 INLINE v16 v_load(const float *p) { return (v16) {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 INLINE void v_store(float *p, v16 a) { _mm256_storeu_ps(p, a.lo); _mm256_storeu_ps(p + 8, a.hi); }
+INLINE __m256 v_widen_half(const uint16_t *p)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16));
+}
+INLINE v16 v_load_bf16(const uint16_t *p) { return (v16) {v_widen_half(p), v_widen_half(p + 8)}; }
 INLINE __m256i v_part_mask(int n)
 {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -155,6 +164,15 @@ INLINE v16 v_zero(void) { V_EACH(0.0f); }
 INLINE v16 v_set1(float x) { V_EACH(x); }
 INLINE v16 v_load(const float *p) { V_EACH(p[i]); }
 INLINE void v_store(float *p, v16 a) { memcpy(p, a.f, sizeof(a.f)); }
+INLINE float v_widen_one(uint16_t x)
+{
+    uint32_t bits = (uint32_t)x << 16;
+    float f;
+
+    memcpy(&f, &bits, sizeof(f));
+    return f;
+}
+INLINE v16 v_load_bf16(const uint16_t *p) { V_EACH(v_widen_one(p[i])); }
 INLINE v16 v_load_part(const float *p, int n) { V_EACH(i < n ? p[i] : 0.0f); }
 INLINE void v_store_part(float *p, v16 a, int n) { memcpy(p, a.f, (size_t)n * sizeof(float)); }
 INLINE v16 v_add(v16 a, v16 b) { V_EACH(a.f[i] + b.f[i]); }
@@ -200,6 +218,16 @@ INLINE float v_max_lane(v16 a)
     return a.f[0];
 }
 #endif
+
+INLINE v16 v_load_bf16_n(const uint16_t *p, int64_t left)
+{
+    uint16_t part[V_LANES] = {0};
+
+    if (left >= V_LANES)
+        return v_load_bf16(p);
+    memcpy(part, p, (size_t)left * sizeof(*p));
+    return v_load_bf16(part);
+}
 
 /* `left` floats remain: all sixteen lanes or the tail. */
 INLINE v16 v_load_n(const float *p, int64_t left) { return left >= V_LANES ? v_load(p) : v_load_part(p, (int)left); }
