@@ -45,10 +45,15 @@ static int add_heads(struct openvla *model, const struct wish *wish, uint64_t se
     return r < 0 ? error_set(error, -r, "a head of width %d cannot be added", MAX(wish->value_width, wish->reward_width)) : 0;
 }
 
+static bool wants_adapters(const struct plan_runner *runner, const Gantry__Plan *plan)
+{
+    return plan->kind == GANTRY__VERSION_KIND__VERSION_POLICY && runner->lora.r > 0;
+}
+
 /* A policy that is trained by adapters has them; whatever else is trained has none. */
 static int fit_adapters(const struct plan_runner *runner, const Gantry__Plan *plan, struct openvla *model, struct error *error)
 {
-    bool wanted = plan->kind == GANTRY__VERSION_KIND__VERSION_POLICY && runner->lora.r > 0;
+    bool wanted = wants_adapters(runner, plan);
     struct lora_spec spec = runner->lora;
     char base[32];
 
@@ -74,7 +79,8 @@ static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, con
         return error_set(error, ENAMETOOLONG, "the plan's parent directory has too long a path");
     if (access(dir, F_OK) < 0)  /* prm.init of the run file: not below the run directory */
         snprintf(dir, sizeof dir, "%s", plan->parent_dir);
-    r = openvla_load(dir, &model, error);
+    /* below adapters the base may rest as bf16; what is trained whole may not */
+    r = openvla_load_halves(dir, wants_adapters(runner, plan) ? OPENVLA_LARGE : -1, &model, error);
     if (r >= 0)
         r = add_heads(model, wish, runner->seed, error);
     if (r >= 0)
@@ -139,7 +145,7 @@ static int load_reference(struct plan_runner *runner, uint64_t version, struct e
     runner->reference = openvla_free(runner->reference);
     r = version_path(runner->run_dir, 0, version, dir);
     if (r >= 0)
-        r = openvla_load(dir, &model, error);
+        r = openvla_load_halves(dir, OPENVLA_LARGE, &model, error);
     if (r < 0)
         return error_prefix(error, r, "the policy that the stage started from");
     r = openvla_pack(model, false);
