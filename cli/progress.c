@@ -73,6 +73,22 @@ static double seconds_left(const struct progress *p, const json_t *status, const
     return open > 0 && p->rate_episodes > 0.01 ? open / p->rate_episodes : -1;
 }
 
+/* Minibatches of the update that is being made: of 0 when nobody says. */
+static void training_of(const json_t *status, double *ret_done, double *ret_total)
+{
+    const json_t *members = json_object_get(status, "members");
+
+    *ret_done = *ret_total = 0;
+    for (size_t i = 0; i < json_array_size(members); i++) {
+        const json_t *gauges = json_object_get(json_array_get(members, i), "gauges");
+
+        if (number(gauges, "train_total") > *ret_total) {
+            *ret_done = number(gauges, "train_done");
+            *ret_total = number(gauges, "train_total");
+        }
+    }
+}
+
 static void add_success(const json_t *status, bool iterates, struct strbuf *out)
 {
     const json_t *curve = json_object_get(status, "success_curve"), *last = json_array_get(curve, json_array_size(curve) - 1);
@@ -101,7 +117,7 @@ void progress_line(const struct progress *p, const json_t *status, const struct 
     const json_t *episodes = json_object_get(status, "episodes");
     const struct stage_config *stage = stage_of(status, config);
     const char *state = text(status, "state"), *name = text(status, "name");
-    double left = seconds_left(p, status, stage);
+    double left = seconds_left(p, status, stage), done, total;
     int64_t iterations = iterations_of(stage);
 
     if (!strcmp(state, "finished")) {
@@ -117,6 +133,9 @@ void progress_line(const struct progress *p, const json_t *status, const struct 
     strbuf_addf(out, "  (stage %" PRId64 " of %" PRId64 ")  %s", integer(status, "stage_number") + 1, integer(status, "stages"), state);
     if (!strcmp(state, "waiting") || !strcmp(state, "paused"))
         strbuf_addf(out, " for %s", text(status, "waiting_for"));
+    training_of(status, &done, &total);
+    if (total > 0 && !strcmp(state, "training"))
+        strbuf_addf(out, " %.0f/%.0f updates", done, total);
     if (number(episodes, "planned") > 0)
         strbuf_addf(out, " %.0f/%.0f episodes", number(episodes, "journaled"), number(episodes, "planned"));
     if (number(episodes, "failed") > 0)

@@ -354,6 +354,7 @@ void conductor_status(const struct conductor *c, struct conductor_status *ret)
             status.failed += it->rows[i].state == EPISODE_FAILED;
             status.ended += it->rows[i].state == EPISODE_JOURNALED;
             status.success += it->rows[i].state == EPISODE_JOURNALED && it->rows[i].success;
+            status.reward += it->rows[i].state == EPISODE_JOURNALED ? (double)it->rows[i].reward : 0;
         }
     }
     *ret = status;

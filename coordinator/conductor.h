@@ -175,7 +175,8 @@ struct conductor_plan {
     const uint64_t *stages;     size_t n_stages;        /* sft, prm: also all episodes of these */
     const char *settings;       /* of the stage */
     uint8_t digest[SHA256_SIZE];
-    uint64_t group_epoch;       /* not in the digest */
+    uint64_t group_epoch;       /* not in the digest, nor is this: */
+    uint32_t keep_from;         /* trajectories of the stage's earlier iterations may go */
 };
 
 struct conductor_effect {
@@ -207,6 +208,7 @@ struct conductor_effect {
             uint32_t stage, iteration;
             const char *name;
             const uint64_t *episodes; size_t n_episodes;
+            const uint64_t *failed; size_t n_failed;        /* of them */
             uint64_t policy_version, prm_version;
             enum episode_purpose purpose;
             bool keep;
@@ -239,6 +241,7 @@ struct conductor_status {
     const char *waiting_for;            /* "learner", "an actor with policy version 12 (refused: why)", ...; "" */
     uint64_t policy_version, prm_version;   /* newest policy, current PRM */
     uint64_t success, ended;            /* journaled rows of the open iteration: successes, count */
+    double reward;                      /* sum of their returns */
     bool draining, finished, stopped;
 };
 

@@ -36,12 +36,17 @@ void conductor_send_open(struct conductor *c, struct open_iteration *it)
 {
     const struct member *learner = membership_learner(&c->members);
     struct conductor_effect *effect;
-    uint64_t *ids;
+    uint64_t *ids, *failed;
+    size_t n_failed = 0;
 
-    if (!learner || !it->n || !(ids = conductor_take(c, it->n * sizeof(*ids))))
+    if (!learner || !it->n || !(ids = conductor_take(c, it->n * sizeof(*ids))) ||
+        !(failed = conductor_take(c, it->n * sizeof(*failed))))
         return;
-    for (size_t i = 0; i < it->n; i++)
+    for (size_t i = 0; i < it->n; i++) {
         ids[i] = it->rows[i].episode;
+        if (it->rows[i].state == EPISODE_FAILED)
+            failed[n_failed++] = it->rows[i].episode;
+    }
     it->sent_ms = c->now_ms;
     effect = conductor_emit(c, CONDUCTOR_OPEN_ITERATION);
     effect->to = learner->address_id;
@@ -51,6 +56,8 @@ void conductor_send_open(struct conductor *c, struct open_iteration *it)
     effect->open.name = keep_text(c, it->work.name);
     effect->open.episodes = ids;
     effect->open.n_episodes = it->n;
+    effect->open.failed = failed;
+    effect->open.n_failed = n_failed;
     effect->open.policy_version = it->work.expert ? 0 : it->row.policy_version;
     effect->open.prm_version = it->row.prm_version;
     effect->open.purpose = it->work.purpose;
@@ -154,6 +161,7 @@ int conductor_make_plan(struct conductor *c, struct open_iteration *it)
         .stages = it->kept_stages,
         .n_stages = it->work.objective == WORK_PPO ? 0 : kept_stages(c->config, &it->work, it->kept_stages),
         .settings = c->setup.stage_settings[it->work.stage],
+        .keep_from = stage_plan_keep_from(c->config, it->work.stage, it->work.iteration, c->config->journal_keep),
     };
     digest_plan(c->setup.run, &it->plan);
     it->has_plan = true;

@@ -34,7 +34,7 @@ struct member_gauges {
 
 struct edge_metrics {
     struct metric *epoch, *commits, *commit_ms, *commit_worst_ms, *rows, *open, *leased, *journaled, *members[MEMBER_LEARNER + 1];
-    struct metric *policy, *prm, *stage, *iteration, *turn_worst_ms, *received, *refused, *episodes, *env_steps;
+    struct metric *success, *reward, *policy, *prm, *stage, *iteration, *turn_worst_ms, *received, *refused, *episodes, *env_steps;
 };
 
 struct edge_origin { struct edge *edge; bool tcp; };      /* which server a message came in by */

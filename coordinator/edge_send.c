@@ -181,6 +181,8 @@ static void send_open(struct edge *edge, const struct conductor_effect *e)
     open.name = (char *)e->open.name;
     open.episodes = (uint64_t *)e->open.episodes;
     open.n_episodes = e->open.n_episodes;
+    open.failed = (uint64_t *)e->open.failed;
+    open.n_failed = e->open.n_failed;
     open.policy_version = e->open.policy_version;
     open.prm_version = e->open.prm_version;
     open.keep = e->open.keep;
@@ -209,6 +211,7 @@ static void send_plan(struct edge *edge, const struct conductor_effect *e)
     plan.settings = (char *)p->settings;
     plan.digest = (ProtobufCBinaryData) {.len = SHA256_SIZE, .data = (uint8_t *)p->digest};
     plan.group_epoch = p->group_epoch;
+    plan.keep_from = p->keep_from;
     push(edge, e, WIRE_KIND(PLAN), &plan.base);
 }
 

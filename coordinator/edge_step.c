@@ -1,6 +1,7 @@
 /* edge_step.c - one step of the conductor: what it changes goes to the ledger, and only then out. */
 #include <errno.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <sysexits.h>
 
 #include "base/clock.h"
@@ -52,6 +53,22 @@ static void follow_curves(struct edge *edge, const struct conductor_effect *e)
     (void)tensorboard_flush(edge->tensorboard);
 }
 
+/* What the learner measured while it made the version: losses, KL, gradient norms, ... */
+static void follow_metrics(struct edge *edge, const struct ledger_version *version)
+{
+    json_t *root = version->metrics && edge->tensorboard ? json_loads(version->metrics, JSON_REJECT_DUPLICATES, NULL) : NULL, *value;
+    const char *name;
+    char tag[96];
+
+    json_object_foreach(root, name, value) {
+        if (!json_is_number(value))
+            continue;
+        snprintf(tag, sizeof tag, "%s/train/%.60s", edge->config.stages[version->stage].name, name);
+        (void)tensorboard_scalar(edge->tensorboard, clock_wall_ms(), version->iteration, tag, (float)json_number_value(value));
+    }
+    json_decref(root);
+}
+
 static void say_iteration(const struct edge *edge, const struct ledger_iteration *i)
 {
     if (i->state == PROGRESS_OPEN)
@@ -79,6 +96,7 @@ static void carry_out(struct edge *edge, const struct conductor_effect *e)
         log_info("version committed", "kind=%s version=%" PRIu64 " parent=%" PRIu64 " dir=%s gate=%d text=%s",
                  e->version.kind == KIND_PRM ? "prm" : "policy", e->version.number, e->version.parent, LOG_Q(e->version.dir),
                  e->version.gate_passed, LOG_Q(e->version.gate_text));
+        follow_metrics(edge, &e->version);
         break;
     case CONDUCTOR_EPISODE_JOURNALED:
         edge->episodes++;

@@ -138,6 +138,16 @@ int stage_plan_work(const struct run_config *config, uint32_t stage, uint32_t it
     return 0;
 }
 
+uint32_t stage_plan_keep_from(const struct run_config *config, uint32_t stage, uint32_t iteration, int keep)
+{
+    struct work work;
+
+    for (uint32_t i = iteration; i > 0; i--)
+        if (stage_plan_work(config, stage, i, &work) == 0 && work.purpose == EPISODE_TRAIN && --keep == 0)
+            return i;
+    return 0;
+}
+
 /* ---- rows ---------------------------------------------------------------------------------------- */
 
 /* The distinct temperatures of a policy's test pass: best on val, greedy, 1; or the one that was settled before. */

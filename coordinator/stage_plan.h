@@ -71,6 +71,9 @@ int plan_memory_parse(const char *text, size_t n, struct plan_memory *ret, struc
 /* The work numbered (stage, iteration). -ENOENT: the stage has no such iteration, it is over. */
 int stage_plan_work(const struct run_config *config, uint32_t stage, uint32_t iteration, struct work *ret);
 
+/* The first iteration of the stage that is among the last `keep` training iterations up to this one. */
+uint32_t stage_plan_keep_from(const struct run_config *config, uint32_t stage, uint32_t iteration, int keep);
+
 /* How many rows it opens with. */
 size_t stage_plan_rows(const struct run_config *config, const struct work *work, const struct plan_memory *memory);
 

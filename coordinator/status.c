@@ -1,6 +1,7 @@
 /* status.c - what the coordinator shows: one JSON object (admin socket, /status.json, the page), metrics, probes. */
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 
 #include "base/clock.h"
 #include "base/episode.h"
@@ -71,6 +72,7 @@ static void write_work(const struct edge *edge, const struct conductor_status *s
     json_unsigned(w, "failed", status->failed);
     json_close(w, '}');
     json_number(w, "success", status->ended ? (double)status->success / (double)status->ended : 0);
+    json_number(w, "return", status->ended ? status->reward / (double)status->ended : NAN);
     json_unsigned(w, "policy_version", status->policy_version);
     json_unsigned(w, "prm_version", status->prm_version);
 }
@@ -255,6 +257,8 @@ void edge_metrics_register(struct edge *edge)
     x->rows = metrics_gauge(m, "gantry_iteration_episodes", "state=\"planned\"", "episodes of the open iteration");
     x->open = metrics_gauge(m, "gantry_iteration_episodes", "state=\"open\"", "episodes of the open iteration");
     x->leased = metrics_gauge(m, "gantry_iteration_episodes", "state=\"leased\"", "episodes of the open iteration");
+    x->success = metrics_gauge(m, "gantry_iteration_success", "", "share of successes among the open iteration's episodes that are in");
+    x->reward = metrics_gauge(m, "gantry_iteration_return", "", "their mean return");
     x->journaled = metrics_gauge(m, "gantry_iteration_episodes", "state=\"journaled\"", "episodes of the open iteration");
     for (size_t i = 0; i < ARRAY_SIZE(roles); i++) {
         snprintf(label, sizeof label, "role=\"%s\"", role_name(roles[i]));
@@ -289,6 +293,8 @@ static void refresh_metrics(struct edge *edge)
     metric_set(x->open, (double)status.open);
     metric_set(x->leased, (double)status.leased);
     metric_set(x->journaled, (double)status.journaled);
+    metric_set(x->success, status.ended ? (double)status.success / (double)status.ended : 0);
+    metric_set(x->reward, status.ended ? status.reward / (double)status.ended : 0);
     for (int role = MEMBER_WORKER; role <= MEMBER_LEARNER; role++)
         metric_set(x->members[role], (double)membership_count(members, (enum member_role)role));
     metric_set(x->episodes, (double)edge->episodes);

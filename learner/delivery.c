@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "proto/trajectory.pb-c.h"
+#include "learner/episode_return.h"
 
 enum { MAX_STEPS = 100000, MAX_SIDE = 4096, MAX_DIMS = 1024 };
 
@@ -28,7 +28,7 @@ static bool all_finite(const float *x, size_t n)
 static const char *check_numbers(const Gantry__Trajectory *t)
 {
     size_t steps = t->steps, actions = steps * t->action_dims;
-    bool demo = t->purpose == GANTRY__PURPOSE__PURPOSE_DEMO;
+    bool trained_on = t->purpose == GANTRY__PURPOSE__PURPOSE_TRAIN || t->purpose == GANTRY__PURPOSE__PURPOSE_ROLLOUT;
 
     if (t->n_progress && t->n_progress != steps + 1)
         return "progress must have steps + 1 entries, or none";
@@ -40,8 +40,8 @@ static const char *check_numbers(const Gantry__Trajectory *t)
         return "actions or labels are not steps x action_dims";
     if (t->n_tokens != t->n_logp)
         return "tokens and log-probabilities differ in number";
-    if (demo ? t->n_tokens : !t->n_tokens || t->n_tokens % steps)
-        return demo ? "a demonstration has no tokens" : "tokens are missing, or not the same number in each step";
+    if (t->n_tokens % steps || (trained_on && !t->n_tokens))        /* a demonstrator has none, also when it is evaluated */
+        return "tokens are missing, or not the same number in each step";
     if (!all_finite(t->progress, t->n_progress) || !all_finite(t->env_reward, t->n_env_reward))
         return "a progress score or reward is not finite";
     if (!all_finite(t->logp, t->n_logp) || !all_finite(t->value, t->n_value))
@@ -79,7 +79,7 @@ static void digest(const struct request *request, uint8_t ret[SHA256_SIZE])
     sha256_end(&sha, ret);
 }
 
-int delivery_take(struct deliveries *d, struct request *request, struct intake_event *ret_event)
+int delivery_take(struct deliveries *d, struct request *request, const struct rl_config *rl, struct intake_event *ret_event)
 {
     const Gantry__Trajectory *t = (const Gantry__Trajectory *)request->message->body;
     struct intake_event event = {.kind = INTAKE_DELIVER, .epoch = request->message->envelope.epoch, .from = request->peer};
@@ -101,8 +101,8 @@ int delivery_take(struct deliveries *d, struct request *request, struct intake_e
         .episode = t->episode, .success = t->success, .timeout = t->timeout, .steps = t->steps, .member = t->member,
         .progress_end = t->n_progress ? t->progress[t->n_progress - 1] : 0,
     };
-    for (size_t i = 0; i < t->n_env_reward; i++)
-        event.deliver.episode.reward += t->env_reward[i];
+    if (event.deliver.valid)
+        event.deliver.episode.reward = (float)episode_return(t, rl);
     digest(request, event.deliver.episode.digest);
     d->list[d->n++] = (struct delivery) {d->last, request_take(request)};
     *ret_event = event;

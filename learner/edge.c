@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "daemon/metrics.h"
 #include "learner/edge_internal.h"
+#include "proto/trajectory.pb-c.h"
 #include "wire/address.h"
 
 enum { TICK_MS = 200, BYE_MS = 2000, CREDITS = 256 };
@@ -20,6 +21,7 @@ static void on_request(struct request *request, void *arg)
 {
     struct edge *edge = arg;
     struct intake_event event;
+    uint64_t episode;
 
     if (request->message->envelope.kind == GANTRY__KIND__KIND_REDUCE && edge->collective) {
         collective_request(edge->collective, request);
@@ -34,7 +36,8 @@ static void on_request(struct request *request, void *arg)
         wire_refuse(request, GANTRY__STATUS__STATUS_BUSY, "the learner is %s", edge->draining ? "leaving" : "not welcomed yet");
         return;
     }
-    if (delivery_take(&edge->deliveries, request, &event) < 0) {
+    episode = ((const Gantry__Trajectory *)request->message->body)->episode;
+    if (delivery_take(&edge->deliveries, request, edge_rl(edge, intake_stage_of(edge->intake, episode)), &event) < 0) {
         wire_refuse(request, GANTRY__STATUS__STATUS_BUSY, "out of memory");
         return;
     }
@@ -82,12 +85,17 @@ static void gauge(struct edge *edge, Gantry__Heartbeat *heartbeat, const char *n
 static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
 {
     struct edge *edge = arg;
+    long done, total;
 
     gauge(edge, heartbeat, "rss_peak_bytes", (double)process_peak_rss_bytes());
     gauge(edge, heartbeat, "cpu_ms_total", (double)clock() * 1000 / CLOCKS_PER_SEC);
     if (!edge->train_thread)
         return;
     gauge(edge, heartbeat, "samples_total", (double)train_thread_samples(edge->train_thread));
+    if (train_thread_busy(edge->train_thread, &done, &total) && total > 0) {
+        gauge(edge, heartbeat, "train_done", (double)done);
+        gauge(edge, heartbeat, "train_total", (double)total);
+    }
     gauge(edge, heartbeat, "train_ms_total", (double)train_thread_ms(edge->train_thread));
     if (edge->journal)
         gauge(edge, heartbeat, "journal_bytes", (double)journal_bytes(edge->journal));

@@ -18,6 +18,7 @@ struct edge {
     unsigned threads, rank;
 
     /* from the first Welcome on */
+    struct run_config *config;          /* of the run, from Welcome */
     struct intake *intake;
     struct intake_effects effects;
     struct journal *journal;
@@ -35,13 +36,14 @@ struct edge {
     unsigned failures;                  /* plans that failed in a row */
     uint64_t retry_ms;                  /* not before: a plan that fails is not tried in a tight loop */
 
-    Gantry__Gauge gauges[6], *gauge_list[6];
+    Gantry__Gauge gauges[8], *gauge_list[8];
 };
 
 /* edge_open.c: journal, manifests, threads and lock, at the first Welcome. One line and -errno when the run directory is not
  * fit for a learner. */
 int edge_open(struct edge *edge, const Gantry__Welcome *welcome, struct error *error);
 void edge_close(struct edge *edge);
+const struct rl_config *edge_rl(const struct edge *edge, uint32_t stage);       /* NULL: that is no rl stage */
 
 /* edge_effects.c: step intake and carry out what it says. */
 void edge_step(struct edge *edge, const struct intake_event *event);

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "learner/edge_internal.h"
+#include "learner/episode_return.h"
 #include "proto/trajectory.pb-c.h"
 #include "run/manifest.h"
 #include "run/rundir.h"
@@ -43,10 +44,18 @@ static void on_trained(const Gantry__Plan *plan, const struct intake_version *ve
                                                                                     .text = text}});
 }
 
+const struct rl_config *edge_rl(const struct edge *edge, uint32_t stage)
+{
+    if (!edge->config || stage >= (uint32_t)edge->config->n_stages || edge->config->stages[stage].kind != STAGE_RL)
+        return NULL;
+    return &edge->config->stages[stage].rl;
+}
+
 /* ---- what is on disk --------------------------------------------------------------------------------- */
 
 /* A journal entry knows where its record lies; what it says of the episode is in the record. */
-static int read_record(struct journal *journal, const struct journal_entry *entry, struct intake_record *ret, struct error *error)
+static int read_record(struct journal *journal, const struct journal_entry *entry, const struct rl_config *rl,
+                       struct intake_record *ret, struct error *error)
 {
     _cleanup_free_ uint8_t *meta = NULL;
     Gantry__Trajectory *t;
@@ -63,19 +72,18 @@ static int read_record(struct journal *journal, const struct journal_entry *entr
         .episode = {.episode = entry->episode, .success = t->success, .timeout = t->timeout, .steps = t->steps,
                     .member = t->member, .progress_end = t->n_progress ? t->progress[t->n_progress - 1] : 0},
     };
-    for (size_t i = 0; i < t->n_env_reward; i++)
-        ret->episode.reward += t->env_reward[i];
+    ret->episode.reward = (float)episode_return(t, rl);
     memcpy(ret->episode.digest, entry->digest, SHA256_SIZE);
     gantry__trajectory__free_unpacked(t, NULL);
     return 0;
 }
 
-static int read_records(struct journal *journal, struct intake_record **ret, size_t *ret_n, struct error *error)
+static int read_records(struct edge *edge, struct intake_record **ret, size_t *ret_n, struct error *error)
 {
     _cleanup_free_ struct journal_entry *entries = NULL;
     _cleanup_free_ struct intake_record *records = NULL;
     size_t n = 0;
-    int r = journal_list(journal, JOURNAL_ALL, JOURNAL_ALL, &entries, &n);
+    int r = journal_list(edge->journal, JOURNAL_ALL, JOURNAL_ALL, &entries, &n);
 
     if (r < 0)
         return error_set(error, -r, "the journal cannot be listed");
@@ -83,7 +91,7 @@ static int read_records(struct journal *journal, struct intake_record **ret, siz
     if (!records)
         return error_set(error, ENOMEM, "out of memory for %zu journaled episodes", n);
     for (size_t i = 0; i < n && r >= 0; i++)
-        r = read_record(journal, &entries[i], &records[i], error);
+        r = read_record(edge->journal, &entries[i], edge_rl(edge, entries[i].stage), &records[i], error);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(records);
@@ -142,7 +150,7 @@ static int restore(struct edge *edge, struct error *error)
     _cleanup_free_ struct intake_record *records = NULL;
     _cleanup_free_ struct intake_version *versions = NULL;
     size_t n_records = 0, n_versions = 0;
-    int r = read_records(edge->journal, &records, &n_records, error);
+    int r = read_records(edge, &records, &n_records, error);
 
     if (r >= 0)
         r = read_versions(edge->run_dir, &versions, &n_versions, error);
@@ -162,9 +170,10 @@ static int restore(struct edge *edge, struct error *error)
 /* What plans need of the run beyond their own settings: the reward model is refreshed as the last prm stage says;
  * cluster.learners is
  * the number of ranks. */
-static int take_run_settings(const char *config, struct plan_runner *runner, int *ret_ranks, struct error *error)
+static int take_run_settings(struct edge *edge, const char *config, struct plan_runner *runner, int *ret_ranks,
+                             struct error *error)
 {
-    _cleanup_free_ struct run_config *run = malloc(sizeof *run);
+    struct run_config *run = edge->config = malloc(sizeof *run);
     int r = run ? run_config_parse(config, strlen(config), "Welcome.config", run, error) : error_set(error, ENOMEM,
         "out of memory");
 
@@ -173,10 +182,6 @@ static int take_run_settings(const char *config, struct plan_runner *runner, int
             runner->prm = run->stages[i].prm;
     if (r < 0)
         return r;
-    runner->journal_keep = run->journal_keep;
-    snprintf(runner->lora_targets, sizeof runner->lora_targets, "%s", run->lora_targets);
-    if (!strcmp(run->policy_train, "lora"))
-        runner->lora = (struct lora_spec) {.r = run->lora_r, .alpha = run->lora_alpha};
     *ret_ranks = MAX(run->n_learners, 1);
     return 0;
 }
@@ -233,7 +238,7 @@ int edge_open(struct edge *edge, const Gantry__Welcome *welcome, struct error *e
 
     if (!edge->run_dir[0])
         snprintf(edge->run_dir, sizeof edge->run_dir, "%s", welcome->run_dir);
-    r = take_run_settings(welcome->config, &runner, &ranks, error);
+    r = take_run_settings(edge, welcome->config, &runner, &ranks, error);
     if (r >= 0)
         r = open_group(edge, ranks, &runner.group, error);
     if (r >= 0 && edge->rank == 0)
@@ -257,6 +262,8 @@ void edge_close(struct edge *edge)
     deliveries_free(&edge->deliveries);
     intake_effects_release(&edge->effects);
     edge->intake = intake_free(edge->intake);
+    free(edge->config);
+    edge->config = NULL;
     edge->journal = journal_close(edge->journal);
     if (edge->lock >= 0)
         close(edge->lock);

@@ -13,6 +13,12 @@ int intake_new(struct intake **ret)
     return 0;
 }
 
+static void release_set(struct open_set *set)
+{
+    free(set->episodes);
+    free(set->failed);
+}
+
 struct intake *intake_free(struct intake *intake)
 {
     struct record *record, *next;
@@ -24,7 +30,7 @@ struct intake *intake_free(struct intake *intake)
         free(record);
     }
     for (size_t i = 0; i < intake->n_open; i++)
-        free(intake->open[i].episodes);
+        release_set(&intake->open[i]);
     free((void *)intake->plan.episodes);
     free(intake->writing);
     free(intake->versions);
@@ -135,12 +141,36 @@ static int compare_id(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-const struct open_set *intake_find_open(const struct intake *intake, uint64_t episode)
+struct open_set *intake_find_open(const struct intake *intake, uint64_t episode)
 {
     for (size_t i = 0; i < intake->n_open; i++)
         if (intake->open[i].n && bsearch(&episode, intake->open[i].episodes, intake->open[i].n, sizeof(episode), compare_id))
-            return &intake->open[i];
+            return (struct open_set *)&intake->open[i];
     return NULL;
+}
+
+void intake_close(struct intake *intake, struct open_set *set)
+{
+    struct intake_effect *effect;
+
+    if (set->closed)
+        return;
+    set->closed = true;
+    effect = intake_emit(intake, INTAKE_SEAL);
+    effect->segment.stage = set->stage;
+    effect->segment.iteration = set->iteration;
+    if (intake->has_segment && intake->segment_stage == set->stage && intake->segment_iteration == set->iteration)
+        intake->has_segment = false;
+}
+
+void intake_close_complete(struct intake *intake, struct open_set *set)
+{
+    for (size_t i = 0; i < set->n; i++)
+        if (!intake_find_record(intake, set->episodes[i]) &&
+            !(set->n_failed && bsearch(&set->episodes[i], set->failed, set->n_failed, sizeof(uint64_t), compare_id)))
+            return;
+    if (set->n)
+        intake_close(intake, set);
 }
 
 static bool is_before(uint32_t stage, uint32_t iteration, const struct open_set *set)
@@ -160,14 +190,10 @@ static struct open_set *place_open(struct intake *intake, uint32_t stage, uint32
         at++;
     }
     if (intake->n_open == INTAKE_OPEN_MAX) {
-        struct intake_effect *seal;
-
         if (at == 0)
             return NULL;
-        seal = intake_emit(intake, INTAKE_SEAL);
-        seal->segment.stage = intake->open[0].stage;
-        seal->segment.iteration = intake->open[0].iteration;
-        free(intake->open[0].episodes);
+        intake_close(intake, &intake->open[0]);
+        release_set(&intake->open[0]);
         memmove(&intake->open[0], &intake->open[1], (intake->n_open - 1) * sizeof(intake->open[0]));
         intake->n_open--;
         at--;
@@ -176,6 +202,21 @@ static struct open_set *place_open(struct intake *intake, uint32_t stage, uint32
     intake->open[at] = (struct open_set) { .stage = stage, .iteration = iteration };
     intake->n_open++;
     return &intake->open[at];
+}
+
+/* A sorted copy of n ids in place of *list. */
+static int keep_ids(uint64_t **list, size_t *ret_n, const uint64_t *ids, size_t n)
+{
+    uint64_t *copy = realloc(*list, MAX(n, (size_t)1) * sizeof(*copy));
+
+    if (!copy)
+        return -ENOMEM;
+    if (n)
+        memcpy(copy, ids, n * sizeof(*copy));
+    qsort(copy, n, sizeof(*copy), compare_id);
+    *list = copy;
+    *ret_n = n;
+    return 0;
 }
 
 static void on_open(struct intake *intake, const struct intake_event *event)
@@ -188,20 +229,15 @@ static void on_open(struct intake *intake, const struct intake_event *event)
     if (!set)
         return;
     if (event->open.n_episodes >= set->n) {         /* a late, shorter list takes nothing back */
-        uint64_t *episodes = realloc(set->episodes, MAX(event->open.n_episodes, (size_t)1) * sizeof(*episodes));
-
-        if (!episodes) {
+        if (keep_ids(&set->episodes, &set->n, event->open.episodes, event->open.n_episodes) < 0 ||
+            keep_ids(&set->failed, &set->n_failed, event->open.failed, event->open.n_failed) < 0) {
             intake->out_of_memory = true;
             return;
         }
-        if (event->open.n_episodes)
-            memcpy(episodes, event->open.episodes, event->open.n_episodes * sizeof(*episodes));
-        set->episodes = episodes;
-        set->n = event->open.n_episodes;
-        qsort(episodes, set->n, sizeof(*episodes), compare_id);
         set->policy_version = event->open.policy_version;
         if (set->n)
-            intake->highest = MAX(intake->highest, episodes[set->n - 1]);
+            intake->highest = MAX(intake->highest, set->episodes[set->n - 1]);
+        intake_close_complete(intake, set);
     }
     intake_send_inventory(intake, set);
 }
@@ -229,6 +265,13 @@ int intake_step(struct intake *intake, const struct intake_event *event, uint64_
     }
     intake->out = NULL;
     return intake->out_of_memory ? -ENOMEM : 0;
+}
+
+uint32_t intake_stage_of(const struct intake *intake, uint64_t episode)
+{
+    const struct open_set *set = intake_find_open(intake, episode);
+
+    return set ? set->stage : UINT32_MAX;
 }
 
 void intake_status(const struct intake *intake, struct intake_status *ret)

@@ -9,6 +9,7 @@
  * What the edge does with the effects, in their order:
  *   SEGMENT, APPEND, SEAL, DROP  go to the journal's thread in this order; every APPEND comes back as INTAKE_APPENDED
  *                         after a sync that covers it (many appends may share one), or with -errno
+ *                         SEAL comes when all episodes of an iteration are in (or given up), at the latest when it is trained on
  *   TRAIN                 goes to the train thread; comes back as INTAKE_TRAINED once the version is committed (renamed) or has
  * failed REPLY, BUSY, SEND_*   go to the sockets Verdicts: ACCEPTED; DUPLICATE = the very bytes that are journaled already (a
  * repeated delivery); SUPERSEDED = another one was first, the episode is of no open iteration, or it was played by another
@@ -72,6 +73,7 @@ struct intake_event {
         struct {
             uint32_t stage, iteration;
             const uint64_t *episodes; size_t n_episodes;
+            const uint64_t *failed; size_t n_failed;        /* of them: the coordinator has given them up */
             uint64_t policy_version, prm_version;
             bool keep;
         } open;
@@ -145,6 +147,9 @@ int intake_restore(struct intake *intake, const struct intake_record *records, s
                    const struct intake_version *versions, size_t n_versions);
 
 int intake_step(struct intake *intake, const struct intake_event *event, uint64_t now_ms, struct intake_effects *out);
+
+/* Which open iteration's stage an episode belongs to; UINT32_MAX: of none. */
+uint32_t intake_stage_of(const struct intake *intake, uint64_t episode);
 
 /* For status: episodes of the open iterations, journaled of them, being written, training now. */
 struct intake_status { uint32_t stage, iteration; size_t open, journaled, writing; bool training; };

@@ -144,6 +144,7 @@ void intake_send_journaled(struct intake *intake, uint64_t now_ms)
 
 void intake_on_appended(struct intake *intake, const struct intake_event *event, uint64_t now_ms)
 {
+    struct open_set *set;
     struct writing w;
     size_t i = 0;
 
@@ -159,6 +160,9 @@ void intake_on_appended(struct intake *intake, const struct intake_event *event,
     }
     if (intake_add_record(intake, &w.it, false) < 0)
         intake->out_of_memory = true;
+    set = intake_find_open(intake, w.it.episode.episode);
+    if (set)
+        intake_close_complete(intake, set);
     if (intake->bug != INTAKE_BUG_ACK_BEFORE_SYNC)
         reply(intake, w.from, w.request, w.it.episode.episode, DELIVER_ACCEPTED, w.it.episode.digest, "");
     intake_send_journaled(intake, now_ms);

@@ -28,8 +28,10 @@ struct open_set {                   /* an iteration whose episodes are admitted 
     uint32_t stage, iteration;
     uint64_t *episodes;             /* ascending */
     size_t n;
+    uint64_t *failed;               /* of them, ascending */
+    size_t n_failed;
     uint64_t policy_version;
-    bool closed; /* planned, its segment sealed: what is not there now (rows that failed) does not count any more */
+    bool closed; /* complete or planned, its segment sealed: what is not there now (rows that failed) does not count any more */
 };
 
 struct intake {
@@ -63,7 +65,9 @@ void *intake_take(struct intake *intake, size_t bytes);     /* for what effects 
 struct record *intake_find_record(const struct intake *intake, uint64_t episode);
 int intake_add_record(struct intake *intake, const struct intake_record *it, bool told);
 int intake_add_version(struct intake *intake, const struct intake_version *version);
-const struct open_set *intake_find_open(const struct intake *intake, uint64_t episode);
+struct open_set *intake_find_open(const struct intake *intake, uint64_t episode);
+void intake_close(struct intake *intake, struct open_set *set);        /* no more is admitted: its segment is sealed; once */
+void intake_close_complete(struct intake *intake, struct open_set *set);       /* if every episode is in, or given up */
 
 /* intake_deliver.c */
 void intake_on_deliver(struct intake *intake, const struct intake_event *event);

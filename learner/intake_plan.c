@@ -80,13 +80,12 @@ static void close_planned(struct intake *intake, const struct intake_plan *plan)
 {
     for (size_t i = 0; i < intake->n_open; i++)
         if (intake->open[i].stage == plan->stage && intake->open[i].iteration == plan->iteration)
-            intake->open[i].closed = true;
+            intake_close(intake, &intake->open[i]);
 }
 
 static void start_training(struct intake *intake, const struct intake_plan *plan)
 {
     uint64_t *episodes = calloc(MAX(plan->n_episodes, (size_t)1), sizeof(*episodes));
-    struct intake_effect *effect;
 
     if (!episodes) {
         intake->out_of_memory = true;
@@ -99,13 +98,6 @@ static void start_training(struct intake *intake, const struct intake_plan *plan
     intake->plan.episodes = episodes;
     intake->training = true;
     close_planned(intake, plan);
-    if (plan->n_episodes) {
-        effect = intake_emit(intake, INTAKE_SEAL);
-        effect->segment.stage = plan->stage;
-        effect->segment.iteration = plan->iteration;
-        if (intake->has_segment && intake->segment_stage == plan->stage && intake->segment_iteration == plan->iteration)
-            intake->has_segment = false;
-    }
     intake_emit(intake, INTAKE_TRAIN)->plan = intake->plan;
 }
 

@@ -386,12 +386,11 @@ static int check_plan(const Gantry__Plan *plan, struct error *error)
 static int retain(const struct plan_runner *runner, const Gantry__Plan *plan, const struct stage_config *settings,
                   struct error *error)
 {
-    uint64_t keep = (uint64_t)runner->journal_keep;
     int r;
 
-    if (settings->kind != STAGE_RL || !keep || plan->iteration < keep || runner->group.rank != 0)
+    if (settings->kind != STAGE_RL || !plan->keep_from || runner->group.rank != 0)
         return 0;
-    r = journal_retain(runner->journal, (uint32_t)plan->stage, (uint32_t)(plan->iteration - keep + 1));
+    r = journal_retain(runner->journal, (uint32_t)plan->stage, (uint32_t)plan->keep_from);
     return r < 0 ? error_set(error, -r, "old segments of the journal cannot be removed: %s", strerror(-r)) : 0;
 }
 

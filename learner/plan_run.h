@@ -29,7 +29,6 @@ struct plan_runner {
     struct collective *collective;      /* borrowed; NULL: one rank */
     int threads;
     struct group group;                 /* the learner's ranks */
-    int journal_keep;                   /* iterations of an rl stage whose trajectories stay; 0: all */
     struct lora_spec lora;              /* policy.train: lora; r 0: all weights are trained */
     char lora_targets[256];             /* what lora.targets points to */
     struct prm_config prm;              /* of the run's last prm stage, for refreshes; steps 0: there is none */

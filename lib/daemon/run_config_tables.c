@@ -90,7 +90,7 @@ static const struct config_key timing_keys[] = {
 };
 
 static const struct config_key journal_keys[] = {
-    ROW_INT(R, "keep", journal_keep, 1, 1000000, "2", "iterations of rl trajectories kept on disk (demos and rollouts are always kept)"),
+    ROW_INT(R, "keep", journal_keep, 1, 1000000, "2", "training iterations of an rl stage whose trajectories stay on disk, and the val passes between them (demos and rollouts always stay)"),
     CONFIG_END,
 };
 

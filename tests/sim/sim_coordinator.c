@@ -145,12 +145,23 @@ static void send_versions(struct sim_world *w, struct sim_message *m, const stru
 
 static void send_open(struct sim_world *w, struct sim_message *m, const struct conductor_effect *effect)
 {
+    uint64_t *list = calloc(effect->open.n_episodes + 1, sizeof(*list));
+
+    if (!list)
+        abort();
     m->kind = SIM_OPEN;
     m->stage = effect->open.stage;
     m->iteration = effect->open.iteration;
     m->version = effect->open.policy_version;
     m->prm_version = effect->open.prm_version;
-    sim_send(w, m, effect->open.episodes, effect->open.n_episodes, sizeof(uint64_t));
+    for (size_t i = 0; i < effect->open.n_episodes; i++) {
+        list[i] = effect->open.episodes[i];
+        for (size_t k = 0; k < effect->open.n_failed; k++)
+            if (effect->open.failed[k] == effect->open.episodes[i])
+                list[i] |= SIM_FAILED;
+    }
+    sim_send(w, m, list, effect->open.n_episodes, sizeof(uint64_t));
+    free(list);
 }
 
 static void say(struct sim_world *w, const struct conductor_effect *effect)

@@ -373,6 +373,34 @@ static void step(struct sim_world *w, const struct intake_event *event)
 
 /* ---- events in --------------------------------------------------------------------------------------------------- */
 
+static void on_open(struct sim_world *w, const struct sim_message *m)
+{
+    uint64_t *episodes = calloc(m->n + 1, sizeof(*episodes)), *failed = calloc(m->n + 1, sizeof(*failed));
+    size_t n_failed = 0;
+
+    if (!episodes || !failed)
+        abort();
+    for (size_t i = 0; i < m->n; i++) {
+        episodes[i] = ((const uint64_t *)m->list)[i] & ~SIM_FAILED;
+        if (((const uint64_t *)m->list)[i] & SIM_FAILED)
+            failed[n_failed++] = episodes[i];
+    }
+    step(w, &(struct intake_event){
+                .kind = INTAKE_OPEN,
+                .epoch = m->epoch,
+                .open = {.stage = m->stage,
+                         .iteration = m->iteration,
+                         .episodes = episodes,
+                         .n_episodes = m->n,
+                         .failed = failed,
+                         .n_failed = n_failed,
+                         .policy_version = m->version,
+                         .prm_version = m->prm_version},
+            });
+    free(episodes);
+    free(failed);
+}
+
 static void on_deliver(struct sim_world *w, const struct sim_message *m)
 {
     struct sim_learner *l = learner_of(w);
@@ -432,18 +460,7 @@ void sim_learner_message(struct sim_world *w, const struct sim_message *m)
         if (m->status == REFUSE_STALE)
             n->epoch = 0;
         break;
-    case SIM_OPEN:
-        step(w, &(struct intake_event){
-                    .kind = INTAKE_OPEN,
-                    .epoch = m->epoch,
-                    .open = {.stage = m->stage,
-                             .iteration = m->iteration,
-                             .episodes = m->list,
-                             .n_episodes = m->n,
-                             .policy_version = m->version,
-                             .prm_version = m->prm_version},
-                });
-        break;
+    case SIM_OPEN: on_open(w, m); break;
     case SIM_PLAN: on_plan(w, m); break;
     case SIM_DELIVER: on_deliver(w, m); break;
     case SIM_ACK: on_ack(w, m); break;

@@ -72,6 +72,8 @@ enum sim_kind {
 
 struct sim_outcome { uint64_t episode; enum episode_state end; };
 
+#define SIM_FAILED (1ull << 63)     /* in the list of SIM_OPEN: the episode has been given up */
+
 struct sim_message {
     enum sim_kind kind;
     uint32_t from, to;              /* nodes */

@@ -108,10 +108,13 @@ class Cluster:
         self.run = root / "run"
         self.config = root / "run.yaml"
         config["run"]["dir"] = str(self.run)
-        self.config.write_text(json.dumps(config, indent=1))        # JSON is YAML
         self.settings = config
+        self.write_config()
         self.processes, self.supervisor = [], None
         self.faults, self.always = {}, {}       # GANTRY_FAULTS by name of process: of its first start, of every start
+
+    def write_config(self):
+        self.config.write_text(json.dumps(self.settings, indent=1))         # JSON is YAML
 
     # ---- processes ----
 
@@ -242,6 +245,12 @@ def command(pid):
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except OSError:
         return ""
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def gantry(*args, timeout=60):

@@ -1,24 +1,72 @@
 """A whole run: demonstrations, imitation, rollouts, reward model, reinforcement learning, verdict."""
 import json
 import sqlite3
+import urllib.request
+
+from conftest import free_port, gantry
+
+SUMMARY = """success_before success_after success_best success_demonstrator policies.sft.temperature policies.sft.greedy policies.sft.t1
+policies.sft.tasks.pick_up_object.success policies.sft.interval95 difference difference_interval paired.interval95 paired_t1.difference
+eval_episodes sft_plateau.checked sft_plateau.gain_interval95 sft_plateau.at_plateau iterations wall_s.rl wall_total_s
+env_steps_per_s.rl actions_per_s train_samples_per_s peak_memory_mb.coordinator peak_memory_mb.env_worker peak_memory_mb.actor
+peak_memory_mb.prm_server peak_memory_mb.learner seed eval_seeds build""".split()
 
 
-def test_tiny_run(cluster):
+def at(tree, path):
+    for key in path.split("."):
+        assert key in tree, f"summary.json lacks {path}: {json.dumps(tree)[:600]}"
+        tree = tree[key]
+    return tree
+
+
+def check_pages(cluster, port):
+    """What people see while it runs: the status line, the page, its figures, the metrics, the probes."""
+    def get(path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as reply:
+            return reply.read().decode()
+    status = cluster.until(lambda s: s and s["stage"] == "rl" and s["episodes"]["journaled"] and s, "an rl episode")
+    assert isinstance(status["return"], (int, float)) and 0 <= status["success"] <= 1
+    line = gantry("status", cluster.run).stdout.splitlines()[1]
+    assert "(stage 6 of 7)" in line and "success " in line and "return " in line, line
+    assert "<svg" in get("/") and json.loads(get("/status.json"))["run"] == "tiny"
+    metrics = get("/metrics")
+    for name in ("gantry_iteration_success ", "gantry_iteration_return ", "gantry_env_steps_total ", 'gantry_members{role="learner"} 1'):
+        assert name in metrics, name
+    assert get("/livez") and "ledger" in get("/readyz")
+
+
+def test_tiny_run(make_cluster):
+    port = free_port()
+    cluster = make_cluster({"status": {"http": f"127.0.0.1:{port}"}})
+    stages = cluster.settings["stages"]
+    stages.insert(2, {"sft": {"steps": 2, "batch": 8, "warmup": 0}})
+    stages[-1]["eval"]["policies"] = ["demonstrator", "sft", "sft-earlier", "best", "last"]
+    stages[-2]["rl"].update(eval_every=2, eval_episodes=2)
+    cluster.write_config()
     cluster.start()
+    check_pages(cluster, port)
     summary = cluster.until_finished()
     text = cluster.history()
     assert summary["run"] == "tiny"
-    for key in ("success_before", "success_after", "eval_episodes", "iterations", "seed", "build"):
-        assert key in summary, f"summary.json lacks {key}: {json.dumps(summary)[:600]}"
+    for path in SUMMARY:
+        at(summary, path)
     assert summary["iterations"] == 3
-    assert sorted(p.name for p in (cluster.run / "policies").iterdir())[-1] == "v000004"       # 0, sft, three of rl
+    assert sorted(p.name for p in (cluster.run / "policies").iterdir())[-1] == "v000005"       # 0, sft twice, three of rl
+    assert not list((cluster.run / "journal").glob("*.open")), "every segment is sealed at the end"
+    assert gantry("report", cluster.run).returncode == 0
+    report = (cluster.run / "report.html").read_text()
+    assert "late in reinforcement learning" in report or "evaluation, a " in report
+    events = b"".join(p.read_bytes() for p in (cluster.run / "tb").iterdir())
+    assert b"rl/success" in events and b"rl/return" in events and b"rl/train/approx_kl" in events
     assert (cluster.run / "prms" / "v000001").is_dir()
     assert " 0 open" in text and " 0 failed" in text and " 0 contradictions" in text, text
     with sqlite3.connect(cluster.run / "ledger.sqlite") as db:
         ended = dict(db.execute("select state, count(*) from episodes group by state"))
-        scored = db.execute("select count(*) from episodes where stage = 4 and purpose = 3 and prm_version != 1").fetchone()[0]
+        scored = db.execute("select count(*) from episodes where stage = 5 and purpose = 3 and prm_version != 1").fetchone()[0]
+        returns = db.execute("select count(*) from episodes where stage = 5 and purpose = 3 and reward != 0").fetchone()[0]
     assert ended["trained"] + ended.get("filtered", 0) == 3 * 4 and ended["kept"] == 6 + 20, ended
     assert summary["episodes"]["trained"] == ended["trained"]
+    assert returns == 3 * 4
     assert scored == 0      # every episode of rl was scored by the one reward model there is
 
 

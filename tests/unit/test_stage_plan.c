@@ -61,6 +61,9 @@ static void test_order_of_work(void **state)
     expect_work(config, 0, 4, "rl/2 val");
     expect_work(config, 0, 5, "rl/2");
     expect_work(config, 0, 6, "rl/3 val");
+    assert_int_equal(stage_plan_keep_from(config, 0, 5, 2), 2);         /* rl/1, rl/2, and the val pass between */
+    assert_int_equal(stage_plan_keep_from(config, 0, 3, 2), 1);         /* a refresh after rl/1 finds rl/0 and rl/1 */
+    assert_int_equal(stage_plan_keep_from(config, 0, 2, 9), 0);
     assert_true(stage_plan_work(config, 0, 7, &work) < 0);
     expect_work(config, 1, 0, "eval val best");
     expect_work(config, 1, 1, "eval val last");
