@@ -40,12 +40,10 @@ struct libero_arena {
 };
 const struct libero_arena *libero_arena(const char *problem);       /* NULL: unknown */
 
-enum libero_rotation { ROTATION_ONE = 1, ROTATION_TWO = 2 };        /* uniform draws of a placement's rotation */
-
 struct libero_category {
     const char *name;           /* akita_black_bowl */
     const char *file;           /* below assets, without .xml */
-    enum libero_rotation rotation;
+    struct { int draws; char about; double range[2]; } rotation;        /* of a placement, rad; draws 2: about x and z */
     /* A joint is open (closed, on, off) beyond the threshold in the direction of the sign; sign 0: never defined. */
     struct libero_threshold { int sign; double at; bool inclusive; double draw[2]; } open, close, turnon, turnoff;
 };
