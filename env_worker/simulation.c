@@ -191,7 +191,7 @@ static void open_here(void *arg)
     struct simulation *s = opening->simulation;
     int r;
 
-    r = sim_suite_open(s->options.suite, &s->suite, opening->error);
+    r = sim_suite_open(s->options.suite, NULL, &s->suite, opening->error);
     if (r == 0)
         r = sim_renderer_open(s->options.device, s->options.image, s->options.image, &s->renderer, opening->error);
     if (r == 0) {

@@ -230,6 +230,11 @@ static void paint(mjvScene *scene, const struct mujoco_view *view)
 
 int sim_render(struct sim_renderer *renderer, struct sim_slot *slot, uint8_t *ret_rgb)
 {
+    return sim_render_camera(renderer, slot, 0, ret_rgb);
+}
+
+int sim_render_camera(struct sim_renderer *renderer, struct sim_slot *slot, int camera, uint8_t *ret_rgb)
+{
     const size_t row = (size_t)renderer->width * 3;
     const mjrRect viewport = { 0, 0, renderer->width, renderer->height };
     struct mujoco_view view;
@@ -238,7 +243,9 @@ int sim_render(struct sim_renderer *renderer, struct sim_slot *slot, uint8_t *re
 
     if (!slot->task->driver->view)
         return -ENOTSUP;
-    slot->task->driver->view(slot, &view);
+    if (camera < 0 || camera >= slot->task->info->cameras)
+        return -EINVAL;
+    slot->task->driver->view(slot, camera, &view);
     r = context_of(renderer, slot->task, view.model, &gl);
     if (r < 0)
         return r;

@@ -5,47 +5,84 @@
 #include <stdatomic.h>
 #include <string.h>
 
-static const struct sim_suite_driver *const suites[] = { &suite_tabletop };
+static const struct sim_suite_driver *const suites[] = {
+    &suite_tabletop, &suite_libero_spatial, &suite_libero_object, &suite_libero_goal, &suite_libero_10, &suite_libero_90,
+};
 
 struct sim_suite {
     const struct sim_suite_driver *driver;
+    struct sim_options options; /* strings owned */
 };
 
-int sim_suite_open(const char *name, struct sim_suite **ret, struct error *error)
+static int copy_string(const char *from, const char **to)
+{
+    *to = from ? strdup(from) : NULL;
+    return from && !*to ? -ENOMEM : 0;
+}
+
+static int copy_options(const struct sim_options *from, struct sim_options *to)
+{
+    if (!from)
+        return 0;
+    to->substeps = from->substeps;
+    if (copy_string(from->libero_root, &to->libero_root) < 0 || copy_string(from->robosuite_root, &to->robosuite_root) < 0 ||
+        copy_string(from->cache, &to->cache) < 0 || copy_string(from->robosuite, &to->robosuite) < 0)
+        return -ENOMEM;
+    return 0;
+}
+
+int sim_suite_open(const char *name, const struct sim_options *options, struct sim_suite **ret, struct error *error)
 {
     struct sim_suite *suite;
     size_t i;
+    int r;
 
     for (i = 0; i < ARRAY_SIZE(suites); i++)
         if (strcmp(suites[i]->name, name) == 0)
             break;
     if (i == ARRAY_SIZE(suites))
-        return error_set(error, ENOENT, "suite.name: no suite is called '%s'; there is: tabletop", name);
+        return error_set(error, ENOENT, "suite.name: no suite is called '%s'; there are: tabletop, libero_spatial, libero_object, libero_goal, "
+                         "libero_10, libero_90", name);
 
     suite = calloc(1, sizeof(*suite));
     if (!suite)
         return error_set(error, ENOMEM, "suite %s: out of memory", name);
     suite->driver = suites[i];
+    r = copy_options(options, &suite->options);
+    if (r < 0)
+        r = error_set(error, ENOMEM, "suite %s: out of memory", name);
+    else if (suite->driver->check)
+        r = suite->driver->check(&suite->options, error);
+    if (r < 0) {
+        sim_suite_close(suite);
+        return r;
+    }
     *ret = suite;
     return 0;
 }
 
 struct sim_suite *sim_suite_close(struct sim_suite *suite)
 {
+    if (!suite)
+        return NULL;
+    free((void *)(uintptr_t)suite->options.libero_root);
+    free((void *)(uintptr_t)suite->options.robosuite_root);
+    free((void *)(uintptr_t)suite->options.cache);
+    free((void *)(uintptr_t)suite->options.robosuite);
     free(suite);
     return NULL;
 }
 
 int sim_suite_tasks(const struct sim_suite *suite, const struct sim_task_info **ret_infos)
 {
-    return suite->driver->tasks(ret_infos);
+    return suite->driver->tasks(suite->driver, ret_infos);
 }
 
 int sim_task_open(struct sim_suite *suite, const char *task, struct sim_task **ret, struct error *error)
 {
     static atomic_uint_fast64_t serials;
     const struct sim_task_info *infos;
-    int n = suite->driver->tasks(&infos), i, r;
+    int n = suite->driver->tasks(suite->driver, &infos), i, r;
     struct sim_task *opened;
 
     for (i = 0; i < n; i++)
@@ -54,7 +91,7 @@ int sim_task_open(struct sim_suite *suite, const char *task, struct sim_task **r
     if (i == n)
         return error_set(error, ENOENT, "suite.tasks: suite %s has no task '%s'", suite->driver->name, task);
 
-    r = suite->driver->task_open(suite->driver, i, &opened, error);
+    r = suite->driver->task_open(suite->driver, &suite->options, i, &opened, error);
     if (r < 0)
         return r;
     opened->driver = suite->driver;
@@ -107,6 +144,11 @@ int sim_step(struct sim_slot *slot, const float action[SIM_ACTION_DIMS], bool *r
 bool sim_success(const struct sim_slot *slot)
 {
     return slot->task->driver->success(slot);
+}
+
+int sim_proprio(const struct sim_slot *slot, float *ret)
+{
+    return slot->task->driver->proprio ? slot->task->driver->proprio(slot, ret) : -ENOTSUP;
 }
 
 int sim_expert(struct sim_slot *slot, float ret_action[SIM_ACTION_DIMS])

@@ -1,6 +1,6 @@
 /* sim.h - the simulator interface: one task, many episodes, no MuJoCo types outside lib/sim.
  *
- *   sim_suite_open("tabletop", size) -> sim_task_open -> per slot: sim_slot_new
+ *   sim_suite_open("tabletop", NULL, ..) -> sim_task_open -> per slot: sim_slot_new
  *   sim_reset -> { sim_render, sim_step }* ; sim_save / sim_restore for look-ahead; sim_expert for demonstrations
  *
  * A task's model is constant and shared; a slot holds one mutable state. Rendering needs the GL context: all
@@ -27,9 +27,26 @@ struct sim_task_info {
     int level;                  /* curriculum level */
     int max_steps;              /* the suite's episode limit for this task */
     double control_hz;
+    int cameras;                /* sim_render_camera's 0 .. cameras-1; camera 0 is sim_render's */
+    int proprio;                /* numbers of sim_proprio; 0: the suite has none */
 };
 
-int sim_suite_open(const char *name, struct sim_suite **ret, struct error *error);
+/* What a suite may be told beside its name; strings are copied. NULL or zero: the default. */
+enum sim_substeps {             /* libero: how a substep is computed */
+    SIM_SUBSTEPS_BY_SPLIT,      /* onepass for train states, reference for val and test */
+    SIM_SUBSTEPS_REFERENCE,     /* as the original Python, bit for bit on one machine */
+    SIM_SUBSTEPS_ONEPASS,       /* three times faster, differs by the solver's warm start */
+};
+struct sim_options {
+    const char *libero_root;    /* a LIBERO checkout; default $LIBERO_ROOT */
+    const char *robosuite_root; /* robosuite 1.4.x as installed or as `make libero-assets` puts it; default $ROBOSUITE_ROOT */
+    const char *cache;          /* folder for compiled models; default $XDG_CACHE_HOME/gantry/libero; "": none */
+    const char *robosuite;      /* "1.4.0" (default: what LIBERO pins) or "1.4.1" (what OpenVLA's evaluations pin: link7 collides) */
+    enum sim_substeps substeps;
+};
+
+/* -ENOENT: no suite of this name, or its files are not here (the line says how to get them). options may be NULL. */
+int sim_suite_open(const char *name, const struct sim_options *options, struct sim_suite **ret, struct error *error);
 struct sim_suite *sim_suite_close(struct sim_suite *suite);
 int sim_suite_tasks(const struct sim_suite *suite, const struct sim_task_info **ret_infos);     /* count */
 
@@ -47,6 +64,9 @@ int sim_reset(struct sim_slot *slot, enum sim_split split, uint64_t seed, const 
  * some step of this episode (once is enough; sim_reset clears it). May be NULL. */
 int sim_step(struct sim_slot *slot, const float action[SIM_ACTION_DIMS], bool *ret_success);
 bool sim_success(const struct sim_slot *slot);
+/* The robot's own state as policies that want it read it (sim_task_info.proprio numbers; libero: eef position, its axis-angle,
+ * gripper qpos). -ENOTSUP: the suite has none. */
+int sim_proprio(const struct sim_slot *slot, float *ret);
 
 /* The scripted expert's action for the present state. It keeps its phase inside the slot (saved with the state): ask it, or the
  * demonstrator, once per step. */
@@ -68,3 +88,4 @@ struct sim_renderer *sim_renderer_close(struct sim_renderer *renderer);
 const char *sim_renderer_name(const struct sim_renderer *renderer);     /* GL_RENDERER */
 /* The slot's camera picture, u8 [height][width][3], top row first. The slot must not be stepped meanwhile. */
 int sim_render(struct sim_renderer *renderer, struct sim_slot *slot, uint8_t *ret_rgb);
+int sim_render_camera(struct sim_renderer *renderer, struct sim_slot *slot, int camera, uint8_t *ret_rgb);

@@ -11,8 +11,10 @@ struct mujoco_view;
 
 struct sim_suite_driver {
     const char *name;
-    int (*tasks)(const struct sim_task_info **ret_infos);
-    int (*task_open)(const struct sim_suite_driver *driver, int task, struct sim_task **ret, struct error *error);
+    int (*check)(const struct sim_options *options, struct error *error);       /* are its files here? NULL: it has none */
+    int (*tasks)(const struct sim_suite_driver *driver, const struct sim_task_info **ret_infos);
+    int (*task_open)(const struct sim_suite_driver *driver, const struct sim_options *options, int task, struct sim_task **ret,
+                     struct error *error);
     struct sim_task *(*task_close)(struct sim_task *task);
 
     int (*slot_new)(struct sim_task *task, struct sim_slot **ret);
@@ -23,12 +25,13 @@ struct sim_suite_driver {
     int (*expert)(struct sim_slot *slot, float ret_action[SIM_ACTION_DIMS]);
     int (*demonstrate)(struct sim_slot *slot, const char *style, uint64_t seed, int step,
                        float ret_action[SIM_ACTION_DIMS], float ret_label[SIM_ACTION_DIMS]);
+    int (*proprio)(const struct sim_slot *slot, float *ret);     /* NULL: none */
     size_t (*state_size)(const struct sim_task *task);
     void (*save)(const struct sim_slot *slot, void *ret_state);
     int (*restore)(struct sim_slot *slot, const void *state);
 
     /* What the renderer draws; NULL for suites that bring their own pictures. */
-    void (*view)(struct sim_slot *slot, struct mujoco_view *ret);
+    void (*view)(struct sim_slot *slot, int camera, struct mujoco_view *ret);
 };
 
 struct sim_task {
@@ -41,4 +44,5 @@ struct sim_slot {
     struct sim_task *task;      /* borrowed */
 };
 
-extern const struct sim_suite_driver suite_tabletop;
+extern const struct sim_suite_driver suite_tabletop, suite_libero_spatial, suite_libero_object, suite_libero_goal, suite_libero_10,
+    suite_libero_90;

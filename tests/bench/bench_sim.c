@@ -57,7 +57,7 @@ int main(int argc, char **argv)
     struct error error = {0};
     uint8_t *rgb = malloc((size_t)size * (size_t)size * 3);
 
-    if (sim_suite_open("tabletop", &suite, &error) < 0)
+    if (sim_suite_open("tabletop", NULL, &suite, &error) < 0)
         return fprintf(stderr, "bench_sim: %s\n", error.text), 1;
     if (sim_renderer_open(-1, size, size, &renderer, &error) < 0)
         fprintf(stderr, "bench_sim: without pictures: %s\n", error.text);

@@ -30,7 +30,7 @@ int play_world_open(const char *suite, const char *const *tasks, int n, int size
         return error_set(error, EINVAL, "%d tasks; 1 to %d can be played here", n, PLAY_MAX_TASKS);
     w->tasks = n;
     w->size = size;
-    r = sim_suite_open(suite, &w->suite, error);
+    r = sim_suite_open(suite, NULL, &w->suite, error);
     if (r >= 0)
         r = sim_renderer_open(-2, size, size, &w->renderer, error);
     for (int i = 0; i < n && r >= 0; i++) {

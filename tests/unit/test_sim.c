@@ -20,7 +20,7 @@ static struct sim_slot *slots[TASKS], *others[TASKS];
 static int open_all(void **state _unused_)
 {
     struct error error = {0};
-    int i, r = sim_suite_open("tabletop", &suite, &error);
+    int i, r = sim_suite_open("tabletop", NULL, &suite, &error);
 
     for (i = 0; i < TASKS && r == 0; i++) {
         r = sim_task_open(suite, names[i], &tasks[i], &error);
@@ -294,7 +294,7 @@ static void test_names(void **state _unused_)
     struct sim_suite *no_suite = NULL;
     struct sim_task *no_task = NULL;
 
-    assert_int_equal(sim_suite_open("tabletops", &no_suite, &error), -ENOENT);
+    assert_int_equal(sim_suite_open("tabletops", NULL, &no_suite, &error), -ENOENT);
     assert_non_null(strstr(error.text, "tabletops"));
     assert_int_equal(sim_task_open(suite, "pick", &no_task, &error), -ENOENT);
     assert_non_null(strstr(error.text, "'pick'"));

@@ -130,7 +130,7 @@ static void compare_step(const struct libero_slot *slot, const struct rollout *g
 {
     const mjData *data = slot->mujoco.data;
     const size_t nq = (size_t)slot->model.nq, nu = (size_t)slot->model.nu;
-    const bool reference = slot->order == LIBERO_REFERENCE;
+    const bool reference = slot->memory.order == LIBERO_REFERENCE;
     const double bound = fmax(1e-9, (reference ? 100 : 10) * g->bound[t]);
     const double qpos = largest(data->qpos, g->qpos + t * nq, nq), ctrl = largest(data->ctrl, g->ctrl + t * nu, nu);
 

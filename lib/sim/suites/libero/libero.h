@@ -28,7 +28,7 @@ struct libero_memory {
     double fixture_pose[LIBERO_MAX_FIXTURES][7];        /* pos, quat of every fixture, in things' order */
     uint32_t burner, burner_drawn;      /* knob on: now, and when the observation was taken */
     uint32_t latched;                   /* the goal has held at the end of some step */
-    uint32_t zero;
+    uint32_t order;                     /* enum libero_order */
 };
 
 struct libero_slot {
@@ -37,7 +37,6 @@ struct libero_slot {
     mjModel model;                      /* a copy of the task's struct with own body_pos, body_quat, site_rgba */
     struct mujoco_slot mujoco;          /* on `model` */
     struct libero_memory memory;
-    enum libero_order order;
     double *drawn_qpos;                 /* (nq): the state that pictures show */
     mjData *drawn;                      /* its kinematics, made when a picture is asked for */
     bool fresh;                         /* onepass: step1 of the coming substep is still to do */
@@ -53,6 +52,12 @@ int libero_set_state(struct libero_slot *slot, const double *row, const double (
 int libero_step(struct libero_slot *slot, const double action[7]);
 /* Reward of the last step: does the goal hold now? */
 bool libero_success(const struct libero_slot *slot);
+
+/* Full state as bytes: memory, order of substeps, the drawn state, MuJoCo's integrator state. Equal bytes have equal futures.
+ * -EINVAL: not such bytes. */
+size_t libero_state_size(const struct libero_task *task);
+void libero_save(const struct libero_slot *slot, void *ret_state);
+int libero_restore(struct libero_slot *slot, const void *state);
 
 /* The policy's 8 numbers: eef position, its axis-angle, gripper qpos. */
 void libero_proprio(const struct libero_slot *slot, double ret[LIBERO_PROPRIO]);

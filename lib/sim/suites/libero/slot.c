@@ -20,7 +20,7 @@ int libero_slot_init(struct libero_slot *slot, const struct libero_task *task, e
     const mjModel *shared = task->model;
     int r = -ENOMEM;
 
-    *slot = (struct libero_slot) { .task = task, .order = order, .model = *shared };
+    *slot = (struct libero_slot) { .task = task, .memory.order = order, .model = *shared };
     slot->model.body_pos = copy_of(shared->body_pos, sizeof(double) * 3 * (size_t)shared->nbody);
     slot->model.body_quat = copy_of(shared->body_quat, sizeof(double) * 4 * (size_t)shared->nbody);
     slot->model.site_rgba = copy_of(shared->site_rgba, sizeof(float) * 4 * (size_t)shared->nsite);
@@ -106,8 +106,7 @@ int libero_set_state(struct libero_slot *slot, const double *row, const double (
     mjData *data;
     int r;
 
-    memset(&slot->memory, 0, sizeof(slot->memory));
-    slot->memory.controller = task->rest;
+    slot->memory = (struct libero_memory) { .order = slot->memory.order, .controller = task->rest };
     memcpy(slot->memory.fixture_pose, fixture_pose, sizeof(double) * 7 * (size_t)(task->n_things - task->n_objects));
     place_fixtures(slot);
     mujoco_slot_clear(&slot->mujoco);
@@ -129,7 +128,7 @@ int libero_set_state(struct libero_slot *slot, const double *row, const double (
 
 static void forward(struct libero_slot *slot)
 {
-    if (slot->order == LIBERO_REFERENCE) {
+    if (slot->memory.order == LIBERO_REFERENCE) {
         mj_forward(&slot->model, slot->mujoco.data);
     } else if (slot->fresh) {
         mj_step1(&slot->model, slot->mujoco.data);
@@ -148,7 +147,7 @@ static void renew(struct libero_slot *slot)
 
 static void integrate(struct libero_slot *slot)
 {
-    if (slot->order == LIBERO_REFERENCE) {
+    if (slot->memory.order == LIBERO_REFERENCE) {
         mj_step(&slot->model, slot->mujoco.data);
     } else {
         mj_step2(&slot->model, slot->mujoco.data);
@@ -198,6 +197,40 @@ int libero_step(struct libero_slot *slot, const double action[7])
 bool libero_success(const struct libero_slot *slot)
 {
     return predicate_goal(slot->task, slot->mujoco.data);
+}
+
+/* ---- state bytes ------------------------------------------------------------------------------------------------- */
+
+size_t libero_state_size(const struct libero_task *task)
+{
+    return sizeof(struct libero_memory) + sizeof(double) * ((size_t)task->model->nq + (size_t)mujoco_state_doubles(task->model));
+}
+
+void libero_save(const struct libero_slot *slot, void *ret_state)
+{
+    const size_t drawn = sizeof(double) * (size_t)slot->model.nq;
+    unsigned char *bytes = ret_state;
+
+    memcpy(bytes, &slot->memory, sizeof(slot->memory));
+    memcpy(bytes + sizeof(slot->memory), slot->drawn_qpos, drawn);
+    mujoco_slot_save(&slot->mujoco, (double *)(void *)(bytes + sizeof(slot->memory) + drawn));
+}
+
+int libero_restore(struct libero_slot *slot, const void *state)
+{
+    const size_t drawn = sizeof(double) * (size_t)slot->model.nq;
+    const unsigned char *bytes = state;
+    struct libero_memory memory;
+
+    memcpy(&memory, bytes, sizeof(memory));
+    if (memory.order > LIBERO_ONEPASS)
+        return -EINVAL;
+    slot->memory = memory;
+    memcpy(slot->drawn_qpos, bytes + sizeof(memory), drawn);
+    place_fixtures(slot);
+    mujoco_slot_restore(&slot->mujoco, (const double *)(const void *)(bytes + sizeof(memory) + drawn));
+    slot->fresh = true;         /* the next substep makes its own forward pass */
+    return 0;
 }
 
 /* ---- pictures ---------------------------------------------------------------------------------------------------- */

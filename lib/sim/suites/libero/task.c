@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "sim/suites/libero/placement.h"
 #include "sim/suites/libero/predicates.h"
 #include "sim/suites/libero/xml.h"
 
@@ -199,10 +200,30 @@ static int find_robot(struct libero_task *task, struct error *error)
     return 0;
 }
 
+/* Published evaluation: seed 0 once, row k after the k-th reset. */
+static int draw_resets(struct libero_task *task, mjData *scratch, struct error *error)
+{
+    _cleanup_free_ struct placement_stream *stream = malloc(sizeof(*stream));
+    _cleanup_free_ struct placement *drawn = malloc(sizeof(*drawn));
+    int r = 0;
+
+    task->reset_fixtures = calloc((size_t)task->init.rows, sizeof(*task->reset_fixtures));
+    if (!stream || !drawn || !task->reset_fixtures)
+        return error_set(error, ENOMEM, "%s: out of memory", task->problem->file);
+    placement_seed(stream, 0);
+    for (int i = 0; i < task->init.rows && r == 0; i++) {
+        r = placement_draw(stream, task, scratch, drawn, error);
+        if (r == 0)
+            memcpy(task->reset_fixtures[i], drawn->fixture_pose, sizeof(drawn->fixture_pose));
+    }
+    return r;
+}
+
 /* The arm's pose at rest, everything else at qpos0: what robosuite's controller has seen when a reset ends. */
 static int measure_rest(struct libero_task *task, struct error *error)
 {
     mjData *data = mj_makeData(task->model);
+    int r;
 
     if (!data)
         return error_set(error, ENOMEM, "%s: out of memory", task->problem->file);
@@ -212,8 +233,9 @@ static int measure_rest(struct libero_task *task, struct error *error)
     mj_crb(task->model, data);
     controller_cache(&task->rest, task->model, data, task->grip_site);
     controller_reset(&task->rest);
+    r = draw_resets(task, data, error);
     mj_deleteData(data);
-    return 0;
+    return r;
 }
 
 /* ---- opening ---------------------------------------------------------------------------------------------- */
@@ -272,6 +294,7 @@ struct libero_task *libero_task_close(struct libero_task *task)
     init_states_release(&task->init);
     bddl_free(task->problem);
     free(task->geom_owner);
+    free(task->reset_fixtures);
     free(task);
     return NULL;
 }

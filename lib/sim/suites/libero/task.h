@@ -45,9 +45,11 @@ struct libero_task {
     int n_things, n_objects;
     struct libero_region regions[BDDL_MAX];             /* as in the problem */
     int16_t *geom_owner;        /* (ngeom): thing whose collision geom (group 0) it is; -1 */
+    enum sim_substeps substeps; /* of the suite's options */
     int grip_site, hand_body;
     int cameras[LIBERO_CAMERAS];        /* agentview, robot0_eye_in_hand */
     int burner_site, stove;     /* flat_stove's burner and its thing; -1: none in this scene */
+    double (*reset_fixtures)[LIBERO_MAX_FIXTURES][7];   /* (init.rows): fixtures after reset number row + 1 of seed 0 */
     struct controller rest;     /* copied at the reset posture: what the first control step after a reset uses */
 };
 

@@ -29,10 +29,13 @@ static struct sim_task_info infos[ARRAY_SIZE(tasks)];
 static void fill_infos(void)
 {
     for (size_t i = 0; i < ARRAY_SIZE(tasks); i++)
+    {
         infos[i] = tasks[i]->info;
+        infos[i].cameras = 1;
+    }
 }
 
-static int list_tasks(const struct sim_task_info **ret_infos)
+static int list_tasks(const struct sim_suite_driver *driver _unused_, const struct sim_task_info **ret_infos)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;     /* asked from the loop and from simulation threads */
 
@@ -80,7 +83,8 @@ static void find_parts(struct tabletop_task *task)
     task->drawer_qpos = drawer < 0 ? -1 : model->jnt_qposadr[drawer];
 }
 
-static int task_open(const struct sim_suite_driver *driver _unused_, int index, struct sim_task **ret, struct error *error)
+static int task_open(const struct sim_suite_driver *driver _unused_, const struct sim_options *options _unused_, int index,
+                     struct sim_task **ret, struct error *error)
 {
     const struct mujoco_file files[] = { tasks[index]->mjcf, { "arm.xml", arm_xml } };
     struct tabletop_task *task = calloc(1, sizeof(*task));
@@ -263,7 +267,7 @@ static int restore(struct sim_slot *base, const void *state)
     return 0;
 }
 
-static void view(struct sim_slot *base, struct mujoco_view *ret)
+static void view(struct sim_slot *base, int camera _unused_, struct mujoco_view *ret)
 {
     struct tabletop_slot *slot = slot_of(base);
     const int geoms[2] = { slot->task->block_geom, slot->task->base_geom };
