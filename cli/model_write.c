@@ -139,7 +139,7 @@ int model_export(int argc, char **argv)
     if (r >= 0)
         r = manifest_read(dir, &manifest, &error);
     if (r >= 0)
-        r = manifest_verify(dir, &manifest, true, &error);
+        r = manifest_verify(dir, &manifest, NULL, &error);
     if (r >= 0)
         r = openvla_load(dir, &model, &error);
     if (r >= 0 && model->lora)

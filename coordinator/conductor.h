@@ -151,6 +151,7 @@ enum conductor_effect_kind {
     CONDUCTOR_PLAN,           /* .plan: every learner rank */
     CONDUCTOR_VERSIONS,       /* .versions: an actor or PRM server */
     CONDUCTOR_SEND_DRAIN,     /* .text */
+    CONDUCTOR_SEND_WORK,      /* a worker: there are rows to lease, it need not wait until it asks again */
 
     /* for the edge itself */
     CONDUCTOR_RETAIN,   /* .retain: version_retain() with this list: weights of all other versions may be removed from disk */

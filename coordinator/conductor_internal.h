@@ -86,6 +86,7 @@ void conductor_on_bye(struct conductor *c, const struct conductor_event *event, 
 void conductor_on_exit(struct conductor *c, const struct conductor_event *event);
 void conductor_on_lease_request(struct conductor *c, const struct conductor_event *event, struct member *member);
 void conductor_on_lease_return(struct conductor *c, const struct conductor_event *event, struct member *member);
+void conductor_send_work(struct conductor *c);
 void conductor_expire(struct conductor *c);
 void conductor_reply(struct conductor *c, const struct conductor_event *event, enum conductor_effect_kind kind);
 void conductor_refuse(struct conductor *c, const struct conductor_event *event, enum conductor_refusal why, const char *text);

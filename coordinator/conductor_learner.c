@@ -130,6 +130,8 @@ void conductor_on_inventory(struct conductor *c, const struct conductor_event *e
 
         if (it->work.stage == event->inventory.stage && it->work.iteration == event->inventory.iteration &&
             it->n && event->inventory.rows == it->n) {
+            if (it->known_to != member->instance)
+                conductor_send_work(c);     /* from now on its rows are leased */
             it->known_to = member->instance;
             reopen_missing(c, event, it);
         }

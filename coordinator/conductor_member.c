@@ -394,6 +394,20 @@ void conductor_on_lease_request(struct conductor *c, const struct conductor_even
     reply->grant.drain = c->draining;
 }
 
+void conductor_send_work(struct conductor *c)
+{
+    for (size_t i = 0; i < c->members.n; i++) {
+        const struct member *member = &c->members.items[i];
+        struct conductor_effect *effect;
+
+        if (member->role != MEMBER_WORKER || member->state != MEMBER_ALIVE || !grants_now(c, member))
+            continue;
+        effect = conductor_emit(c, CONDUCTOR_SEND_WORK);
+        effect->to = member->address_id;
+        effect->member = member->id;
+    }
+}
+
 /* Not the episode's fault: it is played again. When nothing gets played any more the run cannot go on with these servers. */
 static void count_server_error(struct conductor *c, uint64_t episode, const char *text)
 {

@@ -256,6 +256,7 @@ void edge_send(struct edge *edge, const struct conductor_effect *e)
         drain.reason = (char *)e->text.text;
         push(edge, e, WIRE_KIND(DRAIN), &drain.base);
         break;
+    case CONDUCTOR_SEND_WORK: push(edge, e, WIRE_KIND(WORK), NULL); break;
     default: break;
     }
 }

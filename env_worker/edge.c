@@ -384,6 +384,12 @@ static void on_state(bool up, void *arg)
         log_warn("coordinator is silent, playing on", "busy=%u", count_busy(edge));
 }
 
+static void on_push(const struct message *message, void *arg)
+{
+    if (message->envelope.kind == WIRE_KIND(WORK))
+        ask_for_leases(arg);
+}
+
 static void on_drain(const char *reason, void *arg)
 {
     env_edge_drain(arg, reason);
@@ -425,7 +431,7 @@ int env_edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecyc
     struct member_options member = {
         .join = options->join, .server_key = options->server_key, .build = options->build, .slots = options->slots, .device = "cpu",
         .on_welcome = on_welcome, .fill_hello = fill_hello, .fill_heartbeat = fill_heartbeat, .on_endpoints = on_endpoints,
-        .on_revoked = on_revoked, .on_drain = on_drain, .on_state = on_state, .on_refused = on_refused, .arg = edge,
+        .on_revoked = on_revoked, .on_drain = on_drain, .on_push = on_push, .on_state = on_state, .on_refused = on_refused, .arg = edge,
     };
     unsigned i;
     int r;

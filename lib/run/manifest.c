@@ -194,7 +194,7 @@ int manifest_read(const char *dir, struct manifest *ret, struct error *error)
     return 0;
 }
 
-int manifest_verify(const char *dir, const struct manifest *manifest, bool contents, struct error *error)
+int manifest_verify(const char *dir, const struct manifest *manifest, bool (*want)(const char *name), struct error *error)
 {
     for (size_t i = 0; i < manifest->n_files; i++) {
         const struct manifest_file *file = &manifest->files[i];
@@ -209,7 +209,7 @@ int manifest_verify(const char *dir, const struct manifest *manifest, bool conte
         if ((uint64_t)st.st_size != file->size)
             return error_set(error, EBADMSG, "%s: %" PRIu64 " bytes, its manifest says %" PRIu64 ": restore it from a copy", path,
                              (uint64_t)st.st_size, file->size);
-        if (!contents)
+        if (want && !want(file->name))
             continue;
         r = sha256_file(path, digest);
         if (r < 0)

@@ -45,8 +45,8 @@ int version_sweep(const char *run_dir);                     /* remove directorie
 
 /* Parse dir/manifest.json. -ENOENT: no manifest; -EBADMSG: not one. */
 int manifest_read(const char *dir, struct manifest *ret, struct error *error);
-/* Sizes of all files and, when `contents`, their checksums. -EBADMSG names the first that differs. */
-int manifest_verify(const char *dir, const struct manifest *manifest, bool contents, struct error *error);
+/* Sizes of all files, and the checksums of those that `want` says yes to (NULL: all). -EBADMSG names the first that differs. */
+int manifest_verify(const char *dir, const struct manifest *manifest, bool (*want)(const char *name), struct error *error);
 
 /* Committed numbers of a kind, ascending; caller frees. */
 int version_list(const char *run_dir, int kind, uint64_t **ret, size_t *ret_n);

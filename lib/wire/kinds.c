@@ -59,6 +59,7 @@ static const struct wire_kind kinds[] = {
     {KIND(PLAN), "plan", BODY(plan), 4 * MB, 0, 0, ONCE, 0, COORDINATOR},
     {KIND(VERSIONS), "versions", BODY(versions), 64 * KB, 0, 0, ONCE, 0, COORDINATOR},
     {KIND(DRAIN), "drain", BODY(drain), 16 * KB, 0, 0, ONCE, 0, COORDINATOR | CLI},
+    {KIND(WORK), "work", NULL, 0, 0, 0, ONCE, 0, COORDINATOR},
 
     {KIND(ACT), "act", BODY(act_request), 64 * KB, 16 * MB, 16, REPEATABLE, 0, WORKER | CLI},
     {KIND(ACT_REPLY), "act_reply", BODY(act_reply), 64 * KB, 0, 0, ONCE, 0, ACTOR},

@@ -21,7 +21,7 @@ stages:
   - rollouts: {episodes: 256}
   - prm:      {steps: 10, force: true}
   - rl:       {iterations: $iterations, episodes: 32, preset: tabletop, critic_warmup: 0, eval_every: 0, target_kl: 0}
-cluster: {env_workers: 2, slots: 8, actors: [{device: cpu, threads: 2}], prm_servers: [{device: cpu}], learners: [{device: cpu, threads: 2}]}
+cluster: {env_workers: 2, slots: 8, actors: [{device: cpu, threads: 2}], prm_servers: [{device: cpu, threads: 2}], learners: [{device: cpu, threads: 2}]}
 Y
 bin/gantry up "$scratch/run.yaml" > "$scratch/up.log" || { cat "$scratch/up.log"; exit 1; }
 bin/gantry report "$scratch/run" > /dev/null

@@ -259,7 +259,12 @@ static void test_nothing_is_leased_before_the_learner_knows(void **state)
     d->now_ms += 1500;
     step(d, (struct conductor_event) { .kind = CONDUCTOR_TICK });
     assert_non_null(find(d, CONDUCTOR_OPEN_ITERATION));         /* said again */
+    assert_null(find(d, CONDUCTOR_SEND_WORK));
     confirm(d);
+    assert_int_equal(count(d, CONDUCTOR_SEND_WORK), 1);         /* it need not wait until it would have asked again */
+    assert_int_equal(find(d, CONDUCTOR_SEND_WORK)->member, d->member[WORKER]);
+    confirm(d);
+    assert_null(find(d, CONDUCTOR_SEND_WORK));
     assert_int_equal(request(d, WORKER, 2)->grant.n_leases, 2);
 }
 
