@@ -2,15 +2,24 @@
 
 #include <math.h>
 
-void gae(const double *rewards, const double *values, int steps, double bootstrap, double gamma, double lambda,
+static double power(double x, int n)
+{
+    double y = x;
+
+    for (int i = 1; i < n; i++)
+        y *= x;
+    return y;
+}
+
+void gae(const double *rewards, const double *values, const int *actions, int steps, double bootstrap, double gamma, double lambda,
          double *ret_advantage, double *ret_return)
 {
     double running = 0, next = bootstrap;
 
     for (int t = steps - 1; t >= 0; t--) {
-        double value = values ? values[t] : 0;
+        double value = values ? values[t] : 0, discount = actions ? power(gamma, actions[t]) : gamma;
 
-        running = rewards[t] + gamma * next - value + gamma * lambda * running;
+        running = rewards[t] + discount * next - value + discount * lambda * running;
         ret_advantage[t] = running;
         ret_return[t] = running + value;
         next = value;

@@ -68,6 +68,15 @@ int rewards_compute(const struct reward_settings *settings, const struct episode
     return 0;
 }
 
+double rewards_chunk(const double *reward, int actions, double gamma)
+{
+    double sum = 0, discount = 1;
+
+    for (int j = 0; j < actions; j++, discount *= gamma)
+        sum += discount * reward[j];
+    return sum;
+}
+
 double reward_weight_at(double w_progress, int decay, int64_t iteration)
 {
     if (decay <= 0)

@@ -30,5 +30,8 @@ struct episode_end {
 int rewards_compute(const struct reward_settings *settings, const struct episode_end *end, const float *progress,
                     double *ret_reward);
 
+/* What a decision earns that executed `actions` actions: sum of gamma^j reward[j]. */
+double rewards_chunk(const double *reward, int actions, double gamma);
+
 /* w_progress at an iteration when it decays linearly to 0 over `decay` iterations (0: constant). */
 double reward_weight_at(double w_progress, int decay, int64_t iteration);

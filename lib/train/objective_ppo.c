@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "rl/losses.h"
+#include "train/policy_rows.h"
 #include "train/ppo_batch.h"
 
 enum { WARMUP_EPOCHS = 3 };     /* a critic that knows nothing yet gets this many times value_epochs */
@@ -20,77 +21,109 @@ struct ppo_call {
     int logp_room;
 };
 
-/* What the losses of one shard read and write, in tape memory. */
+/* What the losses of one shard read and write, in tape memory. An entry is what has a ratio: an action, or one token of a chunk. */
 struct shard_arrays {
-    struct openvla_item *items;
-    int32_t *target;            /* (n*K) columns of the recorded tokens */
-    float *ref;                 /* (n*K, 256) exact, (n*K) k3 */
-    double *logp, *logp_old, *advantage, *importance, *dlogp, *dtoken;   /* (n), dtoken (n*K) */
+    struct step_ref *steps;     /* (n) */
+    float *ref;                 /* (n*width, policy_ref_width) exact, (n*width) k3 */
+    double *logp, *logp_old, *advantage, *importance, *dlogp;   /* (entries) */
+    double *dtoken;             /* (n*width) */
 };
 
 static int shard_arrays(struct tape *tape, const struct ppo_call *call, int first, int n, struct shard_arrays *ret)
 {
     const struct ppo_batch *b = call->batch;
-    int dims = b->data->action_dims, first_id = call->model->config.vocab - OPENVLA_ACTION_BINS;
-    size_t per_token = b->ref_log_probs ? OPENVLA_ACTION_BINS : 1, tokens = (size_t)(n * dims);
+    size_t per_token = b->ref_log_probs ? (size_t)policy_ref_width(&call->model->config) : 1;
+    size_t width = (size_t)b->data->width, tokens = (size_t)n * width, entries = (size_t)(n * b->ratios);
     const float *reference = b->ref_log_probs ? b->ref_log_probs : b->ref_logp;
     struct shard_arrays a = {
-        .items = tape_alloc(tape, (size_t)n * sizeof *a.items), .target = tape_alloc(tape, tokens * sizeof *a.target),
-        .ref = tape_alloc(tape, tokens * per_token * sizeof *a.ref), .logp = tape_alloc(tape, (size_t)n * 5 * sizeof *a.logp),
-        .dtoken = tape_alloc(tape, tokens * sizeof *a.dtoken),
+        .steps = tape_alloc(tape, (size_t)n * sizeof *a.steps), .ref = tape_alloc(tape, tokens * per_token * sizeof *a.ref),
+        .logp = tape_alloc(tape, entries * 5 * sizeof *a.logp), .dtoken = tape_alloc(tape, tokens * sizeof *a.dtoken),
     };
 
-    if (!a.items || !a.target || !a.ref || !a.logp || !a.dtoken)
+    if (!a.steps || !a.ref || !a.logp || !a.dtoken)
         return tape->error;
-    a.logp_old = a.logp + n;
-    a.advantage = a.logp + 2 * n;
-    a.importance = a.logp + 3 * n;
-    a.dlogp = a.logp + 4 * n;
+    a.logp_old = a.logp + entries;
+    a.advantage = a.logp + 2 * entries;
+    a.importance = a.logp + 3 * entries;
+    a.dlogp = a.logp + 4 * entries;
     memset(a.dtoken, 0, tokens * sizeof *a.dtoken);
     for (int i = 0; i < n; i++) {
         int at = call->order[first + i];
 
-        a.items[i] = dataset_policy_item(b->data, b->steps[at], dims - 1);
-        for (int k = 0; k < dims; k++)
-            a.target[i * dims + k] = a.items[i].actions[k] - first_id;
+        a.steps[i] = b->steps[at];
         if (reference)
-            memcpy(a.ref + (size_t)(i * dims) * per_token, reference + (size_t)(at * dims) * per_token,
-                   (size_t)dims * per_token * sizeof *a.ref);
-        a.logp_old[i] = b->logp_old[at];
-        a.advantage[i] = b->advantage[at];
-        a.importance[i] = b->importance[at];
+            memcpy(a.ref + (size_t)i * width * per_token, reference + (size_t)at * width * per_token,
+                   width * per_token * sizeof *a.ref);
     }
     *ret = a;
     return 0;
 }
 
-/* All policy losses of a shard: gradients into stats, sums into the shard's record. */
-static void policy_losses(const struct ppo_call *call, struct shard_arrays *a, struct token_stats *stats, int n,
-                          struct ppo_sums *sums)
+/* One ratio per action: its tokens' log-probs are summed. */
+static int action_entries(const struct ppo_call *call, const struct policy_rows *rows, int first, int n, struct shard_arrays *a)
 {
-    const struct rl_config *config = call->batch->config;
-    struct ppo_clip clip = {.low = config->clip_low, .high = config->clip_high};
-    int dims = call->batch->data->action_dims;
+    const struct ppo_batch *b = call->batch;
 
     for (int i = 0; i < n; i++) {
+        int at = call->order[first + i];
+
         a->logp[i] = 0;
-        for (int k = 0; k < dims; k++)
-            a->logp[i] += (double)stats->logp[i * dims + k];
+        for (int k = 0; k < rows->count[i]; k++)
+            a->logp[i] += (double)rows->stats->logp[i * rows->width + k];
+        a->logp_old[i] = b->logp_old[at];
+        a->advantage[i] = b->advantage[at];
+        a->importance[i] = b->importance[at];
     }
-    ppo_policy_loss(&clip, a->logp, a->logp_old, a->advantage, a->importance, n, call->n, a->dlogp, sums);
-    if (call->batch->ref_logp)
-        k3_loss(stats->logp, a->ref, n * dims, call->n, config->kl_coef, a->dtoken, sums);
-    for (int i = 0; i < n * dims; i++) {
-        stats->dlogp[i] = (float)(a->dlogp[i / dims] + a->dtoken[i]);
-        stats->dentropy[i] = (float)(-config->entropy_coef / call->n);
-        sums->entropy += (double)stats->entropy[i];
-        if (!call->batch->ref_log_probs)
-            continue;
-        stats->dkl[i] = (float)(config->kl_coef / call->n);
-        sums->kl_loss += config->kl_coef * (double)stats->kl[i] / call->n;
-        sums->ref_kl += (double)stats->kl[i];
+    return n;
+}
+
+/* One ratio per recorded token; a decision's tokens share its weight. */
+static int token_entries(const struct ppo_call *call, const struct policy_rows *rows, int first, int n, struct shard_arrays *a)
+{
+    const struct ppo_batch *b = call->batch;
+    int entries = 0;
+
+    for (int i = 0; i < n; i++) {
+        int at = call->order[first + i];
+
+        for (int k = 0; k < rows->count[i]; k++, entries++) {
+            a->logp[entries] = (double)rows->stats->logp[i * rows->width + k];
+            a->logp_old[entries] = b->logp_old[at * b->ratios + k];
+            a->advantage[entries] = b->advantage[at];
+            a->importance[entries] = b->importance[at * b->ratios + k] / rows->count[i];
+        }
     }
-    sums->tokens += n * dims;
+    return entries;
+}
+
+/* All policy losses of a shard: gradients into stats, sums into the shard's record. */
+static void policy_losses(const struct ppo_call *call, struct shard_arrays *a, const struct policy_rows *rows, int first, int n,
+                          struct ppo_sums *sums)
+{
+    const struct ppo_batch *b = call->batch;
+    const struct rl_config *config = b->config;
+    struct ppo_clip clip = {.low = config->clip_low, .high = config->clip_high};
+    struct token_stats *stats = rows->stats;
+    int entries = b->by_token ? token_entries(call, rows, first, n, a) : action_entries(call, rows, first, n, a), entry = 0;
+
+    ppo_policy_loss(&clip, a->logp, a->logp_old, a->advantage, a->importance, entries, call->n, a->dlogp, sums);
+    for (int i = 0; i < n; i++) {
+        int at = i * rows->width;
+
+        if (b->ref_logp)
+            k3_loss(stats->logp + at, a->ref + at, rows->count[i], call->n, config->kl_coef, a->dtoken + at, sums);
+        for (int k = 0; k < rows->count[i]; k++) {
+            stats->dlogp[at + k] = (float)(a->dlogp[b->by_token ? entry++ : i] + a->dtoken[at + k]);
+            stats->dentropy[at + k] = (float)(-config->entropy_coef / call->n);
+            sums->entropy += (double)stats->entropy[at + k];
+            if (!b->ref_log_probs)
+                continue;
+            stats->dkl[at + k] = (float)(config->kl_coef / call->n);
+            sums->kl_loss += config->kl_coef * (double)stats->kl[at + k] / call->n;
+            sums->ref_kl += (double)stats->kl[at + k];
+        }
+        sums->tokens += rows->count[i];
+    }
 }
 
 /* value_detach: false. The value head on this pass's hidden states; the gradient flows on into the trunk. */
@@ -125,26 +158,22 @@ static int ppo_shard(struct tape *tape, int shard, int first, int last, void *ar
 {
     struct ppo_call *call = arg;
     const struct ppo_batch *b = call->batch;
-    int n = last - first, dims = b->data->action_dims, r;
+    int n = last - first, r;
     struct shard_arrays a = {0};
-    struct openvla_pass pass;
-    struct token_stats *stats;
+    struct policy_rows rows;
 
     call->sums[shard] = (struct ppo_sums) {0};
     r = shard_arrays(tape, call, first, n, &a);
     if (r >= 0)
-        r = openvla_forward_tail(call->model, tape, a.items, n, &pass);
+        r = policy_rows(call->model, tape, b->data, a.steps, n, true, (float)b->config->temperature,
+                        b->ref_log_probs ? a.ref : NULL, &rows);
     if (r < 0)
         return r;
-    stats = op_token_stats(tape, openvla_logits(call->model, tape, gather_action_rows(tape, &pass, n, dims), true), a.target,
-                           (float)b->config->temperature, b->ref_log_probs ? a.ref : NULL);
-    if (!stats)
-        return tape->error ? tape->error : -ENOMEM;
     if (call->logp)
-        memcpy(call->logp + shard * call->logp_room, stats->logp, (size_t)(n * dims) * sizeof *stats->logp);
-    policy_losses(call, &a, stats, n, &call->sums[shard]);
+        memcpy(call->logp + shard * call->logp_room, rows.stats->logp, (size_t)(n * rows.width) * sizeof(float));
+    policy_losses(call, &a, &rows, first, n, &call->sums[shard]);
     if (call->joint) {
-        r = joint_value(tape, call, &pass, first, n, &call->sums[shard]);
+        r = joint_value(tape, call, &rows.pass, first, n, &call->sums[shard]);
         if (r < 0)
             return r;
     }
@@ -191,10 +220,10 @@ static int update_once(struct trainer *trainer, struct ppo_call *call, const str
 /* The first update runs the policy as it was when it acted: its log-probs are held against the actor's. */
 static int first_update(struct trainer *trainer, struct ppo_batch *b, struct ppo_call *call, double *ret_norm, double *ret_lr)
 {
-    int dims = b->data->action_dims, r;
+    int r;
     _cleanup_free_ float *logp = NULL;
 
-    call->logp_room = (call->n + SHARDS - 1) / SHARDS * dims;
+    call->logp_room = (call->n + SHARDS - 1) / SHARDS * b->data->width;
     logp = call->logp = calloc((size_t)(SHARDS * call->logp_room), sizeof *logp);
     if (!logp)
         return -ENOMEM;

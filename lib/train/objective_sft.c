@@ -5,14 +5,32 @@
 
 #include "train/objective.h"
 #include "train/passes.h"
+#include "train/sft_chunk.h"
 
 struct sft_call {
     const struct openvla *model;
     const struct dataset *data;
     const struct step_ref *steps;       /* of this minibatch */
     int n;
-    double loss[SHARDS];
+    double loss[SHARDS];        /* parts of the minibatch's mean */
 };
+
+static int chunk_shard(struct tape *tape, int shard, int first, int last, void *arg)
+{
+    struct sft_call *call = arg;
+    int64_t count = 0;
+    double loss = 0;
+    int r;
+
+    for (int i = 0; i < call->n; i++)
+        count += sft_chunk_labels(call->data, call->steps[i]);
+    r = sft_chunk(call->model, tape, call->data, call->steps + first, last - first, count, &loss);
+    if (r < 0)
+        return r;
+    call->loss[shard] = loss;
+    tape_backward(tape);
+    return 0;
+}
 
 static int sft_shard(struct tape *tape, int shard, int first, int last, void *arg)
 {
@@ -69,6 +87,7 @@ int objective_sft(struct trainer *trainer, const struct dataset *data, const str
     _cleanup_free_ struct step_ref *all = NULL, *batch = NULL;
     _cleanup_free_ int *order = NULL;
     struct sft_result result = {.first_loss = NAN};
+    bool one_pass = trainer->model->config.oft.kind != OFT_NONE;
     int n_all = 0, r;
     int64_t round = -1, first = (int64_t)objective->iteration * config->commit_every;
     int64_t end = config->commit_every > 0 ? MIN(first + config->commit_every, (int64_t)config->steps) : config->steps;
@@ -93,7 +112,7 @@ int objective_sft(struct trainer *trainer, const struct dataset *data, const str
         double loss = 0;
 
         draw(objective, all, n_all, order, &round, step, config->batch, batch);
-        r = trainer_update(trainer, (enum trainer_part[]) {TRAIN_TRUNK}, &update, 1, config->batch, sft_shard, &call,
+        r = trainer_update(trainer, (enum trainer_part[]) {TRAIN_TRUNK}, &update, 1, config->batch, one_pass ? chunk_shard : sft_shard, &call,
                            &result.gradient_norm);
         if (r >= 0)
             r = shards_share(trainer->shards, call.loss, sizeof *call.loss);

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "train/policy_rows.h"
+
 /* sequences a tape holds at once, so that they stay in the caches; any number gives the same bits */
 enum { CHUNK = 8 };
 
@@ -27,46 +29,25 @@ struct policy_call {
     const struct policy_pass *out;
 };
 
-/* Columns of the recorded tokens among the action ids. */
-static void action_columns(const struct dataset *data, struct step_ref at, int32_t *ret)
-{
-    const struct openvla_config *c = &data->model->config;
-
-    for (int k = 0; k < c->action_dims; k++)
-        ret[k] = data->list[at.episode].tokens[at.step * c->action_dims + k] - (c->vocab - OPENVLA_ACTION_BINS);
-}
-
-static int policy_rows(struct tape *tape, const struct policy_call *call, int first, int last)
+static int policy_pass(struct tape *tape, const struct policy_call *call, int first, int last)
 {
     const struct policy_pass *out = call->out;
-    int n = last - first, dims = call->data->action_dims, width = call->model->config.hidden;
-    struct openvla_item items[CHUNK] = {0};
-    int32_t target[CHUNK * OPENVLA_MAX_ACTION_DIMS];
-    struct openvla_pass pass;
-    struct token_stats *stats;
-    int r;
+    int n = last - first, width = call->data->width, hidden = call->model->config.hidden, r;
+    int ref_width = policy_ref_width(&call->model->config);
+    struct policy_rows rows;
 
-    for (int i = 0; i < n; i++) {
-        items[i] = dataset_policy_item(call->data, call->steps[first + i], out->logp || out->log_probs ? dims - 1 : 0);
-        action_columns(call->data, call->steps[first + i], target + i * dims);
-    }
-    r = openvla_forward_tail(call->model, tape, items, n, &pass);
+    r = policy_rows(call->model, tape, call->data, call->steps + first, n, out->logp || out->log_probs, (float)call->temperature,
+                    NULL, &rows);
     if (r < 0)
         return r;
     for (int i = 0; i < n && out->hidden; i++)
-        memcpy(out->hidden + (size_t)(first + i) * (size_t)width, pass.hidden->x + (size_t)pass.first[i] * (size_t)width,
-               (size_t)width * sizeof(float));
-    if (!out->logp && !out->log_probs)
-        return 0;
-    stats = op_token_stats(tape, openvla_logits(call->model, tape, gather_action_rows(tape, &pass, n, dims), true), target,
-                           (float)call->temperature, NULL);
-    if (!stats)
-        return tape->error ? tape->error : -ENOMEM;
+        memcpy(out->hidden + (size_t)(first + i) * (size_t)hidden, rows.pass.hidden->x + (size_t)rows.pass.first[i] * (size_t)hidden,
+               (size_t)hidden * sizeof(float));
     if (out->logp)
-        memcpy(out->logp + first * dims, stats->logp, (size_t)n * (size_t)dims * sizeof(float));
+        memcpy(out->logp + (size_t)first * (size_t)width, rows.stats->logp, (size_t)n * (size_t)width * sizeof(float));
     if (out->log_probs)
-        memcpy(out->log_probs + (size_t)first * (size_t)dims * OPENVLA_ACTION_BINS, stats->log_probs,
-               (size_t)n * (size_t)dims * OPENVLA_ACTION_BINS * sizeof(float));
+        memcpy(out->log_probs + (size_t)first * (size_t)width * (size_t)ref_width, rows.stats->log_probs,
+               (size_t)n * (size_t)width * (size_t)ref_width * sizeof(float));
     return 0;
 }
 
@@ -76,7 +57,7 @@ static int policy_chunk(struct tape *tape, _unused_ int shard, int first, int la
     int r;
 
     tape->plain = call->out->plain;
-    r = policy_rows(tape, call, first, last);
+    r = policy_pass(tape, call, first, last);
     tape->plain = false;        /* the tape is the thread's */
     return r;
 }

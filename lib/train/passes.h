@@ -6,8 +6,8 @@
 
 struct policy_pass {            /* outputs; NULL: not wanted */
     float *hidden;              /* (n, hidden) state that predicts the first action token: the value head's input */
-    float *logp;                /* (n, K) of the recorded tokens over the action ids */
-    float *log_probs;           /* (n, K, 256) whole distributions: a reference for exact KL */
+    float *logp;                /* (n, data->width) of the recorded tokens */
+    float *log_probs;           /* (n, data->width, policy_ref_width) whole distributions: a reference for exact KL */
     bool plain;                 /* input: the model's adapters are left out */
 };
 

@@ -9,6 +9,7 @@
 #include "rl/gae.h"
 #include "rl/losses.h"
 #include "rl/rewards.h"
+#include "train/policy_rows.h"
 
 #define PROGRESS_SCALE 2        /* the critic sees progress on the scale of time and reward */
 
@@ -19,19 +20,20 @@ int minibatches(int n, int size)
 
 static int allocate(struct ppo_batch *b)
 {
-    size_t n = (size_t)MAX(b->n, 1), dims = (size_t)b->data->action_dims;
+    size_t n = (size_t)MAX(b->n, 1), width = (size_t)b->data->width, ratios = (size_t)b->ratios;
 
     b->hidden = malloc(n * (size_t)b->data->model->config.hidden * sizeof *b->hidden);
     b->extra = calloc(n * (size_t)MAX(b->n_extra, 1), sizeof *b->extra);
-    b->gap = malloc(n * dims * sizeof *b->gap);
-    b->logp_old = calloc(n, sizeof *b->logp_old);
-    b->importance = calloc(n, sizeof *b->importance);
+    b->gap = malloc(n * width * sizeof *b->gap);
+    b->logp_old = calloc(n * ratios, sizeof *b->logp_old);
+    b->importance = calloc(n * ratios, sizeof *b->importance);
+    b->actions = calloc(n, sizeof *b->actions);
     b->values = calloc(n, sizeof *b->values);
     b->advantage = calloc(n, sizeof *b->advantage);
     b->returns = calloc(n, sizeof *b->returns);
     b->target = calloc(n, sizeof *b->target);
     b->first = calloc((size_t)b->data->n + 1, sizeof *b->first);
-    if (!b->hidden || !b->extra || !b->gap || !b->logp_old || !b->importance || !b->values || !b->advantage || !b->returns ||
+    if (!b->hidden || !b->extra || !b->gap || !b->actions || !b->logp_old || !b->importance || !b->values || !b->advantage || !b->returns ||
         !b->target || !b->first)
         return -ENOMEM;
     return 0;
@@ -42,6 +44,7 @@ struct ppo_batch *ppo_batch_free(struct ppo_batch *b)
     if (!b)
         return NULL;
     free(b->steps);
+    free(b->actions);
     free(b->first);
     free(b->hidden);
     free(b->extra);
@@ -91,12 +94,18 @@ int ppo_batch_new(const struct dataset *data, const struct rl_config *config, co
         if (data->list[i].demo || fabs(data->list[i].temperature - config->temperature) > 1e-6)
             return error_set(error, EINVAL, "episode %" PRIu64 " was not sampled by the policy at temperature %g",
                              data->list[i].id, config->temperature);
-    if (dataset_steps(data, NULL, NULL, &b->steps, &b->n) < 0 || allocate(b) < 0)
+    if (data->model->config.oft.kind == OFT_L1)
+        return error_set(error, ENOTSUP, "rl: the plain L1 head is for SFT and inference; use ids or the Laplace head");
+    b->by_token = data->width > data->action_dims;
+    b->ratios = b->by_token ? data->width : 1;
+    if (dataset_decisions(data, &b->steps, &b->n) < 0 || allocate(b) < 0)
         return error_set(error, ENOMEM, "rl: out of memory for %d episodes", data->n);
     if (!b->n)
         return error_set(error, EINVAL, "rl: the iteration has no steps to train on");
     for (int e = 0; e < data->n; e++)
-        b->first[e + 1] = b->first[e] + data->list[e].steps;
+        b->first[e + 1] = b->first[e] + dataset_decision_count(&data->list[e]);
+    for (int i = 0; i < b->n; i++)
+        b->actions[i] = dataset_executed(data, b->steps[i]);
     if (b->critic) {
         int r = fill_extra(b, error);
 
@@ -111,7 +120,7 @@ int ppo_batch_new(const struct dataset *data, const struct rl_config *config, co
 
 int ppo_batch_reference(struct ppo_batch *b, struct trainer *trainer, const struct openvla *reference, struct error *error)
 {
-    size_t tokens = (size_t)b->n * (size_t)b->data->action_dims;
+    size_t tokens = (size_t)b->n * (size_t)b->data->width;
     struct policy_pass out = {.plain = reference == trainer->model};
     int r;
 
@@ -120,7 +129,7 @@ int ppo_batch_reference(struct ppo_batch *b, struct trainer *trainer, const stru
     if (!reference)
         return error_set(error, EINVAL, "rl: there is no reference policy to keep near to");
     if (b->config->kl == KL_EXACT)
-        out.log_probs = b->ref_log_probs = malloc(tokens * OPENVLA_ACTION_BINS * sizeof(float));
+        out.log_probs = b->ref_log_probs = malloc(tokens * (size_t)policy_ref_width(&reference->config) * sizeof(float));
     else
         out.logp = b->ref_logp = malloc(tokens * sizeof(float));
     if (!out.log_probs && !out.logp)
@@ -186,8 +195,9 @@ static void compact(struct ppo_batch *b, const double *episode_advantage)
         if (episode_advantage[b->steps[i].episode] == 0)
             continue;
         b->steps[to] = b->steps[i];
-        b->logp_old[to] = b->logp_old[i];
-        b->importance[to] = b->importance[i];
+        b->actions[to] = b->actions[i];
+        memmove(b->logp_old + to * b->ratios, b->logp_old + i * b->ratios, (size_t)b->ratios * sizeof *b->logp_old);
+        memmove(b->importance + to * b->ratios, b->importance + i * b->ratios, (size_t)b->ratios * sizeof *b->importance);
         b->advantage[to] = b->advantage[i];
         memmove(b->hidden + (size_t)to * (size_t)width, b->hidden + (size_t)i * (size_t)width, (size_t)width * sizeof *b->hidden);
         to++;
@@ -195,15 +205,13 @@ static void compact(struct ppo_batch *b, const double *episode_advantage)
     b->n = to;
 }
 
-static int group_mode(struct ppo_batch *b, const double *reward, struct ppo_result *ret)
+static int group_mode(struct ppo_batch *b, const double *total, struct ppo_result *ret)
 {
     int n = b->data->n, kept = 0;
-    _cleanup_free_ double *total = calloc((size_t)n, sizeof *total), *advantage = calloc((size_t)n, sizeof *advantage);
+    _cleanup_free_ double *advantage = calloc((size_t)n, sizeof *advantage);
 
-    if (!total || !advantage)
+    if (!advantage)
         return -ENOMEM;
-    for (int i = 0; i < b->n; i++)
-        total[b->steps[i].episode] += reward[i];
     if (group_of(b, total, advantage) < 0)
         return -ENOMEM;
     for (int e = 0; e < n; e++) {
@@ -214,7 +222,7 @@ static int group_mode(struct ppo_batch *b, const double *reward, struct ppo_resu
     for (int i = 0; i < b->n; i++) {
         int e = b->steps[i].episode;
 
-        b->advantage[i] = advantage[e] * b->n / ((double)n * b->data->list[e].steps);
+        b->advantage[i] = advantage[e] * b->n / ((double)n * dataset_decision_count(&b->data->list[e]));
     }
     ret->filtered = n - kept;
     compact(b, advantage);
@@ -229,7 +237,7 @@ static void gae_mode(struct ppo_batch *b, struct trainer *trainer, const double 
     for (int e = 0; e < b->data->n; e++) {
         int at = b->first[e];
 
-        gae(reward + at, b->critic ? b->values + at : NULL, b->first[e + 1] - at, 0, b->config->gamma,
+        gae(reward + at, b->critic ? b->values + at : NULL, b->actions + at, b->first[e + 1] - at, 0, b->config->gamma,
             b->critic ? b->config->lambda : 1, b->advantage + at, b->returns + at);
     }
     ret->explained_variance = explained_variance(b->values, b->returns, b->n);
@@ -242,27 +250,47 @@ static void gae_mode(struct ppo_batch *b, struct trainer *trainer, const double 
     normalise_advantages(b->advantage, b->n);
 }
 
+/* The rewards of an episode's steps, gathered by decision. */
+static int gather_rewards(const struct ppo_batch *b, int e, double *step_reward, double *ret_reward, double *ret_total,
+                          struct ppo_result *ret, struct error *error)
+{
+    const struct train_episode *episode = &b->data->list[e];
+    int r = episode_rewards(b, e, ret->w_progress, step_reward, error);
+
+    if (r < 0)
+        return r;
+    for (int t = 0; t < episode->steps; t++) {
+        *ret_total += step_reward[t];
+        ret->reward += step_reward[t] / b->data->n;
+    }
+    for (int i = b->first[e]; i < b->first[e + 1]; i++)
+        ret_reward[i] = rewards_chunk(step_reward + b->steps[i].step, b->actions[i], b->config->gamma);
+    return 0;
+}
+
 int ppo_batch_advantages(struct ppo_batch *b, struct trainer *trainer, struct ppo_result *ret, struct error *error)
 {
-    _cleanup_free_ double *reward = calloc((size_t)b->n, sizeof *reward);
-    int episodes = b->data->n, r;
+    int episodes = b->data->n, longest = 1, r;
+    _cleanup_free_ double *reward = calloc((size_t)b->n, sizeof *reward), *total = calloc((size_t)episodes, sizeof *total);
+    _cleanup_free_ double *step_reward = NULL;
 
-    if (!reward)
+    for (int e = 0; e < episodes; e++)
+        longest = MAX(longest, b->data->list[e].steps);
+    step_reward = calloc((size_t)longest, sizeof *step_reward);
+    if (!reward || !total || !step_reward)
         return error_set(error, ENOMEM, "rl: out of memory");
     ret->w_progress = reward_weight_at(b->config->w_progress, b->config->w_progress_decay, (int64_t)b->objective->iteration);
     for (int e = 0; e < episodes; e++) {
-        r = episode_rewards(b, e, ret->w_progress, reward + b->first[e], error);
+        r = gather_rewards(b, e, step_reward, reward, &total[e], ret, error);
         if (r < 0)
             return r;
         ret->success += b->data->list[e].success / (double)episodes;
         ret->length += b->data->list[e].steps / (double)episodes;
     }
-    for (int i = 0; i < b->n; i++)
-        ret->reward += reward[i] / episodes;
     ret->episodes = episodes;
     ret->steps = b->n;
     if (b->config->advantage != ADVANTAGE_GAE)
-        return group_mode(b, reward, ret) < 0 ? error_set(error, ENOMEM, "rl: out of memory") : 0;
+        return group_mode(b, total, ret) < 0 ? error_set(error, ENOMEM, "rl: out of memory") : 0;
     gae_mode(b, trainer, reward, ret);
     return 0;
 }

@@ -13,17 +13,20 @@ struct ppo_batch {
     const struct dataset *data;
     const struct rl_config *config;
     const struct objective *objective;
-    struct step_ref *steps; int n;
+    struct step_ref *steps; int n;      /* decisions: what PPO calls a step; a chunk is one */
+    int *actions;               /* (n) actions executed on each */
     int *first;                 /* [episodes+1] where an episode's steps begin */
     float *hidden;              /* (n, hidden) of the policy before the update: the critic's features; only with a critic */
     float *extra; int n_extra;  /* (n, n_extra) time and progress beside them */
-    double *logp_old;           /* (n) of the action; of who played it, or of the learner when that was an older version */
-    double *importance;         /* (n) staleness weights; 1 for fresh steps */
+    bool by_token;              /* one ratio per token (chunks) instead of one per action */
+    int ratios;                 /* R: data->width with by_token, else 1 */
+    double *logp_old;           /* (n, R); of who played it, or of the learner when that was an older version */
+    double *importance;         /* (n, R) staleness weights; 1 for fresh steps */
     double *values;             /* (n) in reward units */
     double *advantage, *returns;    /* (n) */
     double *target;             /* (n) returns in the value head's units */
-    float *ref_logp;            /* (n, K) k3 */
-    float *ref_log_probs;       /* (n, K, 256) exact */
+    float *ref_logp;            /* (n, K) k3; K = data->width */
+    float *ref_log_probs;       /* (n, K, policy_ref_width) exact */
     float *gap; int n_gap;      /* [n*K] |learner - actor| of the log-probs compared */
     bool critic;
 };

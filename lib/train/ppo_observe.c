@@ -42,13 +42,26 @@ static const float *acted_logp(const struct ppo_batch *b, int i)
     return episode_of(b, i)->logp + b->steps[i].step * b->data->action_dims;
 }
 
+/* Log-probs per token as the ratios see them: summed over the action, or one by one. */
+static void put_logp(struct ppo_batch *b, int i, const float *logp)
+{
+    double *to = b->logp_old + i * b->ratios;
+    int tokens = b->actions[i] * b->data->action_dims;
+
+    if (!b->by_token)
+        *to = action_logp(logp, tokens);
+    for (int k = 0; k < tokens && b->by_token; k++)
+        to[k] = (double)logp[k];
+}
+
 /* As the actor said it. */
 static void take_recorded(struct ppo_batch *b, int i)
 {
     size_t width = (size_t)b->data->model->config.hidden;
 
-    b->logp_old[i] = action_logp(acted_logp(b, i), b->data->action_dims);
-    b->importance[i] = 1;
+    put_logp(b, i, acted_logp(b, i));
+    for (int k = 0; k < b->ratios; k++)
+        b->importance[i * b->ratios + k] = 1;
     if (b->critic && episode_of(b, i)->hidden)
         memcpy(b->hidden + (size_t)i * width, episode_of(b, i)->hidden + (size_t)b->steps[i].step * width, width * sizeof *b->hidden);
 }
@@ -57,18 +70,23 @@ static void take_recorded(struct ppo_batch *b, int i)
 static void take_asked(struct ppo_batch *b, int i, const float *logp, const float *hidden)
 {
     size_t width = (size_t)b->data->model->config.hidden;
+    const float *acted = acted_logp(b, i);
+    int tokens = b->actions[i] * b->data->action_dims;
 
     memcpy(b->hidden + (size_t)i * width, hidden, width * sizeof *hidden);
     if (is_fresh(b, i))
         return;
-    b->logp_old[i] = action_logp(logp, b->data->action_dims);
-    b->importance[i] = staleness_weight(b->logp_old[i], action_logp(acted_logp(b, i), b->data->action_dims));
+    put_logp(b, i, logp);
+    if (!b->by_token)
+        b->importance[i] = staleness_weight(b->logp_old[i], action_logp(acted, tokens));
+    for (int k = 0; k < tokens && b->by_token; k++)
+        b->importance[i * b->ratios + k] = staleness_weight((double)logp[k], (double)acted[k]);
 }
 
 /* One pass of the policy over the steps which[n]. */
 static int ask_policy(struct ppo_batch *b, struct trainer *trainer, const int *which, int n)
 {
-    size_t dims = (size_t)b->data->action_dims, width = (size_t)b->data->model->config.hidden, room = (size_t)MAX(n, 1);
+    size_t dims = (size_t)b->data->width, width = (size_t)b->data->model->config.hidden, room = (size_t)MAX(n, 1);
     _cleanup_free_ struct step_ref *steps = malloc(room * sizeof *steps);
     _cleanup_free_ float *logp = malloc(room * dims * sizeof *logp), *hidden = malloc(room * width * sizeof *hidden);
     struct policy_pass out = {.hidden = hidden, .logp = logp};
@@ -138,13 +156,14 @@ int ppo_batch_observe(struct ppo_batch *b, struct trainer *trainer, bool compare
 
 void ppo_batch_compare(struct ppo_batch *b, const int *which, int n, const float *logp)
 {
-    int dims = b->data->action_dims;
+    int width = b->data->width;
 
     for (int i = 0; i < n; i++) {
         const float *acted = acted_logp(b, which[i]);
+        int tokens = b->actions[which[i]] * b->data->action_dims;
 
-        for (int k = 0; k < dims && is_fresh(b, which[i]); k++)
-            b->gap[b->n_gap++] = fabsf(acted[k] - logp[i * dims + k]);
+        for (int k = 0; k < tokens && is_fresh(b, which[i]); k++)
+            b->gap[b->n_gap++] = fabsf(acted[k] - logp[i * width + k]);
     }
 }
 

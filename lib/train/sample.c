@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/philox.h"
+#include "nn/models/openvla_oft.h"
 
 int dataset_new(const struct openvla *model, struct dataset **ret)
 {
@@ -17,6 +18,7 @@ int dataset_new(const struct openvla *model, struct dataset **ret)
     data->model = model;
     data->frame_size = (size_t)model->config.image_height * (size_t)model->config.image_width * 3;
     data->action_dims = model->config.action_dims;
+    data->width = model->config.oft.kind == OFT_NONE ? data->action_dims : oft_slots(&model->config);
     *ret = data;
     return 0;
 }
@@ -28,6 +30,8 @@ static void episode_release(struct train_episode *episode)
     free(episode->logp);
     free(episode->hidden);
     free(episode->progress);
+    free(episode->label);
+    free(episode->turns);
 }
 
 struct dataset *dataset_free(struct dataset *data)
@@ -65,6 +69,33 @@ static bool in_range(const float *x, size_t n, float low, float high)
     return true;
 }
 
+/* From 0 on, ascending, none longer than the policy's chunk. */
+static bool turns_fit(const struct openvla_config *c, const struct episode_input *in)
+{
+    uint32_t chunk = c->oft.kind == OFT_NONE ? 1 : (uint32_t)c->oft.chunk;
+
+    for (size_t i = 0; i < in->n_turns; i++) {
+        uint32_t end = i + 1 < in->n_turns ? in->turns[i + 1] : (uint32_t)in->steps;
+
+        if ((i == 0 && in->turns[0] != 0) || end <= in->turns[i] || end - in->turns[i] > chunk)
+            return false;
+    }
+    return true;
+}
+
+static bool tokens_fit(const struct openvla_config *c, const struct episode_input *in)
+{
+    for (size_t i = 0; i < in->n_tokens; i++) {
+        float x;
+
+        memcpy(&x, &in->tokens[i], sizeof x);
+        if (c->oft.kind == OFT_LAPLACE ? !isfinite(x)
+                                       : in->tokens[i] < (uint32_t)(c->vocab - OPENVLA_ACTION_BINS) || in->tokens[i] >= (uint32_t)c->vocab)
+            return false;
+    }
+    return true;
+}
+
 static int check_input(const struct dataset *data, const struct episode_input *in, struct error *error)
 {
     const struct openvla_config *c = &data->model->config;
@@ -88,15 +119,16 @@ static int check_input(const struct dataset *data, const struct episode_input *i
     }
     if (in->n_tokens != t * k || in->n_logp != t * k)
         return bad(error, in, "tokens or log-probabilities are missing");
-    if (!in_range(in->logp, in->n_logp, -1e4f, 1e-3f))
+    if (!in_range(in->logp, in->n_logp, -1e4f, c->oft.kind == OFT_LAPLACE ? 1e4f : 1e-3f))
         return bad(error, in, "a log-probability is not a number below 0");
+    if (!turns_fit(c, in))
+        return bad(error, in, "its turns do not ascend from 0, or are longer than the policy's chunk");
     if (in->n_hidden && (in->n_hidden != t * (size_t)c->hidden || !in_range(in->hidden, in->n_hidden, -1e30f, 1e30f)))
         return bad(error, in, "its hidden states are of another size than the policy's, or not finite");
     if (!(in->temperature > 0 && in->temperature < 100))
         return bad(error, in, "it was not sampled (temperature 0)");
-    for (size_t i = 0; i < in->n_tokens; i++)
-        if (in->tokens[i] < (uint32_t)(c->vocab - OPENVLA_ACTION_BINS) || in->tokens[i] >= (uint32_t)c->vocab)
-            return bad(error, in, "a token is no action id");
+    if (!tokens_fit(c, in))
+        return bad(error, in, "a token is no action id, or no number");
     return 0;
 }
 
@@ -170,7 +202,15 @@ static int fill_episode(const struct dataset *data, const struct episode_input *
     for (size_t i = 0; i < n; i++)
         episode->tokens[i] = in->demo ? openvla_encode(&data->model->config, (double)in->label[i]) : (int32_t)in->tokens[i];
     if (in->demo)
-        return 0;
+        return copy_floats(in->label, n, &episode->label);
+    if (in->n_turns) {
+        episode->turns = malloc(in->n_turns * sizeof *episode->turns);
+        if (!episode->turns)
+            return -ENOMEM;
+        for (size_t i = 0; i < in->n_turns; i++)
+            episode->turns[i] = (int)in->turns[i];
+        episode->n_turns = (int)in->n_turns;
+    }
     if (copy_floats(in->hidden, in->n_hidden, &episode->hidden) < 0)
         return -ENOMEM;
     return copy_floats(in->logp, in->n_logp, &episode->logp);
@@ -264,6 +304,42 @@ int dataset_steps(const struct dataset *data, bool (*want)(const struct train_ep
     return 0;
 }
 
+int dataset_decision_count(const struct train_episode *episode)
+{
+    return episode->turns ? episode->n_turns : episode->steps;
+}
+
+int dataset_decisions(const struct dataset *data, struct step_ref **ret, int *ret_n)
+{
+    struct step_ref *steps;
+    int64_t total = 0;
+    int n = 0;
+
+    for (int i = 0; i < data->n; i++)
+        total += dataset_decision_count(&data->list[i]);
+    if (total > INT32_MAX / 2)
+        return -EFBIG;
+    steps = malloc((size_t)MAX(total, 1) * sizeof *steps);
+    if (!steps)
+        return -ENOMEM;
+    for (int i = 0; i < data->n; i++)
+        for (int k = 0; k < dataset_decision_count(&data->list[i]); k++)
+            steps[n++] = (struct step_ref) {i, data->list[i].turns ? data->list[i].turns[k] : k};
+    *ret = steps;
+    *ret_n = n;
+    return 0;
+}
+
+int dataset_executed(const struct dataset *data, struct step_ref at)
+{
+    const struct train_episode *episode = &data->list[at.episode];
+
+    for (int i = 0; i < episode->n_turns; i++)
+        if (episode->turns[i] == at.step)
+            return (i + 1 < episode->n_turns ? episode->turns[i + 1] : episode->steps) - at.step;
+    return 1;
+}
+
 const uint8_t *dataset_frame(const struct dataset *data, struct step_ref at)
 {
     return data->list[at.episode].frames + (size_t)at.step * data->frame_size;
@@ -274,6 +350,10 @@ struct openvla_item dataset_policy_item(const struct dataset *data, struct step_
     const struct train_episode *episode = &data->list[at.episode];
     const struct dataset_prompt *prompt = &data->prompts[episode->prompt];
 
+    if (data->model->config.oft.kind != OFT_NONE)
+        return (struct openvla_item) {
+            .images = {dataset_frame(data, at)}, .n_images = 1, .prompt = prompt->ids, .n_prompt = prompt->n, .slots = data->width,
+        };
     return (struct openvla_item) {
         .images = {dataset_frame(data, at)}, .n_images = 1, .prompt = prompt->ids, .n_prompt = prompt->n,
         .actions = episode->tokens + at.step * data->action_dims, .n_actions = n_actions,

@@ -22,6 +22,7 @@ struct episode_input {          /* borrowed for the call, frames excepted */
     const uint32_t *tokens; size_t n_tokens;    /* (T,K) what a policy sampled */
     const float *logp; size_t n_logp;           /* (T,K) */
     const float *hidden; size_t n_hidden;       /* (T,hidden) as the actor said it, or none */
+    const uint32_t *turns; size_t n_turns;      /* steps at which the policy was asked; none: at every step */
     const float *progress; size_t n_progress;   /* (T+1), or none */
     uint8_t *frames; size_t n_frames;           /* (T+1,H,W,3), from malloc: the data set's after success */
 };
@@ -33,7 +34,9 @@ struct train_episode {
     bool success, demo;
     double temperature;
     uint8_t *frames;            /* (T+1, H*W*3) */
-    int32_t *tokens;            /* (T,K) ids: what acted; of a demonstration: what to imitate */
+    int32_t *tokens;            /* (T,K) ids (bits of floats: OFT_LAPLACE): what acted; of a demonstration: what to imitate */
+    float *label;               /* (T,K) of a demonstration: the same as numbers in [-1,1] */
+    int *turns; int n_turns;    /* steps at which the policy was asked; NULL: at every step */
     float *logp;                /* (T,K); NULL for demonstrations */
     float *hidden;              /* (T,hidden) states that predicted the first tokens; NULL: not recorded */
     float *progress;            /* (T+1); NULL: not scored */
@@ -51,7 +54,8 @@ struct dataset {
     struct dataset_prompt *prompts; int n_prompts;
     char **tasks; int n_tasks;
     size_t frame_size;                  /* bytes of a picture */
-    int action_dims;                    /* K */
+    int action_dims;                    /* K: tokens of one action */
+    int width;                          /* most tokens that one answer of the policy has: K, or those of a chunk */
 };
 
 int dataset_new(const struct openvla *model, struct dataset **ret);
@@ -70,8 +74,14 @@ struct step_ref { int episode, step; };         /* index into dataset->list; fra
 int dataset_steps(const struct dataset *data, bool (*want)(const struct train_episode *episode, const void *arg), const void *arg,
                   struct step_ref **ret, int *ret_n);
 
+/* What one decision of the policy is made of: all steps at which it was asked, of all episodes, in order. Caller frees. */
+int dataset_decisions(const struct dataset *data, struct step_ref **ret, int *ret_n);
+int dataset_decision_count(const struct train_episode *episode);
+/* Actions executed on the decision at `at`: 1, or of a chunk up to the next decision or the episode's end. */
+int dataset_executed(const struct dataset *data, struct step_ref at);
+
 const uint8_t *dataset_frame(const struct dataset *data, struct step_ref at);
-/* The policy's input at a step with its first n_actions tokens fed back. */
+/* The policy's input at a step with its first n_actions tokens fed back; of an OpenVLA-OFT with all its slots instead. */
 struct openvla_item dataset_policy_item(const struct dataset *data, struct step_ref at, int n_actions);
 /* The reward model's input after seeing o_0..o_step: first and current picture. blank (a picture or NULL) replaces both. */
 struct openvla_item dataset_reward_item(const struct dataset *data, struct step_ref at, const uint8_t *blank);

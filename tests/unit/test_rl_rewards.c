@@ -82,8 +82,8 @@ static struct contest play(enum reward_mode mode, enum advantage_mode advantage)
     for (int t = 0; t < QUICK + STALL; t++)
         *(t < QUICK ? &c.quick_sum : &c.stall_sum) += reward[t];
     if (advantage == ADVANTAGE_GAE) {
-        gae(reward, NULL, QUICK, 0, .99, 1, a, returns);
-        gae(reward + QUICK, NULL, STALL, 0, .99, 1, a + QUICK, returns + QUICK);
+        gae(reward, NULL, NULL, QUICK, 0, .99, 1, a, returns);
+        gae(reward + QUICK, NULL, NULL, STALL, 0, .99, 1, a + QUICK, returns + QUICK);
         normalise_advantages(a, QUICK + STALL);
         c.quick_last = a[QUICK - 1];
     } else {
@@ -122,14 +122,37 @@ static void gae_by_definition(void **state)
     double r[] = {.1, -.2, .3, 0, 1}, v[] = {.5, .4, .3, .2, .1}, a[5], returns[5];
 
     (void)state;
-    gae(r, v, 5, 0, .99, .95, a, returns);
+    gae(r, v, NULL, 5, 0, .99, .95, a, returns);
     near(a, (double[]) {0.5063148573654312, 0.5425995293624999, 0.899095725, 0.7454500000000001, 0.9}, 5);
     near(returns, (double[]) {1.0063148573654312, 0.9425995293624999, 1.199095725, 0.9454500000000001, 1.0}, 5);
     normalise_advantages(a, 5);
     near(a, (double[]) {-1.1262030532070393, -0.9337910846626195, 0.9566527585874893, 0.14189339110380542, 0.9614479881783635},
          5);
-    gae(r, v, 5, .7, .99, .95, a, returns);
+    gae(r, v, NULL, 5, .7, .99, .95, a, returns);
     near(a, (double[]) {1.0485259948973846, 1.1191132322141248, 1.51208211825, 1.3972165, 1.593}, 5);
+}
+
+/* Seven steps played in chunks of 3, 3 and 1: without a critic a chunk's advantage is the discounted return from its first step;
+ * with one, delta looks gamma^c ahead. */
+static void chunks_discount_every_action(void **state)
+{
+    const double r[7] = {.1, -.2, .3, 0, 1, .5, -.4}, v[3] = {.5, .3, .1};
+    const int actions[3] = {3, 3, 1}, begin[3] = {0, 3, 6};
+    double chunk[3], a[7], returns[7], by_chunk[3], chunk_returns[3], d[3], g = .99;
+
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        chunk[i] = rewards_chunk(r + begin[i], actions[i], g);
+    gae(r, NULL, NULL, 7, .7, g, 1, a, returns);
+    gae(chunk, NULL, actions, 3, .7, g, 1, by_chunk, chunk_returns);
+    near(by_chunk, (double[]) {a[0], a[3], a[6]}, 3);
+    near(chunk_returns, (double[]) {returns[0], returns[3], returns[6]}, 3);
+
+    gae(chunk, v, actions, 3, 0, g, .95, by_chunk, chunk_returns);
+    d[2] = chunk[2] - v[2];
+    d[1] = chunk[1] + g * g * g * v[2] - v[1];
+    d[0] = chunk[0] + g * g * g * v[1] - v[0];
+    near(by_chunk, (double[]) {d[0] + .95 * g * g * g * (d[1] + .95 * g * g * g * d[2]), d[1] + .95 * g * g * g * d[2], d[2]}, 3);
 }
 
 static void groups_by_definition(void **state)
@@ -151,7 +174,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_mode), cmocka_unit_test(bad_input_is_refused), cmocka_unit_test(weight_decays_to_zero),
-        cmocka_unit_test(quick_success_beats_stall), cmocka_unit_test(gae_by_definition), cmocka_unit_test(groups_by_definition),
+        cmocka_unit_test(quick_success_beats_stall), cmocka_unit_test(gae_by_definition), cmocka_unit_test(chunks_discount_every_action), cmocka_unit_test(groups_by_definition),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

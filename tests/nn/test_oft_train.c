@@ -1,0 +1,316 @@
+/* OpenVLA-OFT in training: each kind imitates; what the actor drew of a chunk is what the learner finds; what was not executed of
+ * it takes no part; the plain L1 head is refused by rl. */
+#include <errno.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "base/philox.h"
+#include "nn/models/openvla_oft.h"
+#include "train/objective.h"
+#include "train/passes.h"
+
+enum { SIDE = 64, FRAME = SIDE * SIDE * 3, DIMS = 7, CHUNK = 3, SLOTS = CHUNK * DIMS, MAX_STEPS = 8 };
+
+static struct openvla *make(enum oft_kind kind)
+{
+    struct openvla *model = NULL;
+    struct error error = {0};
+
+    if (openvla_new("tests/golden/nano", 3, &model, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(oft_add_action_head(model, CHUNK, 24, 1, 2), 0);
+    assert_int_equal(oft_add_scale_head(model, 8, -1.0f, 4), 0);
+    assert_int_equal(openvla_add_value_head(model, 16, 1, 5), 0);
+    model->config.oft.kind = kind;
+    return model;
+}
+
+static uint8_t *pictures(uint64_t seed, int n)
+{
+    struct philox random = philox_at(seed, PHILOX_TEST, 1, 0, 0);
+    uint8_t *frames = malloc((size_t)n * FRAME);
+
+    assert_non_null(frames);
+    for (int i = 0; i < n * FRAME; i++)
+        frames[i] = (uint8_t)(i % 64 ? frames[i - 1] : philox_u32(&random));
+    return frames;
+}
+
+static struct episode_input episode(uint64_t id, int steps)
+{
+    return (struct episode_input){
+        .id = id,
+        .task = "open_drawer",
+        .instruction = "open the drawer",
+        .state_seed = id,
+        .steps = steps,
+        .max_steps = MAX_STEPS,
+        .success = id % 2,
+        .policy_version = 3,
+        .temperature = 1,
+        .height = SIDE,
+        .width = SIDE,
+        .action_dims = DIMS,
+        .frames = pictures(id, steps + 1),
+        .n_frames = (size_t)(steps + 1) * FRAME,
+    };
+}
+
+/* Chunks of the policy, executed as far as the episode goes. */
+static void add_rollout(struct dataset *data, const struct openvla *model, uint64_t id, int steps)
+{
+    struct episode_input in = episode(id, steps);
+    struct openvla_session *session = NULL;
+    uint32_t tokens[MAX_STEPS * DIMS], turns[MAX_STEPS];
+    float logp[MAX_STEPS * DIMS];
+    struct error error = {0};
+    int32_t *prompt;
+    int n_prompt;
+
+    assert_int_equal(openvla_session_new(&model->config, 1, &session), 0);
+    assert_int_equal(openvla_prompt(model, in.instruction, &prompt, &n_prompt), 0);
+    for (int t = 0; t < steps; t += CHUNK) {
+        struct oft_item item = {.images = {in.frames + t * FRAME},
+                                .n_images = 1,
+                                .prompt = prompt,
+                                .n_prompt = n_prompt,
+                                .temperature = 1,
+                                .seed = 5,
+                                .episode = id,
+                                .step = (uint32_t)t};
+        size_t n = (size_t)MIN(CHUNK, steps - t) * DIMS;
+        struct oft_result result;
+
+        assert_int_equal(oft_act(model, session, &item, 1, &result), 0);
+        memcpy(tokens + t * DIMS, result.tokens, n * sizeof *tokens);
+        memcpy(logp + t * DIMS, result.logp, n * sizeof *logp);
+        turns[in.n_turns++] = (uint32_t)t;
+    }
+    free(prompt);
+    openvla_session_free(session);
+    in.tokens = tokens;
+    in.logp = logp;
+    in.turns = turns;
+    in.n_tokens = in.n_logp = (size_t)(steps * DIMS);
+    if (dataset_add(data, &in, &error) < 0)
+        fail_msg("%s", error.text);
+}
+
+static struct dataset *rollouts(const struct openvla *model)
+{
+    struct dataset *data = NULL;
+
+    assert_int_equal(dataset_new(model, &data), 0);
+    for (int i = 1; i <= 6; i++)
+        add_rollout(data, model, (uint64_t)i, 3 + i % 5); /* 4 to 7 steps: whole and broken chunks */
+    dataset_sort(data);
+    return data;
+}
+
+static struct dataset *demonstrations(const struct openvla *model)
+{
+    struct dataset *data = NULL;
+    struct error error = {0};
+    float label[4 * DIMS];
+
+    assert_int_equal(dataset_new(model, &data), 0);
+    for (int i = 0; i < 4 * DIMS; i++)
+        label[i] = sinf((float)i);
+    for (uint64_t id = 1; id <= 2; id++) {
+        struct episode_input in = episode(id, 4);
+
+        in.demo = true;
+        in.label = label;
+        in.n_label = 4 * DIMS;
+        if (dataset_add(data, &in, &error) < 0)
+            fail_msg("%s", error.text);
+    }
+    dataset_sort(data);
+    return data;
+}
+
+static void each_kind_imitates(void **state)
+{
+    static const struct {
+        enum oft_kind kind;
+        double first_above, last_below;
+    } cases[] = {
+        {OFT_L1, 0.3, 0.25},
+        {OFT_TOKENS, 5, 2.5},
+        {OFT_LAPLACE, 0.2, 0.0},
+    };
+    const struct sft_config config = {.steps = 60, .batch = 8, .lr = 3e-3, .clip = 1, .beta2 = .95, .lr_end = 1};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct trainer *trainer = NULL;
+        struct dataset *data;
+        struct sft_result result;
+        struct error error = {0};
+
+        assert_int_equal(trainer_new(make(cases[i].kind), 1, NULL, &trainer), 0);
+        data = demonstrations(trainer->model);
+        if (objective_sft(trainer, data, &config, &(struct objective){.seed = 1}, &result, &error) < 0)
+            fail_msg("%s", error.text);
+        if (!(result.first_loss > cases[i].first_above && result.last_loss < cases[i].last_below))
+            fail_msg("kind %d: loss %g, then %g", cases[i].kind, result.first_loss, result.last_loss);
+        dataset_free(data);
+        trainer_free(trainer);
+    }
+}
+
+static const struct rl_config rl = {
+    .temperature = 1,
+    .reward = REWARD_SPARSE,
+    .w_success = 1,
+    .advantage = ADVANTAGE_GAE,
+    .gamma = .99,
+    .lambda = .95,
+    .epochs = 1,
+    .minibatch = 64,
+    .clip_low = .2,
+    .clip_high = .2,
+    .lr = 1e-4,
+    .clip = 1,
+    .beta2 = .95,
+    .kl = KL_EXACT,
+    .kl_coef = .01,
+    .value_coef = .5,
+    .value_width = 16,
+    .value_epochs = 1,
+    .value_lr = 1e-3,
+    .value_detach = true,
+    .critic_time = true,
+};
+
+static struct ppo_result iterate(struct trainer *trainer, const struct openvla *reference, uint64_t version)
+{
+    struct dataset *data = rollouts(reference);
+    struct ppo_result result;
+    struct error error = {0};
+
+    if (objective_ppo(trainer, reference, data, &rl, &(struct objective){.seed = 7, .stage = 4, .version = version}, &result,
+                      &error) < 0)
+        fail_msg("%s", error.text);
+    dataset_free(data);
+    return result;
+}
+
+/* Before the first update the policy is the one that acted: the same log-probs, ratio 1, no KL. Episodes of 4, 5, 6, 7, 3, 4
+ * steps are 2, 2, 2, 3, 1, 2 decisions. */
+static void actor_and_learner_agree(void **state)
+{
+    static const enum oft_kind kinds[] = {OFT_TOKENS, OFT_LAPLACE};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        struct openvla *reference = NULL;
+        struct trainer *trainer = NULL;
+        struct ppo_result result;
+
+        assert_int_equal(trainer_new(make(kinds[i]), 1, NULL, &trainer), 0);
+        assert_int_equal(openvla_clone(trainer->model, &reference), 0);
+        assert_int_equal(openvla_pack(reference, false), 0);
+        result = iterate(trainer, reference, 3);
+        assert_int_equal(result.steps, 12);
+        assert_int_equal(result.logp_gap_tokens, (4 + 5 + 6 + 7 + 3 + 4) * DIMS); /* recorded tokens, no more */
+        assert_true(result.logp_gap_max <= 1e-5);
+        assert_true(fabs(result.ratio_mean - 1) < 1e-6 && result.clip_fraction == 0);
+        assert_true(fabs(result.ref_kl) < 1e-4);
+        assert_true(result.gradient_norm > 0 && result.updates == 1);
+        result = iterate(trainer, reference, 4); /* played by an older version: the learner's own log-probs, weights */
+        assert_true(result.ref_kl > 0);
+        openvla_free(reference);
+        trainer_free(trainer);
+    }
+}
+
+/* Only what was executed has a gradient: a broken chunk gives the same update whatever the rest of it would have been. */
+static void what_was_not_executed_takes_no_part(void **state)
+{
+    struct openvla *models[2] = {make(OFT_TOKENS), make(OFT_TOKENS)};
+    struct trainer *trainers[2];
+    struct openvla *reference = NULL;
+
+    (void)state;
+    assert_int_equal(openvla_clone(models[0], &reference), 0);
+    assert_int_equal(openvla_pack(reference, false), 0);
+    for (int i = 0; i < 2; i++) {
+        struct dataset *data = NULL;
+        struct ppo_result result;
+        struct error error = {0};
+
+        assert_int_equal(trainer_new(models[i], 1, NULL, &trainers[i]), 0);
+        assert_int_equal(dataset_new(trainers[i]->model, &data), 0);
+        add_rollout(data, reference, 1, 4);
+        /* behind the recorded tokens of the last decision stand others: never to be read */
+        data->list[0].tokens = realloc(data->list[0].tokens, (size_t)(4 + CHUNK) * DIMS * sizeof(int32_t));
+        for (int k = 4 * DIMS; k < (4 + CHUNK) * DIMS; k++)
+            data->list[0].tokens[k] = trainers[i]->model->config.vocab - 1 - i * 7;
+        if (objective_ppo(trainers[i], reference, data, &rl, &(struct objective){.seed = 7, .stage = 4, .version = 3}, &result,
+                          &error) < 0)
+            fail_msg("%s", error.text);
+        dataset_free(data);
+    }
+    assert_memory_equal(trainers[0]->model->params.values, trainers[1]->model->params.values,
+                        (size_t)trainers[0]->model->params.numel * sizeof(float));
+    for (int i = 0; i < 2; i++)
+        trainer_free(trainers[i]);
+    openvla_free(reference);
+}
+
+static void what_does_not_fit_is_refused(void **state)
+{
+    struct trainer *trainer = NULL;
+    struct dataset *data = NULL;
+    struct ppo_result result;
+    struct error error = {0};
+    uint32_t tokens[4 * DIMS], turns[][2] = {{1, 3}, {0, 0}, {0, 4}};
+    float logp[4 * DIMS];
+    struct episode_input in = episode(9, 4);
+
+    (void)state;
+    assert_int_equal(trainer_new(make(OFT_TOKENS), 1, NULL, &trainer), 0);
+    data = rollouts(trainer->model);
+    for (int i = 0; i < 4 * DIMS; i++) {
+        tokens[i] = (uint32_t)trainer->model->config.vocab - 1;
+        logp[i] = -1;
+    }
+    in.tokens = tokens;
+    in.logp = logp;
+    in.n_tokens = in.n_logp = 4 * DIMS;
+    in.n_turns = 2;
+    for (size_t i = 0; i < ARRAY_SIZE(turns); i++) {
+        in.turns = turns[i];
+        assert_int_equal(dataset_add(data, &in, &error), -EINVAL);
+        assert_non_null(strstr(error.text, "turns"));
+    }
+    in.n_turns = 1; /* four actions on one answer of three */
+    in.turns = (const uint32_t[]){0};
+    assert_int_equal(dataset_add(data, &in, &error), -EINVAL);
+    free(in.frames);
+    trainer->model->config.oft.kind = OFT_L1;
+    assert_int_equal(
+        objective_ppo(trainer, trainer->model, data, &rl, &(struct objective){.seed = 7, .version = 3}, &result, &error),
+        -ENOTSUP);
+    assert_string_equal(error.text, "rl: the plain L1 head is for SFT and inference; use ids or the Laplace head");
+    dataset_free(data);
+    trainer_free(trainer);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_kind_imitates),
+        cmocka_unit_test(actor_and_learner_agree),
+        cmocka_unit_test(what_was_not_executed_takes_no_part),
+        cmocka_unit_test(what_does_not_fit_is_refused),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
