@@ -1,0 +1,107 @@
+"""gantry model's verbs on directories: what they print, what they write, how they end."""
+import json
+import struct
+
+import pytest
+
+from conftest import gantry
+
+UP = "language_model.model.layers.0.mlp.up_proj.weight"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "synth"
+    r = gantry("model", "synth", "--like", "tiny", path, "--shard-size", "300KB")
+    assert r.returncode == 0, r.stderr
+    return path
+
+
+def read(shard):
+    """Header as a dict, data as a bytearray."""
+    raw = shard.read_bytes()
+    n = struct.unpack("<Q", raw[:8])[0]
+    return json.loads(raw[8:8 + n]), bytearray(raw[8 + n:])
+
+
+def write(shard, header, data):
+    text = json.dumps(header).encode()
+    shard.write_bytes(struct.pack("<Q", len(text)) + text + bytes(data))
+
+
+@pytest.fixture
+def broken(checkpoint, tmp_path):
+    path = tmp_path / "broken"
+    r = gantry("model", "convert", checkpoint, path)
+    assert r.returncode == 0, r.stderr
+    return path
+
+
+def shard_of(path, tensor):
+    return path / json.loads((path / "model.safetensors.index.json").read_text())["weight_map"][tensor]
+
+
+def test_inspect(checkpoint):
+    r = gantry("model", "inspect", checkpoint, "--batch", "4", "--json")
+    assert r.returncode == 0, r.stderr
+    seen = json.loads(r.stdout)
+    assert seen["architecture"] == "OpenVLAForActionPrediction" and seen["files"] > 2
+    assert seen["bytes"] == 2 * seen["parameters"] == sum(p["bytes"] for p in seen["parts"])
+    assert seen["tensors"] == sum(p["tensors"] for p in seen["parts"]) == seen["dtypes"]["BF16"]
+    memory = seen["memory"]
+    assert memory["act"]["total"] < memory["lora"]["total"] < memory["full"]["total"]
+    larger = json.loads(gantry("model", "inspect", checkpoint, "--batch", "8", "--json").stdout)["memory"]
+    assert larger["act"]["kv_cache"] == 2 * memory["act"]["kv_cache"] and larger["act"]["weights"] == memory["act"]["weights"]
+    assert "parameters" in gantry("model", "inspect", checkpoint).stdout
+
+
+def test_verify_good(checkpoint):
+    r = gantry("model", "verify", checkpoint)
+    assert r.returncode == 0 and "good" in r.stdout, r.stdout
+
+
+def test_verify_lists_every_problem(broken):
+    """Two NaNs in two shards, a lie about the size: three lines, each with its file and tensor."""
+    other = "vision_backbone.featurizer.blocks.0.attn.qkv.weight"
+    for tensor in (UP, other):
+        shard = shard_of(broken, tensor)
+        header, data = read(shard)
+        begin = header[tensor]["data_offsets"][0]
+        data[begin + 4:begin + 6] = b"\x80\x7f"        # +infinity in bf16
+        write(shard, header, data)
+    index = broken / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace('"total_size": ', '"total_size": 1'))
+    r = gantry("model", "verify", broken)
+    assert r.returncode == 1
+    lines = r.stdout.splitlines()
+    assert len(lines) == 4 and "3 problems" in lines[-1], r.stdout
+    for tensor in (UP, other):
+        assert any(tensor in line and str(shard_of(broken, tensor)) in line and "[0,2] is inf" in line for line in lines), r.stdout
+    assert any("total_size" in line for line in lines)
+
+
+def test_a_bad_side_file_is_a_problem(broken):
+    (broken / "value_head.safetensors").write_bytes(b"\xff" * 64)
+    r = gantry("model", "verify", broken)
+    assert r.returncode == 1 and "value_head.safetensors" in r.stdout
+
+
+def test_nothing_is_half_written(broken, tmp_path):
+    """A source that breaks off in the middle leaves no destination, and what was there stays."""
+    shards = sorted(broken.glob("model-*.safetensors"))
+    shards[-1].write_bytes(shards[-1].read_bytes()[:-5])
+    target = tmp_path / "target"
+    r = gantry("model", "convert", broken, target, "--dtype", "f32")
+    assert r.returncode == 1 and shards[-1].name in r.stderr and "cut short" in r.stderr, r.stderr
+    assert not target.exists() and not list(tmp_path.glob("target.tmp*"))
+    target.mkdir()
+    (target / "mine").write_text("x")
+    r = gantry("model", "synth", "--like", "tiny", target)
+    assert r.returncode == 1 and "is there already" in r.stderr
+    assert [f.name for f in target.iterdir()] == ["mine"]
+
+
+def test_usage():
+    assert gantry("model", "synth", "--like", "none", "/tmp/x").returncode == 2
+    r = gantry("model", "convert", "/nowhere", "/tmp/gantry_nothing", "--dtype", "int8")
+    assert r.returncode == 1 and "expected bf16, f16 or f32" in r.stderr
