@@ -18,7 +18,7 @@ struct shown {
     uint8_t *picture;           /* [H][W][3] */
     int32_t *prompt; int n_prompt;
     struct act_result result;
-    double load_s, pack_s, act_s;
+    double load_s, pack_s, act_s, act_cpu_s;
 };
 
 static void shown_release(struct shown *s)
@@ -83,9 +83,9 @@ static double count_flops(const struct openvla_config *c, int n_prompt)
 
 static int act(struct shown *s, const char *dir, const char *instruction, const char *picture, bool full, struct error *error)
 {
-    uint64_t begin = clock_mono_ns();
+    uint64_t begin = clock_mono_ns(), cpu;
     struct act_item item = {.n_images = 1, .full = full};
-    int r = openvla_load(dir, &s->model, error);
+    int r = openvla_load_halves(dir, OPENVLA_LARGE, &s->model, error);
 
     if (r < 0)
         return r;
@@ -108,8 +108,10 @@ static int act(struct shown *s, const char *dir, const char *instruction, const 
     item.prompt = s->prompt;
     item.n_prompt = s->n_prompt;
     begin = clock_mono_ns();
+    cpu = clock_cpu_ns();
     r = openvla_act(s->model, s->session, &item, 1, &s->result);
     s->act_s = seconds_since(begin);
+    s->act_cpu_s = (double)(clock_cpu_ns() - cpu) * 1e-9;
     return r < 0 ? error_set(error, -r, "%s: acting: %s", dir, strerror(-r)) : 0;
 }
 
@@ -148,8 +150,10 @@ static int print(const struct shown *s, const char *key, struct error *error)
     json_number(&w, "load_s", s->load_s);
     json_number(&w, "pack_s", s->pack_s);
     json_number(&w, "act_s", s->act_s);
+    json_number(&w, "act_cpu_s", s->act_cpu_s);
     json_number(&w, "gflop", flops * 1e-9);
     json_number(&w, "gflop_per_s", flops * 1e-9 / s->act_s);
+    json_number(&w, "gflop_per_cpu_s", flops * 1e-9 / s->act_cpu_s);
     json_number(&w, "peak_resident_gib", (double)usage.ru_maxrss / (1 << 20));
     json_close(&w, '}');
     if (out.failed)

@@ -73,12 +73,17 @@ static int allocate_halves(struct params *params)
 {
     int64_t floats = 0, halves = 0;
     void *memory = NULL;
+    bool any = false;
 
-    for (int i = 0; i < params->count; i++)
-        halves += params->list[i]->half ? padded(params->list[i]->numel, 32) : 0;
-    if (!halves)
+    for (int i = 0; i < params->count; i++) {
+        const struct param *p = params->list[i];
+
+        any |= p->half;
+        halves += p->half && !p->bf16 ? padded(p->numel, 32) : 0;
+    }
+    if (!any)
         return 0;
-    if (posix_memalign(&memory, 64, (size_t)halves * sizeof(uint16_t)))
+    if (halves && posix_memalign(&memory, 64, (size_t)halves * sizeof(uint16_t)))
         return -ENOMEM;
     free(params->halves);
     params->halves = memory;
@@ -87,8 +92,10 @@ static int allocate_halves(struct params *params)
         struct param *p = params->list[i];
 
         if (p->half) {
-            p->bf16 = params->halves + halves;
             p->frozen = true;
+            if (p->bf16)
+                continue;
+            p->bf16 = params->halves + halves;
             halves += padded(p->numel, 32);
         } else {
             p->offset = floats;

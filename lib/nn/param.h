@@ -32,7 +32,7 @@ struct param {
     int64_t offset;             /* floats from the start of the arena, multiple of 16 */
     float *value;               /* NULL before params_allocate, and with `half` */
     bool half;                  /* kept as bf16, frozen */
-    uint16_t *bf16;             /* its values then */
+    uint16_t *bf16;             /* its values then; set before params_allocate they stay where they are, e.g. in a mapped file */
     bool frozen;                /* no gradient is wanted (e.g. modules that never run) */
     bool linear;                /* packed by params_pack: [dim0][dim1*...] as out x in */
     bool adapter;               /* the A or B of another weight: no part of the checkpoint (nn/adapters.h) */
@@ -46,7 +46,7 @@ struct params {
     int count;
     int64_t numel;              /* floats in the arena, padding included */
     float *values;
-    uint16_t *halves;           /* all that are kept as bf16 */
+    uint16_t *halves;           /* what is kept as bf16, but for what others hold */
 };
 
 /* Register; the returned pointer stays valid until params_free. NULL: out of memory or the name exists. */

@@ -175,7 +175,8 @@ int safetensors_open(const char *path, struct safetensors **ret, struct error *e
     file = calloc(1, sizeof(*file));
     if (!file || !(file->path = strdup(path)))
         return error_set(error, ENOMEM, "out of memory");
-    map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    /* Private and writable: a model that keeps its matrices here may merge adapters into them, page by page its own. */
+    map = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
     if (map == MAP_FAILED)
         return error_set(error, errno, "%s: mmap: %s", path, strerror(errno));
     file->bytes = map;

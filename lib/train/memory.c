@@ -8,18 +8,24 @@
 
 enum { PROMPT_GUESS = 35 };         /* ids of an instruction with the real vocabulary: LIBERO's longest */
 
+/* As openvla_load_halves keeps them. */
+static bool stays_bf16(const struct openvla *model, const struct param *p, int i)
+{
+    return model->params.numel >= OPENVLA_LARGE && i < model->w->trunk && model->w->layout[i].dtype == DTYPE_BF16 && p->ndim >= 2 &&
+           (p->linear || p->frozen || p == model->w->embedding);
+}
+
 static void add_weights(const struct openvla *model, enum memory_use use, int lora_r, struct memory_need *need)
 {
-    const bool trained = use != MEMORY_ACT;
-
     for (int i = 0; i < model->params.count; i++) {
         const struct param *p = model->params.list[i];
+        bool bf16 = use != MEMORY_FULL && stays_bf16(model, p, i);
         int64_t out = p->dim[0], in = out ? p->numel / out : 0;
 
-        need->weights += p->numel * (int64_t)sizeof(float);
-        if (p->linear) {
+        need->weights += p->numel * (int64_t)(bf16 ? sizeof(uint16_t) : sizeof(float));
+        if (p->linear && !bf16) {
             need->packs += in * gemm_padded(out) * (int64_t)sizeof(float);
-            need->packs += trained ? out * gemm_padded(in) * (int64_t)sizeof(float) : 0;
+            need->packs += use != MEMORY_ACT ? out * gemm_padded(in) * (int64_t)sizeof(float) : 0;
         }
         if (use == MEMORY_FULL && !p->frozen)
             need->trained += p->numel;
@@ -30,7 +36,7 @@ static void add_weights(const struct openvla *model, enum memory_use use, int lo
         need->weights += need->trained * (int64_t)sizeof(float);
         need->packs += 2 * need->trained * (int64_t)sizeof(float);
     }
-    if (trained) {
+    if (use != MEMORY_ACT) {
         need->gradients = (SHARDS + 1) * need->trained * (int64_t)sizeof(float);
         need->optimiser = 2 * need->trained * (int64_t)sizeof(float);
     }

@@ -1,6 +1,7 @@
 /* memory.h - how much memory a policy needs before anyone tries: by part, in bytes, from shapes alone.
  *
- * Weights count as this build holds them (openvla_load, openvla_pack), activations by a dry run of the very pass (nn/tape.h), the
+ * Weights count as this build holds them: fp32 and packed; in a large model that acts or learns by adapters, bf16 matrices as they
+ * are (openvla_load_halves; their pages belong to the page cache, but must fit for it to be fast). Activations by a dry run of the very pass (nn/tape.h), the
  * rest as lib/train allocates it. Process overhead and other people's pages are not in it.
  * Thread rule: none.  Failure rule: -errno. */
 #pragma once

@@ -66,6 +66,7 @@ struct openvla {
     struct tokenizer *tokenizer;
     float lut[6][256];                  /* pixel value of u8 per channel: tower 0, tower 1 */
     char *dir;                          /* where it was loaded from, for messages */
+    struct hf_shards mapped;            /* files that matrices kept as bf16 lie in; none: n = 0 */
     struct hf_files files;              /* all but the weights, as they were: written again on save */
     struct action_stats *stats;         /* one per dataset */
     int n_stats;
@@ -76,8 +77,8 @@ struct openvla {
 /* Load a directory, also one that holds an adapter and names its base (openvla_adapter.h). -ENOENT, -EINVAL...: *error names the
  * file, the tensor and what was expected. */
 int openvla_load(const char *dir, struct openvla **ret, struct error *error);
-/* The same for acting, scoring and adapters: in models of at least `from` parameters the matrices that lie as bf16 stay so in
- * memory (nn/param.h), frozen. What is computed is the same to the bit; small models are faster in fp32. */
+/* The same for acting, scoring and adapters: in models of at least `from` parameters the matrices that lie as bf16 stay where
+ * they are, in the mapped files (nn/param.h), frozen. What is computed is the same to the bit; small models are faster in fp32. */
 enum { OPENVLA_LARGE = 1 << 29 };
 int openvla_load_halves(const char *dir, int64_t from, struct openvla **ret, struct error *error);
 /* All that load does but for the values: configuration, tokenizer, names, shapes and dtypes, from the files' headers alone.

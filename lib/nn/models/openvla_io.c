@@ -27,15 +27,16 @@ static int read_values(struct params *params, int begin, int end, const struct h
 
         if (r < 0)
             return r;
-        if (params->list[i]->half)
+        if (params->list[i]->half && params->list[i]->bf16 != tensor->data)
             memcpy(params->list[i]->bf16, tensor->data, tensor->bytes);
-        else
+        else if (!params->list[i]->half)
             (void)st_read_f32(tensor, 0, tensor->numel, params->list[i]->value);
     }
     return 0;
 }
 
-/* Matrices that lie as bf16 stay so: those of linear ops, the embedding, and what never runs. */
+/* Matrices that lie as bf16 stay so, and there: those of linear ops, the embedding, and what never runs. (An odd address, which
+ * a strange header may lead to, is copied from.) */
 static void keep_halves(struct openvla *model, const struct hf_shards *shards)
 {
     for (int i = 0; i < model->w->trunk; i++) {
@@ -43,6 +44,8 @@ static void keep_halves(struct openvla *model, const struct hf_shards *shards)
         const struct st_tensor *tensor = hf_shards_find(shards, p->name);
 
         p->half = tensor && tensor->dtype == DTYPE_BF16 && p->ndim >= 2 && (p->linear || p->frozen || p == model->w->embedding);
+        if (p->half && (uintptr_t)tensor->data % sizeof(uint16_t) == 0)
+            p->bf16 = (uint16_t *)(uintptr_t)tensor->data;
     }
 }
 
@@ -164,12 +167,14 @@ static int load(struct openvla *model, int64_t halves_from, struct error *error)
 {
     _cleanup_(parts_close) struct parts parts = {0};
     struct params *params = &model->params;
+    bool halves;
     int trunk, r;
 
     r = open_parts(model, NULL, &parts, error);
     if (r < 0)
         return r;
-    if (halves_from >= 0 && params->numel >= halves_from)
+    halves = halves_from >= 0 && params->numel >= halves_from;
+    if (halves)
         keep_halves(model, &parts.trunk);
     r = params_allocate(params);
     if (r < 0)
@@ -180,7 +185,13 @@ static int load(struct openvla *model, int64_t halves_from, struct error *error)
         r = read_values(params, trunk, parts.after_value, &parts.value, error);
     if (r >= 0)
         r = read_values(params, parts.after_value, parts.after_reward, &parts.reward, error);
-    return r < 0 ? r : oft_read(model, &parts.oft, error);
+    if (r >= 0)
+        r = oft_read(model, &parts.oft, error);
+    if (r >= 0 && halves) {
+        model->mapped = parts.trunk;
+        parts.trunk = (struct hf_shards) {0};
+    }
+    return r;
 }
 
 int openvla_load(const char *dir, struct openvla **ret, struct error *error)
@@ -257,6 +268,7 @@ struct openvla *openvla_free(struct openvla *model)
     (void)params_free(&model->params);
     tokenizer_free(model->tokenizer);
     free(model->dir);
+    hf_shards_close(&model->mapped);
     hf_files_release(&model->files);
     openvla_free_stats(model->stats, model->n_stats);
     if (model->w) {
