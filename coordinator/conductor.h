@@ -260,6 +260,7 @@ enum conductor_bug {
     CONDUCTOR_BUG_NEWEST_VERSION,   /* a lease names the newest policy, not its row's */
     CONDUCTOR_BUG_LOSE_EPISODE,     /* the plan leaves out its last episode, the iteration closes nevertheless */
     CONDUCTOR_BUG_END_TWICE,        /* a repeated Committed ends its episodes again */
+    CONDUCTOR_BUG_LIST_ONCE,        /* a server is told its versions when they change, and not again with each heartbeat */
     CONDUCTOR_BUG_PLAN_TWICE,       /* a plan that was open at a restart is numbered anew */
 };
 void conductor_set_bug(struct conductor *c, enum conductor_bug bug);

@@ -245,7 +245,7 @@ void conductor_on_heartbeat(struct conductor *c, const struct conductor_event *e
     for (bool first = true;
          lease_take_unmentioned(&c->leases, member->id, event->heartbeat.leases, event->heartbeat.n_leases, first, &lease) == 0;)
         first = false;
-    if (member->role == MEMBER_ACTOR || member->role == MEMBER_PRM)
+    if ((member->role == MEMBER_ACTOR || member->role == MEMBER_PRM) && c->bug != CONDUCTOR_BUG_LIST_ONCE)
         conductor_send_versions(c, member);     /* again and again: a late older list may have undone the last */
     if (!event->request)
         return;

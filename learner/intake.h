@@ -162,6 +162,7 @@ enum intake_bug {
     INTAKE_BUG_ADMIT_TWICE,
     INTAKE_BUG_TRAIN_AGAIN,
     INTAKE_BUG_ANY_VERSION,
-    INTAKE_BUG_NO_INVENTORY
+    INTAKE_BUG_NO_INVENTORY,
+    INTAKE_BUG_OLD_PLAN,        /* a plan is carried out whatever its epoch */
 };
 void intake_set_bug(struct intake *intake, enum intake_bug bug);

@@ -106,7 +106,7 @@ void intake_on_plan(struct intake *intake, const struct intake_event *event, uin
     const struct intake_version *done = committed_by(intake, event->plan.digest);
     struct intake_plan plan = event->plan;
 
-    if (event->epoch < intake->epoch || intake->training)
+    if ((event->epoch < intake->epoch && intake->bug != INTAKE_BUG_OLD_PLAN) || intake->training)
         return;
     if (done && plan.n_episodes && intake->bug == INTAKE_BUG_TRAIN_AGAIN) {
         plan.version = newest(intake, plan.kind)->number + 1;

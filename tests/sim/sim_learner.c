@@ -362,7 +362,12 @@ static void step(struct sim_world *w, const struct intake_event *event)
         case INTAKE_SEND_JOURNALED: send_journaled(w, effect); break;
         case INTAKE_SEND_INVENTORY: send_inventory(w, effect); break;
         case INTAKE_SEND_COMMITTED: send_committed(w, effect); break;
-        case INTAKE_TRAIN: start_training(w, &effect->plan); break;
+        case INTAKE_TRAIN:
+            if (event->epoch < w->nodes[SIM_LEARNER].epoch)
+                sim_fail(w, "a plan of epoch %llu is carried out under epoch %llu", (unsigned long long)event->epoch,
+                         (unsigned long long)w->nodes[SIM_LEARNER].epoch);
+            start_training(w, &effect->plan);
+            break;
         case INTAKE_SEAL: seal(l, effect); break;
         case INTAKE_SEGMENT: break;
         }

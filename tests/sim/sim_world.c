@@ -169,6 +169,8 @@ static void post(struct sim_world *w, const struct sim_message *message, const v
 
     if (sim_chance(w, w->delay_rate))
         delay += sim_below(w, sim_chance(w, 100) ? 8000 : 600);
+    if ((message->kind == SIM_PLAN || message->kind == SIM_VERSIONS) && sim_chance(w, w->late_rate))
+        delay += sim_below(w, 4000);        /* in the buffers of a coordinator that is no more, or overtaken by the next list */
     copy = message_copy(message, list, n, item);
     sim_schedule(w, delay, SIM_EVENT_MESSAGE, message->to)->message = copy;
 }
@@ -428,6 +430,7 @@ static void choose_faults(struct sim_world *w)
     w->crash_rate = crash_rates[sim_below(w, 4)];
     w->drop_rate = rates[sim_below(w, 4)];
     w->double_rate = rates[sim_below(w, 4)];
+    w->late_rate = 2 * rates[sim_below(w, 4)];
     w->delay_rate = rates[sim_below(w, 4)];
 }
 

@@ -191,6 +191,7 @@ struct sim_world {
     uint64_t cut_until_ms[SIM_NODES][SIM_NODES];    /* [from][to] */
     uint32_t crash_rate;            /* of a million, per event, while faults last */
     uint32_t drop_rate, double_rate, delay_rate;    /* of a thousand, per message */
+    uint32_t late_rate;             /* the same of plans and lists of versions: seconds late */
     struct conductor *conductor;
     struct conductor_effects effects;
     struct sim_ledger ledger;

@@ -130,6 +130,8 @@ static void test_seeded_bugs(void **state)
         {"intake: acknowledged before it is synced", {.intake_bug = INTAKE_BUG_ACK_BEFORE_SYNC}, 500},
         {"intake: admitted twice", {.intake_bug = INTAKE_BUG_ADMIT_TWICE}, 500},
         {"intake: a plan that was committed is trained again", {.intake_bug = INTAKE_BUG_TRAIN_AGAIN}, 500},
+        {"intake: a plan of an older epoch is carried out", {.intake_bug = INTAKE_BUG_OLD_PLAN}, 2000},
+        {"conductor: versions are listed once", {.conductor_bug = CONDUCTOR_BUG_LIST_ONCE}, 2000},
         {"intake: no inventory after a reconnect", {.intake_bug = INTAKE_BUG_NO_INVENTORY}, 200},
         {"edge: sent before it is committed", {.bug = SIM_BUG_SEND_BEFORE_COMMIT}, 50},
         {"edge: a transaction in parts", {.bug = SIM_BUG_COMMIT_IN_PARTS}, 500},
