@@ -28,7 +28,7 @@ static int usage(FILE *out, int status)
             "       gantry model act DIR INSTRUCTION [--picture FILE] [--key DATASET] [--full]\n"
             "                                                           one greedy action as JSON, with time and memory taken\n"
             "       gantry model prompt DIR INSTRUCTION                 the ids of an instruction\n"
-            "       gantry model check --golden DIR                     every tensor against the reference's numbers in DIR\n"
+            "       gantry model check --golden DIR [--dtype fp32|bf16] every tensor against the reference's numbers in DIR\n"
             "                                                           (DIR/checkpoint, DIR/golden)\n");
     return status;
 }
@@ -84,13 +84,13 @@ static int prompt(int argc, char **argv)
 
 static int check(int argc, char **argv)
 {
-    const char *dir = model_option(&argc, argv, "--golden");
+    const char *dir = model_option(&argc, argv, "--golden"), *dtype = model_option(&argc, argv, "--dtype");
     struct error error = {0};
     int r;
 
-    if (!dir || !*dir || argc != 0)
+    if (!dir || !*dir || argc != 0 || (dtype && strcmp(dtype, "fp32") && strcmp(dtype, "bf16")))
         return usage(stderr, CLI_USAGE);
-    r = golden_check(dir, stdout, &error);
+    r = golden_check(dir, dtype, stdout, &error);
     if (r < 0)
         return model_fail(&error, r);
     return r == 0 ? CLI_OK : CLI_FAILED;

@@ -9,5 +9,6 @@
 
 #include "base/error.h"
 
-/* 0: all groups that can be checked pass; > 0: how many fail. -errno: it could not be run. */
-int golden_check(const char *dir, FILE *out, struct error *error);
+/* dtype "fp32" or "bf16": only what the reference computed so; NULL: everything. 0: all groups that can be checked pass; > 0: how
+ * many fail. -errno: it could not be run. */
+int golden_check(const char *dir, const char *dtype, FILE *out, struct error *error);

@@ -20,7 +20,7 @@ static void check(const char *name)
         skip();
     }
     snprintf(dir, sizeof(dir), "%s/%s", goldens, name);
-    r = golden_check(dir, stdout, &error);
+    r = golden_check(dir, NULL, stdout, &error);
     if (r < 0)
         fail_msg("%s", error.text);
     assert_int_equal(r, 0);

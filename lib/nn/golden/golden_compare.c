@@ -13,8 +13,11 @@ void golden_begin(struct golden *g)
 
 void golden_end(struct golden *g, const char *group)
 {
+    const char *run = strcmp(g->dtype, "fp32") ? g->dtype : "";
+    int width = 24 - (*run ? (int)strlen(run) + 1 : 0);
+
     g->groups_failed += g->failures > 0;
-    fprintf(g->out, "%-24s %7d  %9.2g  %-6s %s\n", group, g->count, g->worst, g->failures ? "FAIL" : "PASS", g->worst_name);
+    fprintf(g->out, "%s%s%-*s %7d  %9.2g  %-6s %s\n", run, *run ? " " : "", width, group, g->count, g->worst, g->failures ? "FAIL" : "PASS", g->worst_name);
 }
 
 void golden_skip(struct golden *g, const char *group, int count, const char *reason)
@@ -45,7 +48,7 @@ static void mark(struct golden *g, const char *file, const char *name)
     json_object_set_new(g->seen, key, json_true());
 }
 
-static const json_t *entry_of(struct golden *g, const char *file, const char *name)
+const json_t *golden_entry(struct golden *g, const char *file, const char *name)
 {
     char key[64];
 
@@ -59,6 +62,14 @@ static const struct st_tensor *find(struct golden *g, const char *file, const ch
         if (!strcmp(g->files[i].name, file))
             return safetensors_find(g->files[i].file, name);
     return NULL;
+}
+
+bool golden_is_open(const struct golden *g, const char *name)
+{
+    for (int i = 0; i < g->n_files; i++)
+        if (!strcmp(g->files[i].name, name))
+            return true;
+    return false;
 }
 
 bool golden_has(struct golden *g, const char *file, const char *name)
@@ -77,7 +88,7 @@ const struct st_tensor *golden_input(struct golden *g, const char *file, const c
 }
 
 /* The error as a part of what `tolerance` allows; +inf for anything that is no number or not exactly equal where it must be. */
-static double fraction_of(const char *tolerance, const double *x, const double *ref, int64_t n)
+static double fraction_of(const char *tolerance, bool bf16, const double *x, const double *ref, int64_t n)
 {
     double max_d = 0, max_ref = 0, sum_d = 0, sum_ref = 0, max_rel = 0, limit;
 
@@ -93,16 +104,18 @@ static double fraction_of(const char *tolerance, const double *x, const double *
     }
     if (max_d == 0)
         return 0;
-    if (!isfinite(max_d) || !strcmp(tolerance, "exact"))
+    if (!isfinite(max_d) || !strncmp(tolerance, "exact", 5))
         return INFINITY;
     if (sscanf(tolerance, "fp32 abs %lf", &limit) == 1 || sscanf(tolerance, "abs %lf", &limit) == 1)
         return max_d / limit;
+    if (!strcmp(tolerance, "bf16 l2") || !strcmp(tolerance, "bf16 abs"))        /* logits: no element far off either */
+        return fmax(sqrt(sum_d / sum_ref) / 4e-2, tolerance[5] == 'a' ? max_d / 0.4 : 0);
     if (sscanf(tolerance, "rel %lf", &limit) == 1)
         return max_rel / limit;
     if (!strcmp(tolerance, "fp32 2e-4"))                        /* gradients: relative l2 and relative max */
         return fmax(sqrt(sum_d / sum_ref), max_d / max_ref) / 2e-4;
     if (!strncmp(tolerance, "follows from ", 13))               /* as far off as numbers of a forward pass may be */
-        return max_d / max_ref / 1e-4;
+        return bf16 ? sqrt(sum_d / sum_ref) / 4e-2 : max_d / max_ref / 1e-4;
     if (sscanf(tolerance, "fp32 %lf", &limit) == 1)
         return max_d / max_ref / limit;
     return INFINITY;                                            /* a tolerance this file does not know */
@@ -155,7 +168,7 @@ int golden_compare_noisy(struct golden *g, const char *file, const char *name, c
 int golden_compare_double(struct golden *g, const char *file, const char *name, const double *x, int64_t n)
 {
     const struct st_tensor *tensor = golden_input(g, file, name);
-    const char *tolerance = json_string_value(json_object_get(entry_of(g, file, name), "tolerance"));
+    const char *tolerance = json_string_value(json_object_get(golden_entry(g, file, name), "tolerance"));
     _cleanup_free_ double *ref = NULL;
 
     if (!tensor)
@@ -166,7 +179,7 @@ int golden_compare_double(struct golden *g, const char *file, const char *name, 
     if (tensor->numel != n || !tolerance || read_doubles(tensor, ref) < 0)
         return error_set(g->error, EINVAL, "golden/%s.safetensors: %s has %lld values, expected %lld; tolerance %s", file, name,
                          (long long)tensor->numel, (long long)n, tolerance ? tolerance : "missing");
-    note(g, name, fraction_of(tolerance, x, ref, n));
+    note(g, name, fraction_of(tolerance, !strcmp(g->dtype, "bf16"), x, ref, n));
     return 0;
 }
 
@@ -179,6 +192,59 @@ int golden_compare(struct golden *g, const char *file, const char *name, const f
     for (int64_t i = 0; i < n; i++)
         wide[i] = (double)x[i];
     return golden_compare_double(g, file, name, wide, n);
+}
+
+const char *golden_name(const struct golden *g, const char *what, char ret[64])
+{
+    snprintf(ret, 64, "%s.%s", g->dtype, what);
+    return ret;
+}
+
+/* Whether the reference's best two of place `at` are nearer than `limit` in the run of that dtype. */
+static bool is_close(struct golden *g, const char *file, const char *dtype, const char *margins_of, int64_t at, double limit)
+{
+    const struct st_tensor *margins;
+    char name[64];
+    float margin;
+
+    snprintf(name, sizeof(name), "%s.%s", dtype, margins_of);
+    margins = find(g, file, name);
+    return margins && st_read_f32(margins, at, 1, &margin) >= 0 && (double)margin <= limit;
+}
+
+int32_t golden_undecided(struct golden *g, const char *file, const char *ids_of, const char *margins_of, int64_t at, int32_t id)
+{
+    char name[64];
+    const char *tolerance = json_string_value(json_object_get(golden_entry(g, file, golden_name(g, ids_of, name)), "tolerance"));
+    const struct st_tensor *ids = find(g, file, name);
+    double limit;
+    int32_t theirs;
+
+    if (!tolerance || sscanf(tolerance, "exact where margin > %lf", &limit) != 1 || !ids || ids->dtype != DTYPE_I32 || at >= ids->numel)
+        return id;
+    if (!is_close(g, file, g->dtype, margins_of, at, limit) && !is_close(g, file, "fp32", margins_of, at, limit))
+        return id;
+    memcpy(&theirs, (const char *)ids->data + at * (int64_t)sizeof(theirs), sizeof(theirs));
+    return theirs;
+}
+
+int golden_compare_margin(struct golden *g, const char *file, const char *name, const float *x, int64_t n)
+{
+    const char *tolerance = json_string_value(json_object_get(golden_entry(g, file, name), "tolerance"));
+    const struct st_tensor *tensor = golden_input(g, file, name);
+    double worst = 0;
+
+    if (!tolerance || strcmp(tolerance, "bf16 abs"))
+        return golden_compare(g, file, name, x, n);
+    if (!tensor || tensor->numel != n)
+        return error_set(g->error, EINVAL, "golden/%s.safetensors: %s does not have %lld values", file, name, (long long)n);
+    for (int64_t i = 0; i < n; i++) {
+        float ref;
+
+        worst = st_read_f32(tensor, i, 1, &ref) < 0 ? INFINITY : fmax(worst, fabs((double)x[i] - (double)ref));
+    }
+    note(g, name, worst / 0.4);
+    return 0;
 }
 
 int golden_compare_int(struct golden *g, const char *file, const char *name, const int32_t *x, int64_t n)
@@ -204,7 +270,7 @@ int golden_compare_bytes(struct golden *g, const char *file, const char *name, c
 
 int golden_compare_sampled(struct golden *g, const char *file, const char *name, const float *x, int64_t n)
 {
-    const json_t *entry = entry_of(g, file, name), *l2 = json_object_get(entry, "l2");
+    const json_t *entry = golden_entry(g, file, name), *l2 = json_object_get(entry, "l2");
     const char *what = json_string_value(json_object_get(entry, "what"));
     _cleanup_free_ float *sampled = calloc((size_t)n + 1, sizeof(*sampled));
     int stride = 1;

@@ -81,10 +81,12 @@ static int check_pixels(struct golden *g)
     int64_t one = (int64_t)6 * c->image_height * c->image_width, kept = 0;
     bool sampled = golden_has(g, "inputs", "pixel_values_fp32_s97");
     const char *name = sampled ? "pixel_values_fp32_s97" : "pixel_values_fp32";
+    const char *in_bf16 = sampled ? "pixel_values_bf16_s97" : "pixel_values_bf16";
+    _cleanup_free_ uint16_t *half = calloc((size_t)one * GOLDEN_SAMPLES, sizeof(*half));
     _cleanup_free_ float *values = calloc((size_t)one, sizeof(*values)),
                          *out = calloc((size_t)one * GOLDEN_SAMPLES, sizeof(*out));
 
-    if (!values || !out)
+    if (!values || !out || !half)
         return error_set(g->error, ENOMEM, "out of memory");
     for (int s = 0; s < GOLDEN_SAMPLES; s++) {
         const char *want = json_string_value(json_array_get(json_object_get(g->manifest, "pixel_values_sha256"), (size_t)s));
@@ -97,6 +99,14 @@ static int check_pixels(struct golden *g)
         golden_expect(g, want && !strcmp(hex, want), "pixel_values_sha256");
         for (int64_t i = 0; i < one; i += sampled ? 97 : 1)
             out[kept++] = values[i];
+    }
+    for (int64_t i = 0; i < kept; i++)
+        half[i] = float_to_bf16(out[i]);
+    if (golden_has(g, "inputs", in_bf16)) {
+        int r = golden_compare_bytes(g, "inputs", in_bf16, half, (size_t)kept * sizeof(*half));
+
+        if (r < 0)
+            return r;
     }
     return golden_compare(g, "inputs", name, out, kept);
 }

@@ -35,7 +35,7 @@ static int compare_named(struct golden *g, int sample, const char *what, const f
 {
     char name[64];
 
-    snprintf(name, sizeof(name), "fp32.s%d.%s", sample, what);
+    snprintf(name, sizeof(name), "%s.s%d.%s", g->dtype, sample, what);
     return golden_compare(g, "oft", name, x, n);
 }
 
@@ -50,7 +50,7 @@ static int compare_actions(struct golden *g, int sample, const char *what, const
         return error_set(g->error, EINVAL, "%s: statistics of exactly one data set are needed", g->model->dir);
     for (int i = 0; i < c->oft.chunk; i++)
         oft_unnormalise(stats, normalised + i * c->action_dims, actions + i * c->action_dims);
-    snprintf(name, sizeof(name), "fp32.s%d.%s", sample, what);
+    snprintf(name, sizeof(name), "%s.s%d.%s", g->dtype, sample, what);
     return golden_compare_double(g, "oft", name, actions, oft_slots(c));
 }
 
@@ -89,30 +89,35 @@ static int check_ids(struct golden *g, int sample, const struct tensor *answers,
     int32_t ids_action[OFT_MAX_SLOTS], ids_full[OFT_MAX_SLOTS];
     float margin[OFT_MAX_SLOTS], unused;
     double normalised[OFT_MAX_SLOTS];
-    char name[64];
+    char name[64], act_name[64], full_name[64], margin_name[64];
 
     if (!action_logits)
         return error_set(g->error, ENOMEM, "out of memory");
+    snprintf(act_name, sizeof(act_name), "s%d.tok.ids_act", sample);
+    snprintf(full_name, sizeof(full_name), "s%d.tok.ids_full", sample);
+    snprintf(margin_name, sizeof(margin_name), "s%d.tok.margin_act", sample);
     for (int i = 0; i < slots; i++) {
         const float *row = logits->x + i * logits->cols;
 
         memcpy(action_logits + i * OPENVLA_ACTION_BINS, row + first, OPENVLA_ACTION_BINS * sizeof(*row));
         ids_action[i] = best(row, first, c->vocab, &margin[i]);
         ids_full[i] = best(row, 0, c->vocab_padded, &unused);
+        ids_action[i] = golden_undecided(g, "oft", act_name, margin_name, i, ids_action[i]);
+        ids_full[i] = golden_undecided(g, "oft", full_name, margin_name, i, ids_full[i]);
         normalised[i] = openvla_decode(c, ids_full[i]);
     }
     r = compare_named(g, sample, "tok.hidden", answers->x, answers->rows * answers->cols);
     snprintf(name, sizeof(name), "s%d.tok.act_logits", sample);
-    if (r >= 0 && golden_has(g, "oft", name))
+    if (r >= 0 && golden_has(g, "oft", name) && !strcmp(g->dtype, "fp32"))
         r = golden_compare(g, "oft", name, action_logits, (int64_t)slots * OPENVLA_ACTION_BINS);
-    snprintf(name, sizeof(name), "fp32.s%d.tok.ids_act", sample);
+    snprintf(name, sizeof(name), "%s.s%d.tok.ids_act", g->dtype, sample);
     if (r >= 0)
         r = golden_compare_int(g, "oft", name, ids_action, slots);
-    snprintf(name, sizeof(name), "fp32.s%d.tok.ids_full", sample);
+    snprintf(name, sizeof(name), "%s.s%d.tok.ids_full", g->dtype, sample);
     if (r >= 0)
         r = golden_compare_int(g, "oft", name, ids_full, slots);
     if (r >= 0)
-        r = compare_named(g, sample, "tok.margin_act", margin, slots);
+        r = golden_compare_margin(g, "oft", golden_name(g, margin_name, name), margin, slots);
     return r < 0 ? r : compare_actions(g, sample, "tok.actions", normalised);
 }
 
@@ -124,7 +129,7 @@ static int check_embeddings(struct golden *g, int sample, const struct tensor *e
     int64_t first;
 
     snprintf(name, sizeof(name), "s%d.l1.embed_tail", sample);
-    if (!golden_has(g, "oft", name))
+    if (!golden_has(g, "oft", name) || strcmp(g->dtype, "fp32"))
         return 0;
     first = json_integer_value(json_object_get(json_object_get(tensors, name), "first_position"));
     return golden_compare(g, "oft", name, embeddings->x + first * embeddings->cols,
