@@ -203,13 +203,30 @@ static void on_scored(int result, const struct message *reply, void *arg)
         conclude(s);
 }
 
+/* What a candidate's frames are to the episode, and what was done after each: its first step, then the moves tried. */
+static void tell_past(const struct candidate *c, uint32_t *step, float *action)
+{
+    const struct lookahead *s = c->search;
+    const struct episode *e = &s->slot->episode;
+    const struct move *moves = s->moves + c->index * s->h;
+
+    step[0] = 0;
+    memcpy(action, e->steps ? e->action : moves[0].action, SIM_ACTION_DIMS * sizeof(*action));
+    for (uint32_t i = 1; i <= s->h; i++) {
+        step[i] = e->steps + i;
+        if (i < s->h)
+            memcpy(action + i * SIM_ACTION_DIMS, moves[i].action, SIM_ACTION_DIMS * sizeof(*action));
+    }
+}
+
 static int ask(struct candidate *c)
 {
     struct lookahead *s = c->search;
     struct slot *slot = s->slot;
     const struct episode *e = &slot->episode;
     struct wire_client *server;
-    uint32_t at[HORIZON_MAX], i, n = s->mean ? s->h : 1;
+    uint32_t at[HORIZON_MAX], step[HORIZON_MAX + 1], i, n = s->mean ? s->h : 1;
+    float action[HORIZON_MAX * SIM_ACTION_DIMS];
 
     if (c->todo == TODO_ACT) {
         server = servers_pick(&slot->shared->servers, GANTRY__ROLE__ROLE_ACTOR, e->lease.policy_version, slot->index);
@@ -223,8 +240,9 @@ static int ask(struct candidate *c)
         return -ENOTCONN;
     for (i = 0; i < n; i++)
         at[i] = s->h - n + i + 1;
+    tell_past(c, step, action);
     return request_score(server, e, &(struct score_images) {
-        .frames = slot->search_frames, .first = frame_after(c, 0), .n = s->h + 1, .at = at, .n_at = n,
+        .frames = slot->search_frames, .first = frame_after(c, 0), .n = s->h + 1, .at = at, .n_at = n, .step = step, .action = action,
     }, on_scored, c, &c->call);
 }
 

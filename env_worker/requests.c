@@ -155,6 +155,11 @@ int request_score(struct wire_client *client, const struct episode *episode, con
     body.images = images->n;
     body.at = (uint32_t *)images->at;
     body.n_at = images->n_at;
+    body.step = (uint32_t *)images->step;
+    body.n_step = images->step ? images->n : 0;
+    body.action_dims = images->action ? SIM_ACTION_DIMS : 0;
+    body.action = (float *)images->action;
+    body.n_action = images->action ? (size_t)(images->n - 1) * SIM_ACTION_DIMS : 0;
     return start_call(client, &(struct wire_call) {
         .kind = GANTRY__KIND__KIND_SCORE, .version = episode->lease.prm_version, .body = &body.base,
         .parts = &part, .n_parts = 1, .deadline_ms = SCORE_DEADLINE_MS, .on_reply = on_reply, .arg = arg,

@@ -41,7 +41,11 @@ enum player_answer act_answer(int result, const struct message *reply, const str
                               uint32_t room, char *text, size_t size);
 
 /* Score frames at[0..n_at) of `n` frames of a block from `first` on, which is the episode's o_0 or a copy of it. */
-struct score_images { struct frames *frames; uint32_t first, n; const uint32_t *at; uint32_t n_at; };
+struct score_images {
+    struct frames *frames; uint32_t first, n; const uint32_t *at; uint32_t n_at;
+    const uint32_t *step;       /* [n] which frames of the episode they are; NULL: o_0, o_1, ... */
+    const float *action;        /* (n-1, 7) executed after each but the last; NULL: not told */
+};
 int request_score(struct wire_client *client, const struct episode *episode, const struct score_images *images,
                   wire_reply_fn *on_reply, void *arg, struct pending_call *ret_call);
 /* ret_scores has room for n. */

@@ -182,6 +182,12 @@ static int take_run_settings(struct edge *edge, const char *config, struct plan_
             runner->prm = run->stages[i].prm;
     if (r < 0)
         return r;
+    snprintf(runner->lora_targets, sizeof runner->lora_targets, "%s", run->lora_targets);
+    if (!strcmp(run->policy_train, "lora"))
+        runner->lora = (struct lora_spec) {.r = run->lora_r, .alpha = run->lora_alpha};
+    if (!strcmp(run->prm_train, "lora"))
+        runner->prm_lora = (struct lora_spec) {.r = run->lora_r, .alpha = run->lora_alpha};
+    runner->prm_history = run->prm_history;
     *ret_ranks = MAX(run->n_learners, 1);
     return 0;
 }

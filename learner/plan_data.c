@@ -50,6 +50,7 @@ static int add(struct dataset *set, struct loaded *l, struct error *error)
         .policy_version = t->policy_version,
         .temperature = (double)t->temperature, .height = (int)t->height, .width = (int)t->width,
         .action_dims = (int)t->action_dims,
+        .action = t->action, .n_action = t->n_action,
         .label = t->n_label ? t->label : t->action, .n_label = t->n_label ? t->n_label : t->n_action,
         .tokens = t->tokens, .n_tokens = t->n_tokens, .logp = t->logp, .n_logp = t->n_logp,
         .hidden = t->hidden, .n_hidden = t->n_hidden, .turns = t->turns, .n_turns = t->n_turns,
@@ -151,12 +152,12 @@ static int compare_used(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const struct openvla *model, int max_staleness,
+int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const struct trainer *trainer, int max_staleness,
                    struct plan_data *ret, struct error *error)
 {
     _cleanup_(plan_data_release) struct plan_data data = {0};
     bool sft = strcmp(plan->objective, "sft") == 0;
-    int r = dataset_new(model, &data.set);
+    int r = trainer->reward ? dataset_new_reward(trainer->reward, &data.set) : dataset_new(trainer->model, &data.set);
 
     if (r < 0)
         return error_set(error, -r, "out of memory");

@@ -16,5 +16,5 @@ void plan_data_release(struct plan_data *data);
 /* rl: the plan's rows. max_staleness: versions a row may be behind the parent.
  * sft: demonstrations of the newest stage that the plan lists. prm: demonstrations and rollouts of all of them, and its rows.
  * Episodes of validation and test are never taken. -ENOENT names the first row that is not in the journal. */
-int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const struct openvla *model, int max_staleness,
+int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const struct trainer *trainer, int max_staleness,
                    struct plan_data *ret, struct error *error);

@@ -67,10 +67,58 @@ static int fit_adapters(const struct plan_runner *runner, const Gantry__Plan *pl
     return openvla_lora_new(model, &spec, runner->seed + (plan->stage << 32), error);
 }
 
+static int load_openvla(struct plan_runner *runner, const Gantry__Plan *plan, const char *dir, const struct wish *wish,
+                        struct trainer **ret, struct error *error)
+{
+    _cleanup_(openvla_freep) struct openvla *model = NULL;
+    /* below adapters the base may rest as bf16; what is trained whole may not */
+    int r = openvla_load_halves(dir, wants_adapters(runner, plan) ? OPENVLA_LARGE : -1, &model, error);
+
+    if (r >= 0)
+        r = add_heads(model, wish, runner->seed, error);
+    if (r >= 0)
+        r = fit_adapters(runner, plan, model, error);
+    if (r < 0)
+        return r;
+    r = trainer_new(model, runner->threads, &runner->group, ret);
+    if (r < 0)
+        return error_set(error, -r, "%s: cannot be made ready for training: %s", dir, error_text(NULL, r));
+    TAKE_PTR(model);            /* the trainer's now */
+    return 0;
+}
+
+/* A reward model with a backbone of its own. */
+static int load_backbone(struct plan_runner *runner, const char *dir, const struct wish *wish, struct trainer **ret, struct error *error)
+{
+    _cleanup_(qwen_vl_freep) struct qwen_vl *model = NULL;
+    struct lora_spec spec = runner->prm_lora;
+    struct adapted adapted;
+    int r = qwen_vl_load(dir, &model, error);
+
+    if (r >= 0 && wish->reward_width && !model->config.reward_width) {
+        r = qwen_vl_add_reward_head(model, wish->reward_width, runner->seed);
+        if (r < 0)
+            return error_set(error, -r, "%s: a head of width %d cannot be added", dir, wish->reward_width);
+    }
+    if (r < 0)
+        return r;
+    spec.targets = runner->lora_targets;
+    adapted = qwen_vl_adapted(model);
+    if (spec.r && !model->adapters)
+        r = adapters_new(&adapted, &spec, runner->seed, error);
+    if (r < 0)
+        return r;
+    model->history = runner->prm_history;
+    r = trainer_new_reward(model, runner->threads, &runner->group, ret);
+    if (r < 0)
+        return error_set(error, -r, "%s: cannot be made ready for training: %s", dir, error_text(NULL, r));
+    TAKE_PTR(model);            /* the trainer's now */
+    return 0;
+}
+
 static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, const struct wish *wish, struct trainer **ret,
                        struct error *error)
 {
-    _cleanup_(openvla_freep) struct openvla *model = NULL;
     _cleanup_(trainer_freep) struct trainer *trainer = NULL;
     char dir[1024];
     int r;
@@ -79,18 +127,12 @@ static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, con
         return error_set(error, ENAMETOOLONG, "the plan's parent directory has too long a path");
     if (access(dir, F_OK) < 0)  /* prm.init of the run file: not below the run directory */
         snprintf(dir, sizeof dir, "%s", plan->parent_dir);
-    /* below adapters the base may rest as bf16; what is trained whole may not */
-    r = openvla_load_halves(dir, wants_adapters(runner, plan) ? OPENVLA_LARGE : -1, &model, error);
-    if (r >= 0)
-        r = add_heads(model, wish, runner->seed, error);
-    if (r >= 0)
-        r = fit_adapters(runner, plan, model, error);
+    if (plan->kind == GANTRY__VERSION_KIND__VERSION_PRM && qwen_vl_is(dir))
+        r = load_backbone(runner, dir, wish, &trainer, error);
+    else
+        r = load_openvla(runner, plan, dir, wish, &trainer, error);
     if (r < 0)
         return r;
-    r = trainer_new(model, runner->threads, &runner->group, &trainer);
-    if (r < 0)
-        return error_set(error, -r, "%s: cannot be made ready for training: %s", dir, error_text(NULL, r));
-    model = NULL;               /* the trainer's now */
     r = checkpoint_load_state(trainer, dir, error);
     if (r < 0)
         return r;
@@ -101,7 +143,7 @@ static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, con
 /* The reference is what the adapters sit on. */
 static bool reference_is_base(const struct trainer *trainer)
 {
-    const char *base = openvla_adapter_base_name(trainer->model);
+    const char *base = trainer->model ? openvla_adapter_base_name(trainer->model) : NULL;
     char reference[32];
 
     snprintf(reference, sizeof reference, "../v%06" PRIu64, trainer->reference);
@@ -117,8 +159,7 @@ static int take_trainer(struct plan_runner *runner, const Gantry__Plan *plan, co
 
     if (held && (runner->version[plan->kind] != plan->parent || (plan->kind == GANTRY__VERSION_KIND__VERSION_PRM &&
                                                                  plan->parent == 0) ||
-                 (wish->value_width && !held->model->config.value_width) ||
-                     (wish->reward_width && !held->model->config.reward_width)))
+                 (wish->value_width && !held->parts[TRAIN_VALUE].n) || (wish->reward_width && !held->parts[TRAIN_REWARD].n)))
         held = trainer_free(held);
     if (!held) {
         r = load_parent(runner, plan, wish, &held, error);
@@ -182,7 +223,7 @@ static int prepare(struct execution *e, const struct wish *wish, int max_stalene
     int r = take_trainer(e->runner, e->plan, wish, &e->trainer, error);
 
     if (r >= 0)
-        r = plan_data_load(e->runner, e->plan, e->trainer->model, max_staleness, &e->data, error);
+        r = plan_data_load(e->runner, e->plan, e->trainer, max_staleness, &e->data, error);
     e->watch = (struct train_watch) {watch, e->runner};
     e->objective = (struct objective) {.seed = e->runner->seed, .stage = e->plan->stage, .iteration = e->plan->round,
                                        .version = e->plan->parent, .watch = &e->watch};

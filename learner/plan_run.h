@@ -7,7 +7,8 @@
  * With policy.train: lora a policy's version is an adapter on the policy that its stage started from, which is also the reference:
  * the trainer's model without its adapters. The last version of an sft stage is merged into full weights, so that an rl stage
  * begins with adapters that say nothing; an rl stage that follows another goes on with its adapters, and the reference is then a
- * second model. Reward models are trained whole.
+ * second model. A reward model on the policy's trunk is trained whole; of one with a backbone of its own (prm.init: a Qwen-VL
+ * directory) the head learns, with prm.train: lora adapters, too.
  *
  * Thread rule: one thread. The journal may be appended to by another meanwhile. */
 #pragma once
@@ -31,6 +32,8 @@ struct plan_runner {
     struct group group;                 /* the learner's ranks */
     struct lora_spec lora;              /* policy.train: lora; r 0: all weights are trained */
     char lora_targets[256];             /* what lora.targets points to */
+    struct lora_spec prm_lora;          /* prm.train: lora, for a Qwen-VL backbone; r 0: its head learns alone */
+    int prm_history;                    /* prm.history: recent frames in its prompts beside the first */
     struct prm_config prm;              /* of the run's last prm stage, for refreshes; steps 0: there is none */
     atomic_bool stop;                   /* give up at the next minibatch: -ECANCELED */
     atomic_long done, total;            /* minibatches of the plan in progress, for status */

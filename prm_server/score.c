@@ -5,13 +5,14 @@
 
 #include "base/fault.h"
 #include "proto/prm.pb-c.h"
-#include "serve/policy_version.h"
+#include "prm_server/score_backbone.h"
 
 enum { MAX_ROWS = 64 };         /* frames in one pass */
 
 struct lane {
     struct openvla_session *session;
     struct openvla_config config;       /* it was made for */
+    struct qwen_session *backbone;      /* NULL until one is served */
     struct score_item items[MAX_ROWS];
     float progress[MAX_ROWS];
 };
@@ -20,8 +21,8 @@ struct score_state { unsigned n; struct lane lanes[]; };
 
 static int score_load(const char *dir, const uint8_t digest[32], void **ret_model, struct error *error)
 {
-    struct policy_version *version;
-    int r = policy_version_load(dir, digest, true, &version, error);
+    struct reward_version *version;
+    int r = reward_version_load(dir, digest, &version, error);
 
     if (r == 0)
         *ret_model = version;
@@ -30,16 +31,19 @@ static int score_load(const char *dir, const uint8_t digest[32], void **ret_mode
 
 static void score_unload(void *model)
 {
-    policy_version_free(model);
+    reward_version_free(model);
 }
 
 static int score_check(const struct message *message, void *model, struct error *error)
 {
     const Gantry__ScoreRequest *request = (const Gantry__ScoreRequest *)message->body;
-    const struct openvla_config *config = &((struct policy_version *)model)->model->config;
+    const struct reward_version *version = model;
+    const struct openvla_config *config = version->trunk ? &version->trunk->model->config : NULL;
     size_t size, want = (size_t)request->height * request->width * 3;
 
-    if (request->height != (uint32_t)config->image_height || request->width != (uint32_t)config->image_width)
+    if (request->height < 1 || request->width < 1 || request->height > 1 << 14 || request->width > 1 << 14)
+        return error_set(error, EINVAL, "image %ux%u", request->width, request->height);
+    if (config && (request->height != (uint32_t)config->image_height || request->width != (uint32_t)config->image_width))
         return error_set(error, EINVAL, "image %ux%u: the reward model takes %dx%d", request->width, request->height, config->image_width, config->image_height);
     if (message->n_parts != 1)
         return error_set(error, EINVAL, "%u frames: all images travel in one", message->n_parts);
@@ -51,6 +55,8 @@ static int score_check(const struct message *message, void *model, struct error 
     for (size_t i = 0; i < request->n_at; i++)
         if (request->at[i] >= request->images)
             return error_set(error, EINVAL, "image %u is asked for, of %u", request->at[i], request->images);
+    if (version->backbone && backbone_check(version->backbone, message, error) < 0)
+        return -EINVAL;
     return (int)request->n_at;
 }
 
@@ -77,6 +83,8 @@ static int score_request(struct lane *lane, struct policy_version *version, cons
 static ProtobufCMessage *answer(struct lane *lane, struct serve_job *job)
 {
     const struct message *message = job->request->message;
+    const struct reward_version *version = job->model;
+    struct error error = {0};
     size_t n = ((const Gantry__ScoreRequest *)message->body)->n_at;
     Gantry__ScoreReply *reply = malloc(sizeof *reply);
     int r = -ENOMEM;
@@ -87,7 +95,8 @@ static ProtobufCMessage *answer(struct lane *lane, struct serve_job *job)
         reply->progress = malloc(n * sizeof *reply->progress);
         reply->n_progress = reply->progress ? n : 0;
         if (reply->progress)
-            r = score_request(lane, job->model, message, reply->progress);
+            r = version->backbone ? backbone_score(version->backbone, &lane->backbone, message, reply->progress, &error)
+                                  : score_request(lane, version->trunk, message, reply->progress);
         if (r >= 0 && fault_point("score.reply") == FAULT_NAN)
             reply->progress[0] = NAN;
     }
@@ -95,8 +104,8 @@ static ProtobufCMessage *answer(struct lane *lane, struct serve_job *job)
         return &reply->base;
     if (reply)
         protobuf_c_message_free_unpacked(&reply->base, NULL);
-    job->status = r == -EINVAL || r == -ENOSPC ? GANTRY__STATUS__STATUS_BAD_REQUEST : GANTRY__STATUS__STATUS_INTERNAL;
-    snprintf(job->text, sizeof job->text, "the reward model failed: %s", strerror(-r));
+    job->status = r == -EINVAL || r == -ENOSPC || r == -E2BIG ? GANTRY__STATUS__STATUS_BAD_REQUEST : GANTRY__STATUS__STATUS_INTERNAL;
+    snprintf(job->text, sizeof job->text, "the reward model failed: %s", error_text(&error, r));
     return NULL;
 }
 
@@ -104,7 +113,8 @@ static void score_compute(void *arg, unsigned number, struct serve_job **jobs, u
 {
     struct score_state *state = arg;
     struct lane *lane = &state->lanes[number];
-    int r = session_fit(&lane->session, &lane->config, &((struct policy_version *)jobs[0]->model)->model->config, MAX_ROWS);
+    const struct reward_version *version = jobs[0]->model;
+    int r = version->backbone ? 0 : session_fit(&lane->session, &lane->config, &version->trunk->model->config, MAX_ROWS);
 
     for (unsigned i = 0; i < n; i++) {
         if (r >= 0)
@@ -127,8 +137,10 @@ static void score_state_free(void *arg)
 {
     struct score_state *state = arg;
 
-    for (unsigned i = 0; i < state->n; i++)
+    for (unsigned i = 0; i < state->n; i++) {
         openvla_session_free(state->lanes[i].session);
+        qwen_session_free(state->lanes[i].backbone);
+    }
     free(state);
 }
 

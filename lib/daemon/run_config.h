@@ -68,6 +68,7 @@ struct run_config {
     double lora_alpha;              /* ... scale (alpha / r), ... */
     char lora_targets[256];         /* ... and the modules that have them: all-linear, or names */
     char prm_init[256];             /* "policy" or a directory */
+    char prm_train[16];             /* a Qwen-VL directory: head | lora */
     int prm_every, prm_history;
     struct stage_config stages[RUN_MAX_STAGES];
     int n_stages;

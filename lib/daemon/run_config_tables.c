@@ -20,6 +20,7 @@ static const char *const advantage_names[] = {"gae", "group", "rloo", "reinforce
 static const char *const kl_names[] = {"exact", "k3", "none", NULL};
 static const char *const curriculum_names[] = {"uniform", "levels", "frontier-centred", "frontier", "fixed", NULL};
 static const char *const train_names[] = {"full", "lora", NULL};
+static const char *const prm_train_names[] = {"head", "lora", NULL};
 static const char *const style_names[] = {"clean", "slow", NULL};
 static const char *const preset_names[] = {"gantry", "tabletop", "paper", "writeup", NULL};
 
@@ -49,7 +50,10 @@ static const struct config_key policy_keys[] = {
 };
 
 static const struct config_key prm_keys[] = {
-    ROW_STRING(R, "init", prm_init, NULL, "policy", "policy: the trunk of the policy at the prm stage and a new head; else a directory"),
+    ROW_STRING(R, "init", prm_init, NULL, "policy", "policy: the trunk of the policy at the prm stage and a new head; else a directory: OpenVLA, "
+               "Qwen2-VL or Qwen2.5-VL"),
+    ROW_STRING(R, "train", prm_train, prm_train_names, "head", "init is Qwen-VL: head: the reward head alone learns; lora: adapters too, as policy's "
+               "lora_r, lora_alpha, lora_targets say. (OpenVLA's trunk is trained whole)"),
     ROW_INT(R, "every", prm_every, 1, 1000, "1", "score every n-th step (first and last always, linear in between)"),
     ROW_INT(R, "history", prm_history, 0, 16, "0", "frames shown beside the first and the current one"),
     CONFIG_END,

@@ -87,7 +87,7 @@ static int check_files(const char *dir, const uint8_t *digest, struct error *err
 }
 
 /* The version's own files, and those of the base that it is an adapter on. */
-static int check_manifest(const char *dir, const uint8_t digest[32], struct error *error)
+int version_check_manifest(const char *dir, const uint8_t digest[32], struct error *error)
 {
     char base[PATH_MAX];
     int r = check_files(dir, digest, error);
@@ -107,7 +107,7 @@ int policy_version_load(const char *dir, const uint8_t digest[32], bool reward, 
         return error_set(error, ENOMEM, "out of memory");
     v->reward = reward;
     pthread_mutex_init(&v->lock, NULL);
-    r = check_manifest(dir, digest, error);
+    r = version_check_manifest(dir, digest, error);
     if (r == 0)
         r = openvla_load_halves(dir, OPENVLA_LARGE, &v->model, error);
     if (r < 0)

@@ -25,6 +25,9 @@ int policy_version_load(const char *dir, const uint8_t digest[32], bool reward, 
 struct policy_version *policy_version_free(struct policy_version *version);
 DEFINE_FREEP(struct policy_version, policy_version_free)
 
+/* The manifest in `dir` is the one with this digest, and the files are what it says. */
+int version_check_manifest(const char *dir, const uint8_t digest[32], struct error *error);
+
 /* Prompt ids of an instruction; borrowed, valid as long as the version. Any thread. */
 int policy_version_prompt(struct policy_version *version, const char *instruction, const int32_t **ret_ids, int *ret_n);
 

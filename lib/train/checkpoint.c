@@ -33,7 +33,10 @@ int checkpoint_save(const struct trainer *t, const char *dir, struct error *erro
     struct st_write tensors[1 + 2 * TRAIN_PARTS];
     int n = 0, r;
 
-    r = t->model->lora ? openvla_adapter_save(t->model, dir, error) : openvla_save(t->model, dir, "F32", error);
+    if (t->reward)
+        r = qwen_vl_save(t->reward, dir, NULL, error);
+    else
+        r = t->model->lora ? openvla_adapter_save(t->model, dir, error) : openvla_save(t->model, dir, "F32", error);
     if (r < 0)
         return r;
     scalars_of(t, scalars);

@@ -10,6 +10,7 @@
 #include "rl/labels.h"
 #include "train/objective.h"
 #include "train/passes.h"
+#include "train/reward_items.h"
 
 /* This share of the draws shows an episode's end: there the verdict is, and look-ahead and the gate ask for it. */
 #define LAST_SHARE .25
@@ -114,9 +115,10 @@ static bool draw_batch(const struct dataset *data, const struct prm_data *d, dou
 }
 
 struct prm_call {
-    const struct openvla *model;
+    const struct openvla *model;        /* NULL: data->reward */
     const struct dataset *data;
     const struct prm_sample *samples;
+    const struct qwen_item *items;      /* [n] of data->reward's minibatch */
     int n;
     double loss[SHARDS];
 };
@@ -126,14 +128,11 @@ static double entropy_of(double p)
     return p <= 0 || p >= 1 ? 0 : -p * log(p) - (1 - p) * log(1 - p);
 }
 
-static int prm_shard(struct tape *tape, int shard, int first, int last, void *arg)
+/* Of the trunk that the policy gave. */
+static int trunk_logits(const struct prm_call *call, struct tape *tape, int first, int n, struct tensor **ret_logit)
 {
-    struct prm_call *call = arg;
-    int n = last - first;
     struct openvla_item *items = tape_alloc(tape, (size_t)n * sizeof *items);
     struct openvla_pass pass;
-    struct tensor *logit;
-    double loss = 0;
     int r;
 
     if (!items)
@@ -143,9 +142,24 @@ static int prm_shard(struct tape *tape, int shard, int first, int last, void *ar
     r = openvla_forward_tail(call->model, tape, items, n, &pass);
     if (r < 0)
         return r;
-    logit = openvla_reward(call->model, tape, gather_action_rows(tape, &pass, n, 1));
-    if (!logit)
-        return tape->error ? tape->error : -ENOMEM;
+    *ret_logit = openvla_reward(call->model, tape, gather_action_rows(tape, &pass, n, 1));
+    return *ret_logit ? 0 : tape->error ? tape->error : -ENOMEM;
+}
+
+static int prm_shard(struct tape *tape, int shard, int first, int last, void *arg)
+{
+    struct prm_call *call = arg;
+    int n = last - first;
+    struct tensor *logit;
+    double loss = 0;
+    int r;
+
+    if (call->items)
+        r = reward_items_logits(call->data->reward, tape, call->items + first, n, &logit);
+    else
+        r = trunk_logits(call, tape, first, n, &logit);
+    if (r < 0)
+        return r;
     for (int i = 0; i < n; i++) {
         double x = (double)logit->x[i], y = (double)call->samples[first + i].label;
 
@@ -158,34 +172,55 @@ static int prm_shard(struct tape *tape, int shard, int first, int last, void *ar
     return 0;
 }
 
+/* One update on a minibatch; a backbone that is frozen has no trunk to move. *ret_loss: the minibatch's. */
+static int update_once(struct trainer *trainer, const struct dataset *data, const struct prm_sample *samples, int batch,
+                       const struct update *update, double *ret_loss)
+{
+    static const enum trainer_part parts[] = {TRAIN_TRUNK, TRAIN_REWARD};
+    bool frozen = !trainer->parts[TRAIN_TRUNK].n;
+    struct prm_call call = {.model = trainer->model, .data = data, .samples = samples, .n = batch};
+    _cleanup_(reward_items_release) struct reward_items items = {0};
+    _cleanup_free_ struct step_ref *at = calloc((size_t)batch, sizeof *at);
+    double norm[2], loss = 0;
+    int r = at ? 0 : -ENOMEM;
+
+    for (int i = 0; i < batch && r >= 0; i++)
+        at[i] = samples[i].at;
+    if (data->reward && r >= 0)
+        r = reward_items_make(data, at, batch, NULL, &items);
+    call.items = items.items;
+    if (r >= 0)
+        r = trainer_update(trainer, parts + frozen, (struct update[]) {*update, *update}, 2 - frozen, batch, prm_shard, &call, norm);
+    if (r >= 0)
+        r = shards_share(trainer->shards, call.loss, sizeof *call.loss);
+    for (int i = 0; i < SHARDS && r >= 0; i++)
+        loss += call.loss[i];
+    if (r >= 0)
+        *ret_loss = loss;
+    return r;
+}
+
 static int train(struct trainer *trainer, const struct dataset *data, const struct prm_data *d, const struct prm_config *config,
                  const struct objective *objective, struct prm_result *result, struct error *error)
 {
     _cleanup_free_ struct prm_sample *samples = malloc((size_t)config->batch * sizeof *samples);
-    double norm[2];
 
     if (!samples)
         return error_set(error, ENOMEM, "prm: out of memory");
     for (int64_t step = 0; step < config->steps; step++) {
-        struct prm_call call = {.model = trainer->model, .data = data, .samples = samples, .n = config->batch};
         struct update update = {
             .lr = lr_cosine(config->lr, .1, step, MIN(50, config->steps / 4), config->steps),
             .weight_decay = config->weight_decay, .clip = config->clip, .beta2 = .999,
         };
-        double loss = 0;
+        double loss;
         int r;
 
         if (!draw_batch(data, d, config->demo_fraction, objective, step, config->batch, samples))
             return error_set(error, EINVAL, "prm: no minibatch could be drawn from %d successes and %d failures", d->n[0][1],
                              d->n[0][0]);
-        r = trainer_update(trainer, (enum trainer_part[]) {TRAIN_TRUNK, TRAIN_REWARD}, (struct update[]) {update, update}, 2,
-                           config->batch, prm_shard, &call, norm);
-        if (r >= 0)
-            r = shards_share(trainer->shards, call.loss, sizeof *call.loss);
+        r = update_once(trainer, data, samples, config->batch, &update, &loss);
         if (r < 0)
             return error_set(error, -r, "prm: update %" PRId64 " failed: %s", step, error_text(NULL, r));
-        for (int i = 0; i < SHARDS; i++)
-            loss += call.loss[i];
         result->first_loss = step ? result->first_loss : loss;
         result->last_loss = step ? result->last_loss + (loss - result->last_loss) / (double)MIN(step + 1, 20) : loss;
         result->updates = step + 1;

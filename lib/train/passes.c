@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "train/policy_rows.h"
+#include "train/reward_items.h"
 
 /* sequences a tape holds at once, so that they stay in the caches; any number gives the same bits */
 enum { CHUNK = 8 };
@@ -78,6 +79,21 @@ struct reward_call {
     float *progress;
 };
 
+/* The same of a reward model of its own backbone. */
+static int backbone_chunk(struct tape *tape, _unused_ int shard, int first, int last, void *arg)
+{
+    struct reward_call *call = arg;
+    _cleanup_(reward_items_release) struct reward_items items = {0};
+    struct tensor *logit;
+    int n = last - first, r = reward_items_make(call->data, call->frames + first, n, call->blank, &items);
+
+    if (r >= 0)
+        r = reward_items_logits(call->data->reward, tape, items.items, n, &logit);
+    for (int i = 0; i < n && r >= 0; i++)
+        call->progress[first + i] = (float)(1 / (1 + exp(-(double)logit->x[i])));
+    return r;
+}
+
 static int reward_chunk(struct tape *tape, _unused_ int shard, int first, int last, void *arg)
 {
     struct reward_call *call = arg;
@@ -105,5 +121,5 @@ int pass_reward(const struct openvla *model, struct shards *shards, const struct
 {
     struct reward_call call = {model, data, frames, blank, ret_progress};
 
-    return shards_infer(shards, n, CHUNK, reward_chunk, &call);
+    return shards_infer(shards, n, CHUNK, data->reward ? backbone_chunk : reward_chunk, &call);
 }

@@ -16,9 +16,22 @@ int dataset_new(const struct openvla *model, struct dataset **ret)
     if (!data)
         return -ENOMEM;
     data->model = model;
+    data->picture_height = model->config.image_height;
+    data->picture_width = model->config.image_width;
     data->frame_size = (size_t)model->config.image_height * (size_t)model->config.image_width * 3;
     data->action_dims = model->config.action_dims;
     data->width = model->config.oft.kind == OFT_NONE ? data->action_dims : oft_slots(&model->config);
+    *ret = data;
+    return 0;
+}
+
+int dataset_new_reward(const struct qwen_vl *reward, struct dataset **ret)
+{
+    struct dataset *data = calloc(1, sizeof *data);
+
+    if (!data)
+        return -ENOMEM;
+    data->reward = reward;
     *ret = data;
     return 0;
 }
@@ -32,6 +45,7 @@ static void episode_release(struct train_episode *episode)
     free(episode->progress);
     free(episode->label);
     free(episode->turns);
+    free(episode->action);
 }
 
 struct dataset *dataset_free(struct dataset *data)
@@ -96,14 +110,38 @@ static bool tokens_fit(const struct openvla_config *c, const struct episode_inpu
     return true;
 }
 
+/* For a reward model of its own backbone: pictures as the first episode has them, an action for every step. */
+static int check_reward_input(const struct dataset *data, const struct episode_input *in, struct error *error)
+{
+    size_t t = (size_t)in->steps, picture = (size_t)MAX(in->height, 0) * (size_t)MAX(in->width, 0) * 3;
+    int height, width, tokens, r;
+
+    if (data->n && (in->height != data->picture_height || in->width != data->picture_width))
+        return error_set(error, EINVAL, "episode %" PRIu64 ": pictures of %dx%d, those before are of %dx%d", in->id, in->height, in->width,
+                         data->picture_height, data->picture_width);
+    r = qwen_vl_picture_size(&data->reward->config, in->height, in->width, &height, &width, &tokens, error);
+    if (r < 0)
+        return error_prefix(error, r, "episode %" PRIu64 ": the reward model cannot see it", in->id);
+    if (in->n_frames != (t + 1) * picture)
+        return bad(error, in, "the number of frames is not steps + 1");
+    if (in->action_dims < 1 || (data->n && in->action_dims != data->action_dims) || in->n_action != t * (size_t)in->action_dims ||
+        !in_range(in->action, in->n_action, -1e6f, 1e6f))
+        return bad(error, in, "its actions are missing, of another size, or not numbers");
+    return 0;
+}
+
 static int check_input(const struct dataset *data, const struct episode_input *in, struct error *error)
 {
-    const struct openvla_config *c = &data->model->config;
-    size_t t = (size_t)MAX(in->steps, 0), k = (size_t)c->action_dims;
+    const struct openvla_config *c;
+    size_t t = (size_t)MAX(in->steps, 0), k;
 
     if (in->steps < 1 || in->steps > in->max_steps)
         return error_set(error, EINVAL, "episode %" PRIu64 ": %d steps of at most %d; it cannot be trained on", in->id,
                          in->steps, in->max_steps);
+    if (data->reward)
+        return check_reward_input(data, in, error);
+    c = &data->model->config;
+    k = (size_t)c->action_dims;
     if (in->height != c->image_height || in->width != c->image_width)
         return error_set(error, EINVAL,
                          "episode %" PRIu64 ": pictures of %dx%d, the model wants %dx%d (suite.image in the run file)",
@@ -164,10 +202,10 @@ static int prompt_index(struct dataset *data, const char *instruction)
     if (!larger)
         return -ENOMEM;
     data->prompts = larger;
-    r = openvla_prompt(data->model, instruction, &prompt.ids, &prompt.n);
+    r = data->reward ? 0 : openvla_prompt(data->model, instruction, &prompt.ids, &prompt.n);
     if (r < 0)
         return r;
-    r = openvla_reward_prompt(data->model, instruction, &prompt.reward_ids, &prompt.n_reward);
+    r = data->reward ? 0 : openvla_reward_prompt(data->model, instruction, &prompt.reward_ids, &prompt.n_reward);
     prompt.instruction = r < 0 ? NULL : strdup(instruction);
     if (!prompt.instruction) {
         free(prompt.ids);
@@ -196,6 +234,8 @@ static int fill_episode(const struct dataset *data, const struct episode_input *
 {
     size_t n = (size_t)in->steps * (size_t)data->action_dims;
 
+    if (data->reward)
+        return copy_floats(in->action, in->n_action, &episode->action);
     episode->tokens = malloc(n * sizeof *episode->tokens);
     if (!episode->tokens || copy_floats(in->progress, in->n_progress, &episode->progress) < 0)
         return -ENOMEM;
@@ -236,6 +276,12 @@ int dataset_add(struct dataset *data, const struct episode_input *in, struct err
             return error_set(error, ENOMEM, "out of memory at %d episodes", data->n);
         data->list = larger;
         data->capacity = capacity;
+    }
+    if (data->reward) {
+        data->picture_height = in->height;
+        data->picture_width = in->width;
+        data->frame_size = (size_t)in->height * (size_t)in->width * 3;
+        data->action_dims = in->action_dims;
     }
     episode.task = task_index(data, in->task);
     episode.prompt = episode.task < 0 ? -ENOMEM : prompt_index(data, in->instruction);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "nn/models/openvla.h"
+#include "nn/models/qwen_vl.h"
 
 struct episode_input {          /* borrowed for the call, frames excepted */
     uint64_t id;
@@ -19,6 +20,7 @@ struct episode_input {          /* borrowed for the call, frames excepted */
     double temperature;
     int height, width, action_dims;
     const float *label; size_t n_label;         /* (T,A) normalised actions to imitate; demos only */
+    const float *action; size_t n_action;       /* (T,A) normalised, as executed: what a reward model of its own backbone is told */
     const uint32_t *tokens; size_t n_tokens;    /* (T,K) what a policy sampled */
     const float *logp; size_t n_logp;           /* (T,K) */
     const float *hidden; size_t n_hidden;       /* (T,hidden) as the actor said it, or none */
@@ -40,6 +42,7 @@ struct train_episode {
     float *logp;                /* (T,K); NULL for demonstrations */
     float *hidden;              /* (T,hidden) states that predicted the first tokens; NULL: not recorded */
     float *progress;            /* (T+1); NULL: not scored */
+    float *action;              /* (T,A); only in a data set for a reward model of its own backbone */
 };
 
 struct dataset_prompt {
@@ -49,7 +52,9 @@ struct dataset_prompt {
 };
 
 struct dataset {
-    const struct openvla *model;        /* for tokenizer and codec; borrowed */
+    const struct openvla *model;        /* for tokenizer and codec; borrowed. NULL: */
+    const struct qwen_vl *reward;       /* whose episodes these are: frames and actions only; borrowed */
+    int picture_height, picture_width;
     struct train_episode *list; int n, capacity;
     struct dataset_prompt *prompts; int n_prompts;
     char **tasks; int n_tasks;
@@ -59,6 +64,8 @@ struct dataset {
 };
 
 int dataset_new(const struct openvla *model, struct dataset **ret);
+/* For a reward model with a backbone of its own: pictures of any one size it takes, no tokens. */
+int dataset_new_reward(const struct qwen_vl *reward, struct dataset **ret);
 struct dataset *dataset_free(struct dataset *data);
 DEFINE_FREEP(struct dataset, dataset_free)
 

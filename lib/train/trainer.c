@@ -37,26 +37,50 @@ static int find_part(const struct params *params, enum trainer_part which, struc
     return r;
 }
 
-int trainer_new(struct openvla *model, int threads, const struct group *group, struct trainer **ret)
+static int new_trainer(struct params *params, int threads, const struct group *group, struct trainer **ret)
 {
     _cleanup_(trainer_freep) struct trainer *t = calloc(1, sizeof *t);
     int r;
 
     if (!t)
         return -ENOMEM;
-    t->grad = calloc((size_t)model->params.numel, sizeof *t->grad);
+    t->params = params;
+    t->grad = calloc((size_t)params->numel, sizeof *t->grad);
     if (!t->grad)
         return -ENOMEM;
-    r = shards_new(model->params.numel, threads, group, &t->shards);
+    r = shards_new(params->numel, threads, group, &t->shards);
     for (int i = 0; i < TRAIN_PARTS && r >= 0; i++)
-        r = find_part(&model->params, (enum trainer_part)i, &t->parts[i]);
+        r = find_part(params, (enum trainer_part)i, &t->parts[i]);
     if (r >= 0)
-        r = openvla_pack(model, true);
+        r = params_pack(params, true);
     if (r < 0)
         return r;
-    t->model = model;
     *ret = TAKE_PTR(t);
     return 0;
+}
+
+int trainer_new(struct openvla *model, int threads, const struct group *group, struct trainer **ret)
+{
+    int r = new_trainer(&model->params, threads, group, ret);
+
+    if (r >= 0)
+        (*ret)->model = model;
+    return r;
+}
+
+int trainer_new_reward(struct qwen_vl *reward, int threads, const struct group *group, struct trainer **ret)
+{
+    int r;
+
+    for (int i = 0; i < reward->params.count; i++) {
+        struct param *p = reward->params.list[i];
+
+        p->frozen = part_of(p) == TRAIN_TRUNK && !p->adapter;
+    }
+    r = new_trainer(&reward->params, threads, group, ret);
+    if (r >= 0)
+        (*ret)->reward = reward;
+    return r;
 }
 
 struct trainer *trainer_free(struct trainer *t)
@@ -69,6 +93,7 @@ struct trainer *trainer_free(struct trainer *t)
     }
     shards_free(t->shards);
     openvla_free(t->model);
+    qwen_vl_free(t->reward);
     free(t->grad);
     free(t);
     return NULL;
@@ -102,23 +127,25 @@ static int apply(struct trainer *t, struct part *part, const struct update *upda
 {
     _cleanup_free_ struct adamw_range *ranges = calloc((size_t)part->n, sizeof *ranges);
     float scale = 1;
+    bool adapters;
 
     if (!ranges)
         return -ENOMEM;
     if (update->clip > 0 && norm > update->clip)
         scale = (float)(update->clip / (norm + 1e-6));
+    adapters = t->reward ? t->reward->adapters != NULL : t->model->lora != NULL;
     /* adapters are not decayed: B = 0 is the base, not something to be drawn to */
-    shifted_ranges(part, t->model->lora && part == &t->parts[TRAIN_TRUNK] ? 0 : update->weight_decay, ranges);
+    shifted_ranges(part, adapters && part == &t->parts[TRAIN_TRUNK] ? 0 : update->weight_decay, ranges);
     part->adamw.lr = update->lr;
     part->adamw.beta2 = update->beta2 > 0 ? update->beta2 : .999;
-    adamw_step(&part->adamw, t->model->params.values + part->begin, t->grad + part->begin, scale, ranges, part->n);
+    adamw_step(&part->adamw, t->params->values + part->begin, t->grad + part->begin, scale, ranges, part->n);
     return 0;
 }
 
 int trainer_update(struct trainer *t, const enum trainer_part *parts, const struct update *update, int n_parts, int samples,
                    shard_fn *fn, void *arg, double *ret_norm)
 {
-    _cleanup_free_ struct adamw_range *ranges = calloc((size_t)MAX(t->model->params.count, 1), sizeof *ranges);
+    _cleanup_free_ struct adamw_range *ranges = calloc((size_t)MAX(t->params->count, 1), sizeof *ranges);
     bool finite = true;
     int n = 0, r;
 
@@ -145,7 +172,7 @@ int trainer_update(struct trainer *t, const enum trainer_part *parts, const stru
     }
     for (int i = 0; i < n_parts && r >= 0; i++)
         r = apply(t, &t->parts[parts[i]], &update[i], ret_norm[i]);
-    return r < 0 ? r : openvla_pack(t->model, true);
+    return r < 0 ? r : params_pack(t->params, true);
 }
 
 double lr_cosine(double lr, double end, int64_t step, int64_t warmup, int64_t steps)

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "nn/models/openvla.h"
+#include "nn/models/qwen_vl.h"
 #include "nn/optim.h"
 #include "rl/stats.h"
 #include "train/shards.h"
@@ -20,7 +21,9 @@ struct part {
 };
 
 struct trainer {
-    struct openvla *model;              /* owned; packed for training */
+    struct openvla *model;              /* owned; packed for training. NULL: a reward model with a backbone of its own: */
+    struct qwen_vl *reward;             /* owned; NULL: `model` is what is trained */
+    struct params *params;              /* of the one that there is */
     struct shards *shards;
     float *grad;                        /* flat, like the arena */
     struct part parts[TRAIN_PARTS];
@@ -32,6 +35,8 @@ struct trainer {
 
 /* Takes the model over on success. Packs it. */
 int trainer_new(struct openvla *model, int threads, const struct group *group, struct trainer **ret);
+/* The same for a reward model of Qwen-VL, whose backbone is frozen: its head learns, and its adapters if it has them (the trunk). */
+int trainer_new_reward(struct qwen_vl *reward, int threads, const struct group *group, struct trainer **ret);
 struct trainer *trainer_free(struct trainer *trainer);
 DEFINE_FREEP(struct trainer, trainer_free)
 

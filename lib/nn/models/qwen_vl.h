@@ -50,14 +50,17 @@ struct qwen_vl {
     char *dir;
     struct hf_files files;              /* all but the weights, as they were: written again on save */
     struct qwen_weights *w;             /* parameters by role (qwen_vl_internal.h) */
+    enum dtype dtype;                   /* of the backbone's tensors as read: BF16, F16 or, when they differ, F32 */
+    int history;                        /* recent past frames in a prompt beside the first (reward_config.json; 4 if it is not there) */
     struct adapters *adapters;          /* low-rank ones (nn/adapters.h, by qwen_vl_adapted); NULL: none */
 };
 
 /* Is the model of this directory one of these two? By config.json's model_type. */
 bool qwen_vl_is(const char *dir);
 int qwen_vl_load(const char *dir, struct qwen_vl **ret, struct error *error);
-/* Into `dir` (exists, empty): weights as "F32" or "BF16", shards of 5 GB, the small files, the head. Durable when
- * the directory is (base/staged_dir.h). */
+/* Into `dir` (exists, empty): weights as "F32" or "BF16" (NULL: as they were read), shards of 5 GB, the small files; the head, the
+ * adapters (adapter_model.safetensors, adapter_config.json) and reward_config.json. Load reads all of it. Durable when the directory
+ * is (base/staged_dir.h). */
 int qwen_vl_save(const struct qwen_vl *model, const char *dir, const char *dtype, struct error *error);
 struct qwen_vl *qwen_vl_free(struct qwen_vl *model);
 DEFINE_FREEP(struct qwen_vl, qwen_vl_free)

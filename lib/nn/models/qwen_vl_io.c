@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/atomic_file.h"
 #include "base/crc32c.h"
 #include "base/philox.h"
 #include "base/strbuf.h"
@@ -10,6 +11,7 @@
 #include "nn/tokenizer.h"
 
 static const char head_file[] = "reward_head.safetensors";
+enum { USUAL_HISTORY = 4 };
 
 static struct qwen_vl *model_alloc(const char *dir)
 {
@@ -24,6 +26,8 @@ static struct qwen_vl *model_alloc(const char *dir)
 
 static int read_trunk(struct qwen_vl *model, const struct hf_shards *shards, struct error *error)
 {
+    bool first = true;
+
     for (int i = 0; i < model->w->reward_begin; i++) {
         const struct param *param = model->params.list[i];
         const struct st_tensor *tensor = hf_shards_find(shards, param->name);
@@ -36,6 +40,8 @@ static int read_trunk(struct qwen_vl *model, const struct hf_shards *shards, str
         if (r < 0)
             return r;
         (void)st_read_f32(tensor, 0, tensor->numel, param->value);
+        model->dtype = first || model->dtype == tensor->dtype ? tensor->dtype : DTYPE_F32;
+        first = false;
     }
     return 0;
 }
@@ -94,6 +100,51 @@ int qwen_vl_load_reward_head(struct qwen_vl *model, const char *path, struct err
     return r < 0 ? error_set(error, -r, "%s: out of memory", path) : read_head(model, path, file, error);
 }
 
+/* reward_config.json is gantry's own: what a prompt shows, as the head was trained with it. */
+static int read_reward_config(struct qwen_vl *model, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+    _cleanup_json_ json_t *json = NULL;
+    int64_t history;
+    int r;
+
+    model->history = USUAL_HISTORY;
+    strbuf_addf(&path, "%s/reward_config.json", model->dir);
+    if (path.failed || access(path.text, F_OK) < 0)
+        return path.failed ? error_set(error, ENOMEM, "out of memory") : 0;
+    r = hf_json(model->dir, "reward_config.json", &json, error);
+    if (r >= 0)
+        r = hf_integer(json, "history", USUAL_HISTORY, &history, error);
+    if (r < 0)
+        return r;
+    if (history < 0 || history > QWEN_MAX_PICTURES - 2)
+        return error_set(error, EINVAL, "%s: history: %lld, expected 0 to %d", path.text, (long long)history, QWEN_MAX_PICTURES - 2);
+    model->history = (int)history;
+    return 0;
+}
+
+static int write_reward_config(const struct qwen_vl *model, const char *dir, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT, text = STRBUF_INIT;
+    int r;
+
+    strbuf_addf(&path, "%s/reward_config.json", dir);
+    strbuf_addf(&text, "{\n  \"history\": %d\n}\n", model->history);
+    r = path.failed || text.failed ? -ENOMEM : atomic_file_write(path.text, text.text, text.length);
+    return r < 0 ? error_set(error, -r, "%s: %s", path.text, strerror(-r)) : 0;
+}
+
+static int read_adapters(struct qwen_vl *model, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+    struct adapted adapted = qwen_vl_adapted(model);
+
+    strbuf_addf(&path, "%s/adapter_config.json", model->dir);
+    if (path.failed)
+        return error_set(error, ENOMEM, "out of memory");
+    return access(path.text, F_OK) < 0 ? 0 : adapters_load(&adapted, model->dir, error);
+}
+
 static int load(struct qwen_vl *model, struct error *error)
 {
     _cleanup_(hf_shards_close) struct hf_shards shards = {0};
@@ -120,7 +171,11 @@ static int load(struct qwen_vl *model, struct error *error)
     if (r < 0)
         return error_set(error, -r, "%s: %lld parameters do not fit into memory", model->dir, (long long)model->params.numel);
     r = read_trunk(model, &shards, error);
-    return r < 0 || !head ? r : read_head(model, path.text, head, error);
+    if (r >= 0 && head)
+        r = read_head(model, path.text, head, error);
+    if (r >= 0)
+        r = read_reward_config(model, error);
+    return r < 0 ? r : read_adapters(model, error);
 }
 
 int qwen_vl_load(const char *dir, struct qwen_vl **ret, struct error *error)
@@ -172,10 +227,11 @@ int qwen_vl_save(const struct qwen_vl *model, const char *dir, const char *dtype
 {
     _cleanup_free_ struct st_write *list = calloc((size_t)model->params.count + 1, sizeof(*list));
     _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
-    enum dtype dtype;
+    struct adapted adapted = qwen_vl_adapted((struct qwen_vl *)model);
+    enum dtype dtype = model->dtype;
     int n, r = 0;
 
-    if (dtype_parse(dtype_text, &dtype) < 0 || (dtype != DTYPE_F32 && dtype != DTYPE_BF16))
+    if (dtype_text && (dtype_parse(dtype_text, &dtype) < 0 || (dtype != DTYPE_F32 && dtype != DTYPE_BF16)))
         return error_set(error, EINVAL, "weights are written as F32 or BF16, not %s", dtype_text);
     strbuf_addf(&path, "%s/%s", dir, head_file);
     if (!list || path.failed)
@@ -187,7 +243,11 @@ int qwen_vl_save(const struct qwen_vl *model, const char *dir, const char *dtype
         return r;
     n = gather(model, false, dtype, list);
     r = hf_weights_write(dir, list, n, 0, NULL, error);
-    return r < 0 ? r : hf_files_write(&model->files, dir, dtype == DTYPE_F32 ? "float32" : "bfloat16", error);
+    if (r >= 0)
+        r = hf_files_write(&model->files, dir, dtype == DTYPE_F32 ? "float32" : dtype == DTYPE_F16 ? "float16" : "bfloat16", error);
+    if (r >= 0)
+        r = write_reward_config(model, dir, error);
+    return r < 0 || !model->adapters ? r : adapters_save(&adapted, dir, "F32", ".", error);
 }
 
 int qwen_vl_add_reward_head(struct qwen_vl *model, int width, uint64_t seed)
