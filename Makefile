@@ -10,6 +10,8 @@
 #   make check-layers  who may include whom, read off the #include lines
 #   make check-headers every header compiles alone
 #   make tidy          clang-tidy over the sources;  make format: clang-format in place
+#   make libero-assets fetch robosuite's files for the LIBERO suites (PyPI wheel), say how to get LIBERO's
+#   make libero-check  all reference data of the original LIBERO in $GANTRY_GOLDENS/libero
 #   make bench         side-by-side measurements (tests/bench), printed as ratios
 #   make fuzz          run the fuzz targets for real (clang, libFuzzer); FUZZ_SECONDS=60 each
 #   make chaos-sim     100,000 seeded histories of the protocol under faults
@@ -179,6 +181,11 @@ setup:
 .PHONY: test demo bench fuzz clean help check-layers check-headers format tidy compile_commands.json
 test: setup
 	@tests/run.sh
+.PHONY: libero-assets libero-check
+libero-assets:
+	@deploy/libero_assets.sh
+libero-check: $(BIN)/gantry
+	@$(BIN)/gantry sim check --suite libero --golden $${GANTRY_GOLDENS:?is not set}/libero
 .PHONY: chaos-sim
 chaos-sim: $(B)/tests/sim/test_sim
 	@SIM_HISTORIES=$${SIM_HISTORIES:-100000} $<
@@ -187,7 +194,7 @@ demo:
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@$(BIN)/gantry demo $(if $(SEED),--seed $(SEED))
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^----/,$$d' | head -26
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^----/,$$d' | head -28
 clean:
 	$(Q)rm -rf build bin
 check-layers:

@@ -20,6 +20,7 @@ static const struct cli_command commands[] = {
     {"scale", "more or fewer workers and servers under gantry up", cmd_scale},
     {"prm", "swap the reward model of a running run", cmd_prm},
     {"replay", "one episode as a table of steps and a film strip", cmd_replay},
+    {"sim", "the simulator suites by themselves: list, check against reference data", cmd_sim},
     {"report", "write report.html of a run again", cmd_report},
 };
 

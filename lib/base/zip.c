@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <zlib.h>
 
+#include "base/atomic_file.h"
+
 enum {
     END_RECORD = 0x06054b50, END_SIZE = 22, END_SEARCH = END_SIZE + 65535,
     END64_LOCATOR = 0x07064b50, END64_LOCATOR_SIZE = 20, END64_RECORD = 0x06064b50, END64_SIZE = 56,
@@ -302,5 +304,36 @@ int zip_read(const struct zip_archive *archive, const struct zip_entry *entry, s
     *ret = contents;
     *ret_n = entry->size;
     *ret_memory = TAKE_PTR(memory);
+    return 0;
+}
+
+int gzip_read(const char *path, size_t limit, char **ret, size_t *ret_n, struct error *error)
+{
+    _cleanup_free_ char *packed = NULL, *out = NULL;
+    z_stream stream = {0};
+    size_t n, room;
+    int r = file_read(path, limit, &packed, &n);
+
+    if (r < 0)
+        return error_set(error, -r, "%s: %s", path, strerror(-r));
+    if (n < 18)
+        return error_set(error, EBADMSG, "%s: not a gzip file", path);
+    room = load((const uint8_t *)packed + n - 4, 4);    /* what the file says it holds, modulo 2^32: zlib checks it */
+    if (room > limit || room / 1032 > n)
+        return error_set(error, EFBIG, "%s: unpacks to %zu bytes; at most %zu were expected", path, room, limit);
+    out = malloc(room + 1);
+    if (!out || inflateInit2(&stream, 16 + MAX_WBITS) != Z_OK)
+        return error_set(error, ENOMEM, "%s: out of memory", path);
+    stream.next_in = (Bytef *)packed;
+    stream.avail_in = (uInt)n;
+    stream.next_out = (Bytef *)out;
+    stream.avail_out = (uInt)room;
+    r = inflate(&stream, Z_FINISH);
+    inflateEnd(&stream);
+    if (r != Z_STREAM_END || stream.avail_out)
+        return error_set(error, EBADMSG, "%s: not a gzip file, or damaged", path);
+    out[room] = '\0';
+    *ret = TAKE_PTR(out);
+    *ret_n = room;
     return 0;
 }

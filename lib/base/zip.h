@@ -1,4 +1,4 @@
-/* zip.h - read a ZIP archive: the container of torch's .pt files and of numpy's .npz.
+/* zip.h - read a ZIP archive: the container of torch's .pt files and of numpy's .npz. And gzip files.
  *
  *   zip_open(path) -> zip_find(archive, "archive/data.pkl") -> zip_read -> zip_close
  *
@@ -43,3 +43,6 @@ const struct zip_entry *zip_find(const struct zip_archive *archive, const char *
  * else into *ret_memory, which the caller frees. -EFBIG: larger than `limit`.  -EBADMSG: damaged. */
 int zip_read(const struct zip_archive *archive, const struct zip_entry *entry, size_t limit, const uint8_t **ret, size_t *ret_n,
              void **ret_memory, struct error *error);
+
+/* A whole .gz file unpacked, a NUL behind it. Caller frees. -EFBIG: larger than `limit`.  -EBADMSG: not gzip, or damaged. */
+int gzip_read(const char *path, size_t limit, char **ret, size_t *ret_n, struct error *error);

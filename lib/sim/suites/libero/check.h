@@ -6,6 +6,7 @@
  *                        equal; |ctrl - golden| <= max(1e-6, 10 bound): where contacts amplify rounding, a torque moves with
  *                        the joints' velocities, and the original's own rerun on another CPU is 2e-6 away
  *   physics, onepass     |qpos - golden| <= max(1e-9, 10 sens_onepass[t])
+ *   models               names and integers equal, floats to 1e-9 relative, meshes and pictures by digest
  *   predicates           equal after forward and after one step of the reference order */
 #pragma once
 
@@ -25,4 +26,6 @@ struct check_result {
 int check_physics(const struct libero_task *task, const char *path, enum libero_order order, struct check_result *ret,
                   struct error *error);
 int check_predicates(const struct libero_task *task, const char *path, struct check_result *ret, struct error *error);
+/* The compiled model against a dump (models/<suite>_<task>.json.gz). */
+int check_model(const struct libero_task *task, const char *path, struct check_result *ret, struct error *error);
 bool check_passed(const struct check_result *result);

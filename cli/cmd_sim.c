@@ -1,0 +1,91 @@
+/* cmd_sim.c - `gantry sim`: the simulator suites by themselves, without a run. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/macro.h"
+#include "cli/cli.h"
+#include "cli/model.h"
+#include "sim/check.h"
+
+static int usage(FILE *out, int status)
+{
+    fprintf(out,
+            "usage: gantry sim list [--suite NAME]                  the tasks of a suite (default: tabletop)\n"
+            "       gantry sim check --suite libero --golden DIR    replay reference data of the original LIBERO: compiled models,\n"
+            "                                                       rollouts, predicates; exit status 1 if anything differs\n"
+            "           --substeps reference|onepass                only this order of a substep (default: both)\n"
+            "           --robosuite 1.4.0|1.4.1                     which arm (default: 1.4.0, what LIBERO pins)\n"
+            "           --cache DIR                                 compiled models are kept here\n"
+            "LIBERO's files are found through LIBERO_ROOT, robosuite's through ROBOSUITE_ROOT or `make libero-assets`.\n");
+    return status;
+}
+
+static int fail(const struct error *error, int r)
+{
+    fprintf(stderr, "gantry sim: %s\n", error_text(error, r));
+    return CLI_FAILED;
+}
+
+static int list(int argc, char **argv)
+{
+    const char *name = model_option(&argc, argv, "--suite");
+    const struct sim_task_info *infos;
+    struct sim_suite *suite;
+    struct error error = {0};
+    int n, r;
+
+    if (argc != 0)
+        return usage(stderr, CLI_USAGE);
+    r = sim_suite_open(name ? name : "tabletop", NULL, &suite, &error);
+    if (r < 0)
+        return fail(&error, r);
+    n = sim_suite_tasks(suite, &infos);
+    for (int i = 0; i < n; i++)
+        printf("%2d  %-3d steps at %g Hz  %d camera%s  %s\n", i, infos[i].max_steps, infos[i].control_hz, infos[i].cameras,
+               infos[i].cameras == 1 ? " " : "s", infos[i].name);
+    sim_suite_close(suite);
+    return CLI_OK;
+}
+
+static void print_line(void *user, const char *line, bool agrees)
+{
+    (void)user;
+    printf("%s  %s\n", agrees ? "ok  " : "FAIL", line);
+    fflush(stdout);
+}
+
+static int check(int argc, char **argv)
+{
+    const char *suite = model_option(&argc, argv, "--suite"), *folder = model_option(&argc, argv, "--golden");
+    const char *substeps = model_option(&argc, argv, "--substeps");
+    struct sim_options options = { .robosuite = model_option(&argc, argv, "--robosuite"), .cache = model_option(&argc, argv, "--cache") };
+    struct sim_check_counts counts;
+    struct error error = {0};
+    int r;
+
+    if (argc != 0 || !folder || !*folder || (substeps && strcmp(substeps, "reference") != 0 && strcmp(substeps, "onepass") != 0))
+        return usage(stderr, CLI_USAGE);
+    if (substeps)
+        options.substeps = strcmp(substeps, "onepass") == 0 ? SIM_SUBSTEPS_ONEPASS : SIM_SUBSTEPS_REFERENCE;
+    r = sim_check_libero(suite ? suite : "libero", &options, folder, print_line, NULL, &counts, &error);
+    if (r < 0)
+        return fail(&error, r);
+    printf("%d compared, %d differ\n", counts.files, counts.failed);
+    return counts.failed ? CLI_FAILED : CLI_OK;
+}
+
+int cmd_sim(int argc, char **argv)
+{
+    static const struct cli_command verbs[] = { {"list", NULL, list}, {"check", NULL, check} };
+
+    if (argc < 2)
+        return usage(stderr, CLI_USAGE);
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--help"))
+            return usage(stdout, CLI_OK);
+    for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+        if (!strcmp(argv[1], verbs[i].name))
+            return verbs[i].run(argc - 2, argv + 2);
+    fprintf(stderr, "gantry sim: there is no '%s'\n", argv[1]);
+    return usage(stderr, CLI_USAGE);
+}
