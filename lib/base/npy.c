@@ -151,7 +151,7 @@ int npy_text(const struct npy *array, size_t i, char *ret, size_t n)
             break;
         if (used + (size_t)more + 2 > n)
             return -ENAMETOOLONG;
-        ret[used++] = (char)(more ? (0xf00 >> more | c >> (6 * more)) : c);
+        ret[used++] = (char)(more ? (0xffu << (7 - more) | c >> (6 * more)) : c);
         while (more-- > 0)
             ret[used++] = (char)(0x80 | (c >> (6 * more) & 0x3f));
     }

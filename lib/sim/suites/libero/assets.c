@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-/* First of root/<below[i]> that holds `file`. Caller frees. */
+/* First of root/<below[i]> that holds `file`, as an absolute name: MuJoCo looks for relative ones elsewhere. Caller frees. */
 static char *find_root(const char *root, const char *const *below, const char *file)
 {
     for (; *below; below++) {
@@ -14,7 +14,7 @@ static char *find_root(const char *root, const char *const *below, const char *f
         if (asprintf(&path, "%s/%s", folder, file) < 0)
             return path = NULL;
         if (access(path, R_OK) == 0)
-            return TAKE_PTR(folder);
+            return realpath(folder, NULL);
     }
     return NULL;
 }

@@ -1,0 +1,340 @@
+/* The LIBERO suites against the original's reference data: a few tasks here (one of each arena), all by `make libero-check`.
+ *
+ * Needs LIBERO_ROOT, robosuite's files (make libero-assets) and, for the comparisons, GANTRY_GOLDENS; skips what is missing. */
+#include <errno.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "sim/suites/libero/assets.h"
+#include "sim/suites/libero/check.h"
+#include "sim/suites/libero/placement.h"
+#include "base/atomic_file.h"
+
+static struct libero_assets assets;
+static char cache[256], missing[480];
+static const struct sim_options options = { .cache = cache };
+
+static int find_files(void **state)
+{
+    struct error error = {0};
+    const char *tmp = getenv("TMPDIR");
+
+    (void)state;
+    snprintf(cache, sizeof(cache), "%s/gantry-libero-test.%d", tmp ? tmp : "/tmp", (int)getpid());
+    if (libero_assets_find(&options, &assets, &error) < 0)
+        snprintf(missing, sizeof(missing), "%s", error.text);
+    return 0;
+}
+
+static int clean_up(void **state)
+{
+    (void)state;
+    libero_assets_release(&assets);
+    return remove_tree(cache);
+}
+
+static void need_files(void)
+{
+    if (missing[0]) {
+        printf("skipped: %s\n", missing);
+        skip();
+    }
+}
+
+static const char *need_goldens(void)
+{
+    const char *goldens = getenv("GANTRY_GOLDENS");
+    char path[4096];
+
+    need_files();
+    snprintf(path, sizeof(path), "%s/libero/models", goldens ? goldens : "");
+    if (!goldens || access(path, R_OK) < 0) {
+        printf("skipped: GANTRY_GOLDENS holds no libero/models\n");
+        skip();
+    }
+    return goldens;
+}
+
+static struct libero_task *open_task(int suite, int index)
+{
+    struct libero_task *task = NULL;
+    struct error error = {0};
+
+    if (libero_task_open(&assets, cache, &libero_suites[suite], index, &task, &error) < 0)
+        fail_msg("%s", error.text);
+    return task;
+}
+
+enum { SPATIAL, OBJECT, GOAL, LONG };
+
+/* Everything that the goldens say about one task. */
+static void compare_task(const char *goldens, int suite, int index)
+{
+    _cleanup_(libero_task_closep) struct libero_task *task = open_task(suite, index);
+    static const struct { const char *kind, *suffix; } files[] = {
+        { "models", ".json.gz" }, { "physics", "_row0.npz" }, { "physics", "_row7.npz" }, { "predicates", ".npz" },
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+        struct check_result result = {0};
+        struct error error = {0};
+        char path[4096];
+
+        snprintf(path, sizeof(path), "%s/libero/%s/%s_%d%s", goldens, files[i].kind, libero_suites[suite].name, index, files[i].suffix);
+        if (access(path, R_OK) < 0)
+            continue;
+        for (int order = LIBERO_REFERENCE; order <= (i == 1 || i == 2 ? LIBERO_ONEPASS : LIBERO_REFERENCE); order++) {
+            int r = i == 0 ? check_model(task, path, &result, &error) :
+                    i == 3 ? check_predicates(task, path, &result, &error) :
+                             check_physics(task, path, (enum libero_order)order, &result, &error);
+
+            if (r < 0)
+                fail_msg("%s", error.text);
+            if (!check_passed(&result))
+                fail_msg("%s, order %d: %s (%d wrong, %d contact counts differ)", path, order, result.where, result.wrong,
+                         result.contacts_differ);
+            assert_true(result.compared > 0);
+        }
+    }
+}
+
+static void test_table(void **state) { (void)state; compare_task(need_goldens(), GOAL, 0); }
+static void test_floor(void **state) { (void)state; compare_task(need_goldens(), OBJECT, 0); }
+static void test_kitchen(void **state) { (void)state; compare_task(need_goldens(), LONG, 9); }
+static void test_living_room(void **state) { (void)state; compare_task(need_goldens(), LONG, 6); }
+static void test_study(void **state) { (void)state; compare_task(need_goldens(), LONG, 5); }
+
+/* A comparison that cannot fail proves nothing: the same rollout from another row must not agree. */
+static void test_comparison_can_fail(void **state)
+{
+    _cleanup_(libero_task_closep) struct libero_task *task = NULL;
+    struct check_result result;
+    struct error error = {0};
+    char path[4096];
+
+    (void)state;
+    snprintf(path, sizeof(path), "%s/libero/physics/libero_10_9_row0.npz", need_goldens());
+    task = open_task(LONG, 9);
+    task->rest.x[2] += 1e-6;    /* the first step's goal is a micrometre off */
+    if (check_physics(task, path, LIBERO_REFERENCE, &result, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_false(check_passed(&result));
+    assert_int_equal(result.first_bad, 0);
+}
+
+/* Resets 1, 2, 7 and 50 of every task with fixtures that is opened above, against the original's. */
+static void test_fixture_poses(void **state)
+{
+    static const struct { int suite, index; } tasks[] = { { GOAL, 0 }, { LONG, 9 }, { LONG, 5 } };
+    _cleanup_free_ char *text = NULL;
+    size_t n;
+
+    (void)state;
+    need_files();
+    assert_int_equal(file_read("tests/golden/libero/fixture_poses.txt", 1 << 20, &text, &n), 0);
+    for (size_t t = 0; t < ARRAY_SIZE(tasks); t++) {
+        _cleanup_(libero_task_closep) struct libero_task *task = open_task(tasks[t].suite, tasks[t].index);
+        char key[100];
+        int found = 0;
+
+        snprintf(key, sizeof(key), "%s/%d ", task->suite->name, task->index);
+        for (const char *line = text; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
+            char name[100];
+            double pose[7];
+            int reset, thing;
+
+            if (strncmp(line, key, strlen(key)) != 0 ||
+                sscanf(line + strlen(key), "%99s %d %lf %lf %lf %lf %lf %lf %lf", name, &reset, &pose[0], &pose[1], &pose[2], &pose[3],
+                       &pose[4], &pose[5], &pose[6]) != 9)
+                continue;
+            thing = libero_thing(task, name);
+            assert_true(thing >= task->n_objects);
+            for (int k = 0; k < 7; k++)
+                if (!(fabs(task->reset_fixtures[reset - 1][thing - task->n_objects][k] - pose[k]) <= 1e-15))
+                    fail_msg("%s%s, reset %d, number %d: %.17g, expected %.17g", key, name, reset, k,
+                             task->reset_fixtures[reset - 1][thing - task->n_objects][k], pose[k]);
+            found++;
+        }
+        assert_true(found >= 4);
+    }
+}
+
+/* robosuite 1.4.1's arm has one more geom that collides; the rest stays in order. */
+static void test_link7(void **state)
+{
+    struct libero_assets newer = assets;
+    _cleanup_(libero_task_closep) struct libero_task *old = NULL, *new = NULL;
+    struct error error = {0};
+    int geom;
+
+    (void)state;
+    need_files();
+    newer.version = ROBOSUITE_1_4_1;
+    old = open_task(LONG, 9);
+    if (libero_task_open(&newer, cache, &libero_suites[LONG], 9, &new, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(new->model->ngeom, old->model->ngeom + 1);
+    assert_int_equal(mj_name2id(old->model, mjOBJ_GEOM, "robot0_link7_collision"), -1);
+    geom = mj_name2id(new->model, mjOBJ_GEOM, "robot0_link7_collision");
+    assert_true(geom > 0 && new->model->geom_group[geom] == 0 && new->model->geom_contype[geom] == 1);
+    assert_int_equal(new->model->nq, old->model->nq);
+}
+
+/* What was compiled and what comes from the cache are the same model; a damaged entry is compiled anew. */
+static void test_cache(void **state)
+{
+    _cleanup_(libero_task_closep) struct libero_task *first = NULL, *second = NULL;
+
+    (void)state;
+    need_files();
+    first = open_task(GOAL, 7);
+    second = open_task(GOAL, 7);
+    assert_int_equal(first->model->ngeom, second->model->ngeom);
+    assert_memory_equal(first->model->body_mass, second->model->body_mass, sizeof(double) * (size_t)first->model->nbody);
+    assert_memory_equal(first->model->tex_adr, second->model->tex_adr, sizeof(int) * (size_t)first->model->ntex);
+    assert_ptr_equal(first->model->tex_data, second->model->tex_data);      /* pictures lie once in memory */
+}
+
+/* ---- behind sim.h ----------------------------------------------------------------------------------------- */
+
+struct world {
+    struct sim_suite *suite;
+    struct sim_task *task;
+    struct sim_slot *a, *b;
+};
+
+static void open_world(struct world *w)
+{
+    struct error error = {0};
+    const char *name = libero_suites[GOAL].tasks[7];
+
+    need_files();
+    if (sim_suite_open("libero_goal", &options, &w->suite, &error) < 0 || sim_task_open(w->suite, name, &w->task, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(sim_slot_new(w->task, &w->a), 0);
+    assert_int_equal(sim_slot_new(w->task, &w->b), 0);
+}
+
+static void close_world(struct world *w)
+{
+    sim_slot_free(w->a);
+    sim_slot_free(w->b);
+    sim_task_close(w->task);
+    sim_suite_close(w->suite);
+}
+
+static void play(struct sim_slot *slot, int steps, uint8_t *ret_state)
+{
+    for (int t = 0; t < steps; t++) {
+        const float action[7] = { 0.3f * (float)(t % 3), -0.2f, -0.4f, 0.05f, 0, -0.1f * (float)(t % 2), t < 3 ? -1 : 1 };
+
+        assert_int_equal(sim_step(slot, action, NULL), 0);
+    }
+    sim_save(slot, ret_state);
+}
+
+static void test_states(void **state)
+{
+    struct world w;
+    _cleanup_free_ uint8_t *one = NULL, *two = NULL, *saved = NULL;
+    const char *text;
+    float proprio[8];
+    size_t n;
+
+    (void)state;
+    open_world(&w);
+    n = sim_state_size(w.task);
+    one = malloc(n);
+    two = malloc(n);
+    saved = malloc(n);
+    for (int split = SIM_TRAIN; split <= SIM_TEST; split++) {       /* same numbers, same state, same future */
+        assert_int_equal(sim_reset(w.a, (enum sim_split)split, 5, &text), 0);
+        assert_string_equal(text, "turn on the stove");
+        assert_int_equal(sim_reset(w.b, (enum sim_split)split, 5, NULL), 0);
+        sim_save(w.a, saved);
+        play(w.a, 4, one);
+        play(w.b, 4, two);
+        assert_memory_equal(one, two, n);
+        assert_int_equal(sim_restore(w.b, saved), 0);               /* and from a saved state */
+        play(w.b, 4, two);
+        assert_memory_equal(one, two, n);
+        assert_false(sim_success(w.a));
+    }
+    assert_int_equal(sim_reset(w.a, SIM_TRAIN, 5, NULL), 0);
+    assert_int_equal(sim_reset(w.b, SIM_VAL, 5, NULL), 0);
+    sim_save(w.a, one);
+    sim_save(w.b, two);
+    assert_memory_not_equal(one, two, n);
+    assert_int_equal(sim_proprio(w.a, proprio), 0);
+    assert_true(proprio[2] > 0.9f && proprio[2] < 1.4f && proprio[6] > 0.02f);      /* above the table, fingers open */
+    close_world(&w);
+}
+
+static void test_bad_actions(void **state)
+{
+    const float nan_action[7] = { 0, NAN };
+    struct world w;
+
+    (void)state;
+    open_world(&w);
+    assert_int_equal(sim_reset(w.a, SIM_TEST, 0, NULL), 0);
+    assert_int_equal(sim_step(w.a, nan_action, NULL), -EINVAL);
+    close_world(&w);
+}
+
+/* Turning the knob by hand is what success means; it lights the burner one control step later, and is remembered. */
+static void test_success(void **state)
+{
+    struct world w;
+    struct libero_slot *slot;
+    const float still[7] = { 0, 0, 0, 0, 0, 0, -1 };
+    struct mujoco_view view;
+    const struct libero_task *task;
+    bool success = true;
+
+    (void)state;
+    open_world(&w);
+    slot = (struct libero_slot *)w.a;
+    task = slot->task;
+    assert_int_equal(sim_reset(w.a, SIM_TEST, 3, NULL), 0);
+    assert_int_equal(sim_step(w.a, still, &success), 0);
+    assert_false(success);
+    slot->mujoco.data->qpos[task->things[task->stove].joints[0]] = 0.6;
+    assert_int_equal(sim_step(w.a, still, &success), 0);
+    assert_true(success);
+    libero_view(slot, 0, &view);
+    assert_true(view.model->site_rgba[4 * task->burner_site + 3] == 0);
+    assert_int_equal(sim_step(w.a, still, NULL), 0);
+    libero_view(slot, 0, &view);
+    assert_true(view.model->site_rgba[4 * task->burner_site + 3] == 1);
+    slot->mujoco.data->qpos[task->things[task->stove].joints[0]] = 0.0;
+    assert_int_equal(sim_step(w.a, still, &success), 0);
+    assert_true(success);
+    close_world(&w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_table),
+        cmocka_unit_test(test_floor),
+        cmocka_unit_test(test_kitchen),
+        cmocka_unit_test(test_living_room),
+        cmocka_unit_test(test_study),
+        cmocka_unit_test(test_comparison_can_fail),
+        cmocka_unit_test(test_fixture_poses),
+        cmocka_unit_test(test_link7),
+        cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_states),
+        cmocka_unit_test(test_bad_actions),
+        cmocka_unit_test(test_success),
+    };
+
+    return cmocka_run_group_tests(tests, find_files, clean_up);
+}
