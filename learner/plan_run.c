@@ -93,7 +93,7 @@ static int load_backbone(struct plan_runner *runner, const char *dir, const stru
     _cleanup_(qwen_vl_freep) struct qwen_vl *model = NULL;
     struct lora_spec spec = runner->prm_lora;
     struct adapted adapted;
-    int r = qwen_vl_load(dir, &model, error);
+    int r = qwen_vl_load_halves(dir, QWEN_LARGE, &model, error);
 
     if (r >= 0 && wish->reward_width && !model->config.reward_width) {
         r = qwen_vl_add_reward_head(model, wish->reward_width, runner->seed);

@@ -40,7 +40,7 @@ static int load_backbone(const char *dir, const uint8_t digest[32], struct rewar
     int r = version_check_manifest(dir, digest, error);
 
     if (r >= 0)
-        r = qwen_vl_load(dir, &v->backbone, error);
+        r = qwen_vl_load_halves(dir, QWEN_LARGE, &v->backbone, error);
     if (r < 0)
         return r;
     c = &v->backbone->config;

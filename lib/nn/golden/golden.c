@@ -179,7 +179,7 @@ int golden_check(const char *dir, const char *dtype, FILE *out, struct error *er
     if (!g.seen)
         return error_set(error, ENOMEM, "out of memory");
     if (is_there(&g, "stats.json") && !is_there(&g, "checkpoint"))
-        return golden_check_prm(dir, out, error);
+        return golden_check_prm(dir, dtype, out, error);
     r = resize ? open_resize(&g) : open_model(&g);
     if (r < 0)
         return r;

@@ -6,4 +6,4 @@
 #include "base/error.h"
 
 /* As golden_check, one line for each tensor: shape, largest absolute and relative error, tolerance, PASS or FAIL. */
-int golden_check_prm(const char *dir, FILE *out, struct error *error);
+int golden_check_prm(const char *dir, const char *dtype, FILE *out, struct error *error);

@@ -20,6 +20,7 @@ static void close_model(struct prm_check *p)
     p->prompts = NULL;
     p->model = NULL;
     p->name = NULL;
+    p->bf16 = false;
     p->n = 0;
 }
 
@@ -35,13 +36,14 @@ static void prm_release(struct prm_check *p)
     json_decref(p->stats);
 }
 
+/* bf16: matrices as they lie in the files. */
 static int open_model(struct prm_check *p)
 {
     char path[4096];
     int r;
 
     snprintf(path, sizeof(path), "%s/%s/model", p->dir, p->name);
-    r = qwen_vl_load(path, &p->model, p->error);
+    r = qwen_vl_load_halves(path, p->bf16 ? 0 : -1, &p->model, p->error);
     if (r < 0)
         return r;
     snprintf(path, sizeof(path), "%s/%s/reward_head.safetensors", p->dir, p->name);
@@ -52,35 +54,22 @@ static int open_model(struct prm_check *p)
     return r < 0 ? error_set(p->error, -r, "out of memory") : 0;
 }
 
-/* What the set has and this build does not compute. */
-static void report_rest(struct prm_check *p)
+static int check_model(struct prm_check *p, const char *name, bool bf16)
 {
-    static const char *const files[] = {"forward_bf16.safetensors", "train_lora_bf16.safetensors"};
-    char path[512];
-
-    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-        snprintf(path, sizeof(path), "%s/%s", p->name, files[i]);
-        if (prm_has(p, path))
-            prm_skip(p, files[i], "this build computes in fp32");
-    }
-}
-
-static int check_model(struct prm_check *p, const char *name)
-{
-    static int (*const checks[])(struct prm_check *p) = {prm_check_inputs, prm_check_forward, prm_check_adapters, prm_check_full};
+    static int (*const fp32_checks[])(struct prm_check *p) = {prm_check_inputs, prm_check_forward, prm_check_adapters, prm_check_full};
+    static int (*const bf16_checks[])(struct prm_check *p) = {prm_check_inputs, prm_check_forward, prm_check_adapters};
     int r;
 
     p->name = name;
+    p->bf16 = bf16;
     r = open_model(p);
-    for (size_t i = 0; i < ARRAY_SIZE(checks) && r >= 0; i++)
-        r = checks[i](p);
-    if (r >= 0)
-        report_rest(p);
+    for (size_t i = 0; i < (bf16 ? ARRAY_SIZE(bf16_checks) : ARRAY_SIZE(fp32_checks)) && r >= 0; i++)
+        r = bf16 ? bf16_checks[i](p) : fp32_checks[i](p);
     close_model(p);
     return r;
 }
 
-int golden_check_prm(const char *dir, FILE *out, struct error *error)
+int golden_check_prm(const char *dir, const char *dtype, FILE *out, struct error *error)
 {
     static const char suffix[] = "/model/config.json";
     _cleanup_(prm_release) struct prm_check p = {.dir = dir, .out = out, .error = error};
@@ -101,7 +90,10 @@ int golden_check_prm(const char *dir, FILE *out, struct error *error)
         if (r < 0 || n <= m || n - m >= sizeof(name) || strcmp(file + n - m, suffix))
             continue;
         snprintf(name, sizeof(name), "%.*s", (int)(n - m), file);
-        r = check_model(&p, name);
+        if (!dtype || strcmp(dtype, "bf16"))
+            r = check_model(&p, name, false);
+        if (r >= 0 && (!dtype || !strcmp(dtype, "bf16")))
+            r = check_model(&p, name, true);
     }
     return r < 0 ? r : p.failed;
 }

@@ -10,7 +10,7 @@ static void line(struct prm_check *p, const char *name, const char *shape, doubl
 {
     char full[160];
 
-    snprintf(full, sizeof(full), "%s%s%s", p->name ? p->name : "", p->name ? "/" : "", name);
+    snprintf(full, sizeof(full), "%s%s%s%s", p->name ? p->name : "", p->name ? "/" : "", p->bf16 ? "bf16: " : "", name);
     p->failed += !pass;
     fprintf(p->out, "%-68s %-14s %9.2e %9.2e  %-14s %s\n", full, shape, absolute, relative, limit, pass ? "PASS" : "FAIL");
 }
@@ -112,11 +112,22 @@ void prm_skip(struct prm_check *p, const char *name, const char *reason)
     fprintf(p->out, "%-68s %-14s %9s %9s  %-14s SKIP %s\n", full, "-", "-", "-", "-", reason);
 }
 
-double prm_tolerance(const struct prm_check *p, const char *dtype, const char *key)
+double prm_tolerance(const struct prm_check *p, const char *key)
 {
-    const json_t *value = json_object_get(json_object_get(json_object_get(p->manifest, "tolerance"), dtype), key);
+    const json_t *all = json_object_get(json_object_get(p->manifest, "tolerance"), p->bf16 ? "bf16" : "fp32");
+    const json_t *value = json_object_get(all, key);
+    char to_fp32[64];
 
+    snprintf(to_fp32, sizeof(to_fp32), "%s_to_fp32", key);
+    value = value ? value : json_object_get(all, to_fp32);
     return json_is_number(value) ? json_number_value(value) : 0;        /* none: only what is equal passes */
+}
+
+double prm_forward_limit(const struct prm_check *p, const char *name)
+{
+    const json_t *measured = json_object_get(json_object_get(p->stats, p->name), "bf16_vs_fp32_rel_l2");
+
+    return p->bf16 ? fmax(2e-3, 2 * json_number_value(json_object_get(measured, name))) : prm_tolerance(p, "tensor_rel_l2");
 }
 
 bool prm_has(const struct prm_check *p, const char *file)

@@ -38,20 +38,19 @@ static int run(struct tape *tape, void *arg)
     return tape->error;
 }
 
-static void compare(struct prm_check *p, const struct safetensors *file, const char *name, const struct tensor *x, double limit)
+static void compare(struct prm_check *p, const struct safetensors *file, const char *name, const struct tensor *x)
 {
     if (safetensors_find(file, name))
-        prm_tensor(p, file, name, x->x, x->rows * x->cols, PRM_REL_L2, limit);
+        prm_tensor(p, file, name, x->x, x->rows * x->cols, PRM_REL_L2, prm_forward_limit(p, name));
 }
 
-static void compare_numbered(struct prm_check *p, const struct safetensors *file, const char *prefix, struct tensor **x, int n,
-                             double limit)
+static void compare_numbered(struct prm_check *p, const struct safetensors *file, const char *prefix, struct tensor **x, int n)
 {
     for (int i = 0; i < n; i++) {
         char name[64];
 
         snprintf(name, sizeof(name), "%s.%d", prefix, i);
-        compare(p, file, name, x[i], limit);
+        compare(p, file, name, x[i]);
     }
 }
 
@@ -61,7 +60,7 @@ static float sigmoid(float x)
 }
 
 /* (n, vocab) out of the pieces. */
-static void compare_logits(struct prm_check *p, const struct safetensors *file, const struct forward *f, double limit, double score)
+static void compare_logits(struct prm_check *p, const struct safetensors *file, const struct forward *f)
 {
     const struct qwen_vl_config *c = &p->model->config;
     _cleanup_free_ float *all = calloc((size_t)p->n * (size_t)c->vocab + 1, sizeof(*all));
@@ -73,17 +72,18 @@ static void compare_logits(struct prm_check *p, const struct safetensors *file, 
         for (int k = 0; k < p->n; k++)
             memcpy(all + (size_t)k * (size_t)c->vocab + (size_t)i * PIECE, f->logits[i]->x + k * f->logits[i]->cols,
                    (size_t)f->logits[i]->cols * sizeof(*all));
-    prm_tensor(p, file, "llm.logits_last", all, (int64_t)p->n * c->vocab, PRM_REL_L2, limit);
+    prm_tensor(p, file, "llm.logits_last", all, (int64_t)p->n * c->vocab, PRM_REL_L2,
+               prm_forward_limit(p, "llm.logits_last"));
     if (c->yes_id < 0 || c->no_id < 0) {
         prm_skip(p, "generative.score", "the tokenizer has no words Yes and No");
         return;
     }
     for (int k = 0; k < p->n; k++)
         answer[k] = sigmoid(all[(size_t)k * (size_t)c->vocab + (size_t)c->yes_id] - all[(size_t)k * (size_t)c->vocab + (size_t)c->no_id]);
-    prm_tensor(p, file, "generative.score", answer, p->n, PRM_ABS, score);
+    prm_tensor(p, file, "generative.score", answer, p->n, PRM_ABS, prm_tolerance(p, "score_abs"));
 }
 
-static void compare_reward(struct prm_check *p, const struct safetensors *file, const struct forward *f, double limit, double score)
+static void compare_reward(struct prm_check *p, const struct safetensors *file, const struct forward *f)
 {
     static const char *const names[] = {"reward.pooled", "reward.logit", "reward.score"};
     _cleanup_free_ float *progress = calloc((size_t)p->n + 1, sizeof(*progress));
@@ -95,9 +95,9 @@ static void compare_reward(struct prm_check *p, const struct safetensors *file, 
         progress[i] = sigmoid(f->logit->x[i]);
     for (size_t i = 0; i < ARRAY_SIZE(names); i++)
         snprintf(name[i], sizeof(name[i]), "%s%s", f->prefix, names[i]);
-    compare(p, file, name[0], f->pass.last, limit);
-    compare(p, file, name[1], f->logit, limit);
-    prm_tensor(p, file, name[2], progress, p->n, PRM_ABS, score);
+    compare(p, file, name[0], f->pass.last);
+    compare(p, file, name[1], f->logit);
+    prm_tensor(p, file, name[2], progress, p->n, PRM_ABS, prm_tolerance(p, "score_abs"));
 }
 
 /* Each prompt alone, and all together, by the path that serves: the same bits. */
@@ -146,7 +146,7 @@ int prm_forward_adapted(struct prm_check *p)
     tape_init(&tape, false);
     r = tape_run(&tape, run_tail, &f);
     if (r >= 0)
-        compare_reward(p, file, &f, prm_tolerance(p, "fp32", "tensor_rel_l2"), prm_tolerance(p, "fp32", "score_abs"));
+        compare_reward(p, file, &f);
     tape_release(&tape);
     return r < 0 ? error_set(p->error, -r, "%s: the pass with adapters failed: %s", p->name, strerror(-r)) : 0;
 }
@@ -154,7 +154,6 @@ int prm_forward_adapted(struct prm_check *p)
 int prm_check_forward(struct prm_check *p)
 {
     _cleanup_(safetensors_closep) struct safetensors *file = NULL;
-    double limit = prm_tolerance(p, "fp32", "tensor_rel_l2"), score = prm_tolerance(p, "fp32", "score_abs");
     struct forward f = {.p = p, .prefix = ""};
     struct tape tape;
     char path[512];
@@ -167,15 +166,15 @@ int prm_check_forward(struct prm_check *p)
     tape_init(&tape, true);     /* keeps everything between */
     r = tape_run(&tape, run, &f);
     if (r >= 0) {
-        compare(p, file, "vision.patch_embed", f.pass.patches, limit);
-        compare_numbered(p, file, "vision.block", f.pass.block, p->model->config.vision.depth, limit);
-        compare(p, file, "vision.merger_out", f.pass.merged, limit);
-        compare(p, file, "vision.image_embeds", f.pass.embeds, limit);
-        compare(p, file, "llm.inputs_embeds", f.pass.layer[0], limit);
-        compare_numbered(p, file, "llm.layer", f.pass.layer + 1, p->model->config.layers, limit);
-        compare(p, file, "llm.last_hidden_state", f.pass.hidden, limit);
-        compare_logits(p, file, &f, limit, score);
-        compare_reward(p, file, &f, limit, score);
+        compare(p, file, "vision.patch_embed", f.pass.patches);
+        compare_numbered(p, file, "vision.block", f.pass.block, p->model->config.vision.depth);
+        compare(p, file, "vision.merger_out", f.pass.merged);
+        compare(p, file, "vision.image_embeds", f.pass.embeds);
+        compare(p, file, "llm.inputs_embeds", f.pass.layer[0]);
+        compare_numbered(p, file, "llm.layer", f.pass.layer + 1, p->model->config.layers);
+        compare(p, file, "llm.last_hidden_state", f.pass.hidden);
+        compare_logits(p, file, &f);
+        compare_reward(p, file, &f);
         r = check_company(p, f.logit);
     }
     tape_release(&tape);

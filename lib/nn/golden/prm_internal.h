@@ -21,6 +21,7 @@ struct prm_check {
 
     /* the model at hand */
     const char *name;
+    bool bf16;                          /* matrices kept as bf16, held against the fp32 numbers with the tolerances of bf16 */
     struct qwen_vl *model;
     json_t *prompts;
     struct qwen_item *items; int n;
@@ -38,8 +39,10 @@ void prm_values(struct prm_check *p, const char *name, const double *x, const do
 /* Things that are right or wrong: so many of them, the first wrong one. */
 void prm_count(struct prm_check *p, const char *name, int count, int wrong, const char *first_wrong);
 void prm_skip(struct prm_check *p, const char *name, const char *reason);
-/* tolerance.fp32.KEY of the manifest. */
-double prm_tolerance(const struct prm_check *p, const char *dtype, const char *key);
+/* tolerance.fp32.KEY of the manifest; with p->bf16 the number of tolerance.bf16.KEY or KEY_to_fp32. */
+double prm_tolerance(const struct prm_check *p, const char *key);
+/* Relative L2 that a tensor of the forward pass may be off. bf16: twice what the reference's own bf16 is off, at least 2e-3. */
+double prm_forward_limit(const struct prm_check *p, const char *name);
 
 /* DIR/FORMAT; NULL: not there (no error), or unreadable (*error says why). */
 struct safetensors *prm_open(struct prm_check *p, const char *file);

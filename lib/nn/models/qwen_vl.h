@@ -50,6 +50,7 @@ struct qwen_vl {
     char *dir;
     struct hf_files files;              /* all but the weights, as they were: written again on save */
     struct qwen_weights *w;             /* parameters by role (qwen_vl_internal.h) */
+    struct hf_shards mapped;            /* what bf16 matrices lie in; n 0: none do */
     enum dtype dtype;                   /* of the backbone's tensors as read: BF16, F16 or, when they differ, F32 */
     int history;                        /* recent past frames in a prompt beside the first (reward_config.json; 4 if it is not there) */
     struct adapters *adapters;          /* low-rank ones (nn/adapters.h, by qwen_vl_adapted); NULL: none */
@@ -58,6 +59,10 @@ struct qwen_vl {
 /* Is the model of this directory one of these two? By config.json's model_type. */
 bool qwen_vl_is(const char *dir);
 int qwen_vl_load(const char *dir, struct qwen_vl **ret, struct error *error);
+/* The same for scoring and for a frozen backbone: in models of at least `from` parameters the matrices that lie as bf16 stay where they
+ * are, in the mapped files (nn/param.h). What is computed is the same to the bit; small models are faster in fp32. */
+enum { QWEN_LARGE = 1 << 29 };
+int qwen_vl_load_halves(const char *dir, int64_t from, struct qwen_vl **ret, struct error *error);
 /* Into `dir` (exists, empty): weights as "F32" or "BF16" (NULL: as they were read), shards of 5 GB, the small files; the head, the
  * adapters (adapter_model.safetensors, adapter_config.json) and reward_config.json. Load reads all of it. Durable when the directory
  * is (base/staged_dir.h). */

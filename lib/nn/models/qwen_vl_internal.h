@@ -3,6 +3,8 @@
 
 #include "nn/models/qwen_vl.h"
 
+#define QWEN_HEAD_FILE "reward_head.safetensors"
+
 struct qwen_affine { const struct param *weight, *bias; };
 
 struct qwen_block {

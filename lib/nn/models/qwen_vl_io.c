@@ -1,16 +1,14 @@
-/* qwen_vl_io.c - a model in and out of its directory. */
+/* qwen_vl_io.c - a model out of its directory. */
 #include <errno.h>
 #include <math.h>
 #include <string.h>
 
-#include "base/atomic_file.h"
 #include "base/crc32c.h"
 #include "base/philox.h"
 #include "base/strbuf.h"
 #include "nn/models/qwen_vl_internal.h"
 #include "nn/tokenizer.h"
 
-static const char head_file[] = "reward_head.safetensors";
 enum { USUAL_HISTORY = 4 };
 
 static struct qwen_vl *model_alloc(const char *dir)
@@ -22,6 +20,20 @@ static struct qwen_vl *model_alloc(const char *dir)
     model->dir = strdup(dir);
     model->w = calloc(1, sizeof(*model->w));
     return model->dir && model->w ? TAKE_PTR(model) : NULL;
+}
+
+/* Matrices that lie as bf16 stay so, and there. (An odd address, which a strange header may lead to, is copied from.) */
+static void keep_halves(struct qwen_vl *model, const struct hf_shards *shards)
+{
+    for (int i = 0; i < model->w->reward_begin; i++) {
+        struct param *p = model->params.list[i];
+        const struct st_tensor *tensor = hf_shards_find(shards, p->name);
+
+        p->half = tensor->dtype == DTYPE_BF16 && p->ndim >= 2 &&
+                  (p->linear || p->frozen || p == model->w->embedding || p == model->w->lm_head);
+        if (p->half && (uintptr_t)tensor->data % sizeof(uint16_t) == 0)
+            p->bf16 = (uint16_t *)(uintptr_t)tensor->data;
+    }
 }
 
 static int read_trunk(struct qwen_vl *model, const struct hf_shards *shards, struct error *error)
@@ -39,7 +51,10 @@ static int read_trunk(struct qwen_vl *model, const struct hf_shards *shards, str
         r = hf_check_finite(shards, tensor, NULL, error);
         if (r < 0)
             return r;
-        (void)st_read_f32(tensor, 0, tensor->numel, param->value);
+        if (!param->half)
+            (void)st_read_f32(tensor, 0, tensor->numel, param->value);
+        else if (param->bf16 != tensor->data)
+            memcpy(param->bf16, tensor->data, tensor->bytes);
         model->dtype = first || model->dtype == tensor->dtype ? tensor->dtype : DTYPE_F32;
         first = false;
     }
@@ -123,17 +138,6 @@ static int read_reward_config(struct qwen_vl *model, struct error *error)
     return 0;
 }
 
-static int write_reward_config(const struct qwen_vl *model, const char *dir, struct error *error)
-{
-    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT, text = STRBUF_INIT;
-    int r;
-
-    strbuf_addf(&path, "%s/reward_config.json", dir);
-    strbuf_addf(&text, "{\n  \"history\": %d\n}\n", model->history);
-    r = path.failed || text.failed ? -ENOMEM : atomic_file_write(path.text, text.text, text.length);
-    return r < 0 ? error_set(error, -r, "%s: %s", path.text, strerror(-r)) : 0;
-}
-
 static int read_adapters(struct qwen_vl *model, struct error *error)
 {
     _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
@@ -145,11 +149,12 @@ static int read_adapters(struct qwen_vl *model, struct error *error)
     return access(path.text, F_OK) < 0 ? 0 : adapters_load(&adapted, model->dir, error);
 }
 
-static int load(struct qwen_vl *model, struct error *error)
+static int load(struct qwen_vl *model, int64_t halves_from, struct error *error)
 {
     _cleanup_(hf_shards_close) struct hf_shards shards = {0};
     _cleanup_(safetensors_closep) struct safetensors *head = NULL;
     _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+    bool halves;
     int r = qwen_vl_configure(model, model->dir, error);
 
     if (r >= 0)
@@ -162,15 +167,22 @@ static int load(struct qwen_vl *model, struct error *error)
         r = hf_shards_open(model->dir, &shards, error);
     if (r >= 0)
         r = qwen_vl_register(model, &shards, error);
-    strbuf_addf(&path, "%s/%s", model->dir, head_file);
+    strbuf_addf(&path, "%s/%s", model->dir, QWEN_HEAD_FILE);
     if (r >= 0 && access(path.text, F_OK) == 0)
         r = open_head(model, path.text, &head, error);
     if (r < 0)
         return r;
+    halves = halves_from >= 0 && model->params.numel >= halves_from;
+    if (halves)
+        keep_halves(model, &shards);
     r = params_allocate(&model->params);
     if (r < 0)
         return error_set(error, -r, "%s: %lld parameters do not fit into memory", model->dir, (long long)model->params.numel);
     r = read_trunk(model, &shards, error);
+    if (halves) {
+        model->mapped = shards;
+        shards = (struct hf_shards) {0};
+    }
     if (r >= 0 && head)
         r = read_head(model, path.text, head, error);
     if (r >= 0)
@@ -180,12 +192,17 @@ static int load(struct qwen_vl *model, struct error *error)
 
 int qwen_vl_load(const char *dir, struct qwen_vl **ret, struct error *error)
 {
+    return qwen_vl_load_halves(dir, -1, ret, error);
+}
+
+int qwen_vl_load_halves(const char *dir, int64_t from, struct qwen_vl **ret, struct error *error)
+{
     _cleanup_(qwen_vl_freep) struct qwen_vl *model = model_alloc(dir);
     int r;
 
     if (!model)
         return error_set(error, ENOMEM, "out of memory");
-    r = load(model, error);
+    r = load(model, from, error);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(model);
@@ -200,54 +217,6 @@ struct adapted qwen_vl_adapted(struct qwen_vl *model)
 int qwen_vl_pack(struct qwen_vl *model, bool training)
 {
     return params_pack(&model->params, training);
-}
-
-static bool is_head(const struct param *param)
-{
-    return !strncmp(param->name, "reward_head.", strlen("reward_head."));
-}
-
-/* The trunk's parameters (or the head's), as the writer wants them. */
-static int gather(const struct qwen_vl *model, bool head, enum dtype dtype, struct st_write *list)
-{
-    int n = 0;
-
-    for (int i = 0; i < model->params.count; i++) {
-        const struct param *param = model->params.list[i];
-
-        if (param->adapter || is_head(param) != head)
-            continue;
-        list[n] = (struct st_write) {.name = param->name, .dtype = dtype, .ndim = param->ndim, .values = param->value};
-        memcpy(list[n++].dim, param->dim, sizeof(param->dim));
-    }
-    return n;
-}
-
-int qwen_vl_save(const struct qwen_vl *model, const char *dir, const char *dtype_text, struct error *error)
-{
-    _cleanup_free_ struct st_write *list = calloc((size_t)model->params.count + 1, sizeof(*list));
-    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
-    struct adapted adapted = qwen_vl_adapted((struct qwen_vl *)model);
-    enum dtype dtype = model->dtype;
-    int n, r = 0;
-
-    if (dtype_text && (dtype_parse(dtype_text, &dtype) < 0 || (dtype != DTYPE_F32 && dtype != DTYPE_BF16)))
-        return error_set(error, EINVAL, "weights are written as F32 or BF16, not %s", dtype_text);
-    strbuf_addf(&path, "%s/%s", dir, head_file);
-    if (!list || path.failed)
-        return error_set(error, ENOMEM, "out of memory");
-    n = gather(model, true, DTYPE_F32, list);
-    if (n)
-        r = safetensors_write(path.text, list, n, error);
-    if (r < 0)
-        return r;
-    n = gather(model, false, dtype, list);
-    r = hf_weights_write(dir, list, n, 0, NULL, error);
-    if (r >= 0)
-        r = hf_files_write(&model->files, dir, dtype == DTYPE_F32 ? "float32" : dtype == DTYPE_F16 ? "float16" : "bfloat16", error);
-    if (r >= 0)
-        r = write_reward_config(model, dir, error);
-    return r < 0 || !model->adapters ? r : adapters_save(&adapted, dir, "F32", ".", error);
 }
 
 int qwen_vl_add_reward_head(struct qwen_vl *model, int width, uint64_t seed)
@@ -279,6 +248,7 @@ struct qwen_vl *qwen_vl_free(struct qwen_vl *model)
     if (!model)
         return NULL;
     (void)params_free(&model->params);
+    hf_shards_close(&model->mapped);
     tokenizer_free(model->tokenizer);
     adapters_free(model->adapters);
     free(model->dir);

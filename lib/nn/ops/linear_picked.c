@@ -13,13 +13,16 @@ static void picked_backward(struct tape *tape, void *context)
     const struct cpu_kernels *cpu = cpu_kernels();
     float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL, *dweight = param_gradient(tape, c->weight);
     int64_t in = c->x->cols, n = c->y->cols;
+    float *rows = tape_scratch(tape, n * in);
 
+    for (int64_t j = 0; rows && j < n; j++)
+        param_read(c->weight, c->ids[j] * in, in, rows + j * in);
     for (int64_t i = 0; i < c->x->rows && !tape->error; i++)
         for (int64_t j = 0; j < n; j++) {
             float dy = c->y->g[i * n + j];
 
             if (dx)
-                cpu->accumulate_scaled(dx + i * in, c->weight->value + c->ids[j] * in, dy, in);
+                cpu->accumulate_scaled(dx + i * in, rows + j * in, dy, in);
             if (dweight)
                 cpu->accumulate_scaled(dweight + c->ids[j] * in, c->x->x + i * in, dy, in);
         }
@@ -36,7 +39,7 @@ struct tensor *op_linear_picked(struct tape *t, struct tensor *x, const struct p
     if (!x)
         return NULL;
     in = x->cols;
-    if (n < 1 || weight->half || weight->numel != weight->dim[0] * in)
+    if (n < 1 || weight->numel != weight->dim[0] * in)
         return op_fail(t, -EINVAL);
     for (int64_t j = 0; j < n; j++)
         if (ids[j] < 0 || ids[j] >= weight->dim[0])
@@ -55,7 +58,7 @@ struct tensor *op_linear_picked(struct tape *t, struct tensor *x, const struct p
     unfinished = panels + in * gemm_padded(n);
     rows = unfinished + x->rows * gemm_padded(n);
     for (int64_t j = 0; j < n; j++)
-        memcpy(rows + j * in, weight->value + ids[j] * in, (size_t)in * sizeof(float));
+        param_read(weight, ids[j] * in, in, rows + j * in);
     cpu_kernels()->gemm_pack(panels, rows, in, in, n, true);
     cpu_kernels()->gemm(&(struct gemm) {
         .m = x->rows, .n = n, .k = in, .a = x->x, .a_row = in, .a_k = 1, .panels = panels, .c = y->x, .c_row = n, .scratch = unfinished,

@@ -1,0 +1,85 @@
+/* qwen_vl_save.c - a model into its directory. */
+#include <errno.h>
+#include <string.h>
+
+#include "base/atomic_file.h"
+#include "base/strbuf.h"
+#include "nn/models/qwen_vl_internal.h"
+
+static int write_reward_config(const struct qwen_vl *model, const char *dir, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT, text = STRBUF_INIT;
+    int r;
+
+    strbuf_addf(&path, "%s/reward_config.json", dir);
+    strbuf_addf(&text, "{\n  \"history\": %d\n}\n", model->history);
+    r = path.failed || text.failed ? -ENOMEM : atomic_file_write(path.text, text.text, text.length);
+    return r < 0 ? error_set(error, -r, "%s: %s", path.text, strerror(-r)) : 0;
+}
+
+static int read_param(void *param, int64_t first, int64_t n, float *ret)
+{
+    param_read(param, first, n, ret);
+    return 0;
+}
+
+static struct st_write describe(const struct param *param, enum dtype dtype)
+{
+    struct st_write to = {.name = param->name, .dtype = dtype, .ndim = param->ndim, .values = param->value};
+
+    if (param->half && dtype == DTYPE_BF16) {
+        to.raw = param->bf16;
+    } else if (param->half) {
+        to.fill = read_param;
+        to.context = (void *)param;
+    }
+    memcpy(to.dim, param->dim, sizeof(param->dim));
+    return to;
+}
+
+static bool is_head(const struct param *param)
+{
+    return !strncmp(param->name, "reward_head.", strlen("reward_head."));
+}
+
+/* The trunk's parameters (or the head's), as the writer wants them. */
+static int gather(const struct qwen_vl *model, bool head, enum dtype dtype, struct st_write *list)
+{
+    int n = 0;
+
+    for (int i = 0; i < model->params.count; i++) {
+        const struct param *param = model->params.list[i];
+
+        if (param->adapter || is_head(param) != head)
+            continue;
+        list[n++] = describe(param, dtype);
+    }
+    return n;
+}
+
+int qwen_vl_save(const struct qwen_vl *model, const char *dir, const char *dtype_text, struct error *error)
+{
+    _cleanup_free_ struct st_write *list = calloc((size_t)model->params.count + 1, sizeof(*list));
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+    struct adapted adapted = qwen_vl_adapted((struct qwen_vl *)model);
+    enum dtype dtype = model->dtype;
+    int n, r = 0;
+
+    if (dtype_text && (dtype_parse(dtype_text, &dtype) < 0 || (dtype != DTYPE_F32 && dtype != DTYPE_BF16)))
+        return error_set(error, EINVAL, "weights are written as F32 or BF16, not %s", dtype_text);
+    strbuf_addf(&path, "%s/%s", dir, QWEN_HEAD_FILE);
+    if (!list || path.failed)
+        return error_set(error, ENOMEM, "out of memory");
+    n = gather(model, true, DTYPE_F32, list);
+    if (n)
+        r = safetensors_write(path.text, list, n, error);
+    if (r < 0)
+        return r;
+    n = gather(model, false, dtype, list);
+    r = hf_weights_write(dir, list, n, 0, NULL, error);
+    if (r >= 0)
+        r = hf_files_write(&model->files, dir, dtype == DTYPE_F32 ? "float32" : dtype == DTYPE_F16 ? "float16" : "bfloat16", error);
+    if (r >= 0)
+        r = write_reward_config(model, dir, error);
+    return r < 0 || !model->adapters ? r : adapters_save(&adapted, dir, "F32", ".", error);
+}
