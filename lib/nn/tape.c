@@ -75,14 +75,14 @@ void tape_release(struct tape *tape)
     drop_blocks(tape);
     arena_release(&tape->arena);
     tape->rope = rope_table_free(tape->rope);
-    *tape = (struct tape) {.training = tape->training, .recycle = tape->recycle, .plain = tape->plain};
+    *tape = (struct tape) {.training = tape->training, .recycle = tape->recycle, .plain = tape->plain, .recompute = tape->recompute};
 }
 
 void tape_plan(struct tape *tape)
 {
     drop_blocks(tape);
     tape->planning = true;
-    tape->planned = tape->scratch = tape->peak = 0;
+    tape->planned = tape->scratch = tape->peak = tape->block = 0;
     tape->last = NULL;
     tape->error = 0;
 }
@@ -91,7 +91,7 @@ int tape_allocate(struct tape *tape)
 {
     if (tape->error)
         return tape->error;
-    return tape_reserve(tape, MAX(tape->planned, tape->peak) + tape->scratch);
+    return tape_reserve(tape, MAX(tape->planned, tape->peak) + tape->block + tape->scratch);
 }
 
 int tape_reserve(struct tape *tape, size_t bytes)
@@ -288,4 +288,91 @@ void tape_record(struct tape *tape, struct tensor *y, void (*backward)(struct ta
         return;
     *record = (struct tape_record) {.previous = tape->last, .y = y, .backward = backward, .context = context};
     tape->last = record;
+}
+
+/* ---- blocks that are computed twice ------------------------------------------------------------------------- */
+
+struct twice { struct tensor *x, *y; tape_block_fn *block; void *arg; };
+
+/* Everything above the mark is gone: also gradients waiting to be used again. */
+static void forget(struct tape *tape, size_t mark)
+{
+    int n = 0;
+
+    for (int i = 0; i < tape->spares; i++)
+        if ((char *)tape->spare[i].memory < tape->arena.base + mark)
+            tape->spare[n++] = tape->spare[i];
+    tape->spares = n;
+    arena_reset(&tape->arena, mark);
+}
+
+static void twice_backward(struct tape *tape, void *context)
+{
+    struct twice *c = context;
+    struct tape_record *last = tape->last;
+    float *g = c->y->g;
+    struct tensor *y;
+    size_t mark;
+
+    if (!g || (c->x->wants && !tape_gradient(tape, c->x)))      /* x's outlives the block: it lies below the mark */
+        return;
+    mark = tape_mark(tape);
+    tape->last = NULL;
+    y = c->block(tape, c->x, c->arg);
+    if (y) {
+        y->g = g;
+        c->y->g = tape->recycle ? NULL : g;                     /* used up by the block's own last op */
+        tape_backward(tape);
+    }
+    tape->last = last;
+    forget(tape, mark);
+}
+
+/* In a dry run: as much as the backward will take, counted once for the largest block, and y. */
+static struct tensor *plan_block(struct tape *tape, struct tensor *x, tape_block_fn *block, const void *arg)
+{
+    size_t before = tape->planned;
+    struct tensor *y = block(tape, x, arg);
+
+    tape->block = MAX(tape->block, tape->planned - before);
+    tape->planned = before;
+    return y ? tape_tensor(tape, y->rows, y->cols) : NULL;
+}
+
+/* Without records; of all it makes only y stays. */
+static struct tensor *run_block(struct tape *tape, struct tensor *x, tape_block_fn *block, const void *arg)
+{
+    size_t mark = tape_mark(tape);
+    struct tensor *y;
+
+    tape->training = false;
+    y = tape_keep(tape, mark, block(tape, x, arg));
+    tape->training = true;
+    if (!y || tape->error)
+        return NULL;
+    y->wants = true;
+    y->g = tape->recycle && is_large(y) ? NULL : tape_numbers(tape, y->rows * y->cols);
+    if (y->g)
+        memset(y->g, 0, (size_t)(y->rows * y->cols) * sizeof(float));
+    return tape->error ? NULL : y;
+}
+
+struct tensor *tape_block(struct tape *tape, struct tensor *x, tape_block_fn *block, const void *arg, size_t arg_bytes)
+{
+    struct twice *c;
+
+    if (!x || !tape->training || !tape->recompute)
+        return x ? block(tape, x, arg) : NULL;
+    c = tape_alloc(tape, sizeof(*c));
+    if (!c)
+        return NULL;
+    *c = (struct twice) {.x = x, .block = block, .arg = tape_alloc(tape, arg_bytes)};
+    if (!c->arg)
+        return NULL;
+    memcpy(c->arg, arg, arg_bytes);
+    c->y = tape->planning ? plan_block(tape, x, block, c->arg) : run_block(tape, x, block, c->arg);
+    if (!c->y)
+        return NULL;
+    tape_record(tape, c->y, twice_backward, c);
+    return c->y;
 }

@@ -39,12 +39,14 @@ struct tape {
     float *param_grad;          /* borrowed: flat, like params->values; NULL in inference */
     bool training;              /* leave records */
     bool plain;                 /* linear ops leave their adapters out: the base alone (a reference from the same weights) */
+    bool recompute;             /* tape_block keeps only what a block gives, and runs it again on the way back */
     bool planning;              /* sizes only */
     bool recycle;               /* training in earnest: gradients of more than TAPE_SMALL floats get memory when first written and give
                                  * it back once used, so that the backward stays in the caches. Off: all can be read afterwards. */
     struct { float *memory; int64_t count; } spare[TAPE_SPARES]; int spares;
     size_t planned;             /* bytes asked for in the dry run */
     size_t scratch;             /* the largest scratch an op asked for in the dry run */
+    size_t block;               /* the most bytes that the backward of a recomputed block takes, found in the dry run */
     size_t peak;                /* the most bytes held at once in the dry run (tape_keep gives some back) */
     struct tape_block *blocks;  /* small things of the dry run */
     struct rope_table *rope;    /* cos and sin by position; grows to the longest sequence met, kept between passes */
@@ -86,3 +88,9 @@ float *tape_gradient_first(struct tape *tape, struct tensor *x, bool *ret_first)
 /* Remember how to go back: `context` (tape memory) is handed to `backward`. y: what was made, whose gradient is used up by that;
  * NULL when it was made in place or is no tensor. No-op in inference. */
 void tape_record(struct tape *tape, struct tensor *y, void (*backward)(struct tape *tape, void *context), void *context);
+/* A piece of a model that may be computed twice (activation checkpointing): y = block(tape, x, arg), a function of x alone beside what
+ * arg points to, which must last as long as the pass. With `recompute`, in training, only y is kept; the backward runs the block once
+ * more, now with records, and forgets it again, so that a pass holds the activations of one block at a time. Gradients are the same
+ * to the bit. Whatever else the block leaves on the tape is gone after it. arg is copied (arg_bytes). */
+typedef struct tensor *tape_block_fn(struct tape *tape, struct tensor *x, const void *arg);
+struct tensor *tape_block(struct tape *tape, struct tensor *x, tape_block_fn *block, const void *arg, size_t arg_bytes);

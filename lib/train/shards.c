@@ -64,6 +64,12 @@ int shards_new(int64_t numel, int threads, const struct group *group, struct sha
     return 0;
 }
 
+void shards_recompute(struct shards *s, bool on)
+{
+    for (int i = 0; i < pool_threads(s->pool); i++)
+        s->train[i].recompute = on;
+}
+
 struct shards *shards_free(struct shards *s)
 {
     if (!s)

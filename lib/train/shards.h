@@ -29,6 +29,9 @@ int shards_new(int64_t numel, int threads, const struct group *group, struct sha
 struct shards *shards_free(struct shards *shards);
 DEFINE_FREEP(struct shards, shards_free)
 
+/* Train with blocks computed twice (nn/tape.h): less memory, more time, the same bits. Off at first. */
+void shards_recompute(struct shards *shards, bool on);
+
 /* Forward, loss and tape_backward over samples first..last-1 of the minibatch (last > first). It may be called again for the
  * same samples when the tape was too small: it must only write what depends on them (its own slots, its own shard's sums). */
 typedef int shard_fn(struct tape *tape, int shard, int first, int last, void *arg);

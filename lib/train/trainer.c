@@ -40,6 +40,7 @@ static int find_part(const struct params *params, enum trainer_part which, struc
 static int new_trainer(struct params *params, int threads, const struct group *group, struct trainer **ret)
 {
     _cleanup_(trainer_freep) struct trainer *t = calloc(1, sizeof *t);
+    int64_t numel = 0;
     int r;
 
     if (!t)
@@ -55,6 +56,9 @@ static int new_trainer(struct params *params, int threads, const struct group *g
         r = params_pack(params, true);
     if (r < 0)
         return r;
+    for (int i = 0; i < params->count; i++)
+        numel += params->list[i]->numel;
+    shards_recompute(t->shards, numel >= OPENVLA_LARGE);
     *ret = TAKE_PTR(t);
     return 0;
 }

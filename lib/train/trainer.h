@@ -33,7 +33,7 @@ struct trainer {
     uint64_t reference;                 /* policy version the stage started from */
 };
 
-/* Takes the model over on success. Packs it. */
+/* Takes the model over on success. Packs it. Large models (OPENVLA_LARGE) are trained with shards_recompute. */
 int trainer_new(struct openvla *model, int threads, const struct group *group, struct trainer **ret);
 /* The same for a reward model of Qwen-VL, whose backbone is frozen: its head learns, and its adapters if it has them (the trunk). */
 int trainer_new_reward(struct qwen_vl *reward, int threads, const struct group *group, struct trainer **ret);

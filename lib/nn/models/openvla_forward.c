@@ -19,14 +19,18 @@ static struct spans equal_spans(struct tape *tape, int n, int length)
     return (struct spans) {.n = n, .start = start};
 }
 
-static struct tensor *vit_block(struct tape *tape, struct tensor *x, const struct vit_block *b, struct spans spans, int heads)
+struct vit_call { const struct vit_block *block; struct spans spans; int heads; };
+
+static struct tensor *vit_block(struct tape *tape, struct tensor *x, const void *arg)
 {
+    const struct vit_call *call = arg;
+    const struct vit_block *b = call->block;
     size_t mark = tape_mark(tape);
     struct tensor *h;
 
     h = op_layernorm(tape, x, b->norm1.weight, b->norm1.bias, vit_eps);
     h = op_linear(tape, h, b->qkv.weight, b->qkv.bias);
-    h = op_attention_qkv(tape, h, spans, heads, ATTENTION_FULL);
+    h = op_attention_qkv(tape, h, call->spans, call->heads, ATTENTION_FULL);
     h = op_linear(tape, h, b->proj.weight, b->proj.bias);
     x = op_residual(tape, x, h, b->scale1);
 
@@ -55,7 +59,7 @@ static struct tensor *vit_forward(const struct openvla *model, struct tape *tape
     if (tower->prefix)
         x = op_prepend(tape, x, vit->cls, vit->reg, n);
     for (int i = 0; i < tower->depth - 1; i++)
-        x = vit_block(tape, x, &vit->blocks[i], spans, tower->heads);
+        x = tape_block(tape, x, vit_block, &(struct vit_call) {&vit->blocks[i], spans, tower->heads}, sizeof(struct vit_call));
     return tape_keep(tape, mark, tower->prefix ? op_strip(tape, x, n, tower->prefix) : x);
 }
 
@@ -84,10 +88,17 @@ static struct tensor *llama_mlp(const struct openvla *model, struct tape *tape, 
     return op_residual(tape, x, op_linear(tape, h, l->down, NULL), NULL);
 }
 
-static struct tensor *llama_layer(const struct openvla *model, struct tape *tape, struct tensor *x, const struct llama_layer *l,
-                                  const struct llama_rows *rows, struct kv_cache *cache, bool last)
+struct layer_call { const struct openvla *model; int layer; struct llama_rows rows; };
+
+static struct tensor *llama_layer(struct tape *tape, struct tensor *x, const void *arg)
 {
+    const struct layer_call *call = arg;
+    const struct openvla *model = call->model;
     const struct openvla_config *c = &model->config;
+    const struct llama_layer *l = &model->w->layers[call->layer];
+    const struct llama_rows *rows = &call->rows;
+    struct kv_cache *cache = rows->cache ? &rows->cache[call->layer] : NULL;
+    bool last = call->layer == c->layers - 1;
     size_t mark = tape_mark(tape);
     struct tensor *h, *q, *k, *v;
 
@@ -122,8 +133,7 @@ struct tensor *openvla_llama(const struct openvla *model, struct tape *tape, str
     if (layer)
         layer[0] = x;
     for (int i = 0; i < model->config.layers; i++) {
-        x = llama_layer(model, tape, x, &model->w->layers[i], rows, rows->cache ? &rows->cache[i] : NULL,
-                        i == model->config.layers - 1);
+        x = tape_block(tape, x, llama_layer, &(struct layer_call) {model, i, *rows}, sizeof(struct layer_call));
         if (layer)
             layer[i + 1] = x;
     }
