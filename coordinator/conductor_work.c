@@ -176,6 +176,30 @@ static bool may_overlap(const struct conductor *c)
     return c->n_open == 0 || (c->n_open < OPEN_MAX && c->open[0].work.overlaps && open_iteration_unplayed(&c->open[0]) == 0);
 }
 
+/* Groups that taught nothing have others drawn in their place; false: the iteration has what it needs, or has tried enough. */
+static bool refill(struct conductor *c, struct open_iteration *it)
+{
+    size_t capacity = (size_t)MAX(c->config->stages[it->work.stage].rl.episodes, 1), n;
+    struct ledger_episode *rows;
+
+    if (it->work.objective != WORK_PPO || !(rows = conductor_take(c, capacity * sizeof(*rows))))
+        return false;
+    n = stage_plan_refill(c->config, &it->work, it->rows, it->n, &c->memory, rows, capacity);
+    for (size_t i = 0; i < n; i++) {
+        if (open_iteration_add(it, &rows[i]) < 0)
+            c->out_of_memory = true;
+        conductor_emit(c, CONDUCTOR_ADD_EPISODE)->episode = rows[i];
+    }
+    if (!n)
+        return false;
+    conductor_note(c, 0, "refill", "%s: %zu episodes more, %s, for groups whose returns were all alike", it->work.name, n, rows[0].tag);
+    c->memory_moved = true;
+    it->opened_with += n;
+    it->known_to = 0;               /* the learner must hear of the new rows before they are leased */
+    it->sent_ms = 0;
+    return true;
+}
+
 /* ---- after every event --------------------------------------------------------------------------------- */
 
 /* One thing that can happen now; false: nothing. */
@@ -187,7 +211,7 @@ static bool advance_once(struct conductor *c)
     if (c->n_open && first->row.state == PROGRESS_OPEN && open_iteration_unplayed(first) == 0) {
         if (first->work.objective == WORK_NONE)
             conductor_close_played(c, first);
-        else
+        else if (!refill(c, first))
             conductor_plan_iteration(c, first);
         return true;
     }

@@ -85,6 +85,11 @@ int stage_plan_begin(const struct run_config *config, uint32_t stage, const int 
 int stage_plan_fill(const struct run_config *config, const struct work *work, uint64_t policy_version, uint64_t prm_version,
                     struct plan_memory *memory, struct ledger_episode *rows, size_t n);
 
+/* rl with groups: all rows are in, and some groups' returns are all alike, which teaches nothing. New groups in their place, from other
+ * states, tagged "refill ROUND"; how many rows, 0: none (any more). */
+size_t stage_plan_refill(const struct run_config *config, const struct work *work, const struct ledger_episode *rows, size_t n,
+                         struct plan_memory *memory, struct ledger_episode *ret_rows, size_t capacity);
+
 /* The row that stands in for `failed`: same task and terms, next id, an unused state. */
 void stage_plan_replace(struct plan_memory *memory, const struct ledger_episode *failed, struct ledger_episode *ret);
 

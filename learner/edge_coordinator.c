@@ -22,7 +22,8 @@ static void on_open(struct edge *edge, const struct message *message)
         .kind = INTAKE_OPEN, .epoch = message->envelope.epoch,
         .open = {.stage = (uint32_t)open->stage, .iteration = (uint32_t)open->iteration, .episodes = open->episodes,
                  .n_episodes = open->n_episodes, .failed = open->failed, .n_failed = open->n_failed,
-                 .policy_version = open->policy_version, .prm_version = open->prm_version, .keep = open->keep},
+                 .policy_version = open->policy_version, .prm_version = open->prm_version, .keep = open->keep,
+                 .trained_on = open->purpose == GANTRY__PURPOSE__PURPOSE_TRAIN},
     });
 }
 

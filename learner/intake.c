@@ -165,11 +165,11 @@ void intake_close(struct intake *intake, struct open_set *set)
 
 void intake_close_complete(struct intake *intake, struct open_set *set)
 {
-    for (size_t i = 0; i < set->n; i++)
+    for (size_t i = 0; i < set->n && !set->trained_on; i++)
         if (!intake_find_record(intake, set->episodes[i]) &&
             !(set->n_failed && bsearch(&set->episodes[i], set->failed, set->n_failed, sizeof(uint64_t), compare_id)))
             return;
-    if (set->n)
+    if (set->n && !set->trained_on)
         intake_close(intake, set);
 }
 
@@ -235,6 +235,7 @@ static void on_open(struct intake *intake, const struct intake_event *event)
             return;
         }
         set->policy_version = event->open.policy_version;
+        set->trained_on = event->open.trained_on;
         if (set->n)
             intake->highest = MAX(intake->highest, set->episodes[set->n - 1]);
         intake_close_complete(intake, set);

@@ -9,7 +9,7 @@
  * What the edge does with the effects, in their order:
  *   SEGMENT, APPEND, SEAL, DROP  go to the journal's thread in this order; every APPEND comes back as INTAKE_APPENDED
  *                         after a sync that covers it (many appends may share one), or with -errno
- *                         SEAL comes when all episodes of an iteration are in (or given up), at the latest when it is trained on
+ *                         SEAL comes with the plan, or, where none follows, when all episodes of an iteration are in (or given up)
  *   TRAIN                 goes to the train thread; comes back as INTAKE_TRAINED once the version is committed (renamed) or has
  * failed REPLY, BUSY, SEND_*   go to the sockets Verdicts: ACCEPTED; DUPLICATE = the very bytes that are journaled already (a
  * repeated delivery); SUPERSEDED = another one was first, the episode is of no open iteration, or it was played by another
@@ -76,6 +76,7 @@ struct intake_event {
             const uint64_t *failed; size_t n_failed;        /* of them: the coordinator has given them up */
             uint64_t policy_version, prm_version;
             bool keep;
+            bool trained_on;        /* a plan will follow, until then more episodes may be added: sealed with the plan */
         } open;
         struct intake_plan plan;
         struct {

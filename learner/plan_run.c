@@ -277,10 +277,18 @@ static int run_prm(struct execution *e, struct error *error)
     return take_metrics(e, &json, error);
 }
 
-/* Rows that carried no gradient move from trained to filtered. */
+static bool is_listed(const uint64_t *list, size_t n, uint64_t episode)
+{
+    for (size_t i = 0; i < n; i++)
+        if (list[i] == episode)
+            return true;
+    return false;
+}
+
+/* Rows that carried no gradient move from trained to filtered: the version has not consumed them. */
 static int sort_out(struct execution *e, const bool *filtered)
 {
-    size_t kept = 0;
+    size_t kept = 0, used = 0;
 
     e->record.filtered = calloc(MAX(e->data.n_trained, (size_t)1), sizeof *e->record.filtered);
     if (!e->record.filtered)
@@ -291,6 +299,10 @@ static int sort_out(struct execution *e, const bool *filtered)
         else
             e->data.trained[kept++] = e->data.trained[i];
     e->data.n_trained = kept;
+    for (size_t i = 0; i < e->data.n_used; i++)
+        if (!is_listed(e->record.filtered, e->record.n_filtered, e->data.used[i].episode))
+            e->data.used[used++] = e->data.used[i];
+    e->data.n_used = used;
     return 0;
 }
 

@@ -47,6 +47,7 @@ struct rl_config {                  /* specs/vla_rl.md sections 3-5, 7; the pres
     enum advantage_mode advantage;
     double gamma, lambda;
     int group;
+    int dynamic_sampling;           /* group, rloo: rounds of new groups in place of those without spread */
     int epochs, minibatch;          /* minibatch: MDP steps over all ranks */
     double clip_low, clip_high, lr;
     int lr_ramp;                    /* minibatches */

@@ -173,6 +173,7 @@ static const struct config_key rl_keys[] = {
     ROW_DOUBLE(S, "gamma", rl.gamma, 0, 1, "0.99", "discount"),
     ROW_DOUBLE(S, "lambda", rl.lambda, 0, 1, "0.95", "of the generalised advantage"),
     ROW_INT(S, "group", rl.group, 2, 1024, "8", "episodes that share an initial state, for group and rloo"),
+    ROW_INT(S, "dynamic_sampling", rl.dynamic_sampling, 0, 100, "3", "rounds of new groups in place of those whose returns are all alike; 0: none"),
     ROW_INT(S, "epochs", rl.epochs, 1, 100, "1", "passes over an iteration's steps"),
     ROW_INT(S, "minibatch", rl.minibatch, 1, 65536, "32", "steps in one update, over all ranks"),
     ROW_DOUBLE(S, "clip_low", rl.clip_low, 0, 1, "0.2", "the ratio is clipped at 1 - clip_low"),

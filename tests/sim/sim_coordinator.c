@@ -154,6 +154,7 @@ static void send_open(struct sim_world *w, struct sim_message *m, const struct c
     m->iteration = effect->open.iteration;
     m->version = effect->open.policy_version;
     m->prm_version = effect->open.prm_version;
+    m->flag = effect->open.purpose == EPISODE_TRAIN;
     for (size_t i = 0; i < effect->open.n_episodes; i++) {
         list[i] = effect->open.episodes[i];
         for (size_t k = 0; k < effect->open.n_failed; k++)

@@ -400,7 +400,8 @@ static void on_open(struct sim_world *w, const struct sim_message *m)
                          .failed = failed,
                          .n_failed = n_failed,
                          .policy_version = m->version,
-                         .prm_version = m->prm_version},
+                         .prm_version = m->prm_version,
+                         .trained_on = m->flag},
             });
     free(episodes);
     free(failed);

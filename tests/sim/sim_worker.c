@@ -55,6 +55,7 @@ static void request(struct sim_world *w, uint32_t node, uint32_t slot, const str
         m.journaled = (struct journaled_episode){
             .episode = effect->episode,
             .success = effect->success,
+            .reward = effect->success,
             .timeout = effect->timeout,
             .steps = effect->step,
             .member = w->nodes[node].member,

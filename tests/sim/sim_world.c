@@ -368,7 +368,7 @@ static void add_stage(struct run_config *config, enum stage_kind kind, const cha
     snprintf(stage->name, sizeof(stage->name), "%s", name);
 }
 
-static void small_run(struct run_config *config, int max_staleness)
+static void small_run(struct run_config *config, int max_staleness, bool grouped)
 {
     struct eval_config *eval;
     struct rl_config *rl;
@@ -401,6 +401,12 @@ static void small_run(struct run_config *config, int max_staleness)
     rl->curriculum = CURRICULUM_FRONTIER_CENTRED;
     rl->max_staleness = max_staleness;
     rl->prm_refresh = max_staleness ? 0 : 2;
+    if (grouped) {
+        rl->advantage = ADVANTAGE_RLOO;
+        rl->episodes = 6;
+        rl->group = 2;
+        rl->dynamic_sampling = 2;
+    }
     add_stage(config, STAGE_EVAL, "eval");
     eval = &config->stages[5].eval;
     *eval = (struct eval_config){
@@ -430,7 +436,7 @@ static void choose_faults(struct sim_world *w)
     w->crash_rate = crash_rates[sim_below(w, 4)];
     w->drop_rate = rates[sim_below(w, 4)];
     w->double_rate = rates[sim_below(w, 4)];
-    w->late_rate = 2 * rates[sim_below(w, 4)];
+    w->late_rate = 4 * rates[sim_below(w, 4)];
     w->delay_rate = rates[sim_below(w, 4)];
 }
 
@@ -442,7 +448,7 @@ struct sim_world *sim_world_new(const struct sim_options *options)
         abort();
     w->options = *options;
     w->check = sim_check_new();
-    small_run(&w->config, options->max_staleness);
+    small_run(&w->config, options->max_staleness, options->grouped);
     if (options->faults) {
         choose_faults(w);
         sim_schedule(w, sim_below(w, FAULT_EVERY_MS), SIM_EVENT_FAULT, 0);

@@ -36,6 +36,7 @@ struct sim_options {
     bool disk_loss;                 /* the learner's journal loses even what was synced: a replay, never a double training */
     bool admin;                     /* PRM swaps, cordons and drains at random */
     int max_staleness;
+    bool grouped;                   /* rl by groups, refilled when their returns are all alike */
     enum conductor_bug conductor_bug;
     enum intake_bug intake_bug;
     enum sim_bug bug;

@@ -140,6 +140,42 @@ static void test_imitation_in_pieces(void **state)
     assert_true(stage_plan_work(config, 1, 4, &work) < 0);
 }
 
+/* Groups whose returns are all alike are refilled from new states, round by round, until enough have spread. */
+static void test_refill(void **state)
+{
+    struct run_config *config = *state;
+    struct ledger_episode rows[16], more[8];
+    struct plan_memory memory;
+    struct work work;
+
+    add_stage(config, STAGE_RL, "rl")->rl = (struct rl_config) {.iterations = 1, .episodes = 8, .temperature = 1, .group = 4,
+                                                                .advantage = ADVANTAGE_RLOO, .dynamic_sampling = 2};
+    plan_memory_init(&memory);
+    assert_int_equal(stage_plan_begin(config, 0, NULL, &memory), 0);
+    assert_int_equal(stage_plan_work(config, 0, 0, &work), 0);
+    assert_int_equal(stage_plan_fill(config, &work, 5, 2, &memory, rows, 16), 0);
+    for (size_t i = 0; i < 8; i++)
+        rows[i].state = EPISODE_JOURNALED;
+    rows[5].reward = 1;                                     /* the second group has spread, the first has not */
+    assert_int_equal(stage_plan_refill(config, &work, rows, 8, &memory, more, 8), 4);
+    assert_int_equal(more[0].episode, rows[7].episode + 1);
+    assert_int_equal(more[0].state_seed, rows[7].state_seed + 1);
+    assert_int_equal(more[3].state_seed, more[0].state_seed);
+    assert_int_equal(more[0].policy_version, 5);
+    assert_int_equal(more[0].prm_version, 2);
+    assert_string_equal(more[0].tag, "refill 1");
+    memcpy(rows + 8, more, 4 * sizeof(*rows));
+    assert_int_equal(stage_plan_refill(config, &work, rows, 12, &memory, more, 8), 4);
+    assert_string_equal(more[0].tag, "refill 2");
+    memcpy(rows + 12, more, 4 * sizeof(*rows));
+    assert_int_equal(stage_plan_refill(config, &work, rows, 16, &memory, more, 8), 0);      /* two rounds are enough */
+    rows[9].reward = 1;
+    assert_int_equal(stage_plan_refill(config, &work, rows, 12, &memory, more, 8), 0);      /* two groups with spread: as asked */
+    config->stages[0].rl.dynamic_sampling = 0;
+    rows[9].reward = 0;
+    assert_int_equal(stage_plan_refill(config, &work, rows, 8, &memory, more, 8), 0);
+}
+
 static void test_memory_round_trip(void **state)
 {
     struct plan_memory a, b;
@@ -169,6 +205,7 @@ int main(void)
         cmocka_unit_test_setup(test_order_of_work, set_up),
         cmocka_unit_test_setup(test_evaluation_rows, set_up),
         cmocka_unit_test_setup(test_imitation_in_pieces, set_up),
+        cmocka_unit_test_setup(test_refill, set_up),
         cmocka_unit_test(test_memory_round_trip),
     };
 
