@@ -32,7 +32,7 @@ static void shown_release(struct shown *s)
 /* The file, brought to the model's size as its processor would; without one a gradient. */
 static int read_picture(const char *path, const struct openvla_config *c, uint8_t **ret, struct error *error)
 {
-    struct image_prepare how = {.height = c->image_height, .width = c->image_width};
+    struct image_prepare how = c->prepare;
     _cleanup_free_ uint8_t *rgb = malloc((size_t)how.height * (size_t)how.width * 3);
     struct image image = {0};
     int r;

@@ -17,6 +17,7 @@ struct sft_config {                 /* also pretraining */
     int warmup;                     /* steps */
     double lr_end;                  /* cosine down to lr * lr_end; 1: constant */
     int commit_every;               /* steps between committed versions; 0: only at the end */
+    bool augment;                   /* pictures cropped and coloured at random; the policy crops the middle from then on */
 };
 
 /* An sft stage is trained in pieces of commit_every steps, a version each. */

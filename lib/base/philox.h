@@ -17,6 +17,7 @@ enum philox_stream {            /* which use of randomness; never renumber */
     PHILOX_PROPOSE = 7,         /* test-time proposals */
     PHILOX_WORDING = 8,         /* which wording of an instruction */
     PHILOX_BOOTSTRAP = 9,       /* resampled statistics */
+    PHILOX_AUGMENT = 10,        /* how a picture is changed in training */
     PHILOX_TEST = 100,
 };
 

@@ -131,6 +131,7 @@ static const struct config_key sft_keys[] = {
     ROW_DOUBLE(S, "beta2", sft.beta2, 0, 0.999999, "0.95", "AdamW's"),
     ROW_INT(S, "warmup", sft.warmup, 0, 1000000, "50", "steps of linear rise at the start"),
     ROW_DOUBLE(S, "lr_end", sft.lr_end, 0, 1, "0.1", "cosine down to lr * lr_end; 1: constant"),
+    ROW_BOOL(S, "augment", sft.augment, "false", "pictures cropped (.9 of the area) and coloured at random, as OpenVLA was trained; the policy then crops the middle when it acts"),
     ROW_INT(S, "commit_every", sft.commit_every, 1, 10000000, "120", "steps between versions committed on the way: a killed learner goes on from the last"),
     CONFIG_END,
 };

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "image/augment.h"
 #include "train/objective.h"
 #include "train/passes.h"
 #include "train/sft_chunk.h"
@@ -12,19 +13,49 @@ struct sft_call {
     const struct dataset *data;
     const struct step_ref *steps;       /* of this minibatch */
     int n;
+    uint64_t augment_seed;      /* of the stage */
+    int64_t number;             /* of the first sample of the minibatch in the stage; -1: pictures as they are */
     double loss[SHARDS];        /* parts of the minibatch's mean */
 };
+
+/* Each sample's picture, changed by what its number draws. *ret NULL: as recorded. */
+static int augment(struct tape *tape, const struct sft_call *call, int first, int n, const uint8_t *const **ret)
+{
+    const struct openvla_config *c = &call->model->config;
+    const uint8_t **pictures;
+    uint8_t *bytes;
+    int r = 0;
+
+    *ret = NULL;
+    if (call->number < 0)
+        return 0;
+    pictures = tape_alloc(tape, (size_t)n * sizeof *pictures);
+    bytes = tape_alloc(tape, (size_t)n * call->data->frame_size);
+    if (!pictures || !bytes)
+        return tape->error;
+    for (int i = 0; i < n && r >= 0; i++) {
+        struct philox random = philox_at(call->augment_seed, PHILOX_AUGMENT, (uint64_t)(call->number + first + i), 0, 0);
+
+        r = augment_picture(&augment_openvla, &random, dataset_frame(call->data, call->steps[first + i]), c->image_height,
+                            c->image_width, bytes + (size_t)i * call->data->frame_size);
+        pictures[i] = bytes + (size_t)i * call->data->frame_size;
+    }
+    *ret = pictures;
+    return r;
+}
 
 static int chunk_shard(struct tape *tape, int shard, int first, int last, void *arg)
 {
     struct sft_call *call = arg;
+    const uint8_t *const *pictures;
     int64_t count = 0;
     double loss = 0;
-    int r;
+    int r = augment(tape, call, first, last - first, &pictures);
 
     for (int i = 0; i < call->n; i++)
         count += sft_chunk_labels(call->data, call->steps[i]);
-    r = sft_chunk(call->model, tape, call->data, call->steps + first, last - first, count, &loss);
+    if (r >= 0)
+        r = sft_chunk(call->model, tape, call->data, call->steps + first, last - first, pictures, count, &loss);
     if (r < 0)
         return r;
     call->loss[shard] = loss;
@@ -40,13 +71,20 @@ static int sft_shard(struct tape *tape, int shard, int first, int last, void *ar
     int32_t *target = tape_alloc(tape, (size_t)(n * rows) * sizeof *target);
     struct openvla_pass pass;
     struct token_stats *stats;
+    const uint8_t *const *pictures;
     double loss = 0;
     int r;
 
     if (!items || !target)
         return tape->error;
+    r = augment(tape, call, first, n, &pictures);
+    if (r < 0)
+        return r;
     for (int i = 0; i < n; i++) {
         items[i] = dataset_policy_item(call->data, call->steps[first + i], dims);
+        items[i].augmented = pictures != NULL;
+        if (pictures)
+            items[i].images[0] = pictures[i];
         for (int k = 0; k < rows; k++)
             target[i * rows + k] = k < dims ? items[i].actions[k] : call->model->config.eos_id;
     }
@@ -97,6 +135,10 @@ int objective_sft(struct trainer *trainer, const struct dataset *data, const str
         return error_set(error, -r, "sft: %s", "too many frames or no memory for them");
     if (!n_all || config->batch < 1)
         return error_set(error, EINVAL, "sft: there is nothing to imitate (0 frames); run a demos stage first");
+    r = openvla_set_pictures(trainer->model, data->image_chain,
+                             config->augment ? augment_openvla.area : trainer->model->config.center_crop, error);
+    if (r < 0)
+        return error_prefix(error, r, "sft");
     order = malloc((size_t)n_all * sizeof *order);
     batch = malloc((size_t)config->batch * sizeof *batch);
     if (!order || !batch)
@@ -104,7 +146,9 @@ int objective_sft(struct trainer *trainer, const struct dataset *data, const str
 
     result.frames = n_all;
     for (int64_t step = first; step < end; step++) {
-        struct sft_call call = {.model = trainer->model, .data = data, .steps = batch, .n = config->batch};
+        struct sft_call call = {.model = trainer->model, .data = data, .steps = batch, .n = config->batch,
+                                .augment_seed = objective->seed * 0x9E3779B97F4A7C15u ^ objective->stage,
+                                .number = config->augment ? step * config->batch : -1};
         struct update update = {
             .lr = lr_cosine(config->lr, config->lr_end, step, config->warmup, config->steps),
             .weight_decay = config->weight_decay, .clip = config->clip, .beta2 = config->beta2,
@@ -112,8 +156,8 @@ int objective_sft(struct trainer *trainer, const struct dataset *data, const str
         double loss = 0;
 
         draw(objective, all, n_all, order, &round, step, config->batch, batch);
-        r = trainer_update(trainer, (enum trainer_part[]) {TRAIN_TRUNK}, &update, 1, config->batch, one_pass ? chunk_shard : sft_shard, &call,
-                           &result.gradient_norm);
+        r = trainer_update(trainer, (enum trainer_part[]) {TRAIN_TRUNK}, &update, 1, config->batch,
+                           one_pass ? chunk_shard : sft_shard, &call, &result.gradient_norm);
         if (r >= 0)
             r = shards_share(trainer->shards, call.loss, sizeof *call.loss);
         if (r < 0)

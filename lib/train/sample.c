@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,6 +84,11 @@ static bool in_range(const float *x, size_t n, float low, float high)
     return true;
 }
 
+static const char *chain_of(const struct episode_input *in)
+{
+    return in->image_chain && in->image_chain[0] ? in->image_chain : IMAGE_CHAIN_RENDER;
+}
+
 /* From 0 on, ascending, none longer than the policy's chunk. */
 static bool turns_fit(const struct openvla_config *c, const struct episode_input *in)
 {
@@ -134,6 +140,7 @@ static int check_input(const struct dataset *data, const struct episode_input *i
 {
     const struct openvla_config *c;
     size_t t = (size_t)MAX(in->steps, 0), k;
+    const char *chain = chain_of(in);
 
     if (in->steps < 1 || in->steps > in->max_steps)
         return error_set(error, EINVAL, "episode %" PRIu64 ": %d steps of at most %d; it cannot be trained on", in->id,
@@ -146,6 +153,9 @@ static int check_input(const struct dataset *data, const struct episode_input *i
         return error_set(error, EINVAL,
                          "episode %" PRIu64 ": pictures of %dx%d, the model wants %dx%d (suite.image in the run file)",
                          in->id, in->height, in->width, c->image_height, c->image_width);
+    if ((c->image_chain[0] && strcmp(chain, c->image_chain) != 0) || (data->n && strcmp(chain, data->image_chain) != 0))
+        return error_set(error, EINVAL, "episode %" PRIu64 ": pictures of the chain %s, %s %s (suite.chain in the run file)", in->id, chain,
+                         data->n ? "those before are of" : "the policy was trained on", data->n ? data->image_chain : c->image_chain);
     if (in->n_frames != (t + 1) * data->frame_size)
         return bad(error, in, "the number of frames is not steps + 1");
     if (in->n_progress && (in->n_progress != t + 1 || !in_range(in->progress, in->n_progress, 0, 1)))
@@ -293,6 +303,7 @@ int dataset_add(struct dataset *data, const struct episode_input *in, struct err
         return error_set(error, -r, "out of memory at %d episodes", data->n);
     }
     episode.frames = in->frames;
+    snprintf(data->image_chain, sizeof data->image_chain, "%s", chain_of(in));
     data->list[data->n++] = episode;
     return 0;
 }

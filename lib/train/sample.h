@@ -10,6 +10,8 @@
 #include "nn/models/openvla.h"
 #include "nn/models/qwen_vl.h"
 
+#define IMAGE_CHAIN_RENDER "render"     /* as the simulator draws them */
+
 struct episode_input {          /* borrowed for the call, frames excepted */
     uint64_t id;
     const char *task, *instruction;
@@ -19,6 +21,7 @@ struct episode_input {          /* borrowed for the call, frames excepted */
     uint64_t policy_version;
     double temperature;
     int height, width, action_dims;
+    const char *image_chain;    /* how its pictures were made (openvla.h); NULL or "": IMAGE_CHAIN_RENDER */
     const float *label; size_t n_label;         /* (T,A) normalised actions to imitate; demos only */
     const float *action; size_t n_action;       /* (T,A) normalised, as executed: what a reward model of its own backbone is told */
     const uint32_t *tokens; size_t n_tokens;    /* (T,K) what a policy sampled */
@@ -59,6 +62,7 @@ struct dataset {
     struct dataset_prompt *prompts; int n_prompts;
     char **tasks; int n_tasks;
     size_t frame_size;                  /* bytes of a picture */
+    char image_chain[64];               /* of all episodes; "": none yet */
     int action_dims;                    /* K: tokens of one action */
     int width;                          /* most tokens that one answer of the policy has: K, or those of a chunk */
 };

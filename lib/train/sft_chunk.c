@@ -55,7 +55,7 @@ static int absolute_error(struct tape *tape, struct tensor *actions, const struc
 }
 
 int sft_chunk(const struct openvla *model, struct tape *tape, const struct dataset *data, const struct step_ref *steps, int n,
-              int64_t count, double *loss)
+              const uint8_t *const *augmented, int64_t count, double *loss)
 {
     size_t tokens = (size_t)n * (size_t)data->width;
     struct openvla_item *items = tape_alloc(tape, (size_t)n * sizeof *items);
@@ -70,6 +70,10 @@ int sft_chunk(const struct openvla *model, struct tape *tape, const struct datas
         return tape->error;
     for (int i = 0; i < n; i++) {
         items[i] = dataset_policy_item(data, steps[i], 0);
+        if (augmented) {
+            items[i].images[0] = augmented[i];
+            items[i].augmented = true;
+        }
         fill_labels(data, steps[i], ids + i * data->width, numbers + i * data->width);
     }
     r = openvla_forward(model, tape, items, n, &pass);

@@ -9,6 +9,7 @@
 /* Numbers to imitate from a frame on: dims times the actions that are left, at most data->width. */
 int sft_chunk_labels(const struct dataset *data, struct step_ref at);
 
-/* The losses of steps[n] and their gradients; `count`: labels of the whole minibatch. Adds to *loss. */
+/* The losses of steps[n] and their gradients; `count`: labels of the whole minibatch. augmented[n]: pictures instead of those
+ * recorded, or NULL. Adds to *loss. */
 int sft_chunk(const struct openvla *model, struct tape *tape, const struct dataset *data, const struct step_ref *steps, int n,
-              int64_t count, double *loss);
+              const uint8_t *const *augmented, int64_t count, double *loss);

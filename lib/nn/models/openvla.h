@@ -10,6 +10,7 @@
  * Threads: a packed model is read-only; any number of sessions and tapes use it at once. */
 #pragma once
 
+#include "image/prepare.h"
 #include "nn/hf.h"
 #include "nn/ops.h"
 
@@ -39,6 +40,9 @@ struct openvla_config {
     struct openvla_tower tower[2];      /* 0: DINOv2 (ImageNet statistics), 1: SigLIP */
     int image_height, image_width;
     int patches;                        /* per image */
+    struct image_prepare prepare;       /* any picture to that size, as preprocessor_config.json has it */
+    char image_chain[64];               /* config.json's gantry_image_chain: how the pictures it was trained on were made; "": unsaid */
+    float center_crop;                  /* gantry_center_crop: area that is kept of every picture and stretched back; 0: all of it */
     int hidden, layers, heads, intermediate;
     int vocab, vocab_padded;            /* 32000, 32064: action ids are vocab-256 .. vocab-1 */
     float rms_eps, rope_theta;
@@ -108,6 +112,10 @@ int openvla_prompt(const struct openvla *model, const char *instruction, int32_t
  * image (first frame, then current frame) tells the two apart. */
 int openvla_reward_prompt(const struct openvla *model, const char *instruction, int32_t **ret_ids, int *ret_n);
 
+/* From here on the policy says that it was trained on pictures of this chain ("": unsaid still), with random crops of this share of
+ * the area (0: none). Every pass then crops the middle of its pictures, unless item.augmented. -EINVAL: it has said otherwise. */
+int openvla_set_pictures(struct openvla *model, const char *chain, float center_crop, struct error *error);
+
 /* Action codec (specs/models.md 1.6): normalised value -> id, id -> normalised value, normalised -> environment's units. */
 int32_t openvla_encode(const struct openvla_config *config, double value);
 double openvla_decode(const struct openvla_config *config, int32_t id);
@@ -128,6 +136,7 @@ struct openvla_item {
     const int32_t *actions;
     int n_actions; /* teacher-forced ids (SFT: K + eos in the labels; here K or fewer); may be 0 */
     int slots;              /* OpenVLA-OFT: positions to be answered at once, zero vectors; 0: autoregressive */
+    bool augmented;         /* the pictures are cropped already (training): all items of the batch, or none */
     const float *proprio;   /* [config.oft.proprio] normalised, or NULL: no such token */
 };
 

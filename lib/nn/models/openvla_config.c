@@ -259,6 +259,8 @@ static int read_preprocessor(struct openvla *model, const char *dir, struct erro
     r = hf_json(dir, "preprocessor_config.json", &json, error);
     if (r >= 0)
         r = hf_image_statistics(json, 2, mean, std, error);
+    if (r >= 0)
+        r = openvla_read_pictures(&model->config, json, error);
     if (r < 0)
         return r;
     for (int c = 0; c < 6; c++)
@@ -344,6 +346,8 @@ int openvla_configure(struct openvla *model, const char *dir, const struct hf_sh
         r = oft_configure(model, json, error);
     if (r >= 0)
         r = read_gripper(json, &model->config.gripper, error);
+    if (r >= 0)
+        r = openvla_read_chain(&model->config, json, error);
     if (r >= 0)
         r = read_preprocessor(model, dir, error);
     return r < 0 ? error_prefix(error, r, "%s", dir) : read_tokenizer(model, dir, error);

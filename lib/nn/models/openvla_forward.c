@@ -4,6 +4,7 @@
  * (openvla_rows.h). */
 #include <errno.h>
 
+#include "image/tf_image.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_rows.h"
 

@@ -74,6 +74,9 @@ void openvla_initialise_head(const struct head *head, uint64_t seed);
 int openvla_configure(struct openvla *model, const char *dir, const struct hf_shards *shards, struct error *error);
 int openvla_read_stats(const json_t *norm_stats, struct action_stats **ret, int *ret_n, struct error *error);
 void openvla_free_stats(struct action_stats *stats, int n);
+/* Strategy, chain and crop of pictures (openvla_pictures.c). */
+int openvla_read_pictures(struct openvla_config *config, const json_t *preprocessor, struct error *error);
+int openvla_read_chain(struct openvla_config *config, const json_t *json, struct error *error);
 
 /* ---- the steps of a pass ------------------------------------------------------------------------------- */
 
