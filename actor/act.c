@@ -59,6 +59,9 @@ static int act_check(const struct message *message, void *model, struct error *e
     if (request->height != (uint32_t)config->image_height || request->width != (uint32_t)config->image_width)
         return error_set(error, EINVAL, "image %ux%u: the policy takes %dx%d; set suite.image to that", request->width, request->height,
                          config->image_width, config->image_height);
+    if (config->image_chain[0] && strcmp(config->image_chain, request->image_chain[0] ? request->image_chain : "render") != 0)
+        return error_set(error, EINVAL, "pictures of the chain %s: the policy was trained on %s; set suite.chain to that",
+                         request->image_chain[0] ? request->image_chain : "render", config->image_chain);
     for (unsigned i = 0; i < message->n_parts; i++) {
         message_part(message, i, &size);
         if (size != (size_t)request->height * request->width * 3)

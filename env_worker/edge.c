@@ -331,8 +331,9 @@ static int open_simulation(struct edge *edge, const char *config)
 
     if (r == 0) {
         edge->shared.image = (uint32_t)run->image;
+        snprintf(edge->shared.chain, sizeof(edge->shared.chain), "%s", run->chain);
         r = simulation_new(edge->shared.loop, &(struct simulation_options) {
-            .suite = run->suite, .image = run->image, .device = edge->options.device, .slots = edge->options.slots,
+            .suite = run->suite, .image = run->image, .chain = edge->shared.chain, .render = run->render, .device = edge->options.device, .slots = edge->options.slots,
         }, &edge->shared.simulation, &error);
     }
     if (r < 0) {

@@ -43,8 +43,9 @@ enum player_answer player_answer_of(int result, const struct message *reply, cha
 
 /* ---- Act ---------------------------------------------------------------------------------------------- */
 
-int request_act(struct wire_client *client, const struct episode *episode, float temperature, uint32_t step, uint32_t sample,
-                struct frames *frames, uint32_t frame, wire_reply_fn *on_reply, void *arg, struct pending_call *ret_call)
+int request_act(struct wire_client *client, const struct episode *episode, const char *chain, float temperature,
+                uint32_t step, uint32_t sample, struct frames *frames, uint32_t frame, wire_reply_fn *on_reply, void *arg,
+                struct pending_call *ret_call)
 {
     struct wire_part image = frames_part(frames, frame, 1);
     Gantry__ActRequest body = GANTRY__ACT_REQUEST__INIT;
@@ -54,6 +55,7 @@ int request_act(struct wire_client *client, const struct episode *episode, float
     body.step = step;
     body.sample = sample;
     body.instruction = (char *)episode->instruction;
+    body.image_chain = (char *)chain;
     body.temperature = temperature;
     body.height = frames->height;
     body.width = frames->width;

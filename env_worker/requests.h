@@ -31,8 +31,9 @@ struct pending_call {           /* an open request, for wire_cancel */
 void pending_cancel(struct pending_call *call);
 
 /* Act on one frame; `step` and `sample` are the sampling counter, with the lease's sample_key or episode. */
-int request_act(struct wire_client *client, const struct episode *episode, float temperature, uint32_t step, uint32_t sample,
-                struct frames *frames, uint32_t frame, wire_reply_fn *on_reply, void *arg, struct pending_call *ret_call);
+int request_act(struct wire_client *client, const struct episode *episode, const char *chain, float temperature,
+                uint32_t step, uint32_t sample, struct frames *frames, uint32_t frame, wire_reply_fn *on_reply, void *arg,
+                struct pending_call *ret_call);
 /* How many actions an answer holds, to make room for them: 1..ACT_CHUNK_MAX, whatever it says. */
 enum { ACT_CHUNK_MAX = 64 };
 uint32_t act_chunk(int result, const struct message *reply);

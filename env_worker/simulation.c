@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "daemon/worker.h"
+#include "image/tf_image.h"
 
 enum { TASKS_MAX = 64 };
 
@@ -24,6 +25,7 @@ struct simulation {
     int n_infos;
     struct sim_task *tasks[TASKS_MAX];  /* opened when first played */
     struct sim_slot **slots;            /* (slots + 1, n_infos): last row are the candidates of look-ahead */
+    uint8_t *drawn, *row;               /* (render, render, 3), (render, 3): what a chain begins with; NULL: pictures as drawn */
     int *playing;                       /* (slots): index of the task the slot was reset to, -1 none */
 };
 
@@ -68,9 +70,29 @@ static int slot_of(struct simulation *s, unsigned row, int task, struct sim_slot
     return 0;
 }
 
+/* The evaluations begin with the camera's memory, bottom row first. */
+static int draw_chain(struct simulation *s, struct sim_slot *slot, uint8_t *ret_rgb)
+{
+    int side = s->options.render, image = s->options.image, r;
+    size_t row = (size_t)side * 3;
+
+    r = sim_render(s->renderer, slot, s->drawn);
+    if (r < 0)
+        return r;
+    for (int y = 0; y < side / 2; y++) {
+        uint8_t *upper = s->drawn + (size_t)y * row, *lower = s->drawn + (size_t)(side - 1 - y) * row;
+
+        memcpy(s->row, upper, row);
+        memcpy(upper, lower, row);
+        memcpy(lower, s->row, row);
+    }
+    return tf_evaluation_picture(s->drawn, side, side, image, image, ret_rgb);
+}
+
 static int draw(struct simulation *s, struct sim_slot *slot, struct sim_job *job)
 {
-    int r = sim_render(s->renderer, slot, frames_at(job->frames, job->frame));
+    uint8_t *rgb = frames_at(job->frames, job->frame);
+    int r = s->drawn ? draw_chain(s, slot, rgb) : sim_render(s->renderer, slot, rgb);
 
     return r < 0 ? fail(job, r, "render") : 0;
 }
@@ -185,6 +207,19 @@ struct opening {
     sem_t finished;
 };
 
+static int open_chain(struct simulation *s, struct error *error)
+{
+    size_t side = (size_t)MAX(s->options.render, 0);
+
+    if (!s->options.chain || !strcmp(s->options.chain, "render"))
+        return 0;
+    if (strcmp(s->options.chain, TF_EVALUATION_CHAIN) != 0 || side < 1)
+        return error_set(error, EINVAL, "suite.chain %s from %d pixels: there is no such chain of pictures", s->options.chain, s->options.render);
+    s->drawn = malloc(side * side * 3);
+    s->row = malloc(side * 3);
+    return s->drawn && s->row ? 0 : error_set(error, ENOMEM, "simulation: out of memory");
+}
+
 static void open_here(void *arg)
 {
     struct opening *opening = arg;
@@ -193,7 +228,12 @@ static void open_here(void *arg)
 
     r = sim_suite_open(s->options.suite, NULL, &s->suite, opening->error);
     if (r == 0)
-        r = sim_renderer_open(s->options.device, s->options.image, s->options.image, &s->renderer, opening->error);
+        r = open_chain(s, opening->error);
+    if (r == 0) {
+        int side = s->drawn ? s->options.render : s->options.image;
+
+        r = sim_renderer_open(s->options.device, side, side, &s->renderer, opening->error);
+    }
     if (r == 0) {
         s->n_infos = sim_suite_tasks(s->suite, &s->infos);
         if (s->n_infos < 1 || s->n_infos > TASKS_MAX)
@@ -224,6 +264,8 @@ static void close_here(void *arg)
     sim_suite_close(s->suite);
     free(s->slots);
     free(s->playing);
+    free(s->drawn);
+    free(s->row);
 }
 
 /* ---- on the loop's thread ------------------------------------------------------------------------------- */

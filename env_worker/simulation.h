@@ -53,6 +53,8 @@ struct sim_job {
 struct simulation_options {
     const char *suite;
     int image;                  /* pixels, square */
+    const char *chain;          /* how pictures are made: "render", or TF_EVALUATION_CHAIN (image/tf_image.h) from ... */
+    int render;                 /* ... a picture of so many pixels, square */
     int device;                 /* as in sim_renderer_open */
     unsigned slots;
 };

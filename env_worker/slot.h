@@ -30,6 +30,7 @@ struct slot_shared {
     struct slot_totals totals;
     uint64_t seed;              /* the run's */
     uint32_t image;             /* pixels, square */
+    char chain[64];             /* how pictures are made */
     unsigned slots;
     void (*on_free)(struct slot *slot, void *arg);
     void *arg;

@@ -62,6 +62,8 @@ struct run_config {
     char tasks[RUN_MAX_TASKS][48];
     int n_tasks;
     int image;                      /* pixels, square */
+    char chain[64];                 /* how pictures are made */
+    int render;                     /* pixels, square, that a chain begins with */
     char policy_init[256];          /* a Hugging Face OpenVLA directory */
     char policy_train[16];          /* full | lora */
     int lora_r;                     /* adapters: rank, ... */

@@ -21,6 +21,7 @@ static const char *const kl_names[] = {"exact", "k3", "none", NULL};
 static const char *const curriculum_names[] = {"uniform", "levels", "frontier-centred", "frontier", "fixed", NULL};
 static const char *const train_names[] = {"full", "lora", NULL};
 static const char *const prm_train_names[] = {"head", "lora", NULL};
+static const char *const chain_names[] = {"render", "rot180+jpeg95+lanczos3", NULL};
 static const char *const style_names[] = {"clean", "slow", NULL};
 static const char *const preset_names[] = {"gantry", "tabletop", "paper", "writeup", NULL};
 
@@ -35,7 +36,10 @@ static const struct config_key run_keys[] = {
 static const struct config_key suite_keys[] = {
     ROW_STRING(R, "name", suite, NULL, "tabletop", "the simulator suite"),
     ROW_LIST(R, "tasks", CONFIG_TYPE_STRINGS, tasks, n_tasks, 0, 0, "[pick_up_object]", "the tasks one policy learns, by name"),
-    CONFIG_INT(R, image, 16, 1024, "64", "width and height of the camera image, pixels"),
+    CONFIG_INT(R, image, 16, 1024, "64", "width and height of the pictures that the policy gets, pixels"),
+    ROW_STRING(R, "chain", chain, chain_names, "render", "how they are made. render: drawn at that size; rot180+jpeg95+lanczos3: as the OpenVLA evaluations do, "
+               "from a picture of `render` pixels"),
+    CONFIG_INT(R, render, 0, 4096, "256", "chain rot180+jpeg95+lanczos3: width and height of the picture that is drawn"),
     CONFIG_END,
 };
 

@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "base/atomic_file.h"
+#include "image/tf_image.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/safetensors.h"
 #include "nn/tokenizer.h"
@@ -241,6 +242,51 @@ static void test_score(void **state)
     openvla_session_free(session);
 }
 
+/* A policy trained with random crops sees the middle of every picture, whoever shows it; a training pass crops by itself. */
+static void test_center_crop(void **state)
+{
+    struct act_item items[2] = {item(1), item(2)};
+    struct act_result plain[2], cropped[2], by_hand[2];
+    struct openvla *model = NULL, *back = NULL;
+    struct openvla_session *session;
+    uint8_t middle[2][PIXELS];
+    char dir[] = "/tmp/gantry_test_XXXXXX";
+    struct error error = {0};
+
+    (void)state;
+    assert_int_equal(openvla_clone(f.model, &model), 0);
+    assert_int_equal(openvla_pack(model, false), 0);
+    assert_int_equal(openvla_session_new(&model->config, 2, &session), 0);
+    assert_int_equal(openvla_act(model, session, items, 2, plain), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(tf_center_crop(items[i].images[0], SIDE, SIDE, 0.9f, middle[i]), 0);
+        items[i].images[0] = middle[i];
+    }
+    assert_int_equal(openvla_act(model, session, items, 2, by_hand), 0);
+    if (openvla_set_pictures(model, TF_EVALUATION_CHAIN, 0.9f, &error) < 0)
+        fail_msg("%s", error.text);
+    for (int i = 0; i < 2; i++)
+        items[i].images[0] = f.pixels[i + 1];
+    assert_int_equal(openvla_act(model, session, items, 2, cropped), 0);
+    assert_memory_equal(cropped, by_hand, sizeof(cropped));
+    assert_memory_not_equal(cropped, plain, sizeof(cropped));
+
+    /* config.json says so from now on, and other pictures are refused */
+    assert_non_null(mkdtemp(dir));
+    if (openvla_save(model, dir, "F32", &error) < 0 || openvla_load(dir, &back, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_string_equal(back->config.image_chain, TF_EVALUATION_CHAIN);
+    assert_true(back->config.center_crop == 0.9f);
+    assert_int_equal(openvla_set_pictures(back, TF_EVALUATION_CHAIN, 0.9f, &error), 0);
+    assert_int_equal(openvla_set_pictures(back, "render", 0.9f, &error), -EINVAL);
+    assert_non_null(strstr(error.text, TF_EVALUATION_CHAIN));
+    assert_int_equal(openvla_set_pictures(back, TF_EVALUATION_CHAIN, 0.5f, &error), -EINVAL);
+    openvla_free(back);
+    remove_tree(dir);
+    openvla_session_free(session);
+    openvla_free(model);
+}
+
 /* ---- directories ---------------------------------------------------------------------------------------------- */
 
 static void same_values(const struct openvla *a, const struct openvla *b, bool bf16)
@@ -401,7 +447,7 @@ int main(void)
         cmocka_unit_test(test_batch_does_not_matter),
         cmocka_unit_test(test_sampling_counter),
         cmocka_unit_test(test_score),
-        cmocka_unit_test(test_save_and_load),
+        cmocka_unit_test(test_center_crop), cmocka_unit_test(test_save_and_load),
         cmocka_unit_test(test_shards),
         cmocka_unit_test(test_clone_is_its_own),
         cmocka_unit_test(test_seed_makes_the_weights),

@@ -491,6 +491,34 @@ static void a_gradient_that_is_no_number_is_skipped(void **state)
     trainer_free(trainer);
 }
 
+/* Random changes are drawn by the sample's number: the same whatever the threads, and they matter. The policy crops from then on. */
+static void augmented_imitation_repeats(void **state)
+{
+    const struct sft_config plain = {.steps = 3, .batch = 4, .lr = 1e-3, .clip = 1, .beta2 = .95, .lr_end = 1};
+    struct sft_config augmented = plain;
+    struct trainer *trainers[3];
+    struct sft_result results[3];
+    struct error error = {0};
+
+    (void)state;
+    augmented.augment = true;
+    for (int i = 0; i < 3; i++) {
+        struct dataset *data;
+
+        trainers[i] = new_trainer(new_model(2), 1 + i);
+        data = demonstrations(trainers[i]->model, 3);
+        if (objective_sft(trainers[i], data, i < 2 ? &augmented : &plain, &(struct objective) {.seed = 1}, &results[i], &error) < 0)
+            fail_msg("%s", error.text);
+        assert_true(trainers[i]->model->config.center_crop == (i < 2 ? 0.9f : 0.0f));
+        assert_string_equal(trainers[i]->model->config.image_chain, "render");
+        dataset_free(data);
+    }
+    same_bits(trainers[0], trainers[1]);
+    assert_true(results[0].last_loss == results[1].last_loss && results[0].last_loss != results[2].last_loss);
+    for (int i = 0; i < 3; i++)
+        trainer_free(trainers[i]);
+}
+
 static void bad_episodes_are_refused_by_name(void **state)
 {
     struct openvla *model = new_model(1);
@@ -522,6 +550,8 @@ static void bad_episodes_are_refused_by_name(void **state)
     REFUSED(bad.n_frames -= FRAME);
     REFUSED((bad.progress = progress, bad.n_progress = 3));
     REFUSED(bad.height = 32);
+    snprintf(model->config.image_chain, sizeof model->config.image_chain, "render");
+    REFUSED(bad.image_chain = "rot180+jpeg95+lanczos3");
     REFUSED(bad.steps = 0);
     REFUSED(bad.n_logp--);
     REFUSED(bad.temperature = 0);
@@ -547,7 +577,7 @@ int main(void)
             cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(resume_changes_nothing), cmocka_unit_test(ranks_change_nothing),
             cmocka_unit_test(a_gradient_that_is_no_number_is_skipped),
-        cmocka_unit_test(bad_episodes_are_refused_by_name),
+        cmocka_unit_test(augmented_imitation_repeats), cmocka_unit_test(bad_episodes_are_refused_by_name),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -55,6 +55,8 @@ static struct fixture {
     /* how the servers behave */
     bool nan_action, mute_actor;
     unsigned chunk;             /* actions in one answer; 0: 1 */
+    bool chain;                 /* pictures are made as the OpenVLA evaluations make them */
+    uint8_t first_picture[FRAME];       /* of the last delivery */
     uint32_t n_turns, turns[MANY];      /* of the last delivery */
     unsigned loading, internal; /* so many answers of this kind before good ones */
     unsigned mute_deliveries;
@@ -69,8 +71,10 @@ static void reply(struct request *request, const ProtobufCMessage *body)
 
 static void on_hello(struct request *request)
 {
-    static const char config[] = "run: {name: t, dir: t}\npolicy: {init: x}\n"
-                                 "suite: {name: tabletop, tasks: [pick_up_object], image: 32}\n";
+    const char *config = f.chain ? "run: {name: t, dir: t}\npolicy: {init: x}\nsuite: {name: tabletop, tasks: [pick_up_object], "
+                                   "image: 32, chain: rot180+jpeg95+lanczos3, render: 64}\n"
+                                 : "run: {name: t, dir: t}\npolicy: {init: x}\n"
+                                   "suite: {name: tabletop, tasks: [pick_up_object], image: 32}\n";
     const Gantry__Hello *hello = (const Gantry__Hello *)request->message->body;
     Gantry__Welcome body = GANTRY__WELCOME__INIT;
     Gantry__Endpoint endpoints[ROLES], *list[ROLES];
@@ -274,6 +278,8 @@ static void on_deliver(struct request *request, void *arg _unused_)
         assert_int_equal(t->tokens[i * K + 1], i);      /* the sampling counter was the step */
     for (size_t i = 0; i < t->n_hidden / WIDTH; i++)
         assert_true(t->hidden[i * WIDTH] == (float)i);
+    assert_string_equal(t->image_chain, f.chain ? "rot180+jpeg95+lanczos3" : "render");
+    memcpy(f.first_picture, frames, FRAME);
     f.n_turns = (uint32_t)t->n_turns;
     for (size_t i = 0; i < t->n_turns && i < MANY; i++)
         f.turns[i] = t->turns[i];
@@ -464,6 +470,37 @@ static void test_chunks(void **state _unused_)
     assert_int_equal(f.n_turns, 0);             /* asked at every step: nothing to say */
 }
 
+static int brightness(const uint8_t *rgb, int from, int to)     /* of columns from..to-1 */
+{
+    int sum = 0;
+
+    for (int i = 0; i < IMAGE * IMAGE * 3; i++)
+        sum += i / 3 % IMAGE >= from && i / 3 % IMAGE < to ? rgb[i] : 0;
+    return sum;
+}
+
+/* The same state drawn both ways: turned by 180 degrees from the bottom row up, a picture is upright, left and right exchanged. */
+static void test_picture_chain(void **state _unused_)
+{
+    static uint8_t plain[FRAME];
+    int left, right, turned_left, turned_right;
+
+    add_lease(1, "open_drawer", "")->max_steps = 2;
+    TURN_UNTIL(f.n_delivered == 1);
+    memcpy(plain, f.first_picture, FRAME);
+    stop(NULL);
+    start(NULL);
+    f.chain = true;
+    add_lease(1, "open_drawer", "")->max_steps = 2;
+    TURN_UNTIL(f.n_delivered == 1);
+    left = brightness(plain, 0, IMAGE / 2);
+    right = brightness(plain, IMAGE / 2, IMAGE);
+    turned_left = brightness(f.first_picture, 0, IMAGE / 2);
+    turned_right = brightness(f.first_picture, IMAGE / 2, IMAGE);
+    assert_true(abs(left - right) > (left + right) / 50);
+    assert_true(abs(turned_left - right) < abs(left - right) / 2 && abs(turned_right - left) < abs(left - right) / 2);
+}
+
 static void test_servers_stumble(void **state _unused_)
 {
     f.loading = 3;
@@ -623,6 +660,7 @@ int main(void)
         WORKER_TEST(test_demonstrations_repeat),
         WORKER_TEST(test_policy_plays),
         WORKER_TEST(test_chunks),
+        WORKER_TEST(test_picture_chain),
         WORKER_TEST(test_servers_stumble),
         WORKER_TEST(test_nan_action_is_refused),
         WORKER_TEST(test_simulator_errors),

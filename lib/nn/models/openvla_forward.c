@@ -4,7 +4,6 @@
  * (openvla_rows.h). */
 #include <errno.h>
 
-#include "image/tf_image.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_rows.h"
 

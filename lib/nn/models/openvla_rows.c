@@ -2,6 +2,8 @@
 
 #include <errno.h>
 
+#include "image/tf_image.h"
+
 static int check_item(const struct openvla_config *c, const struct openvla_item *item)
 {
     if (item->n_images < 1 || item->n_images > OPENVLA_MAX_IMAGES || item->n_prompt < 1 || item->n_actions < 0)
@@ -26,7 +28,8 @@ static int allocate(const struct openvla *model, struct tape *tape, const struct
     int32_t *ints;
 
     for (int i = 0; i < n; i++) {
-        if (check_item(&model->config, &items[i]) < 0 || !items[i].slots != !items[0].slots)
+        if (check_item(&model->config, &items[i]) < 0 || !items[i].slots != !items[0].slots ||
+            items[i].augmented != items[0].augmented)
             return -EINVAL;
         images += items[i].n_images;
         states += items[i].proprio != NULL;
@@ -160,6 +163,21 @@ static bool begin_alike(const struct openvla_item *a, const struct openvla_item 
            b->n_images + b->n_prompt > 2;
 }
 
+/* The middle of each picture, as a policy that was trained with random crops must see it. */
+static int crop_images(const struct openvla_config *c, struct tape *tape, struct openvla_rows *l)
+{
+    size_t bytes = (size_t)c->image_height * (size_t)c->image_width * 3;
+    uint8_t *cropped = tape_alloc(tape, (size_t)l->images * bytes);
+    int r = cropped ? 0 : tape->error;
+
+    for (int i = 0; i < l->images && r >= 0; i++, cropped += bytes) {
+        if (!tape->planning)
+            r = tf_center_crop(l->image[i], c->image_height, c->image_width, c->center_crop, cropped);
+        l->image[i] = cropped;
+    }
+    return r;
+}
+
 int openvla_rows_make(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, bool share,
                     struct openvla_rows *ret)
 {
@@ -184,6 +202,10 @@ int openvla_rows_make(const struct openvla *model, struct tape *tape, const stru
         run += first && alike;
         put_item(&l, &model->config, &items[i], i, alike ? run * (1 + patches) : -1);
     }
+    if (model->config.center_crop > 0 && !items[0].augmented)
+        r = crop_images(&model->config, tape, &l);
+    if (r < 0)
+        return r;
     *ret = l;
     return 0;
 }
