@@ -183,6 +183,7 @@ static int take_run_settings(struct edge *edge, const char *config, struct plan_
     if (r < 0)
         return r;
     snprintf(runner->lora_targets, sizeof runner->lora_targets, "%s", run->lora_targets);
+    runner->bf16 = !strcmp(run->policy_weights, "bf16");
     if (!strcmp(run->policy_train, "lora"))
         runner->lora = (struct lora_spec) {.r = run->lora_r, .alpha = run->lora_alpha};
     if (!strcmp(run->prm_train, "lora"))

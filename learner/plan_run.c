@@ -84,7 +84,14 @@ static int load_openvla(struct plan_runner *runner, const Gantry__Plan *plan, co
     if (r < 0)
         return error_set(error, -r, "%s: cannot be made ready for training: %s", dir, error_text(NULL, r));
     TAKE_PTR(model);            /* the trainer's now */
-    return 0;
+    if (runner->bf16 && plan->kind == GANTRY__VERSION_KIND__VERSION_POLICY)
+        r = trainer_use_bf16(*ret);
+    if (r >= 0)
+        return 0;
+    *ret = trainer_free(*ret);
+    return r == -EDOM ? error_set(error, EINVAL, "%s: policy.weights is bf16, but the checkpoint has values that bf16 has not; `gantry model convert` "
+                                  "rounds them, or set policy.weights: fp32", dir)
+                      : error_set(error, -r, "%s: no memory for masters", dir);
 }
 
 /* A reward model with a backbone of its own. */

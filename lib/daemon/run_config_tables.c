@@ -19,6 +19,7 @@ static const char *const reward_names[] = {"progress", "delta", "raw", "raw_lite
 static const char *const advantage_names[] = {"gae", "group", "rloo", "reinforce++", NULL};
 static const char *const kl_names[] = {"exact", "k3", "none", NULL};
 static const char *const curriculum_names[] = {"uniform", "levels", "frontier-centred", "frontier", "fixed", NULL};
+static const char *const weights_names[] = {"fp32", "bf16", NULL};
 static const char *const train_names[] = {"full", "lora", NULL};
 static const char *const prm_train_names[] = {"head", "lora", NULL};
 static const char *const chain_names[] = {"render", "rot180+jpeg95+lanczos3", NULL};
@@ -46,6 +47,7 @@ static const struct config_key suite_keys[] = {
 static const struct config_key policy_keys[] = {
     ROW_STRING(R, "init", policy_init, NULL, "models/tiny", "a Hugging Face OpenVLA directory to start from"),
     ROW_STRING(R, "train", policy_train, train_names, "full", "full: all weights are trained; lora: adapters only"),
+    ROW_STRING(R, "weights", policy_weights, weights_names, "fp32", "bf16: what acts and is saved is bf16, the learner keeps fp32 masters; adapters are fp32 always"),
     CONFIG_INT(R, lora_r, 1, 16384, "32", "train: lora: rank of the adapters"),
     ROW_DOUBLE(R, "lora_alpha", lora_alpha, 0, 1e6, "16", "train: lora: what an adapter adds is multiplied with lora_alpha / lora_r"),
     ROW_STRING(R, "lora_targets", lora_targets, NULL, "all-linear", "train: lora: all-linear (lm_head and patch convolutions aside), or module names, "

@@ -10,6 +10,7 @@
 #include "nn/safetensors.h"
 
 #define STATE_FILE "train_state.safetensors"
+#define MASTERS "trunk.masters"
 enum { SCALARS = 16, FORMAT = 1 };
 
 static const char *const part_names[TRAIN_PARTS] = {"trunk", "value_head", "reward_head"};
@@ -30,13 +31,13 @@ int checkpoint_save(const struct trainer *t, const char *dir, struct error *erro
 {
     char path[4096], names[TRAIN_PARTS][2][32];
     double scalars[SCALARS];
-    struct st_write tensors[1 + 2 * TRAIN_PARTS];
+    struct st_write tensors[2 + 2 * TRAIN_PARTS];
     int n = 0, r;
 
     if (t->reward)
         r = qwen_vl_save(t->reward, dir, NULL, error);
     else
-        r = t->model->lora ? openvla_adapter_save(t->model, dir, error) : openvla_save(t->model, dir, "F32", error);
+        r = t->model->lora ? openvla_adapter_save(t->model, dir, error) : openvla_save(t->model, dir, t->masters ? "BF16" : "F32", error);
     if (r < 0)
         return r;
     scalars_of(t, scalars);
@@ -53,6 +54,9 @@ int checkpoint_save(const struct trainer *t, const char *dir, struct error *erro
         tensors[n++] = (struct st_write) {.name = names[i][1], .dtype = DTYPE_F32, .ndim = 1, .dim = {part->end - part->begin},
                                           .values = part->adamw.v};
     }
+    if (t->masters)
+        tensors[n++] = (struct st_write) {.name = MASTERS, .dtype = DTYPE_F32, .ndim = 1,
+                                          .dim = {t->parts[TRAIN_TRUNK].end - t->parts[TRAIN_TRUNK].begin}, .values = t->masters};
     if (snprintf(path, sizeof path, "%s/" STATE_FILE, dir) >= (int)sizeof path)
         return error_set(error, ENAMETOOLONG, "%s: path too long", dir);
     return safetensors_write(path, tensors, n, error);
@@ -78,7 +82,7 @@ static int find_moments(const struct safetensors *file, const struct part *part,
 int checkpoint_load_state(struct trainer *t, const char *dir, struct error *error)
 {
     _cleanup_(safetensors_closep) struct safetensors *file = NULL;
-    const struct st_tensor *moments[TRAIN_PARTS][2], *scalars;
+    const struct st_tensor *moments[TRAIN_PARTS][2], *scalars, *masters;
     char path[4096];
     double x[SCALARS];
     int r;
@@ -104,6 +108,10 @@ int checkpoint_load_state(struct trainer *t, const char *dir, struct error *erro
         if (r < 0)
             return r;
     }
+    masters = t->masters ? safetensors_find(file, MASTERS) : NULL;
+    if (t->masters && (!masters || masters->dtype != DTYPE_F32 || masters->numel != t->parts[TRAIN_TRUNK].end - t->parts[TRAIN_TRUNK].begin))
+        return error_set(error, EBADMSG, "%s: the tensor " MASTERS " is missing or of another size: the version was not trained with "
+                         "policy.weights: bf16", path);
     for (int i = 0; i < TRAIN_PARTS; i++)
         if (moments[i][0] && moments[i][1]) {
             memcpy(t->parts[i].adamw.m, moments[i][0]->data, moments[i][0]->bytes);
@@ -114,5 +122,9 @@ int checkpoint_load_state(struct trainer *t, const char *dir, struct error *erro
     t->skipped = (int64_t)x[7];
     t->stage = (uint64_t)x[8];
     t->reference = (uint64_t)x[9];
-    return 0;
+    if (!masters)
+        return 0;
+    memcpy(t->masters, masters->data, masters->bytes);
+    r = trainer_masters_moved(t);
+    return r < 0 ? error_set(error, -r, "%s: out of memory", path) : 0;
 }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "nn/cpu/kernels.h"
+
 static enum trainer_part part_of(const struct param *param)
 {
     if (!strncmp(param->name, "value_head.", 11))
@@ -99,8 +101,46 @@ struct trainer *trainer_free(struct trainer *t)
     openvla_free(t->model);
     qwen_vl_free(t->reward);
     free(t->grad);
+    free(t->masters);
     free(t);
     return NULL;
+}
+
+/* The values that passes see: the masters, rounded. */
+static void round_masters(struct trainer *t)
+{
+    const struct part *trunk = &t->parts[TRAIN_TRUNK];
+
+    for (int i = 0; i < trunk->n; i++)
+        for (int64_t k = trunk->ranges[i].begin; k < trunk->ranges[i].end; k++) {
+            uint16_t half = float_to_bf16(t->masters[k - trunk->begin]);
+
+            cpu_kernels()->widen(t->params->values + k, &half, 1);
+        }
+}
+
+int trainer_use_bf16(struct trainer *t)
+{
+    const struct part *trunk = &t->parts[TRAIN_TRUNK];
+
+    if (t->masters || !trunk->n || (t->model && t->model->lora) || t->reward)
+        return 0;
+    t->masters = malloc((size_t)(trunk->end - trunk->begin) * sizeof *t->masters);
+    if (!t->masters)
+        return -ENOMEM;
+    memcpy(t->masters, t->params->values + trunk->begin, (size_t)(trunk->end - trunk->begin) * sizeof *t->masters);
+    round_masters(t);
+    for (int i = 0; i < trunk->n; i++)
+        for (int64_t k = trunk->ranges[i].begin; k < trunk->ranges[i].end; k++)
+            if (t->params->values[k] != t->masters[k - trunk->begin])
+                return -EDOM;
+    return 0;
+}
+
+int trainer_masters_moved(struct trainer *t)
+{
+    round_masters(t);
+    return params_pack(t->params, true);
 }
 
 void trainer_reset(struct trainer *t)
@@ -131,7 +171,7 @@ static int apply(struct trainer *t, struct part *part, const struct update *upda
 {
     _cleanup_free_ struct adamw_range *ranges = calloc((size_t)part->n, sizeof *ranges);
     float scale = 1;
-    bool adapters;
+    bool adapters, masters;
 
     if (!ranges)
         return -ENOMEM;
@@ -142,7 +182,10 @@ static int apply(struct trainer *t, struct part *part, const struct update *upda
     shifted_ranges(part, adapters && part == &t->parts[TRAIN_TRUNK] ? 0 : update->weight_decay, ranges);
     part->adamw.lr = update->lr;
     part->adamw.beta2 = update->beta2 > 0 ? update->beta2 : .999;
-    adamw_step(&part->adamw, t->params->values + part->begin, t->grad + part->begin, scale, ranges, part->n);
+    masters = t->masters && part == &t->parts[TRAIN_TRUNK];
+    adamw_step(&part->adamw, masters ? t->masters : t->params->values + part->begin, t->grad + part->begin, scale, ranges, part->n);
+    if (masters)
+        round_masters(t);
     return 0;
 }
 

@@ -26,6 +26,7 @@ struct trainer {
     struct params *params;              /* of the one that there is */
     struct shards *shards;
     float *grad;                        /* flat, like the arena */
+    float *masters;                     /* of the trunk's part in fp32, from its `begin` on; NULL: the values are their own */
     struct part parts[TRAIN_PARTS];
     struct running returns;             /* what the value head's targets are normalised by */
     int64_t skipped;                    /* updates left out: gradient not finite */
@@ -37,6 +38,10 @@ struct trainer {
 int trainer_new(struct openvla *model, int threads, const struct group *group, struct trainer **ret);
 /* The same for a reward model of Qwen-VL, whose backbone is frozen: its head learns, and its adapters if it has them (the trunk). */
 int trainer_new_reward(struct qwen_vl *reward, int threads, const struct group *group, struct trainer **ret);
+/* The policy's weights, which came from a bf16 checkpoint, stay bf16: passes see rounded values, AdamW moves fp32 masters, which
+ * begin as the values. What is saved is what acts (BF16); the masters lie in the training state. Nothing happens with adapters: they are fp32. */
+int trainer_use_bf16(struct trainer *trainer);      /* -ENOMEM; -EDOM: there are values that bf16 has not: throw the trainer away */
+int trainer_masters_moved(struct trainer *trainer); /* they were written (read from a checkpoint): the values follow, packed */
 struct trainer *trainer_free(struct trainer *trainer);
 DEFINE_FREEP(struct trainer, trainer_free)
 

@@ -414,6 +414,61 @@ static void resume_changes_nothing(void **state)
     trainer_free(resumed);
 }
 
+/* bf16 weights: passes see bf16, AdamW moves fp32 masters; what is saved is what acts; a restart changes no bit. */
+static void bf16_weights_have_masters(void **state)
+{
+    char dir[] = "/tmp/gantry-test-train.XXXXXX", command[128];
+    struct trainer *whole = new_trainer(with_value_head(1), 2), *resumed;
+    struct openvla *reference = packed_clone(whole->model), *loaded = NULL;
+    struct error error = {0};
+    const struct part *trunk;
+    int hidden = 0;
+
+    (void)state;
+    assert_int_equal(trainer_use_bf16(whole), -EDOM);       /* fresh weights are not bf16 */
+    trainer_free(whole);
+    assert_non_null(mkdtemp(dir));
+    if (openvla_save(reference, dir, "BF16", &error) < 0 || openvla_load(dir, &loaded, &error) < 0)
+        fail_msg("%s", error.text);
+    openvla_free(reference);
+    whole = new_trainer(loaded, 2);
+    assert_int_equal(trainer_use_bf16(whole), 0);
+    reference = packed_clone(whole->model);
+    for (uint64_t i = 0; i < 2; i++)
+        (void)iterate(whole, reference, &rl, i);
+    trunk = &whole->parts[TRAIN_TRUNK];
+    for (int i = 0; i < trunk->n; i++)
+        for (int64_t k = trunk->ranges[i].begin; k < trunk->ranges[i].end; k++) {
+            float value = whole->params->values[k], master = whole->masters[k - trunk->begin];
+            uint16_t half = float_to_bf16(master);
+
+            assert_int_equal(half, float_to_bf16(value));
+            assert_true(value == reference->params.values[k] || half != float_to_bf16(reference->params.values[k]));
+            hidden += value == reference->params.values[k] && master != value;
+        }
+    assert_true(hidden > 100);          /* steps too small for bf16 are not lost */
+    snprintf(command, sizeof command, "rm -rf %s; mkdir %s", dir, dir);
+    assert_int_equal(system(command), 0);
+    loaded = NULL;
+    if (checkpoint_save(whole, dir, &error) < 0 || openvla_load(dir, &loaded, &error) < 0)
+        fail_msg("%s", error.text);
+    for (int i = 0; i < trunk->n; i++)
+        assert_memory_equal(loaded->params.values + trunk->ranges[i].begin, whole->params->values + trunk->ranges[i].begin,
+                            (size_t)(trunk->ranges[i].end - trunk->ranges[i].begin) * sizeof(float));
+    resumed = new_trainer(loaded, 1);
+    assert_int_equal(trainer_use_bf16(resumed), 0);
+    assert_int_equal(checkpoint_load_state(resumed, dir, &error), 0);
+    (void)iterate(whole, reference, &rl, 2);
+    (void)iterate(resumed, reference, &rl, 2);
+    assert_memory_equal(whole->masters, resumed->masters, (size_t)(trunk->end - trunk->begin) * sizeof(float));
+    same_bits(whole, resumed);
+    snprintf(command, sizeof command, "rm -rf %s", dir);
+    assert_int_equal(system(command), 0);
+    openvla_free(reference);
+    trainer_free(whole);
+    trainer_free(resumed);
+}
+
 /* Two ranks in two threads: gather through a shared buffer. */
 struct pair { pthread_barrier_t barrier; char *bytes; };
 struct rank { struct pair *pair; int rank; struct trainer *trainer; struct openvla *reference; };
@@ -575,7 +630,7 @@ int main(void)
         cmocka_unit_test(after_updates_they_still_agree), cmocka_unit_test(hidden_states_of_the_actor_are_the_learners),
         cmocka_unit_test(a_gap_is_seen), cmocka_unit_test(warmup_moves_the_critic_alone),
             cmocka_unit_test(threads_change_nothing),
-        cmocka_unit_test(resume_changes_nothing), cmocka_unit_test(ranks_change_nothing),
+        cmocka_unit_test(resume_changes_nothing), cmocka_unit_test(bf16_weights_have_masters), cmocka_unit_test(ranks_change_nothing),
             cmocka_unit_test(a_gradient_that_is_no_number_is_skipped),
         cmocka_unit_test(augmented_imitation_repeats), cmocka_unit_test(bad_episodes_are_refused_by_name),
     };

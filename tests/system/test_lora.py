@@ -1,4 +1,4 @@
-"""policy.train: lora, through the real daemons: adapters are trained, served by hot swap, agreed on to the bit, and survive kill -9."""
+"""policy.train: lora and policy.weights: bf16 through the real daemons: trained, served by hot swap, agreed on to the bit, surviving kill -9."""
 import hashlib
 import json
 import os
@@ -20,6 +20,10 @@ LORA = {"policy": {"train": "lora", "lora_r": 4, "lora_alpha": 8}}
 
 def weights(run):
     return {str(f.relative_to(run)): hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(run.glob("policies/*/*.safetensors"))}
+
+
+def size(path):
+    return path.stat().st_size
 
 
 def tensors(path):
@@ -74,6 +78,21 @@ def test_run_with_adapters(make_cluster, tmp_path):
     read = subprocess.run([python, TOP / "tests/ref/peft_load.py", policies / "v000002", policies / "v000005", tmp_path / "merged"],
                           capture_output=True, text=True)
     assert read.returncode == 0, read.stdout + read.stderr
+
+
+def test_bf16_weights(make_cluster, model, tmp_path):
+    converted = gantry("model", "convert", model, tmp_path / "bf16", "--dtype", "BF16")
+    assert converted.returncode == 0, converted.stderr
+    cluster = make_cluster({"policy": {"init": str(tmp_path / "bf16"), "weights": "bf16"}}, stages=STAGES)
+    cluster.start()
+    cluster.until(lambda s: s and s["stage"] == "rl" and s["iteration"] >= 1, "rl under way")
+    cluster.of("learner")[0].kill()
+    cluster.until_finished()
+    cluster.history()
+    for version in ("v000004", "v000005"):
+        metrics = json.loads((cluster.run / "policies" / version / "training.json").read_text())["metrics"]
+        assert metrics["logp_gap_max"] == 0, (version, metrics)
+    assert size(cluster.run / "policies/v000005/model.safetensors") < 0.51 * size(cluster.run / "policies/v000005/train_state.safetensors")
 
 
 def test_refused(make_cluster, tmp_path):
