@@ -26,6 +26,11 @@ int model_size(const char *text, int64_t *ret, struct error *error);
 /* "bf16", "f32", "F16", "float32"... -EINVAL. */
 int model_dtype(const char *text, int *ret, struct error *error);
 
+struct hf_shards;
+struct peft_config;
+/* 1: a PEFT adapter without a model beside it; its configuration and its file are open then. 0: no. */
+int model_is_adapter(const char *dir, struct hf_shards *ret_file, struct peft_config *ret_config, struct error *error);
+
 struct openvla;
 /* The model's directory, whole or not at all. dtype NULL: as it was read. */
 int model_save(const struct openvla *model, const char *path, const char *dtype, struct error *error);

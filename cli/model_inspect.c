@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/model.h"
 #include "nn/models/openvla.h"
+#include "nn/peft.h"
 #include "train/memory.h"
 
 enum { MAX_PARTS = 32, LORA_R = 32, ASSUMED_THREADS = 8 };
@@ -17,12 +18,15 @@ struct part { char name[64]; int tensors; int64_t parameters, bytes; };
 struct survey {
     const char *dir;
     char architecture[96];
+    bool policy, adapter;
+    struct peft_config peft;            /* of an adapter alone */
     struct hf_shards shards;
     struct part part[MAX_PARTS];
     int n_parts;
     int tensors, dtypes[DTYPE_BOOL + 1];
     int64_t parameters, bytes, frozen;
-    struct openvla *model;              /* NULL: of another architecture */
+    struct openvla *model;              /* a policy, or */
+    struct qwen_vl *prm;                /* a reward model, or both NULL: of another architecture */
     struct memory_need need[MEMORY_USES];
     int batch;
 };
@@ -30,13 +34,15 @@ struct survey {
 static void survey_release(struct survey *s)
 {
     hf_shards_close(&s->shards);
+    peft_config_release(&s->peft);
     openvla_free(s->model);
+    qwen_vl_free(s->prm);
 }
 
 /* The module a tensor belongs to: the first word of its name, or two where the first says nothing. */
 static void part_name(const char *tensor, char ret[64])
 {
-    static const char *const wrappers[] = {"vision_backbone.", "model."};
+    static const char *const wrappers[] = {"vision_backbone.", "model.", "base_model.model."};
     const char *end = strchr(tensor, '.');
 
     for (size_t i = 0; i < ARRAY_SIZE(wrappers); i++)
@@ -77,28 +83,39 @@ static int read_architecture(struct survey *s, struct error *error)
     class = json_string_value(json_array_get(json_object_get(config, "architectures"), 0));
     type = json_string_value(json_object_get(config, "model_type"));
     snprintf(s->architecture, sizeof(s->architecture), "%s", class ? class : type ? type : "unknown");
-    return type && !strcmp(type, "openvla");
+    s->policy = type && !strcmp(type, "openvla");
+    return 0;
 }
 
 static int survey(struct survey *s, struct error *error)
 {
-    int r = read_architecture(s, error);
+    int r = model_is_adapter(s->dir, &s->shards, &s->peft, error);
 
-    if (r > 0)
-        r = openvla_open(s->dir, NULL, &s->model, &s->shards, error);
+    s->adapter = r > 0;
+    if (s->adapter)
+        snprintf(s->architecture, sizeof(s->architecture), "PEFT LoRA adapter");
     else if (r == 0)
+        r = read_architecture(s, error);
+    if (r < 0)
+        return r;
+    if (s->adapter)
+        r = 0;
+    else if (s->policy)
+        r = openvla_open(s->dir, NULL, &s->model, &s->shards, error);
+    else if (qwen_vl_is(s->dir))
+        r = qwen_vl_open(s->dir, NULL, &s->prm, &s->shards, error);
+    else
         r = hf_shards_open(s->dir, &s->shards, error);
     if (r < 0)
         return r;
     for (int i = 0; i < s->shards.n; i++)
         for (int k = 0; k < s->shards.file[i]->count; k++)
             count(s, &s->shards.file[i]->list[k]);
-    if (!s->model)
-        return 0;
-    for (int i = 0; i < s->model->params.count; i++)
+    for (int i = 0; s->model && i < s->model->params.count; i++)
         s->frozen += s->model->params.list[i]->frozen ? s->model->params.list[i]->numel : 0;
-    for (int use = 0; use < MEMORY_USES; use++) {
-        r = memory_need(s->model, (enum memory_use)use, s->batch, ASSUMED_THREADS, LORA_R, &s->need[use]);
+    for (int use = 0; use < MEMORY_USES && (s->model || s->prm); use++) {
+        r = s->model ? memory_need(s->model, (enum memory_use)use, s->batch, ASSUMED_THREADS, LORA_R, &s->need[use]) :
+                       memory_need_prm(s->prm, (enum memory_use)use, s->batch, ASSUMED_THREADS, LORA_R, &s->need[use]);
         if (r < 0)
             return error_set(error, -r, "%s: memory at batch %d: %s", s->dir, s->batch, strerror(-r));
     }
@@ -133,9 +150,19 @@ static void print_policy(const struct openvla *model)
         printf("%-12s %s, %d action dims\n", i ? "" : "datasets", model->stats[i].key, model->stats[i].dims);
 }
 
+static void print_prm(const struct qwen_vl *model)
+{
+    const struct qwen_vl_config *c = &model->config;
+
+    printf("%-12s dim %d, %d blocks, %d heads, mlp %d, patch %d, groups of %dx%d\n", "vision", c->vision.dim, c->vision.depth,
+           c->vision.heads, c->vision.mlp, c->vision.patch, c->vision.merge, c->vision.merge);
+    printf("%-12s hidden %d, %d layers, %d heads, %d key-value heads, mlp %d, %d ids%s\n", "language", c->hidden, c->layers, c->heads,
+           c->kv_heads, c->intermediate, c->vocab, c->tied ? ", tied" : "");
+}
+
 static void print_memory(const struct survey *s)
 {
-    static const char *const names[MEMORY_USES] = {"act", "train LoRA", "train full"};
+    static const char *const names[MEMORY_USES] = {"inference", "train LoRA", "train full"};
     bool large = s->need[MEMORY_FULL].total >> 30;
     double unit = large ? 1 << 30 : 1 << 20;
 
@@ -167,17 +194,21 @@ static void print_survey(const struct survey *s)
     for (int i = 0; i < s->n_parts; i++)
         printf("  %-34s %14lld in %4d tensors, %14lld bytes\n", s->part[i].name, (long long)s->part[i].parameters, s->part[i].tensors,
                (long long)s->part[i].bytes);
-    if (!s->model)
-        return;
-    print_policy(s->model);
-    print_memory(s);
+    if (s->model)
+        print_policy(s->model);
+    if (s->adapter)
+        printf("%-12s r %d, alpha %g, of %s\n", "adapter", s->peft.r, s->peft.alpha, s->peft.base ? s->peft.base : "a base it does not name");
+    if (s->prm)
+        print_prm(s->prm);
+    if (s->model || s->prm)
+        print_memory(s);
 }
 
 /* ---- for programs ----------------------------------------------------------------------------------------- */
 
 static void json_memory(struct json_writer *w, const struct survey *s)
 {
-    static const char *const names[MEMORY_USES] = {"act", "lora", "full"};
+    static const char *const names[MEMORY_USES] = {"inference", "lora", "full"};
 
     json_open(w, "memory", '{');
     json_signed(w, "batch", s->batch);
@@ -226,7 +257,7 @@ static int print_json(const struct survey *s)
         json_close(&w, '}');
     }
     json_close(&w, ']');
-    if (s->model)
+    if (s->model || s->prm)
         json_memory(&w, s);
     json_close(&w, '}');
     if (out.failed)

@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/model.h"
 #include "nn/models/openvla.h"
+#include "nn/peft.h"
 
 int model_fail(const struct error *error, int r)
 {
@@ -65,6 +66,30 @@ int model_dtype(const char *text, int *ret, struct error *error)
             return 0;
         }
     return error_set(error, EINVAL, "'%s': expected bf16, f16 or f32", text);
+}
+
+int model_is_adapter(const char *dir, struct hf_shards *ret_file, struct peft_config *ret_config, struct error *error)
+{
+    _cleanup_(peft_config_release) struct peft_config config = {0};
+    char path[4096];
+    int r;
+
+    if ((size_t)snprintf(path, sizeof(path), "%s/config.json", dir) >= sizeof(path))
+        return error_set(error, ENAMETOOLONG, "%s: the name is too long", dir);
+    if (access(path, F_OK) == 0)
+        return 0;
+    snprintf(path, sizeof(path), "%s/adapter_config.json", dir);
+    if (access(path, F_OK) < 0)
+        return 0;
+    r = peft_config_read(dir, &config, error);
+    snprintf(path, sizeof(path), "%s/adapter_model.safetensors", dir);
+    if (r >= 0)
+        r = hf_shards_open_file(path, ret_file, error);
+    if (r < 0)
+        return r;
+    *ret_config = config;
+    config = (struct peft_config) {0};
+    return 1;
 }
 
 int model_save(const struct openvla *model, const char *path, const char *dtype_text, struct error *error)

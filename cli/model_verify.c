@@ -8,6 +8,8 @@
 #include "cli/cli.h"
 #include "cli/model.h"
 #include "nn/models/openvla.h"
+#include "nn/models/qwen_vl.h"
+#include "nn/peft.h"
 #include "nn/torch_file.h"
 
 static void print_problem(void *arg, const char *line)
@@ -39,15 +41,22 @@ static void check_values(const struct hf_shards *shards, struct hf_problems *all
 static int open_checked(const char *dir, struct hf_problems *all, struct hf_shards *ret, struct error *error)
 {
     _cleanup_(openvla_freep) struct openvla *model = NULL;
+    _cleanup_(qwen_vl_freep) struct qwen_vl *prm = NULL;
+    _cleanup_(peft_config_release) struct peft_config peft = {0};
     _cleanup_json_ json_t *config = NULL;
     const char *type;
-    int r = hf_json(dir, "config.json", &config, error);
+    int r = model_is_adapter(dir, ret, &peft, error);
 
+    if (r != 0)
+        return r;
+    r = hf_json(dir, "config.json", &config, error);
     if (r < 0)
         return r;
     type = json_string_value(json_object_get(config, "model_type"));
     if (type && !strcmp(type, "openvla"))
         return openvla_open(dir, all, &model, ret, error);
+    if (qwen_vl_is(dir))
+        return qwen_vl_open(dir, all, &prm, ret, error);
     r = hf_shards_open(dir, ret, error);
     if (r >= 0)
         printf("%s: model_type %s: names and shapes are not checked, there is no table for it\n", dir, type ? type : "(none)");
@@ -59,7 +68,7 @@ static void check_side_file(const char *dir, const char *name, struct hf_problem
 {
     _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
     _cleanup_(torch_file_closep) struct torch_file *torch = NULL;
-    _cleanup_(hf_shards_close) struct hf_shards alone = {.file = calloc(1, sizeof(struct safetensors *))};
+    _cleanup_(hf_shards_close) struct hf_shards alone = {0};
     struct error error = {0};
     int64_t bytes;
     int r;
@@ -68,13 +77,11 @@ static void check_side_file(const char *dir, const char *name, struct hf_problem
     if (ends_with(name, ".pt"))
         r = torch_file_open(path.text, &torch, &error);
     else
-        r = alone.file ? safetensors_open(path.text, &alone.file[0], &error) : -ENOMEM;
+        r = hf_shards_open_file(path.text, &alone, &error);
     if (r < 0)
         (void)hf_problem(all, NULL, -r, "%s", error_text(&error, r));
-    else if (!torch) {
-        alone.n = 1;
+    else
         check_values(&alone, all, &bytes);
-    }
 }
 
 static bool is_shard(const struct hf_shards *shards, const char *name)

@@ -43,9 +43,7 @@ int staged_dir_open(struct staged_dir *dir, const char *path, struct error *erro
         r = -errno;
     if (r < 0)
         return error_set(error, -r, "%s: %s", temporary, strerror(-r));
-    opening.temporary = TAKE_PTR(temporary);
-    *dir = opening;
-    opening = (struct staged_dir) {0};
+    *dir = (struct staged_dir) {.path = TAKE_PTR(opening.path), .temporary = TAKE_PTR(temporary)};
     return 0;
 }
 

@@ -48,6 +48,8 @@ struct hf_shards {
     int64_t total_size;             /* metadata of the index; -1: none */
 };
 int hf_shards_open(const char *dir, struct hf_shards *ret, struct error *error);
+/* One file alone, such as a head or an adapter. */
+int hf_shards_open_file(const char *path, struct hf_shards *ret, struct error *error);
 void hf_shards_close(struct hf_shards *shards);
 const struct st_tensor *hf_shards_find(const struct hf_shards *shards, const char *name);
 /* The file a tensor of these shards lies in: its path, and its number if ret_file is not NULL. */

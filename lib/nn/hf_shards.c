@@ -7,20 +7,38 @@
 
 #define INDEX "model.safetensors.index.json"
 
-static int open_shard(const char *dir, const char *name, struct hf_shards *shards, struct error *error)
+static int add_file(const char *path, struct hf_shards *shards, struct error *error)
 {
-    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
     struct safetensors **grown = reallocarray(shards->file, (size_t)shards->n + 1, sizeof(*grown));
     int r;
 
     if (!grown)
         return error_set(error, ENOMEM, "out of memory");
     shards->file = grown;
-    strbuf_addf(&path, "%s/%s", dir, name);
-    r = path.failed ? error_set(error, ENOMEM, "out of memory") : safetensors_open(path.text, &shards->file[shards->n], error);
+    r = safetensors_open(path, &shards->file[shards->n], error);
     if (r >= 0)
         shards->n++;
     return r;
+}
+
+static int open_shard(const char *dir, const char *name, struct hf_shards *shards, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+
+    strbuf_addf(&path, "%s/%s", dir, name);
+    return path.failed ? error_set(error, ENOMEM, "out of memory") : add_file(path.text, shards, error);
+}
+
+int hf_shards_open_file(const char *path, struct hf_shards *ret, struct error *error)
+{
+    _cleanup_(hf_shards_close) struct hf_shards shards = {.total_size = -1};
+    int r = add_file(path, &shards, error);
+
+    if (r < 0)
+        return r;
+    *ret = shards;
+    shards = (struct hf_shards) {0};
+    return 0;
 }
 
 static const char *base_name(const char *path)

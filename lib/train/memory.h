@@ -1,4 +1,4 @@
-/* memory.h - how much memory a policy needs before anyone tries: by part, in bytes, from shapes alone.
+/* memory.h - how much memory a model needs before anyone tries: by part, in bytes, from shapes alone.
  *
  * Weights count as this build holds them: fp32 and packed; in a large model that acts or learns by adapters, bf16 matrices as they
  * are (openvla_load_halves; their pages belong to the page cache, but must fit for it to be fast). Activations by a dry run of the very pass (nn/tape.h), the
@@ -7,8 +7,9 @@
 #pragma once
 
 #include "nn/models/openvla.h"
+#include "nn/models/qwen_vl.h"
 
-enum memory_use { MEMORY_ACT, MEMORY_LORA, MEMORY_FULL, MEMORY_USES };
+enum memory_use { MEMORY_ACT /* or score */, MEMORY_LORA, MEMORY_FULL, MEMORY_USES };
 
 struct memory_need {
     int64_t weights;            /* values */
@@ -24,3 +25,5 @@ struct memory_need {
 /* model: openvla_open is enough. batch: sequences that act at once, or of a minibatch. lora_r: rank of the adapters that MEMORY_LORA
  * puts on every linear weight but lm_head. -EINVAL: a batch below 1; -ENOMEM. */
 int memory_need(const struct openvla *model, enum memory_use use, int batch, int threads, int lora_r, struct memory_need *ret);
+/* A reward model, qwen_vl_open is enough: prompts with one picture of 64 tokens. */
+int memory_need_prm(const struct qwen_vl *model, enum memory_use use, int batch, int threads, int lora_r, struct memory_need *ret);

@@ -49,9 +49,9 @@ def test_inspect(checkpoint):
     assert seen["bytes"] == 2 * seen["parameters"] == sum(p["bytes"] for p in seen["parts"])
     assert seen["tensors"] == sum(p["tensors"] for p in seen["parts"]) == seen["dtypes"]["BF16"]
     memory = seen["memory"]
-    assert memory["act"]["total"] < memory["lora"]["total"] < memory["full"]["total"]
+    assert memory["inference"]["total"] < memory["lora"]["total"] < memory["full"]["total"]
     larger = json.loads(gantry("model", "inspect", checkpoint, "--batch", "8", "--json").stdout)["memory"]
-    assert larger["act"]["kv_cache"] == 2 * memory["act"]["kv_cache"] and larger["act"]["weights"] == memory["act"]["weights"]
+    assert larger["inference"]["kv_cache"] == 2 * memory["inference"]["kv_cache"] and larger["inference"]["weights"] == memory["inference"]["weights"]
     assert "parameters" in gantry("model", "inspect", checkpoint).stdout
 
 

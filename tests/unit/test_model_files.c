@@ -16,6 +16,7 @@
 #include "nn/hf_convert.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_synth.h"
+#include "run/manifest.h"
 
 static const char victim[] = "language_model.model.layers.1.mlp.up_proj.weight";
 
@@ -282,8 +283,10 @@ static void test_7b_is_7b(void **state)
 static void test_heads_beside_shards(void **state)
 {
     struct openvla *model = NULL, *back = NULL;
+    struct manifest manifest = {0};
     struct error error = {0};
-    char dir[64];
+    char dir[64], run[64], version[VERSION_PATH];
+    int weights = 0;
 
     (void)state;
     snprintf(dir, sizeof(dir), "%s/heads", f.root);
@@ -302,6 +305,21 @@ static void test_heads_beside_shards(void **state)
                             (size_t)model->params.list[i]->numel * sizeof(float));
     openvla_free(model);
     openvla_free(back);
+
+    /* As a version of a run: every file is in the manifest, and retention takes them all. */
+    snprintf(run, sizeof(run), "%s/run", f.root);
+    if (version_import(run, 0, 4, dir, &manifest, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(version_path(run, 0, 4, version), 0);
+    assert_int_equal(manifest_verify(version, &manifest, NULL, &error), 0);
+    for (size_t i = 0; i < manifest.n_files; i++)
+        weights += strstr(manifest.files[i].name, ".safetensors") && !strstr(manifest.files[i].name, ".json");
+    assert_true(weights > 2 + 2);
+    assert_int_equal(version_drop(run, 0, 4), 0);
+    for (size_t i = 0; i < manifest.n_files; i++)
+        assert_int_equal(access(path_of(version, manifest.files[i].name), F_OK), -1);
+    assert_int_equal(access(path_of(version, "manifest.json"), F_OK), 0);
+    manifest_release(&manifest);
 }
 
 /* ---- broken directories --------------------------------------------------------------------------------------- */

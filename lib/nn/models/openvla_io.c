@@ -52,20 +52,13 @@ static void keep_halves(struct openvla *model, const struct hf_shards *shards)
 static int open_head(const char *dir, const char *name, struct hf_shards *ret, struct error *error)
 {
     _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
-    struct safetensors *file;
     int r;
 
     strbuf_addf(&path, "%s/%s.safetensors", dir, name);
     if (access(path.text, F_OK) < 0)
         return 0;
-    ret->file = calloc(1, sizeof(*ret->file));
-    if (!ret->file)
-        return error_set(error, ENOMEM, "out of memory");
-    r = safetensors_open(path.text, &file, error);
-    if (r < 0)
-        return r;
-    ret->file[ret->n++] = file;
-    return 1;
+    r = hf_shards_open_file(path.text, ret, error);
+    return r < 0 ? r : 1;
 }
 
 /* Register the head of this name if its file is there. *ret_inputs: columns of fc1. */

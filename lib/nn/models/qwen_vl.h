@@ -59,6 +59,9 @@ struct qwen_vl {
 /* Is the model of this directory one of these two? By config.json's model_type. */
 bool qwen_vl_is(const char *dir);
 int qwen_vl_load(const char *dir, struct qwen_vl **ret, struct error *error);
+/* All but the values, from the files' headers; problems: told every missing, unexpected or wrong tensor (NULL: the first is the
+ * error). The shards are for the caller to close; head and adapters are not looked at. */
+int qwen_vl_open(const char *dir, struct hf_problems *problems, struct qwen_vl **ret, struct hf_shards *ret_shards, struct error *error);
 /* The same for scoring and for a frozen backbone: in models of at least `from` parameters the matrices that lie as bf16 stay where they
  * are, in the mapped files (nn/param.h). What is computed is the same to the bit; small models are faster in fp32. */
 enum { QWEN_LARGE = 1 << 29 };

@@ -36,27 +36,31 @@ static void keep_halves(struct qwen_vl *model, const struct hf_shards *shards)
     }
 }
 
+/* What the weights are saved as again: the dtype they all have, or F32. */
+static enum dtype common_dtype(const struct hf_shards *shards)
+{
+    enum dtype dtype = shards->n && shards->file[0]->count ? shards->file[0]->list[0].dtype : DTYPE_F32;
+
+    for (int s = 0; s < shards->n; s++)
+        for (int i = 0; i < shards->file[s]->count; i++)
+            if (shards->file[s]->list[i].dtype != dtype)
+                return DTYPE_F32;
+    return dtype;
+}
+
 static int read_trunk(struct qwen_vl *model, const struct hf_shards *shards, struct error *error)
 {
-    bool first = true;
-
     for (int i = 0; i < model->w->reward_begin; i++) {
         const struct param *param = model->params.list[i];
         const struct st_tensor *tensor = hf_shards_find(shards, param->name);
-        int r;
+        int r = hf_check_finite(shards, tensor, NULL, error);
 
-        if (!dtype_is_weight(tensor->dtype))
-            return error_set(error, EINVAL, "%s: tensor %s: %s, expected F32, F16 or BF16", hf_shards_path(shards, tensor, NULL),
-                             param->name, dtype_name(tensor->dtype));
-        r = hf_check_finite(shards, tensor, NULL, error);
         if (r < 0)
             return r;
         if (!param->half)
             (void)st_read_f32(tensor, 0, tensor->numel, param->value);
         else if (param->bf16 != tensor->data)
             memcpy(param->bf16, tensor->data, tensor->bytes);
-        model->dtype = first || model->dtype == tensor->dtype ? tensor->dtype : DTYPE_F32;
-        first = false;
     }
     return 0;
 }
@@ -149,12 +153,9 @@ static int read_adapters(struct qwen_vl *model, struct error *error)
     return access(path.text, F_OK) < 0 ? 0 : adapters_load(&adapted, model->dir, error);
 }
 
-static int load(struct qwen_vl *model, int64_t halves_from, struct error *error)
+/* Configuration, tokenizer, names and shapes; no values. */
+static int open_trunk(struct qwen_vl *model, struct hf_problems *problems, struct hf_shards *shards, struct error *error)
 {
-    _cleanup_(hf_shards_close) struct hf_shards shards = {0};
-    _cleanup_(safetensors_closep) struct safetensors *head = NULL;
-    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
-    bool halves;
     int r = qwen_vl_configure(model, model->dir, error);
 
     if (r >= 0)
@@ -164,9 +165,37 @@ static int load(struct qwen_vl *model, int64_t halves_from, struct error *error)
     if (r >= 0)
         r = hf_files_read(model->dir, &model->files, error);
     if (r >= 0)
-        r = hf_shards_open(model->dir, &shards, error);
+        r = hf_shards_open(model->dir, shards, error);
     if (r >= 0)
-        r = qwen_vl_register(model, &shards, error);
+        r = qwen_vl_register(model, shards, problems, error);
+    if (r < 0)
+        return r;
+    model->dtype = common_dtype(shards);
+    return 0;
+}
+
+int qwen_vl_open(const char *dir, struct hf_problems *problems, struct qwen_vl **ret, struct hf_shards *ret_shards, struct error *error)
+{
+    _cleanup_(qwen_vl_freep) struct qwen_vl *model = model_alloc(dir);
+    _cleanup_(hf_shards_close) struct hf_shards shards = {0};
+    int r = model ? open_trunk(model, problems, &shards, error) : error_set(error, ENOMEM, "out of memory");
+
+    if (r < 0)
+        return r;
+    *ret_shards = shards;
+    shards = (struct hf_shards) {0};
+    *ret = TAKE_PTR(model);
+    return 0;
+}
+
+static int load(struct qwen_vl *model, int64_t halves_from, struct error *error)
+{
+    _cleanup_(hf_shards_close) struct hf_shards shards = {0};
+    _cleanup_(safetensors_closep) struct safetensors *head = NULL;
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+    bool halves;
+    int r = open_trunk(model, NULL, &shards, error);
+
     strbuf_addf(&path, "%s/%s", model->dir, QWEN_HEAD_FILE);
     if (r >= 0 && access(path.text, F_OK) == 0)
         r = open_head(model, path.text, &head, error);

@@ -75,34 +75,44 @@ struct walk {
     struct qwen_vl *model;
     const struct hf_shards *shards;
     int64_t size[SIZES];
+    struct hf_problems *problems;       /* NULL: stop at the first */
     struct error *error;
 };
 
+static int check_tensor(const struct walk *walk, const char *name, const int64_t *dim, int ndim)
+{
+    const struct st_tensor *tensor = hf_shards_find(walk->shards, name);
+    char have[96], want[96];
+
+    shape_text(dim, ndim, want, sizeof(want));
+    if (!tensor)
+        return hf_problem(walk->problems, walk->error, ENOENT, "%s: tensor %s is missing, expected one of shape [%s]",
+                          walk->model->dir, name, want);
+    shape_text(tensor->dim, tensor->ndim, have, sizeof(have));
+    if (strcmp(have, want))
+        return hf_problem(walk->problems, walk->error, EINVAL, "%s: tensor %s: shape [%s], expected [%s]",
+                          hf_shards_path(walk->shards, tensor, NULL), name, have, want);
+    if (!dtype_is_weight(tensor->dtype))
+        return hf_problem(walk->problems, walk->error, EINVAL, "%s: tensor %s: dtype %s, expected BF16, F16 or F32",
+                          hf_shards_path(walk->shards, tensor, NULL), name, dtype_name(tensor->dtype));
+    return 0;
+}
+
 static int add_spec(const struct walk *walk, const char *prefix, const struct spec *spec, void *base)
 {
-    char name[256], have[96], want[96];
-    const struct st_tensor *tensor;
+    char name[256];
     struct param *param;
     int64_t dim[5];
-    int ndim = 0;
-    bool same;
+    int ndim = 0, r;
 
     snprintf(name, sizeof(name), "%s%s", prefix, spec->name);
     while (ndim < 5 && spec->shape[ndim] != END) {
         dim[ndim] = walk->size[spec->shape[ndim]];
         ndim++;
     }
-    tensor = hf_shards_find(walk->shards, name);
-    if (!tensor)
-        return error_set(walk->error, ENOENT, "%s: tensor %s is missing", walk->model->dir, name);
-    same = tensor->ndim == ndim;
-    for (int i = 0; same && i < ndim; i++)
-        same = tensor->dim[i] == dim[i];
-    if (!same) {
-        shape_text(tensor->dim, tensor->ndim, have, sizeof(have));
-        shape_text(dim, ndim, want, sizeof(want));
-        return error_set(walk->error, EINVAL, "%s: tensor %s: shape [%s], expected [%s]", walk->model->dir, name, have, want);
-    }
+    r = check_tensor(walk, name, dim, ndim);
+    if (r < 0)
+        return r;
     param = param_add(&walk->model->params, name, ndim, dim, spec->linear);
     if (!param)
         return error_set(walk->error, EINVAL, "%s: tensor %s: out of memory, or it is there twice", walk->model->dir, name);
@@ -161,44 +171,40 @@ static int add_language(const struct walk *walk, const char *prefix)
     return r;
 }
 
-static int by_name(const void *a, const void *b)
-{
-    return strcmp((*(const struct st_tensor *const *)a)->name, (*(const struct st_tensor *const *)b)->name);
-}
-
-/* What no table knows: kept as it is, by name. */
+/* What no table knows belongs to another model. Only a tied lm_head, which some save beside the embedding, is kept as it is. */
 static int add_rest(const struct walk *walk)
 {
-    _cleanup_free_ const struct st_tensor **rest = NULL;
-    int n = 0, total = 0;
-
     for (int s = 0; s < walk->shards->n; s++)
-        total += walk->shards->file[s]->count;
-    rest = calloc((size_t)total + 1, sizeof(*rest));
-    if (!rest)
-        return error_set(walk->error, ENOMEM, "out of memory");
-    for (int s = 0; s < walk->shards->n; s++)
-        for (int i = 0; i < walk->shards->file[s]->count; i++)
-            if (!param_find(&walk->model->params, walk->shards->file[s]->list[i].name))
-                rest[n++] = &walk->shards->file[s]->list[i];
-    qsort(rest, (size_t)n, sizeof(*rest), by_name);
-    for (int i = 0; i < n; i++) {
-        struct param *param =
-            rest[i]->ndim <= 5 ? param_add(&walk->model->params, rest[i]->name, rest[i]->ndim, rest[i]->dim, false) : NULL;
+        for (int i = 0; i < walk->shards->file[s]->count; i++) {
+            const struct st_tensor *tensor = &walk->shards->file[s]->list[i];
+            char shape[96];
+            int r = 0;
 
-        if (!param)
-            return error_set(walk->error, EINVAL, "%s: tensor %s: more than 5 dimensions, or there twice", walk->model->dir,
-                             rest[i]->name);
-        param->frozen = true;
-    }
+            if (param_find(&walk->model->params, tensor->name))
+                continue;
+            if (walk->model->config.tied && !strcmp(tensor->name, "lm_head.weight") && tensor->ndim == 2) {
+                struct param *param = param_add(&walk->model->params, tensor->name, tensor->ndim, tensor->dim, false);
+
+                if (!param)
+                    return error_set(walk->error, ENOMEM, "out of memory");
+                param->frozen = true;
+                continue;
+            }
+            shape_text(tensor->dim, tensor->ndim, shape, sizeof(shape));
+            r = hf_problem(walk->problems, walk->error, EINVAL, "%s: tensor %s: unexpected, found %s [%s], a model of this "
+                           "config.json has none of that name", walk->shards->file[s]->path, tensor->name,
+                           dtype_name(tensor->dtype), shape);
+            if (r < 0)
+                return r;
+        }
     return 0;
 }
 
-int qwen_vl_register(struct qwen_vl *model, const struct hf_shards *shards, struct error *error)
+int qwen_vl_register(struct qwen_vl *model, const struct hf_shards *shards, struct hf_problems *problems, struct error *error)
 {
     const struct qwen_vl_config *c = &model->config;
     bool nested = hf_shards_find(shards, "model.language_model.embed_tokens.weight") != NULL;
-    struct walk walk = {.model = model, .shards = shards, .error = error};
+    struct walk walk = {.model = model, .shards = shards, .problems = problems, .error = error};
     int64_t *size = walk.size;
     int r;
 
