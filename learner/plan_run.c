@@ -34,14 +34,18 @@ struct wish {                   /* heads that the objective needs */
     int reward_width;
 };
 
-static int add_heads(struct openvla *model, const struct wish *wish, uint64_t seed, struct error *error)
+static_assert(TRUNK_HISTORY_MAX + 2 == OPENVLA_MAX_IMAGES, "what the configuration allows is what the trunk takes");
+
+static int add_heads(struct openvla *model, const struct wish *wish, int prm_history, uint64_t seed, struct error *error)
 {
     int r = 0;
 
     if (wish->value_width && !model->config.value_width)
         r = openvla_add_value_head(model, wish->value_width, wish->value_inputs, seed);
-    if (r >= 0 && wish->reward_width && !model->config.reward_width)
+    if (r >= 0 && wish->reward_width && !model->config.reward_width) {
         r = openvla_add_reward_head(model, wish->reward_width, seed);
+        model->config.reward_history = prm_history;
+    }
     return r < 0 ? error_set(error, -r, "a head of width %d cannot be added", MAX(wish->value_width, wish->reward_width)) : 0;
 }
 
@@ -75,7 +79,7 @@ static int load_openvla(struct plan_runner *runner, const Gantry__Plan *plan, co
     int r = openvla_load_halves(dir, wants_adapters(runner, plan) ? OPENVLA_LARGE : -1, &model, error);
 
     if (r >= 0)
-        r = add_heads(model, wish, runner->seed, error);
+        r = add_heads(model, wish, runner->prm_history, runner->seed, error);
     if (r >= 0)
         r = fit_adapters(runner, plan, model, error);
     if (r < 0)

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "base/fault.h"
+#include "nn/reward_config.h"
 #include "proto/prm.pb-c.h"
 #include "prm_server/score_backbone.h"
 
@@ -60,21 +61,24 @@ static int score_check(const struct message *message, void *model, struct error 
     return (int)request->n_at;
 }
 
-/* Scores of one request, MAX_ROWS frames at a time: each frame beside the episode's first. */
+/* Scores of one request, MAX_ROWS frames at a time: each frame beside the episode's first and those just before it. */
 static int score_request(struct lane *lane, struct policy_version *version, const struct message *message, float *ret_progress)
 {
     const Gantry__ScoreRequest *request = (const Gantry__ScoreRequest *)message->body;
     size_t size, picture = (size_t)request->height * request->width * 3;
     const uint8_t *frames = message_part(message, 0, &size);
     const int32_t *prompt;
+    int history = version->model->config.reward_history;
     int n_prompt, r = policy_version_prompt(version, request->instruction, &prompt, &n_prompt);
 
     for (size_t first = 0; first < request->n_at && r >= 0; first += MAX_ROWS) {
         int n = (int)MIN((size_t)MAX_ROWS, request->n_at - first);
 
-        for (int i = 0; i < n; i++)
-            lane->items[i] = (struct score_item) {.images = {frames, frames + request->at[first + (size_t)i] * picture}, .n_images = 2,
-                                                  .prompt = prompt, .n_prompt = n_prompt};
+        for (int i = 0; i < n; i++) {
+            lane->items[i] = (struct score_item) {.n_images = history + 2, .prompt = prompt, .n_prompt = n_prompt};
+            for (int k = 0; k < history + 2; k++)
+                lane->items[i].images[k] = frames + (size_t)reward_frame(history, (int)request->at[first + (size_t)i], k) * picture;
+        }
         r = openvla_score(version->model, lane->session, lane->items, n, ret_progress + first);
     }
     return r;

@@ -26,6 +26,8 @@ static inline int sft_pieces(const struct sft_config *sft)
     return sft->commit_every > 0 ? (sft->steps + sft->commit_every - 1) / sft->commit_every : 1;
 }
 
+enum { TRUNK_HISTORY_MAX = 6 };     /* prm.history with the policy's trunk: it takes eight pictures */
+
 struct prm_config {                 /* specs/vla_rl.md section 6 */
     int steps, batch;
     double lr, weight_decay, clip;

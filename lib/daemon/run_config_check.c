@@ -146,6 +146,8 @@ int run_config_check(const struct run_config *config, const char *name, const st
         for (int j = 0; j < i; j++)
             if (!strcmp(config->tasks[i], config->tasks[j]))
                 return refuse_section(&c, "suite", "tasks", " is listed twice", config->tasks[i]);
+    if (!strcmp(config->prm_init, "policy") && config->prm_history > TRUNK_HISTORY_MAX)
+        return refuse_section(&c, "prm", "history", ": with the policy's trunk (prm.init: policy) at most 6 frames beside the first and the current one", "too many frames");
     if (!config->policy_init[0])
         return refuse_section(&c, "policy", "init", "a model directory is needed", "");
     if (!strcmp(config->policy_train, "lora") && !config->lora_targets[strspn(config->lora_targets, ", ")])

@@ -9,6 +9,7 @@
 
 #include "base/philox.h"
 #include "nn/models/openvla_oft.h"
+#include "nn/reward_config.h"
 
 int dataset_new(const struct openvla *model, struct dataset **ret)
 {
@@ -420,11 +421,12 @@ struct openvla_item dataset_policy_item(const struct dataset *data, struct step_
 struct openvla_item dataset_reward_item(const struct dataset *data, struct step_ref at, const uint8_t *blank)
 {
     const struct dataset_prompt *prompt = &data->prompts[data->list[at.episode].prompt];
+    int history = data->model->config.reward_history;
+    struct openvla_item item = {.n_images = history + 2, .prompt = prompt->reward_ids, .n_prompt = prompt->n_reward};
 
-    return (struct openvla_item) {
-        .images = {blank ? blank : data->list[at.episode].frames, blank ? blank : dataset_frame(data, at)}, .n_images = 2,
-        .prompt = prompt->reward_ids, .n_prompt = prompt->n_reward,
-    };
+    for (int i = 0; i < item.n_images; i++)
+        item.images[i] = blank ? blank : dataset_frame(data, (struct step_ref) {at.episode, reward_frame(history, at.step, i)});
+    return item;
 }
 
 void shuffled(int *ret_order, int n, uint64_t seed, uint64_t round, uint32_t use)

@@ -94,7 +94,8 @@ int dataset_executed(const struct dataset *data, struct step_ref at);
 const uint8_t *dataset_frame(const struct dataset *data, struct step_ref at);
 /* The policy's input at a step with its first n_actions tokens fed back; of an OpenVLA-OFT with all its slots instead. */
 struct openvla_item dataset_policy_item(const struct dataset *data, struct step_ref at, int n_actions);
-/* The reward model's input after seeing o_0..o_step: first and current picture. blank (a picture or NULL) replaces both. */
+/* The reward model's input after seeing o_0..o_step: first picture, as many before the current one as its history says, current
+ * picture. blank (a picture or NULL) replaces all of them. */
 struct openvla_item dataset_reward_item(const struct dataset *data, struct step_ref at, const uint8_t *blank);
 
 /* A permutation of 0..n-1 under (seed, round): how minibatches are drawn. */

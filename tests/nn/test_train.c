@@ -244,6 +244,45 @@ static void reward_model_learns_labels(void **state)
 
 /* ---- actor and learner agree --------------------------------------------------------------------------- */
 
+/* First picture, two before the present one (the first stands in where there are none), the present one: in training as at the server. */
+static void a_history_is_shown(void **state)
+{
+    struct openvla *model = new_model(1);
+    struct openvla_session *session = NULL;
+    struct trainer *trainer;
+    struct dataset *data;
+    float trained[8], served;
+    int e = 0;
+
+    (void)state;
+    assert_int_equal(openvla_add_reward_head(model, 32, 3), 0);
+    model->config.reward_history = 2;
+    for (int i = 0; i < model->params.count; i++)
+        if (!strcmp(model->params.list[i]->name, "reward_head.fc2.weight"))     /* it begins at zero */
+            for (int k = 0; k < 32; k++)
+                model->params.list[i]->value[k] = sinf((float)k);
+    trainer = new_trainer(model, 2);
+    data = rollouts(model);
+    assert_int_equal(openvla_session_new(&model->config, 1, &session), 0);
+    while (data->list[e].steps < 5)
+        e++;
+    assert_int_equal(pass_reward(model, trainer->shards, data, (struct step_ref[]) {{e, 0}, {e, 1}, {e, 2}, {e, 5}}, 4, NULL, trained), 0);
+    for (int i = 0; i < 4; i++) {
+        static const int shown[4][4] = {{0, 0, 0, 0}, {0, 0, 0, 1}, {0, 0, 1, 2}, {0, 3, 4, 5}};
+        const struct dataset_prompt *prompt = &data->prompts[data->list[e].prompt];
+        struct score_item item = {.n_images = 4, .prompt = prompt->reward_ids, .n_prompt = prompt->n_reward};
+
+        for (int k = 0; k < 4; k++)
+            item.images[k] = data->list[e].frames + shown[i][k] * FRAME;
+        assert_int_equal(openvla_score(model, session, &item, 1, &served), 0);
+        assert_true(served == trained[i]);
+        assert_true(i == 0 || trained[i] != trained[i - 1]);
+    }
+    openvla_session_free(session);
+    dataset_free(data);
+    trainer_free(trainer);
+}
+
 static void without_a_step_the_ratio_is_one(void **state)
 {
     struct trainer *trainer = new_trainer(with_value_head(1), 2);
@@ -626,6 +665,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(imitation_learns_two_frames), cmocka_unit_test(reward_model_learns_labels),
+            cmocka_unit_test(a_history_is_shown),
             cmocka_unit_test(without_a_step_the_ratio_is_one),
         cmocka_unit_test(after_updates_they_still_agree), cmocka_unit_test(hidden_states_of_the_actor_are_the_learners),
         cmocka_unit_test(a_gap_is_seen), cmocka_unit_test(warmup_moves_the_critic_alone),

@@ -71,8 +71,9 @@ def test_tiny_run(make_cluster):
 
 
 def test_goes_on_where_it_stopped(make_cluster):
-    """TERM to everybody in the middle, then start again on the same directory: the run ends as if nothing had been."""
-    cluster = make_cluster()
+    """TERM to everybody in the middle, then start again on the same directory: the run ends as if nothing had been. Its reward model
+    sees two frames before the present one."""
+    cluster = make_cluster({"prm": {"history": 2}})
     cluster.start()
     cluster.until_stage("rollouts")
     for p in cluster.processes:
@@ -85,3 +86,4 @@ def test_goes_on_where_it_stopped(make_cluster):
     cluster.start()
     cluster.until_finished()
     cluster.history()
+    assert json.loads((cluster.run / "prms" / "v000001" / "reward_config.json").read_text()) == {"history": 2}

@@ -48,6 +48,7 @@ struct openvla_config {
     float rms_eps, rope_theta;
     int pad_id, bos_id, eos_id, empty_id;   /* empty_id: the lone space token that ends every prompt (29871) */
     int value_width, reward_width;      /* hidden width of the heads; 0: no such head */
+    int reward_history;                 /* recent frames in a reward prompt beside the first and the present one (reward_config.h) */
     int value_inputs;                   /* extra inputs of the value head beside the hidden state (time, prm) */
     int action_dims;                    /* K, 7 */
     struct gripper_rule gripper;        /* config.json's gantry_gripper: what the environment wants beyond un-normalising */

@@ -5,6 +5,7 @@
 #include "base/strbuf.h"
 #include "nn/models/openvla_adapter.h"
 #include "nn/models/openvla_internal.h"
+#include "nn/reward_config.h"
 #include "nn/tokenizer.h"
 
 static struct openvla *model_alloc(const char *dir)
@@ -134,6 +135,11 @@ static int open_parts(struct openvla *model, struct hf_problems *problems, struc
     if (reward_inputs != model->config.hidden)
         return error_set(error, EINVAL, "%s/reward_head.safetensors: %d inputs, the hidden state has %d", model->dir,
                          reward_inputs, model->config.hidden);
+    if (model->config.reward_width) {
+        r = reward_config_read(model->dir, 0, OPENVLA_MAX_IMAGES - 2, &model->config.reward_history, error);
+        if (r < 0)
+            return r;
+    }
     model->config.value_inputs = value_inputs - model->config.hidden;
     parts->after_reward = model->params.count;
     return oft_register(model, model->dir, &parts->oft, error);

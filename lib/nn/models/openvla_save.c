@@ -4,6 +4,7 @@
 
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_oft.h"
+#include "nn/reward_config.h"
 
 static int read_param(void *param, int64_t first, int64_t n, float *ret)
 {
@@ -45,7 +46,9 @@ int openvla_save_heads(const struct openvla *model, const char *dir, struct erro
 {
     int r = write_head("value_head", &model->w->value, dir, error);
 
-    return r < 0 ? r : write_head("reward_head", &model->w->reward, dir, error);
+    if (r >= 0)
+        r = write_head("reward_head", &model->w->reward, dir, error);
+    return r < 0 || !model->config.reward_history ? r : reward_config_write(dir, model->config.reward_history, error);
 }
 
 static int by_layout(const void *a, const void *b, void *layout)

@@ -7,6 +7,7 @@
 #include "base/philox.h"
 #include "base/strbuf.h"
 #include "nn/models/qwen_vl_internal.h"
+#include "nn/reward_config.h"
 #include "nn/tokenizer.h"
 
 enum { USUAL_HISTORY = 4 };
@@ -119,29 +120,6 @@ int qwen_vl_load_reward_head(struct qwen_vl *model, const char *path, struct err
     return r < 0 ? error_set(error, -r, "%s: out of memory", path) : read_head(model, path, file, error);
 }
 
-/* reward_config.json is gantry's own: what a prompt shows, as the head was trained with it. */
-static int read_reward_config(struct qwen_vl *model, struct error *error)
-{
-    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
-    _cleanup_json_ json_t *json = NULL;
-    int64_t history;
-    int r;
-
-    model->history = USUAL_HISTORY;
-    strbuf_addf(&path, "%s/reward_config.json", model->dir);
-    if (path.failed || access(path.text, F_OK) < 0)
-        return path.failed ? error_set(error, ENOMEM, "out of memory") : 0;
-    r = hf_json(model->dir, "reward_config.json", &json, error);
-    if (r >= 0)
-        r = hf_integer(json, "history", USUAL_HISTORY, &history, error);
-    if (r < 0)
-        return r;
-    if (history < 0 || history > QWEN_MAX_PICTURES - 2)
-        return error_set(error, EINVAL, "%s: history: %lld, expected 0 to %d", path.text, (long long)history, QWEN_MAX_PICTURES - 2);
-    model->history = (int)history;
-    return 0;
-}
-
 static int read_adapters(struct qwen_vl *model, struct error *error)
 {
     _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
@@ -215,7 +193,7 @@ static int load(struct qwen_vl *model, int64_t halves_from, struct error *error)
     if (r >= 0 && head)
         r = read_head(model, path.text, head, error);
     if (r >= 0)
-        r = read_reward_config(model, error);
+        r = reward_config_read(model->dir, USUAL_HISTORY, QWEN_MAX_PICTURES - 2, &model->history, error);
     return r < 0 ? r : read_adapters(model, error);
 }
 

@@ -5,17 +5,7 @@
 #include "base/atomic_file.h"
 #include "base/strbuf.h"
 #include "nn/models/qwen_vl_internal.h"
-
-static int write_reward_config(const struct qwen_vl *model, const char *dir, struct error *error)
-{
-    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT, text = STRBUF_INIT;
-    int r;
-
-    strbuf_addf(&path, "%s/reward_config.json", dir);
-    strbuf_addf(&text, "{\n  \"history\": %d\n}\n", model->history);
-    r = path.failed || text.failed ? -ENOMEM : atomic_file_write(path.text, text.text, text.length);
-    return r < 0 ? error_set(error, -r, "%s: %s", path.text, strerror(-r)) : 0;
-}
+#include "nn/reward_config.h"
 
 static int read_param(void *param, int64_t first, int64_t n, float *ret)
 {
@@ -80,6 +70,6 @@ int qwen_vl_save(const struct qwen_vl *model, const char *dir, const char *dtype
     if (r >= 0)
         r = hf_files_write(&model->files, dir, dtype == DTYPE_F32 ? "float32" : dtype == DTYPE_F16 ? "float16" : "bfloat16", error);
     if (r >= 0)
-        r = write_reward_config(model, dir, error);
+        r = reward_config_write(dir, model->history, error);
     return r < 0 || !model->adapters ? r : adapters_save(&adapted, dir, "F32", ".", error);
 }
