@@ -89,7 +89,7 @@ $(foreach d,$(DAEMONS),$(eval $(d)_lib := $(patsubst %.c,$(B)/%.o,$(filter-out %
 archives := $(LIBS:%=$(B)/lib%.a)
 daemon_archives := $(DAEMONS:%=$(B)/lib%.a)
 # link order: who uses comes before who is used
-LINK_LIBS := $(foreach l,train serve wire daemon run nn image rl sim,$(B)/lib$(l).a) $(B)/libproto.a $(B)/libbase.a
+LINK_LIBS := $(foreach l,train serve wire daemon run nn sim image rl,$(B)/lib$(l).a) $(B)/libproto.a $(B)/libbase.a
 programs := $(foreach d,$(DAEMONS),$(if $(wildcard $(d)/main.c),$(BIN)/gantry-$(subst _,-,$(d)))) $(if $(wildcard cli/main.c),$(BIN)/gantry)
 
 .PHONY: all

@@ -12,9 +12,10 @@ static int usage(FILE *out, int status)
     fprintf(out,
             "usage: gantry sim list [--suite NAME]                  the tasks of a suite (default: tabletop)\n"
             "       gantry sim check --suite libero --golden DIR    replay reference data of the original LIBERO: compiled models,\n"
-            "                                                       rollouts, predicates; exit status 1 if anything differs\n"
+            "                                                       rollouts, predicates, pictures; exit status 1 if anything differs\n"
             "           --substeps reference|onepass                only this order of a substep (default: both)\n"
             "           --robosuite 1.4.0|1.4.1                     which arm (default: 1.4.0, what LIBERO pins)\n"
+            "           --renderer software|auto|N                  what draws the pictures (default: software)\n"
             "           --cache DIR                                 compiled models are kept here\n"
             "LIBERO's files are found through LIBERO_ROOT, robosuite's through ROBOSUITE_ROOT or `make libero-assets`.\n");
     return status;
@@ -47,6 +48,23 @@ static int list(int argc, char **argv)
     return CLI_OK;
 }
 
+/* software (default), auto, or the number of an EGL device. */
+static bool parse_renderer(const char *text, int *ret_device)
+{
+    char *end;
+    long device = -1;
+
+    if (text && !strcmp(text, "auto"))
+        device = -2;
+    else if (text && strcmp(text, "software") != 0) {
+        device = strtol(text, &end, 10);
+        if (end == text || *end || device < 0 || device > 31)
+            return false;
+    }
+    *ret_device = (int)device;
+    return true;
+}
+
 static void print_line(void *user, const char *line, bool agrees)
 {
     (void)user;
@@ -59,15 +77,18 @@ static int check(int argc, char **argv)
     const char *suite = model_option(&argc, argv, "--suite"), *folder = model_option(&argc, argv, "--golden");
     const char *substeps = model_option(&argc, argv, "--substeps");
     struct sim_options options = { .robosuite = model_option(&argc, argv, "--robosuite"), .cache = model_option(&argc, argv, "--cache") };
+    const char *renderer = model_option(&argc, argv, "--renderer");
     struct sim_check_counts counts;
     struct error error = {0};
-    int r;
+    int device, r;
 
+    if (!parse_renderer(renderer, &device))
+        return usage(stderr, CLI_USAGE);
     if (argc != 0 || !folder || !*folder || (substeps && strcmp(substeps, "reference") != 0 && strcmp(substeps, "onepass") != 0))
         return usage(stderr, CLI_USAGE);
     if (substeps)
         options.substeps = strcmp(substeps, "onepass") == 0 ? SIM_SUBSTEPS_ONEPASS : SIM_SUBSTEPS_REFERENCE;
-    r = sim_check_libero(suite ? suite : "libero", &options, folder, print_line, NULL, &counts, &error);
+    r = sim_check_libero(suite ? suite : "libero", &options, device, folder, print_line, NULL, &counts, &error);
     if (r < 0)
         return fail(&error, r);
     printf("%d compared, %d differ\n", counts.files, counts.failed);

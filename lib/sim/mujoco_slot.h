@@ -48,6 +48,7 @@ struct mujoco_view {
     const mjModel *model;
     mjData *data;
     int camera;                 /* id in the model */
+    bool benchmark;             /* as robosuite draws: MuJoCo's own lights, reflections, sky and haze; group 0 unseen */
     int n_paint;                /* geoms whose colour belongs to the episode, not to the model */
     struct { int geom; float rgba[4]; } paint[4];
 };

@@ -13,7 +13,7 @@
 #include "sim/mujoco_slot.h"
 #include "sim/suite.h"
 
-enum { MAX_DEVICES = 32, MAX_GEOMS = 200 };
+enum { MAX_DEVICES = 32, MAX_GEOMS = 1000 };
 
 struct task_context {
     uint64_t serial;            /* of the sim_task */
@@ -218,6 +218,14 @@ static int context_of(struct sim_renderer *renderer, const struct sim_task *task
     return 0;
 }
 
+/* robosuite takes MuJoCo's defaults: shadow, reflection, sky box, haze, culling. The built-in suite wants none of it but culling. */
+static void set_flags(mjvScene *scene, const struct mujoco_view *view)
+{
+    for (int i = 0; i < mjNRNDFLAG; i++)
+        scene->flags[i] = view->benchmark && mjRNDSTRING[i][1][0] == '1';
+    scene->flags[mjRND_CULL_FACE] = 1;
+}
+
 static void paint(mjvScene *scene, const struct mujoco_view *view)
 {
     int i, p;
@@ -228,18 +236,13 @@ static void paint(mjvScene *scene, const struct mujoco_view *view)
                 memcpy(scene->geoms[i].rgba, view->paint[p].rgba, sizeof(view->paint[p].rgba));
 }
 
-int sim_render(struct sim_renderer *renderer, struct sim_slot *slot, uint8_t *ret_rgb)
+/* Draws into renderer->upside_down, bottom row first as OpenGL gives it. */
+static int draw(struct sim_renderer *renderer, struct sim_slot *slot, int camera)
 {
-    return sim_render_camera(renderer, slot, 0, ret_rgb);
-}
-
-int sim_render_camera(struct sim_renderer *renderer, struct sim_slot *slot, int camera, uint8_t *ret_rgb)
-{
-    const size_t row = (size_t)renderer->width * 3;
     const mjrRect viewport = { 0, 0, renderer->width, renderer->height };
     struct mujoco_view view;
     mjrContext *gl;
-    int r, y;
+    int r;
 
     if (!slot->task->driver->view)
         return -ENOTSUP;
@@ -252,15 +255,28 @@ int sim_render_camera(struct sim_renderer *renderer, struct sim_slot *slot, int 
 
     renderer->camera.type = mjCAMERA_FIXED;
     renderer->camera.fixedcamid = view.camera;
+    renderer->option.geomgroup[0] = !view.benchmark;
     mjv_updateScene(view.model, view.data, &renderer->option, NULL, &renderer->camera, mjCAT_ALL, &renderer->scene);
-    memset(renderer->scene.flags, 0, sizeof(renderer->scene.flags));    /* no shadows, reflections, skybox, fog, haze */
-    renderer->scene.flags[mjRND_CULL_FACE] = 1;
+    set_flags(&renderer->scene, &view);
     paint(&renderer->scene, &view);
 
     mjr_setBuffer(mjFB_OFFSCREEN, gl);
     mjr_render(viewport, &renderer->scene, gl);
     mjr_readPixels(renderer->upside_down, NULL, viewport, gl);
-    for (y = 0; y < renderer->height; y++)
-        memcpy(ret_rgb + row * (size_t)y, renderer->upside_down + row * (size_t)(renderer->height - 1 - y), row);
     return 0;
+}
+
+int sim_render(struct sim_renderer *renderer, struct sim_slot *slot, uint8_t *ret_rgb)
+{
+    return sim_render_camera(renderer, slot, 0, ret_rgb);
+}
+
+int sim_render_camera(struct sim_renderer *renderer, struct sim_slot *slot, int camera, uint8_t *ret_rgb)
+{
+    const size_t row = (size_t)renderer->width * 3;
+    int r = draw(renderer, slot, camera), y;
+
+    for (y = 0; r == 0 && y < renderer->height; y++)
+        memcpy(ret_rgb + row * (size_t)y, renderer->upside_down + row * (size_t)(renderer->height - 1 - y), row);
+    return r;
 }

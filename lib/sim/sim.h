@@ -86,6 +86,7 @@ int sim_restore(struct sim_slot *slot, const void *state);
 int sim_renderer_open(int device, int height, int width, struct sim_renderer **ret, struct error *error);
 struct sim_renderer *sim_renderer_close(struct sim_renderer *renderer);
 const char *sim_renderer_name(const struct sim_renderer *renderer);     /* GL_RENDERER */
-/* The slot's camera picture, u8 [height][width][3], top row first. The slot must not be stepped meanwhile. */
+/* The slot's camera picture, u8 [height][width][3], top row first. The slot must not be stepped meanwhile. libero: as its
+ * observations, the state before substep 24 of the last control step. */
 int sim_render(struct sim_renderer *renderer, struct sim_slot *slot, uint8_t *ret_rgb);
 int sim_render_camera(struct sim_renderer *renderer, struct sim_slot *slot, int camera, uint8_t *ret_rgb);

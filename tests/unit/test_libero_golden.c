@@ -110,6 +110,37 @@ static void test_kitchen(void **state) { (void)state; compare_task(need_goldens(
 static void test_living_room(void **state) { (void)state; compare_task(need_goldens(), LONG, 6); }
 static void test_study(void **state) { (void)state; compare_task(need_goldens(), LONG, 5); }
 
+/* Both cameras at two sizes, at a reset and after 20 steps, to one step of 255. */
+static void test_pictures(void **state)
+{
+    const char *goldens = need_goldens();
+    struct sim_renderer *renderers[2] = { NULL, NULL };
+    struct sim_suite *suite;
+    struct sim_task *task;
+    struct check_result result;
+    struct error error = {0};
+    char path[4096];
+
+    (void)state;
+    for (int i = 0; i < 2; i++)
+        if (sim_renderer_open(-1, 128 << i, 128 << i, &renderers[i], &error) < 0) {
+            printf("skipped: %s\n", error.text);
+            skip();
+        }
+    snprintf(path, sizeof(path), "%s/libero/images/libero_10_9_states.npz", goldens);
+    if (sim_suite_open("libero_10", &options, &suite, &error) < 0 ||
+        sim_task_open(suite, libero_suites[LONG].tasks[9], &task, &error) < 0 ||
+        check_images((const struct libero_task *)task, path, renderers, &result, &error) < 0)
+        fail_msg("%s", error.text);
+    if (!check_passed(&result))
+        fail_msg("%s", result.where);
+    assert_int_equal(result.compared, 8);
+    sim_task_close(task);
+    sim_suite_close(suite);
+    for (int i = 0; i < 2; i++)
+        sim_renderer_close(renderers[i]);
+}
+
 /* A comparison that cannot fail proves nothing: the same rollout from another row must not agree. */
 static void test_comparison_can_fail(void **state)
 {
@@ -327,6 +358,7 @@ int main(void)
         cmocka_unit_test(test_kitchen),
         cmocka_unit_test(test_living_room),
         cmocka_unit_test(test_study),
+        cmocka_unit_test(test_pictures),
         cmocka_unit_test(test_comparison_can_fail),
         cmocka_unit_test(test_fixture_poses),
         cmocka_unit_test(test_link7),

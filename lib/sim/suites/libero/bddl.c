@@ -25,8 +25,8 @@ struct reader {
     char *text;                 /* lower-cased copy; words point into it */
     size_t n, at;
     int line;
-    struct node *nodes;         /* MAX_NODES of them */
-    int used;
+    struct node *nodes;
+    int room, used;
     struct error *error;
 };
 
@@ -62,7 +62,7 @@ static int read_node(struct reader *p, int depth, struct node **ret)
     struct node *node, **tail;
     int r;
 
-    if (depth > MAX_DEPTH || p->used == MAX_NODES)
+    if (depth > MAX_DEPTH || p->used == p->room)
         return bad(p, p->line, "lists nested too deep or too many words");
     node = &p->nodes[p->used++];
     *node = (struct node) { .line = p->line };
@@ -376,7 +376,8 @@ int bddl_parse(const char *name, const char *text, size_t n, struct bddl_problem
     if (n > MAX_TEXT)
         return error_set(error, EFBIG, "%s: more than 1 MB of text", name);
     p.text = malloc(n + 1);
-    p.nodes = malloc(sizeof(*p.nodes) * MAX_NODES);
+    p.room = (int)MIN(n + 1, (size_t)MAX_NODES);        /* every node takes a character at least */
+    p.nodes = malloc(sizeof(*p.nodes) * (size_t)p.room);
     if (problem)
         problem->file = strdup(name);
     if (problem && problem->file && p.text && p.nodes) {

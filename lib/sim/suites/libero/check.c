@@ -9,8 +9,7 @@
 
 /* ---- arrays of a file ------------------------------------------------------------------------------------ */
 
-/* Array `name` as doubles, `columns` to a row (0: any). *ret_rows: how many. */
-static int read_rows(const struct zip_archive *file, const char *name, size_t columns, double **ret, size_t *ret_rows,
+int check_read_rows(const struct zip_archive *file, const char *name, size_t columns, double **ret, size_t *ret_rows,
                      struct error *error)
 {
     struct npy array;
@@ -29,8 +28,7 @@ static int read_rows(const struct zip_archive *file, const char *name, size_t co
     return *ret ? 0 : error_set(error, EINVAL, "%s: %s: numbers were expected", file->path, name);
 }
 
-/* Poses by fixture name, in the order of the task's things. */
-static int read_fixtures(const struct libero_task *task, const struct zip_archive *file, double poses[LIBERO_MAX_FIXTURES][7],
+int check_read_fixtures(const struct libero_task *task, const struct zip_archive *file, double poses[LIBERO_MAX_FIXTURES][7],
                          struct error *error)
 {
     _cleanup_(npy_release) struct npy names = {0};
@@ -39,7 +37,7 @@ static int read_fixtures(const struct libero_task *task, const struct zip_archiv
     int found = 0, r = npy_read(file, "fixture_names", &names, error);
 
     if (r == 0)
-        r = read_rows(file, "fixture_pose", 7, &values, &rows, error);
+        r = check_read_rows(file, "fixture_pose", 7, &values, &rows, error);
     if (r < 0)
         return r;
     for (size_t i = 0; i < rows && i < names.count; i++) {
@@ -93,15 +91,15 @@ static int read_rollout(const struct libero_task *task, const struct zip_archive
         { order == LIBERO_REFERENCE ? "sens_noise" : "sens_onepass", 1, &g->bound },
     };
     size_t rows;
-    int r = read_rows(file, "actions", 7, &g->actions, &g->steps, error);
+    int r = check_read_rows(file, "actions", 7, &g->actions, &g->steps, error);
 
     for (size_t i = 0; i < ARRAY_SIZE(arrays) && r == 0; i++) {
-        r = read_rows(file, arrays[i].name, arrays[i].columns, arrays[i].to, &rows, error);
+        r = check_read_rows(file, arrays[i].name, arrays[i].columns, arrays[i].to, &rows, error);
         if (r == 0 && rows != (i < 2 ? 1 : g->steps))
             r = error_set(error, EINVAL, "%s: %s: %zu rows, expected %zu", file->path, arrays[i].name, rows, i < 2 ? 1 : g->steps);
     }
     for (size_t i = 0; i < ARRAY_SIZE(observed) && r == 0; i++) {
-        r = read_rows(file, observed[i].name, (size_t)observed[i].n, &g->obs[i], &rows, error);
+        r = check_read_rows(file, observed[i].name, (size_t)observed[i].n, &g->obs[i], &rows, error);
         if (r == 0 && rows != g->steps)
             r = error_set(error, EINVAL, "%s: %s: %zu rows, expected %zu", file->path, observed[i].name, rows, g->steps);
     }
@@ -174,7 +172,7 @@ int check_physics(const struct libero_task *task, const char *path, enum libero_
     if (r == 0)
         r = read_rollout(task, file, order, &g, error);
     if (r == 0)
-        r = read_fixtures(task, file, poses, error);
+        r = check_read_fixtures(task, file, poses, error);
     if (r < 0)
         return r;
     if (libero_slot_init(&slot, task, order) < 0)
@@ -273,19 +271,19 @@ int check_predicates(const struct libero_task *task, const char *path, struct ch
     if (r == 0)
         r = read_truths(task, file, &truths, error);
     if (r == 0)
-        r = read_fixtures(task, file, poses, error);
+        r = check_read_fixtures(task, file, poses, error);
     if (r == 0)
-        r = read_rows(file, "states", width, &states, &n, error);
+        r = check_read_rows(file, "states", width, &states, &n, error);
     if (r == 0)
-        r = read_rows(file, "fwd", truths.n, &fwd, &rows, error);
+        r = check_read_rows(file, "fwd", truths.n, &fwd, &rows, error);
     if (r == 0)
-        r = read_rows(file, "step", truths.n, &step, &rows, error);
+        r = check_read_rows(file, "step", truths.n, &step, &rows, error);
     if (r == 0)
-        r = read_rows(file, "fwd_success", 1, &success, &rows, error);
+        r = check_read_rows(file, "fwd_success", 1, &success, &rows, error);
     if (r == 0)
-        r = read_rows(file, "step_done", 1, &done, &rows, error);
+        r = check_read_rows(file, "step_done", 1, &done, &rows, error);
     if (r == 0)
-        r = read_rows(file, "fwd_ncon", 1, &ncon, &rows, error);
+        r = check_read_rows(file, "fwd_ncon", 1, &ncon, &rows, error);
     if (r == 0)
         r = npy_read(file, "state_names", &names, error);
     if (r < 0)

@@ -12,13 +12,16 @@
 
 #include "sim/suites/libero/libero.h"
 
+struct zip_archive;
+
 struct check_result {
     double qpos, ctrl, observation;     /* largest absolute difference over the steps */
     double bound;               /* tolerance of qpos where it was largest relative to it */
     int first_bad;              /* first step out of tolerance; -1: none */
     int contacts_differ;        /* steps whose number of contacts differs */
     int wrong;                  /* predicate values, rewards, done flags that differ */
-    int compared;               /* steps, or predicate values */
+    int compared;               /* steps, or predicate values, or pictures */
+    double pixels;              /* images: smallest share of a picture's pixels that are within 1 of 255 */
     char where[200];            /* the first thing that differs, in words; "" when nothing does */
 };
 
@@ -28,4 +31,14 @@ int check_physics(const struct libero_task *task, const char *path, enum libero_
 int check_predicates(const struct libero_task *task, const char *path, struct check_result *ret, struct error *error);
 /* The compiled model against a dump (models/<suite>_<task>.json.gz). */
 int check_model(const struct libero_task *task, const char *path, struct check_result *ret, struct error *error);
+/* images/<suite>_<task>_states.npz and the pictures beside it: 99.9 % of the pixels within 1, on the same renderer and files.
+ * renderers: for sides 128 and 256. The task must have come through sim_task_open. */
+int check_images(const struct libero_task *task, const char *path, struct sim_renderer *const renderers[2], struct check_result *ret,
+                 struct error *error);
 bool check_passed(const struct check_result *result);
+
+/* For check_*.c. Array `name` as doubles (caller frees), `columns` to a row (0: any). *ret_rows (may be NULL): how many. */
+int check_read_rows(const struct zip_archive *file, const char *name, size_t columns, double **ret, size_t *ret_rows, struct error *error);
+/* fixture_pose by fixture_names, in the order of the task's things. */
+int check_read_fixtures(const struct libero_task *task, const struct zip_archive *file, double ret_poses[LIBERO_MAX_FIXTURES][7],
+                        struct error *error);

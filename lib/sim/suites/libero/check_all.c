@@ -4,13 +4,13 @@
 #include <string.h>
 
 #include "sim/check.h"
-#include "sim/suites/libero/assets.h"
 #include "sim/suites/libero/check.h"
 
 struct run {
-    const struct libero_assets *assets;
-    const char *cache, *folder;
-    enum sim_substeps substeps;
+    const struct sim_options *options;
+    const char *folder;
+    struct sim_renderer *renderers[2];  /* opened for the first pictures */
+    int device;
     sim_check_report *report;
     void *user;
     struct sim_check_counts counts;
@@ -25,6 +25,8 @@ static void tell(struct run *run, const char *file, const char *what, const stru
     if (result->qpos > 0)
         snprintf(figures, sizeof(figures), "largest difference qpos %.1e, observations %.1e, torques %.1e", result->qpos,
                  result->observation, result->ctrl);
+    if (result->pixels > 0)
+        snprintf(figures, sizeof(figures), "%.3f %% of the pixels within 1", 100 * result->pixels);
     snprintf(line, sizeof(line), "%s %s: %s (%d compared)%s%s%s%s", file, what, agrees ? "agrees" : "DIFFERS", result->compared,
              figures[0] ? ", " : "", figures, result->where[0] ? "; " : "", result->where);
     run->counts.files++;
@@ -37,16 +39,33 @@ static int check_rollout(struct run *run, const struct libero_task *task, const 
     struct check_result result;
     int r = 0;
 
-    if (run->substeps != SIM_SUBSTEPS_ONEPASS) {
+    if (run->options->substeps != SIM_SUBSTEPS_ONEPASS) {
         r = check_physics(task, path, LIBERO_REFERENCE, &result, run->error);
         if (r == 0)
             tell(run, name, "reference", &result);
     }
-    if (r == 0 && run->substeps != SIM_SUBSTEPS_REFERENCE) {
+    if (r == 0 && run->options->substeps != SIM_SUBSTEPS_REFERENCE) {
         r = check_physics(task, path, LIBERO_ONEPASS, &result, run->error);
         if (r == 0)
             tell(run, name, "onepass", &result);
     }
+    return r;
+}
+
+static int check_pictures(struct run *run, const struct libero_task *task, const char *name, const char *path)
+{
+    struct check_result result;
+    int r = 0;
+
+    if (!strstr(name, "_states.npz"))
+        return 0;
+    for (int i = 0; i < 2 && r == 0; i++)
+        if (!run->renderers[i])
+            r = sim_renderer_open(run->device, 128 << i, 128 << i, &run->renderers[i], run->error);
+    if (r == 0)
+        r = check_images(task, path, run->renderers, &result, run->error);
+    if (r == 0)
+        tell(run, name, "images", &result);
     return r;
 }
 
@@ -59,6 +78,8 @@ static int check_one(struct run *run, const struct libero_task *task, const char
     snprintf(path, sizeof(path), "%s/%s/%s", run->folder, kind, name);
     if (strcmp(kind, "physics") == 0)
         return check_rollout(run, task, name, path);
+    if (strcmp(kind, "images") == 0)
+        return check_pictures(run, task, name, path);
     r = strcmp(kind, "models") == 0 ? check_model(task, path, &result, run->error) : check_predicates(task, path, &result, run->error);
     if (r == 0)
         tell(run, name, kind, &result);
@@ -94,10 +115,10 @@ static int visit(struct run *run, const char *kind, const char *task_name, const
     return r;
 }
 
-static int check_task(struct run *run, const struct libero_suite *suite, int index)
+static int check_task(struct run *run, struct sim_suite *opened, const struct libero_suite *suite, int index)
 {
-    static const char *const kinds[] = { "models", "physics", "predicates" };
-    _cleanup_(libero_task_closep) struct libero_task *task = NULL;
+    static const char *const kinds[] = { "models", "physics", "predicates", "images" };
+    struct sim_task *task;
     char name[64];
     int files = 0, r = 0;
 
@@ -106,33 +127,43 @@ static int check_task(struct run *run, const struct libero_suite *suite, int ind
         visit(run, kinds[k], name, NULL, &files);
     if (!files)
         return 0;
-    r = libero_task_open(run->assets, run->cache, suite, index, &task, run->error);
+    r = sim_task_open(opened, suite->tasks[index], &task, run->error);
+    if (r < 0)
+        return r;
     for (size_t k = 0; k < ARRAY_SIZE(kinds) && r == 0; k++)
-        r = visit(run, kinds[k], name, task, &files);
+        r = visit(run, kinds[k], name, (const struct libero_task *)task, &files);
+    sim_task_close(task);
     return r;
 }
 
-int sim_check_libero(const char *suite, const struct sim_options *options, const char *folder, sim_check_report *report, void *user,
-                     struct sim_check_counts *ret, struct error *error)
+static int check_suite(struct run *run, const struct libero_suite *suite)
 {
-    static const struct sim_options defaults;
-    _cleanup_(libero_assets_release) struct libero_assets assets = {0};
-    char cache[4096];
-    struct run run = { .assets = &assets, .cache = cache, .folder = folder, .report = report, .user = user, .error = error };
-    int r;
+    struct sim_suite *opened;
+    int r = sim_suite_open(suite->name, run->options, &opened, run->error);
 
-    options = options ? options : &defaults;
-    run.substeps = options->substeps;
-    r = libero_assets_find(options, &assets, error);
     if (r < 0)
         return r;
-    libero_cache_folder(options, cache, sizeof(cache));
+    for (int i = 0; i < suite->n_tasks && r == 0; i++)
+        r = check_task(run, opened, suite, i);
+    sim_suite_close(opened);
+    return r;
+}
+
+int sim_check_libero(const char *suite, const struct sim_options *options, int device, const char *folder, sim_check_report *report,
+                     void *user, struct sim_check_counts *ret, struct error *error)
+{
+    static const struct sim_options defaults;
+    struct run run = { .options = options ? options : &defaults, .device = device, .folder = folder, .report = report, .user = user,
+                       .error = error };
+    int r = 0;
+
     for (int s = 0; s < LIBERO_SUITES && r == 0; s++)
-        for (int i = 0; i < libero_suites[s].n_tasks && r == 0; i++)
-            if (strcmp(suite, "libero") == 0 || strcmp(suite, libero_suites[s].name) == 0)
-                r = check_task(&run, &libero_suites[s], i);
+        if (strcmp(suite, "libero") == 0 || strcmp(suite, libero_suites[s].name) == 0)
+            r = check_suite(&run, &libero_suites[s]);
+    for (int i = 0; i < 2; i++)
+        sim_renderer_close(run.renderers[i]);
     if (r == 0 && !run.counts.files)
-        r = error_set(error, ENOENT, "%s: no models, physics or predicates of suite %s in it", folder, suite);
+        r = error_set(error, ENOENT, "%s: no models, physics, predicates or images of suite %s in it", folder, suite);
     if (r == 0)
         *ret = run.counts;
     return r;

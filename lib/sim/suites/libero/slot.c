@@ -246,7 +246,7 @@ void libero_view(struct libero_slot *slot, int camera, struct mujoco_view *ret)
         slot->drawn = mj_makeData(&small);
     }
     *ret = (struct mujoco_view) { .model = &slot->model, .data = slot->drawn ? slot->drawn : slot->mujoco.data,
-                                  .camera = task->cameras[camera] };
+                                  .camera = task->cameras[camera], .benchmark = true };
     if (slot->drawn) {
         memcpy(slot->drawn->qpos, slot->drawn_qpos, sizeof(double) * (size_t)slot->model.nq);
         mj_kinematics(&slot->model, slot->drawn);
