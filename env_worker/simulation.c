@@ -10,7 +10,7 @@
 #include "daemon/worker.h"
 #include "image/tf_image.h"
 
-enum { TASKS_MAX = 64 };
+enum { TASKS_MAX = 96 };          /* libero_90 */
 
 struct simulation {
     struct loop *loop;
