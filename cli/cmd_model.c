@@ -27,6 +27,9 @@ static int usage(FILE *out, int status)
             "                                                           a random checkpoint of that size, streamed to disk\n"
             "       gantry model act DIR INSTRUCTION [--picture FILE] [--key DATASET] [--full]\n"
             "                                                           one greedy action as JSON, with time and memory taken\n"
+            "       gantry model oft SRC DST --kind l1|tokens|laplace [--chunk 8] [--width N] [--blocks 2] [--state N] [--seed N]\n"
+            "                                                           an OpenVLA as the start of an OpenVLA-OFT: chunks of\n"
+            "                                                           actions in one pass, fresh heads\n"
             "       gantry model prompt DIR INSTRUCTION                 the ids of an instruction\n"
             "       gantry model check --golden DIR [--dtype fp32|bf16] every tensor against the reference's numbers in DIR\n"
             "                                                           (DIR/checkpoint, DIR/golden)\n");
@@ -101,7 +104,7 @@ int cmd_model(int argc, char **argv)
     static const struct cli_command verbs[] = {
         {"inspect", NULL, model_inspect}, {"verify", NULL, model_verify}, {"convert", NULL, model_convert},
         {"export", NULL, model_export},   {"new", NULL, new},             {"synth", NULL, model_synth},
-        {"merge", NULL, model_merge},     {"act", NULL, model_act},       {"prompt", NULL, prompt},
+        {"merge", NULL, model_merge},     {"act", NULL, model_act}, {"oft", NULL, model_oft},       {"prompt", NULL, prompt},
         {"check", NULL, check},
     };
 

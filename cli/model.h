@@ -13,6 +13,7 @@ int model_synth(int argc, char **argv);
 int model_export(int argc, char **argv);
 int model_merge(int argc, char **argv);
 int model_act(int argc, char **argv);
+int model_oft(int argc, char **argv);
 
 /* One line on stderr; CLI_FAILED. */
 int model_fail(const struct error *error, int r);

@@ -106,12 +106,14 @@ static bool turns_fit(const struct openvla_config *c, const struct episode_input
 
 static bool tokens_fit(const struct openvla_config *c, const struct episode_input *in)
 {
+    bool numbers = c->oft.kind == OFT_L1 || c->oft.kind == OFT_LAPLACE;
+
     for (size_t i = 0; i < in->n_tokens; i++) {
         float x;
 
         memcpy(&x, &in->tokens[i], sizeof x);
-        if (c->oft.kind == OFT_LAPLACE ? !isfinite(x)
-                                       : in->tokens[i] < (uint32_t)(c->vocab - OPENVLA_ACTION_BINS) || in->tokens[i] >= (uint32_t)c->vocab)
+        if (numbers ? !isfinite(x)
+                    : in->tokens[i] < (uint32_t)(c->vocab - OPENVLA_ACTION_BINS) || in->tokens[i] >= (uint32_t)c->vocab)
             return false;
     }
     return true;

@@ -39,7 +39,7 @@ struct train_episode {
     bool success, demo;
     double temperature;
     uint8_t *frames;            /* (T+1, H*W*3) */
-    int32_t *tokens;            /* (T,K) ids (bits of floats: OFT_LAPLACE): what acted; of a demonstration: what to imitate */
+    int32_t *tokens;            /* (T,K) ids (OFT_L1, OFT_LAPLACE: bits of floats): what acted; of a demonstration: what to imitate */
     float *label;               /* (T,K) of a demonstration: the same as numbers in [-1,1] */
     int *turns; int n_turns;    /* steps at which the policy was asked; NULL: at every step */
     float *logp;                /* (T,K); NULL for demonstrations */

@@ -28,7 +28,7 @@ static void fill_labels(const struct dataset *data, struct step_ref at, int32_t 
         ret_ids[k] = token;
         if (episode->label)
             ret_numbers[k] = episode->label[first + k];
-        else if (c->oft.kind == OFT_LAPLACE)
+        else if (c->oft.kind != OFT_TOKENS)
             memcpy(&ret_numbers[k], &token, sizeof token); /* a policy's own: the bits of what it drew */
         else
             ret_numbers[k] = (float)openvla_decode(c, token);

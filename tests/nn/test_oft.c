@@ -267,6 +267,7 @@ static void test_save_and_load(void **state)
     if (openvla_save(f.model, dir, "F32", &error) < 0 || openvla_load(dir, &back, &error) < 0)
         fail_msg("%s", error.text);
     assert_int_equal(back->config.oft.kind, OFT_LAPLACE);
+    assert_int_equal(back->config.oft.chunk, CHUNK);
     assert_int_equal(back->config.oft.head_blocks, 2);
     assert_int_equal(back->config.oft.proprio, STATE);
     assert_int_equal(back->params.count, f.model->params.count);
@@ -306,6 +307,28 @@ static void write_head(const char *dir, int64_t cols)
     snprintf(path, sizeof(path), "%s/action_head.safetensors", dir);
     if (safetensors_write(path, list, ARRAY_SIZE(list), &error) < 0)
         fail_msg("%s", error.text);
+}
+
+static void test_tokens_are_said(void **state)
+{
+    char dir[] = "/tmp/gantry_test_XXXXXX";
+    struct openvla *model = NULL, *back = NULL;
+    struct error error = {0};
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(openvla_new("tests/golden/nano", 1, &model, &error), 0);
+    assert_int_equal(oft_make_tokens(model, 100), -EINVAL);
+    assert_int_equal(oft_make_tokens(model, 5), 0);
+    assert_int_equal(oft_make_tokens(model, 5), -EEXIST);
+    assert_int_equal(oft_add_action_head(model, 5, 8, 1, 1), -EEXIST);
+    if (openvla_save(model, dir, "F32", &error) < 0 || openvla_load(dir, &back, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(back->config.oft.kind, OFT_TOKENS);
+    assert_int_equal(back->config.oft.chunk, 5);
+    openvla_free(model);
+    openvla_free(back);
+    remove_tree(dir);
 }
 
 static void test_files_that_do_not_fit(void **state)
@@ -379,7 +402,7 @@ int main(void)
         cmocka_unit_test(test_actor_equals_learner),
         cmocka_unit_test(test_sampling),
         cmocka_unit_test(test_save_and_load),
-        cmocka_unit_test(test_files_that_do_not_fit),
+        cmocka_unit_test(test_tokens_are_said),        cmocka_unit_test(test_files_that_do_not_fit),
         cmocka_unit_test(test_state_is_normalised),
         cmocka_unit_test(test_gripper),                cmocka_unit_test(test_unnormalise),
     };

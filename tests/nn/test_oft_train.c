@@ -297,7 +297,7 @@ static void what_does_not_fit_is_refused(void **state)
     trainer->model->config.oft.kind = OFT_L1;
     assert_int_equal(
         objective_ppo(trainer, trainer->model, data, &rl, &(struct objective){.seed = 7, .version = 3}, &result, &error),
-        -ENOTSUP);
+        -EINVAL);
     assert_string_equal(error.text, "rl: the plain L1 head is for SFT and inference; use ids or the Laplace head");
     dataset_free(data);
     trainer_free(trainer);

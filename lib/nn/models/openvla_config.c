@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <math.h>
 
+#include "base/strbuf.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/tokenizer.h"
 
@@ -351,4 +352,28 @@ int openvla_configure(struct openvla *model, const char *dir, const struct hf_sh
     if (r >= 0)
         r = read_preprocessor(model, dir, error);
     return r < 0 ? error_prefix(error, r, "%s", dir) : read_tokenizer(model, dir, error);
+}
+
+int openvla_say(struct hf_files *files, const char *member)
+{
+    for (int i = 0; i < files->n; i++) {
+        struct hf_file *file = &files->list[i];
+        _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+        char *grown;
+
+        if (strcmp(file->name, "config.json") != 0)
+            continue;
+        if (file->bytes[0] != '{')
+            return -EINVAL;
+        strbuf_addf(&text, "{\n  %s,%s", member, file->bytes + 1);
+        grown = text.failed ? NULL : malloc(text.length + 1);
+        if (!grown)
+            return -ENOMEM;
+        memcpy(grown, text.text, text.length + 1);
+        free(file->bytes);
+        file->bytes = grown;
+        file->n = text.length;
+        return 0;
+    }
+    return -ENOENT;
 }

@@ -76,6 +76,8 @@ int openvla_read_stats(const json_t *norm_stats, struct action_stats **ret, int 
 void openvla_free_stats(struct action_stats *stats, int n);
 /* Strategy, chain and crop of pictures (openvla_pictures.c). */
 int openvla_read_pictures(struct openvla_config *config, const json_t *preprocessor, struct error *error);
+/* Put `"key": value` in front of config.json's first member: all else stays to the byte. -EINVAL: it is no object. */
+int openvla_say(struct hf_files *files, const char *member);
 int openvla_read_chain(struct openvla_config *config, const json_t *json, struct error *error);
 
 /* ---- the steps of a pass ------------------------------------------------------------------------------- */

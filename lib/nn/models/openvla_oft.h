@@ -27,6 +27,7 @@ int oft_attach(struct openvla *model, const char *dir, const struct oft_config *
 /* Fresh heads on a loaded, unpacked model without them: where fine-tuning of an OpenVLA begins. The L1 head makes the kind OFT_L1
  * with the given chunk; with the head for the scale, all exp(log_scale) at first, it is
  * OFT_LAPLACE. -EEXIST: it is there; -EINVAL: nonsense sizes, or no L1 head for a scale to go with. */
+int oft_make_tokens(struct openvla *model, int chunk);          /* OFT_TOKENS: no head of its own */
 int oft_add_action_head(struct openvla *model, int chunk, int width, int blocks, uint64_t seed);
 int oft_add_state(struct openvla *model, int numbers, uint64_t seed);
 int oft_add_scale_head(struct openvla *model, int width, float log_scale, uint64_t seed);
@@ -59,7 +60,7 @@ struct oft_item {
 };
 struct oft_result {
     double action[OFT_MAX_SLOTS];       /* normalised, action by action; of ids their decoded value */
-    int32_t tokens[OFT_MAX_SLOTS];      /* ids; the bits of the drawn float for OFT_LAPLACE; 0 for OFT_L1 */
+    int32_t tokens[OFT_MAX_SLOTS];      /* ids; of the other kinds the bits of the number as a float */
     float logp[OFT_MAX_SLOTS];          /* of the tempered distribution drawn from; OFT_L1 has none: 0 */
     float entropy;                      /* mean per slot */
     float value;                        /* 0 without a value head, or when it wants inputs the actor has not */

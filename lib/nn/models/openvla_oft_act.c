@@ -76,8 +76,8 @@ static void answer_numbers(const struct oft_item *item, const float *middle, con
                 x = laplace_draw(uniform_of(item, i), x, scale);
             ret->logp[i] = laplace_logp(x, middle[i], scale);
             ret->entropy += laplace_entropy(scale) / (float)slots;
-            memcpy(&ret->tokens[i], &x, sizeof(x));
         }
+        memcpy(&ret->tokens[i], &x, sizeof(x));
         ret->action[i] = (double)x;
     }
 }

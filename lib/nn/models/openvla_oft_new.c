@@ -19,6 +19,31 @@ static int add_affine(struct openvla *model, const char *name, int64_t rows, int
     return to->weight && to->bias ? 0 : -ENOMEM;
 }
 
+/* config.json says what the files beside it cannot: that it is one, and how many actions a chunk has. */
+static int say_chunk(struct openvla *model, const char *kind, int chunk)
+{
+    char member[96];
+
+    snprintf(member, sizeof(member), "\"gantry_oft\": {%s\"chunk\": %d, \"images\": %d}", kind, chunk,
+             MAX(model->config.oft.images, 1));
+    return openvla_say(&model->files, member);
+}
+
+int oft_make_tokens(struct openvla *model, int chunk)
+{
+    struct openvla_config *c = &model->config;
+    int r;
+
+    if (c->oft.kind != OFT_NONE)
+        return -EEXIST;
+    if (chunk < 1 || chunk * c->action_dims > OFT_MAX_SLOTS)
+        return -EINVAL;
+    r = say_chunk(model, "\"kind\": \"tokens\", ", chunk);
+    if (r >= 0)
+        c->oft = (struct oft_config) {.kind = OFT_TOKENS, .chunk = chunk, .images = 1};
+    return r;
+}
+
 static int add_blocks(struct openvla *model, int width, int blocks)
 {
     struct oft_weights *w = &model->w->oft;
@@ -43,7 +68,7 @@ int oft_add_action_head(struct openvla *model, int chunk, int width, int blocks,
     int64_t held = model->params.numel, inputs = (int64_t)c->action_dims * c->hidden;
     int r;
 
-    if (c->oft.head_width)
+    if (c->oft.kind != OFT_NONE)
         return -EEXIST;
     if (chunk < 1 || chunk * c->action_dims > OFT_MAX_SLOTS || width < 1 || width > MAX_WIDTH || blocks < 0 ||
         blocks > OFT_MAX_BLOCKS)
@@ -59,6 +84,8 @@ int oft_add_action_head(struct openvla *model, int chunk, int width, int blocks,
         r = add_affine(model, "action_head.model.fc2", c->action_dims, width, &w->fc2);
     if (r >= 0)
         r = params_grow(&model->params, held);
+    if (r >= 0)
+        r = say_chunk(model, "", chunk);
     if (r < 0)
         return r;
     openvla_initialise_norm(&w->norm1);

@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <math.h>
 
-#include "base/strbuf.h"
 #include "nn/models/openvla_internal.h"
 
 /* A size of tvf_resize_params or tvf_crop_params: n (the shorter side) or [height, width]. Absent: 0, 0. */
@@ -94,31 +93,6 @@ int openvla_read_chain(struct openvla_config *c, const json_t *config, struct er
     return 0;
 }
 
-/* Put a member in front of config.json's first: all else stays as it is. */
-static int say(struct hf_files *files, const char *member)
-{
-    for (int i = 0; i < files->n; i++) {
-        struct hf_file *file = &files->list[i];
-        _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
-        char *grown;
-
-        if (strcmp(file->name, "config.json") != 0)
-            continue;
-        if (file->bytes[0] != '{')
-            return -EINVAL;
-        strbuf_addf(&text, "{\n  %s,%s", member, file->bytes + 1);
-        grown = text.failed ? NULL : malloc(text.length + 1);
-        if (!grown)
-            return -ENOMEM;
-        memcpy(grown, text.text, text.length + 1);
-        free(file->bytes);
-        file->bytes = grown;
-        file->n = text.length;
-        return 0;
-    }
-    return -ENOENT;
-}
-
 int openvla_set_pictures(struct openvla *model, const char *chain, float center_crop, struct error *error)
 {
     struct openvla_config *c = &model->config;
@@ -135,12 +109,12 @@ int openvla_set_pictures(struct openvla *model, const char *chain, float center_
                          (double)c->center_crop, (double)center_crop);
     if (chain[0] && !c->image_chain[0]) {
         snprintf(member, sizeof(member), "\"gantry_image_chain\": \"%s\"", chain);
-        r = say(&model->files, member);
+        r = openvla_say(&model->files, member);
         snprintf(c->image_chain, sizeof(c->image_chain), "%s", chain);
     }
     if (r >= 0 && center_crop > 0 && !(c->center_crop > 0)) {
         snprintf(member, sizeof(member), "\"gantry_center_crop\": %.9g", (double)center_crop);
-        r = say(&model->files, member);
+        r = openvla_say(&model->files, member);
         c->center_crop = center_crop;
     }
     return r < 0 ? error_set(error, -r, "%s: config.json cannot be changed: %s", model->dir, strerror(-r)) : 0;

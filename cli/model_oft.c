@@ -1,0 +1,85 @@
+/* model_oft.c - `gantry model oft SRC DST`: an OpenVLA becomes an OpenVLA-OFT, ready to imitate: chunks of actions in one pass,
+ * fresh heads where the kind has some. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/model.h"
+#include "nn/models/openvla_oft.h"
+
+/* A whole number behind --name. */
+static int take_number(int *argc, char **argv, const char *name, long fallback, long *ret, struct error *error)
+{
+    const char *text = model_option(argc, argv, name);
+    char *end;
+
+    if (!text) {
+        *ret = fallback;
+        return 0;
+    }
+    *ret = strtol(text, &end, 10);
+    return *text && !*end && *ret >= 0 ? 0 : error_set(error, EINVAL, "%s %s: not a number", name, text);
+}
+
+struct wishes { long chunk, width, blocks, state, seed; double log_scale; };
+
+static int take_wishes(int *argc, char **argv, struct wishes *ret, struct error *error)
+{
+    const struct { const char *name; long fallback, *to; } numbers[] = {
+        {"--chunk", 8, &ret->chunk}, {"--width", 0, &ret->width}, {"--blocks", 2, &ret->blocks}, {"--state", 0, &ret->state},
+        {"--seed", 1, &ret->seed},
+    };
+    int r = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(numbers) && r >= 0; i++)
+        r = take_number(argc, argv, numbers[i].name, numbers[i].fallback, numbers[i].to, error);
+    ret->log_scale = -1.5;
+    return r;
+}
+
+static int change(struct openvla *model, const char *kind, const struct wishes *w)
+{
+    int width = (int)(w->width ? w->width : model->config.hidden), r;
+
+    if (!strcmp(kind, "tokens"))
+        r = oft_make_tokens(model, (int)w->chunk);
+    else if (!strcmp(kind, "l1") || !strcmp(kind, "laplace"))
+        r = oft_add_action_head(model, (int)w->chunk, width, (int)w->blocks, (uint64_t)w->seed);
+    else
+        return -EINVAL;
+    if (r >= 0 && w->state)
+        r = oft_add_state(model, (int)w->state, (uint64_t)w->seed + 1);
+    if (r >= 0 && !strcmp(kind, "laplace"))
+        r = oft_add_scale_head(model, width, (float)w->log_scale, (uint64_t)w->seed + 2);
+    return r;
+}
+
+int model_oft(int argc, char **argv)
+{
+    const char *kind = model_option(&argc, argv, "--kind"), *dtype = model_option(&argc, argv, "--dtype");
+    _cleanup_(openvla_freep) struct openvla *model = NULL;
+    struct error error = {0};
+    struct wishes wishes;
+    int r = take_wishes(&argc, argv, &wishes, &error);
+
+    if (r < 0)
+        return model_fail(&error, r);
+    if (argc != 2 || !kind)
+        return model_usage();
+    r = openvla_load(argv[0], &model, &error);
+    if (r < 0)
+        return model_fail(&error, r);
+    r = change(model, kind, &wishes);
+    if (r == -EEXIST)
+        error_set(&error, EEXIST, "%s: it is an OpenVLA-OFT already", argv[0]);
+    else if (r < 0)
+        error_set(&error, -r, "--kind %s --chunk %ld --width %ld --blocks %ld --state %ld: no such policy (kinds: l1, tokens, laplace)", kind,
+                  wishes.chunk, wishes.width, wishes.blocks, wishes.state);
+    else
+        r = model_save(model, argv[1], dtype, &error);
+    if (r < 0)
+        return model_fail(&error, r);
+    printf("%s: %s, %ld actions of %d dims in one pass\n", argv[1], kind, wishes.chunk, model->config.action_dims);
+    return CLI_OK;
+}

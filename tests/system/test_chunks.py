@@ -1,0 +1,43 @@
+"""Policies that answer a chunk of actions at a time (OpenVLA-OFT), through the real daemons: imitated, played open loop, improved; the
+learner finds the actor's log-probs again; the plain L1 head is refused by rl."""
+import json
+
+import pytest
+from conftest import gantry
+
+STAGES = [
+    {"demos": {"episodes": 4, "style": "clean"}},
+    {"sft": {"steps": 3, "batch": 8, "warmup": 1, "augment": True}},
+    {"rl": {"iterations": 2, "episodes": 4, "preset": "tabletop", "reward": "sparse", "critic_prm": False, "eval_every": 0,
+            "critic_warmup": 0}},
+]
+
+
+def policy(model, path, kind):
+    made = gantry("model", "oft", model, path, "--kind", kind, "--chunk", "5", "--width", "32")
+    assert made.returncode == 0, made.stderr
+    return {"policy": {"init": str(path)}}
+
+
+@pytest.mark.parametrize("kind", ["tokens", "laplace"])
+def test_chunks(make_cluster, model, tmp_path, kind):
+    cluster = make_cluster(policy(model, tmp_path / kind, kind), stages=STAGES)
+    cluster.start()
+    cluster.until_finished()
+    cluster.history()
+    versions = sorted((cluster.run / "policies").glob("v*"))
+    metrics = [json.loads((v / "training.json").read_text())["metrics"] for v in versions[-2:]]
+    for m in metrics:
+        assert m["logp_gap_max"] <= 1e-5 and m["updates"] > 0, m
+        assert m["steps"] < 4 * 24, m           # decisions, not actions: a chunk is one
+    config = json.loads((versions[-1] / "config.json").read_text())
+    assert config["gantry_oft"]["chunk"] == 5
+    assert config["gantry_image_chain"] == "render" and abs(config["gantry_center_crop"] - 0.9) < 1e-6
+    assert (versions[-1] / "action_head.safetensors").exists() == (kind == "laplace")
+
+
+def test_plain_l1_head_is_refused_by_rl(make_cluster, model, tmp_path):
+    cluster = make_cluster(policy(model, tmp_path / "l1", "l1"), stages=STAGES)
+    cluster.up().wait(100)
+    logs = "".join(log.read_text(errors="replace") for log in (cluster.run / "log").glob("*.log"))
+    assert "the plain L1 head is for SFT and inference" in logs, logs[-3000:]
