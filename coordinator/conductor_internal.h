@@ -17,7 +17,7 @@
 enum {
     OPEN_MAX = 2,                   /* iterations not closed at once: one, or two with max_staleness 1 */
     RESEND_MS = 1000,               /* one-way messages that have shown no result */
-    RETRY_MS = 200,                 /* a worker that got no lease asks again */
+    RETRY_MS = 1000,                /* a worker that got no lease and heard of no work asks again */
     REFUSED_MS = 10000,             /* all servers refuse a version that a pass waits for: time for a slow file system, then the run stops */
     DEAF_MS = 2000,                 /* between two steps: this process stood still (a full disk, SIGSTOP), not its members */
     FAILURES_MAX = 3,

@@ -190,11 +190,16 @@ void param_changed(struct param *param)
 
 int params_pack(struct params *params, bool training)
 {
+    return params_pack_span(params, training, 0, params->numel);
+}
+
+int params_pack_span(struct params *params, bool training, int64_t begin, int64_t end)
+{
     for (int i = 0; i < params->count; i++) {
         struct param *p = params->list[i];
         int64_t out = p->dim[0], in = out ? p->numel / out : 0;
 
-        if (!p->linear || p->half)
+        if (!p->linear || p->half || p->offset < begin || p->offset >= end)
             continue;
         if (p->frozen && p->forward && (p->backward || !training)) {
             if (!training)

@@ -60,6 +60,8 @@ int params_drop_adapters(struct params *params);
 /* Pack every linear weight; for training also the backward form (without it, one left from before is dropped). -ENOMEM; the
  * first call allocates, later ones refill: those of frozen parameters only when param_changed said so. */
 int params_pack(struct params *params, bool training);
+/* The same of the parameters between these floats of the arena, when only they have changed. */
+int params_pack_span(struct params *params, bool training, int64_t begin, int64_t end);
 /* The values of a frozen parameter were written: its packs are of the past. */
 void param_changed(struct param *param);
 /* n values from `first` on, in fp32, whatever they are kept as. */

@@ -217,9 +217,14 @@ int trainer_update(struct trainer *t, const enum trainer_part *parts, const stru
         t->skipped++;
         return 0;
     }
-    for (int i = 0; i < n_parts && r >= 0; i++)
-        r = apply(t, &t->parts[parts[i]], &update[i], ret_norm[i]);
-    return r < 0 ? r : params_pack(t->params, true);
+    for (int i = 0; i < n_parts && r >= 0; i++) {
+        struct part *part = &t->parts[parts[i]];
+
+        r = apply(t, part, &update[i], ret_norm[i]);
+        if (r >= 0)
+            r = params_pack_span(t->params, true, part->begin, part->end);
+    }
+    return r;
 }
 
 double lr_cosine(double lr, double end, int64_t step, int64_t warmup, int64_t steps)
