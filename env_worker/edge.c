@@ -114,6 +114,8 @@ static void on_grant(int result, const struct message *reply, void *arg)
         grant = (const Gantry__LeaseGrant *)reply->body;
         for (i = 0; i < grant->n_leases; i++)
             take_lease(edge, grant->leases[i]);
+        if (grant->n_leases > 0)
+            loop_timer_again(edge->tick, TICK_MS, TICK_MS);
         play_alone_if_empty(edge);
         if (grant->drain)
             env_edge_drain(edge, "the coordinator drains");
@@ -202,6 +204,7 @@ void env_edge_drain(struct edge *edge, const char *reason)
         edge->alone.here = false;
     }
     loop_timer_again(edge->give_back, EDGE_GIVE_BACK_MS, 0);
+    loop_timer_again(edge->tick, TICK_MS, TICK_MS);
     lifecycle_drain(edge->lifecycle, reason);
     leave_if_empty(edge);
 }
@@ -225,6 +228,8 @@ static void on_tick(void *arg)
         slot_tick(&edge->slots[i]);
     play_alone_if_empty(edge);
     leave_if_empty(edge);
+    if (count_busy(edge) == 0 && !edge->draining)
+        loop_timer_stop(edge->tick);    /* the next lease starts it again */
 }
 
 /* ---- membership ------------------------------------------------------------------------------------------ */
