@@ -83,7 +83,7 @@ int golden_sft(struct golden *g, struct tape *tape, struct golden_sft *ret)
     int r;
 
     *ret = (struct golden_sft) {.g = g};
-    r = golden_run(tape, sft_pass, ret);
+    r = tape_run(tape, sft_pass, ret);
     if (r < 0)
         return r;
     for (int64_t i = 0; i < ret->stats->rows; i++) {
