@@ -100,7 +100,7 @@ int tf_resize_lanczos3_float(const uint8_t *rgb, int height, int width, int out_
     _cleanup_free_ float *wide = NULL, *middle = NULL;
     size_t n;
 
-    if (MIN(MIN(height, width), MIN(out_height, out_width)) < 1 ||
+    if (height < 1 || width < 1 || out_height < 1 || out_width < 1 ||
         MAX(MAX(height, width), MAX(out_height, out_width)) > IMAGE_MAX_SIDE)
         return -EINVAL;
     n = (size_t)height * (size_t)width * 3;
