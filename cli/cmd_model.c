@@ -8,6 +8,7 @@
 #include "cli/model.h"
 #include "nn/golden.h"
 #include "nn/models/openvla.h"
+#include "rl/labels.h"
 
 static int usage(FILE *out, int status)
 {
@@ -85,6 +86,36 @@ static int prompt(int argc, char **argv)
     return CLI_OK;
 }
 
+/* DIR/common/pseudo_labels.json of a set of reward models: what the learner would teach. Returns how many lists are wrong. */
+static int check_labels(const char *dir)
+{
+    _cleanup_json_ json_t *root = NULL;
+    char path[4096];
+    int wrong = 0, n = 0;
+    const char *frames;
+    json_t *lists;
+
+    snprintf(path, sizeof path, "%s/common/pseudo_labels.json", dir);
+    root = json_load_file(path, 0, NULL);
+    json_object_foreach(json_object_get(root, "labels"), frames, lists)
+        for (int success = 0; success < 2; success++) {
+            const json_t *want = json_object_get(lists, success ? "success" : "failed");
+            int count = (int)json_array_size(want);
+            _cleanup_free_ float *label = calloc((size_t)count + 1, sizeof *label);
+            bool same = label && count > 0;
+
+            if (same)
+                prm_labels(count, success, label);
+            for (int i = 0; i < count && same; i++)
+                same = label[i] == (float)json_number_value(json_array_get(want, (size_t)i));
+            wrong += !same;
+            n++;
+        }
+    if (n)
+        printf("%-68s %-14d %9d %9s  %-14s %s\n", "common/pseudo_labels: labels", n, wrong, "", "exact", wrong ? "FAIL" : "PASS");
+    return wrong;
+}
+
 static int check(int argc, char **argv)
 {
     const char *dir = model_option(&argc, argv, "--golden"), *dtype = model_option(&argc, argv, "--dtype");
@@ -96,7 +127,7 @@ static int check(int argc, char **argv)
     r = golden_check(dir, dtype, stdout, &error);
     if (r < 0)
         return model_fail(&error, r);
-    return r == 0 ? CLI_OK : CLI_FAILED;
+    return check_labels(dir) + r == 0 ? CLI_OK : CLI_FAILED;
 }
 
 int cmd_model(int argc, char **argv)
