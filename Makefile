@@ -14,7 +14,9 @@
 #   make libero-check  all reference data of the original LIBERO in $GANTRY_GOLDENS/libero
 #   make bench         side-by-side measurements (tests/bench), printed as ratios
 #   make fuzz          run the fuzz targets for real (clang, libFuzzer); FUZZ_SECONDS=60 each
+#   make test-fault    named faults in real daemons, the short form;  make chaos: kill loops in real training (CHAOS="--kills 100")
 #   make chaos-sim     100,000 seeded histories of the protocol under faults
+#   make install       programs, units and job scripts; DESTDIR=, PREFIX=/usr/local, UNITDIR=
 #   make gpu-check     everything that needs a GPU
 #   make clean
 #
@@ -51,7 +53,7 @@ WARN := -Wall -Wextra -Werror -Wmissing-prototypes -Wstrict-prototypes -Wvla \
 # -ffp-contract=off: numerics are the same on every CPU; kernels ask for FMA by name.
 CFLAGS := -std=gnu11 $(OPT) $(WARN) $(SAN) -ffp-contract=off -fno-math-errno -pthread
 CPPFLAGS := -D_GNU_SOURCE -Ilib -I. -I$(B) -isystem $(MUJOCO_DIR)/include $(PKG_CFLAGS) -DGANTRY_GPU=$(GPU)
-LDFLAGS := $(SAN) -pthread -rdynamic -Wl,-rpath,$(MUJOCO_DIR)
+LDFLAGS := $(SAN) -pthread -rdynamic -Wl,-rpath,$(MUJOCO_DIR) -Wl,-rpath,'$$ORIGIN/../lib/gantry'
 LDLIBS := $(PKG_LIBS) -lm -ldl
 MUJOCO_LIBS := -L$(MUJOCO_DIR) -lmujoco -lEGL -lGL
 NVCCFLAGS := -O2 -g -std=c++17 -Ilib -I. -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90]
@@ -178,6 +180,22 @@ setup:
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
+# ---- installation: programs, units, job scripts; MuJoCo's library beside them -------------------------------------------------------
+PREFIX ?= /usr/local
+install_bin = $(DESTDIR)$(PREFIX)/bin
+install_share = $(DESTDIR)$(PREFIX)/share/gantry
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+.PHONY: install
+install: all
+	@install -d $(install_bin) $(DESTDIR)$(PREFIX)/lib/gantry $(DESTDIR)$(UNITDIR) $(install_share)/slurm $(install_share)/doc
+	@install -m 755 $(programs) $(install_bin)
+	@install -m 644 $(MUJOCO_DIR)/libmujoco.so.3.3.2 $(DESTDIR)$(PREFIX)/lib/gantry
+	@for u in deploy/systemd/*; do sed 's,@BINDIR@,$(PREFIX)/bin,; s,@DOCDIR@,$(PREFIX)/share/gantry/doc,' $$u > $(DESTDIR)$(UNITDIR)/$${u##*/}; done
+	@install -m 755 deploy/slurm/*.sbatch $(install_share)/slurm
+	@install -m 644 deploy/*.yaml $(install_share); install -m 644 docs/*.md $(install_share)/doc
+	@cp -r models $(install_share)/
+	@echo "installed into $(DESTDIR)$(PREFIX); units into $(DESTDIR)$(UNITDIR)"
+
 .PHONY: test demo bench fuzz clean help check-layers check-headers format tidy compile_commands.json
 test: setup
 	@tests/run.sh
@@ -186,7 +204,11 @@ libero-assets:
 	@deploy/libero_assets.sh
 libero-check: $(BIN)/gantry
 	@$(BIN)/gantry sim check --suite libero --golden $${GANTRY_GOLDENS:?is not set}/libero
-.PHONY: chaos-sim
+.PHONY: test-fault chaos chaos-sim
+test-fault:
+	@tests/run.sh fault
+chaos: all
+	@/usr/bin/python3 tests/fault/chaos.py $(CHAOS)
 chaos-sim: $(B)/tests/sim/test_sim
 	@SIM_HISTORIES=$${SIM_HISTORIES:-100000} $<
 demo:
@@ -194,7 +216,7 @@ demo:
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@$(BIN)/gantry demo $(if $(SEED),--seed $(SEED))
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^----/,$$d' | head -28
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^----/,$$d' | head -32
 clean:
 	$(Q)rm -rf build bin
 check-layers:

@@ -10,6 +10,7 @@ static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: gantry keys init RUN                       make the coordinator's pair; prints its public key\n"
                  "       gantry keys add RUN ROLE NAME [PUBLIC]     let a member in: env_worker, actor, prm_server, learner\n"
+                 "       gantry keys local RUN                      pairs for members on this host, HOST-ROLE.key; kept if there\n"
                  "       gantry keys revoke RUN NAME|PUBLIC         shut it out, with its next message\n"
                  "       gantry keys list RUN                       who is let in\n"
                  "Keys lie in RUN/keys/. Without PUBLIC `add` makes a pair there, NAME.key and NAME.pub: copy NAME.key and coordinator.pub\n"
@@ -54,6 +55,14 @@ static int add(const char *run_dir, const char *role_name, const char *name, con
     return CLI_OK;
 }
 
+static int local(const char *run_dir)
+{
+    struct error error = {0};
+    int r = run_keys_local_all(run_dir, &error);
+
+    return r < 0 ? fail(&error, r) : CLI_OK;
+}
+
 static int shut_out(const char *run_dir, const char *key_or_name)
 {
     struct error error = {0};
@@ -89,6 +98,8 @@ int cmd_keys(int argc, char **argv)
         return init(argv[2]);
     if (!strcmp(verb, "add") && (argc == 5 || argc == 6))
         return add(argv[2], argv[3], argv[4], argc == 6 ? argv[5] : NULL);
+    if (!strcmp(verb, "local") && argc == 3)
+        return local(argv[2]);
     if (!strcmp(verb, "revoke") && argc == 4)
         return shut_out(argv[2], argv[3]);
     if (!strcmp(verb, "list") && argc == 3)

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "cli/report.h"
-#include "cli/run_open.h"
 #include "coordinator/summary.h"
 #include "run/rundir.h"
 
@@ -24,7 +23,9 @@ static int refresh_summary(const char *run_dir, struct error *error)
     if (r == 0)
         r = run_config_load(path, config, error);
     if (r == 0)
-        r = run_open_ledger(run_dir, &ledger, error);
+        r = rundir_path(run_dir, "ledger.sqlite", path, error);
+    if (r == 0)
+        r = ledger_open_readonly(path, &ledger, error);
     return r < 0 ? r : summary_write(ledger, config, run_dir, error);
 }
 

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "cli/life.h"
 #include "cli/preflight.h"
 #include "cli/progress.h"
 #include "cli/up.h"
@@ -21,7 +22,7 @@
 #include "run/rundir.h"
 #include "wire/address.h"
 
-enum { POLL_MS = 1000, QUIET_MS = 15000, CALL_MS = 5000, DRAIN_MS = 180000, SOCKET_PATH = ADDRESS_MAX + 16 };
+enum { POLL_MS = 1000, QUIET_MS = 15000, CALL_MS = 5000, DRAIN_MS = 180000, LIFE_WAIT_MS = 30000, SOCKET_PATH = ADDRESS_MAX + 16 };
 
 struct up {
     struct run_config config;
@@ -32,6 +33,7 @@ struct up {
     int lock_fd;
     struct loop *loop;
     struct lifecycle *lifecycle;
+    struct life life;                   /* of the Slurm job we are */
     struct supervisor *supervisor;
     struct up_daemons daemons;
     struct admin *admin;                /* up.sock: gantry scale */
@@ -137,6 +139,11 @@ static void on_poll(void *arg)
 {
     struct up *up = arg;
 
+    if (!life_holds(up->run_dir, &up->life) && up->exit_code == CLI_OK) {
+        say("a later life of this job has taken over %s: everything here ends at once", up->run_dir);
+        up->exit_code = CLI_FAILED;
+        supervisor_kill(up->supervisor);
+    }
     if (up->polling || lifecycle_phase(up->lifecycle) == LIFECYCLE_STOPPED)
         return;
     up->polling = true;
@@ -243,14 +250,20 @@ static int claim(struct up *up, bool *ret_resumes, struct error *error)
 {
     _cleanup_free_ char *absolute = NULL;
     char path[RUN_PATH];
-    int r;
+    int r, waited_ms = 0;
 
     if ((r = mkdir_p(up->config.dir, 0700)) < 0)
         return error_set(error, -r, "run.dir %s: cannot be made: %s", up->config.dir, strerror(-r));
     absolute = realpath(up->config.dir, NULL);
     if (!absolute || (size_t)snprintf(up->run_dir, sizeof up->run_dir, "%s", absolute) >= sizeof up->run_dir)
         return error_set(error, absolute ? ENAMETOOLONG : errno, "run.dir %s: cannot be resolved", up->config.dir);
-    if ((r = rundir_lock(up->run_dir, "up.lock", &up->lock_fd, error)) < 0 || (r = check_resumes(up, error)) < 0)
+    if ((r = life_claim(up->run_dir, &up->life, error)) < 0)
+        return r;
+    while ((r = rundir_lock(up->run_dir, "up.lock", &up->lock_fd, error)) < 0 && up->life.job && waited_ms < LIFE_WAIT_MS) {
+        usleep(100 * 1000);             /* an earlier life of the job sees ours in the directory and ends */
+        waited_ms += 100;
+    }
+    if (r < 0 || (r = check_resumes(up, error)) < 0)
         return r;
     *ret_resumes = r == 1;
     if ((r = rundir_prepare(up->run_dir, error)) < 0 || (r = rundir_path(up->run_dir, "log", path, error)) < 0)
@@ -329,10 +342,12 @@ static int refuse(const struct error *error, int r)
 
 static int usage(FILE *out, int status)
 {
-    fprintf(out, "usage: gantry up [--force] RUN.yaml\n"
+    fprintf(out, "usage: gantry up [--force] [--env-workers N] [--listen ADDRESS] RUN.yaml\n"
                  "Starts and watches all daemons of a run on this host, until it is finished. Started again it goes on where it stopped.\n"
                  "Ctrl-C drains; a second one leaves at once.\n"
-                 "  --force    start even if memory or disk seem too small\n");
+                 "  --force            start even if memory or disk seem too small\n"
+                 "  --env-workers N    instead of cluster.env_workers\n"
+                 "  --listen ADDRESS   instead of cluster.listen: tcp://HOST:PORT for members on other hosts\n");
     return status;
 }
 
@@ -364,21 +379,30 @@ int up_run(const struct run_config *config, bool force)
 
 int cmd_up(int argc, char **argv)
 {
-    static const struct option options[] = {{"force", no_argument, NULL, 'f'}, {"help", no_argument, NULL, 'h'}, {0}};
+    static const struct option options[] = {{"force", no_argument, NULL, 'f'}, {"env-workers", 1, NULL, 'w'}, {"listen", 1, NULL, 'l'}, {"help", no_argument, NULL, 'h'}, {0}};
     _cleanup_free_ struct run_config *config = malloc(sizeof *config);
     struct error error = {0};
+    const char *workers = NULL, *listen = NULL;
     bool force = false;
     int option, r;
 
     while ((option = getopt_long(argc, argv, "fh", options, NULL)) >= 0) {
         if (option == 'h')
             return usage(stdout, CLI_OK);
-        if (option != 'f')
+        if (option == '?')
             return usage(stderr, CLI_USAGE);
-        force = true;
+        force |= option == 'f';
+        workers = option == 'w' ? optarg : workers;
+        listen = option == 'l' ? optarg : listen;
     }
     if (optind + 1 != argc)
         return usage(stderr, CLI_USAGE);
     r = config ? run_config_load(argv[optind], config, &error) : -ENOMEM;
+    if (r == 0 && workers && (strspn(workers, "0123456789") != strlen(workers) || strlen(workers) > 3))
+        r = error_set(&error, EINVAL, "--env-workers: '%s' is not a number from 0 to 999", workers);
+    if (r == 0 && workers)
+        config->env_workers = (int)strtol(workers, NULL, 10);
+    if (r == 0 && listen && (r = address_check(listen, &error)) == 0)
+        snprintf(config->listen, sizeof config->listen, "%s", listen);
     return r < 0 ? refuse(&error, r) : up_run(config, force);
 }

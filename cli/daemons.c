@@ -53,7 +53,7 @@ static int set_address(const struct daemons_of *of, const char *configured, stru
         snprintf(command->address, sizeof command->address, "%s", configured);
     else if (colon)
         snprintf(command->address, sizeof command->address, "%.*s:*", (int)(colon - listen), listen);
-    else
+    else if (of->run_dir)
         return address_ipc(of->run_dir, command->name, command->address, error);
     return 0;
 }
@@ -70,7 +70,8 @@ static int add_server(const struct daemons_of *of, Gantry__Role role, int index,
     ret->arguments[a++] = "--device", ret->arguments[a++] = server->device;
     ret->arguments[a++] = "--threads", ret->arguments[a++] = ret->threads;
     ret->arguments[a++] = "--name", ret->arguments[a++] = ret->name;
-    ret->arguments[a++] = "--listen", ret->arguments[a++] = ret->address;
+    if (ret->address[0])        /* else a socket in the run directory, which is not known here */
+        ret->arguments[a++] = "--listen", ret->arguments[a++] = ret->address;
     if (role == GANTRY__ROLE__ROLE_LEARNER)
         ret->arguments[a++] = "--rank", ret->arguments[a++] = ret->number;
     *at = a;
@@ -84,18 +85,20 @@ int daemons_command(const struct daemons_of *of, Gantry__Role role, int index, s
     memset(ret, 0, sizeof *ret);
     daemons_name(role, index, ret->name, sizeof ret->name);
     ret->program = kinds[role].program;
-    if (role != GANTRY__ROLE__ROLE_COORDINATOR)
+    if (of->run_dir && role != GANTRY__ROLE__ROLE_COORDINATOR)
         ret->arguments[a++] = "--join", ret->arguments[a++] = of->join;
-    ret->arguments[a++] = "--run-dir", ret->arguments[a++] = of->run_dir;
+    if (of->run_dir)
+        ret->arguments[a++] = "--run-dir", ret->arguments[a++] = of->run_dir;
     if (role == GANTRY__ROLE__ROLE_ENV_WORKER) {
         snprintf(ret->number, sizeof ret->number, "%d", of->config->slots);
         ret->arguments[a++] = "--slots", ret->arguments[a++] = ret->number;
+        ret->arguments[a++] = "--name", ret->arguments[a++] = ret->name;
     } else if (servers_of(of->config, role)) {
         if (daemons_count(of->config, role) == 0)
             return error_set(error, EINVAL, "the run's configuration has no %s to go by", kinds[role].word);
         r = add_server(of, role, index, ret, &a, error);
     }
-    if (r == 0 && role != GANTRY__ROLE__ROLE_COORDINATOR && of->config->listen[0]) {
+    if (r == 0 && role != GANTRY__ROLE__ROLE_COORDINATOR && of->run_dir && of->config->listen[0]) {
         r = run_keys_local(of->run_dir, role, ret->key, error);
         ret->arguments[a++] = "--key", ret->arguments[a++] = ret->key;
     }

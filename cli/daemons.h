@@ -17,9 +17,9 @@ struct daemon_command {
     char number[16], threads[16], address[ADDRESS_MAX], key[RUN_KEYS_PATH];
 };
 
-struct daemons_of {
-    const struct run_config *config;    /* borrowed by commands */
-    const char *run_dir, *join;
+struct daemons_of {             /* borrowed by commands */
+    const struct run_config *config;
+    const char *run_dir, *join;     /* run_dir NULL: only what sets this one apart: no --join, --run-dir, --key */
 };
 
 /* How many of a role the configuration asks for. */

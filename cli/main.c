@@ -14,6 +14,7 @@ static const struct cli_command commands[] = {
     {"config", "check, show and explain a run's configuration", cmd_config},
     {"eval", "policies of a finished run on fresh test states", cmd_eval},
     {"history", "what happened, as JSON lines; check that nothing was lost or trained twice", cmd_history},
+    {"deploy", "hand a run over to systemd or Slurm", cmd_deploy},
     {"keys", "who may join a run over the network", cmd_keys},
     {"model", "inspect, make and check policy directories", cmd_model},
     {"cordon", "give a member no more work", cmd_cordon},

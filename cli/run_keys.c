@@ -2,7 +2,9 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "base/atomic_file.h"
@@ -22,7 +24,21 @@ static bool is_name(const char *name)
     for (size_t i = 0; i < n; i++)
         if (!isalnum((unsigned char)name[i]) && (i == 0 || !strchr("-_.@", name[i])))
             return false;
-    return n > 0 && n < sizeof ((struct security_entry *)0)->name && strcmp(name, "coordinator") && strcmp(name, "allowed");
+    return n > 0 && n < sizeof ((struct security_entry *)0)->name && strcmp(name, "coordinator") && strcmp(name, "allowed") && strcmp(name, "lock");
+}
+
+/* The list is read, changed and replaced: one at a time. Held until *ret_fd is closed. */
+static int lock(const char *run_dir, int *ret_fd, struct error *error)
+{
+    char path[RUN_KEYS_PATH];
+    int r = path_of(run_dir, "lock", "", path, error);
+
+    if (r < 0)
+        return r;
+    *ret_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (*ret_fd < 0 || flock(*ret_fd, LOCK_EX))
+        return error_set(error, errno, "%s: %s", path, strerror(errno));
+    return 0;
 }
 
 int run_keys_init(const char *run_dir, char ret_public[SECURITY_KEY_SIZE], struct error *error)
@@ -46,11 +62,14 @@ int run_keys_add(const char *run_dir, Gantry__Role role, const char *name, const
                  struct error *error)
 {
     char dir[RUN_KEYS_PATH], allowed[RUN_KEYS_PATH];
+    _cleanup_close_ int held = -1;
     int r;
 
     if (!is_name(name))
         return error_set(error, EINVAL, "'%s' is not a name for a key: letters, digits and -_.@, at most 63, not coordinator", name);
     r = run_keys_init(run_dir, ret_public, error);
+    if (r >= 0)
+        r = lock(run_dir, &held, error);
     if (r >= 0)
         r = path_of(run_dir, "", "", dir, error);
     if (r >= 0)
@@ -77,12 +96,25 @@ int run_keys_local(const char *run_dir, Gantry__Role role, char ret_path[RUN_KEY
     return run_keys_add(run_dir, role, name, NULL, public_key, error);
 }
 
+int run_keys_local_all(const char *run_dir, struct error *error)
+{
+    char path[RUN_KEYS_PATH];
+    int r = 0;
+
+    for (int role = GANTRY__ROLE__ROLE_ENV_WORKER; role <= GANTRY__ROLE__ROLE_LEARNER && r == 0; role++)
+        r = run_keys_local(run_dir, (Gantry__Role)role, path, error);
+    return r;
+}
+
 int run_keys_revoke(const char *run_dir, const char *key_or_name, struct error *error)
 {
     static const char *const suffixes[] = {".key", ".pub"};
+    _cleanup_close_ int held = -1;
     char path[RUN_KEYS_PATH];
     int r = path_of(run_dir, "allowed", "", path, error);
 
+    if (r == 0)
+        r = lock(run_dir, &held, error);
     if (r == 0)
         r = security_revoke(path, key_or_name, error);
     for (size_t i = 0; r == 0 && is_name(key_or_name) && i < ARRAY_SIZE(suffixes); i++)

@@ -16,6 +16,9 @@ int run_keys_add(const char *run_dir, Gantry__Role role, const char *name, const
 /* The pair of a member on the coordinator's host, HOST-ROLE.key: made and let in the first time. A key that was revoked stays so. */
 int run_keys_local(const char *run_dir, Gantry__Role role, char ret_path[RUN_KEYS_PATH], struct error *error);
 
+/* The same for every role of a member. */
+int run_keys_local_all(const char *run_dir, struct error *error);
+
 /* By name or key. The pair's files go, too. */
 int run_keys_revoke(const char *run_dir, const char *key_or_name, struct error *error);
 

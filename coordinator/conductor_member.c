@@ -1,5 +1,6 @@
 /* conductor_member.c - the conductor's dealings with members: who is there, who plays what. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "coordinator/conductor_internal.h"
@@ -150,6 +151,40 @@ static void on_learner_hello(struct conductor *c, const struct member *member)
     }
 }
 
+/* NAME#LIFE -> LIFE and the length of NAME; no #: life 0. */
+static unsigned long life_of(const char *name, size_t *ret_n)
+{
+    *ret_n = strcspn(name, "#");
+    return name[*ret_n] ? strtoul(name + *ret_n + 1, NULL, 10) : 0;
+}
+
+/* A supervisor has started a worker again under its name: what the life before held is free now, not when its leases run out.
+ * false: it is the other way round, a later life than this one is known (a node that came back after its job was requeued). */
+static bool end_earlier_lives(struct conductor *c, const struct member *hello)
+{
+    size_t n, old_n;
+    unsigned long life = life_of(hello->name, &n), old_life;
+    struct lease lease;
+
+    for (size_t i = 0; hello->role == MEMBER_WORKER && n && i < c->members.n; i++) {
+        struct member *old = &c->members.items[i];
+
+        old_life = life_of(old->name, &old_n);
+        if (old->role != hello->role || old->instance == hello->instance || old_n != n || strncmp(old->name, hello->name, n) ||
+            strcmp(old->user, hello->user))
+            continue;
+        if (old_life > life)
+            return false;
+        if (old->state == MEMBER_GONE)
+            continue;
+        conductor_note(c, 0, "exit", "member %u: %s was started again", old->id, old->name);
+        while (lease_take_member(&c->leases, old->id, &lease) == 0)
+            holder_died(c, &lease, false, "its worker was started again");
+        membership_remove(&c->members, old);
+    }
+    return true;
+}
+
 void conductor_on_hello(struct conductor *c, const struct conductor_event *event)
 {
     struct conductor_effect *welcome;
@@ -159,6 +194,10 @@ void conductor_on_hello(struct conductor *c, const struct conductor_event *event
     hello.address_id = event->from;
     if (hello.role < MEMBER_WORKER || hello.role > MEMBER_LEARNER) {
         conductor_refuse(c, event, REFUSE_ROLE, "role: worker, actor, PRM server or learner");
+        return;
+    }
+    if (!end_earlier_lives(c, &hello)) {
+        conductor_refuse(c, event, REFUSE_ROLE, "a later life of this worker has taken its place");
         return;
     }
     if (membership_hello(&c->members, &hello, c->now_ms, &member, &is_new) < 0) {

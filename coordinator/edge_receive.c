@@ -51,6 +51,7 @@ static void take_hello(const Gantry__Hello *hello, const char *user, uint64_t fr
     m->rank = hello->rank;
     m->pid = hello->pid;
     copy_text(m->host, sizeof m->host, hello->host);
+    copy_text(m->name, sizeof m->name, hello->name);
     copy_text(m->device, sizeof m->device, hello->device);
     copy_text(m->build, sizeof m->build, hello->build);
     copy_text(m->address, sizeof m->address, hello->address);

@@ -338,8 +338,7 @@ static int open_simulation(struct edge *edge, const char *config)
         edge->shared.image = (uint32_t)run->image;
         snprintf(edge->shared.chain, sizeof(edge->shared.chain), "%s", run->chain);
         r = simulation_new(edge->shared.loop, &(struct simulation_options) {
-            .suite = run->suite, .image = run->image, .chain = edge->shared.chain, .render = run->render, .robosuite = run->robosuite,
-            .substeps = (enum sim_substeps)run->substeps, .device = edge->options.device, .slots = edge->options.slots,
+            .suite = run->suite, .image = run->image, .chain = edge->shared.chain, .render = run->render, .device = edge->options.device, .slots = edge->options.slots,
         }, &edge->shared.simulation, &error);
     }
     if (r < 0) {
@@ -436,7 +435,7 @@ int env_edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecyc
 {
     _cleanup_(env_edge_freep) struct edge *edge = calloc(1, sizeof(*edge));
     struct member_options member = {
-        .join = options->join, .server_key = options->server_key, .build = options->build, .slots = options->slots, .device = "cpu",
+        .join = options->join, .server_key = options->server_key, .name = options->name, .build = options->build, .slots = options->slots, .device = "cpu",
         .on_welcome = on_welcome, .fill_hello = fill_hello, .fill_heartbeat = fill_heartbeat, .on_endpoints = on_endpoints,
         .on_revoked = on_revoked, .on_drain = on_drain, .on_push = on_push, .on_state = on_state, .on_refused = on_refused, .arg = edge,
     };

@@ -50,7 +50,7 @@ static int run(const struct args *args)
     char server_key[41] = "";
     struct env_edge_options options = {
         .join = args->join ? args->join : args->run_dir, .build = GANTRY_BUILD,
-        .slots = args->slots ? args->slots : DEFAULT_SLOTS, .server_key = server_key,
+        .slots = args->slots ? args->slots : DEFAULT_SLOTS, .server_key = server_key, .name = args->name,
     };
     struct error error = {0};
     int r;

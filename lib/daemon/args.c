@@ -23,7 +23,7 @@ static const struct {
     {{"listen", 'l', "ADDRESS", 0, "where to listen: ipc://PATH or tcp://HOST:PORT (default: in the run directory)", 0}, ARGS_LISTEN},
     {{"key", 'k', "FILE", 0, "our secret key, for members on other hosts (gantry keys add)", 0}, ARGS_KEY},
     {{"rank", 'R', "R", 0, "learner rank, from 0", 0}, ARGS_RANK},
-    {{"name", 'n', "NAME", 0, "tells two of a kind apart in log lines and socket names", 0}, ARGS_NAME},
+    {{"name", 'n', "NAME", 0, "tells two of a kind apart; a worker started again under its name (NAME or NAME#LIFE) takes its earlier life's place", 0}, ARGS_NAME},
     {{"render", 'g', "WHERE", 0, "software, auto, or the number of an EGL device (default: software)", 0}, ARGS_RENDER},
     {{"log-level", 'L', "LEVEL", 0, "error, warn, info or debug (default: info, or $GANTRY_LOG_LEVEL)", 0}, 0},
     {{"die-with-parent", KEY_DIE, NULL, 0, "be killed when the parent process dies", 0}, 0},

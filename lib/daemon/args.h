@@ -19,7 +19,7 @@ enum args_takes {
     ARGS_SLOTS = 32,        /* --slots K            episodes at once */
     ARGS_LISTEN = 64,       /* --listen ADDRESS     where a server listens; default: ipc in the run directory */
     ARGS_RANK = 128,        /* --rank R */
-    ARGS_NAME = 256,        /* --name NAME          tells two of a kind apart in log lines and socket names */
+    ARGS_NAME = 256,        /* --name NAME          tells two of a kind apart: log lines, socket names, workers started again */
     ARGS_KEY = 1024,        /* --key FILE           our secret key, for tcp */
     ARGS_RENDER = 512,      /* --render WHERE       software, auto, or the number of an EGL device */
     /* always: --log-level error|warn|info|debug, --die-with-parent, --version, --help */

@@ -77,7 +77,12 @@ class Process:
 
     def start(self):
         self.starts += 1
-        env = dict(os.environ, GANTRY_FAULTS=self.cluster.faults.pop(self.name, "") or self.cluster.always.get(self.name, ""))
+        faults = self.cluster.faults.get(self.name, "")
+        if isinstance(faults, list):        # one for each start
+            faults = faults.pop(0) if faults else ""
+        else:
+            self.cluster.faults.pop(self.name, None)
+        env = dict(os.environ, GANTRY_FAULTS=faults or self.cluster.always.get(self.name, ""))
         if not env["GANTRY_FAULTS"]:
             del env["GANTRY_FAULTS"]
         with open(self.log, "ab") as log:

@@ -657,6 +657,56 @@ static void test_drain(void **state)
     assert_non_null(find(d, CONDUCTOR_DRAINED));
 }
 
+/* -> NULL: refused. */
+static const struct conductor_effect *named_hello(struct desk *d, uint32_t as, const char *name, uint64_t instance)
+{
+    struct member member = { .role = MEMBER_WORKER, .instance = instance, .slots = 4 };
+    const struct conductor_effect *welcome;
+
+    snprintf(member.name, sizeof(member.name), "%s", name);
+    snprintf(member.host, sizeof(member.host), "%lu", (unsigned long)instance);
+    step(d, (struct conductor_event) { .kind = CONDUCTOR_HELLO, .from = as, .hello = { .member = member } });
+    welcome = find(d, CONDUCTOR_WELCOME);
+    if (welcome)
+        d->member[as] = welcome->welcome.member;
+    return welcome;
+}
+
+/* Requeued on another node: what the earlier life held is free at once, and that life, if it comes back, is refused. */
+static void test_a_later_life_takes_over(void **state)
+{
+    struct desk *d = *state;
+    uint32_t first;
+
+    demos(d, 3);
+    assert_non_null(named_hello(d, WORKER_2, "job-7", 70));
+    first = d->member[WORKER_2];
+    assert_int_equal(request(d, WORKER_2, 2)->grant.n_leases, 2);
+    assert_non_null(named_hello(d, WORKER_2, "job-70", 90));        /* another name altogether */
+    assert_int_equal(lease_count(conductor_leases(d->c), first), 2);
+    assert_non_null(named_hello(d, WORKER_2, "job-7#1", 71));
+    assert_int_equal(lease_count(conductor_leases(d->c), first), 0);
+    assert_null(named_hello(d, WORKER_2, "job-7", 70));
+    assert_non_null(find(d, CONDUCTOR_REFUSE));
+    step(d, (struct conductor_event) { .kind = CONDUCTOR_BYE, .member = d->member[WORKER_2] });
+    assert_null(named_hello(d, WORKER_2, "job-7#0", 72));
+    assert_non_null(named_hello(d, WORKER_2, "job-7#2", 73));
+}
+
+static void test_drain_one_member(void **state)
+{
+    struct desk *d = *state;
+
+    demos(d, 5);
+    assert_int_equal(request(d, WORKER, 2)->grant.n_leases, 2);
+    step(d, (struct conductor_event) { .kind = CONDUCTOR_DRAIN_MEMBER, .member = d->member[WORKER] });
+    assert_int_equal(request(d, WORKER, 2)->grant.n_leases, 0);
+    step(d, (struct conductor_event) { .kind = CONDUCTOR_HEARTBEAT, .member = d->member[WORKER] });
+    assert_true(find(d, CONDUCTOR_HEARTBEAT_REPLY)->heartbeat.drain);
+    step(d, (struct conductor_event) { .kind = CONDUCTOR_HEARTBEAT, .member = d->member[LEARNER] });
+    assert_false(find(d, CONDUCTOR_HEARTBEAT_REPLY)->heartbeat.drain);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -677,7 +727,7 @@ int main(void)
         TEST(test_gate_and_swap),
         TEST(test_restart_makes_the_same_plan),
         TEST(test_restart_lets_workers_announce_first),
-        TEST(test_drain),
+        TEST(test_drain), TEST(test_drain_one_member), TEST(test_a_later_life_takes_over),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,140 @@
+/* cmd_deploy.c - `gantry deploy`: hand a run over to systemd or Slurm. */
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/atomic_file.h"
+#include "cli/cli.h"
+#include "cli/deploy.h"
+
+static int usage(FILE *out, int status)
+{
+    fprintf(out, "usage: gantry deploy systemd --config RUN.yaml [--install [--root DIR]]\n"
+                 "       gantry deploy slurm   --config RUN.yaml [--submit]\n"
+                 "systemd: what gantry.target needs for that run, printed; --install writes it (/etc/gantry, /etc/systemd/system).\n"
+                 "slurm: the sbatch commands of the core job and of the env workers' array, printed; --submit runs them.\n");
+    return status;
+}
+
+/* LIB of PREFIX/LIB beside PREFIX/bin/gantry; in the source tree, where they came from. */
+int deploy_beside(const char *what, char *ret, size_t size, struct error *error)
+{
+    char self[PATH_MAX], *slash;
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+
+    if (n < 0)
+        return error_set(error, errno, "/proc/self/exe: %s", strerror(errno));
+    self[n] = '\0';
+    for (int i = 0; i < 2 && (slash = strrchr(self, '/')); i++)
+        *slash = '\0';
+    snprintf(ret, size, "%s/%s", self, what);
+    if (access(ret, F_OK) < 0 && !strncmp(what, "share/gantry/", 13))
+        snprintf(ret, size, "%s/deploy/%s", self, what + 13);
+    if (access(ret, F_OK) < 0)
+        return error_set(error, errno, "%s: %s; run `make install`", ret, strerror(errno));
+    return 0;
+}
+
+/* The directory of PATH below root, made if need be. */
+static int target_of(const struct deploy *d, const char *path, char ret[PATH_MAX], struct error *error)
+{
+    char dir[PATH_MAX];
+    int r;
+
+    snprintf(ret, PATH_MAX, "%s%s", d->root, path);
+    snprintf(dir, sizeof dir, "%s", ret);
+    *strrchr(dir, '/') = '\0';
+    r = mkdir_p(dir, 0755);
+    return r < 0 ? error_set(error, -r, "%s: cannot be made: %s", dir, strerror(-r)) : 0;
+}
+
+int deploy_file(struct deploy *d, const char *path, const struct strbuf *text, struct error *error)
+{
+    char target[PATH_MAX];
+    int r;
+
+    if (!d->root) {
+        printf("# ---- %s\n%s\n", path, text->text);
+        return 0;
+    }
+    r = target_of(d, path, target, error);
+    if (r == 0 && (r = atomic_file_write(target, text->text, text->length)) < 0)
+        r = error_set(error, -r, "%s: cannot be written: %s", target, strerror(-r));
+    d->written += r == 0;
+    return r;
+}
+
+int deploy_link(struct deploy *d, const char *path, const char *to, struct error *error)
+{
+    char target[PATH_MAX];
+    int r;
+
+    if (!d->root) {
+        printf("# ---- %s -> %s\n", path, to);
+        return 0;
+    }
+    r = target_of(d, path, target, error);
+    if (r == 0 && symlink(to, target) && errno != EEXIST)
+        r = error_set(error, errno, "%s: cannot be linked: %s", target, strerror(errno));
+    d->written += r == 0;
+    return r;
+}
+
+/* Daemons start in another directory than we: paths become absolute; a relative run.dir of systemd's lies in its state directory. */
+static int resolve(struct run_config *config, bool systemd, struct error *error)
+{
+    char here[PATH_MAX], path[2 * PATH_MAX];
+
+    if (!getcwd(here, sizeof here))
+        return error_set(error, errno, "current directory: %s", strerror(errno));
+    if (config->dir[0] != '/') {
+        snprintf(path, sizeof path, "%s/%s", systemd ? "/var/lib/gantry" : here, config->dir);
+        if (strlen(path) >= sizeof config->dir)
+            return error_set(error, ENAMETOOLONG, "run.dir: %s is too long", path);
+        memcpy(config->dir, path, strlen(path) + 1);
+    }
+    if (config->policy_init[0] && config->policy_init[0] != '/') {
+        snprintf(path, sizeof path, "%s/%s", here, config->policy_init);
+        if (strlen(path) >= sizeof config->policy_init)
+            return error_set(error, ENAMETOOLONG, "policy.init: %s is too long", path);
+        memcpy(config->policy_init, path, strlen(path) + 1);
+    }
+    return 0;
+}
+
+int cmd_deploy(int argc, char **argv)
+{
+    static const struct option options[] = {{"config", 1, NULL, 'c'}, {"install", 0, NULL, 'i'}, {"root", 1, NULL, 'r'},
+                                            {"submit", 0, NULL, 's'}, {"help", 0, NULL, 'h'}, {0}};
+    _cleanup_free_ struct run_config *config = malloc(sizeof *config);
+    const char *path = NULL, *root = "", *what;
+    struct deploy deploy = {.config = config};
+    bool install = false, submit = false;
+    struct error error = {0};
+    int option, r;
+
+    while ((option = getopt_long(argc, argv, "c:h", options, NULL)) >= 0)
+        switch (option) {
+        case 'c': path = optarg; break;
+        case 'i': install = true; break;
+        case 'r': root = optarg; break;
+        case 's': submit = true; break;
+        case 'h': return usage(stdout, CLI_OK);
+        default: return usage(stderr, CLI_USAGE);
+        }
+    what = optind + 1 == argc ? argv[optind] : "";
+    if (!path || !config || (strcmp(what, "systemd") && strcmp(what, "slurm")))
+        return usage(stderr, CLI_USAGE);
+    deploy.root = install ? root : NULL;
+    r = run_config_load(path, config, &error);
+    if (r == 0)
+        r = resolve(config, what[1] == 'y', &error);
+    if (r == 0)
+        r = what[1] == 'y' ? deploy_systemd(&deploy, &error) : deploy_slurm(&deploy, path, submit, &error);
+    if (r < 0)
+        fprintf(stderr, "gantry deploy: %s\n", error_text(&error, r));
+    return r < 0 ? CLI_FAILED : CLI_OK;
+}

@@ -1,0 +1,91 @@
+/* deploy_slurm.c - from a run's configuration to two sbatch commands: the core job, and the array of env workers. */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cli/deploy.h"
+
+enum { ARGUMENTS = 16 };
+
+struct sbatch {
+    char name[96], environment[3 * PATH_MAX], array[48], cpus[32], script[PATH_MAX], output[PATH_MAX];
+    const char *arguments[ARGUMENTS];
+};
+
+static void finish(struct sbatch *s)
+{
+    int a = 0;
+
+    s->arguments[a++] = "sbatch", s->arguments[a++] = "--parsable";
+    s->arguments[a++] = s->name, s->arguments[a++] = s->output, s->arguments[a++] = s->cpus;
+    if (s->array[0])
+        s->arguments[a++] = s->array;
+    s->arguments[a++] = s->environment, s->arguments[a++] = s->script;
+}
+
+static int run(const struct sbatch *s, struct error *error)
+{
+    int status = 0;
+    pid_t pid;
+
+    fflush(stdout);
+    pid = fork();
+    if (pid == 0) {
+        execvp("sbatch", (char *const *)s->arguments);
+        fprintf(stderr, "sbatch: %s\n", strerror(errno));
+        _exit(127);
+    }
+    if (pid < 0 || waitpid(pid, &status, 0) < 0)
+        return error_set(error, errno, "sbatch: %s", strerror(errno));
+    if (!WIFEXITED(status) || WEXITSTATUS(status))
+        return error_set(error, EIO, "sbatch failed; the command was printed above it");
+    return 0;
+}
+
+static int core_cpus(const struct run_config *c)
+{
+    int n = 1;
+
+    for (int i = 0; i < c->n_learners; i++)
+        n += MAX(c->learners[i].threads, 1);
+    for (int i = 0; i < c->n_actors; i++)
+        n += MAX(c->actors[i].threads, 1);
+    for (int i = 0; i < c->n_prm_servers; i++)
+        n += MAX(c->prm_servers[i].threads, 1);
+    return n;
+}
+
+int deploy_slurm(struct deploy *d, const char *config_path, bool submit, struct error *error)
+{
+    const struct run_config *c = d->config;
+    struct sbatch *jobs = calloc(2, sizeof *jobs);
+    char bin[PATH_MAX], config[PATH_MAX];
+    int r = jobs ? deploy_beside("bin", bin, sizeof bin, error) : -ENOMEM;
+
+    if (r == 0 && !realpath(config_path, config))
+        r = error_set(error, errno, "%s: %s", config_path, strerror(errno));
+    for (int i = 0; i < 2 && r == 0; i++) {
+        struct sbatch *s = &jobs[i];
+        char share[PATH_MAX];
+
+        r = deploy_beside("share/gantry/slurm", share, sizeof share, error);
+        snprintf(s->script, sizeof s->script, "%s/%s", share, i == 0 ? "gantry-core.sbatch" : "gantry-workers.sbatch");
+        snprintf(s->name, sizeof s->name, "--job-name=gantry-%s-%s", c->name, i == 0 ? "core" : "workers");
+        snprintf(s->output, sizeof s->output, i == 0 ? "--output=%s/log/slurm-core.log" : "--output=%s/log/slurm-worker-%%a.log", c->dir);
+        snprintf(s->environment, sizeof s->environment, "--export=ALL,GANTRY_CONFIG=%s,GANTRY_RUN=%s,GANTRY_BIN=%s,GANTRY_SLOTS=%d",
+                 config, c->dir, bin, c->slots);
+        snprintf(s->cpus, sizeof s->cpus, "--cpus-per-task=%d", i == 0 ? core_cpus(c) : 1);
+        if (i == 1)
+            snprintf(s->array, sizeof s->array, "--array=0-%d%%%d", MAX(c->env_workers, 1) - 1, MAX(c->env_workers, 1));
+        finish(s);
+        for (const char **a = s->arguments; *a; a++)
+            printf("%s%s", *a, a[1] ? " " : "\n");
+        if (r == 0 && submit)
+            r = run(s, error);
+    }
+    free(jobs);
+    return r;
+}

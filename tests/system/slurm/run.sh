@@ -1,0 +1,63 @@
+#!/bin/bash
+# run.sh TOP OUT - brings up a small real Slurm and runs gantry on it as `gantry deploy slurm` says: OUT/run.yaml. Root.
+#
+# Network, processes and /proc are of our own namespaces: nothing outside is seen or touched, and everything ends with us. With only
+# `lo` up host names do not resolve and Slurm hangs, hence the address on an empty bridge.
+set -u
+if [ -z "${INNER:-}" ]; then
+    INNER=1 exec unshare --net --pid --fork --kill-child --mount-proc bash -c \
+        'ip link set lo up; ip link add ci0 type bridge; ip addr add 10.99.0.1/24 dev ci0; ip link set ci0 up; bash "$0" "$@"' "$0" "$@"
+fi
+top=$1 out=$2 here=$(dirname "$(readlink -f "$0")")
+export R=$out/slurm N=3
+run=$out/run failed=0
+exec >"$out/result.log" 2>&1
+check() { local what=$1; shift; if "$@"; then echo "ok   $what"; else echo "FAIL $what"; failed=1; fi; }
+until_() { local end=$((SECONDS + $1)); shift; until eval "$@"; do [ $SECONDS -lt $end ] || return 1; read -rt 0.1 <> <(:); done; return 0; }
+gantry() { "$top/bin/gantry" "$@"; }
+workers() { gantry status --json "$run" 2>/dev/null | python3 -c '
+import json, sys
+print(sum(x["role"] == "env_worker" and x["state"] == "alive" for x in json.load(sys.stdin)["members"]))' 2>/dev/null; }
+delivered() { gantry status --json "$run" 2>/dev/null | python3 -c 'import json, sys; print(json.load(sys.stdin)["episodes"]["journaled"])' 2>/dev/null || echo 0; }
+epoch() { gantry status --json "$run" 2>/dev/null | python3 -c 'import json, sys; print(json.load(sys.stdin)["epoch"])' 2>/dev/null || echo 0; }
+. "$here/cluster.sh"
+
+slurm_up || { echo "Slurm did not come up"; cat "$R"/log/slurmctld.log; exit 1; }
+mkdir -p "$run/log"
+gantry deploy slurm --config "$out/run.yaml" --submit >"$out/submitted" || echo "FAIL submit"
+cat "$out/submitted"
+core=$(grep -E '^[0-9]+$' "$out/submitted" | sed -n 1p) array=$(grep -E '^[0-9]+$' "$out/submitted" | sed -n 2p)
+check "core job and workers run" until_ 60 '[ "$(workers)" = 2 ] && [ "$(delivered)" -gt 0 ]'
+
+scontrol update JobId="$array" ArrayTaskThrottle=1
+scancel "${array}_1"
+check "one worker leaves" until_ 60 '[ "$(workers)" = 1 ]'
+extra=$(sbatch --parsable --array=5-6 --export="ALL,GANTRY_RUN=$run,GANTRY_BIN=$top/bin,GANTRY_SLOTS=1" --output="$run/log/slurm-worker-%a.log" \
+    "$top/deploy/slurm/gantry-workers.sbatch")
+check "two more come" until_ 60 '[ "$(workers)" = 3 ]'
+
+# The time limit is near: it drains, queues again, and goes on. (Slurm delays what is queued again by two minutes; an operator may ask for less.)
+before=$(epoch)
+scancel --batch --signal=USR1 "$core"
+check "drained and queued again" until_ 60 '[ "$(squeue -h -j '"$core"' -o %T)" = PENDING ]'
+soon() { scontrol update JobId="$core" StartTime=now+4; }      # at once, the node would still refuse the credential of the life before
+soon
+check "a later life goes on" until_ 60 '[ "$(epoch)" -gt '"$before"' ] && [ "$(workers)" -ge 1 ]'
+check "the run knows its life: $(cat "$run/life")" grep -qx "$core 1" "$run/life"
+
+# Split brain: the node's slurmd goes away, its processes do not. The requeued life takes over, the earlier one ends by itself.
+node=$(squeue -h -j "$core" -o %N) pid=$(pgrep -f "gantry up --env-workers" | head -1) before=$(epoch)
+kill -9 "$(cat "$R/run/slurmd-$node.pid")"
+check "Slurm gives the node up" until_ 60 '[ "$(squeue -h -j '"$core"' -o %T)" = PENDING ]'
+check "the processes there go on" kill -0 "$pid"
+soon
+check "the next life has the run" until_ 60 'grep -qx "'"$core"' 2" "$run/life" && [ "$(epoch)" -gt '"$before"' ]'
+check "the earlier one has ended" until_ 20 '! kill -0 '"$pid"' 2>/dev/null'
+check "workers play on" until_ 60 '[ "$(workers)" -ge 1 ]'
+scancel "$extra"
+gantry drain "$run"
+check "drained by hand, all jobs end" until_ 60 '[ -e "$run/ended" ] && [ -z "$(squeue -h -t R,CG)" ]'
+check "nothing lost, nothing twice: $(gantry history check "$run" 2>&1 | tail -1)" gantry history check "$run" >/dev/null
+[ $failed = 0 ] || { squeue; tail -n 30 "$run"/log/*.log; }
+echo $failed >"$out/rc"
+slurm_down
