@@ -171,6 +171,7 @@ int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const s
     if (data.n_used)
         qsort(data.used, data.n_used, sizeof *data.used, compare_used);
     dataset_sort(data.set);
-    *ret = TAKE_STRUCT(data);
+    *ret = data;
+    data = (struct plan_data) {0};
     return 0;
 }

@@ -11,7 +11,7 @@
 set -u
 cd "$(dirname "$0")/.."
 
-groups="layers headers unit nn sim fuzz asan tsan system tidy"
+groups="layers headers unit nn sim fuzz asan tsan system fault tidy"
 jobs=$(nproc)
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/gantry-test.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
@@ -156,11 +156,11 @@ group_tsan() {
     TEST_TIMEOUT=300 built thread $(programs unit wire env_worker | grep -E '/(wire|env_worker)/|test_(loop|admin|metrics|wire|zsock|hostile|security|member|server|client|slots|env_worker|holder|serve|worker|batcher)')
 }
 
-group_system() {
-    local log=$scratch/system.log n
-    compgen -G 'tests/system/test_*.py' >/dev/null || { echo "  there are no system tests"; return; }
+pytest_in() {       # pytest_in FOLDER: the tests with real daemons there
+    local log=$scratch/$1.log n
+    compgen -G "tests/$1/test_*.py" >/dev/null || { echo "  there are no $1 tests"; return; }
     build all || return
-    timeout -k 10 "${SYSTEM_TIMEOUT:-1500}" "$(command -v pytest-3 || command -v pytest)" -q -rs -p no:cacheprovider --basetemp="$scratch/system" tests/system >"$log" 2>&1
+    timeout -k 10 "${SYSTEM_TIMEOUT:-1500}" "$(command -v pytest-3 || command -v pytest)" -q -rs -p no:cacheprovider --basetemp="$scratch/$1" "tests/$1" >"$log" 2>&1
     local status=$?
     tally() { n=$(tail -n 3 "$log" | grep -oE "[0-9]+ $1" | head -1 | cut -d' ' -f1); echo "${n:-0}"; }
     count "$(tally passed)" "$(($(tally failed) + $(tally error)))" "$(tally skipped)"
@@ -168,6 +168,8 @@ group_system() {
     [ "$status" != 0 ] && show "$log" 120
     grep -h '^SKIPPED' "$log" | sed 's/^/  /'
 }
+group_system() { pytest_in system; }
+group_fault() { pytest_in fault; }
 
 wanted=
 for word in "$@"; do

@@ -99,6 +99,12 @@ static void arm_from_environment(void)
     }
 }
 
+bool fault_armed(void)
+{
+    pthread_once(&once, arm_from_environment);
+    return atomic_load_explicit(&armed, memory_order_relaxed) > 0;
+}
+
 enum fault_action fault_point(const char *name)
 {
     int action = FAULT_NONE, i, n;

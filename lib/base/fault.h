@@ -16,6 +16,9 @@ enum fault_action { FAULT_NONE, FAULT_EIO, FAULT_ENOSPC, FAULT_SHORT, FAULT_DROP
 /* Reach the place `name`. Abort and delay happen inside; the others are returned for the caller to act on. */
 enum fault_action fault_point(const char *name);
 
+/* Anything armed? Spares making up a name. */
+bool fault_armed(void);
+
 /* -errno to report for FAULT_EIO / FAULT_ENOSPC, 0 for none: `if ((r = fault_errno("x")) < 0) return r;` */
 int fault_errno(const char *name);
 

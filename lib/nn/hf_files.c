@@ -72,7 +72,8 @@ int hf_files_read(const char *dir, struct hf_files *ret, struct error *error)
     free(entries);
     if (r < 0)
         return r;
-    *ret = TAKE_STRUCT(files);
+    *ret = files;
+    files = (struct hf_files) {0};
     return 0;
 }
 
@@ -92,7 +93,8 @@ int hf_files_copy(const struct hf_files *from, struct hf_files *ret)
         if (r < 0)
             return r;
     }
-    *ret = TAKE_STRUCT(files);
+    *ret = files;
+    files = (struct hf_files) {0};
     return 0;
 }
 

@@ -138,7 +138,8 @@ int hf_shards_open(const char *dir, struct hf_shards *ret, struct error *error)
     }
     if (r < 0)
         return r;
-    *ret = TAKE_STRUCT(shards);
+    *ret = shards;
+    shards = (struct hf_shards) {0};
     return 0;
 }
 

@@ -39,7 +39,8 @@ int reward_items_make(const struct dataset *data, const struct step_ref *at, int
             return r;
         memcpy(items.items + first, prompts->items, (size_t)(last - first) * sizeof *items.items);
     }
-    *ret = TAKE_STRUCT(items);
+    *ret = items;
+    items = (struct reward_items) {0};
     return 0;
 }
 

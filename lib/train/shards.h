@@ -7,11 +7,10 @@
  * Thread rule: one call at a time. Failure rule: -errno; the gradient is then undefined. */
 #pragma once
 
-#include "nn/collective/shard_sum.h"
 #include "nn/optim.h"
 #include "nn/tape.h"
 
-enum { SHARDS = VIRTUAL_SHARDS };
+enum { SHARDS = 8 };
 
 /* The other learner ranks. gather: every rank gives `bytes` and receives all ranks' bytes in rank order. */
 struct group {

@@ -144,7 +144,7 @@ static int transmit(struct wire_client *client, struct call *call, uint64_t now_
 
     stamp(client, envelope);
     envelope->remaining_ms = (uint32_t)(call->deadline_ms > now_ms ? call->deadline_ms - now_ms : 1);
-    if (fault_point("wire.request") != FAULT_DROP)
+    if (fault_point("wire.request") != FAULT_DROP && !wire_loses(envelope->kind, "send"))
         r = outgoing_send(call->out, zsock_socket(client->zsock), NULL, 0);
     if (r < 0)
         return r;
@@ -184,7 +184,7 @@ static int send_once(struct wire_client *client, Gantry__Kind kind, uint64_t req
     r = outgoing_new(&envelope, body, NULL, 0, &out);
     if (r < 0)
         return r;
-    if (fault_point("wire.request") == FAULT_DROP)
+    if (fault_point("wire.request") == FAULT_DROP || wire_loses(kind, "send"))
         return 0;
     r = outgoing_send(out, zsock_socket(client->zsock), NULL, 0);
     if (r == 0)
@@ -322,6 +322,8 @@ static void on_in(struct zsock *z, void *arg)
 
     r = message_receive(zsock_socket(z), false, &origin, &message, &why);
     if (r == -EAGAIN || r == -ETERM || r == -EINTR)
+        return;
+    if (wire_loses(origin.envelope.kind, "arrive"))
         return;
     now_ms = clock_mono_ms();
     client->heard_ms = now_ms;

@@ -84,7 +84,7 @@ static int send_reply(struct wire_server *server, const void *id, size_t id_size
     r = outgoing_new(envelope, body, parts, n_parts, &out);
     if (r < 0)
         return r;
-    if (fault_point("wire.reply") == FAULT_DROP)
+    if (fault_point("wire.reply") == FAULT_DROP || wire_loses(envelope->kind, "send"))
         return 0;
     r = outgoing_send(out, zsock_socket(server->zsock), id, id_size);
     if (r < 0) {
@@ -322,6 +322,10 @@ static void on_in(struct zsock *z, void *arg)
     int r;
 
     r = message_receive(zsock_socket(z), true, &origin, &message, &error);
+    if (r == 0 && wire_loses(origin.envelope.kind, "arrive")) {
+        message_free(message);
+        return;
+    }
     if (r == 0) {
         admit(server, &origin, message);
         return;

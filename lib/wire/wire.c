@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <zmq.h>
 
+#include "base/fault.h"
 #include "wire/security.h"
 
 int wire_new(uv_loop_t *loop, Gantry__Role role, struct wire **ret)
@@ -32,6 +33,16 @@ struct wire *wire_free(struct wire *wire)
         ;
     free(wire);
     return NULL;
+}
+
+bool wire_loses(uint32_t kind, const char *where)
+{
+    char name[48];
+
+    if (!fault_armed())
+        return false;
+    snprintf(name, sizeof name, "%s.%s", wire_kind_name(kind), where);
+    return fault_point(name) == FAULT_DROP;
 }
 
 void wire_set_run(struct wire *wire, uint64_t run, uint64_t epoch)

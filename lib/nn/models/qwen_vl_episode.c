@@ -115,7 +115,8 @@ int qwen_prompts_make(const struct qwen_vl *model, const struct qwen_episode *e,
         if (r < 0)
             return r;
     }
-    *ret = TAKE_STRUCT(prompts);
+    *ret = prompts;
+    prompts = (struct qwen_prompts) {0};
     return 0;
 }
 

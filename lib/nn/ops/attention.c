@@ -134,8 +134,8 @@ static int group_of(const struct tensor *q, const struct tensor *k, const struct
     return (int)(heads / (k->cols / dim));
 }
 
-static struct tensor *attend_apart(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans,
-                                   struct spans tail, int heads, enum attention_mask mask)
+struct tensor *op_attention(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans, int heads,
+                            enum attention_mask mask)
 {
     int group;
 
@@ -144,19 +144,20 @@ static struct tensor *attend_apart(struct tape *t, struct tensor *q, struct tens
     group = group_of(q, k, v, heads);
     if (!group)
         return op_fail(t, -EINVAL);
-    return attend(t, (struct attend) {.q = q, .k = k, .v = v, .heads = heads, .group = group}, spans, tail, q->cols, mask);
-}
-
-struct tensor *op_attention(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans, int heads,
-                            enum attention_mask mask)
-{
-    return attend_apart(t, q, k, v, spans, spans, heads, mask);
+    return attend(t, (struct attend) {.q = q, .k = k, .v = v, .heads = heads, .group = group}, spans, spans, q->cols, mask);
 }
 
 struct tensor *op_attention_tail(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans, struct spans tail,
                                  int heads)
 {
-    return attend_apart(t, q, k, v, spans, tail, heads, ATTENTION_CAUSAL);
+    int group;
+
+    if (!q || !k || !v)
+        return NULL;
+    group = group_of(q, k, v, heads);
+    if (!group)
+        return op_fail(t, -EINVAL);
+    return attend(t, (struct attend) {.q = q, .k = k, .v = v, .heads = heads, .group = group}, spans, tail, q->cols, ATTENTION_CAUSAL);
 }
 
 struct tensor *op_attention_qkv(struct tape *t, struct tensor *qkv, struct spans spans, int heads, enum attention_mask mask)

@@ -41,7 +41,8 @@ int libero_assets_find(const struct sim_options *options, struct libero_assets *
     if (!assets.robosuite)
         return error_set(error, ENOENT, "robosuite's files are not here (ROBOSUITE_ROOT%s%s). Get them: make libero-assets && "
                          "export ROBOSUITE_ROOT=$PWD/.deps/robosuite", robosuite ? " = " : " is not set", robosuite ? robosuite : "");
-    *ret = TAKE_STRUCT(assets);
+    *ret = assets;
+    assets = (struct libero_assets) {0};
     return 0;
 }
 
