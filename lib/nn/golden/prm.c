@@ -34,6 +34,7 @@ static void prm_release(struct prm_check *p)
     safetensors_close(p->pictures);
     json_decref(p->manifest);
     json_decref(p->stats);
+    json_decref(p->seen);
 }
 
 /* bf16: matrices as they lie in the files. */
@@ -54,6 +55,18 @@ static int open_model(struct prm_check *p)
     return r < 0 ? error_set(p->error, -r, "out of memory") : 0;
 }
 
+static void expect_all(struct prm_check *p)
+{
+    static const char *const files[] = {"inputs.safetensors", "forward_fp32.safetensors", "train_lora_fp32.safetensors",
+                                        "train_full_fp32.safetensors"};
+    char path[512];
+
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
+        snprintf(path, sizeof(path), "%s/%s", p->name, files[i]);
+        prm_expect_all(p, path);
+    }
+}
+
 static int check_model(struct prm_check *p, const char *name, bool bf16)
 {
     static int (*const fp32_checks[])(struct prm_check *p) = {prm_check_inputs, prm_check_forward, prm_check_adapters, prm_check_full};
@@ -65,6 +78,8 @@ static int check_model(struct prm_check *p, const char *name, bool bf16)
     r = open_model(p);
     for (size_t i = 0; i < (bf16 ? ARRAY_SIZE(bf16_checks) : ARRAY_SIZE(fp32_checks)) && r >= 0; i++)
         r = bf16 ? bf16_checks[i](p) : fp32_checks[i](p);
+    if (r >= 0 && !bf16)
+        expect_all(p);
     close_model(p);
     return r;
 }
@@ -72,7 +87,7 @@ static int check_model(struct prm_check *p, const char *name, bool bf16)
 int golden_check_prm(const char *dir, const char *dtype, FILE *out, struct error *error)
 {
     static const char suffix[] = "/model/config.json";
-    _cleanup_(prm_release) struct prm_check p = {.dir = dir, .out = out, .error = error};
+    _cleanup_(prm_release) struct prm_check p = {.dir = dir, .out = out, .error = error, .seen = json_object()};
     const char *file;
     json_t *entry;
     int r = hf_json(dir, "manifest.json", &p.manifest, error);

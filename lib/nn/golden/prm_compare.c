@@ -61,6 +61,14 @@ static void wrong(struct prm_check *p, const char *name, const char *what)
     line(p, name, "-", INFINITY, INFINITY, what, false);
 }
 
+void prm_note(struct prm_check *p, const struct safetensors *file, const char *name)
+{
+    char key[4096];
+
+    snprintf(key, sizeof(key), "%s: %s", file->path, name);
+    json_object_set_new(p->seen, key, json_true());
+}
+
 void prm_tensor(struct prm_check *p, const struct safetensors *file, const char *name, const float *x, int64_t n, enum prm_rule rule,
                 double limit)
 {
@@ -73,6 +81,7 @@ void prm_tensor(struct prm_check *p, const struct safetensors *file, const char 
         wrong(p, name, !tensor ? "missing" : "another size");
         return;
     }
+    prm_note(p, file, name);
     for (int64_t i = 0; i < n; i++) {
         a[i] = (double)x[i];
         b[i] = (double)ref[i];
@@ -102,6 +111,24 @@ void prm_count(struct prm_check *p, const char *name, int count, int wrong_ones,
     line(p, name, shape, wrong_ones, count ? (double)wrong_ones / count : 0, "exact", wrong_ones == 0);
     if (wrong_ones)
         fprintf(p->out, "    the first of %d: %s\n", wrong_ones, first_wrong);
+}
+
+void prm_expect_all(struct prm_check *p, const char *file)
+{
+    const json_t *tensors = json_object_get(json_object_get(json_object_get(p->manifest, "files"), file), "tensors");
+    char first[128] = "", key[4096], name[128];
+    int missed = 0;
+    const char *tensor;
+    json_t *entry;
+
+    json_object_foreach((json_t *)(uintptr_t)tensors, tensor, entry) {
+        snprintf(key, sizeof(key), "%s/%s: %s", p->dir, file, tensor);
+        if (!json_object_get(p->seen, key) && missed++ == 0)
+            snprintf(first, sizeof(first), "%s", tensor);
+    }
+    snprintf(name, sizeof(name), "%s: every tensor compared", strrchr(file, '/') ? strrchr(file, '/') + 1 : file);
+    if (tensors)
+        prm_count(p, name, (int)json_object_size(tensors), missed, first);
 }
 
 void prm_skip(struct prm_check *p, const char *name, const char *reason)

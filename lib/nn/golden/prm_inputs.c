@@ -183,6 +183,7 @@ static void check_angles(struct prm_check *p, const struct safetensors *file, co
         return;
     tape_begin(&tape);
     table = qwen_vision_table(v, &tape, l);
+    prm_note(p, file, "vision.rotary_angles");
     if (!table || !angles || angles->numel != (int64_t)l->patches * half)
         prm_count(p, name, l->patches, 1, "missing, or of another size");
     else

@@ -14,6 +14,7 @@ struct prm_check {
     FILE *out;
     struct error *error;
     json_t *manifest, *stats;
+    json_t *seen;                       /* "path of the file: tensor" of what was compared */
     struct safetensors *pictures;       /* common/images.safetensors */
     uint8_t **resized;                  /* [n_pictures] by our own resize, once it has been compared */
     struct qwen_picture *picture; int n_pictures;
@@ -38,6 +39,10 @@ void prm_integers(struct prm_check *p, const struct safetensors *file, const cha
 void prm_values(struct prm_check *p, const char *name, const double *x, const double *ref, int64_t n, enum prm_rule rule, double limit);
 /* Things that are right or wrong: so many of them, the first wrong one. */
 void prm_count(struct prm_check *p, const char *name, int count, int wrong, const char *first_wrong);
+/* This tensor is compared in a way of its own. */
+void prm_note(struct prm_check *p, const struct safetensors *file, const char *name);
+/* Tensors that the manifest lists for FILE and nothing compared: one FAIL. */
+void prm_expect_all(struct prm_check *p, const char *file);
 void prm_skip(struct prm_check *p, const char *name, const char *reason);
 /* tolerance.fp32.KEY of the manifest; with p->bf16 the number of tolerance.bf16.KEY or KEY_to_fp32. */
 double prm_tolerance(const struct prm_check *p, const char *key);

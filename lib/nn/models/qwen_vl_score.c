@@ -4,7 +4,7 @@
 
 #include "nn/models/qwen_vl_internal.h"
 
-enum { CHUNK = 4 };             /* prompts per pass; any number gives the same bits */
+enum { CHUNK = 8 };             /* prompts per pass, which share their pictures; any number gives the same bits */
 
 struct qwen_session { struct tape tape; };
 
