@@ -98,12 +98,27 @@ static int load_openvla(struct plan_runner *runner, const Gantry__Plan *plan, co
                       : error_set(error, -r, "%s: no memory for masters", dir);
 }
 
+/* prm.train: lora: adapters that name the directory they were made on as their base, as PEFT has it. */
+static int fit_reward_adapters(const struct plan_runner *runner, const char *dir, struct qwen_vl *model, struct error *error)
+{
+    struct adapted adapted = qwen_vl_adapted(model);
+    struct lora_spec spec = runner->prm_lora;
+    _cleanup_free_ char *base = NULL;
+
+    if (!spec.r || model->adapters)
+        return 0;
+    base = realpath(dir, NULL);
+    if (!base)
+        return error_set(error, errno, "%s: %s", dir, strerror(errno));
+    spec.base = base;
+    spec.targets = runner->lora_targets;
+    return adapters_new(&adapted, &spec, runner->seed, error);
+}
+
 /* A reward model with a backbone of its own. */
 static int load_backbone(struct plan_runner *runner, const char *dir, const struct wish *wish, struct trainer **ret, struct error *error)
 {
     _cleanup_(qwen_vl_freep) struct qwen_vl *model = NULL;
-    struct lora_spec spec = runner->prm_lora;
-    struct adapted adapted;
     int r = qwen_vl_load_halves(dir, QWEN_LARGE, &model, error);
 
     if (r >= 0 && wish->reward_width && !model->config.reward_width) {
@@ -111,12 +126,8 @@ static int load_backbone(struct plan_runner *runner, const char *dir, const stru
         if (r < 0)
             return error_set(error, -r, "%s: a head of width %d cannot be added", dir, wish->reward_width);
     }
-    if (r < 0)
-        return r;
-    spec.targets = runner->lora_targets;
-    adapted = qwen_vl_adapted(model);
-    if (spec.r && !model->adapters)
-        r = adapters_new(&adapted, &spec, runner->seed, error);
+    if (r >= 0)
+        r = fit_reward_adapters(runner, dir, model, error);
     if (r < 0)
         return r;
     model->history = runner->prm_history;

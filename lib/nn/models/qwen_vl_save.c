@@ -71,5 +71,5 @@ int qwen_vl_save(const struct qwen_vl *model, const char *dir, const char *dtype
         r = hf_files_write(&model->files, dir, dtype == DTYPE_F32 ? "float32" : dtype == DTYPE_F16 ? "float16" : "bfloat16", error);
     if (r >= 0)
         r = reward_config_write(dir, model->history, error);
-    return r < 0 || !model->adapters ? r : adapters_save(&adapted, dir, "F32", ".", error);
+    return r < 0 || !model->adapters ? r : adapters_save(&adapted, dir, "F32", NULL, error);
 }
