@@ -9,15 +9,17 @@
 
 static int usage(FILE *out, int status)
 {
-    fprintf(out,
-            "usage: gantry sim list [--suite NAME]                  the tasks of a suite (default: tabletop)\n"
-            "       gantry sim check --suite libero --golden DIR    replay reference data of the original LIBERO: compiled models,\n"
-            "                                                       rollouts, predicates, pictures; exit status 1 if anything differs\n"
-            "           --substeps reference|onepass                only this order of a substep (default: both)\n"
-            "           --robosuite 1.4.0|1.4.1                     which arm (default: 1.4.0, what LIBERO pins)\n"
-            "           --renderer software|auto|N                  what draws the pictures (default: software)\n"
-            "           --cache DIR                                 compiled models are kept here\n"
-            "LIBERO's files are found through LIBERO_ROOT, robosuite's through ROBOSUITE_ROOT or `make libero-assets`.\n");
+    fprintf(
+        out,
+        "usage: gantry sim list [--suite NAME]                  the tasks of a suite (default: tabletop)\n"
+        "       gantry sim check --suite libero --golden DIR    replay reference data of the original LIBERO: compiled models,\n"
+        "                                                       rollouts, predicates, pictures; exit status 1 if anything "
+        "differs\n"
+        "           --substeps reference|onepass                only this order of a substep (default: both)\n"
+        "           --robosuite 1.4.0|1.4.1                     which arm (default: 1.4.0, what LIBERO pins)\n"
+        "           --renderer software|auto|N                  what draws the pictures (default: software)\n"
+        "           --cache DIR                                 compiled models are kept here\n"
+        "LIBERO's files are found through LIBERO_ROOT, robosuite's through ROBOSUITE_ROOT or `make libero-assets`.\n");
     return status;
 }
 
@@ -76,7 +78,8 @@ static int check(int argc, char **argv)
 {
     const char *suite = model_option(&argc, argv, "--suite"), *folder = model_option(&argc, argv, "--golden");
     const char *substeps = model_option(&argc, argv, "--substeps");
-    struct sim_options options = { .robosuite = model_option(&argc, argv, "--robosuite"), .cache = model_option(&argc, argv, "--cache") };
+    struct sim_options options = {.robosuite = model_option(&argc, argv, "--robosuite"),
+                                  .cache = model_option(&argc, argv, "--cache")};
     const char *renderer = model_option(&argc, argv, "--renderer");
     struct sim_check_counts counts;
     struct error error = {0};

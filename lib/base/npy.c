@@ -55,7 +55,8 @@ static int parse_type(const char *source, const char *at, struct npy *array, str
     if (!at || sscanf(at, "%c%c%c%d", &quote, &order, &array->kind, &size) != 4 || quote != '\'')
         return bad(source, "a header without a plain type", error);
     if (order == '>' || !strchr("fiubU", array->kind) || size < 1 || size > 4096 ||
-        (array->kind == 'f' && size != 4 && size != 8) || (strchr("iub", array->kind) && size != 1 && size != 2 && size != 4 && size != 8))
+        (array->kind == 'f' && size != 4 && size != 8) ||
+        (strchr("iub", array->kind) && size != 1 && size != 2 && size != 4 && size != 8))
         return bad(source, "little-endian f4, f8, integers, bools or text were expected", error);
     array->size = array->kind == 'U' ? 4 * size : size;
     return 0;

@@ -6,7 +6,8 @@
 
 bool pickle_is_text(const struct pickle_value *value, const char *text)
 {
-    return value->kind == PICKLE_TEXT && value->text.length == strlen(text) && memcmp(value->text.bytes, text, value->text.length) == 0;
+    return value->kind == PICKLE_TEXT && value->text.length == strlen(text) &&
+           memcmp(value->text.bytes, text, value->text.length) == 0;
 }
 
 const struct pickle_value *pickle_get(const struct pickle_value *dict, const char *key)

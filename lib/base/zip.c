@@ -162,7 +162,8 @@ static int parse(struct zip_archive *archive, struct error *error)
     return 0;
 }
 
-static int open_bytes(const char *name, const uint8_t *bytes, size_t n, bool mapped, struct zip_archive **ret, struct error *error)
+static int open_bytes(const char *name, const uint8_t *bytes, size_t n, bool mapped, struct zip_archive **ret,
+                      struct error *error)
 {
     _cleanup_(zip_closep) struct zip_archive *archive = calloc(1, sizeof(*archive));
     int r;

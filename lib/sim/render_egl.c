@@ -123,7 +123,8 @@ static int open_egl(struct sim_renderer *renderer, int device, struct error *err
         return error_set(error, ENOTSUP,
                          "renderer: libEGL has no EGL_EXT_device_enumeration (install libegl1 and libegl-mesa0)");
     if (!query(MAX_DEVICES, devices, &n) || n == 0)
-        return error_set(error, ENODEV, "renderer: EGL sees no device (install libegl-mesa0 and libgl1-mesa-dri for software rendering)");
+        return error_set(error, ENODEV,
+                         "renderer: EGL sees no device (install libegl-mesa0 and libgl1-mesa-dri for software rendering)");
     if (device >= n)
         return error_set(error, ENODEV, "renderer: EGL device %d was asked for, there are %d (0 to %d)", device, n, n - 1);
 
@@ -218,7 +219,8 @@ static int context_of(struct sim_renderer *renderer, const struct sim_task *task
     return 0;
 }
 
-/* robosuite takes MuJoCo's defaults: shadow, reflection, sky box, haze, culling. The built-in suite wants none of it but culling. */
+/* robosuite takes MuJoCo's defaults: shadow, reflection, sky box, haze, culling. The built-in suite wants none of it but culling.
+ */
 static void set_flags(mjvScene *scene, const struct mujoco_view *view)
 {
     for (int i = 0; i < mjNRNDFLAG; i++)

@@ -41,8 +41,10 @@ int sim_suite_open(const char *name, const struct sim_options *options, struct s
         if (strcmp(suites[i]->name, name) == 0)
             break;
     if (i == ARRAY_SIZE(suites))
-        return error_set(error, ENOENT, "suite.name: no suite is called '%s'; there are: tabletop, libero_spatial, libero_object, libero_goal, "
-                         "libero_10, libero_90", name);
+        return error_set(error, ENOENT,
+                         "suite.name: no suite is called '%s'; there are: tabletop, libero_spatial, libero_object, libero_goal, "
+                         "libero_10, libero_90",
+                         name);
 
     suite = calloc(1, sizeof(*suite));
     if (!suite)

@@ -41,7 +41,7 @@ struct sim_options {
     const char *libero_root;    /* a LIBERO checkout; default $LIBERO_ROOT */
     const char *robosuite_root; /* robosuite 1.4.x as installed or as `make libero-assets` puts it; default $ROBOSUITE_ROOT */
     const char *cache;          /* folder for compiled models; default $XDG_CACHE_HOME/gantry/libero; "": none */
-    const char *robosuite;      /* "1.4.0" (default: what LIBERO pins) or "1.4.1" (what OpenVLA's evaluations pin: link7 collides) */
+    const char *robosuite; /* "1.4.0" (default: what LIBERO pins) or "1.4.1" (what OpenVLA's evaluations pin: link7 collides) */
     enum sim_substeps substeps;
 };
 

@@ -44,5 +44,5 @@ struct sim_slot {
     struct sim_task *task;      /* borrowed */
 };
 
-extern const struct sim_suite_driver suite_tabletop, suite_libero_spatial, suite_libero_object, suite_libero_goal, suite_libero_10,
-    suite_libero_90;
+extern const struct sim_suite_driver suite_tabletop, suite_libero_spatial, suite_libero_object, suite_libero_goal,
+    suite_libero_10, suite_libero_90;

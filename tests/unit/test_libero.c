@@ -1,4 +1,5 @@
-/* LIBERO's readers and numbers, without LIBERO's files: BDDL, XML, init states, numpy's arrays and generator, the controller's rounding. */
+/* LIBERO's readers and numbers, without LIBERO's files: BDDL, XML, init states, numpy's arrays and generator, the controller's
+ * rounding. */
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
@@ -87,11 +88,20 @@ static void test_bddl_refusals(void **state)
 
 static void test_xml(void **state)
 {
-    static const char text[] = "<?xml version='1.0'?><!-- <no> --><a x=\"1 &lt; 2\">words<b name='n'><c/></b><b name=\"m\" y='\"'/></a>";
-    static const struct { const char *text, *words; } bad[] = {
-        { "<a>\n<b></a>", "line 2: expected </b>" }, { "<a", "ends inside a tag" }, { "<a x=1/>", "in quotes" },
-        { "<a x='1' x='2'/>", "given twice" }, { "<a/><b/>", "behind the last" }, { "", "no element" }, { "<a>words</a", "closing tag" },
-        { "<a x='&nbsp;'/>", "entity" }, { "<!DOCTYPE a><a/>", "declarations" }, { "<a><!-- </a>", "never ends" },
+    static const char text[] =
+        "<?xml version='1.0'?><!-- <no> --><a x=\"1 &lt; 2\">words<b name='n'><c/></b><b name=\"m\" y='\"'/></a>";
+    static const struct { const char *text, *words;
+    } bad[] = {
+        {"<a>\n<b></a>", "line 2: expected </b>"},
+        {"<a", "ends inside a tag"},
+        {"<a x=1/>", "in quotes"},
+        {"<a x='1' x='2'/>", "given twice"},
+        {"<a/><b/>", "behind the last"},
+        {"", "no element"},
+        {"<a>words</a", "closing tag"},
+        {"<a x='&nbsp;'/>", "entity"},
+        {"<!DOCTYPE a><a/>", "declarations"},
+        {"<a><!-- </a>", "never ends"},
     };
     _cleanup_(xml_freep) struct xml_node *root = NULL;
     _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
@@ -180,12 +190,15 @@ static void test_numpys_generator(void **state)
 /* robosuite's quat2mat(axisangle2quat(v)) with its float32 steps, from numpy, to the last bit. */
 static void test_controller_rotation(void **state)
 {
-    static const struct { double v[3], R[9]; } cases[] = {
-        { { .3, -.2, .1 }, { 0x1.f359406400000p-1, -0x1.04c7fe0000000p-3, -0x1.71befe0000000p-3, 0x1.16a8020000000p-4, 0x1.e6b280b400000p-1,
-                             -0x1.3634000000000p-2, 0x1.ae78fe0000000p-3, 0x1.21f6000000000p-2, 0x1.df1b40f000000p-1 } },
-        { { 0.5, 0, 0 }, { 1, 0, 0, 0, 0x1.c152804000000p-1, -0x1.eaee860000000p-2, 0, 0x1.eaee860000000p-2, 0x1.c152804000000p-1 } },
-        { { -.011, .4, -.5 }, { 0x1.9a941a0000000p-1, 0x1.db896c0000000p-2, 0x1.80e45a0000000p-2, -0x1.dfe3f80000000p-2, 0x1.c220b12550000p-1,
-                                -0x1.61c0980000000p-4, -0x1.7b732a0000000p-2, -0x1.b5d4780000000p-4, 0x1.d86415a550000p-1 } },
+    static const struct { double v[3], R[9];
+    } cases[] = {
+        {{.3, -.2, .1},
+         {0x1.f359406400000p-1, -0x1.04c7fe0000000p-3, -0x1.71befe0000000p-3, 0x1.16a8020000000p-4, 0x1.e6b280b400000p-1,
+          -0x1.3634000000000p-2, 0x1.ae78fe0000000p-3, 0x1.21f6000000000p-2, 0x1.df1b40f000000p-1}},
+        {{0.5, 0, 0}, {1, 0, 0, 0, 0x1.c152804000000p-1, -0x1.eaee860000000p-2, 0, 0x1.eaee860000000p-2, 0x1.c152804000000p-1}},
+        {{-.011, .4, -.5},
+         {0x1.9a941a0000000p-1, 0x1.db896c0000000p-2, 0x1.80e45a0000000p-2, -0x1.dfe3f80000000p-2, 0x1.c220b12550000p-1,
+          -0x1.61c0980000000p-4, -0x1.7b732a0000000p-2, -0x1.b5d4780000000p-4, 0x1.d86415a550000p-1}},
     };
 
     (void)state;

@@ -86,7 +86,8 @@ static void compare_task(const char *goldens, int suite, int index)
         struct error error = {0};
         char path[4096];
 
-        snprintf(path, sizeof(path), "%s/libero/%s/%s_%d%s", goldens, files[i].kind, libero_suites[suite].name, index, files[i].suffix);
+        snprintf(path, sizeof(path), "%s/libero/%s/%s_%d%s", goldens, files[i].kind, libero_suites[suite].name, index,
+                 files[i].suffix);
         if (access(path, R_OK) < 0)
             continue;
         for (int order = LIBERO_REFERENCE; order <= (i == 1 || i == 2 ? LIBERO_ONEPASS : LIBERO_REFERENCE); order++) {
@@ -181,8 +182,8 @@ static void test_fixture_poses(void **state)
             int reset, thing;
 
             if (strncmp(line, key, strlen(key)) != 0 ||
-                sscanf(line + strlen(key), "%99s %d %lf %lf %lf %lf %lf %lf %lf", name, &reset, &pose[0], &pose[1], &pose[2], &pose[3],
-                       &pose[4], &pose[5], &pose[6]) != 9)
+                sscanf(line + strlen(key), "%99s %d %lf %lf %lf %lf %lf %lf %lf", name, &reset, &pose[0], &pose[1], &pose[2],
+                       &pose[3], &pose[4], &pose[5], &pose[6]) != 9)
                 continue;
             thing = libero_thing(task, name);
             assert_true(thing >= task->n_objects);

@@ -34,11 +34,21 @@ static struct pickle *parse(const char *bytes, size_t n)
 /* pickle.dumps([None, True, False, 5, 300, -7, 2**40, 1.5, 'ab', b'cd', (1, 2, 3, 4), {'k': 1}], 2) and protocol 4 */
 static void test_plain_values(void **state)
 {
-    static const char two[] = "\x80\x02]q\x00(N\x88\x89K\x05M,\x01J\xf9\xff\xff\xff\x8a\x06\x00\x00\x00\x00\x00\x01G?\xf8\x00\x00\x00\x00\x00\x00"
-        "X\x02\x00\x00\x00" "abq\x01" "c_codecs\nencode\nq\x02X\x02\x00\x00\x00" "cdq\x03X\x06\x00\x00\x00latin1q\x04\x86q\x05Rq\x06"
-        "(K\x01K\x02K\x03K\x04tq\x07}q\x08X\x01\x00\x00\x00kq\tK\x01s" "e.";
-    static const char four[] = "\x80\x04\x95\x41\x00\x00\x00\x00\x00\x00\x00]\x94(N\x88\x89K\x05M,\x01J\xf9\xff\xff\xff\x8a\x06\x00\x00\x00\x00\x00\x01"
-        "G?\xf8\x00\x00\x00\x00\x00\x00\x8c\x02" "ab\x94" "C\x02" "cd\x94(K\x01K\x02K\x03K\x04t\x94}\x94\x8c\x01k\x94K\x01s" "e.";
+    static const char two[] =
+        "\x80\x02]q\x00(N\x88\x89K\x05M,\x01J\xf9\xff\xff\xff\x8a\x06\x00\x00\x00\x00\x00\x01G?\xf8\x00\x00\x00\x00\x00\x00"
+        "X\x02\x00\x00\x00"
+        "abq\x01"
+        "c_codecs\nencode\nq\x02X\x02\x00\x00\x00"
+        "cdq\x03X\x06\x00\x00\x00latin1q\x04\x86q\x05Rq\x06"
+        "(K\x01K\x02K\x03K\x04tq\x07}q\x08X\x01\x00\x00\x00kq\tK\x01s"
+        "e.";
+    static const char four[] =
+        "\x80\x04\x95\x41\x00\x00\x00\x00\x00\x00\x00]\x94(N\x88\x89K\x05M,\x01J\xf9\xff\xff\xff\x8a\x06\x00\x00\x00\x00\x00\x01"
+        "G?\xf8\x00\x00\x00\x00\x00\x00\x8c\x02"
+        "ab\x94"
+        "C\x02"
+        "cd\x94(K\x01K\x02K\x03K\x04t\x94}\x94\x8c\x01k\x94K\x01s"
+        "e.";
     struct pickle *both[2] = { PARSE(two), PARSE(four) };
 
     (void)state;
@@ -72,8 +82,10 @@ static void test_plain_values(void **state)
 /* OrderedDict() filled by SETITEMS, a persistent id inside, a state by BUILD: the shape of torch.save's output. */
 static void test_objects_are_described(void **state)
 {
-    struct pickle *pickle = PARSE("\x80\x02" "ccollections\nOrderedDict\n)Rq\x00(X\x01\x00\x00\x00wX\x02\x00\x00\x00idQX\x01\x00\x00\x00vK\x01u"
-                                  "}X\x01\x00\x00\x00mK\x02sb.");
+    struct pickle *pickle =
+        PARSE("\x80\x02"
+              "ccollections\nOrderedDict\n)Rq\x00(X\x01\x00\x00\x00wX\x02\x00\x00\x00idQX\x01\x00\x00\x00vK\x01u"
+              "}X\x01\x00\x00\x00mK\x02sb.");
     const struct pickle_value *root = pickle_root(pickle);
 
     (void)state;
@@ -89,7 +101,9 @@ static void test_objects_are_described(void **state)
 /* Latin-1 written as UTF-8: code points up to 255 come back as bytes, above they are refused. */
 static void test_bytes_of_protocol_2(void **state)
 {
-    struct pickle *good = PARSE("\x80\x02" "c_codecs\nencode\nX\x05\x00\x00\x00" "a\xc3\xbf\xc2\x80X\x06\x00\x00\x00latin1\x86R.");
+    struct pickle *good = PARSE("\x80\x02"
+                                "c_codecs\nencode\nX\x05\x00\x00\x00"
+                                "a\xc3\xbf\xc2\x80X\x06\x00\x00\x00latin1\x86R.");
     struct pickle *high = PARSE("\x80\x02" "c_codecs\nencode\nX\x02\x00\x00\x00\xc4\x80X\x06\x00\x00\x00latin1\x86R.");
     uint8_t *bytes = NULL;
     size_t n;

@@ -39,8 +39,10 @@ int libero_assets_find(const struct sim_options *options, struct libero_assets *
     if (!assets.robosuite && !robosuite)
         assets.robosuite = find_root(".deps/robosuite", below_robosuite, "models/assets/robots/panda/robot.xml");
     if (!assets.robosuite)
-        return error_set(error, ENOENT, "robosuite's files are not here (ROBOSUITE_ROOT%s%s). Get them: make libero-assets && "
-                         "export ROBOSUITE_ROOT=$PWD/.deps/robosuite", robosuite ? " = " : " is not set", robosuite ? robosuite : "");
+        return error_set(error, ENOENT,
+                         "robosuite's files are not here (ROBOSUITE_ROOT%s%s). Get them: make libero-assets && "
+                         "export ROBOSUITE_ROOT=$PWD/.deps/robosuite",
+                         robosuite ? " = " : " is not set", robosuite ? robosuite : "");
     *ret = assets;
     assets = (struct libero_assets) {0};
     return 0;

@@ -137,7 +137,8 @@ static int read_numbers(const struct reader *p, const struct node *list, int n, 
     int i = 0;
 
     if (!list || list->word || count(list) != n)
-        return error_set(p->error, EINVAL, "%s: line %d: a list of %d numbers was expected", p->name, list ? list->line : p->line, n);
+        return error_set(p->error, EINVAL, "%s: line %d: a list of %d numbers was expected", p->name, list ? list->line : p->line,
+                         n);
     for (item = list->first; item; item = item->next, i++) {
         char *end;
 
@@ -165,7 +166,8 @@ static int read_attribute(const struct reader *p, const struct node *list, struc
     int r;
 
     if (!key || !key->word || !value || value->next)
-        return bad(p, list->line, "expected (:target NAME), (:ranges ((x0 y0 x1 y1))), (:yaw_rotation ((a b))) or (:rgba (r g b a))");
+        return bad(p, list->line,
+                   "expected (:target NAME), (:ranges ((x0 y0 x1 y1))), (:yaw_rotation ((a b))) or (:rgba (r g b a))");
     if (is_word(key, ":target"))
         return region->target ? bad(p, key->line, "a second :target") : dup_word(p, value, &region->target);
     if (is_word(key, ":ranges")) {
@@ -244,8 +246,8 @@ static int read_statement(const struct reader *p, const struct node *list, struc
         if (is_word(list->first, bddl_predicate_name[k]))
             break;
     if (k == BDDL_PREDICATES)
-        return error_set(p->error, EINVAL, "%s: line %d: unknown predicate '%.60s'; known: on in open close turnon turnoff up", p->name,
-                         list->line, list->first->word);
+        return error_set(p->error, EINVAL, "%s: line %d: unknown predicate '%.60s'; known: on in open close turnon turnoff up",
+                         p->name, list->line, list->first->word);
     if ((k == BDDL_ON || k == BDDL_IN) != (words == 3))
         return error_set(p->error, EINVAL, "%s: line %d: %s takes %s", p->name, list->line, bddl_predicate_name[k],
                          k == BDDL_ON || k == BDDL_IN ? "two names" : "one name");
@@ -292,7 +294,8 @@ static int read_group(const struct reader *p, const struct node *group, struct b
     if (!key || !key->word)
         return bad(p, group->line, "expected a group such as (:objects ...)");
     if (is_word(key, "problem"))
-        return problem->problem ? bad(p, key->line, "a second (problem NAME)") : dup_word(p, key->next ? key->next : group, &problem->problem);
+        return problem->problem ? bad(p, key->line, "a second (problem NAME)")
+                                : dup_word(p, key->next ? key->next : group, &problem->problem);
     if (is_word(key, ":domain"))
         return is_word(key->next, "robosuite") ? 0 : bad(p, key->line, "the domain must be robosuite");
     if (is_word(key, ":language"))

@@ -50,7 +50,8 @@ int check_read_fixtures(const struct libero_task *task, const struct zip_archive
         found++;
     }
     if (found != task->n_things - task->n_objects)
-        return error_set(error, EINVAL, "%s: %d fixture poses, the task has %d fixtures", file->path, found, task->n_things - task->n_objects);
+        return error_set(error, EINVAL, "%s: %d fixture poses, the task has %d fixtures", file->path, found,
+                         task->n_things - task->n_objects);
     return 0;
 }
 
@@ -81,8 +82,8 @@ static void release(struct rollout *g)
         free(g->obs[i]);
 }
 
-static int read_rollout(const struct libero_task *task, const struct zip_archive *file, enum libero_order order, struct rollout *g,
-                        struct error *error)
+static int read_rollout(const struct libero_task *task, const struct zip_archive *file, enum libero_order order,
+                        struct rollout *g, struct error *error)
 {
     const size_t nq = (size_t)task->model->nq, nv = (size_t)task->model->nv;
     const struct { const char *name; size_t columns; double **to; } arrays[] = {
@@ -96,7 +97,8 @@ static int read_rollout(const struct libero_task *task, const struct zip_archive
     for (size_t i = 0; i < ARRAY_SIZE(arrays) && r == 0; i++) {
         r = check_read_rows(file, arrays[i].name, arrays[i].columns, arrays[i].to, &rows, error);
         if (r == 0 && rows != (i < 2 ? 1 : g->steps))
-            r = error_set(error, EINVAL, "%s: %s: %zu rows, expected %zu", file->path, arrays[i].name, rows, i < 2 ? 1 : g->steps);
+            r = error_set(error, EINVAL, "%s: %s: %zu rows, expected %zu", file->path, arrays[i].name, rows,
+                          i < 2 ? 1 : g->steps);
     }
     for (size_t i = 0; i < ARRAY_SIZE(observed) && r == 0; i++) {
         r = check_read_rows(file, observed[i].name, (size_t)observed[i].n, &g->obs[i], &rows, error);
@@ -178,7 +180,7 @@ int check_physics(const struct libero_task *task, const char *path, enum libero_
     if (libero_slot_init(&slot, task, order) < 0)
         return error_set(error, ENOMEM, "%s: out of memory", path);
     r = libero_set_state(&slot, g.init, poses);
-    memcpy(slot.mujoco.data->qacc_warmstart, g.warmstart, sizeof(double) * (size_t)task->model->nv);    /* the only hidden state */
+    memcpy(slot.mujoco.data->qacc_warmstart, g.warmstart, sizeof(double) * (size_t)task->model->nv); /* the only hidden state */
 
     *ret = (struct check_result) { .first_bad = -1 };
     for (size_t t = 0; t < g.steps && r == 0; t++) {

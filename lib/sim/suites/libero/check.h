@@ -1,7 +1,7 @@
 /* check.h - compare with reference data made by the original Python stack: `gantry sim check --suite libero --golden DIR`.
  *
- * DIR holds physics/<suite>_<task>_row<k>.npz, predicates/<suite>_<task>.npz, models/<suite>_<task>.json.gz, pictures in images, in the
- * format of that stack's manifest; any other rollouts made by the same generator are accepted. Tolerances, per step t:
+ * DIR holds physics/<suite>_<task>_row<k>.npz, predicates/<suite>_<task>.npz, models/<suite>_<task>.json.gz, pictures in images,
+ * in the format of that stack's manifest; any other rollouts made by the same generator are accepted. Tolerances, per step t:
  *   physics, reference   |qpos - golden| and |observation - golden| <= bound = max(1e-9, 100 sens_noise[t]); contacts, success
  *                        equal; |ctrl - golden| <= max(1e-6, 10 bound): where contacts amplify rounding, a torque moves with
  *                        the joints' velocities, and the original's own rerun on another CPU is 2e-6 away
@@ -33,12 +33,13 @@ int check_predicates(const struct libero_task *task, const char *path, struct ch
 int check_model(const struct libero_task *task, const char *path, struct check_result *ret, struct error *error);
 /* images/<suite>_<task>_states.npz and the pictures beside it: 99.9 % of the pixels within 1, on the same renderer and files.
  * renderers: for sides 128 and 256. The task must have come through sim_task_open. */
-int check_images(const struct libero_task *task, const char *path, struct sim_renderer *const renderers[2], struct check_result *ret,
-                 struct error *error);
+int check_images(const struct libero_task *task, const char *path, struct sim_renderer *const renderers[2],
+                 struct check_result *ret, struct error *error);
 bool check_passed(const struct check_result *result);
 
 /* For check_*.c. Array `name` as doubles (caller frees), `columns` to a row (0: any). *ret_rows (may be NULL): how many. */
-int check_read_rows(const struct zip_archive *file, const char *name, size_t columns, double **ret, size_t *ret_rows, struct error *error);
+int check_read_rows(const struct zip_archive *file, const char *name, size_t columns, double **ret, size_t *ret_rows,
+                    struct error *error);
 /* fixture_pose by fixture_names, in the order of the task's things. */
 int check_read_fixtures(const struct libero_task *task, const struct zip_archive *file, double ret_poses[LIBERO_MAX_FIXTURES][7],
                         struct error *error);

@@ -80,7 +80,8 @@ static int check_one(struct run *run, const struct libero_task *task, const char
         return check_rollout(run, task, name, path);
     if (strcmp(kind, "images") == 0)
         return check_pictures(run, task, name, path);
-    r = strcmp(kind, "models") == 0 ? check_model(task, path, &result, run->error) : check_predicates(task, path, &result, run->error);
+    r = strcmp(kind, "models") == 0 ? check_model(task, path, &result, run->error)
+                                    : check_predicates(task, path, &result, run->error);
     if (r == 0)
         tell(run, name, kind, &result);
     return r;
@@ -149,12 +150,16 @@ static int check_suite(struct run *run, const struct libero_suite *suite)
     return r;
 }
 
-int sim_check_libero(const char *suite, const struct sim_options *options, int device, const char *folder, sim_check_report *report,
-                     void *user, struct sim_check_counts *ret, struct error *error)
+int sim_check_libero(const char *suite, const struct sim_options *options, int device, const char *folder,
+                     sim_check_report *report, void *user, struct sim_check_counts *ret, struct error *error)
 {
     static const struct sim_options defaults;
-    struct run run = { .options = options ? options : &defaults, .device = device, .folder = folder, .report = report, .user = user,
-                       .error = error };
+    struct run run = {.options = options ? options : &defaults,
+                      .device = device,
+                      .folder = folder,
+                      .report = report,
+                      .user = user,
+                      .error = error};
     int r = 0;
 
     for (int s = 0; s < LIBERO_SUITES && r == 0; s++)

@@ -93,8 +93,8 @@ static int replay(struct libero_slot *slot, const struct zip_archive *file, cons
     return r < 0 ? r : compare_tag(slot, folder, prefix, "burner", renderers, result, error);
 }
 
-int check_images(const struct libero_task *task, const char *path, struct sim_renderer *const renderers[2], struct check_result *ret,
-                 struct error *error)
+int check_images(const struct libero_task *task, const char *path, struct sim_renderer *const renderers[2],
+                 struct check_result *ret, struct error *error)
 {
     _cleanup_(zip_closep) struct zip_archive *file = NULL;
     _cleanup_free_ char *folder = strdup(path);

@@ -127,7 +127,8 @@ static void compare_geom_meshes(struct comparison *c, const json_t *golden)
     for (int i = 0; i < c->model->ngeom; i++) {
         const int mesh = c->model->geom_type[i] == mjGEOM_MESH ? c->model->geom_dataid[i] : -1;
 
-        compare_text(c, "geom mesh", (size_t)i, mesh < 0 ? NULL : mj_id2name(c->model, mjOBJ_MESH, mesh), json_array_get(golden, (size_t)i));
+        compare_text(c, "geom mesh", (size_t)i, mesh < 0 ? NULL : mj_id2name(c->model, mjOBJ_MESH, mesh),
+                     json_array_get(golden, (size_t)i));
     }
 }
 
@@ -158,7 +159,8 @@ static void sha1_short(const void *bytes, size_t n, char ret[17])
             n -= 64;
         }
         for (int i = 0; i < 16; i++)
-            w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 | (uint32_t)block[4 * i + 2] << 8 | block[4 * i + 3];
+            w[i] = (uint32_t)block[4 * i] << 24 | (uint32_t)block[4 * i + 1] << 16 | (uint32_t)block[4 * i + 2] << 8 |
+                   block[4 * i + 3];
         for (int i = 16; i < 80; i++) {
             const uint32_t x = w[i - 3] ^ w[i - 8] ^ w[i - 14] ^ w[i - 16];
 
@@ -233,7 +235,9 @@ static void compare_options(struct comparison *c, const json_t *section)
 {
     const mjOption *o = &c->model->opt;
 
-#define X(type, name) if (json_object_get(section, #name)) compare_number(c, #name, 0, (double)o->name, json_object_get(section, #name));
+#define X(type, name)                    \
+    if (json_object_get(section, #name)) \
+        compare_number(c, #name, 0, (double)o->name, json_object_get(section, #name));
     MJOPTION_FLOATS
     MJOPTION_INTS
 #undef X
@@ -283,11 +287,20 @@ static void compare_section(struct comparison *c, const char *name, mjtObj type,
 static void compare_dump(struct comparison *c, const json_t *dump)
 {
     const mjModel *m = c->model;
-    const struct { const char *name; mjtObj type; int n; } sections[] = {
-        { "body", mjOBJ_BODY, (int)m->nbody }, { "joint", mjOBJ_JOINT, (int)m->njnt }, { "dof", mjOBJ_DOF, 0 },
-        { "geom", mjOBJ_GEOM, (int)m->ngeom }, { "site", mjOBJ_SITE, (int)m->nsite }, { "actuator", mjOBJ_ACTUATOR, (int)m->nu },
-        { "sensor", mjOBJ_SENSOR, (int)m->nsensor }, { "camera", mjOBJ_CAMERA, (int)m->ncam }, { "light", mjOBJ_LIGHT, (int)m->nlight },
-        { "mesh", mjOBJ_MESH, (int)m->nmesh }, { "texture", mjOBJ_TEXTURE, (int)m->ntex }, { "material", mjOBJ_MATERIAL, (int)m->nmat },
+    const struct { const char *name; mjtObj type; int n;
+    } sections[] = {
+        {"body", mjOBJ_BODY, (int)m->nbody},
+        {"joint", mjOBJ_JOINT, (int)m->njnt},
+        {"dof", mjOBJ_DOF, 0},
+        {"geom", mjOBJ_GEOM, (int)m->ngeom},
+        {"site", mjOBJ_SITE, (int)m->nsite},
+        {"actuator", mjOBJ_ACTUATOR, (int)m->nu},
+        {"sensor", mjOBJ_SENSOR, (int)m->nsensor},
+        {"camera", mjOBJ_CAMERA, (int)m->ncam},
+        {"light", mjOBJ_LIGHT, (int)m->nlight},
+        {"mesh", mjOBJ_MESH, (int)m->nmesh},
+        {"texture", mjOBJ_TEXTURE, (int)m->ntex},
+        {"material", mjOBJ_MATERIAL, (int)m->nmat},
     };
     struct field qpos0;
 

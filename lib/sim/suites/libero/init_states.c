@@ -44,19 +44,23 @@ static int read_array(const struct pickle_value *array, const char *path, int wi
     if (array->kind != PICKLE_CALL || array->tag != RECONSTRUCT || !state || state->kind != PICKLE_TUPLE || state->count != 5)
         return error_set(error, EINVAL, "%s: a numpy array was expected in it", path);
     shape = state->items[1];
-    if (shape->kind != PICKLE_TUPLE || shape->count != 2 || shape->items[0]->kind != PICKLE_INT || shape->items[1]->kind != PICKLE_INT)
+    if (shape->kind != PICKLE_TUPLE || shape->count != 2 || shape->items[0]->kind != PICKLE_INT ||
+        shape->items[1]->kind != PICKLE_INT)
         return error_set(error, EINVAL, "%s: an array of two dimensions was expected", path);
     rows = shape->items[0]->integer;
     columns = shape->items[1]->integer;
     if (!is_double(state->items[2]) || state->items[3]->kind != PICKLE_BOOL || state->items[3]->boolean)
         return error_set(error, EINVAL, "%s: little-endian float64 in C order was expected", path);
     if (columns != width)
-        return error_set(error, EINVAL, "%s: rows of %lld numbers; this task's model needs %d (1 + nq + nv): the file belongs to another "
-                         "task or version of LIBERO", path, (long long)columns, width);
+        return error_set(error, EINVAL,
+                         "%s: rows of %lld numbers; this task's model needs %d (1 + nq + nv): the file belongs to another "
+                         "task or version of LIBERO",
+                         path, (long long)columns, width);
     if (rows < 1 || rows > MAX_ROWS)
         return error_set(error, EINVAL, "%s: %lld rows", path, (long long)rows);
     if (pickle_bytes(state->items[4], &bytes, &n) < 0 || n != (size_t)rows * (size_t)columns * sizeof(double))
-        return error_set(error, EINVAL, "%s: the array's bytes do not fill its shape (%lld, %lld)", path, (long long)rows, (long long)columns);
+        return error_set(error, EINVAL, "%s: the array's bytes do not fill its shape (%lld, %lld)", path, (long long)rows,
+                         (long long)columns);
     *ret = (struct init_states) { .rows = (int)rows, .width = (int)columns, .values = (double *)(void *)TAKE_PTR(bytes) };
     return 0;
 }

@@ -7,9 +7,9 @@ static const char *const sections[] = { "worldbody", "actuator", "sensor", "asse
 
 /* Attributes that name something or refer to a name. */
 static const char *const naming[] = {
-    "class", "childclass", "name", "objname", "material", "texture", "joint", "joint1", "joint2", "jointinparent", "geom", "geom1",
-    "geom2", "mesh", "fixed", "actuator", "tendon", "tendon1", "tendon2", "slidesite", "cranksite", "body", "body1", "body2",
-    "hfield", "target", "prefix", "site",
+    "class",     "childclass", "name",  "objname", "material", "texture",  "joint",  "joint1",  "joint2",  "jointinparent",
+    "geom",      "geom1",      "geom2", "mesh",    "fixed",    "actuator", "tendon", "tendon1", "tendon2", "slidesite",
+    "cranksite", "body",       "body1", "body2",   "hfield",   "target",   "prefix", "site",
 };
 
 /* The <default class="..."> block of this class. */
@@ -74,7 +74,9 @@ static int prepare(struct xml_node *root, const char *path, struct error *error)
     for (size_t i = 0; i < ARRAY_SIZE(sections) && r == 0; i++)
         if (!xml_child(root, sections[i]) && !xml_add(root, sections[i]))
             r = error_set(error, ENOMEM, "%s: out of memory", path);
-    return r < 0 ? r : absolute_files(xml_child(root, "asset"), path) < 0 ? error_set(error, ENOMEM, "%s: out of memory", path) : 0;
+    return r < 0                                                ? r
+           : absolute_files(xml_child(root, "asset"), path) < 0 ? error_set(error, ENOMEM, "%s: out of memory", path)
+                                                                : 0;
 }
 
 int mjcf_read(const char *folder, const char *file, struct xml_node **ret, struct error *error)

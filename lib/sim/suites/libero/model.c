@@ -238,7 +238,8 @@ struct entry {
 static const char entry_magic[8] = "gantryM1";
 
 /* A cache that cannot be written is no error: the next start compiles again. */
-static void store(const char *cache, const char *key, const mjModel *model, const struct texture *textures, const void *mjb, int size)
+static void store(const char *cache, const char *key, const mjModel *model, const struct texture *textures, const void *mjb,
+                  int size)
 {
     _cleanup_(strbuf_release) struct strbuf all = STRBUF_INIT;
     struct entry head = { .n_textures = (uint32_t)model->ntex };
@@ -332,8 +333,8 @@ static mjModel *load(const char *cache, const char *key)
 }
 
 /* Compiled, then loaded again without the pixels: those of the pool take their place. */
-static int compile_stripped(const struct strbuf *xml, const char *name, mjModel **ret, struct texture **ret_textures, void **ret_mjb,
-                            int *ret_size, struct error *error)
+static int compile_stripped(const struct strbuf *xml, const char *name, mjModel **ret, struct texture **ret_textures,
+                            void **ret_mjb, int *ret_size, struct error *error)
 {
     const struct mujoco_file file = { "scene.xml", xml->text };
     _cleanup_free_ struct texture *textures = NULL;
@@ -355,7 +356,8 @@ static int compile_stripped(const struct strbuf *xml, const char *name, mjModel 
     if (r < 0 && model)
         mj_deleteModel(model);
     if (r == -ENOTSUP)
-        return error_set(error, ENOTSUP, "%s: MuJoCo %s lays its models out in another way; 3.3.2 is needed", name, mj_versionString());
+        return error_set(error, ENOTSUP, "%s: MuJoCo %s lays its models out in another way; 3.3.2 is needed", name,
+                         mj_versionString());
     if (r < 0)
         return error_set(error, -r, "%s: out of memory for its model or its textures (2 GB at most)", name);
     *ret = model;

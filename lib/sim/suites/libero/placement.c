@@ -113,7 +113,8 @@ static void draw_rotation(struct draw *d, int thing, double quat[4])
 }
 
 /* x and y from a rectangle around `base`, rotation behind; tried until the place is free when `checked`. */
-static int draw_pose(struct draw *d, int thing, const double base[3], const double range[4], double shrink, double z, bool checked)
+static int draw_pose(struct draw *d, int thing, const double base[3], const double range[4], double shrink, double z,
+                     bool checked)
 {
     for (int i = 0; i < TRIES; i++) {
         double pos[3], quat[4];
@@ -127,7 +128,8 @@ static int draw_pose(struct draw *d, int thing, const double base[3], const doub
         put(d, thing, pos, quat);
         return 0;
     }
-    return error_set(d->error, EAGAIN, "%s: no free place for %s in %d tries", d->task->problem->file, d->task->things[thing].name, TRIES);
+    return error_set(d->error, EAGAIN, "%s: no free place for %s in %d tries", d->task->problem->file,
+                     d->task->things[thing].name, TRIES);
 }
 
 static int draw_fixture(struct draw *d, int thing, const struct bddl_region *region)
@@ -174,7 +176,8 @@ static void turn(const double q[4], const double v[3], double ret[3])
     mju_rotVecQuat(ret, v, q);
 }
 
-static int place_on_site(struct draw *d, const struct bddl_statement *s, int thing, int target, const struct bddl_region *region, bool top)
+static int place_on_site(struct draw *d, const struct bddl_statement *s, int thing, int target, const struct bddl_region *region,
+                         bool top)
 {
     const int site = mj_name2id(d->task->model, mjOBJ_SITE, region->name);
     double base[3], offset[3], range[4] = {0};
@@ -198,14 +201,15 @@ static int place_on_object(struct draw *d, const struct bddl_statement *s, int t
     double base[3];
 
     if (!d->placed[target])
-        return error_set(d->error, EINVAL, "%s: line %d: '%s' cannot be placed on '%s', which has no place yet", d->task->problem->file,
-                         s->line, s->first, s->second);
+        return error_set(d->error, EINVAL, "%s: line %d: '%s' cannot be placed on '%s', which has no place yet",
+                         d->task->problem->file, s->line, s->first, s->second);
     memcpy(base, d->pose[target], sizeof(base));
     base[2] += d->task->things[target].top;
     return draw_pose(d, thing, base, nowhere, 0, movable_z, false);
 }
 
-static int place(struct draw *d, const struct bddl_statement *s, enum place_kind kind, int target, const struct bddl_region *region)
+static int place(struct draw *d, const struct bddl_statement *s, enum place_kind kind, int target,
+                 const struct bddl_region *region)
 {
     const int thing = libero_thing(d->task, s->first);
     const struct libero_arena *arena = d->task->arena;
@@ -216,10 +220,12 @@ static int place(struct draw *d, const struct bddl_statement *s, enum place_kind
     switch (kind) {
     case ON_SURFACE:
         if (!region->has_range)
-            return error_set(d->error, EINVAL, "%s: line %d: region '%s' has no :ranges", d->task->problem->file, s->line, s->second);
+            return error_set(d->error, EINVAL, "%s: line %d: region '%s' has no :ranges", d->task->problem->file, s->line,
+                             s->second);
         if (!d->task->things[thing].movable)
             return draw_fixture(d, thing, region);
-        return draw_pose(d, thing, arena->offset, region->range, arena->shrink_regions ? d->task->things[thing].radius : 0, movable_z, true);
+        return draw_pose(d, thing, arena->offset, region->range, arena->shrink_regions ? d->task->things[thing].radius : 0,
+                         movable_z, true);
     case ON_SITE: return place_on_site(d, s, thing, target, region, true);
     case IN_SITE: return place_on_site(d, s, thing, target, region, false);
     case ON_OBJECT: return place_on_object(d, s, thing, target);

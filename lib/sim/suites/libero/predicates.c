@@ -56,12 +56,15 @@ int predicate_check(const struct libero_task *task, const struct bddl_statement 
         if (a.region || !a.thing)
             return error_set(error, EINVAL, "%s: line %d: %s: '%s' must be an object", file, s->line, name, s->first);
         if (b.region ? b.region->site < 0 : !b.thing)
-            return error_set(error, EINVAL, "%s: line %d: %s: the scene has no site or object '%s'", file, s->line, name, s->second);
+            return error_set(error, EINVAL, "%s: line %d: %s: the scene has no site or object '%s'", file, s->line, name,
+                             s->second);
         if (s->predicate == BDDL_IN && !b.region)
             return error_set(error, EINVAL, "%s: line %d: in: '%s' must be a region", file, s->line, s->second);
         return 0;
     case BDDL_UP:
-        return a.thing && !a.region ? 0 : error_set(error, EINVAL, "%s: line %d: up: '%s' must be an object", file, s->line, s->first);
+        return a.thing && !a.region
+                   ? 0
+                   : error_set(error, EINVAL, "%s: line %d: up: '%s' must be an object", file, s->line, s->first);
     default:
         if (!limit || !limit->sign || ((s->predicate == BDDL_TURNON || s->predicate == BDDL_TURNOFF) && a.region))
             return error_set(error, EINVAL, "%s: line %d: '%s' cannot be judged by %s", file, s->line, s->first, name);

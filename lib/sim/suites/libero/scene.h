@@ -22,4 +22,5 @@ struct libero_assets {
 };
 
 /* Appends to *xml. -ENOENT, -EINVAL: a file that is missing or not as expected, named in the line. */
-int scene_compose(const struct libero_assets *assets, const struct bddl_problem *problem, struct strbuf *xml, struct error *error);
+int scene_compose(const struct libero_assets *assets, const struct bddl_problem *problem, struct strbuf *xml,
+                  struct error *error);

@@ -17,7 +17,8 @@ static int restyle(struct xml_node *root, const char *texture, const char *file,
     if (!old)
         return error_set(error, EINVAL, "%s: expected texture '%s' with a file in it", scene, texture);
     folder = strndup(old, (size_t)(strrchr(old, '/') - old));
-    return folder && xml_setf(node, "file", "%s/%s", folder, file) == 0 ? 0 : error_set(error, ENOMEM, "%s: out of memory", scene);
+    return folder && xml_setf(node, "file", "%s/%s", folder, file) == 0 ? 0
+                                                                        : error_set(error, ENOMEM, "%s: out of memory", scene);
 }
 
 /* Table arenas: size, place and legs are computed, not read. */
@@ -120,11 +121,13 @@ int scene_arena(const struct libero_assets *assets, const struct libero_arena *a
         if (!strstr(region->name, arena->workspace))
             continue;
         if (!region->has_range)
-            return error_set(error, EINVAL, "%s: region %s on the work surface needs (:ranges ((x0 y0 x1 y1)))", problem->file, region->name);
+            return error_set(error, EINVAL, "%s: region %s on the work surface needs (:ranges ((x0 y0 x1 y1)))", problem->file,
+                             region->name);
         r = add_region_site(arena, region, body);
     }
     if (r == -EINVAL)
-        return error_set(error, EINVAL, "%s: expected table_collision, table_visual, four table_leg*_visual and site table_top", file);
+        return error_set(error, EINVAL, "%s: expected table_collision, table_visual, four table_leg*_visual and site table_top",
+                         file);
     if (r < 0)
         return error_set(error, -r, "%s: out of memory", file);
     *ret = TAKE_PTR(root);

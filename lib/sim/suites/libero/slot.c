@@ -72,7 +72,7 @@ void libero_proprio(const struct libero_slot *slot, double ret[LIBERO_PROPRIO])
 
     for (int i = 0; i < 3; i++) {
         ret[i] = o->eef_pos[i];
-        ret[3 + i] = den == 0 ? 0 : o->eef_quat[i] * 2.0 * acos(w) / den;       /* angle up to 2 pi, as the policies were taught */
+        ret[3 + i] = den == 0 ? 0 : o->eef_quat[i] * 2.0 * acos(w) / den; /* angle up to 2 pi, as the policies were taught */
     }
     ret[6] = o->gripper_qpos[0];
     ret[7] = o->gripper_qpos[1];

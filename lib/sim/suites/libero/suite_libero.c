@@ -1,7 +1,7 @@
 /* suite_libero.c - the five LIBERO suites behind sim.h.
  *
- * Test states are the rows of the .pruned_init files, each with the fixtures of its reset (seed 0, row k after k + 1 resets), as in
- * published evaluations. Train and val states are drawn by the suite's own samplers from seeds that no two splits share. Every
+ * Test states are the rows of the .pruned_init files, each with the fixtures of its reset (seed 0, row k after k + 1 resets), as
+ * in published evaluations. Train and val states are drawn by the suite's own samplers from seeds that no two splits share. Every
  * reset plays the protocol's ten no-op steps, in which objects settle; success does not count there. */
 #include <errno.h>
 #include <pthread.h>
@@ -30,8 +30,12 @@ static void fill_infos(void)
 {
     for (int s = 0; s < LIBERO_SUITES; s++)
         for (int i = 0; i < libero_suites[s].n_tasks; i++)
-            infos[s][i] = (struct sim_task_info) { .name = libero_suites[s].tasks[i], .level = s, .max_steps = libero_suites[s].max_steps,
-                                                   .control_hz = control_hz, .cameras = LIBERO_CAMERAS, .proprio = LIBERO_PROPRIO };
+            infos[s][i] = (struct sim_task_info){.name = libero_suites[s].tasks[i],
+                                                 .level = s,
+                                                 .max_steps = libero_suites[s].max_steps,
+                                                 .control_hz = control_hz,
+                                                 .cameras = LIBERO_CAMERAS,
+                                                 .proprio = LIBERO_PROPRIO};
 }
 
 static int suite_index(const struct sim_suite_driver *driver)
@@ -140,10 +144,12 @@ static int reset(struct sim_slot *base, enum sim_split split, uint64_t seed, con
     const size_t row = (size_t)(seed % (uint64_t)task->init.rows);
     int r;
 
-    slot->memory.order = task->substeps == SIM_SUBSTEPS_ONEPASS || (task->substeps == SIM_SUBSTEPS_BY_SPLIT && split == SIM_TRAIN) ?
-                      LIBERO_ONEPASS : LIBERO_REFERENCE;
+    slot->memory.order = task->substeps == SIM_SUBSTEPS_ONEPASS || (task->substeps == SIM_SUBSTEPS_BY_SPLIT && split == SIM_TRAIN)
+                             ? LIBERO_ONEPASS
+                             : LIBERO_REFERENCE;
     if (split == SIM_TEST)
-        r = libero_set_state(slot, task->init.values + row * (size_t)task->init.width, (const double (*)[7])task->reset_fixtures[row]);
+        r = libero_set_state(slot, task->init.values + row * (size_t)task->init.width,
+                             (const double(*)[7])task->reset_fixtures[row]);
     else
         r = draw_state(slot, split, seed);
     for (int i = 0; i < LIBERO_WAIT_STEPS && r == 0; i++)

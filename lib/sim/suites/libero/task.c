@@ -81,7 +81,8 @@ static int find_joints(const struct libero_task *task, struct libero_thing *thin
             thing->free_qpos = model->jnt_qposadr[j];
             thing->free_dof = model->jnt_dofadr[j];
         } else if (thing->n_joints == LIBERO_MAX_JOINTS) {
-            return error_set(error, EINVAL, "%s: '%s' has more than %d joints", task->problem->file, thing->name, LIBERO_MAX_JOINTS);
+            return error_set(error, EINVAL, "%s: '%s' has more than %d joints", task->problem->file, thing->name,
+                             LIBERO_MAX_JOINTS);
         } else {
             thing->joints[thing->n_joints++] = model->jnt_qposadr[j];
         }
@@ -187,7 +188,8 @@ static int find_robot(struct libero_task *task, struct error *error)
     task->cameras[1] = mj_name2id(model, mjOBJ_CAMERA, "robot0_eye_in_hand");
     if (task->grip_site < 0 || task->hand_body < 0 || task->cameras[0] < 0 || task->cameras[1] < 0 || model->nu != ARM + 2 ||
         model->nq < ARM + 2 || mj_name2id(model, mjOBJ_JOINT, "robot0_joint1") != 0)
-        return error_set(error, EINVAL, "%s: the model is not the Panda arm with its gripper first (other robosuite?)", task->problem->file);
+        return error_set(error, EINVAL, "%s: the model is not the Panda arm with its gripper first (other robosuite?)",
+                         task->problem->file);
     task->burner_site = task->stove = -1;
     for (int i = 0; i < task->n_things; i++)
         if (task->things[i].category->turnon.sign) {

@@ -184,7 +184,8 @@ static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c ==
 
 static bool is_name(char c)
 {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.' || c == ':';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.' ||
+           c == ':';
 }
 
 static bool starts(const struct reader *p, const char *word)
@@ -267,7 +268,8 @@ static int decode(struct reader *p, const char *from, size_t n, char **ret)
             *to++ = is_space(from[i]) ? ' ' : from[i];
             continue;
         }
-        while (e < ARRAY_SIZE(entities) && (n - i < strlen(entities[e].text) || memcmp(from + i, entities[e].text, strlen(entities[e].text)) != 0))
+        while (e < ARRAY_SIZE(entities) &&
+               (n - i < strlen(entities[e].text) || memcmp(from + i, entities[e].text, strlen(entities[e].text)) != 0))
             e++;
         if (e == ARRAY_SIZE(entities) || from[i] == '\0') {
             free(out);
@@ -330,7 +332,8 @@ static int read_children(struct reader *p, struct xml_node *node, int depth)
         if (starts(p, "</")) {
             p->at += 2;
             if (name_length(p) != n || memcmp(p->at, node->tag, n) != 0)
-                return error_set(p->error, EINVAL, "%s: line %d: expected </%s> (opened in line %d)", p->name, p->line, node->tag, node->line);
+                return error_set(p->error, EINVAL, "%s: line %d: expected </%s> (opened in line %d)", p->name, p->line, node->tag,
+                                 node->line);
             p->at += n;
             skip_space(p);
             if (p->at == p->end || *p->at++ != '>')
