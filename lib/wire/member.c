@@ -7,7 +7,7 @@
 #include "wire/address.h"
 #include "wire/security.h"
 
-enum { HELLO_DEADLINE_MS = 10000, HELLO_AGAIN_MS = 500, BEAT_DEFAULT_MS = 1000, BEAT_DEADLINE_MS = 5000 };
+enum { HELLO_DEADLINE_MS = 10000, HELLO_AGAIN_MS = 500, BEAT_DEFAULT_MS = 1000, BEAT_WAIT_MIN_MS = 1000, BEAT_WAIT_MAX_MS = 5000 };
 
 struct member {
     struct wire *wire;
@@ -212,7 +212,9 @@ void member_beat(struct member *member)
 {
     Gantry__Heartbeat beat = GANTRY__HEARTBEAT__INIT;
     struct wire_call call = {
-        .kind = WIRE_KIND(HEARTBEAT), .body = &beat.base, .deadline_ms = BEAT_DEADLINE_MS, .flags = WIRE_ONCE,
+        /* one that got lost must not keep the next back for as long as it takes to be given up */
+        .kind = WIRE_KIND(HEARTBEAT), .body = &beat.base, .flags = WIRE_ONCE,
+        .deadline_ms = CLAMP(member->heartbeat_ms, (uint32_t)BEAT_WAIT_MIN_MS, (uint32_t)BEAT_WAIT_MAX_MS),
         .on_reply = on_beat_reply, .arg = member,
     };
 
