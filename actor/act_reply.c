@@ -1,5 +1,8 @@
 #include "actor/act_reply.h"
 
+#include <math.h>
+
+#include "base/fault.h"
 #include "proto/policy.pb-c.h"
 
 static int make_arrays(Gantry__ActReply *reply, size_t n_tokens, size_t n_actions, size_t n_hidden)
@@ -58,5 +61,7 @@ ProtobufCMessage *act_reply(const struct openvla *model, uint64_t number, const 
     }
     for (int i = 0; i < answer->actions; i++)
         to_environment(model, answer->normalised + i * config->action_dims, reply->action + i * config->action_dims);
+    if (fault_point("act.reply") == FAULT_NAN)
+        reply->action[0] = NAN;
     return &reply->base;
 }

@@ -4,11 +4,16 @@
  * status: 0 done, 1 it failed (one line on stderr says why), 2 wrong usage. */
 #pragma once
 
+#include <stdio.h>
+
 struct cli_command {
     const char *name;
     const char *help;                       /* one line for `gantry help` */
     int (*run)(int argc, char **argv);
 };
+
+/* argv[1] of a command that has verbs: its function, with the words behind it. `usage` for --help, none, or an unknown one. */
+int cli_verb(const struct cli_command *verbs, size_t n, int (*usage)(FILE *out, int status), int argc, char **argv);
 
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 

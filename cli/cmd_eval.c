@@ -10,6 +10,7 @@
 #include "base/atomic_file.h"
 #include "base/json_write.h"
 #include "cli/cli.h"
+#include "cli/run_open.h"
 #include "cli/up.h"
 #include "rl/stats.h"
 #include "run/ledger.h"
@@ -129,13 +130,10 @@ static int read_episodes(struct eval *eval, struct error *error)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
     size_t ended = 0, want = (size_t)eval->n_policies * (size_t)(eval->last - eval->first + 1) * (size_t)eval->config.n_tasks;
-    char path[PATH_MAX];
-    int r;
+    int r = run_open_ledger(eval->run_dir, &ledger, error);
 
-    snprintf(path, sizeof path, "%s/ledger.sqlite", eval->run_dir);
-    r = ledger_open_readonly(path, &ledger, error);
     if (r == 0 && (r = ledger_episodes(ledger, eval->stage, LEDGER_ALL, &eval->episodes, &eval->n_episodes)) < 0)
-        r = error_set(error, -r, "%s: %s", path, ledger_error(ledger));
+        r = error_set(error, -r, "%s/ledger.sqlite: %s", eval->run_dir, ledger_error(ledger));
     for (size_t i = 0; i < eval->n_episodes; i++)
         ended += eval->episodes[i].state == EPISODE_EVALUATED;
     if (r == 0 && ended < want)
@@ -179,14 +177,6 @@ static int pair(const struct eval *eval, int a, int b, double *ret_a, double *re
     return n;
 }
 
-static void write_interval(struct json_writer *w, const char *key, struct interval interval)
-{
-    json_open(w, key, '[');
-    json_number(w, NULL, interval.low);
-    json_number(w, NULL, interval.high);
-    json_close(w, ']');
-}
-
 static int write_result(const struct eval *eval, struct strbuf *out)
 {
     struct json_writer w = {.out = out};
@@ -210,7 +200,8 @@ static int write_result(const struct eval *eval, struct strbuf *out)
         json_number(&w, "temperature", eval->temperature[i]);
         json_signed(&w, "episodes", n);
         json_number(&w, "success", success);
-        write_interval(&w, "interval", wilson(successes, n, Z95));
+        interval = wilson(successes, n, Z95);
+        json_interval(&w, "interval", interval.low, interval.high);
         json_open(&w, "tasks", '{');
         for (int t = 0; t < eval->config.n_tasks; t++)
             json_number(&w, eval->config.tasks[t], mean_success(eval, i, eval->config.tasks[t], &n, &successes));
@@ -231,7 +222,7 @@ static int write_result(const struct eval *eval, struct strbuf *out)
         json_text(&w, "over", eval->policies[0]);
         json_signed(&w, "pairs", pairs);
         json_number(&w, "mean", sum / pairs);
-        write_interval(&w, "interval", interval);
+        json_interval(&w, "interval", interval.low, interval.high);
         json_close(&w, '}');
     }
     json_close(&w, '}');

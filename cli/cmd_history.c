@@ -1,5 +1,6 @@
 /* cmd_history.c - `gantry history RUN`: what happened, as JSON lines; `gantry history check RUN`: do the three writers agree? */
 #include "cli/cli.h"
+#include "cli/run_open.h"
 
 #include <errno.h>
 #include <string.h>
@@ -39,17 +40,15 @@ static int ask_coordinator(const char *run_dir, const char *after, char **ret_te
 static int read_file(const char *run_dir, const char *after, struct strbuf *out, struct error *error)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
-    char path[RUN_PATH], *end;
+    char *end;
     uint64_t first = strtoull(after, &end, 10);
     int r;
 
     if (*end)
         return error_set(error, EINVAL, "'%s' is not an event's number", after);
-    r = rundir_path(run_dir, "ledger.sqlite", path, error);
-    if (r == 0)
-        r = ledger_open_readonly(path, &ledger, error);
+    r = run_open_ledger(run_dir, &ledger, error);
     if (r == 0 && (r = history_export(ledger, first, out)) < 0)
-        r = error_set(error, -r, "%s: %s", path, ledger_error(ledger));
+        r = error_set(error, -r, "%s/ledger.sqlite: %s", run_dir, ledger_error(ledger));
     return r;
 }
 

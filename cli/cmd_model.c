@@ -139,14 +139,5 @@ int cmd_model(int argc, char **argv)
         {"check", NULL, check},
     };
 
-    if (argc < 2)
-        return usage(stderr, CLI_USAGE);
-    for (int i = 1; i < argc; i++)
-        if (!strcmp(argv[i], "--help"))
-            return usage(stdout, CLI_OK);
-    for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-        if (!strcmp(argv[1], verbs[i].name))
-            return verbs[i].run(argc - 2, argv + 2);
-    fprintf(stderr, "gantry model: there is no '%s'\n", argv[1]);
-    return usage(stderr, CLI_USAGE);
+    return cli_verb(verbs, ARRAY_SIZE(verbs), usage, argc, argv);
 }

@@ -5,7 +5,7 @@
 #include <limits.h>
 
 #include "cli/episode_film.h"
-#include "run/ledger.h"
+#include "cli/run_open.h"
 
 static void print_steps(const struct episode_film *film)
 {
@@ -32,28 +32,15 @@ static void print_steps(const struct episode_film *film)
     }
 }
 
-static int run_id(const char *run_dir, uint64_t *ret, struct error *error)
-{
-    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
-    char path[PATH_MAX];
-    int r;
-
-    snprintf(path, sizeof path, "%s/ledger.sqlite", run_dir);
-    r = ledger_open_readonly(path, &ledger, error);
-    if (r < 0)
-        return r;
-    *ret = ledger_run(ledger)->id;
-    return 0;
-}
-
 int cmd_replay(int argc, char **argv)
 {
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
     _cleanup_(journal_closep) struct journal *journal = NULL;
     _cleanup_(episode_film_release) struct episode_film film = {0};
     struct error error = {0};
     struct image strip = {0};
     char path[PATH_MAX], *end = NULL;
-    uint64_t episode = argc > 2 ? strtoull(argv[2], &end, 10) : 0, run;
+    uint64_t episode = argc > 2 ? strtoull(argv[2], &end, 10) : 0;
     int r;
 
     if ((argc != 3 && !(argc == 5 && !strcmp(argv[3], "-o"))) || !end || *end || end == argv[2]) {
@@ -61,10 +48,9 @@ int cmd_replay(int argc, char **argv)
                 "Episode numbers: gantry history RUN.\n", argv[0]);
         return CLI_USAGE;
     }
-    r = run_id(argv[1], &run, &error);
-    snprintf(path, sizeof path, "%s/journal", argv[1]);
+    r = run_open_ledger(argv[1], &ledger, &error);
     if (r == 0)
-        r = journal_open(path, run, JOURNAL_READ, &journal, NULL, &error);
+        r = run_open_journal(argv[1], ledger_run(ledger)->id, &journal, &error);
     if (r == 0)
         r = episode_film_load(journal, episode, &film, &error);
     if (r == 0) {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cli/report.h"
+#include "cli/run_open.h"
 #include "coordinator/summary.h"
 #include "run/rundir.h"
 
@@ -23,9 +24,7 @@ static int refresh_summary(const char *run_dir, struct error *error)
     if (r == 0)
         r = run_config_load(path, config, error);
     if (r == 0)
-        r = rundir_path(run_dir, "ledger.sqlite", path, error);
-    if (r == 0)
-        r = ledger_open_readonly(path, &ledger, error);
+        r = run_open_ledger(run_dir, &ledger, error);
     return r < 0 ? r : summary_write(ledger, config, run_dir, error);
 }
 

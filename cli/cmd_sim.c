@@ -102,14 +102,5 @@ int cmd_sim(int argc, char **argv)
 {
     static const struct cli_command verbs[] = { {"list", NULL, list}, {"check", NULL, check} };
 
-    if (argc < 2)
-        return usage(stderr, CLI_USAGE);
-    for (int i = 1; i < argc; i++)
-        if (!strcmp(argv[i], "--help"))
-            return usage(stdout, CLI_OK);
-    for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
-        if (!strcmp(argv[1], verbs[i].name))
-            return verbs[i].run(argc - 2, argv + 2);
-    fprintf(stderr, "gantry sim: there is no '%s'\n", argv[1]);
-    return usage(stderr, CLI_USAGE);
+    return cli_verb(verbs, ARRAY_SIZE(verbs), usage, argc, argv);
 }

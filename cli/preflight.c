@@ -7,14 +7,13 @@
 
 #include "base/atomic_file.h"
 #include "daemon/http.h"
+#include "nn/models/openvla_adapter.h"
+#include "train/memory.h"
 
 #define MB (1024.0 * 1024.0)
 
 /* What a process needs beside weights, measured on the demo and doubled; MB. */
 enum { BASE_MB = 40, WORKER_MB = 260, RENDER_SLOT_MB = 12 };
-
-/* Copies of the weights in fp32 (a bf16 file grows by 2). Learner: parameters, gradients, two AdamW moments, reference. */
-enum { LEARNER_COPIES = 6, SERVER_COPIES = 3 };
 
 enum { STEPS_GUESS = 60, KEEP_POLICIES = 6 };
 
@@ -54,17 +53,83 @@ static int check_model(const char *path, struct error *error)
     return 0;
 }
 
-/* Activations of one training batch and of one batch of actions: proportional to image tokens, dominated by the weights in large
- * models and by constants in small ones. */
-static double memory_needed(const struct run_config *c, double weights)
+/* The largest batch that is trained on. */
+static int train_batch(const struct run_config *c)
+{
+    int batch = 1;
+
+    for (int i = 0; i < c->n_stages; i++) {
+        const struct stage_config *s = &c->stages[i];
+
+        batch = MAX(batch, s->kind == STAGE_SFT ? s->sft.batch : s->kind == STAGE_PRM ? s->prm.batch :
+                           s->kind == STAGE_RL  ? s->rl.minibatch : 1);
+    }
+    return batch;
+}
+
+/* What models take in each kind of daemon, and once for all of them; bytes. A server holds two versions while one is swapped for
+ * the next. */
+struct model_needs { double actor, prm, learner, shared; };
+
+/* prm.init: the policy's own trunk, or a directory of either kind. */
+static int reward_model_need(const struct run_config *c, const struct openvla *policy, struct memory_need *ret, struct error *error)
+{
+    _cleanup_(openvla_freep) struct openvla *other = NULL;
+    _cleanup_(qwen_vl_freep) struct qwen_vl *backbone = NULL;
+    _cleanup_(hf_shards_close) struct hf_shards shards = {0};
+    int r = 0;
+
+    if (!strcmp(c->prm_init, "policy"))
+        return memory_need(policy, MEMORY_ACT, 1, 1, 0, ret);
+    if (qwen_vl_is(c->prm_init))
+        r = qwen_vl_open(c->prm_init, NULL, &backbone, &shards, error);
+    else
+        r = openvla_open(c->prm_init, NULL, &other, NULL, error);
+    if (r < 0)
+        return error_prefix(error, r, "prm.init");
+    return backbone ? memory_need_prm(backbone, MEMORY_ACT, 1, 1, 0, ret) : memory_need(other, MEMORY_ACT, 1, 1, 0, ret);
+}
+
+/* From the checkpoint's headers: a broken one is refused here, by name. */
+static int model_needs(const struct run_config *c, const char *policy_dir, struct model_needs *ret, struct error *error)
+{
+    _cleanup_(openvla_freep) struct openvla *policy = NULL;
+    enum memory_use use = strcmp(c->policy_train, "lora") ? MEMORY_FULL : MEMORY_LORA;
+    int per_actor = (c->env_workers * c->slots + MAX(c->n_actors, 1) - 1) / MAX(c->n_actors, 1);
+    int threads = c->n_learners ? MAX(c->learners[0].threads, 1) : 1, r;
+    struct memory_need act = {0}, train = {0}, score = {0};
+    char base[PATH_MAX];
+
+    r = openvla_adapter_base(policy_dir, base, error);
+    if (r >= 0)
+        r = openvla_open(r > 0 ? base : policy_dir, NULL, &policy, NULL, error);
+    if (r >= 0)
+        r = reward_model_need(c, policy, &score, error);
+    if (r < 0)
+        return r;
+    r = memory_need(policy, MEMORY_ACT, MAX(per_actor, 1), 1, 0, &act);
+    if (r >= 0)
+        r = memory_need(policy, use, train_batch(c), threads, c->lora_r, &train);
+    if (r < 0)
+        return error_set(error, -r, "policy.init: %s: memory: %s", policy_dir, strerror(-r));
+    *ret = (struct model_needs) {
+        .actor = (double)(act.total + act.weights + act.packs - 2 * act.mapped),
+        .prm = (double)(score.total + score.weights + score.packs - 2 * score.mapped),
+        .learner = (double)(train.total + train.weights - 2 * train.mapped),        /* and the reference */
+        .shared = (double)(MAX(act.mapped, train.mapped) + score.mapped),
+    };
+    return 0;
+}
+
+static double memory_needed(const struct run_config *c, const struct model_needs *models)
 {
     double image = 3.0 * c->image * c->image, slots = (double)c->env_workers * c->slots;
-    double need = BASE_MB * MB;
+    double need = BASE_MB * MB + models->shared;
 
     need += c->env_workers * (WORKER_MB * MB + c->slots * (RENDER_SLOT_MB * MB + 2 * STEPS_GUESS * image));
-    need += c->n_actors * (BASE_MB * MB + SERVER_COPIES * weights + slots * image);
-    need += c->n_prm_servers * (BASE_MB * MB + SERVER_COPIES * weights + slots * STEPS_GUESS * image);
-    need += c->n_learners * (4 * BASE_MB * MB + LEARNER_COPIES * weights);
+    need += c->n_actors * (BASE_MB * MB + models->actor + slots * image);
+    need += c->n_prm_servers * (BASE_MB * MB + models->prm + slots * STEPS_GUESS * image);
+    need += c->n_learners * (4 * BASE_MB * MB + models->learner);
     for (int i = 0; i < c->n_stages; i++)
         if (c->stages[i].kind == STAGE_RL)
             return need + 2.0 * c->stages[i].rl.episodes * STEPS_GUESS * image;     /* one iteration's frames in the learner */
@@ -141,6 +206,7 @@ static int check_port(const char *address, struct error *error)
 int preflight_check(const struct run_config *config, const char *run_dir, struct preflight *ret, struct error *error)
 {
     double weights = 0, memory, disk, have_memory = memory_available(), have_disk = disk_available(run_dir);
+    struct model_needs models = {0};
     char first[512];
     int r;
 
@@ -150,13 +216,18 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
         snprintf(first, sizeof first, "%s", config->policy_init);
     if ((r = check_model(first, error)) < 0 || (r = weight_bytes(first, &weights, error)) < 0)
         return r;
-    memory = memory_needed(config, weights);
+    r = model_needs(config, first, &models, error);
+    if (r < 0)
+        return r;
+    memory = memory_needed(config, &models);
     disk = disk_needed(config, weights);
     if (ret)
         *ret = (struct preflight) {(uint64_t)memory, (uint64_t)have_memory, (uint64_t)disk, (uint64_t)have_disk};
     if (have_memory > 0 && memory > have_memory)
-        return error_set(error, ENOMEM, "the run needs about %.0f MB of memory, %.0f MB are free: lower cluster.env_workers (%d) or cluster.slots (%d)",
-                         memory / MB, have_memory / MB, config->env_workers, config->slots);
+        return error_set(error, ENOMEM, "the run needs about %.0f MB of memory, %.0f MB of it for the models, and %.0f MB are free: lower "
+                         "cluster.env_workers (%d) or cluster.slots (%d), train adapters (policy.train: lora), or spread it over more hosts",
+                         memory / MB, (memory - memory_needed(config, &(struct model_needs) {0})) / MB, have_memory / MB,
+                         config->env_workers, config->slots);
     if (disk > have_disk)
         return error_set(error, ENOSPC, "the run needs about %.0f MB of disk at %s, %.0f MB are free: put run.dir elsewhere, or lower journal.keep "
                          "(%d) or the episodes of demos and rollouts", disk / MB, run_dir, have_disk / MB, config->journal_keep);

@@ -5,16 +5,14 @@
 #include <math.h>
 
 #include "base/atomic_file.h"
+#include "cli/run_open.h"
 #include "proto/control.pb-c.h"
 
 static int load_ledger(const char *run_dir, struct report_data *d, struct error *error)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
-    char path[PATH_MAX];
-    int r;
+    int r = run_open_ledger(run_dir, &ledger, error);
 
-    snprintf(path, sizeof path, "%s/ledger.sqlite", run_dir);
-    r = ledger_open_readonly(path, &ledger, error);
     if (r < 0)
         return r;
     d->run = *ledger_run(ledger);
@@ -23,7 +21,7 @@ static int load_ledger(const char *run_dir, struct report_data *d, struct error 
         (r = ledger_episodes(ledger, LEDGER_ALL, LEDGER_ALL, &d->episodes, &d->n_episodes)) < 0 ||
         (r = ledger_scalars(ledger, NULL, &d->scalars, &d->n_scalars)) < 0 ||
         (r = ledger_versions(ledger, &d->versions, &d->n_versions)) < 0)
-        return error_set(error, -r, "%s: %s", path, ledger_error(ledger));
+        return error_set(error, -r, "%s/ledger.sqlite: %s", run_dir, ledger_error(ledger));
     return 0;
 }
 

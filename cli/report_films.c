@@ -1,10 +1,10 @@
 #include "cli/report_films.h"
 
 #include <errno.h>
-#include <limits.h>
 
 #include "cli/episode_film.h"
 #include "cli/plot.h"
+#include "cli/run_open.h"
 #include "proto/control.pb-c.h"
 
 static void add_base64(struct strbuf *out, const uint8_t *bytes, size_t n)
@@ -77,11 +77,9 @@ void report_films_write(const char *run_dir, const struct report_data *d, struct
     };
     _cleanup_(journal_closep) struct journal *journal = NULL;
     const char *tasks[8];
-    char path[PATH_MAX];
     int n = report_tasks(d, tasks, ARRAY_SIZE(tasks)), drawn = 0;
 
-    snprintf(path, sizeof path, "%s/journal", run_dir);
-    if (journal_open(path, d->run.id, JOURNAL_READ, &journal, NULL, NULL) == 0)
+    if (run_open_journal(run_dir, d->run.id, &journal, NULL) == 0)
         for (int i = 0; i < n; i++)
             for (size_t k = 0; k < ARRAY_SIZE(wanted); k++)
                 drawn += write_one(journal, d, tasks[i], &wanted[k], out);

@@ -205,10 +205,7 @@ static int write_difference(const struct summary *s, const char *key, const char
         return r;
     json_open(w, key, '{');
     json_number(w, "difference", d.value);
-    json_open(w, "interval95", '[');
-    json_number(w, NULL, d.low);
-    json_number(w, NULL, d.high);
-    json_close(w, ']');
+    json_interval(w, "interval95", d.low, d.high);
     json_signed(w, "pairs", d.pairs);
     json_signed(w, "gained", d.gained);
     json_signed(w, "lost", d.lost);
@@ -228,10 +225,7 @@ static void write_measured(const struct summary *s, const char *tag, struct json
         return;
     interval = wilson(m.successes, m.episodes, Z95);
     json_number(w, "success", success_of(s, tag));
-    json_open(w, "interval95", '[');
-    json_number(w, NULL, interval.low);
-    json_number(w, NULL, interval.high);
-    json_close(w, ']');
+    json_interval(w, "interval95", interval.low, interval.high);
     json_signed(w, "episodes", m.episodes);
     json_number(w, "mean_steps", (double)m.steps / (double)m.episodes);
     json_open(w, "tasks", '{');
@@ -349,10 +343,7 @@ static int write_headline(const struct summary *s, struct json_writer *w)
     if (r < 0)
         return r == -ENODATA ? 0 : r;
     json_number(w, "difference", d.value);
-    json_open(w, "difference_interval", '[');
-    json_number(w, NULL, d.low);
-    json_number(w, NULL, d.high);
-    json_close(w, ']');
+    json_interval(w, "difference_interval", d.low, d.high);
     r = write_difference(s, "paired", last, sft, w);
     policy_tag("test", "sft", 1, sft1);
     policy_tag("test", "last", 1, last1);

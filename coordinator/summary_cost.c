@@ -110,10 +110,7 @@ int summary_write_plateau(const struct summary *s, struct json_writer *w)
         json_number(w, "success_val", best_on_val(s, "sft"));
         json_number(w, "earlier_success_val", best_on_val(s, "sft-earlier"));
         json_number(w, "gain", gain.value);
-        json_open(w, "gain_interval95", '[');
-        json_number(w, NULL, gain.low);
-        json_number(w, NULL, gain.high);
-        json_close(w, ']');
+        json_interval(w, "gain_interval95", gain.low, gain.high);
         json_signed(w, "states", gain.pairs);
         json_bool(w, "at_plateau", gain.value < 0.03);
     }

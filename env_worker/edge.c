@@ -338,7 +338,8 @@ static int open_simulation(struct edge *edge, const char *config)
         edge->shared.image = (uint32_t)run->image;
         snprintf(edge->shared.chain, sizeof(edge->shared.chain), "%s", run->chain);
         r = simulation_new(edge->shared.loop, &(struct simulation_options) {
-            .suite = run->suite, .image = run->image, .chain = edge->shared.chain, .render = run->render, .device = edge->options.device, .slots = edge->options.slots,
+            .suite = run->suite, .image = run->image, .chain = edge->shared.chain, .render = run->render, .robosuite = run->robosuite,
+            .substeps = (enum sim_substeps)run->substeps, .device = edge->options.device, .slots = edge->options.slots,
         }, &edge->shared.simulation, &error);
     }
     if (r < 0) {

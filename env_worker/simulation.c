@@ -226,7 +226,8 @@ static void open_here(void *arg)
     struct simulation *s = opening->simulation;
     int r;
 
-    r = sim_suite_open(s->options.suite, NULL, &s->suite, opening->error);
+    r = sim_suite_open(s->options.suite, &(struct sim_options) { .robosuite = s->options.robosuite, .substeps = s->options.substeps },
+                       &s->suite, opening->error);
     if (r == 0)
         r = open_chain(s, opening->error);
     if (r == 0) {

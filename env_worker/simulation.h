@@ -55,6 +55,8 @@ struct simulation_options {
     int image;                  /* pixels, square */
     const char *chain;          /* how pictures are made: "render", or TF_EVALUATION_CHAIN (image/tf_image.h) from ... */
     int render;                 /* ... a picture of so many pixels, square */
+    const char *robosuite;      /* libero suites: "1.4.0" or "1.4.1" */
+    enum sim_substeps substeps;
     int device;                 /* as in sim_renderer_open */
     unsigned slots;
 };

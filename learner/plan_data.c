@@ -171,7 +171,6 @@ int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const s
     if (data.n_used)
         qsort(data.used, data.n_used, sizeof *data.used, compare_used);
     dataset_sort(data.set);
-    *ret = data;
-    data = (struct plan_data) {0};
+    *ret = TAKE_STRUCT(data);
     return 0;
 }

@@ -88,7 +88,6 @@ int record_read(const char *dir, struct record *ret, struct error *error)
     gate = json_string_value(json_object_get(root, "gate_text"));
     snprintf(record.gate_text, sizeof record.gate_text, "%s", gate ? gate : "");
     record.metrics = json_dumps(json_object_get(root, "metrics"), JSON_COMPACT);
-    *ret = record;
-    record = (struct record) {0};       /* NOLINT(clang-analyzer-deadcode.DeadStores): the cleanup reads it */
+    *ret = TAKE_STRUCT(record);
     return 0;
 }

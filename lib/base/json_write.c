@@ -86,3 +86,11 @@ void json_raw(struct json_writer *w, const char *key, const char *json)
     begin(w, key);
     strbuf_adds(w->out, json);
 }
+
+void json_interval(struct json_writer *w, const char *key, double low, double high)
+{
+    json_open(w, key, '[');
+    json_number(w, NULL, low);
+    json_number(w, NULL, high);
+    json_close(w, ']');
+}

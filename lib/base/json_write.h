@@ -23,4 +23,5 @@ void json_number(struct json_writer *w, const char *key, double value);
 void json_signed(struct json_writer *w, const char *key, int64_t value);
 void json_unsigned(struct json_writer *w, const char *key, uint64_t value);
 void json_bool(struct json_writer *w, const char *key, bool value);
+void json_interval(struct json_writer *w, const char *key, double low, double high);      /* [low, high] */
 void json_raw(struct json_writer *w, const char *key, const char *json);    /* already JSON */

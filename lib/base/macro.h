@@ -23,6 +23,7 @@
 #define CLAMP(x, lo, hi) ((x) < (lo) ? (lo) : (x) > (hi) ? (hi) : (x))
 
 #define TAKE_PTR(p) ({ __typeof__(p) taken_ = (p); (p) = NULL; taken_; })
+#define TAKE_STRUCT(s) ({ __typeof__(s) taken_ = (s); (s) = (__typeof__(s)) {0}; taken_; })
 #define TAKE_FD(fd) ({ int taken_ = (fd); (fd) = -1; taken_; })
 
 /* For a type with `struct t *t_free(struct t *)` that returns NULL: defines t_freep for _cleanup_. */

@@ -23,6 +23,8 @@ static const char *const weights_names[] = {"fp32", "bf16", NULL};
 static const char *const train_names[] = {"full", "lora", NULL};
 static const char *const prm_train_names[] = {"head", "lora", NULL};
 static const char *const chain_names[] = {"render", "rot180+jpeg95+lanczos3", NULL};
+static const char *const robosuite_names[] = {"1.4.0", "1.4.1", NULL};
+static const char *const substeps_names[] = {"by-split", "reference", "onepass", NULL};        /* as enum sim_substeps */
 static const char *const style_names[] = {"clean", "slow", NULL};
 static const char *const preset_names[] = {"gantry", "tabletop", "paper", "writeup", NULL};
 
@@ -35,12 +37,15 @@ static const struct config_key run_keys[] = {
 };
 
 static const struct config_key suite_keys[] = {
-    ROW_STRING(R, "name", suite, NULL, "tabletop", "the simulator suite"),
+    ROW_STRING(R, "name", suite, NULL, "tabletop", "the simulator suite: tabletop, libero_spatial, libero_object, libero_goal, libero_10, libero_90"),
     ROW_LIST(R, "tasks", CONFIG_TYPE_STRINGS, tasks, n_tasks, 0, 0, "[pick_up_object]", "the tasks one policy learns, by name"),
     CONFIG_INT(R, image, 16, 1024, "64", "width and height of the pictures that the policy gets, pixels"),
     ROW_STRING(R, "chain", chain, chain_names, "render", "how they are made. render: drawn at that size; rot180+jpeg95+lanczos3: as the OpenVLA evaluations do, "
                "from a picture of `render` pixels"),
     CONFIG_INT(R, render, 0, 4096, "256", "chain rot180+jpeg95+lanczos3: width and height of the picture that is drawn"),
+    ROW_STRING(R, "robosuite", robosuite, robosuite_names, "1.4.0", "libero suites: 1.4.0, as LIBERO pins; 1.4.1, as the OpenVLA evaluations pin: link 7 of the arm collides"),
+    CONFIG_CHOICE(R, substeps, substeps_names, "by-split", "libero suites: reference, equal to the original; onepass, three times faster, differs by the solver's warm start; "
+                  "by-split: onepass for train states"),
     CONFIG_END,
 };
 

@@ -97,12 +97,13 @@ static void across(const float *in, float *out, const struct axis *s, int rows, 
 int tf_resize_lanczos3_float(const uint8_t *rgb, int height, int width, int out_height, int out_width, float *ret)
 {
     _cleanup_(axis_release) struct axis rows = {0}, columns = {0};
-    size_t n = (size_t)height * (size_t)width * 3;
     _cleanup_free_ float *wide = NULL, *middle = NULL;
+    size_t n;
 
-    if (MIN(MIN(height, width), MIN(out_height, out_width)) < 1 ||
+    if (height < 1 || width < 1 || out_height < 1 || out_width < 1 ||
         MAX(MAX(height, width), MAX(out_height, out_width)) > IMAGE_MAX_SIDE)
         return -EINVAL;
+    n = (size_t)height * (size_t)width * 3;
     wide = malloc(n * sizeof(*wide));
     middle = malloc((size_t)out_height * (size_t)width * 3 * sizeof(*middle));
     if (!wide || !middle || axis_init(&rows, height, out_height) < 0 || axis_init(&columns, width, out_width) < 0)

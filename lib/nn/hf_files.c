@@ -72,8 +72,7 @@ int hf_files_read(const char *dir, struct hf_files *ret, struct error *error)
     free(entries);
     if (r < 0)
         return r;
-    *ret = files;
-    files = (struct hf_files) {0};
+    *ret = TAKE_STRUCT(files);
     return 0;
 }
 
@@ -93,8 +92,7 @@ int hf_files_copy(const struct hf_files *from, struct hf_files *ret)
         if (r < 0)
             return r;
     }
-    *ret = files;
-    files = (struct hf_files) {0};
+    *ret = TAKE_STRUCT(files);
     return 0;
 }
 

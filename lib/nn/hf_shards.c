@@ -138,8 +138,7 @@ int hf_shards_open(const char *dir, struct hf_shards *ret, struct error *error)
     }
     if (r < 0)
         return r;
-    *ret = shards;
-    shards = (struct hf_shards) {0};
+    *ret = TAKE_STRUCT(shards);
     return 0;
 }
 

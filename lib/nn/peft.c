@@ -118,8 +118,7 @@ int peft_config_parse(const char *text, size_t n, const char *path, struct peft_
     r = read_all(json, path, &config, error);
     if (r < 0)
         return r;
-    *ret = config;
-    config = (struct peft_config) {0};
+    *ret = TAKE_STRUCT(config);
     return 0;
 }
 
@@ -153,8 +152,7 @@ int peft_config_copy(const struct peft_config *from, struct peft_config *ret)
             return -ENOMEM;
     }
     config.alpha_pattern = json_incref(from->alpha_pattern);
-    *ret = config;
-    config = (struct peft_config) {0};
+    *ret = TAKE_STRUCT(config);
     return 0;
 }
 

@@ -80,23 +80,32 @@ void sql_done(sqlite3_stmt *statement)
     (void)sqlite3_clear_bindings(statement);
 }
 
-int sql_query(struct ledger *ledger, sqlite3_stmt **ret, const char *text, const char *types, ...)
+/* Prepared and bound; the caller's to be done with. */
+static int bound(struct ledger *ledger, sqlite3_stmt **ret, const char *text, const char *types, va_list args)
 {
     sqlite3_stmt *statement;
-    va_list args;
     int r = prepared(ledger, text, &statement);
 
     if (r < 0)
         return r;
-    va_start(args, types);
     r = bind_all(ledger, statement, types, args);
-    va_end(args);
     if (r < 0) {
         sql_done(statement);
         return r;
     }
     *ret = statement;
     return 0;
+}
+
+int sql_query(struct ledger *ledger, sqlite3_stmt **ret, const char *text, const char *types, ...)
+{
+    va_list args;
+    int r;
+
+    va_start(args, types);
+    r = bound(ledger, ret, text, types, args);
+    va_end(args);
+    return r;
 }
 
 int sql_next(struct ledger *ledger, sqlite3_stmt *statement)
@@ -110,15 +119,14 @@ int sql_run(struct ledger *ledger, const char *text, const char *types, ...)
 {
     sqlite3_stmt *statement;
     va_list args;
-    int r = prepared(ledger, text, &statement);
+    int r;
 
+    va_start(args, types);
+    r = bound(ledger, &statement, text, types, args);
+    va_end(args);
     if (r < 0)
         return r;
-    va_start(args, types);
-    r = bind_all(ledger, statement, types, args);
-    va_end(args);
-    if (r == 0)
-        r = sql_next(ledger, statement);
+    r = sql_next(ledger, statement);
     sql_done(statement);
     return r < 0 ? r : 0;
 }

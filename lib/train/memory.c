@@ -28,6 +28,7 @@ static void add_weights(const struct shapes *s, enum memory_use use, int lora_r,
         int64_t out = p->dim[0], in = out ? p->numel / out : 0;
 
         need->weights += p->numel * (int64_t)(bf16 ? sizeof(uint16_t) : sizeof(float));
+        need->mapped += bf16 ? p->numel * (int64_t)sizeof(uint16_t) : 0;
         if (p->linear && !bf16) {
             need->packs += in * gemm_padded(out) * (int64_t)sizeof(float);
             need->packs += use != MEMORY_ACT ? out * gemm_padded(in) * (int64_t)sizeof(float) : 0;

@@ -13,6 +13,7 @@ enum memory_use { MEMORY_ACT /* or score */, MEMORY_LORA, MEMORY_FULL, MEMORY_US
 
 struct memory_need {
     int64_t weights;            /* values */
+    int64_t mapped;             /* of these: pages of the files, one copy for all processes and versions that map them */
     int64_t packs;              /* the same again in the GEMM's order: forward, and backward when trained */
     int64_t cache;              /* keys and values of a batch that acts */
     int64_t activations;        /* of a batch that acts; of the shards that `threads` compute at once when trained */

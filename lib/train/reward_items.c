@@ -39,8 +39,7 @@ int reward_items_make(const struct dataset *data, const struct step_ref *at, int
             return r;
         memcpy(items.items + first, prompts->items, (size_t)(last - first) * sizeof *items.items);
     }
-    *ret = items;
-    items = (struct reward_items) {0};
+    *ret = TAKE_STRUCT(items);
     return 0;
 }
 

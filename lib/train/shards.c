@@ -133,14 +133,11 @@ static void shard_piece(void *arg, int piece, int worker)
 /* One block of the tree over this rank's shards: the sum ends in the lowest one. */
 static void reduce_block(struct shards *s, int64_t begin, int64_t end)
 {
-    for (int step = 1; step < s->own; step *= 2)
-        for (int i = 0; i < s->own; i += 2 * step) {
-            float *a = s->grad[s->first + i];
-            const float *b = s->grad[s->first + i + step];
+    float *parts[SHARDS];
 
-            for (int64_t k = begin; k < end; k++)
-                a[k] += b[k];
-        }
+    for (int i = 0; i < s->own; i++)
+        parts[i] = s->grad[s->first + i] + begin;
+    shard_tree_sum(parts, s->own, end - begin);
 }
 
 /* Blocks are numbered through all ranges. */
@@ -180,14 +177,14 @@ static int reduce_ranks(struct shards *s)
 {
     for (int i = 0; i < s->n_ranges && s->group.ranks > 1; i++) {
         int64_t begin = s->ranges[i].begin, length = s->ranges[i].end - begin;
+        float *parts[SHARDS];
         int r = gather(s, s->out + begin, (size_t)length * sizeof(float));
 
         if (r < 0)
             return r;
-        for (int step = 1; step < s->group.ranks; step *= 2)
-            for (int j = 0; j < s->group.ranks; j += 2 * step)
-                for (int64_t k = 0; k < length; k++)
-                    s->gathered[j * length + k] += s->gathered[(j + step) * length + k];
+        for (int j = 0; j < s->group.ranks; j++)
+            parts[j] = s->gathered + j * length;
+        shard_tree_sum(parts, s->group.ranks, length);
         memcpy(s->out + begin, s->gathered, (size_t)length * sizeof(float));
     }
     return 0;

@@ -7,10 +7,11 @@
  * Thread rule: one call at a time. Failure rule: -errno; the gradient is then undefined. */
 #pragma once
 
+#include "nn/collective/shard_sum.h"
 #include "nn/optim.h"
 #include "nn/tape.h"
 
-enum { SHARDS = 8 };
+enum { SHARDS = VIRTUAL_SHARDS };
 
 /* The other learner ranks. gather: every rank gives `bytes` and receives all ranks' bytes in rank order. */
 struct group {

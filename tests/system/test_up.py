@@ -70,9 +70,7 @@ class Run:
         self.tmp, self.dir, self.process = tmp, tmp / "run", None
         self.bin = tmp / "bin"
         self.bin.mkdir()
-        (tmp / "model").mkdir()
-        (tmp / "model" / "config.json").write_text("{}")
-        (tmp / "model" / "model.safetensors").write_bytes(b"x" * 1000)
+        shutil.copytree(ROOT / "models" / "tiny", tmp / "model")
         shutil.copy(ROOT / "bin" / "gantry", self.bin / "gantry")
         for role in ["coordinator", "learner", "actor", "prm-server", "env-worker"]:
             path = self.bin / f"gantry-{role}"
@@ -226,6 +224,15 @@ def test_refuses_a_missing_checkpoint(run):
     result = run.gantry("up", "run.yaml")
     assert result.returncode == 1
     assert "policy.init" in result.stderr and "name a Hugging Face OpenVLA directory" in result.stderr
+    assert run.starts() == []
+
+
+def test_refuses_a_broken_checkpoint(run):
+    weights = run.tmp / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    result = run.gantry("up", "run.yaml")
+    assert result.returncode == 1
+    assert str(weights) in result.stderr and "cut short" in result.stderr
     assert run.starts() == []
 
 

@@ -26,20 +26,6 @@ void golden_items(const struct golden *g, bool with_actions, struct openvla_item
         };
 }
 
-int golden_run(struct tape *tape, int (*pass)(struct tape *tape, void *arg), void *arg)
-{
-    int r;
-
-    tape_plan(tape);
-    r = pass(tape, arg);
-    if (r >= 0)
-        r = tape_allocate(tape);
-    if (r < 0)
-        return r;
-    tape_begin(tape);
-    return pass(tape, arg);
-}
-
 /* Why a tensor of the manifest is not compared; NULL: it should have been. */
 static const char *why_skipped(const char *wanted, const char *file, const char *name, const char *tolerance)
 {

@@ -73,7 +73,7 @@ int golden_check_forward(struct golden *g)
         tape_init(&tape[s], false);
         run[s] = (struct forward) {.g = g, .item = &items[s], .n = 1};
         if (r >= 0)
-            r = golden_run(&tape[s], forward_pass, &run[s]);
+            r = tape_run(&tape[s], forward_pass, &run[s]);
     }
     for (size_t group = 0; group < ARRAY_SIZE(groups) && r >= 0; group++) {
         golden_begin(g);
@@ -261,7 +261,7 @@ int golden_check_logprobs(struct golden *g)
         struct tape tape;
 
         tape_init(&tape, false);
-        r = golden_run(&tape, logprobs_pass, &l);
+        r = tape_run(&tape, logprobs_pass, &l);
         if (r >= 0) {
             const struct { const char *name; const float *x; int64_t n; } all[] = {
                 {"logp_full", l.full->logp, n}, {"entropy_full", l.full->entropy, n}, {"logp_act", l.act->logp, n},

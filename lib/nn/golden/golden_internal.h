@@ -64,8 +64,6 @@ void golden_expect(struct golden *g, bool true_, const char *name);
 
 /* The three samples as a batch: prompt and, if with_actions, the 7 action ids. */
 void golden_items(const struct golden *g, bool with_actions, struct openvla_item items[GOLDEN_SAMPLES]);
-/* Run `pass` on a tape of the size it needs. */
-int golden_run(struct tape *tape, int (*pass)(struct tape *tape, void *arg), void *arg);
 
 /* Imitation of the three samples in one batch: mean cross-entropy over K actions and </s> of each. */
 enum { GOLDEN_LABELS = GOLDEN_TOKENS + 1 };

@@ -170,7 +170,7 @@ static int check_sample(struct golden *g, int sample, bool l1, const uint8_t *wr
         proprio[i] = (float)state[i];
     o.item.proprio = l1 ? proprio : NULL;
     tape_init(&tape, false);
-    r = golden_run(&tape, oft_pass, &o);
+    r = tape_run(&tape, oft_pass, &o);
     if (r >= 0)
         r = l1 ? check_l1(g, sample, o.answers, o.actions) : check_ids(g, sample, o.answers, o.logits);
     if (r >= 0 && l1)

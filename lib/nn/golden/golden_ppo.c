@@ -180,7 +180,7 @@ static int check_variant(struct golden *g, const char *variant, bool action_only
     tape_init(&tape, true);
     tape.param_grad = grad;
     golden_begin(g);
-    r = golden_run(&tape, ppo_pass, &p);
+    r = tape_run(&tape, ppo_pass, &p);
     if (r >= 0) {
         ppo_loss(&p, old, ref, advantage, returns, &terms);
         tape_backward(&tape);

@@ -83,7 +83,7 @@ int golden_sft(struct golden *g, struct tape *tape, struct golden_sft *ret)
     int r;
 
     *ret = (struct golden_sft) {.g = g};
-    r = golden_run(tape, sft_pass, ret);
+    r = tape_run(tape, sft_pass, ret);
     if (r < 0)
         return r;
     for (int64_t i = 0; i < ret->stats->rows; i++) {
@@ -157,9 +157,12 @@ int golden_check_sft(struct golden *g)
  * Two consequences are allowed for, and nothing else:
  * - the towers' key biases, whose true gradient is 0 (a constant added to all scores of a row): they may lie anywhere that
  *   three steps reach;
- * - the loss after an update: the steps are done again with every gradient moved at random by what its own tolerance allows,
- *   and the losses may differ from the reference's by as much as from those, beside their tolerance. */
-static const float gradient_tolerance = 2e-4f;
+ * - the loss after an update: the steps are done again with every gradient moved at random by as much as fp32 rounding moves it,
+ *   and the losses may differ from the reference's by as much as from those, beside their tolerance. The amount is not this file's
+ *   tolerance for gradients but what the reference says of its own (6e-6 of a tensor's size against float64), once for it and once
+ *   for us. On the shared tiny64 set that alone moves the loss after the first step by 1.6e-4, where 1e-4 is the tolerance and
+ *   1.7e-4 what we are off; on tiny224 it moves nothing and nothing is off. */
+static const float gradient_noise = 2 * 6e-6f;
 static const double learning_rate = 1e-3;
 
 static void perturb(const struct params *params, float *grad)
@@ -173,7 +176,7 @@ static void perturb(const struct params *params, float *grad)
 
         for (int64_t k = 0; k < params->list[i]->numel; k++)
             sum += (double)x[k] * (double)x[k];
-        amplitude = gradient_tolerance * (float)sqrt(sum / (double)params->list[i]->numel);
+        amplitude = gradient_noise * (float)sqrt(sum / (double)params->list[i]->numel);
         for (int64_t k = 0; k < params->list[i]->numel; k++)
             x[k] += x[k] != 0 ? amplitude * (2.0f * philox_uniform(&random) - 1.0f) : 0.0f;
     }

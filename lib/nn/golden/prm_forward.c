@@ -113,7 +113,7 @@ static int check_company(struct prm_check *p, const struct tensor *logit)
         float alone;
 
         r = qwen_vl_score(p->model, session, &p->items[i], 1, &alone);
-        wrong += memcmp(&alone, &all[i], sizeof(alone)) != 0 || fabs((double)alone - (double)sigmoid(logit->x[i])) > 1e-6;
+        wrong += alone != all[i] || fabs((double)alone - (double)sigmoid(logit->x[i])) > 1e-6;
     }
     if (r >= 0)
         prm_count(p, "score alone = score in company, to the bit", p->n, wrong, "a score");

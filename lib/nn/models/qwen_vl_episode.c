@@ -115,8 +115,7 @@ int qwen_prompts_make(const struct qwen_vl *model, const struct qwen_episode *e,
         if (r < 0)
             return r;
     }
-    *ret = prompts;
-    prompts = (struct qwen_prompts) {0};
+    *ret = TAKE_STRUCT(prompts);
     return 0;
 }
 

@@ -134,8 +134,8 @@ static int group_of(const struct tensor *q, const struct tensor *k, const struct
     return (int)(heads / (k->cols / dim));
 }
 
-struct tensor *op_attention(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans, int heads,
-                            enum attention_mask mask)
+static struct tensor *attend_apart(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans,
+                                   struct spans tail, int heads, enum attention_mask mask)
 {
     int group;
 
@@ -144,20 +144,19 @@ struct tensor *op_attention(struct tape *t, struct tensor *q, struct tensor *k, 
     group = group_of(q, k, v, heads);
     if (!group)
         return op_fail(t, -EINVAL);
-    return attend(t, (struct attend) {.q = q, .k = k, .v = v, .heads = heads, .group = group}, spans, spans, q->cols, mask);
+    return attend(t, (struct attend) {.q = q, .k = k, .v = v, .heads = heads, .group = group}, spans, tail, q->cols, mask);
+}
+
+struct tensor *op_attention(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans, int heads,
+                            enum attention_mask mask)
+{
+    return attend_apart(t, q, k, v, spans, spans, heads, mask);
 }
 
 struct tensor *op_attention_tail(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans, struct spans tail,
                                  int heads)
 {
-    int group;
-
-    if (!q || !k || !v)
-        return NULL;
-    group = group_of(q, k, v, heads);
-    if (!group)
-        return op_fail(t, -EINVAL);
-    return attend(t, (struct attend) {.q = q, .k = k, .v = v, .heads = heads, .group = group}, spans, tail, q->cols, ATTENTION_CAUSAL);
+    return attend_apart(t, q, k, v, spans, tail, heads, ATTENTION_CAUSAL);
 }
 
 struct tensor *op_attention_qkv(struct tape *t, struct tensor *qkv, struct spans spans, int heads, enum attention_mask mask)

@@ -43,8 +43,7 @@ int libero_assets_find(const struct sim_options *options, struct libero_assets *
                          "robosuite's files are not here (ROBOSUITE_ROOT%s%s). Get them: make libero-assets && "
                          "export ROBOSUITE_ROOT=$PWD/.deps/robosuite",
                          robosuite ? " = " : " is not set", robosuite ? robosuite : "");
-    *ret = assets;
-    assets = (struct libero_assets) {0};
+    *ret = TAKE_STRUCT(assets);
     return 0;
 }
 

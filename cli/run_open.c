@@ -1,0 +1,19 @@
+#include "cli/run_open.h"
+
+#include "run/rundir.h"
+
+int run_open_ledger(const char *run_dir, struct ledger **ret, struct error *error)
+{
+    char path[RUN_PATH];
+    int r = rundir_path(run_dir, "ledger.sqlite", path, error);
+
+    return r < 0 ? r : ledger_open_readonly(path, ret, error);
+}
+
+int run_open_journal(const char *run_dir, uint64_t run, struct journal **ret, struct error *error)
+{
+    char path[RUN_PATH];
+    int r = rundir_path(run_dir, "journal", path, error);
+
+    return r < 0 ? r : journal_open(path, run, JOURNAL_READ, ret, NULL, error);
+}
