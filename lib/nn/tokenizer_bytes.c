@@ -1,5 +1,6 @@
 /* tokenizer_bytes.c - the Qwen form: NFC, the split pattern, then every byte of a piece is a character of the vocabulary's
- * alphabet (printable ones stand for themselves, the others for U+0100 and up, as GPT-2 has it) and pairs merge within the piece. */
+ * alphabet (printable ones stand for themselves, the others for U+0100 and up, as GPT-2 has it) and pairs merge within the piece.
+ */
 #include <errno.h>
 #include <string.h>
 
@@ -9,12 +10,11 @@
 #include "nn/tokenizer_internal.h"
 
 /* What tokenizer.json says, and the same for PCRE2. Only \s differs: there it would take U+180E too, which is no white space. */
-static const char qwen_pattern[] =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+static const char qwen_pattern[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
+                                   "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 #define SPACE "\\x{9}-\\x{d}\\x{85}\\p{Z}"
-static const char pcre2_pattern[] =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^" SPACE "\\p{L}\\p{N}]+[\\r\\n]*|[" SPACE "]*[\\r\\n]+|[" SPACE
-    "]+(?![^" SPACE "])|[" SPACE "]+";
+static const char pcre2_pattern[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^" SPACE
+                                    "\\p{L}\\p{N}]+[\\r\\n]*|[" SPACE "]*[\\r\\n]+|[" SPACE "]+(?![^" SPACE "])|[" SPACE "]+";
 
 static bool stands_for_itself(int byte)
 {
@@ -45,11 +45,13 @@ int tokenizer_bytes_init(struct tokenizer *t, const char *pattern, struct error 
         utf8_write(&name, characters[byte]);
         t->byte_id[byte] = tokenizer_id_n(t, name.text, name.length);
         if (t->byte_id[byte] < 0)
-            return error_set(error, EINVAL, "byte-level BPE needs a piece for every byte; that of byte %d ('%s') is missing", byte,
-                             name.text);
+            return error_set(error, EINVAL, "byte-level BPE needs a piece for every byte; that of byte %d ('%s') is missing",
+                             byte, name.text);
     }
     t->split = pcre2_compile((PCRE2_SPTR)pcre2_pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &code, &at, NULL);
-    return t->split ? 0 : error_set(error, ENOTSUP, "this PCRE2 cannot compile the split pattern (error %d at %zu)", code, (size_t)at);
+    return t->split
+               ? 0
+               : error_set(error, ENOTSUP, "this PCRE2 cannot compile the split pattern (error %d at %zu)", code, (size_t)at);
 }
 
 void tokenizer_bytes_release(struct tokenizer *t)

@@ -52,7 +52,8 @@ int vocabulary_merge(struct tokenizer *t, int left, int right, int result, int r
 void vocabulary_sort_merges(struct tokenizer *t);
 
 int tokenizer_id_n(const struct tokenizer *t, const char *piece, size_t n);
-/* Merge in place the adjacent pair of lowest rank, the leftmost on a tie, until none is left; returns how many symbols are left. */
+/* Merge in place the adjacent pair of lowest rank, the leftmost on a tie, until none is left; returns how many symbols are left.
+ */
 int tokenizer_merge(const struct tokenizer *t, struct symbol *symbols, int n);
 
 /* Qwen's: characters stand for bytes; -ENOENT with the line when the pattern or the vocabulary is another one. */

@@ -147,7 +147,8 @@ static int check_form(const json_t *root, const json_t *model, const char **ret_
                          absent(model, "type") ? "of no type" : json_string_value(json_object_get(model, "type")));
     if (!absent(model, "dropout") || flag(model, "ignore_merges") || !absent(model, "continuing_subword_prefix") ||
         !absent(model, "end_of_word_suffix"))
-        return error_set(error, ENOTSUP, "dropout, ignore_merges, continuing_subword_prefix and end_of_word_suffix are not supported");
+        return error_set(error, ENOTSUP,
+                         "dropout, ignore_merges, continuing_subword_prefix and end_of_word_suffix are not supported");
     if (flag(model, "byte_fallback")) {
         if (!normalizer_is_llamas(normalizer))
             return error_set(error, ENOTSUP, "the normalizer is not Llama's (prepend U+2581, replace blanks by it)");
@@ -158,7 +159,8 @@ static int check_form(const json_t *root, const json_t *model, const char **ret_
     }
     *ret_pattern = split_pattern(json_object_get(root, "pre_tokenizer"));
     if (!*ret_pattern)
-        return error_set(error, ENOTSUP, "neither Llama's form (byte_fallback) nor Qwen's (pre_tokenizer: Split, then ByteLevel)");
+        return error_set(error, ENOTSUP,
+                         "neither Llama's form (byte_fallback) nor Qwen's (pre_tokenizer: Split, then ByteLevel)");
     if (!equals(normalizer, "type", "NFC"))
         return error_set(error, ENOTSUP, "byte-level BPE is supported with the normalizer NFC only");
     return 0;

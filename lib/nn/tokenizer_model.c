@@ -1,9 +1,9 @@
 /* tokenizer_model.c - SentencePiece's tokenizer.model into the same tables.
  *
  * ModelProto: field 1 repeated {1: piece, 2: score, 3: type}, field 2 trainer_spec {3: model type, 35: byte_fallback}, field 3
- * normalizer_spec {2: charsmap, 3: add_dummy_prefix, 4: remove_extra_whitespaces, 5: escape_whitespaces}. SentencePiece merges the
- * adjacent pair whose concatenation has the highest score, the leftmost on a tie; every way to cut a piece in two known ones is
- * therefore a merge whose rank is the place of the piece's score. */
+ * normalizer_spec {2: charsmap, 3: add_dummy_prefix, 4: remove_extra_whitespaces, 5: escape_whitespaces}. SentencePiece merges
+ * the adjacent pair whose concatenation has the highest score, the leftmost on a tie; every way to cut a piece in two known ones
+ * is therefore a merge whose rank is the place of the piece's score. */
 #include <errno.h>
 #include <math.h>
 #include <string.h>

@@ -63,7 +63,7 @@ int vocabulary_add_special(struct tokenizer *t, int64_t id, const char *text, bo
     if (!grown)
         return error_set(error, ENOMEM, "out of memory");
     t->specials = grown;
-    t->specials[t->n_specials++] = (struct special) {.text = t->text[id], .length = strlen(text), .id = (int)id, .hidden = hidden};
+    t->specials[t->n_specials++] = (struct special){.text = t->text[id], .length = strlen(text), .id = (int)id, .hidden = hidden};
     return 0;
 }
 

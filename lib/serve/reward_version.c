@@ -13,8 +13,13 @@ static int probe(const struct qwen_vl *model, const char *dir, struct error *err
     _cleanup_free_ uint8_t *grey = malloc(bytes);
     _cleanup_(qwen_prompts_release) struct qwen_prompts prompts = {0};
     _cleanup_(qwen_session_freep) struct qwen_session *session = NULL;
-    struct qwen_episode episode = {.instruction = "pick up the red block", .frames = grey, .n = FRAMES, .height = SIDE, .width = SIDE,
-                                   .action = action, .dims = DIMS};
+    struct qwen_episode episode = {.instruction = "pick up the red block",
+                                   .frames = grey,
+                                   .n = FRAMES,
+                                   .height = SIDE,
+                                   .width = SIDE,
+                                   .action = action,
+                                   .dims = DIMS};
     float progress = 0;
     int r;
 
@@ -45,7 +50,8 @@ static int load_backbone(const char *dir, const uint8_t digest[32], struct rewar
         return r;
     c = &v->backbone->config;
     if (!c->reward_width && (c->yes_id < 0 || c->no_id < 0))
-        return error_set(error, EINVAL, "%s: no reward head (reward_head.safetensors) and no words Yes and No; this is not a reward model", dir);
+        return error_set(error, EINVAL,
+                         "%s: no reward head (reward_head.safetensors) and no words Yes and No; this is not a reward model", dir);
     r = qwen_vl_pack(v->backbone, false);
     return r < 0 ? error_set(error, -r, "%s: %s", dir, strerror(-r)) : probe(v->backbone, dir, error);
 }

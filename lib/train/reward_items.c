@@ -8,8 +8,14 @@ static int make_run(const struct dataset *data, const struct step_ref *at, int n
 {
     const struct train_episode *e = &data->list[at[0].episode];
     struct qwen_episode episode = {
-        .instruction = data->prompts[e->prompt].instruction, .frames = e->frames, .n = e->steps + 1, .height = data->picture_height,
-        .width = data->picture_width, .action = e->action, .dims = data->action_dims, .blank = blank,
+        .instruction = data->prompts[e->prompt].instruction,
+        .frames = e->frames,
+        .n = e->steps + 1,
+        .height = data->picture_height,
+        .width = data->picture_width,
+        .action = e->action,
+        .dims = data->action_dims,
+        .blank = blank,
     };
     _cleanup_free_ uint32_t *steps = calloc((size_t)n, sizeof *steps);
 
@@ -20,7 +26,8 @@ static int make_run(const struct dataset *data, const struct step_ref *at, int n
     return qwen_prompts_make(data->reward, &episode, steps, n, ret, NULL);
 }
 
-int reward_items_make(const struct dataset *data, const struct step_ref *at, int n, const uint8_t *blank, struct reward_items *ret)
+int reward_items_make(const struct dataset *data, const struct step_ref *at, int n, const uint8_t *blank,
+                      struct reward_items *ret)
 {
     _cleanup_(reward_items_release) struct reward_items items = {.n = n};
     int last, r;
@@ -52,7 +59,8 @@ void reward_items_release(struct reward_items *items)
     *items = (struct reward_items) {0};
 }
 
-int reward_items_logits(const struct qwen_vl *model, struct tape *tape, const struct qwen_item *items, int n, struct tensor **ret_logit)
+int reward_items_logits(const struct qwen_vl *model, struct tape *tape, const struct qwen_item *items, int n,
+                        struct tensor **ret_logit)
 {
     bool training = tape->training;
     struct qwen_pass pass;

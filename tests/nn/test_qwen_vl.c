@@ -1,5 +1,5 @@
-/* Qwen-VL reward models on a tiny random one: what goes in, what does not, equal bits in any company, on disk and back, and a head that
- * learns over a frozen backbone. (The numbers themselves are test_golden's.) */
+/* Qwen-VL reward models on a tiny random one: what goes in, what does not, equal bits in any company, on disk and back, and a
+ * head that learns over a frozen backbone. (The numbers themselves are test_golden's.) */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -170,10 +170,11 @@ static void test_prompt(void **state)
 
     (void)state;
     assert_int_equal(qwen_vl_prompt_text("lift it", &past, 1, &text, &n), 0);
-    assert_string_equal(text, "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nTask: lift it\n\nProgress so far:\n"
-                              "Step 3: <|vision_start|><|image_pad|><|vision_end|> -> Action: [0.12, -0.00, 0.12]\n"
-                              "Current observation: <|vision_start|><|image_pad|><|vision_end|>\n"
-                              "Rate the progress toward completing the task (0-1):<|im_end|>\n<|im_start|>assistant\n");
+    assert_string_equal(
+        text, "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nTask: lift it\n\nProgress so far:\n"
+              "Step 3: <|vision_start|><|image_pad|><|vision_end|> -> Action: [0.12, -0.00, 0.12]\n"
+              "Current observation: <|vision_start|><|image_pad|><|vision_end|>\n"
+              "Rate the progress toward completing the task (0-1):<|im_end|>\n<|im_start|>assistant\n");
     assert_int_equal(qwen_vl_kept_frames(0, 4, 1, true, frames), 0);
     assert_int_equal(qwen_vl_kept_frames(17, 2, 1, true, frames), 3);
     assert_true(frames[0] == 0 && frames[1] == 15 && frames[2] == 16);
@@ -265,7 +266,8 @@ static void test_bad_directories(void **state)
 {
     (void)state;
     expect_refused("config.json", "qwen2_5_vl", "qwen9_vl", "neither qwen2_vl nor qwen2_5_vl");
-    expect_refused("config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "model.layers.2.input_layernorm.weight is missing");
+    expect_refused("config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3",
+                   "model.layers.2.input_layernorm.weight is missing");
     expect_refused("config.json", "\"intermediate_size\": 24", "\"intermediate_size\": 25", "shape [24,16], expected [25,16]");
     expect_refused("config.json", "\"num_key_value_heads\": 1", "\"num_key_value_heads\": 4", "key-value heads");
     expect_refused("config.json", "\"use_sliding_window\": false", "\"use_sliding_window\": true", "use_sliding_window");
@@ -288,9 +290,18 @@ static struct dataset *episodes(const struct qwen_vl *model)
         struct bright_episode *e = malloc(sizeof(*e));
         uint8_t *frames = malloc(sizeof(e->frames));
         struct episode_input in = {
-            .id = (uint64_t)i, .task = i % 2 ? "one" : "two", .instruction = "put the cup on the plate", .state_seed = (uint64_t)i,
-            .steps = FRAMES - 1, .max_steps = FRAMES - 1, .success = i % 4 < 2, .height = SIDE, .width = SIDE, .action_dims = DIMS,
-            .frames = frames, .n_frames = sizeof(e->frames),
+            .id = (uint64_t)i,
+            .task = i % 2 ? "one" : "two",
+            .instruction = "put the cup on the plate",
+            .state_seed = (uint64_t)i,
+            .steps = FRAMES - 1,
+            .max_steps = FRAMES - 1,
+            .success = i % 4 < 2,
+            .height = SIDE,
+            .width = SIDE,
+            .action_dims = DIMS,
+            .frames = frames,
+            .n_frames = sizeof(e->frames),
         };
 
         assert_true(e && frames);
@@ -316,7 +327,8 @@ static struct trainer *trainer(struct qwen_vl *model, int threads)
 
 static void train(struct trainer *t, int steps, struct prm_result *ret)
 {
-    struct prm_config config = {.steps = steps, .batch = 8, .lr = 1e-2, .clip = 1, .holdout = .3, .gate_mid = .5, .gate_last = .5};
+    struct prm_config config = {
+        .steps = steps, .batch = 8, .lr = 1e-2, .clip = 1, .holdout = .3, .gate_mid = .5, .gate_last = .5};
     struct dataset *data = episodes(t->reward);
     struct error error;
 
@@ -333,7 +345,8 @@ static struct qwen_vl *fresh(bool adapters)
     assert_int_equal(qwen_vl_add_reward_head(model, 16, 3), 0);
     model->history = 1;
     if (adapters)
-        assert_int_equal(adapters_new(&adapted, &(struct lora_spec) {.r = 2, .alpha = 4, .targets = "q_proj, v_proj"}, 5, NULL), 0);
+        assert_int_equal(adapters_new(&adapted, &(struct lora_spec){.r = 2, .alpha = 4, .targets = "q_proj, v_proj"}, 5, NULL),
+                         0);
     return model;
 }
 
@@ -356,7 +369,8 @@ static void test_head_learns(void **state)
     qwen_vl_free(before);
 }
 
-/* One thread or two, in one go or saved, loaded and gone on with: the same bits. With adapters, so that the backbone's way back runs. */
+/* One thread or two, in one go or saved, loaded and gone on with: the same bits. With adapters, so that the backbone's way back
+ * runs. */
 static void test_same_bits_however_trained(void **state)
 {
     struct trainer *one = trainer(fresh(true), 1), *two = trainer(fresh(true), 2), *resumed;

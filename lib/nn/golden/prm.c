@@ -69,7 +69,8 @@ static void expect_all(struct prm_check *p)
 
 static int check_model(struct prm_check *p, const char *name, bool bf16)
 {
-    static int (*const fp32_checks[])(struct prm_check *p) = {prm_check_inputs, prm_check_forward, prm_check_adapters, prm_check_full};
+    static int (*const fp32_checks[])(struct prm_check *p) = {prm_check_inputs, prm_check_forward, prm_check_adapters,
+                                                              prm_check_full};
     static int (*const bf16_checks[])(struct prm_check *p) = {prm_check_inputs, prm_check_forward, prm_check_adapters};
     int r;
 

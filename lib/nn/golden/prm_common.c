@@ -27,7 +27,8 @@ static int check_smart_resize(struct prm_check *p)
         int h = 0, w = 0, height = integer(row, "h"), width = integer(row, "w");
         int r = image_smart_resize(height, width, 28, json_integer_value(json_object_get(row, "min_pixels")),
                                    json_integer_value(json_object_get(row, "max_pixels")), &h, &w, NULL);
-        int want_h = (int)json_integer_value(json_array_get(result, 0)), want_w = (int)json_integer_value(json_array_get(result, 1));
+        int want_h = (int)json_integer_value(json_array_get(result, 0)),
+            want_w = (int)json_integer_value(json_array_get(result, 1));
         bool refused = json_is_string(result) || want_h == 0 || want_w == 0;    /* a side of 0 is refused, too */
 
         if (refused ? r >= 0 : r < 0 || h != want_h || w != want_w)
@@ -57,7 +58,8 @@ static int check_kept_frames(struct prm_check *p)
 
         if (!frames)
             return error_set(p->error, ENOMEM, "out of memory");
-        n = qwen_vl_kept_frames(integer(row, "t"), k, integer(row, "stride"), json_is_true(json_object_get(row, "keep_first")), frames);
+        n = qwen_vl_kept_frames(integer(row, "t"), k, integer(row, "stride"), json_is_true(json_object_get(row, "keep_first")),
+                                frames);
         same = n == (int)json_array_size(want);
         for (int i = 0; same && i < n; i++)
             same = frames[i] == json_integer_value(json_array_get(want, (size_t)i));
@@ -86,8 +88,9 @@ static bool resize_one(const struct safetensors *file, const char *key, int64_t 
         return false;
     want_h = (int)resized->dim[0];
     want_w = (int)resized->dim[1];
-    if (max_pixels && (image_smart_resize((int)source->dim[0], (int)source->dim[1], 28, min_pixels, max_pixels, &h, &w, NULL) < 0 ||
-                       h != want_h || w != want_w))
+    if (max_pixels &&
+        (image_smart_resize((int)source->dim[0], (int)source->dim[1], 28, min_pixels, max_pixels, &h, &w, NULL) < 0 ||
+         h != want_h || w != want_w))
         return false;
     *ret_rgb = malloc(resized->bytes);
     if (!*ret_rgb || image_resize_bicubic(source->data, (int)source->dim[0], (int)source->dim[1], want_h, want_w, *ret_rgb) < 0)
@@ -106,7 +109,8 @@ static int check_pictures(struct prm_check *p)
     p->pictures = prm_open(p, "common/images.safetensors");
     if (!p->pictures)
         return -EINVAL;
-    for (snprintf(key, sizeof(key), "source.%02d", n); safetensors_find(p->pictures, key); snprintf(key, sizeof(key), "source.%02d", n))
+    for (snprintf(key, sizeof(key), "source.%02d", n); safetensors_find(p->pictures, key);
+         snprintf(key, sizeof(key), "source.%02d", n))
         n++;
     p->resized = calloc((size_t)n + 1, sizeof(*p->resized));
     p->picture = calloc((size_t)n + 1, sizeof(*p->picture));

@@ -6,7 +6,8 @@
 #include "base/strbuf.h"
 #include "nn/golden/prm_internal.h"
 
-static void line(struct prm_check *p, const char *name, const char *shape, double absolute, double relative, const char *limit, bool pass)
+static void line(struct prm_check *p, const char *name, const char *shape, double absolute, double relative, const char *limit,
+                 bool pass)
 {
     char full[160];
 
@@ -48,7 +49,8 @@ static void judge(struct prm_check *p, const char *name, const char *shape, cons
     line(p, name, shape, absolute, relative, text, pass);
 }
 
-void prm_values(struct prm_check *p, const char *name, const double *x, const double *ref, int64_t n, enum prm_rule rule, double limit)
+void prm_values(struct prm_check *p, const char *name, const double *x, const double *ref, int64_t n, enum prm_rule rule,
+                double limit)
 {
     char shape[24];
 
@@ -69,8 +71,8 @@ void prm_note(struct prm_check *p, const struct safetensors *file, const char *n
     json_object_set_new(p->seen, key, json_true());
 }
 
-void prm_tensor(struct prm_check *p, const struct safetensors *file, const char *name, const float *x, int64_t n, enum prm_rule rule,
-                double limit)
+void prm_tensor(struct prm_check *p, const struct safetensors *file, const char *name, const float *x, int64_t n,
+                enum prm_rule rule, double limit)
 {
     const struct st_tensor *tensor = file ? safetensors_find(file, name) : NULL;
     _cleanup_free_ double *a = calloc((size_t)n + 1, sizeof(*a)), *b = calloc((size_t)n + 1, sizeof(*b));

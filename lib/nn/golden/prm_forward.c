@@ -79,7 +79,8 @@ static void compare_logits(struct prm_check *p, const struct safetensors *file, 
         return;
     }
     for (int k = 0; k < p->n; k++)
-        answer[k] = sigmoid(all[(size_t)k * (size_t)c->vocab + (size_t)c->yes_id] - all[(size_t)k * (size_t)c->vocab + (size_t)c->no_id]);
+        answer[k] =
+            sigmoid(all[(size_t)k * (size_t)c->vocab + (size_t)c->yes_id] - all[(size_t)k * (size_t)c->vocab + (size_t)c->no_id]);
     prm_tensor(p, file, "generative.score", answer, p->n, PRM_ABS, prm_tolerance(p, "score_abs"));
 }
 

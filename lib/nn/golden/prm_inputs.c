@@ -95,7 +95,8 @@ static int make_item(struct prm_check *p, const json_t *prompt, int i, bool *ret
     item->n_pictures = (int)json_array_size(pictures);
     if (!instruction || !want || item->n_pictures > QWEN_MAX_PICTURES ||
         (int)json_array_size(json_object_get(prompt, "frames")) > recent + 1)
-        return error_set(p->error, EINVAL, "%s/prompts.json: prompt %d: no instruction or text, or more frames than k_recent + 1", p->name, i);
+        return error_set(p->error, EINVAL, "%s/prompts.json: prompt %d: no instruction or text, or more frames than k_recent + 1",
+                         p->name, i);
     kept = qwen_vl_kept_frames((int)json_integer_value(json_object_get(prompt, "t")), recent, 1,
                                json_is_true(json_object_get(p->manifest, "keep_first")), frames);
     n_past = read_past(prompt, past, numbers);
@@ -164,7 +165,8 @@ static int wrong_angles(const struct qwen_layout *l, const struct st_tensor *ang
             float angle = 0;
 
             (void)st_read_f32(angles, (l->n_windows ? l->window_rows[r] : r) * half + i, 1, &angle);
-            wrong += !(fabs((double)row[i] - cos((double)angle)) < 1e-6 && fabs((double)row[half + i] - sin((double)angle)) < 1e-6);
+            wrong +=
+                !(fabs((double)row[i] - cos((double)angle)) < 1e-6 && fabs((double)row[half + i] - sin((double)angle)) < 1e-6);
         }
     return wrong;
 }
@@ -215,7 +217,8 @@ static void check_pixels(struct prm_check *p, const struct qwen_layout *l)
 
 static void compare_layout(struct prm_check *p, const struct safetensors *file, const struct qwen_layout *l)
 {
-    _cleanup_free_ int32_t *ids = calloc((size_t)l->rows + 1, sizeof(*ids)), *position = calloc(3 * (size_t)l->rows + 1, sizeof(*position));
+    _cleanup_free_ int32_t *ids = calloc((size_t)l->rows + 1, sizeof(*ids)),
+                           *position = calloc(3 * (size_t)l->rows + 1, sizeof(*position));
     int rows = 0;
 
     if (!ids || !position)

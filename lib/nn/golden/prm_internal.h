@@ -1,7 +1,8 @@
 /* prm_internal.h - the check of reward models: one manifest for several models, one line for each tensor.
  *
- * A set holds manifest.json (files, tolerances), stats.json, common/ (pictures, tables) and a folder per model: model/ (a Qwen2-VL or
- * Qwen2.5-VL directory), prompts.json, inputs, reward_head, lora/, forward_*, train_* (the set's README defines every tensor). */
+ * A set holds manifest.json (files, tolerances), stats.json, common/ (pictures, tables) and a folder per model: model/ (a
+ * Qwen2-VL or Qwen2.5-VL directory), prompts.json, inputs, reward_head, lora/, forward_*, train_* (the set's README defines every
+ * tensor). */
 #pragma once
 
 #include <jansson.h>
@@ -33,10 +34,11 @@ struct prm_check {
 /* ---- lines (prm_compare.c) ------------------------------------------------------------------------------------ */
 enum prm_rule { PRM_EXACT, PRM_REL_L2, PRM_ABS, PRM_REL };      /* PRM_REL: one number, relative */
 /* n numbers against a tensor of the file (or `values`); what is missing or of another size fails. */
-void prm_tensor(struct prm_check *p, const struct safetensors *file, const char *name, const float *x, int64_t n, enum prm_rule rule,
-                double limit);
+void prm_tensor(struct prm_check *p, const struct safetensors *file, const char *name, const float *x, int64_t n,
+                enum prm_rule rule, double limit);
 void prm_integers(struct prm_check *p, const struct safetensors *file, const char *name, const int32_t *x, int64_t n);
-void prm_values(struct prm_check *p, const char *name, const double *x, const double *ref, int64_t n, enum prm_rule rule, double limit);
+void prm_values(struct prm_check *p, const char *name, const double *x, const double *ref, int64_t n, enum prm_rule rule,
+                double limit);
 /* Things that are right or wrong: so many of them, the first wrong one. */
 void prm_count(struct prm_check *p, const char *name, int count, int wrong, const char *first_wrong);
 /* This tensor is compared in a way of its own. */

@@ -144,7 +144,8 @@ static int64_t keep_used(const struct prm_check *p, const struct param *table, c
 }
 
 /* PREFIX + the parameter's name. The file may hold only used rows of the embedding, or every k-th number. */
-static int compare_param(struct training *t, const char *prefix, const struct param *param, const float *x, enum prm_rule rule, double limit)
+static int compare_param(struct training *t, const char *prefix, const struct param *param, const float *x, enum prm_rule rule,
+                         double limit)
 {
     _cleanup_free_ float *kept = calloc((size_t)param->numel + 1, sizeof(*kept));
     const struct st_tensor *tensor;
@@ -230,7 +231,8 @@ static void compare_direction(struct training *t)
     }
     cosine = dot / sqrt(ours * theirs);
     snprintf(first, sizeof(first), "%.5f", cosine);
-    prm_count(t->p, "train lora: cosine of all gradients", 1, !(cosine >= prm_tolerance(t->p, "all_gradients_concatenated_cosine")), first);
+    prm_count(t->p, "train lora: cosine of all gradients", 1,
+              !(cosine >= prm_tolerance(t->p, "all_gradients_concatenated_cosine")), first);
 }
 
 static int train(struct training *t)

@@ -1,7 +1,7 @@
 /* qwen_vl.h - Qwen2-VL and Qwen2.5-VL as process reward models: pictures and text in, progress in [0,1] out.
  *
- * vision tower -> merger -> spliced into the text -> Qwen2 with M-RoPE -> hidden state of the prompt's last token -> reward head, or
- * P(Yes) against P(No) without one. A directory in Hugging Face form goes in (config.json, preprocessor_config.json,
+ * vision tower -> merger -> spliced into the text -> Qwen2 with M-RoPE -> hidden state of the prompt's last token -> reward head,
+ * or P(Yes) against P(No) without one. A directory in Hugging Face form goes in (config.json, preprocessor_config.json,
  * tokenizer.json, safetensors; hub or save_pretrained form; tensors below model.* and visual.*, or model.language_model.* and
  * model.visual.*), with reward_head.safetensors (reward_head.fc1|fc2.{weight,bias}) optional beside it.
  *
@@ -23,8 +23,8 @@ enum qwen_family { QWEN2_VL, QWEN2_5_VL };
 
 struct qwen_vision_config {
     int dim, depth, heads, mlp;
-    int patch, temporal, merge;         /* side of a patch, frames of a patch, side of a group of patches that becomes one token */
-    int window;                         /* Qwen2.5: side of an attention window in merged units; 0: every block sees the whole picture */
+    int patch, temporal, merge; /* side of a patch, frames of a patch, side of a group of patches that becomes one token */
+    int window;                 /* Qwen2.5: side of an attention window in merged units; 0: every block sees the whole picture */
     bool whole[QWEN_MAX_DEPTH];         /* Qwen2.5: this block sees the whole picture */
     float rope_theta;
 };
@@ -52,7 +52,7 @@ struct qwen_vl {
     struct qwen_weights *w;             /* parameters by role (qwen_vl_internal.h) */
     struct hf_shards mapped;            /* what bf16 matrices lie in; n 0: none do */
     enum dtype dtype;                   /* of the backbone's tensors as read: BF16, F16 or, when they differ, F32 */
-    int history;                        /* recent past frames in a prompt beside the first (reward_config.json; 4 if it is not there) */
+    int history;                        /* recent past frames in a prompt beside the first (reward_config.json; else 4) */
     struct adapters *adapters;          /* low-rank ones (nn/adapters.h, by qwen_vl_adapted); NULL: none */
 };
 
@@ -61,14 +61,15 @@ bool qwen_vl_is(const char *dir);
 int qwen_vl_load(const char *dir, struct qwen_vl **ret, struct error *error);
 /* All but the values, from the files' headers; problems: told every missing, unexpected or wrong tensor (NULL: the first is the
  * error). The shards are for the caller to close; head and adapters are not looked at. */
-int qwen_vl_open(const char *dir, struct hf_problems *problems, struct qwen_vl **ret, struct hf_shards *ret_shards, struct error *error);
-/* The same for scoring and for a frozen backbone: in models of at least `from` parameters the matrices that lie as bf16 stay where they
- * are, in the mapped files (nn/param.h). What is computed is the same to the bit; small models are faster in fp32. */
+int qwen_vl_open(const char *dir, struct hf_problems *problems, struct qwen_vl **ret, struct hf_shards *ret_shards,
+                 struct error *error);
+/* The same for scoring and for a frozen backbone: in models of at least `from` parameters the matrices that lie as bf16 stay
+ * where they are, in the mapped files (nn/param.h). What is computed is the same to the bit; small models are faster in fp32. */
 enum { QWEN_LARGE = 1 << 29 };
 int qwen_vl_load_halves(const char *dir, int64_t from, struct qwen_vl **ret, struct error *error);
-/* Into `dir` (exists, empty): weights as "F32" or "BF16" (NULL: as they were read), shards of 5 GB, the small files; the head, the
- * adapters (adapter_model.safetensors, adapter_config.json) and reward_config.json. Load reads all of it. Durable when the directory
- * is (base/staged_dir.h). */
+/* Into `dir` (exists, empty): weights as "F32" or "BF16" (NULL: as they were read), shards of 5 GB, the small files; the head,
+ * the adapters (adapter_model.safetensors, adapter_config.json) and reward_config.json. Load reads all of it. Durable when the
+ * directory is (base/staged_dir.h). */
 int qwen_vl_save(const struct qwen_vl *model, const char *dir, const char *dtype, struct error *error);
 struct qwen_vl *qwen_vl_free(struct qwen_vl *model);
 DEFINE_FREEP(struct qwen_vl, qwen_vl_free)
@@ -86,8 +87,8 @@ int qwen_vl_add_reward_head(struct qwen_vl *model, int width, uint64_t seed);
 struct qwen_picture { const uint8_t *rgb; int height, width; };
 
 /* The size that a picture of height x width is resized to, and how many tokens it then is. -EINVAL: one line says why not. */
-int qwen_vl_picture_size(const struct qwen_vl_config *config, int height, int width, int *ret_height, int *ret_width, int *ret_tokens,
-                         struct error *error);
+int qwen_vl_picture_size(const struct qwen_vl_config *config, int height, int width, int *ret_height, int *ret_width,
+                         int *ret_tokens, struct error *error);
 
 /* Past frames shown before frame t: the `recent` most recent ones, every stride-th, and the first; ascending, no repeats. Returns
  * how many; ret has room for recent + 1. */
@@ -97,10 +98,10 @@ int qwen_vl_kept_frames(int t, int recent, int stride, bool keep_first, int *ret
 struct qwen_step { int frame; const float *action; int dims; };
 /* The text before pictures are expanded: chat frame, task, past steps, the question. Each picture is one <|image_pad|>. */
 int qwen_vl_prompt_text(const char *instruction, const struct qwen_step *past, int n_past, char **ret, size_t *ret_n);
-/* Ids of such a text; picture k of it becomes tokens[k] ids. Caller frees. -EINVAL: not n pictures in it, or not UTF-8; -E2BIG: more
- * ids than the model has positions. */
-int qwen_vl_prompt_ids(const struct qwen_vl *model, const char *text, size_t n, const int *tokens, int n_pictures, int32_t **ret_ids,
-                       int *ret_n);
+/* Ids of such a text; picture k of it becomes tokens[k] ids. Caller frees. -EINVAL: not n pictures in it, or not UTF-8; -E2BIG:
+ * more ids than the model has positions. */
+int qwen_vl_prompt_ids(const struct qwen_vl *model, const char *text, size_t n, const int *tokens, int n_pictures,
+                       int32_t **ret_ids, int *ret_n);
 
 /* ---- one pass on a tape ------------------------------------------------------------------------------------- */
 
@@ -113,14 +114,15 @@ struct qwen_pass {
     struct tensor *last;        /* (n, hidden): each sequence's last row, after the final norm */
     struct tensor *hidden;      /* (rows, hidden) of all rows; NULL after a pass for scores */
     /* for goldens: */
-    struct tensor *patches, **block, *merged, *embeds;      /* vision: patch embedding, each block, merger in its own order, in order */
+    struct tensor *patches, **block, *merged, *embeds;  /* vision: patch embedding, each block, merger's order, own order */
     struct tensor **layer;      /* [layers+1] embeddings in, and after each layer */
     const struct qwen_layout *layout;
 };
 /* The last rows alone: the last layer asks and goes on with no others. */
 int qwen_vl_forward(const struct qwen_vl *model, struct tape *tape, const struct qwen_item *items, int n, struct qwen_pass *ret);
 /* All rows and everything between. */
-int qwen_vl_forward_full(const struct qwen_vl *model, struct tape *tape, const struct qwen_item *items, int n, struct qwen_pass *ret);
+int qwen_vl_forward_full(const struct qwen_vl *model, struct tape *tape, const struct qwen_item *items, int n,
+                         struct qwen_pass *ret);
 /* (n, hidden) -> (n, 1) logit; progress = sigmoid. */
 struct tensor *qwen_vl_reward(const struct qwen_vl *model, struct tape *tape, struct tensor *last);
 /* Logits of chosen ids of the vocabulary. */
@@ -134,4 +136,5 @@ struct qwen_session *qwen_session_free(struct qwen_session *session);
 DEFINE_FREEP(struct qwen_session, qwen_session_free)
 /* Progress of n items: by the reward head, or without one by P(Yes) / (P(Yes) + P(No)). Item i does not depend on the others.
  * -ENOTSUP: neither a head nor the words. */
-int qwen_vl_score(const struct qwen_vl *model, struct qwen_session *session, const struct qwen_item *items, int n, float *ret_progress);
+int qwen_vl_score(const struct qwen_vl *model, struct qwen_session *session, const struct qwen_item *items, int n,
+                  float *ret_progress);

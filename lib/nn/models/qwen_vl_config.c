@@ -109,11 +109,17 @@ static int read_vision_2(const json_t *json, struct qwen_vl_config *c, struct er
 static int read_vision(const json_t *json, struct qwen_vl_config *c, struct error *error)
 {
     struct qwen_vision_config *v = &c->vision;
-    const char *act = json_string_value(json_object_get(json, "hidden_act")), *wanted = c->family == QWEN2_VL ? "quick_gelu" : "silu";
+    const char *act = json_string_value(json_object_get(json, "hidden_act")),
+               *wanted = c->family == QWEN2_VL ? "quick_gelu" : "silu";
     int channels, r;
     const struct key keys[] = {
-        {"depth", 32, &v->depth}, {"num_heads", 16, &v->heads}, {"patch_size", 14, &v->patch}, {"spatial_merge_size", 2, &v->merge},
-        {"temporal_patch_size", 2, &v->temporal}, {"in_channels", 3, &channels}, {"in_chans", 3, &channels},
+        {"depth", 32, &v->depth},
+        {"num_heads", 16, &v->heads},
+        {"patch_size", 14, &v->patch},
+        {"spatial_merge_size", 2, &v->merge},
+        {"temporal_patch_size", 2, &v->temporal},
+        {"in_channels", 3, &channels},
+        {"in_chans", 3, &channels},
     };
 
     v->rope_theta = 10000.0f;
@@ -121,8 +127,10 @@ static int read_vision(const json_t *json, struct qwen_vl_config *c, struct erro
     if (r < 0)
         return r;
     if (v->depth > QWEN_MAX_DEPTH || v->patch > 64 || v->merge > 8 || v->temporal > 8 || channels != 3)
-        return error_set(error, ENOTSUP, "depth %d (up to %d), patch_size %d (64), spatial_merge_size %d (8), temporal_patch_size %d (8), "
-                         "%d channels (3) are not supported", v->depth, QWEN_MAX_DEPTH, v->patch, v->merge, v->temporal, channels);
+        return error_set(error, ENOTSUP,
+                         "depth %d (up to %d), patch_size %d (64), spatial_merge_size %d (8), temporal_patch_size %d (8), "
+                         "%d channels (3) are not supported",
+                         v->depth, QWEN_MAX_DEPTH, v->patch, v->merge, v->temporal, channels);
     if (act && strcmp(act, wanted))
         return error_set(error, ENOTSUP, "hidden_act: %s, expected %s", act, wanted);
     r = c->family == QWEN2_VL ? read_vision_2(json, c, error) : read_vision_2_5(json, c, error);
@@ -159,8 +167,12 @@ static int read_language(const json_t *config, struct qwen_vl_config *c, struct 
     const char *act = json_string_value(json_object_get(config, "hidden_act"));
     double eps, theta;
     const struct key keys[] = {
-        {"hidden_size", 8192, &c->hidden}, {"num_hidden_layers", 80, &c->layers}, {"num_attention_heads", 64, &c->heads},
-        {"num_key_value_heads", 8, &c->kv_heads}, {"intermediate_size", 29568, &c->intermediate}, {"vocab_size", 152064, &c->vocab},
+        {"hidden_size", 8192, &c->hidden},
+        {"num_hidden_layers", 80, &c->layers},
+        {"num_attention_heads", 64, &c->heads},
+        {"num_key_value_heads", 8, &c->kv_heads},
+        {"intermediate_size", 29568, &c->intermediate},
+        {"vocab_size", 152064, &c->vocab},
         {"max_position_embeddings", 32768, &c->max_positions},
     };
     int r = read_keys(config, keys, ARRAY_SIZE(keys), error);
@@ -172,7 +184,8 @@ static int read_language(const json_t *config, struct qwen_vl_config *c, struct 
     if (r < 0)
         return r;
     if (c->hidden % c->heads || c->hidden / c->heads % 2 || c->heads % c->kv_heads)
-        return error_set(error, EINVAL, "%d columns, %d heads and %d key-value heads do not go together", c->hidden, c->heads, c->kv_heads);
+        return error_set(error, EINVAL, "%d columns, %d heads and %d key-value heads do not go together", c->hidden, c->heads,
+                         c->kv_heads);
     if (act && strcmp(act, "silu"))
         return error_set(error, ENOTSUP, "hidden_act: %s, expected silu", act);
     if (json_is_true(json_object_get(config, "use_sliding_window")))
@@ -216,8 +229,8 @@ static int read_preprocessor(struct qwen_vl *model, const json_t *json, struct e
     if (r < 0)
         return r;
     if (patch != c->vision.patch || temporal != c->vision.temporal || merge != c->vision.merge)
-        return error_set(error, EINVAL, "patches of %d (merged by %d, %d frames), the model's are of %d (%d, %d)", patch, merge, temporal,
-                         c->vision.patch, c->vision.merge, c->vision.temporal);
+        return error_set(error, EINVAL, "patches of %d (merged by %d, %d frames), the model's are of %d (%d, %d)", patch, merge,
+                         temporal, c->vision.patch, c->vision.merge, c->vision.temporal);
     if (c->min_pixels < 1 || c->max_pixels < c->min_pixels)
         return error_set(error, EINVAL, "min_pixels %lld and max_pixels %lld make no sense", (long long)c->min_pixels,
                          (long long)c->max_pixels);

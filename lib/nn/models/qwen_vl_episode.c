@@ -91,13 +91,13 @@ static int make_item(struct making *m, int at, int number)
         r = qwen_vl_prompt_ids(m->model, text, length, tokens, n + 1, &m->prompts->ids[number], &item->n_ids);
     item->ids = m->prompts->ids[number];
     if (r == -E2BIG)
-        return error_set(m->error, E2BIG, "a prompt of %d pictures of %dx%d (%d tokens each) is longer than the context of %d", n + 1,
-                         m->width, m->height, m->tokens, m->model->config.max_positions);
+        return error_set(m->error, E2BIG, "a prompt of %d pictures of %dx%d (%d tokens each) is longer than the context of %d",
+                         n + 1, m->width, m->height, m->tokens, m->model->config.max_positions);
     return r < 0 ? error_set(m->error, -r, "the instruction cannot be a prompt: %.80s", e->instruction) : 0;
 }
 
-int qwen_prompts_make(const struct qwen_vl *model, const struct qwen_episode *e, const uint32_t *at, int n, struct qwen_prompts *ret,
-                      struct error *error)
+int qwen_prompts_make(const struct qwen_vl *model, const struct qwen_episode *e, const uint32_t *at, int n,
+                      struct qwen_prompts *ret, struct error *error)
 {
     _cleanup_(qwen_prompts_release) struct qwen_prompts prompts = {.n = n, .n_frames = MAX(e->n, 1)};
     struct making m = {.model = model, .episode = e, .prompts = &prompts, .error = error};

@@ -1,9 +1,9 @@
 /* qwen_vl_episode.h - an episode's frames and actions as the prompts that ask for its progress.
  *
- *   qwen_prompts_make(model, &episode, at, n, &prompts) -> qwen_vl_score(prompts.items, n) | qwen_vl_forward -> qwen_prompts_release
+ *   qwen_prompts_make -> qwen_vl_score(prompts.items) | qwen_vl_forward -> qwen_prompts_release
  *
- * Prompt i shows the frames before at[i] that the model keeps (the first and the model->history most recent ones, as far as they are
- * there), each with what was done after it, and at[i] as the current observation. A frame is resized once.
+ * Prompt i shows the frames before at[i] that the model keeps (the first and the model->history most recent ones, as far as they
+ * are there), each with what was done after it, and at[i] as the current observation. A frame is resized once.
  * Thread rule: none.  Failure rule: -errno, one line. */
 #pragma once
 
@@ -26,8 +26,8 @@ struct qwen_prompts {
 
 /* Does the model take this episode? -EINVAL with the line: pictures too small or too thin, frames out of order. */
 int qwen_episode_check(const struct qwen_vl *model, const struct qwen_episode *episode, struct error *error);
-/* -EINVAL: see qwen_episode_check; or the past's actions are not known; or the instruction holds picture tokens. -E2BIG: the prompt is
- * longer than the model's context. */
-int qwen_prompts_make(const struct qwen_vl *model, const struct qwen_episode *episode, const uint32_t *at, int n, struct qwen_prompts *ret,
-                      struct error *error);
+/* -EINVAL: see qwen_episode_check; or the past's actions are not known; or the instruction holds picture tokens. -E2BIG: the
+ * prompt is longer than the model's context. */
+int qwen_prompts_make(const struct qwen_vl *model, const struct qwen_episode *episode, const uint32_t *at, int n,
+                      struct qwen_prompts *ret, struct error *error);
 void qwen_prompts_release(struct qwen_prompts *prompts);

@@ -41,7 +41,8 @@ int qwen_vl_forward(const struct qwen_vl *model, struct tape *tape, const struct
     return forward(model, tape, items, n, false, ret);
 }
 
-int qwen_vl_forward_full(const struct qwen_vl *model, struct tape *tape, const struct qwen_item *items, int n, struct qwen_pass *ret)
+int qwen_vl_forward_full(const struct qwen_vl *model, struct tape *tape, const struct qwen_item *items, int n,
+                         struct qwen_pass *ret)
 {
     return forward(model, tape, items, n, true, ret);
 }

@@ -68,13 +68,15 @@ int qwen_windows_most(const struct qwen_vision_config *config, int height, int w
 /* Positions of one sequence; ids of a picture are `merged` = height/merge x width/merge each. Returns the largest + 1. */
 int qwen_positions(const struct qwen_vl_config *config, const struct qwen_item *item, int32_t *t, int32_t *h, int32_t *w);
 /* (rows, head_dim) cos and sin for op_rope_table. NULL in a dry run or with tape->error set. */
-float *qwen_text_table(const struct qwen_vl_config *config, struct tape *tape, int32_t *const position[3], const int32_t *rows, int n);
+float *qwen_text_table(const struct qwen_vl_config *config, struct tape *tape, int32_t *const position[3], const int32_t *rows,
+                       int n);
 /* (patches, dim/heads) for the tower, in the order of its rows. */
 float *qwen_vision_table(const struct qwen_vision_config *config, struct tape *tape, const struct qwen_layout *layout);
 
 /* ---- the two halves ----------------------------------------------------------------------------------------------- */
 
-struct tensor *qwen_vision(const struct qwen_vl *model, struct tape *tape, const struct qwen_layout *layout, struct qwen_pass *pass);
+struct tensor *qwen_vision(const struct qwen_vl *model, struct tape *tape, const struct qwen_layout *layout,
+                           struct qwen_pass *pass);
 /* Hidden states after the final norm: of the last rows (tail) or of all. */
-struct tensor *qwen_text(const struct qwen_vl *model, struct tape *tape, struct tensor *x, const struct qwen_layout *layout, bool tail,
-                         struct tensor **layer);
+struct tensor *qwen_text(const struct qwen_vl *model, struct tape *tape, struct tensor *x, const struct qwen_layout *layout,
+                         bool tail, struct tensor **layer);

@@ -152,7 +152,8 @@ static int open_trunk(struct qwen_vl *model, struct hf_problems *problems, struc
     return 0;
 }
 
-int qwen_vl_open(const char *dir, struct hf_problems *problems, struct qwen_vl **ret, struct hf_shards *ret_shards, struct error *error)
+int qwen_vl_open(const char *dir, struct hf_problems *problems, struct qwen_vl **ret, struct hf_shards *ret_shards,
+                 struct error *error)
 {
     _cleanup_(qwen_vl_freep) struct qwen_vl *model = model_alloc(dir);
     _cleanup_(hf_shards_close) struct hf_shards shards = {0};

@@ -38,13 +38,15 @@ static int check_item(const struct qwen_vl_config *c, const struct qwen_item *it
 static int put_picture(struct qwen_layout *l, const struct qwen_picture *picture)
 {
     for (int i = 0; i < l->n_pictures; i++)
-        if (l->pictures[i].rgb == picture->rgb && l->pictures[i].height == picture->height && l->pictures[i].width == picture->width)
+        if (l->pictures[i].rgb == picture->rgb && l->pictures[i].height == picture->height &&
+            l->pictures[i].width == picture->width)
             return i;
     l->pictures[l->n_pictures] = *picture;
     return l->n_pictures++;
 }
 
-static int allocate(const struct qwen_vl_config *c, struct tape *tape, const struct qwen_item *items, int n, struct qwen_layout *l)
+static int allocate(const struct qwen_vl_config *c, struct tape *tape, const struct qwen_item *items, int n,
+                    struct qwen_layout *l)
 {
     int rows = 0, pictures = 0, merged = 0, windows = 0, group = c->vision.merge * c->vision.merge;
     int32_t *ints;
@@ -125,7 +127,8 @@ int qwen_layout(const struct qwen_vl *model, struct tape *tape, const struct qwe
         }
         l.start[i] = l.rows;
         l.ones[i] = i;
-        l.delta[i] = qwen_positions(c, item, l.position[0] + l.rows, l.position[1] + l.rows, l.position[2] + l.rows) - item->n_ids;
+        l.delta[i] =
+            qwen_positions(c, item, l.position[0] + l.rows, l.position[1] + l.rows, l.position[2] + l.rows) - item->n_ids;
         splice(c, &l, item, first);
         l.last[i] = l.rows - 1;
     }

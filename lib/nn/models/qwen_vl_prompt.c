@@ -40,7 +40,8 @@ int qwen_vl_prompt_text(const char *instruction, const struct qwen_step *past, i
     _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
     size_t length;
 
-    strbuf_addf(&text, "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nTask: %s\n\nProgress so far:\n",
+    strbuf_addf(&text,
+                "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\nTask: %s\n\nProgress so far:\n",
                 instruction);
     for (int i = 0; i < n_past; i++) {
         strbuf_addf(&text, "Step %d: " PICTURE " -> Action: ", past[i].frame);
@@ -57,8 +58,8 @@ int qwen_vl_prompt_text(const char *instruction, const struct qwen_step *past, i
     return 0;
 }
 
-int qwen_vl_prompt_ids(const struct qwen_vl *model, const char *text, size_t n, const int *tokens, int n_pictures, int32_t **ret_ids,
-                       int *ret_n)
+int qwen_vl_prompt_ids(const struct qwen_vl *model, const char *text, size_t n, const int *tokens, int n_pictures,
+                       int32_t **ret_ids, int *ret_n)
 {
     _cleanup_free_ int32_t *short_ids = NULL, *ids = NULL;
     int n_short, picture = 0, count = 0, r = tokenizer_encode(model->tokenizer, text, n, true, &short_ids, &n_short);

@@ -40,7 +40,8 @@ static int score_pass(struct tape *tape, void *arg)
 
     if (r < 0)
         return r;
-    c->out = config->reward_width ? qwen_vl_reward(c->model, tape, pass.last) : qwen_vl_logits(c->model, tape, pass.last, words, 2);
+    c->out =
+        config->reward_width ? qwen_vl_reward(c->model, tape, pass.last) : qwen_vl_logits(c->model, tape, pass.last, words, 2);
     return tape->error ? tape->error : c->out ? 0 : -EINVAL;
 }
 

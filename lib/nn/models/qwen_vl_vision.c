@@ -1,7 +1,7 @@
 /* qwen_vl_vision.c - the vision tower: patches in merge order, blocks with 2-D rotary attention, 2x2 groups merged into tokens.
  *
- * A still picture fills both frames of a patch: each channel's part of the row stands twice, so that the row meets the Conv3d kernel
- * as it is in the file. (Adding the kernel's halves instead would save a thousandth of the tower.) */
+ * A still picture fills both frames of a patch: each channel's part of the row stands twice, so that the row meets the Conv3d
+ * kernel as it is in the file. (Adding the kernel's halves instead would save a thousandth of the tower.) */
 #include <errno.h>
 #include <string.h>
 

@@ -60,8 +60,17 @@ struct tensor *op_linear_picked(struct tape *t, struct tensor *x, const struct p
     for (int64_t j = 0; j < n; j++)
         param_read(weight, ids[j] * in, in, rows + j * in);
     cpu_kernels()->gemm_pack(panels, rows, in, in, n, true);
-    cpu_kernels()->gemm(&(struct gemm) {
-        .m = x->rows, .n = n, .k = in, .a = x->x, .a_row = in, .a_k = 1, .panels = panels, .c = y->x, .c_row = n, .scratch = unfinished,
+    cpu_kernels()->gemm(&(struct gemm){
+        .m = x->rows,
+        .n = n,
+        .k = in,
+        .a = x->x,
+        .a_row = in,
+        .a_k = 1,
+        .panels = panels,
+        .c = y->x,
+        .c_row = n,
+        .scratch = unfinished,
     });
     return y;
 }
