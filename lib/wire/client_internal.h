@@ -1,0 +1,59 @@
+/* client_internal.h - what the client's two files share.
+ *
+ *   client.c         the connection: its life, its silence, its deadlines
+ *   client_call.c    calls: sent, repeated, answered, ended */
+#pragma once
+
+#include <uthash.h>
+
+#include "base/clock.h"
+#include "wire/address.h"
+#include "wire/client.h"
+#include "wire/monitor.h"
+#include "wire/zsock.h"
+
+struct call {
+    uint64_t id;
+    const struct wire_kind *kind;
+    struct outgoing *out;
+    enum wire_call_flags flags;
+    wire_reply_fn *on_reply;
+    void *arg;
+    uint64_t deadline_ms, repeat_ms;    /* monotonic; UINT64_MAX: never */
+    unsigned sent, refused;             /* how often; for the backoffs */
+    bool waiting;                       /* wants to be sent as soon as the socket takes it */
+    UT_hash_handle hh;                  /* in order of calling */
+};
+
+struct wire_client {
+    struct wire *wire;
+    struct zsock *zsock;
+    struct monitor *monitor;
+    uv_timer_t timer;           /* next deadline, repetition or ping; its close callback frees the client */
+    uint64_t timer_ms;          /* when it fires */
+    struct wire_client_options options;
+    char address[ADDRESS_MAX], server_key[41];
+    struct call *calls;
+    unsigned n_waiting;
+    uint64_t last_id;
+    uint64_t heard_ms, sent_ms;
+    uint64_t jitter;            /* state of a linear congruential generator */
+    uint64_t reopen_ms;         /* connect anew then; UINT64_MAX: no need */
+    unsigned broken;            /* handshakes in a row that ended without a reason */
+    bool up, connected, closing;
+    struct error why;           /* the last answer that could not be read */
+};
+
+/* client_call.c */
+void client_set_waiting(struct wire_client *client, struct call *call, bool waiting);
+/* End all calls that `pick` chooses (NULL: all). */
+void client_finish_all(struct wire_client *client, int result, bool (*pick)(const struct call *call, uint64_t now_ms), uint64_t now_ms);
+void client_send_waiting(struct wire_client *client);
+void client_ping(struct wire_client *client);
+void client_set_up(struct wire_client *client, bool up);
+void client_on_in(struct zsock *z, void *arg);
+void client_on_out(struct zsock *z, void *arg);
+
+/* client.c */
+void client_wake_at(struct wire_client *client, uint64_t at_ms);        /* the timer fires then at the latest */
+void client_on_timer(uv_timer_t *timer);
