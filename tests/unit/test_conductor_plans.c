@@ -1,0 +1,289 @@
+/* test_conductor_plans.c - the conductor's rules: iterations, plans and versions in their order, restarts, drain, disk loss. */
+#include "tests/harness/conductor_desk.h"
+
+/* ---- iterations, plans, versions ------------------------------------------------------------------------------ */
+
+static void test_waits_for_a_ready_actor(void **state)
+{
+    struct desk *d = *state;
+    struct conductor_status status;
+
+    desk_add_stage(d, STAGE_RL, "rl")->rl = (struct rl_config) { .iterations = 1, .episodes = 2 };
+    desk_start(d, NULL, EPOCH);
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
+    desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+    conductor_status(d->c, &status);
+    assert_string_equal(status.waiting_for, "an actor with policy version 0");
+    desk_hello(d, ACTOR, MEMBER_ACTOR, 30);
+    assert_int_equal(desk_find(d, CONDUCTOR_VERSIONS)->versions.keep[0]->number, 0);
+    desk_step(d, (struct conductor_event){
+                .kind = CONDUCTOR_VERSION_STATE,
+                .member = d->member[ACTOR],
+                .version_state = {.version = 0, .ready = false, .text = "truncated shard"},
+            });
+    assert_null(desk_find(d, CONDUCTOR_ADD_EPISODE));
+    desk_ready(d, ACTOR, KIND_POLICY, 0);
+    assert_int_equal(desk_count(d, CONDUCTOR_ADD_EPISODE), 2);
+}
+
+static void test_plan_commit_next(void **state)
+{
+    struct desk *d = *state;
+    struct conductor_plan plan;
+
+    desk_rl(d, 3, 0);
+    desk_journaled(d, 3, true);
+    desk_journaled(d, 1, false);
+    assert_null(desk_find(d, CONDUCTOR_PLAN));
+    desk_journaled(d, 2, true);
+    plan = desk_find(d, CONDUCTOR_PLAN)->plan;
+    assert_int_equal(plan.n_episodes, 3);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(plan.episodes[i], i + 1);              /* id order, whatever order they came in */
+    assert_int_equal(plan.version, 1);
+    assert_string_equal(plan.parent_dir, "policies/v000000");
+    assert_string_equal(plan.settings, desk_settings[0]);
+    assert_memory_equal(desk_find(d, CONDUCTOR_PUT_ITERATION)->iteration.plan_digest, plan.digest, SHA256_SIZE);
+
+    desk_step(d, (struct conductor_event) {
+        .kind = CONDUCTOR_COMMITTED, .member = d->member[LEARNER],
+        .committed = { .version = { .number = 1 }, .plan_digest = { 9 } },
+    });
+    assert_non_null(desk_find(d, CONDUCTOR_REFUSE));                 /* of no plan of ours */
+
+    desk_committed(d, &plan, (uint64_t[]) { 1, 2, 3 }, 3, true);
+    assert_int_equal(desk_count(d, CONDUCTOR_EPISODE_ENDED), 3);
+    assert_int_equal(desk_find(d, CONDUCTOR_EPISODE_ENDED)->episode.state, EPISODE_TRAINED);
+    assert_int_equal(desk_find(d, CONDUCTOR_VERSIONS)->versions.keep[0]->number, 1);
+    assert_null(desk_find(d, CONDUCTOR_ADD_EPISODE));                /* staleness 0: not before an actor has version 1 */
+    desk_committed(d, &plan, (uint64_t[]) { 1, 2, 3 }, 3, true);
+    assert_non_null(desk_find(d, CONDUCTOR_ACK));                    /* our answer had got lost */
+    assert_null(desk_find(d, CONDUCTOR_EPISODE_ENDED));
+    desk_ready(d, ACTOR, KIND_POLICY, 1);
+    assert_int_equal(desk_count(d, CONDUCTOR_ADD_EPISODE), 3);
+    assert_int_equal(desk_find(d, CONDUCTOR_ADD_EPISODE)->episode.policy_version, 1);
+}
+
+static void test_committed_must_name_every_episode(void **state)
+{
+    struct desk *d = *state;
+    struct conductor_plan plan;
+
+    desk_rl(d, 2, 0);
+    desk_journaled(d, 1, true);
+    desk_journaled(d, 2, true);
+    plan = desk_find(d, CONDUCTOR_PLAN)->plan;
+    desk_committed(d, &plan, (uint64_t[]) { 1 }, 1, true);
+    assert_non_null(desk_find(d, CONDUCTOR_REFUSE));
+    assert_non_null(desk_find(d, CONDUCTOR_STOPPED));
+    assert_null(desk_find(d, CONDUCTOR_EPISODE_ENDED));
+}
+
+static void test_failed_plan(void **state)
+{
+    struct desk *d = *state;
+    struct conductor_event event = { .kind = CONDUCTOR_PLAN_FAILED, .plan_failed = { .text = "no space left" } };
+
+    desk_rl(d, 1, 0);
+    desk_journaled(d, 1, true);
+    event.member = d->member[LEARNER];
+    event.plan_failed.final = true;
+    desk_step(d, event);
+    assert_null(desk_find(d, CONDUCTOR_STOPPED));                    /* of no plan that is open */
+    desk_journaled(d, 1, true);
+    d->now_ms += 5000;
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_HEARTBEAT, .member = d->member[LEARNER] });
+    memcpy(event.plan_failed.plan_digest, desk_find(d, CONDUCTOR_PLAN)->plan.digest, SHA256_SIZE);
+    event.plan_failed.final = false;
+    desk_step(d, event);
+    assert_null(desk_find(d, CONDUCTOR_STOPPED));                    /* it is tried again */
+    assert_string_equal(desk_find(d, CONDUCTOR_ADD_EVENT)->text.text, "rl/0: no space left");
+    event.plan_failed.final = true;
+    desk_step(d, event);
+    assert_non_null(desk_find(d, CONDUCTOR_STOPPED));
+}
+
+/* An evaluation of a version that never was does not wait for it for ever. */
+static void test_unknown_version(void **state)
+{
+    struct desk *d = *state;
+    struct eval_config *eval = &desk_add_stage(d, STAGE_EVAL, "eval")->eval;
+
+    *eval = (struct eval_config){
+        .episodes = 2, .n_policies = 1, .policies = {"99"}, .n_temperatures = 1, .temperatures = {1}, .val_episodes = 2};
+    desk_start(d, NULL, EPOCH);
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
+    desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+    assert_non_null(strstr(desk_find(d, CONDUCTOR_STOPPED)->text.text, "policy version 99 was never committed"));
+}
+
+static void test_overlap_with_staleness_1(void **state)
+{
+    struct desk *d = *state;
+    struct conductor_plan plan;
+
+    desk_rl(d, 2, 1);
+    desk_journaled(d, 1, true);
+    desk_journaled(d, 2, true);
+    plan = desk_find(d, CONDUCTOR_PLAN)->plan;
+    assert_int_equal(desk_count(d, CONDUCTOR_ADD_EPISODE), 2);       /* the next is rolled out while this one trains */
+    assert_int_equal(desk_find(d, CONDUCTOR_ADD_EPISODE)->episode.policy_version, 0);
+    desk_confirm(d);
+    desk_journaled(d, 3, true);
+    desk_journaled(d, 4, true);
+    assert_null(desk_find(d, CONDUCTOR_PLAN));                       /* one after the other */
+    desk_committed(d, &plan, (uint64_t[]) { 1, 2 }, 2, true);
+    plan = desk_find(d, CONDUCTOR_PLAN)->plan;
+    assert_int_equal(plan.parent, 1);
+    assert_int_equal(plan.episodes[0], 3);
+}
+
+static void test_gate_and_swap(void **state)
+{
+    struct desk *d = *state;
+    struct conductor_plan plan;
+
+    desk_add_stage(d, STAGE_PRM, "prm");
+    desk_add_stage(d, STAGE_PRM, "prm2");
+    desk_add_stage(d, STAGE_RL, "rl")->rl = (struct rl_config) { .iterations = 2, .episodes = 1 };
+    desk_start(d, NULL, EPOCH);
+    desk_hello(d, ACTOR, MEMBER_ACTOR, 30);
+    desk_hello(d, PRM, MEMBER_PRM, 50);
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
+    desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+    plan = desk_find(d, CONDUCTOR_PLAN)->plan;
+    assert_int_equal(plan.kind, KIND_PRM);
+    assert_int_equal(plan.version, 1);
+    assert_string_equal(plan.parent_dir, "policies/v000000");   /* its trunk */
+    desk_committed(d, &plan, NULL, 0, true);
+    assert_int_equal(conductor_memory(d->c)->prm_current, 1);
+    plan = desk_find(d, CONDUCTOR_PLAN)->plan;
+    assert_int_equal(plan.version, 2);
+    assert_int_equal(plan.parent, 1);
+    desk_committed(d, &plan, NULL, 0, false);
+    assert_int_equal(conductor_memory(d->c)->prm_current, 1);   /* did not pass: the old one goes on */
+    desk_ready(d, ACTOR, KIND_POLICY, 0);
+    assert_null(desk_find(d, CONDUCTOR_ADD_EPISODE));
+    desk_ready(d, PRM, KIND_PRM, 1);
+    assert_int_equal(desk_find(d, CONDUCTOR_ADD_EPISODE)->episode.prm_version, 1);
+    desk_confirm(d);
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_PRM_SWAP, .prm_swap = { 9 } });
+    assert_non_null(desk_find(d, CONDUCTOR_REFUSE));
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_PRM_SWAP, .prm_swap = { 2 } });
+    assert_int_equal(desk_find(d, CONDUCTOR_VERSIONS)->versions.n_keep, 2);     /* running episodes finish on the old one */
+    desk_hello(d, WORKER, MEMBER_WORKER, 10);
+    assert_int_equal(desk_request(d, WORKER, 1)->grant.leases[0].prm_version, 1);
+}
+
+/* ---- restart, drain, disk loss ---------------------------------------------------------------------------------- */
+
+static void test_restart_makes_the_same_plan(void **state)
+{
+    struct desk *d = *state;
+    struct ledger_version version_0 = { .gate_passed = true, .dir = "policies/v000000" };
+    struct ledger_stage stage = { .state = PROGRESS_OPEN };
+    struct ledger_iteration iteration;
+    struct ledger_episode rows[2];
+    struct conductor_restored restored = {
+        .stages = &stage, .n_stages = 1, .iterations = &iteration, .n_iterations = 1, .episodes = rows, .n_episodes = 2,
+        .versions = &version_0, .n_versions = 1,
+    };
+    _cleanup_(strbuf_release) struct strbuf memory = STRBUF_INIT;
+    uint8_t digest[SHA256_SIZE];
+
+    desk_rl(d, 2, 0);
+    for (uint64_t id = 1; id <= 2; id++) {
+        desk_journaled(d, id, true);
+        rows[id - 1] = desk_find(d, CONDUCTOR_EPISODE_JOURNALED)->episode;
+    }
+    iteration = desk_find(d, CONDUCTOR_PUT_ITERATION)->iteration;
+    memcpy(digest, desk_find(d, CONDUCTOR_PLAN)->plan.digest, SHA256_SIZE);
+    assert_int_equal(plan_memory_write(conductor_memory(d->c), &memory), 0);
+    restored.memory = memory.text;
+    restored.memory_size = memory.length;
+
+    desk_start(d, &restored, EPOCH);
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 41);
+    assert_memory_equal(desk_find(d, CONDUCTOR_PLAN)->plan.digest, digest, SHA256_SIZE);
+
+    /* Its disk was lost: what is not in the inventory is played again, and the plan waits. */
+    desk_inventory(d, 0, 0, 2, &(struct journaled_episode) { .episode = 1, .digest = { 1, 1 } }, 1);
+    assert_int_equal(desk_count(d, CONDUCTOR_EPISODE_REOPENED), 1);
+    assert_int_equal(desk_find(d, CONDUCTOR_EPISODE_REOPENED)->episode.episode, 2);
+    assert_int_equal(desk_find(d, CONDUCTOR_PUT_ITERATION)->iteration.state, PROGRESS_OPEN);
+    d->now_ms += 5000;
+    desk_hello(d, WORKER, MEMBER_WORKER, 10);
+    assert_int_equal(desk_request(d, WORKER, 2)->grant.n_leases, 1);
+    desk_journaled(d, 2, true);
+    assert_memory_equal(desk_find(d, CONDUCTOR_PLAN)->plan.digest, digest, SHA256_SIZE);
+
+    iteration.plan_digest[0] ^= 1;                              /* another configuration, say */
+    d->c = conductor_free(d->c);
+    assert_int_equal(
+        conductor_new(&(struct conductor_setup){.config = &d->config, .stage_settings = desk_settings, .run = 8, .epoch = 4}, &d->c),
+        0);
+    assert_true(conductor_restore(d->c, &restored, 0, NULL) < 0);
+}
+
+static void test_restart_lets_workers_announce_first(void **state)
+{
+    struct desk *d = *state;
+    struct ledger_stage stage = { .state = PROGRESS_OPEN };
+    struct ledger_version version_0 = { .gate_passed = true, .dir = "policies/v000000" };
+    struct ledger_iteration iteration = {.purpose = EPISODE_DEMO, .state = PROGRESS_OPEN, .first_episode = 1, .last_episode = 2};
+    struct ledger_episode rows[2] = { { .episode = 1, .purpose = EPISODE_DEMO }, { .episode = 2, .purpose = EPISODE_DEMO } };
+    struct conductor_restored restored = {
+        .stages = &stage, .n_stages = 1, .iterations = &iteration, .n_iterations = 1, .episodes = rows, .n_episodes = 2,
+        .versions = &version_0, .n_versions = 1, .memory = "next_episode 3\niteration 1\n", .memory_size = 27,
+    };
+    struct held_lease held = { 2, (uint64_t)(EPOCH - 1) << 32 | 5, 7 };
+    struct conductor_event event = {
+        .kind = CONDUCTOR_HELLO,
+        .hello = {.member = {.role = MEMBER_WORKER, .instance = 5, .slots = 2}, .leases = &held, .n_leases = 1}};
+
+    desk_add_stage(d, STAGE_DEMOS, "demos")->demos.episodes = 2;
+    desk_start(d, &restored, EPOCH);
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
+    desk_inventory(d, 0, 0, 2, NULL, 0);
+    desk_hello(d, WORKER_2, MEMBER_WORKER, 20);
+    assert_int_equal(desk_request(d, WORKER_2, 2)->grant.n_leases, 0);
+    desk_step(d, event);
+    assert_int_equal(desk_find(d, CONDUCTOR_WELCOME)->welcome.n_kept, 1);
+    d->now_ms += 2000;
+    assert_int_equal(desk_request(d, WORKER_2, 2)->grant.n_leases, 1);
+    assert_int_equal(desk_find(d, CONDUCTOR_GRANT)->grant.leases[0].episode, 1);
+}
+
+static void test_drain(void **state)
+{
+    struct desk *d = *state;
+
+    desk_demos(d, 3);
+    (void)desk_request(d, WORKER, 1);
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_DRAIN });
+    assert_null(desk_find(d, CONDUCTOR_DRAINED));
+    assert_int_equal(desk_request(d, WORKER, 2)->grant.n_leases, 0);
+    assert_true(desk_find(d, CONDUCTOR_GRANT)->grant.drain);
+    desk_journaled(d, 1, true);
+    assert_non_null(desk_find(d, CONDUCTOR_DRAINED));
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, desk_set_up, desk_tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_waits_for_a_ready_actor),
+        TEST(test_plan_commit_next),
+        TEST(test_committed_must_name_every_episode),
+        TEST(test_failed_plan),
+        TEST(test_unknown_version),
+        TEST(test_overlap_with_staleness_1),
+        TEST(test_gate_and_swap),
+        TEST(test_restart_makes_the_same_plan),
+        TEST(test_restart_lets_workers_announce_first),
+        TEST(test_drain),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
