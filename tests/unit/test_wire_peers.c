@@ -1,0 +1,188 @@
+/* Server and client together: refusals by version, run and epoch; servers that restart, vanish, fall silent. */
+#include "tests/harness/wire_side.h"
+
+#include <errno.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+
+/* ---- refusals -------------------------------------------------------------------------------------------- */
+
+static unsigned loading;
+
+static void load_first(struct side *side, struct request *request)
+{
+    if (loading) {
+        loading--;
+        wire_refuse(request, WIRE_STATUS(LOADING), "version 7 is on its way");
+        return;
+    }
+    side_answer(side, request);
+}
+
+static void version_loading(void **state)
+{
+    struct side side;
+
+    (void)state;
+    side_open(&side, 0, 0);
+    side.serve = load_first;
+    loading = 1;
+    assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
+    lab_until_count(&side.lab, &side.replies, 1);
+    assert_int_equal(side.result, -EAGAIN);
+    assert_string_equal(side.text, "version 7 is on its way");
+    loading = 3;
+    assert_int_equal(side_act(&side, 1, 60000, WIRE_WAIT_VERSION, NULL), 0);
+    lab_until_count(&side.lab, &side.replies, 2);
+    assert_int_equal(side.result, 0);
+    assert_int_equal(loading, 0);
+    side_close(&side);
+}
+
+static void run_and_epoch(void **state)
+{
+    struct side side;
+
+    (void)state;
+    side_open(&side, 0, 0);
+    wire_set_run(side.there, 11, 5);
+    wire_set_run(side.here, 11, 4);
+    assert_int_equal(side_act(&side, 1, 60000, WIRE_ONCE, NULL), 0);
+    lab_until_count(&side.lab, &side.replies, 1);
+    assert_int_equal(side.result, -ESRCH);
+    wire_set_run(side.here, 11, 6);             /* the client heard of the new epoch first: fine */
+    assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
+    lab_until_count(&side.lab, &side.replies, 2);
+    assert_int_equal(side.result, 0);
+    wire_set_run(side.here, 12, 6);
+    assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
+    lab_until_count(&side.lab, &side.replies, 3);
+    assert_int_equal(side.result, -EACCES);
+    assert_int_equal(side.requests, 1);
+    side_close(&side);
+}
+
+/* A stale epoch costs nothing when the member's Hello repairs it meanwhile. */
+static void heal(void *arg)
+{
+    wire_set_run(arg, 11, 5);
+}
+
+static void stale_epoch_heals(void **state)
+{
+    struct side side;
+
+    (void)state;
+    side_open(&side, 0, 0);
+    wire_set_run(side.there, 11, 5);
+    wire_set_run(side.here, 11, 4);
+    side.here->on_stale = heal;
+    side.here->on_stale_arg = side.here;
+    assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
+    lab_until_count(&side.lab, &side.replies, 1);
+    assert_int_equal(side.result, 0);
+    side_close(&side);
+}
+
+/* ---- coming and going ------------------------------------------------------------------------------------- */
+
+static void server_restarts(void **state)
+{
+    struct side side;
+
+    (void)state;
+    side_open(&side, 0, 0);
+    assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
+    lab_until_count(&side.lab, &side.replies, 1);
+    side.serve = side_keep;
+    assert_int_equal(side_act(&side, 2, 60000, 0, NULL), 0);
+    lab_until_count(&side.lab, &side.n_kept, 1);
+    side.server = wire_server_free(side.server);                /* with the request in its hands */
+    request_drop(side.kept[0]);
+    while (side.up)
+        uv_run(&side.lab.loop, UV_RUN_ONCE);
+    assert_int_equal(side_act(&side, 3, 60000, 0, NULL), 0);         /* nobody is there: it waits */
+    side.serve = side_answer;
+    side_serve(&side, 0);
+    lab_until_count(&side.lab, &side.replies, 3);
+    assert_int_equal(side.result, 0);
+    assert_true(side.up);
+    side_close(&side);
+}
+
+/* A kind that must not be repeated fails when its connection goes. */
+static void lost_underway(void **state)
+{
+    Gantry__LeaseRequest request = GANTRY__LEASE_REQUEST__INIT;
+    struct side side;
+    struct wire_call call = {
+        .kind = WIRE_KIND(LEASE_REQUEST), .body = &request.base, .deadline_ms = 60000, .on_reply = side_on_reply, .arg = &side};
+
+    (void)state;
+    side_open(&side, 0, 0);
+    side.serve = side_keep;
+    assert_int_equal(wire_call(side.client, &call, NULL), 0);
+    lab_until_count(&side.lab, &side.n_kept, 1);
+    side.server = wire_server_free(side.server);
+    request_drop(side.kept[0]);
+    lab_until_count(&side.lab, &side.replies, 1);
+    assert_int_equal(side.result, -ECONNRESET);
+    side_close(&side);
+}
+
+static void silent_peer(void **state)
+{
+    struct side side;
+
+    (void)state;
+    side_open(&side, 0, 0);
+    assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
+    lab_until_count(&side.lab, &side.replies, 1);
+    assert_int_equal(wire_server_stats(side.server)->peers, 1);
+    side.client = wire_client_free(side.client);
+    lab_until_count(&side.lab, &side.peers_gone, 1);
+    assert_int_equal(wire_server_stats(side.server)->peers, 0);
+    side_close(&side);
+}
+
+static void address_taken(void **state)
+{
+    struct side side;
+    struct wire_server *second = NULL;
+    struct wire_server_options options = {.on_request = side_on_request};
+    char longer[200];
+    struct error error = {0};
+
+    (void)state;
+    side_open(&side, 0, 0);
+    options.address = side.lab.ipc;
+    assert_int_equal(wire_server_new(side.there, &options, &second, &error), -EADDRINUSE);
+    assert_non_null(strstr(error.text, side.lab.ipc));
+    options.address = "tcp://127.0.0.1:5555";
+    assert_int_equal(wire_server_new(side.there, &options, &second, &error), -EACCES);      /* no keys */
+    memset(longer, 'a', sizeof longer);
+    memcpy(longer, "ipc:///", 7);
+    longer[sizeof longer - 1] = '\0';
+    options.address = longer;
+    assert_int_equal(wire_server_new(side.there, &options, &second, &error), -ENAMETOOLONG);
+    options.address = "udp://x";
+    assert_int_equal(wire_server_new(side.there, &options, &second, &error), -EINVAL);
+    assert_null(second);
+    side_close(&side);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(version_loading),
+        cmocka_unit_test(run_and_epoch),
+        cmocka_unit_test(stale_epoch_heals),
+        cmocka_unit_test(server_restarts),
+        cmocka_unit_test(lost_underway),
+        cmocka_unit_test(silent_peer),
+        cmocka_unit_test(address_taken),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
