@@ -63,7 +63,7 @@ run_one() {
     rm -rf "$dir"
     if grep -q '^\[=*\] ' "$log"; then
         ok=$(grep -c '^\[ *OK *\]' "$log")
-        bad=$(grep -cE '^\[ *(FAILED|ERROR) *\] (GROUP )?[A-Za-z_0-9]+( SETUP| TEARDOWN)?$' "$log")
+        bad=$(grep -E '^\[ *(FAILED|ERROR) *\] (GROUP )?[A-Za-z_0-9]+( SETUP| TEARDOWN)?$' "$log" | sort -u | wc -l)      # named twice, too
         not=$(grep -c '^\[ *SKIPPED *\] [a-z]' "$log")
         not=$((not / 2))            # cmocka names each twice: where it happens, and in the summary
         [ "$not" = 0 ] && grep -q '^\[ *SKIPPED *\] [a-z]' "$log" && not=1

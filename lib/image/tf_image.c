@@ -104,7 +104,7 @@ int tf_resize_lanczos3_float(const uint8_t *rgb, int height, int width, int out_
         MAX(MAX(height, width), MAX(out_height, out_width)) > IMAGE_MAX_SIDE)
         return -EINVAL;
     n = (size_t)height * (size_t)width * 3;
-    wide = malloc(n * sizeof(*wide));
+    wide = malloc(n * sizeof(*wide));      /* NOLINT(clang-analyzer-optin.portability.UnixAPI): n is not 0 */
     middle = malloc((size_t)out_height * (size_t)width * 3 * sizeof(*middle));
     if (!wide || !middle || axis_init(&rows, height, out_height) < 0 || axis_init(&columns, width, out_width) < 0)
         return -ENOMEM;

@@ -83,9 +83,9 @@ static void score_all(const struct qwen_vl *model, float ret[FRAMES])
     score(model, &episode, all_frames, FRAMES, ret);
 }
 
-static void temporary(char dir[64])
+static void temporary(char dir[256])
 {
-    snprintf(dir, 64, "%s/qwen.XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
+    snprintf(dir, 256, "%s/qwen.XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
     assert_non_null(mkdtemp(dir));
 }
 
@@ -127,7 +127,7 @@ static void test_save_and_load(void **state)
     struct adapted adapted = qwen_vl_adapted(model);
     struct error error;
     float before[FRAMES], after[FRAMES];
-    char dir[64], path[128], *ours, *original;
+    char dir[256], path[320], *ours, *original;
     size_t n, m;
 
     (void)state;
@@ -237,7 +237,7 @@ static void test_bad_episodes(void **state)
 /* A copy of the model whose file `name` has `from` replaced by `to` (of the same length where offsets matter). */
 static void expect_refused(const char *name, const char *from, const char *to, const char *why)
 {
-    char dir[64], command[256], path[128], *text, *at;
+    char dir[256], command[640], path[320], *text, *at;
     _cleanup_(strbuf_release) struct strbuf changed = STRBUF_INIT;
     struct qwen_vl *model = NULL;
     struct error error = {0};
@@ -377,7 +377,7 @@ static void test_same_bits_however_trained(void **state)
     struct qwen_vl *loaded = NULL;
     struct prm_result result;
     struct error error;
-    char dir[64];
+    char dir[256];
 
     (void)state;
     train(one, 3, &result);
