@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/strbuf.h"
+
 enum { MAX_BYTES = 1 << 30 };
 
 static int bad(const char *source, const char *what, struct error *error)
@@ -77,7 +79,7 @@ int npy_parse(const char *source, const uint8_t *bytes, size_t n, struct npy *re
              (size_t)bytes[8] | (size_t)bytes[9] << 8 | (size_t)bytes[10] << 16 | (size_t)bytes[11] << 24;
     if (length > n - start)
         return bad(source, "cut off", error);
-    header = strndup((const char *)bytes + start, length);
+    header = text_copy(bytes + start, length);
     if (!header)
         return error_set(error, ENOMEM, "%s: out of memory", source);
     r = parse_type(source, find_key(header, "'descr'"), &array, error);

@@ -107,3 +107,14 @@ char *strbuf_detach(struct strbuf *s)
     strbuf_init(s);
     return text;
 }
+
+char *text_copy(const void *bytes, size_t n)
+{
+    char *text = malloc(n + 1);
+
+    if (!text)
+        return NULL;
+    memcpy(text, bytes, n);
+    text[n] = '\0';
+    return text;
+}

@@ -30,3 +30,6 @@ void strbuf_addc(struct strbuf *s, char c);
 void strbuf_addf(struct strbuf *s, const char *format, ...) _printf_(2, 3);
 void strbuf_vaddf(struct strbuf *s, const char *format, va_list args);
 char *strbuf_detach(struct strbuf *s);      /* caller frees; NULL if an allocation failed */
+
+/* n bytes, which need not end in a NUL (a part of a file), as a string. Caller frees; NULL: out of memory. */
+char *text_copy(const void *bytes, size_t n);

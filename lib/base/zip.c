@@ -9,6 +9,7 @@
 #include <zlib.h>
 
 #include "base/atomic_file.h"
+#include "base/strbuf.h"
 
 enum {
     END_RECORD = 0x06054b50, END_SIZE = 22, END_SEARCH = END_SIZE + 65535,
@@ -92,7 +93,7 @@ static int read_entry(const struct zip_archive *archive, const uint8_t *at, uint
     if (read_zip64(at + DIRECTORY_SIZE + name_length, extra_length, wide) < 0)
         return damaged(archive, "an entry's 64-bit sizes are missing", error);
 
-    entry->name = strndup((const char *)at + DIRECTORY_SIZE, name_length);
+    entry->name = text_copy(at + DIRECTORY_SIZE, name_length);
     if (!entry->name)
         return error_set(error, ENOMEM, "%s: out of memory", archive->path);
     if (flags & FLAG_ENCRYPTED)

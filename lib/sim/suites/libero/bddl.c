@@ -72,7 +72,7 @@ static int read_node(struct reader *p, int depth, struct node **ret)
 
         while (p->at < p->n && !ends_word(p->text[p->at]))
             p->at++;
-        node->word = strndup(p->text + from, p->at - from);
+        node->word = text_copy(p->text + from, p->at - from);
         return node->word ? 0 : error_set(p->error, ENOMEM, "%s: out of memory", p->name);
     }
     p->at++;
