@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/atomic_file.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "learner/edge_internal.h"
@@ -238,6 +239,23 @@ static int open_group(struct edge *edge, int ranks, struct group *ret, struct er
     return 0;
 }
 
+/* On another host, --run-dir may be anything: a journal begun in the wrong place would be a second truth. */
+static int check_run_dir(const char *run_dir, const char *config, struct error *error)
+{
+    _cleanup_free_ char *text = NULL;
+    char path[RUN_PATH];
+    size_t n;
+    int r = rundir_path(run_dir, "config.yaml", path, error);
+
+    if (r < 0)
+        return r;
+    r = file_read(path, 4 << 20, &text, &n);
+    if (r < 0)
+        return error_set(error, -r, "%s: %s: --run-dir must be where this host sees the run's directory", path, strerror(-r));
+    return strcmp(text, config) ? error_set(error, ESTALE, "%s is of another run: --run-dir must be where this host sees the run's directory", path)
+                                : 0;
+}
+
 int edge_open(struct edge *edge, const Gantry__Welcome *welcome, struct error *error)
 {
     struct plan_runner runner = {.run = welcome->run, .seed = welcome->seed, .threads = (int)edge->threads};
@@ -245,7 +263,9 @@ int edge_open(struct edge *edge, const Gantry__Welcome *welcome, struct error *e
 
     if (!edge->run_dir[0])
         snprintf(edge->run_dir, sizeof edge->run_dir, "%s", welcome->run_dir);
-    r = take_run_settings(edge, welcome->config, &runner, &ranks, error);
+    r = check_run_dir(edge->run_dir, welcome->config, error);
+    if (r >= 0)
+        r = take_run_settings(edge, welcome->config, &runner, &ranks, error);
     if (r >= 0)
         r = open_group(edge, ranks, &runner.group, error);
     if (r >= 0 && edge->rank == 0)

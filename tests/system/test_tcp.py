@@ -120,6 +120,20 @@ def test_revoked_with_the_next_message(tcp_cluster):
     assert " 0 failed" in cluster.history()
 
 
+def test_a_learner_elsewhere_must_see_the_run(tcp_cluster):
+    """With a directory that is not the run's it would begin a second journal."""
+    cluster, b = tcp_cluster()
+    other = cluster.root / "other"
+    other.mkdir()
+    args = ["--join", b.address(), "--key", b.key("learner"), "--listen", LISTEN, "--run-dir", other]
+    empty = cluster.spawn_bare("learner", "empty", *args)
+    assert wait_end(empty) != 0 and "where this host sees the run's directory" in empty.log.read_text()
+    (other / "config.yaml").write_text("run: {name: other}\n")
+    foreign = cluster.spawn_bare("learner", "foreign", *args)
+    assert wait_end(foreign) != 0 and "of another run" in foreign.log.read_text()
+    assert not (other / "journal").exists()
+
+
 def test_coordinator_comes_back_elsewhere(tcp_cluster):
     """Members that join by the run directory's endpoint file follow the coordinator to its new port."""
     cluster, b = tcp_cluster()
