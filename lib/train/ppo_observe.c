@@ -63,7 +63,8 @@ static void take_recorded(struct ppo_batch *b, int i)
     for (int k = 0; k < b->ratios; k++)
         b->importance[i * b->ratios + k] = 1;
     if (b->critic && episode_of(b, i)->hidden)
-        memcpy(b->hidden + (size_t)i * width, episode_of(b, i)->hidden + (size_t)b->steps[i].step * width, width * sizeof *b->hidden);
+        memcpy(b->hidden + (size_t)i * width, episode_of(b, i)->hidden + (size_t)b->steps[i].step * width,
+               width * sizeof *b->hidden);
 }
 
 /* As the learner says it. The log-probs of a fresh step stay those that were recorded. */

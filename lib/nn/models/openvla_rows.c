@@ -130,7 +130,8 @@ static void put_beginning(struct openvla_rows *l, const struct openvla_item *ite
 }
 
 /* beginning: the first of the rows that others computed for it, or -1. */
-static void put_item(struct openvla_rows *l, const struct openvla_config *c, const struct openvla_item *item, int i, int32_t beginning)
+static void put_item(struct openvla_rows *l, const struct openvla_config *c, const struct openvla_item *item, int i,
+                     int32_t beginning)
 {
     int patches = c->patches;
 
