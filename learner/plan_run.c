@@ -423,6 +423,7 @@ static int commit(struct execution *e, struct intake_version *ret, struct error 
         .stage = (uint32_t)plan->stage, .iteration = (uint32_t)plan->iteration, .consumed = e->data.used,
         .n_consumed = e->data.n_used,
     };
+    uint8_t digest[SHA256_SIZE];
     char dir[VERSION_PATH];
     int r = version_begin(runner->run_dir, (int)plan->kind, plan->version, dir, error);
 
@@ -434,6 +435,9 @@ static int commit(struct execution *e, struct intake_version *ret, struct error 
         r = record_write(dir, &e->record, error);
     if (r >= 0)
         r = version_commit(runner->run_dir, dir, &manifest, error);
+    memcpy(digest, manifest.digest, SHA256_SIZE);
+    manifest.consumed = NULL;   /* the execution's */
+    manifest_release(&manifest);
     if (r < 0)
         version_discard(dir);
     if (r == -EEXIST)
@@ -441,10 +445,8 @@ static int commit(struct execution *e, struct intake_version *ret, struct error 
     if (r < 0)
         return r;
     describe(plan, ret);
-    memcpy(ret->digest, manifest.digest, SHA256_SIZE);
+    memcpy(ret->digest, digest, SHA256_SIZE);
     keep_trainer(e);
-    manifest.consumed = NULL;   /* the execution's */
-    manifest_release(&manifest);
     return 0;
 }
 
