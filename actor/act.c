@@ -82,7 +82,7 @@ static int fill_item(struct act_state *state, struct policy_version *version, co
     struct act_item item = {
         .n_images = (int)request->images, .temperature = request->temperature, .seed = atomic_load(&state->seed),
         .episode = request->sample_key ? request->sample_key : request->episode, .step = request->step, .sample = request->sample,
-        .value_only = request->value_only,
+        .value_only = request->value_only, .full = request->full,
     };
     size_t size;
     int r = policy_version_prompt(version, request->instruction, &item.prompt, &item.n_prompt);

@@ -232,7 +232,7 @@ static int ask(struct candidate *c)
         server = servers_pick(&slot->shared->servers, GANTRY__ROLE__ROLE_ACTOR, e->lease.policy_version, slot->index);
         if (!server)
             return -ENOTCONN;
-        return request_act(server, e, slot->shared->chain, s->temperature, e->steps + c->steps, c->index, c->steps ? slot->search_frames : e->frames,
+        return request_act(server, e, &(struct act_ways) {slot->shared->chain, slot->shared->full}, s->temperature, e->steps + c->steps, c->index, c->steps ? slot->search_frames : e->frames,
                            c->steps ? frame_after(c, c->steps) : e->steps, on_acted, c, &c->call);
     }
     server = servers_pick(&slot->shared->servers, GANTRY__ROLE__ROLE_PRM_SERVER, e->lease.prm_version, slot->index);

@@ -43,7 +43,7 @@ enum player_answer player_answer_of(int result, const struct message *reply, cha
 
 /* ---- Act ---------------------------------------------------------------------------------------------- */
 
-int request_act(struct wire_client *client, const struct episode *episode, const char *chain, float temperature,
+int request_act(struct wire_client *client, const struct episode *episode, const struct act_ways *ways, float temperature,
                 uint32_t step, uint32_t sample, struct frames *frames, uint32_t frame, wire_reply_fn *on_reply, void *arg,
                 struct pending_call *ret_call)
 {
@@ -55,7 +55,8 @@ int request_act(struct wire_client *client, const struct episode *episode, const
     body.step = step;
     body.sample = sample;
     body.instruction = (char *)episode->instruction;
-    body.image_chain = (char *)chain;
+    body.image_chain = (char *)ways->chain;
+    body.full = ways->full;
     body.temperature = temperature;
     body.height = frames->height;
     body.width = frames->width;

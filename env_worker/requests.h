@@ -30,8 +30,12 @@ struct pending_call {           /* an open request, for wire_cancel */
 };
 void pending_cancel(struct pending_call *call);
 
+struct act_ways {               /* the same for all requests of a run */
+    const char *chain;          /* how pictures are made */
+    bool full;                  /* sample from the whole vocabulary */
+};
 /* Act on one frame; `step` and `sample` are the sampling counter, with the lease's sample_key or episode. */
-int request_act(struct wire_client *client, const struct episode *episode, const char *chain, float temperature,
+int request_act(struct wire_client *client, const struct episode *episode, const struct act_ways *ways, float temperature,
                 uint32_t step, uint32_t sample, struct frames *frames, uint32_t frame, wire_reply_fn *on_reply, void *arg,
                 struct pending_call *ret_call);
 /* How many actions an answer holds, to make room for them: 1..ACT_CHUNK_MAX, whatever it says. */

@@ -215,7 +215,7 @@ static void do_act(struct slot *slot, const struct player_effect *effect)
             return;
         }
     } else if (actor) {
-        r = request_act(actor, &slot->episode, slot->shared->chain, lease->temperature, effect->step, 0, slot->episode.frames, effect->step, on_act,
+        r = request_act(actor, &slot->episode, &(struct act_ways) {slot->shared->chain, slot->shared->full}, lease->temperature, effect->step, 0, slot->episode.frames, effect->step, on_act,
                         slot, &slot->call);
         snprintf(text, sizeof(text), "act: %s", strerror(-r));
     }
@@ -315,6 +315,7 @@ static void do_deliver(struct slot *slot, const struct player_effect *effect)
         trajectory.member = member_id(slot->shared->member);
         trajectory.worker_build = (char *)GANTRY_BUILD;
         trajectory.image_chain = slot->shared->chain;
+        trajectory.full_support = slot->shared->full && !slot->episode.style[0];
         r = request_deliver(learner, &trajectory, slot->episode.frames, on_deliver, slot, &slot->call);
     }
     if (r < 0)

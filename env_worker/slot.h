@@ -31,6 +31,7 @@ struct slot_shared {
     uint64_t seed;              /* the run's */
     uint32_t image;             /* pixels, square */
     char chain[64];             /* how pictures are made */
+    bool full;                  /* tokens are sampled from the whole vocabulary */
     unsigned slots;
     void (*on_free)(struct slot *slot, void *arg);
     void *arg;

@@ -51,7 +51,7 @@ static int add(struct dataset *set, struct loaded *l, struct error *error)
         .temperature = (double)t->temperature, .height = (int)t->height, .width = (int)t->width,
         .action_dims = (int)t->action_dims,
         .action = t->action, .n_action = t->n_action,
-        .image_chain = t->image_chain,
+        .image_chain = t->image_chain, .full = t->full_support,
         .label = t->n_label ? t->label : t->action, .n_label = t->n_label ? t->n_label : t->n_action,
         .tokens = t->tokens, .n_tokens = t->n_tokens, .logp = t->logp, .n_logp = t->n_logp,
         .hidden = t->hidden, .n_hidden = t->n_hidden, .turns = t->turns, .n_turns = t->n_turns,

@@ -25,6 +25,7 @@ static const char *const prm_train_names[] = {"head", "lora", NULL};
 static const char *const chain_names[] = {"render", "rot180+jpeg95+lanczos3", NULL};
 static const char *const robosuite_names[] = {"1.4.0", "1.4.1", NULL};
 static const char *const substeps_names[] = {"by-split", "reference", "onepass", NULL};        /* as enum sim_substeps */
+static const char *const support_names[] = {"action", "full", NULL};
 static const char *const style_names[] = {"clean", "slow", NULL};
 static const char *const preset_names[] = {"gantry", "tabletop", "paper", "writeup", NULL};
 
@@ -53,6 +54,8 @@ static const struct config_key policy_keys[] = {
     ROW_STRING(R, "init", policy_init, NULL, "models/tiny", "a Hugging Face OpenVLA directory to start from"),
     ROW_STRING(R, "train", policy_train, train_names, "full", "full: all weights are trained; lora: adapters only"),
     ROW_STRING(R, "weights", policy_weights, weights_names, "fp32", "bf16: what acts and is saved is bf16, the learner keeps fp32 masters; adapters are fp32 always"),
+    ROW_STRING(R, "support", policy_support, support_names, "action", "what tokens are sampled from, and log-probabilities are over: action (the 256 "
+               "action ids) or full (the whole vocabulary)"),
     CONFIG_INT(R, lora_r, 1, 16384, "32", "train: lora: rank of the adapters"),
     ROW_DOUBLE(R, "lora_alpha", lora_alpha, 0, 1e6, "16", "train: lora: what an adapter adds is multiplied with lora_alpha / lora_r"),
     ROW_STRING(R, "lora_targets", lora_targets, NULL, "all-linear", "train: lora: all-linear (lm_head and patch convolutions aside), or module names, "

@@ -32,7 +32,7 @@ struct shard_arrays {
 static int shard_arrays(struct tape *tape, const struct ppo_call *call, int first, int n, struct shard_arrays *ret)
 {
     const struct ppo_batch *b = call->batch;
-    size_t per_token = b->ref_log_probs ? (size_t)policy_ref_width(&call->model->config) : 1;
+    size_t per_token = b->ref_log_probs ? (size_t)policy_ref_width(b->data) : 1;
     size_t width = (size_t)b->data->width, tokens = (size_t)n * width, entries = (size_t)(n * b->ratios);
     const float *reference = b->ref_log_probs ? b->ref_log_probs : b->ref_logp;
     struct shard_arrays a = {

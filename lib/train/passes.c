@@ -34,7 +34,7 @@ static int policy_pass(struct tape *tape, const struct policy_call *call, int fi
 {
     const struct policy_pass *out = call->out;
     int n = last - first, width = call->data->width, hidden = call->model->config.hidden, r;
-    int ref_width = policy_ref_width(&call->model->config);
+    int ref_width = policy_ref_width(call->data);
     struct policy_rows rows;
 
     r = policy_rows(call->model, tape, call->data, call->steps + first, n, out->logp || out->log_probs, (float)call->temperature,

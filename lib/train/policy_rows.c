@@ -6,31 +6,36 @@
 #include "nn/models/openvla_oft.h"
 #include "train/passes.h"
 
-int policy_ref_width(const struct openvla_config *config) { return config->oft.kind == OFT_LAPLACE ? 2 : OPENVLA_ACTION_BINS; }
+int policy_ref_width(const struct dataset *data)
+{
+    const struct openvla_config *c = &data->model->config;
 
-/* Columns among the action ids, or the numbers themselves by their bits; 0 where nothing is recorded. */
+    return c->oft.kind == OFT_LAPLACE ? 2 : data->full ? c->vocab_padded : OPENVLA_ACTION_BINS;
+}
+
+/* Columns of the support, or the numbers themselves by their bits; 0 where nothing is recorded. */
 static void fill_target(const struct dataset *data, struct step_ref at, int count, int32_t *ret)
 {
     const struct openvla_config *c = &data->model->config;
     const int32_t *recorded = data->list[at.episode].tokens + at.step * c->action_dims;
-    int32_t base = c->oft.kind == OFT_LAPLACE ? 0 : c->vocab - OPENVLA_ACTION_BINS;
+    int32_t base = c->oft.kind == OFT_LAPLACE || data->full ? 0 : c->vocab - OPENVLA_ACTION_BINS;
 
     memset(ret, 0, (size_t)data->width * sizeof *ret);
     for (int k = 0; k < count; k++)
         ret[k] = recorded[k] - base;
 }
 
-static struct token_stats *stats_of(const struct openvla *model, struct tape *tape, const struct openvla_pass *pass, int n,
-                                    int width, const int32_t *target, float temperature, const float *ref)
+static struct token_stats *stats_of(const struct openvla *model, struct tape *tape, const struct dataset *data,
+                                    const struct openvla_pass *pass, int n, const int32_t *target, float temperature, const float *ref)
 {
     struct tensor *rows;
 
     if (model->config.oft.kind == OFT_NONE)
-        return op_token_stats(tape, openvla_logits(model, tape, gather_action_rows(tape, pass, n, width), true), target,
+        return op_token_stats(tape, openvla_logits(model, tape, gather_action_rows(tape, pass, n, data->width), !data->full), target,
                               temperature, ref);
     rows = oft_answers(model, tape, pass, n);
     if (model->config.oft.kind == OFT_TOKENS)
-        return op_token_stats(tape, openvla_logits(model, tape, rows, true), target, temperature, ref);
+        return op_token_stats(tape, openvla_logits(model, tape, rows, !data->full), target, temperature, ref);
     return op_laplace_stats(tape, oft_actions(model, tape, rows), oft_log_scale(model, tape, rows), (const float *)target,
                             temperature, ref);
 }
@@ -56,7 +61,7 @@ int policy_rows(const struct openvla *model, struct tape *tape, const struct dat
     if (r < 0)
         return r;
     if (tokens) {
-        out.stats = stats_of(model, tape, &out.pass, n, data->width, target, temperature, ref);
+        out.stats = stats_of(model, tape, data, &out.pass, n, target, temperature, ref);
         if (!out.stats)
             return tape->error ? tape->error : -ENOMEM;
     }

@@ -10,11 +10,11 @@ struct policy_rows {
     int width;
     const int *count;           /* (n) tokens recorded of each decision */
     struct openvla_pass pass;
-    struct token_stats *stats;  /* (n*width), over the action ids or of the numbers drawn; NULL: not asked for */
+    struct token_stats *stats;  /* (n*width), over their support or of the numbers drawn; NULL: not asked for */
 };
 
 /* Numbers that an exact reference keeps of each token (policy_rows' ref, stats->log_probs). */
-int policy_ref_width(const struct openvla_config *config);
+int policy_ref_width(const struct dataset *data);
 
 /* ref (n*width, policy_ref_width) or NULL. tokens false: hidden states only. -EINVAL: a policy that cannot say how likely a token
  * was (OFT_L1). */

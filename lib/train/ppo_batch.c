@@ -129,7 +129,7 @@ int ppo_batch_reference(struct ppo_batch *b, struct trainer *trainer, const stru
     if (!reference)
         return error_set(error, EINVAL, "rl: there is no reference policy to keep near to");
     if (b->config->kl == KL_EXACT)
-        out.log_probs = b->ref_log_probs = malloc(tokens * (size_t)policy_ref_width(&reference->config) * sizeof(float));
+        out.log_probs = b->ref_log_probs = malloc(tokens * (size_t)policy_ref_width(b->data) * sizeof(float));
     else
         out.logp = b->ref_logp = malloc(tokens * sizeof(float));
     if (!out.log_probs && !out.logp)
@@ -250,6 +250,21 @@ static void gae_mode(struct ppo_batch *b, struct trainer *trainer, const double 
     normalise_advantages(b->advantage, b->n);
 }
 
+/* Under support `full` nothing forbids a token that is no action. */
+static double share_of_others(const struct dataset *data)
+{
+    const struct openvla_config *c = &data->model->config;
+    int64_t others = 0, all = 0;
+
+    for (int e = 0; e < data->n && data->full; e++) {
+        const struct train_episode *episode = &data->list[e];
+
+        for (int k = 0; k < episode->steps * data->action_dims; k++, all++)
+            others += episode->tokens[k] < c->vocab - OPENVLA_ACTION_BINS || episode->tokens[k] >= c->vocab;
+    }
+    return all ? (double)others / (double)all : 0;
+}
+
 /* The rewards of an episode's steps, gathered by decision. */
 static int gather_rewards(const struct ppo_batch *b, int e, double *step_reward, double *ret_reward, double *ret_total,
                           struct ppo_result *ret, struct error *error)
@@ -289,6 +304,7 @@ int ppo_batch_advantages(struct ppo_batch *b, struct trainer *trainer, struct pp
     }
     ret->episodes = episodes;
     ret->steps = b->n;
+    ret->other_ids = share_of_others(b->data);
     if (b->config->advantage != ADVANTAGE_GAE)
         return group_mode(b, total, ret) < 0 ? error_set(error, ENOMEM, "rl: out of memory") : 0;
     gae_mode(b, trainer, reward, ret);

@@ -107,13 +107,13 @@ static bool turns_fit(const struct openvla_config *c, const struct episode_input
 static bool tokens_fit(const struct openvla_config *c, const struct episode_input *in)
 {
     bool numbers = c->oft.kind == OFT_L1 || c->oft.kind == OFT_LAPLACE;
+    uint32_t first = in->full ? 0 : (uint32_t)(c->vocab - OPENVLA_ACTION_BINS), end = (uint32_t)(in->full ? c->vocab_padded : c->vocab);
 
     for (size_t i = 0; i < in->n_tokens; i++) {
         float x;
 
         memcpy(&x, &in->tokens[i], sizeof x);
-        if (numbers ? !isfinite(x)
-                    : in->tokens[i] < (uint32_t)(c->vocab - OPENVLA_ACTION_BINS) || in->tokens[i] >= (uint32_t)c->vocab)
+        if (numbers ? !isfinite(x) : in->tokens[i] < first || in->tokens[i] >= end)
             return false;
     }
     return true;
@@ -172,6 +172,8 @@ static int check_input(const struct dataset *data, const struct episode_input *i
         return bad(error, in, "tokens or log-probabilities are missing");
     if (!in_range(in->logp, in->n_logp, -1e4f, c->oft.kind == OFT_LAPLACE ? 1e4f : 1e-3f))
         return bad(error, in, "a log-probability is not a number below 0");
+    if (data->n && !data->list[0].demo && in->full != data->full)
+        return bad(error, in, "its tokens are over another support than those before");
     if (!turns_fit(c, in))
         return bad(error, in, "its turns do not ascend from 0, or are longer than the policy's chunk");
     if (in->n_hidden && (in->n_hidden != t * (size_t)c->hidden || !in_range(in->hidden, in->n_hidden, -1e30f, 1e30f)))
@@ -306,6 +308,7 @@ int dataset_add(struct dataset *data, const struct episode_input *in, struct err
         return error_set(error, -r, "out of memory at %d episodes", data->n);
     }
     episode.frames = in->frames;
+    data->full = in->full && !in->demo;
     snprintf(data->image_chain, sizeof data->image_chain, "%s", chain_of(in));
     data->list[data->n++] = episode;
     return 0;

@@ -26,6 +26,7 @@ struct episode_input {          /* borrowed for the call, frames excepted */
     const float *action; size_t n_action;       /* (T,A) normalised, as executed: what a reward model of its own backbone is told */
     const uint32_t *tokens; size_t n_tokens;    /* (T,K) what a policy sampled */
     const float *logp; size_t n_logp;           /* (T,K) */
+    bool full;                  /* they are of the whole vocabulary, not of the action ids */
     const float *hidden; size_t n_hidden;       /* (T,hidden) as the actor said it, or none */
     const uint32_t *turns; size_t n_turns;      /* steps at which the policy was asked; none: at every step */
     const float *progress; size_t n_progress;   /* (T+1), or none */
@@ -64,6 +65,7 @@ struct dataset {
     size_t frame_size;                  /* bytes of a picture */
     char image_chain[64];               /* of all episodes; "": none yet */
     int action_dims;                    /* K: tokens of one action */
+    bool full;                          /* support of the recorded tokens: the vocabulary, or the action ids */
     int width;                          /* most tokens that one answer of the policy has: K, or those of a chunk */
 };
 

@@ -49,6 +49,8 @@ static uint8_t *noise_frames(uint64_t seed, int n)
     return frames;
 }
 
+static bool full_support;       /* what rollouts sample from */
+
 /* One episode whose tokens and log-probs are those `model` samples (a rollout), or a demonstration. */
 static void add_episode(struct dataset *data, const struct openvla *model, uint64_t id, int steps, bool demo, bool success)
 {
@@ -77,7 +79,7 @@ static void add_episode(struct dataset *data, const struct openvla *model, uint6
         assert_int_equal(openvla_prompt(model, in.instruction, &prompt, &n_prompt), 0);
         for (int t = 0; t < steps; t++) {
             struct act_item item = {.images = {in.frames + t * FRAME}, .n_images = 1, .prompt = prompt, .n_prompt = n_prompt,
-                                    .temperature = 1, .seed = 5, .episode = id, .step = (uint32_t)t};
+                                    .temperature = 1, .seed = 5, .episode = id, .step = (uint32_t)t, .full = full_support};
             struct act_result result;
 
             assert_int_equal(openvla_act(model, session, &item, 1, &result), 0);
@@ -94,6 +96,7 @@ static void add_episode(struct dataset *data, const struct openvla *model, uint6
         in.progress = progress;
         in.n_tokens = in.n_logp = (size_t)(steps * DIMS);
         in.hidden = hidden;
+        in.full = full_support;
         in.n_hidden = (size_t)steps * width;
         in.n_progress = (size_t)steps + 1;
     } else {
@@ -613,6 +616,25 @@ static void augmented_imitation_repeats(void **state)
         trainer_free(trainers[i]);
 }
 
+/* Sampled from the whole vocabulary: the learner finds the same log-probs, and counts the tokens that are no actions. */
+static void full_support_agrees_too(void **state)
+{
+    struct trainer *trainer = new_trainer(with_value_head(2), 2);
+    struct openvla *reference = packed_clone(trainer->model);
+    struct ppo_result result;
+
+    (void)state;
+    full_support = true;
+    result = iterate(trainer, reference, &rl, 0);
+    full_support = false;
+    assert_true(result.logp_gap_tokens > 0 && result.logp_gap_max <= 1e-5);
+    assert_true(result.other_ids > 0 && result.other_ids < 1);
+    assert_true(result.updates > 0 && isfinite(result.ref_kl));
+    assert_true(iterate(trainer, reference, &rl, 1).other_ids == 0);
+    openvla_free(reference);
+    trainer_free(trainer);
+}
+
 static void bad_episodes_are_refused_by_name(void **state)
 {
     struct openvla *model = new_model(1);
@@ -672,7 +694,7 @@ int main(void)
             cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(resume_changes_nothing), cmocka_unit_test(bf16_weights_have_masters), cmocka_unit_test(ranks_change_nothing),
             cmocka_unit_test(a_gradient_that_is_no_number_is_skipped),
-        cmocka_unit_test(augmented_imitation_repeats), cmocka_unit_test(bad_episodes_are_refused_by_name),
+        cmocka_unit_test(full_support_agrees_too), cmocka_unit_test(augmented_imitation_repeats), cmocka_unit_test(bad_episodes_are_refused_by_name),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

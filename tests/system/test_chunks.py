@@ -13,15 +13,15 @@ STAGES = [
 ]
 
 
-def policy(model, path, kind):
+def policy(model, path, kind, support="action"):
     made = gantry("model", "oft", model, path, "--kind", kind, "--chunk", "5", "--width", "32")
     assert made.returncode == 0, made.stderr
-    return {"policy": {"init": str(path)}}
+    return {"policy": {"init": str(path), "support": support}}
 
 
-@pytest.mark.parametrize("kind", ["tokens", "laplace"])
-def test_chunks(make_cluster, model, tmp_path, kind):
-    cluster = make_cluster(policy(model, tmp_path / kind, kind), stages=STAGES)
+@pytest.mark.parametrize("kind, support", [("tokens", "full"), ("laplace", "action")])
+def test_chunks(make_cluster, model, tmp_path, kind, support):
+    cluster = make_cluster(policy(model, tmp_path / kind, kind, support), stages=STAGES)
     cluster.start()
     cluster.until_finished()
     cluster.history()
@@ -29,6 +29,7 @@ def test_chunks(make_cluster, model, tmp_path, kind):
     metrics = [json.loads((v / "training.json").read_text())["metrics"] for v in versions[-2:]]
     for m in metrics:
         assert m["logp_gap_max"] <= 1e-5 and m["updates"] > 0, m
+        assert (m["other_ids"] > 0) == (support == "full"), m
         assert m["steps"] < 4 * 24, m           # decisions, not actions: a chunk is one
     config = json.loads((versions[-1] / "config.json").read_text())
     assert config["gantry_oft"]["chunk"] == 5
