@@ -47,11 +47,6 @@ static int gather(const struct qwen_vl *model, bool head, enum dtype dtype, stru
     return n;
 }
 
-static const char *torch_name(enum dtype dtype)
-{
-    return dtype == DTYPE_F32 ? "float32" : dtype == DTYPE_F16 ? "float16" : "bfloat16";
-}
-
 int qwen_vl_save(const struct qwen_vl *model, const char *dir, const char *dtype_text, struct error *error)
 {
     _cleanup_free_ struct st_write *list = calloc((size_t)model->params.count + 1, sizeof(*list));
@@ -73,7 +68,7 @@ int qwen_vl_save(const struct qwen_vl *model, const char *dir, const char *dtype
     n = gather(model, false, dtype, list);
     r = hf_weights_write(dir, list, n, 0, NULL, error);
     if (r >= 0)
-        r = hf_files_write(&model->files, dir, torch_name(dtype), error);
+        r = hf_files_write(&model->files, dir, dtype_torch_name(dtype), error);
     if (r >= 0)
         r = reward_config_write(dir, model->history, error);
     return r < 0 || !model->adapters ? r : adapters_save(&adapted, dir, "F32", NULL, error);
