@@ -189,6 +189,76 @@ static void test_too_many_failures_stop_the_run(void **state)
     assert_int_equal(desk_request(d, WORKER, 1)->grant.n_leases, 0);
 }
 
+/* Ticks of a second, as long as the clock of the test goes on. */
+static void wait_s(struct desk *d, int seconds)
+{
+    for (int i = 0; i < seconds; i++) {
+        d->now_ms += 1000;
+        desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_TICK });
+    }
+}
+
+/* The coordinator stood still (a full disk, SIGSTOP): what nobody could say meanwhile is held against nobody. */
+static void test_time_that_stood_still(void **state)
+{
+    struct desk *d = *state;
+    uint32_t worker;
+
+    desk_demos(d, 3);
+    assert_int_equal(desk_request(d, WORKER, 2)->grant.n_leases, 2);
+    worker = d->member[WORKER];
+    d->now_ms += 3600 * 1000;
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_TICK });
+    assert_int_equal(lease_count(conductor_leases(d->c), worker), 2);
+    assert_null(desk_find(d, CONDUCTOR_ADD_EVENT));                 /* not lost, either */
+    wait_s(d, 61);
+    assert_int_equal(lease_count(conductor_leases(d->c), worker), 0);
+}
+
+/* Without a supervisor nobody says that a worker ended: lost while it played alone counts, until it comes back. */
+static void test_lost_while_alone(void **state)
+{
+    struct desk *d = *state;
+
+    desk_demos(d, 1);
+    (void)desk_request(d, WORKER, 1);
+    wait_s(d, 61);
+    desk_hello(d, WORKER, MEMBER_WORKER, 11);
+    assert_true(desk_request(d, WORKER, 1)->grant.leases[0].alone);
+    wait_s(d, 61);
+    desk_hello(d, WORKER, MEMBER_WORKER, 11);                       /* only cut off */
+    assert_int_equal(desk_find(d, CONDUCTOR_EPISODE_FAILURE)->episode.failures, 0);
+    for (uint64_t instance = 12; instance < 15; instance++) {
+        desk_hello(d, WORKER, MEMBER_WORKER, instance);
+        assert_true(desk_request(d, WORKER, 1)->grant.leases[0].alone);
+        for (int i = 0; i < 61 && !desk_find(d, CONDUCTOR_EPISODE_FAILURE); i++)
+            wait_s(d, 1);
+        assert_int_equal(desk_find(d, CONDUCTOR_EPISODE_FAILURE)->episode.failures, (int)instance - 11);
+    }
+    assert_int_equal(desk_find(d, CONDUCTOR_EPISODE_ENDED)->episode.state, EPISODE_FAILED);
+    assert_non_null(strstr(desk_find(d, CONDUCTOR_EPISODE_ENDED)->episode.reason, "lost while it played this alone"));
+}
+
+/* A server's answers that cannot be used are no episode's fault; when nothing else comes the run stops. */
+static void test_useless_servers_stop_the_run(void **state)
+{
+    struct desk *d = *state;
+
+    desk_demos(d, 30);
+    for (int i = 0; i < 19; i++) {
+        const struct lease_terms terms = desk_request(d, WORKER, 1)->grant.leases[0];
+
+        desk_step(d, (struct conductor_event) {
+            .kind = CONDUCTOR_LEASE_RETURN, .member = d->member[WORKER],
+            .lease_return = {terms.episode, terms.fence, LEASE_SERVER_ERROR, "act: not finite"} });
+        assert_null(desk_find(d, CONDUCTOR_EPISODE_FAILURE));
+        assert_true(!desk_find(d, CONDUCTOR_STOPPED) == (i < 18));
+        if (i == 8)
+            desk_journaled(d, 30, true);                            /* something was played: they are of some use */
+    }
+    assert_non_null(strstr(desk_find(d, CONDUCTOR_STOPPED)->text.text, "10 in a row came back: act: not finite"));
+}
+
 /* ---- members that take over, leave, are sent away ------------------------------------------------------- */
 
 /* -> NULL: refused. */
@@ -254,6 +324,9 @@ int main(void)
         TEST(test_killed_worker_counts_nothing),
         TEST(test_third_crash_alone_fails_and_is_replaced),
         TEST(test_too_many_failures_stop_the_run),
+        TEST(test_time_that_stood_still),
+        TEST(test_lost_while_alone),
+        TEST(test_useless_servers_stop_the_run),
         TEST(test_a_later_life_takes_over),
         TEST(test_drain_one_member),
     };

@@ -26,6 +26,31 @@ static void test_waits_for_a_ready_actor(void **state)
     assert_int_equal(desk_count(d, CONDUCTOR_ADD_EPISODE), 2);
 }
 
+/* Every server refuses what a pass waits for: after a while for a slow file system, the run stops with their reason. */
+static void test_version_that_nobody_loads(void **state)
+{
+    struct desk *d = *state;
+    struct conductor_status status;
+
+    desk_add_stage(d, STAGE_RL, "rl")->rl = (struct rl_config) { .iterations = 1, .episodes = 2 };
+    desk_start(d, NULL, EPOCH);
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
+    desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+    desk_hello(d, ACTOR, MEMBER_ACTOR, 30);
+    for (int i = 0; i <= 10; i++) {
+        desk_step(d, (struct conductor_event){
+                    .kind = CONDUCTOR_VERSION_STATE,
+                    .member = d->member[ACTOR],
+                    .version_state = {.version = 0, .ready = false, .text = "truncated shard"},
+                });
+        assert_true(!desk_find(d, CONDUCTOR_STOPPED) == (i < 10));
+        conductor_status(d->c, &status);
+        assert_string_equal(status.waiting_for, "an actor with policy version 0 (refused: truncated shard)");
+        d->now_ms += 1000;
+    }
+    assert_non_null(strstr(desk_find(d, CONDUCTOR_STOPPED)->text.text, "no server loads policy version 0: truncated shard"));
+}
+
 static void test_plan_commit_next(void **state)
 {
     struct desk *d = *state;
@@ -220,7 +245,8 @@ static void test_restart_makes_the_same_plan(void **state)
     iteration.plan_digest[0] ^= 1;                              /* another configuration, say */
     d->c = conductor_free(d->c);
     assert_int_equal(
-        conductor_new(&(struct conductor_setup){.config = &d->config, .stage_settings = desk_settings, .run = 8, .epoch = 4}, &d->c),
+        conductor_new(&(struct conductor_setup){.config = &d->config, .stage_settings = desk_settings, .run = 8, .epoch = 4},
+                      &d->c),
         0);
     assert_true(conductor_restore(d->c, &restored, 0, NULL) < 0);
 }
@@ -274,6 +300,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_waits_for_a_ready_actor),
+        TEST(test_version_that_nobody_loads),
         TEST(test_plan_commit_next),
         TEST(test_committed_must_name_every_episode),
         TEST(test_failed_plan),
