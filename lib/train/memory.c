@@ -1,6 +1,7 @@
 #include "train/memory.h"
 
 #include <errno.h>
+#include <limits.h>
 
 #include "nn/cpu/kernels.h"
 #include "nn/models/openvla_internal.h"
@@ -17,6 +18,7 @@ struct shapes {
     const struct param *lm_head;
     bool (*stays_bf16)(const void *model, int i);       /* parameter i is left as it lies in the file */
     int (*dry_run)(const void *model, struct tape *tape, int n);
+    int chunk;                                          /* sequences that a server takes through the model at once */
     const void *model;
 };
 
@@ -51,7 +53,8 @@ static void add_weights(const struct shapes *s, enum memory_use use, int lora_r,
 static int add_activations(const struct shapes *s, enum memory_use use, int batch, int threads, struct memory_need *need)
 {
     bool training = use != MEMORY_ACT;
-    int at_once = training ? MIN(threads, MIN(batch, SHARDS)) : 1, n = training ? (batch + SHARDS - 1) / SHARDS : batch, r;
+    int at_once = training ? MIN(threads, MIN(batch, SHARDS)) : 1, r;
+    int n = training ? (batch + SHARDS - 1) / SHARDS : MIN(batch, s->chunk);
     struct tape tape;
 
     tape_init(&tape, training);
@@ -114,7 +117,7 @@ static int policy_dry_run(const void *of, struct tape *tape, int n)
 int memory_need(const struct openvla *model, enum memory_use use, int batch, int threads, int lora_r, struct memory_need *ret)
 {
     const struct openvla_config *c = &model->config;
-    const struct shapes shapes = {&model->params, model->w->lm_head, policy_stays_bf16, policy_dry_run, model};
+    const struct shapes shapes = {&model->params, model->w->lm_head, policy_stays_bf16, policy_dry_run, OPENVLA_PREFILL_CHUNK, model};
     struct memory_need need = {0};
     int r = memory(&shapes, use, batch, threads, lora_r, &need);
 
@@ -163,7 +166,7 @@ static int prm_dry_run(const void *of, struct tape *tape, int n)
 
 int memory_need_prm(const struct qwen_vl *model, enum memory_use use, int batch, int threads, int lora_r, struct memory_need *ret)
 {
-    const struct shapes shapes = {&model->params, model->w->lm_head, prm_stays_bf16, prm_dry_run, model};
+    const struct shapes shapes = {&model->params, model->w->lm_head, prm_stays_bf16, prm_dry_run, INT_MAX, model};
     struct memory_need need = {0};
     int r = memory(&shapes, use, batch, threads, lora_r, &need);
 

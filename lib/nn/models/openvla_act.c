@@ -7,8 +7,6 @@
 #include "base/philox.h"
 #include "nn/models/openvla_session.h"
 
-enum { CHUNK = 4 }; /* sequences per pass over prompts: their activations stay in the caches; any number gives the same bits */
-
 struct context {
     const struct openvla *model;
     int first, n;                       /* sequences of this chunk; of all */
@@ -25,7 +23,7 @@ static int tape_result(const struct tape *tape, const void *last)
 static int prompt_pass(struct openvla_session *s, void *arg)
 {
     struct context *c = arg;
-    int n = MIN(c->n - c->first, CHUNK), width = c->model->config.hidden, layers = c->model->config.layers, r;
+    int n = MIN(c->n - c->first, OPENVLA_PREFILL_CHUNK), width = c->model->config.hidden, layers = c->model->config.layers, r;
     struct kv_cache *cache = tape_alloc(&s->tape, (size_t)layers * sizeof(*cache));
     int64_t before;
     struct openvla_pass pass;
@@ -86,7 +84,7 @@ int openvla_prefill(const struct openvla *model, struct openvla_session *s, cons
             s->slot[s->active++] = i;
     }
     r = session_reserve_kv(s, longest);
-    for (c.first = 0; c.first < n && r >= 0; c.first += CHUNK)
+    for (c.first = 0; c.first < n && r >= 0; c.first += OPENVLA_PREFILL_CHUNK)
         r = session_run(s, prompt_pass, &c);
     for (int i = 0; i < n; i++)
         s->length[i] = items[i].n_images * model->config.patches + items[i].n_prompt;

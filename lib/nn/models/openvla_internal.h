@@ -125,6 +125,9 @@ struct tensor *oft_state_tokens(const struct openvla *model, struct tape *tape, 
 int openvla_forward_cached(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,
                            struct kv_cache *cache, struct openvla_pass *ret);
 
+/* Sequences per pass over prompts: their activations stay in the caches; any number gives the same bits. */
+enum { OPENVLA_PREFILL_CHUNK = 4 };
+
 /* ---- acting, step by step (openvla_act.c) ------------------------------------------------------------------ */
 
 /* Tensors on the session's tape: gone with its next pass. Row i belongs to sequence slot[i]: those that act, not value_only. */
