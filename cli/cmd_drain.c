@@ -1,4 +1,4 @@
-/* cmd_drain.c - `gantry drain`: let a running run finish what is in hand and end (`gantry up` goes on later), or one member of it. */
+/* cmd_drain.c - `gantry drain`: let a run, or one member of it, finish what is in hand and end; `gantry up` goes on later. */
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>

@@ -10,11 +10,12 @@ static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: gantry keys init RUN                       make the coordinator's pair; prints its public key\n"
                  "       gantry keys add RUN ROLE NAME [PUBLIC]     let a member in: env_worker, actor, prm_server, learner\n"
-                 "       gantry keys local RUN                      pairs for members on this host, HOST-ROLE.key; kept if there\n"
+                 "       gantry keys local RUN                      pairs for members on this host: HOST-ROLE.key\n"
                  "       gantry keys revoke RUN NAME|PUBLIC         shut it out, with its next message\n"
                  "       gantry keys list RUN                       who is let in\n"
-                 "Keys lie in RUN/keys/. Without PUBLIC `add` makes a pair there, NAME.key and NAME.pub: copy NAME.key and coordinator.pub\n"
-                 "to the other host and start the member with --join tcp://HOST:PORT --key NAME.key. Give each host its own key.\n");
+                 "Keys lie in RUN/keys/. Without PUBLIC `add` makes a pair there, NAME.key and NAME.pub: copy NAME.key and\n"
+                 "coordinator.pub to the other host and start the member with --join tcp://HOST:PORT --key NAME.key.\n"
+                 "Give each host its own key.\n");
     return status;
 }
 
@@ -44,14 +45,15 @@ static int add(const char *run_dir, const char *role_name, const char *name, con
     int r = wire_role_parse(role_name, &role);
 
     if (r < 0 || role == GANTRY__ROLE__ROLE_COORDINATOR)
-        return fail(&error, error_set(&error, EINVAL, "'%s' is no member's role: env_worker, actor, prm_server or learner", role_name));
+        return fail(&error, error_set(&error, EINVAL, "'%s' is no member's role: env_worker, actor, prm_server or learner",
+                                      role_name));
     r = run_keys_add(run_dir, role, name, given, public_key, &error);
     if (r < 0)
         return fail(&error, r);
     printf("%s %s %s\n", role_name, public_key, name);
     if (!given)
-        printf("copy %s/keys/%s.key and %s/keys/coordinator.pub to that host, then: --join tcp://HOST:PORT --key %s.key\n", run_dir, name,
-               run_dir, name);
+        printf("copy %s/keys/%s.key and %s/keys/coordinator.pub to that host, then: --join tcp://HOST:PORT --key %s.key\n",
+               run_dir, name, run_dir, name);
     return CLI_OK;
 }
 

@@ -47,8 +47,8 @@ static int set_address(const struct daemons_of *of, const char *configured, stru
     const char *listen = of->config->listen, *colon = strrchr(listen, ':');
 
     if (!strncmp(configured, "tcp://", 6) && !*listen)
-        return error_set(error, EINVAL, "%s: its address is %s, but the run has no `cluster: {listen: tcp://HOST:PORT}` that gives its "
-                         "members keys", command->name, configured);
+        return error_set(error, EINVAL, "%s: its address is %s, but without `cluster: {listen: tcp://HOST:PORT}` members have no keys",
+                         command->name, configured);
     if (*configured)
         snprintf(command->address, sizeof command->address, "%s", configured);
     else if (colon)
@@ -58,7 +58,8 @@ static int set_address(const struct daemons_of *of, const char *configured, stru
     return 0;
 }
 
-static int add_server(const struct daemons_of *of, Gantry__Role role, int index, struct daemon_command *ret, int *at, struct error *error)
+static int add_server(const struct daemons_of *of, Gantry__Role role, int index, struct daemon_command *ret, int *at,
+                      struct error *error)
 {
     const struct server_config *server = &servers_of(of->config, role)[MIN(index, daemons_count(of->config, role) - 1)];
     int r = set_address(of, index < daemons_count(of->config, role) ? server->address : "", ret, error), a = *at;

@@ -74,7 +74,7 @@ int deploy_slurm(struct deploy *d, const char *config_path, bool submit, struct 
         r = deploy_beside("share/gantry/slurm", share, sizeof share, error);
         snprintf(s->script, sizeof s->script, "%s/%s", share, i == 0 ? "gantry-core.sbatch" : "gantry-workers.sbatch");
         snprintf(s->name, sizeof s->name, "--job-name=gantry-%s-%s", c->name, i == 0 ? "core" : "workers");
-        snprintf(s->output, sizeof s->output, i == 0 ? "--output=%s/log/slurm-core.log" : "--output=%s/log/slurm-worker-%%a.log", c->dir);
+        snprintf(s->output, sizeof s->output, "--output=%s/log/slurm-%s.log", c->dir, i == 0 ? "core" : "worker-%a");
         snprintf(s->environment, sizeof s->environment, "--export=ALL,GANTRY_CONFIG=%s,GANTRY_RUN=%s,GANTRY_BIN=%s,GANTRY_SLOTS=%d",
                  config, c->dir, bin, c->slots);
         snprintf(s->cpus, sizeof s->cpus, "--cpus-per-task=%d", i == 0 ? core_cpus(c) : 1);

@@ -56,8 +56,8 @@ static int add_common(struct deploy *d, struct error *error)
     if (r < 0)
         return r;
     (void)gethostname(host, sizeof host - 1);
-    strbuf_addf(&env, "GANTRY_RUN=%s\nGANTRY_MEMBER=--join %s --run-dir %s\nGANTRY_WORKER_ARGS=--slots %d", d->config->dir, d->config->dir,
-                d->config->dir, d->config->slots);
+    strbuf_addf(&env, "GANTRY_RUN=%s\nGANTRY_MEMBER=--join %s --run-dir %s\nGANTRY_WORKER_ARGS=--slots %d", d->config->dir,
+                d->config->dir, d->config->dir, d->config->slots);
     if (d->config->listen[0])
         strbuf_addf(&env, " --key %s/keys/%s-env_worker.key", d->config->dir, host);
     strbuf_adds(&env, "\n");
@@ -74,8 +74,8 @@ static int add_owner(struct deploy *d, struct error *error)
     if (!strncmp(d->config->dir, STATE_DIR "/", strlen(STATE_DIR "/")))
         return 0;
     if (stat(d->config->dir, &st))
-        return error_set(error, errno, "run.dir %s: %s: make it, owned by the user the daemons shall run as, or choose one below " STATE_DIR,
-                         d->config->dir, strerror(errno));
+        return error_set(error, errno, "run.dir %s: %s: make it, owned by the user the daemons run as, or choose one below %s",
+                         d->config->dir, strerror(errno), STATE_DIR);
     owner = getpwuid(st.st_uid);
     if (!owner)
         return error_set(error, ENOENT, "run.dir %s belongs to user %u, who has no name here", d->config->dir, (unsigned)st.st_uid);

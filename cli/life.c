@@ -37,8 +37,8 @@ int life_claim(const char *run_dir, struct life *ret, struct error *error)
     int r;
 
     if (ours.job && read_life(run_dir, &known) && later(&known, &ours))
-        return error_set(error, ESTALE, "%s belongs to life %lu of job %lu; this is life %lu of job %lu and ends", run_dir, known.restart,
-                         known.job, ours.restart, ours.job);
+        return error_set(error, ESTALE, "%s belongs to life %lu of job %lu; this is life %lu of job %lu and ends", run_dir,
+                         known.restart, known.job, ours.restart, ours.job);
     if (ours.job) {
         snprintf(path, sizeof path, "%s/life", run_dir);
         snprintf(text, sizeof text, "%lu %lu\n", ours.job, ours.restart);

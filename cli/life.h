@@ -1,7 +1,7 @@
 /* life.h - which life of a job the run belongs to: (SLURM_JOB_ID, SLURM_RESTART_COUNT), kept in RUN/life.
  *
  * Slurm gives a job up with its node and starts it elsewhere, while the old processes may go on where nobody sees them. The later
- * life writes itself into RUN/life; the earlier one, looking there, ends. Without SLURM_JOB_ID there is one life and nothing is kept. */
+ * life writes itself into RUN/life; the earlier one, looking there, ends. Without SLURM_JOB_ID there is one life and no file. */
 #pragma once
 
 #include <stdbool.h>

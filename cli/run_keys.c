@@ -24,7 +24,8 @@ static bool is_name(const char *name)
     for (size_t i = 0; i < n; i++)
         if (!isalnum((unsigned char)name[i]) && (i == 0 || !strchr("-_.@", name[i])))
             return false;
-    return n > 0 && n < sizeof ((struct security_entry *)0)->name && strcmp(name, "coordinator") && strcmp(name, "allowed") && strcmp(name, "lock");
+    return n > 0 && n < sizeof ((struct security_entry *)0)->name && strcmp(name, "coordinator") && strcmp(name, "allowed") &&
+           strcmp(name, "lock");
 }
 
 /* The list is read, changed and replaced: one at a time. Held until *ret_fd is closed. */
@@ -58,8 +59,8 @@ int run_keys_init(const char *run_dir, char ret_public[SECURITY_KEY_SIZE], struc
     return r < 0 ? r : 1;
 }
 
-int run_keys_add(const char *run_dir, Gantry__Role role, const char *name, const char *public_key, char ret_public[SECURITY_KEY_SIZE],
-                 struct error *error)
+int run_keys_add(const char *run_dir, Gantry__Role role, const char *name, const char *public_key,
+                 char ret_public[SECURITY_KEY_SIZE], struct error *error)
 {
     char dir[RUN_KEYS_PATH], allowed[RUN_KEYS_PATH];
     _cleanup_close_ int held = -1;

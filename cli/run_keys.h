@@ -10,8 +10,8 @@ enum { RUN_KEYS_PATH = 4096 };
 int run_keys_init(const char *run_dir, char ret_public[SECURITY_KEY_SIZE], struct error *error);
 
 /* Let NAME in as `role`. public_key NULL: a pair is made, RUN/keys/NAME.{key,pub}; -EEXIST if there is one. */
-int run_keys_add(const char *run_dir, Gantry__Role role, const char *name, const char *public_key, char ret_public[SECURITY_KEY_SIZE],
-                 struct error *error);
+int run_keys_add(const char *run_dir, Gantry__Role role, const char *name, const char *public_key,
+                 char ret_public[SECURITY_KEY_SIZE], struct error *error);
 
 /* The pair of a member on the coordinator's host, HOST-ROLE.key: made and let in the first time. A key that was revoked stays so. */
 int run_keys_local(const char *run_dir, Gantry__Role role, char ret_path[RUN_KEYS_PATH], struct error *error);

@@ -38,7 +38,8 @@ int run_socket_call_at(const char *run_dir, const char *name, const char *comman
     if (r == 0)
         r = admin_call(path, command, CALL_MS, ret_text, error);
     if (r == -ENOENT || r == -ECONNREFUSED)
-        error_set(error, -r, "%s: no %s is running there; `gantry up` starts it", run_dir, strcmp(name, "up.sock") ? "coordinator" : "gantry up");
+        error_set(error, -r, "%s: no %s is running there; `gantry up` starts it", run_dir,
+                  strcmp(name, "up.sock") ? "coordinator" : "gantry up");
     return r;
 }
 

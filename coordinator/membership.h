@@ -72,5 +72,5 @@ void membership_keep(struct membership *m, enum version_kind kind, const uint64_
 bool membership_refused(const struct membership *m, enum version_kind kind, uint64_t version);  /* by all alive servers, of one at least */
 bool membership_ready(const struct membership *m, enum version_kind kind, uint64_t version);    /* at least one alive server */
 struct member *membership_learner(const struct membership *m);          /* alive rank 0, or NULL */
-struct member *membership_other(const struct membership *m, const struct member *member);   /* another alive one of its role, or NULL */
+struct member *membership_other(const struct membership *m, const struct member *member);   /* alive, of its role; or NULL */
 size_t membership_count(const struct membership *m, enum member_role role);     /* alive */

@@ -252,8 +252,9 @@ static int check_run_dir(const char *run_dir, const char *config, struct error *
     r = file_read(path, 4 << 20, &text, &n);
     if (r < 0)
         return error_set(error, -r, "%s: %s: --run-dir must be where this host sees the run's directory", path, strerror(-r));
-    return strcmp(text, config) ? error_set(error, ESTALE, "%s is of another run: --run-dir must be where this host sees the run's directory", path)
-                                : 0;
+    if (strcmp(text, config))
+        return error_set(error, ESTALE, "%s is of another run: --run-dir must be where this host sees the run's directory", path);
+    return 0;
 }
 
 int edge_open(struct edge *edge, const Gantry__Welcome *welcome, struct error *error)

@@ -7,7 +7,10 @@
 #include "wire/address.h"
 #include "wire/security.h"
 
-enum { HELLO_DEADLINE_MS = 10000, HELLO_AGAIN_MS = 500, BEAT_DEFAULT_MS = 1000, BEAT_WAIT_MIN_MS = 1000, BEAT_WAIT_MAX_MS = 5000 };
+enum {
+    HELLO_DEADLINE_MS = 10000, HELLO_AGAIN_MS = 500, BEAT_DEFAULT_MS = 1000,
+    BEAT_WAIT_MIN_MS = 1000, BEAT_WAIT_MAX_MS = 5000,       /* for the answer to one beat */
+};
 
 struct member {
     struct wire *wire;

@@ -40,7 +40,7 @@ int member_keys_load(struct wire *wire, const struct member_keys_options *o, cha
     int r = 0;
 
     if (!o->key && (is_tcp(o->join) || is_tcp(o->listen)))
-        return error_set(error, EACCES, "%s: tcp needs a key: give --key FILE (`gantry keys add` on the coordinator's host makes one)",
+        return error_set(error, EACCES, "%s: tcp needs a key: give --key FILE (`gantry keys add` makes one)",
                          is_tcp(o->join) ? o->join : o->listen);
     if (o->key)
         r = security_start(wire, o->key, find_list(o, path), error);

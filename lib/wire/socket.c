@@ -121,7 +121,7 @@ int wire_socket_connect(struct wire *wire, const char *address, const char *serv
     int r;
 
     if (tcp && (!wire->security || !server_key || !*server_key))
-        return error_set(error, EACCES, "%s: tcp needs a key: give --key FILE (`gantry keys add` makes one), with coordinator.pub beside it",
+        return error_set(error, EACCES, "%s: tcp needs a key: give --key FILE (gantry keys add), with coordinator.pub beside it",
                          address);
     socket = zmq_socket(wire->zmq, ZMQ_DEALER);
     if (!socket)
