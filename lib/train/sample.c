@@ -152,6 +152,9 @@ static int check_input(const struct dataset *data, const struct episode_input *i
         return check_reward_input(data, in, error);
     c = &data->model->config;
     k = (size_t)c->action_dims;
+    if (c->oft.images > 1 || c->oft.proprio)
+        return error_set(error, EINVAL, "episode %" PRIu64 ": one picture a step and no robot state; the policy takes %d and %d numbers", in->id,
+                         c->oft.images, c->oft.proprio);
     if (in->height != c->image_height || in->width != c->image_width)
         return error_set(error, EINVAL,
                          "episode %" PRIu64 ": pictures of %dx%d, the model wants %dx%d (suite.image in the run file)",
