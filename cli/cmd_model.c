@@ -14,7 +14,7 @@ static int usage(FILE *out, int status)
 {
     fprintf(out,
             "usage: gantry model inspect DIR [--batch N] [--json]       what is in a directory, and the memory it needs\n"
-            "       gantry model verify DIR                             every problem of a checkpoint; exit status 1 if there is one\n"
+            "       gantry model verify DIR                             every problem of a checkpoint; exit status 1 if any\n"
             "       gantry model convert SRC DST [--dtype bf16|f16|f32] [--shard-size 5GB]\n"
             "                                                           the same weights again; side files NAME.pt of torch\n"
             "                                                           become NAME.safetensors; SRC may be one .pt file\n"
@@ -32,7 +32,7 @@ static int usage(FILE *out, int status)
             "                                                           an OpenVLA as the start of an OpenVLA-OFT: chunks of\n"
             "                                                           actions in one pass, fresh heads\n"
             "       gantry model prompt DIR INSTRUCTION                 the ids of an instruction\n"
-            "       gantry model check --golden DIR [--dtype fp32|bf16] every tensor against the reference's numbers in DIR\n"
+            "       gantry model check --golden DIR [--dtype fp32|bf16] every tensor against a reference's numbers in DIR\n"
             "                                                           (DIR/checkpoint, DIR/golden)\n");
     return status;
 }

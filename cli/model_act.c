@@ -1,5 +1,5 @@
-/* model_act.c - `gantry model act DIR INSTRUCTION`: one action of a policy by itself, with what it took. For a look at a checkpoint,
- * and for dry runs of large ones. */
+/* model_act.c - `gantry model act DIR INSTRUCTION`: one action of a policy by itself, with what it took. For a look at a
+ * checkpoint, and for dry runs of large ones. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -75,7 +75,7 @@ static double count_flops(const struct openvla_config *c, int n_prompt)
     }
     sum += 2 * c->patches * (4 * fused * fused + 4 * fused * h + h * h);
     sum += (c->layers - 1) * (2 * sequence * layer + 2 * sequence * sequence * h);
-    sum += 2 * (2 * sequence * h * h + 2 * h * h + 3 * h * c->intermediate) + 4 * sequence * h;     /* the last layer: one row asks */
+    sum += 2 * (2 * sequence * h * h + 2 * h * h + 3 * h * c->intermediate) + 4 * sequence * h; /* the last layer: one row asks */
     for (int k = 1; k < c->action_dims; k++)
         sum += c->layers * (2 * layer + 4 * (sequence + k) * h);
     return sum + c->action_dims * 2.0 * h * OPENVLA_ACTION_BINS;

@@ -156,8 +156,8 @@ static void print_prm(const struct qwen_vl *model)
 
     printf("%-12s dim %d, %d blocks, %d heads, mlp %d, patch %d, groups of %dx%d\n", "vision", c->vision.dim, c->vision.depth,
            c->vision.heads, c->vision.mlp, c->vision.patch, c->vision.merge, c->vision.merge);
-    printf("%-12s hidden %d, %d layers, %d heads, %d key-value heads, mlp %d, %d ids%s\n", "language", c->hidden, c->layers, c->heads,
-           c->kv_heads, c->intermediate, c->vocab, c->tied ? ", tied" : "");
+    printf("%-12s hidden %d, %d layers, %d heads, %d key-value heads, mlp %d, %d ids%s\n", "language", c->hidden, c->layers,
+           c->heads, c->kv_heads, c->intermediate, c->vocab, c->tied ? ", tied" : "");
 }
 
 static void print_memory(const struct survey *s)
@@ -166,8 +166,8 @@ static void print_memory(const struct survey *s)
     bool large = s->need[MEMORY_FULL].total >> 30;
     double unit = large ? 1 << 30 : 1 << 20;
 
-    printf("memory of one process at batch %d, in %s (LoRA of rank %d; training on %d threads)\n", s->batch, large ? "GiB" : "MiB",
-           LORA_R, ASSUMED_THREADS);
+    printf("memory of one process at batch %d, in %s (LoRA of rank %d; training on %d threads)\n", s->batch,
+           large ? "GiB" : "MiB", LORA_R, ASSUMED_THREADS);
     printf("  %-10s %9s %9s %9s %11s %9s %9s %9s\n", "", "weights", "packed", "kv cache", "activations", "gradients", "optimiser",
            "together");
     for (int use = 0; use < MEMORY_USES; use++) {
@@ -192,12 +192,13 @@ static void print_survey(const struct survey *s)
         printf("; %lld of them never run", (long long)s->frozen);
     printf("\n");
     for (int i = 0; i < s->n_parts; i++)
-        printf("  %-34s %14lld in %4d tensors, %14lld bytes\n", s->part[i].name, (long long)s->part[i].parameters, s->part[i].tensors,
-               (long long)s->part[i].bytes);
+        printf("  %-34s %14lld in %4d tensors, %14lld bytes\n", s->part[i].name, (long long)s->part[i].parameters,
+               s->part[i].tensors, (long long)s->part[i].bytes);
     if (s->model)
         print_policy(s->model);
     if (s->adapter)
-        printf("%-12s r %d, alpha %g, of %s\n", "adapter", s->peft.r, s->peft.alpha, s->peft.base ? s->peft.base : "a base it does not name");
+        printf("%-12s r %d, alpha %g, of %s\n", "adapter", s->peft.r, s->peft.alpha,
+               s->peft.base ? s->peft.base : "a base it does not name");
     if (s->prm)
         print_prm(s->prm);
     if (s->model || s->prm)

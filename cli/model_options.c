@@ -46,7 +46,10 @@ bool model_flag(int *argc, char **argv, const char *name)
 
 int model_size(const char *text, int64_t *ret, struct error *error)
 {
-    static const struct { const char *unit; double bytes; } units[] = {{"", 1}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}};
+    static const struct {
+        const char *unit;
+        double bytes;
+    } units[] = {{"", 1}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}};
     char *end;
     double value = strtod(text, &end);
 

@@ -1,4 +1,4 @@
-/* model_verify.c - `gantry model verify DIR`: every problem of a checkpoint, one line each; the exit status says if there is any. */
+/* model_verify.c - `gantry model verify DIR`: every problem of a checkpoint, one line each; the exit status says if any. */
 #include <errno.h>
 #include <dirent.h>
 #include <stdio.h>

@@ -1,4 +1,5 @@
-/* model_write.c - the verbs of `gantry model` that write a directory: convert, synth, export, merge. Each writes it wholly or not at all. */
+/* model_write.c - the verbs of `gantry model` that write a directory: convert, synth, export, merge. Each writes it wholly or not
+ * at all. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>

@@ -3,8 +3,9 @@
  *   _cleanup_(staged_dir_release) struct staged_dir dir = {0};
  *   staged_dir_open(&dir, "models/new")  ->  files into dir.temporary  ->  staged_dir_commit(&dir)
  *
- * Files go into a new sibling of the name wanted; commit makes them durable and renames it, replacing nothing. Without a commit, release
- * removes what was written. A process that is killed leaves a directory called NAME.tmp.PID behind, never a half-written NAME. */
+ * Files go into a new sibling of the name wanted; commit makes them durable and renames it, replacing nothing. Without a commit,
+ * release removes what was written. A process that is killed leaves a directory called NAME.tmp.PID behind, never a half-written
+ * NAME. */
 #pragma once
 
 #include "base/error.h"

@@ -23,8 +23,9 @@ const char *dtype_name(enum dtype dtype)
 const char *dtype_torch_name(enum dtype dtype)
 {
     static const char *const names[] = {
-        [DTYPE_F32] = "float32", [DTYPE_F16] = "float16", [DTYPE_BF16] = "bfloat16", [DTYPE_F64] = "float64", [DTYPE_I64] = "int64",
-        [DTYPE_I32] = "int32",   [DTYPE_I16] = "int16",   [DTYPE_I8] = "int8",       [DTYPE_U8] = "uint8",    [DTYPE_BOOL] = "bool",
+        [DTYPE_F32] = "float32", [DTYPE_F16] = "float16", [DTYPE_BF16] = "bfloat16", [DTYPE_F64] = "float64",
+        [DTYPE_I64] = "int64",   [DTYPE_I32] = "int32",   [DTYPE_I16] = "int16",     [DTYPE_I8] = "int8",
+        [DTYPE_U8] = "uint8",    [DTYPE_BOOL] = "bool",
     };
 
     return names[dtype];

@@ -58,9 +58,9 @@ const char *hf_shards_path(const struct hf_shards *shards, const struct st_tenso
 /* -EINVAL: a value is NaN or infinite; the line says which. Reads the whole tensor. */
 int hf_check_finite(const struct hf_shards *shards, const struct st_tensor *tensor, struct hf_problems *all, struct error *error);
 
-/* Write weights as save_pretrained lays them out: model.safetensors, or shards of at most shard_bytes (0: 5 GB; a larger tensor has one
- * of its own) and their index. `shard`: which shard each tensor goes to, ascending, in the order given; NULL: by size, each shard in
- * the format's own order. The caller owns the directory and makes it durable (base/staged_dir.h). */
+/* Write weights as save_pretrained lays them out: model.safetensors, or shards of at most shard_bytes (0: 5 GB; a larger tensor
+ * has one of its own) and their index. `shard`: which shard each tensor goes to, ascending, in the order given; NULL: by size,
+ * each shard in the format's own order. The caller owns the directory and makes it durable (base/staged_dir.h). */
 int hf_weights_write(const char *dir, const struct st_write *tensors, int n, int64_t shard_bytes, const int *shard,
                      struct error *error);
 

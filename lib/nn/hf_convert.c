@@ -116,8 +116,9 @@ static int convert_side_file(const char *from, const char *to, const char *name,
     if (source.failed || target.failed || target_name.failed)
         return error_set(error, ENOMEM, "out of memory");
     if (access(target.text, F_OK) == 0)
-        return error_set(error, EEXIST, "%s: would become %s, which another file of the directory is or becomes; keep one of them",
-                         source.text, target_name.text);
+        return error_set(error, EEXIST,
+                         "%s: would become %s, which another file of the directory is or becomes; keep one of them", source.text,
+                         target_name.text);
     if (torch)
         return convert_torch(source.text, target.text, NULL, error);
     r = safetensors_open(source.text, &file, error);

@@ -65,8 +65,8 @@ static int open_named(const char *dir, const json_t *map, struct hf_shards *shar
         int r;
 
         if (!name || strchr(name, '/') || !*name)
-            return error_set(error, EINVAL, "%s/" INDEX ": tensor %s: found %s, expected the name of a file in this directory", dir,
-                             tensor, name ? name : "no name");
+            return error_set(error, EINVAL, "%s/" INDEX ": tensor %s: found %s, expected the name of a file in this directory",
+                             dir, tensor, name ? name : "no name");
         if (json_object_get(opened, name))
             continue;
         if (json_object_set_new(opened, name, json_true()) < 0)
@@ -115,7 +115,8 @@ static int open_indexed(const char *dir, struct hf_shards *shards, struct error 
     map = json_object_get(index, "weight_map");
     total = json_object_get(json_object_get(index, "metadata"), "total_size");
     if (!json_is_object(map) || !json_object_size(map))
-        return error_set(error, EINVAL, "%s/" INDEX ": found no weight_map, expected tensor names with the files they are in", dir);
+        return error_set(error, EINVAL, "%s/" INDEX ": found no weight_map, expected tensor names with the files they are in",
+                         dir);
     if (json_is_integer(total))
         shards->total_size = json_integer_value(total);
     r = open_named(dir, map, shards, error);

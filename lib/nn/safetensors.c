@@ -60,8 +60,8 @@ static int parse_tensor(const char *name, const json_t *entry, const uint8_t *da
     begin = json_integer_value(json_array_get(offsets, 0));
     end = json_integer_value(json_array_get(offsets, 1));
     if (begin < 0 || end < begin || (uint64_t)end > n)
-        return error_set(error, EINVAL, "tensor %s: data_offsets [%lld, %lld] do not lie in the %llu data bytes there are%s", name,
-                         (long long)begin, (long long)end, (unsigned long long)n,
+        return error_set(error, EINVAL, "tensor %s: data_offsets [%lld, %lld] do not lie in the %llu data bytes there are%s",
+                         name, (long long)begin, (long long)end, (unsigned long long)n,
                          end > begin && begin >= 0 ? ": the file is cut short, or its header lies" : "");
     t->bytes = (size_t)(end - begin);
     if (t->bytes != (size_t)t->numel * dtype_size(t->dtype))

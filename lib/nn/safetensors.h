@@ -53,7 +53,8 @@ int st_read_f32(const struct st_tensor *tensor, int64_t first, int64_t n, float 
 int64_t st_not_finite(const struct st_tensor *tensor);
 
 /* Write, header padded with spaces to 8. Not durable yet, and a failed write leaves a torn file behind: write into a directory
- * that is made durable and renamed when it is whole (base/staged_dir.h). The values come from one of three places; a `fill` makes files larger than memory. */
+ * that is made durable and renamed when it is whole (base/staged_dir.h). The values come from one of three places; a `fill` makes
+ * files larger than memory. */
 struct st_write {
     const char *name;
     enum dtype dtype;

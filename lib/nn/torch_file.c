@@ -22,7 +22,10 @@ struct torch_file {
     struct zip_archive *zip;
     char *prefix;                       /* "archive", the folder of all entries */
     struct st_tensor *list; int n;
-    struct storage { const uint8_t *bytes; size_t n; } *storages;      /* by entry: read and checked once, however many share it */
+    struct storage {
+        const uint8_t *bytes;
+        size_t n;
+    } * storages;                       /* by entry: read and checked once, however many share it */
     void **memory; int n_memory;        /* unpacked entries, dense copies */
     size_t dense;                       /* bytes of copies */
 };
@@ -197,8 +200,8 @@ static int rebuild(struct torch_file *file, const struct pickle_value *call, con
         return rebuild(file, args[0], name, t, error);
     if (call->tag != TAG_TENSOR || n_args < 6 || n_args > 7 || args[1]->kind != PICKLE_INT || args[1]->integer < 0 ||
         read_sizes(args[2], t->dim, &t->ndim) < 0 || read_sizes(args[3], stride, &n_strides) < 0 || n_strides != t->ndim)
-        return error_set(error, EINVAL, "%s: tensor %s: expected a storage, an offset, sizes and as many strides", file->zip->path,
-                         name);
+        return error_set(error, EINVAL, "%s: tensor %s: expected a storage, an offset, sizes and as many strides",
+                         file->zip->path, name);
     r = find_storage(file, args[0], name, &t->dtype, &bytes, &n_bytes, error);
     if (r < 0)
         return r;
@@ -302,7 +305,8 @@ static int find_prefix(struct torch_file *file, const struct zip_entry **ret, st
         const struct zip_entry *entry = &file->zip->entries[i];
         size_t n = strlen(entry->name);
 
-        if (n <= n_suffix || strcmp(entry->name + n - n_suffix, pickle_name) || strchr(entry->name, '/') != entry->name + n - n_suffix)
+        if (n <= n_suffix || strcmp(entry->name + n - n_suffix, pickle_name) ||
+            strchr(entry->name, '/') != entry->name + n - n_suffix)
             continue;
         file->prefix = strndup(entry->name, n - n_suffix);
         *ret = entry;
@@ -326,7 +330,8 @@ static int check_byte_order(struct torch_file *file, struct error *error)
         return 0;       /* torch before 2.1: little */
     r = zip_read(file->zip, entry, 64, &bytes, &n, &memory, error);
     if (r >= 0 && (n != 6 || memcmp(bytes, "little", 6)))
-        r = error_set(error, ENOTSUP, "%s: found byte order '%.*s', expected little", file->zip->path, (int)n, (const char *)bytes);
+        r = error_set(error, ENOTSUP, "%s: found byte order '%.*s', expected little", file->zip->path, (int)n,
+                      (const char *)bytes);
     return r;
 }
 

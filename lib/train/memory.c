@@ -89,8 +89,8 @@ static bool policy_stays_bf16(const void *of, int i)
     const struct openvla *model = of;
     const struct param *p = model->params.list[i];
 
-    return model->params.numel >= OPENVLA_LARGE && i < model->w->trunk && model->w->layout[i].dtype == DTYPE_BF16 && p->ndim >= 2 &&
-           (p->linear || p->frozen || p == model->w->embedding);
+    return model->params.numel >= OPENVLA_LARGE && i < model->w->trunk && model->w->layout[i].dtype == DTYPE_BF16 &&
+           p->ndim >= 2 && (p->linear || p->frozen || p == model->w->embedding);
 }
 
 static int policy_dry_run(const void *of, struct tape *tape, int n)
@@ -117,7 +117,8 @@ static int policy_dry_run(const void *of, struct tape *tape, int n)
 int memory_need(const struct openvla *model, enum memory_use use, int batch, int threads, int lora_r, struct memory_need *ret)
 {
     const struct openvla_config *c = &model->config;
-    const struct shapes shapes = {&model->params, model->w->lm_head, policy_stays_bf16, policy_dry_run, OPENVLA_PREFILL_CHUNK, model};
+    const struct shapes shapes = {&model->params, model->w->lm_head,     policy_stays_bf16,
+                                  policy_dry_run, OPENVLA_PREFILL_CHUNK, model};
     struct memory_need need = {0};
     int r = memory(&shapes, use, batch, threads, lora_r, &need);
 

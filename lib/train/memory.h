@@ -1,8 +1,8 @@
 /* memory.h - how much memory a model needs before anyone tries: by part, in bytes, from shapes alone.
  *
- * Weights count as this build holds them: fp32 and packed; in a large model that acts or learns by adapters, bf16 matrices as they
- * are (openvla_load_halves; their pages belong to the page cache, but must fit for it to be fast). Activations by a dry run of the very pass (nn/tape.h), the
- * rest as lib/train allocates it. Process overhead and other people's pages are not in it.
+ * Weights count as this build holds them: fp32 and packed; in a large model that acts or learns by adapters, bf16 matrices as
+ * they are (openvla_load_halves; their pages belong to the page cache, but must fit for it to be fast). Activations by a dry run
+ * of the very pass (nn/tape.h), the rest as lib/train allocates it. Process overhead and other people's pages are not in it.
  * Thread rule: none.  Failure rule: -errno. */
 #pragma once
 
@@ -23,8 +23,9 @@ struct memory_need {
     int64_t trained;            /* parameters with a gradient */
 };
 
-/* model: openvla_open is enough. batch: sequences that act at once, or of a minibatch. lora_r: rank of the adapters that MEMORY_LORA
- * puts on every linear weight but lm_head. -EINVAL: a batch below 1; -ENOMEM. */
+/* model: openvla_open is enough. batch: sequences that act at once, or of a minibatch. lora_r: rank of the adapters that
+ * MEMORY_LORA puts on every linear weight but lm_head. -EINVAL: a batch below 1; -ENOMEM. */
 int memory_need(const struct openvla *model, enum memory_use use, int batch, int threads, int lora_r, struct memory_need *ret);
 /* A reward model, qwen_vl_open is enough: prompts with one picture of 64 tokens. */
-int memory_need_prm(const struct qwen_vl *model, enum memory_use use, int batch, int threads, int lora_r, struct memory_need *ret);
+int memory_need_prm(const struct qwen_vl *model, enum memory_use use, int batch, int threads, int lora_r,
+                    struct memory_need *ret);

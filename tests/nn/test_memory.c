@@ -82,7 +82,8 @@ static void test_acting(void **state)
     assert_int_equal(need.packs, packed(&f.real->params));
     /* The dry run has no caches: what copies keys and values into them, and the step that decodes, comes on top. */
     near("activations", need.activations + need.activations / 4, (int64_t)session->tape.arena.size);
-    near("cache", need.cache + need.cache / 5, 2LL * f.real->config.layers * BATCH * session->capacity * f.real->config.hidden * 4);
+    near("cache", need.cache + need.cache / 5,
+         2LL * f.real->config.layers * BATCH * session->capacity * f.real->config.hidden * 4);
     assert_int_equal(need.gradients + need.optimiser + need.mapped, 0);
     openvla_session_free(session);
 }

@@ -207,8 +207,9 @@ static void test_convert(void **state)
     assert_non_null(strstr(config, "\"torch_dtype\": \"float32\""));
     assert_null(strstr(config, "bfloat16"));
     free(config);
-    if (hf_convert(wide, narrow, &(struct hf_conversion) {.change_dtype = true, .dtype = DTYPE_BF16, .shard_bytes = 200000}, &done,
-                   &error) < 0 || hf_shards_open(f.good, &a, &error) < 0 || hf_shards_open(narrow, &b, &error) < 0)
+    if (hf_convert(wide, narrow, &(struct hf_conversion){.change_dtype = true, .dtype = DTYPE_BF16, .shard_bytes = 200000}, &done,
+                   &error) < 0 ||
+        hf_shards_open(f.good, &a, &error) < 0 || hf_shards_open(narrow, &b, &error) < 0)
         fail_msg("%s", error.text);
     assert_true(b.n > a.n);
     assert_int_equal(b.total_size, done.bytes);
@@ -269,7 +270,8 @@ static void test_7b_is_7b(void **state)
     (void)state;
     snprintf(dir, sizeof(dir), "%s/7b", f.root);
     assert_int_equal(mkdir(dir, 0755), 0);
-    if (openvla_synth_files(openvla_size_find("openvla-7b"), dir, DTYPE_BF16, &error) < 0 || openvla_plan(dir, &model, &error) < 0)
+    if (openvla_synth_files(openvla_size_find("openvla-7b"), dir, DTYPE_BF16, &error) < 0 ||
+        openvla_plan(dir, &model, &error) < 0)
         fail_msg("%s", error.text);
     for (int i = 0; i < model->params.count; i++)
         parameters += model->params.list[i]->numel;
@@ -292,7 +294,8 @@ static void test_heads_beside_shards(void **state)
     snprintf(dir, sizeof(dir), "%s/heads", f.root);
     assert_int_equal(mkdir(dir, 0755), 0);
     if (openvla_load(f.good, &model, &error) < 0 || openvla_add_value_head(model, 16, 2, 1) < 0 ||
-        openvla_add_reward_head(model, 8, 2) < 0 || openvla_save(model, dir, NULL, &error) < 0 || openvla_load(dir, &back, &error) < 0)
+        openvla_add_reward_head(model, 8, 2) < 0 || openvla_save(model, dir, NULL, &error) < 0 ||
+        openvla_load(dir, &back, &error) < 0)
         fail_msg("%s", error.text);
     assert_int_equal(access(path_of(dir, "value_head.safetensors"), F_OK), 0);
     assert_int_equal(access(path_of(dir, "reward_head.safetensors"), F_OK), 0);
@@ -537,14 +540,16 @@ static void test_index(void **state)
 
 static void test_architecture(void **state)
 {
-    static const struct { const char *from, *to, *key, *expected; } cases[] = {
+    static const struct { const char *from, *to, *key, *expected;
+    } cases[] = {
         {"OpenVLAForActionPrediction", "LlamaForCausalLM", "architectures: found LlamaForCausalLM", "OpenVLAForActionPrediction"},
         {"\"model_type\": \"openvla\"", "\"model_type\": \"prismatic\"", "model_type: found prismatic", "expected openvla"},
         {"no-align+fused-gelu-mlp", "no-align+gelu-mlp", "arch_specifier: found no-align+gelu-mlp", "fused"},
         {"\"model_type\": \"llama\"", "\"model_type\": \"mistral\"", "text_config.model_type: found mistral", "expected llama"},
         {"[null, null]", "[null, \"quick_gelu\"]", "timm_override_act_layers", "expected null"},
         {"\"use_fused_vision_backbone\": true", "\"use_fused_vision_backbone\": false", "found false", "expected true"},
-        {"\"hidden_size\"", "\"rope_scaling\": {\"type\": \"linear\"}, \"hidden_size\"", "text_config.rope_scaling", "expected null"},
+        {"\"hidden_size\"", "\"rope_scaling\": {\"type\": \"linear\"}, \"hidden_size\"", "text_config.rope_scaling",
+         "expected null"},
     };
 
     (void)state;

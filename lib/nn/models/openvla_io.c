@@ -100,7 +100,7 @@ static int load_head(struct openvla *model, const char *name, struct head *head,
 struct parts {
     struct hf_shards trunk, value, reward;
     struct oft_files oft;
-    int after_value, after_reward;      /* parameters before this one are the trunk's or the value head's; ... or the reward head's */
+    int after_value, after_reward; /* parameters before this one are the trunk's or the value head's; ... or the reward head's */
 };
 
 static void parts_close(struct parts *parts)

@@ -53,7 +53,8 @@ int openvla_save_heads(const struct openvla *model, const char *dir, struct erro
 
 static int by_layout(const void *a, const void *b, void *layout)
 {
-    const struct openvla_layout *x = (struct openvla_layout *)layout + *(const int *)a, *y = (struct openvla_layout *)layout + *(const int *)b;
+    const struct openvla_layout *x = (struct openvla_layout *)layout + *(const int *)a,
+                                *y = (struct openvla_layout *)layout + *(const int *)b;
 
     return x->shard != y->shard ? (x->shard < y->shard ? -1 : 1) : (x->place > y->place) - (x->place < y->place);
 }

@@ -54,7 +54,7 @@ static int write_weights(const struct openvla *model, const char *dir, enum dtyp
         const struct param *param = model->params.list[i];
 
         drawn[i] = (struct drawn) {.param = param, .kind = model->w->init[i], .seed = seed};
-        list[i] = (struct st_write) {.name = param->name, .dtype = dtype, .ndim = param->ndim, .fill = draw, .context = &drawn[i]};
+        list[i] = (struct st_write){.name = param->name, .dtype = dtype, .ndim = param->ndim, .fill = draw, .context = &drawn[i]};
         memcpy(list[i].dim, param->dim, sizeof(param->dim));
         ret->parameters += param->numel;
         ret->bytes += (int64_t)st_write_bytes(&list[i]);

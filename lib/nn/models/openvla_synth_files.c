@@ -37,9 +37,9 @@ static int write_config(const struct openvla_size *s, const char *dir, enum dtyp
         "{\n  \"arch_specifier\": \"no-align+fused-gelu-mlp\",\n  \"architectures\": [\"OpenVLAForActionPrediction\"],\n"
         "  \"gantry_empty_token_id\": %d,\n  \"gantry_vision\": {\"towers\": [\n", s->empty_id);
     for (int i = 0; i < 2; i++)
-        strbuf_addf(&out, "    {\"dim\": %d, \"depth\": %d, \"heads\": %d, \"mlp\": %d, \"patch\": %d, \"prefix_tokens\": %d}%s\n",
-                    s->tower[i].dim, s->tower[i].depth, s->tower[i].heads, s->tower[i].mlp, s->patch, s->tower[i].prefix,
-                    i ? "" : ",");
+        strbuf_addf(
+            &out, "    {\"dim\": %d, \"depth\": %d, \"heads\": %d, \"mlp\": %d, \"patch\": %d, \"prefix_tokens\": %d}%s\n",
+            s->tower[i].dim, s->tower[i].depth, s->tower[i].heads, s->tower[i].mlp, s->patch, s->tower[i].prefix, i ? "" : ",");
     strbuf_addf(&out,
         "  ]},\n  \"hf_llm_id\": \"meta-llama/Llama-2-7b-hf\",\n  \"image_resize_strategy\": \"resize-naive\",\n"
         "  \"image_sizes\": [%d, %d],\n  \"llm_backbone_id\": \"llama2-7b-pure\",\n  \"llm_max_length\": 2048,\n"
@@ -71,10 +71,12 @@ static int write_processor(const struct openvla_size *s, const char *dir, struct
         "  \"input_sizes\": [[3, %d, %d], [3, %d, %d]],\n  \"interpolations\": [\"bicubic\", \"bicubic\"],\n"
         "  \"means\": [[0.485, 0.456, 0.406], [0.5, 0.5, 0.5]],\n  \"processor_class\": \"PrismaticProcessor\",\n"
         "  \"stds\": [[0.229, 0.224, 0.225], [0.5, 0.5, 0.5]],\n", s->image, s->image, s->image, s->image);
-    strbuf_addf(&out,
+    strbuf_addf(
+        &out,
         "  \"tvf_crop_params\": [{\"output_size\": [%d, %d]}, {\"output_size\": [%d, %d]}],\n  \"tvf_do_letterbox\": false,\n"
         "  \"tvf_letterbox_fill\": null,\n  \"tvf_normalize_params\": [\n"
-        "    {\"inplace\": false, \"mean\": [0.484375, 0.455078125, 0.40625], \"std\": [0.228515625, 0.2236328125, 0.224609375]},\n"
+        "    {\"inplace\": false, \"mean\": [0.484375, 0.455078125, 0.40625], \"std\": [0.228515625, 0.2236328125, "
+        "0.224609375]},\n"
         "    {\"inplace\": false, \"mean\": [0.5, 0.5, 0.5], \"std\": [0.5, 0.5, 0.5]}\n  ],\n  \"tvf_resize_params\": [\n",
         s->image, s->image, s->image, s->image);
     for (int i = 0; i < 2; i++)
@@ -88,7 +90,8 @@ static int write_processor(const struct openvla_size *s, const char *dir, struct
     r = write_file(dir, "processor_config.json", &out, error);
     if (r < 0)
         return r;
-    strbuf_addf(&out, "{\"bos_token_id\": 1, \"eos_token_id\": 2, \"pad_token_id\": %d, \"transformers_version\": \"4.40.1\"}", s->vocab);
+    strbuf_addf(&out, "{\"bos_token_id\": 1, \"eos_token_id\": 2, \"pad_token_id\": %d, \"transformers_version\": \"4.40.1\"}",
+                s->vocab);
     return write_file(dir, "generation_config.json", &out, error);
 }
 
@@ -151,8 +154,8 @@ static json_t *make_model(const struct openvla_size *s)
         json_object_set_new(vocab, piece, json_integer(id));
     }
     return json_pack("{s:s,s:n,s:s,s:n,s:n,s:b,s:b,s:o,s:o}", "type", "BPE", "dropout", "unk_token", "<unk>",
-                     "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 1, "byte_fallback", 1, "vocab", vocab, "merges",
-                     merges);
+                     "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 1, "byte_fallback", 1, "vocab", vocab,
+                     "merges", merges);
 }
 
 static json_t *special(int id, const char *text)
@@ -167,7 +170,8 @@ static int write_tokenizer(const struct openvla_size *s, const char *dir, struct
         "{\"version\": \"1.0\", \"truncation\": null, \"padding\": null, \"pre_tokenizer\": null,"
         "\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [{\"type\": \"Prepend\", \"prepend\": \"" BLANK "\"},"
         "  {\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, \"content\": \"" BLANK "\"}]},"
-        "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": 0}},"
+        "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": "
+        "0}},"
         "  {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"pair\": [{\"Sequence\": {\"id\": \"A\", \"type_id\": 0}},"
         "  {\"Sequence\": {\"id\": \"B\", \"type_id\": 1}}],"
         "  \"special_tokens\": {\"<s>\": {\"id\": \"<s>\", \"ids\": [1], \"tokens\": [\"<s>\"]}}},"
@@ -189,10 +193,11 @@ static int write_tokenizer(const struct openvla_size *s, const char *dir, struct
     r = write_file(dir, "tokenizer.json", &out, error);
     if (r < 0)
         return r;
-    strbuf_addf(&out,
-        "{\"add_bos_token\": true, \"add_eos_token\": false, \"bos_token\": \"<s>\", \"eos_token\": \"</s>\", \"unk_token\": \"<unk>\","
-        " \"pad_token\": \"<PAD>\",\n \"model_max_length\": 2048, \"padding_side\": \"right\", \"processor_class\": \"PrismaticProcessor\","
-        " \"tokenizer_class\": \"LlamaTokenizer\"}");
+    strbuf_addf(&out, "{\"add_bos_token\": true, \"add_eos_token\": false, \"bos_token\": \"<s>\", \"eos_token\": \"</s>\", "
+                      "\"unk_token\": \"<unk>\","
+                      " \"pad_token\": \"<PAD>\",\n \"model_max_length\": 2048, \"padding_side\": \"right\", "
+                      "\"processor_class\": \"PrismaticProcessor\","
+                      " \"tokenizer_class\": \"LlamaTokenizer\"}");
     r = write_file(dir, "tokenizer_config.json", &out, error);
     if (r < 0)
         return r;
