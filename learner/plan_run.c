@@ -93,8 +93,8 @@ static int load_openvla(struct plan_runner *runner, const Gantry__Plan *plan, co
     if (r >= 0)
         return 0;
     *ret = trainer_free(*ret);
-    return r == -EDOM ? error_set(error, EINVAL, "%s: policy.weights is bf16, but the checkpoint has values that bf16 has not; `gantry model convert` "
-                                  "rounds them, or set policy.weights: fp32", dir)
+    return r == -EDOM ? error_set(error, EINVAL, "%s: policy.weights is bf16, but the checkpoint has values that bf16 has not; "
+                                  "`gantry model convert` rounds them, or set policy.weights: fp32", dir)
                       : error_set(error, -r, "%s: no memory for masters", dir);
 }
 

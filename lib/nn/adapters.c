@@ -42,7 +42,8 @@ static bool module_of(const struct param *p, char ret[NAME])
 {
     size_t n = strlen(p->name);
 
-    if (p->adapter || !is_trunk(p) || (p->ndim != 2 && p->ndim != 4) || n < 8 || n >= NAME || strcmp(p->name + n - 7, ".weight") ||
+    if (p->adapter || !is_trunk(p) || (p->ndim != 2 && p->ndim != 4) || n < 8 || n >= NAME ||
+        strcmp(p->name + n - 7, ".weight") ||
         strstr(p->name, "embed_tokens"))
         return false;
     memcpy(ret, p->name, n - 7);
@@ -266,8 +267,8 @@ static int read_tensor(const struct st_tensor *tensor, struct param *to, const c
 }
 
 /* Everything in the file has its place: a rank that exists, a module of this base. */
-static int check_file(const struct adapted *model, const struct safetensors *file, const struct peft_config *config, const char *path,
-                      struct error *error)
+static int check_file(const struct adapted *model, const struct safetensors *file, const struct peft_config *config,
+                      const char *path, struct error *error)
 {
     for (int i = 0; i < file->count; i++) {
         const struct st_tensor *tensor = &file->list[i];
@@ -288,7 +289,8 @@ static int check_file(const struct adapted *model, const struct safetensors *fil
             return error_set(error, EINVAL, "%s: tensor %s: %s has no such module: the adapter is for another base (%s)", path,
                              tensor->name, model->dir, config->base ? config->base : "not named");
         if (end[6] == 'A' && (tensor->ndim < 2 || tensor->dim[0] < 1 || tensor->dim[0] > 1 << 14))
-            return error_set(error, EINVAL, "%s: tensor %s: a rank of 1 to %d comes first in its shape", path, tensor->name, 1 << 14);
+            return error_set(error, EINVAL, "%s: tensor %s: a rank of 1 to %d comes first in its shape", path,
+                             tensor->name, 1 << 14);
     }
     return 0;
 }

@@ -37,7 +37,8 @@ int checkpoint_save(const struct trainer *t, const char *dir, struct error *erro
     if (t->reward)
         r = qwen_vl_save(t->reward, dir, NULL, error);
     else
-        r = t->model->lora ? openvla_adapter_save(t->model, dir, error) : openvla_save(t->model, dir, t->masters ? "BF16" : "F32", error);
+        r = t->model->lora ? openvla_adapter_save(t->model, dir, error)
+                           : openvla_save(t->model, dir, t->masters ? "BF16" : "F32", error);
     if (r < 0)
         return r;
     scalars_of(t, scalars);
@@ -109,9 +110,10 @@ int checkpoint_load_state(struct trainer *t, const char *dir, struct error *erro
             return r;
     }
     masters = t->masters ? safetensors_find(file, MASTERS) : NULL;
-    if (t->masters && (!masters || masters->dtype != DTYPE_F32 || masters->numel != t->parts[TRAIN_TRUNK].end - t->parts[TRAIN_TRUNK].begin))
-        return error_set(error, EBADMSG, "%s: the tensor " MASTERS " is missing or of another size: the version was not trained with "
-                         "policy.weights: bf16", path);
+    if (t->masters && (!masters || masters->dtype != DTYPE_F32 ||
+                       masters->numel != t->parts[TRAIN_TRUNK].end - t->parts[TRAIN_TRUNK].begin))
+        return error_set(error, EBADMSG, "%s: the tensor " MASTERS " is missing or of another size: the version was not trained "
+                         "with policy.weights: bf16", path);
     for (int i = 0; i < TRAIN_PARTS; i++)
         if (moments[i][0] && moments[i][1]) {
             memcpy(t->parts[i].adamw.m, moments[i][0]->data, moments[i][0]->bytes);

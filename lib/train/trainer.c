@@ -183,7 +183,8 @@ static int apply(struct trainer *t, struct part *part, const struct update *upda
     part->adamw.lr = update->lr;
     part->adamw.beta2 = update->beta2 > 0 ? update->beta2 : .999;
     masters = t->masters && part == &t->parts[TRAIN_TRUNK];
-    adamw_step(&part->adamw, masters ? t->masters : t->params->values + part->begin, t->grad + part->begin, scale, ranges, part->n);
+    adamw_step(&part->adamw, masters ? t->masters : t->params->values + part->begin, t->grad + part->begin, scale, ranges,
+               part->n);
     if (masters)
         round_masters(t);
     return 0;

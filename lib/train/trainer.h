@@ -1,7 +1,8 @@
 /* trainer.h - a model in training: its optimisers, its gradient, its learning-rate state, and how one update is made.
  *
  * The arena of parameters has three parts with their own AdamW, clip and learning rate: the trunk (all of the policy), the
- * value head and the reward head. With adapters (LoRA) the trunk's part is their A and B, without weight decay; the base rests. An update whose gradient is not finite is skipped, counted and reported, never applied.
+ * value head and the reward head. With adapters (LoRA) the trunk's part is their A and B, without weight decay; the base
+ * rests. An update whose gradient is not finite is skipped, counted and reported, never applied.
  * Results are equal to the bit for any number of threads and ranks, and after checkpoint_save / checkpoint_load.
  * Thread rule: one thread (the shards' threads are its own). */
 #pragma once
@@ -39,8 +40,9 @@ int trainer_new(struct openvla *model, int threads, const struct group *group, s
 /* The same for a reward model of Qwen-VL, whose backbone is frozen: its head learns, and its adapters if it has them (the trunk). */
 int trainer_new_reward(struct qwen_vl *reward, int threads, const struct group *group, struct trainer **ret);
 /* The policy's weights, which came from a bf16 checkpoint, stay bf16: passes see rounded values, AdamW moves fp32 masters, which
- * begin as the values. What is saved is what acts (BF16); the masters lie in the training state. Nothing happens with adapters: they are fp32. */
-int trainer_use_bf16(struct trainer *trainer);      /* -ENOMEM; -EDOM: there are values that bf16 has not: throw the trainer away */
+ * begin as the values. What is saved is what acts (BF16); the masters lie in the training state. Nothing happens with adapters:
+ * they are fp32. -ENOMEM; -EDOM: there are values that bf16 has not: throw the trainer away. */
+int trainer_use_bf16(struct trainer *trainer);
 int trainer_masters_moved(struct trainer *trainer); /* they were written (read from a checkpoint): the values follow, packed */
 struct trainer *trainer_free(struct trainer *trainer);
 DEFINE_FREEP(struct trainer, trainer_free)

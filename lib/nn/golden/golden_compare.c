@@ -17,7 +17,8 @@ void golden_end(struct golden *g, const char *group)
     int width = 24 - (*run ? (int)strlen(run) + 1 : 0);
 
     g->groups_failed += g->failures > 0;
-    fprintf(g->out, "%s%s%-*s %7d  %9.2g  %-6s %s\n", run, *run ? " " : "", width, group, g->count, g->worst, g->failures ? "FAIL" : "PASS", g->worst_name);
+    fprintf(g->out, "%s%s%-*s %7d  %9.2g  %-6s %s\n", run, *run ? " " : "", width, group, g->count, g->worst,
+            g->failures ? "FAIL" : "PASS", g->worst_name);
 }
 
 void golden_skip(struct golden *g, const char *group, int count, const char *reason)
@@ -220,7 +221,8 @@ int32_t golden_undecided(struct golden *g, const char *file, const char *ids_of,
     double limit;
     int32_t theirs;
 
-    if (!tolerance || sscanf(tolerance, "exact where margin > %lf", &limit) != 1 || !ids || ids->dtype != DTYPE_I32 || at >= ids->numel)
+    if (!tolerance || sscanf(tolerance, "exact where margin > %lf", &limit) != 1 || !ids ||
+        ids->dtype != DTYPE_I32 || at >= ids->numel)
         return id;
     if (!is_close(g, file, g->dtype, margins_of, at, limit) && !is_close(g, file, "fp32", margins_of, at, limit))
         return id;
@@ -281,7 +283,8 @@ int golden_compare_sampled(struct golden *g, const char *file, const char *name,
         return error_set(g->error, ENOMEM, "out of memory");
     const char *every = what ? strstr(what, "flattened, every ") : NULL;
 
-    if (what && sscanf(what, "sampled, flat stride %d", &stride) != 1 && (!every || sscanf(every, "flattened, every %dth", &stride) != 1))
+    if (what && sscanf(what, "sampled, flat stride %d", &stride) != 1 &&
+        (!every || sscanf(every, "flattened, every %dth", &stride) != 1))
         stride = 1;
     for (int64_t i = 0; i < n; i += stride)
         sampled[m++] = x[i];

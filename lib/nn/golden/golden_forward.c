@@ -142,9 +142,11 @@ static int compare_actions(struct golden *g, const int32_t ids[GOLDEN_SAMPLES][G
     openvla_free_stats(base, n_base);
     if (!stats || n_base != 1)
         return error_set(g->error, EINVAL, "%s: no statistics synth_pick and synth_base", g->model->dir);
-    r = golden_compare_double(g, "generate", golden_name(g, "normalized", name), &normalised[0][0], (int64_t)GOLDEN_SAMPLES * GOLDEN_TOKENS);
+    r = golden_compare_double(g, "generate", golden_name(g, "normalized", name), &normalised[0][0],
+                                  (int64_t)GOLDEN_SAMPLES * GOLDEN_TOKENS);
     if (r >= 0)
-        r = golden_compare_double(g, "generate", golden_name(g, "actions", name), &actions[0][0], (int64_t)GOLDEN_SAMPLES * GOLDEN_TOKENS);
+        r = golden_compare_double(g, "generate", golden_name(g, "actions", name), &actions[0][0],
+                                  (int64_t)GOLDEN_SAMPLES * GOLDEN_TOKENS);
     return r < 0 ? r
                  : golden_compare_double(g, "generate", golden_name(g, "actions_base", name), &base_actions[0][0],
                                          (int64_t)GOLDEN_SAMPLES * GOLDEN_TOKENS);

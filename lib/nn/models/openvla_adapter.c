@@ -12,7 +12,9 @@
 
 static int path_of(const char *dir, const char *name, char ret[PATH_MAX], struct error *error)
 {
-    return (size_t)snprintf(ret, PATH_MAX, "%s/%s", dir, name) < PATH_MAX ? 0 : error_set(error, ENAMETOOLONG, "%s: path too long", dir);
+    if ((size_t)snprintf(ret, PATH_MAX, "%s/%s", dir, name) < PATH_MAX)
+        return 0;
+    return error_set(error, ENAMETOOLONG, "%s: path too long", dir);
 }
 
 /* The digest of DIR's manifest.json as text. */
@@ -56,7 +58,8 @@ int openvla_adapter_base(const char *dir, char ret[PATH_MAX], struct error *erro
     if (r < 0)
         return r;
     if (strcmp(found, wanted))
-        return error_set(error, EBADMSG, "%s: the adapter in %s was trained on another base: manifest.json has SHA-256 %.12s..., expected %.12s...",
+        return error_set(error, EBADMSG, "%s: the adapter in %s was trained on another base: manifest.json has SHA-256 %.12s..., "
+                         "expected %.12s...",
                          path, dir, found, wanted);
     memcpy(ret, path, sizeof(path));
     return 1;
@@ -132,7 +135,8 @@ static int load_value_head(struct openvla *model, const char *dir, struct error 
     fc1 = safetensors_find(file, "value_head.fc1.weight");
     extra = fc1 && fc1->ndim == 2 ? fc1->dim[1] - model->config.hidden : -1;
     if (extra < 0 || extra > 64 || fc1->dim[0] < 1 || fc1->dim[0] > 1 << 16)
-        return error_set(error, EINVAL, "%s: value_head.fc1.weight must be [width, %d or a few more]", path, model->config.hidden);
+        return error_set(error, EINVAL, "%s: value_head.fc1.weight must be [width, %d or a few more]", path,
+                         model->config.hidden);
     r = openvla_add_value_head(model, (int)fc1->dim[0], (int)extra, 0);
     if (r == -EEXIST && model->config.value_width == (int)fc1->dim[0] && model->config.value_inputs == (int)extra)
         r = 0;

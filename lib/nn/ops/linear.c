@@ -73,7 +73,8 @@ static void linear_backward(struct tape *tape, void *context)
         });
     }
     if (dx && c->weight->half)
-        widened_gemm((struct gemm) {.m = rows, .n = in, .k = out, .a = c->y->g, .a_row = out, .a_k = 1, .c = dx, .c_row = in, .add = !first},
+        widened_gemm((struct gemm) {.m = rows, .n = in, .k = out, .a = c->y->g, .a_row = out, .a_k = 1, .c = dx, .c_row = in,
+                                    .add = !first},
                      c->weight->bf16 + c->first * in, in, false, scratch);
     else if (dx)
         cpu->gemm(&(struct gemm) {
@@ -100,8 +101,8 @@ static void product(const struct linear *c, bool add, float *scratch)
     int64_t skip = c->first % GEMM_PANEL, width = skip + count;
 
     if (c->weight->half) {
-        widened_gemm((struct gemm) {.m = rows, .n = count, .k = in, .a = c->x->x, .a_row = in, .a_k = 1, .c = c->y->x, .c_row = count,
-                                    .bias = c->bias ? c->bias->value : NULL, .add = add},
+        widened_gemm((struct gemm) {.m = rows, .n = count, .k = in, .a = c->x->x, .a_row = in, .a_k = 1, .c = c->y->x,
+                                    .c_row = count, .bias = c->bias ? c->bias->value : NULL, .add = add},
                      c->weight->bf16 + c->first * in, in, true, scratch);
         return;
     }
