@@ -22,13 +22,19 @@ static int take_number(int *argc, char **argv, const char *name, long fallback, 
     return *text && !*end && *ret >= 0 ? 0 : error_set(error, EINVAL, "%s %s: not a number", name, text);
 }
 
-struct wishes { long chunk, width, blocks, state, seed; double log_scale; };
+struct wishes {
+    long chunk, width, blocks, state, seed;
+    double log_scale;
+};
 
 static int take_wishes(int *argc, char **argv, struct wishes *ret, struct error *error)
 {
-    const struct { const char *name; long fallback, *to; } numbers[] = {
-        {"--chunk", 8, &ret->chunk}, {"--width", 0, &ret->width}, {"--blocks", 2, &ret->blocks}, {"--state", 0, &ret->state},
-        {"--seed", 1, &ret->seed},
+    const struct {
+        const char *name;
+        long fallback, *to;
+    } numbers[] = {
+        {"--chunk", 8, &ret->chunk}, {"--width", 0, &ret->width}, {"--blocks", 2, &ret->blocks},
+        {"--state", 0, &ret->state}, {"--seed", 1, &ret->seed},
     };
     int r = 0;
 
@@ -74,7 +80,8 @@ int model_oft(int argc, char **argv)
     if (r == -EEXIST)
         error_set(&error, EEXIST, "%s: it is an OpenVLA-OFT already", argv[0]);
     else if (r < 0)
-        error_set(&error, -r, "--kind %s --chunk %ld --width %ld --blocks %ld --state %ld: no such policy (kinds: l1, tokens, laplace)", kind,
+        error_set(&error, -r,
+                  "--kind %s --chunk %ld --width %ld --blocks %ld --state %ld: no such policy (kinds: l1, tokens, laplace)", kind,
                   wishes.chunk, wishes.width, wishes.blocks, wishes.state);
     else
         r = model_save(model, argv[1], dtype, &error);

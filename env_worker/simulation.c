@@ -214,7 +214,8 @@ static int open_chain(struct simulation *s, struct error *error)
     if (!s->options.chain || !strcmp(s->options.chain, "render"))
         return 0;
     if (strcmp(s->options.chain, TF_EVALUATION_CHAIN) != 0 || side < 1)
-        return error_set(error, EINVAL, "suite.chain %s from %d pixels: there is no such chain of pictures", s->options.chain, s->options.render);
+        return error_set(error, EINVAL, "suite.chain %s from %d pixels: there is no such chain of pictures", s->options.chain,
+                         s->options.render);
     s->drawn = malloc(side * side * 3);
     s->row = malloc(side * 3);
     return s->drawn && s->row ? 0 : error_set(error, ENOMEM, "simulation: out of memory");

@@ -42,8 +42,8 @@ static int policy_pass(struct tape *tape, const struct policy_call *call, int fi
     if (r < 0)
         return r;
     for (int i = 0; i < n && out->hidden; i++)
-        memcpy(out->hidden + (size_t)(first + i) * (size_t)hidden, rows.pass.hidden->x + (size_t)rows.pass.first[i] * (size_t)hidden,
-               (size_t)hidden * sizeof(float));
+        memcpy(out->hidden + (size_t)(first + i) * (size_t)hidden,
+               rows.pass.hidden->x + (size_t)rows.pass.first[i] * (size_t)hidden, (size_t)hidden * sizeof(float));
     if (out->logp)
         memcpy(out->logp + (size_t)first * (size_t)width, rows.stats->logp, (size_t)n * (size_t)width * sizeof(float));
     if (out->log_probs)

@@ -26,12 +26,14 @@ static void fill_target(const struct dataset *data, struct step_ref at, int coun
 }
 
 static struct token_stats *stats_of(const struct openvla *model, struct tape *tape, const struct dataset *data,
-                                    const struct openvla_pass *pass, int n, const int32_t *target, float temperature, const float *ref)
+                                    const struct openvla_pass *pass, int n, const int32_t *target, float temperature,
+                                    const float *ref)
 {
     struct tensor *rows;
 
     if (model->config.oft.kind == OFT_NONE)
-        return op_token_stats(tape, openvla_logits(model, tape, gather_action_rows(tape, pass, n, data->width), !data->full), target,
+        return op_token_stats(tape,
+                              openvla_logits(model, tape, gather_action_rows(tape, pass, n, data->width), !data->full), target,
                               temperature, ref);
     rows = oft_answers(model, tape, pass, n);
     if (model->config.oft.kind == OFT_TOKENS)

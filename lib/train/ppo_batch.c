@@ -33,7 +33,8 @@ static int allocate(struct ppo_batch *b)
     b->returns = calloc(n, sizeof *b->returns);
     b->target = calloc(n, sizeof *b->target);
     b->first = calloc((size_t)b->data->n + 1, sizeof *b->first);
-    if (!b->hidden || !b->extra || !b->gap || !b->actions || !b->logp_old || !b->importance || !b->values || !b->advantage || !b->returns ||
+    if (!b->hidden || !b->extra || !b->gap || !b->actions || !b->logp_old || !b->importance || !b->values || !b->advantage ||
+        !b->returns ||
         !b->target || !b->first)
         return -ENOMEM;
     return 0;

@@ -107,7 +107,8 @@ static bool turns_fit(const struct openvla_config *c, const struct episode_input
 static bool tokens_fit(const struct openvla_config *c, const struct episode_input *in)
 {
     bool numbers = c->oft.kind == OFT_L1 || c->oft.kind == OFT_LAPLACE;
-    uint32_t first = in->full ? 0 : (uint32_t)(c->vocab - OPENVLA_ACTION_BINS), end = (uint32_t)(in->full ? c->vocab_padded : c->vocab);
+    uint32_t first = in->full ? 0 : (uint32_t)(c->vocab - OPENVLA_ACTION_BINS);
+    uint32_t end = (uint32_t)(in->full ? c->vocab_padded : c->vocab);
 
     for (size_t i = 0; i < in->n_tokens; i++) {
         float x;
@@ -153,15 +154,17 @@ static int check_input(const struct dataset *data, const struct episode_input *i
     c = &data->model->config;
     k = (size_t)c->action_dims;
     if (c->oft.images > 1 || c->oft.proprio)
-        return error_set(error, EINVAL, "episode %" PRIu64 ": one picture a step and no robot state; the policy takes %d and %d numbers", in->id,
+        return error_set(error, EINVAL,
+                         "episode %" PRIu64 ": one picture a step and no robot state; the policy takes %d and %d numbers", in->id,
                          c->oft.images, c->oft.proprio);
     if (in->height != c->image_height || in->width != c->image_width)
         return error_set(error, EINVAL,
                          "episode %" PRIu64 ": pictures of %dx%d, the model wants %dx%d (suite.image in the run file)",
                          in->id, in->height, in->width, c->image_height, c->image_width);
     if ((c->image_chain[0] && strcmp(chain, c->image_chain) != 0) || (data->n && strcmp(chain, data->image_chain) != 0))
-        return error_set(error, EINVAL, "episode %" PRIu64 ": pictures of the chain %s, %s %s (suite.chain in the run file)", in->id, chain,
-                         data->n ? "those before are of" : "the policy was trained on", data->n ? data->image_chain : c->image_chain);
+        return error_set(error, EINVAL, "episode %" PRIu64 ": pictures of the chain %s, %s %s (suite.chain in the run file)", in->id,
+                         chain, data->n ? "those before are of" : "the policy was trained on",
+                         data->n ? data->image_chain : c->image_chain);
     if (in->n_frames != (t + 1) * data->frame_size)
         return bad(error, in, "the number of frames is not steps + 1");
     if (in->n_progress && (in->n_progress != t + 1 || !in_range(in->progress, in->n_progress, 0, 1)))
@@ -418,7 +421,8 @@ struct openvla_item dataset_policy_item(const struct dataset *data, struct step_
 
     if (data->model->config.oft.kind != OFT_NONE)
         return (struct openvla_item) {
-            .images = {dataset_frame(data, at)}, .n_images = 1, .prompt = prompt->ids, .n_prompt = prompt->n, .slots = data->width,
+            .images = {dataset_frame(data, at)}, .n_images = 1, .prompt = prompt->ids, .n_prompt = prompt->n,
+            .slots = data->width,
         };
     return (struct openvla_item) {
         .images = {dataset_frame(data, at)}, .n_images = 1, .prompt = prompt->ids, .n_prompt = prompt->n,

@@ -1,4 +1,5 @@
-/* openvla_pictures.c - how pictures come to the policy: the processor's resize strategy, the chain before it, the crop after it. */
+/* openvla_pictures.c - how pictures come to the policy: the processor's resize strategy, the chain before it, the crop after it.
+ */
 #include <errno.h>
 #include <math.h>
 
@@ -10,7 +11,8 @@ static int read_size(const json_t *json, const char *key, int *ret_height, int *
     json_int_t height = json_integer_value(json_is_array(json) ? json_array_get(json, 0) : json);
     json_int_t width = json_is_array(json) ? json_integer_value(json_array_get(json, 1)) : 0;
 
-    if (json && (height < 1 || height > IMAGE_MAX_SIDE || width < 0 || width > IMAGE_MAX_SIDE || (json_is_array(json) && width < 1)))
+    if (json &&
+        (height < 1 || height > IMAGE_MAX_SIDE || width < 0 || width > IMAGE_MAX_SIDE || (json_is_array(json) && width < 1)))
         return error_set(error, EINVAL, "%s: a size must be n or [height, width] of 1 to %d pixels", key, IMAGE_MAX_SIDE);
     *ret_height = json ? (int)height : 0;
     *ret_width = json ? (int)width : 0;
@@ -31,7 +33,8 @@ static void read_fill(const json_t *json, uint8_t ret[3])
 }
 
 /* One tower's; both must say the same, since both look at one picture. */
-static int read_tower(const json_t *json, size_t tower, const struct openvla_config *c, struct image_prepare *ret, struct error *error)
+static int read_tower(const json_t *json, size_t tower, const struct openvla_config *c, struct image_prepare *ret,
+                      struct error *error)
 {
     const json_t *resize = json_array_get(json_object_get(json, "tvf_resize_params"), tower),
                  *crop = json_array_get(json_object_get(json, "tvf_crop_params"), tower);
@@ -45,12 +48,13 @@ static int read_tower(const json_t *json, size_t tower, const struct openvla_con
         return r;
     if (!height)
         height = c->image_height, width = !strategy || !strcmp(strategy, "resize-naive") ? c->image_width : 0;
-    *ret = (struct image_prepare) {.height = c->image_height, .width = c->image_width, .short_side = width ? 0 : height};
+    *ret = (struct image_prepare){.height = c->image_height, .width = c->image_width, .short_side = width ? 0 : height};
     ret->letterbox = json_is_true(json_object_get(json, "tvf_do_letterbox")) || (strategy && !strcmp(strategy, "letterbox"));
     if ((width && (height != c->image_height || width != c->image_width)) || (!width && height < c->image_height) ||
         (crop_height && (crop_height != c->image_height || (crop_width && crop_width != c->image_width))))
-        return error_set(error, EINVAL, "tvf_resize_params and tvf_crop_params of tower %zu do not end in the model's %dx%d pixels",
-                         tower, c->image_width, c->image_height);
+        return error_set(error, EINVAL,
+                         "tvf_resize_params and tvf_crop_params of tower %zu do not end in the model's %dx%d pixels", tower,
+                         c->image_width, c->image_height);
     return 0;
 }
 
@@ -69,8 +73,10 @@ int openvla_read_pictures(struct openvla_config *c, const json_t *preprocessor, 
     if (r < 0)
         return error_prefix(error, r, "preprocessor_config.json");
     if (second.short_side != c->prepare.short_side)
-        return error_set(error, ENOTSUP, "preprocessor_config.json: the towers' pictures are resized to %d and %d pixels; one picture "
-                         "serves both", c->prepare.short_side, second.short_side);
+        return error_set(error, ENOTSUP,
+                         "preprocessor_config.json: the towers' pictures are resized to %d and %d pixels; one picture "
+                         "serves both",
+                         c->prepare.short_side, second.short_side);
     if (c->prepare.letterbox)
         read_fill(preprocessor, c->prepare.fill);
     return 0;
@@ -85,7 +91,8 @@ int openvla_read_chain(struct openvla_config *c, const json_t *config, struct er
     if (r < 0)
         return r;
     if (!(crop >= 0 && crop <= 1))
-        return error_set(error, EINVAL, "gantry_center_crop: %g; the share of the picture's area that is kept, 0 (all) to 1", crop);
+        return error_set(error, EINVAL, "gantry_center_crop: %g; the share of the picture's area that is kept, 0 (all) to 1",
+                         crop);
     if (chain && (!json_is_string(chain) || json_string_length(chain) >= sizeof(c->image_chain)))
         return error_set(error, EINVAL, "gantry_image_chain: must be a name of less than %zu letters", sizeof(c->image_chain));
     c->center_crop = (float)crop;
