@@ -126,14 +126,20 @@ int libero_set_state(struct libero_slot *slot, const double *row, const double (
 
 /* ---- a control step -------------------------------------------------------------------------------------------- */
 
+/* The original runs the whole forward pass three times a substep at one and the same state. Positions and velocities come out alike
+ * each time; only the solver goes on, from where it warm-started last. So the second and third pass begin behind them: bit for bit
+ * the same, in two thirds of the time. */
 static void forward(struct libero_slot *slot)
 {
-    if (slot->memory.order == LIBERO_REFERENCE) {
+    const bool reference = slot->memory.order == LIBERO_REFERENCE;
+
+    if (slot->fresh && reference)
         mj_forward(&slot->model, slot->mujoco.data);
-    } else if (slot->fresh) {
+    else if (slot->fresh)
         mj_step1(&slot->model, slot->mujoco.data);
-        slot->fresh = false;
-    }
+    else if (reference)
+        mj_forwardSkip(&slot->model, slot->mujoco.data, mjSTAGE_VEL, 1);
+    slot->fresh = false;
 }
 
 /* The controller looks again, unless it has just looked or has not moved since the reset. */
@@ -147,12 +153,18 @@ static void renew(struct libero_slot *slot)
 
 static void integrate(struct libero_slot *slot)
 {
-    if (slot->memory.order == LIBERO_REFERENCE) {
-        mj_step(&slot->model, slot->mujoco.data);
+    mjData *data = slot->mujoco.data;
+
+    if (slot->memory.order == LIBERO_REFERENCE) {       /* mj_step, its forward pass shortened */
+        mj_checkPos(&slot->model, data);
+        mj_checkVel(&slot->model, data);
+        forward(slot);
+        mj_checkAcc(&slot->model, data);
+        mj_Euler(&slot->model, data);
     } else {
-        mj_step2(&slot->model, slot->mujoco.data);
-        slot->fresh = true;
+        mj_step2(&slot->model, data);
     }
+    slot->fresh = true;
 }
 
 struct step_job {
