@@ -45,7 +45,7 @@ static const struct config_key suite_keys[] = {
                "from a picture of `render` pixels"),
     CONFIG_INT(R, render, 0, 4096, "256", "chain rot180+jpeg95+lanczos3: width and height of the picture that is drawn"),
     ROW_STRING(R, "robosuite", robosuite, robosuite_names, "1.4.0", "libero suites: 1.4.0, as LIBERO pins; 1.4.1, as the OpenVLA evaluations pin: link 7 of the arm collides"),
-    CONFIG_CHOICE(R, substeps, substeps_names, "by-split", "libero suites: reference, equal to the original; onepass, three times faster, differs by the solver's warm start; "
+    CONFIG_CHOICE(R, substeps, substeps_names, "by-split", "libero suites: reference, equal to the original; onepass, half as fast again, differs by the solver's warm start; "
                   "by-split: onepass for train states"),
     CONFIG_END,
 };
