@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <mujoco/mjxmacro.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -237,6 +238,26 @@ struct entry {
 };
 static const char entry_magic[8] = "gantryM1";
 
+/* Whole or not at all, but not durable: a cache may lose its last entry to a power cut, and digests tell. */
+static int write_entry(const char *path, const void *bytes, size_t n)
+{
+    _cleanup_free_ char *temporary = NULL;
+    FILE *file;
+    bool whole;
+
+    if (asprintf(&temporary, "%s.%d", path, (int)getpid()) < 0)
+        return -ENOMEM;
+    file = fopen(temporary, "we");
+    if (!file)
+        return -errno;
+    whole = fwrite(bytes, 1, n, file) == n;
+    if (fclose(file) != 0 || !whole || rename(temporary, path) < 0) {
+        unlink(temporary);
+        return -EIO;
+    }
+    return 0;
+}
+
 /* A cache that cannot be written is no error: the next start compiles again. */
 static void store(const char *cache, const char *key, const mjModel *model, const struct texture *textures, const void *mjb,
                   int size)
@@ -253,7 +274,7 @@ static void store(const char *cache, const char *key, const mjModel *model, cons
         texture_path(cache, textures[i].digest, path, sizeof(path));
         if (stat(path, &st) == 0 && st.st_size == (off_t)texture_size(model, i))
             continue;
-        if (atomic_file_write(path, model->tex_data + model->tex_adr[i], texture_size(model, i)) < 0)
+        if (write_entry(path, model->tex_data + model->tex_adr[i], texture_size(model, i)) < 0)
             return;
     }
     memcpy(head.magic, entry_magic, sizeof(entry_magic));
@@ -265,7 +286,7 @@ static void store(const char *cache, const char *key, const mjModel *model, cons
     sha256_of(all.text + sizeof(head), all.length - sizeof(head), head.digest);
     memcpy(all.text, &head, sizeof(head));
     snprintf(path, sizeof(path), "%s/%s.mjb", cache, key);
-    atomic_file_write(path, all.text, all.length);
+    write_entry(path, all.text, all.length);
 }
 
 static int fetch_texture(const char *cache, const uint8_t digest[SHA256_SIZE], size_t size)
