@@ -1,0 +1,194 @@
+#include "learner/plan_parent.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "nn/models/openvla_adapter.h"
+#include "run/manifest.h"
+#include "train/checkpoint.h"
+
+static_assert(TRUNK_HISTORY_MAX + 2 == OPENVLA_MAX_IMAGES, "what the configuration allows is what the trunk takes");
+
+static int add_heads(struct openvla *model, const struct parent_wish *wish, int prm_history, uint64_t seed, struct error *error)
+{
+    int r = 0;
+
+    if (wish->value_width && !model->config.value_width)
+        r = openvla_add_value_head(model, wish->value_width, wish->value_inputs, seed);
+    if (r >= 0 && wish->reward_width && !model->config.reward_width) {
+        r = openvla_add_reward_head(model, wish->reward_width, seed);
+        model->config.reward_history = prm_history;
+    }
+    return r < 0 ? error_set(error, -r, "a head of width %d cannot be added", MAX(wish->value_width, wish->reward_width)) : 0;
+}
+
+static bool wants_adapters(const struct plan_runner *runner, const Gantry__Plan *plan)
+{
+    return plan->kind == GANTRY__VERSION_KIND__VERSION_POLICY && runner->lora.r > 0;
+}
+
+/* A policy that is trained by adapters has them; whatever else is trained has none. */
+static int fit_adapters(const struct plan_runner *runner, const Gantry__Plan *plan, struct openvla *model, struct error *error)
+{
+    bool wanted = wants_adapters(runner, plan);
+    struct lora_spec spec = runner->lora;
+    char base[32];
+
+    if (wanted == (model->lora != NULL))
+        return 0;
+    if (!wanted)
+        return openvla_lora_merge(model, error);
+    snprintf(base, sizeof base, "../v%06" PRIu64, plan->parent);
+    spec.base = base;
+    spec.targets = runner->lora_targets;
+    return openvla_lora_new(model, &spec, runner->seed + (plan->stage << 32), error);
+}
+
+static int load_openvla(struct plan_runner *runner, const Gantry__Plan *plan, const char *dir, const struct parent_wish *wish,
+                        struct trainer **ret, struct error *error)
+{
+    _cleanup_(openvla_freep) struct openvla *model = NULL;
+    /* below adapters the base may rest as bf16; what is trained whole may not */
+    int r = openvla_load_halves(dir, wants_adapters(runner, plan) ? OPENVLA_LARGE : -1, &model, error);
+
+    if (r >= 0)
+        r = add_heads(model, wish, runner->prm_history, runner->seed, error);
+    if (r >= 0)
+        r = fit_adapters(runner, plan, model, error);
+    if (r < 0)
+        return r;
+    r = trainer_new(model, runner->threads, &runner->group, ret);
+    if (r < 0)
+        return error_set(error, -r, "%s: cannot be made ready for training: %s", dir, error_text(NULL, r));
+    TAKE_PTR(model);            /* the trainer's now */
+    if (runner->bf16 && plan->kind == GANTRY__VERSION_KIND__VERSION_POLICY)
+        r = trainer_use_bf16(*ret);
+    if (r >= 0)
+        return 0;
+    *ret = trainer_free(*ret);
+    return r == -EDOM ? error_set(error, EINVAL, "%s: policy.weights is bf16, but the checkpoint has values that bf16 has not; "
+                                  "`gantry model convert` rounds them, or set policy.weights: fp32", dir)
+                      : error_set(error, -r, "%s: no memory for masters", dir);
+}
+
+/* prm.train: lora: adapters that name the directory they were made on as their base, as PEFT has it. */
+static int fit_reward_adapters(const struct plan_runner *runner, const char *dir, struct qwen_vl *model, struct error *error)
+{
+    struct adapted adapted = qwen_vl_adapted(model);
+    struct lora_spec spec = runner->prm_lora;
+    _cleanup_free_ char *base = NULL;
+
+    if (!spec.r || model->adapters)
+        return 0;
+    base = realpath(dir, NULL);
+    if (!base)
+        return error_set(error, errno, "%s: %s", dir, strerror(errno));
+    spec.base = base;
+    spec.targets = runner->lora_targets;
+    return adapters_new(&adapted, &spec, runner->seed, error);
+}
+
+/* A reward model with a backbone of its own. */
+static int load_backbone(struct plan_runner *runner, const char *dir, const struct parent_wish *wish, struct trainer **ret,
+                         struct error *error)
+{
+    _cleanup_(qwen_vl_freep) struct qwen_vl *model = NULL;
+    int r = qwen_vl_load_halves(dir, QWEN_LARGE, &model, error);
+
+    if (r >= 0 && wish->reward_width && !model->config.reward_width) {
+        r = qwen_vl_add_reward_head(model, wish->reward_width, runner->seed);
+        if (r < 0)
+            return error_set(error, -r, "%s: a head of width %d cannot be added", dir, wish->reward_width);
+    }
+    if (r >= 0)
+        r = fit_reward_adapters(runner, dir, model, error);
+    if (r < 0)
+        return r;
+    model->history = runner->prm_history;
+    r = trainer_new_reward(model, runner->threads, &runner->group, ret);
+    if (r < 0)
+        return error_set(error, -r, "%s: cannot be made ready for training: %s", dir, error_text(NULL, r));
+    TAKE_PTR(model);            /* the trainer's now */
+    return 0;
+}
+
+static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, const struct parent_wish *wish, struct trainer **ret,
+                       struct error *error)
+{
+    _cleanup_(trainer_freep) struct trainer *trainer = NULL;
+    char dir[1024];
+    int r;
+
+    if (snprintf(dir, sizeof dir, "%s/%s", runner->run_dir, plan->parent_dir) >= (int)sizeof dir)
+        return error_set(error, ENAMETOOLONG, "the plan's parent directory has too long a path");
+    if (access(dir, F_OK) < 0)  /* prm.init of the run file: not below the run directory */
+        snprintf(dir, sizeof dir, "%s", plan->parent_dir);
+    if (plan->kind == GANTRY__VERSION_KIND__VERSION_PRM && qwen_vl_is(dir))
+        r = load_backbone(runner, dir, wish, &trainer, error);
+    else
+        r = load_openvla(runner, plan, dir, wish, &trainer, error);
+    if (r < 0)
+        return r;
+    r = checkpoint_load_state(trainer, dir, error);
+    if (r < 0)
+        return r;
+    *ret = TAKE_PTR(trainer);
+    return 0;
+}
+
+bool parent_is_on_reference(const struct trainer *trainer)
+{
+    const char *base = trainer->model ? openvla_adapter_base_name(trainer->model) : NULL;
+    char reference[32];
+
+    snprintf(reference, sizeof reference, "../v%06" PRIu64, trainer->reference);
+    return base && !strcmp(base, reference);
+}
+
+int parent_take(struct plan_runner *runner, const Gantry__Plan *plan, const struct parent_wish *wish, struct trainer **ret,
+                struct error *error)
+{
+    struct trainer *held = TAKE_PTR(runner->trainer[plan->kind]);
+    int r;
+
+    if (held && (runner->version[plan->kind] != plan->parent || (plan->kind == GANTRY__VERSION_KIND__VERSION_PRM &&
+                                                                 plan->parent == 0) ||
+                 (wish->value_width && !held->parts[TRAIN_VALUE].n) || (wish->reward_width && !held->parts[TRAIN_REWARD].n)))
+        held = trainer_free(held);
+    if (!held) {
+        r = load_parent(runner, plan, wish, &held, error);
+        if (r < 0)
+            return r;
+    }
+    if (held->stage != plan->stage + 1) {       /* 0 means no stage yet */
+        trainer_reset(held);
+        held->stage = plan->stage + 1;
+        held->reference = plan->parent;
+    }
+    *ret = held;
+    return 0;
+}
+
+int parent_load_reference(struct plan_runner *runner, uint64_t version, struct error *error)
+{
+    _cleanup_(openvla_freep) struct openvla *model = NULL;
+    char dir[VERSION_PATH];
+    int r;
+
+    if (runner->reference && runner->reference_version == version)
+        return 0;
+    runner->reference = openvla_free(runner->reference);
+    r = version_path(runner->run_dir, 0, version, dir);
+    if (r >= 0)
+        r = openvla_load_halves(dir, OPENVLA_LARGE, &model, error);
+    if (r < 0)
+        return error_prefix(error, r, "the policy that the stage started from");
+    r = openvla_pack(model, false);
+    if (r < 0)
+        return error_set(error, -r, "%s: out of memory", dir);
+    runner->reference = TAKE_PTR(model);
+    runner->reference_version = version;
+    return 0;
+}
