@@ -179,7 +179,7 @@ static bool end_earlier_lives(struct conductor *c, const struct member *hello)
             continue;
         conductor_note(c, 0, "exit", "member %u: %s was started again", old->id, old->name);
         while (lease_take_member(&c->leases, old->id, &lease) == 0)
-            holder_died(c, &lease, false, "its worker was started again");
+            holder_died(c, &lease, true, "its worker was lost while it played this alone: started again");
         membership_remove(&c->members, old);
     }
     return true;
