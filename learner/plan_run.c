@@ -8,7 +8,6 @@
 #include "learner/plan_data.h"
 #include "learner/plan_parent.h"
 #include "learner/record.h"
-#include "nn/models/openvla_adapter.h"
 #include "train/checkpoint.h"
 #include "train/objective.h"
 
