@@ -45,6 +45,7 @@ static int lock(const char *run_dir, int *ret_fd, struct error *error)
 int run_keys_init(const char *run_dir, char ret_public[SECURITY_KEY_SIZE], struct error *error)
 {
     char dir[RUN_KEYS_PATH], path[RUN_KEYS_PATH];
+    _cleanup_close_ int held = -1;
     int r = path_of(run_dir, "", "", dir, error);
 
     if (r == 0)
@@ -53,6 +54,8 @@ int run_keys_init(const char *run_dir, char ret_public[SECURITY_KEY_SIZE], struc
         return r;
     if ((r = mkdir_p(dir, 0700)) < 0)
         return error_set(error, -r, "%s: cannot be made: %s", dir, strerror(-r));
+    if ((r = lock(run_dir, &held, error)) < 0)
+        return r;
     if (access(path, F_OK) == 0)
         return security_key_read(path, ret_public, error);
     r = security_key_create(dir, "coordinator", ret_public, error);
@@ -94,7 +97,8 @@ int run_keys_local(const char *run_dir, Gantry__Role role, char ret_path[RUN_KEY
     r = path_of(run_dir, name, ".key", ret_path, error);
     if (r < 0 || access(ret_path, F_OK) == 0)
         return r;
-    return run_keys_add(run_dir, role, name, NULL, public_key, error);
+    r = run_keys_add(run_dir, role, name, NULL, public_key, error);
+    return r == -EEXIST ? 0 : r;        /* another member of this host was quicker: made and let in under the lock */
 }
 
 int run_keys_local_all(const char *run_dir, struct error *error)

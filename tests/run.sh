@@ -160,7 +160,7 @@ pytest_in() {       # pytest_in FOLDER: the tests with real daemons there
     local log=$scratch/$1.log n
     compgen -G "tests/$1/test_*.py" >/dev/null || { echo "  there are no $1 tests"; return; }
     build all || return
-    timeout -k 10 "${SYSTEM_TIMEOUT:-1500}" "$(command -v pytest-3 || command -v pytest)" -q -rs -p no:cacheprovider --basetemp="$scratch/$1" "tests/$1" >"$log" 2>&1
+    timeout -k 10 "${SYSTEM_TIMEOUT:-1500}" "$(command -v pytest-3 || command -v pytest)" -q -rsfE -p no:cacheprovider --basetemp="$scratch/$1" "tests/$1" >"$log" 2>&1
     local status=$?
     tally() { n=$(tail -n 3 "$log" | grep -oE "[0-9]+ $1" | head -1 | cut -d' ' -f1); echo "${n:-0}"; }
     count "$(tally passed)" "$(($(tally failed) + $(tally error)))" "$(tally skipped)"
