@@ -98,7 +98,7 @@ int scene_object(const struct libero_assets *assets, const struct bddl_thing *th
     r = r < 0 ? r : add_default_site(object);
     if (r == 0) {       /* the outer body and its placement sites stay behind */
         xml_detach(object);
-        rest = xml_detach(xml_child(root, "worldbody"));
+        rest = xml_detach(xml_child(root, "worldbody"));    /* NOLINT(clang-analyzer-deadcode.DeadStores): the cleanup frees it */
         world = xml_add(root, "worldbody");
         r = world ? xml_append(world, object) : -ENOMEM;
         if (r < 0)
