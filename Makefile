@@ -145,7 +145,7 @@ link = @mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@";
 define program_rule
 $(BIN)/gantry-$(subst _,-,$(1)): $(B)/$(1)/main.o $(B)/lib$(1).a $(LINK_LIBS)
 	@mkdir -p $$(@D); [ $(V) = 1 ] || echo "  LINK  $$@"
-	$(Q)$(CC) $(LDFLAGS) -o $$@ $$^ $(if $(filter env_worker,$(1)),$(MUJOCO_LIBS)) $(if $(filter actor prm_server learner,$(1)),$(CUDA_LIBS)) $(LDLIBS)
+	$(Q)$(CC) $$(LDFLAGS) -o $$@ $$^ $(if $(filter env_worker,$(1)),$(MUJOCO_LIBS)) $(if $(filter actor prm_server learner,$(1)),$(CUDA_LIBS)) $(LDLIBS)
 endef
 $(foreach d,$(DAEMONS),$(eval $(call program_rule,$(d))))
 $(BIN)/gantry: $(patsubst %.c,$(B)/%.o,$(wildcard cli/*.c)) $(daemon_archives) $(LINK_LIBS)
