@@ -132,16 +132,22 @@ static int run_tail(struct tape *tape, void *arg)
     return tape->error;
 }
 
+static struct safetensors *open_forward(struct prm_check *p)
+{
+    char path[512];
+
+    snprintf(path, sizeof(path), "%s/forward_fp32.safetensors", p->name);
+    return prm_open(p, path);
+}
+
 int prm_forward_adapted(struct prm_check *p)
 {
     _cleanup_(safetensors_closep) struct safetensors *file = NULL;
     struct forward f = {.p = p, .prefix = "lora."};
     struct tape tape;
-    char path[512];
     int r;
 
-    snprintf(path, sizeof(path), "%s/forward_fp32.safetensors", p->name);
-    file = prm_open(p, path);
+    file = open_forward(p);
     if (!file)
         return -EINVAL;
     tape_init(&tape, false);
@@ -157,11 +163,9 @@ int prm_check_forward(struct prm_check *p)
     _cleanup_(safetensors_closep) struct safetensors *file = NULL;
     struct forward f = {.p = p, .prefix = ""};
     struct tape tape;
-    char path[512];
     int r;
 
-    snprintf(path, sizeof(path), "%s/forward_fp32.safetensors", p->name);
-    file = prm_open(p, path);
+    file = open_forward(p);
     if (!file)
         return -EINVAL;
     tape_init(&tape, true);     /* keeps everything between */
