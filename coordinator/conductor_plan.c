@@ -123,15 +123,32 @@ static void digest_plan(uint64_t run, struct conductor_plan *plan)
     sha256_end(&s, plan->digest);
 }
 
-/* sft: the demonstrations so far; prm: also the rollouts, and in a refresh what the journal still has of this rl stage. */
+/* The newest stage of that kind before this one. */
+static size_t newest_stage(const struct run_config *config, const struct work *work, enum stage_kind kind, uint64_t *ret)
+{
+    for (uint32_t i = work->stage; i-- > 0;)
+        if (config->stages[i].kind == kind) {
+            *ret = i;
+            return 1;
+        }
+    return 0;
+}
+
+/* sft: the latest teacher only (an earlier one may have another manner), the latest rollouts, or both. prm: all demonstrations
+ * and rollouts so far, and in a refresh what the journal still has of this rl stage. */
 static size_t kept_stages(const struct run_config *config, const struct work *work, uint64_t *ret)
 {
+    const struct stage_config *s = &config->stages[work->stage];
     size_t n = 0;
 
+    if (work->objective == WORK_SFT) {
+        n = s->sft.from != SFT_ROLLOUTS ? newest_stage(config, work, STAGE_DEMOS, ret) : 0;
+        return n + (s->sft.from != SFT_DEMOS ? newest_stage(config, work, STAGE_ROLLOUTS, ret + n) : 0);
+    }
     for (uint32_t i = 0; i < work->stage; i++)
-        if (config->stages[i].kind == STAGE_DEMOS || (work->objective == WORK_PRM && config->stages[i].kind == STAGE_ROLLOUTS))
+        if (config->stages[i].kind == STAGE_DEMOS || config->stages[i].kind == STAGE_ROLLOUTS)
             ret[n++] = i;
-    if (work->objective == WORK_PRM && config->stages[work->stage].kind == STAGE_RL)
+    if (s->kind == STAGE_RL)
         ret[n++] = work->stage;
     return n;
 }

@@ -16,8 +16,10 @@ uint64_t conductor_newest_policy(const struct conductor *c)
 /* Which versions `work` plays with; *ret_prm 0: unscored. */
 void conductor_work_versions(const struct conductor *c, const struct work *work, uint64_t *ret_policy, uint64_t *ret_prm)
 {
+    bool scored = work->purpose == EPISODE_TRAIN || work->scored || work->look_ahead;
+
     *ret_policy = stage_plan_policy(c->config, work, &c->memory, conductor_newest_policy(c));
-    *ret_prm = work->purpose == EPISODE_TRAIN || work->look_ahead ? c->memory.prm_current : 0;
+    *ret_prm = scored ? c->memory.prm_current : 0;
 }
 
 static void stop_for_version(struct conductor *c, const struct work *work, uint64_t policy)
@@ -96,7 +98,7 @@ static void end_stage(struct conductor *c, uint32_t index)
     stage->state = PROGRESS_DONE;
     stage->end_ms = c->wall_ms;
     stage->policy_out = conductor_newest_policy(c);
-    if (c->config->stages[index].kind == STAGE_SFT) {
+    if (c->config->stages[index].kind == STAGE_SFT && c->config->stages[index].sft.from == SFT_DEMOS) {
         c->memory.sft_earlier = c->memory.sft_version;
         c->memory.sft_version = stage->policy_out;
     }

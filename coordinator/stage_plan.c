@@ -120,6 +120,7 @@ int stage_plan_work(const struct run_config *config, uint32_t stage, uint32_t it
     case STAGE_ROLLOUTS:
         work.purpose = EPISODE_ROLLOUT;
         work.keep = true;
+        work.scored = s->rollouts.score;
         break;
     case STAGE_SFT:
         work.objective = WORK_SFT;
@@ -285,7 +286,7 @@ int stage_plan_fill(const struct run_config *config, const struct work *work, ui
             .purpose = work->purpose,
             .split = work->split,
             .policy_version = work->expert ? 0 : policy_version,
-            .prm_version = work->purpose == EPISODE_TRAIN ? prm_version : 0,
+            .prm_version = work->purpose == EPISODE_TRAIN || work->scored ? prm_version : 0,
             .search_n = 1,
         };
         row->sample_key = row->episode;

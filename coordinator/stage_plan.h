@@ -2,7 +2,8 @@
  *
  *   demos, rollouts   iteration 0: all episodes; their segment stays
  *   prm               iteration 0: no episodes; one update over the kept stages so far
- *   sft               the same in pieces of commit_every steps, an iteration and a version each
+ *   sft               the same in pieces of commit_every steps, an iteration and a version each; over the newest demos stage, the
+ *                     newest rollouts stage, or both
  *   rl                iterations in order: [val] train train ... [val] train ... [val], and after every prm_refresh-th train
  *                     iteration an update of the reward model over the kept stages and what the journal still has of this one
  *   eval              per policy: val at every temperature; then per policy: test at its best temperature of them, greedy and
@@ -42,6 +43,7 @@ struct work {
     bool expert;                    /* the suite's demonstrator plays: no policy asked */
     bool overlaps;                  /* max_staleness > 0 and the next is a train iteration too: that may open while this trains */
     int policy;                     /* eval: index into eval.policies, -1: the newest version */
+    bool scored;                    /* rollouts: by the PRM */
     bool look_ahead;                /* eval: rows with search_n > 1, scored by the PRM */
 };
 
@@ -57,7 +59,7 @@ struct plan_memory {
     bool have_best;
     uint64_t best_version;              /* by success on val during rl */
     double best_success;
-    uint64_t sft_version;               /* at the end of the last sft stage */
+    uint64_t sft_version;               /* at the end of the last sft stage on demonstrations */
     uint64_t sft_earlier;               /* at the end of the one before; 0: none */
     uint64_t prm_current;               /* serves new episodes; 0: none yet */
     double temperature[RUN_MAX_POLICIES];   /* eval: chosen on val; below 0: not yet */

@@ -113,14 +113,36 @@ static int load_rows(struct plan_runner *runner, const Gantry__Plan *plan, int m
     return 0;
 }
 
-static bool wanted(const Gantry__Plan *plan, const Gantry__Trajectory *t)
+/* Is this episode of the policy's own worth imitating? */
+static int choose(const struct sft_config *sft, const Gantry__Trajectory *t, bool *ret, struct error *error)
 {
-    if (t->split != GANTRY__SPLIT__SPLIT_TRAIN || t->purpose == GANTRY__PURPOSE__PURPOSE_EVAL)
-        return false;
-    return t->purpose == GANTRY__PURPOSE__PURPOSE_DEMO || strcmp(plan->objective, "prm") == 0;
+    if (sft->choose == CHOOSE_SCORE && !t->n_progress)
+        return error_set(error, EINVAL, "episode %" PRIu64 " was not scored, and choose: score goes by the score; say score: true in "
+                         "its rollouts stage", t->episode);
+    *ret = sft->choose == CHOOSE_ALL || (sft->choose == CHOOSE_SUCCESS && t->success) ||
+           (sft->choose == CHOOSE_SCORE && (double)t->progress[t->n_progress - 1] >= sft->least_score);
+    return 0;
 }
 
-static int load_stage(struct plan_runner *runner, const Gantry__Plan *plan, uint64_t stage, struct plan_data *data,
+static int wanted(const struct stage_config *settings, const Gantry__Trajectory *t, struct sft_chosen *chosen, bool *ret,
+                  struct error *error)
+{
+    bool yes = t->split == GANTRY__SPLIT__SPLIT_TRAIN && t->purpose != GANTRY__PURPOSE__PURPOSE_EVAL;
+    int r;
+
+    if (yes && settings->kind == STAGE_SFT && t->purpose != GANTRY__PURPOSE__PURPOSE_DEMO) {
+        r = choose(&settings->sft, t, &yes, error);
+        if (r < 0)
+            return r;
+        chosen->offered++;
+        chosen->chosen += yes;
+        chosen->successes += yes && t->success;
+    }
+    *ret = yes;
+    return 0;
+}
+
+static int load_stage(struct plan_runner *runner, const struct stage_config *settings, uint64_t stage, struct plan_data *data,
                       struct error *error)
 {
     _cleanup_free_ struct journal_entry *entries = NULL;
@@ -131,11 +153,14 @@ static int load_stage(struct plan_runner *runner, const Gantry__Plan *plan, uint
         return error_set(error, -r, "the journal of stage %" PRIu64 " cannot be listed", stage);
     for (size_t i = 0; i < n; i++) {
         _cleanup_(loaded_release) struct loaded l = {0};
+        bool yes = false;
 
         if (atomic_load(&runner->stop))
             return error_set(error, ECANCELED, "stopped while loading episodes");
         r = load(runner->journal, entries[i].episode, &l, error);
-        if (r >= 0 && wanted(plan, l.trajectory)) {
+        if (r >= 0)
+            r = wanted(settings, l.trajectory, &data->chosen, &yes, error);
+        if (r >= 0 && yes) {
             r = add(data->set, &l, error);
             if (r >= 0)
                 r = note_used(data, runner->journal, entries[i].episode, error);
@@ -153,21 +178,23 @@ static int compare_used(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const struct trainer *trainer, int max_staleness,
-                   struct plan_data *ret, struct error *error)
+int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const struct trainer *trainer,
+                   const struct stage_config *settings, struct plan_data *ret, struct error *error)
 {
     _cleanup_(plan_data_release) struct plan_data data = {0};
-    bool sft = strcmp(plan->objective, "sft") == 0;
+    bool ppo = strcmp(plan->objective, "ppo") == 0;
     int r = trainer->reward ? dataset_new_reward(trainer->reward, &data.set) : dataset_new(trainer->model, &data.set);
 
     if (r < 0)
         return error_set(error, -r, "out of memory");
-    r = load_rows(runner, plan, max_staleness, &data, error);
+    r = load_rows(runner, plan, ppo ? settings->rl.max_staleness : INT32_MAX, &data, error);
     for (size_t i = 0; i < plan->n_stages && r >= 0; i++)
-        if (!sft || i == plan->n_stages - 1)    /* imitate the latest teacher only: an earlier one may have another manner */
-            r = load_stage(runner, plan, plan->stages[i], &data, error);
+        r = load_stage(runner, settings, plan->stages[i], &data, error);
     if (r < 0)
         return r;
+    if (data.chosen.offered && !data.set->n)
+        return error_set(error, EINVAL, "sft: none of %d rollouts was chosen to be imitated (choose: %s); play more, or let more through",
+                         data.chosen.offered, settings->sft.choose == CHOOSE_SCORE ? "score" : "success");
     if (data.n_used)
         qsort(data.used, data.n_used, sizeof *data.used, compare_used);
     dataset_sort(data.set);

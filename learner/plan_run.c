@@ -48,12 +48,12 @@ static void execution_release(struct execution *e)
     record_release(&e->record);
 }
 
-static int prepare(struct execution *e, const struct parent_wish *wish, int max_staleness, struct error *error)
+static int prepare(struct execution *e, const struct parent_wish *wish, struct error *error)
 {
     int r = parent_take(e->runner, e->plan, wish, &e->trainer, error);
 
     if (r >= 0)
-        r = plan_data_load(e->runner, e->plan, e->trainer, max_staleness, &e->data, error);
+        r = plan_data_load(e->runner, e->plan, e->trainer, &e->settings, &e->data, error);
     e->watch = (struct train_watch) {watch, e->runner};
     e->objective = (struct objective) {.seed = e->runner->seed, .stage = e->plan->stage, .iteration = e->plan->round,
                                        .version = e->plan->parent, .watch = &e->watch};
@@ -70,14 +70,18 @@ static int run_sft(struct execution *e, struct error *error)
 {
     _cleanup_(strbuf_release) struct strbuf json = STRBUF_INIT;
     struct sft_result result;
-    int r = prepare(e, &(struct parent_wish) {0}, 0, error);
+    int r;
 
+    if (e->settings.kind != STAGE_SFT)
+        return error_set(error, EINVAL, "plan sft: its settings are of a %s stage", stage_kind_name(e->settings.kind));
+    r = prepare(e, &(struct parent_wish) {0}, error);
     if (r >= 0)
         r = objective_sft(e->trainer, e->data.set, &e->settings.sft, &e->objective, &result, error);
     if (r < 0)
         return r;
     e->merge = e->trainer->model->lora && (int)e->plan->round + 1 >= sft_pieces(&e->settings.sft);
     atomic_fetch_add(&e->runner->samples, (long)(result.updates * e->settings.sft.batch));
+    result.chosen = e->data.chosen;
     sft_result_write(&result, &json);
     e->record.gate_passed = true;
     return take_metrics(e, &json, error);
@@ -95,7 +99,7 @@ static int run_prm(struct execution *e, struct error *error)
     if (e->settings.kind != STAGE_PRM && (e->settings.kind != STAGE_RL || !config->steps))
         return error_set(error, EINVAL, "plan prm: its settings are of a %s stage, and the run has no prm stage",
                          stage_kind_name(e->settings.kind));
-    r = prepare(e, &(struct parent_wish) {.reward_width = config->width}, INT32_MAX, error);
+    r = prepare(e, &(struct parent_wish) {.reward_width = config->width}, error);
     if (r >= 0)
         r = objective_prm(e->trainer, e->data.set, config, &e->objective, &result, error);
     if (r < 0)
@@ -150,7 +154,7 @@ static int run_ppo(struct execution *e, struct error *error)
 
     if (e->settings.kind != STAGE_RL)
         return error_set(error, EINVAL, "plan ppo: its settings are of a %s stage", stage_kind_name(e->settings.kind));
-    r = prepare(e, &wish, config->max_staleness, error);
+    r = prepare(e, &wish, error);
     if (r >= 0 && config->kl != KL_NONE && parent_is_on_reference(e->trainer))
         reference = e->trainer->model;
     else if (r >= 0 && config->kl != KL_NONE) {

@@ -11,7 +11,13 @@ enum advantage_mode { ADVANTAGE_GAE, ADVANTAGE_GROUP, ADVANTAGE_RLOO, ADVANTAGE_
 enum kl_mode { KL_EXACT, KL_K3, KL_NONE };
 enum curriculum_mode { CURRICULUM_UNIFORM, CURRICULUM_LEVELS, CURRICULUM_FRONTIER_CENTRED, CURRICULUM_FRONTIER, CURRICULUM_FIXED };
 
+enum sft_source { SFT_DEMOS, SFT_ROLLOUTS, SFT_BOTH };
+enum sft_choice { CHOOSE_ALL, CHOOSE_SUCCESS, CHOOSE_SCORE };
+
 struct sft_config {                 /* also pretraining */
+    enum sft_source from;           /* whose episodes are imitated: the newest stage of that kind */
+    enum sft_choice choose;         /* of rollouts: all, the simulator's successes, or by the reward model's last score alone */
+    double least_score;             /* choose score: an episode's last score is at least this */
     int steps, batch;               /* batch: frames */
     double lr, weight_decay, clip, beta2;
     int warmup;                     /* steps */

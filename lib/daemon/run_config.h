@@ -22,7 +22,11 @@ struct demos_config {
     int max_steps;                  /* 0: the task's own limit; demonstrators may take longer than the policy */
 };
 
-struct rollouts_config { int episodes; double temperature; };
+struct rollouts_config {
+    int episodes;
+    double temperature;
+    bool score;                     /* by the reward model, while they are played */
+};
 
 struct eval_config {
     int episodes;                   /* per policy, total over the tasks, on test states */

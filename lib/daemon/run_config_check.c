@@ -20,7 +20,8 @@ struct checking {
     const struct yaml_node *body;       /* of the stage being looked at */
     char path[64];                      /* "stages[2].rl" */
     bool have_demos, have_prm;          /* an earlier stage made them */
-    int n_sft;                          /* sft stages so far */
+    const struct rollouts_config *rollouts;     /* of the newest stage that plays some; NULL: none yet */
+    int n_sft;                          /* sft stages on demonstrations so far */
 };
 
 #define REFUSE(c, key, ...) config_error((c)->error, (c)->name, locate((c)->body, key, (c)->root), (c)->path, __VA_ARGS__)
@@ -40,6 +41,30 @@ static int check_rl(struct checking *c, const struct rl_config *rl)
         return REFUSE(c, "critic_prm", "critic_prm needs a reward model, and no prm stage comes before: add one, or say critic_prm: false");
     if (rl->critic_warmup >= rl->iterations)
         return REFUSE(c, "critic_warmup", "critic_warmup (%d) leaves none of the %d iterations for the policy; lower it", rl->critic_warmup, rl->iterations);
+    return 0;
+}
+
+static int check_sft(struct checking *c, const struct sft_config *sft)
+{
+    bool own = sft->from != SFT_DEMOS;
+
+    if (sft->from != SFT_ROLLOUTS && !c->have_demos)
+        return REFUSE(c, "from", "sft needs demonstrations: put a demos stage before it");
+    if (own && !c->rollouts)
+        return REFUSE(c, "from", "there are no episodes of the policy to imitate: put a rollouts stage before it");
+    if (own && !(c->rollouts->temperature > 0))
+        return REFUSE(c, "from", "the rollouts before it are greedy, and only sampled episodes are kept for training; give them a temperature");
+    if (own && sft->choose == CHOOSE_SCORE && !c->rollouts->score)
+        return REFUSE(c, "choose", "choose: score needs rollouts that were scored: say score: true in the rollouts stage before it");
+    c->n_sft += !own;
+    return 0;
+}
+
+static int check_rollouts(struct checking *c, const struct rollouts_config *rollouts)
+{
+    if (rollouts->score && !c->have_prm)
+        return REFUSE(c, "score", "there is no reward model to score with: put a prm stage before it, or say score: false");
+    c->rollouts = rollouts;
     return 0;
 }
 
@@ -85,15 +110,11 @@ static int check_stages(struct checking *c)
         snprintf(c->path, sizeof c->path, "stages[%d].%s", i, stage_kind_name(stage->kind));
         switch (stage->kind) {
         case STAGE_DEMOS: c->have_demos = true; break;
-        case STAGE_SFT:
-            if (!c->have_demos)
-                return REFUSE(c, "steps", "sft needs demonstrations: put a demos stage before it");
-            c->n_sft++;
-            break;
+        case STAGE_SFT: r = check_sft(c, &stage->sft); break;
         case STAGE_PRM: c->have_prm = true; break;
         case STAGE_RL: r = check_rl(c, &stage->rl); break;
         case STAGE_EVAL: r = check_eval(c, &stage->eval); break;
-        case STAGE_ROLLOUTS: break;
+        case STAGE_ROLLOUTS: r = check_rollouts(c, &stage->rollouts); break;
         }
         if (r < 0)
             return r;

@@ -27,6 +27,8 @@ static const char *const robosuite_names[] = {"1.4.0", "1.4.1", NULL};
 static const char *const substeps_names[] = {"by-split", "reference", "onepass", NULL};        /* as enum sim_substeps */
 static const char *const support_names[] = {"action", "full", NULL};
 static const char *const style_names[] = {"clean", "slow", NULL};
+static const char *const source_names[] = {"demos", "rollouts", "both", NULL};
+static const char *const choice_names[] = {"all", "success", "score", NULL};
 static const char *const preset_names[] = {"gantry", "tabletop", "paper", "writeup", NULL};
 
 static const struct config_key run_keys[] = {
@@ -137,6 +139,9 @@ static const struct config_key demos_keys[] = {
 };
 
 static const struct config_key sft_keys[] = {
+    ROW_CHOICE(S, "from", sft.from, source_names, "demos", "what is imitated: the newest demos stage, the newest rollouts stage (the policy's own episodes: filtered imitation), or both"),
+    ROW_CHOICE(S, "choose", sft.choose, choice_names, "success", "which of the rollouts: all; success: by the simulator's verdict; score: by the reward model's last score alone"),
+    ROW_DOUBLE(S, "least_score", sft.least_score, 0, 1, "0.5", "choose: score: the least score of an episode's last frame"),
     ROW_INT(S, "steps", sft.steps, 1, 10000000, "360", "optimiser steps"),
     ROW_INT(S, "batch", sft.batch, 1, 65536, "64", "frames in one step"),
     ROW_DOUBLE(S, "lr", sft.lr, 0, 1, "5e-4", "learning rate"),
@@ -153,6 +158,7 @@ static const struct config_key sft_keys[] = {
 static const struct config_key rollouts_keys[] = {
     ROW_INT(S, "episodes", rollouts.episodes, 1, 10000000, "600", "episodes of the current policy on train states, kept; total over the tasks"),
     ROW_DOUBLE(S, "temperature", rollouts.temperature, 0, 10, "1", "sampling temperature; 0: greedy"),
+    ROW_BOOL(S, "score", rollouts.score, "false", "the reward model scores them, as sft's choose: score wants it; an earlier prm stage is needed"),
     CONFIG_END,
 };
 
@@ -235,7 +241,7 @@ static const struct config_key eval_keys[] = {
 
 const struct stage_kind_row stage_kinds[STAGE_KINDS] = {
     [STAGE_DEMOS] = {"demos", "The scripted experts play and are recorded.", demos_keys},
-    [STAGE_SFT] = {"sft", "Imitation: next-token training on all demonstrations so far (`pretrain` is the same under another name).", sft_keys},
+    [STAGE_SFT] = {"sft", "Imitation: next-token training on demonstrations, or on chosen episodes of the policy (`pretrain` is the same under another name).", sft_keys},
     [STAGE_ROLLOUTS] = {"rollouts", "The current policy plays train states and is recorded, for the reward model.", rollouts_keys},
     [STAGE_PRM] = {"prm", "Training of the process reward model on demonstrations and rollouts.", prm_stage_keys},
     [STAGE_RL] = {"rl", "Online reinforcement learning.", rl_keys},

@@ -13,6 +13,11 @@ void sft_result_write(const struct sft_result *result, struct strbuf *out)
     json_signed(&w, "updates", result->updates);
     json_signed(&w, "skipped_updates", result->skipped);
     json_signed(&w, "frames", result->frames);
+    if (result->chosen.offered) {
+        json_signed(&w, "rollouts_offered", result->chosen.offered);
+        json_signed(&w, "rollouts_chosen", result->chosen.chosen);
+        json_signed(&w, "rollouts_chosen_successes", result->chosen.successes);     /* what the choice did not look at, if by score */
+    }
     json_close(&w, '}');
 }
 

@@ -18,7 +18,7 @@
 #include "run/manifest.h"
 
 #define NANO "tests/golden/nano"
-enum { SIDE = 64, FRAME = SIDE * SIDE * 3, DIMS = 7, STEPS = 4, RUN = 77, DEMOS = 0, RL = 2 };
+enum { SIDE = 64, FRAME = SIDE * SIDE * 3, DIMS = 7, STEPS = 4, RUN = 77, DEMOS = 0, RL = 2, ROLLOUTS = 3 };
 
 static const char sft_settings[] = "kind: sft\nsteps: 4\nbatch: 4\nlr: 0.001\n";
 
@@ -41,7 +41,7 @@ static void append(struct fixture *f, uint64_t id, Gantry__Purpose purpose, uint
         tokens[i] = 1023 - (uint32_t)i;
     }
     for (int i = 0; i <= STEPS; i++)
-        scores[i] = i == 2 ? progress : .5f;
+        scores[i] = i == (purpose == GANTRY__PURPOSE__PURPOSE_ROLLOUT ? STEPS : 2) ? progress : .5f;
     t.episode = id;
     t.purpose = purpose;
     t.task = (char *)"pick_up_object";
@@ -349,6 +349,56 @@ static void the_loser_of_a_race_takes_the_winner(void **state)
     assert_int_equal(second.number, 2);
 }
 
+/* Filtered imitation: by the simulator's verdict or by the last score alone, without or beside the demonstrations. */
+static void own_episodes_are_chosen(void **state)
+{
+    static const struct { const char *settings; uint64_t stages[2]; size_t n_stages; int chosen, successes; uint64_t used[8]; int n_used; } cases[] = {
+        {"kind: sft\nsteps: 2\nbatch: 4\nfrom: rollouts\n", {ROLLOUTS}, 1, 3, 3, {21, 23, 25}, 3},
+        {"kind: sft\nsteps: 2\nbatch: 4\nfrom: rollouts\nchoose: score\nleast_score: 0.7\n", {ROLLOUTS}, 1, 2, 1, {23, 24}, 2},
+        {"kind: sft\nsteps: 2\nbatch: 4\nfrom: rollouts\nchoose: all\n", {ROLLOUTS}, 1, 5, 3, {21, 22, 23, 24, 25}, 5},
+        {"kind: sft\nsteps: 2\nbatch: 4\nfrom: both\n", {DEMOS, ROLLOUTS}, 2, 3, 3, {1, 2, 3, 4, 21, 23, 25}, 7},
+    };
+    static const float last[] = {.3f, .6f, .8f, .9f, .69f};
+    struct fixture *f = *state;
+    struct intake_version version;
+    struct error error = {0};
+    uint8_t digest[SHA256_SIZE];
+    Gantry__Plan plan;
+
+    segment(f, ROLLOUTS);
+    for (uint64_t id = 21; id <= 25; id++)
+        append(f, id, GANTRY__PURPOSE__PURPOSE_ROLLOUT, 0, last[id - 21]);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct manifest manifest = {0};
+        struct record record = {0};
+        char dir[VERSION_PATH], text[96];
+
+        plan = plan_of("sft", i, i ? "" : "policies/v000000", cases[i].settings, digest);
+        version_path(f->dir, 0, i, dir);
+        plan.parent_dir = dir;
+        plan.stage = 4;
+        plan.stages = (uint64_t *)cases[i].stages;
+        plan.n_stages = cases[i].n_stages;
+        MUST(plan_run(&f->runner, &plan, &version, &error));
+        version_path(f->dir, 0, i + 1, dir);
+        MUST(manifest_read(dir, &manifest, &error));
+        assert_int_equal(manifest.n_consumed, cases[i].n_used);
+        for (int k = 0; k < cases[i].n_used; k++)
+            assert_int_equal(manifest.consumed[k].episode, cases[i].used[k]);
+        MUST(record_read(dir, &record, &error));
+        snprintf(text, sizeof text, "\"rollouts_offered\":5,\"rollouts_chosen\":%d,\"rollouts_chosen_successes\":%d", cases[i].chosen,
+                 cases[i].successes);
+        if (!strstr(record.metrics, text))
+            fail_msg("case %zu: %s", i, record.metrics);
+        manifest_release(&manifest);
+        record_release(&record);
+    }
+    plan = plan_of("sft", 4, "policies/v000004", "kind: sft\nfrom: rollouts\nchoose: score\nleast_score: 1\n", digest);
+    plan.stages = (uint64_t[]) {ROLLOUTS};
+    plan.n_stages = 1;
+    REFUSED(plan_run(&f->runner, &plan, &version, &error), EINVAL, "none of 5 rollouts was chosen");
+}
+
 static void stale_rows_are_named_and_left_out(void **state)
 {
     struct fixture *f = *state;
@@ -406,6 +456,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(pieces_are_the_whole, set_up, tear_down),
         cmocka_unit_test_setup_teardown(adapters_sit_on_the_start_of_their_stage, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_loser_of_a_race_takes_the_winner, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(own_episodes_are_chosen, set_up, tear_down),
         cmocka_unit_test_setup_teardown(stale_rows_are_named_and_left_out, set_up, tear_down),
         cmocka_unit_test_setup_teardown(bad_plans_are_refused_with_a_line, set_up, tear_down),
     };

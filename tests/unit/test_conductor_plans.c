@@ -200,6 +200,37 @@ static void test_gate_and_swap(void **state)
     assert_int_equal(desk_request(d, WORKER, 1)->grant.leases[0].prm_version, 1);
 }
 
+/* Rollouts that are to be scored wait for the reward model; imitating them names their stage and moves no `sft`. */
+static void test_filtered_imitation(void **state)
+{
+    struct desk *d = *state;
+    struct conductor_plan plan;
+
+    desk_add_stage(d, STAGE_PRM, "prm");
+    desk_add_stage(d, STAGE_ROLLOUTS, "rollouts")->rollouts = (struct rollouts_config) { .episodes = 2, .temperature = 1, .score = true };
+    desk_add_stage(d, STAGE_SFT, "sft")->sft = (struct sft_config) { .steps = 1, .from = SFT_ROLLOUTS };
+    desk_start(d, NULL, EPOCH);
+    desk_hello(d, ACTOR, MEMBER_ACTOR, 30);
+    desk_hello(d, PRM, MEMBER_PRM, 50);
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
+    desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+    plan = desk_find(d, CONDUCTOR_PLAN)->plan;
+    desk_committed(d, &plan, NULL, 0, true);
+    desk_ready(d, ACTOR, KIND_POLICY, 0);
+    assert_null(desk_find(d, CONDUCTOR_ADD_EPISODE));
+    desk_ready(d, PRM, KIND_PRM, 1);
+    assert_int_equal(desk_find(d, CONDUCTOR_ADD_EPISODE)->episode.prm_version, 1);
+    desk_confirm(d);
+    desk_journaled(d, 1, true);
+    desk_journaled(d, 2, false);
+    plan = desk_find(d, CONDUCTOR_PLAN)->plan;
+    assert_int_equal(plan.objective, WORK_SFT);
+    assert_int_equal(plan.n_stages, 1);
+    assert_int_equal(plan.stages[0], 1);
+    desk_committed(d, &plan, NULL, 0, true);
+    assert_int_equal(conductor_memory(d->c)->sft_version, 0);
+}
+
 /* ---- restart, drain, disk loss ---------------------------------------------------------------------------------- */
 
 static void test_restart_makes_the_same_plan(void **state)
@@ -307,6 +338,7 @@ int main(void)
         TEST(test_unknown_version),
         TEST(test_overlap_with_staleness_1),
         TEST(test_gate_and_swap),
+        TEST(test_filtered_imitation),
         TEST(test_restart_makes_the_same_plan),
         TEST(test_restart_lets_workers_announce_first),
         TEST(test_drain),
