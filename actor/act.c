@@ -48,10 +48,17 @@ static void act_unload(void *model)
     policy_version_free(model);
 }
 
+/* Pictures of an observation that the policy looks at: the first ones. */
+static int images_taken(const struct openvla_config *config)
+{
+    return config->oft.kind == OFT_NONE ? 1 : config->oft.images;
+}
+
 static int act_check(const struct message *message, void *model, struct error *error)
 {
     const Gantry__ActRequest *request = (const Gantry__ActRequest *)message->body;
     const struct openvla_config *config = &((struct policy_version *)model)->model->config;
+    int state = config->oft.kind == OFT_NONE ? 0 : config->oft.proprio;
     size_t size;
 
     if (request->images < 1 || request->images > OPENVLA_MAX_IMAGES || request->images != message->n_parts)
@@ -67,9 +74,12 @@ static int act_check(const struct message *message, void *model, struct error *e
         if (size != (size_t)request->height * request->width * 3)
             return error_set(error, EINVAL, "image %u: %zu bytes, want %zu", i, size, (size_t)request->height * request->width * 3);
     }
-    if (config->oft.kind != OFT_NONE && (request->images != (uint32_t)config->oft.images || request->n_state != (size_t)config->oft.proprio))
-        return error_set(error, EINVAL, "%u pictures and %zu numbers of the robot's state: the policy takes %d and %d", request->images,
-                         request->n_state, config->oft.images, config->oft.proprio);
+    if (request->images < (uint32_t)images_taken(config) || (state && request->n_state != (size_t)state))
+        return error_set(error, EINVAL, "%u pictures and %zu numbers of the robot's state: the policy takes %d and %d; let the "
+                         "suite send them", request->images, request->n_state, images_taken(config), state);
+    for (size_t i = 0; i < request->n_state; i++)
+        if (!isfinite(request->state[i]))
+            return error_set(error, EINVAL, "number %zu of the robot's state is not finite", i);
     if (!(request->temperature >= 0 && request->temperature <= 100))
         return error_set(error, EINVAL, "temperature %g: 0 to 100", (double)request->temperature);
     return 1;
@@ -80,7 +90,7 @@ static int fill_item(struct act_state *state, struct policy_version *version, co
     const struct message *message = job->request->message;
     const Gantry__ActRequest *request = (const Gantry__ActRequest *)message->body;
     struct act_item item = {
-        .n_images = (int)request->images, .temperature = request->temperature, .seed = atomic_load(&state->seed),
+        .n_images = images_taken(&version->model->config), .temperature = request->temperature, .seed = atomic_load(&state->seed),
         .episode = request->sample_key ? request->sample_key : request->episode, .step = request->step, .sample = request->sample,
         .value_only = request->value_only, .full = request->full,
     };

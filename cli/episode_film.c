@@ -17,7 +17,7 @@ int episode_film_load(struct journal *journal, uint64_t episode, struct episode_
     trajectory = gantry__trajectory__unpack(NULL, n_meta, meta);
     if (!trajectory)
         return error_set(error, EBADMSG, "episode %" PRIu64 ": its trajectory cannot be unpacked", episode);
-    picture = (size_t)trajectory->height * trajectory->width * 3;
+    picture = (size_t)trajectory->height * trajectory->width * 3 * MAX(trajectory->images, 1u);
     if (!picture || n_frames % picture || n_frames / picture != (size_t)trajectory->steps + 1) {
         gantry__trajectory__free_unpacked(trajectory, NULL);
         return error_set(error, EBADMSG, "episode %" PRIu64 ": %zu bytes of frames do not make %u pictures", episode, n_frames,
@@ -43,6 +43,7 @@ int episode_film_draw(const struct episode_film *f, int columns, struct image *r
     snprintf(title, sizeof title, "%s - %s in %u steps (episode %" PRIu64 ", policy %" PRIu64 ", T %.2g)", t->instruction,
              t->success ? "success" : t->timeout ? "out of time" : "failure", t->steps, t->episode, t->policy_version, (double)t->temperature);
     return film_draw(&(struct film) {.frames = f->frames, .n = (int)f->n_frames, .height = (int)t->height, .width = (int)t->width,
+                                     .cameras = (int)t->images,
                                      .progress = t->n_progress == f->n_frames ? t->progress : NULL, .title = title,
                                      .columns = columns, .cell = 64}, ret);
 }

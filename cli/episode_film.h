@@ -7,7 +7,7 @@
 
 struct episode_film {
     Gantry__Trajectory *trajectory;     /* owned */
-    uint8_t *frames;                    /* (T+1, h, w, 3), owned */
+    uint8_t *frames;                    /* (T+1, images, h, w, 3), owned */
     size_t n_frames;
 };
 

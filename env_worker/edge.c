@@ -335,7 +335,7 @@ static int open_simulation(struct edge *edge, const char *config)
     int r = run ? run_config_parse(config, strlen(config), "Welcome.config", run, &error) : -ENOMEM;
 
     if (r == 0) {
-        edge->shared.image = (uint32_t)run->image;
+        edge->shared.shape = (struct frames_shape) {.height = (uint32_t)run->image, .width = (uint32_t)run->image, .cameras = 1};
         edge->shared.full = !strcmp(run->policy_support, "full");
         snprintf(edge->shared.chain, sizeof(edge->shared.chain), "%s", run->chain);
         r = simulation_new(edge->shared.loop, &(struct simulation_options) {

@@ -37,7 +37,7 @@ static int make_room(struct episode *e, uint32_t steps)
     return 0;
 }
 
-int episode_begin(struct episode *e, const Gantry__Lease *lease, uint32_t max_steps, uint32_t height, uint32_t width)
+int episode_begin(struct episode *e, const Gantry__Lease *lease, uint32_t max_steps, const struct frames_shape *shape)
 {
     int r;
 
@@ -46,7 +46,7 @@ int episode_begin(struct episode *e, const Gantry__Lease *lease, uint32_t max_st
         return r;
     if ((r = make_room(e, max_steps)) < 0)
         return r;
-    if ((r = frames_renew(&e->frames, max_steps + 1, height, width)) < 0)
+    if ((r = frames_renew(&e->frames, max_steps + 1, shape)) < 0)
         return r;
 
     e->lease = *lease;
@@ -173,8 +173,11 @@ void episode_trajectory(const struct episode *e, bool success, bool timeout, Gan
     ret->instruction = (char *)e->instruction;
     ret->steps = t;
     ret->max_steps = e->lease.max_steps;
-    ret->height = e->frames->height;
-    ret->width = e->frames->width;
+    ret->height = e->frames->shape.height;
+    ret->width = e->frames->shape.width;
+    ret->images = e->frames->shape.cameras;
+    ret->state = e->frames->state;
+    ret->n_state = ((size_t)t + 1) * e->frames->shape.state;
     ret->action_dims = SIM_ACTION_DIMS;
     ret->success = success;
     ret->timeout = timeout;

@@ -50,7 +50,7 @@ struct episode_step {
 };
 
 /* Start an episode of at most max_steps. -ENOMEM; -ENAMETOOLONG: a name in the lease does not fit. */
-int episode_begin(struct episode *episode, const Gantry__Lease *lease, uint32_t max_steps, uint32_t height, uint32_t width);
+int episode_begin(struct episode *episode, const Gantry__Lease *lease, uint32_t max_steps, const struct frames_shape *shape);
 /* Keep the hidden state of the answer that the next step plays, if it has one; a repeated answer replaces the one before.
  * -ENOMEM. */
 int episode_note_hidden(struct episode *episode, const Gantry__ActReply *act);

@@ -382,15 +382,14 @@ int lookahead_start(struct slot *slot, lookahead_done *done, struct lookahead **
     s->scores = calloc((size_t)s->n * s->h, sizeof(*s->scores));
     job = sim_job_new(SIM_JOB_SAVE, slot->index, 0, on_saved_before, s);
     if (!s->candidates || !s->moves || !s->scores || !job ||
-        frames_renew(&slot->search_frames, s->n * (s->h + 1), slot->shared->image, slot->shared->image) < 0) {
+        frames_renew(&slot->search_frames, s->n * (s->h + 1), &slot->shared->shape) < 0) {
         sim_job_free(job);
         free_search(s);
         return -ENOMEM;
     }
     for (c = 0; c < s->n; c++) {
         s->candidates[c] = (struct candidate) { .search = s, .index = c, .alive = true };
-        memcpy(frames_at(slot->search_frames, frame_after(&s->candidates[c], 0)), frames_at(slot->episode.frames, 0),
-               frames_one(slot->search_frames));
+        frames_copy(slot->search_frames, frame_after(&s->candidates[c], 0), slot->episode.frames, 0);
     }
     s->jobs++;
     simulation_submit(slot->shared->simulation, job);

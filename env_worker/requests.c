@@ -47,7 +47,8 @@ int request_act(struct wire_client *client, const struct episode *episode, const
                 uint32_t step, uint32_t sample, struct frames *frames, uint32_t frame, wire_reply_fn *on_reply, void *arg,
                 struct pending_call *ret_call)
 {
-    struct wire_part image = frames_part(frames, frame, 1);
+    struct wire_part pictures[FRAMES_CAMERAS_MAX];
+    uint32_t n = frames->shape.cameras;
     Gantry__ActRequest body = GANTRY__ACT_REQUEST__INIT;
 
     body.episode = episode->lease.episode;
@@ -58,13 +59,17 @@ int request_act(struct wire_client *client, const struct episode *episode, const
     body.image_chain = (char *)ways->chain;
     body.full = ways->full;
     body.temperature = temperature;
-    body.height = frames->height;
-    body.width = frames->width;
-    body.images = 1;
+    body.height = frames->shape.height;
+    body.width = frames->shape.width;
+    body.images = n;
+    body.state = frames_state(frames, frame);
+    body.n_state = frames->shape.state;
     body.want_hidden = episode->lease.purpose == GANTRY__PURPOSE__PURPOSE_TRAIN;
+    for (uint32_t i = 0; i < n; i++)
+        pictures[i] = frames_picture(frames, frame, i);
     return start_call(client, &(struct wire_call) {
         .kind = GANTRY__KIND__KIND_ACT, .version = episode->lease.policy_version, .body = &body.base,
-        .parts = &image, .n_parts = 1, .deadline_ms = ACT_DEADLINE_MS, .on_reply = on_reply, .arg = arg,
+        .parts = pictures, .n_parts = n, .deadline_ms = ACT_DEADLINE_MS, .on_reply = on_reply, .arg = arg,
     }, ret_call);
 }
 
@@ -153,9 +158,10 @@ int request_score(struct wire_client *client, const struct episode *episode, con
 
     body.episode = episode->lease.episode;
     body.instruction = (char *)episode->instruction;
-    body.height = images->frames->height;
-    body.width = images->frames->width;
+    body.height = images->frames->shape.height;
+    body.width = images->frames->shape.width;
     body.images = images->n;
+    body.cameras = images->frames->shape.cameras;
     body.at = (uint32_t *)images->at;
     body.n_at = images->n_at;
     body.step = (uint32_t *)images->step;

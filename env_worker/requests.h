@@ -34,7 +34,7 @@ struct act_ways {               /* the same for all requests of a run */
     const char *chain;          /* how pictures are made */
     bool full;                  /* sample from the whole vocabulary */
 };
-/* Act on one frame; `step` and `sample` are the sampling counter, with the lease's sample_key or episode. */
+/* Act on one observation; `step` and `sample` are the sampling counter, with the lease's sample_key or episode. */
 int request_act(struct wire_client *client, const struct episode *episode, const struct act_ways *ways, float temperature,
                 uint32_t step, uint32_t sample, struct frames *frames, uint32_t frame, wire_reply_fn *on_reply, void *arg,
                 struct pending_call *ret_call);

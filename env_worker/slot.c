@@ -379,7 +379,7 @@ static void step_player(struct slot *slot, const struct player_event *event)
 
 void slot_lease(struct slot *slot, const Gantry__Lease *lease)
 {
-    const size_t frame = (size_t)slot->shared->image * slot->shared->image * 3;
+    const struct frames_shape *shape = &slot->shared->shape;
     int limit = simulation_max_steps(slot->shared->simulation, lease->task), r;
     uint32_t max_steps = lease->max_steps ? lease->max_steps : (uint32_t)MAX(limit, 0);
     struct player_effect refuse = {
@@ -388,9 +388,9 @@ void slot_lease(struct slot *slot, const Gantry__Lease *lease)
 
     if (limit < 0) {
         snprintf(refuse.text, sizeof(refuse.text), "this worker's simulator has no task '%.60s'", lease->task);
-    } else if (max_steps < 1 || (size_t)max_steps + 1 > WIRE_FRAME_MAX / frame) {
+    } else if (max_steps < 1 || (size_t)max_steps + 1 > WIRE_FRAME_MAX / frames_one(shape)) {
         snprintf(refuse.text, sizeof(refuse.text), "max_steps %u does not fit a trajectory", max_steps);
-    } else if ((r = episode_begin(&slot->episode, lease, max_steps, slot->shared->image, slot->shared->image)) < 0) {
+    } else if ((r = episode_begin(&slot->episode, lease, max_steps, shape)) < 0) {
         refuse.reason = r == -ENOMEM ? LEASE_GIVEN_BACK : LEASE_SIMULATOR_ERROR;
         snprintf(refuse.text, sizeof(refuse.text), "episode cannot begin: %s", strerror(-r));
     } else {

@@ -29,7 +29,7 @@ struct slot_shared {
     struct simulation *simulation;
     struct slot_totals totals;
     uint64_t seed;              /* the run's */
-    uint32_t image;             /* pixels, square */
+    struct frames_shape shape;  /* of an observation */
     char chain[64];             /* how pictures are made */
     bool full;                  /* tokens are sampled from the whole vocabulary */
     unsigned slots;

@@ -6,7 +6,7 @@
 
 #include "learner/episode_return.h"
 
-enum { MAX_STEPS = 100000, MAX_SIDE = 4096, MAX_DIMS = 1024 };
+enum { MAX_STEPS = 100000, MAX_SIDE = 4096, MAX_DIMS = 1024, MAX_CAMERAS = 8 };
 
 void deliveries_free(struct deliveries *d)
 {
@@ -38,6 +38,10 @@ static const char *check_numbers(const Gantry__Trajectory *t)
         return "value must have one entry for each step, or none";
     if (t->action_dims < 1 || t->action_dims > MAX_DIMS || t->n_action != actions || (t->n_label && t->n_label != actions))
         return "actions or labels are not steps x action_dims";
+    if (t->n_state % (steps + 1) || t->n_state > (steps + 1) * MAX_DIMS)
+        return "the robot's state is not equally many numbers for each of steps + 1 observations, or too many";
+    if (!all_finite(t->state, t->n_state))
+        return "a number of the robot's state is not finite";
     if (t->n_tokens != t->n_logp)
         return "tokens and log-probabilities differ in number";
     if (t->n_tokens % steps || (trained_on && !t->n_tokens))        /* a demonstrator has none, also when it is evaluated */
@@ -58,11 +62,12 @@ static const char *check(const struct request *request, const Gantry__Trajectory
 
     if (request->message->n_parts != 1)
         return "a trajectory has one raw frame: all its pictures";
-    if (t->steps < 1 || t->steps > MAX_STEPS || t->height < 1 || t->height > MAX_SIDE || t->width < 1 || t->width > MAX_SIDE)
-        return "steps, height or width are out of range";
+    if (t->steps < 1 || t->steps > MAX_STEPS || t->height < 1 || t->height > MAX_SIDE || t->width < 1 || t->width > MAX_SIDE ||
+        t->images > MAX_CAMERAS)
+        return "steps, height, width or images are out of range";
     (void)message_part(request->message, 0, &n_frames);
-    if (n_frames != ((size_t)t->steps + 1) * t->height * t->width * 3)
-        return "the pictures are not (steps + 1) x height x width x 3 bytes";
+    if (n_frames != ((size_t)t->steps + 1) * MAX(t->images, 1u) * t->height * t->width * 3)
+        return "the pictures are not (steps + 1) x images x height x width x 3 bytes";
     return check_numbers(t);
 }
 

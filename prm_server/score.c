@@ -40,7 +40,7 @@ static int score_check(const struct message *message, void *model, struct error 
     const Gantry__ScoreRequest *request = (const Gantry__ScoreRequest *)message->body;
     const struct reward_version *version = model;
     const struct openvla_config *config = version->trunk ? &version->trunk->model->config : NULL;
-    size_t size, want = (size_t)request->height * request->width * 3;
+    size_t size, want = (size_t)request->height * request->width * 3 * MAX(request->cameras, 1u);
 
     if (request->height < 1 || request->width < 1 || request->height > 1 << 14 || request->width > 1 << 14)
         return error_set(error, EINVAL, "image %ux%u", request->width, request->height);
@@ -49,6 +49,8 @@ static int score_check(const struct message *message, void *model, struct error 
     if (message->n_parts != 1)
         return error_set(error, EINVAL, "%u frames: all images travel in one", message->n_parts);
     message_part(message, 0, &size);
+    if (request->cameras > OPENVLA_MAX_IMAGES)
+        return error_set(error, EINVAL, "%u cameras: at most %d", request->cameras, OPENVLA_MAX_IMAGES);
     if (request->images < 1 || size != want * request->images)
         return error_set(error, EINVAL, "%u images in %zu bytes, want %zu", request->images, size, want * request->images);
     if (request->n_at < 1)
@@ -65,7 +67,7 @@ static int score_check(const struct message *message, void *model, struct error 
 static int score_request(struct lane *lane, struct policy_version *version, const struct message *message, float *ret_progress)
 {
     const Gantry__ScoreRequest *request = (const Gantry__ScoreRequest *)message->body;
-    size_t size, picture = (size_t)request->height * request->width * 3;
+    size_t size, picture = (size_t)request->height * request->width * 3 * MAX(request->cameras, 1u);    /* the first camera's */
     const uint8_t *frames = message_part(message, 0, &size);
     const int32_t *prompt;
     int history = version->model->config.reward_history;

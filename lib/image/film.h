@@ -14,8 +14,9 @@
 #include "image/image.h"
 
 struct film {
-    const uint8_t *frames;      /* (n, height, width, 3) */
+    const uint8_t *frames;      /* (n, cameras, height, width, 3); the first camera's are shown */
     int n, height, width;
+    int cameras;                /* 0: 1 */
     const float *progress;      /* (n) in [0,1]; NULL: no curve is drawn */
     const char *title;          /* one line; NULL: none */
     int columns;                /* 0: 10 */

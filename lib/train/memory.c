@@ -5,6 +5,7 @@
 
 #include "nn/cpu/kernels.h"
 #include "nn/models/openvla_internal.h"
+#include "nn/models/openvla_oft.h"
 #include "nn/models/qwen_vl_internal.h"
 #include "train/shards.h"
 
@@ -93,6 +94,24 @@ static bool policy_stays_bf16(const void *of, int i)
            p->ndim >= 2 && (p->linear || p->frozen || p == model->w->embedding);
 }
 
+static struct openvla_item policy_item(const struct openvla_config *c, bool training, const uint8_t *image, const int32_t *ids,
+                                       const float *state)
+{
+    struct openvla_item item = {.images = {image}, .n_images = 1, .prompt = ids, .n_prompt = PROMPT_GUESS};
+
+    if (c->oft.kind == OFT_NONE) {
+        item.actions = ids;
+        item.n_actions = training ? c->action_dims : 0;
+        return item;
+    }
+    item.n_images = c->oft.images;
+    for (int i = 0; i < item.n_images; i++)
+        item.images[i] = image;
+    item.proprio = c->oft.proprio ? state : NULL;
+    item.slots = oft_slots(c);
+    return item;
+}
+
 static int policy_dry_run(const void *of, struct tape *tape, int n)
 {
     const struct openvla *model = of;
@@ -100,14 +119,14 @@ static int policy_dry_run(const void *of, struct tape *tape, int n)
     _cleanup_free_ uint8_t *image = calloc((size_t)c->image_height * (size_t)c->image_width, 3);
     _cleanup_free_ struct openvla_item *items = calloc((size_t)n, sizeof(*items));
     int32_t ids[PROMPT_GUESS] = {0};
+    float state[OPENVLA_MAX_PROPRIO] = {0};
     struct openvla_pass pass;
     int r;
 
     if (!image || !items)
         return -ENOMEM;
     for (int i = 0; i < n; i++)
-        items[i] = (struct openvla_item) {.images = {image}, .n_images = 1, .prompt = ids, .n_prompt = PROMPT_GUESS,
-                                          .actions = ids, .n_actions = tape->training ? c->action_dims : 0};
+        items[i] = policy_item(c, tape->training, image, ids, state);
     r = openvla_forward_tail(model, tape, items, n, &pass);
     if (r >= 0)
         (void)openvla_logits(model, tape, pass.hidden, !tape->training);

@@ -18,10 +18,11 @@ struct sft_call {
     double loss[SHARDS];        /* parts of the minibatch's mean */
 };
 
-/* Each sample's picture, changed by what its number draws. *ret NULL: as recorded. */
+/* Each sample's pictures, changed by what its number and the camera's draw. (n, images); *ret NULL: as recorded. */
 static int augment(struct tape *tape, const struct sft_call *call, int first, int n, const uint8_t *const **ret)
 {
     const struct openvla_config *c = &call->model->config;
+    int images = call->data->images;
     const uint8_t **pictures;
     uint8_t *bytes;
     int r = 0;
@@ -29,15 +30,17 @@ static int augment(struct tape *tape, const struct sft_call *call, int first, in
     *ret = NULL;
     if (call->number < 0)
         return 0;
-    pictures = tape_alloc(tape, (size_t)n * sizeof *pictures);
-    bytes = tape_alloc(tape, (size_t)n * call->data->frame_size);
+    pictures = tape_alloc(tape, (size_t)(n * images) * sizeof *pictures);
+    bytes = tape_alloc(tape, (size_t)(n * images) * call->data->frame_size);
     if (!pictures || !bytes)
         return tape->error;
-    for (int i = 0; i < n && r >= 0; i++) {
-        struct philox random = philox_at(call->augment_seed, PHILOX_AUGMENT, (uint64_t)(call->number + first + i), 0, 0);
+    for (int i = 0; i < n * images && r >= 0; i++) {
+        int sample = first + i / images, camera = i % images;
+        struct philox random = philox_at(call->augment_seed, PHILOX_AUGMENT, (uint64_t)(call->number + sample), (uint32_t)camera, 0);
+        const uint8_t *picture = dataset_frame(call->data, call->steps[sample]) + (size_t)camera * call->data->frame_size;
 
-        r = augment_picture(&augment_openvla, &random, dataset_frame(call->data, call->steps[first + i]), c->image_height,
-                            c->image_width, bytes + (size_t)i * call->data->frame_size);
+        r = augment_picture(&augment_openvla, &random, picture, c->image_height, c->image_width,
+                            bytes + (size_t)i * call->data->frame_size);
         pictures[i] = bytes + (size_t)i * call->data->frame_size;
     }
     *ret = pictures;

@@ -13,6 +13,7 @@ static int make_run(const struct dataset *data, const struct step_ref *at, int n
         .n = e->steps + 1,
         .height = data->picture_height,
         .width = data->picture_width,
+        .cameras = data->cameras,
         .action = e->action,
         .dims = data->action_dims,
         .blank = blank,

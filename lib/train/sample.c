@@ -22,6 +22,7 @@ int dataset_new(const struct openvla *model, struct dataset **ret)
     data->picture_width = model->config.image_width;
     data->frame_size = (size_t)model->config.image_height * (size_t)model->config.image_width * 3;
     data->action_dims = model->config.action_dims;
+    data->images = model->config.oft.kind == OFT_NONE ? 1 : model->config.oft.images;
     data->width = model->config.oft.kind == OFT_NONE ? data->action_dims : oft_slots(&model->config);
     *ret = data;
     return 0;
@@ -34,6 +35,7 @@ int dataset_new_reward(const struct qwen_vl *reward, struct dataset **ret)
     if (!data)
         return -ENOMEM;
     data->reward = reward;
+    data->images = 1;
     *ret = data;
     return 0;
 }
@@ -48,6 +50,7 @@ static void episode_release(struct train_episode *episode)
     free(episode->label);
     free(episode->turns);
     free(episode->action);
+    free(episode->state);
 }
 
 struct dataset *dataset_free(struct dataset *data)
@@ -132,7 +135,10 @@ static int check_reward_input(const struct dataset *data, const struct episode_i
     r = qwen_vl_picture_size(&data->reward->config, in->height, in->width, &height, &width, &tokens, error);
     if (r < 0)
         return error_prefix(error, r, "episode %" PRIu64 ": the reward model cannot see it", in->id);
-    if (in->n_frames != (t + 1) * picture)
+    if (in->images < 1 || (data->n && in->images != data->cameras))
+        return error_set(error, EINVAL, "episode %" PRIu64 ": %d pictures of each observation, those before have %d", in->id, in->images,
+                         data->cameras);
+    if (in->n_frames != (t + 1) * picture * (size_t)in->images)
         return bad(error, in, "the number of frames is not steps + 1");
     if (in->action_dims < 1 || (data->n && in->action_dims != data->action_dims) || in->n_action != t * (size_t)in->action_dims ||
         !in_range(in->action, in->n_action, -1e6f, 1e6f))
@@ -140,10 +146,37 @@ static int check_reward_input(const struct dataset *data, const struct episode_i
     return 0;
 }
 
+/* What the policy looks at must be there: so many pictures, so many numbers of the robot's own. More pictures, or a state that the
+ * policy does not read, are no harm. */
+static int check_observation(const struct dataset *data, const struct episode_input *in, struct error *error)
+{
+    const struct openvla_config *c = &data->model->config;
+    size_t t = (size_t)in->steps;
+
+    if (in->images < data->images || in->images > OPENVLA_MAX_IMAGES)
+        return error_set(error, EINVAL, "episode %" PRIu64 ": %d pictures of each observation, the policy takes %d", in->id, in->images,
+                         data->images);
+    if (data->n && in->images != data->cameras)
+        return error_set(error, EINVAL, "episode %" PRIu64 ": %d pictures of each observation, those before have %d", in->id, in->images,
+                         data->cameras);
+    if (c->oft.kind == OFT_NONE || !c->oft.proprio)
+        return 0;
+    if (in->n_state != (t + 1) * (size_t)c->oft.proprio)
+        return error_set(error, EINVAL, "episode %" PRIu64 ": %zu numbers of the robot's state at each of %zu observations, the policy takes %d",
+                         in->id, in->n_state / (t + 1), t + 1, c->oft.proprio);
+    if (!in_range(in->state, in->n_state, -1e6f, 1e6f))
+        return bad(error, in, "a number of the robot's state is not finite, or beyond 1e6");
+    if (!openvla_stats(data->model, NULL) || openvla_stats(data->model, NULL)->proprio != c->oft.proprio)
+        return error_set(error, EINVAL, "the policy takes %d numbers of the robot's state, but its dataset_statistics.json does not say their range "
+                         "(proprio: q01, q99) for one data set", c->oft.proprio);
+    return 0;
+}
+
 static int check_input(const struct dataset *data, const struct episode_input *in, struct error *error)
 {
     const struct openvla_config *c;
     size_t t = (size_t)MAX(in->steps, 0), k;
+    int r;
     const char *chain = chain_of(in);
 
     if (in->steps < 1 || in->steps > in->max_steps)
@@ -153,10 +186,9 @@ static int check_input(const struct dataset *data, const struct episode_input *i
         return check_reward_input(data, in, error);
     c = &data->model->config;
     k = (size_t)c->action_dims;
-    if (c->oft.images > 1 || c->oft.proprio)
-        return error_set(error, EINVAL,
-                         "episode %" PRIu64 ": one picture a step and no robot state; the policy takes %d and %d numbers", in->id,
-                         c->oft.images, c->oft.proprio);
+    r = check_observation(data, in, error);
+    if (r < 0)
+        return r;
     if (in->height != c->image_height || in->width != c->image_width)
         return error_set(error, EINVAL,
                          "episode %" PRIu64 ": pictures of %dx%d, the model wants %dx%d (suite.image in the run file)",
@@ -165,7 +197,7 @@ static int check_input(const struct dataset *data, const struct episode_input *i
         return error_set(error, EINVAL, "episode %" PRIu64 ": pictures of the chain %s, %s %s (suite.chain in the run file)", in->id,
                          chain, data->n ? "those before are of" : "the policy was trained on",
                          data->n ? data->image_chain : c->image_chain);
-    if (in->n_frames != (t + 1) * data->frame_size)
+    if (in->n_frames != (t + 1) * data->frame_size * (size_t)in->images)
         return bad(error, in, "the number of frames is not steps + 1");
     if (in->n_progress && (in->n_progress != t + 1 || !in_range(in->progress, in->n_progress, 0, 1)))
         return bad(error, in, "a progress score is missing or not in [0,1]");
@@ -251,9 +283,32 @@ static int copy_floats(const float *from, size_t n, float **ret)
     return 0;
 }
 
+/* To the bit as the actor does it. */
+static int fill_state(const struct dataset *data, const struct episode_input *in, struct train_episode *episode)
+{
+    const struct openvla_config *c = &data->model->config;
+    int width = c->oft.kind == OFT_NONE ? 0 : c->oft.proprio, rows = in->steps + 1;
+    double state[OPENVLA_MAX_PROPRIO], normalised[OPENVLA_MAX_PROPRIO];
+
+    if (!width)
+        return 0;
+    episode->state = malloc((size_t)(rows * width) * sizeof *episode->state);
+    if (!episode->state)
+        return -ENOMEM;
+    for (int t = 0; t < rows; t++) {
+        for (int k = 0; k < width; k++)
+            state[k] = (double)in->state[t * width + k];
+        oft_normalise_state(openvla_stats(data->model, NULL), state, normalised);
+        for (int k = 0; k < width; k++)
+            episode->state[t * width + k] = (float)normalised[k];
+    }
+    return 0;
+}
+
 static int fill_episode(const struct dataset *data, const struct episode_input *in, struct train_episode *episode)
 {
     size_t n = (size_t)in->steps * (size_t)data->action_dims;
+    int r;
 
     if (data->reward)
         return copy_floats(in->action, in->n_action, &episode->action);
@@ -262,6 +317,9 @@ static int fill_episode(const struct dataset *data, const struct episode_input *
         return -ENOMEM;
     for (size_t i = 0; i < n; i++)
         episode->tokens[i] = in->demo ? openvla_encode(&data->model->config, (double)in->label[i]) : (int32_t)in->tokens[i];
+    r = fill_state(data, in, episode);
+    if (r < 0)
+        return r;
     if (in->demo)
         return copy_floats(in->label, n, &episode->label);
     if (in->n_turns) {
@@ -314,6 +372,7 @@ int dataset_add(struct dataset *data, const struct episode_input *in, struct err
         return error_set(error, -r, "out of memory at %d episodes", data->n);
     }
     episode.frames = in->frames;
+    data->cameras = in->images;
     data->full = in->full && !in->demo;
     snprintf(data->image_chain, sizeof data->image_chain, "%s", chain_of(in));
     data->list[data->n++] = episode;
@@ -411,7 +470,7 @@ int dataset_executed(const struct dataset *data, struct step_ref at)
 
 const uint8_t *dataset_frame(const struct dataset *data, struct step_ref at)
 {
-    return data->list[at.episode].frames + (size_t)at.step * data->frame_size;
+    return data->list[at.episode].frames + (size_t)at.step * (size_t)data->cameras * data->frame_size;
 }
 
 struct openvla_item dataset_policy_item(const struct dataset *data, struct step_ref at, int n_actions)
@@ -419,15 +478,18 @@ struct openvla_item dataset_policy_item(const struct dataset *data, struct step_
     const struct train_episode *episode = &data->list[at.episode];
     const struct dataset_prompt *prompt = &data->prompts[episode->prompt];
 
-    if (data->model->config.oft.kind != OFT_NONE)
-        return (struct openvla_item) {
-            .images = {dataset_frame(data, at)}, .n_images = 1, .prompt = prompt->ids, .n_prompt = prompt->n,
-            .slots = data->width,
-        };
-    return (struct openvla_item) {
-        .images = {dataset_frame(data, at)}, .n_images = 1, .prompt = prompt->ids, .n_prompt = prompt->n,
-        .actions = episode->tokens + at.step * data->action_dims, .n_actions = n_actions,
-    };
+    struct openvla_item item = {.n_images = data->images, .prompt = prompt->ids, .n_prompt = prompt->n};
+
+    for (int i = 0; i < data->images; i++)
+        item.images[i] = dataset_frame(data, at) + (size_t)i * data->frame_size;
+    if (data->model->config.oft.kind == OFT_NONE) {
+        item.actions = episode->tokens + at.step * data->action_dims;
+        item.n_actions = n_actions;
+    } else {
+        item.slots = data->width;
+        item.proprio = episode->state ? episode->state + at.step * data->model->config.oft.proprio : NULL;
+    }
+    return item;
 }
 
 struct openvla_item dataset_reward_item(const struct dataset *data, struct step_ref at, const uint8_t *blank)

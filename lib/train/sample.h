@@ -21,6 +21,8 @@ struct episode_input {          /* borrowed for the call, frames excepted */
     uint64_t policy_version;
     double temperature;
     int height, width, action_dims;
+    int images;                 /* pictures of each observation, at least 1 */
+    const float *state; size_t n_state;         /* (T+1,S) the robot's own numbers in its units, or none */
     const char *image_chain;    /* how its pictures were made (openvla.h); NULL or "": IMAGE_CHAIN_RENDER */
     const float *label; size_t n_label;         /* (T,A) normalised actions to imitate; demos only */
     const float *action; size_t n_action;       /* (T,A) normalised, as executed: what a reward model of its own backbone is told */
@@ -30,7 +32,7 @@ struct episode_input {          /* borrowed for the call, frames excepted */
     const float *hidden; size_t n_hidden;       /* (T,hidden) as the actor said it, or none */
     const uint32_t *turns; size_t n_turns;      /* steps at which the policy was asked; none: at every step */
     const float *progress; size_t n_progress;   /* (T+1), or none */
-    uint8_t *frames; size_t n_frames;           /* (T+1,H,W,3), from malloc: the data set's after success */
+    uint8_t *frames; size_t n_frames;           /* (T+1,images,H,W,3), from malloc: the data set's after success */
 };
 
 struct train_episode {
@@ -39,7 +41,8 @@ struct train_episode {
     int steps, max_steps;
     bool success, demo;
     double temperature;
-    uint8_t *frames;            /* (T+1, H*W*3) */
+    uint8_t *frames;            /* (T+1, cameras, H*W*3) */
+    float *state;               /* (T+1, proprio) as the policy takes it; NULL: it takes none */
     int32_t *tokens;            /* (T,K) ids (OFT_L1, OFT_LAPLACE: bits of floats): what acted; of a demonstration: what to imitate */
     float *label;               /* (T,K) of a demonstration: the same as numbers in [-1,1] */
     int *turns; int n_turns;    /* steps at which the policy was asked; NULL: at every step */
@@ -63,6 +66,8 @@ struct dataset {
     struct dataset_prompt *prompts; int n_prompts;
     char **tasks; int n_tasks;
     size_t frame_size;                  /* bytes of a picture */
+    int cameras;                        /* pictures of an observation in `frames`, of which a model looks at the first ones */
+    int images;                         /* ... so many: what the policy takes; a reward model looks at one */
     char image_chain[64];               /* of all episodes; "": none yet */
     int action_dims;                    /* K: tokens of one action */
     bool full;                          /* support of the recorded tokens: the vocabulary, or the action ids */
@@ -93,7 +98,7 @@ int dataset_decision_count(const struct train_episode *episode);
 /* Actions executed on the decision at `at`: 1, or of a chunk up to the next decision or the episode's end. */
 int dataset_executed(const struct dataset *data, struct step_ref at);
 
-const uint8_t *dataset_frame(const struct dataset *data, struct step_ref at);
+const uint8_t *dataset_frame(const struct dataset *data, struct step_ref at);      /* the first camera's picture; the others' follow */
 /* The policy's input at a step with its first n_actions tokens fed back; of an OpenVLA-OFT with all its slots instead. */
 struct openvla_item dataset_policy_item(const struct dataset *data, struct step_ref at, int n_actions);
 /* The reward model's input after seeing o_0..o_step: first picture, as many before the current one as its history says, current

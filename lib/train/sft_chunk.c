@@ -71,7 +71,7 @@ int sft_chunk(const struct openvla *model, struct tape *tape, const struct datas
     for (int i = 0; i < n; i++) {
         items[i] = dataset_policy_item(data, steps[i], 0);
         if (augmented) {
-            items[i].images[0] = augmented[i];
+            memcpy(items[i].images, augmented + i * data->images, (size_t)data->images * sizeof *augmented);
             items[i].augmented = true;
         }
         fill_labels(data, steps[i], ids + i * data->width, numbers + i * data->width);

@@ -138,7 +138,7 @@ static int seat_finish(struct stage *s, struct seat *seat, bool success, struct 
         .demo = s->play->style != NULL,
         .policy_version = s->play->version, .temperature = s->play->temperature, .height = s->world->size,
         .width = s->world->size,
-        .action_dims = SIM_ACTION_DIMS, .frames = seat->frames, .n_frames = (size_t)(seat->step + 1) * s->frame,
+        .action_dims = SIM_ACTION_DIMS, .frames = seat->frames, .n_frames = (size_t)(seat->step + 1) * s->frame, .images = 1,
     };
     size_t n = (size_t)seat->step * SIM_ACTION_DIMS;
     int r = 0;

@@ -14,7 +14,11 @@
 #include "train/objective.h"
 #include "train/passes.h"
 
-enum { SIDE = 64, FRAME = SIDE * SIDE * 3, DIMS = 7, CHUNK = 3, SLOTS = CHUNK * DIMS, MAX_STEPS = 8 };
+enum { SIDE = 64, FRAME = SIDE * SIDE * 3, DIMS = 7, CHUNK = 3, SLOTS = CHUNK * DIMS, MAX_STEPS = 8, STATE = 8 };
+
+/* What an observation of this test's episodes is. */
+static int cameras = 1, numbers = 0;
+static float states[(MAX_STEPS + 1) * STATE];
 
 static struct openvla *make(enum oft_kind kind)
 {
@@ -27,6 +31,15 @@ static struct openvla *make(enum oft_kind kind)
     assert_int_equal(oft_add_scale_head(model, 8, -1.0f, 4), 0);
     assert_int_equal(openvla_add_value_head(model, 16, 1, 5), 0);
     model->config.oft.kind = kind;
+    model->config.oft.images = cameras;
+    if (numbers) {
+        assert_int_equal(oft_add_state(model, numbers, 6), 0);
+        model->stats[0].proprio = numbers;
+        for (int i = 0; i < numbers; i++) {
+            model->stats[0].proprio_low[i] = -1.5 - i;
+            model->stats[0].proprio_high[i] = 2;
+        }
+    }
     return model;
 }
 
@@ -56,9 +69,25 @@ static struct episode_input episode(uint64_t id, int steps)
         .height = SIDE,
         .width = SIDE,
         .action_dims = DIMS,
-        .frames = pictures(id, steps + 1),
-        .n_frames = (size_t)(steps + 1) * FRAME,
+        .images = cameras,
+        .state = numbers ? states : NULL,
+        .n_state = (size_t)((steps + 1) * numbers),
+        .frames = pictures(id, (steps + 1) * cameras),
+        .n_frames = (size_t)((steps + 1) * cameras) * FRAME,
     };
+}
+
+static const float *normalised(const struct openvla *model, const float *state)
+{
+    static float ret[STATE];
+    double from[STATE], to[STATE];
+
+    for (int i = 0; i < numbers; i++)
+        from[i] = (double)state[i];
+    oft_normalise_state(openvla_stats(model, NULL), from, to);
+    for (int i = 0; i < numbers; i++)
+        ret[i] = (float)to[i];
+    return ret;
 }
 
 /* Chunks of the policy, executed as far as the episode goes. */
@@ -75,8 +104,9 @@ static void add_rollout(struct dataset *data, const struct openvla *model, uint6
     assert_int_equal(openvla_session_new(&model->config, 1, &session), 0);
     assert_int_equal(openvla_prompt(model, in.instruction, &prompt, &n_prompt), 0);
     for (int t = 0; t < steps; t += CHUNK) {
-        struct oft_item item = {.images = {in.frames + t * FRAME},
-                                .n_images = 1,
+        struct oft_item item = {.images = {in.frames + t * cameras * FRAME, in.frames + (t * cameras + 1) * FRAME},
+                                .n_images = cameras,
+                                .proprio = numbers ? normalised(model, states + t * numbers) : NULL,
                                 .prompt = prompt,
                                 .n_prompt = n_prompt,
                                 .temperature = 1,
@@ -303,6 +333,96 @@ static void what_does_not_fit_is_refused(void **state)
     trainer_free(trainer);
 }
 
+static int with_two_cameras_and_state(void **state)
+{
+    (void)state;
+    cameras = 2;
+    numbers = STATE;
+    for (int i = 0; i < (MAX_STEPS + 1) * STATE; i++)
+        states[i] = sinf(.7f * (float)i) * 2;
+    return 0;
+}
+
+static int with_one_camera(void **state)
+{
+    (void)state;
+    cameras = 1;
+    numbers = 0;
+    return 0;
+}
+
+/* Two demonstrations that differ in one thing only, the second picture or the state, and want opposite actions: a policy that
+ * did not see the difference could not do better than 0.8 on average. */
+static void second_picture_and_state_are_seen(void **state)
+{
+    const struct sft_config config = {.steps = 120, .batch = 8, .lr = 3e-3, .clip = 1, .beta2 = .95, .lr_end = 1, .augment = false};
+
+    (void)state;
+    for (int differ = 0; differ < 2; differ++) {
+        struct trainer *trainer = NULL;
+        struct dataset *data = NULL;
+        struct sft_result result;
+        struct error error = {0};
+        float label[2][2 * DIMS], pose[3 * STATE];
+
+        assert_int_equal(trainer_new(make(OFT_L1), 1, NULL, &trainer), 0);
+        assert_int_equal(dataset_new(trainer->model, &data), 0);
+        for (uint64_t id = 0; id < 2; id++) {
+            struct episode_input in = episode(1, 2);
+
+            for (int k = 0; k < 2 * DIMS; k++)
+                label[id][k] = id ? .8f : -.8f;
+            for (int k = 0; k < 3 * STATE; k++)
+                pose[k] = id && differ ? 1.5f : -.5f;
+            for (int t = 0; id && !differ && t < 3; t++)
+                memset(in.frames + (size_t)(2 * t + 1) * FRAME, 200, FRAME);
+            in.id = id + 1;
+            in.demo = true;
+            in.state = pose;
+            in.label = label[id];
+            in.n_label = 2 * DIMS;
+            if (dataset_add(data, &in, &error) < 0)
+                fail_msg("%s", error.text);
+        }
+        if (objective_sft(trainer, data, &config, &(struct objective){.seed = 1}, &result, &error) < 0)
+            fail_msg("%s", error.text);
+        if (!(result.last_loss < .2))
+            fail_msg("differ %d: loss %g, then %g", differ, result.first_loss, result.last_loss);
+        dataset_free(data);
+        trainer_free(trainer);
+    }
+}
+
+static void missing_pictures_and_states_are_refused(void **state)
+{
+    struct openvla *model = make(OFT_TOKENS);
+    struct dataset *data = NULL;
+    struct error error = {0};
+    float label[4 * DIMS] = {0};
+    struct episode_input in = episode(9, 4), bad;
+
+    (void)state;
+    assert_int_equal(dataset_new(model, &data), 0);
+    in.demo = true;
+    in.label = label;
+    in.n_label = 4 * DIMS;
+    bad = in;
+    bad.images = 1;
+    bad.n_frames /= 2;
+    assert_int_equal(dataset_add(data, &bad, &error), -EINVAL);
+    assert_string_equal(error.text, "episode 9: 1 pictures of each observation, the policy takes 2");
+    bad = in;
+    bad.n_state = 5 * 3;
+    assert_int_equal(dataset_add(data, &bad, &error), -EINVAL);
+    assert_string_equal(error.text, "episode 9: 3 numbers of the robot's state at each of 5 observations, the policy takes 8");
+    model->stats[0].proprio = 0;
+    assert_int_equal(dataset_add(data, &in, &error), -EINVAL);
+    assert_non_null(strstr(error.text, "dataset_statistics.json"));
+    free(in.frames);
+    dataset_free(data);
+    openvla_free(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -310,6 +430,9 @@ int main(void)
         cmocka_unit_test(actor_and_learner_agree),
         cmocka_unit_test(what_was_not_executed_takes_no_part),
         cmocka_unit_test(what_does_not_fit_is_refused),
+        cmocka_unit_test_setup_teardown(actor_and_learner_agree, with_two_cameras_and_state, with_one_camera),
+        cmocka_unit_test_setup_teardown(second_picture_and_state_are_seen, with_two_cameras_and_state, with_one_camera),
+        cmocka_unit_test_setup_teardown(missing_pictures_and_states_are_refused, with_two_cameras_and_state, with_one_camera),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

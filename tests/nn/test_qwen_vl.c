@@ -301,7 +301,7 @@ static struct dataset *episodes(const struct qwen_vl *model)
             .width = SIDE,
             .action_dims = DIMS,
             .frames = frames,
-            .n_frames = sizeof(e->frames),
+            .n_frames = sizeof(e->frames), .images = 1,
         };
 
         assert_true(e && frames);

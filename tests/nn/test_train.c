@@ -60,7 +60,7 @@ static void add_episode(struct dataset *data, const struct openvla *model, uint6
         .state_seed = id / 2, .steps = steps, .max_steps = 8, .success = success, .demo = demo, .policy_version = 3,
         .temperature = 1,
         .height = SIDE, .width = SIDE, .action_dims = DIMS, .frames = noise_frames(id, steps + 1),
-        .n_frames = (size_t)(steps + 1) * FRAME,
+        .n_frames = (size_t)(steps + 1) * FRAME, .images = 1,
     };
     float numbers[8 * DIMS], progress[9], hidden[8 * MAX_HIDDEN];
     size_t width = (size_t)model->config.hidden;
@@ -645,7 +645,7 @@ static void bad_episodes_are_refused_by_name(void **state)
     struct error error = {0};
     struct episode_input in = {.id = 42, .task = "t", .instruction = "i", .steps = 2, .max_steps = 8, .temperature = 1,
                                .height = SIDE, .width = SIDE,
-                               .action_dims = DIMS, .frames = frames, .n_frames = 3 * FRAME, .tokens = tokens,
+                               .action_dims = DIMS, .frames = frames, .n_frames = 3 * FRAME, .images = 1, .tokens = tokens,
                                .n_tokens = 2 * DIMS, .logp = logp, .n_logp = 2 * DIMS};
     struct episode_input bad;
 
@@ -666,6 +666,8 @@ static void bad_episodes_are_refused_by_name(void **state)
     REFUSED(bad.n_frames -= FRAME);
     REFUSED((bad.progress = progress, bad.n_progress = 3));
     REFUSED(bad.height = 32);
+    REFUSED(bad.images = 2);     /* so many pictures are not there */
+    REFUSED(bad.images = 0);
     snprintf(model->config.image_chain, sizeof model->config.image_chain, "render");
     REFUSED(bad.image_chain = "rot180+jpeg95+lanczos3");
     REFUSED(bad.steps = 0);

@@ -32,7 +32,8 @@ int qwen_episode_check(const struct qwen_vl *model, const struct qwen_episode *e
 static int resized(struct making *m, int image, const uint8_t **ret)
 {
     const struct qwen_episode *e = m->episode;
-    const uint8_t *frame = e->blank ? e->blank : e->frames + (size_t)image * (size_t)e->height * (size_t)e->width * 3;
+    size_t picture = (size_t)e->height * (size_t)e->width * 3;
+    const uint8_t *frame = e->blank ? e->blank : e->frames + (size_t)image * (size_t)MAX(e->cameras, 1) * picture;
     uint8_t **slot = &m->prompts->resized[e->blank ? 0 : image];
 
     *ret = frame;

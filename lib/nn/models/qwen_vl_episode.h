@@ -11,8 +11,9 @@
 
 struct qwen_episode {               /* borrowed */
     const char *instruction;
-    const uint8_t *frames;          /* u8 [n][height][width][3] */
+    const uint8_t *frames;          /* u8 [n][cameras][height][width][3]; the first camera's picture is shown */
     int n, height, width;
+    int cameras;                    /* 0: 1 */
     const uint32_t *step;           /* [n] which frame of the episode each is, ascending; NULL: 0, 1, ... */
     const float *action; int dims;  /* (n-1, dims) executed after each but the last; NULL: not known */
     const uint8_t *blank;           /* shown instead of every frame, or NULL */
