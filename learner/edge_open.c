@@ -18,7 +18,10 @@ enum { RETRY_MIN_MS = 2000, RETRY_MAX_MS = 60000 };
 static void on_appended(uint64_t episode, uint64_t token, int result, void *arg)
 {
     struct edge *edge = arg;
+    uint32_t stage = edge->intake && result >= 0 ? intake_trained_stage_of(edge->intake, episode) : UINT32_MAX;
 
+    if (edge->ahead && edge_rl(edge, stage))
+        ahead_add(edge->ahead, stage, episode);
     if (edge->intake)
         edge_step(edge, &(struct intake_event) {.kind = INTAKE_APPENDED, .appended = {episode, token, result}});
 }
@@ -221,7 +224,9 @@ static int open_rank_0(struct edge *edge, uint64_t run, struct error *error)
     if (r < 0)
         return r;
     r = journal_thread_new(edge->loop, edge->journal, on_appended, edge, &edge->journal_thread);
-    return r < 0 ? error_set(error, -r, "the journal's thread cannot start: %s", strerror(-r)) : 0;
+    if (r >= 0)
+        r = ahead_new(edge->journal, (int)edge->threads, &edge->ahead);
+    return r < 0 ? error_set(error, -r, "the journal's threads cannot start: %s", strerror(-r)) : 0;
 }
 
 static int open_group(struct edge *edge, int ranks, struct group *ret, struct error *error)
@@ -276,6 +281,7 @@ int edge_open(struct edge *edge, const Gantry__Welcome *welcome, struct error *e
     snprintf(runner.run_dir, sizeof runner.run_dir, "%s", edge->run_dir);
     runner.journal = edge->journal;
     runner.collective = edge->collective;
+    runner.ahead = edge->ahead;
     r = train_thread_new(edge->loop, &runner, on_trained, edge, &edge->train_thread);
     return r < 0 ? error_set(error, -r, "the learner's threads cannot start: %s", strerror(-r)) : 0;
 }
@@ -287,6 +293,7 @@ void edge_close(struct edge *edge)
     edge->train_thread = train_thread_free(edge->train_thread);
     edge->collective = collective_free(edge->collective);
     edge->journal_thread = journal_thread_free(edge->journal_thread);
+    edge->ahead = ahead_free(edge->ahead);
     deliveries_free(&edge->deliveries);
     intake_effects_release(&edge->effects);
     edge->intake = intake_free(edge->intake);

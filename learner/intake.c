@@ -275,6 +275,13 @@ uint32_t intake_stage_of(const struct intake *intake, uint64_t episode)
     return set ? set->stage : UINT32_MAX;
 }
 
+uint32_t intake_trained_stage_of(const struct intake *intake, uint64_t episode)
+{
+    const struct open_set *set = intake_find_open(intake, episode);
+
+    return set && set->trained_on ? set->stage : UINT32_MAX;
+}
+
 void intake_status(const struct intake *intake, struct intake_status *ret)
 {
     struct intake_status status = {

@@ -151,6 +151,8 @@ int intake_step(struct intake *intake, const struct intake_event *event, uint64_
 
 /* Which open iteration's stage an episode belongs to; UINT32_MAX: of none. */
 uint32_t intake_stage_of(const struct intake *intake, uint64_t episode);
+/* The same, of an iteration that a plan will follow. */
+uint32_t intake_trained_stage_of(const struct intake *intake, uint64_t episode);
 
 /* For status: episodes of the open iterations, journaled of them, being written, training now. */
 struct intake_status { uint32_t stage, iteration; size_t open, journaled, writing; bool training; };

@@ -65,6 +65,14 @@ static int add(struct dataset *set, struct loaded *l, struct error *error)
     return r;
 }
 
+int plan_data_add(struct journal *journal, uint64_t episode, struct dataset *set, struct error *error)
+{
+    _cleanup_(loaded_release) struct loaded l = {0};
+    int r = load(journal, episode, &l, error);
+
+    return r < 0 ? r : add(set, &l, error);
+}
+
 /* ---- which ones ------------------------------------------------------------------------------------ */
 
 static int note_used(struct plan_data *data, struct journal *journal, uint64_t id, struct error *error)

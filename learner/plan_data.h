@@ -21,3 +21,5 @@ void plan_data_release(struct plan_data *data);
  * the score that the choice goes by, or none that is chosen. */
 int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const struct trainer *trainer,
                    const struct stage_config *settings, struct plan_data *ret, struct error *error);
+/* One episode from the journal into a data set. */
+int plan_data_add(struct journal *journal, uint64_t episode, struct dataset *set, struct error *error);

@@ -177,18 +177,19 @@ int parent_load_reference(struct plan_runner *runner, uint64_t version, struct e
     char dir[VERSION_PATH];
     int r;
 
-    if (runner->reference && runner->reference_version == version)
+    if (runner->reference && runner->reference->version == version)
         return 0;
-    runner->reference = openvla_free(runner->reference);
+    runner->reference = reference_drop(runner->reference);
     r = version_path(runner->run_dir, 0, version, dir);
     if (r >= 0)
         r = openvla_load_halves(dir, OPENVLA_LARGE, &model, error);
     if (r < 0)
         return error_prefix(error, r, "the policy that the stage started from");
     r = openvla_pack(model, false);
-    if (r < 0)
-        return error_set(error, -r, "%s: out of memory", dir);
-    runner->reference = TAKE_PTR(model);
-    runner->reference_version = version;
+    if (r >= 0)
+        runner->reference = reference_new(model, version);
+    if (!runner->reference)
+        return error_set(error, ENOMEM, "%s: out of memory", dir);
+    TAKE_PTR(model);            /* the reference's now */
     return 0;
 }

@@ -15,7 +15,7 @@ void plan_runner_release(struct plan_runner *runner)
 {
     for (int kind = 0; kind < 2; kind++)
         runner->trainer[kind] = trainer_free(runner->trainer[kind]);
-    runner->reference = openvla_free(runner->reference);
+    runner->reference = reference_drop(runner->reference);
 }
 
 static bool watch(void *arg, _unused_ const char *what, int64_t done, int64_t total, _unused_ double loss)
@@ -38,6 +38,7 @@ struct execution {              /* one plan on its way */
     struct plan_data data;
     struct record record;
     struct objective objective;
+    struct reference_recall recall;
     struct train_watch watch;
 };
 
@@ -140,6 +141,38 @@ static int sort_out(struct execution *e, const bool *filtered)
     return 0;
 }
 
+/* The trainer's own model below its adapters; or the version that the stage began with, which may have been asked already and
+ * can be from now on. */
+static int find_reference(struct execution *e, const struct rl_config *config, const struct openvla **ret, struct error *error)
+{
+    struct plan_runner *runner = e->runner;
+    int r;
+
+    if (parent_is_on_reference(e->trainer)) {
+        *ret = e->trainer->model;
+        return 0;
+    }
+    r = parent_load_reference(runner, e->trainer->reference, error);
+    if (r < 0)
+        return r;
+    *ret = runner->reference->model;
+    if (!runner->ahead)
+        return 0;
+    ahead_offer(runner->ahead, (uint32_t)e->plan->stage, runner->reference, config);
+    e->recall = (struct reference_recall) {ahead_take, runner->ahead};
+    e->objective.recall = &e->recall;
+    return 0;
+}
+
+static uint64_t last_of(const Gantry__Plan *plan)
+{
+    uint64_t last = 0;
+
+    for (size_t i = 0; i < plan->n_episodes; i++)
+        last = MAX(last, plan->episodes[i]);
+    return last;
+}
+
 static int run_ppo(struct execution *e, struct error *error)
 {
     const struct rl_config *config = &e->settings.rl;
@@ -155,12 +188,8 @@ static int run_ppo(struct execution *e, struct error *error)
     if (e->settings.kind != STAGE_RL)
         return error_set(error, EINVAL, "plan ppo: its settings are of a %s stage", stage_kind_name(e->settings.kind));
     r = prepare(e, &wish, error);
-    if (r >= 0 && config->kl != KL_NONE && parent_is_on_reference(e->trainer))
-        reference = e->trainer->model;
-    else if (r >= 0 && config->kl != KL_NONE) {
-        r = parent_load_reference(e->runner, e->trainer->reference, error);
-        reference = e->runner->reference;
-    }
+    if (r >= 0 && config->kl != KL_NONE)
+        r = find_reference(e, config, &reference, error);
     if (r < 0)
         return r;
     filtered = calloc((size_t)MAX(e->data.set->n, 1), sizeof *filtered);
@@ -168,6 +197,8 @@ static int run_ppo(struct execution *e, struct error *error)
         return error_set(error, ENOMEM, "out of memory");
     e->objective.ret_filtered = filtered;
     r = objective_ppo(e->trainer, reference, e->data.set, config, &e->objective, &result, error);
+    if (e->runner->ahead && e->plan->n_episodes)
+        ahead_forget(e->runner->ahead, last_of(e->plan));
     if (r < 0)
         return r;
     if (sort_out(e, filtered) < 0)

@@ -16,6 +16,7 @@
 #include <stdatomic.h>
 
 #include "daemon/run_config.h"
+#include "learner/ahead.h"
 #include "learner/collective.h"
 #include "learner/intake.h"
 #include "nn/models/openvla_lora.h"
@@ -28,6 +29,7 @@ struct plan_runner {
     uint64_t run, seed;
     struct journal *journal;            /* borrowed; NULL on rank > 0: opened for reading plan by plan, rank 0 writes it */
     struct collective *collective;      /* borrowed; NULL: one rank */
+    struct ahead *ahead;                /* borrowed; NULL: everything is asked when its plan comes */
     int threads;
     struct group group;                 /* the learner's ranks */
     bool bf16;                          /* policy.weights: bf16 */
@@ -42,7 +44,7 @@ struct plan_runner {
 
     /* what the last plans left in memory */
     struct trainer *trainer[2]; uint64_t version[2];    /* by kind: 0 policy, 1 prm */
-    struct openvla *reference; uint64_t reference_version;
+    struct reference *reference;
 };
 
 /* `-EEXIST` from the rename is no failure: the winner is returned. Rank > 0 trains along and commits nothing; *ret is then what

@@ -8,6 +8,7 @@
 
 #include "base/method.h"
 #include "base/strbuf.h"
+#include "train/reference.h"
 #include "train/sample.h"
 #include "train/trainer.h"
 
@@ -16,6 +17,7 @@ struct objective {              /* what all three are told */
     uint64_t version;                   /* the parent: what the trainer holds; ppo compares it with who played */
     const struct train_watch *watch;    /* may be NULL */
     bool *ret_filtered;                 /* [episodes of the data set] ppo: those that carried no gradient; may be NULL */
+    const struct reference_recall *recall;      /* ppo: reference numbers computed before; may be NULL */
 };
 
 /* ---- sft: cross-entropy over the full vocabulary of K action ids and the end-of-sequence id -------------

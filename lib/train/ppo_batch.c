@@ -9,7 +9,6 @@
 #include "rl/gae.h"
 #include "rl/losses.h"
 #include "rl/rewards.h"
-#include "train/policy_rows.h"
 
 #define PROGRESS_SCALE 2        /* the critic sees progress on the scale of time and reward */
 
@@ -115,28 +114,6 @@ int ppo_batch_new(const struct dataset *data, const struct rl_config *config, co
     }
     *ret = TAKE_PTR(b);
     return 0;
-}
-
-/* ---- the reference ------------------------------------------------------------------------------------ */
-
-int ppo_batch_reference(struct ppo_batch *b, struct trainer *trainer, const struct openvla *reference, struct error *error)
-{
-    size_t tokens = (size_t)b->n * (size_t)b->data->width;
-    struct policy_pass out = {.plain = reference == trainer->model};
-    int r;
-
-    if (b->config->kl == KL_NONE)
-        return 0;
-    if (!reference)
-        return error_set(error, EINVAL, "rl: there is no reference policy to keep near to");
-    if (b->config->kl == KL_EXACT)
-        out.log_probs = b->ref_log_probs = malloc(tokens * (size_t)policy_ref_width(b->data) * sizeof(float));
-    else
-        out.logp = b->ref_logp = malloc(tokens * sizeof(float));
-    if (!out.log_probs && !out.logp)
-        return error_set(error, ENOMEM, "rl: out of memory for the reference's log-probabilities");
-    r = pass_policy(reference, trainer->shards, b->data, b->steps, b->n, b->config->temperature, &out);
-    return r < 0 ? error_set(error, -r, "rl: the reference's pass failed: %s", error_text(NULL, r)) : 0;
 }
 
 /* ---- rewards and advantages ------------------------------------------------------------------------ */

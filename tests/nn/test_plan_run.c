@@ -18,11 +18,17 @@
 #include "run/manifest.h"
 
 #define NANO "tests/golden/nano"
-enum { SIDE = 64, FRAME = SIDE * SIDE * 3, DIMS = 7, STEPS = 4, RUN = 77, DEMOS = 0, RL = 2, ROLLOUTS = 3 };
+enum { SIDE = 64, FRAME = SIDE * SIDE * 3, DIMS = 7, STEPS = 4, RUN = 77, DEMOS = 0, SFT = 1, RL = 2, ROLLOUTS = 3 };
 
 static const char sft_settings[] = "kind: sft\nsteps: 4\nbatch: 4\nlr: 0.001\n";
 
-struct fixture { char dir[64]; struct journal *journal; struct plan_runner runner; bool lora; };
+struct fixture {
+    char dir[64];
+    struct journal *journal;
+    struct plan_runner runner;
+    bool lora;
+    bool stale;                 /* plans take what was played some versions ago */
+};
 
 static void append(struct fixture *f, uint64_t id, Gantry__Purpose purpose, uint64_t version, float progress)
 {
@@ -157,7 +163,7 @@ static int run_sft(struct fixture *f, uint64_t parent, const char *dir, struct i
     uint8_t digest[SHA256_SIZE];
     Gantry__Plan plan = plan_of("sft", parent, dir, sft_settings, digest);
 
-    plan.stage = 1;
+    plan.stage = SFT;
     plan.stages = stages;
     plan.n_stages = 1;
     return plan_run(&f->runner, &plan, ret, error);
@@ -167,8 +173,8 @@ static int run_ppo(struct fixture *f, uint64_t parent, const char *dir, uint64_t
                    struct error *error)
 {
     uint8_t digest[SHA256_SIZE];
-    /* with adapters the plans go on for longer than the journal's episodes are fresh */
-    Gantry__Plan plan = plan_of("ppo", parent, dir, f->lora ? "kind: rl\npreset: tabletop\ncritic_warmup: 0\nmax_staleness: 4\n"
+    /* plans that go on for longer than the journal's episodes are fresh */
+    Gantry__Plan plan = plan_of("ppo", parent, dir, f->lora || f->stale ? "kind: rl\npreset: tabletop\ncritic_warmup: 0\nmax_staleness: 4\n"
                                                             : "kind: rl\npreset: tabletop\ncritic_warmup: 0\n", digest);
 
     plan.stage = RL;
@@ -244,7 +250,7 @@ static void pieces_are_the_whole(void **state)
     assert_int_equal(remove_tree(path), 0);
     plan_runner_release(&f->runner);
     new_runner(f);
-    plan.stage = 1;
+    plan.stage = SFT;
     plan.stages = &(uint64_t) {DEMOS};
     plan.n_stages = 1;
     plan.parent = 0;
@@ -285,6 +291,50 @@ static void restart(struct fixture *f)
     new_runner(f);
 }
 
+/* What the reference says of an episode may be asked before the plan comes, of all of them, some, or none. */
+static void what_was_asked_ahead_changes_no_bit(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t rows[] = {11, 12, 13, 14};
+    uint8_t expected[2][SHA256_SIZE], digest[2][SHA256_SIZE];
+    struct intake_version version;
+    struct error error;
+    char dir[VERSION_PATH];
+
+    f->stale = true;
+    MUST(run_sft(f, 0, "policies/v000000", &version, &error));
+    MUST(run_ppo(f, 1, "policies/v000001", rows, 2, &version, &error));
+    MUST(run_ppo(f, 2, "policies/v000002", rows, 4, &version, &error));
+    digest_of(f, "v000003/model.safetensors", expected[0]);
+    digest_of(f, "v000003/train_state.safetensors", expected[1]);
+    for (size_t known = 0; known <= 4; known += 2) {
+        struct ahead *ahead;
+
+        for (uint64_t number = 2; number <= 3; number++) {
+            version_path(f->dir, 0, number, dir);
+            assert_int_equal(remove_tree(dir), 0);
+        }
+        restart(f);
+        assert_int_equal(ahead_new(f->journal, 3, &ahead), 0);
+        f->runner.ahead = ahead;
+        ahead_add(ahead, RL, 11);       /* no plan has come yet: nothing is known of a reference */
+        MUST(run_ppo(f, 1, "policies/v000001", rows, 2, &version, &error));
+        assert_int_equal(ahead_taken(ahead), 0);
+        for (size_t i = 0; i < known; i++)
+            ahead_add(ahead, RL, rows[3 - i]);
+        ahead_add(ahead, RL, 9999);     /* not in the journal: the plan would say so */
+        ahead_add(ahead, SFT, 11);
+        ahead_wait(ahead);
+        MUST(run_ppo(f, 2, "policies/v000002", rows, 4, &version, &error));
+        assert_int_equal(ahead_taken(ahead), known);
+        digest_of(f, "v000003/model.safetensors", digest[0]);
+        digest_of(f, "v000003/train_state.safetensors", digest[1]);
+        assert_memory_equal(digest, expected, sizeof expected);
+        ahead_add(ahead, RL, 12);       /* freed in the middle of its work */
+        ahead_free(ahead);
+    }
+}
+
 /* policy.train: lora. Imitation in two pieces: an adapter, then full weights; rl: adapters on those. No restart changes a bit. */
 static void adapters_sit_on_the_start_of_their_stage(void **state)
 {
@@ -299,7 +349,7 @@ static void adapters_sit_on_the_start_of_their_stage(void **state)
 
     f->lora = true;
     restart(f);
-    plan.stage = 1;
+    plan.stage = SFT;
     plan.stages = &(uint64_t) {DEMOS};
     plan.n_stages = 1;
     MUST(plan_run(&f->runner, &plan, &version, &error));
@@ -453,6 +503,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(imitation_is_committed_with_what_it_saw, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_restart_changes_no_bit, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_was_asked_ahead_changes_no_bit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(pieces_are_the_whole, set_up, tear_down),
         cmocka_unit_test_setup_teardown(adapters_sit_on_the_start_of_their_stage, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_loser_of_a_race_takes_the_winner, set_up, tear_down),
