@@ -97,8 +97,6 @@ static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
         gauge(edge, heartbeat, "train_total", (double)total);
     }
     gauge(edge, heartbeat, "train_ms_total", (double)train_thread_ms(edge->train_thread));
-    if (edge->ahead)
-        gauge(edge, heartbeat, "ahead_total", (double)ahead_taken(edge->ahead));
     if (edge->journal)
         gauge(edge, heartbeat, "journal_bytes", (double)journal_bytes(edge->journal));
     if (edge->journal_thread)

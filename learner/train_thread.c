@@ -20,6 +20,7 @@ struct train_thread {
     int result;
     struct error error;
     uint64_t took_ms, total_ms;
+    uint64_t ahead;             /* episodes whose reference numbers were there already */
 };
 
 /* On the loop's thread. */
@@ -30,8 +31,9 @@ static void finished(void *arg)
 
     thread->total_ms += thread->took_ms;
     if (thread->result == 0)
-        log_info("trained", "objective=%s stage=%" PRIu64 " iteration=%" PRIu64 " version=%" PRIu64 " ms=%" PRIu64,
-                 plan->objective, plan->stage, plan->iteration, plan->version, thread->took_ms);
+        log_info("trained",
+                 "objective=%s stage=%" PRIu64 " iteration=%" PRIu64 " version=%" PRIu64 " ms=%" PRIu64 " ahead=%" PRIu64,
+                 plan->objective, plan->stage, plan->iteration, plan->version, thread->took_ms, thread->ahead);
     else if (thread->result != -ECANCELED)
         log_error("a plan cannot be carried out", "objective=%s version=%" PRIu64 " reason=%s", plan->objective, plan->version,
                   LOG_Q(error_text(&thread->error, thread->result)));
@@ -42,11 +44,12 @@ static void finished(void *arg)
 static void run_job(void *arg)
 {
     struct train_thread *thread = arg;
-    uint64_t start = clock_mono_ms();
+    uint64_t start = clock_mono_ms(), taken = thread->runner.ahead ? ahead_taken(thread->runner.ahead) : 0;
 
     thread->error = (struct error) {0};
     thread->result = plan_run(&thread->runner, thread->plan, &thread->version, &thread->error);
     thread->took_ms = clock_mono_ms() - start;
+    thread->ahead = thread->runner.ahead ? ahead_taken(thread->runner.ahead) - taken : 0;
     if (loop_post(thread->loop, finished, thread) < 0)
         log_error("the loop does not hear that training has ended", "version=%" PRIu64, thread->plan->version);
 }

@@ -1,5 +1,6 @@
 """numerics: strict. What is trained depends on the configuration alone: not on kills, nor on how many workers play."""
 import hashlib
+import re
 
 import pytest
 
@@ -27,6 +28,8 @@ def reference(make_cluster, untouched):
         cluster.until_finished()
         untouched.update(weights(cluster.run))
         assert any("v000007" in name for name in untouched), untouched      # 0, sft in three pieces, four of rl
+        asked = re.findall(r"objective=ppo .* ahead=(\d+)", cluster.of("learner")[0].log.read_text())
+        assert len(asked) == 4 and asked[0] == "0" and any(int(n) for n in asked), asked     # while others were played
     return untouched
 
 
@@ -41,7 +44,8 @@ def test_killed_and_resumed(make_cluster, untouched, workers):
     cluster.of("env-worker")[0].kill()
     cluster.until(lambda s: s and s["stage"] == "rl" and s["iteration"] >= 1 and s["state"] == "training" or s and s["iteration"] >= 2, "training")
     cluster.of("learner")[0].kill()
-    cluster.until(lambda s: s and s["iteration"] >= 2, "rl iteration 2")
+    cluster.until(lambda s: s and s["iteration"] >= 2 and s["episodes"]["journaled"] >= 2 or s and s["iteration"] >= 3, "rl iteration 2")
+    cluster.of("learner")[0].kill()     # what it had asked the reference of the first episodes is gone with it
     cluster.of("coordinator")[0].kill()
     cluster.until_finished()
     cluster.history()
