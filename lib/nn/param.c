@@ -36,6 +36,7 @@ struct param *param_add(struct params *params, const char *name, int ndim, const
         param->numel *= dim[i];
     }
     param->linear = linear;
+    param->fast = params->fast;
     param->offset = params->numel;
     params->numel += padded(param->numel, 16);
     list[params->count++] = param;
@@ -188,6 +189,18 @@ void param_changed(struct param *param)
     param->backward = gemm_pack_free(param->backward);
 }
 
+bool params_use_fast(struct params *params)
+{
+    if (!cpu_kernels()->gemm_bf16)
+        return false;
+    params->fast = true;
+    for (int i = 0; i < params->count; i++) {
+        params->list[i]->fast = true;
+        param_changed(params->list[i]);
+    }
+    return true;
+}
+
 int params_pack(struct params *params, bool training)
 {
     return params_pack_span(params, training, 0, params->numel);
@@ -207,9 +220,9 @@ int params_pack_span(struct params *params, bool training, int64_t begin, int64_
             continue;
         }
         if (!p->forward)
-            p->forward = gemm_pack_new(in, out);
+            p->forward = gemm_pack_new(in, out, p->fast);
         if (training && !p->backward)
-            p->backward = gemm_pack_new(out, in);
+            p->backward = gemm_pack_new(out, in, p->fast);
         if (!p->forward || (training && !p->backward))
             return -ENOMEM;
         gemm_pack_fill(p->forward, p->value, true);

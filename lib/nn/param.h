@@ -34,6 +34,7 @@ struct param {
     bool half;                  /* kept as bf16, frozen */
     uint16_t *bf16;             /* its values then; set before params_allocate they stay where they are, e.g. in a mapped file */
     bool frozen;                /* no gradient is wanted (e.g. modules that never run) */
+    bool fast;                  /* as its params: products with it in bf16 */
     bool linear;                /* packed by params_pack: [dim0][dim1*...] as out x in */
     bool adapter;               /* the A or B of another weight: no part of the checkpoint (nn/adapters.h) */
     struct lora lora;           /* of a linear weight: the adapter it is used with */
@@ -45,6 +46,7 @@ struct params {
     struct param **list;        /* registration order */
     int count;
     int64_t numel;              /* floats in the arena, padding included */
+    bool fast;                  /* numerics: fast (params_use_fast) */
     float *values;
     uint16_t *halves;           /* what is kept as bf16, but for what others hold */
 };
@@ -57,6 +59,10 @@ int params_allocate(struct params *params);                     /* zeroed; -ENOM
 int params_grow(struct params *params, int64_t held);
 /* Forget every adapter: its parameters, their values, and that weights were used with them. -ENOMEM: as before. */
 int params_drop_adapters(struct params *params);
+/* numerics: fast: products with linear weights, forwards, backwards and for their gradients, round both operands to bf16 and sum in
+ * fp32 (nn/cpu/kernels.h, docs/adr/0003-fast-numerics.md); values stay what they are. Holds for parameters that come later, too; before
+ * params_pack, and made for all at once. Returns whether it is so: without VDPBF16PS products stay strict, and the caller says so. */
+bool params_use_fast(struct params *params);
 /* Pack every linear weight; for training also the backward form (without it, one left from before is dropped). -ENOMEM; the
  * first call allocates, later ones refill: those of frozen parameters only when param_changed said so. */
 int params_pack(struct params *params, bool training);

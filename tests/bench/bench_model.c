@@ -1,9 +1,9 @@
 /* The tiny64 golden model on one thread: acting at batch 1, 16, 64, a supervised step and a PPO-like step at batch 32.
  *
- *   GANTRY_GOLDENS=dir bench_model [repetitions, default 5] [act1 | act16 | act64 | sft | ppo: only that]
+ *   GANTRY_GOLDENS=dir bench_model [repetitions, default 5] [act1 | act16 | act64 | sft | ppo: only that] [strict | fast: only those]
  *
  * Prints milliseconds of CPU time per call, best and median; tests/bench/torch_baseline.py prints the same lines for PyTorch.
- * A training step is what the learner does: eight shards, gradient norm, AdamW, packing. */
+ * A training step is what the learner does: eight shards, gradient norm, AdamW, packing. Each row in strict numerics, then in fast. */
 #include <errno.h>
 
 #include "base/clock.h"
@@ -116,7 +116,7 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static int measure(struct bench *b, const char *name, int (*run)(struct bench *), int batch, int repeats)
+static int measure(struct bench *b, const char *name, const char *numerics, int (*run)(struct bench *), int batch, int repeats)
 {
     double ms[MAX_REPEATS];
     int r = 0;
@@ -132,11 +132,11 @@ static int measure(struct bench *b, const char *name, int (*run)(struct bench *)
     if (r < 0)
         return r;
     qsort(ms, (size_t)repeats, sizeof(*ms), ascending);
-    printf("%-6s B=%-3d %9.2f ms best %9.2f ms median %9.1f samples/s\n", name, batch, ms[0], ms[repeats / 2], batch * 1e3 / ms[0]);
+    printf("%-6s %-6s B=%-3d %9.2f ms best %9.2f ms median %9.1f samples/s\n", name, numerics, batch, ms[0], ms[repeats / 2], batch * 1e3 / ms[0]);
     return 0;
 }
 
-static int setup(struct bench *b, const char *goldens, struct error *error)
+static int setup(struct bench *b, const char *goldens, bool fast, struct error *error)
 {
     struct philox random = philox_at(1, PHILOX_TEST, 0, 0, 0);
     struct openvla *training = NULL;
@@ -147,6 +147,8 @@ static int setup(struct bench *b, const char *goldens, struct error *error)
     r = openvla_load(dir, &b->model, error);
     if (r >= 0 && b->model->config.value_width == 0)
         r = openvla_add_value_head(b->model, 256, 0, 1);
+    if (r >= 0 && fast && !params_use_fast(&b->model->params))
+        return error_set(error, ENOTSUP, "fast: this CPU has no VDPBF16PS");
     if (r >= 0)
         r = openvla_pack(b->model, false);
     if (r >= 0)
@@ -176,31 +178,47 @@ int main(int argc, char **argv)
     static const struct { const char *name; int (*run)(struct bench *); int batch; } rows[] = {
         {"act1", act, 1}, {"act16", act, 16}, {"act64", act, 64}, {"sft", sft, TRAIN_BATCH}, {"ppo", ppo, TRAIN_BATCH},
     };
+    static const char *const numerics_names[] = {"strict", "fast"};
     const char *goldens = getenv("GANTRY_GOLDENS");
     int repeats = argc > 1 ? (int)CLAMP(strtol(argv[1], NULL, 10), 1, MAX_REPEATS) : 5;
-    struct bench b = {0};
+    const char *row = argc > 2 ? argv[2] : NULL, *numerics = argc > 3 ? argv[3] : NULL;
+    struct bench b[2] = {0};
     struct error error = {0};
-    int r;
+    int r = 0;
 
     if (!goldens) {
         fprintf(stderr, "bench_model: set GANTRY_GOLDENS\n");
         return 1;
     }
-    r = setup(&b, goldens, &error);
+    if (row && (!strcmp(row, "strict") || !strcmp(row, "fast"))) {
+        numerics = row;
+        row = NULL;
+    }
+    for (int fast = 0; fast < 2 && r >= 0; fast++)
+        r = setup(&b[fast], goldens, fast, &error);
+    if (r == -ENOTSUP) {
+        printf("%s\n", error_text(&error, r));
+        numerics = "strict";
+        r = 0;
+    }
     if (r < 0) {
         fprintf(stderr, "bench_model: %s\n", error_text(&error, r));
         return 1;
     }
-    printf("gantry (%s), one thread, S = %d + 7\n", cpu_kernels()->isa, b.model->config.patches + b.n_prompt);
+    printf("gantry (%s), one thread, S = %d + 7\n", cpu_kernels()->isa, b[0].model->config.patches + b[0].n_prompt);
     for (size_t i = 0; i < ARRAY_SIZE(rows) && r >= 0; i++)
-        if (argc < 3 || !strcmp(argv[2], rows[i].name))
-            r = measure(&b, rows[i].name, rows[i].run, rows[i].batch, rows[i].batch == 1 ? MIN(4 * repeats, MAX_REPEATS) : repeats);
+        for (int fast = 0; fast < 2 && r >= 0; fast++)
+            if ((!row || !strcmp(row, rows[i].name)) && (!numerics || !strcmp(numerics, numerics_names[fast])))
+                r = measure(&b[fast], rows[i].name, numerics_names[fast], rows[i].run, rows[i].batch,
+                            rows[i].batch == 1 ? MIN(4 * repeats, MAX_REPEATS) : repeats);
     if (r < 0)
         fprintf(stderr, "bench_model: %s\n", error_text(NULL, r));
-    b.trainer = trainer_free(b.trainer);
-    b.session = openvla_session_free(b.session);
-    b.model = openvla_free(b.model);
-    free(b.images);
-    free(b.prompt);
+    for (int fast = 0; fast < 2; fast++) {
+        trainer_free(b[fast].trainer);
+        openvla_session_free(b[fast].session);
+        openvla_free(b[fast].model);
+        free(b[fast].images);
+        free(b[fast].prompt);
+    }
     return r < 0;
 }

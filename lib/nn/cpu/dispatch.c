@@ -5,11 +5,13 @@
 #include "base/macro.h"
 #include "nn/cpu/kernels.h"
 
-extern const struct cpu_kernels cpu_kernels_generic, cpu_kernels_avx2, cpu_kernels_avx512;
+extern const struct cpu_kernels cpu_kernels_generic, cpu_kernels_avx2, cpu_kernels_avx512, cpu_kernels_avx512bf16;
 
 static bool cpu_runs(const struct cpu_kernels *kernels)
 {
     __builtin_cpu_init();
+    if (kernels == &cpu_kernels_avx512bf16)
+        return cpu_runs(&cpu_kernels_avx512) && __builtin_cpu_supports("avx512bf16");
     if (kernels == &cpu_kernels_avx512)
         return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
@@ -18,7 +20,7 @@ static bool cpu_runs(const struct cpu_kernels *kernels)
     return true;
 }
 
-static const struct cpu_kernels *const all[] = {&cpu_kernels_avx512, &cpu_kernels_avx2, &cpu_kernels_generic};
+static const struct cpu_kernels *const all[] = {&cpu_kernels_avx512bf16, &cpu_kernels_avx512, &cpu_kernels_avx2, &cpu_kernels_generic};
 
 const struct cpu_kernels *cpu_kernels_named(const char *isa)
 {

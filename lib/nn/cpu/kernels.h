@@ -1,7 +1,8 @@
 /* kernels.h - the inner loops of every op, compiled once per instruction set (lib/nn/cpu/kernels/).
  *
  * cpu_kernels() picks the table once: the best set this CPU has, or the one named by the environment variable GANTRY_ISA
- * (generic | avx2 | avx512; a name the CPU cannot run is ignored, cpu_kernels()->isa tells). All tables give equal bits.
+ * (generic | avx2 | avx512 | avx512bf16; a name the CPU cannot run is ignored, cpu_kernels()->isa tells). All tables give equal
+ * bits; the last is avx512 and the product of `numerics: fast`, which the others have not (NULL).
  * Kernels never allocate and keep no state. Unless said otherwise `y =` assigns and `dx +=` accumulates. */
 #pragma once
 
@@ -17,7 +18,13 @@ struct gemm {
     const float *a;
     int64_t a_row, a_k;         /* floats from A[i][k] to A[i+1][k], and to A[i][k+1] (1: rows; else: a transposed operand) */
     const float *panels;        /* B: panel j holds columns 32j..32j+31, (k,32), zero beyond n */
-    int64_t panel_stride;       /* floats between panels; 0: 32 k */
+    int64_t panel_stride;       /* floats (or words) between panels; 0: 32 k (32 ceil(k/2)) */
+    /* gemm_bf16: B as panels of (pairs of k, 32) words, each two bf16, the even k below; or as it lies in a file in bf16, (k,n)
+     * row-major or (n,k) when transposed, half_row apart: panels are made on the way */
+    const uint32_t *pairs;
+    const uint16_t *halves;
+    int64_t half_row;
+    bool half_transposed;
     float *c;
     int64_t c_row;              /* floats between rows of C */
     const float *bias;          /* (n) or NULL */
@@ -27,6 +34,24 @@ struct gemm {
 enum { GEMM_K_BLOCK = 512 };
 static inline bool gemm_needs_scratch(int64_t k) { return k > GEMM_K_BLOCK; }
 static inline int64_t gemm_padded(int64_t n) { return (n + GEMM_PANEL - 1) / GEMM_PANEL * GEMM_PANEL; }
+
+/* The product of `numerics: fast`, gemm_bf16: the same, but A and B are rounded to bf16 (to nearest, ties to even; what is below 2^-126
+ * counts as 0), and a chain goes over ascending pairs of k in fp32, each adding two products. Again no output depends on m or n.
+ * One of a_row, a_k is 1. `scratch` always: gemm_bf16_scratch(), with `halves` gemm_bf16_halves_scratch() floats. */
+enum { GEMM_BF16_K_BLOCK = 512, GEMM_BF16_ROWS = 128, GEMM_BF16_COLUMNS = 128 };
+/* Words of a panel's column. */
+static inline int64_t gemm_pairs(int64_t k) { return (k + 1) / 2; }
+/* Floats that A takes, rounded and padded. */
+static inline int64_t gemm_bf16_a(int64_t m, int64_t k) { return (m + 15) / 16 * 16 * ((gemm_pairs(k) + 15) / 16 * 16); }
+static inline int64_t gemm_bf16_scratch(int64_t m, int64_t n, int64_t k)
+{
+    return gemm_bf16_a(m < GEMM_BF16_ROWS ? m : GEMM_BF16_ROWS, k < GEMM_BF16_K_BLOCK ? k : GEMM_BF16_K_BLOCK) +
+           (k > GEMM_BF16_K_BLOCK ? m * gemm_padded(n) : 0);
+}
+static inline int64_t gemm_bf16_halves_scratch(int64_t m, int64_t k)
+{
+    return gemm_bf16_a(m, k) + GEMM_BF16_COLUMNS * (GEMM_BF16_K_BLOCK / 2 + (k > GEMM_BF16_K_BLOCK ? m : 0));
+}
 
 /* One head of one sequence. Rows of q, k, v, out are their strides apart (their gradients likewise). Queries are the rows from
  * `first` on: q, out, p, inverse and their gradients begin with that row. */
@@ -68,6 +93,8 @@ struct cpu_kernels {
     /* B (k,n) row-major -> panels; transposed: source is (n,k), i.e. B = source^T. `row` floats between source rows. */
     void (*gemm_pack)(float *panels, const float *source, int64_t row, int64_t k, int64_t n, bool transposed);
     void (*gemm_pack_bf16)(float *panels, const uint16_t *source, int64_t row, int64_t k, int64_t n, bool transposed);     /* widened */
+    void (*gemm_bf16)(const struct gemm *g);                                               /* NULL: this CPU has no such instruction */
+    void (*gemm_bf16_pack)(uint32_t *panels, const float *source, int64_t row, int64_t k, int64_t n, bool transposed);
     void (*widen)(float *y, const uint16_t *x, int64_t n);                                  /* bf16 -> fp32 */
 
     void (*add)(float *y, const float *a, const float *b, int64_t n);

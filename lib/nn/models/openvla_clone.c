@@ -9,6 +9,7 @@ static int copy_params(const struct params *from, struct params *to)
 {
     int r;
 
+    to->fast = from->fast;
     for (int i = 0; i < from->count; i++) {
         const struct param *old = from->list[i];
         struct param *param = param_add(to, old->name, old->ndim, old->dim, old->linear);

@@ -1,6 +1,7 @@
 /* linear.c - y = x W^T + b and its rows-only form. Forward and dx use the packed weight; dW += dy^T x packs x.
  *
- * A weight kept as bf16 is widened into panels in scratch, a few columns of the result at a time.
+ * A weight kept as bf16 is widened into panels in scratch, a few columns of the result at a time. Fast weights (param.h) multiply in
+ * bf16, and the kernel makes panels of one kept as bf16 itself.
  * A weight with an adapter adds scale (x A^T) B^T: a linear op with A, then one that adds to y what is there already. */
 #include "nn/gemm_pack.h"
 #include "nn/ops/op.h"
@@ -22,96 +23,163 @@ static int64_t widened_scratch(int64_t rows, int64_t k)
     return widened_columns(rows) * (k + (gemm_needs_scratch(k) ? rows : 0));
 }
 
-/* Floats the backward needs: x in panels (k block by k block is one after the other), unfinished chains of dW and of dx. */
-static int64_t backward_scratch(const struct param *weight, int64_t rows, int64_t in, int64_t out)
-{
-    int64_t unfinished_dw = gemm_needs_scratch(rows) ? out * gemm_padded(in) : 0;
-    int64_t unfinished_dx = gemm_needs_scratch(out) ? rows * gemm_padded(in) : 0;
-
-    if (weight->half)
-        return widened_scratch(rows, out);
-    return 1 + MAX(weight->frozen ? 0 : rows * gemm_padded(in) + unfinished_dw, unfinished_dx);
-}
-
-/* C (m,n) of `g` with B made of bf16 on the way: dense (k,n), or (n,k) when transposed; `row` apart. */
-static void widened_gemm(struct gemm g, const uint16_t *b, int64_t row, bool transposed, float *scratch)
+/* C (m,n) of `g` with B made of bf16 on the way. */
+static void widened_gemm(struct gemm g)
 {
     int64_t step = widened_columns(g.m), n = g.n;
-    float *c = g.c;
+    float *c = g.c, *panels = g.scratch;
     const float *bias = g.bias;
 
-    g.panels = scratch;
-    g.scratch = scratch + step * g.k;
+    g.panels = panels;
+    g.scratch = panels + step * g.k;
     for (int64_t n0 = 0; n0 < n; n0 += step) {
         g.n = MIN(step, n - n0);
         g.c = c + n0;
         g.bias = bias ? bias + n0 : NULL;
-        cpu_kernels()->gemm_pack_bf16(scratch, b + (transposed ? n0 * row : n0), row, g.k, g.n, transposed);
+        cpu_kernels()->gemm_pack_bf16(panels, g.halves + (g.half_transposed ? n0 * g.half_row : n0), g.half_row, g.k, g.n, g.half_transposed);
         cpu_kernels()->gemm(&g);
     }
+}
+
+/* Floats of scratch for (m,k) times a weight's (k,n). */
+static int64_t multiply_scratch(const struct param *weight, int64_t m, int64_t n, int64_t k)
+{
+    if (weight->half)
+        return weight->fast ? gemm_bf16_halves_scratch(m, k) : widened_scratch(m, k);
+    if (weight->fast)
+        return gemm_bf16_scratch(m, n, k);
+    return gemm_needs_scratch(k) ? m * gemm_padded(n) : 0;
+}
+
+/* B is in g.halves, g.panels or g.pairs, as the weight is kept. */
+static void multiply(const struct param *weight, const struct gemm *g)
+{
+    if (weight->fast)
+        cpu_kernels()->gemm_bf16(g);
+    else if (weight->half)
+        widened_gemm(*g);
+    else
+        cpu_kernels()->gemm(g);
+}
+
+/* ---- backwards --------------------------------------------------------------------------------------------- */
+
+/* Floats that x takes as the B of dW += dy^T x. */
+static int64_t x_panels(const struct param *weight, int64_t rows, int64_t in)
+{
+    return weight->frozen ? 0 : (weight->fast ? gemm_pairs(rows) : rows) * gemm_padded(in);
+}
+
+/* A slice of W that begins at an odd row begins inside a pair: dy goes one column to the right then, after a zero. */
+static bool begins_inside(const struct param *weight, int64_t first)
+{
+    return weight->fast && !weight->half && first % 2;
+}
+
+/* Floats the backward needs: for dW x in panels and unfinished chains; for dx the latter. */
+static int64_t backward_scratch(const struct param *weight, int64_t rows, int64_t in, int64_t first, int64_t out)
+{
+    int64_t dw = weight->fast ? gemm_bf16_scratch(out, in, rows) : gemm_needs_scratch(rows) ? out * gemm_padded(in) : 0;
+    int64_t shift = begins_inside(weight, first), dx = multiply_scratch(weight, rows, in, out + shift) + shift * rows * (out + 1);
+
+    return 1 + MAX(weight->frozen ? 0 : x_panels(weight, rows, in) + dw, dx);
+}
+
+static void weight_gradient(const struct linear *c, float *dweight, float *scratch)
+{
+    const struct cpu_kernels *cpu = cpu_kernels();
+    int64_t rows = c->x->rows, in = c->x->cols, out = c->y->cols;
+    struct gemm g = {.m = out, .n = in, .k = rows, .a = c->y->g, .a_row = 1, .a_k = out, .c = dweight + c->first * in, .c_row = in,
+                     .add = true, .scratch = scratch + x_panels(c->weight, rows, in)};
+
+    if (c->weight->fast) {
+        cpu->gemm_bf16_pack((uint32_t *)scratch, c->x->x, in, rows, in, false);
+        g.pairs = (uint32_t *)scratch;
+        cpu->gemm_bf16(&g);
+    } else {
+        cpu->gemm_pack(scratch, c->x->x, in, rows, in, false);
+        g.panels = scratch;
+        cpu->gemm(&g);
+    }
+}
+
+static void input_gradient(const struct linear *c, float *dx, bool add, float *scratch)
+{
+    const struct param *weight = c->weight;
+    int64_t rows = c->x->rows, in = c->x->cols, out = c->y->cols, first = c->first;
+    struct gemm g = {.m = rows, .n = in, .k = out, .a = c->y->g, .a_row = out, .a_k = 1, .c = dx, .c_row = in, .add = add, .scratch = scratch};
+
+    if (begins_inside(weight, first)) {
+        for (int64_t i = 0; i < rows; i++) {
+            scratch[i * (out + 1)] = 0;
+            memcpy(scratch + i * (out + 1) + 1, g.a + i * out, (size_t)out * sizeof(float));
+        }
+        g.a = scratch;
+        g.a_row = g.k = out + 1;
+        g.scratch += rows * (out + 1);
+        first--;
+    }
+    if (weight->half) {
+        g.halves = weight->bf16 + first * in;
+        g.half_row = in;
+    } else if (weight->fast) {
+        g.pairs = weight->backward->pairs + first / 2 * GEMM_PANEL;
+        g.panel_stride = gemm_pairs(weight->backward->k) * GEMM_PANEL;
+    } else {
+        g.panels = weight->backward->panels + first * GEMM_PANEL;
+        g.panel_stride = weight->backward->k * GEMM_PANEL;
+    }
+    multiply(weight, &g);
 }
 
 static void linear_backward(struct tape *tape, void *context)
 {
     const struct linear *c = context;
-    const struct cpu_kernels *cpu = cpu_kernels();
     int64_t rows = c->x->rows, in = c->x->cols, out = c->y->cols;
     float *dweight = param_gradient(tape, c->weight), *dbias = param_gradient(tape, c->bias);
     bool first = false;
     float *dx = c->x->wants ? tape_gradient_first(tape, c->x, &first) : NULL;
-    float *scratch = tape_scratch(tape, backward_scratch(c->weight, rows, in, out));
+    float *scratch = tape_scratch(tape, backward_scratch(c->weight, rows, in, c->first, out));
 
     if (!scratch || tape->error)
         return;
     if (dbias)
-        cpu->column_sum(dbias, c->y->g, rows, out);
-    if (dweight) {
-        cpu->gemm_pack(scratch, c->x->x, in, rows, in, false);
-        cpu->gemm(&(struct gemm) {
-            .m = out, .n = in, .k = rows, .a = c->y->g, .a_row = 1, .a_k = out, .panels = scratch,
-            .c = dweight + c->first * in, .c_row = in, .add = true, .scratch = scratch + rows * gemm_padded(in),
-        });
-    }
-    if (dx && c->weight->half)
-        widened_gemm((struct gemm) {.m = rows, .n = in, .k = out, .a = c->y->g, .a_row = out, .a_k = 1, .c = dx, .c_row = in,
-                                    .add = !first},
-                     c->weight->bf16 + c->first * in, in, false, scratch);
-    else if (dx)
-        cpu->gemm(&(struct gemm) {
-            .m = rows, .n = in, .k = out, .a = c->y->g, .a_row = out, .a_k = 1,
-            .panels = c->weight->backward->panels + c->first * GEMM_PANEL, .panel_stride = c->weight->backward->k * GEMM_PANEL,
-            .c = dx, .c_row = in, .add = !first, .scratch = scratch,
-        });
+        cpu_kernels()->column_sum(dbias, c->y->g, rows, out);
+    if (dweight)
+        weight_gradient(c, dweight, scratch);
+    if (dx)
+        input_gradient(c, dx, !first, scratch);
 }
+
+/* ---- forwards ---------------------------------------------------------------------------------------------- */
 
 /* Floats of a product's own scratch: columns of a slice that begins inside a panel, unfinished chains. */
 static int64_t product_scratch(const struct param *weight, int64_t rows, int64_t in, int64_t first, int64_t count)
 {
-    int64_t skip = first % GEMM_PANEL, width = skip + count;
+    int64_t skip = weight->half ? 0 : first % GEMM_PANEL, width = skip + count;
 
-    if (weight->half)
-        return widened_scratch(rows, in);
-    return (skip ? rows * width : 0) + (gemm_needs_scratch(in) ? rows * gemm_padded(width) : 0);
+    return (skip ? rows * width : 0) + multiply_scratch(weight, rows, width, in);
 }
 
 /* y = x W^T (+ b) of the rows of W that c names; y += when `add`. */
 static void product(const struct linear *c, bool add, float *scratch)
 {
+    const struct param *weight = c->weight;
     int64_t rows = c->x->rows, in = c->x->cols, count = c->y->cols;
-    int64_t skip = c->first % GEMM_PANEL, width = skip + count;
+    int64_t skip = weight->half ? 0 : c->first % GEMM_PANEL, width = skip + count;
+    struct gemm g = {.m = rows, .n = width, .k = in, .a = c->x->x, .a_row = in, .a_k = 1, .c = skip ? scratch : c->y->x, .c_row = width,
+                     .bias = c->bias ? c->bias->value : NULL, .add = add && !skip, .scratch = scratch + (skip ? rows * width : 0)};
 
-    if (c->weight->half) {
-        widened_gemm((struct gemm) {.m = rows, .n = count, .k = in, .a = c->x->x, .a_row = in, .a_k = 1, .c = c->y->x,
-                                    .c_row = count, .bias = c->bias ? c->bias->value : NULL, .add = add},
-                     c->weight->bf16 + c->first * in, in, true, scratch);
-        return;
+    if (weight->half) {
+        g.halves = weight->bf16 + c->first * in;
+        g.half_row = in;
+        g.half_transposed = true;
+    } else if (weight->fast) {
+        g.pairs = weight->forward->pairs + c->first / GEMM_PANEL * GEMM_PANEL * gemm_pairs(in);
+    } else {
+        g.panels = weight->forward->panels + c->first / GEMM_PANEL * GEMM_PANEL * in;
     }
-    cpu_kernels()->gemm(&(struct gemm) {
-        .m = rows, .n = width, .k = in, .a = c->x->x, .a_row = in, .a_k = 1,
-        .panels = c->weight->forward->panels + c->first / GEMM_PANEL * GEMM_PANEL * in,
-        .c = skip ? scratch : c->y->x, .c_row = width, .bias = c->bias ? c->bias->value : NULL, .add = add && !skip,
-        .scratch = scratch + (skip ? rows * width : 0),
-    });
+    multiply(weight, &g);
     for (int64_t i = 0; skip && i < rows; i++)
         if (add)
             cpu_kernels()->accumulate(c->y->x + i * count, scratch + i * width + skip, count);
@@ -136,7 +204,7 @@ static struct tensor *linear(struct tape *t, struct tensor *x, const struct para
         return NULL;
     *c = (struct linear) {.x = x, .y = y, .weight = weight, .bias = bias, .first = first};
     if (t->training && t->planning)
-        tape_scratch(t, backward_scratch(weight, x->rows, x->cols, count));
+        tape_scratch(t, backward_scratch(weight, x->rows, x->cols, first, count));
     tape_record(t, y, linear_backward, c);
     scratch = tape_scratch(t, product_scratch(weight, x->rows, x->cols, first, count));
     if (t->error || t->planning)
@@ -185,7 +253,7 @@ static struct tensor *adapt(struct tape *t, struct tensor *x, const struct param
         return op_fail(t, -EINVAL);
     *c = (struct adapter) {.up = {.x = h, .y = y, .weight = lora->b, .first = first}, .scale = lora->scale};
     if (t->training && t->planning)
-        tape_scratch(t, backward_scratch(lora->b, h->rows, h->cols, y->cols));
+        tape_scratch(t, backward_scratch(lora->b, h->rows, h->cols, first, y->cols));
     tape_record(t, NULL, adapter_backward, c);
     scratch = tape_scratch(t, product_scratch(lora->b, h->rows, h->cols, first, y->cols));
     if (t->error || t->planning)

@@ -12,6 +12,12 @@
 
 #define DECLARE_KERNEL(name) __typeof__(*((struct cpu_kernels *)0)->name) ISA_NAME(name);
 CPU_KERNELS(DECLARE_KERNEL)
+
+#if defined(ISA_avx512)      /* and where the CPU has VDPBF16PS, too: the set called avx512bf16 */
+#define FAST_KERNELS(X) X(gemm_bf16) X(gemm_bf16_pack)
+FAST_KERNELS(DECLARE_KERNEL)
+extern const struct cpu_kernels cpu_kernels_avx512bf16;
+#endif
 #undef DECLARE_KERNEL
 
 extern const struct cpu_kernels ISA_NAME(cpu_kernels);

@@ -5,3 +5,6 @@
 
 #define ENTRY(name) .name = ISA_NAME(name),
 const struct cpu_kernels ISA_NAME(cpu_kernels) = {.isa = ISA_STRING(ISA), CPU_KERNELS(ENTRY)};
+#if defined(ISA_avx512)
+const struct cpu_kernels cpu_kernels_avx512bf16 = {.isa = "avx512bf16", CPU_KERNELS(ENTRY) FAST_KERNELS(ENTRY)};
+#endif
