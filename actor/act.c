@@ -28,10 +28,10 @@ struct act_state {
     struct lane lanes[];
 };
 
-static int act_load(const char *dir, const uint8_t digest[32], void **ret_model, struct error *error)
+static int act_load(const char *dir, const uint8_t digest[32], bool fast, void **ret_model, struct error *error)
 {
     struct policy_version *version;
-    int r = policy_version_load(dir, digest, false, &version, error);
+    int r = policy_version_load(dir, digest, fast, false, &version, error);
 
     if (r < 0)
         return r;

@@ -81,7 +81,7 @@ static double count_flops(const struct openvla_config *c, int n_prompt)
     return sum + c->action_dims * 2.0 * h * OPENVLA_ACTION_BINS;
 }
 
-static int act(struct shown *s, const char *dir, const char *instruction, const char *picture, bool full, struct error *error)
+static int act(struct shown *s, const char *dir, const char *instruction, const char *picture, bool full, bool fast, struct error *error)
 {
     uint64_t begin = clock_mono_ns(), cpu;
     struct act_item item = {.n_images = 1, .full = full};
@@ -92,6 +92,8 @@ static int act(struct shown *s, const char *dir, const char *instruction, const 
     if (s->model->config.oft.kind != OFT_NONE)
         return error_set(error, ENOTSUP, "%s: an OpenVLA-OFT; this verb shows the autoregressive policy", dir);
     s->load_s = seconds_since(begin);
+    if (fast && !params_use_fast(&s->model->params))
+        return error_set(error, ENOTSUP, "--fast: this CPU has no VDPBF16PS (AVX512_BF16); leave it out for strict products");
     begin = clock_mono_ns();
     r = openvla_pack(s->model, false);
     s->pack_s = seconds_since(begin);
@@ -165,14 +167,14 @@ static int print(const struct shown *s, const char *key, struct error *error)
 int model_act(int argc, char **argv)
 {
     const char *picture = model_option(&argc, argv, "--picture"), *key = model_option(&argc, argv, "--key");
-    bool full = model_flag(&argc, argv, "--full");
+    bool full = model_flag(&argc, argv, "--full"), fast = model_flag(&argc, argv, "--fast");
     _cleanup_(shown_release) struct shown s = {0};
     struct error error = {0};
     int r;
 
     if (argc != 2)
         return model_usage();
-    r = act(&s, argv[0], argv[1], picture, full, &error);
+    r = act(&s, argv[0], argv[1], picture, full, fast, &error);
     if (r >= 0)
         r = print(&s, key, &error);
     return r < 0 ? model_fail(&error, r) : CLI_OK;

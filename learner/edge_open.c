@@ -12,6 +12,7 @@
 #include "proto/trajectory.pb-c.h"
 #include "run/manifest.h"
 #include "run/rundir.h"
+#include "serve/numerics.h"
 
 enum { RETRY_MIN_MS = 2000, RETRY_MAX_MS = 60000 };
 
@@ -187,6 +188,7 @@ static int take_run_settings(struct edge *edge, const char *config, struct plan_
     if (r < 0)
         return r;
     snprintf(runner->lora_targets, sizeof runner->lora_targets, "%s", run->lora_targets);
+    runner->fast = numerics_fast(run);
     runner->bf16 = !strcmp(run->policy_weights, "bf16");
     if (!strcmp(run->policy_train, "lora"))
         runner->lora = (struct lora_spec) {.r = run->lora_r, .alpha = run->lora_alpha};

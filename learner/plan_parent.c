@@ -59,6 +59,8 @@ static int load_openvla(struct plan_runner *runner, const Gantry__Plan *plan, co
         r = fit_adapters(runner, plan, model, error);
     if (r < 0)
         return r;
+    if (runner->fast)
+        params_use_fast(&model->params);
     r = trainer_new(model, runner->threads, &runner->group, ret);
     if (r < 0)
         return error_set(error, -r, "%s: cannot be made ready for training: %s", dir, error_text(NULL, r));
@@ -107,6 +109,8 @@ static int load_backbone(struct plan_runner *runner, const char *dir, const stru
     if (r < 0)
         return r;
     model->history = runner->prm_history;
+    if (runner->fast)
+        params_use_fast(&model->params);
     r = trainer_new_reward(model, runner->threads, &runner->group, ret);
     if (r < 0)
         return error_set(error, -r, "%s: cannot be made ready for training: %s", dir, error_text(NULL, r));
@@ -185,6 +189,8 @@ int parent_load_reference(struct plan_runner *runner, uint64_t version, struct e
         r = openvla_load_halves(dir, OPENVLA_LARGE, &model, error);
     if (r < 0)
         return error_prefix(error, r, "the policy that the stage started from");
+    if (runner->fast)
+        params_use_fast(&model->params);
     r = openvla_pack(model, false);
     if (r >= 0)
         runner->reference = reference_new(model, version);

@@ -33,6 +33,7 @@ struct plan_runner {
     int threads;
     struct group group;                 /* the learner's ranks */
     bool bf16;                          /* policy.weights: bf16 */
+    bool fast;                          /* numerics: fast, and this CPU has it */
     struct lora_spec lora;              /* policy.train: lora; r 0: all weights are trained */
     char lora_targets[256];             /* what lora.targets points to */
     struct lora_spec prm_lora;          /* prm.train: lora, for a Qwen-VL backbone; r 0: its head learns alone */

@@ -20,10 +20,10 @@ struct lane {
 
 struct score_state { unsigned n; struct lane lanes[]; };
 
-static int score_load(const char *dir, const uint8_t digest[32], void **ret_model, struct error *error)
+static int score_load(const char *dir, const uint8_t digest[32], bool fast, void **ret_model, struct error *error)
 {
     struct reward_version *version;
-    int r = reward_version_load(dir, digest, &version, error);
+    int r = reward_version_load(dir, digest, fast, &version, error);
 
     if (r == 0)
         *ret_model = version;

@@ -98,7 +98,7 @@ int version_check_manifest(const char *dir, const uint8_t digest[32], struct err
     return r > 0 ? check_files(base, NULL, error) : r;
 }
 
-int policy_version_load(const char *dir, const uint8_t digest[32], bool reward, struct policy_version **ret, struct error *error)
+int policy_version_load(const char *dir, const uint8_t digest[32], bool fast, bool reward, struct policy_version **ret, struct error *error)
 {
     _cleanup_(policy_version_freep) struct policy_version *v = calloc(1, sizeof *v);
     int r;
@@ -114,6 +114,8 @@ int policy_version_load(const char *dir, const uint8_t digest[32], bool reward, 
         return r;
     if (reward && !v->model->config.reward_width)
         return error_set(error, EINVAL, "%s: no reward head (reward_head.safetensors); this is not a reward model", dir);
+    if (fast)
+        params_use_fast(&v->model->params);
     r = openvla_pack(v->model, false);
     if (r < 0)
         return error_set(error, -r, "%s: %s", dir, strerror(-r));

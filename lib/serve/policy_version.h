@@ -19,9 +19,9 @@ struct policy_version {
     int n_prompts;
 };
 
-/* `reward`: it must have a reward head and is probed by scoring, otherwise by acting. -EBADMSG: manifest or weights are not
+/* `fast`: linear layers compute in bf16 (params_use_fast). `reward`: it must have a reward head and is probed by scoring, otherwise by acting. -EBADMSG: manifest or weights are not
  * what was announced; -EINVAL: the probe gave numbers that are not finite. */
-int policy_version_load(const char *dir, const uint8_t digest[32], bool reward, struct policy_version **ret, struct error *error);
+int policy_version_load(const char *dir, const uint8_t digest[32], bool fast, bool reward, struct policy_version **ret, struct error *error);
 struct policy_version *policy_version_free(struct policy_version *version);
 DEFINE_FREEP(struct policy_version, policy_version_free)
 

@@ -39,7 +39,7 @@ static int probe(const struct qwen_vl *model, const char *dir, struct error *err
     return 0;
 }
 
-static int load_backbone(const char *dir, const uint8_t digest[32], struct reward_version *v, struct error *error)
+static int load_backbone(const char *dir, const uint8_t digest[32], bool fast, struct reward_version *v, struct error *error)
 {
     const struct qwen_vl_config *c;
     int r = version_check_manifest(dir, digest, error);
@@ -52,18 +52,20 @@ static int load_backbone(const char *dir, const uint8_t digest[32], struct rewar
     if (!c->reward_width && (c->yes_id < 0 || c->no_id < 0))
         return error_set(error, EINVAL,
                          "%s: no reward head (reward_head.safetensors) and no words Yes and No; this is not a reward model", dir);
+    if (fast)
+        params_use_fast(&v->backbone->params);
     r = qwen_vl_pack(v->backbone, false);
     return r < 0 ? error_set(error, -r, "%s: %s", dir, strerror(-r)) : probe(v->backbone, dir, error);
 }
 
-int reward_version_load(const char *dir, const uint8_t digest[32], struct reward_version **ret, struct error *error)
+int reward_version_load(const char *dir, const uint8_t digest[32], bool fast, struct reward_version **ret, struct error *error)
 {
     _cleanup_(reward_version_freep) struct reward_version *v = calloc(1, sizeof *v);
     int r;
 
     if (!v)
         return error_set(error, ENOMEM, "out of memory");
-    r = qwen_vl_is(dir) ? load_backbone(dir, digest, v, error) : policy_version_load(dir, digest, true, &v->trunk, error);
+    r = qwen_vl_is(dir) ? load_backbone(dir, digest, fast, v, error) : policy_version_load(dir, digest, fast, true, &v->trunk, error);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(v);

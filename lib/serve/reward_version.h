@@ -12,6 +12,6 @@ struct reward_version {
 
 /* -EBADMSG: manifest or weights are not what was announced; -EINVAL: no reward model, or its probe gave numbers that are not
  * finite. */
-int reward_version_load(const char *dir, const uint8_t digest[32], struct reward_version **ret, struct error *error);
+int reward_version_load(const char *dir, const uint8_t digest[32], bool fast, struct reward_version **ret, struct error *error);
 struct reward_version *reward_version_free(struct reward_version *version);
 DEFINE_FREEP(struct reward_version, reward_version_free)

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "daemon/metrics.h"
+#include "serve/numerics.h"
 #include "serve/server_internal.h"
 #include "version.h"
 #include "wire/address.h"
@@ -89,12 +90,18 @@ static void on_request(struct request *request, void *arg)
 static void on_welcome(const Gantry__Welcome *welcome, bool again, void *arg)
 {
     struct serve *s = arg;
+    struct error error = {0};
 
     log_info(again ? "welcomed again" : "welcomed", "member=%u run=%016" PRIx64 " epoch=%" PRIu64, welcome->member, welcome->run, welcome->epoch);
     if (!s->run_dir[0])
         snprintf(s->run_dir, sizeof s->run_dir, "%s", welcome->run_dir);
     if (s->kind->on_seed)
         s->kind->on_seed(s->state, welcome->seed);
+    if (!again && numerics_of_welcome(welcome->config, &s->fast, &error) < 0) {
+        log_error("the run's configuration cannot be read", "reason=%s", LOG_Q(error.text));
+        lifecycle_stop(s->lifecycle, EX_CONFIG);
+        return;
+    }
     if (!again)
         lifecycle_ready(s->lifecycle);
     serve_apply(s, &(struct holder_event) {.kind = HOLDER_WELCOME});

@@ -27,6 +27,7 @@ struct serve {
     void *state;
     char run_dir[PATH_MAX];
     bool draining, leaving;
+    bool fast;                          /* numerics, from the first Welcome */
     uint64_t refused;
     Gantry__Gauge gauges[SERVE_GAUGES], *gauge_list[SERVE_GAUGES];
 };

@@ -84,7 +84,7 @@ static void load_job(void *arg)
 {
     struct load_job *job = arg;
 
-    job->result = job->serve->kind->load(job->dir, job->digest, &job->model, &job->error);
+    job->result = job->serve->kind->load(job->dir, job->digest, job->serve->fast, &job->model, &job->error);
     (void)loop_post(job->serve->loop, on_loaded, job);
 }
 

@@ -6,10 +6,13 @@
 #include <cmocka.h>
 
 #include "base/philox.h"
+#include "nn/cpu/kernels.h"
 #include "nn/models/openvla.h"
 
 enum { N = 11, IMAGE = 64 * 64 * 3 };
 static const char spec[] = "models/tiny-spec";
+
+static bool fast;
 
 struct world {
     struct openvla *model;
@@ -26,6 +29,8 @@ static int world_setup(void **state)
     assert_non_null(w);
     if (openvla_new(spec, 5, &w->model, &error) < 0)
         fail_msg("%s", error.text);
+    if (fast)
+        assert_true(params_use_fast(&w->model->params));
     assert_int_equal(openvla_pack(w->model, false), 0);
     assert_int_equal(w->model->config.image_height * w->model->config.image_width * 3, IMAGE);
     assert_int_equal(openvla_prompt(w->model, "push the red block", &w->prompt[0], &w->n_prompt[0]), 0);
@@ -165,5 +170,10 @@ int main(void)
         cmocka_unit_test(test_a_shared_beginning_changes_no_bit),
     };
 
-    return cmocka_run_group_tests(tests, world_setup, world_teardown);
+    int failed = cmocka_run_group_tests(tests, world_setup, world_teardown);
+
+    fast = cpu_kernels()->gemm_bf16;        /* the same promises in numerics: fast */
+    if (!fast)
+        print_message("numerics: fast is not tested: no VDPBF16PS here\n");
+    return fast ? failed + cmocka_run_group_tests(tests, world_setup, world_teardown) : failed;
 }

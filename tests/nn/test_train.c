@@ -13,12 +13,15 @@
 #include <cmocka.h>
 
 #include "base/philox.h"
+#include "nn/cpu/kernels.h"
 #include "train/checkpoint.h"
 #include "train/objective.h"
 #include "train/passes.h"
 
 #define NANO "tests/golden/nano"
 enum { SIDE = 64, FRAME = SIDE * SIDE * 3, DIMS = 7, EPISODES = 10, MAX_HIDDEN = 256 };
+
+static bool fast;               /* numerics of all that follows */
 
 static struct openvla *new_model(uint64_t seed)
 {
@@ -27,6 +30,8 @@ static struct openvla *new_model(uint64_t seed)
 
     if (openvla_new(NANO, seed, &model, &error) < 0)
         fail_msg("%s", error.text);
+    if (fast)
+        assert_true(params_use_fast(&model->params));
     return model;
 }
 
@@ -34,6 +39,8 @@ static struct trainer *new_trainer(struct openvla *model, int threads)
 {
     struct trainer *trainer = NULL;
 
+    if (fast)
+        assert_true(params_use_fast(&model->params));
     assert_int_equal(trainer_new(model, threads, NULL, &trainer), 0);
     return trainer;
 }
@@ -219,6 +226,43 @@ static void imitation_learns_two_frames(void **state)
     assert_int_equal(result.skipped, 0);
     dataset_free(data);
     trainer_free(trainer);
+}
+
+enum { CURVE = 10 };
+
+static bool note_loss(void *arg, const char *what, int64_t done, int64_t total, double loss)
+{
+    (void)what;
+    (void)total;
+    ((double *)arg)[done - 1] = loss;
+    return true;
+}
+
+static void a_fast_curve_goes_beside_the_strict_one(void **state)
+{
+    const struct sft_config config = {.steps = CURVE, .batch = 4, .lr = 5e-3, .clip = 1, .beta2 = .95, .lr_end = 1};
+    double curve[2][CURVE] = {0};
+
+    (void)state;
+    for (int f = 0; f < 2; f++) {
+        struct train_watch watch = {note_loss, curve[f]};
+        struct sft_result result;
+        struct error error = {0};
+        struct trainer *trainer;
+        struct dataset *data;
+
+        fast = f;
+        trainer = new_trainer(new_model(1), 2);
+        data = demonstrations(trainer->model, 4);
+        assert_int_equal(objective_sft(trainer, data, &config, &(struct objective) {.seed = 1, .watch = &watch}, &result, &error), 0);
+        assert_int_equal(result.skipped, 0);        /* every gradient was finite */
+        dataset_free(data);
+        trainer_free(trainer);
+    }
+    assert_true(curve[0][CURVE - 1] < curve[0][0] - 1);
+    for (int i = 0; i < CURVE; i++)
+        if (!(fabs(curve[1][i] - curve[0][i]) <= .02 * curve[0][0]) || curve[1][i] == curve[0][i])
+            fail_msg("step %d: fast %g, strict %g", i, curve[1][i], curve[0][i]);
 }
 
 static void reward_model_learns_labels(void **state)
@@ -699,5 +743,18 @@ int main(void)
         cmocka_unit_test(full_support_agrees_too), cmocka_unit_test(augmented_imitation_repeats), cmocka_unit_test(bad_episodes_are_refused_by_name),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    const struct CMUnitTest fast_tests[] = {
+        cmocka_unit_test(a_fast_curve_goes_beside_the_strict_one), cmocka_unit_test(without_a_step_the_ratio_is_one),
+        cmocka_unit_test(after_updates_they_still_agree), cmocka_unit_test(hidden_states_of_the_actor_are_the_learners),
+        cmocka_unit_test(threads_change_nothing), cmocka_unit_test(resume_changes_nothing), cmocka_unit_test(bf16_weights_have_masters),
+        cmocka_unit_test(ranks_change_nothing), cmocka_unit_test(full_support_agrees_too),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+
+    if (!cpu_kernels()->gemm_bf16) {
+        print_message("numerics: fast is not tested: no VDPBF16PS here\n");
+        return failed;
+    }
+    fast = true;                /* what holds in strict numerics holds here, to the bit */
+    return failed + cmocka_run_group_tests(fast_tests, NULL, NULL);
 }

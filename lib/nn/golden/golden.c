@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "base/strbuf.h"
+#include "nn/cpu/kernels.h"
 #include "nn/golden/golden_internal.h"
 #include "nn/golden/golden_prm.h"
 #include "nn/tokenizer.h"
@@ -122,7 +123,8 @@ static int open_resize(struct golden *g)
     return r < 0 ? r : golden_open(g, "", "resize");
 }
 
-int golden_check_bf16(struct golden *g)
+/* from: openvla_load_halves */
+static int check_bf16(struct golden *g, int64_t from)
 {
     static int (*const checks[])(struct golden *g) = {golden_check_forward, golden_check_generate, golden_check_logprobs, golden_check_lora,
                                                    golden_check_oft};
@@ -130,13 +132,11 @@ int golden_check_bf16(struct golden *g)
     struct openvla *whole = g->model;
     int r;
 
-    if (!is_there(g, "golden/forward_bf16.safetensors"))
-        return 0;
-    r = golden_open(g, "golden/", "forward_bf16");
-    if (r >= 0)
-        r = openvla_load_halves(whole->dir, 0, &half, g->error);
+    r = openvla_load_halves(whole->dir, from, &half, g->error);
     if (r < 0)
         return r;
+    if (g->fast)
+        params_use_fast(&half->params);
     r = openvla_pack(half, false);
     if (r < 0)
         return error_set(g->error, -r, "out of memory");
@@ -149,14 +149,28 @@ int golden_check_bf16(struct golden *g)
     return r;
 }
 
-int golden_check(const char *dir, const char *dtype, FILE *out, struct error *error)
+int golden_check_bf16(struct golden *g)
+{
+    int r;
+
+    if (!is_there(g, "golden/forward_bf16.safetensors"))
+        return g->fast ? error_set(g->error, ENOENT, "golden/forward_bf16.safetensors is missing: nothing to hold numerics: fast to") : 0;
+    r = golden_open(g, "golden/", "forward_bf16");
+    if (r >= 0)
+        r = check_bf16(g, 0);
+    if (r >= 0 && g->fast)
+        r = check_bf16(g, -1);
+    return r;
+}
+
+static int check_set(const char *dir, const char *dtype, bool fast, FILE *out, struct error *error)
 {
     static int (*const all_checks[])(struct golden *g) = {golden_check_inputs,   golden_check_bf16, golden_check_forward, golden_check_generate,
                                                           golden_check_logprobs, golden_check_sft,  golden_check_adamw,
                                                           golden_check_lora,     golden_check_ppo,  golden_check_oft};
     bool only_bf16 = dtype && !strcmp(dtype, "bf16"), only_fp32 = dtype && !strcmp(dtype, "fp32");
     static int (*const resize_checks[])(struct golden *g) = {golden_check_resize};
-    _cleanup_(golden_release) struct golden g = {.dir = dir, .out = out, .error = error, .seen = json_object(), .dtype = "fp32"};
+    _cleanup_(golden_release) struct golden g = {.dir = dir, .out = out, .error = error, .seen = json_object(), .dtype = "fp32", .fast = fast};
     bool resize = is_there(&g, "resize.safetensors");
     int (*const *checks)(struct golden *g) = resize ? resize_checks : all_checks;
     size_t n = resize ? ARRAY_SIZE(resize_checks) : only_bf16 ? 2 : ARRAY_SIZE(all_checks);
@@ -165,7 +179,7 @@ int golden_check(const char *dir, const char *dtype, FILE *out, struct error *er
     if (!g.seen)
         return error_set(error, ENOMEM, "out of memory");
     if (is_there(&g, "stats.json") && !is_there(&g, "checkpoint"))
-        return golden_check_prm(dir, dtype, out, error);
+        return fast ? error_set(error, ENOTSUP, "%s: numerics: fast is checked with policies", dir) : golden_check_prm(dir, dtype, out, error);
     r = resize ? open_resize(&g) : open_model(&g);
     if (r < 0)
         return r;
@@ -182,4 +196,16 @@ int golden_check(const char *dir, const char *dtype, FILE *out, struct error *er
     }
     report_rest(&g, dtype);
     return g.groups_failed;
+}
+
+int golden_check(const char *dir, const char *dtype, FILE *out, struct error *error)
+{
+    return check_set(dir, dtype, false, out, error);
+}
+
+int golden_check_fast(const char *dir, FILE *out, struct error *error)
+{
+    if (!cpu_kernels()->gemm_bf16)
+        return error_set(error, ENOTSUP, "numerics: fast: this CPU has no VDPBF16PS (AVX512_BF16)");
+    return check_set(dir, "bf16", true, out, error);
 }

@@ -14,6 +14,7 @@ struct golden {
     struct { char name[32]; struct safetensors *file; } files[16];
     int n_files;
     struct openvla *model;
+    bool fast;                          /* numerics */
     const char *dtype;                  /* "fp32", "bf16": which of the reference's runs is compared with */
     int32_t *prompt[GOLDEN_SAMPLES];    /* by openvla_prompt, once they agree with the reference's */
     int n_prompt[GOLDEN_SAMPLES];

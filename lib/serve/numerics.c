@@ -1,0 +1,30 @@
+#include "serve/numerics.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/macro.h"
+#include "nn/cpu/kernels.h"
+
+bool numerics_fast(const struct run_config *run)
+{
+    bool fast = run->numerics == NUMERICS_FAST && cpu_kernels()->gemm_bf16;
+
+    if (run->numerics == NUMERICS_FAST && !fast)
+        log_warn("numerics: fast is asked for, products stay strict", "isa=%s reason=%s", cpu_kernels()->isa,
+                 LOG_Q("this CPU has no AVX512_BF16 (VDPBF16PS), or GANTRY_ISA leaves it out"));
+    else
+        log_info("products", "numerics=%s isa=%s", fast ? "fast" : "strict", cpu_kernels()->isa);
+    return fast;
+}
+
+int numerics_of_welcome(const char *config, bool *ret_fast, struct error *error)
+{
+    _cleanup_free_ struct run_config *run = malloc(sizeof *run);
+    int r = run ? run_config_parse(config, strlen(config), "Welcome.config", run, error) : error_set(error, ENOMEM, "out of memory");
+
+    if (r >= 0)
+        *ret_fast = numerics_fast(run);
+    return r < 0 ? r : 0;
+}
