@@ -11,7 +11,9 @@ static const char arm_xml[] =
 #include "lib/sim/suites/tabletop/arm.xml.inc"
 ;
 
-static const struct tabletop_rules *const tasks[] = { &tabletop_pick, &tabletop_push, &tabletop_stack, &tabletop_drawer };
+static const struct tabletop_rules *const tasks[] = {       /* by level: 0 0 1 1 2 2 3 3 */
+    &tabletop_pick, &tabletop_push, &tabletop_stack, &tabletop_drawer, &tabletop_sort, &tabletop_pour, &tabletop_assemble, &tabletop_tool
+};
 
 static const struct { const char *word; float rgba[4]; } palette[] = {
     { "red",   {.85f, .12f, .12f, 1} },
@@ -66,10 +68,12 @@ static int mocap_id(const mjModel *model, const char *name)
     return body < 0 ? -1 : model->body_mocapid[body];
 }
 
-static void find_parts(struct tabletop_task *task)
+static int find_parts(struct tabletop_task *task, struct error *error)
 {
+    static const char *const discs[2] = { "disc1", "disc2" };
+    const char *const *name = task->rules->parts;
     const mjModel *model = task->model;
-    int drawer = mj_name2id(model, mjOBJ_JOINT, "drawer");
+    int i, drawer = mj_name2id(model, mjOBJ_JOINT, "drawer");
 
     task->camera = mj_name2id(model, mjOBJ_CAMERA, "front");
     task->block = mj_name2id(model, mjOBJ_BODY, "block");
@@ -81,6 +85,18 @@ static void find_parts(struct tabletop_task *task)
     task->disc = mocap_id(model, "disc");
     task->cabinet = mocap_id(model, "cabinet");
     task->drawer_qpos = drawer < 0 ? -1 : model->jnt_qposadr[drawer];
+    for (i = 0; i < 2; i++) {
+        task->discs[i] = mocap_id(model, discs[i]);
+        task->disc_geoms[i] = mj_name2id(model, mjOBJ_GEOM, discs[i]);
+    }
+    for (i = 0; name && name[i]; i++) {
+        if (i == TABLETOP_PARTS)
+            return error_set(error, EINVAL, "task %s: more than %d parts", task->rules->info.name, TABLETOP_PARTS);
+        task->parts[i] = mj_name2id(model, mjOBJ_BODY, name[i]);
+        if (task->parts[i] < 0)
+            return error_set(error, EINVAL, "task %s: its scene has no body '%s'", task->rules->info.name, name[i]);
+    }
+    return 0;
 }
 
 static int task_open(const struct sim_suite_driver *driver _unused_, const struct sim_options *options _unused_, int index,
@@ -96,11 +112,12 @@ static int task_open(const struct sim_suite_driver *driver _unused_, const struc
     r = mujoco_compile(files, ARRAY_SIZE(files), &task->model, error);
     if (r == 0)
         r = arm_check(task->model, error);
+    if (r == 0)
+        r = find_parts(task, error);
     if (r < 0) {
         task_close(&task->base);
         return r;
     }
-    find_parts(task);
     *ret = &task->base;
     return 0;
 }
@@ -270,14 +287,15 @@ static int restore(struct sim_slot *base, const void *state)
 static void view(struct sim_slot *base, int camera _unused_, struct mujoco_view *ret)
 {
     struct tabletop_slot *slot = slot_of(base);
-    const int geoms[2] = { slot->task->block_geom, slot->task->base_geom };
+    const struct tabletop_task *task = slot->task;
+    const int geoms[4] = { task->block_geom, task->base_geom, task->disc_geoms[0], task->disc_geoms[1] };
     int i;
 
-    *ret = (struct mujoco_view) { .model = slot->task->model, .data = slot->mujoco.data, .camera = slot->task->camera };
-    for (i = 0; i < 2; i++)
+    *ret = (struct mujoco_view) { .model = task->model, .data = slot->mujoco.data, .camera = task->camera };
+    for (i = 0; i < 4; i++)
         if (geoms[i] >= 0) {
             ret->paint[ret->n_paint].geom = geoms[i];
-            memcpy(ret->paint[ret->n_paint++].rgba, palette[slot->memory.color[i]].rgba, sizeof(palette[0].rgba));
+            memcpy(ret->paint[ret->n_paint++].rgba, palette[slot->memory.color[i % 2]].rgba, sizeof(palette[0].rgba));
         }
 }
 
@@ -288,16 +306,36 @@ double tabletop_uniform(struct philox *draws, double lo, double hi)
     return lo + (hi - lo) * philox_uniform53(draws);
 }
 
-void tabletop_put_block(struct tabletop_slot *slot, int qpos, double x, double y, double yaw)
+void tabletop_put(struct tabletop_slot *slot, int qpos, double x, double y, double z, double yaw)
 {
     double *q = slot->mujoco.data->qpos + qpos;
 
     q[0] = x;
     q[1] = y;
-    q[2] = BLOCK_HALF;
+    q[2] = z;
     q[3] = cos(yaw / 2);
     q[4] = q[5] = 0;
     q[6] = sin(yaw / 2);
+}
+
+void tabletop_put_block(struct tabletop_slot *slot, int qpos, double x, double y, double yaw)
+{
+    tabletop_put(slot, qpos, x, y, BLOCK_HALF, yaw);
+}
+
+int tabletop_part_qpos(const struct tabletop_slot *slot, int part)
+{
+    return free_joint_qpos(slot->task->model, slot->task->parts[part]);
+}
+
+int tabletop_part_mocap(const struct tabletop_slot *slot, int part)
+{
+    return slot->task->model->body_mocapid[slot->task->parts[part]];
+}
+
+bool tabletop_in_the_way(const double a[2], const double b[2])
+{
+    return tabletop_distance_xy(a, b) < 0.11 || (fabs(a[0] - b[0]) < 0.055 && fabs(a[1] - b[1]) < 0.13);
 }
 
 const double *tabletop_position(const struct tabletop_slot *slot, int body)

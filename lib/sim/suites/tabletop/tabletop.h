@@ -12,7 +12,7 @@
 
 struct tabletop_memory {
     struct arm_target target;
-    uint32_t phase, held;           /* the expert's; what they mean is the task's business */
+    uint32_t phase, held, turn;     /* the expert's; what they mean is the task's business */
     uint32_t latched;               /* 1: the task's predicate has held once in this episode */
     uint32_t color[2];              /* of block and base: index into the palette */
     uint32_t wording;               /* index into the task's wordings */
@@ -31,13 +31,17 @@ struct tabletop_rules {
     struct sim_task_info info;
     struct mujoco_file mjcf;
     const char *const *wordings;            /* %1 = the block's colour, %2 = the base's; ends with NULL */
+    const char *const *parts;               /* bodies of this scene alone, found as task->parts in this order; ends with NULL */
     double slow_speed, slow_noise;          /* the slow demonstrator: action = speed * expert + N(0, noise) on xyz */
     void (*place)(struct tabletop_slot *slot, struct philox *draws);    /* objects; the hand is already drawn */
     bool (*success)(const struct tabletop_slot *slot);
     void (*expert)(struct tabletop_slot *slot, float action[SIM_ACTION_DIMS]);   /* action comes zeroed, gripper open */
 };
 
-extern const struct tabletop_rules tabletop_pick, tabletop_push, tabletop_stack, tabletop_drawer;
+extern const struct tabletop_rules tabletop_pick, tabletop_push, tabletop_stack, tabletop_drawer, tabletop_sort, tabletop_pour,
+    tabletop_assemble, tabletop_tool;
+
+enum { TABLETOP_PARTS = 10 };
 
 /* A task as opened: the compiled model and where its movable things are (-1: not in this scene). */
 struct tabletop_task {
@@ -49,7 +53,9 @@ struct tabletop_task {
     int block_geom, base_geom;      /* geom ids */
     int block_qpos, base_qpos;      /* first of the free joint's seven */
     int disc, cabinet;              /* mocap ids */
+    int discs[2], disc_geoms[2];    /* mocap and geom ids of the discs that share the colours of block and base */
     int drawer_qpos;
+    int parts[TABLETOP_PARTS];      /* body ids, as rules->parts names them */
 };
 
 /* sim_demonstrate (demonstrator.c). */
@@ -58,8 +64,16 @@ int tabletop_demonstrate(struct sim_slot *slot, const char *style, uint64_t seed
 
 double tabletop_uniform(struct philox *draws, double lo, double hi);
 
+/* Set a free body down, upright; z is its origin's height. */
+void tabletop_put(struct tabletop_slot *slot, int qpos, double x, double y, double z, double yaw);
 void tabletop_put_block(struct tabletop_slot *slot, int qpos, double x, double y, double yaw);   /* resting on the table */
 const double *tabletop_position(const struct tabletop_slot *slot, int body);                     /* xyz */
+
+int tabletop_part_qpos(const struct tabletop_slot *slot, int part);     /* first of the free joint's seven */
+int tabletop_part_mocap(const struct tabletop_slot *slot, int part);
+
+/* Too near one another for the open fingers, which reach 7 cm to either side in y. */
+bool tabletop_in_the_way(const double a[2], const double b[2]);
 
 /* The expert's step towards a point: action xyz = clip((point - hand) / ARM_REACH). */
 void tabletop_go(const struct tabletop_slot *slot, double x, double y, double z, float action[SIM_ACTION_DIMS]);
