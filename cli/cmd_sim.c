@@ -5,28 +5,34 @@
 #include "base/macro.h"
 #include "cli/cli.h"
 #include "cli/model.h"
+#include "cli/sim.h"
 #include "sim/check.h"
 
 static int usage(FILE *out, int status)
 {
-    fprintf(
-        out,
-        "usage: gantry sim list [--suite NAME]                  the tasks of a suite (default: tabletop)\n"
-        "       gantry sim check --suite libero --golden DIR    replay reference data of the original LIBERO: compiled models,\n"
-        "                                                       rollouts, predicates, pictures; exit status 1 if anything "
-        "differs\n"
-        "           --substeps reference|onepass                only this order of a substep (default: both)\n"
-        "           --robosuite 1.4.0|1.4.1                     which arm (default: 1.4.0, what LIBERO pins)\n"
-        "           --renderer software|auto|N                  what draws the pictures (default: software)\n"
-        "           --cache DIR                                 compiled models are kept here\n"
-        "LIBERO's files are found through LIBERO_ROOT, robosuite's through ROBOSUITE_ROOT or `make libero-assets`.\n");
+    fputs("usage: gantry sim list [--suite NAME]          the tasks: steps, states, cameras, instruction (default: tabletop)\n"
+          "       gantry sim play WHAT                    play episodes and say how they end\n"
+          "           --policy expert|clean|slow|random|no-op|FILE   who acts (default: expert); a file: .npy, .npz or text\n"
+          "           -o FILE.png  --video FILE.mp4       a film strip; a video, by the ffmpeg program\n"
+          "           --record FILE.txt                   the actions, as --policy reads them\n"
+          "           --steps N  --camera N  --size N     (default: the task's limit, 0, 256)\n"
+          "       gantry sim render WHAT [--size N] [-o PREFIX]      one PNG per camera and state\n"
+          "       gantry sim bench WHAT                   env steps a second\n"
+          "           --pictures 0,1,2 --processes 1,2 --slots 1,2,4,8 --seconds 3 --size 256\n"
+          "       gantry sim check --suite libero --golden DIR       replay reference data of the original LIBERO: compiled\n"
+          "                                               models, rollouts, predicates, pictures; exit status 1 if anything differs\n"
+          "WHAT:      --suite NAME --task N|NAME --split train|val|test --states N|A..B      (default: tabletop, 0, test, 0)\n"
+          "always:    --substeps reference|onepass        how a libero substep is computed (check: both; else by split)\n"
+          "           --robosuite 1.4.0|1.4.1             which arm (default: 1.4.0, what LIBERO pins)\n"
+          "           --renderer software|auto|N          what draws the pictures (default: software)\n"
+          "           --cache DIR                         compiled models are kept here\n"
+          "LIBERO's files are found through LIBERO_ROOT, robosuite's through ROBOSUITE_ROOT or `make libero-assets`.\n", out);
     return status;
 }
 
-static int fail(const struct error *error, int r)
+int sim_usage(void)
 {
-    fprintf(stderr, "gantry sim: %s\n", error_text(error, r));
-    return CLI_FAILED;
+    return usage(stderr, CLI_USAGE);
 }
 
 static int list(int argc, char **argv)
@@ -38,33 +44,23 @@ static int list(int argc, char **argv)
     int n, r;
 
     if (argc != 0)
-        return usage(stderr, CLI_USAGE);
+        return sim_usage();
     r = sim_suite_open(name ? name : "tabletop", NULL, &suite, &error);
     if (r < 0)
-        return fail(&error, r);
+        return sim_fail(&error, r);
     n = sim_suite_tasks(suite, &infos);
-    for (int i = 0; i < n; i++)
-        printf("%2d  %-3d steps at %g Hz  %d camera%s  %s\n", i, infos[i].max_steps, infos[i].control_hz, infos[i].cameras,
-               infos[i].cameras == 1 ? " " : "s", infos[i].name);
+    printf(" i  steps  Hz  cameras  test states  task\n");
+    for (int i = 0; i < n; i++) {
+        char states[16] = "any";
+
+        if (infos[i].test_states)
+            snprintf(states, sizeof(states), "%d", infos[i].test_states);
+        printf("%2d  %5d  %2g  %7d  %11s  %s\n", i, infos[i].max_steps, infos[i].control_hz, infos[i].cameras, states, infos[i].name);
+        if (infos[i].instruction)
+            printf("%37s\"%s\"\n", "", infos[i].instruction);
+    }
     sim_suite_close(suite);
     return CLI_OK;
-}
-
-/* software (default), auto, or the number of an EGL device. */
-static bool parse_renderer(const char *text, int *ret_device)
-{
-    char *end;
-    long device = -1;
-
-    if (text && !strcmp(text, "auto"))
-        device = -2;
-    else if (text && strcmp(text, "software") != 0) {
-        device = strtol(text, &end, 10);
-        if (end == text || *end || device < 0 || device > 31)
-            return false;
-    }
-    *ret_device = (int)device;
-    return true;
 }
 
 static void print_line(void *user, const char *line, bool agrees)
@@ -76,31 +72,29 @@ static void print_line(void *user, const char *line, bool agrees)
 
 static int check(int argc, char **argv)
 {
-    const char *suite = model_option(&argc, argv, "--suite"), *folder = model_option(&argc, argv, "--golden");
-    const char *substeps = model_option(&argc, argv, "--substeps");
-    struct sim_options options = {.robosuite = model_option(&argc, argv, "--robosuite"),
-                                  .cache = model_option(&argc, argv, "--cache")};
-    const char *renderer = model_option(&argc, argv, "--renderer");
+    const char *folder = model_option(&argc, argv, "--golden");
     struct sim_check_counts counts;
+    struct sim_target target;
     struct error error = {0};
-    int device, r;
+    int r = sim_target_read(&argc, argv, &target, &error);
 
-    if (!parse_renderer(renderer, &device))
-        return usage(stderr, CLI_USAGE);
-    if (argc != 0 || !folder || !*folder || (substeps && strcmp(substeps, "reference") != 0 && strcmp(substeps, "onepass") != 0))
-        return usage(stderr, CLI_USAGE);
-    if (substeps)
-        options.substeps = strcmp(substeps, "onepass") == 0 ? SIM_SUBSTEPS_ONEPASS : SIM_SUBSTEPS_REFERENCE;
-    r = sim_check_libero(suite ? suite : "libero", &options, device, folder, print_line, NULL, &counts, &error);
     if (r < 0)
-        return fail(&error, r);
+        return sim_fail(&error, r);
+    if (argc != 0 || !folder || !*folder)
+        return sim_usage();
+    r = sim_check_libero(strcmp(target.suite_name, "tabletop") ? target.suite_name : "libero", &target.options, target.device, folder,
+                         print_line, NULL, &counts, &error);
+    if (r < 0)
+        return sim_fail(&error, r);
     printf("%d compared, %d differ\n", counts.files, counts.failed);
     return counts.failed ? CLI_FAILED : CLI_OK;
 }
 
 int cmd_sim(int argc, char **argv)
 {
-    static const struct cli_command verbs[] = { {"list", NULL, list}, {"check", NULL, check} };
+    static const struct cli_command verbs[] = {
+        {"list", NULL, list}, {"play", NULL, sim_play}, {"render", NULL, sim_render_verb}, {"bench", NULL, sim_bench}, {"check", NULL, check},
+    };
 
     return cli_verb(verbs, ARRAY_SIZE(verbs), usage, argc, argv);
 }

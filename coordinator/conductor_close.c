@@ -51,7 +51,7 @@ static bool first_with_tag(const struct open_iteration *it, size_t i)
 static void add_scalars(struct conductor *c, const struct open_iteration *it)
 {
     double success, reward, steps;
-    char name[64];
+    char name[EPISODE_TASK_MAX + 16];
 
     if (!mean_over(it, NULL, NULL, &success, &reward, &steps))
         return;

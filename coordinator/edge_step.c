@@ -44,7 +44,7 @@ static void write_summary(struct edge *edge)
 
 static void follow_curves(struct edge *edge, const struct conductor_effect *e)
 {
-    char tag[96];
+    char tag[EPISODE_TASK_MAX + 64];
 
     if (!edge->tensorboard)
         return;
@@ -58,7 +58,7 @@ static void follow_metrics(struct edge *edge, const struct ledger_version *versi
 {
     json_t *root = version->metrics && edge->tensorboard ? json_loads(version->metrics, JSON_REJECT_DUPLICATES, NULL) : NULL, *value;
     const char *name;
-    char tag[96];
+    char tag[EPISODE_TASK_MAX + 64];
 
     json_object_foreach(root, name, value) {
         if (!json_is_number(value))

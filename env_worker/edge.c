@@ -27,7 +27,7 @@ struct edge {
     bool draining, leaving;
 
     /* a lease that wants the worker to itself waits here until the others are done */
-    struct { bool here; Gantry__Lease lease; char task[64], style[16], score[16]; } alone;
+    struct { bool here; Gantry__Lease lease; char task[EPISODE_TASK_MAX], style[16], score[16]; } alone;
     bool playing_alone;
 
     /* what heartbeats point to */

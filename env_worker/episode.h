@@ -5,6 +5,7 @@
  * Arrays grow with the lease's max_steps and are kept for the slot's next episode. Thread rule: the loop's thread. */
 #pragma once
 
+#include "base/episode.h"
 #include "env_worker/frames.h"
 #include "proto/policy.pb-c.h"
 #include "proto/trajectory.pb-c.h"
@@ -13,7 +14,7 @@ enum { EPISODE_TOKENS_MAX = 256 };      /* per step */
 
 struct episode {
     Gantry__Lease lease;        /* numbers only; the strings below stand in for its own */
-    char task[64], style[16], search_score[16];
+    char task[EPISODE_TASK_MAX], style[16], search_score[16];
     char instruction[128];
     struct frames *frames;      /* o_0 .. o_steps */
 

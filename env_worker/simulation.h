@@ -10,6 +10,7 @@
  * Thread rule: new, submit, free on the loop's thread. Failure rule: job->result < 0 with job->text. */
 #pragma once
 
+#include "base/episode.h"
 #include "daemon/loop.h"
 #include "env_worker/frames.h"
 #include "sim/sim.h"
@@ -29,7 +30,7 @@ struct sim_job {
     void (*done)(struct sim_job *job);
     void *owner;
 
-    char task[64];
+    char task[EPISODE_TASK_MAX];
     char style[16];
     enum sim_split split;
     uint64_t seed;

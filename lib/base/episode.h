@@ -6,6 +6,8 @@
 
 #include "base/sha256.h"
 
+enum { EPISODE_TASK_MAX = 112 };          /* bytes of a task's name, its end included; LIBERO's longest has 106 letters */
+
 enum episode_purpose { EPISODE_DEMO = 1, EPISODE_ROLLOUT = 2, EPISODE_TRAIN = 3, EPISODE_EVAL = 4 };
 enum episode_split { SPLIT_TRAIN = 0, SPLIT_VAL = 1, SPLIT_TEST = 2 };
 enum lease_return {            /* why a lease came back; the numbers of proto LeaseReturn.Reason */

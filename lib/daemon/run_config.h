@@ -7,11 +7,12 @@
 
 #include <stdbool.h>
 
+#include "base/episode.h"
 #include "base/error.h"
 #include "base/method.h"          /* struct sft_config, prm_config, rl_config */
 #include "base/strbuf.h"
 
-enum { RUN_MAX_TASKS = 48, RUN_MAX_STAGES = 32, RUN_MAX_SERVERS = 16, RUN_MAX_POLICIES = 8, RUN_MAX_N = 8 };
+enum { RUN_MAX_TASKS = 96, RUN_MAX_STAGES = 32, RUN_MAX_SERVERS = 16, RUN_MAX_POLICIES = 8, RUN_MAX_N = 8 };
 
 enum stage_kind { STAGE_DEMOS, STAGE_SFT, STAGE_ROLLOUTS, STAGE_PRM, STAGE_RL, STAGE_EVAL };
 enum numerics { NUMERICS_STRICT, NUMERICS_FAST };
@@ -63,7 +64,7 @@ struct run_config {
     uint64_t seed;
     enum numerics numerics;
     char suite[32];
-    char tasks[RUN_MAX_TASKS][48];
+    char tasks[RUN_MAX_TASKS][EPISODE_TASK_MAX];
     int n_tasks;
     int image;                      /* pixels, square */
     char chain[64];                 /* how pictures are made */

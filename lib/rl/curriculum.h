@@ -11,7 +11,7 @@
 #include "base/method.h"
 #include "base/strbuf.h"
 
-enum { CURRICULUM_MAX_TASKS = 48, CURRICULUM_HISTORY = 10 };
+enum { CURRICULUM_MAX_TASKS = 96, CURRICULUM_HISTORY = 10 };
 
 struct curriculum {
     enum curriculum_mode mode;

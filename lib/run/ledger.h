@@ -14,6 +14,7 @@
 
 #include <stdbool.h>
 
+#include "base/episode.h"
 #include "base/error.h"
 #include "base/sha256.h"
 #include "base/strbuf.h"
@@ -60,7 +61,7 @@ struct ledger_episode {
     uint64_t episode;           /* key; from 1, never used again */
     uint32_t stage, iteration;
     uint32_t purpose, split;    /* proto Purpose, Split */
-    char task[48];
+    char task[EPISODE_TASK_MAX];
     uint64_t state_seed;
     uint64_t policy_version, prm_version;
     float temperature;
@@ -135,7 +136,7 @@ int ledger_versions(struct ledger *ledger, struct ledger_version **ret, size_t *
 void ledger_versions_free(struct ledger_version *versions, size_t n);
 int ledger_get_blob(struct ledger *ledger, const char *name, void **ret, size_t *ret_n);    /* -ENOENT; caller frees */
 
-struct ledger_scalar { uint32_t stage, iteration; char name[48]; double value; uint64_t wall_ms; };
+struct ledger_scalar { uint32_t stage, iteration; char name[EPISODE_TASK_MAX + 16]; double value; uint64_t wall_ms; };
 int ledger_scalars(struct ledger *ledger, const char *name, struct ledger_scalar **ret, size_t *ret_n);     /* name NULL: all */
 
 struct ledger_event { uint64_t sequence, wall_ms, epoch, episode; char kind[24]; char text[400]; };

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "sim/mujoco_slot.h"
 #include "sim/suite.h"
 
@@ -32,6 +33,7 @@ struct sim_renderer {
     uint8_t *upside_down;       /* (height, width, 3) as OpenGL gives it: bottom row first */
     struct task_context *tasks; /* a handful; searched in order */
     int n_tasks;
+    uint64_t busy_ns;
 };
 
 static bool has_word(const char *list, const char *word)
@@ -191,6 +193,11 @@ const char *sim_renderer_name(const struct sim_renderer *renderer)
     return renderer->name;
 }
 
+uint64_t sim_renderer_busy_ns(const struct sim_renderer *renderer)
+{
+    return renderer->busy_ns;
+}
+
 /* The task's OpenGL resources, made when it is first drawn. */
 static int context_of(struct sim_renderer *renderer, const struct sim_task *task, const mjModel *model, mjrContext **ret)
 {
@@ -244,6 +251,7 @@ static int draw(struct sim_renderer *renderer, struct sim_slot *slot, int camera
     const mjrRect viewport = { 0, 0, renderer->width, renderer->height };
     struct mujoco_view view;
     mjrContext *gl;
+    uint64_t begun;
     int r;
 
     if (!slot->task->driver->view)
@@ -255,6 +263,7 @@ static int draw(struct sim_renderer *renderer, struct sim_slot *slot, int camera
     if (r < 0)
         return r;
 
+    begun = clock_cpu_ns();
     renderer->camera.type = mjCAMERA_FIXED;
     renderer->camera.fixedcamid = view.camera;
     renderer->option.geomgroup[0] = !view.benchmark;
@@ -265,6 +274,7 @@ static int draw(struct sim_renderer *renderer, struct sim_slot *slot, int camera
     mjr_setBuffer(mjFB_OFFSCREEN, gl);
     mjr_render(viewport, &renderer->scene, gl);
     mjr_readPixels(renderer->upside_down, NULL, viewport, gl);
+    renderer->busy_ns += clock_cpu_ns() - begun;
     return 0;
 }
 

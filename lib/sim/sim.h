@@ -29,6 +29,9 @@ struct sim_task_info {
     double control_hz;
     int cameras;                /* sim_render_camera's 0 .. cameras-1; camera 0 is sim_render's */
     int proprio;                /* numbers of sim_proprio; 0: the suite has none */
+    const char *instruction;    /* what sim_reset says; NULL: one of several wordings, drawn with the state */
+    int wait_steps;             /* no-op steps that every reset plays, in which objects settle; not part of max_steps */
+    int test_states;            /* so many test states there are: seed k is state k modulo this; 0: any number */
 };
 
 /* What a suite may be told beside its name; strings are copied. NULL or zero: the default. */
@@ -86,6 +89,8 @@ int sim_restore(struct sim_slot *slot, const void *state);
 int sim_renderer_open(int device, int height, int width, struct sim_renderer **ret, struct error *error);
 struct sim_renderer *sim_renderer_close(struct sim_renderer *renderer);
 const char *sim_renderer_name(const struct sim_renderer *renderer);     /* GL_RENDERER */
+/* CPU time its thread has spent inside MuJoCo's renderer so far, ns. */
+uint64_t sim_renderer_busy_ns(const struct sim_renderer *renderer);
 /* The slot's camera picture, u8 [height][width][3], top row first. The slot must not be stepped meanwhile. libero: as its
  * observations, the state before substep 24 of the last control step. */
 int sim_render(struct sim_renderer *renderer, struct sim_slot *slot, uint8_t *ret_rgb);

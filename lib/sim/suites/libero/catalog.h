@@ -13,7 +13,7 @@ struct libero_suite {
     int n_tasks;
 };
 extern const struct libero_suite libero_suites[];
-enum { LIBERO_SUITES = 5, LIBERO_WAIT_STEPS = 10 };
+enum { LIBERO_SUITES = 5, LIBERO_WAIT_STEPS = 10, LIBERO_TEST_STATES = 50 };     /* rows of every .pruned_init */
 
 struct libero_camera {
     const char *name;

@@ -10,6 +10,7 @@
  * remembers outside MuJoCo is in struct libero_memory, plain bytes. One thread at a time. */
 #pragma once
 
+#include "sim/suites/libero/expert.h"
 #include "sim/suites/libero/task.h"
 
 enum libero_order { LIBERO_REFERENCE, LIBERO_ONEPASS };
@@ -28,6 +29,7 @@ struct libero_memory {
     uint32_t burner, burner_drawn;      /* knob on: now, and when the observation was taken */
     uint32_t latched;                   /* the goal has held at the end of some step */
     uint32_t order;                     /* enum libero_order */
+    struct expert_memory expert;
 };
 
 struct libero_slot {

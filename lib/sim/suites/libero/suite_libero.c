@@ -25,17 +25,23 @@ static const struct libero_slot *const_slot_of(const struct sim_slot *slot) { re
 
 enum { MAX_TASKS = 90 };
 static struct sim_task_info infos[LIBERO_SUITES][MAX_TASKS];
+static char prompts[LIBERO_SUITES][MAX_TASKS][LIBERO_PROMPT_MAX];
 
 static void fill_infos(void)
 {
     for (int s = 0; s < LIBERO_SUITES; s++)
-        for (int i = 0; i < libero_suites[s].n_tasks; i++)
+        for (int i = 0; i < libero_suites[s].n_tasks; i++) {
+            libero_prompt(libero_suites[s].tasks[i], prompts[s][i], sizeof(prompts[s][i]));
             infos[s][i] = (struct sim_task_info){.name = libero_suites[s].tasks[i],
                                                  .level = s,
                                                  .max_steps = libero_suites[s].max_steps,
                                                  .control_hz = control_hz,
                                                  .cameras = LIBERO_CAMERAS,
-                                                 .proprio = LIBERO_PROPRIO};
+                                                 .proprio = LIBERO_PROPRIO,
+                                                 .instruction = prompts[s][i],
+                                                 .wait_steps = LIBERO_WAIT_STEPS,
+                                                 .test_states = LIBERO_TEST_STATES};
+        }
 }
 
 static int suite_index(const struct sim_suite_driver *driver)
@@ -183,15 +189,15 @@ static bool success(const struct sim_slot *base)
     return const_slot_of(base)->memory.latched;
 }
 
-static int no_expert(struct sim_slot *base _unused_, float ret_action[SIM_ACTION_DIMS] _unused_)
+static int expert(struct sim_slot *base, float ret_action[SIM_ACTION_DIMS])
 {
-    return -ENOTSUP;
+    return libero_expert(slot_of(base), ret_action);
 }
 
-static int no_demonstrator(struct sim_slot *base _unused_, const char *style _unused_, uint64_t seed _unused_, int at _unused_,
-                           float ret_action[SIM_ACTION_DIMS] _unused_, float ret_label[SIM_ACTION_DIMS] _unused_)
+static int demonstrate(struct sim_slot *base, const char *style, uint64_t seed, int at, float ret_action[SIM_ACTION_DIMS],
+                       float ret_label[SIM_ACTION_DIMS])
 {
-    return -ENOTSUP;
+    return libero_demonstrate(slot_of(base), style, seed, at, ret_action, ret_label);
 }
 
 static int proprio(const struct sim_slot *base, float *ret)
@@ -231,7 +237,7 @@ static void view(struct sim_slot *base, int camera, struct mujoco_view *ret)
         .name = #suite, .check = check_files,                                                                   \
         .tasks = list_tasks, .task_open = task_open, .task_close = task_close,                                  \
         .slot_new = slot_new, .slot_free = slot_free,                                                           \
-        .reset = reset, .step = step, .success = success, .expert = no_expert, .demonstrate = no_demonstrator,  \
+        .reset = reset, .step = step, .success = success, .expert = expert, .demonstrate = demonstrate,           \
         .proprio = proprio, .state_size = state_size, .save = save, .restore = restore, .view = view,           \
     }
 

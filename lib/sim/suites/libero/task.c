@@ -258,6 +258,8 @@ static int open_parts(struct libero_task *task, const struct libero_assets *asse
     task->arena = libero_arena(task->problem->problem);
     snprintf(path, sizeof(path), "%s/init_files/%s/%s.pruned_init", assets->libero, suite, stem);
     r = init_states_read(path, 1 + (int)task->model->nq + (int)task->model->nv, &task->init, error);
+    if (r == 0 && task->init.rows != LIBERO_TEST_STATES)
+        r = error_set(error, EINVAL, "%s: %d rows; the benchmark has %d test states", path, task->init.rows, LIBERO_TEST_STATES);
     if (r == 0)
         r = find_things(task, assets, error);
     if (r < 0)

@@ -11,6 +11,7 @@
 #include "sim/suites/libero/model.h"
 
 enum { LIBERO_MAX_THINGS = 2 * BDDL_MAX, LIBERO_MAX_JOINTS = 8, LIBERO_MAX_FIXTURES = 8, LIBERO_CAMERAS = 2 };
+enum { LIBERO_PROMPT_MAX = 200 };
 
 /* An object or a fixture in the model. */
 struct libero_thing {
@@ -39,7 +40,7 @@ struct libero_task {
     const struct libero_arena *arena;
     mjModel *model;
     struct init_states init;    /* rows of the .pruned_init file: the test states */
-    char prompt[200];           /* what policies read: the file's stem without the scene, blanks for underscores */
+    char prompt[LIBERO_PROMPT_MAX];           /* what policies read: the file's stem without the scene, blanks for underscores */
 
     struct libero_thing things[LIBERO_MAX_THINGS];      /* objects, then fixtures without the work surface */
     int n_things, n_objects;
