@@ -17,6 +17,7 @@ enum phase { PLAN, OVER, DOWN, CLOSE, LIFT, CARRY, LOWER, OPEN, AWAY, MOVE };
 #define TURN 0.5                /* rad */
 #define CLEARANCE 0.04          /* m above what stands in the way */
 #define HAND_BELOW 0.0095       /* fingers' ends below the grip site */
+enum { LOOK_EVERY = 20 };       /* steps between two searches while nothing can be taken */
 
 /* The state, and what the expert sees in it. */
 struct look {
@@ -178,7 +179,7 @@ static int plan(struct look *l)
 
     if (r == -ENOMEM)
         return r;
-    if (r < 0)                  /* nothing is free: wait above, look again */
+    if (r < 0)                  /* nothing is free: wait, look again */
         return 0;
     mju_copy3(l->m->grip, g.x);
     mju_copy3(l->m->thing, thing_at(l));
@@ -315,7 +316,7 @@ static int act(struct look *l, float action[7])
         [OVER] = do_over, [DOWN] = do_down, [CLOSE] = do_close, [LIFT] = do_lift, [CARRY] = do_carry,
         [LOWER] = do_lower, [OPEN] = do_open, [AWAY] = do_away, [MOVE] = do_move,
     };
-    int r = l->m->phase == PLAN ? plan(l) : 0;
+    int r = l->m->phase == PLAN && l->m->steps % LOOK_EVERY == 0 ? plan(l) : 0;
 
     if (r < 0)
         return r;

@@ -19,7 +19,7 @@ static const struct { double lo[3], hi[3]; } hand[] = {
 };
 enum { ANGLES = 12, POINTS_MAX = 60000, CLUSTER_MAX = 16, SLAB_MAX = 4096 };
 static const double point_step = .005, grid_step = .008, slab_half = .007;
-static const double depths[] = { .006, .012, .018, .026, .036, .05 };           /* pads' centre below the top of what is between */
+static const double depths[] = { .001, .006, .012, .018, .026, .036, .05 };           /* pads' centre below the top of what is between */
 
 struct points {
     double (*at)[3];
@@ -69,7 +69,7 @@ static bool is_free(const struct shapes *shapes, const struct grasp *g)
 
         for (int i = 0; i < 3; i++) {
             middle[i] = (hand[b].lo[i] + hand[b].hi[i]) / 2;
-            box.half[i] = (hand[b].hi[i] - hand[b].lo[i]) / 2 + MARGIN;
+            box.half[i] = (hand[b].hi[i] - hand[b].lo[i]) / 2 + (i == 2 ? MARGIN / 3 : MARGIN);
         }
         memcpy(box.R, R, sizeof(R));
         mju_mulMatVec3(offset, R, middle);
