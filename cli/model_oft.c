@@ -23,7 +23,7 @@ static int take_number(int *argc, char **argv, const char *name, long fallback, 
 }
 
 struct wishes {
-    long chunk, width, blocks, state, seed;
+    long chunk, width, blocks, state, images, seed;
     double log_scale;
 };
 
@@ -34,7 +34,7 @@ static int take_wishes(int *argc, char **argv, struct wishes *ret, struct error 
         long fallback, *to;
     } numbers[] = {
         {"--chunk", 8, &ret->chunk}, {"--width", 0, &ret->width}, {"--blocks", 2, &ret->blocks},
-        {"--state", 0, &ret->state}, {"--seed", 1, &ret->seed},
+        {"--state", 0, &ret->state}, {"--images", 1, &ret->images}, {"--seed", 1, &ret->seed},
     };
     int r = 0;
 
@@ -54,6 +54,10 @@ static int change(struct openvla *model, const char *kind, const struct wishes *
         r = oft_add_action_head(model, (int)w->chunk, width, (int)w->blocks, (uint64_t)w->seed);
     else
         return -EINVAL;
+    if (r >= 0 && (w->images < 1 || w->images > OPENVLA_MAX_IMAGES))
+        return -EINVAL;
+    if (r >= 0)
+        model->config.oft.images = (int)w->images;
     if (r >= 0 && w->state)
         r = oft_add_state(model, (int)w->state, (uint64_t)w->seed + 1);
     if (r >= 0 && !strcmp(kind, "laplace"))
@@ -81,12 +85,13 @@ int model_oft(int argc, char **argv)
         error_set(&error, EEXIST, "%s: it is an OpenVLA-OFT already", argv[0]);
     else if (r < 0)
         error_set(&error, -r,
-                  "--kind %s --chunk %ld --width %ld --blocks %ld --state %ld: no such policy (kinds: l1, tokens, laplace)", kind,
-                  wishes.chunk, wishes.width, wishes.blocks, wishes.state);
+                  "--kind %s --chunk %ld --width %ld --blocks %ld --state %ld --images %ld: no such policy (kinds: l1, tokens, laplace)", kind,
+                  wishes.chunk, wishes.width, wishes.blocks, wishes.state, wishes.images);
     else
         r = model_save(model, argv[1], dtype, &error);
     if (r < 0)
         return model_fail(&error, r);
-    printf("%s: %s, %ld actions of %d dims in one pass\n", argv[1], kind, wishes.chunk, model->config.action_dims);
+    printf("%s: %s, %ld actions of %d dims in one pass, %ld picture%s and %ld numbers of the robot's state\n", argv[1], kind, wishes.chunk,
+           model->config.action_dims, wishes.images, wishes.images == 1 ? "" : "s", wishes.state);
     return CLI_OK;
 }

@@ -335,20 +335,21 @@ static int open_simulation(struct edge *edge, const char *config)
     int r = run ? run_config_parse(config, strlen(config), "Welcome.config", run, &error) : -ENOMEM;
 
     if (r == 0) {
-        edge->shared.shape = (struct frames_shape) {.height = (uint32_t)run->image, .width = (uint32_t)run->image, .cameras = 1};
         edge->shared.full = !strcmp(run->policy_support, "full");
         snprintf(edge->shared.chain, sizeof(edge->shared.chain), "%s", run->chain);
         r = simulation_new(edge->shared.loop, &(struct simulation_options) {
             .suite = run->suite, .image = run->image, .chain = edge->shared.chain, .render = run->render, .robosuite = run->robosuite,
             .substeps = (enum sim_substeps)run->substeps, .device = edge->options.device, .slots = edge->options.slots,
+            .cameras = run->cameras, .state = run->state,
         }, &edge->shared.simulation, &error);
     }
     if (r < 0) {
         log_error("cannot simulate", "reason=%s", LOG_Q(error_text(&error, r)));
         return r;
     }
-    log_info("simulator open", "suite=%s image=%d renderer=%s slots=%u", run->suite, run->image,
-             LOG_Q(simulation_renderer(edge->shared.simulation)), edge->options.slots);
+    edge->shared.shape = *simulation_shape(edge->shared.simulation);
+    log_info("simulator open", "suite=%s image=%d cameras=%u state=%u renderer=%s slots=%u", run->suite, run->image,
+             edge->shared.shape.cameras, edge->shared.shape.state, LOG_Q(simulation_renderer(edge->shared.simulation)), edge->options.slots);
     return 0;
 }
 

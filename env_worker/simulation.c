@@ -16,6 +16,7 @@ struct simulation {
     struct loop *loop;
     struct worker *thread;
     struct simulation_options options;
+    struct frames_shape shape;          /* of an observation; constant after simulation_new */
     unsigned in_hand;                   /* loop thread: submitted, not come back */
 
     /* the sim thread's */
@@ -71,12 +72,12 @@ static int slot_of(struct simulation *s, unsigned row, int task, struct sim_slot
 }
 
 /* The evaluations begin with the camera's memory, bottom row first. */
-static int draw_chain(struct simulation *s, struct sim_slot *slot, uint8_t *ret_rgb)
+static int draw_chain(struct simulation *s, struct sim_slot *slot, int camera, uint8_t *ret_rgb)
 {
     int side = s->options.render, image = s->options.image, r;
     size_t row = (size_t)side * 3;
 
-    r = sim_render(s->renderer, slot, s->drawn);
+    r = sim_render_camera(s->renderer, slot, camera, s->drawn);
     if (r < 0)
         return r;
     for (int y = 0; y < side / 2; y++) {
@@ -89,12 +90,19 @@ static int draw_chain(struct simulation *s, struct sim_slot *slot, uint8_t *ret_
     return tf_evaluation_picture(s->drawn, side, side, image, image, ret_rgb);
 }
 
-static int draw(struct simulation *s, struct sim_slot *slot, struct sim_job *job)
+/* What the policy is shown: a picture of each camera, and the robot's own numbers. */
+static int observe(struct simulation *s, struct sim_slot *slot, struct sim_job *job)
 {
     uint8_t *rgb = frames_at(job->frames, job->frame);
-    int r = s->drawn ? draw_chain(s, slot, rgb) : sim_render(s->renderer, slot, rgb);
+    int r = 0;
 
-    return r < 0 ? fail(job, r, "render") : 0;
+    for (int camera = 0; camera < (int)s->shape.cameras && r == 0; camera++, rgb += frames_picture_size(&s->shape))
+        r = s->drawn ? draw_chain(s, slot, camera, rgb) : sim_render_camera(s->renderer, slot, camera, rgb);
+    if (r < 0)
+        return fail(job, r, "render");
+    if (s->shape.state)
+        r = sim_proprio(slot, frames_state(job->frames, job->frame));
+    return r < 0 ? fail(job, r, "the robot's state") : 0;
 }
 
 static int run_reset(struct simulation *s, struct sim_job *job)
@@ -116,7 +124,7 @@ static int run_reset(struct simulation *s, struct sim_job *job)
         return fail(job, r, "reset");
     s->playing[job->slot] = task;
     snprintf(job->instruction, sizeof(job->instruction), "%s", text);
-    return draw(s, slot, job);
+    return observe(s, slot, job);
 }
 
 static int run_step(struct simulation *s, struct sim_job *job, struct sim_slot *slot)
@@ -131,7 +139,7 @@ static int run_step(struct simulation *s, struct sim_job *job, struct sim_slot *
     r = sim_step(slot, job->action, &job->success);
     if (r < 0)
         return fail(job, r, "step");
-    return draw(s, slot, job);
+    return observe(s, slot, job);
 }
 
 static int run_save(struct sim_job *job, struct sim_slot *slot, struct sim_task *task)
@@ -207,6 +215,21 @@ struct opening {
     sem_t finished;
 };
 
+/* All tasks of a suite have the same cameras and the same robot. */
+static int open_shape(struct simulation *s, struct error *error)
+{
+    const struct sim_task_info *info = &s->infos[0];
+    const int cameras = MAX(s->options.cameras, 1);
+
+    if (cameras > info->cameras)
+        return error_set(error, EINVAL, "suite.cameras: %d were asked for, suite %s has %d", cameras, s->options.suite, info->cameras);
+    if (s->options.state && !info->proprio)
+        return error_set(error, EINVAL, "suite.state: suite %s says nothing of the robot's state", s->options.suite);
+    s->shape = (struct frames_shape) { .height = (uint32_t)s->options.image, .width = (uint32_t)s->options.image,
+                                       .cameras = (uint32_t)cameras, .state = s->options.state ? (uint32_t)info->proprio : 0 };
+    return 0;
+}
+
 static int open_chain(struct simulation *s, struct error *error)
 {
     size_t side = (size_t)MAX(s->options.render, 0);
@@ -241,6 +264,8 @@ static void open_here(void *arg)
         if (s->n_infos < 1 || s->n_infos > TASKS_MAX)
             r = error_set(opening->error, EINVAL, "suite %s: %d tasks, of 1 to %d", s->options.suite, s->n_infos, TASKS_MAX);
     }
+    if (r == 0)
+        r = open_shape(s, opening->error);
     if (r == 0) {
         s->slots = calloc((s->options.slots + 1) * (size_t)s->n_infos, sizeof(*s->slots));
         s->playing = malloc(s->options.slots * sizeof(*s->playing));
@@ -320,6 +345,11 @@ struct simulation *simulation_free(struct simulation *s)
 const char *simulation_renderer(const struct simulation *s)
 {
     return sim_renderer_name(s->renderer);
+}
+
+const struct frames_shape *simulation_shape(const struct simulation *s)
+{
+    return &s->shape;
 }
 
 int simulation_max_steps(const struct simulation *s, const char *task)

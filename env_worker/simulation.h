@@ -36,7 +36,7 @@ struct sim_job {
     uint64_t seed;
     int step;
     struct frames *frames;      /* a reference of its own, dropped by sim_job_free */
-    uint32_t frame;             /* where the picture goes */
+    uint32_t frame;             /* where the observation goes: pictures, state */
     void *state;                /* SAVE, CANDIDATE; belongs to the owner */
     size_t state_size;
     unsigned candidate;
@@ -59,6 +59,8 @@ struct simulation_options {
     const char *robosuite;      /* libero suites: "1.4.0" or "1.4.1" */
     enum sim_substeps substeps;
     int device;                 /* as in sim_renderer_open */
+    int cameras;                /* pictures of one observation; 0: 1 */
+    bool state;                 /* observations carry the robot's own numbers */
     unsigned slots;
 };
 
@@ -70,6 +72,7 @@ struct simulation *simulation_free(struct simulation *simulation);
 DEFINE_FREEP(struct simulation, simulation_free)
 
 const char *simulation_renderer(const struct simulation *simulation);
+const struct frames_shape *simulation_shape(const struct simulation *simulation);       /* of one observation */
 /* The suite's step limit for a task; -ENOENT: no such task. */
 int simulation_max_steps(const struct simulation *simulation, const char *task);
 

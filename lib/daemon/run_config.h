@@ -67,6 +67,8 @@ struct run_config {
     char tasks[RUN_MAX_TASKS][EPISODE_TASK_MAX];
     int n_tasks;
     int image;                      /* pixels, square */
+    int cameras;                    /* pictures of one observation */
+    bool state;                     /* observations carry the robot's own numbers */
     char chain[64];                 /* how pictures are made */
     int render;                     /* pixels, square, that a chain begins with */
     char robosuite[16];             /* libero suites: "1.4.0", "1.4.1" */

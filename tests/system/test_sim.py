@@ -71,7 +71,7 @@ def test_video(tmp_path):
 
 @pytest.mark.parametrize("args, words", [
     (["list", "--suite", "libero_ten"], "no suite is called 'libero_ten'"),
-    (["play", "--task", "9"], "tabletop has tasks 0 to 3, not 9"),
+    (["play", "--task", "99"], ", not 99 (gantry sim list --suite tabletop)"),
     (["play", "--task", "dance"], "no task 'dance'"),
     (["play", "--states", "4..2"], "--states: '4..2'"),
     (["play", "--split", "exam"], "train, val or test"),
