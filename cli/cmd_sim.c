@@ -20,20 +20,19 @@ static int usage(FILE *out, int status)
           "       gantry sim bench WHAT                   env steps a second\n"
           "           --pictures 0,1,2 --processes 1,2 --slots 1,2,4,8 --seconds 3 --size 256\n"
           "       gantry sim check --suite libero --golden DIR       replay reference data of the original LIBERO: compiled\n"
-          "                                               models, rollouts, predicates, pictures; exit status 1 if anything differs\n"
+          "                                               models, rollouts, predicates, pictures; exit status 1 if anything "
+          "differs\n"
           "WHAT:      --suite NAME --task N|NAME --split train|val|test --states N|A..B      (default: tabletop, 0, test, 0)\n"
           "always:    --substeps reference|onepass        how a libero substep is computed (check: both; else by split)\n"
           "           --robosuite 1.4.0|1.4.1             which arm (default: 1.4.0, what LIBERO pins)\n"
           "           --renderer software|auto|N          what draws the pictures (default: software)\n"
           "           --cache DIR                         compiled models are kept here\n"
-          "LIBERO's files are found through LIBERO_ROOT, robosuite's through ROBOSUITE_ROOT or `make libero-assets`.\n", out);
+          "LIBERO's files are found through LIBERO_ROOT, robosuite's through ROBOSUITE_ROOT or `make libero-assets`.\n",
+          out);
     return status;
 }
 
-int sim_usage(void)
-{
-    return usage(stderr, CLI_USAGE);
-}
+int sim_usage(void) { return usage(stderr, CLI_USAGE); }
 
 static int list(int argc, char **argv)
 {
@@ -55,7 +54,8 @@ static int list(int argc, char **argv)
 
         if (infos[i].test_states)
             snprintf(states, sizeof(states), "%d", infos[i].test_states);
-        printf("%2d  %5d  %2g  %7d  %11s  %s\n", i, infos[i].max_steps, infos[i].control_hz, infos[i].cameras, states, infos[i].name);
+        printf("%2d  %5d  %2g  %7d  %11s  %s\n", i, infos[i].max_steps, infos[i].control_hz, infos[i].cameras, states,
+               infos[i].name);
         if (infos[i].instruction)
             printf("%37s\"%s\"\n", "", infos[i].instruction);
     }
@@ -82,8 +82,8 @@ static int check(int argc, char **argv)
         return sim_fail(&error, r);
     if (argc != 0 || !folder || !*folder)
         return sim_usage();
-    r = sim_check_libero(strcmp(target.suite_name, "tabletop") ? target.suite_name : "libero", &target.options, target.device, folder,
-                         print_line, NULL, &counts, &error);
+    r = sim_check_libero(strcmp(target.suite_name, "tabletop") ? target.suite_name : "libero", &target.options, target.device,
+                         folder, print_line, NULL, &counts, &error);
     if (r < 0)
         return sim_fail(&error, r);
     printf("%d compared, %d differ\n", counts.files, counts.failed);
@@ -93,7 +93,8 @@ static int check(int argc, char **argv)
 int cmd_sim(int argc, char **argv)
 {
     static const struct cli_command verbs[] = {
-        {"list", NULL, list}, {"play", NULL, sim_play}, {"render", NULL, sim_render_verb}, {"bench", NULL, sim_bench}, {"check", NULL, check},
+        {"list", NULL, list},       {"play", NULL, sim_play}, {"render", NULL, sim_render_verb},
+        {"bench", NULL, sim_bench}, {"check", NULL, check},
     };
 
     return cli_verb(verbs, ARRAY_SIZE(verbs), usage, argc, argv);

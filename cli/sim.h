@@ -16,14 +16,14 @@ int sim_bench(int argc, char **argv);
 
 /* One line on stderr; CLI_FAILED. */
 int sim_fail(const struct error *error, int r);
-int sim_usage(void);            /* on stderr; CLI_USAGE */
+int sim_usage(void); /* on stderr; CLI_USAGE */
 
 struct sim_target {
     struct sim_options options;         /* strings borrowed from argv */
     const char *suite_name, *task_name; /* task: number or name, NULL: 0 */
     enum sim_split split;
-    uint64_t first, last;               /* states */
-    int device;                         /* sim_renderer_open's */
+    uint64_t first, last; /* states */
+    int device;           /* sim_renderer_open's */
     struct sim_suite *suite;
     struct sim_task *task;
     const struct sim_task_info *info;
@@ -42,6 +42,6 @@ int sim_number(int *argc, char **argv, const char *name, long lo, long hi, long 
 /* An MP4 (H.264, as players want it) by the ffmpeg program: raw pictures go down a pipe. -ENOENT: it is not installed. */
 struct video;
 int video_open(const char *path, int height, int width, double fps, struct video **ret, struct error *error);
-int video_add(struct video *video, const uint8_t *rgb);         /* -EPIPE: ffmpeg has gone */
+int video_add(struct video *video, const uint8_t *rgb); /* -EPIPE: ffmpeg has gone */
 /* Waits for ffmpeg. -EIO: it failed; what it said is on stderr. NULL ok. */
 int video_close(struct video *video, struct error *error);

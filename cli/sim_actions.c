@@ -61,7 +61,8 @@ static int parse_line(char *line, float *ret, const char *path, int number, stru
             return error_set(error, EINVAL, "%s: line %d: %d numbers; an action has %d", path, number, i, SIM_ACTION_DIMS);
     }
     if (at[strspn(at, " \t\r")])
-        return error_set(error, EINVAL, "%s: line %d: '%.20s' behind the %d numbers of an action", path, number, at, SIM_ACTION_DIMS);
+        return error_set(error, EINVAL, "%s: line %d: '%.20s' behind the %d numbers of an action", path, number, at,
+                         SIM_ACTION_DIMS);
     return 0;
 }
 
@@ -94,8 +95,8 @@ static int read_actions(struct sim_actor *actor, const char *path, struct error 
     int r = file_read(path, FILE_MAX, &text, &n);
 
     if (r < 0)
-        return error_set(error, -r, "--policy: '%s' is not expert, clean, slow, random, no-op or a readable file of actions: %s", path,
-                         strerror(-r));
+        return error_set(error, -r, "--policy: '%s' is not expert, clean, slow, random, no-op or a readable file of actions: %s",
+                         path, strerror(-r));
     if (n > 4 && !memcmp(text, "PK\3\4", 4))
         return read_npz(actor, path, error);
     if (n > 6 && !memcmp(text, "\x93NUMPY", 6))
@@ -105,12 +106,15 @@ static int read_actions(struct sim_actor *actor, const char *path, struct error 
 
 int sim_actor_init(struct sim_actor *actor, const char *policy, struct error *error)
 {
-    static const struct { const char *name; enum sim_actor_kind kind; } names[] = {
-        { "expert", SIM_ACTOR_EXPERT }, { "clean", SIM_ACTOR_STYLE }, { "slow", SIM_ACTOR_STYLE },
-        { "random", SIM_ACTOR_RANDOM }, { "no-op", SIM_ACTOR_NO_OP },
+    static const struct {
+        const char *name;
+        enum sim_actor_kind kind;
+    } names[] = {
+        {"expert", SIM_ACTOR_EXPERT}, {"clean", SIM_ACTOR_STYLE}, {"slow", SIM_ACTOR_STYLE},
+        {"random", SIM_ACTOR_RANDOM}, {"no-op", SIM_ACTOR_NO_OP},
     };
 
-    *actor = (struct sim_actor) { .kind = SIM_ACTOR_FILE, .name = policy };
+    *actor = (struct sim_actor){.kind = SIM_ACTOR_FILE, .name = policy};
     for (size_t i = 0; i < ARRAY_SIZE(names); i++)
         if (!strcmp(policy, names[i].name)) {
             actor->kind = names[i].kind;
@@ -122,7 +126,7 @@ int sim_actor_init(struct sim_actor *actor, const char *policy, struct error *er
 void sim_actor_release(struct sim_actor *actor)
 {
     free(actor->actions);
-    *actor = (struct sim_actor) {0};
+    *actor = (struct sim_actor){0};
 }
 
 int sim_actor_act(const struct sim_actor *actor, struct sim_slot *slot, uint64_t state, int step, float ret[SIM_ACTION_DIMS])
@@ -131,18 +135,15 @@ int sim_actor_act(const struct sim_actor *actor, struct sim_slot *slot, uint64_t
     float label[SIM_ACTION_DIMS];
 
     switch (actor->kind) {
-    case SIM_ACTOR_EXPERT:
-        return sim_expert(slot, ret);
-    case SIM_ACTOR_STYLE:
-        return sim_demonstrate(slot, actor->name, state, step, ret, label);
+    case SIM_ACTOR_EXPERT: return sim_expert(slot, ret);
+    case SIM_ACTOR_STYLE: return sim_demonstrate(slot, actor->name, state, step, ret, label);
     case SIM_ACTOR_FILE:
         if (step >= actor->n)
             return -ENODATA;
         memcpy(ret, actor->actions + SIM_ACTION_DIMS * (size_t)step, sizeof(*ret) * SIM_ACTION_DIMS);
         return 0;
     case SIM_ACTOR_RANDOM:
-    case SIM_ACTOR_NO_OP:
-        break;
+    case SIM_ACTOR_NO_OP: break;
     }
     for (int i = 0; i < SIM_ACTION_DIMS; i++)
         ret[i] = actor->kind == SIM_ACTOR_RANDOM ? 2 * philox_uniform(&draws) - 1 : 0;

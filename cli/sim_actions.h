@@ -7,8 +7,8 @@ enum sim_actor_kind { SIM_ACTOR_EXPERT, SIM_ACTOR_STYLE, SIM_ACTOR_RANDOM, SIM_A
 
 struct sim_actor {
     enum sim_actor_kind kind;
-    const char *name;           /* as given; borrowed */
-    float *actions;             /* FILE: (n, 7), owned */
+    const char *name; /* as given; borrowed */
+    float *actions;   /* FILE: (n, 7), owned */
     int n;
 };
 

@@ -1,7 +1,7 @@
 /* sim_bench.c - `gantry sim bench`: env steps a second, with and without pictures, by slots and processes.
  *
- * As the env worker does it: one thread a process steps its slots in turn and draws them. Every row has processes of its own, which
- * open the suite, wait for one another and then play small random moves for some seconds. */
+ * As the env worker does it: one thread a process steps its slots in turn and draws them. Every row has processes of its own,
+ * which open the suite, wait for one another and then play small random moves for some seconds. */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -25,7 +25,7 @@ struct bench {
     int slots[MAX_LIST], n_slots, processes[MAX_LIST], n_processes, pictures[MAX_LIST], n_pictures;
 };
 
-struct figures {                /* of one process, through a pipe */
+struct figures { /* of one process, through a pipe */
     uint64_t steps, wall_ns, cpu_ns, drawing_ns;
     long resident_kb;
     int result;
@@ -60,8 +60,8 @@ static int advance(const struct bench *b, struct player *player, struct sim_rend
     return r;
 }
 
-static int measure(const struct bench *b, struct player *players, int slots, struct sim_renderer *renderer, int pictures, uint8_t *rgb,
-                   struct figures *f)
+static int measure(const struct bench *b, struct player *players, int slots, struct sim_renderer *renderer, int pictures,
+                   uint8_t *rgb, struct figures *f)
 {
     const uint64_t end = clock_mono_ns() + (uint64_t)b->seconds * 1000000000u, wall = clock_mono_ns(), cpu = clock_cpu_ns();
     const uint64_t drawn = renderer ? sim_renderer_busy_ns(renderer) : 0;
@@ -86,7 +86,7 @@ static int prepare(const struct bench *b, struct sim_target *target, int slots, 
     if (r < 0)
         return r;
     for (int i = 0; i < slots && r == 0; i++) {
-        players[i] = (struct player) { .draws = philox_at((uint64_t)i, PHILOX_NOISE, 0, 0, 0), .state = (uint64_t)i };
+        players[i] = (struct player){.draws = philox_at((uint64_t)i, PHILOX_NOISE, 0, 0, 0), .state = (uint64_t)i};
         r = sim_slot_new(target->task, &players[i].slot);
         if (r == 0)
             r = sim_reset(players[i].slot, target->split, players[i].state, NULL);
@@ -116,12 +116,14 @@ static void run_process(const struct bench *b, int slots, int pictures, int read
         snprintf(f.text, sizeof(f.text), "%s", error_text(&error, f.result));
     getrusage(RUSAGE_SELF, &usage);
     f.resident_kb = usage.ru_maxrss;
-    _exit(write(out, &f, sizeof(f)) == sizeof(f) ? 0 : 1);     /* the kernel takes the rest back */
+    _exit(write(out, &f, sizeof(f)) == sizeof(f) ? 0 : 1); /* the kernel takes the rest back */
 }
 
 /* ---- a row ------------------------------------------------------------------------------------------------ */
 
-struct pipes { int ready[2], go[2], out[2]; };
+struct pipes {
+    int ready[2], go[2], out[2];
+};
 
 static void start_processes(const struct bench *b, int processes, int slots, int pictures, const struct pipes *pipes, pid_t *pids)
 {
@@ -142,7 +144,7 @@ static int gather(const struct pipes *pipes, int processes, struct figures *all,
     for (int i = 0; i < processes; i++)
         if (read(pipes->ready[0], &byte, 1) != 1)
             return error_set(error, EIO, "a process of the benchmark died while it opened the suite");
-    close(pipes->go[1]);        /* all of them at once */
+    close(pipes->go[1]); /* all of them at once */
     for (int i = 0; i < processes; i++)
         if (read(pipes->out[0], &all[i], sizeof(all[i])) != sizeof(all[i]))
             return error_set(error, EIO, "a process of the benchmark died");
@@ -171,8 +173,8 @@ static void print_row(int pictures, int processes, int slots, const struct figur
         steps += (double)all[i].steps;
         resident = MAX(resident, all[i].resident_kb);
     }
-    printf("%8d  %9d  %5d  %11.1f  %14.2f  %12.1f %%  %11ld\n", pictures, processes, slots, rate, cpu / steps / 1e6, 100 * drawing / cpu,
-           resident / 1000);
+    printf("%8d  %9d  %5d  %11.1f  %14.2f  %12.1f %%  %11ld\n", pictures, processes, slots, rate, cpu / steps / 1e6,
+           100 * drawing / cpu, resident / 1000);
     fflush(stdout);
 }
 
@@ -203,7 +205,8 @@ static int bench_row(const struct bench *b, int pictures, int processes, int slo
 /* ---- the command -------------------------------------------------------------------------------------------- */
 
 /* "1,2,4" */
-static int read_list(int *argc, char **argv, const char *name, const char *value, long hi, int *ret, int *ret_n, struct error *error)
+static int read_list(int *argc, char **argv, const char *name, const char *value, long hi, int *ret, int *ret_n,
+                     struct error *error)
 {
     const char *given = model_option(argc, argv, name), *at = given ? given : value;
     char *end;
@@ -213,8 +216,8 @@ static int read_list(int *argc, char **argv, const char *name, const char *value
         long number = strtol(at, &end, 10);
 
         if (end == at || (*end && *end != ',') || number < 0 || number > hi || n == MAX_LIST)
-            return error_set(error, EINVAL, "%s: '%s' is not a list of at most %d numbers up to %ld, such as %s", name, given, MAX_LIST, hi,
-                             value);
+            return error_set(error, EINVAL, "%s: '%s' is not a list of at most %d numbers up to %ld, such as %s", name, given,
+                             MAX_LIST, hi, value);
         ret[n++] = (int)number;
         if (!*end)
             break;
@@ -259,14 +262,14 @@ int sim_bench(int argc, char **argv)
         return sim_fail(&error, r);
     if (argc != 0)
         return sim_usage();
-    here = b.target;            /* compiles what is not in the cache yet; nothing of it is shared with the processes */
+    here = b.target; /* compiles what is not in the cache yet; nothing of it is shared with the processes */
     r = sim_target_open(&here, &error);
     if (r < 0)
         return sim_fail(&error, r);
     if (!b.limit)
         b.limit = here.info->max_steps;
-    printf("%s %s, %s states, pictures of %ld x %ld, %ld s a row\n", b.target.suite_name, here.info->name, sim_split_name(b.target.split),
-           b.size, b.size, b.seconds);
+    printf("%s %s, %s states, pictures of %ld x %ld, %ld s a row\n", b.target.suite_name, here.info->name,
+           sim_split_name(b.target.split), b.size, b.size, b.seconds);
     printf("pictures  processes  slots  env steps/s  CPU ms a step  in renderer     MB resident\n");
     for (int k = 0; k < b.n_pictures && r == 0; k++)
         for (int p = 0; p < b.n_processes && r == 0; p++)

@@ -22,18 +22,15 @@ struct play {
     struct sim_target target;
     struct sim_actor actor;
     struct sim_slot *slot;
-    struct sim_renderer *renderer;      /* NULL: nothing is drawn */
+    struct sim_renderer *renderer; /* NULL: nothing is drawn */
     long size, camera, limit;
-    const char *film, *video, *record;  /* paths */
-    uint8_t *states;                    /* (limit + 1, state_size) */
-    float *actions;                     /* (limit, 7) */
+    const char *film, *video, *record; /* paths */
+    uint8_t *states;                   /* (limit + 1, state_size) */
+    float *actions;                    /* (limit, 7) */
     int64_t played, solved, steps_of_solved;
 };
 
-static uint8_t *state_at(const struct play *p, int step)
-{
-    return p->states + sim_state_size(p->target.task) * (size_t)step;
-}
+static uint8_t *state_at(const struct play *p, int step) { return p->states + sim_state_size(p->target.task) * (size_t)step; }
 
 /* Many states: the state's number goes in front of the ending. */
 static void path_for(const struct play *p, const char *path, uint64_t state, char *ret, size_t n)
@@ -66,10 +63,15 @@ static int write_film(struct play *p, uint64_t state, int steps, bool success, c
     if (r < 0)
         return error_set(error, -r, "the film: %s", strerror(-r));
     path_for(p, p->film, state, path, sizeof(path));
-    snprintf(title, sizeof(title), "%s - %s after %d steps (%s, %s %" PRIu64 ")", instruction, success ? "success" : "no success", steps,
-             p->actor.name, sim_split_name(p->target.split), state);
-    r = film_write_png(path, &(struct film) { .frames = frames, .n = columns, .height = (int)p->size, .width = (int)p->size,
-                                              .title = title, .columns = columns, .cell = (int)p->size });
+    snprintf(title, sizeof(title), "%s - %s after %d steps (%s, %s %" PRIu64 ")", instruction, success ? "success" : "no success",
+             steps, p->actor.name, sim_split_name(p->target.split), state);
+    r = film_write_png(path, &(struct film){.frames = frames,
+                                            .n = columns,
+                                            .height = (int)p->size,
+                                            .width = (int)p->size,
+                                            .title = title,
+                                            .columns = columns,
+                                            .cell = (int)p->size});
     if (r < 0)
         return error_set(error, -r, "%s: %s", path, strerror(-r));
     printf("%s\n", path);
@@ -112,8 +114,8 @@ static int write_actions(const struct play *p, uint64_t state, int steps, struct
     out = fopen(path, "we");
     if (!out)
         return error_set(error, errno, "%s: %s", path, strerror(errno));
-    fprintf(out, "# %s %s, %s state %" PRIu64 ", %s: dx dy dz droll dpitch dyaw gripper\n", p->target.suite_name, p->target.info->name,
-            sim_split_name(p->target.split), state, p->actor.name);
+    fprintf(out, "# %s %s, %s state %" PRIu64 ", %s: dx dy dz droll dpitch dyaw gripper\n", p->target.suite_name,
+            p->target.info->name, sim_split_name(p->target.split), state, p->actor.name);
     for (int t = 0; t < steps; t++)
         for (int i = 0; i < SIM_ACTION_DIMS; i++)
             fprintf(out, "%.9g%c", (double)p->actions[SIM_ACTION_DIMS * t + i], i == SIM_ACTION_DIMS - 1 ? '\n' : ' ');
@@ -165,8 +167,8 @@ static int play_state(struct play *p, uint64_t state, struct error *error)
     r = play_episode(p, state, &steps, &success, error);
     if (r < 0)
         return r;
-    printf("%s %-4" PRIu64 " %-10s %3d steps  %.1f s  %s\n", sim_split_name(p->target.split), state, success ? "success" : "no success",
-           steps, (double)(clock_mono_ms() - begun) / 1000, words);
+    printf("%s %-4" PRIu64 " %-10s %3d steps  %.1f s  %s\n", sim_split_name(p->target.split), state,
+           success ? "success" : "no success", steps, (double)(clock_mono_ms() - begun) / 1000, words);
     fflush(stdout);
     p->played++;
     p->solved += success;
@@ -207,8 +209,8 @@ static int open_all(struct play *p, const char *policy, struct error *error)
     if (r < 0)
         return r;
     if (p->camera >= p->target.info->cameras)
-        return error_set(error, EINVAL, "--camera: %s has cameras 0 to %d, not %ld", p->target.suite_name, p->target.info->cameras - 1,
-                         p->camera);
+        return error_set(error, EINVAL, "--camera: %s has cameras 0 to %d, not %ld", p->target.suite_name,
+                         p->target.info->cameras - 1, p->camera);
     if (!p->limit)
         p->limit = p->target.info->max_steps;
     if (p->film || p->video)

@@ -8,12 +8,9 @@
 #include "cli/cli.h"
 #include "cli/model.h"
 
-static const char *const split_names[] = { "train", "val", "test" };
+static const char *const split_names[] = {"train", "val", "test"};
 
-const char *sim_split_name(enum sim_split split)
-{
-    return split_names[split];
-}
+const char *sim_split_name(enum sim_split split) { return split_names[split]; }
 
 int sim_fail(const struct error *error, int r)
 {
@@ -98,8 +95,10 @@ static int read_substeps(const char *text, enum sim_substeps *ret, struct error 
 int sim_target_read(int *argc, char **argv, struct sim_target *ret, struct error *error)
 {
     struct sim_target target = {
-        .suite_name = model_option(argc, argv, "--suite"), .task_name = model_option(argc, argv, "--task"), .split = SIM_TEST,
-        .options = { .robosuite = model_option(argc, argv, "--robosuite"), .cache = model_option(argc, argv, "--cache") },
+        .suite_name = model_option(argc, argv, "--suite"),
+        .task_name = model_option(argc, argv, "--task"),
+        .split = SIM_TEST,
+        .options = {.robosuite = model_option(argc, argv, "--robosuite"), .cache = model_option(argc, argv, "--cache")},
     };
     int r = read_split(model_option(argc, argv, "--split"), &target.split, error);
 
@@ -127,8 +126,8 @@ static int find_task(const struct sim_target *target, const char **ret_name, str
 
     if (end != text && !*end) {
         if (index < 0 || index >= n)
-            return error_set(error, ENOENT, "--task: %s has tasks 0 to %d, not %s (gantry sim list --suite %s)", target->suite_name,
-                             n - 1, text, target->suite_name);
+            return error_set(error, ENOENT, "--task: %s has tasks 0 to %d, not %s (gantry sim list --suite %s)",
+                             target->suite_name, n - 1, text, target->suite_name);
         *ret_name = infos[index].name;
         return 0;
     }

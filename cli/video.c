@@ -15,14 +15,16 @@ extern char **environ;
 struct video {
     pid_t pid;
     int pipe;
-    size_t picture;             /* bytes */
+    size_t picture; /* bytes */
 };
 
 static int start(struct video *video, int from, const char *path, int height, int width, double fps)
 {
     char size[32], rate[32], target[4096];
-    char *const words[] = { "ffmpeg", "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", rate,
-                            "-i", "-", "-pix_fmt", "yuv420p", "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2", "-f", "mp4", target, NULL };
+    char *const words[] = {"ffmpeg",   "-loglevel", "error",    "-y",      "-f",  "rawvideo",
+                           "-pix_fmt", "rgb24",     "-s",       size,      "-r",  rate,
+                           "-i",       "-",         "-pix_fmt", "yuv420p", "-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2",
+                           "-f",       "mp4",       target,     NULL};
     posix_spawn_file_actions_t actions;
     int r;
 
@@ -51,15 +53,15 @@ int video_open(const char *path, int height, int width, double fps, struct video
         free(video);
         return r;
     }
-    signal(SIGPIPE, SIG_IGN);   /* an encoder that gave up is an error to report, not to die of */
+    signal(SIGPIPE, SIG_IGN); /* an encoder that gave up is an error to report, not to die of */
     r = start(video, ends[0], path, height, width, fps);
     close(ends[0]);
     if (r < 0) {
         close(ends[1]);
         free(video);
         if (r == -ENOENT)
-            return error_set(error, ENOENT, "%s: videos are made by the ffmpeg program, which is not installed (apt-get install ffmpeg)",
-                             path);
+            return error_set(error, ENOENT,
+                             "%s: videos are made by the ffmpeg program, which is not installed (apt-get install ffmpeg)", path);
         return error_set(error, -r, "%s: ffmpeg does not start: %s", path, strerror(-r));
     }
     video->pipe = ends[1];

@@ -222,7 +222,8 @@ static int open_shape(struct simulation *s, struct error *error)
     const int cameras = MAX(s->options.cameras, 1);
 
     if (cameras > info->cameras)
-        return error_set(error, EINVAL, "suite.cameras: %d were asked for, suite %s has %d", cameras, s->options.suite, info->cameras);
+        return error_set(error, EINVAL, "suite.cameras: %d were asked for, suite %s has %d", cameras, s->options.suite,
+                         info->cameras);
     if (s->options.state && !info->proprio)
         return error_set(error, EINVAL, "suite.state: suite %s says nothing of the robot's state", s->options.suite);
     s->shape = (struct frames_shape) { .height = (uint32_t)s->options.image, .width = (uint32_t)s->options.image,
@@ -250,7 +251,8 @@ static void open_here(void *arg)
     struct simulation *s = opening->simulation;
     int r;
 
-    r = sim_suite_open(s->options.suite, &(struct sim_options) { .robosuite = s->options.robosuite, .substeps = s->options.substeps },
+    r = sim_suite_open(s->options.suite, &(struct sim_options) { .robosuite = s->options.robosuite,
+                                                                .substeps = s->options.substeps },
                        &s->suite, opening->error);
     if (r == 0)
         r = open_chain(s, opening->error);

@@ -1,5 +1,6 @@
 /* The env worker's simulator on a LIBERO task: observations of two cameras and the robot's state, names of LIBERO's length, and
  * look-ahead that leaves the real state as it was. Skips without LIBERO's files. */
+#include <cmocka.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,7 +8,6 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
-#include <cmocka.h>
 
 #include "env_worker/simulation.h"
 
@@ -25,8 +25,15 @@ static int start(void **state)
 
     (void)state;
     assert_int_equal(loop_new(&loop), 0);
-    if (simulation_new(loop, &(struct simulation_options) { .suite = "libero_spatial", .image = SIDE, .chain = "render", .device = -1,
-                                                            .slots = 1, .cameras = 2, .state = true }, &simulation, &error) < 0)
+    if (simulation_new(loop,
+                       &(struct simulation_options){.suite = "libero_spatial",
+                                                    .image = SIDE,
+                                                    .chain = "render",
+                                                    .device = -1,
+                                                    .slots = 1,
+                                                    .cameras = 2,
+                                                    .state = true},
+                       &simulation, &error) < 0)
         snprintf(missing, sizeof(missing), "%s", error.text);
     else
         assert_int_equal(frames_renew(&frames, STEPS + CANDIDATES + 1, simulation_shape(simulation)), 0);
@@ -103,9 +110,9 @@ static void test_observations(void **state)
         sim_job_free(job);
     }
     wrist = frames_at(frames, 0) + frames_picture_size(shape);
-    assert_memory_not_equal(frames_at(frames, 0), wrist, frames_picture_size(shape));        /* two cameras */
+    assert_memory_not_equal(frames_at(frames, 0), wrist, frames_picture_size(shape)); /* two cameras */
     assert_memory_not_equal(frames_at(frames, 0), frames_at(frames, STEPS), frames_picture_size(shape));
-    assert_true(frames_state(frames, 0)[2] > 1 && frames_state(frames, 0)[2] < 1.3f);       /* the hand's height, m */
+    assert_true(frames_state(frames, 0)[2] > 1 && frames_state(frames, 0)[2] < 1.3f); /* the hand's height, m */
     assert_memory_not_equal(frames_state(frames, 0), frames_state(frames, STEPS), 8 * sizeof(float));
 }
 
@@ -139,7 +146,8 @@ static void test_lookahead_leaves_the_state(void **state)
         free(candidate);
     }
     for (int c = 1; c < CANDIDATES; c++)
-        assert_memory_not_equal(frames_state(frames, STEPS + 1), frames_state(frames, (uint32_t)(STEPS + 1 + c)), 8 * sizeof(float));
+        assert_memory_not_equal(frames_state(frames, STEPS + 1), frames_state(frames, (uint32_t)(STEPS + 1 + c)),
+                                8 * sizeof(float));
     job = new_job(SIM_JOB_SAVE, 0);
     run(job);
     after = job->state;

@@ -12,12 +12,12 @@
 
 enum phase { PLAN, OVER, DOWN, CLOSE, LIFT, CARRY, LOWER, OPEN, AWAY, MOVE };
 
-#define GAIN 1.6                /* of a step's goal over the distance left */
-#define REACH 0.05              /* m that an action of 1 asks for */
-#define TURN 0.5                /* rad */
-#define CLEARANCE 0.04          /* m above what stands in the way */
-#define HAND_BELOW 0.0095       /* fingers' ends below the grip site */
-enum { LOOK_EVERY = 20 };       /* steps between two searches while nothing can be taken */
+#define GAIN 1.6          /* of a step's goal over the distance left */
+#define REACH 0.05        /* m that an action of 1 asks for */
+#define TURN 0.5          /* rad */
+#define CLEARANCE 0.04    /* m above what stands in the way */
+#define HAND_BELOW 0.0095 /* fingers' ends below the grip site */
+enum { LOOK_EVERY = 20 }; /* steps between two searches while nothing can be taken */
 
 /* The state, and what the expert sees in it. */
 struct look {
@@ -25,10 +25,10 @@ struct look {
     const struct libero_task *task;
     const mjData *data;
     struct expert_memory *m;
-    const double *x, *R;        /* grip site */
+    const double *x, *R; /* grip site */
     const struct bddl_statement *goal;
-    int thing;                  /* what the statement's first name is, or belongs to */
-    int region;                 /* of the first name; -1 */
+    int thing;  /* what the statement's first name is, or belongs to */
+    int region; /* of the first name; -1 */
     struct shapes *shapes;
 };
 
@@ -55,15 +55,9 @@ static void aim(const struct look *l, const double target[3], double yaw, double
     action[6] = (float)gripper;
 }
 
-static double away_xy(const struct look *l, const double target[3])
-{
-    return hypot(target[0] - l->x[0], target[1] - l->x[1]);
-}
+static double away_xy(const struct look *l, const double target[3]) { return hypot(target[0] - l->x[0], target[1] - l->x[1]); }
 
-static double away(const struct look *l, const double target[3])
-{
-    return mju_dist3(l->x, target);
-}
+static double away(const struct look *l, const double target[3]) { return mju_dist3(l->x, target); }
 
 /* How high the grip must be to pass from here to there with nothing hanging lower than `below` under it. */
 static double travel_height(const struct look *l, const double to[3], double below, double half_width)
@@ -80,7 +74,7 @@ static double travel_height(const struct look *l, const double to[3], double bel
 /* Over a place: up first, then across; *ret: there. */
 static bool travel(const struct look *l, const double to[3], double height, double yaw, double gripper, float action[7])
 {
-    double target[3] = { to[0], to[1], height };
+    double target[3] = {to[0], to[1], height};
     const bool low = l->x[2] < height - .03 && away_xy(l, to) > .03;
 
     if (low) {
@@ -91,10 +85,7 @@ static bool travel(const struct look *l, const double to[3], double height, doub
     return !low && away_xy(l, to) < .008;
 }
 
-static bool is_turned(const float action[7])
-{
-    return fabsf(action[3]) + fabsf(action[4]) + fabsf(action[5]) < .12f;
-}
+static bool is_turned(const float action[7]) { return fabsf(action[3]) + fabsf(action[4]) + fabsf(action[5]) < .12f; }
 
 /* ---- the goal ----------------------------------------------------------------------------------------------- */
 
@@ -114,7 +105,7 @@ static bool find_goal(struct look *l)
                 l->goal = &problem->goal[i];
             }
     } else if (before < (uint32_t)problem->n_goal) {
-        l->goal = &problem->goal[before];       /* reached while holding it: finish the movement */
+        l->goal = &problem->goal[before]; /* reached while holding it: finish the movement */
     }
     if (!l->goal)
         return false;
@@ -123,10 +114,7 @@ static bool find_goal(struct look *l)
     return l->thing >= 0;
 }
 
-static bool is_articulated(const struct bddl_statement *s)
-{
-    return s->predicate != BDDL_ON && s->predicate != BDDL_IN;
-}
+static bool is_articulated(const struct bddl_statement *s) { return s->predicate != BDDL_ON && s->predicate != BDDL_IN; }
 
 /* The joint that the statement is about: of the region, else the thing's first. -1: none. */
 static int goal_joint(const struct look *l)
@@ -148,8 +136,8 @@ static int goal_joint(const struct look *l)
 static void place_of(const struct look *l, double ret[2])
 {
     const int region = libero_region(l->task, l->goal->second), thing = libero_thing(l->task, l->goal->second);
-    const double *at = region >= 0 ? l->data->site_xpos + 3 * l->task->regions[region].site
-                                   : l->data->xpos + 3 * l->task->things[thing].body;
+    const double *at =
+        region >= 0 ? l->data->site_xpos + 3 * l->task->regions[region].site : l->data->xpos + 3 * l->task->things[thing].body;
 
     ret[0] = at[0];
     ret[1] = at[1];
@@ -157,10 +145,7 @@ static void place_of(const struct look *l, double ret[2])
 
 /* ---- phases --------------------------------------------------------------------------------------------------- */
 
-static const double *thing_at(const struct look *l)
-{
-    return l->data->xpos + 3 * l->task->things[l->thing].body;
-}
+static const double *thing_at(const struct look *l) { return l->data->xpos + 3 * l->task->things[l->thing].body; }
 
 /* How far the thing hangs below the grip site, and its lowest point's distance. */
 static double hangs_below(const struct look *l)
@@ -179,7 +164,7 @@ static int plan(struct look *l)
 
     if (r == -ENOMEM)
         return r;
-    if (r < 0)                  /* nothing is free: wait, look again */
+    if (r < 0) /* nothing is free: wait, look again */
         return 0;
     mju_copy3(l->m->grip, g.x);
     mju_copy3(l->m->thing, thing_at(l));
@@ -225,7 +210,7 @@ static bool lost(const struct look *l)
 
 static void do_lift(struct look *l, float action[7])
 {
-    double target[3] = { l->m->grip[0], l->m->grip[1], l->m->grip[2] + .08 };
+    double target[3] = {l->m->grip[0], l->m->grip[1], l->m->grip[2] + .08};
 
     aim(l, target, l->m->yaw, 1, action);
     if (l->x[2] > l->m->grip[2] + .05 || l->m->steps > 30)
@@ -282,7 +267,7 @@ static void do_open(struct look *l, float action[7])
 
 static void do_away(struct look *l, float action[7])
 {
-    double target[3] = { l->m->target[0], l->m->target[1], l->m->target[2] + .12 };
+    double target[3] = {l->m->target[0], l->m->target[1], l->m->target[2] + .12};
 
     aim(l, target, l->m->yaw, -1, action);
     if (l->x[2] > l->m->target[2] + .08 || l->m->steps > 25)
@@ -312,9 +297,9 @@ static void do_move(struct look *l, float action[7])
 
 static int act(struct look *l, float action[7])
 {
-    static void (*const phases[])(struct look *l, float action[7]) = {
-        [OVER] = do_over, [DOWN] = do_down, [CLOSE] = do_close, [LIFT] = do_lift, [CARRY] = do_carry,
-        [LOWER] = do_lower, [OPEN] = do_open, [AWAY] = do_away, [MOVE] = do_move,
+    static void (*const phases[])(struct look * l, float action[7]) = {
+        [OVER] = do_over,   [DOWN] = do_down, [CLOSE] = do_close, [LIFT] = do_lift, [CARRY] = do_carry,
+        [LOWER] = do_lower, [OPEN] = do_open, [AWAY] = do_away,   [MOVE] = do_move,
     };
     int r = l->m->phase == PLAN && l->m->steps % LOOK_EVERY == 0 ? plan(l) : 0;
 
@@ -332,9 +317,14 @@ int libero_expert(struct libero_slot *slot, float ret_action[7])
 {
     _cleanup_free_ struct shapes *shapes = malloc(sizeof(*shapes));
     const mjData *data = slot->mujoco.data;
-    struct look l = { .slot = slot, .task = slot->task, .data = data, .m = &slot->memory.expert, .shapes = shapes,
-                      .x = data->site_xpos + 3 * slot->task->grip_site, .R = data->site_xmat + 9 * slot->task->grip_site };
-    float action[7] = { [6] = -1 };
+    struct look l = {.slot = slot,
+                     .task = slot->task,
+                     .data = data,
+                     .m = &slot->memory.expert,
+                     .shapes = shapes,
+                     .x = data->site_xpos + 3 * slot->task->grip_site,
+                     .R = data->site_xmat + 9 * slot->task->grip_site};
+    float action[7] = {[6] = -1};
     int r = 0;
 
     if (!shapes)

@@ -1,12 +1,13 @@
-/* expert.h - a scripted expert for LIBERO: reads the goal, looks into the simulator's state, and does one statement after the other.
+/* expert.h - a scripted expert for LIBERO: reads the goal, looks into the simulator's state, and does one statement after the
+ * other.
  *
  *   on, in          take the thing (grasp.h), carry it over what stands there, put it down
  *   open            take the drawer's handle and pull
  *   close           push with closed fingers
  *   turnon, turnoff take the knob and twist
  *
- * It knows no task by name. What it cannot do it tries again in another place until the episode ends; which tasks it solves, and how
- * often: docs/libero.md. Its memory is plain bytes in the slot's. One thread at a time. */
+ * It knows no task by name. What it cannot do it tries again in another place until the episode ends; which tasks it solves, and
+ * how often: docs/libero.md. Its memory is plain bytes in the slot's. One thread at a time. */
 #pragma once
 
 #include <stdint.h>
@@ -14,17 +15,18 @@
 struct libero_slot;
 
 struct expert_memory {
-    uint32_t statement;         /* of the goal, in hand */
-    uint32_t phase, steps;      /* steps: in this phase */
-    uint32_t attempts;          /* to take something */
-    double grip[3], yaw;        /* where to take it */
-    double thing[3];            /* where the thing was then */
-    double target[3];           /* of the phase */
+    uint32_t statement;    /* of the goal, in hand */
+    uint32_t phase, steps; /* steps: in this phase */
+    uint32_t attempts;     /* to take something */
+    double grip[3], yaw;   /* where to take it */
+    double thing[3];       /* where the thing was then */
+    double target[3];      /* of the phase */
 };
 
 /* The action for the present state. 0, or -ENOMEM. */
 int libero_expert(struct libero_slot *slot, float ret_action[7]);
-/* sim_demonstrate. clean: executed = expert + N(0, .15) on dx dy dz, label = expert; slow: executed = label = half the expert's pace
+/* sim_demonstrate. clean: executed = expert + N(0, .15) on dx dy dz, label = expert; slow: executed = label = half the expert's
+ * pace
  * + N(0, .05). -EINVAL: no such style. */
 int libero_demonstrate(struct libero_slot *slot, const char *style, uint64_t seed, int step, float ret_action[7],
                        float ret_label[7]);

@@ -10,16 +10,18 @@
 #define PAD_INSIDE 0.0395
 #define WIDEST 0.073
 #define MARGIN 0.003
-static const struct { double lo[3], hi[3]; } hand[] = {
-    { {  PAD_INSIDE, -.009, -.03 }, {  .0545, .009, .0095 } },                  /* fingers' ends */
-    { { -.0545, -.009, -.03 }, { -PAD_INSIDE, .009, .0095 } },
-    { {  .0425, -.0105, -.12 }, {  .0665, .0105, -.026 } },                     /* fingers */
-    { { -.0665, -.0105, -.12 }, { -.0425, .0105, -.026 } },
-    { { -.104, -.032, -.25 }, { .104, .032, -.031 } },                          /* hand, and what is above it */
+static const struct {
+    double lo[3], hi[3];
+} hand[] = {
+    {{PAD_INSIDE, -.009, -.03}, {.0545, .009, .0095}}, /* fingers' ends */
+    {{-.0545, -.009, -.03}, {-PAD_INSIDE, .009, .0095}},
+    {{.0425, -.0105, -.12}, {.0665, .0105, -.026}}, /* fingers */
+    {{-.0665, -.0105, -.12}, {-.0425, .0105, -.026}},
+    {{-.104, -.032, -.25}, {.104, .032, -.031}}, /* hand, and what is above it */
 };
 enum { ANGLES = 12, POINTS_MAX = 60000, CLUSTER_MAX = 16, SLAB_MAX = 4096 };
 static const double point_step = .005, grid_step = .008, slab_half = .007;
-static const double depths[] = { .001, .006, .012, .018, .026, .036, .05 };           /* pads' centre below the top of what is between */
+static const double depths[] = {.001, .006, .012, .018, .026, .036, .05}; /* pads' centre below the top of what is between */
 
 struct points {
     double (*at)[3];
@@ -29,7 +31,7 @@ struct points {
 void grasp_rotation(double yaw, double ret_R[9])
 {
     const double c = cos(yaw), s = sin(yaw);
-    const double R[9] = { -s, c, 0, c, s, 0, 0, 0, -1 };
+    const double R[9] = {-s, c, 0, c, s, 0, 0, 0, -1};
 
     memcpy(ret_R, R, sizeof(R));
 }
@@ -46,8 +48,8 @@ static void scatter(const struct shape *s, struct points *points)
         for (int j = 0; j <= count[1]; j++)
             for (int k = 0; k <= count[2]; k++) {
                 const bool surface = i == 0 || i == count[0] || j == 0 || j == count[1] || k == 0 || k == count[2];
-                const double local[3] = { s->half[0] * (2. * i / count[0] - 1), s->half[1] * (2. * j / count[1] - 1),
-                                          s->half[2] * (2. * k / count[2] - 1) };
+                const double local[3] = {s->half[0] * (2. * i / count[0] - 1), s->half[1] * (2. * j / count[1] - 1),
+                                         s->half[2] * (2. * k / count[2] - 1)};
 
                 if (!surface || points->n == POINTS_MAX)
                     continue;
@@ -64,7 +66,7 @@ static bool is_free(const struct shapes *shapes, const struct grasp *g)
 
     grasp_rotation(g->yaw, R);
     for (size_t b = 0; b < ARRAY_SIZE(hand); b++) {
-        struct shape box = { .thing = -1 };
+        struct shape box = {.thing = -1};
         double middle[3], offset[3];
 
         for (int i = 0; i < 3; i++) {
@@ -86,8 +88,8 @@ static bool is_free(const struct shapes *shapes, const struct grasp *g)
 
 struct search {
     const struct shapes *shapes;
-    const double *mass;         /* centre of mass */
-    const double *hand_x;       /* where the hand is now */
+    const double *mass;   /* centre of mass */
+    const double *hand_x; /* where the hand is now */
     double hand_yaw, top;
     int attempt;
     double best_cost;
@@ -101,7 +103,7 @@ static double cost_of(const struct search *s, const struct grasp *g, double dept
     double cost = 2 * across + .4 * along + .5 * g->width + .01 * fabs(g->yaw - s->hand_yaw) - .5 * fmin(depth, .025) +
                   .02 * hypot(g->x[0] + .6, g->x[1]);
 
-    if (s->attempt > 0)         /* other places: a different, but fixed, order for every attempt */
+    if (s->attempt > 0) /* other places: a different, but fixed, order for every attempt */
         cost += .03 * (1 + sin(1000 * (g->x[0] + 2 * g->x[1] + 3 * g->yaw) * s->attempt));
     return cost;
 }
@@ -116,7 +118,7 @@ static int by_value(const void *a, const void *b)
 static void consider(struct search *s, double from, double to, double across, double z, double yaw, double depth)
 {
     const double along = (from + to) / 2;
-    struct grasp g = { .yaw = yaw, .width = to - from };
+    struct grasp g = {.yaw = yaw, .width = to - from};
     double cost;
 
     if (g.width > WIDEST)
@@ -175,14 +177,18 @@ static void search_angle(struct search *s, const struct points *points, double y
         }
 }
 
-int grasp_search(const struct libero_task *task, const mjData *data, const struct shapes *shapes, int thing, int body, int attempt,
-                 struct grasp *ret)
+int grasp_search(const struct libero_task *task, const mjData *data, const struct shapes *shapes, int thing, int body,
+                 int attempt, struct grasp *ret)
 {
     const double *R = data->site_xmat + 9 * task->grip_site;
     _cleanup_free_ double *along = malloc(sizeof(*along) * SLAB_MAX);
-    struct points points = { .at = malloc(sizeof(*points.at) * POINTS_MAX) };
-    struct search s = { .shapes = shapes, .mass = data->xipos + 3 * (body < 0 ? task->things[thing].body : body), .attempt = attempt,
-                        .hand_x = data->site_xpos + 3 * task->grip_site, .hand_yaw = atan2(-R[0], R[3]), .best_cost = 1e9 };
+    struct points points = {.at = malloc(sizeof(*points.at) * POINTS_MAX)};
+    struct search s = {.shapes = shapes,
+                       .mass = data->xipos + 3 * (body < 0 ? task->things[thing].body : body),
+                       .attempt = attempt,
+                       .hand_x = data->site_xpos + 3 * task->grip_site,
+                       .hand_yaw = atan2(-R[0], R[3]),
+                       .best_cost = 1e9};
 
     if (!points.at || !along) {
         free(points.at);

@@ -17,8 +17,8 @@ static void shape_of(const mjModel *model, const mjData *data, int geom, struct 
     const double *aabb = model->geom_aabb + 6 * geom;
     double offset[3];
 
-    if (model->geom_type[geom] == mjGEOM_PLANE) {       /* a slab below it */
-        const double below[3] = { 0, 0, -.5 };
+    if (model->geom_type[geom] == mjGEOM_PLANE) { /* a slab below it */
+        const double below[3] = {0, 0, -.5};
 
         mju_mulMatVec3(offset, data->geom_xmat + 9 * geom, below);
         ret->half[0] = ret->half[1] = 5;
@@ -52,7 +52,8 @@ void shapes_collect(const struct libero_task *task, const mjData *data, struct s
 void shape_bounds(const struct shape *s, double ret_lo[3], double ret_hi[3])
 {
     for (int i = 0; i < 3; i++) {
-        const double reach = fabs(s->R[3 * i]) * s->half[0] + fabs(s->R[3 * i + 1]) * s->half[1] + fabs(s->R[3 * i + 2]) * s->half[2];
+        const double reach =
+            fabs(s->R[3 * i]) * s->half[0] + fabs(s->R[3 * i + 1]) * s->half[1] + fabs(s->R[3 * i + 2]) * s->half[2];
 
         ret_lo[i] = s->c[i] - reach;
         ret_hi[i] = s->c[i] + reach;
