@@ -1,6 +1,5 @@
 /* The env worker's simulator on a LIBERO task: observations of two cameras and the robot's state, names of LIBERO's length, and
  * look-ahead that leaves the real state as it was. Skips without LIBERO's files. */
-#include <cmocka.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <cmocka.h>
 
 #include "env_worker/simulation.h"
 
