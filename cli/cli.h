@@ -15,6 +15,9 @@ struct cli_command {
 /* argv[1] of a command that has verbs: its function, with the words behind it. `usage` for --help, none, or an unknown one. */
 int cli_verb(const struct cli_command *verbs, size_t n, int (*usage)(FILE *out, int status), int argc, char **argv);
 
+/* For run_config_warnings: the line on stderr. */
+void cli_warning(const char *line, void *arg);
+
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
 int cmd_config(int argc, char **argv);

@@ -37,6 +37,7 @@ static int load(const char *path, bool show)
         return fail(NULL, -ENOMEM);
     if ((r = run_config_load(path, config, &error)) < 0)
         return fail(&error, r);
+    run_config_warnings(config, cli_warning, NULL);
     if (!show) {
         printf("%s: right: run %s, %d stages, %d tasks\n", path, config->name, config->n_stages, config->n_tasks);
         return CLI_OK;

@@ -404,5 +404,8 @@ int cmd_up(int argc, char **argv)
         config->env_workers = (int)strtol(workers, NULL, 10);
     if (r == 0 && listen && (r = address_check(listen, &error)) == 0)
         snprintf(config->listen, sizeof config->listen, "%s", listen);
-    return r < 0 ? refuse(&error, r) : up_run(config, force);
+    if (r < 0)
+        return refuse(&error, r);
+    run_config_warnings(config, cli_warning, NULL);
+    return up_run(config, force);
 }

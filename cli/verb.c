@@ -16,3 +16,9 @@ int cli_verb(const struct cli_command *verbs, size_t n, int (*usage)(FILE *out, 
     fprintf(stderr, "%s: there is no '%s'\n", argv[0], argv[1]);
     return usage(stderr, CLI_USAGE);
 }
+
+void cli_warning(const char *line, void *arg)
+{
+    (void)arg;
+    fprintf(stderr, "warning: %s\n", line);
+}

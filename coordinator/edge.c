@@ -18,6 +18,12 @@
 
 /* ---- making ---------------------------------------------------------------------------------------- */
 
+static void say_warning(const char *line, void *arg)
+{
+    (void)arg;
+    log_warn("the configuration is allowed, and likely a mistake", "text=%s", LOG_Q(line));
+}
+
 static int load_config(struct edge *edge, const char *config_path, const char *run_dir, struct error *error)
 {
     char path[RUN_PATH];
@@ -32,6 +38,8 @@ static int load_config(struct edge *edge, const char *config_path, const char *r
     if (r == 0 && run_dir &&
         (size_t)snprintf(edge->config.dir, sizeof edge->config.dir, "%s", run_dir) >= sizeof edge->config.dir)
         r = error_set(error, ENAMETOOLONG, "--run-dir %s: path too long", run_dir);
+    if (r == 0)
+        run_config_warnings(&edge->config, say_warning, NULL);
     return r;
 }
 

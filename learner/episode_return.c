@@ -20,8 +20,10 @@ double episode_return(const Gantry__Trajectory *t, const struct rl_config *rl)
     double sum = 0;
 
     if (!reward || rewards_compute(&(struct reward_settings) {.mode = rl->reward, .w_progress = rl->w_progress, .gamma = rl->gamma,
-                                                              .w_success = rl->w_success, .limit = (int)t->max_steps},
-                                   &(struct episode_end) {.steps = (int)t->steps, .success = t->success},
+                                                              .w_success = rl->w_success, .w_env = rl->w_env,
+                                                              .limit = (int)t->max_steps},
+                                   &(struct episode_end) {.steps = (int)t->steps, .success = t->success,
+                                                          .env_reward = t->n_env_reward == t->steps ? t->env_reward : NULL},
                                    t->n_progress ? t->progress : NULL, reward) < 0)
         return environment_return(t);
     for (uint32_t i = 0; i < t->steps; i++)

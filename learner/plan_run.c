@@ -178,9 +178,8 @@ static int run_ppo(struct execution *e, struct error *error)
     const struct rl_config *config = &e->settings.rl;
     _cleanup_(strbuf_release) struct strbuf json = STRBUF_INIT;
     _cleanup_free_ bool *filtered = NULL;
-    bool critic = config->advantage == ADVANTAGE_GAE && config->value_width > 0;
-    struct parent_wish wish = {.value_width = critic ? config->value_width : 0, .value_inputs = critic
-                        ? config->critic_time + config->critic_prm : 0};
+    struct parent_wish wish = {.value_width = rl_has_critic(config) ? config->value_width : 0,
+                               .value_inputs = rl_critic_inputs(config)};
     const struct openvla *reference = NULL;
     struct ppo_result result;
     int r;

@@ -6,9 +6,13 @@
 
 #include <stdbool.h>
 
-enum reward_mode { REWARD_PROGRESS, REWARD_DELTA, REWARD_RAW, REWARD_RAW_LITERAL, REWARD_SPARSE };
+enum reward_mode { REWARD_PROGRESS, REWARD_DELTA, REWARD_RAW, REWARD_RAW_LITERAL, REWARD_SPARSE, REWARD_ENV };
 enum advantage_mode { ADVANTAGE_GAE, ADVANTAGE_GROUP, ADVANTAGE_RLOO, ADVANTAGE_REINFORCE };
-enum kl_mode { KL_EXACT, KL_K3, KL_NONE };
+enum kl_mode { KL_EXACT, KL_K3, KL_K2, KL_K1_REWARD, KL_K1, KL_NONE };
+enum critic_mode { CRITIC_SHARED, CRITIC_NONE };
+enum ratio_mode { RATIO_ACTION, RATIO_TOKEN };
+enum loss_mean { LOSS_MEAN_AUTO, LOSS_MEAN_STEP, LOSS_MEAN_EPISODE };
+enum timeout_mode { TIMEOUT_TERMINAL, TIMEOUT_BOOTSTRAP };
 enum curriculum_mode { CURRICULUM_UNIFORM, CURRICULUM_LEVELS, CURRICULUM_FRONTIER_CENTRED, CURRICULUM_FRONTIER, CURRICULUM_FIXED };
 
 enum sft_source { SFT_DEMOS, SFT_ROLLOUTS, SFT_BOTH };
@@ -51,18 +55,25 @@ struct rl_config {                  /* specs/vla_rl.md sections 3-5, 7; the pres
     enum curriculum_mode curriculum;
     double temperature;
     enum reward_mode reward;
-    double w_progress, w_success;
+    double w_progress, w_success, w_env;
+    enum timeout_mode timeout;
     int w_progress_decay;           /* iterations until w_progress reaches 0; 0: constant */
     enum advantage_mode advantage;
     double gamma, lambda;
     int group;
     int dynamic_sampling;           /* group, rloo: rounds of new groups in place of those without spread */
     int epochs, minibatch;          /* minibatch: MDP steps over all ranks */
-    double clip_low, clip_high, lr;
+    enum ratio_mode ratio;
+    enum loss_mean loss_mean;
+    double clip_low, clip_high;
+    double clip_dual;               /* 0: off */
+    double lr;
     int lr_ramp;                    /* minibatches */
     double weight_decay, clip, beta2;
     enum kl_mode kl;
     double kl_coef, entropy_coef, value_coef;
+    double value_clip, value_huber; /* in the running std of returns; 0: off */
+    enum critic_mode critic;
     int value_width, value_epochs;
     int critic_warmup;              /* iterations that train the value head alone */
     double value_lr;
@@ -71,3 +82,18 @@ struct rl_config {                  /* specs/vla_rl.md sections 3-5, 7; the pres
     int max_updates, max_staleness;
     int prm_refresh;                /* iterations between refreshes of the reward model; 0: never */
 };
+
+/* Values come from a head on the policy's trunk; otherwise V = 0. */
+static inline bool rl_has_critic(const struct rl_config *rl)
+{
+    return rl->advantage == ADVANTAGE_GAE && rl->critic != CRITIC_NONE && rl->value_width > 0;
+}
+static inline int rl_critic_inputs(const struct rl_config *rl)
+{
+    return rl_has_critic(rl) ? rl->critic_time + rl->critic_prm : 0;
+}
+/* An episode counts the same whatever its length; or a step does. */
+static inline bool rl_mean_per_episode(const struct rl_config *rl)
+{
+    return rl->loss_mean == LOSS_MEAN_EPISODE || (rl->loss_mean == LOSS_MEAN_AUTO && rl->advantage != ADVANTAGE_GAE);
+}

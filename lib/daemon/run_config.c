@@ -17,12 +17,23 @@ const struct rl_preset *rl_preset_find(const char *name)
     return NULL;
 }
 
+static const char *preset_says(const struct rl_preset *preset, const char *key)
+{
+    for (const struct rl_preset_value *v = preset->values; v->key; v++)
+        if (!strcmp(v->key, key))
+            return v->value;
+    return NULL;
+}
+
 /* A constant of ours as YAML into one row. */
 static void set_constant(const struct config_key *table, const char *name, const char *value, void *into)
 {
-    const struct config_key row = *config_find(table, name);
-    struct config_key one[2] = {row, CONFIG_END};
+    const struct config_key *row = config_find(table, name);
+    struct config_key one[2] = {{0}, CONFIG_END};
 
+    if (!row)
+        return;                 /* a preset's key of another section: apply_preset_value */
+    one[0] = *row;
     one[0].value = value;
     config_defaults(one, into);
 }
@@ -83,26 +94,32 @@ static int find_kind(const char *name, const struct yaml_node *node, const char 
 }
 
 /* The preset's values come before the stage's own keys, wherever the key stands. */
-static int find_preset(const char *name, const struct yaml_node *map, const char *path, const struct rl_preset **ret, struct error *error)
+static const struct rl_preset *find_preset(const struct yaml_node *map)
 {
     const struct yaml_node *node = yaml_tree_get(map, "preset");
-    const struct rl_preset *preset = NULL;
 
-    if (node && node->kind == YAML_SCALAR)
-        preset = rl_preset_find(node->text);
-    if (preset && !preset->values)
-        return config_error(error, name, node, path, "preset %s is not available: %s", preset->name, preset->help);
-    *ret = preset;
-    return 0;
+    return node && node->kind == YAML_SCALAR ? rl_preset_find(node->text) : NULL;
+}
+
+static bool is_given(const struct yaml_node *map, const struct rl_preset *preset, const char *key)
+{
+    return yaml_tree_get(map, key) || (preset && preset_says(preset, key));
+}
+
+/* Defaults that follow from other keys, where neither the file nor the preset says otherwise. */
+static void follow(const struct yaml_node *map, const struct rl_preset *preset, struct rl_config *rl)
+{
+    if (rl->advantage == ADVANTAGE_GAE && rl->critic == CRITIC_NONE && !is_given(map, preset, "lambda"))
+        rl->lambda = 1;         /* without values a smaller one only forgets the end */
+    if (rl->reward == REWARD_ENV && !is_given(map, preset, "w_env"))
+        rl->w_env = 1;
 }
 
 static int parse_stage(const char *name, const struct yaml_node *map, const char *path, struct stage_config *stage, struct error *error)
 {
-    const struct rl_preset *preset = NULL;
+    const struct rl_preset *preset = stage->kind == STAGE_RL ? find_preset(map) : NULL;
     int r;
 
-    if (stage->kind == STAGE_RL && (r = find_preset(name, map, path, &preset, error)) < 0)
-        return r;
     stage_config_defaults(stage->kind, preset, stage);
     for (const struct yaml_node *node = map->first; node; node = node->next) {
         const struct config_key *key = !strcmp(node->key, "name") ? &stage_name_key : config_find(stage_kinds[stage->kind].table, node->key);
@@ -119,6 +136,8 @@ static int parse_stage(const char *name, const struct yaml_node *map, const char
         if (r < 0)
             return r;
     }
+    if (stage->kind == STAGE_RL)
+        follow(map, preset, &stage->rl);
     return 0;
 }
 
@@ -206,6 +225,47 @@ static int parse_section(const char *name, const struct yaml_node *node, struct 
     return config_apply(section->table, node, name, node->key, config, error);
 }
 
+/* Stage i's preset sets `key` of another section, unless the file does. An earlier stage's preset must not say otherwise. */
+static int apply_preset_value(const char *name, const struct yaml_node *root, int i, const struct rl_preset_value *v,
+                              struct run_config *config, struct error *error)
+{
+    const char *dot = strchr(v->key, '.');
+    const struct yaml_node *map;
+    char section[24];
+
+    if (!dot)
+        return 0;
+    snprintf(section, sizeof section, "%.*s", (int)(dot - v->key), v->key);
+    map = yaml_tree_get(root, section);
+    if (map && map->kind == YAML_MAP && yaml_tree_get(map, dot + 1))
+        return 0;
+    for (int earlier = 0; earlier < i; earlier++) {
+        const struct stage_config *s = &config->stages[earlier];
+        const char *other = s->kind == STAGE_RL ? preset_says(rl_preset_find(s->rl.preset), v->key) : NULL;
+
+        if (other && strcmp(other, v->value) != 0)
+            return config_error(error, name, root, v->key, "the presets of stages[%d] and stages[%d] disagree about it (%s, %s); say it in the file",
+                                earlier, i, other, v->value);
+    }
+    set_constant(section_find(section)->table, dot + 1, v->value, config);
+    return 0;
+}
+
+static int apply_presets(const char *name, const struct yaml_node *root, struct run_config *config, struct error *error)
+{
+    for (int i = 0; i < config->n_stages; i++) {
+        const struct rl_preset *preset = config->stages[i].kind == STAGE_RL ? rl_preset_find(config->stages[i].rl.preset) : NULL;
+
+        for (const struct rl_preset_value *v = preset ? preset->values : NULL; v && v->key; v++) {
+            int r = apply_preset_value(name, root, i, v, config, error);
+
+            if (r < 0)
+                return r;
+        }
+    }
+    return 0;
+}
+
 int run_config_parse(const char *yaml, size_t n, const char *name, struct run_config *ret, struct error *error)
 {
     _cleanup_(yaml_tree_freep) struct yaml_node *root = NULL;
@@ -222,6 +282,8 @@ int run_config_parse(const char *yaml, size_t n, const char *name, struct run_co
     for (const struct yaml_node *node = root->first; node; node = node->next)
         if ((r = parse_section(name, node, config, error)) < 0)
             return r;
+    if ((r = apply_presets(name, root, config, error)) < 0)
+        return r;
     if (!config->dir[0])
         snprintf(config->dir, sizeof config->dir, "runs/%s", config->name);
     if ((r = run_config_check(config, name, root, error)) < 0)

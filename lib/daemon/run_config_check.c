@@ -29,10 +29,17 @@ struct checking {
 static int check_rl(struct checking *c, const struct rl_config *rl)
 {
     bool grouped = rl->advantage == ADVANTAGE_GROUP || rl->advantage == ADVANTAGE_RLOO;
-    bool scored = rl->reward != REWARD_SPARSE && rl->w_progress > 0;
+    bool scored = rl->reward != REWARD_SPARSE && rl->reward != REWARD_ENV && rl->w_progress > 0;
+    bool writeup = !strcmp(rl->preset, "writeup");
 
-    if (rl->reward == REWARD_RAW_LITERAL)
+    if (rl->reward == REWARD_RAW_LITERAL && !writeup)
         return REFUSE(c, "reward", "reward raw_literal pays for dawdling and belongs to the preset writeup; use progress, delta or raw");
+    if (rl->kl == KL_K1 && !writeup)
+        return REFUSE(c, "kl", "kl k1 as a loss has no gradient in expectation and belongs to the preset writeup; use exact, k3 or k1_reward");
+    if (rl->reward == REWARD_ENV && rl->w_env == 0)
+        return REFUSE(c, "w_env", "reward env with w_env 0 pays for success alone; say reward: sparse, or give w_env a weight");
+    if (rl->timeout == TIMEOUT_BOOTSTRAP && !rl_has_critic(rl))
+        return REFUSE(c, "timeout", "timeout bootstrap asks a critic what the rest is worth, and there is none: advantage gae with critic shared has one");
     if (grouped && rl->episodes % rl->group)
         return REFUSE(c, "group", "episodes (%d) must be a multiple of group (%d)", rl->episodes, rl->group);
     if (scored && !c->have_prm)
@@ -182,4 +189,32 @@ int run_config_check(const struct run_config *config, const char *name, const st
     if (config->http[0] && !strrchr(config->http, ':'))
         return refuse_section(&c, "status", "http", ": write address:port, for example 127.0.0.1:8080", config->http);
     return check_stages(&c);
+}
+
+struct warning { void (*say)(const char *line, void *arg); void *arg; int stage; };
+
+static void warn(const struct warning *w, const char *text)
+{
+    char line[400];
+
+    snprintf(line, sizeof line, "stages[%d].rl: %s", w->stage, text);
+    w->say(line, w->arg);
+}
+
+void run_config_warnings(const struct run_config *config, void (*say)(const char *line, void *arg), void *arg)
+{
+    for (int i = 0; i < config->n_stages; i++) {
+        const struct rl_config *rl = &config->stages[i].rl;
+        struct warning w = {say, arg, i};
+
+        if (config->stages[i].kind != STAGE_RL)
+            continue;
+        if (rl->reward == REWARD_RAW_LITERAL)
+            warn(&w, "reward raw_literal pays for dawdling (on the built-in suite success fell from 50 % to 6 % in 10 iterations while "
+                 "the collected reward rose); progress pays for getting closer");
+        if (rl->kl == KL_K1)
+            warn(&w, "kl k1 as a loss has no gradient in expectation: nothing holds the policy near its start");
+        if (rl->advantage == ADVANTAGE_GAE && !rl_has_critic(rl) && rl->lambda < 1)
+            warn(&w, "without a critic a lambda below 1 only makes a step blind to what comes later");
+    }
 }

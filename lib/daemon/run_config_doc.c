@@ -23,11 +23,13 @@ static void for_each_row(row_fn *each, void *arg)
 
 static void write_presets(const char *prefix, const struct config_key *key, struct strbuf *out)
 {
-    if (strcmp(prefix, "stages.rl") != 0)
-        return;
+    bool rl = !strcmp(prefix, "stages.rl");
+    char full[96];
+
+    snprintf(full, sizeof full, "%s.%s", prefix, key->name);
     for (const struct rl_preset *preset = rl_presets; preset->name; preset++)
-        for (const struct rl_preset_value *v = preset->values; v && v->key; v++)
-            if (!strcmp(v->key, key->name))
+        for (const struct rl_preset_value *v = preset->values; v->key; v++)
+            if (!strcmp(v->key, rl ? key->name : full))
                 strbuf_addf(out, "  preset %s: %s\n", preset->name, v->value);
 }
 
@@ -85,16 +87,16 @@ static const char *preset_value(const struct rl_preset *preset, const struct con
 
 static void document_table(const struct config_key *table, bool presets, struct strbuf *out)
 {
-    const struct rl_preset *tabletop = rl_preset_find("tabletop");
+    static const char *const shown[] = {"tabletop", "paper", "writeup"};
 
-    strbuf_adds(out, presets ? "| key | value | default (`gantry`) | `tabletop` | meaning |\n|---|---|---|---|---|\n"
+    strbuf_adds(out, presets ? "| key | value | default (`gantry`) | `tabletop` | `paper` | `writeup` | meaning |\n|---|---|---|---|---|---|---|\n"
                              : "| key | value | default | meaning |\n|---|---|---|---|\n");
     for (const struct config_key *key = table; key->name; key++) {
         strbuf_addf(out, "| `%s` | ", key->name);
         config_describe(key, out);
         strbuf_addf(out, " | `%s` | ", key->value);
-        if (presets)
-            strbuf_addf(out, "`%s` | ", preset_value(tabletop, key));
+        for (size_t i = 0; presets && i < ARRAY_SIZE(shown); i++)
+            strbuf_addf(out, "`%s` | ", preset_value(rl_preset_find(shown[i]), key));
         strbuf_addf(out, "%s |\n", key->help);
     }
 }
@@ -122,6 +124,6 @@ int run_config_document(struct strbuf *out)
     }
     strbuf_adds(out, "Presets of `rl`:\n\n");
     for (const struct rl_preset *preset = rl_presets; preset->name; preset++)
-        strbuf_addf(out, "- `%s`: %s%s.\n", preset->name, preset->values ? "" : "refused: ", preset->help);
+        strbuf_addf(out, "- `%s`: %s.\n", preset->name, preset->help);
     return out->failed ? -ENOMEM : 0;
 }

@@ -15,9 +15,13 @@
     .size = sizeof(((s *)0)->f[0]), .max_count = (int)ARRAY_SIZE(((s *)0)->f), .min = lo, .max = hi, .value = v, .help = h}
 
 static const char *const numerics_names[] = {"strict", "fast", NULL};
-static const char *const reward_names[] = {"progress", "delta", "raw", "raw_literal", "sparse", NULL};
+static const char *const reward_names[] = {"progress", "delta", "raw", "raw_literal", "sparse", "env", NULL};
 static const char *const advantage_names[] = {"gae", "group", "rloo", "reinforce++", NULL};
-static const char *const kl_names[] = {"exact", "k3", "none", NULL};
+static const char *const kl_names[] = {"exact", "k3", "k2", "k1_reward", "k1", "none", NULL};
+static const char *const critic_names[] = {"shared", "none", NULL};
+static const char *const ratio_names[] = {"action", "token", NULL};
+static const char *const loss_mean_names[] = {"auto", "step", "episode", NULL};
+static const char *const timeout_names[] = {"terminal", "bootstrap", NULL};
 static const char *const curriculum_names[] = {"uniform", "levels", "frontier-centred", "frontier", "fixed", NULL};
 static const char *const weights_names[] = {"fp32", "bf16", NULL};
 static const char *const train_names[] = {"full", "lora", NULL};
@@ -189,28 +193,36 @@ static const struct config_key rl_keys[] = {
     ROW_INT(S, "eval_episodes", rl.eval_episodes, 1, 100000, "64", "episodes of one such evaluation"),
     ROW_CHOICE(S, "curriculum", rl.curriculum, curriculum_names, "frontier-centred", "how tasks are drawn"),
     ROW_DOUBLE(S, "temperature", rl.temperature, 0.01, 10, "1", "sampling temperature of the episodes, also in the loss"),
-    ROW_CHOICE(S, "reward", rl.reward, reward_names, "progress", "progress, delta, raw: how the reward model pays; sparse: success only"),
+    ROW_CHOICE(S, "reward", rl.reward, reward_names, "progress", "progress, delta, raw: how the reward model pays; raw_literal: as the write-up has it (its preset only); sparse: success only; env: the environment's own reward"),
     ROW_DOUBLE(S, "w_progress", rl.w_progress, 0, 1000, "1", "weight of the reward model's part"),
     ROW_DOUBLE(S, "w_success", rl.w_success, 0, 1000, "1", "reward of success, on the last step"),
+    ROW_DOUBLE(S, "w_env", rl.w_env, -1000, 1000, "0", "weight of the environment's own reward, beside any other; with reward: env and this key not given: 1"),
+    ROW_CHOICE(S, "timeout", rl.timeout, timeout_names, "terminal", "terminal: running out of time is a failure; bootstrap: it only cuts the episode off, the critic says what the rest is worth"),
     ROW_INT(S, "w_progress_decay", rl.w_progress_decay, 0, 1000000, "0", "iterations until w_progress has fallen to 0; 0: constant"),
-    ROW_CHOICE(S, "advantage", rl.advantage, advantage_names, "gae", "gae with a critic; group, rloo, reinforce++ without"),
+    ROW_CHOICE(S, "advantage", rl.advantage, advantage_names, "gae", "gae, with a critic or without; group, rloo (episodes of one state against each other), reinforce++ (against all)"),
     ROW_DOUBLE(S, "gamma", rl.gamma, 0, 1, "0.99", "discount"),
-    ROW_DOUBLE(S, "lambda", rl.lambda, 0, 1, "0.95", "of the generalised advantage"),
+    ROW_DOUBLE(S, "lambda", rl.lambda, 0, 1, "0.95", "of the generalised advantage; with critic: none and this key not given: 1"),
     ROW_INT(S, "group", rl.group, 2, 1024, "8", "episodes that share an initial state, for group and rloo"),
     ROW_INT(S, "dynamic_sampling", rl.dynamic_sampling, 0, 100, "3", "rounds of new groups in place of those whose returns are all alike; 0: none"),
     ROW_INT(S, "epochs", rl.epochs, 1, 100, "1", "passes over an iteration's steps"),
     ROW_INT(S, "minibatch", rl.minibatch, 1, 65536, "32", "steps in one update, over all ranks"),
+    ROW_CHOICE(S, "ratio", rl.ratio, ratio_names, "action", "one ratio for each action, its tokens together, or one for each token (chunks always have the latter)"),
+    ROW_CHOICE(S, "loss_mean", rl.loss_mean, loss_mean_names, "auto", "what counts the same in the loss: a step, or an episode whatever its length; auto: step with gae, else episode"),
     ROW_DOUBLE(S, "clip_low", rl.clip_low, 0, 1, "0.2", "the ratio is clipped at 1 - clip_low"),
     ROW_DOUBLE(S, "clip_high", rl.clip_high, 0, 10, "0.2", "and at 1 + clip_high"),
+    ROW_DOUBLE(S, "clip_dual", rl.clip_dual, 0, 1000, "0", "for a negative advantage the objective is held at this many times it (3 is usual); 0: off"),
     ROW_DOUBLE(S, "lr", rl.lr, 0, 1, "1e-5", "learning rate of the policy"),
     ROW_INT(S, "lr_ramp", rl.lr_ramp, 0, 1000000, "0", "minibatches of linear rise at the start"),
     ROW_DOUBLE(S, "weight_decay", rl.weight_decay, 0, 1, "0.01", "AdamW's"),
     ROW_DOUBLE(S, "clip", rl.clip, 0, 1e9, "1", "gradient norm limit, trunk and value head apart; 0: none"),
     ROW_DOUBLE(S, "beta2", rl.beta2, 0, 0.999999, "0.999", "AdamW's"),
-    ROW_CHOICE(S, "kl", rl.kl, kl_names, "exact", "how the divergence from the start policy is measured"),
+    ROW_CHOICE(S, "kl", rl.kl, kl_names, "exact", "divergence from the start policy: exact, over the whole support; k3, k2: estimates from the tokens drawn; k1_reward: taken off each step's reward; k1: as a loss, as the write-up has it (its preset only)"),
     ROW_DOUBLE(S, "kl_coef", rl.kl_coef, 0, 1000, "0.01", "its weight in the loss"),
     ROW_DOUBLE(S, "entropy_coef", rl.entropy_coef, 0, 1000, "0", "weight of the entropy bonus"),
     ROW_DOUBLE(S, "value_coef", rl.value_coef, 0, 1000, "0.5", "weight of the value loss"),
+    ROW_DOUBLE(S, "value_clip", rl.value_clip, 0, 1000, "0", "how far a value may leave the one before the update, in running standard deviations of returns; 0: off"),
+    ROW_DOUBLE(S, "value_huber", rl.value_huber, 0, 1000, "0", "error from which the value loss is linear, in the same unit; 0: square everywhere"),
+    ROW_CHOICE(S, "critic", rl.critic, critic_names, "shared", "gae: shared: a value head on the policy's trunk; none: values are 0"),
     ROW_INT(S, "value_width", rl.value_width, 1, 65536, "256", "hidden width of the value head"),
     ROW_INT(S, "value_epochs", rl.value_epochs, 1, 100, "1", "passes of the value head over an iteration's steps"),
     ROW_INT(S, "critic_warmup", rl.critic_warmup, 0, 100000, "5", "iterations that train the value head alone"),
@@ -259,12 +271,24 @@ static const struct rl_preset_value tabletop_values[] = {
     {"value_lr", "1e-3"}, {"value_epochs", "2"},
     {NULL, NULL},
 };
+/* The write-up's code sketches, to the letter: for comparison, not for use (run_config_warnings says why). */
+static const struct rl_preset_value writeup_values[] = {
+    {"iterations", "1000"}, {"curriculum", "levels"}, {"reward", "raw_literal"}, {"critic", "none"}, {"lambda", "0.95"},
+    {"critic_warmup", "0"}, {"kl", "k1"}, {"policy.train", "full"},
+    {NULL, NULL},
+};
+/* The paper's settings, as far as its tables and code agree: docs/method.md says what differs. */
+static const struct rl_preset_value paper_values[] = {
+    {"curriculum", "frontier"}, {"temperature", "1.5"}, {"minibatch", "16"}, {"lr", "2e-5"}, {"value_lr", "5e-5"}, {"kl", "none"},
+    {"policy.train", "lora"}, {"policy.lora_r", "32"}, {"policy.lora_alpha", "16"}, {"policy.support", "full"},
+    {NULL, NULL},
+};
 static const struct rl_preset_value no_values[] = {{NULL, NULL}};
 
 const struct rl_preset rl_presets[] = {
     {"gantry", "what practice found sound for large models", no_values},
     {"tabletop", "the small policy on the built-in suite", tabletop_values},
-    {"paper", "the published paper's settings need a full-vocabulary support and EOS in the log-probability, which this build lacks", NULL},
-    {"writeup", "the public write-up's literal settings need a k1 loss and training without a critic, which this build lacks", NULL},
+    {"paper", "the published paper's settings; sets policy.train, lora_r, lora_alpha and support, too", paper_values},
+    {"writeup", "the public write-up to the letter, flaws included; sets policy.train, too", writeup_values},
     {0},
 };

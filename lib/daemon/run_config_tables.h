@@ -19,11 +19,12 @@ extern const struct stage_kind_row stage_kinds[];       /* by enum stage_kind; S
 enum { STAGE_KINDS = STAGE_EVAL + 1 };
 extern const struct config_key stage_name_key;          /* `name`, which every stage has */
 
-/* What a preset of the rl stage sets differently from the table's defaults (which are the preset `gantry`). */
+/* What a preset of the rl stage sets differently from the table's defaults (which are the preset `gantry`). A key "policy.train" is
+ * of that section: it is set for the whole run, where the run file does not name it. */
 struct rl_preset_value { const char *key, *value; };
 struct rl_preset {
     const char *name, *help;
-    const struct rl_preset_value *values;               /* ends with key NULL; NULL: this preset is refused */
+    const struct rl_preset_value *values;               /* ends with key NULL */
 };
 extern const struct rl_preset rl_presets[];             /* ends with name NULL */
 const struct rl_preset *rl_preset_find(const char *name);

@@ -18,6 +18,8 @@ void ppo_sums_add(struct ppo_sums *total, const struct ppo_sums *part)
     total->value_square += part->value_square;
     total->importance += part->importance;
     total->clipped += part->clipped;
+    total->decisions += part->decisions;
+    total->value_clipped += part->value_clipped;
     total->steps += part->steps;
     total->tokens += part->tokens;
 }
@@ -53,29 +55,66 @@ double staleness_weight(double logp_old, double logp_mu)
     return MIN(exp(CLAMP(logp_old - logp_mu, -LOG_RATIO_MAX, LOG_RATIO_MAX)), 2);
 }
 
-void value_loss(const double *value, const double *target, int n, int64_t count, double coef, double *ret_dvalue,
-                struct ppo_sums *sums)
+/* e^2/2, or linear beyond the limit; *ret_slope its derivative. */
+static double distance(double error, double huber, double *ret_slope)
+{
+    if (huber > 0 && fabs(error) > huber) {
+        *ret_slope = error > 0 ? huber : -huber;
+        return huber * (fabs(error) - huber / 2);
+    }
+    *ret_slope = error;
+    return error * error / 2;
+}
+
+void value_loss(const struct value_settings *settings, const double *value, const double *value_old, const double *target, int n,
+                int64_t count, double *ret_dvalue, struct ppo_sums *sums)
 {
     for (int i = 0; i < n; i++) {
-        double error = value[i] - target[i];
+        double error = value[i] - target[i], slope, loss = distance(error, settings->huber, &slope);
 
-        ret_dvalue[i] = coef * error / (double)count;
-        sums->value_loss += coef / 2 * error * error / (double)count;
+        if (settings->clip > 0) {
+            double held = CLAMP(value[i], value_old[i] - settings->clip, value_old[i] + settings->clip), held_slope;
+            double held_loss = distance(held - target[i], settings->huber, &held_slope);
+
+            if (held_loss > loss) {
+                loss = held_loss;
+                slope = held == value[i] ? held_slope : 0;
+                sums->value_clipped += held != value[i];
+            }
+        }
+        ret_dvalue[i] = settings->coef * slope / (double)count;
+        sums->value_loss += settings->coef * loss / (double)count;
         sums->value_error += error * error;
         sums->value_square += target[i] * target[i];
     }
 }
 
-void k3_loss(const float *logp, const float *logp_ref, int n, int64_t count, double coef, double *dlogp, struct ppo_sums *sums)
+void kl_loss(enum kl_mode mode, const float *logp, const float *logp_ref, int n, int64_t count, double coef, double *dlogp,
+             struct ppo_sums *sums)
 {
     for (int i = 0; i < n; i++) {
-        double d = (double)logp_ref[i] - (double)logp[i], held = CLAMP(d, -LOG_RATIO_MAX, LOG_RATIO_MAX);
-        double k3 = exp(held) - held - 1;
+        double d = (double)logp_ref[i] - (double)logp[i], held = CLAMP(d, -LOG_RATIO_MAX, LOG_RATIO_MAX), kl, slope;
 
+        switch (mode) {
+        case KL_K1:
+            kl = -held;
+            slope = 1;
+            break;
+        case KL_K2:
+            kl = held * held / 2;
+            slope = -held;
+            break;
+        case KL_K3:
+            kl = exp(held) - held - 1;
+            slope = 1 - exp(held);
+            break;
+        default:
+            return;
+        }
         if (held == d)
-            dlogp[i] += coef * (1 - exp(held)) / (double)count;
-        sums->kl_loss += coef * k3 / (double)count;
-        sums->ref_kl += k3;
+            dlogp[i] += coef * slope / (double)count;
+        sums->kl_loss += coef * kl / (double)count;
+        sums->ref_kl += kl;
     }
 }
 

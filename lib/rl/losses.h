@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "base/error.h"
+#include "base/method.h"
 
 struct ppo_clip {
     double low, high;           /* ratio is held in [1-low, 1+high] */
@@ -22,7 +23,8 @@ struct ppo_sums {
     double ref_kl;              /* sum over actions of the KL to the reference */
     double value_error, value_square;   /* sum of (v - R)^2 and of R^2 */
     double importance;          /* sum of the staleness weights */
-    int64_t clipped, steps, tokens;
+    int64_t clipped, steps, tokens;     /* steps: ratios, of actions or of tokens */
+    int64_t decisions, value_clipped;   /* counted by the caller; by value_loss */
 };
 void ppo_sums_add(struct ppo_sums *total, const struct ppo_sums *part);
 
@@ -34,13 +36,22 @@ void ppo_policy_loss(const struct ppo_clip *clip, const double *logp, const doub
 /* w = min(exp(logp_old - logp_mu), 2): how much a step of an older policy mu counts. */
 double staleness_weight(double logp_old, double logp_mu);
 
-/* coef/2 * mean (v - R)^2; ret_dvalue[n]. */
-void value_loss(const double *value, const double *target, int n, int64_t count, double coef, double *ret_dvalue,
-                struct ppo_sums *sums);
+struct value_settings {
+    double coef;
+    double clip;                /* value_old +- clip bounds the value that is compared, and the worse of both counts; 0: off */
+    double huber;               /* beyond this error the loss is linear; 0: square everywhere */
+};
+/* coef * mean of e^2/2 (or Huber's) with e = v - R; value_old[n] may be NULL without clip. ret_dvalue[n]. */
+void value_loss(const struct value_settings *settings, const double *value, const double *value_old, const double *target, int n,
+                int64_t count, double *ret_dvalue, struct ppo_sums *sums);
 
-/* Schulman's k3 estimate per token: e^d - d - 1, d = logp_ref - logp, clamped to +-20. coef * sum over tokens / count.
- * dlogp[n] is added to (+=). */
-void k3_loss(const float *logp, const float *logp_ref, int n, int64_t count, double coef, double *dlogp, struct ppo_sums *sums);
+/* Schulman's estimates of KL(policy || reference) from the tokens that were drawn, with d = logp_ref - logp clamped to +-20:
+ *   KL_K1  -d             (its gradient is zero in expectation on-policy)
+ *   KL_K2  d^2/2
+ *   KL_K3  e^d - d - 1
+ * coef * sum over tokens / count. dlogp[n] is added to (+=). Other modes: nothing. */
+void kl_loss(enum kl_mode mode, const float *logp, const float *logp_ref, int n, int64_t count, double coef, double *dlogp,
+             struct ppo_sums *sums);
 
 /* Stops a pass when the policy has moved too far: mean approximate KL per action over the last 8 minibatches. */
 enum { KL_BRAKE_WINDOW = 8 };

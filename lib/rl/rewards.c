@@ -3,13 +3,16 @@
 #include <errno.h>
 #include <math.h>
 
+static bool is_scored(const struct reward_settings *settings)
+{
+    return settings->mode != REWARD_SPARSE && settings->mode != REWARD_ENV && settings->w_progress != 0;
+}
+
 static int check(const struct reward_settings *settings, const struct episode_end *end, const float *progress)
 {
-    bool scored = settings->mode != REWARD_SPARSE && settings->w_progress != 0;
-
-    if (end->steps < 1 || (settings->mode == REWARD_RAW && settings->limit < end->steps))
+    if (end->steps < 1 || (settings->w_env != 0 && !end->env_reward) || (settings->mode == REWARD_RAW && settings->limit < end->steps))
         return -EINVAL;
-    if (!scored)
+    if (!is_scored(settings))
         return 0;
     if (!progress)
         return -EINVAL;
@@ -47,6 +50,7 @@ static double process_reward(const struct reward_settings *settings, const struc
     case REWARD_RAW_LITERAL:
         return (double)progress[t];
     case REWARD_SPARSE:
+    case REWARD_ENV:
         break;
     }
     return 0;
@@ -60,8 +64,9 @@ int rewards_compute(const struct reward_settings *settings, const struct episode
     if (r < 0)
         return r;
     for (int t = 0; t < end->steps; t++) {
-        ret_reward[t] = settings->w_progress != 0 && settings->mode != REWARD_SPARSE
-                            ? settings->w_progress * process_reward(settings, end, progress, t) : 0;
+        ret_reward[t] = is_scored(settings) ? settings->w_progress * process_reward(settings, end, progress, t) : 0;
+        if (settings->w_env != 0)
+            ret_reward[t] += settings->w_env * (double)end->env_reward[t];
         if (t == end->steps - 1 && end->success)
             ret_reward[t] += settings->w_success;
     }

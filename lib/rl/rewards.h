@@ -1,10 +1,11 @@
-/* rewards.h - what each step of an episode earns (docs/method.md; specs: rewards, five modes).
+/* rewards.h - what each step of an episode earns (docs/method.md; specs: rewards, six modes).
  *
  * progress[t] in [0,1] is the reward model's score after seeing o_0..o_t; success is the simulator's
  * predicate. `progress` pays for getting closer and cannot pay for dawdling; `delta` is potential-based and
  * leaves the optimum where it is; `raw` is the plain sum with success absorbing at 1; `raw_literal` is the sum as
  * published, kept because it shows what goes wrong (a policy learns to hover at a high score); `sparse` ignores
- * the scores. Every mode adds w_success on the last step of a success. Pure functions; no allocation. */
+ * the scores, and so does `env`, which is there to be read: the environment's own reward joins any mode with
+ * w_env. Every mode adds w_success on the last step of a success. Pure functions; no allocation. */
 #pragma once
 
 #include <stdbool.h>
@@ -15,6 +16,7 @@
 struct reward_settings {
     enum reward_mode mode;
     double w_progress, w_success;
+    double w_env;               /* of the environment's own reward, in every mode; 0: not looked at */
     double gamma;
     int limit;                  /* H: the task's episode limit in steps; only `raw` looks at it */
 };
@@ -22,11 +24,13 @@ struct reward_settings {
 struct episode_end {
     int steps;                  /* T >= 1: actions taken; frames are o_0 .. o_T */
     bool success;
+    const float *env_reward;    /* [T], or NULL */
     bool bootstrap;             /* cut off, not over: the future goes on with V(o_T). false: terminal (success or time-out) */
 };
 
 /* ret_reward[T]. progress[T+1], or NULL when the episode was not scored (allowed with `sparse` or w_progress 0 only).
- * -EINVAL: steps < 1, limit < steps under `raw`, a score missing or not in [0,1] (NaN included). */
+ * -EINVAL: steps < 1, limit < steps under `raw`, a score missing or not in [0,1] (NaN included), w_env without the
+ * environment's rewards. */
 int rewards_compute(const struct reward_settings *settings, const struct episode_end *end, const float *progress,
                     double *ret_reward);
 

@@ -56,7 +56,8 @@ struct ppo_result {
     int episodes, steps, filtered;      /* filtered: episodes that carried no gradient (groups without spread) */
     double success, length, reward;     /* means per episode; reward as trained on, undiscounted */
     double policy_loss, value_loss, kl_loss, loss;      /* of the last epoch's minibatches, means */
-    double ratio_mean, ratio_max, clip_fraction, approx_kl, ref_kl, entropy;
+    double ratio_mean, ratio_max, clip_fraction, approx_kl, ref_kl, entropy;    /* both KL: per action */
+    double importance_mean;             /* of the staleness weights; 1: nothing was stale */
     double other_ids;                   /* share of the tokens that are no action ids (support full) */
     double explained_variance, gradient_norm, value_gradient_norm, lr, w_progress;
     double logp_gap_mean, logp_gap_p99, logp_gap_max;   /* |learner - actor| per token before the first update, ... */

@@ -24,7 +24,7 @@ struct ppo_call {
 /* What the losses of one shard read and write, in tape memory. An entry is what has a ratio: an action, or one token of a chunk. */
 struct shard_arrays {
     struct step_ref *steps;     /* (n) */
-    float *ref;                 /* (n*width, policy_ref_width) exact, (n*width) k3 */
+    float *ref;                 /* (n*width, policy_ref_width) exact, (n*width) k1, k2, k3 */
     double *logp, *logp_old, *advantage, *importance, *dlogp;   /* (entries) */
     double *dtoken;             /* (n*width) */
 };
@@ -102,7 +102,7 @@ static void policy_losses(const struct ppo_call *call, struct shard_arrays *a, c
 {
     const struct ppo_batch *b = call->batch;
     const struct rl_config *config = b->config;
-    struct ppo_clip clip = {.low = config->clip_low, .high = config->clip_high};
+    struct ppo_clip clip = {.low = config->clip_low, .high = config->clip_high, .dual = config->clip_dual};
     struct token_stats *stats = rows->stats;
     int entries = b->by_token ? token_entries(call, rows, first, n, a) : action_entries(call, rows, first, n, a), entry = 0;
 
@@ -111,7 +111,7 @@ static void policy_losses(const struct ppo_call *call, struct shard_arrays *a, c
         int at = i * rows->width;
 
         if (b->ref_logp)
-            k3_loss(stats->logp + at, a->ref + at, rows->count[i], call->n, config->kl_coef, a->dtoken + at, sums);
+            kl_loss(config->kl, stats->logp + at, a->ref + at, rows->count[i], call->n, config->kl_coef, a->dtoken + at, sums);
         for (int k = 0; k < rows->count[i]; k++) {
             stats->dlogp[at + k] = (float)(a->dlogp[b->by_token ? entry++ : i] + a->dtoken[at + k]);
             stats->dentropy[at + k] = (float)(-config->entropy_coef / call->n);
@@ -123,6 +123,7 @@ static void policy_losses(const struct ppo_call *call, struct shard_arrays *a, c
             sums->ref_kl += (double)stats->kl[at + k];
         }
         sums->tokens += rows->count[i];
+        sums->decisions++;
     }
 }
 
@@ -132,7 +133,8 @@ static int joint_value(struct tape *tape, const struct ppo_call *call, const str
 {
     const struct ppo_batch *b = call->batch;
     float *extra = tape_alloc(tape, (size_t)(n * MAX(b->n_extra, 1)) * sizeof *extra);
-    double *scratch = tape_alloc(tape, (size_t)n * 3 * sizeof *scratch);
+    double *scratch = tape_alloc(tape, (size_t)n * 4 * sizeof *scratch);
+    struct value_settings settings = value_settings_of(b->config);
     struct tensor *value;
 
     if (!extra || !scratch)
@@ -142,13 +144,14 @@ static int joint_value(struct tape *tape, const struct ppo_call *call, const str
 
         memcpy(extra + i * b->n_extra, b->extra + at * b->n_extra, (size_t)b->n_extra * sizeof *extra);
         scratch[i] = b->target[at];
+        scratch[3 * n + i] = b->value_old[at];
     }
     value = openvla_value(call->model, tape, gather_action_rows(tape, pass, n, 1), b->n_extra ? extra : NULL, false);
     if (!value)
         return tape->error ? tape->error : -ENOMEM;
     for (int i = 0; i < n; i++)
         scratch[n + i] = (double)value->x[i];
-    value_loss(scratch + n, scratch, n, call->n, b->config->value_coef, scratch + 2 * n, sums);
+    value_loss(&settings, scratch + n, scratch + 3 * n, scratch, n, call->n, scratch + 2 * n, sums);
     for (int i = 0; i < n; i++)
         value->g[i] = (float)scratch[2 * n + i];
     return 0;
@@ -181,8 +184,14 @@ static int ppo_shard(struct tape *tape, int shard, int first, int last, void *ar
     return 0;
 }
 
+/* Divergence is told and braked per action, also where the ratios are of tokens. */
+static double actions_of(const struct ppo_batch *b, const struct ppo_sums *sums)
+{
+    return (double)MAX(sums->tokens, 1) / b->data->action_dims;
+}
+
 /* The running means that a result reports, over the minibatches so far. */
-static void report(struct ppo_result *ret, const struct ppo_sums *total, double norm, double lr)
+static void report(struct ppo_result *ret, const struct ppo_batch *b, const struct ppo_sums *total, double norm, double lr)
 {
     double steps = (double)MAX(total->steps, 1), tokens = (double)MAX(total->tokens, 1), count = (double)MAX(ret->updates, 1);
 
@@ -191,8 +200,9 @@ static void report(struct ppo_result *ret, const struct ppo_sums *total, double 
     ret->ratio_mean = total->ratio / steps;
     ret->ratio_max = total->ratio_max;
     ret->clip_fraction = (double)total->clipped / steps;
-    ret->approx_kl = total->approx_kl / steps;
-    ret->ref_kl = total->ref_kl / steps;
+    ret->approx_kl = total->approx_kl / actions_of(b, total);
+    ret->ref_kl = total->ref_kl / actions_of(b, total);
+    ret->importance_mean = total->importance / (double)MAX(total->decisions, 1);
     ret->entropy = total->entropy / tokens;
     ret->gradient_norm += (norm - ret->gradient_norm) / count;
     ret->lr = lr;
@@ -269,10 +279,10 @@ static int policy_epochs(struct trainer *trainer, struct ppo_batch *b, struct pp
                 ppo_sums_add(&here, &call.sums[s]);
             ppo_sums_add(&total, &here);
             ret->updates++;
-            report(ret, &total, norm, lr);
+            report(ret, b, &total, norm, lr);
             if (call.joint)
                 ret->value_loss = here.value_loss;
-            ret->braked = kl_brake_push(&brake, here.approx_kl / (double)MAX(here.steps, 1), config->target_kl);
+            ret->braked = kl_brake_push(&brake, here.approx_kl / actions_of(b, &here), config->target_kl);
             if (!train_tell(objective->watch, "rl", ret->updates, (int64_t)count * config->epochs, here.policy_loss))
                 return error_set(error, ECANCELED, "rl: stopped at update %" PRId64, ret->updates);
         }
@@ -295,17 +305,21 @@ int objective_ppo(struct trainer *trainer, const struct openvla *reference, cons
                          trainer->model->config.value_inputs, b->n_extra);
     result.warmup = result.warmup && b->critic;
     r = ppo_batch_observe(b, trainer, result.warmup, error);
+    if (r >= 0 && config->kl == KL_K1_REWARD)
+        r = ppo_batch_reference(b, trainer, reference, error);
     if (r >= 0)
         r = ppo_batch_advantages(b, trainer, &result, error);
     if (r >= 0 && b->critic && (config->value_detach || result.warmup))
         r = ppo_batch_critic(b, trainer, config->value_epochs * (result.warmup ? WARMUP_EPOCHS : 1), &result, error);
-    if (r >= 0 && !result.warmup)
+    if (r >= 0 && !result.warmup && config->kl != KL_K1_REWARD)
         r = ppo_batch_reference(b, trainer, reference, error);
     if (r >= 0 && !result.warmup)
         r = policy_epochs(trainer, b, &result, error);
     if (r < 0)
         return r;
     ppo_batch_gap(b, &result);
+    if (config->kl == KL_K1_REWARD)
+        result.ref_kl = b->kl_taken;
     result.loss = result.policy_loss + result.kl_loss + result.value_loss;
     result.loss -= config->entropy_coef * result.entropy * data->action_dims;
     result.skipped = trainer->skipped;

@@ -56,6 +56,9 @@ int policy_rows(const struct openvla *model, struct tape *tape, const struct dat
         return -EINVAL;
     for (int i = 0; i < n; i++) {
         items[i] = dataset_policy_item(data, steps[i], tokens ? data->action_dims - 1 : 0);
+        count[i] = 0;
+        if (!tokens)
+            continue;           /* it may be the last picture, at which nobody acted */
         count[i] = dataset_executed(data, steps[i]) * data->action_dims;
         fill_target(data, steps[i], count[i], target + i * data->width);
     }

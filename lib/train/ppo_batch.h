@@ -3,9 +3,10 @@
  *   ppo_batch_new -> ppo_batch_observe (what the policy and the critic say now) -> ppo_batch_advantages
  *   -> ppo_batch_reference -> objective_ppo's minibatches (the first: ppo_batch_compare) -> ppo_batch_gap -> ppo_batch_free
  *
- * Internal to lib/train. */
+ * ppo_batch.c, ppo_observe.c, ppo_advantage.c, ppo_critic.c. Internal to lib/train. */
 #pragma once
 
+#include "rl/losses.h"
 #include "train/objective.h"
 #include "train/passes.h"
 
@@ -25,7 +26,11 @@ struct ppo_batch {
     double *values;             /* (n) in reward units */
     double *advantage, *returns;    /* (n) */
     double *target;             /* (n) returns in the value head's units */
-    float *ref_logp;            /* (n, K) k3; K = data->width */
+    double *value_old;          /* (n) values before the update, in the same units */
+    bool *cut;                  /* [episodes] out of time, and that is no end (timeout: bootstrap) */
+    double *bootstrap;          /* [episodes] V(o_T) of those, else 0; in reward units */
+    float *ref_logp;            /* (n, K) of the tokens that were drawn: the estimates k1, k2, k3; K = data->width */
+    double kl_taken;            /* k1_reward: mean per action of what was taken off the rewards, before the coefficient */
     float *ref_log_probs;       /* (n, K, policy_ref_width) exact */
     float *gap; int n_gap;      /* [n*K] |learner - actor| of the log-probs compared */
     bool critic;
@@ -36,6 +41,8 @@ int ppo_batch_new(const struct dataset *data, const struct rl_config *config, co
 struct ppo_batch *ppo_batch_free(struct ppo_batch *batch);
 DEFINE_FREEP(struct ppo_batch, ppo_batch_free)
 
+/* What a picture does not show the critic, n_extra numbers: how much time is left, how far the reward model thinks we are. */
+void ppo_batch_extra(const struct ppo_batch *batch, struct step_ref at, float *ret_extra);
 /* Log-probs and hidden states of the policy before the update, and the critic's values. Steps that it played itself bring theirs
  * from the actor; the policy is asked about the others: played by an older version, or without hidden states for the critic.
  * compare: ask about a minibatch of the former too, since no update follows that would (ppo_batch_compare). */
@@ -44,7 +51,8 @@ int ppo_batch_observe(struct ppo_batch *batch, struct trainer *trainer, bool com
  * once at most. */
 void ppo_batch_compare(struct ppo_batch *batch, const int *which, int n, const float *logp);
 void ppo_batch_gap(const struct ppo_batch *batch, struct ppo_result *ret);
-/* Rewards, advantages, returns, and the running normaliser moved on. Episodes without gradient are taken out of steps. */
+/* Rewards, advantages, returns, and the running normaliser moved on. Episodes without gradient are taken out of steps. kl: k1_reward
+ * wants the reference before, and gives its log-probs up. */
 int ppo_batch_advantages(struct ppo_batch *batch, struct trainer *trainer, struct ppo_result *ret, struct error *error);
 int ppo_batch_reference(struct ppo_batch *batch, struct trainer *trainer, const struct openvla *reference, struct error *error);
 /* Train the value head on the kept features. */
@@ -53,3 +61,9 @@ int ppo_batch_critic(struct ppo_batch *batch, struct trainer *trainer, int epoch
 /* Cuts n steps into minibatches of nearly equal size: number of them, and where the i-th begins. */
 int minibatches(int n, int size);
 static inline int minibatch_at(int n, int count, int i) { return (int)((int64_t)n * i / count); }
+
+/* Returns are normalised by their running standard deviation, and the head's values with them. */
+static inline struct value_settings value_settings_of(const struct rl_config *config)
+{
+    return (struct value_settings) {.coef = config->value_coef, .clip = config->value_clip, .huber = config->value_huber};
+}

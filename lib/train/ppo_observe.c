@@ -124,32 +124,66 @@ static int observe_policy(struct ppo_batch *b, struct trainer *trainer, bool com
 
 /* ---- the critic's values ------------------------------------------------------------------------------- */
 
-struct value_call { struct ppo_batch *batch; struct trainer *trainer; };
+struct value_call {             /* values of n hidden states, in reward units */
+    const struct ppo_batch *batch;
+    struct trainer *trainer;
+    const float *hidden, *extra;
+    double *values;
+};
 
 static int value_chunk(struct tape *tape, _unused_ int shard, int first, int last, void *arg)
 {
     struct value_call *call = arg;
-    struct ppo_batch *b = call->batch;
     const struct openvla *model = call->trainer->model;
-    struct tensor *rows = tape_input(tape, b->hidden + (size_t)first * (size_t)model->config.hidden, last - first,
-                                     model->config.hidden);
-    struct tensor *value = openvla_value(model, tape, rows, b->n_extra ? b->extra + first * b->n_extra : NULL, false);
+    int width = model->config.hidden, n_extra = call->batch->n_extra;
+    struct tensor *rows = tape_input(tape, call->hidden + (size_t)first * (size_t)width, last - first, width);
+    struct tensor *value = openvla_value(model, tape, rows, n_extra ? call->extra + first * n_extra : NULL, false);
     double mean = call->trainer->returns.mean, std = running_std(&call->trainer->returns);
 
     if (!value)
         return tape->error ? tape->error : -ENOMEM;
     for (int i = first; i < last; i++)
-        b->values[i] = (double)value->x[i - first] * std + mean;
+        call->values[i] = (double)value->x[i - first] * std + mean;
     return 0;
+}
+
+/* V(o_T) of the episodes that were cut off: the last picture, at which nobody acted, is shown to the policy for its value alone. */
+static int observe_ends(struct ppo_batch *b, struct trainer *trainer)
+{
+    size_t room = (size_t)MAX(b->data->n, 1), width = (size_t)b->data->model->config.hidden;
+    _cleanup_free_ struct step_ref *ends = malloc(room * sizeof *ends);
+    _cleanup_free_ float *hidden = malloc(room * width * sizeof *hidden), *extra = calloc(room * (size_t)(b->n_extra + 1), sizeof *extra);
+    _cleanup_free_ double *values = calloc(room, sizeof *values);
+    struct value_call call = {b, trainer, hidden, extra, values};
+    int n = 0, r;
+
+    if (!ends || !hidden || !extra || !values)
+        return -ENOMEM;
+    for (int e = 0; e < b->data->n; e++)
+        if (b->cut[e]) {
+            ends[n] = (struct step_ref) {e, b->data->list[e].steps};
+            ppo_batch_extra(b, ends[n], extra + n * b->n_extra);
+            n++;
+        }
+    if (!n)
+        return 0;
+    r = pass_policy(trainer->model, trainer->shards, b->data, ends, n, b->config->temperature, &(struct policy_pass) {.hidden = hidden});
+    if (r >= 0)
+        r = shards_infer(trainer->shards, n, VALUE_CHUNK, value_chunk, &call);
+    for (int i = 0; i < n && r >= 0; i++)
+        b->bootstrap[ends[i].episode] = values[i];
+    return r;
 }
 
 int ppo_batch_observe(struct ppo_batch *b, struct trainer *trainer, bool compare, struct error *error)
 {
-    struct value_call call = {b, trainer};
+    struct value_call call = {b, trainer, b->hidden, b->extra, b->values};
     int r = observe_policy(b, trainer, compare);
 
     if (r >= 0 && b->critic)
         r = shards_infer(trainer->shards, b->n, VALUE_CHUNK, value_chunk, &call);
+    if (r >= 0 && b->critic)
+        r = observe_ends(b, trainer);
     return r < 0 ? error_set(error, -r, "rl: the policy's pass over %d steps failed: %s", b->n, error_text(NULL, r)) : 0;
 }
 

@@ -47,6 +47,7 @@ static void episode_release(struct train_episode *episode)
     free(episode->logp);
     free(episode->hidden);
     free(episode->progress);
+    free(episode->env_reward);
     free(episode->label);
     free(episode->turns);
     free(episode->action);
@@ -201,6 +202,8 @@ static int check_input(const struct dataset *data, const struct episode_input *i
         return bad(error, in, "the number of frames is not steps + 1");
     if (in->n_progress && (in->n_progress != t + 1 || !in_range(in->progress, in->n_progress, 0, 1)))
         return bad(error, in, "a progress score is missing or not in [0,1]");
+    if (in->n_env_reward && (in->n_env_reward != t || !in_range(in->env_reward, in->n_env_reward, -1e6f, 1e6f)))
+        return bad(error, in, "a reward of the environment is missing or not a number");
     if (in->demo) {
         if (in->action_dims != c->action_dims || in->n_label != t * k || !in_range(in->label, in->n_label, -1.001f, 1.001f))
             return bad(error, in, "its action labels are missing, of another size, or not in [-1,1]");
@@ -330,7 +333,8 @@ static int fill_episode(const struct dataset *data, const struct episode_input *
             episode->turns[i] = (int)in->turns[i];
         episode->n_turns = (int)in->n_turns;
     }
-    if (copy_floats(in->hidden, in->n_hidden, &episode->hidden) < 0)
+    if (copy_floats(in->hidden, in->n_hidden, &episode->hidden) < 0 ||
+        copy_floats(in->env_reward, in->n_env_reward, &episode->env_reward) < 0)
         return -ENOMEM;
     return copy_floats(in->logp, in->n_logp, &episode->logp);
 }

@@ -32,6 +32,7 @@ struct episode_input {          /* borrowed for the call, frames excepted */
     const float *hidden; size_t n_hidden;       /* (T,hidden) as the actor said it, or none */
     const uint32_t *turns; size_t n_turns;      /* steps at which the policy was asked; none: at every step */
     const float *progress; size_t n_progress;   /* (T+1), or none */
+    const float *env_reward; size_t n_env_reward;       /* (T), or none */
     uint8_t *frames; size_t n_frames;           /* (T+1,images,H,W,3), from malloc: the data set's after success */
 };
 
@@ -49,6 +50,7 @@ struct train_episode {
     float *logp;                /* (T,K); NULL for demonstrations */
     float *hidden;              /* (T,hidden) states that predicted the first tokens; NULL: not recorded */
     float *progress;            /* (T+1); NULL: not scored */
+    float *env_reward;          /* (T); NULL: the environment gives none */
     float *action;              /* (T,A); only in a data set for a reward model of its own backbone */
 };
 

@@ -78,12 +78,12 @@ static void k3_against_the_reference(void **state)
     struct ppo_sums sums = {0};
 
     (void)state;
-    k3_loss(x, ref, 3, 2, .01, d, &sums);
+    kl_loss(KL_K3, x, ref, 3, 2, .01, d, &sums);
     near(sums.kl_loss, 0.0006655216797422548, 1e-9);
     for (int i = 0; i < 3; i++)
         near(d[i], expected[i], 1e-8);
     sums = (struct ppo_sums) {0};
-    k3_loss(x, x, 3, 2, .01, d, &sums);
+    kl_loss(KL_K3, x, x, 3, 2, .01, d, &sums);
     assert_true(sums.kl_loss == 0);
 }
 
@@ -93,7 +93,7 @@ static void value_is_half_a_square(void **state)
     struct ppo_sums sums = {0};
 
     (void)state;
-    value_loss(v, target, 2, 2, .5, d, &sums);
+    value_loss(&(struct value_settings) {.coef = .5}, v, NULL, target, 2, 2, d, &sums);
     near(sums.value_loss, .5 * .5 * (4 + .25) / 2, 1e-15);
     near(d[0], .5 * -2 / 2, 1e-15);
     near(d[1], .5 * .5 / 2, 1e-15);

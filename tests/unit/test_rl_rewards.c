@@ -55,6 +55,8 @@ static void bad_input_is_refused(void **state)
     assert_true(reward[0] == 7);
     settings.mode = REWARD_SPARSE;
     assert_int_equal(rewards_compute(&settings, &end, NULL, reward), 0);
+    settings.w_env = 1;
+    assert_int_equal(rewards_compute(&settings, &end, NULL, reward), -EINVAL);
 }
 
 static void weight_decays_to_zero(void **state)
@@ -67,18 +69,21 @@ static void weight_decays_to_zero(void **state)
 enum { QUICK = 6, STALL = 24 };
 struct contest { double quick_sum, stall_sum, quick_last; };
 
-/* A success in 6 steps against a stall at .8 until the limit of 24, under one reward and one advantage. */
+/* A success in 6 steps against a stall at .8 until the limit of 24, under one reward and one advantage. The environment pays 1 on
+ * success and nothing else, as the suites do. */
 static struct contest play(enum reward_mode mode, enum advantage_mode advantage)
 {
-    struct reward_settings settings = {.mode = mode, .w_progress = 1, .w_success = 1, .gamma = .99, .limit = STALL};
+    static const float quick_env[QUICK] = {[QUICK - 1] = 1}, stall_env[STALL] = {0};
+    struct reward_settings settings = {.mode = mode, .w_progress = 1, .w_success = 1, .gamma = .99, .limit = STALL,
+                                       .w_env = mode == REWARD_ENV};
     float quick[QUICK + 1] = {.1f, .2f, .4f, .5f, .6f, .7f, .8f}, stall[STALL + 1];
     double reward[QUICK + STALL], a[QUICK + STALL], returns[QUICK + STALL], grouped[2];
     struct contest c = {0};
 
     for (int t = 0; t <= STALL; t++)
         stall[t] = t < QUICK ? quick[t] : .8f;
-    assert_int_equal(rewards_compute(&settings, &(struct episode_end) {.steps = QUICK, .success = true}, quick, reward), 0);
-    assert_int_equal(rewards_compute(&settings, &(struct episode_end) {.steps = STALL}, stall, reward + QUICK), 0);
+    assert_int_equal(rewards_compute(&settings, &(struct episode_end) {.steps = QUICK, .success = true, .env_reward = quick_env}, quick, reward), 0);
+    assert_int_equal(rewards_compute(&settings, &(struct episode_end) {.steps = STALL, .env_reward = stall_env}, stall, reward + QUICK), 0);
     for (int t = 0; t < QUICK + STALL; t++)
         *(t < QUICK ? &c.quick_sum : &c.stall_sum) += reward[t];
     if (advantage == ADVANTAGE_GAE) {
@@ -96,7 +101,7 @@ static struct contest play(enum reward_mode mode, enum advantage_mode advantage)
 static void quick_success_beats_stall(void **state)
 {
     (void)state;
-    for (int mode = REWARD_PROGRESS; mode <= REWARD_SPARSE; mode++)
+    for (int mode = REWARD_PROGRESS; mode <= REWARD_ENV; mode++)
         for (int advantage = ADVANTAGE_GAE; advantage <= ADVANTAGE_REINFORCE; advantage++) {
             struct contest c = play((enum reward_mode)mode, (enum advantage_mode)advantage);
 

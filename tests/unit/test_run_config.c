@@ -60,6 +60,50 @@ static void test_preset(void **state _unused_)
     assert_string_equal(c.stages[6].rl.preset, "gantry");
 }
 
+static void note(const char *line, void *arg)
+{
+    struct strbuf *out = arg;
+
+    strbuf_addf(out, "%s\n", line);
+}
+
+/* A preset expands to typed keys, also of other sections; the file's own keys stand above it; what was resolved reads back the same. */
+static void test_presets_expand(void **state _unused_)
+{
+    static const char paper[] = "policy: {lora_r: 8}\nstages: [{prm: }, {rl: {preset: paper, lr: 5e-6}}]\n";
+    static const char writeup[] = "stages: [{prm: }, {rl: {preset: writeup}}, {rl: {reward: sparse, critic: none, critic_warmup: 0}}, {rl: {reward: env}}]\n";
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT, warnings = STRBUF_INIT;
+    static struct run_config c, again;
+    struct error error = {0};
+
+    if (run_config_parse(paper, strlen(paper), "run.yaml", &c, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_string_equal(c.policy_train, "lora");
+    assert_string_equal(c.policy_support, "full");
+    assert_int_equal(c.lora_r, 8);
+    assert_true(c.lora_alpha == 16 && c.stages[1].rl.lr == 5e-6 && c.stages[1].rl.temperature == 1.5 && c.stages[1].rl.value_lr == 5e-5);
+    assert_int_equal(c.stages[1].rl.kl, KL_NONE);
+    assert_int_equal(c.stages[1].rl.curriculum, CURRICULUM_FRONTIER);
+    run_config_warnings(&c, note, &warnings);
+    assert_int_equal(warnings.length, 0);
+    assert_int_equal(run_config_write(&c, &text), 0);
+    assert_int_equal(run_config_parse(text.text, text.length, "config.yaml", &again, &error), 0);
+    assert_memory_equal(&c.stages[1].rl, &again.stages[1].rl, sizeof c.stages[1].rl);
+    assert_int_equal(again.lora_r, 8);
+
+    if (run_config_parse(writeup, strlen(writeup), "run.yaml", &c, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(c.stages[1].rl.reward, REWARD_RAW_LITERAL);
+    assert_int_equal(c.stages[1].rl.kl, KL_K1);
+    assert_false(rl_has_critic(&c.stages[1].rl));
+    assert_true(c.stages[1].rl.lambda == .95 && c.stages[2].rl.lambda == 1 && c.stages[3].rl.lambda == .95);
+    assert_true(c.stages[2].rl.w_env == 0 && c.stages[3].rl.w_env == 1);
+    run_config_warnings(&c, note, &warnings);
+    assert_non_null(strstr(warnings.text, "stages[1].rl: reward raw_literal pays for dawdling"));
+    assert_non_null(strstr(warnings.text, "kl k1 as a loss"));
+    assert_null(strstr(warnings.text, "stages[2]"));
+}
+
 static void test_refusals(void **state _unused_)
 {
     static const struct { const char *text, *message; } cases[] = {
@@ -72,7 +116,10 @@ static void test_refusals(void **state _unused_)
         {"- a\n", "run.yaml:1:1: a list is not right here; expected: sections like run:, suite:, stages:"},
         {"suite: {image: 8}\n", "run.yaml:1:16: suite.image: 8 is out of range; it must be from 16 to 1024"},
         {"suite: {tasks: [a, a]}\n", "run.yaml:1:16: suite.tasks: a is listed twice"},
-        {"stages:\n - rl: {preset: paper}\n", "run.yaml:2:17: stages[0].rl: preset paper is not available: "},
+        {"stages:\n - rl: {reward: sparse, kl: k1}\n", "run.yaml:2:29: stages[0].rl: kl k1 as a loss has no gradient"},
+        {"stages:\n - rl: {reward: env, w_env: 0}\n", "run.yaml:2:29: stages[0].rl: reward env with w_env 0 pays for success alone"},
+        {"stages:\n - rl: {reward: sparse, critic: none, timeout: bootstrap}\n", "run.yaml:2:48: stages[0].rl: timeout bootstrap asks a critic"},
+        {"stages:\n - prm:\n - rl: {preset: paper}\n - rl: {preset: writeup}\n", "run.yaml:1:1: policy.train: the presets of stages[1] and stages[2] disagree about it (lora, full)"},
         {"stages:\n - rl: {iterations: 9}\n", "run.yaml:2:8: stages[0].rl: the reward needs a reward model, and no prm stage comes before"},
         {"stages:\n - sft: {}\n", "run.yaml:2:9: stages[0].sft: sft needs demonstrations"},
         {"stages:\n - sft: {from: rollouts}\n", "run.yaml:2:16: stages[0].sft: there are no episodes of the policy to imitate"},
@@ -152,7 +199,7 @@ static void test_explain(void **state _unused_)
     struct error error = {0};
 
     assert_int_equal(run_config_explain("rl.lr", &out, NULL), 0);
-    assert_string_equal(out.text, "stages.rl.lr\n  learning rate of the policy\n  a number from 0 to 1\n  default: 1e-5\n  preset tabletop: 1e-4\n");
+    assert_string_equal(out.text, "stages.rl.lr\n  learning rate of the policy\n  a number from 0 to 1\n  default: 1e-5\n  preset tabletop: 1e-4\n  preset paper: 2e-5\n");
     strbuf_reset(&out);
     assert_int_equal(run_config_explain("image", &out, NULL), 0);
     assert_non_null(strstr(out.text, "suite.image\n"));
@@ -176,7 +223,7 @@ static void test_document_is_up_to_date(void **state _unused_)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_demo), cmocka_unit_test(test_preset), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_demo), cmocka_unit_test(test_preset), cmocka_unit_test(test_presets_expand), cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_missing_file), cmocka_unit_test(test_write_reads_back), cmocka_unit_test(test_stage_lines),
         cmocka_unit_test(test_explain), cmocka_unit_test(test_document_is_up_to_date),
     };

@@ -1,0 +1,78 @@
+/* ppo_critic.c - the value head on what the policy said: its training apart from the trunk (value_detach, warm-up). */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/ppo_batch.h"
+
+struct critic_call {
+    struct ppo_batch *batch;
+    const struct openvla *model;
+    const int *order; int n;
+    struct ppo_sums sums[SHARDS];
+};
+
+static int critic_shard(struct tape *tape, int shard, int first, int last, void *arg)
+{
+    struct critic_call *call = arg;
+    struct ppo_batch *b = call->batch;
+    int n = last - first, width = call->model->config.hidden;
+    float *rows = tape_alloc(tape, (size_t)n * (size_t)width * sizeof *rows);
+    float *extra = tape_alloc(tape, (size_t)(n * MAX(b->n_extra, 1)) * sizeof *extra);
+    double *scratch = tape_alloc(tape, (size_t)n * 4 * sizeof *scratch);
+    struct value_settings settings = value_settings_of(b->config);
+    struct tensor *value;
+
+    if (!rows || !extra || !scratch)
+        return tape->error;
+    for (int i = 0; i < n; i++) {
+        int at = call->order[first + i];
+
+        memcpy(rows + (size_t)i * (size_t)width, b->hidden + (size_t)at * (size_t)width, (size_t)width * sizeof *rows);
+        memcpy(extra + i * b->n_extra, b->extra + at * b->n_extra, (size_t)b->n_extra * sizeof *extra);
+        scratch[i] = b->target[at];
+        scratch[3 * n + i] = b->value_old[at];
+    }
+    value = openvla_value(call->model, tape, tape_input(tape, rows, n, width), b->n_extra ? extra : NULL, false);
+    if (!value)
+        return tape->error ? tape->error : -ENOMEM;
+    for (int i = 0; i < n; i++)
+        scratch[n + i] = (double)value->x[i];
+    call->sums[shard] = (struct ppo_sums) {0};
+    value_loss(&settings, scratch + n, scratch + 3 * n, scratch, n, call->n, scratch + 2 * n, &call->sums[shard]);
+    for (int i = 0; i < n; i++)
+        value->g[i] = (float)scratch[2 * n + i];
+    tape_backward(tape);
+    return 0;
+}
+
+int ppo_batch_critic(struct ppo_batch *b, struct trainer *trainer, int epochs, struct ppo_result *ret, struct error *error)
+{
+    _cleanup_free_ int *order = malloc((size_t)b->n * sizeof *order);
+    int count = minibatches(b->n, b->config->minibatch);
+    struct update update = {.lr = b->config->value_lr, .clip = b->config->clip};
+
+    if (!order)
+        return error_set(error, ENOMEM, "rl: out of memory");
+    for (int epoch = 0; epoch < epochs; epoch++) {
+        double loss = 0;
+
+        shuffled(order, b->n, b->objective->seed, b->objective->stage << 32 | b->objective->iteration, 1000 + (uint32_t)epoch);
+        for (int i = 0; i < count; i++) {
+            int first = minibatch_at(b->n, count, i), n = minibatch_at(b->n, count, i + 1) - first, r;
+            struct critic_call call = {.batch = b, .model = trainer->model, .order = order + first, .n = n};
+
+            r = trainer_update(trainer, (enum trainer_part[]) {TRAIN_VALUE}, &update, 1, n, critic_shard, &call,
+                               &ret->value_gradient_norm);
+            if (r >= 0)
+                r = shards_share(trainer->shards, call.sums, sizeof *call.sums);
+            if (r < 0)
+                return error_set(error, -r, "rl: the critic's update failed: %s", error_text(NULL, r));
+            for (int s = 0; s < SHARDS; s++)
+                loss += call.sums[s].value_loss / count;
+            ret->value_updates++;
+        }
+        ret->value_loss = loss;
+    }
+    return 0;
+}
