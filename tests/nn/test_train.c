@@ -14,127 +14,10 @@
 
 #include "base/philox.h"
 #include "nn/cpu/kernels.h"
+#include "tests/harness/train_lab.h"
 #include "train/checkpoint.h"
 #include "train/objective.h"
 #include "train/passes.h"
-
-#define NANO "tests/golden/nano"
-enum { SIDE = 64, FRAME = SIDE * SIDE * 3, DIMS = 7, EPISODES = 10, MAX_HIDDEN = 256 };
-
-static bool fast;               /* numerics of all that follows */
-
-static struct openvla *new_model(uint64_t seed)
-{
-    struct openvla *model = NULL;
-    struct error error = {0};
-
-    if (openvla_new(NANO, seed, &model, &error) < 0)
-        fail_msg("%s", error.text);
-    if (fast)
-        assert_true(params_use_fast(&model->params));
-    return model;
-}
-
-static struct trainer *new_trainer(struct openvla *model, int threads)
-{
-    struct trainer *trainer = NULL;
-
-    if (fast)
-        assert_true(params_use_fast(&model->params));
-    assert_int_equal(trainer_new(model, threads, NULL, &trainer), 0);
-    return trainer;
-}
-
-static uint8_t *noise_frames(uint64_t seed, int n)
-{
-    uint8_t *frames = malloc((size_t)n * FRAME);
-    struct philox random = philox_at(seed, PHILOX_TEST, 1, 0, 0);
-
-    assert_non_null(frames);
-    for (int i = 0; i < n * FRAME; i++)
-        frames[i] = (uint8_t)(i % 64 ? frames[i - 1] : philox_u32(&random));    /* in blocks: pictures that differ */
-    return frames;
-}
-
-static bool full_support;       /* what rollouts sample from */
-
-/* One episode whose tokens and log-probs are those `model` samples (a rollout), or a demonstration. */
-static void add_episode(struct dataset *data, const struct openvla *model, uint64_t id, int steps, bool demo, bool success)
-{
-    struct episode_input in = {
-        .id = id, .task = id % 2 ? "pick_up_object" : "open_drawer", .instruction = id % 2
-        ? "pick up the block" : "open the drawer",
-        .state_seed = id / 2, .steps = steps, .max_steps = 8, .success = success, .demo = demo, .policy_version = 3,
-        .temperature = 1,
-        .height = SIDE, .width = SIDE, .action_dims = DIMS, .frames = noise_frames(id, steps + 1),
-        .n_frames = (size_t)(steps + 1) * FRAME, .images = 1,
-    };
-    float numbers[8 * DIMS], progress[9], hidden[8 * MAX_HIDDEN];
-    size_t width = (size_t)model->config.hidden;
-    uint32_t tokens[8 * DIMS];
-    struct openvla_session *session = NULL;
-    struct error error = {0};
-    int32_t *prompt;
-    int n_prompt;
-
-    for (int t = 0; t <= steps; t++)
-        progress[t] = (float)(t + 1) / 10;
-    for (int i = 0; i < steps * DIMS; i++)
-        numbers[i] = sinf((float)i + (float)id);
-    if (!demo) {
-        assert_int_equal(openvla_session_new(&model->config, 4, &session), 0);
-        assert_int_equal(openvla_prompt(model, in.instruction, &prompt, &n_prompt), 0);
-        for (int t = 0; t < steps; t++) {
-            struct act_item item = {.images = {in.frames + t * FRAME}, .n_images = 1, .prompt = prompt, .n_prompt = n_prompt,
-                                    .temperature = 1, .seed = 5, .episode = id, .step = (uint32_t)t, .full = full_support};
-            struct act_result result;
-
-            assert_int_equal(openvla_act(model, session, &item, 1, &result), 0);
-            for (int k = 0; k < DIMS; k++) {
-                tokens[t * DIMS + k] = (uint32_t)result.tokens[k];
-                numbers[t * DIMS + k] = result.logp[k];
-            }
-            memcpy(hidden + (size_t)t * width, openvla_act_hidden(session, 0), width * sizeof *hidden);
-        }
-        free(prompt);
-        openvla_session_free(session);
-        in.tokens = tokens;
-        in.logp = numbers;
-        in.progress = progress;
-        in.n_tokens = in.n_logp = (size_t)(steps * DIMS);
-        in.hidden = hidden;
-        in.full = full_support;
-        in.n_hidden = (size_t)steps * width;
-        in.n_progress = (size_t)steps + 1;
-    } else {
-        in.label = numbers;
-        in.n_label = (size_t)(steps * DIMS);
-    }
-    if (dataset_add(data, &in, &error) < 0)
-        fail_msg("%s", error.text);
-}
-
-static struct dataset *rollouts(const struct openvla *model)
-{
-    struct dataset *data = NULL;
-
-    assert_int_equal(dataset_new(model, &data), 0);
-    for (int i = EPISODES; i > 0; i--)      /* out of order on purpose */
-        add_episode(data, model, (uint64_t)i, 2 + i % 5, false, i % 3 == 0);
-    dataset_sort(data);
-    return data;
-}
-
-static struct dataset *demonstrations(const struct openvla *model, int n)
-{
-    struct dataset *data = NULL;
-
-    assert_int_equal(dataset_new(model, &data), 0);
-    for (int i = 1; i <= n; i++)
-        add_episode(data, model, (uint64_t)i, 1, true, true);
-    dataset_sort(data);
-    return data;
-}
 
 static const struct rl_config rl = {
     .temperature = 1, .reward = REWARD_PROGRESS, .w_progress = 1, .w_success = 1, .advantage = ADVANTAGE_GAE, .gamma = .99,
@@ -156,7 +39,7 @@ static struct ppo_result iterate_forgetting(struct trainer *trainer, const struc
 
     assert_int_equal(openvla_clone(trainer->model, &actor), 0);
     assert_int_equal(openvla_pack(actor, false), 0);
-    data = rollouts(actor);
+    data = lab_rollouts(actor);
     for (int i = 0; every && i < data->n; i += every) {
         free(data->list[i].hidden);
         data->list[i].hidden = NULL;
@@ -177,19 +60,10 @@ static struct ppo_result iterate(struct trainer *trainer, const struct openvla *
 
 static struct openvla *with_value_head(uint64_t seed)
 {
-    struct openvla *model = new_model(seed);
+    struct openvla *model = lab_model(seed);
 
     assert_int_equal(openvla_add_value_head(model, 16, 2, 9), 0);
     return model;
-}
-
-static struct openvla *packed_clone(const struct openvla *model)
-{
-    struct openvla *copy = NULL;
-
-    assert_int_equal(openvla_clone(model, &copy), 0);
-    assert_int_equal(openvla_pack(copy, false), 0);
-    return copy;
 }
 
 static void same_bits(const struct trainer *a, const struct trainer *b)
@@ -212,8 +86,8 @@ static void same_bits(const struct trainer *a, const struct trainer *b)
 
 static void imitation_learns_two_frames(void **state)
 {
-    struct trainer *trainer = new_trainer(new_model(1), 2);
-    struct dataset *data = demonstrations(trainer->model, 2);
+    struct trainer *trainer = lab_trainer(lab_model(1), 2);
+    struct dataset *data = lab_demonstrations(trainer->model, 2);
     struct sft_config config = {.steps = 150, .batch = 2, .lr = 1e-2, .clip = 1, .beta2 = .95, .warmup = 5, .lr_end = .1};
     struct sft_result result;
     struct error error = {0};
@@ -251,9 +125,9 @@ static void a_fast_curve_goes_beside_the_strict_one(void **state)
         struct trainer *trainer;
         struct dataset *data;
 
-        fast = f;
-        trainer = new_trainer(new_model(1), 2);
-        data = demonstrations(trainer->model, 4);
+        lab_fast = f;
+        trainer = lab_trainer(lab_model(1), 2);
+        data = lab_demonstrations(trainer->model, 4);
         assert_int_equal(objective_sft(trainer, data, &config, &(struct objective) {.seed = 1, .watch = &watch}, &result, &error), 0);
         assert_int_equal(result.skipped, 0);        /* every gradient was finite */
         dataset_free(data);
@@ -267,7 +141,7 @@ static void a_fast_curve_goes_beside_the_strict_one(void **state)
 
 static void reward_model_learns_labels(void **state)
 {
-    struct openvla *model = new_model(1);
+    struct openvla *model = lab_model(1);
     struct trainer *trainer;
     struct dataset *data;
     struct prm_config config = {.steps = 60, .batch = 16, .lr = 3e-3, .clip = 1, .demo_fraction = .25, .holdout = .3,
@@ -277,12 +151,12 @@ static void reward_model_learns_labels(void **state)
 
     (void)state;
     assert_int_equal(openvla_add_reward_head(model, 16, 3), 0);
-    trainer = new_trainer(model, 2);
-    data = rollouts(trainer->model);
+    trainer = lab_trainer(model, 2);
+    data = lab_rollouts(trainer->model);
     if (objective_prm(trainer, data, &config, &(struct objective) {.seed = 1}, &result, &error) < 0)
         fail_msg("%s", error.text);
     assert_true(result.last_loss < .7 * result.first_loss);
-    assert_true(result.prm.episodes > 0 && result.prm.episodes < EPISODES);
+    assert_true(result.prm.episodes > 0 && result.prm.episodes < LAB_EPISODES);
     assert_true(result.gate_passed);        /* by force: the text says so or says passed */
     assert_true(strstr(result.gate_text, "force") || strstr(result.gate_text, "passed"));
     dataset_free(data);
@@ -294,7 +168,7 @@ static void reward_model_learns_labels(void **state)
 /* First picture, two before the present one (the first stands in where there are none), the present one: in training as at the server. */
 static void a_history_is_shown(void **state)
 {
-    struct openvla *model = new_model(1);
+    struct openvla *model = lab_model(1);
     struct openvla_session *session = NULL;
     struct trainer *trainer;
     struct dataset *data;
@@ -308,8 +182,8 @@ static void a_history_is_shown(void **state)
         if (!strcmp(model->params.list[i]->name, "reward_head.fc2.weight"))     /* it begins at zero */
             for (int k = 0; k < 32; k++)
                 model->params.list[i]->value[k] = sinf((float)k);
-    trainer = new_trainer(model, 2);
-    data = rollouts(model);
+    trainer = lab_trainer(model, 2);
+    data = lab_rollouts(model);
     assert_int_equal(openvla_session_new(&model->config, 1, &session), 0);
     while (data->list[e].steps < 5)
         e++;
@@ -320,7 +194,7 @@ static void a_history_is_shown(void **state)
         struct score_item item = {.n_images = 4, .prompt = prompt->reward_ids, .n_prompt = prompt->n_reward};
 
         for (int k = 0; k < 4; k++)
-            item.images[k] = data->list[e].frames + shown[i][k] * FRAME;
+            item.images[k] = data->list[e].frames + shown[i][k] * LAB_FRAME;
         assert_int_equal(openvla_score(model, session, &item, 1, &served), 0);
         assert_true(served == trained[i]);
         assert_true(i == 0 || trained[i] != trained[i - 1]);
@@ -332,8 +206,8 @@ static void a_history_is_shown(void **state)
 
 static void without_a_step_the_ratio_is_one(void **state)
 {
-    struct trainer *trainer = new_trainer(with_value_head(1), 2);
-    struct openvla *reference = packed_clone(trainer->model);
+    struct trainer *trainer = lab_trainer(with_value_head(1), 2);
+    struct openvla *reference = lab_packed_clone(trainer->model);
     struct rl_config config = rl;
     struct ppo_result result;
 
@@ -354,8 +228,8 @@ static void without_a_step_the_ratio_is_one(void **state)
 
 static void after_updates_they_still_agree(void **state)
 {
-    struct trainer *trainer = new_trainer(with_value_head(1), 2);
-    struct openvla *reference = packed_clone(trainer->model);
+    struct trainer *trainer = lab_trainer(with_value_head(1), 2);
+    struct openvla *reference = lab_packed_clone(trainer->model);
 
     (void)state;
     for (uint64_t i = 0; i < 3; i++) {
@@ -378,9 +252,9 @@ static void hidden_states_of_the_actor_are_the_learners(void **state)
     for (int i = 0; i < 3; i++) {       /* none lost, all, every second */
         struct ppo_result result;
 
-        trainers[i] = new_trainer(with_value_head(1), 1 + i);
+        trainers[i] = lab_trainer(with_value_head(1), 1 + i);
         if (!reference)
-            reference = packed_clone(trainers[i]->model);
+            reference = lab_packed_clone(trainers[i]->model);
         for (uint64_t round = 0; round < 2; round++) {
             result = iterate_forgetting(trainers[i], reference, &rl, round, i);
             assert_true(result.logp_gap_max == 0 && result.logp_gap_tokens > 0);
@@ -395,14 +269,14 @@ static void hidden_states_of_the_actor_are_the_learners(void **state)
 /* The gap is a measurement: an actor that says something else is found out, with and without an update to follow. */
 static void a_gap_is_seen(void **state)
 {
-    struct trainer *trainer = new_trainer(with_value_head(1), 2);
-    struct openvla *actor = packed_clone(trainer->model);
+    struct trainer *trainer = lab_trainer(with_value_head(1), 2);
+    struct openvla *actor = lab_packed_clone(trainer->model);
     struct rl_config config = rl;
 
     (void)state;
     config.minibatch = 1000;            /* the first one holds every step */
     for (int warmup = 1; warmup >= 0; warmup--) {
-        struct dataset *data = rollouts(actor);
+        struct dataset *data = lab_rollouts(actor);
         struct ppo_result result;
         struct error error = {0};
 
@@ -420,8 +294,8 @@ static void a_gap_is_seen(void **state)
 
 static void warmup_moves_the_critic_alone(void **state)
 {
-    struct trainer *trainer = new_trainer(with_value_head(1), 1);
-    struct openvla *before = packed_clone(trainer->model);
+    struct trainer *trainer = lab_trainer(with_value_head(1), 1);
+    struct openvla *before = lab_packed_clone(trainer->model);
     struct rl_config config = rl;
     struct ppo_result result;
     const struct part *trunk = &trainer->parts[TRAIN_TRUNK], *value = &trainer->parts[TRAIN_VALUE];
@@ -446,8 +320,8 @@ static void warmup_moves_the_critic_alone(void **state)
 
 static void threads_change_nothing(void **state)
 {
-    struct trainer *one = new_trainer(with_value_head(1), 1), *three = new_trainer(with_value_head(1), 3);
-    struct openvla *reference = packed_clone(one->model);
+    struct trainer *one = lab_trainer(with_value_head(1), 1), *three = lab_trainer(with_value_head(1), 3);
+    struct openvla *reference = lab_packed_clone(one->model);
     struct rl_config joint = rl;
 
     (void)state;
@@ -466,8 +340,8 @@ static void threads_change_nothing(void **state)
 static void resume_changes_nothing(void **state)
 {
     char dir[] = "/tmp/gantry-test-train.XXXXXX", command[128];
-    struct trainer *whole = new_trainer(with_value_head(1), 2), *resumed;
-    struct openvla *reference = packed_clone(whole->model), *loaded = NULL;
+    struct trainer *whole = lab_trainer(with_value_head(1), 2), *resumed;
+    struct openvla *reference = lab_packed_clone(whole->model), *loaded = NULL;
     struct error error = {0};
 
     (void)state;
@@ -477,7 +351,7 @@ static void resume_changes_nothing(void **state)
     whole->reference = 2;
     if (checkpoint_save(whole, dir, &error) < 0 || openvla_load(dir, &loaded, &error) < 0)
         fail_msg("%s", error.text);
-    resumed = new_trainer(loaded, 2);
+    resumed = lab_trainer(loaded, 2);
     assert_int_equal(checkpoint_load_state(resumed, dir, &error), 0);
     assert_int_equal(resumed->stage, 4);
     assert_int_equal(resumed->reference, 2);
@@ -504,8 +378,8 @@ static void resume_changes_nothing(void **state)
 static void bf16_weights_have_masters(void **state)
 {
     char dir[] = "/tmp/gantry-test-train.XXXXXX", command[128];
-    struct trainer *whole = new_trainer(with_value_head(1), 2), *resumed;
-    struct openvla *reference = packed_clone(whole->model), *loaded = NULL;
+    struct trainer *whole = lab_trainer(with_value_head(1), 2), *resumed;
+    struct openvla *reference = lab_packed_clone(whole->model), *loaded = NULL;
     struct error error = {0};
     const struct part *trunk;
     int hidden = 0;
@@ -517,9 +391,9 @@ static void bf16_weights_have_masters(void **state)
     if (openvla_save(reference, dir, "BF16", &error) < 0 || openvla_load(dir, &loaded, &error) < 0)
         fail_msg("%s", error.text);
     openvla_free(reference);
-    whole = new_trainer(loaded, 2);
+    whole = lab_trainer(loaded, 2);
     assert_int_equal(trainer_use_bf16(whole), 0);
-    reference = packed_clone(whole->model);
+    reference = lab_packed_clone(whole->model);
     for (uint64_t i = 0; i < 2; i++)
         (void)iterate(whole, reference, &rl, i);
     trunk = &whole->parts[TRAIN_TRUNK];
@@ -541,7 +415,7 @@ static void bf16_weights_have_masters(void **state)
     for (int i = 0; i < trunk->n; i++)
         assert_memory_equal(loaded->params.values + trunk->ranges[i].begin, whole->params->values + trunk->ranges[i].begin,
                             (size_t)(trunk->ranges[i].end - trunk->ranges[i].begin) * sizeof(float));
-    resumed = new_trainer(loaded, 1);
+    resumed = lab_trainer(loaded, 1);
     assert_int_equal(trainer_use_bf16(resumed), 0);
     assert_int_equal(checkpoint_load_state(resumed, dir, &error), 0);
     (void)iterate(whole, reference, &rl, 2);
@@ -581,7 +455,7 @@ static void *play_rank(void *arg)
 
 static void ranks_change_nothing(void **state)
 {
-    struct trainer *alone = new_trainer(with_value_head(1), 2);
+    struct trainer *alone = lab_trainer(with_value_head(1), 2);
     struct pair pair = {.bytes = malloc((size_t)alone->model->params.numel * 2 * sizeof(float))};
     struct rank rank[2];
     pthread_t thread[2];
@@ -589,7 +463,7 @@ static void ranks_change_nothing(void **state)
     (void)state;
     pthread_barrier_init(&pair.barrier, NULL, 2);
     for (int i = 0; i < 2; i++) {
-        rank[i] = (struct rank) {.pair = &pair, .rank = i, .reference = packed_clone(alone->model)};
+        rank[i] = (struct rank) {.pair = &pair, .rank = i, .reference = lab_packed_clone(alone->model)};
         assert_int_equal(trainer_new(with_value_head(1), 1, &(struct group) {.rank = i, .ranks = 2, .gather = gather,
                                                                              .arg = &rank[i]},
                                      &rank[i].trainer), 0);
@@ -615,8 +489,8 @@ static void ranks_change_nothing(void **state)
 
 static void a_gradient_that_is_no_number_is_skipped(void **state)
 {
-    struct trainer *trainer = new_trainer(new_model(1), 1);
-    struct dataset *data = demonstrations(trainer->model, 2);
+    struct trainer *trainer = lab_trainer(lab_model(1), 1);
+    struct dataset *data = lab_demonstrations(trainer->model, 2);
     struct sft_config config = {.steps = 3, .batch = 2, .lr = 1e-2, .clip = 1, .beta2 = .95, .lr_end = 1};
     struct sft_result result;
     struct error error = {0};
@@ -646,8 +520,8 @@ static void augmented_imitation_repeats(void **state)
     for (int i = 0; i < 3; i++) {
         struct dataset *data;
 
-        trainers[i] = new_trainer(new_model(2), 1 + i);
-        data = demonstrations(trainers[i]->model, 3);
+        trainers[i] = lab_trainer(lab_model(2), 1 + i);
+        data = lab_demonstrations(trainers[i]->model, 3);
         if (objective_sft(trainers[i], data, i < 2 ? &augmented : &plain, &(struct objective) {.seed = 1}, &results[i], &error) < 0)
             fail_msg("%s", error.text);
         assert_true(trainers[i]->model->config.center_crop == (i < 2 ? 0.9f : 0.0f));
@@ -663,14 +537,14 @@ static void augmented_imitation_repeats(void **state)
 /* Sampled from the whole vocabulary: the learner finds the same log-probs, and counts the tokens that are no actions. */
 static void full_support_agrees_too(void **state)
 {
-    struct trainer *trainer = new_trainer(with_value_head(2), 2);
-    struct openvla *reference = packed_clone(trainer->model);
+    struct trainer *trainer = lab_trainer(with_value_head(2), 2);
+    struct openvla *reference = lab_packed_clone(trainer->model);
     struct ppo_result result;
 
     (void)state;
-    full_support = true;
+    lab_full_support = true;
     result = iterate(trainer, reference, &rl, 0);
-    full_support = false;
+    lab_full_support = false;
     assert_true(result.logp_gap_tokens > 0 && result.logp_gap_max <= 1e-5);
     assert_true(result.other_ids > 0 && result.other_ids < 1);
     assert_true(result.updates > 0 && isfinite(result.ref_kl));
@@ -681,21 +555,21 @@ static void full_support_agrees_too(void **state)
 
 static void bad_episodes_are_refused_by_name(void **state)
 {
-    struct openvla *model = new_model(1);
+    struct openvla *model = lab_model(1);
     struct dataset *data = NULL;
-    uint8_t *frames = noise_frames(1, 3);
-    float logp[2 * DIMS], progress[3] = {.1f, NAN, .2f};
-    uint32_t tokens[2 * DIMS];
+    uint8_t *frames = lab_noise_frames(1, 3);
+    float logp[2 * LAB_DIMS], progress[3] = {.1f, NAN, .2f};
+    uint32_t tokens[2 * LAB_DIMS];
     struct error error = {0};
     struct episode_input in = {.id = 42, .task = "t", .instruction = "i", .steps = 2, .max_steps = 8, .temperature = 1,
-                               .height = SIDE, .width = SIDE,
-                               .action_dims = DIMS, .frames = frames, .n_frames = 3 * FRAME, .images = 1, .tokens = tokens,
-                               .n_tokens = 2 * DIMS, .logp = logp, .n_logp = 2 * DIMS};
+                               .height = LAB_SIDE, .width = LAB_SIDE,
+                               .action_dims = LAB_DIMS, .frames = frames, .n_frames = 3 * LAB_FRAME, .images = 1, .tokens = tokens,
+                               .n_tokens = 2 * LAB_DIMS, .logp = logp, .n_logp = 2 * LAB_DIMS};
     struct episode_input bad;
 
     (void)state;
     assert_int_equal(dataset_new(model, &data), 0);
-    for (int i = 0; i < 2 * DIMS; i++) {
+    for (int i = 0; i < 2 * LAB_DIMS; i++) {
         tokens[i] = (uint32_t)model->config.vocab - 1;
         logp[i] = -1;
     }
@@ -707,7 +581,7 @@ static void bad_episodes_are_refused_by_name(void **state)
         assert_int_equal(dataset_add(data, &bad, &error), -EINVAL);         \
         assert_non_null(strstr(error.text, "42"));                          \
     } while (0)
-    REFUSED(bad.n_frames -= FRAME);
+    REFUSED(bad.n_frames -= LAB_FRAME);
     REFUSED((bad.progress = progress, bad.n_progress = 3));
     REFUSED(bad.height = 32);
     REFUSED(bad.images = 2);     /* so many pictures are not there */
@@ -755,6 +629,6 @@ int main(void)
         print_message("numerics: fast is not tested: no VDPBF16PS here\n");
         return failed;
     }
-    fast = true;                /* what holds in strict numerics holds here, to the bit */
+    lab_fast = true;               /* what holds in strict numerics holds here, to the bit */
     return failed + cmocka_run_group_tests(fast_tests, NULL, NULL);
 }

@@ -1,0 +1,134 @@
+#include "tests/harness/train_lab.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/philox.h"
+
+struct openvla *lab_model(uint64_t seed)
+{
+    struct openvla *model = NULL;
+    struct error error = {0};
+
+    if (openvla_new(LAB_NANO, seed, &model, &error) < 0)
+        fail_msg("%s", error.text);
+    if (lab_fast)
+        assert_true(params_use_fast(&model->params));
+    return model;
+}
+
+struct trainer *lab_trainer(struct openvla *model, int threads)
+{
+    struct trainer *trainer = NULL;
+
+    if (lab_fast)
+        assert_true(params_use_fast(&model->params));
+    assert_int_equal(trainer_new(model, threads, NULL, &trainer), 0);
+    return trainer;
+}
+
+uint8_t *lab_noise_frames(uint64_t seed, int n)
+{
+    uint8_t *frames = malloc((size_t)n * LAB_FRAME);
+    struct philox random = philox_at(seed, PHILOX_TEST, 1, 0, 0);
+
+    assert_non_null(frames);
+    for (int i = 0; i < n * LAB_FRAME; i++)
+        frames[i] = (uint8_t)(i % 64 ? frames[i - 1] : philox_u32(&random));    /* in blocks: pictures that differ */
+    return frames;
+}
+
+bool lab_full_support, lab_fast;
+
+void lab_add_episode(struct dataset *data, const struct openvla *model, uint64_t id, int steps, bool demo, bool success)
+{
+    struct episode_input in = {
+        .id = id, .task = id % 2 ? "pick_up_object" : "open_drawer", .instruction = id % 2
+        ? "pick up the block" : "open the drawer",
+        .state_seed = id / 2, .steps = steps, .max_steps = LAB_MAX_STEPS, .success = success, .demo = demo, .policy_version = 3,
+        .temperature = 1,
+        .height = LAB_SIDE, .width = LAB_SIDE, .action_dims = LAB_DIMS, .frames = lab_noise_frames(id, steps + 1),
+        .n_frames = (size_t)(steps + 1) * LAB_FRAME, .images = 1,
+    };
+    float numbers[LAB_MAX_STEPS * LAB_DIMS], progress[LAB_MAX_STEPS + 1], hidden[LAB_MAX_STEPS * LAB_MAX_HIDDEN];
+    size_t width = (size_t)model->config.hidden;
+    uint32_t tokens[LAB_MAX_STEPS * LAB_DIMS];
+    struct openvla_session *session = NULL;
+    struct error error = {0};
+    int32_t *prompt;
+    int n_prompt;
+
+    for (int t = 0; t <= steps; t++)
+        progress[t] = (float)(t + 1) / 10;
+    for (int i = 0; i < steps * LAB_DIMS; i++)
+        numbers[i] = sinf((float)i + (float)id);
+    if (!demo) {
+        assert_int_equal(openvla_session_new(&model->config, 4, &session), 0);
+        assert_int_equal(openvla_prompt(model, in.instruction, &prompt, &n_prompt), 0);
+        for (int t = 0; t < steps; t++) {
+            struct act_item item = {.images = {in.frames + t * LAB_FRAME}, .n_images = 1, .prompt = prompt, .n_prompt = n_prompt,
+                                    .temperature = 1, .seed = 5, .episode = id, .step = (uint32_t)t, .full = lab_full_support};
+            struct act_result result;
+
+            assert_int_equal(openvla_act(model, session, &item, 1, &result), 0);
+            for (int k = 0; k < LAB_DIMS; k++) {
+                tokens[t * LAB_DIMS + k] = (uint32_t)result.tokens[k];
+                numbers[t * LAB_DIMS + k] = result.logp[k];
+            }
+            memcpy(hidden + (size_t)t * width, openvla_act_hidden(session, 0), width * sizeof *hidden);
+        }
+        free(prompt);
+        openvla_session_free(session);
+        in.tokens = tokens;
+        in.logp = numbers;
+        in.progress = progress;
+        in.n_tokens = in.n_logp = (size_t)(steps * LAB_DIMS);
+        in.hidden = hidden;
+        in.full = lab_full_support;
+        in.n_hidden = (size_t)steps * width;
+        in.n_progress = (size_t)steps + 1;
+    } else {
+        in.label = numbers;
+        in.n_label = (size_t)(steps * LAB_DIMS);
+    }
+    if (dataset_add(data, &in, &error) < 0)
+        fail_msg("%s", error.text);
+}
+
+struct dataset *lab_rollouts(const struct openvla *model)
+{
+    struct dataset *data = NULL;
+
+    assert_int_equal(dataset_new(model, &data), 0);
+    for (int i = LAB_EPISODES; i > 0; i--)      /* out of order on purpose */
+        lab_add_episode(data, model, (uint64_t)i, 2 + i % 5, false, i % 3 == 0);
+    dataset_sort(data);
+    return data;
+}
+
+struct dataset *lab_demonstrations(const struct openvla *model, int n)
+{
+    struct dataset *data = NULL;
+
+    assert_int_equal(dataset_new(model, &data), 0);
+    for (int i = 1; i <= n; i++)
+        lab_add_episode(data, model, (uint64_t)i, 1, true, true);
+    dataset_sort(data);
+    return data;
+}
+
+struct openvla *lab_packed_clone(const struct openvla *model)
+{
+    struct openvla *copy = NULL;
+
+    assert_int_equal(openvla_clone(model, &copy), 0);
+    assert_int_equal(openvla_pack(copy, false), 0);
+    return copy;
+}

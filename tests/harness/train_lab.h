@@ -1,0 +1,22 @@
+/* train_lab.h - a model a few thousand numbers wide and episodes it has played itself, for tests of lib/train. Failures end the test. */
+#pragma once
+
+#include "train/objective.h"
+
+#define LAB_NANO "tests/golden/nano"
+enum { LAB_SIDE = 64, LAB_FRAME = LAB_SIDE * LAB_SIDE * 3, LAB_DIMS = 7, LAB_EPISODES = 10, LAB_MAX_STEPS = 8, LAB_MAX_HIDDEN = 256 };
+
+extern bool lab_full_support;           /* what rollouts sample from; false at first */
+extern bool lab_fast;                   /* numerics of all that follows; false at first */
+
+struct openvla *lab_model(uint64_t seed);
+struct openvla *lab_packed_clone(const struct openvla *model);
+struct trainer *lab_trainer(struct openvla *model, int threads);        /* the model is the trainer's */
+
+uint8_t *lab_noise_frames(uint64_t seed, int n);                        /* (n, LAB_FRAME); caller frees */
+
+/* One episode of at most LAB_MAX_STEPS whose tokens and log-probs are those `model` samples (a rollout, by policy version 3), or a
+ * demonstration. Progress after o_t is (t + 1) / 10. */
+void lab_add_episode(struct dataset *data, const struct openvla *model, uint64_t id, int steps, bool demo, bool success);
+struct dataset *lab_rollouts(const struct openvla *model);              /* LAB_EPISODES of 2 to 6 steps, every third a success; sorted */
+struct dataset *lab_demonstrations(const struct openvla *model, int n); /* of one step each */
