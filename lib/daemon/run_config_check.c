@@ -21,6 +21,7 @@ struct checking {
     char path[64];                      /* "stages[2].rl" */
     bool have_demos, have_prm;          /* an earlier stage made them */
     const struct rollouts_config *rollouts;     /* of the newest stage that plays some; NULL: none yet */
+    const struct rl_config *critic;             /* of the first rl stage that has a value head */
     int n_sft;                          /* sft stages on demonstrations so far */
 };
 
@@ -46,8 +47,14 @@ static int check_rl(struct checking *c, const struct rl_config *rl)
         return REFUSE(c, "reward", "the reward needs a reward model, and no prm stage comes before: add one, or say reward: sparse");
     if (rl->critic_prm && !c->have_prm)
         return REFUSE(c, "critic_prm", "critic_prm needs a reward model, and no prm stage comes before: add one, or say critic_prm: false");
-    if (rl->critic_warmup >= rl->iterations)
+    if (rl_has_critic(rl) && rl->critic_warmup >= rl->iterations)
         return REFUSE(c, "critic_warmup", "critic_warmup (%d) leaves none of the %d iterations for the policy; lower it", rl->critic_warmup, rl->iterations);
+    if (rl_has_critic(rl) && !c->critic)
+        c->critic = rl;
+    if (rl_has_critic(rl) && (c->critic->value_width != rl->value_width || c->critic->critic_time != rl->critic_time ||
+                              c->critic->critic_prm != rl->critic_prm))
+        return REFUSE(c, "critic_time", "its value head is that of the rl stage before: value_width, critic_time and critic_prm must be the same (%d, %s, %s)",
+                      c->critic->value_width, c->critic->critic_time ? "true" : "false", c->critic->critic_prm ? "true" : "false");
     return 0;
 }
 

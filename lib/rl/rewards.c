@@ -10,7 +10,7 @@ static bool is_scored(const struct reward_settings *settings)
 
 static int check(const struct reward_settings *settings, const struct episode_end *end, const float *progress)
 {
-    if (end->steps < 1 || (settings->w_env != 0 && !end->env_reward) || (settings->mode == REWARD_RAW && settings->limit < end->steps))
+    if (end->steps < 1 || (settings->mode == REWARD_RAW && settings->limit < end->steps))
         return -EINVAL;
     if (!is_scored(settings))
         return 0;
@@ -56,6 +56,11 @@ static double process_reward(const struct reward_settings *settings, const struc
     return 0;
 }
 
+static double environment_pays(const struct episode_end *end, int t)
+{
+    return end->env_reward ? (double)end->env_reward[t] : end->success && t == end->steps - 1;
+}
+
 int rewards_compute(const struct reward_settings *settings, const struct episode_end *end, const float *progress,
                     double *ret_reward)
 {
@@ -66,7 +71,7 @@ int rewards_compute(const struct reward_settings *settings, const struct episode
     for (int t = 0; t < end->steps; t++) {
         ret_reward[t] = is_scored(settings) ? settings->w_progress * process_reward(settings, end, progress, t) : 0;
         if (settings->w_env != 0)
-            ret_reward[t] += settings->w_env * (double)end->env_reward[t];
+            ret_reward[t] += settings->w_env * environment_pays(end, t);
         if (t == end->steps - 1 && end->success)
             ret_reward[t] += settings->w_success;
     }

@@ -24,13 +24,12 @@ struct reward_settings {
 struct episode_end {
     int steps;                  /* T >= 1: actions taken; frames are o_0 .. o_T */
     bool success;
-    const float *env_reward;    /* [T], or NULL */
+    const float *env_reward;    /* [T]; NULL: 1 on the last step of a success, as the native suites (and LIBERO) pay */
     bool bootstrap;             /* cut off, not over: the future goes on with V(o_T). false: terminal (success or time-out) */
 };
 
 /* ret_reward[T]. progress[T+1], or NULL when the episode was not scored (allowed with `sparse` or w_progress 0 only).
- * -EINVAL: steps < 1, limit < steps under `raw`, a score missing or not in [0,1] (NaN included), w_env without the
- * environment's rewards. */
+ * -EINVAL: steps < 1, limit < steps under `raw`, a score missing or not in [0,1] (NaN included). */
 int rewards_compute(const struct reward_settings *settings, const struct episode_end *end, const float *progress,
                     double *ret_reward);
 

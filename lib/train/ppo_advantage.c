@@ -21,7 +21,7 @@ static int episode_rewards(const struct ppo_batch *b, int e, double w_progress, 
     int r = rewards_compute(&settings, &end, episode->progress, ret_reward);
 
     return r < 0 ? error_set(error, EINVAL,
-                             "episode %" PRIu64 ": its progress scores or the environment's rewards are missing for what rl.reward and rl.w_env ask",
+                             "episode %" PRIu64 ": its progress scores do not allow the reward that rl.reward asks for",
                              episode->id) : 0;
 }
 

@@ -3,7 +3,7 @@
  *   ppo_batch_new -> ppo_batch_observe (what the policy and the critic say now) -> ppo_batch_advantages
  *   -> ppo_batch_reference -> objective_ppo's minibatches (the first: ppo_batch_compare) -> ppo_batch_gap -> ppo_batch_free
  *
- * ppo_batch.c, ppo_observe.c, ppo_advantage.c, ppo_critic.c. Internal to lib/train. */
+ * ppo_batch.c, ppo_observe.c, ppo_advantage.c, ppo_critic.c, ppo_reference.c. Internal to lib/train. */
 #pragma once
 
 #include "rl/losses.h"

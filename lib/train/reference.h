@@ -9,7 +9,7 @@
 #include "train/sample.h"
 #include "train/shards.h"
 
-/* Numbers kept of each decision: width * policy_ref_width for an exact KL, width for k3; 0: no KL. */
+/* Numbers kept of each decision: width * policy_ref_width for an exact KL, width for its estimates; 0: no KL. */
 size_t reference_floats(const struct dataset *data, enum kl_mode kl);
 
 /* ret[n * reference_floats]. The reference must be packed; plain: its adapters are left out. */

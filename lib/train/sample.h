@@ -50,7 +50,7 @@ struct train_episode {
     float *logp;                /* (T,K); NULL for demonstrations */
     float *hidden;              /* (T,hidden) states that predicted the first tokens; NULL: not recorded */
     float *progress;            /* (T+1); NULL: not scored */
-    float *env_reward;          /* (T); NULL: the environment gives none */
+    float *env_reward;          /* (T); NULL: the environment pays for success alone */
     float *action;              /* (T,A); only in a data set for a reward model of its own backbone */
 };
 

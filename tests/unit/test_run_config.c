@@ -21,7 +21,7 @@ static const char demo[] =
     "  - rollouts: {episodes: 600}\n"
     "  - prm:\n"
     "  - rl:       {minibatch: 64, iterations: 120, preset: tabletop, eval_every: 10}\n"
-    "  - rl:       {iterations: 30, reward: sparse}\n"
+    "  - rl:       {iterations: 30, reward: sparse, critic_time: true, critic_prm: true}\n"
     "  - eval:     {episodes: 400, policies: [demonstrator, sft, best, last, '12'], n: [1, 4]}\n"
     "cluster:  {env_workers: 2, slots: 8, actors: [{device: cpu, threads: 2}], prm_servers: [{device: cpu}], learners: [{device: cpu}]}\n";
 
@@ -116,6 +116,7 @@ static void test_refusals(void **state _unused_)
         {"- a\n", "run.yaml:1:1: a list is not right here; expected: sections like run:, suite:, stages:"},
         {"suite: {image: 8}\n", "run.yaml:1:16: suite.image: 8 is out of range; it must be from 16 to 1024"},
         {"suite: {tasks: [a, a]}\n", "run.yaml:1:16: suite.tasks: a is listed twice"},
+        {"stages:\n - rl: {reward: sparse}\n - rl: {reward: sparse, critic_time: true}\n", "run.yaml:3:38: stages[1].rl: its value head is that of the rl stage before"},
         {"stages:\n - rl: {reward: sparse, kl: k1}\n", "run.yaml:2:29: stages[0].rl: kl k1 as a loss has no gradient"},
         {"stages:\n - rl: {reward: env, w_env: 0}\n", "run.yaml:2:29: stages[0].rl: reward env with w_env 0 pays for success alone"},
         {"stages:\n - rl: {reward: sparse, critic: none, timeout: bootstrap}\n", "run.yaml:2:48: stages[0].rl: timeout bootstrap asks a critic"},
