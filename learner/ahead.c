@@ -3,17 +3,17 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 #include "base/log.h"
 #include "daemon/worker.h"
 #include "learner/plan_data.h"
 #include "train/reference.h"
 
-enum { PREPARED = 4, QUEUE = 1024, NICER = 10, NICEST = 19 };
+enum { PREPARED = 4, QUEUE = 1024 };
 
 struct item {                       /* an episode; a holder is the list, or the thread that works on it */
     struct item *next;
@@ -76,11 +76,10 @@ static void drop_until(struct ahead *a, uint64_t last)
 
 /* ---- the threads ----------------------------------------------------------------------------------------- */
 
+/* Not a matter of shares: whoever wakes up must have the core at once, or players and training wait out our time slices. */
 static void give_way(struct ahead *a)
 {
-    int mine = getpriority(PRIO_PROCESS, 0);
-
-    (void)setpriority(PRIO_PROCESS, 0, MIN(mine + NICER, NICEST));      /* of this thread, and of those it starts */
+    (void)sched_setscheduler(0, SCHED_IDLE, &(struct sched_param) {0});         /* of this thread, and of those it starts */
     if (shards_new(1, a->threads, NULL, &a->shards) < 0)
         log_warn("no memory to work ahead", "threads=%d", a->threads);
 }

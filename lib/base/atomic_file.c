@@ -1,6 +1,5 @@
 #include "base/atomic_file.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -88,51 +87,6 @@ int file_write(const char *path, const void *bytes, size_t n)
     if (r == 0)
         file_send_off(fd);
     return r;
-}
-
-static int each_file(const char *path, int (*each)(int fd))
-{
-    DIR *dir = opendir(path);
-    struct dirent *item;
-    int r = 0;
-
-    if (!dir)
-        return -errno;
-    while (r == 0 && (errno = 0, item = readdir(dir))) {
-        _cleanup_close_ int fd = -1;
-        struct stat st;
-
-        if (fstatat(dirfd(dir), item->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode))
-            continue;
-        fd = openat(dirfd(dir), item->d_name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-        r = fd < 0 ? -errno : each(fd);
-    }
-    if (r == 0)
-        r = -errno;
-    closedir(dir);
-    return r;
-}
-
-static int send_off(int fd)
-{
-    file_send_off(fd);
-    return 0;
-}
-
-static int wait_for(int fd)
-{
-    int r = fault_errno("atomic_file.fsync");
-
-    return r < 0 ? r : fsync(fd) < 0 ? -errno : 0;
-}
-
-int directory_sync(const char *path)
-{
-    int r = each_file(path, send_off);
-
-    if (r == 0)
-        r = each_file(path, wait_for);
-    return r < 0 ? r : fsync_directory(path);
 }
 
 int file_read(const char *path, size_t limit, char **ret_bytes, size_t *ret_n)

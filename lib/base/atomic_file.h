@@ -6,7 +6,8 @@
  *
  *   file_write* -> directory_sync -> rename_noreplace
  *
- * An fsync of each file in turn waits for the disk each time; so they are all sent on their way first and waited for together.
+ * An fsync of each file in turn waits for the disk each time; so they are all sent on their way first and waited for together
+ * (directory_sync.c).
  *
  * Fault points: atomic_file.write, atomic_file.fsync, atomic_file.rename. */
 #pragma once

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -15,6 +16,7 @@ struct pool {
     void *arg;
     int n;
     atomic_int next;
+    int cpu;                    /* where the caller ran when it woke the others */
     int threads, started;       /* started: workers, i.e. threads-1 */
     struct worker { struct pool *pool; int index; pthread_t thread; } worker[];
 };
@@ -25,11 +27,26 @@ static void work(struct pool *pool, int index)
         pool->fn(pool->arg, i, index);
 }
 
+/* A thread may wake on its caller's core and be left there for a tenth of a second when strangers keep the other cores busy with
+ * less urgent work: they count as occupied. Step aside once; after that we may run anywhere again. */
+static void step_aside(int cpu)
+{
+    cpu_set_t all, others;
+
+    if (sched_getcpu() != cpu || sched_getaffinity(0, sizeof all, &all) < 0)
+        return;
+    others = all;
+    CPU_CLR((size_t)cpu, &others);
+    if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0)
+        (void)sched_setaffinity(0, sizeof all, &all);
+}
+
 static void *worker_main(void *arg)
 {
     struct worker *worker = arg;
     struct pool *pool = worker->pool;
     uint64_t seen = 0;
+    int cpu;
 
     pthread_mutex_lock(&pool->lock);
     for (;;) {
@@ -38,7 +55,9 @@ static void *worker_main(void *arg)
         if (pool->quit)
             break;
         seen = pool->round;
+        cpu = pool->cpu;
         pthread_mutex_unlock(&pool->lock);
+        step_aside(cpu);
         work(pool, worker->index);
         pthread_mutex_lock(&pool->lock);
         if (--pool->busy == 0)
@@ -104,6 +123,7 @@ void pool_run(struct pool *pool, int n, pool_fn *fn, void *arg)
     pool->n = n;
     atomic_store(&pool->next, 0);
     pool->busy = pool->started;
+    pool->cpu = sched_getcpu();
     pool->round++;
     pthread_cond_broadcast(&pool->begin);
     pthread_mutex_unlock(&pool->lock);
