@@ -4,7 +4,8 @@
     torch_tabletop.py MJCF_DIR [--iterations 4] [--episodes 32] [--rollout-only]
 
 One process, one torch thread, 32 environments in lock step, EGL on llvmpipe with LP_NUM_THREADS=0, physics as the suite has it.
-Prints env steps per second for rollout (act + physics + render + score) and end to end (plus PPO update with reference and critic).
+Prints env steps per second for rollout (act + physics + render + score) and end to end (plus PPO update with reference and critic),
+and CPU time per env step of all of it.
 Run two at once for two cores. Needs torch, mujoco==3.3.2, numpy.
 """
 import argparse
@@ -135,7 +136,7 @@ def main():
     prompt = torch.randint(3, 300, (1, PROMPT)).expand(args.episodes, -1)
     rollout(policy, prm, renderer, envs, prompt)           # warm up
     steps = rolled = 0
-    t0 = time.perf_counter()
+    t0, c0 = time.perf_counter(), time.process_time()
     for _ in range(args.iterations):
         t1 = time.perf_counter()
         rows = rollout(policy, prm, renderer, envs, prompt)
@@ -143,8 +144,9 @@ def main():
         steps += sum(map(len, rows))
         if not args.rollout_only:
             update(policy, reference, optimiser, rows, prompt)
-    wall = time.perf_counter() - t0
-    print(f"torch: {steps} env steps, rollout {steps / rolled:.0f}/s" + ("" if args.rollout_only else f", end to end {steps / wall:.0f}/s"))
+    wall, cpu = time.perf_counter() - t0, time.process_time() - c0
+    rate = f"rollout {steps / rolled:.0f}/s" + ("" if args.rollout_only else f", end to end {steps / wall:.0f}/s")
+    print(f"torch: {steps} env steps, {rate}, cpu ms a step {cpu * 1e3 / steps:.3f}")
 
 
 if __name__ == "__main__":
