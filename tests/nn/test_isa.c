@@ -81,9 +81,15 @@ static void run_attention(const struct cpu_kernels *cpu, struct field *f)
         cpu->attention_backward(&a);
     }
     cpu->attention_decode(&(struct attention_decode) {
-        .n = 53, .dim = DIM, .scale = 0.2f, .q = f->a, .k = f->b, .k_stride = 60, .v = f->c, .v_stride = STRIDE, .out = f->o[0] + 8192,
+        .n = 53, .dim = DIM, .heads = 1, .scale = 0.2f, .q = f->a, .k = f->b, .k_stride = 60, .v = f->c, .v_stride = STRIDE, .out = f->o[0] + 8192,
         .scratch = f->scratch,
     });
+    for (int64_t n = 1, at = 9000; n <= 112; n += 37, at += 300)
+        cpu->attention_decode(&(struct attention_decode) {
+            .n = n, .dim = 48, .heads = 3, .scale = 0.2f, .q = f->a, .k = f->b, .k_stride = 112, .v = f->c, .v_stride = 145, .out = f->o[0] + at,
+            .scratch = f->scratch,
+        });
+    cpu->transpose(f->o[0] + 11000, 45, f->a, 61, 37, 50);
 }
 
 static void run_softmax(const struct cpu_kernels *cpu, struct field *f)

@@ -73,18 +73,19 @@ static inline int64_t attention_scratch(int64_t rows, int64_t dim, bool backward
     int64_t padded = gemm_padded(rows), wide = gemm_padded(dim), unfinished = 12 * wide;
     return backward ? 4 * padded * wide + rows * padded + unfinished : 2 * padded * wide + unfinished;
 }
-/* One query row of one head against n cached positions. */
+/* One query row, all heads of it, against n cached positions. */
 struct attention_decode {
-    int64_t n, dim;
+    int64_t n, dim, heads;
     float scale;
-    const float *q;             /* (dim) */
-    const float *k;             /* (dim, capacity): transposed, so that neighbours are positions */
+    const float *q;             /* (heads, dim) */
+    const float *k;             /* (heads, dim, k_stride): transposed, so that neighbours are positions */
     int64_t k_stride;
-    const float *v;             /* (n, v_stride) */
+    const float *v;             /* (n, v_stride), the heads side by side */
     int64_t v_stride;
-    float *out;                 /* (dim) */
-    float *scratch;             /* n rounded up to 16 */
+    float *out;                 /* (heads, dim) */
+    float *scratch;             /* attention_decode_scratch() floats */
 };
+static inline int64_t attention_decode_scratch(int64_t n, int64_t heads) { return heads * ((n + 15) / 16 * 16 + 1); }
 
 struct cpu_kernels {
     const char *isa;
@@ -95,6 +96,7 @@ struct cpu_kernels {
     void (*gemm_pack_bf16)(float *panels, const uint16_t *source, int64_t row, int64_t k, int64_t n, bool transposed);     /* widened */
     void (*gemm_bf16)(const struct gemm *g);                                               /* NULL: this CPU has no such instruction */
     void (*gemm_bf16_pack)(uint32_t *panels, const float *source, int64_t row, int64_t k, int64_t n, bool transposed);
+    void (*transpose)(float *to, int64_t to_row, const float *from, int64_t from_row, int64_t rows, int64_t cols);      /* rows, cols: of `from` */
     void (*widen)(float *y, const uint16_t *x, int64_t n);                                  /* bf16 -> fp32 */
 
     void (*add)(float *y, const float *a, const float *b, int64_t n);

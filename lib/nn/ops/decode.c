@@ -14,12 +14,13 @@ int op_kv_append(struct tape *t, struct kv_cache *cache, struct tensor *k, struc
         return t->error = -EINVAL;
     if (t->planning)
         return 0;
-    for (int64_t i = 0; i < k->rows; i++) {
-        if (slot[i] < 0 || slot[i] >= cache->slots || position[i] < 0 || position[i] >= cache->capacity)
+    for (int64_t i = 0, n; i < k->rows; i += n) {
+        for (n = 1; i + n < k->rows && slot[i + n] == slot[i] && position[i + n] == position[i] + n; n++)
+            ;       /* a run of neighbours */
+        if (slot[i] < 0 || slot[i] >= cache->slots || position[i] < 0 || position[i] + n > cache->capacity)
             return t->error = -EINVAL;
-        memcpy(cache->v + slot[i] * size + (int64_t)position[i] * cache->width, v->x + i * v->cols, (size_t)v->cols * sizeof(float));
-        for (int64_t d = 0; d < k->cols; d++)
-            cache->k[slot[i] * size + d * cache->capacity + position[i]] = k->x[i * k->cols + d];
+        memcpy(cache->v + slot[i] * size + (int64_t)position[i] * cache->width, v->x + i * v->cols, (size_t)(n * v->cols) * sizeof(float));
+        cpu_kernels()->transpose(cache->k + slot[i] * size + position[i], cache->capacity, k->x + i * k->cols, k->cols, n, k->cols);
     }
     return 0;
 }
@@ -37,18 +38,17 @@ struct tensor *op_attention_decode(struct tape *t, struct tensor *q, const struc
     if (q->cols != cache->width || q->cols % heads || t->training)
         return op_fail(t, -EINVAL);
     y = tape_tensor(t, q->rows, q->cols);
-    scratch = tape_scratch(t, cache->capacity + 16);
+    scratch = tape_scratch(t, attention_decode_scratch(cache->capacity, heads));
     if (t->error || t->planning)
         return t->error ? NULL : y;
     for (int64_t i = 0; i < q->rows; i++) {
         int64_t base = (int64_t)slot[i] * cache->capacity * cache->width;
 
-        for (int h = 0; h < heads; h++)
-            cpu_kernels()->attention_decode(&(struct attention_decode) {
-                .n = position[i] + 1, .dim = dim, .scale = 1.0f / sqrtf((float)dim), .q = q->x + i * q->cols + h * dim,
-                .k = cache->k + base + h * dim * cache->capacity, .k_stride = cache->capacity,
-                .v = cache->v + base + h * dim, .v_stride = cache->width, .out = y->x + i * y->cols + h * dim, .scratch = scratch,
-            });
+        cpu_kernels()->attention_decode(&(struct attention_decode) {
+            .n = position[i] + 1, .dim = dim, .heads = heads, .scale = 1.0f / sqrtf((float)dim), .q = q->x + i * q->cols,
+            .k = cache->k + base, .k_stride = cache->capacity, .v = cache->v + base, .v_stride = cache->width,
+            .out = y->x + i * y->cols, .scratch = scratch,
+        });
     }
     return y;
 }

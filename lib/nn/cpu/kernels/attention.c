@@ -74,25 +74,90 @@ void ISA_NAME(attention)(const struct attention *a)
     }
 }
 
-void ISA_NAME(attention_decode)(const struct attention_decode *a)
+/* Scores of sixteen positions times `blocks` from j on: as many chains side by side. */
+INLINE void decode_scores(const struct attention_decode *a, const float *q, const float *k, int64_t j, const int blocks, float *p)
 {
-    int64_t padded = (a->n + V_LANES - 1) / V_LANES * V_LANES;
-    float inverse;
+    v16 s[8];
 
-    for (int64_t j = 0; j < a->n; j += V_LANES) {
-        v16 s = v_zero();
-        for (int64_t d = 0; d < a->dim; d++)
-            s = v_fma(v_set1(a->q[d]), v_load_n(a->k + d * a->k_stride + j, a->n - j), s);
-        v_store(a->scratch + j, s);
+#pragma GCC unroll 8
+    for (int b = 0; b < blocks; b++)
+        s[b] = v_zero();
+    for (int64_t d = 0; d < a->dim; d++) {
+        v16 at = v_set1(q[d]);
+
+#pragma GCC unroll 8
+        for (int b = 0; b < blocks; b++)
+            s[b] = v_fma(at, v_load_n(k + d * a->k_stride + j + b * V_LANES, a->n - j - b * V_LANES), s[b]);
     }
-    inverse = softmax_row(a->scratch, a->n, padded, a->scale);
+#pragma GCC unroll 8
+    for (int b = 0; b < blocks; b++)
+        v_store(p + j + b * V_LANES, s[b]);
+}
+
+/* Columns c.. of the output, `vectors` times sixteen: chains over the positions, side by side over the heads. */
+INLINE void decode_values(const struct attention_decode *a, int64_t c, const int vectors, const float *p, int64_t p_head)
+{
+    const float *weight[8];
+    v16 s[8];
+
+#pragma GCC unroll 8
+    for (int i = 0; i < vectors; i++) {
+        weight[i] = p + (c + i * V_LANES) / a->dim * p_head;
+        s[i] = v_zero();
+    }
+    for (int64_t j = 0; j < a->n; j++)
+#pragma GCC unroll 8
+        for (int i = 0; i < vectors; i++)
+            s[i] = v_fma(v_set1(weight[i][j]), v_load(a->v + j * a->v_stride + c + i * V_LANES), s[i]);
+#pragma GCC unroll 8
+    for (int i = 0; i < vectors; i++)
+        v_store(a->out + c + i * V_LANES, s[i]);
+}
+
+/* a head whose width is no multiple of sixteen */
+INLINE void decode_values_odd(const struct attention_decode *a, int64_t h, const float *p)
+{
     for (int64_t d = 0; d < a->dim; d += V_LANES) {
         v16 s = v_zero();
+
         for (int64_t j = 0; j < a->n; j++)
-            s = v_fma(v_set1(a->scratch[j]), v_load_n(a->v + j * a->v_stride + d, a->dim - d), s);
-        v_store_n(a->out + d, s, a->dim - d);
+            s = v_fma(v_set1(p[j]), v_load_n(a->v + j * a->v_stride + h * a->dim + d, a->dim - d), s);
+        v_store_n(a->out + h * a->dim + d, s, a->dim - d);
     }
-    finish_row(a->out, a->dim, inverse);
+}
+
+void ISA_NAME(attention_decode)(const struct attention_decode *a)
+{
+    int64_t padded = (a->n + V_LANES - 1) / V_LANES * V_LANES, width = a->heads * a->dim;
+    float *inverse = a->scratch + a->heads * padded;
+
+    for (int64_t h = 0; h < a->heads; h++) {
+        const float *q = a->q + h * a->dim, *k = a->k + h * a->dim * a->k_stride;
+        float *p = a->scratch + h * padded;
+        int64_t j = 0;
+
+        for (; j + 8 * V_LANES <= padded; j += 8 * V_LANES)
+            decode_scores(a, q, k, j, 8, p);
+        for (; j + 4 * V_LANES <= padded; j += 4 * V_LANES)
+            decode_scores(a, q, k, j, 4, p);
+        for (; j < padded; j += V_LANES)
+            decode_scores(a, q, k, j, 1, p);
+        inverse[h] = softmax_row(p, a->n, padded, a->scale);
+        if (a->dim % V_LANES)
+            decode_values_odd(a, h, p);
+    }
+    if (a->dim % V_LANES == 0) {
+        int64_t c = 0;
+
+        for (; c + 8 * V_LANES <= width; c += 8 * V_LANES)
+            decode_values(a, c, 8, a->scratch, padded);
+        for (; c + 4 * V_LANES <= width; c += 4 * V_LANES)
+            decode_values(a, c, 4, a->scratch, padded);
+        for (; c < width; c += V_LANES)
+            decode_values(a, c, 1, a->scratch, padded);
+    }
+    for (int64_t h = 0; h < a->heads; h++)
+        finish_row(a->out + h * a->dim, a->dim, inverse[h]);
 }
 
 INLINE float dot_row(const float *a, const float *b, int64_t n)

@@ -244,6 +244,18 @@ void ISA_NAME(gemm_pack)(float *panels, const float *source, int64_t row, int64_
     }
 }
 
+void ISA_NAME(transpose)(float *to, int64_t to_row, const float *from, int64_t from_row, int64_t rows, int64_t cols)
+{
+    int64_t whole_rows = rows / V_LANES * V_LANES, whole_cols = cols / V_LANES * V_LANES;
+
+    for (int64_t i = 0; i < whole_rows; i += V_LANES)
+        for (int64_t j = 0; j < whole_cols; j += V_LANES)
+            transpose_block(to + j * to_row + i, to_row, from + i * from_row + j, from_row);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = i < whole_rows ? whole_cols : 0; j < cols; j++)
+            to[j * to_row + i] = from[i * from_row + j];
+}
+
 /* sixteen rows of W side by side, widened, then turned: a block of a panel */
 static void transpose_bf16(float *to, const uint16_t *from, int64_t row)
 {
