@@ -10,6 +10,7 @@
 #include "base/atomic_file.h"
 #include "base/json_write.h"
 #include "cli/cli.h"
+#include "cli/eval_suite.h"
 #include "cli/run_open.h"
 #include "cli/up.h"
 #include "rl/stats.h"
@@ -33,6 +34,7 @@ struct eval {
 static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: gantry eval RUN --policies sft,last --seeds A..B [--json]\n"
+                 "       gantry eval MODEL --suite NAME ...    a checkpoint on a benchmark (gantry eval --suite --help)\n"
                  "Plays policies of a finished run on test states A to B of every task, once each, at the temperatures the run chose.\n"
                  "  --policies  sft, best, last or version numbers, separated by commas; the difference is last minus first\n"
                  "  --seeds     a range nobody has looked at; the run's own evaluation used the lowest numbers\n"
@@ -242,23 +244,6 @@ static void print_table(const struct eval *eval)
     }
 }
 
-/* up_run speaks on stdout; here that is for the result alone. */
-static int play(struct eval *eval)
-{
-    int out, status;
-
-    fflush(stdout);
-    out = dup(STDOUT_FILENO);
-    if (out < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0)
-        return CLI_FAILED;
-    status = up_run(&eval->config, false);
-    fflush(stdout);
-    if (dup2(out, STDOUT_FILENO) < 0)
-        status = CLI_FAILED;
-    close(out);
-    return status;
-}
-
 static int run_eval(struct eval *eval, bool json, struct error *error)
 {
     _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
@@ -274,7 +259,7 @@ static int run_eval(struct eval *eval, bool json, struct error *error)
     if (r < 0)
         return r;
     snprintf(eval->config.dir, sizeof eval->config.dir, "%s", eval->run_dir);
-    if (play(eval) != CLI_OK)
+    if (up_run_quietly(&eval->config) != CLI_OK)
         return error_set(error, EIO, "the evaluation did not run to its end");
     r = read_episodes(eval, error);
     if (r < 0)
@@ -298,6 +283,9 @@ int cmd_eval(int argc, char **argv)
     bool json = false, seeds = false;
     int option, r;
 
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--suite"))
+            return eval_suite(argc, argv);
     if (!eval)
         return CLI_FAILED;
     while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0) {

@@ -48,16 +48,16 @@ static int change(struct openvla *model, const char *kind, const struct wishes *
 {
     int width = (int)(w->width ? w->width : model->config.hidden), r;
 
+    if (w->images < 1 || w->images > OPENVLA_MAX_IMAGES)
+        return -EINVAL;
+    if (model->config.oft.kind == OFT_NONE)
+        model->config.oft.images = (int)w->images;
     if (!strcmp(kind, "tokens"))
         r = oft_make_tokens(model, (int)w->chunk);
     else if (!strcmp(kind, "l1") || !strcmp(kind, "laplace"))
         r = oft_add_action_head(model, (int)w->chunk, width, (int)w->blocks, (uint64_t)w->seed);
     else
         return -EINVAL;
-    if (r >= 0 && (w->images < 1 || w->images > OPENVLA_MAX_IMAGES))
-        return -EINVAL;
-    if (r >= 0)
-        model->config.oft.images = (int)w->images;
     if (r >= 0 && w->state)
         r = oft_add_state(model, (int)w->state, (uint64_t)w->seed + 1);
     if (r >= 0 && !strcmp(kind, "laplace"))

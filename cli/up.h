@@ -8,3 +8,5 @@
 /* Blocks; prints progress on stdout and what went wrong on stderr. force: start although memory or disk seem too small.
  * Returns the exit status: CLI_OK also after a drain (summary.json and the ledger tell whether the run is finished). */
 int up_run(const struct run_config *config, bool force);
+/* The same with its progress on stderr: stdout is left to a result. */
+int up_run_quietly(const struct run_config *config);
