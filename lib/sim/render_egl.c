@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "sim/cull.h"
 #include "sim/mujoco_slot.h"
 #include "sim/suite.h"
 
@@ -33,6 +34,7 @@ struct sim_renderer {
     uint8_t *upside_down;       /* (height, width, 3) as OpenGL gives it: bottom row first */
     struct task_context *tasks; /* a handful; searched in order */
     int n_tasks;
+    bool cull;
     uint64_t busy_ns;
 };
 
@@ -156,6 +158,7 @@ int sim_renderer_open(int device, int height, int width, struct sim_renderer **r
     renderer = calloc(1, sizeof(*renderer));
     if (!renderer)
         return error_set(error, ENOMEM, "renderer: out of memory");
+    renderer->cull = true;
     renderer->height = height;
     renderer->width = width;
     renderer->upside_down = malloc((size_t)height * (size_t)width * 3);
@@ -191,6 +194,11 @@ struct sim_renderer *sim_renderer_close(struct sim_renderer *renderer)
 const char *sim_renderer_name(const struct sim_renderer *renderer)
 {
     return renderer->name;
+}
+
+void sim_renderer_set_cull(struct sim_renderer *renderer, bool cull)
+{
+    renderer->cull = cull;
 }
 
 uint64_t sim_renderer_busy_ns(const struct sim_renderer *renderer)
@@ -270,6 +278,8 @@ static int draw(struct sim_renderer *renderer, struct sim_slot *slot, int camera
     mjv_updateScene(view.model, view.data, &renderer->option, NULL, &renderer->camera, mjCAT_ALL, &renderer->scene);
     set_flags(&renderer->scene, &view);
     paint(&renderer->scene, &view);
+    if (renderer->cull)
+        (void)scene_cull(view.model, &renderer->scene, renderer->width, renderer->height);
 
     mjr_setBuffer(mjFB_OFFSCREEN, gl);
     mjr_render(viewport, &renderer->scene, gl);

@@ -89,6 +89,8 @@ int sim_restore(struct sim_slot *slot, const void *state);
 int sim_renderer_open(int device, int height, int width, struct sim_renderer **ret, struct error *error);
 struct sim_renderer *sim_renderer_close(struct sim_renderer *renderer);
 const char *sim_renderer_name(const struct sim_renderer *renderer);     /* GL_RENDERER */
+/* Leave out what a picture cannot show (default), or send everything to OpenGL: the same pictures, for comparisons. */
+void sim_renderer_set_cull(struct sim_renderer *renderer, bool cull);
 /* CPU time its thread has spent inside MuJoCo's renderer so far, ns. */
 uint64_t sim_renderer_busy_ns(const struct sim_renderer *renderer);
 /* The slot's camera picture, u8 [height][width][3], top row first. The slot must not be stepped meanwhile. libero: as its

@@ -351,6 +351,52 @@ static void test_success(void **state)
     close_world(&w);
 }
 
+/* The expert's memory is part of the state: from saved bytes it goes on as if nothing had happened. It solves the task, and what its
+ * pictures cannot show is left out of them without a trace. */
+static void test_expert(void **state)
+{
+    enum { SIDE = 64 };
+    static uint8_t with[SIDE * SIDE * 3], without[SIDE * SIDE * 3];
+    _cleanup_free_ uint8_t *one = NULL, *two = NULL;
+    struct sim_renderer *plain = NULL, *culling = NULL;
+    struct error error = {0};
+    struct world w;
+    float action[7];
+    bool success = false;
+    size_t n;
+
+    (void)state;
+    open_world(&w);
+    n = sim_state_size(w.task);
+    one = malloc(n);
+    two = malloc(n);
+    if (sim_renderer_open(-1, SIDE, SIDE, &plain, &error) == 0 && sim_renderer_open(-1, SIDE, SIDE, &culling, &error) == 0)
+        sim_renderer_set_cull(plain, false);
+    assert_int_equal(sim_reset(w.a, SIM_TRAIN, 2, NULL), 0);
+    for (int t = 0; t < 300 && !success; t++) {
+        for (int camera = 0; camera < 2 && culling && t % 24 == 0; camera++) {
+            assert_int_equal(sim_render_camera(plain, w.a, camera, without), 0);
+            assert_int_equal(sim_render_camera(culling, w.a, camera, with), 0);
+            assert_memory_equal(with, without, sizeof(with));
+        }
+        if (t % 16 == 0) {
+            sim_save(w.a, one);
+            assert_int_equal(sim_restore(w.b, one), 0);
+        }
+        assert_int_equal(sim_expert(w.a, action), 0);
+        assert_int_equal(sim_step(w.a, action, &success), 0);
+        assert_int_equal(sim_expert(w.b, action), 0);
+        assert_int_equal(sim_step(w.b, action, NULL), 0);
+        sim_save(w.a, one);
+        sim_save(w.b, two);
+        assert_memory_equal(one, two, n);
+    }
+    assert_true(success);
+    sim_renderer_close(plain);
+    sim_renderer_close(culling);
+    close_world(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -367,6 +413,7 @@ int main(void)
         cmocka_unit_test(test_states),
         cmocka_unit_test(test_bad_actions),
         cmocka_unit_test(test_success),
+        cmocka_unit_test(test_expert),
     };
 
     return cmocka_run_group_tests(tests, find_files, clean_up);

@@ -313,22 +313,38 @@ static int act(struct look *l, float action[7])
     return 0;
 }
 
+static void run_position(void *user)
+{
+    struct libero_slot *slot = user;
+
+    mj_fwdPosition(&slot->model, slot->mujoco.data);
+}
+
+/* What it looks at must follow from the state's bytes alone: after a step, poses and contacts are those of a substep before. The
+ * next step makes its own forward pass, so nothing else notices. */
 int libero_expert(struct libero_slot *slot, float ret_action[7])
 {
     _cleanup_free_ struct shapes *shapes = malloc(sizeof(*shapes));
-    const mjData *data = slot->mujoco.data;
-    struct look l = {.slot = slot,
-                     .task = slot->task,
-                     .data = data,
-                     .m = &slot->memory.expert,
-                     .shapes = shapes,
-                     .x = data->site_xpos + 3 * slot->task->grip_site,
-                     .R = data->site_xmat + 9 * slot->task->grip_site};
+    const mjData *data;
     float action[7] = {[6] = -1};
-    int r = 0;
+    struct look l;
+    int r;
 
     if (!shapes)
         return -ENOMEM;
+    r = mujoco_slot_run(&slot->mujoco, run_position, slot);
+    if (r < 0)
+        return r;
+    data = slot->mujoco.data;
+    l = (struct look){
+        .slot = slot,
+        .task = slot->task,
+        .data = data,
+        .m = &slot->memory.expert,
+        .shapes = shapes,
+        .x = data->site_xpos + 3 * slot->task->grip_site,
+        .R = data->site_xmat + 9 * slot->task->grip_site,
+    };
     if (find_goal(&l)) {
         shapes_collect(l.task, data, shapes);
         r = act(&l, action);

@@ -23,7 +23,7 @@ struct expert_memory {
     double target[3];      /* of the phase */
 };
 
-/* The action for the present state. 0, or -ENOMEM. */
+/* The action for the present state. 0, -ENOMEM, or -EIO: the simulation broke. */
 int libero_expert(struct libero_slot *slot, float ret_action[7]);
 /* sim_demonstrate. clean: executed = expert + N(0, .15) on dx dy dz, label = expert; slow: executed = label = half the expert's
  * pace
