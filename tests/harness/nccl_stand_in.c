@@ -73,7 +73,9 @@ static int comm_finalize(void *comm _unused_) { return NCCL_SUCCESS; }
 static int comm_destroy(void *comm)
 {
     free(comm);
+    pthread_mutex_lock(&nccl_world.lock);
     nccl_world.destroys++;
+    pthread_mutex_unlock(&nccl_world.lock);
     return NCCL_SUCCESS;
 }
 

@@ -1,4 +1,5 @@
-/* nccl_stand_in.h - NCCL played in one process: ranks are threads, memory is the host's, and peers can be late, dead or broken. */
+/* nccl_stand_in.h - NCCL played in one process: ranks are threads, memory is the host's, and peers can be
+ * late, dead or broken. */
 #pragma once
 
 #include <pthread.h>

@@ -217,7 +217,8 @@ static void test_abort_while_inside(void **state _unused_)
     assert_int_equal(nccl_group_join(&nccl_stand_in, &id, 0, 2, 1000, &group, &error), 0);
     nccl_world.stuck = true;
     assert_int_equal(pthread_create(&thread, NULL, abort_later, group), 0);
-    assert_int_equal(nccl_group_all_reduce(group, numbers, NUMBERS, NCCL_FLOAT32, nccl_stand_in_stream(group).handle), -ECONNRESET);
+    assert_int_equal(nccl_group_all_reduce(group, numbers, NUMBERS, NCCL_FLOAT32, nccl_stand_in_stream(group).handle),
+                     -ECONNRESET);
     pthread_join(thread, NULL);
     assert_string_equal(nccl_group_why(group), "the learner is stopping");
     nccl_group_free(group);

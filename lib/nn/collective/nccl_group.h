@@ -35,7 +35,8 @@ DEFINE_FREEP(struct nccl_group, nccl_group_free)
 
 /* Enqueue: the sum over ranks replaces `count` numbers in device memory. -ECONNRESET: the group is broken. */
 int nccl_group_all_reduce(struct nccl_group *group, void *data, size_t count, enum nccl_type type, void *stream);
-/* Enqueue: ret_all (ranks * bytes, device memory) receives every rank's bytes in rank order; mine may lie within it at its own place. */
+/* Enqueue: ret_all (ranks * bytes, device memory) receives every rank's bytes in rank order; mine may lie within it at its
+ * own place. */
 int nccl_group_all_gather(struct nccl_group *group, const void *mine, size_t bytes, void *ret_all, void *stream);
 /* Until the stream has carried out what was enqueued. -ECONNRESET: a peer died, NCCL failed or timeout_ms passed; the group is
  * then broken and nccl_group_why says how. */
