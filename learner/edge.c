@@ -27,8 +27,15 @@ static void on_request(struct request *request, void *arg)
         collective_request(edge->collective, request);
         return;
     }
+    if (request->message->envelope.kind == GANTRY__KIND__KIND_WEIGHTS && edge->rank == 0) {
+        if (edge->weights)
+            weights_request(edge->weights, request);
+        else
+            wire_refuse(request, GANTRY__STATUS__STATUS_BUSY, "the learner is not welcomed yet");
+        return;
+    }
     if (request->message->envelope.kind != GANTRY__KIND__KIND_DELIVER) {
-        wire_refuse(request, GANTRY__STATUS__STATUS_BAD_REQUEST, "a learner takes deliver, not %s",
+        wire_refuse(request, GANTRY__STATUS__STATUS_BAD_REQUEST, "a learner takes deliver and weights, not %s",
                     wire_kind_name(request->message->envelope.kind));
         return;
     }
@@ -97,6 +104,8 @@ static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
         gauge(edge, heartbeat, "train_total", (double)total);
     }
     gauge(edge, heartbeat, "train_ms_total", (double)train_thread_ms(edge->train_thread));
+    if (edge->weights)
+        gauge(edge, heartbeat, "weights_bytes_total", (double)weights_sent(edge->weights));
     if (edge->journal)
         gauge(edge, heartbeat, "journal_bytes", (double)journal_bytes(edge->journal));
     if (edge->journal_thread)

@@ -6,6 +6,7 @@
 #include "learner/edge.h"
 #include "learner/journal_thread.h"
 #include "learner/train_thread.h"
+#include "learner/weights.h"
 
 struct edge {
     struct loop *loop;
@@ -26,6 +27,7 @@ struct edge {
     struct train_thread *train_thread;
     struct ahead *ahead;                /* rank 0 */
     struct deliveries deliveries;
+    struct weights *weights;            /* rank 0: for servers that do not see the run directory */
     struct collective *collective;      /* NULL: one rank */
     uint64_t newest[2];                 /* rank > 0: versions trained along, by kind */
     bool opened;                        /* the first Welcome has been worked off */
@@ -37,7 +39,7 @@ struct edge {
     unsigned failures;                  /* plans that failed in a row */
     uint64_t retry_ms;                  /* not before: a plan that fails is not tried in a tight loop */
 
-    Gantry__Gauge gauges[8], *gauge_list[8];
+    Gantry__Gauge gauges[9], *gauge_list[9];
 };
 
 /* edge_open.c: journal, manifests, threads and lock, at the first Welcome. One line and -errno when the run directory is not

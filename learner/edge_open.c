@@ -278,6 +278,8 @@ int edge_open(struct edge *edge, const Gantry__Welcome *welcome, struct error *e
         r = open_group(edge, ranks, &runner.group, error);
     if (r >= 0 && edge->rank == 0)
         r = open_rank_0(edge, welcome->run, error);
+    if (r >= 0 && edge->rank == 0 && weights_new(edge->loop, edge->run_dir, &edge->weights) < 0)
+        r = error_set(error, EAGAIN, "the learner's threads cannot start");
     if (r < 0)
         return r;
     snprintf(runner.run_dir, sizeof runner.run_dir, "%s", edge->run_dir);
@@ -292,6 +294,7 @@ void edge_close(struct edge *edge)
 {
     if (edge->collective)
         collective_abort(edge->collective);
+    edge->weights = weights_free(edge->weights);
     edge->train_thread = train_thread_free(edge->train_thread);
     edge->collective = collective_free(edge->collective);
     edge->journal_thread = journal_thread_free(edge->journal_thread);

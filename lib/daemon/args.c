@@ -22,6 +22,8 @@ static const struct {
     {{"slots", 's', "K", 0, "episodes played at once, 1 to 64", 0}, ARGS_SLOTS},
     {{"listen", 'l', "ADDRESS", 0, "where to listen: ipc://PATH or tcp://HOST:PORT (default: in the run directory)", 0}, ARGS_LISTEN},
     {{"key", 'k', "FILE", 0, "our secret key, for members on other hosts (gantry keys add)", 0}, ARGS_KEY},
+    {{"cache", 'C', "DIR", 0, "keep versions here that are brought over from the learner, where the run directory is not seen (default: "
+      "$CACHE_DIRECTORY, or ~/.cache/gantry)", 0}, ARGS_CACHE},
     {{"rank", 'R', "R", 0, "learner rank, from 0", 0}, ARGS_RANK},
     {{"name", 'n', "NAME", 0, "tells two of a kind apart; a worker started again as NAME (or NAME#LIFE) takes its earlier life's place", 0},
      ARGS_NAME},
@@ -73,6 +75,7 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
     case 'l': a->listen = value; return 0;
     case 'n': a->name = value; return 0;
     case 'k': a->key = value; return 0;
+    case 'C': a->cache = value; return 0;
     case 'g': a->render = value; return 0;
     case 't': a->threads = parse_number(state, value, "threads", 1, 256); return 0;
     case 's': a->slots = parse_number(state, value, "slots", 1, 64); return 0;

@@ -114,8 +114,7 @@ static bool get_run(const json_t *object, uint64_t *ret)
     return *end == '\0';
 }
 
-/* A name that stays inside its directory. */
-static bool plain_name(const char *name)
+bool manifest_plain_name(const char *name)
 {
     return name && *name && *name != '.' && !strchr(name, '/') && strlen(name) < sizeof ((struct manifest_file *)0)->name;
 }
@@ -141,7 +140,7 @@ static bool get_lists(const json_t *root, struct manifest *m)
         const json_t *item = json_array_get(files, m->n_files);
         const char *name = json_string_value(json_object_get(item, "name"));
 
-        if (!plain_name(name) || !get_u64(item, "size", &m->files[m->n_files].size) ||
+        if (!manifest_plain_name(name) || !get_u64(item, "size", &m->files[m->n_files].size) ||
             !get_digest(item, "sha256", m->files[m->n_files].sha256))
             return false;
         snprintf(m->files[m->n_files].name, sizeof m->files[0].name, "%s", name);
@@ -203,14 +202,14 @@ int manifest_verify(const char *dir, const struct manifest *manifest, bool (*wan
         struct stat st;
         int r;
 
+        if (want && !want(file->name))
+            continue;
         snprintf(path, sizeof path, "%s/%s", dir, file->name);
         if (stat(path, &st) < 0)
             return error_set(error, errno, "%s: cannot be read: %m", path);
         if ((uint64_t)st.st_size != file->size)
             return error_set(error, EBADMSG, "%s: %" PRIu64 " bytes, its manifest says %" PRIu64 ": restore it from a copy", path,
                              (uint64_t)st.st_size, file->size);
-        if (want && !want(file->name))
-            continue;
         r = sha256_file(path, digest);
         if (r < 0)
             return error_set(error, -r, "%s: cannot be read: %s", path, strerror(-r));

@@ -43,9 +43,12 @@ int version_commit(const char *run_dir, const char *dir, struct manifest *manife
 void version_discard(const char *dir);                      /* remove an uncommitted directory */
 int version_sweep(const char *run_dir);                     /* remove directories that dead processes left uncommitted */
 
+/* A name that a version's file may have: it stays inside its directory, and is not hidden. */
+bool manifest_plain_name(const char *name);
+
 /* Parse dir/manifest.json. -ENOENT: no manifest; -EBADMSG: not one. */
 int manifest_read(const char *dir, struct manifest *ret, struct error *error);
-/* Sizes of all files, and the checksums of those that `want` says yes to (NULL: all). -EBADMSG names the first that differs. */
+/* Sizes and checksums of the files that `want` says yes to (NULL: all). -EBADMSG names the first that differs. */
 int manifest_verify(const char *dir, const struct manifest *manifest, bool (*want)(const char *name), struct error *error);
 
 /* Committed numbers of a kind, ascending; caller frees. */

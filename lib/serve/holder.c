@@ -117,7 +117,7 @@ static void load_next(struct holder *holder, uint64_t now_ms, struct holder_effe
 
         if (item->state == HOLDER_LOADING_NOW)
             return;
-        if (item->state == HOLDER_REFUSED && now_ms >= item->retry_at_ms)
+        if ((item->state == HOLDER_REFUSED || item->state == HOLDER_POSTPONED) && now_ms >= item->retry_at_ms)
             item->state = HOLDER_WANTED;
         if (item->wanted && item->state == HOLDER_WANTED && (!best || item->order > best->order))
             best = item;
@@ -137,10 +137,10 @@ static void on_loaded(struct holder *holder, const struct holder_event *event, u
 
     if (!item || item->state != HOLDER_LOADING_NOW)
         return;
-    item->state = event->loaded.ok ? HOLDER_READY : HOLDER_REFUSED;
+    item->state = event->loaded.ok ? HOLDER_READY : event->loaded.later ? HOLDER_POSTPONED : HOLDER_REFUSED;
     item->retry_at_ms = now_ms + holder->retry_ms;
     snprintf(item->text, sizeof(item->text), "%s", event->loaded.ok || !event->loaded.text ? "" : event->loaded.text);
-    if (item->wanted)
+    if (item->wanted && item->state != HOLDER_POSTPONED)
         say(item, out);
 }
 
@@ -155,6 +155,14 @@ void holder_step(struct holder *holder, const struct holder_event *event, uint64
     }
     let_go(holder, out);
     load_next(holder, now_ms, out);
+}
+
+bool holder_wants(const struct holder *holder, uint64_t version)
+{
+    for (size_t i = 0; i < holder->n; i++)
+        if (holder->items[i].version == version)
+            return holder->items[i].wanted;
+    return false;
 }
 
 /* ---- requests -------------------------------------------------------------------------------------- */

@@ -21,7 +21,7 @@
 
 enum { HOLDER_MAX = 8 };        /* versions wanted or held at once */
 
-enum holder_state { HOLDER_WANTED, HOLDER_LOADING_NOW, HOLDER_READY, HOLDER_REFUSED };
+enum holder_state { HOLDER_WANTED, HOLDER_LOADING_NOW, HOLDER_READY, HOLDER_REFUSED, HOLDER_POSTPONED };
 enum holder_answer { HOLDER_SERVE, HOLDER_LOADING, HOLDER_WRONG_VERSION };
 
 struct holder_version {
@@ -32,7 +32,7 @@ struct holder_version {
     bool wanted;                /* in the coordinator's last list */
     uint32_t order;             /* place in that list; larger = newer */
     uint32_t in_use;            /* requests that are being served */
-    uint64_t retry_at_ms;       /* refused: when to try again */
+    uint64_t retry_at_ms;       /* refused, postponed: when to try again */
     char text[160];             /* refused: why */
 };
 
@@ -56,7 +56,7 @@ struct holder_event {
     enum holder_event_kind kind;
     union {
         struct { const struct holder_listed *versions; size_t n; } list;
-        struct { uint64_t version; bool ok; const char *text; } loaded;
+        struct { uint64_t version; bool ok; const char *text; bool later; } loaded;    /* later: no fault of the version; not said */
     };
 };
 
@@ -85,5 +85,6 @@ void holder_step(struct holder *holder, const struct holder_event *event, uint64
 enum holder_answer holder_take(struct holder *holder, uint64_t version);
 /* Served. True: the version can be freed now: do a TICK step. */
 bool holder_put(struct holder *holder, uint64_t version);
+bool holder_wants(const struct holder *holder, uint64_t version);       /* in the coordinator's last list */
 /* SERVE, LOADING or WRONG_VERSION without counting. */
 enum holder_answer holder_peek(const struct holder *holder, uint64_t version);

@@ -64,8 +64,7 @@ static int probe(struct policy_version *v, struct error *error)
     return 0;
 }
 
-/* A trainer's state is two thirds of a version, and nothing of it is read here. */
-static bool is_served(const char *name)
+bool version_file_is_served(const char *name)
 {
     return strcmp(name, "train_state.safetensors") != 0;
 }
@@ -81,7 +80,7 @@ static int check_files(const char *dir, const uint8_t *digest, struct error *err
     if (digest && memcmp(manifest.digest, digest, sizeof manifest.digest))
         r = error_set(error, EBADMSG, "%s: the manifest is not the one that was announced", dir);
     else
-        r = manifest_verify(dir, &manifest, is_served, error);
+        r = manifest_verify(dir, &manifest, version_file_is_served, error);
     manifest_release(&manifest);
     return r;
 }

@@ -27,6 +27,8 @@ DEFINE_FREEP(struct policy_version, policy_version_free)
 
 /* The manifest in `dir` is the one with this digest, and the files are what it says. */
 int version_check_manifest(const char *dir, const uint8_t digest[32], struct error *error);
+/* A trainer's state is two thirds of a version, and nothing of it is read by servers. */
+bool version_file_is_served(const char *name);
 
 /* Prompt ids of an instruction; borrowed, valid as long as the version. Any thread. */
 int policy_version_prompt(struct policy_version *version, const char *instruction, const int32_t **ret_ids, int *ret_n);

@@ -95,6 +95,8 @@ static void on_welcome(const Gantry__Welcome *welcome, bool again, void *arg)
     log_info(again ? "welcomed again" : "welcomed", "member=%u run=%016" PRIx64 " epoch=%" PRIu64, welcome->member, welcome->run, welcome->epoch);
     if (!s->run_dir[0])
         snprintf(s->run_dir, sizeof s->run_dir, "%s", welcome->run_dir);
+    if (!again)
+        serve_look_for_run(s, welcome);
     if (s->kind->on_seed)
         s->kind->on_seed(s->state, welcome->seed);
     if (!again && numerics_of_welcome(welcome->config, &s->fast, &error) < 0) {
@@ -115,6 +117,7 @@ static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
         {"requests_total", (double)totals.jobs}, {"rows_total", (double)totals.rows}, {"batches_total", (double)totals.batches},
         {"busy_ms_total", (double)totals.busy_ns / 1e6}, {"in_flight", (double)batcher_in_flight(s->batcher)}, {"refused_total", (double)s->refused},
         {"rss_peak_bytes", (double)process_peak_rss_bytes()}, {"cpu_ms_total", (double)clock() * 1000 / CLOCKS_PER_SEC},
+        {"brought_bytes_total", (double)(s->fetch ? fetch_bytes_total(s->fetch) : 0)},
     };
     size_t i;
 
@@ -132,6 +135,11 @@ static void on_push(const struct message *message, void *arg)
 {
     if (message->envelope.kind == GANTRY__KIND__KIND_VERSIONS)
         serve_versions(arg, (const Gantry__Versions *)message->body);
+}
+
+static void on_endpoints(Gantry__Endpoint *const *endpoints, size_t n, void *arg)
+{
+    serve_learners(arg, endpoints, n);
 }
 
 static void on_member_drain(const char *reason, void *arg)
@@ -186,6 +194,7 @@ static void on_tick(void *arg)
     struct serve *s = arg;
 
     serve_apply(s, &(struct holder_event) {.kind = HOLDER_TICK});
+    serve_versions_tick(s);
     leave_if_idle(s);
 }
 
@@ -193,19 +202,26 @@ static void on_tick(void *arg)
 
 struct serve *serve_free(struct serve *s)
 {
+    struct worker *loader;
+
     if (!s)
         return NULL;
     s->tick = loop_timer_free(s->tick);
     s->member = member_free(s->member); /* no beat, no list of versions from here on */
     s->batcher = batcher_free(s->batcher);
-    s->loader = worker_free(s->loader);
+    loader = TAKE_PTR(s->loader);
+    if (s->fetch)
+        fetch_cancel(s->fetch);
+    worker_free(loader);
     loop_turn(s->loop, false);          /* batches and a load that had just ended */
+    s->fetch = fetch_free(s->fetch);
     s->server = wire_server_free(s->server);
     for (int i = 0; i < HOLDER_MAX; i++)
         if (s->models[i].model)
             s->kind->unload(s->models[i].model);
     if (s->state)
         s->kind->state_free(s->state);
+    free(s->cache_root);
     free(s);
     return NULL;
 }
@@ -240,6 +256,7 @@ int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle,
         return error_set(error, ENOMEM, "out of memory");
     *s = (struct serve) {.loop = loop, .wire = wire, .lifecycle = lifecycle, .kind = kind};
     snprintf(s->run_dir, sizeof s->run_dir, "%s", args->run_dir ? args->run_dir : "");
+    s->cache_root = args->cache ? strdup(args->cache) : NULL;
     if (args->device && strcmp(args->device, "cpu"))
         return error_set(error, ENOTSUP, "--device %s: this build computes on the CPU only; give --device cpu", args->device);
     holder_init(&s->holder, RETRY_MS);
@@ -262,8 +279,8 @@ int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle,
         return r;
     r = member_new(wire, &(struct member_options) {
         .join = args->join ? args->join : args->run_dir, .server_key = server_key, .build = GANTRY_BUILD, .device = "cpu", .address = wire_server_address(s->server),
-        .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat, .on_drain = on_member_drain, .on_push = on_push, .on_state = on_state,
-        .on_refused = on_refused, .arg = s}, &s->member, error);
+        .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat, .on_endpoints = on_endpoints, .on_drain = on_member_drain, .on_push = on_push,
+        .on_state = on_state, .on_refused = on_refused, .arg = s}, &s->member, error);
     if (r < 0)
         return r;
     log_info("up", "build=%s pid=%d threads=%u address=%s", GANTRY_BUILD, (int)getpid(), threads, LOG_Q(wire_server_address(s->server)));

@@ -4,11 +4,12 @@
 #include <limits.h>
 
 #include "daemon/worker.h"
+#include "serve/fetch.h"
 #include "serve/holder.h"
 #include "serve/server.h"
 #include "wire/member.h"
 
-enum { SERVE_GAUGES = 8 };
+enum { SERVE_GAUGES = 9 };
 
 struct held_model { uint64_t version; void *model; };
 
@@ -26,6 +27,10 @@ struct serve {
     struct held_model models[HOLDER_MAX];
     void *state;
     char run_dir[PATH_MAX];
+    char *cache_root;                   /* --cache */
+    struct fetch *fetch;                /* versions that cannot be seen here; NULL before the first Welcome, or if there is no place for them */
+    bool sees_run;                      /* the run's directory is seen from here */
+    uint64_t missing; unsigned misses;  /* the version that was looked for in vain last, and how often */
     bool draining, leaving;
     bool fast;                          /* numerics, from the first Welcome */
     uint64_t refused;
@@ -35,4 +40,8 @@ struct serve {
 /* server_versions.c: one step of the holder, its effects carried out. */
 void serve_apply(struct serve *serve, const struct holder_event *event);
 void serve_versions(struct serve *serve, const Gantry__Versions *said);     /* what the coordinator wants held */
+/* The first Welcome: is the run's directory seen from here? If not, or later not the version: a place to bring versions to. */
+void serve_look_for_run(struct serve *serve, const Gantry__Welcome *welcome);
+void serve_learners(struct serve *serve, Gantry__Endpoint *const *endpoints, size_t n);
+void serve_versions_tick(struct serve *serve);
 struct held_model *serve_find_model(struct serve *serve, uint64_t version); /* NULL: not here */

@@ -1,20 +1,26 @@
-/* server_versions.c - reading, announcing and freeing versions: the holder's effects, carried out. A loader thread does what takes long. */
+/* server_versions.c - reading, announcing and freeing versions: the holder's effects, carried out. A loader thread does what takes long.
+ * A version whose directory is not seen here is brought over from the learner first (fetch.h). */
 #include <errno.h>
 #include <inttypes.h>
 
+#include "base/atomic_file.h"
 #include "serve/server_internal.h"
 
-enum { STATE_DEADLINE_MS = 5000 };
+enum { STATE_DEADLINE_MS = 5000, CONFIG_MAX = 4 << 20, MISSES_MAX = 3 };
 
 struct load_job {
     struct serve *serve;
     uint64_t version;
     uint8_t digest[SHA256_SIZE];
     char dir[PATH_MAX];
+    bool brought;                       /* dir is in the cache */
+    bool missing;                       /* no directory, or none with a manifest */
     void *model;
     int result;
     struct error error;
 };
+
+static void load_from(struct serve *s, uint64_t version, const uint8_t digest[SHA256_SIZE], const char *dir, bool brought);
 
 struct held_model *serve_find_model(struct serve *s, uint64_t version)
 {
@@ -52,6 +58,22 @@ static void free_version(struct serve *s, uint64_t version)
     log_info("version released", "version=%" PRIu64, version);
 }
 
+/* Not seen in the run's directory: is it to be brought over? A shared file system may only be slow to show it. */
+static bool bring(struct serve *s, const struct load_job *job)
+{
+    uint64_t keep[HOLDER_MAX];
+    size_t n = 0;
+
+    s->misses = job->version == s->missing ? s->misses + 1 : 1;
+    s->missing = job->version;
+    if (!s->fetch || (s->sees_run && s->misses < MISSES_MAX))
+        return false;
+    for (size_t i = 0; i < s->holder.n; i++)
+        if (s->holder.items[i].wanted)
+            keep[n++] = s->holder.items[i].version;
+    return fetch_start(s->fetch, job->version, job->digest, keep, n) == 0;
+}
+
 static void on_loaded(void *arg)
 {
     struct load_job *job = arg;
@@ -67,6 +89,10 @@ static void on_loaded(void *arg)
         free(job);
         return;
     }
+    if (job->missing && bring(s, job)) {
+        free(job);
+        return;
+    }
     if (job->result == 0) {
         if (place->model)
             s->kind->unload(place->model);
@@ -75,35 +101,118 @@ static void on_loaded(void *arg)
     } else {
         log_warn("version refused", "version=%" PRIu64 " reason=%s", job->version, LOG_Q(error_text(&job->error, job->result)));
     }
-    serve_apply(s, &(struct holder_event) {.kind = HOLDER_LOADED,
-                                     .loaded = {job->version, job->result == 0, error_text(&job->error, job->result)}});
+    serve_apply(s, &(struct holder_event) {.kind = HOLDER_LOADED, .loaded = {job->version, job->result == 0, error_text(&job->error, job->result),
+                                                                             .later = job->brought && job->result == -EBADMSG}});
     free(job);
 }
 
 static void load_job(void *arg)
 {
     struct load_job *job = arg;
+    char manifest[PATH_MAX + 16];
 
+    snprintf(manifest, sizeof manifest, "%s/manifest.json", job->dir);
+    job->missing = !job->brought && access(manifest, F_OK) < 0;
     job->result = job->serve->kind->load(job->dir, job->digest, job->serve->fast, &job->model, &job->error);
+    if (job->brought && job->result == -EBADMSG)
+        fetch_damaged(job->serve->fetch, job->version);     /* what was brought is not what it was then: bring it again */
     (void)loop_post(job->serve->loop, on_loaded, job);
 }
 
-static void start_load(struct serve *s, const struct holder_effect *effect)
+static void load_from(struct serve *s, uint64_t version, const uint8_t digest[SHA256_SIZE], const char *dir, bool brought)
 {
     struct load_job *job = s->loader ? calloc(1, sizeof *job) : NULL;
 
     if (!s->loader)
         return;
     if (job) {
-        *job = (struct load_job) {.serve = s, .version = effect->version};
-        memcpy(job->digest, effect->digest, sizeof job->digest);
-        snprintf(job->dir, sizeof job->dir, "%s/%s", s->run_dir, effect->dir);
+        *job = (struct load_job) {.serve = s, .version = version, .brought = brought};
+        memcpy(job->digest, digest, sizeof job->digest);
+        snprintf(job->dir, sizeof job->dir, "%s", dir);
         if (worker_submit(s->loader, load_job, job) == 0)
             return;
     }
     free(job);
-    serve_apply(s, &(struct holder_event) {.kind = HOLDER_LOADED, .loaded = {effect->version, false, "no thread or memory to load it"}});
+    serve_apply(s, &(struct holder_event) {.kind = HOLDER_LOADED, .loaded = {version, false, "no thread or memory to load it"}});
 }
+
+static void start_load(struct serve *s, const struct holder_effect *effect)
+{
+    char dir[PATH_MAX];
+
+    if ((size_t)snprintf(dir, sizeof dir, "%s/%s", s->run_dir, effect->dir) >= sizeof dir)
+        dir[0] = '\0';
+    load_from(s, effect->version, effect->digest, dir, false);
+}
+
+/* ---- bringing versions over ------------------------------------------------------------------------------- */
+
+static void on_brought(int result, uint64_t version, const char *dir, const char *text, void *arg)
+{
+    struct serve *s = arg;
+
+    if (!s->loader)
+        return;                         /* we are leaving */
+    for (size_t i = 0; i < s->holder.n && result == 0; i++)
+        if (s->holder.items[i].version == version) {
+            load_from(s, version, s->holder.items[i].digest, dir, true);
+            return;
+        }
+    if (result < 0 && result != -ECANCELED)
+        log_warn(result == -EAGAIN ? "a version cannot be brought over yet" : "a version cannot be brought over",
+                 "version=%" PRIu64 " reason=%s", version, LOG_Q(text));
+    serve_apply(s, &(struct holder_event) {.kind = HOLDER_LOADED,
+                                           .loaded = {version, false, text, .later = result == -EAGAIN || result == -ECANCELED}});
+}
+
+void serve_look_for_run(struct serve *s, const Gantry__Welcome *welcome)
+{
+    _cleanup_free_ char *text = NULL;
+    char path[PATH_MAX + 16];
+    struct error error = {0};
+    size_t n;
+    int r;
+
+    snprintf(path, sizeof path, "%s/config.yaml", s->run_dir);
+    s->sees_run = file_read(path, CONFIG_MAX, &text, &n) == 0 && !strcmp(text, welcome->config);
+    r = fetch_new(s->loop, s->wire, s->loader, s->kind->version_kind, on_brought, s, &s->fetch);
+    if (r == 0)
+        r = fetch_cache(s->fetch, s->cache_root, welcome->run, wire_role_name(s->kind->role), &error);
+    if (r == 0) {
+        if (!s->sees_run)
+            log_info("the run's directory is not seen here: versions are brought over from the learner", "run_dir=%s", LOG_Q(s->run_dir));
+        return;
+    }
+    s->fetch = fetch_free(s->fetch);
+    if (!s->sees_run)
+        log_warn("no place for versions from the learner", "reason=%s", LOG_Q(error_text(&error, r)));
+}
+
+void serve_learners(struct serve *s, Gantry__Endpoint *const *endpoints, size_t n)
+{
+    struct error error = {0};
+
+    for (size_t i = 0; i < n && s->fetch; i++)
+        if (endpoints[i]->role == GANTRY__ROLE__ROLE_LEARNER && endpoints[i]->rank == 0 && *endpoints[i]->address &&
+            fetch_learner(s->fetch, endpoints[i]->address, endpoints[i]->public_key, &error) < 0)
+            log_warn("the learner cannot be asked for versions", "address=%s reason=%s", LOG_Q(endpoints[i]->address), LOG_Q(error.text));
+}
+
+void serve_versions_tick(struct serve *s)
+{
+    uint64_t version;
+    char text[160];
+
+    if (!s->fetch)
+        return;
+    if (fetch_busy(s->fetch, &version) && !holder_wants(&s->holder, version))
+        fetch_cancel(s->fetch);
+    fetch_tick(s->fetch);
+    if (fetch_text(s->fetch, text, sizeof text))
+        lifecycle_status(s->lifecycle, "%s", text);
+}
+
+/* ---- what is said ------------------------------------------------------------------------------------------ */
 
 static void ignore_reply(int result, const struct message *reply, void *arg)
 {

@@ -34,11 +34,11 @@ static int manifest_digest(const char *dir, char ret[2 * SHA256_SIZE + 1], struc
     return 0;
 }
 
-int openvla_adapter_base(const char *dir, char ret[PATH_MAX], struct error *error)
+int openvla_adapter_names(const char *dir, char ret_base[PATH_MAX], char ret_sha256[65], struct error *error)
 {
     _cleanup_json_ json_t *json = NULL;
     const char *base, *wanted;
-    char path[PATH_MAX], found[2 * SHA256_SIZE + 1];
+    char path[PATH_MAX];
     int r = path_of(dir, BASE_FILE, path, error);
 
     if (r < 0)
@@ -50,8 +50,20 @@ int openvla_adapter_base(const char *dir, char ret[PATH_MAX], struct error *erro
         return r;
     base = json_string_value(json_object_get(json, "base"));
     wanted = json_string_value(json_object_get(json, "manifest_sha256"));
-    if (!base || !wanted)
-        return error_set(error, EBADMSG, "%s: base and manifest_sha256 must be strings", path);
+    if (!base || !wanted || strlen(base) >= PATH_MAX || strlen(wanted) != 2 * SHA256_SIZE)
+        return error_set(error, EBADMSG, "%s: base and manifest_sha256 must be strings, a directory and a SHA-256", path);
+    snprintf(ret_base, PATH_MAX, "%s", base);
+    snprintf(ret_sha256, 65, "%s", wanted);
+    return 1;
+}
+
+int openvla_adapter_base(const char *dir, char ret[PATH_MAX], struct error *error)
+{
+    char path[PATH_MAX], base[PATH_MAX], found[2 * SHA256_SIZE + 1], wanted[65];
+    int r = openvla_adapter_names(dir, base, wanted, error);
+
+    if (r <= 0)
+        return r;
     r = path_of(dir, base, path, error);
     if (r >= 0)
         r = manifest_digest(path, found, error);
