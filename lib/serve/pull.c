@@ -237,7 +237,8 @@ static void ask_again(struct pull *p, uint64_t now_ms, struct pull_effects *out)
         struct pull_slot *slot = slot_at(p, i);
         uint64_t bytes = under_way(p);
 
-        if (slot->state == PULL_AGAIN && (bytes == 0 || bytes + slot->size <= p->allowance))
+        /* all others wait for the first, also those that have come: it is asked for whatever is under way */
+        if (slot->state == PULL_AGAIN && (i == 0 || bytes + slot->size <= p->allowance))
             ask(slot, now_ms, out);
         else if (slot->state == PULL_AGAIN)
             return;

@@ -470,6 +470,7 @@ void sim_learner_message(struct sim_world *w, const struct sim_message *m)
     case SIM_PLAN: on_plan(w, m); break;
     case SIM_DELIVER: on_deliver(w, m); break;
     case SIM_ACK: on_ack(w, m); break;
+    case SIM_WEIGHTS: sim_pull_answer(w, m); break;
     default: break;
     }
 }

@@ -1,4 +1,5 @@
 /* sim_server.c - an actor or PRM server around the real holder: loads, answers by version, dies. */
+#include <errno.h>
 #include <string.h>
 
 #include "tests/sim/sim_world.h"
@@ -20,6 +21,10 @@ static void step(struct sim_world *w, uint32_t node, const struct holder_event *
 
         switch (effect->kind) {
         case HOLDER_LOAD:
+            if (sim_is_remote(node)) {
+                sim_pull_begin(w, node, effect);
+                break;
+            }
             sim_schedule(w, 10 + sim_below(w, 200), SIM_EVENT_LOADED, node)->version = effect->version;
             break;
         case HOLDER_FREE:
@@ -38,6 +43,7 @@ static void step(struct sim_world *w, uint32_t node, const struct holder_event *
 
 void sim_server_start(struct sim_world *w, uint32_t node)
 {
+    memset(&w->nodes[node].server, 0, sizeof(w->nodes[node].server));
     holder_init(&w->nodes[node].server.holder, 2000);
 }
 
@@ -49,6 +55,19 @@ void sim_server_loaded(struct sim_world *w, uint32_t node, uint64_t version)
         return;
     step(w, node,
          &(struct holder_event){.kind = HOLDER_LOADED, .loaded = {.version = version, .ok = ok, .text = "not readable"}});
+}
+
+void sim_server_brought(struct sim_world *w, uint32_t node, uint64_t version, int result)
+{
+    struct sim_event *loaded;
+
+    if (result == 0) {
+        loaded = sim_schedule(w, 10 + sim_below(w, 100), SIM_EVENT_LOADED, node);
+        loaded->version = version;
+        return;
+    }
+    step(w, node, &(struct holder_event) {.kind = HOLDER_LOADED, .loaded = {.version = version, .text = "not to be had",
+                                                                            .later = result == -EAGAIN || result == -ECANCELED}});
 }
 
 static void answer(struct sim_world *w, uint32_t node, const struct sim_message *m)
@@ -92,6 +111,7 @@ void sim_server_message(struct sim_world *w, uint32_t node, const struct sim_mes
         if (m->status == REFUSE_STALE)
             n->epoch = 0;
         break;
+    case SIM_WEIGHTS_REPLY: sim_pull_reply(w, node, m); break;
     case SIM_VERSIONS:
         if (m->epoch == n->epoch)
             step(w, node, &(struct holder_event) { .kind = HOLDER_LIST, .list = { .versions = m->list, .n = m->n } });
@@ -109,6 +129,8 @@ void sim_server_tick(struct sim_world *w, uint32_t node)
     if (sim_crash_point(w, node))
         return;
     step(w, node, &(struct holder_event) { .kind = HOLDER_TICK });
+    if (sim_is_remote(node))
+        sim_pull_tick(w, node);
     if (!n->epoch && w->now_ms - n->hello_ms >= 500) {
         sim_hello(w, node, NULL, 0);
     } else if (n->epoch && w->now_ms - n->beat_ms >= 500) {

@@ -136,6 +136,7 @@ static const char *const kind_names[SIM_KINDS] = {
     "lease-return", "journaled",   "inventory", "committed",       "version-state", "ack",
     "refuse",       "open",        "plan",      "versions",        "act",           "act-reply",
     "score",        "score-reply", "deliver",   "deliver-reply",
+    "weights",      "weights-reply",
 };
 
 static struct sim_message *message_copy(const struct sim_message *message, const void *list, size_t n, size_t item)
@@ -354,6 +355,7 @@ static void happen(struct sim_world *w, struct sim_event *e)
     case SIM_EVENT_SYNC: sim_learner_synced(w); break;
     case SIM_EVENT_TRAINED: sim_learner_trained(w); break;
     case SIM_EVENT_LOADED: sim_server_loaded(w, e->node, e->version); break;
+    case SIM_EVENT_PULL: sim_pull_event(w, e->node, e); break;
     default: break;
     }
 }

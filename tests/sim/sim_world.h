@@ -22,12 +22,13 @@
 #include "learner/intake.h"
 #include "run/history.h"
 #include "serve/holder.h"
+#include "serve/pull.h"
 
 enum { SIM_WORKERS = 3, SIM_ACTORS = 2, SIM_SLOTS = 3, SIM_NODES = 3 + SIM_WORKERS + SIM_ACTORS };
 enum { SIM_COORDINATOR = 0, SIM_LEARNER = 1, SIM_PRM = 2, SIM_WORKER_0 = 3, SIM_ACTOR_0 = SIM_WORKER_0 + SIM_WORKERS };
 
 /* Bugs of an edge rather than of a role. */
-enum sim_bug { SIM_BUG_NONE, SIM_BUG_SEND_BEFORE_COMMIT, SIM_BUG_NO_FSYNC, SIM_BUG_COMMIT_IN_PARTS };
+enum sim_bug { SIM_BUG_NONE, SIM_BUG_SEND_BEFORE_COMMIT, SIM_BUG_NO_FSYNC, SIM_BUG_COMMIT_IN_PARTS, SIM_BUG_NO_DIGEST };
 
 struct sim_options {
     uint64_t seed;
@@ -68,6 +69,8 @@ enum sim_kind {
     SIM_SCORE_REPLY,
     SIM_DELIVER,
     SIM_DELIVER_REPLY,
+    SIM_WEIGHTS,
+    SIM_WEIGHTS_REPLY,
     SIM_KINDS
 };
 
@@ -148,6 +151,21 @@ struct sim_learner {
     uint64_t last_token;
 };
 
+enum { SIM_PULL_FILES = 2 };
+
+struct sim_server {
+    struct holder holder;
+    struct pull pull;               /* sim_pull.c: of the actor that does not see the run's directory */
+    bool pulling, last_chunk;
+    uint64_t pull_number, pull_version;     /* which pull, so that what comes late is known */
+};
+
+struct sim_brought {                /* its disk */
+    uint64_t version, have[SIM_PULL_FILES];
+    uint8_t digest[SHA256_SIZE];
+    bool damaged[SIM_PULL_FILES];
+};
+
 struct sim_node {
     bool alive;
     uint32_t life;                  /* counts processes */
@@ -162,7 +180,7 @@ struct sim_node {
     union {
         struct sim_worker worker;
         struct sim_learner learner;
-        struct { struct holder holder; } server;
+        struct sim_server server;
     };
 };
 
@@ -170,7 +188,7 @@ struct sim_node {
 
 enum sim_event_kind {
     SIM_EVENT_MESSAGE, SIM_EVENT_TICK, SIM_EVENT_START, SIM_EVENT_JOB, SIM_EVENT_TIMEOUT, SIM_EVENT_SYNC, SIM_EVENT_TRAINED,
-    SIM_EVENT_LOADED, SIM_EVENT_FAULT, SIM_EVENT_EXIT_NOTICE,
+    SIM_EVENT_LOADED, SIM_EVENT_FAULT, SIM_EVENT_EXIT_NOTICE, SIM_EVENT_PULL,
 };
 
 struct sim_event {
@@ -198,6 +216,7 @@ struct sim_world {
     struct sim_ledger ledger;
     struct sim_journal journal;
     struct sim_versions versions;
+    struct sim_brought brought[SIM_NODES];
     struct sim_check *check;
     bool finished, stopped, drained;
     bool lost_journal;              /* options.disk_loss has struck */
@@ -253,6 +272,14 @@ void sim_server_start(struct sim_world *w, uint32_t node);
 void sim_server_message(struct sim_world *w, uint32_t node, const struct sim_message *m);
 void sim_server_tick(struct sim_world *w, uint32_t node);
 void sim_server_loaded(struct sim_world *w, uint32_t node, uint64_t version);
+void sim_server_brought(struct sim_world *w, uint32_t node, uint64_t version, int result);
+
+bool sim_is_remote(uint32_t node);
+void sim_pull_begin(struct sim_world *w, uint32_t node, const struct holder_effect *load);
+void sim_pull_event(struct sim_world *w, uint32_t node, const struct sim_event *e);
+void sim_pull_reply(struct sim_world *w, uint32_t node, const struct sim_message *m);
+void sim_pull_tick(struct sim_world *w, uint32_t node);
+void sim_pull_answer(struct sim_world *w, const struct sim_message *m);
 
 static inline bool sim_is_worker(uint32_t node) { return node >= SIM_WORKER_0 && node < SIM_ACTOR_0; }
 static inline bool sim_is_server(uint32_t node) { return node == SIM_PRM || node >= SIM_ACTOR_0; }

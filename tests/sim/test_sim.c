@@ -135,6 +135,7 @@ static void test_seeded_bugs(void **state)
         {"intake: no inventory after a reconnect", {.intake_bug = INTAKE_BUG_NO_INVENTORY}, 200},
         {"edge: sent before it is committed", {.bug = SIM_BUG_SEND_BEFORE_COMMIT}, 50},
         {"edge: a transaction in parts", {.bug = SIM_BUG_COMMIT_IN_PARTS}, 500},
+        {"edge: what was brought over is not checked", {.bug = SIM_BUG_NO_DIGEST}, 500},
         {"edge: no fsync", {.bug = SIM_BUG_NO_FSYNC}, 500},
     };
     size_t missed = 0;

@@ -55,14 +55,15 @@ class Namespaces:
 
 
 class Inside(Process):
-    """A daemon in one of the namespaces."""
+    """A daemon in one of the namespaces. hide: a directory that is empty there, as on a host that does not share it."""
 
-    def __init__(self, namespace, *args):
-        self.namespace = namespace
+    def __init__(self, namespace, hide, *args):
+        self.namespace, self.hide = namespace, hide
         super().__init__(*args)
 
     def program(self):
-        return ["ip", "netns", "exec", self.namespace, *super().program()]
+        hidden = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(self.hide)] if self.hide else []
+        return ["ip", "netns", "exec", self.namespace, *hidden, *super().program()]
 
 
 @pytest.fixture
@@ -77,14 +78,14 @@ def two_hosts(make_cluster):
         b = Host(cluster)
 
         def spawn(where, role, name, *args):
-            cluster.processes.append(Inside(spaces.names[where], cluster, role, name, list(args)))
+            cluster.processes.append(Inside(spaces.names[where], cluster.run if where == 1 else None, cluster, role, name, list(args)))
             return cluster.processes[-1]
         join = f"tcp://{A}:5555"
         spawn(0, "coordinator", "coordinator", "--config", cluster.config, "--run-dir", cluster.run)
         cluster.until(lambda s: s, "the coordinator")
         spawn(0, "learner", "learner", "--run-dir", cluster.run, "--join", cluster.coordinator, "--threads", 1, "--key", b.key("learner"),
               "--listen", f"tcp://{A}:*")
-        spawn(1, "actor", "actor", "--run-dir", cluster.run, "--join", join, "--key", b.key("actor"), "--listen", f"tcp://{B}:*")
+        spawn(1, "actor", "actor", "--join", join, "--key", b.key("actor"), "--listen", f"tcp://{B}:*", "--cache", b.dir / "cache")
         spawn(1, "env-worker", "worker", "--join", join, "--key", b.key("env_worker"), "--slots", 4)
         return cluster, spaces
     yield make
@@ -96,9 +97,11 @@ STAGES = [{"demos": {"episodes": 40, "style": "clean"}}, {"sft": {"steps": 2, "b
 
 
 def test_two_hosts(two_hosts):
+    """The second sees nothing of the run's directory: its actor has the weights from the learner."""
     cluster, _ = two_hosts(STAGES)
     cluster.until_finished()
     assert " 0 failed" in cluster.history()
+    assert "version brought over" in next(p for p in cluster.processes if p.role == "actor").log.read_text()
 
 
 def test_the_cable_is_cut_again_and_again(two_hosts):

@@ -118,11 +118,32 @@ static void test_states_are_said_again(void **state)
     assert_true(find(&out, HOLDER_SAY)->ready);
 }
 
+/* No fault of the version (the learner is away while it is brought over): nothing is said, requests wait, it is tried again. */
+static void test_postponed(void **state)
+{
+    struct holder h;
+    struct holder_effects out;
+
+    (void)state;
+    holder_init(&h, RETRY_MS);
+    list(&h, &out, 0, 2, (uint64_t[]) { 3, 4 });
+    holder_step(&h, &(struct holder_event) { .kind = HOLDER_LOADED, .loaded = { 4, false, "nobody answers", .later = true } }, 0, &out);
+    assert_null(find(&out, HOLDER_SAY));
+    assert_int_equal(find(&out, HOLDER_LOAD)->version, 3);       /* meanwhile the other */
+    assert_int_equal(holder_peek(&h, 4), HOLDER_LOADING);
+    assert_true(holder_wants(&h, 4) && !holder_wants(&h, 5));
+    loaded(&h, &out, 0, 3, true);
+    holder_step(&h, &(struct holder_event) { .kind = HOLDER_WELCOME }, 0, &out);
+    assert_int_equal(out.n, 1);                                  /* of 3 only */
+    holder_step(&h, &(struct holder_event) { .kind = HOLDER_TICK }, RETRY_MS, &out);
+    assert_int_equal(find(&out, HOLDER_LOAD)->version, 4);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_load_and_serve), cmocka_unit_test(test_let_go_when_unused), cmocka_unit_test(test_bad_checkpoint),
-        cmocka_unit_test(test_states_are_said_again),
+        cmocka_unit_test(test_states_are_said_again), cmocka_unit_test(test_postponed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
