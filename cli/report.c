@@ -5,8 +5,10 @@
 
 #include "base/atomic_file.h"
 #include "cli/plot.h"
+#include "cli/report_curriculum.h"
 #include "cli/report_data.h"
 #include "cli/report_films.h"
+#include "cli/report_prm.h"
 #include "proto/control.pb-c.h"
 #include "version.h"
 
@@ -241,10 +243,13 @@ int report_write(const char *run_dir, const char *path, struct error *error)
     strbuf_adds(&out, "</p>");
     write_headline(&d, &out);
     r = write_curves(&d, &out);
+    if (r >= 0)
+        r = report_curriculum_write(&d, &out);
     if (r < 0)
         return error_set(error, -r, "%s: curves could not be drawn", run_dir);
     strbuf_adds(&out, "<h2>What it looks like</h2>");
     report_films_write(run_dir, &d, &out);
+    report_prm_write(run_dir, &d, &out);
     if (d.summary) {
         strbuf_adds(&out, "<h2>Figures</h2><table>");
         write_json_rows("", d.summary, &out);

@@ -21,7 +21,7 @@ static void add_base64(struct strbuf *out, const uint8_t *bytes, size_t n)
     }
 }
 
-static int write_film(struct journal *journal, const struct ledger_episode *e, const char *caption, struct strbuf *out)
+int report_film_write(struct journal *journal, const struct ledger_episode *e, const char *caption, struct strbuf *out)
 {
     _cleanup_(episode_film_release) struct episode_film film = {0};
     _cleanup_free_ uint8_t *png = NULL;
@@ -60,7 +60,7 @@ static bool write_one(struct journal *journal, const struct report_data *d, cons
             e->state == EPISODE_OPEN || e->state == EPISODE_FAILED)
             continue;
         snprintf(caption, sizeof caption, "%s: %s", task, w->caption);
-        if (write_film(journal, e, caption, out) == 0)
+        if (report_film_write(journal, e, caption, out) == 0)
             return true;
     }
     return false;

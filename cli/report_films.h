@@ -7,3 +7,7 @@
 
 /* Appends <figure>s. Episodes whose journal segment has gone are passed over; says so when none is left. */
 void report_films_write(const char *run_dir, const struct report_data *data, struct strbuf *out);
+
+struct journal;
+/* One episode as a <figure> with this caption. -ENOENT: not in the journal any more; -EBADMSG, -ENOMEM. */
+int report_film_write(struct journal *journal, const struct ledger_episode *episode, const char *caption, struct strbuf *out);

@@ -70,6 +70,48 @@ static void add_scalars(struct conductor *c, const struct open_iteration *it)
         }
 }
 
+/* "curriculum/<task>": how often a draw takes it; "estimate/<task>": the success rate that follows from; "curriculum/level". */
+static void add_curriculum(struct conductor *c, const struct work *work)
+{
+    const struct curriculum *curriculum = &c->memory.curriculum;
+    double p[CURRICULUM_MAX_TASKS];
+    char name[64];
+
+    if (work->purpose != EPISODE_TRAIN || !c->memory.curriculum_ready || curriculum->tasks != c->config->n_tasks)
+        return;
+    curriculum_weights(curriculum, p);
+    for (int i = 0; i < curriculum->tasks; i++) {
+        snprintf(name, sizeof(name), "curriculum/%s", c->config->tasks[i]);
+        add_scalar(c, work, name, curriculum->mode == CURRICULUM_FIXED ? 1.0 / curriculum->tasks : p[i]);
+        snprintf(name, sizeof(name), "estimate/%s", c->config->tasks[i]);
+        add_scalar(c, work, name, curriculum_success(curriculum, i));
+    }
+    if (curriculum->mode == CURRICULUM_LEVELS)
+        add_scalar(c, work, "curriculum/level", curriculum->level);
+}
+
+/* What the memory has learnt that people should hear of, and that stops a run. */
+static void tell_news(struct conductor *c, const struct open_iteration *it, enum plan_stop stop, uint32_t alarms)
+{
+    static const char *const doing[] = {
+        [HACK_WARN] = "the run goes on", [HACK_PAUSE] = "the run stops; `gantry up` goes on", [HACK_REFRESH] = "the reward model is refreshed",
+    };
+    const struct rl_config *rl = &c->config->stages[it->work.stage].rl;
+    char text[240];
+
+    if (c->memory.stop != stop) {
+        plan_stop_text(rl, &c->memory, text, sizeof(text));
+        conductor_note(c, 0, "stage_stop", "%s: %s", it->work.name, text);
+    }
+    if (c->memory.alarms == alarms)
+        return;
+    snprintf(text, sizeof(text), "%s: over 5 iterations the reward model paid 10 %% more while success fell by 10 points: the policy pleases "
+             "the model, not the task; %s (on_hack)", it->work.name, doing[rl->on_hack]);
+    conductor_note(c, 0, "hacking", "%s", text);
+    if (rl->on_hack == HACK_PAUSE)
+        conductor_stop(c, text);
+}
+
 /* Versions whose weights stay: the newest two (the edge adds them), version 0, stage ends, best, sft, what is named or open. */
 static void retain(struct conductor *c, enum version_kind kind)
 {
@@ -116,8 +158,13 @@ void conductor_put_stage(struct conductor *c, struct ledger_stage *stage)
 void conductor_close(struct conductor *c, struct open_iteration *it)
 {
     enum work_objective objective = it->work.objective;
+    enum plan_stop stop = c->memory.stop;
+    uint32_t alarms = c->memory.alarms;
 
+    add_curriculum(c, &it->work);       /* what these rows were drawn with, if no other iteration came between */
     stage_plan_learn(c->config, &it->work, it->rows, it->n, &c->memory);
+    if (c->config->stages[it->work.stage].kind == STAGE_RL)
+        tell_news(c, it, stop, alarms);
     c->memory_moved = true;
     it->row.state = PROGRESS_DONE;
     it->row.end_ms = c->wall_ms;

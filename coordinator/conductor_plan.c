@@ -178,7 +178,7 @@ int conductor_make_plan(struct conductor *c, struct open_iteration *it)
         .stages = it->kept_stages,
         .n_stages = it->work.objective == WORK_PPO ? 0 : kept_stages(c->config, &it->work, it->kept_stages),
         .settings = c->setup.stage_settings[it->work.stage],
-        .keep_from = stage_plan_keep_from(c->config, it->work.stage, it->work.iteration, c->config->journal_keep),
+        .keep_from = stage_plan_keep_from(c->config, &c->memory, it->work.stage, it->work.iteration, c->config->journal_keep),
     };
     digest_plan(c->setup.run, &it->plan);
     it->has_plan = true;

@@ -34,7 +34,7 @@ static int restore_iteration(struct conductor *c, const struct ledger_iteration 
 
     if (c->n_open == OPEN_MAX)
         return error_set(error, EBADMSG, "ledger: more than %d iterations are open", OPEN_MAX);
-    if (stage_plan_work(c->config, row->stage, row->iteration, &work) < 0)
+    if (stage_plan_work(c->config, &c->memory, row->stage, row->iteration, &work) < 0)
         return error_set(error, EBADMSG, "ledger: iteration %u of stage %u is open, but the configuration has no such work",
                          row->iteration, row->stage);
     *it = (struct open_iteration) { .work = work, .row = *row };

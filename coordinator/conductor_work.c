@@ -159,7 +159,7 @@ static void open_work(struct conductor *c, const struct work *work)
 static bool next_work(struct conductor *c, struct work *ret)
 {
     while (!c->memory.finished) {
-        if (stage_plan_work(c->config, c->memory.stage, c->memory.iteration, ret) == 0)
+        if (c->memory.stop == PLAN_GOES_ON && stage_plan_work(c->config, &c->memory, c->memory.stage, c->memory.iteration, ret) == 0)
             return true;
         if (c->n_open)
             return false;
@@ -167,6 +167,8 @@ static bool next_work(struct conductor *c, struct work *ret)
             end_stage(c, c->memory.stage);
         c->memory.stage++;
         c->memory.iteration = 0;
+        c->memory.stop = PLAN_GOES_ON;
+        c->memory.n_extra = 0;
         c->memory.finished = c->memory.stage >= (uint32_t)c->config->n_stages;
         c->memory_moved = true;
     }

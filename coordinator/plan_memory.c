@@ -7,7 +7,7 @@
 
 void plan_memory_init(struct plan_memory *memory)
 {
-    *memory = (struct plan_memory) { .next_episode = 1 };
+    *memory = (struct plan_memory) { .next_episode = 1, .stage_best = -1 };
     for (int i = 0; i < RUN_MAX_POLICIES; i++)
         memory->temperature[i] = -1;
 }
@@ -22,6 +22,12 @@ int plan_memory_write(const struct plan_memory *memory, struct strbuf *out)
                 (unsigned long long)memory->sft_earlier, (unsigned long long)memory->prm_current);
     for (int i = 0; i < RUN_MAX_POLICIES; i++)
         strbuf_addf(out, "temperature%d %a\n", i, memory->temperature[i]);
+    strbuf_addf(out, "stop %d\nstage_best %a\nsince_best %u\nalarms %u\n", memory->stop, memory->stage_best, memory->since_best,
+                memory->alarms);
+    for (uint32_t i = 0; i < memory->watched; i++)
+        strbuf_addf(out, "paid %a\nwon %a\n", memory->paid[i], memory->won[i]);
+    for (uint32_t i = 0; i < memory->n_extra; i++)
+        strbuf_addf(out, "extra %u\n", memory->extra[i]);
     if (memory->curriculum_ready) {
         strbuf_adds(out, "curriculum ");
         if (curriculum_write(&memory->curriculum, out) < 0)
@@ -62,6 +68,13 @@ static int parse_line(char *line, struct plan_memory *memory, struct error *erro
     else if (!strcmp(line, "sft_earlier")) memory->sft_earlier = number;
     else if (!strcmp(line, "prm_current")) memory->prm_current = number;
     else if (!strncmp(line, "temperature", 11) && i >= 0 && i < RUN_MAX_POLICIES) memory->temperature[i] = real;
+    else if (!strcmp(line, "stop") && number <= PLAN_COLLAPSE) memory->stop = (enum plan_stop)number;
+    else if (!strcmp(line, "stage_best")) memory->stage_best = real;
+    else if (!strcmp(line, "since_best")) memory->since_best = (uint32_t)number;
+    else if (!strcmp(line, "alarms")) memory->alarms = (uint32_t)number;
+    else if (!strcmp(line, "paid") && memory->watched < PLAN_WATCH) memory->paid[memory->watched] = real;
+    else if (!strcmp(line, "won") && memory->watched < PLAN_WATCH) memory->won[memory->watched++] = real;
+    else if (!strcmp(line, "extra") && memory->n_extra < PLAN_EXTRA) memory->extra[memory->n_extra++] = (uint32_t)number;
     else return error_set(error, EBADMSG, "ledger: blob memory: unknown key %.40s", line);
     return 0;
 }

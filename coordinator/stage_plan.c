@@ -15,13 +15,22 @@ static const char *objective_suffix(enum work_objective objective)
 /* ---- which work has which number ----------------------------------------------------------------- */
 
 /* rl: walk its passes in order; the `iteration`-th is the answer. */
-static int rl_work(const struct rl_config *rl, uint32_t iteration, struct work *work)
+static bool is_extra(const struct plan_memory *memory, uint32_t round)
+{
+    for (uint32_t i = 0; memory && i < memory->n_extra; i++)
+        if (memory->extra[i] == round)
+            return true;
+    return false;
+}
+
+static int rl_work(const struct rl_config *rl, const struct plan_memory *memory, uint32_t iteration, struct work *work)
 {
     uint32_t at = 0, rounds = (uint32_t)MAX(rl->iterations, 0);
 
     for (uint32_t k = 0; k <= rounds; k++) {
         bool val = rl->eval_every > 0 && (k % (uint32_t)rl->eval_every == 0 || k == rounds);
-        bool refresh = rl->prm_refresh > 0 && k < rounds && (k + 1) % (uint32_t)rl->prm_refresh == 0 && k + 1 < rounds;
+        bool due = rl->prm_refresh > 0 && (k + 1) % (uint32_t)rl->prm_refresh == 0;
+        bool refresh = k + 1 < rounds && (due || is_extra(memory, k));
         bool val_next = rl->eval_every > 0 && ((k + 1) % (uint32_t)rl->eval_every == 0 || k + 1 == rounds);
 
         work->round = k;
@@ -103,7 +112,8 @@ static void name_work(const struct stage_config *stage, struct work *work)
         snprintf(work->name, sizeof(work->name), "%s", stage->name);
 }
 
-int stage_plan_work(const struct run_config *config, uint32_t stage, uint32_t iteration, struct work *ret)
+int stage_plan_work(const struct run_config *config, const struct plan_memory *memory, uint32_t stage, uint32_t iteration,
+                    struct work *ret)
 {
     struct work work = { .stage = stage, .iteration = iteration, .policy = -1 };
     const struct stage_config *s;
@@ -127,7 +137,7 @@ int stage_plan_work(const struct run_config *config, uint32_t stage, uint32_t it
         work.round = iteration;
         break;
     case STAGE_PRM: work.objective = WORK_PRM; break;
-    case STAGE_RL: r = rl_work(&s->rl, iteration, &work); break;
+    case STAGE_RL: r = rl_work(&s->rl, memory && memory->stage == stage ? memory : NULL, iteration, &work); break;
     case STAGE_EVAL: r = eval_work(&s->eval, iteration, &work); break;
     }
     if (r == 0 && s->kind != STAGE_RL && s->kind != STAGE_EVAL &&
@@ -140,12 +150,13 @@ int stage_plan_work(const struct run_config *config, uint32_t stage, uint32_t it
     return 0;
 }
 
-uint32_t stage_plan_keep_from(const struct run_config *config, uint32_t stage, uint32_t iteration, int keep)
+uint32_t stage_plan_keep_from(const struct run_config *config, const struct plan_memory *memory, uint32_t stage, uint32_t iteration,
+                              int keep)
 {
     struct work work;
 
     for (uint32_t i = iteration; i > 0; i--)
-        if (stage_plan_work(config, stage, i, &work) == 0 && work.purpose == EPISODE_TRAIN && --keep == 0)
+        if (stage_plan_work(config, memory, stage, i, &work) == 0 && work.purpose == EPISODE_TRAIN && --keep == 0)
             return i;
     return 0;
 }
@@ -406,93 +417,4 @@ uint64_t stage_plan_policy(const struct run_config *config, const struct work *w
     if (name[0] >= '0' && name[0] <= '9')
         return strtoull(name, NULL, 10);
     return newest;      /* last; the demonstrator needs none */
-}
-
-/* ---- what is learnt from ended rows ---------------------------------------------------------------- */
-
-static int task_index(const struct run_config *config, const char *task)
-{
-    for (int i = 0; i < config->n_tasks; i++)
-        if (!strcmp(config->tasks[i], task))
-            return i;
-    return -1;
-}
-
-int stage_plan_begin(const struct run_config *config, uint32_t stage, const int *task_levels, struct plan_memory *memory)
-{
-    const struct stage_config *s = &config->stages[stage];
-    int r;
-
-    for (int i = 0; s->kind == STAGE_EVAL && s->eval.n_at == 0 && i < RUN_MAX_POLICIES; i++)
-        memory->temperature[i] = -1;
-    if (s->kind != STAGE_RL)
-        return 0;
-    r = curriculum_init(&memory->curriculum, config->stages[stage].rl.curriculum, task_levels, config->n_tasks);
-    if (r == 0)
-        memory->curriculum_ready = true;
-    return r;
-}
-
-static bool counts(const struct ledger_episode *row)
-{
-    return row->state != EPISODE_FAILED;
-}
-
-static void learn_train(const struct run_config *config, const struct ledger_episode *rows, size_t n, struct plan_memory *memory)
-{
-    int attempts[CURRICULUM_MAX_TASKS] = { 0 }, successes[CURRICULUM_MAX_TASKS] = { 0 };
-
-    for (size_t i = 0; i < n; i++) {
-        int task = task_index(config, rows[i].task);
-
-        if (task < 0 || task >= CURRICULUM_MAX_TASKS || !counts(&rows[i]))
-            continue;
-        attempts[task]++;
-        successes[task] += rows[i].success;
-    }
-    (void)curriculum_record(&memory->curriculum, attempts, successes);
-}
-
-/* Success averaged over the rows that were played at `temperature` (below 0: any). */
-static double success_at(const struct ledger_episode *rows, size_t n, double temperature)
-{
-    size_t played = 0, succeeded = 0;
-
-    for (size_t i = 0; i < n; i++)
-        if (counts(&rows[i]) && (temperature < 0 || rows[i].temperature == (float)temperature)) {
-            played++;
-            succeeded += rows[i].success;
-        }
-    return played ? (double)succeeded / (double)played : 0;
-}
-
-void stage_plan_learn(const struct run_config *config, const struct work *work, const struct ledger_episode *rows, size_t n,
-                      struct plan_memory *memory)
-{
-    const struct stage_config *s = &config->stages[work->stage];
-
-    if (!n)
-        return;
-    if (work->purpose == EPISODE_TRAIN) {
-        learn_train(config, rows, n, memory);
-    } else if (s->kind == STAGE_RL) {
-        double success = success_at(rows, n, -1);
-
-        if (!memory->have_best || success > memory->best_success) {
-            memory->have_best = true;
-            memory->best_success = success;
-            memory->best_version = rows[0].policy_version;
-        }
-    } else if (s->kind == STAGE_EVAL && work->split == SPLIT_VAL) {
-        double best = -1;
-
-        for (int i = 0; i < s->eval.n_temperatures; i++) {
-            double success = success_at(rows, n, s->eval.temperatures[i]);
-
-            if (success > best) {       /* of equals the first in the list */
-                best = success;
-                memory->temperature[work->policy] = s->eval.temperatures[i];
-            }
-        }
-    }
 }

@@ -5,7 +5,8 @@
  *   sft               the same in pieces of commit_every steps, an iteration and a version each; over the newest demos stage, the
  *                     newest rollouts stage, or both
  *   rl                iterations in order: [val] train train ... [val] train ... [val], and after every prm_refresh-th train
- *                     iteration an update of the reward model over the kept stages and what the journal still has of this one
+ *                     iteration an update of the reward model over the kept stages and what the journal still has of this one;
+ *                     over before its time when memory->stop says so
  *   eval              per policy: val at every temperature; then per policy: test at its best temperature of them, greedy and
  *                     at 1; then, where look-ahead is asked for, per policy (not the demonstrator, not `best`) test with every
  *                     n on the same states. The demonstrator plays test alone, `sft-earlier` val alone.
@@ -47,6 +48,9 @@ struct work {
     bool look_ahead;                /* eval: rows with search_n > 1, scored by the PRM */
 };
 
+enum plan_stop { PLAN_GOES_ON, PLAN_SUCCESS, PLAN_PATIENCE, PLAN_COLLAPSE };
+enum { PLAN_WATCH = 10, PLAN_EXTRA = 16 };
+
 /* What later iterations must know of earlier ones; stored as the ledger's blob "memory", with every opened and closed iteration.
  */
 struct plan_memory {
@@ -56,6 +60,13 @@ struct plan_memory {
     bool finished;                      /* the last stage has ended */
     struct curriculum curriculum;
     bool curriculum_ready;              /* an rl stage has set it up */
+    /* of the rl stage at hand: */
+    enum plan_stop stop;                /* its end came early */
+    double stage_best;                  /* success on val; below 0: not looked at yet */
+    uint32_t since_best;                /* val passes since */
+    double paid[PLAN_WATCH], won[PLAN_WATCH];   /* of the last train iterations, oldest first: by the reward model; success */
+    uint32_t watched, alarms;           /* how many of these there are; how often the reward model was found to be hacked */
+    uint32_t extra[PLAN_EXTRA], n_extra;        /* train iterations after which the reward model is refreshed beside prm_refresh */
     bool have_best;
     uint64_t best_version;              /* by success on val during rl */
     double best_success;
@@ -70,11 +81,14 @@ void plan_memory_init(struct plan_memory *memory);
 int plan_memory_write(const struct plan_memory *memory, struct strbuf *out);
 int plan_memory_parse(const char *text, size_t n, struct plan_memory *ret, struct error *error);
 
-/* The work numbered (stage, iteration). -ENOENT: the stage has no such iteration, it is over. */
-int stage_plan_work(const struct run_config *config, uint32_t stage, uint32_t iteration, struct work *ret);
+/* The work numbered (stage, iteration). memory: for the refreshes that came in beside the configured ones; NULL: none.
+ * -ENOENT: the stage has no such iteration, it is over. */
+int stage_plan_work(const struct run_config *config, const struct plan_memory *memory, uint32_t stage, uint32_t iteration,
+                    struct work *ret);
 
 /* The first iteration of the stage that is among the last `keep` training iterations up to this one. */
-uint32_t stage_plan_keep_from(const struct run_config *config, uint32_t stage, uint32_t iteration, int keep);
+uint32_t stage_plan_keep_from(const struct run_config *config, const struct plan_memory *memory, uint32_t stage, uint32_t iteration,
+                              int keep);
 
 /* How many rows it opens with. */
 size_t stage_plan_rows(const struct run_config *config, const struct work *work, const struct plan_memory *memory);
@@ -95,10 +109,14 @@ size_t stage_plan_refill(const struct run_config *config, const struct work *wor
 /* The row that stands in for `failed`: same task and terms, next id, an unused state. */
 void stage_plan_replace(struct plan_memory *memory, const struct ledger_episode *failed, struct ledger_episode *ret);
 
-/* All rows have ended: curriculum, best policy, temperatures. */
+/* plan_learn.c. All rows have ended: curriculum, best policy, temperatures; whether the stage is to end (memory->stop) and whether the
+ * policy has learnt to please the reward model alone (memory->alarms). */
 void stage_plan_learn(const struct run_config *config, const struct work *work, const struct ledger_episode *rows, size_t n,
                       struct plan_memory *memory);
 
 /* Which policy version the work plays with, given the newest. */
 uint64_t stage_plan_policy(const struct run_config *config, const struct work *work, const struct plan_memory *memory,
                            uint64_t newest);
+
+/* "success on val states reached 0.9", for people. */
+void plan_stop_text(const struct rl_config *rl, const struct plan_memory *memory, char *ret, size_t size);

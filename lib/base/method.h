@@ -9,6 +9,7 @@
 enum reward_mode { REWARD_PROGRESS, REWARD_DELTA, REWARD_RAW, REWARD_RAW_LITERAL, REWARD_SPARSE, REWARD_ENV };
 enum advantage_mode { ADVANTAGE_GAE, ADVANTAGE_GROUP, ADVANTAGE_RLOO, ADVANTAGE_REINFORCE };
 enum kl_mode { KL_EXACT, KL_K3, KL_K2, KL_K1_REWARD, KL_K1, KL_NONE };
+enum hack_action { HACK_WARN, HACK_PAUSE, HACK_REFRESH };
 enum critic_mode { CRITIC_SHARED, CRITIC_NONE };
 enum ratio_mode { RATIO_ACTION, RATIO_TOKEN };
 enum loss_mean { LOSS_MEAN_AUTO, LOSS_MEAN_STEP, LOSS_MEAN_EPISODE };
@@ -36,11 +37,13 @@ static inline int sft_pieces(const struct sft_config *sft)
     return sft->commit_every > 0 ? (sft->steps + sft->commit_every - 1) / sft->commit_every : 1;
 }
 
+enum label_mode { LABELS_SEGMENTS, LABELS_MILESTONE };
 enum { TRUNK_HISTORY_MAX = 6 };     /* prm.history with the policy's trunk: it takes eight pictures */
 
 struct prm_config {                 /* specs/vla_rl.md section 6 */
     int steps, batch;
     double lr, weight_decay, clip;
+    enum label_mode labels;
     double demo_fraction;           /* at most this share of the frames is from demonstrations */
     double holdout;                 /* share of the episodes kept for the gate */
     int width;                      /* hidden width of the reward head */
@@ -48,11 +51,18 @@ struct prm_config {                 /* specs/vla_rl.md section 6 */
     double gate_mid, gate_last, gate_margin;
 };
 
+enum { RL_MAX_LEVELS = 48 };
+
 struct rl_config {                  /* specs/vla_rl.md sections 3-5, 7; the preset gives defaults before the stage's own keys are read */
     int iterations, episodes;       /* episodes per iteration */
     char preset[24];                /* tabletop | gantry */
     int eval_every, eval_episodes;  /* on val states; 0: never */
     enum curriculum_mode curriculum;
+    int levels[RL_MAX_LEVELS], n_levels;        /* of the run's tasks, in their order; none: the suite's own */
+    double stop_success;            /* ends the stage when val success reaches it; 0: never */
+    int stop_patience;              /* ... when so many val passes brought no new best; 0: never */
+    double stop_collapse;           /* ... when val success is so far below the best; 0: never */
+    enum hack_action on_hack;       /* the reward model pays more and success falls */
     double temperature;
     enum reward_mode reward;
     double w_progress, w_success, w_env;

@@ -37,6 +37,12 @@ static int check_rl(struct checking *c, const struct rl_config *rl)
         return REFUSE(c, "reward", "reward raw_literal pays for dawdling and belongs to the preset writeup; use progress, delta or raw");
     if (rl->kl == KL_K1 && !writeup)
         return REFUSE(c, "kl", "kl k1 as a loss has no gradient in expectation and belongs to the preset writeup; use exact, k3 or k1_reward");
+    if (rl->n_levels != 0 && rl->n_levels != c->config->n_tasks)
+        return REFUSE(c, "levels", "%d levels for %d tasks; give one for each of suite.tasks, or none", rl->n_levels, c->config->n_tasks);
+    if ((rl->on_hack == HACK_REFRESH || rl->prm_refresh) && !c->have_prm)
+        return REFUSE(c, rl->prm_refresh ? "prm_refresh" : "on_hack", "there is no reward model to refresh: put a prm stage before it");
+    if ((rl->stop_success > 0 || rl->stop_patience > 0 || rl->stop_collapse > 0) && !rl->eval_every)
+        return REFUSE(c, "eval_every", "stop_success, stop_patience and stop_collapse go by evaluations on val states: give eval_every");
     if (rl->reward == REWARD_ENV && rl->w_env == 0)
         return REFUSE(c, "w_env", "reward env with w_env 0 pays for success alone; say reward: sparse, or give w_env a weight");
     if (rl->timeout == TIMEOUT_BOOTSTRAP && !rl_has_critic(rl))

@@ -33,6 +33,8 @@ static const char *const support_names[] = {"action", "full", NULL};
 static const char *const style_names[] = {"clean", "slow", NULL};
 static const char *const source_names[] = {"demos", "rollouts", "both", NULL};
 static const char *const choice_names[] = {"all", "success", "score", NULL};
+static const char *const label_names[] = {"segments", "milestone", NULL};
+static const char *const hack_names[] = {"warn", "pause", "refresh", NULL};
 static const char *const preset_names[] = {"gantry", "tabletop", "paper", "writeup", NULL};
 
 static const struct config_key run_keys[] = {
@@ -175,6 +177,7 @@ static const struct config_key prm_stage_keys[] = {
     ROW_DOUBLE(S, "lr", prm.lr, 0, 1, "1e-3", "learning rate"),
     ROW_DOUBLE(S, "weight_decay", prm.weight_decay, 0, 1, "0.01", "AdamW's"),
     ROW_DOUBLE(S, "clip", prm.clip, 0, 1e9, "1", "gradient norm limit; 0: none"),
+    ROW_CHOICE(S, "labels", prm.labels, label_names, "segments", "what progress is: segments: five equal ones in time; milestone: cut at gripper events and where the arm comes to rest"),
     ROW_DOUBLE(S, "demo_fraction", prm.demo_fraction, 0, 1, "0.25", "at most this share of the frames is from demonstrations"),
     ROW_DOUBLE(S, "holdout", prm.holdout, 0.01, 0.9, "0.2", "share of the episodes kept apart for the gate"),
     ROW_INT(S, "width", prm.width, 1, 65536, "256", "hidden width of the reward head"),
@@ -192,6 +195,11 @@ static const struct config_key rl_keys[] = {
     ROW_INT(S, "eval_every", rl.eval_every, 0, 1000000, "10", "iterations between evaluations on val states; 0: never"),
     ROW_INT(S, "eval_episodes", rl.eval_episodes, 1, 100000, "64", "episodes of one such evaluation"),
     ROW_CHOICE(S, "curriculum", rl.curriculum, curriculum_names, "frontier-centred", "how tasks are drawn"),
+    ROW_LIST(S, "levels", CONFIG_TYPE_INTS, rl.levels, rl.n_levels, 0, 1000, "[]", "curriculum levels: the level of each of suite.tasks, in their order; empty: the suite's own"),
+    ROW_DOUBLE(S, "stop_success", rl.stop_success, 0, 1, "0", "the stage ends when success on val states reaches this; 0: never"),
+    ROW_INT(S, "stop_patience", rl.stop_patience, 0, 1000000, "0", "it ends when so many evaluations on val states in a row brought no new best; 0: never"),
+    ROW_DOUBLE(S, "stop_collapse", rl.stop_collapse, 0, 1, "0", "it ends when success on val states is so far below the stage's best; 0: never"),
+    ROW_CHOICE(S, "on_hack", rl.on_hack, hack_names, "warn", "when over 5 iterations the reward model pays 10 % more and success falls by 10 points: warn (an event), pause (the run stops; `gantry up` goes on), refresh (the reward model is trained on what is played now)"),
     ROW_DOUBLE(S, "temperature", rl.temperature, 0.01, 10, "1", "sampling temperature of the episodes, also in the loss"),
     ROW_CHOICE(S, "reward", rl.reward, reward_names, "progress", "progress, delta, raw: how the reward model pays; raw_literal: as the write-up has it (its preset only); sparse: success only; env: the environment's own reward"),
     ROW_DOUBLE(S, "w_progress", rl.w_progress, 0, 1000, "1", "weight of the reward model's part"),

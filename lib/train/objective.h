@@ -29,11 +29,13 @@ int objective_sft(struct trainer *trainer, const struct dataset *data, const str
                   const struct objective *objective, struct sft_result *ret, struct error *error);
 
 /* ---- prm: soft-label cross-entropy of progress, balanced over success and failure, judged on episodes held out ------ */
-struct prm_judgement {          /* means over the tasks that have both successes and failures held out */
+struct prm_judgement {          /* AUCs: means over the tasks that have both successes and failures held out */
     /* success against failure after 25, 50, 75 % of the median success length */
     double auc_quarter, auc_mid, auc_three_quarters;
     double auc_last;            /* at each episode's last frame */
     double time_correlation;    /* rank correlation with time on successes */
+    double bce;                 /* over all frames, minus the labels' own entropy */
+    double calibration;         /* |mean score - mean label| in ten bins of the score, weighed by their frames */
     double success_last, failure_last;  /* mean score of the last frame */
     int episodes, tasks;
 };
@@ -41,15 +43,19 @@ struct prm_result {
     double first_loss, last_loss;       /* minus the labels' own entropy */
     int64_t updates, skipped;
     struct prm_judgement prm, blind;    /* blind: the same model on blank pictures */
-    double clock_auc_last;              /* a clock instead of a model: score = steps played / limit */
+    struct prm_judgement clock;         /* a clock instead of a model: score = steps played / limit */
     bool gate_passed;
     char gate_text[240];
 };
 int objective_prm(struct trainer *trainer, const struct dataset *data, const struct prm_config *config,
                   const struct objective *objective, struct prm_result *ret, struct error *error);
 /* Score the frames a judgement needs and compute it; `blank`: see pass_reward. episodes[n]: indices into the data set. */
-int prm_judge(const struct openvla *model, struct shards *shards, const struct dataset *data, const int *episodes, int n,
-              const uint8_t *blank, struct prm_judgement *ret);
+int prm_judge(const struct openvla *model, struct shards *shards, const struct dataset *data, enum label_mode labels,
+              const int *episodes, int n, const uint8_t *blank, struct prm_judgement *ret);
+int prm_judge_clock(const struct dataset *data, enum label_mode labels, const int *episodes, int n, struct prm_judgement *ret);
+/* From scores that are there: of all frames of all these episodes, one after the other. */
+int prm_judge_scores(const struct dataset *data, enum label_mode labels, const int *episodes, int n, const float *score,
+                     struct prm_judgement *ret);
 
 /* ---- ppo ------------------------------------------------------------------------------------------------ */
 struct ppo_result {

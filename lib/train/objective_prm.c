@@ -6,113 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/philox.h"
-#include "rl/labels.h"
 #include "train/objective.h"
 #include "train/passes.h"
+#include "train/prm_data.h"
 #include "train/reward_items.h"
-
-/* This share of the draws shows an episode's end: there the verdict is, and look-ahead and the gate ask for it. */
-#define LAST_SHARE .25
-
-/* Episodes to draw from, by what they are: [demo][success]; each list is cut by task. */
-struct prm_data {
-    int *list[2][2]; int n[2][2];       /* indices into the data set, ordered by task */
-    int *held; int n_held;              /* episodes no gradient sees */
-};
-
-static void prm_data_release(struct prm_data *d)
-{
-    for (int i = 0; i < 4; i++)
-        free(d->list[i / 2][i % 2]);
-    free(d->held);
-}
-
-/* An initial state is held out as a whole: the same scene must not be on both sides. */
-static bool held_out(const struct train_episode *episode, double share, uint64_t seed)
-{
-    struct philox random = philox_at(seed, PHILOX_SHUFFLE, episode->state_seed, (uint32_t)episode->task, 2);
-
-    return !episode->demo && philox_uniform53(&random) < share;
-}
-
-static int split(const struct dataset *data, const struct prm_config *config, uint64_t seed, struct prm_data *ret)
-{
-    for (int i = 0; i < 4; i++) {
-        ret->list[i / 2][i % 2] = malloc((size_t)MAX(data->n, 1) * sizeof(int));
-        if (!ret->list[i / 2][i % 2])
-            return -ENOMEM;
-    }
-    ret->held = malloc((size_t)MAX(data->n, 1) * sizeof(int));
-    if (!ret->held)
-        return -ENOMEM;
-    for (int task = 0; task < data->n_tasks; task++)
-        for (int i = 0; i < data->n; i++) {
-            const struct train_episode *episode = &data->list[i];
-
-            if (episode->task != task)
-                continue;
-            if (held_out(episode, config->holdout, seed))
-                ret->held[ret->n_held++] = i;
-            else
-                ret->list[episode->demo][episode->success][ret->n[episode->demo][episode->success]++] = i;
-        }
-    return 0;
-}
-
-struct prm_sample { struct step_ref at; float label; };
-
-static int range_of_task(const struct dataset *data, const int *list, int n, int task, int *ret_first)
-{
-    int first = 0, last;
-
-    while (first < n && data->list[list[first]].task < task)
-        first++;
-    for (last = first; last < n && data->list[list[last]].task == task; last++)
-        ;
-    *ret_first = first;
-    return last - first;
-}
-
-/* One frame: a task, then success or failure with equal chance, then a rollout or (at most demo_fraction) a demonstration. */
-static bool draw_sample(const struct dataset *data, const struct prm_data *d, double demo_fraction, struct philox *random,
-                        struct prm_sample *ret)
-{
-    float label[4096];
-    int task = (int)philox_below(random, (uint32_t)data->n_tasks), success = philox_u32(random) & 1;
-    int demo = philox_uniform53(random) < demo_fraction, first[2], count[2], pick;
-    const struct train_episode *episode;
-
-    for (int i = 0; i < 2; i++)
-        count[i] = range_of_task(data, d->list[i][success], d->n[i][success], task, &first[i]);
-    if (demo && !count[1])
-        demo = 0;
-    if (!count[0])              /* demonstrations are never a class's only source: draw again */
-        return false;
-    pick = first[demo] + (int)philox_below(random, (uint32_t)count[demo]);
-    episode = &data->list[d->list[demo][success][pick]];
-    if (episode->steps + 1 > (int)ARRAY_SIZE(label))
-        return false;
-    prm_labels(episode->steps + 1, episode->success, label);
-    ret->at.episode = d->list[demo][success][pick];
-    ret->at.step = (int)philox_below(random, (uint32_t)episode->steps + 1);
-    if (philox_uniform53(random) < LAST_SHARE)
-        ret->at.step = episode->steps;
-    ret->label = label[ret->at.step];
-    return true;
-}
-
-static bool draw_batch(const struct dataset *data, const struct prm_data *d, double demo_fraction,
-                       const struct objective *objective, int64_t step, int batch, struct prm_sample *ret)
-{
-    struct philox random = philox_at(objective->seed, PHILOX_SHUFFLE, objective->stage << 32 | (uint64_t)step, 3,
-                                     (uint32_t)objective->iteration);
-    int n = 0;
-
-    for (int tries = 0; n < batch && tries < 100 * batch; tries++)
-        n += draw_sample(data, d, demo_fraction, &random, &ret[n]);
-    return n == batch;
-}
 
 struct prm_call {
     const struct openvla *model;        /* NULL: data->reward */
@@ -122,11 +19,6 @@ struct prm_call {
     int n;
     double loss[SHARDS];
 };
-
-static double entropy_of(double p)
-{
-    return p <= 0 || p >= 1 ? 0 : -p * log(p) - (1 - p) * log(1 - p);
-}
 
 /* Of the trunk that the policy gave. */
 static int trunk_logits(const struct prm_call *call, struct tape *tape, int first, int n, struct tensor **ret_logit)
@@ -164,7 +56,7 @@ static int prm_shard(struct tape *tape, int shard, int first, int last, void *ar
         double x = (double)logit->x[i], y = (double)call->samples[first + i].label;
 
         /* BCE with logits, stable for both signs: max(x,0) - x y + log(1 + e^-|x|) */
-        loss += MAX(x, 0) - x * y + log1p(exp(-fabs(x))) - entropy_of(y);
+        loss += MAX(x, 0) - x * y + log1p(exp(-fabs(x))) - label_entropy(y);
         logit->g[i] = (float)((1 / (1 + exp(-x)) - y) / call->n);
     }
     call->loss[shard] = loss / call->n;
@@ -215,7 +107,7 @@ static int train(struct trainer *trainer, const struct dataset *data, const stru
         double loss;
         int r;
 
-        if (!draw_batch(data, d, config->demo_fraction, objective, step, config->batch, samples))
+        if (!prm_data_draw(data, d, config, objective, step, samples))
             return error_set(error, EINVAL, "prm: no minibatch could be drawn from %d successes and %d failures", d->n[0][1],
                              d->n[0][0]);
         r = update_once(trainer, data, samples, config->batch, &update, &loss);
@@ -245,23 +137,6 @@ static void gate(const struct prm_config *config, struct prm_result *result)
     result->gate_passed = result->gate_passed || config->force;
 }
 
-/* What a clock alone would say at the end: score = steps played. */
-static int judge_clock(const struct dataset *data, const struct prm_data *d, double *ret)
-{
-    _cleanup_free_ double *score = malloc((size_t)MAX(d->n_held, 1) * sizeof *score);
-    _cleanup_free_ bool *positive = malloc((size_t)MAX(d->n_held, 1) * sizeof *positive);
-
-    if (!score || !positive)
-        return -ENOMEM;
-    for (int i = 0; i < d->n_held; i++) {
-        const struct train_episode *episode = &data->list[d->held[i]];
-
-        score[i] = (double)episode->steps / episode->max_steps;
-        positive[i] = episode->success;
-    }
-    return auc(score, positive, d->n_held, ret);
-}
-
 int objective_prm(struct trainer *trainer, const struct dataset *data, const struct prm_config *config,
                   const struct objective *objective, struct prm_result *ret, struct error *error)
 {
@@ -270,7 +145,7 @@ int objective_prm(struct trainer *trainer, const struct dataset *data, const str
     struct prm_result result = {.first_loss = NAN};
     int r;
 
-    if (!blank || split(data, config, objective->seed, &d) < 0)
+    if (!blank || prm_data_split(data, config, objective->seed, &d) < 0)
         return error_set(error, ENOMEM, "prm: out of memory");
     if (!data->n || config->batch < 1)
         return error_set(error, EINVAL, "prm: there are no episodes to learn from; run a rollouts stage first");
@@ -280,15 +155,18 @@ int objective_prm(struct trainer *trainer, const struct dataset *data, const str
         return error_set(error, EINVAL,
                          "prm: rollouts of the policy must both succeed and fail (%d successes, %d failures outside the "
                          "held-out ones); play more, or start from a policy of middling skill", d.n[0][1], d.n[0][0]);
+    r = prm_data_check(data, config, error);
+    if (r < 0)
+        return r;
     memset(blank, 127, data->frame_size);
     r = train(trainer, data, &d, config, objective, &result, error);
     if (r < 0)
         return r;
-    r = prm_judge(trainer->model, trainer->shards, data, d.held, d.n_held, NULL, &result.prm);
+    r = prm_judge(trainer->model, trainer->shards, data, config->labels, d.held, d.n_held, NULL, &result.prm);
     if (r >= 0)
-        r = prm_judge(trainer->model, trainer->shards, data, d.held, d.n_held, blank, &result.blind);
+        r = prm_judge(trainer->model, trainer->shards, data, config->labels, d.held, d.n_held, blank, &result.blind);
     if (r >= 0)
-        r = judge_clock(data, &d, &result.clock_auc_last);
+        r = prm_judge_clock(data, config->labels, d.held, d.n_held, &result.clock);
     if (r < 0)
         return error_set(error, -r, "prm: the held-out episodes could not be judged: %s", error_text(NULL, r));
     result.skipped = trainer->skipped;

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 
 #include "train/objective.h"
+#include "rl/stats.h"
 #include "train/passes.h"
+#include "train/prm_data.h"
 
 struct judge {
     const struct dataset *data;
@@ -120,45 +122,115 @@ static int judge_tasks(const struct judge *j, int *scratch, struct prm_judgement
     return 0;
 }
 
-int prm_judge(const struct openvla *model, struct shards *shards, const struct dataset *data, const int *episodes, int n,
-              const uint8_t *blank, struct prm_judgement *ret)
+enum { BINS = 10 };
+
+/* Score against label over all frames: y is scratch for an episode's labels. */
+static void frame_errors(const struct judge *j, enum label_mode mode, float *label, struct prm_judgement *ret)
+{
+    double scores[BINS] = {0}, labels[BINS] = {0}, bce = 0;
+    int64_t frames = 0;
+
+    for (int i = 0; i < j->n; i++) {
+        const struct train_episode *episode = episode_of(j, i);
+
+        prm_data_labels(j->data, episode, mode, label);
+        for (int t = 0; t <= episode->steps; t++, frames++) {
+            double p = (double)j->score[j->offset[i] + t], y = (double)label[t], held = CLAMP(p, 1e-7, 1 - 1e-7);
+            int bin = MIN(BINS - 1, (int)(p * BINS));
+
+            scores[bin] += p;
+            labels[bin] += y;
+            bce += -y * log(held) - (1 - y) * log(1 - held) - label_entropy(y);
+        }
+    }
+    ret->bce = frames ? bce / (double)frames : 0;
+    for (int b = 0; b < BINS && frames; b++)
+        ret->calibration += fabs(scores[b] - labels[b]) / (double)frames;
+}
+
+/* Where each episode's frames begin; returns how many there are. */
+static int lay_out(const struct dataset *data, const int *episodes, int n, int *ret_offset)
+{
+    int total = 0;
+
+    for (int i = 0; i < n; i++) {
+        ret_offset[i] = total;
+        total += data->list[episodes[i]].steps + 1;
+    }
+    return total;
+}
+
+int prm_judge_scores(const struct dataset *data, enum label_mode labels, const int *episodes, int n, const float *score,
+                     struct prm_judgement *ret)
 {
     struct prm_judgement judgement = {.episodes = n};
-    _cleanup_free_ int *offset = malloc((size_t)MAX(n, 1) * sizeof *offset);
-    _cleanup_free_ int *scratch = malloc((size_t)MAX(n, 1) * sizeof *scratch);
-    _cleanup_free_ struct step_ref *frames = NULL;
-    _cleanup_free_ float *score = NULL;
+    _cleanup_free_ int *offset = malloc((size_t)MAX(n, 1) * sizeof *offset), *scratch = malloc((size_t)MAX(n, 1) * sizeof *scratch);
     _cleanup_free_ double *x = NULL, *y = NULL;
+    _cleanup_free_ float *label = NULL;
     _cleanup_free_ bool *positive = NULL;
-    int total = 0, at = 0, r;
+    struct judge j = {data, episodes, n, score, offset, NULL, NULL, NULL};
+    size_t total;
+    int r;
 
     if (!offset || !scratch)
         return -ENOMEM;
-    for (int i = 0; i < n; i++) {
-        offset[i] = total;
-        total += data->list[episodes[i]].steps + 1;
-    }
-    frames = calloc((size_t)MAX(total, 1), sizeof *frames);
-    score = malloc((size_t)MAX(total, 1) * sizeof *score);
-    x = malloc((size_t)MAX(total, 1) * sizeof *x);
-    y = malloc((size_t)MAX(total, 1) * sizeof *y);
-    positive = malloc((size_t)MAX(total, 1) * sizeof *positive);
-    if (!frames || !score || !x || !y || !positive)
+    total = (size_t)MAX(lay_out(data, episodes, n, offset), 1);
+    j.x = x = malloc(total * sizeof *x);
+    j.y = y = malloc(total * sizeof *y);
+    label = malloc(total * sizeof *label);
+    j.positive = positive = malloc(total * sizeof *positive);
+    if (!x || !y || !label || !positive)
         return -ENOMEM;
-    for (int i = 0; i < n; i++)
-        for (int t = 0; t <= data->list[episodes[i]].steps; t++)
-            frames[at++] = (struct step_ref) {episodes[i], t};
-    r = pass_reward(model, shards, data, frames, total, blank, score);
-    if (r >= 0) {
-        struct judge j = {data, episodes, n, score, offset, x, y, positive};
-
-        last_means(&j, &judgement);
-        r = judge_tasks(&j, scratch, &judgement);
-        if (r >= 0)
-            r = time_correlation(&j, &judgement.time_correlation);
-    }
+    last_means(&j, &judgement);
+    frame_errors(&j, labels, label, &judgement);
+    r = judge_tasks(&j, scratch, &judgement);
+    if (r >= 0)
+        r = time_correlation(&j, &judgement.time_correlation);
     if (r < 0)
         return r;
     *ret = judgement;
     return 0;
+}
+
+/* All frames of these episodes, in order. The caller frees. */
+static struct step_ref *frames_of(const struct dataset *data, const int *episodes, int n, int *ret_total)
+{
+    _cleanup_free_ int *offset = malloc((size_t)MAX(n, 1) * sizeof *offset);
+    struct step_ref *frames;
+    int at = 0;
+
+    if (!offset)
+        return NULL;
+    *ret_total = lay_out(data, episodes, n, offset);
+    frames = calloc((size_t)MAX(*ret_total, 1), sizeof *frames);
+    for (int i = 0; i < n && frames; i++)
+        for (int t = 0; t <= data->list[episodes[i]].steps; t++)
+            frames[at++] = (struct step_ref) {episodes[i], t};
+    return frames;
+}
+
+int prm_judge(const struct openvla *model, struct shards *shards, const struct dataset *data, enum label_mode labels,
+              const int *episodes, int n, const uint8_t *blank, struct prm_judgement *ret)
+{
+    int total = 0, r;
+    _cleanup_free_ struct step_ref *frames = frames_of(data, episodes, n, &total);
+    _cleanup_free_ float *score = malloc((size_t)MAX(total, 1) * sizeof *score);
+
+    if (!frames || !score)
+        return -ENOMEM;
+    r = pass_reward(model, shards, data, frames, total, blank, score);
+    return r < 0 ? r : prm_judge_scores(data, labels, episodes, n, score, ret);
+}
+
+int prm_judge_clock(const struct dataset *data, enum label_mode labels, const int *episodes, int n, struct prm_judgement *ret)
+{
+    int total = 0;
+    _cleanup_free_ struct step_ref *frames = frames_of(data, episodes, n, &total);
+    _cleanup_free_ float *score = malloc((size_t)MAX(total, 1) * sizeof *score);
+
+    if (!frames || !score)
+        return -ENOMEM;
+    for (int i = 0; i < total; i++)
+        score[i] = (float)frames[i].step / (float)data->list[frames[i].episode].max_steps;
+    return prm_judge_scores(data, labels, episodes, n, score, ret);
 }

@@ -27,6 +27,7 @@ static void judgement_write(struct json_writer *w, const char *key, const struct
     const struct { const char *what; double value; } rows[] = {
         {"auc_25", j->auc_quarter}, {"auc_50", j->auc_mid}, {"auc_75", j->auc_three_quarters}, {"auc_last", j->auc_last},
         {"time_correlation", j->time_correlation}, {"success_last", j->success_last}, {"failure_last", j->failure_last},
+        {"bce", j->bce}, {"calibration", j->calibration},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
@@ -47,7 +48,7 @@ void prm_result_write(const struct prm_result *result, struct strbuf *out)
     json_signed(&w, "held_out", result->prm.episodes);
     judgement_write(&w, "prm", &result->prm);
     judgement_write(&w, "blind", &result->blind);
-    json_number(&w, "clock_auc_last", result->clock_auc_last);
+    judgement_write(&w, "clock", &result->clock);
     json_number(&w, "gate", result->gate_passed);
     json_close(&w, '}');
 }

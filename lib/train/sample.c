@@ -316,6 +316,8 @@ static int fill_episode(const struct dataset *data, const struct episode_input *
     if (data->reward)
         return copy_floats(in->action, in->n_action, &episode->action);
     episode->tokens = malloc(n * sizeof *episode->tokens);
+    if (in->n_action == n && copy_floats(in->action, n, &episode->action) < 0)
+        return -ENOMEM;
     if (!episode->tokens || copy_floats(in->progress, in->n_progress, &episode->progress) < 0)
         return -ENOMEM;
     for (size_t i = 0; i < n; i++)

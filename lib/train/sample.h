@@ -25,7 +25,7 @@ struct episode_input {          /* borrowed for the call, frames excepted */
     const float *state; size_t n_state;         /* (T+1,S) the robot's own numbers in its units, or none */
     const char *image_chain;    /* how its pictures were made (openvla.h); NULL or "": IMAGE_CHAIN_RENDER */
     const float *label; size_t n_label;         /* (T,A) normalised actions to imitate; demos only */
-    const float *action; size_t n_action;       /* (T,A) normalised, as executed: what a reward model of its own backbone is told */
+    const float *action; size_t n_action;       /* (T,A) normalised, as executed: what a reward model of its own backbone is told, and milestones are found in; or none */
     const uint32_t *tokens; size_t n_tokens;    /* (T,K) what a policy sampled */
     const float *logp; size_t n_logp;           /* (T,K) */
     bool full;                  /* they are of the whole vocabulary, not of the action ids */
@@ -51,7 +51,7 @@ struct train_episode {
     float *hidden;              /* (T,hidden) states that predicted the first tokens; NULL: not recorded */
     float *progress;            /* (T+1); NULL: not scored */
     float *env_reward;          /* (T); NULL: the environment pays for success alone */
-    float *action;              /* (T,A); only in a data set for a reward model of its own backbone */
+    float *action;              /* (T,A) normalised, as executed; NULL: not told */
 };
 
 struct dataset_prompt {

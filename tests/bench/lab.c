@@ -253,7 +253,7 @@ static void cmd_prm(struct lab *lab)
            result.prm.auc_quarter,
            result.prm.auc_mid, result.prm.auc_three_quarters, result.prm.auc_last, result.prm.time_correlation,
                result.prm.success_last,
-           result.prm.failure_last, result.clock_auc_last);
+           result.prm.failure_last, result.clock.auc_last);
     save(trainer, lab->out);
     dataset_free(data);
     trainer_free(trainer);

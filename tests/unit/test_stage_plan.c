@@ -30,7 +30,7 @@ static void expect_work(const struct run_config *config, uint32_t stage, uint32_
 {
     struct work work;
 
-    assert_int_equal(stage_plan_work(config, stage, iteration, &work), 0);
+    assert_int_equal(stage_plan_work(config, NULL, stage, iteration, &work), 0);
     assert_string_equal(work.name, name);
 }
 
@@ -61,16 +61,16 @@ static void test_order_of_work(void **state)
     expect_work(config, 0, 4, "rl/2 val");
     expect_work(config, 0, 5, "rl/2");
     expect_work(config, 0, 6, "rl/3 val");
-    assert_int_equal(stage_plan_keep_from(config, 0, 5, 2), 2);         /* rl/1, rl/2, and the val pass between */
-    assert_int_equal(stage_plan_keep_from(config, 0, 3, 2), 1);         /* a refresh after rl/1 finds rl/0 and rl/1 */
-    assert_int_equal(stage_plan_keep_from(config, 0, 2, 9), 0);
-    assert_true(stage_plan_work(config, 0, 7, &work) < 0);
+    assert_int_equal(stage_plan_keep_from(config, NULL, 0, 5, 2), 2);         /* rl/1, rl/2, and the val pass between */
+    assert_int_equal(stage_plan_keep_from(config, NULL, 0, 3, 2), 1);         /* a refresh after rl/1 finds rl/0 and rl/1 */
+    assert_int_equal(stage_plan_keep_from(config, NULL, 0, 2, 9), 0);
+    assert_true(stage_plan_work(config, NULL, 0, 7, &work) < 0);
     expect_work(config, 1, 0, "eval val best");
     expect_work(config, 1, 1, "eval val last");
     expect_work(config, 1, 2, "eval test demonstrator");
     expect_work(config, 1, 4, "eval test last");
     expect_work(config, 1, 5, "eval search last");
-    assert_true(stage_plan_work(config, 1, 6, &work) < 0);
+    assert_true(stage_plan_work(config, NULL, 1, 6, &work) < 0);
 }
 
 /* Test plays the temperature that was best on val, greedy and 1; all on the same states with the same keys. */
@@ -86,7 +86,7 @@ static void test_evaluation_rows(void **state)
         .episodes = 4, .n_policies = 1, .n_temperatures = 3, .temperatures = {0.3, 0.6, 1}, .val_episodes = 2};
     snprintf(eval->policies[0], sizeof(eval->policies[0]), "last");
     plan_memory_init(&memory);
-    assert_int_equal(stage_plan_work(config, 0, 0, &work), 0);
+    assert_int_equal(stage_plan_work(config, NULL, 0, 0, &work), 0);
     assert_int_equal(stage_plan_rows(config, &work, &memory), 6);
     assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, 16), 0);
     for (size_t i = 0; i < 6; i++) {
@@ -96,7 +96,7 @@ static void test_evaluation_rows(void **state)
     }
     stage_plan_learn(config, &work, rows, 6, &memory);
     assert_true(memory.temperature[0] == 0.6);
-    assert_int_equal(stage_plan_work(config, 0, 1, &work), 0);
+    assert_int_equal(stage_plan_work(config, NULL, 0, 1, &work), 0);
     assert_int_equal(stage_plan_rows(config, &work, &memory), 12);
     assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, 16), 0);
     assert_string_equal(rows[0].tag, "test last t=0.6");
@@ -125,19 +125,19 @@ static void test_imitation_in_pieces(void **state)
     plan_memory_init(&memory);
     assert_int_equal(stage_plan_begin(config, 0, NULL, &memory), 0);
     for (uint32_t i = 0; i < 4; i++) {
-        assert_int_equal(stage_plan_work(config, 0, i, &work), 0);
+        assert_int_equal(stage_plan_work(config, NULL, 0, i, &work), 0);
         assert_int_equal(work.objective, WORK_SFT);
         assert_int_equal(work.round, i);
     }
-    assert_true(stage_plan_work(config, 0, 4, &work) < 0);
+    assert_true(stage_plan_work(config, NULL, 0, 4, &work) < 0);
     memory.sft_earlier = 12;
     expect_work(config, 1, 0, "eval val sft");
     expect_work(config, 1, 1, "eval val sft-earlier");
-    assert_int_equal(stage_plan_work(config, 1, 1, &work), 0);
+    assert_int_equal(stage_plan_work(config, NULL, 1, 1, &work), 0);
     assert_int_equal(stage_plan_policy(config, &work, &memory, 99), 12);
     expect_work(config, 1, 2, "eval test sft");
     expect_work(config, 1, 3, "eval search sft");
-    assert_true(stage_plan_work(config, 1, 4, &work) < 0);
+    assert_true(stage_plan_work(config, NULL, 1, 4, &work) < 0);
 }
 
 /* Groups whose returns are all alike are refilled from new states, round by round, until enough have spread. */
@@ -152,7 +152,7 @@ static void test_refill(void **state)
                                                                 .advantage = ADVANTAGE_RLOO, .dynamic_sampling = 2};
     plan_memory_init(&memory);
     assert_int_equal(stage_plan_begin(config, 0, NULL, &memory), 0);
-    assert_int_equal(stage_plan_work(config, 0, 0, &work), 0);
+    assert_int_equal(stage_plan_work(config, NULL, 0, 0, &work), 0);
     assert_int_equal(stage_plan_fill(config, &work, 5, 2, &memory, rows, 16), 0);
     for (size_t i = 0; i < 8; i++)
         rows[i].state = EPISODE_JOURNALED;
@@ -188,15 +188,119 @@ static void test_memory_round_trip(void **state)
     a.have_best = a.curriculum_ready = true;
     a.sft_earlier = 9;
     a.temperature[2] = 0.3;
+    a.stop = PLAN_COLLAPSE;
+    a.stage_best = 1.0 / 7;
+    a.since_best = 3;
+    a.alarms = 2;
+    a.watched = 2;
+    a.paid[1] = 0.1;
+    a.won[0] = 0.7;
+    a.n_extra = 2;
+    a.extra[1] = 5;
     assert_int_equal(curriculum_init(&a.curriculum, CURRICULUM_LEVELS, NULL, 2), 0);
     (void)curriculum_record(&a.curriculum, (int[]) { 3, 4 }, (int[]) { 1, 2 });
     assert_int_equal(plan_memory_write(&a, &text), 0);
     assert_int_equal(plan_memory_parse(text.text, text.length, &b, NULL), 0);
     assert_int_equal(plan_memory_write(&b, &again), 0);
     assert_string_equal(text.text, again.text);
+    assert_true(b.watched == 2 && b.paid[1] == a.paid[1] && b.won[0] == a.won[0] && b.n_extra == 2 && b.extra[1] == 5);
+    assert_true(b.stop == PLAN_COLLAPSE && b.stage_best == a.stage_best && b.since_best == 3 && b.alarms == 2);
     assert_true(a.best_success == b.best_success);
     assert_true(plan_memory_parse("next_episode x", 14, &b, NULL) < 0);
     assert_true(plan_memory_parse("surprise 1", 10, &b, NULL) < 0);
+}
+
+/* Rows of one pass: so many of n succeed, each is paid `reward`. */
+static void end_rows(struct ledger_episode *rows, size_t n, size_t successes, float reward)
+{
+    for (size_t i = 0; i < n; i++) {
+        rows[i] = (struct ledger_episode) { .episode = i + 1, .state = EPISODE_TRAINED, .success = i < successes, .policy_version = 1 };
+        rows[i].reward = reward + (i < successes);
+        snprintf(rows[i].task, sizeof(rows[i].task), "reach");
+    }
+}
+
+static void test_stop_rules(void **state)
+{
+    static const struct { double success, collapse; int patience; double val[6]; int stops_at; enum plan_stop how; } cases[] = {
+        {.success = .8, .val = {.1, .5, .8}, .stops_at = 2, .how = PLAN_SUCCESS},
+        {.collapse = .3, .val = {.1, .6, .4, .3}, .stops_at = 3, .how = PLAN_COLLAPSE},
+        {.patience = 2, .val = {.1, .6, .4, .7, .7, .6}, .stops_at = 5, .how = PLAN_PATIENCE},
+        {.val = {.9, 0, 0, 0, 0, 0}, .stops_at = 6},
+    };
+    struct run_config *config = *state;
+    struct rl_config *rl = &add_stage(config, STAGE_RL, "rl")->rl;
+    struct work val = { .purpose = EPISODE_EVAL, .split = SPLIT_VAL, .policy = -1 };
+    struct ledger_episode rows[10];
+    struct plan_memory memory;
+
+    for (size_t k = 0; k < ARRAY_SIZE(cases); k++) {
+        int at = 0;
+
+        *rl = (struct rl_config) { .iterations = 9, .episodes = 10, .eval_every = 1, .eval_episodes = 10, .stop_success = cases[k].success,
+                                   .stop_collapse = cases[k].collapse, .stop_patience = cases[k].patience };
+        plan_memory_init(&memory);
+        assert_int_equal(stage_plan_begin(config, 0, NULL, &memory), 0);
+        for (; at < 6 && memory.stop == PLAN_GOES_ON; at++) {
+            end_rows(rows, 10, (size_t)(10 * cases[k].val[at] + .5), 0);
+            stage_plan_learn(config, &val, rows, 10, &memory);
+        }
+        assert_int_equal(at, MIN(cases[k].stops_at + 1, 6));
+        assert_int_equal(memory.stop, cases[k].how);
+    }
+}
+
+/* The reward model pays more and success falls: one alarm, and with on_hack: refresh a refresh after the iteration at hand. */
+static void test_hacking_guard(void **state)
+{
+    struct run_config *config = *state;
+    struct rl_config *rl = &add_stage(config, STAGE_RL, "rl")->rl;
+    struct ledger_episode rows[10];
+    struct plan_memory memory;
+    struct work work;
+
+    *rl = (struct rl_config) { .iterations = 40, .episodes = 10, .w_success = 1, .on_hack = HACK_REFRESH };
+    plan_memory_init(&memory);
+    assert_int_equal(stage_plan_begin(config, 0, NULL, &memory), 0);
+    for (uint32_t i = 0; i < 25; i++) {
+        bool hacked = i >= 5 && i < 10;
+
+        assert_int_equal(stage_plan_work(config, &memory, 0, memory.iteration++, &work), 0);
+        if (work.objective == WORK_PRM)
+            assert_int_equal(stage_plan_work(config, &memory, 0, memory.iteration++, &work), 0);
+        assert_int_equal(work.objective, WORK_PPO);
+        assert_int_equal(work.round, i);
+        end_rows(rows, 10, hacked ? 4 : 6, hacked ? .56f : .5f);
+        stage_plan_learn(config, &work, rows, 10, &memory);
+        assert_int_equal(memory.alarms, i >= 9);
+    }
+    assert_int_equal(memory.n_extra, 1);
+    assert_int_equal(memory.extra[0], 9);
+    assert_int_equal(stage_plan_work(config, &memory, 0, 10, &work), 0);
+    assert_string_equal(work.name, "rl/9 prm");
+    assert_int_equal(stage_plan_work(config, NULL, 0, 10, &work), 0);
+    assert_string_equal(work.name, "rl/10");
+    rl->reward = REWARD_SPARSE;         /* nothing is paid by the model: nothing to watch */
+    memory.watched = 0;
+    stage_plan_learn(config, &work, rows, 10, &memory);
+    assert_int_equal(memory.watched, 0);
+}
+
+static void test_levels_of_the_file(void **state)
+{
+    struct run_config *config = *state;
+    struct rl_config *rl = &add_stage(config, STAGE_RL, "rl")->rl;
+    struct plan_memory memory;
+
+    plan_memory_init(&memory);
+    *rl = (struct rl_config) { .iterations = 1, .episodes = 1, .curriculum = CURRICULUM_LEVELS };
+    assert_int_equal(stage_plan_begin(config, 0, (int[]) { 0, 3 }, &memory), 0);
+    assert_int_equal(memory.curriculum.level_of[1], 3);
+    rl->n_levels = 2;
+    rl->levels[0] = 2;
+    rl->levels[1] = 1;
+    assert_int_equal(stage_plan_begin(config, 0, (int[]) { 0, 3 }, &memory), 0);
+    assert_true(memory.curriculum.level_of[0] == 2 && memory.curriculum.level == 1);
 }
 
 int main(void)
@@ -206,6 +310,9 @@ int main(void)
         cmocka_unit_test_setup(test_evaluation_rows, set_up),
         cmocka_unit_test_setup(test_imitation_in_pieces, set_up),
         cmocka_unit_test_setup(test_refill, set_up),
+        cmocka_unit_test_setup(test_stop_rules, set_up),
+        cmocka_unit_test_setup(test_hacking_guard, set_up),
+        cmocka_unit_test_setup(test_levels_of_the_file, set_up),
         cmocka_unit_test(test_memory_round_trip),
     };
 

@@ -1,0 +1,44 @@
+"""The curriculum through the real daemons: its state survives kill -9 of the coordinator to the bit, and the report shows the schedule."""
+import re
+import sqlite3
+
+import pytest
+from conftest import gantry
+
+
+def rl(curriculum, **more):
+    return {"rl": {"iterations": 4, "episodes": 6, "preset": "tabletop", "curriculum": curriculum, "reward": "sparse", "critic_prm": False,
+                   "eval_every": 0, "critic_warmup": 0, **more}}
+
+
+def told(cluster):
+    """What was drawn, what is remembered, and the schedule that was shown."""
+    with sqlite3.connect(cluster.run / "ledger.sqlite") as db:
+        drawn = db.execute("select episode, iteration, task, state_seed, success from episodes order by episode").fetchall()
+        memory = db.execute("select bytes from blobs where name = 'memory'").fetchone()[0].decode()
+        shown = db.execute("select iteration, name, value from scalars where name like 'curriculum/%' or name like 'estimate/%'"
+                           " order by iteration, name").fetchall()
+    return drawn, re.search("^curriculum .*$", memory, re.M).group(), shown
+
+
+@pytest.mark.parametrize("curriculum", ["frontier-centred", "levels"])
+def test_survives_kill9(make_cluster, curriculum):
+    runs = []
+    for kills in ([], [1, 3]):
+        more = {"levels": [0, 1]} if curriculum == "levels" else {}
+        cluster = make_cluster({"suite": {"tasks": ["pick_up_object", "open_drawer"]}}, stages=[rl(curriculum, **more)])
+        cluster.start()
+        for at in kills:
+            cluster.until(lambda s: s and s["iteration"] >= at, f"iteration {at}")
+            cluster.of("coordinator")[0].kill()
+        cluster.until_finished()
+        cluster.history()
+        runs.append(told(cluster))
+    assert runs[0] == runs[1]
+    drawn, memory, shown = runs[0]
+    assert len(drawn) == 24 and "0x" in memory and len(shown) >= 4 * 4
+    assert gantry("report", cluster.run).returncode == 0
+    page = (cluster.run / "report.html").read_text()
+    assert "Curriculum: share of the draws" in page and ("Curriculum: level" in page) == (curriculum == "levels")
+    if curriculum == "levels":
+        assert {task for _, _, task, _, _ in drawn} == {"pick_up_object"}       # nothing was climbed in four iterations
