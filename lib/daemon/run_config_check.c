@@ -223,8 +223,8 @@ void run_config_warnings(const struct run_config *config, void (*say)(const char
         if (config->stages[i].kind != STAGE_RL)
             continue;
         if (rl->reward == REWARD_RAW_LITERAL)
-            warn(&w, "reward raw_literal pays for dawdling (on the built-in suite success fell from 50 % to 6 % in 10 iterations while "
-                 "the collected reward rose); progress pays for getting closer");
+            warn(&w, "reward raw_literal pays for dawdling: a policy learns to hover where the score is high, and its reward rises while "
+                 "its success falls; progress pays for getting closer");
         if (rl->kl == KL_K1)
             warn(&w, "kl k1 as a loss has no gradient in expectation: nothing holds the policy near its start");
         if (rl->advantage == ADVANTAGE_GAE && !rl_has_critic(rl) && rl->lambda < 1)
