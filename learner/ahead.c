@@ -7,13 +7,14 @@
 #include <semaphore.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "daemon/worker.h"
 #include "learner/plan_data.h"
 #include "train/reference.h"
 
-enum { PREPARED = 4, QUEUE = 1024 };
+enum { PREPARED = 4, QUEUE = 1024, CHUNK = 8, PATIENCE_S = 2 };
 
 struct item {                       /* an episode; a holder is the list, or the thread that works on it */
     struct item *next;
@@ -33,9 +34,11 @@ struct item {                       /* an episode; a holder is the list, or the 
 struct ahead {
     struct journal *journal;
     int threads;
+    bool modest;                    /* gives way to others */
     struct worker *preparer, *computer;
     struct shards *shards;          /* the computer's */
     sem_t room;                     /* for prepared episodes */
+    sem_t passed;                   /* the last job of a thread has been done */
     pthread_mutex_t lock;           /* of what follows; the computer never takes it */
     struct item *items;
     struct reference *reference;    /* NULL: nothing can be asked yet */
@@ -77,11 +80,26 @@ static void drop_until(struct ahead *a, uint64_t last)
 /* ---- the threads ----------------------------------------------------------------------------------------- */
 
 /* Not a matter of shares: whoever wakes up must have the core at once, or players and training wait out our time slices. */
-static void give_way(struct ahead *a)
+static void begin(struct ahead *a)
 {
-    (void)sched_setscheduler(0, SCHED_IDLE, &(struct sched_param) {0});         /* of this thread, and of those it starts */
+    if (a->modest)              /* this thread, and those it starts */
+        (void)sched_setscheduler(0, SCHED_IDLE, &(struct sched_param) {0});
     if (shards_new(1, a->threads, NULL, &a->shards) < 0)
         log_warn("no memory to work ahead", "threads=%d", a->threads);
+}
+
+/* A few decisions at a time, so that what is not wanted any more ends soon. */
+static bool ask(const struct ahead *a, const struct item *item)
+{
+    int at_once = CHUNK * a->threads;
+    size_t floats = item->n ? item->floats / (size_t)item->n : 0;
+
+    for (int i = 0; i < item->n; i += at_once)
+        if (atomic_load(&item->dropped) ||
+            reference_pass(item->reference->model, false, a->shards, item->data, item->steps + i, MIN(at_once, item->n - i), item->kl,
+                           item->temperature, item->numbers + (size_t)i * floats) < 0)
+            return false;
+    return true;
 }
 
 static void compute(void *arg)
@@ -90,10 +108,8 @@ static void compute(void *arg)
     struct ahead *a = item->ahead;
 
     if (!a->shards)
-        give_way(a);
-    if (a->shards && !atomic_load(&item->dropped) &&
-        reference_pass(item->reference->model, false, a->shards, item->data, item->steps, item->n, item->kl, item->temperature,
-                       item->numbers) >= 0)
+        begin(a);
+    if (a->shards && ask(a, item))
         atomic_store(&item->known, true);
     item->data = dataset_free(item->data);
     sem_post(&a->room);
@@ -122,6 +138,10 @@ static void prepare(void *arg)
     struct error error = {0};
     int r = -ECANCELED;
 
+    if (atomic_load(&item->dropped)) {
+        release(item);
+        return;
+    }
     while (sem_wait(&a->room) < 0)
         ;
     if (!atomic_load(&item->dropped))
@@ -221,17 +241,14 @@ static void pass_by(void *arg)
 void ahead_wait(struct ahead *a)
 {
     struct worker *in_turn[] = {a->preparer, a->computer};
-    sem_t passed;
 
-    sem_init(&passed, 0, 0);
     for (size_t i = 0; i < ARRAY_SIZE(in_turn); i++)
-        if (worker_submit(in_turn[i], pass_by, &passed) >= 0)
-            while (sem_wait(&passed) < 0)
+        if (worker_submit(in_turn[i], pass_by, &a->passed) >= 0)
+            while (sem_wait(&a->passed) < 0)
                 ;
-    sem_destroy(&passed);
 }
 
-int ahead_new(struct journal *journal, int threads, struct ahead **ret)
+int ahead_new(struct journal *journal, int threads, bool modest, struct ahead **ret)
 {
     _cleanup_(ahead_freep) struct ahead *a = calloc(1, sizeof *a);
     int r;
@@ -240,8 +257,10 @@ int ahead_new(struct journal *journal, int threads, struct ahead **ret)
         return -ENOMEM;
     a->journal = journal;
     a->threads = threads;
+    a->modest = modest;
     pthread_mutex_init(&a->lock, NULL);
     sem_init(&a->room, 0, PREPARED);
+    sem_init(&a->passed, 0, 0);
     r = worker_new("prepare", 1, QUEUE, &a->preparer);
     if (r >= 0)
         r = worker_new("ahead", 1, PREPARED + 1, &a->computer);
@@ -251,17 +270,39 @@ int ahead_new(struct journal *journal, int threads, struct ahead **ret)
     return 0;
 }
 
+/* Everything is dropped: what is in hand ends with its chunk. But a thread that gives way to everybody may not get a core. */
+static bool has_ended(struct ahead *a)
+{
+    struct timespec until;
+    int r;
+
+    if (!a->computer || worker_submit(a->computer, pass_by, &a->passed) < 0)
+        return true;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += PATIENCE_S;
+    do
+        r = sem_timedwait(&a->passed, &until);
+    while (r < 0 && errno == EINTR);
+    return r == 0;
+}
+
 struct ahead *ahead_free(struct ahead *a)
 {
     if (!a)
         return NULL;
     ahead_forget(a, UINT64_MAX);
+    sem_post(&a->room);         /* whoever waits for it sees that it is over */
     worker_free(a->preparer);
+    if (a->modest && !has_ended(a)) {
+        log_info("a thread that works ahead gets no core; it ends with the process", "seconds=%d", PATIENCE_S);
+        return NULL;
+    }
     worker_free(a->computer);
     shards_free(a->shards);
     reference_drop(a->reference);
     pthread_mutex_destroy(&a->lock);
     sem_destroy(&a->room);
+    sem_destroy(&a->passed);
     free(a);
     return NULL;
 }

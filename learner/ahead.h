@@ -16,14 +16,17 @@
  * Thread rule: ahead_add on the loop's thread; offer, take, forget on the train thread; new and free while neither runs. */
 #pragma once
 
+#include <stdbool.h>
+
 #include "base/method.h"
 #include "learner/reference.h"
 #include "run/journal.h"
 
 struct ahead;
 
-/* The journal is borrowed. */
-int ahead_new(struct journal *journal, int threads, struct ahead **ret);
+/* The journal is borrowed. modest: give way to all other threads of the machine. */
+int ahead_new(struct journal *journal, int threads, bool modest, struct ahead **ret);
+/* A modest thread that gets no core for two seconds is left behind with its memory: the process is about to end. */
 struct ahead *ahead_free(struct ahead *ahead);
 DEFINE_FREEP(struct ahead, ahead_free)
 

@@ -227,7 +227,7 @@ static int open_rank_0(struct edge *edge, uint64_t run, struct error *error)
         return r;
     r = journal_thread_new(edge->loop, edge->journal, on_appended, edge, &edge->journal_thread);
     if (r >= 0)
-        r = ahead_new(edge->journal, (int)edge->threads, &edge->ahead);
+        r = ahead_new(edge->journal, (int)edge->threads, true, &edge->ahead);
     return r < 0 ? error_set(error, -r, "the journal's threads cannot start: %s", strerror(-r)) : 0;
 }
 

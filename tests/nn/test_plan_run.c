@@ -315,7 +315,7 @@ static void what_was_asked_ahead_changes_no_bit(void **state)
             assert_int_equal(remove_tree(dir), 0);
         }
         restart(f);
-        assert_int_equal(ahead_new(f->journal, 3, &ahead), 0);
+        assert_int_equal(ahead_new(f->journal, 3, false, &ahead), 0);
         f->runner.ahead = ahead;
         ahead_add(ahead, RL, 11);       /* no plan has come yet: nothing is known of a reference */
         MUST(run_ppo(f, 1, "policies/v000001", rows, 2, &version, &error));
