@@ -11,6 +11,7 @@
 #include "serve/policy_version.h"
 
 enum { MAX_ROWS = 64 };
+#define MASKED ""           /* the instruction of confidence's other side (MG-Select, docs/method.md) */
 
 struct lane {
     struct openvla_session *session;
@@ -80,22 +81,31 @@ static int act_check(const struct message *message, void *model, struct error *e
     for (size_t i = 0; i < request->n_state; i++)
         if (!isfinite(request->state[i]))
             return error_set(error, EINVAL, "number %zu of the robot's state is not finite", i);
+    if (request->want_confidence && config->oft.kind != OFT_NONE)
+        return error_set(error, EINVAL, "confidence: this policy answers a whole chunk at once; ask a policy that answers token by token");
     if (!(request->temperature >= 0 && request->temperature <= 100))
         return error_set(error, EINVAL, "temperature %g: 0 to 100", (double)request->temperature);
     return 1;
 }
 
-static int fill_item(struct act_state *state, struct policy_version *version, const struct serve_job *job, struct act_item *ret)
+static const Gantry__ActRequest *request_of(const struct serve_job *job)
+{
+    return (const Gantry__ActRequest *)job->request->message->body;
+}
+
+/* instruction: the request's own, or MASKED. */
+static int fill_item(struct act_state *state, struct policy_version *version, const struct serve_job *job, const char *instruction,
+                     struct act_item *ret)
 {
     const struct message *message = job->request->message;
-    const Gantry__ActRequest *request = (const Gantry__ActRequest *)message->body;
+    const Gantry__ActRequest *request = request_of(job);
     struct act_item item = {
         .n_images = images_taken(&version->model->config), .temperature = request->temperature, .seed = atomic_load(&state->seed),
         .episode = request->sample_key ? request->sample_key : request->episode, .step = request->step, .sample = request->sample,
         .value_only = request->value_only, .full = request->full,
     };
     size_t size;
-    int r = policy_version_prompt(version, request->instruction, &item.prompt, &item.n_prompt);
+    int r = policy_version_prompt(version, instruction, &item.prompt, &item.n_prompt);
 
     if (r < 0)
         return r;
@@ -107,7 +117,7 @@ static int fill_item(struct act_state *state, struct policy_version *version, co
 
 static bool wants_hidden(const struct serve_job *job)
 {
-    return ((const Gantry__ActRequest *)job->request->message->body)->want_hidden;
+    return request_of(job)->want_hidden;
 }
 
 static void refuse(struct serve_job *job, const char *what, int r)
@@ -126,11 +136,13 @@ static int act_one(struct lane *lane, const struct openvla *model, int rows)
         const struct act_result *result = &lane->results[i];
         double normalised[OPENVLA_MAX_ACTION_DIMS];
 
+        if (lane->items[i].shadow_of)
+            continue;
         for (int k = 0; k < config->action_dims; k++)
             normalised[k] = openvla_decode(config, result->tokens[k]);
         lane->jobs[i]->reply = act_reply(model, lane->jobs[i]->version, &(struct act_answer) {
             .actions = lane->items[i].value_only ? 0 : 1, .tokens = result->tokens, .logp = result->logp, .normalised = normalised,
-            .value = result->value, .entropy = result->entropy,
+            .value = result->value, .entropy = result->entropy, .confidence = result->confidence,
             .hidden = wants_hidden(lane->jobs[i]) ? openvla_act_hidden(lane->session, i) : NULL,
         });
     }
@@ -171,29 +183,51 @@ static int act_chunks(struct lane *lane, const struct openvla *model, int rows)
     return r;
 }
 
+/* Requests from `from` on until the lane is full, each with its shadow behind it if it wants one. Returns how many requests. */
+static unsigned fill_pass(struct act_state *state, struct lane *lane, struct serve_job **jobs, unsigned from, unsigned n, int *ret_rows)
+{
+    struct policy_version *version = jobs[0]->model;
+    unsigned i = from;
+    int rows = 0;
+
+    for (; i < n; i++) {
+        bool shadow = request_of(jobs[i])->want_confidence;
+        int r;
+
+        if (rows + 1 + shadow > MAX_ROWS)
+            break;
+        r = fill_item(state, version, jobs[i], request_of(jobs[i])->instruction, &lane->items[rows]);
+        if (r == 0 && shadow && (r = fill_item(state, version, jobs[i], MASKED, &lane->items[rows + 1])) == 0)
+            lane->items[rows + 1].shadow_of = rows + 1;
+        if (r < 0) {
+            refuse(jobs[i], "the request cannot be prepared", r);
+            continue;
+        }
+        for (int k = 0; k < 1 + shadow; k++)
+            lane->jobs[rows++] = jobs[i];
+    }
+    *ret_rows = rows;
+    return i - from;
+}
+
 static void act_compute(void *arg, unsigned number, struct serve_job **jobs, unsigned n)
 {
     struct act_state *state = arg;
     struct lane *lane = &state->lanes[number];
-    struct policy_version *version = jobs[0]->model;
-    int rows = 0, r = session_fit(&lane->session, &lane->config, &version->model->config, MAX_ROWS);
+    const struct openvla *model = ((struct policy_version *)jobs[0]->model)->model;
+    int rows, fit = session_fit(&lane->session, &lane->config, &model->config, MAX_ROWS), r;
 
-    for (unsigned i = 0; i < n; i++) {
-        int filled = r < 0 ? r : rows == MAX_ROWS ? -EAGAIN : fill_item(state, version, jobs[i], &lane->items[rows]);
-
-        if (filled < 0)
-            refuse(jobs[i], "the request cannot be prepared", filled);
-        else
-            lane->jobs[rows++] = jobs[i];
+    for (unsigned from = 0; from < n;) {
+        from += fill_pass(state, lane, jobs, from, n, &rows);
+        r = fit;
+        if (rows > 0 && fit >= 0)
+            r = model->config.oft.kind == OFT_NONE ? act_one(lane, model, rows) : act_chunks(lane, model, rows);
+        for (int i = 0; i < rows; i++)
+            if (r < 0)
+                refuse(lane->jobs[i], "the policy failed", r);
+            else if (!lane->jobs[i]->reply)
+                refuse(lane->jobs[i], "the reply", -ENOMEM);
     }
-    if (rows > 0)
-        r = version->model->config.oft.kind == OFT_NONE ? act_one(lane, version->model, rows)
-                                                        : act_chunks(lane, version->model, rows);
-    for (int i = 0; i < rows; i++)
-        if (r < 0)
-            refuse(lane->jobs[i], "the policy failed", r);
-        else if (!lane->jobs[i]->reply)
-            refuse(lane->jobs[i], "the reply", -ENOMEM);
 }
 
 static void *act_state_new(unsigned lanes)

@@ -45,6 +45,7 @@ ProtobufCMessage *act_reply(const struct openvla *model, uint64_t number, const 
     gantry__act_reply__init(reply);
     reply->value = answer->value;
     reply->entropy = answer->entropy;
+    reply->confidence = answer->confidence;
     reply->policy_version = number;
     if (!n)
         return &reply->base;

@@ -11,7 +11,7 @@ struct act_answer {
     const int32_t *tokens;      /* (actions, dims) */
     const float *logp;          /* (actions, dims) */
     const double *normalised;   /* (actions, dims) */
-    float value, entropy;
+    float value, entropy, confidence;
     const float *hidden;        /* (config.hidden), or NULL: not wanted */
 };
 

@@ -347,7 +347,14 @@ static void fill_terms(const struct conductor *c, const struct open_iteration *i
         terms->search_horizon = (uint32_t)MAX(s->eval.search_horizon, 1);
         terms->search_execute = (uint32_t)MAX(s->eval.search_execute, 1);
         terms->search_temperature = row->temperature;
+        terms->search_score = s->eval.search_score;
+        terms->search_method = search_method_names[s->eval.search_method];
+        terms->search_judge = search_judge_names[stage_plan_judge(&s->eval, row)];
+        terms->search_proposals = search_proposal_names[s->eval.search_proposals];
+        terms->refine_always = s->eval.refine_always;
     }
+    if (s->kind == STAGE_EVAL && row->split == SPLIT_TEST)
+        terms->perturb = s->eval.perturb;
     if (c->bug == CONDUCTOR_BUG_NEWEST_VERSION && row->purpose == EPISODE_TRAIN)
         terms->policy_version = versions_newest(&c->versions, KIND_POLICY)->number;
 }

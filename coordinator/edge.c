@@ -77,13 +77,17 @@ static int write_texts(struct edge *edge, struct error *error)
     return write_settings(edge, 0, error);
 }
 
+enum { LATER_MAX_BYTES = 1 << 20 };
+
 /* RUN/evals.yaml: eval stages that `gantry eval` asked for after the run's own. They are no part of the configuration the run
  * was started with: its digest, config.yaml and summary.json leave them out. */
 static int append_later_stages(struct edge *edge, struct error *error)
 {
     _cleanup_free_ struct run_config *later = malloc(sizeof *later);
+    _cleanup_free_ char *text = NULL;
     int first = edge->config.n_stages, r;
     char path[RUN_PATH];
+    size_t n;
 
     edge->n_config_stages = first;
     if (!later)
@@ -91,7 +95,8 @@ static int append_later_stages(struct edge *edge, struct error *error)
     r = rundir_path(edge->run_dir, "evals.yaml", path, error);
     if (r < 0 || access(path, F_OK) < 0)
         return r;
-    r = run_config_load(path, later, error);
+    r = file_read(path, LATER_MAX_BYTES, &text, &n);
+    r = r < 0 ? error_set(error, -r, "%s: cannot be read: %s", path, strerror(-r)) : run_config_parse_later(text, n, path, &edge->config, later, error);
     for (int i = 0; i < later->n_stages && r == 0; i++) {
         if (later->stages[i].kind != STAGE_EVAL)
             return error_set(error, EINVAL, "%s: stages[%d] is no eval stage; only those may be added to a run", path, i);

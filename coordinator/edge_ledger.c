@@ -11,26 +11,6 @@
 
 /* ---- opening ------------------------------------------------------------------------------------- */
 
-/* What must not change during a run: seed, numerics, suite, models, stages. Where and on how many machines it runs may. */
-static int config_digest(const struct run_config *config, uint8_t ret[SHA256_SIZE])
-{
-    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
-    _cleanup_free_ struct run_config *fixed = malloc(sizeof *fixed);
-    int r;
-
-    if (!fixed)
-        return -ENOMEM;
-    *fixed = *config;
-    fixed->dir[0] = fixed->http[0] = fixed->listen[0] = '\0';
-    fixed->env_workers = fixed->slots = fixed->n_actors = fixed->n_prm_servers = fixed->n_learners = 0;
-    fixed->heartbeat_ms = fixed->lease_ttl_ms = fixed->first_step_ms = fixed->journal_keep = 0;
-    r = run_config_write(fixed, &text);
-    if (r < 0)
-        return r;
-    sha256_of(text.text, text.length, ret);
-    return 0;
-}
-
 static int refuse_adapter(const char *dir, struct error *error)
 {
     char path[512];
@@ -77,7 +57,7 @@ int edge_ledger_open(struct edge *edge, struct error *error)
 {
     struct ledger_run create = {.seed = edge->config.seed, .created_ms = clock_wall_ms()};
     char path[RUN_PATH];
-    int r = config_digest(&edge->config, create.config_digest);
+    int r = run_config_digest(&edge->config, create.config_digest);
 
     if (r < 0)
         return error_set(error, -r, "out of memory");

@@ -136,6 +136,11 @@ static void fill_lease(const struct lease_terms *t, Gantry__Lease *out)
     out->search_execute = t->search_execute;
     out->search_temperature = t->search_temperature;
     out->search_score = (char *)t->search_score;
+    out->search_method = (char *)(t->search_method ? t->search_method : "");
+    out->search_judge = (char *)(t->search_judge ? t->search_judge : "");
+    out->search_proposals = (char *)(t->search_proposals ? t->search_proposals : "");
+    out->refine_always = t->refine_always;
+    out->perturb = (char *)(t->perturb ? t->perturb : "");
     out->alone = t->alone;
     out->score_every = t->score_every;
     out->sample_key = t->sample_key;

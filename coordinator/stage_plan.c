@@ -190,6 +190,38 @@ static size_t count(int n)
     return n > 0 ? (size_t)n : 0;
 }
 
+/* One way to play the states of a look-ahead pass. */
+struct variant { int n; const char *control; };     /* control NULL: the stage's own judge */
+
+/* In order: every n; greedy; every other control with every n > 1. Returns how many; of them the first `room` are written. */
+static size_t search_variants(const struct eval_config *eval, struct variant *ret, size_t room)
+{
+    size_t n = 0;
+
+    for (int i = 0; i < eval->n_n; i++, n++)
+        if (n < room)
+            ret[n] = (struct variant) {.n = MAX(eval->n[i], 1)};
+    for (int k = 0; k < eval->n_search_controls; k++)
+        for (int i = 0; i < eval->n_n; i++) {
+            bool greedy = !strcmp(eval->search_controls[k], "greedy");
+
+            if (greedy ? i > 0 : eval->n[i] < 2)
+                continue;
+            if (n < room)
+                ret[n] = (struct variant) {.n = greedy ? 1 : eval->n[i], .control = eval->search_controls[k]};
+            n++;
+        }
+    return n;
+}
+
+enum search_judge stage_plan_judge(const struct eval_config *eval, const struct ledger_episode *row)
+{
+    const char *word = strrchr(row->tag, ' ');
+    int judge = word ? search_name(search_judge_names, word + 1) : -ENOENT;
+
+    return judge < 0 ? eval->search_judge : (enum search_judge)judge;
+}
+
 static size_t eval_rows(const struct eval_config *eval, const struct work *work, const struct plan_memory *memory)
 {
     double temperatures[EVAL_TEMPERATURES];
@@ -197,7 +229,7 @@ static size_t eval_rows(const struct eval_config *eval, const struct work *work,
     if (work->split == SPLIT_VAL)
         return count(eval->n_temperatures) * count(eval->val_episodes);
     if (work->look_ahead)
-        return count(eval->n_n) * count(eval->search_episodes);
+        return search_variants(eval, NULL, 0) * count(eval->search_episodes);
     if (work->expert)
         return count(eval->episodes);
     return count(test_temperatures(eval, memory, work->policy, temperatures)) * count(eval->episodes);
@@ -239,13 +271,24 @@ static void fill_eval_row(const struct run_config *config, const struct work *wo
     per_pass = count(work->split == SPLIT_VAL ? eval->val_episodes : work->look_ahead ? eval->search_episodes : eval->episodes);
     pass = i / per_pass;
     set_eval_state(config, i % per_pass, work->split == SPLIT_TEST ? (uint64_t)eval->first_state : 0, row);
+    row->max_steps = work->split == SPLIT_TEST ? (uint32_t)count(eval->max_steps) : 0;
     if (work->expert) {
         snprintf(row->tag, sizeof(row->tag), "test %s", policy);
     } else if (work->look_ahead) {
-        row->search_n = (uint32_t)MAX(eval->n[pass], 1);
-        row->temperature = 1;           /* all n at the same temperature, or the comparison would be of temperatures */
+        struct variant variants[RUN_MAX_N * (1 + RUN_MAX_CONTROLS)];
+
+        (void)search_variants(eval, variants, ARRAY_SIZE(variants));
+        row->search_n = (uint32_t)variants[pass].n;
+        row->temperature = (float)eval->search_temperature;     /* the same for all n, or the comparison would be of temperatures */
         row->prm_version = memory->prm_current;
-        snprintf(row->tag, sizeof(row->tag), "search %s n=%u", policy, row->search_n);
+        if (!variants[pass].control) {
+            snprintf(row->tag, sizeof(row->tag), "search %s n=%u", policy, row->search_n);
+        } else if (!strcmp(variants[pass].control, "greedy")) {
+            row->temperature = 0;
+            snprintf(row->tag, sizeof(row->tag), "search %s greedy", policy);
+        } else {
+            snprintf(row->tag, sizeof(row->tag), "search %s n=%u %s", policy, row->search_n, variants[pass].control);
+        }
     } else {
         if (work->split == SPLIT_VAL) {
             row->temperature = (float)eval->temperatures[pass];

@@ -9,9 +9,10 @@
  *                     over before its time when memory->stop says so
  *   eval              per policy: val at every temperature; then per policy: test at its best temperature of them, greedy and
  *                     at 1; then, where look-ahead is asked for, per policy (not the demonstrator, not `best`) test with every
- *                     n on the same states. The demonstrator plays test alone, `sft-earlier` val alone.
+ *                     n on the same states, and with the controls. The demonstrator plays test alone, `sft-earlier` val alone.
  *
- * Rows of an evaluation carry a tag: "val sft t=0.6", "test last t=0.3", "test demonstrator", "search last n=4"; those of a val
+ * Rows of an evaluation carry a tag: "val sft t=0.6", "test last t=0.3", "test demonstrator", "search last n=4",
+ * "search last n=4 random", "search last greedy"; those of a val
  * pass in rl: "val". Row i of n tasks is task i % n; evaluation states are i / n, the same in every pass, and their sampling key
  * is shared, so that comparisons are paired.
  *
@@ -108,6 +109,9 @@ size_t stage_plan_refill(const struct run_config *config, const struct work *wor
 
 /* The row that stands in for `failed`: same task and terms, next id, an unused state. */
 void stage_plan_replace(struct plan_memory *memory, const struct ledger_episode *failed, struct ledger_episode *ret);
+
+/* Who chooses in a row of look-ahead: the stage's judge, or the control that the row's tag ends with. */
+enum search_judge stage_plan_judge(const struct eval_config *eval, const struct ledger_episode *row);
 
 /* plan_learn.c. All rows have ended: curriculum, best policy, temperatures; whether the stage is to end (memory->stop) and whether the
  * policy has learnt to please the reward model alone (memory->alarms). */

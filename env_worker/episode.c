@@ -42,7 +42,11 @@ int episode_begin(struct episode *e, const Gantry__Lease *lease, uint32_t max_st
     int r;
 
     if ((r = keep(e->task, sizeof(e->task), lease->task)) < 0 || (r = keep(e->style, sizeof(e->style), lease->style)) < 0 ||
-        (r = keep(e->search_score, sizeof(e->search_score), lease->search_score)) < 0)
+        (r = keep(e->search_score, sizeof(e->search_score), lease->search_score)) < 0 ||
+        (r = keep(e->search_method, sizeof(e->search_method), lease->search_method)) < 0 ||
+        (r = keep(e->search_judge, sizeof(e->search_judge), lease->search_judge)) < 0 ||
+        (r = keep(e->search_proposals, sizeof(e->search_proposals), lease->search_proposals)) < 0 ||
+        (r = keep(e->perturb, sizeof(e->perturb), lease->perturb)) < 0)
         return r;
     if ((r = make_room(e, max_steps)) < 0)
         return r;
@@ -53,12 +57,17 @@ int episode_begin(struct episode *e, const Gantry__Lease *lease, uint32_t max_st
     e->lease.task = e->task;
     e->lease.style = e->style;
     e->lease.search_score = e->search_score;
+    e->lease.search_method = e->search_method;
+    e->lease.search_judge = e->search_judge;
+    e->lease.search_proposals = e->search_proposals;
+    e->lease.perturb = e->perturb;
     e->lease.max_steps = max_steps;
     e->instruction[0] = '\0';
     e->steps = e->tokens_per_step = e->hidden_steps = e->n_turns = 0;
     e->scored = false;
     e->sim_us = e->act_us = e->score_us = 0;
-    e->state_digest = 0;
+    e->state_digest = e->policy_steps = e->searches = e->perturbed_at = 0;
+    e->search_chosen = e->search_all = 0;
     return 0;
 }
 
@@ -211,4 +220,11 @@ void episode_trajectory(const struct episode *e, bool success, bool timeout, Gan
     ret->score_us = e->score_us;
     ret->search_n = e->lease.search_n;
     ret->state_digest = e->state_digest;
+    ret->policy_steps = e->policy_steps;
+    if (e->searches) {
+        ret->search_chosen = (float)(e->search_chosen / e->searches);
+        ret->search_all = (float)(e->search_all / e->searches);
+    }
+    ret->perturb = (char *)e->perturb;
+    ret->perturbed_at = e->perturbed_at;
 }

@@ -14,7 +14,7 @@ enum { EPISODE_TOKENS_MAX = 256 };      /* per step */
 
 struct episode {
     Gantry__Lease lease;        /* numbers only; the strings below stand in for its own */
-    char task[EPISODE_TASK_MAX], style[16], search_score[16];
+    char task[EPISODE_TASK_MAX], style[16], search_score[16], search_method[16], search_judge[16], search_proposals[16], perturb[16];
     char instruction[128];
     struct frames *frames;      /* o_0 .. o_steps */
 
@@ -33,6 +33,10 @@ struct episode {
     bool scored;
     uint64_t sim_us, act_us, score_us;
     uint32_t state_digest;      /* look-ahead: CRC of the saved states, one after the other */
+    uint32_t policy_steps;      /* actions asked of the policy, look-ahead included */
+    uint32_t searches;          /* decisions by look-ahead that were scored, ... */
+    double search_chosen, search_all;   /* ... sums over them: worth of the chosen one, mean worth of all */
+    uint32_t perturbed_at;      /* 1 + the step before which the world did it; 0: not yet */
 
     uint32_t capacity;          /* steps the arrays have room for */
     uint32_t token_room;        /* tokens (and logps) they have room for */

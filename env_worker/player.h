@@ -124,4 +124,6 @@ void player_step(struct player *player, const struct player_event *event, uint64
 
 /* The step counter for heartbeats: moves with everything that is finished (reset, act, step, score), so it renews the lease. */
 static inline uint32_t player_progress(const struct player *player) { return player->beats; }
+/* The work of one ACT is long (a search of many candidates): its parts count, too, or the lease would end under it. */
+static inline void player_beat(struct player *player) { player->beats++; }
 static inline bool player_busy(const struct player *player) { return player->phase != PLAYER_IDLE; }

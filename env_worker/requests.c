@@ -43,30 +43,31 @@ enum player_answer player_answer_of(int result, const struct message *reply, cha
 
 /* ---- Act ---------------------------------------------------------------------------------------------- */
 
-int request_act(struct wire_client *client, const struct episode *episode, const struct act_ways *ways, float temperature,
-                uint32_t step, uint32_t sample, struct frames *frames, uint32_t frame, wire_reply_fn *on_reply, void *arg,
-                struct pending_call *ret_call)
+int request_act(struct wire_client *client, const struct episode *episode, const struct act_ways *ways, const struct act_ask *ask,
+                wire_reply_fn *on_reply, void *arg, struct pending_call *ret_call)
 {
     struct wire_part pictures[FRAMES_CAMERAS_MAX];
-    uint32_t n = frames->shape.cameras;
+    uint32_t n = ask->frames->shape.cameras;
     Gantry__ActRequest body = GANTRY__ACT_REQUEST__INIT;
 
     body.episode = episode->lease.episode;
     body.sample_key = episode->lease.sample_key;
-    body.step = step;
-    body.sample = sample;
+    body.step = ask->step;
+    body.sample = ask->sample;
+    body.value_only = ask->value_only;
+    body.want_confidence = ask->confidence;
     body.instruction = (char *)episode->instruction;
     body.image_chain = (char *)ways->chain;
     body.full = ways->full;
-    body.temperature = temperature;
-    body.height = frames->shape.height;
-    body.width = frames->shape.width;
+    body.temperature = ask->temperature;
+    body.height = ask->frames->shape.height;
+    body.width = ask->frames->shape.width;
     body.images = n;
-    body.state = frames_state(frames, frame);
-    body.n_state = frames->shape.state;
+    body.state = frames_state(ask->frames, ask->frame);
+    body.n_state = ask->frames->shape.state;
     body.want_hidden = episode->lease.purpose == GANTRY__PURPOSE__PURPOSE_TRAIN;
     for (uint32_t i = 0; i < n; i++)
-        pictures[i] = frames_picture(frames, frame, i);
+        pictures[i] = frames_picture(ask->frames, ask->frame, i);
     return start_call(client, &(struct wire_call) {
         .kind = GANTRY__KIND__KIND_ACT, .version = episode->lease.policy_version, .body = &body.base,
         .parts = pictures, .n_parts = n, .deadline_ms = ACT_DEADLINE_MS, .on_reply = on_reply, .arg = arg,
@@ -97,8 +98,9 @@ static const char *act_problem(const Gantry__ActReply *act, uint32_t c)
         return "the action is not finite";
     if (act->n_tokens < c || act->n_tokens % c || act->n_tokens / c > EPISODE_TOKENS_MAX || act->n_logp != act->n_tokens)
         return "tokens and log-probabilities are not equally many for each action";
-    if (!all_finite(act->logp, act->n_logp) || !all_finite(act->hidden, act->n_hidden) || !isfinite(act->value))
-        return "a log-probability, a hidden state or the value is not finite";
+    if (!all_finite(act->logp, act->n_logp) || !all_finite(act->hidden, act->n_hidden) || !isfinite(act->value) ||
+        !isfinite(act->confidence))
+        return "a log-probability, a hidden state, the value or the confidence is not finite";
     return NULL;
 }
 
@@ -114,6 +116,7 @@ static void take_moves(const Gantry__ActReply *act, uint32_t c, struct move *ret
         memcpy(move->logp, act->logp + i * k, sizeof(float) * k);
         memcpy(move->action, act->action + i * SIM_ACTION_DIMS, sizeof(move->action));
         move->value = act->value;
+        move->confidence = act->confidence;
         move->version = act->policy_version;
         move->begins_turn = i == 0;
     }
@@ -146,6 +149,24 @@ enum player_answer act_answer(int result, const struct message *reply, const str
         return PLAYER_OK;
     }
     return PLAYER_BAD_ANSWER;
+}
+
+enum player_answer value_answer(int result, const struct message *reply, const struct episode *episode, float *ret_value, char *text,
+                                size_t size)
+{
+    enum player_answer answer = player_answer_of(result, reply, text, size);
+    const Gantry__ActReply *act;
+
+    if (answer != PLAYER_OK)
+        return answer;
+    act = (const Gantry__ActReply *)reply->body;
+    if (act->policy_version != episode->lease.policy_version || !isfinite(act->value)) {
+        snprintf(text, size, "act: a value of version %" PRIu64 " that is %g, wanted a finite one of %" PRIu64, act->policy_version,
+                 (double)act->value, (uint64_t)episode->lease.policy_version);
+        return PLAYER_BAD_ANSWER;
+    }
+    *ret_value = act->value;
+    return PLAYER_OK;
 }
 
 /* ---- Score -------------------------------------------------------------------------------------------- */

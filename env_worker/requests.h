@@ -18,7 +18,7 @@ struct move {
     uint32_t n_tokens;
     uint32_t tokens[EPISODE_TOKENS_MAX];
     float logp[EPISODE_TOKENS_MAX];
-    float value;
+    float value, confidence;    /* confidence: 0 unless asked for */
     float action[SIM_ACTION_DIMS];
     uint64_t version;
     bool begins_turn;           /* the first action of an answer */
@@ -35,15 +35,25 @@ struct act_ways {               /* the same for all requests of a run */
     bool full;                  /* sample from the whole vocabulary */
 };
 /* Act on one observation; `step` and `sample` are the sampling counter, with the lease's sample_key or episode. */
-int request_act(struct wire_client *client, const struct episode *episode, const struct act_ways *ways, float temperature,
-                uint32_t step, uint32_t sample, struct frames *frames, uint32_t frame, wire_reply_fn *on_reply, void *arg,
-                struct pending_call *ret_call);
+struct act_ask {
+    float temperature;
+    uint32_t step, sample;
+    struct frames *frames;
+    uint32_t frame;
+    bool value_only, confidence;
+};
+int request_act(struct wire_client *client, const struct episode *episode, const struct act_ways *ways, const struct act_ask *ask,
+                wire_reply_fn *on_reply, void *arg, struct pending_call *ret_call);
 /* How many actions an answer holds, to make room for them: 1..ACT_CHUNK_MAX, whatever it says. */
 enum { ACT_CHUNK_MAX = 64 };
 uint32_t act_chunk(int result, const struct message *reply);
 /* BAD_REQUEST with a line in text when the reply cannot be played, or holds more than `room` actions. */
 enum player_answer act_answer(int result, const struct message *reply, const struct episode *episode, struct move *ret_moves,
                               uint32_t room, char *text, size_t size);
+
+/* The same for an answer to value_only. */
+enum player_answer value_answer(int result, const struct message *reply, const struct episode *episode, float *ret_value, char *text,
+                                size_t size);
 
 /* Score frames at[0..n_at) of `n` frames of a block from `first` on, which is the episode's o_0 or a copy of it. */
 struct score_images {

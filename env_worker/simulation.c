@@ -131,6 +131,12 @@ static int run_step(struct simulation *s, struct sim_job *job, struct sim_slot *
 {
     int r;
 
+    if (job->perturb[0]) {
+        r = sim_perturb(slot, job->perturb, job->perturb_seed, job->step, job->limit);
+        if (r < 0)
+            return fail(job, r, job->perturb);
+        job->perturbed = r > 0;
+    }
     if (job->kind == SIM_JOB_DEMONSTRATE) {
         r = sim_demonstrate(slot, job->style, job->seed, job->step, job->action, job->label);
         if (r < 0)

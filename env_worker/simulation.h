@@ -41,6 +41,11 @@ struct sim_job {
     size_t state_size;
     unsigned candidate;
 
+    char perturb[16];           /* STEP, DEMONSTRATE: what the world may do before the step; "": nothing */
+    uint64_t perturb_seed;
+    int limit;                  /* the episode's, in steps */
+    bool perturbed;             /* it did */
+
     float action[SIM_ACTION_DIMS], label[SIM_ACTION_DIMS];
     bool success;
     int result;                 /* 0, or -errno: -EIO the simulator broke */

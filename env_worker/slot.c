@@ -90,6 +90,8 @@ static void on_step(struct sim_job *job)
         slot->episode.sim_us += job->us;
         slot->shared->totals.sim_us += job->us;
         slot->shared->totals.steps += r == 0;
+        if (job->perturbed)
+            slot->episode.perturbed_at = slot->episode.steps + 1;
         if (r == 0)
             r = record(slot, job, job->kind == SIM_JOB_STEP ? &slot->moves[job->candidate] : NULL);
         step_player(slot, &(struct player_event) {
@@ -144,6 +146,12 @@ static void do_step(struct slot *slot, const struct player_effect *effect)
     } else {
         job->candidate = effect->action;        /* which of the moves this is */
         memcpy(job->action, slot->moves[effect->action].action, sizeof(job->action));
+    }
+    if (e->perturb[0] && !e->perturbed_at) {
+        snprintf(job->perturb, sizeof(job->perturb), "%s", e->perturb);
+        job->perturb_seed = e->lease.state_seed;        /* the same for all who are compared on this state */
+        job->step = (int)effect->step;
+        job->limit = (int)e->lease.max_steps;
     }
     simulation_submit(slot->shared->simulation, job);
 }
@@ -208,15 +216,17 @@ static void do_act(struct slot *slot, const struct player_effect *effect)
 
     slot->call_ticket = effect->ticket;
     slot->call_since_ns = clock_mono_ns();
-    if (lease->search_n > 1) {
+    if (lease->search_n > 1) {      /* refine, too, has a lease with n > 1 */
         r = lookahead_start(slot, on_searched, &slot->search, text, sizeof(text));
         if (r == -EINVAL) {
             send_acted(slot, effect->ticket, PLAYER_BROKEN, 0, text);
             return;
         }
     } else if (actor) {
-        r = request_act(actor, &slot->episode, &(struct act_ways) {slot->shared->chain, slot->shared->full}, lease->temperature, effect->step, 0, slot->episode.frames, effect->step, on_act,
-                        slot, &slot->call);
+        slot->episode.policy_steps++;
+        r = request_act(actor, &slot->episode, &(struct act_ways) {slot->shared->chain, slot->shared->full}, &(struct act_ask) {
+            .temperature = lease->temperature, .step = effect->step, .frames = slot->episode.frames, .frame = effect->step,
+        }, on_act, slot, &slot->call);
         snprintf(text, sizeof(text), "act: %s", strerror(-r));
     }
     if (r < 0)

@@ -43,5 +43,8 @@ struct lease_terms {
     uint32_t search_n, search_horizon, search_execute, score_every;     /* search_n 0, 1: no look-ahead */
     float search_temperature;
     const char *search_score;   /* last | mean */
+    const char *search_method, *search_judge, *search_proposals;        /* names of base/search.h; NULL: the first of each */
+    bool refine_always;
+    const char *perturb;        /* what the world does to the episode; NULL, "": nothing */
     bool alone;                 /* its worker plays nothing beside it */
 };

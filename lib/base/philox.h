@@ -18,6 +18,7 @@ enum philox_stream {            /* which use of randomness; never renumber */
     PHILOX_WORDING = 8,         /* which wording of an instruction */
     PHILOX_BOOTSTRAP = 9,       /* resampled statistics */
     PHILOX_AUGMENT = 10,        /* how a picture is changed in training */
+    PHILOX_PERTURB = 11,        /* when and how the world interferes with an episode */
     PHILOX_TEST = 100,
 };
 

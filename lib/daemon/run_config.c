@@ -266,7 +266,7 @@ static int apply_presets(const char *name, const struct yaml_node *root, struct 
     return 0;
 }
 
-int run_config_parse(const char *yaml, size_t n, const char *name, struct run_config *ret, struct error *error)
+static int parse_text(const char *yaml, size_t n, const char *name, const struct run_config *before, struct run_config *ret, struct error *error)
 {
     _cleanup_(yaml_tree_freep) struct yaml_node *root = NULL;
     _cleanup_free_ struct run_config *config = calloc(1, sizeof *config);
@@ -275,6 +275,10 @@ int run_config_parse(const char *yaml, size_t n, const char *name, struct run_co
     if (!config)
         return error_set(error, ENOMEM, "%s: out of memory", name);
     run_config_defaults(config);
+    if (before) {
+        *config = *before;
+        config->n_stages = 0;
+    }
     if ((r = yaml_tree_parse(yaml, n, name, &root, error)) < 0)
         return r;
     if (root->kind != YAML_MAP)
@@ -286,10 +290,20 @@ int run_config_parse(const char *yaml, size_t n, const char *name, struct run_co
         return r;
     if (!config->dir[0])
         snprintf(config->dir, sizeof config->dir, "runs/%s", config->name);
-    if ((r = run_config_check(config, name, root, error)) < 0)
+    if ((r = run_config_check(config, name, root, before, error)) < 0)
         return r;
     *ret = *config;
     return 0;
+}
+
+int run_config_parse(const char *yaml, size_t n, const char *name, struct run_config *ret, struct error *error)
+{
+    return parse_text(yaml, n, name, NULL, ret, error);
+}
+
+int run_config_parse_later(const char *yaml, size_t n, const char *name, const struct run_config *run, struct run_config *ret, struct error *error)
+{
+    return parse_text(yaml, n, name, run, ret, error);
 }
 
 int run_config_load(const char *path, struct run_config *ret, struct error *error)

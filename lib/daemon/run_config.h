@@ -10,9 +10,11 @@
 #include "base/episode.h"
 #include "base/error.h"
 #include "base/method.h"          /* struct sft_config, prm_config, rl_config */
+#include "base/search.h"
+#include "base/sha256.h"
 #include "base/strbuf.h"
 
-enum { RUN_MAX_TASKS = 96, RUN_MAX_STAGES = 32, RUN_MAX_SERVERS = 16, RUN_MAX_POLICIES = 8, RUN_MAX_N = 8 };
+enum { RUN_MAX_TASKS = 96, RUN_MAX_STAGES = 32, RUN_MAX_SERVERS = 16, RUN_MAX_POLICIES = 8, RUN_MAX_N = 8, RUN_MAX_CONTROLS = 4 };
 
 enum stage_kind { STAGE_DEMOS, STAGE_SFT, STAGE_ROLLOUTS, STAGE_PRM, STAGE_RL, STAGE_EVAL };
 enum numerics { NUMERICS_STRICT, NUMERICS_FAST };
@@ -39,9 +41,19 @@ struct eval_config {
     double at[RUN_MAX_POLICIES];    /* given: policy i is tested at at[i] and nowhere else, and nothing is tried on val */
     int n_at;                       /* 0, or n_policies */
     int first_state;                /* number of the first test state; each number is one state of every task */
+    int max_steps;                  /* of test episodes; 0: the task's own limit */
+    char perturb[16];               /* push | drop | offset: what the world does to every test episode; "": nothing */
     int n[RUN_MAX_N];               /* look-ahead widths; 1: none */
     int n_n;
     int search_horizon, search_execute, search_episodes;
+    enum search_method search_method;
+    enum search_judge search_judge;
+    enum search_proposals search_proposals;
+    char search_score[8];           /* last | mean */
+    double search_temperature;
+    char search_controls[RUN_MAX_CONTROLS][12];     /* greedy, random, shuffled, oracle: played beside every n */
+    int n_search_controls;
+    bool refine_always;
 };
 
 struct stage_config {
@@ -100,6 +112,10 @@ void run_config_defaults(struct run_config *config);
 int run_config_load(const char *path, struct run_config *ret, struct error *error);
 int run_config_parse(const char *yaml, size_t n, const char *name, struct run_config *ret, struct error *error);
 
+/* Stages that come after those of a run that is there (RUN/evals.yaml): *ret has the run's sections and these stages alone, which
+ * were checked as its next ones. */
+int run_config_parse_later(const char *yaml, size_t n, const char *name, const struct run_config *run, struct run_config *ret, struct error *error);
+
 /* As resolved YAML (every key with its value); parsing it gives the same struct. */
 int run_config_write(const struct run_config *config, struct strbuf *out);
 
@@ -114,6 +130,10 @@ bool run_config_differ(const struct run_config *old, const struct run_config *no
 
 /* What is allowed but likely a mistake: `say` is called with a line for each ("stages[4].rl: ..."). */
 void run_config_warnings(const struct run_config *config, void (*say)(const char *line, void *arg), void *arg);
+
+/* SHA-256 of what must not change during a run: seed, numerics, suite, models, stages. Where and on how many machines it runs may.
+ * -ENOMEM. */
+int run_config_digest(const struct run_config *config, uint8_t ret[SHA256_SIZE]);
 
 /* `gantry config explain KEY`: type, default, range, help. -ENOENT: *error names the nearest key. */
 int run_config_explain(const char *key, struct strbuf *out, struct error *error);

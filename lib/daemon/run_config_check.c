@@ -16,6 +16,7 @@ struct checking {
     const struct run_config *config;
     const char *name;
     const struct yaml_node *root;
+    const struct run_config *before;    /* whose stages come before these: RUN/evals.yaml adds to a run; NULL: none do */
     struct error *error;
     const struct yaml_node *body;       /* of the stage being looked at */
     char path[64];                      /* "stages[2].rl" */
@@ -98,8 +99,32 @@ static bool policy_is_known(const char *policy)
     return policy[0] && strspn(policy, "0123456789") == strlen(policy);
 }
 
+/* Which judges can say anything about what a method proposes. */
+static int check_search(struct checking *c, const struct eval_config *eval)
+{
+    if (eval->search_method == SEARCH_REFINE) {
+        if (eval->search_judge != JUDGE_PRM || eval->n_search_controls > 0)
+            return REFUSE(c, "search_judge", "refine is judged by the reward model alone, and has no controls");
+        for (int i = 0; i < eval->n_n; i++)
+            if (eval->n[i] != 1 && eval->n[i] != 1 + REFINE_ROUNDS)
+                return REFUSE(c, "n", "refine plays one rollout and mends it %d times: n is 1 or %d, not %d", REFINE_ROUNDS, 1 + REFINE_ROUNDS, eval->n[i]);
+    }
+    if (eval->search_method != SAMPLE_N)
+        return 0;
+    if (eval->search_judge == JUDGE_VALUE || eval->search_judge == JUDGE_ORACLE)
+        return REFUSE(c, "search_judge", "sample_n plays no action before it chooses, and value and oracle look at where one led: take confidence, or search_n");
+    if ((eval->search_judge == JUDGE_PRM || eval->search_judge == JUDGE_SHUFFLED) && !strcmp(c->config->prm_init, "policy"))
+        return REFUSE(c, "search_judge", "this reward model (prm.init: policy) looks at pictures alone and cannot tell actions apart before they are played: "
+                                         "take confidence, a Qwen-VL reward model, or search_n");
+    if (eval->search_judge == JUDGE_CONFIDENCE && eval->search_proposals == PROPOSE_GAUSSIAN)
+        return REFUSE(c, "search_proposals", "the policy has no confidence in actions it did not propose: take policy");
+    return 0;
+}
+
 static int check_eval(struct checking *c, const struct eval_config *eval)
 {
+    int r;
+
     if (eval->n_policies == 0 || eval->n_temperatures == 0)
         return REFUSE(c, eval->n_policies ? "temperatures" : "policies", "policies and temperatures must not be empty");
     if (eval->n_at != 0 && eval->n_at != eval->n_policies)
@@ -112,15 +137,35 @@ static int check_eval(struct checking *c, const struct eval_config *eval)
     for (int i = 0; i < eval->n_n; i++)
         if (eval->n[i] > 1 && !c->have_prm)
             return REFUSE(c, "n", "look-ahead (n: %d) is judged by a reward model, and no prm stage comes before", eval->n[i]);
+    for (int i = 0; i < eval->n_search_controls; i++)
+        if (strcmp(eval->search_controls[i], "greedy") != 0 && search_name(search_judge_names, eval->search_controls[i]) < JUDGE_RANDOM)
+            return REFUSE(c, "search_controls", "there is no control '%s': greedy, random, shuffled, oracle", eval->search_controls[i]);
+    if ((r = check_search(c, eval)) < 0)
+        return r;
     if (eval->search_execute > eval->search_horizon)
         return REFUSE(c, "search_execute", "search_execute (%d) is more than search_horizon (%d)", eval->search_execute, eval->search_horizon);
     return 0;
+}
+
+/* What is there once the run's own stages have ended; they were checked when it began. */
+static void note_before(struct checking *c)
+{
+    for (int i = 0; c->before && i < c->before->n_stages; i++) {
+        const struct stage_config *stage = &c->before->stages[i];
+
+        c->have_demos |= stage->kind == STAGE_DEMOS;
+        c->have_prm |= stage->kind == STAGE_PRM;
+        c->n_sft += stage->kind == STAGE_SFT && stage->sft.from == SFT_DEMOS;
+        if (stage->kind == STAGE_ROLLOUTS)
+            c->rollouts = &stage->rollouts;
+    }
 }
 
 static int check_stages(struct checking *c)
 {
     const struct yaml_node *list = yaml_tree_get(c->root, "stages"), *entry = list ? list->first : NULL;
 
+    note_before(c);
     for (int i = 0; i < c->config->n_stages; i++) {
         const struct stage_config *stage = &c->config->stages[i];
         int r = 0;
@@ -174,9 +219,10 @@ static bool name_is_plain(const char *name)
     return true;
 }
 
-int run_config_check(const struct run_config *config, const char *name, const struct yaml_node *root, struct error *error)
+int run_config_check(const struct run_config *config, const char *name, const struct yaml_node *root, const struct run_config *before,
+                     struct error *error)
 {
-    struct checking c = {.config = config, .name = name, .root = root, .error = error};
+    struct checking c = {.config = config, .name = name, .root = root, .before = before, .error = error};
     int r;
 
     if (!name_is_plain(config->name))

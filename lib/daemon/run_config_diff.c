@@ -1,4 +1,6 @@
 /* run_config_diff.c - may a run directory go on with this configuration? */
+#include <errno.h>
+
 #include "daemon/run_config_tables.h"
 
 /* True when they differ; the place and both values go to *out. */
@@ -51,4 +53,23 @@ bool run_config_differ(const struct run_config *old, const struct run_config *no
             if (!strcmp(section->name, fixed[i]) && tables_differ(section->table, old, now, section->name, out))
                 return true;
     return stages_differ(old, now, out);
+}
+
+int run_config_digest(const struct run_config *config, uint8_t ret[SHA256_SIZE])
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    _cleanup_free_ struct run_config *fixed = malloc(sizeof *fixed);
+    int r;
+
+    if (!fixed)
+        return -ENOMEM;
+    *fixed = *config;
+    fixed->dir[0] = fixed->http[0] = fixed->listen[0] = '\0';
+    fixed->env_workers = fixed->slots = fixed->n_actors = fixed->n_prm_servers = fixed->n_learners = 0;
+    fixed->heartbeat_ms = fixed->lease_ttl_ms = fixed->first_step_ms = fixed->journal_keep = 0;
+    r = run_config_write(fixed, &text);
+    if (r < 0)
+        return r;
+    sha256_of(text.text, text.length, ret);
+    return 0;
 }

@@ -30,6 +30,8 @@ static const char *const chain_names[] = {"render", "rot180+jpeg95+lanczos3", NU
 static const char *const robosuite_names[] = {"1.4.0", "1.4.1", NULL};
 static const char *const substeps_names[] = {"by-split", "reference", "onepass", NULL};        /* as enum sim_substeps */
 static const char *const support_names[] = {"action", "full", NULL};
+static const char *const perturb_names[] = {"", "push", "drop", "offset", NULL};
+static const char *const score_names[] = {"last", "mean", NULL};
 static const char *const style_names[] = {"clean", "slow", NULL};
 static const char *const source_names[] = {"demos", "rollouts", "both", NULL};
 static const char *const choice_names[] = {"all", "success", "score", NULL};
@@ -255,10 +257,23 @@ static const struct config_key eval_keys[] = {
     ROW_LIST(S, "at", CONFIG_TYPE_DOUBLES, eval.at, eval.n_at, 0, 10, "[]",
              "a temperature for each policy, settled before: none are tried on val, and test is played at these alone"),
     ROW_INT(S, "first_state", eval.first_state, 0, 1000000000, "0", "number of the first test state; each is one state of every task"),
-    ROW_LIST(S, "n", CONFIG_TYPE_INTS, eval.n, eval.n_n, 1, 1024, "[1]", "candidates of look-ahead; 1: none"),
-    ROW_INT(S, "search_horizon", eval.search_horizon, 1, 1000, "4", "steps simulated for each candidate"),
-    ROW_INT(S, "search_execute", eval.search_execute, 1, 1000, "4", "of these, steps of the winner that are executed"),
+    ROW_INT(S, "max_steps", eval.max_steps, 0, 100000, "0", "step limit of test episodes: time to recover from a blow; 0: the task's own"),
+    ROW_STRING(S, "perturb", eval.perturb, perturb_names, "\"\"", "what the world does once to every test episode: push (the thing is shoved), drop (it leaves the hand), "
+               "offset (the hand is knocked aside); empty: nothing"),
+    ROW_LIST(S, "n", CONFIG_TYPE_INTS, eval.n, eval.n_n, 1, SEARCH_N_MAX, "[1]", "candidates of look-ahead; 1: none"),
+    ROW_INT(S, "search_horizon", eval.search_horizon, 1, SEARCH_H_MAX, "4", "steps simulated for each candidate"),
+    ROW_INT(S, "search_execute", eval.search_execute, 1, SEARCH_H_MAX, "4", "of these, steps of the winner that are executed"),
     ROW_INT(S, "search_episodes", eval.search_episodes, 1, 1000000, "100", "paired episodes for each n"),
+    ROW_CHOICE(S, "search_method", eval.search_method, search_method_names, "search_n", "search_n: n futures in copies of the simulator; sample_n: n actions, no "
+               "copies; refine: one rollout mended three times (n: [1, 4])"),
+    ROW_CHOICE(S, "search_judge", eval.search_judge, search_judge_names, "prm", "what chooses: prm (the reward model), value (the critic), confidence (divergence from the policy "
+               "without instruction); random, shuffled, oracle: controls"),
+    ROW_CHOICE(S, "search_proposals", eval.search_proposals, search_proposal_names, "policy", "sample_n: policy: n samples of it; gaussian: n draws around five of them"),
+    ROW_STRING(S, "search_score", eval.search_score, score_names, "last", "a candidate is worth its last score, or the mean over its steps"),
+    ROW_DOUBLE(S, "search_temperature", eval.search_temperature, 0, 10, "1", "at which candidates are sampled, and n = 1 beside them"),
+    ROW_LIST(S, "search_controls", CONFIG_TYPE_STRINGS, eval.search_controls, eval.n_search_controls, 0, 0, "[]",
+             "played on the same states beside every n: greedy; and chosen by random, shuffled, oracle (a ceiling: it sees the verdict)"),
+    ROW_BOOL(S, "refine_always", eval.refine_always, "false", "refine: keep what was tried again, better or not"),
     CONFIG_END,
 };
 

@@ -49,6 +49,34 @@ int paired_bootstrap(const double *a, const double *b, int n, int resamples, dou
     return 0;
 }
 
+int hierarchical_bootstrap(const double *a, const double *b, int seeds, int states, int resamples, double level, uint64_t seed,
+                           struct interval *ret)
+{
+    _cleanup_free_ double *means = calloc((size_t)MAX(resamples, 1), sizeof *means);
+    double tail = (1 - level) / 2;
+
+    if (seeds < 2 || states < 1 || resamples < 1)
+        return -EINVAL;
+    if (!means)
+        return -ENOMEM;
+    for (int i = 0; i < resamples; i++) {
+        struct philox random = philox_at(seed, PHILOX_BOOTSTRAP, (uint64_t)i, 1, 0);
+
+        for (int s = 0; s < seeds; s++) {
+            size_t row = (size_t)philox_below(&random, (uint32_t)seeds) * (size_t)states;
+
+            for (int j = 0; j < states; j++) {
+                size_t pick = row + philox_below(&random, (uint32_t)states);
+
+                means[i] += (a[pick] - b[pick]) / ((double)seeds * states);
+            }
+        }
+    }
+    qsort(means, (size_t)resamples, sizeof *means, compare_double);
+    *ret = (struct interval) {means[(int)(tail * (resamples - 1))], means[resamples - 1 - (int)(tail * (resamples - 1))]};
+    return 0;
+}
+
 double mcnemar_exact(int64_t b, int64_t c)
 {
     int64_t n = b + c, least = MIN(b, c);

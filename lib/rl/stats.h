@@ -13,6 +13,11 @@ struct interval wilson(int64_t successes, int64_t n, double z);
 /* Percentile bootstrap interval (e.g. level .95) of mean(a - b) over n pairs. -EINVAL: no pair or no resample. -ENOMEM. */
 int paired_bootstrap(const double *a, const double *b, int n, int resamples, double level, uint64_t seed, struct interval *ret);
 
+/* The same of mean(a - b) over runs of several seeds, (seeds, states): seeds are drawn, then states within each. One seed: -EINVAL
+ * (its interval would leave out what seeds do). -ENOMEM. */
+int hierarchical_bootstrap(const double *a, const double *b, int seeds, int states, int resamples, double level, uint64_t seed,
+                           struct interval *ret);
+
 /* McNemar's exact two-sided test on paired outcomes: b = first only, c = second only. */
 double mcnemar_exact(int64_t b, int64_t c);
 

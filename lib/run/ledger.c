@@ -200,6 +200,32 @@ int ledger_open_readonly(const char *path, struct ledger **ret, struct error *er
     return 0;
 }
 
+int ledger_extend(const char *path, const uint8_t config_digest[SHA256_SIZE], struct error *error)
+{
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    int r;
+
+    if (error)
+        *error = (struct error) {0};
+    r = open_database(path, SQLITE_OPEN_READWRITE, &ledger, error);
+    if (r < 0)
+        return r;
+    r = sql_exec(ledger, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;");
+    if (r == 0)
+        r = ledger_migrate(ledger, error);
+    if (r == 0)
+        r = ledger_begin(ledger);
+    if (r == 0)
+        r = read_run(ledger, &ledger->run);
+    if (r == 0)
+        r = sql_run(ledger, "UPDATE run SET config = ?", "b", config_digest, (size_t)SHA256_SIZE);
+    if (r == 0)
+        r = ledger_event(ledger, "extended", 0, "stages were added");
+    if (r == 0)
+        r = ledger_commit(ledger);
+    return r < 0 ? describe(error, ledger, path, r) : 0;
+}
+
 struct ledger *ledger_close(struct ledger *ledger)
 {
     if (!ledger)

@@ -97,6 +97,9 @@ struct ledger_version {
 int ledger_open(const char *path, const struct ledger_run *create, struct ledger **ret, struct error *error);
 /* Read only, epoch untouched; for reports and the checker. Refused with -EBUSY while a coordinator holds the file. */
 int ledger_open_readonly(const char *path, struct ledger **ret, struct error *error);
+/* The run in `path` goes on with more stages behind those it had: from now on it belongs to the configuration with this digest. For
+ * a copy of a run directory that branches off (cli/run_branch.h); nobody may hold the file (-EBUSY). */
+int ledger_extend(const char *path, const uint8_t config_digest[SHA256_SIZE], struct error *error);
 struct ledger *ledger_close(struct ledger *ledger);
 DEFINE_FREEP(struct ledger, ledger_close)
 const struct ledger_run *ledger_run(const struct ledger *ledger);

@@ -164,6 +164,13 @@ int sim_demonstrate(struct sim_slot *slot, const char *style, uint64_t seed, int
     return slot->task->driver->demonstrate(slot, style, seed, step, ret_action, ret_label);
 }
 
+int sim_perturb(struct sim_slot *slot, const char *kind, uint64_t seed, int step, int limit)
+{
+    if (strcmp(kind, "push") != 0 && strcmp(kind, "drop") != 0 && strcmp(kind, "offset") != 0)
+        return -EINVAL;
+    return slot->task->driver->perturb ? slot->task->driver->perturb(slot, kind, seed, step, limit) : -ENOTSUP;
+}
+
 size_t sim_state_size(const struct sim_task *task)
 {
     return task->driver->state_size(task);

@@ -26,6 +26,7 @@ struct sim_suite_driver {
     int (*demonstrate)(struct sim_slot *slot, const char *style, uint64_t seed, int step,
                        float ret_action[SIM_ACTION_DIMS], float ret_label[SIM_ACTION_DIMS]);
     int (*proprio)(const struct sim_slot *slot, float *ret);     /* NULL: none */
+    int (*perturb)(struct sim_slot *slot, const char *kind, uint64_t seed, int step, int limit);       /* NULL: it cannot */
     size_t (*state_size)(const struct sim_task *task);
     void (*save)(const struct sim_slot *slot, void *ret_state);
     int (*restore)(struct sim_slot *slot, const void *state);

@@ -56,6 +56,8 @@ static void on_heartbeat(struct request *request)
     Gantry__HeartbeatReply body = GANTRY__HEARTBEAT_REPLY__INIT;
 
     lab.held = (unsigned)heartbeat->n_leases;
+    if (heartbeat->n_leases)
+        lab.step = heartbeat->leases[0]->step;
     lab.held_most = MAX(lab.held_most, lab.held);
     body.known = 1;
     if (lab.revoke) {
@@ -150,6 +152,7 @@ static void on_act(struct request *request, void *arg _unused_)
     body.n_action = chunk * SIM_ACTION_DIMS;
     body.chunk = lab.chunk;
     body.policy_version = request->message->envelope.version;
+    body.confidence = act->want_confidence ? (float)act->sample : 0;
     body.hidden = hidden;
     body.n_hidden = act->want_hidden ? WIDTH : 0;
     reply(request, &body.base);
@@ -209,6 +212,7 @@ static void on_deliver(struct request *request, void *arg _unused_)
         .episode = t->episode, .fence = t->fence, .steps = t->steps, .n_tokens = (uint32_t)t->n_tokens,
         .n_hidden = (uint32_t)t->n_hidden, .n_label = (uint32_t)t->n_label,
         .n_progress = (uint32_t)t->n_progress, .n_action = (uint32_t)t->n_action, .success = t->success, .timeout = t->timeout,
+        .policy_steps = t->policy_steps, .perturbed_at = t->perturbed_at, .search_chosen = t->search_chosen, .search_all = t->search_all,
         .state_digest = (uint32_t)t->state_digest, .first_token = t->n_tokens ? t->tokens[0] : 0,
         .last_token = t->n_tokens ? t->tokens[t->n_tokens - K] : 0,
         .first_frame_is_last = memcmp(frames, frames + (size_t)t->steps * FRAME, FRAME) == 0,

@@ -27,7 +27,8 @@ enum { COORDINATOR, ACTOR, PRM, LEARNER, ROLES };
 
 struct delivered {              /* what came to the learner, as far as the tests look */
     uint64_t episode, fence;
-    uint32_t steps, n_tokens, n_hidden, n_label, n_progress, n_action, first_token, last_token, state_digest;
+    uint32_t steps, n_tokens, n_hidden, n_label, n_progress, n_action, first_token, last_token, state_digest, policy_steps, perturbed_at;
+    float search_chosen, search_all;
     bool success, timeout, first_frame_is_last;
     char instruction[96];
     float first_action[SIM_ACTION_DIMS];
@@ -48,6 +49,7 @@ extern struct worker_lab {
     unsigned n_returned, n_delivered, hellos, byes, acts, scores;
     uint64_t revoke;            /* tell the worker that this lease has ended */
     unsigned held, held_most;   /* of the last heartbeat / Hello */
+    uint32_t step;              /* of the first lease in the last heartbeat that had one */
 
     /* how the servers behave */
     bool nan_action, mute_actor;

@@ -161,6 +161,79 @@ static void test_cache_equals_training(void **state)
     openvla_free(model);
 }
 
+/* Rows t of a and b: KL of the softmaxes over 256 logits, the plain way. */
+static double plain_divergence(const float *a, const float *b)
+{
+    double za = 0, zb = 0, kl = 0;
+
+    for (int i = 0; i < OPENVLA_ACTION_BINS; i++) {
+        za += exp((double)a[i]);
+        zb += exp((double)b[i]);
+    }
+    for (int i = 0; i < OPENVLA_ACTION_BINS; i++)
+        kl += exp((double)a[i]) / za * ((double)a[i] - log(za) - (double)b[i] + log(zb));
+    return kl;
+}
+
+/* A shadow follows another's tokens under its own prompt; how far apart they are is what training's logits say. */
+static void test_confidence(void **state)
+{
+    struct openvla_session *session;
+    struct act_item acts[2] = {item(1), item(1)}, alone = item(1);
+    struct act_result results[2], by_itself;
+    struct openvla_item items[2];
+    struct openvla_pass pass;
+    struct openvla *model = NULL;
+    struct tape tape;
+
+    (void)state;
+    alone.full = acts[0].full = acts[1].full = false;
+    acts[1].prompt = f.prompt[0] == acts[0].prompt ? f.prompt[1] : f.prompt[0];
+    acts[1].n_prompt = f.prompt[0] == acts[0].prompt ? f.n_prompt[1] : f.n_prompt[0];
+    acts[1].shadow_of = 1;
+    assert_int_equal(openvla_session_new(&f.model->config, 2, &session), 0);
+    assert_int_equal(openvla_act(f.model, session, &alone, 1, &by_itself), 0);
+    assert_int_equal(openvla_act(f.model, session, acts, 2, results), 0);
+    assert_memory_equal(results[0].tokens, by_itself.tokens, sizeof(by_itself.tokens));
+    assert_memory_equal(results[0].logp, by_itself.logp, sizeof(by_itself.logp));
+    assert_memory_equal(results[1].tokens, results[0].tokens, sizeof(results[0].tokens));
+    assert_int_equal(openvla_clone(f.model, &model), 0);
+    assert_int_equal(openvla_pack(model, true), 0);
+    for (int i = 0; i < 2; i++)
+        items[i] = (struct openvla_item){.images = {acts[i].images[0]}, .n_images = 1, .prompt = acts[i].prompt,
+                                         .n_prompt = acts[i].n_prompt, .actions = results[0].tokens, .n_actions = 6};
+    tape_init(&tape, true);
+    for (int run = 0; run < 2; run++) {
+        struct tensor *logits[2];
+        double sum = 0;
+
+        if (run == 0)
+            tape_plan(&tape);
+        else
+            tape_begin(&tape);
+        assert_int_equal(openvla_forward(model, &tape, items, 2, &pass), 0);
+        for (int i = 0; i < 2; i++) {
+            int32_t rows[7];
+
+            for (int t = 0; t < 7; t++)
+                rows[t] = pass.first[i] + t;
+            logits[i] = openvla_logits(model, &tape, op_gather(&tape, pass.hidden, rows, 7), true);
+            assert_non_null(logits[i]);
+        }
+        if (run == 0) {
+            assert_int_equal(tape_allocate(&tape), 0);
+            continue;
+        }
+        for (int t = 0; t < 7; t++)
+            sum += plain_divergence(logits[0]->x + t * OPENVLA_ACTION_BINS, logits[1]->x + t * OPENVLA_ACTION_BINS);
+        assert_true(sum > 0);
+        assert_true(fabs((double)results[0].confidence - sum) < 1e-4 * (1 + sum));
+    }
+    tape_release(&tape);
+    openvla_session_free(session);
+    openvla_free(model);
+}
+
 static void test_batch_does_not_matter(void **state)
 {
     static const int sizes[] = {1, 7, 64};
@@ -444,7 +517,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prompt),
         cmocka_unit_test(test_cache_equals_training),
-        cmocka_unit_test(test_batch_does_not_matter),
+        cmocka_unit_test(test_confidence), cmocka_unit_test(test_batch_does_not_matter),
         cmocka_unit_test(test_sampling_counter),
         cmocka_unit_test(test_score),
         cmocka_unit_test(test_center_crop), cmocka_unit_test(test_save_and_load),

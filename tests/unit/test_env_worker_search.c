@@ -1,19 +1,6 @@
 /* test_env_worker_search: look-ahead in the worker: which candidate is chosen, played, and what happens when it is cut short. */
 #include "tests/harness/worker_lab.h"
 
-static void test_choice(void **state _unused_)
-{
-    static const float scores[3 * 2] = { .625f, .375f, .25f, .5f, .5f, .5f };
-    static const bool all[3] = { true, true, true }, none[3], second[3] = { false, true, false };
-    static const float ties[3 * 2] = { .5f, .25f, .25f, .5f, .25f, .5f };
-
-    assert_int_equal(lookahead_choose(scores, all, 3, 2, false), 1);    /* last: .5 twice, lower index */
-    assert_int_equal(lookahead_choose(scores, all, 3, 2, true), 2);     /* mean: .5 .375 .5, the higher last score */
-    assert_int_equal(lookahead_choose(ties, all, 3, 2, true), 1);       /* all .375: higher last, lower index */
-    assert_int_equal(lookahead_choose(scores, second, 3, 2, true), 1);
-    assert_int_equal(lookahead_choose(scores, none, 3, 2, false), -1);
-}
-
 static void test_lookahead(void **state _unused_)
 {
     Gantry__Lease *lease = worker_lab_lease(1, "pick_up_object", "");
@@ -33,11 +20,142 @@ static void test_lookahead(void **state _unused_)
     assert_true(lab.delivered[0].state_digest != 0);
 }
 
+/* Eight candidates, four steps of six executed: all of it through real actor and PRM requests; the same episode chooses the same. */
+static void test_mean_and_short_execution(void **state _unused_)
+{
+    for (uint64_t i = 1; i <= 2; i++) {
+        Gantry__Lease *lease = worker_lab_lease(i, "pick_up_object", "");
+
+        lease->max_steps = 8;
+        lease->prm_version = 2;
+        lease->search_n = 8;
+        lease->search_horizon = 6;
+        lease->search_execute = 4;
+        lease->search_score = (char *)"mean";
+        lease->state_seed = lease->sample_key = 9;
+        TURN_UNTIL(lab.n_delivered == i);
+    }
+    assert_int_equal(lab.delivered[0].first_token, 2);
+    assert_int_equal(lab.delivered[0].policy_steps, 8 * (6 + 4));
+    assert_true(lab.delivered[0].search_chosen > lab.delivered[0].search_all);
+    assert_int_equal(lab.delivered[0].state_digest, lab.delivered[1].state_digest);
+}
+
+/* Controls play what the judge would not: the coin asks for no scores. */
+static void test_random_asks_for_no_scores(void **state _unused_)
+{
+    Gantry__Lease *lease = worker_lab_lease(1, "pick_up_object", "");
+
+    lease->max_steps = 4;
+    lease->search_n = 4;
+    lease->search_horizon = lease->search_execute = 4;
+    lease->search_judge = (char *)"random";
+    TURN_UNTIL(lab.n_delivered == 1);
+    assert_int_equal(lab.scores, 0);
+    assert_int_equal(lab.acts, 16);
+}
+
+/* One action of several, judged by the actor's confidence: no copies are stepped. */
+static void test_sample_n(void **state _unused_)
+{
+    Gantry__Lease *lease = worker_lab_lease(1, "pick_up_object", "");
+
+    lease->max_steps = 5;
+    lease->search_n = 4;
+    lease->search_method = (char *)"sample_n";
+    lease->search_judge = (char *)"confidence";
+    TURN_UNTIL(lab.n_delivered == 1);
+    assert_int_equal(lab.delivered[0].first_token, 3);          /* the lab's actor is the surer the higher the sample */
+    assert_int_equal(lab.acts, 5 * 4);
+    assert_int_equal(lab.scores, 0);
+}
+
+/* A judge that reads actions is asked about each proposal; they come from a few samples. */
+static void test_sample_n_gaussian(void **state _unused_)
+{
+    Gantry__Lease *lease = worker_lab_lease(1, "pick_up_object", "");
+
+    lease->max_steps = 3;
+    lease->search_n = 9;
+    lease->prm_version = 2;
+    lease->search_method = (char *)"sample_n";
+    lease->search_proposals = (char *)"gaussian";
+    TURN_UNTIL(lab.n_delivered == 1);
+    assert_int_equal(lab.acts, 3 * 5);
+    assert_int_equal(lab.scores, 3 * 9 + 1);
+}
+
+/* A rollout, three times mended from its lowest-scored step: the lab's actor lifts the hand in the second mending (sample 2),
+ * which is better than lowering it all the way. */
+static void test_refine(void **state _unused_)
+{
+    Gantry__Lease *lease = worker_lab_lease(1, "pick_up_object", "");
+
+    lease->max_steps = 6;
+    lease->prm_version = 2;
+    lease->search_n = 4;
+    lease->search_method = (char *)"refine";
+    TURN_UNTIL(lab.n_delivered == 1);
+    assert_int_equal(lab.delivered[0].steps, 6);
+    assert_int_equal(lab.delivered[0].last_token, 2);
+    assert_true(lab.acts > 6 && lab.acts <= 4 * 6);             /* one whole rollout; mended from somewhere */
+    assert_int_equal(lab.scores, 4 + 1);
+}
+
+static void test_terms_out_of_range(void **state _unused_)
+{
+    static const struct { uint32_t n, h; const char *method, *judge, *says; } terms[] = {
+        {129, 4, "", "", "n 129"}, {4, 65, "", "", "horizon 65"}, {4, 4, "sample_n", "oracle", "oracle"}, {4, 4, "refine", "random", "refine"},
+        {4, 4, "best_of_all", "", "best_of_all"},
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(terms); i++) {
+        Gantry__Lease *lease = worker_lab_lease(i + 1, "pick_up_object", "");
+
+        lease->search_n = terms[i].n;
+        lease->search_horizon = terms[i].h;
+        lease->search_method = (char *)(uintptr_t)terms[i].method;
+        lease->search_judge = (char *)(uintptr_t)terms[i].judge;
+        lease->prm_version = 2;
+        TURN_UNTIL(lab.n_returned == i + 1);
+        assert_non_null(strstr(lab.returned[i].text, terms[i].says));
+    }
+}
+
+/* The world shoves once, at a step that the state fixes; the record says which. */
+static void test_perturbed(void **state _unused_)
+{
+    for (uint64_t i = 1; i <= 2; i++) {
+        Gantry__Lease *lease = worker_lab_lease(i, "pick_up_object", "");
+
+        lease->max_steps = 16;
+        lease->state_seed = 4;
+        lease->perturb = (char *)"offset";
+        TURN_UNTIL(lab.n_delivered == i);
+    }
+    assert_in_range(lab.delivered[0].perturbed_at, 3, 9);
+    assert_int_equal(lab.delivered[0].perturbed_at, lab.delivered[1].perturbed_at);
+}
+
 static void test_lookahead_needs_a_judge(void **state _unused_)
 {
     worker_lab_lease(1, "pick_up_object", "")->search_n = 4;
     TURN_UNTIL(lab.n_returned == 1);
     assert_non_null(strstr(lab.returned[0].text, "PRM"));
+}
+
+/* The first decision of a wide search takes long; what heartbeats say of it renews the lease. */
+static void test_lookahead_renews_its_lease(void **state _unused_)
+{
+    Gantry__Lease *lease = worker_lab_lease(1, "pick_up_object", "");
+
+    lease->prm_version = 2;
+    lease->search_n = 64;
+    lease->search_horizon = lease->search_execute = 24;
+    TURN_UNTIL(lab.step > 64);
+    assert_true(lab.acts < 64 * 24);        /* not one step of the episode has been executed yet */
+    lab.revoke = 1;
+    TURN_UNTIL(lab.revoke == 0);
 }
 
 static void test_lookahead_cancelled(void **state _unused_)
@@ -58,9 +176,16 @@ int main(void)
 {
 #define WORKER_TEST(t) cmocka_unit_test_setup_teardown(t, worker_lab_start, worker_lab_stop)
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_choice),
         WORKER_TEST(test_lookahead),
+        WORKER_TEST(test_mean_and_short_execution),
+        WORKER_TEST(test_random_asks_for_no_scores),
+        WORKER_TEST(test_sample_n),
+        WORKER_TEST(test_sample_n_gaussian),
+        WORKER_TEST(test_refine),
+        WORKER_TEST(test_terms_out_of_range),
+        WORKER_TEST(test_perturbed),
         WORKER_TEST(test_lookahead_needs_a_judge),
+        WORKER_TEST(test_lookahead_renews_its_lease),
         WORKER_TEST(test_lookahead_cancelled),
     };
 

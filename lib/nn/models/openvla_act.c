@@ -3,6 +3,7 @@
  * A row's numbers do not depend on the rows beside it, and a decoded row equals the row that training computes for the same
  * ids (ops.h promises it of attention, everything else is row by row): the learner finds the actor's log-probs again. */
 #include <errno.h>
+#include <math.h>
 
 #include "base/philox.h"
 #include "nn/models/openvla_session.h"
@@ -120,6 +121,52 @@ int openvla_step(const struct openvla *model, struct openvla_session *s, const i
     return r;
 }
 
+/* KL(p || q) of the softmaxes over n logits, in double. */
+static double divergence(const float *p, const float *q, int n)
+{
+    double top_p = (double)p[0], top_q = (double)q[0], sum_p = 0, sum_q = 0, kl = 0;
+
+    for (int i = 1; i < n; i++) {
+        top_p = fmax(top_p, (double)p[i]);
+        top_q = fmax(top_q, (double)q[i]);
+    }
+    for (int i = 0; i < n; i++) {
+        sum_p += exp((double)p[i] - top_p);
+        sum_q += exp((double)q[i] - top_q);
+    }
+    for (int i = 0; i < n; i++) {
+        double log_p = (double)p[i] - top_p - log(sum_p);
+
+        kl += exp(log_p) * (log_p - ((double)q[i] - top_q - log(sum_q)));
+    }
+    return kl;
+}
+
+/* Which row of the pass is of sequence `item`; it is there: shadows come after whom they follow. */
+static int row_of(const struct act_pass *pass, int item)
+{
+    int row = 0;
+
+    while (row + 1 < pass->rows && pass->slot[row] != item)
+        row++;
+    return row;
+}
+
+/* Before anything is sampled: sampling may change the logits. */
+static void compare_shadows(const struct openvla *model, const struct act_pass *pass, const struct act_item *items,
+                            struct act_result *results)
+{
+    int64_t cols = pass->logits->cols, first = cols > OPENVLA_ACTION_BINS ? model->config.vocab - OPENVLA_ACTION_BINS : 0;
+
+    for (int i = 0; i < pass->rows; i++) {
+        int of = items[pass->slot[i]].shadow_of - 1;
+
+        if (of >= 0)
+            results[of].confidence += (float)divergence(pass->logits->x + row_of(pass, of) * cols + first,
+                                                        pass->logits->x + i * cols + first, OPENVLA_ACTION_BINS);
+    }
+}
+
 /* Draw action token number `token` of every acting sequence: from the 256 action ids, or with item.full from the vocabulary. */
 static void sample(const struct openvla *model, struct openvla_session *s, const struct act_pass *pass,
                    const struct act_item *items, int token, struct act_result *results)
@@ -136,6 +183,10 @@ static void sample(const struct openvla *model, struct openvla_session *s, const
         bool all_columns = pass->logits->cols > OPENVLA_ACTION_BINS;
         int32_t column;
 
+        if (item->shadow_of) {
+            s->token[i] = result->tokens[token] = results[item->shadow_of - 1].tokens[token];
+            continue;
+        }
         if (item->full || !all_columns)
             sample_rows(logits, 1, pass->logits->cols, &item->temperature, &uniform, &column, &result->logp[token], &entropy);
         else
@@ -168,6 +219,7 @@ int openvla_act(const struct openvla *model, struct openvla_session *s, const st
             if (r < 0)
                 return r;
         }
+        compare_shadows(model, &pass, items, results);
         sample(model, s, &pass, items, token, results);
     }
     return 0;

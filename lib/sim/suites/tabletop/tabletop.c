@@ -362,6 +362,7 @@ const struct sim_suite_driver suite_tabletop = {
     .tasks = list_tasks, .task_open = task_open, .task_close = task_close,
     .slot_new = slot_new, .slot_free = slot_free,
     .reset = reset, .step = step, .success = success, .expert = expert, .demonstrate = tabletop_demonstrate,
+    .perturb = tabletop_perturb,
     .state_size = state_size, .save = save, .restore = restore,
     .view = view,
 };

@@ -62,6 +62,9 @@ struct tabletop_task {
 int tabletop_demonstrate(struct sim_slot *slot, const char *style, uint64_t seed, int step,
                          float ret_action[SIM_ACTION_DIMS], float ret_label[SIM_ACTION_DIMS]);
 
+/* sim_perturb (perturb.c). */
+int tabletop_perturb(struct sim_slot *slot, const char *kind, uint64_t seed, int step, int limit);
+
 double tabletop_uniform(struct philox *draws, double lo, double hi);
 
 /* Set a free body down, upright; z is its origin's height. */

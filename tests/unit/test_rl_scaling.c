@@ -1,0 +1,117 @@
+/* test_rl_scaling: the laws of test-time compute are found again where they were put, with intervals that hold the truth. */
+#include <errno.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "base/philox.h"
+#include "rl/scaling.h"
+
+enum { POINTS = 6, STATES = 2000, RESAMPLES = 300 };
+static const int widths[POINTS] = {1, 2, 4, 8, 16, 32};
+
+/* Outcomes of `p(n)`, each state as hard for all widths. */
+static void play(double (*p)(int n), double *ret)
+{
+    for (int s = 0; s < STATES; s++) {
+        struct philox draws = philox_at(3, PHILOX_TEST, (uint64_t)s, 0, 0);
+        double hard = philox_uniform53(&draws);
+
+        for (int i = 0; i < POINTS; i++)
+            ret[i * STATES + s] = hard < p(widths[i]);
+    }
+}
+
+static double straight(int n) { return .5 + .06 * log2(n); }
+static double falling(int n) { return 1 - .6 * pow(n, -.5); }
+static double flat_from_four(int n) { return n < 4 ? .4 : .7; }
+
+static void test_laws(void **state _unused_)
+{
+    static double outcomes[POINTS * STATES];
+    struct scaling_fit line, power;
+
+    play(straight, outcomes);
+    assert_int_equal(scaling_fit(widths, POINTS, outcomes, STATES, RESAMPLES, 1, &line, &power), 0);
+    assert_true(fabs(line.a - .5) < .03 && fabs(line.b - .06) < .005);
+    assert_true(line.a_interval.low < .5 && line.a_interval.high > .5 && line.b_interval.low < .06 && line.b_interval.high > .06);
+    assert_true(line.aic < power.aic);
+    play(falling, outcomes);
+    assert_int_equal(scaling_fit(widths, POINTS, outcomes, STATES, RESAMPLES, 1, &line, &power), 0);
+    assert_true(fabs(power.a - .6) < .03 && fabs(power.b - .5) < .03);
+    assert_true(power.b_interval.low < .5 && power.b_interval.high > .5 && power.b_interval.high - power.b_interval.low < .1);
+    assert_true(power.aic < line.aic);
+    assert_int_equal(scaling_fit(widths, 1, outcomes, STATES, RESAMPLES, 1, &line, &power), -EINVAL);
+}
+
+static void test_saturation(void **state _unused_)
+{
+    static double outcomes[POINTS * STATES];
+    int n = -1;
+
+    play(flat_from_four, outcomes);
+    assert_int_equal(scaling_saturated(widths, POINTS, outcomes, STATES, RESAMPLES, 1, &n), 0);
+    assert_int_equal(n, 4);
+    play(straight, outcomes);
+    assert_int_equal(scaling_saturated(widths, POINTS, outcomes, STATES, RESAMPLES, 1, &n), 0);
+    assert_int_equal(n, 0);
+}
+
+static void test_least_of(void **state _unused_)
+{
+    static const double sorted[4] = {1, 2, 3, 4};
+
+    assert_true(fabs(least_of(sorted, 4, 1) - 2.5) < 1e-12);
+    assert_true(fabs(least_of(sorted, 4, 2) - (3 * 1 + 2 * 2 + 1 * 3) / 6.0) < 1e-12);      /* of the six pairs */
+    assert_true(fabs(least_of(sorted, 4, 4) - 1) < 1e-12);
+}
+
+static void test_error_law(void **state _unused_)
+{
+    static double errors[POINTS * STATES];
+    struct error_law law;
+
+    for (int s = 0; s < STATES; s++) {
+        struct philox draws = philox_at(4, PHILOX_TEST, (uint64_t)s, 0, 0);
+        double scale = .5 + philox_uniform53(&draws);           /* mean 1 */
+
+        for (int i = 0; i < POINTS; i++)
+            errors[i * STATES + s] = scale * .3 * pow(widths[i], -.25);
+    }
+    assert_int_equal(scaling_error_law(widths, POINTS, errors, STATES, RESAMPLES, 1, &law), 0);
+    assert_true(fabs(law.b + .25) < 1e-9 && fabs(law.a - .3) < .01 && law.r2 > .999);
+    assert_true(law.a_interval.low < .3 && law.a_interval.high > .3);
+}
+
+/* Seeds that differ make the interval wider than the states alone would. */
+static void test_hierarchical(void **state _unused_)
+{
+    enum { SEEDS = 3, N = 500 };
+    static double a[SEEDS * N], b[SEEDS * N];
+    static const double gain[SEEDS] = {.1, .3, .5};
+    struct interval both, states;
+
+    for (int s = 0; s < SEEDS; s++)
+        for (int i = 0; i < N; i++)
+            a[s * N + i] = i < gain[s] * N;
+    assert_int_equal(hierarchical_bootstrap(a, b, SEEDS, N, 2000, .95, 1, &both), 0);
+    assert_int_equal(paired_bootstrap(a, b, SEEDS * N, 2000, .95, 1, &states), 0);
+    assert_true(both.low < .3 && both.high > .3);
+    assert_true(both.high - both.low > 2 * (states.high - states.low));
+    assert_int_equal(hierarchical_bootstrap(a, b, 1, N, 2000, .95, 1, &both), -EINVAL);
+}
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_laws), cmocka_unit_test(test_saturation), cmocka_unit_test(test_least_of),
+        cmocka_unit_test(test_error_law), cmocka_unit_test(test_hierarchical),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
