@@ -1,50 +1,63 @@
-/* cmd_eval.c - `gantry eval RUN --policies sft,last --seeds A..B [--json]`: policies of a finished run on fresh test states.
+/* cmd_eval.c - `gantry eval RUN`: policies of finished runs on fresh test states, beside one another and beside look-ahead.
  *
- * A seed numbers one test state of every task; each is played once by every policy, at the temperature chosen on val in the
- * run. The work is an eval stage added to the run (RUN/evals.yaml), so that these episodes, too, are in its ledger. */
+ * A seed numbers one test state of every task; each is played once by every policy and in every way that is asked for. */
 #include <errno.h>
 #include <getopt.h>
-#include <jansson.h>
-#include <limits.h>
+#include <math.h>
 
 #include "base/atomic_file.h"
-#include "base/json_write.h"
+#include "cli/action_error.h"
 #include "cli/cli.h"
+#include "cli/eval.h"
 #include "cli/eval_suite.h"
-#include "cli/run_open.h"
-#include "cli/up.h"
-#include "rl/stats.h"
-#include "run/ledger.h"
 
-enum { RESAMPLES = 10000 };
-static const double Z95 = 1.959963984540054;
+enum { AGAINST_MAX = 4, FILMS_MOST = 100 };
 
-struct eval {
-    struct run_config config;           /* of the run */
-    const char *run_dir;
-    char policies[RUN_MAX_POLICIES][24];
-    double temperature[RUN_MAX_POLICIES];   /* chosen on val in the run */
-    int n_policies;
-    int first, last;                    /* seeds */
-    uint32_t stage;                     /* index of the added stage */
-    struct ledger_episode *episodes;    /* of that stage */
-    size_t n_episodes;
+struct command {
+    struct eval_ask ask;
+    const char *run_dir, *against[AGAINST_MAX], *films, *plot, *out;
+    int n_against;
+    bool json, seeds, action_error;
+    int draws[RUN_MAX_N], n_draws, frames; /* of --action-error */
 };
 
 static int usage(FILE *out, int status)
 {
-    fprintf(out, "usage: gantry eval RUN --policies sft,last --seeds A..B [--json]\n"
-                 "       gantry eval MODEL --suite NAME ...    a checkpoint on a benchmark (gantry eval --suite --help)\n"
-                 "Plays policies of a finished run on test states A to B of every task, once each, at the temperatures the run chose.\n"
-                 "  --policies  sft, best, last or version numbers, separated by commas; the difference is last minus first\n"
-                 "  --seeds     a range nobody has looked at; the run's own evaluation used the lowest numbers\n"
-                 "  --json      the result as one JSON object on stdout (progress goes to stderr)\n");
+    fprintf(
+        out,
+        "usage: gantry eval RUN --policies sft,last --seeds A..B [options]\n"
+        "       gantry eval RUN --action-error --policies sft,last [--n 1..128] [--frames 200]\n"
+        "       gantry eval MODEL --suite NAME ...    a checkpoint on a benchmark (gantry eval --suite --help)\n"
+        "Plays policies of a finished run on test states A to B of every task, once each, at the temperatures the run chose.\n"
+        "  --policies LIST        sft, best, last or version numbers, with commas; the difference is last minus first\n"
+        "  --seeds A..B           a range nobody has looked at; the run's own evaluation used the lowest numbers\n"
+        "  --temperatures LIST    choose each policy's anew, on val states (%d per policy and temperature)\n"
+        "  --at T                 this temperature for all\n"
+        "  --against RUN          the same in another run, paired state by state; up to %d\n"
+        "  --perturb KIND         push, drop or offset: what the world does once to every episode\n"
+        "  --max-steps N          a longer limit than the task's, for time to recover\n"
+        "  --films DIR            failures as film strips, at most %d of a policy\n"
+        "  --json                 the result as one JSON object on stdout (progress goes to stderr)\n"
+        "  --out FILE             that object into a file, too\n"
+        "look-ahead, on the same states:\n"
+        "  --n LIST               candidates, 1 to %d: 1,2,4,8,16,32; with 1 the two laws are fitted\n"
+        "  --horizon H            steps of a candidate, 1 to %d (4)\n"
+        "  --execute M            of these, how many are executed (4)\n"
+        "  --search-temperature T at which candidates are sampled (0.8), and n = 1 beside them\n"
+        "  --score last|mean      what a candidate's scores are worth (mean)\n"
+        "  --method M             search_n (in copies of the simulator), sample_n (one action, no copies), refine\n"
+        "  --judge J              prm, value, confidence\n"
+        "  --proposals P          sample_n: policy, gaussian\n"
+        "  --controls LIST        greedy, random, shuffled, oracle (a ceiling: it sees the verdict)\n"
+        "  --plot FILE.png        success by n, with intervals and the better law\n"
+        "action error: the least error of k sampled actions against the demonstrator's, log e = log a + b log k\n",
+        100, AGAINST_MAX, FILMS_MOST, SEARCH_N_MAX, SEARCH_H_MAX);
     return status;
 }
 
-/* ---- asking ------------------------------------------------------------------------------------------------------- */
+/* ---- words ---------------------------------------------------------------------------------------------------------------- */
 
-static int parse_seeds(const char *text, struct eval *eval)
+static int parse_seeds(const char *text, struct eval_ask *ask)
 {
     char *end;
     long first = strtol(text, &end, 10), last;
@@ -55,254 +68,404 @@ static int parse_seeds(const char *text, struct eval *eval)
     last = strtol(text, &end, 10);
     if (end == text || *end || first < 0 || last < first || last > 1000000000)
         return -EINVAL;
-    eval->first = (int)first;
-    eval->last = (int)last;
+    ask->first = (int)first;
+    ask->last = (int)last;
     return 0;
 }
 
-static int parse_policies(char *text, struct eval *eval)
+static int parse_policies(char *text, struct eval_ask *ask)
 {
     char *save = NULL, *word;
 
     for (word = strtok_r(text, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
-        if (eval->n_policies == RUN_MAX_POLICIES || strlen(word) >= sizeof eval->policies[0])
+        if (ask->n_policies == RUN_MAX_POLICIES || strlen(word) >= sizeof ask->policies[0])
             return -EINVAL;
-        snprintf(eval->policies[eval->n_policies++], sizeof eval->policies[0], "%s", word);
+        snprintf(ask->policies[ask->n_policies++], sizeof ask->policies[0], "%s", word);
     }
-    return eval->n_policies ? 0 : -EINVAL;
+    return ask->n_policies ? 0 : -EINVAL;
 }
 
-static int read_temperatures(struct eval *eval, struct error *error)
+static int parse_temperatures(char *text, struct eval_ask *ask)
 {
-    char path[PATH_MAX];
-    json_t *summary, *policies;
+    char *save = NULL, *end;
+
+    ask->choose = true;
+    ask->stage.n_temperatures = 0;
+    for (char *word = strtok_r(text, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
+        if (ask->stage.n_temperatures == (int)ARRAY_SIZE(ask->stage.temperatures))
+            return -EINVAL;
+        ask->stage.temperatures[ask->stage.n_temperatures++] = strtod(word, &end);
+        if (end == word || *end)
+            return -EINVAL;
+    }
+    return ask->stage.n_temperatures ? 0 : -EINVAL;
+}
+
+/* "1,2,4" or "1..128", which is by doubling. Out of range: said here, in one line. */
+static int parse_widths(char *text, int *ret, int *ret_n)
+{
+    char *save = NULL, *end, *dots = strstr(text, "..");
+    long n = 0, last;
+
+    *ret_n = 0;
+    if (dots) {
+        n = strtol(text, &end, 10);
+        if (end != dots || (last = strtol(dots + 2, &end, 10)) < n || *end || n < 1)
+            return -EINVAL;
+        for (; n <= last && *ret_n < RUN_MAX_N; n *= 2)
+            ret[(*ret_n)++] = (int)n;
+        n /= 2;
+    } else {
+        for (char *word = strtok_r(text, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
+            n = strtol(word, &end, 10);
+            if (end == word || *end || *ret_n == RUN_MAX_N)
+                return -EINVAL;
+            if (n < 1 || n > SEARCH_N_MAX)
+                goto range;
+            ret[(*ret_n)++] = (int)n;
+        }
+    }
+    if (*ret_n && n <= SEARCH_N_MAX)
+        return 0;
+    if (!*ret_n)
+        return -EINVAL;
+range:
+    fprintf(stderr, "gantry eval: --n %ld: from 1 to %d candidates\n", n, SEARCH_N_MAX);
+    return -ERANGE;
+}
+
+static int parse_steps(const char *option, const char *text, int *ret)
+{
+    char *end;
+    long steps = strtol(text, &end, 10);
+
+    if (end == text || *end)
+        return -EINVAL;
+    if (steps < 1 || steps > SEARCH_H_MAX) {
+        fprintf(stderr, "gantry eval: --%s %ld: from 1 to %d steps\n", option, steps, SEARCH_H_MAX);
+        return -ERANGE;
+    }
+    *ret = (int)steps;
+    return 0;
+}
+
+static int parse_name(const char *option, const char *text, const char *const *names, int *ret)
+{
+    int at = search_name(names, text);
+
+    if (at < 0) {
+        fprintf(stderr, "gantry eval: --%s %s: there is none; there are:", option, text);
+        for (int i = 0; names[i]; i++)
+            fprintf(stderr, " %s", names[i]);
+        fprintf(stderr, "\n");
+        return -ERANGE;
+    }
+    *ret = at;
+    return 0;
+}
+
+static int parse_controls(char *text, struct eval_config *stage)
+{
+    char *save = NULL;
+
+    for (char *word = strtok_r(text, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
+        if (stage->n_search_controls == RUN_MAX_CONTROLS || strlen(word) >= sizeof stage->search_controls[0])
+            return -EINVAL;
+        snprintf(stage->search_controls[stage->n_search_controls++], sizeof stage->search_controls[0], "%s", word);
+    }
+    return 0;
+}
+
+static int parse_number(const char *text, double *ret)
+{
+    char *end;
+    double value = strtod(text, &end);
+
+    if (end == text || *end || !(value >= 0 && value <= 10))
+        return -EINVAL;
+    *ret = value;
+    return 0;
+}
+
+enum {
+    POLICIES = 256,
+    SEEDS,
+    TEMPERATURES,
+    AT,
+    AGAINST,
+    PERTURB,
+    MAX_STEPS,
+    FILMS,
+    JSON,
+    OUT,
+    WIDTHS,
+    HORIZON,
+    EXECUTE,
+    SEARCH_TEMPERATURE,
+    SCORE,
+    METHOD,
+    JUDGE,
+    PROPOSALS,
+    CONTROLS,
+    PLOT,
+    ACTION_ERROR,
+    FRAMES,
+    HELP
+};
+static const struct option options[] = {{"policies", 1, NULL, POLICIES},
+                                        {"seeds", 1, NULL, SEEDS},
+                                        {"temperatures", 1, NULL, TEMPERATURES},
+                                        {"at", 1, NULL, AT},
+                                        {"against", 1, NULL, AGAINST},
+                                        {"perturb", 1, NULL, PERTURB},
+                                        {"max-steps", 1, NULL, MAX_STEPS},
+                                        {"films", 1, NULL, FILMS},
+                                        {"json", 0, NULL, JSON},
+                                        {"out", 1, NULL, OUT},
+                                        {"n", 1, NULL, WIDTHS},
+                                        {"horizon", 1, NULL, HORIZON},
+                                        {"execute", 1, NULL, EXECUTE},
+                                        {"search-temperature", 1, NULL, SEARCH_TEMPERATURE},
+                                        {"score", 1, NULL, SCORE},
+                                        {"method", 1, NULL, METHOD},
+                                        {"judge", 1, NULL, JUDGE},
+                                        {"proposals", 1, NULL, PROPOSALS},
+                                        {"controls", 1, NULL, CONTROLS},
+                                        {"plot", 1, NULL, PLOT},
+                                        {"action-error", 0, NULL, ACTION_ERROR},
+                                        {"frames", 1, NULL, FRAMES},
+                                        {"help", 0, NULL, HELP},
+                                        {0}};
+
+/* 0; -EINVAL: wrong usage; -ERANGE: a line was printed. */
+static int take_option(struct command *c, int option, char *value)
+{
+    struct eval_config *stage = &c->ask.stage;
+    int name, r;
+
+    switch (option) {
+    case POLICIES: return parse_policies(value, &c->ask);
+    case SEEDS: c->seeds = true; return parse_seeds(value, &c->ask);
+    case TEMPERATURES: return parse_temperatures(value, &c->ask);
+    case AT: return parse_number(value, &c->ask.at);
+    case AGAINST:
+        if (c->n_against == AGAINST_MAX)
+            return -EINVAL;
+        c->against[c->n_against++] = value;
+        return 0;
+    case PERTURB: snprintf(stage->perturb, sizeof stage->perturb, "%s", value); return 0;
+    case MAX_STEPS: stage->max_steps = (int)strtol(value, NULL, 10); return stage->max_steps > 0 ? 0 : -EINVAL;
+    case FILMS: c->films = value; return 0;
+    case JSON: c->json = true; return 0;
+    case OUT: c->out = value; return 0;
+    case WIDTHS: return parse_widths(value, c->draws, &c->n_draws);
+    case HORIZON: return parse_steps("horizon", value, &stage->search_horizon);
+    case EXECUTE: return parse_steps("execute", value, &stage->search_execute);
+    case SEARCH_TEMPERATURE: return parse_number(value, &stage->search_temperature);
+    case SCORE: snprintf(stage->search_score, sizeof stage->search_score, "%s", value); return 0;
+    case METHOD:
+        if ((r = parse_name("method", value, search_method_names, &name)) == 0)
+            stage->search_method = (enum search_method)name;
+        return r;
+    case JUDGE:
+        if ((r = parse_name("judge", value, search_judge_names, &name)) == 0)
+            stage->search_judge = (enum search_judge)name;
+        return r;
+    case PROPOSALS:
+        if ((r = parse_name("proposals", value, search_proposal_names, &name)) == 0)
+            stage->search_proposals = (enum search_proposals)name;
+        return r;
+    case CONTROLS: return parse_controls(value, stage);
+    case PLOT: c->plot = value; return 0;
+    case ACTION_ERROR: c->action_error = true; return 0;
+    case FRAMES: c->frames = (int)strtol(value, NULL, 10); return c->frames > 0 ? 0 : -EINVAL;
+    default: return -EINVAL;
+    }
+}
+
+/* ---- work -------------------------------------------------------------------------------------------------------------------
+ */
+
+/* The runs beside the first one, policy by policy. */
+static int write_against(const struct eval *eval, const struct eval *others, int n, struct json_writer *w)
+{
+    _cleanup_free_ double *mine = calloc((size_t)eval->states, sizeof *mine),
+                          *theirs = calloc((size_t)eval->states, sizeof *theirs);
+
+    if (!mine || !theirs)
+        return -ENOMEM;
+    if (n)
+        json_open(w, "against", '[');
+    for (int k = 0; k < n; k++) {
+        json_open(w, NULL, '{');
+        json_text(w, "run", others[k].run_dir);
+        for (int p = 0; p < eval->ask->n_policies; p++) {
+            struct eval_difference d;
+            char tag[EVAL_TAG];
+
+            eval_test_tag(eval, p, tag);
+            (void)eval_outcomes(eval, tag, mine);
+            eval_test_tag(&others[k], p, tag);
+            (void)eval_outcomes(&others[k], tag, theirs);
+            if (eval_compare(mine, theirs, eval->states, eval->config.seed, &d) < 0)
+                continue;
+            json_open(w, eval->ask->policies[p], '{');
+            json_number(w, "their_temperature", others[k].temperature[p]);
+            eval_write_difference(&d, w);
+            json_close(w, '}');
+        }
+        json_close(w, '}');
+    }
+    if (n)
+        json_close(w, ']');
+    return 0;
+}
+
+/* How often the blow came: a drop needs something held. */
+static int write_blows(const struct eval *eval, struct json_writer *w, struct error *error)
+{
     int r = 0;
 
-    snprintf(path, sizeof path, "%s/summary.json", eval->run_dir);
-    summary = json_load_file(path, 0, NULL);
-    if (!summary)
-        return error_set(error, ENOENT, "%s: not there; the run's own eval stage must have ended (it chooses the temperatures)", path);
-    policies = json_object_get(summary, "policies");
-    for (int i = 0; i < eval->n_policies && r == 0; i++) {
-        json_t *value = json_object_get(json_object_get(policies, eval->policies[i]), "temperature");
+    if (!eval->ask->stage.perturb[0])
+        return 0;
+    json_text(w, "perturb", eval->ask->stage.perturb);
+    json_open(w, "perturbed_episodes", '{');
+    for (int p = 0; p < eval->ask->n_policies && r == 0; p++) {
+        struct eval_cost cost;
+        char tag[EVAL_TAG];
 
-        if (json_is_number(value))
-            eval->temperature[i] = json_number_value(value);
-        else
-            r = error_set(error, ENOENT, "%s: no temperature for policy '%s'; it was not in the run's eval stage", path, eval->policies[i]);
+        eval_test_tag(eval, p, tag);
+        r = eval_costs(eval, tag, &cost, error);
+        if (r == 0)
+            json_signed(w, eval->ask->policies[p], cost.perturbed);
     }
-    json_decref(summary);
+    json_close(w, '}');
     return r;
 }
 
-/* Add the stage to RUN/evals.yaml; *ret_index is its place there. */
-static int add_stage(struct eval *eval, struct error *error)
-{
-    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
-    _cleanup_free_ char *old = NULL;
-    _cleanup_free_ struct run_config *check = malloc(sizeof *check);
-    char path[PATH_MAX];
-    int r;
-
-    if (!check)
-        return error_set(error, ENOMEM, "out of memory");
-    snprintf(path, sizeof path, "%s/evals.yaml", eval->run_dir);
-    r = file_read(path, 1 << 20, &old, NULL);
-    if (r < 0 && r != -ENOENT)
-        return error_set(error, -r, "%s: %s", path, strerror(-r));
-    strbuf_adds(&text, old ? old : "# evaluations after the run, by gantry eval\nstages:\n");
-    strbuf_addf(&text, "  - eval: {episodes: %d, first_state: %d, policies: [", (eval->last - eval->first + 1) * eval->config.n_tasks, eval->first);
-    for (int i = 0; i < eval->n_policies; i++)
-        strbuf_addf(&text, "%s'%s'", i ? ", " : "", eval->policies[i]);
-    strbuf_adds(&text, "], at: [");
-    for (int i = 0; i < eval->n_policies; i++)
-        strbuf_addf(&text, "%s%.9g", i ? ", " : "", eval->temperature[i]);
-    strbuf_adds(&text, "]}\n");
-    r = run_config_parse(text.text, text.length, path, check, error);
-    if (r < 0)
-        return r;
-    eval->stage = (uint32_t)(eval->config.n_stages + check->n_stages - 1);
-    r = atomic_file_write(path, text.text, text.length);
-    return r < 0 ? error_set(error, -r, "%s: cannot be written: %s", path, strerror(-r)) : 0;
-}
-
-/* ---- the result ----------------------------------------------------------------------------------------------------- */
-
-static int read_episodes(struct eval *eval, struct error *error)
-{
-    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
-    size_t ended = 0, want = (size_t)eval->n_policies * (size_t)(eval->last - eval->first + 1) * (size_t)eval->config.n_tasks;
-    int r = run_open_ledger(eval->run_dir, &ledger, error);
-
-    if (r == 0 && (r = ledger_episodes(ledger, eval->stage, LEDGER_ALL, &eval->episodes, &eval->n_episodes)) < 0)
-        r = error_set(error, -r, "%s/ledger.sqlite: %s", eval->run_dir, ledger_error(ledger));
-    for (size_t i = 0; i < eval->n_episodes; i++)
-        ended += eval->episodes[i].state == EPISODE_EVALUATED;
-    if (r == 0 && ended < want)
-        r = error_set(error, EAGAIN, "%zu of %zu episodes were played; the same command again plays a new set, gantry up %s/config.yaml "
-                      "finishes this one", ended, want, eval->run_dir);
-    return r;
-}
-
-static bool is_row(const struct eval *eval, const struct ledger_episode *e, int policy)
-{
-    char tag[80];
-
-    snprintf(tag, sizeof tag, "test %s t=%.3g", eval->policies[policy], (double)(float)eval->temperature[policy]);
-    return e->state == EPISODE_EVALUATED && !strcmp(e->tag, tag);
-}
-
-static double mean_success(const struct eval *eval, int policy, const char *task, int64_t *ret_n, int64_t *ret_successes)
-{
-    *ret_n = *ret_successes = 0;
-    for (size_t i = 0; i < eval->n_episodes; i++)
-        if (is_row(eval, &eval->episodes[i], policy) && (!task || !strcmp(task, eval->episodes[i].task))) {
-            (*ret_n)++;
-            *ret_successes += eval->episodes[i].success;
-        }
-    return *ret_n ? (double)*ret_successes / (double)*ret_n : 0;
-}
-
-/* Outcomes of two policies on the same states, side by side. */
-static int pair(const struct eval *eval, int a, int b, double *ret_a, double *ret_b)
-{
-    int n = 0;
-
-    for (size_t i = 0; i < eval->n_episodes; i++)
-        for (size_t k = 0; is_row(eval, &eval->episodes[i], a) && k < eval->n_episodes; k++)
-            if (is_row(eval, &eval->episodes[k], b) && eval->episodes[i].state_seed == eval->episodes[k].state_seed &&
-                !strcmp(eval->episodes[i].task, eval->episodes[k].task)) {
-                ret_a[n] = eval->episodes[i].success;
-                ret_b[n++] = eval->episodes[k].success;
-                break;
-            }
-    return n;
-}
-
-static int write_result(const struct eval *eval, struct strbuf *out)
+static int write_result(const struct eval *eval, const struct eval *others, int n_others, struct strbuf *out, struct error *error)
 {
     struct json_writer w = {.out = out};
-    _cleanup_free_ double *a = calloc(eval->n_episodes + 1, sizeof *a), *b = calloc(eval->n_episodes + 1, sizeof *b);
-    struct interval interval;
-    int64_t n, successes;
-    double sum = 0;
-    int pairs;
-
-    if (!a || !b)
-        return -ENOMEM;
-    json_open(&w, NULL, '{');
-    json_text(&w, "run", eval->run_dir);
-    json_signed(&w, "first_seed", eval->first);
-    json_signed(&w, "last_seed", eval->last);
-    json_open(&w, "policies", '{');
-    for (int i = 0; i < eval->n_policies; i++) {
-        double success = mean_success(eval, i, NULL, &n, &successes);
-
-        json_open(&w, eval->policies[i], '{');
-        json_number(&w, "temperature", eval->temperature[i]);
-        json_signed(&w, "episodes", n);
-        json_number(&w, "success", success);
-        interval = wilson(successes, n, Z95);
-        json_interval(&w, "interval", interval.low, interval.high);
-        json_open(&w, "tasks", '{');
-        for (int t = 0; t < eval->config.n_tasks; t++)
-            json_number(&w, eval->config.tasks[t], mean_success(eval, i, eval->config.tasks[t], &n, &successes));
-        json_close(&w, '}');
-        json_close(&w, '}');
-    }
-    json_close(&w, '}');
-    pairs = eval->n_policies > 1 ? pair(eval, eval->n_policies - 1, 0, a, b) : 0;
-    if (pairs > 0) {
-        int r = paired_bootstrap(a, b, pairs, RESAMPLES, .95, eval->config.seed, &interval);
-
-        if (r < 0)
-            return r;
-        for (int i = 0; i < pairs; i++)
-            sum += a[i] - b[i];
-        json_open(&w, "difference", '{');
-        json_text(&w, "of", eval->policies[eval->n_policies - 1]);
-        json_text(&w, "over", eval->policies[0]);
-        json_signed(&w, "pairs", pairs);
-        json_number(&w, "mean", sum / pairs);
-        json_interval(&w, "interval", interval.low, interval.high);
-        json_close(&w, '}');
-    }
-    json_close(&w, '}');
-    return out->failed ? -ENOMEM : 0;
-}
-
-static void print_table(const struct eval *eval)
-{
-    int64_t n, successes;
-
-    for (int i = 0; i < eval->n_policies; i++) {
-        double success = mean_success(eval, i, NULL, &n, &successes);
-        struct interval interval = wilson(successes, n, Z95);
-
-        printf("%-14s T %.2g  success %.3f [%.3f %.3f] of %lld episodes\n", eval->policies[i], eval->temperature[i], success, interval.low,
-               interval.high, (long long)n);
-    }
-}
-
-static int run_eval(struct eval *eval, bool json, struct error *error)
-{
-    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
-    char path[PATH_MAX];
     int r;
 
-    snprintf(path, sizeof path, "%s/config.yaml", eval->run_dir);
-    r = run_config_load(path, &eval->config, error);
+    json_open(&w, NULL, '{');
+    json_text(&w, "run", eval->run_dir);
+    json_signed(&w, "first_seed", eval->ask->first);
+    json_signed(&w, "last_seed", eval->ask->last);
+    if (eval->ask->stage.max_steps)
+        json_signed(&w, "max_steps", eval->ask->stage.max_steps);
+    r = write_blows(eval, &w, error);
+    if (r == 0 && (r = eval_write_policies(eval, &w)) < 0)
+        r = error_set(error, -r, "the result: %s", strerror(-r));
+    if (r == 0 && (r = write_against(eval, others, n_others, &w)) < 0)
+        r = error_set(error, -r, "the result: %s", strerror(-r));
     if (r == 0)
-        r = read_temperatures(eval, error);
-    if (r == 0)
-        r = add_stage(eval, error);
-    if (r < 0)
-        return r;
-    snprintf(eval->config.dir, sizeof eval->config.dir, "%s", eval->run_dir);
-    if (up_run_quietly(&eval->config) != CLI_OK)
-        return error_set(error, EIO, "the evaluation did not run to its end");
-    r = read_episodes(eval, error);
-    if (r < 0)
-        return r;
-    if (!json) {
-        print_table(eval);
-        return 0;
+        r = eval_write_search(eval, &w, error);
+    json_close(&w, '}');
+    strbuf_addc(out, '\n');
+    return r < 0 ? r : out->failed ? error_set(error, ENOMEM, "out of memory") : 0;
+}
+
+static int say_result(const struct command *c, const struct eval *eval, const struct eval *others, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    int r = write_result(eval, others, c->n_against, &out, error);
+
+    if (r == 0 && c->json)
+        fputs(out.text, stdout);
+    if (r == 0 && c->out && (r = atomic_file_write(c->out, out.text, out.length)) < 0)
+        r = error_set(error, -r, "%s: cannot be written: %s", c->out, strerror(-r));
+    if (r == 0 && !c->json) {
+        eval_print(eval);
+        for (int i = 0; i < c->n_against; i++) {
+            printf("%s:\n", others[i].run_dir);
+            eval_print(&others[i]);
+        }
+        r = eval_print_search(eval, error);
     }
-    r = write_result(eval, &out);
-    if (r == 0)
-        printf("%s\n", out.text);
+    if (r == 0 && c->plot)
+        r = eval_plot_search(eval, c->plot, error);
+    return r == 0 && c->films ? eval_films(eval, c->films, FILMS_MOST, error) : r;
+}
+
+/* All are checked before the first is played. */
+static int run_eval(const struct command *c, struct eval *evals, struct error *error)
+{
+    int n = 1 + c->n_against, r = 0;
+
+    for (int i = 0; i < n && r == 0; i++) {
+        r = eval_open(i ? c->against[i - 1] : c->run_dir, &c->ask, &evals[i], error);
+        if (r == 0 &&
+            (evals[i].config.n_tasks != evals[0].config.n_tasks || strcmp(evals[i].config.suite, evals[0].config.suite) != 0 ||
+             memcmp(evals[i].config.tasks, evals[0].config.tasks,
+                    sizeof evals[0].config.tasks[0] * (size_t)evals[0].config.n_tasks)))
+            r = error_set(error, EINVAL, "%s plays other tasks than %s: there is no pair to compare", evals[i].run_dir,
+                          evals[0].run_dir);
+    }
+    for (int i = 0; i < n && r == 0; i++)
+        r = eval_play(&evals[i], error);
+    return r < 0 ? r : say_result(c, &evals[0], evals + 1, error);
+}
+
+static int start(struct command *c, struct error *error)
+{
+    struct eval *evals;
+    int r;
+
+    if (c->action_error) {
+        struct action_error_ask ask = {.policies = c->ask.policies,
+                                       .n_policies = c->ask.n_policies,
+                                       .k = c->draws,
+                                       .n_k = c->n_draws,
+                                       .frames = c->frames,
+                                       .temperature = c->ask.at >= 0 ? c->ask.at : 1,
+                                       .json = c->json,
+                                       .out = c->out};
+
+        return action_error_run(c->run_dir, &ask, error);
+    }
+    memcpy(c->ask.stage.n, c->draws, sizeof c->draws);
+    c->ask.stage.n_n = c->n_draws;
+    if (!c->n_draws) {
+        c->ask.stage.n[0] = 1;
+        c->ask.stage.n_n = 1;
+    }
+    c->ask.stage.search_execute = MIN(c->ask.stage.search_execute, c->ask.stage.search_horizon);
+    evals = calloc(1 + AGAINST_MAX, sizeof *evals);
+    r = evals ? run_eval(c, evals, error) : error_set(error, ENOMEM, "out of memory");
+    for (int i = 0; evals && i <= AGAINST_MAX; i++)
+        eval_release(&evals[i]);
+    free(evals);
     return r;
 }
 
 int cmd_eval(int argc, char **argv)
 {
-    static const struct option options[] = {{"policies", required_argument, NULL, 'p'}, {"seeds", required_argument, NULL, 's'},
-                                            {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
-    _cleanup_free_ struct eval *eval = calloc(1, sizeof *eval);
+    static const char defaults[] = "kind: eval\nval_episodes: 100\nsearch_temperature: 0.8\nsearch_score: mean\n";
+    _cleanup_free_ struct command *c = calloc(1, sizeof *c);
+    struct stage_config stage;
     struct error error = {0};
-    bool json = false, seeds = false;
     int option, r;
 
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--suite"))
             return eval_suite(argc, argv);
-    if (!eval)
+    if (!c || stage_config_parse(defaults, strlen(defaults), &stage, &error) < 0)
         return CLI_FAILED;
+    c->ask.stage = stage.eval;
+    c->ask.at = -1;
+    c->frames = 200;
     while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0) {
-        if (option == 'h')
+        if (option == HELP)
             return usage(stdout, CLI_OK);
-        if (option == 'j')
-            json = true;
-        else if (option == 's' && parse_seeds(optarg, eval) == 0)
-            seeds = true;
-        else if (option != 'p' || parse_policies(optarg, eval) < 0)
-            return usage(stderr, CLI_USAGE);
+        r = take_option(c, option, optarg);
+        if (r < 0)
+            return r == -ERANGE ? CLI_USAGE : usage(stderr, CLI_USAGE);
     }
-    if (optind + 1 != argc || !seeds || !eval->n_policies)
+    if (optind + 1 != argc || !(c->seeds || c->action_error) || !c->ask.n_policies)
         return usage(stderr, CLI_USAGE);
-    eval->run_dir = argv[optind];
-    r = run_eval(eval, json, &error);
-    free(eval->episodes);
+    c->run_dir = argv[optind];
+    r = start(c, &error);
     if (r < 0) {
         fprintf(stderr, "gantry eval: %s\n", error_text(&error, r));
         return CLI_FAILED;

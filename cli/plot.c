@@ -71,8 +71,6 @@ void plot_release(struct plot *plot)
     plot->count = 0;
 }
 
-struct frame { double x0, x1, y0, y1; };
-
 static void widen(double *low, double *high, double value)
 {
     if (!isfinite(value))
@@ -81,9 +79,9 @@ static void widen(double *low, double *high, double value)
     *high = fmax(*high, value);
 }
 
-static struct frame data_frame(const struct plot *plot)
+struct plot_frame plot_frame(const struct plot *plot)
 {
-    struct frame f = {INFINITY, -INFINITY, INFINITY, -INFINITY};
+    struct plot_frame f = {INFINITY, -INFINITY, INFINITY, -INFINITY};
 
     for (int i = 0; i < plot->count; i++) {
         const struct plot_series *s = &plot->series[i];
@@ -109,32 +107,31 @@ static struct frame data_frame(const struct plot *plot)
     return f;
 }
 
-static double px(const struct frame *f, double x)
+static double px(const struct plot_frame *f, double x)
 {
     return LEFT + (x - f->x0) / (f->x1 - f->x0) * (WIDTH - LEFT - RIGHT);
 }
 
-static double py(const struct frame *f, double y)
+static double py(const struct plot_frame *f, double y)
 {
     return HEIGHT - BOTTOM - (CLAMP(y, f->y0, f->y1) - f->y0) / (f->y1 - f->y0) * (HEIGHT - TOP - BOTTOM);
 }
 
-/* 1, 2 or 5 times a power of ten, so that about `count` ticks fit. */
-static double tick_step(double span, int count)
+double plot_tick_step(double span, int count)
 {
     double raw = span / count, power = pow(10, floor(log10(raw))), lead = raw / power;
 
     return power * (lead < 1.5 ? 1 : lead < 3.5 ? 2 : lead < 7.5 ? 5 : 10);
 }
 
-static void write_axes(const struct plot *plot, const struct frame *f, struct strbuf *out)
+static void write_axes(const struct plot *plot, const struct plot_frame *f, struct strbuf *out)
 {
-    double step = tick_step(f->y1 - f->y0, 5), v;
+    double step = plot_tick_step(f->y1 - f->y0, 5), v;
 
     for (v = ceil(f->y0 / step) * step; v <= f->y1 + step * 1e-6; v += step)
         strbuf_addf(out, "<line x1='%d' x2='%d' y1='%.1f' y2='%.1f' stroke='#ddd'/><text x='%d' y='%.1f' text-anchor='end'>%.4g</text>",
                     LEFT, WIDTH - RIGHT, py(f, v), py(f, v), LEFT - 6, py(f, v) + 4, fabs(v) < step * 1e-6 ? 0 : v);
-    step = tick_step(f->x1 - f->x0, 6);
+    step = plot_tick_step(f->x1 - f->x0, 6);
     for (v = ceil(f->x0 / step) * step; v <= f->x1 + step * 1e-6; v += step)
         strbuf_addf(out, "<text x='%.1f' y='%d' text-anchor='middle'>%.4g</text>", px(f, v), HEIGHT - BOTTOM + 15, fabs(v) < step * 1e-6 ? 0 : v);
     strbuf_addf(out, "<text x='%d' y='18' class='title'>", LEFT);
@@ -144,7 +141,7 @@ static void write_axes(const struct plot *plot, const struct frame *f, struct st
     strbuf_adds(out, "</text>");
 }
 
-static void write_band(const struct plot_series *s, const struct frame *f, const char *colour, struct strbuf *out)
+static void write_band(const struct plot_series *s, const struct plot_frame *f, const char *colour, struct strbuf *out)
 {
     strbuf_addf(out, "<polygon fill='%s' fill-opacity='.18' points='", colour);
     for (int k = 0; k < s->n; k++)
@@ -154,14 +151,14 @@ static void write_band(const struct plot_series *s, const struct frame *f, const
     strbuf_adds(out, "'/>");
 }
 
-static void write_dots(const struct plot_series *s, const struct frame *f, const char *colour, struct strbuf *out)
+static void write_dots(const struct plot_series *s, const struct plot_frame *f, const char *colour, struct strbuf *out)
 {
     for (int k = 0; k < s->n; k++)
         if (isfinite(s->y[k]))
             strbuf_addf(out, "<circle cx='%.1f' cy='%.1f' r='3' fill='%s'/>", px(f, s->x[k]), py(f, s->y[k]), colour);
 }
 
-static void write_polyline(const struct plot_series *s, const struct frame *f, const char *colour, struct strbuf *out)
+static void write_polyline(const struct plot_series *s, const struct plot_frame *f, const char *colour, struct strbuf *out)
 {
     bool open = false;
 
@@ -184,7 +181,7 @@ static void write_polyline(const struct plot_series *s, const struct frame *f, c
 
 void plot_write(const struct plot *plot, struct strbuf *out)
 {
-    struct frame f = data_frame(plot);
+    struct plot_frame f = plot_frame(plot);
     int legend_x = LEFT + 8;
 
     strbuf_addf(out, "<svg class='plot' viewBox='0 0 %d %d' width='%d' height='%d' role='img'>", WIDTH, HEIGHT, WIDTH, HEIGHT);

@@ -33,5 +33,10 @@ int plot_band(struct plot *plot, const char *name, const double *x, const double
 void plot_write(const struct plot *plot, struct strbuf *out);
 void plot_release(struct plot *plot);
 
+/* What is in view, and 1, 2 or 5 times a power of ten so that about `count` ticks fit into a span. */
+struct plot_frame { double x0, x1, y0, y1; };
+struct plot_frame plot_frame(const struct plot *plot);
+double plot_tick_step(double span, int count);
+
 /* `text` with & < > " escaped, appended. */
 void html_escape(struct strbuf *out, const char *text);

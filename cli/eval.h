@@ -1,0 +1,84 @@
+/* eval.h - `gantry eval`: policies of finished runs on test states, the rows that came of it, and what can be said about them.
+ *
+ *   eval_open -> eval_play -> { eval_outcomes | eval_costs | eval_write_* | eval_films }* -> eval_release
+ *
+ * The work is an eval stage added to the run (RUN/evals.yaml): its episodes are in the run's ledger and journal like all others.
+ * Failure rule: -errno, *error has the line. */
+#pragma once
+
+#include "base/json_write.h"
+#include "daemon/run_config.h"
+#include "run/ledger.h"
+
+enum { EVAL_RESAMPLES = 10000, EVAL_FIT_RESAMPLES = 2000, EVAL_TAG = sizeof((struct ledger_episode *)0)->tag };
+#define EVAL_Z95 1.959963984540054
+
+/* What is asked, of one run or of several alike. */
+struct eval_ask {
+    char policies[RUN_MAX_POLICIES][24];
+    int n_policies;
+    int first, last;          /* seeds: numbers of test states of every task */
+    struct eval_config stage; /* look-ahead, blows; policies and states are filled in from the above */
+    bool choose;              /* temperatures anew on val, from stage.temperatures */
+    double at;                /* this temperature for all; below 0: what the run chose */
+};
+
+struct eval {
+    const struct eval_ask *ask;
+    const char *run_dir;
+    struct run_config config; /* of the run */
+    double temperature[RUN_MAX_POLICIES];
+    uint32_t stage; /* index of the added stage */
+    uint64_t run_id;
+    struct ledger_episode *episodes; /* of that stage */
+    size_t n_episodes;
+    int states; /* of all tasks together: rows of one pass */
+};
+
+/* Read the run; refuse what it cannot play. */
+int eval_open(const char *run_dir, const struct eval_ask *ask, struct eval *ret, struct error *error);
+/* Add the stage, play it (progress on stderr), read its rows. */
+int eval_play(struct eval *eval, struct error *error);
+/* Only the last of these: of a stage that was played before (ask, run_dir, config, stage and states are set). */
+int eval_read(struct eval *eval, struct error *error);
+void eval_release(struct eval *eval);
+
+/* The tag of policy i's test rows. */
+void eval_test_tag(const struct eval *eval, int policy, char ret[EVAL_TAG]);
+/* ret[states]: 1, 0, or NaN where there is no row of this tag; the same index is the same state, in every run and for every tag.
+ * Returns how many are there. */
+int eval_outcomes(const struct eval *eval, const char *tag, double *ret);
+static inline int eval_task_of(const struct eval *eval, int state) { return state % eval->config.n_tasks; }
+
+/* Two outcome vectors of the same states. */
+struct eval_difference {
+    int pairs;
+    double mean, low, high, p;
+    int64_t gained, lost;
+};
+/* after - before over the pairs; -ENODATA: there is none. */
+int eval_compare(const double *after, const double *before, int states, uint64_t seed, struct eval_difference *ret);
+
+/* What the rows of a tag took, from the journal. */
+struct eval_cost {
+    int episodes;
+    double policy_steps, steps;            /* sums: actions asked of the policy, actions executed */
+    double slot_us;                        /* sum of the time slots spent acting and stepping */
+    int decisions;                         /* episodes whose choices were scored */
+    double chosen_success, chosen_failure; /* mean worth of what was chosen, over successes and failures; NaN: none */
+    double correlation;                    /* of chosen worth with success, over the episodes; NaN */
+    double chosen, all;                    /* mean worth of the chosen candidate, and of all */
+    int perturbed;                         /* episodes to which the blow came */
+};
+int eval_costs(const struct eval *eval, const char *tag, struct eval_cost *ret, struct error *error);
+
+/* Sections of the result. */
+int eval_write_policies(const struct eval *eval, struct json_writer *w);
+int eval_write_search(const struct eval *eval, struct json_writer *w, struct error *error);
+void eval_write_difference(const struct eval_difference *difference, struct json_writer *w);
+void eval_print(const struct eval *eval); /* tables on stdout */
+int eval_print_search(const struct eval *eval, struct error *error);
+int eval_plot_search(const struct eval *eval, const char *path, struct error *error);
+
+/* Failures of the test rows as film strips in `dir`, at most `most` of each policy; prints where they are. */
+int eval_films(const struct eval *eval, const char *dir, int most, struct error *error);

@@ -1,0 +1,253 @@
+/* The added stage: asked for, played, read back. */
+#include <errno.h>
+#include <jansson.h>
+#include <limits.h>
+#include <math.h>
+
+#include "base/atomic_file.h"
+#include "cli/cli.h"
+#include "cli/eval.h"
+#include "cli/run_open.h"
+#include "cli/up.h"
+#include "rl/stats.h"
+
+static int read_temperatures(struct eval *eval, struct error *error)
+{
+    char path[PATH_MAX];
+    json_t *summary, *policies;
+    int r = 0;
+
+    snprintf(path, sizeof path, "%s/summary.json", eval->run_dir);
+    summary = json_load_file(path, 0, NULL);
+    if (!summary)
+        return error_set(error, ENOENT,
+                         "%s: not there; the run's own eval stage must have ended (it chooses the temperatures), or say "
+                         "--temperatures or --at",
+                         path);
+    policies = json_object_get(summary, "policies");
+    for (int i = 0; i < eval->ask->n_policies && r == 0; i++) {
+        json_t *value = json_object_get(json_object_get(policies, eval->ask->policies[i]), "temperature");
+
+        if (json_is_number(value))
+            eval->temperature[i] = json_number_value(value);
+        else
+            r = error_set(
+                error, ENOENT,
+                "%s: no temperature for policy '%s'; it was not in the run's eval stage: say --temperatures .3,.6,1 or --at T",
+                path, eval->ask->policies[i]);
+    }
+    json_decref(summary);
+    return r;
+}
+
+/* The stage as it is asked for, with this run's temperatures. */
+static void fill_stage(const struct eval *eval, struct stage_config *ret)
+{
+    const struct eval_ask *ask = eval->ask;
+
+    *ret = (struct stage_config){.kind = STAGE_EVAL, .name = "later", .eval = ask->stage};
+    memcpy(ret->eval.policies, ask->policies, sizeof ask->policies);
+    ret->eval.n_policies = ask->n_policies;
+    ret->eval.episodes = ret->eval.search_episodes = eval->states;
+    ret->eval.first_state = ask->first;
+    ret->eval.n_at = ask->choose ? 0 : ask->n_policies;
+    for (int i = 0; i < ask->n_policies; i++)
+        ret->eval.at[i] = eval->temperature[i];
+}
+
+/* RUN/evals.yaml with the stage at its end, checked as the run's next one: what does not fit is said in one line. */
+static int write_stage(struct eval *eval, struct strbuf *text, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf settings = STRBUF_INIT;
+    _cleanup_free_ struct run_config *check = malloc(sizeof *check);
+    _cleanup_free_ char *old = NULL;
+    struct stage_config stage;
+    char path[PATH_MAX], *save = NULL;
+    int r;
+
+    if (!check)
+        return error_set(error, ENOMEM, "out of memory");
+    snprintf(path, sizeof path, "%s/evals.yaml", eval->run_dir);
+    r = file_read(path, 1 << 20, &old, NULL);
+    if (r < 0 && r != -ENOENT)
+        return error_set(error, -r, "%s: %s", path, strerror(-r));
+    fill_stage(eval, &stage);
+    if (stage_config_write(&stage, &settings) < 0)
+        return error_set(error, ENOMEM, "out of memory");
+    strbuf_adds(text, old ? old : "# evaluations after the run, by gantry eval\nstages:\n");
+    strbuf_adds(text, "  - eval:\n");
+    for (char *line = strtok_r(settings.text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+        if (strncmp(line, "kind:", 5) != 0 && strncmp(line, "name:", 5) != 0)
+            strbuf_addf(text, "      %s\n", line);
+    r = run_config_parse_later(text->text, text->length, path, &eval->config, check, error);
+    if (r < 0)
+        return r;
+    eval->stage = (uint32_t)(eval->config.n_stages + check->n_stages - 1);
+    if (eval->stage >= RUN_MAX_STAGES)
+        return error_set(error, ENOSPC, "%s: more than %d stages in this run; evaluate a copy of the run directory", path,
+                         RUN_MAX_STAGES);
+    return 0;
+}
+
+static int add_stage(struct eval *eval, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    char path[PATH_MAX];
+    int r = write_stage(eval, &text, error);
+
+    snprintf(path, sizeof path, "%s/evals.yaml", eval->run_dir);
+    if (r == 0 && (r = atomic_file_write(path, text.text, text.length)) < 0)
+        r = error_set(error, -r, "%s: cannot be written: %s", path, strerror(-r));
+    return r;
+}
+
+int eval_open(const char *run_dir, const struct eval_ask *ask, struct eval *ret, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    char path[PATH_MAX];
+    int r;
+
+    *ret = (struct eval){.ask = ask, .run_dir = run_dir};
+    snprintf(path, sizeof path, "%s/config.yaml", run_dir);
+    r = run_config_load(path, &ret->config, error);
+    if (r < 0)
+        return r;
+    ret->states = (ask->last - ask->first + 1) * ret->config.n_tasks;
+    for (int i = 0; i < ask->n_policies; i++)
+        ret->temperature[i] = ask->at >= 0 ? ask->at : 0;
+    if (!ask->choose && ask->at < 0)
+        r = read_temperatures(ret, error);
+    return r < 0 ? r : write_stage(ret, &text, error);
+}
+
+void eval_release(struct eval *eval)
+{
+    free(eval->episodes);
+    eval->episodes = NULL;
+}
+
+static int read_rows(struct eval *eval, struct error *error)
+{
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    size_t open = 0;
+    int r = run_open_ledger(eval->run_dir, &ledger, error);
+
+    if (r < 0)
+        return r;
+    eval->run_id = ledger_run(ledger)->id;
+    if ((r = ledger_episodes(ledger, eval->stage, LEDGER_ALL, &eval->episodes, &eval->n_episodes)) < 0)
+        return error_set(error, -r, "%s/ledger.sqlite: %s", eval->run_dir, ledger_error(ledger));
+    for (size_t i = 0; i < eval->n_episodes; i++)
+        open += eval->episodes[i].state == EPISODE_OPEN || eval->episodes[i].state == EPISODE_JOURNALED;
+    if (open || !eval->n_episodes)
+        return error_set(error, EAGAIN,
+                         "%zu of %zu episodes were played; the same command again plays a new set, gantry up %s/config.yaml "
+                         "finishes this one",
+                         eval->n_episodes - open, eval->n_episodes, eval->run_dir);
+    return 0;
+}
+
+/* The conductor's rule (stage_plan_learn): most successes on val, of equals the first in the list. */
+static void read_choice(struct eval *eval)
+{
+    for (int p = 0; p < eval->ask->n_policies; p++) {
+        double best = -1;
+
+        for (int i = 0; i < eval->ask->stage.n_temperatures; i++) {
+            double n = 0, successes = 0;
+            char tag[EVAL_TAG];
+
+            snprintf(tag, sizeof tag, "val %s t=%.3g", eval->ask->policies[p], (double)(float)eval->ask->stage.temperatures[i]);
+            for (size_t k = 0; k < eval->n_episodes; k++)
+                if (eval->episodes[k].state == EPISODE_EVALUATED && !strcmp(eval->episodes[k].tag, tag)) {
+                    n++;
+                    successes += eval->episodes[k].success;
+                }
+            if (n > 0 && successes / n > best) {
+                best = successes / n;
+                eval->temperature[p] = eval->ask->stage.temperatures[i];
+            }
+        }
+    }
+}
+
+int eval_read(struct eval *eval, struct error *error)
+{
+    int r = read_rows(eval, error);
+
+    if (r == 0 && eval->ask->choose)
+        read_choice(eval);
+    return r;
+}
+
+int eval_play(struct eval *eval, struct error *error)
+{
+    int r = add_stage(eval, error);
+
+    if (r < 0)
+        return r;
+    snprintf(eval->config.dir, sizeof eval->config.dir, "%s", eval->run_dir);
+    if (up_run_quietly(&eval->config) != CLI_OK)
+        return error_set(error, EIO, "the evaluation did not run to its end");
+    return eval_read(eval, error);
+}
+
+void eval_test_tag(const struct eval *eval, int policy, char ret[EVAL_TAG])
+{
+    if (!strcmp(eval->ask->policies[policy], "demonstrator"))
+        snprintf(ret, EVAL_TAG, "test demonstrator");
+    else
+        snprintf(ret, EVAL_TAG, "test %s t=%.3g", eval->ask->policies[policy], (double)(float)eval->temperature[policy]);
+}
+
+int eval_outcomes(const struct eval *eval, const char *tag, double *ret)
+{
+    int n = 0;
+
+    for (int i = 0; i < eval->states; i++)
+        ret[i] = NAN;
+    for (size_t i = 0; i < eval->n_episodes; i++) {
+        const struct ledger_episode *e = &eval->episodes[i];
+        int64_t state = (int64_t)e->state_seed - eval->ask->first;
+
+        if (e->state != EPISODE_EVALUATED || strcmp(e->tag, tag) || state < 0 || state * eval->config.n_tasks >= eval->states)
+            continue; /* a stand-in for a state that broke has a number of its own: it is nobody's pair */
+        for (int t = 0; t < eval->config.n_tasks; t++)
+            if (!strcmp(eval->config.tasks[t], e->task)) {
+                n += isnan(ret[state * eval->config.n_tasks + t]);
+                ret[state * eval->config.n_tasks + t] = e->success;
+            }
+    }
+    return n;
+}
+
+int eval_compare(const double *after, const double *before, int states, uint64_t seed, struct eval_difference *ret)
+{
+    _cleanup_free_ double *a = calloc((size_t)states + 1, sizeof *a), *b = calloc((size_t)states + 1, sizeof *b);
+    struct eval_difference d = {0};
+    struct interval interval;
+    int r;
+
+    if (!a || !b)
+        return -ENOMEM;
+    for (int i = 0; i < states; i++) {
+        if (isnan(after[i]) || isnan(before[i]))
+            continue;
+        d.gained += after[i] > before[i];
+        d.lost += after[i] < before[i];
+        d.mean += after[i] - before[i];
+        a[d.pairs] = after[i];
+        b[d.pairs++] = before[i];
+    }
+    if (!d.pairs)
+        return -ENODATA;
+    d.mean /= d.pairs;
+    r = paired_bootstrap(a, b, d.pairs, EVAL_RESAMPLES, .95, seed, &interval);
+    if (r < 0)
+        return r;
+    d.low = interval.low;
+    d.high = interval.high;
+    d.p = mcnemar_exact(d.gained, d.lost);
+    *ret = d;
+    return 0;
+}

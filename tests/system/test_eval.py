@@ -1,0 +1,60 @@
+"""gantry eval on a finished run: look-ahead with controls and laws, blows, films, another run beside it, and what is refused."""
+import json
+
+from conftest import gantry
+
+
+def test_eval(make_cluster, tmp_path):
+    cluster = make_cluster({"run": {"name": "base"}})
+    cluster.start()
+    cluster.until_finished()
+    out, plot, films = tmp_path / "eval.json", tmp_path / "scaling.png", tmp_path / "films"
+
+    def evaluate(*words, status=0):
+        done = gantry("eval", cluster.run, *words)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done
+
+    done = evaluate("--policies", "sft,last", "--seeds", "100..103", "--n", "1,2,4", "--horizon", "3", "--execute", "2", "--controls",
+                    "greedy,random,oracle", "--json", "--out", out, "--plot", plot, "--films", films)
+    result = json.loads(done.stdout)
+    assert result == json.loads(out.read_text())
+    assert result["difference"]["pairs"] == 4 and len(result["difference"]["interval"]) == 2
+    assert result["policies"]["last"]["tasks"]["pick_up_object"]["episodes"] == 4
+    search = result["search"]["last"]
+    for key in ("greedy", "n1", "n2", "n4", "n2_random", "n4_oracle_ceiling"):
+        assert search[key]["episodes"] == 4, key
+    assert search["n1"]["policy_steps_per_action"] == 1
+    # candidates look no further than the limit, so a last search may be one step shorter than H
+    assert 4 <= search["n4"]["policy_steps_per_action"] <= 4 * 3 / 2 + .5
+    assert 0 < search["n4"]["mean_worth"] <= search["n4"]["chosen_worth"] < 1
+    assert "chosen_worth" not in search["n4_random"]
+    assert {"a", "b", "b_interval", "aic"} <= set(search["log_law"]) and "k_interval" in search["power_law"]
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+    failures = sum(round(p["episodes"] * (1 - p["success"])) for p in result["policies"].values())
+    assert len(list(films.glob("*.png"))) == failures
+
+    # the same states again, knocked about: other figures, and how often the blow came
+    blown = json.loads(evaluate("--policies", "last", "--seeds", "100..103", "--perturb", "offset", "--at", "1", "--json").stdout)
+    assert 1 <= blown["perturbed_episodes"]["last"] <= 4        # some end before it comes
+    chosen = json.loads(evaluate("--policies", "last", "--seeds", "100..101", "--temperatures", "0.6,1", "--method", "sample_n", "--judge",
+                                 "confidence", "--n", "1,3", "--json").stdout)
+    assert chosen["policies"]["last"]["temperature"] in (0.6, 1) and chosen["policies"]["last"]["greedy"]["episodes"] == 2
+    assert chosen["search"]["last"]["n3"]["policy_steps_per_action"] == 3
+    refined = json.loads(evaluate("--policies", "last", "--seeds", "100..101", "--method", "refine", "--n", "1,4", "--json").stdout)
+    assert refined["search"]["last"]["n4"]["policy_steps_per_action"] >= 1
+
+    # paired with a copy of itself: no difference, whatever the run is called
+    law = json.loads(evaluate("--action-error", "--policies", "last", "--n", "1..8", "--frames", "6", "--json").stdout)["last"]
+    assert law["policy"]["error"]["k8"] < law["policy"]["error"]["k1"] and law["policy"]["b"] < 0
+
+    for words, says in (
+            (["--n", "0"], "from 1 to 128"), (["--n", "500"], "from 1 to 128"), (["--n", "4", "--horizon", "99"], "from 1 to 64"),
+            (["--n", "4", "--judge", "best"], "there is none; there are: prm"),
+            (["--n", "4", "--controls", "dice"], "there is no control 'dice'"),
+            (["--n", "4", "--method", "sample_n"], "cannot tell actions apart"),
+            (["--n", "4", "--method", "sample_n", "--judge", "value"], "look at where one led"),
+            (["--perturb", "earthquake"], "earthquake")):
+        done = gantry("eval", cluster.run, "--policies", "last", "--seeds", "100..101", *words)
+        assert done.returncode != 0 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert " 0 contradictions" in cluster.history()
