@@ -13,6 +13,7 @@ static const struct cli_command commands[] = {
     {"drain", "let a run finish what is in hand, and end", cmd_drain},
     {"config", "check, show and explain a run's configuration", cmd_config},
     {"eval", "policies of a finished run on fresh test states", cmd_eval},
+    {"ablate", "which part of the method brings what: the ladder, over several seeds", cmd_ablate},
     {"history", "what happened, as JSON lines; check that nothing was lost or trained twice", cmd_history},
     {"deploy", "hand a run over to systemd or Slurm", cmd_deploy},
     {"keys", "who may join a run over the network", cmd_keys},

@@ -8,6 +8,7 @@
 #include "cli/report_curriculum.h"
 #include "cli/report_data.h"
 #include "cli/report_films.h"
+#include "cli/report_health.h"
 #include "cli/report_prm.h"
 #include "proto/control.pb-c.h"
 #include "version.h"
@@ -80,6 +81,8 @@ static int write_curves(const struct report_data *d, struct strbuf *out)
     r = write_success_plot(d, NULL, out);
     for (int i = 0; i < n && n > 1 && r >= 0; i++)
         r = write_success_plot(d, tasks[i], out);
+    if (r >= 0)
+        r = report_health_write(d, out);
     strbuf_adds(out, "</div><details><summary>All series</summary><div class='plots'>");
     for (size_t i = 0; i < d->n_scalars && r >= 0; i++) {
         for (k = 0; k < n_seen && strcmp(seen[k], d->scalars[i].name); k++)
@@ -242,6 +245,7 @@ int report_write(const char *run_dir, const char *path, struct error *error)
     html_escape(&out, run_dir);
     strbuf_adds(&out, "</p>");
     write_headline(&d, &out);
+    report_policies_write(&d, &out);
     r = write_curves(&d, &out);
     if (r >= 0)
         r = report_curriculum_write(&d, &out);
@@ -257,6 +261,7 @@ int report_write(const char *run_dir, const char *path, struct error *error)
     }
     write_evaluations(&d, &out);
     write_stages(&d, &out);
+    report_versions_write(&d, &out);
     if (d.config) {
         strbuf_adds(&out, "<h2>Configuration</h2><details><summary>config.yaml as resolved</summary><pre>");
         html_escape(&out, d.config);

@@ -1,0 +1,196 @@
+#include "cli/report_health.h"
+
+#include <errno.h>
+#include <math.h>
+
+#include "cli/plot.h"
+#include "cli/report_data.h"
+#include "proto/control.pb-c.h"
+#include "rl/stats.h"
+
+/* ---- policies ------------------------------------------------------------------------------------------------ */
+
+static double number_at(const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+
+    return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+static void write_cell(double value, struct strbuf *out)
+{
+    if (isfinite(value))
+        strbuf_addf(out, "<td>%.1f %%</td>", 100 * value);
+    else
+        strbuf_adds(out, "<td>&ndash;</td>");
+}
+
+static void write_interval(const json_t *row, struct strbuf *out)
+{
+    const json_t *interval = json_object_get(row, "interval95");
+
+    write_cell(number_at(row, "success"), out);
+    if (json_array_size(interval) == 2)
+        strbuf_addf(out, "<td>%.1f to %.1f</td>", 100 * json_number_value(json_array_get(interval, 0)),
+                    100 * json_number_value(json_array_get(interval, 1)));
+    else
+        strbuf_adds(out, "<td></td>");
+}
+
+static void write_search(json_t *search, struct strbuf *out)
+{
+    const char *policy, *width;
+    json_t *rows, *row;
+
+    json_object_foreach(search, policy, rows) json_object_foreach(rows, width, row)
+    {
+        strbuf_addf(out, "<tr><td>%s with look-ahead, %s</td>", policy, width);
+        write_interval(row, out);
+        strbuf_addf(out, "<td></td><td></td><td></td><td>%.1f</td></tr>", number_at(row, "mean_steps"));
+    }
+}
+
+void report_policies_write(const struct report_data *d, struct strbuf *out)
+{
+    json_t *policies = json_object_get(d->summary, "policies"), *policy;
+    const char *name;
+
+    if (json_object_size(policies) == 0)
+        return;
+    strbuf_adds(out, "<h2>Policies on test states</h2><table><tr><th>policy</th><th>success</th><th>95 % interval</th><th>at "
+                     "temperature (chosen on val)</th>"
+                     "<th>greedy</th><th>T 1</th><th>mean steps</th></tr>");
+    json_object_foreach(policies, name, policy)
+    {
+        double temperature = number_at(policy, "temperature");
+
+        strbuf_addf(out, "<tr><td>%s</td>", name);
+        write_interval(policy, out);
+        if (isfinite(temperature))
+            strbuf_addf(out, "<td>%.2g</td>", temperature);
+        else
+            strbuf_adds(out, "<td></td>");
+        write_cell(number_at(policy, "greedy"), out);
+        write_cell(number_at(policy, "t1"), out);
+        strbuf_addf(out, "<td>%.1f</td></tr>", number_at(policy, "mean_steps"));
+    }
+    write_search(json_object_get(d->summary, "search"), out);
+    strbuf_adds(out, "</table>");
+}
+
+/* ---- curves of the rl stages ---------------------------------------------------------------------------------------- */
+
+static bool is_rl(const struct report_data *d, uint32_t stage)
+{
+    for (size_t i = 0; i < d->n_stages; i++)
+        if (d->stages[i].stage == stage)
+            return !strcmp(d->stages[i].kind, "rl");
+    return false;
+}
+
+struct chart {
+    const char *title, *names[2];
+}; /* one or two series of the ledger */
+
+static int write_chart(const struct report_data *d, const struct chart *chart, struct strbuf *out)
+{
+    _cleanup_free_ double *x = calloc(d->n_scalars + 1, sizeof *x), *y = calloc(d->n_scalars + 1, sizeof *y);
+    struct plot plot = {.title = chart->title, .x_label = "iteration"};
+    int points = 0, r = x && y ? 0 : -ENOMEM;
+
+    for (size_t k = 0; k < ARRAY_SIZE(chart->names) && chart->names[k] && r == 0; k++) {
+        int n = 0;
+
+        for (size_t i = 0; i < d->n_scalars; i++)
+            if (!strcmp(d->scalars[i].name, chart->names[k]) && is_rl(d, d->scalars[i].stage)) {
+                x[n] = d->scalars[i].iteration;
+                y[n++] = d->scalars[i].value;
+            }
+        if (n > 1)
+            r = plot_line(&plot, chart->names[k], x, y, n, PLOT_THICK);
+        points += n;
+    }
+    if (r == 0 && points > 1)
+        plot_write(&plot, out);
+    plot_release(&plot);
+    return r;
+}
+
+/* Env steps a second: what an iteration's episodes came to, over the time from its opening to its end. */
+static int write_throughput(const struct report_data *d, struct strbuf *out)
+{
+    _cleanup_free_ double *x = calloc(d->n_iterations + 1, sizeof *x), *y = calloc(d->n_iterations + 1, sizeof *y);
+    _cleanup_free_ double *smooth = calloc(d->n_iterations + 1, sizeof *smooth);
+    struct plot plot = {.title = "Env steps a second, update included", .x_label = "iteration"};
+    size_t first = 0;
+    int n = 0, r;
+
+    if (!x || !y || !smooth)
+        return -ENOMEM;
+    for (size_t i = 0; i < d->n_iterations; i++) {
+        const struct ledger_iteration *it = &d->iterations[i];
+        double steps = 0;
+
+        if (it->purpose != GANTRY__PURPOSE__PURPOSE_TRAIN || it->end_ms <= it->start_ms)
+            continue;
+        while (first < d->n_episodes && d->episodes[first].episode < it->first_episode)
+            first++;
+        for (size_t k = first; k < d->n_episodes && d->episodes[k].episode <= it->last_episode; k++)
+            steps += d->episodes[k].steps;
+        x[n] = n;
+        y[n++] = steps / ((double)(it->end_ms - it->start_ms) / 1000);
+    }
+    if (n < 2)
+        return 0;
+    report_smooth(y, n, 10, smooth);
+    r = plot_line(&plot, "each iteration", x, y, n, PLOT_THIN);
+    if (r == 0)
+        r = plot_line(&plot, "mean of 10", x, smooth, n, PLOT_THICK);
+    if (r == 0)
+        plot_write(&plot, out);
+    plot_release(&plot);
+    return r;
+}
+
+int report_health_write(const struct report_data *d, struct strbuf *out)
+{
+    static const struct chart charts[] = {
+        {"Return of an episode", {"return"}},
+        {"Divergence, nats an action", {"reference_kl", "approx_kl"}},
+        {"Entropy, nats a token", {"entropy"}},
+        {"Explained variance of the critic", {"explained_variance"}},
+        {"Share of ratios clipped", {"clip_fraction"}},
+        {"Gradient norm before the clip", {"gradient_norm", "value_gradient_norm"}},
+    };
+    int r = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(charts) && r == 0; i++)
+        r = write_chart(d, &charts[i], out);
+    if (r == 0)
+        r = write_throughput(d, out);
+    return r;
+}
+
+/* ---- versions --------------------------------------------------------------------------------------------------------- */
+
+void report_versions_write(const struct report_data *d, struct strbuf *out)
+{
+    if (!d->n_versions)
+        return;
+    strbuf_adds(out, "<h2>Versions</h2><details><summary>Every policy and reward model that was committed</summary><table>"
+                     "<tr><th>version</th><th>stage</th><th>iteration</th><th>parent</th><th>gate</th></tr>");
+    for (size_t i = 0; i < d->n_versions; i++) {
+        const struct ledger_version *v = &d->versions[i];
+        const char *stage = v->number == 0 ? "as it came" : "";
+
+        for (size_t k = 0; k < d->n_stages && v->number > 0; k++)
+            if (d->stages[k].stage == v->stage)
+                stage = d->stages[k].name;
+        strbuf_addf(out, "<tr><td>%s %llu</td><td>%s</td><td>%u</td><td>%llu</td><td>",
+                    v->kind == KIND_PRM ? "reward model" : "policy", (unsigned long long)v->number, stage, v->iteration,
+                    (unsigned long long)v->parent);
+        html_escape(out, v->gate_text);
+        strbuf_adds(out, "</td></tr>");
+    }
+    strbuf_adds(out, "</table></details>");
+}
