@@ -42,7 +42,8 @@ BIN := $(if $(SANITIZE),$(B)/bin,bin)
 # ---- flags -----------------------------------------------------------------------------------
 CC ?= gcc
 PACKAGES := libzmq libprotobuf-c libuv yaml-0.1 jansson sqlite3 libpng libturbojpeg libzstd libpcre2-8 zlib
-PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
+PKG_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null) $(shell pkg-config --cflags hdf5 2>/dev/null)
+HDF5_LIBS := $(shell pkg-config --libs hdf5 2>/dev/null)
 PKG_LIBS := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null)
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
@@ -63,7 +64,7 @@ CUDA_LIBS := -L$(CUDA_DIR)/lib64 -Wl,-rpath,$(CUDA_DIR)/lib64 -lcudart -lstdc++
 endif
 
 # ---- what is built ---------------------------------------------------------------------------
-LIBS := base daemon wire serve nn rl image run sim train
+LIBS := base daemon wire serve nn rl image run sim train data
 DAEMONS := coordinator env_worker actor prm_server learner
 protos := $(wildcard proto/*.proto)
 proto_c := $(protos:%.proto=$(B)/%.pb-c.c)
@@ -91,7 +92,7 @@ $(foreach d,$(DAEMONS),$(eval $(d)_lib := $(patsubst %.c,$(B)/%.o,$(filter-out %
 archives := $(LIBS:%=$(B)/lib%.a)
 daemon_archives := $(DAEMONS:%=$(B)/lib%.a)
 # link order: who uses comes before who is used
-LINK_LIBS := $(foreach l,train serve wire daemon run nn sim image rl,$(B)/lib$(l).a) $(B)/libproto.a $(B)/libbase.a
+LINK_LIBS := $(foreach l,data train serve wire daemon run nn sim image rl,$(B)/lib$(l).a) $(B)/libproto.a $(B)/libbase.a
 programs := $(foreach d,$(DAEMONS),$(if $(wildcard $(d)/main.c),$(BIN)/gantry-$(subst _,-,$(d)))) $(if $(wildcard cli/main.c),$(BIN)/gantry)
 
 .PHONY: all
@@ -150,7 +151,7 @@ endef
 $(foreach d,$(DAEMONS),$(eval $(call program_rule,$(d))))
 $(BIN)/gantry: $(patsubst %.c,$(B)/%.o,$(wildcard cli/*.c)) $(daemon_archives) $(LINK_LIBS)
 	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(LDLIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(HDF5_LIBS) $(LDLIBS)
 
 $(B)/cli/cmd_demo.o: deploy/demo.yaml
 
@@ -160,7 +161,7 @@ tests_bin := $(tests_c:%.c=$(B)/%)
 tests_helpers := $(patsubst %.c,$(B)/%.o,$(filter-out %/main.c,$(wildcard tests/harness/*.c tests/sim/sim_*.c)))
 $(B)/tests/%: $(B)/tests/%.o $(tests_helpers) $(daemon_archives) $(LINK_LIBS)
 	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(LDLIBS) -lcmocka
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(HDF5_LIBS) $(LDLIBS) -lcmocka
 .PRECIOUS: $(B)/%.o
 # Fuzz targets replay their corpus here; `make fuzz` builds them with clang and libFuzzer instead.
 fuzz_c := $(wildcard tests/fuzz/fuzz_*.c)
@@ -168,7 +169,7 @@ fuzz_bin := $(fuzz_c:%.c=$(B)/%)
 fuzz_main := $(if $(findstring fuzzer,$(SANITIZE)),,$(B)/tests/fuzz/standalone.o)
 $(fuzz_bin): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(fuzz_main) $(daemon_archives) $(LINK_LIBS)
 	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@"
-	$(Q)$(CC) $(subst fuzzer-no-link,fuzzer,$(LDFLAGS)) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(LDLIBS)
+	$(Q)$(CC) $(subst fuzzer-no-link,fuzzer,$(LDFLAGS)) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(HDF5_LIBS) $(LDLIBS)
 bench_bin := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/bench_*.c))
 
 .PHONY: tests benches fuzz-targets setup

@@ -23,6 +23,7 @@ enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 int cmd_ablate(int argc, char **argv);
 int cmd_config(int argc, char **argv);
 int cmd_cordon(int argc, char **argv);
+int cmd_data(int argc, char **argv);
 int cmd_demo(int argc, char **argv);
 int cmd_deploy(int argc, char **argv);
 int cmd_drain(int argc, char **argv);

@@ -18,6 +18,7 @@ static const struct cli_command commands[] = {
     {"deploy", "hand a run over to systemd or Slurm", cmd_deploy},
     {"keys", "who may join a run over the network", cmd_keys},
     {"model", "inspect, make and check policy directories", cmd_model},
+    {"data", "recorded episodes in and out: LIBERO, RLDS, LeRobot, npz; their statistics", cmd_data},
     {"cordon", "give a member no more work", cmd_cordon},
     {"scale", "more or fewer workers and servers under gantry up", cmd_scale},
     {"prm", "swap the reward model of a running run", cmd_prm},

@@ -6,6 +6,7 @@
 #include <sys/statvfs.h>
 
 #include "base/atomic_file.h"
+#include "data/dataset_dir.h"
 #include "daemon/http.h"
 #include "nn/models/openvla_adapter.h"
 #include "train/memory.h"
@@ -145,7 +146,7 @@ static double disk_needed(const struct run_config *c, double weights)
         const struct stage_config *s = &c->stages[i];
 
         switch (s->kind) {
-        case STAGE_DEMOS: need += s->demos.episodes * episode; break;
+        case STAGE_DEMOS: need += s->demos.from[0] ? 0 : s->demos.episodes * episode; break;
         case STAGE_ROLLOUTS: need += s->rollouts.episodes * episode; break;
         case STAGE_RL: need += (double)(c->journal_keep + 1) * s->rl.episodes * episode; break;
         case STAGE_EVAL: need += (double)s->eval.n_policies * s->eval.episodes * 1024; break;
@@ -203,6 +204,23 @@ static int check_port(const char *address, struct error *error)
     return r;
 }
 
+/* Data sets that the run names: there, and of its pictures. */
+static int check_datasets(const struct run_config *c, struct error *error)
+{
+    for (int i = 0; i < c->n_stages; i++) {
+        _cleanup_(dataset_closep) struct dataset_dir *data = NULL;
+        const char *from = c->stages[i].kind == STAGE_DEMOS ? c->stages[i].demos.from : "";
+        int r = from[0] ? dataset_open(from, &data, error) : 0;
+
+        if (r < 0)
+            return error_prefix(error, r, "stages[%d].demos.from", i);
+        if (data && (data->info.height != c->image || data->info.width != c->image || strcmp(data->info.image_chain, c->chain)))
+            return error_set(error, EINVAL, "stages[%d].demos.from: %s: pictures of %dx%d by the chain %s; suite.image is %d and suite.chain %s", i, from,
+                             data->info.width, data->info.height, data->info.image_chain, c->image, c->chain);
+    }
+    return 0;
+}
+
 int preflight_check(const struct run_config *config, const char *run_dir, struct preflight *ret, struct error *error)
 {
     double weights = 0, memory, disk, have_memory = memory_available(), have_disk = disk_available(run_dir);
@@ -216,7 +234,9 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
         snprintf(first, sizeof first, "%s", config->policy_init);
     if ((r = check_model(first, error)) < 0 || (r = weight_bytes(first, &weights, error)) < 0)
         return r;
-    r = model_needs(config, first, &models, error);
+    r = check_datasets(config, error);
+    if (r >= 0)
+        r = model_needs(config, first, &models, error);
     if (r < 0)
         return r;
     memory = memory_needed(config, &models);

@@ -124,6 +124,8 @@ int stage_plan_work(const struct run_config *config, const struct plan_memory *m
     s = &config->stages[stage];
     switch (s->kind) {
     case STAGE_DEMOS:
+        if (s->demos.from[0])       /* they are there already: the learner reads them */
+            return -ENOENT;
         work.purpose = EPISODE_DEMO;
         work.keep = work.expert = true;
         break;

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 
 want="gcc g++ make pkg-config curl unzip python3 python3-pip
  libzmq3-dev libprotobuf-c-dev protobuf-c-compiler libuv1-dev libyaml-dev libjansson-dev
- libsqlite3-dev libpng-dev libturbojpeg0-dev libzstd-dev zlib1g-dev libpcre2-dev uthash-dev libopenblas-dev
+ libsqlite3-dev libpng-dev libturbojpeg0-dev libzstd-dev zlib1g-dev libpcre2-dev libhdf5-dev uthash-dev libopenblas-dev
  libegl-dev libgl-dev libegl1 libegl-mesa0 libgl1-mesa-dri libjs-chart.js"
 [ "${1:-build}" = test ] && want="$want libcmocka-dev python3-pytest clang clang-tidy clang-format libclang-rt-14-dev"
 

@@ -195,6 +195,7 @@ static int take_run_settings(struct edge *edge, const char *config, struct plan_
     if (!strcmp(run->prm_train, "lora"))
         runner->prm_lora = (struct lora_spec) {.r = run->lora_r, .alpha = run->lora_alpha};
     runner->prm_history = run->prm_history;
+    runner->config = run;
     *ret_ranks = MAX(run->n_learners, 1);
     return 0;
 }

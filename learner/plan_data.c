@@ -6,11 +6,14 @@
 #include <string.h>
 
 #include "base/episode.h"
+#include "base/json_write.h"
+#include "data/dataset_dir.h"
 #include "proto/trajectory.pb-c.h"
 
 void plan_data_release(struct plan_data *data)
 {
     data->set = dataset_free(data->set);
+    strbuf_release(&data->sources);
     free(data->used);
     free(data->trained);
     free(data->stale);
@@ -53,7 +56,7 @@ static int add(struct dataset *set, struct loaded *l, struct error *error)
         .action_dims = (int)t->action_dims,
         .action = t->action, .n_action = t->n_action,
         .image_chain = t->image_chain, .full = t->full_support,
-        .label = t->n_label ? t->label : t->action, .n_label = t->n_label ? t->n_label : t->n_action,
+        .label_units = t->label_units, .label = t->n_label ? t->label : t->action, .n_label = t->n_label ? t->n_label : t->n_action,
         .tokens = t->tokens, .n_tokens = t->n_tokens, .logp = t->logp, .n_logp = t->n_logp,
         .hidden = t->hidden, .n_hidden = t->n_hidden, .turns = t->turns, .n_turns = t->n_turns,
         .progress = t->progress, .n_progress = t->n_progress, .env_reward = t->env_reward, .n_env_reward = t->n_env_reward, .frames = l->frames, .n_frames = l->n_frames,
@@ -180,6 +183,49 @@ static int load_stage(struct plan_runner *runner, const struct stage_config *set
     return 0;
 }
 
+/* A demos stage that was recorded elsewhere. Ids of its own, above all that a run hands out. */
+static int load_dataset(struct plan_runner *runner, const char *dir, uint64_t stage, struct plan_data *data, struct error *error)
+{
+    _cleanup_(dataset_closep) struct dataset_dir *source = NULL;
+    uint8_t digest[SHA256_SIZE];
+    char hex[SHA256_HEX];
+    struct json_writer w = {.out = &data->sources, .need_comma = data->sources.length > 0};
+    int r = dataset_open(dir, &source, error);
+
+    for (int i = 0; r >= 0 && i < source->info.episodes; i++) {
+        _cleanup_(loaded_release) struct loaded l = {0};
+
+        if (atomic_load(&runner->stop))
+            return error_set(error, ECANCELED, "stopped while loading episodes");
+        r = dataset_get(source, i, &l.trajectory, &l.frames, &l.n_frames, error);
+        if (r < 0)
+            break;
+        l.trajectory->episode |= (uint64_t)1 << 62 | stage << 32;
+        r = add(data->set, &l, error);
+        if (r < 0)
+            return error_prefix(error, r, "%s: number %d", dir, i + 1);
+    }
+    if (r < 0)
+        return r;
+    dataset_digest(source, digest);
+    sha256_hex(digest, hex);
+    json_open(&w, NULL, '{');
+    json_unsigned(&w, "stage", stage);
+    json_text(&w, "dir", dir);
+    json_signed(&w, "episodes", source->info.episodes);
+    json_text(&w, "digest", hex);
+    json_close(&w, '}');
+    return data->sources.failed ? error_set(error, ENOMEM, "out of memory") : 0;
+}
+
+static const char *dataset_of(const struct plan_runner *runner, uint64_t stage)
+{
+    const struct run_config *c = runner->config;
+
+    return c && stage < (uint64_t)c->n_stages && c->stages[stage].kind == STAGE_DEMOS && c->stages[stage].demos.from[0] ? c->stages[stage].demos.from
+                                                                                                                       : NULL;
+}
+
 static int compare_used(const void *a, const void *b)
 {
     uint64_t x = ((const struct manifest_episode *)a)->episode, y = ((const struct manifest_episode *)b)->episode;
@@ -190,7 +236,7 @@ static int compare_used(const void *a, const void *b)
 int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const struct trainer *trainer,
                    const struct stage_config *settings, struct plan_data *ret, struct error *error)
 {
-    _cleanup_(plan_data_release) struct plan_data data = {0};
+    _cleanup_(plan_data_release) struct plan_data data = {.sources = STRBUF_INIT};
     bool ppo = strcmp(plan->objective, "ppo") == 0;
     int r = trainer->reward ? dataset_new_reward(trainer->reward, &data.set) : dataset_new(trainer->model, &data.set);
 
@@ -198,7 +244,8 @@ int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const s
         return error_set(error, -r, "out of memory");
     r = load_rows(runner, plan, ppo ? settings->rl.max_staleness : INT32_MAX, &data, error);
     for (size_t i = 0; i < plan->n_stages && r >= 0; i++)
-        r = load_stage(runner, settings, plan->stages[i], &data, error);
+        r = dataset_of(runner, plan->stages[i]) ? load_dataset(runner, dataset_of(runner, plan->stages[i]), plan->stages[i], &data, error)
+                                                : load_stage(runner, settings, plan->stages[i], &data, error);
     if (r < 0)
         return r;
     if (data.chosen.offered && !data.set->n)

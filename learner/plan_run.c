@@ -313,6 +313,17 @@ static int retain(const struct plan_runner *runner, const Gantry__Plan *plan, co
     return r < 0 ? error_set(error, -r, "old segments of the journal cannot be removed: %s", strerror(-r)) : 0;
 }
 
+/* Which data sets it learnt from, into training.json. */
+static int take_sources(struct execution *e, struct error *error)
+{
+    if (!e->data.sources.length)
+        return 0;
+    if (asprintf(&e->record.data, "[%s]", e->data.sources.text) >= 0)
+        return 0;
+    e->record.data = NULL;
+    return error_set(error, ENOMEM, "out of memory");
+}
+
 static int execute(struct plan_runner *runner, const Gantry__Plan *plan, struct intake_version *ret, struct error *error)
 {
     static const struct { const char *name; int (*run)(struct execution *, struct error *); } objectives[] = {
@@ -340,6 +351,9 @@ static int execute(struct plan_runner *runner, const Gantry__Plan *plan, struct 
     e.record.n_trained = e.data.n_trained;
     e.record.stale = TAKE_PTR(e.data.stale);
     e.record.n_stale = e.data.n_stale;
+    r = take_sources(&e, error);
+    if (r < 0)
+        return r;
     if (runner->group.rank == 0)
         return commit(&e, ret, error);
     describe(plan, ret);

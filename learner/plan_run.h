@@ -37,6 +37,7 @@ struct plan_runner {
     struct lora_spec lora;              /* policy.train: lora; r 0: all weights are trained */
     char lora_targets[256];             /* what lora.targets points to */
     struct lora_spec prm_lora;          /* prm.train: lora, for a Qwen-VL backbone; r 0: its head learns alone */
+    const struct run_config *config;    /* borrowed; whose demos stages are data sets (from); NULL: none */
     int prm_history;                    /* prm.history: recent frames in its prompts beside the first */
     struct prm_config prm;              /* of the run's last prm stage, for refreshes; steps 0: there is none */
     atomic_bool stop;                   /* give up at the next minibatch: -ECANCELED */

@@ -17,6 +17,7 @@ void record_release(struct record *record)
     free(record->filtered);
     free(record->stale);
     free(record->metrics);
+    free(record->data);
     *record = (struct record) {0};
 }
 
@@ -42,6 +43,8 @@ int record_write(const char *dir, const struct record *record, struct error *err
     json_bool(&w, "gate_passed", record->gate_passed);
     json_text(&w, "gate_text", record->gate_text);
     json_raw(&w, "metrics", record->metrics ? record->metrics : "{}");
+    if (record->data)
+        json_raw(&w, "data", record->data);
     json_close(&w, '}');
     if (text.failed || snprintf(path, sizeof path, "%s/" FILE_NAME, dir) >= (int)sizeof path)
         return error_set(error, ENOMEM, "%s/" FILE_NAME ": out of memory, or the path is too long", dir);

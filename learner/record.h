@@ -11,6 +11,7 @@ struct record {
     uint64_t *trained, *filtered, *stale;       /* the plan's rows, each in one list */
     size_t n_trained, n_filtered, n_stale;
     char *metrics;                              /* JSON object of numbers */
+    char *data;                                 /* JSON array: the data sets it learnt from; NULL: none. Written, not read */
     bool gate_passed;
     char gate_text[240];
 };

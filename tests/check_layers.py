@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 DAEMONS = ["coordinator", "env_worker", "actor", "prm_server", "learner"]
-LIBS = ["base", "daemon", "wire", "nn", "rl", "image", "run", "sim", "serve", "train"]
+LIBS = ["base", "daemon", "wire", "nn", "rl", "image", "run", "sim", "serve", "train", "data"]
 
 # Which of our folders a folder may include (itself and base are always allowed).
 MAY = {
@@ -23,6 +23,7 @@ MAY = {
     "lib/sim": {"image"},
     "lib/run": {"proto"},
     "lib/train": {"nn", "rl", "image", "run"},
+    "lib/data": {"image", "nn", "run", "proto"},
     "lib/serve": {"daemon", "wire", "proto", "nn", "run"},
     "cli": set(LIBS) | {"proto", "coordinator"},     # summary.json is computed by the same pure functions
 }
@@ -37,6 +38,7 @@ FOREIGN = {
     r"protobuf-c/.*": {"lib/wire", "lib/run", "lib/serve", *DAEMONS},
     r"sqlite3\.h|zstd.*\.h": {"lib/run"},
     r"zlib\.h": {"lib/base"},
+    r"hdf5\.h": {"lib/data"},
     r"mujoco/.*|EGL/.*|GL/.*": {"lib/sim"},
     r"png\.h|turbojpeg\.h|jpeglib\.h": {"lib/image"},
     r"nccl.*\.h": {"lib/nn/collective"},

@@ -20,6 +20,7 @@ enum stage_kind { STAGE_DEMOS, STAGE_SFT, STAGE_ROLLOUTS, STAGE_PRM, STAGE_RL, S
 enum numerics { NUMERICS_STRICT, NUMERICS_FAST };
 
 struct demos_config {
+    char from[256];                 /* a data set's directory: nothing is played, these are the demonstrations; "": none */
     int episodes;                   /* total over the tasks */
     char style[16];                 /* clean | slow */
     int max_steps;                  /* 0: the task's own limit; demonstrators may take longer than the policy */

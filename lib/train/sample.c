@@ -205,8 +205,13 @@ static int check_input(const struct dataset *data, const struct episode_input *i
     if (in->n_env_reward && (in->n_env_reward != t || !in_range(in->env_reward, in->n_env_reward, -1e6f, 1e6f)))
         return bad(error, in, "a reward of the environment is missing or not a number");
     if (in->demo) {
-        if (in->action_dims != c->action_dims || in->n_label != t * k || !in_range(in->label, in->n_label, -1.001f, 1.001f))
+        float limit = in->label_units ? 1e6f : 1.001f;
+
+        if (in->action_dims != c->action_dims || in->n_label != t * k || !in_range(in->label, in->n_label, -limit, limit))
             return bad(error, in, "its action labels are missing, of another size, or not in [-1,1]");
+        if (in->label_units && (!openvla_stats(data->model, NULL) || openvla_stats(data->model, NULL)->dims != c->action_dims))
+            return error_set(error, EINVAL, "episode %" PRIu64 ": its actions are in the data's units, but the policy's dataset_statistics.json does not "
+                             "say how one data set's actions of %d numbers are normalised; put the data set's own there", in->id, c->action_dims);
         return 0;
     }
     if (in->n_tokens != t * k || in->n_logp != t * k)
@@ -308,7 +313,27 @@ static int fill_state(const struct dataset *data, const struct episode_input *in
     return 0;
 }
 
-static int fill_episode(const struct dataset *data, const struct episode_input *in, struct train_episode *episode)
+/* As numbers in [-1,1]. Counts what lies outside. */
+static int fill_labels(struct dataset *data, const struct episode_input *in, struct train_episode *episode)
+{
+    const struct action_stats *stats = in->label_units ? openvla_stats(data->model, NULL) : NULL;
+    int dims = data->action_dims;
+    double action[OPENVLA_MAX_ACTION_DIMS];
+
+    if (copy_floats(in->label, in->n_label, &episode->label) < 0)
+        return -ENOMEM;
+    for (int t = 0; stats && t < in->steps; t++) {
+        for (int k = 0; k < dims; k++)
+            action[k] = (double)in->label[t * dims + k];
+        data->outside += openvla_normalise(stats, action, action);
+        data->labels += dims;
+        for (int k = 0; k < dims; k++)
+            episode->label[t * dims + k] = (float)action[k];
+    }
+    return 0;
+}
+
+static int fill_episode(struct dataset *data, const struct episode_input *in, struct train_episode *episode)
 {
     size_t n = (size_t)in->steps * (size_t)data->action_dims;
     int r;
@@ -320,13 +345,15 @@ static int fill_episode(const struct dataset *data, const struct episode_input *
         return -ENOMEM;
     if (!episode->tokens || copy_floats(in->progress, in->n_progress, &episode->progress) < 0)
         return -ENOMEM;
+    if (in->demo && fill_labels(data, in, episode) < 0)
+        return -ENOMEM;
     for (size_t i = 0; i < n; i++)
-        episode->tokens[i] = in->demo ? openvla_encode(&data->model->config, (double)in->label[i]) : (int32_t)in->tokens[i];
+        episode->tokens[i] = in->demo ? openvla_encode(&data->model->config, (double)episode->label[i]) : (int32_t)in->tokens[i];
     r = fill_state(data, in, episode);
     if (r < 0)
         return r;
     if (in->demo)
-        return copy_floats(in->label, n, &episode->label);
+        return 0;
     if (in->n_turns) {
         episode->turns = malloc(in->n_turns * sizeof *episode->turns);
         if (!episode->turns)

@@ -25,6 +25,7 @@ struct episode_input {          /* borrowed for the call, frames excepted */
     const float *state; size_t n_state;         /* (T+1,S) the robot's own numbers in its units, or none */
     const char *image_chain;    /* how its pictures were made (openvla.h); NULL or "": IMAGE_CHAIN_RENDER */
     const float *label; size_t n_label;         /* (T,A) normalised actions to imitate; demos only */
+    bool label_units;                           /* label is in the data's own units: the policy's statistics normalise it */
     const float *action; size_t n_action;       /* (T,A) normalised, as executed: what a reward model of its own backbone is told, and milestones are found in; or none */
     const uint32_t *tokens; size_t n_tokens;    /* (T,K) what a policy sampled */
     const float *logp; size_t n_logp;           /* (T,K) */
@@ -73,6 +74,7 @@ struct dataset {
     char image_chain[64];               /* of all episodes; "": none yet */
     int action_dims;                    /* K: tokens of one action */
     bool full;                          /* support of the recorded tokens: the vocabulary, or the action ids */
+    int64_t labels, outside;            /* numbers given in units, and how many of them were outside the statistics' range */
     int width;                          /* most tokens that one answer of the policy has: K, or those of a chunk */
 };
 

@@ -1,11 +1,11 @@
 /* What a slot records of an observation: every camera's picture and the robot's state, in the layout that messages say. */
+#include <cmocka.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <cmocka.h>
 
 #include "env_worker/episode.h"
 #include "sim/sim.h"
@@ -28,8 +28,12 @@ static void begin(struct episode *episode)
             frames_state(episode->frames, t)[k] = (float)(100 * t + k);
     }
     for (int t = 0; t < STEPS; t++)
-        assert_int_equal(episode_record(episode, &(struct episode_step) {.tokens = (const uint32_t[]) {1}, .logp = (const float[]) {0}, .n_tokens = 1,
-                                                                         .action = action, .begins_turn = true}), 0);
+        assert_int_equal(episode_record(episode, &(struct episode_step){.tokens = (const uint32_t[]){1},
+                                                                        .logp = (const float[]){0},
+                                                                        .n_tokens = 1,
+                                                                        .action = action,
+                                                                        .begins_turn = true}),
+                         0);
 }
 
 static void a_trajectory_holds_all_of_it(void **state)
@@ -66,13 +70,13 @@ static void one_picture_is_borrowed_and_counted(void **state)
     assert_int_equal(*(const uint8_t *)part.bytes, 21);
     before = episode.frames;
     assert_int_equal(frames_renew(&episode.frames, 3, &shape), 0);
-    assert_ptr_not_equal(episode.frames, before);       /* somebody still sends it */
+    assert_ptr_not_equal(episode.frames, before); /* somebody still sends it */
     assert_int_equal(*(const uint8_t *)part.bytes, 21);
     part.release(part.arg);
     before = episode.frames;
     assert_int_equal(frames_renew(&episode.frames, 3, &shape), 0);
     assert_ptr_equal(episode.frames, before);
-    assert_int_equal(frames_renew(&episode.frames, 3, &(struct frames_shape) {.height = SIDE, .width = SIDE, .cameras = 1}), 0);
+    assert_int_equal(frames_renew(&episode.frames, 3, &(struct frames_shape){.height = SIDE, .width = SIDE, .cameras = 1}), 0);
     assert_int_equal(episode.frames->shape.cameras, 1);
     assert_null(frames_state(episode.frames, 0));
     episode_release(&episode);

@@ -176,6 +176,18 @@ static void test_refill(void **state)
     assert_int_equal(stage_plan_refill(config, &work, rows, 8, &memory, more, 8), 0);
 }
 
+/* Demonstrations that are a data set's are not played: the stage is over at once. */
+static void test_recorded_demonstrations(void **state)
+{
+    struct run_config *config = *state;
+    struct work work;
+
+    add_stage(config, STAGE_DEMOS, "demos")->demos = (struct demos_config) { .episodes = 5 };
+    expect_work(config, 0, 0, "demos");
+    snprintf(config->stages[0].demos.from, sizeof(config->stages[0].demos.from), "data/spatial");
+    assert_true(stage_plan_work(config, 0, 0, &work) < 0);
+}
+
 static void test_memory_round_trip(void **state)
 {
     struct plan_memory a, b;
@@ -313,6 +325,7 @@ int main(void)
         cmocka_unit_test_setup(test_stop_rules, set_up),
         cmocka_unit_test_setup(test_hacking_guard, set_up),
         cmocka_unit_test_setup(test_levels_of_the_file, set_up),
+        cmocka_unit_test_setup(test_recorded_demonstrations, set_up),
         cmocka_unit_test(test_memory_round_trip),
     };
 

@@ -62,6 +62,19 @@ void oft_unnormalise(const struct action_stats *stats, const double *normalised,
     unnormalise(stats, normalised, 1e-8, ret_action);
 }
 
+int openvla_normalise(const struct action_stats *stats, const double *action, double *ret_normalised)
+{
+    int outside = 0;
+
+    for (int i = 0; i < stats->dims; i++) {
+        double x = stats->mask[i] ? 2 * (action[i] - stats->q01[i]) / (stats->q99[i] - stats->q01[i] + 1e-8) - 1 : action[i];
+
+        outside += x < -1.001 || x > 1.001;
+        ret_normalised[i] = CLAMP(x, -1.0, 1.0);
+    }
+    return outside;
+}
+
 void gripper_to_environment(const struct gripper_rule *rule, double *action, int dims)
 {
     double *g = &action[dims - 1];

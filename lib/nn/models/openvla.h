@@ -123,6 +123,9 @@ double openvla_decode(const struct openvla_config *config, int32_t id);
 const struct action_stats *openvla_stats(const struct openvla *model,
                                          const char *key); /* NULL key: the only one; NULL: none or several */
 void openvla_unnormalise(const struct action_stats *stats, const double *normalised, double *ret_action);
+/* As OpenVLA's data loading does it: 2 (a - q01) / (q99 - q01 + 1e-8) - 1, clipped to [-1,1], where the mask says so. Returns how many
+ * numbers were outside. In place is fine. */
+int openvla_normalise(const struct action_stats *stats, const double *action, double *ret_normalised);
 void gripper_to_environment(const struct gripper_rule *rule, double *action, int dims);
 /* OpenVLA-OFT's: the range is widened by 1e-8. */
 void oft_unnormalise(const struct action_stats *stats, const double *normalised, double *ret_action);

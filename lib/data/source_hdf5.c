@@ -1,0 +1,394 @@
+/* source_hdf5.c - LIBERO's demonstration files, through libhdf5. Pictures and states are those before each action.
+ *
+ * The robot's state is what OpenVLA's data has: end-effector position and axis-angle (obs/ee_states), fingers
+ * (obs/gripper_states). */
+#include <errno.h>
+#include <hdf5.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "data/source.h"
+
+#define IMAGES "agentview_rgb,eye_in_hand_rgb"
+#define STATE "ee_states,gripper_states"
+
+enum { MAX_DEMOS = 100000 };
+
+struct reading {
+    int file, demo;
+    hid_t id; /* of the open file, -1 */
+    int *numbers;
+    int n;                           /* its demonstrations, ascending */
+    char task[64], instruction[256]; /* the file's */
+};
+
+/* ---- libhdf5's ways ------------------------------------------------------------------------------ */
+
+static herr_t first_line(unsigned n, const H5E_error2_t *e, void *ret)
+{
+    if (n == 0 && e->desc)
+        snprintf(ret, 160, "%s", e->desc);
+    return 0;
+}
+
+/* What libhdf5 says of the last failure: the outermost of its lines. */
+static const char *why(char ret[160])
+{
+    snprintf(ret, 160, "not readable");
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_DOWNWARD, first_line, ret);
+    return ret;
+}
+
+struct dataset {
+    hid_t id, space;
+    int rank;
+    hsize_t shape[8];
+};
+
+static void dataset_release(struct dataset *d)
+{
+    if (d->space >= 0)
+        H5Sclose(d->space);
+    if (d->id >= 0)
+        H5Dclose(d->id);
+}
+
+/* Does `path` lead to an object, link by link? (libhdf5 wants each to be there before it asks for the next.) */
+static bool is_there(hid_t file, const char *path)
+{
+    char part[300];
+
+    for (const char *slash = path; slash; slash = strchr(slash + 1, '/')) {
+        const char *end = strchr(slash + 1, '/');
+
+        snprintf(part, sizeof part, "%.*s", end ? (int)(end - path) : (int)strlen(path), path);
+        if (H5Lexists(file, part, H5P_DEFAULT) <= 0)
+            return false;
+    }
+    return true;
+}
+
+static int dataset_find(hid_t file, const char *path, const char *where, struct dataset *ret, struct error *error)
+{
+    struct dataset d = {.id = -1, .space = -1};
+    char text[160];
+
+    if (!is_there(file, path))
+        return error_set(error, ENOENT, "%s: no dataset %s", where, path);
+    d.id = H5Dopen2(file, path, H5P_DEFAULT);
+    d.space = d.id >= 0 ? H5Dget_space(d.id) : -1;
+    d.rank = d.space >= 0 ? H5Sget_simple_extent_ndims(d.space) : -1;
+    if (d.rank < 0 || d.rank > 8 || H5Sget_simple_extent_dims(d.space, d.shape, NULL) < 0) {
+        dataset_release(&d);
+        return error_set(error, EBADMSG, "%s: %s: %s", where, path, why(text));
+    }
+    *ret = d;
+    return 0;
+}
+
+/* ---- a file -------------------------------------------------------------------------------------- */
+
+static int by_number(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
+
+static herr_t add_demo(hid_t group, const char *name, const H5L_info_t *info, void *arg)
+{
+    struct reading *reading = arg;
+    int number, end = 0, *larger;
+
+    (void)group, (void)info;
+    if (sscanf(name, "demo_%9d%n", &number, &end) != 1 || name[end] || number < 0 || reading->n >= MAX_DEMOS)
+        return 0;
+    larger = realloc(reading->numbers, (size_t)(reading->n + 1) * sizeof *larger);
+    if (!larger)
+        return -1;
+    reading->numbers = larger;
+    reading->numbers[reading->n++] = number;
+    return 0;
+}
+
+/* A text attribute of fixed or variable length; "" when there is none. */
+static void read_attribute(hid_t object, const char *name, char *ret, size_t n)
+{
+    hid_t id = H5Aexists(object, name) > 0 ? H5Aopen(object, name, H5P_DEFAULT) : -1, type = id >= 0 ? H5Aget_type(id) : -1;
+
+    ret[0] = '\0';
+    if (type >= 0 && H5Tget_class(type) == H5T_STRING) {
+        if (H5Tis_variable_str(type) > 0) {
+            char *text = NULL;
+
+            if (H5Aread(id, type, &text) >= 0 && text) {
+                snprintf(ret, n, "%s", text);
+                H5free_memory(text);
+            }
+        } else {
+            size_t size = H5Tget_size(type);
+            _cleanup_free_ char *text = size < 1 << 20 ? calloc(1, size + 1) : NULL;
+
+            if (text && H5Aread(id, type, text) >= 0)
+                snprintf(ret, n, "%s", text);
+        }
+    }
+    if (type >= 0)
+        H5Tclose(type);
+    if (id >= 0)
+        H5Aclose(id);
+}
+
+/* problem_info is JSON with the instruction; else what the file's name says. */
+static void name_task(struct reading *reading, hid_t data, const char *path)
+{
+    const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path, *text;
+    _cleanup_(json_decrefp) json_t *root = NULL;
+    char attribute[4096], *end;
+
+    snprintf(reading->task, sizeof reading->task, "%s", base);
+    end = strstr(reading->task, "_demo.hdf5");
+    if (!end)
+        end = strstr(reading->task, ".hdf5");
+    if (end)
+        *end = '\0';
+    read_attribute(data, "problem_info", attribute, sizeof attribute);
+    root = json_loads(attribute, 0, NULL);
+    text = json_string_value(json_object_get(root, "language_instruction"));
+    snprintf(reading->instruction, sizeof reading->instruction, "%s", text ? text : reading->task);
+    if (!text)
+        for (char *c = reading->instruction; *c; c++)
+            *c = *c == '_' ? ' ' : *c;
+}
+
+static void close_file(struct reading *reading)
+{
+    if (reading->id >= 0)
+        H5Fclose(reading->id);
+    reading->id = -1;
+    free(reading->numbers);
+    reading->numbers = NULL;
+    reading->n = reading->demo = 0;
+}
+
+static int open_file(struct reading *reading, const char *path, struct error *error)
+{
+    hid_t data = -1;
+    char text[160];
+    int r = 0;
+
+    reading->id = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    if (reading->id < 0)
+        return error_set(error, EBADMSG, "%s: no HDF5 file: %s", path, why(text));
+    if (H5Lexists(reading->id, "data", H5P_DEFAULT) > 0)
+        data = H5Gopen2(reading->id, "data", H5P_DEFAULT);
+    if (data < 0)
+        r = error_set(error, EINVAL, "%s: no group data: not a file of LIBERO's demonstrations", path);
+    else if (H5Literate(data, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, add_demo, reading) < 0)
+        r = error_set(error, EBADMSG, "%s: data: %s", path, why(text));
+    else if (!reading->n)
+        r = error_set(error, EINVAL, "%s: no demo_N in the group data", path);
+    else
+        name_task(reading, data, path);
+    if (data >= 0)
+        H5Gclose(data);
+    if (r < 0)
+        close_file(reading);
+    else
+        qsort(reading->numbers, (size_t)reading->n, sizeof *reading->numbers, by_number);
+    return r;
+}
+
+static int hdf5_open(struct source *s, struct error *error)
+{
+    struct reading *reading = s->state = calloc(1, sizeof *reading);
+
+    if (!reading)
+        return error_set(error, ENOMEM, "out of memory");
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    reading->id = -1;
+    for (int i = 0; i < s->n_files; i++) {
+        int r = open_file(reading, s->files[i], error);
+
+        if (r < 0)
+            return r;
+        s->total += reading->n;
+        close_file(reading);
+    }
+    return 0;
+}
+
+/* ---- a demonstration ----------------------------------------------------------------------------- */
+
+/* Numbers (steps, dims) into columns first.. of rows of `stride`. */
+static int read_numbers(hid_t file, const char *path, const char *where, int steps, int *dims, int first, int stride, double *ret,
+                        struct error *error)
+{
+    struct dataset d;
+    int r = dataset_find(file, path, where, &d, error);
+    _cleanup_free_ double *values = NULL;
+    char text[160];
+
+    if (r < 0)
+        return r;
+    if (d.rank != 2 || d.shape[0] != (hsize_t)steps || d.shape[1] < 1 || d.shape[1] > SOURCE_MAX_DIMS)
+        r = error_set(error, EINVAL, "%s: %s: expected numbers of shape [%d,1..%d]", where, path, steps, SOURCE_MAX_DIMS);
+    if (r >= 0)
+        *dims = (int)d.shape[1];
+    if (r >= 0 && ret) {
+        values = calloc((size_t)steps * (size_t)*dims, sizeof *values);
+        if (!values)
+            r = error_set(error, ENOMEM, "%s: out of memory", where);
+        else if (H5Dread(d.id, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0)
+            r = error_set(error, EBADMSG, "%s: %s: %s", where, path, why(text));
+        for (int t = 0; t < steps && r >= 0; t++)
+            memcpy(ret + t * stride + first, values + t * *dims, (size_t)*dims * sizeof *values);
+    }
+    dataset_release(&d);
+    return r;
+}
+
+static int read_pictures(hid_t file, const char *path, int camera, struct source_episode *e, struct error *error)
+{
+    struct dataset d;
+    int r = dataset_find(file, path, e->where, &d, error);
+    _cleanup_free_ uint8_t *all = NULL;
+    size_t one = 0;
+    char text[160];
+
+    if (r < 0)
+        return r;
+    if (d.rank != 4 || d.shape[0] != (hsize_t)e->steps || d.shape[3] != 3 || d.shape[1] > IMAGE_MAX_SIDE ||
+        d.shape[2] > IMAGE_MAX_SIDE)
+        r = error_set(error, EINVAL, "%s: %s: expected pictures of shape [%d,height,width,3]", e->where, path, e->steps);
+    else
+        r = image_check_size((int64_t)d.shape[1], (int64_t)d.shape[2], path, error);
+    if (r >= 0) {
+        one = (size_t)d.shape[1] * (size_t)d.shape[2] * 3;
+        all = one * (size_t)e->steps <= (size_t)2 << 30 ? malloc(one * (size_t)e->steps) : NULL;
+        if (!all)
+            r = error_set(error, ENOMEM, "%s: %s: no memory for %zu bytes", e->where, path, one * (size_t)e->steps);
+        else if (H5Dread(d.id, H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL, H5P_DEFAULT, all) < 0)
+            r = error_set(error, EBADMSG, "%s: %s: %s", e->where, path, why(text));
+    }
+    for (int t = 0; t < e->steps && r >= 0; t++) {
+        struct image *picture = &e->pictures[t * e->cameras + camera];
+
+        *picture = (struct image){(int)d.shape[1], (int)d.shape[2], malloc(one)};
+        if (picture->rgb)
+            memcpy(picture->rgb, all + (size_t)t * one, one);
+        else
+            r = error_set(error, ENOMEM, "%s: out of memory", e->where);
+    }
+    dataset_release(&d);
+    return r;
+}
+
+static int read_success(hid_t file, const char *demo, struct source_episode *e, struct error *error)
+{
+    static const char *const names[] = {"rewards", "dones"};
+    _cleanup_free_ double *values = calloc((size_t)e->steps, sizeof *values);
+    bool said = false;
+    char path[128];
+
+    if (!values)
+        return error_set(error, ENOMEM, "%s: out of memory", e->where);
+    e->success = false;
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+        struct dataset d;
+
+        snprintf(path, sizeof path, "%s/%s", demo, names[i]);
+        if (dataset_find(file, path, e->where, &d, NULL) < 0)
+            continue;
+        if (d.rank == 1 && d.shape[0] == (hsize_t)e->steps &&
+            H5Dread(d.id, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0) {
+            said = true;
+            e->success = e->success || values[e->steps - 1] > 0;
+        }
+        dataset_release(&d);
+    }
+    e->success = e->success || !said;
+    return 0;
+}
+
+static const char *or_default(const char *option, const char *otherwise) { return option ? option : otherwise; }
+
+static int read_sizes(const struct source *s, hid_t file, const char *demo, struct source_episode *e, struct error *error)
+{
+    const char *images = or_default(s->options.images, IMAGES), *state = or_default(s->options.state, STATE);
+    struct dataset d;
+    char path[300], name[128];
+    int r, dims;
+
+    snprintf(path, sizeof path, "%s/%s", demo, or_default(s->options.action, "actions"));
+    r = dataset_find(file, path, e->where, &d, error);
+    if (r < 0)
+        return r;
+    e->steps = d.rank == 2 && d.shape[0] <= SOURCE_MAX_STEPS ? (int)d.shape[0] : 0;
+    e->dims = d.rank == 2 && d.shape[1] <= SOURCE_MAX_DIMS ? (int)d.shape[1] : 0;
+    dataset_release(&d);
+    for (int i = 0; source_name_of(images, i, name, sizeof name); i++)
+        e->cameras++;
+    for (int i = 0; strcmp(state, "none") && source_name_of(state, i, name, sizeof name) && e->steps; i++) {
+        snprintf(path, sizeof path, "%s/obs/%s", demo, name);
+        r = read_numbers(file, path, e->where, e->steps, &dims, 0, 0, NULL, error);
+        if (r < 0)
+            return r;
+        e->state_dims += dims;
+    }
+    return 0;
+}
+
+static int read_demo(const struct source *s, hid_t file, const char *demo, struct source_episode *e, struct error *error)
+{
+    const char *images = or_default(s->options.images, IMAGES), *state = or_default(s->options.state, STATE);
+    int r = read_sizes(s, file, demo, e, error), first = 0, dims;
+    char path[300], name[128];
+
+    if (r >= 0)
+        r = source_episode_reserve(e, error);
+    if (r < 0)
+        return r;
+    snprintf(path, sizeof path, "%s/%s", demo, or_default(s->options.action, "actions"));
+    r = read_numbers(file, path, e->where, e->steps, &dims, 0, e->dims, e->action, error);
+    for (int i = 0; e->state_dims && source_name_of(state, i, name, sizeof name) && r >= 0; i++, first += dims) {
+        snprintf(path, sizeof path, "%s/obs/%s", demo, name);
+        r = read_numbers(file, path, e->where, e->steps, &dims, first, e->state_dims, e->state, error);
+    }
+    for (int i = 0; source_name_of(images, i, name, sizeof name) && r >= 0; i++) {
+        snprintf(path, sizeof path, "%s/obs/%s", demo, name);
+        r = read_pictures(file, path, i, e, error);
+    }
+    return r < 0 ? r : read_success(file, demo, e, error);
+}
+
+static int hdf5_next(struct source *s, struct source_episode *e, struct error *error)
+{
+    struct reading *reading = s->state;
+    char demo[64];
+    int r;
+
+    if (reading->id >= 0 && reading->demo == reading->n) {
+        close_file(reading);
+        reading->file++;
+    }
+    if (reading->id < 0) {
+        if (reading->file >= s->n_files)
+            return 0;
+        r = open_file(reading, s->files[reading->file], error);
+        if (r < 0)
+            return r;
+    }
+    snprintf(demo, sizeof demo, "data/demo_%d", reading->numbers[reading->demo++]);
+    snprintf(e->where, sizeof e->where, "%s: %s", s->files[reading->file], demo);
+    snprintf(e->task, sizeof e->task, "%s", reading->task);
+    snprintf(e->instruction, sizeof e->instruction, "%s", reading->instruction);
+    r = read_demo(s, reading->id, demo, e, error);
+    return r < 0 ? r : 1;
+}
+
+static void hdf5_close(struct source *s)
+{
+    if (s->state)
+        close_file(s->state);
+    free(s->state);
+}
+
+const struct source_driver source_hdf5 = {"libero-hdf5", ".hdf5", hdf5_open, hdf5_next, hdf5_close};

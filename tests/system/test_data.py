@@ -1,0 +1,69 @@
+"""`gantry data`: a run's demonstrations out, in again as a data set, and a second run that imitates it without playing any: the same policy
+to the bit, and the data set named in it."""
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import TOP, gantry
+
+SFT = {"sft": {"steps": 3, "batch": 8, "warmup": 1}}
+
+
+def weights(cluster):
+    return hashlib.sha256((cluster.run / "policies" / "v000001" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_out_in_and_imitated(make_cluster, tmp_path):
+    first = make_cluster(stages=[{"demos": {"episodes": 4, "style": "slow"}}, SFT])
+    first.start()
+    first.until_finished()
+    out, data = tmp_path / "out", tmp_path / "data"
+    r = gantry("data", "export", first.run, "--to", "npz", out, "--all")
+    assert r.returncode == 0 and "4 episodes" in r.stdout, r.stdout + r.stderr
+    r = gantry("data", "import", "--from", "npz", out, "--to", data, "--failed", "keep")
+    assert r.returncode == 0 and "4 episodes" in r.stdout and "1 picture of 64x64 (render)" in r.stdout, r.stdout + r.stderr
+    stats = json.loads((data / "dataset_statistics.json").read_text())["data"]
+    assert stats["num_trajectories"] == 4 and len(stats["action"]["q01"]) == 7
+
+    second = make_cluster(stages=[{"demos": {"from": str(data)}}, SFT])
+    second.up()
+    second.until_finished()
+    second.history()
+    assert weights(second) == weights(first)
+    training = json.loads((second.run / "policies" / "v000001" / "training.json").read_text())
+    assert training["data"][0]["dir"] == str(data) and training["data"][0]["episodes"] == 4 and len(training["data"][0]["digest"]) == 64
+    assert json.loads((second.run / "policies" / "v000001" / "manifest.json").read_text())["consumed"] == []
+
+
+def test_what_does_not_fit_is_said_before_the_start(make_cluster, tmp_path):
+    data = tmp_path / "data"
+    assert gantry("data", "import", "--from", "npz", TOP / "tests/golden/import/npz", "--to", data).returncode == 0
+    cluster = make_cluster(stages=[{"demos": {"from": str(data)}}, SFT])
+    r = subprocess.run([TOP / "bin" / "gantry", "up", cluster.config], capture_output=True, text=True, timeout=60, cwd=TOP)
+    assert r.returncode != 0 and "stages[0].demos.from" in r.stderr and "pictures of 16x16 by the chain render; suite.image is 64" in r.stderr, r.stderr
+    cluster = make_cluster(stages=[{"demos": {"from": str(tmp_path / "nowhere")}}, SFT])
+    r = subprocess.run([TOP / "bin" / "gantry", "up", cluster.config], capture_output=True, text=True, timeout=60, cwd=TOP)
+    assert r.returncode != 0 and "`gantry data import` makes such a directory" in r.stderr, r.stderr
+    r = gantry("data", "import", "--from", "lerobot", "somewhere", "--to", data)
+    assert r.returncode == 1 and "deploy/lerobot_to_npz.py" in r.stderr
+
+
+def test_lerobot_by_its_converters(tmp_path):
+    python = next((p for p in [sys.executable, os.environ.get("GANTRY_PYTHON", "")] if p and
+                   subprocess.run([p, "-c", "import pyarrow, numpy, PIL"], capture_output=True).returncode == 0), None)
+    if not python:
+        pytest.skip("needs pyarrow, numpy and Pillow ($GANTRY_PYTHON may name an interpreter that has them)")
+    npz, data, out = TOP / "tests/golden/import/npz", tmp_path / "data", tmp_path / "out"
+    assert gantry("data", "import", "--from", "npz", npz, "--to", data, "--name", "libero").returncode == 0
+    r = gantry("data", "export", data, "--to", "lerobot", out)
+    assert r.returncode == 0 and "deploy/npz_to_lerobot.py" in r.stdout, r.stdout + r.stderr
+    for step in [["npz_to_lerobot.py", out, tmp_path / "lerobot"], ["lerobot_to_npz.py", tmp_path / "lerobot", tmp_path / "back"]]:
+        r = subprocess.run([python, TOP / "deploy" / step[0], *step[1:]], capture_output=True, text=True, timeout=100)
+        assert r.returncode == 0, r.stderr
+    again = tmp_path / "again"
+    assert gantry("data", "import", "--from", "npz", tmp_path / "back", "--to", again, "--name", "libero").returncode == 0
+    assert gantry("data", "stats", data, "-o", tmp_path / "a").returncode == 0 and gantry("data", "stats", again, "-o", tmp_path / "b").returncode == 0
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
