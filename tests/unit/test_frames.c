@@ -1,11 +1,11 @@
 /* What a slot records of an observation: every camera's picture and the robot's state, in the layout that messages say. */
-#include <cmocka.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <cmocka.h>
 
 #include "env_worker/episode.h"
 #include "sim/sim.h"

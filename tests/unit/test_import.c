@@ -1,7 +1,6 @@
 /* Demonstrations of others: the same two from LIBERO's HDF5, RLDS and npz become the same data set, with numpy's statistics; out
  * and in again it is the same to the byte; bad files get one line that names file, episode and field. tests/golden/import is made
  * by tests/ref/make_import_data.py. */
-#include <cmocka.h>
 #include <errno.h>
 #include <jansson.h>
 #include <math.h>
@@ -11,6 +10,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <cmocka.h>
 
 #include "base/atomic_file.h"
 #include "base/npz_write.h"
