@@ -185,7 +185,7 @@ static void test_recorded_demonstrations(void **state)
     add_stage(config, STAGE_DEMOS, "demos")->demos = (struct demos_config) { .episodes = 5 };
     expect_work(config, 0, 0, "demos");
     snprintf(config->stages[0].demos.from, sizeof(config->stages[0].demos.from), "data/spatial");
-    assert_true(stage_plan_work(config, 0, 0, &work) < 0);
+    assert_true(stage_plan_work(config, NULL, 0, 0, &work) < 0);
 }
 
 static void test_memory_round_trip(void **state)
