@@ -330,6 +330,8 @@ int stage_plan_fill(const struct run_config *config, const struct work *work, ui
     const struct stage_config *s = &config->stages[work->stage];
     size_t wanted = stage_plan_rows(config, work, memory);
 
+    if (work->split == SPLIT_TEST && work->purpose != EPISODE_EVAL)
+        return -EPERM;          /* whoever plans it: what is learnt from was never tested on */
     if (n < wanted)
         return -ENOSPC;
     for (size_t i = 0; i < wanted; i++) {

@@ -98,7 +98,8 @@ size_t stage_plan_rows(const struct run_config *config, const struct work *work,
 int stage_plan_begin(const struct run_config *config, uint32_t stage, const int *task_levels, struct plan_memory *memory);
 
 /* Fill its rows, in id order from memory->next_episode, and move memory's counters. policy/prm versions, ids, tasks, states,
- * temperatures and tags are set; -ENOSPC: rows[n] is too small. */
+ * temperatures and tags are set; -ENOSPC: rows[n] is too small; -EPERM: test states for
+ * anything but an evaluation. */
 int stage_plan_fill(const struct run_config *config, const struct work *work, uint64_t policy_version, uint64_t prm_version,
                     struct plan_memory *memory, struct ledger_episode *rows, size_t n);
 

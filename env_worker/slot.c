@@ -398,6 +398,8 @@ void slot_lease(struct slot *slot, const Gantry__Lease *lease)
 
     if (limit < 0) {
         snprintf(refuse.text, sizeof(refuse.text), "this worker's simulator has no task '%.60s'", lease->task);
+    } else if (lease->split == GANTRY__SPLIT__SPLIT_TEST && lease->purpose != GANTRY__PURPOSE__PURPOSE_EVAL) {
+        snprintf(refuse.text, sizeof(refuse.text), "a test state for another purpose than an evaluation");
     } else if (max_steps < 1 || (size_t)max_steps + 1 > WIRE_FRAME_MAX / frames_one(shape)) {
         snprintf(refuse.text, sizeof(refuse.text), "max_steps %u does not fit a trajectory", max_steps);
     } else if ((r = episode_begin(&slot->episode, lease, max_steps, shape)) < 0) {

@@ -45,6 +45,9 @@ int mujoco_compile(const struct mujoco_file *files, size_t n, mjModel **ret, str
     if (r == 0)
         model = mj_loadXML(files[0].name, &vfs, text, sizeof(text));
     mj_deleteVFS(&vfs);
+    for (char *c = text; *c; c++)       /* MuJoCo says it in several lines */
+        if (*c == '\n')
+            *c = c[1] ? ' ' : '\0';
     if (!model)
         return error_set(error, EINVAL, "%s: MuJoCo cannot compile it: %s", files[0].name, text);
     *ret = model;

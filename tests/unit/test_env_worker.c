@@ -49,6 +49,17 @@ static void test_demonstrations_repeat(void **state _unused_)
         }
 }
 
+/* Whoever leases it: what is learnt from was never tested on. */
+static void test_test_states_are_refused(void **state _unused_)
+{
+    Gantry__Lease *lease = worker_lab_lease(1, "pick_up_object", "");
+
+    lease->split = GANTRY__SPLIT__SPLIT_TEST;
+    lease->purpose = GANTRY__PURPOSE__PURPOSE_TRAIN;
+    TURN_UNTIL(lab.n_returned == 1);
+    assert_non_null(strstr(lab.returned[0].text, "test state"));
+}
+
 static void test_policy_plays(void **state _unused_)
 {
     unsigned i;
@@ -224,6 +235,7 @@ int main(void)
         WORKER_TEST(test_demonstrations),
         WORKER_TEST(test_demonstrations_repeat),
         WORKER_TEST(test_policy_plays),
+        WORKER_TEST(test_test_states_are_refused),
         WORKER_TEST(test_chunks),
         WORKER_TEST(test_picture_chain),
         WORKER_TEST(test_servers_stumble),

@@ -1,6 +1,7 @@
 /* The env worker's simulator on a LIBERO task: observations of two cameras and the robot's state, names of LIBERO's length, and
  * look-ahead that leaves the real state as it was. Skips without LIBERO's files. */
 #include <errno.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -88,6 +89,37 @@ static void run(struct sim_job *job)
         fail_msg("%s", job->text);
 }
 
+/* An episode that cannot be played is refused; the worker lives. */
+static void test_refusals(void **state)
+{
+    struct sim_job *job;
+
+    (void)state;
+    need_files();
+    job = new_job(SIM_JOB_RESET, 0);
+    snprintf(job->task, sizeof(job->task), "dance");
+    came_back = false;
+    simulation_submit(simulation, job);
+    while (!came_back)
+        loop_turn(loop, true);
+    assert_int_equal(job->result, -ENOENT);
+    sim_job_free(job);
+    job = new_job(SIM_JOB_RESET, 0);
+    run(job);
+    sim_job_free(job);
+    job = new_job(SIM_JOB_STEP, 1);
+    job->action[2] = NAN;
+    came_back = false;
+    simulation_submit(simulation, job);
+    while (!came_back)
+        loop_turn(loop, true);
+    assert_int_equal(job->result, -EINVAL);
+    sim_job_free(job);
+    job = new_job(SIM_JOB_STEP, 1);
+    run(job);
+    sim_job_free(job);
+}
+
 static void test_observations(void **state)
 {
     const struct frames_shape *shape = simulation_shape(simulation);
@@ -160,6 +192,7 @@ static void test_lookahead_leaves_the_state(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_observations),
         cmocka_unit_test(test_lookahead_leaves_the_state),
     };

@@ -1,4 +1,5 @@
 /* test_stage_plan.c - what comes after what, what rows an evaluation has, and what later passes remember of earlier ones. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -106,6 +107,8 @@ static void test_evaluation_rows(void **state)
     assert_int_equal(rows[3].state_seed, 1);
     assert_int_equal(rows[3].state_seed, rows[7].state_seed);
     assert_true(rows[3].sample_key == rows[7].sample_key && rows[3].sample_key != rows[2].sample_key);
+    work.purpose = EPISODE_TRAIN;       /* test states are for evaluations alone */
+    assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, 16), -EPERM);
 }
 
 /* Imitation comes in pieces; that of the stage before is played on val beside the last, and nowhere else. */

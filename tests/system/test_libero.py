@@ -1,0 +1,99 @@
+"""LIBERO through the real daemons, and what is wrong with its files: one line that names the file, and nobody dies of it. Skips without
+LIBERO's files."""
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from conftest import BIN, TOP, gantry
+
+LIST = gantry("sim", "list", "--suite", "libero_object")
+pytestmark = pytest.mark.skipif(LIST.returncode != 0, reason=LIST.stderr.strip())
+SOUP = "pick_up_the_alphabet_soup_and_place_it_in_the_basket"
+CREAM = "pick_up_the_cream_cheese_and_place_it_in_the_basket"
+
+
+def root():
+    top = Path(os.environ["LIBERO_ROOT"])
+    return next(p for p in (top / "libero/libero", top / "libero", top) if (p / "assets").exists())
+
+
+@pytest.fixture
+def farm(tmp_path):
+    """LIBERO's files by links, but for one file, which is changed: farm(path, change)."""
+    def make(path, change):
+        here, there = tmp_path / "LIBERO", root()
+        for part in Path(path).parts:
+            here.mkdir()
+            for f in there.iterdir():
+                if f.name != part:
+                    (here / f.name).symlink_to(f)
+            here, there = here / part, there / part
+        data = change(there.read_bytes())
+        if data is not None:
+            here.write_bytes(data)
+        return tmp_path / "LIBERO"
+    return make
+
+
+def play(libero_root, *args):
+    return subprocess.run([BIN / "gantry", "sim", "play", "--suite", "libero_object", "--task", "0", "--policy", "no-op", "--steps", "1",
+                           "--cache", "", *args], capture_output=True, text=True, cwd=TOP, timeout=120,
+                          env={**os.environ, "LIBERO_ROOT": str(libero_root)})
+
+
+def mesh():
+    folder = root() / "assets/stable_hope_objects/alphabet_soup/visual"
+    return str(next(folder.glob("*.msh")).relative_to(root()))
+
+
+@pytest.mark.parametrize("path, change, words", [
+    (f"bddl_files/libero_object/{SOUP}.bddl", lambda b: b[:-3], ["never closed", f"{SOUP}.bddl"]),
+    (f"bddl_files/libero_object/{SOUP}.bddl", lambda b: b.replace(b"(In ", b"(Near "), ["unknown predicate 'near'", "line "]),
+    (f"bddl_files/libero_object/{SOUP}.bddl", lambda b: None, [f"{SOUP}.bddl"]),
+    (f"init_files/libero_object/{SOUP}.pruned_init", lambda b: b[: len(b) // 2], [f"{SOUP}.pruned_init"]),
+    (f"init_files/libero_object/{SOUP}.pruned_init",
+     lambda b: (root() / "init_files/libero_goal/turn_on_the_stove.pruned_init").read_bytes(),
+     ["rows of 79 numbers; this task's model needs 110"]),
+    (f"init_files/libero_object/{SOUP}.pruned_init", lambda b: b.replace(b"_reconstruct", b"_xeconstruct"), ["data.pkl is damaged"]),
+    ("MESH", lambda b: b[: len(b) // 2], ["alphabet_soup"]),
+    ("MESH", lambda b: None, ["alphabet_soup"]),
+    ("assets/stable_hope_objects/alphabet_soup.xml", lambda b: b.replace(b"<geom", b"<geom <", 1), ["alphabet_soup.xml"]),
+    ("assets/stable_hope_objects/alphabet_soup.xml", lambda b: None, ["alphabet_soup.xml"]),
+])
+def test_bad_files(farm, path, change, words):
+    path = mesh() if path == "MESH" else path
+    if path.endswith("soup.xml") and not (root() / path).exists():
+        path = "assets/stable_hope_objects/alphabet_soup/alphabet_soup.xml"
+    r = play(farm(path, change))
+    assert r.returncode == 1, r.stdout + r.stderr
+    assert len(r.stderr.splitlines()) == 1 and all(w in r.stderr for w in words), r.stderr
+
+
+def test_whole_farm(farm):
+    """The farm itself is not what is refused."""
+    r = play(farm(f"bddl_files/libero_object/{SOUP}.bddl", lambda b: b + b"; the end\n"))
+    assert r.returncode == 0 and "1 steps" in r.stdout, r.stderr
+
+
+def test_solved_through_the_daemons(make_cluster, model, tmp_path):
+    """Lease, play, deliver: the expert's episode of two cameras and the robot's state is in the journal as a success, and an OpenVLA-OFT
+    policy that takes both learns from it."""
+    oft = tmp_path / "oft"
+    made = gantry("model", "oft", model, oft, "--kind", "l1", "--chunk", "8", "--width", "32", "--state", "8", "--images", "2")
+    assert made.returncode == 0, made.stderr
+    statistics = json.loads((oft / "dataset_statistics.json").read_text())
+    statistics[next(iter(statistics))]["proprio"] = {"q01": [-1, -1, 0, -4, -4, -4, 0, -0.05], "q99": [1, 1, 2, 4, 4, 4, 0.05, 0],
+                                                     "mask": [True] * 8}
+    (oft / "dataset_statistics.json").write_text(json.dumps(statistics))
+    cluster = make_cluster({"suite": {"name": "libero_object", "tasks": [CREAM], "image": 64, "cameras": 2, "state": True},
+                            "policy": {"init": str(oft)}, "cluster": {"slots": 1}},
+                           stages=[{"demos": {"episodes": 1, "style": "clean"}}, {"sft": {"steps": 2, "batch": 4, "warmup": 1}}])
+    cluster.start()
+    cluster.until_finished()
+    cluster.history()
+    r = gantry("replay", cluster.run, "1", "-o", tmp_path / "film.png")
+    assert r.returncode == 0 and ": success after" in r.stdout.splitlines()[0], r.stdout + r.stderr
+    assert (cluster.run / "policies" / "v000001").is_dir()
