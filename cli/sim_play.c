@@ -56,16 +56,19 @@ static int write_film(struct play *p, uint64_t state, int steps, bool success, c
     const int columns = MIN(COLUMNS, steps + 1);
     _cleanup_free_ uint8_t *frames = malloc(picture * (size_t)columns);
     char path[4096], title[300];
-    int r = frames ? 0 : -ENOMEM;
+    int numbers[COLUMNS], r = frames ? 0 : -ENOMEM;
 
-    for (int c = 0; c < columns && r == 0; c++)
-        r = draw(p, film_frame_of(c, columns, steps + 1), frames + picture * (size_t)c);
+    for (int c = 0; c < columns && r == 0; c++) {
+        numbers[c] = film_frame_of(c, columns, steps + 1);
+        r = draw(p, numbers[c], frames + picture * (size_t)c);
+    }
     if (r < 0)
         return error_set(error, -r, "the film: %s", strerror(-r));
     path_for(p, p->film, state, path, sizeof(path));
     snprintf(title, sizeof(title), "%s - %s after %d steps (%s, %s %" PRIu64 ")", instruction, success ? "success" : "no success",
              steps, p->actor.name, sim_split_name(p->target.split), state);
     r = film_write_png(path, &(struct film){.frames = frames,
+                                            .numbers = numbers,
                                             .n = columns,
                                             .height = (int)p->size,
                                             .width = (int)p->size,

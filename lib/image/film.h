@@ -19,6 +19,7 @@ struct film {
     int cameras;                /* 0: 1 */
     const float *progress;      /* (n) in [0,1]; NULL: no curve is drawn */
     const char *title;          /* one line; NULL: none */
+    const int *numbers;         /* (n) written beneath the frames; NULL: 0, 1, ... */
     int columns;                /* 0: 10 */
     int cell;                   /* pixels a frame is shown in, square; rounded to the nearest multiple of its size; 0: 128 */
 };

@@ -306,8 +306,8 @@ static int act(struct look *l, float action[7])
     if (r < 0)
         return r;
     l->m->steps++;
-    if (l->m->phase == PLAN)
-        aim(l, l->x, l->m->yaw, -1, action);
+    if (l->m->phase == PLAN)        /* out of the way */
+        aim(l, l->task->rest.x, l->m->yaw, -1, action);
     else
         phases[l->m->phase](l, action);
     return 0;
