@@ -1,4 +1,5 @@
-/* cmd_prm.c - `gantry prm swap RUN VERSION|DIR`: score new episodes of a running run with another of its reward models.
+/* cmd_prm.c - `gantry prm swap RUN VERSION|DIR [--at ITERATION]`, `gantry prm rollback RUN`: score new episodes of a running run with
+ * another of its reward models.
  *
  * Episodes that are being played finish on the version they began with; servers load the new one beside the old. */
 #include <stdbool.h>
@@ -17,15 +18,24 @@ int cmd_prm(int argc, char **argv)
     char run_dir[RUN_SOCKET_PATH], command[RUN_SOCKET_PATH + 4096];
     int r;
 
-    if (argc != 4 || strcmp(argv[1], "swap")) {
+    bool swap = (argc == 4 || (argc == 6 && !strcmp(argv[4], "--at"))) && !strcmp(argv[1], "swap");
+
+    if (!swap && (argc != 3 || strcmp(argv[1], "rollback"))) {
         bool asked = argc == 2 && !strcmp(argv[1], "--help");
 
-        fprintf(asked ? stdout : stderr, "usage: gantry prm swap RUN VERSION|DIR\n"
-                "New episodes are scored by that reward model of the run (a number, or its directory); running ones finish on theirs.\n");
+        fprintf(asked ? stdout : stderr, "usage: gantry prm swap RUN VERSION|DIR [--at ITERATION]\n       gantry prm rollback RUN\n"
+                "New episodes are scored by that reward model of the run (a number, or its directory); running ones finish on theirs.\n"
+                "--at: from that iteration of the present stage on. rollback: by the one before.\n"
+                "A version that no server loads is given up by itself after ten seconds; the one before goes on.\n");
         return asked ? CLI_OK : CLI_USAGE;
     }
-    absolute = realpath(argv[3], NULL);         /* a directory; a bare number names none, or is taken for a number there */
-    snprintf(command, sizeof command, "prm swap %s", absolute && strspn(argv[3], "0123456789") != strlen(argv[3]) ? absolute : argv[3]);
+    if (swap) {
+        absolute = realpath(argv[3], NULL);     /* a directory; a bare number names none, or is taken for a number there */
+        snprintf(command, sizeof command, "prm swap %s%s%s", absolute && strspn(argv[3], "0123456789") != strlen(argv[3]) ? absolute : argv[3],
+                 argc == 6 ? " at " : "", argc == 6 ? argv[5] : "");
+    } else {
+        snprintf(command, sizeof command, "prm rollback");
+    }
     r = run_socket_find(argv[2], run_dir, &error);
     if (r == 0)
         r = run_socket_call(run_dir, command, &text, &error);

@@ -191,7 +191,7 @@ static void no_page(struct http_reply *reply, void *arg) { (void)reply, (void)ar
 /* The status page's port, by really listening there for a moment. */
 static int check_port(const char *address, struct error *error)
 {
-    static const struct http_route routes[] = {{"/", no_page}, {NULL, NULL}};
+    static const struct http_route routes[] = {{"/", no_page, true}, {NULL, NULL, false}};
     _cleanup_(loop_freep) struct loop *loop = NULL;
     struct http *http;
     int r = loop_new(&loop);

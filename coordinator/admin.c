@@ -82,26 +82,48 @@ static int version_in(struct edge *edge, const char *dir, uint64_t *ret, struct 
     return r;
 }
 
+/* "swap VERSION|DIR [at ITERATION]", "rollback". */
+static int parse_swap(struct edge *edge, char *words, struct conductor_event *event, struct error *error)
+{
+    char *at = strstr(words, " at "), *last;
+    uint64_t iteration;
+
+    if (!strcmp(words, "rollback")) {
+        event->prm_swap.version = conductor_memory(edge->conductor)->prm_before;
+        return event->prm_swap.version ? 0 : error_set(error, ENOENT, "there is no reward model before the present one");
+    }
+    if (strncmp(words, "swap ", 5))
+        return error_set(error, EINVAL, "usage: prm swap VERSION|DIR [at ITERATION] | prm rollback");
+    words += 5 + strspn(words + 5, " ");
+    if (at) {
+        *at = '\0';
+        last = at + 4 + strspn(at + 4, " ");
+        if (number_of(last, &iteration) < 0 || iteration > UINT32_MAX)
+            return error_set(error, EINVAL, "'%s' is not an iteration's number", last);
+        event->prm_swap.wait = true;
+        event->prm_swap.iteration = (uint32_t)iteration;
+    }
+    return number_of(words, &event->prm_swap.version) < 0 ? version_in(edge, words, &event->prm_swap.version, error) : 0;
+}
+
 /* New episodes are scored by that version; running ones finish on theirs. */
 static int command_prm(const char *argument, struct strbuf *out, struct error *error, void *arg)
 {
     struct edge *edge = arg;
     struct conductor_event event = {.kind = CONDUCTOR_PRM_SWAP};
-    const struct ledger_version *version;
-    int r = 0;
+    _cleanup_free_ char *words = strdup(argument);
+    int r = words ? parse_swap(edge, words, &event, error) : -ENOMEM;
 
-    if (strncmp(argument, "swap ", 5))
-        return error_set(error, EINVAL, "usage: prm swap VERSION | prm swap DIR");
-    argument += 5 + strspn(argument + 5, " ");
-    if (number_of(argument, &event.prm_swap.version) < 0)
-        r = version_in(edge, argument, &event.prm_swap.version, error);
     if (r < 0)
         return r;
-    version = versions_find(conductor_versions(edge->conductor), KIND_PRM, event.prm_swap.version);
-    if (!version)
+    if (!versions_find(conductor_versions(edge->conductor), KIND_PRM, event.prm_swap.version))
         return error_set(error, ENOENT, "the run has no reward model version %" PRIu64, event.prm_swap.version);
     edge_step(edge, &event);
-    strbuf_addf(out, "new episodes are scored by prm version %" PRIu64, version->number);
+    if (event.prm_swap.wait)
+        strbuf_addf(out, "from iteration %u of this stage on, new episodes are scored by prm version %" PRIu64, event.prm_swap.iteration,
+                    event.prm_swap.version);
+    else
+        strbuf_addf(out, "new episodes are scored by prm version %" PRIu64, event.prm_swap.version);
     return 0;
 }
 
@@ -172,7 +194,7 @@ const struct admin_command edge_commands[] = {
     {"metrics", "", "as Prometheus reads them", command_metrics},
     {"history", "[AFTER]", "the ledger's events as JSON lines", command_history},
     {"drain", "[REASON | member MEMBER]", "finish what is leased, open nothing, then end; or one member so", command_drain},
-    {"prm", "swap VERSION|DIR", "score new episodes with another reward model of this run", command_prm},
+    {"prm", "swap VERSION|DIR [at ITERATION] | rollback", "score new episodes with another reward model of this run", command_prm},
     {"cordon", "MEMBER", "give a worker no more episodes, a server no more requests", command_cordon},
     {"uncordon", "MEMBER", "give it work again", command_uncordon},
     {"exited", "HOST PID crashed|ended [TEXT]", "a supervisor saw a process end", command_exited},

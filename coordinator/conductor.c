@@ -180,55 +180,6 @@ static void on_version_state(struct conductor *c, const struct conductor_event *
     conductor_reply(c, event, CONDUCTOR_ACK);
 }
 
-static void on_prm_swap(struct conductor *c, const struct conductor_event *event)
-{
-    if (!versions_find(&c->versions, KIND_PRM, event->prm_swap.version)) {
-        conductor_refuse(c, event, REFUSE_REQUEST, "no such PRM version was ever committed in this run");
-        return;
-    }
-    c->memory.prm_current = event->prm_swap.version;
-    c->memory_moved = true;
-    conductor_note(c, 0, "prm_swap", "new episodes are scored by PRM version %llu", (unsigned long long)event->prm_swap.version);
-    conductor_reply(c, event, CONDUCTOR_ACK);
-}
-
-static void on_cordon(struct conductor *c, const struct conductor_event *event)
-{
-    struct member *member = membership_find(&c->members, event->member);
-
-    if (!member) {
-        conductor_refuse(c, event, REFUSE_REQUEST, "no such member");
-        return;
-    }
-    member->cordoned = event->cordon.on;
-    c->members.revision += member->role == MEMBER_ACTOR || member->role == MEMBER_PRM;
-    conductor_note(c, 0, "cordon", "member %u %s", member->id, event->cordon.on ? "gets no more leases" : "gets leases again");
-    conductor_reply(c, event, CONDUCTOR_ACK);
-}
-
-/* It hears of it with its next heartbeat. What cannot be spared stays. */
-static void on_drain_member(struct conductor *c, const struct conductor_event *event)
-{
-    struct member *member = membership_find(&c->members, event->member);
-
-    if (!member || member->state != MEMBER_ALIVE) {
-        conductor_refuse(c, event, REFUSE_REQUEST, "no such member");
-        return;
-    }
-    member->leaving = true;
-    c->members.revision += member->role == MEMBER_ACTOR || member->role == MEMBER_PRM;
-    conductor_note(c, 0, "drain", "member %u finishes what it holds and leaves", member->id);
-    conductor_reply(c, event, CONDUCTOR_ACK);
-}
-
-static void on_drain(struct conductor *c, const struct conductor_event *event)
-{
-    if (!c->draining)
-        conductor_note(c, 0, "drain", "no more leases; what is played is finished");
-    c->draining = true;
-    conductor_reply(c, event, CONDUCTOR_ACK);
-}
-
 static void dispatch(struct conductor *c, const struct conductor_event *event)
 {
     struct member *member = NULL;
@@ -251,10 +202,10 @@ static void dispatch(struct conductor *c, const struct conductor_event *event)
     case CONDUCTOR_PLAN_FAILED: conductor_on_plan_failed(c, event, member); break;
     case CONDUCTOR_VERSION_STATE: on_version_state(c, event, member); break;
     case CONDUCTOR_TICK: conductor_expire(c); break;
-    case CONDUCTOR_DRAIN: on_drain(c, event); break;
-    case CONDUCTOR_CORDON: on_cordon(c, event); break;
-    case CONDUCTOR_DRAIN_MEMBER: on_drain_member(c, event); break;
-    case CONDUCTOR_PRM_SWAP: on_prm_swap(c, event); break;
+    case CONDUCTOR_DRAIN: conductor_on_drain(c, event); break;
+    case CONDUCTOR_CORDON: conductor_on_cordon(c, event); break;
+    case CONDUCTOR_DRAIN_MEMBER: conductor_on_drain_member(c, event); break;
+    case CONDUCTOR_PRM_SWAP: conductor_on_prm_swap(c, event); break;
     }
 }
 

@@ -71,7 +71,7 @@ enum conductor_event_kind {
     CONDUCTOR_VERSION_STATE,    /* an actor or PRM server */
     CONDUCTOR_TICK,             /* every 100-250 ms */
     CONDUCTOR_DRAIN,            /* admin, SIGTERM: finish what is leased, open nothing, then CONDUCTOR_DRAINED */
-    CONDUCTOR_CORDON,           /* admin: member gets no more leases (on = true) or again (false) */
+    CONDUCTOR_CORDON,           /* admin: member gets no more leases (on = true) or again (false); its process stays so over restarts */
     CONDUCTOR_DRAIN_MEMBER,     /* admin: member finishes what it holds and leaves */
     CONDUCTOR_PRM_SWAP,         /* admin: new episodes are scored by PRM `version` */
 };
@@ -116,7 +116,7 @@ struct conductor_event {
         } committed;
         struct { uint8_t plan_digest[SHA256_SIZE]; bool final; const char *text; } plan_failed;
         struct { enum version_kind kind; uint64_t version; bool ready; const char *text; } version_state;
-        struct { uint64_t version; } prm_swap;
+        struct { uint64_t version; bool wait; uint32_t iteration; } prm_swap;  /* wait: until that iteration of the present stage opens */
         struct { bool on; } cordon;
     };
 };

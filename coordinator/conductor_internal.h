@@ -7,6 +7,7 @@
  *   conductor_work.c     passes and stages in order: open; what can happen after every event
  *   conductor_rows.c     the rows of open iterations: found, ended, failed and replaced
  *   conductor_plan.c     what the learner is told: open rows, the plan and its digest
+ *   conductor_operator.c cordons, drains, swaps of reward models
  *   conductor_close.c    a pass is over: figures, retention
  *   conductor_versions.c which versions servers shall hold */
 #pragma once
@@ -126,3 +127,15 @@ void conductor_send_versions(struct conductor *c, const struct member *member);
 uint64_t conductor_newest_policy(const struct conductor *c);
 void conductor_work_versions(const struct conductor *c, const struct work *work, uint64_t *ret_policy, uint64_t *ret_prm);
 void conductor_advance(struct conductor *c);            /* whatever can happen now, does */
+
+/* conductor_operator.c */
+void conductor_on_cordon(struct conductor *c, const struct conductor_event *event);
+void conductor_on_drain_member(struct conductor *c, const struct conductor_event *event);
+void conductor_on_drain(struct conductor *c, const struct conductor_event *event);
+void conductor_on_prm_swap(struct conductor *c, const struct conductor_event *event);
+void conductor_recall_cordon(struct conductor *c, struct member *member);           /* it has just said Hello */
+void conductor_forget_cordon(struct conductor *c, const struct member *member);     /* it is gone for good */
+void conductor_use_prm(struct conductor *c, uint64_t version);
+void conductor_prm_due(struct conductor *c, const struct work *work);               /* work is about to open: a swap that waits for it */
+/* All servers refuse the version that was swapped to: true, and the one before it is to serve again. */
+bool conductor_prm_rolls_back(struct conductor *c, uint64_t refused, const char *why);

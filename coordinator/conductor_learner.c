@@ -217,7 +217,7 @@ static void take_version(struct conductor *c, const struct conductor_event *even
         c->out_of_memory = true;
     conductor_emit(c, CONDUCTOR_ADD_VERSION)->version = version;
     if (version.kind == KIND_PRM && version.gate_passed)
-        c->memory.prm_current = version.number;
+        conductor_use_prm(c, version.number);
     else if (version.kind == KIND_PRM)
         conductor_note(c, 0, "gate", "PRM version %llu did not pass, version %llu goes on: %.160s",
                        (unsigned long long)version.number, (unsigned long long)c->memory.prm_current, version.gate_text);

@@ -42,6 +42,8 @@ static size_t list_wanted(const struct conductor *c, enum version_kind kind, uin
         n = add_wanted(ret, n, conductor_newest_policy(c));
     if (kind == KIND_PRM && c->memory.prm_current)
         n = add_wanted(ret, n, c->memory.prm_current);
+    if (kind == KIND_PRM && c->memory.prm_next)         /* loaded before its iteration comes */
+        n = add_wanted(ret, n, c->memory.prm_next);
     qsort(ret, n, sizeof(*ret), compare_u64);
     return n;
 }

@@ -47,6 +47,10 @@ static void wait_for_server(struct conductor *c, const struct work *work, enum v
         c->refused_since_ms = c->now_ms;
     if (c->now_ms - c->refused_since_ms < REFUSED_MS)
         return;
+    if (kind == KIND_PRM && conductor_prm_rolls_back(c, version, c->refusal[kind])) {
+        c->refused_since_ms = 0;
+        return;
+    }
     snprintf(text, sizeof(text), "%s: no server loads %s version %llu: %s", work->name, kind == KIND_POLICY ? "policy" : "PRM",
              (unsigned long long)version, c->refusal[kind]);
     conductor_stop(c, text);
@@ -219,7 +223,10 @@ static bool advance_once(struct conductor *c)
             conductor_plan_iteration(c, first);
         return true;
     }
-    if (c->draining || c->stopped || !may_overlap(c) || !next_work(c, &work) || !can_open(c, &work))
+    if (c->draining || c->stopped || !may_overlap(c) || !next_work(c, &work))
+        return false;
+    conductor_prm_due(c, &work);
+    if (!can_open(c, &work))
         return false;
     open_work(c, &work);
     return true;

@@ -238,6 +238,8 @@ static int start_pages(struct edge *edge, struct error *error)
     r = admin_new(edge->loop, path, edge_commands, edge, &edge->admin, error);
     if (r == 0 && edge->config.http[0])
         r = http_new(edge->loop, edge->config.http, edge_routes, edge, &edge->http, error);
+    if (r == 0 && edge->http && edge->config.token_file[0])
+        r = http_set_token_file(edge->http, edge->config.token_file, error);
     return r;
 }
 

@@ -45,6 +45,6 @@ const char edge_page[] =
 "    +s.members.map(m=>row([m.member,m.role,m.state,m.host,m.pid,m.device,m.leases+'/'+m.slots,m.delivered,m.versions.join(' '),\n"
 "    ((m.gauges.rss_peak_bytes||0)/1e6).toFixed(0)])).join('');\n"
 "  curve(s.success_curve);last=s;}\n"
-"function poll(){fetch('status.json').then(r=>r.json()).then(show).catch(()=>{$('sub').innerHTML='<span class=bad>no answer from the coordinator</span>'});}\n"
+"function poll(){fetch('status.json'+location.search).then(r=>r.json()).then(show).catch(()=>{$('sub').innerHTML='<span class=bad>no answer from the coordinator</span>'});}\n"
 "poll();setInterval(poll,2000);\n"
 "</script></html>\n";

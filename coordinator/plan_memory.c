@@ -20,6 +20,13 @@ int plan_memory_write(const struct plan_memory *memory, struct strbuf *out)
     strbuf_addf(out, "have_best %d\nbest_version %llu\nbest_success %a\nsft_version %llu\nsft_earlier %llu\nprm_current %llu\n", memory->have_best,
                 (unsigned long long)memory->best_version, memory->best_success, (unsigned long long)memory->sft_version,
                 (unsigned long long)memory->sft_earlier, (unsigned long long)memory->prm_current);
+    if (memory->prm_before)
+        strbuf_addf(out, "prm_before %llu\n", (unsigned long long)memory->prm_before);
+    if (memory->prm_next)
+        strbuf_addf(out, "prm_next %llu\nprm_next_stage %u\nprm_next_iteration %u\n", (unsigned long long)memory->prm_next,
+                    memory->prm_next_stage, memory->prm_next_iteration);
+    for (uint32_t i = 0; i < memory->n_cordoned; i++)
+        strbuf_addf(out, "cordoned %llu\n", (unsigned long long)memory->cordoned[i]);
     for (int i = 0; i < RUN_MAX_POLICIES; i++)
         strbuf_addf(out, "temperature%d %a\n", i, memory->temperature[i]);
     strbuf_addf(out, "stop %d\nstage_best %a\nsince_best %u\nalarms %u\n", memory->stop, memory->stage_best, memory->since_best,
@@ -67,6 +74,11 @@ static int parse_line(char *line, struct plan_memory *memory, struct error *erro
     else if (!strcmp(line, "sft_version")) memory->sft_version = number;
     else if (!strcmp(line, "sft_earlier")) memory->sft_earlier = number;
     else if (!strcmp(line, "prm_current")) memory->prm_current = number;
+    else if (!strcmp(line, "prm_before")) memory->prm_before = number;
+    else if (!strcmp(line, "prm_next")) memory->prm_next = number;
+    else if (!strcmp(line, "prm_next_stage")) memory->prm_next_stage = (uint32_t)number;
+    else if (!strcmp(line, "prm_next_iteration")) memory->prm_next_iteration = (uint32_t)number;
+    else if (!strcmp(line, "cordoned") && memory->n_cordoned < PLAN_CORDONED) memory->cordoned[memory->n_cordoned++] = number;
     else if (!strncmp(line, "temperature", 11) && i >= 0 && i < RUN_MAX_POLICIES) memory->temperature[i] = real;
     else if (!strcmp(line, "stop") && number <= PLAN_COLLAPSE) memory->stop = (enum plan_stop)number;
     else if (!strcmp(line, "stage_best")) memory->stage_best = real;

@@ -51,6 +51,7 @@ struct work {
 
 enum plan_stop { PLAN_GOES_ON, PLAN_SUCCESS, PLAN_PATIENCE, PLAN_COLLAPSE };
 enum { PLAN_WATCH = 10, PLAN_EXTRA = 16 };
+enum { PLAN_CORDONED = 64 };
 
 /* What later iterations must know of earlier ones; stored as the ledger's blob "memory", with every opened and closed iteration.
  */
@@ -74,6 +75,11 @@ struct plan_memory {
     uint64_t sft_version;               /* at the end of the last sft stage on demonstrations */
     uint64_t sft_earlier;               /* at the end of the one before; 0: none */
     uint64_t prm_current;               /* serves new episodes; 0: none yet */
+    uint64_t prm_before;                /* the one before it, to go back to; 0: none */
+    uint64_t prm_next;                  /* swapped to when (stage, iteration) opens; 0: nothing waits */
+    uint32_t prm_next_stage, prm_next_iteration;
+    uint64_t cordoned[PLAN_CORDONED];   /* instances of members that an operator has cordoned */
+    uint32_t n_cordoned;
     double temperature[RUN_MAX_POLICIES];   /* eval: chosen on val; below 0: not yet */
 };
 

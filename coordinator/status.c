@@ -350,8 +350,8 @@ static void get_readyz(struct http_reply *reply, void *arg)
 }
 
 const struct http_route edge_routes[] = {
-    {"/", get_page},       {"/status.json", get_status}, {"/metrics", get_metrics},
-    {"/livez", get_livez}, {"/readyz", get_readyz},      {NULL, NULL},
+    {"/", get_page, false},       {"/status.json", get_status, false}, {"/metrics", get_metrics, false},
+    {"/livez", get_livez, true}, {"/readyz", get_readyz, true},       {NULL, NULL, false},
 };
 
 /* ---- probes --------------------------------------------------------------------------------------------- */

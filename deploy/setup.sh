@@ -3,7 +3,8 @@
 #
 # Idempotent, and silent when nothing is missing. Packages come from apt, MuJoCo 3.3.2 from its PyPI
 # wheel (library and headers are inside) into .deps/, unless MUJOCO_DIR names an installation.
-# Usage: deploy/setup.sh [build|test]     test adds what only the tests need
+# Usage: deploy/setup.sh [build|test|cluster]     test adds what only the tests need; cluster also a Slurm, systemd-nspawn and ip, for the
+#   tests of job scripts and units: apart, because Slurm's and munge's packages start services on the machine they are installed on
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -11,7 +12,8 @@ want="gcc g++ make pkg-config curl unzip python3 python3-pip
  libzmq3-dev libprotobuf-c-dev protobuf-c-compiler libuv1-dev libyaml-dev libjansson-dev
  libsqlite3-dev libpng-dev libturbojpeg0-dev libzstd-dev zlib1g-dev libpcre2-dev libhdf5-dev uthash-dev libopenblas-dev
  libegl-dev libgl-dev libegl1 libegl-mesa0 libgl1-mesa-dri libjs-chart.js"
-[ "${1:-build}" = test ] && want="$want libcmocka-dev python3-pytest clang clang-tidy clang-format libclang-rt-14-dev"
+[ "${1:-build}" = cluster ] && set -- test "slurm-wlm munge systemd-container dbus iproute2"
+[ "${1:-build}" = test ] && want="$want ${2:-}" && want="$want libcmocka-dev python3-pytest clang clang-tidy clang-format libclang-rt-14-dev"
 
 release=$(. /etc/os-release 2>/dev/null && echo "${ID:-?}${VERSION_ID:-}")
 case "$release" in

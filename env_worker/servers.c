@@ -3,6 +3,45 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
+#include "base/log.h"
+
+enum { ASIDE_ANSWERS = 4, ASIDE_BAD = 500, ASIDE_FIRST_MS = 1000, ASIDE_MOST_MS = 60000, PROBE_MS = 30000 };
+
+/* ---- health ------------------------------------------------------------------------------------------- */
+
+bool health_note(struct health *h, bool good, uint64_t now_ms, uint64_t random)
+{
+    uint64_t ms;
+
+    if (h->aside_until_ms && good) {
+        *h = (struct health) {.times = h->times / 2};   /* one that comes and goes is trusted less and less quickly */
+        return true;
+    }
+    h->bad = (uint16_t)((3 * h->bad + (good ? 0 : 1000)) / 4);
+    h->answers = (uint16_t)MIN(h->answers + 1, 1000);
+    if (good || h->answers < ASIDE_ANSWERS || h->bad < ASIDE_BAD || now_ms < h->aside_until_ms)
+        return false;           /* what was asked before it was set aside and fails now adds nothing */
+    ms = MIN((uint64_t)ASIDE_FIRST_MS << MIN(h->times, 16U), (uint64_t)ASIDE_MOST_MS);
+    h->aside_until_ms = now_ms + ms * 3 / 4 + random % (ms / 2 + 1);
+    h->probe_until_ms = 0;
+    h->times++;
+    return h->times == 1;
+}
+
+bool health_good(const struct health *h, uint64_t now_ms)
+{
+    return !h->aside_until_ms || (now_ms >= h->aside_until_ms && now_ms >= h->probe_until_ms);
+}
+
+void health_asked(struct health *h, uint64_t now_ms)
+{
+    if (h->aside_until_ms)
+        h->probe_until_ms = now_ms + PROBE_MS;
+}
+
+/* ---- the list ------------------------------------------------------------------------------------------ */
+
 static void remove_entry(struct servers *servers, unsigned i)
 {
     struct wire_client *client = servers->entries[i].client;
@@ -80,37 +119,63 @@ void servers_release(struct servers *servers)
         remove_entry(servers, servers->n - 1);
 }
 
-static int rank_of(const struct server_entry *entry, uint64_t version)
+static int rank_of(const struct server_entry *entry, uint64_t version, uint64_t now_ms)
 {
     unsigned i;
     int has = version == 0;
 
     for (i = 0; i < entry->n_versions; i++)
         has |= entry->versions[i] == version;
-    return 4 * has + (wire_client_up(entry->client) ? 2 : 0) + !entry->cordoned;
+    return 8 * has + (wire_client_up(entry->client) ? 4 : 0) + (health_good(&entry->health, now_ms) ? 2 : 0) + !entry->cordoned;
 }
 
-struct wire_client *servers_pick(const struct servers *servers, Gantry__Role role, uint64_t version, unsigned spread)
+struct wire_client *servers_pick(struct servers *servers, Gantry__Role role, uint64_t version, unsigned spread)
 {
-    struct wire_client *equals[SERVERS_MAX], *usual, *least;
+    struct server_entry *equals[SERVERS_MAX], *usual, *least;
+    uint64_t now_ms = clock_mono_ms();
     unsigned i, n = 0;
     int best = -1, rank;
 
     for (i = 0; i < servers->n; i++) {
         if (servers->entries[i].role != role)
             continue;
-        rank = rank_of(&servers->entries[i], version);
+        rank = rank_of(&servers->entries[i], version, now_ms);
         if (rank > best)
             n = 0;
         best = MAX(best, rank);
         if (rank == best)
-            equals[n++] = servers->entries[i].client;
+            equals[n++] = &servers->entries[i];
     }
     if (n == 0)
         return NULL;
     usual = least = equals[(servers->offset + spread) % n];
     for (i = 0; i < n; i++)
-        if (wire_client_outstanding(equals[i]) < wire_client_outstanding(least))
+        if (wire_client_outstanding(equals[i]->client) < wire_client_outstanding(least->client))
             least = equals[i];
-    return wire_client_outstanding(usual) >= wire_client_outstanding(least) + SERVERS_SLACK ? least : usual;
+    if (wire_client_outstanding(usual->client) >= wire_client_outstanding(least->client) + SERVERS_SLACK)
+        usual = least;
+    for (i = 0; i < n; i++)     /* one that was set aside and may be tried again: now */
+        if (equals[i]->health.aside_until_ms && health_good(&equals[i]->health, now_ms))
+            usual = equals[i];
+    health_asked(&usual->health, now_ms);
+    return usual->client;
+}
+
+void servers_note(struct servers *servers, const struct wire_client *client, bool good)
+{
+    for (unsigned i = 0; i < servers->n; i++) {
+        struct server_entry *entry = &servers->entries[i];
+
+        if (entry->client != client)
+            continue;
+        if (!health_note(&entry->health, good, clock_mono_ms(), clock_mono_ns()))
+            return;
+        if (good)
+            log_info("a server answers again", "role=%s member=%u address=%s", wire_role_name(entry->role), entry->member,
+                     LOG_Q(wire_client_address(client)));
+        else
+            log_warn("a server is set aside: most of its answers are failures", "role=%s member=%u address=%s", wire_role_name(entry->role),
+                     entry->member, LOG_Q(wire_client_address(client)));
+        return;
+    }
 }

@@ -8,6 +8,21 @@
 
 enum { SERVERS_MAX = 64, SERVER_VERSIONS_MAX = 8 };
 
+/* How well a server answers. One whose answers are mostly failures is set aside: asked only if there is no other, and after 1 s (doubling to
+ * 60 s, +-25 %) once, to see. An answer puts it back. Pure. */
+struct health {
+    uint16_t bad;               /* of a thousand, lately */
+    uint16_t answers;           /* since it was last put back; stops at 1000 */
+    uint32_t times;             /* set aside in a row */
+    uint64_t aside_until_ms;    /* 0: it is not set aside */
+    uint64_t probe_until_ms;    /* one request is out to see how it does; its answer is waited for so long */
+};
+/* Returns true when this answer has set it aside, or put it back. */
+bool health_note(struct health *health, bool good, uint64_t now_ms, uint64_t random);
+/* As good as any; a server that was set aside: now and then, and then health_asked is to be called. */
+bool health_good(const struct health *health, uint64_t now_ms);
+void health_asked(struct health *health, uint64_t now_ms);
+
 struct server_entry {
     Gantry__Role role;
     uint32_t member, rank;
@@ -16,6 +31,7 @@ struct server_entry {
     bool cordoned;                              /* only if there is no other */
     bool named;                                 /* in the newest list */
     struct wire_client *client;                 /* owned */
+    struct health health;
 };
 
 struct servers {
@@ -30,8 +46,11 @@ struct servers {
 unsigned servers_update(struct servers *servers, Gantry__Endpoint *const *endpoints, size_t n, struct error *error);
 void servers_release(struct servers *servers);
 
-/* A server of the role, preferably one that has the version ready, then one that answers, then one that is not cordoned. Among
+/* A server of the role, preferably one that has the version ready, then one that answers, then one that is not set aside, then one that is
+ * not cordoned. Among
  * equals the same `spread` (a slot) gets the same one as long as that one keeps up; when it has SERVERS_SLACK more of our calls open
  * than the least busy, it gets that one: a slow server is asked less, without anybody measuring it. version 0: any. NULL: none. */
 enum { SERVERS_SLACK = 2 };
-struct wire_client *servers_pick(const struct servers *servers, Gantry__Role role, uint64_t version, unsigned spread);
+struct wire_client *servers_pick(struct servers *servers, Gantry__Role role, uint64_t version, unsigned spread);
+/* What came of asking that server: good, or no answer, or one that cannot be used. NOT_YET and the like say nothing of it: do not call. */
+void servers_note(struct servers *servers, const struct wire_client *client, bool good);

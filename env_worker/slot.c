@@ -171,9 +171,17 @@ static void send_acted(struct slot *slot, uint64_t ticket, enum player_answer an
         .kind = PLAYER_ACTED, .ticket = ticket, .acted = { .answer = answer, .actions = actions, .text = text } });
 }
 
+/* What that says of the server. */
+static void note_server(struct slot *slot, const struct wire_client *server, enum player_answer answer)
+{
+    if (server && (answer == PLAYER_OK || answer == PLAYER_NO_ANSWER || answer == PLAYER_BAD_ANSWER))
+        servers_note(&slot->shared->servers, server, answer == PLAYER_OK);
+}
+
 static void on_act(int result, const struct message *reply, void *arg)
 {
     struct slot *slot = arg;
+    const struct wire_client *server = slot->call.client;
     uint64_t ticket = call_ended(slot), us = (clock_mono_ns() - slot->call_since_ns) / 1000;
     char text[120] = "";
     uint32_t chunk = act_chunk(result, reply);
@@ -181,6 +189,8 @@ static void on_act(int result, const struct message *reply, void *arg)
 
     if (reserve_moves(slot, chunk) == 0)
         answer = act_answer(result, reply, &slot->episode, slot->moves, chunk, text, sizeof(text));
+    if (result != -ECANCELED)
+        note_server(slot, server, answer);
     if (answer == PLAYER_OK && episode_note_hidden(&slot->episode, (const Gantry__ActReply *)reply->body) < 0)
         answer = PLAYER_NO_ANSWER;
     slot->episode.act_us += us;
@@ -242,10 +252,13 @@ static void send_scored(struct slot *slot, uint64_t ticket, enum player_answer a
 static void on_score(int result, const struct message *reply, void *arg)
 {
     struct slot *slot = arg;
+    const struct wire_client *server = slot->call.client;
     uint64_t ticket = call_ended(slot);
     char text[120] = "";
     enum player_answer answer = score_answer(result, reply, &slot->episode, slot->scores, slot->n_at, text, sizeof(text));
 
+    if (result != -ECANCELED)
+        note_server(slot, server, answer);
     slot->episode.score_us += (clock_mono_ns() - slot->call_since_ns) / 1000;
     if (answer == PLAYER_OK)
         episode_set_progress(&slot->episode, slot->at, slot->scores, slot->n_at);

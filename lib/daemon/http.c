@@ -1,6 +1,9 @@
 #include "daemon/http.h"
 
 #include <errno.h>
+#include <sys/stat.h>
+
+#include "base/atomic_file.h"
 
 struct client {
     uv_tcp_t tcp;
@@ -22,6 +25,7 @@ struct http {
     void *arg;
     struct client *clients;
     unsigned n_clients, port;
+    char token[HTTP_TOKEN_MAX + 1];     /* "": none is asked for */
 };
 
 static void on_client_closed(uv_handle_t *handle)
@@ -82,6 +86,7 @@ static const char *status_words(int status)
     switch (status) {
     case 200: return "OK";
     case 400: return "Bad Request";
+    case 401: return "Unauthorized";
     case 404: return "Not Found";
     case 405: return "Method Not Allowed";
     case 414: return "URI Too Long";
@@ -104,7 +109,7 @@ static void send_reply(struct client *client, bool head_only)
     strbuf_addf(&client->head,
                 "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\nCache-Control: no-store\r\n"
                 "X-Content-Type-Options: nosniff\r\n%s\r\n",
-                reply->status, status_words(reply->status), reply->type, reply->body.length, reply->status == 405 ? "Allow: GET, HEAD\r\n" : "");
+                reply->status, status_words(reply->status), reply->type, reply->body.length, reply->status == 405 ? "Allow: GET, HEAD\r\n" : reply->status == 401 ? "WWW-Authenticate: Bearer\r\n" : "");
     if (client->head.failed) {
         client_close(client);
         return;
@@ -123,12 +128,26 @@ static void refuse(struct client *client, int status)
     send_reply(client, false);
 }
 
+/* Takes as long whatever is wrong with it. */
+static bool is_token(const char token[HTTP_TOKEN_MAX + 1], const char given[HTTP_TOKEN_MAX + 1])
+{
+    volatile unsigned char differs = 0;
+
+    for (size_t i = 0; i < HTTP_TOKEN_MAX + 1; i++)
+        differs |= (unsigned char)(token[i] ^ given[i]);
+    return !differs;
+}
+
 static void answer(struct client *client, const struct http_request *request)
 {
     const struct http_route *route = client->http->routes;
 
     while (route->path && strcmp(route->path, request->path) != 0)
         route++;
+    if (client->http->token[0] && !route->open && !is_token(client->http->token, request->token)) {
+        refuse(client, 401);            /* also for paths that are not there */
+        return;
+    }
     if (!route->path) {
         refuse(client, 404);
         return;
@@ -265,3 +284,26 @@ struct http *http_free(struct http *http)
 }
 
 unsigned http_port(const struct http *http) { return http->port; }
+
+int http_set_token_file(struct http *http, const char *path, struct error *error)
+{
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~";
+    _cleanup_free_ char *text = NULL;
+    struct stat st;
+    size_t n;
+    int r;
+
+    if (stat(path, &st) < 0)
+        return error_set(error, errno, "status.token_file: %s: %s", path, strerror(errno));
+    if (st.st_mode & 077)
+        return error_set(error, EPERM, "status.token_file: %s can be read by others: chmod 600 %s", path, path);
+    r = file_read(path, 4096, &text, &n);
+    if (r < 0)
+        return error_set(error, -r, "status.token_file: %s: %s", path, strerror(-r));
+    n = strspn(text, letters);
+    if (n < 16 || n > HTTP_TOKEN_MAX || (text[n] && text[n] != '\n'))
+        return error_set(error, EINVAL, "status.token_file: the first line of %s is not 16 to %d letters, digits, - _ . ~", path, HTTP_TOKEN_MAX);
+    memset(http->token, 0, sizeof http->token);
+    memcpy(http->token, text, n);
+    return 0;
+}

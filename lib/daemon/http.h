@@ -2,8 +2,9 @@
  *
  * GET and HEAD only, request head <= HTTP_MAX_REQUEST bytes, a fixed table of paths, one answer per connection
  * (Connection: close), at most HTTP_MAX_CLIENTS at once, HTTP_TIMEOUT_MS for each from accept to the last byte.
- * Anything else is answered 400, 404, 405, 414, 431 or 503 and closed. A query string is cut off. No request can change
- * anything: the page may be shown to whoever can reach the port.
+ * Anything else is answered 400, 401, 404, 405, 414, 431 or 503 and closed. Of a query string only token=... is looked at. No request
+ * can change anything: the page may be shown to whoever can reach the port, or who also knows the token, if one is set
+ * (`Authorization: Bearer TOKEN`, or ?token=TOKEN for browsers). It is compared in constant time and never logged.
  * Thread rule: the loop's thread; handlers run there and must not block. */
 #pragma once
 
@@ -11,7 +12,7 @@
 #include "base/strbuf.h"
 #include "daemon/loop.h"
 
-enum { HTTP_MAX_REQUEST = 8192, HTTP_MAX_CLIENTS = 64, HTTP_TIMEOUT_MS = 10000 };
+enum { HTTP_MAX_REQUEST = 8192, HTTP_MAX_CLIENTS = 64, HTTP_TIMEOUT_MS = 10000, HTTP_TOKEN_MAX = 128 };
 
 struct http_reply {
     int status;                 /* preset to 200 */
@@ -22,6 +23,7 @@ struct http_reply {
 struct http_route {
     const char *path;           /* "/status.json", whole */
     void (*handle)(struct http_reply *reply, void *arg);
+    bool open;                  /* shown without the token, too: probes */
 };
 
 struct http;
@@ -32,9 +34,12 @@ int http_new(struct loop *loop, const char *address, const struct http_route *ro
 struct http *http_free(struct http *http);      /* open connections are dropped */
 DEFINE_FREEP(struct http, http_free)
 unsigned http_port(const struct http *http);
+/* From here on asks for the token that is the file's first line: 16 to HTTP_TOKEN_MAX letters, digits, - _ . ~. -EPERM: the file is open to
+ * others; -EINVAL: no such line. */
+int http_set_token_file(struct http *http, const char *path, struct error *error);
 
 /* The request line and headers, pure (this is what the fuzzer feeds). Returns bytes of the head when it is complete,
  * 0 when more is needed; -EBADMSG no HTTP, -EOPNOTSUPP a method other than GET and HEAD, -ENAMETOOLONG a target over
  * 1 kB, -EMSGSIZE no end within HTTP_MAX_REQUEST. */
-struct http_request { char path[1024]; bool head_only; };
+struct http_request { char path[1024]; char token[HTTP_TOKEN_MAX + 1]; bool head_only; };     /* token: "" none, or too long */
 int http_parse(const char *bytes, size_t n, struct http_request *ret);

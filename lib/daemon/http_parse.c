@@ -1,5 +1,6 @@
-/* http_parse.c - the request head: a method, a target, a version, headers nobody reads. Pure. */
+/* http_parse.c - the request head: a method, a target, a version, and of the headers the one with a token. Pure. */
 #include <errno.h>
+#include <strings.h>
 
 #include "daemon/http.h"
 
@@ -19,12 +20,56 @@ static size_t find_end(const char *bytes, size_t n)
     return 0;
 }
 
+static void take_token(const char *text, size_t n, struct http_request *ret)
+{
+    if (n == 0 || n > HTTP_TOKEN_MAX)
+        return;
+    memcpy(ret->token, text, n);
+    ret->token[n] = '\0';
+}
+
+/* "a=1&token=abc" */
+static void parse_query(const char *query, size_t n, struct http_request *ret)
+{
+    while (n > 0) {
+        const char *end = memchr(query, '&', n);
+        size_t length = end ? (size_t)(end - query) : n;
+
+        if (starts_with(query, length, "token="))
+            take_token(query + 6, length - 6, ret);
+        n -= MIN(length + 1, n);
+        query += length + 1;
+    }
+}
+
+/* Authorization: Bearer abc */
+static void parse_headers(const char *line, const char *end, struct http_request *ret)
+{
+    static const char name[] = "authorization:", scheme[] = "bearer ";
+
+    while (line < end) {
+        const char *next = memchr(line, '\n', (size_t)(end - line)), *last = next ? next : end, *value = line + sizeof name - 1;
+
+        while (last > line && (last[-1] == '\r' || last[-1] == ' '))
+            last--;
+        if (value < last && !strncasecmp(line, name, sizeof name - 1)) {
+            while (value < last && *value == ' ')
+                value++;
+            if ((size_t)(last - value) >= sizeof scheme && !strncasecmp(value, scheme, sizeof scheme - 1))
+                take_token(value + sizeof scheme - 1, (size_t)(last - value) - (sizeof scheme - 1), ret);
+        }
+        line = next ? next + 1 : end;
+    }
+}
+
 static int parse_target(const char *target, size_t n, struct http_request *ret)
 {
     const char *query = memchr(target, '?', n);
 
-    if (query)
+    if (query) {
+        parse_query(query + 1, n - (size_t)(query - target) - 1, ret);
         n = (size_t)(query - target);
+    }
     if (n >= sizeof ret->path)
         return -ENAMETOOLONG;
     if (n == 0 || target[0] != '/')
@@ -68,6 +113,7 @@ int http_parse(const char *bytes, size_t n, struct http_request *ret)
         return -EOPNOTSUPP;
     if ((r = parse_target(target, (size_t)(space - target), &request)) < 0)
         return r;
+    parse_headers(line_end + 1, bytes + end, &request);
     *ret = request;
     return (int)end;
 }

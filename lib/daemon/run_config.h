@@ -102,6 +102,7 @@ struct run_config {
     struct server_config actors[RUN_MAX_SERVERS], prm_servers[RUN_MAX_SERVERS], learners[RUN_MAX_SERVERS];
     int n_actors, n_prm_servers, n_learners;
     char http[64];                  /* address:port of the status page; "": off */
+    char token_file[256];           /* whose first line the page asks for; "": it asks for nothing */
     char listen[64];                /* tcp://host:port for members on other hosts; "": ipc only */
     int heartbeat_ms, lease_ttl_ms, first_step_ms;
     int journal_keep;               /* iterations of rl trajectories kept on disk */

@@ -64,7 +64,7 @@ int run_config_digest(const struct run_config *config, uint8_t ret[SHA256_SIZE])
     if (!fixed)
         return -ENOMEM;
     *fixed = *config;
-    fixed->dir[0] = fixed->http[0] = fixed->listen[0] = '\0';
+    fixed->dir[0] = fixed->http[0] = fixed->token_file[0] = fixed->listen[0] = '\0';
     fixed->env_workers = fixed->slots = fixed->n_actors = fixed->n_prm_servers = fixed->n_learners = 0;
     fixed->heartbeat_ms = fixed->lease_ttl_ms = fixed->first_step_ms = fixed->journal_keep = 0;
     r = run_config_write(fixed, &text);

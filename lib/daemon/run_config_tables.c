@@ -110,6 +110,7 @@ static const struct config_key cluster_keys[] = {
 
 static const struct config_key status_keys[] = {
     CONFIG_STRING(R, http, "\"\"", "address:port of the read-only status page; empty: none"),
+    CONFIG_STRING(R, token_file, "\"\"", "file with the token (its first line) that the page asks for; closed to others; empty: no token"),
     CONFIG_END,
 };
 

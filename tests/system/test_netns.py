@@ -18,7 +18,7 @@ def why_not():
     if os.geteuid() != 0:
         return "not root"
     if not shutil.which("ip"):
-        return "no ip command (iproute2)"
+        return "no ip command: deploy/setup.sh cluster installs it (iproute2)"
     name = f"gantry-probe-{os.getpid()}"
     r = ip("netns", "add", name, check=False)
     if r.returncode:

@@ -18,7 +18,7 @@ def why_not():
         return "not root"
     for program in ("slurmctld", "slurmd", "munged", "sbatch", "unshare", "ip"):
         if not shutil.which(program):
-            return f"no {program}"
+            return f"no {program}: deploy/setup.sh cluster installs it"
     r = subprocess.run(["unshare", "--net", "--pid", "--fork", "--mount-proc", "ip", "link", "add", "ci0", "type", "bridge"], capture_output=True)
     return "no network namespaces or bridges" if r.returncode else None
 

@@ -17,7 +17,7 @@ def why_not():
         return "not root"
     for program in ("systemd-nspawn", "unshare", "findmnt", "dbus-daemon"):
         if not shutil.which(program):
-            return f"no {program}"
+            return f"no {program}: deploy/setup.sh cluster installs it"
     r = subprocess.run(["unshare", "--mount", "bash", "-c", "mkdir -p /mnt/g && mount -t tmpfs tmpfs /mnt/g && mkdir /mnt/g/{u,w,m} && "
                         "mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/g/u,workdir=/mnt/g/w /mnt/g/m"], capture_output=True, text=True)
     return f"no overlay file system: {r.stderr.strip()[:100]}" if r.returncode else None

@@ -200,6 +200,101 @@ static void test_gate_and_swap(void **state)
     assert_int_equal(desk_request(d, WORKER, 1)->grant.leases[0].prm_version, 1);
 }
 
+/* A run whose reward models 1 and 2 are committed and whose first rl iteration is open, scored by 2. */
+static void two_reward_models(struct desk *d)
+{
+    struct conductor_plan plan;
+
+    desk_add_stage(d, STAGE_PRM, "prm");
+    desk_add_stage(d, STAGE_PRM, "prm2");
+    desk_add_stage(d, STAGE_RL, "rl")->rl = (struct rl_config) { .iterations = 3, .episodes = 1 };
+    desk_start(d, NULL, EPOCH);
+    desk_hello(d, ACTOR, MEMBER_ACTOR, 30);
+    desk_hello(d, PRM, MEMBER_PRM, 50);
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
+    desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+    for (int i = 0; i < 2; i++) {
+        plan = desk_find(d, CONDUCTOR_PLAN)->plan;
+        desk_committed(d, &plan, NULL, 0, true);
+    }
+    desk_ready(d, ACTOR, KIND_POLICY, 0);
+}
+
+/* A swap that waits is listed at once, so that it is loaded, and used from its iteration on; rollback goes back. It outlives us. */
+static void test_swap_at_an_iteration(void **state)
+{
+    struct desk *d = *state;
+    struct plan_memory back;
+    struct strbuf text = STRBUF_INIT;
+    struct error error = { 0 };
+
+    two_reward_models(d);
+    assert_int_equal(conductor_memory(d->c)->prm_current, 2);
+    assert_int_equal(conductor_memory(d->c)->prm_before, 1);
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_PRM_SWAP, .prm_swap = { 1, true, 1 } });
+    assert_int_equal(conductor_memory(d->c)->prm_current, 2);
+    assert_non_null(desk_find(d, CONDUCTOR_PUT_BLOB));
+    assert_int_equal(desk_find(d, CONDUCTOR_VERSIONS)->versions.n_keep, 2);
+    assert_int_equal(plan_memory_write(conductor_memory(d->c), &text), 0);
+    assert_int_equal(plan_memory_parse(text.text, text.length, &back, &error), 0);
+    assert_int_equal(back.prm_next, 1);
+    assert_int_equal(back.prm_next_iteration, 1);
+    strbuf_release(&text);
+    desk_ready(d, PRM, KIND_PRM, 2);
+    assert_int_equal(desk_find(d, CONDUCTOR_ADD_EPISODE)->episode.prm_version, 2);      /* iteration 0 */
+    desk_confirm(d);
+    assert_int_equal(conductor_memory(d->c)->prm_current, 2);
+    desk_ready(d, PRM, KIND_PRM, 1);
+    desk_journaled(d, d->opened[0], true);
+    desk_committed(d, &desk_find(d, CONDUCTOR_PLAN)->plan, d->opened, 1, true);
+    assert_int_equal(conductor_memory(d->c)->prm_current, 1);
+    assert_int_equal(conductor_memory(d->c)->prm_next, 0);
+    assert_int_equal(conductor_memory(d->c)->prm_before, 2);
+}
+
+/* No server loads what was swapped to: the one before goes on, the run does not stop. */
+static void test_swap_to_a_bad_model(void **state)
+{
+    struct desk *d = *state;
+
+    two_reward_models(d);
+    for (int i = 0; i < 3; i++) {
+        desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_VERSION_STATE, .member = d->member[PRM],
+                                               .version_state = {.kind = KIND_PRM, .version = 2, .text = "truncated"}});
+        for (int k = 0; k < 8; k++) {
+            d->now_ms += 900;
+            desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_HEARTBEAT, .member = d->member[PRM]});
+            desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_HEARTBEAT, .member = d->member[ACTOR]});
+            desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_HEARTBEAT, .member = d->member[LEARNER]});
+        }
+    }
+    assert_int_equal(conductor_memory(d->c)->prm_current, 1);
+    desk_ready(d, PRM, KIND_PRM, 1);
+    assert_int_equal(desk_find(d, CONDUCTOR_ADD_EPISODE)->episode.prm_version, 1);
+}
+
+/* Who was cordoned is so in the coordinator's next life, as long as its process lives. */
+static void test_cordon_outlives_us(void **state)
+{
+    struct desk *d = *state;
+    struct strbuf text = STRBUF_INIT;
+
+    desk_add_stage(d, STAGE_DEMOS, "demos")->demos.episodes = 2;
+    desk_start(d, NULL, EPOCH);
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
+    desk_hello(d, WORKER, MEMBER_WORKER, 10);
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_CORDON, .member = d->member[WORKER], .cordon.on = true});
+    assert_int_equal(plan_memory_write(conductor_memory(d->c), &text), 0);
+    desk_start(d, &(struct conductor_restored) {.memory = text.text, .memory_size = text.length}, EPOCH + 1);
+    desk_hello(d, WORKER, MEMBER_WORKER, 10);
+    assert_true(conductor_members(d->c)->items[0].cordoned);
+    desk_worker_exits(d, 10, false);
+    assert_int_equal(conductor_memory(d->c)->n_cordoned, 0);
+    desk_hello(d, WORKER, MEMBER_WORKER, 11);
+    assert_false(conductor_members(d->c)->items[conductor_members(d->c)->n - 1].cordoned);
+    strbuf_release(&text);
+}
+
 /* Rollouts that are to be scored wait for the reward model; imitating them names their stage and moves no `sft`. */
 static void test_filtered_imitation(void **state)
 {
@@ -338,6 +433,9 @@ int main(void)
         TEST(test_unknown_version),
         TEST(test_overlap_with_staleness_1),
         TEST(test_gate_and_swap),
+        TEST(test_swap_at_an_iteration),
+        TEST(test_swap_to_a_bad_model),
+        TEST(test_cordon_outlives_us),
         TEST(test_filtered_imitation),
         TEST(test_restart_makes_the_same_plan),
         TEST(test_restart_lets_workers_announce_first),

@@ -7,7 +7,10 @@
 #include <cmocka.h>
 
 #include <arpa/inet.h>
+#include <stdio.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "daemon/http.h"
 
@@ -53,7 +56,7 @@ static void say_hello(struct http_reply *reply, void *arg)
 
 static void say_down(struct http_reply *reply, void *arg _unused_) { reply->status = 503; }
 
-static const struct http_route routes[] = {{"/hello", say_hello}, {"/down", say_down}, {NULL, NULL}};
+static const struct http_route routes[] = {{"/hello", say_hello, false}, {"/down", say_down, true}, {NULL, NULL, false}};
 
 struct served { struct loop *loop; struct http *http; unsigned calls; };
 
@@ -161,9 +164,67 @@ static void test_address(void **state _unused_)
     stop(&s);
 }
 
+static void write_token(const char *path, const char *text, unsigned mode)
+{
+    FILE *file = fopen(path, "w");
+
+    assert_non_null(file);
+    fputs(text, file);
+    fclose(file);
+    assert_int_equal(chmod(path, mode), 0);
+}
+
+static void test_parse_token(void **state _unused_)
+{
+    struct http_request request = {0};
+
+    assert_true(parse("GET /?a=1&token=abc&b HTTP/1.1\r\n\r\n", &request) > 0);
+    assert_string_equal(request.token, "abc");
+    assert_string_equal(request.path, "/");
+    assert_true(parse("GET / HTTP/1.1\r\nX: y\r\nauthorization:  bearer t-1 \r\n\r\n", &request) > 0);
+    assert_string_equal(request.token, "t-1");
+    assert_true(parse("GET /?token HTTP/1.1\r\nAuthorization: Basic abcdefgh\r\n\r\n", &request) > 0);
+    assert_string_equal(request.token, "");
+}
+
+static void test_token(void **state _unused_)
+{
+    struct served s;
+    struct error error = {0};
+    char reply[4096], path[] = "/tmp/gantry-token-XXXXXX";
+
+    close(mkstemp(path));
+    serve(&s);
+    write_token(path, "0123456789abcdef-secret\n", 0644);
+    assert_int_equal(http_set_token_file(s.http, path, &error), -EPERM);
+    assert_non_null(strstr(error.text, "chmod 600"));
+    write_token(path, "short\n", 0600);
+    assert_int_equal(http_set_token_file(s.http, path, &error), -EINVAL);
+    assert_null(strstr(error.text, "short"));           /* what is in it is not said */
+    write_token(path, "0123456789abcdef-secret\n", 0600);
+    assert_int_equal(http_set_token_file(s.http, path, &error), 0);
+    ask(&s, "GET /hello HTTP/1.1\r\n\r\n", reply, sizeof reply);
+    assert_non_null(strstr(reply, "HTTP/1.1 401 Unauthorized\r\n"));
+    assert_non_null(strstr(reply, "WWW-Authenticate: Bearer\r\n"));
+    ask(&s, "GET /none?token=0123456789abcdef-secreT HTTP/1.1\r\n\r\n", reply, sizeof reply);
+    assert_non_null(strstr(reply, "HTTP/1.1 401 "));
+    ask(&s, "GET /hello?token=0123456789abcdef-secret2 HTTP/1.1\r\n\r\n", reply, sizeof reply);
+    assert_non_null(strstr(reply, "HTTP/1.1 401 "));
+    assert_int_equal(s.calls, 0);
+    ask(&s, "GET /hello?token=0123456789abcdef-secret HTTP/1.1\r\n\r\n", reply, sizeof reply);
+    assert_non_null(strstr(reply, "HTTP/1.1 200 OK"));
+    ask(&s, "GET /hello HTTP/1.1\r\nAuthorization: Bearer 0123456789abcdef-secret\r\n\r\n", reply, sizeof reply);
+    assert_non_null(strstr(reply, "HTTP/1.1 200 OK"));
+    ask(&s, "GET /down HTTP/1.1\r\n\r\n", reply, sizeof reply);         /* a probe */
+    assert_non_null(strstr(reply, "HTTP/1.1 503 "));
+    stop(&s);
+    unlink(path);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_parse_token), cmocka_unit_test(test_token),
         cmocka_unit_test(test_parse), cmocka_unit_test(test_parse_limits), cmocka_unit_test(test_server),
         cmocka_unit_test(test_rude_clients), cmocka_unit_test(test_address),
     };

@@ -1,0 +1,137 @@
+/* conductor_operator.c - what operators ask for: members cordoned and drained, the run drained, reward models swapped. What outlives this
+ * process (cordons, a swap that waits for its iteration) is in the plan's memory. */
+#include <string.h>
+
+#include "coordinator/conductor_internal.h"
+
+/* ---- members --------------------------------------------------------------------------------------- */
+
+/* By the process's instance: it keeps that over our restart. Those whose process has ended make room, the oldest first. */
+static void remember_cordon(struct conductor *c, uint64_t instance, bool on)
+{
+    struct plan_memory *m = &c->memory;
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < m->n_cordoned; i++)
+        if (m->cordoned[i] != instance)
+            m->cordoned[n++] = m->cordoned[i];
+    m->n_cordoned = n;
+    if (on && n == PLAN_CORDONED) {
+        memmove(m->cordoned, m->cordoned + 1, (n - 1) * sizeof(*m->cordoned));
+        m->n_cordoned--;
+    }
+    if (on)
+        m->cordoned[m->n_cordoned++] = instance;
+    c->memory_moved = true;
+}
+
+void conductor_recall_cordon(struct conductor *c, struct member *member)
+{
+    for (uint32_t i = 0; i < c->memory.n_cordoned; i++)
+        member->cordoned |= c->memory.cordoned[i] == member->instance;
+}
+
+void conductor_forget_cordon(struct conductor *c, const struct member *member)
+{
+    for (uint32_t i = 0; i < c->memory.n_cordoned; i++)
+        if (c->memory.cordoned[i] == member->instance) {
+            remember_cordon(c, member->instance, false);
+            return;
+        }
+}
+
+void conductor_on_cordon(struct conductor *c, const struct conductor_event *event)
+{
+    struct member *member = membership_find(&c->members, event->member);
+
+    if (!member) {
+        conductor_refuse(c, event, REFUSE_REQUEST, "no such member");
+        return;
+    }
+    member->cordoned = event->cordon.on;
+    remember_cordon(c, member->instance, member->cordoned);
+    c->members.revision += member->role == MEMBER_ACTOR || member->role == MEMBER_PRM;
+    conductor_note(c, 0, "cordon", "member %u %s", member->id, event->cordon.on ? "gets no more leases" : "gets leases again");
+    conductor_reply(c, event, CONDUCTOR_ACK);
+}
+
+/* It hears of it with its next heartbeat. What cannot be spared stays. */
+void conductor_on_drain_member(struct conductor *c, const struct conductor_event *event)
+{
+    struct member *member = membership_find(&c->members, event->member);
+
+    if (!member || member->state != MEMBER_ALIVE) {
+        conductor_refuse(c, event, REFUSE_REQUEST, "no such member");
+        return;
+    }
+    member->leaving = true;
+    c->members.revision += member->role == MEMBER_ACTOR || member->role == MEMBER_PRM;
+    conductor_note(c, 0, "drain", "member %u finishes what it holds and leaves", member->id);
+    conductor_reply(c, event, CONDUCTOR_ACK);
+}
+
+void conductor_on_drain(struct conductor *c, const struct conductor_event *event)
+{
+    if (!c->draining)
+        conductor_note(c, 0, "drain", "no more leases; what is played is finished");
+    c->draining = true;
+    conductor_reply(c, event, CONDUCTOR_ACK);
+}
+
+/* ---- reward models ------------------------------------------------------------------------------------ */
+
+void conductor_use_prm(struct conductor *c, uint64_t version)
+{
+    if (version != c->memory.prm_current)
+        c->memory.prm_before = c->memory.prm_current;
+    c->memory.prm_current = version;
+    c->memory.prm_next = 0;
+    c->memory_moved = true;
+}
+
+void conductor_on_prm_swap(struct conductor *c, const struct conductor_event *event)
+{
+    uint64_t version = event->prm_swap.version;
+
+    if (!versions_find(&c->versions, KIND_PRM, version)) {
+        conductor_refuse(c, event, REFUSE_REQUEST, "no such PRM version was ever committed in this run");
+        return;
+    }
+    if (event->prm_swap.wait) {
+        c->memory.prm_next = version;
+        c->memory.prm_next_stage = c->memory.stage;
+        c->memory.prm_next_iteration = event->prm_swap.iteration;
+        c->memory_moved = true;
+        conductor_note(c, 0, "prm_swap", "from iteration %u of stage %u on, episodes are scored by PRM version %llu", event->prm_swap.iteration,
+                       c->memory.stage, (unsigned long long)version);
+    } else {
+        conductor_use_prm(c, version);
+        conductor_note(c, 0, "prm_swap", "new episodes are scored by PRM version %llu", (unsigned long long)version);
+    }
+    conductor_reply(c, event, CONDUCTOR_ACK);
+}
+
+void conductor_prm_due(struct conductor *c, const struct work *work)
+{
+    const struct plan_memory *m = &c->memory;
+    uint64_t version = m->prm_next;
+
+    if (!version || work->stage < m->prm_next_stage || (work->stage == m->prm_next_stage && work->iteration < m->prm_next_iteration))
+        return;
+    conductor_use_prm(c, version);
+    conductor_note(c, 0, "prm_swap", "%s: new episodes are scored by PRM version %llu", work->name, (unsigned long long)version);
+}
+
+bool conductor_prm_rolls_back(struct conductor *c, uint64_t refused, const char *why)
+{
+    uint64_t before = c->memory.prm_before;
+
+    if (refused != c->memory.prm_current || !before || before == refused)
+        return false;
+    c->memory.prm_current = before;
+    c->memory.prm_before = 0;           /* once: there is nothing to go back to below it */
+    c->memory_moved = true;
+    conductor_note(c, 0, "prm_swap", "no server loads PRM version %llu, version %llu goes on: %.200s", (unsigned long long)refused,
+                   (unsigned long long)before, why);
+    return true;
+}

@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+"""soak.py - real training for half an hour: does anything grow?
+
+    tests/fault/soak.py [--minutes 30] [--seed 7] [--out FILE.json]
+
+One run under `gantry up`, rl iterations of 8 episodes without end. Every five seconds: resident memory and open descriptors of every daemon.
+Printed at the end, for each: memory after a tenth of the time, at the end, and the slope of a straight line through the last nine tenths (KB per
+minute); descriptors, least and most. Then the run is drained and `gantry history check` looks at it. The figures go to docs/reliability.md."""
+import argparse
+import copy
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
+from chaos import STAGES, look, wait  # noqa: E402
+from conftest import TINY, TOP, Cluster, children, command, gantry, merged  # noqa: E402
+
+
+def looked_at(pid):
+    """(resident KB, open descriptors) of a process, or None."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]), len(os.listdir(f"/proc/{pid}/fd"))
+    except (OSError, IndexError):
+        return None
+
+
+def slope(points):
+    """Of a least-squares line through (minutes, KB)."""
+    n = len(points)
+    if n < 3:
+        return None
+    mx, my = sum(p[0] for p in points) / n, sum(p[1] for p in points) / n
+    return sum((x - mx) * (y - my) for x, y in points) / sum((x - mx) ** 2 for x, _ in points)
+
+
+def watch(cluster, minutes):
+    begun, series = time.monotonic(), {}
+    while (now := (time.monotonic() - begun) / 60) < minutes:
+        for pid in [cluster.supervisor.pid, *children(cluster.supervisor.pid)]:
+            name, values = Path(command(pid).split(" ")[0]).name or "?", looked_at(pid)
+            if values:
+                series.setdefault(f"{name} {pid}", []).append((now, *values))
+        if cluster.supervisor.poll() is not None:
+            sys.exit(f"soak: the run has ended\n{cluster.logs()}")
+        time.sleep(5)
+    return series
+
+
+def summary(series, minutes):
+    rows = {}
+    for name, points in series.items():
+        steady = [p for p in points if p[0] >= minutes / 10]
+        rows[name] = {"kb_after_a_tenth": steady[0][1] if steady else None, "kb_at_the_end": points[-1][1],
+                      "kb_per_minute": round(slope([p[:2] for p in steady]) or 0, 1),
+                      "descriptors": [min(p[2] for p in steady or points), max(p[2] for p in steady or points)]}
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--out")
+    args = parser.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="gs-", dir="/tmp"))
+    config = merged(copy.deepcopy(TINY), {"policy": {"init": str(TOP / "models" / "tiny")}, "run": {"seed": args.seed}})
+    config["stages"] = STAGES
+    cluster = Cluster(root, config)
+    try:
+        cluster.up()
+        if wait(cluster, lambda s: s and s["stage_number"] == 4 and s["iteration"] >= 1, 300) is None:
+            sys.exit(f"soak: the run did not reach rl\n{cluster.logs()}")
+        first = look(cluster)
+        result = {"minutes": args.minutes, "seed": args.seed, "daemons": summary(watch(cluster, args.minutes), args.minutes)}
+        last = look(cluster) or {}
+        result["iterations"] = last.get("iteration", 0) - first["iteration"]
+        gantry("drain", cluster.run)
+        result["drained"] = cluster.supervisor.wait(120) == 0
+        check = gantry("history", "check", cluster.run)
+        result["history"] = (check.stdout + check.stderr).strip().splitlines()[-1][:200]
+    finally:
+        cluster.close()
+        shutil.rmtree(root, ignore_errors=True)
+    print(json.dumps(result, indent=1))
+    if args.out:
+        Path(args.out).write_text(json.dumps(result, indent=1) + "\n")
+    sys.exit(check.returncode)
+
+
+if __name__ == "__main__":
+    main()
