@@ -165,6 +165,8 @@ struct edge *edge_free(struct edge *edge)
     edge->tcp = wire_server_free(edge->tcp);
     edge->ipc = wire_server_free(edge->ipc);
     edge->wire = wire_free(edge->wire);
+    if (edge->lifecycle)                /* the others end before us */
+        address_socket_dir_leave(edge->run_dir);
     edge->lifecycle = lifecycle_free(edge->lifecycle);
     edge->metrics = metrics_free(edge->metrics);
     edge->tensorboard = tensorboard_close(edge->tensorboard);

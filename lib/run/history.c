@@ -154,6 +154,26 @@ static void hear_journal(struct checker *c, const struct history *h)
     }
 }
 
+/* One version per episode, and the leased one. */
+static void hear_played(struct checker *c, const struct history *h)
+{
+    for (size_t i = 0; i < h->n_played; i++) {
+        const struct history_played *p = &h->played[i];
+
+        if (p->mixed)
+            violation(c, "episode %" PRIu64 ": more than one policy version acted in it", p->episode);
+        if (p->policy_version != p->row_policy_version)
+            violation(c, "episode %" PRIu64 ": played by policy version %" PRIu64 ", its row says %" PRIu64, p->episode, p->policy_version,
+                      p->row_policy_version);
+        if (p->prm_version && p->prm_version != p->row_prm_version)
+            violation(c, "episode %" PRIu64 ": scored by PRM version %" PRIu64 ", its row says %" PRIu64, p->episode, p->prm_version,
+                      p->row_prm_version);
+        if (h->epoch && p->fence_epoch > h->epoch)
+            violation(c, "episode %" PRIu64 ": played under a lease of epoch %" PRIu64 ", the coordinator has had %" PRIu64, p->episode,
+                      p->fence_epoch, h->epoch);
+    }
+}
+
 static void hear_consumed(struct checker *c, const struct history_version *v, const struct history_record *record)
 {
     struct story *story = find(c, record->episode);
@@ -252,6 +272,7 @@ int history_check(const struct history *history, struct strbuf *out, struct hist
         if (history->events[i].kind == HISTORY_CLOSED)
             close_iteration(&c, history->events[i].stage, history->events[i].iteration);
     hear_journal(&c, history);
+    hear_played(&c, history);
     hear_versions(&c, history);
     for (story = c.stories; story; story = story->hh.next)
         judge(&c, history, story);

@@ -5,7 +5,8 @@
  *   each episode ends once, and what ended never changes;  a trained episode is in exactly one version's consumed list of its
  *   kind, with the digest the ledger has;  nothing is consumed that the ledger does not call trained;  nothing acknowledged
  *   (journaled event) is missing from the journal unless its segment was dropped by retention;  digests agree;  a version's
- *   parent exists and numbers only grow;  a done iteration has no open rows.
+ *   parent exists and numbers only grow;  a done iteration has no open rows;  an episode was played by the one policy version, and
+ *   scored by the one reward model, that its row names, under a lease of a coordinator that was.
  * history_load reads the three from a run directory; tests/sim fills the arrays itself. */
 #pragma once
 
@@ -28,6 +29,14 @@ struct history_event {          /* the ledger's, in order */
 
 struct history_record { uint64_t episode; uint8_t digest[SHA256_SIZE]; };       /* the journal's */
 
+struct history_played {         /* what the journal's trajectory says of how it was played, and what its row in the ledger asked for */
+    uint64_t episode;
+    uint64_t policy_version, prm_version;           /* of the trajectory; prm_version 0: not scored */
+    uint64_t row_policy_version, row_prm_version;
+    uint64_t fence_epoch;       /* of the lease it was played under: its coordinator's */
+    bool mixed;                 /* its steps were not all acted by policy_version */
+};
+
 struct history_version {        /* a committed manifest */
     int kind;                   /* enum version_kind */
     uint64_t number, parent;
@@ -41,6 +50,9 @@ struct history {
     size_t n_events;
     struct history_record *records;
     size_t n_records;
+    struct history_played *played;      /* in any order; may be fewer than records */
+    size_t n_played;
+    uint64_t epoch;             /* the coordinator's last; 0: not known */
     struct history_version *versions;
     size_t n_versions;
     bool complete;              /* the run ended: nothing may still be open */

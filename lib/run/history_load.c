@@ -3,6 +3,7 @@
 #include <inttypes.h>
 
 #include "base/json_write.h"
+#include "proto/trajectory.pb-c.h"
 #include "run/history.h"
 #include "run/journal.h"
 #include "run/manifest.h"
@@ -128,6 +129,61 @@ static int load_dropped(struct ledger *ledger, const struct journal_entry *entri
     return r < 0 ? error_set(error, -r, "the ledger's rows cannot be read: %s", ledger_error(ledger)) : 0;
 }
 
+static int compare_rows(const void *key, const void *row)
+{
+    uint64_t a = *(const uint64_t *)key, b = ((const struct ledger_episode *)row)->episode;
+
+    return a < b ? -1 : a > b;
+}
+
+/* What a trajectory says of itself, beside its row. A damaged one is the journal's to report. */
+static int load_played(struct journal *journal, const struct journal_entry *entry, const struct ledger_episode *row, struct history *h,
+                       struct error *error)
+{
+    struct history_played *played = &h->played[h->n_played];
+    _cleanup_free_ uint8_t *meta = NULL;
+    Gantry__Trajectory *t;
+    size_t n;
+    int r = journal_load(journal, entry->episode, &meta, &n, NULL, NULL, error);
+
+    if (r < 0)
+        return r;
+    t = gantry__trajectory__unpack(NULL, n, meta);
+    if (!t)
+        return error_set(error, EBADMSG, "the journal's episode %" PRIu64 " is no trajectory", entry->episode);
+    *played = (struct history_played) {
+        .episode = entry->episode, .policy_version = t->policy_version, .prm_version = t->prm_version, .fence_epoch = t->fence >> 32,
+        .row_policy_version = row->policy_version, .row_prm_version = row->prm_version,
+    };
+    for (size_t k = 0; k < t->n_step_version; k++)
+        played->mixed |= t->step_version[k] != t->policy_version;
+    gantry__trajectory__free_unpacked(t, NULL);
+    h->n_played++;
+    return 0;
+}
+
+static int load_all_played(struct journal *journal, struct ledger *ledger, const struct journal_entry *entries, size_t n, struct history *h,
+                           struct error *error)
+{
+    _cleanup_free_ struct ledger_episode *rows = NULL;
+    size_t n_rows;
+    int r = ledger_episodes(ledger, LEDGER_ALL, LEDGER_ALL, &rows, &n_rows);
+
+    if (r < 0)
+        return error_set(error, -r, "the ledger's rows cannot be read: %s", ledger_error(ledger));
+    h->epoch = ledger_run(ledger)->epoch;
+    h->played = calloc(n + 1, sizeof *h->played);
+    if (!h->played)
+        return error_set(error, ENOMEM, "out of memory");
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        const struct ledger_episode *row = n_rows ? bsearch(&entries[i].episode, rows, n_rows, sizeof *rows, compare_rows) : NULL;
+
+        if (row)                        /* one that was never promised is found anyway */
+            r = load_played(journal, &entries[i], row, h, error);
+    }
+    return r;
+}
+
 static int load_journal(const char *run_dir, struct ledger *ledger, struct history *h, struct error *error)
 {
     _cleanup_(journal_closep) struct journal *journal = NULL;
@@ -150,7 +206,8 @@ static int load_journal(const char *run_dir, struct ledger *ledger, struct histo
         memcpy(h->records[i].digest, entries[i].digest, SHA256_SIZE);
     }
     h->n_records = n;
-    return load_dropped(ledger, entries, n, h, error);
+    r = load_all_played(journal, ledger, entries, n, h, error);
+    return r < 0 ? r : load_dropped(ledger, entries, n, h, error);
 }
 
 static bool ledger_has(const struct ledger_version *versions, size_t n, const struct manifest *m)
@@ -248,6 +305,7 @@ void history_release(struct history *history)
     free(owned);
     free(history->events);
     free(history->records);
+    free(history->played);
     free(history->versions);
     free(history->dropped);
     *history = (struct history) {0};

@@ -137,6 +137,21 @@ int address_socket_dir(const char *run_dir, char ret_dir[ADDRESS_MAX], struct er
     return 0;
 }
 
+void address_socket_dir_leave(const char *run_dir)
+{
+    char link[PATH_MAX], dir[64];
+    ssize_t n;
+
+    if ((size_t)snprintf(link, sizeof link, "%s/sock", run_dir) >= sizeof link)
+        return;
+    n = readlink(link, dir, sizeof dir - 1);
+    if (n <= 0)
+        return;                         /* no link: the directory is the run's own, and stays */
+    dir[n] = '\0';
+    if (!strncmp(dir, "/tmp/gantry-", 12) && (rmdir(dir) == 0 || errno == ENOENT))
+        (void)unlink(link);
+}
+
 int address_ipc(const char *run_dir, const char *name, char ret_address[ADDRESS_MAX], struct error *error)
 {
     char dir[ADDRESS_MAX], address[ADDRESS_MAX + 64];

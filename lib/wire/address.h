@@ -25,6 +25,9 @@ void address_resolve(const char *address, char ret_address[ADDRESS_MAX]);
 /* Make sure the run's socket directory is there, ours, and closed to others; writes its (short) path. -EPERM: someone else's. */
 int address_socket_dir(const char *run_dir, char ret_dir[ADDRESS_MAX], struct error *error);
 
+/* The last of the run's processes here has ended: a directory under /tmp that is empty now goes, and the link to it. */
+void address_socket_dir_leave(const char *run_dir);
+
 /* "ipc://DIR/NAME.ipc" in that directory, e.g. name = "coordinator", "actor-3". */
 int address_ipc(const char *run_dir, const char *name, char ret_address[ADDRESS_MAX], struct error *error);
 

@@ -1,6 +1,7 @@
 """What people and strangers get wrong: one clear line, a non-zero exit or a refusal, and nobody dies of it."""
 import json
 import socket
+import sqlite3
 import subprocess
 
 import pytest
@@ -77,7 +78,48 @@ def test_lock_is_held(make_cluster):
     assert cluster.of("coordinator")[0].running()
 
 
-@pytest.mark.parametrize("line", ["", "prm swap 77", "cordon x", "nonsense", "x" * 10000])
+def test_run_directory_of_a_newer_gantry(make_cluster):
+    """Its ledger has a layout that this one does not know: refused with both numbers, and left as it is."""
+    cluster = make_cluster(stages=[{"demos": {"episodes": 2, "style": "clean"}}])
+    cluster.start()
+    cluster.until_finished()
+    with sqlite3.connect(cluster.run / "ledger.sqlite") as db:
+        db.execute("pragma user_version = 99")
+    r = coordinator(cluster)
+    assert r.returncode != 0 and "99" in r.stderr and "ledger.sqlite" in r.stderr, r.stderr
+    with sqlite3.connect(cluster.run / "ledger.sqlite") as db:
+        assert db.execute("pragma user_version").fetchone() == (99,)
+
+
+def test_read_only_directory(make_cluster):
+    """No half-started cluster: one line that names the directory."""
+    cluster = make_cluster()
+    cluster.run.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "none", cluster.run], capture_output=True, text=True)
+    if mount.returncode:
+        pytest.skip(f"a read-only file system cannot be mounted: {mount.stderr.strip()}")
+    try:
+        r = coordinator(cluster)
+        assert r.returncode != 0 and str(cluster.run) in r.stderr and "Read-only" in r.stderr, r.stderr
+        up = gantry("up", cluster.config)
+        assert up.returncode != 0 and str(cluster.run) in up.stderr and "Read-only" in up.stderr, up.stderr
+    finally:
+        subprocess.run(["umount", cluster.run], check=True)
+
+
+def test_page_token(make_cluster, tmp_path):
+    """A file that others can read, or that is not there, stops the coordinator with a line that does not say what is in it."""
+    token = tmp_path / "token"
+    cluster = make_cluster({"status": {"http": "127.0.0.1:0", "token_file": str(token)}})
+    r = coordinator(cluster)
+    assert r.returncode != 0 and str(token) in r.stderr and "No such file" in r.stderr, r.stderr
+    token.write_text("a-secret-that-nobody-says\n")
+    token.chmod(0o644)
+    r = coordinator(cluster)
+    assert r.returncode != 0 and "chmod 600" in r.stderr and "a-secret" not in r.stderr, r.stderr
+
+
+@pytest.mark.parametrize("line", ["", "prm swap 77", "prm swap 1 at x", "prm rollback", "cordon x", "nonsense", "x" * 10000])
 def test_admin_lines(make_cluster, line):
     cluster = make_cluster(stages=[{"demos": {"episodes": 400, "style": "clean"}}])
     cluster.run.mkdir()

@@ -1,8 +1,10 @@
 """A whole run: demonstrations, imitation, rollouts, reward model, reinforcement learning, verdict."""
 import json
 import sqlite3
+import urllib.error
 import urllib.request
 
+import pytest
 from conftest import free_port, gantry
 
 SUMMARY = """success_before success_after success_best success_demonstrator policies.sft.temperature policies.sft.greedy policies.sft.t1
@@ -19,10 +21,14 @@ def at(tree, path):
     return tree
 
 
+TOKEN = "the-page-asks-for-this"
+
+
 def check_pages(cluster, port):
-    """What people see while it runs: the status line, the page, its figures, the metrics, the probes."""
-    def get(path):
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as reply:
+    """What people see while it runs: the status line, the page, its figures, the metrics, the probes. The page asks for its token."""
+    def get(path, token=TOKEN):
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {token}"} if token else {})
+        with urllib.request.urlopen(request, timeout=10) as reply:
             return reply.read().decode()
     status = cluster.until(lambda s: s and s["stage"] == "rl" and s["episodes"]["journaled"] and s, "an rl episode")
     assert isinstance(status["return"], (int, float)) and 0 <= status["success"] <= 1
@@ -32,12 +38,19 @@ def check_pages(cluster, port):
     metrics = get("/metrics")
     for name in ("gantry_iteration_success ", "gantry_iteration_return ", "gantry_env_steps_total ", 'gantry_members{role="learner"} 1'):
         assert name in metrics, name
-    assert get("/livez") and "ledger" in get("/readyz")
+    assert get("/livez", None) and "ledger" in get("/readyz", None)
+    assert json.loads(get(f"/status.json?token={TOKEN}", None))["run"] == "tiny"
+    for path, token in (("/status.json", None), ("/", "the-page-asks-for-thiS"), ("/metrics", TOKEN[:-1])):
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            get(path, token)
+    assert TOKEN not in cluster.logs(1000) + (cluster.run / "config.yaml").read_text()
 
 
-def test_tiny_run(make_cluster):
+def test_tiny_run(make_cluster, tmp_path):
     port = free_port()
-    cluster = make_cluster({"status": {"http": f"127.0.0.1:{port}"}})
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    (tmp_path / "token").chmod(0o600)
+    cluster = make_cluster({"status": {"http": f"127.0.0.1:{port}", "token_file": str(tmp_path / "token")}})
     stages = cluster.settings["stages"]
     stages.insert(2, {"sft": {"steps": 2, "batch": 8, "warmup": 0}})
     stages[-1]["eval"]["policies"] = ["demonstrator", "sft", "sft-earlier", "best", "last"]

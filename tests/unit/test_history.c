@@ -3,11 +3,13 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/atomic_file.h"
+#include "proto/trajectory.pb-c.h"
 #include "run/history.h"
 #include "run/journal.h"
 #include "run/manifest.h"
@@ -20,6 +22,7 @@ struct scene {
     struct history_event events[N_EVENTS];
     struct history_record records[4], consumed[4], more[4];
     struct history_version versions[3];
+    struct history_played played[3];
     uint64_t dropped[4];
     struct history history;
 };
@@ -41,6 +44,8 @@ static void set_scene(struct scene *s)
             },
         .records = {{1, {1}}, {2, {2}}},
         .consumed = {{1, {1}}},
+        .played = {{.episode = 1, .policy_version = 7, .row_policy_version = 7, .prm_version = 2, .row_prm_version = 2, .fence_epoch = 3},
+                   {.episode = 2, .policy_version = 7, .row_policy_version = 7, .row_prm_version = 2, .fence_epoch = 1}},
         .versions = {{.kind = KIND_POLICY, .number = 1, .parent = 0, .n_consumed = 1, .in_ledger = true}},
     };
     s->versions[0].consumed = s->consumed;
@@ -48,6 +53,9 @@ static void set_scene(struct scene *s)
                                   .n_events = 9,
                                   .records = s->records,
                                   .n_records = 2,
+                                  .played = s->played,
+                                  .n_played = 2,
+                                  .epoch = 3,
                                   .versions = s->versions,
                                   .n_versions = 1,
                                   .complete = true,
@@ -104,6 +112,10 @@ static void test_every_lie_is_caught(void **state)
     LIE("not in the ledger", s.versions[0].in_ledger = false);
     LIE("does not exist", s.versions[0].number = 9; s.versions[0].parent = 8);
     LIE("is younger", s.versions[0].parent = 8);
+    LIE("more than one policy version acted", s.played[1].mixed = true);
+    LIE("played by policy version 8, its row says 7", s.played[0].policy_version = 8);
+    LIE("scored by PRM version 1, its row says 2", s.played[0].prm_version = 1);
+    LIE("a lease of epoch 4", s.played[1].fence_epoch = 4);
     LIE("committed twice", s.versions[1] = s.versions[0]; s.versions[1].n_consumed = 0; s.history.n_versions = 2);
 #undef LIE
 }
@@ -149,6 +161,10 @@ static void test_load_and_export(void **state)
     struct ledger_version version = {.kind = KIND_POLICY, .number = 1, .dir = "policies/v000001"};
     struct ledger_episode row = {.episode = 1, .stage = 1};
     char dir[] = "/tmp/gantry.test_history.XXXXXX", path[RUN_PATH], temporary[VERSION_PATH];
+    uint64_t step_version = 3;
+    Gantry__Trajectory trajectory = GANTRY__TRAJECTORY__INIT;
+    uint8_t meta[64];
+    size_t n_meta;
     struct ledger *ledger;
     struct journal *journal;
     struct history history;
@@ -156,12 +172,17 @@ static void test_load_and_export(void **state)
     struct error error;
 
     (void)state;
+    trajectory.fence = 1ull << 32 | 5;
+    trajectory.policy_version = row.policy_version = 3;
+    trajectory.n_step_version = 1;
+    trajectory.step_version = &step_version;
+    n_meta = gantry__trajectory__pack(&trajectory, meta);
     assert_non_null(mkdtemp(dir));
     assert_int_equal(rundir_prepare(dir, &error), 0);
     assert_int_equal(rundir_path(dir, "journal", path, &error), 0);
     assert_int_equal(journal_open(path, 42, JOURNAL_WRITE, &journal, NULL, &error), 0);
     assert_int_equal(journal_segment(journal, 1, 0, &error), 0);
-    assert_int_equal(journal_append(journal, 1, "m", 1, "f", 1, row.digest, &error), 0);
+    assert_int_equal(journal_append(journal, 1, meta, n_meta, "f", 1, row.digest, &error), 0);
     assert_int_equal(journal_seal(journal, 1, 0, &error), 0);
     journal_close(journal);
 
@@ -194,6 +215,8 @@ static void test_load_and_export(void **state)
     assert_int_equal(history_check(&history, &out, &result), 0);
     assert_string_equal(out.text, "");
     assert_true(history.complete && result.trained == 1 && result.violations == 0);
+    assert_int_equal(history.n_played, 1);
+    assert_true(history.played[0].policy_version == 3 && history.played[0].fence_epoch == 1 && !history.played[0].mixed);
     history_release(&history);
 
     assert_int_equal(rundir_path(dir, "journal/0001-000000.seg", path, &error), 0);
