@@ -2,6 +2,7 @@
 #include "tests/harness/wire_lab.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include "base/atomic_file.h"
@@ -264,7 +265,7 @@ static void socket_dirs(void **state)
     struct wire_lab lab;
     struct stat st;
     struct error error = {0};
-    char dir[ADDRESS_MAX], address[ADDRESS_MAX], key[41], deep[256];
+    char dir[ADDRESS_MAX], address[ADDRESS_MAX], key[41], deep[256], somebody[ADDRESS_MAX + 16];
 
     (void)state;
     lab_open(&lab);
@@ -277,6 +278,15 @@ static void socket_dirs(void **state)
     assert_int_equal(stat(dir, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0700);
     assert_int_equal(address_socket_dir(deep, dir, &error), 0);         /* again: the same */
+    snprintf(somebody, sizeof somebody, "%s/learner.ipc", dir);
+    close(open(somebody, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    address_socket_dir_leave(deep);                                     /* somebody is there */
+    assert_int_equal(access(somebody, F_OK), 0);
+    unlink(somebody);
+    address_socket_dir_leave(deep);
+    assert_int_equal(access(dir, F_OK), -1);
+    address_socket_dir_leave(deep);                                     /* no harm */
+    assert_int_equal(address_socket_dir(deep, dir, &error), 0);
     assert_int_equal(remove_tree(dir), 0);
 
     assert_int_equal(address_lookup(lab.dir, "coordinator", address, key, &error), -ENOENT);
