@@ -111,7 +111,7 @@ def main():
     args = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="gw-", dir="/tmp"))
     config = merged(copy.deepcopy(TINY), {"policy": {"init": str(TOP / "models" / "tiny")}, "run": {"seed": args.seed},
-                                          "cluster": {"slots": args.slots}, "journal": {"keep": 100000}})
+                                          "cluster": {"slots": args.slots}, "journal": {"keep": 500}})
     config["stages"] = STAGES
     cluster = Cluster(root, config)
     try:

@@ -1,3 +1,4 @@
+#include "proto/trajectory.pb-c.h"
 #include "tests/harness/fake_members.h"
 
 #include <errno.h>
@@ -182,8 +183,12 @@ static void on_plan(struct fakes *f, const Gantry__Plan *plan)
 }
 
 /* What Deliver does: durable first, then the coordinator hears of it. */
-static void deliver(struct fakes *f, uint64_t episode)
+static void deliver(struct fakes *f, const Gantry__Lease *lease)
 {
+    Gantry__Trajectory trajectory = GANTRY__TRAJECTORY__INIT;
+    uint64_t episode = lease->episode;
+    uint8_t meta[128];
+    size_t n_meta;
     Gantry__Journaled journaled = GANTRY__JOURNALED__INIT;
     Gantry__JournaledEpisode said, *pointer = &said;
     struct journal_entry entry;
@@ -191,11 +196,15 @@ static void deliver(struct fakes *f, uint64_t episode)
     struct error error;
     int r = -ENOENT;
 
+    trajectory.episode = episode;
+    trajectory.policy_version = lease->policy_version;
+    trajectory.prm_version = lease->prm_version;
+    n_meta = gantry__trajectory__pack(&trajectory, meta);       /* without the fence: played again, it has the same bytes */
     for (size_t i = 0; i < f->n_open; i++)
         for (size_t k = 0; k < f->open[i].n; k++)
             if (f->open[i].episodes[k] == episode) {
                 must(journal_segment(f->journal, (uint32_t)f->open[i].stage, (uint32_t)f->open[i].iteration, &error), "segment");
-                r = journal_append(f->journal, episode, &episode, sizeof episode, "frames", 6, digest, &error);
+                r = journal_append(f->journal, episode, meta, n_meta, "frames", 6, digest, &error);
                 journaled.stage = f->open[i].stage;
                 journaled.iteration = f->open[i].iteration;
             }
@@ -223,7 +232,7 @@ static void on_grant(int result, const struct message *reply, void *arg)
     grant = (const Gantry__LeaseGrant *)reply->body;
     for (size_t i = 0; i < grant->n_leases; i++) {
         worker->all->count.leases++;
-        deliver(worker->all, grant->leases[i]->episode);
+        deliver(worker->all, grant->leases[i]);
     }
 }
 

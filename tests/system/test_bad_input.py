@@ -3,6 +3,7 @@ import json
 import socket
 import sqlite3
 import subprocess
+from contextlib import closing
 
 import pytest
 
@@ -83,11 +84,11 @@ def test_run_directory_of_a_newer_gantry(make_cluster):
     cluster = make_cluster(stages=[{"demos": {"episodes": 2, "style": "clean"}}])
     cluster.start()
     cluster.until_finished()
-    with sqlite3.connect(cluster.run / "ledger.sqlite") as db:
+    with closing(sqlite3.connect(cluster.run / "ledger.sqlite")) as db:
         db.execute("pragma user_version = 99")
     r = coordinator(cluster)
     assert r.returncode != 0 and "99" in r.stderr and "ledger.sqlite" in r.stderr, r.stderr
-    with sqlite3.connect(cluster.run / "ledger.sqlite") as db:
+    with closing(sqlite3.connect(cluster.run / "ledger.sqlite")) as db:
         assert db.execute("pragma user_version").fetchone() == (99,)
 
 
