@@ -25,7 +25,8 @@ static void cell(json_t *metrics, const char *who, const char *what, struct strb
 static void write_version(const struct ledger_version *v, struct strbuf *out)
 {
     static const struct { const char *what, *title; } rows[] = {
-        {"auc_25", "success against failure (AUC) after a quarter of the median success"}, {"auc_50", "half-way"}, {"auc_75", "after three quarters"},
+        {"auc_25", "success against failure (AUC) after a quarter of the median success"}, {"auc_50", "half-way"},
+        {"auc_75", "after three quarters"},
         {"auc_last", "at the last frame"}, {"time_correlation", "rank correlation with time, on successes"},
         {"bce", "cross-entropy above the labels' own"}, {"calibration", "mean |score - label| in ten bins"},
         {"success_last", "last score of successes"}, {"failure_last", "last score of failures"},
@@ -35,7 +36,8 @@ static void write_version(const struct ledger_version *v, struct strbuf *out)
 
     strbuf_addf(out, "<h3>Version %llu</h3><p class='note'>", (unsigned long long)v->number);
     html_escape(out, v->gate_text);
-    strbuf_adds(out, "</p><table><tr><th>on held-out episodes</th><th>the model</th><th>blank pictures</th><th>a clock</th></tr>");
+    strbuf_adds(out, "</p><table><tr><th>on held-out episodes</th><th>the model</th><th>blank pictures</th><th>a clock</th>"
+                     "</tr>");
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         strbuf_addf(out, "<tr><td>%s</td>", rows[i].title);
         for (size_t k = 0; k < ARRAY_SIZE(who); k++)
@@ -56,8 +58,9 @@ static bool write_scored(struct journal *journal, const struct report_data *d, b
 
         if (!e->prm_version || e->success != success || e->search_n > 1 || e->state == EPISODE_OPEN || e->state == EPISODE_FAILED)
             continue;
-        snprintf(caption, sizeof caption, "%s, episode %llu, %s: scores of version %llu, the last %.2f", e->task, (unsigned long long)e->episode,
-                 success ? "a success" : "a failure", (unsigned long long)e->prm_version, (double)e->progress_end);
+        snprintf(caption, sizeof caption, "%s, episode %llu, %s: scores of version %llu, the last %.2f", e->task,
+                 (unsigned long long)e->episode, success ? "a success" : "a failure", (unsigned long long)e->prm_version,
+                 (double)e->progress_end);
         if (report_film_write(journal, e, caption, out) == 0)
             return true;
     }

@@ -94,7 +94,8 @@ static void add_curriculum(struct conductor *c, const struct work *work)
 static void tell_news(struct conductor *c, const struct open_iteration *it, enum plan_stop stop, uint32_t alarms)
 {
     static const char *const doing[] = {
-        [HACK_WARN] = "the run goes on", [HACK_PAUSE] = "the run stops; `gantry up` goes on", [HACK_REFRESH] = "the reward model is refreshed",
+        [HACK_WARN] = "the run goes on", [HACK_PAUSE] = "the run stops; `gantry up` goes on",
+        [HACK_REFRESH] = "the reward model is refreshed",
     };
     const struct rl_config *rl = &c->config->stages[it->work.stage].rl;
     char text[240];
@@ -105,8 +106,8 @@ static void tell_news(struct conductor *c, const struct open_iteration *it, enum
     }
     if (c->memory.alarms == alarms)
         return;
-    snprintf(text, sizeof(text), "%s: over 5 iterations the reward model paid 10 %% more while success fell by 10 points: the policy pleases "
-             "the model, not the task; %s (on_hack)", it->work.name, doing[rl->on_hack]);
+    snprintf(text, sizeof(text), "%s: over 5 iterations the reward model paid 10 %% more while success fell by 10 points: the "
+             "policy pleases the model, not the task; %s (on_hack)", it->work.name, doing[rl->on_hack]);
     conductor_note(c, 0, "hacking", "%s", text);
     if (rl->on_hack == HACK_PAUSE)
         conductor_stop(c, text);

@@ -98,7 +98,8 @@ static void watch_reward(const struct run_config *config, const struct work *wor
     if (memory->watched < PLAN_WATCH)
         return;
     before = mean_of(memory->paid, HALF);
-    if (mean_of(memory->paid + HALF, HALF) - before < .1 * fabs(before) || mean_of(memory->won + HALF, HALF) > mean_of(memory->won, HALF) - .1)
+    if (mean_of(memory->paid + HALF, HALF) - before < .1 * fabs(before) ||
+        mean_of(memory->won + HALF, HALF) > mean_of(memory->won, HALF) - .1)
         return;
     memory->alarms++;
     memory->watched = 0;
@@ -127,9 +128,11 @@ void plan_stop_text(const struct rl_config *rl, const struct plan_memory *memory
     if (memory->stop == PLAN_SUCCESS)
         snprintf(ret, size, "success on val states reached %g (stop_success)", rl->stop_success);
     else if (memory->stop == PLAN_COLLAPSE)
-        snprintf(ret, size, "success on val states fell by %g below its best, %.3g (stop_collapse)", rl->stop_collapse, memory->stage_best);
+        snprintf(ret, size, "success on val states fell by %g below its best, %.3g (stop_collapse)", rl->stop_collapse,
+                 memory->stage_best);
     else
-        snprintf(ret, size, "%u evaluations on val states brought no more than %.3g (stop_patience)", memory->since_best, memory->stage_best);
+        snprintf(ret, size, "%u evaluations on val states brought no more than %.3g (stop_patience)", memory->since_best,
+                 memory->stage_best);
 }
 
 /* Success averaged over the rows that were played at `temperature` (below 0: any). */

@@ -152,8 +152,8 @@ int stage_plan_work(const struct run_config *config, const struct plan_memory *m
     return 0;
 }
 
-uint32_t stage_plan_keep_from(const struct run_config *config, const struct plan_memory *memory, uint32_t stage, uint32_t iteration,
-                              int keep)
+uint32_t stage_plan_keep_from(const struct run_config *config, const struct plan_memory *memory, uint32_t stage,
+                              uint32_t iteration, int keep)
 {
     struct work work;
 

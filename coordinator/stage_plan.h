@@ -94,8 +94,8 @@ int stage_plan_work(const struct run_config *config, const struct plan_memory *m
                     struct work *ret);
 
 /* The first iteration of the stage that is among the last `keep` training iterations up to this one. */
-uint32_t stage_plan_keep_from(const struct run_config *config, const struct plan_memory *memory, uint32_t stage, uint32_t iteration,
-                              int keep);
+uint32_t stage_plan_keep_from(const struct run_config *config, const struct plan_memory *memory, uint32_t stage,
+                              uint32_t iteration, int keep);
 
 /* How many rows it opens with. */
 size_t stage_plan_rows(const struct run_config *config, const struct work *work, const struct plan_memory *memory);
@@ -120,8 +120,8 @@ void stage_plan_replace(struct plan_memory *memory, const struct ledger_episode 
 /* Who chooses in a row of look-ahead: the stage's judge, or the control that the row's tag ends with. */
 enum search_judge stage_plan_judge(const struct eval_config *eval, const struct ledger_episode *row);
 
-/* plan_learn.c. All rows have ended: curriculum, best policy, temperatures; whether the stage is to end (memory->stop) and whether the
- * policy has learnt to please the reward model alone (memory->alarms). */
+/* plan_learn.c. All rows have ended: curriculum, best policy, temperatures; whether the stage is to end (memory->stop) and whether
+ * the policy has learnt to please the reward model alone (memory->alarms). */
 void stage_plan_learn(const struct run_config *config, const struct work *work, const struct ledger_episode *rows, size_t n,
                       struct plan_memory *memory);
 

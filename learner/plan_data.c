@@ -59,7 +59,8 @@ static int add(struct dataset *set, struct loaded *l, struct error *error)
         .label_units = t->label_units, .label = t->n_label ? t->label : t->action, .n_label = t->n_label ? t->n_label : t->n_action,
         .tokens = t->tokens, .n_tokens = t->n_tokens, .logp = t->logp, .n_logp = t->n_logp,
         .hidden = t->hidden, .n_hidden = t->n_hidden, .turns = t->turns, .n_turns = t->n_turns,
-        .progress = t->progress, .n_progress = t->n_progress, .env_reward = t->env_reward, .n_env_reward = t->n_env_reward, .frames = l->frames, .n_frames = l->n_frames,
+        .progress = t->progress, .n_progress = t->n_progress,
+        .env_reward = t->env_reward, .n_env_reward = t->n_env_reward, .frames = l->frames, .n_frames = l->n_frames,
     };
     int r = dataset_add(set, &in, error);
 
@@ -129,8 +130,8 @@ static int load_rows(struct plan_runner *runner, const Gantry__Plan *plan, int m
 static int choose(const struct sft_config *sft, const Gantry__Trajectory *t, bool *ret, struct error *error)
 {
     if (sft->choose == CHOOSE_SCORE && !t->n_progress)
-        return error_set(error, EINVAL, "episode %" PRIu64 " was not scored, and choose: score goes by the score; say score: true in "
-                         "its rollouts stage", t->episode);
+        return error_set(error, EINVAL, "episode %" PRIu64 " was not scored, and choose: score goes by the score; say score: true "
+                         "in its rollouts stage", t->episode);
     *ret = sft->choose == CHOOSE_ALL || (sft->choose == CHOOSE_SUCCESS && t->success) ||
            (sft->choose == CHOOSE_SCORE && (double)t->progress[t->n_progress - 1] >= sft->least_score);
     return 0;
@@ -249,8 +250,8 @@ int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const s
     if (r < 0)
         return r;
     if (data.chosen.offered && !data.set->n)
-        return error_set(error, EINVAL, "sft: none of %d rollouts was chosen to be imitated (choose: %s); play more, or let more through",
-                         data.chosen.offered, settings->sft.choose == CHOOSE_SCORE ? "score" : "success");
+        return error_set(error, EINVAL, "sft: none of %d rollouts was chosen to be imitated (choose: %s); play more, or let more "
+                         "through", data.chosen.offered, settings->sft.choose == CHOOSE_SCORE ? "score" : "success");
     if (data.n_used)
         qsort(data.used, data.n_used, sizeof *data.used, compare_used);
     dataset_sort(data.set);

@@ -20,7 +20,11 @@ void prm_labels(int frames, bool success, float *ret_label)
 
 static double speed(const float *action)
 {
-    return sqrt((double)action[0] * (double)action[0] + (double)action[1] * (double)action[1] + (double)action[2] * (double)action[2]);
+    double sum = 0;
+
+    for (int k = 0; k < 3; k++)
+        sum += (double)action[k] * (double)action[k];
+    return sqrt(sum);
 }
 
 int prm_milestones(const float *action, int steps, int dims, int *ret_cut)

@@ -24,7 +24,12 @@ struct objective {              /* what all three are told */
  * The objective's iteration is the piece of the stage (sft_pieces) that is trained: all pieces in a row, with or without a
  * checkpoint between two, are the whole stage to the bit. */
 struct sft_chosen { int offered, chosen, successes; };     /* rollouts offered, imitated, and successes among these */
-struct sft_result { double first_loss, last_loss, gradient_norm; int64_t updates, skipped; int frames; struct sft_chosen chosen; };
+struct sft_result {
+    double first_loss, last_loss, gradient_norm;
+    int64_t updates, skipped;
+    int frames;
+    struct sft_chosen chosen;
+};
 int objective_sft(struct trainer *trainer, const struct dataset *data, const struct sft_config *config,
                   const struct objective *objective, struct sft_result *ret, struct error *error);
 

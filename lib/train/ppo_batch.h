@@ -51,8 +51,8 @@ int ppo_batch_observe(struct ppo_batch *batch, struct trainer *trainer, bool com
  * once at most. */
 void ppo_batch_compare(struct ppo_batch *batch, const int *which, int n, const float *logp);
 void ppo_batch_gap(const struct ppo_batch *batch, struct ppo_result *ret);
-/* Rewards, advantages, returns, and the running normaliser moved on. Episodes without gradient are taken out of steps. kl: k1_reward
- * wants the reference before, and gives its log-probs up. */
+/* Rewards, advantages, returns, and the running normaliser moved on. Episodes without gradient are taken out of steps.
+ * kl: k1_reward wants the reference before, and gives its log-probs up. */
 int ppo_batch_advantages(struct ppo_batch *batch, struct trainer *trainer, struct ppo_result *ret, struct error *error);
 int ppo_batch_reference(struct ppo_batch *batch, struct trainer *trainer, const struct openvla *reference, struct error *error);
 /* Train the value head on the kept features. */

@@ -147,13 +147,15 @@ static int value_chunk(struct tape *tape, _unused_ int shard, int first, int las
     return 0;
 }
 
-/* V(o_T) of the episodes that were cut off: the last picture, at which nobody acted, is shown to the policy for its value alone. */
+/* V(o_T) of the episodes that were cut off: the last picture, at which nobody acted, is shown to the policy for its value. */
 static int observe_ends(struct ppo_batch *b, struct trainer *trainer)
 {
     size_t room = (size_t)MAX(b->data->n, 1), width = (size_t)b->data->model->config.hidden;
     _cleanup_free_ struct step_ref *ends = malloc(room * sizeof *ends);
-    _cleanup_free_ float *hidden = malloc(room * width * sizeof *hidden), *extra = calloc(room * (size_t)(b->n_extra + 1), sizeof *extra);
+    _cleanup_free_ float *hidden = malloc(room * width * sizeof *hidden);
+    _cleanup_free_ float *extra = calloc(room * (size_t)(b->n_extra + 1), sizeof *extra);
     _cleanup_free_ double *values = calloc(room, sizeof *values);
+    struct policy_pass out = {.hidden = hidden};
     struct value_call call = {b, trainer, hidden, extra, values};
     int n = 0, r;
 
@@ -167,7 +169,7 @@ static int observe_ends(struct ppo_batch *b, struct trainer *trainer)
         }
     if (!n)
         return 0;
-    r = pass_policy(trainer->model, trainer->shards, b->data, ends, n, b->config->temperature, &(struct policy_pass) {.hidden = hidden});
+    r = pass_policy(trainer->model, trainer->shards, b->data, ends, n, b->config->temperature, &out);
     if (r >= 0)
         r = shards_infer(trainer->shards, n, VALUE_CHUNK, value_chunk, &call);
     for (int i = 0; i < n && r >= 0; i++)

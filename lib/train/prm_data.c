@@ -83,8 +83,8 @@ void prm_data_labels(const struct dataset *data, const struct train_episode *epi
 }
 
 /* One frame: a task, then success or failure with equal chance, then a rollout or (at most demo_fraction) a demonstration. */
-static bool draw_sample(const struct dataset *data, const struct prm_data *d, const struct prm_config *config, struct philox *random,
-                        struct prm_sample *ret)
+static bool draw_sample(const struct dataset *data, const struct prm_data *d, const struct prm_config *config,
+                        struct philox *random, struct prm_sample *ret)
 {
     float label[LONGEST];
     int task = (int)philox_below(random, (uint32_t)data->n_tasks), success = philox_u32(random) & 1;

@@ -1,7 +1,7 @@
 /* prm_data.h - which frames a process reward model learns from, and what it should say of them.
  *
- * Episodes are held out by their initial state, as a whole: the same scene is never on both sides, whatever is played later. Draws
- * are balanced over tasks, and over success and failure; demonstrations are never a class's only source.
+ * Episodes are held out by their initial state, as a whole: the same scene is never on both sides, whatever is played later.
+ * Draws are balanced over tasks, and over success and failure; demonstrations are never a class's only source.
  * Internal to lib/train. */
 #pragma once
 

@@ -124,7 +124,7 @@ static int judge_tasks(const struct judge *j, int *scratch, struct prm_judgement
 
 enum { BINS = 10 };
 
-/* Score against label over all frames: y is scratch for an episode's labels. */
+/* Score against label over all frames; label is scratch for one episode's. */
 static void frame_errors(const struct judge *j, enum label_mode mode, float *label, struct prm_judgement *ret)
 {
     double scores[BINS] = {0}, labels[BINS] = {0}, bce = 0;
@@ -164,7 +164,8 @@ int prm_judge_scores(const struct dataset *data, enum label_mode labels, const i
                      struct prm_judgement *ret)
 {
     struct prm_judgement judgement = {.episodes = n};
-    _cleanup_free_ int *offset = malloc((size_t)MAX(n, 1) * sizeof *offset), *scratch = malloc((size_t)MAX(n, 1) * sizeof *scratch);
+    _cleanup_free_ int *offset = malloc((size_t)MAX(n, 1) * sizeof *offset);
+    _cleanup_free_ int *scratch = malloc((size_t)MAX(n, 1) * sizeof *scratch);
     _cleanup_free_ double *x = NULL, *y = NULL;
     _cleanup_free_ float *label = NULL;
     _cleanup_free_ bool *positive = NULL;
