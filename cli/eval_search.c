@@ -282,9 +282,9 @@ static int print_policy(const struct eval *eval, int policy, struct error *error
         }
     }
     if (s.fitted && r == 0)
-        printf("  success = %.3f + %.4f [%.4f %.4f] log2 n, AIC %.1f;  1 - success = %.3f n^-%.3f [%.3f %.3f], AIC %.1f\n",
-               s.line.a, s.line.b, s.line.b_interval.low, s.line.b_interval.high, s.line.aic, s.power.a, s.power.b,
-               s.power.b_interval.low, s.power.b_interval.high, s.power.aic);
+        printf("  success = %.3f + %.4f [%.4f %.4f] log2 n, AIC %.1f;  1 - success = %.3f n^%.3f [%.3f %.3f], AIC %.1f\n",
+               s.line.a, s.line.b, s.line.b_interval.low, s.line.b_interval.high, s.line.aic, s.power.a, -s.power.b,
+               -s.power.b_interval.high, -s.power.b_interval.low, s.power.aic);
     free(s.outcomes);
     return r;
 }
@@ -336,7 +336,7 @@ static int plot_policy(const struct eval *eval, int policy, struct plot *plot)
         if (line)
             snprintf(name, sizeof name, "%.3f + %.3f log2 n", s.line.a, s.line.b);
         else
-            snprintf(name, sizeof name, "1 - %.3f n^-%.3f", s.power.a, s.power.b);
+            snprintf(name, sizeof name, "1 - %.3f n^%.3f", s.power.a, -s.power.b);
         r = plot_line(plot, name, cx, cy, CURVE, PLOT_THIN);
     }
     free(s.outcomes);

@@ -88,9 +88,20 @@ static bool is_rl(const struct report_data *d, uint32_t stage)
     return false;
 }
 
-struct chart {
+/* An iteration that trained the critic alone says 0 of everything that only an update of the policy can measure. */
+static bool had_update(const struct report_data *d, uint32_t stage, uint32_t iteration)
+{
+    for (size_t i = 0; i < d->n_scalars; i++)
+        if (d->scalars[i].stage == stage && d->scalars[i].iteration == iteration && !strcmp(d->scalars[i].name, "updates"))
+            return d->scalars[i].value > 0;
+    return true;
+}
+
+struct chart { /* one or two series of the ledger */
     const char *title, *names[2];
-}; /* one or two series of the ledger */
+    bool of_updates;
+};
+
 
 static int write_chart(const struct report_data *d, const struct chart *chart, struct strbuf *out)
 {
@@ -102,7 +113,8 @@ static int write_chart(const struct report_data *d, const struct chart *chart, s
         int n = 0;
 
         for (size_t i = 0; i < d->n_scalars; i++)
-            if (!strcmp(d->scalars[i].name, chart->names[k]) && is_rl(d, d->scalars[i].stage)) {
+            if (!strcmp(d->scalars[i].name, chart->names[k]) && is_rl(d, d->scalars[i].stage) &&
+                (!chart->of_updates || had_update(d, d->scalars[i].stage, d->scalars[i].iteration))) {
                 x[n] = d->scalars[i].iteration;
                 y[n++] = d->scalars[i].value;
             }
@@ -155,12 +167,12 @@ static int write_throughput(const struct report_data *d, struct strbuf *out)
 int report_health_write(const struct report_data *d, struct strbuf *out)
 {
     static const struct chart charts[] = {
-        {"Return of an episode", {"return"}},
-        {"Divergence, nats an action", {"reference_kl", "approx_kl"}},
-        {"Entropy, nats a token", {"entropy"}},
-        {"Explained variance of the critic", {"explained_variance"}},
-        {"Share of ratios clipped", {"clip_fraction"}},
-        {"Gradient norm before the clip", {"gradient_norm", "value_gradient_norm"}},
+        {"Return of an episode", {"return"}, false},
+        {"Divergence, nats an action", {"reference_kl", "approx_kl"}, true},
+        {"Entropy, nats a token", {"entropy"}, true},
+        {"Explained variance of the critic", {"explained_variance"}, false},
+        {"Share of ratios clipped", {"clip_fraction"}, true},
+        {"Gradient norm before the clip", {"gradient_norm", "value_gradient_norm"}, true},
     };
     int r = 0;
 

@@ -191,7 +191,7 @@ int scaling_saturated(const int *n, int points, const double *outcomes, int stat
 
             if (r < 0)
                 return r;
-            if (interval.low > 0 || interval.high < 0) {
+            if (interval.low > 0) {
                 *ret = least;
                 return 0;
             }

@@ -16,7 +16,7 @@ struct scaling_fit {
 int scaling_fit(const int *n, int points, const double *outcomes, int states, int resamples, uint64_t seed,
                 struct scaling_fit *ret_log, struct scaling_fit *ret_power);
 
-/* The least n[i] that no larger one is distinguishable from (95 % paired interval of the difference includes 0); n ascending.
+/* The least n[i] that no larger one is better than (the 95 % paired interval of the difference is not above 0); n ascending.
  * 0: the largest is still better than every other, or there is one point only. */
 int scaling_saturated(const int *n, int points, const double *outcomes, int states, int resamples, uint64_t seed, int *ret);
 

@@ -29,6 +29,7 @@ static void play(double (*p)(int n), double *ret)
 
 static double straight(int n) { return .5 + .06 * log2(n); }
 static double falling(int n) { return 1 - .6 * pow(n, -.5); }
+static double falling_off(int n) { return n < 4 ? .4 : n < 32 ? .7 : .5; }
 static double flat_from_four(int n) { return n < 4 ? .4 : .7; }
 
 static void test_laws(void **state _unused_)
@@ -55,6 +56,9 @@ static void test_saturation(void **state _unused_)
     int n = -1;
 
     play(flat_from_four, outcomes);
+    assert_int_equal(scaling_saturated(widths, POINTS, outcomes, STATES, RESAMPLES, 1, &n), 0);
+    assert_int_equal(n, 4);
+    play(falling_off, outcomes);            /* worse is not better */
     assert_int_equal(scaling_saturated(widths, POINTS, outcomes, STATES, RESAMPLES, 1, &n), 0);
     assert_int_equal(n, 4);
     play(straight, outcomes);
