@@ -42,7 +42,7 @@ FOREIGN = {
     r"mujoco/.*|EGL/.*|GL/.*": {"lib/sim"},
     r"png\.h|turbojpeg\.h|jpeglib\.h": {"lib/image"},
     r"nccl.*\.h": {"lib/nn/collective"},
-    r"cuda.*\.h|cublas.*\.h|cudnn.*\.h": {"lib/nn/device", "*.cu"},
+    r"cuda.*\.h|cublas.*\.h|cudnn.*\.h": {"lib/nn/device", "lib/nn/cuda", "*.cu"},
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')

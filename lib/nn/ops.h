@@ -101,9 +101,13 @@ struct token_stats {
     int64_t rows;
     float *logp, *entropy, *kl;         /* (N): log p(target), entropy, sum_v p (log p - log p_ref) */
     float *dlogp, *dentropy, *dkl;      /* (N): written by the caller before tape_backward; zero at first */
-    float *log_probs;                   /* (N,V) all log-probabilities (for a reference); kept for the pass */
+    float *log_probs;                   /* (N,V) all log-probabilities (for a reference); kept for the pass: token_log_probs */
+    bool there;                         /* log_probs lie on the tape's device */
 };
 struct token_stats *op_token_stats(struct tape *t, struct tensor *logits, const int32_t *target, float temperature, const float *ref_logp);
+
+/* log_probs on the host, (N, cols); NULL: tape->error. */
+const float *token_log_probs(struct tape *t, const struct token_stats *stats, int64_t cols);
 
 /* The same of numbers: target[i] under a Laplace distribution with middle m[i] and scale T * exp(log_scale[i]), all of n numbers
  * in row-major order. log_probs is (n, 2): middle and log of the tempered scale; ref is what log_probs was for the reference. */

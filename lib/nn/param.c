@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "nn/cpu/kernels.h"
+#include "nn/device/mirror.h"
 #include "nn/gemm_pack.h"
 
 static int64_t padded(int64_t numel, int64_t multiple)
@@ -201,6 +202,25 @@ bool params_use_fast(struct params *params)
     return true;
 }
 
+void params_use_device(struct params *params, struct device *device, bool half)
+{
+    params->mirror = mirror_free(params->mirror);
+    device_ref(device);
+    device_unref(params->device);
+    params->device = device;
+    params->device_half = half;
+    for (int i = 0; i < params->count; i++)
+        params->list[i]->on_f32 = params->list[i]->on_bf16 = NULL;
+}
+
+bool params_are_half(const struct params *params)
+{
+    for (int i = 0; i < params->count; i++)
+        if (params->list[i]->half)
+            return true;
+    return false;
+}
+
 int params_pack(struct params *params, bool training)
 {
     return params_pack_span(params, training, 0, params->numel);
@@ -208,6 +228,8 @@ int params_pack(struct params *params, bool training)
 
 int params_pack_span(struct params *params, bool training, int64_t begin, int64_t end)
 {
+    if (params->device)
+        return mirror_update(params, begin, MIN(end, params->numel));
     for (int i = 0; i < params->count; i++) {
         struct param *p = params->list[i];
         int64_t out = p->dim[0], in = out ? p->numel / out : 0;
@@ -238,6 +260,7 @@ struct params *params_free(struct params *params)
 {
     if (!params)
         return NULL;
+    params_use_device(params, NULL, false);
     for (int i = 0; i < params->count; i++)
         param_free(params->list[i]);
     free(params->list);

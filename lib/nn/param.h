@@ -15,7 +15,9 @@
 
 #include "base/error.h"
 
+struct device;
 struct gemm_pack;
+struct mirror;
 struct param;
 
 /* A low-rank adapter of a linear weight W (out, in): y += scale * (x A^T) B^T. */
@@ -40,6 +42,8 @@ struct param {
     struct lora lora;           /* of a linear weight: the adapter it is used with */
     struct gemm_pack *forward;  /* B of y = x W^T */
     struct gemm_pack *backward; /* B of dx = dy W; NULL when packed for inference only */
+    const float *on_f32;        /* on the parameters' device (nn/device/mirror.h); NULL: there is no such form */
+    const void *on_bf16;
 };
 
 struct params {
@@ -49,6 +53,9 @@ struct params {
     bool fast;                  /* numerics: fast (params_use_fast) */
     float *values;
     uint16_t *halves;           /* what is kept as bf16, but for what others hold */
+    struct device *device;      /* where passes run; a reference; NULL: here. Set by params_use_device */
+    bool device_half;           /* activations there are bf16 */
+    struct mirror *mirror;
 };
 
 /* Register; the returned pointer stays valid until params_free. NULL: out of memory or the name exists. */
@@ -63,6 +70,11 @@ int params_drop_adapters(struct params *params);
  * fp32 (nn/cpu/kernels.h, docs/adr/0003-fast-numerics.md); values stay what they are. Holds for parameters that come later, too; before
  * params_pack, and made for all at once. Returns whether it is so: without VDPBF16PS products stay strict, and the caller says so. */
 bool params_use_fast(struct params *params);
+/* Passes run on this device from the next params_pack on, which then sends values there instead of packing. half: activations are
+ * bf16 there, products of bf16 operands summed in fp32. Takes a reference. NULL: back to the CPU. */
+void params_use_device(struct params *params, struct device *device, bool half);
+/* Is any matrix kept as bf16? Then passes on a device should be, too. */
+bool params_are_half(const struct params *params);
 /* Pack every linear weight; for training also the backward form (without it, one left from before is dropped). -ENOMEM; the
  * first call allocates, later ones refill: those of frozen parameters only when param_changed said so. */
 int params_pack(struct params *params, bool training);

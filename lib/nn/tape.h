@@ -14,14 +14,17 @@
  * (ops accept NULL inputs and pass NULL on, so a model checks once at its end); tape_reserve() then grows.
  * Gradients: activations are assigned (=) on first use and added (+=) after that; parameter gradients are
  * always added (+=) into tape->param_grad, laid out like params->values. One tape = one thread; parallelism
- * is several tapes over parts of a batch. Results never depend on the batch a row travels in. */
+ * is several tapes over parts of a batch. Results never depend on the batch a row travels in.
+ *
+ * On a device (tape_attach; docs/adr/0004-devices.md) numbers lie in its memory and are fp32 or, with `half`, bf16 where they are
+ * activations; x and g are then device addresses, which only ops look into. tape_alloc's memory is the host's always. */
 #pragma once
 
 #include "base/arena.h"
 #include "nn/param.h"
 
 struct tensor {
-    float *x;                   /* (rows, cols), row-major, 64-byte aligned rows not promised */
+    float *x;                   /* (rows, cols), row-major, 64-byte aligned rows not promised; on a device: see above */
     float *g;                   /* gradient of the loss, same shape; NULL in inference or when not wanted (see also recycle) */
     int64_t rows, cols;
     bool wants;                 /* a gradient is wanted */
@@ -31,7 +34,9 @@ enum { TAPE_SMALL = 4096, TAPE_SPARES = 64 };
 
 struct tape_record;
 struct tape_block;
+struct tape_chunk;
 struct rope_table;
+struct device_stream;
 
 struct tape {
     struct arena arena;
@@ -50,6 +55,10 @@ struct tape {
     size_t peak;                /* the most bytes held at once in the dry run (tape_keep gives some back) */
     struct tape_block *blocks;  /* small things of the dry run */
     struct rope_table *rope;    /* cos and sin by position; grows to the longest sequence met, kept between passes */
+    struct device_stream *on;   /* NULL: this CPU. Owned */
+    bool half;                  /* on a device: activations and their gradients are bf16 */
+    struct arena numbers;       /* on a device: its memory; `arena` is not used then */
+    struct tape_chunk *chunks, *chunk;      /* on a device: what tape_alloc gives; kept between passes */
     int error;                  /* 0 or the first -errno of this pass */
 };
 
@@ -64,11 +73,30 @@ void tape_backward(struct tape *tape);
  * caller wants on the tape and returns tape->error when the tape failed. */
 int tape_run(struct tape *tape, int (*pass)(struct tape *tape, void *arg), void *arg);
 
+/* The tape computes where the parameters are (params.device, params.device_half); it forgets its pass when that has changed. To be
+ * called before a pass; cheap when nothing has changed. -ENODEV, -ENOMEM, -EIO. */
+int tape_attach(struct tape *tape, const struct params *params);
+size_t tape_room(const struct tape *tape);              /* bytes of numbers that it has memory for */
+/* What a pass made, on the host in fp32: x->x itself on the CPU, else a copy in tape memory (waits). NULL: tape->error. */
+const float *tape_values(struct tape *tape, const struct tensor *x);
+/* The gradient of a result, written by hand (=): numbers (rows, cols) of the host. */
+int tape_set_gradient(struct tape *tape, struct tensor *x, const float *g);
+/* `count` fp32 numbers (statistics, not activations) to the host: the same array on the CPU, else a copy in tape memory. */
+const float *tape_read(struct tape *tape, const float *numbers, int64_t count);
+/* fp32 numbers of the host where ops can read them: themselves on the CPU. NULL stays NULL. For the pass. */
+const float *tape_send(struct tape *tape, const float *numbers, int64_t count);
+/* For models: big arrays that the host itself fills. As tape_numbers on the CPU. */
+float *tape_host_numbers(struct tape *tape, int64_t count);
+
 /* For ops and models: memory of this pass (not cleared; NULL with tape->error set when it does not fit). Real memory in a dry
  * run too: for indices and contexts. */
 void *tape_alloc(struct tape *tape, size_t bytes);
 /* For ops: big arrays of numbers of this pass. In a dry run counted, and NULL. */
 float *tape_numbers(struct tape *tape, int64_t count);
+/* The same for activations: fewer bytes each when they are bf16. */
+float *tape_activations(struct tape *tape, int64_t count);
+void tape_zero(struct tape *tape, void *numbers, size_t bytes);
+size_t tape_element(const struct tape *tape);           /* bytes of an activation */
 /* For ops: memory until the op returns, overwritten by what is allocated next. In a dry run counted, and NULL: an op asks in its
  * forward also for what its backward will need. */
 float *tape_scratch(struct tape *tape, int64_t count);

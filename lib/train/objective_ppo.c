@@ -135,9 +135,11 @@ static int joint_value(struct tape *tape, const struct ppo_call *call, const str
     float *extra = tape_alloc(tape, (size_t)(n * MAX(b->n_extra, 1)) * sizeof *extra);
     double *scratch = tape_alloc(tape, (size_t)n * 4 * sizeof *scratch);
     struct value_settings settings = value_settings_of(b->config);
+    float *gradient = tape_alloc(tape, (size_t)n * sizeof *gradient);
     struct tensor *value;
+    const float *values;
 
-    if (!extra || !scratch)
+    if (!gradient || !extra || !scratch)
         return tape->error;
     for (int i = 0; i < n; i++) {
         int at = call->order[first + i];
@@ -149,12 +151,15 @@ static int joint_value(struct tape *tape, const struct ppo_call *call, const str
     value = openvla_value(call->model, tape, gather_action_rows(tape, pass, n, 1), b->n_extra ? extra : NULL, false);
     if (!value)
         return tape->error ? tape->error : -ENOMEM;
+    values = tape_values(tape, value);
+    if (!values)
+        return tape->error;
     for (int i = 0; i < n; i++)
-        scratch[n + i] = (double)value->x[i];
+        scratch[n + i] = (double)values[i];
     value_loss(&settings, scratch + n, scratch + 3 * n, scratch, n, call->n, scratch + 2 * n, sums);
     for (int i = 0; i < n; i++)
-        value->g[i] = (float)scratch[2 * n + i];
-    return 0;
+        gradient[i] = (float)scratch[2 * n + i];
+    return tape_set_gradient(tape, value, gradient);
 }
 
 static int ppo_shard(struct tape *tape, int shard, int first, int last, void *arg)

@@ -42,26 +42,36 @@ static int prm_shard(struct tape *tape, int shard, int first, int last, void *ar
 {
     struct prm_call *call = arg;
     int n = last - first;
+    float *gradient = tape_alloc(tape, (size_t)n * sizeof *gradient);
+    const float *values;
     struct tensor *logit;
     double loss = 0;
     int r;
 
+    if (!gradient)
+        return tape->error;
     if (call->items)
         r = reward_items_logits(call->data->reward, tape, call->items + first, n, &logit);
     else
         r = trunk_logits(call, tape, first, n, &logit);
     if (r < 0)
         return r;
+    values = tape_values(tape, logit);
+    if (!values)
+        return tape->error;
     for (int i = 0; i < n; i++) {
-        double x = (double)logit->x[i], y = (double)call->samples[first + i].label;
+        double x = (double)values[i], y = (double)call->samples[first + i].label;
 
         /* BCE with logits, stable for both signs: max(x,0) - x y + log(1 + e^-|x|) */
         loss += MAX(x, 0) - x * y + log1p(exp(-fabs(x))) - label_entropy(y);
-        logit->g[i] = (float)((1 / (1 + exp(-x)) - y) / call->n);
+        gradient[i] = (float)((1 / (1 + exp(-x)) - y) / call->n);
     }
     call->loss[shard] = loss / call->n;
+    r = tape_set_gradient(tape, logit, gradient);
+    if (r < 0)
+        return r;
     tape_backward(tape);
-    return 0;
+    return tape->error;
 }
 
 /* One update on a minibatch; a backbone that is frozen has no trunk to move. *ret_loss: the minibatch's. */

@@ -35,20 +35,30 @@ static int policy_pass(struct tape *tape, const struct policy_call *call, int fi
     const struct policy_pass *out = call->out;
     int n = last - first, width = call->data->width, hidden = call->model->config.hidden, r;
     int ref_width = policy_ref_width(call->data);
+    const float *states = NULL, *log_probs;
     struct policy_rows rows;
 
     r = policy_rows(call->model, tape, call->data, call->steps + first, n, out->logp || out->log_probs, (float)call->temperature,
                     NULL, &rows);
     if (r < 0)
         return r;
+    if (out->hidden) {
+        states = tape_values(tape, rows.pass.hidden);
+        if (!states)
+            return tape->error;
+    }
     for (int i = 0; i < n && out->hidden; i++)
         memcpy(out->hidden + (size_t)(first + i) * (size_t)hidden,
-               rows.pass.hidden->x + (size_t)rows.pass.first[i] * (size_t)hidden, (size_t)hidden * sizeof(float));
+               states + (size_t)rows.pass.first[i] * (size_t)hidden, (size_t)hidden * sizeof(float));
     if (out->logp)
         memcpy(out->logp + (size_t)first * (size_t)width, rows.stats->logp, (size_t)n * (size_t)width * sizeof(float));
-    if (out->log_probs)
-        memcpy(out->log_probs + (size_t)first * (size_t)width * (size_t)ref_width, rows.stats->log_probs,
-               (size_t)n * (size_t)width * (size_t)ref_width * sizeof(float));
+    if (!out->log_probs)
+        return 0;
+    log_probs = token_log_probs(tape, rows.stats, ref_width);
+    if (!log_probs)
+        return tape->error;
+    memcpy(out->log_probs + (size_t)first * (size_t)width * (size_t)ref_width, log_probs,
+           (size_t)n * (size_t)width * (size_t)ref_width * sizeof(float));
     return 0;
 }
 
@@ -84,14 +94,20 @@ static int backbone_chunk(struct tape *tape, _unused_ int shard, int first, int 
 {
     struct reward_call *call = arg;
     _cleanup_(reward_items_release) struct reward_items items = {0};
+    const float *values;
     struct tensor *logit;
     int n = last - first, r = reward_items_make(call->data, call->frames + first, n, call->blank, &items);
 
     if (r >= 0)
         r = reward_items_logits(call->data->reward, tape, items.items, n, &logit);
-    for (int i = 0; i < n && r >= 0; i++)
-        call->progress[first + i] = (float)(1 / (1 + exp(-(double)logit->x[i])));
-    return r;
+    if (r < 0)
+        return r;
+    values = tape_values(tape, logit);
+    if (!values)
+        return tape->error;
+    for (int i = 0; i < n; i++)
+        call->progress[first + i] = (float)(1 / (1 + exp(-(double)values[i])));
+    return 0;
 }
 
 static int reward_chunk(struct tape *tape, _unused_ int shard, int first, int last, void *arg)
@@ -101,6 +117,7 @@ static int reward_chunk(struct tape *tape, _unused_ int shard, int first, int la
     struct openvla_item items[CHUNK] = {0};
     struct openvla_pass pass;
     struct tensor *logit;
+    const float *values;
     int r;
 
     for (int i = 0; i < n; i++)
@@ -111,8 +128,11 @@ static int reward_chunk(struct tape *tape, _unused_ int shard, int first, int la
     logit = openvla_reward(call->model, tape, gather_action_rows(tape, &pass, n, 1));
     if (!logit)
         return tape->error ? tape->error : -ENOMEM;
+    values = tape_values(tape, logit);
+    if (!values)
+        return tape->error;
     for (int i = 0; i < n; i++)
-        call->progress[first + i] = (float)(1 / (1 + exp(-(double)logit->x[i])));
+        call->progress[first + i] = (float)(1 / (1 + exp(-(double)values[i])));
     return 0;
 }
 

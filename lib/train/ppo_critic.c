@@ -21,9 +21,11 @@ static int critic_shard(struct tape *tape, int shard, int first, int last, void 
     float *extra = tape_alloc(tape, (size_t)(n * MAX(b->n_extra, 1)) * sizeof *extra);
     double *scratch = tape_alloc(tape, (size_t)n * 4 * sizeof *scratch);
     struct value_settings settings = value_settings_of(b->config);
+    float *gradient = tape_alloc(tape, (size_t)n * sizeof *gradient);
     struct tensor *value;
+    const float *values;
 
-    if (!rows || !extra || !scratch)
+    if (!gradient || !rows || !extra || !scratch)
         return tape->error;
     for (int i = 0; i < n; i++) {
         int at = call->order[first + i];
@@ -36,14 +38,19 @@ static int critic_shard(struct tape *tape, int shard, int first, int last, void 
     value = openvla_value(call->model, tape, tape_input(tape, rows, n, width), b->n_extra ? extra : NULL, false);
     if (!value)
         return tape->error ? tape->error : -ENOMEM;
+    values = tape_values(tape, value);
+    if (!values)
+        return tape->error;
     for (int i = 0; i < n; i++)
-        scratch[n + i] = (double)value->x[i];
+        scratch[n + i] = (double)values[i];
     call->sums[shard] = (struct ppo_sums) {0};
     value_loss(&settings, scratch + n, scratch + 3 * n, scratch, n, call->n, scratch + 2 * n, &call->sums[shard]);
     for (int i = 0; i < n; i++)
-        value->g[i] = (float)scratch[2 * n + i];
+        gradient[i] = (float)scratch[2 * n + i];
+    if (tape_set_gradient(tape, value, gradient) < 0)
+        return tape->error;
     tape_backward(tape);
-    return 0;
+    return tape->error;
 }
 
 int ppo_batch_critic(struct ppo_batch *b, struct trainer *trainer, int epochs, struct ppo_result *ret, struct error *error)

@@ -139,11 +139,15 @@ static int value_chunk(struct tape *tape, _unused_ int shard, int first, int las
     struct tensor *rows = tape_input(tape, call->hidden + (size_t)first * (size_t)width, last - first, width);
     struct tensor *value = openvla_value(model, tape, rows, n_extra ? call->extra + first * n_extra : NULL, false);
     double mean = call->trainer->returns.mean, std = running_std(&call->trainer->returns);
+    const float *values;
 
     if (!value)
         return tape->error ? tape->error : -ENOMEM;
+    values = tape_values(tape, value);
+    if (!values)
+        return tape->error;
     for (int i = first; i < last; i++)
-        call->values[i] = (double)value->x[i - first] * std + mean;
+        call->values[i] = (double)values[i - first] * std + mean;
     return 0;
 }
 

@@ -39,19 +39,22 @@ static void fill_labels(const struct dataset *data, struct step_ref at, int32_t 
 static int absolute_error(struct tape *tape, struct tensor *actions, const struct dataset *data, const struct step_ref *steps,
                           int n, const float *labels, int64_t count, double *loss)
 {
-    float *g = actions ? tape_gradient(tape, actions) : NULL;
+    size_t numbers = actions ? (size_t)(actions->rows * actions->cols) : 0;
+    const float *values = actions ? tape_values(tape, actions) : NULL;
+    float *g = values ? tape_alloc(tape, numbers * sizeof *g) : NULL;
 
     if (!g)
         return tape->error ? tape->error : -ENOMEM;
+    memset(g, 0, numbers * sizeof *g);
     for (int i = 0; i < n; i++)
         for (int k = 0; k < sft_chunk_labels(data, steps[i]); k++) {
             int at = i * data->width + k;
-            float d = actions->x[at] - labels[at];
+            float d = values[at] - labels[at];
 
             *loss += fabs((double)d) / (double)count;
             g[at] = (d > 0 ? 1.0f : d < 0 ? -1.0f : 0.0f) / (float)count;
         }
-    return 0;
+    return tape_set_gradient(tape, actions, g);
 }
 
 int sft_chunk(const struct openvla *model, struct tape *tape, const struct dataset *data, const struct step_ref *steps, int n,

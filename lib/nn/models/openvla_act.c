@@ -15,6 +15,9 @@ struct context {
     struct act_pass *pass;
 };
 
+/* A device wants many rows at once, a CPU's caches few. */
+static int prefill_chunk(const struct openvla_session *s) { return s->tape.on ? 16 : OPENVLA_PREFILL_CHUNK; }
+
 static int tape_result(const struct tape *tape, const void *last)
 {
     return tape->error ? tape->error : last ? 0 : -EINVAL;
@@ -24,7 +27,8 @@ static int tape_result(const struct tape *tape, const void *last)
 static int prompt_pass(struct openvla_session *s, void *arg)
 {
     struct context *c = arg;
-    int n = MIN(c->n - c->first, OPENVLA_PREFILL_CHUNK), width = c->model->config.hidden, layers = c->model->config.layers, r;
+    int n = MIN(c->n - c->first, prefill_chunk(s)), width = c->model->config.hidden, layers = c->model->config.layers, r;
+    const float *last;
     struct kv_cache *cache = tape_alloc(&s->tape, (size_t)layers * sizeof(*cache));
     int64_t before;
     struct openvla_pass pass;
@@ -33,17 +37,20 @@ static int prompt_pass(struct openvla_session *s, void *arg)
         return tape_result(&s->tape, NULL);
     for (int i = 0; i < layers; i++) {
         cache[i] = s->cache[i];
-        before = (int64_t)c->first * cache[i].capacity * cache[i].width;
-        cache[i].k += before;
-        cache[i].v += before;
+        before = (int64_t)c->first * cache[i].capacity * cache[i].width * (int64_t)tape_element(&s->tape);
+        cache[i].k = (float *)((char *)cache[i].k + before);
+        cache[i].v = (float *)((char *)cache[i].v + before);
         cache[i].slots -= c->first;
     }
     r = openvla_forward_cached(c->model, &s->tape, s->items + c->first, n, cache, &pass);
     if (r < 0)
         return r;
-    for (int i = 0; i < n && !s->tape.planning; i++)
-        memcpy(s->hidden + (c->first + i) * width, pass.hidden->x + pass.first[i] * width, (size_t)width * sizeof(float));
-    return tape_result(&s->tape, pass.hidden);
+    if (s->tape.planning)
+        return tape_result(&s->tape, pass.hidden);
+    last = tape_values(&s->tape, pass.hidden);      /* one row of each sequence and what follows it: a few */
+    for (int i = 0; i < n && last; i++)
+        memcpy(s->hidden + (c->first + i) * width, last + pass.first[i] * width, (size_t)width * sizeof(float));
+    return tape_result(&s->tape, last);
 }
 
 static int prefill_pass(struct openvla_session *s, void *arg)
@@ -75,6 +82,9 @@ int openvla_prefill(const struct openvla *model, struct openvla_session *s, cons
 
     if (n < 1 || n > s->max_batch || model->config.hidden != s->config.hidden || model->config.layers != s->config.layers)
         return -EINVAL;
+    r = session_attach(s, model);
+    if (r < 0)
+        return r;
     s->active = 0;
     for (int i = 0; i < n; i++) {
         s->items[i] =
@@ -85,7 +95,7 @@ int openvla_prefill(const struct openvla *model, struct openvla_session *s, cons
             s->slot[s->active++] = i;
     }
     r = session_reserve_kv(s, longest);
-    for (c.first = 0; c.first < n && r >= 0; c.first += OPENVLA_PREFILL_CHUNK)
+    for (c.first = 0; c.first < n && r >= 0; c.first += prefill_chunk(s))
         r = session_run(s, prompt_pass, &c);
     for (int i = 0; i < n; i++)
         s->length[i] = items[i].n_images * model->config.patches + items[i].n_prompt;
@@ -153,8 +163,8 @@ static int row_of(const struct act_pass *pass, int item)
 }
 
 /* Before anything is sampled: sampling may change the logits. */
-static void compare_shadows(const struct openvla *model, const struct act_pass *pass, const struct act_item *items,
-                            struct act_result *results)
+static void compare_shadows(const struct openvla *model, const struct act_pass *pass, const float *logits,
+                            const struct act_item *items, struct act_result *results)
 {
     int64_t cols = pass->logits->cols, first = cols > OPENVLA_ACTION_BINS ? model->config.vocab - OPENVLA_ACTION_BINS : 0;
 
@@ -162,13 +172,12 @@ static void compare_shadows(const struct openvla *model, const struct act_pass *
         int of = items[pass->slot[i]].shadow_of - 1;
 
         if (of >= 0)
-            results[of].confidence += (float)divergence(pass->logits->x + row_of(pass, of) * cols + first,
-                                                        pass->logits->x + i * cols + first, OPENVLA_ACTION_BINS);
+            results[of].confidence += (float)divergence(logits + row_of(pass, of) * cols + first, logits + i * cols + first, OPENVLA_ACTION_BINS);
     }
 }
 
 /* Draw action token number `token` of every acting sequence: from the 256 action ids, or with item.full from the vocabulary. */
-static void sample(const struct openvla *model, struct openvla_session *s, const struct act_pass *pass,
+static void sample(const struct openvla *model, struct openvla_session *s, const struct act_pass *pass, float *all,
                    const struct act_item *items, int token, struct act_result *results)
 {
     const struct openvla_config *c = &model->config;
@@ -179,7 +188,7 @@ static void sample(const struct openvla *model, struct openvla_session *s, const
         struct act_result *result = &results[pass->slot[i]];
         struct philox random =
             philox_at(item->seed, PHILOX_SAMPLE, item->episode, item->step, item->sample << 16 | (uint32_t)token);
-        float *logits = pass->logits->x + i * pass->logits->cols, uniform = philox_uniform(&random), entropy;
+        float *logits = all + i * pass->logits->cols, uniform = philox_uniform(&random), entropy;
         bool all_columns = pass->logits->cols > OPENVLA_ACTION_BINS;
         int32_t column;
 
@@ -202,6 +211,8 @@ int openvla_act(const struct openvla *model, struct openvla_session *s, const st
                 struct act_result *results)
 {
     struct act_pass pass;
+    const float *value = NULL;
+    float *logits;
     bool action_only = true;
     int r;
 
@@ -211,16 +222,24 @@ int openvla_act(const struct openvla *model, struct openvla_session *s, const st
     if (r < 0)
         return r;
     memset(results, 0, (size_t)n * sizeof(*results));
-    for (int i = 0; pass.value && i < n; i++)
-        results[i].value = pass.value->x[i];
+    if (pass.value) {
+        value = tape_values(&s->tape, pass.value);
+        if (!value)
+            return s->tape.error;
+    }
+    for (int i = 0; value && i < n; i++)
+        results[i].value = value[i];
     for (int token = 0; pass.rows && token < model->config.action_dims; token++) {
         if (token > 0) {
             r = openvla_step(model, s, s->token, action_only, &pass);
             if (r < 0)
                 return r;
         }
-        compare_shadows(model, &pass, items, results);
-        sample(model, s, &pass, items, token, results);
+        logits = (float *)tape_values(&s->tape, pass.logits);   /* overwritten by sampling: nobody reads them again */
+        if (!logits)
+            return s->tape.error;
+        compare_shadows(model, &pass, logits, items, results);
+        sample(model, s, &pass, logits, items, token, results);
     }
     return 0;
 }

@@ -82,12 +82,28 @@ static void answer_numbers(const struct oft_item *item, const float *middle, con
     }
 }
 
+/* What a pass made, on the host. */
+struct read { float *logits; const float *actions, *log_scale, *value; };
+
+static int read_results(struct openvla_session *s, const struct context *c, struct read *ret)
+{
+    struct tape *t = &s->tape;
+
+    *ret = (struct read) {
+        .logits = c->logits ? (float *)tape_values(t, c->logits) : NULL,        /* overwritten: nobody reads them again */
+        .actions = c->actions ? tape_values(t, c->actions) : NULL, .log_scale = c->log_scale ? tape_values(t, c->log_scale) : NULL,
+        .value = c->value ? tape_values(t, c->value) : NULL,
+    };
+    return t->error;
+}
+
 int oft_act(const struct openvla *model, struct openvla_session *s, const struct oft_item *items, int n,
             struct oft_result *results)
 {
     const struct openvla_config *config = &model->config;
     struct context c = {.model = model};
     int slots = oft_slots(config);
+    struct read read;
 
     if (n < 1 || n > s->max_batch || config->hidden != s->config.hidden || config->oft.kind == OFT_NONE || slots > OFT_MAX_SLOTS)
         return -EINVAL;
@@ -99,6 +115,12 @@ int oft_act(const struct openvla *model, struct openvla_session *s, const struct
                                             .proprio = items[i].proprio};
         memcpy(s->items[i].images, items[i].images, sizeof(items[i].images));
     }
+    {
+        int r = session_attach(s, model);
+
+        if (r < 0)
+            return r;
+    }
     memset(results, 0, (size_t)n * sizeof(*results));
     for (c.first = 0; c.first < n; c.first += c.n) {
         int r;
@@ -109,17 +131,20 @@ int oft_act(const struct openvla *model, struct openvla_session *s, const struct
         r = session_run(s, act_pass, &c);
         if (r < 0)
             return r;
+        r = read_results(s, &c, &read);
+        if (r < 0)
+            return r;
         for (int i = 0; i < c.n; i++) {
             struct oft_result *result = &results[c.first + i];
 
-            if (c.value)
-                result->value = c.value->x[i];
+            if (read.value)
+                result->value = read.value[i];
             if (c.logits)
-                answer_ids(config, &items[c.first + i], c.logits->x + (int64_t)i * slots * c.logits->cols, c.logits->cols, slots,
+                answer_ids(config, &items[c.first + i], read.logits + (int64_t)i * slots * c.logits->cols, c.logits->cols, slots,
                            result);
             else
-                answer_numbers(&items[c.first + i], c.actions->x + (int64_t)i * slots,
-                               c.log_scale ? c.log_scale->x + (int64_t)i * slots : NULL, slots, result);
+                answer_numbers(&items[c.first + i], read.actions + (int64_t)i * slots,
+                               read.log_scale ? read.log_scale + (int64_t)i * slots : NULL, slots, result);
         }
     }
     return 0;

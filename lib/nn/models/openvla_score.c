@@ -6,19 +6,21 @@
 
 enum { CHUNK = 16 };           /* sequences per pass: activations stay in the caches; any number gives the same bits */
 
-struct context { const struct openvla *model; int first, n; struct tensor *logit; };
+struct context { const struct openvla *model; int first, n; const float *logit; };
 
 static int score_pass(struct openvla_session *s, void *arg)
 {
     struct context *c = arg;
     struct openvla_pass pass;
+    struct tensor *logit;
     int r;
 
     r = openvla_forward_tail(c->model, &s->tape, s->items + c->first, c->n, &pass);
     if (r < 0)
         return r;
-    c->logit = openvla_reward(c->model, &s->tape, op_gather(&s->tape, pass.hidden, pass.first, c->n));
-    return s->tape.error ? s->tape.error : c->logit ? 0 : -EINVAL;
+    logit = openvla_reward(c->model, &s->tape, op_gather(&s->tape, pass.hidden, pass.first, c->n));
+    c->logit = logit && !s->tape.planning ? tape_values(&s->tape, logit) : NULL;
+    return s->tape.error ? s->tape.error : logit ? 0 : -EINVAL;
 }
 
 int openvla_score(const struct openvla *model, struct openvla_session *s, const struct score_item *items, int n,
@@ -31,6 +33,9 @@ int openvla_score(const struct openvla *model, struct openvla_session *s, const 
         return -EINVAL;
     if (!model->config.reward_width)
         return -ENOTSUP;
+    r = session_attach(s, model);
+    if (r < 0)
+        return r;
     for (int i = 0; i < n; i++) {
         s->items[i] =
             (struct openvla_item){.n_images = items[i].n_images, .prompt = items[i].prompt, .n_prompt = items[i].n_prompt};
@@ -40,7 +45,7 @@ int openvla_score(const struct openvla *model, struct openvla_session *s, const 
         c.n = MIN(n - c.first, CHUNK);
         r = session_run(s, score_pass, &c);
         for (int i = 0; i < c.n && r >= 0; i++)
-            ret_progress[c.first + i] = (float)(1.0 / (1.0 + exp(-(double)c.logit->x[i])));
+            ret_progress[c.first + i] = (float)(1.0 / (1.0 + exp(-(double)c.logit[i])));
     }
     return r;
 }

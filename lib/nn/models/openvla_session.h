@@ -8,7 +8,8 @@ struct openvla_session {
     int max_batch;
     struct tape tape;
     struct kv_cache *cache;             /* [layers], one slot per sequence */
-    float *kv;                          /* memory of all of them */
+    char *kv;                           /* memory of all of them */
+    struct device *kv_device;           /* whose memory that is; NULL: this CPU's */
     int capacity;                       /* positions per slot */
     int active;                         /* sequences that act */
     float *hidden;                      /* (max_batch, hidden) of each prompt's last row */
@@ -18,6 +19,8 @@ struct openvla_session {
     int32_t *token, *position;
 };
 
+/* Compute where the model's parameters are. Before the first pass of a call. */
+int session_attach(struct openvla_session *s, const struct openvla *model);
 /* Room for `capacity` positions per slot; forgets what is held when it must grow. */
 int session_reserve_kv(struct openvla_session *s, int capacity);
 /* One pass on the session's tape; when it does not fit, a dry run finds the size and it runs again. `pass` puts everything

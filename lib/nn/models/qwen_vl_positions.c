@@ -52,7 +52,7 @@ static int axis_of(const int section[3], int i)
 float *qwen_text_table(const struct qwen_vl_config *c, struct tape *tape, int32_t *const position[3], const int32_t *rows, int n)
 {
     int64_t dim = c->head_dim;
-    float *table = tape_numbers(tape, n * dim);
+    float *table = tape_host_numbers(tape, n * dim);
 
     for (int64_t r = 0; table && r < n; r++)
         for (int i = 0; i < dim / 2; i++)
@@ -65,7 +65,7 @@ float *qwen_vision_table(const struct qwen_vision_config *c, struct tape *tape, 
 {
     int64_t dim = c->dim / c->heads;
     int quarter = (int)dim / 4, group = c->merge * c->merge;
-    float *table = tape_numbers(tape, l->patches * dim);
+    float *table = tape_host_numbers(tape, l->patches * dim);
 
     for (int p = 0; table && p < l->n_pictures; p++) {
         int across = l->pictures[p].width / c->patch / c->merge;

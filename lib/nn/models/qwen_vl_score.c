@@ -45,9 +45,9 @@ static int score_pass(struct tape *tape, void *arg)
     return tape->error ? tape->error : c->out ? 0 : -EINVAL;
 }
 
-static float progress_of(const struct tensor *out, int i)
+static float progress_of(const float *out, int64_t cols, int i)
 {
-    double x = out->cols == 1 ? (double)out->x[i] : (double)out->x[2 * i] - (double)out->x[2 * i + 1];
+    double x = cols == 1 ? (double)out[i] : (double)out[2 * i] - (double)out[2 * i + 1];
 
     return (float)(1.0 / (1.0 + exp(-x)));
 }
@@ -55,16 +55,21 @@ static float progress_of(const struct tensor *out, int i)
 int qwen_vl_score(const struct qwen_vl *model, struct qwen_session *s, const struct qwen_item *items, int n, float *ret_progress)
 {
     struct context c = {.model = model};
+    const float *out;
     int r = 0;
 
     if (!model->config.reward_width && (model->config.yes_id < 0 || model->config.no_id < 0))
         return -ENOTSUP;
+    r = tape_attach(&s->tape, &model->params);
     for (int first = 0; first < n && r >= 0; first += CHUNK) {
         c.items = items + first;
         c.n = MIN(n - first, CHUNK);
         r = tape_run(&s->tape, score_pass, &c);
+        out = r < 0 ? NULL : tape_values(&s->tape, c.out);
+        if (r >= 0 && !out)
+            r = s->tape.error;
         for (int i = 0; i < c.n && r >= 0; i++)
-            ret_progress[first + i] = progress_of(c.out, i);
+            ret_progress[first + i] = progress_of(out, c.out->cols, i);
     }
     return r;
 }

@@ -15,7 +15,7 @@ static struct tensor *pixels(const struct qwen_vl *model, struct tape *tape, con
 {
     const struct qwen_vision_config *c = &model->config.vision;
     int64_t area = (int64_t)c->patch * c->patch, still = 3 * area, cols = still * c->temporal;
-    float *x = tape_numbers(tape, l->patches * cols), *once = tape_numbers(tape, l->patches * still);
+    float *x = tape_host_numbers(tape, l->patches * cols), *once = tape_host_numbers(tape, l->patches * still);
 
     for (int p = 0; x && once && p < l->n_pictures; p++) {
         const struct qwen_picture *picture = &l->pictures[p];

@@ -24,7 +24,9 @@ static void gelu_backward(struct tape *tape, void *context)
     const struct activation *c = context;
     float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
 
-    if (dx)
+    if (dx && tape->on)
+        ON(tape, activation_backward, type_of(tape), DEVICE_GELU, dx, c->y->g, c->x->x, c->x->rows * c->x->cols, 0, 0);
+    else if (dx)
         cpu_kernels()->gelu_backward(dx, c->y->g, c->x->x, c->x->rows * c->x->cols);
 }
 
@@ -32,7 +34,9 @@ struct tensor *op_gelu(struct tape *t, struct tensor *x)
 {
     struct activation *c = activation_new(t, x, NULL, gelu_backward);
 
-    if (c && !t->planning)
+    if (c && !t->planning && t->on)
+        ON(t, activation, type_of(t), DEVICE_GELU, c->y->x, x->x, x->rows * x->cols, 0, 0);
+    else if (c && !t->planning)
         cpu_kernels()->gelu(c->y->x, x->x, x->rows * x->cols);
     return c ? c->y : NULL;
 }
@@ -42,7 +46,9 @@ static void quick_gelu_backward(struct tape *tape, void *context)
     const struct activation *c = context;
     float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
 
-    if (dx)
+    if (dx && tape->on)
+        ON(tape, activation_backward, type_of(tape), DEVICE_QUICK_GELU, dx, c->y->g, c->x->x, c->x->rows * c->x->cols, 0, 0);
+    else if (dx)
         cpu_kernels()->quick_gelu_backward(dx, c->y->g, c->x->x, c->x->rows * c->x->cols);
 }
 
@@ -50,7 +56,9 @@ struct tensor *op_quick_gelu(struct tape *t, struct tensor *x)
 {
     struct activation *c = activation_new(t, x, NULL, quick_gelu_backward);
 
-    if (c && !t->planning)
+    if (c && !t->planning && t->on)
+        ON(t, activation, type_of(t), DEVICE_QUICK_GELU, c->y->x, x->x, x->rows * x->cols, 0, 0);
+    else if (c && !t->planning)
         cpu_kernels()->quick_gelu(c->y->x, x->x, x->rows * x->cols);
     return c ? c->y : NULL;
 }
@@ -60,7 +68,9 @@ static void relu_backward(struct tape *tape, void *context)
     const struct activation *c = context;
     float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
 
-    if (dx)
+    if (dx && tape->on)
+        ON(tape, activation_backward, type_of(tape), DEVICE_RELU, dx, c->y->g, c->x->x, c->x->rows * c->x->cols, 0, 0);
+    else if (dx)
         cpu_kernels()->relu_backward(dx, c->y->g, c->x->x, c->x->rows * c->x->cols);
 }
 
@@ -68,7 +78,9 @@ struct tensor *op_relu(struct tape *t, struct tensor *x)
 {
     struct activation *c = activation_new(t, x, NULL, relu_backward);
 
-    if (c && !t->planning)
+    if (c && !t->planning && t->on)
+        ON(t, activation, type_of(t), DEVICE_RELU, c->y->x, x->x, x->rows * x->cols, 0, 0);
+    else if (c && !t->planning)
         cpu_kernels()->relu(c->y->x, x->x, x->rows * x->cols);
     return c ? c->y : NULL;
 }
@@ -82,7 +94,9 @@ static void swiglu_backward(struct tape *tape, void *context)
         return;
     dgate = tape_gradient(tape, c->x);
     dup = tape_gradient(tape, c->up);
-    if (dgate && dup)
+    if (dgate && dup && tape->on)
+        ON(tape, swiglu_backward, type_of(tape), dgate, dup, c->y->g, c->x->x, c->up->x, c->x->rows * c->x->cols);
+    else if (dgate && dup)
         cpu_kernels()->swiglu_backward(dgate, dup, c->y->g, c->x->x, c->up->x, c->x->rows * c->x->cols);
 }
 
@@ -90,7 +104,9 @@ struct tensor *op_swiglu(struct tape *t, struct tensor *gate, struct tensor *up)
 {
     struct activation *c = up ? activation_new(t, gate, up, swiglu_backward) : NULL;
 
-    if (c && !t->planning)
+    if (c && !t->planning && t->on)
+        ON(t, swiglu, type_of(t), c->y->x, gate->x, up->x, gate->rows * gate->cols);
+    else if (c && !t->planning)
         cpu_kernels()->swiglu(c->y->x, gate->x, up->x, gate->rows * gate->cols);
     return c ? c->y : NULL;
 }

@@ -11,6 +11,7 @@ struct attend {
     const int32_t *asking;              /* [n+1] of q: the last rows of each sequence; start when all ask */
     int n, heads, group;                /* group: heads of q that share one of k and v */
     bool causal;
+    float *lse;                         /* on a device, in training: (heads, rows of q) */
     float *p, *inverse;                 /* kept in training: per head, sequence after sequence; inference: one sequence's worth */
     int64_t p_head;                     /* floats of p per head */
 };
@@ -58,6 +59,38 @@ static struct attention one(const struct attend *c, int i, int h, int64_t p_befo
     return a;
 }
 
+/* On a device: pointers and indices; scratch is asked for by the caller. */
+static bool on_device(struct tape *t, const struct attend *c, struct device_attention *ret)
+{
+    int64_t dim = c->y->cols / c->heads, asking = 0;
+    const int32_t *start = send_ints(t, c->start, c->n + 1), *asks = send_ints(t, c->asking, c->n + 1);
+
+    for (int i = 0; i < c->n; i++)
+        asking = MAX(asking, rows_of(c->asking, i));
+    *ret = (struct device_attention) {
+        .n = c->n, .heads = c->heads, .group = c->group, .dim = dim, .causal = c->causal, .scale = 1.0f / sqrtf((float)dim), .start = start,
+        .asking = asks, .longest = longest(c), .longest_asking = asking, .q_rows = c->q->rows, .q_stride = c->q->cols, .kv_stride = c->k->cols,
+        .out_stride = c->y->cols, .q = at_activation(t, c->q->x, c->q_at), .k = at_activation(t, c->k->x, c->k_at),
+        .v = at_activation(t, c->v->x, c->v_at), .out = c->y->x, .lse = c->lse,
+    };
+    return start && asks;
+}
+
+static void backward_on_device(struct tape *t, const struct attend *c)
+{
+    float *delta = tape_scratch(t, c->q->rows * c->heads);
+    struct device_attention a;
+
+    if (!delta || !on_device(t, c, &a))
+        return;
+    a.dout = c->y->g;
+    a.dq = at_activation(t, c->q->g, c->q_at);
+    a.dk = at_activation(t, c->k->g, c->k_at);
+    a.dv = at_activation(t, c->v->g, c->v_at);
+    a.delta = delta;
+    op_ran(t, device_attention(t->on, type_of(t), &a, true));
+}
+
 static void attention_backward(struct tape *tape, void *context)
 {
     const struct attend *c = context;
@@ -68,6 +101,10 @@ static void attention_backward(struct tape *tape, void *context)
         return;
     if (!tape_gradient(tape, c->q) || !tape_gradient(tape, c->k) || !tape_gradient(tape, c->v))
         return;
+    if (tape->on) {
+        backward_on_device(tape, c);
+        return;
+    }
     scratch = tape_scratch(tape, attention_scratch(longest(c), c->y->cols / c->heads, true));
     if (!scratch)
         return;
@@ -105,6 +142,16 @@ static struct tensor *attend(struct tape *t, struct attend proto, struct spans s
     c->n = spans.n;
     c->causal = mask == ATTENTION_CAUSAL;
     c->y = tape_tensor(t, proto.q->rows, width);
+    if (t->on) {
+        struct device_attention a;
+
+        c->lse = t->training ? tape_numbers(t, proto.q->rows * proto.heads) : NULL;
+        tape_record(t, c->y, attention_backward, c);
+        tape_scratch(t, t->training ? proto.q->rows * proto.heads : 0);
+        if (!t->error && !t->planning && on_device(t, c, &a))
+            op_ran(t, device_attention(t->on, type_of(t), &a, false));
+        return t->error ? NULL : c->y;
+    }
     rows_max = longest(c);
     for (int i = 0; i < c->n; i++)
         c->p_head += p_size(c, i);

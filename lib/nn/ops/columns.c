@@ -7,6 +7,10 @@ static void part_backward(struct tape *tape, struct tensor *part, const struct t
 {
     float *g = part->wants ? tape_gradient(tape, part) : NULL;
 
+    if (g && tape->on) {
+        ON(tape, copy_rows, type_of(tape), g, part->cols, at_activation(tape, y->g, from), y->cols, y->rows, part->cols, true);
+        return;
+    }
     for (int64_t i = 0; g && i < y->rows; i++)
         cpu_kernels()->accumulate(g + i * part->cols, y->g + i * y->cols + from, part->cols);
 }
@@ -34,6 +38,11 @@ struct tensor *op_concat(struct tape *t, struct tensor *a, struct tensor *b)
         return NULL;
     *c = (struct columns) {.a = a, .b = b, .y = y};
     tape_record(t, y, columns_backward, c);
+    if (t->on && !t->planning && !t->error) {
+        ON(t, copy_rows, type_of(t), y->x, y->cols, a->x, a->cols, y->rows, a->cols, false);
+        ON(t, copy_rows, type_of(t), at_activation(t, y->x, a->cols), y->cols, b->x, b->cols, y->rows, b->cols, false);
+        return t->error ? NULL : y;
+    }
     for (int64_t i = 0; i < y->rows && !t->planning; i++) {
         memcpy(y->x + i * y->cols, a->x + i * a->cols, (size_t)a->cols * sizeof(float));
         memcpy(y->x + i * y->cols + a->cols, b->x + i * b->cols, (size_t)b->cols * sizeof(float));

@@ -14,6 +14,16 @@ int op_kv_append(struct tape *t, struct kv_cache *cache, struct tensor *k, struc
         return t->error = -EINVAL;
     if (t->planning)
         return 0;
+    for (int64_t i = 0; i < k->rows && t->on; i++)
+        if (slot[i] < 0 || slot[i] >= cache->slots || position[i] < 0 || position[i] >= cache->capacity)
+            return t->error = -EINVAL;
+    if (t->on) {
+        const int32_t *slots = send_ints(t, slot, k->rows), *positions = send_ints(t, position, k->rows);
+
+        if (slots && positions)
+            ON(t, kv_append, type_of(t), cache->k, cache->v, k->x, v->x, slots, positions, k->rows, cache->width, cache->capacity);
+        return t->error;
+    }
     for (int64_t i = 0, n; i < k->rows; i += n) {
         for (n = 1; i + n < k->rows && slot[i + n] == slot[i] && position[i + n] == position[i] + n; n++)
             ;       /* a run of neighbours */
@@ -41,6 +51,17 @@ struct tensor *op_attention_decode(struct tape *t, struct tensor *q, const struc
     scratch = tape_scratch(t, attention_decode_scratch(cache->capacity, heads));
     if (t->error || t->planning)
         return t->error ? NULL : y;
+    if (t->on) {
+        const int32_t *slots = send_ints(t, slot, q->rows), *positions = send_ints(t, position, q->rows);
+
+        if (slots && positions)
+            ON(t, attention_decode, type_of(t), &(struct device_decode) {
+                .rows = q->rows, .dim = dim, .capacity = cache->capacity, .width = cache->width, .heads = heads, .group = 1,
+                .scale = 1.0f / sqrtf((float)dim), .slot = slots, .position = positions, .q = q->x, .k = cache->k, .v = cache->v,
+                .out = y->x,
+            });
+        return t->error ? NULL : y;
+    }
     for (int64_t i = 0; i < q->rows; i++) {
         int64_t base = (int64_t)slot[i] * cache->capacity * cache->width;
 

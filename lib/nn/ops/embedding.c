@@ -13,7 +13,9 @@ static void embedding_backward(struct tape *tape, void *context)
     float *dtable = param_gradient(tape, c->table);
     int64_t d = c->y->cols;
 
-    for (int64_t i = 0; dtable && i < c->y->rows; i++)
+    if (dtable && tape->on)
+        op_scatter(tape, DEVICE_F32, dtable, c->y->g, c->ids, c->y->rows, d);
+    for (int64_t i = 0; dtable && !tape->on && i < c->y->rows; i++)
         if (c->ids[i] >= 0)
             cpu_kernels()->accumulate(dtable + c->ids[i] * d, c->y->g + i * d, d);
 }
@@ -35,10 +37,19 @@ struct tensor *op_embedding(struct tape *t, const struct param *table, const int
         if (ids[i] < EMBEDDING_ZERO || ids[i] >= table->dim[0])
             return op_fail(t, -EINVAL);
         kept[i] = ids[i];
+        if (t->on)
+            continue;
         if (ids[i] == EMBEDDING_ZERO)
             memset(y->x + i * d, 0, (size_t)d * sizeof(float));
         else
             param_read(table, ids[i] * d, d, y->x + i * d);
     }
-    return y;
+    if (t->on) {
+        const int32_t *sent = send_ints(t, ids, n);
+        bool half = !table->on_f32;
+
+        if (sent)
+            ON(t, embedding, type_of(t), y->x, half ? DEVICE_BF16 : DEVICE_F32, half ? table->on_bf16 : table->on_f32, sent, n, d);
+    }
+    return t->error ? NULL : y;
 }

@@ -42,12 +42,29 @@ static float laplace_kl(float middle, float scale, const float *ref)
     return ref[1] - scale + d * exp_of(-ref[1]) + exp_of(scale - ref[1] - d * exp_of(-scale)) - 1.0f;
 }
 
+/* Activations on the device += numbers of the host. */
+static void add_there(struct tape *t, float *to, const float *numbers, int64_t n)
+{
+    struct tensor *x = tape_input(t, numbers, 1, n);
+
+    if (x)
+        ON(t, accumulate, type_of(t), to, x->x, n);
+}
+
 static void laplace_backward(struct tape *tape, void *context)
 {
     const struct laplace *c = context;
     const struct token_stats *s = &c->stats;
-    float *dm = c->middle->wants ? tape_gradient(tape, c->middle) : NULL;
-    float *ds = c->log_scale->wants ? tape_gradient(tape, c->log_scale) : NULL;
+    int64_t n = s->rows;
+    float *dm = c->middle->wants ? tape_gradient(tape, c->middle) : NULL, *dm_there = dm;
+    float *ds = c->log_scale->wants ? tape_gradient(tape, c->log_scale) : NULL, *ds_there = ds;
+
+    if (tape->on && dm && ds) {         /* a few numbers: the host's arithmetic, then added there */
+        dm = tape_alloc(tape, 2 * (size_t)n * sizeof(*dm));
+        ds = dm ? dm + n : NULL;
+        if (dm)
+            memset(dm, 0, 2 * (size_t)n * sizeof(*dm));
+    }
 
     if (!dm || !ds)
         return;
@@ -63,12 +80,17 @@ static void laplace_backward(struct tape *tape, void *context)
             ds[i] += s->dkl[i] * (exp_of(scale - s0) * near * (1.0f + d * inverse) - 1.0f);
         }
     }
+    if (tape->on) {
+        add_there(tape, dm_there, dm, n);
+        add_there(tape, ds_there, ds, n);
+    }
 }
 
 struct token_stats *op_laplace_stats(struct tape *t, struct tensor *middle, struct tensor *log_scale, const float *target,
                                      float temperature, const float *ref)
 {
     float log_temperature = temperature > 0.0f ? (float)log((double)temperature) : 0.0f, *numbers, *kept;
+    const float *middles, *scales;
     struct laplace *c;
     int64_t n;
 
@@ -100,11 +122,15 @@ struct token_stats *op_laplace_stats(struct tape *t, struct tensor *middle, stru
         .target = kept,
         .ref = ref,
     };
+    if (t->on && t->planning && t->training)
+        tape_activations(t, 2 * n);     /* what the way back sends */
     tape_record(t, NULL, laplace_backward, c);
     if (t->error || t->planning)
         return t->error ? NULL : &c->stats;
-    for (int64_t i = 0; i < n; i++) {
-        float m = middle->x[i], scale = log_scale->x[i] + log_temperature;
+    middles = tape_values(t, middle);
+    scales = tape_values(t, log_scale);
+    for (int64_t i = 0; i < n && middles && scales; i++) {
+        float m = middles[i], scale = scales[i] + log_temperature;
 
         kept[i] = target[i];
         c->stats.log_probs[2 * i] = m;
@@ -113,5 +139,5 @@ struct token_stats *op_laplace_stats(struct tape *t, struct tensor *middle, stru
         c->stats.entropy[i] = laplace_entropy(scale);
         c->stats.kl[i] = ref ? laplace_kl(m, scale, ref + 2 * i) : 0.0f;
     }
-    return &c->stats;
+    return t->error ? NULL : &c->stats;
 }

@@ -132,9 +132,8 @@ static void input_gradient(const struct linear *c, float *dx, bool add, float *s
     multiply(weight, &g);
 }
 
-static void linear_backward(struct tape *tape, void *context)
+static void backward_here(struct tape *tape, const struct linear *c)
 {
-    const struct linear *c = context;
     int64_t rows = c->x->rows, in = c->x->cols, out = c->y->cols;
     float *dweight = param_gradient(tape, c->weight), *dbias = param_gradient(tape, c->bias);
     bool first = false;
@@ -149,6 +148,77 @@ static void linear_backward(struct tape *tape, void *context)
         weight_gradient(c, dweight, scratch);
     if (dx)
         input_gradient(c, dx, !first, scratch);
+}
+
+/* ---- on a device: the weight as it lies there; bf16 products where activations are bf16 ------------------------------ */
+
+/* Rows from `first` on of the weight become g's b. */
+static void weight_on(const struct tape *t, const struct linear *c, struct device_gemm *g)
+{
+    const struct param *weight = c->weight;
+    bool half = weight->on_bf16 && (t->half || !weight->on_f32);
+    const char *at = half ? weight->on_bf16 : (const void *)weight->on_f32;
+
+    g->b_type = half ? DEVICE_BF16 : DEVICE_F32;
+    g->b = at ? at + (size_t)(c->first * c->x->cols) * device_element(g->b_type) : NULL;
+    g->b_row = c->x->cols;
+}
+
+static void gemm_on(struct tape *t, struct device_gemm g)
+{
+    if (!g.a || !g.b || !g.c)
+        op_fail(t, -EINVAL);            /* never packed */
+    else
+        op_ran(t, device_gemm(t->on, &g));
+}
+
+static void product_on(struct tape *t, const struct linear *c, bool add)
+{
+    int64_t in = c->x->cols;
+    struct device_gemm g = {
+        .m = c->x->rows, .n = c->y->cols, .k = in, .a = c->x->x, .a_row = in, .a_type = type_of(t), .b_transposed = true,
+        .c = c->y->x, .c_row = c->y->cols, .c_type = type_of(t), .alpha = 1.0f, .add = add,
+        .bias = c->bias ? c->bias->on_f32 : NULL, .bias_half = c->bias ? c->bias->on_bf16 : NULL,
+    };
+
+    weight_on(t, c, &g);
+    gemm_on(t, g);
+}
+
+static void backward_on(struct tape *tape, const struct linear *c)
+{
+    int64_t rows = c->x->rows, in = c->x->cols, out = c->y->cols;
+    float *dweight = param_gradient(tape, c->weight), *dbias = param_gradient(tape, c->bias);
+    bool first = false;
+    float *dx = c->x->wants ? tape_gradient_first(tape, c->x, &first) : NULL;
+    enum device_type type = type_of(tape);
+
+    if (tape->error)
+        return;
+    if (dbias)
+        ON(tape, column_sum, type, dbias, c->y->g, out, rows, out);
+    if (dweight)
+        gemm_on(tape, (struct device_gemm) {
+            .m = out, .n = in, .k = rows, .a = c->y->g, .a_row = out, .a_type = type, .a_transposed = true, .b = c->x->x, .b_row = in,
+            .b_type = type, .c = dweight + c->first * in, .c_row = in, .c_type = DEVICE_F32, .alpha = 1.0f, .add = true,
+        });
+    if (dx) {
+        struct device_gemm g = {
+            .m = rows, .n = in, .k = out, .a = c->y->g, .a_row = out, .a_type = type, .c = dx, .c_row = in, .c_type = type,
+            .alpha = 1.0f, .add = !first,
+        };
+
+        weight_on(tape, c, &g);
+        gemm_on(tape, g);
+    }
+}
+
+static void linear_backward(struct tape *tape, void *context)
+{
+    if (tape->on)
+        backward_on(tape, context);
+    else
+        backward_here(tape, context);
 }
 
 /* ---- forwards ---------------------------------------------------------------------------------------------- */
@@ -209,6 +279,10 @@ static struct tensor *linear(struct tape *t, struct tensor *x, const struct para
     scratch = tape_scratch(t, product_scratch(weight, x->rows, x->cols, first, count));
     if (t->error || t->planning)
         return t->error ? NULL : y;
+    if (t->on) {
+        product_on(t, c, false);
+        return t->error ? NULL : y;
+    }
     if (!weight->half && (!weight->forward || (t->training && !weight->backward)))
         return op_fail(t, -EINVAL);
     product(c, false, scratch);
@@ -231,7 +305,9 @@ static void adapter_backward(struct tape *tape, void *context)
     if (!c->up.y->g)
         return;
     linear_backward(tape, (void *)&c->up);
-    if (h->g)
+    if (h->g && tape->on)
+        ON(tape, scale, type_of(tape), h->g, c->scale, h->rows * h->cols);
+    else if (h->g)
         cpu_kernels()->scale(h->g, c->scale, h->rows * h->cols);
 }
 
@@ -258,6 +334,11 @@ static struct tensor *adapt(struct tape *t, struct tensor *x, const struct param
     scratch = tape_scratch(t, product_scratch(lora->b, h->rows, h->cols, first, y->cols));
     if (t->error || t->planning)
         return t->error ? NULL : y;
+    if (t->on) {
+        ON(t, scale, type_of(t), h->x, lora->scale, h->rows * h->cols);
+        product_on(t, &c->up, true);
+        return t->error ? NULL : y;
+    }
     if (!lora->b->forward || (t->training && !lora->b->backward))
         return op_fail(t, -EINVAL);
     cpu_kernels()->scale(h->x, lora->scale, h->rows * h->cols);

@@ -7,9 +7,8 @@ struct picked {
     const int32_t *ids;
 };
 
-static void picked_backward(struct tape *tape, void *context)
+static void picked_backward_here(struct tape *tape, const struct picked *c)
 {
-    const struct picked *c = context;
     const struct cpu_kernels *cpu = cpu_kernels();
     float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL, *dweight = param_gradient(tape, c->weight);
     int64_t in = c->x->cols, n = c->y->cols;
@@ -26,6 +25,50 @@ static void picked_backward(struct tape *tape, void *context)
             if (dweight)
                 cpu->accumulate_scaled(dweight + c->ids[j] * in, c->x->x + i * in, dy, in);
         }
+}
+
+/* On a device: the picked rows as activations; they are a few. */
+static float *rows_on(struct tape *t, const struct picked *c, float *rows)
+{
+    const int32_t *ids = send_ints(t, c->ids, c->y->cols);
+    bool half = !c->weight->on_f32;
+
+    if (rows && ids)
+        ON(t, embedding, type_of(t), rows, half ? DEVICE_BF16 : DEVICE_F32, half ? c->weight->on_bf16 : c->weight->on_f32, ids, c->y->cols, c->x->cols);
+    return t->error ? NULL : rows;
+}
+
+static void picked_backward_on(struct tape *t, const struct picked *c)
+{
+    int64_t in = c->x->cols, n = c->y->cols;
+    float *dx = c->x->wants ? tape_gradient(t, c->x) : NULL, *dweight = param_gradient(t, c->weight);
+    float *rows = tape_scratch(t, 2 * n * in), *drows = rows ? rows + n * in : NULL;
+    struct device_gemm g = {.a = c->y->g, .a_row = n, .a_type = type_of(t), .b_row = in, .b_type = type_of(t), .c_row = in, .alpha = 1.0f};
+    const int32_t *ids;
+
+    if (!rows_on(t, c, rows))
+        return;
+    if (dx) {
+        g.m = c->x->rows, g.n = in, g.k = n, g.b = rows, g.c = dx, g.c_type = type_of(t), g.add = true;
+        op_ran(t, device_gemm(t->on, &g));
+    }
+    if (!dweight)
+        return;
+    g.m = n, g.n = in, g.k = c->x->rows, g.a_transposed = true, g.b = c->x->x, g.c = drows, g.c_type = DEVICE_F32, g.add = false;
+    op_ran(t, device_gemm(t->on, &g));
+    ids = send_ints(t, c->ids, n);
+    for (int64_t j = 0; ids && j < n; j++)
+        ON(t, accumulate, DEVICE_F32, dweight + c->ids[j] * in, drows + j * in, in);
+}
+
+static void picked_backward(struct tape *tape, void *context)
+{
+    const struct picked *c = context;
+
+    if (tape->on)
+        picked_backward_on(tape, c);
+    else
+        picked_backward_here(tape, c);
 }
 
 struct tensor *op_linear_picked(struct tape *t, struct tensor *x, const struct param *weight, const int32_t *ids, int64_t n)
@@ -55,6 +98,16 @@ struct tensor *op_linear_picked(struct tape *t, struct tensor *x, const struct p
     panels = tape_scratch(t, (in + x->rows) * gemm_padded(n) + n * in);
     if (t->error || t->planning)
         return t->error ? NULL : y;
+    if (t->on) {
+        struct device_gemm g = {
+            .m = x->rows, .n = n, .k = in, .a = x->x, .a_row = in, .a_type = type_of(t), .b = rows_on(t, c, panels), .b_row = in,
+            .b_type = type_of(t), .b_transposed = true, .c = y->x, .c_row = n, .c_type = type_of(t), .alpha = 1.0f,
+        };
+
+        if (g.b)
+            op_ran(t, device_gemm(t->on, &g));
+        return t->error ? NULL : y;
+    }
     unfinished = panels + in * gemm_padded(n);
     rows = unfinished + x->rows * gemm_padded(n);
     for (int64_t j = 0; j < n; j++)

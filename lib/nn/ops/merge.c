@@ -8,7 +8,9 @@ static void merge_backward(struct tape *tape, void *context)
     const struct merge *c = context;
     float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
 
-    if (dx)
+    if (dx && tape->on)
+        ON(tape, accumulate, type_of(tape), dx, c->y->g, c->x->rows * c->x->cols);
+    else if (dx)
         cpu_kernels()->accumulate(dx, c->y->g, c->x->rows * c->x->cols);
 }
 
@@ -27,7 +29,9 @@ struct tensor *op_merge(struct tape *t, struct tensor *x, int group)
         return NULL;
     *c = (struct merge) {.x = x, .y = y};
     tape_record(t, y, merge_backward, c);
-    if (!t->error && !t->planning)
+    if (!t->error && !t->planning && t->on)
+        op_ran(t, t->on->k->copy(t->on->stream, y->x, x->x, (size_t)(x->rows * x->cols) * tape_element(t)));
+    else if (!t->error && !t->planning)
         memcpy(y->x, x->x, tensor_bytes(x));
     return t->error ? NULL : y;
 }

@@ -14,6 +14,11 @@ static void layernorm_backward(struct tape *tape, void *context)
 
     if (tape->error)
         return;
+    if (tape->on) {
+        ON(tape, layernorm_backward, type_of(tape), dx, param_gradient(tape, c->weight), param_gradient(tape, c->bias), c->y->g, c->x->x,
+           c->weight->on_f32, c->mean, c->rstd, c->x->rows, c->x->cols);
+        return;
+    }
     cpu_kernels()->layernorm_backward(dx, param_gradient(tape, c->weight), param_gradient(tape, c->bias), c->y->g, c->x->x,
                                       c->weight->value, c->mean, c->rstd, c->x->rows, c->x->cols);
 }
@@ -25,6 +30,11 @@ static void rmsnorm_backward(struct tape *tape, void *context)
 
     if (tape->error)
         return;
+    if (tape->on) {
+        ON(tape, rmsnorm_backward, type_of(tape), dx, param_gradient(tape, c->weight), c->y->g, c->x->x, c->weight->on_f32, c->rstd, c->x->rows,
+           c->x->cols);
+        return;
+    }
     cpu_kernels()->rmsnorm_backward(dx, param_gradient(tape, c->weight), c->y->g, c->x->x, c->weight->value, c->rstd, c->x->rows,
                                     c->x->cols);
 }
@@ -54,7 +64,10 @@ struct tensor *op_layernorm(struct tape *t, struct tensor *x, const struct param
 
     if (!c || t->planning)
         return c ? c->y : NULL;
-    cpu_kernels()->layernorm(c->y->x, c->mean, c->rstd, x->x, weight->value, bias->value, eps, x->rows, x->cols);
+    if (t->on)
+        ON(t, layernorm, type_of(t), c->y->x, c->mean, c->rstd, x->x, weight->on_f32, bias->on_f32, eps, x->rows, x->cols);
+    else
+        cpu_kernels()->layernorm(c->y->x, c->mean, c->rstd, x->x, weight->value, bias->value, eps, x->rows, x->cols);
     return c->y;
 }
 
@@ -64,6 +77,9 @@ struct tensor *op_rmsnorm(struct tape *t, struct tensor *x, const struct param *
 
     if (!c || t->planning)
         return c ? c->y : NULL;
-    cpu_kernels()->rmsnorm(c->y->x, c->rstd, x->x, weight->value, eps, x->rows, x->cols);
+    if (t->on)
+        ON(t, rmsnorm, type_of(t), c->y->x, c->rstd, x->x, weight->on_f32, eps, x->rows, x->cols);
+    else
+        cpu_kernels()->rmsnorm(c->y->x, c->rstd, x->x, weight->value, eps, x->rows, x->cols);
     return c->y;
 }

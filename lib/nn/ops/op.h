@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "nn/cpu/kernels.h"
+#include "nn/device/device.h"
 #include "nn/ops.h"
 
 /* The gradient of a parameter in this pass, or NULL when nobody wants it. */
@@ -19,6 +20,30 @@ static inline void *op_fail(struct tape *tape, int error)
         tape->error = error;
     return NULL;
 }
+
+/* ---- on a device (t->on) ------------------------------------------------------------------------------------ */
+
+static inline enum device_type type_of(const struct tape *t) { return t->half ? DEVICE_BF16 : DEVICE_F32; }
+/* Note what a call on the stream answered. */
+static inline void op_ran(struct tape *t, int r)
+{
+    if (r < 0)
+        op_fail(t, r);
+}
+/* ON(t, gelu, type_of(t), ...): an entry of the device's table, put on the tape's stream. */
+#define ON(t, entry, ...) op_ran(t, (t)->on->k->entry((t)->on->stream, __VA_ARGS__))
+/* Activation number i of an array of them. */
+static inline float *at_activation(const struct tape *t, const float *x, int64_t i)
+{
+    return x ? (float *)((char *)(uintptr_t)x + i * (int64_t)tape_element(t)) : NULL;
+}
+static inline const int32_t *send_ints(struct tape *t, const int32_t *x, int64_t n)
+{
+    const void *sent = device_send(t->on, x, (size_t)n * sizeof(*x));
+    return sent ? sent : op_fail(t, -ENOMEM);
+}
+/* y += the rows of x, in ascending order: row i of x goes to row to[i] of y; to[i] < 0: nowhere (op_scatter.c). */
+void op_scatter(struct tape *t, enum device_type y_type, float *y, const float *x, const int32_t *to, int64_t n, int64_t cols);
 
 static inline size_t tensor_bytes(const struct tensor *t)
 {

@@ -9,9 +9,23 @@ struct tensor *op_patches(struct tape *t, const uint8_t *const *images, int b, i
 
     if (!y)
         return NULL;
-    *y = (struct tensor) {.x = tape_numbers(t, b * down * across * cols), .rows = b * down * across, .cols = cols};   /* g NULL: an input */
+    *y = (struct tensor) {.x = tape_activations(t, b * down * across * cols), .rows = b * down * across, .cols = cols};   /* g NULL: an input */
     if (t->error || t->planning)
         return t->error ? NULL : y;
+    if (t->on) {
+        size_t bytes = (size_t)height * (size_t)width * 3;
+        uint8_t *all = tape_alloc(t, (size_t)b * bytes);
+        const float *sent_lut = tape_send(t, lut, 3 * 256);
+        const uint8_t *sent;
+
+        for (int i = 0; all && i < b; i++)
+            memcpy(all + (size_t)i * bytes, images[i], bytes);
+        sent = all ? device_send(t->on, all, (size_t)b * bytes) : NULL;
+        if (!sent || !sent_lut)
+            return op_fail(t, -ENOMEM);
+        ON(t, patches, type_of(t), y->x, sent, sent_lut, b, height, width, patch);
+        return t->error ? NULL : y;
+    }
     out = y->x;
     for (int i = 0; i < b; i++)
         for (int64_t py = 0; py < down; py++)

@@ -15,6 +15,13 @@ static void positions_backward(struct tape *tape, void *context)
     int64_t n = c->position->numel;
     float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
 
+    if (tape->on) {
+        if (dx)
+            ON(tape, accumulate, type_of(tape), dx, c->y->g, n * c->b);
+        if (dposition)
+            ON(tape, column_sum, type_of(tape), dposition, c->y->g, n, c->b, n);
+        return;
+    }
     if (dx)
         cpu->accumulate(dx, c->y->g, n * c->b);
     if (dposition)
@@ -36,7 +43,9 @@ struct tensor *op_add_positions(struct tape *t, struct tensor *x, const struct p
         return NULL;
     *c = (struct positions) {.x = x, .y = y, .position = position, .b = b};
     tape_record(t, y, positions_backward, c);
-    for (int i = 0; i < b && !t->planning; i++)
+    if (t->on && !t->planning && !t->error)
+        ON(t, add_cycle, type_of(t), y->x, x->x, position->on_f32, position->numel, y->rows * y->cols);
+    for (int i = 0; i < b && !t->planning && !t->on; i++)
         cpu_kernels()->add(y->x + i * position->numel, x->x + i * position->numel, position->value, position->numel);
     return t->error ? NULL : y;
 }

@@ -15,6 +15,15 @@ static void prepend_backward(struct tape *tape, void *context)
     float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
     int64_t d = c->x->cols, in = c->x->rows / c->b * d, out = in + c->prefix * d, ncls = c->cls ? c->cls->numel : 0;
 
+    if (tape->on) {
+        if (dcls)
+            ON(tape, column_sum, type_of(tape), dcls, c->y->g, out, c->b, ncls);
+        if (dreg)
+            ON(tape, column_sum, type_of(tape), dreg, at_activation(tape, c->y->g, ncls), out, c->b, c->reg->numel);
+        if (dx)
+            ON(tape, copy_rows, type_of(tape), dx, in, at_activation(tape, c->y->g, c->prefix * d), out, c->b, in, true);
+        return;
+    }
     for (int64_t i = 0; i < c->b; i++) {
         const float *g = c->y->g + i * out;
 
@@ -46,7 +55,14 @@ struct tensor *op_prepend(struct tape *t, struct tensor *x, const struct param *
         return NULL;
     *c = (struct prefix) {.x = x, .y = y, .cls = cls, .reg = reg, .b = b, .prefix = (ncls + nreg) / d};
     tape_record(t, y, prepend_backward, c);
-    for (int i = 0; i < b && !t->planning; i++) {
+    if (t->on && !t->planning && !t->error) {
+        if (cls)
+            ON(t, broadcast, type_of(t), y->x, out, cls->on_f32, b, ncls);
+        if (reg)
+            ON(t, broadcast, type_of(t), at_activation(t, y->x, ncls), out, reg->on_f32, b, nreg);
+        ON(t, copy_rows, type_of(t), at_activation(t, y->x, ncls + nreg), out, x->x, in, b, in, false);
+    }
+    for (int i = 0; i < b && !t->planning && !t->on; i++) {
         float *row = y->x + i * out;
 
         if (cls)
@@ -64,7 +80,9 @@ static void strip_backward(struct tape *tape, void *context)
     int64_t d = c->x->cols, out = c->y->rows / c->b * d, in = out + c->prefix * d;
     float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
 
-    for (int64_t i = 0; dx && i < c->b; i++)
+    if (dx && tape->on)
+        ON(tape, copy_rows, type_of(tape), at_activation(tape, dx, c->prefix * d), in, c->y->g, out, c->b, out, true);
+    for (int64_t i = 0; dx && !tape->on && i < c->b; i++)
         cpu_kernels()->accumulate(dx + i * in + c->prefix * d, c->y->g + i * out, out);
 }
 
@@ -87,7 +105,9 @@ struct tensor *op_strip(struct tape *t, struct tensor *x, int b, int prefix)
         return NULL;
     *c = (struct prefix) {.x = x, .y = y, .b = b, .prefix = prefix};
     tape_record(t, y, strip_backward, c);
-    for (int i = 0; i < b && !t->planning; i++)
+    if (t->on && !t->planning && !t->error)
+        ON(t, copy_rows, type_of(t), y->x, out, at_activation(t, x->x, prefix * d), in, b, out, false);
+    for (int i = 0; i < b && !t->planning && !t->on; i++)
         memcpy(y->x + i * out, x->x + i * in + prefix * d, (size_t)out * sizeof(float));
     return t->error ? NULL : y;
 }

@@ -8,7 +8,9 @@ static void reshape_backward(struct tape *tape, void *context)
     const struct reshape *c = context;
     float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
 
-    if (dx)
+    if (dx && tape->on)
+        ON(tape, accumulate, type_of(tape), dx, c->y->g, c->x->rows * c->x->cols);
+    else if (dx)
         cpu_kernels()->accumulate(dx, c->y->g, c->y->rows * c->y->cols);
 }
 
@@ -29,6 +31,9 @@ struct tensor *op_reshape(struct tape *t, struct tensor *x, int64_t rows, int64_
     tape_record(t, y, reshape_backward, c);
     if (t->error || t->planning)
         return t->error ? NULL : y;
-    memcpy(y->x, x->x, (size_t)(rows * cols) * sizeof(float));
-    return y;
+    if (t->on)
+        op_ran(t, t->on->k->copy(t->on->stream, y->x, x->x, (size_t)(rows * cols) * tape_element(t)));
+    else
+        memcpy(y->x, x->x, (size_t)(rows * cols) * sizeof(float));
+    return t->error ? NULL : y;
 }

@@ -17,11 +17,16 @@ static void residual_backward(struct tape *tape, void *context)
 
     if (c->branch->wants && c->scale) {
         g = tape_gradient(tape, c->branch);
-        if (g)
+        if (g && tape->on)
+            ON(tape, residual_backward, type_of(tape), g, param_gradient(tape, c->scale), c->y->g, c->branch->x, c->scale->on_f32, c->y->rows, c->y->cols);
+        else if (g)
             cpu->residual_backward(g, param_gradient(tape, c->scale), c->y->g, c->branch->x, c->scale->value, c->y->rows, c->y->cols);
     } else if (c->branch->wants) {
         g = tape_gradient_first(tape, c->branch, &first);
-        if (g && first)
+        if (g && tape->on)
+            op_ran(tape, first ? tape->on->k->copy(tape->on->stream, g, c->y->g, (size_t)n * tape_element(tape))
+                               : tape->on->k->accumulate(tape->on->stream, type_of(tape), g, c->y->g, n));
+        else if (g && first)
             memcpy(g, c->y->g, tensor_bytes(c->y));
         else if (g)
             cpu->accumulate(g, c->y->g, n);
@@ -34,7 +39,9 @@ static void residual_backward(struct tape *tape, void *context)
         return;
     }
     g = tape_gradient(tape, c->residual);
-    if (g)
+    if (g && tape->on)
+        ON(tape, accumulate, type_of(tape), g, c->y->g, n);
+    else if (g)
         cpu->accumulate(g, c->y->g, n);
 }
 
@@ -55,7 +62,9 @@ struct tensor *op_residual(struct tape *t, struct tensor *residual, struct tenso
     tape_record(t, y, residual_backward, c);
     if (t->error || t->planning)
         return t->error ? NULL : y;
-    if (scale)
+    if (t->on)
+        ON(t, residual, type_of(t), y->x, residual->x, branch->x, scale ? scale->on_f32 : NULL, y->rows, y->cols);
+    else if (scale)
         cpu_kernels()->residual(y->x, residual->x, branch->x, scale->value, y->rows, y->cols);
     else
         cpu_kernels()->add(y->x, residual->x, branch->x, y->rows * y->cols);

@@ -19,6 +19,14 @@ static int rotate(struct tape *t, const struct rope *c, float *x, float directio
     r = rope_table_cover(&t->rope, c->theta, dim, last);
     if (r < 0)
         return r;
+    if (t->on) {
+        const int32_t *position = send_ints(t, c->position, c->x->rows);
+        const float *table = rope_table_on(t->rope, t->on);
+
+        if (position && table)
+            ON(t, rope, type_of(t), x, c->x->cols, position, table, c->x->rows, c->heads, dim, direction);
+        return table ? t->error : -ENOMEM;
+    }
     cpu_kernels()->rope(x, c->position, t->rope->table, c->x->rows, c->heads, dim, direction);
     return 0;
 }

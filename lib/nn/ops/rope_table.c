@@ -8,20 +8,28 @@ struct rotation {
     int64_t dim;
 };
 
-static void rotate(const struct rotation *c, float *x, float direction)
+static void rotate(struct tape *t, const struct rotation *c, float *x, float direction)
 {
     static const int32_t first = 0;
+
+    if (t->on) {
+        const float *table = tape_send(t, c->table, c->x->rows * c->dim);
+
+        if (table)
+            ON(t, rope, type_of(t), x, c->x->cols, NULL, table, c->x->rows, c->heads, c->dim, direction);
+        return;
+    }
 
     for (int64_t i = 0; i < c->x->rows; i++)
         cpu_kernels()->rope(x + i * c->x->cols, &first, c->table + i * c->dim, 1, c->heads, c->dim, direction);
 }
 
-static void rotation_backward(_unused_ struct tape *tape, void *context)
+static void rotation_backward(struct tape *tape, void *context)
 {
     const struct rotation *c = context;
 
     if (c->x->g)
-        rotate(c, c->x->g, -1.0f);
+        rotate(tape, c, c->x->g, -1.0f);
 }
 
 struct tensor *op_rope_table(struct tape *t, struct tensor *x, const float *table, int heads, int64_t dim)
@@ -39,6 +47,6 @@ struct tensor *op_rope_table(struct tape *t, struct tensor *x, const float *tabl
     tape_record(t, NULL, rotation_backward, c);
     if (t->error || t->planning)
         return t->error ? NULL : x;
-    rotate(c, x->x, 1.0f);
-    return x;
+    rotate(t, c, x->x, 1.0f);
+    return t->error ? NULL : x;
 }

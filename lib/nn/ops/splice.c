@@ -12,6 +12,19 @@ static void splice_backward(struct tape *tape, void *context)
     int64_t d = c->y->cols;
     float *da = c->a->wants ? tape_gradient(tape, c->a) : NULL, *db = c->b->wants ? tape_gradient(tape, c->b) : NULL;
 
+    if (tape->on) {
+        int32_t *to = tape_alloc(tape, (size_t)c->y->rows * sizeof(*to));
+
+        for (int64_t i = 0; to && i < c->y->rows; i++)
+            to[i] = c->index[i];                    /* rows of b are negative: nowhere */
+        if (to && da)
+            op_scatter(tape, type_of(tape), da, c->y->g, to, c->y->rows, d);
+        for (int64_t i = 0; to && i < c->y->rows; i++)
+            to[i] = -1 - c->index[i];
+        if (to && db)
+            op_scatter(tape, type_of(tape), db, c->y->g, to, c->y->rows, d);
+        return;
+    }
     for (int64_t i = 0; i < c->y->rows && !tape->error; i++) {
         float *g = c->index[i] >= 0 ? da : db;
         int64_t row = c->index[i] >= 0 ? c->index[i] : -1 - (int64_t)c->index[i];
@@ -49,9 +62,16 @@ struct tensor *op_splice(struct tape *t, struct tensor *a, struct tensor *b, con
         if (row >= from->rows)
             return op_fail(t, -EINVAL);
         kept[i] = index[i];
-        memcpy(y->x + i * d, from->x + row * d, (size_t)d * sizeof(float));
+        if (!t->on)
+            memcpy(y->x + i * d, from->x + row * d, (size_t)d * sizeof(float));
     }
-    return y;
+    if (t->on) {
+        const int32_t *sent = send_ints(t, index, n);
+
+        if (sent)
+            ON(t, splice, type_of(t), y->x, a->x, b->x, sent, n, d);
+    }
+    return t->error ? NULL : y;
 }
 
 struct tensor *op_gather(struct tape *t, struct tensor *x, const int32_t *index, int64_t n)

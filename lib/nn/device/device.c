@@ -1,0 +1,211 @@
+#include "nn/device/device.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "nn/device/blas.h"
+
+enum { CHUNK = 4 << 20, ALIGN = 256 };
+
+int device_wrap(const struct device_kernels *k, int ordinal, struct device **ret, struct error *error)
+{
+    struct device *device = calloc(1, sizeof(*device));
+    char why[256] = "";
+    int r;
+
+    if (!device)
+        return error_set(error, ENOMEM, "out of memory");
+    device->k = k;
+    device->ordinal = ordinal;
+    atomic_init(&device->references, 1);
+    snprintf(device->name, sizeof(device->name), "%s:%d", k->name, ordinal);
+    r = k->use(ordinal, &device->facts, why, sizeof(why));
+    if (r < 0) {
+        r = error_set(error, -r, "--device %s: %s", device->name, why);
+        free(device);
+        return r;
+    }
+    *ret = device;
+    return 0;
+}
+
+int device_open(const char *name, struct device **ret, struct error *error)
+{
+    const struct device_kernels *k = cuda_kernels();
+    const char *number = name + 4;
+    int ordinal = 0, r;
+
+    if (!strcmp(name, "cpu")) {
+        *ret = NULL;
+        return 0;
+    }
+    if (strncmp(name, "cuda", 4) || (*number && (*number != ':' || !isdigit((unsigned char)number[1]) || strlen(number) > 3 ||
+                                                 number[1 + strspn(number + 1, "0123456789")])))
+        return error_set(error, EINVAL, "--device %s: devices are cpu, cuda and cuda:N", name);
+    if (!k)
+        return error_set(error, ENODEV, "--device %s: this build is for the CPU only (made with GPU=0, or without nvcc); give --device cpu", name);
+    for (const char *digit = *number ? number + 1 : number; *digit; digit++)
+        ordinal = 10 * ordinal + *digit - '0';
+    r = device_wrap(k, ordinal, ret, error);
+    if (r == 0)
+        (*ret)->blas = blas_open();
+    return r;
+}
+
+struct device *device_ref(struct device *device)
+{
+    if (device)
+        atomic_fetch_add(&device->references, 1);
+    return device;
+}
+
+struct device *device_unref(struct device *device)
+{
+    if (!device || atomic_fetch_sub(&device->references, 1) > 1)
+        return NULL;
+    blas_close(device->blas);
+    free(device);
+    return NULL;
+}
+
+const char *device_error_text(const struct device *device, int r)
+{
+    return device && (r == -EIO || r == -ENOMEM || r == -ENODEV) ? device->k->last_error() : strerror(-r);
+}
+
+/* ---- streams ------------------------------------------------------------------------------------------------- */
+
+int device_stream_new(struct device *device, struct device_stream **ret)
+{
+    _cleanup_(device_stream_freep) struct device_stream *s = calloc(1, sizeof(*s));
+    int r;
+
+    if (!s)
+        return -ENOMEM;
+    s->device = device_ref(device);
+    s->k = device->k;
+    r = s->k->use(device->ordinal, NULL, NULL, 0);
+    if (r == 0)
+        r = s->k->stream_new(&s->stream);
+    if (r < 0)
+        return r;
+    *ret = TAKE_PTR(s);
+    return 0;
+}
+
+struct device_stream *device_stream_free(struct device_stream *s)
+{
+    if (!s)
+        return NULL;
+    if (s->stream)
+        s->k->wait(s->stream);
+    for (int i = 0; i < s->n_chunks; i++) {
+        s->k->unpin(s->chunks[i].host);
+        s->k->release(s->chunks[i].device);
+    }
+    s->k->release(s->workspace);
+    s->k->stream_free(s->stream);
+    free(s->chunks);
+    free(s->sent);
+    device_unref(s->device);
+    free(s);
+    return NULL;
+}
+
+int device_stream_begin(struct device_stream *s)
+{
+    int r = s->k->use(s->device->ordinal, NULL, NULL, 0);
+
+    if (r == 0)
+        r = s->k->wait(s->stream);      /* staging is read by copies that may still be under way */
+    for (int i = 0; i < s->n_chunks; i++)
+        s->chunks[i].used = 0;
+    s->n_sent = 0;
+    return r;
+}
+
+static struct device_chunk *chunk_with(struct device_stream *s, size_t bytes)
+{
+    struct device_chunk chunk = {.size = MAX((size_t)CHUNK, bytes)}, *larger;
+
+    for (int i = 0; i < s->n_chunks; i++)
+        if (s->chunks[i].size - s->chunks[i].used >= bytes)
+            return &s->chunks[i];
+    larger = realloc(s->chunks, (size_t)(s->n_chunks + 1) * sizeof(*larger));
+    if (!larger)
+        return NULL;
+    s->chunks = larger;
+    if (s->capturing || s->k->pinned(chunk.size, (void **)&chunk.host) < 0)
+        return NULL;
+    if (s->k->alloc(chunk.size, (void **)&chunk.device) < 0) {
+        s->k->unpin(chunk.host);
+        return NULL;
+    }
+    s->chunks[s->n_chunks] = chunk;
+    return &s->chunks[s->n_chunks++];
+}
+
+const void *device_send(struct device_stream *s, const void *host, size_t bytes)
+{
+    size_t rounded = (bytes + ALIGN - 1) / ALIGN * ALIGN;
+    struct device_chunk *chunk;
+    struct device_sent one;
+
+    for (int i = 0; i < s->n_sent; i++)
+        if (s->sent[i].bytes == bytes && memcmp(s->sent[i].host, host, bytes) == 0)
+            return s->sent[i].device;
+    if (s->n_sent == s->room_sent) {
+        struct device_sent *larger = realloc(s->sent, (size_t)(s->room_sent + 64) * sizeof(*larger));
+
+        if (!larger)
+            return NULL;
+        s->sent = larger;
+        s->room_sent += 64;
+    }
+    chunk = chunk_with(s, MAX(rounded, (size_t)ALIGN));
+    if (!chunk)
+        return NULL;
+    one = (struct device_sent) {.bytes = bytes, .host = chunk->host + chunk->used, .device = chunk->device + chunk->used};
+    memcpy(chunk->host + chunk->used, host, bytes);
+    if (s->k->upload(s->stream, chunk->device + chunk->used, one.host, bytes) < 0)
+        return NULL;
+    chunk->used += MAX(rounded, (size_t)ALIGN);
+    s->sent[s->n_sent++] = one;
+    return one.device;
+}
+
+void *device_workspace(struct device_stream *s, size_t bytes)
+{
+    void *larger;
+
+    if (bytes <= s->workspace_size)
+        return s->workspace;
+    if (s->capturing || s->k->wait(s->stream) < 0 || s->k->alloc(bytes, &larger) < 0)
+        return NULL;
+    s->k->release(s->workspace);
+    s->workspace = larger;
+    s->workspace_size = bytes;
+    return larger;
+}
+
+/* ---- what a library may do better ---------------------------------------------------------------------------------- */
+
+int device_gemm(struct device_stream *s, const struct device_gemm *g)
+{
+    int r;
+
+    if (s->device->blas && g->m > 0 && g->n > 0) {
+        r = blas_gemm(s, g);
+        if (r != -ENOTSUP)
+            return r;
+        atomic_fetch_add(&s->device->gemm_fallbacks, 1);
+    }
+    return s->k->gemm(s->stream, g);
+}
+
+int device_attention(struct device_stream *s, enum device_type type, const struct device_attention *a, bool backward)
+{
+    return backward ? s->k->attention_backward(s->stream, type, a) : s->k->attention(s->stream, type, a);
+}

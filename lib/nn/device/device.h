@@ -1,0 +1,66 @@
+/* device.h - a GPU and one worker's stream on it (docs/adr/0004-devices.md).
+ *
+ *   device_open("cuda:0", &device, &error)     once per process; "cpu": NULL
+ *   params.device = device; params_pack(...)   the mirror of the parameters
+ *   tape_attach(&tape, params)                 a stream of the tape's own
+ *
+ * Threads: a device is shared; a stream belongs to one thread at a time. Nothing here allocates in a steady stream of passes.
+ * Failure rule: -ENODEV no device or no driver, -ENOMEM too little of its memory, -EIO whatever else the driver reports. */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "base/error.h"
+#include "nn/device/kernels.h"
+
+struct blas;
+struct dnn;
+
+struct device {
+    const struct device_kernels *k;
+    int ordinal;
+    char name[24];                      /* as it was asked for: cuda:0 */
+    struct device_facts facts;
+    bool strict;                        /* one pinned plan per weight, whatever the batch */
+    atomic_uint references;
+    atomic_ullong gemm_fallbacks, attention_fallbacks;      /* products and attentions that a library refused */
+    struct blas *blas;                  /* cuBLASLt and cuDNN when they could be opened; NULL: the own kernels */
+    struct dnn *dnn;
+};
+
+/* "cpu" (*ret = NULL), "cuda" or "cuda:N". -EINVAL: another name. The error says what to do. */
+int device_open(const char *name, struct device **ret, struct error *error);
+/* Any table; for tests. */
+int device_wrap(const struct device_kernels *k, int ordinal, struct device **ret, struct error *error);
+struct device *device_ref(struct device *device);       /* NULL is fine, in all of these */
+struct device *device_unref(struct device *device);     /* returns NULL */
+DEFINE_FREEP(struct device, device_unref)
+/* What went wrong: the driver's words for -EIO and -ENOMEM. Of this thread. */
+const char *device_error_text(const struct device *device, int r);
+/* The table of real devices; NULL in a build with GPU=0. */
+const struct device_kernels *cuda_kernels(void);
+
+struct device_sent { size_t bytes; const void *host, *device; };
+struct device_chunk { char *host, *device; size_t size, used; };
+
+struct device_stream {
+    struct device *device;
+    const struct device_kernels *k;
+    void *stream;
+    struct device_chunk *chunks; int n_chunks;          /* staging: pinned, and the same on the device */
+    struct device_sent *sent; int n_sent, room_sent;    /* of this pass */
+    char *workspace; size_t workspace_size;             /* for libraries */
+    bool capturing;
+};
+
+int device_stream_new(struct device *device, struct device_stream **ret);
+struct device_stream *device_stream_free(struct device_stream *s);
+DEFINE_FREEP(struct device_stream, device_stream_free)
+/* A new pass: waits, makes the device this thread's, forgets what was sent. */
+int device_stream_begin(struct device_stream *s);
+/* A copy of host memory on the device, until the next begin. Equal bytes are sent once: do not write to it. NULL: -ENOMEM. */
+const void *device_send(struct device_stream *s, const void *host, size_t bytes);
+/* At least this much of scratch for a library; grows rarely. NULL: -ENOMEM. */
+void *device_workspace(struct device_stream *s, size_t bytes);
+int device_gemm(struct device_stream *s, const struct device_gemm *g);      /* cuBLASLt, else the own kernel */
+int device_attention(struct device_stream *s, enum device_type type, const struct device_attention *a, bool backward);

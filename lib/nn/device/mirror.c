@@ -1,0 +1,135 @@
+#include "nn/device/mirror.h"
+
+#include <errno.h>
+#include <string.h>
+
+struct mirror {
+    struct device_stream *s;
+    int64_t numel, halves;
+    float *values;              /* device: [numel] */
+    uint16_t *rounded;          /* device: [numel] the same as bf16; NULL: not wanted */
+    uint16_t *half;             /* device: [halves] matrices that are bf16 on the host too */
+    int count;                  /* parameters it was made for */
+};
+
+static int64_t padded(int64_t n) { return (n + 127) / 128 * 128; }
+
+struct mirror *mirror_free(struct mirror *m)
+{
+    if (!m)
+        return NULL;
+    if (m->s) {
+        m->s->k->use(m->s->device->ordinal, NULL, NULL, 0);
+        m->s->k->wait(m->s->stream);
+        m->s->k->release(m->values);
+        m->s->k->release(m->rounded);
+        m->s->k->release(m->half);
+    }
+    device_stream_free(m->s);
+    free(m);
+    return NULL;
+}
+
+size_t mirror_bytes(const struct params *params, bool half)
+{
+    size_t bytes = 0;
+
+    for (int i = 0; i < params->count; i++)
+        bytes += (size_t)padded(params->list[i]->numel) * (params->list[i]->half ? 2 : half ? 6 : 4);
+    return bytes;
+}
+
+static int send_halves(struct params *params, struct mirror *m)
+{
+    int64_t at = 0;
+    int r = 0;
+
+    for (int i = 0; i < params->count && r >= 0; i++) {
+        struct param *p = params->list[i];
+
+        if (!p->half)
+            continue;
+        r = m->s->k->upload(m->s->stream, m->half + at, p->bf16, (size_t)p->numel * sizeof(uint16_t));
+        p->on_bf16 = m->half + at;
+        p->on_f32 = NULL;
+        at += padded(p->numel);
+    }
+    return r;
+}
+
+static int mirror_new(struct params *params, struct mirror **ret)
+{
+    struct mirror *m = calloc(1, sizeof(*m));
+    int r;
+
+    if (!m)
+        return -ENOMEM;
+    for (int i = 0; i < params->count; i++)
+        m->halves += params->list[i]->half ? padded(params->list[i]->numel) : 0;
+    m->numel = params->numel;
+    m->count = params->count;
+    r = device_stream_new(params->device, &m->s);
+    if (r >= 0)
+        r = m->s->k->alloc((size_t)m->numel * sizeof(float), (void **)&m->values);
+    if (r >= 0 && params->device_half)
+        r = m->s->k->alloc((size_t)m->numel * sizeof(uint16_t), (void **)&m->rounded);
+    if (r >= 0 && m->halves)
+        r = m->s->k->alloc((size_t)m->halves * sizeof(uint16_t), (void **)&m->half);
+    if (r >= 0)
+        r = send_halves(params, m);
+    if (r < 0) {
+        mirror_free(m);
+        return r;
+    }
+    for (int i = 0; i < params->count; i++) {
+        struct param *p = params->list[i];
+
+        if (p->half)
+            continue;
+        p->on_f32 = m->values + p->offset;
+        p->on_bf16 = m->rounded ? m->rounded + p->offset : NULL;
+    }
+    *ret = m;
+    return 0;
+}
+
+static int round_values(struct mirror *m, int64_t begin, int64_t end)
+{
+    return m->rounded ? m->s->k->convert(m->s->stream, DEVICE_BF16, m->rounded + begin, DEVICE_F32, m->values + begin, end - begin) : 0;
+}
+
+int mirror_update(struct params *params, int64_t begin, int64_t end)
+{
+    struct mirror *m = params->mirror;
+    int r;
+
+    if (m && (m->numel != params->numel || m->count != params->count)) {        /* heads or adapters came or went */
+        m = params->mirror = mirror_free(m);
+    }
+    if (!m) {
+        r = mirror_new(params, &m);
+        if (r < 0)
+            return r;
+        params->mirror = m;
+        begin = 0;
+        end = params->numel;
+    }
+    r = m->s->k->use(params->device->ordinal, NULL, NULL, 0);
+    if (r >= 0 && end > begin)
+        r = m->s->k->upload(m->s->stream, m->values + begin, params->values + begin, (size_t)(end - begin) * sizeof(float));
+    if (r >= 0)
+        r = round_values(m, begin, end);
+    return r < 0 ? r : m->s->k->wait(m->s->stream);
+}
+
+int mirror_changed(struct params *params, int64_t begin, int64_t end, bool download)
+{
+    struct mirror *m = params->mirror;
+    int r = m ? round_values(m, begin, end) : -EINVAL;
+
+    if (r >= 0 && download)
+        r = m->s->k->download(m->s->stream, params->values + begin, m->values + begin, (size_t)(end - begin) * sizeof(float));
+    return r < 0 ? r : m->s->k->wait(m->s->stream);
+}
+
+float *mirror_values(struct mirror *m) { return m->values; }

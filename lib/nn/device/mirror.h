@@ -1,0 +1,19 @@
+/* mirror.h - a model's parameters on a device: fp32 values in one arena like the host's, and the same as bf16 for products.
+ *
+ * param->on_f32 is value's place (NULL for a matrix kept as bf16), on_bf16 the bf16 one's (NULL without `device_half`, but for
+ * matrices kept so). params_pack() calls this; the host's values stay the truth. */
+#pragma once
+
+#include "nn/device/device.h"
+#include "nn/param.h"
+
+struct mirror;
+
+/* Everything between these floats of the arena that may have changed; the first call allocates and sends all. */
+int mirror_update(struct params *params, int64_t begin, int64_t end);
+/* The device's fp32 values between these floats are newer (an optimiser ran there): bf16 follows; the host's with `download`. */
+int mirror_changed(struct params *params, int64_t begin, int64_t end, bool download);
+float *mirror_values(struct mirror *mirror);            /* the arena of fp32 values, device memory */
+struct mirror *mirror_free(struct mirror *mirror);
+/* Bytes on the device for these parameters. */
+size_t mirror_bytes(const struct params *params, bool half);
