@@ -118,7 +118,7 @@ void __syncthreads(void)
             die("a thread is elsewhere at a barrier");
         m->fibers[i].state = READY;
     }
-    to_scheduler(f);                    /* the last to come need not be the first to go on */
+    to_scheduler(f); /* the last to come need not be the first to go on */
 }
 
 unsigned simt_lane(void) { return machine->running->number % 32; }

@@ -1,12 +1,12 @@
 /* The CUDA kernels on the emulated device (tests/emulate): every op against the CPU, in any order of threads; and the parts of a
  * device that need none: names, staging, attachment. */
+#include <cmocka.h>
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <cmocka.h>
 
 #include "nn/device/device.h"
 #include "nn/ops.h"
@@ -36,7 +36,8 @@ static void told(const struct grid_result *r, void *arg)
 
     if (r->error <= r->limit)
         return;
-    print_message("%s shape %d %s %s: %.3g, limit %.3g\n", r->op, r->shape, r->half ? "bf16" : "fp32", r->what, r->error, r->limit);
+    print_message("%s shape %d %s %s: %.3g, limit %.3g\n", r->op, r->shape, r->half ? "bf16" : "fp32", r->what, r->error,
+                  r->limit);
     ++*bad;
 }
 
@@ -88,7 +89,7 @@ static void test_names(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++)
         assert_int_equal(device_open(wrong[i], &d, &error), -EINVAL);
-    assert_ptr_equal(d, device);        /* untouched */
+    assert_ptr_equal(d, device); /* untouched */
     assert_int_equal(device_open("cpu", &d, &error), 0);
     assert_null(d);
     assert_int_equal(device_wrap(emulated_kernels(), 1, &d, &error), -ENODEV);

@@ -13,8 +13,8 @@ enum { WARPS = 4, THREADS = WARPS * WARP, KEYS = 32, ROW_EXTRA = 4, FORWARD_ROWS
 
 /* Where a block works. Row numbers within the sequence; q rows are counted from the first that asks. */
 struct place {
-    int64_t keys, asking, first;        /* rows of keys; of queries; key row of query 0 */
-    int64_t key_row, query_row;         /* of the sequence, in k and v, and in q */
+    int64_t keys, asking, first; /* rows of keys; of queries; key row of query 0 */
+    int64_t key_row, query_row;  /* of the sequence, in k and v, and in q */
 };
 
 DEV struct place place_of(const struct device_attention &a, int sequence)
@@ -30,7 +30,8 @@ DEV struct place place_of(const struct device_attention &a, int sequence)
 }
 
 /* rows x (32 DC) floats of shared memory, `ld` apart, from rows at `from`; zeros beyond `left` rows and `dim` columns. */
-template <class T, int DC> DEV void tile_load(float *tile, int ld, const T *from, int64_t row, int rows, int64_t left, int64_t dim)
+template <class T, int DC>
+DEV void tile_load(float *tile, int ld, const T *from, int64_t row, int rows, int64_t left, int64_t dim)
 {
     UNROLL("unroll 4")
     for (int e = (int)threadIdx.x; e < rows * DC * WARP; e += THREADS) {
@@ -87,10 +88,11 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) for
     int h = (int)blockIdx.y, warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
     int64_t q0 = (int64_t)blockIdx.x * ROWS, shared_head = h / a.group * a.dim;
     int64_t seen = a.causal ? p.first + (q0 + ROWS < p.asking ? q0 + ROWS : p.asking) : p.keys;
-    const T *k = (const T *)a.k + p.key_row * a.kv_stride + shared_head, *v = (const T *)a.v + p.key_row * a.kv_stride + shared_head;
+    const T *k = (const T *)a.k + p.key_row * a.kv_stride + shared_head,
+            *v = (const T *)a.v + p.key_row * a.kv_stride + shared_head;
     float top[N], sum[N], acc[N][DC];
 
-    if (q0 >= p.asking)                 /* the whole block */
+    if (q0 >= p.asking) /* the whole block */
         return;
     for (int i = 0; i < N; i++) {
         top[i] = -INFINITY;
@@ -98,11 +100,12 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) for
         for (int c = 0; c < DC; c++)
             acc[i][c] = 0.0f;
     }
-    tile_load<T, DC>(queries, DC * WARP, (const T *)a.q + (p.query_row + q0) * a.q_stride + h * a.dim, a.q_stride, ROWS, p.asking - q0, a.dim);
+    tile_load<T, DC>(queries, DC * WARP, (const T *)a.q + (p.query_row + q0) * a.q_stride + h * a.dim, a.q_stride, ROWS,
+                     p.asking - q0, a.dim);
     for (int64_t k0 = 0; k0 < seen; k0 += KEYS) {
         float s[N];
 
-        __syncthreads();                /* the tiles of the last round are used up */
+        __syncthreads(); /* the tiles of the last round are used up */
         tile_load<T, DC>(keys, LD, k + k0 * a.kv_stride, a.kv_stride, KEYS, p.keys - k0, a.dim);
         tile_load<T, DC>(values, LD, v + k0 * a.kv_stride, a.kv_stride, KEYS, p.keys - k0, a.dim);
         __syncthreads();
@@ -161,7 +164,8 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) dq_
     int h = (int)blockIdx.y, warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
     int64_t q0 = (int64_t)blockIdx.x * ROWS, shared_head = h / a.group * a.dim;
     int64_t seen = a.causal ? p.first + (q0 + ROWS < p.asking ? q0 + ROWS : p.asking) : p.keys;
-    const T *k = (const T *)a.k + p.key_row * a.kv_stride + shared_head, *v = (const T *)a.v + p.key_row * a.kv_stride + shared_head;
+    const T *k = (const T *)a.k + p.key_row * a.kv_stride + shared_head,
+            *v = (const T *)a.v + p.key_row * a.kv_stride + shared_head;
     float acc[N][DC], lse[N], delta[N];
 
     if (q0 >= p.asking)
@@ -174,8 +178,10 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) dq_
         for (int c = 0; c < DC; c++)
             acc[i][c] = 0.0f;
     }
-    tile_load<T, DC>(queries, DC * WARP, (const T *)a.q + (p.query_row + q0) * a.q_stride + h * a.dim, a.q_stride, ROWS, p.asking - q0, a.dim);
-    tile_load<T, DC>(douts, DC * WARP, (const T *)a.dout + (p.query_row + q0) * a.out_stride + h * a.dim, a.out_stride, ROWS, p.asking - q0, a.dim);
+    tile_load<T, DC>(queries, DC * WARP, (const T *)a.q + (p.query_row + q0) * a.q_stride + h * a.dim, a.q_stride, ROWS,
+                     p.asking - q0, a.dim);
+    tile_load<T, DC>(douts, DC * WARP, (const T *)a.dout + (p.query_row + q0) * a.out_stride + h * a.dim, a.out_stride, ROWS,
+                     p.asking - q0, a.dim);
     for (int64_t k0 = 0; k0 < seen; k0 += KEYS) {
         float s[N], dp[N];
 
@@ -212,7 +218,7 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) dkv
     struct place p = place_of(a, (int)blockIdx.z);
     int shared_head = (int)blockIdx.y, warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
     int64_t k0 = (int64_t)blockIdx.x * ROWS, at = (p.key_row + k0) * a.kv_stride + shared_head * a.dim;
-    int64_t from = a.causal && k0 > p.first ? (k0 - p.first) / KEYS * KEYS : 0;     /* no query before sees any of these keys */
+    int64_t from = a.causal && k0 > p.first ? (k0 - p.first) / KEYS * KEYS : 0; /* no query before sees any of these keys */
     float dk[N][DC], dv[N][DC];
 
     if (k0 >= p.keys)
@@ -229,7 +235,8 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) dkv
 
             __syncthreads();
             tile_load<T, DC>(queries, LD, (const T *)a.q + row * a.q_stride + h * a.dim, a.q_stride, KEYS, p.asking - q0, a.dim);
-            tile_load<T, DC>(douts, LD, (const T *)a.dout + row * a.out_stride + h * a.dim, a.out_stride, KEYS, p.asking - q0, a.dim);
+            tile_load<T, DC>(douts, LD, (const T *)a.dout + row * a.out_stride + h * a.dim, a.out_stride, KEYS, p.asking - q0,
+                             a.dim);
             __syncthreads();
             lse = query < p.asking ? a.lse[h * a.q_rows + p.query_row + query] : 0.0f;
             delta = query < p.asking ? a.delta[h * a.q_rows + p.query_row + query] : 0.0f;
@@ -258,7 +265,8 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) dkv
     }
 }
 
-/* One query against its slot. A warp takes every fourth group of four keys, a lane DC neighbouring columns; then the warps are joined. */
+/* One query against its slot. A warp takes every fourth group of four keys, a lane DC neighbouring columns; then the warps are
+ * joined. */
 template <class T, int DC> static __global__ void __launch_bounds__(THREADS) decode_kernel(struct device_decode a)
 {
     enum { UNROLL = 4, D = DC * WARP };
@@ -267,7 +275,8 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) dec
     float q[DC], acc[DC], top = -INFINITY, sum = 0.0f;
 
     for (int64_t r = blockIdx.y; r < a.rows; r += gridDim.y) {
-        int64_t n = (int64_t)a.position[r] + 1, base = (int64_t)a.slot[r] * a.capacity * a.width + h / a.group * a.dim + lane * DC;
+        int64_t n = (int64_t)a.position[r] + 1,
+                base = (int64_t)a.slot[r] * a.capacity * a.width + h / a.group * a.dim + lane * DC;
         const T *k = (const T *)a.k + base, *v = (const T *)a.v + base;
 
         top = -INFINITY;
@@ -284,7 +293,7 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) dec
                 for (int c = 0; c < DC; c++)
                     if (j + u < n && lane * DC + c < a.dim)
                         s[u] = fmaf(q[c], load(k + (j + u) * a.width + c), s[u]);
-                s[u] = j + u < n ? a.scale * warp_sum(s[u]) : -INFINITY;        /* j + u < n is the same for the whole warp */
+                s[u] = j + u < n ? a.scale * warp_sum(s[u]) : -INFINITY; /* j + u < n is the same for the whole warp */
                 higher = s[u] > higher ? s[u] : higher;
             }
             shrink = top == -INFINITY ? 0.0f : exp_of(top - higher);
@@ -301,7 +310,7 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) dec
                         acc[c] = fmaf(p, load(v + (j + u) * a.width + c), acc[c]);
             }
         }
-        __syncthreads();                /* the row before has been read */
+        __syncthreads(); /* the row before has been read */
         if (lane == 0) {
             tops[warp] = top;
             sums[warp] = sum;
@@ -327,13 +336,13 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) dec
 
 /* ---- launches --------------------------------------------------------------------------------------------------- */
 
-#define FOR_DC(dim, f) \
+#define FOR_DC(dim, f)                   \
     switch (((dim) + WARP - 1) / WARP) { \
-    case 1: return f<T, 1>(stream, a); \
-    case 2: return f<T, 2>(stream, a); \
-    case 3: return f<T, 3>(stream, a); \
-    case 4: return f<T, 4>(stream, a); \
-    default: return -ENOTSUP; \
+    case 1: return f<T, 1>(stream, a);   \
+    case 2: return f<T, 2>(stream, a);   \
+    case 3: return f<T, 3>(stream, a);   \
+    case 4: return f<T, 4>(stream, a);   \
+    default: return -ENOTSUP;            \
     }
 
 template <class T, int DC> static int forward_dc(void *stream, const struct device_attention *a)
@@ -341,8 +350,8 @@ template <class T, int DC> static int forward_dc(void *stream, const struct devi
     enum { ROWS = WARPS * FORWARD_ROWS, LD = DC * WARP + ROW_EXTRA };
     size_t shared = (2 * KEYS * LD + ROWS * DC * WARP) * sizeof(float);
 
-    LAUNCH((forward_kernel<T, DC>), dim3((unsigned)((a->longest_asking + ROWS - 1) / ROWS), (unsigned)a->heads, (unsigned)a->n), THREADS, shared, stream,
-           *a);
+    LAUNCH((forward_kernel<T, DC>), dim3((unsigned)((a->longest_asking + ROWS - 1) / ROWS), (unsigned)a->heads, (unsigned)a->n),
+           THREADS, shared, stream, *a);
     return LAUNCHED();
 }
 
@@ -352,9 +361,10 @@ template <class T, int DC> static int backward_dc(void *stream, const struct dev
     size_t shared = (2 * KEYS * LD + 2 * ROWS * DC * WARP) * sizeof(float);
 
     LAUNCH(delta_kernel<T>, blocks_for(a->q_rows * a->heads, WARPS, GRID_MOST), THREADS, 0, stream, *a);
-    LAUNCH((dq_kernel<T, DC>), dim3((unsigned)((a->longest_asking + ROWS - 1) / ROWS), (unsigned)a->heads, (unsigned)a->n), THREADS, shared, stream, *a);
-    LAUNCH((dkv_kernel<T, DC>), dim3((unsigned)((a->longest + ROWS - 1) / ROWS), (unsigned)(a->heads / a->group), (unsigned)a->n), THREADS, shared, stream,
-           *a);
+    LAUNCH((dq_kernel<T, DC>), dim3((unsigned)((a->longest_asking + ROWS - 1) / ROWS), (unsigned)a->heads, (unsigned)a->n),
+           THREADS, shared, stream, *a);
+    LAUNCH((dkv_kernel<T, DC>), dim3((unsigned)((a->longest + ROWS - 1) / ROWS), (unsigned)(a->heads / a->group), (unsigned)a->n),
+           THREADS, shared, stream, *a);
     return LAUNCHED();
 }
 
@@ -363,7 +373,8 @@ template <class T> static int backward_as(void *stream, const struct device_atte
 
 template <class T, int DC> static int decode_dc(void *stream, const struct device_decode *a)
 {
-    LAUNCH((decode_kernel<T, DC>), dim3((unsigned)a->heads, (unsigned)(a->rows < 32768 ? a->rows : 32768)), THREADS, 0, stream, *a);
+    LAUNCH((decode_kernel<T, DC>), dim3((unsigned)a->heads, (unsigned)(a->rows < 32768 ? a->rows : 32768)), THREADS, 0, stream,
+           *a);
     return LAUNCHED();
 }
 

@@ -31,8 +31,8 @@ template <class T, class F> static int map_as(void *stream, void *y, const void 
 {
     bool wide = aligned16(y) && aligned16(a) && (!F::two || aligned16(b));
 
-    LAUNCH((map_kernel<T, F>), blocks_for(n, THREADS * (wide ? pack<T>::N : 1), GRID_MOST), THREADS, 0, stream, (T *)y, (const T *)a, (const T *)b, n, f,
-           wide);
+    LAUNCH((map_kernel<T, F>), blocks_for(n, THREADS * (wide ? pack<T>::N : 1), GRID_MOST), THREADS, 0, stream, (T *)y,
+           (const T *)a, (const T *)b, n, f, wide);
     return LAUNCHED();
 }
 
@@ -57,7 +57,10 @@ struct scale_f {
     DEV float operator()(float, float a, float) const { return factor * a; }
 };
 
-static int add(void *stream, enum device_type type, void *y, const void *a, const void *b, int64_t n) { return map(stream, type, y, a, b, n, add_f{}); }
+static int add(void *stream, enum device_type type, void *y, const void *a, const void *b, int64_t n)
+{
+    return map(stream, type, y, a, b, n, add_f{});
+}
 static int accumulate(void *stream, enum device_type type, void *y, const void *x, int64_t n)
 {
     return map(stream, type, y, x, nullptr, n, accumulate_f{});
@@ -131,26 +134,27 @@ template <int KIND> struct backward_f {
     }
 };
 
-#define EACH_KIND(f) \
-    switch (kind) { \
-    case DEVICE_GELU: return f(DEVICE_GELU); \
+#define EACH_KIND(f)                                     \
+    switch (kind) {                                      \
+    case DEVICE_GELU: return f(DEVICE_GELU);             \
     case DEVICE_QUICK_GELU: return f(DEVICE_QUICK_GELU); \
-    case DEVICE_RELU: return f(DEVICE_RELU); \
-    case DEVICE_SILU: return f(DEVICE_SILU); \
-    case DEVICE_TANH: return f(DEVICE_TANH); \
-    case DEVICE_SIGMOID: return f(DEVICE_SIGMOID); \
-    case DEVICE_SOFTPLUS: return f(DEVICE_SOFTPLUS); \
-    default: return f(DEVICE_CLAMP); \
+    case DEVICE_RELU: return f(DEVICE_RELU);             \
+    case DEVICE_SILU: return f(DEVICE_SILU);             \
+    case DEVICE_TANH: return f(DEVICE_TANH);             \
+    case DEVICE_SIGMOID: return f(DEVICE_SIGMOID);       \
+    case DEVICE_SOFTPLUS: return f(DEVICE_SOFTPLUS);     \
+    default: return f(DEVICE_CLAMP);                     \
     }
 
-static int activation(void *stream, enum device_type type, enum device_activation kind, void *y, const void *x, int64_t n, float low, float high)
+static int activation(void *stream, enum device_type type, enum device_activation kind, void *y, const void *x, int64_t n,
+                      float low, float high)
 {
 #define FORWARD(k) map(stream, type, y, x, nullptr, n, forward_f<k>{low, high})
     EACH_KIND(FORWARD)
 }
 
-static int activation_backward(void *stream, enum device_type type, enum device_activation kind, void *dx, const void *dy, const void *x, int64_t n,
-                               float low, float high)
+static int activation_backward(void *stream, enum device_type type, enum device_activation kind, void *dx, const void *dy,
+                               const void *x, int64_t n, float low, float high)
 {
 #define BACKWARD(k) map(stream, type, dx, dy, x, n, backward_f<k>{low, high})
     EACH_KIND(BACKWARD)
@@ -166,7 +170,8 @@ static int swiglu(void *stream, enum device_type type, void *y, const void *gate
     return map(stream, type, y, gate, up, n, swiglu_f{});
 }
 
-template <class T> static __global__ void swiglu_backward_kernel(T *dgate, T *dup, const T *dy, const T *gate, const T *up, int64_t n, bool wide)
+template <class T>
+static __global__ void swiglu_backward_kernel(T *dgate, T *dup, const T *dy, const T *gate, const T *up, int64_t n, bool wide)
 {
     enum { N = pack<T>::N };
     int64_t packs = wide ? n / N : 0;
@@ -193,18 +198,19 @@ template <class T> static __global__ void swiglu_backward_kernel(T *dgate, T *du
     }
 }
 
-static int swiglu_backward(void *stream, enum device_type type, void *dgate, void *dup, const void *dy, const void *gate, const void *up, int64_t n)
+static int swiglu_backward(void *stream, enum device_type type, void *dgate, void *dup, const void *dy, const void *gate,
+                           const void *up, int64_t n)
 {
     bool wide = aligned16(dgate) && aligned16(dup) && aligned16(dy) && aligned16(gate) && aligned16(up);
 
     if (n <= 0)
         return 0;
     if (type == DEVICE_BF16)
-        LAUNCH(swiglu_backward_kernel<bf16>, blocks_for(n, THREADS * (wide ? 8 : 1), GRID_MOST), THREADS, 0, stream, (bf16 *)dgate, (bf16 *)dup,
-               (const bf16 *)dy, (const bf16 *)gate, (const bf16 *)up, n, wide);
+        LAUNCH(swiglu_backward_kernel<bf16>, blocks_for(n, THREADS * (wide ? 8 : 1), GRID_MOST), THREADS, 0, stream,
+               (bf16 *)dgate, (bf16 *)dup, (const bf16 *)dy, (const bf16 *)gate, (const bf16 *)up, n, wide);
     else
-        LAUNCH(swiglu_backward_kernel<float>, blocks_for(n, THREADS * (wide ? 4 : 1), GRID_MOST), THREADS, 0, stream, (float *)dgate, (float *)dup,
-               (const float *)dy, (const float *)gate, (const float *)up, n, wide);
+        LAUNCH(swiglu_backward_kernel<float>, blocks_for(n, THREADS * (wide ? 4 : 1), GRID_MOST), THREADS, 0, stream,
+               (float *)dgate, (float *)dup, (const float *)dy, (const float *)gate, (const float *)up, n, wide);
     return LAUNCHED();
 }
 
@@ -250,22 +256,23 @@ static dim3 grid_of_rows(int64_t rows, int64_t cols)
     return dim3(blocks_for(cols, THREADS, 64), (unsigned)(rows < 16384 ? rows : 16384));
 }
 
-static int residual(void *stream, enum device_type type, void *y, const void *res, const void *branch, const float *scale, int64_t rows, int64_t cols)
+static int residual(void *stream, enum device_type type, void *y, const void *res, const void *branch, const float *scale,
+                    int64_t rows, int64_t cols)
 {
     if (rows <= 0 || cols <= 0)
         return 0;
     if (!scale)
         return add(stream, type, y, res, branch, rows * cols);
     if (type == DEVICE_BF16)
-        LAUNCH(residual_kernel<bf16>, grid_of_rows(rows, cols), THREADS, 0, stream, (bf16 *)y, (const bf16 *)res, (const bf16 *)branch, scale, rows, cols);
+        LAUNCH(residual_kernel<bf16>, grid_of_rows(rows, cols), THREADS, 0, stream, (bf16 *)y, (const bf16 *)res,
+               (const bf16 *)branch, scale, rows, cols);
     else
-        LAUNCH(residual_kernel<float>, grid_of_rows(rows, cols), THREADS, 0, stream, (float *)y, (const float *)res, (const float *)branch, scale, rows,
-               cols);
+        LAUNCH(residual_kernel<float>, grid_of_rows(rows, cols), THREADS, 0, stream, (float *)y, (const float *)res,
+               (const float *)branch, scale, rows, cols);
     return LAUNCHED();
 }
 
-template <class T>
-static __global__ void scaled_kernel(T *dbranch, const T *dy, const float *scale, int64_t rows, int64_t cols)
+template <class T> static __global__ void scaled_kernel(T *dbranch, const T *dy, const float *scale, int64_t rows, int64_t cols)
 {
     for (int64_t r = blockIdx.y; r < rows; r += gridDim.y)
         for (int64_t c = thread_number(); c < cols; c += thread_count()) {
@@ -275,7 +282,8 @@ static __global__ void scaled_kernel(T *dbranch, const T *dy, const float *scale
         }
 }
 
-/* sum[c] += over rows of x, or of x z. A block has 32 columns and 8 lanes of rows, each lane every eighth row; then the lanes in order. */
+/* sum[c] += over rows of x, or of x z. A block has 32 columns and 8 lanes of rows, each lane every eighth row; then the lanes in
+ * order. */
 template <class T>
 static __global__ void column_kernel(float *sum, const T *x, const T *z, int64_t row, int64_t rows, int64_t cols)
 {
@@ -296,7 +304,8 @@ static __global__ void column_kernel(float *sum, const T *x, const T *z, int64_t
     }
 }
 
-static int columns(void *stream, enum device_type type, float *sum, const void *x, const void *z, int64_t row, int64_t rows, int64_t cols)
+static int columns(void *stream, enum device_type type, float *sum, const void *x, const void *z, int64_t row, int64_t rows,
+                   int64_t cols)
 {
     unsigned blocks = (unsigned)((cols + 31) / 32);
 
@@ -314,17 +323,19 @@ static int column_sum(void *stream, enum device_type type, float *sum, const voi
     return columns(stream, type, sum, x, nullptr, row, rows, cols);
 }
 
-static int residual_backward(void *stream, enum device_type type, void *dbranch, float *dscale, const void *dy, const void *branch,
-                             const float *scale, int64_t rows, int64_t cols)
+static int residual_backward(void *stream, enum device_type type, void *dbranch, float *dscale, const void *dy,
+                             const void *branch, const float *scale, int64_t rows, int64_t cols)
 {
     int r = 0;
 
     if (rows <= 0 || cols <= 0)
         return 0;
     if (dbranch && type == DEVICE_BF16)
-        LAUNCH(scaled_kernel<bf16>, grid_of_rows(rows, cols), THREADS, 0, stream, (bf16 *)dbranch, (const bf16 *)dy, scale, rows, cols);
+        LAUNCH(scaled_kernel<bf16>, grid_of_rows(rows, cols), THREADS, 0, stream, (bf16 *)dbranch, (const bf16 *)dy, scale, rows,
+               cols);
     else if (dbranch)
-        LAUNCH(scaled_kernel<float>, grid_of_rows(rows, cols), THREADS, 0, stream, (float *)dbranch, (const float *)dy, scale, rows, cols);
+        LAUNCH(scaled_kernel<float>, grid_of_rows(rows, cols), THREADS, 0, stream, (float *)dbranch, (const float *)dy, scale,
+               rows, cols);
     if (dbranch)
         r = LAUNCHED();
     return r < 0 || !dscale ? r : columns(stream, type, dscale, dy, branch, cols, rows, cols);
@@ -339,7 +350,8 @@ template <class T> static __global__ void add_cycle_kernel(T *y, const T *x, con
 
 static int add_cycle(void *stream, enum device_type type, void *y, const void *x, const float *value, int64_t cycle, int64_t n)
 {
-    dim3 grid(blocks_for(cycle, THREADS, GRID_MOST), (unsigned)(n / (cycle > 0 ? cycle : 1) < 256 ? n / (cycle > 0 ? cycle : 1) : 256));
+    dim3 grid(blocks_for(cycle, THREADS, GRID_MOST),
+              (unsigned)(n / (cycle > 0 ? cycle : 1) < 256 ? n / (cycle > 0 ? cycle : 1) : 256));
 
     if (n <= 0)
         return 0;

@@ -9,10 +9,11 @@ enum { TILE = 64, DEPTH = 16, THREADS = 256, EACH = TILE * DEPTH / THREADS };
 
 /* tile[k][i] = element (first + i, k0 + k) of a matrix of `most` rows and k columns; stored so, or transposed. */
 template <class T>
-DEV void fetch(float (*tile)[TILE + 4], const T *from, int64_t row, bool transposed, int64_t first, int64_t most, int64_t k0, int64_t k)
+DEV void fetch(float (*tile)[TILE + 4], const T *from, int64_t row, bool transposed, int64_t first, int64_t most, int64_t k0,
+               int64_t k)
 {
     for (int e = 0; e < EACH; e++) {
-        int j = (int)threadIdx.x + e * THREADS;             /* neighbours in the block are neighbours in memory */
+        int j = (int)threadIdx.x + e * THREADS; /* neighbours in the block are neighbours in memory */
         int i = transposed ? j % TILE : j / DEPTH, kk = transposed ? j / TILE : j % DEPTH;
         bool inside = first + i < most && k0 + kk < k;
 
@@ -20,7 +21,8 @@ DEV void fetch(float (*tile)[TILE + 4], const T *from, int64_t row, bool transpo
     }
 }
 
-template <class A, class B, class C> static __global__ void __launch_bounds__(THREADS) gemm_kernel(struct device_gemm g, int64_t across)
+template <class A, class B, class C>
+static __global__ void __launch_bounds__(THREADS) gemm_kernel(struct device_gemm g, int64_t across)
 {
     __shared__ float a[DEPTH][TILE + 4], b[DEPTH][TILE + 4];
     int64_t m0 = blockIdx.x / across * TILE, n0 = blockIdx.x % across * TILE;

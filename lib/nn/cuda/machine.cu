@@ -11,7 +11,7 @@ static int as_errno(cudaError_t e)
     if (e == cudaSuccess)
         return 0;
     last = e;
-    (void)cudaGetLastError();           /* what is not sticky is told once */
+    (void)cudaGetLastError(); /* what is not sticky is told once */
     switch (e) {
     case cudaErrorMemoryAllocation: return -ENOMEM;
     case cudaErrorNoDevice:
@@ -42,8 +42,8 @@ static int use(int ordinal, struct device_facts *facts, char *why, size_t why_si
         (void)cudaDriverGetVersion(&driver);
         (void)cudaRuntimeGetVersion(&runtime);
         if (driver)
-            snprintf(why, why_size, "the driver knows CUDA %d.%d, this build needs %d.%d: update the driver", driver / 1000, driver % 1000 / 10,
-                     runtime / 1000, runtime % 1000 / 10);
+            snprintf(why, why_size, "the driver knows CUDA %d.%d, this build needs %d.%d: update the driver", driver / 1000,
+                     driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
         else
             snprintf(why, why_size, "no NVIDIA driver is installed, or it is not loaded (nvidia-smi tells)");
         return r;
@@ -126,9 +126,15 @@ static int copy(void *stream, void *to, const void *from, size_t bytes)
 {
     return as_errno(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, (cudaStream_t)stream));
 }
-static int zero(void *stream, void *memory, size_t bytes) { return as_errno(cudaMemsetAsync(memory, 0, bytes, (cudaStream_t)stream)); }
+static int zero(void *stream, void *memory, size_t bytes)
+{
+    return as_errno(cudaMemsetAsync(memory, 0, bytes, (cudaStream_t)stream));
+}
 
-static int capture_begin(void *stream) { return as_errno(cudaStreamBeginCapture((cudaStream_t)stream, cudaStreamCaptureModeThreadLocal)); }
+static int capture_begin(void *stream)
+{
+    return as_errno(cudaStreamBeginCapture((cudaStream_t)stream, cudaStreamCaptureModeThreadLocal));
+}
 static int capture_end(void *stream, void **ret_graph)
 {
     cudaGraph_t graph = nullptr;
@@ -143,7 +149,10 @@ static int capture_end(void *stream, void **ret_graph)
         *ret_graph = exec;
     return r;
 }
-static int graph_launch(void *stream, void *graph) { return as_errno(cudaGraphLaunch((cudaGraphExec_t)graph, (cudaStream_t)stream)); }
+static int graph_launch(void *stream, void *graph)
+{
+    return as_errno(cudaGraphLaunch((cudaGraphExec_t)graph, (cudaStream_t)stream));
+}
 static void graph_free(void *graph)
 {
     if (graph)

@@ -44,8 +44,8 @@ template <class T, class F> DEV void each_store(T *y, const T *x, int64_t cols, 
 }
 
 template <class T>
-static __global__ void layernorm_kernel(T *y, float *mean, float *rstd, const T *x, const float *weight, const float *bias, float eps, int64_t cols,
-                                        bool wide)
+static __global__ void layernorm_kernel(T *y, float *mean, float *rstd, const T *x, const float *weight, const float *bias,
+                                        float eps, int64_t cols, bool wide)
 {
     __shared__ float part[WARP];
     int64_t r = blockIdx.x;
@@ -65,8 +65,8 @@ static __global__ void layernorm_kernel(T *y, float *mean, float *rstd, const T 
 }
 
 template <class T>
-static __global__ void layernorm_backward_kernel(T *dx, const T *dy, const T *x, const float *weight, const float *mean, const float *rstd,
-                                                 int64_t cols, bool wide)
+static __global__ void layernorm_backward_kernel(T *dx, const T *dy, const T *x, const float *weight, const float *mean,
+                                                 const float *rstd, int64_t cols, bool wide)
 {
     __shared__ float part[WARP];
     int64_t r = blockIdx.x;
@@ -91,7 +91,8 @@ static __global__ void layernorm_backward_kernel(T *dx, const T *dy, const T *x,
 }
 
 template <class T>
-static __global__ void rmsnorm_kernel(T *y, T *sum, float *rstd, const T *x, const T *branch, const float *weight, float eps, int64_t cols, bool wide)
+static __global__ void rmsnorm_kernel(T *y, T *sum, float *rstd, const T *x, const T *branch, const float *weight, float eps,
+                                      int64_t cols, bool wide)
 {
     __shared__ float part[WARP];
     int64_t r = blockIdx.x;
@@ -99,7 +100,7 @@ static __global__ void rmsnorm_kernel(T *y, T *sum, float *rstd, const T *x, con
 
     x += r * cols;
     y += r * cols;
-    if (branch) {                       /* each thread reads below what it has written itself */
+    if (branch) { /* each thread reads below what it has written itself */
         branch += r * cols;
         sum += r * cols;
         each_store(sum, x, cols, wide, false, [&](int64_t c, float a, float) { return a + load(&branch[c]); });
@@ -113,7 +114,8 @@ static __global__ void rmsnorm_kernel(T *y, T *sum, float *rstd, const T *x, con
 }
 
 template <class T>
-static __global__ void rmsnorm_backward_kernel(T *dx, const T *dy, const T *x, const float *weight, const float *rstd, int64_t cols, bool wide)
+static __global__ void rmsnorm_backward_kernel(T *dx, const T *dy, const T *x, const float *weight, const float *rstd,
+                                               int64_t cols, bool wide)
 {
     __shared__ float part[WARP];
     int64_t r = blockIdx.x;
@@ -124,15 +126,14 @@ static __global__ void rmsnorm_backward_kernel(T *dx, const T *dy, const T *x, c
     dx += r * cols;
     each(dy, cols, wide, [&](int64_t c, float d) { dot = fmaf(d * weight[c], load(&x[c]) * s, dot); });
     c2 = block_sum(dot, part) / (float)cols;
-    each_store(dx, dy, cols, wide, true, [&](int64_t c, float d, float old) {
-        return fmaf(s, fmaf(-(load(&x[c]) * s), c2, d * weight[c]), old);
-    });
+    each_store(dx, dy, cols, wide, true,
+               [&](int64_t c, float d, float old) { return fmaf(s, fmaf(-(load(&x[c]) * s), c2, d * weight[c]), old); });
 }
 
 /* dweight += sum over rows of dy xhat, dbias += sum of dy. As column_kernel in elementwise.cu. mean NULL: RMSNorm. */
 template <class T>
-static __global__ void weight_kernel(float *dweight, float *dbias, const T *dy, const T *x, const float *mean, const float *rstd, int64_t rows,
-                                     int64_t cols)
+static __global__ void weight_kernel(float *dweight, float *dbias, const T *dy, const T *x, const float *mean, const float *rstd,
+                                     int64_t rows, int64_t cols)
 {
     __shared__ float weights[8][33], biases[8][33];
     unsigned lane = threadIdx.x / 32, at = threadIdx.x % 32;
@@ -168,16 +169,16 @@ template <class T> static bool wide_rows(int64_t cols, const void *a, const void
 static unsigned threads_for(int64_t cols) { return cols <= 512 ? 64 : cols <= 2048 ? 128 : THREADS; }
 
 template <class T>
-static int layernorm_as(void *stream, void *y, float *mean, float *rstd, const void *x, const float *weight, const float *bias, float eps, int64_t rows,
-                        int64_t cols)
+static int layernorm_as(void *stream, void *y, float *mean, float *rstd, const void *x, const float *weight, const float *bias,
+                        float eps, int64_t rows, int64_t cols)
 {
-    LAUNCH(layernorm_kernel<T>, (unsigned)rows, threads_for(cols), 0, stream, (T *)y, mean, rstd, (const T *)x, weight, bias, eps, cols,
-           wide_rows<T>(cols, y, x, x));
+    LAUNCH(layernorm_kernel<T>, (unsigned)rows, threads_for(cols), 0, stream, (T *)y, mean, rstd, (const T *)x, weight, bias, eps,
+           cols, wide_rows<T>(cols, y, x, x));
     return LAUNCHED();
 }
 
-static int layernorm(void *stream, enum device_type type, void *y, float *mean, float *rstd, const void *x, const float *weight, const float *bias,
-                     float eps, int64_t rows, int64_t cols)
+static int layernorm(void *stream, enum device_type type, void *y, float *mean, float *rstd, const void *x, const float *weight,
+                     const float *bias, float eps, int64_t rows, int64_t cols)
 {
     if (rows <= 0)
         return 0;
@@ -186,8 +187,8 @@ static int layernorm(void *stream, enum device_type type, void *y, float *mean, 
 }
 
 template <class T>
-static int backward_as(void *stream, void *dx, float *dweight, float *dbias, const void *dy, const void *x, const float *weight, const float *mean,
-                       const float *rstd, int64_t rows, int64_t cols)
+static int backward_as(void *stream, void *dx, float *dweight, float *dbias, const void *dy, const void *x, const float *weight,
+                       const float *mean, const float *rstd, int64_t rows, int64_t cols)
 {
     int r = 0;
 
@@ -195,21 +196,23 @@ static int backward_as(void *stream, void *dx, float *dweight, float *dbias, con
         bool wide = wide_rows<T>(cols, dx, dy, x);
 
         if (mean)
-            LAUNCH(layernorm_backward_kernel<T>, (unsigned)rows, threads_for(cols), 0, stream, (T *)dx, (const T *)dy, (const T *)x, weight, mean, rstd,
-                   cols, wide);
+            LAUNCH(layernorm_backward_kernel<T>, (unsigned)rows, threads_for(cols), 0, stream, (T *)dx, (const T *)dy,
+                   (const T *)x, weight, mean, rstd, cols, wide);
         else
-            LAUNCH(rmsnorm_backward_kernel<T>, (unsigned)rows, threads_for(cols), 0, stream, (T *)dx, (const T *)dy, (const T *)x, weight, rstd, cols,
-                   wide);
+            LAUNCH(rmsnorm_backward_kernel<T>, (unsigned)rows, threads_for(cols), 0, stream, (T *)dx, (const T *)dy, (const T *)x,
+                   weight, rstd, cols, wide);
         r = LAUNCHED();
     }
     if (r < 0 || (!dweight && !dbias))
         return r;
-    LAUNCH(weight_kernel<T>, (unsigned)((cols + 31) / 32), 256, 0, stream, dweight, dbias, (const T *)dy, (const T *)x, mean, rstd, rows, cols);
+    LAUNCH(weight_kernel<T>, (unsigned)((cols + 31) / 32), 256, 0, stream, dweight, dbias, (const T *)dy, (const T *)x, mean,
+           rstd, rows, cols);
     return LAUNCHED();
 }
 
-static int layernorm_backward(void *stream, enum device_type type, void *dx, float *dweight, float *dbias, const void *dy, const void *x,
-                              const float *weight, const float *mean, const float *rstd, int64_t rows, int64_t cols)
+static int layernorm_backward(void *stream, enum device_type type, void *dx, float *dweight, float *dbias, const void *dy,
+                              const void *x, const float *weight, const float *mean, const float *rstd, int64_t rows,
+                              int64_t cols)
 {
     if (rows <= 0)
         return 0;
@@ -217,27 +220,28 @@ static int layernorm_backward(void *stream, enum device_type type, void *dx, flo
                                : backward_as<float>(stream, dx, dweight, dbias, dy, x, weight, mean, rstd, rows, cols);
 }
 
-static int rmsnorm_backward(void *stream, enum device_type type, void *dx, float *dweight, const void *dy, const void *x, const float *weight,
-                            const float *rstd, int64_t rows, int64_t cols)
+static int rmsnorm_backward(void *stream, enum device_type type, void *dx, float *dweight, const void *dy, const void *x,
+                            const float *weight, const float *rstd, int64_t rows, int64_t cols)
 {
     return layernorm_backward(stream, type, dx, dweight, nullptr, dy, x, weight, nullptr, rstd, rows, cols);
 }
 
-static int residual_rmsnorm(void *stream, enum device_type type, void *y, void *sum, float *rstd, const void *res, const void *branch,
-                            const float *weight, float eps, int64_t rows, int64_t cols)
+static int residual_rmsnorm(void *stream, enum device_type type, void *y, void *sum, float *rstd, const void *res,
+                            const void *branch, const float *weight, float eps, int64_t rows, int64_t cols)
 {
     if (rows <= 0)
         return 0;
     if (type == DEVICE_BF16)
-        LAUNCH(rmsnorm_kernel<bf16>, (unsigned)rows, threads_for(cols), 0, stream, (bf16 *)y, (bf16 *)sum, rstd, (const bf16 *)res, (const bf16 *)branch,
-               weight, eps, cols, wide_rows<bf16>(cols, y, res, sum));
+        LAUNCH(rmsnorm_kernel<bf16>, (unsigned)rows, threads_for(cols), 0, stream, (bf16 *)y, (bf16 *)sum, rstd,
+               (const bf16 *)res, (const bf16 *)branch, weight, eps, cols, wide_rows<bf16>(cols, y, res, sum));
     else
-        LAUNCH(rmsnorm_kernel<float>, (unsigned)rows, threads_for(cols), 0, stream, (float *)y, (float *)sum, rstd, (const float *)res,
-               (const float *)branch, weight, eps, cols, wide_rows<float>(cols, y, res, sum));
+        LAUNCH(rmsnorm_kernel<float>, (unsigned)rows, threads_for(cols), 0, stream, (float *)y, (float *)sum, rstd,
+               (const float *)res, (const float *)branch, weight, eps, cols, wide_rows<float>(cols, y, res, sum));
     return LAUNCHED();
 }
 
-static int rmsnorm(void *stream, enum device_type type, void *y, float *rstd, const void *x, const float *weight, float eps, int64_t rows, int64_t cols)
+static int rmsnorm(void *stream, enum device_type type, void *y, float *rstd, const void *x, const float *weight, float eps,
+                   int64_t rows, int64_t cols)
 {
     return residual_rmsnorm(stream, type, y, nullptr, rstd, x, nullptr, weight, eps, rows, cols);
 }

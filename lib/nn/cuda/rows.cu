@@ -18,14 +18,17 @@ static __global__ void copy_rows_kernel(T *y, int64_t y_row, const T *x, int64_t
             store(&y[r * y_row + c], add ? load(&y[r * y_row + c]) + load(&x[r * x_row + c]) : load(&x[r * x_row + c]));
 }
 
-static int copy_rows(void *stream, enum device_type type, void *y, int64_t y_row, const void *x, int64_t x_row, int64_t rows, int64_t cols, bool add)
+static int copy_rows(void *stream, enum device_type type, void *y, int64_t y_row, const void *x, int64_t x_row, int64_t rows,
+                     int64_t cols, bool add)
 {
     if (rows <= 0 || cols <= 0)
         return 0;
     if (type == DEVICE_BF16)
-        LAUNCH(copy_rows_kernel<bf16>, row_grid(rows, cols), THREADS, 0, stream, (bf16 *)y, y_row, (const bf16 *)x, x_row, rows, cols, add);
+        LAUNCH(copy_rows_kernel<bf16>, row_grid(rows, cols), THREADS, 0, stream, (bf16 *)y, y_row, (const bf16 *)x, x_row, rows,
+               cols, add);
     else
-        LAUNCH(copy_rows_kernel<float>, row_grid(rows, cols), THREADS, 0, stream, (float *)y, y_row, (const float *)x, x_row, rows, cols, add);
+        LAUNCH(copy_rows_kernel<float>, row_grid(rows, cols), THREADS, 0, stream, (float *)y, y_row, (const float *)x, x_row,
+               rows, cols, add);
     return LAUNCHED();
 }
 
@@ -65,7 +68,8 @@ static __global__ void splice_kernel(T *y, const T *a, const T *b, const int32_t
     }
 }
 
-static int splice(void *stream, enum device_type type, void *y, const void *a, const void *b, const int32_t *index, int64_t n, int64_t cols)
+static int splice(void *stream, enum device_type type, void *y, const void *a, const void *b, const int32_t *index, int64_t n,
+                  int64_t cols)
 {
     int64_t wide = type == DEVICE_BF16 ? 8 : 4;
     bool packs = cols % wide == 0 && aligned16(y) && aligned16(a) && aligned16(b);
@@ -76,13 +80,15 @@ static int splice(void *stream, enum device_type type, void *y, const void *a, c
     if (type == DEVICE_BF16)
         LAUNCH(splice_kernel<bf16>, grid, THREADS, 0, stream, (bf16 *)y, (const bf16 *)a, (const bf16 *)b, index, n, cols, packs);
     else
-        LAUNCH(splice_kernel<float>, grid, THREADS, 0, stream, (float *)y, (const float *)a, (const float *)b, index, n, cols, packs);
+        LAUNCH(splice_kernel<float>, grid, THREADS, 0, stream, (float *)y, (const float *)a, (const float *)b, index, n, cols,
+               packs);
     return LAUNCHED();
 }
 
 /* One destination row belongs to one block row: no two threads add to the same number. */
 template <class Y, class T>
-static __global__ void scatter_kernel(Y *y, const T *x, const int32_t *rows, const int32_t *begin, const int32_t *from, int64_t n, int64_t cols)
+static __global__ void scatter_kernel(Y *y, const T *x, const int32_t *rows, const int32_t *begin, const int32_t *from, int64_t n,
+                                      int64_t cols)
 {
     for (int64_t j = blockIdx.y; j < n; j += gridDim.y) {
         Y *to = y + (int64_t)rows[j] * cols;
@@ -97,8 +103,8 @@ static __global__ void scatter_kernel(Y *y, const T *x, const int32_t *rows, con
     }
 }
 
-static int scatter(void *stream, enum device_type y_type, void *y, enum device_type type, const void *x, const int32_t *rows, const int32_t *begin,
-                   const int32_t *from, int64_t n, int64_t cols)
+static int scatter(void *stream, enum device_type y_type, void *y, enum device_type type, const void *x, const int32_t *rows,
+                   const int32_t *begin, const int32_t *from, int64_t n, int64_t cols)
 {
     dim3 grid = row_grid(n, cols);
 
@@ -109,7 +115,8 @@ static int scatter(void *stream, enum device_type y_type, void *y, enum device_t
     else if (type == DEVICE_BF16)
         LAUNCH((scatter_kernel<float, bf16>), grid, THREADS, 0, stream, (float *)y, (const bf16 *)x, rows, begin, from, n, cols);
     else if (y_type == DEVICE_F32)
-        LAUNCH((scatter_kernel<float, float>), grid, THREADS, 0, stream, (float *)y, (const float *)x, rows, begin, from, n, cols);
+        LAUNCH((scatter_kernel<float, float>), grid, THREADS, 0, stream, (float *)y, (const float *)x, rows, begin, from, n,
+               cols);
     else
         return -EINVAL;
     return LAUNCHED();
@@ -126,8 +133,8 @@ static __global__ void embedding_kernel(T *y, const W *table, const int32_t *ids
     }
 }
 
-static int embedding(void *stream, enum device_type type, void *y, enum device_type table_type, const void *table, const int32_t *ids, int64_t n,
-                     int64_t cols)
+static int embedding(void *stream, enum device_type type, void *y, enum device_type table_type, const void *table,
+                     const int32_t *ids, int64_t n, int64_t cols)
 {
     dim3 grid = row_grid(n, cols);
 
@@ -146,7 +153,8 @@ static int embedding(void *stream, enum device_type type, void *y, enum device_t
 
 /* A thread has one pair: column i of half a head and its partner half a head on. */
 template <class T>
-static __global__ void rope_kernel(T *x, int64_t row, const int32_t *position, const float *table, int64_t rows, int heads, int64_t dim, float direction)
+static __global__ void rope_kernel(T *x, int64_t row, const int32_t *position, const float *table, int64_t rows, int heads,
+                                   int64_t dim, float direction)
 {
     int64_t half = dim / 2, pairs = heads * half;
 
@@ -164,8 +172,8 @@ static __global__ void rope_kernel(T *x, int64_t row, const int32_t *position, c
     }
 }
 
-static int rope(void *stream, enum device_type type, void *x, int64_t row, const int32_t *position, const float *table, int64_t rows, int heads,
-                int64_t dim, float direction)
+static int rope(void *stream, enum device_type type, void *x, int64_t row, const int32_t *position, const float *table,
+                int64_t rows, int heads, int64_t dim, float direction)
 {
     dim3 grid = row_grid(rows, heads * (dim / 2));
 
@@ -179,8 +187,8 @@ static int rope(void *stream, enum device_type type, void *x, int64_t row, const
 }
 
 template <class T>
-static __global__ void kv_append_kernel(T *cache_k, T *cache_v, const T *k, const T *v, const int32_t *slot, const int32_t *position, int64_t rows,
-                                        int64_t width, int64_t capacity)
+static __global__ void kv_append_kernel(T *cache_k, T *cache_v, const T *k, const T *v, const int32_t *slot,
+                                        const int32_t *position, int64_t rows, int64_t width, int64_t capacity)
 {
     for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
         int64_t to = ((int64_t)slot[r] * capacity + position[r]) * width;
@@ -192,30 +200,31 @@ static __global__ void kv_append_kernel(T *cache_k, T *cache_v, const T *k, cons
     }
 }
 
-static int kv_append(void *stream, enum device_type type, void *cache_k, void *cache_v, const void *k, const void *v, const int32_t *slot,
-                     const int32_t *position, int64_t rows, int64_t width, int64_t capacity)
+static int kv_append(void *stream, enum device_type type, void *cache_k, void *cache_v, const void *k, const void *v,
+                     const int32_t *slot, const int32_t *position, int64_t rows, int64_t width, int64_t capacity)
 {
     dim3 grid = row_grid(rows, width);
 
     if (rows <= 0)
         return 0;
     if (type == DEVICE_BF16)
-        LAUNCH(kv_append_kernel<bf16>, grid, THREADS, 0, stream, (bf16 *)cache_k, (bf16 *)cache_v, (const bf16 *)k, (const bf16 *)v, slot, position, rows,
-               width, capacity);
+        LAUNCH(kv_append_kernel<bf16>, grid, THREADS, 0, stream, (bf16 *)cache_k, (bf16 *)cache_v, (const bf16 *)k,
+               (const bf16 *)v, slot, position, rows, width, capacity);
     else
-        LAUNCH(kv_append_kernel<float>, grid, THREADS, 0, stream, (float *)cache_k, (float *)cache_v, (const float *)k, (const float *)v, slot, position,
-               rows, width, capacity);
+        LAUNCH(kv_append_kernel<float>, grid, THREADS, 0, stream, (float *)cache_k, (float *)cache_v, (const float *)k,
+               (const float *)v, slot, position, rows, width, capacity);
     return LAUNCHED();
 }
 
 template <class T>
-static __global__ void patches_kernel(T *y, const uint8_t *images, const float *lut, int64_t rows, int64_t down, int64_t across, int64_t width, int64_t patch)
+static __global__ void patches_kernel(T *y, const uint8_t *images, const float *lut, int64_t rows, int64_t down, int64_t across,
+                                      int64_t width, int64_t patch)
 {
     int64_t area = patch * patch, cols = 3 * area;
 
     for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
         int64_t image = r / (down * across), py = r / across % down, px = r % across;
-        const uint8_t *corner = images + ((image * down + py) * patch * width + px * patch) * 3;    /* height = down * patch */
+        const uint8_t *corner = images + ((image * down + py) * patch * width + px * patch) * 3; /* height = down * patch */
 
         for (int64_t j = thread_number(); j < cols; j += thread_count()) {
             int64_t c = j / area, ky = j % area / patch, kx = j % patch;
@@ -225,7 +234,8 @@ static __global__ void patches_kernel(T *y, const uint8_t *images, const float *
     }
 }
 
-static int patches(void *stream, enum device_type type, void *y, const uint8_t *images, const float *lut, int b, int height, int width, int patch)
+static int patches(void *stream, enum device_type type, void *y, const uint8_t *images, const float *lut, int b, int height,
+                   int width, int patch)
 {
     int64_t down = height / patch, across = width / patch, rows = b * down * across;
     dim3 grid = row_grid(rows, 3 * (int64_t)patch * patch);
@@ -235,21 +245,25 @@ static int patches(void *stream, enum device_type type, void *y, const uint8_t *
     if (rows <= 0)
         return 0;
     if (type == DEVICE_BF16)
-        LAUNCH(patches_kernel<bf16>, grid, THREADS, 0, stream, (bf16 *)y, images, lut, rows, down, across, (int64_t)width, (int64_t)patch);
+        LAUNCH(patches_kernel<bf16>, grid, THREADS, 0, stream, (bf16 *)y, images, lut, rows, down, across, (int64_t)width,
+               (int64_t)patch);
     else
-        LAUNCH(patches_kernel<float>, grid, THREADS, 0, stream, (float *)y, images, lut, rows, down, across, (int64_t)width, (int64_t)patch);
+        LAUNCH(patches_kernel<float>, grid, THREADS, 0, stream, (float *)y, images, lut, rows, down, across, (int64_t)width,
+               (int64_t)patch);
     return LAUNCHED();
 }
 
-/* Along x: row r of y, pixel i, channel c. Along y: row i of y, column c. The sum starts with half a unit and is cut after 22 bits. */
-static __global__ void resize_kernel(uint8_t *y, const uint8_t *x, bool along_x, int64_t rows, int64_t in, int64_t out, int64_t cols, const int32_t *begin,
-                                     const int32_t *count, const int32_t *weights, int taps)
+/* Along x: row r of y, pixel i, channel c. Along y: row i of y, column c. The sum starts with half a unit and is cut after 22
+ * bits. */
+static __global__ void resize_kernel(uint8_t *y, const uint8_t *x, bool along_x, int64_t rows, int64_t in, int64_t out,
+                                     int64_t cols, const int32_t *begin, const int32_t *count, const int32_t *weights, int taps)
 {
     int64_t n = along_x ? rows * out * 3 : out * cols;
 
     for (int64_t j = thread_number(); j < n; j += thread_count()) {
         int64_t i = along_x ? j / 3 % out : j / cols;
-        int64_t at = along_x ? (j / (3 * out) * in + begin[i]) * 3 + j % 3 : begin[i] * cols + j % cols, step = along_x ? 3 : cols;
+        int64_t at = along_x ? (j / (3 * out) * in + begin[i]) * 3 + j % 3 : begin[i] * cols + j % cols,
+                step = along_x ? 3 : cols;
         int32_t sum = 1 << 21;
 
         for (int t = 0; t < count[i]; t++)
@@ -259,14 +273,15 @@ static __global__ void resize_kernel(uint8_t *y, const uint8_t *x, bool along_x,
     }
 }
 
-static int resize_pass(void *stream, uint8_t *y, const uint8_t *x, bool along_x, int64_t rows, int64_t in, int64_t out, int64_t cols,
-                       const int32_t *begin, const int32_t *count, const int32_t *weights, int taps)
+static int resize_pass(void *stream, uint8_t *y, const uint8_t *x, bool along_x, int64_t rows, int64_t in, int64_t out,
+                       int64_t cols, const int32_t *begin, const int32_t *count, const int32_t *weights, int taps)
 {
     int64_t n = along_x ? rows * out * 3 : out * cols;
 
     if (n <= 0)
         return 0;
-    LAUNCH(resize_kernel, blocks_for(n, THREADS, GRID_MOST), THREADS, 0, stream, y, x, along_x, rows, in, out, cols, begin, count, weights, taps);
+    LAUNCH(resize_kernel, blocks_for(n, THREADS, GRID_MOST), THREADS, 0, stream, y, x, along_x, rows, in, out, cols, begin, count,
+           weights, taps);
     return LAUNCHED();
 }
 

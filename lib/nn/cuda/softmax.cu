@@ -27,8 +27,8 @@ template <class T> DEV void log_softmax_row(float *log_probs, const T *logits, f
 }
 
 template <class T>
-static __global__ void token_stats_kernel(float *log_probs, float *logp, float *entropy, float *kl, const T *logits, const int32_t *target,
-                                          const float *ref, float t, int64_t cols)
+static __global__ void token_stats_kernel(float *log_probs, float *logp, float *entropy, float *kl, const T *logits,
+                                          const int32_t *target, const float *ref, float t, int64_t cols)
 {
     __shared__ float part[WARP];
     int64_t r = blockIdx.x;
@@ -44,7 +44,7 @@ static __global__ void token_stats_kernel(float *log_probs, float *logp, float *
             d = fmaf(p, l - ref[r * cols + c], d);
     }
     h = block_sum(h, part);
-    d = block_sum(d, part);             /* its barriers also make all of log_probs visible to the block */
+    d = block_sum(d, part); /* its barriers also make all of log_probs visible to the block */
     if (threadIdx.x == 0) {
         logp[r] = log_probs[target[r]];
         entropy[r] = h;
@@ -52,23 +52,25 @@ static __global__ void token_stats_kernel(float *log_probs, float *logp, float *
     }
 }
 
-static int token_stats(void *stream, enum device_type type, float *log_probs, float *logp, float *entropy, float *kl, const void *logits,
-                       const int32_t *target, const float *ref, float inverse_temperature, int64_t rows, int64_t cols)
+static int token_stats(void *stream, enum device_type type, float *log_probs, float *logp, float *entropy, float *kl,
+                       const void *logits, const int32_t *target, const float *ref, float inverse_temperature, int64_t rows,
+                       int64_t cols)
 {
     if (rows <= 0)
         return 0;
     if (type == DEVICE_BF16)
-        LAUNCH(token_stats_kernel<bf16>, (unsigned)rows, THREADS, 0, stream, log_probs, logp, entropy, kl, (const bf16 *)logits, target, ref,
-               inverse_temperature, cols);
+        LAUNCH(token_stats_kernel<bf16>, (unsigned)rows, THREADS, 0, stream, log_probs, logp, entropy, kl, (const bf16 *)logits,
+               target, ref, inverse_temperature, cols);
     else
-        LAUNCH(token_stats_kernel<float>, (unsigned)rows, THREADS, 0, stream, log_probs, logp, entropy, kl, (const float *)logits, target, ref,
-               inverse_temperature, cols);
+        LAUNCH(token_stats_kernel<float>, (unsigned)rows, THREADS, 0, stream, log_probs, logp, entropy, kl, (const float *)logits,
+               target, ref, inverse_temperature, cols);
     return LAUNCHED();
 }
 
 template <class T>
-static __global__ void token_backward_kernel(T *dlogits, const float *log_probs, const float *ref, const int32_t *target, const float *gradients,
-                                             const float *entropy, const float *kl, float t, int64_t rows, int64_t cols)
+static __global__ void token_backward_kernel(T *dlogits, const float *log_probs, const float *ref, const int32_t *target,
+                                             const float *gradients, const float *entropy, const float *kl, float t, int64_t rows,
+                                             int64_t cols)
 {
     int64_t r = blockIdx.x;
     float dlogp = gradients[r], dentropy = gradients[rows + r], dkl = gradients[2 * rows + r];
@@ -85,17 +87,18 @@ static __global__ void token_backward_kernel(T *dlogits, const float *log_probs,
     }
 }
 
-static int token_stats_backward(void *stream, enum device_type type, void *dlogits, const float *log_probs, const float *ref, const int32_t *target,
-                                const float *gradients, const float *entropy, const float *kl, float inverse_temperature, int64_t rows, int64_t cols)
+static int token_stats_backward(void *stream, enum device_type type, void *dlogits, const float *log_probs, const float *ref,
+                                const int32_t *target, const float *gradients, const float *entropy, const float *kl,
+                                float inverse_temperature, int64_t rows, int64_t cols)
 {
     if (rows <= 0)
         return 0;
     if (type == DEVICE_BF16)
-        LAUNCH(token_backward_kernel<bf16>, (unsigned)rows, THREADS, 0, stream, (bf16 *)dlogits, log_probs, ref, target, gradients, entropy, kl,
-               inverse_temperature, rows, cols);
+        LAUNCH(token_backward_kernel<bf16>, (unsigned)rows, THREADS, 0, stream, (bf16 *)dlogits, log_probs, ref, target,
+               gradients, entropy, kl, inverse_temperature, rows, cols);
     else
-        LAUNCH(token_backward_kernel<float>, (unsigned)rows, THREADS, 0, stream, (float *)dlogits, log_probs, ref, target, gradients, entropy, kl,
-               inverse_temperature, rows, cols);
+        LAUNCH(token_backward_kernel<float>, (unsigned)rows, THREADS, 0, stream, (float *)dlogits, log_probs, ref, target,
+               gradients, entropy, kl, inverse_temperature, rows, cols);
     return LAUNCHED();
 }
 
@@ -128,7 +131,8 @@ template <class T> DEV int32_t argmax_row(const T *logits, int64_t cols, float *
 /* The first column whose cumulated probability exceeds u: sums of equal stretches first, then through the right one. */
 DEV int32_t draw_row(const float *log_probs, int64_t cols, float u, double *sums, int32_t *column)
 {
-    int64_t stretch = (cols + blockDim.x - 1) / blockDim.x, from = threadIdx.x * stretch, to = from + stretch < cols ? from + stretch : cols;
+    int64_t stretch = (cols + blockDim.x - 1) / blockDim.x, from = threadIdx.x * stretch,
+            to = from + stretch < cols ? from + stretch : cols;
     double sum = 0.0;
 
     for (int64_t c = from; c < to; c++)
@@ -147,7 +151,7 @@ DEV int32_t draw_row(const float *log_probs, int64_t cols, float u, double *sums
             if (cumulated > u)
                 found = (int32_t)c;
         }
-        for (int64_t c = 0; c < cols && found < 0; c++)     /* rounding left none: the last with any */
+        for (int64_t c = 0; c < cols && found < 0; c++) /* rounding left none: the last with any */
             if (exp_of(log_probs[c]) > 0.0f)
                 last = (int32_t)c;
         column[0] = found < 0 ? last : found;
@@ -157,8 +161,8 @@ DEV int32_t draw_row(const float *log_probs, int64_t cols, float u, double *sums
 }
 
 template <class T>
-static __global__ void sample_kernel(float *log_probs, int32_t *column, float *logp, float *entropy, const T *logits, const float *temperature,
-                                     const float *uniform, int64_t cols)
+static __global__ void sample_kernel(float *log_probs, int32_t *column, float *logp, float *entropy, const T *logits,
+                                     const float *temperature, const float *uniform, int64_t cols)
 {
     __shared__ float part[WARP], value[THREADS];
     __shared__ double sums[THREADS];
@@ -172,7 +176,7 @@ static __global__ void sample_kernel(float *log_probs, int32_t *column, float *l
     log_softmax_row(log_probs, logits + r * cols, greedy ? 1.0f : 1.0f / temperature[r], cols, part);
     for (int64_t c = threadIdx.x; c < cols; c += blockDim.x)
         h = fmaf(-exp_of(log_probs[c]), log_probs[c], h);
-    h = block_sum(h, part);             /* log_probs are whole from here on */
+    h = block_sum(h, part); /* log_probs are whole from here on */
     chosen = greedy ? argmax_row(logits + r * cols, cols, value, columns) : draw_row(log_probs, cols, uniform[r], sums, columns);
     if (threadIdx.x == 0) {
         column[r] = chosen;
@@ -181,16 +185,17 @@ static __global__ void sample_kernel(float *log_probs, int32_t *column, float *l
     }
 }
 
-static int sample(void *stream, enum device_type type, float *log_probs, int32_t *column, float *logp, float *entropy, const void *logits,
-                  const float *temperature, const float *uniform, int64_t rows, int64_t cols)
+static int sample(void *stream, enum device_type type, float *log_probs, int32_t *column, float *logp, float *entropy,
+                  const void *logits, const float *temperature, const float *uniform, int64_t rows, int64_t cols)
 {
     if (rows <= 0)
         return 0;
     if (type == DEVICE_BF16)
-        LAUNCH(sample_kernel<bf16>, (unsigned)rows, THREADS, 0, stream, log_probs, column, logp, entropy, (const bf16 *)logits, temperature, uniform, cols);
+        LAUNCH(sample_kernel<bf16>, (unsigned)rows, THREADS, 0, stream, log_probs, column, logp, entropy, (const bf16 *)logits,
+               temperature, uniform, cols);
     else
-        LAUNCH(sample_kernel<float>, (unsigned)rows, THREADS, 0, stream, log_probs, column, logp, entropy, (const float *)logits, temperature, uniform,
-               cols);
+        LAUNCH(sample_kernel<float>, (unsigned)rows, THREADS, 0, stream, log_probs, column, logp, entropy, (const float *)logits,
+               temperature, uniform, cols);
     return LAUNCHED();
 }
 

@@ -45,7 +45,9 @@ int device_open(const char *name, struct device **ret, struct error *error)
                                                  number[1 + strspn(number + 1, "0123456789")])))
         return error_set(error, EINVAL, "--device %s: devices are cpu, cuda and cuda:N", name);
     if (!k)
-        return error_set(error, ENODEV, "--device %s: this build is for the CPU only (made with GPU=0, or without nvcc); give --device cpu", name);
+        return error_set(error, ENODEV,
+                         "--device %s: this build is for the CPU only (made with GPU=0, or without nvcc); give --device cpu",
+                         name);
     for (const char *digit = *number ? number + 1 : number; *digit; digit++)
         ordinal = 10 * ordinal + *digit - '0';
     r = device_wrap(k, ordinal, ret, error);
@@ -119,7 +121,7 @@ int device_stream_begin(struct device_stream *s)
     int r = s->k->use(s->device->ordinal, NULL, NULL, 0);
 
     if (r == 0)
-        r = s->k->wait(s->stream);      /* staging is read by copies that may still be under way */
+        r = s->k->wait(s->stream); /* staging is read by copies that may still be under way */
     for (int i = 0; i < s->n_chunks; i++)
         s->chunks[i].used = 0;
     s->n_sent = 0;
@@ -167,7 +169,7 @@ const void *device_send(struct device_stream *s, const void *host, size_t bytes)
     chunk = chunk_with(s, MAX(rounded, (size_t)ALIGN));
     if (!chunk)
         return NULL;
-    one = (struct device_sent) {.bytes = bytes, .host = chunk->host + chunk->used, .device = chunk->device + chunk->used};
+    one = (struct device_sent){.bytes = bytes, .host = chunk->host + chunk->used, .device = chunk->device + chunk->used};
     memcpy(chunk->host + chunk->used, host, bytes);
     if (s->k->upload(s->stream, chunk->device + chunk->used, one.host, bytes) < 0)
         return NULL;

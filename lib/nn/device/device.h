@@ -19,12 +19,12 @@ struct dnn;
 struct device {
     const struct device_kernels *k;
     int ordinal;
-    char name[24];                      /* as it was asked for: cuda:0 */
+    char name[24]; /* as it was asked for: cuda:0 */
     struct device_facts facts;
-    bool strict;                        /* one pinned plan per weight, whatever the batch */
+    bool strict; /* one pinned plan per weight, whatever the batch */
     atomic_uint references;
-    atomic_ullong gemm_fallbacks, attention_fallbacks;      /* products and attentions that a library refused */
-    struct blas *blas;                  /* cuBLASLt and cuDNN when they could be opened; NULL: the own kernels */
+    atomic_ullong gemm_fallbacks, attention_fallbacks; /* products and attentions that a library refused */
+    struct blas *blas;                                 /* cuBLASLt and cuDNN when they could be opened; NULL: the own kernels */
     struct dnn *dnn;
 };
 
@@ -32,24 +32,33 @@ struct device {
 int device_open(const char *name, struct device **ret, struct error *error);
 /* Any table; for tests. */
 int device_wrap(const struct device_kernels *k, int ordinal, struct device **ret, struct error *error);
-struct device *device_ref(struct device *device);       /* NULL is fine, in all of these */
-struct device *device_unref(struct device *device);     /* returns NULL */
+struct device *device_ref(struct device *device);   /* NULL is fine, in all of these */
+struct device *device_unref(struct device *device); /* returns NULL */
 DEFINE_FREEP(struct device, device_unref)
 /* What went wrong: the driver's words for -EIO and -ENOMEM. Of this thread. */
 const char *device_error_text(const struct device *device, int r);
 /* The table of real devices; NULL in a build with GPU=0. */
 const struct device_kernels *cuda_kernels(void);
 
-struct device_sent { size_t bytes; const void *host, *device; };
-struct device_chunk { char *host, *device; size_t size, used; };
+struct device_sent {
+    size_t bytes;
+    const void *host, *device;
+};
+struct device_chunk {
+    char *host, *device;
+    size_t size, used;
+};
 
 struct device_stream {
     struct device *device;
     const struct device_kernels *k;
     void *stream;
-    struct device_chunk *chunks; int n_chunks;          /* staging: pinned, and the same on the device */
-    struct device_sent *sent; int n_sent, room_sent;    /* of this pass */
-    char *workspace; size_t workspace_size;             /* for libraries */
+    struct device_chunk *chunks;
+    int n_chunks; /* staging: pinned, and the same on the device */
+    struct device_sent *sent;
+    int n_sent, room_sent; /* of this pass */
+    char *workspace;
+    size_t workspace_size; /* for libraries */
     bool capturing;
 };
 
@@ -62,5 +71,5 @@ int device_stream_begin(struct device_stream *s);
 const void *device_send(struct device_stream *s, const void *host, size_t bytes);
 /* At least this much of scratch for a library; grows rarely. NULL: -ENOMEM. */
 void *device_workspace(struct device_stream *s, size_t bytes);
-int device_gemm(struct device_stream *s, const struct device_gemm *g);      /* cuBLASLt, else the own kernel */
+int device_gemm(struct device_stream *s, const struct device_gemm *g); /* cuBLASLt, else the own kernel */
 int device_attention(struct device_stream *s, enum device_type type, const struct device_attention *a, bool backward);

@@ -6,10 +6,10 @@
 struct mirror {
     struct device_stream *s;
     int64_t numel, halves;
-    float *values;              /* device: [numel] */
-    uint16_t *rounded;          /* device: [numel] the same as bf16; NULL: not wanted */
-    uint16_t *half;             /* device: [halves] matrices that are bf16 on the host too */
-    int count;                  /* parameters it was made for */
+    float *values;     /* device: [numel] */
+    uint16_t *rounded; /* device: [numel] the same as bf16; NULL: not wanted */
+    uint16_t *half;    /* device: [halves] matrices that are bf16 on the host too */
+    int count;         /* parameters it was made for */
 };
 
 static int64_t padded(int64_t n) { return (n + 127) / 128 * 128; }
@@ -95,7 +95,9 @@ static int mirror_new(struct params *params, struct mirror **ret)
 
 static int round_values(struct mirror *m, int64_t begin, int64_t end)
 {
-    return m->rounded ? m->s->k->convert(m->s->stream, DEVICE_BF16, m->rounded + begin, DEVICE_F32, m->values + begin, end - begin) : 0;
+    return m->rounded
+               ? m->s->k->convert(m->s->stream, DEVICE_BF16, m->rounded + begin, DEVICE_F32, m->values + begin, end - begin)
+               : 0;
 }
 
 int mirror_update(struct params *params, int64_t begin, int64_t end)
@@ -103,7 +105,7 @@ int mirror_update(struct params *params, int64_t begin, int64_t end)
     struct mirror *m = params->mirror;
     int r;
 
-    if (m && (m->numel != params->numel || m->count != params->count)) {        /* heads or adapters came or went */
+    if (m && (m->numel != params->numel || m->count != params->count)) { /* heads or adapters came or went */
         m = params->mirror = mirror_free(m);
     }
     if (!m) {
