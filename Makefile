@@ -17,7 +17,8 @@
 #   make test-fault    named faults in real daemons, the short form;  make chaos: kill loops in real training (CHAOS="--kills 100")
 #   make chaos-sim     100,000 seeded histories of the protocol under faults
 #   make install       programs, units and job scripts; DESTDIR=, PREFIX=/usr/local, UNITDIR=
-#   make gpu-check     everything that needs a GPU
+#   make gpu-check     everything that needs a GPU, with a report (build/gpu-check.txt); says why when there is none
+#   make gpu-bench     its kernels and, with MODEL=DIR, a policy: TFLOP/s, GB/s, % of roofline, actions/s
 #   make clean
 #
 # Switches: V=1 (show commands)  SANITIZE=address,undefined | thread  GPU=0|1 (default: is nvcc there)
@@ -234,6 +235,11 @@ chaos: all
 	@/usr/bin/python3 tests/fault/chaos.py $(CHAOS)
 chaos-sim: $(B)/tests/sim/test_sim
 	@SIM_HISTORIES=$${SIM_HISTORIES:-100000} $<
+.PHONY: gpu-check gpu-bench
+gpu-check: $(B)/tests/nn/test_device $(B)/tests/nn/test_device_model $(B)/tests/bench/bench_gpu
+	@tests/gpu/check.sh
+gpu-bench: $(B)/tests/bench/bench_gpu
+	@$< $${GANTRY_TEST_DEVICE:-cuda:0} $(MODEL); s=$$?; [ $$s = 77 ] || exit $$s
 demo:
 	@deploy/setup.sh build
 	@$(MAKE) --no-print-directory -j$$(nproc) all

@@ -247,7 +247,7 @@ int edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, 
     if (r < 0)
         return error_set(error, -r, "timer: %s", strerror(-r));
     r = member_new(wire, &(struct member_options) {
-        .join = options->join, .server_key = options->server_key, .build = options->build, .device = "cpu", .address = edge->address, .rank = options->rank,
+        .join = options->join, .server_key = options->server_key, .build = options->build, .device = options->device, .address = edge->address, .rank = options->rank,
         .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat, .on_drain = on_drain, .on_push = edge_push,
         .on_state = on_state, .on_endpoints = on_endpoints,
         .on_refused = on_refused, .arg = edge }, &edge->member, error);

@@ -11,7 +11,7 @@
 #include "wire/member.h"
 
 struct edge_options {           /* strings borrowed for edge_new only */
-    const char *join, *server_key, *listen, *run_dir, *build;
+    const char *join, *server_key, *listen, *run_dir, *build, *device;
     unsigned threads, rank;
 };
 

@@ -6,6 +6,7 @@
 
 #include "daemon/args.h"
 #include "learner/edge.h"
+#include "nn/device/device.h"
 #include "version.h"
 #include "wire/member_keys.h"
 
@@ -29,8 +30,9 @@ static int run(const struct args *args)
     struct edge_options options = {
         .join = args->join ? args->join : args->run_dir, .listen = args->listen, .run_dir = args->run_dir, .build = GANTRY_BUILD,
         .threads = args->threads ? args->threads : DEFAULT_THREADS, .rank = args->rank,
-        .server_key = server_key,
+        .server_key = server_key, .device = args->device ? args->device : "cpu",
     };
+    _cleanup_(device_unrefp) struct device *device = NULL;
     struct error error = {0};
     int r;
 
@@ -38,10 +40,12 @@ static int run(const struct args *args)
         log_error("nothing to join", "remedy=%s", LOG_Q("give --join ENDPOINT or --run-dir DIR"));
         return -EINVAL;
     }
-    if (args->device && strcmp(args->device, "cpu") != 0) {
-        log_error("--device not supported", "value=%s remedy=%s", LOG_Q(args->device), LOG_Q("this learner trains on cpu"));
-        return -ENOTSUP;
+    r = device_open(args->device ? args->device : "cpu", &device, &error);
+    if (r < 0) {
+        log_error("cannot start", "reason=%s", LOG_Q(error_text(&error, r)));
+        return r;
     }
+    device_set_process(device);
     r = loop_new(&loop);
     if (r == 0)     /* a coordinator that is not up yet is waited for: no deadline for the start */
         r = lifecycle_new(loop, &(struct lifecycle_options) {.drain_ms = DRAIN_MS, .on_drain = on_drain, .arg = &edge},

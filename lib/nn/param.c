@@ -213,6 +213,14 @@ void params_use_device(struct params *params, struct device *device, bool half)
         params->list[i]->on_f32 = params->list[i]->on_bf16 = NULL;
 }
 
+void params_use_process_device(struct params *params)
+{
+    if (device_process() && params->device != device_process())
+        params_use_device(params, device_process(), params->fast || params_are_half(params));
+    if (params->device)
+        params->device->strict = !params->fast;
+}
+
 bool params_are_half(const struct params *params)
 {
     for (int i = 0; i < params->count; i++)

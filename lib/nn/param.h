@@ -73,6 +73,8 @@ bool params_use_fast(struct params *params);
 /* Passes run on this device from the next params_pack on, which then sends values there instead of packing. half: activations are
  * bf16 there, products of bf16 operands summed in fp32. Takes a reference. NULL: back to the CPU. */
 void params_use_device(struct params *params, struct device *device, bool half);
+/* The same with the process's device (device_set_process), if it has one and they are not there yet: bf16 when any matrix is, or with `fast`. */
+void params_use_process_device(struct params *params);
 /* Is any matrix kept as bf16? Then passes on a device should be, too. */
 bool params_are_half(const struct params *params);
 /* Pack every linear weight; for training also the backward form (without it, one left from before is dropped). -ENOMEM; the

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <math.h>
 
+#include "nn/device/mirror.h"
 #include "nn/models/openvla_adapter.h"
 #include "nn/models/openvla_oft.h"
 #include "run/manifest.h"
@@ -97,6 +98,19 @@ int version_check_manifest(const char *dir, const uint8_t digest[32], struct err
     return r > 0 ? check_files(base, NULL, error) : r;
 }
 
+int version_pack_failed(const char *dir, const struct params *params, int r, struct error *error)
+{
+    const struct device *device = params->device;
+    size_t bytes = device ? mirror_bytes(params, params->device_half) : 0;
+
+    if (r == -ENOMEM && device)
+        return error_set(error, ENOMEM, "%s: %.1f GiB of weights do not fit into the memory of %s (%.1f GiB, %.1f were free at the start; "
+                         "two versions are held while one replaces the other); use a device with more, or adapters (policy.train: lora)",
+                         dir, (double)bytes / 0x1p30, device->name, (double)device->facts.memory / 0x1p30,
+                         (double)device->facts.memory_free / 0x1p30);
+    return error_set(error, -r, "%s: %s", dir, device_error_text(device, r));
+}
+
 int policy_version_load(const char *dir, const uint8_t digest[32], bool fast, bool reward, struct policy_version **ret, struct error *error)
 {
     _cleanup_(policy_version_freep) struct policy_version *v = calloc(1, sizeof *v);
@@ -117,7 +131,7 @@ int policy_version_load(const char *dir, const uint8_t digest[32], bool fast, bo
         params_use_fast(&v->model->params);
     r = openvla_pack(v->model, false);
     if (r < 0)
-        return error_set(error, -r, "%s: %s", dir, strerror(-r));
+        return version_pack_failed(dir, &v->model->params, r, error);
     r = probe(v, error);
     if (r < 0)
         return r;

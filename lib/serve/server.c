@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "daemon/metrics.h"
+#include "nn/device/device.h"
 #include "serve/numerics.h"
 #include "serve/server_internal.h"
 #include "version.h"
@@ -244,6 +245,23 @@ static int open_socket(struct serve *s, const struct args *args, struct error *e
     return r;
 }
 
+/* Versions that are loaded from now on compute there. */
+static int use_device(const char *name, struct error *error)
+{
+    _cleanup_(device_unrefp) struct device *device = NULL;
+    int r = device_open(name, &device, error);
+
+    if (r < 0)
+        return r;
+    device_set_process(device);
+    if (device)
+        log_info("device", "device=%s name=%s capability=%d.%d memory_gib=%.1f free_gib=%.1f driver=%d.%d blas=%s", device->name,
+                 LOG_Q(device->facts.name), device->facts.major, device->facts.minor, (double)device->facts.memory / 0x1p30,
+                 (double)device->facts.memory_free / 0x1p30, device->facts.driver / 1000, device->facts.driver % 1000 / 10,
+                 device->blas ? "cublaslt" : "own");
+    return 0;
+}
+
 int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct serve_kind *kind, const struct args *args,
               struct serve **ret, struct error *error)
 {
@@ -257,8 +275,9 @@ int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle,
     *s = (struct serve) {.loop = loop, .wire = wire, .lifecycle = lifecycle, .kind = kind};
     snprintf(s->run_dir, sizeof s->run_dir, "%s", args->run_dir ? args->run_dir : "");
     s->cache_root = args->cache ? strdup(args->cache) : NULL;
-    if (args->device && strcmp(args->device, "cpu"))
-        return error_set(error, ENOTSUP, "--device %s: this build computes on the CPU only; give --device cpu", args->device);
+    r = use_device(args->device ? args->device : "cpu", error);
+    if (r < 0)
+        return r;
     holder_init(&s->holder, RETRY_MS);
     s->state = kind->state_new(threads);
     if (!s->state)
@@ -278,7 +297,8 @@ int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle,
     if (r < 0)
         return r;
     r = member_new(wire, &(struct member_options) {
-        .join = args->join ? args->join : args->run_dir, .server_key = server_key, .build = GANTRY_BUILD, .device = "cpu", .address = wire_server_address(s->server),
+        .join = args->join ? args->join : args->run_dir, .server_key = server_key, .build = GANTRY_BUILD, .device = args->device ? args->device : "cpu",
+        .address = wire_server_address(s->server),
         .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat, .on_endpoints = on_endpoints, .on_drain = on_member_drain, .on_push = on_push,
         .on_state = on_state, .on_refused = on_refused, .arg = s}, &s->member, error);
     if (r < 0)

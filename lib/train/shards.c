@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "nn/device/device.h"
 #include "train/pool.h"
 
 enum { FIRST_TAPE = 32 << 20, BLOCK = 1 << 15 };    /* bytes; floats that one piece of the reduction adds */
@@ -16,6 +17,9 @@ struct shards {
     int first;
     float *grad[SHARDS];        /* NULL for other ranks' shards */
     struct tape *train, *infer; /* one per thread: a shard's pass is over before the thread takes the next */
+    const struct params *params;        /* where to compute; NULL: here */
+    float **there;              /* per thread: a gradient on the device, before it comes here */
+    struct device *device;      /* whose memory that is */
     float *gathered;            /* [ranks][longest message] */
     size_t gathered_size;
 
@@ -48,6 +52,9 @@ int shards_new(int64_t numel, int threads, const struct group *group, struct sha
     s->train = calloc((size_t)threads, sizeof *s->train);
     s->infer = calloc((size_t)threads, sizeof *s->infer);
     s->infer_error = calloc((size_t)threads, sizeof *s->infer_error);
+    s->there = calloc((size_t)threads, sizeof *s->there);
+    if (!s->there)
+        return -ENOMEM;
     if (!s->train || !s->infer || !s->infer_error)
         return -ENOMEM;
     for (int i = s->first; i < s->first + s->own; i++) {
@@ -70,10 +77,16 @@ void shards_recompute(struct shards *s, bool on)
         s->train[i].recompute = on;
 }
 
+void shards_compute_with(struct shards *s, const struct params *params) { s->params = params; }
+
 struct shards *shards_free(struct shards *s)
 {
     if (!s)
         return NULL;
+    for (int i = 0; s->device && i < pool_threads(s->pool); i++)
+        s->device->k->release(s->there[i]);
+    device_unref(s->device);
+    free(s->there);
     for (int i = 0; s->train && s->infer && i < pool_threads(s->pool); i++) {
         tape_release(&s->train[i]);
         tape_release(&s->infer[i]);
@@ -89,6 +102,12 @@ struct shards *shards_free(struct shards *s)
     return NULL;
 }
 
+static void clear_there(struct tape *tape, float *grad, const struct adamw_range *ranges, int n)
+{
+    for (int i = 0; i < n; i++)
+        tape_zero(tape, grad + ranges[i].begin, (size_t)(ranges[i].end - ranges[i].begin) * sizeof(float));
+}
+
 static void clear_ranges(float *grad, const struct adamw_range *ranges, int n)
 {
     for (int i = 0; i < n; i++)
@@ -99,12 +118,14 @@ static void clear_ranges(float *grad, const struct adamw_range *ranges, int n)
 static int run_piece(struct shards *s, struct tape *tape, float *grad, int shard, int first, int last)
 {
     for (;;) {
-        size_t size = MAX(tape->arena.size, FIRST_TAPE / 2);
+        size_t size = MAX(tape_room(tape), FIRST_TAPE / 2);
         int r;
 
-        if (tape->arena.size) {
+        if (tape_room(tape)) {
             tape_begin(tape);
-            if (grad)
+            if (grad && tape->on)
+                clear_there(tape, grad, s->ranges, s->n_ranges);
+            else if (grad)
                 clear_ranges(grad, s->ranges, s->n_ranges);
             r = s->fn(tape, shard, first, last, s->arg);
             if (r >= 0)
@@ -118,6 +139,24 @@ static int run_piece(struct shards *s, struct tape *tape, float *grad, int shard
     }
 }
 
+/* The shard's gradient is made there and comes here. */
+static int shard_on_device(struct shards *s, int worker, int shard, int first, int last)
+{
+    struct tape *tape = &s->train[worker];
+    const struct device_kernels *k = tape->on->k;
+    int r = s->there[worker] ? 0 : k->alloc((size_t)s->numel * sizeof(float), (void **)&s->there[worker]);
+
+    tape->param_grad = s->there[worker];
+    if (r >= 0)
+        r = run_piece(s, tape, s->there[worker], shard, first, last);
+    for (int i = 0; i < s->n_ranges && r >= 0; i++) {
+        int64_t begin = s->ranges[i].begin, length = s->ranges[i].end - begin;
+
+        r = k->download(tape->on->stream, s->grad[shard] + begin, s->there[worker] + begin, (size_t)length * sizeof(float));
+    }
+    return r;
+}
+
 static void shard_piece(void *arg, int piece, int worker)
 {
     struct shards *s = arg;
@@ -126,8 +165,15 @@ static void shard_piece(void *arg, int piece, int worker)
 
     if (first == last)
         clear_ranges(s->grad[shard], s->ranges, s->n_ranges);
+    s->error[shard] = s->params ? tape_attach(&s->train[worker], s->params) : 0;
+    if (s->error[shard] < 0 || first == last)
+        return;
+    if (s->train[worker].on) {
+        s->error[shard] = shard_on_device(s, worker, shard, first, last);
+        return;
+    }
     s->train[worker].param_grad = s->grad[shard];
-    s->error[shard] = first == last ? 0 : run_piece(s, &s->train[worker], s->grad[shard], shard, first, last);
+    s->error[shard] = run_piece(s, &s->train[worker], s->grad[shard], shard, first, last);
 }
 
 /* One block of the tree over this rank's shards: the sum ends in the lowest one. */
@@ -201,6 +247,8 @@ int shards_gradient(struct shards *s, const struct adamw_range *ranges, int n_ra
     s->fn = fn;
     s->arg = arg;
     s->out = grad;
+    if (s->params && s->params->device && !s->device)
+        s->device = device_ref(s->params->device);
     pool_run(s->pool, s->own, shard_piece, s);
     for (int i = s->first; i < s->first + s->own; i++)
         if (s->error[i] < 0)
@@ -218,7 +266,9 @@ static void infer_piece(void *arg, int piece, int worker)
 
     if (s->infer_error[worker] < 0)
         return;
-    r = run_piece(s, &s->infer[worker], NULL, piece, first, last);
+    r = s->params ? tape_attach(&s->infer[worker], s->params) : 0;
+    if (r >= 0)
+        r = run_piece(s, &s->infer[worker], NULL, piece, first, last);
     if (r < 0)
         s->infer_error[worker] = r;
 }

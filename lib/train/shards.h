@@ -33,6 +33,9 @@ DEFINE_FREEP(struct shards, shards_free)
 /* Train with blocks computed twice (nn/tape.h): less memory, more time, the same bits. Off at first. */
 void shards_recompute(struct shards *shards, bool on);
 
+/* Passes run where these parameters are (params->device), which must outlive the shards' calls. Sums and optimiser stay on the host. */
+void shards_compute_with(struct shards *shards, const struct params *params);
+
 /* Forward, loss and tape_backward over samples first..last-1 of the minibatch (last > first). It may be called again for the
  * same samples when the tape was too small: it must only write what depends on them (its own slots, its own shard's sums). */
 typedef int shard_fn(struct tape *tape, int shard, int first, int last, void *arg);

@@ -54,8 +54,11 @@ static int new_trainer(struct params *params, int threads, const struct group *g
     r = shards_new(params->numel, threads, group, &t->shards);
     for (int i = 0; i < TRAIN_PARTS && r >= 0; i++)
         r = find_part(params, (enum trainer_part)i, &t->parts[i]);
-    if (r >= 0)
+    params_use_process_device(params);
+    if (r >= 0) {
+        shards_compute_with(t->shards, params);
         r = params_pack(params, true);
+    }
     if (r < 0)
         return r;
     for (int i = 0; i < params->count; i++)

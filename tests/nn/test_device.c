@@ -1,26 +1,25 @@
-/* The CUDA kernels on the emulated device (tests/emulate): every op against the CPU, in any order of threads; and the parts of a
- * device that need none: names, staging, attachment. */
-#include <cmocka.h>
+/* The CUDA kernels on the emulated device (tests/emulate), or the one that GANTRY_TEST_DEVICE names: every op against the CPU, in
+ * any order of threads; and the parts of a device that need none: its names. */
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <cmocka.h>
 
 #include "nn/device/device.h"
 #include "nn/ops.h"
-#include "tests/emulate/emulate.h"
+#include "tests/emulate/test_device.h"
 #include "tests/harness/device_grid.h"
 
 static struct device *device;
 
 static int setup(void **state)
 {
-    struct error error = {0};
-
     (void)state;
-    return device_wrap(emulated_kernels(), 0, &device, &error);
+    device = test_device_open();
+    return 0;
 }
 
 static int teardown(void **state)

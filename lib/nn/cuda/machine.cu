@@ -24,7 +24,13 @@ static int as_errno(cudaError_t e)
     }
 }
 
-static const char *last_error(void) { return cudaGetErrorString(last); }
+/* What a launch met is still there to be looked at. */
+static const char *last_error(void)
+{
+    cudaError_t e = cudaPeekAtLastError();
+
+    return cudaGetErrorString(e != cudaSuccess ? e : last);
+}
 
 static int devices(void)
 {

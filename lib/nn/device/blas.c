@@ -1,8 +1,266 @@
-/* blas.c - placeholder until the next commit: no library. */
-#include <errno.h>
-
+/* blas.c - products by cuBLASLt. Its matrices are column by column: a row-major C = A B is its C^T = B^T A^T, so its A is our B.
+ *
+ * Plans (descriptors, layouts, algorithm) are found once per shape and kept; `strict` takes the algorithm found for STRICT_ROWS
+ * rows of the same weight, without splits of k, for any number of rows: then a row's numbers do not depend on its batch. */
 #include "nn/device/blas.h"
 
-struct blas *blas_open(void) { return NULL; }
-void blas_close(_unused_ struct blas *blas) {}
-int blas_gemm(_unused_ struct device_stream *s, _unused_ const struct device_gemm *g) { return -ENOTSUP; }
+#include <cublasLt.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+enum { SLOTS = 4096, MOST = 3072, STRICT_ROWS = 512 };
+#define WORKSPACE ((size_t)32 << 20)
+
+#define FUNCTIONS(X) \
+    X(cublasLtCreate) \
+    X(cublasLtDestroy) \
+    X(cublasLtMatmul) \
+    X(cublasLtMatmulDescCreate) \
+    X(cublasLtMatmulDescDestroy) \
+    X(cublasLtMatmulDescSetAttribute) \
+    X(cublasLtMatrixLayoutCreate) \
+    X(cublasLtMatrixLayoutDestroy) \
+    X(cublasLtMatmulPreferenceCreate) \
+    X(cublasLtMatmulPreferenceDestroy) \
+    X(cublasLtMatmulPreferenceSetAttribute) \
+    X(cublasLtMatmulAlgoGetHeuristic) \
+    X(cublasLtMatmulAlgoCheck)
+
+/* All that a plan depends on; no padding, so that it can be compared as bytes. */
+struct key {
+    int64_t m, n, k, a_row, b_row, c_row;
+    uint32_t a_align, b_align, c_align, flags;
+};
+
+struct plan {
+    struct key key;
+    bool used, refused;
+    cublasLtMatmulDesc_t desc;
+    cublasLtMatrixLayout_t a, b, c; /* the library's: a is our B */
+    cublasLtMatmulAlgo_t algo;
+};
+
+struct blas {
+    void *library;
+#define X(name) __typeof__(name) *name;
+    FUNCTIONS(X)
+#undef X
+    pthread_mutex_t lock;
+    cublasLtHandle_t handle; /* NULL: not made yet */
+    struct plan *plans;      /* [SLOTS], open addressing */
+    int n;
+};
+
+struct blas *blas_open(void)
+{
+    struct blas *blas = calloc(1, sizeof(*blas));
+
+    if (!blas)
+        return NULL;
+    blas->library = dlopen("libcublasLt.so.13", RTLD_NOW | RTLD_LOCAL);
+    if (!blas->library)
+        blas->library = dlopen("libcublasLt.so", RTLD_NOW | RTLD_LOCAL);
+    blas->plans = calloc(SLOTS, sizeof(*blas->plans));
+    pthread_mutex_init(&blas->lock, NULL);
+    if (!blas->library || !blas->plans) {
+        blas_close(blas);
+        return NULL;
+    }
+#define X(name) \
+    blas->name = (__typeof__(name) *)dlsym(blas->library, #name); \
+    if (!blas->name) { \
+        blas_close(blas); \
+        return NULL; \
+    }
+    FUNCTIONS(X)
+#undef X
+    return blas;
+}
+
+static void plan_release(struct blas *blas, struct plan *p)
+{
+    if (p->desc)
+        blas->cublasLtMatmulDescDestroy(p->desc);
+    if (p->a)
+        blas->cublasLtMatrixLayoutDestroy(p->a);
+    if (p->b)
+        blas->cublasLtMatrixLayoutDestroy(p->b);
+    if (p->c)
+        blas->cublasLtMatrixLayoutDestroy(p->c);
+    *p = (struct plan) {0};
+}
+
+void blas_close(struct blas *blas)
+{
+    if (!blas)
+        return;
+    for (int i = 0; blas->plans && i < SLOTS; i++)
+        plan_release(blas, &blas->plans[i]);
+    if (blas->handle)
+        blas->cublasLtDestroy(blas->handle);
+    free(blas->plans);
+    if (blas->library)
+        dlclose(blas->library);
+    pthread_mutex_destroy(&blas->lock);
+    free(blas);
+}
+
+/* ---- plans ------------------------------------------------------------------------------------------------------ */
+
+static uint32_t alignment(const void *p)
+{
+    uintptr_t low = (uintptr_t)p & -(uintptr_t)p;
+
+    return low == 0 || low > 256 ? 256 : (uint32_t)low;
+}
+
+static struct key key_of(const struct device_gemm *g)
+{
+    return (struct key) {
+        .m = g->m,
+        .n = g->n,
+        .k = g->k,
+        .a_row = g->a_row,
+        .b_row = g->b_row,
+        .c_row = g->c_row,
+        .a_align = alignment(g->a),
+        .b_align = alignment(g->b),
+        .c_align = alignment(g->c),
+        .flags = (uint32_t)g->a_type | (uint32_t)g->c_type << 1 | (uint32_t)g->a_transposed << 2 | (uint32_t)g->b_transposed << 3 |
+                 (uint32_t)g->add << 4 | (uint32_t)(g->bias != NULL) << 5,
+    };
+}
+
+static cudaDataType_t data_type(enum device_type type) { return type == DEVICE_BF16 ? CUDA_R_16BF : CUDA_R_32F; }
+
+/* Layouts for m rows of our A and C. */
+static bool make_layouts(struct blas *blas, const struct device_gemm *g, int64_t m, struct plan *p)
+{
+    uint64_t n = (uint64_t)g->n, k = (uint64_t)g->k, rows = (uint64_t)m;
+
+    return blas->cublasLtMatrixLayoutCreate(&p->a, data_type(g->b_type), g->b_transposed ? k : n, g->b_transposed ? n : k, g->b_row) ==
+               CUBLAS_STATUS_SUCCESS &&
+           blas->cublasLtMatrixLayoutCreate(&p->b, data_type(g->a_type), g->a_transposed ? rows : k, g->a_transposed ? k : rows,
+                                            g->a_row) == CUBLAS_STATUS_SUCCESS &&
+           blas->cublasLtMatrixLayoutCreate(&p->c, data_type(g->c_type), n, rows, g->c_row) == CUBLAS_STATUS_SUCCESS;
+}
+
+#define SET(what, object, attribute, value) \
+    (blas->cublasLt##what##SetAttribute(object, attribute, &(value), sizeof(value)) == CUBLAS_STATUS_SUCCESS)
+
+static bool make_desc(struct blas *blas, const struct device_gemm *g, struct plan *p)
+{
+    cublasOperation_t a = g->b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, b = g->a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+    cublasLtEpilogue_t epilogue = g->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+    cudaDataType_t bias = data_type(g->c_type);
+
+    return blas->cublasLtMatmulDescCreate(&p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS &&
+           SET(MatmulDesc, p->desc, CUBLASLT_MATMUL_DESC_TRANSA, a) && SET(MatmulDesc, p->desc, CUBLASLT_MATMUL_DESC_TRANSB, b) &&
+           SET(MatmulDesc, p->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue) &&
+           (!g->bias || SET(MatmulDesc, p->desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias));
+}
+
+static bool find_algo(struct blas *blas, const struct key *key, bool strict, const struct plan *with, cublasLtMatmulAlgo_t *ret)
+{
+    cublasLtMatmulPreference_t preference = NULL;
+    cublasLtMatmulHeuristicResult_t result;
+    uint32_t no_splits = CUBLASLT_REDUCTION_SCHEME_NONE, a = key->b_align, b = key->a_align, c = key->c_align;
+    size_t workspace = WORKSPACE;
+    int found = 0;
+    bool ok = blas->cublasLtMatmulPreferenceCreate(&preference) == CUBLAS_STATUS_SUCCESS &&
+              SET(MatmulPreference, preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, workspace) &&
+              SET(MatmulPreference, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, a) &&
+              SET(MatmulPreference, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, b) &&
+              SET(MatmulPreference, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c) &&
+              SET(MatmulPreference, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c) &&
+              (!strict || SET(MatmulPreference, preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, no_splits)) &&
+              blas->cublasLtMatmulAlgoGetHeuristic(blas->handle, with->desc, with->a, with->b, with->c, with->c, preference, 1, &result,
+                                                   &found) == CUBLAS_STATUS_SUCCESS &&
+              found == 1 && result.state == CUBLAS_STATUS_SUCCESS;
+
+    if (preference)
+        blas->cublasLtMatmulPreferenceDestroy(preference);
+    if (ok)
+        *ret = result.algo;
+    return ok;
+}
+
+/* strict: found for a fixed number of rows; it must then take this one, too. */
+static bool make_plan(struct blas *blas, const struct device_gemm *g, bool strict, struct plan *p)
+{
+    struct plan typical = {0};
+    cublasLtMatmulHeuristicResult_t result;
+    bool ok = make_desc(blas, g, p) && make_layouts(blas, g, g->m, p);
+
+    if (ok && strict) {
+        typical.desc = p->desc;
+        ok = make_layouts(blas, g, STRICT_ROWS, &typical) && find_algo(blas, &p->key, true, &typical, &p->algo) &&
+             blas->cublasLtMatmulAlgoCheck(blas->handle, p->desc, p->a, p->b, p->c, p->c, &p->algo, &result) == CUBLAS_STATUS_SUCCESS &&
+             result.workspaceSize <= WORKSPACE;
+        typical.desc = NULL;
+        plan_release(blas, &typical);
+    } else if (ok) {
+        ok = find_algo(blas, &p->key, false, p, &p->algo);
+    }
+    return ok;
+}
+
+/* The plan's slot, made if need be. NULL: no room for more. Under the lock. */
+static struct plan *plan_for(struct blas *blas, const struct device_gemm *g, bool strict)
+{
+    struct key key = key_of(g);
+    uint64_t hash = 14695981039346656037u;
+    struct plan *p;
+
+    for (size_t i = 0; i < sizeof(key); i++)
+        hash = (hash ^ ((const uint8_t *)&key)[i]) * 1099511628211u;
+    for (p = &blas->plans[hash % SLOTS]; p->used; p = p + 1 < blas->plans + SLOTS ? p + 1 : blas->plans)
+        if (!memcmp(&p->key, &key, sizeof(key)))
+            return p;
+    if (blas->n == MOST)
+        return NULL;
+    blas->n++;
+    p->used = true;
+    p->key = key;
+    p->refused = !make_plan(blas, g, strict, p);
+    return p;
+}
+
+int blas_gemm(struct device_stream *s, const struct device_gemm *g)
+{
+    struct blas *blas = s->device->blas;
+    const void *bias = g->c_type == DEVICE_BF16 ? g->bias_half : g->bias;
+    float beta = g->add ? 1.0f : 0.0f;
+    bool strict = s->device->strict;
+    void *workspace;
+    struct plan plan;
+    struct plan *found;
+    cublasStatus_t status;
+
+    /* strict fp32 is the own kernel's: its bits are the CPU's */
+    if (g->a_type != g->b_type || (g->a_type == DEVICE_F32 && (g->c_type != DEVICE_F32 || strict)) || (g->bias && !bias))
+        return -ENOTSUP;
+    workspace = device_workspace(s, WORKSPACE);
+    if (!workspace)
+        return -ENOMEM;
+    pthread_mutex_lock(&blas->lock);
+    if (!blas->handle && blas->cublasLtCreate(&blas->handle) != CUBLAS_STATUS_SUCCESS)
+        blas->handle = NULL;
+    found = blas->handle ? plan_for(blas, g, strict) : NULL;
+    if (!found || found->refused) {
+        pthread_mutex_unlock(&blas->lock);
+        return -ENOTSUP;
+    }
+    plan = *found;
+    /* the bias pointer is part of the descriptor, which is shared: set and used under the lock */
+    status = CUBLAS_STATUS_SUCCESS;
+    if (bias && !SET(MatmulDesc, plan.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias))
+        status = CUBLAS_STATUS_INVALID_VALUE;
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = blas->cublasLtMatmul(blas->handle, plan.desc, &g->alpha, g->b, plan.a, g->a, plan.b, &beta, g->c, plan.c, g->c, plan.c,
+                                      &plan.algo, workspace, WORKSPACE, s->stream);
+    pthread_mutex_unlock(&blas->lock);
+    return status == CUBLAS_STATUS_SUCCESS ? 0 : status == CUBLAS_STATUS_NOT_SUPPORTED ? -ENOTSUP : -EIO;
+}

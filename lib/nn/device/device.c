@@ -56,6 +56,17 @@ int device_open(const char *name, struct device **ret, struct error *error)
     return r;
 }
 
+static struct device *process_device;
+
+void device_set_process(struct device *device)
+{
+    device_ref(device);
+    device_unref(process_device);
+    process_device = device;
+}
+
+struct device *device_process(void) { return process_device; }
+
 struct device *device_ref(struct device *device)
 {
     if (device)

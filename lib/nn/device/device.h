@@ -32,6 +32,9 @@ struct device {
 int device_open(const char *name, struct device **ret, struct error *error);
 /* Any table; for tests. */
 int device_wrap(const struct device_kernels *k, int ordinal, struct device **ret, struct error *error);
+/* Where this process computes, said once at its start; models that are packed later go there. NULL: the CPU. Takes a reference. */
+void device_set_process(struct device *device);
+struct device *device_process(void);
 struct device *device_ref(struct device *device);   /* NULL is fine, in all of these */
 struct device *device_unref(struct device *device); /* returns NULL */
 DEFINE_FREEP(struct device, device_unref)

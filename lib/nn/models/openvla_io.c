@@ -257,6 +257,7 @@ int openvla_new(const char *dir, uint64_t seed, struct openvla **ret, struct err
 
 int openvla_pack(struct openvla *model, bool training)
 {
+    params_use_process_device(&model->params);
     return params_pack(&model->params, training);
 }
 

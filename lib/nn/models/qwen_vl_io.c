@@ -224,6 +224,7 @@ struct adapted qwen_vl_adapted(struct qwen_vl *model)
 
 int qwen_vl_pack(struct qwen_vl *model, bool training)
 {
+    params_use_process_device(&model->params);
     return params_pack(&model->params, training);
 }
 

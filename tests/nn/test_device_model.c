@@ -1,0 +1,264 @@
+/* Whole models on the emulated device, or the one that GANTRY_TEST_DEVICE names, against the CPU: the policy acts, scores and learns by the same code. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "nn/device/device.h"
+#include "nn/models/openvla_internal.h"
+#include "nn/models/openvla_lora.h"
+#include "tests/emulate/test_device.h"
+#include "train/trainer.h"
+
+enum { N = 3, SIDE = 64, PIXELS = SIDE * SIDE * 3, TOKENS = 7 };
+
+static struct device *device;
+static uint8_t pixels[N][PIXELS];
+static struct openvla *here;
+static int32_t *prompt[N];
+static int n_prompt[N];
+
+static struct openvla *make(void)
+{
+    struct openvla *model = NULL;
+    struct error error = {0};
+
+    if (openvla_new("models/tiny-spec", 1, &model, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(openvla_add_value_head(model, 32, 0, 2), 0);
+    assert_int_equal(openvla_add_reward_head(model, 32, 3), 0);
+    for (int i = 0; i < model->params.count; i++)       /* last layers of new heads are zero: make them speak */
+        if (strstr(model->params.list[i]->name, "head.fc2.weight"))
+            for (int64_t k = 0; k < model->params.list[i]->numel; k++)
+                model->params.list[i]->value[k] = 0.1f * (float)(k % 5 - 2);
+    return model;
+}
+
+static int setup(void **state)
+{
+    static const char *const words[N] = {"pick up the red block", "open the drawer", "x"};
+
+    (void)state;
+    device = test_device_open();
+    device->strict = true;              /* rows of any batch have the same bits */
+    here = make();
+    assert_int_equal(openvla_pack(here, true), 0);
+    for (int i = 0; i < N; i++)
+        for (int k = 0; k < PIXELS; k++)
+            pixels[i][k] = (uint8_t)((unsigned)(k + i * 977) * 2654435761u >> 13);
+    for (int i = 0; i < N; i++)
+        assert_int_equal(openvla_prompt(here, words[i], &prompt[i], &n_prompt[i]), 0);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    for (int i = 0; i < N; i++)
+        free(prompt[i]);
+    here = openvla_free(here);
+    device = device_unref(device);
+    return 0;
+}
+
+static struct openvla *make_there(bool half)
+{
+    struct openvla *model = make();
+
+    params_use_device(&model->params, device, half);
+    assert_int_equal(openvla_pack(model, true), 0);
+    return model;
+}
+
+static void act(const struct openvla *model, int first, int n, struct act_result *ret)
+{
+    struct openvla_session *session = NULL;
+    struct act_item items[N] = {0};
+
+    for (int i = 0; i < n; i++)
+        items[i] = (struct act_item) {
+            .images = {pixels[first + i]}, .n_images = 1, .prompt = prompt[first + i], .n_prompt = n_prompt[first + i],
+            .temperature = first + i == 1 ? 0.0f : 1.2f, .seed = 7, .episode = (uint64_t)(first + i), .full = first + i == 2,
+        };
+    assert_int_equal(openvla_session_new(&model->config, N, &session), 0);
+    assert_int_equal(openvla_act(model, session, items, n, ret), 0);
+    openvla_session_free(session);
+}
+
+static void test_acts_as_on_the_cpu(void **state)
+{
+    struct openvla *there = make_there(false);
+    struct act_result cpu[N], gpu[N], alone[N];
+
+    (void)state;
+    act(here, 0, N, cpu);
+    act(there, 0, N, gpu);
+    for (int i = 0; i < N; i++) {
+        assert_memory_equal(cpu[i].tokens, gpu[i].tokens, TOKENS * sizeof(int32_t));
+        for (int k = 0; k < TOKENS; k++)
+            assert_float_equal(cpu[i].logp[k], gpu[i].logp[k], 2e-5);
+        assert_float_equal(cpu[i].value, gpu[i].value, 2e-5);
+        act(there, i, 1, &alone[i]);                    /* a row does not depend on its batch */
+        assert_memory_equal(&alone[i], &gpu[i], sizeof(gpu[i]));
+    }
+    openvla_free(there);
+}
+
+static void test_acts_in_bf16(void **state)
+{
+    struct openvla *there = make_there(true);
+    struct act_result cpu[N], gpu[N];
+
+    (void)state;
+    act(here, 0, N, cpu);
+    act(there, 0, N, gpu);
+    for (int i = 0; i < N; i++)
+        if (cpu[i].tokens[0] == gpu[i].tokens[0])       /* a draw at the edge may fall to the other side */
+            assert_float_equal(cpu[i].logp[0], gpu[i].logp[0], 0.1);
+        else
+            assert_true(isfinite(gpu[i].logp[0]));
+    openvla_free(there);
+}
+
+static void score(const struct openvla *model, float *ret)
+{
+    struct openvla_session *session = NULL;
+    struct score_item items[N] = {0};
+
+    for (int i = 0; i < N; i++)
+        items[i] = (struct score_item) {.images = {pixels[0], pixels[i]}, .n_images = 2, .prompt = prompt[i], .n_prompt = n_prompt[i]};
+    assert_int_equal(openvla_session_new(&model->config, N, &session), 0);
+    assert_int_equal(openvla_score(model, session, items, N, ret), 0);
+    openvla_session_free(session);
+}
+
+static void test_scores_as_on_the_cpu(void **state)
+{
+    struct openvla *there = make_there(false);
+    float cpu[N], gpu[N];
+
+    (void)state;
+    score(here, cpu);
+    score(there, gpu);
+    for (int i = 0; i < N; i++)
+        assert_float_equal(cpu[i], gpu[i], 1e-5);
+    openvla_free(there);
+}
+
+/* Log-probabilities of fixed tokens, entropy and value in one loss. */
+static int learn(struct tape *tape, int shard, int first, int last, void *arg)
+{
+    const struct openvla *model = arg;
+    struct openvla_item *items = tape_alloc(tape, N * sizeof(*items));
+    int32_t *tokens = tape_alloc(tape, N * TOKENS * sizeof(*tokens)), *target = tape_alloc(tape, N * TOKENS * sizeof(*target));
+    int32_t *rows = tape_alloc(tape, N * TOKENS * sizeof(*rows));
+    float *g = tape_alloc(tape, N * sizeof(*g));
+    int n = last - first, base = model->config.vocab - OPENVLA_ACTION_BINS, r;
+    struct openvla_pass pass;
+    struct token_stats *stats;
+    struct tensor *value;
+
+    (void)shard;
+    if (!items || !tokens || !target || !rows || !g)
+        return tape->error;
+    for (int i = 0; i < n; i++) {
+        int at = (first + i) % N;
+
+        for (int k = 0; k < TOKENS; k++) {
+            target[i * TOKENS + k] = (at * 31 + k * 17) % OPENVLA_ACTION_BINS;
+            tokens[i * TOKENS + k] = base + target[i * TOKENS + k];
+        }
+        items[i] = (struct openvla_item) {.images = {pixels[at]}, .n_images = 1, .prompt = prompt[at], .n_prompt = n_prompt[at],
+                                          .actions = tokens + i * TOKENS, .n_actions = TOKENS - 1};
+    }
+    r = openvla_forward_tail(model, tape, items, n, &pass);
+    if (r < 0)
+        return r;
+    for (int i = 0; i < n * TOKENS; i++)
+        rows[i] = pass.first[i / TOKENS] + i % TOKENS;
+    stats = op_token_stats(tape, openvla_logits(model, tape, op_gather(tape, pass.hidden, rows, n * TOKENS), true), target, 1.1f, NULL);
+    value = openvla_value(model, tape, op_gather(tape, pass.hidden, pass.first, n), NULL, false);
+    if (!stats || !value)
+        return tape->error;
+    if (tape->planning)
+        return 0;
+    for (int i = 0; i < n * TOKENS; i++) {
+        stats->dlogp[i] = -0.1f;
+        stats->dentropy[i] = 0.01f;
+    }
+    for (int i = 0; i < n; i++)
+        g[i] = 0.3f;
+    if (tape_set_gradient(tape, value, g) < 0)
+        return tape->error;
+    tape_backward(tape);
+    return tape->error;
+}
+
+static double distance(const float *a, const float *b, int64_t n)
+{
+    double sum = 0, norm = 0;
+
+    for (int64_t i = 0; i < n; i++) {
+        double d = (double)a[i] - (double)b[i];
+
+        sum += d * d;
+        norm += (double)b[i] * (double)b[i];
+    }
+    return sqrt(sum / (norm > 0 ? norm : 1));
+}
+
+/* One update of the whole policy and of one with adapters, blocks kept and computed twice. */
+static void learns(bool adapters, bool recompute)
+{
+    struct lora_spec spec = {.r = 4, .alpha = 8, .targets = "all-linear"};
+    struct update update[2] = {{.lr = 1e-3, .clip = 1}, {.lr = 1e-3, .clip = 1}};
+    enum trainer_part parts[] = {TRAIN_TRUNK, TRAIN_VALUE};
+    struct trainer *t[2] = {NULL, NULL};
+    double norm[2][2];
+
+    for (int k = 0; k < 2; k++) {
+        struct openvla *model = make();
+        struct error error = {0};
+
+        if (adapters)
+            assert_int_equal(openvla_lora_new(model, &spec, 5, &error), 0);
+        device_set_process(k ? device : NULL);
+        assert_int_equal(trainer_new(model, 1, NULL, &t[k]), 0);
+        device_set_process(NULL);
+        assert_ptr_equal(model->params.device, k ? device : NULL);
+        shards_recompute(t[k]->shards, recompute);
+        assert_int_equal(trainer_update(t[k], parts, update, 2, 4, learn, model, norm[k]), 0);
+    }
+    assert_true(norm[0][0] > 0 && fabs(norm[1][0] / norm[0][0] - 1) < 1e-4);
+    assert_true(norm[0][1] > 0 && fabs(norm[1][1] / norm[0][1] - 1) < 1e-4);
+    assert_true(distance(t[1]->grad, t[0]->grad, t[0]->params->numel) < 1e-4);
+    trainer_free(t[0]);
+    trainer_free(t[1]);
+}
+
+static void test_learns_as_on_the_cpu(void **state)
+{
+    (void)state;
+    learns(false, false);
+}
+
+static void test_learns_with_adapters_and_blocks_computed_twice(void **state)
+{
+    (void)state;
+    learns(true, true);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_acts_as_on_the_cpu),
+        cmocka_unit_test(test_acts_in_bf16),
+        cmocka_unit_test(test_scores_as_on_the_cpu),
+        cmocka_unit_test(test_learns_as_on_the_cpu),
+        cmocka_unit_test(test_learns_with_adapters_and_blocks_computed_twice),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
