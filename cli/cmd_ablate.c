@@ -20,7 +20,7 @@ static int usage(FILE *out, int status)
     for (int i = 0; i < RUNGS; i++)
         fprintf(out, "                   %-6s %s\n", ablate_rungs[i].name, ablate_rungs[i].title);
     fprintf(out, "  --search N     candidates of F's look-ahead (8); its other settings are the eval stage's\n"
-                 "  --dir DIR      where the runs are (run.dir of the configuration)\n"
+                 "  --dir DIR      where the runs are (the configuration's run.dir with -ladder behind)\n"
                  "  --measure      only measure what has been played\n"
                  "  --dry-run      only list what would be done\n"
                  "  --json         the result as JSON on stdout, too\n");
@@ -125,7 +125,7 @@ int cmd_ablate(int argc, char **argv)
         a->wanted[i] = true;
     r = run_config_load(argv[optind], &a->config, &error);
     a->first_seed = a->config.seed;
-    if (r == 0 && (size_t)snprintf(a->dir, sizeof a->dir, "%s", dir ? dir : a->config.dir) >= sizeof a->dir)
+    if (r == 0 && (size_t)snprintf(a->dir, sizeof a->dir, dir ? "%s" : "%s-ladder", dir ? dir : a->config.dir) >= sizeof a->dir)
         r = error_set(&error, ENAMETOOLONG, "--dir: at most %zu characters", sizeof a->dir - 1);
     if (r == 0 && dry)
         r = ablate_list(a, &error);
