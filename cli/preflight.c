@@ -9,6 +9,7 @@
 #include "data/dataset_dir.h"
 #include "daemon/http.h"
 #include "nn/models/openvla_adapter.h"
+#include "sim/sim.h"
 #include "train/memory.h"
 
 #define MB (1024.0 * 1024.0)
@@ -72,6 +73,22 @@ static int train_batch(const struct run_config *c)
  * the next. */
 struct model_needs { double actor, prm, learner, shared; };
 
+/* What the suite sends and takes must be what the model was made for. key: policy.init, prm.init. */
+static int check_suite(const struct run_config *c, const char *key, const char *dir, const struct openvla *model, struct error *error)
+{
+    const struct openvla_config *config = &model->config;
+
+    if (config->image_height != c->image || config->image_width != c->image)
+        return error_set(error, EINVAL, "%s: %s: looks at pictures of %dx%d, suite.image is %d: say image: %d, or name a model made for this suite", key, dir,
+                         config->image_width, config->image_height, c->image, config->image_width);
+    if (config->image_chain[0] && strcmp(config->image_chain, c->chain) != 0)
+        return error_set(error, EINVAL, "%s: %s: was trained on pictures of the chain %s, suite.chain is %s", key, dir, config->image_chain, c->chain);
+    if (!strcmp(key, "policy.init") && config->action_dims != SIM_ACTION_DIMS)
+        return error_set(error, EINVAL, "%s: %s: its actions have %d dimensions, the suite %s takes %d (dx dy dz droll dpitch dyaw gripper); name another policy",
+                         key, dir, config->action_dims, c->suite, SIM_ACTION_DIMS);
+    return 0;
+}
+
 /* prm.init: the policy's own trunk, or a directory of either kind. */
 static int reward_model_need(const struct run_config *c, const struct openvla *policy, struct memory_need *ret, struct error *error)
 {
@@ -86,6 +103,8 @@ static int reward_model_need(const struct run_config *c, const struct openvla *p
         r = qwen_vl_open(c->prm_init, NULL, &backbone, &shards, error);
     else
         r = openvla_open(c->prm_init, NULL, &other, NULL, error);
+    if (r >= 0 && other)
+        return check_suite(c, "prm.init", c->prm_init, other, error) < 0 ? -EINVAL : memory_need(other, MEMORY_ACT, 1, 1, 0, ret);
     if (r < 0)
         return error_prefix(error, r, "prm.init");
     return backbone ? memory_need_prm(backbone, MEMORY_ACT, 1, 1, 0, ret) : memory_need(other, MEMORY_ACT, 1, 1, 0, ret);
@@ -104,6 +123,8 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
     r = openvla_adapter_base(policy_dir, base, error);
     if (r >= 0)
         r = openvla_open(r > 0 ? base : policy_dir, NULL, &policy, NULL, error);
+    if (r >= 0)
+        r = check_suite(c, "policy.init", policy_dir, policy, error);
     if (r >= 0)
         r = reward_model_need(c, policy, &score, error);
     if (r < 0)

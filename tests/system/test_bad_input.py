@@ -1,5 +1,6 @@
 """What people and strangers get wrong: one clear line, a non-zero exit or a refusal, and nobody dies of it."""
 import json
+import shutil
 import socket
 import sqlite3
 import subprocess
@@ -41,6 +42,21 @@ def test_truncated_checkpoint(make_cluster, model, tmp_path):
         (broken / f.name).write_bytes(data[: len(data) // 2] if f.suffix == ".safetensors" else data)
     r = gantry("model", "inspect", broken)
     assert r.returncode != 0 and "safetensors" in r.stderr, r.stderr
+
+
+def test_model_of_another_suite(make_cluster, model, tmp_path):
+    """Six numbers an action, or pictures of another size: said before anything starts."""
+    other = tmp_path / "six"
+    shutil.copytree(model, other)
+    stats = json.loads((other / "dataset_statistics.json").read_text())
+    for rows in stats["tabletop"].values():
+        for key in rows if isinstance(rows, dict) else ():
+            rows[key] = rows[key][:6]
+    (other / "dataset_statistics.json").write_text(json.dumps(stats))
+    for changes, says in (({"policy": {"init": str(other)}}, "its actions have 6 dimensions, the suite tabletop takes 7"),
+                          ({"suite": {"image": 32}}, "looks at pictures of 64x64, suite.image is 32")):
+        done = gantry("up", make_cluster(changes).config)
+        assert done.returncode != 0 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 def test_port_in_use(make_cluster):
