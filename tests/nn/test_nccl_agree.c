@@ -1,4 +1,4 @@
-/* test_device_group: ranks agree on one NCCL group over the host's gather, keep it, and make a new one after any failure. */
+/* test_nccl_agree: ranks agree on one NCCL group over the host's gather, keep it, and make a new one after any failure. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
