@@ -48,7 +48,7 @@ int journal_index_add(struct journal *journal, struct segment *segment, const st
 
     HASH_FIND(hh, journal->index, &entry->episode, sizeof entry->episode, old);
     if (old)
-        return error_set(error, EBADMSG, "%s: episode %" PRIu64 " is in segments %u-%u and %u-%u: move the later file away",
+        return error_set(error, EBADMSG, "%s: episode %" PRIu64 " is in segments %04u-%06u and %04u-%06u: move the later file away",
                          journal->dir, entry->episode, old->entry.stage, old->entry.iteration, entry->stage, entry->iteration);
     node = calloc(1, sizeof *node);
     if (!node)
@@ -298,7 +298,9 @@ int journal_load(struct journal *journal, uint64_t episode, uint8_t **ret_meta, 
         r = journal_pread(fd, payload, (size_t)entry.meta_size + entry.packed_size, entry.offset + sizeof header);
     if (r < 0 && r != -ENODATA)
         return error_set(error, -r, "%s: reading at offset %" PRIu64 " failed: %s", path, entry.offset, strerror(-r));
-    if (r == 0 && (!journal_header_valid(&header) || header.key != episode || header.meta_size != entry.meta_size
+    if (r == 0 && (!journal_header_valid(&header) || header.kind != JOURNAL_TRAJECTORY || header.key != episode
+                   || (header.run && header.run != journal->run) || memcmp(header.digest, entry.digest, SHA256_SIZE)
+                   || header.meta_size != entry.meta_size
                    || header.packed_size != entry.packed_size || header.frames_size != entry.frames_size
                    || crc32c(0, payload, (size_t)entry.meta_size + entry.packed_size) != header.payload_crc))
         r = -EBADMSG;

@@ -103,12 +103,12 @@ static int record_at(int fd, uint64_t offset, struct journal_header *ret)
     return crc == ret->payload_crc;
 }
 
-/* Does any valid record header behind `damage` say that the bytes there had been durable? -> they were acknowledged. */
+/* Does any valid record header from `damage` on say that the bytes there had been durable? -> they were acknowledged. */
 static int acknowledged_behind(int fd, uint64_t damage, uint64_t size, bool *ret)
 {
     char block[64 * 1024 + sizeof(struct journal_header)];
 
-    for (uint64_t at = damage + 1; at + sizeof(struct journal_header) <= size; at += 64 * 1024) {
+    for (uint64_t at = damage; at + sizeof(struct journal_header) <= size; at += 64 * 1024) {
         size_t n = (size_t)MIN(size - at, (uint64_t)sizeof block);
         int r = journal_pread(fd, block, n, at);
 
@@ -143,6 +143,12 @@ static int check_owner(const struct journal_header *h, const char *path, uint64_
     return 0;
 }
 
+/* A record or footer with good checksums that was written into another segment is damage, too: a disk or a copy misplaced it. */
+static bool misplaced(const struct journal_header *h, uint64_t run, uint32_t stage, uint32_t iteration)
+{
+    return (h->run && h->run != run) || h->stage != stage || h->iteration != iteration;
+}
+
 static struct journal_entry entry_of(const struct journal_header *h, uint64_t offset)
 {
     struct journal_entry entry = {
@@ -170,8 +176,8 @@ int journal_scan(int fd, const char *path, uint64_t run, uint32_t stage, uint32_
         r = record_at(fd, at, &header);
         if (r < 0)
             return error_set(error, -r, "%s: reading at offset %" PRIu64 " failed", path, at);
-        if (r == 0)
-            break;
+        if (r == 0 || (at && (misplaced(&header, run, stage, iteration) || header.durable > at)))
+            break;              /* more was durable than lies before it: it was written further behind */
         if (at == 0) {
             r = check_owner(&header, path, run, stage, iteration, error);
         } else if (header.kind == JOURNAL_TRAJECTORY) {
@@ -217,7 +223,7 @@ int journal_scan_footer(int fd, const char *path, uint64_t run, uint32_t stage, 
         || journal_pread(fd, &trailer, sizeof trailer, (uint64_t)st.st_size - sizeof trailer) < 0
         || trailer.magic != JOURNAL_END_MAGIC || trailer.crc != crc32c(0, &trailer.footer, sizeof trailer.footer)
         || trailer.footer > (uint64_t)st.st_size || record_at(fd, trailer.footer, &header) != 1 || header.kind != JOURNAL_FOOTER
-        || header.meta_size != header.key * sizeof index)
+        || header.meta_size != header.key * sizeof index || misplaced(&header, run, stage, iteration))
         return error_set(error, EBADMSG,
                          "%s: its footer is damaged: restore the file from a copy, or rename it to %u-%u.open and it "
                          "is indexed again",

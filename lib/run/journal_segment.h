@@ -27,7 +27,7 @@ struct journal_header {         /* 96 bytes */
     uint64_t durable;           /* bytes of this segment that were durable when this was written */
     uint32_t stage, iteration;
     uint8_t digest[SHA256_SIZE];
-    uint32_t reserved[2];       /* zero */
+    uint64_t run;               /* record, footer: whose it is; 0: written before this was kept */
     uint32_t payload_crc;
     uint32_t header_crc;        /* of the 92 bytes before it */
 };

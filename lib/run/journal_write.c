@@ -164,6 +164,7 @@ int journal_append(struct journal *journal, uint64_t episode, const void *meta, 
         .durable = segment->synced,
         .stage = segment->stage,
         .iteration = segment->iteration,
+        .run = journal->run,
     };
     digest_of(meta, n_meta, frames, n_frames, header.digest);
     r = put_together(journal, &header, meta, frames, &n);
@@ -218,7 +219,7 @@ static int write_footer(struct journal *journal, struct segment *segment)
 {
     struct journal_header header = {
         .magic = JOURNAL_MAGIC, .kind = JOURNAL_FOOTER, .durable = segment->synced, .stage = segment->stage,
-        .iteration = segment->iteration,
+        .iteration = segment->iteration, .run = journal->run,
     };
     struct journal_trailer trailer = {.footer = segment->end, .magic = JOURNAL_END_MAGIC};
     _cleanup_free_ struct journal_entry *entries = NULL;

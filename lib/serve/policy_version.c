@@ -79,7 +79,7 @@ static int check_files(const char *dir, const uint8_t *digest, struct error *err
     if (r < 0)
         return r;
     if (digest && memcmp(manifest.digest, digest, sizeof manifest.digest))
-        r = error_set(error, EBADMSG, "%s: the manifest is not the one that was announced", dir);
+        r = error_set(error, EBADMSG, "%s/manifest.json: not the one that was announced: restore it from a copy", dir);
     else
         r = manifest_verify(dir, &manifest, version_file_is_served, error);
     manifest_release(&manifest);
