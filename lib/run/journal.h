@@ -5,9 +5,10 @@
  *
  *   record: struct journal_header (96 bytes, own CRC) | trajectory (packed protobuf, verbatim) | frames (zstd level 1)
  *
- * A record carries the offset that was durable when it was written. On opening, a damaged record after which some record
- * claims durability was acknowledged: that is an error naming file and offset. Otherwise nothing from it on was acknowledged
- * (a torn tail) and it is cut off, which is said in the notice.
+ * A record names its run, stage and iteration: one that was written elsewhere is damage. It carries the offset that was
+ * durable when it was written. On opening, a damaged record after which some record claims durability was acknowledged: that
+ * is an error naming file and offset. Otherwise nothing from it on was acknowledged (a torn tail) and it is cut off, which is
+ * said in the notice.
  *
  *   writer: journal_open(JOURNAL_WRITE) -> journal_segment -> [journal_append* -> journal_sync]* -> journal_seal -> journal_close
  *   reader: journal_open(JOURNAL_READ)  -> journal_find, journal_load, journal_list

@@ -72,6 +72,26 @@ int ledger_migrate(struct ledger *ledger, struct error *error)
     return 0;
 }
 
+/* The structure of the file, not the bytes of its rows: SQLite keeps no checksums. 13 ms for 20,000 episodes. */
+static int check_structure(struct ledger *ledger, struct error *error)
+{
+    sqlite3_stmt *statement;
+    char found[160], *line;
+    int r = sql_query(ledger, &statement, "PRAGMA quick_check(1)", "");
+
+    if (r < 0)
+        return r;
+    r = sql_next(ledger, statement);
+    if (r == 1)
+        sql_text(statement, 0, found, sizeof found);
+    sql_done(statement);
+    if (r <= 0 || !strcmp(found, "ok"))
+        return MIN(r, 0);
+    while ((line = strchr(found, '\n')))
+        *line = ' ';
+    return error_set(error, EBADMSG, "damaged: %s: restore it from a copy, or start a new run directory", found);
+}
+
 static int read_run(struct ledger *ledger, struct ledger_run *ret)
 {
     sqlite3_stmt *s;
@@ -164,6 +184,8 @@ int ledger_open(const char *path, const struct ledger_run *create, struct ledger
         return r;
     r = sql_exec(ledger, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
                  " PRAGMA foreign_keys=OFF; PRAGMA temp_store=MEMORY;");
+    if (r == 0)
+        r = check_structure(ledger, error);
     if (r == 0)
         r = ledger_migrate(ledger, error);
     if (r == 0)

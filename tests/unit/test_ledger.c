@@ -238,6 +238,28 @@ static void test_a_file_that_is_no_ledger(void **state)
     assert_non_null(strstr(error.text, "restore"));
 }
 
+/* SQLite would read around a lost page that no start needs. */
+static void test_every_lost_page(void **state)
+{
+    _cleanup_free_ char *bytes = NULL;
+    struct ledger *ledger = open_ledger();
+    struct error error;
+    size_t size;
+
+    (void)state;
+    ledger_close(ledger);
+    assert_int_equal(file_read(path, 1 << 20, &bytes, &size), 0);
+    for (size_t at = 4096; at < size; at += 4096) {
+        _cleanup_free_ char *copy = malloc(size);
+
+        memcpy(copy, bytes, size);
+        memset(copy + at, 0, 4096);
+        assert_int_equal(atomic_file_write(path, copy, size), 0);
+        assert_int_equal(ledger_open(path, &new_run, &ledger, &error), -EBADMSG);
+        assert_non_null(strstr(error.text, path));
+    }
+}
+
 /* Open an iteration of 8 rows and end the one before: a transaction that must be wholly there or not at all. */
 static int work(struct ledger *ledger, uint64_t first)
 {
@@ -350,6 +372,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_version_is_added_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_holder_one_configuration, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_file_that_is_no_ledger, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_every_lost_page, setup, teardown),
         cmocka_unit_test_setup_teardown(test_every_failing_write_leaves_all_or_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_killed_at_every_point, setup, teardown),
     };
