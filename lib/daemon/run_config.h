@@ -134,6 +134,8 @@ bool run_config_differ(const struct run_config *old, const struct run_config *no
 void run_config_warnings(const struct run_config *config, void (*say)(const char *line, void *arg), void *arg);
 
 /* SHA-256 of what must not change during a run: seed, numerics, suite, models, stages. Where and on how many machines it runs may.
+ * Only what is not at its default counts, so that a gantry with more keys goes on with an older run; that a default itself
+ * became another is found by run_config_differ, which compares every value with the run's own config.yaml.
  * -ENOMEM. */
 int run_config_digest(const struct run_config *config, uint8_t ret[SHA256_SIZE]);
 

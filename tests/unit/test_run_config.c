@@ -224,12 +224,52 @@ static void test_document_is_up_to_date(void **state _unused_)
         fail_msg("docs/configuration.md is old: bin/gantry config docs > docs/configuration.md");
 }
 
+static void digest_of(const char *text, const char *from, const char *to, char ret_hex[2 * SHA256_SIZE + 1])
+{
+    _cleanup_(strbuf_release) struct strbuf changed = STRBUF_INIT;
+    static struct run_config c;
+    uint8_t digest[SHA256_SIZE];
+    struct error error = {0};
+    const char *at = strstr(text, from);
+
+    assert_non_null(at);
+    strbuf_addf(&changed, "%.*s%s%s", (int)(at - text), text, to, at + strlen(from));
+    if (run_config_parse(changed.text, changed.length, "run.yaml", &c, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(run_config_digest(&c, digest), 0);
+    for (int i = 0; i < SHA256_SIZE; i++)
+        snprintf(ret_hex + 2 * i, 3, "%02x", digest[i]);
+}
+
+/* A run directory is known by this number. It is that of the text above for ever: a gantry with more keys goes on with an older run. */
+static void test_digest(void **state _unused_)
+{
+    char hex[2 * SHA256_SIZE + 1], other[2 * SHA256_SIZE + 1];
+
+    digest_of(demo, "run:", "run:", hex);
+    assert_string_equal(hex, "4f600359bab6040219ffc7732f798c799a96a8490367df6521eb79931bcfb4b6");
+    digest_of(demo, "env_workers: 2", "env_workers: 7", other);             /* where it runs */
+    assert_string_equal(other, hex);
+    digest_of(demo, "dir: runs/demo", "dir: elsewhere", other);
+    assert_string_equal(other, hex);
+    digest_of(demo, ", numerics: strict}", "}", other);                                     /* said or not said */
+    assert_string_equal(other, hex);
+    digest_of(demo, "image: 64", "image: 96", other);
+    assert_string_not_equal(other, hex);
+    digest_of(demo, "reward: sparse", "reward: delta", other);
+    assert_string_not_equal(other, hex);
+    digest_of(demo, "seed: 7", "seed: 8", other);
+    assert_string_not_equal(other, hex);
+    digest_of(demo, "  - rollouts: {episodes: 600}\n", "", other);
+    assert_string_not_equal(other, hex);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_demo), cmocka_unit_test(test_preset), cmocka_unit_test(test_presets_expand), cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_missing_file), cmocka_unit_test(test_write_reads_back), cmocka_unit_test(test_stage_lines),
-        cmocka_unit_test(test_explain), cmocka_unit_test(test_document_is_up_to_date),
+        cmocka_unit_test(test_explain), cmocka_unit_test(test_document_is_up_to_date), cmocka_unit_test(test_digest),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
