@@ -28,8 +28,8 @@ int npz_create(const char *path, struct npz *ret, struct error *error)
 
 static void put(uint8_t **at, uint32_t value, int bytes)
 {
-    for (int i = 0; i < bytes; i++)
-        *(*at)++ = (uint8_t)(value >> (8 * i));
+    for (; bytes > 0; bytes--, value >>= 8)         /* beyond the fourth: zeros */
+        *(*at)++ = (uint8_t)value;
 }
 
 /* The parts that local header and directory have in common: from "version needed" to the name's length. */
