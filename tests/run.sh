@@ -1,17 +1,18 @@
 #!/bin/bash
 # run.sh - every test that needs no GPU, in groups; `make test` calls it.
 #
-#   tests/run.sh                  all groups
+#   tests/run.sh                  all groups but tidy, which takes minutes and is CI's
 #   tests/run.sh unit nn          these only;  tests/run.sh --list names them
 #
 # Each test program runs at the top of the tree under a timeout (TEST_TIMEOUT seconds, default 120) in its own
 # temporary directory ($TMPDIR); its output is shown only when it fails. A cmocka program counts with the tests in
 # it, any other program as one. The last line is "N passed, N failed, N skipped"; the exit status is 1 if anything
-# failed. Golden files too large for the tree are looked for in $GANTRY_GOLDENS; without it those tests are skipped.
+# failed. SLOWEST=1 lists the slowest system tests. Golden files too large for the tree are looked for in $GANTRY_GOLDENS; without it those tests are skipped.
 set -u
 cd "$(dirname "$0")/.."
 
-groups="layers headers unit nn sim fuzz asan tsan system fault tidy"
+groups="layers headers unit nn sim fuzz asan tsan system fault"
+more="tidy"
 jobs=$(nproc)
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/gantry-test.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
@@ -160,24 +161,26 @@ pytest_in() {       # pytest_in FOLDER: the tests with real daemons there
     local log=$scratch/$1.log n
     compgen -G "tests/$1/test_*.py" >/dev/null || { echo "  there are no $1 tests"; return; }
     build all || return
-    timeout -k 10 "${SYSTEM_TIMEOUT:-1500}" "$(command -v pytest-3 || command -v pytest)" -q -rsfE -p no:cacheprovider --basetemp="$scratch/$1" "tests/$1" >"$log" 2>&1
+    timeout -k 10 "${SYSTEM_TIMEOUT:-1500}" "$(command -v pytest-3 || command -v pytest)" -q -rsfE --durations=12 -p no:cacheprovider --basetemp="$scratch/$1" "tests/$1" >"$log" 2>&1
     local status=$?
     tally() { n=$(tail -n 3 "$log" | grep -oE "[0-9]+ $1" | head -1 | cut -d' ' -f1); echo "${n:-0}"; }
     count "$(tally passed)" "$(($(tally failed) + $(tally error)))" "$(tally skipped)"
     [ "$status" != 0 ] && [ "$(tally failed)" = 0 ] && [ "$(tally error)" = 0 ] && count 0 1 0
     [ "$status" != 0 ] && show "$log" 120
     grep -h '^SKIPPED' "$log" | sed 's/^/  /'
+    [ -n "${SLOWEST:-}" ] && grep -E '^[0-9.]+s (call|setup)' "$log" | sed 's/^/  /'
+    return 0
 }
 group_system() { pytest_in system; }
 group_fault() { pytest_in fault; }
 
 wanted=
 for word in "$@"; do
-    case " $groups " in
+    case " $groups $more " in
         *" $word "*) wanted="$wanted $word" ;;
-        *) [ "$word" = --list ] && { echo "$groups"; exit 0; }
+        *) [ "$word" = --list ] && { echo "$groups $more"; exit 0; }
            [ "$word" = --help ] && { usage; exit 0; }
-           echo "run.sh: there is no group '$word'; groups: $groups" >&2; exit 2 ;;
+           echo "run.sh: there is no group '$word'; groups: $groups $more" >&2; exit 2 ;;
     esac
 done
 begun=$SECONDS
