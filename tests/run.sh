@@ -7,7 +7,8 @@
 # Each test program runs at the top of the tree under a timeout (TEST_TIMEOUT seconds, default 120) in its own
 # temporary directory ($TMPDIR); its output is shown only when it fails. A cmocka program counts with the tests in
 # it, any other program as one. The last line is "N passed, N failed, N skipped"; the exit status is 1 if anything
-# failed. SLOWEST=1 lists the slowest system tests. Golden files too large for the tree are looked for in $GANTRY_GOLDENS; without it those tests are skipped.
+# failed; SLOWEST=1 lists the slowest system tests. Golden files too large for the tree are looked for in
+# $GANTRY_GOLDENS; without it those tests are skipped.
 set -u
 cd "$(dirname "$0")/.."
 
@@ -19,7 +20,7 @@ trap 'rm -rf "$scratch"' EXIT
 passed=0 failed=0 skipped=0         # all groups
 group_passed=0 group_failed=0 group_skipped=0
 
-usage() { sed -n '2,11s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,12s/^# \{0,1\}//p' "$0"; }
 
 # Adds to the group: count PASSED FAILED SKIPPED
 count() {
