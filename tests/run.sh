@@ -1,7 +1,7 @@
 #!/bin/bash
 # run.sh - every test that needs no GPU, in groups; `make test` calls it.
 #
-#   tests/run.sh                  all groups but tidy, which takes minutes and is CI's
+#   tests/run.sh                  all groups but tidy (clang-tidy), which takes seven minutes
 #   tests/run.sh unit nn          these only;  tests/run.sh --list names them
 #
 # Each test program runs at the top of the tree under a timeout (TEST_TIMEOUT seconds, default 120) in its own

@@ -199,8 +199,8 @@ int grasp_search(const struct libero_task *task, const mjData *data, const struc
             scatter(&shapes->at[k], &points);
     for (int i = 0; i < points.n; i++)
         s.top = fmax(s.top, points.at[i][2]);
-    for (int a = 0; a < ANGLES; a++)
-        search_angle(&s, &points, (a - ANGLES / 2) * 3.14159265358979323846 / ANGLES, along);
+    for (int a = -ANGLES / 2; a < ANGLES / 2; a++)
+        search_angle(&s, &points, a * 3.14159265358979323846 / ANGLES, along);
     free(points.at);
     if (s.best_cost >= 1e9)
         return -ENOENT;
