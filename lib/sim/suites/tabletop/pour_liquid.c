@@ -42,9 +42,12 @@ static void place(struct tabletop_slot *slot, struct philox *draws)
     for (i = 0; i < 2; i++)
         slot->mujoco.data->mocap_pos[3 * tabletop_part_mocap(slot, STAND) + i] = jug[i];
     tabletop_put(slot, tabletop_part_qpos(slot, BOWL), bowl[0], bowl[1], BOWL_REST, tabletop_uniform(draws, -0.2, 0.2));
-    for (i = 0; i < BEADS; i++)         /* two by two on the jug's floor, the third pair above */
-        tabletop_put(slot, tabletop_part_qpos(slot, BEAD + i), jug[0] - 0.035 + 0.018 * (i / 2 % 2), jug[1] - 0.009 + 0.018 * (i % 2),
-                     HINGE + 0.013 + 0.017 * (i / 4), 0);
+    for (i = 0; i < BEADS; i++) {       /* two by two on the jug's floor, the third pair above */
+        int row = i / 2 % 2, column = i % 2, layer = i / 4;
+
+        tabletop_put(slot, tabletop_part_qpos(slot, BEAD + i), jug[0] - 0.035 + 0.018 * row, jug[1] - 0.009 + 0.018 * column,
+                     HINGE + 0.013 + 0.017 * layer, 0);
+    }
 }
 
 static int poured(const struct tabletop_slot *slot)
