@@ -97,6 +97,15 @@ static bool had_update(const struct report_data *d, uint32_t stage, uint32_t ite
     return true;
 }
 
+/* A look at val states in between is an iteration of its own, and is not rewarded by the reward model: no point of these curves. */
+static bool was_training(const struct report_data *d, uint32_t stage, uint32_t iteration)
+{
+    for (size_t i = 0; i < d->n_iterations; i++)
+        if (d->iterations[i].stage == stage && d->iterations[i].iteration == iteration)
+            return d->iterations[i].purpose == GANTRY__PURPOSE__PURPOSE_TRAIN;
+    return false;
+}
+
 struct chart { /* one or two series of the ledger */
     const char *title, *names[2];
     bool of_updates;
@@ -114,6 +123,7 @@ static int write_chart(const struct report_data *d, const struct chart *chart, s
 
         for (size_t i = 0; i < d->n_scalars; i++)
             if (!strcmp(d->scalars[i].name, chart->names[k]) && is_rl(d, d->scalars[i].stage) &&
+                was_training(d, d->scalars[i].stage, d->scalars[i].iteration) &&
                 (!chart->of_updates || had_update(d, d->scalars[i].stage, d->scalars[i].iteration))) {
                 x[n] = d->scalars[i].iteration;
                 y[n++] = d->scalars[i].value;
