@@ -87,8 +87,8 @@ static int read_seed(const struct ablate *a, int seed, enum ablate_rung rung, st
 
 static int interval_of(const double *a, const double *b, int seeds, int states, uint64_t seed, struct interval *ret)
 {
-    return seeds > 1 ? hierarchical_bootstrap(a, b, seeds, states, EVAL_RESAMPLES, .95, seed, ret)
-                     : paired_bootstrap(a, b, states, EVAL_RESAMPLES, .95, seed, ret);
+    return seeds > 1 ? hierarchical_bootstrap(a, b, seeds, states, BOOTSTRAP_RESAMPLES, .95, seed, ret)
+                     : paired_bootstrap(a, b, states, BOOTSTRAP_RESAMPLES, .95, seed, ret);
 }
 
 static int conclude(const struct ablate *a, struct ablate_measured *m, int states)

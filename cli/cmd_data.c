@@ -16,6 +16,7 @@
 #include "data/export.h"
 #include "data/import.h"
 #include "data/statistics.h"
+#include "run/trajectory.h"
 
 static int usage(FILE *out, int status)
 {
@@ -254,14 +255,9 @@ static int stats(int argc, char **argv)
         return usage(stderr, CLI_USAGE);
     r = episodes_open(argv[0], &episodes, &error);
     for (size_t i = 0; i < episodes.n && r >= 0; i++) {
-        _cleanup_free_ uint8_t *meta = NULL;
-        Gantry__Trajectory *t = NULL;
-        size_t n;
+        _cleanup_(trajectory_freep) Gantry__Trajectory *t = NULL;
 
-        r = journal_load(episodes.journal, episodes.entries[i].episode, &meta, &n, NULL, NULL, &error);
-        if (r >= 0 && !(t = gantry__trajectory__unpack(NULL, n, meta)))
-            r = error_set(&error, EBADMSG, "episode %" PRIu64 ": its journal record is no trajectory",
-                          episodes.entries[i].episode);
+        r = trajectory_load(episodes.journal, episodes.entries[i].episode, &t, NULL, NULL, &error);
         if (r < 0)
             break;
         if (t->success && t->split == GANTRY__SPLIT__SPLIT_TRAIN && t->purpose != GANTRY__PURPOSE__PURPOSE_EVAL)
@@ -269,7 +265,6 @@ static int stats(int argc, char **argv)
         else
             left_out++;
         demos += t->purpose == GANTRY__PURPOSE__PURPOSE_DEMO;
-        gantry__trajectory__free_unpacked(t, NULL);
     }
     if (r >= 0 && !statistics.steps)
         r = error_set(&error, ENODATA, "%s: no successful training episode in it", argv[0]);

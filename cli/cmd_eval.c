@@ -300,14 +300,14 @@ static int write_against(const struct eval *eval, const struct eval *others, int
         json_open(w, NULL, '{');
         json_text(w, "run", others[k].run_dir);
         for (int p = 0; p < eval->ask->n_policies; p++) {
-            struct eval_difference d;
+            struct paired d;
             char tag[EVAL_TAG];
 
             eval_test_tag(eval, p, tag);
             (void)eval_outcomes(eval, tag, mine);
             eval_test_tag(&others[k], p, tag);
             (void)eval_outcomes(&others[k], tag, theirs);
-            if (eval_compare(mine, theirs, eval->states, eval->config.seed, &d) < 0)
+            if (paired_compare(mine, theirs, eval->states, eval->config.seed, &d) < 0)
                 continue;
             json_open(w, eval->ask->policies[p], '{');
             json_number(w, "their_temperature", others[k].temperature[p]);

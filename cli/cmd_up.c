@@ -245,7 +245,7 @@ static int write_config(const struct up *up, struct error *error)
     return r;
 }
 
-/* Directory, lock, configuration. *ret_resumes: the directory has a run already. */
+/* Directory and lock; a configuration that fits what is there. *ret_resumes: the directory has a run already. */
 static int claim(struct up *up, bool *ret_resumes, struct error *error)
 {
     _cleanup_free_ char *absolute = NULL;
@@ -270,7 +270,7 @@ static int claim(struct up *up, bool *ret_resumes, struct error *error)
         return r;
     if ((r = mkdir_p(path, 0755)) < 0)
         return error_set(error, -r, "%s: cannot be made: %s", path, strerror(-r));
-    return write_config(up, error);
+    return 0;
 }
 
 static int bin_dir(char ret[RUN_PATH], struct error *error)
@@ -369,6 +369,8 @@ int up_run(const struct run_config *config, bool force)
         return refuse(&error, r);
     r = preflight_check(&up->config, up->run_dir, &sums, &error);
     if (r < 0 && !(force && (r == -ENOMEM || r == -ENOSPC)))
+        return refuse(&error, r);
+    if ((r = write_config(up, &error)) < 0)
         return refuse(&error, r);
     say("run %s in %s%s: at most about %.0f MB of memory, %.0f MB of disk", up->config.name, up->run_dir, resumes ? ", resumed" : "",
         (double)sums.memory_bytes / 1048576.0, (double)sums.disk_bytes / 1048576.0);

@@ -7,30 +7,24 @@
 
 int episode_film_load(struct journal *journal, uint64_t episode, struct episode_film *ret, struct error *error)
 {
-    _cleanup_free_ uint8_t *meta = NULL, *frames = NULL;
-    Gantry__Trajectory *trajectory;
-    size_t n_meta, n_frames, picture;
-    int r = journal_load(journal, episode, &meta, &n_meta, &frames, &n_frames, error);
+    _cleanup_(trajectory_freep) Gantry__Trajectory *trajectory = NULL;
+    _cleanup_free_ uint8_t *frames = NULL;
+    size_t n_frames, picture;
+    int r = trajectory_load(journal, episode, &trajectory, &frames, &n_frames, error);
 
     if (r < 0)
         return r;
-    trajectory = gantry__trajectory__unpack(NULL, n_meta, meta);
-    if (!trajectory)
-        return error_set(error, EBADMSG, "episode %" PRIu64 ": its trajectory cannot be unpacked", episode);
     picture = (size_t)trajectory->height * trajectory->width * 3 * MAX(trajectory->images, 1u);
-    if (!picture || n_frames % picture || n_frames / picture != (size_t)trajectory->steps + 1) {
-        gantry__trajectory__free_unpacked(trajectory, NULL);
+    if (!picture || n_frames % picture || n_frames / picture != (size_t)trajectory->steps + 1)
         return error_set(error, EBADMSG, "episode %" PRIu64 ": %zu bytes of frames do not make %u pictures", episode, n_frames,
                          trajectory->steps + 1);
-    }
-    *ret = (struct episode_film) {.trajectory = trajectory, .frames = TAKE_PTR(frames), .n_frames = trajectory->steps + 1};
+    *ret = (struct episode_film) {.n_frames = trajectory->steps + 1, .trajectory = TAKE_PTR(trajectory), .frames = TAKE_PTR(frames)};
     return 0;
 }
 
 void episode_film_release(struct episode_film *film)
 {
-    if (film->trajectory)
-        gantry__trajectory__free_unpacked(film->trajectory, NULL);
+    trajectory_freep(&film->trajectory);
     free(film->frames);
     *film = (struct episode_film) {0};
 }

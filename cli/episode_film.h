@@ -2,8 +2,7 @@
 #pragma once
 
 #include "image/image.h"
-#include "proto/trajectory.pb-c.h"
-#include "run/journal.h"
+#include "run/trajectory.h"
 
 struct episode_film {
     Gantry__Trajectory *trajectory;     /* owned */

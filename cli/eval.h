@@ -8,9 +8,10 @@
 
 #include "base/json_write.h"
 #include "daemon/run_config.h"
+#include "rl/stats.h"
 #include "run/ledger.h"
 
-enum { EVAL_RESAMPLES = 10000, EVAL_FIT_RESAMPLES = 2000, EVAL_TAG = sizeof((struct ledger_episode *)0)->tag };
+enum { EVAL_FIT_RESAMPLES = 2000, EVAL_TAG = sizeof((struct ledger_episode *)0)->tag };
 #define EVAL_Z95 1.959963984540054
 
 /* What is asked, of one run or of several alike. */
@@ -50,15 +51,6 @@ void eval_test_tag(const struct eval *eval, int policy, char ret[EVAL_TAG]);
 int eval_outcomes(const struct eval *eval, const char *tag, double *ret);
 static inline int eval_task_of(const struct eval *eval, int state) { return state % eval->config.n_tasks; }
 
-/* Two outcome vectors of the same states. */
-struct eval_difference {
-    int pairs;
-    double mean, low, high, p;
-    int64_t gained, lost;
-};
-/* after - before over the pairs; -ENODATA: there is none. */
-int eval_compare(const double *after, const double *before, int states, uint64_t seed, struct eval_difference *ret);
-
 /* What the rows of a tag took, from the journal. */
 struct eval_cost {
     int episodes;
@@ -75,7 +67,7 @@ int eval_costs(const struct eval *eval, const char *tag, struct eval_cost *ret, 
 /* Sections of the result. */
 int eval_write_policies(const struct eval *eval, struct json_writer *w);
 int eval_write_search(const struct eval *eval, struct json_writer *w, struct error *error);
-void eval_write_difference(const struct eval_difference *difference, struct json_writer *w);
+void eval_write_difference(const struct paired *difference, struct json_writer *w);
 void eval_print(const struct eval *eval); /* tables on stdout */
 int eval_print_search(const struct eval *eval, struct error *error);
 int eval_plot_search(const struct eval *eval, const char *path, struct error *error);

@@ -6,6 +6,7 @@
 #include "cli/eval.h"
 #include "cli/run_open.h"
 #include "rl/stats.h"
+#include "run/trajectory.h"
 
 /* Successes of the outcomes of one task (below 0: all). */
 static int64_t count(const struct eval *eval, const double *outcomes, int task, int64_t *ret_n)
@@ -31,7 +32,7 @@ static void write_success(const struct eval *eval, const double *outcomes, int t
     json_interval(w, "interval", interval.low, interval.high);
 }
 
-void eval_write_difference(const struct eval_difference *d, struct json_writer *w)
+void eval_write_difference(const struct paired *d, struct json_writer *w)
 {
     json_signed(w, "pairs", d->pairs);
     json_number(w, "mean", d->mean);
@@ -66,7 +67,7 @@ int eval_write_policies(const struct eval *eval, struct json_writer *w)
     _cleanup_free_ double *first = calloc((size_t)eval->states, sizeof *first),
                           *outcomes = calloc((size_t)eval->states, sizeof *outcomes);
     int last = eval->ask->n_policies - 1, r = 0;
-    struct eval_difference d;
+    struct paired d;
     char tag[EVAL_TAG];
 
     if (!first || !outcomes)
@@ -96,7 +97,7 @@ int eval_write_policies(const struct eval *eval, struct json_writer *w)
     (void)eval_outcomes(eval, tag, first);
     eval_test_tag(eval, last, tag);
     (void)eval_outcomes(eval, tag, outcomes);
-    r = eval_compare(outcomes, first, eval->states, eval->config.seed, &d);
+    r = paired_compare(outcomes, first, eval->states, eval->config.seed, &d);
     if (r < 0)
         return r == -ENODATA ? 0 : r;
     json_open(w, "difference", '{');
@@ -111,7 +112,7 @@ void eval_print(const struct eval *eval)
 {
     _cleanup_free_ double *first = calloc((size_t)eval->states, sizeof *first),
                           *outcomes = calloc((size_t)eval->states, sizeof *outcomes);
-    struct eval_difference d;
+    struct paired d;
     char tag[EVAL_TAG];
 
     for (int i = 0; first && outcomes && i < eval->ask->n_policies; i++) {
@@ -125,7 +126,7 @@ void eval_print(const struct eval *eval)
                    eval->temperature[i], t < 0 ? "all tasks" : eval->config.tasks[t], n ? (double)successes / (double)n : NAN,
                    interval.low, interval.high, (long long)n);
         }
-        if (i > 0 && eval_compare(outcomes, first, eval->states, eval->config.seed, &d) == 0)
+        if (i > 0 && paired_compare(outcomes, first, eval->states, eval->config.seed, &d) == 0)
             printf("%-14s - %s: %+.1f points [%+.1f %+.1f], %d pairs, McNemar p %.2g\n", eval->ask->policies[i],
                    eval->ask->policies[0], 100 * d.mean, 100 * d.low, 100 * d.high, d.pairs, d.p);
     }
@@ -166,17 +167,13 @@ int eval_costs(const struct eval *eval, const char *tag, struct eval_cost *ret, 
     int r = run_open_journal(eval->run_dir, eval->run_id, &journal, error);
 
     for (size_t i = 0; i < eval->n_episodes && r == 0; i++) {
-        _cleanup_free_ uint8_t *meta = NULL;
-        Gantry__Trajectory *t;
-        size_t size;
+        _cleanup_(trajectory_freep) Gantry__Trajectory *t = NULL;
 
         if (eval->episodes[i].state != EPISODE_EVALUATED || strcmp(eval->episodes[i].tag, tag))
             continue;
-        r = journal_load(journal, eval->episodes[i].episode, &meta, &size, NULL, NULL, error);
-        if (r < 0 || !(t = gantry__trajectory__unpack(NULL, size, meta)))
-            continue;
-        add_trajectory(t, &cost, &tally);
-        gantry__trajectory__free_unpacked(t, NULL);
+        r = trajectory_load(journal, eval->episodes[i].episode, &t, NULL, NULL, error);
+        if (r == 0)
+            add_trajectory(t, &cost, &tally);
     }
     if (r < 0)
         return r;

@@ -89,7 +89,7 @@ static int write_row(const struct eval *eval, const char *tag, const char *key, 
                      const struct eval_cost *cost_of_one, struct json_writer *w, struct error *error)
 {
     _cleanup_free_ double *outcomes = calloc((size_t)eval->states, sizeof *outcomes);
-    struct eval_difference d;
+    struct paired d;
     struct interval interval;
     struct eval_cost cost;
     int64_t n, successes = 0;
@@ -110,7 +110,7 @@ static int write_row(const struct eval *eval, const char *tag, const char *key, 
     json_signed(w, "episodes", n);
     json_number(w, "success", (double)successes / (double)n);
     json_interval(w, "interval", interval.low, interval.high);
-    if (one && eval_compare(outcomes, one, eval->states, eval->config.seed, &d) == 0) {
+    if (one && paired_compare(outcomes, one, eval->states, eval->config.seed, &d) == 0) {
         json_open(w, "over_n1", '{');
         eval_write_difference(&d, w);
         json_close(w, '}');

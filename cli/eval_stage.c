@@ -220,34 +220,3 @@ int eval_outcomes(const struct eval *eval, const char *tag, double *ret)
     }
     return n;
 }
-
-int eval_compare(const double *after, const double *before, int states, uint64_t seed, struct eval_difference *ret)
-{
-    _cleanup_free_ double *a = calloc((size_t)states + 1, sizeof *a), *b = calloc((size_t)states + 1, sizeof *b);
-    struct eval_difference d = {0};
-    struct interval interval;
-    int r;
-
-    if (!a || !b)
-        return -ENOMEM;
-    for (int i = 0; i < states; i++) {
-        if (isnan(after[i]) || isnan(before[i]))
-            continue;
-        d.gained += after[i] > before[i];
-        d.lost += after[i] < before[i];
-        d.mean += after[i] - before[i];
-        a[d.pairs] = after[i];
-        b[d.pairs++] = before[i];
-    }
-    if (!d.pairs)
-        return -ENODATA;
-    d.mean /= d.pairs;
-    r = paired_bootstrap(a, b, d.pairs, EVAL_RESAMPLES, .95, seed, &interval);
-    if (r < 0)
-        return r;
-    d.low = interval.low;
-    d.high = interval.high;
-    d.p = mcnemar_exact(d.gained, d.lost);
-    *ret = d;
-    return 0;
-}

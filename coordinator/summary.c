@@ -11,7 +11,6 @@
 #include "run/rundir.h"
 #include "version.h"
 
-enum { RESAMPLES = 10000 };
 static const double Z95 = 1.959963984540054;
 
 /* ---- what was measured ------------------------------------------------------------------------------ */
@@ -108,12 +107,10 @@ static const struct ledger_episode *partner(const struct summary *s, const struc
     return NULL;
 }
 
-int compare(const struct summary *s, const char *after, const char *before, struct difference *ret)
+int compare(const struct summary *s, const char *after, const char *before, struct paired *ret)
 {
     _cleanup_free_ double *a = calloc(s->n_episodes + 1, sizeof *a), *b = calloc(s->n_episodes + 1, sizeof *b);
-    struct difference d = {.value = success_of(s, after) - success_of(s, before)};
-    struct interval interval;
-    int r;
+    int n = 0;
 
     if (!a || !b)
         return -ENOMEM;
@@ -123,21 +120,10 @@ int compare(const struct summary *s, const char *after, const char *before, stru
         if (e->state != EPISODE_EVALUATED || e->stage != s->eval_stage || strcmp(e->tag, after) ||
             !(other = partner(s, e, before)))
             continue;
-        d.gained += e->success && !other->success;
-        d.lost += !e->success && other->success;
-        a[d.pairs] = e->success;
-        b[d.pairs++] = other->success;
+        a[n] = e->success;
+        b[n++] = other->success;
     }
-    if (!d.pairs)
-        return -ENODATA;
-    r = paired_bootstrap(a, b, d.pairs, RESAMPLES, 0.95, s->config->seed, &interval);
-    if (r < 0)
-        return r;
-    d.low = interval.low;
-    d.high = interval.high;
-    d.p = mcnemar_exact(d.gained, d.lost);
-    *ret = d;
-    return 0;
+    return paired_compare(a, b, n, s->config->seed, ret);
 }
 
 /* Success of one state's rows under `policy`, averaged over the temperatures tried on val; NaN: one is missing. */
@@ -156,13 +142,11 @@ static double val_mean(const struct summary *s, const struct ledger_episode *sta
     return sum / s->eval->n_temperatures;
 }
 
-int compare_on_val(const struct summary *s, const char *after, const char *before, struct difference *ret)
+int compare_on_val(const struct summary *s, const char *after, const char *before, struct paired *ret)
 {
     _cleanup_free_ double *a = calloc(s->n_episodes + 1, sizeof *a), *b = calloc(s->n_episodes + 1, sizeof *b);
-    struct difference d = {0};
-    struct interval interval;
     char tag[TAG_SIZE];
-    int r;
+    int n = 0;
 
     if (!a || !b)
         return -ENOMEM;
@@ -172,29 +156,16 @@ int compare_on_val(const struct summary *s, const char *after, const char *befor
 
         if (e->state != EPISODE_EVALUATED || e->stage != s->eval_stage || strcmp(e->tag, tag))
             continue;
-        a[d.pairs] = val_mean(s, e, after);
-        b[d.pairs] = val_mean(s, e, before);
-        if (isnan(a[d.pairs]) || isnan(b[d.pairs]))
-            continue;
-        d.value += a[d.pairs] - b[d.pairs];
-        d.pairs++;
+        a[n] = val_mean(s, e, after);
+        b[n++] = val_mean(s, e, before);
     }
-    if (!d.pairs)
-        return -ENODATA;
-    r = paired_bootstrap(a, b, d.pairs, RESAMPLES, 0.95, s->config->seed, &interval);
-    if (r < 0)
-        return r;
-    d.value /= d.pairs;
-    d.low = interval.low;
-    d.high = interval.high;
-    *ret = d;
-    return 0;
+    return paired_compare(a, b, n, s->config->seed, ret);
 }
 
 static int write_difference(const struct summary *s, const char *key, const char *after, const char *before,
                             struct json_writer *w)
 {
-    struct difference d;
+    struct paired d;
     int r = compare(s, after, before, &d);
 
     if (r == -ENODATA) {
@@ -204,7 +175,7 @@ static int write_difference(const struct summary *s, const char *key, const char
     if (r < 0)
         return r;
     json_open(w, key, '{');
-    json_number(w, "difference", d.value);
+    json_number(w, "difference", d.mean);
     json_interval(w, "interval95", d.low, d.high);
     json_signed(w, "pairs", d.pairs);
     json_signed(w, "gained", d.gained);
@@ -327,7 +298,7 @@ static int write_headline(const struct summary *s, struct json_writer *w)
     char sft[TAG_SIZE], last[TAG_SIZE], tag[TAG_SIZE], sft1[TAG_SIZE], last1[TAG_SIZE];
     bool have_sft = before >= 0 && best_tag(s, before, sft), have_last = after >= 0 && best_tag(s, after, last);
     struct measured m = {0};
-    struct difference d;
+    struct paired d;
     int r;
 
     json_number(w, "success_before", have_sft ? success_of(s, sft) : NAN);
@@ -342,7 +313,7 @@ static int write_headline(const struct summary *s, struct json_writer *w)
     r = compare(s, last, sft, &d);
     if (r < 0)
         return r == -ENODATA ? 0 : r;
-    json_number(w, "difference", d.value);
+    json_number(w, "difference", d.mean);
     json_interval(w, "difference_interval", d.low, d.high);
     r = write_difference(s, "paired", last, sft, w);
     policy_tag("test", "sft", 1, sft1);

@@ -90,7 +90,7 @@ static double best_on_val(const struct summary *s, const char *policy)
  * down as well) is evaluated beside `sft`: what the last stage's steps brought on val, over all temperatures. */
 int summary_write_plateau(const struct summary *s, struct json_writer *w)
 {
-    struct difference gain;
+    struct paired gain;
     double steps = 0, last = 0;
     int r;
 
@@ -109,10 +109,10 @@ int summary_write_plateau(const struct summary *s, struct json_writer *w)
         json_number(w, "earlier_steps", steps - last);
         json_number(w, "success_val", best_on_val(s, "sft"));
         json_number(w, "earlier_success_val", best_on_val(s, "sft-earlier"));
-        json_number(w, "gain", gain.value);
+        json_number(w, "gain", gain.mean);
         json_interval(w, "gain_interval95", gain.low, gain.high);
         json_signed(w, "states", gain.pairs);
-        json_bool(w, "at_plateau", gain.value < 0.03);
+        json_bool(w, "at_plateau", gain.mean < 0.03);
     }
     json_close(w, '}');
     return 0;

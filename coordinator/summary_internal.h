@@ -3,6 +3,7 @@
 
 #include "base/json_write.h"
 #include "coordinator/summary.h"
+#include "rl/stats.h"
 
 enum { TAG_SIZE = sizeof ((struct ledger_episode *)0)->tag };
 
@@ -20,7 +21,6 @@ struct summary {
 };
 
 struct measured { int64_t episodes, successes, steps; };
-struct difference { double value, low, high, p; int pairs; int64_t gained, lost; };
 
 bool measure(const struct summary *s, const char *tag, const char *task, struct measured *ret);     /* false: not played */
 double success_of(const struct summary *s, const char *tag);
@@ -28,9 +28,9 @@ void policy_tag(const char *split, const char *policy, double temperature, char 
 bool best_temperature(const struct summary *s, const char *policy, double *ret);     /* false: not played on val */
 bool best_tag(const struct summary *s, int policy, char ret[TAG_SIZE]);
 int policy_index(const struct summary *s, const char *name);        /* -1: not evaluated */
-int compare(const struct summary *s, const char *after, const char *before, struct difference *ret);    /* -ENODATA: no pair */
-/* Two policies on val: per state the mean over the temperatures. gained, lost and p are not set. -ENODATA. */
-int compare_on_val(const struct summary *s, const char *after, const char *before, struct difference *ret);
+int compare(const struct summary *s, const char *after, const char *before, struct paired *ret);    /* -ENODATA: no pair */
+/* Two policies on val: per state the mean over the temperatures. -ENODATA. */
+int compare_on_val(const struct summary *s, const char *after, const char *before, struct paired *ret);
 
 /* summary_cost.c */
 int summary_read(struct summary *s, struct ledger *ledger, struct error *error);

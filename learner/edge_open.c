@@ -9,9 +9,9 @@
 #include "base/log.h"
 #include "learner/edge_internal.h"
 #include "learner/episode_return.h"
-#include "proto/trajectory.pb-c.h"
 #include "run/manifest.h"
 #include "run/rundir.h"
+#include "run/trajectory.h"
 #include "serve/numerics.h"
 
 enum { RETRY_MIN_MS = 2000, RETRY_MAX_MS = 60000 };
@@ -62,16 +62,11 @@ const struct rl_config *edge_rl(const struct edge *edge, uint32_t stage)
 static int read_record(struct journal *journal, const struct journal_entry *entry, const struct rl_config *rl,
                        struct intake_record *ret, struct error *error)
 {
-    _cleanup_free_ uint8_t *meta = NULL;
-    Gantry__Trajectory *t;
-    size_t n;
-    int r = journal_load(journal, entry->episode, &meta, &n, NULL, NULL, error);
+    _cleanup_(trajectory_freep) Gantry__Trajectory *t = NULL;
+    int r = trajectory_load(journal, entry->episode, &t, NULL, NULL, error);
 
     if (r < 0)
         return r;
-    t = gantry__trajectory__unpack(NULL, n, meta);
-    if (!t)
-        return error_set(error, EBADMSG, "episode %" PRIu64 ": its journal record is no trajectory", entry->episode);
     *ret = (struct intake_record) {
         .stage = entry->stage, .iteration = entry->iteration,
         .episode = {.episode = entry->episode, .success = t->success, .timeout = t->timeout, .steps = t->steps,
@@ -79,7 +74,6 @@ static int read_record(struct journal *journal, const struct journal_entry *entr
     };
     ret->episode.reward = (float)episode_return(t, rl);
     memcpy(ret->episode.digest, entry->digest, SHA256_SIZE);
-    gantry__trajectory__free_unpacked(t, NULL);
     return 0;
 }
 

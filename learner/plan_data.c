@@ -8,7 +8,7 @@
 #include "base/episode.h"
 #include "base/json_write.h"
 #include "data/dataset_dir.h"
-#include "proto/trajectory.pb-c.h"
+#include "run/trajectory.h"
 
 void plan_data_release(struct plan_data *data)
 {
@@ -26,21 +26,15 @@ struct loaded { Gantry__Trajectory *trajectory; uint8_t *frames; size_t n_frames
 
 static void loaded_release(struct loaded *l)
 {
-    if (l->trajectory)
-        gantry__trajectory__free_unpacked(l->trajectory, NULL);
+    trajectory_freep(&l->trajectory);
     free(l->frames);
 }
 
 static int load(struct journal *journal, uint64_t id, struct loaded *ret, struct error *error)
 {
-    _cleanup_free_ uint8_t *meta = NULL;
-    size_t n_meta;
-    int r = journal_load(journal, id, &meta, &n_meta, &ret->frames, &ret->n_frames, error);
+    int r = trajectory_load(journal, id, &ret->trajectory, &ret->frames, &ret->n_frames, error);
 
-    if (r < 0)
-        return r == -ENOENT ? error_set(error, ENOENT, "episode %" PRIu64 " of the plan is not in the journal", id) : r;
-    ret->trajectory = gantry__trajectory__unpack(NULL, n_meta, meta);
-    return ret->trajectory ? 0 : error_set(error, EBADMSG, "episode %" PRIu64 ": its journal record is no trajectory", id);
+    return r == -ENOENT ? error_set(error, ENOENT, "episode %" PRIu64 " of the plan is not in the journal", id) : r;
 }
 
 static int add(struct dataset *set, struct loaded *l, struct error *error)

@@ -8,6 +8,7 @@
 
 #include "base/atomic_file.h"
 #include "base/json_write.h"
+#include "run/trajectory.h"
 
 static int join(const char *dir, const char *file, char ret[4096], struct error *error)
 {
@@ -224,23 +225,7 @@ struct dataset_dir *dataset_close(struct dataset_dir *dir)
 int dataset_get(const struct dataset_dir *dir, int i, Gantry__Trajectory **ret, uint8_t **ret_frames, size_t *ret_n,
                 struct error *error)
 {
-    _cleanup_free_ uint8_t *meta = NULL;
-    Gantry__Trajectory *trajectory;
-    size_t n;
-    int r = journal_load(dir->journal, dir->entries[i].episode, &meta, &n, ret_frames, ret_n, error);
-
-    if (r < 0)
-        return r;
-    trajectory = gantry__trajectory__unpack(NULL, n, meta);
-    if (!trajectory) {
-        if (ret_frames) {
-            free(*ret_frames);
-            *ret_frames = NULL;
-        }
-        return error_set(error, EBADMSG, "%s: episode %d is no trajectory", dir->path, i + 1);
-    }
-    *ret = trajectory;
-    return 0;
+    return trajectory_load(dir->journal, dir->entries[i].episode, ret, ret_frames, ret_n, error);
 }
 
 void dataset_digest(const struct dataset_dir *dir, uint8_t ret[SHA256_SIZE])

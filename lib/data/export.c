@@ -9,6 +9,7 @@
 #include "base/atomic_file.h"
 #include "base/json_write.h"
 #include "base/npz_write.h"
+#include "run/trajectory.h"
 
 static void camera_name(uint32_t camera, char ret[32])
 {
@@ -109,21 +110,8 @@ struct record {
 
 static void record_release(struct record *record)
 {
-    if (record->t)
-        gantry__trajectory__free_unpacked(record->t, NULL);
+    trajectory_freep(&record->t);
     free(record->frames);
-}
-
-static int load(struct journal *journal, uint64_t episode, bool frames, struct record *ret, struct error *error)
-{
-    _cleanup_free_ uint8_t *meta = NULL;
-    size_t n;
-    int r = journal_load(journal, episode, &meta, &n, frames ? &ret->frames : NULL, &ret->n, error);
-
-    if (r < 0)
-        return r;
-    ret->t = gantry__trajectory__unpack(NULL, n, meta);
-    return ret->t ? 0 : error_set(error, EBADMSG, "episode %" PRIu64 ": its journal record is no trajectory", episode);
 }
 
 int dataset_export(struct journal *journal, const struct journal_entry *entries, size_t n, const char *to,
@@ -136,14 +124,14 @@ int dataset_export(struct journal *journal, const struct journal_entry *entries,
     for (size_t i = 0; i < n && r >= 0; i++) {
         _cleanup_(record_release) struct record look = {0}, whole = {0};
 
-        r = load(journal, entries[i].episode, false, &look, error);
+        r = trajectory_load(journal, entries[i].episode, &look.t, NULL, NULL, error);
         if (r < 0)
             break;
         if ((!look.t->success && !options->all) || (options->purpose && (int)look.t->purpose != options->purpose)) {
             result.left_out++;
             continue;
         }
-        r = load(journal, entries[i].episode, true, &whole, error);
+        r = trajectory_load(journal, entries[i].episode, &whole.t, &whole.frames, &whole.n, error);
         if (r >= 0)
             r = export_one(whole.t, whole.frames, whole.n, dir.temporary, result.episodes + 1, error);
         if (r < 0)

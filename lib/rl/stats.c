@@ -87,6 +87,37 @@ double mcnemar_exact(int64_t b, int64_t c)
     return MIN(1, 2 * sum);
 }
 
+int paired_compare(const double *after, const double *before, int n, uint64_t seed, struct paired *ret)
+{
+    _cleanup_free_ double *a = calloc((size_t)MAX(n, 0) + 1, sizeof *a), *b = calloc((size_t)MAX(n, 0) + 1, sizeof *b);
+    struct paired d = {0};
+    struct interval interval;
+    int r;
+
+    if (!a || !b)
+        return -ENOMEM;
+    for (int i = 0; i < n; i++) {
+        if (isnan(after[i]) || isnan(before[i]))
+            continue;
+        d.gained += after[i] > before[i];
+        d.lost += after[i] < before[i];
+        d.mean += after[i] - before[i];
+        a[d.pairs] = after[i];
+        b[d.pairs++] = before[i];
+    }
+    if (!d.pairs)
+        return -ENODATA;
+    d.mean /= d.pairs;
+    r = paired_bootstrap(a, b, d.pairs, BOOTSTRAP_RESAMPLES, .95, seed, &interval);
+    if (r < 0)
+        return r;
+    d.low = interval.low;
+    d.high = interval.high;
+    d.p = mcnemar_exact(d.gained, d.lost);
+    *ret = d;
+    return 0;
+}
+
 struct ranked { double x; int index; };
 
 static int compare_ranked(const void *a, const void *b)

@@ -5,6 +5,8 @@
 
 #include "base/error.h"
 
+enum { BOOTSTRAP_RESAMPLES = 10000 };    /* what reports use */
+
 struct interval { double low, high; };
 
 /* Wilson score interval for `successes` of `n` at normal quantile z (1.959964 for 95 %). n = 0: [0, 1]. */
@@ -17,6 +19,16 @@ int paired_bootstrap(const double *a, const double *b, int n, int resamples, dou
  * (its interval would leave out what seeds do). -ENOMEM. */
 int hierarchical_bootstrap(const double *a, const double *b, int seeds, int states, int resamples, double level, uint64_t seed,
                            struct interval *ret);
+
+/* Two outcome vectors of the same states: the mean of after - before with its 95 % bootstrap interval, what was gained and lost
+ * (after above and below before) and McNemar's exact p for outcomes of 0 and 1. */
+struct paired {
+    int pairs;
+    double mean, low, high, p;
+    int64_t gained, lost;
+};
+/* after, before: (n), NaN where a state was not played: no pair. -ENODATA: there is none. -ENOMEM. */
+int paired_compare(const double *after, const double *before, int n, uint64_t seed, struct paired *ret);
 
 /* McNemar's exact two-sided test on paired outcomes: b = first only, c = second only. */
 double mcnemar_exact(int64_t b, int64_t c);

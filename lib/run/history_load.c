@@ -3,11 +3,10 @@
 #include <inttypes.h>
 
 #include "base/json_write.h"
-#include "proto/trajectory.pb-c.h"
 #include "run/history.h"
-#include "run/journal.h"
 #include "run/manifest.h"
 #include "run/rundir.h"
+#include "run/trajectory.h"
 
 enum { EVENTS_AT_ONCE = 4096 };
 
@@ -141,23 +140,17 @@ static int load_played(struct journal *journal, const struct journal_entry *entr
                        struct error *error)
 {
     struct history_played *played = &h->played[h->n_played];
-    _cleanup_free_ uint8_t *meta = NULL;
-    Gantry__Trajectory *t;
-    size_t n;
-    int r = journal_load(journal, entry->episode, &meta, &n, NULL, NULL, error);
+    _cleanup_(trajectory_freep) Gantry__Trajectory *t = NULL;
+    int r = trajectory_load(journal, entry->episode, &t, NULL, NULL, error);
 
     if (r < 0)
         return r;
-    t = gantry__trajectory__unpack(NULL, n, meta);
-    if (!t)
-        return error_set(error, EBADMSG, "the journal's episode %" PRIu64 " is no trajectory", entry->episode);
     *played = (struct history_played) {
         .episode = entry->episode, .policy_version = t->policy_version, .prm_version = t->prm_version, .fence_epoch = t->fence >> 32,
         .row_policy_version = row->policy_version, .row_prm_version = row->prm_version,
     };
     for (size_t k = 0; k < t->n_step_version; k++)
         played->mixed |= t->step_version[k] != t->policy_version;
-    gantry__trajectory__free_unpacked(t, NULL);
     h->n_played++;
     return 0;
 }

@@ -75,6 +75,24 @@ static void bootstrap_of_pairs(void **state)
     assert_int_equal(paired_bootstrap(a, b, 0, 10, .95, 7, &i), -EINVAL);
 }
 
+static void pairs_of_states(void **state)
+{
+    double after[] = {1, 1, 0, NAN, 1, 0}, before[] = {0, 1, 1, 1, NAN, 0};
+    struct paired d = {.pairs = -1};
+
+    (void)state;
+    assert_int_equal(paired_compare(after, before, 0, 7, &d), -ENODATA);
+    assert_int_equal(paired_compare(after + 3, before + 3, 2, 7, &d), -ENODATA);
+    assert_int_equal(d.pairs, -1);
+    assert_int_equal(paired_compare(after, before, 6, 7, &d), 0);
+    assert_int_equal(d.pairs, 4);
+    assert_int_equal(d.gained, 1);
+    assert_int_equal(d.lost, 1);
+    near(d.mean, 0, 1e-15);
+    near(d.p, 1, 1e-12);
+    assert_true(d.low < 0 && d.high > 0);
+}
+
 static void running_moments(void **state)
 {
     double x[] = {1e6 + 1, 1e6 + 2, 1e6 + 4, 1e6 + 9};
@@ -118,7 +136,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wilson_interval), cmocka_unit_test(mcnemar), cmocka_unit_test(ranks_and_auc),
-        cmocka_unit_test(bootstrap_of_pairs), cmocka_unit_test(running_moments), cmocka_unit_test(five_segments),
+        cmocka_unit_test(bootstrap_of_pairs), cmocka_unit_test(pairs_of_states), cmocka_unit_test(running_moments), cmocka_unit_test(five_segments),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
