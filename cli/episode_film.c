@@ -18,7 +18,9 @@ int episode_film_load(struct journal *journal, uint64_t episode, struct episode_
     if (!picture || n_frames % picture || n_frames / picture != (size_t)trajectory->steps + 1)
         return error_set(error, EBADMSG, "episode %" PRIu64 ": %zu bytes of frames do not make %u pictures", episode, n_frames,
                          trajectory->steps + 1);
-    *ret = (struct episode_film) {.n_frames = trajectory->steps + 1, .trajectory = TAKE_PTR(trajectory), .frames = TAKE_PTR(frames)};
+    ret->n_frames = trajectory->steps + 1;
+    ret->trajectory = TAKE_PTR(trajectory);
+    ret->frames = TAKE_PTR(frames);
     return 0;
 }
 
