@@ -10,6 +10,7 @@
 #include "base/philox.h"
 #include "nn/models/openvla_oft.h"
 #include "nn/reward_config.h"
+#include "train/sample_check.h"
 
 int dataset_new(const struct openvla *model, struct dataset **ret)
 {
@@ -72,163 +73,6 @@ struct dataset *dataset_free(struct dataset *data)
     free(data->tasks);
     free(data);
     return NULL;
-}
-
-/* ---- checks -------------------------------------------------------------------------------------- */
-
-static int bad(struct error *error, const struct episode_input *in, const char *what)
-{
-    return error_set(error, EINVAL, "episode %" PRIu64 ": %s; it cannot be trained on", in->id, what);
-}
-
-static bool in_range(const float *x, size_t n, float low, float high)
-{
-    for (size_t i = 0; i < n; i++)
-        if (!(x[i] >= low && x[i] <= high))     /* NaN fails too */
-            return false;
-    return true;
-}
-
-static const char *chain_of(const struct episode_input *in)
-{
-    return in->image_chain && in->image_chain[0] ? in->image_chain : IMAGE_CHAIN_RENDER;
-}
-
-/* From 0 on, ascending, none longer than the policy's chunk. */
-static bool turns_fit(const struct openvla_config *c, const struct episode_input *in)
-{
-    uint32_t chunk = c->oft.kind == OFT_NONE ? 1 : (uint32_t)c->oft.chunk;
-
-    for (size_t i = 0; i < in->n_turns; i++) {
-        uint32_t end = i + 1 < in->n_turns ? in->turns[i + 1] : (uint32_t)in->steps;
-
-        if ((i == 0 && in->turns[0] != 0) || end <= in->turns[i] || end - in->turns[i] > chunk)
-            return false;
-    }
-    return true;
-}
-
-static bool tokens_fit(const struct openvla_config *c, const struct episode_input *in)
-{
-    bool numbers = c->oft.kind == OFT_L1 || c->oft.kind == OFT_LAPLACE;
-    uint32_t first = in->full ? 0 : (uint32_t)(c->vocab - OPENVLA_ACTION_BINS);
-    uint32_t end = (uint32_t)(in->full ? c->vocab_padded : c->vocab);
-
-    for (size_t i = 0; i < in->n_tokens; i++) {
-        float x;
-
-        memcpy(&x, &in->tokens[i], sizeof x);
-        if (numbers ? !isfinite(x) : in->tokens[i] < first || in->tokens[i] >= end)
-            return false;
-    }
-    return true;
-}
-
-/* For a reward model of its own backbone: pictures as the first episode has them, an action for every step. */
-static int check_reward_input(const struct dataset *data, const struct episode_input *in, struct error *error)
-{
-    size_t t = (size_t)in->steps, picture = (size_t)MAX(in->height, 0) * (size_t)MAX(in->width, 0) * 3;
-    int height, width, tokens, r;
-
-    if (data->n && (in->height != data->picture_height || in->width != data->picture_width))
-        return error_set(error, EINVAL, "episode %" PRIu64 ": pictures of %dx%d, those before are of %dx%d", in->id, in->height, in->width,
-                         data->picture_height, data->picture_width);
-    r = qwen_vl_picture_size(&data->reward->config, in->height, in->width, &height, &width, &tokens, error);
-    if (r < 0)
-        return error_prefix(error, r, "episode %" PRIu64 ": the reward model cannot see it", in->id);
-    if (in->images < 1 || (data->n && in->images != data->cameras))
-        return error_set(error, EINVAL, "episode %" PRIu64 ": %d pictures of each observation, those before have %d", in->id, in->images,
-                         data->cameras);
-    if (in->n_frames != (t + 1) * picture * (size_t)in->images)
-        return bad(error, in, "the number of frames is not steps + 1");
-    if (in->action_dims < 1 || (data->n && in->action_dims != data->action_dims) || in->n_action != t * (size_t)in->action_dims ||
-        !in_range(in->action, in->n_action, -1e6f, 1e6f))
-        return bad(error, in, "its actions are missing, of another size, or not numbers");
-    return 0;
-}
-
-/* What the policy looks at must be there: so many pictures, so many numbers of the robot's own. More pictures, or a state that the
- * policy does not read, are no harm. */
-static int check_observation(const struct dataset *data, const struct episode_input *in, struct error *error)
-{
-    const struct openvla_config *c = &data->model->config;
-    size_t t = (size_t)in->steps;
-
-    if (in->images < data->images || in->images > OPENVLA_MAX_IMAGES)
-        return error_set(error, EINVAL, "episode %" PRIu64 ": %d pictures of each observation, the policy takes %d", in->id, in->images,
-                         data->images);
-    if (data->n && in->images != data->cameras)
-        return error_set(error, EINVAL, "episode %" PRIu64 ": %d pictures of each observation, those before have %d", in->id, in->images,
-                         data->cameras);
-    if (c->oft.kind == OFT_NONE || !c->oft.proprio)
-        return 0;
-    if (in->n_state != (t + 1) * (size_t)c->oft.proprio)
-        return error_set(error, EINVAL, "episode %" PRIu64 ": %zu numbers of the robot's state at each of %zu observations, the policy takes %d",
-                         in->id, in->n_state / (t + 1), t + 1, c->oft.proprio);
-    if (!in_range(in->state, in->n_state, -1e6f, 1e6f))
-        return bad(error, in, "a number of the robot's state is not finite, or beyond 1e6");
-    if (!openvla_stats(data->model, NULL) || openvla_stats(data->model, NULL)->proprio != c->oft.proprio)
-        return error_set(error, EINVAL, "the policy takes %d numbers of the robot's state, but its dataset_statistics.json does not say their range "
-                         "(proprio: q01, q99) for one data set", c->oft.proprio);
-    return 0;
-}
-
-static int check_input(const struct dataset *data, const struct episode_input *in, struct error *error)
-{
-    const struct openvla_config *c;
-    size_t t = (size_t)MAX(in->steps, 0), k;
-    int r;
-    const char *chain = chain_of(in);
-
-    if (in->steps < 1 || in->steps > in->max_steps)
-        return error_set(error, EINVAL, "episode %" PRIu64 ": %d steps of at most %d; it cannot be trained on", in->id,
-                         in->steps, in->max_steps);
-    if (data->reward)
-        return check_reward_input(data, in, error);
-    c = &data->model->config;
-    k = (size_t)c->action_dims;
-    r = check_observation(data, in, error);
-    if (r < 0)
-        return r;
-    if (in->height != c->image_height || in->width != c->image_width)
-        return error_set(error, EINVAL,
-                         "episode %" PRIu64 ": pictures of %dx%d, the model wants %dx%d (suite.image in the run file)",
-                         in->id, in->height, in->width, c->image_height, c->image_width);
-    if ((c->image_chain[0] && strcmp(chain, c->image_chain) != 0) || (data->n && strcmp(chain, data->image_chain) != 0))
-        return error_set(error, EINVAL, "episode %" PRIu64 ": pictures of the chain %s, %s %s (suite.chain in the run file)", in->id,
-                         chain, data->n ? "those before are of" : "the policy was trained on",
-                         data->n ? data->image_chain : c->image_chain);
-    if (in->n_frames != (t + 1) * data->frame_size * (size_t)in->images)
-        return bad(error, in, "the number of frames is not steps + 1");
-    if (in->n_progress && (in->n_progress != t + 1 || !in_range(in->progress, in->n_progress, 0, 1)))
-        return bad(error, in, "a progress score is missing or not in [0,1]");
-    if (in->n_env_reward && (in->n_env_reward != t || !in_range(in->env_reward, in->n_env_reward, -1e6f, 1e6f)))
-        return bad(error, in, "a reward of the environment is missing or not a number");
-    if (in->demo) {
-        float limit = in->label_units ? 1e6f : 1.001f;
-
-        if (in->action_dims != c->action_dims || in->n_label != t * k || !in_range(in->label, in->n_label, -limit, limit))
-            return bad(error, in, "its action labels are missing, of another size, or not in [-1,1]");
-        if (in->label_units && (!openvla_stats(data->model, NULL) || openvla_stats(data->model, NULL)->dims != c->action_dims))
-            return error_set(error, EINVAL, "episode %" PRIu64 ": its actions are in the data's units, but the policy's dataset_statistics.json does not "
-                             "say how one data set's actions of %d numbers are normalised; put the data set's own there", in->id, c->action_dims);
-        return 0;
-    }
-    if (in->n_tokens != t * k || in->n_logp != t * k)
-        return bad(error, in, "tokens or log-probabilities are missing");
-    if (!in_range(in->logp, in->n_logp, -1e4f, c->oft.kind == OFT_LAPLACE ? 1e4f : 1e-3f))
-        return bad(error, in, "a log-probability is not a number below 0");
-    if (data->n && !data->list[0].demo && in->full != data->full)
-        return bad(error, in, "its tokens are over another support than those before");
-    if (!turns_fit(c, in))
-        return bad(error, in, "its turns do not ascend from 0, or are longer than the policy's chunk");
-    if (in->n_hidden && (in->n_hidden != t * (size_t)c->hidden || !in_range(in->hidden, in->n_hidden, -1e30f, 1e30f)))
-        return bad(error, in, "its hidden states are of another size than the policy's, or not finite");
-    if (!(in->temperature > 0 && in->temperature < 100))
-        return bad(error, in, "it was not sampled (temperature 0)");
-    if (!tokens_fit(c, in))
-        return bad(error, in, "a token is no action id, or no number");
-    return 0;
 }
 
 /* ---- building ------------------------------------------------------------------------------------ */
@@ -374,7 +218,7 @@ int dataset_add(struct dataset *data, const struct episode_input *in, struct err
         .id = in->id, .state_seed = in->state_seed, .policy_version = in->policy_version, .steps = in->steps,
         .max_steps = in->max_steps, .success = in->success, .demo = in->demo, .temperature = in->temperature,
     };
-    int r = check_input(data, in, error);
+    int r = sample_check(data, in, error);
 
     if (r < 0)
         return r;
@@ -407,7 +251,7 @@ int dataset_add(struct dataset *data, const struct episode_input *in, struct err
     episode.frames = in->frames;
     data->cameras = in->images;
     data->full = in->full && !in->demo;
-    snprintf(data->image_chain, sizeof data->image_chain, "%s", chain_of(in));
+    snprintf(data->image_chain, sizeof data->image_chain, "%s", sample_chain(in));
     data->list[data->n++] = episode;
     return 0;
 }
