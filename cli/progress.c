@@ -53,19 +53,11 @@ static const struct stage_config *stage_of(const json_t *status, const struct ru
     return config && i >= 0 && i < config->n_stages ? &config->stages[i] : NULL;
 }
 
-/* Iterations of an rl stage, pieces of an sft stage; 0: the stage is one piece of work. */
-static int64_t iterations_of(const struct stage_config *stage)
-{
-    if (stage && stage->kind == STAGE_SFT && sft_pieces(&stage->sft) > 1)
-        return sft_pieces(&stage->sft);
-    return stage && stage->kind == STAGE_RL ? stage->rl.iterations : 0;
-}
-
 /* Seconds left in this stage; negative: nobody knows yet. */
 static double seconds_left(const struct progress *p, const json_t *status, const struct stage_config *stage)
 {
     const json_t *episodes = json_object_get(status, "episodes");
-    int64_t iterations = iterations_of(stage), done = p->iteration - p->stage_iteration;
+    int64_t iterations = stage ? stage_iterations(stage) : 0, done = p->iteration - p->stage_iteration;
     double open = number(episodes, "planned") - number(episodes, "journaled");
 
     if (iterations)
@@ -118,7 +110,7 @@ void progress_line(const struct progress *p, const json_t *status, const struct 
     const struct stage_config *stage = stage_of(status, config);
     const char *state = text(status, "state"), *name = text(status, "name");
     double left = seconds_left(p, status, stage), done, total;
-    int64_t iterations = iterations_of(stage);
+    int64_t iterations = stage ? stage_iterations(stage) : 0;
 
     if (!strcmp(state, "finished")) {
         strbuf_adds(out, "all stages are done");

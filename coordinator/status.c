@@ -54,15 +54,16 @@ static void write_work(const struct edge *edge, const struct conductor_status *s
 {
     char where[RUN_PATH + 80] = "";
     bool full = is_full(edge, where, sizeof where);
-    const char *stage = status->stage < (uint32_t)edge->config.n_stages ? edge->config.stages[status->stage].name : "";
+    const struct stage_config *stage = status->stage < (uint32_t)edge->config.n_stages ? &edge->config.stages[status->stage] : NULL;
 
     json_text(w, "state", status->stopped ? "stopped" : status->finished ? "finished" : status->draining ? "draining" : full ? "paused"
               : status->training ? "training" : status->waiting ? "waiting" : "playing");
     json_text(w, "waiting_for", full ? where : status->waiting_for);
-    json_text(w, "stage", stage);
+    json_text(w, "stage", stage ? stage->name : "");
     json_unsigned(w, "stage_number", status->stage);
     json_unsigned(w, "stages", (uint64_t)edge->config.n_stages);
     json_unsigned(w, "iteration", status->iteration);
+    json_signed(w, "iterations", stage ? stage_iterations(stage) : 0);
     json_text(w, "name", status->name);
     json_open(w, "episodes", '{');
     json_unsigned(w, "planned", status->rows);

@@ -70,6 +70,14 @@ struct stage_config {
     };
 };
 
+/* Iterations of an rl stage, pieces of an sft stage that is trained in several; 0: the stage is one piece of work. */
+static inline int stage_iterations(const struct stage_config *stage)
+{
+    int pieces = stage->kind == STAGE_SFT ? sft_pieces(&stage->sft) : 0;
+
+    return stage->kind == STAGE_RL ? stage->rl.iterations : pieces > 1 ? pieces : 0;
+}
+
 struct server_config { char device[24]; char address[108]; int threads; };
 
 struct run_config {
