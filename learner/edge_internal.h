@@ -7,6 +7,7 @@
 #include "learner/journal_thread.h"
 #include "learner/train_thread.h"
 #include "learner/weights.h"
+#include "train/device_group.h"
 
 struct edge {
     struct loop *loop;
@@ -29,6 +30,8 @@ struct edge {
     struct deliveries deliveries;
     struct weights *weights;            /* rank 0: for servers that do not see the run directory */
     struct collective *collective;      /* NULL: one rank */
+    struct nccl_calls nccl;             /* several ranks on devices: their gradients meet there */
+    struct device_group *device_group;
     uint64_t newest[2];                 /* rank > 0: versions trained along, by kind */
     bool opened;                        /* the first Welcome has been worked off */
     /* the last Plan heard: intake names it by digest */

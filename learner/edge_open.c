@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "learner/edge_internal.h"
 #include "learner/episode_return.h"
+#include "nn/device/device.h"
 #include "run/manifest.h"
 #include "run/rundir.h"
 #include "run/trajectory.h"
@@ -226,6 +227,21 @@ static int open_rank_0(struct edge *edge, uint64_t run, struct error *error)
     return r < 0 ? error_set(error, -r, "the journal's threads cannot start: %s", strerror(-r)) : 0;
 }
 
+/* Gradients on devices are added by NCCL; who is in the group is agreed on by the way that there is. */
+static int open_device_group(struct edge *edge, struct group *group, struct error *error)
+{
+    int version = 0, r = nccl_calls_open(NULL, &edge->nccl, error);
+
+    if (r >= 0 && device_group_new(&edge->nccl, group, &edge->device_group) < 0)
+        r = error_set(error, ENOMEM, "out of memory");
+    if (r < 0)
+        return r;
+    (void)edge->nccl.get_version(&version);
+    log_info("gradients are added by NCCL", "version=%d rank=%d ranks=%d", version, group->rank, group->ranks);
+    group->device = edge->device_group;
+    return 0;
+}
+
 static int open_group(struct edge *edge, int ranks, struct group *ret, struct error *error)
 {
     int r;
@@ -238,7 +254,7 @@ static int open_group(struct edge *edge, int ranks, struct group *ret, struct er
         return error_set(error, -r, "rank %u of %d learners: cluster.learners must have 1, 2, 4 or 8 entries, numbered from 0",
                          edge->rank, ranks);
     *ret = (struct group) {.rank = (int)edge->rank, .ranks = ranks, .gather = collective_gather, .arg = edge->collective};
-    return 0;
+    return device_process() && ranks > 1 ? open_device_group(edge, ret, error) : 0;
 }
 
 /* On another host, --run-dir may be anything: a journal begun in the wrong place would be a second truth. */
@@ -289,8 +305,11 @@ void edge_close(struct edge *edge)
 {
     if (edge->collective)
         collective_abort(edge->collective);
+    if (edge->device_group)
+        device_group_abort(edge->device_group, "the learner is stopping");
     edge->weights = weights_free(edge->weights);
     edge->train_thread = train_thread_free(edge->train_thread);
+    edge->device_group = device_group_free(edge->device_group);
     edge->collective = collective_free(edge->collective);
     edge->journal_thread = journal_thread_free(edge->journal_thread);
     edge->ahead = ahead_free(edge->ahead);

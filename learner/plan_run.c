@@ -8,8 +8,12 @@
 #include "learner/plan_data.h"
 #include "learner/plan_parent.h"
 #include "learner/record.h"
+#include "nn/device/device.h"
 #include "train/checkpoint.h"
+#include "train/device_group.h"
 #include "train/objective.h"
+
+enum { JOIN_MS = 120000 };
 
 void plan_runner_release(struct plan_runner *runner)
 {
@@ -237,11 +241,14 @@ static int load_winner(struct plan_runner *runner, const Gantry__Plan *plan, str
 }
 
 /* fp32 sums, rounded once to what the base is kept in. */
-static int save_merged(struct openvla *model, const char *dir, struct error *error)
+static int save_merged(struct trainer *trainer, const char *dir, struct error *error)
 {
-    int r = openvla_lora_merge(model, error);
+    int r = trainer_fetch(trainer);
 
-    return r < 0 ? r : openvla_save(model, dir, NULL, error);
+    if (r < 0)
+        return error_set(error, -r, "%s: what was trained cannot be fetched from its device", dir);
+    r = openvla_lora_merge(trainer->model, error);
+    return r < 0 ? r : openvla_save(trainer->model, dir, NULL, error);
 }
 
 /* What the next plan may go on with. A merged one is read back: it begins another stage. */
@@ -272,7 +279,7 @@ static int commit(struct execution *e, struct intake_version *ret, struct error 
     if (r < 0)
         return r;
     memcpy(manifest.plan_digest, plan->digest.data, SHA256_SIZE);
-    r = e->merge ? save_merged(e->trainer->model, dir, error) : checkpoint_save(e->trainer, dir, error);
+    r = e->merge ? save_merged(e->trainer, dir, error) : checkpoint_save(e->trainer, dir, error);
     if (r >= 0)
         r = record_write(dir, &e->record, error);
     if (r >= 0)
@@ -361,6 +368,33 @@ static int execute(struct plan_runner *runner, const Gantry__Plan *plan, struct 
     return 0;
 }
 
+/* Ranks on devices: all hold one NCCL group before the plan begins. A device is this thread's when it is told so. */
+static int agree(struct plan_runner *runner, struct error *error)
+{
+    struct device *device = device_process();
+    char why[256] = "";
+    int r;
+
+    if (!runner->group.device || !device)
+        return 0;
+    r = device->k->use(device->ordinal, NULL, why, sizeof why);
+    if (r < 0)
+        return error_set(error, -r, "--device %s: %s", device->name, why);
+    r = device_group_agree(runner->group.device, JOIN_MS, error);
+    return r < 0 ? error_prefix(error, r, "rank %d of %d on %s", runner->group.rank, runner->group.ranks, device->name) : 0;
+}
+
+/* The objective's words are of its numbers; why the ranks' group broke, NCCL knows. */
+static int name_break(struct plan_runner *runner, int r, struct error *error)
+{
+    struct nccl_group *nccl = runner->group.device ? device_group_nccl(runner->group.device) : NULL;
+
+    if (r < 0 && nccl && nccl_group_broken(nccl))
+        return error_prefix(error, r, "rank %d of %d lost the others (%s); the plan is begun again", runner->group.rank,
+                            runner->group.ranks, nccl_group_why(nccl));
+    return r;
+}
+
 int plan_run(struct plan_runner *runner, const Gantry__Plan *plan, struct intake_version *ret, struct error *error)
 {
     _cleanup_(journal_closep) struct journal *journal = NULL;
@@ -371,14 +405,17 @@ int plan_run(struct plan_runner *runner, const Gantry__Plan *plan, struct intake
         return r;
     if (runner->collective)
         collective_begin(runner->collective, plan->digest.data);
+    r = agree(runner, error);
+    if (r < 0)
+        return r;
     if (runner->journal)
-        return execute(runner, plan, ret, error);
+        return name_break(runner, execute(runner, plan, ret, error), error);
     snprintf(path, sizeof path, "%s/journal", runner->run_dir);
     r = journal_open(path, runner->run, JOURNAL_READ, &journal, NULL, error);
     if (r < 0)
         return r;
     runner->journal = journal;
-    r = execute(runner, plan, ret, error);
+    r = name_break(runner, execute(runner, plan, ret, error), error);
     runner->journal = NULL;
     return r;
 }

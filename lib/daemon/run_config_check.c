@@ -209,6 +209,24 @@ static int check_servers(const struct checking *c, const char *key, const struct
     return 0;
 }
 
+/* Learners add up one gradient: NCCL does that between devices, one for each rank; a socket between CPUs. */
+static int check_learners(const struct checking *c)
+{
+    const struct run_config *config = c->config;
+
+    for (int i = 1; i < config->n_learners; i++) {
+        const char *device = config->learners[i].device;
+
+        if (!strcmp(device, "cpu") != !strcmp(config->learners[0].device, "cpu"))
+            return refuse_section(c, "cluster", "learners", ": learners compute all on CPUs or all on devices (the first one does not)",
+                                  device);
+        for (int j = 0; j < i && strcmp(device, "cpu") && !config->listen[0]; j++)
+            if (!strcmp(device, config->learners[j].device))
+                return refuse_section(c, "cluster", "learners", " is listed twice: each learner needs a device of its own", device);
+    }
+    return 0;
+}
+
 static bool name_is_plain(const char *name)
 {
     if (!name[0] || name[0] == '.')
@@ -243,7 +261,7 @@ int run_config_check(const struct run_config *config, const char *name, const st
         return refuse_section(&c, "cluster", "learners", "at least one learner is needed: it keeps the trajectories", "");
     if ((r = check_servers(&c, "actors", config->actors, config->n_actors)) < 0 ||
         (r = check_servers(&c, "prm_servers", config->prm_servers, config->n_prm_servers)) < 0 ||
-        (r = check_servers(&c, "learners", config->learners, config->n_learners)) < 0)
+        (r = check_servers(&c, "learners", config->learners, config->n_learners)) < 0 || (r = check_learners(&c)) < 0)
         return r;
     if (config->http[0] && !strrchr(config->http, ':'))
         return refuse_section(&c, "status", "http", ": write address:port, for example 127.0.0.1:8080", config->http);

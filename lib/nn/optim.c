@@ -27,21 +27,25 @@ void adamw_release(struct adamw *a)
     *a = (struct adamw) {0};
 }
 
+void adamw_constants(const struct adamw *a, const struct adamw_range *range, float grad_scale, float ret[9])
+{
+    double bias1 = 1.0 - pow(a->beta1, (double)a->step), bias2 = 1.0 - pow(a->beta2, (double)a->step), lr = a->lr * range->lr_scale;
+    const float constants[9] = {
+        (float)a->beta1, (float)(1.0 - a->beta1), (float)a->beta2, (float)(1.0 - a->beta2), (float)(lr / bias1),
+        (float)(1.0 / sqrt(bias2)), (float)a->eps, (float)(lr * range->weight_decay), grad_scale,
+    };
+
+    memcpy(ret, constants, sizeof(constants));
+}
+
 void adamw_step(struct adamw *a, float *value, const float *grad, float grad_scale, const struct adamw_range *ranges, int n)
 {
-    double bias1, bias2;
-
     a->step++;
-    bias1 = 1.0 - pow(a->beta1, (double)a->step);
-    bias2 = 1.0 - pow(a->beta2, (double)a->step);
     for (int i = 0; i < n; i++) {
         const struct adamw_range *r = &ranges[i];
-        double lr = a->lr * r->lr_scale;
-        float constants[9] = {
-            (float)a->beta1, (float)(1.0 - a->beta1), (float)a->beta2, (float)(1.0 - a->beta2), (float)(lr / bias1),
-            (float)(1.0 / sqrt(bias2)), (float)a->eps, (float)(lr * r->weight_decay), grad_scale,
-        };
+        float constants[9];
 
+        adamw_constants(a, r, grad_scale, constants);
         cpu_kernels()->adamw(value + r->begin, a->m + r->begin, a->v + r->begin, grad + r->begin, r->end - r->begin, constants);
     }
 }

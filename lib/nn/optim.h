@@ -21,5 +21,7 @@ int adamw_init(struct adamw *a, int64_t numel);             /* -ENOMEM; moments 
 void adamw_release(struct adamw *a);
 /* One update of the ranges with grad * grad_scale. */
 void adamw_step(struct adamw *a, float *value, const float *grad, float grad_scale, const struct adamw_range *ranges, int n);
+/* Of the update number a->step: what the kernels need for one range (nn/cpu/kernels.h has their order). */
+void adamw_constants(const struct adamw *a, const struct adamw_range *range, float grad_scale, float ret[9]);
 /* Square root of the sum of squares over the ranges, in double, in order; NaN or inf if any element is. */
 double gradient_norm(const float *grad, const struct adamw_range *ranges, int n);

@@ -260,6 +260,8 @@ int tape_run(struct tape *tape, int (*pass)(struct tape *tape, void *arg), void 
 
 void tape_backward(struct tape *tape)
 {
+    if (tape->planning)                 /* what it takes has been asked for on the way forward */
+        return;
     for (struct tape_record *r = tape->last; r && !tape->error; r = r->previous) {
         bool large = r->y && is_large(r->y);
 
@@ -447,11 +449,13 @@ const float *tape_read(struct tape *tape, const float *from, int64_t count)
     float *copy;
     int r;
 
-    if (!tape->on || !from)
+    if (!tape->on || (!from && !tape->planning))
         return from;
     copy = tape_alloc(tape, (size_t)count * sizeof(*copy));
     if (!copy)
         return NULL;
+    if (tape->planning)
+        return memset(copy, 0, (size_t)count * sizeof(*copy));
     r = tape->on->k->download(tape->on->stream, copy, from, (size_t)count * sizeof(*copy));
     return r < 0 ? fail(tape, r) : copy;
 }
@@ -469,6 +473,8 @@ const float *tape_values(struct tape *tape, const struct tensor *x)
     wide = tape_alloc(tape, (size_t)count * sizeof(*wide));
     if (!halves || !wide)
         return NULL;
+    if (tape->planning)
+        return memset(wide, 0, (size_t)count * sizeof(*wide));
     r = tape->on->k->download(tape->on->stream, halves, x->x, (size_t)count * sizeof(*halves));
     if (r < 0)
         return fail(tape, r);

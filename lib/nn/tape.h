@@ -77,7 +77,8 @@ int tape_run(struct tape *tape, int (*pass)(struct tape *tape, void *arg), void 
  * called before a pass; cheap when nothing has changed. -ENODEV, -ENOMEM, -EIO. */
 int tape_attach(struct tape *tape, const struct params *params);
 size_t tape_room(const struct tape *tape);              /* bytes of numbers that it has memory for */
-/* What a pass made, on the host in fp32: x->x itself on the CPU, else a copy in tape memory (waits). NULL: tape->error. */
+/* What a pass made, on the host in fp32: x->x itself on the CPU, else a copy in tape memory (waits). NULL: tape->error. In a dry run
+ * on a device zeros, so that a loss can go through it to its end. */
 const float *tape_values(struct tape *tape, const struct tensor *x);
 /* The gradient of a result, written by hand (=): numbers (rows, cols) of the host. */
 int tape_set_gradient(struct tape *tape, struct tensor *x, const float *g);

@@ -6,8 +6,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "nn/device/device.h"
 #include "nn/models/openvla_adapter.h"
 #include "nn/safetensors.h"
+#include "train/trainer_device.h"
 
 #define STATE_FILE "train_state.safetensors"
 #define MASTERS "trunk.masters"
@@ -27,13 +29,16 @@ static void scalars_of(const struct trainer *t, double *ret)
     memcpy(ret, x, sizeof x);
 }
 
-int checkpoint_save(const struct trainer *t, const char *dir, struct error *error)
+int checkpoint_save(struct trainer *t, const char *dir, struct error *error)
 {
     char path[4096], names[TRAIN_PARTS][2][32];
     double scalars[SCALARS];
     struct st_write tensors[2 + 2 * TRAIN_PARTS];
-    int n = 0, r;
+    int n = 0, r = trainer_fetch(t);
 
+    if (r < 0)
+        return error_set(error, -r, "%s: what was trained cannot be fetched from %s: %s", dir, t->params->device->name,
+                         device_error_text(t->params->device, r));
     if (t->reward)
         r = qwen_vl_save(t->reward, dir, NULL, error);
     else
@@ -116,6 +121,7 @@ int checkpoint_load_state(struct trainer *t, const char *dir, struct error *erro
                          "with policy.weights: bf16", path);
     for (int i = 0; i < TRAIN_PARTS; i++)
         if (moments[i][0] && moments[i][1]) {
+            trainer_device_renew(t->there, true, false);
             memcpy(t->parts[i].adamw.m, moments[i][0]->data, moments[i][0]->bytes);
             memcpy(t->parts[i].adamw.v, moments[i][1]->data, moments[i][1]->bytes);
             t->parts[i].adamw.step = (int64_t)x[1 + i];

@@ -9,7 +9,7 @@
 
 #include "train/trainer.h"
 
-int checkpoint_save(const struct trainer *trainer, const char *dir, struct error *error);
+int checkpoint_save(struct trainer *trainer, const char *dir, struct error *error);
 
 /* Restore moments and counters into a trainer made from the model of the same directory. 0: restored; 1: there is no state file
  * (nothing changed). -EBADMSG: torn, or of another shape; the line says which tensor. The trainer is unchanged on failure. */

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "nn/device/device.h"
+#include "train/device_sums.h"
 #include "train/pool.h"
 
 enum { FIRST_TAPE = 32 << 20, BLOCK = 1 << 15 };    /* bytes; floats that one piece of the reduction adds */
@@ -15,11 +15,12 @@ struct shards {
     int64_t numel;
     int own;                    /* shards this rank computes: first .. first+own-1 */
     int first;
-    float *grad[SHARDS];        /* NULL for other ranks' shards */
+    float *grad[SHARDS];        /* NULL for other ranks' shards, and before the first gradient on this host */
     struct tape *train, *infer; /* one per thread: a shard's pass is over before the thread takes the next */
     const struct params *params;        /* where to compute; NULL: here */
-    float **there;              /* per thread: a gradient on the device, before it comes here */
-    struct device *device;      /* whose memory that is */
+    struct device_sums *sums;   /* gradients there */
+    struct adamw_range *spans;  /* of the call in progress, as device_spans has them; room for the most seen */
+    int n_spans, most_spans;
     float *gathered;            /* [ranks][longest message] */
     size_t gathered_size;
 
@@ -52,16 +53,8 @@ int shards_new(int64_t numel, int threads, const struct group *group, struct sha
     s->train = calloc((size_t)threads, sizeof *s->train);
     s->infer = calloc((size_t)threads, sizeof *s->infer);
     s->infer_error = calloc((size_t)threads, sizeof *s->infer_error);
-    s->there = calloc((size_t)threads, sizeof *s->there);
-    if (!s->there)
-        return -ENOMEM;
     if (!s->train || !s->infer || !s->infer_error)
         return -ENOMEM;
-    for (int i = s->first; i < s->first + s->own; i++) {
-        s->grad[i] = calloc((size_t)numel, sizeof(float));
-        if (!s->grad[i])
-            return -ENOMEM;
-    }
     for (int i = 0; i < threads; i++) {
         tape_init(&s->train[i], true);
         s->train[i].recycle = true;
@@ -83,10 +76,8 @@ struct shards *shards_free(struct shards *s)
 {
     if (!s)
         return NULL;
-    for (int i = 0; s->device && i < pool_threads(s->pool); i++)
-        s->device->k->release(s->there[i]);
-    device_unref(s->device);
-    free(s->there);
+    device_sums_free(s->sums);
+    free(s->spans);
     for (int i = 0; s->train && s->infer && i < pool_threads(s->pool); i++) {
         tape_release(&s->train[i]);
         tape_release(&s->infer[i]);
@@ -102,10 +93,10 @@ struct shards *shards_free(struct shards *s)
     return NULL;
 }
 
-static void clear_there(struct tape *tape, float *grad, const struct adamw_range *ranges, int n)
+static void clear_there(struct tape *tape, float *grad, const struct adamw_range *spans, int n)
 {
     for (int i = 0; i < n; i++)
-        tape_zero(tape, grad + ranges[i].begin, (size_t)(ranges[i].end - ranges[i].begin) * sizeof(float));
+        tape_zero(tape, grad + spans[i].begin, (size_t)(spans[i].end - spans[i].begin) * sizeof(float));
 }
 
 static void clear_ranges(float *grad, const struct adamw_range *ranges, int n)
@@ -114,18 +105,42 @@ static void clear_ranges(float *grad, const struct adamw_range *ranges, int n)
         memset(grad + ranges[i].begin, 0, (size_t)(ranges[i].end - ranges[i].begin) * sizeof(float));
 }
 
+/* Memory on a device is what others do not have: a dry run tells what the piece needs, to the byte. grad comes zeroed. */
+static int run_planned(struct shards *s, struct tape *tape, float *grad, int shard, int first, int last)
+{
+    bool dirty = false;
+    int r = -ENOBUFS;
+
+    for (int planned = 0; planned < 2 && r == -ENOBUFS; planned++) {
+        if (planned || !tape_room(tape)) {
+            tape_plan(tape);
+            r = s->fn(tape, shard, first, last, s->arg);
+            r = r < 0 ? r : tape_allocate(tape);
+            if (r < 0)
+                return r;
+        }
+        tape_begin(tape);
+        if (grad && dirty)
+            clear_there(tape, grad, s->spans, s->n_spans);
+        r = s->fn(tape, shard, first, last, s->arg);
+        r = r < 0 ? r : tape->error;
+        dirty = true;
+    }
+    return r;
+}
+
 /* Run fn on the tape; a tape that was too small grows and the piece is computed anew. grad NULL: inference. */
 static int run_piece(struct shards *s, struct tape *tape, float *grad, int shard, int first, int last)
 {
+    if (tape->on)
+        return run_planned(s, tape, grad, shard, first, last);
     for (;;) {
         size_t size = MAX(tape_room(tape), FIRST_TAPE / 2);
         int r;
 
         if (tape_room(tape)) {
             tape_begin(tape);
-            if (grad && tape->on)
-                clear_there(tape, grad, s->ranges, s->n_ranges);
-            else if (grad)
+            if (grad)
                 clear_ranges(grad, s->ranges, s->n_ranges);
             r = s->fn(tape, shard, first, last, s->arg);
             if (r >= 0)
@@ -139,24 +154,6 @@ static int run_piece(struct shards *s, struct tape *tape, float *grad, int shard
     }
 }
 
-/* The shard's gradient is made there and comes here. */
-static int shard_on_device(struct shards *s, int worker, int shard, int first, int last)
-{
-    struct tape *tape = &s->train[worker];
-    const struct device_kernels *k = tape->on->k;
-    int r = s->there[worker] ? 0 : k->alloc((size_t)s->numel * sizeof(float), (void **)&s->there[worker]);
-
-    tape->param_grad = s->there[worker];
-    if (r >= 0)
-        r = run_piece(s, tape, s->there[worker], shard, first, last);
-    for (int i = 0; i < s->n_ranges && r >= 0; i++) {
-        int64_t begin = s->ranges[i].begin, length = s->ranges[i].end - begin;
-
-        r = k->download(tape->on->stream, s->grad[shard] + begin, s->there[worker] + begin, (size_t)length * sizeof(float));
-    }
-    return r;
-}
-
 static void shard_piece(void *arg, int piece, int worker)
 {
     struct shards *s = arg;
@@ -165,13 +162,9 @@ static void shard_piece(void *arg, int piece, int worker)
 
     if (first == last)
         clear_ranges(s->grad[shard], s->ranges, s->n_ranges);
-    s->error[shard] = s->params ? tape_attach(&s->train[worker], s->params) : 0;
-    if (s->error[shard] < 0 || first == last)
+    s->error[shard] = 0;
+    if (first == last)
         return;
-    if (s->train[worker].on) {
-        s->error[shard] = shard_on_device(s, worker, shard, first, last);
-        return;
-    }
     s->train[worker].param_grad = s->grad[shard];
     s->error[shard] = run_piece(s, &s->train[worker], s->grad[shard], shard, first, last);
 }
@@ -236,27 +229,108 @@ static int reduce_ranks(struct shards *s)
     return 0;
 }
 
-int shards_gradient(struct shards *s, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg,
-                    float *grad)
+static void set_call(struct shards *s, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg)
 {
-    int64_t blocks = 0;
-
     s->ranges = ranges;
     s->n_ranges = n_ranges;
     s->samples = samples;
     s->fn = fn;
     s->arg = arg;
+}
+
+static int gradient_here(struct shards *s, float *grad)
+{
+    int64_t blocks = 0;
+
+    for (int i = s->first; i < s->first + s->own; i++) {
+        if (!s->grad[i])
+            s->grad[i] = calloc((size_t)s->numel, sizeof(float));
+        if (!s->grad[i])
+            return -ENOMEM;
+    }
     s->out = grad;
-    if (s->params && s->params->device && !s->device)
-        s->device = device_ref(s->params->device);
     pool_run(s->pool, s->own, shard_piece, s);
     for (int i = s->first; i < s->first + s->own; i++)
         if (s->error[i] < 0)
             return s->error[i];
-    for (int i = 0; i < n_ranges; i++)
-        blocks += (ranges[i].end - ranges[i].begin + BLOCK - 1) / BLOCK;
+    for (int i = 0; i < s->n_ranges; i++)
+        blocks += (s->ranges[i].end - s->ranges[i].begin + BLOCK - 1) / BLOCK;
     pool_run(s->pool, (int)blocks, reduce_piece, s);
     return reduce_ranks(s);
+}
+
+/* ---- on a device ------------------------------------------------------------------------------------------ */
+
+static int shard_there(void *arg, int own, float *grad)
+{
+    struct shards *s = arg;
+    struct tape *tape = &s->train[0];
+    int shard = s->first + own, first = shard_begin(s->samples, shard), last = shard_begin(s->samples, shard + 1);
+
+    if (first == last)
+        return 0;
+    tape->param_grad = grad;
+    return run_piece(s, tape, grad, shard, first, last);
+}
+
+static int make_spans(struct shards *s)
+{
+    if (s->n_ranges > s->most_spans) {
+        free(s->spans);
+        s->most_spans = 0;
+        s->spans = calloc((size_t)s->n_ranges, sizeof *s->spans);
+        if (!s->spans)
+            return -ENOMEM;
+        s->most_spans = s->n_ranges;
+    }
+    s->n_spans = device_spans(s->ranges, s->n_ranges, s->spans);
+    return 0;
+}
+
+int shards_gradient_there(struct shards *s, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg,
+                          float **ret, struct device_stream **ret_stream)
+{
+    struct tape *tape = &s->train[0];
+    float *grad;
+    int r;
+
+    if (!s->params || !s->params->device)
+        return -ENODEV;
+    set_call(s, ranges, n_ranges, samples, fn, arg);
+    r = make_spans(s);
+    if (r >= 0)
+        r = tape_attach(tape, s->params);
+    if (r >= 0)
+        r = device_stream_begin(tape->on);
+    if (r >= 0 && !s->sums)
+        r = device_sums_new(s->params->device, s->numel, &s->sums);
+    if (r >= 0)
+        r = device_sums_shards(s->sums, tape->on, s->spans, s->n_spans, s->own, shard_there, s, &grad);
+    if (r >= 0 && s->group.ranks > 1)
+        r = device_sums_ranks(s->sums, tape->on, s->spans, s->n_spans, &s->group, grad);
+    if (r < 0)
+        return r;
+    *ret = grad;
+    *ret_stream = tape->on;
+    return 0;
+}
+
+int shards_gradient(struct shards *s, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg,
+                    float *grad)
+{
+    struct device_stream *stream;
+    float *there;
+    int r;
+
+    if (!s->params || !s->params->device) {
+        set_call(s, ranges, n_ranges, samples, fn, arg);
+        return gradient_here(s, grad);
+    }
+    r = shards_gradient_there(s, ranges, n_ranges, samples, fn, arg, &there, &stream);
+    for (int i = 0; i < n_ranges && r >= 0; i++)
+        r = stream->k->download(stream->stream, grad + ranges[i].begin, there + ranges[i].begin,
+                                (size_t)(ranges[i].end - ranges[i].begin) * sizeof(float));
+    return r;
 }
 
 static void infer_piece(void *arg, int piece, int worker)

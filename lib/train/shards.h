@@ -13,11 +13,14 @@
 
 enum { SHARDS = VIRTUAL_SHARDS };
 
+struct device_group;
+
 /* The other learner ranks. gather: every rank gives `bytes` and receives all ranks' bytes in rank order. */
 struct group {
     int rank, ranks;            /* ranks: 1, 2, 4 or 8 */
     int (*gather)(void *arg, const void *mine, size_t bytes, void *ret_all);
     void *arg;
+    struct device_group *device;        /* their NCCL group, for gradients on devices; NULL: ranks compute on CPUs */
 };
 
 /* Samples shard_begin(n, s) .. shard_begin(n, s + 1) - 1 of a minibatch are shard s. */
@@ -33,7 +36,7 @@ DEFINE_FREEP(struct shards, shards_free)
 /* Train with blocks computed twice (nn/tape.h): less memory, more time, the same bits. Off at first. */
 void shards_recompute(struct shards *shards, bool on);
 
-/* Passes run where these parameters are (params->device), which must outlive the shards' calls. Sums and optimiser stay on the host. */
+/* Passes run where these parameters are (params->device), which must outlive the shards' calls. */
 void shards_compute_with(struct shards *shards, const struct params *params);
 
 /* Forward, loss and tape_backward over samples first..last-1 of the minibatch (last > first). It may be called again for the
@@ -43,6 +46,12 @@ typedef int shard_fn(struct tape *tape, int shard, int first, int last, void *ar
 /* Sum of all shards' gradients over `ranges`, into grad (flat, like the arena). */
 int shards_gradient(struct shards *shards, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg,
                     float *grad);
+
+/* The same on the parameters' device: *ret is in its memory, and what is still to be done is on *ret_stream; both are the shards', until
+ * the next call. Ranks meet in group.device; -ECONNRESET: that broke. -ENODEV: the parameters are on no device. */
+struct device_stream;
+int shards_gradient_there(struct shards *shards, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn,
+                          void *arg, float **ret, struct device_stream **ret_stream);
 
 /* Inference over samples, in chunks of `chunk`, on all threads (every rank does all of them). `shard` is the chunk's number. */
 int shards_infer(struct shards *shards, int samples, int chunk, shard_fn *fn, void *arg);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "nn/cpu/kernels.h"
+#include "train/trainer_device.h"
 
 static enum trainer_part part_of(const struct param *param)
 {
@@ -48,17 +49,20 @@ static int new_trainer(struct params *params, int threads, const struct group *g
     if (!t)
         return -ENOMEM;
     t->params = params;
-    t->grad = calloc((size_t)params->numel, sizeof *t->grad);
-    if (!t->grad)
+    params_use_process_device(params);
+    if (!params->device)
+        t->grad = calloc((size_t)params->numel, sizeof *t->grad);
+    if (!t->grad && !params->device)
         return -ENOMEM;
     r = shards_new(params->numel, threads, group, &t->shards);
     for (int i = 0; i < TRAIN_PARTS && r >= 0; i++)
         r = find_part(params, (enum trainer_part)i, &t->parts[i]);
-    params_use_process_device(params);
     if (r >= 0) {
         shards_compute_with(t->shards, params);
         r = params_pack(params, true);
     }
+    if (r >= 0 && params->device)
+        r = trainer_device_new(t, &t->there);
     if (r < 0)
         return r;
     for (int i = 0; i < params->count; i++)
@@ -100,6 +104,7 @@ struct trainer *trainer_free(struct trainer *t)
         adamw_release(&t->parts[i].adamw);
         free(t->parts[i].ranges);
     }
+    trainer_device_free(t->there);
     shards_free(t->shards);
     openvla_free(t->model);
     qwen_vl_free(t->reward);
@@ -142,12 +147,16 @@ int trainer_use_bf16(struct trainer *t)
 
 int trainer_masters_moved(struct trainer *t)
 {
+    trainer_device_renew(t->there, false, true);
     round_masters(t);
     return params_pack(t->params, true);
 }
 
+int trainer_fetch(struct trainer *t) { return t->there ? trainer_device_fetch(t->there, t) : 0; }
+
 void trainer_reset(struct trainer *t)
 {
+    trainer_device_renew(t->there, true, false);
     for (int i = 0; i < TRAIN_PARTS; i++) {
         struct part *part = &t->parts[i];
         size_t bytes = (size_t)(part->end - part->begin) * sizeof(float);
@@ -170,22 +179,29 @@ static void shifted_ranges(const struct part *part, double weight_decay, struct 
                                        .lr_scale = 1, .weight_decay = weight_decay};
 }
 
+/* What the update is for this part: its gradient's factor, learning rate and betas, and its decay. */
+float trainer_set_update(struct trainer *t, struct part *part, const struct update *update, double norm, double *ret_decay)
+{
+    bool adapters = t->reward ? t->reward->adapters != NULL : t->model->lora != NULL;
+
+    /* adapters are not decayed: B = 0 is the base, not something to be drawn to */
+    *ret_decay = adapters && part == &t->parts[TRAIN_TRUNK] ? 0 : update->weight_decay;
+    part->adamw.lr = update->lr;
+    part->adamw.beta2 = update->beta2 > 0 ? update->beta2 : .999;
+    return update->clip > 0 && norm > update->clip ? (float)(update->clip / (norm + 1e-6)) : 1;
+}
+
 static int apply(struct trainer *t, struct part *part, const struct update *update, double norm)
 {
     _cleanup_free_ struct adamw_range *ranges = calloc((size_t)part->n, sizeof *ranges);
-    float scale = 1;
-    bool adapters, masters;
+    bool masters = t->masters && part == &t->parts[TRAIN_TRUNK];
+    double decay;
+    float scale;
 
     if (!ranges)
         return -ENOMEM;
-    if (update->clip > 0 && norm > update->clip)
-        scale = (float)(update->clip / (norm + 1e-6));
-    adapters = t->reward ? t->reward->adapters != NULL : t->model->lora != NULL;
-    /* adapters are not decayed: B = 0 is the base, not something to be drawn to */
-    shifted_ranges(part, adapters && part == &t->parts[TRAIN_TRUNK] ? 0 : update->weight_decay, ranges);
-    part->adamw.lr = update->lr;
-    part->adamw.beta2 = update->beta2 > 0 ? update->beta2 : .999;
-    masters = t->masters && part == &t->parts[TRAIN_TRUNK];
+    scale = trainer_set_update(t, part, update, norm, &decay);
+    shifted_ranges(part, decay, ranges);
     adamw_step(&part->adamw, masters ? t->masters : t->params->values + part->begin, t->grad + part->begin, scale, ranges,
                part->n);
     if (masters)
@@ -210,6 +226,8 @@ int trainer_update(struct trainer *t, const enum trainer_part *parts, const stru
         memcpy(ranges + n, part->ranges, (size_t)part->n * sizeof *ranges);
         n += part->n;
     }
+    if (t->there)
+        return trainer_device_update(t->there, t, ranges, n, parts, update, n_parts, samples, fn, arg, ret_norm);
     r = shards_gradient(t->shards, ranges, n, samples, fn, arg, t->grad);
     if (r < 0)
         return r;

@@ -4,6 +4,9 @@
  * value head and the reward head. With adapters (LoRA) the trunk's part is their A and B, without weight decay; the base
  * rests. An update whose gradient is not finite is skipped, counted and reported, never applied.
  * Results are equal to the bit for any number of threads and ranks, and after checkpoint_save / checkpoint_load.
+ *
+ * On a device (nn/device) the gradient, its norm, the clip and AdamW stay there (trainer_device.h): the host's values, moments and masters
+ * are then of the past until trainer_fetch.
  * Thread rule: one thread (the shards' threads are its own). */
 #pragma once
 
@@ -12,6 +15,8 @@
 #include "nn/optim.h"
 #include "rl/stats.h"
 #include "train/shards.h"
+
+struct trainer_device;
 
 enum trainer_part { TRAIN_TRUNK, TRAIN_VALUE, TRAIN_REWARD, TRAIN_PARTS };
 
@@ -26,9 +31,10 @@ struct trainer {
     struct qwen_vl *reward;             /* owned; NULL: `model` is what is trained */
     struct params *params;              /* of the one that there is */
     struct shards *shards;
-    float *grad;                        /* flat, like the arena */
+    float *grad;                        /* flat, like the arena; NULL on a device */
     float *masters;                     /* of the trunk's part in fp32, from its `begin` on; NULL: the values are their own */
     struct part parts[TRAIN_PARTS];
+    struct trainer_device *there;       /* the model computes on a device, and this is its optimiser; NULL: on this host */
     struct running returns;             /* what the value head's targets are normalised by */
     int64_t skipped;                    /* updates left out: gradient not finite */
     uint64_t stage;                     /* stage these optimiser moments belong to; 0: none yet */
@@ -46,6 +52,9 @@ int trainer_use_bf16(struct trainer *trainer);
 int trainer_masters_moved(struct trainer *trainer); /* they were written (read from a checkpoint): the values follow, packed */
 struct trainer *trainer_free(struct trainer *trainer);
 DEFINE_FREEP(struct trainer, trainer_free)
+
+/* What a device has moved is the host's, too: values, moments, masters. Before any of them is read; cheap when nothing has moved. */
+int trainer_fetch(struct trainer *trainer);
 
 /* Forget moments and counters: a new stage begins. */
 void trainer_reset(struct trainer *trainer);

@@ -56,6 +56,7 @@ static int zero(void *, void *memory, size_t bytes)
 }
 
 static int wait(void *) { return 0; }
+static int done(void *) { return 1; }
 static const char *last_error(void) { return "an emulated error"; }
 
 extern "C" void NAME(fill_machine)(struct device_kernels *k)
@@ -74,5 +75,6 @@ extern "C" void NAME(fill_machine)(struct device_kernels *k)
     k->copy = move;
     k->zero = zero;
     k->wait = wait;
+    k->done = done;
     k->last_error = last_error;
 }

@@ -138,6 +138,10 @@ static void test_refusals(void **state _unused_)
         {"run: {name: ../x}\n", "run.yaml:1:13: run.name: ../x: letters, digits"},
         {"policy: {train: lora, lora_targets: ', '}\n", "run.yaml:1:37: policy.lora_targets: no module is named"},
         {"cluster: {actors: [{device: tpu}]}\n", "run.yaml:1:19: cluster.actors: tpu: devices are cpu and cuda:N"},
+        {"cluster: {learners: [{device: cuda:0}, {device: cpu}]}\n",
+         "run.yaml:1:21: cluster.learners: cpu: learners compute all on CPUs or all on devices (the first one does not)"},
+        {"cluster: {learners: [{device: cuda:0}, {device: cuda:1}, {device: cuda:1}]}\n",
+         "run.yaml:1:21: cluster.learners: cuda:1 is listed twice: each learner needs a device of its own"},
         {"cluster: {learners: []}\n", "run.yaml:1:21: cluster.learners: at least one learner is needed"},
     };
 

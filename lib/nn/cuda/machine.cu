@@ -122,6 +122,12 @@ static int upload(void *stream, void *device, const void *host, size_t bytes)
     return as_errno(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, (cudaStream_t)stream));
 }
 static int wait(void *stream) { return as_errno(cudaStreamSynchronize((cudaStream_t)stream)); }
+static int done(void *stream)
+{
+    cudaError_t e = cudaStreamQuery((cudaStream_t)stream);
+
+    return e == cudaSuccess ? 1 : e == cudaErrorNotReady ? 0 : as_errno(e);
+}
 static int download(void *stream, void *host, const void *device, size_t bytes)
 {
     int r = as_errno(cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, (cudaStream_t)stream));
@@ -200,6 +206,7 @@ extern "C" void NAME(fill_machine)(struct device_kernels *k)
     k->copy = copy;
     k->zero = zero;
     k->wait = wait;
+    k->done = done;
     k->last_error = last_error;
     k->capture_begin = capture_begin;
     k->capture_end = capture_end;

@@ -62,6 +62,7 @@ struct device_attention {
     float scale;
     const int32_t *start, *asking; /* [n+1] each */
     int64_t longest, longest_asking, q_rows;
+    bool alike; /* all sequences have `longest` keys and `longest_asking` queries: libraries take nothing else */
     int64_t q_stride, kv_stride, out_stride; /* elements between rows */
     const void *q, *k, *v;
     void *out;
@@ -103,6 +104,7 @@ struct device_kernels {
     int (*copy)(void *stream, void *to, const void *from, size_t bytes);         /* not overlapping */
     int (*zero)(void *stream, void *memory, size_t bytes);
     int (*wait)(void *stream);
+    int (*done)(void *stream); /* 1: all that was put on it has been carried out, 0: not yet */
     const char *(*last_error)(void); /* the driver's words of the last failure of this thread */
     /* Graphs: what is put on the stream between begin and end is kept and can be launched again. Without: NULL. */
     int (*capture_begin)(void *stream);

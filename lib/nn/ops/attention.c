@@ -65,11 +65,15 @@ static bool on_device(struct tape *t, const struct attend *c, struct device_atte
     int64_t dim = c->y->cols / c->heads, asking = 0;
     const int32_t *start = send_ints(t, c->start, c->n + 1), *asks = send_ints(t, c->asking, c->n + 1);
 
-    for (int i = 0; i < c->n; i++)
+    bool alike = true;
+
+    for (int i = 0; i < c->n; i++) {
         asking = MAX(asking, rows_of(c->asking, i));
+        alike = alike && rows_of(c->asking, i) == rows_of(c->asking, 0) && rows_of(c->start, i) == rows_of(c->start, 0);
+    }
     *ret = (struct device_attention) {
         .n = c->n, .heads = c->heads, .group = c->group, .dim = dim, .causal = c->causal, .scale = 1.0f / sqrtf((float)dim), .start = start,
-        .asking = asks, .longest = longest(c), .longest_asking = asking, .q_rows = c->q->rows, .q_stride = c->q->cols, .kv_stride = c->k->cols,
+        .asking = asks, .longest = longest(c), .longest_asking = asking, .q_rows = c->q->rows, .alike = alike, .q_stride = c->q->cols, .kv_stride = c->k->cols,
         .out_stride = c->y->cols, .q = at_activation(t, c->q->x, c->q_at), .k = at_activation(t, c->k->x, c->k_at),
         .v = at_activation(t, c->v->x, c->v_at), .out = c->y->x, .lse = c->lse,
     };

@@ -1,0 +1,34 @@
+/* device_sums.h - a minibatch's gradient added up in a device's memory: shards in the tree of shard_sum.h, ranks over NCCL.
+ *
+ *   device_sums_shards(one gradient per shard -> this rank's sum) -> device_sums_ranks(-> the group's sum, in place)
+ *
+ * Shards are computed one after the other, for one fills a device; a sum of neighbours is added as soon as both are there, so
+ * that log2(shards) + 1 gradients are held at once. Ranks exchange buckets of a fixed size. Strict numerics: every rank gathers
+ * all ranks' buckets and adds them in the tree itself, so that 1, 2, 4 and 8 ranks give the same bits; fast (and two ranks, for
+ * whom a + b is all there is): NCCL's own sum, shards one after the other into two buffers.
+ *
+ * Thread rule: one thread. Failure rule: -errno, the sum is then undefined; -ECONNRESET: the group broke (nccl_group_why). */
+#pragma once
+
+#include "nn/device/device.h"
+#include "train/device_group.h"
+
+struct device_sums;
+
+/* numel: floats of a gradient. */
+int device_sums_new(struct device *device, int64_t numel, struct device_sums **ret);
+struct device_sums *device_sums_free(struct device_sums *sums);
+DEFINE_FREEP(struct device_sums, device_sums_free)
+/* Bytes of device memory for `shards` of `numel` floats and `ranks`. */
+size_t device_sums_bytes(int64_t numel, int shards, int ranks, bool strict);
+
+/* Ranges that lie side by side in the arena (what is between them is padding, and zero) as one; ret has room for n. Returns how many. */
+int device_spans(const struct adamw_range *ranges, int n, struct adamw_range *ret);
+
+/* Put the gradient of shard number `shard` (0 .. shards-1 of this rank) into zeroed device memory, laid out like the arena. */
+typedef int device_shard_fn(void *arg, int shard, float *grad);
+int device_sums_shards(struct device_sums *sums, struct device_stream *s, const struct adamw_range *spans, int n, int shards,
+                       device_shard_fn *fn, void *arg, float **ret);
+/* group->device: the ranks' NCCL group, which they have agreed on. */
+int device_sums_ranks(struct device_sums *sums, struct device_stream *s, const struct adamw_range *spans, int n,
+                      const struct group *group, float *grad);
