@@ -1,7 +1,8 @@
-/* cmd_prm.c - `gantry prm swap RUN VERSION|DIR [--at ITERATION]`, `gantry prm rollback RUN`: score new episodes of a running run with
- * another of its reward models.
+/* cmd_prm.c - `gantry prm swap RUN VERSION|DIR [--at ITERATION | --shadow]`, `gantry prm rollback RUN`: score new episodes of a running run
+ * with another of its reward models.
  *
  * Episodes that are being played finish on the version they began with; servers load the new one beside the old. */
+#include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,32 +12,70 @@
 #include "cli/cli.h"
 #include "cli/run_socket.h"
 
+struct asked { const char *at, *episodes, *margin, *rank; bool shadow; };
+
+static int usage(FILE *out, int status)
+{
+    fprintf(out, "usage: gantry prm swap RUN VERSION|DIR [--at ITERATION | --shadow [--episodes N] [--margin M] [--rank R]]\n"
+                 "       gantry prm rollback RUN\n"
+                 "New episodes are scored by that reward model of the run (a number, or its directory); running ones finish on theirs.\n"
+                 "--at       from that iteration of the present stage on\n"
+                 "--shadow   on trial first: N finished episodes (32) are scored by both, nothing is paid by it; then it takes over if its AUC of\n"
+                 "           success against failure at the last frame is at most M (0.05) below the other's. Fewer than four successes or failures\n"
+                 "           among them: if the mean rank correlation of the two over an episode's frames is R (0.8) or more.\n"
+                 "           `gantry status` and `gantry history` have the figures.\n"
+                 "rollback   by the one before; during a trial: the trial is given up\n"
+                 "A version that no server loads is given up by itself after ten seconds; the one before goes on.\n");
+    return status;
+}
+
+static int parse(int argc, char **argv, struct asked *asked)
+{
+    static const struct option options[] = {{"at", required_argument, NULL, 'a'}, {"shadow", no_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'},
+                                            {"episodes", required_argument, NULL, 'e'}, {"margin", required_argument, NULL, 'm'},
+                                            {"rank", required_argument, NULL, 'r'}, {0}};
+    bool detail = false;
+    int option;
+
+    while ((option = getopt_long(argc, argv, "h", options, NULL)) >= 0)
+        switch (option) {
+        case 'a': asked->at = optarg; break;
+        case 's': asked->shadow = true; break;
+        case 'e': asked->episodes = optarg, detail = true; break;
+        case 'm': asked->margin = optarg, detail = true; break;
+        case 'r': asked->rank = optarg, detail = true; break;
+        case 'h': return 1;
+        default: return -1;
+        }
+    return (asked->shadow && asked->at) || (detail && !asked->shadow) ? -1 : 0;
+}
+
 int cmd_prm(int argc, char **argv)
 {
     _cleanup_free_ char *text = NULL, *absolute = NULL;
     struct error error = {0};
+    struct asked asked = {.episodes = "32", .margin = "0.05", .rank = "0.8"};
     char run_dir[RUN_SOCKET_PATH], command[RUN_SOCKET_PATH + 4096];
-    int r;
+    int r = parse(argc, argv, &asked), n = argc - optind, at;
+    bool swap = n == 3 && !strcmp(argv[optind], "swap");
 
-    bool swap = (argc == 4 || (argc == 6 && !strcmp(argv[4], "--at"))) && !strcmp(argv[1], "swap");
-
-    if (!swap && (argc != 3 || strcmp(argv[1], "rollback"))) {
-        bool asked = argc == 2 && !strcmp(argv[1], "--help");
-
-        fprintf(asked ? stdout : stderr, "usage: gantry prm swap RUN VERSION|DIR [--at ITERATION]\n       gantry prm rollback RUN\n"
-                "New episodes are scored by that reward model of the run (a number, or its directory); running ones finish on theirs.\n"
-                "--at: from that iteration of the present stage on. rollback: by the one before.\n"
-                "A version that no server loads is given up by itself after ten seconds; the one before goes on.\n");
-        return asked ? CLI_OK : CLI_USAGE;
-    }
+    if (r > 0)
+        return usage(stdout, CLI_OK);
+    if (r < 0 || (!swap && (n != 2 || strcmp(argv[optind], "rollback"))))
+        return usage(stderr, CLI_USAGE);
     if (swap) {
-        absolute = realpath(argv[3], NULL);     /* a directory; a bare number names none, or is taken for a number there */
-        snprintf(command, sizeof command, "prm swap %s%s%s", absolute && strspn(argv[3], "0123456789") != strlen(argv[3]) ? absolute : argv[3],
-                 argc == 6 ? " at " : "", argc == 6 ? argv[5] : "");
+        const char *named = argv[optind + 2];
+
+        absolute = realpath(named, NULL);       /* a directory; a bare number names none, or is taken for a number there */
+        at = snprintf(command, sizeof command, "prm swap %s", absolute && strspn(named, "0123456789") != strlen(named) ? absolute : named);
+        if (asked.shadow && (size_t)at < sizeof command)
+            snprintf(command + at, sizeof command - (size_t)at, " shadow %s %s %s", asked.episodes, asked.margin, asked.rank);
+        else if (asked.at && (size_t)at < sizeof command)
+            snprintf(command + at, sizeof command - (size_t)at, " at %s", asked.at);
     } else {
         snprintf(command, sizeof command, "prm rollback");
     }
-    r = run_socket_find(argv[2], run_dir, &error);
+    r = run_socket_find(argv[optind + 1], run_dir, &error);
     if (r == 0)
         r = run_socket_call(run_dir, command, &text, &error);
     if (r < 0) {

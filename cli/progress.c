@@ -161,6 +161,18 @@ static void add_member(const json_t *member, struct strbuf *out)
     strbuf_addc(out, '\n');
 }
 
+/* A reward model beside the one in use, and how the last trial ended. */
+static void add_trial(const json_t *status, struct strbuf *out)
+{
+    const json_t *now = json_object_get(status, "prm_shadow"), *last = json_object_get(status, "prm_shadow_last");
+
+    if (now)
+        strbuf_addf(out, "on trial: reward model version %" PRId64 " beside %" PRId64 ", %" PRId64 "/%" PRId64 " episodes\n", integer(now, "version"),
+                    integer(now, "against"), integer(now, "episodes"), integer(now, "wanted"));
+    if (last)
+        strbuf_addf(out, "last trial: reward model version %" PRId64 " %s: %s\n", integer(last, "version"), text(last, "verdict"), text(last, "text"));
+}
+
 void progress_page(const struct progress *p, const json_t *status, const struct run_config *config, struct strbuf *out)
 {
     const json_t *members = json_object_get(status, "members"), *stages = json_object_get(status, "history");
@@ -170,6 +182,7 @@ void progress_page(const struct progress *p, const json_t *status, const struct 
     strbuf_addc(out, '\n');
     progress_line(p, status, config, out);
     strbuf_addf(out, "\npolicy version %" PRId64 "  reward model version %" PRId64 "\n", integer(status, "policy_version"), integer(status, "prm_version"));
+    add_trial(status, out);
     strbuf_adds(out, "stages:\n");
     for (size_t i = 0; i < json_array_size(stages); i++) {
         const json_t *stage = json_array_get(stages, i);

@@ -82,20 +82,40 @@ static int version_in(struct edge *edge, const char *dir, uint64_t *ret, struct 
     return r;
 }
 
-/* "swap VERSION|DIR [at ITERATION]", "rollback". */
+/* "EPISODES MARGIN RANK" */
+static int parse_shadow(const char *words, struct conductor_event *event, struct error *error)
+{
+    int n = 0;
+
+    if (sscanf(words, "%" SCNu32 " %lf %lf%n", &event->prm_swap.episodes, &event->prm_swap.margin, &event->prm_swap.rank, &n) != 3 || words[n] ||
+        event->prm_swap.episodes < 1 || event->prm_swap.episodes > SHADOW_MAX || !(event->prm_swap.margin >= 0 && event->prm_swap.margin <= 1) ||
+        !(event->prm_swap.rank >= -1 && event->prm_swap.rank <= 1))
+        return error_set(error, EINVAL, "'%.40s' are not episodes (1 to %d), a margin (0 to 1) and a rank correlation (-1 to 1)", words, SHADOW_MAX);
+    event->prm_swap.shadow = true;
+    return 0;
+}
+
+/* "swap VERSION|DIR [at ITERATION | shadow EPISODES MARGIN RANK]", "rollback". */
 static int parse_swap(struct edge *edge, char *words, struct conductor_event *event, struct error *error)
 {
-    char *at = strstr(words, " at "), *last;
+    char *at = strstr(words, " at "), *shadow = strstr(words, " shadow "), *last;
+    const struct plan_memory *memory = conductor_memory(edge->conductor);
     uint64_t iteration;
+    int r;
 
-    if (!strcmp(words, "rollback")) {
-        event->prm_swap.version = conductor_memory(edge->conductor)->prm_before;
+    if (!strcmp(words, "rollback")) {       /* during a trial: the one in use stays */
+        event->prm_swap.version = memory->shadow.version ? memory->shadow.against : memory->prm_before;
         return event->prm_swap.version ? 0 : error_set(error, ENOENT, "there is no reward model before the present one");
     }
     if (strncmp(words, "swap ", 5))
-        return error_set(error, EINVAL, "usage: prm swap VERSION|DIR [at ITERATION] | prm rollback");
+        return error_set(error, EINVAL, "usage: prm swap VERSION|DIR [at ITERATION | shadow EPISODES MARGIN RANK] | prm rollback");
     words += 5 + strspn(words + 5, " ");
-    if (at) {
+    if (shadow) {
+        *shadow = '\0';
+        r = parse_shadow(shadow + 8, event, error);
+        if (r < 0)
+            return r;
+    } else if (at) {
         *at = '\0';
         last = at + 4 + strspn(at + 4, " ");
         if (number_of(last, &iteration) < 0 || iteration > UINT32_MAX)
@@ -118,8 +138,15 @@ static int command_prm(const char *argument, struct strbuf *out, struct error *e
         return r;
     if (!versions_find(conductor_versions(edge->conductor), KIND_PRM, event.prm_swap.version))
         return error_set(error, ENOENT, "the run has no reward model version %" PRIu64, event.prm_swap.version);
+    if (event.prm_swap.shadow && !conductor_memory(edge->conductor)->prm_current)
+        return error_set(error, EINVAL, "no reward model is in use yet: there is nothing to compare with");
+    if (event.prm_swap.shadow && conductor_memory(edge->conductor)->prm_current == event.prm_swap.version)
+        return error_set(error, EINVAL, "prm version %" PRIu64 " is in use: name another", event.prm_swap.version);
     edge_step(edge, &event);
-    if (event.prm_swap.wait)
+    if (event.prm_swap.shadow)
+        strbuf_addf(out, "prm version %" PRIu64 " is on trial: %" PRIu32 " finished episodes are scored by both, then it is decided", event.prm_swap.version,
+                    event.prm_swap.episodes);
+    else if (event.prm_swap.wait)
         strbuf_addf(out, "from iteration %u of this stage on, new episodes are scored by prm version %" PRIu64, event.prm_swap.iteration,
                     event.prm_swap.version);
     else
@@ -194,7 +221,7 @@ const struct admin_command edge_commands[] = {
     {"metrics", "", "as Prometheus reads them", command_metrics},
     {"history", "[AFTER]", "the ledger's events as JSON lines", command_history},
     {"drain", "[REASON | member MEMBER]", "finish what is leased, open nothing, then end; or one member so", command_drain},
-    {"prm", "swap VERSION|DIR [at ITERATION] | rollback", "score new episodes with another reward model of this run", command_prm},
+    {"prm", "swap VERSION|DIR [at ITERATION | shadow EPISODES MARGIN RANK] | rollback", "score new episodes with another reward model of this run", command_prm},
     {"cordon", "MEMBER", "give a worker no more episodes, a server no more requests", command_cordon},
     {"uncordon", "MEMBER", "give it work again", command_uncordon},
     {"exited", "HOST PID crashed|ended [TEXT]", "a supervisor saw a process end", command_exited},

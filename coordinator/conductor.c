@@ -151,6 +151,8 @@ static struct member *sender(struct conductor *c, const struct conductor_event *
         fits = member->role == MEMBER_WORKER;
     else if (event->kind == CONDUCTOR_VERSION_STATE)
         fits = member->role == MEMBER_ACTOR || member->role == MEMBER_PRM;
+    else if (event->kind == CONDUCTOR_SHADOW_SCORED)
+        fits = member->role == MEMBER_PRM;
     else
         fits = true;
     if (!fits) {
@@ -206,6 +208,7 @@ static void dispatch(struct conductor *c, const struct conductor_event *event)
     case CONDUCTOR_CORDON: conductor_on_cordon(c, event); break;
     case CONDUCTOR_DRAIN_MEMBER: conductor_on_drain_member(c, event); break;
     case CONDUCTOR_PRM_SWAP: conductor_on_prm_swap(c, event); break;
+    case CONDUCTOR_SHADOW_SCORED: conductor_on_shadow_scored(c, event); break;
     }
 }
 

@@ -73,7 +73,8 @@ enum conductor_event_kind {
     CONDUCTOR_DRAIN,            /* admin, SIGTERM: finish what is leased, open nothing, then CONDUCTOR_DRAINED */
     CONDUCTOR_CORDON,           /* admin: member gets no more leases (on = true) or again (false); its process stays so over restarts */
     CONDUCTOR_DRAIN_MEMBER,     /* admin: member finishes what it holds and leaves */
-    CONDUCTOR_PRM_SWAP,         /* admin: new episodes are scored by PRM `version` */
+    CONDUCTOR_PRM_SWAP,         /* admin: new episodes are scored by PRM `version`, or it goes on trial (shadow) */
+    CONDUCTOR_SHADOW_SCORED,    /* a PRM server: an episode scored by two versions */
 };
 
 struct conductor_event {
@@ -116,7 +117,12 @@ struct conductor_event {
         } committed;
         struct { uint8_t plan_digest[SHA256_SIZE]; bool final; const char *text; } plan_failed;
         struct { enum version_kind kind; uint64_t version; bool ready; const char *text; } version_state;
-        struct { uint64_t version; bool wait; uint32_t iteration; } prm_swap;  /* wait: until that iteration of the present stage opens */
+        struct {
+            uint64_t version;
+            bool wait; uint32_t iteration;              /* wait: until that iteration of the present stage opens */
+            bool shadow; uint32_t episodes; double margin, rank;    /* shadow: on trial first, over so many episodes; the bar of shadow.h */
+        } prm_swap;
+        struct shadow_report shadow_scored;
         struct { bool on; } cordon;
     };
 };
@@ -215,7 +221,11 @@ struct conductor_effect {
             bool keep;
         } open;
         struct conductor_plan plan;
-        struct { enum version_kind kind; const struct ledger_version *const *keep; size_t n_keep; } versions;
+        struct {
+            enum version_kind kind;
+            const struct ledger_version *const *keep; size_t n_keep;
+            uint64_t shadow;                            /* prm: the one on trial; 0: none */
+        } versions;
         struct { enum version_kind kind; const uint64_t *keep; size_t n_keep; } retain;
     };
 };

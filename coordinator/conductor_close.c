@@ -116,7 +116,7 @@ static void tell_news(struct conductor *c, const struct open_iteration *it, enum
 /* Versions whose weights stay: the newest two (the edge adds them), version 0, stage ends, best, sft, what is named or open. */
 static void retain(struct conductor *c, enum version_kind kind)
 {
-    uint64_t *keep = conductor_take(c, (size_t)(11 + c->config->n_stages + 2 * OPEN_MAX + RUN_MAX_POLICIES * c->config->n_stages) *
+    uint64_t *keep = conductor_take(c, (size_t)(12 + c->config->n_stages + 2 * OPEN_MAX + RUN_MAX_POLICIES * c->config->n_stages) *
                                            sizeof(*keep));
     struct conductor_effect *effect;
     size_t n = 0;
@@ -128,6 +128,7 @@ static void retain(struct conductor *c, enum version_kind kind)
         keep[n++] = c->memory.prm_current;
         keep[n++] = c->memory.prm_before;
         keep[n++] = c->memory.prm_next;
+        keep[n++] = c->memory.shadow.version;
     }
     for (int i = 0; kind == KIND_POLICY && i < c->config->n_stages; i++) {
         const struct stage_config *s = &c->config->stages[i];

@@ -8,6 +8,7 @@
  *   conductor_rows.c     the rows of open iterations: found, ended, failed and replaced
  *   conductor_plan.c     what the learner is told: open rows, the plan and its digest
  *   conductor_operator.c cordons, drains, swaps of reward models
+ *   conductor_shadow.c   a reward model on trial
  *   conductor_close.c    a pass is over: figures, retention
  *   conductor_versions.c which versions servers shall hold */
 #pragma once
@@ -60,10 +61,12 @@ struct conductor {
     uint64_t wanted[2][MEMBER_VERSIONS];    /* versions servers shall hold, newest last */
     size_t n_wanted[2];
     uint64_t wanted_sent_ms[2];
+    uint64_t shadow_said[2];        /* with them */
     bool draining, drained_said, finished_said, stopped, stopped_said;
     char stop_text[400];
     char waiting_for[300];
     char refusal[2][200];           /* by kind of version: what the last server said that would not load one */
+    uint64_t shadow_refused_since_ms;       /* the same of a reward model on trial */
     uint64_t refused_since_ms;      /* every server refuses what is waited for; 0: no */
     enum conductor_bug bug;
 
@@ -139,3 +142,10 @@ void conductor_use_prm(struct conductor *c, uint64_t version);
 void conductor_prm_due(struct conductor *c, const struct work *work);               /* work is about to open: a swap that waits for it */
 /* All servers refuse the version that was swapped to: true, and the one before it is to serve again. */
 bool conductor_prm_rolls_back(struct conductor *c, uint64_t refused, const char *why);
+
+/* conductor_shadow.c */
+void conductor_shadow_begin(struct conductor *c, const struct conductor_event *event);
+void conductor_shadow_over(struct conductor *c, const char *why);                   /* undecided */
+void conductor_on_shadow_scored(struct conductor *c, const struct conductor_event *event);
+void conductor_shadow_outcome(struct conductor *c, const struct ledger_episode *row);       /* it has just been journaled */
+void conductor_shadow_advance(struct conductor *c);

@@ -23,6 +23,7 @@ static void set_journaled(struct conductor *c, struct open_iteration *it, struct
     memcpy(row->digest, episode->digest, SHA256_SIZE);
     it->journaled_by[row - it->rows] = c->learner_instance;
     conductor_emit(c, CONDUCTOR_EPISODE_JOURNALED)->episode = *row;
+    conductor_shadow_outcome(c, row);
     (void)lease_end(&c->leases, row->episode, NULL);
     if (member)
         member->delivered++;

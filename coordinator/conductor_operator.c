@@ -82,6 +82,7 @@ void conductor_on_drain(struct conductor *c, const struct conductor_event *event
 
 void conductor_use_prm(struct conductor *c, uint64_t version)
 {
+    conductor_shadow_over(c, "the reward model in use was named anew");
     if (version != c->memory.prm_current)
         c->memory.prm_before = c->memory.prm_current;
     c->memory.prm_current = version;
@@ -95,6 +96,10 @@ void conductor_on_prm_swap(struct conductor *c, const struct conductor_event *ev
 
     if (!versions_find(&c->versions, KIND_PRM, version)) {
         conductor_refuse(c, event, REFUSE_REQUEST, "no such PRM version was ever committed in this run");
+        return;
+    }
+    if (event->prm_swap.shadow) {
+        conductor_shadow_begin(c, event);
         return;
     }
     if (event->prm_swap.wait) {
@@ -128,6 +133,7 @@ bool conductor_prm_rolls_back(struct conductor *c, uint64_t refused, const char 
 
     if (refused != c->memory.prm_current || !before || before == refused)
         return false;
+    conductor_shadow_over(c, "the reward model in use was given up");
     c->memory.prm_current = before;
     c->memory.prm_before = 0;           /* once: there is nothing to go back to below it */
     c->memory_moved = true;

@@ -44,6 +44,8 @@ static size_t list_wanted(const struct conductor *c, enum version_kind kind, uin
         n = add_wanted(ret, n, c->memory.prm_current);
     if (kind == KIND_PRM && c->memory.prm_next)         /* loaded before its iteration comes */
         n = add_wanted(ret, n, c->memory.prm_next);
+    if (kind == KIND_PRM && c->memory.shadow.version)
+        n = add_wanted(ret, n, c->memory.shadow.version);
     qsort(ret, n, sizeof(*ret), compare_u64);
     return n;
 }
@@ -77,6 +79,7 @@ void conductor_send_versions(struct conductor *c, const struct member *member)
     effect->versions.kind = kind;
     effect->versions.keep = keep;
     effect->versions.n_keep = n;
+    effect->versions.shadow = kind == KIND_PRM ? c->memory.shadow.version : 0;
 }
 
 static bool has_answered(const struct member *member, enum version_kind kind, uint64_t version)
@@ -92,12 +95,14 @@ void conductor_want_versions(struct conductor *c)
     for (enum version_kind kind = KIND_POLICY; kind <= KIND_PRM; kind++) {
         uint64_t wanted[MEMBER_VERSIONS];
         size_t n = list_wanted(c, kind, wanted);
-        bool moved = n != c->n_wanted[kind] || memcmp(wanted, c->wanted[kind], n * sizeof(*wanted));
+        uint64_t shadow = kind == KIND_PRM ? c->memory.shadow.version : 0;
+        bool moved = n != c->n_wanted[kind] || memcmp(wanted, c->wanted[kind], n * sizeof(*wanted)) || shadow != c->shadow_said[kind];
         bool due = c->now_ms - c->wanted_sent_ms[kind] >= RESEND_MS;
 
         if (moved) {
             memcpy(c->wanted[kind], wanted, n * sizeof(*wanted));
             c->n_wanted[kind] = n;
+            c->shadow_said[kind] = shadow;
             membership_keep(&c->members, kind, wanted, n);
         }
         if (!moved && !due)
@@ -105,7 +110,7 @@ void conductor_want_versions(struct conductor *c)
         c->wanted_sent_ms[kind] = c->now_ms;
         for (size_t i = 0; i < c->members.n; i++) {
             const struct member *member = &c->members.items[i];
-            bool lacks = moved;
+            bool lacks = moved || shadow;       /* nobody answers that it heard of a trial: said again while it lasts */
 
             for (size_t k = 0; k < n && !lacks; k++)
                 lacks = !has_answered(member, kind, wanted[k]);

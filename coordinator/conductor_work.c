@@ -250,6 +250,7 @@ void conductor_advance(struct conductor *c)
 {
     while (!c->out_of_memory && advance_once(c))
         ;
+    conductor_shadow_advance(c);
     resend(c);
     conductor_want_versions(c);
 }

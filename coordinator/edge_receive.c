@@ -1,6 +1,7 @@
 /* edge_receive.c - messages to events. Everything is answered within the callback that brought it (edge_send.c). */
 #include "base/clock.h"
 #include "coordinator/edge.h"
+#include "proto/prm.pb-c.h"
 
 static void copy_text(char *out, size_t size, const char *text) { snprintf(out, size, "%s", text ? text : ""); }
 
@@ -208,6 +209,17 @@ static bool take_message(struct edge *edge, const struct message *message, const
         event->version_state.version = said->version;
         event->version_state.ready = said->ready;
         event->version_state.text = said->text;
+        return true;
+    }
+    case WIRE_KIND(SHADOW_SCORED): {
+        const Gantry__ShadowScored *said = (const Gantry__ShadowScored *)message->body;
+
+        event->kind = CONDUCTOR_SHADOW_SCORED;
+        event->member = said->member;
+        event->shadow_scored = (struct shadow_report) {
+            .episode = said->episode, .version = said->version, .shadow = said->shadow, .frames = said->frames, .difference = said->difference,
+            .rank = said->rank, .last = said->last, .shadow_last = said->shadow_last,
+        };
         return true;
     }
     default:

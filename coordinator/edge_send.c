@@ -239,6 +239,7 @@ static void send_versions(struct edge *edge, const struct conductor_effect *e)
         pointers[i] = &ones[i];
     }
     versions.kind = e->versions.kind == KIND_PRM ? GANTRY__VERSION_KIND__VERSION_PRM : GANTRY__VERSION_KIND__VERSION_POLICY;
+    versions.shadow = e->versions.shadow;
     versions.keep = pointers;
     versions.n_keep = n;
     push(edge, e, WIRE_KIND(VERSIONS), &versions.base);

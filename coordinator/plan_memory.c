@@ -25,6 +25,7 @@ int plan_memory_write(const struct plan_memory *memory, struct strbuf *out)
     if (memory->prm_next)
         strbuf_addf(out, "prm_next %llu\nprm_next_stage %u\nprm_next_iteration %u\n", (unsigned long long)memory->prm_next,
                     memory->prm_next_stage, memory->prm_next_iteration);
+    shadow_write(&memory->shadow, out);
     for (uint32_t i = 0; i < memory->n_cordoned; i++)
         strbuf_addf(out, "cordoned %llu\n", (unsigned long long)memory->cordoned[i]);
     for (int i = 0; i < RUN_MAX_POLICIES; i++)
@@ -58,6 +59,8 @@ static int parse_line(char *line, struct plan_memory *memory, struct error *erro
         memory->curriculum_ready = true;
         return curriculum_parse(space + 1, &memory->curriculum, error);
     }
+    if (!strncmp(line, "shadow", 6))
+        return shadow_parse(line, space + 1, &memory->shadow, error);
     number = strtoull(space + 1, NULL, 10);
     real = strtod(space + 1, &end);
     if (end == space + 1 || *end)

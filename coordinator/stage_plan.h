@@ -27,6 +27,7 @@
 
 #include "base/episode.h"
 #include "base/strbuf.h"
+#include "coordinator/shadow.h"
 #include "daemon/run_config.h"
 #include "rl/curriculum.h"
 #include "run/ledger.h"
@@ -78,6 +79,7 @@ struct plan_memory {
     uint64_t prm_before;                /* the one before it, to go back to; 0: none */
     uint64_t prm_next;                  /* swapped to when (stage, iteration) opens; 0: nothing waits */
     uint32_t prm_next_stage, prm_next_iteration;
+    struct shadow shadow;               /* a reward model on trial */
     uint64_t cordoned[PLAN_CORDONED];   /* instances of members that an operator has cordoned */
     uint32_t n_cordoned;
     double temperature[RUN_MAX_POLICIES];   /* eval: chosen on val; below 0: not yet */

@@ -78,6 +78,38 @@ static void write_work(const struct edge *edge, const struct conductor_status *s
     json_unsigned(w, "prm_version", status->prm_version);
 }
 
+/* A reward model on trial, and how the last one ended. */
+static void write_shadow(const struct edge *edge, struct json_writer *w)
+{
+    const struct shadow *s = &conductor_memory(edge->conductor)->shadow;
+    char text[240];
+
+    if (s->version) {
+        json_open(w, "prm_shadow", '{');
+        json_unsigned(w, "version", s->version);
+        json_unsigned(w, "against", s->against);
+        json_unsigned(w, "episodes", shadow_complete(s));
+        json_unsigned(w, "wanted", s->wanted);
+        json_close(w, '}');
+    }
+    if (!s->last.version)
+        return;
+    shadow_text(&s->last, text, sizeof text);
+    json_open(w, "prm_shadow_last", '{');
+    json_unsigned(w, "version", s->last.version);
+    json_unsigned(w, "against", s->last.against);
+    json_text(w, "verdict", s->last.passed ? "takes over" : "does not take over");
+    json_unsigned(w, "episodes", s->last.episodes);
+    json_unsigned(w, "successes", s->last.successes);
+    json_unsigned(w, "frames", s->last.frames);
+    json_number(w, "rank_correlation", s->last.rank);
+    json_number(w, "mean_difference", s->last.difference);
+    json_number(w, "auc", s->last.auc);
+    json_number(w, "auc_against", s->last.auc_against);
+    json_text(w, "text", text);
+    json_close(w, '}');
+}
+
 static void write_members(const struct edge *edge, struct json_writer *w)
 {
     static const char *const states[] = {[MEMBER_ALIVE] = "alive", [MEMBER_LOST] = "lost", [MEMBER_GONE] = "gone"};
@@ -190,6 +222,7 @@ int edge_status_json(struct edge *edge, struct strbuf *out)
     json_unsigned(&w, "seed", ledger_run(edge->ledger)->seed);
     json_number(&w, "up_s", (double)(clock_mono_ms() - edge->started_ms) / 1e3);
     write_work(edge, &status, &w);
+    write_shadow(edge, &w);
     json_unsigned(&w, "episodes_since_start", edge->episodes);
     json_unsigned(&w, "env_steps_since_start", edge->env_steps);
     json_number(&w, "commit_ms", ledger_commit_ms(edge->ledger, &worst));

@@ -185,6 +185,7 @@ int request_score(struct wire_client *client, const struct episode *episode, con
     body.cameras = images->frames->shape.cameras;
     body.at = (uint32_t *)images->at;
     body.n_at = images->n_at;
+    body.whole = images->whole;
     body.step = (uint32_t *)images->step;
     body.n_step = images->step ? images->n : 0;
     body.action_dims = images->action ? SIM_ACTION_DIMS : 0;

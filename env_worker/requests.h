@@ -60,6 +60,7 @@ struct score_images {
     struct frames *frames; uint32_t first, n; const uint32_t *at; uint32_t n_at;
     const uint32_t *step;       /* [n] which frames of the episode they are; NULL: o_0, o_1, ... */
     const float *action;        /* (n-1, 7) executed after each but the last; NULL: not told */
+    bool whole;                 /* the episode has ended and these are its frames */
 };
 int request_score(struct wire_client *client, const struct episode *episode, const struct score_images *images,
                   wire_reply_fn *on_reply, void *arg, struct pending_call *ret_call);

@@ -296,7 +296,7 @@ static void do_score(struct slot *slot, const struct player_effect *effect)
         slot->n_at = episode_score_at(&slot->episode, slot->at);
         r = request_score(prm, &slot->episode, &(struct score_images) {
             .frames = slot->episode.frames, .n = slot->episode.steps + 1, .at = slot->at, .n_at = slot->n_at,
-            .action = slot->episode.action,
+            .action = slot->episode.action, .whole = true,
         }, on_score, slot, &slot->call);
     }
     if (r < 0)

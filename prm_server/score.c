@@ -7,6 +7,7 @@
 #include "nn/reward_config.h"
 #include "proto/prm.pb-c.h"
 #include "prm_server/score_backbone.h"
+#include "rl/stats.h"
 
 enum { MAX_ROWS = 64 };         /* frames in one pass */
 
@@ -130,6 +131,42 @@ static void score_compute(void *arg, unsigned number, struct serve_job **jobs, u
     }
 }
 
+static int score_compare(const struct message *message, const ProtobufCMessage *first, const ProtobufCMessage *second, Gantry__ShadowScored *ret)
+{
+    const Gantry__ScoreRequest *request = (const Gantry__ScoreRequest *)message->body;
+    const Gantry__ScoreReply *a = (const Gantry__ScoreReply *)first, *b = (const Gantry__ScoreReply *)second;
+    size_t n = a->n_progress;
+    _cleanup_free_ double *x = NULL, *y = NULL;
+    double difference = 0, rank;
+    int r;
+
+    if (!request->whole || !n)
+        return -EINVAL;
+    if (!b)
+        return 0;
+    if (b->n_progress != n)
+        return -EINVAL;
+    x = calloc(n, sizeof *x);
+    y = calloc(n, sizeof *y);
+    if (!x || !y)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        x[i] = (double)a->progress[i];
+        y[i] = (double)b->progress[i];
+        difference += fabs(y[i] - x[i]);
+    }
+    r = rank_correlation(x, y, (int)n, &rank);
+    if (r < 0)
+        return r;
+    ret->episode = request->episode;
+    ret->frames = (uint32_t)n;
+    ret->difference = (float)(difference / (double)n);
+    ret->rank = (float)rank;
+    ret->last = a->progress[n - 1];
+    ret->shadow_last = b->progress[n - 1];
+    return 0;
+}
+
 static void *score_state_new(unsigned lanes)
 {
     struct score_state *state = calloc(1, sizeof *state + lanes * sizeof state->lanes[0]);
@@ -152,6 +189,6 @@ static void score_state_free(void *arg)
 
 const struct serve_kind score_kind = {
     .role = GANTRY__ROLE__ROLE_PRM_SERVER, .version_kind = GANTRY__VERSION_KIND__VERSION_PRM, .request_kind = GANTRY__KIND__KIND_SCORE,
-    .name = "prm-server", .max_rows = MAX_ROWS, .load = score_load, .unload = score_unload, .check = score_check, .compute = score_compute,
+    .name = "prm-server", .max_rows = MAX_ROWS, .load = score_load, .unload = score_unload, .check = score_check, .compute = score_compute, .compare = score_compare,
     .state_new = score_state_new, .state_free = score_state_free,
 };

@@ -23,6 +23,9 @@ struct serve_job {
     ProtobufCMessage *reply;    /* owned, by malloc; NULL: refused */
     Gantry__Status status;      /* why */
     char text[200];
+    /* of a second scoring (server_shadow.c): the version that the request asked for, 0: none, and its answer, owned */
+    uint64_t shadow_of;
+    ProtobufCMessage *first;
 };
 
 struct batcher_options {

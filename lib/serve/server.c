@@ -19,19 +19,34 @@ enum { TICK_MS = 200, RETRY_MS = 2000, BYE_MS = 2000, DRAIN_MS = 30000 };
 
 static void leave_if_idle(struct serve *s);
 
-static void on_job_done(void *arg, struct serve_job *job)
+static void answer(struct serve *s, struct serve_job *job)
 {
-    struct serve *s = arg;
-
+    s->shadow_since++;
+    if (serve_shadow_wants(s, job)) {
+        (void)wire_reply_and_keep(job->request, job->reply, NULL, 0);
+        serve_shadow_take(s, job);
+        return;
+    }
     if (job->reply)
         (void)wire_reply(job->request, job->reply, NULL, 0);
     else
         (void)wire_refuse(job->request, job->status, "%s", job->text);
     if (job->reply)
         protobuf_c_message_free_unpacked(job->reply, NULL);
+    free(job);
+}
+
+static void on_job_done(void *arg, struct serve_job *job)
+{
+    struct serve *s = arg;
+
     if (holder_put(&s->holder, job->version))
         serve_apply(s, &(struct holder_event) {.kind = HOLDER_TICK});
-    free(job);
+    if (job->shadow_of)
+        serve_shadow_done(s, job);
+    else
+        answer(s, job);
+    serve_shadow_turn(s);
     leave_if_idle(s);
 }
 
@@ -196,6 +211,7 @@ static void on_tick(void *arg)
 
     serve_apply(s, &(struct holder_event) {.kind = HOLDER_TICK});
     serve_versions_tick(s);
+    serve_shadow_turn(s);
     leave_if_idle(s);
 }
 
@@ -210,6 +226,7 @@ struct serve *serve_free(struct serve *s)
     s->tick = loop_timer_free(s->tick);
     s->member = member_free(s->member); /* no beat, no list of versions from here on */
     s->batcher = batcher_free(s->batcher);
+    serve_shadow_clear(s);
     loader = TAKE_PTR(s->loader);
     if (s->fetch)
         fetch_cancel(s->fetch);

@@ -12,6 +12,7 @@
 
 #include "daemon/args.h"
 #include "daemon/lifecycle.h"
+#include "proto/prm.pb-c.h"
 #include "serve/batcher.h"
 
 struct serve_kind {
@@ -28,6 +29,9 @@ struct serve_kind {
     int (*check)(const struct message *message, void *model, struct error *error);
     /* Fill in reply or status of each job; all are of one model. `state` is the daemon's own, for `lanes` lanes. */
     void (*compute)(void *state, unsigned lane, struct serve_job **jobs, unsigned n);
+    /* How well the answers of two versions agree. second NULL: 0 if the request is one to compare versions by. NULL: no version is ever on
+     * trial. -errno: not comparable. */
+    int (*compare)(const struct message *message, const ProtobufCMessage *first, const ProtobufCMessage *second, Gantry__ShadowScored *ret);
     void *(*state_new)(unsigned lanes);
     void (*state_free)(void *state);
     void (*on_seed)(void *state, uint64_t seed);        /* the run's seed, from Welcome; may be NULL */

@@ -9,7 +9,7 @@
 #include "serve/server.h"
 #include "wire/member.h"
 
-enum { SERVE_GAUGES = 9 };
+enum { SERVE_GAUGES = 9, SERVE_SHADOWS = 4 };
 
 struct held_model { uint64_t version; void *model; };
 
@@ -34,6 +34,10 @@ struct serve {
     bool draining, leaving;
     bool fast;                          /* numerics, from the first Welcome */
     uint64_t refused;
+    uint64_t shadow;                    /* the version on trial; 0: none */
+    struct serve_job *shadows[SERVE_SHADOWS];   /* answered, and to be scored by it */
+    unsigned n_shadows, shadow_since;   /* answers since the last one began */
+    bool shadow_out;                    /* one is being scored */
     Gantry__Gauge gauges[SERVE_GAUGES], *gauge_list[SERVE_GAUGES];
 };
 
@@ -45,3 +49,10 @@ void serve_look_for_run(struct serve *serve, const Gantry__Welcome *welcome);
 void serve_learners(struct serve *serve, Gantry__Endpoint *const *endpoints, size_t n);
 void serve_versions_tick(struct serve *serve);
 struct held_model *serve_find_model(struct serve *serve, uint64_t version); /* NULL: not here */
+
+/* server_shadow.c: a version on trial. */
+bool serve_shadow_wants(const struct serve *serve, const struct serve_job *job);    /* its answer can be compared, and there is a place */
+void serve_shadow_take(struct serve *serve, struct serve_job *job);     /* takes it; its request has been answered and is kept */
+void serve_shadow_turn(struct serve *serve);                            /* begins what can begin */
+void serve_shadow_done(struct serve *serve, struct serve_job *job);     /* takes it */
+void serve_shadow_clear(struct serve *serve);                           /* we are leaving */

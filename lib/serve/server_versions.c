@@ -265,5 +265,6 @@ void serve_versions(struct serve *s, const Gantry__Versions *said)
         list[n] = (struct holder_listed) {.version = one->version, .dir = one->dir};
         memcpy(list[n++].digest, one->manifest_digest.data, SHA256_SIZE);
     }
+    s->shadow = said->shadow;
     serve_apply(s, &(struct holder_event) {.kind = HOLDER_LIST, .list = {list, n}});
 }

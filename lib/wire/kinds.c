@@ -65,6 +65,8 @@ static const struct wire_kind kinds[] = {
     {KIND(ACT_REPLY), "act_reply", BODY(act_reply), 64 * KB, 0, 0, ONCE, 0, ACTOR},
     {KIND(SCORE), "score", BODY(score_request), 64 * KB, WIRE_FRAME_MAX, WIRE_PARTS_MAX, REPEATABLE, 0, WORKER | CLI},
     {KIND(SCORE_REPLY), "score_reply", BODY(score_reply), 64 * KB, 0, 0, ONCE, 0, PRM},
+    {KIND(SHADOW_SCORED), "shadow_scored", BODY(shadow_scored), 4 * KB, 0, 0, REPEATABLE, 0, PRM},
+    {KIND(SHADOW_SCORED_REPLY), "shadow_scored_reply", BODY(shadow_scored_reply), 4 * KB, 0, 0, ONCE, 0, COORDINATOR},
     {KIND(DELIVER), "deliver", BODY(trajectory), WIRE_BODY_MAX, WIRE_FRAME_MAX, 16, REPEATABLE, 0, WORKER},
     {KIND(DELIVER_REPLY), "deliver_reply", BODY(deliver_reply), 16 * KB, 0, 0, ONCE, 0, LEARNER},
     {KIND(WEIGHTS), "weights", BODY(weights_request), 16 * KB, 0, 0, REPEATABLE, 0, ACTOR | PRM | LEARNER},

@@ -107,7 +107,7 @@ static int send_refusal(struct wire_server *server, const void *id, size_t id_si
     return send_reply(server, id, id_size, &envelope, NULL, NULL, 0);
 }
 
-int wire_reply(struct request *request, const ProtobufCMessage *body, const struct wire_part *parts, unsigned n_parts)
+int wire_reply_and_keep(struct request *request, const ProtobufCMessage *body, const struct wire_part *parts, unsigned n_parts)
 {
     struct held *held = (struct held *)request;
     struct wire_server *server = request->server;
@@ -118,7 +118,7 @@ int wire_reply(struct request *request, const ProtobufCMessage *body, const stru
         for (unsigned i = 0; i < n_parts; i++)
             if (parts[i].release)
                 parts[i].release(parts[i].arg);
-        end_held(held);
+        leave_server(held);
         return server ? 0 : -EHOSTUNREACH;
     }
     envelope = reply_envelope(server->wire, &request->message->envelope);
@@ -128,7 +128,15 @@ int wire_reply(struct request *request, const ProtobufCMessage *body, const stru
     else if (r == -EMSGSIZE)
         (void)send_refusal(server, held->id, held->id_size, &request->message->envelope, WIRE_STATUS(INTERNAL),
                            "the reply is larger than its kind allows");
-    end_held(held);
+    leave_server(held);
+    return r;
+}
+
+int wire_reply(struct request *request, const ProtobufCMessage *body, const struct wire_part *parts, unsigned n_parts)
+{
+    int r = wire_reply_and_keep(request, body, parts, n_parts);
+
+    end_held((struct held *)request);
     return r;
 }
 

@@ -64,6 +64,8 @@ uint32_t request_remaining_ms(const struct request *request, uint64_t now_ms);  
  * -EHOSTUNREACH: the peer has gone (the client will ask again); -EMSGSIZE: the reply breaks its kind's limits (an INTERNAL
  * refusal was sent). The request is gone in every case. */
 int wire_reply(struct request *request, const ProtobufCMessage *body, const struct wire_part *parts, unsigned n_parts);
+/* The same, but the request stays readable until request_drop. */
+int wire_reply_and_keep(struct request *request, const ProtobufCMessage *body, const struct wire_part *parts, unsigned n_parts);
 int wire_refuse(struct request *request, Gantry__Status status, const char *format, ...) _printf_(3, 4);
 void request_drop(struct request *request);     /* end it without an answer (the client will time out or ask again) */
 

@@ -46,3 +46,51 @@ def test_swap_at_an_iteration_and_back(make_cluster):
         used = dict(db.execute("select iteration, max(prm_version) from episodes where stage = 5 and purpose = 3 group by iteration"))
     assert {used[i] for i in used if i < at} == {2} and used[at] == 1, used
     assert " 0 failed" in cluster.history()
+
+
+def trials(cluster):
+    with sqlite3.connect(cluster.run / "ledger.sqlite") as db:
+        return [text for text, in db.execute("select text from events where kind = 'prm_shadow' order by 1")]
+
+
+def test_shadow_decides(make_cluster):
+    """On trial beside the one in use, over kill -9 of the coordinator and the server: figures in status and history, then what the bar says."""
+    stages = [s for s in TINY["stages"] if "eval" not in s]
+    prm = next(s for s in stages if "prm" in s)
+    stages = stages[:-1] + [{"prm": dict(prm["prm"], name="prm2")},
+                            {"rl": {"iterations": 30, "episodes": 4, "preset": "tabletop", "eval_every": 0, "critic_warmup": 0}}]
+    cluster = make_cluster(stages=stages)
+    cluster.start()
+    cluster.until(lambda s: s and s["stage"] == "rl", "rl")
+    r = gantry("prm", "swap", cluster.run, "1", "--shadow", "--at", 3)
+    assert r.returncode == 2, r.stderr
+    r = gantry("prm", "swap", cluster.run, "2", "--shadow")
+    assert r.returncode == 1 and "in use" in r.stderr, r.stderr
+    r = gantry("prm", "swap", cluster.run, "1", "--shadow", "--episodes", 6, "--rank", 1, "--margin", 0)     # scores of another model never agree wholly
+    assert r.returncode == 0 and "on trial" in r.stdout, r.stdout + r.stderr
+    cluster.until(lambda s: s and s.get("prm_shadow", {}).get("episodes", 0) >= 2, "two episodes to be scored by both")
+    assert "on trial: reward model version 1 beside 2" in gantry("status", cluster.run).stdout
+    cluster.of("coordinator")[0].kill()
+    cluster.of("prm-server")[0].kill()
+    last = cluster.until(lambda s: s and s.get("prm_shadow_last"), "the first verdict")
+    assert last["version"] == 1 and last["against"] == 2 and last["episodes"] == 6 and last["frames"] > 6, last
+    assert -1 <= last["rank_correlation"] <= 1 and 0 < last["mean_difference"] < 1, last
+    assert last["verdict"] == "does not take over" and cluster.status()["prm_version"] == 2, last
+    assert gantry("prm", "swap", cluster.run, "1", "--shadow", "--episodes", 4, "--rank", -1, "--margin", 1).returncode == 0
+    cluster.until(lambda s: s and s["prm_version"] == 1, "the second verdict")
+    assert gantry("prm", "swap", cluster.run, "2", "--shadow").returncode == 0
+    assert gantry("prm", "rollback", cluster.run).returncode == 0       # the trial alone
+    assert "prm_shadow" not in cluster.status() and cluster.status()["prm_version"] == 1
+    at = cluster.status()["iteration"]
+    cluster.until(lambda s: s and s["iteration"] >= at + 2, "an iteration scored by the one that took over")
+    assert gantry("drain", cluster.run).returncode == 0
+    cluster.until(lambda _: not cluster.of("coordinator")[0].running(), "the run to drain")
+    said = trials(cluster)
+    assert sum("does not take over" in s for s in said) == 1 and sum("scores new episodes" in s for s in said) == 1, said
+    assert sum("given up" in s for s in said) == 1, said
+    with sqlite3.connect(cluster.run / "ledger.sqlite") as db:
+        per_iteration = db.execute("select max(n) from (select count(distinct prm_version) as n from episodes where stage = 5 "
+                                   "and purpose = 3 group by iteration)").fetchone()[0]
+        used = {v for v, in db.execute("select distinct prm_version from episodes where stage = 5 and purpose = 3")}
+    assert per_iteration == 1 and used == {1, 2}
+    assert " 0 failed" in cluster.history()

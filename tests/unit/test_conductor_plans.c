@@ -252,6 +252,71 @@ static void test_swap_at_an_iteration(void **state)
     assert_int_equal(conductor_memory(d->c)->prm_before, 2);
 }
 
+static void desk_shadow(struct desk *d, uint64_t episode, float last, float shadow_last)
+{
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_SHADOW_SCORED, .member = d->member[PRM], .epoch = EPOCH, .from = 1, .request = 1,
+                                           .shadow_scored = {episode, 2, 1, 10, .1f, .5f, last, shadow_last}});
+}
+
+/* A reward model on trial scores nothing that is paid, is listed for the servers by name, and takes over when it passes; the trial
+ * outlives us, and an episode counts whichever half of it comes first. */
+static void test_shadow_decides(void **state)
+{
+    struct desk *d = *state;
+    static struct plan_memory back;
+    struct strbuf text = STRBUF_INIT;
+    struct error error = { 0 };
+
+    two_reward_models(d);
+    desk_ready(d, PRM, KIND_PRM, 2);
+    desk_confirm(d);
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_PRM_SWAP, .prm_swap = {.version = 1, .shadow = true, .episodes = 2, .rank = .4}});
+    assert_int_equal(desk_find(d, CONDUCTOR_VERSIONS)->versions.shadow, 1);
+    assert_int_equal(desk_find(d, CONDUCTOR_VERSIONS)->versions.n_keep, 2);
+    desk_shadow(d, d->opened[0], .8f, .9f);
+    assert_int_equal(shadow_complete(&conductor_memory(d->c)->shadow), 0);
+    desk_journaled(d, d->opened[0], true);
+    assert_int_equal(shadow_complete(&conductor_memory(d->c)->shadow), 1);
+    desk_committed(d, &desk_find(d, CONDUCTOR_PLAN)->plan, d->opened, 1, true);
+    desk_ready(d, ACTOR, KIND_POLICY, 1);
+    assert_int_equal(desk_find(d, CONDUCTOR_ADD_EPISODE)->episode.prm_version, 2);
+    desk_confirm(d);
+    assert_int_equal(plan_memory_write(conductor_memory(d->c), &text), 0);
+    assert_int_equal(plan_memory_parse(text.text, text.length, &back, &error), 0);
+    assert_memory_equal(&back.shadow, &conductor_memory(d->c)->shadow, sizeof(back.shadow));
+    strbuf_release(&text);
+    desk_journaled(d, d->opened[0], false);
+    assert_int_equal(conductor_memory(d->c)->prm_current, 2);
+    desk_shadow(d, d->opened[0], .2f, .3f);
+    assert_int_equal(conductor_memory(d->c)->prm_current, 1);
+    assert_int_equal(conductor_memory(d->c)->shadow.version, 0);
+    assert_true(conductor_memory(d->c)->shadow.last.passed);
+    assert_int_equal(desk_find(d, CONDUCTOR_VERSIONS)->versions.shadow, 0);
+    assert_non_null(strstr(desk_find(d, CONDUCTOR_ADD_EVENT)->text.text, "version 1 scores new episodes"));
+}
+
+/* Named anew, refused by all, or none in use: the trial is over and the version in use stays. */
+static void test_shadow_given_up(void **state)
+{
+    struct desk *d = *state;
+
+    two_reward_models(d);
+    desk_ready(d, PRM, KIND_PRM, 2);
+    desk_confirm(d);
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_PRM_SWAP, .prm_swap = {.version = 1, .shadow = true, .episodes = 2}});
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_PRM_SWAP, .prm_swap = {.version = 2}});
+    assert_int_equal(conductor_memory(d->c)->shadow.version, 0);
+    assert_int_equal(conductor_memory(d->c)->prm_current, 2);
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_PRM_SWAP, .prm_swap = {.version = 1, .shadow = true, .episodes = 2}});
+    for (int i = 0; i < 12; i++) {
+        d->now_ms += 1000;
+        desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_VERSION_STATE, .member = d->member[PRM], .epoch = EPOCH,
+                                               .version_state = {.kind = KIND_PRM, .version = 1, .text = "truncated"}});
+    }
+    assert_int_equal(conductor_memory(d->c)->shadow.version, 0);
+    assert_int_equal(conductor_memory(d->c)->prm_current, 2);
+}
+
 /* No server loads what was swapped to: the one before goes on, the run does not stop. */
 static void test_swap_to_a_bad_model(void **state)
 {
@@ -434,6 +499,8 @@ int main(void)
         TEST(test_overlap_with_staleness_1),
         TEST(test_gate_and_swap),
         TEST(test_swap_at_an_iteration),
+        TEST(test_shadow_decides),
+        TEST(test_shadow_given_up),
         TEST(test_swap_to_a_bad_model),
         TEST(test_cordon_outlives_us),
         TEST(test_filtered_imitation),
