@@ -7,6 +7,7 @@
 #include "base/json_write.h"
 #include "cli/cli.h"
 #include "cli/model.h"
+#include "nn/base_link.h"
 #include "nn/models/openvla.h"
 #include "nn/peft.h"
 #include "train/memory.h"
@@ -75,9 +76,12 @@ static void count(struct survey *s, const struct st_tensor *tensor)
 static int read_architecture(struct survey *s, struct error *error)
 {
     _cleanup_json_ json_t *config = NULL;
+    char base[PATH_MAX];
     const char *class, *type;
-    int r = hf_json(s->dir, "config.json", &config, error);
+    int r = base_link_follow(s->dir, base, error);
 
+    if (r >= 0)
+        r = hf_json(r > 0 ? base : s->dir, "config.json", &config, error);
     if (r < 0)
         return r;
     class = json_string_value(json_array_get(json_object_get(config, "architectures"), 0));

@@ -49,14 +49,14 @@ static int open_checked(const char *dir, struct hf_problems *all, struct hf_shar
 
     if (r != 0)
         return r;
+    if (qwen_vl_is(dir))
+        return qwen_vl_open(dir, all, &prm, ret, error);
     r = hf_json(dir, "config.json", &config, error);
     if (r < 0)
         return r;
     type = json_string_value(json_object_get(config, "model_type"));
     if (type && !strcmp(type, "openvla"))
         return openvla_open(dir, all, &model, ret, error);
-    if (qwen_vl_is(dir))
-        return qwen_vl_open(dir, all, &prm, ret, error);
     r = hf_shards_open(dir, ret, error);
     if (r >= 0)
         printf("%s: model_type %s: names and shapes are not checked, there is no table for it\n", dir, type ? type : "(none)");

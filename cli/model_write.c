@@ -10,6 +10,7 @@
 #include "nn/hf_convert.h"
 #include "nn/models/openvla_lora.h"
 #include "nn/models/openvla_synth.h"
+#include "nn/models/qwen_vl.h"
 #include "run/ledger.h"
 #include "run/manifest.h"
 
@@ -100,18 +101,26 @@ int model_synth(int argc, char **argv)
     return CLI_OK;
 }
 
-/* RUN:VERSION in two; without a number the newest committed. Writes a NUL over the colon. */
-static int choose_version(char *run, uint64_t *ret, struct error *error)
+/* RUN:VERSION in two; without a number the newest committed. prmN: the reward model's. Writes a NUL over the colon. */
+static int choose_version(char *run, int *ret_kind, uint64_t *ret, struct error *error)
 {
     _cleanup_free_ uint64_t *numbers = NULL;
     char *colon = strrchr(run, ':'), *end;
     size_t n = 0;
     int r;
 
+    *ret_kind = KIND_POLICY;
     if (colon && colon[1] && !strchr(colon, '/')) {
-        *ret = strtoull(colon + (colon[1] == 'v' ? 2 : 1), &end, 10);
-        if (*end)
-            return error_set(error, EINVAL, "%s: found version '%s', expected a number", run, colon + 1);
+        const char *digits = colon + 1;
+
+        if (!strncmp(digits, "prm", 3)) {
+            *ret_kind = KIND_PRM;
+            digits += 3;
+        }
+        digits += *digits == 'v';
+        *ret = strtoull(digits, &end, 10);
+        if (*end || end == digits)
+            return error_set(error, EINVAL, "%s: found version '%s', expected a number, or prm and a number", run, colon + 1);
         *colon = '\0';
         return 0;
     }
@@ -122,34 +131,60 @@ static int choose_version(char *run, uint64_t *ret, struct error *error)
     return 0;
 }
 
+static int export_policy(const char *from, const char *to, const char *dtype, struct error *error)
+{
+    _cleanup_(openvla_freep) struct openvla *model = NULL;
+    int r = openvla_load(from, &model, error);
+
+    if (r >= 0 && model->lora)
+        r = openvla_lora_merge(model, error);
+    return r < 0 ? r : model_save(model, to, dtype, error);
+}
+
+/* A reward model of Qwen-VL: backbone, head, and adapters merged into the backbone. */
+static int export_backbone(const char *from, const char *to, const char *dtype_text, struct error *error)
+{
+    _cleanup_(staged_dir_release) struct staged_dir dir = {0};
+    _cleanup_(qwen_vl_freep) struct qwen_vl *model = NULL;
+    int dtype = DTYPE_F32, r = dtype_text ? model_dtype(dtype_text, &dtype, error) : 0;
+
+    if (r >= 0)
+        r = qwen_vl_load(from, &model, error);
+    if (r >= 0 && model->adapters) {
+        struct adapted adapted = qwen_vl_adapted(model);
+
+        r = adapters_merge(&adapted, error);
+    }
+    if (r >= 0)
+        r = staged_dir_open(&dir, to, error);
+    if (r >= 0)
+        r = qwen_vl_save(model, dir.temporary, dtype_text ? dtype_name((enum dtype)dtype) : NULL, error);
+    return r < 0 ? r : staged_dir_commit(&dir, error);
+}
+
 int model_export(int argc, char **argv)
 {
     const char *dtype = model_option(&argc, argv, "--dtype");
     _cleanup_(manifest_release) struct manifest manifest = {0};
-    _cleanup_(openvla_freep) struct openvla *model = NULL;
     struct error error = {0};
     char dir[VERSION_PATH];
     uint64_t number = 0;
-    int r;
+    int kind, r;
 
     if (argc != 2)
         return model_usage();
-    r = choose_version(argv[0], &number, &error);
+    r = choose_version(argv[0], &kind, &number, &error);
     if (r >= 0)
-        r = version_path(argv[0], KIND_POLICY, number, dir);
+        r = version_path(argv[0], kind, number, dir);
     if (r >= 0)
         r = manifest_read(dir, &manifest, &error);
     if (r >= 0)
         r = manifest_verify(dir, &manifest, NULL, &error);
     if (r >= 0)
-        r = openvla_load(dir, &model, &error);
-    if (r >= 0 && model->lora)
-        r = openvla_lora_merge(model, &error);
-    if (r >= 0)
-        r = model_save(model, argv[1], dtype, &error);
+        r = qwen_vl_is(dir) ? export_backbone(dir, argv[1], dtype, &error) : export_policy(dir, argv[1], dtype, &error);
     if (r < 0)
         return model_fail(&error, r);
-    printf("%s: version %llu of %s\n", argv[1], (unsigned long long)number, argv[0]);
+    printf("%s: %s %llu of %s\n", argv[1], kind == KIND_PRM ? "reward model" : "version", (unsigned long long)number, argv[0]);
     return CLI_OK;
 }
 

@@ -8,7 +8,7 @@
 #include "base/atomic_file.h"
 #include "data/dataset_dir.h"
 #include "daemon/http.h"
-#include "nn/models/openvla_adapter.h"
+#include "nn/base_link.h"
 #include "sim/sim.h"
 #include "train/memory.h"
 
@@ -120,7 +120,7 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
     struct memory_need act = {0}, train = {0}, score = {0};
     char base[PATH_MAX];
 
-    r = openvla_adapter_base(policy_dir, base, error);
+    r = base_link_follow(policy_dir, base, error);
     if (r >= 0)
         r = openvla_open(r > 0 ? base : policy_dir, NULL, &policy, NULL, error);
     if (r >= 0)

@@ -135,6 +135,8 @@ static int read_versions(const char *run_dir, struct intake_version **ret, size_
             return error_set(error, ENOMEM, "out of memory");
         versions = larger;
         for (size_t i = 0; i < n; i++) {
+            if (kind == GANTRY__VERSION_KIND__VERSION_PRM && numbers[i] == 0)
+                continue;       /* the backbone below the versions (plan_parent.c) is not one of them */
             r = read_version(run_dir, kind, numbers[i], &versions[total++], error);
             if (r < 0)
                 return r;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "nn/base_link.h"
 #include "nn/models/openvla_adapter.h"
 #include "run/manifest.h"
 #include "train/checkpoint.h"
@@ -84,7 +85,7 @@ static int fit_reward_adapters(const struct plan_runner *runner, const char *dir
 
     if (!spec.r || model->adapters)
         return 0;
-    base = realpath(dir, NULL);
+    base = model->base ? strdup(model->base) : realpath(dir, NULL);
     if (!base)
         return error_set(error, errno, "%s: %s", dir, strerror(errno));
     spec.base = base;
@@ -92,13 +93,37 @@ static int fit_reward_adapters(const struct plan_runner *runner, const char *dir
     return adapters_new(&adapted, &spec, runner->seed, error);
 }
 
+/* The backbone that prm.init names is copied into the run once, as prms/v000000; the versions trained on it name that, so that they
+ * are as small as what was trained, and can be brought to other machines like any version. What is itself a version on another run's
+ * backbone is not copied: its successors are whole. */
+static int import_backbone(const struct plan_runner *runner, char dir[VERSION_PATH], const char **ret_base, struct error *error)
+{
+    struct manifest manifest = {.run = runner->run};
+    char base[PATH_MAX], sha256[65];
+    int r = base_link_read(dir, base, sha256, error);
+
+    if (r != 0)
+        return MIN(r, 0);
+    r = version_import(runner->run_dir, GANTRY__VERSION_KIND__VERSION_PRM, 0, dir, &manifest, error);
+    manifest_release(&manifest);
+    if (r < 0)
+        return error_prefix(error, r, "prm.init");
+    *ret_base = "../v000000";
+    return version_path(runner->run_dir, GANTRY__VERSION_KIND__VERSION_PRM, 0, dir);
+}
+
 /* A reward model with a backbone of its own. */
-static int load_backbone(struct plan_runner *runner, const char *dir, const struct parent_wish *wish, struct trainer **ret,
-                         struct error *error)
+static int load_backbone(struct plan_runner *runner, const Gantry__Plan *plan, char dir[VERSION_PATH], const struct parent_wish *wish,
+                         struct trainer **ret, struct error *error)
 {
     _cleanup_(qwen_vl_freep) struct qwen_vl *model = NULL;
-    int r = qwen_vl_load_halves(dir, QWEN_LARGE, &model, error);
+    const char *base = NULL;
+    int r = plan->parent == 0 ? import_backbone(runner, dir, &base, error) : 0;
 
+    if (r >= 0)
+        r = qwen_vl_load_halves(dir, QWEN_LARGE, &model, error);
+    if (r >= 0 && plan->parent == 0 && qwen_vl_set_base(model, base) < 0)
+        r = error_set(error, ENOMEM, "out of memory");
     if (r >= 0 && wish->reward_width && !model->config.reward_width) {
         r = qwen_vl_add_reward_head(model, wish->reward_width, runner->seed);
         if (r < 0)
@@ -122,7 +147,7 @@ static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, con
                        struct error *error)
 {
     _cleanup_(trainer_freep) struct trainer *trainer = NULL;
-    char dir[1024];
+    char dir[VERSION_PATH];
     int r;
 
     if (snprintf(dir, sizeof dir, "%s/%s", runner->run_dir, plan->parent_dir) >= (int)sizeof dir)
@@ -130,7 +155,7 @@ static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, con
     if (access(dir, F_OK) < 0)  /* prm.init of the run file: not below the run directory */
         snprintf(dir, sizeof dir, "%s", plan->parent_dir);
     if (plan->kind == GANTRY__VERSION_KIND__VERSION_PRM && qwen_vl_is(dir))
-        r = load_backbone(runner, dir, wish, &trainer, error);
+        r = load_backbone(runner, plan, dir, wish, &trainer, error);
     else
         r = load_openvla(runner, plan, dir, wish, &trainer, error);
     if (r < 0)

@@ -235,6 +235,8 @@ static int load_versions(const char *run_dir, int kind, const struct ledger_vers
     for (size_t i = 0; i < n; i++) {
         struct manifest *m = &owned->manifests[owned->n];
 
+        if (kind == KIND_PRM && numbers[i] == 0)
+            continue;           /* the backbone that versions name: nobody trained it */
         r = version_path(run_dir, kind, numbers[i], path);
         if (r == 0)
             r = manifest_read(path, m, error);

@@ -11,7 +11,7 @@
 
 #include "base/atomic_file.h"
 #include "base/fault.h"
-#include "nn/models/openvla_adapter.h"
+#include "nn/base_link.h"
 
 enum { UNUSED_S = 7 * 24 * 3600, SPARE_BYTES = 64 << 20 };
 
@@ -242,7 +242,7 @@ static bool parse_base(const char *base, int kind, int *ret_kind, uint64_t *ret_
 int cache_base_of(const char *dir, int kind, int *ret_kind, uint64_t *ret_number, uint8_t ret_digest[SHA256_SIZE], struct error *error)
 {
     char base[PATH_MAX], hex[SHA256_HEX];
-    int r = openvla_adapter_names(dir, base, hex, error);
+    int r = base_link_read(dir, base, hex, error);
 
     if (r <= 0)
         return r;

@@ -4,7 +4,7 @@
 #include <math.h>
 
 #include "nn/device/mirror.h"
-#include "nn/models/openvla_adapter.h"
+#include "nn/base_link.h"
 #include "nn/models/openvla_oft.h"
 #include "run/manifest.h"
 
@@ -94,7 +94,7 @@ int version_check_manifest(const char *dir, const uint8_t digest[32], struct err
 
     if (r < 0)
         return r;
-    r = openvla_adapter_base(dir, base, error);
+    r = base_link_follow(dir, base, error);
     return r > 0 ? check_files(base, NULL, error) : r;
 }
 

@@ -40,7 +40,7 @@ int checkpoint_save(struct trainer *t, const char *dir, struct error *error)
         return error_set(error, -r, "%s: what was trained cannot be fetched from %s: %s", dir, t->params->device->name,
                          device_error_text(t->params->device, r));
     if (t->reward)
-        r = qwen_vl_save(t->reward, dir, NULL, error);
+        r = t->reward->base ? qwen_vl_save_trained(t->reward, dir, error) : qwen_vl_save(t->reward, dir, NULL, error);
     else
         r = t->model->lora ? openvla_adapter_save(t->model, dir, error)
                            : openvla_save(t->model, dir, t->masters ? "BF16" : "F32", error);

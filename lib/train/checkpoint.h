@@ -1,6 +1,7 @@
 /* checkpoint.h - a trainer on disk: the model in Hugging Face form, and beside it what training needs to go on to the bit.
  *
- * With adapters (LoRA) the directory holds them in fp32, the heads, and the base's name and digest (nn/models/openvla_adapter.h).
+ * With adapters (LoRA) the directory holds them in fp32, the heads, and the base's name and digest (nn/models/openvla_adapter.h);
+ * a reward model whose backbone lies elsewhere holds head and adapters likewise (qwen_vl_save_trained).
  * With bf16 weights (trainer_use_bf16) they are written as BF16, and the fp32 masters lie in train_state.
  * train_state.safetensors holds AdamW's moments of each part and one F64 tensor of scalars (steps, running normaliser,
  * counters, stage, reference). A directory without it is a plain checkpoint: moments start at zero.

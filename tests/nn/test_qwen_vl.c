@@ -158,6 +158,52 @@ static void test_save_and_load(void **state)
     assert_int_equal(remove_tree(dir), 0);
 }
 
+/* A version with head and adapters alone scores as the whole one; another backbone than the one that it names is refused. */
+static void test_what_was_trained_alone(void **state)
+{
+    struct qwen_vl *model = load_with_head(), *back;
+    struct adapted adapted = qwen_vl_adapted(model);
+    struct error error = {0};
+    float before[FRAMES], after[FRAMES];
+    char dir[256], backbone[320], version[320], path[400];
+
+    (void)state;
+    temporary(dir);
+    snprintf(backbone, sizeof(backbone), "%s/v000000", dir);
+    snprintf(version, sizeof(version), "%s/v000001", dir);
+    snprintf(path, sizeof(path), "%s/manifest.json", backbone);
+    assert_int_equal(mkdir_p(backbone, 0755) | mkdir_p(version, 0755), 0);
+    assert_int_equal(qwen_vl_save(model, backbone, NULL, &error), 0);
+    assert_int_equal(atomic_file_write(path, "{1}", 3), 0);
+    if (adapters_new(&adapted, &(struct lora_spec) {.r = 2, .alpha = 4, .targets = "q_proj, down_proj"}, 5, &error) < 0)
+        fail_msg("%s", error.text);
+    for (int i = 0; i < model->params.count; i++)
+        for (int64_t k = 0; model->params.list[i]->adapter && k < model->params.list[i]->numel; k++)
+            model->params.list[i]->value[k] += 0.1f;
+    ((struct param *)(uintptr_t)param_find(&model->params, "reward_head.fc1.weight"))->value[0] += 1;
+    assert_int_equal(qwen_vl_pack(model, false), 0);
+    score_all(model, before);
+    assert_int_equal(qwen_vl_set_base(model, "../v000000"), 0);
+    if (qwen_vl_save_trained(model, version, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_true(qwen_vl_is(version));
+    back = load(version, -1);
+    assert_string_equal(back->base, "../v000000");
+    assert_string_equal(back->adapters->config.base, "../v000000");
+    score_all(back, after);
+    assert_memory_equal(before, after, sizeof(before));
+    qwen_vl_free(back);
+
+    assert_int_equal(atomic_file_write(path, "{2}", 3), 0);
+    assert_int_equal(qwen_vl_load(version, &back, &error), -EBADMSG);
+    assert_non_null(strstr(error.text, "was trained on another base"));
+    assert_int_equal(remove_tree(backbone), 0);
+    assert_int_equal(qwen_vl_load(version, &back, &error), -ENOENT);
+    assert_non_null(strstr(error.text, "v000000/manifest.json"));
+    qwen_vl_free(model);
+    assert_int_equal(remove_tree(dir), 0);
+}
+
 /* ---- prompts ------------------------------------------------------------------------------------------------------ */
 
 static void test_prompt(void **state)
@@ -409,7 +455,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_company_does_not_matter), cmocka_unit_test(test_save_and_load),
-        cmocka_unit_test(test_prompt),                  cmocka_unit_test(test_bad_episodes),
+        cmocka_unit_test(test_what_was_trained_alone), cmocka_unit_test(test_prompt),                  cmocka_unit_test(test_bad_episodes),
         cmocka_unit_test(test_bad_directories),         cmocka_unit_test(test_head_learns),
         cmocka_unit_test(test_same_bits_however_trained),
     };

@@ -1,13 +1,14 @@
 """prm.init names a Qwen-VL directory: its head is trained, served beside a swap, and its scores enter the run's trajectories."""
+import hashlib
 import json
 import sqlite3
 
-from conftest import TINY, TOP, admin
+from conftest import TINY, TOP, admin, gantry
 
 NANO = TOP / "tests" / "golden" / "nano_qwen"
 
 
-def test_backbone_is_trained_served_and_swapped(make_cluster):
+def test_backbone_is_trained_served_and_swapped(make_cluster, tmp_path):
     prm = next(s for s in TINY["stages"] if "prm" in s)
     stages = [s for s in TINY["stages"] if "eval" not in s and "rl" not in s]
     stages += [{"prm": dict(prm["prm"], name="prm2")},
@@ -21,8 +22,19 @@ def test_backbone_is_trained_served_and_swapped(make_cluster):
     assert " 0 failed" in cluster.history()
     version = cluster.run / "prms" / "v000002"
     assert json.loads((version / "reward_config.json").read_text()) == {"history": 2}
-    backbone = (version / "model.safetensors").read_bytes()
-    assert backbone == (cluster.run / "prms" / "v000001" / "model.safetensors").read_bytes()        # frozen, to the byte
+    prms = cluster.run / "prms"
+    assert (prms / "v000000" / "model.safetensors").read_bytes() == (NANO / "model.safetensors").read_bytes()      # once a run
+    assert not (version / "model.safetensors").exists() and not (version / "config.json").exists()
+    for v in ("v000001", "v000002"):            # what was trained, and what it was trained on
+        assert json.loads((prms / v / "base.json").read_text()) == {
+            "base": "../v000000", "manifest_sha256": hashlib.sha256((prms / "v000000" / "manifest.json").read_bytes()).hexdigest()}
+    exported = gantry("model", "export", f"{cluster.run}:prm2", tmp_path / "prm")
+    assert exported.returncode == 0, exported.stderr
+    assert (tmp_path / "prm" / "model.safetensors").read_bytes() == (NANO / "model.safetensors").read_bytes()
+    assert (tmp_path / "prm" / "reward_head.safetensors").read_bytes() == (version / "reward_head.safetensors").read_bytes()
+    for verb in ("verify", "inspect"):
+        looked = gantry("model", verb, version)
+        assert looked.returncode == 0, looked.stdout + looked.stderr
     heads = [(cluster.run / "prms" / f"v00000{n}" / "reward_head.safetensors").read_bytes() for n in (1, 2)]
     assert heads[0] != heads[1]
     with sqlite3.connect(cluster.run / "ledger.sqlite") as db:

@@ -3,9 +3,10 @@ keys. The other host is a directory of its own here; tests/system/test_netns.py 
 import json
 
 import pytest
-from conftest import TINY
+from conftest import TINY, TOP
 from test_tcp import LISTEN, SHORT, Host
 
+NANO_QWEN = TOP / "tests" / "golden" / "nano_qwen"
 ADAPTERS = {"policy": {"train": "lora", "lora_r": 4, "lora_alpha": 8}}
 ON_ADAPTERS = [{"demos": {"episodes": 4, "style": "clean"}}, {"sft": {"steps": 2, "batch": 8, "warmup": 1}},
                {"rl": {"iterations": 3, "episodes": 4, "preset": "tabletop", "reward": "sparse", "critic_prm": False, "eval_every": 0,
@@ -40,8 +41,10 @@ def versions(b, role, folder):
 
 
 def test_a_whole_run_without_a_shared_directory(two_hosts):
-    """Policies and reward models are brought over as they are made; old ones are thrown away; nothing is written beside the cache."""
-    cluster, b = two_hosts([s for s in TINY["stages"] if "eval" not in s], servers=("actor", "prm-server"))
+    """Policies and reward models are brought over as they are made, the backbone below a reward model with it; old ones are thrown away;
+    nothing is written beside the cache."""
+    cluster, b = two_hosts([s for s in TINY["stages"] if "eval" not in s], changes={"prm": {"init": str(NANO_QWEN)}},
+                           servers=("actor", "prm-server"))
     cluster.until_finished()
     assert " 0 failed" in cluster.history()
     logs = {p.name: p.log.read_text() for p in cluster.processes}
@@ -50,7 +53,7 @@ def test_a_whole_run_without_a_shared_directory(two_hosts):
         assert "refused" not in logs[name], logs[name]
     made, kept = sorted(p.name for p in (cluster.run / "policies").glob("v*")), versions(b, "actor", "policies")
     assert kept and set(kept) < set(made) and kept[0] >= made[-4], (kept, made)
-    assert versions(b, "prm_server", "prms") == ["v000001"]
+    assert versions(b, "prm_server", "prms") == ["v000000", "v000001"]
     assert not list((b.dir / "cache").glob("*/*/*/train_state.safetensors"))
     assert not list((b.dir / "run").iterdir())
 

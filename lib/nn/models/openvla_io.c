@@ -3,7 +3,7 @@
 
 #include "base/atomic_file.h"
 #include "base/strbuf.h"
-#include "nn/models/openvla_adapter.h"
+#include "nn/base_link.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/reward_config.h"
 #include "nn/tokenizer.h"
@@ -206,7 +206,7 @@ int openvla_load_halves(const char *dir, int64_t from, struct openvla **ret, str
 
     if (!model)
         return error_set(error, ENOMEM, "out of memory");
-    r = openvla_adapter_base(dir, base, error);
+    r = base_link_follow(dir, base, error);
     if (r > 0)
         return openvla_adapter_load(dir, base, from, ret, error);
     if (r >= 0)

@@ -48,6 +48,7 @@ struct qwen_vl {
     struct tokenizer *tokenizer;
     float lut[3][256];                  /* pixel value of u8 per channel */
     char *dir;
+    char *base;                         /* where the frozen backbone lies, as a version names it (nn/base_link.h); NULL: in dir */
     struct hf_files files;              /* all but the weights, as they were: written again on save */
     struct qwen_weights *w;             /* parameters by role (qwen_vl_internal.h) */
     struct hf_shards mapped;            /* what bf16 matrices lie in; n 0: none do */
@@ -56,8 +57,9 @@ struct qwen_vl {
     struct adapters *adapters;          /* low-rank ones (nn/adapters.h, by qwen_vl_adapted); NULL: none */
 };
 
-/* Is the model of this directory one of these two? By config.json's model_type. */
+/* Is the model of this directory one of these two? By the model_type in its config.json, or in its base's. */
 bool qwen_vl_is(const char *dir);
+/* Also a directory of qwen_vl_save_trained: the backbone then comes from its base, whose digest is checked. */
 int qwen_vl_load(const char *dir, struct qwen_vl **ret, struct error *error);
 /* All but the values, from the files' headers; problems: told every missing, unexpected or wrong tensor (NULL: the first is the
  * error). The shards are for the caller to close; head and adapters are not looked at. */
@@ -71,6 +73,11 @@ int qwen_vl_load_halves(const char *dir, int64_t from, struct qwen_vl **ret, str
  * the adapters (adapter_model.safetensors, adapter_config.json) and reward_config.json. Load reads all of it. Durable when the
  * directory is (base/staged_dir.h). */
 int qwen_vl_save(const struct qwen_vl *model, const char *dir, const char *dtype, struct error *error);
+/* What was trained alone: head, adapters, reward_config.json, and base.json, which names `base`: seen from dir, the directory of the
+ * backbone as it is in memory, with its manifest.json. */
+int qwen_vl_save_trained(const struct qwen_vl *model, const char *dir, struct error *error);
+/* What qwen_vl_save_trained names from here on; NULL: nothing. -ENOMEM. */
+int qwen_vl_set_base(struct qwen_vl *model, const char *base);
 struct qwen_vl *qwen_vl_free(struct qwen_vl *model);
 DEFINE_FREEP(struct qwen_vl, qwen_vl_free)
 int qwen_vl_pack(struct qwen_vl *model, bool training);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "image/smart_resize.h"
+#include "nn/base_link.h"
 #include "nn/models/qwen_vl_internal.h"
 
 enum { LARGEST = 1 << 24 };
@@ -40,8 +41,13 @@ static bool is_family(const json_t *config, enum qwen_family *ret)
 bool qwen_vl_is(const char *dir)
 {
     _cleanup_json_ json_t *config = NULL;
+    char base[PATH_MAX], sha256[65], path[2 * PATH_MAX];
     enum qwen_family family;
 
+    if (base_link_read(dir, base, sha256, NULL) > 0) {
+        snprintf(path, sizeof(path), "%s/%s", dir, base);
+        dir = path;
+    }
     return hf_json(dir, "config.json", &config, NULL) >= 0 && is_family(config, &family);
 }
 

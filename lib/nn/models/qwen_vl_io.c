@@ -6,6 +6,7 @@
 #include "base/crc32c.h"
 #include "base/philox.h"
 #include "base/strbuf.h"
+#include "nn/base_link.h"
 #include "nn/models/qwen_vl_internal.h"
 #include "nn/reward_config.h"
 #include "nn/tokenizer.h"
@@ -131,19 +132,39 @@ static int read_adapters(struct qwen_vl *model, struct error *error)
     return access(path.text, F_OK) < 0 ? 0 : adapters_load(&adapted, model->dir, error);
 }
 
+/* The directory of the backbone: the model's own, or what its base.json names. */
+static int find_backbone(struct qwen_vl *model, char ret[PATH_MAX], struct error *error)
+{
+    char name[PATH_MAX], sha256[65], nested[PATH_MAX];
+    int r = base_link_follow(model->dir, ret, error);
+
+    if (r == 0 && (size_t)snprintf(ret, PATH_MAX, "%s", model->dir) >= PATH_MAX)
+        return error_set(error, ENAMETOOLONG, "%s: path too long", model->dir);
+    if (r <= 0)
+        return r;
+    r = base_link_read(ret, nested, sha256, error);
+    if (r != 0)
+        return r < 0 ? r : error_set(error, EINVAL, "%s: its base %s has a base itself", model->dir, ret);
+    r = base_link_read(model->dir, name, sha256, error);
+    return r < 0 ? r : qwen_vl_set_base(model, name) < 0 ? error_set(error, ENOMEM, "out of memory") : 0;
+}
+
 /* Configuration, tokenizer, names and shapes; no values. */
 static int open_trunk(struct qwen_vl *model, struct hf_problems *problems, struct hf_shards *shards, struct error *error)
 {
-    int r = qwen_vl_configure(model, model->dir, error);
+    char dir[PATH_MAX];
+    int r = find_backbone(model, dir, error);
 
     if (r >= 0)
-        r = tokenizer_load_dir(model->dir, &model->tokenizer, error);
+        r = qwen_vl_configure(model, dir, error);
+    if (r >= 0)
+        r = tokenizer_load_dir(dir, &model->tokenizer, error);
     if (r >= 0)
         r = qwen_vl_find_words(model, error);
     if (r >= 0)
-        r = hf_files_read(model->dir, &model->files, error);
+        r = hf_files_read(dir, &model->files, error);
     if (r >= 0)
-        r = hf_shards_open(model->dir, shards, error);
+        r = hf_shards_open(dir, shards, error);
     if (r >= 0)
         r = qwen_vl_register(model, shards, problems, error);
     if (r < 0)
@@ -222,6 +243,17 @@ struct adapted qwen_vl_adapted(struct qwen_vl *model)
     return (struct adapted) {.params = &model->params, .dir = model->dir, .adapters = &model->adapters};
 }
 
+int qwen_vl_set_base(struct qwen_vl *model, const char *base)
+{
+    char *copy = base ? strdup(base) : NULL;
+
+    if (base && !copy)
+        return -ENOMEM;
+    free(model->base);
+    model->base = copy;
+    return 0;
+}
+
 int qwen_vl_pack(struct qwen_vl *model, bool training)
 {
     params_use_process_device(&model->params);
@@ -261,6 +293,7 @@ struct qwen_vl *qwen_vl_free(struct qwen_vl *model)
     tokenizer_free(model->tokenizer);
     adapters_free(model->adapters);
     free(model->dir);
+    free(model->base);
     hf_files_release(&model->files);
     if (model->w) {
         free(model->w->blocks);

@@ -4,6 +4,7 @@
 
 #include "base/atomic_file.h"
 #include "base/strbuf.h"
+#include "nn/base_link.h"
 #include "nn/models/qwen_vl_internal.h"
 #include "nn/reward_config.h"
 
@@ -47,22 +48,29 @@ static int gather(const struct qwen_vl *model, bool head, enum dtype dtype, stru
     return n;
 }
 
+static int save_head(const struct qwen_vl *model, const char *dir, struct st_write *list, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+    int n = gather(model, true, DTYPE_F32, list);
+
+    strbuf_addf(&path, "%s/%s", dir, QWEN_HEAD_FILE);
+    if (path.failed)
+        return error_set(error, ENOMEM, "out of memory");
+    return n ? safetensors_write(path.text, list, n, error) : 0;
+}
+
 int qwen_vl_save(const struct qwen_vl *model, const char *dir, const char *dtype_text, struct error *error)
 {
     _cleanup_free_ struct st_write *list = calloc((size_t)model->params.count + 1, sizeof(*list));
-    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
     struct adapted adapted = qwen_vl_adapted((struct qwen_vl *)model);
     enum dtype dtype = model->dtype;
-    int n, r = 0;
+    int n, r;
 
     if (dtype_text && (dtype_parse(dtype_text, &dtype) < 0 || (dtype != DTYPE_F32 && dtype != DTYPE_BF16)))
         return error_set(error, EINVAL, "weights are written as F32 or BF16, not %s", dtype_text);
-    strbuf_addf(&path, "%s/%s", dir, QWEN_HEAD_FILE);
-    if (!list || path.failed)
+    if (!list)
         return error_set(error, ENOMEM, "out of memory");
-    n = gather(model, true, DTYPE_F32, list);
-    if (n)
-        r = safetensors_write(path.text, list, n, error);
+    r = save_head(model, dir, list, error);
     if (r < 0)
         return r;
     n = gather(model, false, dtype, list);
@@ -72,4 +80,17 @@ int qwen_vl_save(const struct qwen_vl *model, const char *dir, const char *dtype
     if (r >= 0)
         r = reward_config_write(dir, model->history, error);
     return r < 0 || !model->adapters ? r : adapters_save(&adapted, dir, "F32", NULL, error);
+}
+
+int qwen_vl_save_trained(const struct qwen_vl *model, const char *dir, struct error *error)
+{
+    _cleanup_free_ struct st_write *list = calloc((size_t)model->params.count + 1, sizeof(*list));
+    struct adapted adapted = qwen_vl_adapted((struct qwen_vl *)model);
+    int r = list ? save_head(model, dir, list, error) : error_set(error, ENOMEM, "out of memory");
+
+    if (r >= 0 && model->adapters)
+        r = adapters_save(&adapted, dir, "F32", model->base, error);
+    if (r >= 0)
+        r = reward_config_write(dir, model->history, error);
+    return r < 0 ? r : base_link_write(dir, model->base, error);
 }
