@@ -133,11 +133,12 @@ $(B)/proto/%.pb-c.o: $(B)/proto/%.pb-c.c $(B)/flags | $(proto_h)
 $(B)/%.cu.o: %.cu $(B)/flags
 	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  NVCC  $<"
 	$(Q)$(NVCC) $(NVCCFLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
-# The generic kernels are not instrumented: their unrolled lanes take the compiler minutes then. The others are.
+# The generic kernels are not instrumented: their unrolled lanes take the compiler minutes then; nor is any for fuzzing, which is of
+# parsers, and where clang takes minutes for all of them. The others are.
 define isa_rule
 $(B)/lib/nn/cpu/kernels/%.$(1).o: lib/nn/cpu/kernels/%.c $(B)/flags
 	@mkdir -p $$(@D); [ $(V) = 1 ] || echo "  CC    $$< ($(1))"
-	$(Q)$(CC) $(filter-out -O2,$(CFLAGS)) $(if $(SANITIZE),-O1 $(if $(filter generic,$(1)),-fno-sanitize=all),-O3) $(CPPFLAGS) $(ISA_$(1)) -DISA=$(1) -DISA_$(1)=1 -MMD -MP -c -o $$@ $$<
+	$(Q)$(CC) $(filter-out -O2,$(CFLAGS)) $(if $(SANITIZE),-O1 $(if $(filter generic,$(1))$(findstring fuzzer,$(SANITIZE)),-fno-sanitize=all),-O3) $(CPPFLAGS) $(ISA_$(1)) -DISA=$(1) -DISA_$(1)=1 -MMD -MP -c -o $$@ $$<
 endef
 $(foreach i,$(ISAS),$(eval $(call isa_rule,$(i))))
 
@@ -154,7 +155,7 @@ link = @mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@";
 define program_rule
 $(BIN)/gantry-$(subst _,-,$(1)): $(B)/$(1)/main.o $(B)/lib$(1).a $(LINK_LIBS)
 	@mkdir -p $$(@D); [ $(V) = 1 ] || echo "  LINK  $$@"
-	$(Q)$(CC) $$(LDFLAGS) -o $$@ $$^ $(if $(filter env_worker,$(1)),$(MUJOCO_LIBS)) $(if $(filter actor prm_server learner,$(1)),$(CUDA_LIBS)) $(LDLIBS)
+	$(Q)$(CC) $$(LDFLAGS) -o $$@ $$^ $(if $(filter env_worker,$(1)),$(MUJOCO_LIBS)) $(if $(filter coordinator actor prm_server learner,$(1)),$(CUDA_LIBS)) $(LDLIBS)
 endef
 $(foreach d,$(DAEMONS),$(eval $(call program_rule,$(d))))
 $(BIN)/gantry: $(patsubst %.c,$(B)/%.o,$(wildcard cli/*.c)) $(daemon_archives) $(LINK_LIBS)

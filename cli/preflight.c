@@ -9,6 +9,7 @@
 #include "data/dataset_dir.h"
 #include "daemon/http.h"
 #include "nn/base_link.h"
+#include "nn/models/openvla_start.h"
 #include "sim/sim.h"
 #include "train/memory.h"
 
@@ -43,12 +44,8 @@ static int weight_bytes(const char *path, double *ret, struct error *error)
 
 static int check_model(const char *path, struct error *error)
 {
-    char config[512];
+    char config[PATH_MAX + 32];
 
-    snprintf(config, sizeof config, "%s/adapter_config.json", path);
-    if (access(config, F_OK) == 0)
-        return error_set(error, EINVAL, "policy.init: %s is a PEFT adapter; `gantry model merge BASE %s DIR` makes a checkpoint of it and its base",
-                         path, path);
     snprintf(config, sizeof config, "%s/config.json", path);
     if (access(config, R_OK) < 0)
         return error_set(error, errno, "policy.init: %s: %s; name a Hugging Face OpenVLA directory", config, strerror(errno));
@@ -246,13 +243,17 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
 {
     double weights = 0, memory, disk, have_memory = memory_available(), have_disk = disk_available(run_dir);
     struct model_needs models = {0};
-    char first[512];
+    char first[PATH_MAX];
     int r;
 
     /* Later starts use the copy in the run directory. */
     snprintf(first, sizeof first, "%s/policies/v000000", run_dir);
-    if (access(first, F_OK) < 0)
+    if (access(first, F_OK) < 0 && openvla_start_is_adapter(config->policy_init)) {
+        if ((r = openvla_start_base(config->policy_init, config->policy_base, first, error)) < 0)
+            return error_prefix(error, r, "policy.init");
+    } else if (access(first, F_OK) < 0) {
         snprintf(first, sizeof first, "%s", config->policy_init);
+    }
     if ((r = check_model(first, error)) < 0 || (r = weight_bytes(first, &weights, error)) < 0)
         return r;
     r = check_datasets(config, error);

@@ -7,20 +7,11 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "coordinator/edge.h"
+#include "coordinator/start_policy.h"
 #include "run/manifest.h"
 
 /* ---- opening ------------------------------------------------------------------------------------- */
 
-static int refuse_adapter(const char *dir, struct error *error)
-{
-    char path[512];
-
-    if (snprintf(path, sizeof path, "%s/adapter_config.json", dir) >= (int)sizeof path || access(path, F_OK) < 0)
-        return 0;
-    return error_set(error, EINVAL, "%s is a PEFT adapter; `gantry model merge BASE %s DIR` makes a checkpoint of it and its base", dir, dir);
-}
-
-/* policies/v000000 is the checkpoint the run starts from, copied once; later changes to the original do not matter. */
 static int import_version_0(struct edge *edge, struct error *error)
 {
     struct manifest manifest = {.run = ledger_run(edge->ledger)->id};
@@ -30,9 +21,7 @@ static int import_version_0(struct edge *edge, struct error *error)
     int r;
 
     (void)version_sweep(edge->run_dir);
-    r = refuse_adapter(edge->config.policy_init, error);
-    if (r == 0)
-        r = version_import(edge->run_dir, KIND_POLICY, 0, edge->config.policy_init, &manifest, error);
+    r = start_policy_import(edge->run_dir, &edge->config, &manifest, error);
     if (r < 0)
         return error_prefix(error, r, "policy.init");
     memcpy(version.digest, manifest.digest, SHA256_SIZE);

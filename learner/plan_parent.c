@@ -7,6 +7,7 @@
 
 #include "nn/base_link.h"
 #include "nn/models/openvla_adapter.h"
+#include "nn/models/openvla_start.h"
 #include "run/manifest.h"
 #include "train/checkpoint.h"
 
@@ -31,17 +32,23 @@ static bool wants_adapters(const struct plan_runner *runner, const Gantry__Plan 
 }
 
 /* A policy that is trained by adapters has them; whatever else is trained has none. */
-static int fit_adapters(const struct plan_runner *runner, const Gantry__Plan *plan, struct openvla *model, struct error *error)
+static int fit_adapters(const struct plan_runner *runner, const Gantry__Plan *plan, const char *dir, struct openvla *model,
+                        struct error *error)
 {
     bool wanted = wants_adapters(runner, plan);
     struct lora_spec spec = runner->lora;
-    char base[32];
+    char base[32], named[PATH_MAX], sha256[65];
+    int r;
 
-    if (wanted == (model->lora != NULL))
-        return 0;
     if (!wanted)
-        return openvla_lora_merge(model, error);
+        return model->lora ? openvla_lora_merge(model, error) : 0;
     snprintf(base, sizeof base, "../v%06" PRIu64, plan->parent);
+    if (model->lora) {          /* a start policy's lie beside their base: it is what the versions after it name */
+        r = base_link_read(dir, named, sha256, error);
+        if (r == 0 && (r = openvla_adapter_name_base(model, base)) < 0)
+            return error_set(error, -r, "out of memory");
+        return MIN(r, 0);
+    }
     spec.base = base;
     spec.targets = runner->lora_targets;
     return openvla_lora_new(model, &spec, runner->seed + (plan->stage << 32), error);
@@ -57,7 +64,7 @@ static int load_openvla(struct plan_runner *runner, const Gantry__Plan *plan, co
     if (r >= 0)
         r = add_heads(model, wish, runner->prm_history, runner->seed, error);
     if (r >= 0)
-        r = fit_adapters(runner, plan, model, error);
+        r = fit_adapters(runner, plan, dir, model, error);
     if (r < 0)
         return r;
     if (runner->fast)
@@ -167,13 +174,15 @@ static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, con
     return 0;
 }
 
-bool parent_is_on_reference(const struct trainer *trainer)
+bool parent_is_on_reference(const struct plan_runner *runner, const struct trainer *trainer)
 {
     const char *base = trainer->model ? openvla_adapter_base_name(trainer->model) : NULL;
-    char reference[32];
+    char reference[32], dir[VERSION_PATH];
 
     snprintf(reference, sizeof reference, "../v%06" PRIu64, trainer->reference);
-    return base && !strcmp(base, reference);
+    if (!base || strcmp(base, reference) || version_path(runner->run_dir, 0, trainer->reference, dir) < 0)
+        return false;
+    return !openvla_start_is_adapter(dir);      /* the reference would be more than what is below our adapters */
 }
 
 int parent_take(struct plan_runner *runner, const Gantry__Plan *plan, const struct parent_wish *wish, struct trainer **ret,

@@ -16,6 +16,6 @@ struct parent_wish {            /* heads that the objective needs */
 int parent_take(struct plan_runner *runner, const Gantry__Plan *plan, const struct parent_wish *wish, struct trainer **ret,
                 struct error *error);
 /* The stage's reference is what the trainer's adapters sit on: no second model is needed. */
-bool parent_is_on_reference(const struct trainer *trainer);
+bool parent_is_on_reference(const struct plan_runner *runner, const struct trainer *trainer);
 /* runner->reference = policy version `version`, packed for inference. */
 int parent_load_reference(struct plan_runner *runner, uint64_t version, struct error *error);

@@ -152,7 +152,7 @@ static int find_reference(struct execution *e, const struct rl_config *config, c
     struct plan_runner *runner = e->runner;
     int r;
 
-    if (parent_is_on_reference(e->trainer)) {
+    if (parent_is_on_reference(runner, e->trainer)) {
         *ret = e->trainer->model;
         return 0;
     }

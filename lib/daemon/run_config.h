@@ -94,7 +94,8 @@ struct run_config {
     int render;                     /* pixels, square, that a chain begins with */
     char robosuite[16];             /* libero suites: "1.4.0", "1.4.1" */
     int substeps;                   /* libero suites: enum sim_substeps */
-    char policy_init[256];          /* a Hugging Face OpenVLA directory */
+    char policy_init[256];          /* a Hugging Face OpenVLA directory, or a PEFT adapter's */
+    char policy_base[256];          /* of the adapter; "": what it names itself */
     char policy_train[16];          /* full | lora */
     char policy_weights[16];        /* fp32 | bf16 */
     char policy_support[16];        /* action | full */

@@ -308,30 +308,6 @@ int version_retain(const char *run_dir, int kind, const uint64_t *keep, size_t n
     return r;
 }
 
-static int copy_file(const char *from, const char *to)
-{
-    _cleanup_close_ int in = open(from, O_RDONLY | O_CLOEXEC), out = -1;
-    ssize_t n;
-
-    if (in < 0)
-        return -errno;
-    out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (out < 0)
-        return -errno;
-    do
-        n = copy_file_range(in, NULL, out, NULL, 1 << 30, 0);   /* shares the blocks where the file system can */
-    while (n > 0);
-    if (n < 0 && (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP)) {
-        char block[64 * 1024];
-
-        while ((n = read(in, block, sizeof block)) > 0)
-            for (ssize_t done = 0, put; done < n; done += put)
-                if ((put = write(out, block + done, (size_t)(n - done))) < 0)
-                    return -errno;
-    }
-    return n < 0 ? -errno : 0;
-}
-
 int version_import(const char *run_dir, int kind, uint64_t number, const char *from, struct manifest *manifest,
                    struct error *error)
 {
@@ -356,7 +332,7 @@ int version_import(const char *run_dir, int kind, uint64_t number, const char *f
     for (size_t i = 0; r == 0 && i < n; i++) {
         snprintf(source, sizeof source, "%s/%s", from, files[i].name);
         snprintf(target, sizeof target, "%s/%s", dir, files[i].name);
-        r = copy_file(source, target);
+        r = file_copy(source, target);
         if (r < 0)
             r = error_set(error, -r, "%s: copying to %s failed: %s", source, target, strerror(-r));
     }

@@ -95,8 +95,61 @@ def test_bf16_weights(make_cluster, model, tmp_path):
     assert size(cluster.run / "policies/v000005/model.safetensors") < 0.51 * size(cluster.run / "policies/v000005/train_state.safetensors")
 
 
-def test_refused(make_cluster, tmp_path):
-    (tmp_path / "adapter_config.json").write_text("{}")
-    cluster = make_cluster({"policy": {"init": str(tmp_path)}}, stages=STAGES)
+def peft(path, model, named):
+    """An adapter of q_proj in PEFT's form, bf16, that says something."""
+    dim = json.loads((model / "config.json").read_text())["text_config"]["hidden_size"]
+    layer = "base_model.model.language_model.model.layers.0.self_attn.q_proj.lora_"
+    shapes, at, header = {layer + "A.weight": [2, dim], layer + "B.weight": [dim, 2]}, 0, {}
+    for name, shape in shapes.items():
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + 4 * dim]}
+        at += 4 * dim
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    values = [(-1) ** (i // 7) * (0.05 + i % 5 * 0.02) for i in range(4 * dim)]
+    path.mkdir()
+    (path / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"".join(struct.pack("<f", v)[2:] for v in values))
+    (path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "bias": "none", "target_modules": ["q_proj"],
+                                                          "base_model_name_or_path": str(named)}))
+    return path
+
+
+def test_starts_from_an_adapter(make_cluster, model, tmp_path):
+    """policy.init is a PEFT directory: trained on by adapters, or merged and trained whole; the first update begins at its reference."""
+    adapter = peft(tmp_path / "peft", model, "openvla/openvla-7b")
+    first = {}
+    for train in ("lora", "full"):
+        cluster = make_cluster({"policy": {"init": str(adapter), "base": str(model), "train": train}},
+                               stages=[{"rl": dict(STAGES[2]["rl"], iterations=2 if train == "lora" else 1, critic_warmup=0, minibatch=1000)}])
+        cluster.start()
+        cluster.until_finished()
+        cluster.history()
+        policies = cluster.run / "policies"
+        assert (policies / "v000000/adapter_model.safetensors").exists() == (train == "lora")
+        assert (policies / "v000001/model.safetensors").exists() == (train == "full")
+        for version in sorted(policies.glob("v*"))[1:]:
+            metrics = json.loads((version / "training.json").read_text())["metrics"]
+            assert metrics["logp_gap_max"] == 0 and metrics["updates"] == 1, metrics
+            assert metrics["reference_kl"] == 0 or version.name != "v000001", metrics
+        first[train] = cluster.run
+    assert json.loads((first["lora"] / "policies/v000002/base.json").read_text())["base"] == "../v000000"
+    merged = gantry("model", "merge", model, adapter, tmp_path / "merged")
+    assert merged.returncode == 0, merged.stderr
+    for run, version in ((first["full"] / "policies/v000000", None), (first["lora"], "0")):
+        if version:                     # base and adapter, which lie side by side
+            exported = gantry("model", "export", f"{run}:{version}", tmp_path / "exported")
+            assert exported.returncode == 0, exported.stderr
+            run = tmp_path / "exported"
+        assert (run / "model.safetensors").read_bytes() == (tmp_path / "merged/model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("changes, line", [
+    ({"base_model_name_or_path": "elsewhere/base"}, "base_model_name_or_path is elsewhere/base, which is no model directory here"),
+    ({"use_dora": True}, "use_dora is true: DoRA is not supported"),
+])
+def test_refused(make_cluster, model, tmp_path, changes, line):
+    adapter = peft(tmp_path / "peft", model, model)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, **changes}))
+    cluster = make_cluster({"policy": {"init": str(adapter), "train": "lora"}}, stages=STAGES)
     cluster.up().wait(60)
-    assert "PEFT adapter" in (cluster.root / "up.log").read_text(errors="replace") + cluster.logs()
+    assert line in (cluster.root / "up.log").read_text(errors="replace") + cluster.logs()

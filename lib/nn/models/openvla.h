@@ -79,7 +79,7 @@ struct openvla {
     struct adapters *lora;              /* low-rank ones (openvla_lora.h); NULL: none */
 };
 
-/* Load a directory, also one that holds an adapter and names its base (openvla_adapter.h). -ENOENT, -EINVAL...: *error names the
+/* Load a directory, also one that holds an adapter and names its base (openvla_adapter.h), or has it beside the base's files. -ENOENT, -EINVAL...: *error names the
  * file, the tensor and what was expected. */
 int openvla_load(const char *dir, struct openvla **ret, struct error *error);
 /* The same for acting, scoring and adapters: in models of at least `from` parameters the matrices that lie as bf16 stay where

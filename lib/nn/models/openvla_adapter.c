@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "nn/base_link.h"
@@ -17,6 +18,17 @@ static int path_of(const char *dir, const char *name, char ret[PATH_MAX], struct
 const char *openvla_adapter_base_name(const struct openvla *model)
 {
     return model->lora ? model->lora->config.base : NULL;
+}
+
+int openvla_adapter_name_base(const struct openvla *model, const char *base)
+{
+    char *copy = strdup(base);
+
+    if (!copy)
+        return -ENOMEM;
+    free(model->lora->config.base);
+    model->lora->config.base = copy;
+    return 0;
 }
 
 int openvla_adapter_save(const struct openvla *model, const char *dir, struct error *error)
@@ -83,7 +95,7 @@ int openvla_adapter_load(const char *dir, const char *base, int64_t halves_from,
 
     if (r != 0)
         return r < 0 ? r : error_set(error, EINVAL, "%s: its base %s is an adapter itself", dir, base);
-    r = openvla_load_halves(base, halves_from, &model, error);
+    r = openvla_load_alone(base, halves_from, &model, error);
     if (r >= 0)
         r = load_value_head(model, dir, error);
     if (r >= 0)

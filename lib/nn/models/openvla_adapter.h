@@ -9,5 +9,7 @@
 
 /* Into a directory that exists. What lora_spec.base named must lie there, seen from DIR, with its manifest.json. fsyncs. */
 int openvla_adapter_save(const struct openvla *model, const char *dir, struct error *error);
+/* Call the base of the adapters, which there are, so from here on. -ENOMEM. */
+int openvla_adapter_name_base(const struct openvla *model, const char *base);
 /* What adapter_config.json calls the base; NULL: no adapters, or none named. Borrowed. */
 const char *openvla_adapter_base_name(const struct openvla *model);

@@ -50,7 +50,9 @@ struct openvla_weights {
     bool fresh;                                 /* never read: the layout says nothing */
 };
 
-/* openvla_load of an adapter's directory (openvla_adapter.h), its base being at `base`. */
+/* openvla_load_halves of what lies in DIR without adapters. */
+int openvla_load_alone(const char *dir, int64_t halves_from, struct openvla **ret, struct error *error);
+/* openvla_load of an adapter's directory (openvla_adapter.h, or PEFT's), its base being at `base`. */
 int openvla_adapter_load(const char *dir, const char *base, int64_t halves_from, struct openvla **ret, struct error *error);
 /* value_head.safetensors and reward_head.safetensors of the heads that there are. */
 int openvla_save_heads(const struct openvla *model, const char *dir, struct error *error);

@@ -5,6 +5,7 @@
 #include "base/strbuf.h"
 #include "nn/base_link.h"
 #include "nn/models/openvla_internal.h"
+#include "nn/models/openvla_start.h"
 #include "nn/reward_config.h"
 #include "nn/tokenizer.h"
 
@@ -198,23 +199,30 @@ int openvla_load(const char *dir, struct openvla **ret, struct error *error)
     return openvla_load_halves(dir, -1, ret, error);
 }
 
-int openvla_load_halves(const char *dir, int64_t from, struct openvla **ret, struct error *error)
+int openvla_load_alone(const char *dir, int64_t from, struct openvla **ret, struct error *error)
 {
     _cleanup_(openvla_freep) struct openvla *model = model_alloc(dir);
-    char base[PATH_MAX];
     int r;
 
     if (!model)
         return error_set(error, ENOMEM, "out of memory");
-    r = base_link_follow(dir, base, error);
-    if (r > 0)
-        return openvla_adapter_load(dir, base, from, ret, error);
-    if (r >= 0)
-        r = load(model, from, error);
+    r = load(model, from, error);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(model);
     return 0;
+}
+
+int openvla_load_halves(const char *dir, int64_t from, struct openvla **ret, struct error *error)
+{
+    char base[PATH_MAX];
+    int r = base_link_follow(dir, base, error);
+
+    if (r > 0)
+        return openvla_adapter_load(dir, base, from, ret, error);
+    if (r == 0 && openvla_start_is_adapter(dir))
+        return openvla_adapter_load(dir, dir, from, ret, error);
+    return r < 0 ? r : openvla_load_alone(dir, from, ret, error);
 }
 
 int openvla_plan(const char *dir, struct openvla **ret, struct error *error)
