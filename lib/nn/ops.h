@@ -46,6 +46,10 @@ struct tensor *op_add_positions(struct tape *t, struct tensor *x, const struct p
 struct tensor *op_prepend(struct tape *t, struct tensor *x, const struct param *cls, const struct param *reg, int b);
 struct tensor *op_strip(struct tape *t, struct tensor *x, int b, int prefix);      /* the way back */
 struct tensor *op_concat(struct tape *t, struct tensor *a, struct tensor *b);      /* columns of a, then of b */
+/* x (n*P, d): row r of picture i is x (1 + gamma[i]) + beta[i], gamma and beta (n, d). */
+struct tensor *op_film(struct tape *t, struct tensor *x, struct tensor *gamma, struct tensor *beta, int n);
+/* Mean over the rows of each span, none empty -> (spans.n, cols). */
+struct tensor *op_span_means(struct tape *t, struct tensor *x, struct spans spans);
 /* `group` rows side by side: (N, d) -> (N/group, group*d). */
 struct tensor *op_merge(struct tape *t, struct tensor *x, int group);
 

@@ -108,6 +108,39 @@ static void reference_residual(const double *const *part, double *y)
         y[i] = part[0][i] + part[2][i % IN] * part[1][i];
 }
 
+enum { SCENES = 3, EACH = 5 };
+static struct tensor *build_film(struct tape *t, struct tensor *const *in, struct param *const *p)
+{
+    (void)p;
+    return op_film(t, in[0], in[1], in[2], SCENES);
+}
+
+static void reference_film(const double *const *part, double *y)
+{
+    for (int i = 0; i < SCENES * EACH * IN; i++) {
+        int at = i / (EACH * IN) * IN + i % IN;
+
+        y[i] = part[0][i] * (1 + part[1][at]) + part[2][at];
+    }
+}
+
+static const int32_t mean_start[] = {0, 1, 5, ROWS - 1};
+static struct tensor *build_span_means(struct tape *t, struct tensor *const *in, struct param *const *p)
+{
+    (void)p;
+    return op_span_means(t, in[0], (struct spans) {ARRAY_SIZE(mean_start) - 1, mean_start});
+}
+
+static void reference_span_means(const double *const *part, double *y)
+{
+    for (size_t s = 0; s + 1 < ARRAY_SIZE(mean_start); s++)
+        for (int k = 0; k < IN; k++) {
+            y[s * IN + (size_t)k] = 0;
+            for (int r = mean_start[s]; r < mean_start[s + 1]; r++)
+                y[s * IN + (size_t)k] += part[0][r * IN + k] / (mean_start[s + 1] - mean_start[s]);
+        }
+}
+
 static struct tensor *build_layernorm(struct tape *t, struct tensor *const *in, struct param *const *p)
 {
     return op_layernorm(t, in[0], p[1], p[2], 1e-6f);
@@ -489,6 +522,8 @@ static const struct op_case cases[] = {
     {"linear, many rows", {IN_(MANY, 3), {LINEAR, 5, 3}}, MANY, 5, build_linear_long, reference_linear_long},
     {"linear_picked", {IN_(ROWS, IN), {PARAM, OUT, IN}}, ROWS, ARRAY_SIZE(picked), build_linear_picked, reference_linear_picked},
     {"add", {IN_(ROWS, IN), IN_(ROWS, IN)}, ROWS, IN, build_add, reference_add},
+    {"film", {IN_(SCENES * EACH, IN), IN_(SCENES, IN), IN_(SCENES, IN)}, SCENES * EACH, IN, build_film, reference_film},
+    {"means over spans", {IN_(ROWS, IN)}, 3, IN, build_span_means, reference_span_means},
     {"residual with scale", {IN_(ROWS, IN), IN_(ROWS, IN), {PARAM, 1, IN}}, ROWS, IN, build_residual, reference_residual},
     {"layernorm", {IN_(ROWS, IN), {PARAM, 1, IN}, {PARAM, 1, IN}}, ROWS, IN, build_layernorm, reference_layernorm},
     {"rmsnorm", {IN_(ROWS, IN), {PARAM, 1, IN}}, ROWS, IN, build_rmsnorm, reference_rmsnorm},
