@@ -18,6 +18,7 @@ const struct ablate_rung_info ablate_rungs[RUNGS] = {
     [RUNG_D] = {"D", "D", "C + process reward", RUNG_C},
     [RUNG_E] = {"E", "E", "D + curriculum", RUNG_D},
     [RUNG_F] = {"F", "E", "E + look-ahead", RUNG_E},
+    [RUNG_F_ANEW] = {"F'", "F-anew", "F by a reward model trained anew on E's own episodes", RUNG_E},
     [RUNG_E_PRM] = {"E-prm", "E-no-prm", "E without process reward (E without curriculum is D)", RUNG_E},
 };
 
@@ -107,7 +108,7 @@ static void add_rl(struct run_config *config, const struct stage_config *like, b
         rl->curriculum = CURRICULUM_UNIFORM;
 }
 
-static int add_eval(const struct ablate *a, struct run_config *config, bool search, struct error *error)
+static int add_eval(const struct ablate *a, struct run_config *config, const char *name, bool search, struct error *error)
 {
     static const char defaults[] = "kind: eval\n";
     const struct stage_config *given = find_stage(&a->config, STAGE_EVAL);
@@ -117,14 +118,34 @@ static int add_eval(const struct ablate *a, struct run_config *config, bool sear
 
     if (r < 0)
         return r;
-    eval = &add(config, given ? given : &stage, "test")->eval;
+    eval = &add(config, given ? given : &stage, name)->eval;
     snprintf(eval->policies[0], sizeof eval->policies[0], "last");
     eval->n_policies = 1;
     eval->n_at = 0;
+    eval->beside = false;
     eval->n[0] = search ? a->search_n : 1;
     eval->n_n = 1;
     eval->n_search_controls = 0;
     eval->search_episodes = eval->episodes;
+    return 0;
+}
+
+/* Behind E's test: what it has learned plays, and a reward model learns from that what progress looks like now. */
+static int add_anew(const struct ablate *a, struct run_config *config, struct error *error)
+{
+    const struct stage_config *rollouts = find_stage(&a->config, STAGE_ROLLOUTS);
+    struct stage_config like = {.kind = STAGE_ROLLOUTS, .rollouts = {.episodes = 600, .temperature = 1}};
+    struct eval_config *eval;
+    int r;
+
+    (void)add(config, rollouts ? rollouts : &like, "own");
+    (void)add(config, find_stage(&a->config, STAGE_PRM), "anew");
+    r = add_eval(a, config, "test2", true, error);
+    if (r < 0)
+        return r;
+    eval = &config->stages[config->n_stages - 1].eval; /* E has chosen on val; here the candidates' temperature alone is played */
+    eval->n_at = 1;
+    eval->at[0] = eval->search_temperature;
     return 0;
 }
 
@@ -152,12 +173,15 @@ int ablate_rung_config(const struct ablate *a, int seed, enum ablate_rung rung, 
     case RUNG_C: add_rl(ret, rl, false, false); break;
     case RUNG_D: add_rl(ret, rl, true, false); break;
     case RUNG_E:
-    case RUNG_F: add_rl(ret, rl, true, true); break;
+    case RUNG_F:
+    case RUNG_F_ANEW: add_rl(ret, rl, true, true); break;
     case RUNG_E_PRM: add_rl(ret, rl, false, true); break;
     case RUNG_A:
     case RUNGS: break;
     }
-    r = add_eval(a, ret, rung == RUNG_E || rung == RUNG_F, error);
+    r = add_eval(a, ret, "test", rung == RUNG_E || rung == RUNG_F || rung == RUNG_F_ANEW, error);
+    if (r == 0 && rung == RUNG_F_ANEW)
+        r = add_anew(a, ret, error);
     return r < 0 ? r : check(ret, error);
 }
 
@@ -175,7 +199,7 @@ static int jobs(const struct ablate *a, struct job *ret)
     for (int seed = 0; seed < a->seeds; seed++) {
         ret[n++] = (struct job){seed, -1};
         for (int rung = 0; rung < RUNGS; rung++)
-            if (rung != RUNG_F && (a->wanted[rung] || (rung == RUNG_E && a->wanted[RUNG_F])))
+            if (rung != RUNG_F && (a->wanted[rung] || (rung == RUNG_E && (a->wanted[RUNG_F] || a->wanted[RUNG_F_ANEW]))))
                 ret[n++] = (struct job){seed, rung};
     }
     return n;
@@ -225,7 +249,9 @@ static int play(const struct ablate *a, const struct job *job, const struct run_
 {
     _cleanup_free_ struct run_config *start = malloc(sizeof *start);
     bool ended = false;
-    int r = start ? ablate_start_config(a, job->seed, start, error) : error_set(error, ENOMEM, "out of memory");
+    int r = !start                      ? error_set(error, ENOMEM, "out of memory")
+            : job->rung == RUNG_F_ANEW ? ablate_rung_config(a, job->seed, RUNG_E, start, error)
+                                       : ablate_start_config(a, job->seed, start, error);
 
     if (r == 0 && job->rung >= 0 && access(config->dir, F_OK) < 0)
         r = run_branch(start, config, error);

@@ -13,7 +13,12 @@
 
 static const struct eval_config *eval_of(const struct run_config *config) { return &config->stages[config->n_stages - 1].eval; }
 
-/* The rung's own training: its stages behind the start and before the test. */
+static bool is_training(const struct run_config *config, uint32_t stage, int start_stages)
+{
+    return (int)stage >= start_stages && (int)stage < config->n_stages && config->stages[stage].kind != STAGE_EVAL;
+}
+
+/* The rung's own training: its stages behind the start, without the tests. */
 static int read_cost(const struct run_config *config, int start_stages, double *steps, double *wall_s, struct error *error)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
@@ -26,12 +31,12 @@ static int read_cost(const struct run_config *config, int start_stages, double *
         return r;
     r = ledger_stages(ledger, &stages, &n);
     for (size_t i = 0; r == 0 && i < n; i++)
-        if ((int)stages[i].stage >= start_stages && (int)stages[i].stage < config->n_stages - 1)
+        if (is_training(config, stages[i].stage, start_stages))
             *wall_s += stages[i].wall_s;
     if (r == 0)
         r = ledger_episodes(ledger, LEDGER_ALL, LEDGER_ALL, &episodes, &n);
     for (size_t i = 0; r == 0 && i < n; i++)
-        if ((int)episodes[i].stage >= start_stages && (int)episodes[i].stage < config->n_stages - 1)
+        if (is_training(config, episodes[i].stage, start_stages))
             *steps += episodes[i].steps;
     return r < 0 ? error_set(error, -r, "%s/ledger.sqlite: %s", config->dir, ledger_error(ledger)) : 0;
 }
@@ -43,6 +48,7 @@ static int read_seed(const struct ablate *a, int seed, enum ablate_rung rung, st
     _cleanup_free_ struct run_config *start = malloc(sizeof *start);
     struct eval_ask ask = {.policies = {"last"}, .n_policies = 1, .choose = true};
     struct eval eval = {.ask = &ask};
+    bool search = rung == RUNG_F || rung == RUNG_F_ANEW;
     char tag[EVAL_TAG];
     double *larger, steps = 0, wall_s = 0;
     bool ended;
@@ -64,13 +70,13 @@ static int read_seed(const struct ablate *a, int seed, enum ablate_rung rung, st
     larger = r < 0 ? NULL : realloc(m->outcomes, sizeof *larger * (size_t)(m->seeds + 1) * (size_t)eval.states);
     if (larger) {
         m->outcomes = larger;
-        if (rung == RUNG_F)
+        if (search)
             snprintf(tag, sizeof tag, "search last n=%d", a->search_n);
         else
             eval_test_tag(&eval, 0, tag);
         if (eval_outcomes(&eval, tag, larger + (size_t)m->seeds * (size_t)eval.states) < eval.states)
             r = error_set(error, ENODATA, "%s: not every state of the test was played to its end", eval.run_dir);
-        m->temperature[m->seeds] = rung == RUNG_F ? ask.stage.search_temperature : eval.temperature[0];
+        m->temperature[m->seeds] = search ? ask.stage.search_temperature : eval.temperature[0];
     } else if (r == 0) {
         r = error_set(error, ENOMEM, "out of memory");
     }

@@ -19,7 +19,7 @@ static int usage(FILE *out, int status)
                  "  --rungs LIST   some of them (all):\n");
     for (int i = 0; i < RUNGS; i++)
         fprintf(out, "                   %-6s %s\n", ablate_rungs[i].name, ablate_rungs[i].title);
-    fprintf(out, "  --search N     candidates of F's look-ahead (8); its other settings are the eval stage's\n"
+    fprintf(out, "  --search N     candidates of F's and F''s look-ahead (8); its other settings are the eval stage's\n"
                  "  --dir DIR      where the runs are (the configuration's run.dir with -ladder behind)\n"
                  "  --measure      only measure what has been played\n"
                  "  --dry-run      only list what would be done\n"

@@ -8,12 +8,32 @@
 #include "base/atomic_file.h"
 #include "cli/run_open.h"
 
-int run_ended(const struct run_config *config, bool *ret, struct error *error)
+/* How many stages of the configuration have ended, and how many others there are (gantry eval adds them). */
+static int count_stages(const struct run_config *config, size_t *ret_done, size_t *ret_later, struct error *error)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
     _cleanup_free_ struct ledger_stage *stages = NULL;
+    size_t n, done = 0, later = 0;
+    int r = run_open_ledger(config->dir, &ledger, error);
+
+    if (r < 0)
+        return r;
+    if ((r = ledger_stages(ledger, &stages, &n)) < 0)
+        return error_set(error, -r, "%s/ledger.sqlite: %s", config->dir, ledger_error(ledger));
+    for (size_t i = 0; i < n; i++)
+        if ((int)stages[i].stage < config->n_stages)
+            done += stages[i].state == PROGRESS_DONE;
+        else
+            later++;
+    *ret_done = done;
+    *ret_later = later;
+    return 0;
+}
+
+int run_ended(const struct run_config *config, bool *ret, struct error *error)
+{
     char path[PATH_MAX];
-    size_t n, done = 0;
+    size_t done, later;
     int r;
 
     snprintf(path, sizeof path, "%s/ledger.sqlite", config->dir);
@@ -21,13 +41,9 @@ int run_ended(const struct run_config *config, bool *ret, struct error *error)
         *ret = false;
         return 0;
     }
-    r = run_open_ledger(config->dir, &ledger, error);
+    r = count_stages(config, &done, &later, error);
     if (r < 0)
         return r;
-    if ((r = ledger_stages(ledger, &stages, &n)) < 0)
-        return error_set(error, -r, "%s: %s", path, ledger_error(ledger));
-    for (size_t i = 0; i < n; i++)
-        done += stages[i].state == PROGRESS_DONE;
     *ret = done == (size_t)config->n_stages;
     return 0;
 }
@@ -104,8 +120,16 @@ int run_branch(const struct run_config *from, const struct run_config *to, struc
 {
     static const char *const trees[] = {"journal", "policies", "prms"};
     char source[PATH_MAX], target[PATH_MAX], half[PATH_MAX];
-    int r;
+    size_t done, later;
+    int r = count_stages(from, &done, &later, error);
 
+    if (r < 0)
+        return r;
+    if (later)
+        return error_set(error, EEXIST,
+                         "%s: it was evaluated %zu times since it ended, and a run can branch off only before; evaluate a copy of "
+                         "the directory instead",
+                         from->dir, later);
     snprintf(half, sizeof half, "%.300s.half", to->dir);
     if ((r = remove_tree(half)) < 0 || (r = mkdir_p(half, 0700)) < 0)
         return error_set(error, -r, "%s: %s", half, strerror(-r));

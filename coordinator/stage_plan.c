@@ -165,7 +165,7 @@ uint32_t stage_plan_keep_from(const struct run_config *config, const struct plan
 
 /* ---- rows ---------------------------------------------------------------------------------------- */
 
-/* The distinct temperatures of a policy's test pass: best on val, greedy, 1; or the one that was settled before. */
+/* The distinct temperatures of a policy's test pass: best on val, greedy and 1 beside it; or the one that was settled before. */
 static int test_temperatures(const struct eval_config *eval, const struct plan_memory *memory, int policy,
                              double ret[EVAL_TEMPERATURES])
 {
@@ -176,7 +176,7 @@ static int test_temperatures(const struct eval_config *eval, const struct plan_m
         ret[0] = eval->at[policy];
         return 1;
     }
-    for (int i = 0; i < EVAL_TEMPERATURES; i++) {
+    for (int i = 0; i < (eval->beside ? EVAL_TEMPERATURES : 1); i++) {
         bool seen = false;
 
         for (int j = 0; j < n; j++)

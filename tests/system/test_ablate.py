@@ -19,10 +19,10 @@ def test_ablate(make_cluster, tmp_path):
     words = ["ablate", cluster.config, "--dir", where, "--seeds", "1", "--search", "2"]
 
     listed = gantry(*words, "--dry-run")
-    assert listed.returncode == 0 and "1 of 9  to do" in listed.stdout and "B-simulator" in listed.stdout, listed.stdout + listed.stderr
+    assert listed.returncode == 0 and "1 of 10  to do" in listed.stdout and "B-simulator" in listed.stdout, listed.stdout + listed.stderr
     assert not where.exists()
 
-    few = [*words, "--rungs", "A,F"]
+    few = [*words, "--rungs", "A,F,F'"]
     with open(tmp_path / "log", "w") as log:        # interrupted in its second run, called again
         first = subprocess.Popen([BIN / "gantry", *map(str, few)], stdout=log, stderr=log, cwd=TOP)
         deadline = time.monotonic() + 150
@@ -36,14 +36,16 @@ def test_ablate(make_cluster, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert (where / "seed-11/start/ledger.sqlite").stat().st_mtime_ns == before, "the start is not played again"
     result = json.loads((where / "ablation.json").read_text())
-    assert set(result["rungs"]) == {"A", "F"} and result["test_states"] == 4
+    assert set(result["rungs"]) == {"A", "F", "F'"} and result["test_states"] == 4
     for rung in result["rungs"].values():
         assert rung["seeds"] == 1 and len(rung["interval"]) == 2 and len(rung["by_seed"]) == 1
     assert result["rungs"]["F"]["from_A"]["over"] == "A" and result["rungs"]["F"]["env_steps"] > 0
     assert result["rungs"]["A"]["env_steps"] == 0
+    # F' has E's weights, a reward model of its own, and costs what that took beside
+    assert result["rungs"]["F'"]["env_steps"] > result["rungs"]["F"]["env_steps"]
     assert (where / "ablation.png").read_bytes()[:4] == b"\x89PNG"
     # a rung is a run like any other, and shares what its start has made
-    for rung in ("A", "E"):
+    for rung in ("A", "E", "F-anew"):
         told = gantry("history", "check", where / "seed-11" / rung)
         assert told.returncode == 0 and " 0 contradictions" in told.stdout, told.stdout + told.stderr
     assert (where / "seed-11/E/policies/v000001/model.safetensors").stat().st_nlink >= 3
