@@ -83,6 +83,9 @@ static int act_check(const struct message *message, void *model, struct error *e
             return error_set(error, EINVAL, "number %zu of the robot's state is not finite", i);
     if (request->want_confidence && config->oft.kind != OFT_NONE)
         return error_set(error, EINVAL, "confidence: this policy answers a whole chunk at once; ask a policy that answers token by token");
+    if (request->end_token && (config->oft.kind != OFT_NONE || !request->full))
+        return error_set(error, EINVAL, "end_token: %s", config->oft.kind != OFT_NONE ? "this policy answers a whole chunk at once and says none"
+                                                                                     : "it is none of the 256 action ids; ask for the full support");
     if (!(request->temperature >= 0 && request->temperature <= 100))
         return error_set(error, EINVAL, "temperature %g: 0 to 100", (double)request->temperature);
     return 1;
@@ -102,7 +105,7 @@ static int fill_item(struct act_state *state, struct policy_version *version, co
     struct act_item item = {
         .n_images = images_taken(&version->model->config), .temperature = request->temperature, .seed = atomic_load(&state->seed),
         .episode = request->sample_key ? request->sample_key : request->episode, .step = request->step, .sample = request->sample,
-        .value_only = request->value_only, .full = request->full,
+        .value_only = request->value_only, .full = request->full, .ended = request->end_token,
     };
     size_t size;
     int r = policy_version_prompt(version, instruction, &item.prompt, &item.n_prompt);
@@ -141,7 +144,7 @@ static int act_one(struct lane *lane, const struct openvla *model, int rows)
         for (int k = 0; k < config->action_dims; k++)
             normalised[k] = openvla_decode(config, result->tokens[k]);
         lane->jobs[i]->reply = act_reply(model, lane->jobs[i]->version, &(struct act_answer) {
-            .actions = lane->items[i].value_only ? 0 : 1, .tokens = result->tokens, .logp = result->logp, .normalised = normalised,
+            .actions = lane->items[i].value_only ? 0 : 1, .ended = lane->items[i].ended, .tokens = result->tokens, .logp = result->logp, .normalised = normalised,
             .value = result->value, .entropy = result->entropy, .confidence = result->confidence,
             .hidden = wants_hidden(lane->jobs[i]) ? openvla_act_hidden(lane->session, i) : NULL,
         });

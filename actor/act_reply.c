@@ -38,7 +38,7 @@ ProtobufCMessage *act_reply(const struct openvla *model, uint64_t number, const 
 {
     const struct openvla_config *config = &model->config;
     Gantry__ActReply *reply = malloc(sizeof *reply);
-    size_t n = (size_t)answer->actions * (size_t)config->action_dims;
+    size_t n = (size_t)answer->actions * (size_t)config->action_dims, n_tokens = n ? n + answer->ended : 0;
 
     if (!reply)
         return NULL;
@@ -49,14 +49,14 @@ ProtobufCMessage *act_reply(const struct openvla *model, uint64_t number, const 
     reply->policy_version = number;
     if (!n)
         return &reply->base;
-    if (make_arrays(reply, n, n, answer->hidden ? (size_t)config->hidden : 0) < 0) {
+    if (make_arrays(reply, n_tokens, n, answer->hidden ? (size_t)config->hidden : 0) < 0) {
         protobuf_c_message_free_unpacked(&reply->base, NULL);
         return NULL;
     }
     if (answer->hidden)
         memcpy(reply->hidden, answer->hidden, reply->n_hidden * sizeof *reply->hidden);
     reply->chunk = answer->actions > 1 ? (uint32_t)answer->actions : 0;
-    for (size_t k = 0; k < n; k++) {
+    for (size_t k = 0; k < n_tokens; k++) {
         reply->tokens[k] = (uint32_t)answer->tokens[k];
         reply->logp[k] = answer->logp[k];
     }

@@ -8,8 +8,9 @@
 
 struct act_answer {
     int actions;                /* 0: a value alone */
-    const int32_t *tokens;      /* (actions, dims) */
-    const float *logp;          /* (actions, dims) */
+    bool ended;                 /* actions is 1, and an end token stands behind its own */
+    const int32_t *tokens;      /* (actions, dims), with ended one more */
+    const float *logp;          /* as many */
     const double *normalised;   /* (actions, dims) */
     float value, entropy, confidence;
     const float *hidden;        /* (config.hidden), or NULL: not wanted */

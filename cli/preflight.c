@@ -83,6 +83,8 @@ static int check_suite(const struct run_config *c, const char *key, const char *
     if (!strcmp(key, "policy.init") && config->action_dims != SIM_ACTION_DIMS)
         return error_set(error, EINVAL, "%s: %s: its actions have %d dimensions, the suite %s takes %d (dx dy dz droll dpitch dyaw gripper); name another policy",
                          key, dir, config->action_dims, c->suite, SIM_ACTION_DIMS);
+    if (!strcmp(key, "policy.init") && config->oft.kind != OFT_NONE && c->policy_eos_in_logp)
+        return error_set(error, EINVAL, "policy.eos_in_logp: %s answers whole chunks and says no end token; say eos_in_logp: false", dir);
     return 0;
 }
 

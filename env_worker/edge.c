@@ -336,6 +336,7 @@ static int open_simulation(struct edge *edge, const char *config)
 
     if (r == 0) {
         edge->shared.full = !strcmp(run->policy_support, "full");
+        edge->shared.ended = run->policy_eos_in_logp;
         snprintf(edge->shared.chain, sizeof(edge->shared.chain), "%s", run->chain);
         r = simulation_new(edge->shared.loop, &(struct simulation_options) {
             .suite = run->suite, .image = run->image, .chain = edge->shared.chain, .render = run->render, .robosuite = run->robosuite,

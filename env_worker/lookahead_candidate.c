@@ -212,7 +212,7 @@ static int ask(struct candidate *c)
     if (!server)
         return -ENOTCONN;
     e->policy_steps++;
-    return request_act(server, e, &(struct act_ways){slot->shared->chain, slot->shared->full},
+    return request_act(server, e, &(struct act_ways){slot->shared->chain, slot->shared->full, slot->shared->ended},
                        &(struct act_ask){
                            .temperature = s->temperature,
                            .step = e->steps + c->steps,

@@ -59,6 +59,7 @@ int request_act(struct wire_client *client, const struct episode *episode, const
     body.instruction = (char *)episode->instruction;
     body.image_chain = (char *)ways->chain;
     body.full = ways->full;
+    body.end_token = ways->ended;
     body.temperature = ask->temperature;
     body.height = ask->frames->shape.height;
     body.width = ask->frames->shape.width;

@@ -33,6 +33,7 @@ void pending_cancel(struct pending_call *call);
 struct act_ways {               /* the same for all requests of a run */
     const char *chain;          /* how pictures are made */
     bool full;                  /* sample from the whole vocabulary */
+    bool ended;                 /* and a token more, behind the action's */
 };
 /* Act on one observation; `step` and `sample` are the sampling counter, with the lease's sample_key or episode. */
 struct act_ask {

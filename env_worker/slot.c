@@ -234,7 +234,7 @@ static void do_act(struct slot *slot, const struct player_effect *effect)
         }
     } else if (actor) {
         slot->episode.policy_steps++;
-        r = request_act(actor, &slot->episode, &(struct act_ways) {slot->shared->chain, slot->shared->full}, &(struct act_ask) {
+        r = request_act(actor, &slot->episode, &(struct act_ways) {slot->shared->chain, slot->shared->full, slot->shared->ended}, &(struct act_ask) {
             .temperature = lease->temperature, .step = effect->step, .frames = slot->episode.frames, .frame = effect->step,
         }, on_act, slot, &slot->call);
         snprintf(text, sizeof(text), "act: %s", strerror(-r));
@@ -339,6 +339,7 @@ static void do_deliver(struct slot *slot, const struct player_effect *effect)
         trajectory.worker_build = (char *)GANTRY_BUILD;
         trajectory.image_chain = slot->shared->chain;
         trajectory.full_support = slot->shared->full && !slot->episode.style[0];
+        trajectory.end_token = slot->shared->ended && !slot->episode.style[0];
         r = request_deliver(learner, &trajectory, slot->episode.frames, on_deliver, slot, &slot->call);
     }
     if (r < 0)

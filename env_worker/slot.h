@@ -32,6 +32,7 @@ struct slot_shared {
     struct frames_shape shape;  /* of an observation */
     char chain[64];             /* how pictures are made */
     bool full;                  /* tokens are sampled from the whole vocabulary */
+    bool ended;                 /* and one more, behind the action's */
     unsigned slots;
     void (*on_free)(struct slot *slot, void *arg);
     void *arg;

@@ -49,7 +49,7 @@ static int add(struct dataset *set, struct loaded *l, struct error *error)
         .state = t->state, .n_state = t->n_state,
         .action_dims = (int)t->action_dims,
         .action = t->action, .n_action = t->n_action,
-        .image_chain = t->image_chain, .full = t->full_support,
+        .image_chain = t->image_chain, .full = t->full_support, .ended = t->end_token,
         .label_units = t->label_units, .label = t->n_label ? t->label : t->action, .n_label = t->n_label ? t->n_label : t->n_action,
         .tokens = t->tokens, .n_tokens = t->n_tokens, .logp = t->logp, .n_logp = t->n_logp,
         .hidden = t->hidden, .n_hidden = t->n_hidden, .turns = t->turns, .n_turns = t->n_turns,
@@ -68,6 +68,8 @@ int plan_data_add(struct journal *journal, uint64_t episode, struct dataset *set
     _cleanup_(loaded_release) struct loaded l = {0};
     int r = load(journal, episode, &l, error);
 
+    if (r == 0 && !set->n && l.trajectory->end_token)
+        r = dataset_expect_end(set, error);
     return r < 0 ? r : add(set, &l, error);
 }
 
@@ -237,6 +239,8 @@ int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const s
 
     if (r < 0)
         return error_set(error, -r, "out of memory");
+    if (!trainer->reward && runner->config && runner->config->policy_eos_in_logp && (r = dataset_expect_end(data.set, error)) < 0)
+        return r;
     r = load_rows(runner, plan, ppo ? settings->rl.max_staleness : INT32_MAX, &data, error);
     for (size_t i = 0; i < plan->n_stages && r >= 0; i++)
         r = dataset_of(runner, plan->stages[i]) ? load_dataset(runner, dataset_of(runner, plan->stages[i]), plan->stages[i], &data, error)

@@ -100,6 +100,7 @@ struct run_config {
     char policy_train[16];          /* full | lora */
     char policy_weights[16];        /* fp32 | bf16 */
     char policy_support[16];        /* action | full */
+    bool policy_eos_in_logp;        /* a token more is sampled behind the action's, and counts */
     int lora_r;                     /* adapters: rank, ... */
     double lora_alpha;              /* ... scale (alpha / r), ... */
     char lora_targets[256];         /* ... and the modules that have them: all-linear, or names */

@@ -257,6 +257,8 @@ int run_config_check(const struct run_config *config, const char *name, const st
         return refuse_section(&c, "policy", "init", "a model directory is needed", "");
     if (!strcmp(config->policy_train, "lora") && !config->lora_targets[strspn(config->lora_targets, ", ")])
         return refuse_section(&c, "policy", "lora_targets", "no module is named; write all-linear, or names like q_proj, v_proj", "");
+    if (config->policy_eos_in_logp && strcmp(config->policy_support, "full") != 0)
+        return refuse_section(&c, "policy", "eos_in_logp", "the end token is none of the 256 action ids: say support: full, too", "");
     if (config->n_learners == 0)
         return refuse_section(&c, "cluster", "learners", "at least one learner is needed: it keeps the trajectories", "");
     if ((r = check_servers(&c, "actors", config->actors, config->n_actors)) < 0 ||

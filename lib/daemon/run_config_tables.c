@@ -71,6 +71,8 @@ static const struct config_key policy_keys[] = {
     ROW_STRING(R, "weights", policy_weights, weights_names, "fp32", "bf16: what acts and is saved is bf16, the learner keeps fp32 masters; adapters are fp32 always"),
     ROW_STRING(R, "support", policy_support, support_names, "action", "what tokens are sampled from, and log-probabilities are over: action (the 256 "
                "action ids) or full (the whole vocabulary)"),
+    ROW_BOOL(R, "eos_in_logp", policy_eos_in_logp, "false", "support: full: one more token is sampled behind the action's and counts in log pi, as in the paper; "
+             "whatever it is, it ends nothing"),
     CONFIG_INT(R, lora_r, 1, 16384, "32", "train: lora: rank of the adapters"),
     ROW_DOUBLE(R, "lora_alpha", lora_alpha, 0, 1e6, "16", "train: lora: what an adapter adds is multiplied with lora_alpha / lora_r"),
     ROW_STRING(R, "lora_targets", lora_targets, NULL, "all-linear", "train: lora: all-linear (lm_head and patch convolutions aside), or module names, "
@@ -309,6 +311,7 @@ static const struct rl_preset_value writeup_values[] = {
 static const struct rl_preset_value paper_values[] = {
     {"curriculum", "frontier"}, {"temperature", "1.5"}, {"minibatch", "16"}, {"lr", "2e-5"}, {"value_lr", "5e-5"}, {"kl", "none"},
     {"policy.train", "lora"}, {"policy.lora_r", "32"}, {"policy.lora_alpha", "16"}, {"policy.support", "full"},
+    {"policy.eos_in_logp", "true"},
     {NULL, NULL},
 };
 static const struct rl_preset_value no_values[] = {{NULL, NULL}};
@@ -316,7 +319,7 @@ static const struct rl_preset_value no_values[] = {{NULL, NULL}};
 const struct rl_preset rl_presets[] = {
     {"gantry", "what practice found sound for large models", no_values},
     {"tabletop", "the small policy on the built-in suite", tabletop_values},
-    {"paper", "the published paper's settings; sets policy.train, lora_r, lora_alpha and support, too", paper_values},
+    {"paper", "the published paper's settings; sets policy.train, lora_r, lora_alpha, support and eos_in_logp, too", paper_values},
     {"writeup", "the public write-up to the letter, flaws included; sets policy.train, too", writeup_values},
     {0},
 };

@@ -192,7 +192,7 @@ static int ppo_shard(struct tape *tape, int shard, int first, int last, void *ar
 /* Divergence is told and braked per action, also where the ratios are of tokens. */
 static double actions_of(const struct ppo_batch *b, const struct ppo_sums *sums)
 {
-    return (double)MAX(sums->tokens, 1) / b->data->action_dims;
+    return (double)MAX(sums->tokens, 1) / b->data->token_dims;
 }
 
 /* The running means that a result reports, over the minibatches so far. */
@@ -326,7 +326,7 @@ int objective_ppo(struct trainer *trainer, const struct openvla *reference, cons
     if (config->kl == KL_K1_REWARD)
         result.ref_kl = b->kl_taken;
     result.loss = result.policy_loss + result.kl_loss + result.value_loss;
-    result.loss -= config->entropy_coef * result.entropy * data->action_dims;
+    result.loss -= config->entropy_coef * result.entropy * data->token_dims;
     result.skipped = trainer->skipped;
     *ret = result;
     return 0;

@@ -17,7 +17,7 @@ int policy_ref_width(const struct dataset *data)
 static void fill_target(const struct dataset *data, struct step_ref at, int count, int32_t *ret)
 {
     const struct openvla_config *c = &data->model->config;
-    const int32_t *recorded = data->list[at.episode].tokens + at.step * c->action_dims;
+    const int32_t *recorded = data->list[at.episode].tokens + at.step * data->token_dims;
     int32_t base = c->oft.kind == OFT_LAPLACE || data->full ? 0 : c->vocab - OPENVLA_ACTION_BINS;
 
     memset(ret, 0, (size_t)data->width * sizeof *ret);
@@ -55,11 +55,11 @@ int policy_rows(const struct openvla *model, struct tape *tape, const struct dat
     if (model->config.oft.kind == OFT_L1)
         return -EINVAL;
     for (int i = 0; i < n; i++) {
-        items[i] = dataset_policy_item(data, steps[i], tokens ? data->action_dims - 1 : 0);
+        items[i] = dataset_policy_item(data, steps[i], tokens ? data->token_dims - 1 : 0);
         count[i] = 0;
         if (!tokens)
             continue;           /* it may be the last picture, at which nobody acted */
-        count[i] = dataset_executed(data, steps[i]) * data->action_dims;
+        count[i] = dataset_executed(data, steps[i]) * data->token_dims;
         fill_target(data, steps[i], count[i], target + i * data->width);
     }
     r = openvla_forward_tail(model, tape, items, n, &out.pass);

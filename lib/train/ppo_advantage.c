@@ -130,7 +130,7 @@ static void gae_mode(struct ppo_batch *b, struct trainer *trainer, const double 
         weigh_episodes(b);
 }
 
-/* Under support `full` nothing forbids a token that is no action. */
+/* Under support `full` nothing forbids a token that is no action, or no end where one is due. */
 static double share_of_others(const struct dataset *data)
 {
     const struct openvla_config *c = &data->model->config;
@@ -139,8 +139,10 @@ static double share_of_others(const struct dataset *data)
     for (int e = 0; e < data->n && data->full; e++) {
         const struct train_episode *episode = &data->list[e];
 
-        for (int k = 0; k < episode->steps * data->action_dims; k++, all++)
-            others += episode->tokens[k] < c->vocab - OPENVLA_ACTION_BINS || episode->tokens[k] >= c->vocab;
+        for (int k = 0; k < episode->steps * data->token_dims; k++, all++)
+            others += k % data->token_dims == data->action_dims
+                          ? episode->tokens[k] != c->eos_id
+                          : episode->tokens[k] < c->vocab - OPENVLA_ACTION_BINS || episode->tokens[k] >= c->vocab;
     }
     return all ? (double)others / (double)all : 0;
 }
@@ -170,10 +172,10 @@ static void take_kl(struct ppo_batch *b, double *reward, double *total)
 
     for (int i = 0; i < b->n; i++) {
         const struct train_episode *episode = &b->data->list[b->steps[i].episode];
-        const float *acted = episode->logp + b->steps[i].step * b->data->action_dims;
+        const float *acted = episode->logp + b->steps[i].step * b->data->token_dims;
         double kl = 0;
 
-        for (int k = 0; k < b->actions[i] * b->data->action_dims; k++)
+        for (int k = 0; k < b->actions[i] * b->data->token_dims; k++)
             kl += (double)acted[k] - (double)b->ref_logp[i * b->data->width + k];
         reward[i] -= b->config->kl_coef * kl;
         total[b->steps[i].episode] -= b->config->kl_coef * kl;

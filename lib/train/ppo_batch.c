@@ -102,7 +102,7 @@ int ppo_batch_new(const struct dataset *data, const struct rl_config *config, co
                              data->list[i].id, config->temperature);
     if (data->model->config.oft.kind == OFT_L1)
         return error_set(error, EINVAL, "rl: the plain L1 head is for SFT and inference; use ids or the Laplace head");
-    b->by_token = config->ratio == RATIO_TOKEN || data->width > data->action_dims;
+    b->by_token = config->ratio == RATIO_TOKEN || data->width > data->token_dims;
     b->ratios = b->by_token ? data->width : 1;
     if (dataset_decisions(data, &b->steps, &b->n) < 0 || allocate(b) < 0)
         return error_set(error, ENOMEM, "rl: out of memory for %d episodes", data->n);

@@ -39,14 +39,14 @@ static double action_logp(const float *logp, int dims)
 
 static const float *acted_logp(const struct ppo_batch *b, int i)
 {
-    return episode_of(b, i)->logp + b->steps[i].step * b->data->action_dims;
+    return episode_of(b, i)->logp + b->steps[i].step * b->data->token_dims;
 }
 
 /* Log-probs per token as the ratios see them: summed over the action, or one by one. */
 static void put_logp(struct ppo_batch *b, int i, const float *logp)
 {
     double *to = b->logp_old + i * b->ratios;
-    int tokens = b->actions[i] * b->data->action_dims;
+    int tokens = b->actions[i] * b->data->token_dims;
 
     if (!b->by_token)
         *to = action_logp(logp, tokens);
@@ -72,7 +72,7 @@ static void take_asked(struct ppo_batch *b, int i, const float *logp, const floa
 {
     size_t width = (size_t)b->data->model->config.hidden;
     const float *acted = acted_logp(b, i);
-    int tokens = b->actions[i] * b->data->action_dims;
+    int tokens = b->actions[i] * b->data->token_dims;
 
     memcpy(b->hidden + (size_t)i * width, hidden, width * sizeof *hidden);
     if (is_fresh(b, i))
@@ -201,7 +201,7 @@ void ppo_batch_compare(struct ppo_batch *b, const int *which, int n, const float
 
     for (int i = 0; i < n; i++) {
         const float *acted = acted_logp(b, which[i]);
-        int tokens = b->actions[which[i]] * b->data->action_dims;
+        int tokens = b->actions[which[i]] * b->data->token_dims;
 
         for (int k = 0; k < tokens && is_fresh(b, which[i]); k++)
             b->gap[b->n_gap++] = fabsf(acted[k] - logp[i * width + k]);

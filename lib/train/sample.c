@@ -21,7 +21,7 @@ int dataset_new(const struct openvla *model, struct dataset **ret)
     data->picture_height = model->config.image_height;
     data->picture_width = model->config.image_width;
     data->frame_size = (size_t)model->config.image_height * (size_t)model->config.image_width * 3;
-    data->action_dims = model->config.action_dims;
+    data->action_dims = data->token_dims = model->config.action_dims;
     data->images = model->config.oft.kind == OFT_NONE ? 1 : model->config.oft.images;
     data->width = model->config.oft.kind == OFT_NONE ? data->action_dims : oft_slots(&model->config);
     *ret = data;
@@ -52,6 +52,14 @@ static void episode_release(struct train_episode *episode)
     free(episode->turns);
     free(episode->action);
     free(episode->state);
+}
+
+int dataset_expect_end(struct dataset *data, struct error *error)
+{
+    if (data->model->config.oft.kind != OFT_NONE)
+        return error_set(error, EINVAL, "policy.eos_in_logp: this policy answers whole chunks and says no end token; leave the key out");
+    data->width = data->token_dims = data->action_dims + 1;
+    return 0;
 }
 
 struct dataset *dataset_free(struct dataset *data)
@@ -178,20 +186,22 @@ static int fill_labels(struct dataset *data, const struct episode_input *in, str
 
 static int fill_episode(struct dataset *data, const struct episode_input *in, struct train_episode *episode)
 {
-    size_t n = (size_t)in->steps * (size_t)data->action_dims;
+    size_t dims = (size_t)data->action_dims, width = (size_t)data->token_dims, n = (size_t)in->steps * dims;
     int r;
 
     if (data->reward)
         return copy_floats(in->action, in->n_action, &episode->action);
-    episode->tokens = malloc(n * sizeof *episode->tokens);
+    episode->tokens = malloc((size_t)in->steps * width * sizeof *episode->tokens);
     if (in->n_action == n && copy_floats(in->action, n, &episode->action) < 0)
         return -ENOMEM;
     if (!episode->tokens || copy_floats(in->progress, in->n_progress, &episode->progress) < 0)
         return -ENOMEM;
     if (in->demo && fill_labels(data, in, episode) < 0)
         return -ENOMEM;
-    for (size_t i = 0; i < n; i++)
-        episode->tokens[i] = in->demo ? openvla_encode(&data->model->config, (double)episode->label[i]) : (int32_t)in->tokens[i];
+    for (size_t i = 0; i < (size_t)in->steps * width; i++)
+        episode->tokens[i] = !in->demo          ? (int32_t)in->tokens[i]
+                             : i % width < dims ? openvla_encode(&data->model->config, (double)episode->label[i / width * dims + i % width])
+                                                : data->model->config.eos_id;
     r = fill_state(data, in, episode);
     if (r < 0)
         return r;
@@ -359,7 +369,7 @@ struct openvla_item dataset_policy_item(const struct dataset *data, struct step_
     for (int i = 0; i < data->images; i++)
         item.images[i] = dataset_frame(data, at) + (size_t)i * data->frame_size;
     if (data->model->config.oft.kind == OFT_NONE) {
-        item.actions = episode->tokens + at.step * data->action_dims;
+        item.actions = episode->tokens + at.step * data->token_dims;
         item.n_actions = n_actions;
     } else {
         item.slots = data->width;

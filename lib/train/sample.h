@@ -30,6 +30,7 @@ struct episode_input {          /* borrowed for the call, frames excepted */
     const uint32_t *tokens; size_t n_tokens;    /* (T,K) what a policy sampled */
     const float *logp; size_t n_logp;           /* (T,K) */
     bool full;                  /* they are of the whole vocabulary, not of the action ids */
+    bool ended;                 /* K is one more than the action's numbers: an end token was sampled behind them */
     const float *hidden; size_t n_hidden;       /* (T,hidden) as the actor said it, or none */
     const uint32_t *turns; size_t n_turns;      /* steps at which the policy was asked; none: at every step */
     const float *progress; size_t n_progress;   /* (T+1), or none */
@@ -45,7 +46,7 @@ struct train_episode {
     double temperature;
     uint8_t *frames;            /* (T+1, cameras, H*W*3) */
     float *state;               /* (T+1, proprio) as the policy takes it; NULL: it takes none */
-    int32_t *tokens;            /* (T,K) ids (OFT_L1, OFT_LAPLACE: bits of floats): what acted; of a demonstration: what to imitate */
+    int32_t *tokens;            /* (T,K) ids, a demonstration's end token among them if the data set has those (OFT_L1, OFT_LAPLACE: bits of floats): what acted; of a demonstration: what to imitate */
     float *label;               /* (T,K) of a demonstration: the same as numbers in [-1,1] */
     int *turns; int n_turns;    /* steps at which the policy was asked; NULL: at every step */
     float *logp;                /* (T,K); NULL for demonstrations */
@@ -72,7 +73,8 @@ struct dataset {
     int cameras;                        /* pictures of an observation in `frames`, of which a model looks at the first ones */
     int images;                         /* ... so many: what the policy takes; a reward model looks at one */
     char image_chain[64];               /* of all episodes; "": none yet */
-    int action_dims;                    /* K: tokens of one action */
+    int action_dims;                    /* numbers of one action */
+    int token_dims;                     /* K: its tokens; one more where an end token counts */
     bool full;                          /* support of the recorded tokens: the vocabulary, or the action ids */
     int64_t labels, outside;            /* numbers given in units, and how many of them were outside the statistics' range */
     int width;                          /* most tokens that one answer of the policy has: K, or those of a chunk */
@@ -84,6 +86,9 @@ int dataset_new_reward(const struct qwen_vl *reward, struct dataset **ret);
 struct dataset *dataset_free(struct dataset *data);
 DEFINE_FREEP(struct dataset, dataset_free)
 
+/* policy.eos_in_logp: recorded episodes have an end token behind each action, which counts. Before the first is added. -EINVAL: the
+ * policy answers whole chunks and says none. */
+int dataset_expect_end(struct dataset *data, struct error *error);
 /* -EINVAL with a line naming episode and field; -EEXIST: it is there already; -ENOMEM. On failure the frames stay the caller's.
  * */
 int dataset_add(struct dataset *data, const struct episode_input *in, struct error *error);

@@ -145,6 +145,10 @@ int sample_check(const struct dataset *data, const struct episode_input *in, str
                              "say how one data set's actions of %d numbers are normalised; put the data set's own there", in->id, c->action_dims);
         return 0;
     }
+    if (in->ended != (data->token_dims > data->action_dims))
+        return bad(error, in, in->ended ? "an end token was sampled behind its actions, and policy.eos_in_logp is false"
+                                        : "it has no end tokens, and policy.eos_in_logp is true");
+    k = (size_t)data->token_dims;
     if (in->n_tokens != t * k || in->n_logp != t * k)
         return bad(error, in, "tokens or log-probabilities are missing");
     if (!in_range(in->logp, in->n_logp, -1e4f, c->oft.kind == OFT_LAPLACE ? 1e4f : 1e-3f))

@@ -45,7 +45,7 @@ uint8_t *lab_noise_frames(uint64_t seed, int n)
     return frames;
 }
 
-bool lab_full_support, lab_fast;
+bool lab_full_support, lab_end_token, lab_fast;
 
 void lab_add_episode(struct dataset *data, const struct openvla *model, uint64_t id, int steps, bool demo, bool success)
 {
@@ -57,13 +57,13 @@ void lab_add_episode(struct dataset *data, const struct openvla *model, uint64_t
         .height = LAB_SIDE, .width = LAB_SIDE, .action_dims = LAB_DIMS, .frames = lab_noise_frames(id, steps + 1),
         .n_frames = (size_t)(steps + 1) * LAB_FRAME, .images = 1,
     };
-    float numbers[LAB_MAX_STEPS * LAB_DIMS], progress[LAB_MAX_STEPS + 1], hidden[LAB_MAX_STEPS * LAB_MAX_HIDDEN];
+    float numbers[LAB_MAX_STEPS * (LAB_DIMS + 1)], progress[LAB_MAX_STEPS + 1], hidden[LAB_MAX_STEPS * LAB_MAX_HIDDEN];
     size_t width = (size_t)model->config.hidden;
-    uint32_t tokens[LAB_MAX_STEPS * LAB_DIMS];
+    uint32_t tokens[LAB_MAX_STEPS * (LAB_DIMS + 1)];
     struct openvla_session *session = NULL;
     struct error error = {0};
     int32_t *prompt;
-    int n_prompt;
+    int n_prompt, k = LAB_DIMS + lab_end_token;
 
     for (int t = 0; t <= steps; t++)
         progress[t] = (float)(t + 1) / 10;
@@ -74,13 +74,14 @@ void lab_add_episode(struct dataset *data, const struct openvla *model, uint64_t
         assert_int_equal(openvla_prompt(model, in.instruction, &prompt, &n_prompt), 0);
         for (int t = 0; t < steps; t++) {
             struct act_item item = {.images = {in.frames + t * LAB_FRAME}, .n_images = 1, .prompt = prompt, .n_prompt = n_prompt,
-                                    .temperature = 1, .seed = 5, .episode = id, .step = (uint32_t)t, .full = lab_full_support};
+                                    .temperature = 1, .seed = 5, .episode = id, .step = (uint32_t)t, .full = lab_full_support,
+                                    .ended = lab_end_token};
             struct act_result result;
 
             assert_int_equal(openvla_act(model, session, &item, 1, &result), 0);
-            for (int k = 0; k < LAB_DIMS; k++) {
-                tokens[t * LAB_DIMS + k] = (uint32_t)result.tokens[k];
-                numbers[t * LAB_DIMS + k] = result.logp[k];
+            for (int i = 0; i < k; i++) {
+                tokens[t * k + i] = (uint32_t)result.tokens[i];
+                numbers[t * k + i] = result.logp[i];
             }
             memcpy(hidden + (size_t)t * width, openvla_act_hidden(session, 0), width * sizeof *hidden);
         }
@@ -89,9 +90,10 @@ void lab_add_episode(struct dataset *data, const struct openvla *model, uint64_t
         in.tokens = tokens;
         in.logp = numbers;
         in.progress = progress;
-        in.n_tokens = in.n_logp = (size_t)(steps * LAB_DIMS);
+        in.n_tokens = in.n_logp = (size_t)(steps * k);
         in.hidden = hidden;
         in.full = lab_full_support;
+        in.ended = lab_end_token;
         in.n_hidden = (size_t)steps * width;
         in.n_progress = (size_t)steps + 1;
     } else {
@@ -107,6 +109,8 @@ struct dataset *lab_rollouts(const struct openvla *model)
     struct dataset *data = NULL;
 
     assert_int_equal(dataset_new(model, &data), 0);
+    if (lab_end_token)
+        assert_int_equal(dataset_expect_end(data, &(struct error){0}), 0);
     for (int i = LAB_EPISODES; i > 0; i--)      /* out of order on purpose */
         lab_add_episode(data, model, (uint64_t)i, 2 + i % 5, false, i % 3 == 0);
     dataset_sort(data);

@@ -7,6 +7,7 @@
 enum { LAB_SIDE = 64, LAB_FRAME = LAB_SIDE * LAB_SIDE * 3, LAB_DIMS = 7, LAB_EPISODES = 10, LAB_MAX_STEPS = 8, LAB_MAX_HIDDEN = 256 };
 
 extern bool lab_full_support;           /* what rollouts sample from; false at first */
+extern bool lab_end_token;              /* and one more behind each action, which counts; false at first */
 extern bool lab_fast;                   /* numerics of all that follows; false at first */
 
 struct openvla *lab_model(uint64_t seed);

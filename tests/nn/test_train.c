@@ -553,6 +553,42 @@ static void full_support_agrees_too(void **state)
     trainer_free(trainer);
 }
 
+/* eos_in_logp: an end token is sampled behind each action and counts like the others: in the ratios, the KL, the count per action. */
+static void end_tokens_count(void **state)
+{
+    struct trainer *trainer = lab_trainer(with_value_head(2), 2);
+    struct openvla *reference = lab_packed_clone(trainer->model);
+    struct dataset *data = NULL;
+    struct ppo_result with, without;
+    struct error error = {0};
+
+    (void)state;
+    lab_full_support = true;
+    without = iterate(trainer, reference, &rl, 0);
+    lab_end_token = true;
+    with = iterate(trainer, reference, &rl, 0);
+    assert_true(with.logp_gap_max <= 1e-5 && with.logp_gap_tokens * LAB_DIMS == without.logp_gap_tokens * (LAB_DIMS + 1));
+    assert_true(with.ratio_mean > 0 && isfinite(with.ref_kl) && with.updates > 0);
+    data = lab_rollouts(trainer->model);
+    lab_end_token = false;
+    assert_int_equal(data->token_dims, LAB_DIMS + 1);
+    for (int e = 0; e < data->n; e++)
+        for (int t = 0; t < data->list[e].steps; t++)
+            assert_in_range(data->list[e].tokens[t * data->token_dims + LAB_DIMS], 0, data->model->config.vocab_padded - 1);
+    dataset_free(data);
+
+    /* a demonstration has one where the data set has; imitation is the same, with it or without */
+    assert_int_equal(dataset_new(trainer->model, &data), 0);
+    assert_int_equal(dataset_expect_end(data, &error), 0);
+    lab_add_episode(data, trainer->model, 1, 2, true, true);
+    assert_int_equal(data->list[0].tokens[LAB_DIMS], trainer->model->config.eos_id);
+    assert_true(data->list[0].tokens[LAB_DIMS + 1] >= trainer->model->config.vocab - OPENVLA_ACTION_BINS);
+    lab_full_support = false;
+    dataset_free(data);
+    openvla_free(reference);
+    trainer_free(trainer);
+}
+
 static void bad_episodes_are_refused_by_name(void **state)
 {
     struct openvla *model = lab_model(1);
@@ -614,7 +650,7 @@ int main(void)
             cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(resume_changes_nothing), cmocka_unit_test(bf16_weights_have_masters), cmocka_unit_test(ranks_change_nothing),
             cmocka_unit_test(a_gradient_that_is_no_number_is_skipped),
-        cmocka_unit_test(full_support_agrees_too), cmocka_unit_test(augmented_imitation_repeats), cmocka_unit_test(bad_episodes_are_refused_by_name),
+        cmocka_unit_test(full_support_agrees_too), cmocka_unit_test(end_tokens_count), cmocka_unit_test(augmented_imitation_repeats), cmocka_unit_test(bad_episodes_are_refused_by_name),
     };
 
     const struct CMUnitTest fast_tests[] = {

@@ -49,7 +49,7 @@ def test_paper(make_cluster):
     cluster.until_finished()
     cluster.history()
     config = (cluster.run / "config.yaml").read_text()
-    for line in ("train: lora", "support: full", "lora_r: 32", "lora_alpha: 16", "temperature: 1.5", "minibatch: 16", "curriculum: frontier\n"):
+    for line in ("train: lora", "support: full", "eos_in_logp: true", "lora_r: 32", "lora_alpha: 16", "temperature: 1.5", "minibatch: 16", "curriculum: frontier\n"):
         assert line in config, line
     check(metrics(cluster, 4))
     assert json.loads((cluster.run / "policies" / "v000003" / "adapter_config.json").read_text())["r"] == 32

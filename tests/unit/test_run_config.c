@@ -80,6 +80,7 @@ static void test_presets_expand(void **state _unused_)
         fail_msg("%s", error.text);
     assert_string_equal(c.policy_train, "lora");
     assert_string_equal(c.policy_support, "full");
+    assert_true(c.policy_eos_in_logp);
     assert_int_equal(c.lora_r, 8);
     assert_true(c.lora_alpha == 16 && c.stages[1].rl.lr == 5e-6 && c.stages[1].rl.temperature == 1.5 && c.stages[1].rl.value_lr == 5e-5);
     assert_int_equal(c.stages[1].rl.kl, KL_NONE);
@@ -115,6 +116,7 @@ static void test_refusals(void **state _unused_)
         {"stages: 3\n", "run.yaml:1:9: stages: a value is not right here; expected: a list of stages"},
         {"- a\n", "run.yaml:1:1: a list is not right here; expected: sections like run:, suite:, stages:"},
         {"suite: {image: 8}\n", "run.yaml:1:16: suite.image: 8 is out of range; it must be from 16 to 1024"},
+        {"policy: {eos_in_logp: true}\n", "run.yaml:1:23: policy.eos_in_logp: the end token is none of the 256 action ids: say support: full"},
         {"suite: {tasks: [a, a]}\n", "run.yaml:1:16: suite.tasks: a is listed twice"},
         {"stages:\n - rl: {reward: sparse}\n - rl: {reward: sparse, critic_time: true}\n", "run.yaml:3:38: stages[1].rl: its value head is that of the rl stage before"},
         {"stages:\n - rl: {reward: sparse, kl: k1}\n", "run.yaml:2:29: stages[0].rl: kl k1 as a loss has no gradient"},

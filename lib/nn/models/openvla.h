@@ -181,11 +181,13 @@ struct act_item {
     uint64_t seed, episode; uint32_t step, sample;  /* the sampling counter; token is the last word of it */
     bool value_only;
     bool full;                                      /* softmax over the padded vocabulary instead of the 256 action ids */
+    bool ended;                                     /* with full: one more token behind the action's; it ends nothing */
     int shadow_of;                                  /* 0: samples by itself. k: follows the tokens of item k-1, an earlier one of this
                                                      * call, under a prompt of its own: how far apart the two are is k-1's confidence */
 };
 struct act_result {
-    int32_t tokens[OPENVLA_MAX_ACTION_DIMS]; float logp[OPENVLA_MAX_ACTION_DIMS]; float entropy; /* mean per token */
+    int32_t tokens[OPENVLA_MAX_ACTION_DIMS + 1]; float logp[OPENVLA_MAX_ACTION_DIMS + 1]; /* K, with ended K + 1 */
+    float entropy;                                  /* mean per token */
     float value;                                    /* 0 without a value head, or when it wants inputs the actor has not */
     float confidence;                               /* with a shadow: KL(own || shadow's) of the 256 action ids at T 1, summed over the tokens */
 };

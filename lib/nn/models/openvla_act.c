@@ -74,6 +74,11 @@ static int prefill_pass(struct openvla_session *s, void *arg)
     return tape_result(&s->tape, out->logits);
 }
 
+static int act_tokens(const struct openvla_config *config, const struct act_item *item)
+{
+    return config->action_dims + item->ended;
+}
+
 int openvla_prefill(const struct openvla *model, struct openvla_session *s, const struct act_item *items, int n, bool action_only,
                     struct act_pass *ret)
 {
@@ -90,7 +95,7 @@ int openvla_prefill(const struct openvla *model, struct openvla_session *s, cons
         s->items[i] =
             (struct openvla_item){.n_images = items[i].n_images, .prompt = items[i].prompt, .n_prompt = items[i].n_prompt};
         memcpy(s->items[i].images, items[i].images, sizeof(items[i].images));
-        longest = MAX(longest, items[i].n_images * model->config.patches + items[i].n_prompt + model->config.action_dims);
+        longest = MAX(longest, items[i].n_images * model->config.patches + items[i].n_prompt + act_tokens(&model->config, &items[i]));
         if (!items[i].value_only)
             s->slot[s->active++] = i;
     }
@@ -176,7 +181,7 @@ static void compare_shadows(const struct openvla *model, const struct act_pass *
     }
 }
 
-/* Draw action token number `token` of every acting sequence: from the 256 action ids, or with item.full from the vocabulary. */
+/* Draw token number `token` of every acting sequence that has so many: from the 256 action ids, or with item.full from the vocabulary. */
 static void sample(const struct openvla *model, struct openvla_session *s, const struct act_pass *pass, float *all,
                    const struct act_item *items, int token, struct act_result *results)
 {
@@ -192,6 +197,8 @@ static void sample(const struct openvla *model, struct openvla_session *s, const
         bool all_columns = pass->logits->cols > OPENVLA_ACTION_BINS;
         int32_t column;
 
+        if (token >= act_tokens(c, item))
+            continue;
         if (item->shadow_of) {
             s->token[i] = result->tokens[token] = results[item->shadow_of - 1].tokens[token];
             continue;
@@ -203,7 +210,7 @@ static void sample(const struct openvla *model, struct openvla_session *s, const
                         &entropy);
         s->token[i] = item->full ? column : first + column;
         result->tokens[token] = s->token[i];
-        result->entropy += entropy / (float)c->action_dims;
+        result->entropy += entropy / (float)act_tokens(c, item);
     }
 }
 
@@ -214,10 +221,14 @@ int openvla_act(const struct openvla *model, struct openvla_session *s, const st
     const float *value = NULL;
     float *logits;
     bool action_only = true;
-    int r;
+    int tokens = 0, r;
 
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
+        if (items[i].ended && !items[i].full)
+            return -EINVAL; /* the end token is none of the 256 */
         action_only = action_only && !items[i].full;
+        tokens = MAX(tokens, act_tokens(&model->config, &items[i]));
+    }
     r = openvla_prefill(model, s, items, n, action_only, &pass);
     if (r < 0)
         return r;
@@ -229,7 +240,7 @@ int openvla_act(const struct openvla *model, struct openvla_session *s, const st
     }
     for (int i = 0; value && i < n; i++)
         results[i].value = value[i];
-    for (int token = 0; pass.rows && token < model->config.action_dims; token++) {
+    for (int token = 0; pass.rows && token < tokens; token++) {
         if (token > 0) {
             r = openvla_step(model, s, s->token, action_only, &pass);
             if (r < 0)
@@ -238,7 +249,8 @@ int openvla_act(const struct openvla *model, struct openvla_session *s, const st
         logits = (float *)tape_values(&s->tape, pass.logits);   /* overwritten by sampling: nobody reads them again */
         if (!logits)
             return s->tape.error;
-        compare_shadows(model, &pass, logits, items, results);
+        if (token < model->config.action_dims)
+            compare_shadows(model, &pass, logits, items, results);
         sample(model, s, &pass, logits, items, token, results);
     }
     return 0;
