@@ -105,7 +105,7 @@ static int reward_model_need(const struct run_config *c, const struct openvla *p
     if (r >= 0 && other)
         return check_suite(c, "prm.init", c->prm_init, other, error) < 0 ? -EINVAL : memory_need(other, MEMORY_ACT, 1, 1, 0, ret);
     if (r < 0)
-        return error_prefix(error, r, "prm.init");
+        return error_prefix(error, r, "prm.init (an OpenVLA, Qwen2-VL or Qwen2.5-VL directory)");
     return backbone ? memory_need_prm(backbone, MEMORY_ACT, 1, 1, 0, ret) : memory_need(other, MEMORY_ACT, 1, 1, 0, ret);
 }
 

@@ -59,6 +59,21 @@ def test_model_of_another_suite(make_cluster, model, tmp_path):
         assert done.returncode != 0 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
+def test_reward_model_of_another_suite_or_kind(make_cluster, model, tmp_path):
+    """prm.init: trained on other pictures, or no backbone that is known: said before anything starts."""
+    for name, changes, says in (
+            ("chain", {"gantry_image_chain": "rot180+jpeg95+lanczos3"},
+             "was trained on pictures of the chain rot180+jpeg95+lanczos3, suite.chain is render"),
+            ("kind", {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "found LlamaForCausalLM")):
+        other = tmp_path / name
+        shutil.copytree(model, other)
+        config = json.loads((other / "config.json").read_text())
+        (other / "config.json").write_text(json.dumps(config | changes))
+        done = gantry("up", make_cluster({"prm": {"init": str(other)}}).config)
+        assert done.returncode != 0 and "prm.init" in done.stderr and says in done.stderr, done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
 def test_port_in_use(make_cluster):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
