@@ -419,6 +419,7 @@ static void small_run(struct run_config *config, int max_staleness, bool grouped
         .n_temperatures = 2,
         .temperatures = {0.3, 1},
         .val_episodes = 2,
+        .beside = true,
         .n = {1, 4},
         .n_n = 2,
         .search_horizon = 2,

@@ -84,7 +84,7 @@ static void test_evaluation_rows(void **state)
     struct work work;
 
     *eval = (struct eval_config){
-        .episodes = 4, .n_policies = 1, .n_temperatures = 3, .temperatures = {0.3, 0.6, 1}, .val_episodes = 2};
+        .episodes = 4, .n_policies = 1, .n_temperatures = 3, .temperatures = {0.3, 0.6, 1}, .val_episodes = 2, .beside = true};
     snprintf(eval->policies[0], sizeof(eval->policies[0]), "last");
     plan_memory_init(&memory);
     assert_int_equal(stage_plan_work(config, NULL, 0, 0, &work), 0);
@@ -103,6 +103,9 @@ static void test_evaluation_rows(void **state)
     assert_string_equal(rows[0].tag, "test last t=0.6");
     assert_string_equal(rows[4].tag, "test last t=0");
     assert_string_equal(rows[8].tag, "test last t=1");
+    eval->beside = false; /* the best alone */
+    assert_int_equal(stage_plan_rows(config, &work, &memory), 4);
+    eval->beside = true;
     assert_int_equal(rows[0].split, SPLIT_TEST);
     assert_int_equal(rows[3].state_seed, 1);
     assert_int_equal(rows[3].state_seed, rows[7].state_seed);
