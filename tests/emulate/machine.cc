@@ -4,6 +4,62 @@
 #include "tests/emulate/emulate.h"
 
 #include <stdio.h>
+#include <vector>
+
+/* ---- graphs: what a stream was given, in order. As CUDA has it, waiting for it or asking for memory spoils a capture. */
+
+struct emulated_graph {
+    std::vector<std::function<int()>> work;
+};
+static thread_local emulated_graph *capturing;
+static thread_local bool spoilt;
+
+bool simt_kept(const std::function<int()> &work)
+{
+    if (capturing)
+        capturing->work.push_back(work);
+    return capturing != nullptr;
+}
+
+/* -ENOTSUP: not in a capture. */
+static int spoil()
+{
+    spoilt = capturing != nullptr;
+    return capturing ? -ENOTSUP : 0;
+}
+
+static int capture_begin(void *)
+{
+    capturing = new emulated_graph();
+    spoilt = false;
+    return 0;
+}
+
+static int capture_end(void *, void **ret)
+{
+    emulated_graph *graph = capturing;
+
+    capturing = nullptr;
+    if (spoilt) {
+        delete graph;
+        return -ENOTSUP;
+    }
+    *ret = graph;
+    return 0;
+}
+
+static int graph_launch(void *, void *graph)
+{
+    int r = 0;
+
+    for (auto &work : ((emulated_graph *)graph)->work)
+        r = r < 0 ? r : work();
+    return r;
+}
+
+static void graph_free(void *graph) { delete (emulated_graph *)graph; }
+
+/* ---- devices, memory, streams */
 
 static int devices(void) { return 1; }
 
@@ -32,6 +88,8 @@ static void stream_free(void *stream) { free(stream); }
 
 static int alloc(size_t bytes, void **ret)
 {
+    if (spoil() < 0)
+        return -ENOTSUP;
     void *memory = aligned_alloc(256, (bytes + 255) / 256 * 256 + 256);
 
     if (!memory)
@@ -43,20 +101,31 @@ static int alloc(size_t bytes, void **ret)
 
 static int move(void *, void *to, const void *from, size_t bytes)
 {
+    if (simt_kept([=]() { return move(nullptr, to, from, bytes); }))
+        return 0;
     if (bytes)
         memcpy(to, from, bytes);
     return 0;
 }
 
+static int download(void *stream, void *host, const void *device, size_t bytes)
+{
+    int r = spoil();
+
+    return r < 0 ? r : move(stream, host, device, bytes);
+}
+
 static int zero(void *, void *memory, size_t bytes)
 {
+    if (simt_kept([=]() { return zero(nullptr, memory, bytes); }))
+        return 0;
     if (bytes)
         memset(memory, 0, bytes);
     return 0;
 }
 
-static int wait(void *) { return 0; }
-static int done(void *) { return 1; }
+static int wait(void *) { return spoil(); }
+static int done(void *) { return spoil() < 0 ? -ENOTSUP : 1; }
 static const char *last_error(void) { return "an emulated error"; }
 
 extern "C" void NAME(fill_machine)(struct device_kernels *k)
@@ -71,10 +140,14 @@ extern "C" void NAME(fill_machine)(struct device_kernels *k)
     k->pinned = alloc;
     k->unpin = free;
     k->upload = move;
-    k->download = move;
+    k->download = download;
     k->copy = move;
     k->zero = zero;
     k->wait = wait;
     k->done = done;
     k->last_error = last_error;
+    k->capture_begin = capture_begin;
+    k->capture_end = capture_end;
+    k->graph_launch = graph_launch;
+    k->graph_free = graph_free;
 }

@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <functional>
+
 #define GANTRY_EMULATED 1
 #define NAME(x) emulated_##x
 #define __host__
@@ -44,15 +46,30 @@ void simt_poison(void *memory, size_t bytes);       /* NaN, or what is left of i
 
 extern thread_local int simt_result;                /* of the last launch */
 template <class F> void simt_call(void *arg) { (*(F *)arg)(); }
+/* While a graph is captured, work is kept instead of done; its arguments are those of now, memory is looked into when it is launched. */
+bool simt_kept(const std::function<int()> &work);
 template <class F> void simt_run(dim3 grid, dim3 block, size_t shared, F f)
 {
+    if (simt_kept([=]() {
+            F again = f;
+
+            return simt_launch(grid, block, shared, simt_call<F>, &again);
+        })) {
+        simt_result = 0;
+        return;
+    }
     simt_result = simt_launch(grid, block, shared, simt_call<F>, &f);
+}
+/* Arguments are what they are at the launch, as on a device. */
+template <class K, class... A> auto simt_bind(K kernel, A... arguments)
+{
+    return [=]() { kernel(arguments...); };
 }
 #define LAUNCH(kernel, grid, block, shared, stream, ...) \
     do { \
         auto kernel_ = kernel; \
         (void)(stream); \
-        simt_run((grid), (block), (shared), [=]() { kernel_(__VA_ARGS__); }); \
+        simt_run((grid), (block), (shared), simt_bind(kernel_, __VA_ARGS__)); \
     } while (0)
 #define SHARED_DYNAMIC(type, name) type *name = reinterpret_cast<type *>(simt_shared)
 #define LAUNCHED() simt_result

@@ -169,6 +169,8 @@ const void *device_send(struct device_stream *s, const void *host, size_t bytes)
     for (int i = 0; i < s->n_sent; i++)
         if (s->sent[i].bytes == bytes && memcmp(s->sent[i].host, host, bytes) == 0)
             return s->sent[i].device;
+    if (s->capturing) /* graphs.h */
+        return NULL;
     if (s->n_sent == s->room_sent) {
         struct device_sent *larger = realloc(s->sent, (size_t)(s->room_sent + 64) * sizeof(*larger));
 

@@ -62,7 +62,7 @@ struct device_stream {
     int n_sent, room_sent; /* of this pass */
     char *workspace;
     size_t workspace_size; /* for libraries */
-    bool capturing;
+    bool capturing;        /* into a graph (graphs.h): nothing new can be sent, nothing grows */
 };
 
 int device_stream_new(struct device *device, struct device_stream **ret);

@@ -10,6 +10,7 @@ struct mirror {
     uint16_t *rounded; /* device: [numel] the same as bf16; NULL: not wanted */
     uint16_t *half;    /* device: [halves] matrices that are bf16 on the host too */
     int count;         /* parameters it was made for */
+    uint64_t id;
 };
 
 static int64_t padded(int64_t n) { return (n + 127) / 128 * 128; }
@@ -59,11 +60,13 @@ static int send_halves(struct params *params, struct mirror *m)
 
 static int mirror_new(struct params *params, struct mirror **ret)
 {
+    static atomic_ullong made;
     struct mirror *m = calloc(1, sizeof(*m));
     int r;
 
     if (!m)
         return -ENOMEM;
+    m->id = atomic_fetch_add(&made, 1) + 1;
     for (int i = 0; i < params->count; i++)
         m->halves += params->list[i]->half ? padded(params->list[i]->numel) : 0;
     m->numel = params->numel;
@@ -134,4 +137,5 @@ int mirror_changed(struct params *params, int64_t begin, int64_t end, bool downl
     return r < 0 ? r : m->s->k->wait(m->s->stream);
 }
 
+uint64_t mirror_id(const struct mirror *m) { return m->id; }
 float *mirror_values(struct mirror *m) { return m->values; }

@@ -14,6 +14,8 @@ int mirror_update(struct params *params, int64_t begin, int64_t end);
 /* The device's fp32 values between these floats are newer (an optimiser ran there): bf16 follows; the host's with `download`. */
 int mirror_changed(struct params *params, int64_t begin, int64_t end, bool download);
 float *mirror_values(struct mirror *mirror);            /* the arena of fp32 values, device memory */
+/* No two mirrors of a process have the same: what knows their addresses by it does not mistake one for another. */
+uint64_t mirror_id(const struct mirror *mirror);
 struct mirror *mirror_free(struct mirror *mirror);
 /* Bytes on the device for these parameters. */
 size_t mirror_bytes(const struct params *params, bool half);

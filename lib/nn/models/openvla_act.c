@@ -113,7 +113,6 @@ static int step_pass(struct openvla_session *s, void *arg)
     struct tensor *x = op_embedding(&s->tape, c->model->w->embedding, s->token, s->active);
 
     x = openvla_llama_step(c->model, &s->tape, x, s->slot, s->position, s->cache);
-    *c->pass = (struct act_pass) {.rows = s->active, .slot = s->slot};
     c->pass->logits = openvla_logits(c->model, &s->tape, x, c->action_only);
     return tape_result(&s->tape, c->pass->logits);
 }
@@ -130,7 +129,8 @@ int openvla_step(const struct openvla *model, struct openvla_session *s, const i
         if (s->position[i] >= s->capacity || token[i] < 0 || token[i] >= model->config.vocab_padded)
             return -EINVAL;
     }
-    r = session_run(s, step_pass, &c);
+    *ret = (struct act_pass) {.rows = s->active, .slot = s->slot};
+    r = session_step(s, model, action_only, step_pass, &c, &ret->logits);
     for (int i = 0; i < s->active && r >= 0; i++)
         s->length[s->slot[i]]++;
     return r;
