@@ -8,7 +8,9 @@
 #include "base/fault.h"
 #include "actor/act_reply.h"
 #include "proto/policy.pb-c.h"
+#include "nn/device/device.h"
 #include "serve/policy_version.h"
+#include "train/device_memory.h"
 
 enum { MAX_ROWS = 64 };
 #define MASKED ""           /* the instruction of confidence's other side (MG-Select, docs/method.md) */
@@ -23,11 +25,37 @@ struct lane {
     struct serve_job *jobs[MAX_ROWS];
 };
 
+static atomic_bool held_before;         /* a version has been loaded: later ones find the caches made */
+
 struct act_state {
     atomic_uint_fast64_t seed;          /* of the run */
     unsigned n;
     struct lane lanes[];
 };
+
+/* Each lane keeps keys and values for the largest batch: whether they fit is known now, not with the first request. */
+static int check_device(const struct openvla *model, bool first, struct error *error)
+{
+    const struct device *device = model->params.device;
+    struct device_job job = {.use = MEMORY_ACT, .batch = MAX_ROWS, .half = model->params.device_half};
+    struct device_facts facts;
+    struct device_need need;
+    char why[256] = "";
+    int r;
+
+    if (!device || !first)
+        return 0;
+    job.blas = device->blas != NULL;
+    r = device->k->use(device->ordinal, &facts, why, sizeof why);
+    if (r < 0)
+        return error_set(error, -r, "--device %s: %s", device->name, why);
+    r = memory_need_device(model, &job, &need);
+    if (r < 0)
+        return error_set(error, -r, "what it takes of a device cannot be worked out: %s", strerror(-r));
+    need.total -= need.weights;         /* they are there */
+    need.weights = 0;
+    return device_need_check(&need, &job, device->name, &facts, error);
+}
 
 static int act_load(const char *dir, const uint8_t digest[32], bool fast, void **ret_model, struct error *error)
 {
@@ -39,6 +67,12 @@ static int act_load(const char *dir, const uint8_t digest[32], bool fast, void *
     if (!openvla_stats(version->model, NULL)) {
         policy_version_free(version);
         return error_set(error, EINVAL, "%s: dataset_statistics.json names several data sets; keep the one whose units the suite takes", dir);
+    }
+    r = check_device(version->model, !atomic_exchange(&held_before, true), error);
+    if (r < 0) {
+        policy_version_free(version);
+        atomic_store(&held_before, false);
+        return error_prefix(error, r, "%s", dir);
     }
     *ret_model = version;
     return 0;

@@ -33,6 +33,7 @@ struct member_gauges {
 };
 
 struct edge_metrics {
+    struct metric *gemm_fallbacks, *attention_fallbacks;        /* of all servers and learners on devices */
     struct metric *epoch, *commits, *commit_ms, *commit_worst_ms, *rows, *open, *leased, *journaled, *members[MEMBER_LEARNER + 1];
     struct metric *success, *reward, *policy, *prm, *stage, *iteration, *turn_worst_ms, *received, *refused, *episodes, *env_steps;
 };

@@ -250,6 +250,11 @@ static double over_role(const struct edge *edge, enum member_role role, const ch
     return result;
 }
 
+static double over_devices(const struct edge *edge, const char *name)
+{
+    return over_role(edge, MEMBER_ACTOR, name, false) + over_role(edge, MEMBER_PRM, name, false) + over_role(edge, MEMBER_LEARNER, name, false);
+}
+
 void edge_runtime(const struct edge *edge, struct strbuf *out)
 {
     static const enum member_role roles[] = {MEMBER_WORKER, MEMBER_ACTOR, MEMBER_PRM, MEMBER_LEARNER};
@@ -304,6 +309,9 @@ void edge_metrics_register(struct edge *edge)
     x->commit_ms = metrics_gauge(m, "gantry_ledger_commit_ms", "which=\"last\"", "duration of a ledger commit");
     x->commit_worst_ms = metrics_gauge(m, "gantry_ledger_commit_ms", "which=\"worst\"", "duration of a ledger commit");
     x->turn_worst_ms = metrics_gauge(m, "gantry_loop_turn_worst_ms", "", "longest turn of the event loop since the last look");
+    x->gemm_fallbacks = metrics_counter(m, "gantry_fallback_total", "op=\"gemm\"", "calls that a GPU library refused and own kernels did");
+    x->attention_fallbacks = metrics_counter(m, "gantry_fallback_total", "op=\"attention\"",
+                                           "calls that a GPU library refused and own kernels did");
     x->received = metrics_counter(m, "gantry_messages_total", "what=\"received\"", "messages");
     x->refused = metrics_counter(m, "gantry_messages_total", "what=\"refused\"", "messages");
 }
@@ -337,6 +345,8 @@ static void refresh_metrics(struct edge *edge)
     metric_set(x->commit_ms, ledger_commit_ms(edge->ledger, &worst));
     metric_set(x->commit_worst_ms, worst);
     metric_set(x->turn_worst_ms, (double)loop_lag(edge->loop).worst_ns / 1e6);
+    metric_set(x->gemm_fallbacks, over_devices(edge, "gemm_fallback_total"));
+    metric_set(x->attention_fallbacks, over_devices(edge, "attention_fallback_total"));
     metric_set(x->received, (double)(stats->received + (tcp ? tcp->received : 0)));
     metric_set(x->refused, (double)(stats->refused + (tcp ? tcp->refused : 0)));
 }

@@ -11,6 +11,7 @@
 #include "daemon/metrics.h"
 #include "learner/edge_internal.h"
 #include "proto/trajectory.pb-c.h"
+#include "serve/device_use.h"
 #include "wire/address.h"
 
 enum { TICK_MS = 200, BYE_MS = 2000, CREDITS = 256 };
@@ -96,6 +97,12 @@ static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
 
     gauge(edge, heartbeat, "rss_peak_bytes", (double)process_peak_rss_bytes());
     gauge(edge, heartbeat, "cpu_ms_total", (double)clock() * 1000 / CLOCKS_PER_SEC);
+    if (device_process()) {
+        struct device_fallbacks fallbacks = device_watch();
+
+        gauge(edge, heartbeat, "gemm_fallback_total", (double)fallbacks.gemm);
+        gauge(edge, heartbeat, "attention_fallback_total", (double)fallbacks.attention);
+    }
     if (!edge->train_thread)
         return;
     gauge(edge, heartbeat, "samples_total", (double)train_thread_samples(edge->train_thread));

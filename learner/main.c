@@ -6,7 +6,7 @@
 
 #include "daemon/args.h"
 #include "learner/edge.h"
-#include "nn/device/device.h"
+#include "serve/device_use.h"
 #include "version.h"
 #include "wire/member_keys.h"
 
@@ -32,7 +32,6 @@ static int run(const struct args *args)
         .threads = args->threads ? args->threads : DEFAULT_THREADS, .rank = args->rank,
         .server_key = server_key, .device = args->device ? args->device : "cpu",
     };
-    _cleanup_(device_unrefp) struct device *device = NULL;
     struct error error = {0};
     int r;
 
@@ -40,12 +39,11 @@ static int run(const struct args *args)
         log_error("nothing to join", "remedy=%s", LOG_Q("give --join ENDPOINT or --run-dir DIR"));
         return -EINVAL;
     }
-    r = device_open(args->device ? args->device : "cpu", &device, &error);
+    r = device_use(options.device, &error);
     if (r < 0) {
         log_error("cannot start", "reason=%s", LOG_Q(error_text(&error, r)));
         return r;
     }
-    device_set_process(device);
     r = loop_new(&loop);
     if (r == 0)     /* a coordinator that is not up yet is waited for: no deadline for the start */
         r = lifecycle_new(loop, &(struct lifecycle_options) {.drain_ms = DRAIN_MS, .on_drain = on_drain, .arg = &edge},

@@ -5,11 +5,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "nn/base_link.h"
+#include "nn/device/device.h"
 #include "nn/models/openvla_adapter.h"
 #include "nn/models/openvla_start.h"
 #include "run/manifest.h"
 #include "train/checkpoint.h"
+#include "train/device_memory.h"
 
 static_assert(TRUNK_HISTORY_MAX + 2 == OPENVLA_MAX_IMAGES, "what the configuration allows is what the trunk takes");
 
@@ -54,6 +57,38 @@ static int fit_adapters(const struct plan_runner *runner, const Gantry__Plan *pl
     return openvla_lora_new(model, &spec, runner->seed + (plan->stage << 32), error);
 }
 
+/* What training this model takes of the device's memory, before it is asked for. */
+static int check_device(const struct plan_runner *runner, const Gantry__Plan *plan, struct openvla *model, int batch, const char *dir,
+                        struct error *error)
+{
+    struct device_job job = {.use = model->lora ? MEMORY_LORA : MEMORY_FULL, .batch = MAX(batch, 1), .ranks = runner->group.ranks};
+    struct device_facts facts;
+    struct device_need need;
+    struct device *device;
+    char why[256] = "";
+    int r;
+
+    params_use_process_device(&model->params);
+    device = model->params.device;
+    if (!device)
+        return 0;
+    job.half = model->params.device_half;
+    job.strict = device->strict;
+    job.masters = runner->bf16 && plan->kind == GANTRY__VERSION_KIND__VERSION_POLICY && !model->lora;
+    job.blas = device->blas != NULL;
+    r = device->k->use(device->ordinal, &facts, why, sizeof why);
+    if (r < 0)
+        return error_set(error, -r, "--device %s: %s", device->name, why);
+    r = memory_need_device(model, &job, &need);
+    if (r < 0)
+        return error_set(error, -r, "%s: what it takes of a device cannot be worked out: %s", dir, strerror(-r));
+    log_info("device memory", "device=%s need_mib=%" PRId64 " weights=%" PRId64 " gradients=%" PRId64 " optimiser=%" PRId64
+             " activations=%" PRId64 " workspace=%" PRId64 " free_mib=%zu recompute=%d", device->name, need.total >> 20, need.weights >> 20,
+             need.gradients >> 20, need.optimiser >> 20, need.activations >> 20, need.workspace >> 20, facts.memory_free >> 20,
+             need.recompute);
+    return device_need_check(&need, &job, device->name, &facts, error);
+}
+
 static int load_openvla(struct plan_runner *runner, const Gantry__Plan *plan, const char *dir, const struct parent_wish *wish,
                         struct trainer **ret, struct error *error)
 {
@@ -69,9 +104,12 @@ static int load_openvla(struct plan_runner *runner, const Gantry__Plan *plan, co
         return r;
     if (runner->fast)
         params_use_fast(&model->params);
+    r = check_device(runner, plan, model, wish->batch, dir, error);
+    if (r < 0)
+        return r;
     r = trainer_new(model, runner->threads, &runner->group, ret);
     if (r < 0)
-        return error_set(error, -r, "%s: cannot be made ready for training: %s", dir, error_text(NULL, r));
+        return error_set(error, -r, "%s: cannot be made ready for training: %s", dir, device_error_text(model->params.device, r));
     TAKE_PTR(model);            /* the trainer's now */
     if (runner->bf16 && plan->kind == GANTRY__VERSION_KIND__VERSION_POLICY)
         r = trainer_use_bf16(*ret);

@@ -79,7 +79,7 @@ static int run_sft(struct execution *e, struct error *error)
 
     if (e->settings.kind != STAGE_SFT)
         return error_set(error, EINVAL, "plan sft: its settings are of a %s stage", stage_kind_name(e->settings.kind));
-    r = prepare(e, &(struct parent_wish) {0}, error);
+    r = prepare(e, &(struct parent_wish) {.batch = e->settings.sft.batch}, error);
     if (r >= 0)
         r = objective_sft(e->trainer, e->data.set, &e->settings.sft, &e->objective, &result, error);
     if (r < 0)
@@ -104,7 +104,7 @@ static int run_prm(struct execution *e, struct error *error)
     if (e->settings.kind != STAGE_PRM && (e->settings.kind != STAGE_RL || !config->steps))
         return error_set(error, EINVAL, "plan prm: its settings are of a %s stage, and the run has no prm stage",
                          stage_kind_name(e->settings.kind));
-    r = prepare(e, &(struct parent_wish) {.reward_width = config->width}, error);
+    r = prepare(e, &(struct parent_wish) {.reward_width = config->width, .batch = config->batch}, error);
     if (r >= 0)
         r = objective_prm(e->trainer, e->data.set, config, &e->objective, &result, error);
     if (r < 0)
@@ -183,7 +183,7 @@ static int run_ppo(struct execution *e, struct error *error)
     _cleanup_(strbuf_release) struct strbuf json = STRBUF_INIT;
     _cleanup_free_ bool *filtered = NULL;
     struct parent_wish wish = {.value_width = rl_has_critic(config) ? config->value_width : 0,
-                               .value_inputs = rl_critic_inputs(config)};
+                               .value_inputs = rl_critic_inputs(config), .batch = config->minibatch};
     const struct openvla *reference = NULL;
     struct ppo_result result;
     int r;

@@ -1,3 +1,4 @@
+#include "serve/device_use.h"
 #include "serve/server.h"
 
 #include <errno.h>
@@ -6,7 +7,6 @@
 #include <time.h>
 
 #include "daemon/metrics.h"
-#include "nn/device/device.h"
 #include "serve/numerics.h"
 #include "serve/server_internal.h"
 #include "version.h"
@@ -129,15 +129,17 @@ static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
 {
     struct serve *s = arg;
     struct batcher_totals totals = batcher_totals(s->batcher);
+    struct device_fallbacks fallbacks = device_watch();
     const struct { const char *name; double value; } now[] = {
         {"requests_total", (double)totals.jobs}, {"rows_total", (double)totals.rows}, {"batches_total", (double)totals.batches},
         {"busy_ms_total", (double)totals.busy_ns / 1e6}, {"in_flight", (double)batcher_in_flight(s->batcher)}, {"refused_total", (double)s->refused},
         {"rss_peak_bytes", (double)process_peak_rss_bytes()}, {"cpu_ms_total", (double)clock() * 1000 / CLOCKS_PER_SEC},
         {"brought_bytes_total", (double)(s->fetch ? fetch_bytes_total(s->fetch) : 0)},
+        {"gemm_fallback_total", (double)fallbacks.gemm}, {"attention_fallback_total", (double)fallbacks.attention},
     };
     size_t i;
 
-    for (i = 0; i < ARRAY_SIZE(now); i++) {
+    for (i = 0; i < ARRAY_SIZE(now) - (device_process() ? 0 : 2); i++) {
         gantry__gauge__init(&s->gauges[i]);
         s->gauges[i].name = (char *)now[i].name;
         s->gauges[i].value = now[i].value;
@@ -263,22 +265,6 @@ static int open_socket(struct serve *s, const struct args *args, struct error *e
 }
 
 /* Versions that are loaded from now on compute there. */
-static int use_device(const char *name, struct error *error)
-{
-    _cleanup_(device_unrefp) struct device *device = NULL;
-    int r = device_open(name, &device, error);
-
-    if (r < 0)
-        return r;
-    device_set_process(device);
-    if (device)
-        log_info("device", "device=%s name=%s capability=%d.%d memory_gib=%.1f free_gib=%.1f driver=%d.%d blas=%s", device->name,
-                 LOG_Q(device->facts.name), device->facts.major, device->facts.minor, (double)device->facts.memory / 0x1p30,
-                 (double)device->facts.memory_free / 0x1p30, device->facts.driver / 1000, device->facts.driver % 1000 / 10,
-                 device->blas ? "cublaslt" : "own");
-    return 0;
-}
-
 int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct serve_kind *kind, const struct args *args,
               struct serve **ret, struct error *error)
 {
@@ -292,7 +278,7 @@ int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle,
     *s = (struct serve) {.loop = loop, .wire = wire, .lifecycle = lifecycle, .kind = kind};
     snprintf(s->run_dir, sizeof s->run_dir, "%s", args->run_dir ? args->run_dir : "");
     s->cache_root = args->cache ? strdup(args->cache) : NULL;
-    r = use_device(args->device ? args->device : "cpu", error);
+    r = device_use(args->device ? args->device : "cpu", error);
     if (r < 0)
         return r;
     holder_init(&s->holder, RETRY_MS);

@@ -11,7 +11,7 @@
 #include <string.h>
 
 enum { SLOTS = 4096, MOST = 3072, STRICT_ROWS = 512 };
-#define WORKSPACE ((size_t)32 << 20)
+#define WORKSPACE ((size_t)DEVICE_WORKSPACE)
 
 #define FUNCTIONS(X) \
     X(cublasLtCreate) \

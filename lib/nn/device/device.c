@@ -6,8 +6,9 @@
 #include <string.h>
 
 #include "nn/device/blas.h"
+#include "nn/device/dnn.h"
 
-enum { CHUNK = 4 << 20, ALIGN = 256 };
+enum { ALIGN = 256 };
 
 int device_wrap(const struct device_kernels *k, int ordinal, struct device **ret, struct error *error)
 {
@@ -51,8 +52,10 @@ int device_open(const char *name, struct device **ret, struct error *error)
     for (const char *digit = *number ? number + 1 : number; *digit; digit++)
         ordinal = 10 * ordinal + *digit - '0';
     r = device_wrap(k, ordinal, ret, error);
-    if (r == 0)
+    if (r == 0) {
         (*ret)->blas = blas_open();
+        (*ret)->dnn = dnn_open((*ret)->no_dnn, sizeof((*ret)->no_dnn));
+    }
     return r;
 }
 
@@ -79,8 +82,16 @@ struct device *device_unref(struct device *device)
     if (!device || atomic_fetch_sub(&device->references, 1) > 1)
         return NULL;
     blas_close(device->blas);
+    dnn_close(device->dnn);
     free(device);
     return NULL;
+}
+
+struct device_fallbacks device_fallbacks(const struct device *device)
+{
+    if (!device)
+        return (struct device_fallbacks) {0};
+    return (struct device_fallbacks) {.gemm = atomic_load(&device->gemm_fallbacks), .attention = atomic_load(&device->attention_fallbacks)};
 }
 
 const char *device_error_text(const struct device *device, int r)
@@ -141,7 +152,7 @@ int device_stream_begin(struct device_stream *s)
 
 static struct device_chunk *chunk_with(struct device_stream *s, size_t bytes)
 {
-    struct device_chunk chunk = {.size = MAX((size_t)CHUNK, bytes)}, *larger;
+    struct device_chunk chunk = {.size = MAX((size_t)DEVICE_STAGING, bytes)}, *larger;
 
     for (int i = 0; i < s->n_chunks; i++)
         if (s->chunks[i].size - s->chunks[i].used >= bytes)
@@ -222,5 +233,15 @@ int device_gemm(struct device_stream *s, const struct device_gemm *g)
 
 int device_attention(struct device_stream *s, enum device_type type, const struct device_attention *a, bool backward)
 {
+    int r;
+
+    if (s->device->dnn && !s->device->strict && type == DEVICE_BF16) {
+        r = dnn_attention(s, type, a, backward);
+        if (r != -ENOTSUP)
+            return r;
+        atomic_fetch_add(&s->device->attention_fallbacks, 1);
+    }
     return backward ? s->k->attention_backward(s->stream, type, a) : s->k->attention(s->stream, type, a);
 }
+
+const char *device_refusal(const struct device *device) { return device && device->dnn ? dnn_refusal(device->dnn) : ""; }

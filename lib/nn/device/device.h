@@ -26,6 +26,7 @@ struct device {
     atomic_ullong gemm_fallbacks, attention_fallbacks; /* products and attentions that a library refused */
     struct blas *blas;                                 /* cuBLASLt and cuDNN when they could be opened; NULL: the own kernels */
     struct dnn *dnn;
+    char no_dnn[160]; /* why cuDNN could not be opened */
 };
 
 /* "cpu" (*ret = NULL), "cuda" or "cuda:N". -EINVAL: another name. The error says what to do. */
@@ -38,10 +39,18 @@ struct device *device_process(void);
 struct device *device_ref(struct device *device);   /* NULL is fine, in all of these */
 struct device *device_unref(struct device *device); /* returns NULL */
 DEFINE_FREEP(struct device, device_unref)
+/* Products and attentions that a library refused and the own kernels did, so far. NULL: none. */
+struct device_fallbacks { unsigned long long gemm, attention; };
+struct device_fallbacks device_fallbacks(const struct device *device);
+/* What cuDNN said when it refused for the first time; "": it has not. */
+const char *device_refusal(const struct device *device);
 /* What went wrong: the driver's words for -EIO and -ENOMEM. Of this thread. */
 const char *device_error_text(const struct device *device, int r);
 /* The table of real devices; NULL in a build with GPU=0. */
 const struct device_kernels *cuda_kernels(void);
+
+/* Bytes: of the staging that a stream begins with, on the device and pinned on the host; of what products by cuBLASLt work in. */
+enum { DEVICE_STAGING = 4 << 20, DEVICE_WORKSPACE = 32 << 20 };
 
 struct device_sent {
     size_t bytes;
@@ -75,4 +84,5 @@ const void *device_send(struct device_stream *s, const void *host, size_t bytes)
 /* At least this much of scratch for a library; grows rarely. NULL: -ENOMEM. */
 void *device_workspace(struct device_stream *s, size_t bytes);
 int device_gemm(struct device_stream *s, const struct device_gemm *g); /* cuBLASLt, else the own kernel */
+/* cuDNN with numerics: fast and bf16, else the own kernel. */
 int device_attention(struct device_stream *s, enum device_type type, const struct device_attention *a, bool backward);

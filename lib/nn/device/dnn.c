@@ -1,0 +1,190 @@
+#include "nn/device/dnn.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "nn/device/dnn_cache.h"
+
+enum { ALIGN = 256 };
+
+struct dnn {
+    struct dnn_calls calls;
+    void *library, *handle;
+    pthread_mutex_t lock;       /* what follows, and calls with the handle */
+    struct dnn_cache cache;
+    char refusal[240];
+};
+
+struct dnn *dnn_open(char *why, size_t why_size)
+{
+    struct dnn *d = calloc(1, sizeof(*d));
+
+    if (!d)
+        return NULL;
+    if (dnn_calls_open(NULL, &d->calls, &d->library, why, why_size) < 0) {
+        free(d);
+        return NULL;
+    }
+    pthread_mutex_init(&d->lock, NULL);
+    return d;
+}
+
+static void drop_plan(void *arg, struct dnn_plan *p)
+{
+    const struct dnn *d = arg;
+
+    d->calls.descriptor_free(p->plan);
+}
+
+void dnn_close(struct dnn *d)
+{
+    if (!d)
+        return;
+    dnn_cache_clear(&d->cache, drop_plan, d);
+    if (d->handle)
+        d->calls.destroy(d->handle);
+    dlclose(d->library);
+    pthread_mutex_destroy(&d->lock);
+    free(d);
+}
+
+const char *dnn_refusal(const struct dnn *d) { return d->refusal; }
+
+bool dnn_key_of(enum device_type type, const struct device_attention *a, bool backward, struct dnn_key *ret)
+{
+    if (type != DEVICE_BF16 || !a->alike || a->dim % 8 || a->dim > DEVICE_MAX_HEAD || a->n < 1 || a->longest < 1 ||
+        (a->causal && a->longest_asking != a->longest) || (backward && a->longest == 1))
+        return false;
+    memset(ret, 0, sizeof(*ret));
+    ret->n = a->n;
+    ret->heads = a->heads;
+    ret->group = a->group;
+    ret->dim = a->dim;
+    ret->keys = a->longest;
+    ret->asking = a->longest_asking;
+    ret->q_stride = a->q_stride;
+    ret->kv_stride = a->kv_stride;
+    ret->out_stride = a->out_stride;
+    ret->causal = a->causal;
+    ret->stats = backward || a->lse;
+    ret->backward = backward;
+    if (backward) {             /* into scratch, side by side: what is asked for adds */
+        ret->dq_stride = a->heads * a->dim;
+        ret->dkv_stride = a->heads / a->group * a->dim;
+    }
+    return true;
+}
+
+static void start(struct dnn *d)
+{
+    int status = d->calls.create(&d->handle);
+
+    if (!status)
+        return;
+    d->handle = NULL;
+    if (!d->refusal[0])
+        snprintf(d->refusal, sizeof(d->refusal), "cuDNN does not start: %s", d->calls.error_string(status));
+}
+
+static int make_plan(void *arg, struct dnn_plan *p)
+{
+    struct dnn *d = arg;
+    struct dnn_graph graph;
+    char why[sizeof(graph.why)] = "";
+    int r = dnn_graph_build(&d->calls, d->handle, &p->key, &graph);
+
+    if (r >= 0)
+        r = dnn_plan_build(&d->calls, d->handle, &graph, &p->plan, &p->workspace, why, sizeof(why));
+    if (r < 0 && !d->refusal[0])
+        memcpy(d->refusal, graph.why[0] ? graph.why : why, sizeof(d->refusal));
+    memcpy(p->uses, graph.uses, sizeof(p->uses));
+    dnn_graph_release(&d->calls, &graph);
+    return r;
+}
+
+static size_t aligned(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
+
+/* The backward's outputs, in the stream's scratch before the plan's own. */
+struct scratch {
+    size_t dq, dk, dv, sum, plan, bytes;        /* offsets */
+};
+
+static struct scratch lay_out(const struct dnn_key *k, size_t plan_bytes)
+{
+    struct scratch s = {0};
+    size_t q = aligned((size_t)(k->n * k->asking * k->dq_stride) * 2), kv = aligned((size_t)(k->n * k->keys * k->dkv_stride) * 2);
+
+    if (k->backward) {
+        s.dk = q;
+        s.dv = q + kv;
+        s.sum = q + 2 * kv;
+        s.plan = s.sum + aligned((size_t)(k->n * k->asking * k->heads) * sizeof(float));
+    }
+    s.bytes = s.plan + plan_bytes;
+    return s;
+}
+
+/* Under the lock: the handle's stream is the caller's until its kernels are enqueued. */
+static int run(struct dnn *d, struct device_stream *s, const struct device_attention *a, const struct dnn_plan *p, struct scratch *at,
+               char **ret_scratch)
+{
+    static const float masked = -INFINITY, one = 1.0f;
+    float scale = a->scale;
+    char *memory;
+    void *pointer[DNN_TENSORS] = {
+        [DNN_Q] = (void *)(uintptr_t)a->q, [DNN_K] = (void *)(uintptr_t)a->k, [DNN_V] = (void *)(uintptr_t)a->v, [DNN_OUT] = a->out,
+        [DNN_LSE] = a->lse, [DNN_SCALE] = &scale, [DNN_MASKED] = (void *)(uintptr_t)&masked, [DNN_DOUT] = (void *)(uintptr_t)a->dout,
+        [DNN_ONE] = (void *)(uintptr_t)&one,
+    };
+
+    *at = lay_out(&p->key, p->workspace);
+    memory = device_workspace(s, at->bytes ? at->bytes : 1);
+    if (!memory)
+        return -ENOMEM;
+    pointer[DNN_DQ] = memory + at->dq;
+    pointer[DNN_DK] = memory + at->dk;
+    pointer[DNN_DV] = memory + at->dv;
+    pointer[DNN_SUM] = memory + at->sum;
+    *ret_scratch = memory;
+    if (d->calls.set_stream(d->handle, s->stream))
+        return -EIO;
+    return dnn_plan_run(&d->calls, d->handle, p->plan, pointer, p->uses, memory + at->plan);
+}
+
+/* dq, dk and dv are added to what is there. */
+static int add(struct device_stream *s, const struct dnn_key *k, const struct device_attention *a, const struct scratch *at, const char *memory)
+{
+    int64_t q_rows = k->n * k->asking, rows = k->n * k->keys;
+    int r = s->k->copy_rows(s->stream, DEVICE_BF16, a->dq, k->q_stride, memory + at->dq, k->dq_stride, q_rows, k->dq_stride, true);
+
+    if (r >= 0)
+        r = s->k->copy_rows(s->stream, DEVICE_BF16, a->dk, k->kv_stride, memory + at->dk, k->dkv_stride, rows, k->dkv_stride, true);
+    if (r >= 0)
+        r = s->k->copy_rows(s->stream, DEVICE_BF16, a->dv, k->kv_stride, memory + at->dv, k->dkv_stride, rows, k->dkv_stride, true);
+    return r;
+}
+
+int dnn_attention(struct device_stream *s, enum device_type type, const struct device_attention *a, bool backward)
+{
+    struct dnn *d = s->device->dnn;
+    const struct dnn_plan *p;
+    struct dnn_key key;
+    struct scratch at;
+    char *memory = NULL;
+    int r;
+
+    if (s->capturing || !dnn_key_of(type, a, backward, &key))
+        return -ENOTSUP;
+    pthread_mutex_lock(&d->lock);
+    if (!d->handle)
+        start(d);
+    p = d->handle ? dnn_cache_plan(&d->cache, &key, make_plan, drop_plan, d) : NULL;
+    r = p ? run(d, s, a, p, &at, &memory) : -ENOTSUP;
+    pthread_mutex_unlock(&d->lock);
+    return r < 0 || !backward ? r : add(s, &key, a, &at, memory);
+}

@@ -1,0 +1,11 @@
+/* device_use.h - a daemon's device: opened once at the start, named in the log, and what its libraries refuse is told.
+ *
+ * Thread rule: the main thread before the loop; device_watch on the loop's thread. */
+#pragma once
+
+#include "nn/device/device.h"
+
+/* Models that are packed from now on compute on `name` (cpu, cuda:N). The error has the remedy. */
+int device_use(const char *name, struct error *error);
+/* For every heartbeat: the counts so far. A kind of refusal is logged when it is met for the first time. */
+struct device_fallbacks device_watch(void);

@@ -1,0 +1,232 @@
+#include "train/device_memory.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "nn/device/mirror.h"
+#include "nn/models/openvla_internal.h"
+#include "nn/models/openvla_oft.h"
+#include "train/device_sums.h"
+#include "train/passes.h"
+#include "train/trainer_device.h"
+
+enum { PROMPT_GUESS = 35, PREFILL_CHUNK = 16, MEGA = 1 << 20 };
+
+/* ---- a device that plans: a stream, and nothing to put on it -------------------------------------------------------- */
+
+static int use(_unused_ int ordinal, struct device_facts *facts, _unused_ char *why, _unused_ size_t n)
+{
+    if (facts)
+        *facts = (struct device_facts) {.name = "none"};
+    return 0;
+}
+
+static int stream_new(void **ret)
+{
+    *ret = NULL;
+    return 0;
+}
+
+static void stream_free(_unused_ void *stream) {}
+static void release(_unused_ void *memory) {}
+static int wait(_unused_ void *stream) { return 0; }
+
+static int tape_on_nothing(struct tape *tape, bool training, bool half)
+{
+    static const struct device_kernels planner = {
+        .name = "planner", .use = use, .stream_new = stream_new, .stream_free = stream_free, .release = release, .unpin = release,
+        .wait = wait,
+    };
+    struct device *device = NULL;
+    int r = device_wrap(&planner, 0, &device, NULL);
+
+    tape_init(tape, training);
+    tape->recycle = training;
+    if (r >= 0)
+        r = device_stream_new(device, &tape->on);
+    tape->half = half;
+    device_unref(device);       /* the stream has its own reference */
+    tape_plan(tape);
+    return r;
+}
+
+/* ---- the passes --------------------------------------------------------------------------------------------------------- */
+
+struct pass_input {
+    uint8_t *image;
+    int32_t *ids;               /* [prompt] */
+    float state[OPENVLA_MAX_PROPRIO];
+    struct openvla_item *items;
+};
+
+static void input_release(struct pass_input *in)
+{
+    free(in->image);
+    free(in->ids);
+    free(in->items);
+}
+
+static int make_input(const struct openvla_config *c, bool training, int prompt, int n, struct pass_input *in)
+{
+    in->image = calloc((size_t)c->image_height * (size_t)c->image_width, 3);
+    in->ids = calloc((size_t)MAX(prompt, c->action_dims), sizeof *in->ids);
+    in->items = calloc((size_t)n, sizeof *in->items);
+    if (!in->image || !in->ids || !in->items)
+        return -ENOMEM;
+    for (int i = 0; i < n; i++) {
+        struct openvla_item *item = &in->items[i];
+
+        *item = (struct openvla_item) {.n_images = c->oft.kind == OFT_NONE ? 1 : c->oft.images, .prompt = in->ids, .n_prompt = prompt};
+        for (int k = 0; k < item->n_images; k++)
+            item->images[k] = in->image;
+        if (c->oft.kind != OFT_NONE) {
+            item->proprio = c->oft.proprio ? in->state : NULL;
+            item->slots = oft_slots(c);
+        } else if (training) {
+            item->actions = in->ids;
+            item->n_actions = c->action_dims;
+        }
+    }
+    return 0;
+}
+
+/* As sft_shard goes: the action rows, their logits over all ids, cross-entropy. */
+static int train_pass(const struct openvla *model, struct tape *tape, const struct pass_input *in, int n)
+{
+    const struct openvla_config *c = &model->config;
+    int rows = c->action_dims + 1, r;
+    int32_t *target = tape_alloc(tape, (size_t)(n * rows) * sizeof *target);
+    struct openvla_pass pass;
+    struct tensor *answers;
+
+    r = !target ? -ENOMEM : c->oft.kind == OFT_NONE ? openvla_forward_tail(model, tape, in->items, n, &pass)
+                                                    : openvla_forward(model, tape, in->items, n, &pass);
+    if (r < 0)
+        return r;
+    if (c->oft.kind == OFT_NONE) {
+        (void)op_token_stats(tape, openvla_logits(model, tape, gather_action_rows(tape, &pass, n, rows), false), target, 1, NULL);
+        return tape->error;
+    }
+    answers = oft_answers(model, tape, &pass, n);
+    if (c->oft.kind == OFT_TOKENS)
+        (void)openvla_logits(model, tape, answers, false);
+    else
+        (void)oft_actions(model, tape, answers);
+    return tape->error;
+}
+
+static int act_pass(const struct openvla *model, struct tape *tape, const struct pass_input *in, int n, int capacity)
+{
+    const struct openvla_config *c = &model->config;
+    _cleanup_free_ struct kv_cache *cache = calloc((size_t)c->layers, sizeof *cache);
+    _cleanup_free_ int32_t *length = calloc((size_t)n, sizeof *length);
+    struct openvla_pass pass;
+    int r;
+
+    if (!cache || !length)
+        return -ENOMEM;
+    for (int i = 0; i < c->layers; i++)
+        cache[i] = (struct kv_cache) {.slots = n, .capacity = capacity, .width = c->hidden, .length = length};
+    r = c->oft.kind == OFT_NONE ? openvla_forward_cached(model, tape, in->items, n, cache, &pass)
+                                : openvla_forward(model, tape, in->items, n, &pass);
+    return r < 0 ? r : tape->error;
+}
+
+/* Bytes of the arena that the pass will ask tape_allocate for. */
+static int plan_arena(const struct openvla *model, const struct device_job *job, int prompt, int capacity, bool recompute, int64_t *ret)
+{
+    bool training = job->use != MEMORY_ACT;
+    int n = training ? (job->batch + SHARDS - 1) / SHARDS : MIN(job->batch, PREFILL_CHUNK), r;
+    _cleanup_(input_release) struct pass_input in = {0};
+    struct tape tape;
+
+    r = make_input(&model->config, training, prompt, n, &in);
+    if (r < 0)
+        return r;
+    r = tape_on_nothing(&tape, training, job->half);
+    tape.recompute = recompute;
+    if (r >= 0)
+        r = training ? train_pass(model, &tape, &in, n) : act_pass(model, &tape, &in, n, capacity);
+    if (r >= 0)
+        *ret = (int64_t)(MAX(tape.planned, tape.peak) + tape.block + tape.scratch);
+    tape_release(&tape);
+    return r;
+}
+
+/* ---- the sum -------------------------------------------------------------------------------------------------------------- */
+
+/* Numbers that learn, and of adapters that are not there yet the arena they will take. */
+static int64_t trained_of(const struct openvla *model, const struct device_job *job, int64_t *ret_more)
+{
+    int64_t trained = 0;
+
+    *ret_more = 0;
+    for (int i = 0; i < model->params.count; i++) {
+        const struct param *p = model->params.list[i];
+        int64_t out = p->dim[0], in = out ? p->numel / out : 0;
+
+        if (job->use == MEMORY_LORA && !model->lora)
+            *ret_more += p->linear && !p->frozen && p != model->w->lm_head ? job->lora_r * (in + out) : 0;
+        else
+            trained += p->frozen ? 0 : p->numel;
+    }
+    return trained + *ret_more;
+}
+
+int memory_need_device(const struct openvla *model, const struct device_job *job, struct device_need *ret)
+{
+    const struct openvla_config *c = &model->config;
+    int prompt = job->prompt ? job->prompt : PROMPT_GUESS, ranks = MAX(job->ranks, 1), pictures = c->oft.kind == OFT_NONE ? 1 : c->oft.images;
+    int positions = pictures * c->patches + prompt + c->action_dims, capacity = (positions + 15) / 16 * 16, r;
+    struct device_need need = {0};
+    int64_t numel = 0, more = 0, trained;
+
+    if (job->batch < 1 || SHARDS % ranks)
+        return -EINVAL;
+    for (int i = 0; i < model->params.count; i++)
+        numel += model->params.list[i]->numel;
+    need.recompute = job->use != MEMORY_ACT && numel >= OPENVLA_LARGE;
+    trained = trained_of(model, job, &more);
+    need.weights = (int64_t)mirror_bytes(&model->params, job->half) + more * (job->half ? 6 : 4);
+    if (job->use != MEMORY_ACT) {
+        need.gradients = (int64_t)device_sums_bytes(model->params.numel + more, SHARDS / ranks, ranks, job->strict);
+        need.optimiser = (int64_t)trainer_device_bytes(trained, job->masters);
+    } else if (c->oft.kind == OFT_NONE) {
+        need.cache = 2LL * c->layers * job->batch * capacity * c->hidden * (job->half ? 2 : 4);
+    }
+    need.workspace = DEVICE_STAGING + (job->blas ? (int64_t)DEVICE_WORKSPACE : 0) + capacity * (c->hidden / c->heads) * (int64_t)sizeof(float);
+    r = plan_arena(model, job, prompt, capacity, need.recompute, &need.activations);
+    if (r < 0)
+        return r;
+    need.total = need.weights + need.gradients + need.optimiser + need.activations + need.cache + need.workspace;
+    *ret = need;
+    return 0;
+}
+
+int device_need_check(const struct device_need *need, const struct device_job *job, const char *name, const struct device_facts *facts,
+                      struct error *error)
+{
+    const bool training = job->use != MEMORY_ACT;
+    const struct { const char *what; int64_t bytes; const char *knob; } parts[] = {
+        {"weights", need->weights, training ? "take a device with more memory" : "numerics: fast keeps activations small, weights need a larger device"},
+        {"gradients", need->gradients, job->use == MEMORY_FULL ? "policy.train: lora" : "a smaller lora_r"},
+        {"moments and masters", need->optimiser, job->use == MEMORY_FULL ? "policy.train: lora" : "a smaller lora_r"},
+        {"activations", need->activations, training ? "a smaller batch (sft.batch, rl.minibatch)" : "fewer sequences at once (cluster.slots)"},
+        {"keys and values", need->cache, "fewer sequences at once (cluster.slots, or more actors)"},
+        {"workspace", need->workspace, "take a device with more memory"},
+    };
+    size_t first = 0, second = 1;
+
+    if (need->total <= (int64_t)facts->memory_free)
+        return 0;
+    for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+        first = parts[i].bytes > parts[first].bytes ? i : first;
+    second = first == 0 ? 1 : 0;
+    for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+        second = i != first && parts[i].bytes > parts[second].bytes ? i : second;
+    return error_set(error, ENOMEM, "%s: %.0f MiB are needed at a batch of %d, %.0f of %.0f MiB are free; %s take %.0f, %s %.0f; try: %s",
+                     name, (double)need->total / MEGA, job->batch, (double)facts->memory_free / MEGA, (double)facts->memory / MEGA,
+                     parts[first].what, (double)parts[first].bytes / MEGA, parts[second].what, (double)parts[second].bytes / MEGA,
+                     parts[first].knob);
+}

@@ -1,0 +1,39 @@
+/* device_memory.h - what a policy takes of a device's memory, by part, before anything is allocated there.
+ *
+ * Not an estimate: each part is what the code that will allocate it says (mirror_bytes, device_sums_bytes, trainer_device_bytes), and the arena
+ * of activations is planned by a dry run of the very pass on a device that has no memory (nn/tape.h). What the driver keeps for itself
+ * (a context: some 0.5 GiB) is not in it. A prompt that is longer than foretold makes the arena grow.
+ * Thread rule: none. Failure rule: -errno. */
+#pragma once
+
+#include "nn/device/kernels.h"
+#include "train/memory.h"
+
+struct device_job {
+    enum memory_use use;
+    int batch;                  /* sequences that act at once, or of a minibatch (over all ranks) */
+    int prompt;                 /* ids of the longest prompt; 0: a guess (memory.c's) */
+    int ranks;                  /* 0: one */
+    int lora_r;                 /* MEMORY_LORA and the model has no adapters yet: theirs */
+    bool half, strict;          /* activations are bf16; numerics: strict */
+    bool masters;               /* policy.weights: bf16, trained whole */
+    bool blas;                  /* cuBLASLt is there */
+};
+
+struct device_need {
+    int64_t weights;            /* fp32 values, and what products want of them as bf16 */
+    int64_t gradients;          /* those held at once while shards are added; ranks' buckets */
+    int64_t optimiser;          /* moments, masters */
+    int64_t activations;        /* the arena of one pass */
+    int64_t cache;              /* keys and values of all slots */
+    int64_t workspace;          /* staging, cuBLASLt's scratch, the table of angles */
+    int64_t total;
+    bool recompute;             /* blocks are computed twice */
+};
+
+/* model: openvla_open is enough. -EINVAL: a batch below 1. */
+int memory_need_device(const struct openvla *model, const struct device_job *job, struct device_need *ret);
+/* Does it fit into what is free (facts.memory_free)? -ENOMEM with one line: how much is wanted and there, the largest items, and
+ * what to change for the largest. name: of the device. */
+int device_need_check(const struct device_need *need, const struct device_job *job, const char *name, const struct device_facts *facts,
+                      struct error *error);

@@ -1,0 +1,236 @@
+/* cuDNN as far as it goes without a device: which calls are for it, the graphs of all of them, the cache of plans, and that a refusal is
+ * counted and answered by the own kernel. */
+#include <errno.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "nn/device/dnn.h"
+#include "nn/device/dnn_cache.h"
+#include "tests/emulate/test_device.h"
+
+/* ---- the cache --------------------------------------------------------------------------------------------- */
+
+static int made, dropped;
+static bool refusing;
+
+static int make(void *arg, struct dnn_plan *ret)
+{
+    (void)arg;
+    made++;
+    if (refusing)
+        return -ENOTSUP;
+    ret->plan = &made;
+    ret->workspace = (size_t)ret->key.keys;
+    return 0;
+}
+
+static void drop(void *arg, struct dnn_plan *plan)
+{
+    (void)arg;
+    assert_ptr_equal(plan->plan, &made);
+    dropped++;
+}
+
+static const struct dnn_plan *plan_for(struct dnn_cache *cache, int64_t keys)
+{
+    const struct dnn_key key = {.n = 1, .heads = 2, .group = 1, .dim = 64, .keys = keys, .asking = keys};
+
+    return dnn_cache_plan(cache, &key, make, drop, NULL);
+}
+
+static void test_plans_are_made_once_and_the_least_used_goes(void **state)
+{
+    static struct dnn_cache cache;
+
+    (void)state;
+    made = dropped = 0;
+    for (int64_t keys = 1; keys <= DNN_PLANS; keys++)
+        assert_int_equal(plan_for(&cache, keys)->workspace, keys);
+    for (int64_t keys = 1; keys <= DNN_PLANS; keys++)
+        assert_int_equal(plan_for(&cache, keys)->workspace, keys);
+    assert_int_equal(made, DNN_PLANS);
+    (void)plan_for(&cache, 1);                  /* now 2 is the least used */
+    (void)plan_for(&cache, DNN_PLANS + 1);
+    assert_int_equal(dropped, 1);
+    (void)plan_for(&cache, 1);
+    assert_int_equal(made, DNN_PLANS + 1);
+    (void)plan_for(&cache, 2);
+    assert_int_equal(made, DNN_PLANS + 2);
+
+    refusing = true;
+    assert_null(plan_for(&cache, 1000));
+    refusing = false;
+    assert_null(plan_for(&cache, 1000));        /* kept like a plan */
+    assert_int_equal(made, DNN_PLANS + 3);
+    assert_int_equal(cache.refused, 1);
+    dnn_cache_clear(&cache, drop, NULL);
+    assert_int_equal(dropped, DNN_PLANS + 2);
+    assert_int_equal(cache.made, dropped);
+}
+
+/* ---- the device's part ------------------------------------------------------------------------------------------ */
+
+static struct device_attention call_of(int heads, int group, int64_t dim, int64_t keys, bool causal)
+{
+    return (struct device_attention) {.n = 3, .heads = heads, .group = group, .dim = dim, .causal = causal, .scale = 1 / sqrtf((float)dim),
+                                      .longest = keys, .longest_asking = keys, .q_rows = 3 * keys, .alike = true,
+                                      .q_stride = heads * dim, .kv_stride = heads / group * dim, .out_stride = heads * dim};
+}
+
+#if GANTRY_GPU
+
+static void test_what_is_for_cudnn(void **state)
+{
+    struct device_attention a = call_of(4, 2, 64, 32, true);
+    struct dnn_key key, other;
+
+    (void)state;
+    assert_true(dnn_key_of(DEVICE_BF16, &a, false, &key));
+    assert_true(dnn_key_of(DEVICE_BF16, &a, true, &other));
+    assert_true(memcmp(&key, &other, sizeof key) != 0);
+    a.q = &key;                                         /* places are no part of it */
+    assert_true(dnn_key_of(DEVICE_BF16, &a, false, &other));
+    assert_memory_equal(&key, &other, sizeof key);
+    assert_false(dnn_key_of(DEVICE_F32, &a, false, &key));
+    a.alike = false;
+    assert_false(dnn_key_of(DEVICE_BF16, &a, false, &key));
+    a = call_of(4, 1, 44, 32, false);
+    assert_false(dnn_key_of(DEVICE_BF16, &a, false, &key));     /* not a multiple of eight */
+    a = call_of(4, 1, 64, 1, false);
+    assert_false(dnn_key_of(DEVICE_BF16, &a, true, &key));
+    a = call_of(4, 1, 64, 32, true);
+    a.longest_asking = 2;                               /* the mask would begin at the wrong row */
+    assert_false(dnn_key_of(DEVICE_BF16, &a, false, &key));
+    a.causal = false;
+    assert_true(dnn_key_of(DEVICE_BF16, &a, false, &key));
+}
+
+/* Every form there is, with the head sizes of the models: 64 and 72 of the towers, 80 of Qwen's, 128. */
+static void test_graphs_are_built(void **state)
+{
+    static const int64_t dims[] = {16, 64, 72, 80, 128};
+    struct dnn_calls calls;
+    void *library;
+    char why[200];
+    int built = 0;
+
+    (void)state;
+    if (dnn_calls_open(NULL, &calls, &library, why, sizeof why) < 0) {
+        print_message("SKIP the real cuDNN: %s\n", why);
+        skip();
+    }
+    for (size_t d = 0; d < ARRAY_SIZE(dims); d++)
+        for (int form = 0; form < 12; form++) {
+            bool causal = form & 1, backward = form % 4 >= 2;
+            int group = 1 << form / 4;                  /* 1, 2, 4 */
+            struct device_attention a = call_of(8, group, dims[d], 290, causal);
+            struct dnn_graph graph;
+            struct dnn_key key;
+
+            for (int stats = 0; stats < 2 - backward; stats++) {
+                a.lse = stats ? (float *)why : NULL;
+                assert_true(dnn_key_of(DEVICE_BF16, &a, backward, &key));
+                if (dnn_graph_build(&calls, NULL, &key, &graph) < 0)
+                    fail_msg("dim %d, group %d, causal %d, stats %d, backward %d: %s", (int)dims[d], group, causal, stats, backward, graph.why);
+                assert_int_equal(graph.ops, backward ? 17 + 4 * causal + 2 * (group > 1) : 8 + 4 * causal + 2 * stats);
+                assert_true(graph.uses[DNN_LSE] == (backward || stats) && graph.uses[DNN_DQ] == backward && graph.uses[DNN_MASKED] == causal);
+                dnn_graph_release(&calls, &graph);
+                built++;
+            }
+        }
+    print_message("cuDNN %zu: %d graphs\n", calls.version(), built);
+}
+
+static void test_a_refused_graph_says_why(void **state)
+{
+    struct device_attention a = call_of(8, 1, 64, 16, false);
+    struct dnn_calls calls;
+    struct dnn_graph graph;
+    struct dnn_key key;
+    void *library;
+    char why[200];
+
+    (void)state;
+    assert_int_equal(dnn_calls_open("libnot-there.so.9", &calls, &library, why, sizeof why), -ENOENT);
+    assert_non_null(strstr(why, "libnot-there.so.9"));
+    assert_int_equal(dnn_calls_open("libm.so.6", &calls, &library, why, sizeof why), -ENOSYS);
+    assert_non_null(strstr(why, "cudnnGetVersion"));
+    if (dnn_calls_open(NULL, &calls, &library, why, sizeof why) < 0)
+        skip();
+    assert_true(dnn_key_of(DEVICE_BF16, &a, false, &key));
+    key.keys = -1;
+    assert_int_equal(dnn_graph_build(&calls, NULL, &key, &graph), -EINVAL);
+    assert_non_null(strstr(graph.why, "cuDNN: "));
+    dnn_graph_release(&calls, &graph);
+}
+
+/* No device: cuDNN does not start. The own kernel answers, the refusal is counted and kept for the log. */
+static void test_a_refusal_is_counted_and_answered(void **state)
+{
+    enum { N = 2, KEYS = 5, HEADS = 2, DIM = 16, NUMBERS = N * KEYS * HEADS * DIM };
+    struct device *device = test_device_open();
+    struct device_attention a = call_of(HEADS, 1, DIM, KEYS, false);
+    static uint16_t host[NUMBERS], out[2][NUMBERS];
+    int32_t start[N + 1] = {0, KEYS, 2 * KEYS};
+    struct device_stream *s = NULL;
+    void *there[2];
+    char why[200];
+
+    (void)state;
+    if (getenv("GANTRY_TEST_DEVICE") || device->dnn)
+        skip();                         /* it does start there */
+    device->dnn = dnn_open(why, sizeof why);
+    if (!device->dnn) {
+        print_message("SKIP: %s\n", why);
+        device_unref(device);
+        skip();
+    }
+    for (int i = 0; i < NUMBERS; i++)
+        host[i] = (uint16_t)(0x3e00 + i * 37 % 256);            /* bf16 of some tenths */
+    assert_int_equal(device_stream_new(device, &s), 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(s->k->alloc(sizeof host, &there[i]), 0);
+    assert_int_equal(s->k->upload(s->stream, there[0], host, sizeof host), 0);
+    a.n = N;
+    a.q_rows = N * KEYS;
+    a.start = a.asking = device_send(s, start, sizeof start);
+    a.q = a.k = a.v = there[0];
+    a.out = there[1];
+    for (int i = 0; i < 2; i++) {
+        device->strict = i == 0;        /* strict does not even ask */
+        assert_int_equal(device_attention(s, DEVICE_BF16, &a, false), 0);
+        assert_int_equal(s->k->download(s->stream, out[i], there[1], sizeof out[i]), 0);
+        assert_int_equal(device_fallbacks(device).attention, i);
+    }
+    assert_memory_equal(out[0], out[1], sizeof out[0]);
+    assert_non_null(strstr(device_refusal(device), "cuDNN does not start"));
+    for (int i = 0; i < 2; i++)
+        s->k->release(there[i]);
+    device_stream_free(s);
+    device_unref(device);
+}
+
+#endif
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_plans_are_made_once_and_the_least_used_goes),
+#if GANTRY_GPU
+        cmocka_unit_test(test_what_is_for_cudnn),
+        cmocka_unit_test(test_graphs_are_built),
+        cmocka_unit_test(test_a_refused_graph_says_why),
+        cmocka_unit_test(test_a_refusal_is_counted_and_answered),
+#endif
+    };
+
+    (void)call_of;
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

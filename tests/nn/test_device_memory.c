@@ -1,0 +1,205 @@
+/* What memory_need_device foretells of a device's memory is what acting and training then allocate there. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "nn/device/device.h"
+#include "nn/models/openvla_session.h"
+#include "tests/emulate/test_device.h"
+#include "tests/harness/train_lab.h"
+#include "train/device_memory.h"
+
+enum { MOST = 256, BATCH = 3, MINIBATCH = 16 };
+
+/* The device's table, with everything that is allocated written down. */
+static struct { void *memory; size_t bytes; } held[MOST];
+static size_t now, peak;
+static struct device_kernels counting;
+static const struct device_kernels *real;
+
+static int counted_alloc(size_t bytes, void **ret)
+{
+    int r = real->alloc(bytes, ret), i = 0;
+
+    if (r < 0)
+        return r;
+    while (held[i].memory)
+        assert_true(++i < MOST);
+    held[i].memory = *ret;
+    held[i].bytes = bytes;
+    now += bytes;
+    peak = now > peak ? now : peak;
+    return 0;
+}
+
+static void counted_release(void *memory)
+{
+    for (int i = 0; i < MOST && memory; i++)
+        if (held[i].memory == memory) {
+            now -= held[i].bytes;
+            held[i].memory = NULL;
+        }
+    real->release(memory);
+}
+
+static bool is_held(size_t bytes)
+{
+    for (int i = 0; i < MOST; i++)
+        if (held[i].memory && held[i].bytes == bytes)
+            return true;
+    return false;
+}
+
+static struct device *device;
+
+static int setup(void **state)
+{
+    struct device *under = test_device_open();
+
+    (void)state;
+    real = under->k;
+    counting = *real;
+    counting.alloc = counted_alloc;
+    counting.release = counted_release;
+    assert_int_equal(device_wrap(&counting, under->ordinal, &device, NULL), 0);
+    device_unref(under);
+    device->strict = true;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    device = device_unref(device);
+    return 0;
+}
+
+/* Within a twentieth, both ways. */
+static void agree(int64_t foretold, size_t taken)
+{
+    if (20 * llabs(foretold - (long long)taken) > (long long)taken)
+        fail_msg("foretold %lld bytes, taken %zu", (long long)foretold, taken);
+}
+
+static void acts(bool half)
+{
+    struct openvla *model = lab_model(1), *planned = lab_model(1);
+    uint8_t *frames = lab_noise_frames(3, 1);
+    struct act_item items[BATCH] = {0};
+    struct act_result results[BATCH];
+    struct openvla_session *session = NULL;
+    struct device_job job = {.use = MEMORY_ACT, .batch = BATCH, .half = half, .strict = true};
+    struct device_need need;
+    int32_t *prompt;
+
+    peak = now = 0;
+    assert_int_equal(openvla_prompt(model, "open the drawer", &prompt, &job.prompt), 0);
+    params_use_device(&model->params, device, half);
+    assert_int_equal(openvla_pack(model, false), 0);
+    assert_int_equal(memory_need_device(planned, &job, &need), 0);
+    agree(need.weights, now);
+    assert_int_equal(openvla_session_new(&model->config, BATCH, &session), 0);
+    for (int i = 0; i < BATCH; i++)
+        items[i] = (struct act_item) {.images = {frames}, .n_images = 1, .prompt = prompt, .n_prompt = job.prompt, .temperature = 1};
+    assert_int_equal(openvla_act(model, session, items, BATCH, results), 0);
+    assert_true(is_held((size_t)need.activations));
+    assert_true(is_held((size_t)need.cache));
+    agree(need.total, peak);
+    openvla_session_free(session);
+    openvla_free(model);
+    openvla_free(planned);
+    assert_int_equal(now, 0);           /* nothing is left behind */
+    free(frames);
+    free(prompt);
+}
+
+static void test_acting(void **state)
+{
+    (void)state;
+    acts(false);
+}
+
+static void test_acting_in_bf16(void **state)
+{
+    (void)state;
+    acts(true);
+}
+
+static void test_training(void **state)
+{
+    const struct sft_config sft = {.steps = 1, .batch = MINIBATCH, .lr = 1e-3, .clip = 1, .beta2 = .95, .lr_end = 1};
+    struct device_job job = {.use = MEMORY_FULL, .batch = MINIBATCH, .strict = true};
+    struct openvla *planned = lab_model(1);
+    struct trainer *t = NULL;
+    struct dataset *data;
+    struct sft_result result;
+    struct device_need need;
+    struct error error = {0};
+
+    (void)state;
+    peak = now = 0;
+    device_set_process(device);
+    assert_int_equal(trainer_new(lab_model(1), 1, NULL, &t), 0);
+    device_set_process(NULL);
+    data = lab_demonstrations(t->model, 4);
+    for (int i = 0; i < data->n_prompts; i++)
+        job.prompt = data->prompts[i].n > job.prompt ? data->prompts[i].n : job.prompt;
+    assert_int_equal(memory_need_device(planned, &job, &need), 0);
+    agree(need.weights + need.optimiser, now);
+    assert_int_equal(objective_sft(t, data, &sft, &(struct objective) {.seed = 1}, &result, &error), 0);
+    agree(need.total, peak);
+    dataset_free(data);
+    trainer_free(t);
+    assert_int_equal(now, 0);
+    openvla_free(planned);
+}
+
+static void test_what_does_not_fit_names_the_largest_and_the_knob(void **state)
+{
+    const struct device_facts small = {.memory = (size_t)16 << 20, .memory_free = (size_t)9 << 20}, large = {.memory_free = (size_t)1 << 40};
+    struct device_job job = {.use = MEMORY_FULL, .batch = 4096, .strict = true};
+    struct openvla *planned = lab_model(1);
+    struct device_need need, fewer, lora;
+    struct error error = {0};
+
+    (void)state;
+    assert_int_equal(memory_need_device(planned, &job, &need), 0);
+    assert_int_equal(device_need_check(&need, &job, "cuda:0", &large, &error), 0);
+    assert_int_equal(device_need_check(&need, &job, "cuda:0", &small, &error), -ENOMEM);
+    assert_non_null(strstr(error.text, "cuda:0: "));
+    assert_non_null(strstr(error.text, "9 of 16 MiB are free"));
+    assert_non_null(strstr(error.text, "activations take"));
+    assert_non_null(strstr(error.text, "try: a smaller batch (sft.batch, rl.minibatch)"));
+    job.batch = 8;
+    assert_int_equal(memory_need_device(planned, &job, &fewer), 0);
+    assert_true(100 * fewer.activations < need.activations && fewer.optimiser == need.optimiser);
+    job.use = MEMORY_LORA;
+    job.lora_r = 1;
+    assert_int_equal(memory_need_device(planned, &job, &lora), 0);
+    assert_true(lora.optimiser < fewer.optimiser);
+    job.strict = false;
+    job.ranks = 8;
+    assert_int_equal(memory_need_device(planned, &job, &fewer), 0);
+    assert_true(fewer.gradients < lora.gradients);
+    job.batch = 0;
+    assert_int_equal(memory_need_device(planned, &job, &fewer), -EINVAL);
+    openvla_free(planned);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_acting),
+        cmocka_unit_test(test_acting_in_bf16),
+        cmocka_unit_test(test_training),
+        cmocka_unit_test(test_what_does_not_fit_names_the_largest_and_the_knob),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
