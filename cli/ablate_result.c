@@ -256,39 +256,38 @@ int ablate_print(const struct ablate *a, const struct ablate_result *result)
     return 0;
 }
 
+/* One column for each rung that is there: its seeds as dots, its interval as a whisker. */
 int ablate_plot(const struct ablate_result *result, const char *path, struct error *error)
 {
-    struct plot plot = {.title = "Success by rung (95 % intervals)", .x_label = "rung", .y_min = 0, .y_max = 1};
-    int r = 0;
+    const char *names[RUNGS];
+    struct plot plot = {.title = "Success by rung: seeds, and 95 % intervals", .x_label = "rung", .y_min = 0, .y_max = 1, .x_names = names};
+    double at[2 * RUNGS], low[2 * RUNGS], high[2 * RUNGS]; /* with a gap between any two */
+    int n = 0, r = 0;
 
     for (int rung = 0; rung < RUNGS && r == 0; rung++) {
         const struct ablate_measured *m = &result->rungs[rung];
-        double x[ABLATE_SEEDS_MAX + 1], y[ABLATE_SEEDS_MAX + 1];
+        double x[ABLATE_SEEDS_MAX], y[ABLATE_SEEDS_MAX];
         char name[32];
 
-        if (!m->there || plot.count + 2 > PLOT_MAX_SERIES)
+        if (!m->there)
             continue;
         for (int s = 0; s < m->seeds; s++) {
-            x[s] = rung;
+            x[s] = plot.n_x_names;
             y[s] = 0;
             for (int i = 0; i < result->states; i++)
                 y[s] += m->outcomes[s * result->states + i] / result->states;
         }
         snprintf(name, sizeof name, "%s %.2f", ablate_rungs[rung].name, m->success);
         r = plot_line(&plot, name, x, y, m->seeds, PLOT_DOTS);
+        at[n] = at[n + 1] = plot.n_x_names;
+        low[n] = m->low;
+        high[n] = m->high;
+        low[n + 1] = high[n + 1] = NAN;
+        n += 2;
+        names[plot.n_x_names++] = ablate_rungs[rung].name;
     }
-    if (r == 0) {
-        double x[RUNGS], low[RUNGS], high[RUNGS];
-        int n = 0;
-
-        for (int rung = 0; rung < RUNGS; rung++)
-            if (result->rungs[rung].there) {
-                x[n] = rung;
-                low[n] = result->rungs[rung].low;
-                high[n++] = result->rungs[rung].high;
-            }
-        r = plot_band(&plot, "", x, low, high, n);
-    }
+    if (r == 0)
+        r = plot_band(&plot, "", at, low, high, n);
     if (r < 0)
         r = error_set(error, -r, "%s: the plot cannot be drawn: %s", path, strerror(-r));
     else

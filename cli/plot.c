@@ -93,6 +93,10 @@ struct plot_frame plot_frame(const struct plot *plot)
                 widen(&f.y0, &f.y1, s->y2[k]);
         }
     }
+    for (int i = 0; i < plot->n_x_names; i++) { /* with room beside the first and the last */
+        widen(&f.x0, &f.x1, i - .5);
+        widen(&f.x0, &f.x1, i + .5);
+    }
     if (!(f.x0 < f.x1)) {
         f.x0 = isfinite(f.x0) ? f.x0 - 1 : 0;
         f.x1 = f.x0 + 2;
@@ -132,7 +136,12 @@ static void write_axes(const struct plot *plot, const struct plot_frame *f, stru
         strbuf_addf(out, "<line x1='%d' x2='%d' y1='%.1f' y2='%.1f' stroke='#ddd'/><text x='%d' y='%.1f' text-anchor='end'>%.4g</text>",
                     LEFT, WIDTH - RIGHT, py(f, v), py(f, v), LEFT - 6, py(f, v) + 4, fabs(v) < step * 1e-6 ? 0 : v);
     step = plot_tick_step(f->x1 - f->x0, 6);
-    for (v = ceil(f->x0 / step) * step; v <= f->x1 + step * 1e-6; v += step)
+    for (int i = 0; i < plot->n_x_names; i++) {
+        strbuf_addf(out, "<text x='%.1f' y='%d' text-anchor='middle'>", px(f, i), HEIGHT - BOTTOM + 15);
+        html_escape(out, plot->x_names[i]);
+        strbuf_adds(out, "</text>");
+    }
+    for (v = ceil(f->x0 / step) * step; !plot->n_x_names && v <= f->x1 + step * 1e-6; v += step)
         strbuf_addf(out, "<text x='%.1f' y='%d' text-anchor='middle'>%.4g</text>", px(f, v), HEIGHT - BOTTOM + 15, fabs(v) < step * 1e-6 ? 0 : v);
     strbuf_addf(out, "<text x='%d' y='18' class='title'>", LEFT);
     html_escape(out, plot->title ? plot->title : "");

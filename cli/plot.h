@@ -23,6 +23,8 @@ struct plot_series {
 struct plot {
     const char *title, *x_label, *y_label;      /* borrowed */
     double y_min, y_max;        /* equal: taken from the points */
+    const char *const *x_names; /* borrowed; x = 0, 1, .. n_x_names - 1 are told by these instead of as numbers */
+    int n_x_names;
     struct plot_series series[PLOT_MAX_SERIES];
     int count;
 };

@@ -43,7 +43,9 @@ static void draw_axes(struct canvas *c, const struct plot *plot)
         draw_text(&c->image, LEFT - 8 - (int)strlen(text) * DRAW_ADVANCE, py(c, v) - DRAW_LINE / 2, text, ink);
     }
     step = plot_tick_step(c->frame.x1 - c->frame.x0, 8);
-    for (v = ceil(c->frame.x0 / step) * step; v <= c->frame.x1 + step * 1e-6; v += step) {
+    for (int i = 0; i < plot->n_x_names; i++)
+        centred(c, px(c, i), HEIGHT - BOTTOM + 10, plot->x_names[i]);
+    for (v = ceil(c->frame.x0 / step) * step; !plot->n_x_names && v <= c->frame.x1 + step * 1e-6; v += step) {
         snprintf(text, sizeof text, "%.4g", fabs(v) < step * 1e-6 ? 0 : v);
         centred(c, px(c, v), HEIGHT - BOTTOM + 10, text);
     }
