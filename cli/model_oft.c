@@ -25,6 +25,7 @@ static int take_number(int *argc, char **argv, const char *name, long fallback, 
 struct wishes {
     long chunk, width, blocks, state, images, seed;
     double log_scale;
+    bool film;
 };
 
 static int take_wishes(int *argc, char **argv, struct wishes *ret, struct error *error)
@@ -41,6 +42,7 @@ static int take_wishes(int *argc, char **argv, struct wishes *ret, struct error 
     for (size_t i = 0; i < ARRAY_SIZE(numbers) && r >= 0; i++)
         r = take_number(argc, argv, numbers[i].name, numbers[i].fallback, numbers[i].to, error);
     ret->log_scale = -1.5;
+    ret->film = model_flag(argc, argv, "--film");
     return r;
 }
 
@@ -62,6 +64,8 @@ static int change(struct openvla *model, const char *kind, const struct wishes *
         r = oft_add_state(model, (int)w->state, (uint64_t)w->seed + 1);
     if (r >= 0 && !strcmp(kind, "laplace"))
         r = oft_add_scale_head(model, width, (float)w->log_scale, (uint64_t)w->seed + 2);
+    if (r >= 0 && w->film)
+        r = oft_add_film(model);
     return r;
 }
 

@@ -35,6 +35,7 @@ struct oft_config {
     int proprio;                        /* numbers of the robot's own state that become one token; 0: no such token */
     int head_width, head_blocks;        /* of the L1 head; 0: none */
     int scale_width;                    /* of the head for the Laplace scale; 0: none */
+    bool film;                          /* the towers' blocks are modulated by the mean of the words (FiLM) */
 };
 struct openvla_config {
     struct openvla_tower tower[2];      /* 0: DINOv2 (ImageNet statistics), 1: SigLIP */

@@ -19,7 +19,7 @@ static struct spans equal_spans(struct tape *tape, int n, int length)
     return (struct spans) {.n = n, .start = start};
 }
 
-struct vit_call { const struct vit_block *block; struct spans spans; int heads; };
+struct vit_call { const struct vit_block *block; struct spans spans; int heads; struct tensor *words; };
 
 static struct tensor *vit_block(struct tape *tape, struct tensor *x, const void *arg)
 {
@@ -33,6 +33,9 @@ static struct tensor *vit_block(struct tape *tape, struct tensor *x, const void 
     h = op_attention_qkv(tape, h, call->spans, call->heads, ATTENTION_FULL);
     h = op_linear(tape, h, b->proj.weight, b->proj.bias);
     x = op_residual(tape, x, h, b->scale1);
+    if (call->words)
+        x = op_film(tape, x, op_linear(tape, call->words, b->gamma.weight, b->gamma.bias),
+                    op_linear(tape, call->words, b->beta.weight, b->beta.bias), call->spans.n);
 
     h = op_layernorm(tape, x, b->norm2.weight, b->norm2.bias, vit_eps);
     h = op_linear(tape, h, b->fc1.weight, b->fc1.bias);
@@ -42,7 +45,8 @@ static struct tensor *vit_block(struct tape *tape, struct tensor *x, const void 
 }
 
 /* (n*patches, dim): the output of the last block but one, prefix tokens dropped, no final norm. */
-static struct tensor *vit_forward(const struct openvla *model, struct tape *tape, const uint8_t *const *images, int n, int which)
+static struct tensor *vit_forward(const struct openvla *model, struct tape *tape, const uint8_t *const *images, int n,
+                                  struct tensor *words, int which)
 {
     const struct openvla_config *c = &model->config;
     const struct openvla_tower *tower = &c->tower[which];
@@ -59,19 +63,20 @@ static struct tensor *vit_forward(const struct openvla *model, struct tape *tape
     if (tower->prefix)
         x = op_prepend(tape, x, vit->cls, vit->reg, n);
     for (int i = 0; i < tower->depth - 1; i++)
-        x = tape_block(tape, x, vit_block, &(struct vit_call) {&vit->blocks[i], spans, tower->heads}, sizeof(struct vit_call));
+        x = tape_block(tape, x, vit_block, &(struct vit_call) {&vit->blocks[i], spans, tower->heads, words}, sizeof(struct vit_call));
     return tape_keep(tape, mark, tower->prefix ? op_strip(tape, x, n, tower->prefix) : x);
 }
 
-struct vision_pass openvla_vision(const struct openvla *model, struct tape *tape, const uint8_t *const *images, int n)
+struct vision_pass openvla_vision(const struct openvla *model, struct tape *tape, const uint8_t *const *images, int n,
+                                  struct tensor *words)
 {
     const struct affine *fc = model->w->projector;
     struct vision_pass pass;
     struct tensor *h;
     size_t mark;
 
-    pass.dino = vit_forward(model, tape, images, n, 0);
-    pass.siglip = vit_forward(model, tape, images, n, 1);
+    pass.dino = vit_forward(model, tape, images, n, words, 0);
+    pass.siglip = vit_forward(model, tape, images, n, words, 1);
     mark = tape_mark(tape);
     h = op_concat(tape, pass.dino, pass.siglip);
     h = op_gelu(tape, op_linear(tape, h, fc[0].weight, fc[0].bias));
@@ -162,6 +167,18 @@ struct tensor *openvla_llama_step(const struct openvla *model, struct tape *tape
     return op_rmsnorm(tape, x, model->w->norm, c->rms_eps);
 }
 
+/* (images, hidden): the mean of the words that are said beside each picture. Its gradient comes from inside blocks that are computed
+ * twice, so there must be room for it before them. */
+static struct tensor *picture_words(const struct openvla *model, struct tape *tape, const struct openvla_rows *l, int n)
+{
+    struct tensor *x = op_embedding(tape, model->w->embedding, l->words, l->word_start[n]);
+
+    x = op_gather(tape, op_span_means(tape, x, (struct spans) {n, l->word_start}), l->image_item, l->images);
+    if (x && tape->training && !tape->planning)
+        (void)tape_gradient(tape, x);
+    return x;
+}
+
 static int forward(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,
                    struct kv_cache *cache, bool tail, struct openvla_pass *ret)
 {
@@ -169,7 +186,7 @@ static int forward(const struct openvla *model, struct tape *tape, const struct 
     struct vision_pass vision;
     struct openvla_rows l;
     struct llama_rows rows;
-    struct tensor *x;
+    struct tensor *x, *words;
     int r;
 
     tail = tail && items[0].slots == 0;         /* an earlier row sees the later ones too: none may be left out */
@@ -179,7 +196,10 @@ static int forward(const struct openvla *model, struct tape *tape, const struct 
     pass.layer = tape_alloc(tape, ((size_t)model->config.layers + 1) * sizeof(*pass.layer));
     if (!pass.layer)
         return tape->error;
-    vision = openvla_vision(model, tape, l.image, l.images);
+    words = model->config.oft.film ? picture_words(model, tape, &l, n) : NULL;
+    if (model->config.oft.film && !words)
+        return tape->error ? tape->error : -EINVAL;
+    vision = openvla_vision(model, tape, l.image, l.images, words);
     x = op_embedding(tape, model->w->embedding, l.ids, l.text);
     x = op_splice(tape, x, vision.projector, l.splice, l.rows);
     if (l.states)

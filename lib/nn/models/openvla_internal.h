@@ -12,6 +12,7 @@ struct affine { const struct param *weight, *bias; };
 struct vit_block {
     struct affine norm1, qkv, proj, norm2, fc1, fc2;
     const struct param *scale1, *scale2;        /* LayerScale; NULL: none */
+    struct affine gamma, beta;                  /* FiLM: (dim, hidden); NULL: none */
 };
 
 struct vit {
@@ -99,7 +100,9 @@ struct llama_rows {
 };
 
 struct vision_pass { struct tensor *dino, *siglip, *projector; };
-struct vision_pass openvla_vision(const struct openvla *model, struct tape *tape, const uint8_t *const *images, int n);
+/* words (n, hidden): what each picture is modulated by; NULL without FiLM. */
+struct vision_pass openvla_vision(const struct openvla *model, struct tape *tape, const uint8_t *const *images, int n,
+                                  struct tensor *words);
 
 /* All layers and the final norm; layer[0..layers] are written if not NULL. */
 struct tensor *openvla_llama(const struct openvla *model, struct tape *tape, struct tensor *x, const struct llama_rows *rows,
@@ -110,7 +113,7 @@ struct tensor *openvla_llama_step(const struct openvla *model, struct tape *tape
 
 /* The files beside the checkpoint (openvla_oft_io.c). oft_configure reads config.json's gantry_oft, oft_register opens the files
  * and registers what they hold, oft_read fills it once there is memory. */
-enum oft_file { OFT_ACTION_HEAD, OFT_PROPRIO, OFT_SCALE_HEAD, OFT_FILES };
+enum oft_file { OFT_ACTION_HEAD, OFT_PROPRIO, OFT_SCALE_HEAD, OFT_VISION, OFT_FILES };
 struct oft_files {
     char *path[OFT_FILES];                      /* NULL: there is none */
     struct safetensors *file[OFT_FILES];        /* either this, ... */
@@ -120,6 +123,13 @@ int oft_configure(struct openvla *model, const json_t *config, struct error *err
 int oft_register(struct openvla *model, const char *dir, struct oft_files *files, struct error *error);
 int oft_read(struct openvla *model, const struct oft_files *files, struct error *error);
 void oft_files_close(struct oft_files *files);
+/* Scale and shift of every block (openvla_film.c): registered by what the file has, or, file NULL, fresh ones. */
+int film_register(struct openvla *model, const struct oft_files *files, struct error *error);
+/* Their values, and those of the towers that the file has beside them, adapters added (fp32 sums). */
+int film_read(struct openvla *model, const struct oft_files *files, struct error *error);
+bool film_is(const struct param *param);                        /* a scale or shift of FiLM */
+bool film_brings(const struct oft_files *files, const struct param *param);     /* a tower's value that comes from the file */
+const struct st_tensor *oft_find(const struct oft_files *files, enum oft_file file, const char *name);
 /* (n, proprio) normalised states -> (n, hidden) tokens (openvla_oft.c). */
 struct tensor *oft_state_tokens(const struct openvla *model, struct tape *tape, const float *states, int n);
 

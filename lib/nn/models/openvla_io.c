@@ -39,13 +39,13 @@ static int read_values(struct params *params, int begin, int end, const struct h
 
 /* Matrices that lie as bf16 stay so, and there: those of linear ops, the embedding, and what never runs. (An odd address, which
  * a strange header may lead to, is copied from.) */
-static void keep_halves(struct openvla *model, const struct hf_shards *shards)
+static void keep_halves(struct openvla *model, const struct hf_shards *shards, const struct oft_files *oft)
 {
     for (int i = 0; i < model->w->trunk; i++) {
         struct param *p = model->params.list[i];
         const struct st_tensor *tensor = hf_shards_find(shards, p->name);
 
-        p->half = tensor && tensor->dtype == DTYPE_BF16 && p->ndim >= 2 && (p->linear || p->frozen || p == model->w->embedding);
+        p->half = !film_brings(oft, p) && tensor && tensor->dtype == DTYPE_BF16 && p->ndim >= 2 && (p->linear || p->frozen || p == model->w->embedding);
         if (p->half && (uintptr_t)tensor->data % sizeof(uint16_t) == 0)
             p->bf16 = (uint16_t *)(uintptr_t)tensor->data;
     }
@@ -175,7 +175,7 @@ static int load(struct openvla *model, int64_t halves_from, struct error *error)
         return r;
     halves = halves_from >= 0 && params->numel >= halves_from;
     if (halves)
-        keep_halves(model, &parts.trunk);
+        keep_halves(model, &parts.trunk, &parts.oft);
     r = params_allocate(params);
     if (r < 0)
         return error_set(error, -r, "%s: %lld parameters do not fit into memory", model->dir, (long long)params->numel);

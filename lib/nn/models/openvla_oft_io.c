@@ -9,7 +9,7 @@
 
 enum { LIBERO_CHUNK = 8, ALOHA_CHUNK = 25, ALOHA_DIMS = 14, MAX_WIDTH = 1 << 16 };
 
-static const char *const file_names[OFT_FILES] = {"action_head", "proprio_projector", "scale_head"};
+static const char *const file_names[OFT_FILES] = {"action_head", "proprio_projector", "scale_head", "vision_backbone"};
 static const char *const kind_names[] = {"none", "l1", "tokens", "laplace"};
 
 /* ---- which files --------------------------------------------------------------------------------------------------------- */
@@ -24,7 +24,7 @@ void oft_files_close(struct oft_files *files)
     }
 }
 
-static const struct st_tensor *find(const struct oft_files *files, enum oft_file file, const char *name)
+const struct st_tensor *oft_find(const struct oft_files *files, enum oft_file file, const char *name)
 {
     const struct st_tensor *list;
     int n;
@@ -138,7 +138,7 @@ struct walk {
 /* The shape in the file; -EINVAL: not there, or not of `ndim` dimensions. */
 static int shape_of(const struct walk *w, const char *name, int ndim, int64_t *ret)
 {
-    const struct st_tensor *tensor = find(w->files, w->file, name);
+    const struct st_tensor *tensor = oft_find(w->files, w->file, name);
 
     if (!tensor || tensor->ndim != ndim || tensor->dim[0] < 1 || tensor->dim[0] > MAX_WIDTH)
         return error_set(w->error, EINVAL, "%s: tensor %s is missing, or has not %d dimensions", w->files->path[w->file], name,
@@ -149,7 +149,7 @@ static int shape_of(const struct walk *w, const char *name, int ndim, int64_t *r
 
 static int add(const struct walk *w, const char *name, int64_t rows, int64_t cols, const struct param **to)
 {
-    const struct st_tensor *tensor = find(w->files, w->file, name);
+    const struct st_tensor *tensor = oft_find(w->files, w->file, name);
     int64_t dim[2] = {rows, cols};
     int ndim = cols ? 2 : 1;
     struct param *param;
@@ -197,7 +197,7 @@ static int add_action_head(struct walk *w)
         char name[64];
 
         snprintf(name, sizeof(name), "model.mlp_resnet_blocks.%d.ffn.1.weight", c->head_blocks);
-        if (!find(w->files, w->file, name))
+        if (!oft_find(w->files, w->file, name))
             break;
         if (c->head_blocks == OFT_MAX_BLOCKS)
             return error_set(w->error, EINVAL, "%s: more than %d residual blocks", w->files->path[w->file], OFT_MAX_BLOCKS);
@@ -247,13 +247,22 @@ static int add_scale_head(struct walk *w)
     return r;
 }
 
+static int add_film(struct walk *w)
+{
+    return film_register(w->model, w->files, w->error);
+}
+
 /* What the files say where config.json says nothing; what must be there for what it says. */
 static int settle(struct openvla *model, const char *dir, const struct oft_files *files, struct error *error)
 {
     struct oft_config *c = &model->config.oft;
+    bool said_nothing = c->kind == OFT_UNSAID;
 
     if (c->kind == OFT_UNSAID)
         c->kind = !files->path[OFT_ACTION_HEAD] ? OFT_NONE : files->path[OFT_SCALE_HEAD] ? OFT_LAPLACE : OFT_L1;
+    if (c->kind == OFT_NONE && said_nothing && files->path[OFT_VISION])
+        return error_set(error, ENOENT, "%s: modulated vision towers (FiLM), but no action_head beside them: the kind is unknown; say "
+                         "\"gantry_oft\": {\"kind\": \"tokens\"} in config.json, or none to leave them out", files->path[OFT_VISION]);
     if (c->kind == OFT_NONE) {
         *c = (struct oft_config){.kind = OFT_NONE};
         return 0;
@@ -270,7 +279,7 @@ static int settle(struct openvla *model, const char *dir, const struct oft_files
 
 int oft_register(struct openvla *model, const char *dir, struct oft_files *files, struct error *error)
 {
-    static int (*const adders[OFT_FILES])(struct walk * w) = {add_action_head, add_proprio, add_scale_head};
+    static int (*const adders[OFT_FILES])(struct walk * w) = {add_action_head, add_proprio, add_scale_head, add_film};
     struct walk w = {.model = model, .files = files, .error = error};
     int r = open_files(dir, files, error);
 
@@ -286,7 +295,7 @@ int oft_register(struct openvla *model, const char *dir, struct oft_files *files
 
 int oft_read(struct openvla *model, const struct oft_files *files, struct error *error)
 {
-    for (int f = 0; f < OFT_FILES && model->config.oft.kind != OFT_NONE; f++) {
+    for (int f = 0; f < OFT_VISION && model->config.oft.kind != OFT_NONE; f++) {
         size_t n = strlen(file_names[f]);
 
         for (int i = 0; i < model->params.count && files->path[f]; i++) {
@@ -295,13 +304,13 @@ int oft_read(struct openvla *model, const struct oft_files *files, struct error 
 
             if (strncmp(param->name, file_names[f], n) != 0 || param->name[n] != '.')
                 continue;
-            tensor = find(files, (enum oft_file)f, param->name + n + 1);
+            tensor = oft_find(files, (enum oft_file)f, param->name + n + 1);
             if (!tensor || st_not_finite(tensor) >= 0)
                 return error_set(error, EINVAL, "%s: tensor %s: a value is not finite", files->path[f], param->name + n + 1);
             (void)st_read_f32(tensor, 0, tensor->numel, param->value);
         }
     }
-    return 0;
+    return model->config.oft.film ? film_read(model, files, error) : 0;
 }
 
 /* ---- a model that is loaded already
@@ -339,10 +348,10 @@ int oft_save(const struct openvla *model, const char *dir, enum dtype dtype, str
         for (int i = 0; i < model->params.count; i++) {
             const struct param *param = model->params.list[i];
 
-            if (strncmp(param->name, file_names[f], length) != 0 || param->name[length] != '.')
+            if (strncmp(param->name, file_names[f], length) != 0 || param->name[length] != '.' || (f == OFT_VISION && !film_is(param)))
                 continue;
             list[n] =
-                (struct st_write){.name = param->name + length + 1, .dtype = dtype, .ndim = param->ndim, .values = param->value};
+                (struct st_write){.name = f == OFT_VISION ? param->name : param->name + length + 1, .dtype = dtype, .ndim = param->ndim, .values = param->value};
             memcpy(list[n++].dim, param->dim, sizeof(param->dim));
         }
         if ((size_t)snprintf(path, sizeof(path), "%s/%s.safetensors", dir, file_names[f]) >= sizeof(path))

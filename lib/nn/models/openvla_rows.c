@@ -23,7 +23,7 @@ static int check_item(const struct openvla_config *c, const struct openvla_item 
 static int allocate(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,
                     struct openvla_rows *ret)
 {
-    int rows = 0, text = 0, images = 0, states = 0;
+    int rows = 0, text = 0, images = 0, states = 0, words = 0;
     struct openvla_rows l = {0};
     int32_t *ints;
 
@@ -32,6 +32,7 @@ static int allocate(const struct openvla *model, struct tape *tape, const struct
             items[i].augmented != items[0].augmented)
             return -EINVAL;
         images += items[i].n_images;
+        words += items[i].n_prompt + 1;
         states += items[i].proprio != NULL;
         text += items[i].n_prompt + items[i].n_actions + (items[i].slots ? items[i].slots + 1 : 0);
     }
@@ -39,7 +40,8 @@ static int allocate(const struct openvla *model, struct tape *tape, const struct
     rows = text + images * model->config.patches;
     l.image = tape_alloc(tape, (size_t)images * sizeof(*l.image));
     l.state = tape_alloc(tape, ((size_t)states * (size_t)model->config.oft.proprio + 1) * sizeof(*l.state));
-    ints = tape_alloc(tape, ((size_t)text + 8 * (size_t)rows + 3 * (2 * (size_t)n + 1) + 2 * (size_t)n) * sizeof(*ints));
+    ints = tape_alloc(tape, ((size_t)text + 8 * (size_t)rows + 3 * (2 * (size_t)n + 1) + 2 * (size_t)n + (size_t)words + (size_t)n + 1 + (size_t)images) *
+                                sizeof(*ints));
     if (!l.image || !l.state || !ints)
         return tape->error;
     l.ids = ints;
@@ -55,6 +57,9 @@ static int allocate(const struct openvla *model, struct tape *tape, const struct
     l.tail_start = l.own + 2 * n + 1;
     l.first = l.tail_start + 2 * n + 1;
     l.tail_first = l.first + n;
+    l.words = l.tail_first + n;
+    l.word_start = l.words + words;
+    l.image_item = l.word_start + n + 1;
     l.start[0] = l.own[0] = l.tail_start[0] = 0;
     *ret = l;
     return 0;
@@ -79,15 +84,24 @@ static void put_text(struct openvla_rows *l, const int32_t *ids, int n)
     }
 }
 
-/* A picture that several sequences show is encoded once. */
-static void put_image(struct openvla_rows *l, const uint8_t *image, int patches)
+static bool same_prompt(const struct openvla_item *a, const struct openvla_item *b)
 {
-    int number = 0;
+    return a->n_prompt == b->n_prompt && !memcmp(a->prompt, b->prompt, (size_t)a->n_prompt * sizeof(*a->prompt));
+}
 
-    while (number < l->images && l->image[number] != image)
+/* A picture that several sequences show is encoded once; with FiLM, once for all that say the same beside it. */
+static void put_image(struct openvla_rows *l, const struct openvla_config *c, const struct openvla_item *items, int i, int k)
+{
+    const uint8_t *image = items[i].images[k];
+    int patches = c->patches, number = 0;
+
+    while (number < l->images &&
+           (l->image[number] != image || (c->oft.film && !same_prompt(&items[i], &items[l->image_item[number]]))))
         number++;
-    if (number == l->images)
+    if (number == l->images) {
+        l->image_item[l->images] = i;
         l->image[l->images++] = image;
+    }
     for (int p = 0; p < patches; p++)
         put_row(l, -1 - (number * patches + p));
 }
@@ -123,25 +137,26 @@ static void end_sequence(struct openvla_rows *l)
     l->tail_start[l->sequences] = l->n_tail;
 }
 
-static void put_beginning(struct openvla_rows *l, const struct openvla_item *item, int patches)
+static void put_beginning(struct openvla_rows *l, const struct openvla_config *c, const struct openvla_item *items, int i)
 {
-    put_text(l, item->prompt, 1);
-    put_image(l, item->images[0], patches);
+    put_text(l, items[i].prompt, 1);
+    put_image(l, c, items, i, 0);
 }
 
 /* beginning: the first of the rows that others computed for it, or -1. */
-static void put_item(struct openvla_rows *l, const struct openvla_config *c, const struct openvla_item *item, int i,
+static void put_item(struct openvla_rows *l, const struct openvla_config *c, const struct openvla_item *items, int i,
                      int32_t beginning)
 {
+    const struct openvla_item *item = &items[i];
     int patches = c->patches;
 
     begin_sequence(l);
     if (beginning < 0)
-        put_beginning(l, item, patches);
+        put_beginning(l, c, items, i);
     for (int p = 0; beginning >= 0 && p < 1 + patches; p++)
         l->keys[l->start[l->sequences + 1]++] = beginning + p;
     for (int k = 1; k < item->n_images; k++)
-        put_image(l, item->images[k], patches);
+        put_image(l, c, items, i, k);
     if (item->proprio)
         put_state(l, item->proprio, c->oft.proprio);
     put_text(l, item->prompt + 1, item->n_prompt - 1);
@@ -157,10 +172,23 @@ static void put_item(struct openvla_rows *l, const struct openvla_config *c, con
     end_sequence(l);
 }
 
-/* The item goes on behind its beginning: with another picture or more text. */
-static bool begin_alike(const struct openvla_item *a, const struct openvla_item *b)
+/* All tokens but the actions: the prompt, <s> included, and the end. */
+static void put_words(struct openvla_rows *l, const struct openvla_config *c, const struct openvla_item *items, int n)
 {
-    return a->images[0] == b->images[0] && a->prompt[0] == b->prompt[0] && a->n_images + a->n_prompt > 2 &&
+    l->word_start[0] = 0;
+    for (int i = 0; i < n; i++) {
+        int32_t *to = l->words + l->word_start[i];
+
+        memcpy(to, items[i].prompt, (size_t)items[i].n_prompt * sizeof(*to));
+        to[items[i].n_prompt] = c->eos_id;
+        l->word_start[i + 1] = l->word_start[i] + items[i].n_prompt + 1;
+    }
+}
+
+/* The item goes on behind its beginning: with another picture or more text. */
+static bool begin_alike(const struct openvla_config *c, const struct openvla_item *a, const struct openvla_item *b)
+{
+    return (!c->oft.film || same_prompt(a, b)) && a->images[0] == b->images[0] && a->prompt[0] == b->prompt[0] && a->n_images + a->n_prompt > 2 &&
            b->n_images + b->n_prompt > 2;
 }
 
@@ -182,27 +210,29 @@ static int crop_images(const struct openvla_config *c, struct tape *tape, struct
 int openvla_rows_make(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n, bool share,
                     struct openvla_rows *ret)
 {
-    int patches = model->config.patches;
+    const struct openvla_config *c = &model->config;
+    int patches = c->patches;
     struct openvla_rows l = {0};
     int r = allocate(model, tape, items, n, &l);
 
     if (r < 0)
         return r;
     for (int i = 0; share && i + 1 < n; i++) {      /* runs of neighbours: what begins alike comes together */
-        if (!begin_alike(&items[i], &items[i + 1]) || (i > 0 && begin_alike(&items[i - 1], &items[i])))
+        if (!begin_alike(c, &items[i], &items[i + 1]) || (i > 0 && begin_alike(c, &items[i - 1], &items[i])))
             continue;
         begin_sequence(&l);
-        put_beginning(&l, &items[i], patches);
+        put_beginning(&l, c, items, i);
         end_sequence(&l);
     }
     l.shared = l.sequences;
     for (int i = 0, run = -1; i < n; i++) {
-        bool first = i == 0 || !begin_alike(&items[i - 1], &items[i]);
-        bool alike = share && (!first || (i + 1 < n && begin_alike(&items[i], &items[i + 1])));
+        bool first = i == 0 || !begin_alike(c, &items[i - 1], &items[i]);
+        bool alike = share && (!first || (i + 1 < n && begin_alike(c, &items[i], &items[i + 1])));
 
         run += first && alike;
-        put_item(&l, &model->config, &items[i], i, alike ? run * (1 + patches) : -1);
+        put_item(&l, c, items, i, alike ? run * (1 + patches) : -1);
     }
+    put_words(&l, c, items, n);
     if (model->config.center_crop > 0 && !items[0].augmented)
         r = crop_images(&model->config, tape, &l);
     if (r < 0)

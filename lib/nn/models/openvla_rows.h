@@ -16,6 +16,9 @@ struct openvla_rows {
     int32_t *splice;                /* [rows] >= 0: text row, else -1 - patch row */
     float *state;                   /* [states][config.oft.proprio] */
     int32_t *state_splice;          /* [rows] own row, or -1 - state */
+    int32_t *words;                 /* with FiLM: ids of each item's words, its end among them ... */
+    int32_t *word_start;            /* ... [n+1] where an item's begin ... */
+    int32_t *image_item;            /* ... [images] and whose words a picture is modulated by */
     int32_t *position, *slot;       /* [rows]; slot: number of the sequence */
     int32_t *keys;                  /* rows that each sequence sees, one sequence after the other ... */
     int32_t *start;                 /* [sequences+1] ... where it begins in keys ... */
