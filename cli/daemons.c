@@ -79,6 +79,19 @@ static int add_server(const struct daemons_of *of, Gantry__Role role, int index,
     return 0;
 }
 
+/* Worker `index` of a list of devices: it takes them in turn. */
+static void set_renderer(const char *list, int index, char *ret, size_t size)
+{
+    const char *at = list;
+    int n = 1;
+
+    for (const char *c = list; *c; c++)
+        n += *c == ',';
+    for (int i = index % n; i > 0; i--)
+        at = strchr(at, ',') + 1;
+    snprintf(ret, size, "%.*s", (int)strcspn(at, ","), at);
+}
+
 int daemons_command(const struct daemons_of *of, Gantry__Role role, int index, struct daemon_command *ret, struct error *error)
 {
     int a = 0, r = 0;
@@ -93,6 +106,9 @@ int daemons_command(const struct daemons_of *of, Gantry__Role role, int index, s
     if (role == GANTRY__ROLE__ROLE_ENV_WORKER) {
         snprintf(ret->number, sizeof ret->number, "%d", of->config->slots);
         ret->arguments[a++] = "--slots", ret->arguments[a++] = ret->number;
+        set_renderer(of->config->renderers, index, ret->render, sizeof ret->render);
+        if (strcmp(ret->render, "software"))
+            ret->arguments[a++] = "--render", ret->arguments[a++] = ret->render;
         ret->arguments[a++] = "--name", ret->arguments[a++] = ret->name;
     } else if (servers_of(of->config, role)) {
         if (daemons_count(of->config, role) == 0)

@@ -14,7 +14,7 @@ struct daemon_command {
     char name[48];                      /* env-worker-3: of the log file, unit, socket */
     const char *program;                /* gantry-env-worker */
     const char *arguments[DAEMON_ARGUMENTS];    /* NULL at the end; point into this struct and what it was made from */
-    char number[16], threads[16], address[ADDRESS_MAX], key[RUN_KEYS_PATH];
+    char number[16], threads[16], render[16], address[ADDRESS_MAX], key[RUN_KEYS_PATH];
 };
 
 struct daemons_of {             /* borrowed by commands */

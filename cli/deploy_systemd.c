@@ -58,6 +58,8 @@ static int add_common(struct deploy *d, struct error *error)
     (void)gethostname(host, sizeof host - 1);
     strbuf_addf(&env, "GANTRY_RUN=%s\nGANTRY_MEMBER=--join %s --run-dir %s\nGANTRY_WORKER_ARGS=--slots %d", d->config->dir,
                 d->config->dir, d->config->dir, d->config->slots);
+    if (strcmp(d->config->renderers, "software") && !strchr(d->config->renderers, ','))    /* of several: by hand, per instance */
+        strbuf_addf(&env, " --render %s", d->config->renderers);
     if (d->config->listen[0])
         strbuf_addf(&env, " --key %s/keys/%s-env_worker.key", d->config->dir, host);
     strbuf_adds(&env, "\n");

@@ -350,6 +350,11 @@ struct simulation *simulation_free(struct simulation *s)
     return NULL;
 }
 
+bool simulation_renders_in_software(const struct simulation *s)
+{
+    return sim_renderer_is_software(s->renderer);
+}
+
 const char *simulation_renderer(const struct simulation *s)
 {
     return sim_renderer_name(s->renderer);

@@ -77,6 +77,7 @@ struct simulation *simulation_free(struct simulation *simulation);
 DEFINE_FREEP(struct simulation, simulation_free)
 
 const char *simulation_renderer(const struct simulation *simulation);
+bool simulation_renders_in_software(const struct simulation *simulation);       /* on this CPU, whatever was asked for */
 const struct frames_shape *simulation_shape(const struct simulation *simulation);       /* of one observation */
 /* The suite's step limit for a task; -ENOENT: no such task. */
 int simulation_max_steps(const struct simulation *simulation, const char *task);

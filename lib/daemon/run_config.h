@@ -110,6 +110,7 @@ struct run_config {
     struct stage_config stages[RUN_MAX_STAGES];
     int n_stages;
     int env_workers, slots;
+    char renderers[64];             /* where workers draw: software, auto, or numbers of EGL devices, in turn */
     struct server_config actors[RUN_MAX_SERVERS], prm_servers[RUN_MAX_SERVERS], learners[RUN_MAX_SERVERS];
     int n_actors, n_prm_servers, n_learners;
     char http[64];                  /* address:port of the status page; "": off */

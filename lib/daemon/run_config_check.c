@@ -209,6 +209,22 @@ static int check_servers(const struct checking *c, const char *key, const struct
     return 0;
 }
 
+/* Numbers below 32 between commas, or a word. */
+static int check_renderers(const struct checking *c)
+{
+    const char *at = c->config->renderers;
+    char *end;
+
+    if (!strcmp(at, "software") || !strcmp(at, "auto"))
+        return 0;
+    for (;; at = end + 1) {
+        if (!isdigit((unsigned char)*at) || strtol(at, &end, 10) > 31 || (*end && *end != ','))
+            return refuse_section(c, "cluster", "renderers", ": software, auto, or numbers of EGL devices like '0,1'", c->config->renderers);
+        if (!*end)
+            return 0;
+    }
+}
+
 /* Learners add up one gradient: NCCL does that between devices, one for each rank; a socket between CPUs. */
 static int check_learners(const struct checking *c)
 {
@@ -263,7 +279,8 @@ int run_config_check(const struct run_config *config, const char *name, const st
         return refuse_section(&c, "cluster", "learners", "at least one learner is needed: it keeps the trajectories", "");
     if ((r = check_servers(&c, "actors", config->actors, config->n_actors)) < 0 ||
         (r = check_servers(&c, "prm_servers", config->prm_servers, config->n_prm_servers)) < 0 ||
-        (r = check_servers(&c, "learners", config->learners, config->n_learners)) < 0 || (r = check_learners(&c)) < 0)
+        (r = check_servers(&c, "learners", config->learners, config->n_learners)) < 0 || (r = check_learners(&c)) < 0 ||
+        (r = check_renderers(&c)) < 0)
         return r;
     if (config->http[0] && !strrchr(config->http, ':'))
         return refuse_section(&c, "status", "http", ": write address:port, for example 127.0.0.1:8080", config->http);

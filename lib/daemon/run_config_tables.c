@@ -105,6 +105,7 @@ static const struct config_key server_keys[] = {
 static const struct config_key cluster_keys[] = {
     CONFIG_INT(R, env_workers, 0, 1024, "2", "environment worker processes that `gantry up` starts here"),
     CONFIG_INT(R, slots, 1, 64, "8", "episodes each of them plays at once"),
+    CONFIG_STRING(R, renderers, "software", "where workers draw pictures: software, auto (a GPU if one works), or EGL devices like '0,1', one worker after the other"),
     SERVERS(actors, n_actors, "policy inference servers, one entry each"),
     SERVERS(prm_servers, n_prm_servers, "reward model servers, one entry each"),
     SERVERS(learners, n_learners, "learner ranks, one entry each; the first keeps the trajectories"),

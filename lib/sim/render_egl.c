@@ -28,6 +28,7 @@ struct sim_renderer {
     EGLContext context;
     EGLSurface surface;         /* 1x1 where surfaceless contexts are unknown, else none */
     char name[128];             /* GL_RENDERER */
+    bool software;              /* it computes on this CPU */
     mjvScene scene;
     mjvOption option;
     mjvCamera camera;
@@ -132,13 +133,16 @@ static int open_egl(struct sim_renderer *renderer, int device, struct error *err
     if (device >= n)
         return error_set(error, ENODEV, "renderer: EGL device %d was asked for, there are %d (0 to %d)", device, n, n - 1);
 
-    r = error_set(error, ENODEV, "renderer: none of the %d EGL devices renders in software (install libgl1-mesa-dri)", n);
-    for (i = 0; i < n; i++) {
-        if (device >= 0 && i != device)
+    r = error_set(error, ENODEV, "renderer: none of the %d EGL devices %s (install libgl1-mesa-dri)", n,
+                  device == -1 ? "renders in software" : "works");
+    /* -2: those that are no software first, wherever they stand in the list */
+    for (i = 0; i < 2 * n; i++) {
+        bool software = has_word(text(devices[i % n], EGL_EXTENSIONS), "EGL_MESA_device_software");
+
+        if (device >= 0 ? i != device : device == -1 ? !software || i >= n : software != (i >= n))
             continue;
-        if (device == -1 && !has_word(text(devices[i], EGL_EXTENSIONS), "EGL_MESA_device_software"))
-            continue;
-        r = open_on_device(renderer, devices[i], error);
+        r = open_on_device(renderer, devices[i % n], error);
+        renderer->software = software;
         if (r == 0)
             return 0;
         close_egl(renderer);
@@ -194,6 +198,11 @@ struct sim_renderer *sim_renderer_close(struct sim_renderer *renderer)
 const char *sim_renderer_name(const struct sim_renderer *renderer)
 {
     return renderer->name;
+}
+
+bool sim_renderer_is_software(const struct sim_renderer *renderer)
+{
+    return renderer->software;
 }
 
 void sim_renderer_set_cull(struct sim_renderer *renderer, bool cull)

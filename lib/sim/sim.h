@@ -90,10 +90,11 @@ size_t sim_state_size(const struct sim_task *task);
 void sim_save(const struct sim_slot *slot, void *ret_state);
 int sim_restore(struct sim_slot *slot, const void *state);
 
-/* Rendering, from one thread. device: -1 software (llvmpipe), k: the k-th EGL device; -2: first that works. The error names
- * the missing library. */
+/* Rendering, from one thread. device: -1 software (llvmpipe), k: the k-th EGL device; -2: the first GPU that works,
+ * software without one (sim_renderer_is_software tells). The error names the missing library. */
 int sim_renderer_open(int device, int height, int width, struct sim_renderer **ret, struct error *error);
 struct sim_renderer *sim_renderer_close(struct sim_renderer *renderer);
+bool sim_renderer_is_software(const struct sim_renderer *renderer);
 const char *sim_renderer_name(const struct sim_renderer *renderer);     /* GL_RENDERER */
 /* Leave out what a picture cannot show (default), or send everything to OpenGL: the same pictures, for comparisons. */
 void sim_renderer_set_cull(struct sim_renderer *renderer, bool cull);

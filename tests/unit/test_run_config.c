@@ -144,6 +144,8 @@ static void test_refusals(void **state _unused_)
          "run.yaml:1:21: cluster.learners: cpu: learners compute all on CPUs or all on devices (the first one does not)"},
         {"cluster: {learners: [{device: cuda:0}, {device: cuda:1}, {device: cuda:1}]}\n",
          "run.yaml:1:21: cluster.learners: cuda:1 is listed twice: each learner needs a device of its own"},
+        {"cluster: {renderers: '0,gpu'}\n", "run.yaml:1:22: cluster.renderers: 0,gpu: software, auto, or numbers of EGL devices"},
+        {"cluster: {renderers: ''}\n", "run.yaml:1:22: cluster.renderers: : software, auto, or numbers of EGL devices"},
         {"cluster: {learners: []}\n", "run.yaml:1:21: cluster.learners: at least one learner is needed"},
     };
 

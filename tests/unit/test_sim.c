@@ -393,6 +393,7 @@ static void test_pictures(void **state _unused_)
         skip();
     }
     print_message("renderer: %s\n", sim_renderer_name(renderer));
+    assert_true(sim_renderer_is_software(renderer));
 
     do
         assert_int_equal(sim_reset(slots[PICK], SIM_TRAIN, seed++, &text), 0);
@@ -414,6 +415,9 @@ static void test_pictures(void **state _unused_)
     assert_memory_equal(rgb, again, sizeof(rgb));
     sim_renderer_close(renderer);
 
+    assert_int_equal(sim_renderer_open(-2, SIZE, SIZE, &renderer, &error), 0);     /* a GPU here, or what there is */
+    print_message("auto: %s, %s\n", sim_renderer_name(renderer), sim_renderer_is_software(renderer) ? "software" : "a GPU");
+    sim_renderer_close(renderer);
     assert_int_equal(sim_renderer_open(1000, SIZE, SIZE, &renderer, &error), -ENODEV);
     assert_non_null(strstr(error.text, "1000"));
 }
