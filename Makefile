@@ -238,7 +238,7 @@ chaos: all
 chaos-sim: $(B)/tests/sim/test_sim
 	@SIM_HISTORIES=$${SIM_HISTORIES:-100000} $<
 .PHONY: gpu-check gpu-bench
-gpu-check: $(B)/tests/nn/test_device $(B)/tests/nn/test_device_model $(B)/tests/bench/bench_gpu
+gpu-check: $(patsubst %.c,$(B)/%,$(wildcard tests/nn/test_device*.c)) $(B)/tests/bench/bench_gpu
 	@tests/gpu/check.sh
 gpu-bench: $(B)/tests/bench/bench_gpu
 	@$< $${GANTRY_TEST_DEVICE:-cuda:0} $(MODEL); s=$$?; [ $$s = 77 ] || exit $$s

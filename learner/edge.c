@@ -98,7 +98,7 @@ static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
     gauge(edge, heartbeat, "rss_peak_bytes", (double)process_peak_rss_bytes());
     gauge(edge, heartbeat, "cpu_ms_total", (double)clock() * 1000 / CLOCKS_PER_SEC);
     if (device_process()) {
-        struct device_fallbacks fallbacks = device_watch();
+        struct device_fallbacks fallbacks = device_watch(edge->lifecycle);
 
         gauge(edge, heartbeat, "gemm_fallback_total", (double)fallbacks.gemm);
         gauge(edge, heartbeat, "attention_fallback_total", (double)fallbacks.attention);

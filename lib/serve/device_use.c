@@ -23,9 +23,9 @@ int device_use(const char *name, struct error *error)
     return 0;
 }
 
-struct device_fallbacks device_watch(void)
+struct device_fallbacks device_watch(struct lifecycle *lifecycle)
 {
-    static bool told_gemm, told_attention;
+    static bool told_gemm, told_attention, told_loss;
     struct device_fallbacks now = device_fallbacks(device_process());
 
     if (now.gemm && !told_gemm)
@@ -33,6 +33,12 @@ struct device_fallbacks device_watch(void)
     if (now.attention && !told_attention)
         log_warn("cuDNN does not take an attention: the own kernel does it, slower", "device=%s so_far=%llu reason=%s", device_process()->name,
                  now.attention, LOG_Q(device_refusal(device_process())[0] ? device_refusal(device_process()) : "its sequences differ in length"));
+    if (device_lost(device_process()) && !told_loss) {
+        log_error("the device answers no more, this process ends and may be started again", "device=%s reason=%s remedy=%s",
+                  device_process()->name, LOG_Q(device_lost(device_process())), LOG_Q("nvidia-smi and dmesg (Xid) say what happened to it"));
+        told_loss = true;
+        lifecycle_stop(lifecycle, 1);
+    }
     told_gemm = told_gemm || now.gemm;
     told_attention = told_attention || now.attention;
     return now;

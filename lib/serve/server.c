@@ -129,7 +129,7 @@ static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
 {
     struct serve *s = arg;
     struct batcher_totals totals = batcher_totals(s->batcher);
-    struct device_fallbacks fallbacks = device_watch();
+    struct device_fallbacks fallbacks = device_watch(s->lifecycle);
     const struct { const char *name; double value; } now[] = {
         {"requests_total", (double)totals.jobs}, {"rows_total", (double)totals.rows}, {"batches_total", (double)totals.batches},
         {"busy_ms_total", (double)totals.busy_ns / 1e6}, {"in_flight", (double)batcher_in_flight(s->batcher)}, {"refused_total", (double)s->refused},

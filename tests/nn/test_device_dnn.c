@@ -217,6 +217,61 @@ static void test_a_refusal_is_counted_and_answered(void **state)
     device_unref(device);
 }
 
+/* On a real device cuDNN's numbers, forward and backward, beside the own kernel's; how many shapes it refuses is told. (The emulated device
+ * compares the own kernel with itself.) */
+static void test_plans_agree_with_the_own_kernel(void **state)
+{
+    enum { N = 2, KEYS = 24, MOST = N * KEYS * 4 * 128 };
+    static const struct { int heads, group; int64_t dim; bool causal; } shapes[] = {{2, 1, 64, true}, {2, 1, 72, false}, {4, 2, 16, true}};
+    struct device *device = test_device_open();
+    static uint16_t host[MOST], out[2][4][MOST];        /* out, dq, dk, dv */
+    int32_t start[N + 1] = {0, KEYS, 2 * KEYS};
+    struct device_stream *s = NULL;
+    char *there[8];
+
+    (void)state;
+    for (int i = 0; i < MOST; i++)
+        host[i] = (uint16_t)((i * 7919 % 2 ? 0x8000 : 0) | (0x3d80 + i * 37 % 256));
+    assert_int_equal(device_stream_new(device, &s), 0);
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(s->k->alloc(sizeof host, (void **)&there[i]), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(shapes); i++)
+        for (int fast = 0; fast < 2; fast++) {
+            struct device_attention a = call_of(shapes[i].heads, shapes[i].group, shapes[i].dim, KEYS, shapes[i].causal);
+
+            assert_int_equal(device_stream_begin(s), 0);
+            device->strict = !fast;
+            a.n = N;
+            a.q_rows = N * KEYS;
+            a.start = a.asking = device_send(s, start, sizeof start);
+            a.q = there[0], a.k = there[0] + 64, a.v = there[0] + 128, a.out = there[1], a.dout = there[0] + 256;
+            a.dq = there[2], a.dk = there[3], a.dv = there[4], a.lse = (float *)there[5], a.delta = (float *)there[6];
+            assert_int_equal(s->k->upload(s->stream, there[0], host, sizeof host), 0);
+            for (int k = 1; k < 5; k++)
+                assert_int_equal(s->k->zero(s->stream, there[k], sizeof host), 0);
+            assert_int_equal(device_attention(s, DEVICE_BF16, &a, false), 0);
+            assert_int_equal(device_attention(s, DEVICE_BF16, &a, true), 0);
+            for (int k = 0; k < 4; k++)
+                assert_int_equal(s->k->download(s->stream, out[fast][k], there[k + 1], sizeof host), 0);
+            for (int k = 0; k < 4 && fast; k++) {
+                double sum = 0, norm = 0;
+
+                for (int at = 0; at < MOST; at++) {
+                    union { uint32_t bits; float x; } want = {(uint32_t)out[0][k][at] << 16}, got = {(uint32_t)out[1][k][at] << 16};
+
+                    sum += (double)(got.x - want.x) * (double)(got.x - want.x);
+                    norm += (double)want.x * (double)want.x;
+                }
+                assert_true(norm > 0 && sum <= 4e-4 * norm);    /* two parts in a hundred: bf16's rounding of P and dS */
+            }
+        }
+    print_message("attentions that cuDNN refused: %llu %s\n", device_fallbacks(device).attention, device_refusal(device));
+    for (int i = 0; i < 8; i++)
+        s->k->release(there[i]);
+    device_stream_free(s);
+    device_unref(device);
+}
+
 #endif
 
 int main(void)
@@ -228,6 +283,7 @@ int main(void)
         cmocka_unit_test(test_graphs_are_built),
         cmocka_unit_test(test_a_refused_graph_says_why),
         cmocka_unit_test(test_a_refusal_is_counted_and_answered),
+        cmocka_unit_test(test_plans_agree_with_the_own_kernel),
 #endif
     };
 

@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "nn/device/device.h"
+#include "nn/golden.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_lora.h"
 #include "tests/emulate/test_device.h"
@@ -255,6 +256,28 @@ static void test_learns_with_adapters_and_blocks_computed_twice(void **state)
     learns(true, true);
 }
 
+/* Every layer of the reference's model, under the reference's own tolerances. */
+static void test_goldens(void **state)
+{
+    const char *goldens = getenv("GANTRY_GOLDENS");
+    struct error error = {0};
+    char dir[4096];
+    int r;
+
+    (void)state;
+    if (!goldens) {
+        print_message("GANTRY_GOLDENS is not set: no reference numbers\n");
+        skip();
+    }
+    snprintf(dir, sizeof(dir), "%s/openvla/tiny64", goldens);
+    device_set_process(device);
+    r = golden_check_forward_pass(dir, stdout, &error);
+    device_set_process(NULL);
+    if (r < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(r, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -262,6 +285,7 @@ int main(void)
         cmocka_unit_test(test_acts_in_bf16),
         cmocka_unit_test(test_scores_as_on_the_cpu),
         cmocka_unit_test(test_learns_as_on_the_cpu),
+        cmocka_unit_test(test_goldens),
         cmocka_unit_test(test_learns_with_adapters_and_blocks_computed_twice),
     };
 

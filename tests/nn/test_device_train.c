@@ -207,6 +207,43 @@ static void test_a_gradient_that_is_no_number_is_skipped(void **state)
     trainer_free(t);
 }
 
+/* The contract between actor and learner (docs/method.md), both on the device: without a step what the learner finds is what the actor
+ * sampled by. */
+static void test_without_a_step_the_ratio_is_one(void **state)
+{
+    const struct rl_config rl = {
+        .temperature = 1, .reward = REWARD_PROGRESS, .w_progress = 1, .w_success = 1, .advantage = ADVANTAGE_GAE, .gamma = .99, .lambda = .95,
+        .epochs = 1, .minibatch = 4, .clip_low = .2, .clip_high = .2, .lr = 0, .clip = 1, .beta2 = .95, .kl = KL_NONE,
+        .value_coef = .5, .value_width = 16, .value_epochs = 1, .value_lr = 1e-3, .value_detach = true,
+    };
+    struct openvla *policy = lab_model(1), *actor = lab_model(1);
+    struct trainer *t;
+    struct dataset *data = NULL;
+    struct ppo_result result;
+    struct error error = {0};
+
+    (void)state;
+    assert_int_equal(openvla_add_value_head(policy, 16, 0, 9), 0);
+    assert_int_equal(openvla_add_value_head(actor, 16, 0, 9), 0);
+    params_use_device(&actor->params, device, false);
+    assert_int_equal(openvla_pack(actor, false), 0);
+    t = make(policy, device, NULL);
+    assert_int_equal(dataset_new(actor, &data), 0);
+    for (uint64_t id = 1; id <= 2; id++)
+        lab_add_episode(data, actor, id, 2, false, id == 1);
+    dataset_sort(data);
+    data->model = policy;
+    if (objective_ppo(t, NULL, data, &rl, &(struct objective) {.seed = 7, .stage = 1, .version = 3}, &result, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_true(result.updates > 0 && result.gradient_norm > 0);
+    assert_true(result.logp_gap_max <= 1e-5);
+    assert_true(fabs(result.ratio_mean - 1) < 1e-4 && fabs(result.ratio_max - 1) < 1e-3);
+    assert_true(result.clip_fraction == 0);
+    dataset_free(data);
+    openvla_free(actor);
+    trainer_free(t);
+}
+
 /* ---- ranks ------------------------------------------------------------------------------------------------------ */
 
 /* The host's gather among threads: a fast rank is at most one round ahead. */
@@ -384,6 +421,74 @@ static void test_a_rank_dies_and_comes_back(void **state)
     trainer_free(alone);
 }
 
+/* The real NCCL with one rank, on a real device: bootstrap, a sum over its stream, and leaving in order. */
+static void test_one_rank_of_the_real_nccl(void **state)
+{
+    enum { NUMBERS = 1000 };
+    struct nccl_calls calls;
+    struct nccl_group *group = NULL;
+    struct device_stream *s = NULL;
+    struct nccl_stream stream;
+    struct nccl_id id;
+    struct error error = {0};
+    float numbers[NUMBERS], back[NUMBERS], *there;
+
+    (void)state;
+    if (!getenv("GANTRY_TEST_DEVICE") || nccl_calls_open(NULL, &calls, &error) < 0) {
+        print_message("SKIP NCCL on a device: %s\n", error.text[0] ? error.text : "this one is emulated");
+        skip();
+    }
+    for (int i = 0; i < NUMBERS; i++)
+        numbers[i] = (float)i;
+    assert_int_equal(device_stream_new(device, &s), 0);
+    assert_int_equal(s->k->alloc(sizeof numbers, (void **)&there), 0);
+    assert_int_equal(nccl_group_make_id(&calls, &id, &error), 0);
+    if (nccl_group_join(&calls, &id, 0, 1, AMPLE, &group, &error) < 0)
+        fail_msg("%s", error.text);
+    stream = (struct nccl_stream) {.handle = s->stream, .done = s->k->done};
+    assert_int_equal(s->k->upload(s->stream, there, numbers, sizeof numbers), 0);
+    assert_int_equal(nccl_group_all_reduce(group, there, NUMBERS, NCCL_FLOAT32, s->stream), 0);
+    assert_int_equal(nccl_group_wait(group, &stream, AMPLE), 0);
+    assert_int_equal(s->k->download(s->stream, back, there, sizeof back), 0);
+    assert_memory_equal(back, numbers, sizeof back);
+    nccl_group_free(group);
+    s->k->release(there);
+    device_stream_free(s);
+}
+
+/* A device that falls off: the pass fails, the driver's words are kept, and whoever watches learns of it once and for all. */
+static struct device_kernels failing;
+static bool gone;
+
+static int wait_or_fail(void *stream) { return gone ? -EIO : device->k->wait(stream); }
+static const char *gone_text(void) { return "the GPU has fallen off the bus"; }
+
+static void test_a_device_falls_off(void **state)
+{
+    struct device *other = NULL;
+    struct trainer *t;
+    struct dataset *data;
+    struct sft_result result;
+    struct error error = {0};
+
+    (void)state;
+    failing = *device->k;
+    failing.wait = wait_or_fail;
+    failing.last_error = gone_text;
+    gone = false;
+    assert_int_equal(device_wrap(&failing, device->ordinal, &other, NULL), 0);
+    t = make(lab_model(1), other, NULL);
+    data = lab_demonstrations(t->model, EPISODES);
+    assert_null(device_lost(other));
+    gone = true;
+    assert_int_equal(objective_sft(t, data, &sft, &(struct objective) {.seed = 1}, &result, &error), -EIO);
+    assert_string_equal(device_lost(other), "the GPU has fallen off the bus");
+    assert_int_equal(t->parts[TRAIN_TRUNK].adamw.step, 0);
+    dataset_free(data);
+    trainer_free(t);
+    device_unref(other);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -391,6 +496,9 @@ int main(void)
         cmocka_unit_test(test_resume_changes_nothing),
         cmocka_unit_test(test_bf16_weights_have_masters),
         cmocka_unit_test(test_a_gradient_that_is_no_number_is_skipped),
+        cmocka_unit_test(test_without_a_step_the_ratio_is_one),
+        cmocka_unit_test(test_a_device_falls_off),
+        cmocka_unit_test(test_one_rank_of_the_real_nccl),
         cmocka_unit_test_setup(test_two_ranks_change_nothing, nccl_world_reset),
         cmocka_unit_test_setup(test_four_ranks_change_nothing, nccl_world_reset),
         cmocka_unit_test_setup(test_a_rank_dies_and_comes_back, nccl_world_reset),

@@ -138,12 +138,27 @@ struct device_stream *device_stream_free(struct device_stream *s)
     return NULL;
 }
 
+const char *device_lost(const struct device *device) { return device && atomic_load(&device->lost) == 2 ? device->lost_why : NULL; }
+
+/* An error of a stream that is waited for is for good: the driver repeats it to whoever asks. */
+static void note_loss(struct device *device)
+{
+    int whole = 0;
+
+    if (!atomic_compare_exchange_strong(&device->lost, &whole, 1))
+        return;
+    snprintf(device->lost_why, sizeof(device->lost_why), "%s", device->k->last_error());
+    atomic_store(&device->lost, 2);
+}
+
 int device_stream_begin(struct device_stream *s)
 {
     int r = s->k->use(s->device->ordinal, NULL, NULL, 0);
 
     if (r == 0)
         r = s->k->wait(s->stream); /* staging is read by copies that may still be under way */
+    if (r == -EIO || r == -ENODEV)
+        note_loss(s->device);
     for (int i = 0; i < s->n_chunks; i++)
         s->chunks[i].used = 0;
     s->n_sent = 0;

@@ -27,6 +27,8 @@ struct device {
     struct blas *blas;                                 /* cuBLASLt and cuDNN when they could be opened; NULL: the own kernels */
     struct dnn *dnn;
     char no_dnn[160]; /* why cuDNN could not be opened */
+    atomic_int lost;  /* 2: it answers nothing but errors any more, 1: lost_why is being written */
+    char lost_why[160];
 };
 
 /* "cpu" (*ret = NULL), "cuda" or "cuda:N". -EINVAL: another name. The error says what to do. */
@@ -44,6 +46,9 @@ struct device_fallbacks { unsigned long long gemm, attention; };
 struct device_fallbacks device_fallbacks(const struct device *device);
 /* What cuDNN said when it refused for the first time; "": it has not. */
 const char *device_refusal(const struct device *device);
+/* The device fell off, or a kernel spoilt its context: nothing of this process works on it any more, a new process may. NULL: it has not
+ * happened; else the driver's words. From any thread. */
+const char *device_lost(const struct device *device);
 /* What went wrong: the driver's words for -EIO and -ENOMEM. Of this thread. */
 const char *device_error_text(const struct device *device, int r);
 /* The table of real devices; NULL in a build with GPU=0. */

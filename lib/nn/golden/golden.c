@@ -163,8 +163,9 @@ int golden_check_bf16(struct golden *g)
     return r;
 }
 
-static int check_set(const char *dir, const char *dtype, bool fast, FILE *out, struct error *error)
+static int check_set(const char *dir, const char *dtype, bool fast, bool forward, FILE *out, struct error *error)
 {
+    static int (*const forward_checks[])(struct golden *g) = {golden_check_inputs, golden_check_forward};
     static int (*const all_checks[])(struct golden *g) = {golden_check_inputs,   golden_check_bf16, golden_check_forward, golden_check_generate,
                                                           golden_check_logprobs, golden_check_sft,  golden_check_adamw,
                                                           golden_check_lora,     golden_check_ppo,  golden_check_oft};
@@ -172,8 +173,8 @@ static int check_set(const char *dir, const char *dtype, bool fast, FILE *out, s
     static int (*const resize_checks[])(struct golden *g) = {golden_check_resize};
     _cleanup_(golden_release) struct golden g = {.dir = dir, .out = out, .error = error, .seen = json_object(), .dtype = "fp32", .fast = fast};
     bool resize = is_there(&g, "resize.safetensors");
-    int (*const *checks)(struct golden *g) = resize ? resize_checks : all_checks;
-    size_t n = resize ? ARRAY_SIZE(resize_checks) : only_bf16 ? 2 : ARRAY_SIZE(all_checks);
+    int (*const *checks)(struct golden *g) = resize ? resize_checks : forward ? forward_checks : all_checks;
+    size_t n = resize ? ARRAY_SIZE(resize_checks) : forward ? ARRAY_SIZE(forward_checks) : only_bf16 ? 2 : ARRAY_SIZE(all_checks);
     int r;
 
     if (!g.seen)
@@ -194,18 +195,24 @@ static int check_set(const char *dir, const char *dtype, bool fast, FILE *out, s
         if (r < 0)
             return error_set(error, -r, "%s: %s", dir, error_text(&inner, r));
     }
-    report_rest(&g, dtype);
+    if (!forward)
+        report_rest(&g, dtype);
     return g.groups_failed;
 }
 
 int golden_check(const char *dir, const char *dtype, FILE *out, struct error *error)
 {
-    return check_set(dir, dtype, false, out, error);
+    return check_set(dir, dtype, false, false, out, error);
 }
 
 int golden_check_fast(const char *dir, FILE *out, struct error *error)
 {
     if (!cpu_kernels()->gemm_bf16)
         return error_set(error, ENOTSUP, "numerics: fast: this CPU has no VDPBF16PS (AVX512_BF16)");
-    return check_set(dir, "bf16", true, out, error);
+    return check_set(dir, "bf16", true, false, out, error);
+}
+
+int golden_check_forward_pass(const char *dir, FILE *out, struct error *error)
+{
+    return check_set(dir, "fp32", false, true, out, error);
 }

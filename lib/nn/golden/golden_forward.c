@@ -17,9 +17,19 @@ static int forward_pass(struct tape *tape, void *arg)
     return f->logits ? 0 : tape->error;
 }
 
-/* Rows of x from the file's first position on. */
-static int compare_from(struct golden *g, int sample, const char *what, const struct tensor *x)
+/* x as the host sees it: itself, or what it is on its device. */
+static struct tensor on_host(struct tape *tape, const struct tensor *x)
 {
+    struct tensor copy = *x;
+
+    copy.x = (float *)(uintptr_t)tape_values(tape, x);
+    return copy;
+}
+
+/* Rows of x from the file's first position on. */
+static int compare_from(struct golden *g, int sample, const char *what, struct tape *tape, const struct tensor *there)
+{
+    const struct tensor here = on_host(tape, there), *x = &here;
     char name[64], file[32];
     int64_t first;
 
@@ -27,20 +37,23 @@ static int compare_from(struct golden *g, int sample, const char *what, const st
     snprintf(name, sizeof(name), "s%d.%s", sample, what);
     if (!golden_has(g, file, name) && strcmp(g->dtype, "fp32"))
         return 0;               /* only some are kept; what the manifest has and nothing looked at is a failure in the end */
+    if (!x->x)
+        return error_set(g->error, -tape->error, "%s: cannot be fetched from its device", name);
     first = json_integer_value(json_object_get(golden_entry(g, file, name), "first_position"));
     return golden_compare(g, file, name, x->x + first * x->cols, (x->rows - first) * x->cols);
 }
 
 /* Log-sum-exp and every 37th logit at every position. */
-static int compare_all_positions(struct golden *g, int sample, const struct tensor *logits)
+static int compare_all_positions(struct golden *g, int sample, struct tape *tape, const struct tensor *there)
 {
+    const struct tensor here = on_host(tape, there), *logits = &here;
     int64_t kept = (logits->cols + 36) / 37;
     _cleanup_free_ float *lse = calloc((size_t)logits->rows, sizeof(*lse)),
                          *some = calloc((size_t)(logits->rows * kept), sizeof(*some));
     char name[64];
     int r;
 
-    if (!lse || !some)
+    if (!lse || !some || !logits->x)
         return error_set(g->error, ENOMEM, "out of memory");
     for (int64_t i = 0; i < logits->rows; i++) {
         const float *row = logits->x + i * logits->cols;
@@ -73,6 +86,8 @@ int golden_check_forward(struct golden *g)
         tape_init(&tape[s], false);
         run[s] = (struct forward) {.g = g, .item = &items[s], .n = 1};
         if (r >= 0)
+            r = tape_attach(&tape[s], &g->model->params);
+        if (r >= 0)
             r = tape_run(&tape[s], forward_pass, &run[s]);
     }
     for (size_t group = 0; group < ARRAY_SIZE(groups) && r >= 0; group++) {
@@ -85,12 +100,12 @@ int golden_check_forward(struct golden *g)
                 char name[32];
 
                 snprintf(name, sizeof(name), "hidden.%d", k);
-                r = compare_from(g, s, name, p->layer[k]);
+                r = compare_from(g, s, name, &tape[s], p->layer[k]);
             }
             if (group != 3)
-                r = compare_from(g, s, groups[group], single[group]);
+                r = compare_from(g, s, groups[group], &tape[s], single[group]);
             if (group == 5 && r >= 0 && !strcmp(g->dtype, "fp32"))
-                r = compare_all_positions(g, s, run[s].logits);
+                r = compare_all_positions(g, s, &tape[s], run[s].logits);
         }
         golden_end(g, groups[group]);
     }
