@@ -52,8 +52,8 @@ static const struct config_key suite_keys[] = {
     ROW_STRING(R, "name", suite, NULL, "tabletop", "the simulator suite: tabletop, libero_spatial, libero_object, libero_goal, libero_10, libero_90"),
     ROW_LIST(R, "tasks", CONFIG_TYPE_STRINGS, tasks, n_tasks, 0, 0, "[pick_up_object]", "the tasks one policy learns, by name"),
     CONFIG_INT(R, image, 16, 1024, "64", "width and height of the pictures that the policy gets, pixels"),
-    CONFIG_INT(R, cameras, 1, 8, "1", "pictures of one observation: the suite's first cameras. libero: 2 adds the wrist's, for OpenVLA-OFT"),
-    CONFIG_BOOL(R, state, "false", "observations carry the robot's own numbers, for policies that take them. libero: hand, its axis-angle, fingers"),
+    CONFIG_INT(R, cameras, 1, 8, "1", "pictures of one observation: the suite's first cameras. 2 adds the hand's, for OpenVLA-OFT"),
+    CONFIG_BOOL(R, state, "false", "observations carry the robot's own numbers, for policies that take them. libero: hand, its axis-angle, fingers; tabletop: hand, yaw, fingers"),
     ROW_STRING(R, "chain", chain, chain_names, "render", "how they are made. render: drawn at that size; rot180+jpeg95+lanczos3: as the OpenVLA evaluations do, "
                "from a picture of `render` pixels"),
     CONFIG_INT(R, render, 0, 4096, "256", "chain rot180+jpeg95+lanczos3: width and height of the picture that is drawn"),

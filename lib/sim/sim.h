@@ -68,7 +68,7 @@ int sim_reset(struct sim_slot *slot, enum sim_split split, uint64_t seed, const 
 int sim_step(struct sim_slot *slot, const float action[SIM_ACTION_DIMS], bool *ret_success);
 bool sim_success(const struct sim_slot *slot);
 /* The robot's own state as policies that want it read it (sim_task_info.proprio numbers; libero: eef position, its axis-angle,
- * gripper qpos). -ENOTSUP: the suite has none. */
+ * gripper qpos; tabletop: the hand's place, its yaw, the fingers). -ENOTSUP: the suite has none. */
 int sim_proprio(const struct sim_slot *slot, float *ret);
 
 /* The scripted expert's action for the present state. It keeps its phase inside the slot (saved with the state): ask it, or the

@@ -13,18 +13,24 @@ STAGES = [
 ]
 
 
-def policy(model, path, kind, support="action"):
-    made = gantry("model", "oft", model, path, "--kind", kind, "--chunk", "5", "--width", "32")
+def policy(model, path, kind, support="action", eyes=1):
+    """eyes 2: the hand's camera and the arm's own state beside the camera in front; modulated towers, too."""
+    wishes = ["--images", "2", "--state", "5", "--film"] if eyes == 2 else []
+    made = gantry("model", "oft", model, path, "--kind", kind, "--chunk", "5", "--width", "32", *wishes)
     assert made.returncode == 0, made.stderr
-    return {"policy": {"init": str(path), "support": support}}
+    if eyes == 2:
+        statistics = json.loads((path / "dataset_statistics.json").read_text())
+        statistics[next(iter(statistics))]["proprio"] = {"q01": [-0.2, -0.2, 0, -1.6, 0], "q99": [0.2, 0.2, 0.3, 1.6, 0.05], "mask": [True] * 5}
+        (path / "dataset_statistics.json").write_text(json.dumps(statistics))
+    return {"policy": {"init": str(path), "support": support}, "suite": {"cameras": eyes, "state": eyes == 2}}
 
 
-@pytest.mark.parametrize("kind, support", [("tokens", "full"), ("laplace", "action")])
-def test_chunks(make_cluster, model, tmp_path, kind, support):
+@pytest.mark.parametrize("kind, support, eyes", [("tokens", "full", 1), ("laplace", "action", 2)])
+def test_chunks(make_cluster, model, tmp_path, kind, support, eyes):
     if support == "full":       # a policy that has learnt hardly ever says anything but actions
         assert gantry("model", "new", tmp_path / "random", "--spec", TOP / "tests/golden/nano").returncode == 0
         model = tmp_path / "random"
-    cluster = make_cluster(policy(model, tmp_path / kind, kind, support), stages=STAGES)
+    cluster = make_cluster(policy(model, tmp_path / kind, kind, support, eyes), stages=STAGES)
     cluster.start()
     cluster.until_finished()
     cluster.history()
@@ -38,6 +44,11 @@ def test_chunks(make_cluster, model, tmp_path, kind, support):
     assert config["gantry_oft"]["chunk"] == 5
     assert config["gantry_image_chain"] == "render" and abs(config["gantry_center_crop"] - 0.9) < 1e-6
     assert (versions[-1] / "action_head.safetensors").exists() == (kind == "laplace")
+    assert config["gantry_oft"]["images"] == eyes
+    for name in ("proprio_projector", "vision_backbone"):       # learnt from both pictures and the state, or not there
+        files = [v / f"{name}.safetensors" for v in (versions[0], versions[-1])]
+        assert files[1].exists() == (eyes == 2)
+        assert eyes == 1 or files[0].read_bytes() != files[1].read_bytes(), name
 
 
 def test_plain_l1_head_is_refused_by_rl(make_cluster, model, tmp_path):

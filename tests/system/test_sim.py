@@ -76,7 +76,7 @@ def test_video(tmp_path):
     (["play", "--states", "4..2"], "--states: '4..2'"),
     (["play", "--split", "exam"], "train, val or test"),
     (["play", "--policy", "/nowhere"], "'/nowhere' is not expert"),
-    (["play", "--camera", "1", "-o", "x.png"], "cameras 0 to 0, not 1"),
+    (["play", "--camera", "2", "-o", "x.png"], "cameras 0 to 1, not 2"),
     (["render", "--size", "3"], "--size: '3' is not a number from 8 to 4096"),
     (["render", "--renderer", "fast"], "--renderer: 'fast'"),
     (["bench", "--slots", "0"], "--slots: at least 1"),

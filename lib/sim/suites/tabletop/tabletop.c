@@ -33,7 +33,8 @@ static void fill_infos(void)
     for (size_t i = 0; i < ARRAY_SIZE(tasks); i++)
     {
         infos[i] = tasks[i]->info;
-        infos[i].cameras = 1;
+        infos[i].cameras = TABLETOP_CAMERAS;
+        infos[i].proprio = 5;
     }
 }
 
@@ -75,7 +76,8 @@ static int find_parts(struct tabletop_task *task, struct error *error)
     const mjModel *model = task->model;
     int i, drawer = mj_name2id(model, mjOBJ_JOINT, "drawer");
 
-    task->camera = mj_name2id(model, mjOBJ_CAMERA, "front");
+    task->camera[0] = mj_name2id(model, mjOBJ_CAMERA, "front");
+    task->camera[1] = mj_name2id(model, mjOBJ_CAMERA, "hand");
     task->block = mj_name2id(model, mjOBJ_BODY, "block");
     task->base_block = mj_name2id(model, mjOBJ_BODY, "base");
     task->block_geom = mj_name2id(model, mjOBJ_GEOM, "block");
@@ -284,14 +286,25 @@ static int restore(struct sim_slot *base, const void *state)
     return 0;
 }
 
-static void view(struct sim_slot *base, int camera _unused_, struct mujoco_view *ret)
+/* The hand's place, its yaw, the fingers. */
+static int proprio(const struct sim_slot *base, float *ret)
+{
+    const struct mujoco_slot *mujoco = &const_slot_of(base)->mujoco;
+
+    for (int i = 0; i <= ARM_YAW; i++)
+        ret[i] = (float)mujoco->data->qpos[i];
+    ret[ARM_YAW + 1] = (float)arm_opening(mujoco);
+    return 0;
+}
+
+static void view(struct sim_slot *base, int camera, struct mujoco_view *ret)
 {
     struct tabletop_slot *slot = slot_of(base);
     const struct tabletop_task *task = slot->task;
     const int geoms[4] = { task->block_geom, task->base_geom, task->disc_geoms[0], task->disc_geoms[1] };
     int i;
 
-    *ret = (struct mujoco_view) { .model = task->model, .data = slot->mujoco.data, .camera = task->camera };
+    *ret = (struct mujoco_view) { .model = task->model, .data = slot->mujoco.data, .camera = task->camera[camera] };
     for (i = 0; i < 4; i++)
         if (geoms[i] >= 0) {
             ret->paint[ret->n_paint].geom = geoms[i];
@@ -362,7 +375,7 @@ const struct sim_suite_driver suite_tabletop = {
     .tasks = list_tasks, .task_open = task_open, .task_close = task_close,
     .slot_new = slot_new, .slot_free = slot_free,
     .reset = reset, .step = step, .success = success, .expert = expert, .demonstrate = tabletop_demonstrate,
-    .perturb = tabletop_perturb,
+    .perturb = tabletop_perturb, .proprio = proprio,
     .state_size = state_size, .save = save, .restore = restore,
     .view = view,
 };

@@ -41,14 +41,14 @@ struct tabletop_rules {
 extern const struct tabletop_rules tabletop_pick, tabletop_push, tabletop_stack, tabletop_drawer, tabletop_sort, tabletop_pour,
     tabletop_assemble, tabletop_tool;
 
-enum { TABLETOP_PARTS = 10 };
+enum { TABLETOP_PARTS = 10, TABLETOP_CAMERAS = 2 };
 
 /* A task as opened: the compiled model and where its movable things are (-1: not in this scene). */
 struct tabletop_task {
     struct sim_task base;
     const struct tabletop_rules *rules;
     mjModel *model;
-    int camera;
+    int camera[TABLETOP_CAMERAS];   /* in front; in the hand */
     int block, base_block;          /* body ids */
     int block_geom, base_geom;      /* geom ids */
     int block_qpos, base_qpos;      /* first of the free joint's seven */
