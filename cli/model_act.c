@@ -134,6 +134,10 @@ static int print(const struct shown *s, const char *key, struct error *error)
     for (int k = 0; k < c->action_dims; k++)
         json_signed(&w, NULL, s->result.tokens[k]);
     json_close(&w, ']');
+    json_open(&w, "logp", '[');
+    for (int k = 0; k < c->action_dims; k++)
+        json_number(&w, NULL, (double)s->result.logp[k]);
+    json_close(&w, ']');
     json_open(&w, "normalised", '[');
     for (int k = 0; k < c->action_dims; k++) {
         normalised[k] = openvla_decode(c, s->result.tokens[k]);

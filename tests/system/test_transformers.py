@@ -8,12 +8,13 @@ Runs where they are installed and OPENVLA_HF names prismatic/extern/hf of a chec
 """
 import json
 import os
+import shutil
 import sys
 import types
 
 import pytest
 
-from conftest import gantry
+from conftest import TOP, gantry
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
@@ -57,7 +58,8 @@ def load(directory, dtype, monkeypatch):
         directory, torch_dtype=dtype, low_cpu_mem_usage=False, output_loading_info=True, attn_implementation="sdpa")
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"], info
     processor = classes["processing_prismatic"].PrismaticImageProcessor.from_pretrained(directory)
-    return model.eval(), processor, transformers.AutoTokenizer.from_pretrained(directory), config
+    named = (directory / "tokenizer_config.json").exists()
+    return model.eval(), processor, transformers.AutoTokenizer.from_pretrained(directory) if named else None, config
 
 
 @pytest.fixture
@@ -88,6 +90,35 @@ def test_loads_and_acts_the_same(checkpoint, tmp_path, monkeypatch):
     mine = json.loads(act.stdout)["tokens"]
     theirs = out[0, ids.shape[1]:].tolist()
     assert theirs[:len(mine)] == mine[:len(theirs)] and theirs, (theirs, mine)      # </s> may end theirs early
+
+
+def test_mid_size_logits(tmp_path, monkeypatch):
+    """32 layers, 103 million parameters, fp32: log-probabilities of the greedy tokens as the original has them, deep sums and all."""
+    spec = tmp_path / "spec"
+    shutil.copytree(TOP / "tests/golden/nano", spec)
+    config = json.loads((spec / "config.json").read_text())
+    config["text_config"].update(hidden_size=512, intermediate_size=1376, num_attention_heads=8, num_key_value_heads=8, num_hidden_layers=32)
+    config["timm_model_ids"] = ["vit_large_patch14_reg4_dinov2.lvd142m", "vit_so400m_patch14_siglip_224"]
+    for tower, mlp in zip(config["gantry_vision"]["towers"], (64, 59)):         # timm's ratios, 4 and 3.7362
+        tower["mlp"] = mlp
+    (spec / "config.json").write_text(json.dumps(config))
+    r = gantry("model", "new", tmp_path / "mid", "--spec", spec, "--dtype", "f32")
+    assert r.returncode == 0, r.stderr
+    model, processor, _, config = load(tmp_path / "mid", torch.float32, monkeypatch)
+    assert 102e6 < sum(p.numel() for p in model.parameters()) < 104e6
+    side = config["image_sizes"][0]
+    picture = image.effect_mandelbrot((side, side), (-2, -1.5, 1, 1.5), 40).convert("RGB")
+    picture.save(tmp_path / "picture.png")
+    act = json.loads(gantry("model", "act", tmp_path / "mid", INSTRUCTION, "--picture", tmp_path / "picture.png", "--full").stdout)
+    prompt = [int(i) for i in gantry("model", "prompt", tmp_path / "mid", INSTRUCTION).stdout.split()]
+    ids = torch.tensor([prompt + act["tokens"]])
+    with torch.inference_mode():
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=processor(picture, return_tensors="pt")["pixel_values"]).logits
+    rows = torch.log_softmax(logits[0, -1 - len(act["tokens"]):-1].double(), -1)
+    theirs = rows.gather(1, torch.tensor(act["tokens"])[:, None])[:, 0].tolist()
+    worst = max(abs(a - b) for a, b in zip(theirs, act["logp"], strict=True))
+    print(f"log-probabilities within {worst:.1e}")
+    assert worst < 1e-4 and rows.argmax(-1).tolist() == act["tokens"]
 
 
 def test_values_survive_every_form(checkpoint, tmp_path, monkeypatch):
