@@ -34,6 +34,7 @@ static int usage(FILE *out, int status)
         "  --temperatures LIST    choose each policy's anew, on val states (%d per policy and temperature)\n"
         "  --at T                 this temperature for all\n"
         "  --against RUN          the same in another run, paired state by state; up to %d\n"
+        "  --val                  on val states A to B instead: what settings are chosen by\n"
         "  --perturb KIND         push, drop or offset: what the world does once to every episode\n"
         "  --max-steps N          a longer limit than the task's, for time to recover\n"
         "  --films DIR            failures as film strips, at most %d of a policy\n"
@@ -193,6 +194,7 @@ enum {
     TEMPERATURES,
     AT,
     AGAINST,
+    VAL,
     PERTURB,
     MAX_STEPS,
     FILMS,
@@ -217,6 +219,7 @@ static const struct option options[] = {{"policies", 1, NULL, POLICIES},
                                         {"temperatures", 1, NULL, TEMPERATURES},
                                         {"at", 1, NULL, AT},
                                         {"against", 1, NULL, AGAINST},
+                                        {"val", 0, NULL, VAL},
                                         {"perturb", 1, NULL, PERTURB},
                                         {"max-steps", 1, NULL, MAX_STEPS},
                                         {"films", 1, NULL, FILMS},
@@ -253,6 +256,7 @@ static int take_option(struct command *c, int option, char *value)
             return -EINVAL;
         c->against[c->n_against++] = value;
         return 0;
+    case VAL: stage->on_val = true; return 0;
     case PERTURB: snprintf(stage->perturb, sizeof stage->perturb, "%s", value); return 0;
     case MAX_STEPS: stage->max_steps = (int)strtol(value, NULL, 10); return stage->max_steps > 0 ? 0 : -EINVAL;
     case FILMS: c->films = value; return 0;
@@ -350,6 +354,7 @@ static int write_result(const struct eval *eval, const struct eval *others, int 
 
     json_open(&w, NULL, '{');
     json_text(&w, "run", eval->run_dir);
+    json_text(&w, "split", eval->ask->stage.on_val ? "val" : "test");
     json_signed(&w, "first_seed", eval->ask->first);
     json_signed(&w, "last_seed", eval->ask->last);
     if (eval->ask->stage.max_steps)

@@ -167,7 +167,7 @@ void stage_plan_learn(const struct run_config *config, const struct work *work, 
             memory->best_version = rows[0].policy_version;
         }
         watch_val(&s->rl, success, memory);
-    } else if (s->kind == STAGE_EVAL && work->split == SPLIT_VAL) {
+    } else if (s->kind == STAGE_EVAL && work->tries) {
         double best = -1;
 
         for (int i = 0; i < s->eval.n_temperatures; i++) {

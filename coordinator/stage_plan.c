@@ -86,7 +86,8 @@ static int eval_work(const struct eval_config *eval, uint32_t iteration, struct 
             if (!played || at++ != iteration)
                 continue;
             work->policy = p;
-            work->split = pass == 0 ? SPLIT_VAL : SPLIT_TEST;
+            work->tries = pass == 0;
+            work->split = pass == 0 || eval->on_val ? SPLIT_VAL : SPLIT_TEST;
             work->expert = is_demonstrator(eval, p);
             work->look_ahead = pass == 2;
             return 0;
@@ -228,7 +229,7 @@ static size_t eval_rows(const struct eval_config *eval, const struct work *work,
 {
     double temperatures[EVAL_TEMPERATURES];
 
-    if (work->split == SPLIT_VAL)
+    if (work->tries)
         return count(eval->n_temperatures) * count(eval->val_episodes);
     if (work->look_ahead)
         return search_variants(eval, NULL, 0) * count(eval->search_episodes);
@@ -270,10 +271,10 @@ static void fill_eval_row(const struct run_config *config, const struct work *wo
     double temperatures[EVAL_TEMPERATURES];
     size_t per_pass, pass;
 
-    per_pass = count(work->split == SPLIT_VAL ? eval->val_episodes : work->look_ahead ? eval->search_episodes : eval->episodes);
+    per_pass = count(work->tries ? eval->val_episodes : work->look_ahead ? eval->search_episodes : eval->episodes);
     pass = i / per_pass;
-    set_eval_state(config, i % per_pass, work->split == SPLIT_TEST ? (uint64_t)eval->first_state : 0, row);
-    row->max_steps = work->split == SPLIT_TEST ? (uint32_t)count(eval->max_steps) : 0;
+    set_eval_state(config, i % per_pass, work->tries ? 0 : (uint64_t)eval->first_state, row);
+    row->max_steps = work->tries ? 0 : (uint32_t)count(eval->max_steps);
     if (work->expert) {
         snprintf(row->tag, sizeof(row->tag), "test %s", policy);
     } else if (work->look_ahead) {
@@ -292,13 +293,13 @@ static void fill_eval_row(const struct run_config *config, const struct work *wo
             snprintf(row->tag, sizeof(row->tag), "search %s n=%u %s", policy, row->search_n, variants[pass].control);
         }
     } else {
-        if (work->split == SPLIT_VAL) {
+        if (work->tries) {
             row->temperature = (float)eval->temperatures[pass];
         } else {
             (void)test_temperatures(eval, memory, work->policy, temperatures);
             row->temperature = (float)temperatures[pass];
         }
-        snprintf(row->tag, sizeof(row->tag), "%s %s t=%.3g", work->split == SPLIT_VAL ? "val" : "test", policy,
+        snprintf(row->tag, sizeof(row->tag), "%s %s t=%.3g", work->tries ? "val" : "test", policy,
                  (double)row->temperature);
     }
 }

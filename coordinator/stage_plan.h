@@ -47,6 +47,7 @@ struct work {
     bool overlaps;                  /* max_staleness > 0 and the next is a train iteration too: that may open while this trains */
     int policy;                     /* eval: index into eval.policies, -1: the newest version */
     bool scored;                    /* rollouts: by the PRM */
+    bool tries;                     /* eval: every temperature on val states, of which the best is chosen */
     bool look_ahead;                /* eval: rows with search_n > 1, scored by the PRM */
 };
 

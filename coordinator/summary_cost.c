@@ -64,7 +64,7 @@ void summary_write_run(const struct summary *s, struct json_writer *w)
     for (int i = 0; i < s->config->n_tasks; i++)
         json_text(w, NULL, s->config->tasks[i]);
     json_close(w, ']');
-    json_text(w, "eval_split", "test");
+    json_text(w, "eval_split", s->eval && s->eval->on_val ? "val" : "test");
     if (s->eval) {              /* states are numbered per task, the same numbers for every policy */
         json_open(w, "eval_seeds", '[');
         json_signed(w, NULL, s->eval->first_state);

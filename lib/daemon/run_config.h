@@ -42,6 +42,7 @@ struct eval_config {
     double at[RUN_MAX_POLICIES];    /* given: policy i is tested at at[i] and nowhere else, and nothing is tried on val */
     int n_at;                       /* 0, or n_policies */
     bool beside;                    /* greedy and T = 1 are tested beside the best temperature */
+    bool on_val;                    /* val states in place of test states: what settings are chosen by */
     int first_state;                /* number of the first test state; each number is one state of every task */
     int max_steps;                  /* of test episodes; 0: the task's own limit */
     char perturb[16];               /* push | drop | offset: what the world does to every test episode; "": nothing */

@@ -264,6 +264,7 @@ static const struct config_key eval_keys[] = {
     ROW_LIST(S, "at", CONFIG_TYPE_DOUBLES, eval.at, eval.n_at, 0, 10, "[]",
              "a temperature for each policy, settled before: none are tried on val, and test is played at these alone"),
     ROW_BOOL(S, "beside", eval.beside, "true", "greedy and T = 1 are tested beside the best temperature"),
+    ROW_BOOL(S, "on_val", eval.on_val, "false", "val states in place of test states, to choose settings by (of look-ahead, for example)"),
     ROW_INT(S, "first_state", eval.first_state, 0, 1000000000, "0", "number of the first test state; each is one state of every task"),
     ROW_INT(S, "max_steps", eval.max_steps, 0, 100000, "0", "step limit of test episodes: time to recover from a blow; 0: the task's own"),
     ROW_STRING(S, "perturb", eval.perturb, perturb_names, "\"\"", "what the world does once to every test episode: push (the thing is shoved), drop (it leaves the hand), "

@@ -41,6 +41,9 @@ def test_eval(make_cluster, tmp_path):
                                  "confidence", "--n", "1,3", "--json").stdout)
     assert chosen["policies"]["last"]["temperature"] in (0.6, 1) and chosen["policies"]["last"]["greedy"]["episodes"] == 2
     assert chosen["search"]["last"]["n3"]["policy_steps_per_action"] == 3
+    # on val states: what settings are chosen by, and the same episodes as those of no test state
+    on_val = json.loads(evaluate("--policies", "last", "--seeds", "100..101", "--val", "--at", "1", "--n", "1,2", "--json").stdout)
+    assert on_val["split"] == "val" and result["split"] == "test" and on_val["search"]["last"]["n2"]["episodes"] == 2
     refined = json.loads(evaluate("--policies", "last", "--seeds", "100..101", "--method", "refine", "--n", "1,4", "--json").stdout)
     assert refined["search"]["last"]["n4"]["policy_steps_per_action"] >= 1
 

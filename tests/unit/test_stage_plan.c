@@ -103,6 +103,16 @@ static void test_evaluation_rows(void **state)
     assert_string_equal(rows[0].tag, "test last t=0.6");
     assert_string_equal(rows[4].tag, "test last t=0");
     assert_string_equal(rows[8].tag, "test last t=1");
+    eval->on_val = true; /* no test state is touched */
+    eval->first_state = 30;
+    assert_int_equal(stage_plan_work(config, NULL, 0, 1, &work), 0);
+    assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, 16), 0);
+    for (size_t i = 0; i < 12; i++)
+        assert_true(rows[i].split == SPLIT_VAL && rows[i].state_seed >= 30 && !strncmp(rows[i].tag, "test last", 9));
+    eval->on_val = false;
+    eval->first_state = 0;
+    assert_int_equal(stage_plan_work(config, NULL, 0, 1, &work), 0);
+    assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, 16), 0);
     eval->beside = false; /* the best alone */
     assert_int_equal(stage_plan_rows(config, &work, &memory), 4);
     eval->beside = true;
