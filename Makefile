@@ -184,6 +184,14 @@ $(B)/libemulated.a: $(emulated)
 $(patsubst %.c,$(B)/%,$(wildcard tests/nn/test_device*.c)): $(B)/tests/nn/%: $(B)/tests/nn/%.o $(tests_helpers) $(daemon_archives) $(LINK_LIBS) $(B)/libemulated.a
 	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(LDLIBS) -lstdc++ -lcmocka
+# a learner whose cuda:N is the emulated device, and an NCCL between processes (tests/system/test_device_ranks.py)
+emulated_learner := $(B)/tests/emulate/gantry-learner $(B)/tests/emulate/libnccl.so.2
+$(B)/tests/emulate/gantry-learner: $(B)/tests/emulate/as_cuda.o $(B)/learner/main.o $(B)/liblearner.a $(LINK_LIBS) $(B)/libemulated.a
+	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS) -lstdc++
+$(B)/tests/emulate/libnccl.so.2: tests/emulate/nccl_library.c $(B)/flags
+	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  CC    $<"
+	$(Q)$(CC) $(CFLAGS) $(CPPFLAGS) -fPIC -shared -o $@ $<
 $(B)/tests/%: $(B)/tests/%.o $(tests_helpers) $(daemon_archives) $(LINK_LIBS)
 	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(HDF5_LIBS) $(LDLIBS) -lcmocka
@@ -198,7 +206,7 @@ $(fuzz_bin): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(fuzz_main) $(daemon_archiv
 bench_bin := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/bench_*.c))
 
 .PHONY: tests benches fuzz-targets setup
-tests: $(tests_bin)
+tests: $(tests_bin) $(emulated_learner)
 fuzz-targets: $(fuzz_bin)
 benches: $(bench_bin)
 setup:

@@ -235,9 +235,10 @@ void *device_workspace(struct device_stream *s, size_t bytes)
 
 int device_gemm(struct device_stream *s, const struct device_gemm *g)
 {
+    bool own = s->device->strict && g->a_type == DEVICE_F32; /* its bits are the CPU's: no refusal */
     int r;
 
-    if (s->device->blas && g->m > 0 && g->n > 0) {
+    if (s->device->blas && !own && g->m > 0 && g->n > 0) {
         r = blas_gemm(s, g);
         if (r != -ENOTSUP)
             return r;
