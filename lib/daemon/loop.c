@@ -23,6 +23,7 @@ struct loop {
     uv_check_t after_sleep;
     uint64_t woke_ns;           /* when this turn began; 0: asleep, or not yet run */
     struct loop_lag lag;
+    struct post_queue deferred; /* this thread's */
     pthread_mutex_t lock;       /* guards the two below */
     struct post_queue queue;
     bool closed;
@@ -57,11 +58,20 @@ static bool run_posted(struct loop *loop)
 
 static void on_wake(uv_async_t *handle) { run_posted(handle->data); }
 
+/* What these functions defer runs behind them. */
+static void run_deferred(struct loop *loop)
+{
+    for (size_t i = 0; i < loop->deferred.n; i++)
+        loop->deferred.items[i].fn(loop->deferred.items[i].arg);
+    loop->deferred.n = 0;
+}
+
 static void on_before_sleep(uv_prepare_t *handle)
 {
     struct loop *loop = handle->data;
     uint64_t busy;
 
+    run_deferred(loop);
     if (loop->woke_ns == 0)
         return;
     busy = clock_mono_ns() - loop->woke_ns;
@@ -131,6 +141,7 @@ struct loop *loop_free(struct loop *loop)
         assert(!"loop_free: a handle was not closed");
     }
     pthread_mutex_destroy(&loop->lock);
+    free(loop->deferred.items);
     free(loop);
     return NULL;
 }
@@ -141,32 +152,34 @@ void loop_run(struct loop *loop) { uv_run(&loop->uv, UV_RUN_DEFAULT); }
 void loop_stop(struct loop *loop) { uv_stop(&loop->uv); }
 void loop_turn(struct loop *loop, bool wait) { uv_run(&loop->uv, wait ? UV_RUN_ONCE : UV_RUN_NOWAIT); }
 
-int loop_post(struct loop *loop, loop_fn *fn, void *arg)
+static int push(struct post_queue *queue, loop_fn *fn, void *arg)
 {
-    struct post_queue *queue = &loop->queue;
-    int r = 0;
-
-    pthread_mutex_lock(&loop->lock);
-    if (loop->closed) {
-        r = -ESHUTDOWN;
-    } else if (queue->n == queue->capacity) {
+    if (queue->n == queue->capacity) {
         size_t capacity = queue->capacity ? 2 * queue->capacity : 16;
         struct posted *items = realloc(queue->items, capacity * sizeof *items);
 
-        if (items) {
-            queue->items = items;
-            queue->capacity = capacity;
-        } else {
-            r = -ENOMEM;
-        }
+        if (!items)
+            return -ENOMEM;
+        queue->items = items;
+        queue->capacity = capacity;
     }
-    if (r == 0) {
-        queue->items[queue->n++] = (struct posted) {fn, arg};
+    queue->items[queue->n++] = (struct posted) {fn, arg};
+    return 0;
+}
+
+int loop_post(struct loop *loop, loop_fn *fn, void *arg)
+{
+    int r;
+
+    pthread_mutex_lock(&loop->lock);
+    r = loop->closed ? -ESHUTDOWN : push(&loop->queue, fn, arg);
+    if (r == 0)
         uv_async_send(&loop->wake);     /* under the lock: loop_free cannot close it in between */
-    }
     pthread_mutex_unlock(&loop->lock);
     return r;
 }
+
+int loop_defer(struct loop *loop, loop_fn *fn, void *arg) { return push(&loop->deferred, fn, arg); }
 
 static void on_timer(uv_timer_t *handle)
 {

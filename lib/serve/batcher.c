@@ -23,7 +23,7 @@ struct batcher {
     unsigned waiting, waiting_rows, computing;      /* jobs, rows, jobs */
     struct batch lanes[MAX_LANES];
     bool busy[MAX_LANES];
-    bool posted, closing;
+    bool deferred, closing;
     struct batcher_totals totals;
 };
 
@@ -117,7 +117,7 @@ static void on_turn(void *arg)
 {
     struct batcher *b = arg;
 
-    b->posted = false;
+    b->deferred = false;
     if (!b->closing)
         dispatch(b);
 }
@@ -130,8 +130,8 @@ void batcher_add(struct batcher *b, struct serve_job *job)
     b->waiting++;
     b->waiting_rows += job->rows;
     /* dispatch after this turn's messages: those that arrived together travel together */
-    if (!b->posted && loop_post(b->loop, on_turn, b) == 0)
-        b->posted = true;
+    if (!b->deferred && loop_defer(b->loop, on_turn, b) == 0)
+        b->deferred = true;
 }
 
 unsigned batcher_in_flight(const struct batcher *b)
@@ -169,7 +169,7 @@ struct batcher *batcher_free(struct batcher *b)
         return NULL;
     b->closing = true;
     b->worker = worker_free(b->worker);
-    while (b->loop && (b->computing || b->posted))      /* what the threads posted back */
+    while (b->loop && (b->computing || b->deferred))    /* what the threads posted back */
         loop_turn(b->loop, false);
     while (b->first) {
         struct serve_job *job = b->first;

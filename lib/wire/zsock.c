@@ -14,6 +14,7 @@ struct zsock {
     uv_check_t check;       /* just after it woke: do some of it */
     uv_idle_t idle;         /* runs while work is left, so that the loop does not sleep */
     bool want_out, closing;
+    bool touched;           /* since the socket last said that there is nothing to do: used by somebody, or its fd woke us */
     int open_handles;
 };
 
@@ -26,16 +27,23 @@ static int events_of(void *socket)
     return zmq_getsockopt(socket, ZMQ_EVENTS, &events, &n) ? 0 : events;
 }
 
+/* Asking costs a system call or two, and a loop has many sockets of which one is busy: one that nobody has used, and whose fd has not
+ * become readable, says again what it said before. */
 static int wanted_events(struct zsock *z)
 {
-    return events_of(z->socket) & (ZMQ_POLLIN | (z->want_out ? ZMQ_POLLOUT : 0));
+    int events = z->touched ? events_of(z->socket) & (ZMQ_POLLIN | (z->want_out ? ZMQ_POLLOUT : 0)) : 0;
+
+    z->touched = events != 0;
+    return events;
 }
 
 static void on_poll(uv_poll_t *handle, int status, int events)
 {
-    (void)handle;
+    struct zsock *z = handle->data;
+
     (void)status;
     (void)events;
+    z->touched = true;
 }
 
 static void on_idle(uv_idle_t *handle)
@@ -102,7 +110,7 @@ int zsock_new(uv_loop_t *loop, void *socket, zsock_fn *on_in, zsock_fn *on_out, 
     z = calloc(1, sizeof *z);
     if (!z)
         return -ENOMEM;
-    *z = (struct zsock) {.socket = socket, .on_in = on_in, .on_out = on_out, .arg = arg};
+    *z = (struct zsock) {.socket = socket, .on_in = on_in, .on_out = on_out, .arg = arg, .touched = true};
     r = uv_poll_init(loop, &z->poll, fd);
     if (r < 0) {
         free(z);
@@ -137,10 +145,12 @@ struct zsock *zsock_free(struct zsock *z)
 
 void *zsock_socket(struct zsock *z)
 {
+    z->touched = true;
     return z->socket;
 }
 
 void zsock_want_out(struct zsock *z, bool want)
 {
     z->want_out = want && z->on_out;
+    z->touched = true;
 }

@@ -189,10 +189,41 @@ static void test_worker(void **state _unused_)
         assert_int_equal(gate.order[i], i);
 }
 
+struct order { struct loop *loop; char text[16]; unsigned n; };
+
+static void note_a(void *arg) { struct order *o = arg; o->text[o->n++] = 'a'; }
+static void note_b(void *arg) { struct order *o = arg; o->text[o->n++] = 'b'; }
+
+static void note_p(void *arg)
+{
+    struct order *o = arg;
+
+    o->text[o->n++] = 'p';
+    assert_int_equal(loop_defer(o->loop, note_b, o), 0);
+}
+
+/* What a turn defers runs when all else of the turn has, in order, and needs nobody to wake the loop. */
+static void test_defer(void **state _unused_)
+{
+    struct order o = {0};
+
+    assert_int_equal(loop_new(&o.loop), 0);
+    assert_int_equal(loop_defer(o.loop, note_a, &o), 0);
+    assert_int_equal(loop_post(o.loop, note_p, &o), 0);
+    assert_int_equal(loop_post(o.loop, note_a, &o), 0);
+    loop_turn(o.loop, true);        /* the deferred one, then sleep: woken by the posts */
+    assert_string_equal(o.text, "apa");
+    loop_turn(o.loop, false);
+    assert_string_equal(o.text, "apab");
+    loop_turn(o.loop, false);
+    assert_string_equal(o.text, "apab");
+    loop_free(o.loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_posts), cmocka_unit_test(test_free_runs_posts), cmocka_unit_test(test_timer),
+        cmocka_unit_test(test_posts), cmocka_unit_test(test_defer), cmocka_unit_test(test_free_runs_posts), cmocka_unit_test(test_timer),
         cmocka_unit_test(test_signal), cmocka_unit_test(test_worker),
     };
 
