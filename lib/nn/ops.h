@@ -37,9 +37,22 @@ struct tensor *op_clamp(struct tape *t, struct tensor *x, float low, float high)
 
 /* ---- vision ---------------------------------------------------------------------------------------- */
 
-/* Patches of B pictures (u8 [B][H][W][3]), normalised by lut[3][256]: value = lut[c][u8].
- * -> (B*(H/p)*(W/p), 3*p*p), columns in order c,ky,kx (the conv weight's), rows row-major over the grid. */
-struct tensor *op_patches(struct tape *t, const uint8_t *const *images, int b, int height, int width, int patch, const float *lut);
+/* B pictures (u8 [B][H][W][3]) to be cut into patches, P = (H/p)*(W/p) each, row-major over the grid; borrowed. */
+struct pictures {
+    const uint8_t *const *images;
+    int b, height, width, patch;
+    int picked;                 /* from here on by pictures_look; pick NULL: all B*P patches are taken as they come */
+    int32_t *pick;              /* [picked] the number of each different patch, of B*P */
+    int32_t *index;             /* [B*P] which of the picked ones stands there */
+};
+/* Find patches that are there several times (on the CPU), for the pass. In a dry run none is: the size is that of the worst case.
+ * 0 or tape->error. */
+int pictures_look(struct tape *t, struct pictures *p);
+/* The patches, or the picked ones, normalised by lut[3][256]: value = lut[c][u8].
+ * -> (picked or B*P, 3*p*p), columns in order c,ky,kx (the conv weight's). */
+struct tensor *op_patches(struct tape *t, const struct pictures *p, const float *lut);
+/* What was made of the picked patches, row by row, at every place: (picked, d) -> (B*P, d). */
+struct tensor *op_every_patch(struct tape *t, struct tensor *x, const struct pictures *p);
 /* x (B*P, d) + position [.,P,d] for every picture. */
 struct tensor *op_add_positions(struct tape *t, struct tensor *x, const struct param *position, int b);
 /* Put `tokens` (cls [1,1,d], reg [1,r,d]; either may be NULL) before each picture's P rows: (B*P,d) -> (B*(n+P),d). */

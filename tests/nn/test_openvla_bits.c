@@ -162,12 +162,82 @@ static void test_a_shared_beginning_changes_no_bit(void **state)
     openvla_free(model);
 }
 
+/* Pictures of a camera that stands still: all like the first but for some pixels, one of them the very last. */
+static uint8_t *alike_pictures(const struct world *w)
+{
+    uint8_t *images = malloc(N * IMAGE);
+
+    assert_non_null(images);
+    for (int i = 0; i < N; i++) {
+        memcpy(images + i * IMAGE, w->images, IMAGE);
+        images[i * IMAGE + i / 2 * 1000] ^= 255;            /* every other one like its neighbour there */
+        images[i * IMAGE + IMAGE - 1] ^= (uint8_t)(i % 3);
+    }
+    return images;
+}
+
+/* Patches that occur several times in a batch are computed once: nobody may see it. */
+static void test_alike_pictures(void **state)
+{
+    const struct world *w = *state;
+    _cleanup_free_ uint8_t *images = alike_pictures(w);
+    struct openvla_session *session = NULL;
+    struct act_item items[N];
+    struct act_result all[N], alone;
+
+    assert_int_equal(openvla_session_new(&w->model->config, N, &session), 0);
+    for (int i = 0; i < N; i++) {
+        items[i] = act_item(w, i);
+        items[i].images[0] = images + i * IMAGE;
+    }
+    assert_int_equal(openvla_act(w->model, session, items, N, all), 0);
+    for (int i = 0; i < N; i++) {
+        assert_int_equal(openvla_act(w->model, session, &items[i], 1, &alone), 0);
+        assert_memory_equal(alone.tokens, all[i].tokens, sizeof(alone.tokens));
+        assert_memory_equal(alone.logp, all[i].logp, sizeof(alone.logp));
+    }
+    openvla_session_free(session);
+}
+
+static void test_which_patches_are_alike(void **state)
+{
+    const struct world *w = *state;
+    _cleanup_free_ uint8_t *images = alike_pictures(w);
+    const uint8_t *list[N];
+    struct pictures p = {.images = list, .b = N, .height = 64, .width = 64, .patch = 16};
+    struct tape tape;
+
+    for (int i = 0; i < N; i++)
+        list[i] = images + i * IMAGE;
+    tape_init(&tape, false);
+    assert_int_equal(tape_reserve(&tape, 1 << 22), 0);
+    tape_begin(&tape);
+    assert_int_equal(pictures_look(&tape, &p), 0);
+    assert_non_null(p.pick);
+    for (int at = 0; at < N * 16; at++) {
+        int found = p.pick[p.index[at]], differ = 0;
+
+        assert_true(found <= at && found % 16 == at % 16);
+        for (int y = 0; y < 16; y++)
+            differ |= memcmp(list[at / 16] + (at % 16 / 4 * 16 + y) * 192 + at % 4 * 48,
+                             list[found / 16] + (at % 16 / 4 * 16 + y) * 192 + at % 4 * 48, 48);
+        assert_int_equal(differ, 0);
+    }
+    assert_in_range(p.picked, 16 + 2 + 5, 16 + 2 + 2 * N);      /* three last corners, and what the first pixels changed */
+    p.b = 1;
+    assert_int_equal(pictures_look(&tape, &p), 0);
+    assert_null(p.pick);
+    tape_release(&tape);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_act_does_not_depend_on_its_batch),
         cmocka_unit_test(test_tail_equals_whole_and_training_equals_acting),
         cmocka_unit_test(test_a_shared_beginning_changes_no_bit),
+        cmocka_unit_test(test_alike_pictures),
+        cmocka_unit_test(test_which_patches_are_alike),
     };
 
     int failed = cmocka_run_group_tests(tests, world_setup, world_teardown);

@@ -45,20 +45,22 @@ static struct tensor *vit_block(struct tape *tape, struct tensor *x, const void 
 }
 
 /* (n*patches, dim): the output of the last block but one, prefix tokens dropped, no final norm. */
-static struct tensor *vit_forward(const struct openvla *model, struct tape *tape, const uint8_t *const *images, int n,
+static struct tensor *vit_forward(const struct openvla *model, struct tape *tape, const struct pictures *pictures,
                                   struct tensor *words, int which)
 {
     const struct openvla_config *c = &model->config;
     const struct openvla_tower *tower = &c->tower[which];
     const struct vit *vit = &model->w->vit[which];
+    int n = pictures->b;
     struct spans spans = equal_spans(tape, n, tower->prefix + c->patches);
     size_t mark = tape_mark(tape);
     struct tensor *x;
 
     if (!spans.start)
         return NULL;
-    x = op_patches(tape, images, n, c->image_height, c->image_width, tower->patch, model->lut[3 * which]);
+    x = op_patches(tape, pictures, model->lut[3 * which]);
     x = op_linear(tape, x, vit->patch.weight, vit->patch.bias);
+    x = op_every_patch(tape, x, pictures);
     x = op_add_positions(tape, x, vit->position, n);
     if (tower->prefix)
         x = op_prepend(tape, x, vit->cls, vit->reg, n);
@@ -70,13 +72,23 @@ static struct tensor *vit_forward(const struct openvla *model, struct tape *tape
 struct vision_pass openvla_vision(const struct openvla *model, struct tape *tape, const uint8_t *const *images, int n,
                                   struct tensor *words)
 {
+    const struct openvla_config *c = &model->config;
     const struct affine *fc = model->w->projector;
+    struct pictures pictures[2];
     struct vision_pass pass;
     struct tensor *h;
     size_t mark;
 
-    pass.dino = vit_forward(model, tape, images, n, words, 0);
-    pass.siglip = vit_forward(model, tape, images, n, words, 1);
+    for (int i = 0; i < 2; i++) {
+        pictures[i] = (struct pictures) {.images = images, .b = n, .height = c->image_height, .width = c->image_width,
+                                         .patch = c->tower[i].patch};
+        if (i && c->tower[0].patch == c->tower[1].patch)
+            pictures[1] = pictures[0];
+        else if (pictures_look(tape, &pictures[i]) < 0)
+            return (struct vision_pass) {0};
+    }
+    pass.dino = vit_forward(model, tape, &pictures[0], words, 0);
+    pass.siglip = vit_forward(model, tape, &pictures[1], words, 1);
     mark = tape_mark(tape);
     h = op_concat(tape, pass.dino, pass.siglip);
     h = op_gelu(tape, op_linear(tape, h, fc[0].weight, fc[0].bias));
