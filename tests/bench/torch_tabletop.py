@@ -21,7 +21,7 @@ import torch
 
 from torch_tiny import K, Tiny
 
-LIMIT, SUBSTEPS, PROMPT = 24, 25, 8
+LIMIT, SUBSTEPS, PROMPT = 24, 25, 9
 LOW, HIGH = np.array([-.2, -.2, .012]), np.array([.2, .2, .26])
 
 
@@ -51,17 +51,12 @@ class Env:
         return success, success or self.t >= LIMIT
 
 
-@torch.inference_mode()
-def score(prm, images, prompt):
-    return torch.sigmoid(prm.head(prm.run(prm.prefix(images, prompt))[:, -1])[:, 0])
-
-
 def rollout(policy, prm, renderer, envs, prompt):
     """One batch of episodes in lock step; finished ones wait. Returns rows of (image, tokens, logp, value, reward, done, time, score)."""
     rows = [[] for _ in envs]
     for e in envs:
         e.reset()
-    live = list(range(len(envs)))
+    live, begun = list(range(len(envs))), None
     while live:
         frames = []
         for i in live:
@@ -69,7 +64,8 @@ def rollout(policy, prm, renderer, envs, prompt):
             frames.append(renderer.render())
         images = torch.from_numpy(np.stack(frames))
         tokens, logp, value = policy.act(images, prompt[:len(live)])
-        progress = score(prm, images, prompt[:len(live)])
+        begun = begun or prm.begin(images, prompt)
+        progress = prm.score(begun, live, images, prompt[:len(live)])
         actions = 1 - 2 * (tokens.numpy() + .5) / 256
         still = []
         for j, i in enumerate(live):

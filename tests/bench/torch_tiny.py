@@ -81,12 +81,14 @@ class Layer(nn.Module):
         h = self.n1(x)
         q, k, v = (m(h).view(b, s, HEADS, -1).transpose(1, 2) for m in (self.q, self.k, self.v))
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        causal = True
+        mask, causal = None, True
         if cache is not None:
             if cache:
+                if s > 1:       # several rows behind those of the cache
+                    mask = torch.ones(s, cache[0].shape[2] + s, dtype=torch.bool).tril(cache[0].shape[2])
                 k, v, causal = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2), False
             cache[:] = [k, v]
-        a = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+        a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
         x = x + self.o(a.transpose(1, 2).reshape(b, s, HIDDEN))
         h = self.n2(x)
         return x + self.down(F.silu(self.gate(h)) * self.up(h))
@@ -111,12 +113,14 @@ class Tiny(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
 
-    def prefix(self, images, prompt):                   # images (B,H,W,3) u8, prompt (B,L)
+    def see(self, images):                              # (B,H,W,3) u8 -> (B,P,HIDDEN)
         x = images.permute(0, 3, 1, 2).float() / 255
         x = (torch.cat([x, x], 1) - self.mean) / self.std
-        patches = self.projector(torch.cat([self.towers[0](x[:, :3]), self.towers[1](x[:, 3:])], -1))
+        return self.projector(torch.cat([self.towers[0](x[:, :3]), self.towers[1](x[:, 3:])], -1))
+
+    def prefix(self, images, prompt):                   # prompt (B,L)
         text = self.embed(prompt)
-        return torch.cat([text[:, :1], patches, text[:, 1:]], 1)
+        return torch.cat([text[:, :1], self.see(images), text[:, 1:]], 1)
 
     def run(self, x, start=0, caches=None):
         cos, sin = self.cos[start:start + x.shape[1]], self.sin[start:start + x.shape[1]]
@@ -139,6 +143,20 @@ class Tiny(nn.Module):
             if k + 1 < K:
                 h = self.run(self.embed(token + self.first), at + k, caches)[:, -1]
         return torch.cat(tokens, 1), torch.cat(logps, 1), value
+
+    @torch.inference_mode()
+    def begin(self, images, prompt):
+        """Keys and values of <s> and the first picture of each episode: computed once, as gantry's reward model does."""
+        caches = [[] for _ in self.layers]
+        self.run(torch.cat([self.embed(prompt[:, :1]), self.see(images)], 1), 0, caches)
+        return caches
+
+    @torch.inference_mode()
+    def score(self, caches, which, images, prompt):
+        """(B,) progress of current pictures behind the beginnings of the episodes `which`."""
+        mine = [[k[which], v[which]] for k, v in caches]
+        x = torch.cat([self.see(images), self.embed(prompt[:, 1:])], 1)
+        return torch.sigmoid(self.head(self.run(x, caches[0][0].shape[2], mine)[:, -1])[:, 0])
 
     def log_probs(self, images, prompt, tokens, extra):
         """Teacher-forced: (B,K,256) log-probabilities and (B,) values."""
