@@ -160,7 +160,7 @@ static bool wants_hidden(const struct serve_job *job)
 static void refuse(struct serve_job *job, const char *what, int r)
 {
     job->status = r == -ENOSPC || r == -EINVAL ? GANTRY__STATUS__STATUS_BAD_REQUEST : GANTRY__STATUS__STATUS_INTERNAL;
-    snprintf(job->text, sizeof job->text, "%s: %s", what, strerror(-r));
+    snprintf(job->text, sizeof job->text, "%s: %s", what, r == -E2BIG ? "the instruction is too long for the model's context" : strerror(-r));
 }
 
 /* One action per request, token after token. */

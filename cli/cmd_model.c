@@ -80,7 +80,7 @@ static int prompt(int argc, char **argv)
     if (r >= 0)
         r = openvla_prompt(model, argv[1], &ids, &n);
     if (r < 0)
-        return model_fail(&error, r);
+        return model_fail(&error, model ? openvla_prompt_failed(model, r, &error) : r);
     for (int i = 0; i < n; i++)
         printf("%s%d", i ? " " : "", ids[i]);
     printf("\n");

@@ -99,6 +99,8 @@ static int act(struct shown *s, const char *dir, const char *instruction, const 
     s->pack_s = seconds_since(begin);
     if (r >= 0)
         r = openvla_prompt(s->model, instruction, &s->prompt, &s->n_prompt);
+    if (r == -E2BIG)
+        return openvla_prompt_failed(s->model, r, error);
     if (r >= 0)
         r = openvla_session_new(&s->model->config, 1, &s->session);
     if (r < 0)

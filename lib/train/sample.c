@@ -251,7 +251,8 @@ int dataset_add(struct dataset *data, const struct episode_input *in, struct err
     episode.task = task_index(data, in->task);
     episode.prompt = episode.task < 0 ? -ENOMEM : prompt_index(data, in->instruction);
     if (episode.prompt < 0)
-        return error_set(error, -episode.prompt, "episode %" PRIu64 ": its instruction cannot be turned into a prompt", in->id);
+        return error_set(error, -episode.prompt, "episode %" PRIu64 ": its instruction %s", in->id,
+                         episode.prompt == -E2BIG ? "is too long for the model's context" : "cannot be turned into a prompt");
     r = fill_episode(data, in, &episode);
     if (r < 0) {
         episode_release(&episode);

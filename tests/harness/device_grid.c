@@ -56,6 +56,7 @@ PARTS(normed, {INPUT, s->rows, s->in}, {PARAM, 1, s->in}, {PARAM, 1, s->in})
 PARTS(lora, {INPUT, s->rows, s->in}, {LINEAR, s->out, s->in}, {LINEAR, 5, s->in}, {LINEAR, s->out, 5})
 PARTS(beside, {INPUT, s->rows, s->in}, {INPUT, s->rows, s->out})
 PARTS(pictures, {INPUT, 3 * s->rows, s->in}, {PARAM, s->rows, s->in}, {PARAM, 2, s->in})
+PARTS(modulated, {INPUT, 3 * s->rows, s->in}, {INPUT, 3, s->in}, {INPUT, 3, s->in})
 PARTS(table, {PARAM, s->out, s->in})
 PARTS(apart, {INPUT, s->rows, s->in}, {INPUT, s->rows + 3, s->in})
 PARTS(heads, {INPUT, s->rows, (int64_t)s->heads * s->dim})
@@ -74,6 +75,7 @@ BUILD(b_clamp, op_clamp(t, x[0], -0.5f, 0.75f))
 BUILD(b_swiglu, op_swiglu(t, x[0], x[1]))
 BUILD(b_add, op_add(t, x[0], x[1]))
 BUILD(b_twice, op_add(t, op_add(t, x[0], x[1]), x[0]))
+BUILD(b_film, op_film(t, x[0], x[1], x[2], 3))
 BUILD(b_residual, op_residual(t, x[0], x[1], p[2]))
 BUILD(b_layernorm, op_layernorm(t, x[0], p[1], p[2], 1e-6f))
 BUILD(b_rmsnorm, op_rmsnorm(t, x[0], p[1], 1e-6f))
@@ -165,6 +167,15 @@ static struct tensor *b_tail(struct tape *t, struct scene *c)
     tail[0] = 0, tail[1] = MIN(asking / 2, rows / 2), tail[2] = asking;
     return op_attention_tail(t, c->in[0], c->in[1], c->in[2], (struct spans) {2, start}, (struct spans) {2, tail}, c->s->heads);
 }
+static struct tensor *b_means(struct tape *t, struct scene *c)
+{
+    int32_t *start = tape_alloc(t, 3 * sizeof(*start)), rows = (int32_t)c->s->rows;
+
+    if (!start)
+        return NULL;
+    start[0] = 0, start[1] = rows > 1 ? 1 : rows, start[2] = rows;
+    return op_span_means(t, c->in[0], (struct spans) {rows > 1 ? 2 : 1, start});
+}
 /* The three statistics as one row of numbers; their gradients are fixed. */
 static struct tensor *b_token_stats(struct tape *t, struct scene *c)
 {
@@ -192,7 +203,8 @@ static const struct grid_case cases[] = {
     {"linear", affine, b_linear, false}, {"linear_rows", affine, b_linear_rows, false}, {"linear_picked", affine, b_picked, false},
     {"linear with an adapter", lora, b_lora, false}, {"gelu", one, b_gelu, false}, {"quick_gelu", one, b_quick_gelu, false},
     {"relu", one, b_relu, false}, {"clamp", one, b_clamp, false}, {"swiglu", two, b_swiglu, false}, {"add", two, b_add, false},
-    {"add, used twice", two, b_twice, false}, {"residual", scaled, b_residual, false}, {"layernorm", normed, b_layernorm, false},
+    {"add, used twice", two, b_twice, false}, {"residual", scaled, b_residual, false}, {"film", modulated, b_film, false}, {"means over spans", one, b_means, false},
+    {"layernorm", normed, b_layernorm, false},
     {"rmsnorm", normed, b_rmsnorm, false}, {"add_positions", pictures, b_positions, false}, {"prepend", pictures, b_prepend, false},
     {"strip", pictures, b_strip, false}, {"concat", beside, b_concat, false}, {"reshape", one, b_reshape, false},
     {"merge", pictures, b_merge, false}, {"detach", one, b_detach, false}, {"embedding", table, b_embedding, false},

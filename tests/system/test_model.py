@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from conftest import gantry
+from conftest import TOP, gantry
 
 UP = "language_model.model.layers.0.mlp.up_proj.weight"
 
@@ -99,6 +99,14 @@ def test_nothing_is_half_written(broken, tmp_path):
     r = gantry("model", "synth", "--like", "tiny", target)
     assert r.returncode == 1 and "is there already" in r.stderr
     assert [f.name for f in target.iterdir()] == ["mine"]
+
+
+def test_a_prompt_beyond_the_context():
+    tiny = TOP / "models/tiny"
+    for command in (["act"], ["prompt"]):
+        assert gantry("model", *command, tiny, "pick up the red block " * 100).returncode == 0
+        r = gantry("model", *command, tiny, "pick up the red block " * 600)
+        assert r.returncode == 1 and "the instruction is too long" in r.stderr and "2048 positions" in r.stderr, r.stderr
 
 
 def test_usage():

@@ -47,6 +47,7 @@ struct openvla_config {
     int hidden, layers, heads, intermediate;
     int vocab, vocab_padded;            /* 32000, 32064: action ids are vocab-256 .. vocab-1 */
     float rms_eps, rope_theta;
+    int max_positions;                  /* of a sequence: what the language model was made for */
     int pad_id, bos_id, eos_id, empty_id;   /* empty_id: the lone space token that ends every prompt (29871) */
     int value_width, reward_width;      /* hidden width of the heads; 0: no such head */
     int reward_history;                 /* recent frames in a reward prompt beside the first and the present one (reward_config.h) */
@@ -108,8 +109,11 @@ int openvla_pack(struct openvla *model, bool training);
 int openvla_add_value_head(struct openvla *model, int width, int extra_inputs, uint64_t seed);
 int openvla_add_reward_head(struct openvla *model, int width, uint64_t seed);
 
-/* Prompt ids of an instruction: <s>, BPE of the prompt text, the empty token. Caller frees. */
+/* Prompt ids of an instruction: <s>, BPE of the prompt text, the empty token. Caller frees. -E2BIG: with the pictures and the actions it
+ * is longer than the model's context. */
 int openvla_prompt(const struct openvla *model, const char *instruction, int32_t **ret_ids, int *ret_n);
+/* A line about an instruction that made no prompt. Returns r. */
+int openvla_prompt_failed(const struct openvla *model, int r, struct error *error);
 /* The reward model's prompt: the policy's own words, so that the trunk it starts from reads them as before; the second
  * image (first frame, then current frame) tells the two apart. */
 int openvla_reward_prompt(const struct openvla *model, const char *instruction, int32_t **ret_ids, int *ret_n);

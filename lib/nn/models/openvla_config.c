@@ -136,6 +136,7 @@ static int read_language(const json_t *config, struct openvla_config *c, struct 
     c->vocab = (int)(llama.vocab_size - multiple);
     c->rms_eps = (float)llama.rms_norm_eps;
     c->rope_theta = (float)llama.rope_theta;
+    c->max_positions = (int)llama.max_position_embeddings;
     c->pad_id = (int)pad;
     c->empty_id = (int)empty;
     if (multiple < 0 || c->vocab <= OPENVLA_ACTION_BINS + 3 || pad < 0 || pad >= c->vocab_padded || empty < 0 ||

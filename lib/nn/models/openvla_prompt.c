@@ -12,6 +12,22 @@ static void add_lower(struct strbuf *out, const char *text)
         strbuf_addc(out, *text >= 'A' && *text <= 'Z' ? (char)(*text - 'A' + 'a') : *text);
 }
 
+/* Ids that a prompt may have beside pictures, robot state, actions and the end. */
+static int room(const struct openvla_config *c)
+{
+    int images = MAX(c->oft.images, 1), chunk = MAX(c->oft.chunk, 1);
+
+    return c->max_positions - images * c->patches - (c->oft.proprio > 0) - chunk * c->action_dims - 1;
+}
+
+int openvla_prompt_failed(const struct openvla *model, int r, struct error *error)
+{
+    if (r != -E2BIG)
+        return error_set(error, -r, "%s: the instruction cannot be turned into a prompt: %s", model->dir, strerror(-r));
+    return error_set(error, E2BIG, "%s: the instruction is too long: its prompt may have %d ids beside pictures and actions, the model's context is "
+                     "%d positions (max_position_embeddings)", model->dir, MAX(room(&model->config), 0), model->config.max_positions);
+}
+
 int openvla_prompt(const struct openvla *model, const char *instruction, int32_t **ret_ids, int *ret_n)
 {
     _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
@@ -34,6 +50,8 @@ int openvla_prompt(const struct openvla *model, const char *instruction, int32_t
         ids = grown;
         ids[n++] = model->config.empty_id;
     }
+    if (n > room(&model->config))
+        return -E2BIG;
     *ret_ids = TAKE_PTR(ids);
     *ret_n = n;
     return 0;
