@@ -2,14 +2,16 @@
 
 #include <errno.h>
 #include <math.h>
-#include <regex.h>
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
 
 #include "base/atomic_file.h"
 #include "base/strbuf.h"
 #include "nn/hf.h"
 
 #define FILE_NAME "adapter_config.json"
-enum { LIMIT = 4 << 20, MAX_RANK = 1 << 14 };
+enum { LIMIT = 4 << 20, MAX_RANK = 1 << 14, STEPS = 100000 };
 
 /* Keys that ask for more than A and B: the value each must have, or be absent, or null. */
 static const struct { const char *key; const char *value; const char *what; } demands[] = {
@@ -68,6 +70,17 @@ static int read_targets(const json_t *json, const char *path, struct peft_config
     return 0;
 }
 
+/* Where the module's name ends with the pattern, as PEFT looks for it. NULL: no regular expression, or one that is too large. */
+static pcre2_code *compile(const char *pattern)
+{
+    _cleanup_(strbuf_release) struct strbuf whole = STRBUF_INIT;
+    PCRE2_SIZE at;
+    int code;
+
+    strbuf_addf(&whole, "^(.*\\.)?(?:%s)$", pattern);
+    return whole.failed ? NULL : pcre2_compile((PCRE2_SPTR)whole.text, whole.length, 0, &code, &at, NULL);
+}
+
 static int read_patterns(const json_t *json, const char *path, struct peft_config *config, struct error *error)
 {
     json_t *pattern = json_object_get(json, "alpha_pattern"), *value;
@@ -78,6 +91,13 @@ static int read_patterns(const json_t *json, const char *path, struct peft_confi
     json_object_foreach(pattern, key, value)
         if (!json_is_number(value) || !isfinite(json_number_value(value)))
             return error_set(error, EINVAL, "%s: alpha_pattern: %s is not a number", path, key);
+    json_object_foreach(pattern, key, value) {
+        pcre2_code *code = compile(key);
+
+        if (!code)
+            return error_set(error, EINVAL, "%s: alpha_pattern: %s is no regular expression", path, key);
+        pcre2_code_free(code);
+    }
     config->alpha_pattern = json_incref(pattern);
     return 0;
 }
@@ -179,17 +199,21 @@ bool peft_config_matches(const struct peft_config *config, const char *module)
     return false;
 }
 
+/* A pattern that takes too many steps matches nothing: no name of a module needs as many. */
 static bool pattern_matches(const char *pattern, const char *module)
 {
-    _cleanup_(strbuf_release) struct strbuf whole = STRBUF_INIT;
-    regex_t regex;
-    bool matches;
+    pcre2_code *code = compile(pattern);
+    pcre2_match_data *match = code ? pcre2_match_data_create(1, NULL) : NULL;
+    pcre2_match_context *limits = match ? pcre2_match_context_create(NULL) : NULL;
+    bool matches = false;
 
-    strbuf_addf(&whole, "^(.*\\.)?(%s)$", pattern);
-    if (whole.failed || regcomp(&regex, whole.text, REG_EXTENDED | REG_NOSUB))
-        return false;
-    matches = regexec(&regex, module, 0, NULL, 0) == 0;
-    regfree(&regex);
+    if (limits) {
+        pcre2_set_match_limit(limits, STEPS);
+        matches = pcre2_match(code, (PCRE2_SPTR)module, strlen(module), 0, 0, match, limits) >= 0;
+    }
+    pcre2_match_context_free(limits);
+    pcre2_match_data_free(match);
+    pcre2_code_free(code);
     return matches;
 }
 

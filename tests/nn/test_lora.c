@@ -359,6 +359,8 @@ static void test_refusals(void **state)
         {"{\"r\": \"4\"}", "r: must be a whole number"},
         {"{\"lora_alpha\": [1]}", "lora_alpha: must be a number"},
         {"{\"alpha_pattern\": {\"q_proj\": \"x\"}}", "alpha_pattern: q_proj is not a number"},
+        {"{\"alpha_pattern\": {\"(\": 2}}", "alpha_pattern: ( is no regular expression"},
+        {"{\"alpha_pattern\": {\"((a{1,250}){1,250}){1,250}\": 2}}", "is no regular expression"},
         {"[1]", "not an object"},
         {"{\"r\": 4,\n \"r\": 5}", "adapter_config.json:2: "},
     };
