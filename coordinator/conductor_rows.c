@@ -99,10 +99,12 @@ static void stop_for_failures(struct conductor *c, const struct open_iteration *
 void conductor_fail_row(struct conductor *c, struct open_iteration *it, struct ledger_episode *row, const char *reason)
 {
     struct ledger_episode replacement;
+    bool again;
     size_t failed = 0;
 
     conductor_end_row(c, row, EPISODE_FAILED, reason);
-    stage_plan_replace(&c->memory, row, &replacement);
+    stage_plan_replace(c->config, &c->memory, it->rows, it->n, row, &replacement);
+    again = row->replaces && replacement.state_seed == row->state_seed;    /* it has failed before, and nothing is left instead */
     c->memory_moved = true;
     if (open_iteration_add(it, &replacement) < 0) {
         c->out_of_memory = true;
@@ -113,6 +115,6 @@ void conductor_fail_row(struct conductor *c, struct open_iteration *it, struct l
     it->sent_ms = 0;
     for (size_t i = 0; i < it->n; i++)
         failed += it->rows[i].state == EPISODE_FAILED;
-    if (failed >= FAILED_MIN && failed * 10 > it->opened_with)
+    if (again || (failed >= FAILED_MIN && failed * 10 > it->opened_with))
         stop_for_failures(c, it, failed);
 }

@@ -429,15 +429,44 @@ size_t stage_plan_refill(const struct run_config *config, const struct work *wor
     return (wanted - have) * group;
 }
 
-void stage_plan_replace(struct plan_memory *memory, const struct ledger_episode *failed, struct ledger_episode *ret)
+/* Rows of the failed one's pass: same task and terms. */
+static bool is_played(const struct ledger_episode *rows, size_t n, const struct ledger_episode *failed, uint64_t state,
+                      uint64_t states)
+{
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].state_seed % states == state && !strcmp(rows[i].task, failed->task) && !strcmp(rows[i].tag, failed->tag))
+            return true;
+    return false;
+}
+
+/* A benchmark has only so many test states: the first that this pass does not play, or the failed one again. */
+static uint64_t test_state_instead(const struct ledger_episode *rows, size_t n, const struct ledger_episode *failed,
+                                   uint64_t states)
+{
+    for (uint64_t state = 0; state < states; state++)
+        if (!is_played(rows, n, failed, state, states))
+            return state;
+    return failed->state_seed;
+}
+
+void stage_plan_replace(const struct run_config *config, struct plan_memory *memory, const struct ledger_episode *rows, size_t n,
+                        const struct ledger_episode *failed, struct ledger_episode *ret)
 {
     enum { BEYOND_EVAL = 1000000 };     /* evaluation states count from 0 over the same split: stay clear of them */
+    const uint64_t test_states = (uint64_t)run_config_test_states(config);
     struct ledger_episode row = *failed;
 
     row.episode = memory->next_episode++;
     row.replaces = failed->episode;
-    row.state_seed = failed->split == SPLIT_TRAIN ? memory->next_state++ : BEYOND_EVAL + row.episode;
     row.sample_key = row.episode;
+    if (failed->split == SPLIT_TRAIN)
+        row.state_seed = memory->next_state++;
+    else if (failed->split == SPLIT_TEST && test_states)
+        row.state_seed = test_state_instead(rows, n, failed, test_states);
+    else
+        row.state_seed = BEYOND_EVAL + row.episode;
+    if (row.state_seed == failed->state_seed)
+        row.sample_key = failed->sample_key;
     row.state = EPISODE_OPEN;
     row.failures = 0;
     row.suspect = row.success = row.timeout = false;

@@ -117,8 +117,10 @@ int stage_plan_fill(const struct run_config *config, const struct work *work, ui
 size_t stage_plan_refill(const struct run_config *config, const struct work *work, const struct ledger_episode *rows, size_t n,
                          struct plan_memory *memory, struct ledger_episode *ret_rows, size_t capacity);
 
-/* The row that stands in for `failed`: same task and terms, next id, an unused state. */
-void stage_plan_replace(struct plan_memory *memory, const struct ledger_episode *failed, struct ledger_episode *ret);
+/* The row that stands in for `failed`, one of rows[n]: same task and terms, next id, an unused state. Where all test states that the
+ * benchmark has are in the pass already, it is the same state once more, under the same sample key. */
+void stage_plan_replace(const struct run_config *config, struct plan_memory *memory, const struct ledger_episode *rows, size_t n,
+                        const struct ledger_episode *failed, struct ledger_episode *ret);
 
 /* Who chooses in a row of look-ahead: the stage's judge, or the control that the row's tag ends with. */
 enum search_judge stage_plan_judge(const struct eval_config *eval, const struct ledger_episode *row);

@@ -143,6 +143,9 @@ const char *stage_kind_name(enum stage_kind kind);
  * during a run (run.dir, cluster, status, timing, journal) is not looked at. */
 bool run_config_differ(const struct run_config *old, const struct run_config *now, struct strbuf *out);
 
+/* How many test states each task of the suite has, numbered from 0; 0: any number. */
+int run_config_test_states(const struct run_config *config);
+
 /* What is allowed but likely a mistake: `say` is called with a line for each ("stages[4].rl: ..."). */
 void run_config_warnings(const struct run_config *config, void (*say)(const char *line, void *arg), void *arg);
 

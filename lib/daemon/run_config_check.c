@@ -121,8 +121,22 @@ static int check_search(struct checking *c, const struct eval_config *eval)
     return 0;
 }
 
+/* A state played twice by a greedy policy counts twice and says nothing new. */
+static int check_test_states(struct checking *c, const struct eval_config *eval, const char *key, int episodes)
+{
+    const int states = run_config_test_states(c->config), tasks = MAX(c->config->n_tasks, 1);
+    const int last = eval->first_state + (episodes + tasks - 1) / tasks - 1;
+
+    if (!states || last < states)
+        return 0;
+    return REFUSE(c, eval->first_state >= states ? "first_state" : key,
+                  "%s has %d test states of each task, 0 to %d: %d episodes over %d task%s from state %d on would need %d",
+                  c->config->suite, states, states - 1, episodes, tasks, tasks > 1 ? "s" : "", eval->first_state, last + 1);
+}
+
 static int check_eval(struct checking *c, const struct eval_config *eval)
 {
+    bool search = false;
     int r;
 
     if (eval->n_policies == 0 || eval->n_temperatures == 0)
@@ -137,6 +151,13 @@ static int check_eval(struct checking *c, const struct eval_config *eval)
     for (int i = 0; i < eval->n_n; i++)
         if (eval->n[i] > 1 && !c->have_prm)
             return REFUSE(c, "n", "look-ahead (n: %d) is judged by a reward model, and no prm stage comes before", eval->n[i]);
+        else
+            search |= eval->n[i] > 1;
+    r = check_test_states(c, eval, "episodes", eval->episodes);
+    if (r == 0 && search)
+        r = check_test_states(c, eval, "search_episodes", eval->search_episodes);
+    if (r < 0)
+        return r;
     for (int i = 0; i < eval->n_search_controls; i++)
         if (strcmp(eval->search_controls[i], "greedy") != 0 && search_name(search_judge_names, eval->search_controls[i]) < JUDGE_RANDOM)
             return REFUSE(c, "search_controls", "there is no control '%s': greedy, random, shuffled, oracle", eval->search_controls[i]);

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/npy.h"
+#include "daemon/run_config.h"
 #include "sim/sim.h"
 #include "sim/suites/libero/bddl.h"
 #include "sim/suites/libero/catalog.h"
@@ -225,6 +226,12 @@ static void test_catalogue(void **state)
     assert_string_equal(prompt, "turn on the stove");
     libero_prompt("KITCHEN_SCENE10_close_the_top_drawer", prompt, sizeof(prompt));
     assert_string_equal(prompt, "close the top drawer");
+    for (int s = 0; s < LIBERO_SUITES; s++) {       /* the coordinator counts test states without seeing the files */
+        struct run_config config = {0};
+
+        snprintf(config.suite, sizeof(config.suite), "%s", libero_suites[s].name);
+        assert_int_equal(run_config_test_states(&config), LIBERO_TEST_STATES);
+    }
     assert_null(libero_category("teapot"));
     assert_null(libero_arena("libero_moon_manipulation"));
     assert_non_null(libero_category("chefmate_8_frypan"));

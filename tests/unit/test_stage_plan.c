@@ -124,6 +124,45 @@ static void test_evaluation_rows(void **state)
     assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, 16), -EPERM);
 }
 
+/* A benchmark's test states are counted: what stands in for a failed episode is a row that the pass has not played, or, where it
+ * plays them all, the same once more under the same key. Never a number beyond, which would be some other row twice. */
+static void test_counted_test_states(void **state)
+{
+    enum { TRIALS = 50 };
+    struct run_config *config = *state;
+    struct eval_config *eval = &add_stage(config, STAGE_EVAL, "eval")->eval;
+    struct ledger_episode rows[2 * TRIALS], instead;
+    struct plan_memory memory;
+    struct work work;
+
+    *eval = (struct eval_config){.n_policies = 1, .n_at = 1, .at = {0}};
+    snprintf(eval->policies[0], sizeof(eval->policies[0]), "last");
+    assert_int_equal(stage_plan_work(config, NULL, 0, 0, &work), 0);
+    assert_int_equal(work.split, SPLIT_TEST);
+    for (int trials = TRIALS; trials >= TRIALS - 3; trials -= 3) {
+        const size_t n = 2 * (size_t)trials;
+
+        eval->episodes = (int)n;
+        plan_memory_init(&memory);
+        assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, n), 0);
+        snprintf(config->suite, sizeof(config->suite), "libero_goal");
+        stage_plan_replace(config, &memory, rows, n, &rows[8], &instead);
+        assert_int_equal(instead.episode, rows[n - 1].episode + 1);
+        assert_int_equal(instead.replaces, rows[8].episode);
+        assert_string_equal(instead.task, "reach");
+        if (trials == TRIALS) {
+            assert_int_equal(instead.state_seed, rows[8].state_seed);
+            assert_int_equal(instead.sample_key, rows[8].sample_key);
+        } else {
+            assert_int_equal(instead.state_seed, trials);               /* the first of the three left over */
+            assert_int_not_equal(instead.sample_key, rows[8].sample_key);
+        }
+        snprintf(config->suite, sizeof(config->suite), "tabletop");     /* any number of them */
+        stage_plan_replace(config, &memory, rows, n, &rows[8], &instead);
+        assert_true(instead.state_seed >= 1000000);
+    }
+}
+
 /* Imitation comes in pieces; that of the stage before is played on val beside the last, and nowhere else. */
 static void test_imitation_in_pieces(void **state)
 {
@@ -336,6 +375,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_order_of_work, set_up),
         cmocka_unit_test_setup(test_evaluation_rows, set_up),
+        cmocka_unit_test_setup(test_counted_test_states, set_up),
         cmocka_unit_test_setup(test_imitation_in_pieces, set_up),
         cmocka_unit_test_setup(test_refill, set_up),
         cmocka_unit_test_setup(test_stop_rules, set_up),
