@@ -62,7 +62,10 @@ ProtobufCMessage *act_reply(const struct openvla *model, uint64_t number, const 
     }
     for (int i = 0; i < answer->actions; i++)
         to_environment(model, answer->normalised + i * config->action_dims, reply->action + i * config->action_dims);
-    if (fault_point("act.reply") == FAULT_NAN)
-        reply->action[0] = NAN;
+    switch (fault_point("act.reply")) {
+    case FAULT_NAN: reply->action[0] = NAN; break;
+    case FAULT_SHORT: reply->n_action /= 2; break;
+    default: break;
+    }
     return &reply->base;
 }

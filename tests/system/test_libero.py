@@ -78,6 +78,23 @@ def test_whole_farm(farm):
     assert r.returncode == 0 and "1 steps" in r.stdout, r.stderr
 
 
+def test_bad_actions(make_cluster):
+    """An action that is NaN, then ones of three numbers: refused before the simulator in a line each; the worker lives, and the episode
+    is played once the actor is well."""
+    cluster = make_cluster({"suite": {"name": "libero_object", "tasks": [CREAM], "image": 64}, "cluster": {"slots": 1}},
+                           stages=[{"eval": {"episodes": 1, "policies": ["last"], "at": [0], "max_steps": 6}}])
+    cluster.faults["actor-0"] = "act.reply=nan@2-4,act.reply=short@6-8"
+    cluster.start()
+    summary = cluster.until_finished()
+    worker = cluster.of("env-worker")[0]
+    lines = worker.log.read_text(errors="replace").splitlines()
+    refused = [line for line in lines if "act: " in line]
+    assert sum("act: the action is not finite" in line for line in refused) == 1, refused
+    assert sum("1 actions have 3 dimensions, the simulator takes 7 each" in line for line in refused) == 1, refused
+    assert not any("fault=simulator" in line for line in lines), lines
+    assert worker.starts == 1 and summary["episodes"]["failed"] == 0, cluster.logs()
+
+
 def test_solved_through_the_daemons(make_cluster, model, tmp_path):
     """Lease, play, deliver: the expert's episode of two cameras and the robot's state is in the journal as a success, and an OpenVLA-OFT
     policy that takes both learns from it."""
