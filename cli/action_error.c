@@ -79,7 +79,7 @@ static int take_frame(struct work *w, struct journal *journal, int number, struc
     if (r < 0)
         return r;
     t = film.trajectory;
-    if (!t->steps || t->action_dims > DIMS_MAX || (size_t)t->steps * t->action_dims > t->n_action ||
+    if (!t->steps || !t->height || !t->width || t->action_dims > DIMS_MAX || (size_t)t->steps * t->action_dims > t->n_action ||
         (t->n_label && t->n_label != t->n_action) || (number && ((int)t->height != w->height || (int)t->action_dims != w->dims)))
         return error_set(error, EBADMSG, "%s: demonstration %llu is not like the others", w->run_dir,
                          (unsigned long long)e->episode);
@@ -306,6 +306,8 @@ static int measure_all(struct work *w, struct json_writer *json, struct error *e
 {
     int r = 0;
 
+    if (w->n_k < 1 || w->n_samples < 1)
+        return error_set(error, EINVAL, "%s: nothing to measure", w->run_dir);
     for (int i = 0; i < w->ask->n_policies && r == 0; i++) {
         _cleanup_(policy_version_freep) struct policy_version *policy = NULL;
         struct measured m = {0};

@@ -232,7 +232,7 @@ static int read_numbers(hid_t file, const char *path, const char *where, int ste
         r = error_set(error, EINVAL, "%s: %s: expected numbers of shape [%d,1..%d]", where, path, steps, SOURCE_MAX_DIMS);
     if (r >= 0)
         *dims = (int)d.shape[1];
-    if (r >= 0 && ret) {
+    if (r >= 0 && ret && steps > 0 && *dims > 0) {
         values = calloc((size_t)steps * (size_t)*dims, sizeof *values);
         if (!values)
             r = error_set(error, ENOMEM, "%s: out of memory", where);

@@ -58,7 +58,7 @@ static int read_pictures(const struct zip_archive *zip, const char *name, int ca
         r = error_set(error, EINVAL, "%s: expected u8 of shape [%d,height,width,3]", name, e->steps);
     else
         r = image_check_size((int64_t)array.shape[1], (int64_t)array.shape[2], name, error);
-    for (int t = 0; t < e->steps && r >= 0; t++) {
+    for (int t = 0; one && t < e->steps && r >= 0; t++) {
         struct image *picture = &e->pictures[t * e->cameras + camera];
 
         *picture = (struct image){(int)array.shape[1], (int)array.shape[2], malloc(one)};

@@ -63,13 +63,18 @@ struct rollout {
     size_t steps;
 };
 
-static const struct { const char *name; int n; size_t offset; } observed[6] = {
-    { "obs_eef_pos", 3, offsetof(struct libero_observation, eef_pos) },
-    { "obs_eef_quat", 4, offsetof(struct libero_observation, eef_quat) },
-    { "obs_joint_pos", ARM, offsetof(struct libero_observation, joint_pos) },
-    { "obs_joint_vel", ARM, offsetof(struct libero_observation, joint_vel) },
-    { "obs_gripper_qpos", 2, offsetof(struct libero_observation, gripper_qpos) },
-    { "obs_gripper_qvel", 2, offsetof(struct libero_observation, gripper_qvel) },
+/* The stored bounds are of positions, m and rad: at least 1e-9. A speed may be off by what moves a position that far within a control
+ * step of 1/20 s; a torque, which the controller makes of both, by a thousand times as much (at least 1e-6, as the manifest says).
+ * docs/libero.md has what the original's own reruns do. */
+enum { PER_SECOND = 20, TORQUE = 1000 };
+
+static const struct { const char *name; int n, per; size_t offset; } observed[6] = {
+    { "obs_eef_pos", 3, 1, offsetof(struct libero_observation, eef_pos) },
+    { "obs_eef_quat", 4, 1, offsetof(struct libero_observation, eef_quat) },
+    { "obs_joint_pos", ARM, 1, offsetof(struct libero_observation, joint_pos) },
+    { "obs_joint_vel", ARM, PER_SECOND, offsetof(struct libero_observation, joint_vel) },
+    { "obs_gripper_qpos", 2, 1, offsetof(struct libero_observation, gripper_qpos) },
+    { "obs_gripper_qvel", 2, PER_SECOND, offsetof(struct libero_observation, gripper_qvel) },
 };
 
 static void release(struct rollout *g)
@@ -142,15 +147,15 @@ static void compare_step(const struct libero_slot *slot, const struct rollout *g
     if (!reference)
         return;
     result->ctrl = fmax(result->ctrl, ctrl);
-    if (ctrl > fmax(1e-6, 10 * bound))
-        note(result, (int)t, "ctrl", ctrl, fmax(1e-6, 10 * bound));
+    if (ctrl > TORQUE * bound)
+        note(result, (int)t, "ctrl", ctrl, TORQUE * bound);
     for (size_t i = 0; i < ARRAY_SIZE(observed); i++) {
         const double *mine = (const double *)(const void *)((const char *)&slot->memory.observation + observed[i].offset);
         const double d = largest(mine, g->obs[i] + t * (size_t)observed[i].n, (size_t)observed[i].n);
 
         result->observation = fmax(result->observation, d);
-        if (d > bound)
-            note(result, (int)t, observed[i].name, d, bound);
+        if (d > bound * observed[i].per)
+            note(result, (int)t, observed[i].name, d, bound * observed[i].per);
     }
     if (data->ncon != (int)g->ncon[t]) {
         result->contacts_differ++;
