@@ -15,7 +15,8 @@
 #   make bench         side-by-side measurements (tests/bench), printed as ratios
 #   make fuzz          run the fuzz targets for real (clang, libFuzzer); FUZZ_SECONDS=60 each
 #   make test-fault    named faults in real daemons, the short form;  make chaos: kill loops in real training (CHAOS="--kills 100");
-#                      damaged files, the long form: CORRUPTIONS=1000000 build/release/tests/unit/test_corruption
+#                      damaged files, the long form: CORRUPTIONS=1000000 build/release/tests/unit/test_corruption;
+#                      power cuts: POWER_RUNS=30 POWER_SEEDS=5 POWER_RESUMES=1 build/release/tests/unit/test_power_loss
 #   make chaos-sim     100,000 seeded histories of the protocol under faults
 #   make install       programs, units and job scripts; DESTDIR=, PREFIX=/usr/local, UNITDIR=
 #   make gpu-check     everything that needs a GPU, with a report (build/gpu-check.txt); says why when there is none

@@ -123,9 +123,11 @@ int file_read(const char *path, size_t limit, char **ret_bytes, size_t *ret_n)
 
 int rename_noreplace(const char *from, const char *to)
 {
-    if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) < 0)
-        return -errno;
-    return fsync_parent(to);
+    int r = renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) < 0 ? -errno : 0, s = 0;
+
+    if (r == 0 || r == -EEXIST)         /* who was first may not have come so far yet, and is built upon */
+        s = fsync_parent(to);
+    return r < 0 ? r : s;
 }
 
 int mkdir_p(const char *path, unsigned mode)

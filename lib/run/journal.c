@@ -85,6 +85,9 @@ static int index_segment(struct journal *journal, struct segment *segment, struc
     if (fd < 0 || fstat(fd, &st) < 0)
         return error_set(error, errno, "%s: cannot be opened: %m", path);
     segment->size = (uint64_t)st.st_size;
+    /* Whoever wrote this may have died before its sync: what we find is durable only from now on. */
+    if (journal->mode == JOURNAL_WRITE && !segment->sealed && fsync(fd) < 0)
+        return error_set(error, errno, "%s: fsync: %m", path);
     if (segment->sealed)
         return journal_scan_footer(fd, path, journal->run, segment->stage, segment->iteration, scan_found, &scan, error);
     r = journal_scan(fd, path, journal->run, segment->stage, segment->iteration, scan_found, &scan, &segment->end, error);
@@ -160,6 +163,8 @@ int journal_open(const char *dir, uint64_t run, enum journal_mode mode, struct j
             return error_set(error, ENOMEM, "%s: out of memory", dir);
     }
     r = index_directory(journal, notice, error);
+    if (r == 0 && mode == JOURNAL_WRITE && (r = fsync_directory(dir)) < 0)      /* the names that an earlier life gave, likewise */
+        r = error_set(error, -r, "%s: fsync: %s", dir, strerror(-r));
     if (r < 0)
         return r;
     *ret = TAKE_PTR(journal);

@@ -41,7 +41,8 @@ int version_path(const char *run_dir, int kind, uint64_t number, char ret[VERSIO
 int version_begin(const char *run_dir, int kind, uint64_t number, char ret_dir[VERSION_PATH], struct error *error);
 int version_commit(const char *run_dir, const char *dir, struct manifest *manifest, struct error *error);
 void version_discard(const char *dir);                      /* remove an uncommitted directory */
-int version_sweep(const char *run_dir);                     /* remove directories that dead processes left uncommitted */
+/* Before versions are looked for at a start: remove directories that dead processes left uncommitted; what they committed is durable. */
+int version_sweep(const char *run_dir);
 
 /* A name that a version's file may have: it stays inside its directory, and is not hidden. */
 bool manifest_plain_name(const char *name);

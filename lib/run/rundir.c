@@ -16,6 +16,20 @@ int rundir_path(const char *run_dir, const char *name, char ret[RUN_PATH], struc
     return 0;
 }
 
+/* The folders' names, and the directory's own: what is fsynced in them later is nowhere without. */
+static int make_durable(const char *run_dir, struct error *error)
+{
+    char parent[RUN_PATH];
+    int r = rundir_path(run_dir, "..", parent, error);
+
+    if (r < 0)
+        return r;
+    r = fsync_directory(run_dir);
+    if (r == 0)
+        r = fsync_directory(parent);
+    return r < 0 && r != -EACCES ? error_set(error, -r, "%s: fsync: %s", run_dir, strerror(-r)) : 0;     /* a parent that we may not read */
+}
+
 int rundir_prepare(const char *run_dir, struct error *error)
 {
     static const char *const folders[] = {"journal", "policies", "prms", "tb"};
@@ -29,7 +43,7 @@ int rundir_prepare(const char *run_dir, struct error *error)
         if (r < 0)
             return r;
     }
-    return 0;
+    return make_durable(run_dir, error);
 }
 
 /* "pid host" of whoever wrote the lock file last. */

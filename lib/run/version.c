@@ -218,12 +218,19 @@ static int sweep_one(const char *dir, const char *name, void *user)
 
 int version_sweep(const char *run_dir)
 {
-    char host[64];
+    char host[64], path[VERSION_PATH];
     int r;
 
     host_name(host);
     r = each_entry(run_dir, 0, sweep_one, host);
-    return r < 0 ? r : each_entry(run_dir, 1, sweep_one, host);
+    if (r == 0)
+        r = each_entry(run_dir, 1, sweep_one, host);
+    for (int kind = 0; kind <= 1 && r == 0; kind++) {       /* whoever renamed one may have died before the name was durable */
+        snprintf(path, sizeof path, "%s/%s", run_dir, folder(kind));
+        r = fsync_directory(path);
+        r = r == -ENOENT ? 0 : r;
+    }
+    return r;
 }
 
 struct numbers { uint64_t *items; size_t n, capacity; };
