@@ -278,10 +278,10 @@ static bool has_ended(struct ahead *a)
 
     if (!a->computer || worker_submit(a->computer, pass_by, &a->passed) < 0)
         return true;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += PATIENCE_S;
     do
-        r = sem_timedwait(&a->passed, &until);
+        r = sem_clockwait(&a->passed, CLOCK_MONOTONIC, &until);
     while (r < 0 && errno == EINTR);
     return r == 0;
 }

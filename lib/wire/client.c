@@ -162,6 +162,7 @@ int wire_client_new(struct wire *wire, const struct wire_client_options *options
     if (!client->options.credits)
         client->options.credits = WIRE_CREDITS;
     client->heard_ms = client->sent_ms = clock_mono_ms();
+    client->budget = budget_full(client->sent_ms);
     client->timer_ms = client->reopen_ms = UINT64_MAX;
     client->jitter = clock_mono_ns() ^ (uintptr_t)client;
     r = connect_to(client, options->address, options->server_key, error);

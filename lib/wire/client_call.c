@@ -10,6 +10,7 @@ enum {
     REPEAT_FIRST_MS = 1000, REPEAT_MOST_MS = 8000,  /* nothing came back */
     BUSY_FIRST_MS = 25, BUSY_MOST_MS = 1000,        /* the server said: later */
     LOADING_MS = 100,                               /* a version is on its way */
+    SPENT_MS = 1000,                                /* the budget of repetitions is used up */
 };
 
 /* ---- ending calls ------------------------------------------------------------------------------------- */
@@ -79,12 +80,28 @@ static void stamp(struct wire_client *client, struct envelope *envelope)
     envelope->run = client->wire->run;
 }
 
+/* A first time, a repetition that only waits for a version, or one that the budget has a token for? */
+static bool may_send(struct wire_client *client, struct call *call, uint64_t now_ms)
+{
+    if (!call->sent)
+        budget_on_request(&client->budget);
+    else if (!call->free && !budget_take(&client->budget, now_ms))
+        return false;
+    call->free = false;
+    return true;
+}
+
 /* -EAGAIN: the socket takes nothing now. */
 static int transmit(struct wire_client *client, struct call *call, uint64_t now_ms)
 {
     struct envelope *envelope = outgoing_envelope(call->out);
     int r = 0;
 
+    if (!may_send(client, call, now_ms)) {
+        client_set_waiting(client, call, false);
+        repeat_after(client, call, with_jitter(client, SPENT_MS, SPENT_MS, 0), now_ms);
+        return 0;
+    }
     stamp(client, envelope);
     envelope->remaining_ms = (uint32_t)(call->deadline_ms > now_ms ? call->deadline_ms - now_ms : 1);
     if (fault_point("wire.request") != FAULT_DROP && !wire_loses(envelope->kind, "send"))
@@ -223,6 +240,7 @@ static void on_refused(struct wire_client *client, struct call *call, const stru
     } else if (status == WIRE_STATUS(LOADING) || status == WIRE_STATUS(WRONG_VERSION)) {
         again = call->flags & WIRE_WAIT_VERSION;
         after_ms = LOADING_MS;
+        call->free = again;
     }
     if (!again || call->flags & WIRE_ONCE) {
         finish(client, call, wire_status_errno(status), reply);

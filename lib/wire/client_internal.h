@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "wire/address.h"
+#include "wire/budget.h"
 #include "wire/client.h"
 #include "wire/monitor.h"
 #include "wire/zsock.h"
@@ -21,6 +22,7 @@ struct call {
     void *arg;
     uint64_t deadline_ms, repeat_ms;    /* monotonic; UINT64_MAX: never */
     unsigned sent, refused;             /* how often; for the backoffs */
+    bool free;                          /* the next repetition only waits for a version: it takes nothing from the budget */
     bool waiting;                       /* wants to be sent as soon as the socket takes it */
     UT_hash_handle hh;                  /* in order of calling */
 };
@@ -37,6 +39,7 @@ struct wire_client {
     unsigned n_waiting;
     uint64_t last_id;
     uint64_t heard_ms, sent_ms;
+    struct budget budget;       /* of repetitions */
     uint64_t jitter;            /* state of a linear congruential generator */
     uint64_t reopen_ms;         /* connect anew then; UINT64_MAX: no need */
     unsigned broken;            /* handshakes in a row that ended without a reason */

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "wire/budget.h"
 
 /* ---- refusals -------------------------------------------------------------------------------------------- */
 
@@ -146,6 +147,40 @@ static void silent_peer(void **state)
     side_close(&side);
 }
 
+static void say_busy(struct side *side, struct request *request)
+{
+    (void)side;
+    wire_refuse(request, WIRE_STATUS(BUSY), "later");
+}
+
+/* A server that can do nothing gets what was asked, a fifth more, a burst and a trickle; without a budget it would be hundreds. */
+static void repetitions_have_a_budget(void **state)
+{
+    enum { CALLS = 48, FOR_MS = 1500 };
+    uint64_t begun = clock_mono_ms();
+    struct budget budget = budget_full(1000);
+    struct side side;
+    unsigned taken = 0;
+
+    (void)state;
+    while (budget_take(&budget, 1000))
+        taken++;
+    assert_true(taken == BUDGET_BURST && budget_take(&budget, 1125) && !budget_take(&budget, 1125));
+    for (int i = 0; i < 11; i++)
+        budget_on_request(&budget);
+    assert_true(budget_take(&budget, 1125) && budget_take(&budget, 1125) && !budget_take(&budget, 1125));
+
+    side_open(&side, CALLS, CALLS);
+    side.serve = say_busy;
+    for (uint32_t i = 0; i < CALLS; i++)
+        assert_int_equal(side_act(&side, i, FOR_MS, 0, NULL), 0);
+    lab_until_count(&side.lab, &side.replies, CALLS);
+    assert_int_equal(side.result, -ETIMEDOUT);
+    assert_true(side.requests > CALLS);
+    assert_true(side.requests <= CALLS * (1 + BUDGET_PER_REQUEST) + BUDGET_BURST + BUDGET_PER_SECOND * (double)(clock_mono_ms() - begun) / 1000 + 1);
+    side_close(&side);
+}
+
 static void address_taken(void **state)
 {
     struct side side;
@@ -181,6 +216,7 @@ int main(void)
         cmocka_unit_test(server_restarts),
         cmocka_unit_test(lost_underway),
         cmocka_unit_test(silent_peer),
+        cmocka_unit_test(repetitions_have_a_budget),
         cmocka_unit_test(address_taken),
     };
 
