@@ -256,7 +256,7 @@ demo:
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@$(BIN)/gantry demo $(if $(SEED),--seed $(SEED))
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^----/,$$d' | head -32
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^----/,$$d' | head -33
 clean:
 	$(Q)rm -rf build bin
 check-layers:
