@@ -8,6 +8,7 @@
 enum {
     REOPEN_MS = 1000,                               /* our key was refused: it may be let in later */
     BROKEN_MOST = 3,                                /* handshakes that end without a reason, in a row */
+    SOON_MS = 5000,                                 /* who has another key ends them at once; who is overloaded, after HANDSHAKE_MS (socket.c) */
 };
 
 /* ---- time and connection ------------------------------------------------------------------------------ */
@@ -87,6 +88,9 @@ static void on_connection(enum monitor_event event, void *arg)
     struct call *call, *next;
 
     switch (event) {
+    case MONITOR_REACHED:
+        client->reached_ms = clock_mono_ms();
+        break;
     case MONITOR_CONNECTED:
         client->connected = true;
         client->broken = 0;
@@ -110,7 +114,9 @@ static void on_connection(enum monitor_event event, void *arg)
         client_finish_all(client, -EACCES, NULL, 0);
         break;
     case MONITOR_BROKEN:                /* once may be a server that died just then */
-        if (++client->broken % BROKEN_MOST == 0)
+        if (clock_mono_ms() - client->reached_ms >= SOON_MS)
+            client->broken = 0;
+        else if (++client->broken % BROKEN_MOST == 0)
             client_finish_all(client, -EKEYREJECTED, NULL, 0);
         break;
     }

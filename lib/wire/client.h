@@ -11,7 +11,7 @@
  *   -EBADMSG    BAD_REQUEST       -ESTALE     WRONG_VERSION    -EAGAIN  LOADING        -EBUSY  BUSY
  *   -ESHUTDOWN  SHUTTING_DOWN     -EREMOTEIO  INTERNAL         -EPROTO  PROTOCOL       -ESRCH  STALE_EPOCH
  *   -ETIMEDOUT  DEADLINE, or no answer in time                 -EACCES  DENIED, or our key is not let in
- *   -EKEYREJECTED  what listens there does not hold server_key's secret (three handshakes in a row)
+ *   -EKEYREJECTED  what listens there does not hold server_key's secret (three handshakes in a row that ended at once)
  *   -ECANCELED  client freed      -ECONNRESET see above        -EIO     the reply was malformed
  * `reply` is there (with envelope.error) whenever the server said something, else NULL. It is valid during the callback.
  *

@@ -42,7 +42,8 @@ struct wire_client {
     struct budget budget;       /* of repetitions */
     uint64_t jitter;            /* state of a linear congruential generator */
     uint64_t reopen_ms;         /* connect anew then; UINT64_MAX: no need */
-    unsigned broken;            /* handshakes in a row that ended without a reason */
+    uint64_t reached_ms;        /* the present handshake began */
+    unsigned broken;            /* handshakes in a row that ended soon and without a reason */
     bool up, connected, closing;
     struct error why;           /* the last answer that could not be read */
 };

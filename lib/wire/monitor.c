@@ -14,7 +14,7 @@ struct monitor {
 
 enum {
     EVENTS = ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH |
-             ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL,
+             ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_CONNECTED,
 };
 
 /* Two frames: event (u16) and value (u32), then the endpoint. */
@@ -30,6 +30,8 @@ static void on_in(struct zsock *z, void *arg)
     memcpy(&event, what, sizeof event);
     if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED)
         monitor->on_event(MONITOR_CONNECTED, monitor->arg);
+    else if (event == ZMQ_EVENT_CONNECTED)
+        monitor->on_event(MONITOR_REACHED, monitor->arg);
     else if (event == ZMQ_EVENT_DISCONNECTED)
         monitor->on_event(MONITOR_DISCONNECTED, monitor->arg);
     else if (event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH)

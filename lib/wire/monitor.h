@@ -4,6 +4,7 @@
 #include "wire/wire.h"
 
 enum monitor_event {
+    MONITOR_REACHED,            /* the connection stands, the handshake begins */
     MONITOR_CONNECTED,          /* connection and handshake are done */
     MONITOR_DISCONNECTED,
     MONITOR_DENIED,             /* the server's ZAP handler refused our key; libzmq does not try again by itself */

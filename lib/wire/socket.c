@@ -8,6 +8,8 @@
 #include "wire/address.h"
 #include "wire/security.h"
 
+enum { CONNECT_MS = 2000, HANDSHAKE_MS = 10000 };
+
 struct option {
     int name, value;
 };
@@ -29,6 +31,8 @@ static int set_common(void *socket, bool tcp, uint32_t frame_max)
     };
     const struct option over_tcp[] = {      /* a cable that was pulled says nothing: let ZeroMQ notice and reconnect */
         {ZMQ_HEARTBEAT_IVL, 2 * WIRE_HEARTBEAT_MS}, {ZMQ_HEARTBEAT_TIMEOUT, WIRE_SILENT_MS}, {ZMQ_HEARTBEAT_TTL, WIRE_SILENT_MS},
+        /* a connection begun while the cable was cut must not wait for TCP's next SYN (up to 32 s), nor a handshake for libzmq's 30 s */
+        {ZMQ_CONNECT_TIMEOUT, CONNECT_MS}, {ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS},
         {ZMQ_IPV6, 1},
     };
     int r;
