@@ -644,9 +644,12 @@ static int same_file(const char *a, const char *b)
 /* A disk that keeps nothing that was not synced looks another only after a sync, and a torn write only after a write. */
 static bool tells(size_t at, enum power_variant variant)
 {
-    enum power_change last = power_change(at);
+    enum power_change last;
 
-    return at == 0 || variant == POWER_RANDOM || (variant == POWER_NOTHING && last == POWER_SYNC) || (variant == POWER_TORN && last == POWER_WRITE) ||
+    if (at == 0)
+        return true;
+    last = power_change(at);
+    return variant == POWER_RANDOM || (variant == POWER_NOTHING && last == POWER_SYNC) || (variant == POWER_TORN && last == POWER_WRITE) ||
            (variant == POWER_ALL && last == POWER_NAME);
 }
 
