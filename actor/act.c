@@ -37,21 +37,16 @@ struct act_state {
 static int check_device(const struct openvla *model, bool first, struct error *error)
 {
     const struct device *device = model->params.device;
-    struct device_job job = {.use = MEMORY_ACT, .batch = MAX_ROWS, .half = model->params.device_half};
+    struct device_job job = {.use = MEMORY_ACT, .batch = MAX_ROWS};
     struct device_facts facts;
     struct device_need need;
-    char why[256] = "";
     int r;
 
     if (!device || !first)
         return 0;
-    job.blas = device->blas != NULL;
-    r = device->k->use(device->ordinal, &facts, why, sizeof why);
+    r = memory_look_at_device(model, &job, &need, &facts, error);
     if (r < 0)
-        return error_set(error, -r, "--device %s: %s", device->name, why);
-    r = memory_need_device(model, &job, &need);
-    if (r < 0)
-        return error_set(error, -r, "what it takes of a device cannot be worked out: %s", strerror(-r));
+        return r;
     need.total -= need.weights;         /* they are there */
     need.weights = 0;
     return device_need_check(&need, &job, device->name, &facts, error);

@@ -64,24 +64,18 @@ static int check_device(const struct plan_runner *runner, const Gantry__Plan *pl
     struct device_job job = {.use = model->lora ? MEMORY_LORA : MEMORY_FULL, .batch = MAX(batch, 1), .ranks = runner->group.ranks};
     struct device_facts facts;
     struct device_need need;
-    struct device *device;
-    char why[256] = "";
+    const struct device *device;
     int r;
 
     params_use_process_device(&model->params);
     device = model->params.device;
     if (!device)
         return 0;
-    job.half = model->params.device_half;
     job.strict = device->strict;
     job.masters = runner->bf16 && plan->kind == GANTRY__VERSION_KIND__VERSION_POLICY && !model->lora;
-    job.blas = device->blas != NULL;
-    r = device->k->use(device->ordinal, &facts, why, sizeof why);
+    r = memory_look_at_device(model, &job, &need, &facts, error);
     if (r < 0)
-        return error_set(error, -r, "--device %s: %s", device->name, why);
-    r = memory_need_device(model, &job, &need);
-    if (r < 0)
-        return error_set(error, -r, "%s: what it takes of a device cannot be worked out: %s", dir, strerror(-r));
+        return error_prefix(error, r, "%s", dir);
     log_info("device memory", "device=%s need_mib=%" PRId64 " weights=%" PRId64 " gradients=%" PRId64 " optimiser=%" PRId64
              " activations=%" PRId64 " workspace=%" PRId64 " free_mib=%zu recompute=%d", device->name, need.total >> 20, need.weights >> 20,
              need.gradients >> 20, need.optimiser >> 20, need.activations >> 20, need.workspace >> 20, facts.memory_free >> 20,

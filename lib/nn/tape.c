@@ -6,6 +6,7 @@
 #include "nn/cpu/kernels.h"
 #include "nn/device/device.h"
 #include "nn/rope_table.h"
+#include "nn/tape_internal.h"
 
 struct tape_record {
     struct tape_record *previous;
@@ -20,13 +21,6 @@ struct tape_block {
 };
 
 enum { CHUNK = 1 << 20 };
-
-static void *fail(struct tape *tape, int error)
-{
-    if (!tape->error)
-        tape->error = error;
-    return NULL;
-}
 
 struct tape_chunk {
     struct tape_chunk *next;
@@ -48,10 +42,7 @@ static void drop_blocks(struct tape *tape)
     }
 }
 
-static struct arena *numbers_of(struct tape *tape) { return tape->on ? &tape->numbers : &tape->arena; }
-
 size_t tape_element(const struct tape *tape) { return tape->half ? sizeof(uint16_t) : sizeof(float); }
-static size_t tensor_size(const struct tape *tape, const struct tensor *x) { return (size_t)(x->rows * x->cols) * tape_element(tape); }
 size_t tape_room(const struct tape *tape) { return tape->on ? tape->numbers.size : tape->arena.size; }
 
 void tape_zero(struct tape *tape, void *numbers, size_t bytes)
@@ -64,7 +55,7 @@ void tape_zero(struct tape *tape, void *numbers, size_t bytes)
     }
     r = tape->on->k->zero(tape->on->stream, numbers, bytes);
     if (r < 0)
-        fail(tape, r);
+        tape_fail(tape, r);
 }
 
 /* Chunks are used one after the other; the first that is large enough from the present one on. */
@@ -83,7 +74,7 @@ static void *chunk_alloc(struct tape *tape, size_t bytes)
 
         chunk = aligned_alloc(64, rounded(sizeof(*chunk) + size));
         if (!chunk)
-            return fail(tape, -ENOMEM);
+            return tape_fail(tape, -ENOMEM);
         *chunk = (struct tape_chunk) {.size = size};
         *at = chunk;
     }
@@ -133,11 +124,6 @@ int tape_attach(struct tape *tape, const struct params *params)
     if (r >= 0)
         tape->half = params->device_half;
     return r;
-}
-
-static bool is_large(const struct tensor *x)
-{
-    return x->rows * x->cols > TAPE_SMALL;
 }
 
 /* The newest spare comes first: it is the warmest. */
@@ -217,7 +203,7 @@ int tape_reserve(struct tape *tape, size_t bytes)
     tape->planning = false;
     tape->last = NULL;
     forget_chunks(tape);
-    arena_reset(numbers_of(tape), 0);
+    arena_reset(tape_arena(tape), 0);
     if (bytes <= tape_room(tape))
         return 0;
     if (tape->on)
@@ -237,7 +223,7 @@ void tape_begin(struct tape *tape)
     tape->error = tape->on ? device_stream_begin(tape->on) : 0;
     tape->spares = 0;
     forget_chunks(tape);
-    arena_reset(numbers_of(tape), 0);
+    arena_reset(tape_arena(tape), 0);
 }
 
 int tape_run(struct tape *tape, int (*pass)(struct tape *tape, void *arg), void *arg)
@@ -263,7 +249,7 @@ void tape_backward(struct tape *tape)
     if (tape->planning)                 /* what it takes has been asked for on the way forward */
         return;
     for (struct tape_record *r = tape->last; r && !tape->error; r = r->previous) {
-        bool large = r->y && is_large(r->y);
+        bool large = r->y && tape_is_large(r->y);
 
         if (tape->recycle && large && !r->y->g)
             continue;                   /* nobody wrote it: zero, and so is all that would follow */
@@ -282,11 +268,11 @@ void *tape_alloc(struct tape *tape, size_t bytes)
         return chunk_alloc(tape, bytes);
     if (!tape->planning) {
         p = arena_alloc(&tape->arena, bytes);
-        return p ? p : fail(tape, -ENOBUFS);
+        return p ? p : tape_fail(tape, -ENOBUFS);
     }
     block = aligned_alloc(64, rounded(sizeof(*block) + bytes));
     if (!block)
-        return fail(tape, -ENOMEM);
+        return tape_fail(tape, -ENOMEM);
     block->next = tape->blocks;
     tape->blocks = block;
     tape->planned += rounded(bytes);
@@ -301,8 +287,8 @@ static float *numbers(struct tape *tape, size_t bytes)
         tape->planned += rounded(bytes);
         return NULL;
     }
-    p = arena_alloc(numbers_of(tape), bytes);
-    return p ? p : fail(tape, -ENOBUFS);
+    p = arena_alloc(tape_arena(tape), bytes);
+    return p ? p : tape_fail(tape, -ENOBUFS);
 }
 
 float *tape_numbers(struct tape *tape, int64_t count) { return numbers(tape, (size_t)count * sizeof(float)); }
@@ -314,7 +300,7 @@ float *tape_host_numbers(struct tape *tape, int64_t count)
 
 float *tape_scratch(struct tape *tape, int64_t count)
 {
-    size_t mark = arena_mark(numbers_of(tape));
+    size_t mark = arena_mark(tape_arena(tape));
     float *p;
 
     if (tape->planning) {
@@ -322,7 +308,7 @@ float *tape_scratch(struct tape *tape, int64_t count)
         return NULL;
     }
     p = tape_numbers(tape, count);
-    arena_reset(numbers_of(tape), mark);
+    arena_reset(tape_arena(tape), mark);
     return p;
 }
 
@@ -354,7 +340,7 @@ static struct tensor *keep_on_device(struct tape *tape, size_t mark, struct tens
         r = r < 0 ? r : s->k->copy(s->stream, to, between, bytes);
     }
     x->x = (float *)to;
-    return r < 0 ? fail(tape, r) : x;
+    return r < 0 ? tape_fail(tape, r) : x;
 }
 
 struct tensor *tape_keep(struct tape *tape, size_t mark, struct tensor *x)
@@ -367,7 +353,7 @@ struct tensor *tape_keep(struct tape *tape, size_t mark, struct tensor *x)
         return x;
     kept = *x;
     source = x->x;
-    bytes = tensor_size(tape, x);
+    bytes = tape_bytes(tape, x);
     if (tape->planning) {
         if (tape->on)
             tape_scratch(tape, (int64_t)((bytes + sizeof(float) - 1) / sizeof(float)));
@@ -383,7 +369,7 @@ struct tensor *tape_keep(struct tape *tape, size_t mark, struct tensor *x)
     moved = arena_alloc(&tape->arena, sizeof(*moved));
     kept.x = arena_alloc(&tape->arena, bytes);
     if (!moved || !kept.x)
-        return fail(tape, -ENOBUFS);
+        return tape_fail(tape, -ENOBUFS);
     memmove(kept.x, source, bytes);     /* the old one lies higher: its own header came before it */
     *moved = kept;
     return moved;
@@ -398,113 +384,14 @@ struct tensor *tape_tensor(struct tape *tape, int64_t rows, int64_t cols)
     *tensor = (struct tensor) {.rows = rows, .cols = cols};
     tensor->x = tape_activations(tape, rows * cols);
     tensor->wants = tape->training;
-    if (tape->training && (tape->planning || !tape->recycle || !is_large(tensor)))      /* counted in any case: an upper bound */
+    if (tape->training && (tape->planning || !tape->recycle || !tape_is_large(tensor)))      /* counted in any case: an upper bound */
         tensor->g = tape_activations(tape, rows * cols);
     if (tape->error)
         return NULL;
     if (tensor->g)
-        tape_zero(tape, tensor->g, tensor_size(tape, tensor));
+        tape_zero(tape, tensor->g, tape_bytes(tape, tensor));
     return tensor;
 }
-
-struct tensor *tape_input(struct tape *tape, const float *x, int64_t rows, int64_t cols)
-{
-    struct tensor *tensor = tape_alloc(tape, sizeof(*tensor));
-    const float *sent;
-    int r;
-
-    if (!tensor)
-        return NULL;
-    *tensor = (struct tensor) {.x = (float *)x, .rows = rows, .cols = cols};
-    if (!tape->on)
-        return tensor;
-    tensor->x = tape->half ? tape_activations(tape, rows * cols) : NULL;
-    if (tape->planning || tape->error)
-        return tape->error ? NULL : tensor;
-    sent = tape_send(tape, x, rows * cols);
-    if (!sent)
-        return NULL;
-    if (!tape->half) {
-        tensor->x = (float *)sent;
-        return tensor;
-    }
-    r = tape->on->k->convert(tape->on->stream, DEVICE_BF16, tensor->x, DEVICE_F32, sent, rows * cols);
-    return r < 0 ? fail(tape, r) : tensor;
-}
-
-/* ---- edges: what the host reads and writes ------------------------------------------------------------------------- */
-
-const float *tape_send(struct tape *tape, const float *numbers, int64_t count)
-{
-    const float *sent;
-
-    if (!tape->on || !numbers)
-        return numbers;
-    sent = device_send(tape->on, numbers, (size_t)count * sizeof(float));
-    return sent ? sent : fail(tape, -ENOMEM);
-}
-
-const float *tape_read(struct tape *tape, const float *from, int64_t count)
-{
-    float *copy;
-    int r;
-
-    if (!tape->on || (!from && !tape->planning))
-        return from;
-    copy = tape_alloc(tape, (size_t)count * sizeof(*copy));
-    if (!copy)
-        return NULL;
-    if (tape->planning)
-        return memset(copy, 0, (size_t)count * sizeof(*copy));
-    r = tape->on->k->download(tape->on->stream, copy, from, (size_t)count * sizeof(*copy));
-    return r < 0 ? fail(tape, r) : copy;
-}
-
-const float *tape_values(struct tape *tape, const struct tensor *x)
-{
-    int64_t count = x->rows * x->cols;
-    uint16_t *halves;
-    float *wide;
-    int r;
-
-    if (!tape->half || !tape->on)
-        return tape_read(tape, x->x, count);
-    halves = tape_alloc(tape, (size_t)count * sizeof(*halves));
-    wide = tape_alloc(tape, (size_t)count * sizeof(*wide));
-    if (!halves || !wide)
-        return NULL;
-    if (tape->planning)
-        return memset(wide, 0, (size_t)count * sizeof(*wide));
-    r = tape->on->k->download(tape->on->stream, halves, x->x, (size_t)count * sizeof(*halves));
-    if (r < 0)
-        return fail(tape, r);
-    cpu_kernels()->widen(wide, halves, count);
-    return wide;
-}
-
-int tape_set_gradient(struct tape *tape, struct tensor *x, const float *g)
-{
-    int64_t count = x->rows * x->cols;
-    const float *sent;
-    bool first;
-    float *to = tape_gradient_first(tape, x, &first);
-    int r;
-
-    if (!to)
-        return tape->error;
-    if (!tape->on) {
-        memcpy(to, g, (size_t)count * sizeof(*g));
-        return 0;
-    }
-    sent = tape_send(tape, g, count);
-    if (!sent)
-        return tape->error;
-    r = tape->on->k->convert(tape->on->stream, tape->half ? DEVICE_BF16 : DEVICE_F32, to, DEVICE_F32, sent, count);
-    if (r < 0)
-        fail(tape, r);
-    return r;
-}
-
 
 float *tape_gradient_first(struct tape *tape, struct tensor *x, bool *ret_first)
 {
@@ -522,7 +409,7 @@ float *tape_gradient(struct tape *tape, struct tensor *x)
     float *g = tape_gradient_first(tape, x, &first);
 
     if (g && first)
-        tape_zero(tape, g, tensor_size(tape, x));
+        tape_zero(tape, g, tape_bytes(tape, x));
     return g;
 }
 
@@ -537,91 +424,4 @@ void tape_record(struct tape *tape, struct tensor *y, void (*backward)(struct ta
         return;
     *record = (struct tape_record) {.previous = tape->last, .y = y, .backward = backward, .context = context};
     tape->last = record;
-}
-
-/* ---- blocks that are computed twice ------------------------------------------------------------------------- */
-
-struct twice { struct tensor *x, *y; tape_block_fn *block; void *arg; };
-
-/* Everything above the mark is gone: also gradients waiting to be used again. */
-static void forget(struct tape *tape, size_t mark)
-{
-    int n = 0;
-
-    for (int i = 0; i < tape->spares; i++)
-        if ((char *)tape->spare[i].memory < numbers_of(tape)->base + mark)
-            tape->spare[n++] = tape->spare[i];
-    tape->spares = n;
-    arena_reset(numbers_of(tape), mark);
-}
-
-static void twice_backward(struct tape *tape, void *context)
-{
-    struct twice *c = context;
-    struct tape_record *last = tape->last;
-    float *g = c->y->g;
-    struct tensor *y;
-    size_t mark;
-
-    if (!g || (c->x->wants && !tape_gradient(tape, c->x)))      /* x's outlives the block: it lies below the mark */
-        return;
-    mark = tape_mark(tape);
-    tape->last = NULL;
-    y = c->block(tape, c->x, c->arg);
-    if (y) {
-        y->g = g;
-        c->y->g = tape->recycle ? NULL : g;                     /* used up by the block's own last op */
-        tape_backward(tape);
-    }
-    tape->last = last;
-    forget(tape, mark);
-}
-
-/* In a dry run: as much as the backward will take, counted once for the largest block, and y. */
-static struct tensor *plan_block(struct tape *tape, struct tensor *x, tape_block_fn *block, const void *arg)
-{
-    size_t before = tape->planned;
-    struct tensor *y = block(tape, x, arg);
-
-    tape->block = MAX(tape->block, tape->planned - before);
-    tape->planned = before;
-    return y ? tape_tensor(tape, y->rows, y->cols) : NULL;
-}
-
-/* Without records; of all it makes only y stays. */
-static struct tensor *run_block(struct tape *tape, struct tensor *x, tape_block_fn *block, const void *arg)
-{
-    size_t mark = tape_mark(tape);
-    struct tensor *y;
-
-    tape->training = false;
-    y = tape_keep(tape, mark, block(tape, x, arg));
-    tape->training = true;
-    if (!y || tape->error)
-        return NULL;
-    y->wants = true;
-    y->g = tape->recycle && is_large(y) ? NULL : tape_activations(tape, y->rows * y->cols);
-    if (y->g)
-        tape_zero(tape, y->g, tensor_size(tape, y));
-    return tape->error ? NULL : y;
-}
-
-struct tensor *tape_block(struct tape *tape, struct tensor *x, tape_block_fn *block, const void *arg, size_t arg_bytes)
-{
-    struct twice *c;
-
-    if (!x || !tape->training || !tape->recompute)
-        return x ? block(tape, x, arg) : NULL;
-    c = tape_alloc(tape, sizeof(*c));
-    if (!c)
-        return NULL;
-    *c = (struct twice) {.x = x, .block = block, .arg = tape_alloc(tape, arg_bytes)};
-    if (!c->arg)
-        return NULL;
-    memcpy(c->arg, arg, arg_bytes);
-    c->y = tape->planning ? plan_block(tape, x, block, c->arg) : run_block(tape, x, block, c->arg);
-    if (!c->y)
-        return NULL;
-    tape_record(tape, c->y, twice_backward, c);
-    return c->y;
 }

@@ -1,4 +1,3 @@
-#include "serve/device_use.h"
 #include "serve/server.h"
 
 #include <errno.h>
@@ -7,6 +6,7 @@
 #include <time.h>
 
 #include "daemon/metrics.h"
+#include "serve/device_use.h"
 #include "serve/numerics.h"
 #include "serve/server_internal.h"
 #include "version.h"
@@ -264,7 +264,6 @@ static int open_socket(struct serve *s, const struct args *args, struct error *e
     return r;
 }
 
-/* Versions that are loaded from now on compute there. */
 int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct serve_kind *kind, const struct args *args,
               struct serve **ret, struct error *error)
 {

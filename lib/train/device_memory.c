@@ -204,6 +204,21 @@ int memory_need_device(const struct openvla *model, const struct device_job *job
     return 0;
 }
 
+int memory_look_at_device(const struct openvla *model, struct device_job *job, struct device_need *ret_need, struct device_facts *ret_facts,
+                          struct error *error)
+{
+    const struct device *device = model->params.device;
+    char why[256] = "";
+    int r = device->k->use(device->ordinal, ret_facts, why, sizeof why);
+
+    if (r < 0)
+        return error_set(error, -r, "--device %s: %s", device->name, why);
+    job->half = model->params.device_half;
+    job->blas = device->blas != NULL;
+    r = memory_need_device(model, job, ret_need);
+    return r < 0 ? error_set(error, -r, "what it takes of a device cannot be worked out: %s", strerror(-r)) : 0;
+}
+
 int device_need_check(const struct device_need *need, const struct device_job *job, const char *name, const struct device_facts *facts,
                       struct error *error)
 {

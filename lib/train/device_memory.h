@@ -33,6 +33,10 @@ struct device_need {
 
 /* model: openvla_open is enough. -EINVAL: a batch below 1. */
 int memory_need_device(const struct openvla *model, const struct device_job *job, struct device_need *ret);
+/* The same of a model that is on a device (model->params.device): job's half and blas, and what there is now, come from there. *error has the
+ * line when the device does not answer. */
+int memory_look_at_device(const struct openvla *model, struct device_job *job, struct device_need *ret_need, struct device_facts *ret_facts,
+                          struct error *error);
 /* Does it fit into what is free (facts.memory_free)? -ENOMEM with one line: how much is wanted and there, the largest items, and
  * what to change for the largest. name: of the device. */
 int device_need_check(const struct device_need *need, const struct device_job *job, const char *name, const struct device_facts *facts,
