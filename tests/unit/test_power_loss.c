@@ -2,8 +2,8 @@
  * promises (tests/harness/power_disk.h). What is opened then must be whole, must have everything that was acknowledged, and must go on to
  * the end with every episode trained once.
  *
- * The run here is one of both daemons in one process, in the order of docs/architecture.md, with the product's own ledger, journal and
- * versions; its lives end as by kill -9 now and then, so that what one process left unsynced is what the next one finds.
+ * The lives of the run (tests/harness/power_run.h) end as by kill -9 now and then, so that what one process left unsynced is what the next
+ * one finds.
  * POWER_RUNS=30 POWER_SEEDS=5 POWER_RESUMES=1 is the long form: so many runs, random disks for each place, and each goes on to the end. */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,14 +23,13 @@
 
 #include "base/atomic_file.h"
 #include "base/philox.h"
-#include "nn/safetensors.h"
 #include "run/history.h"
 #include "run/journal.h"
 #include "run/manifest.h"
 #include "run/rundir.h"
-#include "tests/harness/power_disk.h"
+#include "tests/harness/power_run.h"
 
-enum { STAGE = 4, ITERATIONS = 4, EPISODES = 4, META = 40, FRAMES = 900, KEEP = 2, PROMISES = 512, STATES = 256, RUN = 77, LIVES = 24 };
+enum { LIVES = 24 };
 
 /* ---- the program's own calls, noted ---------------------------------------------------------------------------- */
 
@@ -169,304 +168,6 @@ ssize_t copy_file_range(int in, off_t *in_at, int out, off_t *out_at, size_t n, 
     return -1;
 }
 
-/* ---- what was promised ----------------------------------------------------------------------------------------- */
-
-enum promise_kind { PROMISE_LEDGER, PROMISE_EPISODE, PROMISE_VERSION, PROMISE_DROPPED };
-struct promise { enum promise_kind kind; size_t at; uint64_t value; uint8_t digest[SHA256_SIZE]; };
-static struct told {
-    struct promise promises[PROMISES];
-    size_t n;
-    uint8_t states[STATES][SHA256_SIZE];        /* of the ledger, in the order of its commits */
-    size_t n_states;
-} *told;
-static bool resuming;       /* on a disk that a power cut left: nothing is promised any more */
-
-static _Noreturn void die(const char *what, int line, const struct error *error)
-{
-    fprintf(stderr, "test_power_loss.c:%d: %s: %s\n", line, what, error ? error->text : "");
-    _exit(1);
-}
-#define MUST(x) do { if (!(x)) die(#x, __LINE__, &error); } while (0)
-
-static void promise(enum promise_kind kind, uint64_t value, const uint8_t *digest)
-{
-    struct promise *p = &told->promises[told->n];
-
-    if (resuming)
-        return;
-    if (told->n++ == PROMISES)
-        die("too many promises", __LINE__, NULL);
-    *p = (struct promise) {.kind = kind, .at = power_changes(), .value = value};
-    if (digest)
-        memcpy(p->digest, digest, SHA256_SIZE);
-}
-
-/* ---- the run --------------------------------------------------------------------------------------------------- */
-
-static uint64_t episode_of(uint32_t iteration, uint32_t i) { return 1 + (uint64_t)iteration * EPISODES + i; }
-
-static void contents(uint64_t episode, uint8_t meta[META], uint8_t frames[FRAMES])
-{
-    struct philox p = philox_at(3, PHILOX_TEST, episode, 0, 0);
-
-    /* Trajectory {episode, policy_version}: what the checker reads of it, and bytes in a field it skips */
-    memset(meta, 0, META);
-    meta[0] = 2 << 3, meta[1] = (uint8_t)episode;
-    meta[2] = 8 << 3, meta[3] = (uint8_t)((episode - 1) / EPISODES);
-    meta[4] = 11 << 3 | 2, meta[5] = META - 6;
-    for (int i = 6; i < META; i++)
-        meta[i] = (uint8_t)('a' + philox_below(&p, 26));
-    for (int i = 0; i < FRAMES; i++)
-        frames[i] = (uint8_t)philox_u32(&p);
-}
-
-/* Everything in the ledger but its epoch and the lines that starts write. */
-static void state_of(struct ledger *ledger, uint8_t ret[SHA256_SIZE])
-{
-    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
-    _cleanup_free_ struct ledger_episode *episodes = NULL;
-    _cleanup_free_ struct ledger_iteration *iterations = NULL;
-    _cleanup_free_ struct ledger_event *events = NULL;
-    struct ledger_version *versions = NULL;
-    struct error error = {0};
-    size_t n;
-
-    MUST(ledger_iterations(ledger, &iterations, &n) == 0);
-    for (size_t i = 0; i < n; i++)
-        strbuf_addf(&out, "i %u %d\n", iterations[i].iteration, iterations[i].state);
-    MUST(ledger_episodes(ledger, LEDGER_ALL, LEDGER_ALL, &episodes, &n) == 0);
-    for (size_t i = 0; i < n; i++)
-        strbuf_addf(&out, "e %" PRIu64 " %d %d\n", episodes[i].episode, episodes[i].state, episodes[i].digest[0]);
-    MUST(ledger_versions(ledger, &versions, &n) == 0);
-    for (size_t i = 0; i < n; i++)
-        strbuf_addf(&out, "v %" PRIu64 " %d\n", versions[i].number, versions[i].digest[0]);
-    ledger_versions_free(versions, n);
-    MUST(ledger_events(ledger, 0, 10000, &events, &n) == 0);
-    for (size_t i = 0; i < n; i++)
-        if (strcmp(events[i].kind, "start"))
-            strbuf_addf(&out, "%s %" PRIu64 " %s\n", events[i].kind, events[i].episode, events[i].text);
-    sha256_of(out.text, out.length, ret);
-}
-
-static void commit(struct ledger *ledger)
-{
-    struct error error = {0};
-
-    /* what is about to be durable may be seen from now on, and must be once the commit has returned */
-    if (!resuming) {
-        MUST(told->n_states < STATES);
-        state_of(ledger, told->states[told->n_states++]);
-    }
-    MUST(ledger_commit(ledger) == 0);
-    promise(PROMISE_LEDGER, told->n_states - 1, NULL);
-}
-
-static void open_iteration(struct ledger *ledger, uint32_t iteration)
-{
-    struct ledger_iteration row = {.stage = STAGE, .iteration = iteration, .name = "rl", .purpose = EPISODE_TRAIN, .state = PROGRESS_OPEN,
-                                   .policy_version = iteration};
-    struct error error = {0};
-
-    row.first_episode = episode_of(iteration, 0);
-    row.last_episode = episode_of(iteration, EPISODES - 1);
-    MUST(ledger_begin(ledger) == 0);
-    MUST(ledger_put_iteration(ledger, &row) == 0);
-    for (uint32_t i = 0; i < EPISODES; i++) {
-        struct ledger_episode e = {.episode = episode_of(iteration, i), .stage = STAGE, .iteration = iteration, .purpose = EPISODE_TRAIN,
-                                   .policy_version = iteration, .task = "pick"};
-
-        MUST(ledger_add_episode(ledger, &e) == 0);
-    }
-    commit(ledger);
-}
-
-/* Two records a sync. One that was there when this life began is acknowledged as it stands: a repeated delivery is a DUPLICATE. */
-static void deliver(struct journal *journal, uint32_t iteration)
-{
-    uint8_t meta[META], frames[FRAMES], digest[SHA256_SIZE];
-    struct journal_entry entry;
-    struct error error = {0};
-
-    MUST(journal_segment(journal, STAGE, iteration, &error) == 0);
-    for (uint32_t i = 0; i < EPISODES; i++) {
-        uint64_t episode = episode_of(iteration, i);
-
-        contents(episode, meta, frames);
-        if (journal_find(journal, episode, &entry) < 0)
-            MUST(journal_append(journal, episode, meta, META, frames, FRAMES, digest, &error) == 0);
-        if (i % 2 == 0)
-            continue;
-        MUST(journal_sync(journal, &error) == 0);
-        for (uint32_t k = i - 1; k <= i; k++)
-            promise(PROMISE_EPISODE, episode_of(iteration, k), NULL);
-    }
-}
-
-static void put_journaled(struct ledger *ledger, struct journal *journal, uint32_t iteration)
-{
-    _cleanup_free_ struct ledger_episode *rows = NULL;
-    struct journal_entry entry;
-    struct error error = {0};
-    size_t n;
-
-    MUST(ledger_episodes(ledger, STAGE, iteration, &rows, &n) == 0 && n == EPISODES);
-    MUST(ledger_begin(ledger) == 0);
-    for (size_t i = 0; i < n; i++) {
-        MUST(journal_find(journal, rows[i].episode, &entry) == 0);
-        if (rows[i].state != EPISODE_OPEN)
-            continue;
-        memcpy(rows[i].digest, entry.digest, SHA256_SIZE);
-        MUST(ledger_episode_journaled(ledger, &rows[i]) == 0);
-    }
-    commit(ledger);
-}
-
-static void write_version(const char *dir, struct manifest *m, struct journal *journal)
-{
-    const float weights[] = {(float)m->number, 1, 2, 3};
-    const struct st_write tensor = {.name = "w", .dtype = DTYPE_F32, .ndim = 1, .dim = {4}, .raw = weights};
-    char temporary[VERSION_PATH], path[VERSION_PATH + 32];
-    struct journal_entry entry;
-    struct error error = {0};
-
-    MUST(version_begin(dir, KIND_POLICY, m->number, temporary, &error) == 0);
-    snprintf(path, sizeof path, "%s/model.safetensors", temporary);
-    MUST(safetensors_write(path, &tensor, 1, &error) == 0);
-    snprintf(path, sizeof path, "%s/config.json", temporary);
-    MUST(file_write(path, "{}\n", 3) == 0);
-    m->consumed = calloc(EPISODES, sizeof *m->consumed);
-    for (uint32_t i = 0; m->number && i < EPISODES; i++) {
-        struct manifest_episode *e = &m->consumed[m->n_consumed++];
-
-        e->episode = episode_of((uint32_t)m->number - 1, i);
-        MUST(journal_find(journal, e->episode, &entry) == 0);
-        memcpy(e->digest, entry.digest, SHA256_SIZE);
-    }
-    MUST(version_commit(dir, temporary, m, &error) == 0);
-}
-
-/* A version that is there is the winner, whoever made it. */
-static void train(const char *dir, struct journal *journal, uint64_t number, uint8_t ret_digest[SHA256_SIZE])
-{
-    struct manifest m = {.run = RUN, .kind = KIND_POLICY, .number = number, .parent = number ? number - 1 : 0, .stage = STAGE};
-    char final[VERSION_PATH];
-    struct error error = {0};
-
-    MUST(version_path(dir, KIND_POLICY, number, final) == 0);
-    if (access(final, F_OK) == 0)
-        MUST(manifest_read(final, &m, &error) == 0);
-    else
-        write_version(dir, &m, journal);
-    memcpy(ret_digest, m.digest, SHA256_SIZE);
-    promise(PROMISE_VERSION, number, m.digest);
-    manifest_release(&m);
-}
-
-static void put_version(struct ledger *ledger, uint64_t number, const uint8_t digest[SHA256_SIZE])
-{
-    struct ledger_version v = {.kind = KIND_POLICY, .number = number, .parent = number ? number - 1 : 0, .stage = STAGE, .gate_passed = true};
-    struct ledger_iteration row = {.stage = STAGE, .iteration = (uint32_t)number - 1, .name = "rl", .purpose = EPISODE_TRAIN, .state = PROGRESS_DONE,
-                                   .policy_version = number - 1};
-    struct error error = {0};
-
-    memcpy(v.digest, digest, SHA256_SIZE);
-    snprintf(v.dir, sizeof v.dir, "policies/v%06" PRIu64, number);
-    MUST(ledger_begin(ledger) == 0);
-    MUST(ledger_add_version(ledger, &v) == 0);
-    for (uint32_t i = 0; number && i < EPISODES; i++)
-        MUST(ledger_episode_ended(ledger, episode_of((uint32_t)number - 1, i), EPISODE_TRAINED, "") == 0);
-    row.first_episode = number ? episode_of((uint32_t)number - 1, 0) : 0;
-    row.last_episode = row.first_episode + EPISODES - 1;
-    if (number)
-        MUST(ledger_put_iteration(ledger, &row) == 0);
-    commit(ledger);
-}
-
-static void close_iteration(const char *dir, struct ledger *ledger, struct journal *journal, uint32_t iteration)
-{
-    struct ledger_iteration row = {.stage = STAGE, .iteration = iteration, .name = "rl", .purpose = EPISODE_TRAIN, .state = PROGRESS_PLANNED,
-                                   .policy_version = iteration, .first_episode = episode_of(iteration, 0)};
-    uint8_t digest[SHA256_SIZE];
-    struct error error = {0};
-
-    put_journaled(ledger, journal, iteration);
-    MUST(journal_seal(journal, STAGE, iteration, &error) == 0);
-    row.last_episode = episode_of(iteration, EPISODES - 1);
-    MUST(ledger_begin(ledger) == 0);
-    MUST(ledger_put_iteration(ledger, &row) == 0);
-    commit(ledger);
-    train(dir, journal, iteration + 1, digest);
-    put_version(ledger, iteration + 1, digest);
-    if (iteration >= KEEP)
-        promise(PROMISE_DROPPED, iteration - KEEP + 1, NULL);
-    MUST(journal_retain(journal, STAGE, iteration >= KEEP ? iteration - KEEP + 1 : 0) == 0);
-    MUST(version_retain(dir, KIND_POLICY, NULL, 0) == 0);
-}
-
-static bool has_version(struct ledger *ledger, uint64_t number)
-{
-    struct ledger_version *versions = NULL;
-    struct error error = {0};
-    bool found = false;
-    size_t n;
-
-    MUST(ledger_versions(ledger, &versions, &n) == 0);
-    for (size_t i = 0; i < n; i++)
-        found |= versions[i].number == number;
-    ledger_versions_free(versions, n);
-    return found;
-}
-
-static struct ledger *enter(const char *dir)
-{
-    struct ledger_run run = {.id = RUN, .seed = 1};
-    struct ledger *ledger;
-    struct error error = {0};
-    char path[RUN_PATH];
-
-    MUST(rundir_prepare(dir, &error) == 0);
-    MUST(rundir_path(dir, "ledger.sqlite", path, &error) == 0);
-    MUST(ledger_open(path, &run, &ledger, &error) == 0);
-    return ledger;
-}
-
-/* A life of both daemons: on with whatever is there, to the end or until it is killed. */
-static void live(const char *dir, unsigned changes)
-{
-    _cleanup_free_ struct ledger_iteration *rows = NULL;
-    struct journal *journal;
-    struct ledger *ledger;
-    struct error error = {0}, notice = {0};
-    uint8_t digest[SHA256_SIZE];
-    char path[RUN_PATH];
-    size_t n;
-
-    changes_left = changes;
-    ledger = enter(dir);
-    MUST(rundir_path(dir, "journal", path, &error) == 0);
-    MUST(version_sweep(dir) == 0);
-    MUST(journal_open(path, RUN, JOURNAL_WRITE, &journal, &notice, &error) == 0);
-    train(dir, journal, 0, digest);
-    if (!has_version(ledger, 0))
-        put_version(ledger, 0, digest);
-    MUST(ledger_iterations(ledger, &rows, &n) == 0);
-    for (uint32_t i = 0; i < ITERATIONS; i++) {
-        if (i >= n)
-            open_iteration(ledger, i);
-        if (i < n && rows[i].state == PROGRESS_DONE)
-            continue;
-        if (i >= n || rows[i].state == PROGRESS_OPEN) {
-            struct journal_entry entry;
-
-            if (journal_find(journal, episode_of(i, EPISODES - 1), &entry) < 0 || !entry.sealed)
-                deliver(journal, i);
-        }
-        close_iteration(dir, ledger, journal, i);
-    }
-    journal_close(journal);
-    ledger_close(ledger);
-}
-
 /* In a process of its own, which may end anywhere; false: something was wrong in it. */
 static bool live_apart(const char *dir, unsigned changes)
 {
@@ -475,7 +176,8 @@ static bool live_apart(const char *dir, unsigned changes)
 
     assert_true(pid >= 0);
     if (pid == 0) {
-        live(dir, changes);
+        changes_left = changes;
+        power_live(dir);
         _exit(0);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -486,20 +188,20 @@ static bool live_apart(const char *dir, unsigned changes)
 
 static void check_ledger(const char *dir, size_t at)
 {
-    struct ledger *ledger = enter(dir);
+    struct ledger *ledger = power_enter(dir);
     uint8_t state[SHA256_SIZE];
     struct error error = {0};
     size_t least = 0, k;
     bool any = false;
 
-    for (size_t i = 0; i < told->n; i++)
-        if (told->promises[i].kind == PROMISE_LEDGER && told->promises[i].at <= at) {
-            least = told->promises[i].value;
+    for (size_t i = 0; i < power_told->n; i++)
+        if (power_told->promises[i].kind == PROMISE_LEDGER && power_told->promises[i].at <= at) {
+            least = power_told->promises[i].value;
             any = true;
         }
-    state_of(ledger, state);
+    power_state_of(ledger, state);
     ledger_close(ledger);
-    if (!any && !memcmp(state, told->states[told->n_states - 1], 0)) {      /* nothing was promised: empty, or the first commit's */
+    if (!any) {      /* nothing was promised: empty, or the first commit's */
         struct sha256 s;
         uint8_t empty[SHA256_SIZE];
 
@@ -508,35 +210,35 @@ static void check_ledger(const char *dir, size_t at)
         if (!memcmp(state, empty, SHA256_SIZE))
             return;
     }
-    for (k = least; k <= least + 1 && k < told->n_states; k++)
-        if (!memcmp(state, told->states[k], SHA256_SIZE))
+    for (k = least; k <= least + 1 && k < power_told->n_states; k++)
+        if (!memcmp(state, power_told->states[k], SHA256_SIZE))
             return;
-    die("the ledger is not what one of its last two commits left", __LINE__, &error);
+    power_die(__FILE__, "the ledger is not what one of its last two commits left", __LINE__, &error);
 }
 
 static void check_journal(const char *dir, size_t at)
 {
-    uint8_t meta[META], frames[FRAMES];
+    uint8_t meta[POWER_META], frames[POWER_FRAMES];
     uint64_t first = 0;
     struct journal *journal;
     struct error error = {0}, notice = {0};
     char path[RUN_PATH];
 
     MUST(rundir_path(dir, "journal", path, &error) == 0);
-    MUST(journal_open(path, RUN, JOURNAL_WRITE, &journal, &notice, &error) == 0);
-    for (size_t i = 0; i < told->n; i++)
-        if (told->promises[i].kind == PROMISE_DROPPED && told->promises[i].at <= at)
-            first = told->promises[i].value;
-    for (size_t i = 0; i < told->n; i++) {
-        const struct promise *p = &told->promises[i];
+    MUST(journal_open(path, POWER_RUN, JOURNAL_WRITE, &journal, &notice, &error) == 0);
+    for (size_t i = 0; i < power_told->n; i++)
+        if (power_told->promises[i].kind == PROMISE_DROPPED && power_told->promises[i].at <= at)
+            first = power_told->promises[i].value;
+    for (size_t i = 0; i < power_told->n; i++) {
+        const struct promise *p = &power_told->promises[i];
         _cleanup_free_ uint8_t *got = NULL, *pictures = NULL;
         size_t n, n_frames;
 
-        if (p->kind != PROMISE_EPISODE || p->at > at || (p->value - 1) / EPISODES < first)
+        if (p->kind != PROMISE_EPISODE || p->at > at || (p->value - 1) / POWER_EPISODES < first)
             continue;
         MUST(journal_load(journal, p->value, &got, &n, &pictures, &n_frames, &error) == 0);
-        contents(p->value, meta, frames);
-        MUST(n == META && n_frames == FRAMES && !memcmp(got, meta, n) && !memcmp(pictures, frames, n_frames));
+        power_contents(p->value, meta, frames);
+        MUST(n == POWER_META && n_frames == POWER_FRAMES && !memcmp(got, meta, n) && !memcmp(pictures, frames, n_frames));
     }
     journal_close(journal);
 }
@@ -556,14 +258,14 @@ static void check_versions(const char *dir, size_t at)
         MUST(numbers[i] == i && manifest_read(path, &m, &error) == 0);
         if (i + 2 >= n)             /* weights of older ones may be gone */
             MUST(manifest_verify(path, &m, NULL, &error) == 0);
-        for (size_t k = 0; k < told->n; k++)
-            if (told->promises[k].kind == PROMISE_VERSION && told->promises[k].value == i)
-                MUST(!memcmp(told->promises[k].digest, m.digest, SHA256_SIZE));
+        for (size_t k = 0; k < power_told->n; k++)
+            if (power_told->promises[k].kind == PROMISE_VERSION && power_told->promises[k].value == i)
+                MUST(!memcmp(power_told->promises[k].digest, m.digest, SHA256_SIZE));
         manifest_release(&m);
     }
-    for (size_t k = 0; k < told->n; k++)
-        if (told->promises[k].kind == PROMISE_VERSION && told->promises[k].at <= at)
-            MUST(told->promises[k].value < n);
+    for (size_t k = 0; k < power_told->n; k++)
+        if (power_told->promises[k].kind == PROMISE_VERSION && power_told->promises[k].at <= at)
+            MUST(power_told->promises[k].value < n);
 }
 
 static void check_history(const char *dir, bool complete)
@@ -576,8 +278,8 @@ static void check_history(const char *dir, bool complete)
     MUST(history_load(dir, &history, &error) == 0);
     history.complete = complete;
     MUST(history_check(&history, &out, &result) == 0);
-    if (result.violations || (complete && result.trained != ITERATIONS * EPISODES))
-        die(out.text ? out.text : "not all are trained", __LINE__, NULL);
+    if (result.violations || (complete && result.trained != POWER_ITERATIONS * POWER_EPISODES))
+        power_die(__FILE__, out.text ? out.text : "not all are trained", __LINE__, NULL);
     history_release(&history);
 }
 
@@ -589,13 +291,13 @@ static bool judge(const char *dir, size_t at, bool resume)
     assert_true(pid >= 0);
     if (pid == 0) {
         mode = UNSYNCED;
-        resuming = true;
+        power_resuming = true;
         check_ledger(dir, at);
         check_journal(dir, at);
         check_versions(dir, at);
         check_history(dir, false);
         if (resume) {
-            live(dir, 0);
+            power_live(dir);
             check_history(dir, true);
         }
         _exit(0);
@@ -619,10 +321,10 @@ static void record(uint64_t seed)
     struct philox p = philox_at(seed, PHILOX_TEST, 0, 0, 0);
     char dir[96];
 
-    if (!told)
-        told = mmap(NULL, sizeof *told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    assert_true(told != MAP_FAILED);
-    told->n = told->n_states = 0;
+    if (!power_told)
+        power_told = mmap(NULL, sizeof *power_told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(power_told != MAP_FAILED);
+    power_told->n = power_told->n_states = 0;
     snprintf(dir, sizeof dir, "%s/run", root);
     assert_int_equal(mkdir(dir, 0755), 0);
     power_begin(dir);
