@@ -7,10 +7,20 @@
 #include "cli/episode_film.h"
 #include "cli/run_open.h"
 
+/* A policy without a value head, or whose critic knows more than the actor, says 0 throughout: nothing to show. */
+static bool has_values(const Gantry__Trajectory *t)
+{
+    for (size_t i = 0; i < t->n_value; i++)
+        if (t->value[i] != 0)
+            return true;
+    return false;
+}
+
 static void print_steps(const struct episode_film *film)
 {
     const Gantry__Trajectory *t = film->trajectory;
     size_t k = t->steps ? t->n_logp / t->steps : 0;
+    bool values = has_values(t);
 
     printf("episode %" PRIu64 ": %s, \"%s\", policy v%" PRIu64 ", prm v%" PRIu64 ", T %.2g: %s after %u steps\n", t->episode, t->task,
            t->instruction, t->policy_version, t->prm_version, (double)t->temperature, t->success ? "success" : "no success", t->steps);
@@ -24,7 +34,7 @@ static void print_steps(const struct episode_film *film)
             printf(" %+.2f", (double)t->action[s * t->action_dims + a]);
         if (k)
             printf("  logp %7.2f", logp);
-        if (s < t->n_value)
+        if (values && s < t->n_value)
             printf("  value %+.3f", (double)t->value[s]);
         if (s + 1 < t->n_progress)
             printf("  progress %.2f", (double)t->progress[s + 1]);

@@ -37,6 +37,36 @@ static void check_values(const struct hf_shards *shards, struct hf_problems *all
     *ret_bytes = bytes;
 }
 
+/* Of an adapter without its base: every tensor is the A or B of some module, and its other half is there, of the same rank. */
+static void check_adapter(const struct hf_shards *file, struct hf_problems *all)
+{
+    const struct safetensors *tensors = file->file[0];
+    int pairs = 0;
+
+    for (int i = 0; i < tensors->count; i++) {
+        const struct st_tensor *tensor = &tensors->list[i], *other;
+        _cleanup_(strbuf_release) struct strbuf name = STRBUF_INIT;
+        bool is_a = ends_with(tensor->name, ".lora_A.weight"), is_b = ends_with(tensor->name, ".lora_B.weight");
+
+        if (strstr(tensor->name, ".base_layer.weight"))
+            continue;           /* PEFT's copy of an unchanged base weight */
+        if (!is_a && !is_b) {
+            (void)hf_problem(all, NULL, EINVAL, "%s: tensor %s is no A or B of a linear module", tensors->path, tensor->name);
+            continue;
+        }
+        strbuf_add(&name, tensor->name, strlen(tensor->name) - strlen("A.weight"));
+        strbuf_addf(&name, "%c.weight", is_a ? 'B' : 'A');
+        other = safetensors_find(tensors, name.text);
+        if (!other)
+            (void)hf_problem(all, NULL, ENOENT, "%s: tensor %s is missing, the other half of %s", tensors->path, name.text, tensor->name);
+        else if (is_a && (tensor->ndim < 2 || other->ndim < 2 || tensor->dim[0] != other->dim[1]))
+            (void)hf_problem(all, NULL, EINVAL, "%s: tensor %s: its rank is not that of %s", tensors->path, tensor->name, other->name);
+        pairs += is_a && other;
+    }
+    if (!pairs)
+        (void)hf_problem(all, NULL, ENOENT, "%s: no adapter in it", tensors->path);
+}
+
 /* Names, shapes and dtypes by the architecture's tables; of an architecture without tables only what any checkpoint must be. */
 static int open_checked(const char *dir, struct hf_problems *all, struct hf_shards *ret, struct error *error)
 {
@@ -47,6 +77,8 @@ static int open_checked(const char *dir, struct hf_problems *all, struct hf_shar
     const char *type;
     int r = model_is_adapter(dir, ret, &peft, error);
 
+    if (r > 0)
+        check_adapter(ret, all);
     if (r != 0)
         return r;
     if (qwen_vl_is(dir))

@@ -86,6 +86,31 @@ def test_a_bad_side_file_is_a_problem(broken):
     assert r.returncode == 1 and "value_head.safetensors" in r.stdout
 
 
+def test_an_adapter_is_pairs(tmp_path):
+    """Without its base an adapter can still be told from what is none: a half alone, another rank, weights of a model."""
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": "all-linear"}))
+    file = tmp_path / "adapter_model.safetensors"
+    shapes = {"up.lora_A": [2, 3], "up.lora_B": [4, 2], "down.lora_A": [2, 4], "down.lora_B": [3, 2]}
+
+    def verify():
+        header, at = {}, 0
+        for name, (rows, cols) in shapes.items():
+            header[f"base_model.model.{name}.weight"] = {"dtype": "F32", "shape": [rows, cols], "data_offsets": [at, at + 4 * rows * cols]}
+            at += 4 * rows * cols
+        write(file, header, bytes(at))
+        r = gantry("model", "verify", tmp_path)
+        return r.returncode, r.stdout
+
+    status, said = verify()
+    assert status == 0 and "good: 4 tensors" in said, said
+    del shapes["up.lora_B"]
+    shapes |= {"down.lora_B": [3, 1], "gate": [2, 2]}
+    status, said = verify()
+    assert status == 1 and "3 problems" in said, said
+    for line in ("up.lora_B.weight is missing", "down.lora_A.weight: its rank", "gate.weight is no A or B"):
+        assert line in said, said
+
+
 def test_nothing_is_half_written(broken, tmp_path):
     """A source that breaks off in the middle leaves no destination, and what was there stays."""
     shards = sorted(broken.glob("model-*.safetensors"))
