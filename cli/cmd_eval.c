@@ -450,7 +450,7 @@ int cmd_eval(int argc, char **argv)
     _cleanup_free_ struct command *c = calloc(1, sizeof *c);
     struct stage_config stage;
     struct error error = {0};
-    int option, r;
+    int option, index, r;
 
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--suite"))
@@ -460,12 +460,17 @@ int cmd_eval(int argc, char **argv)
     c->ask.stage = stage.eval;
     c->ask.at = -1;
     c->frames = 200;
-    while ((option = getopt_long(argc, argv, "", options, NULL)) >= 0) {
+    while ((option = getopt_long(argc, argv, "", options, &index)) >= 0) {
         if (option == HELP)
             return usage(stdout, CLI_OK);
+        if (option == '?')
+            return usage(stderr, CLI_USAGE);
         r = take_option(c, option, optarg);
+        if (r == -EINVAL)
+            fprintf(stderr, "gantry eval: --%s: '%.60s' is not right here; gantry eval --help has what is\n", options[index].name,
+                    optarg ? optarg : "");
         if (r < 0)
-            return r == -ERANGE ? CLI_USAGE : usage(stderr, CLI_USAGE);
+            return CLI_USAGE;
     }
     if (optind + 1 != argc || !(c->seeds || c->action_error) || !c->ask.n_policies)
         return usage(stderr, CLI_USAGE);

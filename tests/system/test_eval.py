@@ -60,4 +60,6 @@ def test_eval(make_cluster, tmp_path):
             (["--perturb", "earthquake"], "earthquake")):
         done = gantry("eval", cluster.run, "--policies", "last", "--seeds", "100..101", *words)
         assert done.returncode != 0 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    done = gantry("eval", cluster.run, "--policies", "last", "--seeds", "5..3")
+    assert done.returncode == 2 and "--seeds: '5..3' is not right" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
     assert " 0 contradictions" in cluster.history()
