@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/philox.h"
+#include "nn/cpu/kernels.h"
 
 struct openvla *lab_model(uint64_t seed)
 {
@@ -135,4 +136,78 @@ struct openvla *lab_packed_clone(const struct openvla *model)
     assert_int_equal(openvla_clone(model, &copy), 0);
     assert_int_equal(openvla_pack(copy, false), 0);
     return copy;
+}
+
+const struct rl_config lab_rl = {
+    .temperature = 1, .reward = REWARD_PROGRESS, .w_progress = 1, .w_success = 1, .advantage = ADVANTAGE_GAE, .gamma = .99,
+    .lambda = .95, .epochs = 2,
+    .minibatch = 12, .clip_low = .2, .clip_high = .2, .lr = 1e-3, .lr_ramp = 3, .weight_decay = .01, .clip = 1, .beta2 = .95,
+    .kl = KL_EXACT, .kl_coef = .01,
+    .value_coef = .5, .value_width = 16, .value_epochs = 2, .value_lr = 1e-3, .value_detach = true, .critic_time = true,
+    .critic_prm = true,
+};
+
+struct ppo_result lab_iterate_forgetting(struct trainer *trainer, const struct openvla *reference,
+                                            const struct rl_config *config, uint64_t iteration, int every)
+{
+    struct openvla *actor = NULL;
+    struct dataset *data;
+    struct ppo_result result;
+    struct error error = {0};
+
+    assert_int_equal(openvla_clone(trainer->model, &actor), 0);
+    assert_int_equal(openvla_pack(actor, false), 0);
+    data = lab_rollouts(actor);
+    for (int i = 0; every && i < data->n; i += every) {
+        free(data->list[i].hidden);
+        data->list[i].hidden = NULL;
+    }
+    if (objective_ppo(trainer, reference, data, config, &(struct objective) {.seed = 7, .stage = 4, .iteration = iteration,
+                                                                             .version = 3}, &result, &error) < 0)
+        fail_msg("%s", error.text);
+    dataset_free(data);
+    openvla_free(actor);
+    return result;
+}
+
+struct ppo_result lab_iterate(struct trainer *trainer, const struct openvla *reference, const struct rl_config *config,
+                                 uint64_t iteration)
+{
+    return lab_iterate_forgetting(trainer, reference, config, iteration, 0);
+}
+
+struct openvla *lab_critic_model(uint64_t seed)
+{
+    struct openvla *model = lab_model(seed);
+
+    assert_int_equal(openvla_add_value_head(model, 16, 2, 9), 0);
+    return model;
+}
+
+void lab_same_bits(const struct trainer *a, const struct trainer *b)
+{
+    assert_int_equal(a->model->params.numel, b->model->params.numel);
+    assert_memory_equal(a->model->params.values, b->model->params.values, (size_t)a->model->params.numel * sizeof(float));
+    for (int i = 0; i < TRAIN_PARTS; i++) {
+        size_t bytes = (size_t)(a->parts[i].end - a->parts[i].begin) * sizeof(float);
+
+        if (!bytes)
+            continue;
+        assert_int_equal(a->parts[i].adamw.step, b->parts[i].adamw.step);
+        assert_memory_equal(a->parts[i].adamw.m, b->parts[i].adamw.m, bytes);
+        assert_memory_equal(a->parts[i].adamw.v, b->parts[i].adamw.v, bytes);
+    }
+    assert_memory_equal(&a->returns, &b->returns, sizeof a->returns);
+}
+
+int lab_run_in_both(const struct CMUnitTest *tests, size_t n, const struct CMUnitTest *fast_tests, size_t n_fast)
+{
+    int failed = _cmocka_run_group_tests("strict", tests, n, NULL, NULL);
+
+    if (!cpu_kernels()->gemm_bf16) {
+        print_message("numerics: fast is not tested: no VDPBF16PS here\n");
+        return failed;
+    }
+    lab_fast = true;
+    return failed + _cmocka_run_group_tests("fast", fast_tests, n_fast, NULL, NULL);
 }

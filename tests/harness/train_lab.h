@@ -21,3 +21,16 @@ uint8_t *lab_noise_frames(uint64_t seed, int n);                        /* (n, L
 void lab_add_episode(struct dataset *data, const struct openvla *model, uint64_t id, int steps, bool demo, bool success);
 struct dataset *lab_rollouts(const struct openvla *model);              /* LAB_EPISODES of 2 to 6 steps, every third a success; sorted */
 struct dataset *lab_demonstrations(const struct openvla *model, int n); /* of one step each */
+
+/* PPO as the demo has it, and a model with the critic it wants. */
+extern const struct rl_config lab_rl;
+struct openvla *lab_critic_model(uint64_t seed);
+/* One iteration on the trainer, of episodes it has just played; reference is a packed model. The hidden states of every n-th episode are lost. */
+struct ppo_result lab_iterate_forgetting(struct trainer *trainer, const struct openvla *reference, const struct rl_config *config,
+                                         uint64_t iteration, int every);
+struct ppo_result lab_iterate(struct trainer *trainer, const struct openvla *reference, const struct rl_config *config, uint64_t iteration);
+void lab_same_bits(const struct trainer *a, const struct trainer *b);      /* values, moments, statistics of returns */
+
+/* A main(): what holds in strict numerics, then, where this CPU has them, what holds in fast ones. */
+struct CMUnitTest;
+int lab_run_in_both(const struct CMUnitTest *tests, size_t n, const struct CMUnitTest *fast_tests, size_t n_fast);
