@@ -8,22 +8,16 @@ added, in turn, so many a minute that --share of the workers are other ones afte
 no episode may fail, and `gantry history check` must find nothing. Printed: journaled episodes and environment steps a minute, calm and under churn. Half of
 the calm minutes come after the churn, so that a machine that gets slower is not taken for a loss. The figures go to docs/reliability.md."""
 import argparse
-import copy
-import json
 import os
 import random
-import shutil
 import signal
 import sqlite3
 import sys
-import tempfile
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
-from chaos import STAGES, look, wait  # noqa: E402
-from conftest import TINY, TOP, Cluster, gantry, merged  # noqa: E402
+from long_run import long_run
+from chaos import STAGES, look, wait
+from conftest import gantry
 
 
 def totals(cluster):
@@ -79,8 +73,13 @@ def measure(cluster, args):
     marks.append(totals(cluster))
     time.sleep(args.calm * 30)
     marks.append(totals(cluster))
-    return {"replaced": replaced, "the_learner_restarted": cluster.pids("learner") != learner, "load": os.getloadavg()[1],
+    return {"workers": args.workers, "a_minute": args.share, "replaced": replaced, "the_learner_restarted": cluster.pids("learner") != learner, "load": os.getloadavg()[1],
             "calm": per_minute([marks[0:2], marks[2:4]]), "churn": per_minute([marks[1:3]])}
+
+
+def failed_episodes(run):
+    with sqlite3.connect(run / "ledger.sqlite") as db:
+        return {"failed_episodes": db.execute("select count(*) from episodes where state = 'failed'").fetchone()[0]}
 
 
 def main():
@@ -92,29 +91,9 @@ def main():
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out")
     args = parser.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="gu-", dir="/tmp"))
-    config = merged(copy.deepcopy(TINY), {"policy": {"init": str(TOP / "models" / "tiny")}, "run": {"seed": args.seed},
-                                          "cluster": {"env_workers": args.workers, "slots": 2}})
-    config["stages"] = STAGES
-    cluster = Cluster(root, config)
-    try:
-        cluster.up()
-        if wait(cluster, lambda s: s and s["stage_number"] == 4 and s["iteration"] >= 1, 300) is None:
-            sys.exit(f"churn: the run did not reach rl\n{cluster.logs()}")
-        result = {"seed": args.seed, "workers": args.workers, "a_minute": args.share, **measure(cluster, args)}
-        gantry("drain", cluster.run)
-        result["drained"] = cluster.supervisor.wait(120) == 0
-        with sqlite3.connect(cluster.run / "ledger.sqlite") as db:
-            result["failed_episodes"] = db.execute("select count(*) from episodes where state = 'failed'").fetchone()[0]
-        check = gantry("history", "check", cluster.run)
-        result["history"] = (check.stdout + check.stderr).strip().splitlines()[-1][:200]
-    finally:
-        cluster.close()
-        shutil.rmtree(root, ignore_errors=True)
-    print(json.dumps(result, indent=1))
-    if args.out:
-        Path(args.out).write_text(json.dumps(result, indent=1) + "\n")
-    sys.exit(bool(check.returncode or result["failed_episodes"] or result["the_learner_restarted"] or not result["drained"]))
+    result, contradicted = long_run("churn", args, STAGES, lambda cluster: measure(cluster, args), failed_episodes,
+                                    cluster={"env_workers": args.workers, "slots": 2})
+    sys.exit(bool(contradicted or result["failed_episodes"] or result["the_learner_restarted"] or not result["drained"]))
 
 
 if __name__ == "__main__":

@@ -7,19 +7,14 @@ One run under `gantry up`, rl iterations of 8 episodes without end. Every five s
 Printed at the end, for each: memory after a tenth of the time, at the end, and the slope of a straight line through the last nine tenths (KB per
 minute); descriptors, least and most. Then the run is drained and `gantry history check` looks at it. The figures go to docs/reliability.md."""
 import argparse
-import copy
-import json
 import os
-import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
-from chaos import STAGES, look, wait  # noqa: E402
-from conftest import TINY, TOP, Cluster, children, command, gantry, merged  # noqa: E402
+from long_run import long_run
+from chaos import STAGES, look
+from conftest import children, command
 
 
 def looked_at(pid):
@@ -63,35 +58,20 @@ def summary(series, minutes):
     return rows
 
 
+def measure(cluster, minutes):
+    first = look(cluster)
+    daemons = summary(watch(cluster, minutes), minutes)
+    last = look(cluster) or {}
+    return {"minutes": minutes, "daemons": daemons, "iterations": last.get("iteration", 0) - first["iteration"]}
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out")
     args = parser.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="gs-", dir="/tmp"))
-    config = merged(copy.deepcopy(TINY), {"policy": {"init": str(TOP / "models" / "tiny")}, "run": {"seed": args.seed}})
-    config["stages"] = STAGES
-    cluster = Cluster(root, config)
-    try:
-        cluster.up()
-        if wait(cluster, lambda s: s and s["stage_number"] == 4 and s["iteration"] >= 1, 300) is None:
-            sys.exit(f"soak: the run did not reach rl\n{cluster.logs()}")
-        first = look(cluster)
-        result = {"minutes": args.minutes, "seed": args.seed, "daemons": summary(watch(cluster, args.minutes), args.minutes)}
-        last = look(cluster) or {}
-        result["iterations"] = last.get("iteration", 0) - first["iteration"]
-        gantry("drain", cluster.run)
-        result["drained"] = cluster.supervisor.wait(120) == 0
-        check = gantry("history", "check", cluster.run)
-        result["history"] = (check.stdout + check.stderr).strip().splitlines()[-1][:200]
-    finally:
-        cluster.close()
-        shutil.rmtree(root, ignore_errors=True)
-    print(json.dumps(result, indent=1))
-    if args.out:
-        Path(args.out).write_text(json.dumps(result, indent=1) + "\n")
-    sys.exit(check.returncode)
+    sys.exit(long_run("soak", args, STAGES, lambda cluster: measure(cluster, args.minutes))[1])
 
 
 if __name__ == "__main__":

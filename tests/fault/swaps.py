@@ -7,19 +7,13 @@ One run under `gantry up` with two reward models; as soon as an iteration has be
 journal: how long each episode's scores took, for iterations played before a swap (the last under a version), right after it (the first under the
 other) and between. Nothing may have failed, and every episode was scored by one version. The figures go to docs/reliability.md."""
 import argparse
-import copy
-import json
-import shutil
 import sqlite3
 import struct
 import sys
-import tempfile
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
-from chaos import look, wait  # noqa: E402
-from conftest import TINY, TOP, Cluster, admin, gantry, merged  # noqa: E402
+from long_run import long_run
+from chaos import look, wait
+from conftest import admin
 
 PRM = {"steps": 3, "batch": 8, "holdout": 0.3, "force": True}
 STAGES = [{"demos": {"episodes": 6, "style": "clean"}}, {"sft": {"steps": 3, "batch": 8, "warmup": 1}}, {"rollouts": {"episodes": 20}},
@@ -102,6 +96,15 @@ def figures(run, stage):
             **{name: quantiles(values) for name, values in groups.items()}}
 
 
+def swap(cluster, swaps):
+    for n in range(swaps):
+        at = look(cluster)["iteration"]
+        admin(cluster.run / "sock" / "status.sock", f"prm swap {1 + n % 2}")
+        if wait(cluster, lambda s: s and s["iteration"] >= at + 3, 120) is None:
+            sys.exit(f"swaps: nothing goes on after swap {n}\n{cluster.logs()}")
+    return {"swaps": swaps}
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--swaps", type=int, default=50)
@@ -109,31 +112,9 @@ def main():
     parser.add_argument("--slots", type=int, default=8)
     parser.add_argument("--out")
     args = parser.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="gw-", dir="/tmp"))
-    config = merged(copy.deepcopy(TINY), {"policy": {"init": str(TOP / "models" / "tiny")}, "run": {"seed": args.seed},
-                                          "cluster": {"slots": args.slots}, "journal": {"keep": 500}})
-    config["stages"] = STAGES
-    cluster = Cluster(root, config)
-    try:
-        cluster.up()
-        if wait(cluster, lambda s: s and s["stage_number"] == 5, 300) is None:
-            sys.exit(f"swaps: the run did not reach rl\n{cluster.logs()}")
-        for n in range(args.swaps):
-            at = look(cluster)["iteration"]
-            admin(cluster.run / "sock" / "status.sock", f"prm swap {1 + n % 2}")
-            if wait(cluster, lambda s: s and s["iteration"] >= at + 3, 120) is None:
-                sys.exit(f"swaps: nothing goes on after swap {n}\n{cluster.logs()}")
-        gantry("drain", cluster.run)
-        result = {"seed": args.seed, "swaps": args.swaps, "drained": cluster.supervisor.wait(120) == 0, **figures(cluster.run, 5)}
-        check = gantry("history", "check", cluster.run)
-        result["history"] = (check.stdout + check.stderr).strip().splitlines()[-1][:200]
-    finally:
-        cluster.close()
-        shutil.rmtree(root, ignore_errors=True)
-    print(json.dumps(result, indent=1))
-    if args.out:
-        Path(args.out).write_text(json.dumps(result, indent=1) + "\n")
-    sys.exit(bool(check.returncode or result["failed_episodes"] or result["iterations_with_two_versions"]))
+    result, contradicted = long_run("swaps", args, STAGES, lambda cluster: swap(cluster, args.swaps), lambda run: figures(run, 5),
+                                    cluster={"slots": args.slots}, journal={"keep": 500})
+    sys.exit(bool(contradicted or result["failed_episodes"] or result["iterations_with_two_versions"]))
 
 
 if __name__ == "__main__":
