@@ -15,8 +15,8 @@
 #   make bench         side-by-side measurements (tests/bench), printed as ratios
 #   make fuzz          run the fuzz targets for real (clang, libFuzzer); FUZZ_SECONDS=60 each
 #   make test-fault    named faults in real daemons, the short form;  make chaos: kill loops in real training (CHAOS="--kills 100");
-#                      damaged files, the long form: CORRUPTIONS=1000000 build/release/tests/unit/test_corruption;
-#                      power cuts: POWER_RUNS=30 POWER_SEEDS=5 POWER_RESUMES=1 build/release/tests/unit/test_power_loss
+#   make chaos-long    the same, then workers that come and go, fifty swaps, a soak, a bad cable (as root), power cuts and damaged files
+#                      in their long forms: some hours; what has failed is named at the end
 #   make chaos-sim     100,000 seeded histories of the protocol under faults
 #   make install       programs, units and job scripts; DESTDIR=, PREFIX=/usr/local, UNITDIR=
 #   make gpu-check     everything that needs a GPU, with a report (build/gpu-check.txt); says why when there is none
@@ -244,9 +244,15 @@ test-fault:
 	@tests/run.sh fault
 chaos: all
 	@/usr/bin/python3 tests/fault/chaos.py $(CHAOS)
+chaos_long := "python3 tests/fault/chaos.py $(CHAOS)" "python3 tests/fault/churn.py" "python3 tests/fault/swaps.py" "python3 tests/fault/soak.py" \
+              "python3 tests/fault/network.py" "env POWER_RUNS=30 POWER_SEEDS=5 POWER_RESUMES=1 $(B)/tests/unit/test_power_loss" \
+              "env CORRUPTIONS=1000000 $(B)/tests/unit/test_corruption"
+chaos-long: all $(B)/tests/unit/test_power_loss $(B)/tests/unit/test_corruption
+	@failed=; for run in $(chaos_long); do echo "== $$run"; PATH=/usr/bin:$$PATH $$run || failed="$$failed; $$run"; done; \
+	[ -z "$$failed" ] || { echo "chaos-long: failed$${failed}"; exit 1; }
 chaos-sim: $(B)/tests/sim/test_sim
 	@SIM_HISTORIES=$${SIM_HISTORIES:-100000} $<
-.PHONY: gpu-check gpu-bench
+.PHONY: gpu-check gpu-bench chaos-long
 gpu-check: $(patsubst %.c,$(B)/%,$(wildcard tests/nn/test_device*.c)) $(B)/tests/bench/bench_gpu
 	@tests/gpu/check.sh
 gpu-bench: $(B)/tests/bench/bench_gpu
