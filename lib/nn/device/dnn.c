@@ -24,8 +24,10 @@ struct dnn *dnn_open(char *why, size_t why_size)
 {
     struct dnn *d = calloc(1, sizeof(*d));
 
-    if (!d)
+    if (!d) {
+        snprintf(why, why_size, "out of memory");
         return NULL;
+    }
     if (dnn_calls_open(NULL, &d->calls, &d->library, why, why_size) < 0) {
         free(d);
         return NULL;
@@ -101,7 +103,7 @@ static int make_plan(void *arg, struct dnn_plan *p)
     if (r >= 0)
         r = dnn_plan_build(&d->calls, d->handle, &graph, &p->plan, &p->workspace, why, sizeof(why));
     if (r < 0 && !d->refusal[0])
-        memcpy(d->refusal, graph.why[0] ? graph.why : why, sizeof(d->refusal));
+        snprintf(d->refusal, sizeof(d->refusal), "%s", graph.why[0] ? graph.why : why);
     memcpy(p->uses, graph.uses, sizeof(p->uses));
     dnn_graph_release(&d->calls, &graph);
     return r;
