@@ -7,6 +7,7 @@
 #include "nn/device/device.h"
 #include "nn/rope_table.h"
 #include "nn/tape_internal.h"
+#include "nn/tape_watch.h"
 
 struct tape_record {
     struct tape_record *previous;
@@ -170,6 +171,8 @@ void tape_plan(struct tape *tape)
     tape->planned = tape->scratch = tape->peak = tape->block = 0;
     tape->last = NULL;
     tape->error = 0;
+    if (tape->watch)
+        tape_watch_begin(tape->watch);
 }
 
 int tape_allocate(struct tape *tape)
@@ -222,6 +225,8 @@ void tape_begin(struct tape *tape)
     tape->last = NULL;
     tape->error = tape->on ? device_stream_begin(tape->on) : 0;
     tape->spares = 0;
+    if (tape->watch)
+        tape_watch_begin(tape->watch);
     forget_chunks(tape);
     arena_reset(tape_arena(tape), 0);
 }
@@ -244,19 +249,31 @@ int tape_run(struct tape *tape, int (*pass)(struct tape *tape, void *arg), void 
     return pass(tape, arg);
 }
 
+static void replay(struct tape *tape, const struct tape_record *r)
+{
+    bool large = r->y && tape_is_large(r->y);
+
+    if (tape->recycle && large && !r->y->g)
+        return;                         /* nobody wrote it: zero, and so is all that would follow */
+    r->backward(tape, r->context);
+    if (tape->recycle && large)
+        give_back(tape, r->y);
+}
+
 void tape_backward(struct tape *tape)
 {
-    if (tape->planning)                 /* what it takes has been asked for on the way forward */
-        return;
-    for (struct tape_record *r = tape->last; r && !tape->error; r = r->previous) {
-        bool large = r->y && tape_is_large(r->y);
+    bool watched;
+    int r = 0;
 
-        if (tape->recycle && large && !r->y->g)
-            continue;                   /* nobody wrote it: zero, and so is all that would follow */
-        r->backward(tape, r->context);
-        if (tape->recycle && large)
-            give_back(tape, r->y);
+    if (tape->planning || tape->error)  /* what it takes has been asked for on the way forward */
+        return;
+    watched = tape->watch && tape_watch_return(tape->watch, &r);
+    for (struct tape_record *record = tape->last; record && !tape->error && r >= 0; record = record->previous) {
+        replay(tape, record);
+        r = watched && !tape->error ? tape_watch_replayed(tape->watch) : 0;
     }
+    if (r < 0)
+        tape_fail(tape, r);
 }
 
 void *tape_alloc(struct tape *tape, size_t bytes)
@@ -424,4 +441,6 @@ void tape_record(struct tape *tape, struct tensor *y, void (*backward)(struct ta
         return;
     *record = (struct tape_record) {.previous = tape->last, .y = y, .backward = backward, .context = context};
     tape->last = record;
+    if (tape->watch)
+        tape_watch_record(tape->watch);
 }

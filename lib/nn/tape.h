@@ -36,6 +36,7 @@ struct tape_record;
 struct tape_block;
 struct tape_chunk;
 struct rope_table;
+struct tape_watch;
 struct device_stream;
 
 struct tape {
@@ -55,6 +56,7 @@ struct tape {
     size_t peak;                /* the most bytes held at once in the dry run (tape_keep gives some back) */
     struct tape_block *blocks;  /* small things of the dry run */
     struct rope_table *rope;    /* cos and sin by position; grows to the longest sequence met, kept between passes */
+    struct tape_watch *watch;   /* borrowed: who is told in the backward when a parameter's gradient is whole (nn/tape_watch.h); NULL */
     struct device_stream *on;   /* NULL: this CPU. Owned */
     bool half;                  /* on a device: activations and their gradients are bf16 */
     struct arena numbers;       /* on a device: its memory; `arena` is not used then */

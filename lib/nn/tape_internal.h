@@ -2,7 +2,8 @@
  *
  *   tape.c           memory, records, the way back
  *   tape_edges.c     what the host sends and reads
- *   tape_twice.c     blocks that are computed twice */
+ *   tape_twice.c     blocks that are computed twice
+ *   tape_watch.c     which gradients are whole */
 #pragma once
 
 #include "nn/tape.h"

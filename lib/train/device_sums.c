@@ -3,13 +3,16 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { ROOMS = 4, BUCKET = 4 << 20, PATIENCE_MS = 300000, PADDING = 16 };      /* of shards: log2(8) + 1; floats; param.h aligns to 16 */
+enum { ROOMS = 4, PATIENCE_MS = 300000, PADDING = 16 };      /* of shards: log2(8) + 1; param.h aligns to 16 floats */
 
 struct device_sums {
     struct device *device;
     int64_t numel;
     float *room[ROOMS];
-    float *gathered;                    /* [ranks][BUCKET], of a strict group of more than two */
+    int held;                           /* rooms with sums in them, the last shard's own among them */
+    void *comm, *whole;                 /* a stream for the exchange, and the event that it waits for; NULL before the first */
+    bool begun;                         /* something is under way there */
+    float *gathered;                    /* [ranks][DEVICE_BUCKET], of a strict group of more than two */
 };
 
 int device_sums_new(struct device *device, int64_t numel, struct device_sums **ret)
@@ -29,6 +32,11 @@ struct device_sums *device_sums_free(struct device_sums *d)
     if (!d)
         return NULL;
     d->device->k->use(d->device->ordinal, NULL, NULL, 0);
+    if (d->comm) {
+        d->device->k->wait(d->comm);
+        d->device->k->event_free(d->whole);
+        d->device->k->stream_free(d->comm);
+    }
     for (int i = 0; i < ROOMS; i++)
         d->device->k->release(d->room[i]);
     d->device->k->release(d->gathered);
@@ -43,7 +51,7 @@ size_t device_sums_bytes(int64_t numel, int shards, int ranks, bool strict)
 
     for (int n = shards; n > 1 && (strict || rooms < 2); n /= 2)
         rooms++;
-    return ((size_t)rooms * (size_t)numel + (strict && ranks > 2 ? (size_t)ranks * (size_t)MIN(numel, (int64_t)BUCKET) : 0)) * sizeof(float);
+    return ((size_t)rooms * (size_t)numel + (strict && ranks > 2 ? (size_t)ranks * (size_t)MIN(numel, (int64_t)DEVICE_BUCKET) : 0)) * sizeof(float);
 }
 
 int device_spans(const struct adamw_range *ranges, int n, struct adamw_range *ret)
@@ -86,7 +94,7 @@ static int add(struct device_sums *d, struct device_stream *s, const struct adam
     return r;
 }
 
-int device_sums_shards(struct device_sums *d, struct device_stream *s, const struct adamw_range *spans, int n, int shards,
+int device_sums_shards(struct device_sums *d, struct device_stream *s, const struct adamw_range *spans, int n, int shards, bool leave_last,
                        device_shard_fn *fn, void *arg, float **ret)
 {
     int held = 0, r = 0;
@@ -94,9 +102,11 @@ int device_sums_shards(struct device_sums *d, struct device_stream *s, const str
 
     for (int i = 0; i < shards && r >= 0; i++) {
         r = room(d, s, spans, n, held, &grad);
+        d->held = ++held;
         if (r >= 0)
             r = fn(arg, i, grad);
-        held++;
+        if (leave_last && i == shards - 1)
+            break;                      /* its pairs were added bucket by bucket */
         /* as many pairs are complete as i + 1 has factors of two; without the tree: always the one */
         for (int k = i + 1; r >= 0 && held > 1 && (d->device->strict ? k % 2 == 0 : true); k /= 2, held--)
             r = add(d, s, spans, n, held - 2, held - 1);
@@ -105,40 +115,75 @@ int device_sums_shards(struct device_sums *d, struct device_stream *s, const str
     return r;
 }
 
+/* ---- ranks: on a stream of their own ------------------------------------------------------------------------ */
+
 /* The upper part of the tree, as shard_tree_sum goes. */
-static int add_ranks(struct device_sums *d, struct device_stream *s, float *grad, int64_t length, int ranks)
+static int add_ranks(struct device_sums *d, float *grad, int64_t length, int ranks)
 {
+    const struct device_kernels *k = d->device->k;
     int r = 0;
 
     for (int stride = 1; stride < ranks; stride *= 2)
         for (int i = 0; i + stride < ranks && r >= 0; i += 2 * stride)
-            r = s->k->accumulate(s->stream, DEVICE_F32, d->gathered + i * length, d->gathered + (i + stride) * length, length);
-    return r < 0 ? r : s->k->copy(s->stream, grad, d->gathered, (size_t)length * sizeof(float));
+            r = k->accumulate(d->comm, DEVICE_F32, d->gathered + i * length, d->gathered + (i + stride) * length, length);
+    return r < 0 ? r : k->copy(d->comm, grad, d->gathered, (size_t)length * sizeof(float));
 }
 
-static int exchange(struct device_sums *d, struct device_stream *s, struct nccl_group *nccl, int ranks, float *grad, int64_t length)
+static int exchange(struct device_sums *d, struct nccl_group *nccl, int ranks, float *grad, int64_t length)
 {
     int r;
 
     if (!d->device->strict || ranks == 2)
-        return nccl_group_all_reduce(nccl, grad, (size_t)length, NCCL_FLOAT32, s->stream);
-    r = nccl_group_all_gather(nccl, grad, (size_t)length * sizeof(float), d->gathered, s->stream);
-    return r < 0 ? r : add_ranks(d, s, grad, length, ranks);
+        return nccl_group_all_reduce(nccl, grad, (size_t)length, NCCL_FLOAT32, d->comm);
+    r = nccl_group_all_gather(nccl, grad, (size_t)length * sizeof(float), d->gathered, d->comm);
+    return r < 0 ? r : add_ranks(d, grad, length, ranks);
 }
 
-int device_sums_ranks(struct device_sums *d, struct device_stream *s, const struct adamw_range *spans, int n,
-                      const struct group *group, float *grad)
+static int prepare(struct device_sums *d, int ranks)
 {
-    struct nccl_group *nccl = group->device ? device_group_nccl(group->device) : NULL;
-    const struct nccl_stream stream = {.handle = s->stream, .done = s->k->done};
+    const struct device_kernels *k = d->device->k;
     int r = 0;
 
-    if (!nccl)
-        return -ECONNRESET;
-    if (d->device->strict && group->ranks > 2 && !d->gathered)
-        r = s->k->alloc((size_t)group->ranks * (size_t)MIN(d->numel, (int64_t)BUCKET) * sizeof(float), (void **)&d->gathered);
-    for (int i = 0; i < n && r >= 0; i++)
-        for (int64_t at = spans[i].begin; at < spans[i].end && r >= 0; at += BUCKET)
-            r = exchange(d, s, nccl, group->ranks, grad + at, MIN(spans[i].end - at, (int64_t)BUCKET));
-    return r < 0 ? r : nccl_group_wait(nccl, &stream, PATIENCE_MS);
+    if (!d->comm) {
+        r = k->stream_new(&d->comm);
+        if (r >= 0 && (r = k->event_new(&d->whole)) < 0) {
+            k->stream_free(d->comm);
+            d->comm = NULL;
+        }
+    }
+    if (r >= 0 && d->device->strict && ranks > 2 && !d->gathered)
+        r = k->alloc((size_t)ranks * (size_t)MIN(d->numel, (int64_t)DEVICE_BUCKET) * sizeof(float), (void **)&d->gathered);
+    return r;
+}
+
+int device_sums_bucket(struct device_sums *d, struct device_stream *s, const struct bucket *bucket, const struct group *group)
+{
+    struct nccl_group *nccl = group->device ? device_group_nccl(group->device) : NULL;
+    int64_t length = bucket->end - bucket->begin;
+    int r = nccl ? prepare(d, group->ranks) : -ECONNRESET;
+
+    for (int h = d->held; h > 1 && r >= 0; h--)         /* the last shard completes every pair */
+        r = s->k->accumulate(s->stream, DEVICE_F32, d->room[h - 2] + bucket->begin, d->room[h - 1] + bucket->begin, length);
+    if (r >= 0)
+        r = s->k->event_mark(s->stream, d->whole);
+    if (r >= 0)
+        r = s->k->stream_wait(d->comm, d->whole);
+    d->begun |= r >= 0;
+    return r < 0 ? r : exchange(d, nccl, group->ranks, d->room[0] + bucket->begin, length);
+}
+
+int device_sums_wait(struct device_sums *d, const struct group *group, int r)
+{
+    struct nccl_group *nccl = group->device ? device_group_nccl(group->device) : NULL;
+    const struct nccl_stream stream = {.handle = d->comm, .done = d->device->k->done};
+
+    if (r >= 0)
+        r = nccl && d->comm ? nccl_group_wait(nccl, &stream, PATIENCE_MS) : -ECONNRESET;
+    if (r < 0 && d->begun) {            /* the others wait for a rank that will not come */
+        if (nccl)
+            nccl_group_abort(nccl, "a rank gave up in the middle of a step");
+        d->device->k->wait(d->comm);
+    }
+    d->begun = false;
+    return r;
 }

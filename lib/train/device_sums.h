@@ -1,9 +1,11 @@
 /* device_sums.h - a minibatch's gradient added up in a device's memory: shards in the tree of shard_sum.h, ranks over NCCL.
  *
- *   device_sums_shards(one gradient per shard -> this rank's sum) -> device_sums_ranks(-> the group's sum, in place)
+ *   device_sums_shards(one gradient per shard -> this rank's sum)
+ *   several ranks: the same, and meanwhile, from the last shard's function, device_sums_bucket for each bucket; then device_sums_wait
  *
  * Shards are computed one after the other, for one fills a device; a sum of neighbours is added as soon as both are there, so
- * that log2(shards) + 1 gradients are held at once. Ranks exchange buckets of a fixed size. Strict numerics: every rank gathers
+ * that log2(shards) + 1 gradients are held at once. Ranks exchange buckets of a fixed size, on a stream of their own that waits for
+ * what made them: while one is on its way the last shard's backward goes on. Strict numerics: every rank gathers
  * all ranks' buckets and adds them in the tree itself, so that 1, 2, 4 and 8 ranks give the same bits; fast (and two ranks, for
  * whom a + b is all there is): NCCL's own sum, shards one after the other into two buffers.
  *
@@ -11,9 +13,11 @@
 #pragma once
 
 #include "nn/device/device.h"
+#include "train/buckets.h"
 #include "train/device_group.h"
 
 struct device_sums;
+enum { DEVICE_BUCKET = 4 << 20 };       /* floats that ranks exchange at once */
 
 /* numel: floats of a gradient. */
 int device_sums_new(struct device *device, int64_t numel, struct device_sums **ret);
@@ -27,8 +31,11 @@ int device_spans(const struct adamw_range *ranges, int n, struct adamw_range *re
 
 /* Put the gradient of shard number `shard` (0 .. shards-1 of this rank) into zeroed device memory, laid out like the arena. */
 typedef int device_shard_fn(void *arg, int shard, float *grad);
-int device_sums_shards(struct device_sums *sums, struct device_stream *s, const struct adamw_range *spans, int n, int shards,
+/* leave_last: the last shard's sums with its neighbours are left to device_sums_bucket. */
+int device_sums_shards(struct device_sums *sums, struct device_stream *s, const struct adamw_range *spans, int n, int shards, bool leave_last,
                        device_shard_fn *fn, void *arg, float **ret);
-/* group->device: the ranks' NCCL group, which they have agreed on. */
-int device_sums_ranks(struct device_sums *sums, struct device_stream *s, const struct adamw_range *spans, int n,
-                      const struct group *group, float *grad);
+/* What the last shard puts into this bucket has been put on the stream: it is added to its neighbours and sent to the other ranks.
+ * group->device: the ranks' NCCL group, which they have agreed on. All ranks go through the same buckets in the same order. */
+int device_sums_bucket(struct device_sums *sums, struct device_stream *s, const struct bucket *bucket, const struct group *group);
+/* r: how it went so far. All that is under way has arrived, and the sum is whole; or the group broke. */
+int device_sums_wait(struct device_sums *sums, const struct group *group, int r);

@@ -6,8 +6,9 @@
 
 #include "train/device_sums.h"
 #include "train/pool.h"
+#include "train/reducer.h"
 
-enum { FIRST_TAPE = 32 << 20, BLOCK = 1 << 15 };    /* bytes; floats that one piece of the reduction adds */
+enum { FIRST_TAPE = 32 << 20, BLOCK = 1 << 15, BUCKET = 1 << 18 };    /* bytes; floats that one piece of the reduction adds, or ranks exchange */
 
 struct shards {
     struct pool *pool;
@@ -23,6 +24,8 @@ struct shards {
     int n_spans, most_spans;
     float *gathered;            /* [ranks][longest message] */
     size_t gathered_size;
+    bool late;                  /* ranks exchange nothing before all shards are done: the same bits, later */
+    int64_t bucket;             /* floats that they exchange at once; 0: BUCKET, DEVICE_BUCKET */
 
     /* the call in progress */
     const struct adamw_range *ranges;
@@ -30,6 +33,10 @@ struct shards {
     shard_fn *fn;
     void *arg;
     float *out;
+    struct buckets buckets;     /* of several ranks: what they exchange */
+    struct own_watch { struct bucket_watch buckets; struct shards *shards; int shard; } watch[SHARDS];
+    struct reducer *reducer;    /* on this host, while shards are computed */
+    struct outgrown { struct outgrown *next; float *grad; } *outgrown[SHARDS];  /* of passes given up after the reducer had got parts of them */
     int error[SHARDS];
     int *infer_error;           /* per thread */
 };
@@ -68,6 +75,12 @@ void shards_recompute(struct shards *s, bool on)
 {
     for (int i = 0; i < pool_threads(s->pool); i++)
         s->train[i].recompute = on;
+}
+
+void shards_exchange(struct shards *s, bool overlapped, int64_t bucket)
+{
+    s->late = !overlapped;
+    s->bucket = bucket;
 }
 
 void shards_compute_with(struct shards *s, const struct params *params) { s->params = params; }
@@ -111,7 +124,7 @@ static int run_planned(struct shards *s, struct tape *tape, float *grad, int sha
     bool dirty = false;
     int r = -ENOBUFS;
 
-    for (int planned = 0; planned < 2 && r == -ENOBUFS; planned++) {
+    for (int planned = tape->watch != NULL; planned < 2 && r == -ENOBUFS; planned++) {   /* watched: what was told cannot be taken back */
         if (planned || !tape_room(tape)) {
             tape_plan(tape);
             r = s->fn(tape, shard, first, last, s->arg);
@@ -129,6 +142,39 @@ static int run_planned(struct shards *s, struct tape *tape, float *grad, int sha
     return r;
 }
 
+/* The reducer has parts of the gradient of a pass that is given up: that memory is left to it, the next pass has other. */
+static int replace_gradient(struct shards *s, int shard)
+{
+    struct outgrown *old = calloc(1, sizeof *old);
+    float *fresh = calloc((size_t)s->numel, sizeof *fresh);
+
+    if (!old || !fresh) {
+        free(old);
+        free(fresh);
+        return -ENOMEM;
+    }
+    *old = (struct outgrown) {.next = s->outgrown[shard], .grad = s->grad[shard]};
+    s->outgrown[shard] = old;
+    s->grad[shard] = fresh;
+    return 0;
+}
+
+/* Before a pass of this shard: its gradient is zero. */
+static int begin_gradient(struct shards *s, struct tape *tape, int shard)
+{
+    struct bucket_watch *watch = tape->watch ? &s->watch[shard].buckets : NULL;
+    int r = 0;
+
+    if (watch && watch->next > watch->began)
+        r = replace_gradient(s, shard);
+    else
+        clear_ranges(s->grad[shard], s->ranges, s->n_ranges);
+    if (watch)
+        bucket_watch_again(watch);
+    tape->param_grad = s->grad[shard];
+    return r;
+}
+
 /* Run fn on the tape; a tape that was too small grows and the piece is computed anew. grad NULL: inference. */
 static int run_piece(struct shards *s, struct tape *tape, float *grad, int shard, int first, int last)
 {
@@ -140,8 +186,9 @@ static int run_piece(struct shards *s, struct tape *tape, float *grad, int shard
 
         if (tape_room(tape)) {
             tape_begin(tape);
-            if (grad)
-                clear_ranges(grad, s->ranges, s->n_ranges);
+            r = grad ? begin_gradient(s, tape, shard) : 0;
+            if (r < 0)
+                return r;
             r = s->fn(tape, shard, first, last, s->arg);
             if (r >= 0)
                 r = tape->error;
@@ -157,16 +204,20 @@ static int run_piece(struct shards *s, struct tape *tape, float *grad, int shard
 static void shard_piece(void *arg, int piece, int worker)
 {
     struct shards *s = arg;
-    int shard = s->first + piece;
+    struct tape *tape = &s->train[worker];
+    int shard = s->first + piece, r = 0;
     int first = shard_begin(s->samples, shard), last = shard_begin(s->samples, shard + 1);
 
-    if (first == last)
+    if (first == last) {
         clear_ranges(s->grad[shard], s->ranges, s->n_ranges);
-    s->error[shard] = 0;
-    if (first == last)
-        return;
-    s->train[worker].param_grad = s->grad[shard];
-    s->error[shard] = run_piece(s, &s->train[worker], s->grad[shard], shard, first, last);
+    } else {
+        tape->watch = s->reducer && !s->late ? s->watch[shard].buckets.tape : NULL;
+        r = run_piece(s, tape, s->grad[shard], shard, first, last);
+        tape->watch = NULL;
+    }
+    if (r >= 0 && s->reducer && !s->late)
+        r = bucket_watch_rest(&s->watch[shard].buckets);
+    s->error[shard] = r;
 }
 
 /* One block of the tree over this rank's shards: the sum ends in the lowest one. */
@@ -211,24 +262,6 @@ static int gather(struct shards *s, const void *mine, size_t bytes)
     return s->group.gather(s->group.arg, mine, bytes, s->gathered);
 }
 
-/* The upper part of the tree: over the ranks' sums. */
-static int reduce_ranks(struct shards *s)
-{
-    for (int i = 0; i < s->n_ranges && s->group.ranks > 1; i++) {
-        int64_t begin = s->ranges[i].begin, length = s->ranges[i].end - begin;
-        float *parts[SHARDS];
-        int r = gather(s, s->out + begin, (size_t)length * sizeof(float));
-
-        if (r < 0)
-            return r;
-        for (int j = 0; j < s->group.ranks; j++)
-            parts[j] = s->gathered + j * length;
-        shard_tree_sum(parts, s->group.ranks, length);
-        memcpy(s->out + begin, s->gathered, (size_t)length * sizeof(float));
-    }
-    return 0;
-}
-
 static void set_call(struct shards *s, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg)
 {
     s->ranges = ranges;
@@ -238,39 +271,144 @@ static void set_call(struct shards *s, const struct adamw_range *ranges, int n_r
     s->arg = arg;
 }
 
-static int gradient_here(struct shards *s, float *grad)
+static int have_gradients(struct shards *s)
 {
-    int64_t blocks = 0;
-
     for (int i = s->first; i < s->first + s->own; i++) {
         if (!s->grad[i])
             s->grad[i] = calloc((size_t)s->numel, sizeof(float));
         if (!s->grad[i])
             return -ENOMEM;
     }
-    s->out = grad;
-    pool_run(s->pool, s->own, shard_piece, s);
+    return 0;
+}
+
+static int first_error(const struct shards *s)
+{
     for (int i = s->first; i < s->first + s->own; i++)
         if (s->error[i] < 0)
             return s->error[i];
+    return 0;
+}
+
+static int gradient_alone(struct shards *s)
+{
+    int64_t blocks = 0;
+    int r;
+
+    pool_run(s->pool, s->own, shard_piece, s);
+    r = first_error(s);
+    if (r < 0)
+        return r;
     for (int i = 0; i < s->n_ranges; i++)
         blocks += (s->ranges[i].end - s->ranges[i].begin + BLOCK - 1) / BLOCK;
     pool_run(s->pool, (int)blocks, reduce_piece, s);
-    return reduce_ranks(s);
+    return 0;
+}
+
+/* ---- several ranks: what is whole is added up and exchanged by a thread of its own -------------------------- */
+
+static int bucket_here(void *arg, int bucket)
+{
+    const struct own_watch *watch = arg;
+    const struct shards *s = watch->shards;
+
+    reducer_whole(s->reducer, bucket, watch->shard - s->first, s->grad[watch->shard]);
+    return 0;
+}
+
+static void forget_watches(struct shards *s)
+{
+    for (int i = 0; i < SHARDS; i++) {
+        bucket_watch_release(&s->watch[i].buckets);
+        while (s->outgrown[i]) {
+            struct outgrown *next = s->outgrown[i]->next;
+
+            free(s->outgrown[i]->grad);
+            free(s->outgrown[i]);
+            s->outgrown[i] = next;
+        }
+    }
+    buckets_release(&s->buckets);
+}
+
+static int watch_shard(struct shards *s, int shard, bucket_fn *fn)
+{
+    struct own_watch *watch = &s->watch[shard];
+
+    watch->shards = s;
+    watch->shard = shard;
+    return bucket_watch_init(&watch->buckets, &s->buckets, fn, watch);
+}
+
+static int gradient_with_ranks(struct shards *s)
+{
+    int r = buckets_make(s->ranges, s->n_ranges, s->bucket ? s->bucket : BUCKET, &s->buckets);
+
+    for (int i = s->first; i < s->first + s->own && r >= 0; i++)
+        r = watch_shard(s, i, bucket_here);
+    if (r >= 0)
+        r = reducer_start(&s->buckets, &s->group, s->own, s->out, &s->reducer);
+    if (r >= 0) {
+        pool_run(s->pool, s->own, shard_piece, s);
+        r = first_error(s);
+        for (int i = s->first; i < s->first + s->own && r >= 0 && s->late; i++)
+            r = bucket_watch_rest(&s->watch[i].buckets);
+        r = reducer_finish(s->reducer, r);
+        s->reducer = NULL;
+    }
+    forget_watches(s);
+    return r;
+}
+
+static int gradient_here(struct shards *s, float *grad)
+{
+    int r = have_gradients(s);
+
+    s->out = grad;
+    return r < 0 ? r : s->group.ranks > 1 ? gradient_with_ranks(s) : gradient_alone(s);
 }
 
 /* ---- on a device ------------------------------------------------------------------------------------------ */
 
+static int bucket_there(void *arg, int bucket)
+{
+    const struct own_watch *watch = arg;
+    struct shards *s = watch->shards;
+
+    return device_sums_bucket(s->sums, s->train[0].on, &s->buckets.list[bucket], &s->group);
+}
+
+/* With several ranks the last shard's gradient goes to the others while it is made. */
 static int shard_there(void *arg, int own, float *grad)
 {
     struct shards *s = arg;
     struct tape *tape = &s->train[0];
-    int shard = s->first + own, first = shard_begin(s->samples, shard), last = shard_begin(s->samples, shard + 1);
+    int shard = s->first + own, first = shard_begin(s->samples, shard), last = shard_begin(s->samples, shard + 1), r = 0;
+    bool exchanged = s->group.ranks > 1 && own == s->own - 1;
 
-    if (first == last)
-        return 0;
-    tape->param_grad = grad;
-    return run_piece(s, tape, grad, shard, first, last);
+    if (first < last) {
+        tape->watch = exchanged && !s->late ? s->watch[shard].buckets.tape : NULL;
+        tape->param_grad = grad;
+        r = run_piece(s, tape, grad, shard, first, last);
+        tape->watch = NULL;
+    }
+    return r < 0 || !exchanged ? r : bucket_watch_rest(&s->watch[shard].buckets);
+}
+
+static int gradients_there(struct shards *s, struct device_stream *stream, float **ret)
+{
+    int r;
+
+    if (s->group.ranks == 1)
+        return device_sums_shards(s->sums, stream, s->spans, s->n_spans, s->own, false, shard_there, s, ret);
+    r = buckets_make(s->ranges, s->n_ranges, s->bucket ? MIN(s->bucket, (int64_t)DEVICE_BUCKET) : DEVICE_BUCKET, &s->buckets);
+    if (r >= 0)
+        r = watch_shard(s, s->first + s->own - 1, bucket_there);
+    if (r >= 0)
+        r = device_sums_shards(s->sums, stream, s->spans, s->n_spans, s->own, true, shard_there, s, ret);
+    r = device_sums_wait(s->sums, &s->group, r);
+    forget_watches(s);
+    return r;
 }
 
 static int make_spans(struct shards *s)
@@ -305,9 +443,7 @@ int shards_gradient_there(struct shards *s, const struct adamw_range *ranges, in
     if (r >= 0 && !s->sums)
         r = device_sums_new(s->params->device, s->numel, &s->sums);
     if (r >= 0)
-        r = device_sums_shards(s->sums, tape->on, s->spans, s->n_spans, s->own, shard_there, s, &grad);
-    if (r >= 0 && s->group.ranks > 1)
-        r = device_sums_ranks(s->sums, tape->on, s->spans, s->n_spans, &s->group, grad);
+        r = gradients_there(s, tape->on, &grad);
     if (r < 0)
         return r;
     *ret = grad;

@@ -2,7 +2,8 @@
  *
  * A minibatch is cut by index into 8 virtual shards. Each has its own tape and its own gradient, and the eight are added
  * in a fixed tree: ((0+1)+(2+3)) + ((4+5)+(6+7)). Threads only decide when a shard is computed, never what is added to
- * what. With 2, 4 or 8 ranks a rank computes its subtree and the group gathers the partial sums (struct group).
+ * what. With 2, 4 or 8 ranks a rank computes its subtree and the group gathers the partial sums (struct group), bucket by bucket, each as soon
+ * as the way back has made its last number (train/buckets.h).
  *
  * Thread rule: one call at a time. Failure rule: -errno; the gradient is then undefined. */
 #pragma once
@@ -15,7 +16,8 @@ enum { SHARDS = VIRTUAL_SHARDS };
 
 struct device_group;
 
-/* The other learner ranks. gather: every rank gives `bytes` and receives all ranks' bytes in rank order. */
+/* The other learner ranks. gather: every rank gives `bytes` and receives all ranks' bytes in rank order; from one thread at a time, not always
+ * the same. */
 struct group {
     int rank, ranks;            /* ranks: 1, 2, 4 or 8 */
     int (*gather)(void *arg, const void *mine, size_t bytes, void *ret_all);
@@ -35,6 +37,10 @@ DEFINE_FREEP(struct shards, shards_free)
 
 /* Train with blocks computed twice (nn/tape.h): less memory, more time, the same bits. Off at first. */
 void shards_recompute(struct shards *shards, bool on);
+
+/* Exchange what is whole while the rest is computed (so at first), or all of it afterwards: the same bits. bucket: floats that are exchanged at
+ * once, 0: as many as suits; equal on all ranks. For measurements and tests. */
+void shards_exchange(struct shards *shards, bool overlapped, int64_t bucket);
 
 /* Passes run where these parameters are (params->device), which must outlive the shards' calls. */
 void shards_compute_with(struct shards *shards, const struct params *params);

@@ -13,6 +13,11 @@ extern "C" {
 const struct device_kernels *emulated_kernels(void);
 /* Threads of a block run in this order between barriers; 0: ascending. Results must not depend on it. */
 void emulate_order(uint64_t seed);
+/* Streams of this thread that are lazy carry out what they were given only when something waits for them (bit 0: the first made, the third, ...;
+ * bit 1: the others; 0: none), so that whoever reads too early, or overwrites what an upload has still to read, gets other numbers. */
+void emulate_lazily(unsigned which);
+/* For stand-ins of libraries: fn when its turn comes on the stream. */
+int emulate_put(void *stream, int (*fn)(void *arg), void *arg);
 
 #ifdef __cplusplus
 }

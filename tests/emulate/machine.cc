@@ -1,10 +1,79 @@
-/* machine.cc - the emulated device's memory: malloc, full of NaN at first. Streams do everything at once. */
+/* machine.cc - the emulated device's memory: malloc, full of NaN at first. Streams do everything at once, or, when they are lazy
+ * (emulate_lazily), nothing before somebody waits. */
 #include "nn/cuda/simt.h"
 #include "nn/cuda/tables.h"
 #include "tests/emulate/emulate.h"
 
 #include <stdio.h>
+#include <algorithm>
+#include <deque>
+#include <mutex>
+#include <set>
 #include <vector>
+
+/* ---- streams and events ------------------------------------------------------------------------------------------- */
+
+struct emulated_stream {
+    std::deque<std::function<int()>> work;
+    uint64_t put = 0, ran = 0;
+    unsigned number = 0;
+    int failed = 0; /* what waiting for it will answer */
+};
+struct emulated_event {
+    emulated_stream *on = nullptr;
+    uint64_t at = 0;
+};
+
+static thread_local std::vector<emulated_stream *> streams; /* of this thread: nobody else waits for them */
+static thread_local unsigned streams_made;
+static unsigned lazy;
+static std::mutex pinned_lock;
+static std::set<const char *> pinned_memory; /* where each begins; uploads from elsewhere are taken over at once */
+
+void emulate_lazily(unsigned which) { lazy = which; }
+
+static bool is_lazy(const emulated_stream *s) { return s && lazy >> s->number % 2 & 1; }
+
+static int run_until(emulated_stream *s, uint64_t place)
+{
+    while (s->ran < place && !s->work.empty()) {
+        std::function<int()> next = std::move(s->work.front());
+        int r;
+
+        s->work.pop_front();
+        s->ran++;
+        r = next();
+        s->failed = s->failed < 0 ? s->failed : r;
+    }
+    return s->failed;
+}
+
+static void run_all_streams(void)
+{
+    for (emulated_stream *s : streams)
+        (void)run_until(s, s->put);
+}
+
+static int stream_new(void **ret)
+{
+    emulated_stream *s = new emulated_stream();
+
+    s->number = streams_made++;
+    streams.push_back(s);
+    *ret = s;
+    return 0;
+}
+
+static void stream_free(void *stream)
+{
+    emulated_stream *s = (emulated_stream *)stream;
+
+    if (!s)
+        return;
+    (void)run_until(s, s->put);
+    streams.erase(std::remove(streams.begin(), streams.end(), s), streams.end());
+    delete s;
+}
 
 /* ---- graphs: what a stream was given, in order. As CUDA has it, waiting for it or asking for memory spoils a capture. */
 
@@ -14,11 +83,24 @@ struct emulated_graph {
 static thread_local emulated_graph *capturing;
 static thread_local bool spoilt;
 
-bool simt_kept(const std::function<int()> &work)
+bool simt_kept(void *stream, const std::function<int()> &work)
 {
-    if (capturing)
+    emulated_stream *s = (emulated_stream *)stream;
+
+    if (capturing) {
         capturing->work.push_back(work);
-    return capturing != nullptr;
+        return true;
+    }
+    if (!is_lazy(s))
+        return false;
+    s->work.push_back(work);
+    s->put++;
+    return true;
+}
+
+int emulate_put(void *stream, int (*fn)(void *arg), void *arg)
+{
+    return simt_kept(stream, [=]() { return fn(arg); }) ? 0 : fn(arg);
 }
 
 /* -ENOTSUP: not in a capture. */
@@ -48,12 +130,13 @@ static int capture_end(void *, void **ret)
     return 0;
 }
 
-static int graph_launch(void *, void *graph)
+static int graph_launch(void *stream, void *graph)
 {
     int r = 0;
 
     for (auto &work : ((emulated_graph *)graph)->work)
-        r = r < 0 ? r : work();
+        if (r >= 0 && !simt_kept(stream, work))
+            r = work();
     return r;
 }
 
@@ -78,14 +161,6 @@ static int use(int ordinal, struct device_facts *facts, char *why, size_t why_si
     return 0;
 }
 
-static int stream_new(void **ret)
-{
-    *ret = malloc(1);
-    return *ret ? 0 : -ENOMEM;
-}
-
-static void stream_free(void *stream) { free(stream); }
-
 static int alloc(size_t bytes, void **ret)
 {
     if (spoil() < 0)
@@ -99,33 +174,119 @@ static int alloc(size_t bytes, void **ret)
     return 0;
 }
 
-static int move(void *, void *to, const void *from, size_t bytes)
+/* Whoever still works in it is waited for, as cudaFree does. */
+static void release(void *memory)
 {
-    if (simt_kept([=]() { return move(nullptr, to, from, bytes); }))
+    if (memory)
+        run_all_streams();
+    free(memory);
+}
+
+static int pinned(size_t bytes, void **ret)
+{
+    int r = alloc(bytes, ret);
+
+    if (r == 0) {
+        std::lock_guard<std::mutex> guard(pinned_lock);
+
+        pinned_memory.insert((const char *)*ret);
+    }
+    return r;
+}
+
+static void unpin(void *memory)
+{
+    std::lock_guard<std::mutex> guard(pinned_lock);
+
+    pinned_memory.erase((const char *)memory);
+    free(memory);
+}
+
+static bool is_pinned(const void *memory)
+{
+    std::lock_guard<std::mutex> guard(pinned_lock);
+    auto after = pinned_memory.upper_bound((const char *)memory);
+
+    return after != pinned_memory.begin() && (const char *)memory - *std::prev(after) < 64 << 20; /* the block before it: near enough */
+}
+
+static int move(void *stream, void *to, const void *from, size_t bytes)
+{
+    if (simt_kept(stream, [=]() { return move(nullptr, to, from, bytes); }))
         return 0;
     if (bytes)
         memcpy(to, from, bytes);
     return 0;
 }
 
-static int download(void *stream, void *host, const void *device, size_t bytes)
+/* Pageable memory is read before the call returns; pinned memory when its turn comes. */
+static int upload(void *stream, void *device, const void *host, size_t bytes)
 {
-    int r = spoil();
+    if (!capturing && is_lazy((emulated_stream *)stream) && !is_pinned(host)) {
+        std::vector<char> taken((const char *)host, (const char *)host + bytes);
 
-    return r < 0 ? r : move(stream, host, device, bytes);
+        (void)simt_kept(stream, [=]() { return move(nullptr, device, taken.data(), bytes); });
+        return 0;
+    }
+    return move(stream, device, host, bytes);
 }
 
-static int zero(void *, void *memory, size_t bytes)
+static int wait(void *stream)
 {
-    if (simt_kept([=]() { return zero(nullptr, memory, bytes); }))
+    emulated_stream *s = (emulated_stream *)stream;
+    int r = spoil();
+
+    return r < 0 || !s ? r : run_until(s, s->put);
+}
+
+static int download(void *stream, void *host, const void *device, size_t bytes)
+{
+    int r = wait(stream);
+
+    return r < 0 ? r : move(nullptr, host, device, bytes);
+}
+
+static int zero(void *stream, void *memory, size_t bytes)
+{
+    if (simt_kept(stream, [=]() { return zero(nullptr, memory, bytes); }))
         return 0;
     if (bytes)
         memset(memory, 0, bytes);
     return 0;
 }
 
-static int wait(void *) { return spoil(); }
-static int done(void *) { return spoil() < 0 ? -ENOTSUP : 1; }
+static int done(void *stream)
+{
+    int r = wait(stream);
+
+    return r < 0 ? r : 1;
+}
+
+static int event_new(void **ret)
+{
+    *ret = new emulated_event();
+    return 0;
+}
+static void event_free(void *event) { delete (emulated_event *)event; }
+static int event_mark(void *stream, void *event)
+{
+    *(emulated_event *)event = {(emulated_stream *)stream, ((emulated_stream *)stream)->put};
+    return 0;
+}
+static int stream_wait(void *stream, void *event)
+{
+    emulated_event e = *(emulated_event *)event;
+    auto work = [=]() { return run_until(e.on, e.at); };
+
+    return simt_kept(stream, work) ? 0 : work();
+}
+static int event_seconds(void *from, void *to, double *ret)
+{
+    (void)wait(((emulated_event *)from)->on);
+    *ret = 0;
+    return wait(((emulated_event *)to)->on);
+}
+
 static const char *last_error(void) { return "an emulated error"; }
 
 extern "C" void NAME(fill_machine)(struct device_kernels *k)
@@ -136,10 +297,10 @@ extern "C" void NAME(fill_machine)(struct device_kernels *k)
     k->stream_new = stream_new;
     k->stream_free = stream_free;
     k->alloc = alloc;
-    k->release = free;
-    k->pinned = alloc;
-    k->unpin = free;
-    k->upload = move;
+    k->release = release;
+    k->pinned = pinned;
+    k->unpin = unpin;
+    k->upload = upload;
     k->download = download;
     k->copy = move;
     k->zero = zero;
@@ -150,4 +311,9 @@ extern "C" void NAME(fill_machine)(struct device_kernels *k)
     k->capture_end = capture_end;
     k->graph_launch = graph_launch;
     k->graph_free = graph_free;
+    k->event_new = event_new;
+    k->event_free = event_free;
+    k->event_mark = event_mark;
+    k->stream_wait = stream_wait;
+    k->event_seconds = event_seconds;
 }

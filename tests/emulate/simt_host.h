@@ -46,11 +46,11 @@ void simt_poison(void *memory, size_t bytes);       /* NaN, or what is left of i
 
 extern thread_local int simt_result;                /* of the last launch */
 template <class F> void simt_call(void *arg) { (*(F *)arg)(); }
-/* While a graph is captured, work is kept instead of done; its arguments are those of now, memory is looked into when it is launched. */
-bool simt_kept(const std::function<int()> &work);
-template <class F> void simt_run(dim3 grid, dim3 block, size_t shared, F f)
+/* While a graph is captured, or on a lazy stream, work is kept instead of done; its arguments are those of now, memory is looked into then. */
+bool simt_kept(void *stream, const std::function<int()> &work);
+template <class F> void simt_run(void *stream, dim3 grid, dim3 block, size_t shared, F f)
 {
-    if (simt_kept([=]() {
+    if (simt_kept(stream, [=]() {
             F again = f;
 
             return simt_launch(grid, block, shared, simt_call<F>, &again);
@@ -68,8 +68,7 @@ template <class K, class... A> auto simt_bind(K kernel, A... arguments)
 #define LAUNCH(kernel, grid, block, shared, stream, ...) \
     do { \
         auto kernel_ = kernel; \
-        (void)(stream); \
-        simt_run((grid), (block), (shared), simt_bind(kernel_, __VA_ARGS__)); \
+        simt_run((stream), (grid), (block), (shared), simt_bind(kernel_, __VA_ARGS__)); \
     } while (0)
 #define SHARED_DYNAMIC(type, name) type *name = reinterpret_cast<type *>(simt_shared)
 #define LAUNCHED() simt_result

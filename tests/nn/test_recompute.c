@@ -1,4 +1,5 @@
-/* Blocks computed twice: every gradient is the same to the bit, and the pass needs the memory of one block instead of all. */
+/* Blocks computed twice: every gradient is the same to the bit, and the pass needs the memory of one block instead of all. And in each way of
+ * going back a gradient that is told to be whole (tape_watch) is so. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,6 +12,7 @@
 #include "base/philox.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_lora.h"
+#include "nn/tape_watch.h"
 
 #define NANO "tests/golden/nano"
 enum { SIDE = 64, FRAME = SIDE * SIDE * 3, N = 3, DIMS = 7 };
@@ -61,10 +63,61 @@ static struct token_stats *forward(const struct scene *s, struct tape *tape)
     return op_token_stats(tape, openvla_logits(s->model, tape, op_gather(tape, pass.hidden, rows, N * DIMS), true), target, 1, NULL);
 }
 
+/* What was told, and how the gradients were then. */
+struct witness {
+    const float *grad;
+    const struct param *param[2000];
+    int64_t begin[2000];
+    int n, told[2000], early;
+    float *then;
+};
+
+static int whole(void *arg, int which)
+{
+    struct witness *w = arg;
+    const struct param *p = w->param[which];
+    bool first_is_still_zero = true;
+
+    w->told[which]++;
+    memcpy(w->then + p->offset, w->grad + p->offset, (size_t)p->numel * sizeof(*w->grad));
+    for (int64_t i = 0; i < w->param[0]->numel; i++)
+        first_is_still_zero &= w->grad[w->param[0]->offset + i] == 0;
+    w->early += first_is_still_zero;
+    return 0;
+}
+
+static struct tape_watch *watch(const struct params *params, const float *grad, struct witness *w)
+{
+    struct tape_watch *watch = NULL;
+
+    *w = (struct witness) {.grad = grad, .then = calloc((size_t)params->numel, sizeof(float))};
+    assert_non_null(w->then);
+    for (int i = 0; i < params->count; i++)
+        if (!params->list[i]->frozen) {
+            assert_true(w->n < (int)ARRAY_SIZE(w->param));
+            w->begin[w->n] = params->list[i]->offset;
+            w->param[w->n++] = params->list[i];
+        }
+    assert_int_equal(tape_watch_new(w->begin, w->n, whole, w, &watch), 0);
+    return watch;
+}
+
+static void check_witness(struct witness *w)
+{
+    for (int i = 0; i < w->n; i++) {
+        assert_int_equal(w->told[i], 1);
+        assert_memory_equal(w->then + w->param[i]->offset, w->grad + w->param[i]->offset, (size_t)w->param[i]->numel * sizeof(float));
+        w->told[i] = 0;
+    }
+    assert_true(w->early > w->n / 2);           /* most were told when the way back had not come to the first */
+    w->early = 0;
+}
+
 /* The gradient of the summed log-probs, on a tape of exactly the size that the dry run found. */
 static float *gradient(const struct scene *s, bool recompute, bool recycle, size_t *ret_bytes)
 {
     float *grad = calloc((size_t)s->model->params.numel, sizeof(*grad));
+    static struct witness witness;
     struct token_stats *stats;
     struct tape tape;
 
@@ -77,6 +130,7 @@ static float *gradient(const struct scene *s, bool recompute, bool recycle, size
     assert_non_null(forward(s, &tape));
     assert_int_equal(tape_allocate(&tape), 0);
     *ret_bytes = tape.arena.size;
+    tape.watch = watch(&s->model->params, grad, &witness);
     for (int pass = 0; pass < 2; pass++) {      /* the second finds the tape as a shard does */
         memset(grad, 0, (size_t)s->model->params.numel * sizeof(*grad));
         tape_begin(&tape);
@@ -86,7 +140,10 @@ static float *gradient(const struct scene *s, bool recompute, bool recycle, size
             stats->dlogp[i] = -1;
         tape_backward(&tape);
         assert_int_equal(tape.error, 0);
+        check_witness(&witness);
     }
+    tape_watch_free(tape.watch);
+    free(witness.then);
     tape_release(&tape);
     return grad;
 }

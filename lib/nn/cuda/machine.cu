@@ -24,7 +24,10 @@ static int as_errno(cudaError_t e)
     }
 }
 
-/* What a launch met is still there to be looked at. */
+/* Taken, not only looked at: a launch that was refused (a grid too large) says nothing of those after it. What has spoilt the context
+ * comes again. */
+extern "C" int NAME(launched)(void) { return as_errno(cudaGetLastError()); }
+
 static const char *last_error(void)
 {
     cudaError_t e = cudaPeekAtLastError();
@@ -126,6 +129,8 @@ static int done(void *stream)
 {
     cudaError_t e = cudaStreamQuery((cudaStream_t)stream);
 
+    if (e == cudaErrorNotReady) /* the runtime keeps that as its last error: the next launch would be blamed for it */
+        (void)cudaGetLastError();
     return e == cudaSuccess ? 1 : e == cudaErrorNotReady ? 0 : as_errno(e);
 }
 static int download(void *stream, void *host, const void *device, size_t bytes)
@@ -178,6 +183,7 @@ static void event_free(void *event)
         (void)as_errno(cudaEventDestroy((cudaEvent_t)event));
 }
 static int event_mark(void *stream, void *event) { return as_errno(cudaEventRecord((cudaEvent_t)event, (cudaStream_t)stream)); }
+static int stream_wait(void *stream, void *event) { return as_errno(cudaStreamWaitEvent((cudaStream_t)stream, (cudaEvent_t)event, 0)); }
 static int event_seconds(void *from, void *to, double *ret)
 {
     float ms = 0.0f;
@@ -215,5 +221,6 @@ extern "C" void NAME(fill_machine)(struct device_kernels *k)
     k->event_new = event_new;
     k->event_free = event_free;
     k->event_mark = event_mark;
+    k->stream_wait = stream_wait;
     k->event_seconds = event_seconds;
 }

@@ -23,7 +23,8 @@
 #define SHARED_DYNAMIC(type, name) \
     extern __shared__ float4 dynamic_shared_[]; \
     type *name = reinterpret_cast<type *>(dynamic_shared_)
-#define LAUNCHED() (cudaPeekAtLastError() == cudaSuccess ? 0 : -EIO)
+extern "C" int NAME(launched)(void); /* machine.cu */
+#define LAUNCHED() NAME(launched)()
 #define UNROLL(text) _Pragma(text)
 #endif
 

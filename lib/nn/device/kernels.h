@@ -111,10 +111,12 @@ struct device_kernels {
     int (*capture_end)(void *stream, void **ret_graph);
     int (*graph_launch)(void *stream, void *graph);
     void (*graph_free)(void *graph);
-    /* Seconds between two calls of mark on the stream, measured by the device. */
+    /* A place on a stream, to wait for from another (what comes next on it begins after what was marked), or to measure seconds between two,
+     * by the device's clock. An event may be marked again: who waits already, waits for the old place. */
     int (*event_new)(void **ret);
     void (*event_free)(void *event);
     int (*event_mark)(void *stream, void *event);
+    int (*stream_wait)(void *stream, void *event);
     int (*event_seconds)(void *from, void *to, double *ret); /* waits for both */
 
     /* ---- element by element */

@@ -30,6 +30,7 @@ struct tensor *op_embedding(struct tape *t, const struct param *table, const int
     if (!y || !c || !kept)
         return NULL;
     *c = (struct embedding) {.table = table, .ids = kept, .y = y};
+    note_param(t, table);
     tape_record(t, y, embedding_backward, c);
     if (t->error || t->planning)
         return t->error ? NULL : y;

@@ -275,6 +275,8 @@ static struct tensor *linear(struct tape *t, struct tensor *x, const struct para
     *c = (struct linear) {.x = x, .y = y, .weight = weight, .bias = bias, .first = first};
     if (t->training && t->planning)
         tape_scratch(t, backward_scratch(weight, x->rows, x->cols, first, count));
+    note_param(t, weight);
+    note_param(t, bias);
     tape_record(t, y, linear_backward, c);
     scratch = tape_scratch(t, product_scratch(weight, x->rows, x->cols, first, count));
     if (t->error || t->planning)
@@ -330,6 +332,7 @@ static struct tensor *adapt(struct tape *t, struct tensor *x, const struct param
     *c = (struct adapter) {.up = {.x = h, .y = y, .weight = lora->b, .first = first}, .scale = lora->scale};
     if (t->training && t->planning)
         tape_scratch(t, backward_scratch(lora->b, h->rows, h->cols, first, y->cols));
+    note_param(t, lora->b);
     tape_record(t, NULL, adapter_backward, c);
     scratch = tape_scratch(t, product_scratch(lora->b, h->rows, h->cols, first, y->cols));
     if (t->error || t->planning)

@@ -94,6 +94,7 @@ struct tensor *op_linear_picked(struct tape *t, struct tensor *x, const struct p
         return NULL;
     memcpy(kept, ids, (size_t)n * sizeof(*kept));
     *c = (struct picked) {.x = x, .y = y, .weight = weight, .ids = kept};
+    note_param(t, weight);
     tape_record(t, y, picked_backward, c);
     panels = tape_scratch(t, (in + x->rows) * gemm_padded(n) + n * in);
     if (t->error || t->planning)

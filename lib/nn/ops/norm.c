@@ -54,6 +54,8 @@ static struct norm *norm_new(struct tape *t, struct tensor *x, const struct para
         .x = x, .y = tape_tensor(t, x->rows, x->cols), .weight = weight, .bias = bias,
         .mean = bias ? tape_numbers(t, x->rows) : NULL, .rstd = tape_numbers(t, x->rows),
     };
+    note_param(t, weight);
+    note_param(t, bias);
     tape_record(t, c->y, bias ? layernorm_backward : rmsnorm_backward, c);
     return t->error ? NULL : c;
 }

@@ -7,18 +7,30 @@
 #include "nn/cpu/kernels.h"
 #include "nn/device/device.h"
 #include "nn/ops.h"
-
-/* The gradient of a parameter in this pass, or NULL when nobody wants it. */
-static inline float *param_gradient(const struct tape *tape, const struct param *param)
-{
-    return param && !param->frozen && tape->param_grad ? tape->param_grad + param->offset : NULL;
-}
+#include "nn/tape_watch.h"
 
 static inline void *op_fail(struct tape *tape, int error)
 {
     if (!tape->error)
         tape->error = error;
     return NULL;
+}
+
+/* For every op, on the way forward, about each parameter whose param_gradient it asks for on the way back. NULL is fine. */
+static inline void note_param(struct tape *tape, const struct param *param)
+{
+    if (tape->watch && param && !param->frozen)
+        tape_watch_note(tape->watch, param->offset);
+}
+
+/* The gradient of a parameter in this pass, or NULL when nobody wants it. */
+static inline float *param_gradient(struct tape *tape, const struct param *param)
+{
+    if (!param || param->frozen || !tape->param_grad)
+        return NULL;
+    if (tape->watch && tape_watch_told(tape->watch, param->offset))
+        return op_fail(tape, -ENOTRECOVERABLE);         /* the op has not noted it */
+    return tape->param_grad + param->offset;
 }
 
 /* ---- on a device (t->on) ------------------------------------------------------------------------------------ */

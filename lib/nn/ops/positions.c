@@ -42,6 +42,7 @@ struct tensor *op_add_positions(struct tape *t, struct tensor *x, const struct p
     if (!y || !c)
         return NULL;
     *c = (struct positions) {.x = x, .y = y, .position = position, .b = b};
+    note_param(t, position);
     tape_record(t, y, positions_backward, c);
     if (t->on && !t->planning && !t->error)
         ON(t, add_cycle, type_of(t), y->x, x->x, position->on_f32, position->numel, y->rows * y->cols);

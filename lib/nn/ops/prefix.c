@@ -54,6 +54,8 @@ struct tensor *op_prepend(struct tape *t, struct tensor *x, const struct param *
     if (!y || !c)
         return NULL;
     *c = (struct prefix) {.x = x, .y = y, .cls = cls, .reg = reg, .b = b, .prefix = (ncls + nreg) / d};
+    note_param(t, cls);
+    note_param(t, reg);
     tape_record(t, y, prepend_backward, c);
     if (t->on && !t->planning && !t->error) {
         if (cls)

@@ -59,6 +59,7 @@ struct tensor *op_residual(struct tape *t, struct tensor *residual, struct tenso
     if (!y || !c)
         return NULL;
     *c = (struct residual) {.residual = residual, .branch = branch, .y = y, .scale = scale};
+    note_param(t, scale);
     tape_record(t, y, residual_backward, c);
     if (t->error || t->planning)
         return t->error ? NULL : y;
