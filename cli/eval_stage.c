@@ -3,6 +3,7 @@
 #include <jansson.h>
 #include <limits.h>
 #include <math.h>
+#include <unistd.h>
 
 #include "base/atomic_file.h"
 #include "cli/cli.h"
@@ -55,6 +56,17 @@ static void fill_stage(const struct eval *eval, struct stage_config *ret)
         ret->eval.at[i] = eval->temperature[i];
 }
 
+/* The stages before: what an evaluation that never began goes back to. *ret is NULL where there are none. */
+static int read_stages(const struct eval *eval, char **ret, size_t *ret_length, struct error *error)
+{
+    char path[PATH_MAX];
+    int r;
+
+    snprintf(path, sizeof path, "%s/evals.yaml", eval->run_dir);
+    r = file_read(path, 1 << 20, ret, ret_length);
+    return r < 0 && r != -ENOENT ? error_set(error, -r, "%s: %s", path, strerror(-r)) : 0;
+}
+
 /* RUN/evals.yaml with the stage at its end, checked as the run's next one: what does not fit is said in one line. */
 static int write_stage(struct eval *eval, struct strbuf *text, struct error *error)
 {
@@ -67,10 +79,9 @@ static int write_stage(struct eval *eval, struct strbuf *text, struct error *err
 
     if (!check)
         return error_set(error, ENOMEM, "out of memory");
+    if ((r = read_stages(eval, &old, NULL, error)) < 0)
+        return r;
     snprintf(path, sizeof path, "%s/evals.yaml", eval->run_dir);
-    r = file_read(path, 1 << 20, &old, NULL);
-    if (r < 0 && r != -ENOENT)
-        return error_set(error, -r, "%s: %s", path, strerror(-r));
     fill_stage(eval, &stage);
     if (stage_config_write(&stage, &settings) < 0)
         return error_set(error, ENOMEM, "out of memory");
@@ -89,16 +100,18 @@ static int write_stage(struct eval *eval, struct strbuf *text, struct error *err
     return 0;
 }
 
-static int add_stage(struct eval *eval, struct error *error)
+/* Writes RUN/evals.yaml, or removes it where text is NULL. */
+static int put_stages(const struct eval *eval, const char *text, size_t length, struct error *error)
 {
-    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
     char path[PATH_MAX];
-    int r = write_stage(eval, &text, error);
+    int r;
 
     snprintf(path, sizeof path, "%s/evals.yaml", eval->run_dir);
-    if (r == 0 && (r = atomic_file_write(path, text.text, text.length)) < 0)
-        r = error_set(error, -r, "%s: cannot be written: %s", path, strerror(-r));
-    return r;
+    if (text)
+        r = atomic_file_write(path, text, length);
+    else
+        r = unlink(path) < 0 && errno != ENOENT ? -errno : 0;
+    return r < 0 ? error_set(error, -r, "%s: cannot be written: %s", path, strerror(-r)) : 0;
 }
 
 int eval_open(const char *run_dir, const struct eval_ask *ask, struct eval *ret, struct error *error)
@@ -180,15 +193,37 @@ int eval_read(struct eval *eval, struct error *error)
     return r;
 }
 
+/* Whether the coordinator ever opened the stage: then its episodes are in the ledger, and it stays. */
+static bool has_begun(const struct eval *eval)
+{
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    struct ledger_episode *episodes = NULL;
+    struct error error;
+    size_t n = 0;
+    bool begun = run_open_ledger(eval->run_dir, &ledger, &error) < 0 ||
+                 ledger_episodes(ledger, eval->stage, LEDGER_ALL, &episodes, &n) < 0 || n > 0;
+
+    free(episodes);
+    return begun;
+}
+
 int eval_play(struct eval *eval, struct error *error)
 {
-    int r = add_stage(eval, error);
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    _cleanup_free_ char *before = NULL;
+    size_t length = 0;
+    int r;
 
-    if (r < 0)
+    if ((r = read_stages(eval, &before, &length, error)) < 0 || (r = write_stage(eval, &text, error)) < 0 ||
+        (r = put_stages(eval, text.text, text.length, error)) < 0)
         return r;
     snprintf(eval->config.dir, sizeof eval->config.dir, "%s", eval->run_dir);
-    if (up_run_quietly(&eval->config) != CLI_OK)
+    if (up_run_quietly(&eval->config) != CLI_OK) {
+        /* A stage that could not even begin would stand before every evaluation after it. */
+        if (!has_begun(eval) && (r = put_stages(eval, before, length, error)) < 0)
+            return r;
         return error_set(error, EIO, "the evaluation did not run to its end");
+    }
     return eval_read(eval, error);
 }
 

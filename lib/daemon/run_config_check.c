@@ -109,6 +109,9 @@ static int check_search(struct checking *c, const struct eval_config *eval)
             if (eval->n[i] != 1 && eval->n[i] != 1 + REFINE_ROUNDS)
                 return REFUSE(c, "n", "refine plays one rollout and mends it %d times: n is 1 or %d, not %d", REFINE_ROUNDS, 1 + REFINE_ROUNDS, eval->n[i]);
     }
+    if (eval->search_method == SEARCH_N && eval->search_judge == JUDGE_VALUE && c->critic && (c->critic->critic_time || c->critic->critic_prm))
+        return REFUSE(c, "search_judge", "the critic of this run's rl stage is the learner's alone (critic_time, critic_prm): an actor cannot ask it; take prm, "
+                                         "or train with both false");
     if (eval->search_method != SAMPLE_N)
         return 0;
     if (eval->search_judge == JUDGE_VALUE || eval->search_judge == JUDGE_ORACLE)
@@ -179,6 +182,8 @@ static void note_before(struct checking *c)
         c->n_sft += stage->kind == STAGE_SFT && stage->sft.from == SFT_DEMOS;
         if (stage->kind == STAGE_ROLLOUTS)
             c->rollouts = &stage->rollouts;
+        if (stage->kind == STAGE_RL && rl_has_critic(&stage->rl))
+            c->critic = &stage->rl;
     }
 }
 

@@ -57,9 +57,20 @@ def test_eval(make_cluster, tmp_path):
             (["--n", "4", "--controls", "dice"], "there is no control 'dice'"),
             (["--n", "4", "--method", "sample_n"], "cannot tell actions apart"),
             (["--n", "4", "--method", "sample_n", "--judge", "value"], "look at where one led"),
+            (["--n", "4", "--judge", "value"], "an actor cannot ask it"),
             (["--perturb", "earthquake"], "earthquake")):
         done = gantry("eval", cluster.run, "--policies", "last", "--seeds", "100..101", *words)
         assert done.returncode != 0 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     done = gantry("eval", cluster.run, "--policies", "last", "--seeds", "5..3")
     assert done.returncode == 2 and "--seeds: '5..3' is not right" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    # one that cannot begin leaves nothing behind that would stand before the next
+    before = (cluster.run / "evals.yaml").read_bytes()
+    config = cluster.run / "config.yaml"
+    text = config.read_text()
+    init = next(line for line in text.splitlines() if line.strip().startswith("init:"))
+    config.write_text(text.replace(init, init.split("init:")[0] + "init: nowhere/policy"))
+    evaluate("--policies", "last", "--seeds", "100..101", "--at", "1", status=1)       # the coordinator: another configuration
+    config.write_text(text)
+    assert (cluster.run / "evals.yaml").read_bytes() == before
+    assert evaluate("--policies", "last", "--seeds", "100..101", "--at", "1", "--json").returncode == 0
     assert " 0 contradictions" in cluster.history()
