@@ -4,6 +4,7 @@ import sqlite3
 import urllib.error
 import urllib.request
 
+import lies
 import pytest
 from conftest import free_port, gantry
 
@@ -83,9 +84,9 @@ def test_tiny_run(make_cluster, tmp_path):
     assert scored == 0      # every episode of rl was scored by the one reward model there is
 
 
-def test_goes_on_where_it_stopped(make_cluster):
+def test_goes_on_where_it_stopped(make_cluster, tmp_path):
     """TERM to everybody in the middle, then start again on the same directory: the run ends as if nothing had been. Its reward model
-    sees two frames before the present one."""
+    sees two frames before the present one. In its directory each lie is found."""
     cluster = make_cluster({"prm": {"history": 2}})
     cluster.start()
     cluster.until_stage("rollouts")
@@ -100,3 +101,4 @@ def test_goes_on_where_it_stopped(make_cluster):
     cluster.until_finished()
     cluster.history()
     assert json.loads((cluster.run / "prms" / "v000001" / "reward_config.json").read_text()) == {"history": 2}
+    lies.check_all_are_caught(cluster.run, tmp_path)
