@@ -8,7 +8,7 @@
 enum {
     REOPEN_MS = 1000,                               /* our key was refused: it may be let in later */
     BROKEN_MOST = 3,                                /* handshakes that end without a reason, in a row */
-    SOON_MS = 5000,                                 /* who has another key ends them at once; who is overloaded, after HANDSHAKE_MS (socket.c) */
+    SOON_MS = 1500,                                 /* who has another key ends them at once; who is overloaded or far, later */
 };
 
 /* ---- time and connection ------------------------------------------------------------------------------ */
@@ -81,8 +81,20 @@ void client_on_timer(uv_timer_t *timer)
     reschedule(client, now_ms);
 }
 
-/* What ZeroMQ says about the connection only makes things faster: silence is judged by our own pings. */
-static void on_connection(enum monitor_event event, void *arg)
+/* A handshake was broken off because its time was up. A message of it that was lost in a cut is sent again by TCP after 3 s, then 6 s:
+ * connecting anew is sooner. A server that has a thousand handshakes to do needs more time, and gets it. */
+static void handshake_late(struct wire_client *client, uint64_t now_ms)
+{
+    client->broken = 0;
+    if (client->handshake_ms < WIRE_HANDSHAKE_MOST_MS) {
+        client->handshake_ms = MIN(2 * client->handshake_ms, (uint32_t)WIRE_HANDSHAKE_MOST_MS);
+        client->reopen_ms = now_ms;
+        client_wake_at(client, now_ms);
+    }
+}
+
+/* What ZeroMQ says about the connection: when calls are sent. Whether the server lives is judged by our own pings. */
+void client_on_connection(enum monitor_event event, void *arg)
 {
     struct wire_client *client = arg;
     struct call *call, *next;
@@ -94,8 +106,10 @@ static void on_connection(enum monitor_event event, void *arg)
     case MONITOR_CONNECTED:
         client->connected = true;
         client->broken = 0;
+        client->handshake_ms = WIRE_HANDSHAKE_FIRST_MS;
         client_ping(client);                   /* its answer says that the server is up */
         client_send_waiting(client);
+        client_want_out(client);
         break;
     case MONITOR_DISCONNECTED:
         if (!client->connected)
@@ -106,6 +120,10 @@ static void on_connection(enum monitor_event event, void *arg)
             return;
         HASH_ITER(hh, client->calls, call, next)
             client_set_waiting(client, call, true);
+        if (client->socket_handshake_ms != client->handshake_ms) {      /* that was for the one that took long */
+            client->reopen_ms = clock_mono_ms();
+            client_wake_at(client, client->reopen_ms);
+        }
         client_set_up(client, false);
         break;
     case MONITOR_DENIED:
@@ -115,7 +133,7 @@ static void on_connection(enum monitor_event event, void *arg)
         break;
     case MONITOR_BROKEN:                /* once may be a server that died just then */
         if (clock_mono_ms() - client->reached_ms >= SOON_MS)
-            client->broken = 0;
+            handshake_late(client, clock_mono_ms());
         else if (++client->broken % BROKEN_MOST == 0)
             client_finish_all(client, -EKEYREJECTED, NULL, 0);
         break;
@@ -131,10 +149,10 @@ static int connect_to(struct wire_client *client, const char *address, const cha
 
     r = address_check(address, error);
     if (r == 0)
-        r = wire_socket_connect(client->wire, address, server_key, &socket, error);
+        r = wire_socket_connect(client->wire, address, server_key, client->handshake_ms, &socket, error);
     if (r < 0)
         return r;
-    r = monitor_new(client->wire, socket, on_connection, client, &client->monitor);
+    r = monitor_new(client->wire, socket, client_on_connection, client, &client->monitor);
     if (r == 0)
         r = zsock_new(client->wire->loop, socket, client_on_in, client_on_out, client, &client->zsock);
     if (r < 0) {
@@ -153,6 +171,7 @@ static int connect_to(struct wire_client *client, const char *address, const cha
     if (server_key != client->server_key)
         snprintf(client->server_key, sizeof client->server_key, "%s", server_key ? server_key : "");
     client->reopen_ms = UINT64_MAX;
+    client->socket_handshake_ms = client->handshake_ms;
     return 0;
 }
 
@@ -170,6 +189,7 @@ int wire_client_new(struct wire *wire, const struct wire_client_options *options
     client->heard_ms = client->sent_ms = clock_mono_ms();
     client->budget = budget_full(client->sent_ms);
     client->timer_ms = client->reopen_ms = UINT64_MAX;
+    client->handshake_ms = WIRE_HANDSHAKE_FIRST_MS;
     client->jitter = clock_mono_ns() ^ (uintptr_t)client;
     r = connect_to(client, options->address, options->server_key, error);
     if (r < 0) {
@@ -201,7 +221,7 @@ int wire_client_move(struct wire_client *client, const char *address, const char
     }
     monitor_free(old_monitor);
     zsock_free(old);
-    on_connection(MONITOR_DISCONNECTED, client);
+    client_on_connection(MONITOR_DISCONNECTED, client);
     return 0;
 }
 

@@ -15,13 +15,18 @@ enum {
 
 /* ---- ending calls ------------------------------------------------------------------------------------- */
 
+void client_want_out(struct wire_client *client)
+{
+    if (client->zsock)
+        zsock_want_out(client->zsock, client->connected && client->n_waiting > 0);
+}
+
 void client_set_waiting(struct wire_client *client, struct call *call, bool waiting)
 {
     if (call->waiting != waiting)
         client->n_waiting += waiting ? 1 : -1u;
     call->waiting = waiting;
-    if (client->zsock)
-        zsock_want_out(client->zsock, client->n_waiting > 0);
+    client_want_out(client);
 }
 
 static void call_free(struct wire_client *client, struct call *call)
@@ -91,12 +96,15 @@ static bool may_send(struct wire_client *client, struct call *call, uint64_t now
     return true;
 }
 
-/* -EAGAIN: the socket takes nothing now. */
+/* -EAGAIN: no connection, or it takes nothing now. Not asked of ZeroMQ alone: for a moment after a connection has died it still takes
+ * messages, and loses them; what was repeated into that moment waited for its next repetition, 8 s and more after the cable was whole. */
 static int transmit(struct wire_client *client, struct call *call, uint64_t now_ms)
 {
     struct envelope *envelope = outgoing_envelope(call->out);
     int r = 0;
 
+    if (!client->connected)
+        return -EAGAIN;
     if (!may_send(client, call, now_ms)) {
         client_set_waiting(client, call, false);
         repeat_after(client, call, with_jitter(client, SPENT_MS, SPENT_MS, 0), now_ms);

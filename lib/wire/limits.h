@@ -16,6 +16,8 @@ enum {
     WIRE_PEERS_MAX = 8192,              /* connections a server keeps */
     WIRE_HEARTBEAT_MS = 1000,           /* a silent client pings this often */
     WIRE_SILENT_MS = 5000,              /* nothing heard for so long: the other side is gone */
+    WIRE_HANDSHAKE_FIRST_MS = 2500,     /* a client breaks a handshake off after so long, ... */
+    WIRE_HANDSHAKE_MOST_MS = 10000,     /* ... the next one after twice as long, up to this, and so do servers */
     WIRE_LINGER_MS = 500,               /* how long a closing socket tries to get rid of its last messages */
 };
 

@@ -8,7 +8,7 @@
 #include "wire/address.h"
 #include "wire/security.h"
 
-enum { CONNECT_MS = 2000, HANDSHAKE_MS = 10000 };
+enum { CONNECT_MS = 2000, UNACKED_MS = 4000 };
 
 struct option {
     int name, value;
@@ -22,7 +22,7 @@ static int set_options(void *socket, const struct option *options, size_t n)
     return 0;
 }
 
-static int set_common(void *socket, bool tcp, uint32_t frame_max)
+static int set_common(void *socket, bool tcp, uint32_t frame_max, uint32_t handshake_ms)
 {
     const int64_t max = frame_max;
     const struct option common[] = {
@@ -31,8 +31,10 @@ static int set_common(void *socket, bool tcp, uint32_t frame_max)
     };
     const struct option over_tcp[] = {      /* a cable that was pulled says nothing: let ZeroMQ notice and reconnect */
         {ZMQ_HEARTBEAT_IVL, 2 * WIRE_HEARTBEAT_MS}, {ZMQ_HEARTBEAT_TIMEOUT, WIRE_SILENT_MS}, {ZMQ_HEARTBEAT_TTL, WIRE_SILENT_MS},
+        /* TCP tries again after .2, .6, 1.4, 3, 6.2, 12.6 s: whoever waits for the next one after healing waits as long as the cut was */
+        {ZMQ_TCP_MAXRT, UNACKED_MS},
         /* a connection begun while the cable was cut must not wait for TCP's next SYN (up to 32 s), nor a handshake for libzmq's 30 s */
-        {ZMQ_CONNECT_TIMEOUT, CONNECT_MS}, {ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS},
+        {ZMQ_CONNECT_TIMEOUT, CONNECT_MS}, {ZMQ_HANDSHAKE_IVL, (int)handshake_ms},
         {ZMQ_IPV6, 1},
     };
     int r;
@@ -77,7 +79,7 @@ static int configure_router(struct wire *wire, void *socket, bool tcp, unsigned 
     };
     int r;
 
-    r = set_common(socket, tcp, frame_max);
+    r = set_common(socket, tcp, frame_max, WIRE_HANDSHAKE_MOST_MS);
     if (r == 0)
         r = set_options(socket, router, ARRAY_SIZE(router));
     if (r == 0 && tcp)
@@ -117,7 +119,8 @@ int wire_socket_bind(struct wire *wire, const char *address, unsigned credits, u
     return r;
 }
 
-int wire_socket_connect(struct wire *wire, const char *address, const char *server_key, void **ret_socket, struct error *error)
+int wire_socket_connect(struct wire *wire, const char *address, const char *server_key, uint32_t handshake_ms, void **ret_socket,
+                        struct error *error)
 {
     static const struct option dealer[] = {{ZMQ_IMMEDIATE, 1}};     /* queue for living connections only */
     bool tcp = !address_is_ipc(address);
@@ -130,7 +133,7 @@ int wire_socket_connect(struct wire *wire, const char *address, const char *serv
     socket = zmq_socket(wire->zmq, ZMQ_DEALER);
     if (!socket)
         return error_set(error, errno, "no socket: %s", zmq_strerror(errno));
-    r = set_common(socket, tcp, WIRE_FRAME_MAX);
+    r = set_common(socket, tcp, WIRE_FRAME_MAX, handshake_ms);
     if (r == 0)
         r = set_options(socket, dealer, ARRAY_SIZE(dealer));
     if (r == 0 && tcp)

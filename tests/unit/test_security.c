@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <zmq.h>
 
 #include "base/atomic_file.h"
 #include "proto/policy.pb-c.h"
 #include "wire/address.h"
+#include "wire/client_internal.h"
 #include "wire/security.h"
 
 struct fort {
@@ -189,6 +191,39 @@ static void impostor(void **state)
     fort_close(&fort);
 }
 
+static int handshake_limit(const struct fort *fort)
+{
+    int ms = 0;
+    size_t n = sizeof ms;
+
+    assert_int_equal(zmq_getsockopt(zsock_socket(fort->client->zsock), ZMQ_HANDSHAKE_IVL, &ms, &n), 0);
+    return ms;
+}
+
+/* The first ends soon, so that one which lost a message in a cut costs little; the next may take longer, and the one after a success not. */
+static void handshakes_that_take_long(void **state)
+{
+    struct fort fort;
+
+    (void)state;
+    fort_open(&fort, true);
+    for (int ms = WIRE_HANDSHAKE_FIRST_MS, i = 0; i < 4; i++, ms = MIN(2 * ms, WIRE_HANDSHAKE_MOST_MS)) {
+        assert_int_equal(handshake_limit(&fort), ms);
+        fort.client->reached_ms = clock_mono_ms() - (uint64_t)ms;
+        client_on_connection(MONITOR_BROKEN, fort.client);
+        client_on_timer(&fort.client->timer);
+    }
+    assert_int_equal(handshake_limit(&fort), WIRE_HANDSHAKE_MOST_MS);
+    call(&fort, WIRE_KIND(ACT), 60000);
+    assert_int_equal(fort.result, 0);               /* three of them are no wrong key */
+    client_on_connection(MONITOR_DISCONNECTED, fort.client);
+    client_on_timer(&fort.client->timer);
+    assert_int_equal(handshake_limit(&fort), WIRE_HANDSHAKE_FIRST_MS);
+    call(&fort, WIRE_KIND(ACT), 60000);
+    assert_int_equal(fort.result, 0);
+    fort_close(&fort);
+}
+
 /* A server that is told the list: nobody before, then those in it, and no one who has been taken out. */
 static void told_the_list(void **state)
 {
@@ -313,7 +348,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(let_in), cmocka_unit_test(stranger), cmocka_unit_test(revoked), cmocka_unit_test(wrong_role),
-        cmocka_unit_test(let_in_later), cmocka_unit_test(impostor), cmocka_unit_test(told_the_list),
+        cmocka_unit_test(let_in_later), cmocka_unit_test(impostor), cmocka_unit_test(handshakes_that_take_long), cmocka_unit_test(told_the_list),
         cmocka_unit_test(key_files), cmocka_unit_test(socket_dirs),
     };
 

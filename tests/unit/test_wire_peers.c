@@ -5,7 +5,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
-#include "wire/budget.h"
+#include "wire/client_internal.h"
 
 /* ---- refusals -------------------------------------------------------------------------------------------- */
 
@@ -132,6 +132,33 @@ static void lost_underway(void **state)
     side_close(&side);
 }
 
+/* ZeroMQ takes messages a moment longer than a connection lives, and loses them: nothing is sent before it says that there is another. */
+static void nothing_into_a_dead_connection(void **state)
+{
+    struct side side;
+
+    (void)state;
+    side_open(&side, 0, 0);
+    side.serve = side_keep;
+    assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
+    lab_until_count(&side.lab, &side.n_kept, 1);
+    client_on_connection(MONITOR_DISCONNECTED, side.client);        /* the real one lives, and would carry what is sent */
+    assert_int_equal(side_act(&side, 2, 60000, 0, NULL), 0);
+    lab_settle(&side.lab, 50);
+    assert_int_equal(side.client->n_waiting, 2);
+    assert_true(side.requests == 1 && wire_server_stats(side.server)->repeated == 0);
+
+    side.serve = side_answer;
+    client_on_connection(MONITOR_CONNECTED, side.client);           /* at once, whatever their next repetition would have been */
+    assert_int_equal(side.client->n_waiting, 0);
+    lab_until_count(&side.lab, &side.replies, 1);
+    assert_true(side.result == 0 && side.requests == 2 && wire_server_stats(side.server)->repeated == 1);
+    side_answer(&side, side.kept[0]);
+    lab_until_count(&side.lab, &side.replies, 2);
+    assert_int_equal(side.result, 0);
+    side_close(&side);
+}
+
 static void silent_peer(void **state)
 {
     struct side side;
@@ -215,6 +242,7 @@ int main(void)
         cmocka_unit_test(stale_epoch_heals),
         cmocka_unit_test(server_restarts),
         cmocka_unit_test(lost_underway),
+        cmocka_unit_test(nothing_into_a_dead_connection),
         cmocka_unit_test(silent_peer),
         cmocka_unit_test(repetitions_have_a_budget),
         cmocka_unit_test(address_taken),
