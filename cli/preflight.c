@@ -142,6 +142,27 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
     return 0;
 }
 
+/* The most episodes whose pictures a learner holds at once. Imitation and the reward model take all that was played before; an iteration
+ * of rl its own, while the next one arrives. */
+static double frames_in_learner(const struct run_config *c)
+{
+    double demos = 0, own = 0, most = 0;
+
+    for (int i = 0; i < c->n_stages; i++) {
+        const struct stage_config *s = &c->stages[i];
+
+        switch (s->kind) {
+        case STAGE_DEMOS: demos += s->demos.episodes; break;
+        case STAGE_ROLLOUTS: own += s->rollouts.episodes; break;
+        case STAGE_SFT: most = MAX(most, s->sft.from == SFT_DEMOS ? demos : s->sft.from == SFT_ROLLOUTS ? own : demos + own); break;
+        case STAGE_PRM: most = MAX(most, demos + own); break;
+        case STAGE_RL: most = MAX(most, 2.0 * s->rl.episodes); break;
+        default: break;
+        }
+    }
+    return most;
+}
+
 static double memory_needed(const struct run_config *c, const struct model_needs *models)
 {
     double image = 3.0 * c->image * c->image, slots = (double)c->env_workers * c->slots;
@@ -151,10 +172,7 @@ static double memory_needed(const struct run_config *c, const struct model_needs
     need += c->n_actors * (BASE_MB * MB + models->actor + slots * image);
     need += c->n_prm_servers * (BASE_MB * MB + models->prm + slots * STEPS_GUESS * image);
     need += c->n_learners * (4 * BASE_MB * MB + models->learner);
-    for (int i = 0; i < c->n_stages; i++)
-        if (c->stages[i].kind == STAGE_RL)
-            return need + 2.0 * c->stages[i].rl.episodes * STEPS_GUESS * image;     /* one iteration's frames in the learner */
-    return need;
+    return need + frames_in_learner(c) * STEPS_GUESS * image;
 }
 
 static double disk_needed(const struct run_config *c, double weights)
@@ -269,7 +287,8 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
         *ret = (struct preflight) {(uint64_t)memory, (uint64_t)have_memory, (uint64_t)disk, (uint64_t)have_disk};
     if (have_memory > 0 && memory > have_memory)
         return error_set(error, ENOMEM, "the run needs about %.0f MB of memory, %.0f MB of it for the models, and %.0f MB are free: lower "
-                         "cluster.env_workers (%d) or cluster.slots (%d), train adapters (policy.train: lora), or spread it over more hosts",
+                         "cluster.env_workers (%d), cluster.slots (%d) or the episodes of demos and rollouts, train adapters (policy.train: lora), "
+                         "or spread it over more hosts",
                          memory / MB, (memory - memory_needed(config, &(struct model_needs) {0})) / MB, have_memory / MB,
                          config->env_workers, config->slots);
     if (disk > have_disk)
