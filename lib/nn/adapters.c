@@ -7,6 +7,7 @@
 #include "base/philox.h"
 #include "base/strbuf.h"
 #include "nn/cpu/kernels.h"
+#include "nn/lora_join.h"
 #include "nn/safetensors.h"
 
 #define PREFIX "base_model.model."
@@ -116,6 +117,7 @@ int adapters_register(const struct adapted *model, struct peft_config *config, r
     *model->adapters = lora;
     if (r < 0)
         return r;
+    (void)lora_join_all(model->params);
     lora->config = *config;
     *config = (struct peft_config) {0};
     return 0;

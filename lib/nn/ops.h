@@ -18,6 +18,10 @@ struct spans {
 /* y = x W^T (+ b).  x (N,in), W [out][in], b [out] or NULL -> (N,out).  One FMA chain over ascending k per
  * output, from 0 (bias added last). A weight with an adapter (nn/param.h) adds scale (x A^T) B^T, unless the tape is plain. */
 struct tensor *op_linear(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias);
+/* The same of several weights that read the same x, in this order. When nothing learns, all have adapters and these are joined (nn/lora_join.h),
+ * one product gives what all of them make of x. false: failed, as NULL of the others. */
+struct linear_use { const struct param *weight, *bias; };
+bool op_linears(struct tape *t, struct tensor *x, const struct linear_use *use, int n, struct tensor **ret);
 /* Rows first..first+count-1 of W only (a head over 256 action ids) -> (N,count). */
 struct tensor *op_linear_rows(struct tape *t, struct tensor *x, const struct param *weight, int64_t first, int64_t count);
 /* Rows ids[0..n-1] of W, in that order, which need not be packed (two words' logits out of a vocabulary) -> (N,n). */

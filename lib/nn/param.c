@@ -6,6 +6,7 @@
 #include "nn/cpu/kernels.h"
 #include "nn/device/mirror.h"
 #include "nn/gemm_pack.h"
+#include "nn/lora_join.h"
 
 static int64_t padded(int64_t numel, int64_t multiple)
 {
@@ -162,6 +163,7 @@ int params_drop_adapters(struct params *params)
     values = new_arena(&kept);
     if (!values)
         return -ENOMEM;
+    lora_join_free(params);
     kept.numel = 0;
     for (int i = 0; i < params->count; i++) {
         struct param *p = params->list[i];
@@ -211,6 +213,8 @@ void params_use_device(struct params *params, struct device *device, bool half)
     params->device_half = half;
     for (int i = 0; i < params->count; i++)
         params->list[i]->on_f32 = params->list[i]->on_bf16 = NULL;
+    for (int i = 0; i < params->n_joins; i++)
+        params->joins[i]->a.on_f32 = params->joins[i]->a.on_bf16 = NULL;
 }
 
 void params_use_process_device(struct params *params)
@@ -237,7 +241,7 @@ int params_pack(struct params *params, bool training)
 int params_pack_span(struct params *params, bool training, int64_t begin, int64_t end)
 {
     if (params->device)
-        return mirror_update(params, begin, MIN(end, params->numel));
+        return mirror_update(params, begin, MIN(end, params->numel), !training);
     for (int i = 0; i < params->count; i++) {
         struct param *p = params->list[i];
         int64_t out = p->dim[0], in = out ? p->numel / out : 0;
@@ -261,7 +265,7 @@ int params_pack_span(struct params *params, bool training, int64_t begin, int64_
         else
             p->backward = gemm_pack_free(p->backward);      /* it would be of an older version */
     }
-    return 0;
+    return lora_join_pack(params, !training);
 }
 
 struct params *params_free(struct params *params)
@@ -269,6 +273,7 @@ struct params *params_free(struct params *params)
     if (!params)
         return NULL;
     params_use_device(params, NULL, false);
+    lora_join_free(params);
     for (int i = 0; i < params->count; i++)
         param_free(params->list[i]);
     free(params->list);

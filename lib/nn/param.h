@@ -17,6 +17,7 @@
 
 struct device;
 struct gemm_pack;
+struct lora_join;
 struct mirror;
 struct param;
 
@@ -24,6 +25,7 @@ struct param;
 struct lora {
     const struct param *a, *b;  /* A (r, in), B (out, r); a NULL: the weight has none */
     float scale;
+    struct lora_join *join;     /* of weights that read the same: all their A in one (nn/lora_join.h); NULL */
 };
 
 struct param {
@@ -56,6 +58,8 @@ struct params {
     struct device *device;      /* where passes run; a reference; NULL: here. Set by params_use_device */
     bool device_half;           /* activations there are bf16 */
     struct mirror *mirror;
+    struct lora_join **joins;   /* nn/lora_join.h */
+    int n_joins;
 };
 
 /* Register; the returned pointer stays valid until params_free. NULL: out of memory or the name exists. */

@@ -192,7 +192,10 @@ int memory_need_device(const struct openvla *model, const struct device_job *job
     if (job->use != MEMORY_ACT) {
         need.gradients = (int64_t)device_sums_bytes(model->params.numel + more, SHARDS / ranks, ranks, job->strict);
         need.optimiser = (int64_t)trainer_device_bytes(trained, job->masters);
-    } else if (c->oft.kind == OFT_NONE) {
+    } else {
+        need.weights += (int64_t)mirror_joined_bytes(&model->params, job->half, job->strict);
+    }
+    if (job->use == MEMORY_ACT && c->oft.kind == OFT_NONE) {
         need.cache = 2LL * c->layers * job->batch * capacity * c->hidden * (job->half ? 2 : 4);
     }
     need.workspace = DEVICE_STAGING + (job->blas ? (int64_t)DEVICE_WORKSPACE : 0) + capacity * (c->hidden / c->heads) * (int64_t)sizeof(float);

@@ -1,20 +1,23 @@
 /* The tiny64 golden model on one thread: acting at batch 1, 16, 64, a supervised step and a PPO-like step at batch 32.
  *
- *   GANTRY_GOLDENS=dir bench_model [repetitions, default 5] [act1 | act16 | act64 | sft | ppo: only that] [strict | fast | kept | fastkept: only those]
+ *   GANTRY_GOLDENS=dir bench_model [repetitions, default 5] [act1 | act16 | act64 | sft | ppo: only that] [strict | fast | kept | fastkept |
+ *                                  lora | apart: only those]
  *
  * Prints milliseconds of CPU time per call, best and median; tests/bench/torch_baseline.py prints the same lines for PyTorch.
  * A training step is what the learner does: eight shards, gradient norm, AdamW, packing. Each row in strict numerics, then in fast;
- * acting also with matrices kept as bf16 as they lie in the file, as large models have them. */
+ * acting also with matrices kept as bf16 as they lie in the file, as large models have them, and with adapters of rank 32 on all of them, unmerged:
+ * their A joined where they read the same (lora), and each alone. */
 #include <errno.h>
 
 #include "base/clock.h"
 #include "base/philox.h"
 #include "nn/cpu/kernels.h"
-#include "nn/models/openvla.h"
+#include "nn/lora_join.h"
+#include "nn/models/openvla_lora.h"
 #include "train/passes.h"
 #include "train/trainer.h"
 
-enum { MAX_BATCH = 64, TRAIN_BATCH = 32, MAX_REPEATS = 101, VARIANTS = 4 };
+enum { MAX_BATCH = 64, TRAIN_BATCH = 32, MAX_REPEATS = 101, VARIANTS = 6 };
 static const char instruction[] = "put the red block on the blue block and then stop";
 
 struct bench {
@@ -138,24 +141,31 @@ static int measure(struct bench *b, const char *name, const char *numerics, int 
     return 0;
 }
 
-static int setup(struct bench *b, const char *goldens, bool fast, bool kept, struct error *error)
+enum kind { PLAIN, KEPT, ADAPTERS, APART };
+
+static int setup(struct bench *b, const char *goldens, bool fast, enum kind kind, struct error *error)
 {
+    const struct lora_spec spec = {.r = 32, .alpha = 32, .targets = "all-linear"};
     struct philox random = philox_at(1, PHILOX_TEST, 0, 0, 0);
     struct openvla *training = NULL;
     char dir[4096];
     int r;
 
     (void)snprintf(dir, sizeof(dir), "%s/openvla/tiny64/checkpoint", goldens);
-    r = openvla_load_halves(dir, kept ? 0 : -1, &b->model, error);
+    r = openvla_load_halves(dir, kind == KEPT ? 0 : -1, &b->model, error);
     if (r >= 0 && b->model->config.value_width == 0)
         r = openvla_add_value_head(b->model, 256, 0, 1);
     if (r >= 0 && fast && !params_use_fast(&b->model->params))
         return error_set(error, ENOTSUP, "fast: this CPU has no VDPBF16PS");
+    if (r >= 0 && kind >= ADAPTERS)
+        r = openvla_lora_new(b->model, &spec, 1, error);
+    if (kind == APART)
+        lora_join_free(&b->model->params);
     if (r >= 0)
         r = openvla_pack(b->model, false);
-    if (r >= 0 && !kept)
+    if (r >= 0 && kind == PLAIN)
         r = openvla_clone(b->model, &training);
-    if (r >= 0 && !kept)
+    if (r >= 0 && kind == PLAIN)
         r = trainer_new(training, 1, NULL, &b->trainer);
     if (r >= 0)
         r = openvla_session_new(&b->model->config, MAX_BATCH, &b->session);
@@ -180,7 +190,8 @@ int main(int argc, char **argv)
     static const struct { const char *name; int (*run)(struct bench *); int batch; } rows[] = {
         {"act1", act, 1}, {"act16", act, 16}, {"act64", act, 64}, {"sft", sft, TRAIN_BATCH}, {"ppo", ppo, TRAIN_BATCH},
     };
-    static const char *const numerics_names[] = {"strict", "fast", "kept", "fastkept"};
+    static const char *const numerics_names[] = {"strict", "fast", "kept", "fastkept", "lora", "apart"};
+    static const struct { bool fast; enum kind kind; } variants[VARIANTS] = {{false, PLAIN}, {true, PLAIN}, {false, KEPT}, {true, KEPT}, {false, ADAPTERS}, {false, APART}};
     const char *goldens = getenv("GANTRY_GOLDENS");
     int repeats = argc > 1 ? (int)CLAMP(strtol(argv[1], NULL, 10), 1, MAX_REPEATS) : 5;
     const char *row = argc > 2 ? argv[2] : NULL, *numerics = argc > 3 ? argv[3] : NULL;
@@ -198,7 +209,7 @@ int main(int argc, char **argv)
             row = NULL;
         }
     for (int i = 0; i < VARIANTS && r >= 0; i++) {
-        r = setup(&b[i], goldens, i % 2, i / 2, &error);
+        r = setup(&b[i], goldens, variants[i].fast, variants[i].kind, &error);
         if (r == -ENOTSUP) {
             printf("%s\n", error_text(&error, r));
             b[i].missing = true;

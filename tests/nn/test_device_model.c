@@ -8,6 +8,7 @@
 
 #include "nn/device/device.h"
 #include "nn/golden.h"
+#include "nn/lora_join.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_lora.h"
 #include "tests/emulate/test_device.h"
@@ -121,6 +122,41 @@ static void test_acts_in_bf16(void **state)
         else
             assert_true(isfinite(gpu[i].logp[0]));
     openvla_free(there);
+}
+
+/* Adapters of what reads the same are multiplied by at once; where the own kernels do it every bit is as if each were alone. */
+static void test_joined_adapters(void **state)
+{
+    const struct lora_spec spec = {.r = 4, .alpha = 8, .targets = "all-linear"};
+    struct act_result joined[N], apart[N];
+    struct error error = {0};
+
+    (void)state;
+    for (int half = 0; half < 2; half++) {
+        struct openvla *model = make();
+
+        memset(joined, 0, sizeof(joined));
+        memset(apart, 0, sizeof(apart));
+        assert_int_equal(openvla_lora_new(model, &spec, 5, &error), 0);
+        for (int i = 0; i < model->params.count; i++)   /* B is not zero */
+            for (int64_t k = 0; model->params.list[i]->adapter && k < model->params.list[i]->numel; k++)
+                model->params.list[i]->value[k] = 0.02f * (float)((k * 7 + i) % 11 - 5);
+        params_use_device(&model->params, device, half);
+        model->params.fast = half;                      /* packing tells the device which numerics */
+        assert_int_equal(openvla_pack(model, false), 0);
+        assert_true(model->params.n_joins == 2 * model->config.layers);
+        assert_true(half ? model->params.joins[0]->a.on_bf16 != NULL : model->params.joins[0]->a.on_f32 != NULL);
+        act(model, 0, N, joined);
+        model->params.fast = false;
+        assert_int_equal(openvla_pack(model, half ? false : true), 0);   /* strict bf16, and training: each alone */
+        assert_true(!model->params.joins[0]->a.on_bf16 && !model->params.joins[0]->a.on_f32);
+        act(model, 0, N, apart);
+        for (int i = 0; i < N && device->blas; i++)
+            assert_float_equal(joined[i].logp[0], apart[i].logp[0], half ? .1 : 1e-4);
+        if (!device->blas)
+            assert_memory_equal(joined, apart, sizeof(joined));
+        openvla_free(model);
+    }
 }
 
 static void score(const struct openvla *model, float *ret)
@@ -283,6 +319,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_acts_as_on_the_cpu),
         cmocka_unit_test(test_acts_in_bf16),
+        cmocka_unit_test(test_joined_adapters),
         cmocka_unit_test(test_scores_as_on_the_cpu),
         cmocka_unit_test(test_learns_as_on_the_cpu),
         cmocka_unit_test(test_goldens),

@@ -13,6 +13,7 @@
 
 #include "base/atomic_file.h"
 #include "base/philox.h"
+#include "nn/lora_join.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_lora.h"
 
@@ -174,6 +175,48 @@ static void test_actor_equals_learner(void **state)
     scene_release(&scene);
     openvla_free(model);
     openvla_free(copy);
+}
+
+/* One product for the A matrices of what reads the same gives every bit that a product for each gives, in both numerics. */
+static void test_joined_changes_nothing(void **state)
+{
+    static const struct { const char *targets; int per_layer; } cases[] = {{"all-linear", 2}, {"q_proj k_proj up_proj gate_proj", 1}, {"q_proj", 0}};
+    struct act_result joined[7], apart[7];
+    struct scene scene;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++)
+        for (int fast = 0; fast < 2; fast++) {
+            struct openvla *model = adapted_model(&(struct lora_spec) {.r = 5, .alpha = 3, .targets = cases[i].targets});
+
+            memset(joined, 0, sizeof joined);
+            memset(apart, 0, sizeof apart);
+            if (fast && !params_use_fast(&model->params)) {
+                openvla_free(model);
+                continue;
+            }
+            assert_int_equal(openvla_pack(model, false), 0);
+            assert_int_equal(model->params.n_joins, cases[i].per_layer * model->config.layers);
+            scene_init(&scene, model);
+            act(model, &scene, 0, 7, joined);
+            for (int k = 0; k < model->params.n_joins; k++) {
+                assert_non_null(model->params.joins[k]->a.forward);
+                assert_ptr_equal(lora_join_of(model->params.joins[k]->weight, model->params.joins[k]->n, false), model->params.joins[k]);
+            }
+            if (cases[i].per_layer) {           /* it is renewed with the adapters */
+                stir(model);
+                model->params.joins[0]->weight[0]->lora.a->value[0] += 1;
+                assert_int_equal(openvla_pack(model, false), 0);
+                act(model, &scene, 0, 7, apart);
+                assert_memory_not_equal(joined, apart, sizeof(joined));
+                act(model, &scene, 0, 7, joined);
+            }
+            lora_join_free(&model->params);
+            act(model, &scene, 0, 7, apart);
+            assert_memory_equal(joined, apart, sizeof(joined));
+            scene_release(&scene);
+            openvla_free(model);
+        }
 }
 
 static void test_merged_is_close(void **state)
@@ -429,6 +472,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_zero_b_changes_nothing), cmocka_unit_test(test_actor_equals_learner),
+        cmocka_unit_test(test_joined_changes_nothing),
         cmocka_unit_test(test_merged_is_close),        cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_save_leaves_adapters_out), cmocka_unit_test(test_size_of_openvla_7b),
         cmocka_unit_test(test_refusals),               cmocka_unit_test(test_patterns),

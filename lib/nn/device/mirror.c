@@ -3,12 +3,16 @@
 #include <errno.h>
 #include <string.h>
 
+#include "nn/lora_join.h"
+
 struct mirror {
     struct device_stream *s;
     int64_t numel, halves;
     float *values;     /* device: [numel] */
     uint16_t *rounded; /* device: [numel] the same as bf16; NULL: not wanted */
     uint16_t *half;    /* device: [halves] matrices that are bf16 on the host too */
+    char *joined;      /* device: the A matrices of groups of adapters, fp32 or bf16 as activations are; NULL: not wanted so far */
+    bool joining;      /* they are used */
     int count;         /* parameters it was made for */
     uint64_t id;
 };
@@ -25,6 +29,7 @@ struct mirror *mirror_free(struct mirror *m)
         m->s->k->release(m->values);
         m->s->k->release(m->rounded);
         m->s->k->release(m->half);
+        m->s->k->release(m->joined);
     }
     device_stream_free(m->s);
     free(m);
@@ -37,6 +42,15 @@ size_t mirror_bytes(const struct params *params, bool half)
 
     for (int i = 0; i < params->count; i++)
         bytes += (size_t)padded(params->list[i]->numel) * (params->list[i]->half ? 2 : half ? 6 : 4);
+    return bytes;
+}
+
+size_t mirror_joined_bytes(const struct params *params, bool half, bool strict)
+{
+    size_t bytes = 0;
+
+    for (int i = 0; i < params->n_joins && !(half && strict); i++)
+        bytes += (size_t)padded(params->joins[i]->a.numel) * (half ? sizeof(uint16_t) : sizeof(float));
     return bytes;
 }
 
@@ -58,15 +72,21 @@ static int send_halves(struct params *params, struct mirror *m)
     return r;
 }
 
-static int mirror_new(struct params *params, struct mirror **ret)
+static uint64_t new_id(void)
 {
     static atomic_ullong made;
+
+    return atomic_fetch_add(&made, 1) + 1;
+}
+
+static int mirror_new(struct params *params, struct mirror **ret)
+{
     struct mirror *m = calloc(1, sizeof(*m));
     int r;
 
     if (!m)
         return -ENOMEM;
-    m->id = atomic_fetch_add(&made, 1) + 1;
+    m->id = new_id();
     for (int i = 0; i < params->count; i++)
         m->halves += params->list[i]->half ? padded(params->list[i]->numel) : 0;
     m->numel = params->numel;
@@ -103,7 +123,50 @@ static int round_values(struct mirror *m, int64_t begin, int64_t end)
                : 0;
 }
 
-int mirror_update(struct params *params, int64_t begin, int64_t end)
+/* Rows lie one below the other: each A as it lies in the arena, in the form that products take. */
+static int fill_joined(const struct params *params, struct mirror *m)
+{
+    size_t element = params->device_half ? sizeof(uint16_t) : sizeof(float);
+    char *to = m->joined;
+    int r = 0;
+
+    for (int i = 0; i < params->n_joins; i++) {
+        struct param *a = &params->joins[i]->a;
+        char *at = to;
+
+        for (int k = 0; k < params->joins[i]->n && r >= 0; k++) {
+            const struct param *part = params->joins[i]->weight[k]->lora.a;
+            const char *from = params->device_half ? (const char *)(m->rounded + part->offset) : (const char *)(m->values + part->offset);
+
+            r = m->s->k->copy(m->s->stream, at, from, (size_t)part->numel * element);
+            at += (size_t)part->numel * element;
+        }
+        a->on_bf16 = params->device_half ? to : NULL;
+        a->on_f32 = params->device_half ? NULL : (const float *)to;
+        to += (size_t)padded(a->numel) * element;
+    }
+    return r;
+}
+
+static int update_joined(const struct params *params, struct mirror *m, bool serving)
+{
+    size_t bytes = serving ? mirror_joined_bytes(params, params->device_half, params->device->strict) : 0;
+
+    if (m->joining != (bytes > 0))
+        m->id = new_id(); /* a step that was captured multiplies as it did then */
+    m->joining = bytes > 0;
+    for (int i = 0; i < params->n_joins; i++)
+        params->joins[i]->a.on_f32 = params->joins[i]->a.on_bf16 = NULL;
+    if (bytes && !m->joined) {
+        int r = m->s->k->alloc(bytes, (void **)&m->joined);
+
+        if (r < 0)
+            return r;
+    }
+    return bytes ? fill_joined(params, m) : 0;
+}
+
+int mirror_update(struct params *params, int64_t begin, int64_t end, bool serving)
 {
     struct mirror *m = params->mirror;
     int r;
@@ -124,6 +187,8 @@ int mirror_update(struct params *params, int64_t begin, int64_t end)
         r = m->s->k->upload(m->s->stream, m->values + begin, params->values + begin, (size_t)(end - begin) * sizeof(float));
     if (r >= 0)
         r = round_values(m, begin, end);
+    if (r >= 0)
+        r = update_joined(params, m, serving);
     return r < 0 ? r : m->s->k->wait(m->s->stream);
 }
 

@@ -9,13 +9,16 @@
 
 struct mirror;
 
-/* Everything between these floats of the arena that may have changed; the first call allocates and sends all. */
-int mirror_update(struct params *params, int64_t begin, int64_t end);
+/* Everything between these floats of the arena that may have changed; the first call allocates and sends all. serving: adapters that read the
+ * same are joined there, too (nn/lora_join.h), but in strict bf16, where a library multiplies and may sum the larger product in another order
+ * than the learner's. */
+int mirror_update(struct params *params, int64_t begin, int64_t end, bool serving);
 /* The device's fp32 values between these floats are newer (an optimiser ran there): bf16 follows; the host's with `download`. */
 int mirror_changed(struct params *params, int64_t begin, int64_t end, bool download);
 float *mirror_values(struct mirror *mirror);            /* the arena of fp32 values, device memory */
 /* No two mirrors of a process have the same: what knows their addresses by it does not mistake one for another. */
 uint64_t mirror_id(const struct mirror *mirror);
 struct mirror *mirror_free(struct mirror *mirror);
-/* Bytes on the device for these parameters. */
+/* Bytes on the device for these parameters; what joined adapters take beside them. */
 size_t mirror_bytes(const struct params *params, bool half);
+size_t mirror_joined_bytes(const struct params *params, bool half, bool strict);

@@ -99,9 +99,11 @@ struct vision_pass openvla_vision(const struct openvla *model, struct tape *tape
 
 static struct tensor *llama_mlp(const struct openvla *model, struct tape *tape, struct tensor *x, const struct llama_layer *l)
 {
-    struct tensor *h = op_rmsnorm(tape, x, l->norm2, model->config.rms_eps);
+    struct tensor *h = op_rmsnorm(tape, x, l->norm2, model->config.rms_eps), *both[2];
 
-    h = op_swiglu(tape, op_linear(tape, h, l->gate, NULL), op_linear(tape, h, l->up, NULL));
+    if (!op_linears(tape, h, (const struct linear_use[]) {{l->up, NULL}, {l->gate, NULL}}, 2, both))
+        return NULL;
+    h = op_swiglu(tape, both[1], both[0]);
     return op_residual(tape, x, op_linear(tape, h, l->down, NULL), NULL);
 }
 
@@ -115,20 +117,22 @@ static struct tensor *llama_layer(struct tape *tape, struct tensor *x, const voi
     const struct llama_layer *l = &model->w->layers[call->layer];
     const struct llama_rows *rows = &call->rows;
     struct kv_cache *cache = rows->cache ? &rows->cache[call->layer] : NULL;
-    bool last = call->layer == c->layers - 1;
+    bool tail = call->layer == c->layers - 1 && rows->tail;
     size_t mark = tape_mark(tape);
-    struct tensor *h, *q, *k, *v;
+    struct tensor *h, *q, *k, *v, *kvq[3];
 
     h = op_rmsnorm(tape, x, l->norm1, c->rms_eps);
-    k = op_rope(tape, op_linear(tape, h, l->k, NULL), rows->position, c->heads, c->rope_theta);
-    v = op_linear(tape, h, l->v, NULL);
+    if (!op_linears(tape, h, (const struct linear_use[]) {{l->k, NULL}, {l->v, NULL}, {l->q, NULL}}, tail ? 2 : 3, kvq))
+        return NULL;
+    k = op_rope(tape, kvq[0], rows->position, c->heads, c->rope_theta);
+    v = kvq[1];
     if (rows->keys) {
         k = op_gather(tape, k, rows->keys, rows->spans.start[rows->spans.n]);
         v = op_gather(tape, v, rows->keys, rows->spans.start[rows->spans.n]);
     }
     if (cache && op_kv_append(tape, cache, k, v, rows->slot, rows->position) < 0)
         return NULL;
-    if (last && rows->tail) {
+    if (tail) {
         int n = rows->tail_spans.start[rows->tail_spans.n];
 
         q = op_linear(tape, op_gather(tape, h, rows->tail, n), l->q, NULL);
@@ -136,7 +140,7 @@ static struct tensor *llama_layer(struct tape *tape, struct tensor *x, const voi
         h = op_attention_tail(tape, q, k, v, rows->spans, rows->tail_spans, c->heads);
         x = op_gather(tape, x, rows->tail, n);
     } else {
-        q = op_rope(tape, op_linear(tape, h, l->q, NULL), rows->position, c->heads, c->rope_theta);
+        q = op_rope(tape, kvq[2], rows->position, c->heads, c->rope_theta);
         h = rows->bidirectional ? op_attention(tape, q, k, v, rows->spans, c->heads, ATTENTION_FULL)
                                 : op_attention_tail(tape, q, k, v, rows->spans, rows->own, c->heads);
     }
@@ -165,12 +169,13 @@ struct tensor *openvla_llama_step(const struct openvla *model, struct tape *tape
     for (int i = 0; i < c->layers; i++) {
         const struct llama_layer *l = &model->w->layers[i];
         size_t mark = tape_mark(tape);
-        struct tensor *h = op_rmsnorm(tape, x, l->norm1, c->rms_eps), *q, *k, *v;
+        struct tensor *h = op_rmsnorm(tape, x, l->norm1, c->rms_eps), *q, *k, *kvq[3];
 
-        q = op_rope(tape, op_linear(tape, h, l->q, NULL), position, c->heads, c->rope_theta);
-        k = op_rope(tape, op_linear(tape, h, l->k, NULL), position, c->heads, c->rope_theta);
-        v = op_linear(tape, h, l->v, NULL);
-        if (op_kv_append(tape, &cache[i], k, v, slot, position) < 0)
+        if (!op_linears(tape, h, (const struct linear_use[]) {{l->k, NULL}, {l->v, NULL}, {l->q, NULL}}, 3, kvq))
+            return NULL;
+        q = op_rope(tape, kvq[2], position, c->heads, c->rope_theta);
+        k = op_rope(tape, kvq[0], position, c->heads, c->rope_theta);
+        if (op_kv_append(tape, &cache[i], k, kvq[1], slot, position) < 0)
             return NULL;
         h = op_attention_decode(tape, q, &cache[i], slot, position, c->heads);
         x = op_residual(tape, x, op_linear(tape, h, l->o, NULL), NULL);

@@ -9,9 +9,11 @@ struct rows {
 
 static struct tensor *mlp(const struct qwen_vl *model, struct tape *tape, struct tensor *x, const struct qwen_layer *l)
 {
-    struct tensor *h = op_rmsnorm(tape, x, l->norm2, model->config.rms_eps);
+    struct tensor *h = op_rmsnorm(tape, x, l->norm2, model->config.rms_eps), *both[2];
 
-    h = op_swiglu(tape, op_linear(tape, h, l->gate, NULL), op_linear(tape, h, l->up, NULL));
+    if (!op_linears(tape, h, (const struct linear_use[]) {{l->up, NULL}, {l->gate, NULL}}, 2, both))
+        return NULL;
+    h = op_swiglu(tape, both[1], both[0]);
     return op_residual(tape, x, op_linear(tape, h, l->down, NULL), NULL);
 }
 
@@ -21,17 +23,20 @@ static struct tensor *layer_forward(const struct qwen_vl *model, struct tape *ta
 {
     const struct qwen_vl_config *c = &model->config;
     size_t mark = tape_mark(tape);
-    struct tensor *h = op_rmsnorm(tape, x, l->norm1, c->rms_eps), *q, *k, *v;
+    struct tensor *h = op_rmsnorm(tape, x, l->norm1, c->rms_eps), *q, *k, *v, *kvq[3];
+    const struct linear_use uses[] = {{l->k.weight, l->k.bias}, {l->v.weight, l->v.bias}, {l->q.weight, l->q.bias}};
 
-    k = op_rope_table(tape, op_linear(tape, h, l->k.weight, l->k.bias), rows->table, c->kv_heads, c->head_dim);
-    v = op_linear(tape, h, l->v.weight, l->v.bias);
+    if (!op_linears(tape, h, uses, tail ? 2 : 3, kvq))
+        return NULL;
+    k = op_rope_table(tape, kvq[0], rows->table, c->kv_heads, c->head_dim);
+    v = kvq[1];
     if (tail) {
         q = op_linear(tape, op_gather(tape, h, rows->last, rows->tail.n), l->q.weight, l->q.bias);
         q = op_rope_table(tape, q, rows->tail_table, c->heads, c->head_dim);
         h = op_attention_tail(tape, q, k, v, rows->all, rows->tail, c->heads);
         x = op_gather(tape, x, rows->last, rows->tail.n);
     } else {
-        q = op_rope_table(tape, op_linear(tape, h, l->q.weight, l->q.bias), rows->table, c->heads, c->head_dim);
+        q = op_rope_table(tape, kvq[2], rows->table, c->heads, c->head_dim);
         h = op_attention(tape, q, k, v, rows->all, c->heads, ATTENTION_CAUSAL);
     }
     x = op_residual(tape, x, op_linear(tape, h, l->o, NULL), NULL);

@@ -4,13 +4,17 @@
  * bf16, and the kernel makes panels of one kept as bf16 itself.
  * A weight with an adapter adds scale (x A^T) B^T: a linear op with A, then one that adds to y what is there already. */
 #include "nn/gemm_pack.h"
+#include "nn/lora_join.h"
 #include "nn/ops/op.h"
 
 struct linear {
     struct tensor *x, *y;
     const struct param *weight, *bias;
     int64_t first;              /* first row of W taking part */
+    int64_t column, in;         /* forwards only: in > 0: x's columns column .. column + in - 1 are what is multiplied */
 };
+
+static int64_t inputs(const struct linear *c) { return c->in ? c->in : c->x->cols; }
 
 /* Columns of the result that a bf16 weight's panels are made for at once: few rows take wide tiles. */
 static int64_t widened_columns(int64_t rows)
@@ -160,8 +164,8 @@ static void weight_on(const struct tape *t, const struct linear *c, struct devic
     const char *at = half ? weight->on_bf16 : (const void *)weight->on_f32;
 
     g->b_type = half ? DEVICE_BF16 : DEVICE_F32;
-    g->b = at ? at + (size_t)(c->first * c->x->cols) * device_element(g->b_type) : NULL;
-    g->b_row = c->x->cols;
+    g->b = at ? at + (size_t)(c->first * inputs(c)) * device_element(g->b_type) : NULL;
+    g->b_row = inputs(c);
 }
 
 static void gemm_on(struct tape *t, struct device_gemm g)
@@ -174,9 +178,8 @@ static void gemm_on(struct tape *t, struct device_gemm g)
 
 static void product_on(struct tape *t, const struct linear *c, bool add)
 {
-    int64_t in = c->x->cols;
     struct device_gemm g = {
-        .m = c->x->rows, .n = c->y->cols, .k = in, .a = c->x->x, .a_row = in, .a_type = type_of(t), .b_transposed = true,
+        .m = c->x->rows, .n = c->y->cols, .k = inputs(c), .a = at_activation(t, c->x->x, c->column), .a_row = c->x->cols, .a_type = type_of(t), .b_transposed = true,
         .c = c->y->x, .c_row = c->y->cols, .c_type = type_of(t), .alpha = 1.0f, .add = add,
         .bias = c->bias ? c->bias->on_f32 : NULL, .bias_half = c->bias ? c->bias->on_bf16 : NULL,
     };
@@ -235,9 +238,9 @@ static int64_t product_scratch(const struct param *weight, int64_t rows, int64_t
 static void product(const struct linear *c, bool add, float *scratch)
 {
     const struct param *weight = c->weight;
-    int64_t rows = c->x->rows, in = c->x->cols, count = c->y->cols;
+    int64_t rows = c->x->rows, in = inputs(c), count = c->y->cols;
     int64_t skip = weight->half ? 0 : c->first % GEMM_PANEL, width = skip + count;
-    struct gemm g = {.m = rows, .n = width, .k = in, .a = c->x->x, .a_row = in, .a_k = 1, .c = skip ? scratch : c->y->x, .c_row = width,
+    struct gemm g = {.m = rows, .n = width, .k = in, .a = c->x->x + c->column, .a_row = c->x->cols, .a_k = 1, .c = skip ? scratch : c->y->x, .c_row = width,
                      .bias = c->bias ? c->bias->value : NULL, .add = add && !skip, .scratch = scratch + (skip ? rows * width : 0)};
 
     if (weight->half) {
@@ -347,6 +350,70 @@ static struct tensor *adapt(struct tape *t, struct tensor *x, const struct param
     cpu_kernels()->scale(h->x, lora->scale, h->rows * h->cols);
     product(&c->up, true, scratch);
     return y;
+}
+
+/* y += h B^T with h's columns from `column` on, which are scaled already. */
+static bool add_joined(struct tape *t, struct tensor *h, int64_t column, const struct param *b, struct tensor *y)
+{
+    const struct linear c = {.x = h, .y = y, .weight = b, .column = column, .in = b->numel / b->dim[0]};
+    float *scratch;
+
+    if (b->dim[0] != y->cols || column + c.in > h->cols)
+        return op_fail(t, -EINVAL);
+    scratch = tape_scratch(t, product_scratch(b, h->rows, c.in, 0, y->cols));
+    if (t->error || t->planning)
+        return !t->error;
+    if (t->on)
+        product_on(t, &c, true);
+    else if (!b->forward)
+        op_fail(t, -EINVAL);
+    else
+        product(&c, true, scratch);
+    return !t->error;
+}
+
+static bool joined(struct tape *t, struct tensor *x, const struct lora_join *join, const struct linear_use *use, struct tensor **ret)
+{
+    struct tensor *h = linear(t, x, &join->a, NULL, 0, join->a.dim[0]);
+    int64_t column = 0;
+
+    if (!h)
+        return false;
+    if (t->on && !t->planning)
+        ON(t, scale, type_of(t), h->x, use[0].weight->lora.scale, h->rows * h->cols);
+    else if (!t->planning)
+        cpu_kernels()->scale(h->x, use[0].weight->lora.scale, h->rows * h->cols);
+    for (int i = 0; i < join->n; i++) {
+        ret[i] = linear(t, x, use[i].weight, use[i].bias, 0, use[i].weight->dim[0]);
+        if (!ret[i] || !add_joined(t, h, column, use[i].weight->lora.b, ret[i]))
+            return false;
+        column += use[i].weight->lora.a->dim[0];
+    }
+    return true;
+}
+
+bool op_linears(struct tape *t, struct tensor *x, const struct linear_use *use, int n, struct tensor **ret)
+{
+    const struct param *weights[LORA_JOIN_MOST] = {NULL};
+    const struct lora_join *join = NULL;
+
+    for (int i = 0; i < n; i++) {
+        ret[i] = NULL;
+        if (i < LORA_JOIN_MOST)
+            weights[i] = use[i].weight;
+    }
+    if (!x)
+        return false;
+    if (n <= LORA_JOIN_MOST && !t->training && !t->plain)
+        join = lora_join_of(weights, n, t->on != NULL);
+    if (join)
+        return joined(t, x, join, use, ret);
+    for (int i = 0; i < n; i++) {
+        ret[i] = op_linear(t, x, use[i].weight, use[i].bias);
+        if (!ret[i])
+            return false;
+    }
+    return true;
 }
 
 struct tensor *op_linear(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias)
