@@ -185,8 +185,14 @@ $(B)/libemulated.a: $(emulated)
 $(patsubst %.c,$(B)/%,$(wildcard tests/nn/test_device*.c)): $(B)/tests/nn/%: $(B)/tests/nn/%.o $(tests_helpers) $(daemon_archives) $(LINK_LIBS) $(B)/libemulated.a
 	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(LDLIBS) -lstdc++ -lcmocka
-# a learner whose cuda:N is the emulated device, and an NCCL between processes (tests/system/test_device_ranks.py)
-emulated_learner := $(B)/tests/emulate/gantry-learner $(B)/tests/emulate/libnccl.so.2
+# a learner and a `gantry` whose cuda:N is the emulated device, an NCCL between processes, a driver of the past (tests/system/test_device_*.py)
+emulated_programs := $(addprefix $(B)/tests/emulate/,gantry-learner gantry libnccl.so.2 old-driver/libcuda.so.1)
+$(B)/tests/emulate/gantry: $(B)/tests/emulate/as_cuda.o $(patsubst %.c,$(B)/%.o,$(wildcard cli/*.c)) $(daemon_archives) $(LINK_LIBS) $(B)/libemulated.a
+	@$(if $(V),,echo "  LINK  $@")
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(HDF5_LIBS) $(LDLIBS) -lstdc++
+$(B)/tests/emulate/old-driver/libcuda.so.1: tests/emulate/old_driver.c $(B)/flags
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS) -fPIC -shared -o $@ $<
 $(B)/tests/emulate/gantry-learner: $(B)/tests/emulate/as_cuda.o $(B)/learner/main.o $(B)/liblearner.a $(LINK_LIBS) $(B)/libemulated.a
 	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(CUDA_LIBS) $(LDLIBS) -lstdc++
@@ -207,7 +213,7 @@ $(fuzz_bin): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(fuzz_main) $(daemon_archiv
 bench_bin := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/bench_*.c))
 
 .PHONY: tests benches fuzz-targets setup
-tests: $(tests_bin) $(emulated_learner)
+tests: $(tests_bin) $(emulated_programs)
 fuzz-targets: $(fuzz_bin)
 benches: $(bench_bin)
 setup:

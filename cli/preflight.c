@@ -6,6 +6,7 @@
 #include <sys/statvfs.h>
 
 #include "base/atomic_file.h"
+#include "cli/preflight_device.h"
 #include "data/dataset_dir.h"
 #include "daemon/http.h"
 #include "nn/base_link.h"
@@ -68,7 +69,7 @@ static int train_batch(const struct run_config *c)
 
 /* What models take in each kind of daemon, and once for all of them; bytes. A server holds two versions while one is swapped for
  * the next. */
-struct model_needs { double actor, prm, learner, shared; };
+struct model_needs { double actor, prm, learner, shared; int devices; /* 0, or why the GPUs will not do; the error has the line */ };
 
 /* What the suite sends and takes must be what the model was made for. key: policy.init, prm.init. */
 static int check_suite(const struct run_config *c, const char *key, const char *dir, const struct openvla *model, struct error *error)
@@ -89,13 +90,15 @@ static int check_suite(const struct run_config *c, const char *key, const char *
 }
 
 /* prm.init: the policy's own trunk, or a directory of either kind. */
-static int reward_model_need(const struct run_config *c, const struct openvla *policy, struct memory_need *ret, struct error *error)
+static int reward_model_need(const struct run_config *c, const struct openvla *policy, struct memory_need *ret, int64_t *ret_weights,
+                             struct error *error)
 {
     _cleanup_(openvla_freep) struct openvla *other = NULL;
     _cleanup_(qwen_vl_freep) struct qwen_vl *backbone = NULL;
     _cleanup_(hf_shards_close) struct hf_shards shards = {0};
     int r = 0;
 
+    *ret_weights = 0;
     if (!strcmp(c->prm_init, "policy"))
         return memory_need(policy, MEMORY_ACT, 1, 1, 0, ret);
     if (qwen_vl_is(c->prm_init))
@@ -106,7 +109,10 @@ static int reward_model_need(const struct run_config *c, const struct openvla *p
         return check_suite(c, "prm.init", c->prm_init, other, error) < 0 ? -EINVAL : memory_need(other, MEMORY_ACT, 1, 1, 0, ret);
     if (r < 0)
         return error_prefix(error, r, "prm.init (an OpenVLA, Qwen2-VL or Qwen2.5-VL directory)");
-    return backbone ? memory_need_prm(backbone, MEMORY_ACT, 1, 1, 0, ret) : memory_need(other, MEMORY_ACT, 1, 1, 0, ret);
+    r = backbone ? memory_need_prm(backbone, MEMORY_ACT, 1, 1, 0, ret) : memory_need(other, MEMORY_ACT, 1, 1, 0, ret);
+    if (r >= 0)
+        *ret_weights = ret->weights;
+    return r;
 }
 
 /* From the checkpoint's headers: a broken one is refused here, by name. */
@@ -118,6 +124,7 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
     int threads = c->n_learners ? MAX(c->learners[0].threads, 1) : 1, r;
     struct memory_need act = {0}, train = {0}, score = {0};
     char base[PATH_MAX];
+    int64_t reward = 0;
 
     r = base_link_follow(policy_dir, base, error);
     if (r >= 0)
@@ -125,7 +132,7 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
     if (r >= 0)
         r = check_suite(c, "policy.init", policy_dir, policy, error);
     if (r >= 0)
-        r = reward_model_need(c, policy, &score, error);
+        r = reward_model_need(c, policy, &score, &reward, error);
     if (r < 0)
         return r;
     r = memory_need(policy, MEMORY_ACT, MAX(per_actor, 1), 1, 0, &act);
@@ -138,6 +145,7 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
         .prm = (double)(score.total + score.weights + score.packs - 2 * score.mapped),
         .learner = (double)(train.total + train.weights - 2 * train.mapped),        /* and the reference */
         .shared = (double)(MAX(act.mapped, train.mapped) + score.mapped),
+        .devices = preflight_devices(c, policy, reward, error),
     };
     return 0;
 }
@@ -285,6 +293,8 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     disk = disk_needed(config, weights);
     if (ret)
         *ret = (struct preflight) {(uint64_t)memory, (uint64_t)have_memory, (uint64_t)disk, (uint64_t)have_disk};
+    if (models.devices < 0)
+        return models.devices;
     if (have_memory > 0 && memory > have_memory)
         return error_set(error, ENOMEM, "the run needs about %.0f MB of memory, %.0f MB of it for the models, and %.0f MB are free: lower "
                          "cluster.env_workers (%d), cluster.slots (%d) or the episodes of demos and rollouts, train adapters (policy.train: lora), "

@@ -172,8 +172,8 @@ pytest_in() {       # pytest_in FOLDER: the tests with real daemons there
     [ -n "${SLOWEST:-}" ] && grep -E '^[0-9.]+s (call|setup)' "$log" | sed 's/^/  /'
     return 0
 }
-# test_device_ranks wants a learner that is linked to the emulated device
-group_system() { build build/release/tests/emulate/{gantry-learner,libnccl.so.2} && pytest_in system; }
+# test_device_* want programs that are linked to the emulated device
+group_system() { build build/release/tests/emulate/{gantry-learner,gantry,libnccl.so.2,old-driver/libcuda.so.1} && pytest_in system; }
 group_fault() { pytest_in fault; }
 
 wanted=

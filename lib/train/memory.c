@@ -94,6 +94,18 @@ static bool policy_stays_bf16(const void *of, int i)
            p->ndim >= 2 && (p->linear || p->frozen || p == model->w->embedding);
 }
 
+void memory_keep_halves(struct openvla *model)
+{
+    struct params *params = &model->params;
+    int64_t floats = 0;
+
+    for (int i = 0; i < params->count; i++)
+        params->list[i]->half = policy_stays_bf16(model, i);
+    for (int i = 0; i < params->count; i++)
+        floats += params->list[i]->half ? 0 : (params->list[i]->numel + 15) / 16 * 16;
+    params->numel = floats;
+}
+
 static struct openvla_item policy_item(const struct openvla_config *c, bool training, const uint8_t *image, const int32_t *ids,
                                        const float *state)
 {

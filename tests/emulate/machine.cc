@@ -5,7 +5,9 @@
 #include "tests/emulate/emulate.h"
 
 #include <stdio.h>
+#include <unistd.h>
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <mutex>
 #include <set>
@@ -146,6 +148,17 @@ static void graph_free(void *graph) { delete (emulated_graph *)graph; }
 
 static int devices(void) { return 1; }
 
+/* A device that falls off: from the moment the file named by GANTRY_EMULATED_LOST is there nothing works in this process any more. */
+int simt_gone(void)
+{
+    static const char *const file = getenv("GANTRY_EMULATED_LOST");
+    static std::atomic<bool> gone;
+
+    if (file && !gone && access(file, F_OK) == 0)
+        gone = true;
+    return gone ? -EIO : 0;
+}
+
 static int use(int ordinal, struct device_facts *facts, char *why, size_t why_size)
 {
     if (ordinal > 0) {
@@ -156,7 +169,7 @@ static int use(int ordinal, struct device_facts *facts, char *why, size_t why_si
         *facts = {};
         snprintf(facts->name, sizeof(facts->name), "emulated");
         facts->major = 9;
-        facts->memory = facts->memory_free = (size_t)1 << 32;
+        facts->memory = facts->memory_free = getenv("GANTRY_EMULATED_MEMORY") ? (size_t)atoll(getenv("GANTRY_EMULATED_MEMORY")) : (size_t)1 << 32;
     }
     return 0;
 }
@@ -165,6 +178,8 @@ static int alloc(size_t bytes, void **ret)
 {
     if (spoil() < 0)
         return -ENOTSUP;
+    if (simt_gone() < 0)
+        return -EIO;
     void *memory = aligned_alloc(256, (bytes + 255) / 256 * 256 + 256);
 
     if (!memory)
@@ -214,6 +229,8 @@ static int move(void *stream, void *to, const void *from, size_t bytes)
 {
     if (simt_kept(stream, [=]() { return move(nullptr, to, from, bytes); }))
         return 0;
+    if (simt_gone() < 0)
+        return -EIO;
     if (bytes)
         memcpy(to, from, bytes);
     return 0;
@@ -236,6 +253,7 @@ static int wait(void *stream)
     emulated_stream *s = (emulated_stream *)stream;
     int r = spoil();
 
+    r = r < 0 ? r : simt_gone();
     return r < 0 || !s ? r : run_until(s, s->put);
 }
 
@@ -287,7 +305,7 @@ static int event_seconds(void *from, void *to, double *ret)
     return wait(((emulated_event *)to)->on);
 }
 
-static const char *last_error(void) { return "an emulated error"; }
+static const char *last_error(void) { return simt_gone() < 0 ? "the GPU has fallen off the bus" : "an emulated error"; }
 
 extern "C" void NAME(fill_machine)(struct device_kernels *k)
 {

@@ -207,6 +207,8 @@ int simt_launch(dim3 grid, dim3 block, size_t shared, simt_thread *thread, void 
     if (!threads || threads > MOST || block.y != 1 || block.z != 1 || !grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu ||
         grid.y > 65535 || grid.z > 65535 || shared > 227 * 1024)
         return -EINVAL;
+    if (simt_gone() < 0)
+        return -EIO;
     if (!m)
         m = machine = (struct machine *)calloc(1, sizeof(*m));
     if (!m)

@@ -192,12 +192,47 @@ static void test_what_does_not_fit_names_the_largest_and_the_knob(void **state)
     openvla_free(planned);
 }
 
+/* By shapes alone, before anything is loaded: OpenVLA-7B as its checkpoint has it, all bf16. The figures are the specification's. */
+static void test_openvla_7b(void **state)
+{
+    struct openvla *model = calloc(1, sizeof *model);
+    struct device_job job = {.use = MEMORY_ACT, .batch = 64, .half = true, .lora_r = 32, .blas = true};
+    struct device_need act, lora;
+    struct error error = {0};
+
+    (void)state;
+    assert_non_null(model);
+    model->w = calloc(1, sizeof *model->w);
+    model->config = (struct openvla_config) {
+        .tower = {{.dim = 1024, .depth = 24, .heads = 16, .mlp = 4096, .patch = 14, .prefix = 5},
+                  {.dim = 1152, .depth = 27, .heads = 16, .mlp = 4304, .patch = 14}},
+        .patches = 256, .hidden = 4096, .layers = 32, .heads = 32, .intermediate = 11008, .vocab = 32000, .vocab_padded = 32064,
+        .image_height = 224, .image_width = 224, .action_dims = 7,
+    };
+    if (openvla_register(model, NULL, NULL, &error) < 0)
+        fail_msg("%s", error.text);
+    for (int i = 0; i < model->params.count; i++)
+        model->w->layout[i].dtype = DTYPE_BF16;
+    memory_keep_halves(model);
+    assert_int_equal(memory_need_device(model, &job, &act), 0);
+    assert_in_range(act.weights >> 20, 14300, 14600);           /* 15.08 GB */
+    assert_in_range(act.cache >> 20, 9200, 9800);               /* 64 sequences of 149 MiB, rounded up */
+    job.use = MEMORY_LORA;
+    job.batch = 32;
+    assert_int_equal(memory_need_device(model, &job, &lora), 0);
+    assert_in_range(lora.weights - act.weights, 6 * 100000000L, 6 * 115000000L);        /* adapters: fp32 and bf16 */
+    assert_in_range(lora.optimiser, 8 * 100000000L, 8 * 115000000L);
+    assert_true(lora.recompute && lora.activations < 16LL << 30);
+    openvla_free(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_acting),
         cmocka_unit_test(test_acting_in_bf16),
         cmocka_unit_test(test_training),
+        cmocka_unit_test(test_openvla_7b),
         cmocka_unit_test(test_what_does_not_fit_names_the_largest_and_the_knob),
     };
 

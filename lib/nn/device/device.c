@@ -32,26 +32,44 @@ int device_wrap(const struct device_kernels *k, int ordinal, struct device **ret
     return 0;
 }
 
-int device_open(const char *name, struct device **ret, struct error *error)
+/* The number in cuda:N. */
+static int parse(const char *name, struct error *error)
 {
-    const struct device_kernels *k = cuda_kernels();
     const char *number = name + 4;
-    int ordinal = 0, r;
+    int ordinal = 0;
 
-    if (!strcmp(name, "cpu")) {
-        *ret = NULL;
-        return 0;
-    }
     if (strncmp(name, "cuda", 4) || (*number && (*number != ':' || !isdigit((unsigned char)number[1]) || strlen(number) > 3 ||
                                                  number[1 + strspn(number + 1, "0123456789")])))
         return error_set(error, EINVAL, "--device %s: devices are cpu, cuda and cuda:N", name);
-    if (!k)
+    if (!cuda_kernels())
         return error_set(error, ENODEV,
                          "--device %s: this build is for the CPU only (made with GPU=0, or without nvcc); give --device cpu",
                          name);
     for (const char *digit = *number ? number + 1 : number; *digit; digit++)
         ordinal = 10 * ordinal + *digit - '0';
-    r = device_wrap(k, ordinal, ret, error);
+    return ordinal;
+}
+
+int device_look(const char *name, struct device_facts *ret, struct error *error)
+{
+    _cleanup_(device_unrefp) struct device *device = NULL;
+    int ordinal = parse(name, error), r = ordinal < 0 ? ordinal : device_wrap(cuda_kernels(), ordinal, &device, error);
+
+    if (r >= 0)
+        *ret = device->facts;
+    return r;
+}
+
+int device_open(const char *name, struct device **ret, struct error *error)
+{
+    int ordinal, r;
+
+    if (!strcmp(name, "cpu")) {
+        *ret = NULL;
+        return 0;
+    }
+    ordinal = parse(name, error);
+    r = ordinal < 0 ? ordinal : device_wrap(cuda_kernels(), ordinal, ret, error);
     if (r == 0) {
         (*ret)->blas = blas_open();
         (*ret)->dnn = dnn_open((*ret)->no_dnn, sizeof((*ret)->no_dnn));

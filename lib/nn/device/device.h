@@ -33,6 +33,8 @@ struct device {
 
 /* "cpu" (*ret = NULL), "cuda" or "cuda:N". -EINVAL: another name. The error says what to do. */
 int device_open(const char *name, struct device **ret, struct error *error);
+/* Is it there, and what is it? Opens no library and keeps nothing but the driver's context of this process. "cpu": -EINVAL. */
+int device_look(const char *name, struct device_facts *ret, struct error *error);
 /* Any table; for tests. */
 int device_wrap(const struct device_kernels *k, int ordinal, struct device **ret, struct error *error);
 /* Where this process computes, said once at its start; models that are packed later go there. NULL: the CPU. Takes a reference. */
