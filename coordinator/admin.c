@@ -137,7 +137,7 @@ static int command_prm(const char *argument, struct strbuf *out, struct error *e
     if (r < 0)
         return r;
     if (!versions_find(conductor_versions(edge->conductor), KIND_PRM, event.prm_swap.version))
-        return error_set(error, ENOENT, "the run has no reward model version %" PRIu64, event.prm_swap.version);
+        return error_set(error, ENOENT, "there is no reward model version %" PRIu64 ": it never was, or its weights have been removed", event.prm_swap.version);
     if (event.prm_swap.shadow && !conductor_memory(edge->conductor)->prm_current)
         return error_set(error, EINVAL, "no reward model is in use yet: there is nothing to compare with");
     if (event.prm_swap.shadow && conductor_memory(edge->conductor)->prm_current == event.prm_swap.version)

@@ -113,9 +113,11 @@ static void tell_news(struct conductor *c, const struct open_iteration *it, enum
         conductor_stop(c, text);
 }
 
-/* Versions whose weights stay: the newest two (the edge adds them), version 0, stage ends, best, sft, what is named or open. */
+/* Versions whose weights stay: the newest two (the edge adds them), version 0, stage ends, best, sft, what is named or open, and what
+ * the next reward model is trained on. The others are forgotten. */
 static void retain(struct conductor *c, enum version_kind kind)
 {
+    const struct ledger_version *passed = versions_newest_passed(&c->versions, kind);
     uint64_t *keep = conductor_take(c, (size_t)(12 + c->config->n_stages + 2 * OPEN_MAX + RUN_MAX_POLICIES * c->config->n_stages) *
                                            sizeof(*keep));
     struct conductor_effect *effect;
@@ -129,6 +131,7 @@ static void retain(struct conductor *c, enum version_kind kind)
         keep[n++] = c->memory.prm_before;
         keep[n++] = c->memory.prm_next;
         keep[n++] = c->memory.shadow.version;
+        keep[n++] = passed ? passed->number : 0;
     }
     for (int i = 0; kind == KIND_POLICY && i < c->config->n_stages; i++) {
         const struct stage_config *s = &c->config->stages[i];
@@ -146,6 +149,7 @@ static void retain(struct conductor *c, enum version_kind kind)
     }
     for (size_t i = 0; i < c->n_open; i++)
         keep[n++] = kind == KIND_POLICY ? c->open[i].row.policy_version : c->open[i].row.prm_version;
+    versions_forget(&c->versions, kind, keep, n);
     effect = conductor_emit(c, CONDUCTOR_RETAIN);
     effect->retain.kind = kind;
     effect->retain.keep = keep;

@@ -95,7 +95,7 @@ void conductor_on_prm_swap(struct conductor *c, const struct conductor_event *ev
     uint64_t version = event->prm_swap.version;
 
     if (!versions_find(&c->versions, KIND_PRM, version)) {
-        conductor_refuse(c, event, REFUSE_REQUEST, "no such PRM version was ever committed in this run");
+        conductor_refuse(c, event, REFUSE_REQUEST, "no such PRM version: it never was, or its weights have been removed");
         return;
     }
     if (event->prm_swap.shadow) {

@@ -176,7 +176,7 @@ struct edge *edge_free(struct edge *edge)
     for (int i = 0; i < edge->config.n_stages; i++)
         free((char *)edge->stage_settings[i]);
     free(edge->config_text);
-    free(edge->gauges);
+    gauges_release(&edge->gauges);
     closep(&edge->lock_fd);
     free(edge);
     return NULL;

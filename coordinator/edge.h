@@ -10,6 +10,7 @@
 #pragma once
 
 #include "coordinator/conductor.h"
+#include "coordinator/member_gauges.h"
 #include "daemon/admin.h"
 #include "daemon/http.h"
 #include "daemon/lifecycle.h"
@@ -20,17 +21,7 @@
 #include "run/tensorboard.h"
 #include "wire/server.h"
 
-enum { EDGE_TICK_MS = 200, EDGE_DRAIN_MS = 120 * 1000, EDGE_LEAVE_MS = 5000, EDGE_FULL_RETRY_MS = 1000, EDGE_GAUGES = 16 };
-
-struct gauge { char name[24]; double value; };
-
-/* What a member's process says of itself in its heartbeats; kept after it left, for the summary. */
-struct member_gauges {
-    uint32_t member;
-    enum member_role role;
-    struct gauge items[EDGE_GAUGES];
-    unsigned n;
-};
+enum { EDGE_TICK_MS = 200, EDGE_DRAIN_MS = 120 * 1000, EDGE_LEAVE_MS = 5000, EDGE_FULL_RETRY_MS = 1000 };
 
 struct edge_metrics {
     struct metric *gemm_fallbacks, *attention_fallbacks;        /* of all servers and learners on devices */
@@ -67,8 +58,7 @@ struct edge {
     struct conductor_effects effects;
     bool stepping;                      /* conductor_step's effects are being carried out: no step inside a step */
     struct tensorboard *tensorboard;    /* NULL: could not be opened, said once */
-    struct member_gauges *gauges;
-    size_t n_gauges;
+    struct gauges gauges;
     uint64_t commits;                   /* ledger transactions so far */
     uint64_t episodes, env_steps;       /* journaled since this process started; for rates */
     uint64_t ended_ms;                  /* monotonic: when the run finished; 0: not yet */

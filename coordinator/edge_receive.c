@@ -103,35 +103,12 @@ static void take_inventory(const Gantry__Inventory *said, struct conductor_event
     copy_digest(event->inventory.plan_digest, &said->plan_digest);
 }
 
-static struct member_gauges *gauges_of(struct edge *edge, uint32_t member)
-{
-    const struct member *known = membership_find((struct membership *)conductor_members(edge->conductor), member);
-    struct member_gauges *more;
-
-    for (size_t i = 0; i < edge->n_gauges; i++)
-        if (edge->gauges[i].member == member)
-            return &edge->gauges[i];
-    if (!known)
-        return NULL;
-    more = realloc(edge->gauges, (edge->n_gauges + 1) * sizeof *more);
-    if (!more)
-        return NULL;
-    edge->gauges = more;
-    edge->gauges[edge->n_gauges] = (struct member_gauges) {.member = member, .role = known->role};
-    return &edge->gauges[edge->n_gauges++];
-}
-
 static void take_gauges(struct edge *edge, const Gantry__Heartbeat *said)
 {
-    struct member_gauges *gauges = said->n_gauges ? gauges_of(edge, said->member) : NULL;
+    struct member_gauges *place = said->n_gauges ? gauges_place(&edge->gauges, conductor_members(edge->conductor), said->member) : NULL;
 
-    if (!gauges)
-        return;
-    gauges->n = 0;
-    for (size_t i = 0; i < said->n_gauges && gauges->n < EDGE_GAUGES; i++) {
-        copy_text(gauges->items[gauges->n].name, sizeof gauges->items[0].name, said->gauges[i]->name);
-        gauges->items[gauges->n++].value = said->gauges[i]->value;
-    }
+    for (size_t i = 0; place && i < said->n_gauges; i++)
+        gauges_put(place, said->gauges[i]->name, said->gauges[i]->value);
 }
 
 /* The member whose message it is; 0: not of a kind that a member sends. What is allocated is freed by release_event. */

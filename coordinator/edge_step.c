@@ -35,7 +35,7 @@ static void write_summary(struct edge *edge)
     if (edge->config.n_stages > edge->n_config_stages)       /* the run's own summary was written when its own stages ended */
         return;
     if (keep_runtime(edge) < 0)
-        log_warn("rates and memory are not in the summary", "members=%zu", edge->n_gauges);
+        log_warn("rates and memory are not in the summary", "members=%zu", edge->gauges.n);
     if (summary_write(edge->ledger, &edge->config, edge->run_dir, &error) < 0)
         log_error("summary.json was not written; gantry report makes it again", "why=%s", LOG_Q(error.text));
     else

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <string.h>
 
+enum { FORGET_MS = 3600 * 1000 };
+
 void membership_release(struct membership *m)
 {
     free(m->items);
@@ -24,15 +26,21 @@ static bool replaces(const struct member *new, const struct member *old)
     return is_server(new) && new->address[0] && !strcmp(old->address, new->address);
 }
 
+/* It said Bye, its exit was noticed, or its machine went away long ago: if it comes back, it says Hello and is a new member. */
+static bool is_over(const struct member *member, uint64_t now_ms)
+{
+    return member->state == MEMBER_GONE || (member->state == MEMBER_LOST && now_ms - member->heard_ms >= FORGET_MS);
+}
+
 /* A place for one more: one that is long gone, or a new one at the end. Ids stay in ascending order by reusing none. */
-static struct member *add(struct membership *m)
+static struct member *add(struct membership *m, uint64_t now_ms)
 {
     if (m->n == m->capacity) {
         size_t capacity = m->capacity ? 2 * m->capacity : 32, kept = 0;
         struct member *items;
 
-        for (size_t i = 0; i < m->n; i++)       /* a run of weeks sees many processes: forget those that are gone */
-            if (m->items[i].state != MEMBER_GONE)
+        for (size_t i = 0; i < m->n; i++)       /* a run of weeks sees many processes */
+            if (!is_over(&m->items[i], now_ms))
                 m->items[kept++] = m->items[i];
         m->n = kept;
         if (kept > m->capacity / 2 || !m->capacity) {
@@ -60,7 +68,7 @@ int membership_hello(struct membership *m, const struct member *hello, uint64_t 
     }
     is_new = !member || member->state != MEMBER_ALIVE;
     if (!member) {
-        member = add(m);
+        member = add(m, now_ms);
         if (!member)
             return -ENOMEM;
         *member = *hello;

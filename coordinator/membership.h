@@ -2,8 +2,8 @@
  *
  * A member is one process, known by its role and its `instance` (random per process). Its number is given by Hello and lives
  * as long as the coordinator's epoch; the same process saying Hello again keeps it. A member that is not heard of for ttl_ms
- * is lost (it may come back); one that said Bye or whose exit was noticed is gone. Memory only: after a restart of the
- * coordinator everybody says Hello again.
+ * is lost (it may come back); one that said Bye or whose exit was noticed is gone. When places run out, those that are gone or were lost
+ * an hour ago are forgotten. Memory only: after a restart of the coordinator everybody says Hello again.
  *
  * Thread rule: the coordinator's loop thread only.  Failure rule: -errno, outputs untouched. */
 #pragma once

@@ -12,22 +12,6 @@
 
 static const char *role_name(enum member_role role) { return wire_role_name((Gantry__Role)role); }
 
-static double gauge_of(const struct member_gauges *gauges, const char *name)
-{
-    for (unsigned i = 0; gauges && i < gauges->n; i++)
-        if (!strcmp(gauges->items[i].name, name))
-            return gauges->items[i].value;
-    return 0;
-}
-
-static const struct member_gauges *gauges_of(const struct edge *edge, uint32_t member)
-{
-    for (size_t i = 0; i < edge->n_gauges; i++)
-        if (edge->gauges[i].member == member)
-            return &edge->gauges[i];
-    return NULL;
-}
-
 /* ---- status.json ------------------------------------------------------------------------------------ */
 
 /* Whose disk is full: nothing is played on or trained until there is room. false: nobody's. */
@@ -40,9 +24,9 @@ static bool is_full(const struct edge *edge, char *where, size_t size)
         return true;
     }
     for (size_t i = 0; i < members->n; i++) {
-        const struct member_gauges *gauges = gauges_of(edge, members->items[i].id);
+        const struct member_gauges *gauges = gauges_find(&edge->gauges, members->items[i].id);
 
-        if (members->items[i].state != MEMBER_ALIVE || !gauges || gauge_of(gauges, "disk_full") <= 0)
+        if (members->items[i].state != MEMBER_ALIVE || gauges_value(gauges, "disk_full") <= 0)
             continue;
         snprintf(where, size, "space in %s on %s", edge->run_dir, members->items[i].host);
         return true;
@@ -119,7 +103,7 @@ static void write_members(const struct edge *edge, struct json_writer *w)
     json_open(w, "members", '[');
     for (size_t i = 0; i < members->n; i++) {
         const struct member *m = &members->items[i];
-        const struct member_gauges *gauges = gauges_of(edge, m->id);
+        const struct member_gauges *gauges = gauges_find(&edge->gauges, m->id);
 
         if (m->state == MEMBER_GONE)
             continue;
@@ -236,18 +220,9 @@ int edge_status_json(struct edge *edge, struct strbuf *out)
 
 /* ---- for the summary --------------------------------------------------------------------------------- */
 
-/* Totals over the members of a role, also those that left; peak: the largest instead of the sum. */
 static double over_role(const struct edge *edge, enum member_role role, const char *name, bool peak)
 {
-    double result = 0;
-
-    for (size_t i = 0; i < edge->n_gauges; i++)
-        if (edge->gauges[i].role == role) {
-            double value = gauge_of(&edge->gauges[i], name);
-
-            result = peak ? MAX(result, value) : result + value;
-        }
-    return result;
+    return gauges_over_role(&edge->gauges, role, name, peak);
 }
 
 static double over_devices(const struct edge *edge, const char *name)

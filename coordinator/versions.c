@@ -35,6 +35,32 @@ int versions_add(struct versions *v, const struct ledger_version *version, bool 
     return 0;
 }
 
+static bool is_listed(const uint64_t *list, size_t n, uint64_t number)
+{
+    for (size_t i = 0; i < n; i++)
+        if (list[i] == number)
+            return true;
+    return false;
+}
+
+void versions_forget(struct versions *v, enum version_kind kind, const uint64_t *keep, size_t n_keep)
+{
+    const struct ledger_version *passed = versions_newest_passed(v, kind);
+    uint64_t passed_number = passed ? passed->number : 0;
+    size_t kept = 0, above = 0;
+
+    for (size_t i = 0; i < v->n; i++)
+        above += v->items[i].kind == kind;
+    for (size_t i = 0; i < v->n; i++) {         /* in order of commitment: the newest of a kind are the last */
+        bool other = v->items[i].kind != kind;
+
+        above -= !other;
+        if (other || above < VERSIONS_RECENT || v->items[i].number == passed_number || is_listed(keep, n_keep, v->items[i].number))
+            v->items[kept++] = v->items[i];
+    }
+    v->n = kept;
+}
+
 const struct ledger_version *versions_find(const struct versions *v, enum version_kind kind, uint64_t number)
 {
     for (size_t i = v->n; i-- > 0;)

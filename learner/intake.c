@@ -105,6 +105,21 @@ int intake_add_record(struct intake *intake, const struct intake_record *it, boo
     return 0;
 }
 
+/* A plan that is answered from its manifest is of an open iteration, so its version is among the newest of its kind. */
+static void forget_old_versions(struct intake *intake, int kind)
+{
+    size_t n = 0, oldest = 0;
+
+    for (size_t i = 0; i < intake->n_versions; i++) {
+        if (intake->versions[i].kind != kind)
+            continue;
+        if (!n++ || intake->versions[i].number < intake->versions[oldest].number)
+            oldest = i;
+    }
+    if (n > INTAKE_VERSIONS_KEPT)
+        intake->versions[oldest] = intake->versions[--intake->n_versions];
+}
+
 int intake_add_version(struct intake *intake, const struct intake_version *version)
 {
     struct intake_version *versions;
@@ -117,7 +132,27 @@ int intake_add_version(struct intake *intake, const struct intake_version *versi
         return -ENOMEM;
     intake->versions = versions;
     versions[intake->n_versions++] = *version;
+    forget_old_versions(intake, version->kind);
     return 0;
+}
+
+static bool is_before(uint32_t stage, uint32_t iteration, const struct open_set *set)
+{
+    return stage < set->stage || (stage == set->stage && iteration < set->iteration);
+}
+
+/* What no message can ask about any more. The coordinator has at most INTAKE_OPEN_MAX iterations open and opens them in order: with that
+ * many open here, those before the oldest are over there, too. A delivery of theirs is refused without their records. */
+static void forget_closed(struct intake *intake)
+{
+    const struct open_set *oldest = &intake->open[0];
+    struct record *record, *next;
+
+    HASH_ITER(hh, intake->records, record, next)
+        if (record->told && is_before(record->it.stage, record->it.iteration, oldest)) {
+            HASH_DEL(intake->records, record);
+            free(record);
+        }
 }
 
 int intake_restore(struct intake *intake, const struct intake_record *records, size_t n_records,
@@ -173,11 +208,6 @@ void intake_close_complete(struct intake *intake, struct open_set *set)
         intake_close(intake, set);
 }
 
-static bool is_before(uint32_t stage, uint32_t iteration, const struct open_set *set)
-{
-    return stage < set->stage || (stage == set->stage && iteration < set->iteration);
-}
-
 /* Where (stage, iteration) is or goes; the oldest makes room and its segment is sealed. NULL: it is older than all that are open.
  */
 static struct open_set *place_open(struct intake *intake, uint32_t stage, uint32_t iteration)
@@ -200,7 +230,8 @@ static struct open_set *place_open(struct intake *intake, uint32_t stage, uint32
     }
     memmove(&intake->open[at + 1], &intake->open[at], (intake->n_open - at) * sizeof(intake->open[0]));
     intake->open[at] = (struct open_set) { .stage = stage, .iteration = iteration };
-    intake->n_open++;
+    if (++intake->n_open == INTAKE_OPEN_MAX)
+        forget_closed(intake);
     return &intake->open[at];
 }
 
@@ -285,7 +316,8 @@ uint32_t intake_trained_stage_of(const struct intake *intake, uint64_t episode)
 void intake_status(const struct intake *intake, struct intake_status *ret)
 {
     struct intake_status status = {
-        .stage = UINT32_MAX, .iteration = UINT32_MAX, .writing = intake->n_writing, .training = intake->training};
+        .stage = UINT32_MAX, .iteration = UINT32_MAX, .writing = intake->n_writing, .training = intake->training,
+        .records = HASH_COUNT(intake->records), .versions = intake->n_versions};
 
     for (size_t i = 0; i < intake->n_open; i++) {
         status.stage = intake->open[i].stage;

@@ -12,8 +12,8 @@
  *                         SEAL comes with the plan, or, where none follows, when all episodes of an iteration are in (or given up)
  *   TRAIN                 goes to the train thread; comes back as INTAKE_TRAINED once the version is committed (renamed) or has
  * failed REPLY, BUSY, SEND_*   go to the sockets Verdicts: ACCEPTED; DUPLICATE = the very bytes that are journaled already (a
- * repeated delivery); SUPERSEDED = another one was first, the episode is of no open iteration, or it was played by another
- * version: the worker drops it; REFUSED = malformed. BUSY = ask again soon: the same episode is being written just now, or its
+ * repeated delivery); SUPERSEDED = another one was first, the episode is of no open iteration (what was journaled for one that is over is
+ * not looked up again), or it was played by another version: the worker drops it; REFUSED = malformed. BUSY = ask again soon: the same episode is being written just now, or its
  * iteration has not been announced yet.
  *
  * A crash between any two effects: what was appended and synced is in the journal index, a version that was renamed has its
@@ -29,7 +29,10 @@
 #include "base/episode.h"
 #include "base/macro.h"
 
-enum { INTAKE_OPEN_MAX = 2 };       /* iterations open at once: the newest two; older ones are closed */
+enum {
+    INTAKE_OPEN_MAX = 2,            /* iterations open at once: the newest two; older ones are closed, their records forgotten */
+    INTAKE_VERSIONS_KEPT = 8,       /* of each kind: the newest */
+};
 
 struct intake_record {              /* a durable trajectory of the journal */
     uint32_t stage, iteration;
@@ -154,8 +157,8 @@ uint32_t intake_stage_of(const struct intake *intake, uint64_t episode);
 /* The same, of an iteration that a plan will follow. */
 uint32_t intake_trained_stage_of(const struct intake *intake, uint64_t episode);
 
-/* For status: episodes of the open iterations, journaled of them, being written, training now. */
-struct intake_status { uint32_t stage, iteration; size_t open, journaled, writing; bool training; };
+/* For status: episodes of the open iterations, journaled of them, being written, training now; records and versions in memory. */
+struct intake_status { uint32_t stage, iteration; size_t open, journaled, writing, records, versions; bool training; };
 void intake_status(const struct intake *intake, struct intake_status *ret);
 
 /* Seeded bugs: only tests/sim sets these. */

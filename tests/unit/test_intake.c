@@ -249,6 +249,48 @@ static void test_restart_after_commit(void **state)
     assert_int_equal(find(d, INTAKE_SEND_INVENTORY)->inventory.n, 1);
 }
 
+/* A learner of weeks: what is over is not kept, also what a restart found; deliveries of it are still refused. */
+static void test_what_is_over_is_forgotten(void **state)
+{
+    enum { ITERATIONS = 100, ROWS = 4 };
+    static struct intake_record found[ITERATIONS * ROWS];
+    struct desk *d = *state;
+    struct intake_status status;
+
+    for (uint32_t i = 0; i < ITERATIONS * ROWS; i++)
+        found[i] = (struct intake_record) { .stage = 3, .iteration = i / ROWS, .episode = { .episode = i + 1 } };
+    assert_int_equal(intake_restore(d->intake, found, ITERATIONS * ROWS, NULL, 0), 0);
+    for (uint32_t k = 0; k < ITERATIONS; k++) {
+        const uint64_t first = 1000 + k * ROWS, rows[ROWS] = { first, first + 1, first + 2, first + 3 };
+        struct intake_event plan = plan_of(rows, ROWS, 0);
+        struct intake_version made = { .number = k + 1, .parent = k };
+
+        plan.plan.iteration = k;
+        memcpy(plan.plan.digest, &first, sizeof first);
+        memcpy(made.plan_digest, &first, sizeof first);
+        open_iteration(d, k, rows, ROWS, k);
+        for (int i = 0; i < ROWS; i++) {
+            appended(d, rows[i], deliver(d, rows[i], k, 1), 0);
+            step(d, (struct intake_event){.kind = INTAKE_JOURNALED_ACK,
+                                          .journaled_ack = {find(d, INTAKE_SEND_JOURNALED)->journaled.sequence}});
+        }
+        step(d, plan);
+        step(d, (struct intake_event) { .kind = INTAKE_TRAINED, .trained = { .version = made } });
+        step(d, plan);
+        assert_non_null(find(d, INTAKE_SEND_COMMITTED));
+    }
+    intake_status(d->intake, &status);
+    assert_int_equal(status.records, INTAKE_OPEN_MAX * ROWS);
+    assert_int_equal(status.versions, INTAKE_VERSIONS_KEPT);
+    (void)deliver(d, 1000, 0, 1);
+    expect_verdict(d, DELIVER_SUPERSEDED);
+    (void)deliver(d, 1, 0, 1);
+    expect_verdict(d, DELIVER_SUPERSEDED);
+    step(d, (struct intake_event) { .kind = INTAKE_WELCOME, .epoch = 1 });
+    assert_int_equal(find(d, INTAKE_SEND_INVENTORY)->inventory.n, INTAKE_OPEN_MAX * ROWS);
+    assert_int_equal(find(d, INTAKE_SEND_INVENTORY)->inventory.policy_version, ITERATIONS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -259,6 +301,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_journaled_is_said_until_acknowledged, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_plan, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_restart_after_commit, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_what_is_over_is_forgotten, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
