@@ -19,6 +19,7 @@
 #include "cli/up_daemons.h"
 #include "daemon/lifecycle.h"
 #include "daemon/worker.h"
+#include "run/ledger_place.h"
 #include "run/rundir.h"
 #include "wire/address.h"
 
@@ -249,9 +250,12 @@ static int write_config(const struct up *up, struct error *error)
 static int claim(struct up *up, bool *ret_resumes, struct error *error)
 {
     _cleanup_free_ char *absolute = NULL;
+    enum ledger_place place;
     char path[RUN_PATH];
     int r, waited_ms = 0;
 
+    if ((r = ledger_place_check(up->config.dir, &place, error)) < 0)
+        return r;
     if ((r = mkdir_p(up->config.dir, 0700)) < 0)
         return error_set(error, -r, "run.dir %s: cannot be made: %s", up->config.dir, strerror(-r));
     absolute = realpath(up->config.dir, NULL);

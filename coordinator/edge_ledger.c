@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "coordinator/edge.h"
 #include "coordinator/start_policy.h"
+#include "run/ledger_place.h"
 #include "run/manifest.h"
 
 /* ---- opening ------------------------------------------------------------------------------------- */
@@ -45,7 +46,8 @@ static int import_version_0(struct edge *edge, struct error *error)
 int edge_ledger_open(struct edge *edge, struct error *error)
 {
     struct ledger_run create = {.seed = edge->config.seed, .created_ms = clock_wall_ms()};
-    char path[RUN_PATH];
+    char path[RUN_PATH], where[LEDGER_PLACE_NAME];
+    enum ledger_place place;
     int r = run_config_digest(&edge->config, create.config_digest);
 
     if (r < 0)
@@ -56,6 +58,8 @@ int edge_ledger_open(struct edge *edge, struct error *error)
     r = rundir_path(edge->run_dir, "ledger.sqlite", path, error);
     if (r == 0)
         r = ledger_open(path, &create, &edge->ledger, error);
+    if (r == 0 && ledger_place_of(path, &place, where) == 0 && place == LEDGER_SHARED)
+        log_info("the ledger lies on a network file system: held exclusively", "fs=%s path=%s", LOG_Q(where), LOG_Q(path));
     return r < 0 ? r : import_version_0(edge, error);
 }
 

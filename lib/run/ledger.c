@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "run/ledger_place.h"
 #include "run/ledger_sql.h"
 
 /* Index = the user_version it leads to, less one. Append; never edit one that has shipped. */
@@ -175,11 +176,14 @@ static int open_database(const char *path, int flags, struct ledger **ret, struc
 int ledger_open(const char *path, const struct ledger_run *create, struct ledger **ret, struct error *error)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    enum ledger_place place;
     int r;
 
     if (error)
         *error = (struct error) {0};
-    r = open_database(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &ledger, error);
+    r = ledger_place_check(path, &place, error);
+    if (r == 0)
+        r = open_database(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, &ledger, error);
     if (r < 0)
         return r;
     r = sql_exec(ledger, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
@@ -200,6 +204,8 @@ int ledger_open(const char *path, const struct ledger_run *create, struct ledger
 int ledger_open_readonly(const char *path, struct ledger **ret, struct error *error)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    char name[LEDGER_PLACE_NAME];
+    enum ledger_place place;
     int r, version = 0;
 
     if (error)
@@ -209,7 +215,11 @@ int ledger_open_readonly(const char *path, struct ledger **ret, struct error *er
     if (r < 0)
         return r;
     ledger->readonly = true;
-    r = sql_exec(ledger, "PRAGMA query_only=ON;");
+    r = ledger_place_of(path, &place, name);
+    if (r == 0 && place != LEDGER_LOCAL)        /* no memory to share: one reader at a time */
+        r = sql_exec(ledger, "PRAGMA locking_mode=EXCLUSIVE;");
+    if (r == 0)
+        r = sql_exec(ledger, "PRAGMA query_only=ON;");
     if (r == 0)
         r = user_version(ledger, &version);
     if (r == 0 && (version < 1 || version > (int)ARRAY_SIZE(migrations)))

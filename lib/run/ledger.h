@@ -93,7 +93,7 @@ struct ledger_version {
 
 /* Open or create RUN/ledger.sqlite, migrate it, take the exclusive lock and raise the coordinator epoch (one commit).
  * `create` names a new run; it is ignored when the file has one. -EBUSY: held by another process. -ENOTSUP: written by a
- * newer gantry. -EBADMSG: damaged (its structure is checked; SQLite keeps no checksums of rows). -ESTALE: the file
+ * newer gantry, or on a file system that a ledger cannot trust (ledger_place.h). -EBADMSG: damaged (its structure is checked; SQLite keeps no checksums of rows). -ESTALE: the file
  * has another config digest: the run was started with a different configuration. */
 int ledger_open(const char *path, const struct ledger_run *create, struct ledger **ret, struct error *error);
 /* Read only, epoch untouched; for reports and the checker. Refused with -EBUSY while a coordinator holds the file. */

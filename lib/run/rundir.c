@@ -5,6 +5,7 @@
 #include <sys/file.h>
 
 #include "base/atomic_file.h"
+#include "run/ledger_place.h"
 
 int rundir_path(const char *run_dir, const char *name, char ret[RUN_PATH], struct error *error)
 {
@@ -33,11 +34,14 @@ static int make_durable(const char *run_dir, struct error *error)
 int rundir_prepare(const char *run_dir, struct error *error)
 {
     static const char *const folders[] = {"journal", "policies", "prms", "tb"};
+    enum ledger_place place;
     char path[RUN_PATH];
+    int r = ledger_place_check(run_dir, &place, error);
 
+    if (r < 0)
+        return r;
     for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
-        int r = rundir_path(run_dir, folders[i], path, error);
-
+        r = rundir_path(run_dir, folders[i], path, error);
         if (r == 0 && (r = mkdir_p(path, 0755)) < 0)
             r = error_set(error, -r, "%s: cannot be made: %s", path, strerror(-r));
         if (r < 0)
@@ -67,6 +71,9 @@ int rundir_lock(const char *run_dir, const char *name, int *ret_fd, struct error
     if (fd < 0)
         return error_set(error, errno, "%s: cannot be opened: %m", path);
     if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno == ENOLCK || errno == ENOSYS || errno == EOPNOTSUPP)
+            return error_set(error, ENOTSUP, "%s: its file system has no locks (flock: %m): mount it with them (Lustre: -o flock; NFS: "
+                             "without nolock), or choose another run.dir", path);
         if (errno != EWOULDBLOCK)
             return error_set(error, errno, "%s: flock: %m", path);
         read_holder(fd, line, sizeof line);

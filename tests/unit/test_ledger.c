@@ -11,6 +11,7 @@
 #include "base/atomic_file.h"
 #include "base/fault.h"
 #include "run/ledger.h"
+#include "run/ledger_place.h"
 
 static char dir[64], path[96];
 static const struct ledger_run new_run = {.id = 0x1234, .seed = 7, .config_digest = {9}, .created_ms = 1};
@@ -29,6 +30,44 @@ static int teardown(void **state)
     (void)state;
     (void)fault_arm("");
     return remove_tree(dir);
+}
+
+static void expect_place(uint32_t f_type, const char *type, enum ledger_place place, const char *name)
+{
+    const char *found;
+
+    assert_int_equal(ledger_place(f_type, type, &found), place);
+    assert_string_equal(found, name);
+}
+
+static void test_where_a_ledger_may_lie(void **state)
+{
+    enum { EXT4 = 0xEF53, TMPFS = 0x01021994, FUSE = 0x65735546 };
+    char name[LEDGER_PLACE_NAME], below[sizeof dir + 64];
+    enum ledger_place place = LEDGER_REFUSED;
+    struct error error;
+
+    (void)state;
+    expect_place(EXT4, "ext4", LEDGER_LOCAL, "ext4");
+    expect_place(TMPFS, "tmpfs", LEDGER_LOCAL, "tmpfs");
+    expect_place(0x6969, "nfs4", LEDGER_SHARED, "NFS");
+    expect_place(0x0BD00BD0, "lustre", LEDGER_SHARED, "Lustre");
+    expect_place(0x47504653, "gpfs", LEDGER_SHARED, "GPFS");
+    expect_place(0xFF534D42, "cifs", LEDGER_SHARED, "CIFS");
+    expect_place(0x00C36400, "ceph", LEDGER_SHARED, "CephFS");
+    expect_place(0x5346414F, "afs", LEDGER_REFUSED, "AFS");
+    expect_place(FUSE, "virtiofs", LEDGER_SHARED, "virtiofs");
+    expect_place(FUSE, "fuse.fuse-overlayfs", LEDGER_LOCAL, "fuse.fuse-overlayfs");
+    expect_place(FUSE, "fuse.sshfs", LEDGER_REFUSED, "fuse.sshfs");
+    expect_place(FUSE, "fuse.never-heard-of", LEDGER_REFUSED, "fuse.never-heard-of");
+
+    snprintf(below, sizeof below, "%s/not/there/yet", dir);
+    assert_int_equal(ledger_place_of(below, &place, name), 0);
+    assert_int_equal(place, LEDGER_LOCAL);
+    assert_string_not_equal(name, "unknown");
+    assert_int_equal(ledger_place_of("/proc/self/status", &place, name), 0);
+    assert_string_equal(name, "proc");
+    assert_int_equal(ledger_place_check(below, &place, &error), 0);
 }
 
 static struct ledger *open_ledger(void)
@@ -367,6 +406,7 @@ static void test_killed_at_every_point(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_where_a_ledger_may_lie, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_written_is_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_episode_ends_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_version_is_added_once, setup, teardown),
