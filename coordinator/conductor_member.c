@@ -261,8 +261,10 @@ void conductor_expire(struct conductor *c)
     struct member *member;
     struct lease lease;
 
-    while ((member = membership_take_lost(&c->members, c->now_ms, ttl_ms)))
+    while ((member = membership_take_lost(&c->members, c->now_ms, ttl_ms))) {
         conductor_note(c, 0, "lost", "member %u: nothing heard for %u ms", member->id, ttl_ms);
+        lease_hasten(&c->leases, member->id, member->heard_ms + c->leases.ttl_ms);
+    }
     while (lease_take_expired(&c->leases, c->now_ms, &lease) == 0) {
         member = membership_find(&c->members, lease.member);
         conductor_note(c, lease.episode, "lease_expired", "member %u, step %u", lease.member, lease.step);

@@ -185,6 +185,13 @@ int lease_end(struct lease_table *table, uint64_t episode, struct lease *ret_lea
     return 0;
 }
 
+void lease_hasten(struct lease_table *table, uint32_t member, uint64_t until_ms)
+{
+    for (size_t i = 0; i < table->n; i++)
+        if (table->items[i].member == member)
+            table->items[i].expires_ms = MIN(table->items[i].expires_ms, until_ms);
+}
+
 void lease_excuse(struct lease_table *table, uint64_t ms)
 {
     for (size_t i = 0; i < table->n; i++)

@@ -70,6 +70,9 @@ enum { LEASE_UNMENTIONED = 3 };
 int lease_take_unmentioned(struct lease_table *table, uint32_t member, const struct held_lease *mentioned, size_t n, bool first,
                            struct lease *ret_lease);
 
+/* `member` is not heard of any more: its leases end at `until_ms` at the latest, also those that had time for a first step. */
+void lease_hasten(struct lease_table *table, uint32_t member, uint64_t until_ms);
+
 /* Nobody could be heard for the last `ms`: they do not count. */
 void lease_excuse(struct lease_table *table, uint64_t ms);
 

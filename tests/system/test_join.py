@@ -1,4 +1,6 @@
 """Workers come and go by hand while the run is on; nothing is lost."""
+import signal
+
 from conftest import gantry
 
 
@@ -32,6 +34,27 @@ def test_actor_is_replaced(make_cluster):
     cluster.until(lambda s: s and any(m["pid"] == second.popen.pid and m["versions"] for m in s["members"]), "the second actor to be ready")
     assert cluster.of("actor")[0].stop() == 0, cluster.logs()
     cluster.until_finished()
+    assert " 0 failed" in cluster.history()
+
+
+def test_frozen_actor(make_cluster):
+    """One of two hangs (SIGSTOP; its connections stay open): what it was asked goes to the other, and when it wakes up it is a member again."""
+    cluster = make_cluster(stages=[{"demos": {"episodes": 4, "style": "clean"}}, {"sft": {"steps": 2, "batch": 8, "warmup": 1}},
+                                   {"rollouts": {"episodes": 5000}}])
+    cluster.start()
+    cluster.until_stage("rollouts")
+    victim = cluster.spawn("actor")
+
+    def state(status):
+        return next(((m["state"], bool(m["versions"])) for m in (status or {}).get("members", []) if m["pid"] == victim.popen.pid), None)
+    cluster.until(lambda s: state(s) == ("alive", True) and s["episodes"]["journaled"] >= 4, "the second actor to be ready")
+    victim.kill(signal.SIGSTOP)
+    at = cluster.until(lambda s: state(s) and state(s)[0] == "lost" and s, "the actor to be missed")["episodes"]["journaled"]
+    cluster.until(lambda s: s and s["episodes"]["journaled"] >= at + 8, "the other to do its work")      # more than can have been under way
+    victim.kill(signal.SIGCONT)
+    cluster.until(lambda s: state(s) == ("alive", True), "the actor to be back")
+    assert gantry("drain", cluster.run).returncode == 0
+    cluster.until(lambda _: not cluster.of("coordinator")[0].running(), "the end of the drain")
     assert " 0 failed" in cluster.history()
 
 

@@ -120,3 +120,34 @@ def test_the_cable_is_cut_again_and_again(two_hosts):
         cluster.until(lambda s: s and (s["stage_number"] > 0 or s["state"] == "finished" or s["episodes"]["journaled"] > before), "progress")
     cluster.until_finished()
     assert " 0 failed" in cluster.history()
+
+
+def test_a_host_goes_away_without_a_word(two_hosts):
+    """Its cable is cut for good and its daemons die behind it: no FIN, no RST ever comes. Its members count as lost, their leases end, the connections
+    are closed here, and others from there take their place."""
+    cluster, spaces = two_hosts(STAGES[:2] + [{"rollouts": {"episodes": 60}}])
+    there = [p for p in cluster.processes if p.role in ("actor", "env-worker")]
+
+    def connections():
+        listed = subprocess.run(["ip", "netns", "exec", spaces.names[0], "ss", "-tnH", "state", "established", "dst", B], capture_output=True, text=True,
+                                check=True)
+        return len(listed.stdout.splitlines())
+
+    def alive(status):
+        return [m["role"] for m in (status or {}).get("members", []) if m["state"] == "alive"]
+    cluster.until_stage("rollouts")
+    cluster.until(lambda s: s and s["episodes"]["leased"] and s["episodes"]["journaled"] >= 2, "an episode to be played by the policy")
+    assert connections() >= 3               # the worker's to coordinator and learner, the actor's to the coordinator
+    spaces.cable("down")
+    for process in there:
+        process.wanted = False
+        process.kill()
+    cluster.until(lambda s: alive(s) == ["learner"], "the coordinator to miss them", 30)
+    cluster.until(lambda _: connections() == 0, "the connections to be closed", 30)
+    cluster.until(lambda s: s and s["episodes"]["leased"] == 0, "their leases to end")
+    spaces.cable("up")
+    for process in there:
+        process.wanted = True
+        process.start()
+    cluster.until_finished()
+    assert " 0 failed" in cluster.history()

@@ -215,6 +215,26 @@ static void test_time_that_stood_still(void **state)
     assert_int_equal(lease_count(conductor_leases(d->c), worker), 0);
 }
 
+/* A cold worker has a minute for its first step; one whose machine went away has not. */
+static void test_lost_before_the_first_step(void **state)
+{
+    struct desk *d = *state;
+    struct held_lease held;
+
+    desk_demos(d, 3);
+    held = (struct held_lease) { .episode = 1, .fence = desk_request(d, WORKER, 1)->grant.leases[0].fence };
+    for (int s = 0; s < 50; s++) {
+        d->now_ms += 1000;
+        desk_step(d, (struct conductor_event){
+                    .kind = CONDUCTOR_HEARTBEAT, .member = d->member[WORKER], .heartbeat = {.leases = &held, .n_leases = 1}});
+    }
+    assert_int_equal(conductor_leases(d->c)->n, 1);
+    wait_s(d, 9);
+    assert_int_equal(conductor_leases(d->c)->n, 1);
+    wait_s(d, 1);
+    assert_int_equal(conductor_leases(d->c)->n, 0);                 /* lease_ttl_ms after it was heard last */
+}
+
 /* Without a supervisor nobody says that a worker ended: lost while it played alone counts, until it comes back. */
 static void test_lost_while_alone(void **state)
 {
@@ -325,6 +345,7 @@ int main(void)
         TEST(test_third_crash_alone_fails_and_is_replaced),
         TEST(test_too_many_failures_stop_the_run),
         TEST(test_time_that_stood_still),
+        TEST(test_lost_before_the_first_step),
         TEST(test_lost_while_alone),
         TEST(test_useless_servers_stop_the_run),
         TEST(test_a_later_life_takes_over),
