@@ -15,15 +15,15 @@
 #include "cli/life.h"
 #include "cli/preflight.h"
 #include "cli/progress.h"
+#include "cli/run_claim.h"
 #include "cli/up.h"
 #include "cli/up_daemons.h"
 #include "daemon/lifecycle.h"
 #include "daemon/worker.h"
-#include "run/ledger_place.h"
 #include "run/rundir.h"
 #include "wire/address.h"
 
-enum { POLL_MS = 1000, QUIET_MS = 15000, CALL_MS = 5000, DRAIN_MS = 180000, LIFE_WAIT_MS = 30000, SOCKET_PATH = ADDRESS_MAX + 16 };
+enum { POLL_MS = 1000, QUIET_MS = 15000, CALL_MS = 5000, DRAIN_MS = 180000, SOCKET_PATH = ADDRESS_MAX + 16 };
 
 struct up {
     struct run_config config;
@@ -212,27 +212,6 @@ static void on_drain(const char *reason, void *arg)
 
 /* ---- start ----------------------------------------------------------------------------------------------------------- */
 
-/* A run directory belongs to one configuration. Returns 1 if it has one already, 0 if it is new. */
-static int check_resumes(const struct up *up, struct error *error)
-{
-    _cleanup_free_ struct run_config *old = malloc(sizeof *old);
-    _cleanup_(strbuf_release) struct strbuf difference = STRBUF_INIT;
-    char path[RUN_PATH];
-    int r = rundir_path(up->run_dir, "config.yaml", path, error);
-
-    if (r < 0)
-        return r;
-    if (!old)
-        return error_set(error, ENOMEM, "out of memory");
-    if (access(path, F_OK) < 0)
-        return 0;
-    if ((r = run_config_load(path, old, error)) < 0)
-        return r;
-    if (run_config_differ(old, &up->config, &difference))
-        return error_set(error, ESTALE, "%s was made with another configuration: %s; change it back, or choose another run.dir", up->run_dir, difference.text);
-    return 1;
-}
-
 static int write_config(const struct up *up, struct error *error)
 {
     _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
@@ -244,37 +223,6 @@ static int write_config(const struct up *up, struct error *error)
     if (r == 0 && (r = atomic_file_write(path, text.text, text.length)) < 0)
         r = error_set(error, -r, "%s: cannot be written: %s", path, strerror(-r));
     return r;
-}
-
-/* Directory and lock; a configuration that fits what is there. *ret_resumes: the directory has a run already. */
-static int claim(struct up *up, bool *ret_resumes, struct error *error)
-{
-    _cleanup_free_ char *absolute = NULL;
-    enum ledger_place place;
-    char path[RUN_PATH];
-    int r, waited_ms = 0;
-
-    if ((r = ledger_place_check(up->config.dir, &place, error)) < 0)
-        return r;
-    if ((r = mkdir_p(up->config.dir, 0700)) < 0)
-        return error_set(error, -r, "run.dir %s: cannot be made: %s", up->config.dir, strerror(-r));
-    absolute = realpath(up->config.dir, NULL);
-    if (!absolute || (size_t)snprintf(up->run_dir, sizeof up->run_dir, "%s", absolute) >= sizeof up->run_dir)
-        return error_set(error, absolute ? ENAMETOOLONG : errno, "run.dir %s: cannot be resolved", up->config.dir);
-    if ((r = life_claim(up->run_dir, &up->life, error)) < 0)
-        return r;
-    while ((r = rundir_lock(up->run_dir, "up.lock", &up->lock_fd, error)) < 0 && up->life.job && waited_ms < LIFE_WAIT_MS) {
-        usleep(100 * 1000);             /* an earlier life of the job sees ours in the directory and ends */
-        waited_ms += 100;
-    }
-    if (r < 0 || (r = check_resumes(up, error)) < 0)
-        return r;
-    *ret_resumes = r == 1;
-    if ((r = rundir_prepare(up->run_dir, error)) < 0 || (r = rundir_path(up->run_dir, "log", path, error)) < 0)
-        return r;
-    if ((r = mkdir_p(path, 0755)) < 0)
-        return error_set(error, -r, "%s: cannot be made: %s", path, strerror(-r));
-    return 0;
 }
 
 static int bin_dir(char ret[RUN_PATH], struct error *error)
@@ -369,7 +317,7 @@ int up_run(const struct run_config *config, bool force)
     up->config = *config;
     log_open("up");
     log_set_level(LOG_LEVEL_WARN);
-    if ((r = loop_new(&up->loop)) < 0 || (r = claim(up, &resumes, &error)) < 0)
+    if ((r = loop_new(&up->loop)) < 0 || (r = run_claim(&up->config, &up->life, up->run_dir, &up->lock_fd, &resumes, &error)) < 0)
         return refuse(&error, r);
     r = preflight_check(&up->config, up->run_dir, &sums, &error);
     if (r < 0 && !(force && (r == -ENOMEM || r == -ENOSPC)))

@@ -13,6 +13,7 @@
 #include "nn/models/openvla_start.h"
 #include "sim/sim.h"
 #include "train/memory.h"
+#include "wire/socket.h"
 
 #define MB (1024.0 * 1024.0)
 
@@ -304,5 +305,7 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     if (disk > have_disk)
         return error_set(error, ENOSPC, "the run needs about %.0f MB of disk at %s, %.0f MB are free: put run.dir elsewhere, or lower journal.keep "
                          "(%d) or the episodes of demos and rollouts", disk / MB, run_dir, have_disk / MB, config->journal_keep);
+    if (config->listen[0] && (r = wire_socket_try(config->listen, error)) < 0)
+        return error_prefix(error, r, "cluster.listen");
     return config->http[0] ? check_port(config->http, error) : 0;
 }

@@ -223,7 +223,7 @@ int ledger_open_readonly(const char *path, struct ledger **ret, struct error *er
     if (r == 0)
         r = user_version(ledger, &version);
     if (r == 0 && (version < 1 || version > (int)ARRAY_SIZE(migrations)))
-        r = error_set(error, ENOTSUP, "the ledger has layout %d, this gantry reads 1 to %zu", version, ARRAY_SIZE(migrations));
+        r = error_set(error, ENOTSUP, "the ledger has layout %d, this gantry reads 1 to %zu: use the gantry that wrote it", version, ARRAY_SIZE(migrations));
     if (r == 0)
         r = read_run(ledger, &ledger->run);
     if (r < 0)

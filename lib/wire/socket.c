@@ -119,6 +119,24 @@ int wire_socket_bind(struct wire *wire, const char *address, unsigned credits, u
     return r;
 }
 
+int wire_socket_try(const char *address, struct error *error)
+{
+    void *context = zmq_ctx_new(), *socket = context ? zmq_socket(context, ZMQ_ROUTER) : NULL;
+    char number[ADDRESS_MAX];
+    int v6 = 1, r = 0;
+
+    if (!socket)
+        r = error_set(error, errno, "no socket: %s", zmq_strerror(errno));
+    address_resolve(address, number);
+    if (r == 0 && (zmq_setsockopt(socket, ZMQ_IPV6, &v6, sizeof v6) || zmq_bind(socket, number)))
+        r = bind_failed(address, errno, error);
+    if (socket)
+        zmq_close(socket);
+    if (context)
+        zmq_ctx_term(context);
+    return r;
+}
+
 int wire_socket_connect(struct wire *wire, const char *address, const char *server_key, uint32_t handshake_ms, void **ret_socket,
                         struct error *error)
 {

@@ -4,8 +4,9 @@ import shutil
 import socket
 import sqlite3
 import subprocess
-from contextlib import closing
+from contextlib import closing, contextmanager
 
+import fuse_nowhere
 import pytest
 
 from conftest import BIN, TOP, gantry
@@ -15,6 +16,34 @@ def coordinator(cluster, timeout=20):
     cluster.run.mkdir(exist_ok=True)
     return subprocess.run([BIN / "gantry-coordinator", "--config", cluster.config, "--run-dir", cluster.run], capture_output=True,
                           text=True, timeout=timeout, cwd=TOP)
+
+
+def up_refuses(cluster, *says):
+    """One line, and nothing was started."""
+    r = gantry("up", cluster.config)
+    assert r.returncode != 0 and len(r.stderr.strip().splitlines()) == 1 and not r.stdout, r.stdout + r.stderr
+    for text in says:
+        assert text in r.stderr, r.stderr
+    assert not list(cluster.run.glob("log/*.log"))
+
+
+@contextmanager
+def a_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        yield s.getsockname()[1]
+
+
+@contextmanager
+def mounted(where, options):
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", where], capture_output=True, text=True)
+    if mount.returncode:
+        pytest.skip(f"a file system cannot be mounted: {mount.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", where], check=True)
 
 
 def test_unknown_key(make_cluster):
@@ -75,13 +104,18 @@ def test_reward_model_of_another_suite_or_kind(make_cluster, model, tmp_path):
 
 
 def test_port_in_use(make_cluster):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        s.listen()
-        cluster = make_cluster({"status": {"http": f"127.0.0.1:{s.getsockname()[1]}"}})
+    with a_port() as port:
+        cluster = make_cluster({"status": {"http": f"127.0.0.1:{port}"}})
+        up_refuses(cluster, f"127.0.0.1:{port}", "status.http")
         r = coordinator(cluster)
     assert r.returncode != 0
-    assert str(s) and "127.0.0.1" in r.stderr and "use" in r.stderr.lower(), r.stderr
+    assert f"127.0.0.1:{port}" in r.stderr and "use" in r.stderr.lower(), r.stderr
+
+
+def test_listen_in_use(make_cluster):
+    with a_port() as port:
+        up_refuses(make_cluster({"cluster": {"listen": f"tcp://127.0.0.1:{port}"}}), f"127.0.0.1:{port} is in use", "cluster.listen")
+    up_refuses(make_cluster({"cluster": {"listen": "tcp://203.0.113.7:5555"}}), "203.0.113.7:5555 is not an address of this host")
 
 
 def test_other_config(make_cluster):
@@ -107,6 +141,7 @@ def test_lock_is_held(make_cluster):
     r = coordinator(cluster)
     assert r.returncode != 0
     assert str(pid) in r.stderr, f"the line should name the holder {pid}: {r.stderr}"
+    up_refuses(cluster, "coordinator.lock", f"process {pid} ")      # its members would have joined the other
     assert cluster.of("coordinator")[0].running()
 
 
@@ -119,6 +154,7 @@ def test_run_directory_of_a_newer_gantry(make_cluster):
         db.execute("pragma user_version = 99")
     r = coordinator(cluster)
     assert r.returncode != 0 and "99" in r.stderr and "ledger.sqlite" in r.stderr, r.stderr
+    up_refuses(cluster, "layout 99", "ledger.sqlite", "use the gantry that wrote it")
     with closing(sqlite3.connect(cluster.run / "ledger.sqlite")) as db:
         assert db.execute("pragma user_version").fetchone() == (99,)
 
@@ -127,16 +163,37 @@ def test_read_only_directory(make_cluster):
     """No half-started cluster: one line that names the directory."""
     cluster = make_cluster()
     cluster.run.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "none", cluster.run], capture_output=True, text=True)
-    if mount.returncode:
-        pytest.skip(f"a read-only file system cannot be mounted: {mount.stderr.strip()}")
-    try:
+    with mounted(cluster.run, "ro,size=1m"):
         r = coordinator(cluster)
         assert r.returncode != 0 and str(cluster.run) in r.stderr and "Read-only" in r.stderr, r.stderr
-        up = gantry("up", cluster.config)
-        assert up.returncode != 0 and str(cluster.run) in up.stderr and "Read-only" in up.stderr, up.stderr
+        up_refuses(cluster, str(cluster.run), "Read-only")
+
+
+def test_disk_without_room(make_cluster):
+    """Full before it begins: how much it needs, how much there is, what to do. One that fills up later: test_disk_full.py."""
+    cluster = make_cluster()
+    cluster.run.mkdir()
+    with mounted(cluster.run, "size=2m"):
+        up_refuses(cluster, "MB of disk", str(cluster.run), "put run.dir elsewhere")
+        r = coordinator(cluster)
+        assert r.returncode != 0 and "No space left on device" in r.stderr and str(cluster.run) in r.stderr, r.stderr
+
+
+def test_file_system_that_will_not_do(make_cluster):
+    """A FUSE file system of which nobody knows whether it locks and syncs. NFS and the like: tests/unit/test_ledger.c."""
+    cluster = make_cluster()
+    cluster.run.mkdir()
+    try:
+        mount = fuse_nowhere.mounted(cluster.run)
+        mount.__enter__()
+    except OSError as e:
+        pytest.skip(f"FUSE cannot be mounted: {e}")
+    try:
+        r = coordinator(cluster)
+        assert r.returncode == 78 and f"{cluster.run} lies on fuse.nowhere" in r.stderr and "NFS" in r.stderr, r.stderr
+        up_refuses(cluster, f"{cluster.run} lies on fuse.nowhere", "choose a run.dir")
     finally:
-        subprocess.run(["umount", cluster.run], check=True)
+        mount.__exit__(None, None, None)
 
 
 def test_page_token(make_cluster, tmp_path):

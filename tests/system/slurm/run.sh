@@ -23,6 +23,17 @@ epoch() { gantry status --json "$run" 2>/dev/null | python3 -c 'import json, sys
 . "$here/cluster.sh"
 
 slurm_up || { echo "Slurm did not come up"; cat "$R"/log/slurmctld.log; exit 1; }
+
+# Nodes without the programs: each job says so in one line and ends with 78; nothing is begun in the run's directory.
+for script in core workers; do
+    none=$(sbatch --parsable --export="ALL,GANTRY_CONFIG=$out/run.yaml,GANTRY_RUN=$run,GANTRY_BIN=/nowhere" --output="$out/none-$script.log" \
+        "$top/deploy/slurm/gantry-$script.sbatch")
+    check "$script job on a node without gantry ends with 78" until_ 30 'scontrol show job '"$none"' | grep -q "ExitCode=78:0"'
+    check "and says: $(cat "$out/none-$script.log")" grep -qx ".*: /nowhere/gantry is not there: install gantry on every node" "$out/none-$script.log"
+    check "in one line" [ "$(wc -l <"$out/none-$script.log")" = 1 ]
+done
+check "nothing has begun" [ ! -e "$run" ]
+
 mkdir -p "$run/log"
 gantry deploy slurm --config "$out/run.yaml" --submit >"$out/submitted" || echo "FAIL submit"
 cat "$out/submitted"
