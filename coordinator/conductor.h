@@ -272,5 +272,6 @@ enum conductor_bug {
     CONDUCTOR_BUG_END_TWICE,        /* a repeated Committed ends its episodes again */
     CONDUCTOR_BUG_LIST_ONCE,        /* a server is told its versions when they change, and not again with each heartbeat */
     CONDUCTOR_BUG_PLAN_TWICE,       /* a plan that was open at a restart is numbered anew */
+    CONDUCTOR_BUG_OLD_ADDRESS,      /* a heartbeat over another connection does not say that the first is gone */
 };
 void conductor_set_bug(struct conductor *c, enum conductor_bug bug);

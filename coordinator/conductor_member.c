@@ -280,7 +280,8 @@ void conductor_on_heartbeat(struct conductor *c, const struct conductor_event *e
     struct lease lease;
     size_t n = 0;
 
-    member->address_id = event->from;   /* a connection that broke and came back is another one: pushes go there from now on */
+    if (c->bug != CONDUCTOR_BUG_OLD_ADDRESS)
+        member->address_id = event->from;   /* a connection that broke and came back is another one: pushes go there from now on */
     for (size_t i = 0; revoked && i < event->heartbeat.n_leases; i++) {
         const struct held_lease *held = &event->heartbeat.leases[i];
 

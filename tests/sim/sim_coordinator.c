@@ -103,9 +103,10 @@ void sim_ledger_release(struct sim_ledger *ledger)
 
 /* ---- effects out ------------------------------------------------------------------------------------------ */
 
-static uint64_t address_of(uint32_t node, uint32_t life)
+/* Connection, process, node: as a ROUTER knows peers, each connection is another one. */
+static uint64_t address_of(const struct sim_message *m)
 {
-    return (uint64_t)life << 16 | (node + 1);
+    return (uint64_t)m->connection << 40 | (uint64_t)m->from_life << 16 | (m->from + 1);
 }
 
 static void send_grant(struct sim_world *w, struct sim_message *m, const struct conductor_effect *effect)
@@ -168,12 +169,16 @@ static void send_open(struct sim_world *w, struct sim_message *m, const struct c
 static void say(struct sim_world *w, const struct conductor_effect *effect)
 {
     struct sim_message m = {
-        .from = SIM_COORDINATOR, .to = (uint32_t)(effect->to & 0xffff) - 1, .to_life = (uint32_t)(effect->to >> 16),
+        .from = SIM_COORDINATOR, .to = (uint32_t)(effect->to & 0xffff) - 1, .to_life = (uint32_t)(effect->to >> 16 & 0xffffff),
         .request = effect->request, .member = effect->member, .epoch = w->ledger.epoch,
     };
 
     if (effect->to == UINT64_MAX || !effect->to)
         return;                         /* the admin's */
+    if (effect->to >> 40 != w->connection[m.to]) {
+        sim_trace(w, "  lost: said to %u over a connection that is no more", m.to);
+        return;
+    }
     switch (effect->kind) {
     case CONDUCTOR_WELCOME:
         m.kind = SIM_WELCOME;
@@ -354,7 +359,7 @@ static void take_committed(struct sim_world *w, const struct sim_message *m, str
 void sim_coordinator_message(struct sim_world *w, const struct sim_message *m)
 {
     struct conductor_event event = {
-        .from = address_of(m->from, m->from_life), .request = m->request, .wall_ms = 0, .epoch = m->epoch, .member = m->member,
+        .from = address_of(m), .request = m->request, .wall_ms = 0, .epoch = m->epoch, .member = m->member,
     };
 
     if (sim_crash_point(w, SIM_COORDINATOR))

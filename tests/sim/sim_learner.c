@@ -35,7 +35,8 @@ void sim_learner_start(struct sim_world *w)
     if (!records || !versions)
         abort();
     for (size_t i = 0; i < w->journal.n; i++) {
-        w->journal.items[i].synced = true;      /* opening a journal syncs what it keeps */
+        if (w->options.bug != SIM_BUG_OPEN_UNSYNCED)
+            w->journal.items[i].synced = true;  /* opening a journal syncs what it keeps */
         records[i] = w->journal.items[i].it;
     }
     for (size_t i = 0; i < w->versions.n; i++)

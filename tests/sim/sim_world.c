@@ -181,6 +181,7 @@ void sim_send(struct sim_world *w, const struct sim_message *message, const void
     struct sim_message m = *message;
 
     m.from_life = w->nodes[m.from].life;
+    m.connection = w->connection[m.from];
     if (w->cut_until_ms[m.from][m.to] > w->now_ms || sim_chance(w, w->drop_rate)) {
         sim_trace(w, "  lost: %s %u -> %u", kind_names[m.kind], m.from, m.to);
         return;
@@ -254,6 +255,18 @@ bool sim_crash_point(struct sim_world *w, uint32_t node)
     return true;
 }
 
+/* The cut outlasts the silence limit: what the coordinator says to that address is said to nobody, until it hears of another. */
+static void break_connection(struct sim_world *w, uint32_t node, uint64_t until)
+{
+    uint64_t *there = &w->cut_until_ms[node][SIM_COORDINATOR], *back = &w->cut_until_ms[SIM_COORDINATOR][node];
+
+    if (node == SIM_COORDINATOR || MAX(*there, *back) < until || sim_below(w, 2))
+        return;
+    w->connection[node]++;
+    if (sim_below(w, 4) == 0)
+        *there = *back = until + sim_below(w, 10000);       /* handshakes that take longer than their limit */
+}
+
 static void random_cut(struct sim_world *w)
 {
     uint32_t a = (uint32_t)sim_below(w, SIM_NODES), b = (uint32_t)sim_below(w, SIM_NODES);
@@ -271,6 +284,8 @@ static void random_cut(struct sim_world *w)
         w->cut_until_ms[a][b] = w->cut_until_ms[b][a] = until;
     else if (how == 3)
         w->cut_until_ms[a][b] = until;
+    for (uint32_t k = 0; k < SIM_NODES; k++)
+        break_connection(w, k, until);
 }
 
 static void random_admin(struct sim_world *w)

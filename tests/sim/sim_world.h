@@ -7,8 +7,9 @@
  * between conductor, intake, players and holders, and nothing of what those decide is copied here.
  *
  * Faults happen before options.faults_until_ms: any process dies at any event (also between ledger commit and send, between
- * append and fsync, between rename and telling) and comes back; links are cut both ways, one way, or flap; messages are
- * dropped, doubled, delayed past one another; an fsync fails; what was not synced survives a crash in part. After that the
+ * append and fsync, between rename and telling) and comes back; links are cut both ways, one way, or flap, and connections break
+ * with them or outlive them, to come back at once or after handshakes that time out; messages are dropped, doubled, delayed past
+ * one another and past the end of their connection; an fsync fails; what was not synced survives a crash in part. After that the
  * run must finish.
  *
  * The checker (sim_check.h) is asked at every commit, send, acknowledgement and crash, and at the end. */
@@ -28,7 +29,10 @@ enum { SIM_WORKERS = 3, SIM_ACTORS = 2, SIM_SLOTS = 3, SIM_NODES = 3 + SIM_WORKE
 enum { SIM_COORDINATOR = 0, SIM_LEARNER = 1, SIM_PRM = 2, SIM_WORKER_0 = 3, SIM_ACTOR_0 = SIM_WORKER_0 + SIM_WORKERS };
 
 /* Bugs of an edge rather than of a role. */
-enum sim_bug { SIM_BUG_NONE, SIM_BUG_SEND_BEFORE_COMMIT, SIM_BUG_NO_FSYNC, SIM_BUG_COMMIT_IN_PARTS, SIM_BUG_NO_DIGEST };
+enum sim_bug {
+    SIM_BUG_NONE, SIM_BUG_SEND_BEFORE_COMMIT, SIM_BUG_NO_FSYNC, SIM_BUG_COMMIT_IN_PARTS, SIM_BUG_NO_DIGEST,
+    SIM_BUG_OPEN_UNSYNCED,          /* what a process wrote that died before its sync counts as durable for the next one */
+};
 
 struct sim_options {
     uint64_t seed;
@@ -82,6 +86,7 @@ struct sim_message {
     enum sim_kind kind;
     uint32_t from, to;              /* nodes */
     uint32_t from_life, to_life;    /* which process of the node; to_life 0: whichever is there */
+    uint32_t connection;            /* to the coordinator: over which one */
     uint64_t request, epoch;
     uint32_t member;
     uint64_t ticket;                /* worker's requests: slot and ticket */
@@ -208,6 +213,7 @@ struct sim_world {
     struct sim_event *heap; size_t n_heap, heap_capacity;
     struct sim_node nodes[SIM_NODES];
     uint64_t cut_until_ms[SIM_NODES][SIM_NODES];    /* [from][to] */
+    uint32_t connection[SIM_NODES]; /* to the coordinator: which one it is now. What is sent over an earlier one is lost */
     uint32_t crash_rate;            /* of a million, per event, while faults last */
     uint32_t drop_rate, double_rate, delay_rate;    /* of a thousand, per message */
     uint32_t late_rate;             /* the same of plans and lists of versions: seconds late */

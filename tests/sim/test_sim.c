@@ -137,6 +137,8 @@ static void test_seeded_bugs(void **state)
         {"edge: a transaction in parts", {.bug = SIM_BUG_COMMIT_IN_PARTS}, 500},
         {"edge: what was brought over is not checked", {.bug = SIM_BUG_NO_DIGEST}, 500},
         {"edge: no fsync", {.bug = SIM_BUG_NO_FSYNC}, 500},
+        {"edge: what a dead process had not synced is believed", {.bug = SIM_BUG_OPEN_UNSYNCED}, 2000},
+        {"conductor: pushes go to the connection of the Hello", {.conductor_bug = CONDUCTOR_BUG_OLD_ADDRESS}, 500},
     };
     size_t missed = 0;
 
