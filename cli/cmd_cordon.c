@@ -20,7 +20,7 @@ int cmd_cordon(int argc, char **argv)
 
         fprintf(asked ? stdout : stderr, "usage: gantry cordon [--undo] RUN MEMBER\n"
                 "A worker gets no more episodes, an actor or PRM server is asked only if there is no other; what they hold they finish.\n"
-                "MEMBER is its number in `gantry status`. A restart of the coordinator forgets it.\n");
+                "MEMBER is its number in `gantry status`. It stays so for as long as its process lives, over restarts of the coordinator, too.\n");
         return asked ? CLI_OK : CLI_USAGE;
     }
     snprintf(command, sizeof command, "%s %.20s", undo ? "uncordon" : "cordon", argv[argc - 1]);

@@ -13,9 +13,10 @@
 static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: gantry deploy systemd --config RUN.yaml [--install [--root DIR]]\n"
-                 "       gantry deploy slurm   --config RUN.yaml [--submit]\n"
+                 "       gantry deploy slurm   --config RUN.yaml [--submit] [-- --partition=P --time=8:00:00 ...]\n"
                  "systemd: what gantry.target needs for that run, printed; --install writes it (/etc/gantry, /etc/systemd/system).\n"
-                 "slurm: the sbatch commands of the core job and of the env workers' array, printed; --submit runs them.\n");
+                 "slurm: the sbatch commands of the core job and of the env workers' array, printed; --submit runs them. What\n"
+                 "follows -- is given to both sbatch commands.\n");
     return status;
 }
 
@@ -127,15 +128,15 @@ int cmd_deploy(int argc, char **argv)
         case 'h': return usage(stdout, CLI_OK);
         default: return usage(stderr, CLI_USAGE);
         }
-    what = optind + 1 == argc ? argv[optind] : "";
-    if (!path || !config || (strcmp(what, "systemd") && strcmp(what, "slurm")))
+    what = optind < argc ? argv[optind] : "";
+    if (!path || !config || (strcmp(what, "systemd") && strcmp(what, "slurm")) || (optind + 1 < argc && what[1] == 'y'))
         return usage(stderr, CLI_USAGE);
     deploy.root = install ? root : NULL;
     r = run_config_load(path, config, &error);
     if (r == 0)
         r = resolve(config, what[1] == 'y', &error);
     if (r == 0)
-        r = what[1] == 'y' ? deploy_systemd(&deploy, &error) : deploy_slurm(&deploy, path, submit, &error);
+        r = what[1] == 'y' ? deploy_systemd(&deploy, &error) : deploy_slurm(&deploy, path, argv + optind + 1, submit, &error);
     if (r < 0)
         fprintf(stderr, "gantry deploy: %s\n", error_text(&error, r));
     return r < 0 ? CLI_FAILED : CLI_OK;

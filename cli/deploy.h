@@ -20,5 +20,5 @@ int deploy_link(struct deploy *deploy, const char *path, const char *target, str
 int deploy_beside(const char *what, char *ret, size_t size, struct error *error);
 
 int deploy_systemd(struct deploy *deploy, struct error *error);
-/* Prints the two sbatch commands; submit: runs them. */
-int deploy_slurm(struct deploy *deploy, const char *config_path, bool submit, struct error *error);
+/* Prints the two sbatch commands; submit: runs them. more: further arguments of both, ends with NULL. */
+int deploy_slurm(struct deploy *deploy, const char *config_path, char *const *more, bool submit, struct error *error);

@@ -6,16 +6,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/atomic_file.h"
 #include "cli/deploy.h"
 
-enum { ARGUMENTS = 16 };
+enum { ARGUMENTS = 16, MORE = 32, DEVICES = 64 };
 
 struct sbatch {
-    char name[96], environment[3 * PATH_MAX], array[48], cpus[32], script[PATH_MAX], output[PATH_MAX];
-    const char *arguments[ARGUMENTS];
+    char name[96], environment[3 * PATH_MAX], array[48], cpus[32], gpus[32], script[PATH_MAX], output[PATH_MAX];
+    const char *arguments[ARGUMENTS + MORE];
 };
 
-static void finish(struct sbatch *s)
+static void finish(struct sbatch *s, char *const *more)
 {
     int a = 0;
 
@@ -23,6 +24,10 @@ static void finish(struct sbatch *s)
     s->arguments[a++] = s->name, s->arguments[a++] = s->output, s->arguments[a++] = s->cpus;
     if (s->array[0])
         s->arguments[a++] = s->array;
+    if (s->gpus[0])
+        s->arguments[a++] = s->gpus;
+    while (*more && a < ARGUMENTS + MORE - 3)
+        s->arguments[a++] = *more++;
     s->arguments[a++] = s->environment, s->arguments[a++] = s->script;
 }
 
@@ -58,7 +63,39 @@ static int core_cpus(const struct run_config *c)
     return n;
 }
 
-int deploy_slurm(struct deploy *d, const char *config_path, bool submit, struct error *error)
+/* How many GPUs the core job's daemons use: Slurm numbers what it gives from 0. */
+static int core_gpus(const struct run_config *c)
+{
+    bool used[DEVICES] = {false};
+    int n = 0, number;
+
+#define USE(list, count)                                                                                                \
+    for (int i = 0; i < (count); i++)                                                                                   \
+        if (sscanf((list)[i].device, "cuda:%d", &number) == 1 && number >= 0 && number < DEVICES)                       \
+            used[number] = true
+    USE(c->learners, c->n_learners);
+    USE(c->actors, c->n_actors);
+    USE(c->prm_servers, c->n_prm_servers);
+#undef USE
+    for (int i = 0; i < DEVICES; i++)
+        if (used[i])
+            n = i + 1;
+    return n;
+}
+
+/* Slurm opens a job's output before the job runs, and fails it silently where that is not possible. */
+static int make_log_dir(const struct run_config *c, bool submit, struct error *error)
+{
+    char path[PATH_MAX];
+    int r;
+
+    snprintf(path, sizeof path, "%s/log", c->dir);
+    printf("mkdir -p %s\n", path);
+    r = submit ? mkdir_p(path, 0700) : 0;
+    return r < 0 ? error_set(error, -r, "%s: cannot be made: %s", path, strerror(-r)) : 0;
+}
+
+int deploy_slurm(struct deploy *d, const char *config_path, char *const *more, bool submit, struct error *error)
 {
     const struct run_config *c = d->config;
     struct sbatch *jobs = calloc(2, sizeof *jobs);
@@ -67,6 +104,8 @@ int deploy_slurm(struct deploy *d, const char *config_path, bool submit, struct 
 
     if (r == 0 && !realpath(config_path, config))
         r = error_set(error, errno, "%s: %s", config_path, strerror(errno));
+    if (r == 0)
+        r = make_log_dir(c, submit, error);
     for (int i = 0; i < 2 && r == 0; i++) {
         struct sbatch *s = &jobs[i];
         char share[PATH_MAX];
@@ -80,7 +119,9 @@ int deploy_slurm(struct deploy *d, const char *config_path, bool submit, struct 
         snprintf(s->cpus, sizeof s->cpus, "--cpus-per-task=%d", i == 0 ? core_cpus(c) : 1);
         if (i == 1)
             snprintf(s->array, sizeof s->array, "--array=0-%d%%%d", MAX(c->env_workers, 1) - 1, MAX(c->env_workers, 1));
-        finish(s);
+        if (i == 0 && core_gpus(c))
+            snprintf(s->gpus, sizeof s->gpus, "--gpus=%d", core_gpus(c));
+        finish(s, more);
         for (const char **a = s->arguments; *a; a++)
             printf("%s%s", *a, a[1] ? " " : "\n");
         if (r == 0 && submit)

@@ -4,7 +4,8 @@
  *
  * The lives of the run (tests/harness/power_run.h) end as by kill -9 now and then, so that what one process left unsynced is what the next
  * one finds.
- * POWER_RUNS=30 POWER_SEEDS=5 POWER_RESUMES=1 is the long form: so many runs, random disks for each place, and each goes on to the end. */
+ * POWER_RUNS=30 POWER_SEEDS=5 POWER_RESUMES=1 is the long form: so many runs, random disks for each place, and each goes on to the end. 10 ms CPU
+ * a cut, 3,900 cuts a run: 20 minutes of a core that is free. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -399,6 +400,8 @@ static void test_power_is_cut_everywhere(void **state)
             wrong += cut_at(at, into, seeds, resumes, &tried);
         changes += power_changes();
         assert_int_equal(remove_tree(run), 0);
+        if (runs > 1)
+            print_message("%zu of %zu runs: %zu changes to the disk, %zu power cuts, %zu wrong\n", i + 1, runs, changes, tried, wrong);
     }
     assert_int_equal(remove_tree(root), 0);
     print_message("%zu runs, %zu changes to the disk, %zu power cuts, %zu wrong\n", runs, changes, tried, wrong);

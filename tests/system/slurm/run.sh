@@ -34,8 +34,7 @@ for script in core workers; do
 done
 check "nothing has begun" [ ! -e "$run" ]
 
-mkdir -p "$run/log"
-gantry deploy slurm --config "$out/run.yaml" --submit >"$out/submitted" || echo "FAIL submit"
+gantry deploy slurm --config "$out/run.yaml" --submit -- --time=30 >"$out/submitted" || echo "FAIL submit"
 cat "$out/submitted"
 core=$(grep -E '^[0-9]+$' "$out/submitted" | sed -n 1p) array=$(grep -E '^[0-9]+$' "$out/submitted" | sed -n 2p)
 check "core job and workers run" until_ 60 '[ "$(workers)" = 2 ] && [ "$(delivered)" -gt 0 ]'
