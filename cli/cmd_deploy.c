@@ -13,10 +13,10 @@
 static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: gantry deploy systemd --config RUN.yaml [--install [--root DIR]]\n"
-                 "       gantry deploy slurm   --config RUN.yaml [--submit] [-- --partition=P --time=8:00:00 ...]\n"
+                 "       gantry deploy slurm   --config RUN.yaml [--submit] [--actors N] [-- --partition=P --time=8:00:00 ...]\n"
                  "systemd: what gantry.target needs for that run, printed; --install writes it (/etc/gantry, /etc/systemd/system).\n"
-                 "slurm: the sbatch commands of the core job and of the env workers' array, printed; --submit runs them. What\n"
-                 "follows -- is given to both sbatch commands.\n");
+                 "slurm: the sbatch commands of the core job and of the env workers' array, printed; --submit runs them.\n"
+                 "--actors N: N actors more on other nodes, as a second component of the core job. What follows -- is given to sbatch.\n");
     return status;
 }
 
@@ -111,11 +111,13 @@ static int resolve(struct run_config *config, bool systemd, struct error *error)
 int cmd_deploy(int argc, char **argv)
 {
     static const struct option options[] = {{"config", 1, NULL, 'c'}, {"install", 0, NULL, 'i'}, {"root", 1, NULL, 'r'},
-                                            {"submit", 0, NULL, 's'}, {"help", 0, NULL, 'h'}, {0}};
+                                            {"submit", 0, NULL, 's'}, {"actors", 1, NULL, 'a'}, {"help", 0, NULL, 'h'}, {0}};
     _cleanup_free_ struct run_config *config = malloc(sizeof *config);
     const char *path = NULL, *root = "", *what;
     struct deploy deploy = {.config = config};
-    bool install = false, submit = false;
+    struct deploy_slurm_options slurm = {0};
+    bool install = false;
+    char *end = (char *)"";
     struct error error = {0};
     int option, r;
 
@@ -124,19 +126,25 @@ int cmd_deploy(int argc, char **argv)
         case 'c': path = optarg; break;
         case 'i': install = true; break;
         case 'r': root = optarg; break;
-        case 's': submit = true; break;
+        case 's': slurm.submit = true; break;
+        case 'a': slurm.actors = (int)strtol(optarg, &end, 10); break;
         case 'h': return usage(stdout, CLI_OK);
         default: return usage(stderr, CLI_USAGE);
         }
     what = optind < argc ? argv[optind] : "";
     if (!path || !config || (strcmp(what, "systemd") && strcmp(what, "slurm")) || (optind + 1 < argc && what[1] == 'y'))
         return usage(stderr, CLI_USAGE);
+    if (*end || slurm.actors < 0 || slurm.actors > 1000) {
+        fprintf(stderr, "gantry deploy: --actors takes a number up to 1000\n");
+        return CLI_USAGE;
+    }
+    slurm.more = argv + optind + 1;
     deploy.root = install ? root : NULL;
     r = run_config_load(path, config, &error);
     if (r == 0)
         r = resolve(config, what[1] == 'y', &error);
     if (r == 0)
-        r = what[1] == 'y' ? deploy_systemd(&deploy, &error) : deploy_slurm(&deploy, path, argv + optind + 1, submit, &error);
+        r = what[1] == 'y' ? deploy_systemd(&deploy, &error) : deploy_slurm(&deploy, path, &slurm, &error);
     if (r < 0)
         fprintf(stderr, "gantry deploy: %s\n", error_text(&error, r));
     return r < 0 ? CLI_FAILED : CLI_OK;

@@ -20,5 +20,10 @@ int deploy_link(struct deploy *deploy, const char *path, const char *target, str
 int deploy_beside(const char *what, char *ret, size_t size, struct error *error);
 
 int deploy_systemd(struct deploy *deploy, struct error *error);
-/* Prints the two sbatch commands; submit: runs them. more: further arguments of both, ends with NULL. */
-int deploy_slurm(struct deploy *deploy, const char *config_path, char *const *more, bool submit, struct error *error);
+struct deploy_slurm_options {
+    bool submit;                /* run the commands that are printed */
+    int actors;                 /* beside those of the configuration, as a second component of the core job */
+    char *const *more;          /* further arguments of sbatch, ends with NULL */
+};
+/* Prints the two sbatch commands. */
+int deploy_slurm(struct deploy *deploy, const char *config_path, const struct deploy_slurm_options *options, struct error *error);

@@ -12,12 +12,25 @@
 enum { ARGUMENTS = 16, MORE = 32, DEVICES = 64 };
 
 struct sbatch {
-    char name[96], environment[3 * PATH_MAX], array[48], cpus[32], gpus[32], script[PATH_MAX], output[PATH_MAX];
-    const char *arguments[ARGUMENTS + MORE];
+    char name[96], environment[3 * PATH_MAX], array[48], cpus[32], gpus[32], tasks[32], script[PATH_MAX], output[PATH_MAX];
+    const char *arguments[ARGUMENTS + 2 * MORE];
+    bool actor_gpus;
 };
+
+/* A heterogeneous job: what follows : is its second component's, whose tasks are actors. */
+static int add_actors(struct sbatch *s, int a, char *const *more)
+{
+    s->arguments[a++] = s->environment, s->arguments[a++] = ":", s->arguments[a++] = s->tasks;
+    if (s->actor_gpus)
+        s->arguments[a++] = "--gpus-per-task=1";
+    while (*more && a < ARGUMENTS + 2 * MORE - 3)
+        s->arguments[a++] = *more++;
+    return a;
+}
 
 static void finish(struct sbatch *s, char *const *more)
 {
+    char *const *again = more;
     int a = 0;
 
     s->arguments[a++] = "sbatch", s->arguments[a++] = "--parsable";
@@ -28,6 +41,8 @@ static void finish(struct sbatch *s, char *const *more)
         s->arguments[a++] = s->gpus;
     while (*more && a < ARGUMENTS + MORE - 3)
         s->arguments[a++] = *more++;
+    if (s->tasks[0])
+        a = add_actors(s, a, again);
     s->arguments[a++] = s->environment, s->arguments[a++] = s->script;
 }
 
@@ -95,7 +110,7 @@ static int make_log_dir(const struct run_config *c, bool submit, struct error *e
     return r < 0 ? error_set(error, -r, "%s: cannot be made: %s", path, strerror(-r)) : 0;
 }
 
-int deploy_slurm(struct deploy *d, const char *config_path, char *const *more, bool submit, struct error *error)
+int deploy_slurm(struct deploy *d, const char *config_path, const struct deploy_slurm_options *options, struct error *error)
 {
     const struct run_config *c = d->config;
     struct sbatch *jobs = calloc(2, sizeof *jobs);
@@ -105,7 +120,7 @@ int deploy_slurm(struct deploy *d, const char *config_path, char *const *more, b
     if (r == 0 && !realpath(config_path, config))
         r = error_set(error, errno, "%s: %s", config_path, strerror(errno));
     if (r == 0)
-        r = make_log_dir(c, submit, error);
+        r = make_log_dir(c, options->submit, error);
     for (int i = 0; i < 2 && r == 0; i++) {
         struct sbatch *s = &jobs[i];
         char share[PATH_MAX];
@@ -121,10 +136,17 @@ int deploy_slurm(struct deploy *d, const char *config_path, char *const *more, b
             snprintf(s->array, sizeof s->array, "--array=0-%d%%%d", MAX(c->env_workers, 1) - 1, MAX(c->env_workers, 1));
         if (i == 0 && core_gpus(c))
             snprintf(s->gpus, sizeof s->gpus, "--gpus=%d", core_gpus(c));
-        finish(s, more);
+        if (i == 0 && options->actors > 0) {
+            snprintf(s->tasks, sizeof s->tasks, "--ntasks=%d", options->actors);
+            s->actor_gpus = c->n_actors > 0 && !strncmp(c->actors[0].device, "cuda", 4);
+            if (s->actor_gpus)
+                snprintf(s->environment + strlen(s->environment), sizeof s->environment - strlen(s->environment),
+                         ",GANTRY_ACTOR_ARGS=--device=cuda:0");
+        }
+        finish(s, options->more);
         for (const char **a = s->arguments; *a; a++)
             printf("%s%s", *a, a[1] ? " " : "\n");
-        if (r == 0 && submit)
+        if (r == 0 && options->submit)
             r = run(s, error);
     }
     free(jobs);

@@ -33,15 +33,20 @@ struct member {
 
 static void say_hello(struct member *member);
 static void look_again(struct member *member);
+static void wake_in(struct member *member, uint64_t ms);
 
 static void on_timer(uv_timer_t *timer)
 {
     struct member *member = timer->data;
 
-    if (member->joined)
+    if (member->joined) {
         member_beat(member);
-    else
+    } else if (member->hello_sent) {
+        look_again(member);         /* its Hello may wait for an address that is no more */
+        wake_in(member, HELLO_AGAIN_MS);
+    } else {
         say_hello(member);
+    }
 }
 
 static void wake_in(struct member *member, uint64_t ms)
@@ -207,8 +212,7 @@ static void say_hello(struct member *member)
         member->options.fill_hello(&hello, member->options.arg);
     if (wire_call(member->client, &call, NULL) == 0)
         member->hello_sent = true;
-    else
-        wake_in(member, HELLO_AGAIN_MS);
+    wake_in(member, HELLO_AGAIN_MS);
 }
 
 void member_beat(struct member *member)

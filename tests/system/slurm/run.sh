@@ -15,9 +15,10 @@ exec >"$out/result.log" 2>&1
 check() { local what=$1; shift; if "$@"; then echo "ok   $what"; else echo "FAIL $what"; failed=1; fi; }
 until_() { local end=$((SECONDS + $1)); shift; until eval "$@"; do [ $SECONDS -lt $end ] || return 1; read -rt 0.1 <> <(:); done; return 0; }
 gantry() { "$top/bin/gantry" "$@"; }
-workers() { gantry status --json "$run" 2>/dev/null | python3 -c '
+alive() { gantry status --json "$run" 2>/dev/null | python3 -c '
 import json, sys
-print(sum(x["role"] == "env_worker" and x["state"] == "alive" for x in json.load(sys.stdin)["members"]))' 2>/dev/null; }
+print(sum(x["role"] == sys.argv[1] and x["state"] == "alive" for x in json.load(sys.stdin)["members"]))' "$1" 2>/dev/null; }
+workers() { alive env_worker; }
 delivered() { gantry status --json "$run" 2>/dev/null | python3 -c 'import json, sys; print(json.load(sys.stdin)["episodes"]["journaled"])' 2>/dev/null || echo 0; }
 epoch() { gantry status --json "$run" 2>/dev/null | python3 -c 'import json, sys; print(json.load(sys.stdin)["epoch"])' 2>/dev/null || echo 0; }
 . "$here/cluster.sh"
@@ -68,6 +69,13 @@ scancel "$extra"
 gantry drain "$run"
 check "drained by hand, all jobs end" until_ 60 '[ -e "$run/ended" ] && [ -z "$(squeue -h -t R,CG)" ]'
 check "nothing lost, nothing twice: $(gantry history check "$run" 2>&1 | tail -1)" gantry history check "$run" >/dev/null
+
+# A heterogeneous job: two actors more, on another node.
+rm -f "$run/ended"
+gantry deploy slurm --config "$out/run.yaml" --submit --actors 2 -- --time=30 >"$out/submitted"
+check "goes on with three actors" until_ 60 '[ "$(alive actor)" = 3 ] && [ "$(workers)" = 2 ]'
+gantry drain "$run"
+check "and drained again" until_ 60 '[ -e "$run/ended" ] && [ -z "$(squeue -h -t R,CG)" ]'
 [ $failed = 0 ] || { squeue; tail -n 30 "$run"/log/*.log; }
 echo $failed >"$out/rc"
 slurm_down
