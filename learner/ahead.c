@@ -1,5 +1,6 @@
 #include "learner/ahead.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -270,6 +271,22 @@ int ahead_new(struct journal *journal, int threads, bool modest, struct ahead **
     return 0;
 }
 
+/* A process is not gone before each of its threads had a core to end on, and where others want them all, threads that give way wait for
+ * minutes (six, once, at load 17; whoever waits for the process waits with them). So they stop giving way, as far as we may: it takes RLIMIT_NICE or root. */
+static void hurry(void)
+{
+    DIR *tasks = sched_getscheduler(0) == SCHED_IDLE ? NULL : opendir("/proc/self/task");
+
+    for (struct dirent *entry; tasks && (entry = readdir(tasks));) {
+        pid_t thread = (pid_t)atol(entry->d_name);
+
+        if (thread > 0 && sched_getscheduler(thread) == SCHED_IDLE)
+            (void)sched_setscheduler(thread, SCHED_OTHER, &(struct sched_param) {0});
+    }
+    if (tasks)
+        closedir(tasks);
+}
+
 /* Everything is dropped: what is in hand ends with its chunk. But a thread that gives way to everybody may not get a core. */
 static bool has_ended(struct ahead *a)
 {
@@ -293,6 +310,8 @@ struct ahead *ahead_free(struct ahead *a)
     ahead_forget(a, UINT64_MAX);
     sem_post(&a->room);         /* whoever waits for it sees that it is over */
     worker_free(a->preparer);
+    if (a->modest)
+        hurry();
     if (a->modest && !has_ended(a)) {
         log_info("a thread that works ahead gets no core; it ends with the process", "seconds=%d", PATIENCE_S);
         return NULL;
