@@ -254,6 +254,8 @@ static void act_compute(void *arg, unsigned number, struct serve_job **jobs, uns
         r = fit;
         if (rows > 0 && fit >= 0)
             r = model->config.oft.kind == OFT_NONE ? act_one(lane, model, rows) : act_chunks(lane, model, rows);
+        if (r < 0)
+            (void)device_ask(model->params.device);
         for (int i = 0; i < rows; i++)
             if (r < 0)
                 refuse(lane->jobs[i], "the policy failed", r);

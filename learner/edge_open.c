@@ -13,6 +13,7 @@
 #include "run/manifest.h"
 #include "run/rundir.h"
 #include "run/trajectory.h"
+#include "serve/device_use.h"
 #include "serve/numerics.h"
 
 enum { RETRY_MIN_MS = 2000, RETRY_MAX_MS = 60000 };
@@ -37,7 +38,9 @@ static void on_trained(const Gantry__Plan *plan, const struct intake_version *ve
         uint64_t wait = MIN((uint64_t)RETRY_MIN_MS << MIN(edge->failures, 5U), (uint64_t)RETRY_MAX_MS);
 
         edge->failures++;
-        if (edge->member && edge->rank == 0 && result != -ECANCELED)
+        if (device_lost(device_process()))
+            (void)device_watch(edge->lifecycle);        /* this process ends; the plan comes again to the next one */
+        else if (edge->member && edge->rank == 0 && result != -ECANCELED)
             edge_send_plan_failed(edge, plan, result, text);
         edge->retry_ms = clock_mono_ms() + wait;
     } else {

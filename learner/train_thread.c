@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "daemon/worker.h"
+#include "nn/device/device.h"
 
 struct train_thread {
     struct loop *loop;
@@ -48,6 +49,8 @@ static void run_job(void *arg)
 
     thread->error = (struct error) {0};
     thread->result = plan_run(&thread->runner, thread->plan, &thread->version, &thread->error);
+    if (thread->result < 0 && thread->result != -ECANCELED)
+        (void)device_ask(device_process());
     thread->took_ms = clock_mono_ms() - start;
     thread->ahead = thread->runner.ahead ? ahead_taken(thread->runner.ahead) - taken : 0;
     if (loop_post(thread->loop, finished, thread) < 0)

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "base/fault.h"
+#include "nn/device/device.h"
 #include "nn/reward_config.h"
 #include "proto/prm.pb-c.h"
 #include "prm_server/score_backbone.h"
@@ -111,6 +112,7 @@ static ProtobufCMessage *answer(struct lane *lane, struct serve_job *job)
         return &reply->base;
     if (reply)
         protobuf_c_message_free_unpacked(&reply->base, NULL);
+    (void)device_ask(device_process());
     job->status = r == -EINVAL || r == -ENOSPC || r == -E2BIG ? GANTRY__STATUS__STATUS_BAD_REQUEST : GANTRY__STATUS__STATUS_INTERNAL;
     snprintf(job->text, sizeof job->text, "the reward model failed: %s", error_text(&error, r));
     return NULL;

@@ -194,7 +194,7 @@ void param_changed(struct param *param)
 
 bool params_use_fast(struct params *params)
 {
-    if (!cpu_kernels()->gemm_bf16)
+    if (!cpu_kernels()->gemm_bf16 && !params->device && !device_process())
         return false;
     params->fast = true;
     for (int i = 0; i < params->count; i++) {

@@ -72,7 +72,7 @@ int params_grow(struct params *params, int64_t held);
 int params_drop_adapters(struct params *params);
 /* numerics: fast: products with linear weights, forwards, backwards and for their gradients, round both operands to bf16 and sum in
  * fp32 (nn/cpu/kernels.h, docs/adr/0003-fast-numerics.md); values stay what they are. Holds for parameters that come later, too; before
- * params_pack, and made for all at once. Returns whether it is so: without VDPBF16PS products stay strict, and the caller says so. */
+ * params_pack, and made for all at once. Returns whether it is so: without VDPBF16PS, or a device, products stay strict, and the caller says so. */
 bool params_use_fast(struct params *params);
 /* Passes run on this device from the next params_pack on, which then sends values there instead of packing. half: activations are
  * bf16 there, products of bf16 operands summed in fp32. Takes a reference. NULL: back to the CPU. */

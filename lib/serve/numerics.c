@@ -6,10 +6,11 @@
 #include "base/log.h"
 #include "base/macro.h"
 #include "nn/cpu/kernels.h"
+#include "nn/device/device.h"
 
 bool numerics_fast(const struct run_config *run)
 {
-    bool fast = run->numerics == NUMERICS_FAST && cpu_kernels()->gemm_bf16;
+    bool fast = run->numerics == NUMERICS_FAST && (cpu_kernels()->gemm_bf16 || device_process());      /* a device needs nothing of the CPU's */
 
     if (run->numerics == NUMERICS_FAST && !fast)
         log_warn("numerics: fast is asked for, products stay strict", "isa=%s reason=%s", cpu_kernels()->isa,

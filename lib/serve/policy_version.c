@@ -103,6 +103,7 @@ int version_pack_failed(const char *dir, const struct params *params, int r, str
     const struct device *device = params->device;
     size_t bytes = device ? mirror_bytes(params, params->device_half) : 0;
 
+    (void)device_ask(params->device);
     if (r == -ENOMEM && device)
         return error_set(error, ENOMEM, "%s: %.1f GiB of weights do not fit into the memory of %s (%.1f GiB, %.1f were free at the start; "
                          "two versions are held while one replaces the other); use a device with more, or adapters (policy.train: lora)",

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,7 @@
 
 #include "nn/device/dnn.h"
 #include "nn/device/dnn_cache.h"
+#include "nn/device/dnn_graph.h"
 #include "tests/emulate/test_device.h"
 
 /* ---- the cache --------------------------------------------------------------------------------------------- */
@@ -217,6 +219,79 @@ static void test_a_refusal_is_counted_and_answered(void **state)
     device_unref(device);
 }
 
+/* A library that plans everything and then does not carry it out, or wants memory that is not there: refused like the rest, once. */
+static int executed;
+static int64_t workspace_wanted;
+
+static size_t fake_version(void) { return 91900; }
+static int fake_create(void **ret) { return *ret = &executed, 0; }
+static int fake_one(void *x) { return (void)x, 0; }
+static int fake_two(void *x, void *y) { return (void)x, (void)y, 0; }
+static int fake_new(int type, void **ret) { return (void)type, *ret = &executed, 0; }
+static int fake_set(void *d, int name, int type, int64_t n, const void *values) { return (void)d, (void)name, (void)type, (void)n, (void)values, 0; }
+static int fake_get(void *d, int name, int type, int64_t room, int64_t *ret_n, void *ret)
+{
+    (void)d, (void)name, (void)type;
+    *ret_n = 1;
+    if (room == 1)
+        *(int64_t *)ret = workspace_wanted;
+    return 0;
+}
+static int fake_execute(void *handle, void *plan, void *pack) { return (void)handle, (void)plan, (void)pack, executed++, 5000; }
+static const char *fake_string(int status) { return (void)status, "no"; }
+static void fake_words(char *ret, size_t n) { snprintf(ret, n, "execution failed"); }
+
+static void test_a_plan_that_is_not_carried_out(void **state)
+{
+    static const struct dnn_calls fake = {fake_version, fake_create, fake_one, fake_two, fake_new, fake_one, fake_set, fake_get, fake_one, fake_execute,
+                                          fake_string, fake_words};
+    enum { N = 2, KEYS = 5, HEADS = 2, DIM = 16, NUMBERS = N * KEYS * HEADS * DIM };
+    int32_t start[N + 1] = {0, KEYS, 2 * KEYS};
+    static uint16_t host[NUMBERS], own[NUMBERS], out[NUMBERS];
+
+    (void)state;
+    if (getenv("GANTRY_TEST_DEVICE"))
+        skip();
+    for (int i = 0; i < NUMBERS; i++)
+        host[i] = (uint16_t)(0x3e00 + i * 37 % 256);
+    for (int large = 0; large < 2; large++) {
+        struct device *device = test_device_open();
+        struct device_attention a = call_of(HEADS, 1, DIM, KEYS, false);
+        struct device_stream *s = NULL;
+        void *there[2];
+
+        executed = 0;
+        workspace_wanted = large ? (int64_t)1 << 50 : 0;
+        assert_int_equal(device_stream_new(device, &s), 0);
+        for (int i = 0; i < 2; i++)
+            assert_int_equal(s->k->alloc(sizeof host, &there[i]), 0);
+        assert_int_equal(s->k->upload(s->stream, there[0], host, sizeof host), 0);
+        a.n = N;
+        a.q_rows = N * KEYS;
+        a.start = a.asking = device_send(s, start, sizeof start);
+        a.q = a.k = a.v = there[0];
+        a.out = there[1];
+        device->strict = false;
+        assert_int_equal(device_attention(s, DEVICE_BF16, &a, false), 0);
+        assert_int_equal(s->k->download(s->stream, own, there[1], sizeof own), 0);
+        assert_int_equal(device_fallbacks(device).attention, 0);
+        device->dnn = dnn_wrap(&fake);
+        for (int i = 1; i <= 3; i++) {
+            assert_int_equal(s->k->zero(s->stream, there[1], sizeof out), 0);
+            assert_int_equal(device_attention(s, DEVICE_BF16, &a, false), 0);
+            assert_int_equal(s->k->download(s->stream, out, there[1], sizeof out), 0);
+            assert_memory_equal(out, own, sizeof out);
+            assert_int_equal(device_fallbacks(device).attention, i);
+            assert_int_equal(executed, large ? 0 : 1);          /* asked once */
+        }
+        assert_non_null(strstr(device_refusal(device), large ? "MiB that a plan works in are not free" : "cuDNN does not carry out its own plan: execution failed"));
+        for (int i = 0; i < 2; i++)
+            s->k->release(there[i]);
+        device_stream_free(s);
+        device_unref(device);
+    }
+}
+
 /* On a real device cuDNN's numbers, forward and backward, beside the own kernel's; how many shapes it refuses is told. (The emulated device
  * compares the own kernel with itself.) */
 static void test_plans_agree_with_the_own_kernel(void **state)
@@ -283,6 +358,7 @@ int main(void)
         cmocka_unit_test(test_graphs_are_built),
         cmocka_unit_test(test_a_refused_graph_says_why),
         cmocka_unit_test(test_a_refusal_is_counted_and_answered),
+        cmocka_unit_test(test_a_plan_that_is_not_carried_out),
         cmocka_unit_test(test_plans_agree_with_the_own_kernel),
 #endif
     };

@@ -484,6 +484,17 @@ static void test_a_device_falls_off(void **state)
     assert_int_equal(objective_sft(t, data, &sft, &(struct objective) {.seed = 1}, &result, &error), -EIO);
     assert_string_equal(device_lost(other), "the GPU has fallen off the bus");
     assert_int_equal(t->parts[TRAIN_TRUNK].adamw.step, 0);
+    assert_false(device_ask(other));
+    device_unref(other);
+    other = NULL;
+
+    /* it says so wherever somebody asks after a failure, not only where a pass begins; a failure that is not the device's is none */
+    assert_int_equal(device_wrap(&failing, device->ordinal, &other, NULL), 0);
+    gone = false;
+    assert_true(device_ask(other) && !device_lost(other) && device_ask(NULL));
+    gone = true;
+    assert_false(device_ask(other));
+    assert_string_equal(device_lost(other), "the GPU has fallen off the bus");
     dataset_free(data);
     trainer_free(t);
     device_unref(other);

@@ -1,12 +1,13 @@
 """Learner ranks on devices: the shipped learner with kernels on the emulated device and NCCL played between processes (tests/emulate). Two
-ranks commit the bytes that one does, also when one of them is killed in the middle of a plan."""
+ranks commit the bytes that one does, also when one of them is killed in the middle of a plan, or loses its device."""
 import hashlib
 import os
 import subprocess
+import urllib.request
 
 import pytest
 
-from conftest import BIN, Process, TOP
+from conftest import BIN, Process, TOP, free_port, merged
 
 EMULATED = TOP / "build/release/tests/emulate"
 STAGES = [{"demos": {"episodes": 4, "style": "clean"}}, {"sft": {"steps": 2, "batch": 4, "warmup": 1}}]
@@ -31,9 +32,9 @@ def model(tmp_path):
     return tmp_path / "nano"
 
 
-def run(make_cluster, ranks, during=lambda cluster: None):
+def run(make_cluster, ranks, during=lambda cluster: None, **changes):
     """The weights of the last version, and the learners."""
-    cluster = make_cluster({"cluster": {"learners": [{"device": f"cuda:{i}"} for i in range(ranks)]}}, stages=STAGES)
+    cluster = make_cluster(merged({"cluster": {"learners": [{"device": f"cuda:{i}"} for i in range(ranks)]}}, changes), stages=STAGES)
     cluster.run.mkdir(exist_ok=True)
     cluster.spawn("coordinator")
     for rank in range(ranks):
@@ -46,14 +47,62 @@ def run(make_cluster, ranks, during=lambda cluster: None):
     return hashlib.sha256((cluster.run / "policies" / "v000001" / "model.safetensors").read_bytes()).hexdigest(), cluster.of("learner")
 
 
-def test_ranks_on_devices(make_cluster):
+def test_ranks_on_devices(make_cluster, monkeypatch, tmp_path):
     def kill(cluster):
         rank_1 = cluster.of("learner")[1]
         cluster.until(lambda s: 'msg="device memory"' in rank_1.log.read_text(), "rank 1 to train")
         rank_1.kill()           # started again by the cluster's supervision
 
+    def lose(cluster):
+        """The device falls off in the middle of a plan: whatever answers with an error, one line, status 1, and the next process goes on."""
+        learner = cluster.of("learner")[0]
+        cluster.until(lambda s: 'msg="device memory"' in learner.log.read_text(), "the learner to train")
+        lost.touch()
+        cluster.until(lambda s: "the device answers no more" in learner.log.read_text(), "the learner to notice")
+        lost.unlink()
+
+    lost = tmp_path / "lost"
     one, _ = run(make_cluster, 1)
+    monkeypatch.setenv("GANTRY_EMULATED_LOST", str(lost))
+    again, learners = run(make_cluster, 1, lose)
+    assert again == one
+    log = learners[0].log.read_text()
+    assert learners[0].starts > 1 and "the GPU has fallen off the bus" in log
+    assert log.count("the device answers no more") <= learners[0].starts        # once a life
+    monkeypatch.delenv("GANTRY_EMULATED_LOST")
     two, learners = run(make_cluster, 2, kill)
     assert two == one
     assert all("gradients are added by NCCL" in learner.log.read_text() for learner in learners)
     assert learners[1].starts > 1
+
+
+def test_what_libraries_refuse_is_counted_and_told_once(make_cluster, monkeypatch):
+    """Without a real device cuBLASLt and cuDNN refuse everything: own kernels train, the metrics count, the log has one line for each. And
+    `numerics: fast` is the device's, whatever the CPU beside it can do."""
+    port = free_port()
+    monkeypatch.setenv("GANTRY_ISA", "avx2")
+
+    def counted(cluster):
+        def both(_):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
+                    lines = reply.read().decode().splitlines()
+            except OSError:
+                return False
+            return all(any(line.startswith(f'gantry_fallback_total{{op="{op}"}} ') and float(line.split()[-1]) > 0 for line in lines)
+                       for op in libraries.values())
+
+        cluster.until(lambda s: 'msg="device memory"' in cluster.of("learner")[0].log.read_text(), "the learner to train")
+        log = cluster.of("learner")[0].log.read_text()
+        libraries.update({line: op for line, word, op in (("cuBLASLt refuses a product", "blas=cublaslt", "gemm"),
+                                                          ("cuDNN does not take an attention", "attention=cudnn", "attention")) if word in log})
+        if not libraries:
+            pytest.skip("neither cuBLASLt nor cuDNN is there")
+        cluster.until(both, "the metrics to count")
+
+    libraries = {}
+    _, learners = run(make_cluster, 1, counted, run={"numerics": "fast"}, status={"http": f"127.0.0.1:{port}"})
+    log = learners[0].log.read_text()
+    assert "numerics=fast" in log
+    for line in libraries:
+        assert log.count(line) == 1, log

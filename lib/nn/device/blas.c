@@ -1,7 +1,9 @@
 /* blas.c - products by cuBLASLt. Its matrices are column by column: a row-major C = A B is its C^T = B^T A^T, so its A is our B.
  *
- * Plans (descriptors, layouts, algorithm) are found once per shape and kept; `strict` takes the algorithm found for STRICT_ROWS
- * rows of the same weight, without splits of k, for any number of rows: then a row's numbers do not depend on its batch. */
+ * Plans (descriptors, layouts, algorithm) are found once per shape and kept; when there are too many all are forgotten, for the shapes of a run with
+ * prompts of many lengths never end. `strict` takes the algorithm found for STRICT_ROWS rows of the same weight, without splits of k, for any
+ * number of rows: then a row's numbers do not depend on its batch. Nor may they on where activations happen to lie: addresses count for no more
+ * than ALIGNMENT, which all of them have. */
 #include "nn/device/blas.h"
 
 #include <cublasLt.h>
@@ -10,7 +12,7 @@
 #include <pthread.h>
 #include <string.h>
 
-enum { SLOTS = 4096, MOST = 3072, STRICT_ROWS = 512 };
+enum { SLOTS = 4096, MOST = 3072, STRICT_ROWS = 512, ALIGNMENT = 16 };
 #define WORKSPACE ((size_t)DEVICE_WORKSPACE)
 
 #define FUNCTIONS(X) \
@@ -113,7 +115,7 @@ static uint32_t alignment(const void *p)
 {
     uintptr_t low = (uintptr_t)p & -(uintptr_t)p;
 
-    return low == 0 || low > 256 ? 256 : (uint32_t)low;
+    return low == 0 || low > ALIGNMENT ? ALIGNMENT : (uint32_t)low;
 }
 
 static struct key key_of(const struct device_gemm *g)
@@ -207,7 +209,14 @@ static bool make_plan(struct blas *blas, const struct device_gemm *g, bool stric
     return ok;
 }
 
-/* The plan's slot, made if need be. NULL: no room for more. Under the lock. */
+static void forget(struct blas *blas)
+{
+    for (int i = 0; i < SLOTS; i++)
+        plan_release(blas, &blas->plans[i]);
+    blas->n = 0;
+}
+
+/* The plan's slot, made if need be. Under the lock. */
 static struct plan *plan_for(struct blas *blas, const struct device_gemm *g, bool strict)
 {
     struct key key = key_of(g);
@@ -219,8 +228,10 @@ static struct plan *plan_for(struct blas *blas, const struct device_gemm *g, boo
     for (p = &blas->plans[hash % SLOTS]; p->used; p = p + 1 < blas->plans + SLOTS ? p + 1 : blas->plans)
         if (!memcmp(&p->key, &key, sizeof(key)))
             return p;
-    if (blas->n == MOST)
-        return NULL;
+    if (blas->n == MOST) {
+        forget(blas);
+        p = &blas->plans[hash % SLOTS];
+    }
     blas->n++;
     p->used = true;
     p->key = key;
@@ -261,6 +272,10 @@ int blas_gemm(struct device_stream *s, const struct device_gemm *g)
     if (status == CUBLAS_STATUS_SUCCESS)
         status = blas->cublasLtMatmul(blas->handle, plan.desc, &g->alpha, g->b, plan.a, g->a, plan.b, &beta, g->c, plan.c, g->c, plan.c,
                                       &plan.algo, workspace, WORKSPACE, s->stream);
+    /* these three come from looking at the arguments: nothing was launched, and the own kernel can */
+    found->refused |= status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE || status == CUBLAS_STATUS_ARCH_MISMATCH;
+    if (found->refused)
+        status = CUBLAS_STATUS_NOT_SUPPORTED;
     pthread_mutex_unlock(&blas->lock);
     return status == CUBLAS_STATUS_SUCCESS ? 0 : status == CUBLAS_STATUS_NOT_SUPPORTED ? -ENOTSUP : -EIO;
 }

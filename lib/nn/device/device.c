@@ -141,6 +141,7 @@ struct device_stream *device_stream_free(struct device_stream *s)
 {
     if (!s)
         return NULL;
+    (void)s->k->use(s->device->ordinal, NULL, NULL, 0);     /* else a thread that never had one gets a context on device 0 */
     if (s->stream)
         s->k->wait(s->stream);
     for (int i = 0; i < s->n_chunks; i++) {
@@ -167,6 +168,24 @@ static void note_loss(struct device *device)
         return;
     snprintf(device->lost_why, sizeof(device->lost_why), "%s", device->k->last_error());
     atomic_store(&device->lost, 2);
+}
+
+bool device_ask(struct device *device)
+{
+    void *stream = NULL;
+    int r;
+
+    if (!device || device_lost(device))
+        return !device;
+    r = device->k->use(device->ordinal, NULL, NULL, 0);
+    if (r == 0)
+        r = device->k->stream_new(&stream);
+    if (r == 0)
+        r = device->k->wait(stream);
+    if (r == -EIO || r == -ENODEV)
+        note_loss(device);
+    device->k->stream_free(stream);
+    return r != -EIO && r != -ENODEV;
 }
 
 int device_stream_begin(struct device_stream *s)

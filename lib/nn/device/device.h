@@ -51,6 +51,9 @@ const char *device_refusal(const struct device *device);
 /* The device fell off, or a kernel spoilt its context: nothing of this process works on it any more, a new process may. NULL: it has not
  * happened; else the driver's words. From any thread. */
 const char *device_lost(const struct device *device);
+/* After something has failed, whatever it was: does the device still answer? If not, device_lost has why from now on. NULL: yes. From any thread
+ * but a loop's: it takes as long as the driver takes. */
+bool device_ask(struct device *device);
 /* What went wrong: the driver's words for -EIO and -ENOMEM. Of this thread. */
 const char *device_error_text(const struct device *device, int r);
 /* The table of real devices; NULL in a build with GPU=0. */

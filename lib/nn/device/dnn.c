@@ -20,19 +20,32 @@ struct dnn {
     char refusal[240];
 };
 
-struct dnn *dnn_open(char *why, size_t why_size)
+struct dnn *dnn_wrap(const struct dnn_calls *calls)
 {
     struct dnn *d = calloc(1, sizeof(*d));
 
+    if (!d)
+        return NULL;
+    d->calls = *calls;
+    pthread_mutex_init(&d->lock, NULL);
+    return d;
+}
+
+struct dnn *dnn_open(char *why, size_t why_size)
+{
+    struct dnn_calls calls;
+    struct dnn *d;
+    void *library;
+
+    if (dnn_calls_open(NULL, &calls, &library, why, why_size) < 0)
+        return NULL;
+    d = dnn_wrap(&calls);
     if (!d) {
         snprintf(why, why_size, "out of memory");
+        dlclose(library);
         return NULL;
     }
-    if (dnn_calls_open(NULL, &d->calls, &d->library, why, why_size) < 0) {
-        free(d);
-        return NULL;
-    }
-    pthread_mutex_init(&d->lock, NULL);
+    d->library = library;
     return d;
 }
 
@@ -50,7 +63,8 @@ void dnn_close(struct dnn *d)
     dnn_cache_clear(&d->cache, drop_plan, d);
     if (d->handle)
         d->calls.destroy(d->handle);
-    dlclose(d->library);
+    if (d->library)
+        dlclose(d->library);
     pthread_mutex_destroy(&d->lock);
     free(d);
 }
@@ -171,6 +185,20 @@ static int add(struct device_stream *s, const struct dnn_key *k, const struct de
     return r;
 }
 
+/* A plan that cannot be carried out: on a device that is whole the own kernel can; on one that is not, that says so, too. */
+static int refuse(struct dnn *d, const struct dnn_plan *p, int r)
+{
+    char words[160] = "";
+
+    d->calls.last_error(words, sizeof(words));
+    if (!d->refusal[0] && r == -ENOMEM)
+        snprintf(d->refusal, sizeof(d->refusal), "the %zu MiB that a plan works in are not free", lay_out(&p->key, p->workspace).bytes >> 20);
+    else if (!d->refusal[0])
+        snprintf(d->refusal, sizeof(d->refusal), "cuDNN does not carry out its own plan: %s", words);
+    dnn_cache_refuse(&d->cache, p, drop_plan, d);
+    return -ENOTSUP;
+}
+
 int dnn_attention(struct device_stream *s, enum device_type type, const struct device_attention *a, bool backward)
 {
     struct dnn *d = s->device->dnn;
@@ -187,6 +215,8 @@ int dnn_attention(struct device_stream *s, enum device_type type, const struct d
         start(d);
     p = d->handle ? dnn_cache_plan(&d->cache, &key, make_plan, drop_plan, d) : NULL;
     r = p ? run(d, s, a, p, &at, &memory) : -ENOTSUP;
+    if (p && r < 0)
+        r = refuse(d, p, r);
     pthread_mutex_unlock(&d->lock);
     return r < 0 || !backward ? r : add(s, &key, a, &at, memory);
 }

@@ -33,6 +33,17 @@ const struct dnn_plan *dnn_cache_plan(struct dnn_cache *c, const struct dnn_key 
     return p->refused ? NULL : p;
 }
 
+void dnn_cache_refuse(struct dnn_cache *c, const struct dnn_plan *plan, dnn_drop_fn *drop, void *arg)
+{
+    struct dnn_plan *p = &c->plan[plan - c->plan];
+
+    if (p->plan)
+        drop(arg, p);
+    p->plan = NULL;
+    p->refused = true;
+    c->refused++;
+}
+
 void dnn_cache_clear(struct dnn_cache *c, dnn_drop_fn *drop, void *arg)
 {
     for (int i = 0; i < DNN_PLANS; i++)

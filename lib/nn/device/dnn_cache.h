@@ -30,4 +30,6 @@ typedef void dnn_drop_fn(void *arg, struct dnn_plan *plan);
 
 /* The key's plan, made when it is not there; NULL: refused, now or before. */
 const struct dnn_plan *dnn_cache_plan(struct dnn_cache *cache, const struct dnn_key *key, dnn_make_fn *make, dnn_drop_fn *drop, void *arg);
+/* A plan that turned out to be none: as if it had been refused. It must be in the cache. */
+void dnn_cache_refuse(struct dnn_cache *cache, const struct dnn_plan *plan, dnn_drop_fn *drop, void *arg);
 void dnn_cache_clear(struct dnn_cache *cache, dnn_drop_fn *drop, void *arg);

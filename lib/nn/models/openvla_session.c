@@ -36,6 +36,7 @@ int openvla_session_new(const struct openvla_config *config, int max_batch, stru
 static void forget_kv(struct openvla_session *s)
 {
     if (s->kv_device) {
+        (void)s->kv_device->k->use(s->kv_device->ordinal, NULL, NULL, 0);
         if (s->tape.on)
             s->tape.on->k->wait(s->tape.on->stream);
         s->kv_device->k->release(s->kv);
