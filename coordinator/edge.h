@@ -59,6 +59,7 @@ struct edge {
     bool stepping;                      /* conductor_step's effects are being carried out: no step inside a step */
     struct tensorboard *tensorboard;    /* NULL: could not be opened, said once */
     struct gauges gauges;
+    struct strbuf curve;                /* status: success of every iteration, as JSON; empty: to be made again */
     uint64_t commits;                   /* ledger transactions so far */
     uint64_t episodes, env_steps;       /* journaled since this process started; for rates */
     uint64_t ended_ms;                  /* monotonic: when the run finished; 0: not yet */

@@ -46,6 +46,7 @@ static void follow_curves(struct edge *edge, const struct conductor_effect *e)
 {
     char tag[EPISODE_TASK_MAX + 64];
 
+    strbuf_reset(&edge->curve);
     if (!edge->tensorboard)
         return;
     snprintf(tag, sizeof tag, "%s/%s", edge->config.stages[e->scalar.stage].name, e->scalar.name);

@@ -166,7 +166,7 @@ static void series_name(const struct edge *edge, const struct ledger_scalar *poi
 }
 
 /* Success of every iteration that has ended: the curve of the page. */
-static void write_curve(struct edge *edge, struct json_writer *w)
+static void make_curve(struct edge *edge, struct json_writer *w)
 {
     _cleanup_free_ struct ledger_iteration *iterations = NULL;
     _cleanup_free_ struct ledger_scalar *points = NULL;
@@ -176,7 +176,7 @@ static void write_curve(struct edge *edge, struct json_writer *w)
     if (ledger_scalars(edge->ledger, "success", &points, &n) < 0 ||
         ledger_iterations(edge->ledger, &iterations, &n_iterations) < 0)
         n = 0;
-    json_open(w, "success_curve", '[');
+    json_open(w, NULL, '[');
     for (size_t i = 0; i < n; i++) {
         series_name(edge, &points[i], iterations, n_iterations, &at, name, sizeof name);
         json_open(w, NULL, '[');
@@ -186,6 +186,18 @@ static void write_curve(struct edge *edge, struct json_writer *w)
         json_close(w, ']');
     }
     json_close(w, ']');
+}
+
+/* Asked for each second, by several at once; it changes when an iteration ends. */
+static void write_curve(struct edge *edge, struct json_writer *w)
+{
+    struct json_writer curve = {.out = &edge->curve};
+
+    if (!edge->curve.length)
+        make_curve(edge, &curve);
+    if (edge->curve.failed)
+        strbuf_release(&edge->curve);
+    json_raw(w, "success_curve", edge->curve.length ? edge->curve.text : "[]");
 }
 
 int edge_status_json(struct edge *edge, struct strbuf *out)

@@ -187,7 +187,7 @@ int ledger_open(const char *path, const struct ledger_run *create, struct ledger
     if (r < 0)
         return r;
     r = sql_exec(ledger, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-                 " PRAGMA foreign_keys=OFF; PRAGMA temp_store=MEMORY;");
+                 " PRAGMA foreign_keys=OFF; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-512;");   /* KB: rows are written once, hardly read */
     if (r == 0)
         r = check_structure(ledger, error);
     if (r == 0)
