@@ -14,9 +14,10 @@
 #   make libero-check  all reference data of the original LIBERO in $GANTRY_GOLDENS/libero
 #   make bench         side-by-side measurements (tests/bench), printed as ratios
 #   make fuzz          run the fuzz targets for real (clang, libFuzzer); FUZZ_SECONDS=60 each
-#   make test-fault    named faults in real daemons, the short form;  make chaos: kill loops in real training (CHAOS="--kills 100");
-#   make chaos-long    the same, then workers that come and go, fifty swaps, a soak, a bad cable (as root), power cuts and damaged files
-#                      in their long forms: some hours; what has failed is named at the end
+#   make test-fault    named faults in real daemons, the short form;  make chaos: kill loops in real training (CHAOS="--kills 100"),
+#                      then workers that come and go, and a bad cable (as root)
+#   make chaos-long    the same in their long forms, fifty swaps, a soak, power cuts and damaged files: some hours; what has failed is
+#                      named at the end
 #   make chaos-sim     100,000 seeded histories of the protocol under faults
 #   make install       programs, units and job scripts; DESTDIR=, PREFIX=/usr/local, UNITDIR=
 #   make gpu-check     everything that needs a GPU, with a report (build/gpu-check.txt); says why when there is none
@@ -248,14 +249,18 @@ libero-check: $(BIN)/gantry
 .PHONY: test-fault chaos chaos-sim
 test-fault:
 	@tests/run.sh fault
+# a list of commands in quotes, one after the other; what has failed is named at the end
+each_of = failed=; for run in $(1); do echo "== $$run"; PATH=/usr/bin:$$PATH $$run || failed="$$failed; $$run"; done; \
+          [ -z "$$failed" ] || { echo "$@: failed$${failed}"; exit 1; }
+chaos_short := "python3 tests/fault/chaos.py $(CHAOS)" "python3 tests/fault/churn.py --minutes 2 --calm 1" \
+               $(if $(filter 0,$(shell id -u)),"python3 tests/fault/network.py --runs 2")
 chaos: all
-	@/usr/bin/python3 tests/fault/chaos.py $(CHAOS)
+	@$(call each_of,$(chaos_short))
 chaos_long := "python3 tests/fault/chaos.py $(CHAOS)" "python3 tests/fault/churn.py" "python3 tests/fault/swaps.py" "python3 tests/fault/soak.py" \
               "python3 tests/fault/network.py" "env POWER_RUNS=30 POWER_SEEDS=5 POWER_RESUMES=1 $(B)/tests/unit/test_power_loss" \
               "env CORRUPTIONS=1000000 $(B)/tests/unit/test_corruption"
 chaos-long: all $(B)/tests/unit/test_power_loss $(B)/tests/unit/test_corruption
-	@failed=; for run in $(chaos_long); do echo "== $$run"; PATH=/usr/bin:$$PATH $$run || failed="$$failed; $$run"; done; \
-	[ -z "$$failed" ] || { echo "chaos-long: failed$${failed}"; exit 1; }
+	@$(call each_of,$(chaos_long))
 chaos-sim: $(B)/tests/sim/test_sim
 	@SIM_HISTORIES=$${SIM_HISTORIES:-100000} $<
 .PHONY: gpu-check gpu-bench chaos-long

@@ -49,7 +49,7 @@ static void stopped(struct supervisor *s)
 static bool plan_restart(struct child *child, bool failed, int status)
 {
     bool soon = clock_mono_ms() - child->started_ms < STABLE_MS;
-    uint64_t pause = RESTART_MS;
+    uint64_t pause = soon || failed ? RESTART_MS : AT_ONCE_MS;
 
     child->failures = !soon ? 0 : child->failures + failed;
     if (failed && (status == EX_USAGE || status == EX_CONFIG || child->failures >= GIVE_UP))

@@ -4,7 +4,7 @@
  *
  * A child runs with --die-with-parent: it dies with us, however we die. Its output goes to RUN/log/NAME.log.
  * What happens when a child ends by itself:
- *   killed by KILL or TERM         started again after RESTART_MS (someone pulled the plug: not its fault)
+ *   killed by KILL or TERM         started again after RESTART_MS (someone pulled the plug: not its fault), at once if it had run STABLE_MS
  *   exit status 0                  not started again; if it is the leader, everything ends: on_leader_ended
  *   any other status or signal     a failure: started again after a pause that doubles, up to RESTART_MAX_MS;
  *                                  GIVE_UP failures in a row, each within STABLE_MS of its start, or status EX_USAGE or
@@ -15,7 +15,7 @@
 #include "base/error.h"
 #include "daemon/loop.h"
 
-enum { RESTART_MS = 200, RESTART_MAX_MS = 10000, STABLE_MS = 10000, GIVE_UP = 5, STOP_MS = 40000 };
+enum { AT_ONCE_MS = 20, RESTART_MS = 200, RESTART_MAX_MS = 10000, STABLE_MS = 10000, GIVE_UP = 5, STOP_MS = 40000 };
 
 struct supervisor;
 
