@@ -11,7 +11,6 @@ struct device_sums {
     float *room[ROOMS];
     int held;                           /* rooms with sums in them, the last shard's own among them */
     void *comm, *whole;                 /* a stream for the exchange, and the event that it waits for; NULL before the first */
-    bool begun;                         /* something is under way there */
     float *gathered;                    /* [ranks][DEVICE_BUCKET], of a strict group of more than two */
 };
 
@@ -168,7 +167,6 @@ int device_sums_bucket(struct device_sums *d, struct device_stream *s, const str
         r = s->k->event_mark(s->stream, d->whole);
     if (r >= 0)
         r = s->k->stream_wait(d->comm, d->whole);
-    d->begun |= r >= 0;
     return r < 0 ? r : exchange(d, nccl, group->ranks, d->room[0] + bucket->begin, length);
 }
 
@@ -179,11 +177,9 @@ int device_sums_wait(struct device_sums *d, const struct group *group, int r)
 
     if (r >= 0)
         r = nccl && d->comm ? nccl_group_wait(nccl, &stream, PATIENCE_MS) : -ECONNRESET;
-    if (r < 0 && d->begun) {            /* the others wait for a rank that will not come */
-        if (nccl)
-            nccl_group_abort(nccl, "a rank gave up in the middle of a step");
+    if (r < 0 && nccl)                  /* the others wait for a rank that will not come, also when it had sent nothing yet */
+        nccl_group_abort(nccl, "a rank gave up in the middle of a step");
+    if (r < 0 && d->comm)
         d->device->k->wait(d->comm);
-    }
-    d->begun = false;
     return r;
 }

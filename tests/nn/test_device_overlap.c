@@ -99,6 +99,8 @@ static int shard(struct tape *tape, int number, int first, int last, void *arg)
     return small_net_pass(arg, tape, first, last, note_exchanges, NULL);
 }
 
+static shard_fn *shard_of = shard;
+
 /* The gradient of the first of n ranks. -errno of shards_gradient. */
 static int gradient(int n, bool overlapped, unsigned lazy, bool half, float *ret)
 {
@@ -122,9 +124,9 @@ static int gradient(int n, bool overlapped, unsigned lazy, bool half, float *ret
     shards_compute_with(shards, &net.params);
     shards_exchange(shards, overlapped, BUCKET);
     memset(ret, 0, (size_t)net.params.numel * sizeof *ret);
-    r = shards_gradient(shards, net.ranges, net.n_ranges, SMALL_SAMPLES, shard, &net, ret);
+    r = shards_gradient(shards, net.ranges, net.n_ranges, SMALL_SAMPLES, shard_of, &net, ret);
     if (r >= 0)         /* what is left of the first call is in the second's way */
-        r = shards_gradient(shards, net.ranges, net.n_ranges, SMALL_SAMPLES, shard, &net, ret);
+        r = shards_gradient(shards, net.ranges, net.n_ranges, SMALL_SAMPLES, shard_of, &net, ret);
     shards_free(shards);
     small_net_release(&net);
     device_group_free(nccl);
@@ -178,6 +180,26 @@ static void test_a_bucket_that_does_not_leave(void **state)
     assert_int_equal(n_operations, 2);
 }
 
+/* A rank fails before it has sent anything: the others must not wait for it either. */
+static int failing_shard(struct tape *tape, int number, int first, int last, void *arg)
+{
+    (void)tape, (void)number, (void)first, (void)last, (void)arg;
+    return -EIO;
+}
+
+static void test_a_rank_that_fails_first(void **state)
+{
+    static float grad[1 << 14];
+
+    (void)state;
+    device->strict = true;
+    shard_of = failing_shard;
+    assert_int_equal(gradient(2, true, 0, false, grad), -EIO);
+    shard_of = shard;
+    assert_true(aborted);
+    assert_int_equal(n_operations, 0);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -202,6 +224,7 @@ int main(void)
         cmocka_unit_test(test_sums_by_nccl),
         cmocka_unit_test(test_sums_in_the_own_tree),
         cmocka_unit_test(test_a_bucket_that_does_not_leave),
+        cmocka_unit_test(test_a_rank_that_fails_first),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
