@@ -36,6 +36,7 @@ def test_jobs_on_a_real_slurm():
         (out / "run.yaml").write_text(json.dumps(config))
         r = subprocess.run([HERE / "run.sh", TOP, out], capture_output=True, text=True, timeout=400)
         said = (out / "result.log").read_text(errors="replace") if (out / "result.log").exists() else ""
-        assert (out / "rc").exists() and (out / "rc").read_text().strip() == "0", r.stderr + said[-9000:]
+        failed = "\n".join(line for line in said.splitlines() if line.startswith("FAIL"))
+        assert (out / "rc").exists() and (out / "rc").read_text().strip() == "0", failed + r.stderr + said[-40000:]
     finally:
         shutil.rmtree(out, ignore_errors=True)

@@ -70,7 +70,10 @@ gantry drain "$run"
 check "drained by hand, all jobs end" until_ 60 '[ -e "$run/ended" ] && [ -z "$(squeue -h -t R,CG)" ]'
 check "nothing lost, nothing twice: $(gantry history check "$run" 2>&1 | tail -1)" gantry history check "$run" >/dev/null
 
-# A heterogeneous job: two actors more, on another node.
+# A heterogeneous job: two actors more, on another node. Workers of before that have not seen that the run has ended would play, too: those that
+# are queued again, and those that Slurm cannot reach on the node it gave up.
+scancel "$array"
+check "the workers of before are gone" until_ 30 '[ -z "$(squeue -h -j '"$array"' 2>/dev/null)" ] && ! pgrep -f "slurm_script|gantry-env-worker" >/dev/null'
 rm -f "$run/ended"
 gantry deploy slurm --config "$out/run.yaml" --submit --actors 2 -- --time=30 >"$out/submitted"
 check "goes on with three actors" until_ 60 '[ "$(alive actor)" = 3 ] && [ "$(workers)" = 2 ]'
