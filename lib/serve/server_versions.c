@@ -2,6 +2,7 @@
  * A version whose directory is not seen here is brought over from the learner first (fetch.h). */
 #include <errno.h>
 #include <inttypes.h>
+#include <malloc.h>
 
 #include "base/atomic_file.h"
 #include "serve/server_internal.h"
@@ -38,6 +39,7 @@ static void unload_job(void *arg)
 
     job->kind->unload(job->model);
     free(job);
+    (void)malloc_trim(0);       /* the next version's tensors rarely fit where these were, and resident memory went up with every version */
 }
 
 /* Freeing a large model takes a while: the loader does it. */
