@@ -76,8 +76,10 @@ int run_claim(const struct run_config *config, struct life *life, char ret_run_d
     if ((r = mkdir_p(config->dir, 0700)) < 0)
         return error_set(error, -r, "run.dir %s: cannot be made: %s", config->dir, strerror(-r));
     absolute = realpath(config->dir, NULL);
-    if (!absolute || (size_t)snprintf(ret_run_dir, RUN_PATH, "%s", absolute) >= RUN_PATH)
-        return error_set(error, absolute ? ENAMETOOLONG : errno, "run.dir %s: cannot be resolved", config->dir);
+    if (!absolute)
+        return error_set(error, errno, "run.dir %s: cannot be resolved: %s; is it a link to nowhere?", config->dir, strerror(errno));
+    if ((size_t)snprintf(ret_run_dir, RUN_PATH, "%s", absolute) >= RUN_PATH)
+        return error_set(error, ENAMETOOLONG, "run.dir %s: its path is too long; choose a shorter one", absolute);
     if ((r = life_claim(ret_run_dir, life, error)) < 0)
         return r;
     if ((r = take_lock(ret_run_dir, "up.lock", life->job ? LIFE_WAIT_MS : 0, ret_lock_fd, error)) < 0 ||
