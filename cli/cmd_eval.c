@@ -29,6 +29,7 @@ static int usage(FILE *out, int status)
         "       gantry eval RUN --action-error --policies sft,last [--n 1..128] [--frames 200]\n"
         "       gantry eval MODEL --suite NAME ...    a checkpoint on a benchmark (gantry eval --suite --help)\n"
         "Plays policies of a finished run on test states A to B of every task, once each, at the temperatures the run chose.\n"
+        "Interrupted and asked again in the same words it goes on; what was played before is only measured.\n"
         "  --policies LIST        sft, best, last or version numbers, with commas; the difference is last minus first\n"
         "  --seeds A..B           a range nobody has looked at; the run's own evaluation used the lowest numbers\n"
         "  --temperatures LIST    choose each policy's anew, on val states (%d per policy and temperature)\n"

@@ -12,6 +12,8 @@
 #include "cli/up.h"
 #include "rl/stats.h"
 
+#define STAGE_LINE "  - eval:\n"
+
 static int read_temperatures(struct eval *eval, struct error *error)
 {
     char path[PATH_MAX];
@@ -67,15 +69,31 @@ static int read_stages(const struct eval *eval, char **ret, size_t *ret_length, 
     return r < 0 && r != -ENOENT ? error_set(error, -r, "%s: %s", path, strerror(-r)) : 0;
 }
 
-/* RUN/evals.yaml with the stage at its end, checked as the run's next one: what does not fit is said in one line. */
+/* Where in RUN/evals.yaml this very stage is: its number among them, or -1. */
+static int find_stage(const char *stages, const char *stage)
+{
+    const char *at = strstr(stages, stage), *line = stages;
+    int n = 0;
+
+    if (!at)
+        return -1;
+    while ((line = strstr(line, STAGE_LINE)) < at) {
+        n++;
+        line += strlen(STAGE_LINE);
+    }
+    return n;
+}
+
+/* RUN/evals.yaml with the stage at its end, checked as the run's next one: what does not fit is said in one line. A stage that is there
+ * is not added: the same states would be played in the same way with the same keys. */
 static int write_stage(struct eval *eval, struct strbuf *text, struct error *error)
 {
-    _cleanup_(strbuf_release) struct strbuf settings = STRBUF_INIT;
+    _cleanup_(strbuf_release) struct strbuf settings = STRBUF_INIT, block = STRBUF_INIT;
     _cleanup_free_ struct run_config *check = malloc(sizeof *check);
     _cleanup_free_ char *old = NULL;
     struct stage_config stage;
     char path[PATH_MAX], *save = NULL;
-    int r;
+    int r, there;
 
     if (!check)
         return error_set(error, ENOMEM, "out of memory");
@@ -85,15 +103,20 @@ static int write_stage(struct eval *eval, struct strbuf *text, struct error *err
     fill_stage(eval, &stage);
     if (stage_config_write(&stage, &settings) < 0)
         return error_set(error, ENOMEM, "out of memory");
-    strbuf_adds(text, old ? old : "# evaluations after the run, by gantry eval\nstages:\n");
-    strbuf_adds(text, "  - eval:\n");
+    strbuf_adds(&block, STAGE_LINE);
     for (char *line = strtok_r(settings.text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
         if (strncmp(line, "kind:", 5) != 0 && strncmp(line, "name:", 5) != 0)
-            strbuf_addf(text, "      %s\n", line);
+            strbuf_addf(&block, "      %s\n", line);
+    if (block.failed)
+        return error_set(error, ENOMEM, "out of memory");
+    there = old ? find_stage(old, block.text) : -1;
+    strbuf_adds(text, old ? old : "# evaluations after the run, by gantry eval\nstages:\n");
+    if (there < 0)
+        strbuf_adds(text, block.text);
     r = run_config_parse_later(text->text, text->length, path, &eval->config, check, error);
     if (r < 0)
         return r;
-    eval->stage = (uint32_t)(eval->config.n_stages + check->n_stages - 1);
+    eval->stage = (uint32_t)(eval->config.n_stages + (there < 0 ? check->n_stages - 1 : there));
     if (eval->stage >= RUN_MAX_STAGES)
         return error_set(error, ENOSPC, "%s: more than %d stages in this run; evaluate a copy of the run directory", path,
                          RUN_MAX_STAGES);
@@ -139,6 +162,19 @@ void eval_release(struct eval *eval)
     eval->episodes = NULL;
 }
 
+static bool is_done(struct ledger *ledger, uint32_t stage)
+{
+    _cleanup_free_ struct ledger_stage *stages = NULL;
+    size_t n = 0;
+
+    if (ledger_stages(ledger, &stages, &n) < 0)
+        return false;
+    for (size_t i = 0; i < n; i++)
+        if (stages[i].stage == stage)
+            return stages[i].state == PROGRESS_DONE;
+    return false;
+}
+
 static int read_rows(struct eval *eval, struct error *error)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
@@ -147,17 +183,16 @@ static int read_rows(struct eval *eval, struct error *error)
 
     if (r < 0)
         return r;
+    eval_release(eval);
     eval->run_id = ledger_run(ledger)->id;
     if ((r = ledger_episodes(ledger, eval->stage, LEDGER_ALL, &eval->episodes, &eval->n_episodes)) < 0)
         return error_set(error, -r, "%s/ledger.sqlite: %s", eval->run_dir, ledger_error(ledger));
+    if (is_done(ledger, eval->stage))
+        return 0;
     for (size_t i = 0; i < eval->n_episodes; i++)
-        open += eval->episodes[i].state == EPISODE_OPEN || eval->episodes[i].state == EPISODE_JOURNALED;
-    if (open || !eval->n_episodes)
-        return error_set(error, EAGAIN,
-                         "%zu of %zu episodes were played; the same command again plays a new set, gantry up %s/config.yaml "
-                         "finishes this one",
-                         eval->n_episodes - open, eval->n_episodes, eval->run_dir);
-    return 0;
+        open += eval->episodes[i].state == EPISODE_OPEN;
+    return error_set(error, EAGAIN, "%zu of %zu episodes were played; the same command again goes on where it stopped",
+                     eval->n_episodes - open, eval->n_episodes);
 }
 
 /* The conductor's rule (stage_plan_learn): most successes on val, of equals the first in the list. */
@@ -217,6 +252,8 @@ int eval_play(struct eval *eval, struct error *error)
     if ((r = read_stages(eval, &before, &length, error)) < 0 || (r = write_stage(eval, &text, error)) < 0 ||
         (r = put_stages(eval, text.text, text.length, error)) < 0)
         return r;
+    if (length && length == text.length && eval_read(eval, error) == 0)
+        return 0; /* asked before, and played to its end */
     snprintf(eval->config.dir, sizeof eval->config.dir, "%s", eval->run_dir);
     if (up_run_quietly(&eval->config) != CLI_OK) {
         /* A stage that could not even begin would stand before every evaluation after it. */

@@ -1,7 +1,8 @@
 """gantry eval on a finished run: look-ahead with controls and laws, blows, films, another run beside it, and what is refused."""
 import json
+import subprocess
 
-from conftest import gantry
+from conftest import BIN, gantry
 
 
 def test_eval(make_cluster, tmp_path):
@@ -31,6 +32,21 @@ def test_eval(make_cluster, tmp_path):
     assert "chosen_worth" not in search["n4_random"]
     assert {"a", "b", "b_interval", "aic"} <= set(search["log_law"]) and "k_interval" in search["power_law"]
     assert plot.read_bytes()[:4] == b"\x89PNG"
+
+    # asked again in the same words nothing is played; killed and asked again it goes on with the same stage
+    stages = (cluster.run / "evals.yaml").read_bytes()
+    again = evaluate("--policies", "sft,last", "--seeds", "100..103", "--n", "1,2,4", "--horizon", "3", "--execute", "2", "--controls",
+                     "greedy,random,oracle", "--json")
+    assert json.loads(again.stdout) == result and not again.stderr and (cluster.run / "evals.yaml").read_bytes() == stages
+    words = ["--policies", "sft,last", "--seeds", "200..219", "--at", "1"]
+    half = subprocess.Popen([BIN / "gantry", "eval", cluster.run, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    cluster.until(lambda _: (cluster.run / "evals.yaml").read_bytes() != stages, "the stage is added")
+    half.kill()
+    half.wait()
+    stages = (cluster.run / "evals.yaml").read_bytes()
+    gone_on = json.loads(evaluate(*words, "--json").stdout)
+    assert gone_on["difference"]["pairs"] == 20 and (cluster.run / "evals.yaml").read_bytes() == stages
+
     failures = sum(round(p["episodes"] * (1 - p["success"])) for p in result["policies"].values())
     assert len(list(films.glob("*.png"))) == failures
 
