@@ -13,9 +13,10 @@
 static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: gantry deploy systemd --config RUN.yaml [--install [--root DIR]]\n"
-                 "       gantry deploy slurm   --config RUN.yaml [--submit] [--actors N] [-- --partition=P --time=8:00:00 ...]\n"
+                 "       gantry deploy slurm   --config RUN.yaml [--submit] [--actors N] [--max-workers N] [-- --partition=P --time=8:00:00 ...]\n"
                  "systemd: what gantry.target needs for that run, printed; --install writes it (/etc/gantry, /etc/systemd/system).\n"
                  "slurm: the sbatch commands of the core job and of the env workers' array, printed; --submit runs them.\n"
+                 "--max-workers N: how far the array may be scaled up while the run is on; cluster.env_workers run at first.\n"
                  "--actors N: N actors more on other nodes, as a second component of the core job. What follows -- is given to sbatch.\n");
     return status;
 }
@@ -111,13 +112,13 @@ static int resolve(struct run_config *config, bool systemd, struct error *error)
 int cmd_deploy(int argc, char **argv)
 {
     static const struct option options[] = {{"config", 1, NULL, 'c'}, {"install", 0, NULL, 'i'}, {"root", 1, NULL, 'r'},
-                                            {"submit", 0, NULL, 's'}, {"actors", 1, NULL, 'a'}, {"help", 0, NULL, 'h'}, {0}};
+                                            {"submit", 0, NULL, 's'}, {"actors", 1, NULL, 'a'}, {"max-workers", 1, NULL, 'w'}, {"help", 0, NULL, 'h'}, {0}};
     _cleanup_free_ struct run_config *config = malloc(sizeof *config);
     const char *path = NULL, *root = "", *what;
     struct deploy deploy = {.config = config};
     struct deploy_slurm_options slurm = {0};
-    bool install = false;
-    char *end = (char *)"";
+    bool install = false, bad = false;
+    char *end;
     struct error error = {0};
     int option, r;
 
@@ -127,15 +128,16 @@ int cmd_deploy(int argc, char **argv)
         case 'i': install = true; break;
         case 'r': root = optarg; break;
         case 's': slurm.submit = true; break;
-        case 'a': slurm.actors = (int)strtol(optarg, &end, 10); break;
+        case 'a': slurm.actors = (int)strtol(optarg, &end, 10); bad |= *end; break;
+        case 'w': slurm.max_workers = (int)strtol(optarg, &end, 10); bad |= *end; break;
         case 'h': return usage(stdout, CLI_OK);
         default: return usage(stderr, CLI_USAGE);
         }
     what = optind < argc ? argv[optind] : "";
     if (!path || !config || (strcmp(what, "systemd") && strcmp(what, "slurm")) || (optind + 1 < argc && what[1] == 'y'))
         return usage(stderr, CLI_USAGE);
-    if (*end || slurm.actors < 0 || slurm.actors > 1000) {
-        fprintf(stderr, "gantry deploy: --actors takes a number up to 1000\n");
+    if (bad || slurm.actors < 0 || slurm.actors > 1000 || slurm.max_workers < 0 || slurm.max_workers > 1000) {
+        fprintf(stderr, "gantry deploy: --actors and --max-workers take a number up to 1000\n");
         return CLI_USAGE;
     }
     slurm.more = argv + optind + 1;

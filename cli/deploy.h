@@ -22,6 +22,7 @@ int deploy_beside(const char *what, char *ret, size_t size, struct error *error)
 int deploy_systemd(struct deploy *deploy, struct error *error);
 struct deploy_slurm_options {
     bool submit;                /* run the commands that are printed */
+    int max_workers;            /* size of the workers' array, of which cluster.env_workers run; 0: as many as run */
     int actors;                 /* beside those of the configuration, as a second component of the core job */
     char *const *more;          /* further arguments of sbatch, ends with NULL */
 };

@@ -98,16 +98,22 @@ static int core_gpus(const struct run_config *c)
     return n;
 }
 
-/* Slurm opens a job's output before the job runs, and fails it silently where that is not possible. */
-static int make_log_dir(const struct run_config *c, bool submit, struct error *error)
+/* Slurm opens a job's output before the job runs, and fails it silently where that is not possible. RUN/ended is a word of the submission before: new
+ * workers, which may start before the core job, would take it for theirs. */
+static int prepare_dir(const struct run_config *c, bool submit, struct error *error)
 {
     char path[PATH_MAX];
     int r;
 
     snprintf(path, sizeof path, "%s/log", c->dir);
-    printf("mkdir -p %s\n", path);
+    printf("mkdir -p %s\nrm -f %s/ended\n", path, c->dir);
     r = submit ? mkdir_p(path, 0700) : 0;
-    return r < 0 ? error_set(error, -r, "%s: cannot be made: %s", path, strerror(-r)) : 0;
+    if (r < 0)
+        return error_set(error, -r, "%s: cannot be made: %s", path, strerror(-r));
+    snprintf(path, sizeof path, "%s/ended", c->dir);
+    if (submit && unlink(path) < 0 && errno != ENOENT)
+        return error_set(error, errno, "%s: cannot be removed: %s", path, strerror(errno));
+    return 0;
 }
 
 int deploy_slurm(struct deploy *d, const char *config_path, const struct deploy_slurm_options *options, struct error *error)
@@ -120,7 +126,7 @@ int deploy_slurm(struct deploy *d, const char *config_path, const struct deploy_
     if (r == 0 && !realpath(config_path, config))
         r = error_set(error, errno, "%s: %s", config_path, strerror(errno));
     if (r == 0)
-        r = make_log_dir(c, options->submit, error);
+        r = prepare_dir(c, options->submit, error);
     for (int i = 0; i < 2 && r == 0; i++) {
         struct sbatch *s = &jobs[i];
         char share[PATH_MAX];
@@ -133,7 +139,7 @@ int deploy_slurm(struct deploy *d, const char *config_path, const struct deploy_
                  config, c->dir, bin, c->slots);
         snprintf(s->cpus, sizeof s->cpus, "--cpus-per-task=%d", i == 0 ? core_cpus(c) : 1);
         if (i == 1)
-            snprintf(s->array, sizeof s->array, "--array=0-%d%%%d", MAX(c->env_workers, 1) - 1, MAX(c->env_workers, 1));
+            snprintf(s->array, sizeof s->array, "--array=0-%d%%%d", MAX(options->max_workers, MAX(c->env_workers, 1)) - 1, MAX(c->env_workers, 1));
         if (i == 0 && core_gpus(c))
             snprintf(s->gpus, sizeof s->gpus, "--gpus=%d", core_gpus(c));
         if (i == 0 && options->actors > 0) {

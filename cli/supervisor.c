@@ -4,10 +4,10 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sysexits.h>
-#include <sysexits.h>
 
 #include "base/atomic_file.h"
 #include "base/clock.h"
+#include "daemon/lifecycle.h"
 
 enum { MAX_CHILDREN = 2048, LOG_TAIL = 16384 };
 
@@ -66,8 +66,8 @@ static void on_child_exit(uv_process_t *process, int64_t status, int signal_numb
 {
     struct child *child = process->data;
     struct supervisor *s = child->supervisor;
-    bool pulled = signal_number == SIGKILL || signal_number == SIGTERM, failed = !pulled && (status != 0 || signal_number != 0);
-    bool ended = !pulled && !failed, restarts = false;
+    bool pulled = signal_number == SIGKILL || signal_number == SIGTERM, ended = !signal_number && (status == 0 || status == LIFECYCLE_SENT_AWAY);
+    bool failed = !pulled && !ended, restarts = false;
     int pid = process->pid;
     char text[64];
 

@@ -5,7 +5,7 @@
  * A child runs with --die-with-parent: it dies with us, however we die. Its output goes to RUN/log/NAME.log.
  * What happens when a child ends by itself:
  *   killed by KILL or TERM         started again after RESTART_MS (someone pulled the plug: not its fault), at once if it had run STABLE_MS
- *   exit status 0                  not started again; if it is the leader, everything ends: on_leader_ended
+ *   status 0, LIFECYCLE_SENT_AWAY  not started again; if it is the leader, everything ends: on_leader_ended
  *   any other status or signal     a failure: started again after a pause that doubles, up to RESTART_MAX_MS;
  *                                  GIVE_UP failures in a row, each within STABLE_MS of its start, or status EX_USAGE or
  *                                  EX_CONFIG (starting it again would not help) end everything: on_gave_up

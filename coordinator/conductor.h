@@ -205,7 +205,7 @@ struct conductor_effect {
             const uint64_t *kept; size_t n_kept;            /* episodes it may go on playing; all others: drop */
         } welcome;
         struct {
-            bool known, drain;
+            bool known, drain, sent_away;
             const uint64_t *revoked; size_t n_revoked;
             bool endpoints_changed; uint64_t revision;      /* the edge lists conductor_members() */
         } heartbeat;

@@ -303,6 +303,7 @@ void conductor_on_heartbeat(struct conductor *c, const struct conductor_event *e
     reply->heartbeat.known = member->role != MEMBER_LEARNER || member != membership_learner(&c->members) || c->inventory_seen;
     /* Workers first: what they still play needs the servers and the learner, who hear of it when all is in (the edge, CONDUCTOR_DRAINED). */
     reply->heartbeat.drain = member->leaving || (c->draining && member->role == MEMBER_WORKER);
+    reply->heartbeat.sent_away = member->leaving;
     reply->heartbeat.revoked = revoked;
     reply->heartbeat.n_revoked = n;
     reply->heartbeat.revision = c->members.revision;

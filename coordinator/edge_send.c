@@ -106,6 +106,7 @@ static void send_heartbeat_reply(struct edge *edge, const struct conductor_effec
 
     said.known = e->heartbeat.known;
     said.drain = e->heartbeat.drain || edge->leaving;
+    said.sent_away = e->heartbeat.sent_away;
     said.endpoints_revision = e->heartbeat.revision;
     said.revoked = (uint64_t *)e->heartbeat.revoked;
     said.n_revoked = e->heartbeat.n_revoked;

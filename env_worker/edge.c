@@ -159,7 +159,7 @@ static void on_left(void *arg)
 {
     struct edge *edge = arg;
 
-    lifecycle_stop(edge->lifecycle, 0);
+    lifecycle_stop(edge->lifecycle, member_sent_away(edge->shared.member) ? LIFECYCLE_SENT_AWAY : 0);
 }
 
 static void leave_if_empty(struct edge *edge)
@@ -304,12 +304,24 @@ static void end_lease(struct edge *edge, uint64_t episode)
         edge->alone.here = false;
 }
 
+static bool plays(struct edge *edge, uint64_t episode)
+{
+    for (unsigned i = 0; i < edge->options.slots; i++)
+        if (slot_busy(&edge->slots[i]) && edge->slots[i].player.terms.episode == episode && edge->slots[i].player.phase != PLAYER_DELIVERING)
+            return true;
+    return edge->alone.here && edge->alone.lease.episode == episode;
+}
+
+/* Ordinary for what is delivered: it is journaled, and so its lease over, before our heartbeat with it has arrived. */
 static void on_revoked(const uint64_t *episodes, size_t n, void *arg)
 {
     size_t i;
 
     for (i = 0; i < n; i++) {
-        log_info("lease revoked", "episode=%" PRIu64, episodes[i]);
+        if (plays(arg, episodes[i]))
+            log_info("lease revoked", "episode=%" PRIu64, episodes[i]);
+        else
+            log_debug("lease revoked after its delivery", "episode=%" PRIu64, episodes[i]);
         end_lease(arg, episodes[i]);
     }
 }

@@ -189,7 +189,6 @@ void edge_drain(struct edge *edge, const char *reason)
     if (edge->draining)
         return;
     edge->draining = true;
-    log_info("draining", "reason=%s deliveries=%zu", LOG_Q(reason), edge->deliveries.n);
     if (edge->member)
         member_leave(edge->member, reason, BYE_MS, on_left, edge);
     else

@@ -189,7 +189,7 @@ static void on_left(void *arg)
 {
     struct serve *s = arg;
 
-    lifecycle_stop(s->lifecycle, 0);
+    lifecycle_stop(s->lifecycle, member_sent_away(s->member) ? LIFECYCLE_SENT_AWAY : 0);
 }
 
 static void leave_if_idle(struct serve *s)
@@ -200,9 +200,8 @@ static void leave_if_idle(struct serve *s)
     member_leave(s->member, "drained", BYE_MS, on_left, s);
 }
 
-void serve_drain(struct serve *s, const char *reason)
+void serve_drain(struct serve *s)
 {
-    log_info("draining", "reason=%s in_flight=%u", LOG_Q(reason), batcher_in_flight(s->batcher));
     s->draining = true;
     leave_if_idle(s);
 }
@@ -310,12 +309,12 @@ int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle,
     return 0;
 }
 
-static void drain_from_lifecycle(const char *reason, void *arg)
+static void drain_from_lifecycle(const char *reason _unused_, void *arg)
 {
     struct serve **serve = arg;
 
     if (*serve)
-        serve_drain(*serve, reason);
+        serve_drain(*serve);
 }
 
 int serve_main(const struct serve_kind *kind, const struct args *args)

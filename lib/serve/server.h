@@ -41,7 +41,7 @@ struct serve;
 
 int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct serve_kind *kind, const struct args *args,
               struct serve **ret, struct error *error);
-void serve_drain(struct serve *serve, const char *reason);
+void serve_drain(struct serve *serve);
 struct serve *serve_free(struct serve *serve);
 DEFINE_FREEP(struct serve, serve_free)
 

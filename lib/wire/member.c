@@ -23,7 +23,7 @@ struct member {
     uv_timer_t timer;               /* next Hello or beat; its close callback frees the member */
     uint32_t id, heartbeat_ms;
     uint64_t endpoints_revision;
-    bool welcomed, joined, draining, closing;
+    bool welcomed, joined, draining, sent_away, closing;
     bool hello_sent, beat_sent;     /* one of each at a time */
 
     bool leaving;
@@ -163,8 +163,9 @@ static void on_beat_reply(int result, const struct message *reply, void *arg)
     take_allowed(member, said->allowed);
     if (said->n_revoked && !member->closing && member->options.on_revoked)
         member->options.on_revoked(said->revoked, said->n_revoked, member->options.arg);
+    member->sent_away |= said->sent_away;
     if (said->drain && !member->closing)
-        take_drain(member, "the run is draining");
+        take_drain(member, said->sent_away ? "sent away by an operator" : "the run is draining");
 }
 
 static void on_push(const struct message *message, void *arg)
@@ -419,6 +420,11 @@ bool member_joined(const struct member *member)
 bool member_draining(const struct member *member)
 {
     return member->draining;
+}
+
+bool member_sent_away(const struct member *member)
+{
+    return member->sent_away;
 }
 
 struct wire_client *member_client(struct member *member)

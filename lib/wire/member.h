@@ -59,6 +59,7 @@ DEFINE_FREEP(struct member, member_free)
 uint32_t member_id(const struct member *member);            /* 0 before the first Welcome */
 bool member_joined(const struct member *member);            /* welcomed in the coordinator's present life, as far as we know */
 bool member_draining(const struct member *member);
+bool member_sent_away(const struct member *member);         /* drained by hand, alone: ends with LIFECYCLE_SENT_AWAY */
 
 /* The client to the coordinator, for LeaseRequest, Journaled, Committed, ... Stays the same over reconnects. Owned by the member.
  */

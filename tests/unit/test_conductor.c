@@ -327,8 +327,15 @@ static void test_drain_one_member(void **state)
     assert_int_equal(desk_request(d, WORKER, 2)->grant.n_leases, 0);
     desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_HEARTBEAT, .member = d->member[WORKER] });
     assert_true(desk_find(d, CONDUCTOR_HEARTBEAT_REPLY)->heartbeat.drain);
+    assert_true(desk_find(d, CONDUCTOR_HEARTBEAT_REPLY)->heartbeat.sent_away);
     desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_HEARTBEAT, .member = d->member[LEARNER] });
     assert_false(desk_find(d, CONDUCTOR_HEARTBEAT_REPLY)->heartbeat.drain);
+    /* The run's drain sends nobody away: its next life finds them again. */
+    desk_hello(d, WORKER_2, MEMBER_WORKER, 20);
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_DRAIN });
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_HEARTBEAT, .member = d->member[WORKER_2] });
+    assert_true(desk_find(d, CONDUCTOR_HEARTBEAT_REPLY)->heartbeat.drain);
+    assert_false(desk_find(d, CONDUCTOR_HEARTBEAT_REPLY)->heartbeat.sent_away);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, desk_set_up, desk_tear_down)

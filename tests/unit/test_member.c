@@ -14,7 +14,7 @@ struct town {
     struct member *member;
 
     uint64_t epoch;
-    bool knows, drain, mute;
+    bool knows, drain, sent_away, mute;
     unsigned hellos, beats, byes;
     uint64_t peer, instance;
     uint64_t revoke;
@@ -60,6 +60,7 @@ static void beat(struct town *town, struct request *request)
     assert_int_equal(said->n_gauges, 1);
     reply.known = town->knows;
     reply.drain = town->drain;
+    reply.sent_away = town->sent_away;
     if (town->revoke) {
         reply.revoked = &town->revoke;
         reply.n_revoked = 1;
@@ -243,6 +244,10 @@ static void joins_and_beats(void **state)
     lab_until_count(&town.lab, &town.beats, town.beats + 3);
     assert_int_equal(town.drains, 1);           /* said once */
     assert_true(member_draining(town.member));
+    assert_false(member_sent_away(town.member));
+    town.sent_away = true;
+    lab_until_count(&town.lab, &town.beats, town.beats + 2);
+    assert_true(member_sent_away(town.member));
     assert_int_equal(town.hellos, 1);
     town_close(&town);
 }

@@ -17,7 +17,8 @@ until_() { local end=$((SECONDS + $1)); shift; until eval "$@"; do [ $SECONDS -l
 gantry() { "$top/bin/gantry" "$@"; }
 alive() { gantry status --json "$run" 2>/dev/null | python3 -c '
 import json, sys
-print(sum(x["role"] == sys.argv[1] and x["state"] == "alive" for x in json.load(sys.stdin)["members"]))' "$1" 2>/dev/null; }
+members = [x["member"] for x in json.load(sys.stdin)["members"] if x["role"] == sys.argv[1] and x["state"] == "alive"]
+print(members[0] if len(sys.argv) > 2 else len(members))' "$@" 2>/dev/null; }
 workers() { alive env_worker; }
 delivered() { gantry status --json "$run" 2>/dev/null | python3 -c 'import json, sys; print(json.load(sys.stdin)["episodes"]["journaled"])' 2>/dev/null || echo 0; }
 epoch() { gantry status --json "$run" 2>/dev/null | python3 -c 'import json, sys; print(json.load(sys.stdin)["epoch"])' 2>/dev/null || echo 0; }
@@ -35,17 +36,20 @@ for script in core workers; do
 done
 check "nothing has begun" [ ! -e "$run" ]
 
-gantry deploy slurm --config "$out/run.yaml" --submit -- --time=30 >"$out/submitted" || echo "FAIL submit"
+gantry deploy slurm --config "$out/run.yaml" --submit --max-workers 4 -- --time=30 >"$out/submitted" || echo "FAIL submit"
 cat "$out/submitted"
 core=$(grep -E '^[0-9]+$' "$out/submitted" | sed -n 1p) array=$(grep -E '^[0-9]+$' "$out/submitted" | sed -n 2p)
 check "core job and workers run" until_ 60 '[ "$(workers)" = 2 ] && [ "$(delivered)" -gt 0 ]'
 
-scontrol update JobId="$array" ArrayTaskThrottle=1
-scancel "${array}_1"
-check "one worker leaves" until_ 60 '[ "$(workers)" = 1 ]'
-extra=$(sbatch --parsable --array=5-6 --export="ALL,GANTRY_RUN=$run,GANTRY_BIN=$top/bin,GANTRY_SLOTS=1" --output="$run/log/slurm-worker-%a.log" \
-    "$top/deploy/slurm/gantry-workers.sbatch")
+# One is sent away by hand: it is not queued again, nor does the next task of the array take its place until more are wanted.
+throttle() { scontrol show job "$array" | sed -n 's/.*ArrayTaskThrottle=\([0-9]*\).*/\1/p' | head -1; }
+gantry drain "$run" "$(alive env_worker member)"
+check "its task ends" until_ 60 '[ "$(scontrol show job '"$array"' | grep -c "JobState=COMPLETED")" = 1 ]'
+check "its place is not for others: $(throttle)" [ "$(throttle)" = 1 ]
+check "one plays on" [ "$(workers)" = 1 ]
+scontrol update JobId="$array" ArrayTaskThrottle=3
 check "two more come" until_ 60 '[ "$(workers)" = 3 ]'
+check "others than the one that was sent away" [ "$(scontrol show job "$array" | grep -c "JobState=COMPLETED")" = 1 ]
 
 # The time limit is near: it drains, queues again, and goes on. (Slurm delays what is queued again by two minutes; an operator may ask for less.)
 before=$(epoch)
@@ -65,7 +69,6 @@ soon
 check "the next life has the run" until_ 60 'grep -qx "'"$core"' 2" "$run/life" && [ "$(epoch)" -gt '"$before"' ]'
 check "the earlier one has ended" until_ 20 '! kill -0 '"$pid"' 2>/dev/null'
 check "workers play on" until_ 60 '[ "$(workers)" -ge 1 ]'
-scancel "$extra"
 gantry drain "$run"
 check "drained by hand, all jobs end" until_ 60 '[ -e "$run/ended" ] && [ -z "$(squeue -h -t R,CG)" ]'
 check "nothing lost, nothing twice: $(gantry history check "$run" 2>&1 | tail -1)" gantry history check "$run" >/dev/null
@@ -74,7 +77,6 @@ check "nothing lost, nothing twice: $(gantry history check "$run" 2>&1 | tail -1
 # are queued again, and those that Slurm cannot reach on the node it gave up.
 scancel "$array"
 check "the workers of before are gone" until_ 30 '[ -z "$(squeue -h -j '"$array"' 2>/dev/null)" ] && ! pgrep -f "slurm_script|gantry-env-worker" >/dev/null'
-rm -f "$run/ended"
 gantry deploy slurm --config "$out/run.yaml" --submit --actors 2 -- --time=30 >"$out/submitted"
 check "goes on with three actors" until_ 60 '[ "$(alive actor)" = 3 ] && [ "$(workers)" = 2 ]'
 gantry drain "$run"

@@ -41,10 +41,23 @@ systemctl daemon-reload
 check "and it is active again" until_ 30 '[ "$(show gantry-coordinator ActiveState)" = active ] && gantry status --json "$run" >/dev/null 2>&1'
 
 t=$(date +%s.%N)
-systemctl start gantry-env-worker@{10..13}
-check "four more workers join" until_ 60 '[ "$(members env_worker)" = 5 ]'
-echo "     in $(since "$t")"
-systemctl stop gantry-env-worker@{10..13}
+systemctl start gantry-env-worker@{10..29}
+echo "     twenty more: active in $(since "$t")"
+check "they join" until_ 120 '[ "$(members env_worker)" = 21 ]'
+echo "     in $(since "$t"); $(pgrep gantry-env-work | sed 's,.*,/proc/&/smaps_rollup,' | xargs awk '/^Pss:/ { n += $2 } END { print int(n / 1024) }') MB for 21 workers"
+
+# One is drained by hand: it stays away until it is started by hand.
+gone() { journalctl -b -o cat --no-pager -u 'gantry-env-worker@*' | grep -c 'msg="draining" reason="sent away by an operator"'; }
+gantry drain "$run" "$(gantry status --json "$run" | python3 -c '
+import json, sys
+print(max(x["member"] for x in json.load(sys.stdin)["members"] if x["role"] == "env_worker"))')"
+check "one is sent away" until_ 60 '[ "$(gone)" = 1 ] && [ "$(members env_worker)" = 20 ]'
+check "and not started again" [ "$(systemctl list-units --state=active --no-legend 'gantry-env-worker@*' | wc -l)" = 20 ]
+systemctl start gantry-env-worker@{10..29}
+check "but by hand" until_ 60 '[ "$(members env_worker)" = 21 ]'
+t=$(date +%s.%N)
+systemctl stop gantry-env-worker@{10..29}
+echo "     twenty stopped in $(since "$t")"
 check "and leave: status 0, none failed" [ "$(systemctl list-units --failed --no-legend 'gantry-*' | wc -l)" = 0 ]
 
 t=$(date +%s.%N)
