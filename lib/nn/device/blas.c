@@ -1,9 +1,8 @@
-/* blas.c - products by cuBLASLt. Its matrices are column by column: a row-major C = A B is its C^T = B^T A^T, so its A is our B.
+/* blas.c - products by cuBLASLt; what it is told of them is blas_plan.c's.
  *
  * Plans (descriptors, layouts, algorithm) are found once per shape and kept; when there are too many all are forgotten, for the shapes of a run with
- * prompts of many lengths never end. `strict` takes the algorithm found for STRICT_ROWS rows of the same weight, without splits of k, for any
- * number of rows: then a row's numbers do not depend on its batch. Nor may they on where activations happen to lie: addresses count for no more
- * than ALIGNMENT, which all of them have. */
+ * prompts of many lengths never end. `strict` takes the algorithm found for a fixed number of rows of the same weight, without splits of k, for any
+ * number of rows: then a row's numbers do not depend on its batch. */
 #include "nn/device/blas.h"
 
 #include <cublasLt.h>
@@ -12,7 +11,9 @@
 #include <pthread.h>
 #include <string.h>
 
-enum { SLOTS = 4096, MOST = 3072, STRICT_ROWS = 512, ALIGNMENT = 16 };
+#include "nn/device/blas_plan.h"
+
+enum { SLOTS = 4096, MOST = 3072 };
 #define WORKSPACE ((size_t)DEVICE_WORKSPACE)
 
 #define FUNCTIONS(X) \
@@ -30,14 +31,8 @@ enum { SLOTS = 4096, MOST = 3072, STRICT_ROWS = 512, ALIGNMENT = 16 };
     X(cublasLtMatmulAlgoGetHeuristic) \
     X(cublasLtMatmulAlgoCheck)
 
-/* All that a plan depends on; no padding, so that it can be compared as bytes. */
-struct key {
-    int64_t m, n, k, a_row, b_row, c_row;
-    uint32_t a_align, b_align, c_align, flags;
-};
-
 struct plan {
-    struct key key;
+    struct blas_key key;
     bool used, refused;
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t a, b, c; /* the library's: a is our B */
@@ -111,64 +106,38 @@ void blas_close(struct blas *blas)
 
 /* ---- plans ------------------------------------------------------------------------------------------------------ */
 
-static uint32_t alignment(const void *p)
-{
-    uintptr_t low = (uintptr_t)p & -(uintptr_t)p;
-
-    return low == 0 || low > ALIGNMENT ? ALIGNMENT : (uint32_t)low;
-}
-
-static struct key key_of(const struct device_gemm *g)
-{
-    return (struct key) {
-        .m = g->m,
-        .n = g->n,
-        .k = g->k,
-        .a_row = g->a_row,
-        .b_row = g->b_row,
-        .c_row = g->c_row,
-        .a_align = alignment(g->a),
-        .b_align = alignment(g->b),
-        .c_align = alignment(g->c),
-        .flags = (uint32_t)g->a_type | (uint32_t)g->c_type << 1 | (uint32_t)g->a_transposed << 2 | (uint32_t)g->b_transposed << 3 |
-                 (uint32_t)g->add << 4 | (uint32_t)(g->bias != NULL) << 5,
-    };
-}
-
 static cudaDataType_t data_type(enum device_type type) { return type == DEVICE_BF16 ? CUDA_R_16BF : CUDA_R_32F; }
 
-/* Layouts for m rows of our A and C. */
-static bool make_layouts(struct blas *blas, const struct device_gemm *g, int64_t m, struct plan *p)
+static bool make_layout(struct blas *blas, const struct blas_matrix *m, cublasLtMatrixLayout_t *ret)
 {
-    uint64_t n = (uint64_t)g->n, k = (uint64_t)g->k, rows = (uint64_t)m;
+    return blas->cublasLtMatrixLayoutCreate(ret, data_type(m->type), m->rows, m->cols, m->ld) == CUBLAS_STATUS_SUCCESS;
+}
 
-    return blas->cublasLtMatrixLayoutCreate(&p->a, data_type(g->b_type), g->b_transposed ? k : n, g->b_transposed ? n : k, g->b_row) ==
-               CUBLAS_STATUS_SUCCESS &&
-           blas->cublasLtMatrixLayoutCreate(&p->b, data_type(g->a_type), g->a_transposed ? rows : k, g->a_transposed ? k : rows,
-                                            g->a_row) == CUBLAS_STATUS_SUCCESS &&
-           blas->cublasLtMatrixLayoutCreate(&p->c, data_type(g->c_type), n, rows, g->c_row) == CUBLAS_STATUS_SUCCESS;
+static bool make_layouts(struct blas *blas, const struct blas_call *call, struct plan *p)
+{
+    return make_layout(blas, &call->a, &p->a) && make_layout(blas, &call->b, &p->b) && make_layout(blas, &call->c, &p->c);
 }
 
 #define SET(what, object, attribute, value) \
     (blas->cublasLt##what##SetAttribute(object, attribute, &(value), sizeof(value)) == CUBLAS_STATUS_SUCCESS)
 
-static bool make_desc(struct blas *blas, const struct device_gemm *g, struct plan *p)
+static bool make_desc(struct blas *blas, const struct blas_call *call, struct plan *p)
 {
-    cublasOperation_t a = g->b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, b = g->a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
-    cublasLtEpilogue_t epilogue = g->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
-    cudaDataType_t bias = data_type(g->c_type);
+    cublasOperation_t a = call->a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, b = call->b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+    cublasLtEpilogue_t epilogue = call->bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+    cudaDataType_t bias = data_type(call->c.type);
 
     return blas->cublasLtMatmulDescCreate(&p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F) == CUBLAS_STATUS_SUCCESS &&
            SET(MatmulDesc, p->desc, CUBLASLT_MATMUL_DESC_TRANSA, a) && SET(MatmulDesc, p->desc, CUBLASLT_MATMUL_DESC_TRANSB, b) &&
            SET(MatmulDesc, p->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue) &&
-           (!g->bias || SET(MatmulDesc, p->desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias));
+           (!call->bias || SET(MatmulDesc, p->desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias));
 }
 
-static bool find_algo(struct blas *blas, const struct key *key, bool strict, const struct plan *with, cublasLtMatmulAlgo_t *ret)
+static bool find_algo(struct blas *blas, const struct blas_call *call, bool strict, const struct plan *with, cublasLtMatmulAlgo_t *ret)
 {
     cublasLtMatmulPreference_t preference = NULL;
     cublasLtMatmulHeuristicResult_t result;
-    uint32_t no_splits = CUBLASLT_REDUCTION_SCHEME_NONE, a = key->b_align, b = key->a_align, c = key->c_align;
+    uint32_t no_splits = CUBLASLT_REDUCTION_SCHEME_NONE, a = call->a.align, b = call->b.align, c = call->c.align;
     size_t workspace = WORKSPACE;
     int found = 0;
     bool ok = blas->cublasLtMatmulPreferenceCreate(&preference) == CUBLAS_STATUS_SUCCESS &&
@@ -192,19 +161,21 @@ static bool find_algo(struct blas *blas, const struct key *key, bool strict, con
 /* strict: found for a fixed number of rows; it must then take this one, too. */
 static bool make_plan(struct blas *blas, const struct device_gemm *g, bool strict, struct plan *p)
 {
+    struct device_gemm pinned = blas_typical(g);
+    struct blas_call call = blas_call_of(g), typical_call = blas_call_of(&pinned);
     struct plan typical = {0};
     cublasLtMatmulHeuristicResult_t result;
-    bool ok = make_desc(blas, g, p) && make_layouts(blas, g, g->m, p);
+    bool ok = make_desc(blas, &call, p) && make_layouts(blas, &call, p);
 
     if (ok && strict) {
         typical.desc = p->desc;
-        ok = make_layouts(blas, g, STRICT_ROWS, &typical) && find_algo(blas, &p->key, true, &typical, &p->algo) &&
+        ok = make_layouts(blas, &typical_call, &typical) && find_algo(blas, &typical_call, true, &typical, &p->algo) &&
              blas->cublasLtMatmulAlgoCheck(blas->handle, p->desc, p->a, p->b, p->c, p->c, &p->algo, &result) == CUBLAS_STATUS_SUCCESS &&
              result.workspaceSize <= WORKSPACE;
         typical.desc = NULL;
         plan_release(blas, &typical);
     } else if (ok) {
-        ok = find_algo(blas, &p->key, false, p, &p->algo);
+        ok = find_algo(blas, &call, false, p, &p->algo);
     }
     return ok;
 }
@@ -219,12 +190,10 @@ static void forget(struct blas *blas)
 /* The plan's slot, made if need be. Under the lock. */
 static struct plan *plan_for(struct blas *blas, const struct device_gemm *g, bool strict)
 {
-    struct key key = key_of(g);
-    uint64_t hash = 14695981039346656037u;
+    struct blas_key key = blas_key_of(g, strict);
+    uint64_t hash = blas_key_hash(&key);
     struct plan *p;
 
-    for (size_t i = 0; i < sizeof(key); i++)
-        hash = (hash ^ ((const uint8_t *)&key)[i]) * 1099511628211u;
     for (p = &blas->plans[hash % SLOTS]; p->used; p = p + 1 < blas->plans + SLOTS ? p + 1 : blas->plans)
         if (!memcmp(&p->key, &key, sizeof(key)))
             return p;
@@ -250,8 +219,7 @@ int blas_gemm(struct device_stream *s, const struct device_gemm *g)
     struct plan *found;
     cublasStatus_t status;
 
-    /* strict fp32 is the own kernel's: its bits are the CPU's */
-    if (g->a_type != g->b_type || (g->a_type == DEVICE_F32 && (g->c_type != DEVICE_F32 || strict)) || (g->bias && !bias))
+    if (!blas_takes(g, strict))
         return -ENOTSUP;
     workspace = device_workspace(s, WORKSPACE);
     if (!workspace)
