@@ -14,6 +14,12 @@ struct image { int height, width; uint8_t *rgb; };     /* caller frees rgb */
 /* Pillow's Image.resize(BICUBIC), exact: 22-bit fixed point, horizontal pass, then vertical, each rounded and clipped. */
 int image_resize_bicubic(const uint8_t *rgb, int height, int width, int out_height, int out_width, uint8_t *ret_rgb);
 
+/* One axis of that: output i sums `count[i]` inputs from `first[i]` on, weight[i * stride ...], 22 bits behind the point. For whoever carries it out
+ * elsewhere (nn/device/kernels.h). Release in every case. -ENOMEM. */
+struct image_taps { int32_t *first, *count, *weight; int stride; };
+int image_taps_init(struct image_taps *taps, int in, int out);
+void image_taps_release(struct image_taps *taps);
+
 /* 0 when a file may be as large as its header says, else -EINVAL with the line. For the decoders. */
 int image_check_size(int64_t height, int64_t width, const char *name, struct error *error);
 /* A picture from outside, PNG or JPEG by its first bytes; grey and palette become RGB, transparency is laid over black. `name`

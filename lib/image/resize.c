@@ -7,14 +7,7 @@
 
 enum { FRACTION_BITS = 32 - 8 - 2 };
 
-/* The taps of one axis: output i sums `count[i]` inputs from `first[i]` with weight[i*stride ..]. */
-struct taps {
-    int *first, *count;
-    int32_t *weight;
-    int stride;
-};
-
-static void taps_release(struct taps *taps)
+void image_taps_release(struct image_taps *taps)
 {
     free(taps->first);
     free(taps->count);
@@ -34,7 +27,7 @@ static double cubic(double x)
     return 0.0;
 }
 
-static int taps_init(struct taps *taps, int in, int out)
+int image_taps_init(struct image_taps *taps, int in, int out)
 {
     double scale = (double)in / out;
     double stretch = MAX(scale, 1.0);           /* shrinking widens the kernel: antialiasing */
@@ -76,7 +69,7 @@ static uint8_t clip(int32_t sum)
 }
 
 /* One pass over `lines` lines; along it neighbours are `step` bytes apart, lines `in_line` and `out_line` bytes. */
-static void pass(const uint8_t *in, uint8_t *out, const struct taps *taps, int n_out, int lines, size_t step, size_t in_line,
+static void pass(const uint8_t *in, uint8_t *out, const struct image_taps *taps, int n_out, int lines, size_t step, size_t in_line,
                  size_t out_line)
 {
     for (int line = 0; line < lines; line++)
@@ -96,7 +89,7 @@ static void pass(const uint8_t *in, uint8_t *out, const struct taps *taps, int n
 
 int image_resize_bicubic(const uint8_t *rgb, int height, int width, int out_height, int out_width, uint8_t *ret_rgb)
 {
-    _cleanup_(taps_release) struct taps across = {0}, down = {0};
+    _cleanup_(image_taps_release) struct image_taps across = {0}, down = {0};
     _cleanup_free_ uint8_t *middle = NULL;
     size_t in_row = (size_t)width * 3, out_row = (size_t)out_width * 3;
     int r;
@@ -108,7 +101,7 @@ int image_resize_bicubic(const uint8_t *rgb, int height, int width, int out_heig
         middle = malloc((size_t)height * out_row);
         if (!middle)
             return -ENOMEM;
-        r = taps_init(&across, width, out_width);
+        r = image_taps_init(&across, width, out_width);
         if (r < 0)
             return r;
         pass(rgb, middle, &across, out_width, height, 3, in_row, out_row);
@@ -118,7 +111,7 @@ int image_resize_bicubic(const uint8_t *rgb, int height, int width, int out_heig
         memcpy(ret_rgb, rgb, (size_t)height * out_row);
         return 0;
     }
-    r = taps_init(&down, height, out_height);
+    r = image_taps_init(&down, height, out_height);
     if (r < 0)
         return r;
     pass(rgb, ret_rgb, &down, out_height, out_width, out_row, 3, 3);

@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "base/philox.h"
+#include "image/image.h"
 #include "nn/device/device.h"
 #include "nn/ops.h"
 #include "tests/emulate/test_device.h"
@@ -40,12 +42,13 @@ static void told(const struct grid_result *r, void *arg)
     ++*bad;
 }
 
+/* GANTRY_TEST_BRIEF: fewer shapes, for tools that slow everything down. */
 static void grid(bool half)
 {
-    int bad = 0;
+    int bad = 0, shapes = getenv("GANTRY_TEST_BRIEF") ? MIN(3, GRID_SHAPES) : GRID_SHAPES;
 
     for (int i = 0; i < device_grid_cases(); i++)
-        for (int shape = 0; shape < GRID_SHAPES; shape++) {
+        for (int shape = 0; shape < shapes; shape++) {
             int r = device_grid_run(device, i, shape, half, told, &bad);
 
             if (r < 0) {
@@ -72,11 +75,116 @@ static void test_ops_equal_the_cpus_in_bf16(void **state)
 static void test_any_order_of_threads(void **state)
 {
     (void)state;
+    if (getenv("GANTRY_TEST_DEVICE"))
+        skip();                         /* the device orders them as it likes */
     for (uint64_t seed = 1; seed <= 2; seed++) {
         emulate_order(seed);
         grid(false);
     }
     emulate_order(0);
+}
+
+/* ---- entries that no op calls: a kernel each, against the CPU's own ---------------------------------------------- */
+
+static void *on_device(struct device_stream *s, const void *host, size_t bytes)
+{
+    void *there = NULL;
+
+    assert_int_equal(s->k->alloc(bytes, &there), 0);
+    if (host)
+        assert_int_equal(s->k->upload(s->stream, there, host, bytes), 0);
+    return there;
+}
+
+/* The same logits and numbers give the same tokens, over the action ids and over a whole vocabulary, greedy among them. */
+static void test_sampling(void **state)
+{
+    enum { ROWS = 9, MOST_COLS = 32064 };
+    static const int64_t widths[] = {1, 256, 257, MOST_COLS};
+    static float logits[ROWS * MOST_COLS], kept[ROWS * MOST_COLS];
+    struct philox random = philox_at(5, PHILOX_TEST, 0, 0, 0);
+    struct device_stream *s = NULL;
+
+    (void)state;
+    assert_int_equal(device_stream_new(device, &s), 0);
+    for (size_t w = 0; w < ARRAY_SIZE(widths); w++) {
+        int64_t cols = widths[w];
+        size_t bytes = (size_t)(ROWS * cols) * sizeof(float);
+        float temperature[ROWS], uniform[ROWS], logp[2][ROWS], entropy[2][ROWS];
+        int32_t column[2][ROWS];
+        void *there[7];
+
+        for (int64_t i = 0; i < ROWS * cols; i++)
+            logits[i] = kept[i] = 2 * (float)philox_normal(&random);
+        for (int i = 0; i < ROWS; i++) {
+            temperature[i] = i % 3 == 2 ? 0.0f : 0.5f + 0.25f * (float)i;
+            uniform[i] = i == 0 ? 0.0f : i == 1 ? 0.99999994f : philox_uniform(&random);
+        }
+        there[0] = on_device(s, logits, bytes);
+        there[1] = on_device(s, temperature, sizeof temperature);
+        there[2] = on_device(s, uniform, sizeof uniform);
+        there[3] = on_device(s, NULL, bytes);
+        there[4] = on_device(s, NULL, sizeof column[0]);
+        there[5] = on_device(s, NULL, sizeof logp[0]);
+        there[6] = on_device(s, NULL, sizeof entropy[0]);
+        assert_int_equal(s->k->sample(s->stream, DEVICE_F32, there[3], there[4], there[5], there[6], there[0], there[1], there[2], ROWS, cols), 0);
+        assert_int_equal(s->k->download(s->stream, column[1], there[4], sizeof column[1]), 0);
+        assert_int_equal(s->k->download(s->stream, logp[1], there[5], sizeof logp[1]), 0);
+        assert_int_equal(s->k->download(s->stream, entropy[1], there[6], sizeof entropy[1]), 0);
+        sample_rows(kept, ROWS, cols, temperature, uniform, column[0], logp[0], entropy[0]);
+        assert_memory_equal(column[1], column[0], sizeof column[0]);
+        for (int i = 0; i < ROWS; i++) {
+            assert_float_equal(logp[1][i], logp[0][i], 2e-5);
+            assert_float_equal(entropy[1][i], entropy[0][i], 5e-5);
+        }
+        for (size_t i = 0; i < ARRAY_SIZE(there); i++)
+            s->k->release(there[i]);
+    }
+    device_stream_free(s);
+}
+
+/* Bicubic as PIL has it: to the last pixel of the host's. */
+static void test_resizing(void **state)
+{
+    static const int sizes[][4] = {{128, 96, 224, 224}, {64, 80, 33, 17}, {7, 5, 9, 11}};
+    struct device_stream *s = NULL;
+
+    (void)state;
+    assert_int_equal(device_stream_new(device, &s), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(sizes); i++) {
+        int h = sizes[i][0], w = sizes[i][1], to_h = sizes[i][2], to_w = sizes[i][3];
+        size_t from = (size_t)(h * w * 3), to = (size_t)(to_h * to_w * 3), between = (size_t)(h * to_w * 3);
+        uint8_t *picture = malloc(from), *want = malloc(to), *got = malloc(to);
+        struct image_taps across = {0}, down = {0};
+        void *there[9];
+
+        for (size_t k = 0; k < from; k++)
+            picture[k] = (uint8_t)(k * 2654435761u >> 13);
+        assert_int_equal(image_resize_bicubic(picture, h, w, to_h, to_w, want), 0);
+        assert_int_equal(image_taps_init(&across, w, to_w), 0);
+        assert_int_equal(image_taps_init(&down, h, to_h), 0);
+        there[0] = on_device(s, picture, from);
+        there[1] = on_device(s, NULL, between);
+        there[2] = on_device(s, NULL, to);
+        there[3] = on_device(s, across.first, (size_t)to_w * sizeof(int32_t));
+        there[4] = on_device(s, across.count, (size_t)to_w * sizeof(int32_t));
+        there[5] = on_device(s, across.weight, (size_t)(to_w * across.stride) * sizeof(int32_t));
+        there[6] = on_device(s, down.first, (size_t)to_h * sizeof(int32_t));
+        there[7] = on_device(s, down.count, (size_t)to_h * sizeof(int32_t));
+        there[8] = on_device(s, down.weight, (size_t)(to_h * down.stride) * sizeof(int32_t));
+        assert_int_equal(s->k->resize_pass(s->stream, there[1], there[0], true, h, w, to_w, 0, there[3], there[4], there[5], across.stride), 0);
+        assert_int_equal(s->k->resize_pass(s->stream, there[2], there[1], false, 0, h, to_h, 3 * to_w, there[6], there[7], there[8], down.stride), 0);
+        assert_int_equal(s->k->download(s->stream, got, there[2], to), 0);
+        assert_memory_equal(got, want, to);
+        for (size_t k = 0; k < ARRAY_SIZE(there); k++)
+            s->k->release(there[k]);
+        image_taps_release(&across);
+        image_taps_release(&down);
+        free(picture);
+        free(want);
+        free(got);
+    }
+    device_stream_free(s);
 }
 
 static void test_names(void **state)
@@ -101,6 +209,8 @@ int main(void)
         cmocka_unit_test(test_ops_equal_the_cpus_in_fp32),
         cmocka_unit_test(test_ops_equal_the_cpus_in_bf16),
         cmocka_unit_test(test_any_order_of_threads),
+        cmocka_unit_test(test_sampling),
+        cmocka_unit_test(test_resizing),
         cmocka_unit_test(test_names),
     };
 

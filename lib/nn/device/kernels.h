@@ -179,7 +179,7 @@ struct device_kernels {
     int (*patches)(void *stream, enum device_type type, void *y, const uint8_t *images, const float *lut, int b, int height,
                    int width, int patch);
     /* Pillow's bicubic, one pass: along x (u8 (rows, in, 3) -> (rows, out, 3)) or along y (u8 (in, cols) -> (out, cols), cols = 3
-     * width). begin, count [out]; weights [out][taps] with 22 bits behind the point (image_resize_plan). */
+     * width). begin, count [out]; weights [out][taps] with 22 bits behind the point (image_taps_init). */
     int (*resize_pass)(void *stream, uint8_t *y, const uint8_t *x, bool along_x, int64_t rows, int64_t in, int64_t out,
                        int64_t cols, const int32_t *begin, const int32_t *count, const int32_t *weights, int taps);
 
