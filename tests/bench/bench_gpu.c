@@ -1,18 +1,15 @@
-/* bench_gpu.c - kernels and a model on a device: TFLOP/s, GB/s, and the share of what the device gives a large product and a large
- * copy, measured in the same run.
+/* bench_gpu.c - kernels on a device: TFLOP/s, GB/s, and the share of what the device gives a large product and a large copy, measured in the same
+ * run. bench_gpu_models has whole models.
  *
- *   bench_gpu [DEVICE [MODEL]]      default cuda:0; MODEL: an OpenVLA directory, whose actions/s at 1, 8 and 64 are measured
+ *   bench_gpu [DEVICE]              default cuda:0
  *
  * Median of REPEATS by the device's own clock, after a warm-up; operands are random. Exit status 77: no device. */
-#include <errno.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "nn/device/device.h"
-#include "nn/models/openvla.h"
 
 enum { REPEATS = 15, MOST_ROWS = 19200 };
 
@@ -124,52 +121,7 @@ static void bench_attention(int b, int length)
     show(name, median_seconds(put_decode, &d), 4.0 * (double)b * length * 4096, 4.0 * (double)b * length * 4096);
 }
 
-/* Actions per second by the wall clock, pictures and prompts there already. */
-static int bench_model(const char *dir)
-{
-    _cleanup_(openvla_freep) struct openvla *model = NULL;
-    _cleanup_free_ uint8_t *picture = NULL;
-    _cleanup_free_ int32_t *prompt = NULL;
-    struct error error = {0};
-    int n_prompt, r = openvla_load_halves(dir, OPENVLA_LARGE, &model, &error);
-
-    if (r < 0) {
-        printf("%s\n", error_text(&error, r));
-        return r;
-    }
-    device_set_process(device);
-    r = openvla_pack(model, false);
-    if (r >= 0)
-        r = openvla_prompt(model, "pick up the black bowl between the plate and the ramekin and place it on the plate", &prompt, &n_prompt);
-    picture = r < 0 ? NULL : calloc((size_t)model->config.image_height * (size_t)model->config.image_width, 3);
-    if (r >= 0 && !picture)
-        r = -ENOMEM;
-    for (int b = 1; b <= 64 && r >= 0; b *= 8) {
-        _cleanup_(openvla_session_freep) struct openvla_session *session = NULL;
-        struct act_item items[64] = {0};
-        struct act_result results[64];
-        struct timespec begin, end;
-        double seconds;
-
-        for (int i = 0; i < b; i++)
-            items[i] = (struct act_item) {.images = {picture}, .n_images = 1, .prompt = prompt, .n_prompt = n_prompt, .temperature = 1};
-        r = openvla_session_new(&model->config, b, &session);
-        for (int warm = 0; warm < 2 && r >= 0; warm++)
-            r = openvla_act(model, session, items, b, results);
-        clock_gettime(CLOCK_MONOTONIC, &begin);
-        for (int i = 0; i < 5 && r >= 0; i++)
-            r = openvla_act(model, session, items, b, results);
-        clock_gettime(CLOCK_MONOTONIC, &end);
-        seconds = (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) * 1e-9;
-        if (r >= 0)
-            printf("act %s, B = %d: %.1f actions/s\n", dir, b, 5.0 * b / seconds);
-    }
-    if (r < 0)
-        printf("%s: %s\n", dir, device_error_text(device, r));
-    return r;
-}
-
-static int run(const char *model)
+static int run(void)
 {
     size_t bytes = (size_t)3 * 2 * MOST_ROWS * 11008, room = bytes;
     float *stats;
@@ -213,7 +165,7 @@ static int run(const char *model)
     bench_attention(8, 290);
     bench_attention(64, 290);
     printf("products refused by cuBLASLt: %llu\n", (unsigned long long)atomic_load(&device->gemm_fallbacks));
-    return model ? bench_model(model) : 0;
+    return 0;
 }
 
 int main(int argc, char **argv)
@@ -225,7 +177,8 @@ int main(int argc, char **argv)
         printf("skipped: %s\n", r < 0 ? error.text : "the CPU is measured by the other benches");
         return 77;
     }
-    r = run(argc > 2 ? argv[2] : NULL);
+    setvbuf(stdout, NULL, _IOLBF, 0);           /* what was measured is told, whatever comes after */
+    r = run();
     if (r < 0)
         printf("bench_gpu: %s\n", device_error_text(device, r));
     return r < 0;

@@ -1,51 +1,87 @@
 #!/bin/bash
 # check.sh - everything that needs a GPU; `make gpu-check` builds and calls it. Skips with a reason where there is none (status 0).
 #
-#   tests/gpu/check.sh [REPORT]         default build/gpu-check.txt; $GANTRY_TEST_DEVICE, default cuda:0
+#   tests/gpu/check.sh [REPORT]         default build/gpu-check.txt; $GANTRY_TEST_DEVICE, default cuda:0; GPU_CHECK_MODEL, default openvla-7b
 #
-# The device tests of tests/nn run on the real device: the same grid of ops, models, goldens (with GANTRY_GOLDENS), training and
-# graphs that the emulated device runs in `make test`; cuDNN's plans beside the own attention, and NCCL as far as one rank goes. Then the
-# benches. All of it within LIMIT seconds, whatever hangs. The last line says how it went.
+# The device tests of tests/nn run on the real device: the same grid of ops, models, goldens (with GANTRY_GOLDENS), training, graphs and contract that the
+# emulated device runs in `make test`; cuDNN's plans beside the own attention, and NCCL as far as one rank goes. Then compute-sanitizer on the ops, the
+# kernels' rates, and whole models of the real size with random weights: actions, samples, chunks and scores a second beside a roofline.
+#
+# Each part is a process of its own with a time of its own, and the report has what it said, as far as it came, before the next begins: what crashes
+# or hangs takes nothing else with it. Parts are in the order of their worth; what LIMIT leaves no time for is named. The report ends with all that was
+# measured once more, and one line that says how it went. (GPU_CHECK_BIN, GPU_CHECK_LIMIT and GPU_CHECK_MOST, of all and of a part, are for its test.)
 set -u
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit 1
 export GANTRY_TEST_DEVICE=${GANTRY_TEST_DEVICE:-cuda:0}
-report=${1:-build/gpu-check.txt}
-bin=build/release/tests failed=0 LIMIT=470
+report=${1:-build/gpu-check.txt} model=${GPU_CHECK_MODEL:-openvla-7b}
+bin=${GPU_CHECK_BIN:-build/release/tests} logs=$(dirname "$report") failed='' left_out='' LIMIT=${GPU_CHECK_LIMIT:-470}
+mkdir -p "$logs"
+SECONDS=0
+measured=$logs/gpu-measured.txt
 
 say() { echo "$@" | tee -a "$report"; }
-# At most $1 seconds, and no more than are left.
-within() { local most=$1 left=$((LIMIT - SECONDS)); shift; [ $left -gt 5 ] || return 124; timeout -k 5 $((most < left ? most : left)) "$@"; }
 
-: >"$report"
-say "gpu-check on $GANTRY_TEST_DEVICE, $(git describe --always --dirty 2>/dev/null), $(date -u +%FT%TZ)"
-nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.sm --format=csv,noheader >>"$report" 2>/dev/null
-for t in test_device test_device_model test_device_train test_device_graphs test_device_memory test_device_dnn; do
-    begin=$SECONDS
-    within 120 "$bin/nn/$t" >build/gpu-$t.log 2>&1
+# part NAME SECONDS COMMAND...: 0 passed, 77 skipped, else failed. Killed with what it has started when its time is over.
+part() {
+    local name=$1 most=${GPU_CHECK_MOST:-$2} left=$((LIMIT - SECONDS)) begin=$SECONDS status log
+    shift 2
+    log=$logs/gpu-$name.log
+    if [ $left -lt 10 ]; then
+        say "LEFT $name: no time is left"
+        left_out="$left_out $name"
+        return 1
+    fi
+    stdbuf -oL timeout -k 5 $((most < left ? most : left)) "$@" >"$log" 2>&1
     status=$?
-    if [ $status = 77 ]; then
-        say "SKIP $t: $(sed -n 's/^skipped: //p' build/gpu-$t.log)"
-        exit 0
-    fi
-    cat build/gpu-$t.log >>"$report"
-    if [ $status = 0 ]; then
-        say "ok   $t ($((SECONDS - begin)) s)"
-    else
-        failed=1
-        say "FAIL $t (status $status, $((SECONDS - begin)) s): build/gpu-$t.log"
-    fi
-done
+    { echo; echo "---- $name: $*"; cat "$log"; } >>"$report"
+    grep -hE '(TFLOP|GB|actions|samples|chunks|scores)/s|contract, numerics|foretold|refused' "$log" | sed "s/^/$name: /" >>"$measured"
+    case $status in
+        0) say "ok   $name ($((SECONDS - begin)) s)" ;;
+        77) [ "$name" = ops ] || failed="$failed $name"         # there was a device when it began
+            say "SKIP $name: $(sed -n 's/^skipped: //p' "$log")" ;;
+        124 | 137) failed="$failed $name"; say "FAIL $name: not done in $((SECONDS - begin)) s: $log" ;;
+        *) failed="$failed $name"; say "FAIL $name (status $status, $((SECONDS - begin)) s): $log" ;;
+    esac
+    return $status
+}
+models() { part "$1-$2" "$3" "$bin/bench/bench_gpu_models" "$GANTRY_TEST_DEVICE" "$1" "$2" "$model"; }
+
+: >"$report"; : >"$measured"
+say "gpu-check on $GANTRY_TEST_DEVICE, $(git describe --always --dirty 2>/dev/null), $(date -u +%FT%TZ)"
+nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used,clocks.sm,clocks.max.sm,power.limit --format=csv >>"$report" 2>/dev/null
+[ -n "${GANTRY_GOLDENS:-}" ] || say "note: GANTRY_GOLDENS is not set: models are not held to the reference's numbers"
+
+part ops 60 "$bin/nn/test_device"
+[ $? = 77 ] && exit 0
+part models 90 "$bin/nn/test_device_model"
+part contract 60 "$bin/nn/test_device_contract"
+part attention 40 "$bin/nn/test_device_dnn"
+part products 40 "$bin/nn/test_device_blas"
+part graphs 40 "$bin/nn/test_device_graphs"
+part training 60 "$bin/nn/test_device_train"
+part memory 40 "$bin/nn/test_device_memory"
+part kernels 60 "$bin/bench/bench_gpu" "$GANTRY_TEST_DEVICE"
+models act fast 60
+models train fast 70
+models contract fast 60
 if command -v compute-sanitizer >/dev/null; then
-    if within 150 compute-sanitizer --error-exitcode 9 "$bin/nn/test_device" >build/gpu-sanitizer.log 2>&1; then
-        say "ok   compute-sanitizer on the ops"
-    else
-        failed=1
-        say "FAIL compute-sanitizer on the ops (status $?): build/gpu-sanitizer.log"
-    fi
+    GANTRY_TEST_BRIEF=1 part sanitizer 100 compute-sanitizer --error-exitcode 9 "$bin/nn/test_device"
 else
-    say "SKIP compute-sanitizer: not installed"
+    say "SKIP sanitizer: compute-sanitizer is not installed (it comes with the toolkit)"
 fi
-within 120 build/release/tests/bench/bench_gpu >build/gpu-bench.log 2>&1 || { failed=1; say "FAIL bench_gpu"; }
-cat build/gpu-bench.log >>"$report"
-[ $failed = 0 ] && say "gpu-check: all passed ($SECONDS s)" || say "gpu-check: FAILED ($SECONDS s)"
-exit $failed
+models oft fast 50
+models prm fast 40
+models adapters fast 50
+models score fast 50
+models train strict 70
+models act strict 60
+models contract strict 60
+
+{ echo; echo "==== measured"; cat "$measured"; } | tee -a "$report"
+rm -f "$measured"
+if [ -z "$failed$left_out" ]; then
+    say "gpu-check: all passed ($SECONDS s)"
+else
+    say "gpu-check: FAILED:${failed:- none}; left out:${left_out:- none} ($SECONDS s)"
+    exit 1
+fi

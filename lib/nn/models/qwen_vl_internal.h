@@ -29,6 +29,7 @@ struct qwen_weights {
 };
 
 int qwen_vl_configure(struct qwen_vl *model, const char *dir, struct error *error);
+/* shards NULL: all that the configuration asks for, none of which is in a file. */
 int qwen_vl_register(struct qwen_vl *model, const struct hf_shards *shards, struct hf_problems *problems, struct error *error);
 int qwen_vl_register_head(struct qwen_vl *model, int width);
 int qwen_vl_find_words(struct qwen_vl *model, struct error *error);     /* ids of the tokenizer that the prompt needs */

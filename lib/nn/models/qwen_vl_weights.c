@@ -73,7 +73,7 @@ static const struct spec layer_table[] = {
 
 struct walk {
     struct qwen_vl *model;
-    const struct hf_shards *shards;
+    const struct hf_shards *shards;     /* NULL: none is read, and everything in the tables is as it should be */
     int64_t size[SIZES];
     struct hf_problems *problems;       /* NULL: stop at the first */
     struct error *error;
@@ -110,7 +110,7 @@ static int add_spec(const struct walk *walk, const char *prefix, const struct sp
         dim[ndim] = walk->size[spec->shape[ndim]];
         ndim++;
     }
-    r = check_tensor(walk, name, dim, ndim);
+    r = walk->shards ? check_tensor(walk, name, dim, ndim) : 0;
     if (r < 0)
         return r;
     param = param_add(&walk->model->params, name, ndim, dim, spec->linear);
@@ -203,7 +203,7 @@ static int add_rest(const struct walk *walk)
 int qwen_vl_register(struct qwen_vl *model, const struct hf_shards *shards, struct hf_problems *problems, struct error *error)
 {
     const struct qwen_vl_config *c = &model->config;
-    bool nested = hf_shards_find(shards, "model.language_model.embed_tokens.weight") != NULL;
+    bool nested = shards && hf_shards_find(shards, "model.language_model.embed_tokens.weight") != NULL;
     struct walk walk = {.model = model, .shards = shards, .problems = problems, .error = error};
     int64_t *size = walk.size;
     int r;
@@ -222,7 +222,7 @@ int qwen_vl_register(struct qwen_vl *model, const struct hf_shards *shards, stru
     r = add_vision(&walk, nested ? "model.visual." : "visual.");
     if (r >= 0)
         r = add_language(&walk, nested ? "model.language_model." : "model.");
-    if (r >= 0)
+    if (r >= 0 && shards)
         r = add_rest(&walk);
     model->w->reward_begin = model->params.count;
     return r;

@@ -1,0 +1,75 @@
+"""tests/gpu/check.sh without a GPU: what its parts say is in one report, whatever one of them does. The parts are small scripts here."""
+import os
+import stat
+import subprocess
+
+import pytest
+
+from conftest import TOP
+
+TESTS = ["test_device", "test_device_model", "test_device_contract", "test_device_blas", "test_device_dnn", "test_device_graphs", "test_device_train", "test_device_memory"]
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A folder of programs that pass; write(name, text) makes another one of one."""
+    def write(name, text):
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("#!/bin/bash\n" + text)
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    for name in TESTS:
+        write(f"nn/{name}", f"echo {name} ran\n")
+    write("bench/bench_gpu", 'echo "product 8 x 8: 12.5 TFLOP/s"\n')
+    write("bench/bench_gpu_models", 'echo "$4 $2 $3: 33.1 actions/s"\n')
+    return tmp_path, write
+
+
+def check(tmp_path, **more):
+    env = os.environ | {"GPU_CHECK_BIN": str(tmp_path / "bin"), "PATH": f"{tmp_path}/bin/tools:{os.environ['PATH']}"} | more
+    done = subprocess.run([TOP / "tests/gpu/check.sh", tmp_path / "report.txt"], capture_output=True, text=True, timeout=120, env=env, cwd=TOP)
+    return done.returncode, (tmp_path / "report.txt").read_text()
+
+
+def test_all_of_it_is_in_one_report(parts):
+    tmp_path, _ = parts
+    status, report = check(tmp_path)
+    assert status == 0, report
+    for name in TESTS:
+        assert f"{name} ran" in report
+    for part in ["act fast", "act strict", "train fast", "train strict", "contract fast", "contract strict", "oft fast", "prm fast", "score fast", "adapters fast"]:
+        assert f"openvla-7b {part}: 33.1 actions/s" in report
+    measured = report.split("==== measured")[1]
+    assert "kernels: product 8 x 8: 12.5 TFLOP/s" in measured and "act-fast: openvla-7b act fast: 33.1 actions/s" in measured
+    assert report.rstrip().splitlines()[-1].startswith("gpu-check: all passed")
+
+
+def test_what_crashes_hangs_or_fails_takes_nothing_with_it(parts):
+    tmp_path, write = parts
+    write("nn/test_device_model", "echo so far so good; kill -SEGV $$\n")
+    write("nn/test_device_dnn", "echo begun; exec sleep 60\n")
+    write("bench/bench_gpu_models", 'echo "$4 $2 $3: 33.1 actions/s"; [ $2 != train ]\n')
+    status, report = check(tmp_path, GPU_CHECK_MOST="1")
+    assert status == 1
+    assert "so far so good" in report and "begun" in report             # as far as they came
+    assert "FAIL models (status 139" in report and "FAIL attention: not done" in report and "FAIL train-strict (status 1" in report
+    assert "test_device_memory ran" in report and "act-strict: openvla-7b act strict: 33.1 actions/s" in report
+    last = report.rstrip().splitlines()[-1]
+    assert last.startswith("gpu-check: FAILED: models attention train-fast train-strict; left out: none"), last
+
+
+def test_without_a_device_it_skips_and_a_device_that_goes_is_a_failure(parts):
+    tmp_path, write = parts
+    write("bench/bench_gpu_models", "echo 'skipped: no device any more'; exit 77\n")
+    status, report = check(tmp_path)
+    assert status == 1 and "SKIP act-fast: no device any more" in report and "FAILED: act-fast" in report
+    write("nn/test_device", "echo 'skipped: no NVIDIA driver'; exit 77\n")
+    status, report = check(tmp_path)
+    assert status == 0 and report.rstrip().endswith("SKIP ops: no NVIDIA driver")
+
+
+def test_what_there_is_no_time_for_is_named(parts):
+    tmp_path, _ = parts
+    status, report = check(tmp_path, GPU_CHECK_LIMIT="5")
+    assert status == 1 and "LEFT act-fast: no time is left" in report and "left out: ops models" in report
