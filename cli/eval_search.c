@@ -345,10 +345,19 @@ static int plot_policy(const struct eval *eval, int policy, struct plot *plot)
 
 int eval_plot_search(const struct eval *eval, const char *path, struct error *error)
 {
-    struct plot plot = {
-        .title = "Success by candidates of look-ahead (95 % intervals)", .x_label = "log2 of n", .y_min = 0, .y_max = 1};
+    static const char *const powers[] = {"1", "2", "4", "8", "16", "32", "64", "128"}; /* x is log2 n */
+    struct plot plot = {.title = "Success by candidates of look-ahead (95 % intervals)",
+                        .x_label = "n",
+                        .y_min = 0,
+                        .y_max = 1,
+                        .x_names = powers,
+                        .n_x_names = 1};
     int r = 0;
 
+    _Static_assert(1 << (ARRAY_SIZE(powers) - 1) == SEARCH_N_MAX, "a name for every power of two up to the largest n");
+    for (int i = 0; i < eval->ask->stage.n_n; i++)
+        while (1 << (plot.n_x_names - 1) < eval->ask->stage.n[i])
+            plot.n_x_names++;
     for (int i = 0; i < eval->ask->n_policies && r == 0; i++)
         if (was_searched(eval, i))
             r = plot_policy(eval, i, &plot);
