@@ -1,6 +1,7 @@
 #include "cli/progress.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <string.h>
 
 static double number(const json_t *object, const char *key)
@@ -20,11 +21,14 @@ static const char *text(const json_t *object, const char *key)
     return value ? value : "";
 }
 
-/* Totals start again from 0 when the coordinator does: then there is no rate for one look. */
-static void update_rate(double total, double *before, double seconds, double *rate)
+/* The mean since `begun` at first, then over about the last half minute: episodes of one length come in together, and a shorter look would
+ * promise an end in half a minute and in ten by turns. Totals start again from 0 when the coordinator does: then there is no rate for one look. */
+static void update_rate(double total, double *before, double seconds, double begun_s, double *rate)
 {
+    const double window_s = 30, weight = fmax(1 - exp(-seconds / window_s), begun_s > 0 ? fmin(seconds / begun_s, 1) : 1);
+
     if (total >= *before && seconds > 0.2)
-        *rate = *rate > 0 ? 0.7 * *rate + 0.3 * (total - *before) / seconds : (total - *before) / seconds;
+        *rate += weight * ((total - *before) / seconds - *rate);
     *before = total;
 }
 
@@ -34,12 +38,12 @@ bool progress_update(struct progress *p, const json_t *status, uint64_t now_ms)
     int64_t stage = integer(status, "stage_number"), iteration = integer(status, "iteration");
     bool changed = !p->seen_ms || stage != p->stage || iteration != p->iteration;
 
-    update_rate(number(status, "env_steps_since_start"), &p->env_steps, seconds, &p->rate_steps);
-    update_rate(number(status, "episodes_since_start"), &p->episodes, seconds, &p->rate_episodes);
     if (!p->seen_ms || stage != p->stage) {
         p->stage_ms = now_ms;
         p->stage_iteration = iteration;
     }
+    update_rate(number(status, "env_steps_since_start"), &p->env_steps, seconds, (double)(now_ms - p->stage_ms) / 1e3, &p->rate_steps);
+    update_rate(number(status, "episodes_since_start"), &p->episodes, seconds, (double)(now_ms - p->stage_ms) / 1e3, &p->rate_episodes);
     p->seen_ms = now_ms;
     p->stage = stage;
     p->iteration = iteration;

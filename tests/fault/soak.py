@@ -6,7 +6,7 @@
 One run under `gantry up`, rl iterations of 8 episodes without end. Every five seconds: resident memory and open descriptors of every daemon.
 Printed at the end, for each: memory after a tenth of the time and at the end; slopes of straight lines through the last nine tenths and
 through the second half (KB per minute; caches that fill up and memory that is touched for the first time are in the first); descriptors, least
-and most. Then the run is drained and `gantry history check` looks at it. The figures go to docs/reliability.md."""
+and most, and the most of each third. Then the run is drained and `gantry history check` looks at it. The figures go to docs/reliability.md."""
 import argparse
 import os
 import sys
@@ -56,7 +56,8 @@ def summary(series, minutes):
         rows[name] = {"kb_after_a_tenth": steady[0][1] if steady else None, "kb_at_the_end": points[-1][1],
                       "kb_per_minute": round(slope([p[:2] for p in steady]) or 0, 1),
                       "kb_per_minute_second_half": round(slope([p[:2] for p in points if p[0] >= minutes / 2]) or 0, 1),
-                      "descriptors": [min(p[2] for p in steady or points), max(p[2] for p in steady or points)]}
+                      "descriptors": [min(p[2] for p in steady or points), max(p[2] for p in steady or points)],
+                      "descriptors_in_each_third": [max([p[2] for p in points if k <= 3 * p[0] / minutes < k + 1], default=None) for k in range(3)]}
     return rows
 
 
