@@ -252,11 +252,12 @@ test-fault:
 # a list of commands in quotes, one after the other; what has failed is named at the end
 each_of = failed=; for run in $(1); do echo "== $$run"; PATH=/usr/bin:$$PATH $$run || failed="$$failed; $$run"; done; \
           [ -z "$$failed" ] || { echo "$@: failed$${failed}"; exit 1; }
-chaos_short := "python3 tests/fault/chaos.py $(CHAOS)" "python3 tests/fault/churn.py --minutes 2 --calm 1" \
+chaos: CHAOS ?= --kills 10
+chaos_short = "python3 tests/fault/chaos.py $(CHAOS)" "python3 tests/fault/churn.py --minutes 2 --calm 1" \
                $(if $(filter 0,$(shell id -u)),"python3 tests/fault/network.py --runs 2")
 chaos: all
 	@$(call each_of,$(chaos_short))
-chaos_long := "python3 tests/fault/chaos.py $(CHAOS)" "python3 tests/fault/churn.py" "python3 tests/fault/swaps.py" "python3 tests/fault/soak.py" \
+chaos_long := "python3 tests/fault/chaos.py $(CHAOS)" "python3 tests/fault/churn.py --minutes 60" "python3 tests/fault/swaps.py" "python3 tests/fault/soak.py" \
               "python3 tests/fault/network.py" "env POWER_RUNS=30 POWER_SEEDS=5 POWER_RESUMES=1 $(B)/tests/unit/test_power_loss" \
               "env CORRUPTIONS=1000000 $(B)/tests/unit/test_corruption"
 chaos-long: all $(B)/tests/unit/test_power_loss $(B)/tests/unit/test_corruption

@@ -20,10 +20,10 @@ int cmd_cordon(int argc, char **argv)
 
         fprintf(asked ? stdout : stderr, "usage: gantry cordon [--undo] RUN MEMBER\n"
                 "A worker gets no more episodes, an actor or PRM server is asked only if there is no other; what they hold they finish.\n"
-                "MEMBER is its number in `gantry status`. It stays so for as long as its process lives, over restarts of the coordinator, too.\n");
+                "MEMBER is its number or name in `gantry status`. It stays so for as long as its process lives, over restarts of the coordinator, too.\n");
         return asked ? CLI_OK : CLI_USAGE;
     }
-    snprintf(command, sizeof command, "%s %.20s", undo ? "uncordon" : "cordon", argv[argc - 1]);
+    snprintf(command, sizeof command, "%s %.47s", undo ? "uncordon" : "cordon", argv[argc - 1]);
     r = run_socket_call(argv[argc - 2], command, &text, &error);
     if (r < 0) {
         fprintf(stderr, "gantry cordon: %s\n", error_text(&error, r));

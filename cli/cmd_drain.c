@@ -18,12 +18,12 @@ int cmd_drain(int argc, char **argv)
         bool asked = argc == 2 && !strcmp(argv[1], "--help");
 
         fprintf(asked ? stdout : stderr, "usage: gantry drain [RUN [MEMBER]]\n"
-                "Episodes in hand are finished, nothing new is begun, all daemons end. With MEMBER (its number in `gantry status`)\n"
+                "Episodes in hand are finished, nothing new is begun, all daemons end. With MEMBER (its number or name in `gantry status`)\n"
                 "that one finishes what it holds and leaves; the run goes on.\n");
         return asked ? CLI_OK : CLI_USAGE;
     }
     if (argc == 3)
-        snprintf(command, sizeof command, "drain member %.20s", argv[2]);
+        snprintf(command, sizeof command, "drain member %.47s", argv[2]);
     r = run_socket_find(argc >= 2 ? argv[1] : NULL, run_dir, &error);
     if (r == 0)
         r = run_socket_call(run_dir, command, &text, &error);

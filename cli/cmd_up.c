@@ -44,6 +44,7 @@ struct up {
     struct progress progress;
     uint64_t printed_ms;
     bool news;                          /* something changed that has not been printed */
+    uint64_t silent_ms;                 /* since when no status has come, or since when that was said last */
     int exit_code;
 };
 
@@ -109,6 +110,20 @@ static void call_coordinator(struct up *up, void (*done)(struct call *call), con
 
 /* ---- progress ------------------------------------------------------------------------------------------------------ */
 
+/* A coordinator that is there and does not answer: it waits for something, and its log says for what. */
+static void say_silence(struct up *up, bool answered, uint64_t now)
+{
+    char words[600];
+
+    if (answered || !up->silent_ms)
+        up->silent_ms = now;
+    if (now - up->silent_ms < QUIET_MS || lifecycle_phase(up->lifecycle) != LIFECYCLE_RUNNING)
+        return;
+    up->silent_ms = now;
+    supervisor_last_words(up->supervisor, "coordinator", words, sizeof words);
+    say("the coordinator does not answer yet%s%s", words[0] ? "; its last words: " : "", words);
+}
+
 static void on_status(struct call *call)
 {
     _cleanup_(strbuf_release) struct strbuf line = STRBUF_INIT;
@@ -119,6 +134,7 @@ static void on_status(struct call *call)
     bool waiting;
 
     up->polling = false;
+    say_silence(up, call->text != NULL, now);
     status = call->text ? json_loads(call->text, 0, NULL) : NULL;
     if (!status)
         return;

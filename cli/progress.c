@@ -155,6 +155,8 @@ static void add_member(const json_t *member, struct strbuf *out)
 
     strbuf_addf(out, "  %3" PRId64 "  %-11s %-9s %s:%" PRId64 "  %s", integer(member, "member"), text(member, "role"), text(member, "state"),
                 text(member, "host"), integer(member, "pid"), text(member, "device"));
+    if (text(member, "name")[0])
+        strbuf_addf(out, "  %s", text(member, "name"));
     if (integer(member, "slots"))
         strbuf_addf(out, "  %" PRId64 "/%" PRId64 " slots  %" PRId64 " delivered", integer(member, "leases"), integer(member, "slots"),
                     integer(member, "delivered"));

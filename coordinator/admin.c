@@ -22,13 +22,29 @@ static int command_status(const char *argument, struct strbuf *out, struct error
     return edge_status_json(arg, out) < 0 ? error_set(error, ENOMEM, "out of memory") : 0;
 }
 
+/* By its name (--name NAME or NAME#LIFE), which one member alive has at a time. */
+static struct member *find_named(struct membership *members, const char *name)
+{
+    for (size_t i = 0; i < members->n; i++) {
+        struct member *m = &members->items[i];
+        size_t n = strcspn(m->name, "#");
+
+        if (m->state == MEMBER_ALIVE && n && (!strcmp(m->name, name) || (strlen(name) == n && !memcmp(m->name, name, n))))
+            return m;
+    }
+    return NULL;
+}
+
 static struct member *find_member(struct edge *edge, const char *argument, struct error *error)
 {
+    struct membership *members = (struct membership *)conductor_members(edge->conductor);
     struct member *member = NULL;
     uint64_t number;
 
     if (number_of(argument, &number) == 0 && number <= UINT32_MAX)
-        member = membership_find((struct membership *)conductor_members(edge->conductor), (uint32_t)number);
+        member = membership_find(members, (uint32_t)number);
+    else
+        member = find_named(members, argument);
     if (!member || member->state != MEMBER_ALIVE) {
         error_set(error, ENOENT, "'%s' is no member that is here; `gantry status` lists them", argument);
         return NULL;

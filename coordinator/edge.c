@@ -101,7 +101,7 @@ static int append_later_stages(struct edge *edge, struct error *error)
         if (later->stages[i].kind != STAGE_EVAL)
             return error_set(error, EINVAL, "%s: stages[%d] is no eval stage; only those may be added to a run", path, i);
         if (edge->config.n_stages == RUN_MAX_STAGES)
-            return error_set(error, ENOSPC, "%s: more than %d stages; evaluate a copy of the run directory", path,
+            return error_set(error, E2BIG, "%s: more than %d stages; evaluate a copy of the run directory", path,
                              RUN_MAX_STAGES);
         edge->config.stages[edge->config.n_stages] = later->stages[i];
         snprintf(edge->config.stages[edge->config.n_stages].name, sizeof later->stages[i].name, "later%d", i + 1);
@@ -119,6 +119,17 @@ static int save_config(struct edge *edge, struct error *error)
     if (r == 0 && (r = atomic_file_write(path, edge->config_text, strlen(edge->config_text))) < 0)
         r = error_set(error, -r, "%s: cannot be written: %s", path, strerror(-r));
     return r;
+}
+
+/* A run that has begun waits for room, as it does while it is up (edge_step.c); one that has not is not begun. */
+static int no_room(const struct edge *edge, struct error *error)
+{
+    struct error why = *error;
+    char first[RUN_PATH];
+    bool begun = edge->run_dir[0] && rundir_path(edge->run_dir, "policies/v000000/manifest.json", first, NULL) == 0 && access(first, F_OK) == 0;
+
+    return error_set(error, begun ? EAGAIN : ENOSPC, "no space left in %s: make room there%s (%.300s)", edge->run_dir[0] ? edge->run_dir : edge->config.dir,
+                     begun ? "" : ", or put run.dir elsewhere", error_text(&why, -ENOSPC));
 }
 
 int edge_new(const char *config_path, const char *run_dir, struct edge **ret, struct error *error)
@@ -148,7 +159,7 @@ int edge_new(const char *config_path, const char *run_dir, struct edge **ret, st
     if (r == 0)
         r = edge_ledger_restore(edge, error);
     if (r < 0)
-        return r;
+        return r == -ENOSPC ? no_room(edge, error) : r;
     if (rundir_path(edge->run_dir, "tb", path, NULL) == 0 && tensorboard_open(path, &edge->tensorboard) < 0)
         log_warn("no TensorBoard file; the curves are in the ledger all the same", "dir=%s", LOG_Q(path));
     *ret = TAKE_PTR(edge);

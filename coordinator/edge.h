@@ -72,7 +72,8 @@ struct edge {
 /* edge.c */
 struct edge *edge_free(struct edge *edge);
 DEFINE_FREEP(struct edge, edge_free)
-/* Configuration, run directory, lock, ledger, version 0, conductor restored. `config_path` NULL: run_dir/config.yaml. */
+/* Configuration, run directory, lock, ledger, version 0, conductor restored. `config_path` NULL: run_dir/config.yaml.
+ * -EAGAIN: no space left for a run that has begun: try again once there is; -ENOSPC: none to begin one. */
 int edge_new(const char *config_path, const char *run_dir, struct edge **ret, struct error *error);
 /* Sockets, timers, status page: from here on the loop drives it. */
 int edge_start(struct edge *edge, struct loop *loop, struct error *error);

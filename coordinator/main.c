@@ -3,6 +3,7 @@
  * Restartable at any instant: what was promised is in RUN/ledger.sqlite, members say Hello again by themselves. */
 #include <errno.h>
 #include <sysexits.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "coordinator/edge.h"
@@ -20,7 +21,16 @@ static const struct args_about about = {
 /* A supervisor starts us again after a failure, unless the exit status is EX_CONFIG. */
 static bool start_again_helps(int r)
 {
-    return r != -EINVAL && r != -ENOENT && r != -ESTALE && r != -EXDEV && r != -ENOTSUP && r != -EBADMSG;
+    return r != -EINVAL && r != -ENOENT && r != -ESTALE && r != -EXDEV && r != -ENOTSUP && r != -EBADMSG && r != -ENOSPC;
+}
+
+/* Each second; said once. A signal ends us: nothing has begun. */
+static void wait_for_room(const struct error *why, bool *said)
+{
+    if (!*said)
+        log_error("waiting for room", "why=%s", LOG_Q(why->text));
+    *said = true;
+    nanosleep(&(struct timespec) {.tv_sec = 1}, NULL);
 }
 
 static int run(const struct args *args)
@@ -28,6 +38,7 @@ static int run(const struct args *args)
     _cleanup_(loop_freep) struct loop *loop = NULL;
     _cleanup_(edge_freep) struct edge *edge = NULL;     /* freed before the loop: its handles are of it */
     struct error error = {0};
+    bool said = false;
     int r;
 
     if (!args->config && !args->run_dir) {
@@ -39,7 +50,8 @@ static int run(const struct args *args)
     if (r < 0)
         error_set(&error, -r, "event loop: %s", strerror(-r));
     else
-        r = edge_new(args->config, args->run_dir, &edge, &error);
+        while ((r = edge_new(args->config, args->run_dir, &edge, &error)) == -EAGAIN)
+            wait_for_room(&error, &said);
     if (r == 0)
         r = edge_start(edge, loop, &error);
     if (r < 0) {

@@ -111,6 +111,7 @@ static void write_members(const struct edge *edge, struct json_writer *w)
         json_unsigned(w, "member", m->id);
         json_text(w, "role", role_name(m->role));
         json_text(w, "state", m->state != MEMBER_ALIVE ? states[m->state] : m->leaving ? "draining" : m->cordoned ? "cordoned" : "alive");
+        json_text(w, "name", m->name);
         json_text(w, "host", m->host);
         json_unsigned(w, "pid", m->pid);
         json_text(w, "device", m->device);

@@ -167,7 +167,7 @@ class Cluster:
     def supervise(self):
         """Start again what died but should live (one turn)."""
         for p in self.processes:
-            if p.wanted and not p.running() and p.popen.returncode != 0:
+            if p.wanted and not p.running() and p.popen.returncode not in (0, 79):       # 79: drained by hand
                 p.start()
 
     def pids(self, role):

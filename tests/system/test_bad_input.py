@@ -177,6 +177,8 @@ def test_disk_without_room(make_cluster):
         up_refuses(cluster, "MB of disk", str(cluster.run), "put run.dir elsewhere")
         r = coordinator(cluster)
         assert r.returncode != 0 and "No space left on device" in r.stderr and str(cluster.run) in r.stderr, r.stderr
+        r = gantry("up", "--force", cluster.config)
+        assert r.returncode != 0 and "make room there, or put run.dir elsewhere" in r.stdout and "started again" not in r.stdout, r.stdout
 
 
 def test_file_system_that_will_not_do(make_cluster):

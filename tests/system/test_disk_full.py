@@ -48,9 +48,12 @@ def test_paused_and_resumed(small_disk):
     cluster.until(lambda s: s and s["stage"] == "sft" and s["state"] == "training", "imitation")
     fill(cluster)
     until_paused(cluster, "No space left on device")        # the version cannot be written
+    coordinator = cluster.of("coordinator")[0]
+    coordinator.kill()                                      # its next life waits for room, too
+    cluster.until(lambda s: "waiting for room" in coordinator.log.read_text() and not s, "the coordinator's wait")
     os.unlink(cluster.run / "ballast")
     summary = cluster.until_finished()
-    assert [p.starts for p in cluster.processes] == [1] * 5, cluster.logs()
+    assert [p.starts for p in cluster.processes] == [2] + [1] * 4, cluster.logs()
     assert summary["episodes"]["kept"] == 60 + 8 and summary["episodes"]["failed"] == 0
     assert " 0 failed" in cluster.history()
 

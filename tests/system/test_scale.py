@@ -24,16 +24,20 @@ def test_scale_drain_cordon(make_cluster):
     assert gantry("cordon", "--undo", cluster.run, quiet).returncode == 0
     cluster.until(lambda s: s and any(m["member"] == quiet and m["leases"] for m in s["members"]), "the same, at play again")
 
-    # One is drained: it leaves by itself, and nobody starts it again.
-    assert gantry("drain", cluster.run, quiet).returncode == 0
+    # One is drained, by its name: it leaves by itself, and nobody starts it again but an operator.
+    name = next(m["name"] for m in cluster.status()["members"] if m["member"] == quiet)
+    assert gantry("drain", cluster.run, name).returncode == 0
     cluster.until(lambda s: s and len(alive(s)) == 2 and not any(m["member"] == quiet for m in s["members"]), "two workers")
+    assert "sent away by an operator" in (cluster.run / "log" / f"{name}.log").read_text()
+    assert gantry("scale", cluster.run, "env_worker", 3).returncode == 0
+    cluster.until(lambda s: s and len(alive(s)) == 3, "three workers again")
 
     # What cannot be spared stays, with the reason.
     members = {m["role"]: m["member"] for m in cluster.status()["members"]}
     for role, why in (("learner", "learner rank"), ("actor", "last one that answers")):
         r = gantry("drain", cluster.run, members[role])
         assert r.returncode == 1 and why in r.stderr, r.stderr
-    assert gantry("drain", cluster.run, 999).returncode == 1
+    assert gantry("drain", cluster.run, 999).returncode == 1 and gantry("drain", cluster.run, "nobody").returncode == 1
     r = gantry("scale", cluster.run, "actor", 0)
     assert r.returncode == 1 and "has to stay" in r.stderr
 
