@@ -161,7 +161,7 @@ static int train_batch(const struct run_config *c)
 static int work_out(const struct run_config *c, struct openvla *policy, int64_t reward_bytes, struct needs *ret)
 {
     bool fast = c->numerics == NUMERICS_FAST;
-    struct device_job job = {.strict = !fast, .blas = true, .lora_r = c->lora_r, .ranks = c->n_learners};
+    struct device_job job = {.strict = !fast, .blas = true, .dnn = fast, .lora_r = c->lora_r, .ranks = c->n_learners};
     int r = 0;
 
     *ret = (struct needs) {.reward = reward_bytes, .whole = strcmp(c->policy_train, "lora") != 0};
@@ -175,7 +175,7 @@ static int work_out(const struct run_config *c, struct openvla *policy, int64_t 
     job.half = fast || params_are_half(&policy->params);
     if (r >= 0 && !ret->whole)
         r = memory_need_device(policy, &job, &ret->train);
-    job = (struct device_job) {.use = MEMORY_ACT, .batch = ACT_ROWS, .half = job.half, .strict = job.strict, .blas = true};
+    job = (struct device_job) {.use = MEMORY_ACT, .batch = ACT_ROWS, .half = job.half, .strict = job.strict, .blas = true, .dnn = fast};
     if (r >= 0)
         r = memory_need_device(policy, &job, &ret->act);
     job.batch = SCORES;

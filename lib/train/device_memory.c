@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "nn/device/dnn_key.h"
 #include "nn/device/mirror.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_oft.h"
@@ -154,6 +155,30 @@ static int plan_arena(const struct openvla *model, const struct device_job *job,
     return r;
 }
 
+/* ---- what cuDNN works in: the largest of the pieces that attention is handed over in ------------------------------------ */
+
+static int64_t piece_scratch(int64_t n, int64_t heads, int64_t dim, int64_t rows, bool backward)
+{
+    struct dnn_key key = {.n = MIN(n, (int64_t)DNN_PIECE), .heads = heads, .group = 1, .dim = dim, .keys = rows, .asking = rows, .backward = backward,
+                          .dq_stride = heads * dim, .dkv_stride = heads * dim};
+
+    return dim % 8 || dim > DEVICE_MAX_HEAD ? 0 : (int64_t)dnn_lay_out(&key, dnn_plan_most(&key)).bytes;
+}
+
+static int64_t attention_scratch(const struct openvla_config *c, bool training, int batch, int pictures, int prompt)
+{
+    int n = training ? (batch + SHARDS - 1) / SHARDS : MIN(batch, PREFILL_CHUNK);
+    int rows = pictures * c->patches + prompt + (c->oft.kind != OFT_NONE ? oft_slots(c) + 2 : training ? c->action_dims : 0);
+    int64_t most = piece_scratch(n, c->heads, c->hidden / c->heads, rows, training);
+
+    for (int i = 0; i < 2; i++) {
+        const struct openvla_tower *t = &c->tower[i];
+
+        most = MAX(most, piece_scratch((int64_t)n * pictures, t->heads, t->dim / t->heads, c->patches + t->prefix, training));
+    }
+    return most;
+}
+
 /* ---- the sum -------------------------------------------------------------------------------------------------------------- */
 
 /* Numbers that learn, and of adapters that are not there yet the arena they will take. */
@@ -180,7 +205,7 @@ int memory_need_device(const struct openvla *model, const struct device_job *job
     int prompt = job->prompt ? job->prompt : PROMPT_GUESS, ranks = MAX(job->ranks, 1), pictures = c->oft.kind == OFT_NONE ? 1 : c->oft.images;
     int positions = pictures * c->patches + prompt + c->action_dims, capacity = (positions + 15) / 16 * 16, r;
     struct device_need need = {0};
-    int64_t numel = 0, more = 0, trained;
+    int64_t numel = 0, more = 0, trained, others;
 
     if (job->batch < 1 || SHARDS % ranks)
         return -EINVAL;
@@ -198,11 +223,19 @@ int memory_need_device(const struct openvla *model, const struct device_job *job
     if (job->use == MEMORY_ACT && c->oft.kind == OFT_NONE) {
         need.cache = 2LL * c->layers * job->batch * capacity * c->hidden * (job->half ? 2 : 4);
     }
-    need.workspace = DEVICE_STAGING + (job->blas ? (int64_t)DEVICE_WORKSPACE : 0) + capacity * (c->hidden / c->heads) * (int64_t)sizeof(float);
-    r = plan_arena(model, job, prompt, capacity, need.recompute, &need.activations);
+    need.workspace = job->blas ? DEVICE_WORKSPACE : 0;
+    if (job->dnn && job->half && !job->strict)
+        need.workspace = MAX(need.workspace, attention_scratch(c, job->use != MEMORY_ACT, job->batch, pictures, prompt));
+    need.workspace += DEVICE_STAGING + capacity * (c->hidden / c->heads) * (int64_t)sizeof(float);
+    others = need.weights + need.gradients + need.optimiser + need.cache + need.workspace;
+    r = plan_arena(model, job, prompt, capacity, need.recompute && !job->fits, &need.activations);
+    if (r >= 0 && need.recompute && job->fits)
+        need.recompute = others + need.activations > job->fits;
+    if (r >= 0 && need.recompute && job->fits)
+        r = plan_arena(model, job, prompt, capacity, true, &need.activations);
     if (r < 0)
         return r;
-    need.total = need.weights + need.gradients + need.optimiser + need.activations + need.cache + need.workspace;
+    need.total = others + need.activations;
     *ret = need;
     return 0;
 }
@@ -218,6 +251,8 @@ int memory_look_at_device(const struct openvla *model, struct device_job *job, s
         return error_set(error, -r, "--device %s: %s", device->name, why);
     job->half = model->params.device_half;
     job->blas = device->blas != NULL;
+    job->dnn = device->dnn != NULL;
+    job->fits = (int64_t)(ret_facts->memory_free / 2);  /* others of the run may have their share still to come */
     r = memory_need_device(model, job, ret_need);
     return r < 0 ? error_set(error, -r, "what it takes of a device cannot be worked out: %s", strerror(-r)) : 0;
 }

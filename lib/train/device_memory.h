@@ -17,7 +17,8 @@ struct device_job {
     int lora_r;                 /* MEMORY_LORA and the model has no adapters yet: theirs */
     bool half, strict;          /* activations are bf16; numerics: strict */
     bool masters;               /* policy.weights: bf16, trained whole */
-    bool blas;                  /* cuBLASLt is there */
+    bool blas, dnn;             /* cuBLASLt, cuDNN are there */
+    int64_t fits;               /* bytes that training may take, to keep all activations when it can; 0: blocks of a large model are computed twice */
 };
 
 struct device_need {
@@ -26,14 +27,15 @@ struct device_need {
     int64_t optimiser;          /* moments, masters */
     int64_t activations;        /* the arena of one pass */
     int64_t cache;              /* keys and values of all slots */
-    int64_t workspace;          /* staging, cuBLASLt's scratch, the table of angles */
+    int64_t workspace;          /* staging, the libraries' scratch, the table of angles */
     int64_t total;
     bool recompute;             /* blocks are computed twice */
 };
 
 /* model: openvla_open is enough. -EINVAL: a batch below 1. */
 int memory_need_device(const struct openvla *model, const struct device_job *job, struct device_need *ret);
-/* The same of a model that is on a device (model->params.device): job's half and blas, and what there is now, come from there. *error has the
+/* The same of a model that is on a device (model->params.device): job's half, blas and dnn, what there is now,
+ * and that training may take it, come from there. *error has the
  * line when the device does not answer. */
 int memory_look_at_device(const struct openvla *model, struct device_job *job, struct device_need *ret_need, struct device_facts *ret_facts,
                           struct error *error);

@@ -41,7 +41,7 @@ struct trainer {
     uint64_t reference;                 /* policy version the stage started from */
 };
 
-/* Takes the model over on success. Packs it. Large models (OPENVLA_LARGE) are trained with shards_recompute. */
+/* Takes the model over on success. Packs it. Large models (OPENVLA_LARGE) are trained with shards_recompute; who knows that memory is ample switches it off. */
 int trainer_new(struct openvla *model, int threads, const struct group *group, struct trainer **ret);
 /* The same for a reward model of Qwen-VL, whose backbone is frozen: its head learns, and its adapters if it has them (the trunk). */
 int trainer_new_reward(struct qwen_vl *reward, int threads, const struct group *group, struct trainer **ret);

@@ -458,10 +458,29 @@ static int put_update(struct run *run)
     return r < 0 ? r : isfinite(norm) && norm > 0 ? 0 : -ERANGE;
 }
 
+/* As the learner decides: are blocks kept rather than computed twice? */
+static int roomy(struct run *run, bool *ret_kept, struct error *error)
+{
+    struct device_job job = {.use = MEMORY_LORA, .batch = MAX(run->bench->train_batch[0], run->bench->train_batch[1]), .prompt = run->n_prompt,
+                             .strict = !run->bench->fast};
+    struct device_need need;
+    struct device_facts facts;
+    int r;
+
+    params_use_process_device(&run->model->params);
+    r = memory_look_at_device(run->model, &job, &need, &facts, error);
+    if (r < 0)
+        return r;
+    *ret_kept = !need.recompute;
+    fprintf(run->bench->out, "blocks are %s\n", need.recompute ? "computed twice" : "kept");
+    return 0;
+}
+
 static int bench_train(struct run *run, struct error *error)
 {
     const struct openvla_config *c;
     double seconds, rows, forward;
+    bool kept = false;
     int r = open_model(run, error);
 
     if (r >= 0)
@@ -470,9 +489,14 @@ static int bench_train(struct run *run, struct error *error)
         return r;
     if (run->bench->fast)
         params_use_fast(&run->model->params);
+    r = roomy(run, &kept, error);
+    if (r < 0)
+        return r;
     r = trainer_new(run->model, 1, NULL, &run->trainer);
     if (r < 0)
         return failed(run, "training", r, error);
+    if (kept)
+        shards_recompute(run->trainer->shards, false);
     c = &run->model->config;
     rows = c->patches + run->n_prompt + c->action_dims;
     forward = vision_flops(c) + text_flops(c, rows, true) + 2.0 * (c->action_dims + 1) * c->vocab_padded * c->hidden;

@@ -197,7 +197,7 @@ static void test_openvla_7b(void **state)
 {
     struct openvla *model = calloc(1, sizeof *model);
     struct device_job job = {.use = MEMORY_ACT, .batch = 64, .half = true, .lora_r = 32, .blas = true};
-    struct device_need act, lora;
+    struct device_need act, lora, kept;
     struct error error = {0};
 
     (void)state;
@@ -223,6 +223,18 @@ static void test_openvla_7b(void **state)
     assert_in_range(lora.weights - act.weights, 6 * 100000000L, 6 * 115000000L);        /* adapters: fp32 and bf16 */
     assert_in_range(lora.optimiser, 8 * 100000000L, 8 * 115000000L);
     assert_true(lora.recompute && lora.activations < 16LL << 30);
+    job.fits = 64LL << 30;              /* half of an H200: blocks are kept, and nothing is computed twice */
+    assert_int_equal(memory_need_device(model, &job, &kept), 0);
+    assert_true(!kept.recompute && kept.activations > lora.activations && kept.total <= job.fits);
+    job.fits = kept.total - 1;
+    assert_int_equal(memory_need_device(model, &job, &kept), 0);
+    assert_true(kept.recompute && kept.total == lora.total);
+    job.dnn = true;                     /* what cuDNN may work in: of four sequences on the way back; the products' scratch is less */
+    assert_int_equal(memory_need_device(model, &job, &kept), 0);
+    assert_in_range(kept.workspace - lora.workspace, 50 << 20, 200 << 20);
+    job.strict = true;                  /* which does not ask it */
+    assert_int_equal(memory_need_device(model, &job, &kept), 0);
+    assert_int_equal(kept.workspace, lora.workspace);
     openvla_free(model);
 }
 

@@ -29,6 +29,12 @@ DEV struct place place_of(const struct device_attention &a, int sequence)
     return p;
 }
 
+/* Where the log of the sum of a query's exponentials is. */
+DEV int64_t lse_at(const struct device_attention &a, const struct place &p, int64_t h, int64_t query)
+{
+    return p.query_row * a.heads + h * p.asking + query;
+}
+
 /* rows x (32 DC) floats of shared memory, `ld` apart, from rows at `from`; zeros beyond `left` rows and `dim` columns. */
 template <class T, int DC>
 DEV void tile_load(float *tile, int ld, const T *from, int64_t row, int rows, int64_t left, int64_t dim)
@@ -134,7 +140,7 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) for
             if (lane + WARP * c < a.dim)
                 store((T *)a.out + row * a.out_stride + h * a.dim + lane + WARP * c, acc[i][c] / sum[i]);
         if (a.lse && lane == 0)
-            a.lse[h * a.q_rows + row] = top[i] + log_of(sum[i]);
+            a.lse[lse_at(a, p, h, query)] = top[i] + log_of(sum[i]);
     }
 }
 
@@ -173,7 +179,7 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) dq_
     for (int i = 0; i < N; i++) {
         int64_t query = q0 + warp * N + i, at = h * a.q_rows + p.query_row + query;
 
-        lse[i] = query < p.asking ? a.lse[at] : 0.0f;
+        lse[i] = query < p.asking ? a.lse[lse_at(a, p, h, query)] : 0.0f;
         delta[i] = query < p.asking ? a.delta[at] : 0.0f;
         for (int c = 0; c < DC; c++)
             acc[i][c] = 0.0f;
@@ -238,7 +244,7 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) dkv
             tile_load<T, DC>(douts, LD, (const T *)a.dout + row * a.out_stride + h * a.dim, a.out_stride, KEYS, p.asking - q0,
                              a.dim);
             __syncthreads();
-            lse = query < p.asking ? a.lse[h * a.q_rows + p.query_row + query] : 0.0f;
+            lse = query < p.asking ? a.lse[lse_at(a, p, h, query)] : 0.0f;
             delta = query < p.asking ? a.delta[h * a.q_rows + p.query_row + query] : 0.0f;
             dots<DC, N>(s, queries, keys + warp * N * DC * WARP, lane);
             dots<DC, N>(dp, douts, values + warp * N * DC * WARP, lane);

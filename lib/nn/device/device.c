@@ -7,6 +7,7 @@
 
 #include "nn/device/blas.h"
 #include "nn/device/dnn.h"
+#include "nn/device/dnn_key.h"
 
 enum { ALIGN = 256 };
 
@@ -260,9 +261,13 @@ void *device_workspace(struct device_stream *s, size_t bytes)
 
     if (bytes <= s->workspace_size)
         return s->workspace;
-    if (s->capturing || s->k->wait(s->stream) < 0 || s->k->alloc(bytes, &larger) < 0)
+    if (s->capturing || s->k->wait(s->stream) < 0)
         return NULL;
-    s->k->release(s->workspace);
+    s->k->release(s->workspace);        /* first: both may not fit */
+    s->workspace = NULL;
+    s->workspace_size = 0;
+    if (s->k->alloc(bytes, &larger) < 0)
+        return NULL;
     s->workspace = larger;
     s->workspace_size = bytes;
     return larger;
@@ -284,17 +289,35 @@ int device_gemm(struct device_stream *s, const struct device_gemm *g)
     return s->k->gemm(s->stream, g);
 }
 
+/* The own kernel, for sequences first .. end - 1: rows are counted from the call's first. */
+static int own_attention(struct device_stream *s, enum device_type type, const struct device_attention *a, bool backward, int first, int end)
+{
+    struct device_attention some = *a;
+
+    some.n = end - first;
+    some.start += first;
+    some.asking += first;
+    return backward ? s->k->attention_backward(s->stream, type, &some) : s->k->attention(s->stream, type, &some);
+}
+
 int device_attention(struct device_stream *s, enum device_type type, const struct device_attention *a, bool backward)
 {
-    int r;
+    bool asks = s->device->dnn && !s->device->strict && type == DEVICE_BF16;
+    struct device_attention piece;
+    int own = 0, n, r = 0;      /* own: from this one on cuDNN has not taken them */
 
-    if (s->device->dnn && !s->device->strict && type == DEVICE_BF16) {
-        r = dnn_attention(s, type, a, backward);
-        if (r != -ENOTSUP)
-            return r;
-        atomic_fetch_add(&s->device->attention_fallbacks, 1);
+    for (int first = 0; asks && first < a->n && r >= 0; first += n) {
+        n = dnn_piece(a, first, &piece);
+        r = dnn_attention(s, type, &piece, backward);
+        if (r == -ENOTSUP) {
+            r = 0;
+            continue;
+        }
+        if (r >= 0 && own < first)
+            r = own_attention(s, type, a, backward, own, first);
+        own = first + n;
     }
-    return backward ? s->k->attention_backward(s->stream, type, a) : s->k->attention(s->stream, type, a);
+    return r < 0 || (own == a->n && own) ? r : own_attention(s, type, a, backward, own, a->n);
 }
 
 const char *device_refusal(const struct device *device) { return device && device->dnn ? dnn_refusal(device->dnn) : ""; }

@@ -10,8 +10,6 @@
 
 #include "nn/device/dnn_cache.h"
 
-enum { ALIGN = 256 };
-
 struct dnn {
     struct dnn_calls calls;
     void *library, *handle;
@@ -71,31 +69,6 @@ void dnn_close(struct dnn *d)
 
 const char *dnn_refusal(const struct dnn *d) { return d->refusal; }
 
-bool dnn_key_of(enum device_type type, const struct device_attention *a, bool backward, struct dnn_key *ret)
-{
-    if (type != DEVICE_BF16 || !a->alike || a->dim % 8 || a->dim > DEVICE_MAX_HEAD || a->n < 1 || a->longest < 1 ||
-        (a->causal && a->longest_asking != a->longest) || (backward && a->longest == 1))
-        return false;
-    memset(ret, 0, sizeof(*ret));
-    ret->n = a->n;
-    ret->heads = a->heads;
-    ret->group = a->group;
-    ret->dim = a->dim;
-    ret->keys = a->longest;
-    ret->asking = a->longest_asking;
-    ret->q_stride = a->q_stride;
-    ret->kv_stride = a->kv_stride;
-    ret->out_stride = a->out_stride;
-    ret->causal = a->causal;
-    ret->stats = backward || a->lse;
-    ret->backward = backward;
-    if (backward) {             /* into scratch, side by side: what is asked for adds */
-        ret->dq_stride = a->heads * a->dim;
-        ret->dkv_stride = a->heads / a->group * a->dim;
-    }
-    return true;
-}
-
 static void start(struct dnn *d)
 {
     int status = d->calls.create(&d->handle);
@@ -115,7 +88,7 @@ static int make_plan(void *arg, struct dnn_plan *p)
     int r = dnn_graph_build(&d->calls, d->handle, &p->key, &graph);
 
     if (r >= 0)
-        r = dnn_plan_build(&d->calls, d->handle, &graph, &p->plan, &p->workspace, why, sizeof(why));
+        r = dnn_plan_build(&d->calls, d->handle, &graph, dnn_plan_most(&p->key), &p->plan, &p->workspace, why, sizeof(why));
     if (r < 0 && !d->refusal[0])
         snprintf(d->refusal, sizeof(d->refusal), "%s", graph.why[0] ? graph.why : why);
     memcpy(p->uses, graph.uses, sizeof(p->uses));
@@ -123,30 +96,8 @@ static int make_plan(void *arg, struct dnn_plan *p)
     return r;
 }
 
-static size_t aligned(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN; }
-
-/* The backward's outputs, in the stream's scratch before the plan's own. */
-struct scratch {
-    size_t dq, dk, dv, sum, plan, bytes;        /* offsets */
-};
-
-static struct scratch lay_out(const struct dnn_key *k, size_t plan_bytes)
-{
-    struct scratch s = {0};
-    size_t q = aligned((size_t)(k->n * k->asking * k->dq_stride) * 2), kv = aligned((size_t)(k->n * k->keys * k->dkv_stride) * 2);
-
-    if (k->backward) {
-        s.dk = q;
-        s.dv = q + kv;
-        s.sum = q + 2 * kv;
-        s.plan = s.sum + aligned((size_t)(k->n * k->asking * k->heads) * sizeof(float));
-    }
-    s.bytes = s.plan + plan_bytes;
-    return s;
-}
-
 /* Under the lock: the handle's stream is the caller's until its kernels are enqueued. */
-static int run(struct dnn *d, struct device_stream *s, const struct device_attention *a, const struct dnn_plan *p, struct scratch *at,
+static int run(struct dnn *d, struct device_stream *s, const struct device_attention *a, const struct dnn_plan *p, struct dnn_scratch *at,
                char **ret_scratch)
 {
     static const float masked = -INFINITY, one = 1.0f;
@@ -158,7 +109,7 @@ static int run(struct dnn *d, struct device_stream *s, const struct device_atten
         [DNN_ONE] = (void *)(uintptr_t)&one,
     };
 
-    *at = lay_out(&p->key, p->workspace);
+    *at = dnn_lay_out(&p->key, p->workspace);
     memory = device_workspace(s, at->bytes ? at->bytes : 1);
     if (!memory)
         return -ENOMEM;
@@ -173,7 +124,7 @@ static int run(struct dnn *d, struct device_stream *s, const struct device_atten
 }
 
 /* dq, dk and dv are added to what is there. */
-static int add(struct device_stream *s, const struct dnn_key *k, const struct device_attention *a, const struct scratch *at, const char *memory)
+static int add(struct device_stream *s, const struct dnn_key *k, const struct device_attention *a, const struct dnn_scratch *at, const char *memory)
 {
     int64_t q_rows = k->n * k->asking, rows = k->n * k->keys;
     int r = s->k->copy_rows(s->stream, DEVICE_BF16, a->dq, k->q_stride, memory + at->dq, k->dq_stride, q_rows, k->dq_stride, true);
@@ -192,7 +143,7 @@ static int refuse(struct dnn *d, const struct dnn_plan *p, int r)
 
     d->calls.last_error(words, sizeof(words));
     if (!d->refusal[0] && r == -ENOMEM)
-        snprintf(d->refusal, sizeof(d->refusal), "the %zu MiB that a plan works in are not free", lay_out(&p->key, p->workspace).bytes >> 20);
+        snprintf(d->refusal, sizeof(d->refusal), "the %zu MiB that a plan works in are not free", dnn_lay_out(&p->key, p->workspace).bytes >> 20);
     else if (!d->refusal[0])
         snprintf(d->refusal, sizeof(d->refusal), "cuDNN does not carry out its own plan: %s", words);
     dnn_cache_refuse(&d->cache, p, drop_plan, d);
@@ -204,7 +155,7 @@ int dnn_attention(struct device_stream *s, enum device_type type, const struct d
     struct dnn *d = s->device->dnn;
     const struct dnn_plan *p;
     struct dnn_key key;
-    struct scratch at;
+    struct dnn_scratch at;
     char *memory = NULL;
     int r;
 
@@ -218,5 +169,7 @@ int dnn_attention(struct device_stream *s, enum device_type type, const struct d
     if (p && r < 0)
         r = refuse(d, p, r);
     pthread_mutex_unlock(&d->lock);
+    if (r == -ENOTSUP)
+        atomic_fetch_add(&s->device->attention_fallbacks, 1);
     return r < 0 || !backward ? r : add(s, &key, a, &at, memory);
 }

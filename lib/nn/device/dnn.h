@@ -5,18 +5,14 @@
 #include "nn/device/device.h"
 
 struct dnn_calls;
-struct dnn_key;
 
 /* NULL when the library is not there or unfit; why then says so. Used from any thread, one call at a time (its own lock). */
 struct dnn *dnn_open(char *why, size_t why_size);
 /* The same with any table, which is copied; for tests. */
 struct dnn *dnn_wrap(const struct dnn_calls *calls);
 void dnn_close(struct dnn *dnn);
-/* -ENOTSUP: not for cuDNN, or it refuses, be it to plan or to carry out the plan, or what it works in does not fit (dnn_refusal has the first
- * reason): the own kernel's, which writes what a plan may have written. */
+/* One piece (dnn_key.h). -ENOTSUP: not for cuDNN, or, which is counted, it refuses, be it to plan or to carry out the plan, or what it works in does not fit
+ * (dnn_refusal has the first reason): the own kernel's, which writes what a plan may have written. */
 int dnn_attention(struct device_stream *s, enum device_type type, const struct device_attention *a, bool backward);
 /* The first refusal's words, "" without one. */
 const char *dnn_refusal(const struct dnn *dnn);
-
-/* What the call is to cuDNN; false: nothing for it. (For tests.) */
-bool dnn_key_of(enum device_type type, const struct device_attention *a, bool backward, struct dnn_key *ret);

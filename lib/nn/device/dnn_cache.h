@@ -6,7 +6,7 @@
 
 #include "nn/device/dnn_graph.h"
 
-enum { DNN_PLANS = 64 };
+enum { DNN_PLANS = 256 };
 
 struct dnn_plan {
     struct dnn_key key;
@@ -19,6 +19,7 @@ struct dnn_plan {
 
 struct dnn_cache {
     struct dnn_plan plan[DNN_PLANS];
+    uint64_t hash[DNN_PLANS];   /* of the keys: what is looked at first */
     uint64_t turn;
     unsigned long long made, refused, evicted;
 };

@@ -232,10 +232,10 @@ static struct shape scores_of(const struct dnn_key *k)
                           {k->heads * k->asking * k->keys, k->asking * k->keys, k->keys, 1}};
 }
 
-/* One number per head and row, all rows of a head together (struct device_attention's lse). */
+/* One number per head and row (struct device_attention's lse). */
 static struct shape per_row(const struct dnn_key *k)
 {
-    return (struct shape){{k->n, k->heads, k->asking, 1}, {k->asking, k->n * k->asking, 1, 1}};
+    return (struct shape){{k->n, k->heads, k->asking, 1}, {k->heads * k->asking, k->asking, 1, 1}};
 }
 
 static void *scores(struct builder *b, cudnnDataType_t type) { return tensor(b, -1, type, scores_of(b->key), false); }
@@ -378,12 +378,13 @@ static void *plan_of(const struct dnn_calls *c, void *handle, void *config, size
     return NULL;
 }
 
-int dnn_plan_build(const struct dnn_calls *c, void *handle, const struct dnn_graph *graph, void **ret_plan, size_t *ret_workspace,
+int dnn_plan_build(const struct dnn_calls *c, void *handle, const struct dnn_graph *graph, size_t most, void **ret_plan, size_t *ret_workspace,
                    char *why, size_t why_size)
 {
     void *heuristics = take(c, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR), *config[ENGINES] = {NULL}, *plan = NULL;
     cudnnBackendHeurMode_t mode = CUDNN_HEUR_MODE_A;
     char words[160] = "";
+    size_t least = SIZE_MAX;
     int64_t n = 0;
 
     for (int i = 0; i < ENGINES; i++)
@@ -394,9 +395,17 @@ int dnn_plan_build(const struct dnn_calls *c, void *handle, const struct dnn_gra
         c->set(heuristics, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode) == CUDNN_STATUS_SUCCESS &&
         c->finalize(heuristics) == CUDNN_STATUS_SUCCESS &&
         c->get(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, ENGINES, &n, (void *)config) == CUDNN_STATUS_SUCCESS)
-        for (int64_t i = 0; i < MIN(n, (int64_t)ENGINES) && !plan; i++)
+        for (int64_t i = 0; i < MIN(n, (int64_t)ENGINES) && !plan; i++) {
             plan = plan_of(c, handle, config[i], ret_workspace);
-    if (!plan) {
+            if (plan && *ret_workspace > most) {
+                least = MIN(least, *ret_workspace);
+                drop(c, plan);
+                plan = NULL;
+            }
+        }
+    if (!plan && least != SIZE_MAX) {
+        snprintf(why, why_size, "cuDNN's plans work in %zu MiB and more, %zu are the most", least >> 20, most >> 20);
+    } else if (!plan) {
         c->last_error(words, sizeof(words));
         snprintf(why, why_size, "cuDNN has no plan among %lld: %s", (long long)n, words);
     }

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "nn/device/dnn_key.h"
+
 struct dnn_calls {
     size_t (*version)(void);
     int (*create)(void **ret_handle);
@@ -25,14 +27,6 @@ struct dnn_calls {
     int (*execute)(void *handle, void *plan, void *pack);
     const char *(*error_string)(int status);
     void (*last_error)(char *ret, size_t n);
-};
-
-/* Of sequences that are all alike; bf16, 32-bit sums. No padding: compared as bytes. */
-struct dnn_key {
-    int64_t n, heads, group, dim, keys, asking; /* group: heads of q per head of k and v */
-    int64_t q_stride, kv_stride, out_stride;    /* elements between rows */
-    int64_t dq_stride, dkv_stride;              /* backward: of the gradients */
-    uint32_t causal, stats, backward, zero;     /* stats: the log of the sum is wanted; zero: 0 */
 };
 
 /* What is handed over when a plan is carried out; a tensor's id is its number + 1. */
@@ -70,9 +64,9 @@ int dnn_calls_open(const char *path, struct dnn_calls *ret, void **ret_library, 
 int dnn_graph_build(const struct dnn_calls *calls, void *handle, const struct dnn_key *key, struct dnn_graph *ret);
 void dnn_graph_release(const struct dnn_calls *calls, struct dnn_graph *graph);
 
-/* A plan for this machine's device: the first engine that the heuristics name and that takes the graph. *ret_plan: for descriptor_free.
- * -ENOTSUP: none does. */
-int dnn_plan_build(const struct dnn_calls *calls, void *handle, const struct dnn_graph *graph, void **ret_plan, size_t *ret_workspace,
+/* A plan for this machine's device: the first engine that the heuristics name, that takes the graph and works in `most` bytes or fewer. *ret_plan: for
+ * descriptor_free. -ENOTSUP: none does. */
+int dnn_plan_build(const struct dnn_calls *calls, void *handle, const struct dnn_graph *graph, size_t most, void **ret_plan, size_t *ret_workspace,
                    char *why, size_t why_size);
 int dnn_plan_run(const struct dnn_calls *calls, void *handle, void *plan, void *const pointer[DNN_TENSORS], const bool uses[DNN_TENSORS],
                  void *workspace);

@@ -60,13 +60,14 @@ struct device_attention {
     int64_t dim;         /* of a head, at most 128 */
     bool causal;
     float scale;
-    const int32_t *start, *asking; /* [n+1] each */
+    const int32_t *start, *asking;           /* [n+1] each */
+    const int32_t *start_here, *asking_here; /* the same in the host's memory, for libraries; NULL: not there */
     int64_t longest, longest_asking, q_rows;
     bool alike; /* all sequences have `longest` keys and `longest_asking` queries: libraries take nothing else */
     int64_t q_stride, kv_stride, out_stride; /* elements between rows */
     const void *q, *k, *v;
     void *out;
-    float *lse;       /* [heads][q_rows] log of the sum of exponentials; NULL in inference */
+    float *lse;       /* log of the sum of exponentials, [heads][its queries] sequence after sequence; NULL in inference */
     const void *dout; /* backward: dq, dk, dv are += and lie like q, k, v */
     void *dq, *dk, *dv;
     float *delta; /* [heads][q_rows] scratch */

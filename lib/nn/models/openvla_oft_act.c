@@ -6,7 +6,8 @@
 #include "nn/models/openvla_oft.h"
 #include "nn/models/openvla_session.h"
 
-enum { SEQUENCES = 2 }; /* per pass: activations stay in the caches; any number gives the same bits */
+/* Sequences of a pass: activations stay in a CPU's caches, a device wants many rows at once; any number gives the same bits. */
+enum { HERE = 2, THERE = 16 };
 
 struct context {
     const struct openvla *model;
@@ -102,7 +103,7 @@ int oft_act(const struct openvla *model, struct openvla_session *s, const struct
 {
     const struct openvla_config *config = &model->config;
     struct context c = {.model = model};
-    int slots = oft_slots(config);
+    int slots = oft_slots(config), at_once;
     struct read read;
 
     if (n < 1 || n > s->max_batch || config->hidden != s->config.hidden || config->oft.kind == OFT_NONE || slots > OFT_MAX_SLOTS)
@@ -121,12 +122,13 @@ int oft_act(const struct openvla *model, struct openvla_session *s, const struct
         if (r < 0)
             return r;
     }
+    at_once = s->tape.on ? THERE : HERE;
     memset(results, 0, (size_t)n * sizeof(*results));
     for (c.first = 0; c.first < n; c.first += c.n) {
         int r;
 
         c.full = items[c.first].full;
-        for (c.n = 1; c.n < SEQUENCES && c.first + c.n < n && items[c.first + c.n].full == c.full;)
+        for (c.n = 1; c.n < at_once && c.first + c.n < n && items[c.first + c.n].full == c.full;)
             c.n++;
         r = session_run(s, act_pass, &c);
         if (r < 0)

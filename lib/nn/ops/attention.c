@@ -11,7 +11,7 @@ struct attend {
     const int32_t *asking;              /* [n+1] of q: the last rows of each sequence; start when all ask */
     int n, heads, group;                /* group: heads of q that share one of k and v */
     bool causal;
-    float *lse;                         /* on a device, in training: (heads, rows of q) */
+    float *lse;                         /* on a device, in training: [heads][queries] of each sequence */
     float *p, *inverse;                 /* kept in training: per head, sequence after sequence; inference: one sequence's worth */
     int64_t p_head;                     /* floats of p per head */
 };
@@ -73,7 +73,7 @@ static bool on_device(struct tape *t, const struct attend *c, struct device_atte
     }
     *ret = (struct device_attention) {
         .n = c->n, .heads = c->heads, .group = c->group, .dim = dim, .causal = c->causal, .scale = 1.0f / sqrtf((float)dim), .start = start,
-        .asking = asks, .longest = longest(c), .longest_asking = asking, .q_rows = c->q->rows, .alike = alike, .q_stride = c->q->cols, .kv_stride = c->k->cols,
+        .asking = asks, .start_here = c->start, .asking_here = c->asking, .longest = longest(c), .longest_asking = asking, .q_rows = c->q->rows, .alike = alike, .q_stride = c->q->cols, .kv_stride = c->k->cols,
         .out_stride = c->y->cols, .q = at_activation(t, c->q->x, c->q_at), .k = at_activation(t, c->k->x, c->k_at),
         .v = at_activation(t, c->v->x, c->v_at), .out = c->y->x, .lse = c->lse,
     };
