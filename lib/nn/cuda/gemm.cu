@@ -46,7 +46,9 @@ static __global__ void __launch_bounds__(THREADS) gemm_kernel(struct device_gemm
         }
         __syncthreads();
     }
-    for (int i = 0; i < 4; i++)
+    UNROLL("unroll") /* or the sums are kept in memory, to be indexed */
+    for (int i = 0; i < 4; i++) {
+        UNROLL("unroll")
         for (int j = 0; j < 4; j++) {
             int64_t r = m0 + ty * 4 + i, c = n0 + tx + 16 * j;
             float s = sum[i][j];
@@ -58,6 +60,7 @@ static __global__ void __launch_bounds__(THREADS) gemm_kernel(struct device_gemm
             s = g.bias ? s + g.bias[c] : s;
             store(to, g.add ? load(to) + s : s);
         }
+    }
 }
 
 template <class A, class B, class C> static int launch(void *stream, const struct device_gemm *g)
