@@ -1,45 +1,10 @@
-#include "train/shards.h"
+#include "train/shards_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "train/device_sums.h"
-#include "train/pool.h"
-#include "train/reducer.h"
-
 enum { FIRST_TAPE = 32 << 20, BLOCK = 1 << 15, BUCKET = 1 << 18 };    /* bytes; floats that one piece of the reduction adds, or ranks exchange */
-
-struct shards {
-    struct pool *pool;
-    struct group group;
-    int64_t numel;
-    int own;                    /* shards this rank computes: first .. first+own-1 */
-    int first;
-    float *grad[SHARDS];        /* NULL for other ranks' shards, and before the first gradient on this host */
-    struct tape *train, *infer; /* one per thread: a shard's pass is over before the thread takes the next */
-    const struct params *params;        /* where to compute; NULL: here */
-    struct device_sums *sums;   /* gradients there */
-    struct adamw_range *spans;  /* of the call in progress, as device_spans has them; room for the most seen */
-    int n_spans, most_spans;
-    float *gathered;            /* [ranks][longest message] */
-    size_t gathered_size;
-    bool late;                  /* ranks exchange nothing before all shards are done: the same bits, later */
-    int64_t bucket;             /* floats that they exchange at once; 0: BUCKET, DEVICE_BUCKET */
-
-    /* the call in progress */
-    const struct adamw_range *ranges;
-    int n_ranges, samples, chunk;
-    shard_fn *fn;
-    void *arg;
-    float *out;
-    struct buckets buckets;     /* of several ranks: what they exchange */
-    struct own_watch { struct bucket_watch buckets; struct shards *shards; int shard; } watch[SHARDS];
-    struct reducer *reducer;    /* on this host, while shards are computed */
-    struct outgrown { struct outgrown *next; float *grad; } *outgrown[SHARDS];  /* of passes given up after the reducer had got parts of them */
-    int error[SHARDS];
-    int *infer_error;           /* per thread */
-};
 
 int shards_new(int64_t numel, int threads, const struct group *group, struct shards **ret)
 {
@@ -106,40 +71,10 @@ struct shards *shards_free(struct shards *s)
     return NULL;
 }
 
-static void clear_there(struct tape *tape, float *grad, const struct adamw_range *spans, int n)
-{
-    for (int i = 0; i < n; i++)
-        tape_zero(tape, grad + spans[i].begin, (size_t)(spans[i].end - spans[i].begin) * sizeof(float));
-}
-
 static void clear_ranges(float *grad, const struct adamw_range *ranges, int n)
 {
     for (int i = 0; i < n; i++)
         memset(grad + ranges[i].begin, 0, (size_t)(ranges[i].end - ranges[i].begin) * sizeof(float));
-}
-
-/* Memory on a device is what others do not have: a dry run tells what the piece needs, to the byte. grad comes zeroed. */
-static int run_planned(struct shards *s, struct tape *tape, float *grad, int shard, int first, int last)
-{
-    bool dirty = false;
-    int r = -ENOBUFS;
-
-    for (int planned = tape->watch != NULL; planned < 2 && r == -ENOBUFS; planned++) {   /* watched: what was told cannot be taken back */
-        if (planned || !tape_room(tape)) {
-            tape_plan(tape);
-            r = s->fn(tape, shard, first, last, s->arg);
-            r = r < 0 ? r : tape_allocate(tape);
-            if (r < 0)
-                return r;
-        }
-        tape_begin(tape);
-        if (grad && dirty)
-            clear_there(tape, grad, s->spans, s->n_spans);
-        r = s->fn(tape, shard, first, last, s->arg);
-        r = r < 0 ? r : tape->error;
-        dirty = true;
-    }
-    return r;
 }
 
 /* The reducer has parts of the gradient of a pass that is given up: that memory is left to it, the next pass has other. */
@@ -175,11 +110,10 @@ static int begin_gradient(struct shards *s, struct tape *tape, int shard)
     return r;
 }
 
-/* Run fn on the tape; a tape that was too small grows and the piece is computed anew. grad NULL: inference. */
-static int run_piece(struct shards *s, struct tape *tape, float *grad, int shard, int first, int last)
+int shards_run_piece(struct shards *s, struct tape *tape, float *grad, int shard, int first, int last)
 {
     if (tape->on)
-        return run_planned(s, tape, grad, shard, first, last);
+        return shards_run_planned(s, tape, grad, shard, first, last);
     for (;;) {
         size_t size = MAX(tape_room(tape), FIRST_TAPE / 2);
         int r;
@@ -212,7 +146,7 @@ static void shard_piece(void *arg, int piece, int worker)
         clear_ranges(s->grad[shard], s->ranges, s->n_ranges);
     } else {
         tape->watch = s->reducer && !s->late ? s->watch[shard].buckets.tape : NULL;
-        r = run_piece(s, tape, s->grad[shard], shard, first, last);
+        r = shards_run_piece(s, tape, s->grad[shard], shard, first, last);
         tape->watch = NULL;
     }
     if (r >= 0 && s->reducer && !s->late)
@@ -262,7 +196,7 @@ static int gather(struct shards *s, const void *mine, size_t bytes)
     return s->group.gather(s->group.arg, mine, bytes, s->gathered);
 }
 
-static void set_call(struct shards *s, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg)
+void shards_set_call(struct shards *s, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg)
 {
     s->ranges = ranges;
     s->n_ranges = n_ranges;
@@ -316,7 +250,7 @@ static int bucket_here(void *arg, int bucket)
     return 0;
 }
 
-static void forget_watches(struct shards *s)
+void shards_forget_watches(struct shards *s)
 {
     for (int i = 0; i < SHARDS; i++) {
         bucket_watch_release(&s->watch[i].buckets);
@@ -331,7 +265,7 @@ static void forget_watches(struct shards *s)
     buckets_release(&s->buckets);
 }
 
-static int watch_shard(struct shards *s, int shard, bucket_fn *fn)
+int shards_watch(struct shards *s, int shard, bucket_fn *fn)
 {
     struct own_watch *watch = &s->watch[shard];
 
@@ -345,7 +279,7 @@ static int gradient_with_ranks(struct shards *s)
     int r = buckets_make(s->ranges, s->n_ranges, s->bucket ? s->bucket : BUCKET, &s->buckets);
 
     for (int i = s->first; i < s->first + s->own && r >= 0; i++)
-        r = watch_shard(s, i, bucket_here);
+        r = shards_watch(s, i, bucket_here);
     if (r >= 0)
         r = reducer_start(&s->buckets, &s->group, s->own, s->out, &s->reducer);
     if (r >= 0) {
@@ -356,7 +290,7 @@ static int gradient_with_ranks(struct shards *s)
         r = reducer_finish(s->reducer, r);
         s->reducer = NULL;
     }
-    forget_watches(s);
+    shards_forget_watches(s);
     return r;
 }
 
@@ -368,89 +302,6 @@ static int gradient_here(struct shards *s, float *grad)
     return r < 0 ? r : s->group.ranks > 1 ? gradient_with_ranks(s) : gradient_alone(s);
 }
 
-/* ---- on a device ------------------------------------------------------------------------------------------ */
-
-static int bucket_there(void *arg, int bucket)
-{
-    const struct own_watch *watch = arg;
-    struct shards *s = watch->shards;
-
-    return device_sums_bucket(s->sums, s->train[0].on, &s->buckets.list[bucket], &s->group);
-}
-
-/* With several ranks the last shard's gradient goes to the others while it is made. */
-static int shard_there(void *arg, int own, float *grad)
-{
-    struct shards *s = arg;
-    struct tape *tape = &s->train[0];
-    int shard = s->first + own, first = shard_begin(s->samples, shard), last = shard_begin(s->samples, shard + 1), r = 0;
-    bool exchanged = s->group.ranks > 1 && own == s->own - 1;
-
-    if (first < last) {
-        tape->watch = exchanged && !s->late ? s->watch[shard].buckets.tape : NULL;
-        tape->param_grad = grad;
-        r = run_piece(s, tape, grad, shard, first, last);
-        tape->watch = NULL;
-    }
-    return r < 0 || !exchanged ? r : bucket_watch_rest(&s->watch[shard].buckets);
-}
-
-static int gradients_there(struct shards *s, struct device_stream *stream, float **ret)
-{
-    int r;
-
-    if (s->group.ranks == 1)
-        return device_sums_shards(s->sums, stream, s->spans, s->n_spans, s->own, false, shard_there, s, ret);
-    r = buckets_make(s->ranges, s->n_ranges, s->bucket ? MIN(s->bucket, (int64_t)DEVICE_BUCKET) : DEVICE_BUCKET, &s->buckets);
-    if (r >= 0)
-        r = watch_shard(s, s->first + s->own - 1, bucket_there);
-    if (r >= 0)
-        r = device_sums_shards(s->sums, stream, s->spans, s->n_spans, s->own, true, shard_there, s, ret);
-    r = device_sums_wait(s->sums, &s->group, r);
-    forget_watches(s);
-    return r;
-}
-
-static int make_spans(struct shards *s)
-{
-    if (s->n_ranges > s->most_spans) {
-        free(s->spans);
-        s->most_spans = 0;
-        s->spans = calloc((size_t)s->n_ranges, sizeof *s->spans);
-        if (!s->spans)
-            return -ENOMEM;
-        s->most_spans = s->n_ranges;
-    }
-    s->n_spans = device_spans(s->ranges, s->n_ranges, s->spans);
-    return 0;
-}
-
-int shards_gradient_there(struct shards *s, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg,
-                          float **ret, struct device_stream **ret_stream)
-{
-    struct tape *tape = &s->train[0];
-    float *grad;
-    int r;
-
-    if (!s->params || !s->params->device)
-        return -ENODEV;
-    set_call(s, ranges, n_ranges, samples, fn, arg);
-    r = make_spans(s);
-    if (r >= 0)
-        r = tape_attach(tape, s->params);
-    if (r >= 0)
-        r = device_stream_begin(tape->on);
-    if (r >= 0 && !s->sums)
-        r = device_sums_new(s->params->device, s->numel, &s->sums);
-    if (r >= 0)
-        r = gradients_there(s, tape->on, &grad);
-    if (r < 0)
-        return r;
-    *ret = grad;
-    *ret_stream = tape->on;
-    return 0;
-}
-
 int shards_gradient(struct shards *s, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg,
                     float *grad)
 {
@@ -459,7 +310,7 @@ int shards_gradient(struct shards *s, const struct adamw_range *ranges, int n_ra
     int r;
 
     if (!s->params || !s->params->device) {
-        set_call(s, ranges, n_ranges, samples, fn, arg);
+        shards_set_call(s, ranges, n_ranges, samples, fn, arg);
         return gradient_here(s, grad);
     }
     r = shards_gradient_there(s, ranges, n_ranges, samples, fn, arg, &there, &stream);
@@ -478,7 +329,7 @@ static void infer_piece(void *arg, int piece, int worker)
         return;
     r = s->params ? tape_attach(&s->infer[worker], s->params) : 0;
     if (r >= 0)
-        r = run_piece(s, &s->infer[worker], NULL, piece, first, last);
+        r = shards_run_piece(s, &s->infer[worker], NULL, piece, first, last);
     if (r < 0)
         s->infer_error[worker] = r;
 }

@@ -1,0 +1,115 @@
+/* shards_device.c - shards on a device: one after the other, since one fills it, added up there. */
+#include "train/shards_internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static void clear_there(struct tape *tape, float *grad, const struct adamw_range *spans, int n)
+{
+    for (int i = 0; i < n; i++)
+        tape_zero(tape, grad + spans[i].begin, (size_t)(spans[i].end - spans[i].begin) * sizeof(float));
+}
+
+int shards_run_planned(struct shards *s, struct tape *tape, float *grad, int shard, int first, int last)
+{
+    bool dirty = false;
+    int r = -ENOBUFS;
+
+    for (int planned = tape->watch != NULL; planned < 2 && r == -ENOBUFS; planned++) {   /* watched: what was told cannot be taken back */
+        if (planned || !tape_room(tape)) {
+            tape_plan(tape);
+            r = s->fn(tape, shard, first, last, s->arg);
+            r = r < 0 ? r : tape_allocate(tape);
+            if (r < 0)
+                return r;
+        }
+        tape_begin(tape);
+        if (grad && dirty)
+            clear_there(tape, grad, s->spans, s->n_spans);
+        r = s->fn(tape, shard, first, last, s->arg);
+        r = r < 0 ? r : tape->error;
+        dirty = true;
+    }
+    return r;
+}
+
+static int bucket_there(void *arg, int bucket)
+{
+    const struct own_watch *watch = arg;
+    struct shards *s = watch->shards;
+
+    return device_sums_bucket(s->sums, s->train[0].on, &s->buckets.list[bucket], &s->group);
+}
+
+/* With several ranks the last shard's gradient goes to the others while it is made. */
+static int shard_there(void *arg, int own, float *grad)
+{
+    struct shards *s = arg;
+    struct tape *tape = &s->train[0];
+    int shard = s->first + own, first = shard_begin(s->samples, shard), last = shard_begin(s->samples, shard + 1), r = 0;
+    bool exchanged = s->group.ranks > 1 && own == s->own - 1;
+
+    if (first < last) {
+        tape->watch = exchanged && !s->late ? s->watch[shard].buckets.tape : NULL;
+        tape->param_grad = grad;
+        r = shards_run_piece(s, tape, grad, shard, first, last);
+        tape->watch = NULL;
+    }
+    return r < 0 || !exchanged ? r : bucket_watch_rest(&s->watch[shard].buckets);
+}
+
+static int gradients_there(struct shards *s, struct device_stream *stream, float **ret)
+{
+    int r;
+
+    if (s->group.ranks == 1)
+        return device_sums_shards(s->sums, stream, s->spans, s->n_spans, s->own, false, shard_there, s, ret);
+    r = buckets_make(s->ranges, s->n_ranges, s->bucket ? MIN(s->bucket, (int64_t)DEVICE_BUCKET) : DEVICE_BUCKET, &s->buckets);
+    if (r >= 0)
+        r = shards_watch(s, s->first + s->own - 1, bucket_there);
+    if (r >= 0)
+        r = device_sums_shards(s->sums, stream, s->spans, s->n_spans, s->own, true, shard_there, s, ret);
+    r = device_sums_wait(s->sums, &s->group, r);
+    shards_forget_watches(s);
+    return r;
+}
+
+static int make_spans(struct shards *s)
+{
+    if (s->n_ranges > s->most_spans) {
+        free(s->spans);
+        s->most_spans = 0;
+        s->spans = calloc((size_t)s->n_ranges, sizeof *s->spans);
+        if (!s->spans)
+            return -ENOMEM;
+        s->most_spans = s->n_ranges;
+    }
+    s->n_spans = device_spans(s->ranges, s->n_ranges, s->spans);
+    return 0;
+}
+
+int shards_gradient_there(struct shards *s, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg,
+                          float **ret, struct device_stream **ret_stream)
+{
+    struct tape *tape = &s->train[0];
+    float *grad;
+    int r;
+
+    if (!s->params || !s->params->device)
+        return -ENODEV;
+    shards_set_call(s, ranges, n_ranges, samples, fn, arg);
+    r = make_spans(s);
+    if (r >= 0)
+        r = tape_attach(tape, s->params);
+    if (r >= 0)
+        r = device_stream_begin(tape->on);
+    if (r >= 0 && !s->sums)
+        r = device_sums_new(s->params->device, s->numel, &s->sums);
+    if (r >= 0)
+        r = gradients_there(s, tape->on, &grad);
+    if (r < 0)
+        return r;
+    *ret = grad;
+    *ret_stream = tape->on;
+    return 0;
+}
