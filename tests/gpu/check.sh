@@ -59,6 +59,7 @@ part attention 40 "$bin/nn/test_device_dnn"
 part products 40 "$bin/nn/test_device_blas"
 part graphs 40 "$bin/nn/test_device_graphs"
 part training 60 "$bin/nn/test_device_train"
+part nccl 40 "$bin/nn/test_device_ranks"
 part memory 40 "$bin/nn/test_device_memory"
 part kernels 60 "$bin/bench/bench_gpu" "$GANTRY_TEST_DEVICE"
 models act fast 60

@@ -12,6 +12,7 @@
 
 #include "base/philox.h"
 #include "nn/cpu/kernels.h"
+#include "nn/device/device.h"
 
 struct openvla *lab_model(uint64_t seed)
 {
@@ -184,8 +185,32 @@ struct openvla *lab_critic_model(uint64_t seed)
     return model;
 }
 
-void lab_same_bits(const struct trainer *a, const struct trainer *b)
+struct trainer *lab_trainer_on(struct openvla *model, struct device *device, const struct group *group)
 {
+    struct trainer *t = NULL;
+
+    device_set_process(device);
+    assert_int_equal(trainer_new(model, 1, group, &t), 0);
+    device_set_process(NULL);
+    assert_ptr_equal(model->params.device, device);
+    return t;
+}
+
+struct sft_result lab_imitate(struct trainer *trainer, struct dataset *data, const struct sft_config *config, uint64_t seed)
+{
+    struct sft_result result;
+    struct error error = {0};
+
+    data->model = trainer->model;
+    if (objective_sft(trainer, data, config, &(struct objective) {.seed = seed}, &result, &error) < 0)
+        fail_msg("%s", error.text);
+    return result;
+}
+
+void lab_same_bits(struct trainer *a, struct trainer *b)
+{
+    assert_int_equal(trainer_fetch(a), 0);
+    assert_int_equal(trainer_fetch(b), 0);
     assert_int_equal(a->model->params.numel, b->model->params.numel);
     assert_memory_equal(a->model->params.values, b->model->params.values, (size_t)a->model->params.numel * sizeof(float));
     for (int i = 0; i < TRAIN_PARTS; i++) {

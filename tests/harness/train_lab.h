@@ -14,6 +14,11 @@ struct openvla *lab_model(uint64_t seed);
 struct openvla *lab_packed_clone(const struct openvla *model);
 struct trainer *lab_trainer(struct openvla *model, int threads);        /* the model is the trainer's */
 
+/* On this device, NULL: the CPU; the model is the trainer's. */
+struct trainer *lab_trainer_on(struct openvla *model, struct device *device, const struct group *group);
+/* An sft plan on this data, which is the trainer's model's from now on. */
+struct sft_result lab_imitate(struct trainer *trainer, struct dataset *data, const struct sft_config *config, uint64_t seed);
+
 uint8_t *lab_noise_frames(uint64_t seed, int n);                        /* (n, LAB_FRAME); caller frees */
 
 /* One episode of at most LAB_MAX_STEPS whose tokens and log-probs are those `model` samples (a rollout, by policy version 3), or a
@@ -29,7 +34,7 @@ struct openvla *lab_critic_model(uint64_t seed);
 struct ppo_result lab_iterate_forgetting(struct trainer *trainer, const struct openvla *reference, const struct rl_config *config,
                                          uint64_t iteration, int every);
 struct ppo_result lab_iterate(struct trainer *trainer, const struct openvla *reference, const struct rl_config *config, uint64_t iteration);
-void lab_same_bits(const struct trainer *a, const struct trainer *b);      /* values, moments, statistics of returns */
+void lab_same_bits(struct trainer *a, struct trainer *b);      /* values, moments, statistics of returns, wherever they were computed */
 
 /* A main(): what holds in strict numerics, then, where this CPU has them, what holds in fast ones. */
 struct CMUnitTest;

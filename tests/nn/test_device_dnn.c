@@ -1,5 +1,5 @@
-/* cuDNN as far as it goes without a device: which calls are for it, the graphs of all of them, the cache of plans, and that a refusal is
- * counted and answered by the own kernel. */
+/* cuDNN as far as it goes without a device: the graphs of all calls that are for it, and that a refusal is counted and answered by the own kernel. On a real
+ * device its numbers beside the own kernel's. (test_dnn_plans.c has what needs no library.) */
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
@@ -13,202 +13,8 @@
 #include <cmocka.h>
 
 #include "nn/device/dnn.h"
-#include "nn/device/dnn_cache.h"
 #include "nn/device/dnn_graph.h"
 #include "tests/emulate/test_device.h"
-
-/* ---- the cache --------------------------------------------------------------------------------------------- */
-
-static int made, dropped;
-static bool refusing;
-
-static int make(void *arg, struct dnn_plan *ret)
-{
-    (void)arg;
-    made++;
-    if (refusing)
-        return -ENOTSUP;
-    ret->plan = &made;
-    ret->workspace = (size_t)ret->key.keys;
-    return 0;
-}
-
-static void drop(void *arg, struct dnn_plan *plan)
-{
-    (void)arg;
-    assert_ptr_equal(plan->plan, &made);
-    dropped++;
-}
-
-static const struct dnn_plan *plan_for(struct dnn_cache *cache, int64_t keys)
-{
-    const struct dnn_key key = {.n = 1, .heads = 2, .group = 1, .dim = 64, .keys = keys, .asking = keys};
-
-    return dnn_cache_plan(cache, &key, make, drop, NULL);
-}
-
-static void test_plans_are_made_once_and_the_least_used_goes(void **state)
-{
-    static struct dnn_cache cache;
-
-    (void)state;
-    made = dropped = 0;
-    for (int64_t keys = 1; keys <= DNN_PLANS; keys++)
-        assert_int_equal(plan_for(&cache, keys)->workspace, keys);
-    for (int64_t keys = 1; keys <= DNN_PLANS; keys++)
-        assert_int_equal(plan_for(&cache, keys)->workspace, keys);
-    assert_int_equal(made, DNN_PLANS);
-    (void)plan_for(&cache, 1);                  /* now 2 is the least used */
-    (void)plan_for(&cache, DNN_PLANS + 1);
-    assert_int_equal(dropped, 1);
-    (void)plan_for(&cache, 1);
-    assert_int_equal(made, DNN_PLANS + 1);
-    (void)plan_for(&cache, 2);
-    assert_int_equal(made, DNN_PLANS + 2);
-
-    refusing = true;
-    assert_null(plan_for(&cache, 1000));
-    refusing = false;
-    assert_null(plan_for(&cache, 1000));        /* kept like a plan */
-    assert_int_equal(made, DNN_PLANS + 3);
-    assert_int_equal(cache.refused, 1);
-    dnn_cache_clear(&cache, drop, NULL);
-    assert_int_equal(dropped, DNN_PLANS + 2);
-    assert_int_equal(cache.made, dropped);
-}
-
-/* ---- pieces -------------------------------------------------------------------------------------------------------- */
-
-static void test_pieces(void **state)
-{
-    int32_t start[] = {0, 5, 10, 15, 20, 25, 28, 31, 32}, asking[] = {0, 5, 10, 15, 20, 25, 28, 29, 30};        /* 5 x 5, 3, 3 of which one asks, 1 */
-    const int want[] = {4, 1, 1, 1, 1};
-    static uint16_t numbers[64 * 32];
-    static float lse[64];
-    struct device_attention a = {.n = 8, .heads = 2, .group = 1, .dim = 8, .start = start, .asking = asking, .start_here = start, .asking_here = asking, .q_stride = 16,
-                                 .kv_stride = 32, .out_stride = 16, .q = numbers, .k = numbers, .out = numbers, .lse = lse};
-    struct device_attention piece;
-    int first = 0, n;
-
-    (void)state;
-    for (size_t i = 0; i < ARRAY_SIZE(want); i++, first += n) {
-        n = dnn_piece(&a, first, &piece);
-        assert_int_equal(n, want[i]);
-        assert_true(piece.n == n && piece.alike && !piece.start_here && piece.start == start + first && piece.asking == asking + first);
-        assert_int_equal(piece.longest, start[first + 1] - start[first]);
-        assert_int_equal(piece.longest_asking, asking[first + 1] - asking[first]);
-        assert_ptr_equal(piece.q, numbers + asking[first] * 16);
-        assert_ptr_equal(piece.k, numbers + start[first] * 32);
-        assert_ptr_equal(piece.lse, lse + asking[first] * 2);   /* a sequence's own, head after head */
-        assert_null(piece.dq);
-    }
-    assert_int_equal(first, 8);
-    a.start_here = NULL;
-    assert_int_equal(dnn_piece(&a, 0, &piece), 8);
-}
-
-enum { MOST_KEYS = 4096, PROMPTS = 15, SHORTEST = 21 };
-
-struct keys { struct dnn_key key[MOST_KEYS]; int n; };
-
-static void note(struct keys *keys, const struct device_attention *a, bool backward)
-{
-    struct device_attention piece;
-
-    for (int first = 0, i; first < a->n; first += piece.n) {
-        struct dnn_key key;
-
-        (void)dnn_piece(a, first, &piece);
-        if (!dnn_key_of(DEVICE_BF16, &piece, backward, &key))
-            continue;
-        for (i = 0; i < keys->n && memcmp(&keys->key[i], &key, sizeof key) != 0; i++)
-            ;
-        assert_true(i < MOST_KEYS);
-        keys->key[i] = key;
-        keys->n = i == keys->n ? i + 1 : keys->n;
-    }
-}
-
-/* n sequences of these lengths in turn. */
-static void note_sequences(struct keys *keys, int n, int base, int first, int lengths, bool stats, bool backward)
-{
-    int32_t start[65] = {0};
-    static float lse[65 * 600 * 32];
-    struct device_attention a = {.n = n, .heads = 32, .group = 1, .dim = 128, .causal = true, .start = start, .asking = start, .start_here = start, .asking_here = start,
-                                 .q_stride = 4096, .kv_stride = 4096, .out_stride = 4096, .lse = stats ? lse : NULL};
-
-    for (int i = 0; i < n; i++)
-        start[i + 1] = start[i] + base + SHORTEST + (lengths == 1 ? first : (first + i) % lengths);
-    note(keys, &a, backward);
-}
-
-static void note_pictures(struct keys *keys, int n, bool stats, bool backward)
-{
-    static float lse[65 * 261 * 16];
-
-    for (int tower = 0; tower < 2; tower++) {
-        int32_t start[65] = {0};
-        int64_t dim = tower ? 72 : 64, rows = tower ? 256 : 261;
-        struct device_attention a = {.n = n, .heads = 16, .group = 1, .dim = dim, .start = start, .asking = start, .start_here = start, .asking_here = start,
-                                     .q_stride = 48 * dim, .kv_stride = 48 * dim, .out_stride = 16 * dim, .lse = stats ? lse : NULL};
-
-        for (int i = 0; i < n; i++)
-            start[i + 1] = start[i] + (int32_t)rows;
-        note(keys, &a, backward);
-    }
-}
-
-/* OpenVLA with LIBERO's prompts (15 lengths): acting in any batch, scoring pairs of pictures, a reference's pass, learning from minibatches of up to 64, imitating
- * and by reward. All of it in one process would still find each plan once. */
-static void test_the_models_plans_all_have_room(void **state)
-{
-    static struct keys acting, scoring, learning, all;
-
-    (void)state;
-    for (int n = 1; n <= 16; n++) {
-        for (int prompt = 0; prompt < PROMPTS; prompt++)
-            for (int lengths = 1; lengths <= PROMPTS; lengths += 7) {   /* all alike, and mixed in several ways */
-                note_sequences(&acting, n, 256, prompt, lengths, false, false);
-                note_sequences(&scoring, n, 512, prompt, lengths, false, false);
-                note_sequences(&learning, n, 256 + 6, prompt, lengths, false, false);
-                for (int shift = 6; shift <= 7 && n <= 8; shift++)
-                    for (int backward = 0; backward < 2; backward++)
-                        note_sequences(&learning, n, 256 + shift, prompt, lengths, true, backward);
-            }
-        note_pictures(&acting, n, false, false);
-        note_pictures(&scoring, 2 * n, false, false);
-        note_pictures(&learning, n, true, false);
-        note_pictures(&learning, n, true, true);
-    }
-    for (int i = 0; i < acting.n + scoring.n + learning.n; i++) {
-        const struct dnn_key *key = i < acting.n ? &acting.key[i] : i < acting.n + scoring.n ? &scoring.key[i - acting.n] : &learning.key[i - acting.n - scoring.n];
-        int k = 0;
-
-        while (k < all.n && memcmp(&all.key[k], key, sizeof *key) != 0)
-            k++;
-        all.key[k] = *key;
-        all.n = MAX(all.n, k + 1);
-    }
-    print_message("plans: acting %d, scoring %d, learning %d, all %d of %d\n", acting.n, scoring.n, learning.n, all.n, DNN_PLANS);
-    assert_in_range(acting.n, 3 * PROMPTS, DNN_PLANS);
-    assert_in_range(all.n, learning.n, DNN_PLANS);
-}
-
-static void test_what_a_plan_may_work_in(void **state)
-{
-    struct dnn_key key = {.n = 4, .heads = 32, .group = 1, .dim = 128, .keys = 299, .asking = 299, .dq_stride = 4096, .dkv_stride = 4096};
-    size_t scores = (size_t)4 * 32 * 299 * 299 * 4, row = (size_t)4 * 299 * 4096;
-
-    (void)state;
-    assert_int_equal(dnn_plan_most(&key), scores);
-    assert_int_equal(dnn_lay_out(&key, 1000).bytes, 1000);
-    key.backward = true;
-    assert_int_equal(dnn_plan_most(&key), 2 * scores + 4 * row);
-    assert_in_range(dnn_lay_out(&key, 1000).bytes, 6 * row + 1000, 6 * row + (size_t)4 * 299 * 32 * 4 + 5 * 256 + 1000);
-    assert_true(dnn_lay_out(&key, 0).plan % 256 == 0 && dnn_lay_out(&key, 0).dv % 256 == 0);
-}
-
-/* ---- the device's part ------------------------------------------------------------------------------------------ */
 
 static struct device_attention call_of(int heads, int group, int64_t dim, int64_t keys, bool causal)
 {
@@ -219,30 +25,49 @@ static struct device_attention call_of(int heads, int group, int64_t dim, int64_
 
 #if GANTRY_GPU
 
-static void test_what_is_for_cudnn(void **state)
-{
-    struct device_attention a = call_of(4, 2, 64, 32, true);
-    struct dnn_key key, other;
+/* A call on a device: numbers in there[0], all of q, k and v, the answer in there[1]. */
+struct tried {
+    struct device *device;
+    struct device_stream *s;
+    struct device_attention a;
+    size_t bytes;
+    void *there[2];
+};
 
-    (void)state;
-    assert_true(dnn_key_of(DEVICE_BF16, &a, false, &key));
-    assert_true(dnn_key_of(DEVICE_BF16, &a, true, &other));
-    assert_true(memcmp(&key, &other, sizeof key) != 0);
-    a.q = &key;                                         /* places are no part of it */
-    assert_true(dnn_key_of(DEVICE_BF16, &a, false, &other));
-    assert_memory_equal(&key, &other, sizeof key);
-    assert_false(dnn_key_of(DEVICE_F32, &a, false, &key));
-    a.alike = false;
-    assert_false(dnn_key_of(DEVICE_BF16, &a, false, &key));
-    a = call_of(4, 1, 44, 32, false);
-    assert_false(dnn_key_of(DEVICE_BF16, &a, false, &key));     /* not a multiple of eight */
-    a = call_of(4, 1, 64, 1, false);
-    assert_false(dnn_key_of(DEVICE_BF16, &a, true, &key));
-    a = call_of(4, 1, 64, 32, true);
-    a.longest_asking = 2;                               /* the mask would begin at the wrong row */
-    assert_false(dnn_key_of(DEVICE_BF16, &a, false, &key));
-    a.causal = false;
-    assert_true(dnn_key_of(DEVICE_BF16, &a, false, &key));
+/* device: taken over. start: [n+1], which stays. */
+static struct tried try_begin(struct device *device, struct device_attention a, int n, const int32_t *start)
+{
+    struct tried t = {.device = device, .a = a, .bytes = (size_t)start[n] * (size_t)a.q_stride * sizeof(uint16_t)};
+    uint16_t *host = malloc(t.bytes);
+
+    for (size_t i = 0; i < t.bytes / sizeof *host; i++)
+        host[i] = (uint16_t)(0x3e00 + i * 37 % 256);            /* bf16 of some tenths */
+    assert_int_equal(device_stream_new(device, &t.s), 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(t.s->k->alloc(t.bytes, &t.there[i]), 0);
+    assert_int_equal(t.s->k->upload(t.s->stream, t.there[0], host, t.bytes), 0);
+    t.a.n = n;
+    t.a.q_rows = start[n];
+    t.a.start = t.a.asking = device_send(t.s, start, (size_t)(n + 1) * sizeof *start);
+    t.a.q = t.a.k = t.a.v = t.there[0];
+    t.a.out = t.there[1];
+    free(host);
+    return t;
+}
+
+static void try_once(struct tried *t, uint16_t *ret)
+{
+    assert_int_equal(t->s->k->zero(t->s->stream, t->there[1], t->bytes), 0);
+    assert_int_equal(device_attention(t->s, DEVICE_BF16, &t->a, false), 0);
+    assert_int_equal(t->s->k->download(t->s->stream, ret, t->there[1], t->bytes), 0);
+}
+
+static void try_end(struct tried *t)
+{
+    for (int i = 0; i < 2; i++)
+        t->s->k->release(t->there[i]);
+    device_stream_free(t->s);
+    device_unref(t->device);
 }
 
 /* Every form there is, with the head sizes of the models: 64 and 72 of the towers, 80 of Qwen's, 128. */
@@ -308,12 +133,10 @@ static void test_a_refused_graph_says_why(void **state)
 static void test_a_refusal_is_counted_and_answered(void **state)
 {
     enum { N = 2, KEYS = 5, HEADS = 2, DIM = 16, NUMBERS = N * KEYS * HEADS * DIM };
-    struct device *device = test_device_open();
-    struct device_attention a = call_of(HEADS, 1, DIM, KEYS, false);
-    static uint16_t host[NUMBERS], out[2][NUMBERS];
+    static uint16_t out[2][NUMBERS];
     int32_t start[N + 1] = {0, KEYS, 2 * KEYS};
-    struct device_stream *s = NULL;
-    void *there[2];
+    struct device *device = test_device_open();
+    struct tried t;
     char why[200];
 
     (void)state;
@@ -325,33 +148,19 @@ static void test_a_refusal_is_counted_and_answered(void **state)
         device_unref(device);
         skip();
     }
-    for (int i = 0; i < NUMBERS; i++)
-        host[i] = (uint16_t)(0x3e00 + i * 37 % 256);            /* bf16 of some tenths */
-    assert_int_equal(device_stream_new(device, &s), 0);
-    for (int i = 0; i < 2; i++)
-        assert_int_equal(s->k->alloc(sizeof host, &there[i]), 0);
-    assert_int_equal(s->k->upload(s->stream, there[0], host, sizeof host), 0);
-    a.n = N;
-    a.q_rows = N * KEYS;
-    a.start = a.asking = device_send(s, start, sizeof start);
-    a.q = a.k = a.v = there[0];
-    a.out = there[1];
+    t = try_begin(device, call_of(HEADS, 1, DIM, KEYS, false), N, start);
     for (int i = 0; i < 2; i++) {
         device->strict = i == 0;        /* strict does not even ask */
-        assert_int_equal(device_attention(s, DEVICE_BF16, &a, false), 0);
-        assert_int_equal(s->k->download(s->stream, out[i], there[1], sizeof out[i]), 0);
+        try_once(&t, out[i]);
         assert_int_equal(device_fallbacks(device).attention, i);
     }
     assert_memory_equal(out[0], out[1], sizeof out[0]);
     assert_non_null(strstr(device_refusal(device), "cuDNN does not start"));
-    for (int i = 0; i < 2; i++)
-        s->k->release(there[i]);
-    device_stream_free(s);
-    device_unref(device);
+    try_end(&t);
 }
 
 /* A library that plans everything and then does not carry it out, or wants more memory than a plan may, or than there is: refused like the rest, once. */
-static int executed, execution = 5000;
+static int executed;
 static bool is_full;
 static const struct device_kernels *under;
 
@@ -373,7 +182,7 @@ static int fake_get(void *d, int name, int type, int64_t room, int64_t *ret_n, v
         *(int64_t *)ret = workspace_wanted;
     return 0;
 }
-static int fake_execute(void *handle, void *plan, void *pack) { return (void)handle, (void)plan, (void)pack, executed++, execution; }
+static int fake_execute(void *handle, void *plan, void *pack) { return (void)handle, (void)plan, (void)pack, executed++, 5000; }
 static const char *fake_string(int status) { return (void)status, "no"; }
 static void fake_words(char *ret, size_t n) { snprintf(ret, n, "execution failed"); }
 
@@ -383,56 +192,37 @@ static void test_a_plan_that_is_not_carried_out(void **state)
                                           fake_string, fake_words};
     enum { N = 2, KEYS = 5, HEADS = 2, DIM = 16, NUMBERS = N * KEYS * HEADS * DIM };
     enum { FAILS, TOO_LARGE, FULL, WAYS };
+    static const char *const words[WAYS] = {"cuDNN does not carry out its own plan: execution failed", "cuDNN's plans work in", "MiB that a plan works in are not free"};
     int32_t start[N + 1] = {0, KEYS, 2 * KEYS};
-    static uint16_t host[NUMBERS], own[NUMBERS], out[NUMBERS];
+    static uint16_t own[NUMBERS], out[NUMBERS];
 
     (void)state;
     if (getenv("GANTRY_TEST_DEVICE"))
         skip();
-    for (int i = 0; i < NUMBERS; i++)
-        host[i] = (uint16_t)(0x3e00 + i * 37 % 256);
     for (int way = FAILS; way < WAYS; way++) {
-        static const char *const words[WAYS] = {"cuDNN does not carry out its own plan: execution failed", "cuDNN's plans work in", "MiB that a plan works in are not free"};
         struct device *real = test_device_open(), *device = NULL;
         struct device_kernels table = *real->k;
-        struct device_attention a = call_of(HEADS, 1, DIM, KEYS, false);
-        struct device_stream *s = NULL;
-        void *there[2];
+        struct tried t;
 
         under = real->k;
         table.alloc = alloc_or_full;
         assert_int_equal(device_wrap(&table, 0, &device, NULL), 0);
         executed = 0;
         workspace_wanted = way == TOO_LARGE ? (int64_t)1 << 50 : way == FULL ? 64 : 0;
-        assert_int_equal(device_stream_new(device, &s), 0);
-        for (int i = 0; i < 2; i++)
-            assert_int_equal(s->k->alloc(sizeof host, &there[i]), 0);
-        assert_int_equal(s->k->upload(s->stream, there[0], host, sizeof host), 0);
-        a.n = N;
-        a.q_rows = N * KEYS;
-        a.start = a.asking = device_send(s, start, sizeof start);
-        a.q = a.k = a.v = there[0];
-        a.out = there[1];
-        device->strict = false;
-        assert_int_equal(device_attention(s, DEVICE_BF16, &a, false), 0);
-        assert_int_equal(s->k->download(s->stream, own, there[1], sizeof own), 0);
+        t = try_begin(device, call_of(HEADS, 1, DIM, KEYS, false), N, start);
+        try_once(&t, own);
         assert_int_equal(device_fallbacks(device).attention, 0);
         device->dnn = dnn_wrap(&fake);
         is_full = way == FULL;
         for (int i = 1; i <= 3; i++) {
-            assert_int_equal(s->k->zero(s->stream, there[1], sizeof out), 0);
-            assert_int_equal(device_attention(s, DEVICE_BF16, &a, false), 0);
-            assert_int_equal(s->k->download(s->stream, out, there[1], sizeof out), 0);
+            try_once(&t, out);
             assert_memory_equal(out, own, sizeof out);
             assert_int_equal(device_fallbacks(device).attention, i);
             assert_int_equal(executed, way == FAILS);           /* asked once */
         }
         is_full = false;
         assert_non_null(strstr(device_refusal(device), words[way]));
-        for (int i = 0; i < 2; i++)
-            s->k->release(there[i]);
-        device_stream_free(s);
-        device_unref(device);
+        try_end(&t);
         device_unref(real);
     }
 }
@@ -444,50 +234,30 @@ static int execute_or_not(void *handle, void *plan, void *pack) { return (void)h
 
 static void test_each_piece_is_somebodys(void **state)
 {
-    struct dnn_calls fake = {fake_version, fake_create, fake_one, fake_two, fake_new, fake_one, fake_set, fake_get, fake_one, execute_or_not, fake_string, fake_words};
+    static const struct dnn_calls fake = {fake_version, fake_create, fake_one, fake_two, fake_new, fake_one, fake_set, fake_get, fake_one, execute_or_not,
+                                          fake_string, fake_words};
     enum { N = 4, ROWS = 12, HEADS = 2, DIM = 16, WIDTH = HEADS * DIM };
-    int32_t start[N + 1] = {0, 5, 10, 11, 12};                  /* pieces: 1, 1 (five rows each), 1, 1 */
-    static uint16_t host[ROWS * WIDTH], own[ROWS * WIDTH], out[ROWS * WIDTH];
-    struct device *device;
-    struct device_attention a = call_of(HEADS, 1, DIM, 5, true);
-    struct device_stream *s = NULL;
-    void *there[2];
+    int32_t start[N + 1] = {0, 5, 10, 11, 12};                  /* a piece each */
+    static uint16_t own[ROWS * WIDTH], out[ROWS * WIDTH];
+    struct tried t;
 
     (void)state;
     if (getenv("GANTRY_TEST_DEVICE"))
         skip();
-    device = test_device_open();
     workspace_wanted = 0;
-    for (int i = 0; i < ROWS * WIDTH; i++)
-        host[i] = (uint16_t)(0x3e00 + i * 37 % 256);
-    assert_int_equal(device_stream_new(device, &s), 0);
-    for (int i = 0; i < 2; i++)
-        assert_int_equal(s->k->alloc(sizeof host, &there[i]), 0);
-    assert_int_equal(s->k->upload(s->stream, there[0], host, sizeof host), 0);
-    a.n = N;
-    a.q_rows = ROWS;
-    a.alike = false;
-    a.start = a.asking = device_send(s, start, sizeof start);
-    a.start_here = a.asking_here = start;
-    a.q = a.k = a.v = there[0];
-    a.out = there[1];
-    device->strict = false;
-    for (int taken = -1; taken <= N; taken++) {                 /* -1: without the library */
+    t = try_begin(test_device_open(), call_of(HEADS, 1, DIM, 5, true), N, start);
+    t.a.alike = false;
+    t.a.start_here = t.a.asking_here = start;
+    try_once(&t, own);
+    for (int taken = 0; taken <= N; taken++) {
+        dnn_close(t.device->dnn);
+        t.device->dnn = dnn_wrap(&fake);                        /* nothing is refused yet */
         sequences_left = taken;
-        if (taken >= 0) {
-            dnn_close(device->dnn);
-            device->dnn = dnn_wrap(&fake);                      /* nothing is refused yet */
-        }
-        assert_int_equal(s->k->zero(s->stream, there[1], sizeof out), 0);
-        assert_int_equal(device_attention(s, DEVICE_BF16, &a, false), 0);
-        assert_int_equal(s->k->download(s->stream, taken < 0 ? own : out, there[1], sizeof out), 0);
-        for (int i = 0; i < ROWS * WIDTH && taken >= 0; i++)
+        try_once(&t, out);
+        for (int i = 0; i < ROWS * WIDTH; i++)
             assert_int_equal(out[i], i / WIDTH < start[taken] ? 0 : own[i]);
     }
-    for (int i = 0; i < 2; i++)
-        s->k->release(there[i]);
-    device_stream_free(s);
-    device_unref(device);
+    try_end(&t);
 }
 
 /* On a real device cuDNN's numbers, forward and backward, beside the own kernel's; how many shapes it refuses is told. (The emulated device
@@ -554,12 +324,7 @@ static void test_plans_agree_with_the_own_kernel(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plans_are_made_once_and_the_least_used_goes),
-        cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_the_models_plans_all_have_room),
-        cmocka_unit_test(test_what_a_plan_may_work_in),
 #if GANTRY_GPU
-        cmocka_unit_test(test_what_is_for_cudnn),
         cmocka_unit_test(test_graphs_are_built),
         cmocka_unit_test(test_a_refused_graph_says_why),
         cmocka_unit_test(test_a_refusal_is_counted_and_answered),

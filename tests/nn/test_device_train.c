@@ -1,5 +1,5 @@
-/* Training on the emulated device, or the one that GANTRY_TEST_DEVICE names: the optimiser there, bf16 weights with masters, resume,
- * and ranks that meet in NCCL's stand-in. */
+/* Training on the emulated device, or the one that GANTRY_TEST_DEVICE names: the optimiser there, bf16 weights with masters, resume, a device that
+ * falls off. */
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
@@ -13,12 +13,10 @@
 
 #include "nn/device/device.h"
 #include "tests/emulate/test_device.h"
-#include "tests/harness/nccl_stand_in.h"
 #include "tests/harness/train_lab.h"
 #include "train/checkpoint.h"
-#include "train/device_group.h"
 
-enum { RANKS = NCCL_RANKS, EPISODES = 4, AMPLE = 60000 };
+enum { EPISODES = 4 };
 
 static const struct sft_config sft = {.steps = 1, .batch = 4, .lr = 1e-3, .clip = .5, .beta2 = .95, .weight_decay = .1, .lr_end = 1};
 
@@ -38,27 +36,8 @@ static int teardown(void **state)
     return 0;
 }
 
-static struct trainer *make(struct openvla *model, struct device *on, const struct group *group)
-{
-    struct trainer *t = NULL;
-
-    device_set_process(on);
-    assert_int_equal(trainer_new(model, 1, group, &t), 0);
-    device_set_process(NULL);
-    assert_ptr_equal(model->params.device, on);
-    return t;
-}
-
-static struct sft_result learn(struct trainer *t, struct dataset *data, uint64_t seed)
-{
-    struct sft_result result;
-    struct error error = {0};
-
-    data->model = t->model;
-    if (objective_sft(t, data, &sft, &(struct objective) {.seed = seed}, &result, &error) < 0)
-        fail_msg("%s", error.text);
-    return result;
-}
+static struct trainer *make(struct openvla *model, struct device *on) { return lab_trainer_on(model, on, NULL); }
+static struct sft_result learn(struct trainer *t, struct dataset *data, uint64_t seed) { return lab_imitate(t, data, &sft, seed); }
 
 static double distance(const float *a, const float *b, int64_t n)
 {
@@ -73,29 +52,13 @@ static double distance(const float *a, const float *b, int64_t n)
     return sqrt(sum / (norm > 0 ? norm : 1));
 }
 
-static void same_bits(struct trainer *a, struct trainer *b)
-{
-    assert_int_equal(trainer_fetch(a), 0);
-    assert_int_equal(trainer_fetch(b), 0);
-    assert_memory_equal(a->params->values, b->params->values, (size_t)a->params->numel * sizeof(float));
-    for (int i = 0; i < TRAIN_PARTS; i++) {
-        size_t bytes = (size_t)(a->parts[i].end - a->parts[i].begin) * sizeof(float);
-
-        if (!bytes)
-            continue;
-        assert_int_equal(a->parts[i].adamw.step, b->parts[i].adamw.step);
-        assert_memory_equal(a->parts[i].adamw.m, b->parts[i].adamw.m, bytes);
-        assert_memory_equal(a->parts[i].adamw.v, b->parts[i].adamw.v, bytes);
-    }
-}
-
 /* ---- one rank ----------------------------------------------------------------------------------------------- */
 
 /* What passes compute there differs from the CPU's numbers in their last bits; AdamW's first steps divide by a gradient's own size and
  * make much of that where it is next to nothing: moments are held to the gradient's bound, values to a part of what they moved. */
 static void test_updates_as_on_the_cpu(void **state)
 {
-    struct trainer *here = make(lab_model(1), NULL, NULL), *there = make(lab_model(1), device, NULL);
+    struct trainer *here = make(lab_model(1), NULL), *there = make(lab_model(1), device);
     struct openvla *before = lab_model(1);
     struct dataset *data = lab_demonstrations(here->model, EPISODES);
     struct sft_result a = learn(here, data, 1), b = learn(there, data, 1);
@@ -127,7 +90,7 @@ static void test_updates_as_on_the_cpu(void **state)
 static void test_resume_changes_nothing(void **state)
 {
     char dir[] = "/tmp/gantry-test-device.XXXXXX", command[128];
-    struct trainer *whole = make(lab_model(1), device, NULL), *resumed;
+    struct trainer *whole = make(lab_model(1), device), *resumed;
     struct dataset *data = lab_demonstrations(whole->model, EPISODES);
     struct openvla *loaded = NULL;
     struct error error = {0};
@@ -137,11 +100,11 @@ static void test_resume_changes_nothing(void **state)
     (void)learn(whole, data, 1);
     if (checkpoint_save(whole, dir, &error) < 0 || openvla_load(dir, &loaded, &error) < 0)
         fail_msg("%s", error.text);
-    resumed = make(loaded, device, NULL);
+    resumed = make(loaded, device);
     assert_int_equal(checkpoint_load_state(resumed, dir, &error), 0);
     (void)learn(whole, data, 2);
     (void)learn(resumed, data, 2);
-    same_bits(whole, resumed);
+    lab_same_bits(whole, resumed);
     trainer_reset(whole);               /* moments are forgotten there, too; values stay */
     assert_int_equal(trainer_fetch(whole), 0);
     assert_memory_equal(whole->params->values, resumed->params->values, (size_t)whole->params->numel * sizeof(float));
@@ -168,7 +131,7 @@ static void test_bf16_weights_have_masters(void **state)
     assert_non_null(mkdtemp(dir));
     if (openvla_save(fresh, dir, "BF16", &error) < 0 || openvla_load(dir, &loaded, &error) < 0 || openvla_load(dir, &before, &error) < 0)
         fail_msg("%s", error.text);
-    t = make(loaded, device, NULL);
+    t = make(loaded, device);
     assert_int_equal(trainer_use_bf16(t), 0);
     data = lab_demonstrations(t->model, EPISODES);
     (void)learn(t, data, 1);
@@ -192,7 +155,7 @@ static void test_bf16_weights_have_masters(void **state)
 
 static void test_a_gradient_that_is_no_number_is_skipped(void **state)
 {
-    struct trainer *t = make(lab_model(1), device, NULL);
+    struct trainer *t = make(lab_model(1), device);
     struct dataset *data = lab_demonstrations(t->model, EPISODES);
     float *values = t->params->values, kept = values[t->parts[TRAIN_TRUNK].ranges[1].begin];
 
@@ -227,7 +190,7 @@ static void test_without_a_step_the_ratio_is_one(void **state)
     assert_int_equal(openvla_add_value_head(actor, 16, 0, 9), 0);
     params_use_device(&actor->params, device, false);
     assert_int_equal(openvla_pack(actor, false), 0);
-    t = make(policy, device, NULL);
+    t = make(policy, device);
     assert_int_equal(dataset_new(actor, &data), 0);
     for (uint64_t id = 1; id <= 2; id++)
         lab_add_episode(data, actor, id, 2, false, id == 1);
@@ -242,218 +205,6 @@ static void test_without_a_step_the_ratio_is_one(void **state)
     dataset_free(data);
     openvla_free(actor);
     trainer_free(t);
-}
-
-/* ---- ranks ------------------------------------------------------------------------------------------------------ */
-
-/* The host's gather among threads: a fast rank is at most one round ahead. */
-static struct {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    unsigned round;
-    int here, ranks;
-    char words[2][RANKS][4096];
-} desk = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
-
-static int gather(void *arg, const void *mine, size_t bytes, void *ret_all)
-{
-    unsigned round;
-
-    assert_true(bytes <= sizeof desk.words[0][0]);      /* gradients do not come this way */
-    pthread_mutex_lock(&desk.lock);
-    round = desk.round;
-    memcpy(desk.words[round % 2][*(int *)arg], mine, bytes);
-    if (++desk.here == desk.ranks) {
-        desk.here = 0;
-        desk.round++;
-        pthread_cond_broadcast(&desk.changed);
-    }
-    while (desk.round == round)
-        pthread_cond_wait(&desk.changed, &desk.lock);
-    for (int i = 0; i < desk.ranks; i++)
-        memcpy((char *)ret_all + (size_t)i * bytes, desk.words[round % 2][i], bytes);
-    pthread_mutex_unlock(&desk.lock);
-    return 0;
-}
-
-struct rank {
-    int rank, result;
-    bool absent;                /* agrees, and then takes no part */
-    struct group group;
-    struct device_group *device;
-    struct trainer *trainer;
-    struct dataset *data;
-};
-
-static void *play(void *arg)
-{
-    struct rank *me = arg;
-    struct sft_result result;
-    struct error error = {0};
-
-    me->result = device_group_agree(me->device, AMPLE, &error);
-    if (me->result < 0 || me->absent)
-        return NULL;
-    me->data->model = me->trainer->model;
-    me->result = objective_sft(me->trainer, me->data, &sft, &(struct objective) {.seed = 1}, &result, &error);
-    return NULL;
-}
-
-static void play_all(struct rank *rank, int ranks)
-{
-    pthread_t thread[RANKS];
-
-    nccl_world.joined = 0;
-    for (int i = 0; i < ranks; i++)
-        assert_int_equal(pthread_create(&thread[i], NULL, play, &rank[i]), 0);
-    for (int i = 0; i < ranks; i++)
-        pthread_join(thread[i], NULL);
-}
-
-static void fresh_trainer(struct rank *me)
-{
-    trainer_free(me->trainer);
-    me->trainer = make(lab_model(1), device, &me->group);
-}
-
-static void begin(struct rank *rank, int ranks)
-{
-    desk.ranks = ranks;
-    desk.here = 0;
-    for (int i = 0; i < ranks; i++) {
-        rank[i] = (struct rank) {.rank = i};
-        rank[i].group = (struct group) {.rank = i, .ranks = ranks, .gather = gather, .arg = &rank[i].rank};
-        assert_int_equal(device_group_new(&nccl_stand_in, &rank[i].group, &rank[i].device), 0);
-        rank[i].group.device = rank[i].device;
-        fresh_trainer(&rank[i]);
-        rank[i].data = lab_demonstrations(rank[i].trainer->model, EPISODES);
-    }
-}
-
-static void end(struct rank *rank, int ranks)
-{
-    for (int i = 0; i < ranks; i++) {
-        trainer_free(rank[i].trainer);
-        dataset_free(rank[i].data);
-        device_group_free(rank[i].device);
-    }
-}
-
-static void ranks_change_nothing(int ranks)
-{
-    struct trainer *alone = make(lab_model(1), device, NULL);
-    struct dataset *data = lab_demonstrations(alone->model, EPISODES);
-    struct rank rank[RANKS];
-
-    nccl_world.at_once = true;
-    (void)learn(alone, data, 1);
-    begin(rank, ranks);
-    play_all(rank, ranks);
-    for (int i = 0; i < ranks; i++) {
-        assert_int_equal(rank[i].result, 0);
-        same_bits(rank[i].trainer, alone);
-    }
-    assert_true(ranks == 2 ? nccl_world.reductions >= sft.steps : nccl_world.gathers >= sft.steps);
-    end(rank, ranks);
-    dataset_free(data);
-    trainer_free(alone);
-}
-
-static void test_two_ranks_change_nothing(void **state)
-{
-    (void)state;
-    ranks_change_nothing(2);
-}
-
-static void test_four_ranks_change_nothing(void **state)
-{
-    (void)state;
-    ranks_change_nothing(4);
-}
-
-/* A rank is gone in the middle of a plan: the other comes out with -ECONNRESET, and the plan, begun again from the same weights under a new
- * group, ends as if nothing had happened. */
-static void *abort_when_reducing(void *arg)
-{
-    for (bool reducing = false; !reducing; sched_yield()) {
-        pthread_mutex_lock(&nccl_world.lock);
-        reducing = nccl_world.reductions > 0;
-        pthread_mutex_unlock(&nccl_world.lock);
-    }
-    device_group_abort(arg, "rank 1 is gone");
-    return NULL;
-}
-
-static void test_a_rank_dies_and_comes_back(void **state)
-{
-    struct trainer *alone = make(lab_model(1), device, NULL);
-    struct dataset *data = lab_demonstrations(alone->model, EPISODES);
-    struct rank rank[RANKS];
-    pthread_t thread;
-
-    (void)state;
-    nccl_world.at_once = true;
-    (void)learn(alone, data, 1);
-    begin(rank, 2);
-    rank[1].absent = true;
-    assert_int_equal(pthread_create(&thread, NULL, abort_when_reducing, rank[0].device), 0);
-    play_all(rank, 2);
-    pthread_join(thread, NULL);
-    assert_int_equal(rank[0].result, -ECONNRESET);
-    assert_string_equal(nccl_group_why(device_group_nccl(rank[0].device)), "rank 1 is gone");
-
-    device_group_free(rank[1].device);                          /* its next life knows nothing */
-    assert_int_equal(device_group_new(&nccl_stand_in, &rank[1].group, &rank[1].device), 0);
-    rank[1].group.device = rank[1].device;
-    rank[1].absent = false;
-    for (int i = 0; i < 2; i++)
-        fresh_trainer(&rank[i]);
-    nccl_world_reset(NULL);
-    nccl_world.at_once = true;
-    play_all(rank, 2);
-    for (int i = 0; i < 2; i++) {
-        assert_int_equal(rank[i].result, 0);
-        assert_int_equal(device_group_epoch(rank[i].device), 2);
-        same_bits(rank[i].trainer, alone);
-    }
-    end(rank, 2);
-    dataset_free(data);
-    trainer_free(alone);
-}
-
-/* The real NCCL with one rank, on a real device: bootstrap, a sum over its stream, and leaving in order. */
-static void test_one_rank_of_the_real_nccl(void **state)
-{
-    enum { NUMBERS = 1000 };
-    struct nccl_calls calls;
-    struct nccl_group *group = NULL;
-    struct device_stream *s = NULL;
-    struct nccl_stream stream;
-    struct nccl_id id;
-    struct error error = {0};
-    float numbers[NUMBERS], back[NUMBERS], *there;
-
-    (void)state;
-    if (!getenv("GANTRY_TEST_DEVICE") || nccl_calls_open(NULL, &calls, &error) < 0) {
-        print_message("SKIP NCCL on a device: %s\n", error.text[0] ? error.text : "this one is emulated");
-        skip();
-    }
-    for (int i = 0; i < NUMBERS; i++)
-        numbers[i] = (float)i;
-    assert_int_equal(device_stream_new(device, &s), 0);
-    assert_int_equal(s->k->alloc(sizeof numbers, (void **)&there), 0);
-    assert_int_equal(nccl_group_make_id(&calls, &id, &error), 0);
-    if (nccl_group_join(&calls, &id, 0, 1, AMPLE, &group, &error) < 0)
-        fail_msg("%s", error.text);
-    stream = (struct nccl_stream) {.handle = s->stream, .done = s->k->done};
-    assert_int_equal(s->k->upload(s->stream, there, numbers, sizeof numbers), 0);
-    assert_int_equal(nccl_group_all_reduce(group, there, NUMBERS, NCCL_FLOAT32, s->stream), 0);
-    assert_int_equal(nccl_group_wait(group, &stream, AMPLE), 0);
-    assert_int_equal(s->k->download(s->stream, back, there, sizeof back), 0);
-    assert_memory_equal(back, numbers, sizeof back);
-    nccl_group_free(group);
-    s->k->release(there);
-    device_stream_free(s);
 }
 
 /* A device that falls off: the pass fails, the driver's words are kept, and whoever watches learns of it once and for all. */
@@ -477,7 +228,7 @@ static void test_a_device_falls_off(void **state)
     failing.last_error = gone_text;
     gone = false;
     assert_int_equal(device_wrap(&failing, device->ordinal, &other, NULL), 0);
-    t = make(lab_model(1), other, NULL);
+    t = make(lab_model(1), other);
     data = lab_demonstrations(t->model, EPISODES);
     assert_null(device_lost(other));
     gone = true;
@@ -509,10 +260,6 @@ int main(void)
         cmocka_unit_test(test_a_gradient_that_is_no_number_is_skipped),
         cmocka_unit_test(test_without_a_step_the_ratio_is_one),
         cmocka_unit_test(test_a_device_falls_off),
-        cmocka_unit_test(test_one_rank_of_the_real_nccl),
-        cmocka_unit_test_setup(test_two_ranks_change_nothing, nccl_world_reset),
-        cmocka_unit_test_setup(test_four_ranks_change_nothing, nccl_world_reset),
-        cmocka_unit_test_setup(test_a_rank_dies_and_comes_back, nccl_world_reset),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

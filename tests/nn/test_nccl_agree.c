@@ -7,43 +7,15 @@
 
 #include <cmocka.h>
 
+#include "tests/harness/gather_desk.h"
 #include "tests/harness/nccl_stand_in.h"
 #include "train/device_group.h"
 
 enum { RANKS = NCCL_RANKS, AMPLE = 60000, SHORT = 50 };
 
-/* ---- the host's gather among threads ----------------------------------------------------------------------------- */
+static struct gather_desk desk = GATHER_DESK;
 
-static struct {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    unsigned round, here;
-    int out_of_order;                   /* this gather fails on all ranks; 0: none */
-    char words[2][RANKS][512];          /* of this round and the last: a fast rank is at most one ahead */
-} desk = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
-
-static int gather(void *arg, const void *mine, size_t bytes, void *ret_all)
-{
-    int rank = *(int *)arg, r;
-    unsigned round;
-
-    assert_true(bytes <= sizeof desk.words[0][0]);
-    pthread_mutex_lock(&desk.lock);
-    round = desk.round;
-    memcpy(desk.words[round % 2][rank], mine, bytes);
-    if (++desk.here == RANKS) {
-        desk.here = 0;
-        desk.round++;
-        pthread_cond_broadcast(&desk.changed);
-    }
-    while (desk.round == round)
-        pthread_cond_wait(&desk.changed, &desk.lock);
-    for (int i = 0; i < RANKS; i++)
-        memcpy((char *)ret_all + (size_t)i * bytes, desk.words[round % 2][i], bytes);
-    r = desk.out_of_order && round + 1 == (unsigned)desk.out_of_order ? -ECONNRESET : 0;
-    pthread_mutex_unlock(&desk.lock);
-    return r;
-}
+static int gather(void *arg, const void *mine, size_t bytes, void *ret_all) { return gather_desk(&desk, *(int *)arg, mine, bytes, ret_all); }
 
 /* ---- ranks ----------------------------------------------------------------------------------------------------------- */
 
@@ -59,8 +31,8 @@ static unsigned patience;
 static int fresh(void **state)
 {
     nccl_world_reset(state);
-    desk.round = desk.here = 0;
-    desk.out_of_order = 0;
+    gather_desk_reset(&desk, RANKS);
+    desk.fail_at = 0;
     patience = AMPLE;
     for (int i = 0; i < RANKS; i++) {
         ranks[i] = (struct rank) {.rank = i};
@@ -74,6 +46,7 @@ static int free_all(void **state _unused_)
 {
     for (int i = 0; i < RANKS; i++)
         ranks[i].group = device_group_free(ranks[i].group);
+    gather_desk_release(&desk);
     return 0;
 }
 
@@ -166,13 +139,13 @@ static void test_the_gather_fails(void **state)
     for (int at = 1; at <= 3; at++) {
         free_all(state);
         fresh(state);
-        desk.out_of_order = at;
+        desk.fail_at = at;
         all_agree();
         for (int i = 0; i < RANKS; i++) {
             assert_int_equal(ranks[i].result, -ECONNRESET);
             assert_null(device_group_nccl(ranks[i].group));
         }
-        desk.out_of_order = 0;
+        desk.fail_at = 0;
         all_agree();
         for (int i = 0; i < RANKS; i++)
             assert_int_equal(ranks[i].result, 0);

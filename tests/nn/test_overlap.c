@@ -1,6 +1,5 @@
 /* Ranks on CPUs: gradients are exchanged bucket by bucket while shards are still computed, and nothing of it changes a bit. */
 #include <errno.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,6 +11,7 @@
 #include <cmocka.h>
 
 #include "nn/ops/op.h"
+#include "tests/harness/gather_desk.h"
 #include "tests/harness/small_net.h"
 #include "train/buckets.h"
 
@@ -84,14 +84,7 @@ static void test_buckets_are_told_in_order(void **state)
 
 /* ---- ranks are threads ------------------------------------------------------------------------------------------ */
 
-static struct {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    int here;
-    unsigned round;
-    char *bytes;
-    int fail_at;                        /* this gather fails on all ranks; 0: none */
-} desk = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+static struct gather_desk desk = GATHER_DESK;
 
 struct rank {
     struct small_net *net;
@@ -105,31 +98,9 @@ struct rank {
 static int gather(void *arg, const void *mine, size_t bytes, void *ret_all)
 {
     struct rank *me = arg;
-    unsigned round;
-    int r;
 
-    pthread_mutex_lock(&desk.lock);
-    round = desk.round;
     me->gathers++;
-    memcpy(desk.bytes + (size_t)me->rank * bytes, mine, bytes);
-    if (++desk.here == RANKS) {
-        desk.here = 0;
-        desk.round++;
-        pthread_cond_broadcast(&desk.changed);
-    }
-    while (desk.round == round)
-        pthread_cond_wait(&desk.changed, &desk.lock);
-    memcpy(ret_all, desk.bytes, RANKS * bytes);
-    if (++desk.here == RANKS) {                 /* all have taken it */
-        desk.here = 0;
-        desk.round++;
-        pthread_cond_broadcast(&desk.changed);
-    }
-    while (desk.round == round + 1)
-        pthread_cond_wait(&desk.changed, &desk.lock);
-    r = desk.fail_at && me->gathers == desk.fail_at ? -ECONNRESET : 0;
-    pthread_mutex_unlock(&desk.lock);
-    return r;
+    return gather_desk(&desk, me->rank, mine, bytes, ret_all);
 }
 
 /* The first record of the pass, so the last of its way back: by then something must have gone to the other rank, or it waits in vain. */
@@ -179,10 +150,7 @@ static void play_both(struct small_net *net, struct rank *rank, struct rank like
 {
     pthread_t thread[RANKS];
 
-    desk.here = 0;
-    desk.round = 0;
-    free(desk.bytes);
-    desk.bytes = calloc(RANKS * BUCKET, sizeof(float));
+    gather_desk_reset(&desk, RANKS);
     for (int i = 0; i < RANKS; i++) {
         rank[i] = like;
         rank[i].rank = i;
@@ -294,8 +262,7 @@ static int drop(void **state)
     struct small_net *net = *state;
 
     small_net_release(net);
-    free(desk.bytes);
-    desk.bytes = NULL;
+    gather_desk_release(&desk);
     return 0;
 }
 
