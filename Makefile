@@ -266,7 +266,7 @@ chaos-sim: $(B)/tests/sim/test_sim
 	@SIM_HISTORIES=$${SIM_HISTORIES:-100000} $<
 .PHONY: gpu-check gpu-bench chaos-long
 gpu_benches := $(B)/tests/bench/bench_gpu $(B)/tests/bench/bench_gpu_models
-gpu-check: $(patsubst %.c,$(B)/%,$(wildcard tests/nn/test_device*.c)) $(gpu_benches)
+gpu-check: $(patsubst %.c,$(B)/%,$(wildcard tests/nn/test_device*.c)) $(gpu_benches) $(BIN)/gantry
 	@tests/gpu/check.sh
 gpu_device = $${GANTRY_TEST_DEVICE:-cuda:0}
 gpu-bench: $(gpu_benches)

@@ -34,6 +34,8 @@ int sim_target_read(int *argc, char **argv, struct sim_target *ret, struct error
 /* The suite and the task. -ENOENT: no such suite or task, or its files are not here. */
 int sim_target_open(struct sim_target *target, struct error *error);
 void sim_target_close(struct sim_target *target);
+/* sim_renderer_open of what --renderer said; whoever asked for a GPU is told on stderr what draws. */
+int sim_open_renderer(const struct sim_target *target, int size, struct sim_renderer **ret, struct error *error);
 const char *sim_split_name(enum sim_split split);
 
 /* A whole number behind `name`, in lo..hi; `value` if it is not there. -EINVAL: the line. */

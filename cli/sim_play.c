@@ -217,7 +217,7 @@ static int open_all(struct play *p, const char *policy, struct error *error)
     if (!p->limit)
         p->limit = p->target.info->max_steps;
     if (p->film || p->video)
-        r = sim_renderer_open(p->target.device, (int)p->size, (int)p->size, &p->renderer, error);
+        r = sim_open_renderer(&p->target, (int)p->size, &p->renderer, error);
     if (r < 0)
         return r;
     p->states = calloc((size_t)p->limit + 1, sim_state_size(p->target.task));

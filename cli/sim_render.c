@@ -51,7 +51,7 @@ int sim_render_verb(int argc, char **argv)
     r = sim_target_open(&target, &error);
     if (r < 0)
         return sim_fail(&error, r);
-    r = sim_renderer_open(target.device, (int)size, (int)size, &renderer, &error);
+    r = sim_open_renderer(&target, (int)size, &renderer, &error);
     if (r == 0 && (r = sim_slot_new(target.task, &slot)) < 0)
         error_set(&error, -r, "a slot: %s", strerror(-r));
     for (uint64_t state = target.first; r == 0 && state <= target.last; state++)

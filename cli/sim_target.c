@@ -49,6 +49,15 @@ static int read_renderer(const char *text, int *ret, struct error *error)
     return 0;
 }
 
+int sim_open_renderer(const struct sim_target *target, int size, struct sim_renderer **ret, struct error *error)
+{
+    int r = sim_renderer_open(target->device, size, size, ret, error);
+
+    if (r >= 0 && target->device != -1)
+        fprintf(stderr, "drawn by %s%s\n", sim_renderer_name(*ret), sim_renderer_is_software(*ret) ? ", in software: no GPU drew this" : "");
+    return r;
+}
+
 /* "7" or "0..49". */
 static int read_states(const char *text, uint64_t *ret_first, uint64_t *ret_last, struct error *error)
 {

@@ -21,6 +21,7 @@ def parts(tmp_path):
 
     for name in TESTS:
         write(f"nn/{name}", f"echo {name} ran\n")
+    write("gantry", "echo drawn by NVIDIA H200 >&2; echo x.png\n")
     write("bench/bench_gpu", 'echo "product 8 x 8: 12.5 TFLOP/s"\n')
     write("bench/bench_gpu_models", 'echo "$4 $2 $3: 33.1 actions/s"\n')
     return tmp_path, write
@@ -40,6 +41,7 @@ def test_all_of_it_is_in_one_report(parts):
         assert f"{name} ran" in report
     for part in ["act fast", "act strict", "train fast", "train strict", "contract fast", "contract strict", "oft fast", "prm fast", "score fast", "adapters fast"]:
         assert f"openvla-7b {part}: 33.1 actions/s" in report
+    assert "drawn by NVIDIA H200" in report and "ok   pictures" in report
     measured = report.split("==== measured")[1]
     assert "kernels: product 8 x 8: 12.5 TFLOP/s" in measured and "act-fast: openvla-7b act fast: 33.1 actions/s" in measured
     assert report.rstrip().splitlines()[-1].startswith("gpu-check: all passed")
@@ -67,6 +69,13 @@ def test_without_a_device_it_skips_and_a_device_that_goes_is_a_failure(parts):
     write("nn/test_device", "echo 'skipped: no NVIDIA driver'; exit 77\n")
     status, report = check(tmp_path)
     assert status == 0 and report.rstrip().endswith("SKIP ops: no NVIDIA driver")
+
+
+def test_pictures_drawn_in_software_are_said_to_be(parts):
+    tmp_path, write = parts
+    write("gantry", "echo 'drawn by llvmpipe, in software: no GPU drew this' >&2\n")
+    status, report = check(tmp_path)
+    assert status == 0 and "SKIP pictures: EGL has no GPU here" in report
 
 
 def test_what_there_is_no_time_for_is_named(parts):
