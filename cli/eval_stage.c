@@ -58,15 +58,47 @@ static void fill_stage(const struct eval *eval, struct stage_config *ret)
         ret->eval.at[i] = eval->temperature[i];
 }
 
-/* The stages before: what an evaluation that never began goes back to. *ret is NULL where there are none. */
+/* Whether the coordinator ever opened this stage: then its episodes are in the ledger, and it stays. One that cannot be read (the run
+ * is up) may have. */
+static bool has_begun(struct ledger *ledger, uint32_t stage)
+{
+    struct ledger_episode *episodes = NULL;
+    size_t n = 0;
+    bool begun = !ledger || ledger_episodes(ledger, stage, LEDGER_ALL, &episodes, &n) < 0 || n > 0;
+
+    free(episodes);
+    return begun;
+}
+
+/* The stages before, of which at least one episode was ever dealt out: who was killed before that leaves nothing that would stand
+ * before every evaluation after it. Stages are played in their order, so what never began is at the end. *ret is NULL where there
+ * are none. */
 static int read_stages(const struct eval *eval, char **ret, size_t *ret_length, struct error *error)
 {
-    char path[PATH_MAX];
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    char path[PATH_MAX], *text = NULL, *end;
+    uint32_t stage = (uint32_t)eval->config.n_stages;
+    struct error unread;
+    size_t length = 0;
     int r;
 
     snprintf(path, sizeof path, "%s/evals.yaml", eval->run_dir);
-    r = file_read(path, 1 << 20, ret, ret_length);
-    return r < 0 && r != -ENOENT ? error_set(error, -r, "%s: %s", path, strerror(-r)) : 0;
+    r = file_read(path, 1 << 20, &text, &length);
+    if (r < 0)
+        return r == -ENOENT ? 0 : error_set(error, -r, "%s: %s", path, strerror(-r));
+    (void)run_open_ledger(eval->run_dir, &ledger, &unread);
+    end = strstr(text, STAGE_LINE);
+    for (; end && has_begun(ledger, stage); stage++)
+        end = strstr(end + strlen(STAGE_LINE), STAGE_LINE);
+    if (stage == (uint32_t)eval->config.n_stages) {
+        free(text);
+        return 0;
+    }
+    if (end)
+        *end = '\0';
+    *ret_length = strlen(text);
+    *ret = text;
+    return 0;
 }
 
 /* Where in RUN/evals.yaml this very stage is: its number among them, or -1. */
@@ -93,11 +125,12 @@ static int write_stage(struct eval *eval, struct strbuf *text, struct error *err
     _cleanup_free_ char *old = NULL;
     struct stage_config stage;
     char path[PATH_MAX], *save = NULL;
+    size_t length = 0;
     int r, there;
 
     if (!check)
         return error_set(error, ENOMEM, "out of memory");
-    if ((r = read_stages(eval, &old, NULL, error)) < 0)
+    if ((r = read_stages(eval, &old, &length, error)) < 0)
         return r;
     snprintf(path, sizeof path, "%s/evals.yaml", eval->run_dir);
     fill_stage(eval, &stage);
@@ -228,25 +261,11 @@ int eval_read(struct eval *eval, struct error *error)
     return r;
 }
 
-/* Whether the coordinator ever opened the stage: then its episodes are in the ledger, and it stays. */
-static bool has_begun(const struct eval *eval)
-{
-    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
-    struct ledger_episode *episodes = NULL;
-    struct error error;
-    size_t n = 0;
-    bool begun = run_open_ledger(eval->run_dir, &ledger, &error) < 0 ||
-                 ledger_episodes(ledger, eval->stage, LEDGER_ALL, &episodes, &n) < 0 || n > 0;
-
-    free(episodes);
-    return begun;
-}
-
 int eval_play(struct eval *eval, struct error *error)
 {
     _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
-    _cleanup_free_ char *before = NULL;
-    size_t length = 0;
+    _cleanup_free_ char *before = NULL, *now = NULL;
+    size_t length = 0, n = 0;
     int r;
 
     if ((r = read_stages(eval, &before, &length, error)) < 0 || (r = write_stage(eval, &text, error)) < 0 ||
@@ -256,8 +275,7 @@ int eval_play(struct eval *eval, struct error *error)
         return 0; /* asked before, and played to its end */
     snprintf(eval->config.dir, sizeof eval->config.dir, "%s", eval->run_dir);
     if (up_run_quietly(&eval->config) != CLI_OK) {
-        /* A stage that could not even begin would stand before every evaluation after it. */
-        if (!has_begun(eval) && (r = put_stages(eval, before, length, error)) < 0)
+        if ((r = read_stages(eval, &now, &n, error)) < 0 || (r = put_stages(eval, now, n, error)) < 0)
             return r;
         return error_set(error, EIO, "the evaluation did not run to its end");
     }

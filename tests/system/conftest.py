@@ -258,7 +258,7 @@ def free_port():
         return s.getsockname()[1]
 
 
-def gantry(*args, timeout=60):
+def gantry(*args, timeout=PATIENCE):
     return subprocess.run([BIN / "gantry", *map(str, args)], capture_output=True, text=True, timeout=timeout, cwd=TOP)
 
 

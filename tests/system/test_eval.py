@@ -46,6 +46,9 @@ def test_eval(make_cluster, tmp_path):
     stages = (cluster.run / "evals.yaml").read_bytes()
     gone_on = json.loads(evaluate(*words, "--json").stdout)
     assert gone_on["difference"]["pairs"] == 20 and (cluster.run / "evals.yaml").read_bytes() == stages
+    # killed before its first episode, it is not played by another question
+    with open(cluster.run / "evals.yaml", "a") as file:
+        file.write("  - eval:\n      episodes: 2\n      policies: [last]\n      at: [0.5]\n      first_state: 700\n")
 
     failures = sum(round(p["episodes"] * (1 - p["success"])) for p in result["policies"].values())
     assert len(list(films.glob("*.png"))) == failures
@@ -79,6 +82,7 @@ def test_eval(make_cluster, tmp_path):
         assert done.returncode != 0 and says in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     done = gantry("eval", cluster.run, "--policies", "last", "--seeds", "5..3")
     assert done.returncode == 2 and "--seeds: '5..3' is not right" in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "first_state: 700" not in (cluster.run / "evals.yaml").read_text()
     # one that cannot begin leaves nothing behind that would stand before the next
     before = (cluster.run / "evals.yaml").read_bytes()
     config = cluster.run / "config.yaml"
