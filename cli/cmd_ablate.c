@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
+#include <unistd.h>
 
 #include "base/atomic_file.h"
 #include "cli/ablate.h"
@@ -96,6 +97,7 @@ int cmd_ablate(int argc, char **argv)
     bool dry = false, json = false, measure = false, some = false;
     const char *dir = NULL;
     struct error error = {0};
+    char here[PATH_MAX];
     int option, r = 0;
 
     if (!a)
@@ -124,6 +126,8 @@ int cmd_ablate(int argc, char **argv)
     for (int i = 0; i < RUNGS && !some; i++)
         a->wanted[i] = true;
     r = run_config_load(argv[optind], &a->config, &error);
+    if (r == 0) /* the start and what branches off it name the same */
+        r = getcwd(here, sizeof here) ? run_config_anchor(&a->config, here, &error) : error_set(&error, errno, "current directory: %s", strerror(errno));
     a->first_seed = a->config.seed;
     if (r == 0 && (size_t)snprintf(a->dir, sizeof a->dir, dir ? "%s" : "%s-ladder", dir ? dir : a->config.dir) >= sizeof a->dir)
         r = error_set(&error, ENAMETOOLONG, "--dir: at most %zu characters", sizeof a->dir - 1);

@@ -88,7 +88,6 @@ int deploy_link(struct deploy *d, const char *path, const char *to, struct error
 /* Daemons start in another directory than we: paths become absolute. A relative run.dir under systemd lies in its state directory. */
 static int resolve(struct run_config *config, bool systemd, struct error *error)
 {
-    const struct { const char *key; char *at; } models[] = {{"policy.init", config->policy_init}, {"policy.base", config->policy_base}};
     char here[PATH_MAX], path[2 * PATH_MAX];
 
     if (!getcwd(here, sizeof here))
@@ -99,14 +98,7 @@ static int resolve(struct run_config *config, bool systemd, struct error *error)
             return error_set(error, ENAMETOOLONG, "run.dir: %s is too long", path);
         memcpy(config->dir, path, strlen(path) + 1);
     }
-    for (size_t i = 0; i < ARRAY_SIZE(models); i++)
-        if (models[i].at[0] && models[i].at[0] != '/') {
-            snprintf(path, sizeof path, "%s/%s", here, models[i].at);
-            if (strlen(path) >= sizeof config->policy_init)
-                return error_set(error, ENAMETOOLONG, "%s: %s is too long", models[i].key, path);
-            memcpy(models[i].at, path, strlen(path) + 1);
-        }
-    return 0;
+    return run_config_anchor(config, here, error);
 }
 
 int cmd_deploy(int argc, char **argv)

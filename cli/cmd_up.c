@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -228,14 +229,21 @@ static void on_drain(const char *reason, void *arg)
 
 /* ---- start ----------------------------------------------------------------------------------------------------------- */
 
+/* As the coordinator writes it, too: from then on it can be named from any directory. */
 static int write_config(const struct up *up, struct error *error)
 {
     _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    _cleanup_free_ struct run_config *config = malloc(sizeof *config);
     char path[RUN_PATH];
     int r = rundir_path(up->run_dir, "config.yaml", path, error);
 
+    if (!config)
+        return error_set(error, ENOMEM, "out of memory");
+    *config = up->config;
+    if (r == 0 && (size_t)snprintf(config->dir, sizeof config->dir, "%s", up->run_dir) >= sizeof config->dir)
+        return error_set(error, ENAMETOOLONG, "run.dir %s: more than %zu characters; choose a shorter path", up->run_dir, sizeof config->dir - 1);
     if (r == 0)
-        r = run_config_write(&up->config, &text);
+        r = run_config_write(config, &text);
     if (r == 0 && (r = atomic_file_write(path, text.text, text.length)) < 0)
         r = error_set(error, -r, "%s: cannot be written: %s", path, strerror(-r));
     return r;
@@ -347,6 +355,20 @@ int up_run(const struct run_config *config, bool force)
     return r < 0 ? refuse(&error, r) : r;
 }
 
+/* A run's own config.yaml means the run that it lies in, wherever that has been moved to. */
+static void find_own_dir(const char *path, struct run_config *config)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    char ledger[PATH_MAX];
+    int n = slash ? (int)(slash - path) : 1;
+
+    if (strcmp(name, "config.yaml") != 0 || n == 0 || (size_t)n >= sizeof config->dir)
+        return;
+    snprintf(ledger, sizeof ledger, "%.*s/ledger.sqlite", n, slash ? path : ".");
+    if (access(ledger, F_OK) == 0)
+        snprintf(config->dir, sizeof config->dir, "%.*s", n, slash ? path : ".");
+}
+
 int cmd_up(int argc, char **argv)
 {
     static const struct option options[] = {{"force", no_argument, NULL, 'f'}, {"env-workers", 1, NULL, 'w'}, {"listen", 1, NULL, 'l'}, {"help", no_argument, NULL, 'h'}, {0}};
@@ -368,6 +390,8 @@ int cmd_up(int argc, char **argv)
     if (optind + 1 != argc)
         return usage(stderr, CLI_USAGE);
     r = config ? run_config_load(argv[optind], config, &error) : -ENOMEM;
+    if (r == 0)
+        find_own_dir(argv[optind], config);
     if (r == 0 && workers && (strspn(workers, "0123456789") != strlen(workers) || strlen(workers) > 3))
         r = error_set(&error, EINVAL, "--env-workers: '%s' is not a number from 0 to 999", workers);
     if (r == 0 && workers)

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/atomic_file.h"
 #include "run/ledger.h"
@@ -11,8 +12,17 @@
 /* A killed `gantry up` takes its coordinator along, but not in an instant; an earlier life of a Slurm job first has to see ours. */
 enum { ENDING_MS = 3000, LIFE_WAIT_MS = 30000, LOOK_MS = 100 };
 
+static int anchor(struct run_config *config, struct error *error)
+{
+    char here[PATH_MAX];
+
+    if (!getcwd(here, sizeof here))
+        return error_set(error, errno, "current directory: %s", strerror(errno));
+    return run_config_anchor(config, here, error);
+}
+
 /* A run directory belongs to one configuration. Returns 1 if it has one already, 0 if it is new. */
-static int check_resumes(const struct run_config *config, const char *run_dir, struct error *error)
+static int check_resumes(struct run_config *config, const char *run_dir, struct error *error)
 {
     _cleanup_free_ struct run_config *old = malloc(sizeof *old);
     _cleanup_(strbuf_release) struct strbuf difference = STRBUF_INIT;
@@ -24,9 +34,10 @@ static int check_resumes(const struct run_config *config, const char *run_dir, s
     if (!old)
         return error_set(error, ENOMEM, "out of memory");
     if (access(path, F_OK) < 0)
-        return 0;
+        return anchor(config, error);
     if ((r = run_config_load(path, old, error)) < 0)
         return r;
+    run_config_adopt_paths(config, old);
     if (run_config_differ(old, config, &difference))
         return error_set(error, ESTALE, "%s was made with another configuration: %s; change it back, or choose another run.dir", run_dir, difference.text);
     return 1;
@@ -63,7 +74,7 @@ static int check_ledger(const char *run_dir, struct error *error)
     return ledger_open_readonly(path, &ledger, error);
 }
 
-int run_claim(const struct run_config *config, struct life *life, char ret_run_dir[RUN_PATH], int *ret_lock_fd, bool *ret_resumes,
+int run_claim(struct run_config *config, struct life *life, char ret_run_dir[RUN_PATH], int *ret_lock_fd, bool *ret_resumes,
               struct error *error)
 {
     _cleanup_free_ char *absolute = NULL;

@@ -57,6 +57,29 @@ static int claim_run_dir(struct edge *edge, struct error *error)
     return rundir_lock(edge->run_dir, "coordinator.lock", &edge->lock_fd, error);
 }
 
+/* Paths as the run's own config.yaml has them; in a new run they become absolute. One that cannot be read is the ledger's to judge. */
+static int settle_paths(struct edge *edge, struct error *error)
+{
+    _cleanup_free_ struct run_config *own = malloc(sizeof *own);
+    char path[RUN_PATH], here[PATH_MAX];
+    int r = rundir_path(edge->run_dir, "config.yaml", path, error);
+
+    if (r < 0)
+        return r;
+    if (!own)
+        return error_set(error, ENOMEM, "out of memory");
+    if (access(path, F_OK) == 0) {
+        if (run_config_load(path, own, NULL) == 0)
+            run_config_adopt_paths(&edge->config, own);
+        return 0;
+    }
+    if ((r = rundir_path(edge->run_dir, "ledger.sqlite", path, error)) < 0 || access(path, F_OK) == 0)
+        return r;
+    if (!getcwd(here, sizeof here))
+        return error_set(error, errno, "current directory: %s", strerror(errno));
+    return run_config_anchor(&edge->config, here, error);
+}
+
 static int write_settings(struct edge *edge, int first, struct error *error)
 {
     for (int i = first; i < edge->config.n_stages; i++) {
@@ -148,6 +171,8 @@ int edge_new(const char *config_path, const char *run_dir, struct edge **ret, st
     r = load_config(edge, config_path, run_dir, error);
     if (r == 0)
         r = claim_run_dir(edge, error);
+    if (r == 0)
+        r = settle_paths(edge, error);
     if (r == 0)
         r = write_texts(edge, error);
     if (r == 0)

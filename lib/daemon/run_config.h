@@ -143,6 +143,13 @@ const char *stage_kind_name(enum stage_kind kind);
  * during a run (run.dir, cluster, status, timing, journal) is not looked at. */
 bool run_config_differ(const struct run_config *old, const struct run_config *now, struct strbuf *out);
 
+/* Paths of directories and files (policy.init and base, prm.init, demos.from, status.token_file; not run.dir) that are relative are made
+ * absolute, from the directory `here`: what a new run's config.yaml says can then be read from anywhere. -ENAMETOOLONG. */
+int run_config_anchor(struct run_config *config, const char *here, struct error *error);
+/* Where `config` and the run's own `old` name the same path, one of them relative and the other somewhere absolute, old's spelling is
+ * taken: a run goes on with the file that it was made from, also one that is older than its anchors or was carried to another machine. */
+void run_config_adopt_paths(struct run_config *config, struct run_config *old);
+
 /* How many test states each task of the suite has, numbered from 0; 0: any number. */
 int run_config_test_states(const struct run_config *config);
 

@@ -1,14 +1,16 @@
 """gantry eval on a finished run: look-ahead with controls and laws, blows, films, another run beside it, and what is refused."""
 import json
+import os
 import subprocess
 
-from conftest import BIN, gantry
+from conftest import BIN, TOP, gantry
 
 
-def test_eval(make_cluster, tmp_path):
-    cluster = make_cluster({"run": {"name": "base"}})
+def test_eval(make_cluster, model, tmp_path):
+    cluster = make_cluster({"run": {"name": "base"}, "policy": {"init": os.path.relpath(model, TOP)}})
     cluster.start()
     cluster.until_finished()
+    assert f"init: {model}" in (cluster.run / "config.yaml").read_text().replace(f"{TOP}/{os.path.relpath(model, TOP)}", str(model))
     out, plot, films = tmp_path / "eval.json", tmp_path / "scaling.png", tmp_path / "films"
 
     def evaluate(*words, status=0):

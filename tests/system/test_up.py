@@ -205,6 +205,24 @@ def test_the_same_command_resumes_after_kill_9(run):
     assert code == 0 and "resumed" in out
 
 
+def test_its_own_config_can_be_named_from_anywhere(run):
+    run.configure()
+    (run.tmp / "run.yaml").write_text((run.tmp / "run.yaml").read_text().replace(f"{run.tmp}/model", "model").replace(str(run.dir), "run"))
+    run.up().wait(lambda: len(run.starts("coordinator")) == 1, "the coordinator starts")
+    run.process.kill()
+    run.end()
+    own = run.dir / "config.yaml"
+    text = own.read_text()
+    assert f"init: {run.tmp}/model" in text and f"dir: {run.dir}" in text
+    run.process = subprocess.Popen([run.bin / "gantry", "up", own], cwd="/", text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    run.wait(lambda: len(run.starts("coordinator")) == 2, "it goes on")
+    run.process.kill()
+    assert "resumed" in run.end()[1] and own.read_text() == text
+    run.up().wait(lambda: len(run.starts("coordinator")) == 3, "so does the file that it was made from")
+    run.process.kill()
+    assert "resumed" in run.end()[1] and own.read_text() == text
+
+
 def test_refuses_another_configuration(run):
     run.up()
     run.wait(lambda: "status" in run.commands(), "a status call")

@@ -208,6 +208,56 @@ static void test_stage_lines(void **state _unused_)
     assert_int_equal(stage_config_parse("kind: sftt\n", 11, &stage, &error), -EINVAL);
 }
 
+/* A run's config.yaml can be read from anywhere; one that is older, or from another machine, is gone on with as it is. */
+static void test_paths(void **state _unused_)
+{
+    static struct run_config c, own;
+    static const char text[] = "policy: {init: models/tiny}\nprm: {init: policy}\nstages: [{demos: {from: data/libero}}, {sft: {}}, {demos: {from: /a/b}}]\n"
+                               "status: {token_file: token}\n";
+    uint8_t digest[2][SHA256_SIZE];
+    struct error error;
+    char deep[300];
+
+    if (run_config_parse(text, strlen(text), "run.yaml", &c, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(run_config_anchor(&c, "/home/she", &error), 0);
+    assert_string_equal(c.policy_init, "/home/she/models/tiny");
+    assert_string_equal(c.policy_base, "");
+    assert_string_equal(c.prm_init, "policy");
+    assert_string_equal(c.stages[0].demos.from, "/home/she/data/libero");
+    assert_string_equal(c.stages[2].demos.from, "/a/b");
+    assert_string_equal(c.token_file, "/home/she/token");
+    own = c;
+    assert_int_equal(run_config_digest(&own, digest[0]), 0);
+
+    /* the file it was made from, here or elsewhere */
+    assert_int_equal(run_config_parse(text, strlen(text), "run.yaml", &c, &error), 0);
+    run_config_adopt_paths(&c, &own);
+    assert_int_equal(run_config_digest(&c, digest[1]), 0);
+    assert_memory_equal(digest[0], digest[1], SHA256_SIZE);
+
+    /* a run from before paths were absolute, named relatively and absolutely */
+    assert_int_equal(run_config_parse(text, strlen(text), "run.yaml", &own, &error), 0);
+    run_config_adopt_paths(&c, &own);
+    assert_string_equal(c.policy_init, "models/tiny");
+    assert_string_equal(c.stages[0].demos.from, "data/libero");
+
+    /* another model is another */
+    snprintf(c.policy_init, sizeof c.policy_init, "/home/she/models/nottiny");
+    snprintf(own.policy_init, sizeof own.policy_init, "tiny");
+    run_config_adopt_paths(&c, &own);
+    assert_string_equal(c.policy_init, "/home/she/models/nottiny");
+    snprintf(c.prm_init, sizeof c.prm_init, "/home/she/policy");
+    run_config_adopt_paths(&c, &own);
+    assert_string_equal(c.prm_init, "/home/she/policy");
+
+    memset(deep, 'd', sizeof deep);
+    deep[0] = '/';
+    deep[sizeof deep - 1] = 0;
+    assert_int_equal(run_config_anchor(&own, deep, &error), -ENAMETOOLONG);
+    assert_non_null(strstr(error.text, "policy.init"));
+}
+
 static void test_explain(void **state _unused_)
 {
     _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
@@ -280,7 +330,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_demo), cmocka_unit_test(test_preset), cmocka_unit_test(test_presets_expand), cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_missing_file), cmocka_unit_test(test_write_reads_back), cmocka_unit_test(test_stage_lines),
-        cmocka_unit_test(test_explain), cmocka_unit_test(test_document_is_up_to_date), cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_paths), cmocka_unit_test(test_explain), cmocka_unit_test(test_document_is_up_to_date), cmocka_unit_test(test_digest),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
