@@ -164,6 +164,8 @@ static void add_member(const json_t *member, struct strbuf *out)
         strbuf_addf(out, "%s%" PRId64, i ? "," : "  versions ", (int64_t)json_integer_value(json_array_get(versions, i)));
     if (gauge(member, "rss_peak_bytes") > 0)
         strbuf_addf(out, "  %.0f MB", gauge(member, "rss_peak_bytes") / 1e6);
+    if (json_is_true(json_object_get(member, "slow")))
+        strbuf_addf(out, "  SLOW: %.0f ms a step", number(member, "ms_per_step"));
     strbuf_addc(out, '\n');
 }
 

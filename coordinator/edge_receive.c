@@ -1,5 +1,6 @@
 /* edge_receive.c - messages to events. Everything is answered within the callback that brought it (edge_send.c). */
 #include "base/clock.h"
+#include "base/log.h"
 #include "coordinator/edge.h"
 #include "proto/prm.pb-c.h"
 
@@ -106,9 +107,20 @@ static void take_inventory(const Gantry__Inventory *said, struct conductor_event
 static void take_gauges(struct edge *edge, const Gantry__Heartbeat *said)
 {
     struct member_gauges *place = said->n_gauges ? gauges_place(&edge->gauges, conductor_members(edge->conductor), said->member) : NULL;
+    double others;
 
     for (size_t i = 0; place && i < said->n_gauges; i++)
         gauges_put(place, said->gauges[i]->name, said->gauges[i]->value);
+    if (place && pace_note(&edge->gauges, place, clock_mono_ms(), &others)) {
+        const struct member *m = membership_find((struct membership *)conductor_members(edge->conductor), said->member);
+
+        if (place->pace.slow)
+            log_warn("a worker is slow", "member=%u name=%s host=%s ms_per_step=%.1f others=%.1f", m->id, LOG_Q(m->name), m->host,
+                     place->pace.ms_per_step, others);
+        else
+            log_info("a worker is slow no more", "member=%u name=%s host=%s ms_per_step=%.1f", m->id, LOG_Q(m->name), m->host,
+                     place->pace.ms_per_step);
+    }
 }
 
 /* The member whose message it is; 0: not of a kind that a member sends. What is allocated is freed by release_event. */

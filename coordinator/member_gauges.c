@@ -51,6 +51,7 @@ struct member_gauges *gauges_place(struct gauges *g, const struct membership *me
 {
     struct member_gauges *place = (struct member_gauges *)gauges_find(g, member);
     const struct member *known = membership_find((struct membership *)members, member);
+    struct pace pace = place ? place->pace : (struct pace) {0};
 
     if (!known)
         return NULL;
@@ -68,7 +69,7 @@ struct member_gauges *gauges_place(struct gauges *g, const struct membership *me
     }
     if (!place)
         place = &g->items[g->n++];
-    *place = (struct member_gauges) { .member = member, .role = known->role };
+    *place = (struct member_gauges) { .member = member, .role = known->role, .pace = pace };
     return place;
 }
 

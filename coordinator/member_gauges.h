@@ -7,6 +7,7 @@
 #pragma once
 
 #include "coordinator/membership.h"
+#include "coordinator/pace.h"
 
 enum { MEMBER_GAUGES = 16 };
 
@@ -17,6 +18,7 @@ struct member_gauges {
     enum member_role role;
     struct gauge items[MEMBER_GAUGES];
     unsigned n;
+    struct pace pace;           /* of a worker */
 };
 
 struct gauges {
@@ -27,7 +29,7 @@ struct gauges {
 
 void gauges_release(struct gauges *gauges);
 
-/* The place for what `member` says now, empty; NULL: not a member, or no memory. Borrowed until the next call. */
+/* The place for what `member` says now, empty but for its pace; NULL: not a member, or no memory. Borrowed until the next call. */
 struct member_gauges *gauges_place(struct gauges *gauges, const struct membership *members, uint32_t member);
 void gauges_put(struct member_gauges *place, const char *name, double value);       /* one too many is left out */
 

@@ -124,6 +124,10 @@ static void write_members(const struct edge *edge, struct json_writer *w)
             if (m->versions[v].ready)
                 json_unsigned(w, NULL, m->versions[v].version);
         json_close(w, ']');
+        if (gauges && gauges->pace.ms_per_step > 0) {
+            json_number(w, "ms_per_step", gauges->pace.ms_per_step);
+            json_bool(w, "slow", gauges->pace.slow);
+        }
         json_open(w, "gauges", '{');
         for (unsigned g = 0; gauges && g < gauges->n; g++)
             json_number(w, gauges->items[g].name, gauges->items[g].value);

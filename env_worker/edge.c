@@ -32,7 +32,7 @@ struct edge {
 
     /* what heartbeats point to */
     Gantry__HeldLease held[EDGE_SLOTS_MAX + 1], *held_list[EDGE_SLOTS_MAX + 1];
-    Gantry__Gauge gauges[8], *gauge_list[8];
+    Gantry__Gauge gauges[9], *gauge_list[9];
     uint64_t announced[EDGE_SLOTS_MAX + 1];     /* episodes of the last Hello */
     size_t n_announced;
 };
@@ -277,7 +277,8 @@ static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
     const struct { const char *name; double value; } now[] = {
         { "steps_total", (double)totals->steps }, { "candidate_steps_total", (double)totals->candidate_steps },
         { "episodes_total", (double)totals->episodes }, { "returned_total", (double)totals->returned },
-        { "sim_ms_total", (double)totals->sim_us / 1000 }, { "act_ms_total", (double)totals->act_wait_us / 1000 },
+        { "sim_ms_total", (double)totals->sim_us / 1000 }, { "sim_wall_ms_total", (double)totals->sim_wall_us / 1000 },
+        { "act_ms_total", (double)totals->act_wait_us / 1000 },
         { "rss_peak_bytes", (double)process_peak_rss_bytes() }, { "cpu_ms_total", (double)clock() * 1000 / CLOCKS_PER_SEC },
     };
     size_t i;

@@ -206,10 +206,11 @@ static void came_back(void *arg)
 static void work(void *arg)
 {
     struct sim_job *job = arg;
-    uint64_t start = clock_cpu_ns();
+    uint64_t cpu = clock_cpu_ns(), wall = clock_mono_ns();
 
     job->result = run_job(job->simulation, job);
-    job->us = (clock_cpu_ns() - start) / 1000;
+    job->us = (clock_cpu_ns() - cpu) / 1000;
+    job->wall_us = (clock_mono_ns() - wall) / 1000;
     if (loop_post(job->simulation->loop, came_back, job) < 0)
         abort();        /* out of memory for one queue node: nothing can be told to anyone any more */
 }

@@ -51,7 +51,7 @@ struct sim_job {
     int result;                 /* 0, or -errno: -EIO the simulator broke */
     char text[160];
     char instruction[128];
-    uint64_t us;                /* CPU time it took */
+    uint64_t us, wall_us;       /* CPU time and time it took */
 
     struct simulation *simulation;
 };

@@ -58,6 +58,7 @@ static void on_reset(struct sim_job *job)
         snprintf(slot->episode.instruction, sizeof(slot->episode.instruction), "%s", job->instruction);
         slot->episode.sim_us += job->us;
         slot->shared->totals.sim_us += job->us;
+        slot->shared->totals.sim_wall_us += job->wall_us;
         step_player(slot, &(struct player_event) {
             .kind = PLAYER_RESET_DONE, .ticket = job->ticket, .sim = { .result = job->result, .text = job->text } });
     }
@@ -89,6 +90,7 @@ static void on_step(struct sim_job *job)
     if (is_current(slot, job->ticket)) {
         slot->episode.sim_us += job->us;
         slot->shared->totals.sim_us += job->us;
+        slot->shared->totals.sim_wall_us += job->wall_us;
         slot->shared->totals.steps += r == 0;
         if (job->perturbed)
             slot->episode.perturbed_at = slot->episode.steps + 1;

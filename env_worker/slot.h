@@ -17,7 +17,7 @@ struct slot;
 struct slot_totals {            /* monotone, for heartbeats and metrics */
     uint64_t steps, candidate_steps;        /* control steps executed / played in look-ahead */
     uint64_t episodes, returned;
-    uint64_t sim_us, act_wait_us;
+    uint64_t sim_us, sim_wall_us, act_wait_us;
 };
 
 /* What all slots of a worker share; the edge owns it. */
