@@ -6,7 +6,7 @@
 enum { WIDTH = 560, HEIGHT = 250, LEFT = 52, RIGHT = 12, TOP = 30, BOTTOM = 38 };
 
 /* Okabe and Ito's palette: told apart also by those who see few colours. */
-static const char *const colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"};
+static const char *const colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999"};
 
 void html_escape(struct strbuf *out, const char *text)
 {
@@ -191,7 +191,7 @@ static void write_polyline(const struct plot_series *s, const struct plot_frame 
 void plot_write(const struct plot *plot, struct strbuf *out)
 {
     struct plot_frame f = plot_frame(plot);
-    int legend_x = LEFT + 8;
+    int legend_x = LEFT + 8, legend_y = TOP + 12;
 
     strbuf_addf(out, "<svg class='plot' viewBox='0 0 %d %d' width='%d' height='%d' role='img'>", WIDTH, HEIGHT, WIDTH, HEIGHT);
     write_axes(plot, &f, out);
@@ -205,7 +205,11 @@ void plot_write(const struct plot *plot, struct strbuf *out)
             write_dots(s, &f, colour, out);
         else
             write_polyline(s, &f, colour, out);
-        strbuf_addf(out, "<text x='%d' y='%d' style='fill:%s'>", legend_x, TOP + 12, colour);
+        if (legend_x > LEFT + 8 && legend_x + 6 * (int)strlen(s->name) > WIDTH - RIGHT) {
+            legend_x = LEFT + 8;
+            legend_y += 13;
+        }
+        strbuf_addf(out, "<text x='%d' y='%d' style='fill:%s;paint-order:stroke;stroke:#fff;stroke-width:3px'>", legend_x, legend_y, colour);
         html_escape(out, s->name);
         strbuf_adds(out, "</text>");
         legend_x += 14 + 6 * (int)strlen(s->name);

@@ -8,7 +8,7 @@
 enum { WIDTH = 960, HEIGHT = 540, LEFT = 80, RIGHT = 24, TOP = 64, BOTTOM = 56 };
 static const struct rgb ink = {40, 40, 40}, grid = {225, 225, 225};
 static const struct rgb colours[] = {{0, 114, 178}, {213, 94, 0},   {0, 158, 115}, {204, 121, 167},
-                                     {230, 159, 0}, {86, 180, 233}, {0, 0, 0}};
+                                     {230, 159, 0}, {86, 180, 233}, {0, 0, 0}, {153, 153, 153}};
 
 struct canvas {
     struct image image;

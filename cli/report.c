@@ -177,6 +177,8 @@ static void write_headline(const struct report_data *d, struct strbuf *out)
             strbuf_addf(out, "; 95 %% interval of the paired difference %+.1f to %+.1f", 100 * json_number_value(json_array_get(interval, 0)),
                         100 * json_number_value(json_array_get(interval, 1)));
         strbuf_addf(out, ").</p>");
+    } else if (isfinite(after)) {
+        strbuf_addf(out, "<p class='big'>Success on held-out test states: <b>%.1f %%</b>.</p>", 100 * after);
     } else {
         strbuf_adds(out, "<p class='big'>The eval stage has not run yet: no test figures.</p>");
     }
@@ -240,7 +242,9 @@ int report_write(const char *run_dir, const char *path, struct error *error)
 
     if (r < 0)
         return r;
-    strbuf_addf(&out, "<!doctype html><html lang='en'><meta charset='utf-8'><title>gantry report</title><style>%s</style><h1>gantry</h1>", style);
+    strbuf_addf(&out, "<!doctype html><html lang='en'><meta charset='utf-8'><title>gantry report</title><style>%s</style><h1>gantry: ", style);
+    html_escape(&out, json_string_value(json_object_get(d.summary, "run")) ?: "a run");
+    strbuf_adds(&out, "</h1>");
     strbuf_adds(&out, "<p class='note'>Report of the run in ");
     html_escape(&out, run_dir);
     strbuf_adds(&out, "</p>");

@@ -68,7 +68,7 @@ int film_draw(const struct film *film, struct image *ret)
     cell_h = film->height * MAX((cell + film->height / 2) / film->height, 1);
     if (cell_w > 2 * cell || cell_h > 2 * cell)
         cell_w = cell_h = cell;         /* big frames are shown small */
-    image.width = left + k * (cell_w + 4) + MARGIN;
+    image.width = left + MAX(k * (cell_w + 4), film->title ? (int)strlen(film->title) * ADVANCE : 0) + MARGIN;
     image.height = MARGIN + (film->title ? LINE + 8 : 0) + cell_h + 4 + LINE + 8 + (film->progress ? CURVE_H + 12 : 0) + MARGIN;
     image.rgb = malloc((size_t)image.width * (size_t)image.height * 3);
     if (!image.rgb)
