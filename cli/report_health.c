@@ -50,6 +50,38 @@ static void write_search(json_t *search, struct strbuf *out)
     }
 }
 
+/* Task by task, the policies side by side; the interval is Wilson's. */
+static void write_tasks(json_t *policies, struct strbuf *out)
+{
+    json_t *tasks = json_object_get(json_object_iter_value(json_object_iter(policies)), "tasks"), *ignored, *policy;
+    const char *name, *task;
+
+    if (json_object_size(tasks) < 2)
+        return;
+    strbuf_adds(out, "<table><tr><th>task</th>");
+    json_object_foreach(policies, name, policy) strbuf_addf(out, "<th>%s</th>", name);
+    strbuf_adds(out, "</tr>");
+    json_object_foreach(tasks, task, ignored)
+    {
+        strbuf_addf(out, "<tr><td>%s</td>", task);
+        json_object_foreach(policies, name, policy)
+        {
+            const json_t *row = json_object_get(json_object_get(policy, "tasks"), task);
+            double n = number_at(row, "episodes"), success = number_at(row, "success");
+            struct interval interval;
+
+            if (!(n > 0)) {
+                strbuf_adds(out, "<td>&ndash;</td>");
+                continue;
+            }
+            interval = wilson(llround(success * n), llround(n), 1.959963984540054);
+            strbuf_addf(out, "<td>%.0f %% <span class='note'>%.0f to %.0f</span></td>", 100 * success, 100 * interval.low, 100 * interval.high);
+        }
+        strbuf_adds(out, "</tr>");
+    }
+    strbuf_adds(out, "</table>");
+}
+
 void report_policies_write(const struct report_data *d, struct strbuf *out)
 {
     json_t *policies = json_object_get(d->summary, "policies"), *policy;
@@ -76,6 +108,7 @@ void report_policies_write(const struct report_data *d, struct strbuf *out)
     }
     write_search(json_object_get(d->summary, "search"), out);
     strbuf_adds(out, "</table>");
+    write_tasks(policies, out);
 }
 
 /* ---- curves of the rl stages ---------------------------------------------------------------------------------------- */

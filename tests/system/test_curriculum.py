@@ -5,6 +5,8 @@ import sqlite3
 import pytest
 from conftest import gantry
 
+TESTED = {"eval": {"episodes": 2, "val_episodes": 2, "policies": ["last"], "temperatures": [1]}}
+
 
 def rl(curriculum, **more):
     return {"rl": {"iterations": 4, "episodes": 6, "preset": "tabletop", "curriculum": curriculum, "reward": "sparse", "critic_prm": False,
@@ -14,7 +16,7 @@ def rl(curriculum, **more):
 def told(cluster):
     """What was drawn, what is remembered, and the schedule that was shown."""
     with sqlite3.connect(cluster.run / "ledger.sqlite") as db:
-        drawn = db.execute("select episode, iteration, task, state_seed, success from episodes order by episode").fetchall()
+        drawn = db.execute("select episode, iteration, task, state_seed, success from episodes where stage = 0 order by episode").fetchall()
         memory = db.execute("select bytes from blobs where name = 'memory'").fetchone()[0].decode()
         shown = db.execute("select iteration, name, value from scalars where name like 'curriculum/%' or name like 'estimate/%'"
                            " order by iteration, name").fetchall()
@@ -26,7 +28,7 @@ def test_survives_kill9(make_cluster, curriculum):
     runs = []
     for kills in ([], [1, 3]):
         more = {"levels": [0, 1]} if curriculum == "levels" else {}
-        cluster = make_cluster({"suite": {"tasks": ["pick_up_object", "open_drawer"]}}, stages=[rl(curriculum, **more)])
+        cluster = make_cluster({"suite": {"tasks": ["pick_up_object", "open_drawer"]}}, stages=[rl(curriculum, **more), TESTED])
         cluster.start()
         for at in kills:
             cluster.until(lambda s: s and s["iteration"] >= at, f"iteration {at}")
@@ -42,3 +44,6 @@ def test_survives_kill9(make_cluster, curriculum):
     assert "Curriculum: share of the draws" in page and ("Curriculum: level" in page) == (curriculum == "levels")
     if curriculum == "levels":
         assert {task for _, _, task, _, _ in drawn} == {"pick_up_object"}       # nothing was climbed in four iterations
+    # the policies tested, here one alone, and task by task
+    assert "<td>last</td>" in page and "has not run yet" not in page
+    assert re.search(r"<td>open_drawer</td><td>\d+ % <span class='note'>\d+ to \d+</span></td>", page)
