@@ -92,7 +92,7 @@ def test_hostile_frames(make_cluster):
         throw_junk(path)
         assert PONG in ping(path)
     text = refused(cluster.run / "sock" / "coordinator.ipc", envelope(KIND_HELLO, protocol=7 << 16 | 3), b"")
-    assert "7.3" in text and "1.0" in text and "same gantry" in text
+    assert "7.3" in text and "speaks 1." in text and "same gantry" in text
     lie_to_the_learner(cluster.run / "sock" / "learner-0.ipc", int(status["run_id"], 16), status["epoch"])
     summary = cluster.until_finished()
     assert summary["run"] == "tiny"
