@@ -72,32 +72,36 @@ static bool has_begun(struct ledger *ledger, uint32_t stage)
 
 /* The stages before, of which at least one episode was ever dealt out: who was killed before that leaves nothing that would stand
  * before every evaluation after it. Stages are played in their order, so what never began is at the end. *ret is NULL where there
- * are none. */
+ * are none. A file without a stage of ours is left to the parser; one that lacks what the ledger has is refused: its rows would be
+ * taken for those of another question. */
 static int read_stages(const struct eval *eval, char **ret, size_t *ret_length, struct error *error)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
-    char path[PATH_MAX], *text = NULL, *end;
-    uint32_t stage = (uint32_t)eval->config.n_stages;
+    _cleanup_free_ char *text = NULL;
+    char path[PATH_MAX], *end;
+    uint32_t first = (uint32_t)eval->config.n_stages, stage = first;
     struct error unread;
     size_t length = 0;
     int r;
 
     snprintf(path, sizeof path, "%s/evals.yaml", eval->run_dir);
     r = file_read(path, 1 << 20, &text, &length);
-    if (r < 0)
-        return r == -ENOENT ? 0 : error_set(error, -r, "%s: %s", path, strerror(-r));
+    if (r < 0 && r != -ENOENT)
+        return error_set(error, -r, "%s: %s", path, strerror(-r));
     (void)run_open_ledger(eval->run_dir, &ledger, &unread);
-    end = strstr(text, STAGE_LINE);
-    for (; end && has_begun(ledger, stage); stage++)
-        end = strstr(end + strlen(STAGE_LINE), STAGE_LINE);
-    if (stage == (uint32_t)eval->config.n_stages) {
-        free(text);
-        return 0;
+    end = r == 0 ? strstr(text, STAGE_LINE) : NULL;
+    if (end || !length) {
+        for (; end && has_begun(ledger, stage); stage++)
+            end = strstr(end + strlen(STAGE_LINE), STAGE_LINE);
+        if (!end && ledger && has_begun(ledger, stage))
+            return error_set(error, EINVAL, "%s: the ledger has an evaluation that is not in this file; put it back as it was", path);
+        if (stage == first)
+            return 0;
+        if (end)
+            *end = '\0';
     }
-    if (end)
-        *end = '\0';
     *ret_length = strlen(text);
-    *ret = text;
+    *ret = TAKE_PTR(text);
     return 0;
 }
 

@@ -95,4 +95,12 @@ def test_eval(make_cluster, model, tmp_path):
     config.write_text(text)
     assert (cluster.run / "evals.yaml").read_bytes() == before
     assert evaluate("--policies", "last", "--seeds", "100..101", "--at", "1", "--json").returncode == 0
+    # a list of evaluations that is damaged, or gone while the ledger has them, is refused and stays as it is
+    listed = (cluster.run / "evals.yaml").read_bytes()
+    for damaged in (b"\xff\xfe no list of stages", b""):
+        (cluster.run / "evals.yaml").write_bytes(damaged)
+        done = evaluate("--policies", "last", "--seeds", "300..301", "--at", "1", status=1)
+        assert "evals.yaml" in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+        assert (cluster.run / "evals.yaml").read_bytes() == damaged
+    (cluster.run / "evals.yaml").write_bytes(listed)
     assert " 0 contradictions" in cluster.history()
