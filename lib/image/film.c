@@ -28,7 +28,8 @@ static void paste(struct image *image, int x, int y, const uint8_t *frame, int h
         }
 }
 
-static void draw_curve(struct image *image, const struct film *film, int x, int y, int w, int k)
+/* w: of all k cells, each `cell` wide. */
+static void draw_curve(struct image *image, const struct film *film, int x, int y, int w, int k, int cell)
 {
     int t, c, px = 0, py = 0;
     double p;
@@ -39,7 +40,7 @@ static void draw_curve(struct image *image, const struct film *film, int x, int 
     draw_text(image, x - ADVANCE - 2, y + CURVE_H - LINE / 2, "0", ink);
 
     for (t = 0; t < film->n; t++) {
-        int at_x = film->n > 1 ? x + (int)((int64_t)t * (w - 2) / (film->n - 1)) : x, at_y;
+        int at_x = x + (film->n > 1 ? (int)((int64_t)t * (w - cell) / (film->n - 1)) : 0) + cell / 2, at_y; /* under its frame */
 
         p = isfinite(film->progress[t]) ? CLAMP((double)film->progress[t], 0.0, 1.0) : 0.0;
         at_y = y + (int)lround((1 - p) * CURVE_H);
@@ -88,7 +89,7 @@ int film_draw(const struct film *film, struct image *ret)
     }
     y += cell_h + 4 + LINE + 8;
     if (film->progress)
-        draw_curve(&image, film, left, y, k * (cell_w + 4) - 4, k);
+        draw_curve(&image, film, left, y, k * (cell_w + 4) - 4, k, cell_w);
     *ret = image;
     return 0;
 }
