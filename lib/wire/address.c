@@ -3,10 +3,8 @@
 #include <errno.h>
 #include <limits.h>
 #include <netdb.h>
-#include <sys/stat.h>
 
 #include "base/atomic_file.h"
-#include "base/sha256.h"
 
 bool address_is_ipc(const char *address)
 {
@@ -80,76 +78,6 @@ void address_resolve(const char *address, char ret_address[ADDRESS_MAX])
         freeaddrinfo(found);
     }
     snprintf(ret_address, ADDRESS_MAX, "%s", resolved);
-}
-
-/* Ours, a directory, closed to others? Creates it if it is not there. */
-static int claim_dir(const char *path, struct error *error)
-{
-    struct stat st;
-
-    if (mkdir(path, 0700) && errno != EEXIST)
-        return error_set(error, errno, "cannot make %s: %s", path, strerror(errno));
-    if (lstat(path, &st))
-        return error_set(error, errno, "%s: %s", path, strerror(errno));
-    if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid())
-        return error_set(error, EPERM, "%s is there but not a directory of this user: remove it", path);
-    if ((st.st_mode & 077) && chmod(path, 0700))
-        return error_set(error, errno, "cannot close %s to others: %s", path, strerror(errno));
-    return 0;
-}
-
-/* A short stand-in under /tmp, and RUN/sock as a link to it for people. */
-static int short_dir(const char *run_dir, const char *link, char *ret_dir, struct error *error)
-{
-    uint8_t digest[SHA256_SIZE];
-    char hex[SHA256_HEX], path[64];
-    int r;
-
-    sha256_of(run_dir, strlen(run_dir), digest);
-    sha256_hex(digest, hex);
-    snprintf(path, sizeof path, "/tmp/gantry-%u-%.16s", (unsigned)geteuid(), hex);
-    r = claim_dir(path, error);
-    if (r < 0)
-        return r;
-    if (symlink(path, link) && errno != EEXIST)
-        return error_set(error, errno, "cannot link %s to %s: %s", link, path, strerror(errno));
-    snprintf(ret_dir, ADDRESS_MAX, "%s", path);
-    return 0;
-}
-
-int address_socket_dir(const char *run_dir, char ret_dir[ADDRESS_MAX], struct error *error)
-{
-    enum { ROOM_FOR_NAME = 40 };        /* "/prm-server-12.ipc" and the like */
-    _cleanup_free_ char *absolute = realpath(run_dir, NULL);
-    char path[PATH_MAX];
-    int r;
-
-    if (!absolute)
-        return error_set(error, errno, "run directory %s: %s", run_dir, strerror(errno));
-    if ((size_t)snprintf(path, sizeof path, "%s/sock", absolute) >= sizeof path)
-        return error_set(error, ENAMETOOLONG, "the run directory's path is too long: %s", run_dir);
-    if (strlen(path) + ROOM_FOR_NAME > ADDRESS_IPC_PATH_MAX)
-        return short_dir(absolute, path, ret_dir, error);
-    r = claim_dir(path, error);
-    if (r < 0)
-        return r;
-    snprintf(ret_dir, ADDRESS_MAX, "%s", path);
-    return 0;
-}
-
-void address_socket_dir_leave(const char *run_dir)
-{
-    char link[PATH_MAX], dir[64];
-    ssize_t n;
-
-    if ((size_t)snprintf(link, sizeof link, "%s/sock", run_dir) >= sizeof link)
-        return;
-    n = readlink(link, dir, sizeof dir - 1);
-    if (n <= 0)
-        return;                         /* no link: the directory is the run's own, and stays */
-    dir[n] = '\0';
-    if (!strncmp(dir, "/tmp/gantry-", 12) && (rmdir(dir) == 0 || errno == ENOENT))
-        (void)unlink(link);
 }
 
 int address_ipc(const char *run_dir, const char *name, char ret_address[ADDRESS_MAX], struct error *error)

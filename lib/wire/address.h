@@ -1,7 +1,8 @@
 /* address.h - where sockets live: ipc paths that fit, and endpoint files in the run directory.
  *
  * A UNIX socket's path must fit sun_path: 107 bytes. Sockets of a run lie in RUN/sock/ (0700); when that path is too long, in a
- * directory of the same rights under /tmp whose name is made from the run directory's path, with a link RUN/sock to it. */
+ * directory of the same rights under /tmp whose name is made from the run directory's path, with a link RUN/sock to it, and
+ * one in it, `run`, to the run directory. */
 #pragma once
 
 #include <stdbool.h>
@@ -22,7 +23,8 @@ void address_advertised(const char *bound, char ret_address[ADDRESS_MAX]);
 /* libzmq binds to numbers and interfaces only: puts the number of a host's name in its place. Others are left as they are. */
 void address_resolve(const char *address, char ret_address[ADDRESS_MAX]);
 
-/* Make sure the run's socket directory is there, ours, and closed to others; writes its (short) path. -EPERM: someone else's. */
+/* Make sure the run's socket directory is there, ours, and closed to others; writes its (short) path. -EPERM: someone else's.
+ * Where it is one under /tmp, those of this user's whose run directory is gone and in which nobody answers are removed. */
 int address_socket_dir(const char *run_dir, char ret_dir[ADDRESS_MAX], struct error *error);
 
 /* The last of the run's processes here has ended: a directory under /tmp that is empty now goes, and the link to it. */

@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <zmq.h>
 
 #include "base/atomic_file.h"
@@ -294,6 +296,55 @@ static void key_files(void **state)
     lab_close(&lab);
 }
 
+/* Closing it is what a kill does: its file stays, nobody answers. */
+static int listen_at(const char *dir, const char *name)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    snprintf(address.sun_path, sizeof address.sun_path, "%s/%s", dir, name);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    return fd;
+}
+
+/* What killed processes left under /tmp goes with their run's directory, when the next run needs such a place; what lives stays. */
+static void socket_dirs_of_the_dead(void **state)
+{
+    enum { DEAD, LIVING, STARTED_AGAIN, NEXT, RUNS };
+    struct wire_lab lab;
+    struct error error = {0};
+    char run[RUNS][256], dir[RUNS][ADDRESS_MAX];
+    int living;
+
+    (void)state;
+    lab_open(&lab);
+    for (int i = 0; i < RUNS; i++) {
+        snprintf(run[i], sizeof run[i], "%s/%0100d", lab.dir, i);
+        assert_int_equal(mkdir_p(run[i], 0700), 0);
+        if (i != NEXT)
+            assert_int_equal(address_socket_dir(run[i], dir[i], &error), 0);
+    }
+    close(listen_at(dir[DEAD], "learner.ipc"));
+    living = listen_at(dir[LIVING], "learner.ipc");
+    close(listen_at(dir[STARTED_AGAIN], "learner.ipc"));
+    assert_int_equal(remove_tree(run[DEAD]), 0);
+    assert_int_equal(remove_tree(run[LIVING]), 0);
+    assert_int_equal(address_socket_dir(run[NEXT], dir[NEXT], &error), 0);
+    assert_int_equal(access(dir[DEAD], F_OK), -1);
+    for (int i = LIVING; i < RUNS; i++)
+        assert_int_equal(access(dir[i], F_OK), 0);
+
+    close(living);
+    assert_int_equal(remove_tree(run[STARTED_AGAIN]), 0);
+    assert_int_equal(address_socket_dir(run[NEXT], dir[NEXT], &error), 0);
+    assert_int_equal(access(dir[LIVING], F_OK), -1);
+    assert_int_equal(access(dir[STARTED_AGAIN], F_OK), -1);
+    address_socket_dir_leave(run[NEXT]);
+    assert_int_equal(access(dir[NEXT], F_OK), -1);
+    lab_close(&lab);
+}
+
 /* A run directory with a long path still gets sockets that fit, in a directory closed to others. */
 static void socket_dirs(void **state)
 {
@@ -321,8 +372,6 @@ static void socket_dirs(void **state)
     address_socket_dir_leave(deep);
     assert_int_equal(access(dir, F_OK), -1);
     address_socket_dir_leave(deep);                                     /* no harm */
-    assert_int_equal(address_socket_dir(deep, dir, &error), 0);
-    assert_int_equal(remove_tree(dir), 0);
 
     assert_int_equal(address_lookup(lab.dir, "coordinator", address, key, &error), -ENOENT);
     assert_int_equal(address_publish(lab.dir, "coordinator", "tcp://127.0.0.1:7000", NULL, &error), 0);
@@ -349,7 +398,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(let_in), cmocka_unit_test(stranger), cmocka_unit_test(revoked), cmocka_unit_test(wrong_role),
         cmocka_unit_test(let_in_later), cmocka_unit_test(impostor), cmocka_unit_test(handshakes_that_take_long), cmocka_unit_test(told_the_list),
-        cmocka_unit_test(key_files), cmocka_unit_test(socket_dirs),
+        cmocka_unit_test(key_files), cmocka_unit_test(socket_dirs), cmocka_unit_test(socket_dirs_of_the_dead),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,171 @@
+/* address_dir.c - a run's socket directory: RUN/sock, or, where that path is too long for sockets, a stand-in under /tmp.
+ *
+ * A stand-in holds a link `run` to its run directory. Processes that are killed leave theirs behind; whoever makes one removes those of
+ * run directories that are gone and where nobody answers any more. */
+#include <dirent.h>
+#include <errno.h>
+#include <limits.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "base/atomic_file.h"
+#include "base/sha256.h"
+#include "wire/address.h"
+
+#define TOP "/tmp"
+#define STAND_IN "gantry-%u-"           /* user; then HEX digits of the run directory's path */
+enum { HEX = 16, STAND_IN_PATH = 64 };
+
+/* Ours, a directory, closed to others? Creates it if it is not there. */
+static int claim_dir(const char *path, struct error *error)
+{
+    struct stat st;
+
+    if (mkdir(path, 0700) && errno != EEXIST)
+        return error_set(error, errno, "cannot make %s: %s", path, strerror(errno));
+    if (lstat(path, &st))
+        return error_set(error, errno, "%s: %s", path, strerror(errno));
+    if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid())
+        return error_set(error, EPERM, "%s is there but not a directory of this user: remove it", path);
+    if ((st.st_mode & 077) && chmod(path, 0700))
+        return error_set(error, errno, "cannot close %s to others: %s", path, strerror(errno));
+    return 0;
+}
+
+/* ---- stand-ins ------------------------------------------------------------------------------------------------------------ */
+
+/* A name of a stand-in of this user? */
+static bool is_stand_in(const char *name)
+{
+    char begin[32];
+    size_t n = (size_t)snprintf(begin, sizeof begin, STAND_IN, (unsigned)geteuid());
+
+    return !strncmp(name, begin, n) && strlen(name + n) == HEX && strspn(name + n, "0123456789abcdef") == HEX;
+}
+
+static bool answers(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+    if (fd < 0 || strlen(path) >= sizeof address.sun_path)
+        return true;
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    return connect(fd, (const struct sockaddr *)&address, sizeof address) == 0 || errno == EAGAIN;
+}
+
+/* Is there something in it beside the link? answering: something that answers. */
+static bool holds(const char *dir, bool answering)
+{
+    char path[STAND_IN_PATH + NAME_MAX + 1];
+    DIR *entries = opendir(dir);
+    struct dirent *entry;
+    bool found = !entries && errno != ENOENT;
+
+    while (entries && !found && (entry = readdir(entries))) {
+        if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || !strcmp(entry->d_name, "run"))
+            continue;
+        snprintf(path, sizeof path, "%s/%s", dir, entry->d_name);
+        found = !answering || answers(path);
+    }
+    if (entries)
+        closedir(entries);
+    return found;
+}
+
+static bool run_is_gone(const char *dir)
+{
+    char link[STAND_IN_PATH + 8], run[PATH_MAX];
+    struct stat st;
+    ssize_t n;
+
+    snprintf(link, sizeof link, "%s/run", dir);
+    n = readlink(link, run, sizeof run - 1);
+    if (n <= 0 || n == sizeof run - 1)
+        return false;
+    run[n] = '\0';
+    return stat(run, &st) < 0 && errno == ENOENT;
+}
+
+static void sweep(void)
+{
+    char path[STAND_IN_PATH];
+    DIR *top = opendir(TOP);
+    struct dirent *entry;
+    struct stat st;
+
+    while (top && (entry = readdir(top))) {
+        if (!is_stand_in(entry->d_name))
+            continue;
+        snprintf(path, sizeof path, TOP "/%.*s", STAND_IN_PATH - 8, entry->d_name);
+        if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() && run_is_gone(path) && !holds(path, true))
+            (void)remove_tree(path);
+    }
+    if (top)
+        closedir(top);
+}
+
+/* The stand-in of run_dir, and RUN/sock as a link to it for people. */
+static int stand_in(const char *run_dir, const char *sock, char *ret_dir, struct error *error)
+{
+    uint8_t digest[SHA256_SIZE];
+    char hex[SHA256_HEX], path[STAND_IN_PATH], link[STAND_IN_PATH + 8];
+    int r;
+
+    sweep();
+    sha256_of(run_dir, strlen(run_dir), digest);
+    sha256_hex(digest, hex);
+    snprintf(path, sizeof path, TOP "/" STAND_IN "%.*s", (unsigned)geteuid(), HEX, hex);
+    r = claim_dir(path, error);
+    if (r < 0)
+        return r;
+    snprintf(link, sizeof link, "%s/run", path);
+    if (symlink(run_dir, link) && errno != EEXIST)
+        return error_set(error, errno, "cannot link %s to %s: %s", link, run_dir, strerror(errno));
+    if (symlink(path, sock) && errno != EEXIST)
+        return error_set(error, errno, "cannot link %s to %s: %s", sock, path, strerror(errno));
+    snprintf(ret_dir, ADDRESS_MAX, "%s", path);
+    return 0;
+}
+
+/* ---- either ---------------------------------------------------------------------------------------------------------------- */
+
+int address_socket_dir(const char *run_dir, char ret_dir[ADDRESS_MAX], struct error *error)
+{
+    enum { ROOM_FOR_NAME = 40 };        /* "/prm-server-12.ipc" and the like */
+    _cleanup_free_ char *absolute = realpath(run_dir, NULL);
+    char path[PATH_MAX];
+    int r;
+
+    if (!absolute)
+        return error_set(error, errno, "run directory %s: %s", run_dir, strerror(errno));
+    if ((size_t)snprintf(path, sizeof path, "%s/sock", absolute) >= sizeof path)
+        return error_set(error, ENAMETOOLONG, "the run directory's path is too long: %s", run_dir);
+    if (strlen(path) + ROOM_FOR_NAME > ADDRESS_IPC_PATH_MAX)
+        return stand_in(absolute, path, ret_dir, error);
+    r = claim_dir(path, error);
+    if (r < 0)
+        return r;
+    snprintf(ret_dir, ADDRESS_MAX, "%s", path);
+    return 0;
+}
+
+void address_socket_dir_leave(const char *run_dir)
+{
+    char sock[PATH_MAX], dir[STAND_IN_PATH], link[STAND_IN_PATH + 8];
+    ssize_t n;
+
+    if ((size_t)snprintf(sock, sizeof sock, "%s/sock", run_dir) >= sizeof sock)
+        return;
+    n = readlink(sock, dir, sizeof dir - 1);
+    if (n <= 0)
+        return;                         /* no link: the directory is the run's own, and stays */
+    dir[n] = '\0';
+    if (strncmp(dir, TOP "/", strlen(TOP "/")) || !is_stand_in(dir + strlen(TOP "/")) || holds(dir, false))
+        return;
+    snprintf(link, sizeof link, "%s/run", dir);
+    (void)unlink(link);
+    if (rmdir(dir) == 0 || errno == ENOENT)
+        (void)unlink(sock);
+}
