@@ -215,7 +215,7 @@ $(B)/tests/%: $(B)/tests/%.o $(tests_helpers) $(daemon_archives) $(LINK_LIBS)
 fuzz_c := $(wildcard tests/fuzz/fuzz_*.c)
 fuzz_bin := $(fuzz_c:%.c=$(B)/%)
 fuzz_main := $(if $(findstring fuzzer,$(SANITIZE)),,$(B)/tests/fuzz/standalone.o)
-$(fuzz_bin): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(fuzz_main) $(daemon_archives) $(LINK_LIBS)
+$(fuzz_bin): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(B)/tests/harness/scratch.o $(fuzz_main) $(daemon_archives) $(LINK_LIBS)
 	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@"
 	$(Q)$(CC) $(subst fuzzer-no-link,fuzzer,$(LDFLAGS)) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(HDF5_LIBS) $(LDLIBS)
 bench_bin := $(patsubst %.c,$(B)/%,$(wildcard tests/bench/bench_*.c))

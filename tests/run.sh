@@ -58,8 +58,7 @@ run_one() {
     local program=$1 name status log dir ok bad not
     shift
     name=$(echo "$program" | tr / _)
-    log=$scratch/$name.log dir=$scratch/$name.tmp
-    mkdir -p "$dir"
+    log=$scratch/$name.log dir=$(mktemp -d "$scratch/XXXX")        # short: sockets lie there, too
     TMPDIR=$dir timeout -k 5 "${TEST_TIMEOUT:-120}" "$program" "$@" >"$log" 2>&1
     status=$?
     rm -rf "$dir"

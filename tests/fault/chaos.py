@@ -15,12 +15,11 @@ import random
 import shutil
 import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
-from conftest import ROLES, TINY, TOP, Cluster, gantry, merged  # noqa: E402
+from conftest import ROLES, TINY, TOP, Cluster, gantry, merged, scratch  # noqa: E402
 
 STAGES = [{"demos": {"episodes": 6, "style": "clean"}}, {"sft": {"steps": 3, "batch": 8, "warmup": 1}}, {"rollouts": {"episodes": 20}},
           {"prm": {"steps": 3, "batch": 8, "holdout": 0.3, "force": True}},
@@ -74,7 +73,7 @@ def quantiles(values):
 
 
 def loop(kind, args):
-    root = Path(tempfile.mkdtemp(prefix="gc-", dir="/tmp"))
+    root = scratch()
     config = merged(copy.deepcopy(TINY), {"policy": {"init": str(TOP / "models" / "tiny")}, "run": {"seed": args.seed}})
     config["stages"] = STAGES
     cluster, draw = Cluster(root, config), random.Random(f"{args.seed} {kind}")

@@ -4,19 +4,18 @@ import copy
 import json
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
 from chaos import wait  # noqa: E402
-from conftest import TINY, TOP, Cluster, gantry, merged  # noqa: E402
+from conftest import TINY, TOP, Cluster, gantry, merged, scratch  # noqa: E402
 
 
 def long_run(name, args, stages, measure, after=lambda run: {}, **sections):
     """stages end with rl. measure(cluster) -> figures, taken in rl; after(run directory) -> figures, taken once it is drained.
     -> (all of them with args.seed, as printed and written to args.out; history check's exit status)."""
-    root = Path(tempfile.mkdtemp(prefix=f"g{name[0]}-", dir="/tmp"))
+    root = scratch()
     config = merged(copy.deepcopy(TINY), {"policy": {"init": str(TOP / "models" / "tiny")}, "run": {"seed": args.seed}, **sections})
     config["stages"] = stages
     cluster = Cluster(root, config)

@@ -14,7 +14,6 @@ import os
 import random
 import shutil
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -22,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "system"))
 from cable import Cable  # noqa: E402
 from chaos import look, quantiles, wait  # noqa: E402
-from conftest import TINY, TOP, Cluster, gantry, merged  # noqa: E402
+from conftest import TINY, TOP, Cluster, gantry, merged, scratch  # noqa: E402
 from test_netns import A, B, REASON, Inside, ip  # noqa: E402
 from test_tcp import Host  # noqa: E402
 
@@ -53,7 +52,7 @@ def make_trouble(cable, kind, seconds, draw):
 class Run:
     def __init__(self, number, args):
         self.draw = random.Random(f"{args.seed} {number}")
-        self.root = Path(tempfile.mkdtemp(prefix="gn-", dir="/tmp"))
+        self.root = scratch()
         self.names = [f"gantry-{os.getpid()}-{number}{x}" for x in "ab"]
         config = merged(copy.deepcopy(TINY), {"policy": {"init": str(TOP / "models" / "tiny")}, "run": {"seed": args.seed + number},
                                               "cluster": {"listen": f"tcp://{A}:5555"}})

@@ -2,13 +2,13 @@
  * input is not a file: it says what a file holds (ranks, sizes, types, links, attributes), libhdf5 writes that, and the import
  * reads it. What is imported can be read to its last byte, and comes from this file alone. */
 #include <hdf5.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "base/atomic_file.h"
 #include "data/source.h"
+#include "tests/harness/scratch.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 
@@ -16,7 +16,7 @@ struct input { const uint8_t *at, *end; };
 
 static uint8_t take(struct input *in) { return in->at < in->end ? *in->at++ : 0; }
 
-static char own[PATH_MAX], other[PATH_MAX];
+static char dir[SCRATCH_PATH], own[SCRATCH_PATH + 16], other[SCRATCH_PATH + 16];
 static haddr_t other_at;        /* where in it its numbers are */
 
 /* ---- a file as the input says -------------------------------------------------------------------------------------- */
@@ -275,24 +275,19 @@ static void import(void)
     source_close(source);
 }
 
-static void forget(void)
-{
-    unlink(own);
-    unlink(other);
-}
+static void forget(void) { (void)remove_tree(dir); }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
     struct input in = {bytes, bytes + n};
 
     if (!own[0]) {
-        const char *dir = getenv("TMPDIR") ?: "/tmp";
-
-        snprintf(own, sizeof own, "%s/fuzz_hdf5.%d.hdf5", dir, (int)getpid());
-        snprintf(other, sizeof other, "%s/fuzz_hdf5.%d.other", dir, (int)getpid());
+        scratch_new(dir);
+        atexit(forget);
+        snprintf(own, sizeof own, "%s/own.hdf5", dir);
+        snprintf(other, sizeof other, "%s/other.hdf5", dir);
         H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
         write_other();
-        atexit(forget);
     }
     write_file(&in);
     import();

@@ -4,20 +4,20 @@
 
 #include "base/atomic_file.h"
 #include "nn/hf.h"
+#include "tests/harness/scratch.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 
-static char dir[] = "/tmp/gantry_fuzz_XXXXXX";
+static char dir[SCRATCH_PATH];
 
 static void clean_up(void) { (void)remove_tree(dir); }
 
 static void set_up(void)
 {
     static const uint8_t raw[4];
-    char path[64];
+    char path[SCRATCH_PATH + 32];
 
-    if (!mkdtemp(dir))
-        abort();
+    scratch_new(dir);
     atexit(clean_up);
     for (int i = 0; i < 2; i++) {
         struct st_write tensor = {.name = i ? "b" : "a", .dtype = DTYPE_U8, .ndim = 1, .dim = {4}, .raw = raw};
@@ -33,7 +33,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     static bool ready;
     struct hf_shards shards = {0};
     struct error error;
-    char path[64];
+    char path[SCRATCH_PATH + 32];
     int fd;
 
     if (!ready)

@@ -21,9 +21,7 @@ int model_dirs_set_up(void **state)
     struct error error = {0};
 
     (void)state;
-    snprintf(model_dirs.root, sizeof(model_dirs.root), "/tmp/gantry_test_XXXXXX");
-    if (!mkdtemp(model_dirs.root))
-        return -1;
+    scratch_new(model_dirs.root);
     snprintf(model_dirs.good, sizeof(model_dirs.good), "%s/good", model_dirs.root);
     if (mkdir(model_dirs.good, 0755) < 0 || openvla_synth(openvla_size_find("tiny"), model_dirs.good, DTYPE_BF16, 3, 300000, &done, &error) < 0) {
         print_error("%s\n", error.text);
@@ -62,7 +60,7 @@ void model_dirs_write(const char *path, const void *bytes, size_t n)
 
 const char *model_dirs_copy(void)
 {
-    static char dir[64];
+    static char dir[SCRATCH_PATH + 8];
     struct hf_converted done;
     struct error error = {0};
 

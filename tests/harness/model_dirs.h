@@ -3,9 +3,11 @@
 
 #include <stddef.h>
 
+#include "tests/harness/scratch.h"
+
 extern struct model_dirs {
-    char root[32];              /* of all directories of a test */
-    char good[64];              /* a sharded bf16 checkpoint */
+    char root[SCRATCH_PATH];    /* of all directories of a test */
+    char good[SCRATCH_PATH + 8];        /* a sharded bf16 checkpoint */
 } model_dirs;
 
 /* For cmocka_run_group_tests. */

@@ -101,8 +101,7 @@ int plan_lab_set_up(void **state)
     struct error error = {0};
     char path[128];
 
-    snprintf(f->dir, sizeof f->dir, "/tmp/gantry-test-plan.XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
+    scratch_new(f->dir);
     snprintf(path, sizeof path, "%s/init", f->dir);
     assert_int_equal(mkdir_p(path, 0777), 0);
     assert_int_equal(openvla_new(NANO, 1, &model, &error), 0);

@@ -4,6 +4,7 @@
 #include "base/sha256.h"
 #include "learner/plan_run.h"
 #include "run/journal.h"
+#include "tests/harness/scratch.h"
 
 #define NANO "tests/golden/nano"
 enum { RUN = 77 };              /* its id */
@@ -12,7 +13,7 @@ enum { DEMOS = 0, SFT = 1, RL = 2, ROLLOUTS = 3 };     /* stages */
 extern const char plan_lab_sft_settings[];
 
 struct plan_lab {
-    char dir[64];
+    char dir[SCRATCH_PATH];
     struct journal *journal;
     struct plan_runner runner;
     bool lora;

@@ -11,6 +11,7 @@
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_synth.h"
 #include "nn/models/qwen_vl_internal.h"
+#include "tests/harness/scratch.h"
 
 enum { BLOCK = 65521 };         /* a prime: rows of a matrix begin at different places of it */
 
@@ -106,7 +107,7 @@ int synthetic_policy(const char *name, int layers, struct openvla **ret, struct 
     _cleanup_(openvla_freep) struct openvla *model = NULL;
     const struct openvla_size *found = openvla_size_find(name);
     struct openvla_size size;
-    char dir[] = "/tmp/gantry-synthetic.XXXXXX";
+    char dir[SCRATCH_PATH];
     int r;
 
     if (!found)
@@ -115,8 +116,7 @@ int synthetic_policy(const char *name, int layers, struct openvla **ret, struct 
     for (int i = 0; i < 2 && layers; i++)
         size.tower[i].depth = MIN(size.tower[i].depth, layers + 1);
     size.layers = layers ? MIN(size.layers, layers) : size.layers;
-    if (!mkdtemp(dir))
-        return error_set(error, errno, "%s: %s", dir, strerror(errno));
+    scratch_new(dir);
     r = openvla_synth_files(&size, dir, DTYPE_BF16, error);
     if (r >= 0)
         r = openvla_plan(dir, &model, error);

@@ -16,8 +16,7 @@ void lab_open(struct wire_lab *lab)
     assert_int_equal(uv_loop_init(&lab->loop), 0);
     uv_timer_init(&lab->loop, &lab->guard);
     uv_timer_start(&lab->guard, on_guard, 20, 20);
-    snprintf(lab->dir, sizeof lab->dir, "/tmp/gantry-lab.XXXXXX");
-    assert_non_null(mkdtemp(lab->dir));
+    scratch_new(lab->dir);
     snprintf(lab->ipc, sizeof lab->ipc, "ipc://%s/server.ipc", lab->dir);
 }
 

@@ -7,13 +7,14 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "tests/harness/scratch.h"
 #include "wire/client.h"
 #include "wire/server.h"
 
 struct wire_lab {
     uv_loop_t loop;
     uv_timer_t guard;           /* wakes the loop now and then; gives up after a minute */
-    char dir[64];
+    char dir[SCRATCH_PATH];
     char ipc[96];               /* an address in dir */
 };
 

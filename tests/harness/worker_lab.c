@@ -1,5 +1,7 @@
 #include "tests/harness/worker_lab.h"
 
+#include "base/atomic_file.h"
+
 struct worker_lab lab;
 
 static const Gantry__Role roles[ROLES] = {
@@ -269,9 +271,7 @@ int worker_lab_start(void **state _unused_)
     int i;
 
     memset(&lab, 0, sizeof(lab));
-    snprintf(lab.dir, sizeof(lab.dir), "/tmp/gantry-test-XXXXXX");
-    if (!mkdtemp(lab.dir))
-        return -1;
+    scratch_new(lab.dir);
     for (i = 0; i < ROLES; i++)
         snprintf(lab.address[i], sizeof(lab.address[i]), "ipc://%s/%s.ipc", lab.dir, names[i]);
     if (loop_new(&lab.loop) < 0 || lifecycle_new(lab.loop, &lifecycle, &lab.lifecycle) < 0 ||
@@ -290,7 +290,6 @@ int worker_lab_start(void **state _unused_)
 
 int worker_lab_stop(void **state _unused_)
 {
-    char command[128];
     int i;
 
     lab.edge = env_edge_free(lab.edge);
@@ -301,8 +300,7 @@ int worker_lab_stop(void **state _unused_)
     lab.lifecycle = lifecycle_free(lab.lifecycle);
     lab.loop = loop_free(lab.loop);
     fault_arm("");
-    snprintf(command, sizeof(command), "rm -rf %s", lab.dir);
-    return system(command);
+    return remove_tree(lab.dir);
 }
 
 Gantry__Lease *worker_lab_lease(uint64_t episode, const char *task, const char *style)

@@ -20,6 +20,7 @@
 #include "proto/policy.pb-c.h"
 #include "proto/prm.pb-c.h"
 #include "proto/trajectory.pb-c.h"
+#include "tests/harness/scratch.h"
 #include "wire/server.h"
 
 enum { IMAGE = 32, FRAME = IMAGE * IMAGE * 3, K = 7, WIDTH = 3, PATIENCE_MS = 30000, RUN_ID = 77, MANY = 64 };
@@ -35,7 +36,7 @@ struct delivered {              /* what came to the learner, as far as the tests
 };
 
 extern struct worker_lab {
-    char dir[64], address[ROLES][96];
+    char dir[SCRATCH_PATH], address[ROLES][96];
     struct loop *loop;
     struct lifecycle *lifecycle;
     struct wire *wire, *worker_wire;

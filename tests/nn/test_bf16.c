@@ -13,12 +13,13 @@
 #include "base/philox.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_lora.h"
+#include "tests/harness/scratch.h"
 
 #define NANO "tests/golden/nano"
 enum { SIDE = 64, FRAME = SIDE * SIDE * 3, BATCH = 64, DIMS = 7 };
 
 struct fixture {
-    char dir[64];
+    char dir[SCRATCH_PATH];
     struct openvla *whole, *half;       /* of the same bf16 directory */
     uint8_t *frames;
     int32_t *prompt[3]; int n_prompt[3];
@@ -42,8 +43,7 @@ static int set_up(void **state)
     struct openvla *model = NULL;
     struct error error = {0};
 
-    snprintf(f->dir, sizeof(f->dir), "/tmp/test_bf16.XXXXXX");
-    assert_non_null(mkdtemp(f->dir));
+    scratch_new(f->dir);
     assert_int_equal(openvla_new(NANO, 3, &model, &error), 0);
     assert_int_equal(openvla_add_value_head(model, 16, 0, 4), 0);
     if (openvla_save(model, f->dir, "BF16", &error) < 0)

@@ -11,8 +11,10 @@
 
 #include <cmocka.h>
 
+#include "base/atomic_file.h"
 #include "nn/device/device.h"
 #include "tests/emulate/test_device.h"
+#include "tests/harness/scratch.h"
 #include "tests/harness/train_lab.h"
 #include "train/checkpoint.h"
 
@@ -73,14 +75,14 @@ static void test_updates_as_on_the_cpu(void **state)
 
 static void test_resume_changes_nothing(void **state)
 {
-    char dir[] = "/tmp/gantry-test-device.XXXXXX", command[128];
+    char dir[SCRATCH_PATH];
     struct trainer *whole = make(lab_model(1), device), *resumed;
     struct dataset *data = lab_demonstrations(whole->model, EPISODES);
     struct openvla *loaded = NULL;
     struct error error = {0};
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     (void)learn(whole, data, 1);
     if (checkpoint_save(whole, dir, &error) < 0 || openvla_load(dir, &loaded, &error) < 0)
         fail_msg("%s", error.text);
@@ -94,8 +96,7 @@ static void test_resume_changes_nothing(void **state)
     assert_memory_equal(whole->params->values, resumed->params->values, (size_t)whole->params->numel * sizeof(float));
     for (int64_t i = 0; i < whole->parts[TRAIN_TRUNK].end - whole->parts[TRAIN_TRUNK].begin; i++)
         assert_true(whole->parts[TRAIN_TRUNK].adamw.m[i] == 0);
-    snprintf(command, sizeof command, "rm -rf %s", dir);
-    assert_int_equal(system(command), 0);
+    assert_int_equal(remove_tree(dir), 0);
     dataset_free(data);
     trainer_free(whole);
     trainer_free(resumed);
@@ -103,7 +104,7 @@ static void test_resume_changes_nothing(void **state)
 
 static void test_bf16_weights_have_masters(void **state)
 {
-    char dir[] = "/tmp/gantry-test-device.XXXXXX", command[128];
+    char dir[SCRATCH_PATH];
     struct openvla *fresh = lab_model(1), *loaded = NULL, *before = NULL;
     struct trainer *t;
     struct dataset *data;
@@ -112,7 +113,7 @@ static void test_bf16_weights_have_masters(void **state)
     int hidden = 0;
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     if (openvla_save(fresh, dir, "BF16", &error) < 0 || openvla_load(dir, &loaded, &error) < 0 || openvla_load(dir, &before, &error) < 0)
         fail_msg("%s", error.text);
     t = make(loaded, device);
@@ -129,8 +130,7 @@ static void test_bf16_weights_have_masters(void **state)
             hidden += t->params->values[k] == before->params.values[k] && master != before->params.values[k];
         }
     assert_true(hidden > 100);          /* steps too small for bf16 are not lost */
-    snprintf(command, sizeof command, "rm -rf %s", dir);
-    assert_int_equal(system(command), 0);
+    assert_int_equal(remove_tree(dir), 0);
     dataset_free(data);
     openvla_free(fresh);
     openvla_free(before);

@@ -16,6 +16,7 @@
 #include "nn/lora_join.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_lora.h"
+#include "tests/harness/scratch.h"
 
 #define NANO "tests/golden/nano"
 enum { SIDE = 64, FRAME = SIDE * SIDE * 3, BATCH = 64 };
@@ -261,10 +262,10 @@ static void test_round_trip(void **state)
     struct openvla *model = adapted_model(&(struct lora_spec) {.r = 3, .alpha = 5, .rslora = true, .targets = "q_proj,lm_head,proj,fc2"});
     struct openvla *back = new_model();
     struct error error = {0};
-    char dir[] = "/tmp/test_lora.XXXXXX";
+    char dir[SCRATCH_PATH];
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     assert_int_equal(openvla_lora_save(model, dir, "F32", "somewhere/base", &error), 0);
     if (openvla_lora_load(back, dir, &error) < 0)
         fail_msg("%s", error.text);
@@ -294,10 +295,10 @@ static void test_save_leaves_adapters_out(void **state)
 {
     struct openvla *model = adapted_model(&everything), *back = NULL;
     struct error error = {0};
-    char dir[] = "/tmp/test_lora.XXXXXX";
+    char dir[SCRATCH_PATH];
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     assert_int_equal(openvla_add_value_head(model, 8, 0, 1), 0);
     assert_int_equal(openvla_save(model, dir, "F32", &error), 0);
     if (openvla_load(dir, &back, &error) < 0)
@@ -411,11 +412,11 @@ static void test_refusals(void **state)
     int64_t hidden = model->config.hidden;
     struct error error = {0};
     int count = model->params.count;
-    char dir[] = "/tmp/test_lora.XXXXXX";
+    char dir[SCRATCH_PATH];
     static const char *const q = "language_model.model.layers.0.self_attn.q_proj";
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     assert_int_equal(openvla_lora_load(model, dir, &error), -ENOENT);
     put_adapter(dir, q, 2, hidden, hidden, 1, true);
     for (size_t i = 0; i < ARRAY_SIZE(configs); i++) {

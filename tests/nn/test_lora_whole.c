@@ -18,12 +18,13 @@
 #include "nn/models/openvla_oft.h"
 #include "nn/models/openvla_start.h"
 #include "nn/safetensors.h"
+#include "tests/harness/scratch.h"
 #include "tests/harness/train_lab.h"
 #include "train/checkpoint.h"
 
 enum { CHUNK = 2 };
 
-static char place[64];
+static char place[SCRATCH_PATH];
 
 static const char *at(const char *name)
 {
@@ -198,8 +199,8 @@ static void what_is_for_another_base(void **state)
 static int set_up(void **state)
 {
     (void)state;
-    snprintf(place, sizeof place, "/tmp/test_lora_whole.XXXXXX");
-    return mkdtemp(place) ? 0 : -1;
+    scratch_new(place);
+    return 0;
 }
 
 static int tear_down(void **state)

@@ -10,13 +10,14 @@
 #include "nn/gemm_pack.h"
 #include "nn/models/openvla_session.h"
 #include "nn/models/openvla_synth.h"
+#include "tests/harness/scratch.h"
 #include "train/memory.h"
 #include "train/shards.h"
 
 enum { PROMPT = 35, BATCH = 6 };        /* memory.c reckons with prompts of this length */
 
 static struct {
-    char dir[32];
+    char dir[SCRATCH_PATH];
     struct openvla *planned, *real;
 } f;
 
@@ -26,8 +27,8 @@ static int setup(void **state)
     struct error error = {0};
 
     (void)state;
-    snprintf(f.dir, sizeof(f.dir), "/tmp/gantry_test_XXXXXX");
-    if (!mkdtemp(f.dir) || openvla_synth(openvla_size_find("tiny"), f.dir, DTYPE_BF16, 1, 0, &done, &error) < 0 ||
+    scratch_new(f.dir);
+    if (openvla_synth(openvla_size_find("tiny"), f.dir, DTYPE_BF16, 1, 0, &done, &error) < 0 ||
         openvla_open(f.dir, NULL, &f.planned, NULL, &error) < 0 || openvla_load(f.dir, &f.real, &error) < 0) {
         print_error("%s\n", error.text);
         return -1;

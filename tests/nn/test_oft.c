@@ -12,6 +12,7 @@
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_oft.h"
 #include "nn/safetensors.h"
+#include "tests/harness/scratch.h"
 
 enum { BATCH = 64, SIDE = 64, PIXELS = SIDE * SIDE * 3, CHUNK = 3, DIMS = 7, SLOTS = CHUNK * DIMS, STATE = 5 };
 
@@ -257,12 +258,12 @@ static void test_sampling(void **state)
 
 static void test_save_and_load(void **state)
 {
-    char dir[] = "/tmp/gantry_test_XXXXXX", path[96];
+    char dir[SCRATCH_PATH], path[96];
     struct openvla *back = NULL;
     struct error error = {0};
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     f.model->config.oft.kind = OFT_LAPLACE;
     if (openvla_save(f.model, dir, "F32", &error) < 0 || openvla_load(dir, &back, &error) < 0)
         fail_msg("%s", error.text);
@@ -311,12 +312,12 @@ static void write_head(const char *dir, int64_t cols)
 
 static void test_tokens_are_said(void **state)
 {
-    char dir[] = "/tmp/gantry_test_XXXXXX";
+    char dir[SCRATCH_PATH];
     struct openvla *model = NULL, *back = NULL;
     struct error error = {0};
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     assert_int_equal(openvla_new("tests/golden/nano", 1, &model, &error), 0);
     assert_int_equal(oft_make_tokens(model, 100), -EINVAL);
     assert_int_equal(oft_make_tokens(model, 5), 0);
@@ -335,12 +336,12 @@ static void test_files_that_do_not_fit(void **state)
 {
     const struct oft_config l1 = {.kind = OFT_L1, .chunk = CHUNK}, laplace = {.kind = OFT_LAPLACE, .chunk = CHUNK},
                             long_chunk = {.kind = OFT_L1, .chunk = OFT_MAX_SLOTS};
-    char dir[] = "/tmp/gantry_test_XXXXXX";
+    char dir[SCRATCH_PATH];
     struct openvla *model = NULL;
     struct error error = {0};
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     assert_int_equal(openvla_new("tests/golden/nano", 1, &model, &error), 0);
     assert_int_equal(oft_attach(model, dir, &long_chunk, &error), -EINVAL);
     assert_int_equal(oft_attach(model, dir, &l1, &error), -ENOENT);

@@ -12,6 +12,7 @@
 #include "image/tf_image.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/tokenizer.h"
+#include "tests/harness/scratch.h"
 
 enum { BATCH = 64, SIDE = 64, PIXELS = SIDE * SIDE * 3 };
 
@@ -322,7 +323,7 @@ static void test_center_crop(void **state)
     struct openvla *model = NULL, *back = NULL;
     struct openvla_session *session;
     uint8_t middle[2][PIXELS];
-    char dir[] = "/tmp/gantry_test_XXXXXX";
+    char dir[SCRATCH_PATH];
     struct error error = {0};
 
     (void)state;
@@ -344,7 +345,7 @@ static void test_center_crop(void **state)
     assert_memory_not_equal(cropped, plain, sizeof(cropped));
 
     /* config.json says so from now on, and other pictures are refused */
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     if (openvla_save(model, dir, "F32", &error) < 0 || openvla_load(dir, &back, &error) < 0)
         fail_msg("%s", error.text);
     assert_string_equal(back->config.image_chain, TF_EVALUATION_CHAIN);

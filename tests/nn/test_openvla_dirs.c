@@ -14,6 +14,7 @@
 #include "base/atomic_file.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/safetensors.h"
+#include "tests/harness/scratch.h"
 
 static struct { struct openvla *model; } f;     /* with both heads, whose last layers speak */
 
@@ -70,11 +71,11 @@ static void same_values(const struct openvla *a, const struct openvla *b, bool b
 static void test_save_and_load(void **state)
 {
     static const char *const dtypes[] = {"F32", "BF16"};
-    char dir[] = "/tmp/gantry_test_XXXXXX";
+    char dir[SCRATCH_PATH];
     struct error error = {0};
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     for (int i = 0; i < 2; i++) {
         struct openvla *back = NULL;
         char path[64];
@@ -95,12 +96,12 @@ static void test_save_and_load(void **state)
 
 static void test_shards(void **state)
 {
-    char dir[] = "/tmp/gantry_test_XXXXXX", path[96];
+    char dir[SCRATCH_PATH], path[96];
     struct openvla *back = NULL;
     struct error error = {0};
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     if (openvla_save_sharded(f.model, dir, "F32", 2 << 20, &error) < 0 || openvla_load(dir, &back, &error) < 0)
         fail_msg("%s", error.text);
     same_values(f.model, back, false);
@@ -178,10 +179,10 @@ static void damage(const char *dir, const char *name, bool drop)
 static void test_damage_is_named(void **state)
 {
     static const char name[] = "language_model.model.layers.2.mlp.up_proj.weight";
-    char dir[] = "/tmp/gantry_test_XXXXXX";
+    char dir[SCRATCH_PATH];
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     for (int drop = 0; drop < 2; drop++) {
         struct openvla *back = NULL;
         struct error error = {0};

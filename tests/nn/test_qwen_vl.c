@@ -11,6 +11,7 @@
 #include "base/atomic_file.h"
 #include "base/strbuf.h"
 #include "nn/models/qwen_vl_episode.h"
+#include "tests/harness/scratch.h"
 #include "train/checkpoint.h"
 #include "train/objective.h"
 
@@ -83,12 +84,6 @@ static void score_all(const struct qwen_vl *model, float ret[FRAMES])
     score(model, &episode, all_frames, FRAMES, ret);
 }
 
-static void temporary(char dir[256])
-{
-    snprintf(dir, 256, "%s/qwen.XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-    assert_non_null(mkdtemp(dir));
-}
-
 /* ---- the same bits ---------------------------------------------------------------------------------------------- */
 
 static void test_company_does_not_matter(void **state)
@@ -127,7 +122,7 @@ static void test_save_and_load(void **state)
     struct adapted adapted = qwen_vl_adapted(model);
     struct error error;
     float before[FRAMES], after[FRAMES];
-    char dir[256], path[320], *ours, *original;
+    char dir[SCRATCH_PATH], path[320], *ours, *original;
     size_t n, m;
 
     (void)state;
@@ -139,7 +134,7 @@ static void test_save_and_load(void **state)
     model->history = 1;
     assert_int_equal(qwen_vl_pack(model, false), 0);
     score_all(model, before);
-    temporary(dir);
+    scratch_new(dir);
     if (qwen_vl_save(model, dir, NULL, &error) < 0)
         fail_msg("%s", error.text);
     snprintf(path, sizeof(path), "%s/model.safetensors", dir);
@@ -165,10 +160,10 @@ static void test_what_was_trained_alone(void **state)
     struct adapted adapted = qwen_vl_adapted(model);
     struct error error = {0};
     float before[FRAMES], after[FRAMES];
-    char dir[256], backbone[320], version[320], path[400];
+    char dir[SCRATCH_PATH], backbone[320], version[320], path[400];
 
     (void)state;
-    temporary(dir);
+    scratch_new(dir);
     snprintf(backbone, sizeof(backbone), "%s/v000000", dir);
     snprintf(version, sizeof(version), "%s/v000001", dir);
     snprintf(path, sizeof(path), "%s/manifest.json", backbone);
@@ -283,13 +278,13 @@ static void test_bad_episodes(void **state)
 /* A copy of the model whose file `name` has `from` replaced by `to` (of the same length where offsets matter). */
 static void expect_refused(const char *name, const char *from, const char *to, const char *why)
 {
-    char dir[256], command[640], path[320], *text, *at;
+    char dir[SCRATCH_PATH], command[640], path[320], *text, *at;
     _cleanup_(strbuf_release) struct strbuf changed = STRBUF_INIT;
     struct qwen_vl *model = NULL;
     struct error error = {0};
     size_t n;
 
-    temporary(dir);
+    scratch_new(dir);
     snprintf(command, sizeof(command), "cp " NANO "/* '%s'", dir);
     assert_int_equal(system(command), 0);
     snprintf(path, sizeof(path), "%s/%s", dir, name);
@@ -423,7 +418,7 @@ static void test_same_bits_however_trained(void **state)
     struct qwen_vl *loaded = NULL;
     struct prm_result result;
     struct error error;
-    char dir[256];
+    char dir[SCRATCH_PATH];
 
     (void)state;
     train(one, 3, &result);
@@ -431,7 +426,7 @@ static void test_same_bits_however_trained(void **state)
     assert_int_equal(one->params->numel, two->params->numel);
     assert_memory_equal(one->params->values, two->params->values, (size_t)one->params->numel * sizeof(float));
     assert_true(one->parts[TRAIN_TRUNK].n > 0);
-    temporary(dir);
+    scratch_new(dir);
     if (checkpoint_save(one, dir, &error) < 0 || qwen_vl_load(dir, &loaded, &error) < 0)
         fail_msg("%s", error.text);
     resumed = trainer(loaded, 1);

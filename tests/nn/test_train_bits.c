@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include "base/atomic_file.h"
+#include "tests/harness/scratch.h"
 #include "tests/harness/train_lab.h"
 #include "train/checkpoint.h"
 #include "train/objective.h"
@@ -58,13 +60,13 @@ static void threads_change_nothing(void **state)
 
 static void resume_changes_nothing(void **state)
 {
-    char dir[] = "/tmp/gantry-test-train.XXXXXX", command[128];
+    char dir[SCRATCH_PATH], path[SCRATCH_PATH + 32];
     struct trainer *whole = lab_trainer(lab_critic_model(1), 2), *resumed;
     struct openvla *reference = lab_packed_clone(whole->model), *loaded = NULL;
     struct error error = {0};
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     (void)lab_iterate(whole, reference, &lab_rl, 0);
     whole->stage = 4;
     whole->reference = 2;
@@ -80,14 +82,13 @@ static void resume_changes_nothing(void **state)
     lab_same_bits(whole, resumed);
 
     /* torn: refused by name, nothing half-restored */
-    snprintf(command, sizeof command, "%s/train_state.safetensors", dir);
-    assert_int_equal(truncate(command, 100), 0);
+    snprintf(path, sizeof path, "%s/train_state.safetensors", dir);
+    assert_int_equal(truncate(path, 100), 0);
     assert_true(checkpoint_load_state(resumed, dir, &error) < 0);
     lab_same_bits(whole, resumed);
-    assert_int_equal(unlink(command), 0);
+    assert_int_equal(unlink(path), 0);
     assert_int_equal(checkpoint_load_state(resumed, dir, &error), 1);
-    snprintf(command, sizeof command, "rm -rf %s", dir);
-    assert_int_equal(system(command), 0);
+    assert_int_equal(remove_tree(dir), 0);
     openvla_free(reference);
     trainer_free(whole);
     trainer_free(resumed);
@@ -96,7 +97,7 @@ static void resume_changes_nothing(void **state)
 /* bf16 weights: passes see bf16, AdamW moves fp32 masters; what is saved is what acts; a restart changes no bit. */
 static void bf16_weights_have_masters(void **state)
 {
-    char dir[] = "/tmp/gantry-test-train.XXXXXX", command[128];
+    char dir[SCRATCH_PATH], path[SCRATCH_PATH + 32];
     struct trainer *whole = lab_trainer(lab_critic_model(1), 2), *resumed;
     struct openvla *reference = lab_packed_clone(whole->model), *loaded = NULL;
     struct error error = {0};
@@ -106,7 +107,7 @@ static void bf16_weights_have_masters(void **state)
     (void)state;
     assert_int_equal(trainer_use_bf16(whole), -EDOM);       /* fresh weights are not bf16 */
     trainer_free(whole);
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     if (openvla_save(reference, dir, "BF16", &error) < 0 || openvla_load(dir, &loaded, &error) < 0)
         fail_msg("%s", error.text);
     openvla_free(reference);
@@ -126,23 +127,22 @@ static void bf16_weights_have_masters(void **state)
             hidden += value == reference->params.values[k] && master != value;
         }
     assert_true(hidden > 100);          /* steps too small for bf16 are not lost */
-    snprintf(command, sizeof command, "rm -rf %s; mkdir %s", dir, dir);
-    assert_int_equal(system(command), 0);
+    snprintf(path, sizeof path, "%s/again", dir);
+    assert_int_equal(mkdir_p(path, 0755), 0);
     loaded = NULL;
-    if (checkpoint_save(whole, dir, &error) < 0 || openvla_load(dir, &loaded, &error) < 0)
+    if (checkpoint_save(whole, path, &error) < 0 || openvla_load(path, &loaded, &error) < 0)
         fail_msg("%s", error.text);
     for (int i = 0; i < trunk->n; i++)
         assert_memory_equal(loaded->params.values + trunk->ranges[i].begin, whole->params->values + trunk->ranges[i].begin,
                             (size_t)(trunk->ranges[i].end - trunk->ranges[i].begin) * sizeof(float));
     resumed = lab_trainer(loaded, 1);
     assert_int_equal(trainer_use_bf16(resumed), 0);
-    assert_int_equal(checkpoint_load_state(resumed, dir, &error), 0);
+    assert_int_equal(checkpoint_load_state(resumed, path, &error), 0);
     (void)lab_iterate(whole, reference, &lab_rl, 2);
     (void)lab_iterate(resumed, reference, &lab_rl, 2);
     assert_memory_equal(whole->masters, resumed->masters, (size_t)(trunk->end - trunk->begin) * sizeof(float));
     lab_same_bits(whole, resumed);
-    snprintf(command, sizeof command, "rm -rf %s", dir);
-    assert_int_equal(system(command), 0);
+    assert_int_equal(remove_tree(dir), 0);
     openvla_free(reference);
     trainer_free(whole);
     trainer_free(resumed);

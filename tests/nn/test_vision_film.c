@@ -14,6 +14,7 @@
 #include "nn/models/openvla_lora.h"
 #include "nn/models/openvla_oft.h"
 #include "nn/safetensors.h"
+#include "tests/harness/scratch.h"
 
 #define GOLDEN "tests/golden/film/"
 enum { SIDE = 64, PIXELS = SIDE * SIDE * 3, CHUNK = 2, ITEMS = 2 };
@@ -254,11 +255,11 @@ static void test_finite_differences(void **state)
 static void test_script_file(void **state)
 {
     struct openvla *model = make(false), *expected = filled(), *back = NULL;
-    char dir[] = "/tmp/test_film.XXXXXX", path[256];
+    char dir[SCRATCH_PATH], path[256];
     struct error error = {0};
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     assert_int_equal(openvla_save(model, dir, "F32", &error), 0);
     snprintf(path, sizeof(path), "%s/vision_backbone--30_checkpoint.pt", dir);
     assert_int_equal(file_copy(GOLDEN "vision_backbone--30_checkpoint.pt", path), 0);
@@ -313,13 +314,13 @@ static void test_refusals(void **state)
     static const float zeros[16], not_finite[16] = {NAN};
     struct openvla *model = make(true);
     const struct param *p;
-    char dir[] = "/tmp/test_film.XXXXXX", path[256];
+    char dir[SCRATCH_PATH], path[256];
     struct st_write list[64];
     struct error error = {0};
     int n = 0;
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     assert_int_equal(openvla_save(model, dir, "F32", &error), 0);
     for (int i = 0; i < model->params.count; i++) {
         p = model->params.list[i];

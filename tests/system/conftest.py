@@ -5,6 +5,7 @@ dies, as `gantry up` does; `cluster.up()` leaves that to `gantry up` itself. Not
 the coordinator's status socket until a condition holds, and fails with the end of every log when it does not.
 """
 import copy
+import fcntl
 import json
 import os
 import re
@@ -39,6 +40,35 @@ TINY = {
                 "learners": [{"device": "cpu"}]},
     "timing": {"heartbeat_ms": 200, "lease_ttl_ms": 10000, "first_step_ms": 60000},
 }
+
+
+def scratch():
+    """A new directory with a short path: UNIX socket paths have 107 bytes. As tests/harness/scratch.h has them: locked as long as this process
+    lives, and those that nobody holds any more are removed first."""
+    def lock(path):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise
+        return fd
+
+    for old in Path("/tmp").glob("gantry-t.*"):
+        try:
+            fd = lock(old)
+        except OSError:
+            continue
+        shutil.rmtree(old, ignore_errors=True)
+        os.close(fd)
+    while True:
+        path = Path(tempfile.mkdtemp(prefix="gantry-t.", dir="/tmp"))
+        try:
+            fd = lock(path)                 # stays open: it is ours until we end
+            if os.fstat(fd).st_ino == path.stat().st_ino:
+                return path
+        except OSError:
+            pass                            # another took it for litter before it was locked
 
 
 def merged(base, changes):
@@ -277,11 +307,10 @@ def make_cluster(model):
     made = []
 
     def make(changes=None, stages=None):
-        root = Path(tempfile.mkdtemp(prefix="g-", dir="/tmp"))          # short: UNIX socket paths have 107 bytes
         config = merged(merged(copy.deepcopy(TINY), {"policy": {"init": str(model)}}), changes or {})
         if stages is not None:
             config["stages"] = stages
-        made.append(Cluster(root, config))
+        made.append(Cluster(scratch(), config))
         return made[-1]
 
     yield make

@@ -4,11 +4,10 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import TINY, TOP, merged
+from conftest import TINY, TOP, merged, scratch
 
 HERE = Path(__file__).resolve().parent / "slurm"
 
@@ -28,7 +27,7 @@ REASON = why_not()
 
 @pytest.mark.skipif(REASON is not None, reason=str(REASON))
 def test_jobs_on_a_real_slurm():
-    out = Path(tempfile.mkdtemp(prefix="gs-", dir="/tmp"))
+    out = scratch()
     try:
         config = merged(copy.deepcopy(TINY), {"run": {"dir": str(out / "run")}, "policy": {"init": str(TOP / "models" / "tiny")},
                                               "cluster": {"slots": 1, "env_workers": 2, "prm_servers": []}})

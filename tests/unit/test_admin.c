@@ -12,6 +12,7 @@
 #include <sys/un.h>
 
 #include "daemon/admin.h"
+#include "tests/harness/scratch.h"
 
 static int echo(const char *argument, struct strbuf *out, struct error *error _unused_, void *arg _unused_)
 {
@@ -66,12 +67,11 @@ static void call_from_thread(struct called *c)
     pthread_join(thread, NULL);
 }
 
-static char directory[] = "/tmp/gantry-admin-XXXXXX", path[64];
+static char directory[SCRATCH_PATH], path[64];
 
 static int make_directory(void **state _unused_)
 {
-    if (!mkdtemp(directory))
-        return -1;
+    scratch_new(directory);
     snprintf(path, sizeof path, "%s/status.sock", directory);
     return 0;
 }

@@ -14,6 +14,7 @@
 #include "coordinator/edge.h"
 #include "run/history.h"
 #include "tests/harness/fake_members.h"
+#include "tests/harness/scratch.h"
 
 static const char yaml[] =
     "run: {name: t, dir: %s/run, seed: 7}\n"
@@ -28,7 +29,7 @@ static const char yaml[] =
     "  - eval: {episodes: 8, val_episodes: 4, policies: [demonstrator, sft, last], n: [1, 2], search_episodes: 4}\n"
     "timing: {heartbeat_ms: 50}\n";
 
-static char dir[64], run_dir[96], config[96];
+static char dir[SCRATCH_PATH], run_dir[96], config[96];
 static struct error error;
 
 static int setup(void **state)
@@ -38,8 +39,7 @@ static int setup(void **state)
     (void)state;
     log_set_level(LOG_LEVEL_ERROR);
     assert_int_equal(fault_arm(""), 0);
-    snprintf(dir, sizeof dir, "/tmp/gantry.test_coordinator.XXXXXX");
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     snprintf(run_dir, sizeof run_dir, "%s/run", dir);
     snprintf(config, sizeof config, "%s/run.yaml", dir);
     snprintf(path, sizeof path, "%s/init", dir);

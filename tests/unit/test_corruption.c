@@ -17,6 +17,7 @@
 #include "run/manifest.h"
 #include "run/rundir.h"
 #include "serve/policy_version.h"
+#include "tests/harness/scratch.h"
 
 enum { STAGE = 4, SEGMENTS = 3, RECORDS = 6, OPEN = SEGMENTS - 1, META = 64, FRAMES = 768, VERSION_FILES = 3 };
 enum { RUNS = 2 };              /* run 0 is damaged, run 1 has the same shape and other bytes */
@@ -29,7 +30,7 @@ struct file {
     size_t size, marks[RECORDS + 2], n_marks;       /* where its parts begin, and its end */
 };
 
-static char root[64], journals[RUNS][96], folders[RUNS][VERSION_PATH];
+static char root[SCRATCH_PATH], journals[RUNS][96], folders[RUNS][VERSION_PATH];
 static struct file segments[RUNS][SEGMENTS], files[RUNS][VERSION_FILES];
 static uint8_t digests[RUNS][SHA256_SIZE];
 static size_t table[DAMAGES][OUTCOMES];
@@ -145,8 +146,7 @@ static void make_version(int run)
 static int setup(void **state)
 {
     (void)state;        /* in memory where there is such a place: the long form writes a million files */
-    snprintf(root, sizeof root, "%s/gantry.test_corruption.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    assert_non_null(mkdtemp(root));
+    scratch_new_in_memory(root);
     for (int run = 0; run < RUNS; run++) {
         make_version(run);
         make_journal(run);

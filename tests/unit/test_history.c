@@ -14,6 +14,7 @@
 #include "run/journal.h"
 #include "run/manifest.h"
 #include "run/rundir.h"
+#include "tests/harness/scratch.h"
 
 enum { N_EVENTS = 12 };
 
@@ -160,7 +161,7 @@ static void test_load_and_export(void **state)
     _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
     struct ledger_version version = {.kind = KIND_POLICY, .number = 1, .dir = "policies/v000001"};
     struct ledger_episode row = {.episode = 1, .stage = 1};
-    char dir[] = "/tmp/gantry.test_history.XXXXXX", path[RUN_PATH], temporary[VERSION_PATH];
+    char dir[SCRATCH_PATH], path[RUN_PATH], temporary[VERSION_PATH];
     uint64_t step_version = 3;
     Gantry__Trajectory trajectory = GANTRY__TRAJECTORY__INIT;
     uint8_t meta[64];
@@ -177,7 +178,7 @@ static void test_load_and_export(void **state)
     trajectory.n_step_version = 1;
     trajectory.step_version = &step_version;
     n_meta = gantry__trajectory__pack(&trajectory, meta);
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     assert_int_equal(rundir_prepare(dir, &error), 0);
     assert_int_equal(rundir_path(dir, "journal", path, &error), 0);
     assert_int_equal(journal_open(path, 42, JOURNAL_WRITE, &journal, NULL, &error), 0);

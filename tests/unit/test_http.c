@@ -12,7 +12,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/atomic_file.h"
 #include "daemon/http.h"
+#include "tests/harness/scratch.h"
 
 static int parse(const char *text, struct http_request *ret) { return http_parse(text, strlen(text), ret); }
 
@@ -191,9 +193,10 @@ static void test_token(void **state _unused_)
 {
     struct served s;
     struct error error = {0};
-    char reply[4096], path[] = "/tmp/gantry-token-XXXXXX";
+    char reply[4096], dir[SCRATCH_PATH], path[SCRATCH_PATH + 16];
 
-    close(mkstemp(path));
+    scratch_new(dir);
+    snprintf(path, sizeof path, "%s/token", dir);
     serve(&s);
     write_token(path, "0123456789abcdef-secret\n", 0644);
     assert_int_equal(http_set_token_file(s.http, path, &error), -EPERM);
@@ -218,7 +221,7 @@ static void test_token(void **state _unused_)
     ask(&s, "GET /down HTTP/1.1\r\n\r\n", reply, sizeof reply);         /* a probe */
     assert_non_null(strstr(reply, "HTTP/1.1 503 "));
     stop(&s);
-    unlink(path);
+    assert_int_equal(remove_tree(dir), 0);
 }
 
 int main(void)

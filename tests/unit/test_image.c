@@ -7,9 +7,11 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "base/atomic_file.h"
 #include "base/sha256.h"
 #include "image/augment.h"
 #include "image/prepare.h"
+#include "tests/harness/scratch.h"
 
 /* A picture with smooth and noisy parts, the same in every language: 32-bit arithmetic only. */
 static void formula_picture(int height, int width, uint8_t *rgb)
@@ -74,13 +76,14 @@ static void test_same_size_is_a_copy(void **state)
 
 static void test_png_round_trip(void **state)
 {
-    char path[] = "/tmp/gantry_test_XXXXXX";
+    char dir[SCRATCH_PATH], path[SCRATCH_PATH + 16];
     uint8_t rgb[9 * 13 * 3];
     struct image image = {0};
     struct error error = {0};
 
     (void)state;
-    close(mkstemp(path));
+    scratch_new(dir);
+    snprintf(path, sizeof path, "%s/picture.png", dir);
     formula_picture(9, 13, rgb);
     assert_int_equal(image_write_png(path, rgb, 9, 13), 0);
     if (image_read(path, &image, &error) < 0)
@@ -93,7 +96,7 @@ static void test_png_round_trip(void **state)
     assert_int_equal(truncate(path, 40), 0);        /* a torn file is an error with the path in it */
     assert_int_equal(image_read(path, &image, &error), -EINVAL);
     assert_non_null(strstr(error.text, path));
-    unlink(path);
+    assert_int_equal(remove_tree(dir), 0);
 }
 
 /* Width and height of a PNG are bytes 16 to 23, big-endian, under a checksum that no one looks at before the size. */

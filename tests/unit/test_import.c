@@ -18,26 +18,24 @@
 #include "data/import.h"
 #include "data/tf_example.h"
 #include "image/tf_image.h"
+#include "tests/harness/scratch.h"
 
 #define SET "tests/golden/import"
 enum { SIDE = 16, PICTURE = SIDE * SIDE * 3, STEPS = 13 };
 
-static char root[64];
+static char root[SCRATCH_PATH];
 
 static int begin(void **state)
 {
     (void)state;
-    snprintf(root, sizeof root, "/tmp/gantry-import-XXXXXX");
-    return mkdtemp(root) ? 0 : -1;
+    scratch_new(root);
+    return 0;
 }
 
 static int end(void **state)
 {
-    char command[128];
-
     (void)state;
-    snprintf(command, sizeof command, "rm -rf '%s'", root);
-    return system(command);
+    return remove_tree(root);
 }
 
 static const char *in_root(const char *name)

@@ -15,17 +15,17 @@
 #include "base/fault.h"
 #include "run/journal.h"
 #include "run/journal_segment.h"
+#include "tests/harness/scratch.h"
 
 enum { RUN = 77, FRAMES = 3 * 8 * 8 * 3 };
 
-static char dir[64], open_path[96], seg_path[96];
+static char dir[SCRATCH_PATH], open_path[96], seg_path[96];
 static struct error error;
 
 static int setup(void **state)
 {
     (void)state;
-    snprintf(dir, sizeof dir, "/tmp/gantry.test_journal.XXXXXX");
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     snprintf(open_path, sizeof open_path, "%s/0004-000012.open", dir);
     snprintf(seg_path, sizeof seg_path, "%s/0004-000012.seg", dir);
     return fault_arm("");

@@ -12,15 +12,15 @@
 #include "base/fault.h"
 #include "run/ledger.h"
 #include "run/ledger_place.h"
+#include "tests/harness/scratch.h"
 
-static char dir[64], path[96];
+static char dir[SCRATCH_PATH], path[96];
 static const struct ledger_run new_run = {.id = 0x1234, .seed = 7, .config_digest = {9}, .created_ms = 1};
 
 static int setup(void **state)
 {
     (void)state;
-    snprintf(dir, sizeof dir, "/tmp/gantry.test_ledger.XXXXXX");
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     snprintf(path, sizeof path, "%s/ledger.sqlite", dir);
     return fault_arm("");
 }

@@ -10,15 +10,15 @@
 
 #include "base/atomic_file.h"
 #include "run/ledger.h"
+#include "tests/harness/scratch.h"
 
-static char dir[64], path[96];
+static char dir[SCRATCH_PATH], path[96];
 static const struct ledger_run new_run = {.id = 0x1234, .seed = 7, .config_digest = {9}, .created_ms = 1};
 
 static int setup(void **state)
 {
     (void)state;
-    snprintf(dir, sizeof dir, "/tmp/gantry.test_ledger_check.XXXXXX");
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     snprintf(path, sizeof path, "%s/ledger.sqlite", dir);
     return 0;
 }

@@ -13,12 +13,13 @@
 #include "base/philox.h"
 #include "run/ledger.h"
 #include "tests/harness/damage.h"
+#include "tests/harness/scratch.h"
 
 enum { ITERATIONS = 6, RUNS = 2 };      /* run 0 is damaged, run 1 has the same shape and other rows */
 enum which { CLOSED, CRASHED, LOG, MARK, FILES };       /* closed: as a clean end left it; the others: as a kill left them */
 static const char *const which_names[FILES] = {"closed", "with a log", "the log", "the mark"};
 
-static char root[64], path[96];
+static char root[SCRATCH_PATH], path[96];
 static char *bytes[RUNS][FILES];
 static size_t sizes[RUNS][FILES], marks[FILES][1024], n_marks[FILES];
 static struct strbuf states[RUNS];
@@ -160,8 +161,7 @@ static void make(int run)
 static int setup(void **state)
 {
     (void)state;        /* in memory where there is such a place: the long form writes a million files */
-    snprintf(root, sizeof root, "%s/gantry.test_ledger_damage.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    assert_non_null(mkdtemp(root));
+    scratch_new_in_memory(root);
     for (int run = 0; run < RUNS; run++) {
         strbuf_init(&states[run]);
         make(run);

@@ -13,16 +13,16 @@
 #include "base/fault.h"
 #include "run/manifest.h"
 #include "run/rundir.h"
+#include "tests/harness/scratch.h"
 
-static char dir[64];
+static char dir[SCRATCH_PATH];
 static struct error error;
 static struct manifest_episode consumed[2] = {{.episode = 5, .digest = {1}}, {.episode = 9, .digest = {2}}};
 
 static int setup(void **state)
 {
     (void)state;
-    snprintf(dir, sizeof dir, "/tmp/gantry.test_manifest.XXXXXX");
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     assert_int_equal(fault_arm(""), 0);
     return rundir_prepare(dir, &error);
 }

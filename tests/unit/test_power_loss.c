@@ -29,6 +29,7 @@
 #include "run/manifest.h"
 #include "run/rundir.h"
 #include "tests/harness/power_run.h"
+#include "tests/harness/scratch.h"
 
 enum { LIVES = 24 };
 
@@ -314,7 +315,7 @@ static size_t number_from(const char *name, size_t otherwise)
     return text ? strtoull(text, NULL, 10) : otherwise;
 }
 
-static char root[64];
+static char root[SCRATCH_PATH];
 
 /* Lives that end at some change to the disk, the last one goes to the end. */
 static void record(uint64_t seed)
@@ -385,8 +386,7 @@ static void test_power_is_cut_everywhere(void **state)
     char into[96], run[96];
 
     (void)state;
-    snprintf(root, sizeof root, "%s/gantry.test_power.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
-    assert_non_null(mkdtemp(root));
+    scratch_new_in_memory(root);
     snprintf(run, sizeof run, "%s/run", root);
     snprintf(into, sizeof into, "%s/left", root);
     for (size_t i = 0; i < runs && !wrong; i++) {

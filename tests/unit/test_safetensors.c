@@ -9,6 +9,7 @@
 
 #include "base/atomic_file.h"
 #include "nn/safetensors.h"
+#include "tests/harness/scratch.h"
 
 /* u64 length, header, data. */
 static size_t build(uint8_t *file, const char *header, const void *data, size_t n_data)
@@ -108,13 +109,14 @@ static void test_round_trip(void **state)
         {.name = "z", .dtype = DTYPE_F32, .ndim = 1, .dim = {4}, .values = values},
         {.name = "a", .dtype = DTYPE_F32, .ndim = 1, .dim = {4}, .values = values},
     };
-    char path[] = "/tmp/gantry_test_XXXXXX";
+    char dir[SCRATCH_PATH], path[SCRATCH_PATH + 16];
     struct safetensors *st = NULL;
     float x[4];
     struct error error;
 
     (void)state;
-    close(mkstemp(path));
+    scratch_new(dir);
+    snprintf(path, sizeof path, "%s/tensors", dir);
     if (safetensors_write(path, out, 4, &error) < 0 || safetensors_open(path, &st, &error) < 0)
         fail_msg("%s", error.text);
     assert_string_equal(st->list[0].name, "a");         /* wide dtypes first, then by name */
@@ -126,7 +128,7 @@ static void test_round_trip(void **state)
     assert_int_equal(st_read_f32(safetensors_find(st, "b"), 0, 4, x), 0);
     assert_true(x[0] == 1 && x[1] == 3.140625f && x[3] == 65536.0f);
     safetensors_close(st);
-    unlink(path);
+    assert_int_equal(remove_tree(dir), 0);
 }
 
 static void test_bf16_rounds_to_nearest_even(void **state)
@@ -175,7 +177,7 @@ static int count_up(void *context, int64_t first, int64_t n, float *ret)
 static void test_streamed(void **state)
 {
     enum { N = 200000 };
-    char path[] = "/tmp/gantry_test_XXXXXX";
+    char dir[SCRATCH_PATH], path[SCRATCH_PATH + 16];
     static const float large[] = {1, 70000};
     int64_t asked = 0;
     struct st_write out[] = {
@@ -187,7 +189,8 @@ static void test_streamed(void **state)
     float x[3];
 
     (void)state;
-    close(mkstemp(path));
+    scratch_new(dir);
+    snprintf(path, sizeof path, "%s/tensors", dir);
     if (safetensors_write_as_given(path, out, 2, &error) < 0 || safetensors_open(path, &st, &error) < 0)
         fail_msg("%s", error.text);
     assert_int_equal(asked, N);
@@ -200,7 +203,7 @@ static void test_streamed(void **state)
     asked = 0;
     assert_int_equal(safetensors_write(path, out, 2, &error), -ERANGE);
     assert_non_null(strstr(error.text, "tensor a: a value does not fit into F16"));
-    unlink(path);
+    assert_int_equal(remove_tree(dir), 0);
 }
 
 static void test_not_finite_is_found(void **state)

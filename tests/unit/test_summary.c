@@ -9,6 +9,7 @@
 #include "base/atomic_file.h"
 #include "base/episode.h"
 #include "coordinator/summary.h"
+#include "tests/harness/scratch.h"
 
 static const char yaml[] =
     "run: {name: t, dir: /tmp/t, seed: 7}\n"
@@ -24,7 +25,7 @@ enum { EVAL_STAGE = 4, STATES = 100 };      /* 2 tasks x 100 states = 200 episod
 
 static struct run_config config;
 static struct ledger *ledger;
-static char dir[64];
+static char dir[SCRATCH_PATH];
 static uint64_t next_id;
 
 /* Rows of one pass: state i of the first task succeeds when i < first, of the second when i < second. */
@@ -58,8 +59,7 @@ static int setup(void **state)
     char path[96];
 
     (void)state;
-    snprintf(dir, sizeof dir, "/tmp/gantry.test_summary.XXXXXX");
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     snprintf(path, sizeof path, "%s/ledger.sqlite", dir);
     if (run_config_parse(yaml, strlen(yaml), "test", &config, &error) < 0 || ledger_open(path, &run, &ledger, &error) < 0)
         fail_msg("%s", error.text);

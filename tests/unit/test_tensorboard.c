@@ -8,6 +8,7 @@
 
 #include "base/atomic_file.h"
 #include "run/tensorboard.h"
+#include "tests/harness/scratch.h"
 
 /* wall_time 1234.5, step 300, "rl/success" 0.625 */
 static const uint8_t golden[] = {
@@ -18,7 +19,7 @@ static const uint8_t golden[] = {
 
 static void test_record(void **state)
 {
-    char dir[] = "/tmp/gantry.test_tensorboard.XXXXXX", path[512] = "";
+    char dir[SCRATCH_PATH], path[512] = "";
     _cleanup_free_ char *bytes = NULL;
     struct tensorboard *tb;
     struct dirent *item;
@@ -26,7 +27,7 @@ static void test_record(void **state)
     DIR *d;
 
     (void)state;
-    assert_non_null(mkdtemp(dir));
+    scratch_new(dir);
     assert_int_equal(tensorboard_open(dir, &tb), 0);
     assert_int_equal(tensorboard_scalar(tb, 1234500, 300, "rl/success", 0.625f), 0);
     assert_int_equal(tensorboard_flush(tb), 0);
