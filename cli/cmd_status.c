@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <time.h>
 
-#include "base/clock.h"
 #include "cli/cli.h"
 #include "cli/progress.h"
 #include "cli/run_socket.h"
@@ -16,16 +15,7 @@ static int usage(FILE *out, int status)
     return status;
 }
 
-/* The stages' lengths come from the run's configuration; without it the page only lacks totals. */
-static const struct run_config *load_config(const char *run_dir, struct run_config *config)
-{
-    char path[RUN_SOCKET_PATH + 16];
-
-    snprintf(path, sizeof path, "%s/config.yaml", run_dir);
-    return run_config_load(path, config, NULL) == 0 ? config : NULL;
-}
-
-static int show(const char *run_dir, const struct run_config *config, bool json, bool clear, struct progress *progress, struct error *error)
+static int show(const char *run_dir, bool json, bool clear, struct error *error)
 {
     _cleanup_(strbuf_release) struct strbuf page = STRBUF_INIT;
     _cleanup_free_ char *text = NULL;
@@ -41,8 +31,7 @@ static int show(const char *run_dir, const struct run_config *config, bool json,
     status = json_loads(text, 0, NULL);
     if (!status)
         return error_set(error, EBADMSG, "%s: its coordinator's answer is not JSON", run_dir);
-    progress_update(progress, status, clock_mono_ms());
-    progress_page(progress, status, config, &page);
+    progress_page(status, &page);
     json_decref(status);
     printf("%s%s", clear ? "\033[H\033[J" : "", page.text);
     fflush(stdout);
@@ -53,9 +42,6 @@ int cmd_status(int argc, char **argv)
 {
     static const struct option options[] = {
         {"watch", no_argument, NULL, 'w'}, {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
-    static struct run_config config;
-    const struct run_config *known;
-    struct progress progress = {0};
     struct error error = {0};
     bool watch = false, json = false;
     char run_dir[RUN_SOCKET_PATH];
@@ -71,12 +57,11 @@ int cmd_status(int argc, char **argv)
     if (argc > optind + 1 || (watch && json))
         return usage(stderr, CLI_USAGE);
     r = run_socket_find(argv[optind], run_dir, &error);
-    known = r == 0 ? load_config(run_dir, &config) : NULL;
     if (r == 0)
-        r = show(run_dir, known, json, watch, &progress, &error);
+        r = show(run_dir, json, watch, &error);
     while (r == 0 && watch) {
         nanosleep(&(struct timespec) {.tv_sec = 1}, NULL);      /* the refresh rate of the screen, not a wait for something */
-        r = show(run_dir, known, false, true, &progress, &error);
+        r = show(run_dir, false, true, &error);
     }
     if (r < 0)
         fprintf(stderr, "gantry status: %s\n", error_text(&error, r));

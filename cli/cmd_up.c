@@ -141,7 +141,7 @@ static void on_status(struct call *call)
     status = call->text ? json_loads(call->text, 0, NULL) : NULL;
     if (!status)
         return;
-    up->news |= progress_update(&up->progress, status, now);
+    up->news |= progress_update(&up->progress, status);
     state = json_string_value(json_object_get(status, "state"));
     up->finished = state && !strcmp(state, "finished");
     paused = state && !strcmp(state, "paused");         /* a full disk is said at once, and that there is room again */
@@ -149,7 +149,7 @@ static void on_status(struct call *call)
     up->paused = paused;
     waiting = state && !strcmp(state, "waiting");       /* most waits are over at the next look */
     if ((up->news && !waiting) || now - up->printed_ms >= (waiting ? QUIET_MS / 3 : QUIET_MS)) {
-        progress_line(&up->progress, status, &up->config, &line);
+        progress_line(status, &line);
         printf("%s\n", line.text);
         fflush(stdout);
         up->news = false;

@@ -1,7 +1,6 @@
 #include "cli/progress.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <string.h>
 
 static double number(const json_t *object, const char *key)
@@ -21,52 +20,13 @@ static const char *text(const json_t *object, const char *key)
     return value ? value : "";
 }
 
-/* The mean since `begun` at first, then over about the last half minute: episodes of one length come in together, and a shorter look would
- * promise an end in half a minute and in ten by turns. Totals start again from 0 when the coordinator does: then there is no rate for one look. */
-static void update_rate(double total, double *before, double seconds, double begun_s, double *rate)
+bool progress_update(struct progress *p, const json_t *status)
 {
-    const double window_s = 30, weight = fmax(1 - exp(-seconds / window_s), begun_s > 0 ? fmin(seconds / begun_s, 1) : 1);
+    struct progress now = {.seen = true, .stage = integer(status, "stage_number"), .iteration = integer(status, "iteration")};
+    bool changed = !p->seen || now.stage != p->stage || now.iteration != p->iteration;
 
-    if (total >= *before && seconds > 0.2)
-        *rate += weight * ((total - *before) / seconds - *rate);
-    *before = total;
-}
-
-bool progress_update(struct progress *p, const json_t *status, uint64_t now_ms)
-{
-    double seconds = p->seen_ms ? (double)(now_ms - p->seen_ms) / 1e3 : 0;
-    int64_t stage = integer(status, "stage_number"), iteration = integer(status, "iteration");
-    bool changed = !p->seen_ms || stage != p->stage || iteration != p->iteration;
-
-    if (!p->seen_ms || stage != p->stage) {
-        p->stage_ms = now_ms;
-        p->stage_iteration = iteration;
-    }
-    update_rate(number(status, "env_steps_since_start"), &p->env_steps, seconds, (double)(now_ms - p->stage_ms) / 1e3, &p->rate_steps);
-    update_rate(number(status, "episodes_since_start"), &p->episodes, seconds, (double)(now_ms - p->stage_ms) / 1e3, &p->rate_episodes);
-    p->seen_ms = now_ms;
-    p->stage = stage;
-    p->iteration = iteration;
+    *p = now;
     return changed;
-}
-
-static const struct stage_config *stage_of(const json_t *status, const struct run_config *config)
-{
-    int64_t i = integer(status, "stage_number");
-
-    return config && i >= 0 && i < config->n_stages ? &config->stages[i] : NULL;
-}
-
-/* Seconds left in this stage; negative: nobody knows yet. */
-static double seconds_left(const struct progress *p, const json_t *status, const struct stage_config *stage)
-{
-    const json_t *episodes = json_object_get(status, "episodes");
-    int64_t iterations = stage ? stage_iterations(stage) : 0, done = p->iteration - p->stage_iteration;
-    double open = number(episodes, "planned") - number(episodes, "journaled");
-
-    if (iterations)
-        return done > 0 ? (double)(iterations - p->iteration) * (double)(p->seen_ms - p->stage_ms) / 1e3 / (double)done : -1;
-    return open > 0 && p->rate_episodes > 0.01 ? open / p->rate_episodes : -1;
 }
 
 /* Minibatches of the update that is being made: of 0 when nobody says. */
@@ -108,13 +68,21 @@ static void add_time(double seconds, struct strbuf *out)
         strbuf_addf(out, "%" PRId64 ":%02" PRId64, s / 60, s % 60);
 }
 
-void progress_line(const struct progress *p, const json_t *status, const struct run_config *config, struct strbuf *out)
+static void add_rate(const json_t *status, const char *key, const char *unit, struct strbuf *out)
+{
+    double rate = number(status, key);
+
+    if (rate > 0)
+        strbuf_addf(out, "  %.*f %s", rate < 10 ? 1 : 0, rate, unit);
+}
+
+void progress_line(const json_t *status, struct strbuf *out)
 {
     const json_t *episodes = json_object_get(status, "episodes");
-    const struct stage_config *stage = stage_of(status, config);
     const char *state = text(status, "state"), *name = text(status, "name");
-    double left = seconds_left(p, status, stage), done, total;
-    int64_t iterations = stage ? stage_iterations(stage) : 0;
+    const json_t *left = json_object_get(status, "left_s");
+    int64_t iterations = integer(status, "iterations");
+    double done, total;
 
     if (!strcmp(state, "finished")) {
         strbuf_adds(out, "all stages are done");
@@ -137,12 +105,12 @@ void progress_line(const struct progress *p, const json_t *status, const struct 
     if (number(episodes, "failed") > 0)
         strbuf_addf(out, "  failed %.0f", number(episodes, "failed"));
     add_success(status, iterations > 0, out);
-    if (p->rate_steps >= 1 && !strcmp(state, "playing"))
-        strbuf_addf(out, "  %.0f env steps/s", p->rate_steps);
-    if (left >= 0) {
+    add_rate(status, "env_steps_per_s", "env steps/s", out);
+    add_rate(status, "updates_per_s", "updates/s", out);
+    if (json_is_number(left)) {         /* the coordinator says none while nobody works, or before it knows */
         strbuf_adds(out, "  ");
-        add_time(left, out);
-        strbuf_adds(out, " left in this stage");
+        add_time(json_number_value(left), out);
+        strbuf_addf(out, " left in this %s", text(status, "left_in"));
     }
 }
 
@@ -181,14 +149,14 @@ static void add_trial(const json_t *status, struct strbuf *out)
         strbuf_addf(out, "last trial: reward model version %" PRId64 " %s: %s\n", integer(last, "version"), text(last, "verdict"), text(last, "text"));
 }
 
-void progress_page(const struct progress *p, const json_t *status, const struct run_config *config, struct strbuf *out)
+void progress_page(const json_t *status, struct strbuf *out)
 {
     const json_t *members = json_object_get(status, "members"), *stages = json_object_get(status, "history");
 
     strbuf_addf(out, "run %s  %s  seed %" PRId64 "  build %s  up ", text(status, "run"), text(status, "dir"), integer(status, "seed"), text(status, "build"));
     add_time(number(status, "up_s"), out);
     strbuf_addc(out, '\n');
-    progress_line(p, status, config, out);
+    progress_line(status, out);
     strbuf_addf(out, "\npolicy version %" PRId64 "  reward model version %" PRId64 "\n", integer(status, "policy_version"), integer(status, "prm_version"));
     add_trial(status, out);
     strbuf_adds(out, "stages:\n");

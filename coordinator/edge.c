@@ -230,6 +230,7 @@ static void on_tick(void *arg)
     edge_step_again(edge);
     edge_step(edge, &event);
     edge_keys_tick(edge);
+    edge_look(edge);
 }
 
 static void on_drain(const char *reason, void *arg) { edge_drain(arg, reason); }

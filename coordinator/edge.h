@@ -11,6 +11,7 @@
 
 #include "coordinator/conductor.h"
 #include "coordinator/member_gauges.h"
+#include "coordinator/speed.h"
 #include "daemon/admin.h"
 #include "daemon/http.h"
 #include "daemon/lifecycle.h"
@@ -59,6 +60,7 @@ struct edge {
     bool stepping;                      /* conductor_step's effects are being carried out: no step inside a step */
     struct tensorboard *tensorboard;    /* NULL: could not be opened, said once */
     struct gauges gauges;
+    struct speed speed;
     struct strbuf curve;                /* status: success of every iteration, as JSON; empty: to be made again */
     uint64_t commits;                   /* ledger transactions so far */
     uint64_t episodes, env_steps;       /* journaled since this process started; for rates */
@@ -113,7 +115,11 @@ struct edge_allowed {
 Gantry__Allowed *edge_list_allowed(struct edge *edge, uint64_t known, struct edge_allowed *ret);
 void edge_allowed_release(struct edge_allowed *allowed);
 
+/* edge_speed.c */
+void edge_look(struct edge *edge);      /* each tick, and before anybody is told */
+
 /* status.c */
+bool edge_is_full(const struct edge *edge, char *ret_where, size_t size);      /* whose disk, for people; size 0: no matter */
 void edge_metrics_register(struct edge *edge);
 void edge_metrics_write(struct edge *edge, struct strbuf *out);
 int edge_status_json(struct edge *edge, struct strbuf *out);

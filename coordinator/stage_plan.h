@@ -96,6 +96,11 @@ int plan_memory_parse(const char *text, size_t n, struct plan_memory *ret, struc
 int stage_plan_work(const struct run_config *config, const struct plan_memory *memory, uint32_t stage, uint32_t iteration,
                     struct work *ret);
 
+/* What an rl stage still has behind `work`, by kind of pass. False, and all 0: it is another stage. memory as above. stage_left.c */
+enum pass_kind { PASS_TRAIN, PASS_VAL, PASS_PRM, PASS_KINDS };
+enum pass_kind stage_plan_kind(const struct work *work);
+bool stage_plan_left(const struct run_config *config, const struct plan_memory *memory, const struct work *work, uint32_t ret[PASS_KINDS]);
+
 /* The first iteration of the stage that is among the last `keep` training iterations up to this one. */
 uint32_t stage_plan_keep_from(const struct run_config *config, const struct plan_memory *memory, uint32_t stage,
                               uint32_t iteration, int keep);

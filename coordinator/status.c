@@ -15,7 +15,7 @@ static const char *role_name(enum member_role role) { return wire_role_name((Gan
 /* ---- status.json ------------------------------------------------------------------------------------ */
 
 /* Whose disk is full: nothing is played on or trained until there is room. false: nobody's. */
-static bool is_full(const struct edge *edge, char *where, size_t size)
+bool edge_is_full(const struct edge *edge, char *where, size_t size)
 {
     const struct membership *members = conductor_members(edge->conductor);
 
@@ -37,7 +37,7 @@ static bool is_full(const struct edge *edge, char *where, size_t size)
 static void write_work(const struct edge *edge, const struct conductor_status *status, struct json_writer *w)
 {
     char where[RUN_PATH + 80] = "";
-    bool full = is_full(edge, where, sizeof where);
+    bool full = edge_is_full(edge, where, sizeof where);
     const struct stage_config *stage = status->stage < (uint32_t)edge->config.n_stages ? &edge->config.stages[status->stage] : NULL;
 
     json_text(w, "state", status->stopped ? "stopped" : status->finished ? "finished" : status->draining ? "draining" : full ? "paused"
@@ -49,6 +49,10 @@ static void write_work(const struct edge *edge, const struct conductor_status *s
     json_unsigned(w, "iteration", status->iteration);
     json_signed(w, "iterations", stage ? stage_iterations(stage) : 0);
     json_text(w, "name", status->name);
+    json_number(w, "env_steps_per_s", speed_steps(&edge->speed));
+    json_number(w, "updates_per_s", speed_updates(&edge->speed));
+    json_number(w, "left_s", speed_left_s(&edge->speed));
+    json_text(w, "left_in", stage && stage->kind == STAGE_EVAL ? "pass" : "stage");
     json_open(w, "episodes", '{');
     json_unsigned(w, "planned", status->rows);
     json_unsigned(w, "open", status->open);
@@ -212,6 +216,7 @@ int edge_status_json(struct edge *edge, struct strbuf *out)
     char id[24];
     double worst;
 
+    edge_look(edge);        /* what is said of rates belongs to the state that is said */
     conductor_status(edge->conductor, &status);
     json_open(&w, NULL, '{');
     json_text(&w, "run", edge->config.name);

@@ -36,6 +36,7 @@ def until_paused(cluster, said):
     log = cluster.of("learner")[0].log
     status = cluster.until(lambda s: s and s["state"] == "paused" and said in log.read_text(errors="replace") and s, f"`{said}`")
     assert status["waiting_for"].startswith("space in "), status["waiting_for"]
+    assert status["left_s"] is status["env_steps_per_s"] is status["updates_per_s"] is None, "a pause has no speed and no end"
 
 
 def test_paused_and_resumed(small_disk):
