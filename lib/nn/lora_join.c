@@ -6,8 +6,8 @@
 
 #include "nn/gemm_pack.h"
 
-/* The first names the group; the order is that of models' forwards. */
-static const char *const groups[][LORA_JOIN_MOST] = {{"k_proj", "v_proj", "q_proj"}, {"up_proj", "gate_proj"}};
+/* The first names the group; the order is that in which models keep them. */
+static const char *const groups[][LORA_JOIN_MOST] = {{"q_proj", "k_proj", "v_proj"}, {"gate_proj", "up_proj"}};
 
 static bool may_join(const struct param *a, const struct param *b)
 {
@@ -107,6 +107,14 @@ int lora_join_pack(struct params *params, bool serving)
     return r;
 }
 
+static bool is_in(const struct lora_join *join, const struct param *weight)
+{
+    for (int i = 0; i < join->n; i++)
+        if (join->weight[i] == weight)
+            return true;
+    return false;
+}
+
 const struct lora_join *lora_join_of(const struct param *const *weights, int n, bool there)
 {
     const struct lora_join *join = weights[0]->lora.join;
@@ -114,7 +122,7 @@ const struct lora_join *lora_join_of(const struct param *const *weights, int n, 
     if (!join || join->n != n || !(there ? join->a.on_f32 || join->a.on_bf16 : join->a.forward != NULL))
         return NULL;
     for (int i = 0; i < n; i++)
-        if (join->weight[i] != weights[i])
+        if (!is_in(join, weights[i]))
             return NULL;
     return join;
 }

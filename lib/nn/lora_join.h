@@ -13,7 +13,7 @@
 enum { LORA_JOIN_MOST = 3 };
 
 struct lora_join {
-    const struct param *weight[LORA_JOIN_MOST]; /* in the order in which models ask for them */
+    const struct param *weight[LORA_JOIN_MOST]; /* in the order in which models keep them */
     int n;
     struct param a;             /* [sum of ranks][in]; forward, on_f32 or on_bf16 where there is such a form, all NULL when not */
 };
@@ -22,6 +22,6 @@ struct lora_join {
 int lora_join_all(struct params *params);
 /* The form that products on this CPU want of what A matrices are now; serving: without it, none. -ENOMEM. */
 int lora_join_pack(struct params *params, bool serving);
-/* The group that is just these weights, in this order, and has a form for products on this CPU, or there; NULL. */
+/* The group that is just these weights, in any order, and has a form for products on this CPU, or there; NULL. */
 const struct lora_join *lora_join_of(const struct param *const *weights, int n, bool there);
 void lora_join_free(struct params *params);

@@ -36,6 +36,8 @@ struct tensor *op_rmsnorm(struct tape *t, struct tensor *x, const struct param *
 /* op_rmsnorm of *ret_sum = residual + branch. On a device, where nobody goes back, one kernel; its bits are those of the two. */
 struct tensor *op_residual_rmsnorm(struct tape *t, struct tensor *residual, struct tensor *branch, const struct param *weight, float eps,
                                    struct tensor **ret_sum);
+/* x += branch, y = its rmsnorm, in memory that is there: a step's layers then leave nothing behind. Inference only; bits as above. */
+int op_add_rmsnorm(struct tape *t, struct tensor *x, struct tensor *branch, const struct param *weight, float eps, struct tensor *y);
 struct tensor *op_gelu(struct tape *t, struct tensor *x);                          /* exact, by erf */
 struct tensor *op_quick_gelu(struct tape *t, struct tensor *x);                    /* x sigmoid(1.702 x) */
 struct tensor *op_relu(struct tape *t, struct tensor *x);
@@ -111,6 +113,9 @@ struct kv_cache {
 };
 /* Append row i of k, v to slot[i] (rows of one slot in order). Lengths are advanced by the caller once all layers have run. */
 int op_kv_append(struct tape *t, struct kv_cache *cache, struct tensor *k, struct tensor *v, const int32_t *slot, const int32_t *position);
+/* op_rope of q and k by position[i], in place, then op_kv_append of k and v: one kernel on a device. */
+int op_rope_append(struct tape *t, struct kv_cache *cache, struct tensor *q, struct tensor *k, struct tensor *v, const int32_t *slot, const int32_t *position,
+                   int heads, float theta);
 /* One query row per sequence against everything its slot holds up to position[i]: (n, heads*dim). Equal to the bit to
  * op_attention's row of the same position. */
 struct tensor *op_attention_decode(struct tape *t, struct tensor *q, const struct kv_cache *cache, const int32_t *slot,

@@ -392,6 +392,18 @@ struct tensor *tape_keep(struct tape *tape, size_t mark, struct tensor *x)
     return moved;
 }
 
+void tape_forget(struct tape *tape, size_t mark)
+{
+    if (tape->training)
+        return;
+    if (!tape->planning) {
+        arena_reset(tape->on ? &tape->numbers : &tape->arena, mark);
+        return;
+    }
+    tape->peak = MAX(tape->peak, tape->planned);
+    tape->planned = mark;
+}
+
 struct tensor *tape_tensor(struct tape *tape, int64_t rows, int64_t cols)
 {
     struct tensor *tensor = tape_alloc(tape, sizeof(*tensor));

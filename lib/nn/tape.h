@@ -110,6 +110,8 @@ struct tensor *tape_tensor(struct tape *tape, int64_t rows, int64_t cols);
  * moves that down; the caches stay warm. In training nothing is forgotten and x itself comes back. */
 size_t tape_mark(const struct tape *tape);
 struct tensor *tape_keep(struct tape *tape, size_t mark, struct tensor *x);
+/* In inference: everything since mark is forgotten; what is still wanted lies below it. In training nothing is. */
+void tape_forget(struct tape *tape, size_t mark);
 /* A constant input: borrowed numbers, no gradient. */
 struct tensor *tape_input(struct tape *tape, const float *x, int64_t rows, int64_t cols);
 /* x's gradient, zeroed when it is asked for the first time. For ops: before tape_scratch. NULL with tape->error set: no room. */

@@ -58,9 +58,8 @@ static float product(const float *a, const float *b, int64_t k, int parts)
     return sum;
 }
 
-static int gemm_now(const struct device_gemm &g)
+static void one_product(const struct device_gemm &g)
 {
-    simt_inside inside;
     std::vector<float> b((size_t)(g.n * g.k)), a((size_t)g.k);
     int parts = parts_of(g.m);
 
@@ -76,6 +75,20 @@ static int gemm_now(const struct device_gemm &g)
             s += g.bias ? g.bias[c] : 0.0f;
             put(g.c_type, g.c, r * g.c_row + c, g.add ? get(g.c_type, g.c, r * g.c_row + c) + s : s);
         }
+    }
+}
+
+static int gemm_now(const struct device_gemm &g)
+{
+    simt_inside inside;
+
+    for (int64_t i = 0; i < std::max<int64_t>(g.batch, 1); i++) {
+        struct device_gemm one = g;
+
+        one.a = (const char *)g.a + i * g.a_apart * (int64_t)device_element(g.a_type);
+        one.b = (const char *)g.b + i * g.b_apart * (int64_t)device_element(g.b_type);
+        one.c = (char *)g.c + i * g.c_apart * (int64_t)device_element(g.c_type);
+        one_product(one);
     }
     return 0;
 }

@@ -65,6 +65,7 @@ nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used,clocks.sm,cl
 
 part ops 60 "$bin/nn/test_device"
 [ $? = 77 ] && exit 0
+part step 20 "$bin/nn/test_device_step"
 part models 90 "$bin/nn/test_device_model"
 part contract 60 "$bin/nn/test_device_contract"
 part attention 40 "$bin/nn/test_device_dnn"

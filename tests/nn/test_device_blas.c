@@ -75,6 +75,13 @@ static void library(const struct blas_call *call, const float *la, const float *
         }
 }
 
+/* A batch: the same of matrices that lie `apart`. */
+static void library_batch(const struct blas_call *call, const float *la, const float *lb, float beta, float *lc, const float *lbias)
+{
+    for (int64_t i = 0; i < call->batch; i++)
+        library(call, la + i * call->a.apart, lb + i * call->b.apart, beta, lc + i * call->c.apart, lbias);
+}
+
 static const int64_t shapes[][3] = {{1, 1, 1}, {3, 5, 7}, {16, 8, 24}, {33, 64, 17}, {64, 33, 40}, {1, 80, 64}, {72, 1, 9}};
 
 /* Operands as an op would hand them over: rows may be longer than what is multiplied. */
@@ -95,14 +102,22 @@ static void test_the_library_is_told_the_same_product(void **state)
 
     (void)state;
     for (size_t shape = 0; shape < ARRAY_SIZE(shapes); shape++)
-        for (int form = 0; form < 16; form++) {
+        for (int form = 0; form < 32; form++) {
             struct device_gemm g = gemm_of(shape, form, form & 8 ? 3 : 0);
             struct blas_call call;
 
             g.bias = form & 8 ? bias : NULL;
+            if (form & 16) {
+                g.bias = NULL;          /* a batch has none */
+                g.batch = 2;
+                g.a_apart = form & 8 ? 0 : 1200;
+                g.b_apart = 1000;
+                g.c_apart = NUMBERS / 2 - 4;
+            }
             call = blas_call_of(&g);
+            assert_int_equal(call.batch, form & 16 ? 2 : 1);
             memcpy(want, c, sizeof c);
-            library(&call, b, a, g.add ? 1 : 0, want, bias);    /* its a is our b */
+            library_batch(&call, b, a, g.add ? 1 : 0, want, bias);    /* its a is our b */
             assert_int_equal(device_stream_begin(s), 0);
             for (int i = 0; i < 3; i++)
                 assert_int_equal(s->k->upload(s->stream, there[i], i == 0 ? a : i == 1 ? b : c, sizeof a), 0);
@@ -133,6 +148,10 @@ static void test_what_is_for_the_library(void **state)
     g.c_type = DEVICE_BF16;
     assert_false(blas_takes(&g, true));                 /* its bias would be bf16, and is not there */
     g.bias_half = &some;
+    assert_true(blas_takes(&g, true));
+    g.batch = 2;
+    assert_false(blas_takes(&g, true));                 /* a bias for each? */
+    g.bias = NULL;
     assert_true(blas_takes(&g, true));
 }
 
@@ -167,12 +186,23 @@ static void test_which_plans_are_the_same(void **state)
     assert_false(same(&g, false, &other, false));
     g.bias = NULL;
     assert_false(same(&g, false, &g, true));            /* nor does strict take what fast has found */
+    other = g;
+    g.a_apart = other.a_apart = 5;
+    other.b_apart = 7;                                  /* of one product, nobody asks how far apart the others are */
+    assert_true(same(&g, false, &other, false));
+    g.batch = other.batch = 3;
+    assert_false(same(&g, false, &other, false));
+    other.b_apart = g.b_apart = 12;                     /* 48 bytes: the second may still be taken sixteen bytes at a time */
+    assert_int_equal(blas_key_of(&g, false).b_align, 16);
+    g.b_apart = 6;
+    assert_int_equal(blas_key_of(&g, false).b_align, 8);
+    g.batch = 0;
 #define DIFFERS(field, value) \
     other = g; \
     other.field = value; \
     assert_false(same(&g, false, &other, false));
     DIFFERS(m, 17) DIFFERS(n, 9) DIFFERS(k, 25) DIFFERS(a_row, 99) DIFFERS(b_row, 99) DIFFERS(c_row, 99) DIFFERS(add, true) DIFFERS(a_transposed, true)
-    DIFFERS(b_transposed, false) DIFFERS(c_type, DEVICE_BF16) DIFFERS(a_type, DEVICE_BF16) DIFFERS(bias, (const float *)memory)
+    DIFFERS(batch, 2) DIFFERS(b_transposed, false) DIFFERS(c_type, DEVICE_BF16) DIFFERS(a_type, DEVICE_BF16) DIFFERS(bias, (const float *)memory)
 }
 
 /* What the algorithm of a strict product depends on: the weight, and neither how many rows there are nor where they lie. */
@@ -234,23 +264,72 @@ static void test_shapes_of_openvla_7b(void **state)
 
 /* ---- the library itself --------------------------------------------------------------------------------------- */
 
+static void skip_without_the_library(void)
+{
+    if (device->blas)
+        return;
+    print_message("SKIP cuBLASLt: %s\n", getenv("GANTRY_TEST_DEVICE") ? "libcublasLt cannot be opened" : "this device is emulated");
+    skip();
+}
+
+/* The difference of two bf16 arrays by the norm of the second. */
+static double relative(const uint16_t *x, const uint16_t *y, int n)
+{
+    double sum = 0, norm = 0;
+
+    for (int i = 0; i < n; i++) {
+        float got, want;
+
+        cpu_kernels()->widen(&got, &x[i], 1);
+        cpu_kernels()->widen(&want, &y[i], 1);
+        sum += (double)(got - want) * (double)(got - want);
+        norm += (double)want * (double)want;
+    }
+    return sqrt(sum / norm);
+}
+
+/* q, k, v of one row: the same x, weights and results one behind the other. */
+static void test_the_librarys_batches(void **state)
+{
+    enum { N = 40, K = 96, BATCH = 3, MOST_ROWS = 8 };
+    static uint16_t halves[BATCH * N * K], out[2][BATCH * MOST_ROWS * N];
+
+    (void)state;
+    skip_without_the_library();
+    for (int i = 0; i < BATCH * N * K; i++)
+        halves[i] = float_to_bf16(a[i % NUMBERS]);
+    device->strict = false;
+    for (int rows = 1; rows <= MOST_ROWS; rows += MOST_ROWS - 1) {
+        struct device_gemm g = {.m = rows, .n = N, .k = K, .batch = BATCH, .b_apart = N * K, .c_apart = (int64_t)rows * N, .a_row = K, .b_row = K, .c_row = N,
+                                .a_type = DEVICE_BF16, .b_type = DEVICE_BF16, .c_type = DEVICE_BF16, .b_transposed = true, .alpha = 1};
+
+        assert_int_equal(device_stream_begin(s), 0);
+        assert_int_equal(s->k->upload(s->stream, there[0], halves, sizeof halves), 0);
+        g.a = g.b = there[0];           /* rows of x may be rows of the weight: nobody minds */
+        g.c = there[1];
+        for (int own = 0; own < 2; own++) {
+            assert_int_equal(own ? s->k->gemm(s->stream, &g) : device_gemm(s, &g), 0);
+            assert_int_equal(s->k->download(s->stream, out[own], there[1], sizeof out[own]), 0);
+        }
+        assert_true(relative(out[0], out[1], BATCH * rows * N) < 0.01);
+    }
+    print_message("products that cuBLASLt refused: %llu\n", device_fallbacks(device).gemm);
+    assert_int_equal(device_fallbacks(device).gemm, 0);
+}
+
 static void test_the_library_beside_the_own_kernel(void **state)
 {
     enum { M = 64, N = 80, K = 96 };
     static uint16_t halves[M * K + N * K], out[2][M * N], alone[N];
 
     (void)state;
-    if (!device->blas) {
-        print_message("SKIP cuBLASLt: %s\n", getenv("GANTRY_TEST_DEVICE") ? "libcublasLt cannot be opened" : "this device is emulated");
-        skip();
-    }
+    skip_without_the_library();
     for (int i = 0; i < M * K + N * K; i++)
         halves[i] = float_to_bf16(a[i % NUMBERS]);
     for (int strict = 0; strict < 2; strict++)
         for (int add = 0; add < 2; add++) {
             struct device_gemm g = {.m = M, .n = N, .k = K, .a_row = K, .b_row = K, .c_row = N, .a_type = DEVICE_BF16, .b_type = DEVICE_BF16,
                                     .c_type = DEVICE_BF16, .b_transposed = true, .alpha = 1, .add = add};
-            double sum = 0, norm = 0;
 
             device->strict = strict;
             assert_int_equal(device_stream_begin(s), 0);
@@ -261,15 +340,7 @@ static void test_the_library_beside_the_own_kernel(void **state)
                 assert_int_equal(own ? s->k->gemm(s->stream, &g) : device_gemm(s, &g), 0);
                 assert_int_equal(s->k->download(s->stream, out[own], there[1], sizeof out[own]), 0);
             }
-            for (int i = 0; i < M * N; i++) {
-                float got, want;
-
-                cpu_kernels()->widen(&got, &out[0][i], 1);
-                cpu_kernels()->widen(&want, &out[1][i], 1);
-                sum += (double)(got - want) * (double)(got - want);
-                norm += (double)want * (double)want;
-            }
-            assert_true(sum <= 1e-4 * norm);
+            assert_true(relative(out[0], out[1], M * N) < 0.01);
             for (int row = 0; row < M && strict; row += 21) {           /* one row alone has the bits that it has among sixty-four */
                 g.m = 1;
                 g.a = (char *)there[0] + sizeof(uint16_t) * (size_t)row * K;
@@ -292,6 +363,7 @@ int main(void)
         cmocka_unit_test(test_strict_pins_by_weight),
         cmocka_unit_test(test_shapes_of_openvla_7b),
         cmocka_unit_test(test_the_library_beside_the_own_kernel),
+        cmocka_unit_test(test_the_librarys_batches),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -9,7 +9,7 @@
 #include "nn/cuda/simt.h"
 #include "nn/cuda/tables.h"
 
-enum { WARPS = 4, THREADS = WARPS * WARP, KEYS = 32, ROW_EXTRA = 4, FORWARD_ROWS = 4, BACKWARD_ROWS = 2 };
+enum { WARPS = 4, THREADS = WARPS * WARP, KEYS = 32, ROW_EXTRA = 4, FORWARD_ROWS = 4, BACKWARD_ROWS = 2, DECODE_WARPS = 16 };
 
 /* Where a block works. Row numbers within the sequence; q rows are counted from the first that asks. */
 struct place {
@@ -271,35 +271,57 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) dkv
     }
 }
 
-/* One query against its slot. A warp takes every fourth group of four keys, a lane DC neighbouring columns; then the warps are
- * joined. */
-template <class T, int DC> static __global__ void __launch_bounds__(THREADS) decode_kernel(struct device_decode a)
+/* DC neighbouring numbers, at once where WHOLE: all of a lane's columns are within the head and begin where DC numbers may be loaded; else zeros beyond `left`. */
+template <class T, int DC, bool WHOLE> DEV void columns_load(float *to, const T *from, int left)
 {
-    enum { UNROLL = 4, D = DC * WARP };
-    __shared__ float tops[WARPS], sums[WARPS], outs[WARPS][D];
-    int h = (int)blockIdx.x, warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP;
-    float q[DC], acc[DC], top = -INFINITY, sum = 0.0f;
+    struct alignas(DC == 3 ? sizeof(T) : DC * sizeof(T)) columns { T v[DC]; };
+
+    if (WHOLE) {
+        columns all = *reinterpret_cast<const columns *>(from);
+
+        for (int c = 0; c < DC; c++)
+            to[c] = load(&all.v[c]);
+    } else {
+        for (int c = 0; c < DC; c++)
+            to[c] = c < left ? load(from + c) : 0.0f;
+    }
+}
+
+/* One query against its slot. With one row and 32 heads there are 32 blocks, whose time is that of their loads one after the other: hence many warps, each four
+ * keys at a time, values asked for together with keys. A warp takes every sixteenth group of four keys, a lane DC neighbouring columns; then the warps are joined.
+ * Which warp has a key depends on its position alone: a row's bits are the same in any batch. */
+template <class T, int DC, bool WHOLE> static __global__ void __launch_bounds__(DECODE_WARPS * WARP) decode_kernel(struct device_decode a)
+{
+    enum { GROUP = 4, D = DC * WARP };
+    __shared__ float tops[DECODE_WARPS], sums[DECODE_WARPS], outs[DECODE_WARPS][D];
+    int h = (int)blockIdx.x, warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, left = (int)a.dim - lane * DC;
 
     for (int64_t r = blockIdx.y; r < a.rows; r += gridDim.y) {
         int64_t n = (int64_t)a.position[r] + 1,
                 base = (int64_t)a.slot[r] * a.capacity * a.width + h / a.group * a.dim + lane * DC;
         const T *k = (const T *)a.k + base, *v = (const T *)a.v + base;
+        float q[DC], acc[DC], top = -INFINITY, sum = 0.0f;
 
-        top = -INFINITY;
-        sum = 0.0f;
-        for (int c = 0; c < DC; c++) {
-            q[c] = lane * DC + c < a.dim ? load((const T *)a.q + (r * a.heads + h) * a.dim + lane * DC + c) : 0.0f;
+        columns_load<T, DC, WHOLE>(q, (const T *)a.q + (r * a.heads + h) * a.dim + lane * DC, left);
+        for (int c = 0; c < DC; c++)
             acc[c] = 0.0f;
-        }
-        for (int64_t j = (int64_t)warp * UNROLL; j < n; j += WARPS * UNROLL) {
-            float s[UNROLL], higher = top, shrink;
+        for (int64_t j = (int64_t)warp * GROUP; j < n; j += DECODE_WARPS * GROUP) {
+            float key[GROUP][DC], value[GROUP][DC], s[GROUP], higher = top, shrink;
 
-            for (int u = 0; u < UNROLL; u++) {
+            UNROLL("unroll")
+            for (int u = 0; u < GROUP; u++) {
+                int64_t row = (j + u < n ? j + u : n - 1) * a.width; /* beyond the last: that again, which weighs nothing */
+
+                columns_load<T, DC, WHOLE>(key[u], k + row, left);
+                columns_load<T, DC, WHOLE>(value[u], v + row, left);
+            }
+            UNROLL("unroll")
+            for (int u = 0; u < GROUP; u++) {
                 s[u] = 0.0f;
                 for (int c = 0; c < DC; c++)
-                    if (j + u < n && lane * DC + c < a.dim)
-                        s[u] = fmaf(q[c], load(k + (j + u) * a.width + c), s[u]);
-                s[u] = j + u < n ? a.scale * warp_sum(s[u]) : -INFINITY; /* j + u < n is the same for the whole warp */
+                    s[u] = fmaf(q[c], key[u][c], s[u]);
+                s[u] = warp_sum(s[u]);
+                s[u] = j + u < n ? a.scale * s[u] : -INFINITY;
                 higher = s[u] > higher ? s[u] : higher;
             }
             shrink = top == -INFINITY ? 0.0f : exp_of(top - higher);
@@ -307,13 +329,13 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) dec
             sum *= shrink;
             for (int c = 0; c < DC; c++)
                 acc[c] *= shrink;
-            for (int u = 0; u < UNROLL && j + u < n; u++) {
+            UNROLL("unroll")
+            for (int u = 0; u < GROUP; u++) {
                 float p = exp_of(s[u] - top);
 
                 sum += p;
                 for (int c = 0; c < DC; c++)
-                    if (lane * DC + c < a.dim)
-                        acc[c] = fmaf(p, load(v + (j + u) * a.width + c), acc[c]);
+                    acc[c] = fmaf(p, value[u][c], acc[c]);
             }
         }
         __syncthreads(); /* the row before has been read */
@@ -324,12 +346,12 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) dec
         for (int c = 0; c < DC; c++)
             outs[warp][lane * DC + c] = acc[c];
         __syncthreads();
-        for (int d = (int)threadIdx.x; d < a.dim; d += THREADS) {
+        for (int d = (int)threadIdx.x; d < a.dim; d += DECODE_WARPS * WARP) {
             float highest = tops[0], whole = 0.0f, out = 0.0f;
 
-            for (int w = 1; w < WARPS; w++)
+            for (int w = 1; w < DECODE_WARPS; w++)
                 highest = tops[w] > highest ? tops[w] : highest;
-            for (int w = 0; w < WARPS; w++) {
+            for (int w = 0; w < DECODE_WARPS; w++) {
                 float factor = tops[w] == -INFINITY ? 0.0f : exp_of(tops[w] - highest);
 
                 whole = fmaf(factor, sums[w], whole);
@@ -379,8 +401,14 @@ template <class T> static int backward_as(void *stream, const struct device_atte
 
 template <class T, int DC> static int decode_dc(void *stream, const struct device_decode *a)
 {
-    LAUNCH((decode_kernel<T, DC>), dim3((unsigned)a->heads, (unsigned)(a->rows < 32768 ? a->rows : 32768)), THREADS, 0, stream,
-           *a);
+    uintptr_t at = (uintptr_t)a->q | (uintptr_t)a->k | (uintptr_t)a->v;
+    bool whole = DC != 3 && a->dim == DC * WARP && at % (DC * sizeof(T)) == 0 && a->width % DC == 0;
+    dim3 grid((unsigned)a->heads, (unsigned)(a->rows < 32768 ? a->rows : 32768));
+
+    if (whole)
+        LAUNCH((decode_kernel<T, DC, true>), grid, DECODE_WARPS * WARP, 0, stream, *a);
+    else
+        LAUNCH((decode_kernel<T, DC, false>), grid, DECODE_WARPS * WARP, 0, stream, *a);
     return LAUNCHED();
 }
 

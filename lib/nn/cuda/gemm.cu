@@ -25,13 +25,15 @@ template <class A, class B, class C>
 static __global__ void __launch_bounds__(THREADS) gemm_kernel(struct device_gemm g, int64_t across)
 {
     __shared__ float a[DEPTH][TILE + 4], b[DEPTH][TILE + 4];
+    const A *from_a = (const A *)g.a + blockIdx.y * g.a_apart;
+    const B *from_b = (const B *)g.b + blockIdx.y * g.b_apart;
     int64_t m0 = blockIdx.x / across * TILE, n0 = blockIdx.x % across * TILE;
     int ty = (int)threadIdx.x / 16, tx = (int)threadIdx.x % 16;
     float sum[4][4] = {};
 
     for (int64_t k0 = 0; k0 < g.k; k0 += DEPTH) {
-        fetch(a, (const A *)g.a, g.a_row, g.a_transposed, m0, g.m, k0, g.k);
-        fetch(b, (const B *)g.b, g.b_row, !g.b_transposed, n0, g.n, k0, g.k);
+        fetch(a, from_a, g.a_row, g.a_transposed, m0, g.m, k0, g.k);
+        fetch(b, from_b, g.b_row, !g.b_transposed, n0, g.n, k0, g.k);
         __syncthreads();
         for (int k = 0; k < DEPTH; k++) {
             float av[4], bv[4];
@@ -52,7 +54,7 @@ static __global__ void __launch_bounds__(THREADS) gemm_kernel(struct device_gemm
         for (int j = 0; j < 4; j++) {
             int64_t r = m0 + ty * 4 + i, c = n0 + tx + 16 * j;
             float s = sum[i][j];
-            C *to = (C *)g.c + r * g.c_row + c;
+            C *to = (C *)g.c + blockIdx.y * g.c_apart + r * g.c_row + c;
 
             if (r >= g.m || c >= g.n)
                 continue;
@@ -67,9 +69,9 @@ template <class A, class B, class C> static int launch(void *stream, const struc
 {
     int64_t across = (g->n + TILE - 1) / TILE, down = (g->m + TILE - 1) / TILE;
 
-    if (across * down > 0x7fffffff)
+    if (across * down > 0x7fffffff || g->batch > 65535 || (g->batch > 1 && g->bias))
         return -EINVAL;
-    LAUNCH((gemm_kernel<A, B, C>), (unsigned)(across * down), THREADS, 0, stream, *g, across);
+    LAUNCH((gemm_kernel<A, B, C>), dim3((unsigned)(across * down), (unsigned)(g->batch > 1 ? g->batch : 1)), THREADS, 0, stream, *g, across);
     return LAUNCHED();
 }
 

@@ -90,25 +90,68 @@ static __global__ void layernorm_backward_kernel(T *dx, const T *dy, const T *x,
     });
 }
 
-template <class T>
+/* PACKS > 0: a thread keeps its share of the row, so many times sixteen bytes, in registers between the passes; else it reads it again, each thread what it has
+ * written itself. sum may be x. */
+template <class T, int PACKS>
 static __global__ void rmsnorm_kernel(T *y, T *sum, float *rstd, const T *x, const T *branch, const float *weight, float eps,
                                       int64_t cols, bool wide)
 {
+    enum { N = pack<T>::N };
     __shared__ float part[WARP];
     int64_t r = blockIdx.x;
     float square = 0.0f, s;
+    pack<T> kept[PACKS > 0 ? PACKS : 1];
 
     x += r * cols;
     y += r * cols;
-    if (branch) { /* each thread reads below what it has written itself */
-        branch += r * cols;
-        sum += r * cols;
-        each_store(sum, x, cols, wide, false, [&](int64_t c, float a, float) { return a + load(&branch[c]); });
-        x = sum;
+    branch = branch ? branch + r * cols : nullptr;
+    sum = branch ? sum + r * cols : nullptr;
+    if (PACKS > 0) {
+        UNROLL("unroll")
+        for (int i = 0; i < PACKS; i++) {
+            int64_t c = ((int64_t)i * blockDim.x + threadIdx.x) * N;
+
+            if (c >= cols)
+                continue;
+            kept[i] = *reinterpret_cast<const pack<T> *>(x + c);
+            if (branch) {
+                pack<T> b = *reinterpret_cast<const pack<T> *>(branch + c);
+
+                for (int k = 0; k < N; k++)
+                    store(&kept[i].v[k], load(&kept[i].v[k]) + load(&b.v[k]));
+                *reinterpret_cast<pack<T> *>(sum + c) = kept[i];
+            }
+            for (int k = 0; k < N; k++)
+                square = fmaf(load(&kept[i].v[k]), load(&kept[i].v[k]), square);
+        }
+    } else {
+        if (branch) {
+            each_store(sum, x, cols, wide, false, [&](int64_t c, float a, float) { return a + load(&branch[c]); });
+            x = sum;
+        }
+        each(x, cols, wide, [&](int64_t, float a) { square = fmaf(a, a, square); });
     }
-    each(x, cols, wide, [&](int64_t, float a) { square = fmaf(a, a, square); });
     s = 1.0f / sqrtf(block_sum(square, part) / (float)cols + eps);
-    each_store(y, x, cols, wide, false, [&](int64_t c, float a, float) { return a * s * weight[c]; });
+    if (PACKS > 0) {
+        UNROLL("unroll")
+        for (int i = 0; i < PACKS; i++) {
+            int64_t c = ((int64_t)i * blockDim.x + threadIdx.x) * N;
+
+            if (c >= cols)
+                continue;
+            for (int w = 0; w < N; w += 4) {
+                float4 of = *reinterpret_cast<const float4 *>(weight + c + w);
+
+                store(&kept[i].v[w], load(&kept[i].v[w]) * s * of.x);
+                store(&kept[i].v[w + 1], load(&kept[i].v[w + 1]) * s * of.y);
+                store(&kept[i].v[w + 2], load(&kept[i].v[w + 2]) * s * of.z);
+                store(&kept[i].v[w + 3], load(&kept[i].v[w + 3]) * s * of.w);
+            }
+            *reinterpret_cast<pack<T> *>(y + c) = kept[i];
+        }
+    } else {
+        each_store(y, x, cols, wide, false, [&](int64_t c, float a, float) { return a * s * weight[c]; });
+    }
     if (threadIdx.x == 0 && rstd)
         rstd[r] = s;
 }
@@ -226,18 +269,26 @@ static int rmsnorm_backward(void *stream, enum device_type type, void *dx, float
     return layernorm_backward(stream, type, dx, dweight, nullptr, dy, x, weight, nullptr, rstd, rows, cols);
 }
 
+template <class T>
+static int rmsnorm_as(void *stream, T *y, T *sum, float *rstd, const T *x, const T *branch, const float *weight, float eps, int64_t rows, int64_t cols)
+{
+    unsigned threads = threads_for(cols);
+    bool wide = wide_rows<T>(cols, y, x, sum);
+    int64_t packs = wide && aligned16(branch) && aligned16(weight) ? (cols + threads * pack<T>::N - 1) / (threads * pack<T>::N) : 0;
+    auto kernel = packs == 1 ? rmsnorm_kernel<T, 1> : packs == 2 ? rmsnorm_kernel<T, 2> : packs == 3 || packs == 4 ? rmsnorm_kernel<T, 4> : rmsnorm_kernel<T, 0>;
+
+    LAUNCH(kernel, (unsigned)rows, threads, 0, stream, y, sum, rstd, x, branch, weight, eps, cols, wide);
+    return LAUNCHED();
+}
+
 static int residual_rmsnorm(void *stream, enum device_type type, void *y, void *sum, float *rstd, const void *res,
                             const void *branch, const float *weight, float eps, int64_t rows, int64_t cols)
 {
     if (rows <= 0)
         return 0;
-    if (type == DEVICE_BF16)
-        LAUNCH(rmsnorm_kernel<bf16>, (unsigned)rows, threads_for(cols), 0, stream, (bf16 *)y, (bf16 *)sum, rstd,
-               (const bf16 *)res, (const bf16 *)branch, weight, eps, cols, wide_rows<bf16>(cols, y, res, sum));
-    else
-        LAUNCH(rmsnorm_kernel<float>, (unsigned)rows, threads_for(cols), 0, stream, (float *)y, (float *)sum, rstd,
-               (const float *)res, (const float *)branch, weight, eps, cols, wide_rows<float>(cols, y, res, sum));
-    return LAUNCHED();
+    return type == DEVICE_BF16
+               ? rmsnorm_as(stream, (bf16 *)y, (bf16 *)sum, rstd, (const bf16 *)res, (const bf16 *)branch, weight, eps, rows, cols)
+               : rmsnorm_as(stream, (float *)y, (float *)sum, rstd, (const float *)res, (const float *)branch, weight, eps, rows, cols);
 }
 
 static int rmsnorm(void *stream, enum device_type type, void *y, float *rstd, const void *x, const float *weight, float eps,

@@ -1,14 +1,8 @@
-/* rows.cu - whole rows copied, picked, scattered, rotated, cut out of pictures. Index arithmetic in 64 bits throughout. */
+/* rows.cu - whole rows copied, picked, scattered, cut out of pictures. Index arithmetic in 64 bits throughout. */
 #include "nn/cuda/simt.h"
 #include "nn/cuda/tables.h"
 
-enum { THREADS = 128, ROWS_MOST = 32768 };
-
-/* A block takes rows blockIdx.y, + gridDim.y, ...; its threads and blockIdx.x share the columns. */
-static dim3 row_grid(int64_t rows, int64_t cols)
-{
-    return dim3(blocks_for(cols, THREADS, 32), (unsigned)(rows < ROWS_MOST ? rows : (int64_t)ROWS_MOST));
-}
+enum { THREADS = ROW_THREADS };
 
 template <class T>
 static __global__ void copy_rows_kernel(T *y, int64_t y_row, const T *x, int64_t x_row, int64_t rows, int64_t cols, bool add)
@@ -151,71 +145,6 @@ static int embedding(void *stream, enum device_type type, void *y, enum device_t
     return LAUNCHED();
 }
 
-/* A thread has one pair: column i of half a head and its partner half a head on. */
-template <class T>
-static __global__ void rope_kernel(T *x, int64_t row, const int32_t *position, const float *table, int64_t rows, int heads,
-                                   int64_t dim, float direction)
-{
-    int64_t half = dim / 2, pairs = heads * half;
-
-    for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
-        const float *cosine = table + (position ? (int64_t)position[r] : r) * dim;
-
-        for (int64_t j = thread_number(); j < pairs; j += thread_count()) {
-            int64_t i = j % half;
-            T *at = x + r * row + j / half * dim + i;
-            float a = load(at), b = load(at + half), c = cosine[i], s = direction * cosine[half + i];
-
-            store(at, fmaf(-b, s, a * c));
-            store(at + half, fmaf(a, s, b * c));
-        }
-    }
-}
-
-static int rope(void *stream, enum device_type type, void *x, int64_t row, const int32_t *position, const float *table,
-                int64_t rows, int heads, int64_t dim, float direction)
-{
-    dim3 grid = row_grid(rows, heads * (dim / 2));
-
-    if (rows <= 0)
-        return 0;
-    if (type == DEVICE_BF16)
-        LAUNCH(rope_kernel<bf16>, grid, THREADS, 0, stream, (bf16 *)x, row, position, table, rows, heads, dim, direction);
-    else
-        LAUNCH(rope_kernel<float>, grid, THREADS, 0, stream, (float *)x, row, position, table, rows, heads, dim, direction);
-    return LAUNCHED();
-}
-
-template <class T>
-static __global__ void kv_append_kernel(T *cache_k, T *cache_v, const T *k, const T *v, const int32_t *slot,
-                                        const int32_t *position, int64_t rows, int64_t width, int64_t capacity)
-{
-    for (int64_t r = blockIdx.y; r < rows; r += gridDim.y) {
-        int64_t to = ((int64_t)slot[r] * capacity + position[r]) * width;
-
-        for (int64_t c = thread_number(); c < width; c += thread_count()) {
-            cache_k[to + c] = k[r * width + c];
-            cache_v[to + c] = v[r * width + c];
-        }
-    }
-}
-
-static int kv_append(void *stream, enum device_type type, void *cache_k, void *cache_v, const void *k, const void *v,
-                     const int32_t *slot, const int32_t *position, int64_t rows, int64_t width, int64_t capacity)
-{
-    dim3 grid = row_grid(rows, width);
-
-    if (rows <= 0)
-        return 0;
-    if (type == DEVICE_BF16)
-        LAUNCH(kv_append_kernel<bf16>, grid, THREADS, 0, stream, (bf16 *)cache_k, (bf16 *)cache_v, (const bf16 *)k,
-               (const bf16 *)v, slot, position, rows, width, capacity);
-    else
-        LAUNCH(kv_append_kernel<float>, grid, THREADS, 0, stream, (float *)cache_k, (float *)cache_v, (const float *)k,
-               (const float *)v, slot, position, rows, width, capacity);
-    return LAUNCHED();
-}
-
 template <class T>
 static __global__ void patches_kernel(T *y, const uint8_t *images, const float *lut, int64_t rows, int64_t down, int64_t across,
                                       int64_t width, int64_t patch)
@@ -292,8 +221,6 @@ extern "C" void NAME(fill_rows)(struct device_kernels *k)
     k->splice = splice;
     k->scatter = scatter;
     k->embedding = embedding;
-    k->rope = rope;
-    k->kv_append = kv_append;
     k->patches = patches;
     k->resize_pass = resize_pass;
 }

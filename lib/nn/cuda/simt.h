@@ -88,6 +88,13 @@ HD unsigned blocks_for(int64_t n, int64_t threads, int64_t most)
 }
 enum { GRID_MOST = 132 * 16 };
 
+/* For whole rows: a block of ROW_THREADS takes rows blockIdx.y, + gridDim.y, ...; its threads and blockIdx.x share the columns. */
+enum { ROW_THREADS = 128, ROWS_MOST = 32768 };
+inline dim3 row_grid(int64_t rows, int64_t cols)
+{
+    return dim3(blocks_for(cols, ROW_THREADS, 32), (unsigned)(rows < ROWS_MOST ? rows : (int64_t)ROWS_MOST));
+}
+
 DEV int64_t thread_number() { return (int64_t)blockIdx.x * blockDim.x + threadIdx.x; }
 DEV int64_t thread_count() { return (int64_t)gridDim.x * blockDim.x; }
 

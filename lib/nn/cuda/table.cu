@@ -10,6 +10,7 @@ static struct device_kernels make()
     NAME(fill_elementwise)(&k);
     NAME(fill_norm)(&k);
     NAME(fill_rows)(&k);
+    NAME(fill_rope)(&k);
     NAME(fill_gemm)(&k);
     NAME(fill_attention)(&k);
     NAME(fill_softmax)(&k);

@@ -8,6 +8,7 @@ void NAME(fill_machine)(struct device_kernels *k);
 void NAME(fill_elementwise)(struct device_kernels *k);
 void NAME(fill_norm)(struct device_kernels *k);
 void NAME(fill_rows)(struct device_kernels *k);
+void NAME(fill_rope)(struct device_kernels *k);
 void NAME(fill_gemm)(struct device_kernels *k);
 void NAME(fill_attention)(struct device_kernels *k);
 void NAME(fill_softmax)(struct device_kernels *k);

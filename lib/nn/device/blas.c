@@ -25,6 +25,7 @@ enum { SLOTS = 4096, MOST = 3072 };
     X(cublasLtMatmulDescSetAttribute) \
     X(cublasLtMatrixLayoutCreate) \
     X(cublasLtMatrixLayoutDestroy) \
+    X(cublasLtMatrixLayoutSetAttribute) \
     X(cublasLtMatmulPreferenceCreate) \
     X(cublasLtMatmulPreferenceDestroy) \
     X(cublasLtMatmulPreferenceSetAttribute) \
@@ -108,18 +109,21 @@ void blas_close(struct blas *blas)
 
 static cudaDataType_t data_type(enum device_type type) { return type == DEVICE_BF16 ? CUDA_R_16BF : CUDA_R_32F; }
 
-static bool make_layout(struct blas *blas, const struct blas_matrix *m, cublasLtMatrixLayout_t *ret)
+#define SET(what, object, attribute, value) \
+    (blas->cublasLt##what##SetAttribute(object, attribute, &(value), sizeof(value)) == CUBLAS_STATUS_SUCCESS)
+
+static bool make_layout(struct blas *blas, const struct blas_matrix *m, int32_t batch, cublasLtMatrixLayout_t *ret)
 {
-    return blas->cublasLtMatrixLayoutCreate(ret, data_type(m->type), m->rows, m->cols, m->ld) == CUBLAS_STATUS_SUCCESS;
+    return blas->cublasLtMatrixLayoutCreate(ret, data_type(m->type), m->rows, m->cols, m->ld) == CUBLAS_STATUS_SUCCESS &&
+           (batch == 1 || (SET(MatrixLayout, *ret, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, batch) &&
+                           SET(MatrixLayout, *ret, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, m->apart)));
 }
 
 static bool make_layouts(struct blas *blas, const struct blas_call *call, struct plan *p)
 {
-    return make_layout(blas, &call->a, &p->a) && make_layout(blas, &call->b, &p->b) && make_layout(blas, &call->c, &p->c);
+    return make_layout(blas, &call->a, call->batch, &p->a) && make_layout(blas, &call->b, call->batch, &p->b) &&
+           make_layout(blas, &call->c, call->batch, &p->c);
 }
-
-#define SET(what, object, attribute, value) \
-    (blas->cublasLt##what##SetAttribute(object, attribute, &(value), sizeof(value)) == CUBLAS_STATUS_SUCCESS)
 
 static bool make_desc(struct blas *blas, const struct blas_call *call, struct plan *p)
 {

@@ -12,18 +12,19 @@ enum { BLAS_ALIGNMENT = 16, BLAS_STRICT_ROWS = 512 };
 
 /* All that a plan depends on; no padding, so that it can be compared as bytes. */
 struct blas_key {
-    int64_t m, n, k, a_row, b_row, c_row;
+    int64_t m, n, k, a_row, b_row, c_row, batch, a_apart, b_apart, c_apart;
     uint32_t a_align, b_align, c_align, flags;
 };
 
-struct blas_matrix { uint64_t rows, cols; int64_t ld; enum device_type type; uint32_t align; };
+struct blas_matrix { uint64_t rows, cols; int64_t ld, apart; enum device_type type; uint32_t align; };
 struct blas_call {              /* the library's c = op(a) op(b) + beta c + bias */
     struct blas_matrix a, b, c;
+    int32_t batch;              /* at least 1 */
     bool a_transposed, b_transposed, bias;
 };
 
-/* Is it for the library? Not with operands of two types, nor when a bf16 bias is wanted that is not there; and strict fp32 is the own kernel's, whose bits are
- * the CPU's. */
+/* Is it for the library? Not with operands of two types, nor when a bf16 bias is wanted that is not there, nor a batch with a bias; and strict fp32 is the own
+ * kernel's, whose bits are the CPU's. */
 bool blas_takes(const struct device_gemm *g, bool strict);
 struct blas_key blas_key_of(const struct device_gemm *g, bool strict);
 uint64_t blas_key_hash(const struct blas_key *key);

@@ -275,6 +275,22 @@ void *device_workspace(struct device_stream *s, size_t bytes)
 
 /* ---- what a library may do better ---------------------------------------------------------------------------------- */
 
+/* A batch that the library refuses: its products one by one, which it may take. */
+static int one_by_one(struct device_stream *s, const struct device_gemm *g)
+{
+    struct device_gemm one = *g;
+    int r = 0;
+
+    one.batch = 1;
+    for (int64_t i = 0; i < g->batch && r >= 0; i++) {
+        one.a = (const char *)g->a + i * g->a_apart * (int64_t)device_element(g->a_type);
+        one.b = (const char *)g->b + i * g->b_apart * (int64_t)device_element(g->b_type);
+        one.c = (char *)g->c + i * g->c_apart * (int64_t)device_element(g->c_type);
+        r = device_gemm(s, &one);
+    }
+    return r;
+}
+
 int device_gemm(struct device_stream *s, const struct device_gemm *g)
 {
     bool own = s->device->strict && g->a_type == DEVICE_F32; /* its bits are the CPU's: no refusal */
@@ -284,6 +300,8 @@ int device_gemm(struct device_stream *s, const struct device_gemm *g)
         r = blas_gemm(s, g);
         if (r != -ENOTSUP)
             return r;
+        if (g->batch > 1)
+            return one_by_one(s, g);
         atomic_fetch_add(&s->device->gemm_fallbacks, 1);
     }
     return s->k->gemm(s->stream, g);

@@ -40,9 +40,10 @@ struct device_facts {
 
 /* C (m,n) = alpha op(A) op(B) (+ C) (+ bias). Rows are ld elements apart. op(A) is (m,k): A as stored, or, transposed, stored
  * (k,m); op(B) is (k,n): as stored, or, transposed, stored (n,k). Sums in fp32, every output one chain over ascending k in the
- * own kernel. */
+ * own kernel. A batch: as many products whose operands lie so many elements apart, without a bias; 0 and 1 mean one. */
 struct device_gemm {
     int64_t m, n, k;
+    int64_t batch, a_apart, b_apart, c_apart;
     const void *a, *b;
     void *c;
     int64_t a_row, b_row, c_row;
@@ -174,6 +175,9 @@ struct device_kernels {
     /* Rotate pairs of the first `heads` heads of each row in place: angles are row position[i] of `table`, or row i when NULL. */
     int (*rope)(void *stream, enum device_type type, void *x, int64_t row, const int32_t *position, const float *table,
                 int64_t rows, int heads, int64_t dim, float direction);
+    /* Rotate q and k (rows, heads*dim) in place as rope does, then append k and v to the cache as kv_append does, width = heads*dim. */
+    int (*rope_append)(void *stream, enum device_type type, void *q, void *k, const void *v, void *cache_k, void *cache_v, const int32_t *slot,
+                       const int32_t *position, const float *table, int64_t rows, int heads, int64_t dim, int64_t capacity);
     int (*kv_append)(void *stream, enum device_type type, void *cache_k, void *cache_v, const void *k, const void *v,
                      const int32_t *slot, const int32_t *position, int64_t rows, int64_t width, int64_t capacity);
     /* Patches of b pictures u8 [b][height][width][3], value lut[c][u8]. */

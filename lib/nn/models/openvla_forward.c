@@ -97,15 +97,21 @@ struct vision_pass openvla_vision(const struct openvla *model, struct tape *tape
     return pass;
 }
 
-/* Of x + what the attention of the layer says. */
-static struct tensor *llama_mlp(const struct openvla *model, struct tape *tape, struct tensor *x, struct tensor *attention, const struct llama_layer *l)
+static struct tensor *feed(struct tape *tape, struct tensor *h, const struct llama_layer *l)
 {
-    struct tensor *h = op_residual_rmsnorm(tape, x, attention, l->norm2, model->config.rms_eps, &x), *both[2];
+    struct tensor *both[2];
 
     if (!op_linears(tape, h, (const struct linear_use[]) {{l->up, NULL}, {l->gate, NULL}}, 2, both))
         return NULL;
-    h = op_swiglu(tape, both[1], both[0]);
-    return op_residual(tape, x, op_linear(tape, h, l->down, NULL), NULL);
+    return op_linear(tape, op_swiglu(tape, both[1], both[0]), l->down, NULL);
+}
+
+/* Of x + what the attention of the layer says. */
+static struct tensor *llama_mlp(const struct openvla *model, struct tape *tape, struct tensor *x, struct tensor *attention, const struct llama_layer *l)
+{
+    struct tensor *h = op_residual_rmsnorm(tape, x, attention, l->norm2, model->config.rms_eps, &x);
+
+    return op_residual(tape, x, feed(tape, h, l), NULL);
 }
 
 struct layer_call { const struct openvla *model; int layer; struct llama_rows rows; };
@@ -119,19 +125,22 @@ static struct tensor *llama_layer(struct tape *tape, struct tensor *x, const voi
     const struct llama_rows *rows = &call->rows;
     struct kv_cache *cache = rows->cache ? &rows->cache[call->layer] : NULL;
     bool tail = call->layer == c->layers - 1 && rows->tail;
+    bool at_once = cache && !rows->keys && !tail;       /* all rows ask, and are what the cache gets */
     size_t mark = tape_mark(tape);
     struct tensor *h, *q, *k, *v, *kvq[3];
 
     h = op_rmsnorm(tape, x, l->norm1, c->rms_eps);
     if (!op_linears(tape, h, (const struct linear_use[]) {{l->k, NULL}, {l->v, NULL}, {l->q, NULL}}, tail ? 2 : 3, kvq))
         return NULL;
-    k = op_rope(tape, kvq[0], rows->position, c->heads, c->rope_theta);
+    if (at_once && op_rope_append(tape, cache, kvq[2], kvq[0], kvq[1], rows->slot, rows->position, c->heads, c->rope_theta) < 0)
+        return NULL;
+    k = at_once ? kvq[0] : op_rope(tape, kvq[0], rows->position, c->heads, c->rope_theta);
     v = kvq[1];
     if (rows->keys) {
         k = op_gather(tape, k, rows->keys, rows->spans.start[rows->spans.n]);
         v = op_gather(tape, v, rows->keys, rows->spans.start[rows->spans.n]);
     }
-    if (cache && op_kv_append(tape, cache, k, v, rows->slot, rows->position) < 0)
+    if (cache && !at_once && op_kv_append(tape, cache, k, v, rows->slot, rows->position) < 0)
         return NULL;
     if (tail) {
         int n = rows->tail_spans.start[rows->tail_spans.n];
@@ -141,7 +150,7 @@ static struct tensor *llama_layer(struct tape *tape, struct tensor *x, const voi
         h = op_attention_tail(tape, q, k, v, rows->spans, rows->tail_spans, c->heads);
         x = op_gather(tape, x, rows->tail, n);
     } else {
-        q = op_rope(tape, kvq[2], rows->position, c->heads, c->rope_theta);
+        q = at_once ? kvq[2] : op_rope(tape, kvq[2], rows->position, c->heads, c->rope_theta);
         h = rows->bidirectional ? op_attention(tape, q, k, v, rows->spans, c->heads, ATTENTION_FULL)
                                 : op_attention_tail(tape, q, k, v, rows->spans, rows->own, c->heads);
     }
@@ -161,26 +170,30 @@ struct tensor *openvla_llama(const struct openvla *model, struct tape *tape, str
     return op_rmsnorm(tape, x, model->w->norm, model->config.rms_eps);
 }
 
+/* x and h, its norm, are written anew by every layer; what else a layer makes is forgotten. */
 struct tensor *openvla_llama_step(const struct openvla *model, struct tape *tape, struct tensor *x, const int32_t *slot,
                                   const int32_t *position, struct kv_cache *cache)
 {
     const struct openvla_config *c = &model->config;
+    const struct llama_layer *layers = model->w->layers;
+    struct tensor *h = op_rmsnorm(tape, x, layers[0].norm1, c->rms_eps);
 
     for (int i = 0; i < c->layers; i++) {
-        const struct llama_layer *l = &model->w->layers[i];
+        const struct llama_layer *l = &layers[i];
+        const struct param *next = i + 1 < c->layers ? layers[i + 1].norm1 : model->w->norm;
         size_t mark = tape_mark(tape);
-        struct tensor *h = op_rmsnorm(tape, x, l->norm1, c->rms_eps), *q, *k, *kvq[3];
+        struct tensor *attention, *kvq[3];
 
-        if (!op_linears(tape, h, (const struct linear_use[]) {{l->k, NULL}, {l->v, NULL}, {l->q, NULL}}, 3, kvq))
+        if (!op_linears(tape, h, (const struct linear_use[]) {{l->k, NULL}, {l->v, NULL}, {l->q, NULL}}, 3, kvq) ||
+            op_rope_append(tape, &cache[i], kvq[2], kvq[0], kvq[1], slot, position, c->heads, c->rope_theta) < 0)
             return NULL;
-        q = op_rope(tape, kvq[2], position, c->heads, c->rope_theta);
-        k = op_rope(tape, kvq[0], position, c->heads, c->rope_theta);
-        if (op_kv_append(tape, &cache[i], k, kvq[1], slot, position) < 0)
+        attention = op_linear(tape, op_attention_decode(tape, kvq[2], &cache[i], slot, position, c->heads), l->o, NULL);
+        if (op_add_rmsnorm(tape, x, attention, l->norm2, c->rms_eps, h) < 0 ||
+            op_add_rmsnorm(tape, x, feed(tape, h, l), next, c->rms_eps, h) < 0)
             return NULL;
-        h = op_attention_decode(tape, q, &cache[i], slot, position, c->heads);
-        x = tape_keep(tape, mark, llama_mlp(model, tape, x, op_linear(tape, h, l->o, NULL), l));
+        tape_forget(tape, mark);
     }
-    return op_rmsnorm(tape, x, model->w->norm, c->rms_eps);
+    return h;
 }
 
 /* (images, hidden): the mean of the words that are said beside each picture. Its gradient comes from inside blocks that are computed

@@ -4,15 +4,7 @@
  * bf16, and the kernel makes panels of one kept as bf16 itself.
  * A weight with an adapter adds scale (x A^T) B^T: a linear op with A, then one that adds to y what is there already. */
 #include "nn/gemm_pack.h"
-#include "nn/lora_join.h"
-#include "nn/ops/op.h"
-
-struct linear {
-    struct tensor *x, *y;
-    const struct param *weight, *bias;
-    int64_t first;              /* first row of W taking part */
-    int64_t column, in;         /* forwards only: in > 0: x's columns column .. column + in - 1 are what is multiplied */
-};
+#include "nn/ops/linear.h"
 
 static int64_t inputs(const struct linear *c) { return c->in ? c->in : c->x->cols; }
 
@@ -168,7 +160,7 @@ static void weight_on(const struct tape *t, const struct linear *c, struct devic
     g->b_row = inputs(c);
 }
 
-static void gemm_on(struct tape *t, struct device_gemm g)
+void linear_gemm_on(struct tape *t, struct device_gemm g)
 {
     if (!g.a || !g.b || !g.c)
         op_fail(t, -EINVAL);            /* never packed */
@@ -176,17 +168,19 @@ static void gemm_on(struct tape *t, struct device_gemm g)
         op_ran(t, device_gemm(t->on, &g));
 }
 
-static void product_on(struct tape *t, const struct linear *c, bool add)
+struct device_gemm linear_gemm(const struct tape *t, const struct linear *c, bool add)
 {
     struct device_gemm g = {
         .m = c->x->rows, .n = c->y->cols, .k = inputs(c), .a = at_activation(t, c->x->x, c->column), .a_row = c->x->cols, .a_type = type_of(t), .b_transposed = true,
-        .c = c->y->x, .c_row = c->y->cols, .c_type = type_of(t), .alpha = 1.0f, .add = add,
+        .c = c->y->x, .c_row = c->y->cols, .c_type = type_of(t), .alpha = c->times, .add = add,
         .bias = c->bias ? c->bias->on_f32 : NULL, .bias_half = c->bias ? c->bias->on_bf16 : NULL,
     };
 
     weight_on(t, c, &g);
-    gemm_on(t, g);
+    return g;
 }
+
+static void product_on(struct tape *t, const struct linear *c, bool add) { linear_gemm_on(t, linear_gemm(t, c, add)); }
 
 static void backward_on(struct tape *tape, const struct linear *c)
 {
@@ -201,18 +195,18 @@ static void backward_on(struct tape *tape, const struct linear *c)
     if (dbias)
         ON(tape, column_sum, type, dbias, c->y->g, out, rows, out);
     if (dweight)
-        gemm_on(tape, (struct device_gemm) {
+        linear_gemm_on(tape, (struct device_gemm) {
             .m = out, .n = in, .k = rows, .a = c->y->g, .a_row = out, .a_type = type, .a_transposed = true, .b = c->x->x, .b_row = in,
             .b_type = type, .c = dweight + c->first * in, .c_row = in, .c_type = DEVICE_F32, .alpha = 1.0f, .add = true,
         });
     if (dx) {
         struct device_gemm g = {
             .m = rows, .n = in, .k = out, .a = c->y->g, .a_row = out, .a_type = type, .c = dx, .c_row = in, .c_type = type,
-            .alpha = 1.0f, .add = !first,
+            .alpha = c->back_times, .add = !first,
         };
 
         weight_on(tape, c, &g);
-        gemm_on(tape, g);
+        linear_gemm_on(tape, g);
     }
 }
 
@@ -227,7 +221,7 @@ static void linear_backward(struct tape *tape, void *context)
 /* ---- forwards ---------------------------------------------------------------------------------------------- */
 
 /* Floats of a product's own scratch: columns of a slice that begins inside a panel, unfinished chains. */
-static int64_t product_scratch(const struct param *weight, int64_t rows, int64_t in, int64_t first, int64_t count)
+int64_t linear_scratch(const struct param *weight, int64_t rows, int64_t in, int64_t first, int64_t count)
 {
     int64_t skip = weight->half ? 0 : first % GEMM_PANEL, width = skip + count;
 
@@ -235,7 +229,7 @@ static int64_t product_scratch(const struct param *weight, int64_t rows, int64_t
 }
 
 /* y = x W^T (+ b) of the rows of W that c names; y += when `add`. */
-static void product(const struct linear *c, bool add, float *scratch)
+void linear_product(const struct linear *c, bool add, float *scratch)
 {
     const struct param *weight = c->weight;
     int64_t rows = c->x->rows, in = inputs(c), count = c->y->cols;
@@ -260,8 +254,8 @@ static void product(const struct linear *c, bool add, float *scratch)
             memcpy(c->y->x + i * count, scratch + i * width + skip, (size_t)count * sizeof(float));
 }
 
-static struct tensor *linear(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, int64_t first,
-                             int64_t count)
+struct tensor *linear_times(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, int64_t first,
+                                   int64_t count, float times)
 {
     struct tensor *y;
     struct linear *c;
@@ -275,13 +269,13 @@ static struct tensor *linear(struct tape *t, struct tensor *x, const struct para
     c = tape_alloc(t, sizeof(*c));
     if (!y || !c)
         return NULL;
-    *c = (struct linear) {.x = x, .y = y, .weight = weight, .bias = bias, .first = first};
+    *c = (struct linear) {.x = x, .y = y, .weight = weight, .bias = bias, .first = first, .times = times, .back_times = 1.0f};
     if (t->training && t->planning)
         tape_scratch(t, backward_scratch(weight, x->rows, x->cols, first, count));
     note_param(t, weight);
     note_param(t, bias);
     tape_record(t, y, linear_backward, c);
-    scratch = tape_scratch(t, product_scratch(weight, x->rows, x->cols, first, count));
+    scratch = tape_scratch(t, linear_scratch(weight, x->rows, x->cols, first, count));
     if (t->error || t->planning)
         return t->error ? NULL : y;
     if (t->on) {
@@ -290,8 +284,13 @@ static struct tensor *linear(struct tape *t, struct tensor *x, const struct para
     }
     if (!weight->half && (!weight->forward || (t->training && !weight->backward)))
         return op_fail(t, -EINVAL);
-    product(c, false, scratch);
+    linear_product(c, false, scratch);
     return y;
+}
+
+static struct tensor *linear(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, int64_t first, int64_t count)
+{
+    return linear_times(t, x, weight, bias, first, count, 1.0f);
 }
 
 /* ---- adapters ---------------------------------------------------------------------------------------------- */
@@ -310,14 +309,12 @@ static void adapter_backward(struct tape *tape, void *context)
     if (!c->up.y->g)
         return;
     linear_backward(tape, (void *)&c->up);
-    if (h->g && tape->on)
-        ON(tape, scale, type_of(tape), h->g, c->scale, h->rows * h->cols);
-    else if (h->g)
+    if (h->g && !tape->on)              /* a device has multiplied already */
         cpu_kernels()->scale(h->g, c->scale, h->rows * h->cols);
 }
 
 /* y += scale (x A^T) B^T with B's rows from `first` on, when W has an adapter. */
-static struct tensor *adapt(struct tape *t, struct tensor *x, const struct param *weight, int64_t first, struct tensor *y)
+struct tensor *linear_adapt(struct tape *t, struct tensor *x, const struct param *weight, int64_t first, struct tensor *y)
 {
     const struct lora *lora = &weight->lora;
     struct tensor *h;
@@ -326,102 +323,37 @@ static struct tensor *adapt(struct tape *t, struct tensor *x, const struct param
 
     if (!y || !lora->a || t->plain)
         return y;
-    h = linear(t, x, lora->a, NULL, 0, lora->a->dim[0]);
+    h = linear_times(t, x, lora->a, NULL, 0, lora->a->dim[0], lora->scale);
     c = tape_alloc(t, sizeof(*c));
     if (!h || !c)
         return NULL;
     if (lora->b->dim[0] < first + y->cols || lora->b->numel != lora->b->dim[0] * h->cols)
         return op_fail(t, -EINVAL);
-    *c = (struct adapter) {.up = {.x = h, .y = y, .weight = lora->b, .first = first}, .scale = lora->scale};
+    *c = (struct adapter) {.up = {.x = h, .y = y, .weight = lora->b, .first = first, .times = 1.0f, .back_times = lora->scale}, .scale = lora->scale};
     if (t->training && t->planning)
         tape_scratch(t, backward_scratch(lora->b, h->rows, h->cols, first, y->cols));
     note_param(t, lora->b);
     tape_record(t, NULL, adapter_backward, c);
-    scratch = tape_scratch(t, product_scratch(lora->b, h->rows, h->cols, first, y->cols));
+    scratch = tape_scratch(t, linear_scratch(lora->b, h->rows, h->cols, first, y->cols));
     if (t->error || t->planning)
         return t->error ? NULL : y;
     if (t->on) {
-        ON(t, scale, type_of(t), h->x, lora->scale, h->rows * h->cols);
         product_on(t, &c->up, true);
         return t->error ? NULL : y;
     }
     if (!lora->b->forward || (t->training && !lora->b->backward))
         return op_fail(t, -EINVAL);
     cpu_kernels()->scale(h->x, lora->scale, h->rows * h->cols);
-    product(&c->up, true, scratch);
+    linear_product(&c->up, true, scratch);
     return y;
-}
-
-/* y += h B^T with h's columns from `column` on, which are scaled already. */
-static bool add_joined(struct tape *t, struct tensor *h, int64_t column, const struct param *b, struct tensor *y)
-{
-    const struct linear c = {.x = h, .y = y, .weight = b, .column = column, .in = b->numel / b->dim[0]};
-    float *scratch;
-
-    if (b->dim[0] != y->cols || column + c.in > h->cols)
-        return op_fail(t, -EINVAL);
-    scratch = tape_scratch(t, product_scratch(b, h->rows, c.in, 0, y->cols));
-    if (t->error || t->planning)
-        return !t->error;
-    if (t->on)
-        product_on(t, &c, true);
-    else if (!b->forward)
-        op_fail(t, -EINVAL);
-    else
-        product(&c, true, scratch);
-    return !t->error;
-}
-
-static bool joined(struct tape *t, struct tensor *x, const struct lora_join *join, const struct linear_use *use, struct tensor **ret)
-{
-    struct tensor *h = linear(t, x, &join->a, NULL, 0, join->a.dim[0]);
-    int64_t column = 0;
-
-    if (!h)
-        return false;
-    if (t->on && !t->planning)
-        ON(t, scale, type_of(t), h->x, use[0].weight->lora.scale, h->rows * h->cols);
-    else if (!t->planning)
-        cpu_kernels()->scale(h->x, use[0].weight->lora.scale, h->rows * h->cols);
-    for (int i = 0; i < join->n; i++) {
-        ret[i] = linear(t, x, use[i].weight, use[i].bias, 0, use[i].weight->dim[0]);
-        if (!ret[i] || !add_joined(t, h, column, use[i].weight->lora.b, ret[i]))
-            return false;
-        column += use[i].weight->lora.a->dim[0];
-    }
-    return true;
-}
-
-bool op_linears(struct tape *t, struct tensor *x, const struct linear_use *use, int n, struct tensor **ret)
-{
-    const struct param *weights[LORA_JOIN_MOST] = {NULL};
-    const struct lora_join *join = NULL;
-
-    for (int i = 0; i < n; i++) {
-        ret[i] = NULL;
-        if (i < LORA_JOIN_MOST)
-            weights[i] = use[i].weight;
-    }
-    if (!x)
-        return false;
-    if (n <= LORA_JOIN_MOST && !t->training && !t->plain)
-        join = lora_join_of(weights, n, t->on != NULL);
-    if (join)
-        return joined(t, x, join, use, ret);
-    for (int i = 0; i < n; i++) {
-        ret[i] = op_linear(t, x, use[i].weight, use[i].bias);
-        if (!ret[i])
-            return false;
-    }
-    return true;
 }
 
 struct tensor *op_linear(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias)
 {
-    return adapt(t, x, weight, 0, linear(t, x, weight, bias, 0, weight->dim[0]));
+    return linear_adapt(t, x, weight, 0, linear(t, x, weight, bias, 0, weight->dim[0]));
 }
 
 struct tensor *op_linear_rows(struct tape *t, struct tensor *x, const struct param *weight, int64_t first, int64_t count)
 {
-    return adapt(t, x, weight, first, linear(t, x, weight, NULL, first, count));
+    return linear_adapt(t, x, weight, first, linear(t, x, weight, NULL, first, count));
 }

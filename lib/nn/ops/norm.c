@@ -102,3 +102,23 @@ struct tensor *op_residual_rmsnorm(struct tape *t, struct tensor *residual, stru
     ON(t, residual_rmsnorm, type_of(t), c->y->x, sum->x, c->rstd, residual->x, branch->x, weight->on_f32, eps, sum->rows, sum->cols);
     return c->y;
 }
+
+int op_add_rmsnorm(struct tape *t, struct tensor *x, struct tensor *branch, const struct param *weight, float eps, struct tensor *y)
+{
+    float *rstd;
+
+    if (!x || !branch || !y)
+        return t->error ? t->error : -EINVAL;
+    if (x->rows != branch->rows || x->cols != branch->cols || y->rows != x->rows || y->cols != x->cols || weight->numel != x->cols || t->training)
+        return t->error = -EINVAL;
+    rstd = tape_scratch(t, x->rows);
+    if (t->error || t->planning)
+        return t->error;
+    if (t->on) {
+        ON(t, residual_rmsnorm, type_of(t), y->x, x->x, NULL, x->x, branch->x, weight->on_f32, eps, x->rows, x->cols);
+        return t->error;
+    }
+    cpu_kernels()->accumulate(x->x, branch->x, x->rows * x->cols);
+    cpu_kernels()->rmsnorm(y->x, rstd, x->x, weight->value, eps, x->rows, x->cols);
+    return 0;
+}
