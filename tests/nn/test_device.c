@@ -135,6 +135,7 @@ static void test_residual_and_norm_at_once(void **state)
     static const int64_t widths[] = {37, 64, 4096};
     static uint16_t halves[2][MOST];
     static float numbers[2 * MOST], out[4][MOST];
+    float scales[2][ROWS];
     struct philox random = philox_at(9, PHILOX_TEST, 0, 0, 0);
     struct device_stream *s = NULL;
 
@@ -153,7 +154,10 @@ static void test_residual_and_norm_at_once(void **state)
         void *sum = on_device(s, NULL, bytes), *y = on_device(s, NULL, bytes);
 
         for (int fused = 0; fused < 2; fused++) {
-            if (fused) {
+            if (fused) {                /* nothing is there of what the two wrote */
+                assert_int_equal(s->k->zero(s->stream, sum, bytes), 0);
+                assert_int_equal(s->k->zero(s->stream, y, bytes), 0);
+                assert_int_equal(s->k->zero(s->stream, rstd, sizeof scales[0]), 0);
                 assert_int_equal(s->k->residual_rmsnorm(s->stream, type, y, sum, rstd, x, branch, weight, 1e-6f, ROWS, cols), 0);
             } else {
                 assert_int_equal(s->k->add(s->stream, type, sum, x, branch, n), 0);
@@ -161,9 +165,11 @@ static void test_residual_and_norm_at_once(void **state)
             }
             assert_int_equal(s->k->download(s->stream, out[2 * fused], sum, bytes), 0);
             assert_int_equal(s->k->download(s->stream, out[2 * fused + 1], y, bytes), 0);
+            assert_int_equal(s->k->download(s->stream, scales[fused], rstd, sizeof scales[0]), 0);
         }
         assert_memory_equal(out[2], out[0], bytes);
         assert_memory_equal(out[3], out[1], bytes);
+        assert_memory_equal(scales[1], scales[0], sizeof scales[0]);
         s->k->release(x), s->k->release(branch), s->k->release(weight), s->k->release(rstd), s->k->release(sum), s->k->release(y);
     }
     device_stream_free(s);

@@ -167,10 +167,12 @@ static void test_norms(void **state)
     assert_true(peek_half(z, n - 1) == 128);
     assert_int_equal(s->k->layernorm(s->stream, DEVICE_BF16, y, mean, rstd, x, weight, weight, 1e-6f, ROWS, COLS), 0);
     assert_true(fabsf(peek(mean, ROWS - 1) - 64.0f / COLS) < 1e-6f && peek_half(y, n - 1) > 100);
-    poke_half(y, n - 1, 1);                             /* as a gradient */
+    /* a gradient of 1 where the row has next to nothing: times the weight, added to the 128 */
+    poke_half(x, n - 1, 0), poke_half(x, n - 2, 64), poke_half(y, n - 1, 1);
     assert_int_equal(s->k->layernorm_backward(s->stream, DEVICE_BF16, z, NULL, NULL, y, x, weight, mean, rstd, ROWS, COLS), 0);
+    assert_true(peek_half(z, n - 1) == 130);
     assert_int_equal(s->k->rmsnorm_backward(s->stream, DEVICE_BF16, z, NULL, y, x, weight, rstd, ROWS, COLS), 0);
-    assert_true(isfinite(peek_half(z, n - 1)));
+    assert_true(peek_half(z, n - 1) == 132);
 }
 
 static void test_rows(void **state)
@@ -286,9 +288,9 @@ static void test_heads(void **state)
     assert_int_equal(s->k->sample(s->stream, DEVICE_BF16, log_probs, column, logp, entropy, logits, zero, zero, rows, cols), 0);   /* T = 0: the largest */
     assert_int_equal(s->k->download(s->stream, &got, column + rows - 1, sizeof got), 0);
     assert_int_equal(got, cols - 1);
-    poke(zero, rows - 1, 1);
+    poke(zero, rows - 1, 1), poke(log_probs, rows * cols - 1, logf(.25f));      /* a gradient of its log-probability, of 1/4 */
     assert_int_equal(s->k->token_stats_backward(s->stream, DEVICE_BF16, logits, log_probs, NULL, target, zero, entropy, kl, 1, rows, cols), 0);
-    assert_true(fabsf(peek_half(logits, rows * cols - 1) - 20) < .1f);
+    assert_true(peek_half(logits, rows * cols - 1) == 20.75f);
 }
 
 int main(void)
