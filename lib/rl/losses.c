@@ -14,12 +14,9 @@ void ppo_sums_add(struct ppo_sums *total, const struct ppo_sums *part)
     total->ratio_max = MAX(total->ratio_max, part->ratio_max);
     total->approx_kl += part->approx_kl;
     total->ref_kl += part->ref_kl;
-    total->value_error += part->value_error;
-    total->value_square += part->value_square;
     total->importance += part->importance;
     total->clipped += part->clipped;
     total->decisions += part->decisions;
-    total->value_clipped += part->value_clipped;
     total->steps += part->steps;
     total->tokens += part->tokens;
 }
@@ -79,13 +76,10 @@ void value_loss(const struct value_settings *settings, const double *value, cons
             if (held_loss > loss) {
                 loss = held_loss;
                 slope = held == value[i] ? held_slope : 0;
-                sums->value_clipped += held != value[i];
             }
         }
         ret_dvalue[i] = settings->coef * slope / (double)count;
         sums->value_loss += settings->coef * loss / (double)count;
-        sums->value_error += error * error;
-        sums->value_square += target[i] * target[i];
     }
 }
 

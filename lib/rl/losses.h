@@ -21,10 +21,9 @@ struct ppo_sums {
     double ratio, ratio_max;    /* sum and maximum of exp(log-ratio) */
     double approx_kl;           /* sum of (r - 1) - log r: Schulman's k3 of old against new, per action */
     double ref_kl;              /* sum over actions of the KL to the reference */
-    double value_error, value_square;   /* sum of (v - R)^2 and of R^2 */
     double importance;          /* sum of the staleness weights */
     int64_t clipped, steps, tokens;     /* steps: ratios, of actions or of tokens */
-    int64_t decisions, value_clipped;   /* counted by the caller; by value_loss */
+    int64_t decisions;          /* counted by the caller */
 };
 void ppo_sums_add(struct ppo_sums *total, const struct ppo_sums *part);
 

@@ -56,10 +56,10 @@ static int group_of(const struct ppo_batch *b, const double *total, double *ret_
     return 0;
 }
 
-/* Take the steps of episodes without gradient out; everything kept per step moves along. */
+/* Take the steps of episodes without gradient out; what is kept per step moves along (nothing of a critic: there is none). */
 static void compact(struct ppo_batch *b, const double *episode_advantage)
 {
-    int to = 0, width = b->data->model->config.hidden;
+    int to = 0;
 
     for (int i = 0; i < b->n; i++) {
         if (episode_advantage[b->steps[i].episode] == 0)
@@ -69,7 +69,6 @@ static void compact(struct ppo_batch *b, const double *episode_advantage)
         memmove(b->logp_old + to * b->ratios, b->logp_old + i * b->ratios, (size_t)b->ratios * sizeof *b->logp_old);
         memmove(b->importance + to * b->ratios, b->importance + i * b->ratios, (size_t)b->ratios * sizeof *b->importance);
         b->advantage[to] = b->advantage[i];
-        memmove(b->hidden + (size_t)to * (size_t)width, b->hidden + (size_t)i * (size_t)width, (size_t)width * sizeof *b->hidden);
         to++;
     }
     b->n = to;

@@ -1,5 +1,6 @@
 /* lib/train's choices of algorithm: how rewards, values and ratios are put together into what the losses see. The losses themselves
  * are held against torch in tests/unit/test_rl_cases.c, the whole of an iteration in test_objective.c. */
+#include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -191,6 +192,11 @@ static void cut_off_is_not_over(void **state)
     cut = batch_of(d, &config, NULL);
     assert_true(!cut->cut[e] && cut->bootstrap[e] == 0);
     ppo_batch_free(cut);
+    config.timeout = TIMEOUT_BOOTSTRAP;         /* it succeeds with its last step */
+    longest->success = true;
+    cut = batch_of(d, &config, NULL);
+    assert_true(!cut->cut[e] && cut->bootstrap[e] == 0);
+    ppo_batch_free(cut);
 }
 
 static void the_last_picture_is_valued_as_any_other(void **state)
@@ -280,6 +286,90 @@ static void an_episode_counts_as_one(void **state)
     ppo_batch_free(episode);
 }
 
+/* Groups without spread are taken out, wherever they stand: of the others each step keeps all that is known of it. */
+static void what_carries_no_gradient_goes(void **state)
+{
+    enum { BY_TOKEN = LAB_DIMS };
+    struct desk *d = *state;
+    struct openvla *before = lab_model(2);      /* who played the old episodes */
+    struct dataset *data = NULL;
+    struct rl_config config = base;
+    struct ppo_batch *all, *kept;
+    int at = 0;
+
+    assert_int_equal(openvla_pack(before, false), 0);
+    assert_int_equal(dataset_new(d->trainer->model, &data), 0);
+    for (int i = 1; i <= LAB_EPISODES; i++)
+        lab_add_episode(data, i % 2 ? d->actor : before, (uint64_t)i, 2 + i % 3, false, i % 4 == 0);
+    dataset_sort(data);
+    for (int i = 0; i < data->n; i++) {
+        data->list[i].task = 0;
+        data->list[i].state_seed = (uint64_t)(i > 2);   /* the first three have failed alike */
+        data->list[i].policy_version = i % 2 ? 2 : 3;
+    }
+    dataset_free(d->data);
+    d->data = data;
+    config.reward = REWARD_SPARSE;
+    config.ratio = RATIO_TOKEN;
+    all = batch_of(d, &config, NULL);
+    config.advantage = ADVANTAGE_GROUP;
+    kept = batch_of(d, &config, NULL);
+    assert_true(kept->n < all->n && kept->ratios == BY_TOKEN && all->ratios == BY_TOKEN);
+    for (int i = 0; i < all->n; i++) {
+        if (all->steps[i].episode < 3)
+            continue;
+        assert_memory_equal(&kept->steps[at], &all->steps[i], sizeof kept->steps[at]);
+        assert_int_equal(kept->actions[at], all->actions[i]);
+        assert_memory_equal(kept->logp_old + at * BY_TOKEN, all->logp_old + i * BY_TOKEN, BY_TOKEN * sizeof *all->logp_old);
+        assert_memory_equal(kept->importance + at * BY_TOKEN, all->importance + i * BY_TOKEN, BY_TOKEN * sizeof *all->importance);
+        assert_true((all->importance[i * BY_TOKEN] != 1) == all->steps[i].episode % 2);
+        at++;
+    }
+    assert_int_equal(at, kept->n);
+    ppo_batch_free(all);
+    ppo_batch_free(kept);
+    openvla_free(before);
+}
+
+/* Under support full with an end token: ids below and above those of actions count, and whatever stands where the end is due. */
+static void what_is_no_action_is_counted(void **state)
+{
+    struct desk *d = *state;
+    const struct openvla_config *c = &d->actor->config;
+    int all = 0;
+
+    dataset_free(d->data);
+    lab_full_support = lab_end_token = true;
+    d->data = lab_rollouts(d->actor);
+    lab_full_support = lab_end_token = false;
+    assert_true(c->vocab < c->vocab_padded);
+    for (int e = 0; e < d->data->n; e++)
+        for (int k = 0; k < d->data->list[e].steps * d->data->token_dims; k++, all++)
+            d->data->list[e].tokens[k] = k % (LAB_DIMS + 1) == LAB_DIMS ? c->eos_id : c->vocab - 1;
+    assert_true(run(d, &base, NULL).other_ids == 0);
+    d->data->list[0].tokens[0] = c->vocab - OPENVLA_ACTION_BINS - 1;
+    d->data->list[0].tokens[1] = c->vocab - OPENVLA_ACTION_BINS;        /* the last bin: an action */
+    d->data->list[0].tokens[2] = c->vocab;
+    d->data->list[1].tokens[LAB_DIMS] = c->vocab - 1;
+    near("others", run(d, &base, NULL).other_ids * all, 3, 1e-12);
+}
+
+static void who_else_has_played_is_refused(void **state)
+{
+    struct desk *d = *state;
+    struct ppo_batch *b = NULL;
+    struct error error = {0};
+
+    d->data->list[3].temperature = 1.01;
+    assert_int_equal(ppo_batch_new(d->data, &base, &(struct objective) {0}, &b, &error), -EINVAL);
+    assert_non_null(strstr(error.text, "episode 4 was not sampled by the policy at temperature 1"));
+    d->data->list[3].temperature = 1;
+    d->data->list[5].demo = true;
+    assert_int_equal(ppo_batch_new(d->data, &base, &(struct objective) {0}, &b, &error), -EINVAL);
+    assert_non_null(strstr(error.text, "episode 6"));
+    assert_null(b);
+}
+
 /* Every mode of KL starts at 0 on the reference itself, and where it is in the loss it is felt away from it. */
 static void every_divergence(void **state)
 {
@@ -356,7 +446,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_ratio_for_each_token), TEST(without_a_critic), TEST(cut_off_is_not_over), TEST(the_last_picture_is_valued_as_any_other),
-        TEST(divergence_is_taken_off_the_reward), TEST(an_episode_counts_as_one), TEST(every_divergence), TEST(a_value_loss_in_the_trunk),
+        TEST(divergence_is_taken_off_the_reward), TEST(an_episode_counts_as_one), TEST(what_carries_no_gradient_goes),
+        TEST(what_is_no_action_is_counted), TEST(who_else_has_played_is_refused), TEST(every_divergence), TEST(a_value_loss_in_the_trunk),
         TEST(every_advantage_trains),
     };
 

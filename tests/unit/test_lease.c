@@ -94,6 +94,7 @@ static void test_adopt(void **state)
     assert_int_equal(lease_find(t, 11)->expires_ms, TTL_MS);
     assert_int_equal(lease_adopt(t, 11, late, 2, 0, 0), 0);
     assert_int_equal(lease_find(t, 11)->member, 2);
+    assert_int_equal(lease_find(t, 11)->expires_ms, FIRST_MS);               /* it has not begun */
     assert_int_equal(lease_adopt(t, 11, early, 1, 9, 0), -ESTALE);
     assert_int_equal(lease_progress(t, 11, early, 9, 10), -ESTALE);
 
@@ -103,6 +104,25 @@ static void test_adopt(void **state)
     assert_int_equal(lease_find(t, 12)->expires_ms, FIRST_MS);               /* which renews nothing */
     (void)lease_end(t, 12, NULL);
     assert_int_equal(lease_adopt(t, 12, lease.fence, 3, 1, 0), -ESTALE);     /* ended in this epoch: it stays ended */
+}
+
+/* A member that is not heard of: nothing of it outlives `until`, and what would have ended before still does. */
+static void test_silence(void **state)
+{
+    struct lease_table *t = *state;
+    struct lease lease;
+
+    (void)lease_grant(t, 11, 1, false, 0, &lease);
+    (void)lease_grant(t, 12, 1, false, 0, &lease);
+    (void)lease_progress(t, 12, lease.fence, 1, 0);
+    (void)lease_grant(t, 13, 2, false, 0, &lease);
+    lease_hasten(t, 1, 2 * TTL_MS);
+    assert_int_equal(lease_find(t, 11)->expires_ms, 2 * TTL_MS);
+    assert_int_equal(lease_find(t, 12)->expires_ms, TTL_MS);
+    assert_int_equal(lease_find(t, 13)->expires_ms, FIRST_MS);
+    lease_excuse(t, 700);                       /* nobody could be heard: for none of them does that count */
+    assert_int_equal(lease_find(t, 12)->expires_ms, TTL_MS + 700);
+    assert_int_equal(lease_find(t, 13)->expires_ms, FIRST_MS + 700);
 }
 
 /* A grant whose answer got lost comes free again when its member's heartbeats do not name it. */
@@ -121,26 +141,33 @@ static void test_unmentioned(void **state)
     assert_int_equal(taken.episode, 11);
     assert_int_equal(lease_take_unmentioned(t, 1, &held, 1, false, &taken), -ENOENT);
     assert_non_null(lease_find(t, 12));
+    for (int i = 0; i < 4 * LEASE_UNMENTIONED; i++)         /* in a row: one that names it begins the count anew */
+        assert_int_equal(lease_take_unmentioned(t, 1, &held, i % LEASE_UNMENTIONED == 0, true, &taken), -ENOENT);
 }
+
+/* A number of its own for each i. */
+static uint64_t scattered(uint64_t i) { return i << 32 | (i ^ i << 7) * 2654435761u % 1000003; }
 
 /* Many, taken out in another order than they went in: the index stays right. */
 static void test_many(void **state)
 {
+    enum { MANY = 5000 };
     struct lease_table *t = *state;
     struct lease lease;
 
-    for (uint64_t i = 0; i < 5000; i++)
-        assert_int_equal(lease_grant(t, i * 64 + 1, (uint32_t)(i % 7), false, 0, &lease), 0);
-    for (uint64_t i = 0; i < 5000; i += 3)
-        assert_int_equal(lease_end(t, i * 64 + 1, NULL), 0);
+    /* not in a row: the index would spread those evenly */
+    for (uint64_t i = 0; i < MANY; i++)
+        assert_int_equal(lease_grant(t, scattered(i), (uint32_t)(i % 7), false, 0, &lease), 0);
+    for (uint64_t i = 0; i < MANY; i += 3)
+        assert_int_equal(lease_end(t, scattered(i), NULL), 0);
     while (lease_take_member(t, 2, &lease) == 0)
-        assert_int_equal((lease.episode - 1) / 64 % 7, 2);
-    for (uint64_t i = 0; i < 5000; i++) {
-        const struct lease *found = lease_find(t, i * 64 + 1);
+        ;
+    for (uint64_t i = 0; i < MANY; i++) {
+        const struct lease *found = lease_find(t, scattered(i));
 
         assert_int_equal(found != NULL, i % 3 != 0 && i % 7 != 2);
         if (found)
-            assert_int_equal(found->member, i % 7);
+            assert_true(found->episode == scattered(i) && found->member == i % 7);
     }
 }
 
@@ -151,6 +178,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_progress, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_expiry, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_adopt, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_silence, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unmentioned, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_many, set_up, tear_down),
     };

@@ -261,6 +261,32 @@ static void test_an_episode_ends_once(void **state)
     ledger_close(ledger);
 }
 
+/* What was lost with a disk is an open row again, with nothing of the trajectory that is gone. */
+static void test_a_lost_episode_is_open_again(void **state)
+{
+    struct ledger *ledger = open_ledger();
+    struct ledger_episode e = played(1), *episodes;
+    size_t n;
+
+    (void)state;
+    add_rows(ledger, 1, 1);
+    assert_int_equal(ledger_begin(ledger), 0);
+    assert_int_equal(ledger_episode_reopened(ledger, 1, "x"), 0);       /* it is open */
+    assert_int_equal(ledger_episode_journaled(ledger, &e), 0);
+    assert_int_equal(ledger_episode_reopened(ledger, 1, "its disk is gone"), 0);
+    assert_int_equal(ledger_commit(ledger), 0);
+    assert_int_equal(ledger_episodes(ledger, LEDGER_ALL, 0, &episodes, &n), 0);
+    assert_int_equal(n, 1);
+    assert_true(episodes[0].state == EPISODE_OPEN && !episodes[0].success && !episodes[0].steps);
+    assert_memory_equal(episodes[0].digest, (uint8_t[SHA256_SIZE]) {0}, SHA256_SIZE);
+    free(episodes);
+    e.digest[0]++;                      /* played again, it is another */
+    assert_int_equal(ledger_begin(ledger), 0);
+    assert_int_equal(ledger_episode_journaled(ledger, &e), 0);
+    assert_int_equal(ledger_commit(ledger), 0);
+    ledger_close(ledger);
+}
+
 static void test_a_version_is_added_once(void **state)
 {
     struct ledger *ledger = open_ledger();
@@ -408,6 +434,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_what_is_written_is_read, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_ledger_of_layout_1, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_episode_ends_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_lost_episode_is_open_again, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_version_is_added_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_one_holder_one_configuration, setup, teardown),
         cmocka_unit_test_setup_teardown(test_every_failing_write_leaves_all_or_nothing, setup, teardown),

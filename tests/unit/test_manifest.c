@@ -11,6 +11,7 @@
 
 #include "base/atomic_file.h"
 #include "base/fault.h"
+#include "base/strbuf.h"
 #include "run/manifest.h"
 #include "run/rundir.h"
 #include "tests/harness/scratch.h"
@@ -254,6 +255,46 @@ static void test_truncated_manifest(void **state)
     }
 }
 
+/* What reads like a manifest and is none. */
+static void test_no_manifest(void **state)
+{
+    static const struct { const char *from, *to; } cases[] = {
+        {"\"model.safetensors\"", "\".hidden\""}, {"\"model.safetensors\"", "\"../model.safetensors\""},
+        {"\"model.safetensors\"", "\"\""}, {"feed000000000000", "feed00000000000x"}, {"feed000000000000", "feed"},
+        {"\"kind\"", "\"number\":12,\"kind\""}, {"\"policy\"", "\"critic\""}, {"\"format\":1", "\"format\":2"},
+        {"\"number\":12", "\"number\":-12"}, {"\"stage\":4", "\"stage\":4294967296"},
+    };
+    char folder[VERSION_PATH], path[VERSION_PATH + 32];
+    _cleanup_free_ char *text = NULL;
+    struct manifest m;
+
+    (void)state;
+    assert_int_equal(commit("weights"), 0);
+    assert_int_equal(version_path(dir, 0, 12, folder), 0);
+    snprintf(path, sizeof path, "%s/manifest.json", folder);
+    assert_int_equal(file_read(path, 1 << 20, &text, NULL), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        _cleanup_(strbuf_release) struct strbuf other = STRBUF_INIT;
+        const char *at = strstr(text, cases[i].from);
+
+        if (!at)
+            fail_msg("there is no %s in %s", cases[i].from, text);
+        strbuf_add(&other, text, (size_t)(at - text));
+        strbuf_adds(&other, cases[i].to);
+        strbuf_adds(&other, at + strlen(cases[i].from));
+        put(folder, "manifest.json", other.text);
+        if (manifest_read(folder, &m, &error) != -EBADMSG)
+            fail_msg("%s in place of %s is believed", cases[i].to, cases[i].from);
+        assert_non_null(strstr(error.text, path));
+    }
+    put(folder, "manifest.json", text);
+    put(folder, "model.safetensors", "weights, and more");
+    assert_int_equal(manifest_read(folder, &m, &error), 0);
+    assert_int_equal(manifest_verify(folder, &m, NULL, &error), -EBADMSG);
+    assert_non_null(strstr(error.text, "model.safetensors: 17 bytes, its manifest says 7"));
+    manifest_release(&m);
+}
+
 static void test_import(void **state)
 {
     struct manifest first = {.run = 1}, again = {.run = 2};
@@ -346,6 +387,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_killed_at_every_point, setup, teardown),
         cmocka_unit_test_setup_teardown(test_flipped_bits, setup, teardown),
         cmocka_unit_test_setup_teardown(test_truncated_manifest, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_manifest, setup, teardown),
         cmocka_unit_test_setup_teardown(test_import, setup, teardown),
         cmocka_unit_test_setup_teardown(test_retention, setup, teardown),
         cmocka_unit_test_setup_teardown(test_run_directory, setup, teardown),

@@ -57,7 +57,7 @@ static void levels_climb_after_ten_good_iterations(void **state)
     int good[] = {8, 0, 0, 0}, tries[] = {10, 0, 0, 0};
 
     (void)state;
-    curriculum_init(&c, CURRICULUM_LEVELS, (int[]) {0, 2, 2, 5}, 4);
+    curriculum_init(&c, CURRICULUM_LEVELS, (int[]) {0, 5, 2, 2}, 4);         /* the next level need not be the next task's */
     curriculum_weights(&c, p);
     near(p[0], 1);
     for (int i = 0; i < 9; i++)
@@ -68,8 +68,9 @@ static void levels_climb_after_ten_good_iterations(void **state)
     assert_int_equal(c.in_history, 0);
     curriculum_weights(&c, p);
     near(p[0], .1);
-    near(p[1], .45);
-    near(p[3], 0);
+    near(p[1], 0);
+    near(p[2], .45);
+    near(p[3], .45);
     for (int i = 0; i < 20; i++)
         curriculum_record(&c, tries, good);
     assert_int_equal(c.level, 5);
@@ -113,8 +114,11 @@ static void text_restores_every_bit(void **state)
     assert_memory_equal(&c, &back, sizeof c);
     text.text[text.length - 30] = 0;
     assert_int_equal(curriculum_parse(text.text, &back, &error), -EINVAL);
-    assert_int_equal(curriculum_parse("curriculum 1 9 3 0 0", &back, &error), -EINVAL);
+    assert_int_equal(curriculum_parse("curriculum 1 1 1 0 0 0 0x1p+1 0x1p+0", &back, &error), 0);
+    assert_int_equal(curriculum_parse("curriculum 1 9 1 0 0 0 0x1p+1 0x1p+0", &back, &error), -EINVAL);
+    assert_non_null(strstr(error.text, "out of range"));
     assert_int_equal(curriculum_parse("curriculum 1 1 3000000 0 0", &back, &error), -EINVAL);
+    assert_int_equal(curriculum_parse("curriculum 1 1 1 0 0 0 nan 0x1p+0", &back, &error), -EINVAL);
     assert_int_equal(curriculum_init(&c, CURRICULUM_UNIFORM, NULL, 0), -EINVAL);
 }
 
