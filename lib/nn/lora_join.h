@@ -4,7 +4,7 @@
  * and one chain of its own over ascending k, so that nothing changes to the bit where the own kernels multiply. A model that trains multiplies
  * by each A: its gradient is laid out as they lie.
  *
- *   lora_join_all when adapters are registered -> params_pack makes and renews the joined forms -> ops/linear.c uses those that are there
+ *   lora_join_all when adapters are registered -> params_pack makes and renews the joined forms -> ops/linears.c uses those that are there
  */
 #pragma once
 

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/philox.h"
+#include "nn/cpu/kernels.h"
 #include "nn/models/openvla_lora.h"
 #include "nn/models/openvla_session.h"
 #include "nn/safetensors.h"
@@ -239,6 +240,54 @@ static void test_sum_and_norm_in_place(void **state)
     }
 }
 
+static double relative(const float *x, const float *y, int64_t n)
+{
+    double sum = 0, norm = 0;
+
+    for (int64_t i = 0; i < n; i++) {
+        sum += ((double)x[i] - (double)y[i]) * ((double)x[i] - (double)y[i]);
+        norm += (double)y[i] * (double)y[i];
+    }
+    return sqrt(sum / norm);
+}
+
+/* However often sixteen bytes a thread takes of a row: once, twice, four times, more. Against the CPU's kernels, there and back. */
+static void test_norms_as_wide_as_models(void **state)
+{
+    enum { ROWS = 2, WIDEST = 10240 };
+    static const int64_t widths[] = {1024, 1152, 2176, 4096, 8192, WIDEST};
+    static float y[ROWS * WIDEST], dx[ROWS * WIDEST], back[ROWS * WIDEST];
+    float mean[ROWS], rstd[ROWS];
+
+    (void)state;
+    for (size_t i = 0; i < 2 * ARRAY_SIZE(widths); i++) {
+        bool layer = i & 1;
+        int64_t cols = widths[i / 2], n = ROWS * cols;
+        const float *x = numbers, *dy = numbers + 20000, *weight = numbers + 40000, *bias = numbers + 50400;
+        float *there_mean = there[6], *there_rstd = there_mean + 64;
+
+        fill(0, DEVICE_F32, 0), fill(1, DEVICE_F32, 20000), fill(3, DEVICE_F32, 40000), fill(4, DEVICE_F32, 50400), fill(5, DEVICE_F32, 7);
+        memcpy(dx, numbers + 7, (size_t)n * sizeof(float));     /* what a gradient is added to */
+        if (layer) {
+            cpu_kernels()->layernorm(y, mean, rstd, x, weight, bias, 1e-6f, ROWS, cols);
+            cpu_kernels()->layernorm_backward(dx, NULL, NULL, dy, x, weight, mean, rstd, ROWS, cols);
+            assert_int_equal(s->k->layernorm(s->stream, DEVICE_F32, there[2], there_mean, there_rstd, there[0], there[3], there[4], 1e-6f, ROWS, cols), 0);
+            assert_int_equal(s->k->layernorm_backward(s->stream, DEVICE_F32, there[5], NULL, NULL, there[1], there[0], there[3], there_mean, there_rstd, ROWS,
+                                                      cols),
+                             0);
+        } else {
+            cpu_kernels()->rmsnorm(y, rstd, x, weight, 1e-6f, ROWS, cols);
+            cpu_kernels()->rmsnorm_backward(dx, NULL, dy, x, weight, rstd, ROWS, cols);
+            assert_int_equal(s->k->rmsnorm(s->stream, DEVICE_F32, there[2], there_rstd, there[0], there[3], 1e-6f, ROWS, cols), 0);
+            assert_int_equal(s->k->rmsnorm_backward(s->stream, DEVICE_F32, there[5], NULL, there[1], there[0], there[3], there_rstd, ROWS, cols), 0);
+        }
+        fetch(back, 2, n, DEVICE_F32);
+        assert_true(relative(back, y, n) < 1e-6);
+        fetch(back, 5, n, DEVICE_F32);
+        assert_true(relative(back, dx, n) < 1e-6);
+    }
+}
+
 /* ---- a query against its slot ----------------------------------------------------------------------------------------- */
 
 static void attend(const void *q, const void *k, const void *v, enum device_type type, const struct device_decode *d, int row, int32_t slot, int32_t position,
@@ -317,6 +366,7 @@ int main(void)
         cmocka_unit_test(test_a_steps_products),
         cmocka_unit_test(test_rotated_and_appended_at_once),
         cmocka_unit_test(test_sum_and_norm_in_place),
+        cmocka_unit_test(test_norms_as_wide_as_models),
         cmocka_unit_test(test_a_query_against_its_slot),
     };
 

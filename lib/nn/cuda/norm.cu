@@ -4,173 +4,203 @@
 
 enum { THREADS = 256 };
 
-/* f(column, x) for this thread's share of a row. */
-template <class T, class F> DEV void each(const T *x, int64_t cols, bool wide, F f)
+/* A thread's share of a row: N neighbours at a time, every blockDim.x-th time. KEPT > 0: so many times at most, and what was read stays in registers; else it is
+ * read again. f(i, column): i counts the times. */
+template <int N, int KEPT, class F> DEV void each(int64_t cols, F f)
 {
-    enum { N = pack<T>::N };
+    if (KEPT > 0) {
+        UNROLL("unroll")
+        for (int i = 0; i < KEPT; i++) {
+            int64_t c = ((int64_t)i * blockDim.x + threadIdx.x) * N;
 
-    if (!wide) {
-        for (int64_t c = threadIdx.x; c < cols; c += blockDim.x)
-            f(c, load(&x[c]));
-        return;
-    }
-    for (int64_t c = (int64_t)threadIdx.x * N; c < cols; c += (int64_t)blockDim.x * N) {
-        pack<T> p = *reinterpret_cast<const pack<T> *>(x + c);
-
-        for (int k = 0; k < N; k++)
-            f(c + k, load(&p.v[k]));
+            if (c < cols)
+                f(i, c);
+        }
+    } else {
+        for (int64_t c = (int64_t)threadIdx.x * N; c < cols; c += (int64_t)blockDim.x * N)
+            f(0, c);
     }
 }
 
-/* y = f(column, x, y); `reads`: y is looked at. The share is that of each(). */
-template <class T, class F> DEV void each_store(T *y, const T *x, int64_t cols, bool wide, bool reads, F f)
-{
-    enum { N = pack<T>::N };
+template <class T, int N, int KEPT> struct share {
+    const T *row;
+    some<T, N> kept[KEPT > 0 ? KEPT : 1];
 
-    if (!wide) {
-        for (int64_t c = threadIdx.x; c < cols; c += blockDim.x)
-            store(&y[c], f(c, load(&x[c]), reads ? load(&y[c]) : 0.0f));
-        return;
+    DEV some<T, N> first(int i, int64_t c)
+    {
+        some<T, N> a = *reinterpret_cast<const some<T, N> *>(row + c);
+
+        if (KEPT > 0)
+            kept[i] = a;
+        return a;
     }
-    for (int64_t c = (int64_t)threadIdx.x * N; c < cols; c += (int64_t)blockDim.x * N) {
-        pack<T> p = *reinterpret_cast<const pack<T> *>(x + c), q = p;
+    DEV some<T, N> again(int i, int64_t c) const { return KEPT > 0 ? kept[i] : *reinterpret_cast<const some<T, N> *>(row + c); }
+};
 
-        if (reads)
-            q = *reinterpret_cast<const pack<T> *>(y + c);
-        for (int k = 0; k < N; k++)
-            store(&q.v[k], f(c + k, load(&p.v[k]), load(&q.v[k])));
-        *reinterpret_cast<pack<T> *>(y + c) = q;
+/* N of a parameter's numbers; sixteen bytes at a time where N allows it. */
+template <int N> DEV void columns(float *to, const float *from)
+{
+    enum { WIDE = N % 4 ? 1 : 4 };
+
+    for (int k = 0; k < N; k += WIDE) {
+        some<float, WIDE> p = *reinterpret_cast<const some<float, WIDE> *>(from + k);
+
+        for (int j = 0; j < WIDE; j++)
+            to[k + j] = p.v[j];
     }
 }
 
-template <class T>
+template <class T, int N, int KEPT>
 static __global__ void layernorm_kernel(T *y, float *mean, float *rstd, const T *x, const float *weight, const float *bias,
-                                        float eps, int64_t cols, bool wide)
+                                        float eps, int64_t cols)
 {
     __shared__ float part[WARP];
     int64_t r = blockIdx.x;
     float sum = 0.0f, square = 0.0f, m, s;
+    share<T, N, KEPT> in = {};
 
-    x += r * cols;
+    in.row = x + r * cols;
     y += r * cols;
-    each(x, cols, wide, [&](int64_t, float a) { sum += a; });
+    each<N, KEPT>(cols, [&](int i, int64_t c) {
+        some<T, N> a = in.first(i, c);
+
+        for (int k = 0; k < N; k++)
+            sum += load(&a.v[k]);
+    });
     m = block_sum(sum, part) / (float)cols;
-    each(x, cols, wide, [&](int64_t, float a) { square = fmaf(a - m, a - m, square); });
+    each<N, KEPT>(cols, [&](int i, int64_t c) {
+        some<T, N> a = in.again(i, c);
+
+        for (int k = 0; k < N; k++)
+            square = fmaf(load(&a.v[k]) - m, load(&a.v[k]) - m, square);
+    });
     s = 1.0f / sqrtf(block_sum(square, part) / (float)cols + eps);
-    each_store(y, x, cols, wide, false, [&](int64_t c, float a, float) { return fmaf((a - m) * s, weight[c], bias[c]); });
+    each<N, KEPT>(cols, [&](int i, int64_t c) {
+        some<T, N> a = in.again(i, c);
+        float w[N], b[N];
+
+        columns<N>(w, weight + c);
+        columns<N>(b, bias + c);
+        for (int k = 0; k < N; k++)
+            store(&a.v[k], fmaf((load(&a.v[k]) - m) * s, w[k], b[k]));
+        *reinterpret_cast<some<T, N> *>(y + c) = a;
+    });
     if (threadIdx.x == 0) {
         mean[r] = m;
         rstd[r] = s;
     }
 }
 
-template <class T>
+template <class T, int N, int KEPT>
 static __global__ void layernorm_backward_kernel(T *dx, const T *dy, const T *x, const float *weight, const float *mean,
-                                                 const float *rstd, int64_t cols, bool wide)
+                                                 const float *rstd, int64_t cols)
 {
     __shared__ float part[WARP];
     int64_t r = blockIdx.x;
     float m = mean[r], s = rstd[r], sum = 0.0f, dot = 0.0f, c1, c2;
+    share<T, N, KEPT> in = {}, slope = {};
 
-    x += r * cols;
-    dy += r * cols;
+    in.row = x + r * cols;
+    slope.row = dy + r * cols;
     dx += r * cols;
-    each(dy, cols, wide, [&](int64_t c, float d) {
-        float g = d * weight[c];
+    each<N, KEPT>(cols, [&](int i, int64_t c) {
+        some<T, N> a = in.first(i, c), d = slope.first(i, c);
+        float w[N];
 
-        sum += g;
-        dot = fmaf(g, (load(&x[c]) - m) * s, dot);
+        columns<N>(w, weight + c);
+        for (int k = 0; k < N; k++) {
+            float g = load(&d.v[k]) * w[k];
+
+            sum += g;
+            dot = fmaf(g, (load(&a.v[k]) - m) * s, dot);
+        }
     });
     c1 = block_sum(sum, part) / (float)cols;
     c2 = block_sum(dot, part) / (float)cols;
-    each_store(dx, dy, cols, wide, true, [&](int64_t c, float d, float old) {
-        float h = (load(&x[c]) - m) * s;
+    each<N, KEPT>(cols, [&](int i, int64_t c) {
+        some<T, N> a = in.again(i, c), d = slope.again(i, c), old = *reinterpret_cast<const some<T, N> *>(dx + c);
+        float w[N];
 
-        return fmaf(s, fmaf(-h, c2, d * weight[c] - c1), old);
+        columns<N>(w, weight + c);
+        for (int k = 0; k < N; k++) {
+            float h = (load(&a.v[k]) - m) * s;
+
+            store(&old.v[k], fmaf(s, fmaf(-h, c2, load(&d.v[k]) * w[k] - c1), load(&old.v[k])));
+        }
+        *reinterpret_cast<some<T, N> *>(dx + c) = old;
     });
 }
 
-/* PACKS > 0: a thread keeps its share of the row, so many times sixteen bytes, in registers between the passes; else it reads it again, each thread what it has
- * written itself. sum may be x. */
-template <class T, int PACKS>
-static __global__ void rmsnorm_kernel(T *y, T *sum, float *rstd, const T *x, const T *branch, const float *weight, float eps,
-                                      int64_t cols, bool wide)
+/* Of x, or of sum = x + branch, which may be x. */
+template <class T, int N, int KEPT>
+static __global__ void rmsnorm_kernel(T *y, T *sum, float *rstd, const T *x, const T *branch, const float *weight, float eps, int64_t cols)
 {
-    enum { N = pack<T>::N };
     __shared__ float part[WARP];
     int64_t r = blockIdx.x;
     float square = 0.0f, s;
-    pack<T> kept[PACKS > 0 ? PACKS : 1];
+    share<T, N, KEPT> in = {};
 
+    in.row = (branch ? sum : x) + r * cols;
     x += r * cols;
     y += r * cols;
-    branch = branch ? branch + r * cols : nullptr;
-    sum = branch ? sum + r * cols : nullptr;
-    if (PACKS > 0) {
-        UNROLL("unroll")
-        for (int i = 0; i < PACKS; i++) {
-            int64_t c = ((int64_t)i * blockDim.x + threadIdx.x) * N;
+    each<N, KEPT>(cols, [&](int i, int64_t c) {
+        some<T, N> a = *reinterpret_cast<const some<T, N> *>(x + c);
 
-            if (c >= cols)
-                continue;
-            kept[i] = *reinterpret_cast<const pack<T> *>(x + c);
-            if (branch) {
-                pack<T> b = *reinterpret_cast<const pack<T> *>(branch + c);
-
-                for (int k = 0; k < N; k++)
-                    store(&kept[i].v[k], load(&kept[i].v[k]) + load(&b.v[k]));
-                *reinterpret_cast<pack<T> *>(sum + c) = kept[i];
-            }
-            for (int k = 0; k < N; k++)
-                square = fmaf(load(&kept[i].v[k]), load(&kept[i].v[k]), square);
-        }
-    } else {
         if (branch) {
-            each_store(sum, x, cols, wide, false, [&](int64_t c, float a, float) { return a + load(&branch[c]); });
-            x = sum;
+            some<T, N> b = *reinterpret_cast<const some<T, N> *>(branch + r * cols + c);
+
+            for (int k = 0; k < N; k++)
+                store(&a.v[k], load(&a.v[k]) + load(&b.v[k]));
+            *reinterpret_cast<some<T, N> *>(sum + r * cols + c) = a;
         }
-        each(x, cols, wide, [&](int64_t, float a) { square = fmaf(a, a, square); });
-    }
+        if (KEPT > 0)
+            in.kept[i] = a;
+        for (int k = 0; k < N; k++)
+            square = fmaf(load(&a.v[k]), load(&a.v[k]), square);
+    });
     s = 1.0f / sqrtf(block_sum(square, part) / (float)cols + eps);
-    if (PACKS > 0) {
-        UNROLL("unroll")
-        for (int i = 0; i < PACKS; i++) {
-            int64_t c = ((int64_t)i * blockDim.x + threadIdx.x) * N;
+    each<N, KEPT>(cols, [&](int i, int64_t c) {
+        some<T, N> a = in.again(i, c);
+        float w[N];
 
-            if (c >= cols)
-                continue;
-            for (int w = 0; w < N; w += 4) {
-                float4 of = *reinterpret_cast<const float4 *>(weight + c + w);
-
-                store(&kept[i].v[w], load(&kept[i].v[w]) * s * of.x);
-                store(&kept[i].v[w + 1], load(&kept[i].v[w + 1]) * s * of.y);
-                store(&kept[i].v[w + 2], load(&kept[i].v[w + 2]) * s * of.z);
-                store(&kept[i].v[w + 3], load(&kept[i].v[w + 3]) * s * of.w);
-            }
-            *reinterpret_cast<pack<T> *>(y + c) = kept[i];
-        }
-    } else {
-        each_store(y, x, cols, wide, false, [&](int64_t c, float a, float) { return a * s * weight[c]; });
-    }
+        columns<N>(w, weight + c);
+        for (int k = 0; k < N; k++)
+            store(&a.v[k], load(&a.v[k]) * s * w[k]);
+        *reinterpret_cast<some<T, N> *>(y + c) = a;
+    });
     if (threadIdx.x == 0 && rstd)
         rstd[r] = s;
 }
 
-template <class T>
-static __global__ void rmsnorm_backward_kernel(T *dx, const T *dy, const T *x, const float *weight, const float *rstd,
-                                               int64_t cols, bool wide)
+template <class T, int N, int KEPT>
+static __global__ void rmsnorm_backward_kernel(T *dx, const T *dy, const T *x, const float *weight, const float *rstd, int64_t cols)
 {
     __shared__ float part[WARP];
     int64_t r = blockIdx.x;
     float s = rstd[r], dot = 0.0f, c2;
+    share<T, N, KEPT> in = {}, slope = {};
 
-    x += r * cols;
-    dy += r * cols;
+    in.row = x + r * cols;
+    slope.row = dy + r * cols;
     dx += r * cols;
-    each(dy, cols, wide, [&](int64_t c, float d) { dot = fmaf(d * weight[c], load(&x[c]) * s, dot); });
+    each<N, KEPT>(cols, [&](int i, int64_t c) {
+        some<T, N> a = in.first(i, c), d = slope.first(i, c);
+        float w[N];
+
+        columns<N>(w, weight + c);
+        for (int k = 0; k < N; k++)
+            dot = fmaf(load(&d.v[k]) * w[k], load(&a.v[k]) * s, dot);
+    });
     c2 = block_sum(dot, part) / (float)cols;
-    each_store(dx, dy, cols, wide, true,
-               [&](int64_t c, float d, float old) { return fmaf(s, fmaf(-(load(&x[c]) * s), c2, d * weight[c]), old); });
+    each<N, KEPT>(cols, [&](int i, int64_t c) {
+        some<T, N> a = in.again(i, c), d = slope.again(i, c), old = *reinterpret_cast<const some<T, N> *>(dx + c);
+        float w[N];
+
+        columns<N>(w, weight + c);
+        for (int k = 0; k < N; k++)
+            store(&old.v[k], fmaf(s, fmaf(-(load(&a.v[k]) * s), c2, load(&d.v[k]) * w[k]), load(&old.v[k])));
+        *reinterpret_cast<some<T, N> *>(dx + c) = old;
+    });
 }
 
 /* dweight += sum over rows of dy xhat, dbias += sum of dy. As column_kernel in elementwise.cu. mean NULL: RMSNorm. */
@@ -204,19 +234,34 @@ static __global__ void weight_kernel(float *dweight, float *dbias, const T *dy, 
     }
 }
 
-template <class T> static bool wide_rows(int64_t cols, const void *a, const void *b, const void *c)
-{
-    return cols % pack<T>::N == 0 && aligned16(a) && aligned16(b) && aligned16(c);
-}
+/* ---- launches --------------------------------------------------------------------------------------------------- */
 
 static unsigned threads_for(int64_t cols) { return cols <= 512 ? 64 : cols <= 2048 ? 128 : THREADS; }
+
+/* How many times sixteen bytes a thread takes of a row; 0: rows or parameters that cannot be taken so. NULL is fine. */
+template <class T> static int64_t times(int64_t cols, const void *a, const void *b, const void *c, const void *d, const float *weight, const float *bias)
+{
+    int64_t each = (int64_t)threads_for(cols) * pack<T>::N;
+    bool wide = cols % pack<T>::N == 0 && aligned16(a) && aligned16(b) && aligned16(c) && aligned16(d) && aligned16(weight) && aligned16(bias);
+
+    return wide ? (cols + each - 1) / each : 0;
+}
+
+/* The kernel for rows that a thread takes `n` times sixteen bytes of; a number at a time for 0. */
+#define OF_ROW(kernel, n) \
+    ((n) == 0   ? kernel<T, 1, 0> \
+     : (n) == 1 ? kernel<T, pack<T>::N, 1> \
+     : (n) == 2 ? kernel<T, pack<T>::N, 2> \
+     : (n) <= 4 ? kernel<T, pack<T>::N, 4> \
+                : kernel<T, pack<T>::N, 0>)
 
 template <class T>
 static int layernorm_as(void *stream, void *y, float *mean, float *rstd, const void *x, const float *weight, const float *bias,
                         float eps, int64_t rows, int64_t cols)
 {
-    LAUNCH(layernorm_kernel<T>, (unsigned)rows, threads_for(cols), 0, stream, (T *)y, mean, rstd, (const T *)x, weight, bias, eps,
-           cols, wide_rows<T>(cols, y, x, x));
+    int64_t n = times<T>(cols, y, x, nullptr, nullptr, weight, bias);
+
+    LAUNCH(OF_ROW(layernorm_kernel, n), (unsigned)rows, threads_for(cols), 0, stream, (T *)y, mean, rstd, (const T *)x, weight, bias, eps, cols);
     return LAUNCHED();
 }
 
@@ -236,14 +281,14 @@ static int backward_as(void *stream, void *dx, float *dweight, float *dbias, con
     int r = 0;
 
     if (dx) {
-        bool wide = wide_rows<T>(cols, dx, dy, x);
+        int64_t n = times<T>(cols, dx, dy, x, nullptr, weight, nullptr);
 
         if (mean)
-            LAUNCH(layernorm_backward_kernel<T>, (unsigned)rows, threads_for(cols), 0, stream, (T *)dx, (const T *)dy,
-                   (const T *)x, weight, mean, rstd, cols, wide);
+            LAUNCH(OF_ROW(layernorm_backward_kernel, n), (unsigned)rows, threads_for(cols), 0, stream, (T *)dx, (const T *)dy,
+                   (const T *)x, weight, mean, rstd, cols);
         else
-            LAUNCH(rmsnorm_backward_kernel<T>, (unsigned)rows, threads_for(cols), 0, stream, (T *)dx, (const T *)dy, (const T *)x,
-                   weight, rstd, cols, wide);
+            LAUNCH(OF_ROW(rmsnorm_backward_kernel, n), (unsigned)rows, threads_for(cols), 0, stream, (T *)dx, (const T *)dy, (const T *)x,
+                   weight, rstd, cols);
         r = LAUNCHED();
     }
     if (r < 0 || (!dweight && !dbias))
@@ -272,12 +317,9 @@ static int rmsnorm_backward(void *stream, enum device_type type, void *dx, float
 template <class T>
 static int rmsnorm_as(void *stream, T *y, T *sum, float *rstd, const T *x, const T *branch, const float *weight, float eps, int64_t rows, int64_t cols)
 {
-    unsigned threads = threads_for(cols);
-    bool wide = wide_rows<T>(cols, y, x, sum);
-    int64_t packs = wide && aligned16(branch) && aligned16(weight) ? (cols + threads * pack<T>::N - 1) / (threads * pack<T>::N) : 0;
-    auto kernel = packs == 1 ? rmsnorm_kernel<T, 1> : packs == 2 ? rmsnorm_kernel<T, 2> : packs == 3 || packs == 4 ? rmsnorm_kernel<T, 4> : rmsnorm_kernel<T, 0>;
+    int64_t n = times<T>(cols, y, sum, x, branch, weight, nullptr);
 
-    LAUNCH(kernel, (unsigned)rows, threads, 0, stream, y, sum, rstd, x, branch, weight, eps, cols, wide);
+    LAUNCH(OF_ROW(rmsnorm_kernel, n), (unsigned)rows, threads_for(cols), 0, stream, y, sum, rstd, x, branch, weight, eps, cols);
     return LAUNCHED();
 }
 

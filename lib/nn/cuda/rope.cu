@@ -4,11 +4,7 @@
 
 enum { THREADS = ROW_THREADS };
 
-/* Pairs i .. i + N - 1 of a head: columns i of its first half and their partners half a head on. N numbers at once where N > 1. */
-template <class T, int N> struct alignas(N * sizeof(T)) some {
-    T v[N];
-};
-
+/* Pairs i .. i + N - 1 of a head: columns i of its first half and their partners half a head on. */
 template <class T, int N> DEV void rotate(T *head, const float *cosine, int64_t i, int64_t half, float direction, T *copy)
 {
     some<T, N> a = *reinterpret_cast<some<T, N> *>(head + i), b = *reinterpret_cast<some<T, N> *>(head + half + i);

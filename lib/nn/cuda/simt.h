@@ -69,6 +69,11 @@ HD void store(bf16 *p, float x)
         p->bits = (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
+/* N numbers at once, from where that is allowed. */
+template <class T, int N> struct alignas(N * sizeof(T)) some {
+    T v[N];
+};
+
 /* Sixteen bytes at once. */
 template <class T> struct alignas(16) pack {
     enum { N = 16 / (int)sizeof(T) };
