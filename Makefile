@@ -23,6 +23,7 @@
 #   make gpu-check     everything that needs a GPU, with a report (build/gpu-check.txt); says why when there is none
 #   make sanitizer     fetch compute-sanitizer for gpu-check, where the toolkit has none (PyPI wheel)
 #   make gpu-bench     its kernels, and OpenVLA-7B's sizes with random weights or MODEL=DIR: TFLOP/s, GB/s, % of roofline, actions/s; NUMERICS=strict
+#   make gpu-count     the same models on a device that only counts, here: kernels, bytes, operations, what they take at the least; PART=act
 #   make clean
 #
 # Switches: V=1 (show commands)  SANITIZE=address,undefined | thread  GPU=0|1 (default: is nvcc there)
@@ -271,7 +272,7 @@ chaos-long: all $(patsubst %,$(B)/tests/unit/test_%,power_loss corruption ledger
 	@$(call each_of,$(chaos_long))
 chaos-sim: $(B)/tests/sim/test_sim
 	@SIM_HISTORIES=$${SIM_HISTORIES:-100000} $<
-.PHONY: gpu-check gpu-bench sanitizer chaos-long
+.PHONY: gpu-check gpu-bench gpu-count sanitizer chaos-long
 sanitizer:
 	@deploy/sanitizer.sh
 gpu_benches := $(B)/tests/bench/bench_gpu $(B)/tests/bench/bench_gpu_models
@@ -281,12 +282,14 @@ gpu_device = $${GANTRY_TEST_DEVICE:-cuda:0}
 gpu-bench: $(gpu_benches)
 	@$< $(gpu_device) || { s=$$?; [ $$s = 77 ] && exit 0; exit $$s; }; \
 	    for part in act adapters train oft score prm contract; do $(word 2,$^) $(gpu_device) $$part $(or $(NUMERICS),fast) $(MODEL) || failed=1; done; [ -z "$$failed" ]
+gpu-count: $(B)/tests/bench/bench_gpu_count
+	@$< -v $(PART)
 demo:
 	@deploy/setup.sh build
 	@$(MAKE) --no-print-directory -j$$(nproc) all
 	@$(BIN)/gantry demo $(if $(SEED),--seed $(SEED))
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^----/,$$d' | head -34
+	@sed -n 's/^# \{0,1\}//p' Makefile | sed '/^----/,$$d' | head -35
 clean:
 	$(Q)rm -rf build bin
 check-layers:

@@ -4,8 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-#include "base/clock.h"
 #include "nn/models/openvla_lora.h"
 #include "nn/models/openvla_synth.h"
 #include "tests/harness/synthetic.h"
@@ -36,17 +36,28 @@ static int compare(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static double seconds_now(const struct device_bench *bench)
+{
+    struct timespec at;
+
+    clock_gettime(bench->before ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &at);
+    return (double)at.tv_sec + (double)at.tv_nsec * 1e-9;
+}
+
 int bench_seconds(struct bench_run *run, int (*work)(struct bench_run *run), double *ret)
 {
     double seconds[MOST_REPEATS];
     int n = MIN(run->bench->repeats, MOST_REPEATS), r = 0;
 
     for (int i = -run->bench->warm; i < n && r >= 0; i++) {
-        uint64_t begin = clock_mono_ns();
+        double begin;
 
+        if (run->bench->before)
+            run->bench->before();
+        begin = seconds_now(run->bench);
         r = work(run);
         if (i >= 0)
-            seconds[i] = (double)(clock_mono_ns() - begin) * 1e-9;
+            seconds[i] = seconds_now(run->bench) - begin;
     }
     if (r < 0)
         return r;
@@ -62,10 +73,14 @@ double bench_floor(const struct device_bench *b, double flops, double bytes)
 
 void bench_tell(const struct bench_run *run, const char *what, const char *unit, double seconds, double floor, double aim)
 {
+    const char *model = run->reward ? run->bench->small_reward ? "small Qwen2-VL" : "Qwen2-VL-2B" : run->bench->model;
     FILE *out = run->bench->out;
 
-    fprintf(out, "%s %s, numerics %s, B = %d: %.2f %s/s, %.2f ms", run->reward ? run->bench->small_reward ? "small Qwen2-VL" : "Qwen2-VL-2B" : run->bench->model,
-            what, run->bench->fast ? "fast" : "strict", run->batch, run->batch / seconds, unit, seconds * 1e3);
+    if (run->bench->tell) {
+        run->bench->tell(model, what, unit, run->batch, seconds, floor);
+        return;
+    }
+    fprintf(out, "%s %s, numerics %s, B = %d: %.2f %s/s, %.2f ms", model, what, run->bench->fast ? "fast" : "strict", run->batch, run->batch / seconds, unit, seconds * 1e3);
     if (floor > 0)
         fprintf(out, "; at this run's ceilings %.1f: %.1f %% (aim %.0f %%)", run->batch / floor, 100 * floor / seconds, aim);
     fprintf(out, "\n");

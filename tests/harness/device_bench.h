@@ -23,6 +23,9 @@ struct device_bench {
     int warm, repeats;          /* calls before it counts, and that count */
     double flops, bytes;
     FILE *out;
+    /* For a device that counts: called before each call of what is measured, and instead of telling it. Seconds are then the thread's own. NULL: neither. */
+    void (*before)(void);
+    void (*tell)(const char *model, const char *what, const char *unit, int batch, double seconds, double floor);
 };
 
 /* "act", "adapters" (acting with them), "train", "oft", "prm", "score", "contract"; NULL ends. */

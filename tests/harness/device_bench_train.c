@@ -48,7 +48,7 @@ static int put_update(struct bench_run *run)
     double norm;
     int r = trainer_update(run->trainer, &trunk, &update, 1, run->batch, shard, run, &norm);
 
-    return r < 0 ? r : isfinite(norm) && norm > 0 ? 0 : -ERANGE;
+    return r < 0 ? r : isfinite(norm) && (norm > 0 || run->bench->before) ? 0 : -ERANGE;
 }
 
 /* As the learner decides: are blocks kept rather than computed twice? */

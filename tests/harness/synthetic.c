@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/philox.h"
 #include "image/smart_resize.h"
@@ -28,6 +29,24 @@ static void fill(struct param *p, const float *block, uint16_t *halves)
         halves[i] = float_to_bf16(block[i]);
     for (int64_t at = 0; at < p->numel; at += BLOCK)
         memcpy(p->bf16 + at, halves, (size_t)MIN(p->numel - at, BLOCK) * sizeof(*halves));
+}
+
+static bool hollow;
+
+void synthetic_hollow(void) { hollow = true; }
+
+/* What is hollow has its place before params_allocate asks. */
+static int allocate(struct params *params)
+{
+    for (int i = 0; i < params->count && hollow; i++) {
+        struct param *p = params->list[i];
+        void *at = p->half ? mmap(NULL, (size_t)p->numel * sizeof(*p->bf16), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : NULL;
+
+        if (at == MAP_FAILED)
+            return -ENOMEM;
+        p->bf16 = at;
+    }
+    return params_allocate(params);
 }
 
 /* As a fresh model's. */
@@ -60,6 +79,8 @@ static int fill_all(struct params *params, int n, void (*draw)(const void *of, i
     _cleanup_free_ uint16_t *halves = calloc(BLOCK, sizeof(*halves));
 
     for (int i = 0; i < n && block && halves; i++) {
+        if (hollow && params->list[i]->half)
+            continue;
         draw(of, i, block, MIN(params->list[i]->numel, BLOCK));
         fill(params->list[i], block, halves);
     }
@@ -124,7 +145,7 @@ int synthetic_policy(const char *name, int layers, struct openvla **ret, struct 
     if (r < 0)
         return r;
     keep_halves(model);
-    r = params_allocate(&model->params);
+    r = allocate(&model->params);
     if (r >= 0)
         r = fill_all(&model->params, model->w->trunk, draw_policy, model);
     if (r < 0)
@@ -166,7 +187,7 @@ int synthetic_reward(bool small, struct qwen_vl **ret, struct error *error)
         return r;
     for (int i = 0; i < model->params.count; i++)
         model->params.list[i]->half = model->params.list[i]->ndim >= 2;
-    r = params_allocate(&model->params);
+    r = allocate(&model->params);
     if (r >= 0)
         r = fill_all(&model->params, model->params.count, draw_reward, model);
     if (r >= 0)

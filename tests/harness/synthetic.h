@@ -6,6 +6,8 @@
 #include "nn/models/openvla.h"
 #include "nn/models/qwen_vl.h"
 
+/* Matrices of the models made from now on are address space that holds zeros, until the process ends: for a device that only counts (count_device.h). */
+void synthetic_hollow(void);
 /* size: as `gantry model synth` calls them (nn/models/openvla_synth.h). layers: this many of each of the three stacks (towers: one more, which never
  * runs), 0: all. Not packed. */
 int synthetic_policy(const char *size, int layers, struct openvla **ret, struct error *error);
