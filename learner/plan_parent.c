@@ -58,9 +58,9 @@ static int fit_adapters(const struct plan_runner *runner, const Gantry__Plan *pl
     return openvla_lora_new(model, &spec, runner->seed + (plan->stage << 32), error);
 }
 
-/* What training this model takes of the device's memory, before it is asked for. *ret_kept: there is room to keep what large models compute twice elsewhere. */
+/* What training this model takes of the device's memory, before it is asked for, and how its passes go, by what there is. Nothing of it without a device. */
 static int check_device(const struct plan_runner *runner, const Gantry__Plan *plan, struct openvla *model, int batch, const char *dir,
-                        bool *ret_kept, struct error *error)
+                        struct device_need *ret, struct error *error)
 {
     struct device_job job = {.use = model->lora ? MEMORY_LORA : MEMORY_FULL, .batch = MAX(batch, 1), .ranks = runner->group.ranks};
     struct device_facts facts;
@@ -78,10 +78,10 @@ static int check_device(const struct plan_runner *runner, const Gantry__Plan *pl
     if (r < 0)
         return error_prefix(error, r, "%s", dir);
     log_info("device memory", "device=%s need_mib=%" PRId64 " weights=%" PRId64 " gradients=%" PRId64 " optimiser=%" PRId64
-             " activations=%" PRId64 " workspace=%" PRId64 " free_mib=%zu recompute=%d", device->name, need.total >> 20, need.weights >> 20,
+             " activations=%" PRId64 " workspace=%" PRId64 " free_mib=%zu recompute=%d shards_of_a_pass=%d", device->name, need.total >> 20, need.weights >> 20,
              need.gradients >> 20, need.optimiser >> 20, need.activations >> 20, need.workspace >> 20, facts.memory_free >> 20,
-             need.recompute);
-    *ret_kept = !need.recompute;
+             need.recompute, need.together);
+    *ret = need;
     return device_need_check(&need, &job, device->name, &facts, error);
 }
 
@@ -89,7 +89,7 @@ static int load_openvla(struct plan_runner *runner, const Gantry__Plan *plan, co
                         struct trainer **ret, struct error *error)
 {
     _cleanup_(openvla_freep) struct openvla *model = NULL;
-    bool kept = false;
+    struct device_need need = {0};
     /* below adapters the base may rest as bf16; what is trained whole may not */
     int r = openvla_load_halves(dir, wants_adapters(runner, plan) ? OPENVLA_LARGE : -1, &model, error);
 
@@ -101,15 +101,17 @@ static int load_openvla(struct plan_runner *runner, const Gantry__Plan *plan, co
         return r;
     if (runner->fast)
         params_use_fast(&model->params);
-    r = check_device(runner, plan, model, wish->batch, dir, &kept, error);
+    r = check_device(runner, plan, model, wish->batch, dir, &need, error);
     if (r < 0)
         return r;
     r = trainer_new(model, runner->threads, &runner->group, ret);
     if (r < 0)
         return error_set(error, -r, "%s: cannot be made ready for training: %s", dir, device_error_text(model->params.device, r));
     TAKE_PTR(model);            /* the trainer's now */
-    if (kept)
-        shards_recompute((*ret)->shards, false);
+    if (need.together) {
+        shards_recompute((*ret)->shards, need.recompute);
+        shards_together((*ret)->shards, need.together);
+    }
     if (runner->bf16 && plan->kind == GANTRY__VERSION_KIND__VERSION_POLICY)
         r = trainer_use_bf16(*ret);
     if (r >= 0)

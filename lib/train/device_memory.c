@@ -56,7 +56,7 @@ static int tape_on_nothing(struct tape *tape, bool training, bool half)
 /* ---- the passes --------------------------------------------------------------------------------------------------------- */
 
 struct pass_input {
-    uint8_t *image;
+    uint8_t *image;             /* one picture at every place where an item's would be, for a picture that several show is encoded once */
     int32_t *ids;               /* [prompt] */
     float state[OPENVLA_MAX_PROPRIO];
     struct openvla_item *items;
@@ -71,7 +71,7 @@ static void input_release(struct pass_input *in)
 
 static int make_input(const struct openvla_config *c, bool training, int prompt, int n, struct pass_input *in)
 {
-    in->image = calloc((size_t)c->image_height * (size_t)c->image_width, 3);
+    in->image = calloc(1, (size_t)c->image_height * (size_t)c->image_width * 3 + (size_t)(n * OPENVLA_MAX_IMAGES));
     in->ids = calloc((size_t)MAX(prompt, c->action_dims), sizeof *in->ids);
     in->items = calloc((size_t)n, sizeof *in->items);
     if (!in->image || !in->ids || !in->items)
@@ -81,7 +81,7 @@ static int make_input(const struct openvla_config *c, bool training, int prompt,
 
         *item = (struct openvla_item) {.n_images = c->oft.kind == OFT_NONE ? 1 : c->oft.images, .prompt = in->ids, .n_prompt = prompt};
         for (int k = 0; k < item->n_images; k++)
-            item->images[k] = in->image;
+            item->images[k] = in->image + i * OPENVLA_MAX_IMAGES + k;
         if (c->oft.kind != OFT_NONE) {
             item->proprio = c->oft.proprio ? in->state : NULL;
             item->slots = oft_slots(c);
@@ -135,11 +135,17 @@ static int act_pass(const struct openvla *model, struct tape *tape, const struct
     return r < 0 ? r : tape->error;
 }
 
+/* Sequences of a pass, the most. */
+static int pass_items(const struct device_job *job, int together)
+{
+    return job->use == MEMORY_ACT ? MIN(job->batch, PREFILL_CHUNK) : (job->batch * together + SHARDS - 1) / SHARDS;
+}
+
 /* Bytes of the arena that the pass will ask tape_allocate for. */
-static int plan_arena(const struct openvla *model, const struct device_job *job, int prompt, int capacity, bool recompute, int64_t *ret)
+static int plan_arena(const struct openvla *model, const struct device_job *job, int prompt, int capacity, bool recompute, int together, int64_t *ret)
 {
     bool training = job->use != MEMORY_ACT;
-    int n = training ? (job->batch + SHARDS - 1) / SHARDS : MIN(job->batch, PREFILL_CHUNK), r;
+    int n = pass_items(job, together), r;
     _cleanup_(input_release) struct pass_input in = {0};
     struct tape tape;
 
@@ -166,9 +172,8 @@ static int64_t piece_scratch(int64_t n, int64_t heads, int64_t dim, int64_t rows
     return dim % 8 || dim > DEVICE_MAX_HEAD ? 0 : (int64_t)dnn_lay_out(&key, dnn_plan_most(&key)).bytes;
 }
 
-static int64_t attention_scratch(const struct openvla_config *c, bool training, int batch, int pictures, int prompt)
+static int64_t attention_scratch(const struct openvla_config *c, bool training, int n, int pictures, int prompt)
 {
-    int n = training ? (batch + SHARDS - 1) / SHARDS : MIN(batch, PREFILL_CHUNK);
     int rows = pictures * c->patches + prompt + (c->oft.kind != OFT_NONE ? oft_slots(c) + 2 : training ? c->action_dims : 0);
     int64_t most = piece_scratch(n, c->heads, c->hidden / c->heads, rows, training);
 
@@ -200,43 +205,58 @@ static int64_t trained_of(const struct openvla *model, const struct device_job *
     return trained + *ret_more;
 }
 
+/* All but the weights, the moments and the cache, when passes are of so many shards. */
+static int need_of_passes(const struct openvla *model, const struct device_job *job, int64_t gradient, int prompt, int capacity, bool recompute, int together,
+                          struct device_need *need)
+{
+    const struct openvla_config *c = &model->config;
+    int ranks = MAX(job->ranks, 1), pictures = c->oft.kind == OFT_NONE ? 1 : c->oft.images;
+    bool training = job->use != MEMORY_ACT;
+    int r = plan_arena(model, job, prompt, capacity, recompute, together, &need->activations);
+
+    if (r < 0)
+        return r;
+    need->gradients = training ? (int64_t)device_sums_bytes(gradient, SHARDS / ranks / together, ranks, job->strict) : 0;
+    need->workspace = job->blas ? DEVICE_WORKSPACE : 0;
+    if (job->dnn && job->half && !job->strict)
+        need->workspace = MAX(need->workspace, attention_scratch(c, training, pass_items(job, together), pictures, prompt));
+    need->workspace += DEVICE_STAGING + capacity * (c->hidden / c->heads) * (int64_t)sizeof(float);
+    need->recompute = recompute;
+    need->together = together;
+    need->total = need->weights + need->gradients + need->optimiser + need->cache + need->workspace + need->activations;
+    return 0;
+}
+
 int memory_need_device(const struct openvla *model, const struct device_job *job, struct device_need *ret)
 {
     const struct openvla_config *c = &model->config;
     int prompt = job->prompt ? job->prompt : PROMPT_GUESS, ranks = MAX(job->ranks, 1), pictures = c->oft.kind == OFT_NONE ? 1 : c->oft.images;
-    int positions = pictures * c->patches + prompt + c->action_dims, capacity = (positions + 15) / 16 * 16, r;
+    int positions = pictures * c->patches + prompt + c->action_dims, capacity = (positions + 15) / 16 * 16, r = 0;
     struct device_need need = {0};
-    int64_t numel = 0, more = 0, trained, others;
+    int64_t numel = 0, more = 0, trained;
+    bool large, fits = false;
 
     if (job->batch < 1 || SHARDS % ranks)
         return -EINVAL;
     for (int i = 0; i < model->params.count; i++)
         numel += model->params.list[i]->numel;
-    need.recompute = job->use != MEMORY_ACT && numel >= OPENVLA_LARGE;
+    large = job->use != MEMORY_ACT && numel >= OPENVLA_LARGE;
     trained = trained_of(model, job, &more);
     need.weights = (int64_t)mirror_bytes(&model->params, job->half) + more * (job->half ? 6 : 4);
-    if (job->use != MEMORY_ACT) {
-        need.gradients = (int64_t)device_sums_bytes(model->params.numel + more, SHARDS / ranks, ranks, job->strict);
+    if (job->use != MEMORY_ACT)
         need.optimiser = (int64_t)trainer_device_bytes(trained, job->masters);
-    } else {
+    else
         need.weights += (int64_t)mirror_joined_bytes(&model->params, job->half, job->strict);
-    }
-    if (job->use == MEMORY_ACT && c->oft.kind == OFT_NONE) {
+    if (job->use == MEMORY_ACT && c->oft.kind == OFT_NONE)
         need.cache = 2LL * c->layers * job->batch * capacity * c->hidden * (job->half ? 2 : 4);
-    }
-    need.workspace = job->blas ? DEVICE_WORKSPACE : 0;
-    if (job->dnn && job->half && !job->strict)
-        need.workspace = MAX(need.workspace, attention_scratch(c, job->use != MEMORY_ACT, job->batch, pictures, prompt));
-    need.workspace += DEVICE_STAGING + capacity * (c->hidden / c->heads) * (int64_t)sizeof(float);
-    others = need.weights + need.gradients + need.optimiser + need.cache + need.workspace;
-    r = plan_arena(model, job, prompt, capacity, need.recompute && !job->fits, &need.activations);
-    if (r >= 0 && need.recompute && job->fits)
-        need.recompute = others + need.activations > job->fits;
-    if (r >= 0 && need.recompute && job->fits)
-        r = plan_arena(model, job, prompt, capacity, true, &need.activations);
+    /* the quickest first: nothing computed twice, many rows at once */
+    for (int twice = large && !job->fits; twice <= large && !fits && r >= 0; twice++)
+        for (int together = job->use == MEMORY_ACT || job->strict || !job->fits ? 1 : SHARDS / ranks; together && !fits && r >= 0; together /= 2) {
+            r = need_of_passes(model, job, model->params.numel + more, prompt, capacity, twice, together, &need);
+            fits = need.total <= job->fits;
+        }
     if (r < 0)
         return r;
-    need.total = others + need.activations;
     *ret = need;
     return 0;
 }

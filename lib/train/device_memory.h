@@ -30,6 +30,7 @@ struct device_need {
     int64_t workspace;          /* staging, the libraries' scratch, the table of angles */
     int64_t total;
     bool recompute;             /* blocks are computed twice */
+    int together;               /* shards that go through one pass (train/shards.h): as many as fit, 1 when `fits` is 0 or strict */
 };
 
 /* model: openvla_open is enough. -EINVAL: a batch below 1. */

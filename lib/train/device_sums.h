@@ -31,7 +31,7 @@ int device_spans(const struct adamw_range *ranges, int n, struct adamw_range *re
 
 /* Put the gradient of shard number `shard` (0 .. shards-1 of this rank) into zeroed device memory, laid out like the arena. */
 typedef int device_shard_fn(void *arg, int shard, float *grad);
-/* leave_last: the last shard's sums with its neighbours are left to device_sums_bucket. */
+/* A shard here is what goes through one pass. leave_last: the last shard's sums with its neighbours are left to device_sums_bucket. */
 int device_sums_shards(struct device_sums *sums, struct device_stream *s, const struct adamw_range *spans, int n, int shards, bool leave_last,
                        device_shard_fn *fn, void *arg, float **ret);
 /* What the last shard puts into this bucket has been put on the stream: it is added to its neighbours and sent to the other ranks.

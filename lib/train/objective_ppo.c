@@ -17,7 +17,7 @@ struct ppo_call {
     const int *order; int n;    /* steps of this minibatch */
     bool joint;                 /* the value loss reaches the trunk: computed in the same pass */
     struct ppo_sums sums[SHARDS];
-    float *logp;                /* [SHARDS][logp_room] log-probs per token, wanted of the first update; else NULL */
+    float *logp;                /* [SHARDS][logp_room] log-probs per token, wanted of the first update; else NULL. Each shard's samples in its own room */
     int logp_room;
 };
 
@@ -177,8 +177,12 @@ static int ppo_shard(struct tape *tape, int shard, int first, int last, void *ar
                         b->ref_log_probs ? a.ref : NULL, &rows);
     if (r < 0)
         return r;
-    if (call->logp)
-        memcpy(call->logp + shard * call->logp_room, rows.stats->logp, (size_t)(n * rows.width) * sizeof(float));
+    for (int i = first; i < last && call->logp; i++) {
+        int of = shard_of(call->n, i);
+
+        memcpy(call->logp + of * call->logp_room + (i - shard_begin(call->n, of)) * rows.width, rows.stats->logp + (i - first) * rows.width,
+               (size_t)rows.width * sizeof(float));
+    }
     policy_losses(call, &a, &rows, first, n, &call->sums[shard]);
     if (call->joint) {
         r = joint_value(tape, call, &rows.pass, first, n, &call->sums[shard]);

@@ -19,6 +19,7 @@ int shards_new(int64_t numel, int threads, const struct group *group, struct sha
     s->numel = numel;
     s->own = SHARDS / s->group.ranks;
     s->first = s->own * s->group.rank;
+    s->together = 1;
     r = pool_new(threads, &s->pool);
     if (r < 0)
         return r;
@@ -41,6 +42,8 @@ void shards_recompute(struct shards *s, bool on)
     for (int i = 0; i < pool_threads(s->pool); i++)
         s->train[i].recompute = on;
 }
+
+void shards_together(struct shards *s, int n) { s->together = CLAMP(n, 1, s->own); }
 
 void shards_exchange(struct shards *s, bool overlapped, int64_t bucket)
 {

@@ -27,6 +27,8 @@ struct group {
 
 /* Samples shard_begin(n, s) .. shard_begin(n, s + 1) - 1 of a minibatch are shard s. */
 static inline int shard_begin(int samples, int shard) { return (int)((int64_t)samples * shard / SHARDS); }
+/* Which one sample i is in. */
+static inline int shard_of(int samples, int i) { return (int)(((int64_t)SHARDS * (i + 1) - 1) / samples); }
 
 struct shards;
 
@@ -38,6 +40,11 @@ DEFINE_FREEP(struct shards, shards_free)
 /* Train with blocks computed twice (nn/tape.h): less memory, more time, the same bits. Off at first. */
 void shards_recompute(struct shards *shards, bool on);
 
+/* On a device: so many neighbouring shards go through one pass, as the samples of the first of them (1, 2, 4 or 8, at most a rank's own; 1 at first).
+ * Products of many rows are a device's business, and each pass costs as many launches. What is added to what changes with it: not with strict
+ * numerics, where it is 1 whatever is said here. */
+void shards_together(struct shards *shards, int n);
+
 /* Exchange what is whole while the rest is computed (so at first), or all of it afterwards: the same bits. bucket: floats that are exchanged at
  * once, 0: as many as suits; equal on all ranks. For measurements and tests. */
 void shards_exchange(struct shards *shards, bool overlapped, int64_t bucket);
@@ -45,7 +52,8 @@ void shards_exchange(struct shards *shards, bool overlapped, int64_t bucket);
 /* Passes run where these parameters are (params->device), which must outlive the shards' calls. */
 void shards_compute_with(struct shards *shards, const struct params *params);
 
-/* Forward, loss and tape_backward over samples first..last-1 of the minibatch (last > first). It may be called again for the
+/* Forward, loss and tape_backward over samples first..last-1 of the minibatch (last > first), which are those of `shard`, or (shards_together) of it
+ * and its next neighbours, whose own slots stay as they are. It may be called again for the
  * same samples when the tape was too small: it must only write what depends on them (its own slots, its own shard's sums). */
 typedef int shard_fn(struct tape *tape, int shard, int first, int last, void *arg);
 

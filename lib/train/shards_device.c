@@ -41,34 +41,39 @@ static int bucket_there(void *arg, int bucket)
     return device_sums_bucket(s->sums, s->train[0].on, &s->buckets.list[bucket], &s->group);
 }
 
-/* With several ranks the last shard's gradient goes to the others while it is made. */
-static int shard_there(void *arg, int own, float *grad)
+/* Strict numerics add up shard by shard. */
+static int of_a_pass(const struct shards *s) { return s->params->device->strict ? 1 : s->together; }
+
+/* With several ranks the last pass's gradient goes to the others while it is made; the last shard's watch sees to it. */
+static int pass_there(void *arg, int pass, float *grad)
 {
     struct shards *s = arg;
     struct tape *tape = &s->train[0];
-    int shard = s->first + own, first = shard_begin(s->samples, shard), last = shard_begin(s->samples, shard + 1), r = 0;
-    bool exchanged = s->group.ranks > 1 && own == s->own - 1;
+    int shard = s->first + pass * of_a_pass(s), end = shard + of_a_pass(s), r = 0;
+    int first = shard_begin(s->samples, shard), last = shard_begin(s->samples, end);
+    bool exchanged = s->group.ranks > 1 && end == s->first + s->own;
+    struct bucket_watch *watch = &s->watch[s->first + s->own - 1].buckets;
 
     if (first < last) {
-        tape->watch = exchanged && !s->late ? s->watch[shard].buckets.tape : NULL;
+        tape->watch = exchanged && !s->late ? watch->tape : NULL;
         tape->param_grad = grad;
         r = shards_run_piece(s, tape, grad, shard, first, last);
         tape->watch = NULL;
     }
-    return r < 0 || !exchanged ? r : bucket_watch_rest(&s->watch[shard].buckets);
+    return r < 0 || !exchanged ? r : bucket_watch_rest(watch);
 }
 
 static int gradients_there(struct shards *s, struct device_stream *stream, float **ret)
 {
-    int r;
+    int passes = s->own / of_a_pass(s), r;
 
     if (s->group.ranks == 1)
-        return device_sums_shards(s->sums, stream, s->spans, s->n_spans, s->own, false, shard_there, s, ret);
+        return device_sums_shards(s->sums, stream, s->spans, s->n_spans, passes, false, pass_there, s, ret);
     r = buckets_make(s->ranges, s->n_ranges, s->bucket ? MIN(s->bucket, (int64_t)DEVICE_BUCKET) : DEVICE_BUCKET, &s->buckets);
     if (r >= 0)
         r = shards_watch(s, s->first + s->own - 1, bucket_there);
     if (r >= 0)
-        r = device_sums_shards(s->sums, stream, s->spans, s->n_spans, s->own, true, shard_there, s, ret);
+        r = device_sums_shards(s->sums, stream, s->spans, s->n_spans, passes, true, pass_there, s, ret);
     r = device_sums_wait(s->sums, &s->group, r);
     shards_forget_watches(s);
     return r;

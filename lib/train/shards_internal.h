@@ -12,6 +12,7 @@ struct shards {
     int64_t numel;
     int own;                    /* shards this rank computes: first .. first+own-1 */
     int first;
+    int together;               /* on a device: of a pass */
     float *grad[SHARDS];        /* NULL for other ranks' shards, and before the first gradient on this host */
     struct tape *train, *infer; /* one per thread: a shard's pass is over before the thread takes the next */
     const struct params *params;        /* where to compute; NULL: here */

@@ -94,23 +94,27 @@ static int look(struct bench_run *run, struct device_facts *ret)
     return run->bench->device->k->use(run->bench->device->ordinal, ret, why, sizeof(why));
 }
 
-int bench_tell_memory(struct bench_run *run, struct openvla *model, struct device_job job, struct error *error)
+int bench_foretell(struct bench_run *run, struct device_job job, struct device_need *ret, struct error *error)
 {
-    struct device_need need;
-    struct device_facts now;
-    double taken;
-    int r;
+    struct device_facts facts;
 
     job.prompt = run->n_prompt;
     job.strict = !run->bench->fast;
-    r = memory_look_at_device(model, &job, &need, &now, error);
-    if (r < 0)
-        return r;
+    return memory_look_at_device(run->model, &job, ret, &facts, error);
+}
+
+int bench_tell_memory(struct bench_run *run, const struct device_need *need, struct error *error)
+{
+    struct device_facts now;
+    double taken;
+
+    if (look(run, &now) < 0)
+        return error_set(error, EIO, "the device does not answer any more");
     taken = (double)run->before.memory_free - (double)now.memory_free;
-    fprintf(run->bench->out, "memory at B = %d: foretold %.0f MiB (weights %.0f, gradients %.0f, moments %.0f, activations %.0f, keys and values %.0f, workspace "
-            "%.0f), taken %.0f MiB, libraries' own included: %+.1f %%\n", job.batch, (double)need.total / MEGA, (double)need.weights / MEGA,
-            (double)need.gradients / MEGA, (double)need.optimiser / MEGA, (double)need.activations / MEGA, (double)need.cache / MEGA,
-            (double)need.workspace / MEGA, taken / MEGA, taken > 0 ? 100 * ((double)need.total / taken - 1) : 0.0);
+    fprintf(run->bench->out, "memory: foretold %.0f MiB (weights %.0f, gradients %.0f, moments %.0f, activations %.0f, keys and values %.0f, workspace "
+            "%.0f), taken %.0f MiB, libraries' own included: %+.1f %%\n", (double)need->total / MEGA, (double)need->weights / MEGA,
+            (double)need->gradients / MEGA, (double)need->optimiser / MEGA, (double)need->activations / MEGA, (double)need->cache / MEGA,
+            (double)need->workspace / MEGA, taken / MEGA, taken > 0 ? 100 * ((double)need->total / taken - 1) : 0.0);
     fflush(run->bench->out);
     return 0;
 }

@@ -31,6 +31,7 @@ static int put_act(struct bench_run *run)
 
 int bench_act(struct bench_run *run, bool adapters, struct error *error)
 {
+    struct device_need need;
     double seconds;
     int r = bench_open_model(run, error), most = 1;
 
@@ -52,7 +53,8 @@ int bench_act(struct bench_run *run, bool adapters, struct error *error)
     if (r < 0)
         return bench_failed(run, "acts", r, error);
     bench_tell_refusals(run);
-    return bench_tell_memory(run, run->model, (struct device_job) {.use = MEMORY_ACT, .batch = most}, error);
+    r = bench_foretell(run, (struct device_job) {.use = MEMORY_ACT, .batch = most}, &need, error);
+    return r < 0 ? r : bench_tell_memory(run, &need, error);
 }
 
 /* ---- chunks ---------------------------------------------------------------------------------------------------------- */

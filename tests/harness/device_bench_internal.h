@@ -32,8 +32,9 @@ int bench_seconds(struct bench_run *run, int (*work)(struct bench_run *run), dou
 double bench_floor(const struct device_bench *bench, double flops, double bytes);
 /* One line: `run->batch` of `unit` took so long; its share of the floor. */
 void bench_tell(const struct bench_run *run, const char *what, const char *unit, double seconds, double floor, double aim);
-/* What there was taken of the device since the part began, beside what preflight would have said. */
-int bench_tell_memory(struct bench_run *run, struct openvla *model, struct device_job job, struct error *error);
+/* What preflight would say of run->model's job there, and what there was taken of the device since the part began, beside that. */
+int bench_foretell(struct bench_run *run, struct device_job job, struct device_need *ret, struct error *error);
+int bench_tell_memory(struct bench_run *run, const struct device_need *need, struct error *error);
 void bench_tell_refusals(const struct bench_run *run);
 /* run->model, pictures and prompt; error is empty after it. Not packed. */
 int bench_open_model(struct bench_run *run, struct error *error);

@@ -51,29 +51,22 @@ static int put_update(struct bench_run *run)
     return r < 0 ? r : isfinite(norm) && (norm > 0 || run->bench->before) ? 0 : -ERANGE;
 }
 
-/* As the learner decides: are blocks kept rather than computed twice? */
-static int roomy(struct bench_run *run, bool *ret_kept, struct error *error)
+/* As the learner decides: are blocks kept rather than computed twice, and how many shards go through a pass? */
+static int look(struct bench_run *run, int batch, struct device_need *ret, struct error *error)
 {
-    struct device_job job = {.use = MEMORY_LORA, .batch = MAX(run->bench->train_batch[0], run->bench->train_batch[1]), .prompt = run->n_prompt,
-                             .strict = !run->bench->fast};
-    struct device_need need;
-    struct device_facts facts;
-    int r;
+    int r = bench_foretell(run, (struct device_job) {.use = MEMORY_LORA, .batch = batch}, ret, error);
 
-    params_use_process_device(&run->model->params);
-    r = memory_look_at_device(run->model, &job, &need, &facts, error);
-    if (r < 0)
-        return r;
-    *ret_kept = !need.recompute;
-    fprintf(run->bench->out, "blocks are %s\n", need.recompute ? "computed twice" : "kept");
-    return 0;
+    if (r >= 0)
+        fprintf(run->bench->out, "B = %d: blocks are %s, %d of %d shards go through a pass\n", batch, ret->recompute ? "computed twice" : "kept", ret->together,
+                SHARDS);
+    return r;
 }
 
 int bench_train(struct bench_run *run, struct error *error)
 {
     const struct openvla_config *c;
     double seconds, rows, forward;
-    bool kept = false;
+    struct device_need need[2];
     int r = bench_open_model(run, error);
 
     if (r >= 0)
@@ -82,19 +75,21 @@ int bench_train(struct bench_run *run, struct error *error)
         return r;
     if (run->bench->fast)
         params_use_fast(&run->model->params);
-    r = roomy(run, &kept, error);
+    params_use_process_device(&run->model->params);
+    for (int i = 0; i < 2 && r >= 0; i++)
+        r = look(run, run->bench->train_batch[i], &need[i], error);
     if (r < 0)
         return r;
     r = trainer_new(run->model, 1, NULL, &run->trainer);
     if (r < 0)
         return bench_failed(run, "training", r, error);
-    if (kept)
-        shards_recompute(run->trainer->shards, false);
     c = &run->model->config;
     rows = c->patches + run->n_prompt + c->action_dims;
     forward = bench_vision_flops(c) + bench_text_flops(c, rows, true) + 2.0 * (c->action_dims + 1) * c->vocab_padded * c->hidden;
     for (int i = 0; i < 2 && r >= 0; i++) {
         run->batch = run->bench->train_batch[i];
+        shards_recompute(run->trainer->shards, need[i].recompute);
+        shards_together(run->trainer->shards, need[i].together);
         r = bench_seconds(run, put_update, &seconds);
         if (r >= 0)         /* forwards, and backwards for the inputs: the base's own gradients are not made */
             bench_tell(run, "learns by adapters", "samples", seconds, bench_floor(run->bench, run->batch * 2 * forward, 4 * (bench_vision_weights(c) + bench_layer_weights(c))), 50);
@@ -102,7 +97,7 @@ int bench_train(struct bench_run *run, struct error *error)
     if (r < 0)
         return bench_failed(run, "training", r, error);
     bench_tell_refusals(run);
-    return bench_tell_memory(run, run->model, (struct device_job) {.use = MEMORY_LORA, .batch = run->batch}, error);
+    return bench_tell_memory(run, need[1].total > need[0].total ? &need[1] : &need[0], error);
 }
 
 /* ---- the contract ----------------------------------------------------------------------------------------------------- */

@@ -81,7 +81,7 @@ static void agree(int64_t foretold, size_t taken)
 static void acts(bool half)
 {
     struct openvla *model = lab_model(1), *planned = lab_model(1);
-    uint8_t *frames = lab_noise_frames(3, 1);
+    uint8_t *frames = lab_noise_frames(3, BATCH);
     struct act_item items[BATCH] = {0};
     struct act_result results[BATCH];
     struct openvla_session *session = NULL;
@@ -97,7 +97,7 @@ static void acts(bool half)
     agree(need.weights, now);
     assert_int_equal(openvla_session_new(&model->config, BATCH, &session), 0);
     for (int i = 0; i < BATCH; i++)
-        items[i] = (struct act_item) {.images = {frames}, .n_images = 1, .prompt = prompt, .n_prompt = job.prompt, .temperature = 1};
+        items[i] = (struct act_item) {.images = {frames + i * LAB_FRAME}, .n_images = 1, .prompt = prompt, .n_prompt = job.prompt, .temperature = 1};
     assert_int_equal(openvla_act(model, session, items, BATCH, results), 0);
     assert_true(is_held((size_t)need.activations));
     assert_true(is_held((size_t)need.cache));
@@ -216,16 +216,24 @@ static void test_openvla_7b(void **state)
     assert_true(lora.recompute && lora.activations < 16LL << 30);
     job.fits = 64LL << 30;              /* half of an H200: blocks are kept, and nothing is computed twice */
     assert_int_equal(memory_need_device(model, &job, &kept), 0);
-    assert_true(!kept.recompute && kept.activations > lora.activations && kept.total <= job.fits);
+    assert_true(!kept.recompute && kept.together == 2 && kept.activations > lora.activations && kept.total <= job.fits);
+    job.fits = kept.total - 1;          /* fewer rows at once come before computing anything twice */
+    assert_int_equal(memory_need_device(model, &job, &kept), 0);
+    assert_true(!kept.recompute && kept.together == 1 && kept.total <= job.fits);
     job.fits = kept.total - 1;
     assert_int_equal(memory_need_device(model, &job, &kept), 0);
-    assert_true(kept.recompute && kept.total == lora.total);
+    assert_true(kept.recompute && kept.together > 1 && kept.total <= job.fits);
+    job.fits = 1;                       /* nothing does: the least there is */
+    assert_int_equal(memory_need_device(model, &job, &kept), 0);
+    assert_true(kept.recompute && kept.together == 1 && kept.total == lora.total);
     job.dnn = true;                     /* what cuDNN may work in: of four sequences on the way back; the products' scratch is less */
     assert_int_equal(memory_need_device(model, &job, &kept), 0);
     assert_in_range(kept.workspace - lora.workspace, 50 << 20, 200 << 20);
-    job.strict = true;                  /* which does not ask it */
+    job.strict = true;                  /* which does not ask it, and adds up shard by shard */
+    job.fits = 1LL << 40;
     assert_int_equal(memory_need_device(model, &job, &kept), 0);
     assert_int_equal(kept.workspace, lora.workspace);
+    assert_int_equal(kept.together, 1);
     openvla_free(model);
 }
 

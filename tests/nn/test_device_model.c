@@ -245,8 +245,8 @@ static double distance(const float *a, const float *b, int64_t n)
     return sqrt(sum / (norm > 0 ? norm : 1));
 }
 
-/* The gradient of the whole policy and of one with adapters, blocks kept and computed twice. */
-static void learns(bool adapters, bool recompute)
+/* The gradient of the whole policy and of one with adapters, blocks kept and computed twice, so many shards in a pass. */
+static void learns(bool adapters, bool recompute, int together)
 {
     struct lora_spec spec = {.r = 4, .alpha = 8, .targets = "all-linear"};
     float *grad[2];
@@ -266,6 +266,8 @@ static void learns(bool adapters, bool recompute)
         device_set_process(NULL);
         assert_ptr_equal(model->params.device, k ? device : NULL);
         shards_recompute(t->shards, recompute);
+        shards_together(t->shards, together);
+        device->strict = together == 1;
         for (int part = TRAIN_TRUNK; part <= TRAIN_VALUE; part++)
             for (int i = 0; i < t->parts[part].n; i++)
                 ranges[n++] = t->parts[part].ranges[i];
@@ -275,6 +277,7 @@ static void learns(bool adapters, bool recompute)
         trainer_free(t);
     }
     assert_true(distance(grad[1], grad[0], numel) < 1e-4);
+    device->strict = true;
     free(grad[0]);
     free(grad[1]);
 }
@@ -282,13 +285,13 @@ static void learns(bool adapters, bool recompute)
 static void test_learns_as_on_the_cpu(void **state)
 {
     (void)state;
-    learns(false, false);
+    learns(false, false, 1);
 }
 
-static void test_learns_with_adapters_and_blocks_computed_twice(void **state)
+static void test_learns_with_adapters_blocks_computed_twice_and_half_of_the_shards_in_a_pass(void **state)
 {
     (void)state;
-    learns(true, true);
+    learns(true, true, SHARDS / 2);
 }
 
 /* Every layer of the reference's model, under the reference's own tolerances. */
@@ -322,7 +325,7 @@ int main(void)
         cmocka_unit_test(test_scores_as_on_the_cpu),
         cmocka_unit_test(test_learns_as_on_the_cpu),
         cmocka_unit_test(test_goldens),
-        cmocka_unit_test(test_learns_with_adapters_and_blocks_computed_twice),
+        cmocka_unit_test(test_learns_with_adapters_blocks_computed_twice_and_half_of_the_shards_in_a_pass),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -156,7 +156,7 @@ static void test_a_gradient_that_is_no_number_is_skipped(void **state)
 
 /* The contract between actor and learner (docs/method.md), both on the device: without a step what the learner finds is what the actor
  * sampled by. */
-static void test_without_a_step_the_ratio_is_one(void **state)
+static void ratio_is_one(int together)
 {
     const struct rl_config rl = {
         .temperature = 1, .reward = REWARD_PROGRESS, .w_progress = 1, .w_success = 1, .advantage = ADVANTAGE_GAE, .gamma = .99, .lambda = .95,
@@ -169,12 +169,13 @@ static void test_without_a_step_the_ratio_is_one(void **state)
     struct ppo_result result;
     struct error error = {0};
 
-    (void)state;
     assert_int_equal(openvla_add_value_head(policy, 16, 0, 9), 0);
     assert_int_equal(openvla_add_value_head(actor, 16, 0, 9), 0);
     params_use_device(&actor->params, device, false);
     assert_int_equal(openvla_pack(actor, false), 0);
     t = make(policy, device);
+    shards_together(t->shards, together);
+    device->strict = together == 1;
     assert_int_equal(dataset_new(actor, &data), 0);
     for (uint64_t id = 1; id <= 2; id++)
         lab_add_episode(data, actor, id, 2, false, id == 1);
@@ -186,9 +187,24 @@ static void test_without_a_step_the_ratio_is_one(void **state)
     assert_true(result.logp_gap_max <= 1e-5);
     assert_true(fabs(result.ratio_mean - 1) < 1e-4 && fabs(result.ratio_max - 1) < 1e-3);
     assert_true(result.clip_fraction == 0);
+    assert_int_equal(result.logp_gap_tokens, 2 * 2 * LAB_DIMS);
+    device->strict = true;
     dataset_free(data);
     openvla_free(actor);
     trainer_free(t);
+}
+
+static void test_without_a_step_the_ratio_is_one(void **state)
+{
+    (void)state;
+    ratio_is_one(1);
+}
+
+/* Each sample's log-probabilities are held against its own. */
+static void test_so_it_is_with_all_shards_in_a_pass(void **state)
+{
+    (void)state;
+    ratio_is_one(SHARDS);
 }
 
 /* A device that falls off: the pass fails, the driver's words are kept, and whoever watches learns of it once and for all. */
@@ -243,6 +259,7 @@ int main(void)
         cmocka_unit_test(test_bf16_weights_have_masters),
         cmocka_unit_test(test_a_gradient_that_is_no_number_is_skipped),
         cmocka_unit_test(test_without_a_step_the_ratio_is_one),
+        cmocka_unit_test(test_so_it_is_with_all_shards_in_a_pass),
         cmocka_unit_test(test_a_device_falls_off),
     };
 
