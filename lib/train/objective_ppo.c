@@ -178,7 +178,7 @@ static int ppo_shard(struct tape *tape, int shard, int first, int last, void *ar
     if (r < 0)
         return r;
     for (int i = first; i < last && call->logp; i++) {
-        int of = shard_of(call->n, i);
+        int of = shard_with(call->n, i);
 
         memcpy(call->logp + of * call->logp_room + (i - shard_begin(call->n, of)) * rows.width, rows.stats->logp + (i - first) * rows.width,
                (size_t)rows.width * sizeof(float));

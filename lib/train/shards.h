@@ -28,7 +28,7 @@ struct group {
 /* Samples shard_begin(n, s) .. shard_begin(n, s + 1) - 1 of a minibatch are shard s. */
 static inline int shard_begin(int samples, int shard) { return (int)((int64_t)samples * shard / SHARDS); }
 /* Which one sample i is in. */
-static inline int shard_of(int samples, int i) { return (int)(((int64_t)SHARDS * (i + 1) - 1) / samples); }
+static inline int shard_with(int samples, int i) { return (int)(((int64_t)SHARDS * (i + 1) - 1) / samples); }
 
 struct shards;
 
