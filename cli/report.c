@@ -5,6 +5,7 @@
 
 #include "base/atomic_file.h"
 #include "cli/plot.h"
+#include "cli/report_builds.h"
 #include "cli/report_curriculum.h"
 #include "cli/report_data.h"
 #include "cli/report_films.h"
@@ -157,8 +158,10 @@ static void write_headline(const struct report_data *d, struct strbuf *out)
         strbuf_adds(out, "<p class='big'>The eval stage has not run yet: no test figures.</p>");
     }
     write_plateau(json_object_get(d->summary, "sft_plateau"), out);
-    strbuf_addf(out, "<p class='note'>%zu episodes played, %zu trained on by reinforcement; seed %llu; build %s.</p>", d->n_episodes, trained,
-                (unsigned long long)d->run.seed, GANTRY_BUILD);
+    strbuf_addf(out, "<p class='note'>%zu episodes played, %zu trained on by reinforcement; seed %llu; ", d->n_episodes, trained,
+                (unsigned long long)d->run.seed);
+    report_builds(d, GANTRY_BUILD, out);
+    strbuf_adds(out, "</p>");
 }
 
 static void write_stages(const struct report_data *d, struct strbuf *out)

@@ -3,7 +3,7 @@
 
 #include <jansson.h>
 
-#include "run/ledger.h"
+#include "run/builds.h"
 
 struct report_data {
     struct ledger_run run;
@@ -12,6 +12,7 @@ struct report_data {
     struct ledger_episode *episodes;        size_t n_episodes;      /* all of the run, by id */
     struct ledger_scalar *scalars;          size_t n_scalars;
     struct ledger_version *versions;        size_t n_versions;
+    struct run_builds builds;
     json_t *summary;                        /* summary.json, or NULL */
     char *config;                           /* config.yaml as text, or NULL */
 };

@@ -208,8 +208,8 @@ void conductor_on_hello(struct conductor *c, const struct conductor_event *event
     holder_back(c, member->id);
     conductor_recall_cordon(c, member);
     if (is_new)
-        conductor_note(c, 0, "joined", "member %u: role %d, host %s, pid %u", member->id, (int)member->role, member->host,
-                       member->pid);
+        conductor_note(c, 0, "joined", "member %u: role %d, host %s, pid %u, build %s", member->id, (int)member->role, member->host,
+                       member->pid, member->build);       /* lib/run/builds.c reads this */
     welcome = conductor_emit(c, CONDUCTOR_WELCOME);
     welcome->to = event->from;
     welcome->request = event->request;

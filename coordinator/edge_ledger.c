@@ -10,6 +10,7 @@
 #include "coordinator/start_policy.h"
 #include "run/ledger_place.h"
 #include "run/manifest.h"
+#include "version.h"
 
 /* ---- opening ------------------------------------------------------------------------------------- */
 
@@ -52,6 +53,7 @@ int edge_ledger_open(struct edge *edge, struct error *error)
 
     if (r < 0)
         return error_set(error, -r, "out of memory");
+    snprintf(create.build, sizeof create.build, "%s", GANTRY_BUILD);
     while (create.id == 0)
         if (getrandom(&create.id, sizeof create.id, 0) != sizeof create.id)
             return error_set(error, errno, "no random number for the run id: %m");

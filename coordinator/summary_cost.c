@@ -25,6 +25,8 @@ int summary_read(struct summary *s, struct ledger *ledger, struct error *error)
         r = ledger_episodes(ledger, LEDGER_ALL, LEDGER_ALL, &s->episodes, &s->n_episodes);
     if (r == 0)
         r = ledger_versions(ledger, &s->versions, &s->n_versions);
+    if (r == 0)
+        r = run_builds_read(ledger, &s->builds);
     if (r < 0)
         return error_set(error, -r, "summary: the ledger cannot be read: %s", ledger_error(ledger));
     if (ledger_get_blob(ledger, "runtime", (void **)&s->runtime, &n) < 0)
@@ -49,6 +51,20 @@ uint64_t version_of(const struct summary *s, const char *tag)
     return 0;
 }
 
+/* {"a23d410": ["coordinator", "learner"], ...} */
+static void write_builds(const struct run_builds *builds, struct json_writer *w)
+{
+    json_open(w, "builds", '{');
+    for (size_t i = 0; i < builds->n; i++) {
+        json_open(w, builds->items[i].name, '[');
+        for (int role = 0; role < RUN_BUILD_ROLES; role++)
+            if (builds->items[i].roles & 1u << role)
+                json_text(w, NULL, run_build_roles[role]);
+        json_close(w, ']');
+    }
+    json_close(w, '}');
+}
+
 void summary_write_run(const struct summary *s, struct json_writer *w)
 {
     char id[24];
@@ -56,7 +72,8 @@ void summary_write_run(const struct summary *s, struct json_writer *w)
     json_text(w, "run", s->config->name);
     snprintf(id, sizeof id, "%016" PRIx64, s->run.id);
     json_text(w, "run_id", id);
-    json_text(w, "build", GANTRY_BUILD);
+    json_text(w, "build", GANTRY_BUILD);        /* that wrote this; that ran the run: */
+    write_builds(&s->builds, w);
     json_unsigned(w, "seed", s->run.seed);
     json_text(w, "numerics", s->config->numerics == NUMERICS_STRICT ? "strict" : "fast");
     json_text(w, "suite", s->config->suite);

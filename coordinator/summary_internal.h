@@ -4,6 +4,7 @@
 #include "base/json_write.h"
 #include "coordinator/summary.h"
 #include "rl/stats.h"
+#include "run/builds.h"
 
 enum { TAG_SIZE = sizeof ((struct ledger_episode *)0)->tag };
 
@@ -16,6 +17,7 @@ struct summary {
     struct ledger_iteration *iterations;
     struct ledger_episode *episodes;
     struct ledger_version *versions;
+    struct run_builds builds;
     size_t n_stages, n_iterations, n_episodes, n_versions;
     char *runtime;                      /* `"key":value,...` the coordinator left, or NULL */
 };

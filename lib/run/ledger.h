@@ -39,6 +39,7 @@ struct ledger_run {
     uint64_t epoch;                         /* coordinator epoch; ledger_open raised it */
     uint64_t group_epoch;                   /* learner group */
     uint64_t created_ms;                    /* wall clock */
+    char build[48];                         /* of the program that opens it, for the event "start"; "": it does not say */
 };
 
 struct ledger_stage {

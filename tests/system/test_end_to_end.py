@@ -66,6 +66,7 @@ def test_tiny_run(make_cluster, tmp_path):
     summary = cluster.until_finished()
     text = cluster.history()
     assert summary["run"] == "tiny"
+    assert summary["builds"] == {summary["build"]: ["coordinator", "env worker", "actor", "PRM server", "learner"]}
     for path in SUMMARY:
         at(summary, path)
     assert summary["iterations"] == 3
@@ -75,6 +76,7 @@ def test_tiny_run(make_cluster, tmp_path):
     report = (cluster.run / "report.html").read_text()
     assert "late in reinforcement learning" in report or "evaluation, a " in report
     check_plots(report)
+    assert f"; build {summary['build']}." in report
     events = b"".join(p.read_bytes() for p in (cluster.run / "tb").iterdir())
     assert b"rl/success" in events and b"rl/return" in events and b"rl/train/approx_kl" in events
     assert (cluster.run / "prms" / "v000001").is_dir()

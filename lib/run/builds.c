@@ -1,0 +1,93 @@
+#include "run/builds.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/macro.h"
+
+enum { EVENTS_AT_ONCE = 1000, COORDINATOR = 0, FIRST_ROLE = 1, LEARNER = 4 };     /* role numbers on the wire are one higher */
+
+const char *const run_build_roles[RUN_BUILD_ROLES] = {"coordinator", "env worker", "actor", "PRM server", "learner"};
+
+/* -1: no room for another. */
+static int item_of(struct run_builds *b, const char *name)
+{
+    for (size_t i = 0; i < b->n; i++)
+        if (!strcmp(b->items[i].name, name))
+            return (int)i;
+    if (b->n == RUN_BUILDS)
+        return -1;
+    b->items[b->n] = (struct run_build) {0};
+    snprintf(b->items[b->n].name, sizeof b->items->name, "%s", name);
+    return (int)b->n++;
+}
+
+static void learner_has(struct run_builds *b, size_t item, uint64_t wall_ms)
+{
+    if ((b->n_learner && b->learner[b->n_learner - 1].item == item) || b->n_learner == RUN_BUILD_SPANS)
+        return;
+    b->learner[b->n_learner].since_ms = wall_ms;
+    b->learner[b->n_learner++].item = item;
+}
+
+static void add(struct run_builds *b, unsigned role, const char *mark, const struct ledger_event *event)
+{
+    char name[sizeof b->items->name];
+    const char *at = NULL;
+    int item;
+
+    if (role >= RUN_BUILD_ROLES)
+        return;
+    for (const char *next = event->text; (next = strstr(next, mark)); next++)
+        at = next;              /* the last: a host's name is before it, and may hold anything */
+    if (!at || !at[strlen(mark)]) {
+        b->silent = true;
+        return;
+    }
+    snprintf(name, sizeof name, "%s", at + strlen(mark));
+    item = item_of(b, name);
+    if (item < 0)
+        return;
+    b->items[item].roles |= 1u << role;
+    if (role == LEARNER)
+        learner_has(b, (size_t)item, event->wall_ms);
+}
+
+static void note(struct run_builds *b, const struct ledger_event *event)
+{
+    unsigned role;
+
+    if (!strcmp(event->kind, "start"))
+        add(b, COORDINATOR, " build=", event);
+    else if (!strcmp(event->kind, "joined") && sscanf(event->text, "member %*u: role %u", &role) == 1 && role > FIRST_ROLE)
+        add(b, role - 1, ", build ", event);
+}
+
+int run_builds_read(struct ledger *ledger, struct run_builds *ret)
+{
+    struct run_builds builds = {0};
+    uint64_t after = 0;
+    size_t n;
+
+    do {
+        _cleanup_free_ struct ledger_event *events = NULL;
+        int r = ledger_events(ledger, after, EVENTS_AT_ONCE, &events, &n);
+
+        if (r < 0)
+            return r;
+        for (size_t i = 0; i < n; i++)
+            note(&builds, &events[i]);
+        after = n ? events[n - 1].sequence : after;
+    } while (n == EVENTS_AT_ONCE);
+    *ret = builds;
+    return 0;
+}
+
+int run_builds_at(const struct run_builds *b, uint64_t committed_ms)
+{
+    int item = -1;
+
+    for (size_t i = 0; i < b->n_learner && b->learner[i].since_ms <= committed_ms; i++)
+        item = (int)b->learner[i].item;
+    return item;
+}
