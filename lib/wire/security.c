@@ -195,7 +195,7 @@ int security_start(struct wire *wire, const char *secret_key_path, const char *a
 
     if (!security)
         return -ENOMEM;
-    r = security_key_read(secret_key_path, security->secret_key, error);
+    r = security_secret_read(secret_key_path, security->secret_key, error);
     if (r < 0)
         goto fail;
     if (zmq_curve_public(security->public_key, security->secret_key)) {

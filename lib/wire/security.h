@@ -27,6 +27,8 @@ int security_keypair(char ret_public[SECURITY_KEY_SIZE], char ret_secret[SECURIT
 /* Makes DIR/NAME.key and DIR/NAME.pub. -EEXIST: there is one already. */
 int security_key_create(const char *dir, const char *name, char ret_public[SECURITY_KEY_SIZE], struct error *error);
 int security_key_read(const char *path, char ret_key[SECURITY_KEY_SIZE], struct error *error);
+/* A secret one. -EPERM: the file is open to others than its owner and group. */
+int security_secret_read(const char *path, char ret_key[SECURITY_KEY_SIZE], struct error *error);
 
 /* Let a key in under a role / shut it out (by key or name). The file is replaced atomically. -ENOENT: was not in. */
 int security_allow(const char *allowed_path, Gantry__Role role, const char *public_key, const char *name, struct error *error);

@@ -78,7 +78,7 @@ def test_up_serves_members_on_other_hosts(make_cluster):
 
 
 def test_strangers_stay_out(tcp_cluster):
-    """No key, a key that was never let in, a key of another role, a coordinator that is somebody else: one line each, and an end."""
+    """No key, a key that was never let in, a key of another role, a coordinator that is somebody else, a key file open to all: one line each, and an end."""
     cluster, b = tcp_cluster()
     good = b.key("env_worker")
 
@@ -95,6 +95,10 @@ def test_strangers_stay_out(tcp_cluster):
     shutil.copy(good, c.dir / "worker.key")
     shutil.copy(c.dir / "keys" / "coordinator.pub", c.dir / "coordinator.pub")
     assert "compare coordinator.pub" in refused("impostor", "--key", c.dir / "worker.key")
+    (c.dir / "worker.key").chmod(0o644)
+    said = refused("open", "--key", c.dir / "worker.key")
+    assert "is open to everybody on this host (mode 0644): chmod 600" in said and said.count("level=error") == 1, said
+    (c.dir / "worker.key").chmod(0o640)
     (c.dir / "coordinator.pub").unlink()
     assert "copy RUN/keys/coordinator.pub there" in refused("nopub", "--key", c.dir / "worker.key")
     actor = cluster.spawn_bare("actor", "bare", "--join", cluster.coordinator, "--listen", LISTEN, "--run-dir", cluster.run)

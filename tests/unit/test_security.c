@@ -277,7 +277,7 @@ static void key_files(void **state)
     struct wire_lab lab;
     struct stat st;
     struct error error = {0};
-    char public_key[SECURITY_KEY_SIZE], back[SECURITY_KEY_SIZE], path[160];
+    char public_key[SECURITY_KEY_SIZE], secret[SECURITY_KEY_SIZE], back[SECURITY_KEY_SIZE], path[160];
 
     (void)state;
     lab_open(&lab);
@@ -285,6 +285,14 @@ static void key_files(void **state)
     snprintf(path, sizeof path, "%s/a.key", lab.dir);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
+    assert_int_equal(security_secret_read(path, secret, &error), 0);
+    assert_int_equal(chmod(path, 0640), 0);         /* a group of units may */
+    assert_int_equal(security_secret_read(path, secret, &error), 0);
+    assert_int_equal(chmod(path, 0644), 0);
+    assert_int_equal(security_secret_read(path, secret, &error), -EPERM);
+    assert_non_null(strstr(error.text, "mode 0644"));
+    assert_non_null(strstr(error.text, "chmod 600"));
+    assert_null(strstr(error.text, secret));
     snprintf(path, sizeof path, "%s/a.pub", lab.dir);
     assert_int_equal(security_key_read(path, back, &error), 0);
     assert_string_equal(back, public_key);
