@@ -325,6 +325,13 @@ static int kv_append(_unused_ void *stream, enum device_type type, _unused_ void
     return launch(COUNT_kv_append, 1, moved(type, 4 * (double)(rows * width)), 0);
 }
 
+static int rope_append(_unused_ void *stream, enum device_type type, _unused_ void *q, _unused_ void *k, _unused_ const void *v, _unused_ void *cache_k,
+                       _unused_ void *cache_v, _unused_ const int32_t *slot, _unused_ const int32_t *position, _unused_ const float *table, int64_t rows,
+                       int heads, int64_t dim, _unused_ int64_t capacity)
+{
+    return launch(COUNT_rope_append, 1, moved(type, 7 * (double)(rows * heads * dim)), 0);
+}
+
 static int patches(_unused_ void *stream, enum device_type type, _unused_ void *y, _unused_ const uint8_t *images, _unused_ const float *lut, int b,
                    int height, int width, _unused_ int patch)
 {
@@ -342,11 +349,11 @@ static int resize_pass(_unused_ void *stream, _unused_ uint8_t *y, _unused_ cons
 
 static int gemm(_unused_ void *stream, const struct device_gemm *g)
 {
-    double m = (double)g->m, n = (double)g->n, k = (double)g->k;
+    double m = (double)g->m, n = (double)g->n, k = (double)g->k, batch = (double)MAX(g->batch, 1), a = g->batch > 1 && !g->a_apart ? 1 : batch;
     bool thin = g->n <= COUNT_THIN || g->k <= COUNT_THIN || (g->a_transposed && g->m <= COUNT_THIN);
 
-    return launch(thin ? COUNT_thin : COUNT_product, 1, moved(g->a_type, m * k) + moved(g->b_type, n * k) + moved(g->c_type, (g->add ? 2 : 1) * m * n),
-                  2 * m * n * k);
+    return launch(thin ? COUNT_thin : COUNT_product, 1, moved(g->a_type, a * m * k) + moved(g->b_type, batch * n * k) +
+                  moved(g->c_type, batch * (g->add ? 2 : 1) * m * n), 2 * batch * m * n * k);
 }
 
 /* Rows of queries and of keys, and pairs that are met. */
@@ -443,7 +450,7 @@ const struct device_kernels *count_kernels(void)
         .activation = activation, .activation_backward = activation_backward, .swiglu = swiglu, .swiglu_backward = swiglu_backward,
         .column_sum = column_sum, .layernorm = layernorm, .layernorm_backward = layernorm_backward, .rmsnorm = rmsnorm,
         .residual_rmsnorm = residual_rmsnorm, .rmsnorm_backward = rmsnorm_backward, .copy_rows = copy_rows, .broadcast = broadcast,
-        .add_cycle = add_cycle, .splice = splice, .scatter = scatter, .embedding = embedding, .rope = rope, .kv_append = kv_append,
+        .add_cycle = add_cycle, .splice = splice, .scatter = scatter, .embedding = embedding, .rope = rope, .rope_append = rope_append, .kv_append = kv_append,
         .patches = patches, .resize_pass = resize_pass, .gemm = gemm, .attention = attention, .attention_backward = attention_backward,
         .attention_decode = attention_decode, .token_stats = token_stats, .token_stats_backward = token_stats_backward, .sample = sample,
         .adamw = adamw, .sum_squares = sum_squares,

@@ -254,8 +254,9 @@ void linear_product(const struct linear *c, bool add, float *scratch)
             memcpy(c->y->x + i * count, scratch + i * width + skip, (size_t)count * sizeof(float));
 }
 
-struct tensor *linear_times(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, int64_t first,
-                                   int64_t count, float times)
+/* later: whoever called puts the product on the device; *ret is what it is. */
+static struct tensor *make(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, int64_t first, int64_t count,
+                           float times, bool later, struct linear **ret)
 {
     struct tensor *y;
     struct linear *c;
@@ -276,7 +277,8 @@ struct tensor *linear_times(struct tape *t, struct tensor *x, const struct param
     note_param(t, bias);
     tape_record(t, y, linear_backward, c);
     scratch = tape_scratch(t, linear_scratch(weight, x->rows, x->cols, first, count));
-    if (t->error || t->planning)
+    *ret = c;
+    if (t->error || t->planning || later)
         return t->error ? NULL : y;
     if (t->on) {
         product_on(t, c, false);
@@ -288,9 +290,12 @@ struct tensor *linear_times(struct tape *t, struct tensor *x, const struct param
     return y;
 }
 
-static struct tensor *linear(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, int64_t first, int64_t count)
+struct tensor *linear_times(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, int64_t first, int64_t count,
+                            float times)
 {
-    return linear_times(t, x, weight, bias, first, count, 1.0f);
+    struct linear *c;
+
+    return make(t, x, weight, bias, first, count, times, false, &c);
 }
 
 /* ---- adapters ---------------------------------------------------------------------------------------------- */
@@ -313,8 +318,10 @@ static void adapter_backward(struct tape *tape, void *context)
         cpu_kernels()->scale(h->g, c->scale, h->rows * h->cols);
 }
 
-/* y += scale (x A^T) B^T with B's rows from `first` on, when W has an adapter. */
-struct tensor *linear_adapt(struct tape *t, struct tensor *x, const struct param *weight, int64_t first, struct tensor *y)
+bool linear_comes_later(const struct tape *t, const struct param *weight) { return t->on && t->half && weight->lora.a && !t->plain; }
+
+/* y += scale (x A^T) B^T with B's rows from `first` on, when W has an adapter; base, unless it is NULL, is the product with W, which comes after it. */
+static struct tensor *adapt(struct tape *t, struct tensor *x, const struct param *weight, int64_t first, struct tensor *y, const struct linear *base)
 {
     const struct lora *lora = &weight->lora;
     struct tensor *h;
@@ -338,7 +345,9 @@ struct tensor *linear_adapt(struct tape *t, struct tensor *x, const struct param
     if (t->error || t->planning)
         return t->error ? NULL : y;
     if (t->on) {
-        product_on(t, &c->up, true);
+        product_on(t, &c->up, !base);
+        if (base)
+            product_on(t, base, true);
         return t->error ? NULL : y;
     }
     if (!lora->b->forward || (t->training && !lora->b->backward))
@@ -348,12 +357,26 @@ struct tensor *linear_adapt(struct tape *t, struct tensor *x, const struct param
     return y;
 }
 
+struct tensor *linear_adapt(struct tape *t, struct tensor *x, const struct param *weight, int64_t first, struct tensor *y)
+{
+    return adapt(t, x, weight, first, y, NULL);
+}
+
+static struct tensor *with_adapter(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, int64_t first, int64_t count)
+{
+    bool later = linear_comes_later(t, weight);
+    struct linear *base;
+    struct tensor *y = make(t, x, weight, bias, first, count, 1.0f, later, &base);
+
+    return adapt(t, x, weight, first, y, later && y ? base : NULL);
+}
+
 struct tensor *op_linear(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias)
 {
-    return linear_adapt(t, x, weight, 0, linear(t, x, weight, bias, 0, weight->dim[0]));
+    return with_adapter(t, x, weight, bias, 0, weight->dim[0]);
 }
 
 struct tensor *op_linear_rows(struct tape *t, struct tensor *x, const struct param *weight, int64_t first, int64_t count)
 {
-    return linear_adapt(t, x, weight, first, linear(t, x, weight, NULL, first, count));
+    return with_adapter(t, x, weight, NULL, first, count);
 }

@@ -41,8 +41,8 @@ static void products_on(struct tape *t, const struct linear *c, int n, bool add)
         linear_gemm_on(t, one[i]);
 }
 
-/* y[i] += h B_i^T with the columns of h that are B_i's, which are scaled already. */
-static bool add_joined(struct tape *t, struct tensor *h, const struct lora_join *join, struct tensor *const *y)
+/* y[i] += h B_i^T, or = on a device and `first`, with the columns of h that are B_i's, which are scaled already. */
+static bool add_joined(struct tape *t, struct tensor *h, const struct lora_join *join, bool first, struct tensor *const *y)
 {
     struct linear up[LORA_JOIN_MOST];
     int64_t column = 0;
@@ -64,13 +64,15 @@ static bool add_joined(struct tape *t, struct tensor *h, const struct lora_join 
             linear_product(&up[i], true, scratch);
     }
     if (t->on && !t->error && !t->planning)
-        products_on(t, up, join->n, true);
+        products_on(t, up, join->n, !first);
     return !t->error;
 }
 
-/* On a device, when nothing learns: results one behind the other, so that one product can make them all. A dry run counts the same. */
-static bool linears_on(struct tape *t, struct tensor *x, const struct linear_use *use, int n, struct tensor **ret)
+/* On a device, when nothing learns: results one behind the other, so that one product can make them all. A dry run counts the same. join: with what its adapters
+ * make of x, which is h. */
+static bool linears_on(struct tape *t, struct tensor *x, const struct lora_join *join, struct tensor *h, const struct linear_use *use, int n, struct tensor **ret)
 {
+    bool later = join && linear_comes_later(t, use[0].weight);
     struct linear c[LORA_JOIN_MOST];
 
     for (int i = 0; i < n; i++) {
@@ -83,9 +85,11 @@ static bool linears_on(struct tape *t, struct tensor *x, const struct linear_use
             return false;
         c[i] = (struct linear) {.x = x, .y = ret[i], .weight = w, .bias = use[i].bias, .times = 1.0f};
     }
+    if (later && !add_joined(t, h, join, true, ret))
+        return false;
     if (!t->planning)
-        products_on(t, c, n, false);
-    return !t->error;
+        products_on(t, c, n, later);
+    return !t->error && (!join || later || add_joined(t, h, join, false, ret));
 }
 
 static bool joined(struct tape *t, struct tensor *x, const struct lora_join *join, const struct linear_use *use, struct tensor **ret)
@@ -96,7 +100,7 @@ static bool joined(struct tape *t, struct tensor *x, const struct lora_join *joi
     if (!h)
         return false;
     if (t->on)
-        return linears_on(t, x, use, join->n, ret) && add_joined(t, h, join, ret);
+        return linears_on(t, x, join, h, use, join->n, ret);
     if (!t->planning)
         cpu_kernels()->scale(h->x, scale, h->rows * h->cols);
     for (int i = 0; i < join->n; i++) {
@@ -104,7 +108,7 @@ static bool joined(struct tape *t, struct tensor *x, const struct lora_join *joi
         if (!ret[i])
             return false;
     }
-    return add_joined(t, h, join, ret);
+    return add_joined(t, h, join, false, ret);
 }
 
 /* Where a weight comes: in the group, or on the device. */
@@ -134,7 +138,7 @@ static bool served(struct tape *t, struct tensor *x, const struct lora_join *joi
         sorted[at] = use[i];
         from[at] = i;
     }
-    ok = join ? joined(t, x, join, sorted, made) : linears_on(t, x, sorted, n, made);
+    ok = join ? joined(t, x, join, sorted, made) : linears_on(t, x, NULL, NULL, sorted, n, made);
     for (int i = 0; i < n && ok; i++) {
         ret[from[i]] = join ? made[i] : linear_adapt(t, x, sorted[i].weight, 0, made[i]);
         ok = ret[from[i]] != NULL;
@@ -145,7 +149,7 @@ static bool served(struct tape *t, struct tensor *x, const struct lora_join *joi
 bool op_linears(struct tape *t, struct tensor *x, const struct linear_use *use, int n, struct tensor **ret)
 {
     /* what is computed twice gives the same bits twice */
-    bool serving = n <= LORA_JOIN_MOST && !t->training && !t->recompute;
+    bool serving = n <= LORA_JOIN_MOST && !t->training && !t->recompute, later = false;
     const struct param *weights[LORA_JOIN_MOST] = {NULL};
     const struct lora_join *join = NULL;
 
@@ -155,7 +159,9 @@ bool op_linears(struct tape *t, struct tensor *x, const struct linear_use *use, 
         weights[i] = use[i].weight;
     if (serving && !t->plain)
         join = lora_join_of(weights, n, t->on != NULL);
-    if (join || (serving && t->on))
+    for (int i = 0; i < n; i++)
+        later = later || linear_comes_later(t, use[i].weight);
+    if (join || (serving && t->on && !later))
         return served(t, x, join, use, n, ret);
     for (int i = 0; i < n; i++) {
         ret[i] = op_linear(t, x, use[i].weight, use[i].bias);
