@@ -9,8 +9,8 @@
 # initcheck and racecheck on the own kernels, memcheck with the libraries' as well (the toolkit's, or what `make sanitizer` fetches).
 #
 # Each part is a process of its own with a time of its own, and the report has what it said, as far as it came, before the next begins: what crashes
-# or hangs takes nothing else with it. Parts are in the order of their worth; what LIMIT leaves no time for is named. The report ends with all that was
-# measured once more, and one line that says how it went. (GPU_CHECK_BIN, GPU_CHECK_SANITIZER, and GPU_CHECK_LIMIT
+# or hangs takes nothing else with it. Parts are in the order of their worth (are the kernels right, are the aims met, then the rest); what LIMIT leaves no
+# time for is named. The report ends with all that was measured once more, and one line that says how it went. (GPU_CHECK_BIN, GPU_CHECK_SANITIZER, and GPU_CHECK_LIMIT
 # and GPU_CHECK_MOST, of all and of a part, are for its test.)
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -66,18 +66,18 @@ nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used,clocks.sm,cl
 part ops 60 "$bin/nn/test_device"
 [ $? = 77 ] && exit 0
 part step 20 "$bin/nn/test_device_step"
+part products 40 "$bin/nn/test_device_blas"
+part attention 40 "$bin/nn/test_device_dnn"
+models act fast 60
+models train fast 70
+part kernels 60 "$bin/bench/bench_gpu" "$GANTRY_TEST_DEVICE"
 part models 90 "$bin/nn/test_device_model"
 part contract 60 "$bin/nn/test_device_contract"
-part attention 40 "$bin/nn/test_device_dnn"
-part products 40 "$bin/nn/test_device_blas"
 part graphs 40 "$bin/nn/test_device_graphs"
 part training 60 "$bin/nn/test_device_train"
 part nccl 40 "$bin/nn/test_device_ranks"
 part memory 40 "$bin/nn/test_device_memory"
 part large 40 "$bin/nn/test_device_large"
-part kernels 60 "$bin/bench/bench_gpu" "$GANTRY_TEST_DEVICE"
-models act fast 60
-models train fast 70
 models contract fast 60
 GANTRY_TEST_OWN=1 sanitize memcheck 100 memcheck
 # Pictures by EGL: the program says who drew them, and how many there are a second.

@@ -18,49 +18,26 @@ enum { BLOCK = 65521 };         /* a prime: rows of a matrix begin at different 
 
 /* ---- values --------------------------------------------------------------------------------------------- */
 
-static void fill(struct param *p, const float *block, uint16_t *halves)
-{
-    if (!p->half) {
-        for (int64_t at = 0; at < p->numel; at += BLOCK)
-            memcpy(p->value + at, block, (size_t)MIN(p->numel - at, BLOCK) * sizeof(*block));
-        return;
-    }
-    for (int i = 0; i < BLOCK && i < p->numel; i++)
-        halves[i] = float_to_bf16(block[i]);
-    for (int64_t at = 0; at < p->numel; at += BLOCK)
-        memcpy(p->bf16 + at, halves, (size_t)MIN(p->numel - at, BLOCK) * sizeof(*halves));
-}
-
 static bool hollow;
 
 void synthetic_hollow(void) { hollow = true; }
 
-/* What is hollow has its place before params_allocate asks. */
-static int allocate(struct params *params)
-{
-    for (int i = 0; i < params->count && hollow; i++) {
-        struct param *p = params->list[i];
-        void *at = p->half ? mmap(NULL, (size_t)p->numel * sizeof(*p->bf16), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : NULL;
-
-        if (at == MAP_FAILED)
-            return -ENOMEM;
-        p->bf16 = at;
-    }
-    return params_allocate(params);
-}
+/* Draws the first n values of parameter i; returns what tells parameters of other distributions apart. */
+typedef double draw_fn(const void *of, int i, float *block, int64_t n);
 
 /* As a fresh model's. */
-static void draw_policy(const void *of, int i, float *block, int64_t n)
+static double draw_policy(const void *of, int i, float *block, int64_t n)
 {
     const struct openvla *model = of;
     struct openvla_init init;
 
     openvla_init_begin(model->params.list[i], model->w->init[i], 1, &init);
     openvla_init_next(&init, block, n);
+    return init.kind + (double)init.bound;
 }
 
 /* Matrices +-1/sqrt(inputs), norms 1, biases 0. */
-static void draw_reward(const void *of, int i, float *block, int64_t n)
+static double draw_reward(const void *of, int i, float *block, int64_t n)
 {
     const struct qwen_vl *model = of;
     const struct param *p = model->params.list[i];
@@ -71,20 +48,103 @@ static void draw_reward(const void *of, int i, float *block, int64_t n)
 
     for (int64_t k = 0; k < n; k++)
         block[k] = p->ndim >= 2 ? bound * (2 * philox_uniform(&random) - 1) : norm ? 1.0f : 0.0f;
+    return (double)bound;
 }
 
-static int fill_all(struct params *params, int n, void (*draw)(const void *of, int i, float *block, int64_t n), const void *of)
+/* Matrices of one distribution share their memory: each begins at another place of a row of equal blocks. */
+struct pool { double of; int64_t numel, at; };
+
+static int lay_pools(const struct params *params, int n, draw_fn *draw, const void *of, int *ret_which, struct pool *ret)
+{
+    float few[1];
+    int pools = 0;
+
+    for (int i = 0; i < n; i++) {
+        double what = draw(of, i, few, MIN(params->list[i]->numel, (int64_t)ARRAY_SIZE(few)));
+        int k = 0;
+
+        while (k < pools && ret[k].of != what)
+            k++;
+        if (k == pools)
+            ret[pools++] = (struct pool) {.of = what};
+        ret_which[i] = k;
+        if (params->list[i]->half)
+            ret[k].numel = MAX(ret[k].numel, params->list[i]->numel + BLOCK);
+    }
+    return pools;
+}
+
+static void fill_pool(uint16_t *to, const float *block, int64_t n)
+{
+    for (int64_t k = 0; k < MIN(n, BLOCK); k++)
+        to[k] = float_to_bf16(block[k]);
+    for (int64_t at = BLOCK; at < n; at += BLOCK)
+        memcpy(to + at, to, (size_t)MIN(n - at, BLOCK) * sizeof(*to));
+}
+
+static int allocate_hollow(struct params *params)
+{
+    for (int i = 0; i < params->count; i++) {
+        struct param *p = params->list[i];
+        void *at = p->half ? mmap(NULL, (size_t)p->numel * sizeof(*p->bf16), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : NULL;
+
+        if (at == MAP_FAILED)
+            return -ENOMEM;
+        p->bf16 = at;
+    }
+    return params_allocate(params);
+}
+
+static int allocate_pools(struct params *params, int n, draw_fn *draw, const void *of, float *block)
+{
+    _cleanup_free_ int *which = calloc((size_t)n, sizeof(*which));
+    _cleanup_free_ struct pool *pools = calloc((size_t)n, sizeof(*pools));
+    _cleanup_free_ uint16_t *memory = NULL;
+    int n_pools = which && pools ? lay_pools(params, n, draw, of, which, pools) : 0, r;
+    int64_t all = 0;
+
+    for (int k = 0; k < n_pools; k++) {
+        pools[k].at = all;
+        all += pools[k].numel;
+    }
+    memory = malloc(MAX((size_t)all, (size_t)1) * sizeof(*memory));
+    if (!n_pools || !memory)
+        return -ENOMEM;
+    for (int i = 0; i < n; i++) {
+        struct param *p = params->list[i];
+        struct pool *pool = &pools[which[i]];
+
+        if (!p->half)
+            continue;
+        if (pool->numel) {              /* the first of its kind draws for all */
+            draw(of, i, block, BLOCK);
+            fill_pool(memory + pool->at, block, pool->numel);
+            pool->numel = 0;
+        }
+        p->bf16 = memory + pool->at + (int64_t)i * 12289 % BLOCK;
+    }
+    r = params_allocate(params);
+    if (r >= 0)
+        params->halves = TAKE_PTR(memory);      /* freed with them */
+    return r;
+}
+
+/* Allocates and fills; the first n are drawn. */
+static int make(struct params *params, int n, draw_fn *draw, const void *of)
 {
     _cleanup_free_ float *block = calloc(BLOCK, sizeof(*block));
-    _cleanup_free_ uint16_t *halves = calloc(BLOCK, sizeof(*halves));
+    int r = !block ? -ENOMEM : hollow ? allocate_hollow(params) : allocate_pools(params, n, draw, of, block);
 
-    for (int i = 0; i < n && block && halves; i++) {
-        if (hollow && params->list[i]->half)
+    for (int i = 0; i < n && r >= 0; i++) {
+        struct param *p = params->list[i];
+
+        if (p->half)
             continue;
-        draw(of, i, block, MIN(params->list[i]->numel, BLOCK));
-        fill(params->list[i], block, halves);
+        draw(of, i, block, MIN(p->numel, BLOCK));
+        for (int64_t at = 0; at < p->numel; at += BLOCK)
+            memcpy(p->value + at, block, (size_t)MIN(p->numel - at, BLOCK) * sizeof(*block));
     }
-    return block && halves ? 0 : -ENOMEM;
+    return r;
 }
 
 void synthetic_speak(struct params *params, uint64_t seed)
@@ -145,9 +205,7 @@ int synthetic_policy(const char *name, int layers, struct openvla **ret, struct 
     if (r < 0)
         return r;
     keep_halves(model);
-    r = allocate(&model->params);
-    if (r >= 0)
-        r = fill_all(&model->params, model->w->trunk, draw_policy, model);
+    r = make(&model->params, model->w->trunk, draw_policy, model);
     if (r < 0)
         return error_set(error, -r, "%s: no memory for its values", name);
     *ret = TAKE_PTR(model);
@@ -187,9 +245,7 @@ int synthetic_reward(bool small, struct qwen_vl **ret, struct error *error)
         return r;
     for (int i = 0; i < model->params.count; i++)
         model->params.list[i]->half = model->params.list[i]->ndim >= 2;
-    r = allocate(&model->params);
-    if (r >= 0)
-        r = fill_all(&model->params, model->params.count, draw_reward, model);
+    r = make(&model->params, model->params.count, draw_reward, model);
     if (r >= 0)
         r = qwen_vl_add_reward_head(model, 256, 1);
     if (r < 0)

@@ -1,5 +1,6 @@
-/* synthetic.h - models of the real sizes, in memory, without a checkpoint: matrices bf16 as one has them, the values of each a small block of random
- * numbers again and again. For benches: what is multiplied is of the right size, and nobody waits a minute for fifteen gigabytes of random numbers.
+/* synthetic.h - models of the real sizes, in memory, without a checkpoint: matrices bf16 as one has them, the values a small block of random
+ * numbers again and again, matrices of one distribution in the same half a gigabyte. For benches: what is multiplied is of the right size, and nobody waits for
+ * fifteen gigabytes of random numbers, nor has room for them on the host.
  * Failure rule: -errno with one line. */
 #pragma once
 

@@ -63,7 +63,7 @@ def test_what_crashes_hangs_or_fails_takes_nothing_with_it(parts):
     assert "FAIL models (status 139" in report and "FAIL attention: not done" in report and "FAIL train-strict (status 1" in report
     assert "test_device_memory ran" in report and "act-strict: openvla-7b act strict: 33.1 actions/s" in report
     last = report.rstrip().splitlines()[-1]
-    assert last.startswith("gpu-check: FAILED: models attention train-fast train-strict; left out: none"), last
+    assert last.startswith("gpu-check: FAILED: attention train-fast models train-strict; left out: none"), last
 
 
 def test_without_a_device_it_skips_and_a_device_that_goes_is_a_failure(parts):
