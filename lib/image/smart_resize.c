@@ -1,6 +1,7 @@
 /* smart_resize.c - sizes and patch order of Qwen's picture processor. */
 #include <errno.h>
 #include <math.h>
+#include <string.h>
 
 #include "image/smart_resize.h"
 
@@ -57,28 +58,55 @@ void image_qwen_lut(const double mean[3], const double std[3], float ret_lut[3][
             ret_lut[c][u] = ((float)(u * (1.0 / 255.0)) - (float)mean[c]) / (float)std[c];
 }
 
-int image_qwen_patches(const uint8_t *rgb, int height, int width, int patch, int merge, const float lut[3][256], float *ret)
+/* The order of a picture's patches; caller frees. NULL: *ret_error. */
+static int32_t *order_of(int height, int width, int patch, int merge, int *ret_n, int *ret_error)
 {
     _cleanup_free_ int32_t *order = NULL;
-    int across, n;
 
+    *ret_error = -EINVAL;
     if (patch < 1 || height < patch || width < patch || height % patch || width % patch)
-        return -EINVAL;
-    across = width / patch;
-    n = height / patch * across;
-    order = malloc((size_t)n * sizeof(*order));
+        return NULL;
+    *ret_n = height / patch * (width / patch);
+    order = malloc((size_t)*ret_n * sizeof(*order));
     if (!order)
-        return -ENOMEM;
-    if (image_merge_order(height / patch, across, merge, order) < 0)
-        return -EINVAL;
-    for (int i = 0; i < n; i++) {
-        const uint8_t *corner =
-            rgb + ((size_t)(order[i] / across) * (size_t)width + (size_t)(order[i] % across)) * (size_t)patch * 3;
+        *ret_error = -ENOMEM;
+    return order && image_merge_order(height / patch, width / patch, merge, order) >= 0 ? TAKE_PTR(order) : NULL;
+}
+
+static const uint8_t *corner_of(const uint8_t *rgb, int width, int patch, int32_t at)
+{
+    int across = width / patch;
+
+    return rgb + ((size_t)(at / across) * (size_t)width + (size_t)(at % across)) * (size_t)patch * 3;
+}
+
+int image_qwen_cut(const uint8_t *rgb, int height, int width, int patch, int merge, uint8_t *ret)
+{
+    size_t bytes = (size_t)patch * 3;
+    int n, r;
+    _cleanup_free_ int32_t *order = order_of(height, width, patch, merge, &n, &r);
+
+    for (int i = 0; order && i < n; i++) {
+        const uint8_t *corner = corner_of(rgb, width, patch, order[i]);
+
+        for (int y = 0; y < patch; y++, ret += bytes)
+            memcpy(ret, corner + (size_t)y * (size_t)width * 3, bytes);
+    }
+    return order ? 0 : r;
+}
+
+int image_qwen_patches(const uint8_t *rgb, int height, int width, int patch, int merge, const float lut[3][256], float *ret)
+{
+    int n, r;
+    _cleanup_free_ int32_t *order = order_of(height, width, patch, merge, &n, &r);
+
+    for (int i = 0; order && i < n; i++) {
+        const uint8_t *corner = corner_of(rgb, width, patch, order[i]);
 
         for (int c = 0; c < 3; c++)
             for (int y = 0; y < patch; y++)
                 for (int x = 0; x < patch; x++)
                     *ret++ = lut[c][corner[((size_t)y * (size_t)width + (size_t)x) * 3 + (size_t)c]];
     }
-    return 0;
+    return order ? 0 : r;
 }

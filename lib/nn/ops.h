@@ -150,6 +150,8 @@ float laplace_draw(float uniform, float middle, float scale);
 /* Stop the gradient here: same numbers, no way back. */
 struct tensor *op_detach(struct tape *t, struct tensor *x);
 /* a (N,c1) and constant columns extra (N,c2) side by side. extra is borrowed. */
+/* Each `width` columns `times` times in a row, of an input that wants no gradient: (N, d) -> (N, times*d). */
+struct tensor *op_repeat(struct tape *t, struct tensor *x, int64_t width, int64_t times);
 struct tensor *op_append_constant(struct tape *t, struct tensor *a, const float *extra, int64_t extra_cols);
 /* The same numbers in row-major order as (rows, cols); rows * cols stays. */
 struct tensor *op_reshape(struct tape *t, struct tensor *x, int64_t rows, int64_t cols);

@@ -11,7 +11,9 @@
 #include "nn/lora_join.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_lora.h"
+#include "nn/models/qwen_vl.h"
 #include "tests/emulate/test_device.h"
+#include "tests/harness/synthetic.h"
 #include "train/trainer.h"
 
 enum { N = 3, SIDE = 64, PIXELS = SIDE * SIDE * 3, TOKENS = 7 };
@@ -294,6 +296,62 @@ static void test_learns_with_adapters_blocks_computed_twice_and_half_of_the_shar
     learns(true, true, SHARDS / 2);
 }
 
+/* A reward model of its own backbone: patches are cut and looked up there, of pictures of two sizes. */
+static void test_a_reward_model_scores_as_on_the_cpu(void **state)
+{
+    enum { PATCHES = 80, WIDTH = 64 };
+    static const int side[2] = {56, 112};
+    static float patches[2][PATCHES * WIDTH];
+    float progress[2][2];
+    struct error error = {0};
+
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        struct qwen_item items[2] = {0};
+        struct qwen_session *session = NULL;
+        struct qwen_vl *model = NULL;
+        struct qwen_pass pass;
+        struct tape tape;
+
+        if (synthetic_reward(true, &model, &error) < 0)
+            fail_msg("%s", error.text);
+        if (k)
+            params_use_device(&model->params, device, true);
+        assert_int_equal(qwen_vl_pack(model, true), 0);
+        for (int i = 0; i < 2; i++) {
+            uint8_t *rgb = malloc((size_t)(side[i] * side[i] * 3));
+            int32_t *ids;
+
+            for (int at = 0; at < side[i] * side[i] * 3; at++)
+                rgb[at] = (uint8_t)((unsigned)at * 2654435761u >> 13);
+            assert_int_equal(synthetic_prompt(model, side[i], 5, &ids, &items[i].n_ids), 0);
+            items[i].ids = ids;
+            items[i].n_pictures = 1;
+            items[i].pictures[0] = (struct qwen_picture) {rgb, side[i], side[i]};
+        }
+        tape_init(&tape, true);         /* nothing is forgotten */
+        assert_int_equal(tape_attach(&tape, &model->params), 0);
+        assert_int_equal(tape_reserve(&tape, 64 << 20), 0);
+        tape_begin(&tape);
+        assert_int_equal(qwen_vl_forward_full(model, &tape, items, 2, &pass), 0);
+        assert_int_equal(pass.patches->rows * pass.patches->cols, PATCHES * WIDTH);
+        memcpy(patches[k], tape_values(&tape, pass.patches), sizeof patches[k]);
+        tape_release(&tape);
+        assert_int_equal(qwen_session_new(&session), 0);
+        assert_int_equal(qwen_vl_score(model, session, items, 2, progress[k]), 0);
+        qwen_session_free(session);
+        for (int i = 0; i < 2; i++) {
+            free((void *)(uintptr_t)items[i].ids);
+            free((void *)(uintptr_t)items[i].pictures[0].rgb);
+        }
+        qwen_vl_free(model);
+        if (k)
+            assert_true(distance(patches[1], patches[0], PATCHES * WIDTH) < 1e-2);
+    }
+    for (int i = 0; i < 2; i++)
+        assert_true(fabsf(progress[1][i] - progress[0][i]) < 1e-2f);
+}
+
 /* Every layer of the reference's model, under the reference's own tolerances. */
 static void test_goldens(void **state)
 {
@@ -325,6 +383,7 @@ int main(void)
         cmocka_unit_test(test_scores_as_on_the_cpu),
         cmocka_unit_test(test_learns_as_on_the_cpu),
         cmocka_unit_test(test_goldens),
+        cmocka_unit_test(test_a_reward_model_scores_as_on_the_cpu),
         cmocka_unit_test(test_learns_with_adapters_blocks_computed_twice_and_half_of_the_shards_in_a_pass),
     };
 

@@ -255,6 +255,20 @@ const void *device_send(struct device_stream *s, const void *host, size_t bytes)
     return one.device;
 }
 
+const void *device_send_kept(struct device_stream *s, const void *host, size_t bytes)
+{
+    const void *device;
+
+    for (int i = 0; i < s->n_sent; i++)
+        if (s->sent[i].kept == host && s->sent[i].bytes == bytes)
+            return s->sent[i].device;
+    device = device_send(s, host, bytes);
+    for (int i = 0; device && i < s->n_sent; i++)
+        if (s->sent[i].device == device)
+            s->sent[i].kept = host;
+    return device;
+}
+
 void *device_workspace(struct device_stream *s, size_t bytes)
 {
     void *larger;

@@ -65,6 +65,7 @@ enum { DEVICE_STAGING = 4 << 20, DEVICE_WORKSPACE = 32 << 20 };
 struct device_sent {
     size_t bytes;
     const void *host, *device;
+    const void *kept; /* where the bytes came from, when they stay as they are (device_send_kept); else NULL */
 };
 struct device_chunk {
     char *host, *device;
@@ -91,6 +92,8 @@ DEFINE_FREEP(struct device_stream, device_stream_free)
 int device_stream_begin(struct device_stream *s);
 /* A copy of host memory on the device, until the next begin. Equal bytes are sent once: do not write to it. NULL: -ENOMEM. */
 const void *device_send(struct device_stream *s, const void *host, size_t bytes);
+/* The same of memory that nobody changes before the next begin: found again by its address, not by its bytes. For large arrays that many ops read. */
+const void *device_send_kept(struct device_stream *s, const void *host, size_t bytes);
 /* At least this much of scratch for a library; grows rarely. NULL: -ENOMEM. */
 void *device_workspace(struct device_stream *s, size_t bytes);
 int device_gemm(struct device_stream *s, const struct device_gemm *g); /* cuBLASLt, else the own kernel */

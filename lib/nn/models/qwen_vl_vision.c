@@ -10,6 +10,29 @@
 
 static const float eps = 1e-6f;         /* of every norm in the tower */
 
+/* The same on a device: the picture's bytes go there, cut into patches, a twelfth of what the rows take; they are one tall picture to the op. */
+static struct tensor *pixels_on(const struct qwen_vl *model, struct tape *tape, const struct qwen_layout *l)
+{
+    const struct qwen_vision_config *c = &model->config.vision;
+    int64_t area = (int64_t)c->patch * c->patch;
+    uint8_t *cut = tape_alloc(tape, (size_t)(3 * l->patches * area));
+    const uint8_t **image = tape_alloc(tape, sizeof(*image));
+
+    if (!cut || !image)
+        return NULL;
+    for (int p = 0; p < l->n_pictures && !tape->planning; p++) {
+        const struct qwen_picture *picture = &l->pictures[p];
+
+        if (image_qwen_cut(picture->rgb, picture->height, picture->width, c->patch, c->merge, cut + 3 * l->picture_start[p] * area) < 0) {
+            tape->error = -EINVAL;
+            return NULL;
+        }
+    }
+    *image = cut;
+    return op_repeat(tape, op_patches(tape, &(struct pictures) {.images = image, .b = 1, .height = (int)l->patches * c->patch, .width = c->patch, .patch = c->patch},
+                                      model->lut[0]), area, c->temporal);
+}
+
 /* (patches, 3 * temporal * patch * patch), a constant input. */
 static struct tensor *pixels(const struct qwen_vl *model, struct tape *tape, const struct qwen_layout *l)
 {
@@ -67,7 +90,7 @@ struct tensor *qwen_vision(const struct qwen_vl *model, struct tape *tape, const
     struct spans whole = {l->n_pictures, l->picture_start}, windows = {l->n_windows, l->window_start};
     float *table = qwen_vision_table(c, tape, l);
     size_t mark = tape_mark(tape);
-    struct tensor *x = op_linear(tape, pixels(model, tape, l), w->patch, NULL);
+    struct tensor *x = op_linear(tape, tape->on ? pixels_on(model, tape, l) : pixels(model, tape, l), w->patch, NULL);
 
     pass->patches = x;
     if (c->window)

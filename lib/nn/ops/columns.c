@@ -1,4 +1,4 @@
-/* columns.c - tensors side by side, and constant columns beside a tensor. */
+/* columns.c - tensors side by side, constant columns beside a tensor, columns several times. */
 #include "nn/ops/op.h"
 
 struct columns { struct tensor *a, *b, *y; };
@@ -53,4 +53,29 @@ struct tensor *op_concat(struct tape *t, struct tensor *a, struct tensor *b)
 struct tensor *op_append_constant(struct tape *t, struct tensor *a, const float *extra, int64_t extra_cols)
 {
     return a ? op_concat(t, a, tape_input(t, extra, a->rows, extra_cols)) : NULL;
+}
+
+struct tensor *op_repeat(struct tape *t, struct tensor *x, int64_t width, int64_t times)
+{
+    struct tensor *y;
+
+    if (!x)
+        return NULL;
+    if (width < 1 || times < 1 || x->cols % width || x->wants)
+        return op_fail(t, -EINVAL);
+    y = tape_alloc(t, sizeof(*y));
+    if (!y)
+        return NULL;
+    *y = (struct tensor) {.x = tape_activations(t, x->rows * x->cols * times), .rows = x->rows, .cols = x->cols * times};
+    if (t->error || t->planning)
+        return t->error ? NULL : y;
+    for (int64_t k = 0; k < x->cols / width * times; k++) {
+        int64_t from = k / times * width;
+
+        if (t->on)
+            ON(t, copy_rows, type_of(t), at_activation(t, y->x, k * width), y->cols, at_activation(t, x->x, from), x->cols, x->rows, width, false);
+        for (int64_t i = 0; i < x->rows && !t->on; i++)
+            memcpy(y->x + i * y->cols + k * width, x->x + i * x->cols + from, (size_t)width * sizeof(float));
+    }
+    return t->error ? NULL : y;
 }

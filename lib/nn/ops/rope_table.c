@@ -13,9 +13,11 @@ static void rotate(struct tape *t, const struct rotation *c, float *x, float dir
     static const int32_t first = 0;
 
     if (t->on) {
-        const float *table = tape_send(t, c->table, c->x->rows * c->dim);
+        const float *table = device_send_kept(t->on, c->table, (size_t)(c->x->rows * c->dim) * sizeof(*table));
 
-        if (table)
+        if (!table)
+            op_fail(t, -ENOMEM);
+        else
             ON(t, rope, type_of(t), x, c->x->cols, NULL, table, c->x->rows, c->heads, c->dim, direction);
         return;
     }
