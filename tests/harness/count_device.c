@@ -229,9 +229,9 @@ static int swiglu(_unused_ void *stream, enum device_type type, _unused_ void *y
 }
 
 static int swiglu_backward(_unused_ void *stream, enum device_type type, _unused_ void *dgate, _unused_ void *dup, _unused_ const void *dy,
-                           _unused_ const void *gate, _unused_ const void *up, int64_t n)
+                           _unused_ const void *gate, _unused_ const void *up, int64_t n, bool adds)
 {
-    return launch(COUNT_swiglu_backward, 1, moved(type, 7 * (double)n), 0);
+    return launch(COUNT_swiglu_backward, 1, moved(type, (adds ? 7 : 5) * (double)n), 0);
 }
 
 static int column_sum(_unused_ void *stream, enum device_type type, _unused_ float *sum, _unused_ const void *x, _unused_ int64_t row, int64_t rows,
@@ -385,14 +385,15 @@ static int attention(_unused_ void *stream, enum device_type type, const struct 
                   4 * pairs * width);
 }
 
-/* As cuDNN is called: three gradients are written beside, then added to what is there. Five products instead of two. */
+/* As cuDNN is called: three gradients are written where they belong, or beside and then added to what is there. Five products instead of two. */
 static int attention_backward(_unused_ void *stream, enum device_type type, const struct device_attention *a)
 {
     double asking, keys, pairs, width = (double)(a->heads * a->dim);
     unsigned long long pieces;
 
     look(a, &asking, &keys, &pairs, &pieces);
-    launch(COUNT_copy_rows, 3 * pieces, moved(type, 3 * asking * width + 6 * keys * width / a->group), 0);
+    if (!a->fresh)
+        launch(COUNT_copy_rows, 3 * pieces, moved(type, 3 * asking * width + 6 * keys * width / a->group), 0);
     return launch(COUNT_attention_backward, pieces, moved(type, 4 * asking * width + 4 * keys * width / a->group), 10 * pairs * width);
 }
 

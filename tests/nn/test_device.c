@@ -128,6 +128,61 @@ static void test_sampling(void **state)
     device_stream_free(s);
 }
 
+/* Gradients that are assigned, over whatever was there, have the bits of those added to zeros: of attention, q, k and v side by side, and of SwiGLU in widths that
+ * are taken sixteen bytes at a time and not. */
+static void test_first_gradients_are_assigned(void **state)
+{
+    enum { HEADS = 2, DIM = 40, WIDTH = HEADS * DIM, ROWS = 45, MOST = ROWS * 3 * WIDTH };
+    static const int32_t start[] = {0, 7, 8, ROWS};
+    static uint16_t numbers[4][MOST], got[2][2][MOST];
+    struct philox random = philox_at(17, PHILOX_TEST, 0, 0, 0);
+    struct device_stream *s = NULL;
+    void *there[6];
+
+    (void)state;
+    assert_int_equal(device_stream_new(device, &s), 0);
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < MOST; k++)
+            numbers[i][k] = float_to_bf16((float)philox_normal(&random));
+    for (int i = 0; i < 4; i++)
+        there[i] = on_device(s, numbers[i], sizeof numbers[0]);
+    there[4] = on_device(s, NULL, ROWS * HEADS * sizeof(float));
+    there[5] = on_device(s, NULL, ROWS * HEADS * sizeof(float));
+    for (int fresh = 0; fresh < 2; fresh++) {
+        struct device_attention a = {.n = 3, .heads = HEADS, .group = 1, .dim = DIM, .causal = true, .scale = .2f, .longest = ROWS - 8, .longest_asking = ROWS - 8,
+                                     .q_rows = ROWS, .q_stride = 3 * WIDTH, .kv_stride = 3 * WIDTH, .out_stride = WIDTH, .start = on_device(s, start, sizeof start),
+                                     .q = there[0], .k = (char *)there[0] + 2 * WIDTH, .v = (char *)there[0] + 4 * WIDTH, .out = there[1], .lse = there[4],
+                                     .dout = there[2], .dq = there[3], .dk = (char *)there[3] + 2 * WIDTH, .dv = (char *)there[3] + 4 * WIDTH,
+                                     .delta = there[5], .fresh = fresh};
+
+        a.asking = a.start;
+        assert_int_equal(s->k->attention(s->stream, DEVICE_BF16, &a), 0);
+        if (!fresh)
+            assert_int_equal(s->k->zero(s->stream, there[3], sizeof numbers[0]), 0);
+        else
+            assert_int_equal(s->k->upload(s->stream, there[3], numbers[3], sizeof numbers[3]), 0);
+        assert_int_equal(s->k->attention_backward(s->stream, DEVICE_BF16, &a), 0);
+        assert_int_equal(s->k->download(s->stream, got[fresh][0], there[3], sizeof got[0][0]), 0);
+        s->k->release((void *)(uintptr_t)a.start);
+    }
+    assert_memory_equal(got[1][0], got[0][0], sizeof got[0][0]);
+    for (int n = MOST; n > MOST - 9; n -= 8) {
+        for (int fresh = 0; fresh < 2; fresh++) {
+            for (int i = 2; i < 4; i++)
+                assert_int_equal(fresh ? s->k->upload(s->stream, there[i], numbers[i], sizeof numbers[i]) : s->k->zero(s->stream, there[i], sizeof numbers[i]), 0);
+            assert_int_equal(s->k->swiglu_backward(s->stream, DEVICE_BF16, there[2], (char *)there[3] + (n == MOST ? 0 : 2), there[0], there[1], there[0],
+                                                   n == MOST ? n : n - 1, !fresh), 0);
+            for (int i = 0; i < 2; i++)
+                assert_int_equal(s->k->download(s->stream, got[fresh][i], (char *)there[2 + i] + (i && n < MOST ? 2 : 0), (size_t)(n - 1) * 2), 0);
+        }
+        assert_memory_equal(got[1][0], got[0][0], (size_t)(n - 1) * 2);
+        assert_memory_equal(got[1][1], got[0][1], (size_t)(n - 1) * 2);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(there); i++)
+        s->k->release(there[i]);
+    device_stream_free(s);
+}
+
 /* The sum and its norm in one pass: the bits of the two kernels, in odd widths and in those that are taken sixteen bytes at a time. */
 static void test_residual_and_norm_at_once(void **state)
 {
@@ -243,6 +298,7 @@ int main(void)
         cmocka_unit_test(test_any_order_of_threads),
         cmocka_unit_test(test_sampling),
         cmocka_unit_test(test_residual_and_norm_at_once),
+        cmocka_unit_test(test_first_gradients_are_assigned),
         cmocka_unit_test(test_resizing),
         cmocka_unit_test(test_names),
     };

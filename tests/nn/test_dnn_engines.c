@@ -24,13 +24,15 @@
     "\"maxCtasPerSM\":32,\"maxThreadsPerBlock\":1024,\"maxThreadsPerSM\":2048,\"pciDeviceId\":0,\"isTccDriver\":0,\"supportCoopLaunch\":1," \
     "\"cudaDeviceId\":0,\"driverVer\":13000}"
 
-/* What the models ask for: towers of 64 and 72 (DINO, SigLIP), 80 (Qwen's), the language models' 128, of which Qwen's has a head of k and v for six of q. */
+/* What the models ask for: towers of 64 and 72 (DINO, SigLIP), 80 (Qwen's), whose q, k and v lie side by side; the language models' 128, of which Qwen's has a
+ * head of k and v for six of q. On the way back gradients go where they belong, or, few of them, beside. */
 static const struct call {
     int64_t dim, rows;
     int heads, group;
-    bool causal;
+    bool causal, beside;
 } calls[] = {
-    {128, 290, 32, 1, true}, {128, 605, 32, 1, false}, {128, 110, 12, 6, true}, {64, 261, 16, 1, false}, {72, 256, 16, 1, false}, {80, 256, 16, 1, false},
+    {128, 290, 32, 1, true, false}, {128, 605, 32, 1, false, false}, {128, 110, 12, 6, true, false}, {64, 261, 16, 1, false, true}, {72, 256, 16, 1, false, true},
+    {80, 256, 16, 1, false, true},
 };
 enum { CALLS = ARRAY_SIZE(calls), INFERS = 1, KEEPS = 2, LEARNS = 4 };
 
@@ -57,11 +59,12 @@ static const char *open_library(void)
     return NULL;
 }
 
-static struct dnn_key key_of(const struct call *c, int n, bool keeps, bool backward)
+static struct dnn_key key_of(const struct call *c, int n, bool keeps, bool backward, bool fresh)
 {
+    int width = c->beside ? 3 : 1;
     struct device_attention a = {.n = n, .heads = c->heads, .group = c->group, .dim = c->dim, .causal = c->causal, .scale = 1, .longest = c->rows,
-                                 .longest_asking = c->rows, .q_rows = n * c->rows, .alike = true, .q_stride = c->heads * c->dim,
-                                 .kv_stride = c->heads / c->group * c->dim, .out_stride = c->heads * c->dim, .lse = keeps ? (float *)4096 : NULL};
+                                 .longest_asking = c->rows, .q_rows = n * c->rows, .alike = true, .q_stride = width * c->heads * c->dim,
+                                 .kv_stride = width * c->heads / c->group * c->dim, .fresh = fresh, .out_stride = c->heads * c->dim, .lse = keeps ? (float *)4096 : NULL};
     struct dnn_key key;
 
     assert_true(dnn_key_of(DEVICE_BF16, &a, backward, &key));
@@ -95,7 +98,7 @@ static void engines(const char *name, int compute, int processors, int shared, c
     for (int i = 0; i < (int)CALLS; i++)
         for (int form = INFERS; form <= LEARNS; form *= 2)
             if (forms[i] & form || getenv("GANTRY_TEST_ENGINES")) {
-                struct dnn_key key = key_of(&calls[i], 4, form == KEEPS, form == LEARNS);
+                struct dnn_key key = key_of(&calls[i], 4, form == KEEPS, form == LEARNS, true);
 
                 has_a_plan(device, name, &key);
                 plans++;
@@ -123,8 +126,8 @@ static void test_every_graph_has_an_engine(void **state)
 /* Of so few rows a plan works in more than the scores take: its tiles are whole. */
 static void test_a_few_rows_learn_there_too(void **state)
 {
-    static const struct call few = {64, 5, 2, 1, true};
-    struct dnn_key key = key_of(&few, 1, false, true);
+    static const struct call few = {64, 5, 2, 1, true, false};
+    struct dnn_key key = key_of(&few, 1, false, true, false);
     char json[2048];
     void *device = NULL;
 

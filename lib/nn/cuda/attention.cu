@@ -211,7 +211,7 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) dq_
 
         for (int c = 0; c < DC && query < p.asking; c++)
             if (lane + WARP * c < a.dim)
-                store(to + WARP * c, load(to + WARP * c) + acc[i][c]);
+                store(to + WARP * c, a.fresh ? acc[i][c] : load(to + WARP * c) + acc[i][c]);
     }
 }
 
@@ -265,8 +265,8 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) dkv
             if (lane + WARP * c < a.dim) {
                 T *k = (T *)a.dk + to + WARP * c, *v = (T *)a.dv + to + WARP * c;
 
-                store(k, load(k) + dk[i][c]);
-                store(v, load(v) + dv[i][c]);
+                store(k, a.fresh ? dk[i][c] : load(k) + dk[i][c]);
+                store(v, a.fresh ? dv[i][c] : load(v) + dv[i][c]);
             }
     }
 }

@@ -171,21 +171,25 @@ static int swiglu(void *stream, enum device_type type, void *y, const void *gate
 }
 
 template <class T>
-static __global__ void swiglu_backward_kernel(T *dgate, T *dup, const T *dy, const T *gate, const T *up, int64_t n, bool wide)
+static __global__ void swiglu_backward_kernel(T *dgate, T *dup, const T *dy, const T *gate, const T *up, int64_t n, bool wide, bool add)
 {
     enum { N = pack<T>::N };
     int64_t packs = wide ? n / N : 0;
 
     for (int64_t i = thread_number(); i < packs; i += thread_count()) {
-        pack<T> pg = reinterpret_cast<pack<T> *>(dgate)[i], pu = reinterpret_cast<pack<T> *>(dup)[i];
+        pack<T> pg, pu;
         pack<T> pd = reinterpret_cast<const pack<T> *>(dy)[i], g = reinterpret_cast<const pack<T> *>(gate)[i];
         pack<T> u = reinterpret_cast<const pack<T> *>(up)[i];
 
+        if (add) {
+            pg = reinterpret_cast<pack<T> *>(dgate)[i];
+            pu = reinterpret_cast<pack<T> *>(dup)[i];
+        }
         for (int k = 0; k < N; k++) {
             float x = load(&g.v[k]), d = load(&pd.v[k]), s = sigmoid_of(x);
 
-            store(&pu.v[k], fmaf(d, x * s, load(&pu.v[k])));
-            store(&pg.v[k], fmaf(d * load(&u.v[k]), s * fmaf(x, 1.0f - s, 1.0f), load(&pg.v[k])));
+            store(&pu.v[k], fmaf(d, x * s, add ? load(&pu.v[k]) : 0.0f));
+            store(&pg.v[k], fmaf(d * load(&u.v[k]), s * fmaf(x, 1.0f - s, 1.0f), add ? load(&pg.v[k]) : 0.0f));
         }
         reinterpret_cast<pack<T> *>(dgate)[i] = pg;
         reinterpret_cast<pack<T> *>(dup)[i] = pu;
@@ -193,13 +197,13 @@ static __global__ void swiglu_backward_kernel(T *dgate, T *dup, const T *dy, con
     for (int64_t i = packs * N + thread_number(); i < n; i += thread_count()) {
         float x = load(&gate[i]), d = load(&dy[i]), s = sigmoid_of(x);
 
-        store(&dup[i], fmaf(d, x * s, load(&dup[i])));
-        store(&dgate[i], fmaf(d * load(&up[i]), s * fmaf(x, 1.0f - s, 1.0f), load(&dgate[i])));
+        store(&dup[i], fmaf(d, x * s, add ? load(&dup[i]) : 0.0f));
+        store(&dgate[i], fmaf(d * load(&up[i]), s * fmaf(x, 1.0f - s, 1.0f), add ? load(&dgate[i]) : 0.0f));
     }
 }
 
 static int swiglu_backward(void *stream, enum device_type type, void *dgate, void *dup, const void *dy, const void *gate,
-                           const void *up, int64_t n)
+                           const void *up, int64_t n, bool add)
 {
     bool wide = aligned16(dgate) && aligned16(dup) && aligned16(dy) && aligned16(gate) && aligned16(up);
 
@@ -207,10 +211,10 @@ static int swiglu_backward(void *stream, enum device_type type, void *dgate, voi
         return 0;
     if (type == DEVICE_BF16)
         LAUNCH(swiglu_backward_kernel<bf16>, blocks_for(n, THREADS * (wide ? 8 : 1), GRID_MOST), THREADS, 0, stream,
-               (bf16 *)dgate, (bf16 *)dup, (const bf16 *)dy, (const bf16 *)gate, (const bf16 *)up, n, wide);
+               (bf16 *)dgate, (bf16 *)dup, (const bf16 *)dy, (const bf16 *)gate, (const bf16 *)up, n, wide, add);
     else
         LAUNCH(swiglu_backward_kernel<float>, blocks_for(n, THREADS * (wide ? 4 : 1), GRID_MOST), THREADS, 0, stream,
-               (float *)dgate, (float *)dup, (const float *)dy, (const float *)gate, (const float *)up, n, wide);
+               (float *)dgate, (float *)dup, (const float *)dy, (const float *)gate, (const float *)up, n, wide, add);
     return LAUNCHED();
 }
 

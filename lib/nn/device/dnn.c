@@ -121,9 +121,9 @@ static int run(struct dnn *d, struct device_stream *s, const struct device_atten
     memory = device_workspace(s, at->bytes ? at->bytes : 1);
     if (!memory)
         return -ENOMEM;
-    pointer[DNN_DQ] = memory + at->dq;
-    pointer[DNN_DK] = memory + at->dk;
-    pointer[DNN_DV] = memory + at->dv;
+    pointer[DNN_DQ] = p->key.fresh ? a->dq : memory + at->dq;
+    pointer[DNN_DK] = p->key.fresh ? a->dk : memory + at->dk;
+    pointer[DNN_DV] = p->key.fresh ? a->dv : memory + at->dv;
     pointer[DNN_SUM] = memory + at->sum;
     *ret_scratch = memory;
     if (d->calls.set_stream(d->handle, s->stream))
@@ -179,5 +179,5 @@ int dnn_attention(struct device_stream *s, enum device_type type, const struct d
     pthread_mutex_unlock(&d->lock);
     if (r == -ENOTSUP)
         atomic_fetch_add(&s->device->attention_fallbacks, 1);
-    return r < 0 || !backward ? r : add(s, &key, a, &at, memory);
+    return r < 0 || !backward || key.fresh ? r : add(s, &key, a, &at, memory);
 }

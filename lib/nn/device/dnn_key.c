@@ -41,7 +41,8 @@ int dnn_piece(const struct device_attention *a, int first, struct device_attenti
 
 static bool is_aligned(const struct device_attention *a)
 {
-    uintptr_t all = (uintptr_t)a->q | (uintptr_t)a->k | (uintptr_t)a->v | (uintptr_t)a->out | (uintptr_t)a->dout | (uintptr_t)a->lse;
+    uintptr_t all = (uintptr_t)a->q | (uintptr_t)a->k | (uintptr_t)a->v | (uintptr_t)a->out | (uintptr_t)a->dout | (uintptr_t)a->lse |
+                    (a->fresh ? (uintptr_t)a->dq | (uintptr_t)a->dk | (uintptr_t)a->dv : 0);
 
     return all % TENSOR_ALIGN == 0 && (a->q_stride | a->kv_stride | a->out_stride) % 8 == 0;
 }
@@ -64,9 +65,10 @@ bool dnn_key_of(enum device_type type, const struct device_attention *a, bool ba
     ret->causal = a->causal;
     ret->stats = backward || a->lse;
     ret->backward = backward;
-    if (backward) {             /* into scratch, side by side: what is asked for adds */
-        ret->dq_stride = a->heads * a->dim;
-        ret->dkv_stride = a->heads / a->group * a->dim;
+    if (backward) {             /* into scratch, side by side, where what is asked for adds */
+        ret->fresh = a->fresh;
+        ret->dq_stride = a->fresh ? a->q_stride : a->heads * a->dim;
+        ret->dkv_stride = a->fresh ? a->kv_stride : a->heads / a->group * a->dim;
     }
     return true;
 }
@@ -76,7 +78,8 @@ static size_t aligned(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN
 struct dnn_scratch dnn_lay_out(const struct dnn_key *k, size_t plan_bytes)
 {
     struct dnn_scratch s = {0};
-    size_t q = aligned((size_t)(k->n * k->asking * k->dq_stride) * 2), kv = aligned((size_t)(k->n * k->keys * k->dkv_stride) * 2);
+    size_t q = k->fresh ? 0 : aligned((size_t)(k->n * k->asking * k->dq_stride) * 2);
+    size_t kv = k->fresh ? 0 : aligned((size_t)(k->n * k->keys * k->dkv_stride) * 2);
 
     if (k->backward) {
         s.dk = q;

@@ -13,7 +13,7 @@ struct dnn_key {
     int64_t n, heads, group, dim, keys, asking; /* group: heads of q per head of k and v */
     int64_t q_stride, kv_stride, out_stride;    /* elements between rows */
     int64_t dq_stride, dkv_stride;              /* backward: of the gradients */
-    uint32_t causal, stats, backward, zero;     /* stats: the log of the sum is wanted; zero: 0 */
+    uint32_t causal, stats, backward, fresh;    /* stats: the log of the sum is wanted; fresh: gradients go where they belong */
 };
 
 enum { DNN_PIECE = 16 };        /* the largest */

@@ -69,8 +69,9 @@ struct device_attention {
     const void *q, *k, *v;
     void *out;
     float *lse;       /* log of the sum of exponentials, [heads][its queries] sequence after sequence; NULL in inference */
-    const void *dout; /* backward: dq, dk, dv are += and lie like q, k, v */
+    const void *dout; /* backward: dq, dk, dv lie like q, k, v and are +=, or, fresh, = for every row of the call's sequences */
     void *dq, *dk, *dv;
+    bool fresh;
     float *delta; /* [heads][q_rows] scratch */
 };
 
@@ -136,8 +137,9 @@ struct device_kernels {
     int (*activation_backward)(void *stream, enum device_type type, enum device_activation kind, void *dx, const void *dy,
                                const void *x, int64_t n, float low, float high);
     int (*swiglu)(void *stream, enum device_type type, void *y, const void *gate, const void *up, int64_t n);
+    /* dgate, dup = or, with add, += */
     int (*swiglu_backward)(void *stream, enum device_type type, void *dgate, void *dup, const void *dy, const void *gate,
-                           const void *up, int64_t n);
+                           const void *up, int64_t n, bool add);
     /* sum[c] += sum over rows of x[r * row + c], in a fixed tree. */
     int (*column_sum)(void *stream, enum device_type type, float *sum, const void *x, int64_t row, int64_t rows, int64_t cols);
 

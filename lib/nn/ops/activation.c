@@ -88,16 +88,15 @@ struct tensor *op_relu(struct tape *t, struct tensor *x)
 static void swiglu_backward(struct tape *tape, void *context)
 {
     const struct activation *c = context;
-    float *dgate, *dup;
+    struct tensor *to[2] = {c->x, c->up};
+    bool add;
 
-    if (!c->x->wants || !c->up->wants)
+    if (!c->x->wants || !c->up->wants || !op_gradients(tape, to, 2, &add))
         return;
-    dgate = tape_gradient(tape, c->x);
-    dup = tape_gradient(tape, c->up);
-    if (dgate && dup && tape->on)
-        ON(tape, swiglu_backward, type_of(tape), dgate, dup, c->y->g, c->x->x, c->up->x, c->x->rows * c->x->cols);
-    else if (dgate && dup)
-        cpu_kernels()->swiglu_backward(dgate, dup, c->y->g, c->x->x, c->up->x, c->x->rows * c->x->cols);
+    if (tape->on)
+        ON(tape, swiglu_backward, type_of(tape), c->x->g, c->up->g, c->y->g, c->x->x, c->up->x, c->x->rows * c->x->cols, add);
+    else
+        cpu_kernels()->swiglu_backward(c->x->g, c->up->g, c->y->g, c->x->x, c->up->x, c->x->rows * c->x->cols);
 }
 
 struct tensor *op_swiglu(struct tape *t, struct tensor *gate, struct tensor *up)

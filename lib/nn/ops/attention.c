@@ -80,7 +80,7 @@ static bool on_device(struct tape *t, const struct attend *c, struct device_atte
     return start && asks;
 }
 
-static void backward_on_device(struct tape *t, const struct attend *c)
+static void backward_on_device(struct tape *t, const struct attend *c, bool add)
 {
     float *delta = tape_scratch(t, c->q->rows * c->heads);
     struct device_attention a;
@@ -92,21 +92,22 @@ static void backward_on_device(struct tape *t, const struct attend *c)
     a.dk = at_activation(t, c->k->g, c->k_at);
     a.dv = at_activation(t, c->v->g, c->v_at);
     a.delta = delta;
+    a.fresh = !add;
     op_ran(t, device_attention(t->on, type_of(t), &a, true));
 }
 
 static void attention_backward(struct tape *tape, void *context)
 {
     const struct attend *c = context;
+    struct tensor *to[3] = {c->q, c->k, c->v};
     int64_t p_before = 0;
     float *scratch;
+    bool add;
 
-    if (!c->q->wants || !c->k->wants || !c->v->wants)
-        return;
-    if (!tape_gradient(tape, c->q) || !tape_gradient(tape, c->k) || !tape_gradient(tape, c->v))
+    if (!c->q->wants || !c->k->wants || !c->v->wants || !op_gradients(tape, to, 3, &add))
         return;
     if (tape->on) {
-        backward_on_device(tape, c);
+        backward_on_device(tape, c, add);
         return;
     }
     scratch = tape_scratch(tape, attention_scratch(longest(c), c->y->cols / c->heads, true));

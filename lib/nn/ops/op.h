@@ -54,6 +54,27 @@ static inline const int32_t *send_ints(struct tape *t, const int32_t *x, int64_t
     const void *sent = device_send(t->on, x, (size_t)n * sizeof(*x));
     return sent ? sent : op_fail(t, -ENOMEM);
 }
+/* The gradients of a few tensors, which may be one: there from now on. *ret_add: they hold numbers, or zeros, to be added to; on a device where all are asked
+ * for the first time false, and what they hold is nobody's. false: tape->error. */
+static inline bool op_gradients(struct tape *t, struct tensor *const *x, int n, bool *ret_add)
+{
+    bool first[4] = {false}, fresh = t->on != NULL;
+
+    for (int i = 0; i < n; i++) {
+        bool again = false;
+
+        for (int k = 0; k < i; k++)
+            again = again || x[k] == x[i];
+        if (!again && !tape_gradient_first(t, x[i], &first[i]))
+            return false;
+        fresh = fresh && (again || first[i]);
+    }
+    for (int i = 0; i < n && !fresh; i++)
+        if (first[i])
+            tape_zero(t, x[i]->g, (size_t)(x[i]->rows * x[i]->cols) * tape_element(t));
+    *ret_add = !fresh;
+    return !t->error;
+}
 /* y += the rows of x, in ascending order: row i of x goes to row to[i] of y; to[i] < 0: nowhere (op_scatter.c). */
 void op_scatter(struct tape *t, enum device_type y_type, float *y, const float *x, const int32_t *to, int64_t n, int64_t cols);
 
