@@ -18,6 +18,8 @@
 /* Seconds of the host that are assumed: a kernel's launch; what a library's call takes beyond one. */
 static const double launch_cost = 2.5e-6, library_cost = 2.5e-6;
 enum { SHOWN = 200 };           /* of the whole: kinds that take less are told as others */
+#define H200 ((size_t)139 << 30)
+#define SMALL ((size_t)56 << 30)        /* where blocks are computed twice */
 
 static bool verbose;
 
@@ -149,7 +151,8 @@ static int act_passes(const struct device_bench *bench, bool adapters, struct er
 
 int main(int argc, char **argv)
 {
-    static const char *const parts[] = {"act", "adapters", "train", "oft", "prm", "score", NULL};
+    static const struct { const char *name; size_t memory; } parts[] = {{"act", H200}, {"adapters", H200}, {"train", H200}, {"train", SMALL}, {"oft", H200},
+                                                                        {"prm", H200}, {"score", H200}};
     struct device_bench bench = {.model = "openvla-7b", .fast = true, .batch = {1, 8, 64}, .train_batch = {16, 32}, .warm = 2, .repeats = 3,
                                  .flops = 790e12, .bytes = 4.3e12, .out = stdout, .before = count_clear, .tell = tell};
     struct error error = {0};
@@ -161,17 +164,21 @@ int main(int argc, char **argv)
     if (argc > 2 + verbose)
         bench.model = argv[2 + verbose];
     setvbuf(stdout, NULL, _IOLBF, 0);
-    count_speeds(bench.bytes, bench.flops, (size_t)139 << 30);
     synthetic_hollow();
     printf("assumed: 4.3 TB/s, 790 TFLOP/s, %.1f us a launch, %.1f more a library's call; the host's time is measured, on this machine\n", launch_cost * 1e6,
            library_cost * 1e6);
-    for (int i = 0; parts[i] && r >= 0; i++) {
-        if (only && strcmp(only, parts[i]))
+    for (size_t i = 0; i < ARRAY_SIZE(parts) && r >= 0; i++) {
+        const char *name = parts[i].name;
+
+        if (only && strcmp(only, name))
             continue;
+        if (parts[i].memory != H200)
+            printf("with %zu GiB of memory:\n", parts[i].memory >> 30);
+        count_speeds(bench.bytes, bench.flops, parts[i].memory);
         r = device_wrap(count_kernels(), 0, &bench.device, &error);
-        if (r >= 0 && parts[i][0] == 'a')
-            r = act_passes(&bench, parts[i][1] == 'd', &error);
-        r = r < 0 ? r : device_bench_run(&bench, parts[i], &error);
+        if (r >= 0 && name[0] == 'a')
+            r = act_passes(&bench, name[1] == 'd', &error);
+        r = r < 0 ? r : device_bench_run(&bench, name, &error);
         bench.device = device_unref(bench.device);
     }
     if (r < 0)
