@@ -116,9 +116,9 @@ static struct tensor *llama_mlp(const struct openvla *model, struct tape *tape, 
 
 struct layer_call { const struct openvla *model; int layer; struct llama_rows rows; };
 
-static struct tensor *llama_layer(struct tape *tape, struct tensor *x, const void *arg)
+/* What the attention of a layer says of h, the norm of x. Of a tail, x becomes its rows. */
+static struct tensor *llama_attention(struct tape *tape, struct tensor *h, const struct layer_call *call, struct tensor **x)
 {
-    const struct layer_call *call = arg;
     const struct openvla *model = call->model;
     const struct openvla_config *c = &model->config;
     const struct llama_layer *l = &model->w->layers[call->layer];
@@ -126,10 +126,8 @@ static struct tensor *llama_layer(struct tape *tape, struct tensor *x, const voi
     struct kv_cache *cache = rows->cache ? &rows->cache[call->layer] : NULL;
     bool tail = call->layer == c->layers - 1 && rows->tail;
     bool at_once = cache && !rows->keys && !tail;       /* all rows ask, and are what the cache gets */
-    size_t mark = tape_mark(tape);
-    struct tensor *h, *q, *k, *v, *kvq[3];
+    struct tensor *q, *k, *v, *kvq[3];
 
-    h = op_rmsnorm(tape, x, l->norm1, c->rms_eps);
     if (!op_linears(tape, h, (const struct linear_use[]) {{l->k, NULL}, {l->v, NULL}, {l->q, NULL}}, tail ? 2 : 3, kvq))
         return NULL;
     if (at_once && op_rope_append(tape, cache, kvq[2], kvq[0], kvq[1], rows->slot, rows->position, c->heads, c->rope_theta) < 0)
@@ -148,26 +146,65 @@ static struct tensor *llama_layer(struct tape *tape, struct tensor *x, const voi
         q = op_linear(tape, op_gather(tape, h, rows->tail, n), l->q, NULL);
         q = op_rope(tape, q, rows->tail_position, c->heads, c->rope_theta);
         h = op_attention_tail(tape, q, k, v, rows->spans, rows->tail_spans, c->heads);
-        x = op_gather(tape, x, rows->tail, n);
+        *x = op_gather(tape, *x, rows->tail, n);
     } else {
         q = at_once ? kvq[2] : op_rope(tape, kvq[2], rows->position, c->heads, c->rope_theta);
         h = rows->bidirectional ? op_attention(tape, q, k, v, rows->spans, c->heads, ATTENTION_FULL)
                                 : op_attention_tail(tape, q, k, v, rows->spans, rows->own, c->heads);
     }
-    return tape_keep(tape, mark, llama_mlp(model, tape, x, op_linear(tape, h, l->o, NULL), l));
+    return op_linear(tape, h, l->o, NULL);
+}
+
+static struct tensor *llama_layer(struct tape *tape, struct tensor *x, const void *arg)
+{
+    const struct layer_call *call = arg;
+    const struct openvla *model = call->model;
+    const struct llama_layer *l = &model->w->layers[call->layer];
+    size_t mark = tape_mark(tape);
+    struct tensor *attention = llama_attention(tape, op_rmsnorm(tape, x, l->norm1, model->config.rms_eps), call, &x);
+
+    return tape_keep(tape, mark, llama_mlp(model, tape, x, attention, l));
+}
+
+/* The layer on a device where nobody goes back: x and h, its norm, are written anew, and what else it makes is forgotten without a copy. next: the weight of the
+ * norm that comes after it. Bits are those of llama_layer. */
+static bool llama_layer_in_place(struct tape *tape, struct tensor **x, struct tensor **h, const struct layer_call *call, const struct param *next)
+{
+    const struct openvla *model = call->model;
+    const struct llama_layer *l = &model->w->layers[call->layer];
+    float eps = model->config.rms_eps;
+    size_t mark = tape_mark(tape);
+    struct tensor *before = *x, *attention = llama_attention(tape, *h, call, x);
+
+    if (*x && *x != before)             /* fewer rows than there were: the last layer's tail */
+        *h = tape_tensor(tape, (*x)->rows, (*x)->cols);
+    if (op_add_rmsnorm(tape, *x, attention, l->norm2, eps, *h) < 0 || op_add_rmsnorm(tape, *x, feed(tape, *h, l), next, eps, *h) < 0)
+        return false;
+    if (*x == before)
+        tape_forget(tape, mark);
+    return true;
 }
 
 struct tensor *openvla_llama(const struct openvla *model, struct tape *tape, struct tensor *x, const struct llama_rows *rows,
                              struct tensor **layer)
 {
+    const struct llama_layer *layers = model->w->layers;
+    bool in_place = tape->on && !tape->training && x;
+    struct tensor *h = in_place ? op_rmsnorm(tape, x, layers[0].norm1, model->config.rms_eps) : NULL;
+
     if (layer)
         layer[0] = x;
     for (int i = 0; i < model->config.layers; i++) {
-        x = tape_block(tape, x, llama_layer, &(struct layer_call) {model, i, *rows}, sizeof(struct layer_call));
+        struct layer_call call = {model, i, *rows};
+
+        if (in_place && !llama_layer_in_place(tape, &x, &h, &call, i + 1 < model->config.layers ? layers[i + 1].norm1 : model->w->norm))
+            return NULL;
+        if (!in_place)
+            x = tape_block(tape, x, llama_layer, &call, sizeof(call));
         if (layer)
             layer[i + 1] = x;
     }
-    return op_rmsnorm(tape, x, model->w->norm, model->config.rms_eps);
+    return in_place ? h : op_rmsnorm(tape, x, model->w->norm, model->config.rms_eps);
 }
 
 /* x and h, its norm, are written anew by every layer; what else a layer makes is forgotten. */
