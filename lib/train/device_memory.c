@@ -131,7 +131,7 @@ static int act_pass(const struct openvla *model, struct tape *tape, const struct
     for (int i = 0; i < c->layers; i++)
         cache[i] = (struct kv_cache) {.slots = n, .capacity = capacity, .width = c->hidden, .length = length};
     r = c->oft.kind == OFT_NONE ? openvla_forward_cached(model, tape, in->items, n, cache, &pass)
-                                : openvla_forward(model, tape, in->items, n, &pass);
+                                : openvla_forward_tail(model, tape, in->items, n, &pass);
     return r < 0 ? r : tape->error;
 }
 

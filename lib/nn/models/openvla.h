@@ -156,12 +156,12 @@ struct openvla_pass {
     struct spans spans;         /* where each sequence is in it */
     int32_t *first;             /* [n] row that predicts the first action token (the prompt's last) */
     struct tensor *dino, *siglip, *projector;   /* (sum patches, .): kept for goldens */
-    struct tensor **layer;      /* [layers+1] embeddings in and after each layer, before the final norm: for goldens */
+    struct tensor **layer;      /* [layers+1] embeddings in and after each layer, before the final norm: for goldens; openvla_forward's alone */
 };
 int openvla_forward(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,
                     struct openvla_pass *ret);
 /* The same for losses and actors: the last layer asks and goes on only with the rows from each sequence's `first` to
- * its end (1 + n_actions of them). hidden, first, spans and layer[layers] then count these rows; they are equal to the bit. */
+ * its end (1 + n_actions of them). hidden, first and spans then count these rows; they are equal to the bit. With slots: all rows. */
 int openvla_forward_tail(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,
                          struct openvla_pass *ret);
 

@@ -189,7 +189,7 @@ struct tensor *openvla_llama(const struct openvla *model, struct tape *tape, str
                              struct tensor **layer)
 {
     const struct llama_layer *layers = model->w->layers;
-    bool in_place = tape->on && !tape->training && x;
+    bool in_place = tape->on && !tape->training && !layer && x;
     struct tensor *h = in_place ? op_rmsnorm(tape, x, layers[0].norm1, model->config.rms_eps) : NULL;
 
     if (layer)
@@ -255,13 +255,13 @@ static int forward(const struct openvla *model, struct tape *tape, const struct 
     struct tensor *x, *words;
     int r;
 
+    pass.layer = tail ? NULL : tape_alloc(tape, ((size_t)model->config.layers + 1) * sizeof(*pass.layer));
+    if (!tail && !pass.layer)
+        return tape->error;
     tail = tail && items[0].slots == 0;         /* an earlier row sees the later ones too: none may be left out */
     r = openvla_rows_make(model, tape, items, n, tail && !cache && !tape->training, &l);
     if (r < 0)
         return r;
-    pass.layer = tape_alloc(tape, ((size_t)model->config.layers + 1) * sizeof(*pass.layer));
-    if (!pass.layer)
-        return tape->error;
     words = model->config.oft.film ? picture_words(model, tape, &l, n) : NULL;
     if (model->config.oft.film && !words)
         return tape->error ? tape->error : -EINVAL;

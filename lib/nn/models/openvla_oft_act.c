@@ -22,7 +22,7 @@ static int act_pass(struct openvla_session *s, void *arg)
     const struct openvla_config *config = &c->model->config;
     struct openvla_pass pass;
     struct tensor *answers;
-    int r = openvla_forward(c->model, &s->tape, s->items + c->first, c->n, &pass);
+    int r = openvla_forward_tail(c->model, &s->tape, s->items + c->first, c->n, &pass);
 
     if (r < 0)
         return r;
