@@ -288,10 +288,5 @@ int ablate_plot(const struct ablate_result *result, const char *path, struct err
     }
     if (r == 0)
         r = plot_band(&plot, "", at, low, high, n);
-    if (r < 0)
-        r = error_set(error, -r, "%s: the plot cannot be drawn: %s", path, strerror(-r));
-    else
-        r = plot_write_png(&plot, path, error);
-    plot_release(&plot);
-    return r;
+    return plot_finish_png(&plot, r, path, error);
 }

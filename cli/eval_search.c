@@ -361,10 +361,5 @@ int eval_plot_search(const struct eval *eval, const char *path, struct error *er
     for (int i = 0; i < eval->ask->n_policies && r == 0; i++)
         if (was_searched(eval, i))
             r = plot_policy(eval, i, &plot);
-    if (r < 0)
-        r = error_set(error, -r, "%s: the plot cannot be drawn: %s", path, strerror(-r));
-    else
-        r = plot_write_png(&plot, path, error);
-    plot_release(&plot);
-    return r;
+    return plot_finish_png(&plot, r, path, error);
 }

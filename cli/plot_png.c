@@ -76,7 +76,7 @@ static void draw_series(struct canvas *c, const struct plot_series *s, struct rg
     }
 }
 
-int plot_write_png(const struct plot *plot, const char *path, struct error *error)
+static int write_png(const struct plot *plot, const char *path, struct error *error)
 {
     struct canvas c = {.image = {.height = HEIGHT, .width = WIDTH}, .frame = plot_frame(plot)};
     int legend = LEFT, line = 32, r;
@@ -105,4 +105,12 @@ int plot_write_png(const struct plot *plot, const char *path, struct error *erro
     r = image_write_png(path, c.image.rgb, HEIGHT, WIDTH);
     free(c.image.rgb);
     return r < 0 ? error_set(error, -r, "%s: cannot be written: %s", path, strerror(-r)) : 0;
+}
+
+int plot_finish_png(struct plot *plot, int drawn, const char *path, struct error *error)
+{
+    int r = drawn < 0 ? error_set(error, -drawn, "%s: the plot cannot be drawn: %s", path, strerror(-drawn)) : write_png(plot, path, error);
+
+    plot_release(plot);
+    return r;
 }

@@ -127,41 +127,6 @@ static void policy_losses(const struct ppo_call *call, struct shard_arrays *a, c
     }
 }
 
-/* value_detach: false. The value head on this pass's hidden states; the gradient flows on into the trunk. */
-static int joint_value(struct tape *tape, const struct ppo_call *call, const struct openvla_pass *pass, int first, int n,
-                       struct ppo_sums *sums)
-{
-    const struct ppo_batch *b = call->batch;
-    float *extra = tape_alloc(tape, (size_t)(n * MAX(b->n_extra, 1)) * sizeof *extra);
-    double *scratch = tape_alloc(tape, (size_t)n * 4 * sizeof *scratch);
-    struct value_settings settings = value_settings_of(b->config);
-    float *gradient = tape_alloc(tape, (size_t)n * sizeof *gradient);
-    struct tensor *value;
-    const float *values;
-
-    if (!gradient || !extra || !scratch)
-        return tape->error;
-    for (int i = 0; i < n; i++) {
-        int at = call->order[first + i];
-
-        memcpy(extra + i * b->n_extra, b->extra + at * b->n_extra, (size_t)b->n_extra * sizeof *extra);
-        scratch[i] = b->target[at];
-        scratch[3 * n + i] = b->value_old[at];
-    }
-    value = openvla_value(call->model, tape, gather_action_rows(tape, pass, n, 1), b->n_extra ? extra : NULL, false);
-    if (!value)
-        return tape->error ? tape->error : -ENOMEM;
-    values = tape_values(tape, value);
-    if (!values)
-        return tape->error;
-    for (int i = 0; i < n; i++)
-        scratch[n + i] = (double)values[i];
-    value_loss(&settings, scratch + n, scratch + 3 * n, scratch, n, call->n, scratch + 2 * n, sums);
-    for (int i = 0; i < n; i++)
-        gradient[i] = (float)scratch[2 * n + i];
-    return tape_set_gradient(tape, value, gradient);
-}
-
 static int ppo_shard(struct tape *tape, int shard, int first, int last, void *arg)
 {
     struct ppo_call *call = arg;
@@ -185,7 +150,9 @@ static int ppo_shard(struct tape *tape, int shard, int first, int last, void *ar
     }
     policy_losses(call, &a, &rows, first, n, &call->sums[shard]);
     if (call->joint) {
-        r = joint_value(tape, call, &rows.pass, first, n, &call->sums[shard]);
+        struct tensor *hidden = gather_action_rows(tape, &rows.pass, n, 1);
+
+        r = ppo_value_loss(b, call->model, tape, hidden, call->order + first, n, call->n, &call->sums[shard]);
         if (r < 0)
             return r;
     }

@@ -1,4 +1,4 @@
-/* ppo_critic.c - the value head on what the policy said: its training apart from the trunk (value_detach, warm-up). */
+/* ppo_critic.c - the value head on what the policy said: its loss, and its training apart from the trunk (value_detach, warm-up). */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,43 +12,55 @@ struct critic_call {
     struct ppo_sums sums[SHARDS];
 };
 
-static int critic_shard(struct tape *tape, int shard, int first, int last, void *arg)
+int ppo_value_loss(const struct ppo_batch *b, const struct openvla *model, struct tape *tape, struct tensor *hidden, const int *order,
+                   int n, int count, struct ppo_sums *sums)
 {
-    struct critic_call *call = arg;
-    struct ppo_batch *b = call->batch;
-    int n = last - first, width = call->model->config.hidden;
-    float *rows = tape_alloc(tape, (size_t)n * (size_t)width * sizeof *rows);
     float *extra = tape_alloc(tape, (size_t)(n * MAX(b->n_extra, 1)) * sizeof *extra);
-    double *scratch = tape_alloc(tape, (size_t)n * 4 * sizeof *scratch);
+    double *target = tape_alloc(tape, (size_t)n * sizeof *target), *old = tape_alloc(tape, (size_t)n * sizeof *old),
+           *now = tape_alloc(tape, (size_t)n * sizeof *now), *slope = tape_alloc(tape, (size_t)n * sizeof *slope);
     struct value_settings settings = value_settings_of(b->config);
     float *gradient = tape_alloc(tape, (size_t)n * sizeof *gradient);
     struct tensor *value;
     const float *values;
 
-    if (!gradient || !rows || !extra || !scratch)
+    if (!gradient || !extra || !target || !old || !now || !slope)
         return tape->error;
     for (int i = 0; i < n; i++) {
-        int at = call->order[first + i];
-
-        memcpy(rows + (size_t)i * (size_t)width, b->hidden + (size_t)at * (size_t)width, (size_t)width * sizeof *rows);
-        memcpy(extra + i * b->n_extra, b->extra + at * b->n_extra, (size_t)b->n_extra * sizeof *extra);
-        scratch[i] = b->target[at];
-        scratch[3 * n + i] = b->value_old[at];
+        memcpy(extra + i * b->n_extra, b->extra + order[i] * b->n_extra, (size_t)b->n_extra * sizeof *extra);
+        target[i] = b->target[order[i]];
+        old[i] = b->value_old[order[i]];
     }
-    value = openvla_value(call->model, tape, tape_input(tape, rows, n, width), b->n_extra ? extra : NULL, false);
+    value = openvla_value(model, tape, hidden, b->n_extra ? extra : NULL, false);
     if (!value)
         return tape->error ? tape->error : -ENOMEM;
     values = tape_values(tape, value);
     if (!values)
         return tape->error;
     for (int i = 0; i < n; i++)
-        scratch[n + i] = (double)values[i];
-    call->sums[shard] = (struct ppo_sums) {0};
-    value_loss(&settings, scratch + n, scratch + 3 * n, scratch, n, call->n, scratch + 2 * n, &call->sums[shard]);
+        now[i] = (double)values[i];
+    value_loss(&settings, now, old, target, n, count, slope, sums);
     for (int i = 0; i < n; i++)
-        gradient[i] = (float)scratch[2 * n + i];
-    if (tape_set_gradient(tape, value, gradient) < 0)
+        gradient[i] = (float)slope[i];
+    return tape_set_gradient(tape, value, gradient);
+}
+
+static int critic_shard(struct tape *tape, int shard, int first, int last, void *arg)
+{
+    struct critic_call *call = arg;
+    const struct ppo_batch *b = call->batch;
+    int n = last - first, r;
+    size_t width = (size_t)call->model->config.hidden;
+    float *rows = tape_alloc(tape, (size_t)n * width * sizeof *rows);
+
+    if (!rows)
         return tape->error;
+    for (int i = 0; i < n; i++)
+        memcpy(rows + (size_t)i * width, b->hidden + (size_t)call->order[first + i] * width, width * sizeof *rows);
+    call->sums[shard] = (struct ppo_sums) {0};
+    r = ppo_value_loss(b, call->model, tape, tape_input(tape, rows, n, (int64_t)width), call->order + first, n, call->n,
+                       &call->sums[shard]);
+    if (r < 0)
+        return r;
     tape_backward(tape);
     return tape->error;
 }

@@ -9,6 +9,7 @@
 #include "nn/cpu/kernels.h"
 #include "nn/safetensors.h"
 #include "nn/ops.h"
+#include "tests/harness/numbers.h"
 
 enum { MAX_PARTS = 4 };
 enum kind { NONE, INPUT, PARAM, LINEAR };
@@ -359,19 +360,6 @@ static int one_run(struct device *device, const struct grid_case *c, const struc
     return r;
 }
 
-static double distance(const float *a, const float *b, int64_t n)
-{
-    double sum = 0, norm = 0;
-
-    for (int64_t i = 0; i < n; i++) {
-        double d = (double)a[i] - (double)b[i];
-
-        sum += d * d;
-        norm += (double)b[i] * (double)b[i];
-    }
-    return norm > 0 ? sqrt(sum / norm) : sum > 0 ? INFINITY : sum;
-}
-
 int device_grid_run(struct device *device, int number, int shape, bool half, void (*told)(const struct grid_result *r, void *arg), void *arg)
 {
     static const char *const dx[] = {"dx0", "dx1", "dx2", "dx3"};
@@ -387,7 +375,7 @@ int device_grid_run(struct device *device, int number, int shape, bool half, voi
     if (!here.y || !there.y || here.ny != there.ny)
         return -EINVAL;
     result.what = "y";
-    result.error = distance(there.y, here.y, here.ny);
+    result.error = numbers_distance(there.y, here.y, here.ny);
     told(&result, arg);
     for (int i = 0; i < MAX_PARTS; i++) {
         if (!here.dx[i])
@@ -395,12 +383,12 @@ int device_grid_run(struct device *device, int number, int shape, bool half, voi
         if (!there.dx[i])
             return -EINVAL;
         result.what = dx[i];
-        result.error = distance(there.dx[i], here.dx[i], here.nx[i]);
+        result.error = numbers_distance(there.dx[i], here.dx[i], here.nx[i]);
         told(&result, arg);
     }
     for (int i = 0; i < a->count; i++) {
         result.what = a->list[i]->name;
-        result.error = distance(there.dw + b->list[i]->offset, here.dw + a->list[i]->offset, a->list[i]->numel);
+        result.error = numbers_distance(there.dw + b->list[i]->offset, here.dw + a->list[i]->offset, a->list[i]->numel);
         told(&result, arg);
     }
     return 0;

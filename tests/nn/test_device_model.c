@@ -13,6 +13,8 @@
 #include "nn/models/openvla_lora.h"
 #include "nn/models/qwen_vl.h"
 #include "tests/emulate/test_device.h"
+#include "tests/harness/numbers.h"
+#include "tests/harness/spec_policy.h"
 #include "tests/harness/synthetic.h"
 #include "train/trainer.h"
 
@@ -23,22 +25,6 @@ static struct openvla *here;
 static int32_t *prompt[N];
 static int n_prompt[N];
 
-static struct openvla *make(void)
-{
-    struct openvla *model = NULL;
-    struct error error = {0};
-
-    if (openvla_new("models/tiny-spec", 1, &model, &error) < 0)
-        fail_msg("%s", error.text);
-    assert_int_equal(openvla_add_value_head(model, 32, 0, 2), 0);
-    assert_int_equal(openvla_add_reward_head(model, 32, 3), 0);
-    for (int i = 0; i < model->params.count; i++)       /* last layers of new heads are zero: make them speak */
-        if (strstr(model->params.list[i]->name, "head.fc2.weight"))
-            for (int64_t k = 0; k < model->params.list[i]->numel; k++)
-                model->params.list[i]->value[k] = 0.1f * (float)(k % 5 - 2);
-    return model;
-}
-
 static int setup(void **state)
 {
     static const char *const words[N] = {"pick up the red block", "open the drawer", "x"};
@@ -46,7 +32,7 @@ static int setup(void **state)
     (void)state;
     device = test_device_open();
     device->strict = true;              /* rows of any batch have the same bits */
-    here = make();
+    here = spec_policy_with_heads();
     assert_int_equal(openvla_pack(here, true), 0);
     for (int i = 0; i < N; i++)
         for (int k = 0; k < PIXELS; k++)
@@ -68,7 +54,7 @@ static int teardown(void **state)
 
 static struct openvla *make_there(bool half)
 {
-    struct openvla *model = make();
+    struct openvla *model = spec_policy_with_heads();
 
     params_use_device(&model->params, device, half);
     assert_int_equal(openvla_pack(model, true), 0);
@@ -134,7 +120,7 @@ static void test_joined_adapters(void **state)
 
     (void)state;
     for (int half = 0; half < 2; half++) {
-        struct openvla *model = make();
+        struct openvla *model = spec_policy_with_heads();
 
         memset(joined, 0, sizeof(joined));
         memset(apart, 0, sizeof(apart));
@@ -234,19 +220,6 @@ static int learn(struct tape *tape, int shard, int first, int last, void *arg)
     return tape->error;
 }
 
-static double distance(const float *a, const float *b, int64_t n)
-{
-    double sum = 0, norm = 0;
-
-    for (int64_t i = 0; i < n; i++) {
-        double d = (double)a[i] - (double)b[i];
-
-        sum += d * d;
-        norm += (double)b[i] * (double)b[i];
-    }
-    return sqrt(sum / (norm > 0 ? norm : 1));
-}
-
 /* The gradient of the whole policy and of one with adapters, blocks kept and computed twice, so many shards in a pass. */
 static void learns(bool adapters, bool recompute, int together)
 {
@@ -255,7 +228,7 @@ static void learns(bool adapters, bool recompute, int together)
     int64_t numel = 0;
 
     for (int k = 0; k < 2; k++) {
-        struct openvla *model = make();
+        struct openvla *model = spec_policy_with_heads();
         struct adamw_range ranges[1024];
         struct trainer *t = NULL;
         struct error error = {0};
@@ -278,7 +251,7 @@ static void learns(bool adapters, bool recompute, int together)
         assert_int_equal(shards_gradient(t->shards, ranges, n, 4, learn, model, grad[k]), 0);
         trainer_free(t);
     }
-    assert_true(distance(grad[1], grad[0], numel) < 1e-4);
+    assert_true(numbers_distance(grad[1], grad[0], numel) < 1e-4);
     device->strict = true;
     free(grad[0]);
     free(grad[1]);
@@ -346,7 +319,7 @@ static void test_a_reward_model_scores_as_on_the_cpu(void **state)
         }
         qwen_vl_free(model);
         if (k)
-            assert_true(distance(patches[1], patches[0], PATCHES * WIDTH) < 1e-2);
+            assert_true(numbers_distance(patches[1], patches[0], PATCHES * WIDTH) < 1e-2);
     }
     for (int i = 0; i < 2; i++)
         assert_true(fabsf(progress[1][i] - progress[0][i]) < 1e-2f);

@@ -14,6 +14,7 @@
 #include "base/atomic_file.h"
 #include "nn/device/device.h"
 #include "tests/emulate/test_device.h"
+#include "tests/harness/numbers.h"
 #include "tests/harness/scratch.h"
 #include "tests/harness/train_lab.h"
 #include "train/checkpoint.h"
@@ -24,19 +25,6 @@ static const struct sft_config sft = {.steps = 1, .batch = 4, .lr = 1e-3, .clip 
 
 static struct trainer *make(struct openvla *model, struct device *on) { return lab_trainer_on(model, on, NULL); }
 static struct sft_result learn(struct trainer *t, struct dataset *data, uint64_t seed) { return lab_imitate(t, data, &sft, seed); }
-
-static double distance(const float *a, const float *b, int64_t n)
-{
-    double sum = 0, norm = 0;
-
-    for (int64_t i = 0; i < n; i++) {
-        double d = (double)a[i] - (double)b[i];
-
-        sum += d * d;
-        norm += (double)b[i] * (double)b[i];
-    }
-    return sqrt(sum / (norm > 0 ? norm : 1));
-}
 
 /* ---- one rank ----------------------------------------------------------------------------------------------- */
 
@@ -62,9 +50,9 @@ static void test_updates_as_on_the_cpu(void **state)
         moved[0][i] = here->params->values[i] - before->params.values[i];
         moved[1][i] = there->params->values[i] - before->params.values[i];
     }
-    assert_true(distance(there->parts[TRAIN_TRUNK].adamw.m, trunk->adamw.m, trunk->end - trunk->begin) < 1e-4);
-    assert_true(distance(there->parts[TRAIN_TRUNK].adamw.v, trunk->adamw.v, trunk->end - trunk->begin) < 1e-4);
-    assert_true(distance(moved[1], moved[0], numel) < 5e-3);
+    assert_true(numbers_distance(there->parts[TRAIN_TRUNK].adamw.m, trunk->adamw.m, trunk->end - trunk->begin) < 1e-4);
+    assert_true(numbers_distance(there->parts[TRAIN_TRUNK].adamw.v, trunk->adamw.v, trunk->end - trunk->begin) < 1e-4);
+    assert_true(numbers_distance(moved[1], moved[0], numel) < 5e-3);
     dataset_free(data);
     openvla_free(before);
     trainer_free(here);

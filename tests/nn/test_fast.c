@@ -12,19 +12,9 @@
 #include "nn/cpu/kernels.h"
 #include "nn/ops.h"
 #include "nn/safetensors.h"
+#include "tests/harness/numbers.h"
 
 static const struct cpu_kernels *cpu;
-
-static float *numbers(int64_t n, uint32_t which)
-{
-    struct philox p = philox_at(7, PHILOX_TEST, which, 0, 0);
-    float *x = calloc((size_t)n + 64, sizeof(float));
-
-    assert_non_null(x);
-    for (int64_t i = 0; i < n; i++)
-        x[i] = (float)philox_normal(&p);
-    return x;
-}
 
 static double widened(uint16_t half)
 {
@@ -56,8 +46,8 @@ static void release(struct product *p)
 
 static struct product compute(struct shape s, int how)
 {
-    struct product p = {.a = numbers(s.m * s.k, 1), .b = numbers(s.k * s.n, 2), .bias = numbers(s.n, 3), .before = numbers(s.m * s.n, 4),
-                        .c = numbers(s.m * s.n, 4), .halves = calloc((size_t)(s.k * s.n) + 32, sizeof(uint16_t)),
+    struct product p = {.a = numbers_normal(s.m * s.k, 1), .b = numbers_normal(s.k * s.n, 2), .bias = numbers_normal(s.n, 3), .before = numbers_normal(s.m * s.n, 4),
+                        .c = numbers_normal(s.m * s.n, 4), .halves = calloc((size_t)(s.k * s.n) + 32, sizeof(uint16_t)),
                         .pairs = calloc((size_t)(gemm_pairs(s.k) * gemm_padded(s.n)) + 16, sizeof(uint32_t))};
     int64_t scratch = how & HALVES ? gemm_bf16_halves_scratch(s.m, s.k) : gemm_bf16_scratch(s.m, s.n, s.k);
     struct gemm g = {.m = s.m, .n = s.n, .k = s.k, .a = p.a, .a_row = how & A_TURNED ? 1 : s.k, .a_k = how & A_TURNED ? s.m : 1,
@@ -164,7 +154,7 @@ static void rows_do_not_depend_on_their_batch(void **state)
     enum { M = 141, N = 150, K = 1101 };
     struct product all = compute((struct shape) {M, N, K}, B_TURNED), halves = compute((struct shape) {M, N, K}, B_TURNED | HALVES);
     static const int sizes[] = {1, 2, 5, 11, 64};
-    float *some = numbers(64 * N, 9);
+    float *some = numbers_normal(64 * N, 9);
 
     (void)state;
     assert_memory_equal(all.c, halves.c, M * N * sizeof(float));
@@ -199,7 +189,7 @@ static void run_linear(bool fast, bool half, int64_t first, int64_t count, float
     struct param *weight;
     struct tensor *x, *y;
     struct tape tape;
-    float *w = numbers(OUT * IN, 11), *c = numbers(ROWS * OUT, 12), *values = numbers(ROWS * IN, 13);
+    float *w = numbers_normal(OUT * IN, 11), *c = numbers_normal(ROWS * OUT, 12), *values = numbers_normal(ROWS * IN, 13);
 
     if (fast)
         assert_true(params_use_fast(&params));

@@ -9,29 +9,19 @@
 #include "base/macro.h"
 #include "base/philox.h"
 #include "nn/cpu/kernels.h"
+#include "tests/harness/numbers.h"
 
 static const char *const isas[] = {"generic", "avx2", "avx512"};
-
-static float *numbers(int64_t n, uint32_t which)
-{
-    struct philox p = philox_at(7, PHILOX_TEST, which, 0, 0);
-    float *x = calloc((size_t)n + 64, sizeof(float));
-
-    assert_non_null(x);
-    for (int64_t i = 0; i < n; i++)
-        x[i] = (float)philox_normal(&p);
-    return x;
-}
 
 struct shape { int64_t m, n, k; };
 
 /* C = A B (+ bias) (+ C) with A as rows or transposed, against the triple loop. */
 static void check(const struct cpu_kernels *cpu, struct shape s, bool a_transposed, bool b_transposed, bool with_bias, bool add)
 {
-    _cleanup_free_ float *a = numbers(s.m * s.k, 1), *b = numbers(s.k * s.n, 2), *bias = numbers(s.n, 3), *c = numbers(s.m * s.n, 4);
+    _cleanup_free_ float *a = numbers_normal(s.m * s.k, 1), *b = numbers_normal(s.k * s.n, 2), *bias = numbers_normal(s.n, 3), *c = numbers_normal(s.m * s.n, 4);
     _cleanup_free_ float *panels = calloc((size_t)(s.k * gemm_padded(s.n) + 16), sizeof(float));
     _cleanup_free_ float *scratch = calloc((size_t)(s.m * gemm_padded(s.n) + 16), sizeof(float));
-    _cleanup_free_ float *before = numbers(s.m * s.n, 4);
+    _cleanup_free_ float *before = numbers_normal(s.m * s.n, 4);
 
     cpu->gemm_pack(panels, b, b_transposed ? s.k : s.n, s.k, s.n, b_transposed);
     cpu->gemm(&(struct gemm) {
@@ -85,7 +75,7 @@ static void test_row_does_not_depend_on_its_batch(void **state)
 {
     enum { M = 67, N = 70, K = 150 };
     const struct cpu_kernels *cpu = cpu_kernels();
-    _cleanup_free_ float *a = numbers(M * K, 1), *b = numbers(K * N, 2), *all = numbers(M * N, 3), *alone = numbers(N, 4);
+    _cleanup_free_ float *a = numbers_normal(M * K, 1), *b = numbers_normal(K * N, 2), *all = numbers_normal(M * N, 3), *alone = numbers_normal(N, 4);
     _cleanup_free_ float *panels = calloc(K * 96 + 16, sizeof(float));
 
     (void)state;
@@ -101,7 +91,7 @@ static void test_columns_and_depth_can_be_sliced(void **state)
 {
     enum { M = 9, N = 128, K = 64, FROM = 20, COUNT = 30 };
     const struct cpu_kernels *cpu = cpu_kernels();
-    _cleanup_free_ float *a = numbers(M * K, 1), *b = numbers(K * N, 2), *whole = numbers(M * N, 3), *part = numbers(M * N, 4);
+    _cleanup_free_ float *a = numbers_normal(M * K, 1), *b = numbers_normal(K * N, 2), *whole = numbers_normal(M * N, 3), *part = numbers_normal(M * N, 4);
     _cleanup_free_ float *panels = calloc(K * N + 16, sizeof(float)), *sliced = calloc(COUNT * N + 16, sizeof(float));
 
     (void)state;

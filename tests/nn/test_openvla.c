@@ -13,6 +13,7 @@
 #include "nn/models/openvla_internal.h"
 #include "nn/tokenizer.h"
 #include "tests/harness/scratch.h"
+#include "tests/harness/spec_policy.h"
 
 enum { BATCH = 64, SIDE = 64, PIXELS = SIDE * SIDE * 3 };
 
@@ -26,26 +27,10 @@ static struct {
     int n_prompt[4];
 } f;
 
-static struct openvla *make(uint64_t seed)
-{
-    struct openvla *model = NULL;
-    struct error error;
-
-    if (openvla_new("models/tiny-spec", seed, &model, &error) < 0)
-        fail_msg("%s", error.text);
-    return model;
-}
-
 static int setup(void **state)
 {
     (void)state;
-    f.model = make(1);
-    assert_int_equal(openvla_add_value_head(f.model, 32, 0, 2), 0);
-    assert_int_equal(openvla_add_reward_head(f.model, 32, 3), 0);
-    for (int i = 0; i < f.model->params.count; i++)     /* last layers of new heads are zero: make them speak */
-        if (strstr(f.model->params.list[i]->name, "head.fc2.weight"))
-            for (int64_t k = 0; k < f.model->params.list[i]->numel; k++)
-                f.model->params.list[i]->value[k] = 0.1f * (float)(k % 5 - 2);
+    f.model = spec_policy_with_heads();
     assert_int_equal(openvla_pack(f.model, false), 0);
     for (int i = 0; i < BATCH; i++)
         for (int k = 0; k < PIXELS; k++)

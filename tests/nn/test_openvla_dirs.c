@@ -15,36 +15,21 @@
 #include "nn/models/openvla_internal.h"
 #include "nn/safetensors.h"
 #include "tests/harness/scratch.h"
+#include "tests/harness/spec_policy.h"
 
-static struct { struct openvla *model; } f;     /* with both heads, whose last layers speak */
-
-static struct openvla *make(uint64_t seed)
-{
-    struct openvla *model = NULL;
-    struct error error;
-
-    if (openvla_new("models/tiny-spec", seed, &model, &error) < 0)
-        fail_msg("%s", error.text);
-    return model;
-}
+static struct openvla *trained;                 /* with both heads, whose last layers speak */
 
 static int setup(void **state)
 {
     (void)state;
-    f.model = make(1);
-    assert_int_equal(openvla_add_value_head(f.model, 32, 0, 2), 0);
-    assert_int_equal(openvla_add_reward_head(f.model, 32, 3), 0);
-    for (int i = 0; i < f.model->params.count; i++)
-        if (strstr(f.model->params.list[i]->name, "head.fc2.weight"))
-            for (int64_t k = 0; k < f.model->params.list[i]->numel; k++)
-                f.model->params.list[i]->value[k] = 0.1f * (float)(k % 5 - 2);
+    trained = spec_policy_with_heads();
     return 0;
 }
 
 static int teardown(void **state)
 {
     (void)state;
-    f.model = openvla_free(f.model);
+    trained = openvla_free(trained);
     return 0;
 }
 
@@ -82,15 +67,15 @@ static void test_save_and_load(void **state)
 
         snprintf(path, sizeof(path), "%s/%s", dir, dtypes[i]);
         assert_int_equal(mkdir_p(path, 0755), 0);
-        if (openvla_save(f.model, path, dtypes[i], &error) < 0 || openvla_load(path, &back, &error) < 0)
+        if (openvla_save(trained, path, dtypes[i], &error) < 0 || openvla_load(path, &back, &error) < 0)
             fail_msg("%s", error.text);
-        same_values(f.model, back, i == 1);
+        same_values(trained, back, i == 1);
         assert_int_equal(back->config.value_width, 32);
         assert_int_equal(back->config.reward_width, 32);
-        assert_memory_equal(&back->config, &f.model->config, sizeof(back->config));
+        assert_memory_equal(&back->config, &trained->config, sizeof(back->config));
         openvla_free(back);
     }
-    assert_true(openvla_save(f.model, dir, "I8", &error) < 0);
+    assert_true(openvla_save(trained, dir, "I8", &error) < 0);
     remove_tree(dir);
 }
 
@@ -102,9 +87,9 @@ static void test_shards(void **state)
 
     (void)state;
     scratch_new(dir);
-    if (openvla_save_sharded(f.model, dir, "F32", 2 << 20, &error) < 0 || openvla_load(dir, &back, &error) < 0)
+    if (openvla_save_sharded(trained, dir, "F32", 2 << 20, &error) < 0 || openvla_load(dir, &back, &error) < 0)
         fail_msg("%s", error.text);
-    same_values(f.model, back, false);
+    same_values(trained, back, false);
     openvla_free(back);
     snprintf(path, sizeof(path), "%s/model-00002-of-00003.safetensors", dir);
     assert_int_equal(unlink(path), 0);              /* a shard the index names is missing: said by name */
@@ -116,22 +101,22 @@ static void test_shards(void **state)
 static void test_clone_is_its_own(void **state)
 {
     struct openvla *copy = NULL;
-    float before = f.model->params.values[0];
+    float before = trained->params.values[0];
 
     (void)state;
-    assert_int_equal(openvla_clone(f.model, &copy), 0);
-    same_values(f.model, copy, false);
+    assert_int_equal(openvla_clone(trained, &copy), 0);
+    same_values(trained, copy, false);
     copy->params.values[0] += 1;
-    assert_true(f.model->params.values[0] == before);
+    assert_true(trained->params.values[0] == before);
     for (int i = 0; i < copy->params.count; i++)
-        assert_ptr_not_equal(copy->params.list[i], f.model->params.list[i]);
+        assert_ptr_not_equal(copy->params.list[i], trained->params.list[i]);
     assert_int_equal(openvla_add_value_head(copy, 8, 0, 1), -EEXIST);
     openvla_free(copy);
 }
 
 static void test_seed_makes_the_weights(void **state)
 {
-    struct openvla *a = make(5), *b = make(5), *c = make(6);
+    struct openvla *a = spec_policy(5), *b = spec_policy(5), *c = spec_policy(6);
 
     (void)state;
     same_values(a, b, false);
@@ -187,7 +172,7 @@ static void test_damage_is_named(void **state)
         struct openvla *back = NULL;
         struct error error = {0};
 
-        if (openvla_save(f.model, dir, "BF16", &error) < 0)
+        if (openvla_save(trained, dir, "BF16", &error) < 0)
             fail_msg("%s", error.text);
         damage(dir, name, drop);
         assert_true(openvla_load(dir, &back, &error) < 0);

@@ -12,25 +12,7 @@
 #include "base/fault.h"
 #include "run/ledger.h"
 #include "run/ledger_place.h"
-#include "tests/harness/scratch.h"
-
-static char dir[SCRATCH_PATH], path[96];
-static const struct ledger_run new_run = {.id = 0x1234, .seed = 7, .config_digest = {9}, .created_ms = 1};
-
-static int setup(void **state)
-{
-    (void)state;
-    scratch_new(dir);
-    snprintf(path, sizeof path, "%s/ledger.sqlite", dir);
-    return fault_arm("");
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    (void)fault_arm("");
-    return remove_tree(dir);
-}
+#include "tests/harness/ledger_lab.h"
 
 static void expect_place(uint32_t f_type, const char *type, enum ledger_place place, const char *name)
 {
@@ -43,7 +25,7 @@ static void expect_place(uint32_t f_type, const char *type, enum ledger_place pl
 static void test_where_a_ledger_may_lie(void **state)
 {
     enum { EXT4 = 0xEF53, TMPFS = 0x01021994, FUSE = 0x65735546 };
-    char name[LEDGER_PLACE_NAME], below[sizeof dir + 64];
+    char name[LEDGER_PLACE_NAME], below[sizeof ledger_lab.dir + 64];
     enum ledger_place place = LEDGER_REFUSED;
     struct error error;
 
@@ -61,68 +43,13 @@ static void test_where_a_ledger_may_lie(void **state)
     expect_place(FUSE, "fuse.sshfs", LEDGER_REFUSED, "fuse.sshfs");
     expect_place(FUSE, "fuse.never-heard-of", LEDGER_REFUSED, "fuse.never-heard-of");
 
-    snprintf(below, sizeof below, "%s/not/there/yet", dir);
+    snprintf(below, sizeof below, "%s/not/there/yet", ledger_lab.dir);
     assert_int_equal(ledger_place_of(below, &place, name), 0);
     assert_int_equal(place, LEDGER_LOCAL);
     assert_string_not_equal(name, "unknown");
     assert_int_equal(ledger_place_of("/proc/self/status", &place, name), 0);
     assert_string_equal(name, "proc");
     assert_int_equal(ledger_place_check(below, &place, &error), 0);
-}
-
-static struct ledger *open_ledger(void)
-{
-    struct ledger *ledger;
-    struct error error;
-    int r = ledger_open(path, &new_run, &ledger, &error);
-
-    if (r < 0)
-        fail_msg("%s", error.text);
-    return ledger;
-}
-
-static struct ledger_episode row(uint64_t id)
-{
-    return (struct ledger_episode){
-        .episode = id,
-        .stage = 4,
-        .iteration = 2,
-        .purpose = 3,
-        .split = 1,
-        .task = "open_drawer",
-        .state_seed = UINT64_MAX - id,
-        .policy_version = 12,
-        .prm_version = 3,
-        .temperature = 0.6f,
-        .search_n = 4,
-        .max_steps = 22,
-        .sample_key = id,
-        .tag = "val",
-    };
-}
-
-static struct ledger_episode played(uint64_t id)
-{
-    struct ledger_episode e = row(id);
-
-    e.success = true;
-    e.steps = 17;
-    e.member = 2;
-    e.reward = 1.5f;
-    e.progress_end = 0.75f;
-    memset(e.digest, (int)id, sizeof e.digest);
-    return e;
-}
-
-static void add_rows(struct ledger *ledger, uint64_t first, int n)
-{
-    assert_int_equal(ledger_begin(ledger), 0);
-    for (int i = 0; i < n; i++) {
-        struct ledger_episode e = row(first + (uint64_t)i);
-
-        assert_int_equal(ledger_add_episode(ledger, &e), 0);
-    }
-    assert_int_equal(ledger_commit(ledger), 0);
 }
 
 /* One of everything. */
@@ -138,9 +65,9 @@ static const struct ledger_version one_version = {
 
 static void write_one_of_everything(struct ledger *ledger)
 {
-    struct ledger_episode e = played(2);
+    struct ledger_episode e = ledger_lab_played(2);
 
-    add_rows(ledger, 1, 2);
+    ledger_lab_add_rows(ledger, 1, 2);
     assert_int_equal(ledger_begin(ledger), 0);
     assert_int_equal(ledger_put_stage(ledger, &one_stage), 0);
     assert_int_equal(ledger_put_iteration(ledger, &one_iteration), 0);
@@ -156,7 +83,7 @@ static void write_one_of_everything(struct ledger *ledger)
 /* As written above, by a ledger that was opened to write `epoch` times. */
 static void expect_one_of_everything(struct ledger *ledger, uint64_t epoch)
 {
-    struct ledger_episode e = played(2);
+    struct ledger_episode e = ledger_lab_played(2);
     struct ledger_stage *stages;
     struct ledger_iteration *iterations;
     struct ledger_episode *episodes;
@@ -200,14 +127,14 @@ static void expect_one_of_everything(struct ledger *ledger, uint64_t epoch)
 
 static void test_what_is_written_is_read(void **state)
 {
-    struct ledger *ledger = open_ledger();
+    struct ledger *ledger = ledger_lab_open();
     void *blob;
     size_t n;
 
     (void)state;
     write_one_of_everything(ledger);
     ledger_close(ledger);
-    ledger = open_ledger();
+    ledger = ledger_lab_open();
     expect_one_of_everything(ledger, 2);
     assert_int_equal(ledger_get_blob(ledger, "absent", &blob, &n), -ENOENT);
     ledger_close(ledger);
@@ -223,26 +150,26 @@ static void test_a_ledger_of_layout_1(void **state)
 
     (void)state;
     assert_int_equal(file_read("tests/golden/run/ledger_layout_1.sqlite", 1 << 20, &bytes, &size), 0);
-    assert_int_equal(atomic_file_write(path, bytes, size), 0);
-    assert_int_equal(ledger_open_readonly(path, &ledger, &error), 0);
+    assert_int_equal(atomic_file_write(ledger_lab.path, bytes, size), 0);
+    assert_int_equal(ledger_open_readonly(ledger_lab.path, &ledger, &error), 0);
     expect_one_of_everything(ledger, 1);
     ledger = ledger_close(ledger);
-    ledger = open_ledger();
+    ledger = ledger_lab_open();
     expect_one_of_everything(ledger, 2);
     ledger = ledger_close(ledger);
-    ledger = open_ledger();                 /* every row has its sum, or this would be refused */
+    ledger = ledger_lab_open();                 /* every row has its sum, or this would be refused */
     expect_one_of_everything(ledger, 3);
     ledger_close(ledger);
 }
 
 static void test_an_episode_ends_once(void **state)
 {
-    struct ledger *ledger = open_ledger();
-    struct ledger_episode e = played(1), other = played(1);
+    struct ledger *ledger = ledger_lab_open();
+    struct ledger_episode e = ledger_lab_played(1), other = ledger_lab_played(1);
 
     (void)state;
     other.digest[0]++;
-    add_rows(ledger, 1, 1);
+    ledger_lab_add_rows(ledger, 1, 1);
     assert_int_equal(ledger_episode_ended(ledger, 1, EPISODE_TRAINED, NULL), -EINVAL);     /* no transaction */
     assert_int_equal(ledger_begin(ledger), 0);
     assert_int_equal(ledger_episode_ended(ledger, 1, EPISODE_TRAINED, NULL), -EINVAL);     /* nothing durable */
@@ -255,7 +182,7 @@ static void test_an_episode_ends_once(void **state)
     assert_int_equal(ledger_episode_ended(ledger, 1, EPISODE_STALE, NULL), -EALREADY);
     assert_int_equal(ledger_episode_reopened(ledger, 1, "x"), -EALREADY);
     assert_int_equal(ledger_episode_ended(ledger, 99, EPISODE_FAILED, NULL), -ENOENT);
-    e = row(1);
+    e = ledger_lab_row(1);
     assert_int_equal(ledger_add_episode(ledger, &e), -EEXIST);
     ledger_rollback(ledger);
     ledger_close(ledger);
@@ -264,12 +191,12 @@ static void test_an_episode_ends_once(void **state)
 /* What was lost with a disk is an open row again, with nothing of the trajectory that is gone. */
 static void test_a_lost_episode_is_open_again(void **state)
 {
-    struct ledger *ledger = open_ledger();
-    struct ledger_episode e = played(1), *episodes;
+    struct ledger *ledger = ledger_lab_open();
+    struct ledger_episode e = ledger_lab_played(1), *episodes;
     size_t n;
 
     (void)state;
-    add_rows(ledger, 1, 1);
+    ledger_lab_add_rows(ledger, 1, 1);
     assert_int_equal(ledger_begin(ledger), 0);
     assert_int_equal(ledger_episode_reopened(ledger, 1, "x"), 0);       /* it is open */
     assert_int_equal(ledger_episode_journaled(ledger, &e), 0);
@@ -289,7 +216,7 @@ static void test_a_lost_episode_is_open_again(void **state)
 
 static void test_a_version_is_added_once(void **state)
 {
-    struct ledger *ledger = open_ledger();
+    struct ledger *ledger = ledger_lab_open();
     struct ledger_version v = {.kind = KIND_POLICY, .number = 1, .digest = {1}, .dir = "policies/v000001"};
 
     (void)state;
@@ -306,18 +233,18 @@ static void test_a_version_is_added_once(void **state)
 
 static void test_one_holder_one_configuration(void **state)
 {
-    struct ledger *ledger = open_ledger(), *second = NULL;
-    struct ledger_run other = new_run;
+    struct ledger *ledger = ledger_lab_open(), *second = NULL;
+    struct ledger_run other = ledger_lab.run;
     struct error error;
 
     (void)state;
-    assert_int_equal(ledger_open_readonly(path, &second, &error), -EBUSY);
+    assert_int_equal(ledger_open_readonly(ledger_lab.path, &second, &error), -EBUSY);
     assert_non_null(strstr(error.text, "held by another process"));
     ledger_close(ledger);
     other.config_digest[0] = 1;
-    assert_int_equal(ledger_open(path, &other, &second, &error), -ESTALE);
-    assert_non_null(strstr(error.text, path));
-    assert_int_equal(ledger_open_readonly(path, &second, &error), 0);
+    assert_int_equal(ledger_open(ledger_lab.path, &other, &second, &error), -ESTALE);
+    assert_non_null(strstr(error.text, ledger_lab.path));
+    assert_int_equal(ledger_open_readonly(ledger_lab.path, &second, &error), 0);
     assert_int_equal(ledger_run(second)->epoch, 1);     /* the refused start raised nothing */
     assert_int_equal(ledger_begin(second), -EINVAL);
     ledger_close(second);
@@ -329,7 +256,7 @@ static int work(struct ledger *ledger, uint64_t first)
     int r = ledger_begin(ledger);
 
     for (uint64_t i = 0; r == 0 && i < 8; i++) {
-        struct ledger_episode e = row(first + i);
+        struct ledger_episode e = ledger_lab_row(first + i);
 
         r = ledger_add_episode(ledger, &e);
     }
@@ -367,7 +294,7 @@ static void test_every_failing_write_leaves_all_or_nothing(void **state)
     (void)state;
     for (size_t p = 0; p < ARRAY_SIZE(points); p++)
         for (int nth = 1; ; nth++) {
-            struct ledger *ledger = open_ledger();
+            struct ledger *ledger = ledger_lab_open();
             char fault[64];
             size_t before = assert_whole(ledger);
             int r;
@@ -402,7 +329,7 @@ static void test_killed_at_every_point(void **state)
             pid_t child;
             int status;
 
-            ledger = open_ledger();
+            ledger = ledger_lab_open();
             before = assert_whole(ledger);
             ledger_close(ledger);
             child = fork();
@@ -410,14 +337,14 @@ static void test_killed_at_every_point(void **state)
             if (child == 0) {
                 char fault[64];
 
-                ledger = open_ledger();
+                ledger = ledger_lab_open();
                 snprintf(fault, sizeof fault, "%s=abort@%d", points[p], nth);
                 _exit(fault_arm(fault) < 0 || work(ledger, before + 1) < 0);
             }
             assert_int_equal(waitpid(child, &status, 0), child);
             killed = WIFSIGNALED(status);
             assert_true(killed || WEXITSTATUS(status) == 0);
-            ledger = open_ledger();
+            ledger = ledger_lab_open();
             after = assert_whole(ledger);
             ledger_close(ledger);
             assert_int_equal(after, before + (!killed || !strcmp(points[p], "ledger.committed") ? 8u : 0u));
@@ -430,15 +357,15 @@ static void test_killed_at_every_point(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_where_a_ledger_may_lie, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_what_is_written_is_read, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_ledger_of_layout_1, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_an_episode_ends_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_lost_episode_is_open_again, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_version_is_added_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_one_holder_one_configuration, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_every_failing_write_leaves_all_or_nothing, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_killed_at_every_point, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_where_a_ledger_may_lie, ledger_lab_set_up, ledger_lab_tear_down),
+        cmocka_unit_test_setup_teardown(test_what_is_written_is_read, ledger_lab_set_up, ledger_lab_tear_down),
+        cmocka_unit_test_setup_teardown(test_a_ledger_of_layout_1, ledger_lab_set_up, ledger_lab_tear_down),
+        cmocka_unit_test_setup_teardown(test_an_episode_ends_once, ledger_lab_set_up, ledger_lab_tear_down),
+        cmocka_unit_test_setup_teardown(test_a_lost_episode_is_open_again, ledger_lab_set_up, ledger_lab_tear_down),
+        cmocka_unit_test_setup_teardown(test_a_version_is_added_once, ledger_lab_set_up, ledger_lab_tear_down),
+        cmocka_unit_test_setup_teardown(test_one_holder_one_configuration, ledger_lab_set_up, ledger_lab_tear_down),
+        cmocka_unit_test_setup_teardown(test_every_failing_write_leaves_all_or_nothing, ledger_lab_set_up, ledger_lab_tear_down),
+        cmocka_unit_test_setup_teardown(test_killed_at_every_point, ledger_lab_set_up, ledger_lab_tear_down),
     };
 
     return cmocka_run_group_tests_name("ledger", tests, NULL, NULL);

@@ -10,46 +10,7 @@
 
 #include "base/atomic_file.h"
 #include "run/ledger.h"
-#include "tests/harness/scratch.h"
-
-static char dir[SCRATCH_PATH], path[96];
-static const struct ledger_run new_run = {.id = 0x1234, .seed = 7, .config_digest = {9}, .created_ms = 1};
-
-static int setup(void **state)
-{
-    (void)state;
-    scratch_new(dir);
-    snprintf(path, sizeof path, "%s/ledger.sqlite", dir);
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    return remove_tree(dir);
-}
-
-static struct ledger *open_ledger(void)
-{
-    struct ledger *ledger;
-    struct error error;
-    int r = ledger_open(path, &new_run, &ledger, &error);
-
-    if (r < 0)
-        fail_msg("%s", error.text);
-    return ledger;
-}
-
-static void add_rows(struct ledger *ledger, uint64_t first, int n)
-{
-    assert_int_equal(ledger_begin(ledger), 0);
-    for (int i = 0; i < n; i++) {
-        struct ledger_episode e = {.episode = first + (uint64_t)i, .stage = 1, .task = "open_drawer"};
-
-        assert_int_equal(ledger_add_episode(ledger, &e), 0);
-    }
-    assert_int_equal(ledger_commit(ledger), 0);
-}
+#include "tests/harness/ledger_lab.h"
 
 static void test_a_file_that_is_no_ledger(void **state)
 {
@@ -59,8 +20,8 @@ static void test_a_file_that_is_no_ledger(void **state)
     struct error error;
 
     (void)state;
-    assert_int_equal(atomic_file_write(path, text, sizeof text), 0);
-    assert_int_equal(ledger_open(path, &new_run, &ledger, &error), -EBADMSG);
+    assert_int_equal(atomic_file_write(ledger_lab.path, text, sizeof text), 0);
+    assert_int_equal(ledger_open(ledger_lab.path, &ledger_lab.run, &ledger, &error), -EBADMSG);
     assert_non_null(strstr(error.text, "restore"));
 }
 
@@ -68,21 +29,21 @@ static void test_a_file_that_is_no_ledger(void **state)
 static void test_every_lost_page(void **state)
 {
     _cleanup_free_ char *bytes = NULL;
-    struct ledger *ledger = open_ledger();
+    struct ledger *ledger = ledger_lab_open();
     struct error error;
     size_t size;
 
     (void)state;
     ledger_close(ledger);
-    assert_int_equal(file_read(path, 1 << 20, &bytes, &size), 0);
+    assert_int_equal(file_read(ledger_lab.path, 1 << 20, &bytes, &size), 0);
     for (size_t at = 4096; at < size; at += 4096) {
         _cleanup_free_ char *copy = malloc(size);
 
         memcpy(copy, bytes, size);
         memset(copy + at, 0, 4096);
-        assert_int_equal(atomic_file_write(path, copy, size), 0);
-        assert_int_equal(ledger_open(path, &new_run, &ledger, &error), -EBADMSG);
-        assert_non_null(strstr(error.text, path));
+        assert_int_equal(atomic_file_write(ledger_lab.path, copy, size), 0);
+        assert_int_equal(ledger_open(ledger_lab.path, &ledger_lab.run, &ledger, &error), -EBADMSG);
+        assert_non_null(strstr(error.text, ledger_lab.path));
     }
 }
 
@@ -93,11 +54,11 @@ static void misspell(const char *text)
     char *at;
     size_t size;
 
-    assert_int_equal(file_read(path, 1 << 20, &bytes, &size), 0);
+    assert_int_equal(file_read(ledger_lab.path, 1 << 20, &bytes, &size), 0);
     at = memmem(bytes, size, text, strlen(text));
     assert_non_null(at);
     at[1]++;
-    assert_int_equal(atomic_file_write(path, bytes, size), 0);
+    assert_int_equal(atomic_file_write(ledger_lab.path, bytes, size), 0);
 }
 
 static void expect_refused(const char *found)
@@ -105,19 +66,19 @@ static void expect_refused(const char *found)
     struct ledger *ledger = NULL;
     struct error error;
 
-    assert_int_equal(ledger_open(path, &new_run, &ledger, &error), -EBADMSG);
-    assert_non_null(strstr(error.text, path));
+    assert_int_equal(ledger_open(ledger_lab.path, &ledger_lab.run, &ledger, &error), -EBADMSG);
+    assert_non_null(strstr(error.text, ledger_lab.path));
     assert_non_null(strstr(error.text, found));
-    assert_int_equal(ledger_open_readonly(path, &ledger, &error), -EBADMSG);
+    assert_int_equal(ledger_open_readonly(ledger_lab.path, &ledger, &error), -EBADMSG);
     assert_non_null(strstr(error.text, found));
 }
 
 static void test_a_row_that_has_changed(void **state)
 {
-    struct ledger *ledger = open_ledger();
+    struct ledger *ledger = ledger_lab_open();
 
     (void)state;
-    add_rows(ledger, 1, 2);
+    ledger_lab_add_rows(ledger, 1, 2);
     ledger_close(ledger);
     misspell("open_drawer");
     expect_refused("1 of the rows in episodes are not as they were written");
@@ -125,9 +86,9 @@ static void test_a_row_that_has_changed(void **state)
 
 static void keep(const char *ending, char **ret, size_t *ret_n)
 {
-    char name[sizeof path + 8];
+    char name[sizeof ledger_lab.path + 8];
 
-    snprintf(name, sizeof name, "%s%s", path, ending);
+    snprintf(name, sizeof name, "%s%s", ledger_lab.path, ending);
     assert_int_equal(file_read(name, 1 << 20, ret, ret_n), 0);
 }
 
@@ -136,16 +97,16 @@ static void test_every_page_as_it_was_earlier(void **state)
 {
     enum { PAGE = 4096 };
     _cleanup_free_ char *before = NULL, *after = NULL;
-    struct ledger *ledger = open_ledger();
+    struct ledger *ledger = ledger_lab_open();
     struct ledger_episode played = {.episode = 2, .success = true, .steps = 9, .digest = {1}};
     bool totals = false;
     size_t n_before, n_after, size;
 
     (void)state;
-    add_rows(ledger, 1, 2);
+    ledger_lab_add_rows(ledger, 1, 2);
     ledger_close(ledger);
     keep("", &before, &n_before);
-    ledger = open_ledger();
+    ledger = ledger_lab_open();
     assert_int_equal(ledger_begin(ledger), 0);
     assert_int_equal(ledger_episode_journaled(ledger, &played), 0);
     assert_int_equal(ledger_commit(ledger), 0);
@@ -161,8 +122,8 @@ static void test_every_page_as_it_was_earlier(void **state)
             continue;
         memcpy(copy, after, n_after);
         memcpy(copy + at, before + at, PAGE);
-        assert_int_equal(atomic_file_write(path, copy, n_after), 0);
-        if (ledger_open_readonly(path, &ledger, &error) < 0) {
+        assert_int_equal(atomic_file_write(ledger_lab.path, copy, n_after), 0);
+        if (ledger_open_readonly(ledger_lab.path, &ledger, &error) < 0) {
             totals |= strstr(error.text, "rows in episodes are as they were earlier") != NULL;
             continue;
         }
@@ -177,7 +138,7 @@ static void test_every_page_as_it_was_earlier(void **state)
 /* Nothing is read through a trigger: the rows are as they were. */
 static void test_tables_that_have_changed(void **state)
 {
-    struct ledger *ledger = open_ledger();
+    struct ledger *ledger = ledger_lab_open();
 
     (void)state;
     ledger_close(ledger);
@@ -191,9 +152,9 @@ static void set_byte(size_t at, char value)
     _cleanup_free_ char *bytes = NULL;
     size_t size;
 
-    assert_int_equal(file_read(path, 1 << 20, &bytes, &size), 0);
+    assert_int_equal(file_read(ledger_lab.path, 1 << 20, &bytes, &size), 0);
     bytes[at] = value;
-    assert_int_equal(atomic_file_write(path, bytes, size), 0);
+    assert_int_equal(atomic_file_write(ledger_lab.path, bytes, size), 0);
 }
 
 /* Byte 47 is SQLite's own number of formats, 1 to 4; byte 18 says who may write, 1 or 2. */
@@ -203,11 +164,11 @@ static void test_a_format_that_nobody_knows(void **state)
     struct error error;
 
     (void)state;
-    ledger_close(open_ledger());
+    ledger_close(ledger_lab_open());
     set_byte(18, 9);
-    assert_int_equal(ledger_open(path, &new_run, &ledger, &error), -EBADMSG);
+    assert_int_equal(ledger_open(ledger_lab.path, &ledger_lab.run, &ledger, &error), -EBADMSG);
     assert_non_null(strstr(error.text, "may only be read"));
-    assert_int_equal(ledger_open_readonly(path, &ledger, &error), 0);       /* all else is as it was */
+    assert_int_equal(ledger_open_readonly(ledger_lab.path, &ledger, &error), 0);       /* all else is as it was */
     ledger_close(ledger);
     set_byte(47, 9);
     expect_refused("unsupported file format");
@@ -217,35 +178,35 @@ static void test_a_format_that_nobody_knows(void **state)
 static void test_an_older_copy(void **state)
 {
     _cleanup_free_ char *bytes = NULL, *mark = NULL;
-    struct ledger *ledger = open_ledger();
-    char name[sizeof path + 8];
+    struct ledger *ledger = ledger_lab_open();
+    char name[sizeof ledger_lab.path + 8];
     size_t size, n_mark;
 
     (void)state;
-    add_rows(ledger, 1, 2);
+    ledger_lab_add_rows(ledger, 1, 2);
     ledger_close(ledger);
     keep("", &bytes, &size);
-    ledger = open_ledger();
-    add_rows(ledger, 3, 2);
+    ledger = ledger_lab_open();
+    ledger_lab_add_rows(ledger, 3, 2);
     ledger_close(ledger);
     keep("-mark", &mark, &n_mark);
-    assert_int_equal(atomic_file_write(path, bytes, size), 0);
+    assert_int_equal(atomic_file_write(ledger_lab.path, bytes, size), 0);
     expect_refused("it ends at event 3, and events up to 6 had been committed");
 
-    snprintf(name, sizeof name, "%s-mark", path);
+    snprintf(name, sizeof name, "%s-mark", ledger_lab.path);
     mark[9]++;                  /* no mark of its own: it is not believed, and written anew */
     assert_int_equal(atomic_file_write(name, mark, n_mark), 0);
-    ledger = open_ledger();
-    add_rows(ledger, 3, 1);
+    ledger = ledger_lab_open();
+    ledger_lab_add_rows(ledger, 3, 1);
     ledger_close(ledger);
-    assert_int_equal(atomic_file_write(path, bytes, size), 0);
+    assert_int_equal(atomic_file_write(ledger_lab.path, bytes, size), 0);
     expect_refused("it ends at event 3, and events up to 5 had been committed");
 }
 
 /* A transaction that was taken back leaves no mark: the next life is not asked for its events. */
 static void test_what_was_taken_back_leaves_no_mark(void **state)
 {
-    struct ledger *ledger = open_ledger();
+    struct ledger *ledger = ledger_lab_open();
 
     (void)state;
     assert_int_equal(ledger_begin(ledger), 0);
@@ -255,20 +216,20 @@ static void test_what_was_taken_back_leaves_no_mark(void **state)
     assert_int_equal(ledger_put_blob(ledger, "memory", "a", 1), 0);
     assert_int_equal(ledger_commit(ledger), 0);
     ledger_close(ledger);
-    ledger_close(open_ledger());
+    ledger_close(ledger_lab_open());
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_a_file_that_is_no_ledger, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_every_lost_page, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_row_that_has_changed, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_every_page_as_it_was_earlier, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_tables_that_have_changed, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_format_that_nobody_knows, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_an_older_copy, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_what_was_taken_back_leaves_no_mark, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_file_that_is_no_ledger, ledger_lab_set_up, ledger_lab_tear_down),
+        cmocka_unit_test_setup_teardown(test_every_lost_page, ledger_lab_set_up, ledger_lab_tear_down),
+        cmocka_unit_test_setup_teardown(test_a_row_that_has_changed, ledger_lab_set_up, ledger_lab_tear_down),
+        cmocka_unit_test_setup_teardown(test_every_page_as_it_was_earlier, ledger_lab_set_up, ledger_lab_tear_down),
+        cmocka_unit_test_setup_teardown(test_tables_that_have_changed, ledger_lab_set_up, ledger_lab_tear_down),
+        cmocka_unit_test_setup_teardown(test_a_format_that_nobody_knows, ledger_lab_set_up, ledger_lab_tear_down),
+        cmocka_unit_test_setup_teardown(test_an_older_copy, ledger_lab_set_up, ledger_lab_tear_down),
+        cmocka_unit_test_setup_teardown(test_what_was_taken_back_leaves_no_mark, ledger_lab_set_up, ledger_lab_tear_down),
     };
 
     return cmocka_run_group_tests_name("ledger_check", tests, NULL, NULL);
