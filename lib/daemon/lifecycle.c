@@ -23,7 +23,6 @@ struct lifecycle {
 
 static const char *const phase_names[] = {"starting", "running", "draining", "stopped"};
 
-const char *lifecycle_phase_name(enum lifecycle_phase phase) { return phase_names[phase]; }
 enum lifecycle_phase lifecycle_phase(const struct lifecycle *l) { return l->phase; }
 int lifecycle_exit_code(const struct lifecycle *l) { return l->exit_code; }
 

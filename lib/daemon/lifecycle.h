@@ -43,7 +43,6 @@ void lifecycle_stop(struct lifecycle *lifecycle, int exit_code);        /* -> st
 void lifecycle_status(struct lifecycle *lifecycle, const char *format, ...) _printf_(2, 3);
 
 enum lifecycle_phase lifecycle_phase(const struct lifecycle *lifecycle);
-const char *lifecycle_phase_name(enum lifecycle_phase phase);
 int lifecycle_exit_code(const struct lifecycle *lifecycle);
 
 /* Die (SIGKILL) when the parent does; for children of `gantry up`, which puts its pid into $GANTRY_PARENT.

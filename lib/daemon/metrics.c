@@ -9,17 +9,14 @@
 #include <stdbool.h>
 #include <sys/resource.h>
 
-enum metric_type { COUNTER, GAUGE, HISTOGRAM };
+enum metric_type { COUNTER, GAUGE };
 
 /* Doubles live in atomic words as their bits: addition is a compare-and-swap loop. */
 struct metric {
     struct metric *next;
     enum metric_type type;
     char *name, *labels, *help;
-    _Atomic uint64_t value;             /* bits of a double; histograms: the sum */
-    double *bounds;                     /* (n_bounds), ascending */
-    unsigned n_bounds;
-    _Atomic uint64_t *buckets;          /* (n_bounds + 1): observations in each, not cumulative */
+    _Atomic uint64_t value;             /* bits of a double */
 };
 
 struct metrics {
@@ -41,8 +38,6 @@ static struct metric *metric_free(struct metric *m)
     free(m->name);
     free(m->labels);
     free(m->help);
-    free(m->bounds);
-    free(m->buckets);
     free(m);
     return NULL;
 }
@@ -61,7 +56,7 @@ struct metrics *metrics_free(struct metrics *metrics)
 }
 
 static struct metric *metric_register(struct metrics *metrics, enum metric_type type, const char *name, const char *labels,
-                                      const char *help, const double *bounds, unsigned n)
+                                      const char *help)
 {
     _cleanup_(metric_freep) struct metric *m = NULL;
 
@@ -81,14 +76,6 @@ static struct metric *metric_register(struct metrics *metrics, enum metric_type 
     m->help = strdup(help);
     if (!m->name || !m->labels || !m->help)
         return NULL;
-    if (type == HISTOGRAM) {
-        m->n_bounds = n;
-        m->bounds = calloc(n + 1, sizeof *m->bounds);
-        m->buckets = calloc(n + 1, sizeof *m->buckets);
-        if (!m->bounds || !m->buckets)
-            return NULL;
-        memcpy(m->bounds, bounds, n * sizeof *bounds);
-    }
     *metrics->tail = m;
     metrics->tail = &m->next;
     return TAKE_PTR(m);
@@ -96,18 +83,12 @@ static struct metric *metric_register(struct metrics *metrics, enum metric_type 
 
 struct metric *metrics_counter(struct metrics *metrics, const char *name, const char *labels, const char *help)
 {
-    return metric_register(metrics, COUNTER, name, labels, help, NULL, 0);
+    return metric_register(metrics, COUNTER, name, labels, help);
 }
 
 struct metric *metrics_gauge(struct metrics *metrics, const char *name, const char *labels, const char *help)
 {
-    return metric_register(metrics, GAUGE, name, labels, help, NULL, 0);
-}
-
-struct metric *metrics_histogram(struct metrics *metrics, const char *name, const char *labels, const char *help,
-                                 const double *bounds, unsigned n)
-{
-    return metric_register(metrics, HISTOGRAM, name, labels, help, bounds, n);
+    return metric_register(metrics, GAUGE, name, labels, help);
 }
 
 static uint64_t to_bits(double value)
@@ -145,30 +126,9 @@ void metric_set(struct metric *m, double value)
         atomic_store_explicit(&m->value, to_bits(value), memory_order_relaxed);
 }
 
-void metric_observe(struct metric *m, double value)
-{
-    unsigned i = 0;
-
-    if (!m)
-        return;
-    while (i < m->n_bounds && value > m->bounds[i])
-        i++;
-    atomic_fetch_add_explicit(&m->buckets[i], 1, memory_order_relaxed);
-    metric_add(m, value);
-}
-
 double metric_value(const struct metric *m)
 {
     return m ? from_bits(atomic_load_explicit(&((struct metric *)m)->value, memory_order_relaxed)) : 0;
-}
-
-uint64_t metric_count(const struct metric *m)
-{
-    uint64_t n = 0;
-
-    for (unsigned i = 0; m && m->buckets && i <= m->n_bounds; i++)
-        n += atomic_load_explicit(&m->buckets[i], memory_order_relaxed);
-    return n;
 }
 
 static void write_number(double value, struct strbuf *out)
@@ -181,48 +141,22 @@ static void write_number(double value, struct strbuf *out)
         strbuf_addf(out, "%.17g", value);
 }
 
-static void write_sample(const struct metric *m, const char *suffix, const char *le, double value, struct strbuf *out)
+static void write_sample(const struct metric *m, struct strbuf *out)
 {
-    bool braces = m->labels[0] || le;
-
-    strbuf_addf(out, "%s%s%s%s", m->name, suffix, braces ? "{" : "", m->labels);
-    if (le)
-        strbuf_addf(out, "%sle=\"%s\"", m->labels[0] ? "," : "", le);
-    strbuf_adds(out, braces ? "} " : " ");
-    write_number(value, out);
+    strbuf_addf(out, m->labels[0] ? "%s{%s} " : "%s%s ", m->name, m->labels);
+    write_number(metric_value(m), out);
     strbuf_addc(out, '\n');
-}
-
-static void write_histogram(const struct metric *m, struct strbuf *out)
-{
-    uint64_t below = 0;
-
-    for (unsigned i = 0; i <= m->n_bounds; i++) {
-        char le[40] = "+Inf";
-
-        if (i < m->n_bounds)
-            snprintf(le, sizeof le, "%.9g", m->bounds[i]);
-        below += atomic_load_explicit(&m->buckets[i], memory_order_relaxed);
-        write_sample(m, "_bucket", le, (double)below, out);
-    }
-    write_sample(m, "_sum", NULL, metric_value(m), out);
-    write_sample(m, "_count", NULL, (double)below, out);
 }
 
 /* All metrics of one name stand together, under one HELP and TYPE. */
 static void write_family(const struct metric *first, struct strbuf *out)
 {
-    static const char *const types[] = {"counter", "gauge", "histogram"};
+    static const char *const types[] = {"counter", "gauge"};
 
     strbuf_addf(out, "# HELP %s %s\n# TYPE %s %s\n", first->name, first->help, first->name, types[first->type]);
-    for (const struct metric *m = first; m; m = m->next) {
-        if (strcmp(m->name, first->name) != 0)
-            continue;
-        if (m->type == HISTOGRAM)
-            write_histogram(m, out);
-        else
-            write_sample(m, "", NULL, metric_value(m), out);
-    }
+    for (const struct metric *m = first; m; m = m->next)
+        if (!strcmp(m->name, first->name))
+            write_sample(m, out);
 }
 
 /* ---- this process ------------------------------------------------------------------------------------------- */

@@ -1,10 +1,10 @@
-/* metrics.h - numbers about a daemon, in Prometheus' words: counters, gauges, histograms.
+/* metrics.h - numbers about a daemon, in Prometheus' words: counters and gauges.
  *
  *   struct metric *steps = metrics_counter(m, "gantry_env_steps_total", "", "environment steps played");
  *   metric_add(steps, 1);
  *
  * Counters are monotone totals: a rate is the difference of two snapshots over their time and is never stored.
- * metric_add, metric_set and metric_observe are lock-free and may be called from any thread; registering and writing
+ * metric_add and metric_set are lock-free and may be called from any thread; registering and writing
  * belong to the owner's thread. Registering the same name and labels again gives the same metric.
  * A NULL metric is accepted and does nothing (registering may fail with NULL: out of memory). */
 #pragma once
@@ -21,15 +21,10 @@ DEFINE_FREEP(struct metrics, metrics_free)
 /* `labels` as in the text format, without braces: `role="actor",member="3"`; "" for none. All text is copied. */
 struct metric *metrics_counter(struct metrics *metrics, const char *name, const char *labels, const char *help);
 struct metric *metrics_gauge(struct metrics *metrics, const char *name, const char *labels, const char *help);
-/* `bounds` are n upper limits, ascending; +Inf is added. Copied. */
-struct metric *metrics_histogram(struct metrics *metrics, const char *name, const char *labels, const char *help,
-                                 const double *bounds, unsigned n);
 
 void metric_add(struct metric *metric, double amount);          /* counters: amount >= 0 */
 void metric_set(struct metric *metric, double value);           /* gauges; counters kept elsewhere: must not shrink */
-void metric_observe(struct metric *metric, double value);       /* histograms */
-double metric_value(const struct metric *metric);               /* histograms: the sum */
-uint64_t metric_count(const struct metric *metric);             /* histograms: how many */
+double metric_value(const struct metric *metric);
 
 /* Prometheus text format 0.0.4, families in the order registered. */
 void metrics_write(struct metrics *metrics, struct strbuf *out);

@@ -72,6 +72,3 @@ int wire_call(struct wire_client *client, const struct wire_call *call, uint64_t
 
 /* Forget a call: on_reply is not called. No harm if it has ended. */
 void wire_cancel(struct wire_client *client, uint64_t id);
-
-/* One way, at most once. -EAGAIN: not connected, or the server does not read. */
-int wire_send(struct wire_client *client, Gantry__Kind kind, uint64_t version, const ProtobufCMessage *body);

@@ -141,34 +141,16 @@ void client_on_out(struct zsock *z, void *arg)
     client_send_waiting(arg);
 }
 
-static int send_once(struct wire_client *client, Gantry__Kind kind, uint64_t request, uint64_t version,
-                     const ProtobufCMessage *body)
-{
-    _cleanup_(outgoing_freep) struct outgoing *out = NULL;
-    struct envelope envelope = {.kind = kind, .version = version, .request = request};
-    int r;
-
-    stamp(client, &envelope);
-    r = outgoing_new(&envelope, body, NULL, 0, &out);
-    if (r < 0)
-        return r;
-    if (fault_point("wire.request") == FAULT_DROP || wire_loses(kind, "send"))
-        return 0;
-    r = outgoing_send(out, zsock_socket(client->zsock), NULL, 0);
-    if (r == 0)
-        client->sent_ms = clock_mono_ms();
-    return r;
-}
-
-int wire_send(struct wire_client *client, Gantry__Kind kind, uint64_t version, const ProtobufCMessage *body)
-{
-    return send_once(client, kind, 0, version, body);
-}
-
 void client_ping(struct wire_client *client)
 {
+    _cleanup_(outgoing_freep) struct outgoing *out = NULL;
+    struct envelope envelope = {.kind = WIRE_KIND(PING), .request = ++client->last_id};
+
     client->sent_ms = clock_mono_ms();          /* also if it could not go out: the next try is a heartbeat away */
-    (void)send_once(client, WIRE_KIND(PING), ++client->last_id, 0, NULL);
+    stamp(client, &envelope);
+    if (outgoing_new(&envelope, NULL, NULL, 0, &out) < 0 || fault_point("wire.request") == FAULT_DROP || wire_loses(WIRE_KIND(PING), "send"))
+        return;
+    (void)outgoing_send(out, zsock_socket(client->zsock), NULL, 0);
 }
 
 int wire_call(struct wire_client *client, const struct wire_call *call, uint64_t *ret_id)

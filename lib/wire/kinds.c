@@ -76,18 +76,18 @@ static const struct wire_kind kinds[] = {
 };
 
 /* Indexed by the number in Envelope.status. */
-static const struct { const char *name; int errnum; } statuses[] = {
-    [GANTRY__STATUS__STATUS_OK] = {"ok", 0},
-    [GANTRY__STATUS__STATUS_BAD_REQUEST] = {"bad_request", EBADMSG},
-    [GANTRY__STATUS__STATUS_WRONG_VERSION] = {"wrong_version", ESTALE},
-    [GANTRY__STATUS__STATUS_LOADING] = {"loading", EAGAIN},
-    [GANTRY__STATUS__STATUS_BUSY] = {"busy", EBUSY},
-    [GANTRY__STATUS__STATUS_STALE_EPOCH] = {"stale_epoch", ESRCH},
-    [GANTRY__STATUS__STATUS_SHUTTING_DOWN] = {"shutting_down", ESHUTDOWN},
-    [GANTRY__STATUS__STATUS_DEADLINE] = {"deadline", ETIMEDOUT},
-    [GANTRY__STATUS__STATUS_INTERNAL] = {"internal", EREMOTEIO},
-    [GANTRY__STATUS__STATUS_DENIED] = {"denied", EACCES},
-    [GANTRY__STATUS__STATUS_PROTOCOL] = {"protocol", EPROTO},
+static const int status_errno[] = {
+    [GANTRY__STATUS__STATUS_OK] = 0,
+    [GANTRY__STATUS__STATUS_BAD_REQUEST] = EBADMSG,
+    [GANTRY__STATUS__STATUS_WRONG_VERSION] = ESTALE,
+    [GANTRY__STATUS__STATUS_LOADING] = EAGAIN,
+    [GANTRY__STATUS__STATUS_BUSY] = EBUSY,
+    [GANTRY__STATUS__STATUS_STALE_EPOCH] = ESRCH,
+    [GANTRY__STATUS__STATUS_SHUTTING_DOWN] = ESHUTDOWN,
+    [GANTRY__STATUS__STATUS_DEADLINE] = ETIMEDOUT,
+    [GANTRY__STATUS__STATUS_INTERNAL] = EREMOTEIO,
+    [GANTRY__STATUS__STATUS_DENIED] = EACCES,
+    [GANTRY__STATUS__STATUS_PROTOCOL] = EPROTO,
 };
 
 static const char *const roles[] = {
@@ -115,14 +115,9 @@ const char *wire_kind_name(uint32_t kind)
     return k ? k->name : "unknown";
 }
 
-const char *wire_status_name(uint32_t status)
-{
-    return status < ARRAY_SIZE(statuses) ? statuses[status].name : "unknown";
-}
-
 int wire_status_errno(uint32_t status)
 {
-    return status < ARRAY_SIZE(statuses) ? -statuses[status].errnum : -EIO;
+    return status < ARRAY_SIZE(status_errno) ? -status_errno[status] : -EIO;
 }
 
 const char *wire_role_name(uint32_t role)

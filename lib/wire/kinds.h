@@ -27,7 +27,6 @@ struct wire_kind {
 const struct wire_kind *wire_kind(uint32_t kind);
 const char *wire_kind_name(uint32_t kind);          /* "unknown" if there is none */
 
-const char *wire_status_name(uint32_t status);      /* "wrong_version" */
 int wire_status_errno(uint32_t status);             /* negative, client.h lists them; 0 for STATUS_OK */
 const char *wire_role_name(uint32_t role);          /* "env_worker" */
 int wire_role_parse(const char *name, Gantry__Role *ret);   /* -EINVAL */

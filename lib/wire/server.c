@@ -174,13 +174,6 @@ bool request_is_one_way(const struct request *request)
     return request->message->envelope.request == 0;
 }
 
-uint32_t request_remaining_ms(const struct request *request, uint64_t now_ms)
-{
-    if (!request->deadline_ms)
-        return UINT32_MAX;
-    return now_ms >= request->deadline_ms ? 0 : (uint32_t)(request->deadline_ms - now_ms);
-}
-
 /* ---- admission ---------------------------------------------------------------------------------------- */
 
 /* May this sender say this, here and now? STATUS_OK or why not. */
@@ -253,7 +246,7 @@ static void hand_over(struct wire_server *server, struct peer *peer, const struc
     }
     held->request = (struct request) {
         .message = message, .peer = peer->number, .role = role, .received_ms = now_ms,
-        .deadline_ms = e->remaining_ms ? now_ms + e->remaining_ms : 0, .server = server,
+        .server = server,
     };
     snprintf(held->user, sizeof held->user, "%s", origin->user);
     held->request.user = held->user;

@@ -27,7 +27,6 @@ struct request {
     Gantry__Role role;          /* of the sender's key; ROLE_NONE on ipc (anyone who may enter the directory) */
     const char *user;           /* the sender's public key, Z85; "" on ipc */
     uint64_t received_ms;       /* clock_mono_ms() */
-    uint64_t deadline_ms;       /* likewise; 0 = none */
     struct wire_server *server; /* NULL once the server is freed: answers go nowhere */
 };
 
@@ -58,7 +57,6 @@ const struct wire_server_stats *wire_server_stats(const struct wire_server *serv
 
 struct request *request_take(struct request *request);
 bool request_is_one_way(const struct request *request);
-uint32_t request_remaining_ms(const struct request *request, uint64_t now_ms);     /* UINT32_MAX: no deadline; 0: too late */
 
 /* Answer and end a request. The reply's kind is the request's + 1. Parts: see message.h.
  * -EHOSTUNREACH: the peer has gone (the client will ask again); -EMSGSIZE: the reply breaks its kind's limits (an INTERNAL

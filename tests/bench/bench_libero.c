@@ -3,7 +3,7 @@
  *   bench_libero [SUITE TASK]...      default: libero_spatial 0, libero_object 0, libero_goal 0, libero_10 9
  *
  * Rows: opening (compiling, or loading from the cache), LIBERO's reset + set_init_state without pictures, a control step in both
- * orders, 25 bare mj_step from where the steps ended, a picture per camera at 256, memory of a slot. As ref/libero_speed.py. */
+ * orders, 25 bare mj_step from where the steps ended, a picture per camera at 256, memory of a slot. */
 #include <stdio.h>
 #include <string.h>
 

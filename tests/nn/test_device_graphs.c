@@ -213,6 +213,25 @@ static void test_states(void **state)
     device_stream_free(s);
 }
 
+/* Of two inputs with the same bytes nobody could tell which one a pass sends: it is captured when they differ. */
+static void test_inputs_that_are_alike(void **state)
+{
+    struct device_graphs *graphs = device_graphs_new();
+    struct device_stream *s = new_stream(device);
+    const struct graph_input two[2] = {{host, sizeof host[0]}, {host + 1, sizeof host[1]}};
+    int key = 1;
+
+    (void)state;
+    host[0] = host[1] = 3;
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(device_graphs_next(graphs, s, &key, sizeof key, two, 2), GRAPH_RUN);
+    host[1] = 4;
+    assert_int_equal(device_graphs_next(graphs, s, &key, sizeof key, two, 2), GRAPH_CAPTURE);
+    device_graphs_free(graphs);
+    s->k->release(to);
+    device_stream_free(s);
+}
+
 /* What is sent beside the inputs would be of the past in a replay. */
 static void test_what_cannot_be_captured_is_run(void **state)
 {
@@ -252,6 +271,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_replays_are_the_step_itself),
         cmocka_unit_test(test_states),
+        cmocka_unit_test(test_inputs_that_are_alike),
         cmocka_unit_test(test_what_cannot_be_captured_is_run),
         cmocka_unit_test(test_a_device_without_graphs),
     };

@@ -137,7 +137,7 @@ static void remember(struct sim_check *check, const struct conductor_effect *eff
         [CONDUCTOR_ADD_EPISODE] = HISTORY_ADDED + 1, [CONDUCTOR_EPISODE_JOURNALED] = HISTORY_JOURNALED + 1,
         [CONDUCTOR_EPISODE_REOPENED] = HISTORY_REOPENED + 1, [CONDUCTOR_EPISODE_ENDED] = HISTORY_ENDED + 1,
     };
-    struct history_event event = { 0 };
+    struct history_event event;
 
     if (effect->kind == CONDUCTOR_PUT_ITERATION && effect->iteration.state == PROGRESS_DONE) {
         event = (struct history_event){

@@ -98,6 +98,28 @@ static void run(unsigned threads, bool ordered)
 static void test_one_thread(void **state _unused_) { run(1, true); }
 static void test_threads(void **state _unused_) { run(4, false); }
 
+/* What arrived together is divided among the threads that are idle, and travels together where there is one. */
+static void test_shares(void **state _unused_)
+{
+    static const struct { unsigned threads, batches; } cases[] = {{1, 1}, {2, 2}, {4, 4}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct lab lab;
+
+        open_lab(&lab, cases[i].threads);
+        for (int round = 1; round <= 3; round++) {
+            for (unsigned k = 0; k < MAX_ROWS / 2; k++)
+                add(&lab, (unsigned)round * MAX_ROWS + k, 1, 2);
+            while (lab.done < (unsigned)round * MAX_ROWS / 2)
+                loop_turn(lab.loop, true);
+            assert_int_equal(batcher_totals(lab.batcher).batches, (unsigned)round * cases[i].batches);
+            assert_int_equal(batcher_totals(lab.batcher).rows, round * MAX_ROWS);
+        }
+        lab.batcher = batcher_free(lab.batcher);
+        loop_free(lab.loop);
+    }
+}
+
 /* A job with more rows than a batch may have travels alone; it is not stuck. */
 static void test_large_job(void **state _unused_)
 {
@@ -130,7 +152,8 @@ static void test_leaving(void **state _unused_)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_thread), cmocka_unit_test(test_threads), cmocka_unit_test(test_large_job), cmocka_unit_test(test_leaving),
+        cmocka_unit_test(test_one_thread), cmocka_unit_test(test_threads), cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_large_job), cmocka_unit_test(test_leaving),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -121,7 +121,7 @@ static void test_round_trip(void **state)
     assert_int_equal(append(j, 9), -EEXIST);        /* in another segment: still once */
     assert_int_equal(append(j, 10), 0);
     assert_int_equal(journal_sync(j, &error), 0);
-    j = journal_close(j);
+    journal_close(j);
 
     j = must_open(JOURNAL_READ);
     assert_int_equal(journal_list(j, JOURNAL_ALL, JOURNAL_ALL, &entries, &n), 0);
@@ -170,7 +170,7 @@ static void test_retention(void **state)
     assert_int_equal(n, 4);         /* another stage's, the one still open, the last two */
     free(entries);
     assert_int_equal(journal_find(j, 10, &entry), -ENOENT);
-    j = journal_close(j);
+    journal_close(j);
     j = must_open(JOURNAL_READ);
     assert_episode(j, 1);
     assert_episode(j, 11);
