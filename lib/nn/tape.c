@@ -404,6 +404,14 @@ void tape_forget(struct tape *tape, size_t mark)
     tape->planned = mark;
 }
 
+struct tensor *tape_keep_block(struct tape *tape, size_t mark, const struct tensor *before, struct tensor *x)
+{
+    if (x != before)
+        return tape_keep(tape, mark, x);
+    tape_forget(tape, mark);
+    return x;
+}
+
 struct tensor *tape_tensor(struct tape *tape, int64_t rows, int64_t cols)
 {
     struct tensor *tensor = tape_alloc(tape, sizeof(*tensor));

@@ -110,6 +110,8 @@ struct tensor *tape_tensor(struct tape *tape, int64_t rows, int64_t cols);
  * moves that down; the caches stay warm. In training nothing is forgotten and x itself comes back. */
 size_t tape_mark(const struct tape *tape);
 struct tensor *tape_keep(struct tape *tape, size_t mark, struct tensor *x);
+/* tape_keep of what a block made of `before`, its input: x may be that itself, written anew (op_add_to). */
+struct tensor *tape_keep_block(struct tape *tape, size_t mark, const struct tensor *before, struct tensor *x);
 /* In inference: everything since mark is forgotten; what is still wanted lies below it. In training nothing is. */
 void tape_forget(struct tape *tape, size_t mark);
 /* A constant input: borrowed numbers, no gradient. */

@@ -25,6 +25,7 @@ static struct tensor *vit_block(struct tape *tape, struct tensor *x, const void 
 {
     const struct vit_call *call = arg;
     const struct vit_block *b = call->block;
+    const struct tensor *before = x;
     size_t mark = tape_mark(tape);
     struct tensor *h;
 
@@ -32,7 +33,7 @@ static struct tensor *vit_block(struct tape *tape, struct tensor *x, const void 
     h = op_linear(tape, h, b->qkv.weight, b->qkv.bias);
     h = op_attention_qkv(tape, h, call->spans, call->heads, ATTENTION_FULL);
     h = op_linear(tape, h, b->proj.weight, b->proj.bias);
-    x = op_residual(tape, x, h, b->scale1);
+    x = op_add_to(tape, x, h, b->scale1);
     if (call->words)
         x = op_film(tape, x, op_linear(tape, call->words, b->gamma.weight, b->gamma.bias),
                     op_linear(tape, call->words, b->beta.weight, b->beta.bias), call->spans.n);
@@ -41,7 +42,7 @@ static struct tensor *vit_block(struct tape *tape, struct tensor *x, const void 
     h = op_linear(tape, h, b->fc1.weight, b->fc1.bias);
     h = op_gelu(tape, h);
     h = op_linear(tape, h, b->fc2.weight, b->fc2.bias);
-    return tape_keep(tape, mark, op_residual(tape, x, h, b->scale2));
+    return tape_keep_block(tape, mark, before, op_add_to(tape, x, h, b->scale2));
 }
 
 /* (n*patches, dim): the output of the last block but one, prefix tokens dropped, no final norm. */

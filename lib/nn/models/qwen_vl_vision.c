@@ -65,22 +65,25 @@ static struct tensor *linear(struct tape *tape, struct tensor *x, const struct q
     return op_linear(tape, x, a->weight, a->bias);
 }
 
+/* looked_at: x itself is still wanted, by who compares blocks. */
 static struct tensor *block(const struct qwen_vl *model, struct tape *tape, struct tensor *x, const struct qwen_block *b,
-                            struct spans spans, const float *table)
+                            struct spans spans, const float *table, bool looked_at)
 {
     const struct qwen_vision_config *c = &model->config.vision;
+    const struct tensor *before = x;
     size_t mark = tape_mark(tape);
     struct tensor *h = linear(tape, norm(tape, x, &b->norm1), &b->qkv);
 
     h = op_rope_table(tape, h, table, 2 * c->heads, c->dim / c->heads);
     h = op_attention_qkv(tape, h, spans, c->heads, ATTENTION_FULL);
-    x = op_residual(tape, x, linear(tape, h, &b->proj), NULL);
+    h = linear(tape, h, &b->proj);
+    x = looked_at ? op_residual(tape, x, h, NULL) : op_add_to(tape, x, h, NULL);
     h = norm(tape, x, &b->norm2);
     if (model->config.family == QWEN2_VL)
         h = linear(tape, op_quick_gelu(tape, linear(tape, h, &b->fc1)), &b->fc2);
     else
         h = linear(tape, op_swiglu(tape, linear(tape, h, &b->gate), linear(tape, h, &b->up)), &b->down);
-    return tape_keep(tape, mark, op_residual(tape, x, h, NULL));
+    return tape_keep_block(tape, mark, before, op_add_to(tape, x, h, NULL));
 }
 
 struct tensor *qwen_vision(const struct qwen_vl *model, struct tape *tape, const struct qwen_layout *l, struct qwen_pass *pass)
@@ -97,7 +100,7 @@ struct tensor *qwen_vision(const struct qwen_vl *model, struct tape *tape, const
         x = op_gather(tape, x, l->window_rows, l->patches);
     x = tape_keep(tape, mark, x);
     for (int i = 0; i < c->depth; i++) {
-        x = block(model, tape, x, &w->blocks[i], c->window && !c->whole[i] ? windows : whole, table);
+        x = block(model, tape, x, &w->blocks[i], c->window && !c->whole[i] ? windows : whole, table, pass->block != NULL);
         if (pass->block)
             pass->block[i] = x;
     }

@@ -72,6 +72,17 @@ struct tensor *op_residual(struct tape *t, struct tensor *residual, struct tenso
     return y;
 }
 
+struct tensor *op_add_to(struct tape *t, struct tensor *x, struct tensor *branch, const struct param *scale)
+{
+    if (!t->on || t->training || t->recompute || !x || !branch)     /* a block that is computed twice begins from x again */
+        return op_residual(t, x, branch, scale);
+    if (x->rows != branch->rows || x->cols != branch->cols || (scale && scale->numel != branch->cols))
+        return op_fail(t, -EINVAL);
+    if (!t->planning)
+        ON(t, residual, type_of(t), x->x, x->x, branch->x, scale ? scale->on_f32 : NULL, x->rows, x->cols);
+    return t->error ? NULL : x;
+}
+
 struct tensor *op_add(struct tape *t, struct tensor *a, struct tensor *b)
 {
     return op_residual(t, a, b, NULL);
