@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "daemon/run_config.h"
@@ -26,6 +27,13 @@ static int fail(const struct error *error, int r)
     return CLI_FAILED;
 }
 
+/* A file of another host's run may be right here, too: no error. */
+static void say_absent(const char *key, const char *path)
+{
+    if (path[0] && access(path, F_OK) < 0)
+        fprintf(stderr, "warning: %s: %s: not there on this host, seen from this directory\n", key, path);
+}
+
 static int load(const char *path, bool show)
 {
     _cleanup_free_ struct run_config *config = calloc(1, sizeof *config);
@@ -39,6 +47,10 @@ static int load(const char *path, bool show)
         return fail(&error, r);
     run_config_warnings(config, cli_warning, NULL);
     if (!show) {
+        say_absent("policy.init", config->policy_init);
+        say_absent("policy.base", config->policy_base);
+        if (strcmp(config->prm_init, "policy"))
+            say_absent("prm.init", config->prm_init);
         printf("%s: right: run %s, %d stages, %d tasks\n", path, config->name, config->n_stages, config->n_tasks);
         return CLI_OK;
     }

@@ -42,6 +42,13 @@ static void print_steps(const struct episode_film *film)
     }
 }
 
+static int usage(FILE *out, const char *name, int status)
+{
+    fprintf(out, "usage: %s RUN EPISODE [-o FILE.png]\nPrints the steps and draws a film strip (default episode-N.png). "
+            "Episode numbers: gantry history RUN. The run must have ended, or be drained.\n", name);
+    return status;
+}
+
 int cmd_replay(int argc, char **argv)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
@@ -53,11 +60,10 @@ int cmd_replay(int argc, char **argv)
     uint64_t episode = argc > 2 ? strtoull(argv[2], &end, 10) : 0;
     int r;
 
-    if ((argc != 3 && !(argc == 5 && !strcmp(argv[3], "-o"))) || !end || *end || end == argv[2]) {
-        fprintf(stderr, "usage: %s RUN EPISODE [-o FILE.png]\nPrints the steps and draws a film strip (default episode-N.png). "
-                "Episode numbers: gantry history RUN.\n", argv[0]);
-        return CLI_USAGE;
-    }
+    if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
+        return usage(stdout, argv[0], CLI_OK);
+    if ((argc != 3 && !(argc == 5 && !strcmp(argv[3], "-o"))) || !end || *end || end == argv[2])
+        return usage(stderr, argv[0], CLI_USAGE);
     r = run_open_ledger(argv[1], &ledger, &error);
     if (r == 0)
         r = run_open_journal(argv[1], ledger_run(ledger)->id, &journal, &error);

@@ -4,6 +4,7 @@
 
 #include "base/macro.h"
 #include "cli/cli.h"
+#include "daemon/config.h"
 #include "version.h"
 
 static const struct cli_command commands[] = {
@@ -35,6 +36,17 @@ static void print_help(FILE *out)
     fprintf(out, "\n`gantry COMMAND --help` says more. This is build %s.\n", GANTRY_BUILD);
 }
 
+static int unknown(const char *name)
+{
+    const char *names[ARRAY_SIZE(commands) + 1] = {NULL}, *nearest;
+
+    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+        names[i] = commands[i].name;
+    nearest = config_nearest_word(names, name);
+    fprintf(stderr, "gantry: there is no command '%s'%s%s; `gantry help` lists them\n", name, nearest ? "; nearest: " : "", nearest ? nearest : "");
+    return CLI_USAGE;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -58,6 +70,5 @@ int main(int argc, char **argv)
         argv[1] = name;
         return commands[i].run(argc - 1, argv + 1);
     }
-    fprintf(stderr, "gantry: there is no command '%s'; `gantry help` lists them\n", argv[1]);
-    return CLI_USAGE;
+    return unknown(argv[1]);
 }

@@ -164,7 +164,10 @@ void progress_page(const json_t *status, struct strbuf *out)
         const json_t *stage = json_array_get(stages, i);
 
         strbuf_addf(out, "  %-12s %-8s ", text(stage, "stage"), text(stage, "state"));
-        add_time(number(stage, "wall_s"), out);
+        if (!strcmp(text(stage, "state"), "open") && number(stage, "wall_s") <= 0)
+            strbuf_addc(out, '-');      /* counted when it ends, or the coordinator does */
+        else
+            add_time(number(stage, "wall_s"), out);
         strbuf_addc(out, '\n');
     }
     strbuf_adds(out, "members:\n");

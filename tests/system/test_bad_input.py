@@ -60,6 +60,16 @@ def test_missing_checkpoint(make_cluster):
     r = coordinator(cluster)
     assert r.returncode != 0
     assert "/nowhere/at/all" in r.stderr, r.stderr
+    r = gantry("config", "check", cluster.config)           # may be right on another host
+    assert r.returncode == 0 and r.stderr.startswith("warning: policy.init: /nowhere/at/all: not there"), r.stderr
+
+
+def test_unknown_command():
+    for word, says in (("stauts", "nearest: status"), ("xyzzy", "`gantry help` lists them")):
+        r = gantry(word)
+        assert r.returncode == 2 and len(r.stderr.splitlines()) == 1 and says in r.stderr, r.stderr
+    r = gantry("replay", "--help")
+    assert r.returncode == 0 and r.stdout.startswith("usage: gantry replay")
 
 
 def test_truncated_checkpoint(make_cluster, model, tmp_path):
