@@ -61,7 +61,8 @@ static int act_load(const char *dir, const uint8_t digest[32], bool fast, void *
         return r;
     if (!openvla_stats(version->model, NULL)) {
         policy_version_free(version);
-        return error_set(error, EINVAL, "%s: dataset_statistics.json names several data sets; keep the one whose units the suite takes", dir);
+        return error_set(error, EINVAL,
+                         "%s: dataset_statistics.json names several data sets; keep the one whose units the suite takes", dir);
     }
     r = check_device(version->model, !atomic_exchange(&held_before, true), error);
     if (r < 0) {
@@ -92,17 +93,19 @@ static int act_check(const struct message *message, void *model, struct error *e
     size_t size;
 
     if (request->images < 1 || request->images > OPENVLA_MAX_IMAGES || request->images != message->n_parts)
-        return error_set(error, EINVAL, "images: %u named, %u sent; one to %d", request->images, message->n_parts, OPENVLA_MAX_IMAGES);
+        return error_set(error, EINVAL, "images: %u named, %u sent; one to %d", request->images, message->n_parts,
+                         OPENVLA_MAX_IMAGES);
     if (request->height != (uint32_t)config->image_height || request->width != (uint32_t)config->image_width)
-        return error_set(error, EINVAL, "image %ux%u: the policy takes %dx%d; set suite.image to that", request->width, request->height,
-                         config->image_width, config->image_height);
+        return error_set(error, EINVAL, "image %ux%u: the policy takes %dx%d; set suite.image to that", request->width,
+                         request->height, config->image_width, config->image_height);
     if (config->image_chain[0] && strcmp(config->image_chain, request->image_chain[0] ? request->image_chain : "render") != 0)
         return error_set(error, EINVAL, "pictures of the chain %s: the policy was trained on %s; set suite.chain to that",
                          request->image_chain[0] ? request->image_chain : "render", config->image_chain);
     for (unsigned i = 0; i < message->n_parts; i++) {
         message_part(message, i, &size);
         if (size != (size_t)request->height * request->width * 3)
-            return error_set(error, EINVAL, "image %u: %zu bytes, want %zu", i, size, (size_t)request->height * request->width * 3);
+            return error_set(error, EINVAL, "image %u: %zu bytes, want %zu", i, size,
+                             (size_t)request->height * request->width * 3);
     }
     if (request->images < (uint32_t)images_taken(config) || (state && request->n_state != (size_t)state))
         return error_set(error, EINVAL, "%u pictures and %zu numbers of the robot's state: the policy takes %d and %d; let the "
@@ -111,9 +114,11 @@ static int act_check(const struct message *message, void *model, struct error *e
         if (!isfinite(request->state[i]))
             return error_set(error, EINVAL, "number %zu of the robot's state is not finite", i);
     if (request->want_confidence && config->oft.kind != OFT_NONE)
-        return error_set(error, EINVAL, "confidence: this policy answers a whole chunk at once; ask a policy that answers token by token");
+        return error_set(error, EINVAL,
+                         "confidence: this policy answers a whole chunk at once; ask a policy that answers token by token");
     if (request->end_token && (config->oft.kind != OFT_NONE || !request->full))
-        return error_set(error, EINVAL, "end_token: %s", config->oft.kind != OFT_NONE ? "this policy answers a whole chunk at once and says none"
+        return error_set(error, EINVAL, "end_token: %s",
+                         config->oft.kind != OFT_NONE ? "this policy answers a whole chunk at once and says none"
                                                                                      : "it is none of the 256 action ids; ask for the full support");
     if (!(request->temperature >= 0 && request->temperature <= 100))
         return error_set(error, EINVAL, "temperature %g: 0 to 100", (double)request->temperature);
@@ -126,8 +131,8 @@ static const Gantry__ActRequest *request_of(const struct serve_job *job)
 }
 
 /* instruction: the request's own, or MASKED. */
-static int fill_item(struct act_state *state, struct policy_version *version, const struct serve_job *job, const char *instruction,
-                     struct act_item *ret)
+static int fill_item(struct act_state *state, struct policy_version *version, const struct serve_job *job,
+                     const char *instruction, struct act_item *ret)
 {
     const struct message *message = job->request->message;
     const Gantry__ActRequest *request = request_of(job);
@@ -155,7 +160,8 @@ static bool wants_hidden(const struct serve_job *job)
 static void refuse(struct serve_job *job, const char *what, int r)
 {
     job->status = r == -ENOSPC || r == -EINVAL ? GANTRY__STATUS__STATUS_BAD_REQUEST : GANTRY__STATUS__STATUS_INTERNAL;
-    snprintf(job->text, sizeof job->text, "%s: %s", what, r == -E2BIG ? "the instruction is too long for the model's context" : strerror(-r));
+    snprintf(job->text, sizeof job->text, "%s: %s", what,
+             r == -E2BIG ? "the instruction is too long for the model's context" : strerror(-r));
 }
 
 /* One action per request, token after token. */
@@ -173,7 +179,8 @@ static int act_one(struct lane *lane, const struct openvla *model, int rows)
         for (int k = 0; k < config->action_dims; k++)
             normalised[k] = openvla_decode(config, result->tokens[k]);
         lane->jobs[i]->reply = act_reply(model, lane->jobs[i]->version, &(struct act_answer) {
-            .actions = lane->items[i].value_only ? 0 : 1, .ended = lane->items[i].ended, .tokens = result->tokens, .logp = result->logp, .normalised = normalised,
+            .actions = lane->items[i].value_only ? 0 : 1, .ended = lane->items[i].ended, .tokens = result->tokens,
+            .logp = result->logp, .normalised = normalised,
             .value = result->value, .entropy = result->entropy, .confidence = result->confidence,
             .hidden = wants_hidden(lane->jobs[i]) ? openvla_act_hidden(lane->session, i) : NULL,
         });
@@ -216,7 +223,8 @@ static int act_chunks(struct lane *lane, const struct openvla *model, int rows)
 }
 
 /* Requests from `from` on until the lane is full, each with its shadow behind it if it wants one. Returns how many requests. */
-static unsigned fill_pass(struct act_state *state, struct lane *lane, struct serve_job **jobs, unsigned from, unsigned n, int *ret_rows)
+static unsigned fill_pass(struct act_state *state, struct lane *lane, struct serve_job **jobs, unsigned from, unsigned n,
+                          int *ret_rows)
 {
     struct policy_version *version = jobs[0]->model;
     unsigned i = from;
@@ -290,7 +298,8 @@ static void act_on_seed(void *arg, uint64_t seed)
 }
 
 const struct serve_kind act_kind = {
-    .role = GANTRY__ROLE__ROLE_ACTOR, .version_kind = GANTRY__VERSION_KIND__VERSION_POLICY, .request_kind = GANTRY__KIND__KIND_ACT,
+    .role = GANTRY__ROLE__ROLE_ACTOR, .version_kind = GANTRY__VERSION_KIND__VERSION_POLICY,
+    .request_kind = GANTRY__KIND__KIND_ACT,
     .name = "actor", .max_rows = MAX_ROWS, .load = act_load, .unload = act_unload, .check = act_check, .compute = act_compute,
     .state_new = act_state_new, .state_free = act_state_free, .on_seed = act_on_seed,
 };

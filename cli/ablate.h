@@ -3,15 +3,17 @@
  *   ablate_plan -> ablate_play (resumes) -> ablate_measure -> ablate_write | ablate_print | ablate_plot
  *
  * For each seed one start run (the configuration's stages up to the reward model) is played; every rung is a run directory that
- * branches off it (run_branch.h), DIR/seed-S/RUNG; F is E's look-ahead, and F' branches off E. A rung differs from its neighbour by one part, plays as many episodes, from
- * the same weights and the same seed, and is tested on the same states. Failure rule: -errno, *error has the line. */
+ * branches off it (run_branch.h), DIR/seed-S/RUNG; F is E's look-ahead, and F' branches off E. A rung differs from its neighbour
+ * by one part, plays as many episodes, from the same weights and the same seed, and is tested on the same states. Failure rule:
+ * -errno, *error has the line. */
 #pragma once
 
 #include "daemon/run_config.h"
 
 enum { ABLATE_SEEDS_MAX = 16, ABLATE_TASKS_MAX = 16 };
 
-enum ablate_rung { RUNG_A, RUNG_A_MORE, RUNG_B, RUNG_B_SIMULATOR, RUNG_C, RUNG_D, RUNG_E, RUNG_F, RUNG_F_ANEW, RUNG_E_PRM, RUNGS };
+enum ablate_rung { RUNG_A, RUNG_A_MORE, RUNG_B, RUNG_B_SIMULATOR, RUNG_C, RUNG_D, RUNG_E, RUNG_F, RUNG_F_ANEW, RUNG_E_PRM,
+                   RUNGS };
 
 struct ablate_rung_info {
     const char *name;   /* "A'" */

@@ -260,7 +260,8 @@ int ablate_print(const struct ablate *a, const struct ablate_result *result)
 int ablate_plot(const struct ablate_result *result, const char *path, struct error *error)
 {
     const char *names[RUNGS];
-    struct plot plot = {.title = "Success by rung: seeds, and 95 % intervals", .x_label = "rung", .y_min = 0, .y_max = 1, .x_names = names};
+    struct plot plot = {.title = "Success by rung: seeds, and 95 % intervals", .x_label = "rung", .y_min = 0, .y_max = 1,
+                        .x_names = names};
     double at[2 * RUNGS], low[2 * RUNGS], high[2 * RUNGS]; /* with a gap between any two */
     int n = 0, r = 0;
 

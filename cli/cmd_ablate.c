@@ -127,7 +127,8 @@ int cmd_ablate(int argc, char **argv)
         a->wanted[i] = true;
     r = run_config_load(argv[optind], &a->config, &error);
     if (r == 0) /* the start and what branches off it name the same */
-        r = getcwd(here, sizeof here) ? run_config_anchor(&a->config, here, &error) : error_set(&error, errno, "current directory: %s", strerror(errno));
+        r = getcwd(here, sizeof here) ? run_config_anchor(&a->config, here, &error) : error_set(&error, errno,
+                "current directory: %s", strerror(errno));
     a->first_seed = a->config.seed;
     if (r == 0 && (size_t)snprintf(a->dir, sizeof a->dir, dir ? "%s" : "%s-ladder", dir ? dir : a->config.dir) >= sizeof a->dir)
         r = error_set(&error, ENAMETOOLONG, "--dir: at most %zu characters", sizeof a->dir - 1);

@@ -42,7 +42,8 @@ static int find_model(struct run_config *config, struct error *error)
         *strrchr(bin, '/') = '\0';
     snprintf(path, sizeof path, "%s/%s", bin, config->policy_init);
     if (access(path, R_OK) < 0)
-        return error_set(error, ENOENT, "%s: not there, nor %s; `gantry up deploy/pretrain.yaml` rebuilds it", config->policy_init, path);
+        return error_set(error, ENOENT, "%s: not there, nor %s; `gantry up deploy/pretrain.yaml` rebuilds it",
+                         config->policy_init, path);
     if ((size_t)snprintf(config->policy_init, sizeof config->policy_init, "%s", path) >= sizeof config->policy_init)
         return error_set(error, ENAMETOOLONG, "%s: path too long", path);
     return 0;

@@ -85,7 +85,8 @@ int deploy_link(struct deploy *d, const char *path, const char *to, struct error
     return r;
 }
 
-/* Daemons start in another directory than we: paths become absolute. A relative run.dir under systemd lies in its state directory. */
+/* Daemons start in another directory than we: paths become absolute. A relative run.dir under systemd lies in its state
+ * directory. */
 static int resolve(struct run_config *config, bool systemd, struct error *error)
 {
     char here[PATH_MAX], path[2 * PATH_MAX];

@@ -124,7 +124,8 @@ static int check(int argc, char **argv)
     struct error error = {0};
     int r;
 
-    if (!dir || !*dir || argc != 0 || (fast && dtype && strcmp(dtype, "bf16")) || (dtype && strcmp(dtype, "fp32") && strcmp(dtype, "bf16")))
+    if (!dir || !*dir || argc != 0 || (fast && dtype && strcmp(dtype, "bf16")) ||
+        (dtype && strcmp(dtype, "fp32") && strcmp(dtype, "bf16")))
         return usage(stderr, CLI_USAGE);
     r = fast ? golden_check_fast(dir, stdout, &error) : golden_check(dir, dtype, stdout, &error);
     if (r < 0)

@@ -1,5 +1,5 @@
-/* cmd_prm.c - `gantry prm swap RUN VERSION|DIR [--at ITERATION | --shadow]`, `gantry prm rollback RUN`: score new episodes of a running run
- * with another of its reward models.
+/* cmd_prm.c - `gantry prm swap RUN VERSION|DIR [--at ITERATION | --shadow]`, `gantry prm rollback RUN`: score new episodes of a
+ * running run with another of its reward models.
  *
  * Episodes that are being played finish on the version they began with; servers load the new one beside the old. */
 #include <getopt.h>
@@ -31,7 +31,8 @@ static int usage(FILE *out, int status)
 
 static int parse(int argc, char **argv, struct asked *asked)
 {
-    static const struct option options[] = {{"at", required_argument, NULL, 'a'}, {"shadow", no_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'},
+    static const struct option options[] = {{"at", required_argument, NULL, 'a'}, {"shadow", no_argument, NULL, 's'},
+                                            {"help", no_argument, NULL, 'h'},
                                             {"episodes", required_argument, NULL, 'e'}, {"margin", required_argument, NULL, 'm'},
                                             {"rank", required_argument, NULL, 'r'}, {0}};
     bool detail = false;
@@ -67,7 +68,8 @@ int cmd_prm(int argc, char **argv)
         const char *named = argv[optind + 2];
 
         absolute = realpath(named, NULL);       /* a directory; a bare number names none, or is taken for a number there */
-        at = snprintf(command, sizeof command, "prm swap %s", absolute && strspn(named, "0123456789") != strlen(named) ? absolute : named);
+        at = snprintf(command, sizeof command, "prm swap %s", absolute &&
+                      strspn(named, "0123456789") != strlen(named) ? absolute : named);
         if (asked.shadow && (size_t)at < sizeof command)
             snprintf(command + at, sizeof command - (size_t)at, " shadow %s %s %s", asked.episodes, asked.margin, asked.rank);
         else if (asked.at && (size_t)at < sizeof command)

@@ -22,7 +22,8 @@ static void print_steps(const struct episode_film *film)
     size_t k = t->steps ? t->n_logp / t->steps : 0;
     bool values = has_values(t);
 
-    printf("episode %" PRIu64 ": %s, \"%s\", policy v%" PRIu64 ", prm v%" PRIu64 ", T %.2g: %s after %u steps\n", t->episode, t->task,
+    printf("episode %" PRIu64 ": %s, \"%s\", policy v%" PRIu64 ", prm v%" PRIu64 ", T %.2g: %s after %u steps\n", t->episode,
+           t->task,
            t->instruction, t->policy_version, t->prm_version, (double)t->temperature, t->success ? "success" : "no success", t->steps);
     for (uint32_t s = 0; s < t->steps; s++) {
         double logp = 0;

@@ -250,7 +250,8 @@ static int write_config(const struct up *up, struct error *error)
         return error_set(error, ENOMEM, "out of memory");
     *config = up->config;
     if (r == 0 && (size_t)snprintf(config->dir, sizeof config->dir, "%s", up->run_dir) >= sizeof config->dir)
-        return error_set(error, ENAMETOOLONG, "run.dir %s: more than %zu characters; choose a shorter path", up->run_dir, sizeof config->dir - 1);
+        return error_set(error, ENAMETOOLONG, "run.dir %s: more than %zu characters; choose a shorter path", up->run_dir,
+                         sizeof config->dir - 1);
     if (r == 0)
         r = run_config_write(config, &text);
     if (r == 0 && (r = atomic_file_write(path, text.text, text.length)) < 0)
@@ -290,7 +291,8 @@ static int watch(struct up *up, struct error *error)
     if ((r = lifecycle_new(up->loop, &life, &up->lifecycle)) < 0 || (r = worker_new("calls", 1, 64, &up->caller)) < 0 ||
         (r = supervisor_new(up->loop, &options, &up->supervisor)) < 0)
         return error_set(error, -r, "cannot start: %s", strerror(-r));
-    up->daemons = (struct up_daemons) {.config = &up->config, .run_dir = up->run_dir, .join = up->join, .supervisor = up->supervisor};
+    up->daemons = (struct up_daemons) {.config = &up->config, .run_dir = up->run_dir, .join = up->join,
+                                       .supervisor = up->supervisor};
     if ((r = up_daemons_start(&up->daemons, error)) < 0 || (r = up_daemons_listen(&up->daemons, up->loop, &up->admin, error)) < 0)
         return r;
     if ((r = loop_timer_new(up->loop, POLL_MS / 4, POLL_MS, on_poll, up, &up->poll)) < 0)
@@ -357,9 +359,10 @@ int up_run(const struct run_config *config, bool force)
         return refuse(&error, r);
     if ((r = write_config(up, &error)) < 0)
         return refuse(&error, r);
-    say("run %s in %s%s: at most about %.0f MB of memory, %.0f MB of disk", up->config.name, up->run_dir, resumes ? ", resumed" : "",
-        (double)sums.memory_bytes / 1048576.0, (double)sums.disk_bytes / 1048576.0);
-    say("`gantry status %s` in another terminal shows more%s%s", up->config.dir, up->config.http[0] ? "; page: http://" : "", up->config.http);
+    say("run %s in %s%s: at most about %.0f MB of memory, %.0f MB of disk", up->config.name, up->run_dir,
+        resumes ? ", resumed" : "", (double)sums.memory_bytes / 1048576.0, (double)sums.disk_bytes / 1048576.0);
+    say("`gantry status %s` in another terminal shows more%s%s", up->config.dir, up->config.http[0] ? "; page: http://" : "",
+        up->config.http);
     r = watch(up, &error);
     return r < 0 ? refuse(&error, r) : r;
 }
@@ -380,7 +383,8 @@ static void find_own_dir(const char *path, struct run_config *config)
 
 int cmd_up(int argc, char **argv)
 {
-    static const struct option options[] = {{"force", no_argument, NULL, 'f'}, {"env-workers", 1, NULL, 'w'}, {"listen", 1, NULL, 'l'}, {"help", no_argument, NULL, 'h'}, {0}};
+    static const struct option options[] = {{"force", no_argument, NULL, 'f'}, {"env-workers", 1, NULL, 'w'},
+                                            {"listen", 1, NULL, 'l'}, {"help", no_argument, NULL, 'h'}, {0}};
     _cleanup_free_ struct run_config *config = malloc(sizeof *config);
     struct error error = {0};
     const char *workers = NULL, *listen = NULL;

@@ -47,7 +47,8 @@ static int set_address(const struct daemons_of *of, const char *configured, stru
     const char *listen = of->config->listen, *colon = strrchr(listen, ':');
 
     if (!strncmp(configured, "tcp://", 6) && !*listen)
-        return error_set(error, EINVAL, "%s: its address is %s, but without `cluster: {listen: tcp://HOST:PORT}` members have no keys",
+        return error_set(error, EINVAL,
+                         "%s: its address is %s, but without `cluster: {listen: tcp://HOST:PORT}` members have no keys",
                          command->name, configured);
     if (*configured)
         snprintf(command->address, sizeof command->address, "%s", configured);

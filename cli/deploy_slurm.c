@@ -98,8 +98,8 @@ static int core_gpus(const struct run_config *c)
     return n;
 }
 
-/* Slurm opens a job's output before the job runs, and fails it silently where that is not possible. RUN/ended is a word of the submission before: new
- * workers, which may start before the core job, would take it for theirs. */
+/* Slurm opens a job's output before the job runs, and fails it silently where that is not possible. RUN/ended is a word of the
+ * submission before: new workers, which may start before the core job, would take it for theirs. */
 static int prepare_dir(const struct run_config *c, bool submit, struct error *error)
 {
     char path[PATH_MAX];
@@ -135,11 +135,12 @@ int deploy_slurm(struct deploy *d, const char *config_path, const struct deploy_
         snprintf(s->script, sizeof s->script, "%s/%s", share, i == 0 ? "gantry-core.sbatch" : "gantry-workers.sbatch");
         snprintf(s->name, sizeof s->name, "--job-name=gantry-%s-%s", c->name, i == 0 ? "core" : "workers");
         snprintf(s->output, sizeof s->output, "--output=%s/log/slurm-%s.log", c->dir, i == 0 ? "core" : "worker-%a");
-        snprintf(s->environment, sizeof s->environment, "--export=ALL,GANTRY_CONFIG=%s,GANTRY_RUN=%s,GANTRY_BIN=%s,GANTRY_SLOTS=%d",
-                 config, c->dir, bin, c->slots);
+        snprintf(s->environment, sizeof s->environment,
+                 "--export=ALL,GANTRY_CONFIG=%s,GANTRY_RUN=%s,GANTRY_BIN=%s,GANTRY_SLOTS=%d", config, c->dir, bin, c->slots);
         snprintf(s->cpus, sizeof s->cpus, "--cpus-per-task=%d", i == 0 ? core_cpus(c) : 1);
         if (i == 1)
-            snprintf(s->array, sizeof s->array, "--array=0-%d%%%d", MAX(options->max_workers, MAX(c->env_workers, 1)) - 1, MAX(c->env_workers, 1));
+            snprintf(s->array, sizeof s->array, "--array=0-%d%%%d", MAX(options->max_workers, MAX(c->env_workers, 1)) - 1,
+                     MAX(c->env_workers, 1));
         if (i == 0 && core_gpus(c))
             snprintf(s->gpus, sizeof s->gpus, "--gpus=%d", core_gpus(c));
         if (i == 0 && options->actors > 0) {

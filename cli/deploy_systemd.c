@@ -80,8 +80,10 @@ static int add_owner(struct deploy *d, struct error *error)
                          d->config->dir, strerror(errno), STATE_DIR);
     owner = getpwuid(st.st_uid);
     if (!owner)
-        return error_set(error, ENOENT, "run.dir %s belongs to user %u, who has no name here", d->config->dir, (unsigned)st.st_uid);
-    strbuf_addf(&text, "[Service]\nDynamicUser=no\nUser=%s\nStateDirectory=\nReadWritePaths=%s\n", owner->pw_name, d->config->dir);
+        return error_set(error, ENOENT, "run.dir %s belongs to user %u, who has no name here", d->config->dir,
+                         (unsigned)st.st_uid);
+    strbuf_addf(&text, "[Service]\nDynamicUser=no\nUser=%s\nStateDirectory=\nReadWritePaths=%s\n", owner->pw_name,
+                d->config->dir);
     return deploy_file(d, UNITS "/gantry-.service.d/owner.conf", &text, error);
 }
 

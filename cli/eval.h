@@ -38,8 +38,8 @@ struct eval {
 
 /* Read the run; refuse what it cannot play. */
 int eval_open(const char *run_dir, const struct eval_ask *ask, struct eval *ret, struct error *error);
-/* Add the stage, play it (progress on stderr), read its rows. What was asked before in the same words is read, or goes on where it
- * stopped. */
+/* Add the stage, play it (progress on stderr), read its rows. What was asked before in the same words is read, or goes on where
+ * it stopped. */
 int eval_play(struct eval *eval, struct error *error);
 /* Only the last of these: of a stage that was played before (ask, run_dir, config, stage and states are set). */
 int eval_read(struct eval *eval, struct error *error);

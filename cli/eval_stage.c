@@ -58,8 +58,8 @@ static void fill_stage(const struct eval *eval, struct stage_config *ret)
         ret->eval.at[i] = eval->temperature[i];
 }
 
-/* Whether the coordinator ever opened this stage: then its episodes are in the ledger, and it stays. One that cannot be read (the run
- * is up) may have. */
+/* Whether the coordinator ever opened this stage: then its episodes are in the ledger, and it stays. One that cannot be read (the
+ * run is up) may have. */
 static bool has_begun(struct ledger *ledger, uint32_t stage)
 {
     struct ledger_episode *episodes = NULL;
@@ -72,8 +72,8 @@ static bool has_begun(struct ledger *ledger, uint32_t stage)
 
 /* The stages before, of which at least one episode was ever dealt out: who was killed before that leaves nothing that would stand
  * before every evaluation after it. Stages are played in their order, so what never began is at the end. *ret is NULL where there
- * are none. A file without a stage of ours is left to the parser; one that lacks what the ledger has is refused: its rows would be
- * taken for those of another question. */
+ * are none. A file without a stage of ours is left to the parser; one that lacks what the ledger has is refused: its rows would
+ * be taken for those of another question. */
 static int read_stages(const struct eval *eval, char **ret, size_t *ret_length, struct error *error)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
@@ -94,7 +94,8 @@ static int read_stages(const struct eval *eval, char **ret, size_t *ret_length, 
         for (; end && has_begun(ledger, stage); stage++)
             end = strstr(end + strlen(STAGE_LINE), STAGE_LINE);
         if (!end && ledger && has_begun(ledger, stage))
-            return error_set(error, EINVAL, "%s: the ledger has an evaluation that is not in this file; put it back as it was", path);
+            return error_set(error, EINVAL, "%s: the ledger has an evaluation that is not in this file; put it back as it was",
+                             path);
         if (stage == first)
             return 0;
         if (end)
@@ -120,8 +121,8 @@ static int find_stage(const char *stages, const char *stage)
     return n;
 }
 
-/* RUN/evals.yaml with the stage at its end, checked as the run's next one: what does not fit is said in one line. A stage that is there
- * is not added: the same states would be played in the same way with the same keys. */
+/* RUN/evals.yaml with the stage at its end, checked as the run's next one: what does not fit is said in one line. A stage that is
+ * there is not added: the same states would be played in the same way with the same keys. */
 static int write_stage(struct eval *eval, struct strbuf *text, struct error *error)
 {
     _cleanup_(strbuf_release) struct strbuf settings = STRBUF_INIT, block = STRBUF_INIT;

@@ -81,7 +81,8 @@ static double count_flops(const struct openvla_config *c, int n_prompt)
     return sum + c->action_dims * 2.0 * h * OPENVLA_ACTION_BINS;
 }
 
-static int act(struct shown *s, const char *dir, const char *instruction, const char *picture, bool full, bool fast, struct error *error)
+static int act(struct shown *s, const char *dir, const char *instruction, const char *picture, bool full, bool fast,
+               struct error *error)
 {
     uint64_t begin = clock_mono_ns(), cpu;
     struct act_item item = {.n_images = 1, .full = full};

@@ -95,7 +95,7 @@ int model_oft(int argc, char **argv)
         r = model_save(model, argv[1], dtype, &error);
     if (r < 0)
         return model_fail(&error, r);
-    printf("%s: %s, %ld actions of %d dims in one pass, %ld picture%s and %ld numbers of the robot's state\n", argv[1], kind, wishes.chunk,
-           model->config.action_dims, wishes.images, wishes.images == 1 ? "" : "s", wishes.state);
+    printf("%s: %s, %ld actions of %d dims in one pass, %ld picture%s and %ld numbers of the robot's state\n", argv[1], kind,
+           wishes.chunk, model->config.action_dims, wishes.images, wishes.images == 1 ? "" : "s", wishes.state);
     return CLI_OK;
 }

@@ -58,9 +58,11 @@ static void check_adapter(const struct hf_shards *file, struct hf_problems *all)
         strbuf_addf(&name, "%c.weight", is_a ? 'B' : 'A');
         other = safetensors_find(tensors, name.text);
         if (!other)
-            (void)hf_problem(all, NULL, ENOENT, "%s: tensor %s is missing, the other half of %s", tensors->path, name.text, tensor->name);
+            (void)hf_problem(all, NULL, ENOENT, "%s: tensor %s is missing, the other half of %s", tensors->path, name.text,
+                             tensor->name);
         else if (is_a && (tensor->ndim < 2 || other->ndim < 2 || tensor->dim[0] != other->dim[1]))
-            (void)hf_problem(all, NULL, EINVAL, "%s: tensor %s: its rank is not that of %s", tensors->path, tensor->name, other->name);
+            (void)hf_problem(all, NULL, EINVAL, "%s: tensor %s: its rank is not that of %s", tensors->path, tensor->name,
+                             other->name);
         pairs += is_a && other;
     }
     if (!pairs)

@@ -33,7 +33,8 @@ static double *copy_points(const double *points, int n)
     return copy;
 }
 
-static int add_series(struct plot *plot, const char *name, const double *x, const double *y, const double *y2, int n, enum plot_style style)
+static int add_series(struct plot *plot, const char *name, const double *x, const double *y, const double *y2, int n,
+                      enum plot_style style)
 {
     struct plot_series *s;
 

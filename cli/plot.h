@@ -5,8 +5,8 @@
  *   plot_band(&plot, "95 %", x, low, high, n);
  *   plot_write(&plot, &html);  plot_release(&plot);
  *
- * Title and legend lie above the frame, so that nothing covers a curve; a series without a name is not in the legend. Points that are
- * NaN leave a gap. Text is escaped here. */
+ * Title and legend lie above the frame, so that nothing covers a curve; a series without a name is not in the legend. Points that
+ * are NaN leave a gap. Text is escaped here. */
 #pragma once
 
 #include "base/strbuf.h"

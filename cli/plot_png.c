@@ -109,7 +109,8 @@ static int write_png(const struct plot *plot, const char *path, struct error *er
 
 int plot_finish_png(struct plot *plot, int drawn, const char *path, struct error *error)
 {
-    int r = drawn < 0 ? error_set(error, -drawn, "%s: the plot cannot be drawn: %s", path, strerror(-drawn)) : write_png(plot, path, error);
+    int r = drawn < 0 ? error_set(error, -drawn, "%s: the plot cannot be drawn: %s", path, strerror(-drawn)) : write_png(plot,
+            path, error);
 
     plot_release(plot);
     return r;

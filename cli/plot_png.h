@@ -4,5 +4,6 @@
 #include "base/error.h"
 #include "cli/plot.h"
 
-/* Write the plot, unless drawing it has failed already (drawn < 0: -errno), and release it. drawn, -ENOMEM, or what writing said. */
+/* Write the plot, unless drawing it has failed already (drawn < 0: -errno), and release it. drawn, -ENOMEM, or what writing
+ * said. */
 int plot_finish_png(struct plot *plot, int drawn, const char *path, struct error *error);

@@ -29,7 +29,8 @@ static int weight_bytes(const char *path, double *ret, struct error *error)
     double bytes = 0;
 
     if (!directory)
-        return error_set(error, errno, "policy.init: %s: %s; name a directory with config.json and *.safetensors", path, strerror(errno));
+        return error_set(error, errno, "policy.init: %s: %s; name a directory with config.json and *.safetensors", path,
+                         strerror(errno));
     for (const struct dirent *entry = readdir(directory); entry; entry = readdir(directory)) {
         size_t n = strlen(entry->d_name);
         struct stat st;
@@ -70,10 +71,12 @@ static int train_batch(const struct run_config *c)
 
 /* What models take in each kind of daemon, and once for all of them; bytes. A server holds two versions while one is swapped for
  * the next. */
-struct model_needs { double actor, prm, learner, shared; int devices; /* 0, or why the GPUs will not do; the error has the line */ };
+struct model_needs { double actor, prm, learner, shared;
+                     int devices; /* 0, or why the GPUs will not do; the error has the line */ };
 
 /* What the suite sends and takes must be what the model was made for. key: policy.init, prm.init. */
-static int check_suite(const struct run_config *c, const char *key, const char *dir, const struct openvla *model, struct error *error)
+static int check_suite(const struct run_config *c, const char *key, const char *dir, const struct openvla *model,
+                       struct error *error)
 {
     const struct openvla_config *config = &model->config;
 
@@ -81,18 +84,20 @@ static int check_suite(const struct run_config *c, const char *key, const char *
         return error_set(error, EINVAL, "%s: %s: looks at pictures of %dx%d, suite.image is %d: say image: %d, or name a model made for this suite", key, dir,
                          config->image_width, config->image_height, c->image, config->image_width);
     if (config->image_chain[0] && strcmp(config->image_chain, c->chain) != 0)
-        return error_set(error, EINVAL, "%s: %s: was trained on pictures of the chain %s, suite.chain is %s", key, dir, config->image_chain, c->chain);
+        return error_set(error, EINVAL, "%s: %s: was trained on pictures of the chain %s, suite.chain is %s", key, dir,
+                         config->image_chain, c->chain);
     if (!strcmp(key, "policy.init") && config->action_dims != SIM_ACTION_DIMS)
         return error_set(error, EINVAL, "%s: %s: its actions have %d dimensions, the suite %s takes %d (dx dy dz droll dpitch dyaw gripper); name another policy",
                          key, dir, config->action_dims, c->suite, SIM_ACTION_DIMS);
     if (!strcmp(key, "policy.init") && config->oft.kind != OFT_NONE && c->policy_eos_in_logp)
-        return error_set(error, EINVAL, "policy.eos_in_logp: %s answers whole chunks and says no end token; say eos_in_logp: false", dir);
+        return error_set(error, EINVAL,
+                         "policy.eos_in_logp: %s answers whole chunks and says no end token; say eos_in_logp: false", dir);
     return 0;
 }
 
 /* prm.init: the policy's own trunk, or a directory of either kind. */
-static int reward_model_need(const struct run_config *c, const struct openvla *policy, struct memory_need *ret, int64_t *ret_weights,
-                             struct error *error)
+static int reward_model_need(const struct run_config *c, const struct openvla *policy, struct memory_need *ret,
+                             int64_t *ret_weights, struct error *error)
 {
     _cleanup_(openvla_freep) struct openvla *other = NULL;
     _cleanup_(qwen_vl_freep) struct qwen_vl *backbone = NULL;
@@ -151,8 +156,8 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
     return 0;
 }
 
-/* The most episodes whose pictures a learner holds at once. Imitation and the reward model take all that was played before; an iteration
- * of rl its own, while the next one arrives. */
+/* The most episodes whose pictures a learner holds at once. Imitation and the reward model take all that was played before; an
+ * iteration of rl its own, while the next one arrives. */
 static double frames_in_learner(const struct run_config *c)
 {
     double demos = 0, own = 0, most = 0;
@@ -163,7 +168,8 @@ static double frames_in_learner(const struct run_config *c)
         switch (s->kind) {
         case STAGE_DEMOS: demos += s->demos.episodes; break;
         case STAGE_ROLLOUTS: own += s->rollouts.episodes; break;
-        case STAGE_SFT: most = MAX(most, s->sft.from == SFT_DEMOS ? demos : s->sft.from == SFT_ROLLOUTS ? own : demos + own); break;
+        case STAGE_SFT: most = MAX(most, s->sft.from == SFT_DEMOS ? demos : s->sft.from == SFT_ROLLOUTS ? own : demos + own);
+            break;
         case STAGE_PRM: most = MAX(most, demos + own); break;
         case STAGE_RL: most = MAX(most, 2.0 * s->rl.episodes); break;
         default: break;
@@ -264,7 +270,8 @@ static int check_address(const struct named *all, size_t n, struct error *error)
         return 0;
     for (size_t i = 0; i + 1 < n && length && last->address[length - 1] != '*'; i++)
         if (!strcmp(all[i].address, last->address))
-            return error_set(error, EADDRINUSE, "%s: %s is the address of %s, too: give each its own port", last->key, last->address, all[i].key);
+            return error_set(error, EADDRINUSE, "%s: %s is the address of %s, too: give each its own port", last->key,
+                             last->address, all[i].key);
     r = wire_socket_try(last->address, error);
     return r < 0 ? error_prefix(error, r, "%s", last->key) : 0;
 }
@@ -273,7 +280,8 @@ static int check_address(const struct named *all, size_t n, struct error *error)
 static int check_addresses(const struct run_config *c, struct error *error)
 {
     const struct { const char *key; const struct server_config *of; int n; } lists[] = {
-        {"learners", c->learners, c->n_learners}, {"actors", c->actors, c->n_actors}, {"prm_servers", c->prm_servers, c->n_prm_servers},
+        {"learners", c->learners, c->n_learners}, {"actors", c->actors, c->n_actors},
+        {"prm_servers", c->prm_servers, c->n_prm_servers},
     };
     struct named all[1 + 3 * RUN_MAX_SERVERS] = {{"cluster.listen", c->listen}};
     size_t n = 1;
@@ -299,8 +307,9 @@ static int check_datasets(const struct run_config *c, struct error *error)
         if (r < 0)
             return error_prefix(error, r, "stages[%d].demos.from", i);
         if (data && (data->info.height != c->image || data->info.width != c->image || strcmp(data->info.image_chain, c->chain)))
-            return error_set(error, EINVAL, "stages[%d].demos.from: %s: pictures of %dx%d by the chain %s; suite.image is %d and suite.chain %s", i, from,
-                             data->info.width, data->info.height, data->info.image_chain, c->image, c->chain);
+            return error_set(error, EINVAL,
+                             "stages[%d].demos.from: %s: pictures of %dx%d by the chain %s; suite.image is %d and suite.chain %s",
+                             i, from, data->info.width, data->info.height, data->info.image_chain, c->image, c->chain);
     }
     return 0;
 }
@@ -334,7 +343,8 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     if (models.devices < 0)
         return models.devices;
     if (have_memory > 0 && memory > have_memory)
-        return error_set(error, ENOMEM, "the run needs about %.0f MB of memory, %.0f MB of it for the models, and %.0f MB are free: lower "
+        return error_set(error, ENOMEM,
+                         "the run needs about %.0f MB of memory, %.0f MB of it for the models, and %.0f MB are free: lower "
                          "cluster.env_workers (%d), cluster.slots (%d) or the episodes of demos and rollouts, train adapters (policy.train: lora), "
                          "or spread it over more hosts",
                          memory / MB, (memory - memory_needed(config, &(struct model_needs) {0})) / MB, have_memory / MB,

@@ -33,7 +33,8 @@ struct answer {
     char text[400];
 };
 
-/* A child asks: whoever has a CUDA context keeps hundreds of megabytes of every device it looked at, and `gantry up` lives as long as the run. */
+/* A child asks: whoever has a CUDA context keeps hundreds of megabytes of every device it looked at, and `gantry up` lives as
+ * long as the run. */
 static int look(const char *name, struct device_facts *ret, struct error *error)
 {
     struct answer answer = {.r = -EIO};
@@ -67,7 +68,8 @@ static int look(const char *name, struct device_facts *ret, struct error *error)
 }
 
 /* The device by its name, asked for when it is named first. where: its key in the configuration. */
-static int device_of(struct on_device *all, int *n, const char *name, const char *where, int index, struct on_device **ret, struct error *error)
+static int device_of(struct on_device *all, int *n, const char *name, const char *where, int index, struct on_device **ret,
+                     struct error *error)
 {
     struct on_device *d;
     int r;
@@ -105,7 +107,8 @@ static void add(struct on_device *d, const char *daemon, int index, const char *
 
 static void add_actor(struct on_device *d, int index, int threads, const struct device_need *need)
 {
-    add(d, "actor", index, "weights, twice while versions change", 2 * need->weights, "a device with more memory, or one device less shared");
+    add(d, "actor", index, "weights, twice while versions change", 2 * need->weights,
+        "a device with more memory, or one device less shared");
     add(d, "actor", index, "keys and values", threads * need->cache, "fewer threads in cluster.actors");
     add(d, "actor", index, "activations", threads * (need->activations + need->workspace), "fewer threads in cluster.actors");
 }
@@ -113,7 +116,8 @@ static void add_actor(struct on_device *d, int index, int threads, const struct 
 static void add_learner(struct on_device *d, int index, bool whole, const struct device_need *need, int64_t reference)
 {
     add(d, "learner", index, "weights", need->weights, "a device with more memory, or one device less shared");
-    add(d, "learner", index, "reference", reference, whole ? "policy.train: lora (the base is its own reference)" : "rl.kl: none");
+    add(d, "learner", index, "reference", reference,
+        whole ? "policy.train: lora (the base is its own reference)" : "rl.kl: none");
     add(d, "learner", index, "gradients", need->gradients, whole ? "policy.train: lora" : "a smaller policy.lora_r");
     add(d, "learner", index, "moments and masters", need->optimiser, whole ? "policy.train: lora" : "a smaller policy.lora_r");
     add(d, "learner", index, "activations", need->activations + need->workspace, "a smaller batch (sft.batch, rl.minibatch)");
@@ -131,7 +135,8 @@ static int check(const struct on_device *d, struct error *error)
         if (&d->item[i] != first && (!second || d->item[i].bytes > second->bytes))
             second = &d->item[i];
     return error_set(error, ENOMEM, "cluster: %s (%s): the run needs about %.0f MiB there, %.0f of %.0f MiB are free; %s take %.0f MiB, %s %.0f; try: %s", d->name,
-                     d->facts.name, (double)d->total / MEGA, (double)d->facts.memory_free / MEGA, (double)d->facts.memory / MEGA, first->what,
+                     d->facts.name, (double)d->total / MEGA, (double)d->facts.memory_free / MEGA, (double)d->facts.memory / MEGA,
+                     first->what,
                      (double)first->bytes / MEGA, second ? second->what : "others", (double)(second ? second->bytes : 0) / MEGA, first->knob);
 }
 
@@ -176,7 +181,8 @@ static int work_out(const struct run_config *c, struct openvla *policy, int64_t 
     job.half = fast || params_are_half(&policy->params);
     if (r >= 0 && !ret->whole)
         r = memory_need_device(policy, &job, &ret->train);
-    job = (struct device_job) {.use = MEMORY_ACT, .batch = ACT_ROWS, .half = job.half, .strict = job.strict, .blas = true, .dnn = fast};
+    job = (struct device_job) {.use = MEMORY_ACT, .batch = ACT_ROWS, .half = job.half, .strict = job.strict, .blas = true,
+                               .dnn = fast};
     if (r >= 0)
         r = memory_need_device(policy, &job, &ret->act);
     job.batch = SCORES;
@@ -204,7 +210,8 @@ int preflight_devices(const struct run_config *c, struct openvla *policy, int64_
     struct needs needs;
     int n = 0, r = 0;
 
-    if (!names_devices(c->actors, c->n_actors) && !names_devices(c->prm_servers, c->n_prm_servers) && !names_devices(c->learners, c->n_learners))
+    if (!names_devices(c->actors, c->n_actors) && !names_devices(c->prm_servers, c->n_prm_servers) &&
+        !names_devices(c->learners, c->n_learners))
         return 0;
     if (!all)
         return error_set(error, ENOMEM, "out of memory");

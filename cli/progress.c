@@ -94,7 +94,8 @@ void progress_line(const json_t *status, struct strbuf *out)
         strbuf_addf(out, "%s", text(status, "stage"));
     if (iterations)
         strbuf_addf(out, " of %" PRId64, iterations);
-    strbuf_addf(out, "  (stage %" PRId64 " of %" PRId64 ")  %s", integer(status, "stage_number") + 1, integer(status, "stages"), state);
+    strbuf_addf(out, "  (stage %" PRId64 " of %" PRId64 ")  %s", integer(status, "stage_number") + 1, integer(status, "stages"),
+                state);
     if (!strcmp(state, "waiting") || !strcmp(state, "paused"))
         strbuf_addf(out, " for %s", text(status, "waiting_for"));
     training_of(status, &done, &total);
@@ -121,13 +122,13 @@ static void add_member(const json_t *member, struct strbuf *out)
     const json_t *versions = json_object_get(member, "versions");
     size_t n = json_array_size(versions);
 
-    strbuf_addf(out, "  %3" PRId64 "  %-11s %-9s %s:%" PRId64 "  %s", integer(member, "member"), text(member, "role"), text(member, "state"),
-                text(member, "host"), integer(member, "pid"), text(member, "device"));
+    strbuf_addf(out, "  %3" PRId64 "  %-11s %-9s %s:%" PRId64 "  %s", integer(member, "member"), text(member, "role"),
+                text(member, "state"), text(member, "host"), integer(member, "pid"), text(member, "device"));
     if (text(member, "name")[0])
         strbuf_addf(out, "  %s", text(member, "name"));
     if (integer(member, "slots"))
-        strbuf_addf(out, "  %" PRId64 "/%" PRId64 " slots  %" PRId64 " delivered", integer(member, "leases"), integer(member, "slots"),
-                    integer(member, "delivered"));
+        strbuf_addf(out, "  %" PRId64 "/%" PRId64 " slots  %" PRId64 " delivered", integer(member, "leases"),
+                    integer(member, "slots"), integer(member, "delivered"));
     for (size_t i = 0; i < n; i++)
         strbuf_addf(out, "%s%" PRId64, i ? "," : "  versions ", (int64_t)json_integer_value(json_array_get(versions, i)));
     if (gauge(member, "rss_peak_bytes") > 0)
@@ -143,21 +144,24 @@ static void add_trial(const json_t *status, struct strbuf *out)
     const json_t *now = json_object_get(status, "prm_shadow"), *last = json_object_get(status, "prm_shadow_last");
 
     if (now)
-        strbuf_addf(out, "on trial: reward model version %" PRId64 " beside %" PRId64 ", %" PRId64 "/%" PRId64 " episodes\n", integer(now, "version"),
-                    integer(now, "against"), integer(now, "episodes"), integer(now, "wanted"));
+        strbuf_addf(out, "on trial: reward model version %" PRId64 " beside %" PRId64 ", %" PRId64 "/%" PRId64 " episodes\n",
+                    integer(now, "version"), integer(now, "against"), integer(now, "episodes"), integer(now, "wanted"));
     if (last)
-        strbuf_addf(out, "last trial: reward model version %" PRId64 " %s: %s\n", integer(last, "version"), text(last, "verdict"), text(last, "text"));
+        strbuf_addf(out, "last trial: reward model version %" PRId64 " %s: %s\n", integer(last, "version"), text(last, "verdict"),
+                    text(last, "text"));
 }
 
 void progress_page(const json_t *status, struct strbuf *out)
 {
     const json_t *members = json_object_get(status, "members"), *stages = json_object_get(status, "history");
 
-    strbuf_addf(out, "run %s  %s  seed %" PRId64 "  build %s  up ", text(status, "run"), text(status, "dir"), integer(status, "seed"), text(status, "build"));
+    strbuf_addf(out, "run %s  %s  seed %" PRId64 "  build %s  up ", text(status, "run"), text(status, "dir"),
+                integer(status, "seed"), text(status, "build"));
     add_time(number(status, "up_s"), out);
     strbuf_addc(out, '\n');
     progress_line(status, out);
-    strbuf_addf(out, "\npolicy version %" PRId64 "  reward model version %" PRId64 "\n", integer(status, "policy_version"), integer(status, "prm_version"));
+    strbuf_addf(out, "\npolicy version %" PRId64 "  reward model version %" PRId64 "\n", integer(status, "policy_version"),
+                integer(status, "prm_version"));
     add_trial(status, out);
     strbuf_adds(out, "stages:\n");
     for (size_t i = 0; i < json_array_size(stages); i++) {

@@ -132,7 +132,8 @@ static void write_plateau(json_t *plateau, struct strbuf *out)
     if (!json_is_true(json_object_get(plateau, "checked")) || json_array_size(interval) != 2)
         return;
     strbuf_addf(out, "<p class='note'>Imitation %s: from step %.0f to step %.0f success on val states rose by %+.1f points (95 %% interval "
-                "%+.1f to %+.1f).</p>", json_is_true(json_object_get(plateau, "at_plateau")) ? "was at its plateau" : "was still rising",
+                "%+.1f to %+.1f).</p>", json_is_true(json_object_get(plateau,
+                                                                     "at_plateau")) ? "was at its plateau" : "was still rising",
                 number_at(plateau, "earlier_steps"), number_at(plateau, "steps"), 100 * number_at(plateau, "gain"),
                 100 * json_number_value(json_array_get(interval, 0)), 100 * json_number_value(json_array_get(interval, 1)));
 }
@@ -149,7 +150,8 @@ static void write_headline(const struct report_data *d, struct strbuf *out)
         strbuf_addf(out, "<p class='big'>Success on held-out test states: <b>%.1f %%</b> after imitation, <b>%.1f %%</b> after reinforcement "
                     "learning (%+.1f points", 100 * before, 100 * after, 100 * (after - before));
         if (json_array_size(interval) == 2)
-            strbuf_addf(out, "; 95 %% interval of the paired difference %+.1f to %+.1f", 100 * json_number_value(json_array_get(interval, 0)),
+            strbuf_addf(out, "; 95 %% interval of the paired difference %+.1f to %+.1f",
+                        100 * json_number_value(json_array_get(interval, 0)),
                         100 * json_number_value(json_array_get(interval, 1)));
         strbuf_addf(out, ").</p>");
     } else if (isfinite(after)) {

@@ -1,4 +1,5 @@
-/* report_curriculum.h - the schedule in report.html: each task's share of the draws, the success estimate behind it, the level. */
+/* report_curriculum.h - the schedule in report.html: each task's share of the draws, the success estimate behind it, the
+ * level. */
 #pragma once
 
 #include "base/strbuf.h"

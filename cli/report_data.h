@@ -29,8 +29,8 @@ void report_data_release(struct report_data *data);
 /* Points of all rl iterations in order; caller frees. `task` NULL: all tasks. */
 int report_train_points(const struct report_data *data, const char *task, struct report_point **ret, int *ret_n);
 
-/* Its place among the train iterations of all rl stages, from 0: the x of their curves. -1: it is none. A look at val states in between is
- * an iteration of its own. */
+/* Its place among the train iterations of all rl stages, from 0: the x of their curves. -1: it is none. A look at val states in
+ * between is an iteration of its own. */
 int report_train_iteration(const struct report_data *data, uint32_t stage, uint32_t iteration);
 int report_trained_before(const struct report_data *data, uint32_t stage, uint32_t iteration);         /* so many lie before it */
 

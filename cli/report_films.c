@@ -49,7 +49,8 @@ int report_film_write(struct journal *journal, const struct ledger_episode *e, c
 struct wanted { uint32_t purpose; bool success, newest; const char *caption; };
 
 /* The first or last episode of this kind that the journal can still show. */
-static bool write_one(struct journal *journal, const struct report_data *d, const char *task, const struct wanted *w, struct strbuf *out)
+static bool write_one(struct journal *journal, const struct report_data *d, const char *task, const struct wanted *w,
+                      struct strbuf *out)
 {
     char caption[160];
 

@@ -75,7 +75,8 @@ static void write_tasks(json_t *policies, struct strbuf *out)
                 continue;
             }
             interval = wilson(llround(success * n), llround(n), 1.959963984540054);
-            strbuf_addf(out, "<td>%.0f %% <span class='note'>%.0f to %.0f</span></td>", 100 * success, 100 * interval.low, 100 * interval.high);
+            strbuf_addf(out, "<td>%.0f %% <span class='note'>%.0f to %.0f</span></td>", 100 * success, 100 * interval.low,
+                        100 * interval.high);
         }
         strbuf_adds(out, "</tr>");
     }
@@ -186,7 +187,8 @@ int report_health_write(const struct report_data *d, struct strbuf *out)
 {
     static const struct chart charts[] = {
         {"Return of an episode", {"return"}, {0}, false},
-        {"Divergence, nats an action", {"reference_kl", "approx_kl"}, {"from the start policy", "from the policy that acted"}, true},
+        {"Divergence, nats an action", {"reference_kl", "approx_kl"}, {"from the start policy", "from the policy that acted"},
+         true},
         {"Entropy, nats a token", {"entropy"}, {0}, true},
         {"Explained variance of the critic", {"explained_variance"}, {0}, false},
         {"Share of ratios clipped", {"clip_fraction"}, {0}, true},

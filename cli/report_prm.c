@@ -81,7 +81,8 @@ void report_prm_write(const char *run_dir, const struct report_data *d, struct s
         if (d->versions[i].kind == KIND_PRM && d->versions[i].metrics && (at++ == 0 || at + SHOWN - 1 > all))
             write_version(&d->versions[i], out);
     if (all > SHOWN)
-        strbuf_addf(out, "<p class='note'>%zu versions between the first and the last %d are left out.</p>", all - SHOWN, SHOWN - 1);
+        strbuf_addf(out, "<p class='note'>%zu versions between the first and the last %d are left out.</p>", all - SHOWN,
+                    SHOWN - 1);
     if (run_open_journal(run_dir, d->run.id, &journal, NULL) == 0) {
         write_scored(journal, d, true, out);
         write_scored(journal, d, false, out);

@@ -96,7 +96,8 @@ static int write_config(const struct run_config *config, const char *path)
     return r < 0 ? r : atomic_file_write(path, text.text, text.length);
 }
 
-/* A ledger that was closed well has no log beside it; one that was not is two files that belong together. Its mark goes with it. */
+/* A ledger that was closed well has no log beside it; one that was not is two files that belong together. Its mark goes with
+ * it. */
 static int copy_ledger(const char *from, const char *to, const struct run_config *config, struct error *error)
 {
     static const char *const files[] = {"ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-mark"};

@@ -9,6 +9,6 @@
 
 /* All stages of its configuration have ended, whatever was evaluated later. -EBUSY: it is up. */
 int run_ended(const struct run_config *config, bool *ret, struct error *error);
-/* from: the directory of an ended run that was not evaluated later (-EEXIST: those stages would be in the branch's way). to: a configuration with the same sections and beginning of stages; to->dir must not be
- * there. */
+/* from: the directory of an ended run that was not evaluated later (-EEXIST: those stages would be in the branch's way). to: a
+ * configuration with the same sections and beginning of stages; to->dir must not be there. */
 int run_branch(const struct run_config *from, const struct run_config *to, struct error *error);

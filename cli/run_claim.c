@@ -9,7 +9,8 @@
 #include "run/ledger.h"
 #include "run/ledger_place.h"
 
-/* A killed `gantry up` takes its coordinator along, but not in an instant; an earlier life of a Slurm job first has to see ours. */
+/* A killed `gantry up` takes its coordinator along, but not in an instant; an earlier life of a Slurm job first has to see
+ * ours. */
 enum { ENDING_MS = 3000, LIFE_WAIT_MS = 30000, LOOK_MS = 100 };
 
 static int anchor(struct run_config *config, struct error *error)
@@ -39,7 +40,8 @@ static int check_resumes(struct run_config *config, const char *run_dir, struct 
         return r;
     run_config_adopt_paths(config, old);
     if (run_config_differ(old, config, &difference))
-        return error_set(error, ESTALE, "%s was made with another configuration: %s; change it back, or choose another run.dir", run_dir, difference.text);
+        return error_set(error, ESTALE, "%s was made with another configuration: %s; change it back, or choose another run.dir",
+                         run_dir, difference.text);
     return 1;
 }
 
@@ -85,10 +87,12 @@ int run_claim(struct run_config *config, struct life *life, char ret_run_dir[RUN
     if ((r = ledger_place_check(config->dir, &place, error)) < 0)
         return r;
     if ((r = mkdir_p(config->dir, 0700)) < 0)
-        return error_set(error, -r, "run.dir %s: cannot be made: %s; choose a place where this user may write", config->dir, strerror(-r));
+        return error_set(error, -r, "run.dir %s: cannot be made: %s; choose a place where this user may write", config->dir,
+                         strerror(-r));
     absolute = realpath(config->dir, NULL);
     if (!absolute)
-        return error_set(error, errno, "run.dir %s: cannot be resolved: %s; is it a link to nowhere?", config->dir, strerror(errno));
+        return error_set(error, errno, "run.dir %s: cannot be resolved: %s; is it a link to nowhere?", config->dir,
+                         strerror(errno));
     if ((size_t)snprintf(ret_run_dir, RUN_PATH, "%s", absolute) >= RUN_PATH)
         return error_set(error, ENAMETOOLONG, "run.dir %s: its path is too long; choose a shorter one", absolute);
     if ((r = life_claim(ret_run_dir, life, error)) < 0)

@@ -70,7 +70,8 @@ int run_keys_add(const char *run_dir, Gantry__Role role, const char *name, const
     int r;
 
     if (!is_name(name))
-        return error_set(error, EINVAL, "'%s' is not a name for a key: letters, digits and -_.@, at most 63, not coordinator", name);
+        return error_set(error, EINVAL, "'%s' is not a name for a key: letters, digits and -_.@, at most 63, not coordinator",
+                         name);
     r = run_keys_init(run_dir, ret_public, error);
     if (r >= 0)
         r = lock(run_dir, &held, error);

@@ -13,7 +13,8 @@ int run_keys_init(const char *run_dir, char ret_public[SECURITY_KEY_SIZE], struc
 int run_keys_add(const char *run_dir, Gantry__Role role, const char *name, const char *public_key,
                  char ret_public[SECURITY_KEY_SIZE], struct error *error);
 
-/* The pair of a member on the coordinator's host, HOST-ROLE.key: made and let in the first time. A key that was revoked stays so. */
+/* The pair of a member on the coordinator's host, HOST-ROLE.key: made and let in the first time. A key that was revoked stays
+ * so. */
 int run_keys_local(const char *run_dir, Gantry__Role role, char ret_path[RUN_KEYS_PATH], struct error *error);
 
 /* The same for every role of a member. */

@@ -12,7 +12,8 @@ int run_open_ledger(const char *run_dir, struct ledger **ret, struct error *erro
     if (r == 0)
         r = ledger_open_readonly(path, ret, error);
     if (r == -EBUSY)        /* the coordinator's, exclusively */
-        return error_set(error, EBUSY, "%s: the run is up and holds its ledger; ask again when it has ended, or after gantry drain %s",
+        return error_set(error, EBUSY,
+                         "%s: the run is up and holds its ledger; ask again when it has ended, or after gantry drain %s",
                          run_dir, run_dir);
     return r;
 }

@@ -54,7 +54,8 @@ int sim_open_renderer(const struct sim_target *target, int size, struct sim_rend
     int r = sim_renderer_open(target->device, size, size, ret, error);
 
     if (r >= 0 && target->device != -1)
-        fprintf(stderr, "drawn by %s%s\n", sim_renderer_name(*ret), sim_renderer_is_software(*ret) ? ", in software: no GPU drew this" : "");
+        fprintf(stderr, "drawn by %s%s\n", sim_renderer_name(*ret),
+                sim_renderer_is_software(*ret) ? ", in software: no GPU drew this" : "");
     return r;
 }
 

@@ -66,7 +66,8 @@ static void on_child_exit(uv_process_t *process, int64_t status, int signal_numb
 {
     struct child *child = process->data;
     struct supervisor *s = child->supervisor;
-    bool pulled = signal_number == SIGKILL || signal_number == SIGTERM, ended = !signal_number && (status == 0 || status == LIFECYCLE_SENT_AWAY);
+    bool pulled = signal_number == SIGKILL || signal_number == SIGTERM, ended = !signal_number &&
+        (status == 0 || status == LIFECYCLE_SENT_AWAY);
     bool failed = !pulled && !ended, restarts = false;
     int pid = process->pid;
     char text[64];

@@ -4,7 +4,8 @@
  *
  * A child runs with --die-with-parent: it dies with us, however we die. Its output goes to RUN/log/NAME.log.
  * What happens when a child ends by itself:
- *   killed by KILL or TERM         started again after RESTART_MS (someone pulled the plug: not its fault), at once if it had run STABLE_MS
+ *   killed by KILL or TERM         started again after RESTART_MS (someone pulled the plug: not its fault), at once if it had run
+ *                                  STABLE_MS
  *   status 0, LIFECYCLE_SENT_AWAY  not started again; if it is the leader, everything ends: on_leader_ended
  *   any other status or signal     a failure: started again after a pause that doubles, up to RESTART_MAX_MS;
  *                                  GIVE_UP failures in a row, each within STABLE_MS of its start, or status EX_USAGE or
@@ -37,7 +38,8 @@ DEFINE_FREEP(struct supervisor, supervisor_free)
 
 /* Start `program` (a file in bin_dir) under `name`. arguments end with NULL and are copied; --die-with-parent is added. A name
  * that has ended may be used again. */
-int supervisor_add(struct supervisor *supervisor, const char *name, const char *program, const char *const *arguments, struct error *error);
+int supervisor_add(struct supervisor *supervisor, const char *name, const char *program, const char *const *arguments,
+                   struct error *error);
 
 /* TERM to one child, and it is not started again. -ENOENT: no such child is running. */
 int supervisor_end(struct supervisor *supervisor, const char *name);

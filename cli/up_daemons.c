@@ -73,7 +73,8 @@ static int command_scale(const char *argument, struct strbuf *out, struct error 
 }
 
 static const struct admin_command commands[] = {
-    {"scale", "env_worker|actor|prm_server N", "so many of them on this host; those that go finish what they hold", command_scale},
+    {"scale", "env_worker|actor|prm_server N", "so many of them on this host; those that go finish what they hold",
+     command_scale},
     {NULL, NULL, NULL, NULL},
 };
 

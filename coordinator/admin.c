@@ -103,10 +103,13 @@ static int parse_shadow(const char *words, struct conductor_event *event, struct
 {
     int n = 0;
 
-    if (sscanf(words, "%" SCNu32 " %lf %lf%n", &event->prm_swap.episodes, &event->prm_swap.margin, &event->prm_swap.rank, &n) != 3 || words[n] ||
-        event->prm_swap.episodes < 1 || event->prm_swap.episodes > SHADOW_MAX || !(event->prm_swap.margin >= 0 && event->prm_swap.margin <= 1) ||
+    if (sscanf(words, "%" SCNu32 " %lf %lf%n", &event->prm_swap.episodes, &event->prm_swap.margin, &event->prm_swap.rank,
+               &n) != 3 || words[n] ||
+        event->prm_swap.episodes < 1 || event->prm_swap.episodes > SHADOW_MAX ||
+            !(event->prm_swap.margin >= 0 && event->prm_swap.margin <= 1) ||
         !(event->prm_swap.rank >= -1 && event->prm_swap.rank <= 1))
-        return error_set(error, EINVAL, "'%.40s' are not episodes (1 to %d), a margin (0 to 1) and a rank correlation (-1 to 1)", words, SHADOW_MAX);
+        return error_set(error, EINVAL, "'%.40s' are not episodes (1 to %d), a margin (0 to 1) and a rank correlation (-1 to 1)",
+                         words, SHADOW_MAX);
     event->prm_swap.shadow = true;
     return 0;
 }
@@ -124,7 +127,8 @@ static int parse_swap(struct edge *edge, char *words, struct conductor_event *ev
         return event->prm_swap.version ? 0 : error_set(error, ENOENT, "there is no reward model before the present one");
     }
     if (strncmp(words, "swap ", 5))
-        return error_set(error, EINVAL, "usage: prm swap VERSION|DIR [at ITERATION | shadow EPISODES MARGIN RANK] | prm rollback");
+        return error_set(error, EINVAL,
+                         "usage: prm swap VERSION|DIR [at ITERATION | shadow EPISODES MARGIN RANK] | prm rollback");
     words += 5 + strspn(words + 5, " ");
     if (shadow) {
         *shadow = '\0';
@@ -163,8 +167,8 @@ static int command_prm(const char *argument, struct strbuf *out, struct error *e
         strbuf_addf(out, "prm version %" PRIu64 " is on trial: %" PRIu32 " finished episodes are scored by both, then it is decided", event.prm_swap.version,
                     event.prm_swap.episodes);
     else if (event.prm_swap.wait)
-        strbuf_addf(out, "from iteration %u of this stage on, new episodes are scored by prm version %" PRIu64, event.prm_swap.iteration,
-                    event.prm_swap.version);
+        strbuf_addf(out, "from iteration %u of this stage on, new episodes are scored by prm version %" PRIu64,
+                    event.prm_swap.iteration, event.prm_swap.version);
     else
         strbuf_addf(out, "new episodes are scored by prm version %" PRIu64, event.prm_swap.version);
     return 0;
@@ -237,7 +241,8 @@ const struct admin_command edge_commands[] = {
     {"metrics", "", "as Prometheus reads them", command_metrics},
     {"history", "[AFTER]", "the ledger's events as JSON lines", command_history},
     {"drain", "[REASON | member MEMBER]", "finish what is leased, open nothing, then end; or one member so", command_drain},
-    {"prm", "swap VERSION|DIR [at ITERATION | shadow EPISODES MARGIN RANK] | rollback", "score new episodes with another reward model of this run", command_prm},
+    {"prm", "swap VERSION|DIR [at ITERATION | shadow EPISODES MARGIN RANK] | rollback",
+     "score new episodes with another reward model of this run", command_prm},
     {"cordon", "MEMBER", "give a worker no more episodes, a server no more requests", command_cordon},
     {"uncordon", "MEMBER", "give it work again", command_uncordon},
     {"exited", "HOST PID crashed|ended [TEXT]", "a supervisor saw a process end", command_exited},

@@ -71,7 +71,8 @@ enum conductor_event_kind {
     CONDUCTOR_VERSION_STATE,    /* an actor or PRM server */
     CONDUCTOR_TICK,             /* every 100-250 ms */
     CONDUCTOR_DRAIN,            /* admin, SIGTERM: finish what is leased, open nothing, then CONDUCTOR_DRAINED */
-    CONDUCTOR_CORDON,           /* admin: member gets no more leases (on = true) or again (false); its process stays so over restarts */
+    CONDUCTOR_CORDON,           /* admin: member gets no more leases (on = true) or again (false); its process stays so over
+                                 * restarts */
     CONDUCTOR_DRAIN_MEMBER,     /* admin: member finishes what it holds and leaves */
     CONDUCTOR_PRM_SWAP,         /* admin: new episodes are scored by PRM `version`, or it goes on trial (shadow) */
     CONDUCTOR_SHADOW_SCORED,    /* a PRM server: an episode scored by two versions */
@@ -120,7 +121,8 @@ struct conductor_event {
         struct {
             uint64_t version;
             bool wait; uint32_t iteration;              /* wait: until that iteration of the present stage opens */
-            bool shadow; uint32_t episodes; double margin, rank;    /* shadow: on trial first, over so many episodes; the bar of shadow.h */
+            bool shadow; uint32_t episodes; double margin, rank;    /* shadow: on trial first, over so many episodes; the bar of
+                                                                     * shadow.h */
         } prm_swap;
         struct shadow_report shadow_scored;
         struct { bool on; } cordon;

@@ -113,12 +113,13 @@ static void tell_news(struct conductor *c, const struct open_iteration *it, enum
         conductor_stop(c, text);
 }
 
-/* Versions whose weights stay: the newest two (the edge adds them), version 0, stage ends, best, sft, what is named or open, and what
- * the next reward model is trained on. The others are forgotten. */
+/* Versions whose weights stay: the newest two (the edge adds them), version 0, stage ends, best, sft, what is named or open, and
+ * what the next reward model is trained on. The others are forgotten. */
 static void retain(struct conductor *c, enum version_kind kind)
 {
     const struct ledger_version *passed = versions_newest_passed(&c->versions, kind);
-    uint64_t *keep = conductor_take(c, (size_t)(12 + c->config->n_stages + 2 * OPEN_MAX + RUN_MAX_POLICIES * c->config->n_stages) *
+    uint64_t *keep = conductor_take(c,
+                                    (size_t)(12 + c->config->n_stages + 2 * OPEN_MAX + RUN_MAX_POLICIES * c->config->n_stages) *
                                            sizeof(*keep));
     struct conductor_effect *effect;
     size_t n = 0;

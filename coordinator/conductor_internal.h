@@ -20,7 +20,8 @@ enum {
     OPEN_MAX = 2,                   /* iterations not closed at once: one, or two with max_staleness 1 */
     RESEND_MS = 1000,               /* one-way messages that have shown no result */
     RETRY_MS = 1000,                /* a worker that got no lease and heard of no work asks again */
-    REFUSED_MS = 10000,             /* all servers refuse a version that a pass waits for: time for a slow file system, then the run stops */
+    REFUSED_MS = 10000,             /* all servers refuse a version that a pass waits for: time for a slow file system, then the
+                                     * run stops */
     DEAF_MS = 2000,                 /* between two steps: this process stood still (a full disk, SIGSTOP), not its members */
     FAILURES_MAX = 3,
     SERVER_ERRORS_MAX = 10,         /* in a row, no episode played in between: no server is of any use */
@@ -139,7 +140,8 @@ void conductor_on_prm_swap(struct conductor *c, const struct conductor_event *ev
 void conductor_recall_cordon(struct conductor *c, struct member *member);           /* it has just said Hello */
 void conductor_forget_cordon(struct conductor *c, const struct member *member);     /* it is gone for good */
 void conductor_use_prm(struct conductor *c, uint64_t version);
-void conductor_prm_due(struct conductor *c, const struct work *work);               /* work is about to open: a swap that waits for it */
+void conductor_prm_due(struct conductor *c, const struct work *work);               /* work is about to open: a swap that waits
+                                                                                     * for it */
 /* All servers refuse the version that was swapped to: true, and the one before it is to serve again. */
 bool conductor_prm_rolls_back(struct conductor *c, uint64_t refused, const char *why);
 

@@ -208,8 +208,8 @@ void conductor_on_hello(struct conductor *c, const struct conductor_event *event
     holder_back(c, member->id);
     conductor_recall_cordon(c, member);
     if (is_new)
-        conductor_note(c, 0, "joined", "member %u: role %d, host %s, pid %u, build %s", member->id, (int)member->role, member->host,
-                       member->pid, member->build);       /* lib/run/builds.c reads this */
+        conductor_note(c, 0, "joined", "member %u: role %d, host %s, pid %u, build %s", member->id, (int)member->role,
+                       member->host, member->pid, member->build);       /* lib/run/builds.c reads this */
     welcome = conductor_emit(c, CONDUCTOR_WELCOME);
     welcome->to = event->from;
     welcome->request = event->request;
@@ -284,7 +284,8 @@ void conductor_on_heartbeat(struct conductor *c, const struct conductor_event *e
     size_t n = 0;
 
     if (c->bug != CONDUCTOR_BUG_OLD_ADDRESS)
-        member->address_id = event->from;   /* a connection that broke and came back is another one: pushes go there from now on */
+        member->address_id = event->from;   /* a connection that broke and came back is another one: pushes go there from now
+                                             * on */
     for (size_t i = 0; revoked && i < event->heartbeat.n_leases; i++) {
         const struct held_lease *held = &event->heartbeat.leases[i];
 
@@ -304,7 +305,8 @@ void conductor_on_heartbeat(struct conductor *c, const struct conductor_event *e
     reply->member = member->id;
     /* A learner whose inventory has got lost says Hello again, which brings another. */
     reply->heartbeat.known = member->role != MEMBER_LEARNER || member != membership_learner(&c->members) || c->inventory_seen;
-    /* Workers first: what they still play needs the servers and the learner, who hear of it when all is in (the edge, CONDUCTOR_DRAINED). */
+    /* Workers first: what they still play needs the servers and the learner, who hear of it when all is in (the edge,
+     * CONDUCTOR_DRAINED). */
     reply->heartbeat.drain = member->leaving || (c->draining && member->role == MEMBER_WORKER);
     reply->heartbeat.sent_away = member->leaving;
     reply->heartbeat.revoked = revoked;

@@ -1,5 +1,5 @@
-/* conductor_operator.c - what operators ask for: members cordoned and drained, the run drained, reward models swapped. What outlives this
- * process (cordons, a swap that waits for its iteration) is in the plan's memory. */
+/* conductor_operator.c - what operators ask for: members cordoned and drained, the run drained, reward models swapped. What
+ * outlives this process (cordons, a swap that waits for its iteration) is in the plan's memory. */
 #include <string.h>
 
 #include "coordinator/conductor_internal.h"
@@ -107,8 +107,8 @@ void conductor_on_prm_swap(struct conductor *c, const struct conductor_event *ev
         c->memory.prm_next_stage = c->memory.stage;
         c->memory.prm_next_iteration = event->prm_swap.iteration;
         c->memory_moved = true;
-        conductor_note(c, 0, "prm_swap", "from iteration %u of stage %u on, episodes are scored by PRM version %llu", event->prm_swap.iteration,
-                       c->memory.stage, (unsigned long long)version);
+        conductor_note(c, 0, "prm_swap", "from iteration %u of stage %u on, episodes are scored by PRM version %llu",
+                       event->prm_swap.iteration, c->memory.stage, (unsigned long long)version);
     } else {
         conductor_use_prm(c, version);
         conductor_note(c, 0, "prm_swap", "new episodes are scored by PRM version %llu", (unsigned long long)version);
@@ -121,7 +121,8 @@ void conductor_prm_due(struct conductor *c, const struct work *work)
     const struct plan_memory *m = &c->memory;
     uint64_t version = m->prm_next;
 
-    if (!version || work->stage < m->prm_next_stage || (work->stage == m->prm_next_stage && work->iteration < m->prm_next_iteration))
+    if (!version || work->stage < m->prm_next_stage ||
+        (work->stage == m->prm_next_stage && work->iteration < m->prm_next_iteration))
         return;
     conductor_use_prm(c, version);
     conductor_note(c, 0, "prm_swap", "%s: new episodes are scored by PRM version %llu", work->name, (unsigned long long)version);
@@ -137,7 +138,7 @@ bool conductor_prm_rolls_back(struct conductor *c, uint64_t refused, const char 
     c->memory.prm_current = before;
     c->memory.prm_before = 0;           /* once: there is nothing to go back to below it */
     c->memory_moved = true;
-    conductor_note(c, 0, "prm_swap", "no server loads PRM version %llu, version %llu goes on: %.200s", (unsigned long long)refused,
-                   (unsigned long long)before, why);
+    conductor_note(c, 0, "prm_swap", "no server loads PRM version %llu, version %llu goes on: %.200s",
+                   (unsigned long long)refused, (unsigned long long)before, why);
     return true;
 }

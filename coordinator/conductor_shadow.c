@@ -1,4 +1,5 @@
-/* conductor_shadow.c - a reward model on trial (coordinator/shadow.h): begun by an operator, fed by servers and the learner, decided here. */
+/* conductor_shadow.c - a reward model on trial (coordinator/shadow.h): begun by an operator, fed by servers and the learner,
+ * decided here. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -22,8 +23,8 @@ void conductor_shadow_begin(struct conductor *c, const struct conductor_event *e
     c->memory_moved = true;
     c->shadow_refused_since_ms = 0;
     conductor_note(c, 0, "prm_shadow", "PRM version %" PRIu64 " on trial beside version %" PRIu64 ": %u episodes; takes over when its AUC is at most %g "
-                   "below the other's, or, with too few outcomes of both kinds, at a rank correlation of %g", version, s->against, s->wanted, s->margin,
-                   s->rank);
+                   "below the other's, or, with too few outcomes of both kinds, at a rank correlation of %g", version, s->against,
+                   s->wanted, s->margin, s->rank);
     conductor_reply(c, event, CONDUCTOR_ACK);
 }
 
@@ -33,8 +34,8 @@ void conductor_shadow_over(struct conductor *c, const char *why)
 
     if (!s->version)
         return;
-    conductor_note(c, 0, "prm_shadow", "the trial of PRM version %" PRIu64 " is given up after %u of %u episodes: %.200s", s->version, shadow_complete(s),
-                   s->wanted, why);
+    conductor_note(c, 0, "prm_shadow", "the trial of PRM version %" PRIu64 " is given up after %u of %u episodes: %.200s",
+                   s->version, shadow_complete(s), s->wanted, why);
     shadow_end(s);
     c->memory_moved = true;
 }
@@ -46,7 +47,8 @@ void conductor_on_shadow_scored(struct conductor *c, const struct conductor_even
     const struct ledger_episode *row = conductor_row(c, report->episode, &it);
     uint32_t before = shadow_complete(&c->memory.shadow);
 
-    if (!row || row->prm_version == report->version)    /* no row: its pass was closed before this was said; its outcome is here then */
+    if (!row || row->prm_version == report->version)    /* no row: its pass was closed before this was said; its outcome is here
+                                                         * then */
         shadow_scored(&c->memory.shadow, report);
     c->memory_moved |= shadow_complete(&c->memory.shadow) != before;
     conductor_reply(c, event, CONDUCTOR_ACK);

@@ -31,7 +31,8 @@ static size_t list_wanted(const struct conductor *c, enum version_kind kind, uin
     for (size_t i = 0; i < c->n_open; i++)
         if (c->open[i].n && (kind == KIND_POLICY ? !c->open[i].work.expert : c->open[i].row.prm_version != 0))
             n = add_wanted(ret, n, kind == KIND_POLICY ? c->open[i].row.policy_version : c->open[i].row.prm_version);
-    if (!c->memory.finished && stage_plan_work(c->config, &c->memory, c->memory.stage, c->memory.iteration, &work) == 0 && work.purpose) {
+    if (!c->memory.finished && stage_plan_work(c->config, &c->memory, c->memory.stage, c->memory.iteration, &work) == 0 &&
+        work.purpose) {
         conductor_work_versions(c, &work, &policy, &prm);
         if (kind == KIND_POLICY && !work.expert)
             n = add_wanted(ret, n, policy);
@@ -96,7 +97,8 @@ void conductor_want_versions(struct conductor *c)
         uint64_t wanted[MEMBER_VERSIONS];
         size_t n = list_wanted(c, kind, wanted);
         uint64_t shadow = kind == KIND_PRM ? c->memory.shadow.version : 0;
-        bool moved = n != c->n_wanted[kind] || memcmp(wanted, c->wanted[kind], n * sizeof(*wanted)) || shadow != c->shadow_said[kind];
+        bool moved = n != c->n_wanted[kind] || memcmp(wanted, c->wanted[kind], n * sizeof(*wanted)) ||
+            shadow != c->shadow_said[kind];
         bool due = c->now_ms - c->wanted_sent_ms[kind] >= RESEND_MS;
 
         if (moved) {

@@ -42,7 +42,8 @@ static void wait_for_server(struct conductor *c, const struct work *work, enum v
         snprintf(c->waiting_for, sizeof(c->waiting_for), "%s %llu", what, (unsigned long long)version);
         return;
     }
-    snprintf(c->waiting_for, sizeof(c->waiting_for), "%s %llu (refused: %s)", what, (unsigned long long)version, c->refusal[kind]);
+    snprintf(c->waiting_for, sizeof(c->waiting_for), "%s %llu (refused: %s)", what, (unsigned long long)version,
+             c->refusal[kind]);
     if (!c->refused_since_ms)
         c->refused_since_ms = c->now_ms;
     if (c->now_ms - c->refused_since_ms < REFUSED_MS)
@@ -163,7 +164,8 @@ static void open_work(struct conductor *c, const struct work *work)
 static bool next_work(struct conductor *c, struct work *ret)
 {
     while (!c->memory.finished) {
-        if (c->memory.stop == PLAN_GOES_ON && stage_plan_work(c->config, &c->memory, c->memory.stage, c->memory.iteration, ret) == 0)
+        if (c->memory.stop == PLAN_GOES_ON &&
+            stage_plan_work(c->config, &c->memory, c->memory.stage, c->memory.iteration, ret) == 0)
             return true;
         if (c->n_open)
             return false;
@@ -200,7 +202,8 @@ static bool refill(struct conductor *c, struct open_iteration *it)
     }
     if (!n)
         return false;
-    conductor_note(c, 0, "refill", "%s: %zu episodes more, %s, for groups whose returns were all alike", it->work.name, n, rows[0].tag);
+    conductor_note(c, 0, "refill", "%s: %zu episodes more, %s, for groups whose returns were all alike", it->work.name, n,
+                   rows[0].tag);
     c->memory_moved = true;
     it->opened_with += n;
     it->known_to = 0;               /* the learner must hear of the new rows before they are leased */

@@ -57,7 +57,8 @@ static int claim_run_dir(struct edge *edge, struct error *error)
     return rundir_lock(edge->run_dir, "coordinator.lock", &edge->lock_fd, error);
 }
 
-/* Paths as the run's own config.yaml has them; in a new run they become absolute. One that cannot be read is the ledger's to judge. */
+/* Paths as the run's own config.yaml has them; in a new run they become absolute. One that cannot be read is the ledger's to
+ * judge. */
 static int settle_paths(struct edge *edge, struct error *error)
 {
     _cleanup_free_ struct run_config *own = malloc(sizeof *own);
@@ -119,7 +120,8 @@ static int append_later_stages(struct edge *edge, struct error *error)
     if (r < 0 || access(path, F_OK) < 0)
         return r;
     r = file_read(path, LATER_MAX_BYTES, &text, &n);
-    r = r < 0 ? error_set(error, -r, "%s: cannot be read: %s", path, strerror(-r)) : run_config_parse_later(text, n, path, &edge->config, later, error);
+    r = r < 0 ? error_set(error, -r, "%s: cannot be read: %s", path, strerror(-r)) : run_config_parse_later(text, n, path,
+            &edge->config, later, error);
     for (int i = 0; i < later->n_stages && r == 0; i++) {
         if (later->stages[i].kind != STAGE_EVAL)
             return error_set(error, EINVAL, "%s: stages[%d] is no eval stage; only those may be added to a run", path, i);
@@ -149,9 +151,11 @@ static int no_room(const struct edge *edge, struct error *error)
 {
     struct error why = *error;
     char first[RUN_PATH];
-    bool begun = edge->run_dir[0] && rundir_path(edge->run_dir, "policies/v000000/manifest.json", first, NULL) == 0 && access(first, F_OK) == 0;
+    bool begun = edge->run_dir[0] && rundir_path(edge->run_dir, "policies/v000000/manifest.json", first, NULL) == 0 &&
+        access(first, F_OK) == 0;
 
-    return error_set(error, begun ? EAGAIN : ENOSPC, "no space left in %s: make room there%s (%.300s)", edge->run_dir[0] ? edge->run_dir : edge->config.dir,
+    return error_set(error, begun ? EAGAIN : ENOSPC, "no space left in %s: make room there%s (%.300s)",
+                     edge->run_dir[0] ? edge->run_dir : edge->config.dir,
                      begun ? "" : ", or put run.dir elsewhere", error_text(&why, -ENOSPC));
 }
 
@@ -342,7 +346,8 @@ void edge_drain(struct edge *edge, const char *reason)
 
     (void)reason;           /* lifecycle has logged it */
     if (edge->full_since_ms)
-        lifecycle_stop(edge->lifecycle, edge->exit_code);       /* nothing can be finished; the ledger is as good as its last commit */
+        lifecycle_stop(edge->lifecycle, edge->exit_code);       /* nothing can be finished; the ledger is as good as its last
+                                                                 * commit */
     else
         edge_step(edge, &event);
 }

@@ -27,7 +27,8 @@ enum { EDGE_TICK_MS = 200, EDGE_DRAIN_MS = 120 * 1000, EDGE_LEAVE_MS = 5000, EDG
 struct edge_metrics {
     struct metric *gemm_fallbacks, *attention_fallbacks;        /* of all servers and learners on devices */
     struct metric *epoch, *commits, *commit_ms, *commit_worst_ms, *rows, *open, *leased, *journaled, *members[MEMBER_LEARNER + 1];
-    struct metric *success, *reward, *policy, *prm, *stage, *iteration, *turn_worst_ms, *received, *refused, *episodes, *env_steps;
+    struct metric *success, *reward, *policy, *prm, *stage, *iteration, *turn_worst_ms, *received, *refused, *episodes,
+        *env_steps;
 };
 
 struct edge_origin { struct edge *edge; bool tcp; };      /* which server a message came in by */
@@ -106,8 +107,8 @@ void edge_send(struct edge *edge, const struct conductor_effect *effect);
 int edge_keys_start(struct edge *edge, struct error *error);
 void edge_keys_tick(struct edge *edge);         /* members whose key was taken out are gone, their leases free */
 
-/* The list of keys, for a server that cannot read it; NULL: it knows (`known` is its digest), there is none, or no memory now (the
- * next heartbeat says it). Borrows from security. */
+/* The list of keys, for a server that cannot read it; NULL: it knows (`known` is its digest), there is none, or no memory now
+ * (the next heartbeat says it). Borrows from security. */
 struct edge_allowed {
     Gantry__Allowed message;
     Gantry__Allowed__Key *keys, **pointers;

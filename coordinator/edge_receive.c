@@ -106,7 +106,8 @@ static void take_inventory(const Gantry__Inventory *said, struct conductor_event
 
 static void take_gauges(struct edge *edge, const Gantry__Heartbeat *said)
 {
-    struct member_gauges *place = said->n_gauges ? gauges_place(&edge->gauges, conductor_members(edge->conductor), said->member) : NULL;
+    struct member_gauges *place = said->n_gauges ? gauges_place(&edge->gauges, conductor_members(edge->conductor),
+                                                                said->member) : NULL;
     double others;
 
     for (size_t i = 0; place && i < said->n_gauges; i++)
@@ -206,8 +207,8 @@ static bool take_message(struct edge *edge, const struct message *message, const
         event->kind = CONDUCTOR_SHADOW_SCORED;
         event->member = said->member;
         event->shadow_scored = (struct shadow_report) {
-            .episode = said->episode, .version = said->version, .shadow = said->shadow, .frames = said->frames, .difference = said->difference,
-            .rank = said->rank, .last = said->last, .shadow_last = said->shadow_last,
+            .episode = said->episode, .version = said->version, .shadow = said->shadow, .frames = said->frames,
+            .difference = said->difference, .rank = said->rank, .last = said->last, .shadow_last = said->shadow_last,
         };
         return true;
     }
@@ -285,7 +286,8 @@ void edge_on_request(struct request *request, void *arg)
     else if (edge->full_since_ms)
         (void)wire_refuse(request, GANTRY__STATUS__STATUS_BUSY, "no space left in %s: the run is paused", edge->run_dir);
     else if (!speaks_for(edge, request, &event))
-        (void)wire_refuse(request, GANTRY__STATUS__STATUS_STALE_EPOCH, "member %u joined with another key: say Hello", event.member);
+        (void)wire_refuse(request, GANTRY__STATUS__STATUS_STALE_EPOCH, "member %u joined with another key: say Hello",
+                          event.member);
     else if (!whole(&event))
         (void)wire_refuse(request, GANTRY__STATUS__STATUS_INTERNAL, "out of memory");
     else

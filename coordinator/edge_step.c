@@ -57,7 +57,8 @@ static void follow_curves(struct edge *edge, const struct conductor_effect *e)
 /* What the learner measured while it made the version: losses, KL, gradient norms, ... */
 static void follow_metrics(struct edge *edge, const struct ledger_version *version)
 {
-    json_t *root = version->metrics && edge->tensorboard ? json_loads(version->metrics, JSON_REJECT_DUPLICATES, NULL) : NULL, *value;
+    json_t *root = version->metrics && edge->tensorboard ? json_loads(version->metrics, JSON_REJECT_DUPLICATES, NULL) : NULL,
+    *value;
     const char *name;
     char tag[EPISODE_TASK_MAX + 64];
 
@@ -140,7 +141,8 @@ static void give_up(struct edge *edge, int r)
     edge->exit_code = 1;
 }
 
-/* What waits for room outlives the request that brought it: its text is copied, its answer is left to the next time it is asked. */
+/* What waits for room outlives the request that brought it: its text is copied, its answer is left to the next time it is
+ * asked. */
 static void detach_effects(struct edge *edge)
 {
     for (size_t i = 0; i < edge->effects.n; i++) {

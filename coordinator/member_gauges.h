@@ -1,9 +1,10 @@
 /* member_gauges.h - what members' processes say of themselves in heartbeats, and what those that are gone had said.
  *
- * The summary wants totals and peaks over all that ever took part; a run of weeks sees any number of processes. So those that are gone are
- * added up by role, and only as many are kept as twice those that are here.
+ * The summary wants totals and peaks over all that ever took part; a run of weeks sees any number of processes. So those that are
+ * gone are added up by role, and only as many are kept as twice those that are here.
  *
- * Thread rule: the coordinator's loop thread only.  Failure rule: NULL; what was to be noted comes with the next heartbeat again. */
+ * Thread rule: the coordinator's loop thread only.  Failure rule: NULL; what was to be noted comes with the next heartbeat
+ * again. */
 #pragma once
 
 #include "coordinator/membership.h"
@@ -11,7 +12,8 @@
 
 enum { MEMBER_GAUGES = 16 };
 
-struct gauge { char name[32]; double value, peak; };       /* of one member both are the last value; of those gone: their sum, their largest */
+struct gauge { char name[32]; double value, peak; };       /* of one member both are the last value; of those gone: their sum,
+                                                            * their largest */
 
 struct member_gauges {
     uint32_t member;            /* 0: those that are gone */
@@ -29,7 +31,8 @@ struct gauges {
 
 void gauges_release(struct gauges *gauges);
 
-/* The place for what `member` says now, empty but for its pace; NULL: not a member, or no memory. Borrowed until the next call. */
+/* The place for what `member` says now, empty but for its pace; NULL: not a member, or no memory. Borrowed until the next
+ * call. */
 struct member_gauges *gauges_place(struct gauges *gauges, const struct membership *members, uint32_t member);
 void gauges_put(struct member_gauges *place, const char *name, double value);       /* one too many is left out */
 

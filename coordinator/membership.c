@@ -223,7 +223,8 @@ struct member *membership_learner(const struct membership *m)
 struct member *membership_other(const struct membership *m, const struct member *member)
 {
     for (size_t i = 0; i < m->n; i++)
-        if (&m->items[i] != member && m->items[i].role == member->role && m->items[i].state == MEMBER_ALIVE && !m->items[i].leaving)
+        if (&m->items[i] != member && m->items[i].role == member->role && m->items[i].state == MEMBER_ALIVE &&
+            !m->items[i].leaving)
             return &m->items[i];
     return NULL;
 }

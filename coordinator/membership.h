@@ -2,8 +2,8 @@
  *
  * A member is one process, known by its role and its `instance` (random per process). Its number is given by Hello and lives
  * as long as the coordinator's epoch; the same process saying Hello again keeps it. A member that is not heard of for ttl_ms
- * is lost (it may come back); one that said Bye or whose exit was noticed is gone. When places run out, those that are gone or were lost
- * an hour ago are forgotten. Memory only: after a restart of the coordinator everybody says Hello again.
+ * is lost (it may come back); one that said Bye or whose exit was noticed is gone. When places run out, those that are gone or
+ * were lost an hour ago are forgotten. Memory only: after a restart of the coordinator everybody says Hello again.
  *
  * Thread rule: the coordinator's loop thread only.  Failure rule: -errno, outputs untouched. */
 #pragma once
@@ -69,7 +69,8 @@ void membership_remove(struct membership *m, struct member *member);    /* gone 
 /* What a server says of a version; a version that is in no list any more is forgotten by membership_keep. */
 void membership_version(struct membership *m, struct member *member, enum version_kind kind, uint64_t version, bool ready);
 void membership_keep(struct membership *m, enum version_kind kind, const uint64_t *versions, size_t n);
-bool membership_refused(const struct membership *m, enum version_kind kind, uint64_t version);  /* by all alive servers, of one at least */
+bool membership_refused(const struct membership *m, enum version_kind kind, uint64_t version);  /* by all alive servers, of one
+                                                                                                 * at least */
 bool membership_ready(const struct membership *m, enum version_kind kind, uint64_t version);    /* at least one alive server */
 struct member *membership_learner(const struct membership *m);          /* alive rank 0, or NULL */
 struct member *membership_other(const struct membership *m, const struct member *member);   /* alive, of its role; or NULL */

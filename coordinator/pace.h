@@ -1,9 +1,9 @@
 /* pace.h - which workers are slow: the milliseconds that a worker's slots spend on one environment step, beside the others'.
  *
- * From the sums that heartbeats carry (steps_total, sim_wall_ms_total, act_ms_total), over windows of PACE_STEPS steps: one that waits
- * for work is not slow. It is once PACE_WINDOWS windows in a row took PACE_SLOW times the median of the other workers' last windows, and
- * no more once one took less than PACE_BACK times that. This is said, nothing else: who is slow plays fewer episodes by itself, and the
- * leases of one that stands still end.
+ * From the sums that heartbeats carry (steps_total, sim_wall_ms_total, act_ms_total), over windows of PACE_STEPS steps: one that
+ * waits for work is not slow. It is once PACE_WINDOWS windows in a row took PACE_SLOW times the median of the other workers' last
+ * windows, and no more once one took less than PACE_BACK times that. This is said, nothing else: who is slow plays fewer episodes
+ * by itself, and the leases of one that stands still end.
  *
  * Thread rule: the coordinator's loop thread only. */
 #pragma once

@@ -70,8 +70,8 @@ static double mean_of(const double *x, int n)
     return sum;
 }
 
-/* The reward model pays at least a tenth more than in the five iterations before, and success has fallen by ten points: the policy
- * has found what the model likes. Watching begins anew, so that one such turn is one alarm. */
+/* The reward model pays at least a tenth more than in the five iterations before, and success has fallen by ten points: the
+ * policy has found what the model likes. Watching begins anew, so that one such turn is one alarm. */
 static void watch_reward(const struct run_config *config, const struct work *work, const struct ledger_episode *rows, size_t n,
                          struct plan_memory *memory)
 {

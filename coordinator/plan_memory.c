@@ -17,7 +17,8 @@ int plan_memory_write(const struct plan_memory *memory, struct strbuf *out)
     strbuf_addf(out, "next_episode %llu\nnext_state %llu\nstage %u\niteration %u\nfinished %d\n",
                 (unsigned long long)memory->next_episode, (unsigned long long)memory->next_state, memory->stage,
                 memory->iteration, memory->finished);
-    strbuf_addf(out, "have_best %d\nbest_version %llu\nbest_success %a\nsft_version %llu\nsft_earlier %llu\nprm_current %llu\n", memory->have_best,
+    strbuf_addf(out, "have_best %d\nbest_version %llu\nbest_success %a\nsft_version %llu\nsft_earlier %llu\nprm_current %llu\n",
+                memory->have_best,
                 (unsigned long long)memory->best_version, memory->best_success, (unsigned long long)memory->sft_version,
                 (unsigned long long)memory->sft_earlier, (unsigned long long)memory->prm_current);
     if (memory->prm_before)

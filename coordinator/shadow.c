@@ -14,8 +14,8 @@ void shadow_begin(struct shadow *s, uint64_t version, uint64_t against, uint32_t
 {
     struct shadow_verdict last = s->last;
 
-    *s = (struct shadow) {.version = version, .against = against, .wanted = MIN(wanted, (uint32_t)SHADOW_MAX), .margin = margin, .rank = rank,
-                          .last = last};
+    *s = (struct shadow) {.version = version, .against = against, .wanted = MIN(wanted, (uint32_t)SHADOW_MAX), .margin = margin,
+                          .rank = rank, .last = last};
 }
 
 void shadow_end(struct shadow *s)
@@ -36,7 +36,8 @@ uint32_t shadow_complete(const struct shadow *s)
     return n;
 }
 
-/* Its place, or a new one. An episode that one half never comes of (a busy server, a worker that died) makes room, the oldest first. */
+/* Its place, or a new one. An episode that one half never comes of (a busy server, a worker that died) makes room, the oldest
+ * first. */
 static struct shadow_episode *place(struct shadow *s, uint64_t episode)
 {
     uint32_t out = 0;
@@ -65,8 +66,8 @@ void shadow_scored(struct shadow *s, const struct shadow_report *report)
         return;
     e = place(s, report->episode);
     *e = (struct shadow_episode) {
-        .episode = report->episode, .frames = report->frames, .difference = report->difference, .rank = report->rank, .last = report->last,
-        .shadow_last = report->shadow_last, .ended = e->ended, .success = e->success,
+        .episode = report->episode, .frames = report->frames, .difference = report->difference, .rank = report->rank,
+        .last = report->last, .shadow_last = report->shadow_last, .ended = e->ended, .success = e->success,
     };
 }
 
@@ -138,14 +139,15 @@ void shadow_text(const struct shadow_verdict *v, char *ret, size_t size)
         snprintf(told, sizeof(told), "too few outcomes of both kinds for an AUC");
     else
         snprintf(told, sizeof(told), "AUC %.3f against %.3f at the last frame", v->auc, v->auc_against);
-    snprintf(ret, size, "%s (%u of %u succeeded), rank correlation %.3f, mean difference %.4f over %" PRIu64 " frames", told, v->successes,
-             v->episodes, v->rank, v->difference, v->frames);
+    snprintf(ret, size, "%s (%u of %u succeeded), rank correlation %.3f, mean difference %.4f over %" PRIu64 " frames", told,
+             v->successes, v->episodes, v->rank, v->difference, v->frames);
 }
 
 void shadow_write(const struct shadow *s, struct strbuf *out)
 {
     if (s->last.version)
-        strbuf_addf(out, "shadow_last %" PRIu64 " %" PRIu64 " %d %u %u %" PRIu64 " %a %a %a %a\n", s->last.version, s->last.against, s->last.passed,
+        strbuf_addf(out, "shadow_last %" PRIu64 " %" PRIu64 " %d %u %u %" PRIu64 " %a %a %a %a\n", s->last.version,
+                    s->last.against, s->last.passed,
                     s->last.episodes, s->last.successes, s->last.frames, s->last.difference, s->last.rank, s->last.auc, s->last.auc_against);
     if (!s->version)
         return;
@@ -153,8 +155,8 @@ void shadow_write(const struct shadow *s, struct strbuf *out)
     for (uint32_t i = 0; i < s->n; i++) {
         const struct shadow_episode *e = &s->episodes[i];
 
-        strbuf_addf(out, "shadow_episode %" PRIu64 " %u %a %a %a %a %d %d\n", e->episode, e->frames, (double)e->difference, (double)e->rank,
-                    (double)e->last, (double)e->shadow_last, e->ended, e->success);
+        strbuf_addf(out, "shadow_episode %" PRIu64 " %u %a %a %a %a %d %d\n", e->episode, e->frames, (double)e->difference,
+                    (double)e->rank, (double)e->last, (double)e->shadow_last, e->ended, e->success);
     }
 }
 
@@ -164,13 +166,15 @@ int shadow_parse(const char *key, const char *value, struct shadow *s, struct er
     struct shadow_episode e = {0};
     int passed, ended, success;
 
-    if (!strcmp(key, "shadow_last") && sscanf(value, "%" SCNu64 " %" SCNu64 " %d %u %u %" SCNu64 " %la %la %la %la", &v.version, &v.against, &passed,
+    if (!strcmp(key, "shadow_last") && sscanf(value, "%" SCNu64 " %" SCNu64 " %d %u %u %" SCNu64 " %la %la %la %la", &v.version,
+                                              &v.against, &passed,
                                               &v.episodes, &v.successes, &v.frames, &v.difference, &v.rank, &v.auc, &v.auc_against) == 10) {
         v.passed = passed;
         s->last = v;
         return 0;
     }
-    if (!strcmp(key, "shadow") && sscanf(value, "%" SCNu64 " %" SCNu64 " %u %la %la", &s->version, &s->against, &s->wanted, &s->margin, &s->rank) == 5 &&
+    if (!strcmp(key, "shadow") && sscanf(value, "%" SCNu64 " %" SCNu64 " %u %la %la", &s->version, &s->against, &s->wanted,
+                                         &s->margin, &s->rank) == 5 &&
         s->wanted <= SHADOW_MAX)
         return 0;
     if (!strcmp(key, "shadow_episode") && s->n < SHADOW_ROOM &&

@@ -17,7 +17,8 @@
 #include "base/error.h"
 #include "base/strbuf.h"
 
-enum { SHADOW_MAX = 200, SHADOW_ROOM = SHADOW_MAX + 56, SHADOW_EACH = 4 };    /* episodes asked for at most; with those not complete */
+enum { SHADOW_MAX = 200, SHADOW_ROOM = SHADOW_MAX + 56, SHADOW_EACH = 4 };    /* episodes asked for at most; with those not
+                                                                               * complete */
 
 struct shadow_report {          /* one episode scored by both */
     uint64_t episode, version, shadow;
@@ -61,7 +62,8 @@ uint32_t shadow_complete(const struct shadow *s);           /* episodes that cou
 static inline bool shadow_ready(const struct shadow *s) { return s->version && shadow_complete(s) >= s->wanted; }
 /* -ENOMEM. */
 int shadow_judge(const struct shadow *s, struct shadow_verdict *ret);
-/* "AUC 0.91 against 0.88 at the last frame (12 of 32 succeeded), rank correlation 0.93, mean difference 0.041 over 1,210 frames". */
+/* "AUC 0.91 against 0.88 at the last frame (12 of 32 succeeded), rank correlation 0.93, mean difference 0.041 over 1,210
+ * frames". */
 void shadow_text(const struct shadow_verdict *v, char *ret, size_t size);
 
 /* For plan_memory: `shadow...` lines, and back, one line at a time (key, then the rest). -EBADMSG. */

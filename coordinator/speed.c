@@ -9,8 +9,8 @@ enum { RECENT_PASSES = 8 };
 
 /* ---- one rate ------------------------------------------------------------------------------------------------------ */
 
-/* Since the first sample. Its end is where the total moved last, not now, or heartbeats a second apart would make it swing; if nothing has
- * moved for longer than that, it falls. */
+/* Since the first sample. Its end is where the total moved last, not now, or heartbeats a second apart would make it swing; if
+ * nothing has moved for longer than that, it falls. */
 static void rate_work_out(struct speed_rate *r)
 {
     double end = r->clock_ms - r->moved_ms > 2 * SPEED_SAMPLE_MS ? r->clock_ms : r->moved_ms, window = end - r->sample[0].at_ms;

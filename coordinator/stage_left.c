@@ -19,7 +19,8 @@ static uint32_t refreshes(uint32_t every, const struct plan_memory *memory, uint
 }
 
 /* As rl_work() walks it: in round k [val] train [reward model], and a last val. */
-static void rl_left(const struct rl_config *rl, const struct plan_memory *memory, const struct work *work, uint32_t ret[PASS_KINDS])
+static void rl_left(const struct rl_config *rl, const struct plan_memory *memory, const struct work *work,
+                    uint32_t ret[PASS_KINDS])
 {
     uint32_t rounds = (uint32_t)MAX(rl->iterations, 0), k = work->round, every = (uint32_t)MAX(rl->eval_every, 0);
     enum pass_kind kind = stage_plan_kind(work);
@@ -31,7 +32,8 @@ static void rl_left(const struct rl_config *rl, const struct plan_memory *memory
         ret[PASS_PRM] = refreshes((uint32_t)MAX(rl->prm_refresh, 0), memory, kind == PASS_PRM ? k + 1 : k, rounds - 1);
 }
 
-bool stage_plan_left(const struct run_config *config, const struct plan_memory *memory, const struct work *work, uint32_t ret[PASS_KINDS])
+bool stage_plan_left(const struct run_config *config, const struct plan_memory *memory, const struct work *work,
+                     uint32_t ret[PASS_KINDS])
 {
     const struct stage_config *s = &config->stages[work->stage];
 

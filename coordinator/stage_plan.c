@@ -282,7 +282,8 @@ static void fill_eval_row(const struct run_config *config, const struct work *wo
 
         (void)search_variants(eval, variants, ARRAY_SIZE(variants));
         row->search_n = (uint32_t)variants[pass].n;
-        row->temperature = (float)eval->search_temperature;     /* the same for all n, or the comparison would be of temperatures */
+        row->temperature = (float)eval->search_temperature;     /* the same for all n, or the comparison would be of
+                                                                 * temperatures */
         row->prm_version = memory->prm_current;
         if (!variants[pass].control) {
             snprintf(row->tag, sizeof(row->tag), "search %s n=%u", policy, row->search_n);

@@ -41,7 +41,8 @@ struct work {
     enum episode_purpose purpose;   /* of its rows; 0: no rows */
     enum episode_split split;
     enum work_objective objective;  /* what is trained once the rows are in; WORK_NONE: nothing */
-    uint32_t round;                 /* rl: which train iteration (or how many were done before this val), sft: which piece, from 0 */
+    uint32_t round;                 /* rl: which train iteration (or how many were done before this val), sft: which piece, from
+                                     * 0 */
     bool keep;                      /* its segment stays in the journal */
     bool expert;                    /* the suite's demonstrator plays: no policy asked */
     bool overlaps;                  /* max_staleness > 0 and the next is a train iteration too: that may open while this trains */
@@ -70,7 +71,8 @@ struct plan_memory {
     uint32_t since_best;                /* val passes since */
     double paid[PLAN_WATCH], won[PLAN_WATCH];   /* of the last train iterations, oldest first: by the reward model; success */
     uint32_t watched, alarms;           /* how many of these there are; how often the reward model was found to be hacked */
-    uint32_t extra[PLAN_EXTRA], n_extra;        /* train iterations after which the reward model is refreshed beside prm_refresh */
+    uint32_t extra[PLAN_EXTRA], n_extra;        /* train iterations after which the reward model is refreshed beside
+                                                 * prm_refresh */
     bool have_best;
     uint64_t best_version;              /* by success on val during rl */
     double best_success;
@@ -96,10 +98,12 @@ int plan_memory_parse(const char *text, size_t n, struct plan_memory *ret, struc
 int stage_plan_work(const struct run_config *config, const struct plan_memory *memory, uint32_t stage, uint32_t iteration,
                     struct work *ret);
 
-/* What an rl stage still has behind `work`, by kind of pass. False, and all 0: it is another stage. memory as above. stage_left.c */
+/* What an rl stage still has behind `work`, by kind of pass. False, and all 0: it is another stage. memory as above.
+ * stage_left.c */
 enum pass_kind { PASS_TRAIN, PASS_VAL, PASS_PRM, PASS_KINDS };
 enum pass_kind stage_plan_kind(const struct work *work);
-bool stage_plan_left(const struct run_config *config, const struct plan_memory *memory, const struct work *work, uint32_t ret[PASS_KINDS]);
+bool stage_plan_left(const struct run_config *config, const struct plan_memory *memory, const struct work *work,
+                     uint32_t ret[PASS_KINDS]);
 
 /* The first iteration of the stage that is among the last `keep` training iterations up to this one. */
 uint32_t stage_plan_keep_from(const struct run_config *config, const struct plan_memory *memory, uint32_t stage,
@@ -117,21 +121,21 @@ int stage_plan_begin(const struct run_config *config, uint32_t stage, const int 
 int stage_plan_fill(const struct run_config *config, const struct work *work, uint64_t policy_version, uint64_t prm_version,
                     struct plan_memory *memory, struct ledger_episode *rows, size_t n);
 
-/* rl with groups: all rows are in, and some groups' returns are all alike, which teaches nothing. New groups in their place, from other
- * states, tagged "refill ROUND"; how many rows, 0: none (any more). */
+/* rl with groups: all rows are in, and some groups' returns are all alike, which teaches nothing. New groups in their place, from
+ * other states, tagged "refill ROUND"; how many rows, 0: none (any more). */
 size_t stage_plan_refill(const struct run_config *config, const struct work *work, const struct ledger_episode *rows, size_t n,
                          struct plan_memory *memory, struct ledger_episode *ret_rows, size_t capacity);
 
-/* The row that stands in for `failed`, one of rows[n]: same task and terms, next id, an unused state. Where all test states that the
- * benchmark has are in the pass already, it is the same state once more, under the same sample key. */
+/* The row that stands in for `failed`, one of rows[n]: same task and terms, next id, an unused state. Where all test states that
+ * the benchmark has are in the pass already, it is the same state once more, under the same sample key. */
 void stage_plan_replace(const struct run_config *config, struct plan_memory *memory, const struct ledger_episode *rows, size_t n,
                         const struct ledger_episode *failed, struct ledger_episode *ret);
 
 /* Who chooses in a row of look-ahead: the stage's judge, or the control that the row's tag ends with. */
 enum search_judge stage_plan_judge(const struct eval_config *eval, const struct ledger_episode *row);
 
-/* plan_learn.c. All rows have ended: curriculum, best policy, temperatures; whether the stage is to end (memory->stop) and whether
- * the policy has learnt to please the reward model alone (memory->alarms). */
+/* plan_learn.c. All rows have ended: curriculum, best policy, temperatures; whether the stage is to end (memory->stop) and
+ * whether the policy has learnt to please the reward model alone (memory->alarms). */
 void stage_plan_learn(const struct run_config *config, const struct work *work, const struct ledger_episode *rows, size_t n,
                       struct plan_memory *memory);
 

@@ -1,5 +1,5 @@
-/* start_policy.h - the policy a run starts from, as RUN/policies/v000000: a copy of policy.init, or, when that is a PEFT adapter, of what
- * it and its base make (nn/models/openvla_start.h). Done once; later changes to the originals do not matter. */
+/* start_policy.h - the policy a run starts from, as RUN/policies/v000000: a copy of policy.init, or, when that is a PEFT adapter,
+ * of what it and its base make (nn/models/openvla_start.h). Done once; later changes to the originals do not matter. */
 #pragma once
 
 #include "daemon/run_config.h"

@@ -249,7 +249,8 @@ static double over_role(const struct edge *edge, enum member_role role, const ch
 
 static double over_devices(const struct edge *edge, const char *name)
 {
-    return over_role(edge, MEMBER_ACTOR, name, false) + over_role(edge, MEMBER_PRM, name, false) + over_role(edge, MEMBER_LEARNER, name, false);
+    return over_role(edge, MEMBER_ACTOR, name, false) + over_role(edge, MEMBER_PRM, name, false) + over_role(edge, MEMBER_LEARNER,
+            name, false);
 }
 
 void edge_runtime(const struct edge *edge, struct strbuf *out)
@@ -293,7 +294,8 @@ void edge_metrics_register(struct edge *edge)
     x->rows = metrics_gauge(m, "gantry_iteration_episodes", "state=\"planned\"", "episodes of the open iteration");
     x->open = metrics_gauge(m, "gantry_iteration_episodes", "state=\"open\"", "episodes of the open iteration");
     x->leased = metrics_gauge(m, "gantry_iteration_episodes", "state=\"leased\"", "episodes of the open iteration");
-    x->success = metrics_gauge(m, "gantry_iteration_success", "", "share of successes among the open iteration's episodes that are in");
+    x->success = metrics_gauge(m, "gantry_iteration_success", "",
+                               "share of successes among the open iteration's episodes that are in");
     x->reward = metrics_gauge(m, "gantry_iteration_return", "", "their mean return");
     x->journaled = metrics_gauge(m, "gantry_iteration_episodes", "state=\"journaled\"", "episodes of the open iteration");
     for (size_t i = 0; i < ARRAY_SIZE(roles); i++) {
@@ -306,7 +308,8 @@ void edge_metrics_register(struct edge *edge)
     x->commit_ms = metrics_gauge(m, "gantry_ledger_commit_ms", "which=\"last\"", "duration of a ledger commit");
     x->commit_worst_ms = metrics_gauge(m, "gantry_ledger_commit_ms", "which=\"worst\"", "duration of a ledger commit");
     x->turn_worst_ms = metrics_gauge(m, "gantry_loop_turn_worst_ms", "", "longest turn of the event loop since the last look");
-    x->gemm_fallbacks = metrics_counter(m, "gantry_fallback_total", "op=\"gemm\"", "calls that a GPU library refused and own kernels did");
+    x->gemm_fallbacks = metrics_counter(m, "gantry_fallback_total", "op=\"gemm\"",
+                                        "calls that a GPU library refused and own kernels did");
     x->attention_fallbacks = metrics_counter(m, "gantry_fallback_total", "op=\"attention\"",
                                            "calls that a GPU library refused and own kernels did");
     x->received = metrics_counter(m, "gantry_messages_total", "what=\"received\"", "messages");

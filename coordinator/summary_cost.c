@@ -103,8 +103,8 @@ static double best_on_val(const struct summary *s, const char *policy)
     return best;
 }
 
-/* Was imitation at its plateau? Asked when the policy `sft-earlier` (the end of the sft stage before the last, its learning rate come
- * down as well) is evaluated beside `sft`: what the last stage's steps brought on val, over all temperatures. */
+/* Was imitation at its plateau? Asked when the policy `sft-earlier` (the end of the sft stage before the last, its learning rate
+ * come down as well) is evaluated beside `sft`: what the last stage's steps brought on val, over all temperatures. */
 int summary_write_plateau(const struct summary *s, struct json_writer *w)
 {
     struct paired gain;

@@ -55,7 +55,8 @@ void versions_forget(struct versions *v, enum version_kind kind, const uint64_t 
         bool other = v->items[i].kind != kind;
 
         above -= !other;
-        if (other || above < VERSIONS_RECENT || v->items[i].number == passed_number || is_listed(keep, n_keep, v->items[i].number))
+        if (other || above < VERSIONS_RECENT || v->items[i].number == passed_number ||
+            is_listed(keep, n_keep, v->items[i].number))
             v->items[kept++] = v->items[i];
     }
     v->n = kept;

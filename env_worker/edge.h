@@ -1,6 +1,7 @@
 /* edge.h - the worker as a member of the run: leases in, episodes out.
  *
- *   env_edge_new -> (Welcome opens the simulator) -> leases are asked for as slots fall free ... -> env_edge_drain -> env_edge_free
+ *   env_edge_new -> (Welcome opens the simulator) -> leases are asked for as slots fall free ... -> env_edge_drain ->
+ *   env_edge_free
  *
  * The coordinator is only needed for leases: while it is away the slots play on and deliver. Before the process leaves,
  * episodes in hand are finished; what is not by GIVE_BACK_MS is given back. Thread rule: the loop's thread. */

@@ -14,7 +14,8 @@ enum { EPISODE_TOKENS_MAX = 256 };      /* per step */
 
 struct episode {
     Gantry__Lease lease;        /* numbers only; the strings below stand in for its own */
-    char task[EPISODE_TASK_MAX], style[16], search_score[16], search_method[16], search_judge[16], search_proposals[16], perturb[16];
+    char task[EPISODE_TASK_MAX], style[16], search_score[16], search_method[16], search_judge[16], search_proposals[16],
+        perturb[16];
     char instruction[128];
     struct frames *frames;      /* o_0 .. o_steps */
 

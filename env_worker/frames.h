@@ -14,7 +14,8 @@ enum { FRAMES_CAMERAS_MAX = 8 };
 
 struct frames_shape {
     uint32_t height, width;
-    uint32_t cameras;           /* pictures of one observation, 1..FRAMES_CAMERAS_MAX; the first is the one that reward models see */
+    uint32_t cameras;           /* pictures of one observation, 1..FRAMES_CAMERAS_MAX; the first is the one that reward models
+                                 * see */
     uint32_t state;             /* numbers of the robot's own; 0: none */
 };
 

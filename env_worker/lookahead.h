@@ -2,10 +2,10 @@
  *
  *   lookahead_start -> ... -> done(result)      or lookahead_cancel
  *
- * search_n: from the slot's state N candidates play H closed-loop steps each, in copies of the state; candidate c asks the actor with
- * sampling counter sample = c. The reward model scores their frames (`last`: the end frame; `mean`: all H), and the first m moves
- * of the best are the answer. sample_n: N actions for the present picture, judged without a copy; by `gaussian` most of them are
- * drawn around a few of the policy's. refine: one rollout to the episode's limit in a copy, three times mended from its
+ * search_n: from the slot's state N candidates play H closed-loop steps each, in copies of the state; candidate c asks the actor
+ * with sampling counter sample = c. The reward model scores their frames (`last`: the end frame; `mean`: all H), and the first m
+ * moves of the best are the answer. sample_n: N actions for the present picture, judged without a copy; by `gaussian` most of
+ * them are drawn around a few of the policy's. refine: one rollout to the episode's limit in a copy, three times mended from its
  * lowest-scored step; all of it is the answer.
  *
  * Selection sees scores only (rl/search.h): a success inside a candidate neither stops nor marks it, but for the judge `oracle`.

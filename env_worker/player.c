@@ -153,7 +153,8 @@ static void on_acted(struct player *player, const struct player_event *event, ui
     if (event->acted.answer == PLAYER_BROKEN) {
         give_back(player, LEASE_SIMULATOR_ERROR, event->acted.text ? event->acted.text : "look-ahead failed", out);
     } else if (event->acted.answer == PLAYER_BAD_REQUEST) {
-        give_back(player, LEASE_SERVER_ERROR, event->acted.text ? event->acted.text : "the policy server refused the request", out);
+        give_back(player, LEASE_SERVER_ERROR, event->acted.text ? event->acted.text : "the policy server refused the request",
+                  out);
     } else if (event->acted.answer != PLAYER_OK) {
         not_answered(player, event->acted.answer, event->acted.text, false, now_ms, out);
     } else {
@@ -167,7 +168,8 @@ static void on_acted(struct player *player, const struct player_event *event, ui
 static void on_scored(struct player *player, const struct player_event *event, uint64_t now_ms, struct player_effects *out)
 {
     if (event->answered.answer == PLAYER_BAD_REQUEST) {
-        give_back(player, LEASE_SERVER_ERROR, event->answered.text ? event->answered.text : "the PRM server refused the request", out);
+        give_back(player, LEASE_SERVER_ERROR, event->answered.text ? event->answered.text : "the PRM server refused the request",
+                  out);
     } else if (event->answered.answer != PLAYER_OK) {
         not_answered(player, event->answered.answer, event->answered.text, false, now_ms, out);
     } else {
@@ -181,7 +183,8 @@ static void on_delivered(struct player *player, const struct player_event *event
     enum deliver_verdict verdict = event->delivered.verdict;
 
     if (event->delivered.answer == PLAYER_BAD_REQUEST || (event->delivered.answer == PLAYER_OK && verdict == DELIVER_REFUSED))
-        give_back(player, LEASE_SIMULATOR_ERROR, event->delivered.text ? event->delivered.text : "the learner refused the trajectory", out);
+        give_back(player, LEASE_SIMULATOR_ERROR,
+                  event->delivered.text ? event->delivered.text : "the learner refused the trajectory", out);
     else if (event->delivered.answer != PLAYER_OK)
         not_answered(player, event->delivered.answer, event->delivered.text, true, now_ms, out);
     else

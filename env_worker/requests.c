@@ -152,8 +152,8 @@ enum player_answer act_answer(int result, const struct message *reply, const str
     return PLAYER_BAD_ANSWER;
 }
 
-enum player_answer value_answer(int result, const struct message *reply, const struct episode *episode, float *ret_value, char *text,
-                                size_t size)
+enum player_answer value_answer(int result, const struct message *reply, const struct episode *episode, float *ret_value,
+                                char *text, size_t size)
 {
     enum player_answer answer = player_answer_of(result, reply, text, size);
     const Gantry__ActReply *act;
@@ -162,8 +162,8 @@ enum player_answer value_answer(int result, const struct message *reply, const s
         return answer;
     act = (const Gantry__ActReply *)reply->body;
     if (act->policy_version != episode->lease.policy_version || !isfinite(act->value)) {
-        snprintf(text, size, "act: a value of version %" PRIu64 " that is %g, wanted a finite one of %" PRIu64, act->policy_version,
-                 (double)act->value, (uint64_t)episode->lease.policy_version);
+        snprintf(text, size, "act: a value of version %" PRIu64 " that is %g, wanted a finite one of %" PRIu64,
+                 act->policy_version, (double)act->value, (uint64_t)episode->lease.policy_version);
         return PLAYER_BAD_ANSWER;
     }
     *ret_value = act->value;

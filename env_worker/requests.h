@@ -53,8 +53,8 @@ enum player_answer act_answer(int result, const struct message *reply, const str
                               uint32_t room, char *text, size_t size);
 
 /* The same for an answer to value_only. */
-enum player_answer value_answer(int result, const struct message *reply, const struct episode *episode, float *ret_value, char *text,
-                                size_t size);
+enum player_answer value_answer(int result, const struct message *reply, const struct episode *episode, float *ret_value,
+                                char *text, size_t size);
 
 /* Score frames at[0..n_at) of `n` frames of a block from `first` on, which is the episode's o_0 or a copy of it. */
 struct score_images {

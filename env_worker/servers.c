@@ -174,8 +174,8 @@ void servers_note(struct servers *servers, const struct wire_client *client, boo
             log_info("a server answers again", "role=%s member=%u address=%s", wire_role_name(entry->role), entry->member,
                      LOG_Q(wire_client_address(client)));
         else
-            log_warn("a server is set aside: most of its answers are failures", "role=%s member=%u address=%s", wire_role_name(entry->role),
-                     entry->member, LOG_Q(wire_client_address(client)));
+            log_warn("a server is set aside: most of its answers are failures", "role=%s member=%u address=%s",
+                     wire_role_name(entry->role), entry->member, LOG_Q(wire_client_address(client)));
         return;
     }
 }

@@ -236,7 +236,8 @@ static void do_act(struct slot *slot, const struct player_effect *effect)
         }
     } else if (actor) {
         slot->episode.policy_steps++;
-        r = request_act(actor, &slot->episode, &(struct act_ways) {slot->shared->chain, slot->shared->full, slot->shared->ended}, &(struct act_ask) {
+        r = request_act(actor, &slot->episode, &(struct act_ways) {slot->shared->chain, slot->shared->full, slot->shared->ended},
+                        &(struct act_ask) {
             .temperature = lease->temperature, .step = effect->step, .frames = slot->episode.frames, .frame = effect->step,
         }, on_act, slot, &slot->call);
         snprintf(text, sizeof(text), "act: %s", strerror(-r));
@@ -352,7 +353,8 @@ static void do_deliver(struct slot *slot, const struct player_effect *effect)
 
 static void do_return(struct slot *slot, const struct player_effect *effect)
 {
-    static const char *const faults[] = {[LEASE_GIVEN_BACK] = "none", [LEASE_SIMULATOR_ERROR] = "simulator", [LEASE_SERVER_ERROR] = "server"};
+    static const char *const faults[] = {[LEASE_GIVEN_BACK] = "none", [LEASE_SIMULATOR_ERROR] = "simulator",
+                                         [LEASE_SERVER_ERROR] = "server"};
 
     log_warn("lease given back", "episode=%" PRIu64 " slot=%u fault=%s reason=%s", effect->episode, slot->index,
              faults[effect->reason], LOG_Q(effect->text));

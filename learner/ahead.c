@@ -79,8 +79,9 @@ static void drop_until(struct ahead *a, uint64_t last)
 
 /* ---- the threads ----------------------------------------------------------------------------------------- */
 
-/* Behind players and training, but with a share: a killed process is not gone, and its successor not started, before each of its threads had
- * a core, and the last one hands back all the memory. With SCHED_IDLE that was 66 s on a busy machine, with a nice value of 19 it was 11 s. */
+/* Behind players and training, but with a share: a killed process is not gone, and its successor not started, before each of its
+ * threads had a core, and the last one hands back all the memory. With SCHED_IDLE that was 66 s on a busy machine, with a nice
+ * value of 19 it was 11 s. */
 static void begin(struct ahead *a)
 {
     if (a->modest)
@@ -97,8 +98,8 @@ static bool ask(const struct ahead *a, const struct item *item)
 
     for (int i = 0; i < item->n; i += at_once)
         if (atomic_load(&item->dropped) ||
-            reference_pass(item->reference->model, false, a->shards, item->data, item->steps + i, MIN(at_once, item->n - i), item->kl,
-                           item->temperature, item->numbers + (size_t)i * floats) < 0)
+            reference_pass(item->reference->model, false, a->shards, item->data, item->steps + i, MIN(at_once, item->n - i),
+                           item->kl, item->temperature, item->numbers + (size_t)i * floats) < 0)
             return false;
     return true;
 }

@@ -5,8 +5,8 @@
  * known by (plan, number within the plan): a rank that was restarted begins its plan anew, which the others notice; they give
  * up the plan with -ECONNRESET and it is carried out again.
  *
- * Thread rule: collective_gather blocks its thread, the train thread or the one that adds up gradients meanwhile (train/reducer.h), one at a
- * time; everything else is for the loop's thread. */
+ * Thread rule: collective_gather blocks its thread, the train thread or the one that adds up gradients meanwhile
+ * (train/reducer.h), one at a time; everything else is for the loop's thread. */
 #pragma once
 
 #include "daemon/loop.h"

@@ -209,8 +209,8 @@ struct edge *edge_free(struct edge *edge)
     return NULL;
 }
 
-/* Before anybody hears of us: a second learner would take the first one's place at the coordinator, and only then find its lock held. Where
- * there is no run yet nothing is left behind: edge_open sees to it. */
+/* Before anybody hears of us: a second learner would take the first one's place at the coordinator, and only then find its lock
+ * held. Where there is no run yet nothing is left behind: edge_open sees to it. */
 static int claim(struct edge *edge, struct error *error)
 {
     char path[RUN_PATH];
@@ -269,7 +269,8 @@ int edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, 
     if (r < 0)
         return error_set(error, -r, "timer: %s", strerror(-r));
     r = member_new(wire, &(struct member_options) {
-        .join = options->join, .server_key = options->server_key, .build = options->build, .device = options->device, .address = edge->address, .rank = options->rank,
+        .join = options->join, .server_key = options->server_key, .build = options->build, .device = options->device,
+        .address = edge->address, .rank = options->rank,
         .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat, .on_drain = on_drain, .on_push = edge_push,
         .on_state = on_state, .on_endpoints = on_endpoints,
         .on_refused = on_refused, .arg = edge }, &edge->member, error);

@@ -1,7 +1,8 @@
 /* episode_return.h - what an episode earned, undiscounted: the number people see as `return`.
  *
- * An rl episode's return is the sum of the rewards it is trained on, with the configured weights (w_progress before any decay: one
- * measure for the whole stage). Of any other episode: its environment's own rewards, or 1 for a success where it gives none. */
+ * An rl episode's return is the sum of the rewards it is trained on, with the configured weights (w_progress before any decay:
+ * one measure for the whole stage). Of any other episode: its environment's own rewards, or 1 for a success where it gives
+ * none. */
 #pragma once
 
 #include "base/method.h"

@@ -141,8 +141,9 @@ static bool is_before(uint32_t stage, uint32_t iteration, const struct open_set 
     return stage < set->stage || (stage == set->stage && iteration < set->iteration);
 }
 
-/* What no message can ask about any more. The coordinator has at most INTAKE_OPEN_MAX iterations open and opens them in order: with that
- * many open here, those before the oldest are over there, too. A delivery of theirs is refused without their records. */
+/* What no message can ask about any more. The coordinator has at most INTAKE_OPEN_MAX iterations open and opens them in order:
+ * with that many open here, those before the oldest are over there, too. A delivery of theirs is refused without their
+ * records. */
 static void forget_closed(struct intake *intake)
 {
     const struct open_set *oldest = &intake->open[0];

@@ -19,7 +19,8 @@ void plan_data_release(struct plan_data *data)
     free(data->trained);
     free(data->stale);
     *data = (struct plan_data) {0};
-    /* A hundred thousand pictures of some kilobytes each are below what the allocator hands back by itself: without this a learner kept the
+    /* A hundred thousand pictures of some kilobytes each are below what the allocator hands back by itself: without this a
+     * learner kept the
      * 2.7 GB of its reward model's data through all of rl. */
     (void)malloc_trim(0);
 }
@@ -49,12 +50,13 @@ static int add(struct dataset *set, struct loaded *l, struct error *error)
         .id = t->episode, .task = t->task, .instruction = t->instruction, .state_seed = t->state_seed, .steps = (int)t->steps,
         .max_steps = (int)(t->max_steps ? t->max_steps : t->steps), .success = t->success, .demo = demo,
         .policy_version = t->policy_version,
-        .temperature = (double)t->temperature, .height = (int)t->height, .width = (int)t->width, .images = (int)MAX(t->images, 1u),
-        .state = t->state, .n_state = t->n_state,
+        .temperature = (double)t->temperature, .height = (int)t->height, .width = (int)t->width,
+        .images = (int)MAX(t->images, 1u), .state = t->state, .n_state = t->n_state,
         .action_dims = (int)t->action_dims,
         .action = t->action, .n_action = t->n_action,
         .image_chain = t->image_chain, .full = t->full_support, .ended = t->end_token,
-        .label_units = t->label_units, .label = t->n_label ? t->label : t->action, .n_label = t->n_label ? t->n_label : t->n_action,
+        .label_units = t->label_units, .label = t->n_label ? t->label : t->action,
+        .n_label = t->n_label ? t->n_label : t->n_action,
         .tokens = t->tokens, .n_tokens = t->n_tokens, .logp = t->logp, .n_logp = t->n_logp,
         .hidden = t->hidden, .n_hidden = t->n_hidden, .turns = t->turns, .n_turns = t->n_turns,
         .progress = t->progress, .n_progress = t->n_progress,
@@ -130,7 +132,8 @@ static int load_rows(struct plan_runner *runner, const Gantry__Plan *plan, int m
 static int choose(const struct sft_config *sft, const Gantry__Trajectory *t, bool *ret, struct error *error)
 {
     if (sft->choose == CHOOSE_SCORE && !t->n_progress)
-        return error_set(error, EINVAL, "episode %" PRIu64 " was not scored, and choose: score goes by the score; say score: true "
+        return error_set(error, EINVAL,
+                         "episode %" PRIu64 " was not scored, and choose: score goes by the score; say score: true "
                          "in its rollouts stage", t->episode);
     *ret = sft->choose == CHOOSE_ALL || (sft->choose == CHOOSE_SUCCESS && t->success) ||
            (sft->choose == CHOOSE_SCORE && (double)t->progress[t->n_progress - 1] >= sft->least_score);
@@ -223,7 +226,8 @@ static const char *dataset_of(const struct plan_runner *runner, uint64_t stage)
 {
     const struct run_config *c = runner->config;
 
-    return c && stage < (uint64_t)c->n_stages && c->stages[stage].kind == STAGE_DEMOS && c->stages[stage].demos.from[0] ? c->stages[stage].demos.from
+    return c && stage < (uint64_t)c->n_stages && c->stages[stage].kind == STAGE_DEMOS &&
+        c->stages[stage].demos.from[0] ? c->stages[stage].demos.from
                                                                                                                        : NULL;
 }
 
@@ -247,7 +251,8 @@ int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const s
         return r;
     r = load_rows(runner, plan, ppo ? settings->rl.max_staleness : INT32_MAX, &data, error);
     for (size_t i = 0; i < plan->n_stages && r >= 0; i++)
-        r = dataset_of(runner, plan->stages[i]) ? load_dataset(runner, dataset_of(runner, plan->stages[i]), plan->stages[i], &data, error)
+        r = dataset_of(runner, plan->stages[i]) ? load_dataset(runner, dataset_of(runner, plan->stages[i]), plan->stages[i],
+                                                               &data, error)
                                                 : load_stage(runner, settings, plan->stages[i], &data, error);
     if (r < 0)
         return r;

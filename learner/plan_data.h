@@ -16,11 +16,11 @@ struct plan_data {
 void plan_data_release(struct plan_data *data);
 
 /* rl: the plan's rows. max_staleness: versions a row may be behind the parent.
- * sft: demonstrations of the stages that the plan lists, and of their rollouts those that its settings choose. prm: demonstrations
- * and rollouts of all of them, and its rows.
- * A demos stage whose episodes come from a data set (from) is read there; its episodes are in no manifest's list, the data set is named
- * in training.json instead. Episodes of validation and test are never taken. -ENOENT names the first row that is not in the journal; -EINVAL: rollouts without
- * the score that the choice goes by, or none that is chosen. */
+ * sft: demonstrations of the stages that the plan lists, and of their rollouts those that its settings choose. prm:
+ * demonstrations and rollouts of all of them, and its rows.
+ * A demos stage whose episodes come from a data set (from) is read there; its episodes are in no manifest's list, the data set is
+ * named in training.json instead. Episodes of validation and test are never taken. -ENOENT names the first row that is not in the
+ * journal; -EINVAL: rollouts without the score that the choice goes by, or none that is chosen. */
 int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const struct trainer *trainer,
                    const struct stage_config *settings, struct plan_data *ret, struct error *error);
 /* One episode from the journal into a data set. */

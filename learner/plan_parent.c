@@ -58,11 +58,13 @@ static int fit_adapters(const struct plan_runner *runner, const Gantry__Plan *pl
     return openvla_lora_new(model, &spec, runner->seed + (plan->stage << 32), error);
 }
 
-/* What training this model takes of the device's memory, before it is asked for, and how its passes go, by what there is. Nothing of it without a device. */
-static int check_device(const struct plan_runner *runner, const Gantry__Plan *plan, struct openvla *model, int batch, const char *dir,
-                        struct device_need *ret, struct error *error)
+/* What training this model takes of the device's memory, before it is asked for, and how its passes go, by what there is. Nothing
+ * of it without a device. */
+static int check_device(const struct plan_runner *runner, const Gantry__Plan *plan, struct openvla *model, int batch,
+                        const char *dir, struct device_need *ret, struct error *error)
 {
-    struct device_job job = {.use = model->lora ? MEMORY_LORA : MEMORY_FULL, .batch = MAX(batch, 1), .ranks = runner->group.ranks};
+    struct device_job job = {.use = model->lora ? MEMORY_LORA : MEMORY_FULL, .batch = MAX(batch, 1),
+                             .ranks = runner->group.ranks};
     struct device_facts facts;
     struct device_need need;
     const struct device *device;
@@ -78,7 +80,8 @@ static int check_device(const struct plan_runner *runner, const Gantry__Plan *pl
     if (r < 0)
         return error_prefix(error, r, "%s", dir);
     log_info("device memory", "device=%s need_mib=%" PRId64 " weights=%" PRId64 " gradients=%" PRId64 " optimiser=%" PRId64
-             " activations=%" PRId64 " workspace=%" PRId64 " free_mib=%zu recompute=%d shards_of_a_pass=%d", device->name, need.total >> 20, need.weights >> 20,
+             " activations=%" PRId64 " workspace=%" PRId64 " free_mib=%zu recompute=%d shards_of_a_pass=%d", device->name,
+             need.total >> 20, need.weights >> 20,
              need.gradients >> 20, need.optimiser >> 20, need.activations >> 20, need.workspace >> 20, facts.memory_free >> 20,
              need.recompute, need.together);
     *ret = need;
@@ -139,9 +142,9 @@ static int fit_reward_adapters(const struct plan_runner *runner, const char *dir
     return adapters_new(&adapted, &spec, runner->seed, error);
 }
 
-/* The backbone that prm.init names is copied into the run once, as prms/v000000; the versions trained on it name that, so that they
- * are as small as what was trained, and can be brought to other machines like any version. What is itself a version on another run's
- * backbone is not copied: its successors are whole. */
+/* The backbone that prm.init names is copied into the run once, as prms/v000000; the versions trained on it name that, so that
+ * they are as small as what was trained, and can be brought to other machines like any version. What is itself a version on
+ * another run's backbone is not copied: its successors are whole. */
 static int import_backbone(const struct plan_runner *runner, char dir[VERSION_PATH], const char **ret_base, struct error *error)
 {
     struct manifest manifest = {.run = runner->run};
@@ -159,8 +162,8 @@ static int import_backbone(const struct plan_runner *runner, char dir[VERSION_PA
 }
 
 /* A reward model with a backbone of its own. */
-static int load_backbone(struct plan_runner *runner, const Gantry__Plan *plan, char dir[VERSION_PATH], const struct parent_wish *wish,
-                         struct trainer **ret, struct error *error)
+static int load_backbone(struct plan_runner *runner, const Gantry__Plan *plan, char dir[VERSION_PATH],
+                         const struct parent_wish *wish, struct trainer **ret, struct error *error)
 {
     _cleanup_(qwen_vl_freep) struct qwen_vl *model = NULL;
     const char *base = NULL;

@@ -4,11 +4,11 @@
  * killed at any moment and started again ends at the same version. What a Plan cannot have (a missing or damaged episode, an
  * objective that does not fit the model) is refused with one line, and nothing is committed.
  *
- * With policy.train: lora a policy's version is an adapter on the policy that its stage started from, which is also the reference:
- * the trainer's model without its adapters. The last version of an sft stage is merged into full weights, so that an rl stage
- * begins with adapters that say nothing; an rl stage that follows another goes on with its adapters, and the reference is then a
- * second model. A reward model on the policy's trunk is trained whole; of one with a backbone of its own (prm.init: a Qwen-VL
- * directory) the head learns, with prm.train: lora adapters, too.
+ * With policy.train: lora a policy's version is an adapter on the policy that its stage started from, which is also the
+ * reference: the trainer's model without its adapters. The last version of an sft stage is merged into full weights, so that an
+ * rl stage begins with adapters that say nothing; an rl stage that follows another goes on with its adapters, and the reference
+ * is then a second model. A reward model on the policy's trunk is trained whole; of one with a backbone of its own (prm.init: a
+ * Qwen-VL directory) the head learns, with prm.train: lora adapters, too.
  *
  * Thread rule: one thread. The journal may be appended to by another meanwhile. */
 #pragma once

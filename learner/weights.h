@@ -1,7 +1,8 @@
 /* weights.h - versions for servers that cannot see the run's directory: one chunk of one file an answer.
  *
- * Only what was committed is read, only by names that a version's file may have, and only so much at once that a hundred servers cost
- * rank 0 no more memory than one: beyond WEIGHTS_BYTES under way the answer is BUSY. A thread of its own reads; the loop answers.
+ * Only what was committed is read, only by names that a version's file may have, and only so much at once that a hundred servers
+ * cost rank 0 no more memory than one: beyond WEIGHTS_BYTES under way the answer is BUSY. A thread of its own reads; the loop
+ * answers.
  *
  * Thread rule: the loop's thread. */
 #pragma once

@@ -47,7 +47,8 @@ static int score_check(const struct message *message, void *model, struct error 
     if (request->height < 1 || request->width < 1 || request->height > 1 << 14 || request->width > 1 << 14)
         return error_set(error, EINVAL, "image %ux%u", request->width, request->height);
     if (config && (request->height != (uint32_t)config->image_height || request->width != (uint32_t)config->image_width))
-        return error_set(error, EINVAL, "image %ux%u: the reward model takes %dx%d", request->width, request->height, config->image_width, config->image_height);
+        return error_set(error, EINVAL, "image %ux%u: the reward model takes %dx%d", request->width, request->height,
+                         config->image_width, config->image_height);
     if (message->n_parts != 1)
         return error_set(error, EINVAL, "%u frames: all images travel in one", message->n_parts);
     message_part(message, 0, &size);
@@ -84,7 +85,8 @@ static int score_request(struct lane *lane, struct policy_version *version, cons
         for (int i = 0; i < n; i++) {
             lane->items[i] = (struct score_item) {.n_images = history + 2, .prompt = prompt, .n_prompt = n_prompt};
             for (int k = 0; k < history + 2; k++)
-                lane->items[i].images[k] = frames + (size_t)reward_frame(history, (int)request->at[first + (size_t)i], k) * picture;
+                lane->items[i].images[k] = frames + (size_t)reward_frame(history, (int)request->at[first + (size_t)i],
+                                                                         k) * picture;
         }
         r = openvla_score(version->model, lane->session, lane->items, n, ret_progress + first);
     }
@@ -116,7 +118,8 @@ static ProtobufCMessage *answer(struct lane *lane, struct serve_job *job)
     if (reply)
         protobuf_c_message_free_unpacked(&reply->base, NULL);
     (void)device_ask(device_process());
-    job->status = r == -EINVAL || r == -ENOSPC || r == -E2BIG ? GANTRY__STATUS__STATUS_BAD_REQUEST : GANTRY__STATUS__STATUS_INTERNAL;
+    job->status = r == -EINVAL || r == -ENOSPC ||
+        r == -E2BIG ? GANTRY__STATUS__STATUS_BAD_REQUEST : GANTRY__STATUS__STATUS_INTERNAL;
     snprintf(job->text, sizeof job->text, "the reward model failed: %s", error_text(&error, r));
     return NULL;
 }
@@ -136,7 +139,8 @@ static void score_compute(void *arg, unsigned number, struct serve_job **jobs, u
     }
 }
 
-static int score_compare(const struct message *message, const ProtobufCMessage *first, const ProtobufCMessage *second, Gantry__ShadowScored *ret)
+static int score_compare(const struct message *message, const ProtobufCMessage *first, const ProtobufCMessage *second,
+                         Gantry__ShadowScored *ret)
 {
     const Gantry__ScoreRequest *request = (const Gantry__ScoreRequest *)message->body;
     const Gantry__ScoreReply *a = (const Gantry__ScoreReply *)first, *b = (const Gantry__ScoreReply *)second;
@@ -193,7 +197,8 @@ static void score_state_free(void *arg)
 }
 
 const struct serve_kind score_kind = {
-    .role = GANTRY__ROLE__ROLE_PRM_SERVER, .version_kind = GANTRY__VERSION_KIND__VERSION_PRM, .request_kind = GANTRY__KIND__KIND_SCORE,
-    .name = "prm-server", .max_rows = MAX_ROWS, .load = score_load, .unload = score_unload, .check = score_check, .compute = score_compute, .compare = score_compare,
-    .state_new = score_state_new, .state_free = score_state_free,
+    .role = GANTRY__ROLE__ROLE_PRM_SERVER, .version_kind = GANTRY__VERSION_KIND__VERSION_PRM,
+    .request_kind = GANTRY__KIND__KIND_SCORE,
+    .name = "prm-server", .max_rows = MAX_ROWS, .load = score_load, .unload = score_unload, .check = score_check,
+    .compute = score_compute, .compare = score_compare, .state_new = score_state_new, .state_free = score_state_free,
 };

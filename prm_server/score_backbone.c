@@ -11,7 +11,8 @@ static struct qwen_episode episode_of(const struct message *message)
 
     return (struct qwen_episode) {
         .instruction = request->instruction, .frames = message_part(message, 0, &size), .n = (int)request->images,
-        .height = (int)request->height, .width = (int)request->width, .cameras = (int)MAX(request->cameras, 1u), .step = request->n_step ? request->step : NULL,
+        .height = (int)request->height, .width = (int)request->width, .cameras = (int)MAX(request->cameras, 1u),
+        .step = request->n_step ? request->step : NULL,
         .action = request->n_action ? request->action : NULL, .dims = (int)request->action_dims,
     };
 }

@@ -121,8 +121,8 @@ int file_read(const char *path, size_t limit, char **ret_bytes, size_t *ret_n)
     return 0;
 }
 
-/* Where the file system knows no flags of rename, as NFS and Gluster. A directory replaces no other that has something in it; for files there is
- * a gap between the look and the rename. */
+/* Where the file system knows no flags of rename, as NFS and Gluster. A directory replaces no other that has something in it; for
+ * files there is a gap between the look and the rename. */
 static int rename_unless_there(const char *from, const char *to)
 {
     struct stat st;

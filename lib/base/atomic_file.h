@@ -24,15 +24,17 @@ int fsync_directory(const char *path);
 
 /* Make or overwrite `path`, not yet durable. A failure leaves a torn file. */
 int file_write(const char *path, const void *bytes, size_t n);
-/* A copy of a file, not yet durable; blocks are shared where the file system can. -EEXIST: `to` is there. A failure leaves a torn file. */
+/* A copy of a file, not yet durable; blocks are shared where the file system can. -EEXIST: `to` is there. A failure leaves a torn
+ * file. */
 int file_copy(const char *from, const char *to);
 /* What was written to fd starts on its way to the disk; nobody waits, and errors are directory_sync's. */
 void file_send_off(int fd);
 /* The files of a directory (not those below it) and its entries are durable. */
 int directory_sync(const char *path);
 
-/* rename that refuses to replace (RENAME_NOREPLACE), then fsync of the parent. -EEXIST: someone was first. On network file systems that know
- * no such flag an empty directory is replaced, and two who rename files to one name at the same time need a lock. */
+/* rename that refuses to replace (RENAME_NOREPLACE), then fsync of the parent. -EEXIST: someone was first. On network file
+ * systems that know no such flag an empty directory is replaced, and two who rename files to one name at the same time need a
+ * lock. */
 int rename_noreplace(const char *from, const char *to);
 
 int mkdir_p(const char *path, unsigned mode);   /* like mkdir -p; 0 if it exists */

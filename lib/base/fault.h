@@ -5,8 +5,8 @@
  *   GANTRY_FAULTS="journal.fsync=eio@3,deliver.reply=drop@1,update.commit=abort@2"
  *
  * name=action@n: the action happens the n-th time the place is reached (default 1), once; `@n+` from the
- * n-th time on, `@n-m` up to the m-th. Actions: abort (as kill -9 would), crash (SIGABRT), eio, enospc, short (half the bytes), drop, nan,
- * delay:MS. One relaxed atomic load when nothing is armed. The list of names is in docs/storage.md. */
+ * n-th time on, `@n-m` up to the m-th. Actions: abort (as kill -9 would), crash (SIGABRT), eio, enospc, short (half the bytes),
+ * drop, nan, delay:MS. One relaxed atomic load when nothing is armed. The list of names is in docs/storage.md. */
 #pragma once
 
 #include <stdbool.h>

@@ -14,7 +14,8 @@ enum critic_mode { CRITIC_SHARED, CRITIC_NONE };
 enum ratio_mode { RATIO_ACTION, RATIO_TOKEN };
 enum loss_mean { LOSS_MEAN_AUTO, LOSS_MEAN_STEP, LOSS_MEAN_EPISODE };
 enum timeout_mode { TIMEOUT_TERMINAL, TIMEOUT_BOOTSTRAP };
-enum curriculum_mode { CURRICULUM_UNIFORM, CURRICULUM_LEVELS, CURRICULUM_FRONTIER_CENTRED, CURRICULUM_FRONTIER, CURRICULUM_FIXED };
+enum curriculum_mode { CURRICULUM_UNIFORM, CURRICULUM_LEVELS, CURRICULUM_FRONTIER_CENTRED, CURRICULUM_FRONTIER,
+                       CURRICULUM_FIXED };
 
 enum sft_source { SFT_DEMOS, SFT_ROLLOUTS, SFT_BOTH };
 enum sft_choice { CHOOSE_ALL, CHOOSE_SUCCESS, CHOOSE_SCORE };
@@ -53,7 +54,8 @@ struct prm_config {                 /* specs/vla_rl.md section 6 */
 
 enum { RL_MAX_LEVELS = 48 };
 
-struct rl_config {                  /* specs/vla_rl.md sections 3-5, 7; the preset gives defaults before the stage's own keys are read */
+struct rl_config {                  /* specs/vla_rl.md sections 3-5, 7; the preset gives defaults before the stage's own keys are
+                                     * read */
     int iterations, episodes;       /* episodes per iteration */
     char preset[24];                /* tabletop | gantry */
     int eval_every, eval_episodes;  /* on val states; 0: never */

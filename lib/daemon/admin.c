@@ -219,13 +219,15 @@ static int remove_stale(const char *path, struct error *error)
         return error_set(error, EADDRINUSE, "%s: another process answers there; end it, or use another run directory", path);
     }
     if (fd == -ENAMETOOLONG)
-        return error_set(error, ENAMETOOLONG, "%s: %zu bytes; a socket's path has at most 107: use a shorter run directory", path, strlen(path));
+        return error_set(error, ENAMETOOLONG, "%s: %zu bytes; a socket's path has at most 107: use a shorter run directory", path,
+                         strlen(path));
     if (fd == -ECONNREFUSED && unlink(path) < 0)
         return error_set(error, errno, "%s: cannot remove the old socket: %s", path, strerror(errno));
     return 0;
 }
 
-int admin_new(struct loop *loop, const char *path, const struct admin_command *commands, void *arg, struct admin **ret, struct error *error)
+int admin_new(struct loop *loop, const char *path, const struct admin_command *commands, void *arg, struct admin **ret,
+              struct error *error)
 {
     _cleanup_free_ char *copy = strdup(path);
     struct admin *admin;

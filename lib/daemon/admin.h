@@ -27,7 +27,8 @@ struct admin;
 
 /* Listens at `path`; a socket file nobody listens on is replaced, one that answers is -EADDRINUSE. `commands` is borrowed and
  * ends with name NULL; `help` is built in. */
-int admin_new(struct loop *loop, const char *path, const struct admin_command *commands, void *arg, struct admin **ret, struct error *error);
+int admin_new(struct loop *loop, const char *path, const struct admin_command *commands, void *arg, struct admin **ret,
+              struct error *error);
 struct admin *admin_free(struct admin *admin);      /* also unlinks the socket */
 DEFINE_FREEP(struct admin, admin_free)
 

@@ -14,13 +14,15 @@ static const struct {
     struct argp_option option;
     unsigned takes;             /* 0: every daemon */
 } all_options[] = {
-    {{"join", 'j', "ENDPOINT", 0, "the coordinator: ipc://PATH, tcp://HOST:PORT, or file:PATH of an endpoint file", 0}, ARGS_JOIN},
+    {{"join", 'j', "ENDPOINT", 0, "the coordinator: ipc://PATH, tcp://HOST:PORT, or file:PATH of an endpoint file", 0},
+     ARGS_JOIN},
     {{"run-dir", 'r', "DIR", 0, "the run directory", 0}, ARGS_RUN_DIR},
     {{"config", 'c', "FILE", 0, "the run's configuration (default: config.yaml in the run directory)", 0}, ARGS_CONFIG},
     {{"device", 'd', "DEVICE", 0, "cpu or cuda:N (default: cpu)", 0}, ARGS_DEVICE},
     {{"threads", 't', "N", 0, "compute threads, 1 to 256", 0}, ARGS_THREADS},
     {{"slots", 's', "K", 0, "episodes played at once, 1 to 64", 0}, ARGS_SLOTS},
-    {{"listen", 'l', "ADDRESS", 0, "where to listen: ipc://PATH or tcp://HOST:PORT (default: in the run directory)", 0}, ARGS_LISTEN},
+    {{"listen", 'l', "ADDRESS", 0, "where to listen: ipc://PATH or tcp://HOST:PORT (default: in the run directory)", 0},
+     ARGS_LISTEN},
     {{"key", 'k', "FILE", 0, "our secret key, for members on other hosts (gantry keys add)", 0}, ARGS_KEY},
     {{"cache", 'C', "DIR", 0, "keep versions here that are brought over from the learner, where the run directory is not seen (default: "
       "$CACHE_DIRECTORY, or ~/.cache/gantry)", 0}, ARGS_CACHE},

@@ -11,7 +11,8 @@
 #include "base/log.h"
 
 enum args_takes {
-    ARGS_JOIN = 1,          /* --join ENDPOINT      the coordinator: ipc://... or tcp://host:port, or file:RUN/endpoint (read again) */
+    ARGS_JOIN = 1,          /* --join ENDPOINT      the coordinator: ipc://... or tcp://host:port, or file:RUN/endpoint (read
+                             * again) */
     ARGS_RUN_DIR = 2,       /* --run-dir DIR */
     ARGS_CONFIG = 4,        /* --config FILE        coordinator: instead of RUN/config.yaml */
     ARGS_DEVICE = 8,        /* --device cpu|cuda:N */
@@ -21,13 +22,15 @@ enum args_takes {
     ARGS_RANK = 128,        /* --rank R */
     ARGS_NAME = 256,        /* --name NAME          tells two of a kind apart: log lines, socket names, workers started again */
     ARGS_KEY = 1024,        /* --key FILE           our secret key, for tcp */
-    ARGS_CACHE = 2048,      /* --cache DIR          where versions from the learner are kept, when the run directory is not seen */
+    ARGS_CACHE = 2048,      /* --cache DIR          where versions from the learner are kept, when the run directory is not
+                             * seen */
     ARGS_RENDER = 512,      /* --render WHERE       software, auto, or the number of an EGL device */
     /* always: --log-level error|warn|info|debug, --die-with-parent, --version, --help */
 };
 
 struct args {
-    const char *join, *run_dir, *config, *device, *listen, *name, *render, *key, *cache;   /* point into argv or constants; NULL: not given */
+    const char *join, *run_dir, *config, *device, *listen, *name, *render, *key, *cache;   /* point into argv or constants; NULL:
+                                                                                            * not given */
     unsigned threads, slots, rank;      /* 0: not given (rank: 0) */
     enum log_level log_level;           /* default info, or $GANTRY_LOG_LEVEL */
     bool die_with_parent;

@@ -102,7 +102,8 @@ static int wrong_type(const struct place *p, const struct config_key *key, const
     _cleanup_(strbuf_release) struct strbuf expected = STRBUF_INIT;
 
     config_describe(key, &expected);
-    return config_error(p->error, p->name, p->node, p->path, "%s is not right here; expected: %s", found[0] ? found : "nothing", expected.text);
+    return config_error(p->error, p->name, p->node, p->path, "%s is not right here; expected: %s", found[0] ? found : "nothing",
+                        expected.text);
 }
 
 static int parse_double(const struct place *p, const struct config_key *key, const char *text, double *ret)
@@ -115,7 +116,8 @@ static int parse_double(const struct place *p, const struct config_key *key, con
     if (end == text || *end || errno == ERANGE || !isfinite(value) || strpbrk(text, "xXpP \t\n"))
         return wrong_type(p, key, text);
     if (value < key->min || value > key->max)
-        return config_error(p->error, p->name, p->node, p->path, "%s is out of range; it must be from %.9g to %.9g", text, key->min, key->max);
+        return config_error(p->error, p->name, p->node, p->path, "%s is out of range; it must be from %.9g to %.9g", text,
+                            key->min, key->max);
     *ret = value;
     return 0;
 }
@@ -130,7 +132,8 @@ static int parse_int(const struct place *p, const struct config_key *key, const 
     if (end == text || *end || isspace((unsigned char)text[0]))
         return wrong_type(p, key, text);
     if (errno == ERANGE || (double)value < key->min || (double)value > key->max)
-        return config_error(p->error, p->name, p->node, p->path, "%s is out of range; it must be from %.0f to %.0f", text, key->min, key->max);
+        return config_error(p->error, p->name, p->node, p->path, "%s is out of range; it must be from %.0f to %.0f", text,
+                            key->min, key->max);
     *ret = (int)value;
     return 0;
 }

@@ -247,7 +247,8 @@ static int resolve(const char *address, struct sockaddr_storage *ret, struct err
 
 static void on_http_closed(uv_handle_t *handle) { free(handle->data); }
 
-int http_new(struct loop *loop, const char *address, const struct http_route *routes, void *arg, struct http **ret, struct error *error)
+int http_new(struct loop *loop, const char *address, const struct http_route *routes, void *arg, struct http **ret,
+             struct error *error)
 {
     struct sockaddr_storage where = {0}, bound = {0};
     struct http *http;
@@ -265,7 +266,8 @@ int http_new(struct loop *loop, const char *address, const struct http_route *ro
         (r = uv_listen((uv_stream_t *)&http->tcp, 64, on_connection)) < 0 ||
         (r = uv_tcp_getsockname(&http->tcp, (struct sockaddr *)&bound, &size)) < 0) {
         uv_close((uv_handle_t *)&http->tcp, on_http_closed);
-        return error_set(error, -r, "cannot listen at %s: %s; change status.http, or end what listens there", address, uv_strerror(r));
+        return error_set(error, -r, "cannot listen at %s: %s; change status.http, or end what listens there", address,
+                         uv_strerror(r));
     }
     /* the port is at the same place in sockaddr_in and sockaddr_in6 */
     http->port = ntohs(((struct sockaddr_in *)&bound)->sin_port);
@@ -302,7 +304,8 @@ int http_set_token_file(struct http *http, const char *path, struct error *error
         return error_set(error, -r, "status.token_file: %s: %s", path, strerror(-r));
     n = strspn(text, letters);
     if (n < 16 || n > HTTP_TOKEN_MAX || (text[n] && text[n] != '\n'))
-        return error_set(error, EINVAL, "status.token_file: the first line of %s is not 16 to %d letters, digits, - _ . ~", path, HTTP_TOKEN_MAX);
+        return error_set(error, EINVAL, "status.token_file: the first line of %s is not 16 to %d letters, digits, - _ . ~", path,
+                         HTTP_TOKEN_MAX);
     memset(http->token, 0, sizeof http->token);
     memcpy(http->token, text, n);
     return 0;

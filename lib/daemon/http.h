@@ -2,8 +2,8 @@
  *
  * GET and HEAD only, request head <= HTTP_MAX_REQUEST bytes, a fixed table of paths, one answer per connection
  * (Connection: close), at most HTTP_MAX_CLIENTS at once, HTTP_TIMEOUT_MS for each from accept to the last byte.
- * Anything else is answered 400, 401, 404, 405, 414, 431 or 503 and closed. Of a query string only token=... is looked at. No request
- * can change anything: the page may be shown to whoever can reach the port, or who also knows the token, if one is set
+ * Anything else is answered 400, 401, 404, 405, 414, 431 or 503 and closed. Of a query string only token=... is looked at. No
+ * request can change anything: the page may be shown to whoever can reach the port, or who also knows the token, if one is set
  * (`Authorization: Bearer TOKEN`, or ?token=TOKEN for browsers). It is compared in constant time and never logged.
  * Thread rule: the loop's thread; handlers run there and must not block. */
 #pragma once
@@ -30,12 +30,13 @@ struct http;
 
 /* `address` is host:port (host: a number or name; port 0: any). `routes` is borrowed and ends with path NULL.
  * -EADDRINUSE, ...: *error names the address and the key to change. */
-int http_new(struct loop *loop, const char *address, const struct http_route *routes, void *arg, struct http **ret, struct error *error);
+int http_new(struct loop *loop, const char *address, const struct http_route *routes, void *arg, struct http **ret,
+             struct error *error);
 struct http *http_free(struct http *http);      /* open connections are dropped */
 DEFINE_FREEP(struct http, http_free)
 unsigned http_port(const struct http *http);
-/* From here on asks for the token that is the file's first line: 16 to HTTP_TOKEN_MAX letters, digits, - _ . ~. -EPERM: the file is open to
- * others; -EINVAL: no such line. */
+/* From here on asks for the token that is the file's first line: 16 to HTTP_TOKEN_MAX letters, digits, - _ . ~. -EPERM: the file
+ * is open to others; -EINVAL: no such line. */
 int http_set_token_file(struct http *http, const char *path, struct error *error);
 
 /* The request line and headers, pure (this is what the fuzzer feeds). Returns bytes of the head when it is complete,

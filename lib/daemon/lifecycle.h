@@ -17,8 +17,8 @@
 #include "daemon/loop.h"
 
 enum lifecycle_phase { LIFECYCLE_STARTING, LIFECYCLE_RUNNING, LIFECYCLE_DRAINING, LIFECYCLE_STOPPED };
-/* The exit status of a member that an operator has drained: in order, and nobody is to start it again. 0 says so, too, to systemd and `gantry up`;
- * a Slurm worker's 0 is the run's drain, after which it waits for the run's next life. */
+/* The exit status of a member that an operator has drained: in order, and nobody is to start it again. 0 says so, too, to systemd
+ * and `gantry up`; a Slurm worker's 0 is the run's drain, after which it waits for the run's next life. */
 enum { LIFECYCLE_SENT_AWAY = 79 };
 
 struct lifecycle;

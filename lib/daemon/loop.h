@@ -42,8 +42,9 @@ void loop_turn(struct loop *loop, bool wait);
 /* From any thread: fn(arg) runs on the loop's thread. -ENOMEM: it will not; -ESHUTDOWN: the loop is being freed. */
 int loop_post(struct loop *loop, loop_fn *fn, void *arg);
 
-/* fn(arg) at the end of this turn, just before the loop sleeps: when all messages that have come are handled. Costs nothing, where
- * a post to oneself is a system call and one more turn. It must not use sockets (wire/zsock.h asks them before). -ENOMEM. */
+/* fn(arg) at the end of this turn, just before the loop sleeps: when all messages that have come are handled. Costs nothing,
+ * where a post to oneself is a system call and one more turn. It must not use sockets (wire/zsock.h asks them before).
+ * -ENOMEM. */
 int loop_defer(struct loop *loop, loop_fn *fn, void *arg);
 
 /* fn(arg) after first_ms, then every repeat_ms (0: once). The timer lives until loop_timer_free (also a one-shot). */

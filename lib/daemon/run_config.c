@@ -121,14 +121,16 @@ static void follow(const struct yaml_node *map, const struct rl_preset *preset, 
         rl->w_env = 1;
 }
 
-static int parse_stage(const char *name, const struct yaml_node *map, const char *path, struct stage_config *stage, struct error *error)
+static int parse_stage(const char *name, const struct yaml_node *map, const char *path, struct stage_config *stage,
+                       struct error *error)
 {
     const struct rl_preset *preset = stage->kind == STAGE_RL ? find_preset(map) : NULL;
     int r;
 
     stage_config_defaults(stage->kind, preset, stage);
     for (const struct yaml_node *node = map->first; node; node = node->next) {
-        const struct config_key *key = !strcmp(node->key, "name") ? &stage_name_key : config_find(stage_kinds[stage->kind].table, node->key);
+        const struct config_key *key = !strcmp(node->key, "name") ? &stage_name_key : config_find(stage_kinds[stage->kind].table,
+                node->key);
         const struct yaml_node single = {.kind = YAML_MAP, .first = (struct yaml_node *)node};
         char full[256];
 
@@ -185,7 +187,8 @@ static int parse_stages(const char *name, const struct yaml_node *list, struct r
     static const struct yaml_node nothing = {.kind = YAML_MAP};
 
     if (list->kind != YAML_LIST)
-        return config_error(error, name, list, "stages", "%s is not right here; expected: a list of stages", yaml_kind_name(list->kind));
+        return config_error(error, name, list, "stages", "%s is not right here; expected: a list of stages",
+                            yaml_kind_name(list->kind));
     for (const struct yaml_node *entry = list->first; entry; entry = entry->next) {
         struct stage_config *stage = &config->stages[config->n_stages];
         const struct yaml_node *body;
@@ -196,7 +199,8 @@ static int parse_stages(const char *name, const struct yaml_node *list, struct r
         if (config->n_stages == RUN_MAX_STAGES)
             return config_error(error, name, entry, path, "at most %d stages fit", RUN_MAX_STAGES);
         if (entry->kind != YAML_MAP || entry->n != 1)
-            return config_error(error, name, entry, path, "a stage is written as - KIND: {keys}, for example - sft: {steps: 360}");
+            return config_error(error, name, entry, path,
+                                "a stage is written as - KIND: {keys}, for example - sft: {steps: 360}");
         *stage = (struct stage_config) {0};
         body = entry->first;
         if ((r = find_kind(name, body, path, &stage->kind, error)) < 0)
@@ -250,7 +254,8 @@ static int apply_preset_value(const char *name, const struct yaml_node *root, in
         const char *other = s->kind == STAGE_RL ? preset_says(rl_preset_find(s->rl.preset), v->key) : NULL;
 
         if (other && strcmp(other, v->value) != 0)
-            return config_error(error, name, root, v->key, "the presets of stages[%d] and stages[%d] disagree about it (%s, %s); say it in the file",
+            return config_error(error, name, root, v->key,
+                                "the presets of stages[%d] and stages[%d] disagree about it (%s, %s); say it in the file",
                                 earlier, i, other, v->value);
     }
     set_constant(section_find(section)->table, dot + 1, v->value, config);
@@ -272,7 +277,8 @@ static int apply_presets(const char *name, const struct yaml_node *root, struct 
     return 0;
 }
 
-static int parse_text(const char *yaml, size_t n, const char *name, const struct run_config *before, struct run_config *ret, struct error *error)
+static int parse_text(const char *yaml, size_t n, const char *name, const struct run_config *before, struct run_config *ret,
+                      struct error *error)
 {
     _cleanup_(yaml_tree_freep) struct yaml_node *root = NULL;
     _cleanup_free_ struct run_config *config = calloc(1, sizeof *config);
@@ -288,7 +294,8 @@ static int parse_text(const char *yaml, size_t n, const char *name, const struct
     if ((r = yaml_tree_parse(yaml, n, name, &root, error)) < 0)
         return r;
     if (root->kind != YAML_MAP)
-        return config_error(error, name, root, "", "%s is not right here; expected: sections like run:, suite:, stages:", yaml_kind_name(root->kind));
+        return config_error(error, name, root, "", "%s is not right here; expected: sections like run:, suite:, stages:",
+                            yaml_kind_name(root->kind));
     for (const struct yaml_node *node = root->first; node; node = node->next)
         if ((r = parse_section(name, node, config, error)) < 0)
             return r;
@@ -307,7 +314,8 @@ int run_config_parse(const char *yaml, size_t n, const char *name, struct run_co
     return parse_text(yaml, n, name, NULL, ret, error);
 }
 
-int run_config_parse_later(const char *yaml, size_t n, const char *name, const struct run_config *run, struct run_config *ret, struct error *error)
+int run_config_parse_later(const char *yaml, size_t n, const char *name, const struct run_config *run, struct run_config *ret,
+                           struct error *error)
 {
     return parse_text(yaml, n, name, run, ret, error);
 }

@@ -129,7 +129,8 @@ int run_config_parse(const char *yaml, size_t n, const char *name, struct run_co
 
 /* Stages that come after those of a run that is there (RUN/evals.yaml): *ret has the run's sections and these stages alone, which
  * were checked as its next ones. */
-int run_config_parse_later(const char *yaml, size_t n, const char *name, const struct run_config *run, struct run_config *ret, struct error *error);
+int run_config_parse_later(const char *yaml, size_t n, const char *name, const struct run_config *run, struct run_config *ret,
+                           struct error *error);
 
 /* As resolved YAML (every key with its value); parsing it gives the same struct. */
 int run_config_write(const struct run_config *config, struct strbuf *out);
@@ -143,11 +144,13 @@ const char *stage_kind_name(enum stage_kind kind);
  * during a run (run.dir, cluster, status, timing, journal) is not looked at. */
 bool run_config_differ(const struct run_config *old, const struct run_config *now, struct strbuf *out);
 
-/* Paths of directories and files (policy.init and base, prm.init, demos.from, status.token_file; not run.dir) that are relative are made
- * absolute, from the directory `here`: what a new run's config.yaml says can then be read from anywhere. -ENAMETOOLONG. */
+/* Paths of directories and files (policy.init and base, prm.init, demos.from, status.token_file; not run.dir) that are relative
+ * are made absolute, from the directory `here`: what a new run's config.yaml says can then be read from anywhere.
+ * -ENAMETOOLONG. */
 int run_config_anchor(struct run_config *config, const char *here, struct error *error);
-/* Where `config` and the run's own `old` name the same path, one of them relative and the other somewhere absolute, old's spelling is
- * taken: a run goes on with the file that it was made from, also one that is older than its anchors or was carried to another machine. */
+/* Where `config` and the run's own `old` name the same path, one of them relative and the other somewhere absolute, old's
+ * spelling is taken: a run goes on with the file that it was made from, also one that is older than its anchors or was carried to
+ * another machine. */
 void run_config_adopt_paths(struct run_config *config, struct run_config *old);
 
 /* How many test states each task of the suite has, numbered from 0; 0: any number. */
@@ -156,8 +159,8 @@ int run_config_test_states(const struct run_config *config);
 /* What is allowed but likely a mistake: `say` is called with a line for each ("stages[4].rl: ..."). */
 void run_config_warnings(const struct run_config *config, void (*say)(const char *line, void *arg), void *arg);
 
-/* SHA-256 of what must not change during a run: seed, numerics, suite, models, stages. Where and on how many machines it runs may.
- * Only what is not at its default counts, so that a gantry with more keys goes on with an older run; that a default itself
+/* SHA-256 of what must not change during a run: seed, numerics, suite, models, stages. Where and on how many machines it runs
+ * may. Only what is not at its default counts, so that a gantry with more keys goes on with an older run; that a default itself
  * became another is found by run_config_differ, which compares every value with the run's own config.yaml.
  * -ENOMEM. */
 int run_config_digest(const struct run_config *config, uint8_t ret[SHA256_SIZE]);

@@ -39,11 +39,14 @@ static int check_rl(struct checking *c, const struct rl_config *rl)
     if (rl->kl == KL_K1 && !writeup)
         return REFUSE(c, "kl", "kl k1 as a loss has no gradient in expectation and belongs to the preset writeup; use exact, k3 or k1_reward");
     if (rl->n_levels != 0 && rl->n_levels != c->config->n_tasks)
-        return REFUSE(c, "levels", "%d levels for %d tasks; give one for each of suite.tasks, or none", rl->n_levels, c->config->n_tasks);
+        return REFUSE(c, "levels", "%d levels for %d tasks; give one for each of suite.tasks, or none", rl->n_levels,
+                      c->config->n_tasks);
     if ((rl->on_hack == HACK_REFRESH || rl->prm_refresh) && !c->have_prm)
-        return REFUSE(c, rl->prm_refresh ? "prm_refresh" : "on_hack", "there is no reward model to refresh: put a prm stage before it");
+        return REFUSE(c, rl->prm_refresh ? "prm_refresh" : "on_hack",
+                      "there is no reward model to refresh: put a prm stage before it");
     if ((rl->stop_success > 0 || rl->stop_patience > 0 || rl->stop_collapse > 0) && !rl->eval_every)
-        return REFUSE(c, "eval_every", "stop_success, stop_patience and stop_collapse go by evaluations on val states: give eval_every");
+        return REFUSE(c, "eval_every",
+                      "stop_success, stop_patience and stop_collapse go by evaluations on val states: give eval_every");
     if (rl->reward == REWARD_ENV && rl->w_env == 0)
         return REFUSE(c, "w_env", "reward env with w_env 0 pays for success alone; say reward: sparse, or give w_env a weight");
     if (rl->timeout == TIMEOUT_BOOTSTRAP && !rl_has_critic(rl))
@@ -53,9 +56,11 @@ static int check_rl(struct checking *c, const struct rl_config *rl)
     if (scored && !c->have_prm)
         return REFUSE(c, "reward", "the reward needs a reward model, and no prm stage comes before: add one, or say reward: sparse");
     if (rl->critic_prm && !c->have_prm)
-        return REFUSE(c, "critic_prm", "critic_prm needs a reward model, and no prm stage comes before: add one, or say critic_prm: false");
+        return REFUSE(c, "critic_prm",
+                      "critic_prm needs a reward model, and no prm stage comes before: add one, or say critic_prm: false");
     if (rl_has_critic(rl) && rl->critic_warmup >= rl->iterations)
-        return REFUSE(c, "critic_warmup", "critic_warmup (%d) leaves none of the %d iterations for the policy; lower it", rl->critic_warmup, rl->iterations);
+        return REFUSE(c, "critic_warmup", "critic_warmup (%d) leaves none of the %d iterations for the policy; lower it",
+                      rl->critic_warmup, rl->iterations);
     if (rl_has_critic(rl) && !c->critic)
         c->critic = rl;
     if (rl_has_critic(rl) && (c->critic->value_width != rl->value_width || c->critic->critic_time != rl->critic_time ||
@@ -107,9 +112,11 @@ static int check_search(struct checking *c, const struct eval_config *eval)
             return REFUSE(c, "search_judge", "refine is judged by the reward model alone, and has no controls");
         for (int i = 0; i < eval->n_n; i++)
             if (eval->n[i] != 1 && eval->n[i] != 1 + REFINE_ROUNDS)
-                return REFUSE(c, "n", "refine plays one rollout and mends it %d times: n is 1 or %d, not %d", REFINE_ROUNDS, 1 + REFINE_ROUNDS, eval->n[i]);
+                return REFUSE(c, "n", "refine plays one rollout and mends it %d times: n is 1 or %d, not %d", REFINE_ROUNDS,
+                              1 + REFINE_ROUNDS, eval->n[i]);
     }
-    if (eval->search_method == SEARCH_N && eval->search_judge == JUDGE_VALUE && c->critic && (c->critic->critic_time || c->critic->critic_prm))
+    if (eval->search_method == SEARCH_N && eval->search_judge == JUDGE_VALUE && c->critic &&
+        (c->critic->critic_time || c->critic->critic_prm))
         return REFUSE(c, "search_judge", "the critic of this run's rl stage is the learner's alone (critic_time, critic_prm): an actor cannot ask it; take prm, "
                                          "or train with both false");
     if (eval->search_method != SAMPLE_N)
@@ -145,7 +152,8 @@ static int check_eval(struct checking *c, const struct eval_config *eval)
     if (eval->n_policies == 0 || eval->n_temperatures == 0)
         return REFUSE(c, eval->n_policies ? "temperatures" : "policies", "policies and temperatures must not be empty");
     if (eval->n_at != 0 && eval->n_at != eval->n_policies)
-        return REFUSE(c, "at", "%d temperatures in `at` for %d policies; give one for each, or none", eval->n_at, eval->n_policies);
+        return REFUSE(c, "at", "%d temperatures in `at` for %d policies; give one for each, or none", eval->n_at,
+                      eval->n_policies);
     for (int i = 0; i < eval->n_policies; i++)
         if (!policy_is_known(eval->policies[i]))
             return REFUSE(c, "policies", "there is no policy '%s': demonstrator, sft, sft-earlier, best, last, or a version number", eval->policies[i]);
@@ -162,12 +170,15 @@ static int check_eval(struct checking *c, const struct eval_config *eval)
     if (r < 0)
         return r;
     for (int i = 0; i < eval->n_search_controls; i++)
-        if (strcmp(eval->search_controls[i], "greedy") != 0 && search_name(search_judge_names, eval->search_controls[i]) < JUDGE_RANDOM)
-            return REFUSE(c, "search_controls", "there is no control '%s': greedy, random, shuffled, oracle", eval->search_controls[i]);
+        if (strcmp(eval->search_controls[i], "greedy") != 0 &&
+            search_name(search_judge_names, eval->search_controls[i]) < JUDGE_RANDOM)
+            return REFUSE(c, "search_controls", "there is no control '%s': greedy, random, shuffled, oracle",
+                          eval->search_controls[i]);
     if ((r = check_search(c, eval)) < 0)
         return r;
     if (eval->search_execute > eval->search_horizon)
-        return REFUSE(c, "search_execute", "search_execute (%d) is more than search_horizon (%d)", eval->search_execute, eval->search_horizon);
+        return REFUSE(c, "search_execute", "search_execute (%d) is more than search_horizon (%d)", eval->search_execute,
+                      eval->search_horizon);
     return 0;
 }
 
@@ -245,7 +256,8 @@ static int check_renderers(const struct checking *c)
         return 0;
     for (;; at = end + 1) {
         if (!isdigit((unsigned char)*at) || strtol(at, &end, 10) > 31 || (*end && *end != ','))
-            return refuse_section(c, "cluster", "renderers", ": software, auto, or numbers of EGL devices like '0,1'", c->config->renderers);
+            return refuse_section(c, "cluster", "renderers", ": software, auto, or numbers of EGL devices like '0,1'",
+                                  c->config->renderers);
         if (!*end)
             return 0;
     }
@@ -260,11 +272,12 @@ static int check_learners(const struct checking *c)
         const char *device = config->learners[i].device;
 
         if (!strcmp(device, "cpu") != !strcmp(config->learners[0].device, "cpu"))
-            return refuse_section(c, "cluster", "learners", ": learners compute all on CPUs or all on devices (the first one does not)",
-                                  device);
+            return refuse_section(c, "cluster", "learners",
+                                  ": learners compute all on CPUs or all on devices (the first one does not)", device);
         for (int j = 0; j < i && strcmp(device, "cpu") && !config->listen[0]; j++)
             if (!strcmp(device, config->learners[j].device))
-                return refuse_section(c, "cluster", "learners", " is listed twice: each learner needs a device of its own", device);
+                return refuse_section(c, "cluster", "learners", " is listed twice: each learner needs a device of its own",
+                                      device);
     }
     return 0;
 }
@@ -279,8 +292,8 @@ static bool name_is_plain(const char *name)
     return true;
 }
 
-int run_config_check(const struct run_config *config, const char *name, const struct yaml_node *root, const struct run_config *before,
-                     struct error *error)
+int run_config_check(const struct run_config *config, const char *name, const struct yaml_node *root,
+                     const struct run_config *before, struct error *error)
 {
     struct checking c = {.config = config, .name = name, .root = root, .before = before, .error = error};
     int r;
@@ -298,9 +311,11 @@ int run_config_check(const struct run_config *config, const char *name, const st
     if (!config->policy_init[0])
         return refuse_section(&c, "policy", "init", "a model directory is needed", "");
     if (!strcmp(config->policy_train, "lora") && !config->lora_targets[strspn(config->lora_targets, ", ")])
-        return refuse_section(&c, "policy", "lora_targets", "no module is named; write all-linear, or names like q_proj, v_proj", "");
+        return refuse_section(&c, "policy", "lora_targets", "no module is named; write all-linear, or names like q_proj, v_proj",
+                              "");
     if (config->policy_eos_in_logp && strcmp(config->policy_support, "full") != 0)
-        return refuse_section(&c, "policy", "eos_in_logp", "the end token is none of the 256 action ids: say support: full, too", "");
+        return refuse_section(&c, "policy", "eos_in_logp", "the end token is none of the 256 action ids: say support: full, too",
+                              "");
     if (config->n_learners == 0)
         return refuse_section(&c, "cluster", "learners", "at least one learner is needed: it keeps the trajectories", "");
     if ((r = check_servers(&c, "actors", config->actors, config->n_actors)) < 0 ||

@@ -16,7 +16,8 @@ static bool differ(const struct config_key *key, const void *old, const void *no
     return true;
 }
 
-static bool tables_differ(const struct config_key *table, const void *old, const void *now, const char *prefix, struct strbuf *out)
+static bool tables_differ(const struct config_key *table, const void *old, const void *now, const char *prefix,
+                          struct strbuf *out)
 {
     for (const struct config_key *key = table; key->name; key++)
         if (strcmp(key->name, "dir") != 0 && differ(key, old, now, prefix, out))

@@ -1,4 +1,5 @@
-/* run_config_paths.c - directories that a configuration names, so that they mean the same wherever it is read next (run_config.h). */
+/* run_config_paths.c - directories that a configuration names, so that they mean the same wherever it is read next
+ * (run_config.h). */
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
@@ -45,7 +46,8 @@ int run_config_anchor(struct run_config *config, const char *here, struct error 
         if (!is_relative(&p))
             continue;
         if ((size_t)snprintf(whole, sizeof whole, "%s/%s", here, p.at) >= p.size)
-            return error_set(error, ENAMETOOLONG, "%s: %s/%s has more than %zu characters: name it by a shorter path", p.key, here, p.at, p.size - 1);
+            return error_set(error, ENAMETOOLONG, "%s: %s/%s has more than %zu characters: name it by a shorter path", p.key,
+                             here, p.at, p.size - 1);
         memcpy(p.at, whole, strlen(whole) + 1);
     }
     return 0;
@@ -56,7 +58,8 @@ static bool is_tail(const struct named *whole, const struct named *tail)
 {
     size_t n = strlen(whole->at), m = strlen(tail->at);
 
-    return whole->at[0] == '/' && is_relative(tail) && n > m && whole->at[n - m - 1] == '/' && !strcmp(whole->at + n - m, tail->at);
+    return whole->at[0] == '/' && is_relative(tail) && n > m && whole->at[n - m - 1] == '/' &&
+        !strcmp(whole->at + n - m, tail->at);
 }
 
 void run_config_adopt_paths(struct run_config *config, struct run_config *old)

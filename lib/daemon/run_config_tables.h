@@ -19,8 +19,8 @@ extern const struct stage_kind_row stage_kinds[];       /* by enum stage_kind; S
 enum { STAGE_KINDS = STAGE_EVAL + 1 };
 extern const struct config_key stage_name_key;          /* `name`, which every stage has */
 
-/* What a preset of the rl stage sets differently from the table's defaults (which are the preset `gantry`). A key "policy.train" is
- * of that section: it is set for the whole run, where the run file does not name it. */
+/* What a preset of the rl stage sets differently from the table's defaults (which are the preset `gantry`). A key "policy.train"
+ * is of that section: it is set for the whole run, where the run file does not name it. */
 struct rl_preset_value { const char *key, *value; };
 struct rl_preset {
     const char *name, *help;
@@ -33,5 +33,5 @@ const struct rl_preset *rl_preset_find(const char *name);
 void stage_config_defaults(enum stage_kind kind, const struct rl_preset *preset, struct stage_config *ret);
 
 /* Values that must fit one another; `root` is the text they came from, for line and column. */
-int run_config_check(const struct run_config *config, const char *name, const struct yaml_node *root, const struct run_config *before,
-                     struct error *error);
+int run_config_check(const struct run_config *config, const char *name, const struct yaml_node *root,
+                     const struct run_config *before, struct error *error);

@@ -52,8 +52,10 @@ static int next_event(struct builder *b, yaml_event_t *event)
     if (p->error == YAML_MEMORY_ERROR)
         return error_set(b->error, ENOMEM, "%s: out of memory", b->name);
     if (p->error == YAML_READER_ERROR)
-        return error_set(b->error, EINVAL, "%s: byte %zu: %s", b->name, p->problem_offset, p->problem ? p->problem : "not readable");
-    return error_set(b->error, EINVAL, "%s:%zu:%zu: not YAML: %s%s%s", b->name, p->problem_mark.line + 1, p->problem_mark.column + 1,
+        return error_set(b->error, EINVAL, "%s: byte %zu: %s", b->name, p->problem_offset,
+                         p->problem ? p->problem : "not readable");
+    return error_set(b->error, EINVAL, "%s:%zu:%zu: not YAML: %s%s%s", b->name, p->problem_mark.line + 1,
+                     p->problem_mark.column + 1,
                      p->problem ? p->problem : "?", p->context ? " " : "", p->context ? p->context : "");
 }
 

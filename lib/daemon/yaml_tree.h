@@ -23,7 +23,8 @@ struct yaml_node {
     unsigned n;                     /* children */
 };
 
-/* The prefix is yaml_tree_ because libyaml exports yaml_free and its like. `name` stands before line and column in messages: "run.yaml:7:12: ...". */
+/* The prefix is yaml_tree_ because libyaml exports yaml_free and its like. `name` stands before line and column in messages:
+ * "run.yaml:7:12: ...". */
 int yaml_tree_parse(const char *text, size_t n, const char *name, struct yaml_node **ret, struct error *error);
 struct yaml_node *yaml_tree_free(struct yaml_node *root);
 DEFINE_FREEP(struct yaml_node, yaml_tree_free)

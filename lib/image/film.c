@@ -82,7 +82,8 @@ int film_draw(const struct film *film, struct image *ret)
     }
     for (c = 0; c < k; c++) {
         row = film_frame_of(c, k, film->n);
-        paste(&image, left + c * (cell_w + 4), y, film->frames + 3 * (size_t)row * (size_t)MAX(film->cameras, 1) * (size_t)film->height * (size_t)film->width,
+        paste(&image, left + c * (cell_w + 4), y,
+              film->frames + 3 * (size_t)row * (size_t)MAX(film->cameras, 1) * (size_t)film->height * (size_t)film->width,
               film->height, film->width, cell_h, cell_w);
         snprintf(number, sizeof(number), "%d", film->numbers ? film->numbers[row] : row);
         draw_text(&image, left + c * (cell_w + 4), y + cell_h + 4, number, ink);

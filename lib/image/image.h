@@ -14,8 +14,8 @@ struct image { int height, width; uint8_t *rgb; };     /* caller frees rgb */
 /* Pillow's Image.resize(BICUBIC), exact: 22-bit fixed point, horizontal pass, then vertical, each rounded and clipped. */
 int image_resize_bicubic(const uint8_t *rgb, int height, int width, int out_height, int out_width, uint8_t *ret_rgb);
 
-/* One axis of that: output i sums `count[i]` inputs from `first[i]` on, weight[i * stride ...], 22 bits behind the point. For whoever carries it out
- * elsewhere (nn/device/kernels.h). Release in every case. -ENOMEM. */
+/* One axis of that: output i sums `count[i]` inputs from `first[i]` on, weight[i * stride ...], 22 bits behind the point. For
+ * whoever carries it out elsewhere (nn/device/kernels.h). Release in every case. -ENOMEM. */
 struct image_taps { int32_t *first, *count, *weight; int stride; };
 int image_taps_init(struct image_taps *taps, int in, int out);
 void image_taps_release(struct image_taps *taps);

@@ -69,8 +69,8 @@ static uint8_t clip(int32_t sum)
 }
 
 /* One pass over `lines` lines; along it neighbours are `step` bytes apart, lines `in_line` and `out_line` bytes. */
-static void pass(const uint8_t *in, uint8_t *out, const struct image_taps *taps, int n_out, int lines, size_t step, size_t in_line,
-                 size_t out_line)
+static void pass(const uint8_t *in, uint8_t *out, const struct image_taps *taps, int n_out, int lines, size_t step,
+                 size_t in_line, size_t out_line)
 {
     for (int line = 0; line < lines; line++)
         for (int i = 0; i < n_out; i++) {

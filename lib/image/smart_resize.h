@@ -24,7 +24,8 @@ int image_merge_order(int grid_height, int grid_width, int merge, int32_t *ret);
  * in float32. */
 void image_qwen_lut(const double mean[3], const double std[3], float ret_lut[3][256]);
 
-/* The picture cut up: its patches one below the other, in that order, u8 [(H/patch)*(W/patch)*patch][patch][3]. For who looks values up elsewhere. */
+/* The picture cut up: its patches one below the other, in that order, u8 [(H/patch)*(W/patch)*patch][patch][3]. For who looks
+ * values up elsewhere. */
 int image_qwen_cut(const uint8_t *rgb, int height, int width, int patch, int merge, uint8_t *ret);
 /* ((H/patch)*(W/patch), 3*patch*patch), columns c,y,x. A still picture stands twice in time: the processor's row is each
  * channel's part two times over; the two halves of the convolution's kernel may be added instead. */

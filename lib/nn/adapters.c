@@ -301,7 +301,8 @@ static int check_file(const struct adapted *model, const struct safetensors *fil
             return error_set(error, EINVAL, "%s: tensor %s: %s has no such module: the adapter is for another base (%s)", path,
                              tensor->name, model->dir, config->base ? config->base : "not named");
         if (!module_of(found, module))
-            return error_set(error, EINVAL, "%s: tensor %s: that module is trained whole and takes no adapter", path, tensor->name);
+            return error_set(error, EINVAL, "%s: tensor %s: that module is trained whole and takes no adapter", path,
+                             tensor->name);
         if (end[6] == 'A' && (tensor->ndim < 2 || tensor->dim[0] < 1 || tensor->dim[0] > 1 << 14))
             return error_set(error, EINVAL, "%s: tensor %s: a rank of 1 to %d comes first in its shape", path,
                              tensor->name, 1 << 14);

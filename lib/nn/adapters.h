@@ -1,7 +1,7 @@
 /* adapters.h - low-rank adapters of a model's linear weights: PEFT's, read, made, trained, merged, written.
  *
- * With adapters the base is frozen; A, B and the heads learn. They are run unmerged, by the same op, in training and in serving; a
- * tape with `plain` set runs the base alone. Merging is done in fp32; the sum is rounded once, by whoever writes it.
+ * With adapters the base is frozen; A, B and the heads learn. They are run unmerged, by the same op, in training and in serving;
+ * a tape with `plain` set runs the base alone. Merging is done in fp32; the sum is rounded once, by whoever writes it.
  * Memory: adapters are parameters like others (names as in PEFT's file), behind those of the checkpoint.
  * Models wrap these (openvla_lora.h, qwen_vl.h).
  * Failure rule: -errno with one line; the model is then as before. The model must be packed again after each of these. */

@@ -1,4 +1,5 @@
-/* gemm_pack.h - a matrix B (k,n) laid out for the GEMM: panels of 32 columns (nn/cpu/kernels.h), in fp32 or rounded to pairs of bf16. */
+/* gemm_pack.h - a matrix B (k,n) laid out for the GEMM: panels of 32 columns (nn/cpu/kernels.h), in fp32 or rounded to pairs of
+ * bf16. */
 #pragma once
 
 #include <stdbool.h>

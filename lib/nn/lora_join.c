@@ -22,7 +22,8 @@ static int members(const struct params *params, const struct param *first, const
     char name[300];
     int n = 0;
 
-    if (length <= tail || length > 256 || strncmp(first->name + length - tail, names[0], strlen(names[0])) || first->name[length - tail - 1] != '.')
+    if (length <= tail || length > 256 || strncmp(first->name + length - tail, names[0], strlen(names[0])) ||
+        first->name[length - tail - 1] != '.')
         return 0;
     for (; n < LORA_JOIN_MOST && names[n]; n++) {
         snprintf(name, sizeof(name), "%.*s%s.weight", (int)(length - tail), first->name, names[n]);

@@ -1,10 +1,11 @@
 /* lora_join.h - the A matrices of weights that read the same input, one below the other: one product gives all their x A^T.
  *
- * For serving alone: q, k, v of a layer, and its gate and up, when all of them have adapters of equal scale. A row of A is a column of the product
- * and one chain of its own over ascending k, so that nothing changes to the bit where the own kernels multiply. A model that trains multiplies
- * by each A: its gradient is laid out as they lie.
+ * For serving alone: q, k, v of a layer, and its gate and up, when all of them have adapters of equal scale. A row of A is a
+ * column of the product and one chain of its own over ascending k, so that nothing changes to the bit where the own kernels
+ * multiply. A model that trains multiplies by each A: its gradient is laid out as they lie.
  *
- *   lora_join_all when adapters are registered -> params_pack makes and renews the joined forms -> ops/linears.c uses those that are there
+ *   lora_join_all when adapters are registered -> params_pack makes and renews the joined forms -> ops/linears.c uses those that
+ *   are there
  */
 #pragma once
 

@@ -66,18 +66,21 @@ struct params {
 struct param *param_add(struct params *params, const char *name, int ndim, const int64_t *dim, bool linear);
 struct param *param_find(const struct params *params, const char *name);
 int params_allocate(struct params *params);                     /* zeroed; -ENOMEM */
-/* After param_add to parameters that hold values: room for all; the values of the first `held` floats stay. -ENOMEM: as before. */
+/* After param_add to parameters that hold values: room for all; the values of the first `held` floats stay. -ENOMEM: as
+ * before. */
 int params_grow(struct params *params, int64_t held);
 /* Forget every adapter: its parameters, their values, and that weights were used with them. -ENOMEM: as before. */
 int params_drop_adapters(struct params *params);
-/* numerics: fast: products with linear weights, forwards, backwards and for their gradients, round both operands to bf16 and sum in
- * fp32 (nn/cpu/kernels.h, docs/adr/0003-fast-numerics.md); values stay what they are. Holds for parameters that come later, too; before
- * params_pack, and made for all at once. Returns whether it is so: without VDPBF16PS, or a device, products stay strict, and the caller says so. */
+/* numerics: fast: products with linear weights, forwards, backwards and for their gradients, round both operands to bf16 and sum
+ * in fp32 (nn/cpu/kernels.h, docs/adr/0003-fast-numerics.md); values stay what they are. Holds for parameters that come later,
+ * too; before params_pack, and made for all at once. Returns whether it is so: without VDPBF16PS, or a device, products stay
+ * strict, and the caller says so. */
 bool params_use_fast(struct params *params);
 /* Passes run on this device from the next params_pack on, which then sends values there instead of packing. half: activations are
  * bf16 there, products of bf16 operands summed in fp32. Takes a reference. NULL: back to the CPU. */
 void params_use_device(struct params *params, struct device *device, bool half);
-/* The same with the process's device (device_set_process), if it has one and they are not there yet: bf16 when any matrix is, or with `fast`. */
+/* The same with the process's device (device_set_process), if it has one and they are not there yet: bf16 when any matrix is, or
+ * with `fast`. */
 void params_use_process_device(struct params *params);
 /* Is any matrix kept as bf16? Then passes on a device should be, too. */
 bool params_are_half(const struct params *params);

@@ -10,8 +10,8 @@
 int reward_config_read(const char *dir, int usual, int most, int *ret_history, struct error *error);
 int reward_config_write(const char *dir, int history, struct error *error);
 
-/* Which frame of an episode is the i-th picture of the prompt about frame `step`, i = 0 .. history + 1. Before there are so many the
- * first one stands in, so that every prompt has the same number of pictures. */
+/* Which frame of an episode is the i-th picture of the prompt about frame `step`, i = 0 .. history + 1. Before there are so many
+ * the first one stands in, so that every prompt has the same number of pictures. */
 static inline int reward_frame(int history, int step, int i)
 {
     int frame = step - (history + 1 - i);

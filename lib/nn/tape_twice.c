@@ -1,4 +1,5 @@
-/* tape_twice.c - blocks whose insides are not kept: computed on the way forward, and once more when the way back comes to them. */
+/* tape_twice.c - blocks whose insides are not kept: computed on the way forward, and once more when the way back comes to
+ * them. */
 #include <string.h>
 
 #include "nn/tape_internal.h"

@@ -2,9 +2,10 @@
  *
  *   tape_watch_new(places in the arena) -> tape->watch = watch -> passes -> tape->watch = NULL -> tape_watch_free
  *
- * On the way forward ops note the parameters that their way back will add to (ops/op.h). The backward replays records in reverse, so a
- * parameter is whole once the record of its first use is behind it; what nobody used is so at the very beginning. A block that is computed
- * twice counts as the one record that it leaves. An op that adds to what has been told already, for it noted nothing, fails the pass.
+ * On the way forward ops note the parameters that their way back will add to (ops/op.h). The backward replays records in reverse,
+ * so a parameter is whole once the record of its first use is behind it; what nobody used is so at the very beginning. A block
+ * that is computed twice counts as the one record that it leaves. An op that adds to what has been told already, for it noted
+ * nothing, fails the pass.
  *
  * Thread rule: the tape's. */
 #pragma once
@@ -14,7 +15,8 @@
 
 struct tape_watch;
 
-/* Place `which` is whole: what adds to it has been put on the tape's stream, or done. A negative answer fails the pass with it. */
+/* Place `which` is whole: what adds to it has been put on the tape's stream, or done. A negative answer fails the pass with
+ * it. */
 typedef int tape_whole_fn(void *arg, int which);
 
 /* begin: n offsets of parameters in the arena, ascending; borrowed. Others are ignored. -ENOMEM. */

@@ -11,8 +11,8 @@ static double power(double x, int n)
     return y;
 }
 
-void gae(const double *rewards, const double *values, const int *actions, int steps, double bootstrap, double gamma, double lambda,
-         double *ret_advantage, double *ret_return)
+void gae(const double *rewards, const double *values, const int *actions, int steps, double bootstrap, double gamma,
+         double lambda, double *ret_advantage, double *ret_return)
 {
     double running = 0, next = bootstrap;
 

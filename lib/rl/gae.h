@@ -12,8 +12,8 @@
 /* One episode. delta_t = r_t + gamma V_{t+1} - V_t; A_t = delta_t + gamma lambda A_{t+1}; R_t = A_t + V_t.
  * values[steps], NULL: no critic (V = 0). bootstrap: V(o_T) of an episode that was cut off; 0 at a terminal state.
  * actions[steps]: how many actions each decision took (chunks): gamma counts once for each of them; NULL: one. */
-void gae(const double *rewards, const double *values, const int *actions, int steps, double bootstrap, double gamma, double lambda,
-         double *ret_advantage, double *ret_return);
+void gae(const double *rewards, const double *values, const int *actions, int steps, double bootstrap, double gamma,
+         double lambda, double *ret_advantage, double *ret_return);
 
 /* (A - mean) / (std + 1e-8) in place, ddof 1; n < 2: only the mean is taken off. */
 void normalise_advantages(double *advantage, int64_t n);

@@ -1,8 +1,8 @@
 /* labels.h - what a process reward model should say of each frame of an episode whose end is known.
  *
  * Segments: five equal in time: frame t of T lies in segment i = min(4, t / (T/5)) for T >= 5, else 5t / T.
- * Milestones: an episode is cut where the gripper opens or closes and where the arm comes to rest, so that a segment is a piece of
- * the work and not of the clock.
+ * Milestones: an episode is cut where the gripper opens or closes and where the arm comes to rest, so that a segment is a piece
+ * of the work and not of the clock.
  * Of n segments a success climbs (i+1)/n; a failure half as fast, and not above .25: with five .1, .2, .25, .25, .25. */
 #pragma once
 

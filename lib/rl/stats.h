@@ -15,8 +15,8 @@ struct interval wilson(int64_t successes, int64_t n, double z);
 /* Percentile bootstrap interval (e.g. level .95) of mean(a - b) over n pairs. -EINVAL: no pair or no resample. -ENOMEM. */
 int paired_bootstrap(const double *a, const double *b, int n, int resamples, double level, uint64_t seed, struct interval *ret);
 
-/* The same of mean(a - b) over runs of several seeds, (seeds, states): seeds are drawn, then states within each. One seed: -EINVAL
- * (its interval would leave out what seeds do). -ENOMEM. */
+/* The same of mean(a - b) over runs of several seeds, (seeds, states): seeds are drawn, then states within each. One seed:
+ * -EINVAL (its interval would leave out what seeds do). -ENOMEM. */
 int hierarchical_bootstrap(const double *a, const double *b, int seeds, int states, int resamples, double level, uint64_t seed,
                            struct interval *ret);
 

@@ -1,5 +1,6 @@
-/* builds.h - which builds of gantry have run a run: its coordinators say theirs when they start, members when they join, and the ledger's
- * events keep both. A run may be drained and go on with a newer build, and a member elsewhere may have another than the rest.
+/* builds.h - which builds of gantry have run a run: its coordinators say theirs when they start, members when they join, and the
+ * ledger's events keep both. A run may be drained and go on with a newer build, and a member elsewhere may have another than the
+ * rest.
  *
  * Thread rule: none shared.  Failure rule: -errno, outputs untouched. */
 #pragma once
@@ -16,12 +17,14 @@ struct run_build {
 struct run_builds {
     struct run_build items[RUN_BUILDS];     /* in the order in which they came; what is more is left out */
     size_t n;
-    struct { uint64_t since_ms; size_t item; } learner[RUN_BUILD_SPANS];    /* rank 0 and others: wall clock, whenever it changed */
+    struct { uint64_t since_ms; size_t item; } learner[RUN_BUILD_SPANS];    /* rank 0 and others: wall clock, whenever it
+                                                                             * changed */
     size_t n_learner;
     bool silent;                /* somebody did not say (gantry before November 2026) */
 };
 
-extern const char *const run_build_roles[RUN_BUILD_ROLES];      /* "coordinator", "env worker", "actor", "PRM server", "learner" */
+extern const char *const run_build_roles[RUN_BUILD_ROLES];      /* "coordinator", "env worker", "actor", "PRM server",
+                                                                 * "learner" */
 
 int run_builds_read(struct ledger *ledger, struct run_builds *ret);
 

@@ -163,14 +163,14 @@ static void hear_played(struct checker *c, const struct history *h)
         if (p->mixed)
             violation(c, "episode %" PRIu64 ": more than one policy version acted in it", p->episode);
         if (p->policy_version != p->row_policy_version)
-            violation(c, "episode %" PRIu64 ": played by policy version %" PRIu64 ", its row says %" PRIu64, p->episode, p->policy_version,
-                      p->row_policy_version);
+            violation(c, "episode %" PRIu64 ": played by policy version %" PRIu64 ", its row says %" PRIu64, p->episode,
+                      p->policy_version, p->row_policy_version);
         if (p->prm_version && p->prm_version != p->row_prm_version)
-            violation(c, "episode %" PRIu64 ": scored by PRM version %" PRIu64 ", its row says %" PRIu64, p->episode, p->prm_version,
-                      p->row_prm_version);
+            violation(c, "episode %" PRIu64 ": scored by PRM version %" PRIu64 ", its row says %" PRIu64, p->episode,
+                      p->prm_version, p->row_prm_version);
         if (h->epoch && p->fence_epoch > h->epoch)
-            violation(c, "episode %" PRIu64 ": played under a lease of epoch %" PRIu64 ", the coordinator has had %" PRIu64, p->episode,
-                      p->fence_epoch, h->epoch);
+            violation(c, "episode %" PRIu64 ": played under a lease of epoch %" PRIu64 ", the coordinator has had %" PRIu64,
+                      p->episode, p->fence_epoch, h->epoch);
     }
 }
 

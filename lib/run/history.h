@@ -5,7 +5,8 @@
  *   each episode ends once, and what ended never changes;  a trained episode is in exactly one version's consumed list of its
  *   kind, with the digest the ledger has;  nothing is consumed that the ledger does not call trained;  nothing acknowledged
  *   (journaled event) is missing from the journal unless its segment was dropped by retention;  digests agree;  a version's
- *   parent exists and numbers only grow;  a done iteration has no open rows;  an episode was played by the one policy version, and
+ *   parent exists and numbers only grow;  a done iteration has no open rows;  an episode was played by the one policy version,
+ *                                         and
  *   scored by the one reward model, that its row names, under a lease of a coordinator that was.
  * history_load reads the three from a run directory; tests/sim fills the arrays itself. */
 #pragma once
@@ -29,7 +30,8 @@ struct history_event {          /* the ledger's, in order */
 
 struct history_record { uint64_t episode; uint8_t digest[SHA256_SIZE]; };       /* the journal's */
 
-struct history_played {         /* what the journal's trajectory says of how it was played, and what its row in the ledger asked for */
+struct history_played {         /* what the journal's trajectory says of how it was played, and what its row in the ledger asked
+                                 * for */
     uint64_t episode;
     uint64_t policy_version, prm_version;           /* of the trajectory; prm_version 0: not scored */
     uint64_t row_policy_version, row_prm_version;

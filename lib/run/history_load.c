@@ -136,8 +136,8 @@ static int compare_rows(const void *key, const void *row)
 }
 
 /* What a trajectory says of itself, beside its row. A damaged one is the journal's to report. */
-static int load_played(struct journal *journal, const struct journal_entry *entry, const struct ledger_episode *row, struct history *h,
-                       struct error *error)
+static int load_played(struct journal *journal, const struct journal_entry *entry, const struct ledger_episode *row,
+                       struct history *h, struct error *error)
 {
     struct history_played *played = &h->played[h->n_played];
     _cleanup_(trajectory_freep) Gantry__Trajectory *t = NULL;
@@ -146,8 +146,8 @@ static int load_played(struct journal *journal, const struct journal_entry *entr
     if (r < 0)
         return r;
     *played = (struct history_played) {
-        .episode = entry->episode, .policy_version = t->policy_version, .prm_version = t->prm_version, .fence_epoch = t->fence >> 32,
-        .row_policy_version = row->policy_version, .row_prm_version = row->prm_version,
+        .episode = entry->episode, .policy_version = t->policy_version, .prm_version = t->prm_version,
+        .fence_epoch = t->fence >> 32, .row_policy_version = row->policy_version, .row_prm_version = row->prm_version,
     };
     for (size_t k = 0; k < t->n_step_version; k++)
         played->mixed |= t->step_version[k] != t->policy_version;
@@ -155,8 +155,8 @@ static int load_played(struct journal *journal, const struct journal_entry *entr
     return 0;
 }
 
-static int load_all_played(struct journal *journal, struct ledger *ledger, const struct journal_entry *entries, size_t n, struct history *h,
-                           struct error *error)
+static int load_all_played(struct journal *journal, struct ledger *ledger, const struct journal_entry *entries, size_t n,
+                           struct history *h, struct error *error)
 {
     _cleanup_free_ struct ledger_episode *rows = NULL;
     size_t n_rows;

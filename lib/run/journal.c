@@ -48,7 +48,8 @@ int journal_index_add(struct journal *journal, struct segment *segment, const st
 
     HASH_FIND(hh, journal->index, &entry->episode, sizeof entry->episode, old);
     if (old)
-        return error_set(error, EBADMSG, "%s: episode %" PRIu64 " is in segments %04u-%06u and %04u-%06u: move the later file away",
+        return error_set(error, EBADMSG,
+                         "%s: episode %" PRIu64 " is in segments %04u-%06u and %04u-%06u: move the later file away",
                          journal->dir, entry->episode, old->entry.stage, old->entry.iteration, entry->stage, entry->iteration);
     node = calloc(1, sizeof *node);
     if (!node)
@@ -163,7 +164,8 @@ int journal_open(const char *dir, uint64_t run, enum journal_mode mode, struct j
             return error_set(error, ENOMEM, "%s: out of memory", dir);
     }
     r = index_directory(journal, notice, error);
-    if (r == 0 && mode == JOURNAL_WRITE && (r = fsync_directory(dir)) < 0)      /* the names that an earlier life gave, likewise */
+    if (r == 0 && mode == JOURNAL_WRITE && (r = fsync_directory(dir)) < 0)      /* the names that an earlier life gave,
+                                                                                 * likewise */
         r = error_set(error, -r, "%s: fsync: %s", dir, strerror(-r));
     if (r < 0)
         return r;

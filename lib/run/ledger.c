@@ -56,7 +56,8 @@ static int enter(struct ledger *ledger, const struct ledger_run *create, struct 
     if (r == 0)
         r = sql_run(ledger, "UPDATE run SET epoch = ?", "i", run->epoch);
     if (r == 0)
-        r = ledger_event(ledger, "start", 0, "epoch=%" PRIu64 "%s%s", run->epoch, create->build[0] ? " build=" : "", create->build);
+        r = ledger_event(ledger, "start", 0, "epoch=%" PRIu64 "%s%s", run->epoch, create->build[0] ? " build=" : "",
+                         create->build);
     if (r == 0)
         r = ledger_commit(ledger);
     if (r < 0)

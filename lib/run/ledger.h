@@ -4,9 +4,9 @@
  * written twice in the same transaction: as the new state of its row, and as a line of the append-only `events` table, which
  * the history checker reads. Nothing the coordinator says to anybody is said before its transaction has committed.
  *
- * What is opened is what was committed, to the last row, or it is refused (-EBADMSG): pages, tables, the sum of each row and the totals
- * of each table are checked, and a mark beside the file (ledger.sqlite-mark) tells when commits are missing at its end. So another
- * program may read the file, but cannot change it unnoticed.
+ * What is opened is what was committed, to the last row, or it is refused (-EBADMSG): pages, tables, the sum of each row and the
+ * totals of each table are checked, and a mark beside the file (ledger.sqlite-mark) tells when commits are missing at its end. So
+ * another program may read the file, but cannot change it unnoticed.
  *
  *   ledger_open -> ledger_load -> [ledger_begin -> changes... -> ledger_commit | ledger_rollback]* -> ledger_close
  *
@@ -103,8 +103,8 @@ struct ledger_version {
 int ledger_open(const char *path, const struct ledger_run *create, struct ledger **ret, struct error *error);
 /* Read only, epoch untouched, checked as above; for reports and the checker. -EBUSY: a coordinator holds the file. */
 int ledger_open_readonly(const char *path, struct ledger **ret, struct error *error);
-/* The run in `path` goes on with more stages behind those it had: from now on it belongs to the configuration with this digest. For
- * a copy of a run directory that branches off (cli/run_branch.h); nobody may hold the file (-EBUSY). */
+/* The run in `path` goes on with more stages behind those it had: from now on it belongs to the configuration with this digest.
+ * For a copy of a run directory that branches off (cli/run_branch.h); nobody may hold the file (-EBUSY). */
 int ledger_extend(const char *path, const uint8_t config_digest[SHA256_SIZE], struct error *error);
 struct ledger *ledger_close(struct ledger *ledger);
 DEFINE_FREEP(struct ledger, ledger_close)

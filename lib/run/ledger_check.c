@@ -1,6 +1,6 @@
-/* Is every byte that will be read one that was written? SQLite keeps no checksums: its own check finds broken trees and pages, the
- * schema's text is compared with what it must be, each row carries a sum of its columns and each table the total of those sums. A
- * row's sum takes the run's id, so that a page of another run's ledger does not pass, and its table's name. */
+/* Is every byte that will be read one that was written? SQLite keeps no checksums: its own check finds broken trees and pages,
+ * the schema's text is compared with what it must be, each row carries a sum of its columns and each table the total of those
+ * sums. A row's sum takes the run's id, so that a page of another run's ledger does not pass, and its table's name. */
 #include <endian.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -158,7 +158,8 @@ static int check_sums(struct ledger *ledger, struct error *error)
 /* A number in its header may say that only later programs can write it. */
 static int check_writable(struct ledger *ledger, struct error *error)
 {
-    if (ledger->readonly || sqlite3_db_readonly(ledger->db, "main") != 1 || access(sqlite3_db_filename(ledger->db, "main"), W_OK) < 0)
+    if (ledger->readonly || sqlite3_db_readonly(ledger->db, "main") != 1 ||
+        access(sqlite3_db_filename(ledger->db, "main"), W_OK) < 0)
         return 0;
     return damaged(error, "it calls itself a file that may only be read");
 }

@@ -1,9 +1,9 @@
 /* RUN/ledger.sqlite-mark: how far the ledger had come, told by another file.
  *
  * What SQLite finds broken in its write-ahead log it takes for a write that was cut short, and drops it with all that follows:
- * commits that were acknowledged would be gone and nobody would know; so would they in a ledger put back from an older copy. So each
- * commit, once it is durable, leaves the number of its last event here. A mark that is behind is right (nothing syncs it); a ledger
- * that is behind its mark has lost commits. No mark, or none that is whole (a power cut tore it): nothing is known. */
+ * commits that were acknowledged would be gone and nobody would know; so would they in a ledger put back from an older copy. So
+ * each commit, once it is durable, leaves the number of its last event here. A mark that is behind is right (nothing syncs it); a
+ * ledger that is behind its mark has lost commits. No mark, or none that is whole (a power cut tore it): nothing is known. */
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -63,10 +63,12 @@ int ledger_mark_check(struct ledger *ledger, int layout, struct error *error)
     if (n != sizeof m || memcmp(m.magic, magic, sizeof magic) || m.crc != crc_of(&m))
         return 0;
     if (le64toh(m.event) > event)
-        return error_set(error, EBADMSG, "damaged: it ends at event %" PRIu64 ", and events up to %" PRIu64 " had been committed: "
+        return error_set(error, EBADMSG,
+                         "damaged: it ends at event %" PRIu64 ", and events up to %" PRIu64 " had been committed: "
                          LEDGER_REMEDY, event, le64toh(m.event));
     if (le64toh(m.run) != ledger->run.id)
-        return error_set(error, EBADMSG, "damaged: it is of run %016" PRIx64 ", its mark (ledger.sqlite-mark) of run %016" PRIx64 ": "
+        return error_set(error, EBADMSG,
+                         "damaged: it is of run %016" PRIx64 ", its mark (ledger.sqlite-mark) of run %016" PRIx64 ": "
                          LEDGER_REMEDY, ledger->run.id, le64toh(m.run));
     return 0;
 }

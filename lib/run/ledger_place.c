@@ -120,7 +120,8 @@ int ledger_place_check(const char *path, enum ledger_place *ret, struct error *e
     if (r < 0)
         return error_set(error, -r, "%s: %s", path, strerror(-r));
     if (place == LEDGER_REFUSED)
-        return error_set(error, ENOTSUP, "%s lies on %s, whose locks or syncs are not known to hold: choose a run.dir on a local disk, "
+        return error_set(error, ENOTSUP,
+                         "%s lies on %s, whose locks or syncs are not known to hold: choose a run.dir on a local disk, "
                          "NFS, Lustre or GPFS", path, name);
     *ret = place;
     return 0;

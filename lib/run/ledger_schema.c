@@ -28,9 +28,9 @@ static const char layout_1[] =
     "CREATE TRIGGER events_stay BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;"
     "CREATE TRIGGER events_last BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are append-only'); END;";
 
-/* Layout 2 gave every row, as its last column, the sum of the others (ledger_check.c), which SQLite computes anew with each INSERT
- * and UPDATE; and every table the number of its rows and the total of their sums, so that a page as it was earlier, whose rows are
- * right one by one, does not pass. */
+/* Layout 2 gave every row, as its last column, the sum of the others (ledger_check.c), which SQLite computes anew with each
+ * INSERT and UPDATE; and every table the number of its rows and the total of their sums, so that a page as it was earlier, whose
+ * rows are right one by one, does not pass. */
 #define SUM(table, columns) ", sum INTEGER NOT NULL AS (row_sum('" table "', " columns ")) STORED"
 #define TOTAL(table)                                                                                                        \
     "CREATE TRIGGER " table "_more AFTER INSERT ON " table " BEGIN"                                                         \

@@ -39,7 +39,8 @@ void sql_digest(sqlite3_stmt *statement, int column, uint8_t out[SHA256_SIZE]); 
 /* ledger_schema.c: the layouts. */
 enum { LEDGER_LAYOUT = 2 };             /* the newest, PRAGMA user_version */
 int ledger_layout(struct ledger *ledger, int *ret);
-int ledger_check_schema(struct ledger *ledger, int layout, struct error *error);    /* -ENOTSUP: newer. -EBADMSG: another's tables */
+int ledger_check_schema(struct ledger *ledger, int layout, struct error *error);    /* -ENOTSUP: newer. -EBADMSG: another's
+                                                                                     * tables */
 int ledger_migrate(struct ledger *ledger, int layout);                  /* from `layout` to the newest */
 int ledger_empty_totals(struct ledger *ledger);         /* of a new run, whose id their sums take */
 

@@ -1,7 +1,8 @@
 /* manifest.h - the commit point of a version: a directory that is wholly there, under its number, or not at all.
  *
  *   version_begin       makes policies/.tmp-<host>-<pid>-<number>; the caller writes the checkpoint's files into it
- *   version_commit      hashes the files, writes manifest.json, fsyncs all and the directory, renames without replacing, fsyncs the
+ *   version_commit      hashes the files, writes manifest.json, fsyncs all and the directory, renames without replacing, fsyncs
+ *                       the
  *                       parent
  *   -EEXIST             somebody committed this number first: discard the work, load the winner
  *   manifest_read, manifest_verify, version_list, version_drop
@@ -41,7 +42,8 @@ int version_path(const char *run_dir, int kind, uint64_t number, char ret[VERSIO
 int version_begin(const char *run_dir, int kind, uint64_t number, char ret_dir[VERSION_PATH], struct error *error);
 int version_commit(const char *run_dir, const char *dir, struct manifest *manifest, struct error *error);
 void version_discard(const char *dir);                      /* remove an uncommitted directory */
-/* Before versions are looked for at a start: remove directories that dead processes left uncommitted; what they committed is durable. */
+/* Before versions are looked for at a start: remove directories that dead processes left uncommitted; what they committed is
+ * durable. */
 int version_sweep(const char *run_dir);
 
 /* A name that a version's file may have: it stays inside its directory, and is not hidden. */

@@ -28,7 +28,8 @@ static int make_durable(const char *run_dir, struct error *error)
     r = fsync_directory(run_dir);
     if (r == 0)
         r = fsync_directory(parent);
-    return r < 0 && r != -EACCES ? error_set(error, -r, "%s: fsync: %s", run_dir, strerror(-r)) : 0;     /* a parent that we may not read */
+    return r < 0 && r != -EACCES ? error_set(error, -r, "%s: fsync: %s", run_dir, strerror(-r)) : 0;     /* a parent that we may
+                                                                                                          * not read */
 }
 
 int rundir_prepare(const char *run_dir, struct error *error)
@@ -43,7 +44,8 @@ int rundir_prepare(const char *run_dir, struct error *error)
     for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
         r = rundir_path(run_dir, folders[i], path, error);
         if (r == 0 && (r = mkdir_p(path, 0755)) < 0)
-            r = error_set(error, -r, "%s: cannot be made: %s; run.dir must be a directory that this user may write to", path, strerror(-r));
+            r = error_set(error, -r, "%s: cannot be made: %s; run.dir must be a directory that this user may write to", path,
+                          strerror(-r));
         if (r < 0)
             return r;
     }
@@ -72,7 +74,8 @@ int rundir_lock(const char *run_dir, const char *name, int *ret_fd, struct error
         return error_set(error, errno, "%s: cannot be opened: %m; run.dir must be a directory that this user may write to", path);
     if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
         if (errno == ENOLCK || errno == ENOSYS || errno == EOPNOTSUPP)
-            return error_set(error, ENOTSUP, "%s: its file system has no locks (flock: %m): mount it with them (Lustre: -o flock; NFS: "
+            return error_set(error, ENOTSUP,
+                             "%s: its file system has no locks (flock: %m): mount it with them (Lustre: -o flock; NFS: "
                              "without nolock), or choose another run.dir", path);
         if (errno != EWOULDBLOCK)
             return error_set(error, errno, "%s: flock: %m", path);

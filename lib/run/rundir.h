@@ -14,8 +14,8 @@ enum { RUN_PATH = 512 };
 
 /* "RUN/name" into ret; -ENAMETOOLONG. */
 int rundir_path(const char *run_dir, const char *name, char ret[RUN_PATH], struct error *error);
-/* Make the directory and its folders (sock/ and endpoints/ aside). Existing ones are fine. -ENOTSUP: on a file system that a ledger
- * cannot trust (run/ledger_place.h). */
+/* Make the directory and its folders (sock/ and endpoints/ aside). Existing ones are fine. -ENOTSUP: on a file system that a
+ * ledger cannot trust (run/ledger_place.h). */
 int rundir_prepare(const char *run_dir, struct error *error);
 
 /* Take the lock `name` ("coordinator.lock"). *ret_fd keeps it; close it to let go. -EBUSY: *error names the holder. */

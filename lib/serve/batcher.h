@@ -1,9 +1,9 @@
 /* batcher.h - turns single requests into batches for a few compute threads.
  *
  * Requests wait in arrival order. Whenever a compute thread is idle it gets the oldest request's version and as many requests
- * of that version as wait, divided by the threads that are idle now, at most max_rows rows (one request of more travels alone): a lone request never waits for
- * company, and company forms by itself while the threads compute. What a row computes to does not depend on its batch, so
- * batching changes speed and nothing else.
+ * of that version as wait, divided by the threads that are idle now, at most max_rows rows (one request of more travels alone): a
+ * lone request never waits for company, and company forms by itself while the threads compute. What a row computes to does not
+ * depend on its batch, so batching changes speed and nothing else.
  *
  *   batcher_new -> batcher_add* -> (threads: compute) -> done(jobs) on the loop -> batcher_free
  *

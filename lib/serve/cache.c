@@ -129,7 +129,8 @@ int cache_has_room(const struct cache *cache, uint64_t bytes, struct error *erro
     available = (uint64_t)fs.f_bavail * fs.f_frsize;
     if (available >= bytes + SPARE_BYTES)
         return 0;
-    return error_set(error, ENOSPC, "%s: the version needs %" PRIu64 " MB, %" PRIu64 " MB are free; make room or give --cache DIR", cache->dir,
+    return error_set(error, ENOSPC,
+                     "%s: the version needs %" PRIu64 " MB, %" PRIu64 " MB are free; make room or give --cache DIR", cache->dir,
                      bytes >> 20, available >> 20);
 }
 
@@ -162,8 +163,8 @@ static void pull_path(const struct cache *cache, int kind, uint64_t number, char
     snprintf(ret, VERSION_PATH, "%s/%s/.pull-v%06" PRIu64, cache->dir, folder(kind), number);
 }
 
-int cache_begin(const struct cache *cache, int kind, uint64_t number, const uint8_t digest[SHA256_SIZE], char ret_dir[VERSION_PATH],
-                int *ret_lock, struct error *error)
+int cache_begin(const struct cache *cache, int kind, uint64_t number, const uint8_t digest[SHA256_SIZE],
+                char ret_dir[VERSION_PATH], int *ret_lock, struct error *error)
 {
     char dir[VERSION_PATH];
     int lock = -1, r;
@@ -239,7 +240,8 @@ static bool parse_base(const char *base, int kind, int *ret_kind, uint64_t *ret_
     return false;
 }
 
-int cache_base_of(const char *dir, int kind, int *ret_kind, uint64_t *ret_number, uint8_t ret_digest[SHA256_SIZE], struct error *error)
+int cache_base_of(const char *dir, int kind, int *ret_kind, uint64_t *ret_number, uint8_t ret_digest[SHA256_SIZE],
+                  struct error *error)
 {
     char base[PATH_MAX], hex[SHA256_HEX];
     int r = base_link_read(dir, base, hex, error);
@@ -247,7 +249,8 @@ int cache_base_of(const char *dir, int kind, int *ret_kind, uint64_t *ret_number
     if (r <= 0)
         return r;
     if (!parse_base(base, kind, ret_kind, ret_number))
-        return error_set(error, ENOTSUP, "%s/base.json: the base %s is no version of the run, and cannot be brought over", dir, base);
+        return error_set(error, ENOTSUP, "%s/base.json: the base %s is no version of the run, and cannot be brought over", dir,
+                         base);
     for (int i = 0; i < SHA256_SIZE; i++)
         if (sscanf(hex + 2 * i, "%2hhx", &ret_digest[i]) != 1)
             return error_set(error, EBADMSG, "%s/base.json: manifest_sha256 is no SHA-256", dir);

@@ -5,8 +5,8 @@
  *   ROOT/RUN-ROLE/lock                       shared by the processes that use it
  *
  * Members of one host, run and role share a cache: who holds a .pull directory's lock brings the version, the others wait for it.
- * Nothing here is made durable: a version is checked against its announced digest each time that it is loaded, and what is damaged
- * is thrown away and brought again. Caches of other runs that nobody has used for a week are removed.
+ * Nothing here is made durable: a version is checked against its announced digest each time that it is loaded, and what is
+ * damaged is thrown away and brought again. Caches of other runs that nobody has used for a week are removed.
  *
  * Thread rule: one thread at a time.  Failure rule: -errno, *error names the place and the remedy. */
 #pragma once
@@ -24,12 +24,14 @@ struct cache {
 int cache_open(struct cache *cache, const char *given, uint64_t run, const char *role, struct error *error);
 void cache_close(struct cache *cache);
 
-/* The version's directory here. 1: it is there and its manifest has that digest; 0: it is not (one with another digest is removed). */
+/* The version's directory here. 1: it is there and its manifest has that digest; 0: it is not (one with another digest is
+ * removed). */
 int cache_find(const struct cache *cache, int kind, uint64_t number, const uint8_t digest[SHA256_SIZE], char ret[VERSION_PATH]);
 
-/* Take the directory in which to bring a version; what lies there of another digest is removed. -EAGAIN: another process brings it. */
-int cache_begin(const struct cache *cache, int kind, uint64_t number, const uint8_t digest[SHA256_SIZE], char ret_dir[VERSION_PATH],
-                int *ret_lock, struct error *error);
+/* Take the directory in which to bring a version; what lies there of another digest is removed. -EAGAIN: another process brings
+ * it. */
+int cache_begin(const struct cache *cache, int kind, uint64_t number, const uint8_t digest[SHA256_SIZE],
+                char ret_dir[VERSION_PATH], int *ret_lock, struct error *error);
 /* All files are whole: it is a version from here on, unless another process was first (0, too). */
 int cache_commit(const struct cache *cache, int kind, uint64_t number, const char *dir, struct error *error);
 void cache_remove(const struct cache *cache, int kind, uint64_t number);
@@ -41,4 +43,5 @@ int cache_has_room(const struct cache *cache, uint64_t bytes, struct error *erro
 void cache_retain(const struct cache *cache, int kind, const uint64_t *keep, size_t n_keep);
 
 /* DIR (a version here) is an adapter on another version: 1 and which; 0: it is not. -ENOTSUP: its base lies outside the run. */
-int cache_base_of(const char *dir, int kind, int *ret_kind, uint64_t *ret_number, uint8_t ret_digest[SHA256_SIZE], struct error *error);
+int cache_base_of(const char *dir, int kind, int *ret_kind, uint64_t *ret_number, uint8_t ret_digest[SHA256_SIZE],
+                  struct error *error);

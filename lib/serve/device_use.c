@@ -12,12 +12,14 @@ int device_use(const char *name, struct error *error)
     device_set_process(device);
     if (!device)
         return 0;
-    log_info("device", "device=%s name=%s capability=%d.%d memory_gib=%.1f free_gib=%.1f driver=%d.%d blas=%s attention=%s", device->name,
+    log_info("device", "device=%s name=%s capability=%d.%d memory_gib=%.1f free_gib=%.1f driver=%d.%d blas=%s attention=%s",
+             device->name,
              LOG_Q(device->facts.name), device->facts.major, device->facts.minor, (double)device->facts.memory / 0x1p30,
              (double)device->facts.memory_free / 0x1p30, device->facts.driver / 1000, device->facts.driver % 1000 / 10,
              device->blas ? "cublaslt" : "own", device->dnn ? "cudnn" : "own");
     if (!device->blas)
-        log_warn("products are the own kernels', several times slower", "reason=%s", LOG_Q("libcublasLt.so.13 cannot be opened; put its folder into LD_LIBRARY_PATH"));
+        log_warn("products are the own kernels', several times slower", "reason=%s",
+                 LOG_Q("libcublasLt.so.13 cannot be opened; put its folder into LD_LIBRARY_PATH"));
     if (!device->dnn)
         log_warn("attention is the own kernel's", "reason=%s", LOG_Q(device->no_dnn));
     return 0;
@@ -29,9 +31,11 @@ struct device_fallbacks device_watch(struct lifecycle *lifecycle)
     struct device_fallbacks now = device_fallbacks(device_process());
 
     if (now.gemm && !told_gemm)
-        log_warn("cuBLASLt refuses a product: the own kernel does it, slower", "device=%s so_far=%llu", device_process()->name, now.gemm);
+        log_warn("cuBLASLt refuses a product: the own kernel does it, slower", "device=%s so_far=%llu", device_process()->name,
+                 now.gemm);
     if (now.attention && !told_attention)
-        log_warn("cuDNN does not take an attention: the own kernel does it, slower", "device=%s so_far=%llu reason=%s", device_process()->name,
+        log_warn("cuDNN does not take an attention: the own kernel does it, slower", "device=%s so_far=%llu reason=%s",
+                 device_process()->name,
                  now.attention, LOG_Q(device_refusal(device_process())[0] ? device_refusal(device_process()) : "its sequences differ in length"));
     if (device_lost(device_process()) && !told_loss) {
         log_error("the device answers no more, this process ends and may be started again", "device=%s reason=%s remedy=%s",

@@ -82,7 +82,8 @@ static void step(struct fetch *f, const struct pull_event *event);
 static void step_later(struct fetch *f, uint32_t file, uint64_t offset, int result, const char *text)
 {
     if (f->later.n < PULL_WINDOW)
-        f->later.items[f->later.n++] = (struct pull_event) {.kind = PULL_CHUNK, .file = file, .offset = offset, .result = result, .text = text};
+        f->later.items[f->later.n++] = (struct pull_event) {.kind = PULL_CHUNK, .file = file, .offset = offset, .result = result,
+                                                            .text = text};
 }
 
 static void on_reply(int result, const struct message *reply, void *arg)
@@ -137,7 +138,8 @@ static void ask(struct fetch *f, const struct pull_effect *effect)
     body.offset = effect->offset;
     body.size = effect->size;
     /* once: on a slow link a repetition would ask for bytes that are on their way; pull.c asks again */
-    r = wire_call(f->client, &(struct wire_call) {.kind = GANTRY__KIND__KIND_WEIGHTS, .version = f->now.number, .body = &body.base,
+    r = wire_call(f->client, &(struct wire_call) {.kind = GANTRY__KIND__KIND_WEIGHTS, .version = f->now.number,
+                                                  .body = &body.base,
                                                   .deadline_ms = effect->timeout_ms, .flags = WIRE_ONCE, .on_reply = on_reply, .arg = chunk},
                   &chunk->call);
     if (r < 0) {
@@ -172,7 +174,8 @@ static void carry_out(struct fetch *f, const struct pull_effect *effect)
     case PULL_WRITE: write_out(f, effect); break;
     case PULL_FORGET: drop_chunk(f, take_chunk(f, effect->file, effect->offset)); break;
     case PULL_RESTART:
-        log_warn("a file came damaged and is brought again", "version=%" PRIu64 " file=%s", f->now.number, LOG_Q(f->files[effect->file].name));
+        log_warn("a file came damaged and is brought again", "version=%" PRIu64 " file=%s", f->now.number,
+                 LOG_Q(f->files[effect->file].name));
         break;
     case PULL_DONE:
         f->pulling = false;
@@ -215,8 +218,8 @@ static void begin_pull(struct fetch *f)
     }
     f->pulling = true;
     if (!f->for_manifest)
-        log_info("bringing a version over from the learner", "version=%" PRIu64 " bytes=%" PRIu64 " here=%" PRIu64 " to=%s", f->now.number,
-                 f->pull.total, f->pull.written, LOG_Q(f->dir));
+        log_info("bringing a version over from the learner", "version=%" PRIu64 " bytes=%" PRIu64 " here=%" PRIu64 " to=%s",
+                 f->now.number, f->pull.total, f->pull.written, LOG_Q(f->dir));
     step(f, &(struct pull_event) {.kind = PULL_TICK});
 }
 
@@ -249,7 +252,8 @@ static void on_job(void *arg)
             chunk_free(f->write.chunk);
         finish(f, -ECANCELED, "not wanted any more");
     } else if (was == STEP_WRITE) {
-        struct pull_event event = {.kind = PULL_WRITTEN, .file = f->write.chunk->file, .offset = f->write.chunk->offset, .result = result};
+        struct pull_event event = {.kind = PULL_WRITTEN, .file = f->write.chunk->file, .offset = f->write.chunk->offset,
+                                   .result = result};
 
         chunk_free(f->write.chunk);
         step(f, &event);
@@ -260,23 +264,23 @@ static void on_job(void *arg)
     } else {
         uint64_t took_ms = loop_now_ms(f->loop) - f->started_ms;
 
-        log_info("version brought over", "version=%" PRIu64 " bytes=%" PRIu64 " ms=%" PRIu64, f->now.number, f->bytes_total - f->started_bytes,
-                 took_ms);
+        log_info("version brought over", "version=%" PRIu64 " bytes=%" PRIu64 " ms=%" PRIu64, f->now.number,
+                 f->bytes_total - f->started_bytes, took_ms);
         submit(f, STEP_LOOK);           /* it has a base, perhaps */
     }
 }
 
 /* ---- calls --------------------------------------------------------------------------------------------------------- */
 
-int fetch_new(struct loop *loop, struct wire *wire, struct worker *worker, Gantry__VersionKind kind, fetch_done_fn *done, void *arg,
-              struct fetch **ret)
+int fetch_new(struct loop *loop, struct wire *wire, struct worker *worker, Gantry__VersionKind kind, fetch_done_fn *done,
+              void *arg, struct fetch **ret)
 {
     struct fetch *f = calloc(1, sizeof *f);
 
     if (!f)
         return -ENOMEM;
-    *f = (struct fetch) {.loop = loop, .wire = wire, .worker = worker, .kind = kind, .done = done, .arg = arg, .lock = -1, .fd = -1,
-                         .cache = {.lock = -1}};
+    *f = (struct fetch) {.loop = loop, .wire = wire, .worker = worker, .kind = kind, .done = done, .arg = arg, .lock = -1,
+                         .fd = -1, .cache = {.lock = -1}};
     *ret = f;
     return 0;
 }
@@ -304,7 +308,8 @@ int fetch_learner(struct fetch *f, const char *address, const char *server_key, 
 {
     if (f->client)
         return strcmp(wire_client_address(f->client), address) ? wire_client_move(f->client, address, server_key, error) : 0;
-    return wire_client_new(f->wire, &(struct wire_client_options) {.address = address, .server_key = server_key}, &f->client, error);
+    return wire_client_new(f->wire, &(struct wire_client_options) {.address = address, .server_key = server_key}, &f->client,
+                           error);
 }
 
 int fetch_start(struct fetch *f, uint64_t version, const uint8_t digest[SHA256_SIZE], const uint64_t *keep, size_t n_keep)
@@ -365,7 +370,8 @@ bool fetch_text(const struct fetch *f, char *ret, size_t size)
 
     if (!f->active || !f->pulling || f->for_manifest)
         return false;
-    snprintf(ret, size, "bringing version %" PRIu64 ": %.0f of %.0f MB, %.1f MB/s, %.0f s left", f->now.number, (double)f->pull.written / 1e6,
+    snprintf(ret, size, "bringing version %" PRIu64 ": %.0f of %.0f MB, %.1f MB/s, %.0f s left", f->now.number,
+             (double)f->pull.written / 1e6,
              (double)f->pull.total / 1e6, rate, rate > 0 ? (double)(f->pull.total - MIN(f->pull.written, f->pull.total)) / 1e6 / rate : 0);
     return true;
 }

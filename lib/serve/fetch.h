@@ -3,8 +3,9 @@
  *   fetch_new -> fetch_cache (once the run is known), fetch_learner (whenever its address changes)
  *             -> fetch_start -> ... done(dir) -> fetch_start ... -> fetch_free
  *
- * One version at a time. Its manifest comes first: its SHA-256 is the one that the coordinator announced, and it has those of all other
- * files. An adapter's base comes with it. Requests and answers are the loop's; the disk is the worker's (the server's loader thread).
+ * One version at a time. Its manifest comes first: its SHA-256 is the one that the coordinator announced, and it has those of all
+ * other files. An adapter's base comes with it. Requests and answers are the loop's; the disk is the worker's (the server's
+ * loader thread).
  *
  * Thread rule: the loop's thread. fetch_free after the worker has ended. */
 #pragma once
@@ -16,11 +17,12 @@
 
 struct fetch;
 
-/* dir: where the version lies. -EAGAIN: no fault of the version, start again later; -ECANCELED: fetch_cancel. *text is one line. */
+/* dir: where the version lies. -EAGAIN: no fault of the version, start again later; -ECANCELED: fetch_cancel. *text is one
+ * line. */
 typedef void fetch_done_fn(int result, uint64_t version, const char *dir, const char *text, void *arg);
 
-int fetch_new(struct loop *loop, struct wire *wire, struct worker *worker, Gantry__VersionKind kind, fetch_done_fn *done, void *arg,
-              struct fetch **ret);
+int fetch_new(struct loop *loop, struct wire *wire, struct worker *worker, Gantry__VersionKind kind, fetch_done_fn *done,
+              void *arg, struct fetch **ret);
 struct fetch *fetch_free(struct fetch *fetch);
 DEFINE_FREEP(struct fetch, fetch_free)
 

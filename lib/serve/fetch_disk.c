@@ -99,7 +99,8 @@ static int open_at(struct fetch *f, const struct chunk *chunk)
     block = malloc(FETCH_MIB);
     if (!block)
         return -ENOMEM;
-    while (done < chunk->offset && (n = pread(f->fd, block, (size_t)MIN(chunk->offset - done, (uint64_t)FETCH_MIB), (off_t)done)) > 0) {
+    while (done < chunk->offset && (n = pread(f->fd, block, (size_t)MIN(chunk->offset - done, (uint64_t)FETCH_MIB),
+                                              (off_t)done)) > 0) {
         sha256_add(&f->sha, block, (size_t)n);
         done += (uint64_t)n;
     }

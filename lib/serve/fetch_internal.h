@@ -1,4 +1,5 @@
-/* fetch_internal.h - between fetch.c (the loop's thread) and fetch_disk.c (the worker's): one of them holds the fields at a time. */
+/* fetch_internal.h - between fetch.c (the loop's thread) and fetch_disk.c (the worker's): one of them holds the fields at a
+ * time. */
 #pragma once
 
 #include "serve/fetch.h"

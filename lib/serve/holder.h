@@ -56,7 +56,8 @@ struct holder_event {
     enum holder_event_kind kind;
     union {
         struct { const struct holder_listed *versions; size_t n; } list;
-        struct { uint64_t version; bool ok; const char *text; bool later; } loaded;    /* later: no fault of the version; not said */
+        struct { uint64_t version; bool ok; const char *text; bool later; } loaded;    /* later: no fault of the version; not
+                                                                                        * said */
     };
 };
 

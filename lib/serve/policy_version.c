@@ -9,8 +9,8 @@
 #include "run/manifest.h"
 
 /* A chunk of actions on grey pictures, the robot in the middle of its range. */
-static int probe_chunk(struct policy_version *v, struct openvla_session *session, const uint8_t *grey, const int32_t *prompt, int n,
-                       bool *ret_finite)
+static int probe_chunk(struct policy_version *v, struct openvla_session *session, const uint8_t *grey, const int32_t *prompt,
+                       int n, bool *ret_finite)
 {
     static const float middle[OPENVLA_MAX_PROPRIO];
     const struct oft_config *c = &v->model->config.oft;
@@ -54,7 +54,8 @@ static int probe(struct policy_version *v, struct error *error)
     else if (r >= 0 && config->oft.kind != OFT_NONE)
         r = probe_chunk(v, session, grey, prompt, n, &finite);
     else if (r >= 0)
-        r = openvla_act(v->model, session, &(struct act_item) {.images = {grey}, .n_images = 1, .prompt = prompt, .n_prompt = n, .temperature = 1}, 1, &act);
+        r = openvla_act(v->model, session, &(struct act_item) {.images = {grey}, .n_images = 1, .prompt = prompt, .n_prompt = n,
+                                                               .temperature = 1}, 1, &act);
     openvla_session_free(session);
     if (r < 0)
         return error_set(error, -r, "%s: the probe failed: %s", v->model->dir, strerror(-r));
@@ -105,14 +106,16 @@ int version_pack_failed(const char *dir, const struct params *params, int r, str
 
     (void)device_ask(params->device);
     if (r == -ENOMEM && device)
-        return error_set(error, ENOMEM, "%s: %.1f GiB of weights do not fit into the memory of %s (%.1f GiB, %.1f were free at the start; "
+        return error_set(error, ENOMEM,
+                         "%s: %.1f GiB of weights do not fit into the memory of %s (%.1f GiB, %.1f were free at the start; "
                          "two versions are held while one replaces the other); use a device with more, or adapters (policy.train: lora)",
                          dir, (double)bytes / 0x1p30, device->name, (double)device->facts.memory / 0x1p30,
                          (double)device->facts.memory_free / 0x1p30);
     return error_set(error, -r, "%s: %s", dir, device_error_text(device, r));
 }
 
-int policy_version_load(const char *dir, const uint8_t digest[32], bool fast, bool reward, struct policy_version **ret, struct error *error)
+int policy_version_load(const char *dir, const uint8_t digest[32], bool fast, bool reward, struct policy_version **ret,
+                        struct error *error)
 {
     _cleanup_(policy_version_freep) struct policy_version *v = calloc(1, sizeof *v);
     int r;
@@ -191,7 +194,8 @@ int policy_version_prompt(struct policy_version *v, const char *instruction, con
     return i < 0 ? i : 0;
 }
 
-int session_fit(struct openvla_session **session, struct openvla_config *made_for, const struct openvla_config *config, int max_batch)
+int session_fit(struct openvla_session **session, struct openvla_config *made_for, const struct openvla_config *config,
+                int max_batch)
 {
     struct openvla_session *fitting;
     int r;

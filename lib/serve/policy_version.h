@@ -19,9 +19,11 @@ struct policy_version {
     int n_prompts;
 };
 
-/* `fast`: linear layers compute in bf16 (params_use_fast). `reward`: it must have a reward head and is probed by scoring, otherwise by acting. -EBADMSG: manifest or weights are not
- * what was announced; -EINVAL: the probe gave numbers that are not finite. */
-int policy_version_load(const char *dir, const uint8_t digest[32], bool fast, bool reward, struct policy_version **ret, struct error *error);
+/* `fast`: linear layers compute in bf16 (params_use_fast). `reward`: it must have a reward head and is probed by scoring,
+ * otherwise by acting. -EBADMSG: manifest or weights are not what was announced; -EINVAL: the probe gave numbers that are not
+ * finite. */
+int policy_version_load(const char *dir, const uint8_t digest[32], bool fast, bool reward, struct policy_version **ret,
+                        struct error *error);
 struct policy_version *policy_version_free(struct policy_version *version);
 DEFINE_FREEP(struct policy_version, policy_version_free)
 
@@ -37,4 +39,5 @@ int version_pack_failed(const char *dir, const struct params *params, int r, str
 int policy_version_prompt(struct policy_version *version, const char *instruction, const int32_t **ret_ids, int *ret_n);
 
 /* *session fits `config` (it was made for *made_for), or is replaced by one that does. -ENOMEM: the old one is still there. */
-int session_fit(struct openvla_session **session, struct openvla_config *made_for, const struct openvla_config *config, int max_batch);
+int session_fit(struct openvla_session **session, struct openvla_config *made_for, const struct openvla_config *config,
+                int max_batch);

@@ -155,11 +155,11 @@ static void on_chunk(struct pull *p, const struct pull_event *event, uint64_t no
         next_file_at_the_end(p);
     }
     if (!file->sized) {
-        fail(p, out, -EFBIG, "%s has %" PRIu64 " bytes at the learner, %" PRIu64 " at most are taken", file->name, event->file_size,
-             p->limits.unsized);
+        fail(p, out, -EFBIG, "%s has %" PRIu64 " bytes at the learner, %" PRIu64 " at most are taken", file->name,
+             event->file_size, p->limits.unsized);
     } else if (event->file_size != file->size || event->size != slot->size) {
-        fail(p, out, -EBADMSG, "%s has %" PRIu64 " bytes at the learner, %" PRIu64 " by the manifest (%u of %u bytes came)", file->name,
-             event->file_size, file->size, event->size, slot->size);
+        fail(p, out, -EBADMSG, "%s has %" PRIu64 " bytes at the learner, %" PRIu64 " by the manifest (%u of %u bytes came)",
+             file->name, event->file_size, file->size, event->size, slot->size);
     } else {
         slot->state = PULL_HERE;
         p->failures = 0;
@@ -172,7 +172,8 @@ static void on_chunk(struct pull *p, const struct pull_event *event, uint64_t no
 static void begin_again(struct pull *p, uint32_t file, struct pull_effects *out)
 {
     if (++p->damaged > DAMAGED_MAX) {
-        fail(p, out, -EBADMSG, "%s: its bytes are not those its manifest lists, also when they are brought again", p->files[file].name);
+        fail(p, out, -EBADMSG, "%s: its bytes are not those its manifest lists, also when they are brought again",
+             p->files[file].name);
         return;
     }
     forget_all(p, out);

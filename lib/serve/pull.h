@@ -7,9 +7,9 @@
  *
  *   pull_init(files, each with what is on disk of it) -> [pull_step(event) -> effects]* -> PULL_DONE or PULL_FAILED
  *
- * What failed but may go better (silence, a learner that restarts, BUSY) is asked for again after 100 ms, doubling to 5 s, +-25 %;
- * PULL_TRIES in a row without a chunk end it with -EAGAIN: what is on disk stays. A file whose bytes are not what its digest says is
- * begun again once. Pure.  Thread rule: none shared.  Failure rule: a step cannot fail. */
+ * What failed but may go better (silence, a learner that restarts, BUSY) is asked for again after 100 ms, doubling to 5 s, +-25
+ * %; PULL_TRIES in a row without a chunk end it with -EAGAIN: what is on disk stays. A file whose bytes are not what its digest
+ * says is begun again once. Pure.  Thread rule: none shared.  Failure rule: a step cannot fail. */
 #pragma once
 
 #include <stdbool.h>
@@ -52,8 +52,10 @@ struct pull {
 };
 
 enum pull_event_kind {
-    PULL_CHUNK,                     /* an answer: .file, .offset; .result 0: .size bytes of a file of .file_size; or what went wrong */
-    PULL_WRITTEN,                   /* .file, .offset; .result: 0, -EBADMSG (a whole file, and not the one), or an error of the disk */
+    PULL_CHUNK,                     /* an answer: .file, .offset; .result 0: .size bytes of a file of .file_size; or what went
+                                     * wrong */
+    PULL_WRITTEN,                   /* .file, .offset; .result: 0, -EBADMSG (a whole file, and not the one), or an error of the
+                                     * disk */
     PULL_TICK,
 };
 
@@ -69,7 +71,8 @@ struct pull_event {
 
 enum pull_effect_kind {
     PULL_ASK,                       /* .size bytes of .file at .offset, within .timeout_ms; then PULL_CHUNK */
-    PULL_WRITE,                     /* the chunk that came for (.file, .offset), at its file's end; .last: then check its digest */
+    PULL_WRITE,                     /* the chunk that came for (.file, .offset), at its file's end; .last: then check its
+                                     * digest */
     PULL_FORGET,                    /* chunks that came or will come of (.file, .offset): not wanted any more */
     PULL_RESTART,                   /* .file: what is on disk of it is damaged, cut it to nothing */
     PULL_DONE,                      /* every file is whole and checked */

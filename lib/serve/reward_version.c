@@ -65,7 +65,8 @@ int reward_version_load(const char *dir, const uint8_t digest[32], bool fast, st
 
     if (!v)
         return error_set(error, ENOMEM, "out of memory");
-    r = qwen_vl_is(dir) ? load_backbone(dir, digest, fast, v, error) : policy_version_load(dir, digest, fast, true, &v->trunk, error);
+    r = qwen_vl_is(dir) ? load_backbone(dir, digest, fast, v, error) : policy_version_load(dir, digest, fast, true, &v->trunk,
+            error);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(v);

@@ -71,7 +71,8 @@ static void on_request(struct request *request, void *arg)
     int rows;
 
     if (message->envelope.kind != s->kind->request_kind) {
-        (void)wire_refuse(request, GANTRY__STATUS__STATUS_BAD_REQUEST, "a %s does not answer this kind of request", s->kind->name);
+        (void)wire_refuse(request, GANTRY__STATUS__STATUS_BAD_REQUEST, "a %s does not answer this kind of request",
+                          s->kind->name);
         return;
     }
     if (s->draining) {
@@ -96,8 +97,8 @@ static void on_request(struct request *request, void *arg)
         (void)wire_refuse(request, GANTRY__STATUS__STATUS_BUSY, "no memory for the request now");
         return;
     }
-    *job = (struct serve_job) {.request = request_take(request), .version = held->version, .model = held->model, .rows = (unsigned)rows,
-                               .status = GANTRY__STATUS__STATUS_INTERNAL};
+    *job = (struct serve_job) {.request = request_take(request), .version = held->version, .model = held->model,
+                               .rows = (unsigned)rows, .status = GANTRY__STATUS__STATUS_INTERNAL};
     batcher_add(s->batcher, job);
 }
 
@@ -109,7 +110,8 @@ static void on_welcome(const Gantry__Welcome *welcome, bool again, void *arg)
     struct error error = {0};
     int r = 0;
 
-    log_info(again ? "welcomed again" : "welcomed", "member=%u run=%016" PRIx64 " epoch=%" PRIu64, welcome->member, welcome->run, welcome->epoch);
+    log_info(again ? "welcomed again" : "welcomed", "member=%u run=%016" PRIx64 " epoch=%" PRIu64, welcome->member, welcome->run,
+             welcome->epoch);
     if (!s->run_dir[0])
         snprintf(s->run_dir, sizeof s->run_dir, "%s", welcome->run_dir);
     if (!again)
@@ -135,7 +137,8 @@ static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
     struct device_fallbacks fallbacks = device_watch(s->lifecycle);
     const struct { const char *name; double value; } now[] = {
         {"requests_total", (double)totals.jobs}, {"rows_total", (double)totals.rows}, {"batches_total", (double)totals.batches},
-        {"busy_ms_total", (double)totals.busy_ns / 1e6}, {"in_flight", (double)batcher_in_flight(s->batcher)}, {"refused_total", (double)s->refused},
+        {"busy_ms_total", (double)totals.busy_ns / 1e6}, {"in_flight", (double)batcher_in_flight(s->batcher)},
+        {"refused_total", (double)s->refused},
         {"rss_peak_bytes", (double)process_peak_rss_bytes()}, {"cpu_ms_total", (double)clock() * 1000 / CLOCKS_PER_SEC},
         {"brought_bytes_total", (double)(s->fetch ? fetch_bytes_total(s->fetch) : 0)},
         {"gemm_fallback_total", (double)fallbacks.gemm}, {"attention_fallback_total", (double)fallbacks.attention},
@@ -262,12 +265,13 @@ static int open_socket(struct serve *s, const struct args *args, struct error *e
         r = address_ipc(s->run_dir, name, address, error);
     }
     if (r == 0)
-        r = wire_server_new(s->wire, &(struct wire_server_options) {.address = address, .on_request = on_request, .arg = s}, &s->server, error);
+        r = wire_server_new(s->wire, &(struct wire_server_options) {.address = address, .on_request = on_request, .arg = s},
+                            &s->server, error);
     return r;
 }
 
-int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct serve_kind *kind, const struct args *args,
-              struct serve **ret, struct error *error)
+int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct serve_kind *kind,
+              const struct args *args, struct serve **ret, struct error *error)
 {
     _cleanup_(serve_freep) struct serve *s = calloc(1, sizeof *s);
     unsigned threads = args->threads ? args->threads : 1;
@@ -286,7 +290,8 @@ int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle,
     s->state = kind->state_new(threads);
     if (!s->state)
         return error_set(error, ENOMEM, "out of memory");
-    r = batcher_new(loop, &(struct batcher_options) {.threads = threads, .max_rows = kind->max_rows, .compute = kind->compute, .state = s->state,
+    r = batcher_new(loop, &(struct batcher_options) {.threads = threads, .max_rows = kind->max_rows, .compute = kind->compute,
+                                                     .state = s->state,
                                                        .done = on_job_done, .arg = s}, &s->batcher);
     if (r == 0)
         r = worker_new("loader", 1, 2 * HOLDER_MAX, &s->loader);
@@ -301,13 +306,14 @@ int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle,
     if (r < 0)
         return r;
     r = member_new(wire, &(struct member_options) {
-        .join = args->join ? args->join : args->run_dir, .server_key = server_key, .build = GANTRY_BUILD, .device = args->device ? args->device : "cpu",
-        .address = wire_server_address(s->server),
-        .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat, .on_endpoints = on_endpoints, .on_drain = on_member_drain, .on_push = on_push,
-        .on_state = on_state, .on_refused = on_refused, .arg = s}, &s->member, error);
+        .join = args->join ? args->join : args->run_dir, .server_key = server_key, .build = GANTRY_BUILD,
+        .device = args->device ? args->device : "cpu", .address = wire_server_address(s->server),
+        .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat, .on_endpoints = on_endpoints, .on_drain = on_member_drain,
+        .on_push = on_push, .on_state = on_state, .on_refused = on_refused, .arg = s}, &s->member, error);
     if (r < 0)
         return r;
-    log_info("up", "build=%s pid=%d threads=%u address=%s", GANTRY_BUILD, (int)getpid(), threads, LOG_Q(wire_server_address(s->server)));
+    log_info("up", "build=%s pid=%d threads=%u address=%s", GANTRY_BUILD, (int)getpid(), threads,
+             LOG_Q(wire_server_address(s->server)));
     *ret = TAKE_PTR(s);
     return 0;
 }
@@ -330,7 +336,8 @@ int serve_main(const struct serve_kind *kind, const struct args *args)
     int r = loop_new(&loop);
 
     if (r == 0)
-        r = lifecycle_new(loop, &(struct lifecycle_options) {.drain_ms = DRAIN_MS, .on_drain = drain_from_lifecycle, .arg = &serve}, &lifecycle);
+        r = lifecycle_new(loop, &(struct lifecycle_options) {.drain_ms = DRAIN_MS, .on_drain = drain_from_lifecycle,
+                                                             .arg = &serve}, &lifecycle);
     if (r == 0)
         r = wire_new(loop_uv(loop), kind->role, &wire);
     if (r == 0)

@@ -29,9 +29,10 @@ struct serve_kind {
     int (*check)(const struct message *message, void *model, struct error *error);
     /* Fill in reply or status of each job; all are of one model. `state` is the daemon's own, for `lanes` lanes. */
     void (*compute)(void *state, unsigned lane, struct serve_job **jobs, unsigned n);
-    /* How well the answers of two versions agree. second NULL: 0 if the request is one to compare versions by. NULL: no version is ever on
-     * trial. -errno: not comparable. */
-    int (*compare)(const struct message *message, const ProtobufCMessage *first, const ProtobufCMessage *second, Gantry__ShadowScored *ret);
+    /* How well the answers of two versions agree. second NULL: 0 if the request is one to compare versions by. NULL: no version
+     * is ever on trial. -errno: not comparable. */
+    int (*compare)(const struct message *message, const ProtobufCMessage *first, const ProtobufCMessage *second,
+                   Gantry__ShadowScored *ret);
     void *(*state_new)(unsigned lanes);
     void (*state_free)(void *state);
     void (*on_seed)(void *state, uint64_t seed);        /* the run's seed, from Welcome; may be NULL */
@@ -39,8 +40,8 @@ struct serve_kind {
 
 struct serve;
 
-int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct serve_kind *kind, const struct args *args,
-              struct serve **ret, struct error *error);
+int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct serve_kind *kind,
+              const struct args *args, struct serve **ret, struct error *error);
 void serve_drain(struct serve *serve);
 struct serve *serve_free(struct serve *serve);
 DEFINE_FREEP(struct serve, serve_free)

@@ -28,7 +28,8 @@ struct serve {
     void *state;
     char run_dir[PATH_MAX];
     char *cache_root;                   /* --cache */
-    struct fetch *fetch;                /* versions that cannot be seen here; NULL before the first Welcome, or if there is no place for them */
+    struct fetch *fetch;                /* versions that cannot be seen here; NULL before the first Welcome, or if there is no
+                                         * place for them */
     bool sees_run;                      /* the run's directory is seen from here */
     uint64_t missing; unsigned misses;  /* the version that was looked for in vain last, and how often */
     bool draining, leaving;
@@ -44,15 +45,16 @@ struct serve {
 /* server_versions.c: one step of the holder, its effects carried out. */
 void serve_apply(struct serve *serve, const struct holder_event *event);
 void serve_versions(struct serve *serve, const Gantry__Versions *said);     /* what the coordinator wants held */
-/* The first Welcome: is the run's directory seen from here? If not, or later not the version: a place to bring versions to. -errno with a
- * line: neither of them. */
+/* The first Welcome: is the run's directory seen from here? If not, or later not the version: a place to bring versions to.
+ * -errno with a line: neither of them. */
 int serve_look_for_run(struct serve *serve, const Gantry__Welcome *welcome, struct error *error);
 void serve_learners(struct serve *serve, Gantry__Endpoint *const *endpoints, size_t n);
 void serve_versions_tick(struct serve *serve);
 struct held_model *serve_find_model(struct serve *serve, uint64_t version); /* NULL: not here */
 
 /* server_shadow.c: a version on trial. */
-bool serve_shadow_wants(const struct serve *serve, const struct serve_job *job);    /* its answer can be compared, and there is a place */
+bool serve_shadow_wants(const struct serve *serve, const struct serve_job *job);    /* its answer can be compared, and there is a
+                                                                                     * place */
 void serve_shadow_take(struct serve *serve, struct serve_job *job);     /* takes it; its request has been answered and is kept */
 void serve_shadow_turn(struct serve *serve);                            /* begins what can begin */
 void serve_shadow_done(struct serve *serve, struct serve_job *job);     /* takes it */

@@ -1,8 +1,9 @@
-/* server_shadow.c - finished episodes scored a second time, by a version on trial, and how well the two agree told to the coordinator.
+/* server_shadow.c - finished episodes scored a second time, by a version on trial, and how well the two agree told to the
+ * coordinator.
  *
- * The episode's own answer has gone out by then: nobody waits for the second one. At most SERVE_SHADOWS wait and one computes; it starts when
- * nothing else is to do, or when BETWEEN requests have been answered since the last. What finds no place is not scored twice: a trial is a
- * sample. */
+ * The episode's own answer has gone out by then: nobody waits for the second one. At most SERVE_SHADOWS wait and one computes; it
+ * starts when nothing else is to do, or when BETWEEN requests have been answered since the last. What finds no place is not
+ * scored twice: a trial is a sample. */
 #include <errno.h>
 #include <string.h>
 
@@ -28,7 +29,8 @@ void serve_shadow_clear(struct serve *s)
 
 bool serve_shadow_wants(const struct serve *s, const struct serve_job *job)
 {
-    return s->shadow && job->reply && job->version != s->shadow && s->n_shadows < SERVE_SHADOWS && !s->draining && s->kind->compare &&
+    return s->shadow && job->reply && job->version != s->shadow && s->n_shadows < SERVE_SHADOWS && !s->draining &&
+        s->kind->compare &&
            s->kind->compare(job->request->message, job->reply, NULL, NULL) == 0;
 }
 
@@ -41,7 +43,8 @@ void serve_shadow_take(struct serve *s, struct serve_job *job)
 
 void serve_shadow_turn(struct serve *s)
 {
-    struct held_model *held = s->shadow && holder_peek(&s->holder, s->shadow) == HOLDER_SERVE ? serve_find_model(s, s->shadow) : NULL;
+    struct held_model *held = s->shadow && holder_peek(&s->holder, s->shadow) == HOLDER_SERVE ? serve_find_model(s,
+            s->shadow) : NULL;
     struct serve_job *job;
     struct error error;
 
@@ -52,7 +55,8 @@ void serve_shadow_turn(struct serve *s)
     job = s->shadows[0];
     s->n_shadows--;
     memmove(s->shadows, s->shadows + 1, s->n_shadows * sizeof(s->shadows[0]));
-    if (s->kind->check(job->request->message, held->model, &error) < 0 || holder_take(&s->holder, held->version) != HOLDER_SERVE) {
+    if (s->kind->check(job->request->message, held->model, &error) < 0 ||
+        holder_take(&s->holder, held->version) != HOLDER_SERVE) {
         drop(job);                      /* the version on trial takes other pictures */
         return;
     }
@@ -77,7 +81,8 @@ void serve_shadow_done(struct serve *s, struct serve_job *job)
     report.shadow = job->version;
     if (job->reply && s->member && s->kind->compare(job->request->message, job->first, job->reply, &report) == 0) {
         report.member = member_id(s->member);
-        (void)wire_call(member_client(s->member), &(struct wire_call) {.kind = GANTRY__KIND__KIND_SHADOW_SCORED, .version = job->version,
+        (void)wire_call(member_client(s->member),
+                        &(struct wire_call) {.kind = GANTRY__KIND__KIND_SHADOW_SCORED, .version = job->version,
                         .body = &report.base, .deadline_ms = REPORT_DEADLINE_MS, .on_reply = ignore_reply}, NULL);
     }
     drop(job);

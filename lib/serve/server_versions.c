@@ -1,5 +1,5 @@
-/* server_versions.c - reading, announcing and freeing versions: the holder's effects, carried out. A loader thread does what takes long.
- * A version whose directory is not seen here is brought over from the learner first (fetch.h). */
+/* server_versions.c - reading, announcing and freeing versions: the holder's effects, carried out. A loader thread does what
+ * takes long. A version whose directory is not seen here is brought over from the learner first (fetch.h). */
 #include <errno.h>
 #include <inttypes.h>
 #include <malloc.h>
@@ -40,7 +40,8 @@ static void unload_job(void *arg)
 
     job->kind->unload(job->model);
     free(job);
-    (void)malloc_trim(0);       /* the next version's tensors rarely fit where these were, and resident memory went up with every version */
+    (void)malloc_trim(0);       /* the next version's tensors rarely fit where these were, and resident memory went up with every
+                                 * version */
 }
 
 /* Freeing a large model takes a while: the loader does it. */
@@ -104,7 +105,8 @@ static void on_loaded(void *arg)
     } else {
         log_warn("version refused", "version=%" PRIu64 " reason=%s", job->version, LOG_Q(error_text(&job->error, job->result)));
     }
-    serve_apply(s, &(struct holder_event) {.kind = HOLDER_LOADED, .loaded = {job->version, job->result == 0, error_text(&job->error, job->result),
+    serve_apply(s, &(struct holder_event) {.kind = HOLDER_LOADED,
+                                           .loaded = {job->version, job->result == 0, error_text(&job->error, job->result),
                                                                              .later = job->brought && job->result == -EBADMSG}});
     free(job);
 }
@@ -116,7 +118,8 @@ static void load_job(void *arg)
 
     snprintf(manifest, sizeof manifest, "%s/manifest.json", job->dir);
     job->missing = job->elsewhere || (!job->brought && access(manifest, F_OK) < 0);
-    job->result = job->elsewhere ? -ENOENT : job->serve->kind->load(job->dir, job->digest, job->serve->fast, &job->model, &job->error);
+    job->result = job->elsewhere ? -ENOENT : job->serve->kind->load(job->dir, job->digest, job->serve->fast, &job->model,
+                                                                    &job->error);
     if (job->brought && job->result == -EBADMSG)
         fetch_damaged(job->serve->fetch, job->version);     /* what was brought is not what it was then: bring it again */
     (void)loop_post(job->serve->loop, on_loaded, job);
@@ -182,8 +185,8 @@ int serve_look_for_run(struct serve *s, const Gantry__Welcome *welcome, struct e
     if (r == 0)
         r = fetch_cache(s->fetch, s->cache_root, welcome->run, wire_role_name(s->kind->role), error);
     if (r == 0 && !s->sees_run)
-        log_info("the run's directory is not seen here: versions are brought over from the learner", "run_dir=%s why=%s", LOG_Q(s->run_dir),
-                 LOG_Q(read == 0 ? "it is another run's" : strerror(-read)));
+        log_info("the run's directory is not seen here: versions are brought over from the learner", "run_dir=%s why=%s",
+                 LOG_Q(s->run_dir), LOG_Q(read == 0 ? "it is another run's" : strerror(-read)));
     if (r == 0)
         return 0;
     s->fetch = fetch_free(s->fetch);
@@ -197,7 +200,8 @@ void serve_learners(struct serve *s, Gantry__Endpoint *const *endpoints, size_t 
     for (size_t i = 0; i < n && s->fetch; i++)
         if (endpoints[i]->role == GANTRY__ROLE__ROLE_LEARNER && endpoints[i]->rank == 0 && *endpoints[i]->address &&
             fetch_learner(s->fetch, endpoints[i]->address, endpoints[i]->public_key, &error) < 0)
-            log_warn("the learner cannot be asked for versions", "address=%s reason=%s", LOG_Q(endpoints[i]->address), LOG_Q(error.text));
+            log_warn("the learner cannot be asked for versions", "address=%s reason=%s", LOG_Q(endpoints[i]->address),
+                     LOG_Q(error.text));
 }
 
 void serve_versions_tick(struct serve *s)
@@ -232,7 +236,8 @@ static void say_state(struct serve *s, const struct holder_effect *effect)
     body.version = effect->version;
     body.ready = effect->ready;
     body.text = (char *)effect->text;
-    (void)wire_call(member_client(s->member), &(struct wire_call) {.kind = GANTRY__KIND__KIND_VERSION_STATE, .version = effect->version,
+    (void)wire_call(member_client(s->member),
+                    &(struct wire_call) {.kind = GANTRY__KIND__KIND_VERSION_STATE, .version = effect->version,
                     .body = &body.base, .deadline_ms = STATE_DEADLINE_MS, .on_reply = ignore_reply}, NULL);
 }
 

@@ -158,8 +158,9 @@ int sim_renderer_open(int device, int height, int width, struct sim_renderer **r
     if (height < 8 || width < 8 || height > 4096 || width > 4096)
         return error_set(error, EINVAL, "renderer: image size %dx%d is outside 8..4096", height, width);
     setenv("LP_NUM_THREADS", "0", 0);       /* before the driver is loaded; the user's own value wins */
-    /* Mesa's cache on disk has a thread of nice 19. A process that was killed is not gone before each of its threads has run once more, and on
-     * a busy machine that one waits for seconds: so long nobody starts another in its place. Compiling anew costs 0.1 s. */
+    /* Mesa's cache on disk has a thread of nice 19. A process that was killed is not gone before each of its threads has run once
+     * more, and on a busy machine that one waits for seconds: so long nobody starts another in its place. Compiling anew costs
+     * 0.1 s. */
     if (device == -1)
         setenv("MESA_SHADER_CACHE_DISABLE", "true", 0);
 

@@ -79,10 +79,10 @@ int sim_expert(struct sim_slot *slot, float ret_action[SIM_ACTION_DIMS]);
 int sim_demonstrate(struct sim_slot *slot, const char *style, uint64_t seed, int step,
                     float ret_action[SIM_ACTION_DIMS], float ret_label[SIM_ACTION_DIMS]);
 
-/* The world interferes, once in an episode, before control step `step` of at most `limit`: "push" shoves the thing that the task is
- * about by 4 cm (a drawer: back in), "drop" takes out of the hand what it holds, "offset" shifts the hand by 5 cm. When and in
- * which direction is drawn by (seed), so that policies are compared under the same blows. Ask before every step until it returns 1
- * (done); 0: not now. -ENOTSUP: the suite cannot. -EINVAL: no such kind. */
+/* The world interferes, once in an episode, before control step `step` of at most `limit`: "push" shoves the thing that the task
+ * is about by 4 cm (a drawer: back in), "drop" takes out of the hand what it holds, "offset" shifts the hand by 5 cm. When and in
+ * which direction is drawn by (seed), so that policies are compared under the same blows. Ask before every step until it returns
+ * 1 (done); 0: not now. -ENOTSUP: the suite cannot. -EINVAL: no such kind. */
 int sim_perturb(struct sim_slot *slot, const char *kind, uint64_t seed, int step, int limit);
 
 /* Full state (integrator state, controller targets, clock, success latch) as bytes: equal bytes = equal future. */

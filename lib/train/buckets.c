@@ -47,8 +47,10 @@ static int cut(struct buckets *b, const struct adamw_range *spans, int n, int64_
 
 int buckets_make(const struct adamw_range *ranges, int n, int64_t most, struct buckets *ret)
 {
-    _cleanup_free_ struct adamw_range *sorted = calloc((size_t)n + 1, sizeof *sorted), *spans = calloc((size_t)n + 1, sizeof *spans);
-    struct buckets b = {.places = n, .place = calloc((size_t)n + 1, sizeof *b.place), .span = calloc((size_t)n + 1, sizeof *b.span)};
+    _cleanup_free_ struct adamw_range *sorted = calloc((size_t)n + 1, sizeof *sorted),
+    *spans = calloc((size_t)n + 1, sizeof *spans);
+    struct buckets b = {.places = n, .place = calloc((size_t)n + 1, sizeof *b.place),
+                        .span = calloc((size_t)n + 1, sizeof *b.span)};
     int r;
 
     if (!sorted || !spans || !b.place || !b.span) {

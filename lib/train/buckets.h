@@ -1,8 +1,9 @@
 /* buckets.h - a gradient in pieces that go to the other ranks one by one, while its backward still runs.
  *
- * Neighbouring ranges of the arena are cut into buckets of at most `most` floats, numbered from the arena's end to its beginning: a backward
- * goes that way, and every rank numbers alike. A bucket is whole when all gradients in it are (nn/tape_watch.h), and is told of then, in the
- * order of numbers. What is exchanged, and in which order, is the same with and without a backward under way.
+ * Neighbouring ranges of the arena are cut into buckets of at most `most` floats, numbered from the arena's end to its beginning:
+ * a backward goes that way, and every rank numbers alike. A bucket is whole when all gradients in it are (nn/tape_watch.h), and
+ * is told of then, in the order of numbers. What is exchanged, and in which order, is the same with and without a backward under
+ * way.
  *
  *   buckets_make -> bucket_watch_init -> tape->watch = watch.tape -> the pass, perhaps twice (bucket_watch_again in between) ->
  *   bucket_watch_rest -> bucket_watch_release -> buckets_release

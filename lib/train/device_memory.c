@@ -56,7 +56,8 @@ static int tape_on_nothing(struct tape *tape, bool training, bool half)
 /* ---- the passes --------------------------------------------------------------------------------------------------------- */
 
 struct pass_input {
-    uint8_t *image;             /* one picture at every place where an item's would be, for a picture that several show is encoded once */
+    uint8_t *image;             /* one picture at every place where an item's would be, for a picture that several show is
+                                 * encoded once */
     int32_t *ids;               /* [prompt] */
     float state[OPENVLA_MAX_PROPRIO];
     struct openvla_item *items;
@@ -79,7 +80,8 @@ static int make_input(const struct openvla_config *c, bool training, int prompt,
     for (int i = 0; i < n; i++) {
         struct openvla_item *item = &in->items[i];
 
-        *item = (struct openvla_item) {.n_images = c->oft.kind == OFT_NONE ? 1 : c->oft.images, .prompt = in->ids, .n_prompt = prompt};
+        *item = (struct openvla_item) {.n_images = c->oft.kind == OFT_NONE ? 1 : c->oft.images, .prompt = in->ids,
+                                       .n_prompt = prompt};
         for (int k = 0; k < item->n_images; k++)
             item->images[k] = in->image + i * OPENVLA_MAX_IMAGES + k;
         if (c->oft.kind != OFT_NONE) {
@@ -142,7 +144,8 @@ static int pass_items(const struct device_job *job, int together)
 }
 
 /* Bytes of the arena that the pass will ask tape_allocate for. */
-static int plan_arena(const struct openvla *model, const struct device_job *job, int prompt, int capacity, bool recompute, int together, int64_t *ret)
+static int plan_arena(const struct openvla *model, const struct device_job *job, int prompt, int capacity, bool recompute,
+                      int together, int64_t *ret)
 {
     bool training = job->use != MEMORY_ACT;
     int n = pass_items(job, together), r;
@@ -166,8 +169,8 @@ static int plan_arena(const struct openvla *model, const struct device_job *job,
 
 static int64_t piece_scratch(int64_t n, int64_t heads, int64_t dim, int64_t rows, bool backward)
 {
-    struct dnn_key key = {.n = MIN(n, (int64_t)DNN_PIECE), .heads = heads, .group = 1, .dim = dim, .keys = rows, .asking = rows, .backward = backward,
-                          .dq_stride = heads * dim, .dkv_stride = heads * dim};
+    struct dnn_key key = {.n = MIN(n, (int64_t)DNN_PIECE), .heads = heads, .group = 1, .dim = dim, .keys = rows, .asking = rows,
+                          .backward = backward, .dq_stride = heads * dim, .dkv_stride = heads * dim};
 
     return dim % 8 || dim > DEVICE_MAX_HEAD ? 0 : (int64_t)dnn_lay_out(&key, dnn_plan_most(&key)).bytes;
 }
@@ -206,8 +209,8 @@ static int64_t trained_of(const struct openvla *model, const struct device_job *
 }
 
 /* All but the weights, the moments and the cache, when passes are of so many shards. */
-static int need_of_passes(const struct openvla *model, const struct device_job *job, int64_t gradient, int prompt, int capacity, bool recompute, int together,
-                          struct device_need *need)
+static int need_of_passes(const struct openvla *model, const struct device_job *job, int64_t gradient, int prompt, int capacity,
+                          bool recompute, int together, struct device_need *need)
 {
     const struct openvla_config *c = &model->config;
     int ranks = MAX(job->ranks, 1), pictures = c->oft.kind == OFT_NONE ? 1 : c->oft.images;
@@ -230,7 +233,8 @@ static int need_of_passes(const struct openvla *model, const struct device_job *
 int memory_need_device(const struct openvla *model, const struct device_job *job, struct device_need *ret)
 {
     const struct openvla_config *c = &model->config;
-    int prompt = job->prompt ? job->prompt : PROMPT_GUESS, ranks = MAX(job->ranks, 1), pictures = c->oft.kind == OFT_NONE ? 1 : c->oft.images;
+    int prompt = job->prompt ? job->prompt : PROMPT_GUESS, ranks = MAX(job->ranks, 1),
+        pictures = c->oft.kind == OFT_NONE ? 1 : c->oft.images;
     int positions = pictures * c->patches + prompt + c->action_dims, capacity = (positions + 15) / 16 * 16, r = 0;
     struct device_need need = {0};
     int64_t numel = 0, more = 0, trained;
@@ -251,7 +255,8 @@ int memory_need_device(const struct openvla *model, const struct device_job *job
         need.cache = 2LL * c->layers * job->batch * capacity * c->hidden * (job->half ? 2 : 4);
     /* the quickest first: nothing computed twice, many rows at once */
     for (int twice = large && !job->fits; twice <= large && !fits && r >= 0; twice++)
-        for (int together = job->use == MEMORY_ACT || job->strict || !job->fits ? 1 : SHARDS / ranks; together && !fits && r >= 0; together /= 2) {
+        for (int together = job->use == MEMORY_ACT || job->strict || !job->fits ? 1 : SHARDS / ranks; together && !fits && r >= 0;
+             together /= 2) {
             r = need_of_passes(model, job, model->params.numel + more, prompt, capacity, twice, together, &need);
             fits = need.total <= job->fits;
         }
@@ -261,8 +266,8 @@ int memory_need_device(const struct openvla *model, const struct device_job *job
     return 0;
 }
 
-int memory_look_at_device(const struct openvla *model, struct device_job *job, struct device_need *ret_need, struct device_facts *ret_facts,
-                          struct error *error)
+int memory_look_at_device(const struct openvla *model, struct device_job *job, struct device_need *ret_need,
+                          struct device_facts *ret_facts, struct error *error)
 {
     const struct device *device = model->params.device;
     char why[256] = "";
@@ -278,15 +283,16 @@ int memory_look_at_device(const struct openvla *model, struct device_job *job, s
     return r < 0 ? error_set(error, -r, "what it takes of a device cannot be worked out: %s", strerror(-r)) : 0;
 }
 
-int device_need_check(const struct device_need *need, const struct device_job *job, const char *name, const struct device_facts *facts,
-                      struct error *error)
+int device_need_check(const struct device_need *need, const struct device_job *job, const char *name,
+                      const struct device_facts *facts, struct error *error)
 {
     const bool training = job->use != MEMORY_ACT;
     const struct { const char *what; int64_t bytes; const char *knob; } parts[] = {
         {"weights", need->weights, training ? "take a device with more memory" : "numerics: fast keeps activations small, weights need a larger device"},
         {"gradients", need->gradients, job->use == MEMORY_FULL ? "policy.train: lora" : "a smaller lora_r"},
         {"moments and masters", need->optimiser, job->use == MEMORY_FULL ? "policy.train: lora" : "a smaller lora_r"},
-        {"activations", need->activations, training ? "a smaller batch (sft.batch, rl.minibatch)" : "fewer sequences at once (cluster.slots)"},
+        {"activations", need->activations,
+         training ? "a smaller batch (sft.batch, rl.minibatch)" : "fewer sequences at once (cluster.slots)"},
         {"keys and values", need->cache, "fewer sequences at once (cluster.slots, or more actors)"},
         {"workspace", need->workspace, "take a device with more memory"},
     };
@@ -299,8 +305,10 @@ int device_need_check(const struct device_need *need, const struct device_job *j
     second = first == 0 ? 1 : 0;
     for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
         second = i != first && parts[i].bytes > parts[second].bytes ? i : second;
-    return error_set(error, ENOMEM, "%s: %.0f MiB are needed at a batch of %d, %.0f of %.0f MiB are free; %s take %.0f, %s %.0f; try: %s",
-                     name, (double)need->total / MEGA, job->batch, (double)facts->memory_free / MEGA, (double)facts->memory / MEGA,
+    return error_set(error, ENOMEM,
+                     "%s: %.0f MiB are needed at a batch of %d, %.0f of %.0f MiB are free; %s take %.0f, %s %.0f; try: %s",
+                     name, (double)need->total / MEGA, job->batch, (double)facts->memory_free / MEGA,
+                     (double)facts->memory / MEGA,
                      parts[first].what, (double)parts[first].bytes / MEGA, parts[second].what, (double)parts[second].bytes / MEGA,
                      parts[first].knob);
 }

@@ -1,8 +1,8 @@
 /* device_memory.h - what a policy takes of a device's memory, by part, before anything is allocated there.
  *
- * Not an estimate: each part is what the code that will allocate it says (mirror_bytes, device_sums_bytes, trainer_device_bytes), and the arena
- * of activations is planned by a dry run of the very pass on a device that has no memory (nn/tape.h). What the driver keeps for itself
- * (a context: some 0.5 GiB) is not in it. A prompt that is longer than foretold makes the arena grow.
+ * Not an estimate: each part is what the code that will allocate it says (mirror_bytes, device_sums_bytes, trainer_device_bytes),
+ * and the arena of activations is planned by a dry run of the very pass on a device that has no memory (nn/tape.h). What the
+ * driver keeps for itself (a context: some 0.5 GiB) is not in it. A prompt that is longer than foretold makes the arena grow.
  * Thread rule: none. Failure rule: -errno. */
 #pragma once
 
@@ -18,7 +18,8 @@ struct device_job {
     bool half, strict;          /* activations are bf16; numerics: strict */
     bool masters;               /* policy.weights: bf16, trained whole */
     bool blas, dnn;             /* cuBLASLt, cuDNN are there */
-    int64_t fits;               /* bytes that training may take, to keep all activations when it can; 0: blocks of a large model are computed twice */
+    int64_t fits;               /* bytes that training may take, to keep all activations when it can; 0: blocks of a large model
+                                 * are computed twice */
 };
 
 struct device_need {
@@ -30,7 +31,8 @@ struct device_need {
     int64_t workspace;          /* staging, the libraries' scratch, the table of angles */
     int64_t total;
     bool recompute;             /* blocks are computed twice */
-    int together;               /* shards that go through one pass (train/shards.h): as many as fit, 1 when `fits` is 0 or strict */
+    int together;               /* shards that go through one pass (train/shards.h): as many as fit, 1 when `fits` is 0 or
+                                 * strict */
 };
 
 /* model: openvla_open is enough. -EINVAL: a batch below 1. */
@@ -38,9 +40,9 @@ int memory_need_device(const struct openvla *model, const struct device_job *job
 /* The same of a model that is on a device (model->params.device): job's half, blas and dnn, what there is now,
  * and that training may take it, come from there. *error has the
  * line when the device does not answer. */
-int memory_look_at_device(const struct openvla *model, struct device_job *job, struct device_need *ret_need, struct device_facts *ret_facts,
-                          struct error *error);
+int memory_look_at_device(const struct openvla *model, struct device_job *job, struct device_need *ret_need,
+                          struct device_facts *ret_facts, struct error *error);
 /* Does it fit into what is free (facts.memory_free)? -ENOMEM with one line: how much is wanted and there, the largest items, and
  * what to change for the largest. name: of the device. */
-int device_need_check(const struct device_need *need, const struct device_job *job, const char *name, const struct device_facts *facts,
-                      struct error *error);
+int device_need_check(const struct device_need *need, const struct device_job *job, const char *name,
+                      const struct device_facts *facts, struct error *error);

@@ -93,8 +93,8 @@ static int add(struct device_sums *d, struct device_stream *s, const struct adam
     return r;
 }
 
-int device_sums_shards(struct device_sums *d, struct device_stream *s, const struct adamw_range *spans, int n, int shards, bool leave_last,
-                       device_shard_fn *fn, void *arg, float **ret)
+int device_sums_shards(struct device_sums *d, struct device_stream *s, const struct adamw_range *spans, int n, int shards,
+                       bool leave_last, device_shard_fn *fn, void *arg, float **ret)
 {
     int held = 0, r = 0;
     float *grad;

@@ -1,11 +1,12 @@
 /* device_sums.h - a minibatch's gradient added up in a device's memory: shards in the tree of shard_sum.h, ranks over NCCL.
  *
  *   device_sums_shards(one gradient per shard -> this rank's sum)
- *   several ranks: the same, and meanwhile, from the last shard's function, device_sums_bucket for each bucket; then device_sums_wait
+ *   several ranks: the same, and meanwhile, from the last shard's function, device_sums_bucket for each bucket; then
+ *   device_sums_wait
  *
  * Shards are computed one after the other, for one fills a device; a sum of neighbours is added as soon as both are there, so
- * that log2(shards) + 1 gradients are held at once. Ranks exchange buckets of a fixed size, on a stream of their own that waits for
- * what made them: while one is on its way the last shard's backward goes on. Strict numerics: every rank gathers
+ * that log2(shards) + 1 gradients are held at once. Ranks exchange buckets of a fixed size, on a stream of their own that waits
+ * for what made them: while one is on its way the last shard's backward goes on. Strict numerics: every rank gathers
  * all ranks' buckets and adds them in the tree itself, so that 1, 2, 4 and 8 ranks give the same bits; fast (and two ranks, for
  * whom a + b is all there is): NCCL's own sum, shards one after the other into two buffers.
  *
@@ -26,16 +27,19 @@ DEFINE_FREEP(struct device_sums, device_sums_free)
 /* Bytes of device memory for `shards` of `numel` floats and `ranks`. */
 size_t device_sums_bytes(int64_t numel, int shards, int ranks, bool strict);
 
-/* Ranges that lie side by side in the arena (what is between them is padding, and zero) as one; ret has room for n. Returns how many. */
+/* Ranges that lie side by side in the arena (what is between them is padding, and zero) as one; ret has room for n. Returns how
+ * many. */
 int device_spans(const struct adamw_range *ranges, int n, struct adamw_range *ret);
 
 /* Put the gradient of shard number `shard` (0 .. shards-1 of this rank) into zeroed device memory, laid out like the arena. */
 typedef int device_shard_fn(void *arg, int shard, float *grad);
-/* A shard here is what goes through one pass. leave_last: the last shard's sums with its neighbours are left to device_sums_bucket. */
-int device_sums_shards(struct device_sums *sums, struct device_stream *s, const struct adamw_range *spans, int n, int shards, bool leave_last,
-                       device_shard_fn *fn, void *arg, float **ret);
-/* What the last shard puts into this bucket has been put on the stream: it is added to its neighbours and sent to the other ranks.
- * group->device: the ranks' NCCL group, which they have agreed on. All ranks go through the same buckets in the same order. */
+/* A shard here is what goes through one pass. leave_last: the last shard's sums with its neighbours are left to
+ * device_sums_bucket. */
+int device_sums_shards(struct device_sums *sums, struct device_stream *s, const struct adamw_range *spans, int n, int shards,
+                       bool leave_last, device_shard_fn *fn, void *arg, float **ret);
+/* What the last shard puts into this bucket has been put on the stream: it is added to its neighbours and sent to the other
+ * ranks. group->device: the ranks' NCCL group, which they have agreed on. All ranks go through the same buckets in the same
+ * order. */
 int device_sums_bucket(struct device_sums *sums, struct device_stream *s, const struct bucket *bucket, const struct group *group);
 /* r: how it went so far. All that is under way has arrived, and the sum is whole; or the group broke. */
 int device_sums_wait(struct device_sums *sums, const struct group *group, int r);

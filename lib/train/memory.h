@@ -26,7 +26,8 @@ struct memory_need {
 /* model: openvla_open is enough. batch: sequences that act at once, or of a minibatch. lora_r: rank of the adapters that
  * MEMORY_LORA puts on every linear weight but lm_head. -EINVAL: a batch below 1; -ENOMEM. */
 int memory_need(const struct openvla *model, enum memory_use use, int batch, int threads, int lora_r, struct memory_need *ret);
-/* A policy that is opened, as a process that acts, or learns by adapters, will hold it: what stays bf16 is marked so, and has no place in the arena. */
+/* A policy that is opened, as a process that acts, or learns by adapters, will hold it: what stays bf16 is marked so, and has no
+ * place in the arena. */
 void memory_keep_halves(struct openvla *model);
 /* A reward model, qwen_vl_open is enough: prompts with one picture of 64 tokens. */
 int memory_need_prm(const struct qwen_vl *model, enum memory_use use, int batch, int threads, int lora_r,

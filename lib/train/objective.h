@@ -69,7 +69,8 @@ struct ppo_result {
     double policy_loss, value_loss, kl_loss, loss;      /* means over the updates; value_loss: of the last epoch, or update */
     double ratio_mean, ratio_max, clip_fraction, approx_kl, ref_kl, entropy;    /* both KL: per action */
     double importance_mean;             /* of the staleness weights; 1: nothing was stale */
-    double other_ids;                   /* share of the tokens that are no action ids, or no end where one is due (support full) */
+    double other_ids;                   /* share of the tokens that are no action ids, or no end where one is due (support
+                                         * full) */
     double explained_variance, gradient_norm, value_gradient_norm, lr, w_progress;
     double logp_gap_mean, logp_gap_p99, logp_gap_max;   /* |learner - actor| per token before the first update, ... */
     int64_t logp_gap_tokens;            /* ... over so many: the first minibatch's, and those asked about before */

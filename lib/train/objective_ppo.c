@@ -17,11 +17,13 @@ struct ppo_call {
     const int *order; int n;    /* steps of this minibatch */
     bool joint;                 /* the value loss reaches the trunk: computed in the same pass */
     struct ppo_sums sums[SHARDS];
-    float *logp;                /* [SHARDS][logp_room] log-probs per token, wanted of the first update; else NULL. Each shard's samples in its own room */
+    float *logp;                /* [SHARDS][logp_room] log-probs per token, wanted of the first update; else NULL. Each shard's
+                                 * samples in its own room */
     int logp_room;
 };
 
-/* What the losses of one shard read and write, in tape memory. An entry is what has a ratio: an action, or one token of a chunk. */
+/* What the losses of one shard read and write, in tape memory. An entry is what has a ratio: an action, or one token of a
+ * chunk. */
 struct shard_arrays {
     struct step_ref *steps;     /* (n) */
     float *ref;                 /* (n*width, policy_ref_width) exact, (n*width) k1, k2, k3 */
@@ -145,8 +147,8 @@ static int ppo_shard(struct tape *tape, int shard, int first, int last, void *ar
     for (int i = first; i < last && call->logp; i++) {
         int of = shard_with(call->n, i);
 
-        memcpy(call->logp + of * call->logp_room + (i - shard_begin(call->n, of)) * rows.width, rows.stats->logp + (i - first) * rows.width,
-               (size_t)rows.width * sizeof(float));
+        memcpy(call->logp + of * call->logp_room + (i - shard_begin(call->n, of)) * rows.width,
+               rows.stats->logp + (i - first) * rows.width, (size_t)rows.width * sizeof(float));
     }
     policy_losses(call, &a, &rows, first, n, &call->sums[shard]);
     if (call->joint) {

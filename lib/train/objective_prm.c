@@ -92,7 +92,8 @@ static int update_once(struct trainer *trainer, const struct dataset *data, cons
         r = reward_items_make(data, at, batch, NULL, &items);
     call.items = items.items;
     if (r >= 0)
-        r = trainer_update(trainer, parts + frozen, (struct update[]) {*update, *update}, 2 - frozen, batch, prm_shard, &call, norm);
+        r = trainer_update(trainer, parts + frozen, (struct update[]) {*update, *update}, 2 - frozen, batch, prm_shard, &call,
+                           norm);
     if (r >= 0)
         r = shards_share(trainer->shards, call.loss, sizeof *call.loss);
     for (int i = 0; i < SHARDS && r >= 0; i++)

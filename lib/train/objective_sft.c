@@ -36,7 +36,8 @@ static int augment(struct tape *tape, const struct sft_call *call, int first, in
         return tape->error;
     for (int i = 0; i < n * images && r >= 0; i++) {
         int sample = first + i / images, camera = i % images;
-        struct philox random = philox_at(call->augment_seed, PHILOX_AUGMENT, (uint64_t)(call->number + sample), (uint32_t)camera, 0);
+        struct philox random = philox_at(call->augment_seed, PHILOX_AUGMENT, (uint64_t)(call->number + sample), (uint32_t)camera,
+                                         0);
         const uint8_t *picture = dataset_frame(call->data, call->steps[sample]) + (size_t)camera * call->data->frame_size;
 
         r = augment_picture(&augment_openvla, &random, picture, c->image_height, c->image_width,

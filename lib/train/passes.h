@@ -15,8 +15,8 @@ struct policy_pass {            /* outputs; NULL: not wanted */
 int pass_policy(const struct openvla *model, struct shards *shards, const struct dataset *data, const struct step_ref *steps,
                 int n, double temperature, const struct policy_pass *out);
 
-/* Progress in (0,1) after seeing frame `step` of each (step may be T). blank: instead of all pictures, or NULL. model: NULL when the data
- * set is a reward model's own (data->reward), which then judges. */
+/* Progress in (0,1) after seeing frame `step` of each (step may be T). blank: instead of all pictures, or NULL. model: NULL when
+ * the data set is a reward model's own (data->reward), which then judges. */
 int pass_reward(const struct openvla *model, struct shards *shards, const struct dataset *data, const struct step_ref *frames,
                 int n, const uint8_t *blank, float *ret_progress);
 

@@ -112,7 +112,8 @@ int ppo_batch_new(const struct dataset *data, const struct rl_config *config, co
         const struct train_episode *episode = &data->list[e];
 
         b->first[e + 1] = b->first[e] + dataset_decision_count(episode);
-        b->cut[e] = b->critic && config->timeout == TIMEOUT_BOOTSTRAP && !episode->success && episode->steps >= episode->max_steps;
+        b->cut[e] = b->critic && config->timeout == TIMEOUT_BOOTSTRAP && !episode->success &&
+            episode->steps >= episode->max_steps;
     }
     for (int i = 0; i < b->n; i++)
         b->actions[i] = dataset_executed(data, b->steps[i]);

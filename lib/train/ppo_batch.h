@@ -55,10 +55,10 @@ void ppo_batch_gap(const struct ppo_batch *batch, struct ppo_result *ret);
  * kl: k1_reward wants the reference before, and gives its log-probs up. */
 int ppo_batch_advantages(struct ppo_batch *batch, struct trainer *trainer, struct ppo_result *ret, struct error *error);
 int ppo_batch_reference(struct ppo_batch *batch, struct trainer *trainer, const struct openvla *reference, struct error *error);
-/* The value head on `hidden`, (n, hidden) of the decisions order[n]: its loss, a mean over `count`, is added to *sums, and its gradient to the
- * tape, from where tape_backward carries it on: into the trunk with value_detach: false. */
-int ppo_value_loss(const struct ppo_batch *batch, const struct openvla *model, struct tape *tape, struct tensor *hidden, const int *order,
-                   int n, int count, struct ppo_sums *sums);
+/* The value head on `hidden`, (n, hidden) of the decisions order[n]: its loss, a mean over `count`, is added to *sums, and its
+ * gradient to the tape, from where tape_backward carries it on: into the trunk with value_detach: false. */
+int ppo_value_loss(const struct ppo_batch *batch, const struct openvla *model, struct tape *tape, struct tensor *hidden,
+                   const int *order, int n, int count, struct ppo_sums *sums);
 /* Train the value head on the kept features. */
 int ppo_batch_critic(struct ppo_batch *batch, struct trainer *trainer, int epochs, struct ppo_result *ret, struct error *error);
 

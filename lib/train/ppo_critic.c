@@ -1,4 +1,5 @@
-/* ppo_critic.c - the value head on what the policy said: its loss, and its training apart from the trunk (value_detach, warm-up). */
+/* ppo_critic.c - the value head on what the policy said: its loss, and its training apart from the trunk (value_detach,
+ * warm-up). */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,8 +13,8 @@ struct critic_call {
     struct ppo_sums sums[SHARDS];
 };
 
-int ppo_value_loss(const struct ppo_batch *b, const struct openvla *model, struct tape *tape, struct tensor *hidden, const int *order,
-                   int n, int count, struct ppo_sums *sums)
+int ppo_value_loss(const struct ppo_batch *b, const struct openvla *model, struct tape *tape, struct tensor *hidden,
+                   const int *order, int n, int count, struct ppo_sums *sums)
 {
     float *extra = tape_alloc(tape, (size_t)(n * MAX(b->n_extra, 1)) * sizeof *extra);
     double *target = tape_alloc(tape, (size_t)n * sizeof *target), *old = tape_alloc(tape, (size_t)n * sizeof *old),

@@ -43,7 +43,8 @@ static int recall(const struct ppo_batch *b, size_t floats, float *ret, int *whi
 
     for (int i = 0, count; i < b->n; i += count) {
         count = decisions_from(b, i);
-        if (from && from->take(from->arg, b->data->list[b->steps[i].episode].id, (size_t)count * floats, ret + (size_t)i * floats))
+        if (from && from->take(from->arg, b->data->list[b->steps[i].episode].id, (size_t)count * floats,
+                               ret + (size_t)i * floats))
             continue;
         for (int k = 0; k < count; k++)
             which[n++] = i + k;

@@ -68,7 +68,8 @@ int prm_data_check(const struct dataset *data, const struct prm_config *config, 
 {
     for (int i = 0; i < data->n && config->labels == LABELS_MILESTONE; i++)
         if (!data->list[i].action)
-            return error_set(error, EINVAL, "episode %" PRIu64 ": its actions are not recorded, and milestones are found in them; "
+            return error_set(error, EINVAL,
+                             "episode %" PRIu64 ": its actions are not recorded, and milestones are found in them; "
                              "say labels: segments", data->list[i].id);
     return 0;
 }

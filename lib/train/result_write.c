@@ -16,7 +16,8 @@ void sft_result_write(const struct sft_result *result, struct strbuf *out)
     if (result->chosen.offered) {
         json_signed(&w, "rollouts_offered", result->chosen.offered);
         json_signed(&w, "rollouts_chosen", result->chosen.chosen);
-        json_signed(&w, "rollouts_chosen_successes", result->chosen.successes);     /* what the choice did not look at, if by score */
+        json_signed(&w, "rollouts_chosen_successes", result->chosen.successes);     /* what the choice did not look at, if by
+                                                                                     * score */
     }
     json_close(&w, '}');
 }
@@ -60,7 +61,8 @@ void ppo_result_write(const struct ppo_result *r, struct strbuf *out)
         {"success", r->success}, {"length", r->length}, {"reward", r->reward}, {"episodes", r->episodes}, {"steps", r->steps},
         {"filtered", r->filtered}, {"loss", r->loss}, {"policy_loss", r->policy_loss}, {"value_loss", r->value_loss},
         {"kl_loss", r->kl_loss}, {"ratio_mean", r->ratio_mean}, {"ratio_max", r->ratio_max},
-        {"clip_fraction", r->clip_fraction}, {"approx_kl", r->approx_kl}, {"reference_kl", r->ref_kl}, {"entropy", r->entropy}, {"importance_mean", r->importance_mean}, {"other_ids", r->other_ids},
+        {"clip_fraction", r->clip_fraction}, {"approx_kl", r->approx_kl}, {"reference_kl", r->ref_kl}, {"entropy", r->entropy},
+        {"importance_mean", r->importance_mean}, {"other_ids", r->other_ids},
         {"explained_variance", r->explained_variance}, {"gradient_norm", r->gradient_norm},
         {"value_gradient_norm", r->value_gradient_norm}, {"lr", r->lr}, {"w_progress", r->w_progress},
         {"logp_gap_mean", r->logp_gap_mean}, {"logp_gap_p99", r->logp_gap_p99}, {"logp_gap_max", r->logp_gap_max},

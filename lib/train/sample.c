@@ -57,7 +57,8 @@ static void episode_release(struct train_episode *episode)
 int dataset_expect_end(struct dataset *data, struct error *error)
 {
     if (data->model->config.oft.kind != OFT_NONE)
-        return error_set(error, EINVAL, "policy.eos_in_logp: this policy answers whole chunks and says no end token; leave the key out");
+        return error_set(error, EINVAL,
+                         "policy.eos_in_logp: this policy answers whole chunks and says no end token; leave the key out");
     data->width = data->token_dims = data->action_dims + 1;
     return 0;
 }
@@ -202,7 +203,8 @@ static int fill_episode(struct dataset *data, const struct episode_input *in, st
         return -ENOMEM;
     for (size_t i = 0; i < (size_t)in->steps * width; i++)
         episode->tokens[i] = !in->demo          ? (int32_t)in->tokens[i]
-                             : i % width < dims ? openvla_encode(&data->model->config, (double)episode->label[i / width * dims + i % width])
+                             : i % width < dims ? openvla_encode(&data->model->config,
+                                                                 (double)episode->label[i / width * dims + i % width])
                                                 : data->model->config.eos_id;
     r = fill_state(data, in, episode);
     if (r < 0)

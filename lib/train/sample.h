@@ -26,7 +26,8 @@ struct episode_input {          /* borrowed for the call, frames excepted */
     const char *image_chain;    /* how its pictures were made (openvla.h); NULL or "": IMAGE_CHAIN_RENDER */
     const float *label; size_t n_label;         /* (T,A) normalised actions to imitate; demos only */
     bool label_units;                           /* label is in the data's own units: the policy's statistics normalise it */
-    const float *action; size_t n_action;       /* (T,A) normalised, as executed: what a reward model of its own backbone is told, and milestones are found in; or none */
+    const float *action; size_t n_action;       /* (T,A) normalised, as executed: what a reward model of its own backbone is
+                                                 * told, and milestones are found in; or none */
     const uint32_t *tokens; size_t n_tokens;    /* (T,K) what a policy sampled */
     const float *logp; size_t n_logp;           /* (T,K) */
     bool full;                  /* they are of the whole vocabulary, not of the action ids */
@@ -46,7 +47,8 @@ struct train_episode {
     double temperature;
     uint8_t *frames;            /* (T+1, cameras, H*W*3) */
     float *state;               /* (T+1, proprio) as the policy takes it; NULL: it takes none */
-    int32_t *tokens;            /* (T,K) ids, a demonstration's end token among them if the data set has those (OFT_L1, OFT_LAPLACE: bits of floats): what acted; of a demonstration: what to imitate */
+    int32_t *tokens;            /* (T,K) ids, a demonstration's end token among them if the data set has those (OFT_L1,
+                                 * OFT_LAPLACE: bits of floats): what acted; of a demonstration: what to imitate */
     float *label;               /* (T,K) of a demonstration: the same as numbers in [-1,1] */
     int *turns; int n_turns;    /* steps at which the policy was asked; NULL: at every step */
     float *logp;                /* (T,K); NULL for demonstrations */
@@ -86,8 +88,8 @@ int dataset_new_reward(const struct qwen_vl *reward, struct dataset **ret);
 struct dataset *dataset_free(struct dataset *data);
 DEFINE_FREEP(struct dataset, dataset_free)
 
-/* policy.eos_in_logp: recorded episodes have an end token behind each action, which counts. Before the first is added. -EINVAL: the
- * policy answers whole chunks and says none. */
+/* policy.eos_in_logp: recorded episodes have an end token behind each action, which counts. Before the first is added. -EINVAL:
+ * the policy answers whole chunks and says none. */
 int dataset_expect_end(struct dataset *data, struct error *error);
 /* -EINVAL with a line naming episode and field; -EEXIST: it is there already; -ENOMEM. On failure the frames stay the caller's.
  * */
@@ -107,7 +109,8 @@ int dataset_decision_count(const struct train_episode *episode);
 /* Actions executed on the decision at `at`: 1, or of a chunk up to the next decision or the episode's end. */
 int dataset_executed(const struct dataset *data, struct step_ref at);
 
-const uint8_t *dataset_frame(const struct dataset *data, struct step_ref at);      /* the first camera's picture; the others' follow */
+const uint8_t *dataset_frame(const struct dataset *data, struct step_ref at);      /* the first camera's picture; the others'
+                                                                                    * follow */
 /* The policy's input at a step with its first n_actions tokens fed back; of an OpenVLA-OFT with all its slots instead. */
 struct openvla_item dataset_policy_item(const struct dataset *data, struct step_ref at, int n_actions);
 /* The reward model's input after seeing o_0..o_step: first picture, as many before the current one as its history says, current

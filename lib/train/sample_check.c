@@ -62,14 +62,14 @@ static int check_reward_input(const struct dataset *data, const struct episode_i
     int height, width, tokens, r;
 
     if (data->n && (in->height != data->picture_height || in->width != data->picture_width))
-        return error_set(error, EINVAL, "episode %" PRIu64 ": pictures of %dx%d, those before are of %dx%d", in->id, in->height, in->width,
-                         data->picture_height, data->picture_width);
+        return error_set(error, EINVAL, "episode %" PRIu64 ": pictures of %dx%d, those before are of %dx%d", in->id, in->height,
+                         in->width, data->picture_height, data->picture_width);
     r = qwen_vl_picture_size(&data->reward->config, in->height, in->width, &height, &width, &tokens, error);
     if (r < 0)
         return error_prefix(error, r, "episode %" PRIu64 ": the reward model cannot see it", in->id);
     if (in->images < 1 || (data->n && in->images != data->cameras))
-        return error_set(error, EINVAL, "episode %" PRIu64 ": %d pictures of each observation, those before have %d", in->id, in->images,
-                         data->cameras);
+        return error_set(error, EINVAL, "episode %" PRIu64 ": %d pictures of each observation, those before have %d", in->id,
+                         in->images, data->cameras);
     if (in->n_frames != (t + 1) * picture * (size_t)in->images)
         return bad(error, in, "the number of frames is not steps + 1");
     if (in->action_dims < 1 || (data->n && in->action_dims != data->action_dims) || in->n_action != t * (size_t)in->action_dims ||
@@ -78,23 +78,24 @@ static int check_reward_input(const struct dataset *data, const struct episode_i
     return 0;
 }
 
-/* What the policy looks at must be there: so many pictures, so many numbers of the robot's own. More pictures, or a state that the
- * policy does not read, are no harm. */
+/* What the policy looks at must be there: so many pictures, so many numbers of the robot's own. More pictures, or a state that
+ * the policy does not read, are no harm. */
 static int check_observation(const struct dataset *data, const struct episode_input *in, struct error *error)
 {
     const struct openvla_config *c = &data->model->config;
     size_t t = (size_t)in->steps;
 
     if (in->images < data->images || in->images > OPENVLA_MAX_IMAGES)
-        return error_set(error, EINVAL, "episode %" PRIu64 ": %d pictures of each observation, the policy takes %d", in->id, in->images,
-                         data->images);
+        return error_set(error, EINVAL, "episode %" PRIu64 ": %d pictures of each observation, the policy takes %d", in->id,
+                         in->images, data->images);
     if (data->n && in->images != data->cameras)
-        return error_set(error, EINVAL, "episode %" PRIu64 ": %d pictures of each observation, those before have %d", in->id, in->images,
-                         data->cameras);
+        return error_set(error, EINVAL, "episode %" PRIu64 ": %d pictures of each observation, those before have %d", in->id,
+                         in->images, data->cameras);
     if (c->oft.kind == OFT_NONE || !c->oft.proprio)
         return 0;
     if (in->n_state != (t + 1) * (size_t)c->oft.proprio)
-        return error_set(error, EINVAL, "episode %" PRIu64 ": %zu numbers of the robot's state at each of %zu observations, the policy takes %d",
+        return error_set(error, EINVAL,
+                         "episode %" PRIu64 ": %zu numbers of the robot's state at each of %zu observations, the policy takes %d",
                          in->id, in->n_state / (t + 1), t + 1, c->oft.proprio);
     if (!in_range(in->state, in->n_state, -1e6f, 1e6f))
         return bad(error, in, "a number of the robot's state is not finite, or beyond 1e6");
@@ -126,8 +127,8 @@ int sample_check(const struct dataset *data, const struct episode_input *in, str
                          "episode %" PRIu64 ": pictures of %dx%d, the model wants %dx%d (suite.image in the run file)",
                          in->id, in->height, in->width, c->image_height, c->image_width);
     if ((c->image_chain[0] && strcmp(chain, c->image_chain) != 0) || (data->n && strcmp(chain, data->image_chain) != 0))
-        return error_set(error, EINVAL, "episode %" PRIu64 ": pictures of the chain %s, %s %s (suite.chain in the run file)", in->id,
-                         chain, data->n ? "those before are of" : "the policy was trained on",
+        return error_set(error, EINVAL, "episode %" PRIu64 ": pictures of the chain %s, %s %s (suite.chain in the run file)",
+                         in->id, chain, data->n ? "those before are of" : "the policy was trained on",
                          data->n ? data->image_chain : c->image_chain);
     if (in->n_frames != (t + 1) * data->frame_size * (size_t)in->images)
         return bad(error, in, "the number of frames is not steps + 1");

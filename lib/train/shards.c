@@ -4,7 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIRST_TAPE = 32 << 20, BLOCK = 1 << 15, BUCKET = 1 << 18 };    /* bytes; floats that one piece of the reduction adds, or ranks exchange */
+enum { FIRST_TAPE = 32 << 20, BLOCK = 1 << 15, BUCKET = 1 << 18 };    /* bytes; floats that one piece of the reduction adds, or
+                                                                       * ranks exchange */
 
 int shards_new(int64_t numel, int threads, const struct group *group, struct shards **ret)
 {

@@ -15,7 +15,8 @@ int shards_run_planned(struct shards *s, struct tape *tape, float *grad, int sha
     bool dirty = false;
     int r = -ENOBUFS;
 
-    for (int planned = tape->watch != NULL; planned < 2 && r == -ENOBUFS; planned++) {   /* watched: what was told cannot be taken back */
+    for (int planned = tape->watch != NULL; planned < 2 && r == -ENOBUFS; planned++) {   /* watched: what was told cannot be
+                                                                                          * taken back */
         if (planned || !tape_room(tape)) {
             tape_plan(tape);
             r = s->fn(tape, shard, first, last, s->arg);

@@ -33,7 +33,8 @@ struct shards {
     struct buckets buckets;     /* of several ranks: what they exchange */
     struct own_watch { struct bucket_watch buckets; struct shards *shards; int shard; } watch[SHARDS];
     struct reducer *reducer;    /* on this host, while shards are computed */
-    struct outgrown { struct outgrown *next; float *grad; } *outgrown[SHARDS];  /* of passes given up after the reducer had got parts of them */
+    struct outgrown { struct outgrown *next; float *grad; } *outgrown[SHARDS];  /* of passes given up after the reducer had got
+                                                                                 * parts of them */
     int error[SHARDS];
     int *infer_error;           /* per thread */
 };
@@ -42,7 +43,8 @@ struct shards {
 void shards_set_call(struct shards *shards, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn, void *arg);
 /* Run fn on the tape; a tape that was too small grows and the piece is computed anew. grad NULL: inference. */
 int shards_run_piece(struct shards *shards, struct tape *tape, float *grad, int shard, int first, int last);
-/* The same on a device: memory there is what others do not have, so a dry run tells what the piece needs, to the byte. grad comes zeroed. */
+/* The same on a device: memory there is what others do not have, so a dry run tells what the piece needs, to the byte. grad comes
+ * zeroed. */
 int shards_run_planned(struct shards *shards, struct tape *tape, float *grad, int shard, int first, int last);
 /* Whoever wants to know when a bucket of this shard's gradient is whole, until forget_watches. */
 int shards_watch(struct shards *shards, int shard, bucket_fn *fn);

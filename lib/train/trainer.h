@@ -5,8 +5,8 @@
  * rests. An update whose gradient is not finite is skipped, counted and reported, never applied.
  * Results are equal to the bit for any number of threads and ranks, and after checkpoint_save / checkpoint_load.
  *
- * On a device (nn/device) the gradient, its norm, the clip and AdamW stay there (trainer_device.h): the host's values, moments and masters
- * are then of the past until trainer_fetch.
+ * On a device (nn/device) the gradient, its norm, the clip and AdamW stay there (trainer_device.h): the host's values, moments
+ * and masters are then of the past until trainer_fetch.
  * Thread rule: one thread (the shards' threads are its own). */
 #pragma once
 
@@ -41,9 +41,11 @@ struct trainer {
     uint64_t reference;                 /* policy version the stage started from */
 };
 
-/* Takes the model over on success. Packs it. Large models (OPENVLA_LARGE) are trained with shards_recompute; who knows that memory is ample switches it off. */
+/* Takes the model over on success. Packs it. Large models (OPENVLA_LARGE) are trained with shards_recompute; who knows that
+ * memory is ample switches it off. */
 int trainer_new(struct openvla *model, int threads, const struct group *group, struct trainer **ret);
-/* The same for a reward model of Qwen-VL, whose backbone is frozen: its head learns, and its adapters if it has them (the trunk). */
+/* The same for a reward model of Qwen-VL, whose backbone is frozen: its head learns, and its adapters if it has them (the
+ * trunk). */
 int trainer_new_reward(struct qwen_vl *reward, int threads, const struct group *group, struct trainer **ret);
 /* The policy's weights, which came from a bf16 checkpoint, stay bf16: passes see rounded values, AdamW moves fp32 masters, which
  * begin as the values. What is saved is what acts (BF16); the masters lie in the training state. Nothing happens with adapters:
@@ -53,7 +55,8 @@ int trainer_masters_moved(struct trainer *trainer); /* they were written (read f
 struct trainer *trainer_free(struct trainer *trainer);
 DEFINE_FREEP(struct trainer, trainer_free)
 
-/* What a device has moved is the host's, too: values, moments, masters. Before any of them is read; cheap when nothing has moved. */
+/* What a device has moved is the host's, too: values, moments, masters. Before any of them is read; cheap when nothing has
+ * moved. */
 int trainer_fetch(struct trainer *trainer);
 
 /* Forget moments and counters: a new stage begins. */

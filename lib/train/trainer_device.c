@@ -174,8 +174,8 @@ static struct device_adamw constants(const struct adamw *adamw, double decay, fl
     float c[9];
 
     adamw_constants(adamw, &(struct adamw_range) {.lr_scale = 1, .weight_decay = decay}, scale, c);
-    return (struct device_adamw) {.beta1 = c[0], .rest1 = c[1], .beta2 = c[2], .rest2 = c[3], .rate = c[4], .root2 = c[5], .eps = c[6],
-                                  .decay = c[7], .grad_scale = c[8]};
+    return (struct device_adamw) {.beta1 = c[0], .rest1 = c[1], .beta2 = c[2], .rest2 = c[3], .rate = c[4], .root2 = c[5],
+                                  .eps = c[6], .decay = c[7], .grad_scale = c[8]};
 }
 
 /* The values that passes see: the masters, rounded. */
@@ -220,8 +220,8 @@ static int apply(struct trainer_device *d, struct trainer *t, struct device_stre
 }
 
 int trainer_device_update(struct trainer_device *d, struct trainer *t, const struct adamw_range *ranges, int n,
-                          const enum trainer_part *parts, const struct update *update, int n_parts, int samples, shard_fn *fn, void *arg,
-                          double *ret_norm)
+                          const enum trainer_part *parts, const struct update *update, int n_parts, int samples, shard_fn *fn,
+                          void *arg, double *ret_norm)
 {
     struct device_stream *s;
     float *grad;

@@ -1,7 +1,7 @@
 /* address_dir.c - a run's socket directory: RUN/sock, or, where that path is too long for sockets, a stand-in under /tmp.
  *
- * A stand-in holds a link `run` to its run directory. Processes that are killed leave theirs behind; whoever makes one removes those of
- * run directories that are gone and where nobody answers any more. */
+ * A stand-in holds a link `run` to its run directory. Processes that are killed leave theirs behind; whoever makes one removes
+ * those of run directories that are gone and where nobody answers any more. */
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>

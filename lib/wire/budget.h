@@ -1,8 +1,8 @@
 /* budget.h - what a client may repeat: a bucket of tokens for each server it asks.
  *
- * A repetition takes one; a new request brings a fifth of one, a second eight. So a server that is slow, or a connection that comes and
- * goes, gets at most a fifth more than what is asked of it anyway, a burst, and a trickle: repetitions cannot keep it down. What finds no
- * token waits, it is not given up. LOADING and WRONG_VERSION are waiting, not failing: they take none.
+ * A repetition takes one; a new request brings a fifth of one, a second eight. So a server that is slow, or a connection that
+ * comes and goes, gets at most a fifth more than what is asked of it anyway, a burst, and a trickle: repetitions cannot keep it
+ * down. What finds no token waits, it is not given up. LOADING and WRONG_VERSION are waiting, not failing: they take none.
  * Pure; time is monotonic milliseconds. */
 #pragma once
 

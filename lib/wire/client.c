@@ -81,8 +81,8 @@ void client_on_timer(uv_timer_t *timer)
     reschedule(client, now_ms);
 }
 
-/* A handshake was broken off because its time was up. A message of it that was lost in a cut is sent again by TCP after 3 s, then 6 s:
- * connecting anew is sooner. A server that has a thousand handshakes to do needs more time, and gets it. */
+/* A handshake was broken off because its time was up. A message of it that was lost in a cut is sent again by TCP after 3 s, then
+ * 6 s: connecting anew is sooner. A server that has a thousand handshakes to do needs more time, and gets it. */
 static void handshake_late(struct wire_client *client, uint64_t now_ms)
 {
     client->broken = 0;

@@ -3,9 +3,9 @@
  * wire_call() never blocks and always ends in exactly one on_reply, by the deadline at the latest. Kinds marked idempotent in
  * kinds.c are repeated with the same request id (after 1 s, doubling to 8 s, with jitter; at once after a reconnect)
  * until the deadline; the others fail with -ECONNRESET when the connection is lost under them. BUSY and STALE_EPOCH are repeated
- * likewise; a budget for each server keeps all of that from multiplying its load (budget.h). LOADING and WRONG_VERSION come to the caller, unless WIRE_WAIT_VERSION asks to repeat them too. The client pings when
- * idle and says on_state when the server has gone silent or come back; a server that is down or not yet up is no error, calls
- * wait for it.
+ * likewise; a budget for each server keeps all of that from multiplying its load (budget.h). LOADING and WRONG_VERSION come to
+ * the caller, unless WIRE_WAIT_VERSION asks to repeat them too. The client pings when idle and says on_state when the server has
+ * gone silent or come back; a server that is down or not yet up is no error, calls wait for it.
  *
  * Results of on_reply:  0 (reply->body has the type of kind + 1), or
  *   -EBADMSG    BAD_REQUEST       -ESTALE     WRONG_VERSION    -EAGAIN  LOADING        -EBUSY  BUSY

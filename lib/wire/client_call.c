@@ -96,8 +96,9 @@ static bool may_send(struct wire_client *client, struct call *call, uint64_t now
     return true;
 }
 
-/* -EAGAIN: no connection, or it takes nothing now. Not asked of ZeroMQ alone: for a moment after a connection has died it still takes
- * messages, and loses them; what was repeated into that moment waited for its next repetition, 8 s and more after the cable was whole. */
+/* -EAGAIN: no connection, or it takes nothing now. Not asked of ZeroMQ alone: for a moment after a connection has died it still
+ * takes messages, and loses them; what was repeated into that moment waited for its next repetition, 8 s and more after the cable
+ * was whole. */
 static int transmit(struct wire_client *client, struct call *call, uint64_t now_ms)
 {
     struct envelope *envelope = outgoing_envelope(call->out);
@@ -148,7 +149,8 @@ void client_ping(struct wire_client *client)
 
     client->sent_ms = clock_mono_ms();          /* also if it could not go out: the next try is a heartbeat away */
     stamp(client, &envelope);
-    if (outgoing_new(&envelope, NULL, NULL, 0, &out) < 0 || fault_point("wire.request") == FAULT_DROP || wire_loses(WIRE_KIND(PING), "send"))
+    if (outgoing_new(&envelope, NULL, NULL, 0, &out) < 0 || fault_point("wire.request") == FAULT_DROP ||
+        wire_loses(WIRE_KIND(PING), "send"))
         return;
     (void)outgoing_send(out, zsock_socket(client->zsock), NULL, 0);
 }

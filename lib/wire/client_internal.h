@@ -45,16 +45,19 @@ struct wire_client {
     uint64_t reached_ms;        /* the present handshake began */
     uint32_t handshake_ms, socket_handshake_ms;     /* how long the next one may take, and those of the present socket */
     unsigned broken;            /* handshakes in a row that ended soon and without a reason */
-    bool connected;             /* a handshake is through, and ZeroMQ has not said that the connection broke: nothing is sent else */
+    bool connected;             /* a handshake is through, and ZeroMQ has not said that the connection broke: nothing is sent
+                                 * else */
     bool up, closing;           /* up: it answers */
     struct error why;           /* the last answer that could not be read */
 };
 
 /* client_call.c */
-void client_want_out(struct wire_client *client);       /* hear when the connection takes more, if anything waits and there is one */
+void client_want_out(struct wire_client *client);       /* hear when the connection takes more, if anything waits and there is
+                                                         * one */
 void client_set_waiting(struct wire_client *client, struct call *call, bool waiting);
 /* End all calls that `pick` chooses (NULL: all). */
-void client_finish_all(struct wire_client *client, int result, bool (*pick)(const struct call *call, uint64_t now_ms), uint64_t now_ms);
+void client_finish_all(struct wire_client *client, int result, bool (*pick)(const struct call *call, uint64_t now_ms),
+                       uint64_t now_ms);
 void client_send_waiting(struct wire_client *client);
 void client_ping(struct wire_client *client);
 void client_set_up(struct wire_client *client, bool up);

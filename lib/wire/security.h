@@ -52,7 +52,8 @@ const char *security_public_key(const struct security *security);
 
 /* ---- the list, from one process to another ---- */
 
-/* Changes whenever what the list says changes; never 0. 0: `security` is no server's, or NULL. Reads the file again if need be. */
+/* Changes whenever what the list says changes; never 0. 0: `security` is no server's, or NULL. Reads the file again if need
+ * be. */
 uint64_t security_list_digest(struct security *security);
 /* The keys let in now, borrowed until the next call that takes `security`; by key. */
 const struct security_entry *security_current(struct security *security, size_t *ret_n);

@@ -31,9 +31,11 @@ static int set_common(void *socket, bool tcp, uint32_t frame_max, uint32_t hands
     };
     const struct option over_tcp[] = {      /* a cable that was pulled says nothing: let ZeroMQ notice and reconnect */
         {ZMQ_HEARTBEAT_IVL, 2 * WIRE_HEARTBEAT_MS}, {ZMQ_HEARTBEAT_TIMEOUT, WIRE_SILENT_MS}, {ZMQ_HEARTBEAT_TTL, WIRE_SILENT_MS},
-        /* TCP tries again after .2, .6, 1.4, 3, 6.2, 12.6 s: whoever waits for the next one after healing waits as long as the cut was */
+        /* TCP tries again after .2, .6, 1.4, 3, 6.2, 12.6 s: whoever waits for the next one after healing waits as long as the
+         * cut was */
         {ZMQ_TCP_MAXRT, UNACKED_MS},
-        /* a connection begun while the cable was cut must not wait for TCP's next SYN (up to 32 s), nor a handshake for libzmq's 30 s */
+        /* a connection begun while the cable was cut must not wait for TCP's next SYN (up to 32 s), nor a handshake for libzmq's
+         * 30 s */
         {ZMQ_CONNECT_TIMEOUT, CONNECT_MS}, {ZMQ_HANDSHAKE_IVL, (int)handshake_ms},
         {ZMQ_IPV6, 1},
     };

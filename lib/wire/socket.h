@@ -1,4 +1,5 @@
-/* socket.h - ROUTER and DEALER sockets with the options that the wire relies on. Internal to server.c and client.c, but for the try. */
+/* socket.h - ROUTER and DEALER sockets with the options that the wire relies on. Internal to server.c and client.c, but for the
+ * try. */
 #pragma once
 
 #include "wire/wire.h"

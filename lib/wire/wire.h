@@ -31,8 +31,8 @@ int wire_new(uv_loop_t *loop, Gantry__Role role, struct wire **ret);
 struct wire *wire_free(struct wire *wire);
 DEFINE_FREEP(struct wire, wire_free)
 
-/* The fault point KIND.send or KIND.arrive, for messages of every kind, replies and pushes too: deliver.send, deliver_reply.arrive.
- * True: this one gets lost there. */
+/* The fault point KIND.send or KIND.arrive, for messages of every kind, replies and pushes too: deliver.send,
+ * deliver_reply.arrive. True: this one gets lost there. */
 bool wire_loses(uint32_t kind, const char *where);
 
 /* From here on messages carry run and epoch, and those of another run or an older epoch are refused. */

@@ -27,8 +27,8 @@ static int events_of(void *socket)
     return zmq_getsockopt(socket, ZMQ_EVENTS, &events, &n) ? 0 : events;
 }
 
-/* Asking costs a system call or two, and a loop has many sockets of which one is busy: one that nobody has used, and whose fd has not
- * become readable, says again what it said before. */
+/* Asking costs a system call or two, and a loop has many sockets of which one is busy: one that nobody has used, and whose fd has
+ * not become readable, says again what it said before. */
 static int wanted_events(struct zsock *z)
 {
     int events = z->touched ? events_of(z->socket) & (ZMQ_POLLIN | (z->want_out ? ZMQ_POLLOUT : 0)) : 0;

@@ -3,8 +3,8 @@
  * ZMQ_FD is edge triggered and only says "something happened in the mailbox"; any send, receive or ZMQ_EVENTS
  * may swallow the edge. So the fd only wakes the loop; just before each sleep (uv_prepare) the socket is asked
  * for ZMQ_EVENTS, and a uv_idle keeps the loop awake while work is left; just after the poll (uv_check) at most
- * ZSOCK_BUDGET messages are handled, so that one busy socket does not starve the others. Sockets whose fd is quiet and that nobody
- * has used since are not asked: whoever uses one gets it from zsock_socket(), each time.
+ * ZSOCK_BUDGET messages are handled, so that one busy socket does not starve the others. Sockets whose fd is quiet and that
+ * nobody has used since are not asked: whoever uses one gets it from zsock_socket(), each time.
  *
  * Calls, in order:  zsock_new -> (zsock_want_out)* -> zsock_free.
  * on_in is called when a message can be received: receive exactly one (all its frames) or return having taken

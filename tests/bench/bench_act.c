@@ -3,12 +3,12 @@
  *   bench_act RUN_DIR [--seconds 10] [--threads 1] [--window 1] [--pause-us 0]
  *
  * RUN_DIR: of a run that has made a version (`bench_tabletop.sh` keeps none: any finished run will do). The server is
- * bin/gantry-actor with the run's newest policy, over ipc; this process is the coordinator that it reports to, and an env worker with
- * `window` requests outstanding. A request is one noisy picture and an instruction, as a training episode asks (hidden state wanted).
- * pause-us: the worker lies idle so long before it asks again, as while a step is simulated.
+ * bin/gantry-actor with the run's newest policy, over ipc; this process is the coordinator that it reports to, and an env worker
+ * with `window` requests outstanding. A request is one noisy picture and an instruction, as a training episode asks (hidden state
+ * wanted). pause-us: the worker lies idle so long before it asks again, as while a step is simulated.
  *
- * Printed: round trips (median, mean, 99th percentile), the actor's own time in a batch (preparing items, forward pass, making the
- * reply: mean, from its heartbeats), and the difference. On a busy machine: chrt -r 10, both processes inherit it. */
+ * Printed: round trips (median, mean, 99th percentile), the actor's own time in a batch (preparing items, forward pass, making
+ * the reply: mean, from its heartbeats), and the difference. On a busy machine: chrt -r 10, both processes inherit it. */
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -237,7 +237,8 @@ static void start_actor(struct bench *b, const char *address)
         return;
     if (!freopen(log, "w", stderr))
         _exit(EXIT_FAILURE);
-    execl("bin/gantry-actor", "gantry-actor", "--join", join, "--listen", listen, "--run-dir", b->run, "--threads", threads, (char *)NULL);
+    execl("bin/gantry-actor", "gantry-actor", "--join", join, "--listen", listen, "--run-dir", b->run, "--threads", threads,
+          (char *)NULL);
     _exit(127);
 }
 
@@ -299,7 +300,8 @@ int main(int argc, char **argv)
         die("wire", -ENOMEM, NULL);
     wire_set_run(b->coordinator_wire, 1, 1);
     wire_set_run(b->worker_wire, 1, 1);
-    r = wire_server_new(b->coordinator_wire, &(struct wire_server_options) {.address = address, .on_request = on_request, .arg = b},
+    r = wire_server_new(b->coordinator_wire,
+                        &(struct wire_server_options) {.address = address, .on_request = on_request, .arg = b},
                         &b->coordinator, &error);
     if (r < 0)
         die("coordinator", r, error.text);

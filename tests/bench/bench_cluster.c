@@ -3,9 +3,10 @@
  *   bench_cluster [--workers 1000] [--slots 4] [--episode-s 30] [--seconds 20] [--tcp]
  *
  * The coordinator is bin/gantry-coordinator with its ledger on disk. Workers are real members over real sockets (ipc, or tcp with
- * CURVE): Hello, a heartbeat a second with each lease's step counter, lease requests as slots fall free; a pretended learner reports
- * what was played every 50 ms. Episodes last 0.5 to 1.5 times --episode-s. Printed: the coordinator's share of a core once all have
- * joined and play, and how long a lease took from the request to the answer. The workers' side needs about as much CPU again. */
+ * CURVE): Hello, a heartbeat a second with each lease's step counter, lease requests as slots fall free; a pretended learner
+ * reports what was played every 50 ms. Episodes last 0.5 to 1.5 times --episode-s. Printed: the coordinator's share of a core
+ * once all have joined and play, and how long a lease took from the request to the answer. The workers' side needs about as much
+ * CPU again. */
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -316,8 +317,8 @@ static struct wire *new_wire(struct bench *b, Gantry__Role role, const char *nam
 static void join_all(struct bench *b)
 {
     struct member_options learner = {
-        .join = b->join, .server_key = b->key, .build = "bench", .address = "ipc:///dev/null/learner", .on_welcome = on_learner_welcome,
-        .on_push = on_push, .on_refused = on_refused, .arg = b};
+        .join = b->join, .server_key = b->key, .build = "bench", .address = "ipc:///dev/null/learner",
+        .on_welcome = on_learner_welcome, .on_push = on_push, .on_refused = on_refused, .arg = b};
     struct error error = {0};
     int r;
 

@@ -1,11 +1,12 @@
-/* bench_gpu.c - kernels on a device: TFLOP/s, GB/s, and the share of what the device gives a large product and a large copy, measured in the same
- * run. bench_gpu_models has whole models.
+/* bench_gpu.c - kernels on a device: TFLOP/s, GB/s, and the share of what the device gives a large product and a large copy,
+ * measured in the same run. bench_gpu_models has whole models.
  *
  *   bench_gpu [DEVICE]              default cuda:0
  *
- * Median of REPEATS by the device's own clock, after a warm-up; operands are random. What is timed is a row of calls, so long that the host is ahead of the
- * device (but for kernels that are shorter than their launch), and each call takes operands from another place of a block of 1.2 GB: a cache of 50 MB has none of them. A kernel that only reads may pass a
- * hundred per cent of what a copy gives. Exit status 77: no device. */
+ * Median of REPEATS by the device's own clock, after a warm-up; operands are random. What is timed is a row of calls, so long
+ * that the host is ahead of the device (but for kernels that are shorter than their launch), and each call takes operands from
+ * another place of a block of 1.2 GB: a cache of 50 MB has none of them. A kernel that only reads may pass a hundred per cent of
+ * what a copy gives. Exit status 77: no device. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
@@ -15,7 +16,8 @@
 
 enum { REPEATS = 15, MOST_ROWS = 19200, MOST_CALLS = 200 };
 #define BYTES ((size_t)3 * 2 * MOST_ROWS * 11008)
-static const double long_enough = 1e-3, warm_up = .3;   /* seconds of calls that are timed together; of products before anything is measured */
+static const double long_enough = 1e-3, warm_up = .3;   /* seconds of calls that are timed together; of products before anything
+                                                         * is measured */
 
 static struct device_stream *s;
 static char *from, *to;
@@ -23,7 +25,8 @@ static void *event[2];
 static struct device *device;
 static double peak_flops, peak_bytes;       /* measured below */
 
-/* Where this call's operands begin: after those of the call before, from the beginning again when there is no room for as many more. */
+/* Where this call's operands begin: after those of the call before, from the beginning again when there is no room for as many
+ * more. */
 static size_t place;
 
 static char *take(size_t bytes)
@@ -109,8 +112,8 @@ static double bench_gemm(const char *what, struct device_gemm g)
     return flops / seconds;
 }
 
-/* A decoding step's products are batches of weights that lie one behind the other; a prompt's rows come sixteen sequences at once, and one; an update's two
- * (a shard alone) or eight. */
+/* A decoding step's products are batches of weights that lie one behind the other; a prompt's rows come sixteen sequences at
+ * once, and one; an update's two (a shard alone) or eight. */
 static void bench_products(void)
 {
     static const int64_t rows[] = {1, 8, 64, 290, 598, 2392, 4640, 16384};
@@ -119,8 +122,10 @@ static void bench_products(void)
         int64_t m = rows[i], apart = 4096 * 4096, wide = 11008 * 4096;
 
         if (m <= 4640) {
-            bench_gemm("q, k, v", (struct device_gemm) {.m = m, .n = 4096, .k = 4096, .batch = 3, .b_apart = apart, .c_apart = m * 4096});
-            bench_gemm("gate, up", (struct device_gemm) {.m = m, .n = 11008, .k = 4096, .batch = 2, .b_apart = wide, .c_apart = m * 11008});
+            bench_gemm("q, k, v", (struct device_gemm) {.m = m, .n = 4096, .k = 4096, .batch = 3, .b_apart = apart,
+                                                        .c_apart = m * 4096});
+            bench_gemm("gate, up", (struct device_gemm) {.m = m, .n = 11008, .k = 4096, .batch = 2, .b_apart = wide,
+                                                         .c_apart = m * 11008});
         }
         bench_gemm("o", (struct device_gemm) {.m = m, .n = 4096, .k = 4096});
         bench_gemm("gate", (struct device_gemm) {.m = m, .n = 11008, .k = 4096});
@@ -142,7 +147,8 @@ static int put_rmsnorm(const void *arg)
 {
     const struct rows *r = arg;
 
-    return s->k->rmsnorm(s->stream, DEVICE_BF16, to, r->stats, take((size_t)(2 * r->rows * r->cols)), r->weight, 1e-6f, r->rows, r->cols);
+    return s->k->rmsnorm(s->stream, DEVICE_BF16, to, r->stats, take((size_t)(2 * r->rows * r->cols)), r->weight, 1e-6f, r->rows,
+                         r->cols);
 }
 static int put_swiglu(const void *arg)
 {
@@ -161,7 +167,8 @@ static void bench_rows(const float *weight, float *stats)
     show("swiglu 4800 x 11008", median_seconds(put_swiglu, &wide), 0, 6.0 * (double)(wide.rows * wide.cols));
 }
 
-/* ---- attention --------------------------------------------------------------------------------------------------------------- */
+/* ---- attention
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static int put_attention(const void *arg)
 {
@@ -211,10 +218,10 @@ static void bench_attention(int b, int length)
 {
     int32_t start[65], slot[64], position[64];
     struct device_attention a = {.n = b, .heads = 32, .group = 1, .dim = 128, .causal = true, .scale = 0.088f, .longest = length,
-                                 .longest_asking = length, .q_rows = (int64_t)b * length, .alike = true, .q_stride = 4096, .kv_stride = 4096,
-                                 .out_stride = 4096, .out = to};
-    struct device_decode d = {.rows = b, .dim = 128, .capacity = length + 8, .width = 4096, .heads = 32, .group = 1, .scale = 0.088f,
-                              .out = to};
+                                 .longest_asking = length, .q_rows = (int64_t)b * length, .alike = true, .q_stride = 4096,
+                                 .kv_stride = 4096, .out_stride = 4096, .out = to};
+    struct device_decode d = {.rows = b, .dim = 128, .capacity = length + 8, .width = 4096, .heads = 32, .group = 1,
+                              .scale = 0.088f, .out = to};
     double forwards = 2.0 * b * length * length * 4096;
     char name[80];
 
@@ -238,12 +245,14 @@ static void bench_attention(int b, int length)
     show(name, median_seconds(put_decode, &d), 4.0 * (double)b * length * 4096, 4.0 * (double)b * length * 4096);
 }
 
-/* ---- all ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- all
+ * ------------------------------------------------------------------------------------------------------------------------ */
 
 /* A device that was idle runs at a low clock at first. */
 static int warm(void)
 {
-    struct device_gemm g = {.m = 8192, .n = 8192, .k = 8192, .c = to, .a_row = 8192, .b_row = 8192, .c_row = 8192, .a_type = DEVICE_BF16, .b_type = DEVICE_BF16,
+    struct device_gemm g = {.m = 8192, .n = 8192, .k = 8192, .c = to, .a_row = 8192, .b_row = 8192, .c_row = 8192,
+                            .a_type = DEVICE_BF16, .b_type = DEVICE_BF16,
                             .c_type = DEVICE_BF16, .b_transposed = true, .alpha = 1};
     double all = 0, seconds = 0;
     int r = put_gemm(&g);
@@ -296,7 +305,8 @@ static int run(void)
     bench_attention(1, 290);
     bench_attention(8, 290);
     bench_attention(64, 290);
-    printf("refused: %llu products by cuBLASLt, %llu attentions by cuDNN%s; %s\n", device_fallbacks(device).gemm, device_fallbacks(device).attention,
+    printf("refused: %llu products by cuBLASLt, %llu attentions by cuDNN%s; %s\n", device_fallbacks(device).gemm,
+           device_fallbacks(device).attention,
            device->dnn ? "" : " (not there)", device->dnn ? device_refusal(device) : device->no_dnn);
     return 0;
 }

@@ -1,11 +1,14 @@
-/* bench_gpu_count.c - whole models on a device that only counts (tests/harness/count_device.h): what their passes put on a device, what that takes at
- * the least, and what putting it there costs this host. Needs no device: OpenVLA-7B's size with nothing in it.
+/* bench_gpu_count.c - whole models on a device that only counts (tests/harness/count_device.h): what their passes put on a
+ * device, what that takes at the least, and what putting it there costs this host. Needs no device: OpenVLA-7B's size with
+ * nothing in it.
  *
- *   bench_gpu_count [-v] [PART [MODEL]]          PART: act, adapters, train, oft, prm, score; all by default. -v: by kind of kernel
+ *   bench_gpu_count [-v] [PART [MODEL]]          PART: act, adapters, train, oft, prm, score; all by default. -v: by kind of
+ *                                                kernel
  *
- * Three times stand side by side. The roofline of the model: products and attention at 790 TFLOP/s or each weight read once at 4.3 TB/s (the rates
- * that are assumed of an H200), norms and activations for nothing. Our kernels: each of those that are really put there at the same rates, one after the
- * other, without a gap. And the host: CPU seconds of one thread for all that is not the driver's, which is told beside it as an assumption. */
+ * Three times stand side by side. The roofline of the model: products and attention at 790 TFLOP/s or each weight read once at
+ * 4.3 TB/s (the rates that are assumed of an H200), norms and activations for nothing. Our kernels: each of those that are really
+ * put there at the same rates, one after the other, without a gap. And the host: CPU seconds of one thread for all that is not
+ * the driver's, which is told beside it as an assumption. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -49,11 +52,12 @@ static void show_kinds(const struct counts *c)
             others.seconds += c->kind[most].seconds;
             continue;
         }
-        printf("    %-36s %7llu %9.3f GB %9.3f TFLOP %9.3f ms %5.1f %%\n", count_names[most], c->kind[most].launches, c->kind[most].bytes * 1e-9,
+        printf("    %-36s %7llu %9.3f GB %9.3f TFLOP %9.3f ms %5.1f %%\n", count_names[most], c->kind[most].launches,
+               c->kind[most].bytes * 1e-9,
                c->kind[most].flops * 1e-12, c->kind[most].seconds * 1e3, 100 * c->kind[most].seconds / c->total.seconds);
     }
-    printf("    %-36s %7llu %9.3f GB %9.3f TFLOP %9.3f ms %5.1f %%\n", "others", others.launches, others.bytes * 1e-9, others.flops * 1e-12, others.seconds * 1e3,
-           100 * others.seconds / c->total.seconds);
+    printf("    %-36s %7llu %9.3f GB %9.3f TFLOP %9.3f ms %5.1f %%\n", "others", others.launches, others.bytes * 1e-9,
+           others.flops * 1e-12, others.seconds * 1e3, 100 * others.seconds / c->total.seconds);
 }
 
 /* host: seconds. floor 0: there is no roofline to hold it against. */
@@ -65,7 +69,8 @@ static void show(const char *what, const struct counts *c, double host, double f
     if (floor > 0)
         printf(", roofline %8.2f (%5.1f %%)", floor * 1e3, 100 * floor / c->total.seconds);
     printf("; %llu kernels, %.2f GB, %.2f TFLOP; host %.2f ms, the driver %.1f more for %llu calls; up %.2f MB in %llu, down %.2f MB in %llu, waits %llu\n",
-           c->total.launches, c->total.bytes * 1e-9, c->total.flops * 1e-12, host * 1e3, ((double)c->issued * launch_cost + (double)calls * library_cost) * 1e3,
+           c->total.launches, c->total.bytes * 1e-9, c->total.flops * 1e-12, host * 1e3,
+           ((double)c->issued * launch_cost + (double)calls * library_cost) * 1e3,
            c->issued, c->uploaded * 1e-6, c->uploads, c->downloaded * 1e-6, c->downloads, c->waits);
     if (verbose)
         show_kinds(c);
@@ -75,12 +80,13 @@ static void tell(const char *model, const char *what, const char *unit, int batc
 {
     struct counts c = count_read();
 
-    printf("%s %s, B = %d: roofline %.1f %s/s, our kernels %.1f, aim %.1f\n", model, what, batch, batch / floor, unit, batch / c.total.seconds,
-           batch / floor * (strstr(what, "learns") ? .5 : .7));
+    printf("%s %s, B = %d: roofline %.1f %s/s, our kernels %.1f, aim %.1f\n", model, what, batch, batch / floor, unit,
+           batch / c.total.seconds, batch / floor * (strstr(what, "learns") ? .5 : .7));
     show("whole", &c, seconds, floor);
 }
 
-/* ---- acting, pass by pass ---------------------------------------------------------------------------------------------------- */
+/* ---- acting, pass by pass
+ * ---------------------------------------------------------------------------------------------------- */
 
 static double thread_seconds(void)
 {
@@ -90,7 +96,8 @@ static double thread_seconds(void)
     return (double)at.tv_sec + (double)at.tv_nsec * 1e-9;
 }
 
-/* As openvla_act goes, but for what is drawn. The first call of a batch plans, the second records its steps; the third is what it costs from then on. */
+/* As openvla_act goes, but for what is drawn. The first call of a batch plans, the second records its steps; the third is what it
+ * costs from then on. */
 static int act_by_pass(struct bench_run *run, const struct act_item *items, int call)
 {
     static const char *const names[] = {"  first step, as ever", "  second, recorded as a graph", "  a step replayed"};
@@ -102,7 +109,8 @@ static int act_by_pass(struct bench_run *run, const struct act_item *items, int 
     for (int step = 0; step < run->model->config.action_dims; step++) {
         count_clear();
         begin = thread_seconds();
-        r = step ? openvla_step(run->model, run->session, token, true, &pass) : openvla_prefill(run->model, run->session, items, run->batch, true, &pass);
+        r = step ? openvla_step(run->model, run->session, token, true, &pass) : openvla_prefill(run->model, run->session, items,
+                run->batch, true, &pass);
         if (r >= 0 && !tape_values(&run->session->tape, pass.logits))
             r = run->session->tape.error;
         if (r < 0)
@@ -135,9 +143,10 @@ static int act_passes(const struct device_bench *bench, bool adapters, struct er
 
         run.batch = bench->batch[k];
         for (int i = 0; i < run.batch; i++)
-            items[i] = (struct act_item) {.images = {run.pictures + (size_t)i * run.picture}, .n_images = 1, .prompt = run.prompt, .n_prompt = run.n_prompt,
-                                          .temperature = 1, .seed = 1, .episode = (uint64_t)i};
-        printf("%s%s, B = %d, %d rows each, pass by pass\n", bench->model, adapters ? " with adapters" : "", run.batch, run.model->config.patches + run.n_prompt);
+            items[i] = (struct act_item) {.images = {run.pictures + (size_t)i * run.picture}, .n_images = 1, .prompt = run.prompt,
+                                          .n_prompt = run.n_prompt, .temperature = 1, .seed = 1, .episode = (uint64_t)i};
+        printf("%s%s, B = %d, %d rows each, pass by pass\n", bench->model, adapters ? " with adapters" : "", run.batch,
+               run.model->config.patches + run.n_prompt);
         for (int call = 0; call < 3 && r >= 0; call++)
             r = act_by_pass(&run, items, call);
     }
@@ -151,9 +160,11 @@ static int act_passes(const struct device_bench *bench, bool adapters, struct er
 
 int main(int argc, char **argv)
 {
-    static const struct { const char *name; size_t memory; } parts[] = {{"act", H200}, {"adapters", H200}, {"train", H200}, {"train", SMALL}, {"oft", H200},
+    static const struct { const char *name; size_t memory; } parts[] = {{"act", H200}, {"adapters", H200}, {"train", H200},
+                                                                        {"train", SMALL}, {"oft", H200},
                                                                         {"prm", H200}, {"score", H200}};
-    struct device_bench bench = {.model = "openvla-7b", .fast = true, .batch = {1, 8, 64}, .train_batch = {16, 32}, .warm = 2, .repeats = 3,
+    struct device_bench bench = {.model = "openvla-7b", .fast = true, .batch = {1, 8, 64}, .train_batch = {16, 32}, .warm = 2,
+                                 .repeats = 3,
                                  .flops = 790e12, .bytes = 4.3e12, .out = stdout, .before = count_clear, .tell = tell};
     struct error error = {0};
     const char *only;

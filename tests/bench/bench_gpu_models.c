@@ -1,8 +1,11 @@
-/* bench_gpu_models.c - whole models on a device: rates, shares of a ceiling measured in the same run, memory, the contract between actor and learner.
+/* bench_gpu_models.c - whole models on a device: rates, shares of a ceiling measured in the same run, memory, the contract
+ * between actor and learner.
  *
  *   bench_gpu_models DEVICE PART [fast | strict [MODEL]]     PART: act, adapters, train, oft, prm, score, contract
  *
- * MODEL: openvla-7b (default) or another size that `gantry model synth` knows, made in memory from random numbers, or an OpenVLA's directory. One part a process (tests/gpu/check.sh): what one of them breaks the others do not see. Exit status 77: no device. */
+ * MODEL: openvla-7b (default) or another size that `gantry model synth` knows, made in memory from random numbers, or an
+ * OpenVLA's directory. One part a process (tests/gpu/check.sh): what one of them breaks the others do not see. Exit status 77: no
+ * device. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +21,8 @@ static void *from, *to, *event[2];
 
 static int put_product(void)
 {
-    return device_gemm(s, &(struct device_gemm) {.m = SIDE, .n = SIDE, .k = SIDE, .a = from, .b = from, .c = to, .a_row = SIDE, .b_row = SIDE, .c_row = SIDE,
+    return device_gemm(s, &(struct device_gemm) {.m = SIDE, .n = SIDE, .k = SIDE, .a = from, .b = from, .c = to, .a_row = SIDE,
+                                                 .b_row = SIDE, .c_row = SIDE,
                                                  .a_type = DEVICE_BF16, .b_type = DEVICE_BF16, .c_type = DEVICE_BF16, .b_transposed = true, .alpha = 1});
 }
 
@@ -76,14 +80,15 @@ static int ceilings(struct device *device, double *ret_flops, double *ret_bytes)
         return r;
     *ret_flops = 2.0 * SIDE * SIDE * SIDE / product;
     *ret_bytes = 2.0 * (double)bytes / copy;
-    printf("ceilings: product %d x %d x %d %.0f TFLOP/s, copy %.0f GB/s read and written\n", SIDE, SIDE, SIDE, *ret_flops / 1e12, *ret_bytes / 1e9);
+    printf("ceilings: product %d x %d x %d %.0f TFLOP/s, copy %.0f GB/s read and written\n", SIDE, SIDE, SIDE, *ret_flops / 1e12,
+           *ret_bytes / 1e9);
     return 0;
 }
 
 int main(int argc, char **argv)
 {
-    struct device_bench bench = {.model = argc > 4 ? argv[4] : "openvla-7b", .fast = argc < 4 || strcmp(argv[3], "strict") != 0, .batch = {1, 8, 64},
-                                 .train_batch = {16, 32}, .warm = 2, .repeats = 5, .out = stdout};
+    struct device_bench bench = {.model = argc > 4 ? argv[4] : "openvla-7b", .fast = argc < 4 || strcmp(argv[3], "strict") != 0,
+                                 .batch = {1, 8, 64}, .train_batch = {16, 32}, .warm = 2, .repeats = 5, .out = stdout};
     struct error error = {0};
     int r;
 

@@ -1,12 +1,13 @@
 /* The tiny64 golden model on one thread: acting at batch 1, 16, 64, a supervised step and a PPO-like step at batch 32.
  *
- *   GANTRY_GOLDENS=dir bench_model [repetitions, default 5] [act1 | act16 | act64 | sft | ppo: only that] [strict | fast | kept | fastkept |
+ *   GANTRY_GOLDENS=dir bench_model [repetitions, default 5] [act1 | act16 | act64 | sft | ppo: only that] [strict | fast | kept |
+ *   fastkept |
  *                                  lora | apart: only those]
  *
  * Prints milliseconds of CPU time per call, best and median; tests/bench/torch_baseline.py prints the same lines for PyTorch.
- * A training step is what the learner does: eight shards, gradient norm, AdamW, packing. Each row in strict numerics, then in fast;
- * acting also with matrices kept as bf16 as they lie in the file, as large models have them, and with adapters of rank 32 on all of them, unmerged:
- * their A joined where they read the same (lora), and each alone. */
+ * A training step is what the learner does: eight shards, gradient norm, AdamW, packing. Each row in strict numerics, then in
+ * fast; acting also with matrices kept as bf16 as they lie in the file, as large models have them, and with adapters of rank 32
+ * on all of them, unmerged: their A joined where they read the same (lora), and each alone. */
 #include <errno.h>
 
 #include "base/clock.h"
@@ -46,7 +47,8 @@ static int act(struct bench *b)
 static void fill_items(const struct bench *b, struct openvla_item *items, int first, int last, int n_actions)
 {
     for (int i = first; i < last; i++)
-        items[i - first] = (struct openvla_item) {.images = {b->images + (size_t)i * b->image_size}, .n_images = 1, .prompt = b->prompt,
+        items[i - first] = (struct openvla_item) {.images = {b->images + (size_t)i * b->image_size}, .n_images = 1,
+                                                  .prompt = b->prompt,
                                                   .n_prompt = b->n_prompt, .actions = b->actions[i], .n_actions = n_actions};
 }
 
@@ -64,7 +66,8 @@ static int sft_shard(struct tape *tape, int shard, int first, int last, void *ar
     r = openvla_forward_tail(b->trainer->model, tape, items, last - first, &pass);
     if (r < 0)
         return r;
-    stats = op_token_stats(tape, openvla_logits(b->trainer->model, tape, gather_action_rows(tape, &pass, last - first, rows), false), b->actions[first],
+    stats = op_token_stats(tape, openvla_logits(b->trainer->model, tape, gather_action_rows(tape, &pass, last - first, rows),
+                                                false), b->actions[first],
                            1.0f, NULL);
     if (!stats)
         return tape->error;
@@ -92,7 +95,8 @@ static int ppo_shard(struct tape *tape, int shard, int first, int last, void *ar
     r = openvla_forward_tail(b->trainer->model, tape, items, n, &pass);
     if (r < 0)
         return r;
-    stats = op_token_stats(tape, openvla_logits(b->trainer->model, tape, gather_action_rows(tape, &pass, n, dims), true), target, 1.5f, NULL);
+    stats = op_token_stats(tape, openvla_logits(b->trainer->model, tape, gather_action_rows(tape, &pass, n, dims), true), target,
+                           1.5f, NULL);
     value = openvla_value(b->trainer->model, tape, gather_action_rows(tape, &pass, n, 1), NULL, true);
     if (!stats || !value)
         return tape->error;
@@ -137,7 +141,8 @@ static int measure(struct bench *b, const char *name, const char *numerics, int 
     if (r < 0)
         return r;
     qsort(ms, (size_t)repeats, sizeof(*ms), ascending);
-    printf("%-6s %-8s B=%-3d %9.2f ms best %9.2f ms median %9.1f samples/s\n", name, numerics, batch, ms[0], ms[repeats / 2], batch * 1e3 / ms[0]);
+    printf("%-6s %-8s B=%-3d %9.2f ms best %9.2f ms median %9.1f samples/s\n", name, numerics, batch, ms[0], ms[repeats / 2],
+           batch * 1e3 / ms[0]);
     return 0;
 }
 
@@ -191,7 +196,8 @@ int main(int argc, char **argv)
         {"act1", act, 1}, {"act16", act, 16}, {"act64", act, 64}, {"sft", sft, TRAIN_BATCH}, {"ppo", ppo, TRAIN_BATCH},
     };
     static const char *const numerics_names[] = {"strict", "fast", "kept", "fastkept", "lora", "apart"};
-    static const struct { bool fast; enum kind kind; } variants[VARIANTS] = {{false, PLAIN}, {true, PLAIN}, {false, KEPT}, {true, KEPT}, {false, ADAPTERS}, {false, APART}};
+    static const struct { bool fast; enum kind kind; } variants[VARIANTS] = {{false, PLAIN}, {true, PLAIN}, {false, KEPT},
+                                                                             {true, KEPT}, {false, ADAPTERS}, {false, APART}};
     const char *goldens = getenv("GANTRY_GOLDENS");
     int repeats = argc > 1 ? (int)CLAMP(strtol(argv[1], NULL, 10), 1, MAX_REPEATS) : 5;
     const char *row = argc > 2 ? argv[2] : NULL, *numerics = argc > 3 ? argv[3] : NULL;

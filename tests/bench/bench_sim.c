@@ -62,7 +62,8 @@ int main(int argc, char **argv)
     if (sim_renderer_open(-1, size, size, &renderer, &error) < 0)
         fprintf(stderr, "bench_sim: without pictures: %s\n", error.text);
     printf("renderer %s, image %d, CPU time of one thread\n", renderer ? sim_renderer_name(renderer) : "none", size);
-    printf("%-18s %-7s %8s %6s %4s %9s %9s %9s\n", "task", "player", "success", "steps", "max", "ms/step", "ms/render", "steps/s");
+    printf("%-18s %-7s %8s %6s %4s %9s %9s %9s\n", "task", "player", "success", "steps", "max", "ms/step", "ms/render",
+           "steps/s");
 
     tasks = sim_suite_tasks(suite, &infos);
     for (i = 0; i < tasks; i++) {

@@ -58,7 +58,8 @@ static void run_all_streams(void)
         (void)run_until(s, s->put);
 }
 
-/* A thread that never made the device its own works on device 0, whichever it was meant to be: here there is but one, so that is fatal. */
+/* A thread that never made the device its own works on device 0, whichever it was meant to be: here there is but one, so that is
+ * fatal. */
 static thread_local bool owned;
 
 void simt_owned(void)
@@ -91,8 +92,8 @@ static void stream_free(void *stream)
     delete s;
 }
 
-/* ---- graphs: what a stream was given, in order. As CUDA has it, waiting or asking for it, taking or giving back memory, and copies from memory that is not
- * pinned spoil a capture; what other streams are given is not part of it. */
+/* ---- graphs: what a stream was given, in order. As CUDA has it, waiting or asking for it, taking or giving back memory, and
+ * copies from memory that is not pinned spoil a capture; what other streams are given is not part of it. */
 
 struct emulated_graph {
     std::vector<std::function<int()>> work;
@@ -175,7 +176,8 @@ static void graph_free(void *graph) { delete (emulated_graph *)graph; }
 
 static int devices(void) { return 1; }
 
-/* A device that falls off: from the moment the file named by GANTRY_EMULATED_LOST is there nothing works in this process any more. */
+/* A device that falls off: from the moment the file named by GANTRY_EMULATED_LOST is there nothing works in this process any
+ * more. */
 int simt_gone(void)
 {
     static const char *const file = getenv("GANTRY_EMULATED_LOST");
@@ -216,7 +218,8 @@ void emulate_sparsely(bool yes)
 
 static int map_sparsely(size_t bytes, void **ret)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), used = (bytes + 255) / 256 * 256, size = (used + page - 1) / page * page + 2 * page;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), used = (bytes + 255) / 256 * 256,
+    size = (used + page - 1) / page * page + 2 * page;
     char *all = (char *)mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (all == MAP_FAILED || mprotect(all + page, size - 2 * page, PROT_READ | PROT_WRITE) < 0)
@@ -251,7 +254,8 @@ static std::map<const void *, size_t> apart_sizes;
 
 void emulate_apart(void)
 {
-    void *all = apart ? apart : mmap(nullptr, (size_t)APART_GIB << 30, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *all = apart ? apart : mmap(nullptr, (size_t)APART_GIB << 30, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                                     0);
 
     apart = all == MAP_FAILED ? nullptr : (char *)all;
 }
@@ -373,7 +377,8 @@ static bool is_pinned(const void *memory)
     std::lock_guard<std::mutex> guard(pinned_lock);
     auto after = pinned_memory.upper_bound((const char *)memory);
 
-    return after != pinned_memory.begin() && (const char *)memory - *std::prev(after) < 64 << 20; /* the block before it: near enough */
+    return after != pinned_memory.begin() && (const char *)memory - *std::prev(after) < 64 << 20; /* the block before it: near
+                                                                                                   * enough */
 }
 
 static int move(void *stream, void *to, const void *from, size_t bytes)

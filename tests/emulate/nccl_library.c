@@ -1,6 +1,6 @@
-/* nccl_library.c - NCCL played between processes of one host, as a libnccl.so.2 that learners open: memory is the host's (the emulated
- * device), ranks meet in a file below /dev/shm that the id names. What is asked for is "in progress" until all ranks have asked for it, as on
- * a communicator with blocking = 0; a rank whose process is gone shows as a remote error. */
+/* nccl_library.c - NCCL played between processes of one host, as a libnccl.so.2 that learners open: memory is the host's (the
+ * emulated device), ranks meet in a file below /dev/shm that the id names. What is asked for is "in progress" until all ranks
+ * have asked for it, as on a communicator with blocking = 0; a rank whose process is gone shows as a remote error. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>

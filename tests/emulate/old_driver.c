@@ -1,4 +1,5 @@
-/* old_driver.c - a libcuda.so.1 of another time, for the CUDA runtime to find: it says which CUDA it knows, and that is too old. */
+/* old_driver.c - a libcuda.so.1 of another time, for the CUDA runtime to find: it says which CUDA it knows, and that is too
+ * old. */
 #include <string.h>
 
 int cuInit(unsigned flags);

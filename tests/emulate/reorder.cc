@@ -1,8 +1,10 @@
-/* reorder.cc - the emulated device with products and attention that sum as libraries on a device do, in place of the own kernels: see emulate.h.
+/* reorder.cc - the emulated device with products and attention that sum as libraries on a device do, in place of the own kernels:
+ * see emulate.h.
  *
- * A product of few rows is split along k, and the more the fewer rows it has; sixteen neighbours of a chain are added at once, as tensor cores do. So the same row
- * comes out in other last bits of its sum when it is decoded alone than within a pass, which is then seen where bf16 rounds it to the other side.
- * Attention (not of decoding steps, which the own kernel does everywhere) rounds its weights to bf16 before they meet the values. */
+ * A product of few rows is split along k, and the more the fewer rows it has; sixteen neighbours of a chain are added at once, as
+ * tensor cores do. So the same row comes out in other last bits of its sum when it is decoded alone than within a pass, which is
+ * then seen where bf16 rounds it to the other side. Attention (not of decoding steps, which the own kernel does everywhere)
+ * rounds its weights to bf16 before they meet the values. */
 #include "nn/cuda/simt.h"
 #include "tests/emulate/emulate.h"
 
@@ -104,7 +106,8 @@ static int gemm(void *stream, const struct device_gemm *g)
 
 static void attend(const struct device_attention &a, int sequence, int head)
 {
-    int64_t keys = a.start[sequence + 1] - a.start[sequence], asking = a.asking[sequence + 1] - a.asking[sequence], kv = head / a.group * a.dim;
+    int64_t keys = a.start[sequence + 1] - a.start[sequence], asking = a.asking[sequence + 1] - a.asking[sequence],
+    kv = head / a.group * a.dim;
     std::vector<float> p((size_t)keys);
 
     for (int64_t q = 0; q < asking; q++) {

@@ -42,7 +42,8 @@ void __syncthreads(void);
 void __syncwarp(unsigned mask = 0xffffffffu);
 uint32_t simt_exchange(uint32_t value, int from_lane);
 unsigned simt_lane(void);
-struct simt_inside { simt_inside(); ~simt_inside(); };      /* while it lives, the device's memory can be got at (emulate_apart) */
+struct simt_inside { simt_inside(); ~simt_inside(); };      /* while it lives, the device's memory can be got at
+                                                             * (emulate_apart) */
 void simt_owned(void);                              /* fatal where this thread has not made the device its own */
 int simt_gone(void);                                /* -EIO: the device has fallen off */
 void simt_corners(bool yes);                        /* only the first and the last block of each direction run */
@@ -50,7 +51,8 @@ void simt_poison(void *memory, size_t bytes);       /* NaN, or what is left of i
 
 extern thread_local int simt_result;                /* of the last launch */
 template <class F> void simt_call(void *arg) { (*(F *)arg)(); }
-/* While a graph is captured, or on a lazy stream, work is kept instead of done; its arguments are those of now, memory is looked into then. */
+/* While a graph is captured, or on a lazy stream, work is kept instead of done; its arguments are those of now, memory is looked
+ * into then. */
 bool simt_kept(void *stream, const std::function<int()> &work);
 template <class F> void simt_run(void *stream, dim3 grid, dim3 block, size_t shared, F f)
 {

@@ -1,5 +1,6 @@
-/* stand_in_driver.c - a libcuda.so.1 that has no device and says yes: cuDNN then compiles its kernels and keeps them, which shows whether it has any for a graph
- * on a device that is only described (tests/nn/test_dnn_engines.c). cuInit fails, for the compiler (NVRTC) to ask no further. */
+/* stand_in_driver.c - a libcuda.so.1 that has no device and says yes: cuDNN then compiles its kernels and keeps them, which shows
+ * whether it has any for a graph on a device that is only described (tests/nn/test_dnn_engines.c). cuInit fails, for the compiler
+ * (NVRTC) to ask no further. */
 #include <stddef.h>
 
 enum { SUCCESS = 0, NO_DEVICE = 100 };
@@ -22,7 +23,8 @@ YES(cuCtxGetLimit) YES(cuCtxPopCurrent) YES(cuCtxPushCurrent) YES(cuStreamGetCtx
 YES(cuLinkCreate) YES(cuLinkAddData) YES(cuLinkComplete) YES(cuLinkDestroy)
 YES(cuLaunchKernel) YES(cuLaunchCooperativeKernel) YES(cuLaunchKernelEx) YES(cuLibraryUnload) YES(cuKernelSetAttribute)
 HANDLE(cuCtxGetCurrent) HANDLE(cuLibraryLoadData) HANDLE(cuLibraryLoadFromFile) HANDLE(cuLibraryGetKernel)
-NUMBER(cuDeviceGetCount, 1) NUMBER(cuDeviceGet, 0) NUMBER(cuKernelGetAttribute, 0) NUMBER(cuOccupancyMaxPotentialClusterSize, 8) NUMBER(cuDriverGetVersion, 13000)
+NUMBER(cuDeviceGetCount, 1) NUMBER(cuDeviceGet, 0) NUMBER(cuKernelGetAttribute, 0) NUMBER(cuOccupancyMaxPotentialClusterSize,
+                                                                                          8) NUMBER(cuDriverGetVersion, 13000)
 WORDS(cuGetErrorName) WORDS(cuGetErrorString)
 
 int cuInit(unsigned flags);

@@ -1,5 +1,6 @@
-/* test_device.h - the device that device tests use: the emulated one, or, with GANTRY_TEST_DEVICE=cuda:0, a real one (with GANTRY_TEST_OWN its own kernels
- * alone: cuBLASLt and cuDNN are not opened). GANTRY_EMULATED_APART=1: the emulated one's memory is not the host's, at twice the time and more. Setup and teardown for groups that need nothing beside it. */
+/* test_device.h - the device that device tests use: the emulated one, or, with GANTRY_TEST_DEVICE=cuda:0, a real one (with
+ * GANTRY_TEST_OWN its own kernels alone: cuBLASLt and cuDNN are not opened). GANTRY_EMULATED_APART=1: the emulated one's memory
+ * is not the host's, at twice the time and more. Setup and teardown for groups that need nothing beside it. */
 #pragma once
 
 #include <stdio.h>

@@ -1,4 +1,5 @@
-/* Frame 0 and the frames behind it, as a stranger may send them. Input: u16 size of frame 0, frame 0, then the rest as one frame. */
+/* Frame 0 and the frames behind it, as a stranger may send them. Input: u16 size of frame 0, frame 0, then the rest as one
+ * frame. */
 #include <stddef.h>
 #include <stdint.h>
 

@@ -1,15 +1,15 @@
-/* count_device.h - a device that computes nothing and counts: launches, bytes read and written, operations, and the least time that these take. For
- * what a pass puts on a device, and for what putting it there costs the host, without one.
+/* count_device.h - a device that computes nothing and counts: launches, bytes read and written, operations, and the least time
+ * that these take. For what a pass puts on a device, and for what putting it there costs the host, without one.
  *
  *   device_wrap(count_kernels(), 0, &device, &error) -> count_clear -> passes -> count_read
  *
- * Its memory is address space: nobody may read numbers there, and seven billion of them take no memory of the host. What is sent in small pieces (indices) is
- * there, since attention over a cache costs what they say; what is downloaded is zeros. Graphs are counted as one launch by the host, and
- * as all that is in them by the device.
+ * Its memory is address space: nobody may read numbers there, and seven billion of them take no memory of the host. What is sent
+ * in small pieces (indices) is there, since attention over a cache costs what they say; what is downloaded is zeros. Graphs are
+ * counted as one launch by the host, and as all that is in them by the device.
  *
- * Of a kernel: each operand is moved once, in and out of memory (what a second kernel finds in the cache of 50 MB is not taken off). The least time is the longer one
- * of its bytes and its operations. Attention is as many kernels as cuDNN would be called with pieces (nn/device/dnn_key.h).
- * Thread rule: one thread. */
+ * Of a kernel: each operand is moved once, in and out of memory (what a second kernel finds in the cache of 50 MB is not taken
+ * off). The least time is the longer one of its bytes and its operations. Attention is as many kernels as cuDNN would be called
+ * with pieces (nn/device/dnn_key.h). Thread rule: one thread. */
 #pragma once
 
 #include "nn/device/device.h"

@@ -21,7 +21,7 @@ const char *damage_name(enum damage kind);
 
 /* Any place in the file, or one where a part begins; at most `size`. */
 size_t damage_place(struct philox *p, const struct damage_file *file);
-/* A damaged copy of `file` into `copy` (file->size bytes); *ret_n: its size. STRETCH takes bytes of `twin` from the same place, or of the
- * file that `stranger` draws from anywhere. False: the draw changed nothing. */
+/* A damaged copy of `file` into `copy` (file->size bytes); *ret_n: its size. STRETCH takes bytes of `twin` from the same place,
+ * or of the file that `stranger` draws from anywhere. False: the draw changed nothing. */
 bool damage_draw(struct philox *p, enum damage kind, const struct damage_file *file, const struct damage_file *twin,
                  const struct damage_file *(*stranger)(struct philox *p), char *copy, size_t *ret_n);

@@ -80,7 +80,8 @@ void bench_tell(const struct bench_run *run, const char *what, const char *unit,
         run->bench->tell(model, what, unit, run->batch, seconds, floor);
         return;
     }
-    fprintf(out, "%s %s, numerics %s, B = %d: %.2f %s/s, %.2f ms", model, what, run->bench->fast ? "fast" : "strict", run->batch, run->batch / seconds, unit, seconds * 1e3);
+    fprintf(out, "%s %s, numerics %s, B = %d: %.2f %s/s, %.2f ms", model, what, run->bench->fast ? "fast" : "strict", run->batch,
+            run->batch / seconds, unit, seconds * 1e3);
     if (floor > 0)
         fprintf(out, "; at this run's ceilings %.1f: %.1f %% (aim %.0f %%)", run->batch / floor, 100 * floor / seconds, aim);
     fprintf(out, "\n");
@@ -112,8 +113,10 @@ int bench_tell_memory(struct bench_run *run, const struct device_need *need, str
         return error_set(error, EIO, "the device does not answer any more");
     taken = (double)run->before.memory_free - (double)now.memory_free;
     fprintf(run->bench->out, "memory: foretold %.0f MiB (weights %.0f, gradients %.0f, moments %.0f, activations %.0f, keys and values %.0f, workspace "
-            "%.0f), taken %.0f MiB, libraries' own included: %+.1f %%\n", (double)need->total / MEGA, (double)need->weights / MEGA,
-            (double)need->gradients / MEGA, (double)need->optimiser / MEGA, (double)need->activations / MEGA, (double)need->cache / MEGA,
+            "%.0f), taken %.0f MiB, libraries' own included: %+.1f %%\n", (double)need->total / MEGA,
+            (double)need->weights / MEGA,
+            (double)need->gradients / MEGA, (double)need->optimiser / MEGA, (double)need->activations / MEGA,
+            (double)need->cache / MEGA,
             (double)need->workspace / MEGA, taken / MEGA, taken > 0 ? 100 * ((double)need->total / taken - 1) : 0.0);
     fflush(run->bench->out);
     return 0;
@@ -123,7 +126,8 @@ void bench_tell_refusals(const struct bench_run *run)
 {
     struct device_fallbacks f = device_fallbacks(run->bench->device);
 
-    fprintf(run->bench->out, "refused so far: %llu products by cuBLASLt%s, %llu attentions by cuDNN%s; %s\n", f.gemm, run->bench->device->blas ? "" : " (not there)",
+    fprintf(run->bench->out, "refused so far: %llu products by cuBLASLt%s, %llu attentions by cuDNN%s; %s\n", f.gemm,
+            run->bench->device->blas ? "" : " (not there)",
             f.attention, run->bench->device->dnn ? "" : " (not there)", device_refusal(run->bench->device));
     fflush(run->bench->out);
 }
@@ -161,12 +165,14 @@ int bench_pack(struct bench_run *run, struct openvla *model, bool training, stru
     if (run->bench->fast)
         params_use_fast(&model->params);
     r = openvla_pack(model, training);
-    return r < 0 ? error_set(error, -r, "%s: cannot be put on the device: %s", run->bench->model, device_error_text(run->bench->device, r)) : 0;
+    return r < 0 ? error_set(error, -r, "%s: cannot be put on the device: %s", run->bench->model,
+                             device_error_text(run->bench->device, r)) : 0;
 }
 
 int bench_failed(const struct bench_run *run, const char *what, int r, struct error *error)
 {
-    return error_set(error, -r, "%s %s, B = %d: %s", run->bench->model, what, run->batch, device_error_text(run->bench->device, r));
+    return error_set(error, -r, "%s %s, B = %d: %s", run->bench->model, what, run->batch,
+                     device_error_text(run->bench->device, r));
 }
 
 int bench_add_adapters(struct bench_run *run, struct error *error)

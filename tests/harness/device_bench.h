@@ -1,8 +1,9 @@
-/* device_bench.h - what whole models do on a device: actions, chunks, scores and samples a second, the share of a roofline, the memory taken beside
- * what was foretold, and the contract between actor and learner. One part a call, one line a figure, written as soon as it is known.
+/* device_bench.h - what whole models do on a device: actions, chunks, scores and samples a second, the share of a roofline, the
+ * memory taken beside what was foretold, and the contract between actor and learner. One part a call, one line a figure, written
+ * as soon as it is known.
  *
- * The roofline: products at `flops`, bytes at `bytes` a second, both measured by the caller in the same run; 0: no shares are told. What counts are the
- * model's linear products, attention's, and each weight read once a pass; norms and activations do not.
+ * The roofline: products at `flops`, bytes at `bytes` a second, both measured by the caller in the same run; 0: no shares are
+ * told. What counts are the model's linear products, attention's, and each weight read once a pass; norms and activations do not.
  * Thread rule: one thread.  Failure rule: -errno with one line; what was measured before is written already. */
 #pragma once
 
@@ -23,7 +24,8 @@ struct device_bench {
     int warm, repeats;          /* calls before it counts, and that count */
     double flops, bytes;
     FILE *out;
-    /* For a device that counts: called before each call of what is measured, and instead of telling it. Seconds are then the thread's own. NULL: neither. */
+    /* For a device that counts: called before each call of what is measured, and instead of telling it. Seconds are then the
+     * thread's own. NULL: neither. */
     void (*before)(void);
     void (*tell)(const char *model, const char *what, const char *unit, int batch, double seconds, double floor);
 };

@@ -11,9 +11,11 @@
 static double act_floor(const struct bench_run *run)
 {
     const struct openvla_config *c = &run->model->config;
-    double b = run->batch, rows = c->patches + run->n_prompt, head = (double)OPENVLA_ACTION_BINS * c->hidden, steps = c->action_dims - 1;
+    double b = run->batch, rows = c->patches + run->n_prompt, head = (double)OPENVLA_ACTION_BINS * c->hidden,
+        steps = c->action_dims - 1;
     double text = bench_layer_weights(c) + head, cache = 4 * b * (rows + steps / 2) * c->hidden * c->layers;
-    double prefill = bench_floor(run->bench, b * (bench_vision_flops(c) + bench_text_flops(c, rows, true) + 2 * head), 2 * (bench_vision_weights(c) + text));
+    double prefill = bench_floor(run->bench, b * (bench_vision_flops(c) + bench_text_flops(c, rows, true) + 2 * head),
+                                 2 * (bench_vision_weights(c) + text));
 
     return prefill + steps * bench_floor(run->bench, 2 * b * text + b * 4 * rows * c->hidden * c->layers, 2 * text + cache);
 }
@@ -69,8 +71,8 @@ static int put_oft(struct bench_run *run)
     if (!items || !results)
         return -ENOMEM;
     for (int i = 0; i < run->batch; i++) {
-        items[i] = (struct oft_item) {.n_images = c->images, .prompt = run->prompt, .n_prompt = run->n_prompt, .proprio = c->proprio ? state : NULL,
-                                      .temperature = 1};
+        items[i] = (struct oft_item) {.n_images = c->images, .prompt = run->prompt, .n_prompt = run->n_prompt,
+                                      .proprio = c->proprio ? state : NULL, .temperature = 1};
         for (int k = 0; k < c->images; k++)
             items[i].images[k] = run->pictures + (size_t)(2 * i + k) * run->picture;
     }

@@ -1,4 +1,5 @@
-/* device_bench_internal.h - what the parts of device_bench.h share: a part's state, how it is measured and told, and what passes cost. */
+/* device_bench_internal.h - what the parts of device_bench.h share: a part's state, how it is measured and told, and what passes
+ * cost. */
 #pragma once
 
 #include "nn/models/openvla_session.h"
@@ -32,7 +33,8 @@ int bench_seconds(struct bench_run *run, int (*work)(struct bench_run *run), dou
 double bench_floor(const struct device_bench *bench, double flops, double bytes);
 /* One line: `run->batch` of `unit` took so long; its share of the floor. */
 void bench_tell(const struct bench_run *run, const char *what, const char *unit, double seconds, double floor, double aim);
-/* What preflight would say of run->model's job there, and what there was taken of the device since the part began, beside that. */
+/* What preflight would say of run->model's job there, and what there was taken of the device since the part began, beside
+ * that. */
 int bench_foretell(struct bench_run *run, struct device_job job, struct device_need *ret, struct error *error);
 int bench_tell_memory(struct bench_run *run, const struct device_need *need, struct error *error);
 void bench_tell_refusals(const struct bench_run *run);
@@ -46,7 +48,8 @@ int bench_failed(const struct bench_run *run, const char *what, int r, struct er
 double bench_layer_weights(const struct openvla_config *c);
 double bench_vision_weights(const struct openvla_config *c);
 double bench_vision_flops(const struct openvla_config *c);      /* of one picture */
-double bench_text_flops(const struct openvla_config *c, double rows, bool causal);      /* of one sequence through the language model */
+double bench_text_flops(const struct openvla_config *c, double rows, bool causal);      /* of one sequence through the language
+                                                                                         * model */
 
 /* ---- the parts */
 int bench_act(struct bench_run *run, bool adapters, struct error *error);       /* device_bench_act.c */

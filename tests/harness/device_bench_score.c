@@ -11,7 +11,8 @@ static int put_score(struct bench_run *run)
     float progress[BENCH_MOST];
 
     for (int i = 0; i < run->batch; i++)
-        items[i] = (struct score_item) {.images = {run->pictures + (size_t)(2 * i) * run->picture, run->pictures + (size_t)(2 * i + 1) * run->picture},
+        items[i] = (struct score_item) {.images = {run->pictures + (size_t)(2 * i) * run->picture,
+                                                   run->pictures + (size_t)(2 * i + 1) * run->picture},
                                         .n_images = 2, .prompt = run->prompt, .n_prompt = run->n_prompt};
     return openvla_score(run->model, run->session, items, run->batch, progress);
 }

@@ -27,12 +27,14 @@ static int shard(struct tape *tape, int number, int first, int last, void *arg)
     for (int i = 0; i < n * rows; i++)
         actions[i] = i % rows == rows - 1 ? c->eos_id : c->vocab - 1 - (first + i * 13) % OPENVLA_ACTION_BINS;
     for (int i = 0; i < n; i++)
-        items[i] = (struct openvla_item) {.images = {run->pictures + (size_t)(first + i) * run->picture}, .n_images = 1, .prompt = run->prompt,
+        items[i] = (struct openvla_item) {.images = {run->pictures + (size_t)(first + i) * run->picture}, .n_images = 1,
+                                          .prompt = run->prompt,
                                           .n_prompt = run->n_prompt, .actions = actions + i * rows, .n_actions = rows - 1};
     r = openvla_forward_tail(run->model, tape, items, n, &pass);
     if (r < 0)
         return r;
-    stats = op_token_stats(tape, openvla_logits(run->model, tape, gather_action_rows(tape, &pass, n, rows), false), actions, 1, NULL);
+    stats = op_token_stats(tape, openvla_logits(run->model, tape, gather_action_rows(tape, &pass, n, rows), false), actions, 1,
+                           NULL);
     if (!stats || tape->planning)
         return tape->error;
     for (int i = 0; i < n * rows; i++)
@@ -57,8 +59,8 @@ static int look(struct bench_run *run, int batch, struct device_need *ret, struc
     int r = bench_foretell(run, (struct device_job) {.use = MEMORY_LORA, .batch = batch}, ret, error);
 
     if (r >= 0)
-        fprintf(run->bench->out, "B = %d: blocks are %s, %d of %d shards go through a pass\n", batch, ret->recompute ? "computed twice" : "kept", ret->together,
-                SHARDS);
+        fprintf(run->bench->out, "B = %d: blocks are %s, %d of %d shards go through a pass\n", batch,
+                ret->recompute ? "computed twice" : "kept", ret->together, SHARDS);
     return r;
 }
 

@@ -58,15 +58,16 @@ static int learner_pass(struct tape *tape, void *arg)
         const struct act_item *item = &a->items[a->first + i];
         const struct act_result *result = &a->results[a->first + i];
 
-        items[i] = (struct openvla_item) {.images = {item->images[0]}, .n_images = 1, .prompt = item->prompt, .n_prompt = item->n_prompt,
-                                          .actions = result->tokens, .n_actions = dims - 1};
+        items[i] = (struct openvla_item) {.images = {item->images[0]}, .n_images = 1, .prompt = item->prompt,
+                                          .n_prompt = item->n_prompt, .actions = result->tokens, .n_actions = dims - 1};
         for (int k = 0; k < dims; k++)
             target[i * dims + k] = result->tokens[k] - (c->vocab - OPENVLA_ACTION_BINS);
     }
     r = openvla_forward_tail(a->model, tape, items, a->n, &pass);
     if (r < 0)
         return r;
-    a->stats = op_token_stats(tape, openvla_logits(a->model, tape, gather_action_rows(tape, &pass, a->n, dims), true), target, a->temperature, NULL);
+    a->stats = op_token_stats(tape, openvla_logits(a->model, tape, gather_action_rows(tape, &pass, a->n, dims), true), target,
+                              a->temperature, NULL);
     value = openvla_value(a->model, tape, gather_action_rows(tape, &pass, a->n, 1), NULL, true);
     if (!a->stats || !value)
         return tape->error ? tape->error : -EINVAL;
@@ -113,7 +114,8 @@ static int learn(struct asked *a, int b, struct contract_gap *gap)
     return r;
 }
 
-int device_contract_between(const struct openvla *actor, const struct openvla *model, struct openvla_session *session, const struct contract_prompt *prompts,
+int device_contract_between(const struct openvla *actor, const struct openvla *model, struct openvla_session *session,
+                            const struct contract_prompt *prompts,
                             int n_prompts, int b, float temperature, int round, struct contract_gap *ret)
 {
     size_t bytes = (size_t)model->config.image_height * (size_t)model->config.image_width * 3;
@@ -133,8 +135,8 @@ int device_contract_between(const struct openvla *actor, const struct openvla *m
         pixels[i] = i % 64 ? pixels[i - 1] : (uint8_t)philox_u32(&random);
     for (int i = 0; i < b; i++)
         items[i] = (struct act_item) {.images = {pixels + (size_t)i * bytes}, .n_images = 1, .prompt = prompts[i % n_prompts].ids,
-                                      .n_prompt = prompts[i % n_prompts].n, .temperature = temperature, .seed = 5, .episode = (uint64_t)i,
-                                      .step = (uint32_t)round};
+                                      .n_prompt = prompts[i % n_prompts].n, .temperature = temperature, .seed = 5,
+                                      .episode = (uint64_t)i, .step = (uint32_t)round};
     r = openvla_act(actor, session, items, b, results);
     if (r >= 0)
         r = learn(&asked, b, &gap);
@@ -154,8 +156,8 @@ double contract_expected(const struct openvla_config *config, const struct contr
     return .67 * .0037 * sqrt(config->layers) * spread;
 }
 
-int device_contract(const struct openvla *model, struct openvla_session *session, const struct contract_prompt *prompts, int n_prompts, int b,
-                    float temperature, int round, struct contract_gap *ret)
+int device_contract(const struct openvla *model, struct openvla_session *session, const struct contract_prompt *prompts,
+                    int n_prompts, int b, float temperature, int round, struct contract_gap *ret)
 {
     return device_contract_between(model, model, session, prompts, n_prompts, b, temperature, round, ret);
 }

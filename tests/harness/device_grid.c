@@ -201,17 +201,20 @@ static struct tensor *b_token_stats(struct tape *t, struct scene *c)
 }
 
 static const struct grid_case cases[] = {
-    {"linear", affine, b_linear, false}, {"linear_rows", affine, b_linear_rows, false}, {"linear_picked", affine, b_picked, false},
+    {"linear", affine, b_linear, false}, {"linear_rows", affine, b_linear_rows, false},
+    {"linear_picked", affine, b_picked, false},
     {"linear with an adapter", lora, b_lora, false}, {"gelu", one, b_gelu, false}, {"quick_gelu", one, b_quick_gelu, false},
     {"relu", one, b_relu, false}, {"clamp", one, b_clamp, false}, {"swiglu", two, b_swiglu, false}, {"add", two, b_add, false},
-    {"add, used twice", two, b_twice, false}, {"residual", scaled, b_residual, false}, {"film", modulated, b_film, false}, {"means over spans", one, b_means, false},
-    {"layernorm", normed, b_layernorm, false},
-    {"rmsnorm", normed, b_rmsnorm, false}, {"add_positions", pictures, b_positions, false}, {"prepend", pictures, b_prepend, false},
+    {"add, used twice", two, b_twice, false}, {"residual", scaled, b_residual, false}, {"film", modulated, b_film, false},
+    {"means over spans", one, b_means, false}, {"layernorm", normed, b_layernorm, false},
+    {"rmsnorm", normed, b_rmsnorm, false}, {"add_positions", pictures, b_positions, false},
+    {"prepend", pictures, b_prepend, false},
     {"strip", pictures, b_strip, false}, {"concat", beside, b_concat, false}, {"reshape", one, b_reshape, false},
     {"merge", pictures, b_merge, false}, {"detach", one, b_detach, false}, {"embedding", table, b_embedding, false},
     {"gather", one, b_gather, false}, {"splice", apart, b_splice, false}, {"rope", heads, b_rope, false},
     {"rope_table", qkv, b_rope_table, false}, {"attention full", qkv, b_full, false}, {"attention causal", qkv, b_causal, false},
-    {"attention grouped", grouped, b_grouped, false}, {"attention tail", asked, b_tail, false}, {"token_stats", one, b_token_stats, true},
+    {"attention grouped", grouped, b_grouped, false}, {"attention tail", asked, b_tail, false},
+    {"token_stats", one, b_token_stats, true},
 };
 
 int device_grid_cases(void) { return (int)ARRAY_SIZE(cases); }
@@ -258,7 +261,8 @@ static int fill(struct tape *t, struct tensor *x, const float *numbers)
         return t->error;
     if (!t->on)
         memcpy(x->x, numbers, (size_t)(x->rows * x->cols) * sizeof(float));
-    return t->on ? t->on->k->convert(t->on->stream, t->half ? DEVICE_BF16 : DEVICE_F32, x->x, DEVICE_F32, sent, x->rows * x->cols) : 0;
+    return t->on ? t->on->k->convert(t->on->stream, t->half ? DEVICE_BF16 : DEVICE_F32, x->x, DEVICE_F32, sent,
+                                     x->rows * x->cols) : 0;
 }
 
 static float *gradient_of(struct tape *t, const struct tensor *x)
@@ -317,7 +321,8 @@ static int pass(struct tape *t, void *arg)
     return t->error;
 }
 
-static int one_run(struct device *device, const struct grid_case *c, const struct shape *shape, bool half, struct outcome *out, struct params *params)
+static int one_run(struct device *device, const struct grid_case *c, const struct shape *shape, bool half, struct outcome *out,
+                   struct params *params)
 {
     struct run run = {.c = c, .scene = {.s = shape}, .out = out};
     struct tape tape;
@@ -360,7 +365,8 @@ static int one_run(struct device *device, const struct grid_case *c, const struc
     return r;
 }
 
-int device_grid_run(struct device *device, int number, int shape, bool half, void (*told)(const struct grid_result *r, void *arg), void *arg)
+int device_grid_run(struct device *device, int number, int shape, bool half, void (*told)(const struct grid_result *r, void *arg),
+                    void *arg)
 {
     static const char *const dx[] = {"dx0", "dx1", "dx2", "dx3"};
     _cleanup_(outcome_release) struct outcome here = {0}, there = {0};

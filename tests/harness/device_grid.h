@@ -16,4 +16,5 @@ int device_grid_cases(void);
 const char *device_grid_name(int number);
 enum { GRID_SHAPES = 3 };
 /* One op at one shape; told: one line per array. 0, or -errno when the op itself failed. */
-int device_grid_run(struct device *device, int number, int shape, bool half, void (*told)(const struct grid_result *r, void *arg), void *arg);
+int device_grid_run(struct device *device, int number, int shape, bool half, void (*told)(const struct grid_result *r, void *arg),
+                    void *arg);

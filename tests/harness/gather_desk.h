@@ -1,6 +1,7 @@
 /* gather_desk.h - the host's gather (train/shards.h) among threads of one process that play ranks.
  *
- * A fast rank is at most one round ahead of a slow one. Thread rule: gather from any thread, one a rank; the rest when none gathers. */
+ * A fast rank is at most one round ahead of a slow one. Thread rule: gather from any thread, one a rank; the rest when none
+ * gathers. */
 #pragma once
 
 #include <pthread.h>

@@ -23,7 +23,8 @@ int model_dirs_set_up(void **state)
     (void)state;
     scratch_new(model_dirs.root);
     snprintf(model_dirs.good, sizeof(model_dirs.good), "%s/good", model_dirs.root);
-    if (mkdir(model_dirs.good, 0755) < 0 || openvla_synth(openvla_size_find("tiny"), model_dirs.good, DTYPE_BF16, 3, 300000, &done, &error) < 0) {
+    if (mkdir(model_dirs.good, 0755) < 0 || openvla_synth(openvla_size_find("tiny"), model_dirs.good, DTYPE_BF16, 3, 300000,
+                                                          &done, &error) < 0) {
         print_error("%s\n", error.text);
         return -1;
     }

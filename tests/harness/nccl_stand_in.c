@@ -119,7 +119,8 @@ static int async_error(void *comm, int *ret)
     pthread_mutex_lock(&nccl_world.lock);
     assert_false(c->aborted);           /* it would be freed memory */
     *ret = nccl_world.error_at == c->rank ? NCCL_REMOTE_ERROR
-        : nccl_world.joined < c->ranks || c->polls++ < nccl_world.init_polls || (nccl_world.at_once && !taken(c)) ? NCCL_IN_PROGRESS
+        : nccl_world.joined < c->ranks || c->polls++ < nccl_world.init_polls ||
+            (nccl_world.at_once && !taken(c)) ? NCCL_IN_PROGRESS
         : NCCL_SUCCESS;
     pthread_mutex_unlock(&nccl_world.lock);
     return NCCL_SUCCESS;

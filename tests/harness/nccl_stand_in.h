@@ -21,7 +21,8 @@ struct nccl_world {
     int error_at;                       /* rank whose asynchronous error appears; -1: none */
     bool stuck;                         /* enqueueing does not return until the communicator is aborted */
 
-    /* A device that carries everything out at once (tests/emulate): operations of any size, "in progress" until all ranks are there */
+    /* A device that carries everything out at once (tests/emulate): operations of any size, "in progress" until all ranks are
+     * there */
     bool at_once;
     struct { char *bytes[NCCL_RANKS]; size_t size; int here, taken; } desk[2];    /* of an operation and the next */
     int gathers, reductions;            /* begun by rank 0 */

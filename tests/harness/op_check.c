@@ -113,7 +113,8 @@ static void check_gradient(const struct op_case *c, struct bench *b, int part, c
     most = largest(want, n) + 1e-3;
     for (int64_t j = 0; j < n; j++)
         if (!(fabs((double)g[j] - want[j]) <= 1e-5 * most))
-            fail_msg("%s: gradient of part %d, element %d: %.8g, differences give %.8g", c->name, part, (int)j, (double)g[j], want[j]);
+            fail_msg("%s: gradient of part %d, element %d: %.8g, differences give %.8g", c->name, part, (int)j, (double)g[j],
+                     want[j]);
 }
 
 void op_check(const struct op_case *c)

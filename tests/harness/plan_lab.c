@@ -166,7 +166,8 @@ int plan_lab_ppo(struct plan_lab *f, uint64_t parent, const char *dir, uint64_t 
 {
     uint8_t digest[SHA256_SIZE];
     /* plans that go on for longer than the journal's episodes are fresh */
-    Gantry__Plan plan = plan_of("ppo", parent, dir, f->lora || f->stale ? "kind: rl\npreset: tabletop\ncritic_warmup: 0\nmax_staleness: 4\n"
+    Gantry__Plan plan = plan_of("ppo", parent, dir, f->lora ||
+                                f->stale ? "kind: rl\npreset: tabletop\ncritic_warmup: 0\nmax_staleness: 4\n"
                                                             : "kind: rl\npreset: tabletop\ncritic_warmup: 0\n", digest);
 
     plan.stage = RL;

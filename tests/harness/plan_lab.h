@@ -1,4 +1,5 @@
-/* plan_lab.h - a run directory with a start policy, demonstrations and episodes of rl in its journal, and a learner that plans are given to. */
+/* plan_lab.h - a run directory with a start policy, demonstrations and episodes of rl in its journal, and a learner that plans
+ * are given to. */
 #pragma once
 
 #include "base/sha256.h"
@@ -20,8 +21,8 @@ struct plan_lab {
     bool stale;                 /* plans take what was played some versions ago */
 };
 
-/* For cmocka_unit_test_setup_teardown: *state is the plan_lab. Demonstrations 1 to 4; episodes 11 to 16 of rl, of which 15 has no good score
- * and 16 is of version 0. */
+/* For cmocka_unit_test_setup_teardown: *state is the plan_lab. Demonstrations 1 to 4; episodes 11 to 16 of rl, of which 15 has no
+ * good score and 16 is of version 0. */
 int plan_lab_set_up(void **state);
 int plan_lab_tear_down(void **state);
 

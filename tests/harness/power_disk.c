@@ -304,7 +304,8 @@ static void cut(struct left *file, uint64_t size)
     file->n = size;
 }
 
-static void write_left(struct left *file, const struct change *change, bool synced, bool last, enum power_variant variant, struct philox *draw)
+static void write_left(struct left *file, const struct change *change, bool synced, bool last, enum power_variant variant,
+                       struct philox *draw)
 {
     const uint8_t *bytes = disk->pool + change->bytes;
 
@@ -315,7 +316,8 @@ static void write_left(struct left *file, const struct change *change, bool sync
     } else if (variant == POWER_RANDOM) {
         for (uint64_t at = 0; at < change->n; at += SECTOR - (change->offset + at) % SECTOR)
             if (philox_below(draw, 2))
-                put(file, bytes + at, MIN(change->n - at, (uint64_t)SECTOR - (change->offset + at) % SECTOR), change->offset + at);
+                put(file, bytes + at, MIN(change->n - at, (uint64_t)SECTOR - (change->offset + at) % SECTOR),
+                    change->offset + at);
     }
 }
 
@@ -327,8 +329,8 @@ static void apply_names(struct left *left, const struct change *change, bool kep
     if (!kept)
         return;
     if (change->kind == CREATE || change->kind == MKDIR) {
-        *node = (struct left) {.dir = change->dir, .there = true, .is_dir = change->kind == MKDIR, .bytes = node->bytes, .n = node->n,
-                               .room = node->room, .synced = node->synced};
+        *node = (struct left) {.dir = change->dir, .there = true, .is_dir = change->kind == MKDIR, .bytes = node->bytes,
+                               .n = node->n, .room = node->room, .synced = node->synced};
         memcpy(node->name, change->name, NAME);
     } else if (change->kind == UNLINK) {
         node->there = false;
@@ -387,7 +389,8 @@ int power_rebuild(size_t at, enum power_variant variant, uint64_t seed, const ch
 
         if (change->kind == WRITE)
             write_left(node, change, synced, i + 1 == at, variant, &draw);
-        else if (change->kind == TRUNCATE && (synced || variant == POWER_ALL || variant == POWER_TORN || (variant && philox_below(&draw, 2))))
+        else if (change->kind == TRUNCATE &&
+                 (synced || variant == POWER_ALL || variant == POWER_TORN || (variant && philox_below(&draw, 2))))
             cut(node, change->n);
         else if (change->kind >= CREATE)
             apply_names(left, change, i < left[change->dir].synced || i < cutoff);

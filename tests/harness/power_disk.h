@@ -1,11 +1,12 @@
-/* power_disk.h - a disk that keeps only what it was made to keep: every change below a directory is noted, and the directory can be made
- * again as a power cut after any of them would have left it.
+/* power_disk.h - a disk that keeps only what it was made to keep: every change below a directory is noted, and the directory can
+ * be made again as a power cut after any of them would have left it.
  *
- *   power_begin(root) -> (the program's open, write, fsync, rename ... are told to power_*) -> power_rebuild(at, variant, seed, into)
+ *   power_begin(root) -> (the program's open, write, fsync, rename ... are told to power_*) -> power_rebuild(at, variant, seed,
+ *   into)
  *
- * The rules are what POSIX promises and no more. fsync of a file keeps its bytes and length; fsync of a directory keeps the names in it, and
- * only that does. A name that was not kept is gone with everything below it. What was not synced may be there or not: nothing of it, all
- * of it, all but half of the last write, or any sectors and a beginning of the changes of names.
+ * The rules are what POSIX promises and no more. fsync of a file keeps its bytes and length; fsync of a directory keeps the names
+ * in it, and only that does. A name that was not kept is gone with everything below it. What was not synced may be there or not:
+ * nothing of it, all of it, all but half of the last write, or any sectors and a beginning of the changes of names.
  *
  * The notes lie in memory that child processes share, so that a life can end as by kill -9 and another go on.
  * Thread rule: power_* from any thread. Failure rule: what does not fit ends the process. */

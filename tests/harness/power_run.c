@@ -95,8 +95,8 @@ static void commit(struct ledger *ledger)
 
 static void open_iteration(struct ledger *ledger, uint32_t iteration)
 {
-    struct ledger_iteration row = {.stage = STAGE, .iteration = iteration, .name = "rl", .purpose = EPISODE_TRAIN, .state = PROGRESS_OPEN,
-                                   .policy_version = iteration};
+    struct ledger_iteration row = {.stage = STAGE, .iteration = iteration, .name = "rl", .purpose = EPISODE_TRAIN,
+                                   .state = PROGRESS_OPEN, .policy_version = iteration};
     struct error error = {0};
 
     row.first_episode = episode_of(iteration, 0);
@@ -104,15 +104,16 @@ static void open_iteration(struct ledger *ledger, uint32_t iteration)
     MUST(ledger_begin(ledger) == 0);
     MUST(ledger_put_iteration(ledger, &row) == 0);
     for (uint32_t i = 0; i < POWER_EPISODES; i++) {
-        struct ledger_episode e = {.episode = episode_of(iteration, i), .stage = STAGE, .iteration = iteration, .purpose = EPISODE_TRAIN,
-                                   .policy_version = iteration, .task = "pick"};
+        struct ledger_episode e = {.episode = episode_of(iteration, i), .stage = STAGE, .iteration = iteration,
+                                   .purpose = EPISODE_TRAIN, .policy_version = iteration, .task = "pick"};
 
         MUST(ledger_add_episode(ledger, &e) == 0);
     }
     commit(ledger);
 }
 
-/* Two records a sync. One that was there when this life began is acknowledged as it stands: a repeated delivery is a DUPLICATE. */
+/* Two records a sync. One that was there when this life began is acknowledged as it stands: a repeated delivery is a
+ * DUPLICATE. */
 static void deliver(struct journal *journal, uint32_t iteration)
 {
     uint8_t meta[POWER_META], frames[POWER_FRAMES], digest[SHA256_SIZE];
@@ -180,7 +181,8 @@ static void write_version(const char *dir, struct manifest *m, struct journal *j
 /* A version that is there is the winner, whoever made it. */
 static void train(const char *dir, struct journal *journal, uint64_t number, uint8_t ret_digest[SHA256_SIZE])
 {
-    struct manifest m = {.run = POWER_RUN, .kind = KIND_POLICY, .number = number, .parent = number ? number - 1 : 0, .stage = STAGE};
+    struct manifest m = {.run = POWER_RUN, .kind = KIND_POLICY, .number = number, .parent = number ? number - 1 : 0,
+                         .stage = STAGE};
     char final[VERSION_PATH];
     struct error error = {0};
 
@@ -196,9 +198,10 @@ static void train(const char *dir, struct journal *journal, uint64_t number, uin
 
 static void put_version(struct ledger *ledger, uint64_t number, const uint8_t digest[SHA256_SIZE])
 {
-    struct ledger_version v = {.kind = KIND_POLICY, .number = number, .parent = number ? number - 1 : 0, .stage = STAGE, .gate_passed = true};
-    struct ledger_iteration row = {.stage = STAGE, .iteration = (uint32_t)number - 1, .name = "rl", .purpose = EPISODE_TRAIN, .state = PROGRESS_DONE,
-                                   .policy_version = number - 1};
+    struct ledger_version v = {.kind = KIND_POLICY, .number = number, .parent = number ? number - 1 : 0, .stage = STAGE,
+                               .gate_passed = true};
+    struct ledger_iteration row = {.stage = STAGE, .iteration = (uint32_t)number - 1, .name = "rl", .purpose = EPISODE_TRAIN,
+                                   .state = PROGRESS_DONE, .policy_version = number - 1};
     struct error error = {0};
 
     memcpy(v.digest, digest, SHA256_SIZE);
@@ -216,7 +219,8 @@ static void put_version(struct ledger *ledger, uint64_t number, const uint8_t di
 
 static void close_iteration(const char *dir, struct ledger *ledger, struct journal *journal, uint32_t iteration)
 {
-    struct ledger_iteration row = {.stage = STAGE, .iteration = iteration, .name = "rl", .purpose = EPISODE_TRAIN, .state = PROGRESS_PLANNED,
+    struct ledger_iteration row = {.stage = STAGE, .iteration = iteration, .name = "rl", .purpose = EPISODE_TRAIN,
+                                   .state = PROGRESS_PLANNED,
                                    .policy_version = iteration, .first_episode = episode_of(iteration, 0)};
     uint8_t digest[SHA256_SIZE];
     struct error error = {0};

@@ -1,5 +1,6 @@
-/* power_run.h - a run of both daemons in one process, in the order of docs/architecture.md, with the product's own ledger, journal and
- * versions: what it did and may be held to is noted in memory that all its lives share. For tests/unit/test_power_loss.c. */
+/* power_run.h - a run of both daemons in one process, in the order of docs/architecture.md, with the product's own ledger,
+ * journal and versions: what it did and may be held to is noted in memory that all its lives share. For
+ * tests/unit/test_power_loss.c. */
 #pragma once
 
 #include <stdio.h>
@@ -8,7 +9,8 @@
 #include "run/ledger.h"
 #include "tests/harness/power_disk.h"
 
-enum { POWER_ITERATIONS = 4, POWER_EPISODES = 4, POWER_META = 40, POWER_FRAMES = 900, POWER_RUN = 77, POWER_PROMISES = 512, POWER_STATES = 256 };
+enum { POWER_ITERATIONS = 4, POWER_EPISODES = 4, POWER_META = 40, POWER_FRAMES = 900, POWER_RUN = 77, POWER_PROMISES = 512,
+       POWER_STATES = 256 };
 
 enum promise_kind { PROMISE_LEDGER, PROMISE_EPISODE, PROMISE_VERSION, PROMISE_DROPPED };
 struct promise { enum promise_kind kind; size_t at; uint64_t value; uint8_t digest[SHA256_SIZE]; };

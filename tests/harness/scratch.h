@@ -1,7 +1,7 @@
 /* scratch.h - a directory for what a test or a fuzz target writes: below $TMPDIR, else /tmp, and nobody's litter.
  *
- * It is locked as long as its process, or a child that it forked, lives. Whoever asks for one removes those that nobody holds any more
- * first: of tests that failed or were killed. So their files can be looked at until the next test starts. */
+ * It is locked as long as its process, or a child that it forked, lives. Whoever asks for one removes those that nobody holds any
+ * more first: of tests that failed or were killed. So their files can be looked at until the next test starts. */
 #pragma once
 
 enum { SCRATCH_PATH = 64 };

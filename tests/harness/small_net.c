@@ -37,7 +37,8 @@ void small_net_make(struct small_net *net)
 
 void small_net_release(struct small_net *net) { params_free(&net->params); }
 
-int small_net_pass(const struct small_net *net, struct tape *tape, int first, int last, void (*on_return)(struct tape *tape, void *context), void *context)
+int small_net_pass(const struct small_net *net, struct tape *tape, int first, int last,
+                   void (*on_return)(struct tape *tape, void *context), void *context)
 {
     size_t n = (size_t)((last - first) * SMALL_WIDTH);
     float *input = tape_alloc(tape, n * sizeof *input), *g = tape_alloc(tape, n * sizeof *g);

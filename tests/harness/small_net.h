@@ -1,5 +1,5 @@
-/* small_net.h - a network of a few linear layers, made by hand, and its way forward and back over samples of a minibatch: what shards, ranks
- * and devices do with gradients is tried on it. */
+/* small_net.h - a network of a few linear layers, made by hand, and its way forward and back over samples of a minibatch: what
+ * shards, ranks and devices do with gradients is tried on it. */
 #pragma once
 
 #include "train/shards.h"
@@ -16,4 +16,5 @@ struct small_net {
 void small_net_make(struct small_net *net);
 void small_net_release(struct small_net *net);
 /* As a shard_fn does. on_return: a record in front of all others, so the last of the way back; NULL: none. */
-int small_net_pass(const struct small_net *net, struct tape *tape, int first, int last, void (*on_return)(struct tape *tape, void *context), void *context);
+int small_net_pass(const struct small_net *net, struct tape *tape, int first, int last,
+                   void (*on_return)(struct tape *tape, void *context), void *context);

@@ -86,7 +86,8 @@ static int allocate_hollow(struct params *params)
 {
     for (int i = 0; i < params->count; i++) {
         struct param *p = params->list[i];
-        void *at = p->half ? mmap(NULL, (size_t)p->numel * sizeof(*p->bf16), PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : NULL;
+        void *at = p->half ? mmap(NULL, (size_t)p->numel * sizeof(*p->bf16), PROT_READ,
+                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : NULL;
 
         if (at == MAP_FAILED)
             return -ENOMEM;
@@ -163,7 +164,8 @@ void synthetic_speak(struct params *params, uint64_t seed)
 
 static void remove_files(const char *dir)
 {
-    static const char *const names[] = {"config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    static const char *const names[] = {"config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json",
+                                        "special_tokens_map.json",
                                         "generation_config.json", "added_tokens.json", "processor_config.json"};
     char path[128];
 
@@ -217,7 +219,8 @@ int synthetic_policy(const char *name, int layers, struct openvla **ret, struct 
 static const struct qwen_vl_config qwen_2b = {
     .family = QWEN2_VL,
     .vision = {.dim = 1280, .depth = 32, .heads = 16, .mlp = 5120, .patch = 14, .temporal = 2, .merge = 2, .rope_theta = 10000},
-    .hidden = 1536, .layers = 28, .heads = 12, .kv_heads = 2, .head_dim = 128, .intermediate = 8960, .vocab = 151936, .section = {16, 24, 24},
+    .hidden = 1536, .layers = 28, .heads = 12, .kv_heads = 2, .head_dim = 128, .intermediate = 8960, .vocab = 151936,
+    .section = {16, 24, 24},
     .rms_eps = 1e-6f, .rope_theta = 1e6f, .tied = true, .max_positions = 32768, .image_id = 151655, .vision_start_id = 151652,
     .vision_end_id = 151653, .yes_id = -1, .no_id = -1,
 };

@@ -24,7 +24,8 @@ static void on_hello(struct request *request)
     uint64_t version = 3;
     int i;
 
-    snprintf(config, sizeof(config), "run: {name: t, dir: t}\npolicy: {init: x}\nsuite: {name: tabletop, tasks: [pick_up_object], image: 32%s%s}\n",
+    snprintf(config, sizeof(config),
+             "run: {name: t, dir: t}\npolicy: {init: x}\nsuite: {name: tabletop, tasks: [pick_up_object], image: 32%s%s}\n",
              lab.chain ? ", chain: rot180+jpeg95+lanczos3, render: 64" : "", lab.state ? ", state: true" : "");
     for (i = ACTOR; i < ROLES; i++) {
         gantry__endpoint__init(&endpoints[i]);
@@ -215,8 +216,8 @@ static void on_deliver(struct request *request, void *arg _unused_)
         .episode = t->episode, .fence = t->fence, .steps = t->steps, .n_tokens = (uint32_t)t->n_tokens,
         .n_hidden = (uint32_t)t->n_hidden, .n_label = (uint32_t)t->n_label,
         .n_progress = (uint32_t)t->n_progress, .n_action = (uint32_t)t->n_action, .success = t->success, .timeout = t->timeout,
-        .policy_steps = t->policy_steps, .perturbed_at = t->perturbed_at, .search_chosen = t->search_chosen, .search_all = t->search_all,
-        .state_digest = (uint32_t)t->state_digest, .first_token = t->n_tokens ? t->tokens[0] : 0,
+        .policy_steps = t->policy_steps, .perturbed_at = t->perturbed_at, .search_chosen = t->search_chosen,
+        .search_all = t->search_all, .state_digest = (uint32_t)t->state_digest, .first_token = t->n_tokens ? t->tokens[0] : 0,
         .last_token = t->n_tokens ? t->tokens[t->n_tokens - K] : 0,
         .first_frame_is_last = memcmp(frames, frames + (size_t)t->steps * FRAME, FRAME) == 0,
     };

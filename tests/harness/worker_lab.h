@@ -28,7 +28,8 @@ enum { COORDINATOR, ACTOR, PRM, LEARNER, ROLES };
 
 struct delivered {              /* what came to the learner, as far as the tests look */
     uint64_t episode, fence;
-    uint32_t steps, n_tokens, n_hidden, n_label, n_progress, n_action, first_token, last_token, state_digest, policy_steps, perturbed_at;
+    uint32_t steps, n_tokens, n_hidden, n_label, n_progress, n_action, first_token, last_token, state_digest, policy_steps,
+        perturbed_at;
     float search_chosen, search_all;
     bool success, timeout, first_frame_is_last;
     char instruction[96];

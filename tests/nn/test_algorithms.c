@@ -1,5 +1,5 @@
-/* lib/train's choices of algorithm: how rewards, values and ratios are put together into what the losses see. The losses themselves
- * are held against torch in tests/unit/test_rl_cases.c, the whole of an iteration in test_objective.c. */
+/* lib/train's choices of algorithm: how rewards, values and ratios are put together into what the losses see. The losses
+ * themselves are held against torch in tests/unit/test_rl_cases.c, the whole of an iteration in test_objective.c. */
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
@@ -117,7 +117,8 @@ static void a_ratio_for_each_token(void **state)
     assert_true(action.gradient_norm > 0 && action.logp_gap_max <= 1e-5f && token.logp_gap_max <= 1e-5f);
 }
 
-/* Without a critic and with lambda 1 the advantage is the discounted reward to go, normalised; no value head is asked or trained. */
+/* Without a critic and with lambda 1 the advantage is the discounted reward to go, normalised; no value head is asked or
+ * trained. */
 static void without_a_critic(void **state)
 {
     struct desk *d = *state;
@@ -151,8 +152,8 @@ static void without_a_critic(void **state)
     ppo_batch_free(b);
 }
 
-/* An episode that is cut off goes on with the critic's word for its last picture: what the same head says of that picture when the
- * episode goes on. A success, and an episode that ended before its time, do not. */
+/* An episode that is cut off goes on with the critic's word for its last picture: what the same head says of that picture when
+ * the episode goes on. A success, and an episode that ended before its time, do not. */
 static void cut_off_is_not_over(void **state)
 {
     enum { CUT = 3 };
@@ -243,7 +244,8 @@ static void divergence_is_taken_off_the_reward(void **state)
     config.kl = KL_K1_REWARD;
     taken = batch_of(d, &config, other);
     n = plain->n;
-    assert_int_equal(pass_policy(other, d->trainer->shards, d->data, plain->steps, n, 1, &(struct policy_pass) {.logp = logp}), 0);
+    assert_int_equal(pass_policy(other, d->trainer->shards, d->data, plain->steps, n, 1, &(struct policy_pass) {.logp = logp}),
+                     0);
     for (int i = n - 1; i >= 0; i--) {
         const struct train_episode *episode = &d->data->list[plain->steps[i].episode];
         bool last = plain->steps[i].step == episode->steps - 1;
@@ -445,10 +447,11 @@ static void every_advantage_trains(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(a_ratio_for_each_token), TEST(without_a_critic), TEST(cut_off_is_not_over), TEST(the_last_picture_is_valued_as_any_other),
+        TEST(a_ratio_for_each_token), TEST(without_a_critic), TEST(cut_off_is_not_over),
+        TEST(the_last_picture_is_valued_as_any_other),
         TEST(divergence_is_taken_off_the_reward), TEST(an_episode_counts_as_one), TEST(what_carries_no_gradient_goes),
-        TEST(what_is_no_action_is_counted), TEST(who_else_has_played_is_refused), TEST(every_divergence), TEST(a_value_loss_in_the_trunk),
-        TEST(every_advantage_trains),
+        TEST(what_is_no_action_is_counted), TEST(who_else_has_played_is_refused), TEST(every_divergence),
+        TEST(a_value_loss_in_the_trunk), TEST(every_advantage_trains),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -34,8 +34,8 @@ static void decode_equals_prefill(int heads, int dim, int rows)
 
     tape_init(&whole, false);
     assert_int_equal(tape_reserve(&whole, 64 << 20), 0);
-    y = op_attention(&whole, tape_input(&whole, q, rows, width), tape_input(&whole, k, rows, width), tape_input(&whole, v, rows, width),
-                     (struct spans) {1, start}, heads, ATTENTION_CAUSAL);
+    y = op_attention(&whole, tape_input(&whole, q, rows, width), tape_input(&whole, k, rows, width),
+                     tape_input(&whole, v, rows, width), (struct spans) {1, start}, heads, ATTENTION_CAUSAL);
     assert_non_null(y);
 
     tape_init(&steps, false);
@@ -79,7 +79,8 @@ static void test_a_sequence_does_not_depend_on_its_neighbours(void **state)
         tape_init(&b, true);        /* keeping the probabilities must not matter either */
         assert_int_equal(tape_reserve(&a, 8 << 20), 0);
         assert_int_equal(tape_reserve(&b, 8 << 20), 0);
-        packed = op_attention_qkv(&a, tape_input(&a, qkv, ROWS, 3 * WIDTH), (struct spans) {3, starts}, HEADS, (enum attention_mask)mask);
+        packed = op_attention_qkv(&a, tape_input(&a, qkv, ROWS, 3 * WIDTH), (struct spans) {3, starts}, HEADS,
+                                  (enum attention_mask)mask);
         single = op_attention_qkv(&b, tape_input(&b, qkv + 17 * 3 * WIDTH, 45, 3 * WIDTH), (struct spans) {1, alone}, HEADS,
                                   (enum attention_mask)mask);
         assert_non_null(packed);

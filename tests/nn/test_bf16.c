@@ -1,4 +1,5 @@
-/* Matrices kept as bf16: the same bits as in fp32, forwards and backwards; half the memory; saved and merged as they should be. */
+/* Matrices kept as bf16: the same bits as in fp32, forwards and backwards; half the memory; saved and merged as they should
+ * be. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -80,7 +81,8 @@ static void act(const struct fixture *f, const struct openvla *model, int first,
     struct act_item items[BATCH];
 
     for (int i = 0; i < n; i++)
-        items[i] = (struct act_item) {.images = {f->frames + (first + i) * FRAME}, .n_images = 1, .prompt = f->prompt[(first + i) % 3],
+        items[i] = (struct act_item) {.images = {f->frames + (first + i) * FRAME}, .n_images = 1,
+                                      .prompt = f->prompt[(first + i) % 3],
                                       .n_prompt = f->n_prompt[(first + i) % 3], .temperature = 1, .seed = 5, .episode = (uint64_t)(first + i)};
     assert_int_equal(openvla_session_new(&model->config, BATCH, &session), 0);
     assert_int_equal(openvla_act(model, session, items, n, ret), 0);
@@ -139,14 +141,15 @@ static void learn(const struct fixture *f, const struct openvla *model, float lo
     for (int k = 0; k < DIMS; k++)
         actions[k] = model->config.vocab - OPENVLA_ACTION_BINS + 9 * k;
     for (int i = 0; i < 3; i++)
-        items[i] = (struct openvla_item) {.images = {f->frames + i * FRAME}, .n_images = 1, .prompt = f->prompt[i], .n_prompt = f->n_prompt[i],
-                                          .actions = actions, .n_actions = DIMS - 1};
+        items[i] = (struct openvla_item) {.images = {f->frames + i * FRAME}, .n_images = 1, .prompt = f->prompt[i],
+                                          .n_prompt = f->n_prompt[i], .actions = actions, .n_actions = DIMS - 1};
     assert_int_equal(openvla_forward_tail(model, &tape, items, 3, &pass), 0);
     for (int i = 0; i < 3 * DIMS; i++) {
         rows[i] = pass.first[i / DIMS] + i % DIMS;
         target[i] = 9 * (i % DIMS);
     }
-    stats = op_token_stats(&tape, openvla_logits(model, &tape, op_gather(&tape, pass.hidden, rows, 3 * DIMS), true), target, 1, NULL);
+    stats = op_token_stats(&tape, openvla_logits(model, &tape, op_gather(&tape, pass.hidden, rows, 3 * DIMS), true), target, 1,
+                           NULL);
     assert_non_null(stats);
     memcpy(logp, stats->logp, 3 * DIMS * sizeof(*logp));
     for (int i = 0; i < 3 * DIMS; i++)

@@ -112,7 +112,8 @@ static void test_sampling(void **state)
         there[4] = on_device(s, NULL, sizeof column[0]);
         there[5] = on_device(s, NULL, sizeof logp[0]);
         there[6] = on_device(s, NULL, sizeof entropy[0]);
-        assert_int_equal(s->k->sample(s->stream, DEVICE_F32, there[3], there[4], there[5], there[6], there[0], there[1], there[2], ROWS, cols), 0);
+        assert_int_equal(s->k->sample(s->stream, DEVICE_F32, there[3], there[4], there[5], there[6], there[0], there[1], there[2],
+                                      ROWS, cols), 0);
         assert_int_equal(s->k->download(s->stream, column[1], there[4], sizeof column[1]), 0);
         assert_int_equal(s->k->download(s->stream, logp[1], there[5], sizeof logp[1]), 0);
         assert_int_equal(s->k->download(s->stream, entropy[1], there[6], sizeof entropy[1]), 0);
@@ -128,8 +129,8 @@ static void test_sampling(void **state)
     device_stream_free(s);
 }
 
-/* Gradients that are assigned, over whatever was there, have the bits of those added to zeros: of attention, q, k and v side by side, and of SwiGLU in widths that
- * are taken sixteen bytes at a time and not. */
+/* Gradients that are assigned, over whatever was there, have the bits of those added to zeros: of attention, q, k and v side by
+ * side, and of SwiGLU in widths that are taken sixteen bytes at a time and not. */
 static void test_first_gradients_are_assigned(void **state)
 {
     enum { HEADS = 2, DIM = 40, WIDTH = HEADS * DIM, ROWS = 45, MOST = ROWS * 3 * WIDTH };
@@ -149,11 +150,14 @@ static void test_first_gradients_are_assigned(void **state)
     there[4] = on_device(s, NULL, ROWS * HEADS * sizeof(float));
     there[5] = on_device(s, NULL, ROWS * HEADS * sizeof(float));
     for (int fresh = 0; fresh < 2; fresh++) {
-        struct device_attention a = {.n = 3, .heads = HEADS, .group = 1, .dim = DIM, .causal = true, .scale = .2f, .longest = ROWS - 8, .longest_asking = ROWS - 8,
-                                     .q_rows = ROWS, .q_stride = 3 * WIDTH, .kv_stride = 3 * WIDTH, .out_stride = WIDTH, .start = on_device(s, start, sizeof start),
-                                     .q = there[0], .k = (char *)there[0] + 2 * WIDTH, .v = (char *)there[0] + 4 * WIDTH, .out = there[1], .lse = there[4],
-                                     .dout = there[2], .dq = there[3], .dk = (char *)there[3] + 2 * WIDTH, .dv = (char *)there[3] + 4 * WIDTH,
-                                     .delta = there[5], .fresh = fresh};
+        struct device_attention a = {.n = 3, .heads = HEADS, .group = 1, .dim = DIM, .causal = true, .scale = .2f,
+                                     .longest = ROWS - 8, .longest_asking = ROWS - 8,
+                                     .q_rows = ROWS, .q_stride = 3 * WIDTH, .kv_stride = 3 * WIDTH, .out_stride = WIDTH,
+                                     .start = on_device(s, start, sizeof start),
+                                     .q = there[0], .k = (char *)there[0] + 2 * WIDTH, .v = (char *)there[0] + 4 * WIDTH,
+                                     .out = there[1], .lse = there[4],
+                                     .dout = there[2], .dq = there[3], .dk = (char *)there[3] + 2 * WIDTH,
+                                     .dv = (char *)there[3] + 4 * WIDTH, .delta = there[5], .fresh = fresh};
 
         a.asking = a.start;
         assert_int_equal(s->k->attention(s->stream, DEVICE_BF16, &a), 0);
@@ -169,11 +173,13 @@ static void test_first_gradients_are_assigned(void **state)
     for (int n = MOST; n > MOST - 9; n -= 8) {
         for (int fresh = 0; fresh < 2; fresh++) {
             for (int i = 2; i < 4; i++)
-                assert_int_equal(fresh ? s->k->upload(s->stream, there[i], numbers[i], sizeof numbers[i]) : s->k->zero(s->stream, there[i], sizeof numbers[i]), 0);
-            assert_int_equal(s->k->swiglu_backward(s->stream, DEVICE_BF16, there[2], (char *)there[3] + (n == MOST ? 0 : 2), there[0], there[1], there[0],
-                                                   n == MOST ? n : n - 1, !fresh), 0);
+                assert_int_equal(fresh ? s->k->upload(s->stream, there[i], numbers[i], sizeof numbers[i]) : s->k->zero(s->stream,
+                        there[i], sizeof numbers[i]), 0);
+            assert_int_equal(s->k->swiglu_backward(s->stream, DEVICE_BF16, there[2], (char *)there[3] + (n == MOST ? 0 : 2),
+                                                   there[0], there[1], there[0], n == MOST ? n : n - 1, !fresh), 0);
             for (int i = 0; i < 2; i++)
-                assert_int_equal(s->k->download(s->stream, got[fresh][i], (char *)there[2 + i] + (i && n < MOST ? 2 : 0), (size_t)(n - 1) * 2), 0);
+                assert_int_equal(s->k->download(s->stream, got[fresh][i], (char *)there[2 + i] + (i && n < MOST ? 2 : 0),
+                                                (size_t)(n - 1) * 2), 0);
         }
         assert_memory_equal(got[1][0], got[0][0], (size_t)(n - 1) * 2);
         assert_memory_equal(got[1][1], got[0][1], (size_t)(n - 1) * 2);
@@ -183,7 +189,8 @@ static void test_first_gradients_are_assigned(void **state)
     device_stream_free(s);
 }
 
-/* The sum and its norm in one pass: the bits of the two kernels, in odd widths and in those that are taken sixteen bytes at a time. */
+/* The sum and its norm in one pass: the bits of the two kernels, in odd widths and in those that are taken sixteen bytes at a
+ * time. */
 static void test_residual_and_norm_at_once(void **state)
 {
     enum { ROWS = 5, MOST = ROWS * 4096 };
@@ -204,7 +211,8 @@ static void test_residual_and_norm_at_once(void **state)
         int64_t cols = widths[w / 2], n = ROWS * cols;
         enum device_type type = w % 2 ? DEVICE_BF16 : DEVICE_F32;
         size_t bytes = (size_t)n * device_element(type);
-        void *x = on_device(s, w % 2 ? (void *)halves[0] : (void *)numbers, bytes), *branch = on_device(s, w % 2 ? (void *)halves[1] : (void *)(numbers + MOST), bytes);
+        void *x = on_device(s, w % 2 ? (void *)halves[0] : (void *)numbers, bytes),
+            *branch = on_device(s, w % 2 ? (void *)halves[1] : (void *)(numbers + MOST), bytes);
         float *weight = on_device(s, numbers, (size_t)cols * sizeof(float)), *rstd = on_device(s, NULL, ROWS * sizeof(float));
         void *sum = on_device(s, NULL, bytes), *y = on_device(s, NULL, bytes);
 
@@ -259,8 +267,10 @@ static void test_resizing(void **state)
         there[6] = on_device(s, down.first, (size_t)to_h * sizeof(int32_t));
         there[7] = on_device(s, down.count, (size_t)to_h * sizeof(int32_t));
         there[8] = on_device(s, down.weight, (size_t)(to_h * down.stride) * sizeof(int32_t));
-        assert_int_equal(s->k->resize_pass(s->stream, there[1], there[0], true, h, w, to_w, 0, there[3], there[4], there[5], across.stride), 0);
-        assert_int_equal(s->k->resize_pass(s->stream, there[2], there[1], false, 0, h, to_h, 3 * to_w, there[6], there[7], there[8], down.stride), 0);
+        assert_int_equal(s->k->resize_pass(s->stream, there[1], there[0], true, h, w, to_w, 0, there[3], there[4], there[5],
+                                           across.stride), 0);
+        assert_int_equal(s->k->resize_pass(s->stream, there[2], there[1], false, 0, h, to_h, 3 * to_w, there[6], there[7],
+                                           there[8], down.stride), 0);
         assert_int_equal(s->k->download(s->stream, got, there[2], to), 0);
         assert_memory_equal(got, want, to);
         for (size_t k = 0; k < ARRAY_SIZE(there); k++)

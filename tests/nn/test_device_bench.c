@@ -1,5 +1,5 @@
-/* What tests/gpu/check.sh measures of whole models on a device runs here in small on the emulated one, so that the first run over there measures instead of
- * failing: every part, both numerics, all lines there. */
+/* What tests/gpu/check.sh measures of whole models on a device runs here in small on the emulated one, so that the first run over
+ * there measures instead of failing: every part, both numerics, all lines there. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -25,7 +25,8 @@ static void run(const char *part, bool fast, const char *line, int lines)
 {
     char *text = NULL;
     size_t size = 0;
-    struct device_bench bench = {.device = device, .model = "tiny", .layers = 1, .small_reward = true, .fast = fast, .batch = {1, 1, 2}, .train_batch = {1, 1},
+    struct device_bench bench = {.device = device, .model = "tiny", .layers = 1, .small_reward = true, .fast = fast,
+                                 .batch = {1, 1, 2}, .train_batch = {1, 1},
                                  .repeats = 1, .flops = 1e15, .bytes = 1e15, .out = open_memstream(&text, &size)};
     struct error error = {0};
     int r = device_bench_run(&bench, part, &error);

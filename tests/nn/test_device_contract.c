@@ -1,6 +1,6 @@
-/* The contract between actor and learner (docs/method.md), both on the emulated device or the one that GANTRY_TEST_DEVICE names: what the learner's pass says
- * of tokens is what they were sampled by, with a random adapter and value head, prompts of mixed lengths, any batch, T that is not 1, and
- * after a flip of versions within a session. */
+/* The contract between actor and learner (docs/method.md), both on the emulated device or the one that GANTRY_TEST_DEVICE names:
+ * what the learner's pass says of tokens is what they were sampled by, with a random adapter and value head, prompts of mixed
+ * lengths, any batch, T that is not 1, and after a flip of versions within a session. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,7 +20,8 @@
 
 enum { PROMPTS = 3, MOST = 64 };
 
-static const char *const words[PROMPTS] = {"pick up the red block and put it on the blue block", "open the drawer", "pick up the block"};
+static const char *const words[PROMPTS] = {"pick up the red block and put it on the blue block", "open the drawer",
+                                           "pick up the block"};
 static bool emulated;
 
 static int setup(void **state)
@@ -46,8 +47,8 @@ static struct openvla *make(bool half, uint64_t seed)
     return model;
 }
 
-static struct contract_gap gap_of(const struct openvla *model, struct openvla_session *session, const struct contract_prompt *prompts, int b, float temperature,
-                                  int round)
+static struct contract_gap gap_of(const struct openvla *model, struct openvla_session *session,
+                                  const struct contract_prompt *prompts, int b, float temperature, int round)
 {
     struct contract_gap gap;
 
@@ -59,9 +60,10 @@ static struct contract_gap gap_of(const struct openvla *model, struct openvla_se
 struct bounds { double mean, most, value; };    /* of |gap| of a token at T = 1, of values */
 
 static const struct bounds fp32 = {5e-6, 5e-5, 5e-5};   /* the last bits of a log-probability */
-static const struct bounds own = {1e-5, 1e-3, 1e-3};    /* bf16 by the own kernels alone, which sum in one order everywhere: next to nothing */
-/* Three times the most of 216 calls on 36 models of this size (batches of 1, 7 and 16, T .7, 1.5, 1.0) whose sums come in other orders (emulated_reordered):
- * .0047, .024, .0020. A real device's bf16 is held to it. */
+static const struct bounds own = {1e-5, 1e-3, 1e-3};    /* bf16 by the own kernels alone, which sum in one order everywhere: next
+                                                         * to nothing */
+/* Three times the most of 216 calls on 36 models of this size (batches of 1, 7 and 16, T .7, 1.5, 1.0) whose sums come in other
+ * orders (emulated_reordered): .0047, .024, .0020. A real device's bf16 is held to it. */
 static const struct bounds reordered = {1.5e-2, 7.5e-2, 6e-3};
 
 static void within(const struct contract_gap *gap, const struct bounds *b, double temperature)
@@ -85,13 +87,15 @@ static void keeps(bool half, const struct bounds *b)
     assert_int_equal(openvla_session_new(&model->config, MOST, &session), 0);
     for (int i = 0; i < (emulated ? 2 : 3); i++) {
         gap = gap_of(model, session, prompts, batches[i], temperatures[i], i);
-        print_message("%s, B = %d, T %.1f: |gap| mean %.2g (a random stack's in bf16: %.2g), most %.2g, value %.2g\n", half ? "bf16" : "fp32", batches[i],
+        print_message("%s, B = %d, T %.1f: |gap| mean %.2g (a random stack's in bf16: %.2g), most %.2g, value %.2g\n",
+                      half ? "bf16" : "fp32", batches[i],
                       (double)temperatures[i], gap.mean, contract_expected(&model->config, &gap), gap.most, gap.value);
         within(&gap, b, (double)temperatures[i]);
         if (b == &reordered && emulated)
             assert_true(gap.mean > 1e-4);       /* the orders do differ */
     }
-    for (int flip = 0; flip < 2; flip++) {      /* another version, and the first one again: the session's graphs are of the old one */
+    for (int flip = 0; flip < 2; flip++) {      /* another version, and the first one again: the session's graphs are of the old
+                                                 * one */
         gap = gap_of(flip ? model : next, session, prompts, 3, 1.5f, 7);
         within(&gap, b, 1.5);
     }

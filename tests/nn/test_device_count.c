@@ -1,5 +1,5 @@
-/* The device that counts (tests/harness/count_device.h) knows every kernel, counts what is put on it and what a graph has in it, and shows what passes promise:
- * a step is replayed by one launch, and several shards in a pass take that much fewer. */
+/* The device that counts (tests/harness/count_device.h) knows every kernel, counts what is put on it and what a graph has in it,
+ * and shows what passes promise: a step is replayed by one launch, and several shards in a pass take that much fewer. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -30,7 +30,8 @@ static int teardown(void **state)
 
 static void test_it_knows_every_kernel(void **state)
 {
-    const void *const *has = (const void *const *)(const void *)count_kernels(), *const *real = (const void *const *)(const void *)emulated_kernels();
+    const void *const *has = (const void *const *)(const void *)count_kernels(),
+    *const *real = (const void *const *)(const void *)emulated_kernels();
 
     (void)state;
     for (size_t i = 0; i < sizeof(struct device_kernels) / sizeof(void *); i++)
@@ -40,7 +41,8 @@ static void test_it_knows_every_kernel(void **state)
 
 static void test_a_product_is_counted(void **state)
 {
-    struct device_gemm g = {.m = 100, .n = 200, .k = 300, .batch = 2, .a_type = DEVICE_BF16, .b_type = DEVICE_BF16, .c_type = DEVICE_BF16, .add = true};
+    struct device_gemm g = {.m = 100, .n = 200, .k = 300, .batch = 2, .a_type = DEVICE_BF16, .b_type = DEVICE_BF16,
+                            .c_type = DEVICE_BF16, .add = true};
     struct counts c;
 
     (void)state;
@@ -52,7 +54,8 @@ static void test_a_product_is_counted(void **state)
     assert_int_equal((int64_t)c.total.bytes, 2 * (100 * 300 + 2 * 200 * 300 + 2 * 2 * 100 * 200));
 }
 
-/* The first steps run as ever, then one is recorded; from then on the host puts a launch and a download on the stream, and the device does the same work. */
+/* The first steps run as ever, then one is recorded; from then on the host puts a launch and a download on the stream, and the
+ * device does the same work. */
 static void test_a_step_is_one_launch(void **state)
 {
     struct openvla *model = lab_model(1);

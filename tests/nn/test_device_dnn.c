@@ -1,5 +1,5 @@
-/* cuDNN as far as it goes without a device: the graphs of all calls that are for it, and that a refusal is counted and answered by the own kernel. On a real
- * device its numbers beside the own kernel's. (test_dnn_plans.c has what needs no library.) */
+/* cuDNN as far as it goes without a device: the graphs of all calls that are for it, and that a refusal is counted and answered
+ * by the own kernel. On a real device its numbers beside the own kernel's. (test_dnn_plans.c has what needs no library.) */
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
@@ -18,7 +18,8 @@
 
 static struct device_attention call_of(int heads, int group, int64_t dim, int64_t keys, bool causal)
 {
-    return (struct device_attention) {.n = 3, .heads = heads, .group = group, .dim = dim, .causal = causal, .scale = 1 / sqrtf((float)dim),
+    return (struct device_attention) {.n = 3, .heads = heads, .group = group, .dim = dim, .causal = causal,
+                                      .scale = 1 / sqrtf((float)dim),
                                       .longest = keys, .longest_asking = keys, .q_rows = 3 * keys, .alike = true,
                                       .q_stride = heads * dim, .kv_stride = heads / group * dim, .out_stride = heads * dim};
 }
@@ -96,9 +97,11 @@ static void test_graphs_are_built(void **state)
                 a.lse = stats ? (float *)why : NULL;
                 assert_true(dnn_key_of(DEVICE_BF16, &a, backward, &key));
                 if (dnn_graph_build(&calls, NULL, &key, &graph) < 0)
-                    fail_msg("dim %d, group %d, causal %d, stats %d, backward %d: %s", (int)dims[d], group, causal, stats, backward, graph.why);
+                    fail_msg("dim %d, group %d, causal %d, stats %d, backward %d: %s", (int)dims[d], group, causal, stats,
+                             backward, graph.why);
                 assert_int_equal(graph.ops, backward ? 17 + 4 * causal + 2 * (group > 1) : 10 + 4 * causal);
-                assert_true(graph.uses[DNN_LSE] == (backward || stats) && graph.uses[DNN_DQ] == backward && graph.uses[DNN_MASKED] == causal);
+                assert_true(graph.uses[DNN_LSE] == (backward || stats) && graph.uses[DNN_DQ] == backward &&
+                            graph.uses[DNN_MASKED] == causal);
                 dnn_graph_release(&calls, &graph);
                 built++;
             }
@@ -159,7 +162,8 @@ static void test_a_refusal_is_counted_and_answered(void **state)
     try_end(&t);
 }
 
-/* A library that plans everything and then does not carry it out, or wants more memory than a plan may, or than there is: refused like the rest, once. */
+/* A library that plans everything and then does not carry it out, or wants more memory than a plan may, or than there is: refused
+ * like the rest, once. */
 static int executed;
 static bool is_full;
 static const struct device_kernels *under;
@@ -173,7 +177,8 @@ static int fake_create(void **ret) { return *ret = &executed, 0; }
 static int fake_one(void *x) { return (void)x, 0; }
 static int fake_two(void *x, void *y) { return (void)x, (void)y, 0; }
 static int fake_new(int type, void **ret) { return (void)type, *ret = &executed, 0; }
-static int fake_set(void *d, int name, int type, int64_t n, const void *values) { return (void)d, (void)name, (void)type, (void)n, (void)values, 0; }
+static int fake_set(void *d, int name, int type, int64_t n, const void *values) { return (void)d, (void)name, (void)type, (void)n,
+                                                                                  (void)values, 0; }
 static int fake_get(void *d, int name, int type, int64_t room, int64_t *ret_n, void *ret)
 {
     (void)d, (void)name, (void)type;
@@ -188,11 +193,12 @@ static void fake_words(char *ret, size_t n) { snprintf(ret, n, "execution failed
 
 static void test_a_plan_that_is_not_carried_out(void **state)
 {
-    static const struct dnn_calls fake = {fake_version, fake_create, fake_one, fake_two, fake_new, fake_one, fake_set, fake_get, fake_one, fake_execute,
-                                          fake_string, fake_words};
+    static const struct dnn_calls fake = {fake_version, fake_create, fake_one, fake_two, fake_new, fake_one, fake_set, fake_get,
+                                          fake_one, fake_execute, fake_string, fake_words};
     enum { N = 2, KEYS = 5, HEADS = 2, DIM = 16, NUMBERS = N * KEYS * HEADS * DIM };
     enum { FAILS, TOO_LARGE, FULL, WAYS };
-    static const char *const words[WAYS] = {"cuDNN does not carry out its own plan: execution failed", "cuDNN's plans work in", "MiB that a plan works in are not free"};
+    static const char *const words[WAYS] = {"cuDNN does not carry out its own plan: execution failed", "cuDNN's plans work in",
+                                            "MiB that a plan works in are not free"};
     int32_t start[N + 1] = {0, KEYS, 2 * KEYS};
     static uint16_t own[NUMBERS], out[NUMBERS];
 
@@ -227,15 +233,16 @@ static void test_a_plan_that_is_not_carried_out(void **state)
     }
 }
 
-/* Lengths that differ: each piece is cuDNN's or the own kernel's, and nothing is left out or done twice. What the library does here is nothing: its rows stay
- * as they were. */
+/* Lengths that differ: each piece is cuDNN's or the own kernel's, and nothing is left out or done twice. What the library does
+ * here is nothing: its rows stay as they were. */
 static int sequences_left;
-static int execute_or_not(void *handle, void *plan, void *pack) { return (void)handle, (void)plan, (void)pack, --sequences_left < 0 ? 5000 : 0; }
+static int execute_or_not(void *handle, void *plan, void *pack) { return (void)handle, (void)plan, (void)pack,
+                                                                  --sequences_left < 0 ? 5000 : 0; }
 
 static void test_each_piece_is_somebodys(void **state)
 {
-    static const struct dnn_calls fake = {fake_version, fake_create, fake_one, fake_two, fake_new, fake_one, fake_set, fake_get, fake_one, execute_or_not,
-                                          fake_string, fake_words};
+    static const struct dnn_calls fake = {fake_version, fake_create, fake_one, fake_two, fake_new, fake_one, fake_set, fake_get,
+                                          fake_one, execute_or_not, fake_string, fake_words};
     enum { N = 4, ROWS = 12, HEADS = 2, DIM = 16, WIDTH = HEADS * DIM };
     int32_t start[N + 1] = {0, 5, 10, 11, 12};                  /* a piece each */
     static uint16_t own[ROWS * WIDTH], out[ROWS * WIDTH];
@@ -260,8 +267,8 @@ static void test_each_piece_is_somebodys(void **state)
     try_end(&t);
 }
 
-/* On a real device cuDNN's numbers, forward and backward, beside the own kernel's; how many shapes it refuses is told. (The emulated device
- * compares the own kernel with itself.) */
+/* On a real device cuDNN's numbers, forward and backward, beside the own kernel's; how many shapes it refuses is told. (The
+ * emulated device compares the own kernel with itself.) */
 static void test_plans_agree_with_the_own_kernel(void **state)
 {
     enum { N = 2, KEYS = 24, MOST = N * KEYS * 4 * 128 };
@@ -303,7 +310,8 @@ static void test_plans_agree_with_the_own_kernel(void **state)
                 double sum = 0, norm = 0;
 
                 for (int at = 0; at < MOST; at++) {
-                    union { uint32_t bits; float x; } want = {(uint32_t)out[0][k][at] << 16}, got = {(uint32_t)out[1][k][at] << 16};
+                    union { uint32_t bits; float x; } want = {(uint32_t)out[0][k][at] << 16},
+                    got = {(uint32_t)out[1][k][at] << 16};
 
                     sum += (double)(got.x - want.x) * (double)(got.x - want.x);
                     norm += (double)want.x * (double)want.x;

@@ -1,5 +1,5 @@
-/* Decoding steps as graphs: captured once, replayed with other inputs, captured anew when shapes or weights' places change, and never
- * with another result than the step itself. On the emulated device, or the one that GANTRY_TEST_DEVICE names. */
+/* Decoding steps as graphs: captured once, replayed with other inputs, captured anew when shapes or weights' places change, and
+ * never with another result than the step itself. On the emulated device, or the one that GANTRY_TEST_DEVICE names. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -50,7 +50,8 @@ static struct openvla *make(uint64_t seed, struct device *on)
     return model;
 }
 
-static void act(const struct openvla *model, struct openvla_session *session, int first, int n, uint64_t episode, struct act_result *ret)
+static void act(const struct openvla *model, struct openvla_session *session, int first, int n, uint64_t episode,
+                struct act_result *ret)
 {
     static const char *const words[N] = {"pick up the red block", "open the drawer", "x"};
     struct act_item items[N] = {0};
@@ -59,8 +60,8 @@ static void act(const struct openvla *model, struct openvla_session *session, in
 
     for (int i = 0; i < n; i++) {
         assert_int_equal(openvla_prompt(model, words[first + i], &prompt[i], &n_prompt[i]), 0);
-        items[i] = (struct act_item) {.images = {frames + (first + i) * LAB_FRAME}, .n_images = 1, .prompt = prompt[i], .n_prompt = n_prompt[i],
-                                      .temperature = 1, .seed = 7, .episode = episode + (uint64_t)i};
+        items[i] = (struct act_item) {.images = {frames + (first + i) * LAB_FRAME}, .n_images = 1, .prompt = prompt[i],
+                                      .n_prompt = n_prompt[i], .temperature = 1, .seed = 7, .episode = episode + (uint64_t)i};
     }
     assert_int_equal(openvla_act(model, session, items, n, ret), 0);
     for (int i = 0; i < n; i++)

@@ -97,7 +97,8 @@ static void acts(bool half)
     agree(need.weights, now);
     assert_int_equal(openvla_session_new(&model->config, BATCH, &session), 0);
     for (int i = 0; i < BATCH; i++)
-        items[i] = (struct act_item) {.images = {frames + i * LAB_FRAME}, .n_images = 1, .prompt = prompt, .n_prompt = job.prompt, .temperature = 1};
+        items[i] = (struct act_item) {.images = {frames + i * LAB_FRAME}, .n_images = 1, .prompt = prompt, .n_prompt = job.prompt,
+                                      .temperature = 1};
     assert_int_equal(openvla_act(model, session, items, BATCH, results), 0);
     assert_true(is_held((size_t)need.activations));
     assert_true(is_held((size_t)need.cache));
@@ -153,7 +154,8 @@ static void test_training(void **state)
 
 static void test_what_does_not_fit_names_the_largest_and_the_knob(void **state)
 {
-    const struct device_facts small = {.memory = (size_t)16 << 20, .memory_free = (size_t)9 << 20}, large = {.memory_free = (size_t)1 << 40};
+    const struct device_facts small = {.memory = (size_t)16 << 20, .memory_free = (size_t)9 << 20},
+    large = {.memory_free = (size_t)1 << 40};
     struct device_job job = {.use = MEMORY_FULL, .batch = 4096, .strict = true};
     struct openvla *planned = lab_model(1);
     struct device_need need, fewer, lora;
@@ -183,7 +185,8 @@ static void test_what_does_not_fit_names_the_largest_and_the_knob(void **state)
     openvla_free(planned);
 }
 
-/* By shapes alone, before anything is loaded: OpenVLA-7B as its checkpoint has it, all bf16. The figures are the specification's. */
+/* By shapes alone, before anything is loaded: OpenVLA-7B as its checkpoint has it, all bf16. The figures are the
+ * specification's. */
 static void test_openvla_7b(void **state)
 {
     struct openvla *model = calloc(1, sizeof *model);
@@ -226,7 +229,8 @@ static void test_openvla_7b(void **state)
     job.fits = 1;                       /* nothing does: the least there is */
     assert_int_equal(memory_need_device(model, &job, &kept), 0);
     assert_true(kept.recompute && kept.together == 1 && kept.total == lora.total);
-    job.dnn = true;                     /* what cuDNN may work in: of four sequences on the way back; the products' scratch is less */
+    job.dnn = true;                     /* what cuDNN may work in: of four sequences on the way back; the products' scratch is
+                                         * less */
     assert_int_equal(memory_need_device(model, &job, &kept), 0);
     assert_in_range(kept.workspace - lora.workspace, 50 << 20, 200 << 20);
     job.strict = true;                  /* which does not ask it, and adds up shard by shard */

@@ -1,4 +1,5 @@
-/* Whole models on the emulated device, or the one that GANTRY_TEST_DEVICE names, against the CPU: the policy acts, scores and learns by the same code. */
+/* Whole models on the emulated device, or the one that GANTRY_TEST_DEVICE names, against the CPU: the policy acts, scores and
+ * learns by the same code. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -152,7 +153,8 @@ static void score(const struct openvla *model, float *ret)
     struct score_item items[N] = {0};
 
     for (int i = 0; i < N; i++)
-        items[i] = (struct score_item) {.images = {pixels[0], pixels[i]}, .n_images = 2, .prompt = prompt[i], .n_prompt = n_prompt[i]};
+        items[i] = (struct score_item) {.images = {pixels[0], pixels[i]}, .n_images = 2, .prompt = prompt[i],
+                                        .n_prompt = n_prompt[i]};
     assert_int_equal(openvla_session_new(&model->config, N, &session), 0);
     assert_int_equal(openvla_score(model, session, items, N, ret), 0);
     openvla_session_free(session);
@@ -202,7 +204,8 @@ static int learn(struct tape *tape, int shard, int first, int last, void *arg)
         return r;
     for (int i = 0; i < n * TOKENS; i++)
         rows[i] = pass.first[i / TOKENS] + i % TOKENS;
-    stats = op_token_stats(tape, openvla_logits(model, tape, op_gather(tape, pass.hidden, rows, n * TOKENS), true), target, 1.1f, NULL);
+    stats = op_token_stats(tape, openvla_logits(model, tape, op_gather(tape, pass.hidden, rows, n * TOKENS), true), target, 1.1f,
+                           NULL);
     value = openvla_value(model, tape, op_gather(tape, pass.hidden, pass.first, n), NULL, false);
     if (!stats || !value)
         return tape->error;

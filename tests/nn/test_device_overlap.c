@@ -1,5 +1,6 @@
-/* Ranks on devices: buckets of a gradient go to the other ranks on a stream of their own while the backward is put on the tape's; whichever
- * stream is behind (tests/emulate: lazy ones carry out nothing before somebody waits), the numbers are those of exchanging afterwards. */
+/* Ranks on devices: buckets of a gradient go to the other ranks on a stream of their own while the backward is put on the tape's;
+ * whichever stream is behind (tests/emulate: lazy ones carry out nothing before somebody waits), the numbers are those of
+ * exchanging afterwards. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -74,9 +75,11 @@ static int all_gather(const void *mine, void *to, size_t bytes, int type, void *
 }
 static const char *words(int result) { return (void)result, "remote process exited"; }
 
-static const struct nccl_calls calls = {get_version, get_id, join, async_error, abort_comm, leave, leave, all_reduce, all_gather, words};
+static const struct nccl_calls calls = {get_version, get_id, join, async_error, abort_comm, leave, leave, all_reduce, all_gather,
+                                        words};
 
-/* ---- one rank of several ---------------------------------------------------------------------------------------------------- */
+/* ---- one rank of several
+ * ---------------------------------------------------------------------------------------------------- */
 
 static int echo(void *arg, const void *mine, size_t bytes, void *ret_all)
 {

@@ -1,4 +1,5 @@
-/* Ranks that learn on the emulated device, or the one that GANTRY_TEST_DEVICE names, and meet in NCCL's stand-in; the real NCCL as far as one rank goes. */
+/* Ranks that learn on the emulated device, or the one that GANTRY_TEST_DEVICE names, and meet in NCCL's stand-in; the real NCCL
+ * as far as one rank goes. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,7 +18,8 @@
 
 enum { RANKS = NCCL_RANKS, EPISODES = 4, AMPLE = 60000 };
 
-static const struct sft_config sft = {.steps = 1, .batch = 4, .lr = 1e-3, .clip = .5, .beta2 = .95, .weight_decay = .1, .lr_end = 1};
+static const struct sft_config sft = {.steps = 1, .batch = 4, .lr = 1e-3, .clip = .5, .beta2 = .95, .weight_decay = .1,
+                                      .lr_end = 1};
 
 static struct gather_desk desk = GATHER_DESK;
 
@@ -129,8 +131,8 @@ static void test_four_ranks_change_nothing(void **state)
     ranks_change_nothing(4);
 }
 
-/* A rank is gone in the middle of a plan: the other comes out with -ECONNRESET, and the plan, begun again from the same weights under a new
- * group, ends as if nothing had happened. */
+/* A rank is gone in the middle of a plan: the other comes out with -ECONNRESET, and the plan, begun again from the same weights
+ * under a new group, ends as if nothing had happened. */
 static void *abort_when_reducing(void *arg)
 {
     for (bool reducing = false; !reducing; sched_yield()) {

@@ -1,5 +1,5 @@
-/* Training on the emulated device, or the one that GANTRY_TEST_DEVICE names: the optimiser there, bf16 weights with masters, resume, a device that
- * falls off. */
+/* Training on the emulated device, or the one that GANTRY_TEST_DEVICE names: the optimiser there, bf16 weights with masters,
+ * resume, a device that falls off. */
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
@@ -21,15 +21,18 @@
 
 enum { EPISODES = 4 };
 
-static const struct sft_config sft = {.steps = 1, .batch = 4, .lr = 1e-3, .clip = .5, .beta2 = .95, .weight_decay = .1, .lr_end = 1};
+static const struct sft_config sft = {.steps = 1, .batch = 4, .lr = 1e-3, .clip = .5, .beta2 = .95, .weight_decay = .1,
+                                      .lr_end = 1};
 
 static struct trainer *make(struct openvla *model, struct device *on) { return lab_trainer_on(model, on, NULL); }
-static struct sft_result learn(struct trainer *t, struct dataset *data, uint64_t seed) { return lab_imitate(t, data, &sft, seed); }
+static struct sft_result learn(struct trainer *t, struct dataset *data, uint64_t seed) { return lab_imitate(t, data, &sft, seed);
+                                                                                         }
 
 /* ---- one rank ----------------------------------------------------------------------------------------------- */
 
-/* What passes compute there differs from the CPU's numbers in their last bits; AdamW's first steps divide by a gradient's own size and
- * make much of that where it is next to nothing: moments are held to the gradient's bound, values to a part of what they moved. */
+/* What passes compute there differs from the CPU's numbers in their last bits; AdamW's first steps divide by a gradient's own
+ * size and make much of that where it is next to nothing: moments are held to the gradient's bound, values to a part of what they
+ * moved. */
 static void test_updates_as_on_the_cpu(void **state)
 {
     struct trainer *here = make(lab_model(1), NULL), *there = make(lab_model(1), device);
@@ -102,7 +105,8 @@ static void test_bf16_weights_have_masters(void **state)
 
     (void)state;
     scratch_new(dir);
-    if (openvla_save(fresh, dir, "BF16", &error) < 0 || openvla_load(dir, &loaded, &error) < 0 || openvla_load(dir, &before, &error) < 0)
+    if (openvla_save(fresh, dir, "BF16", &error) < 0 || openvla_load(dir, &loaded, &error) < 0 ||
+        openvla_load(dir, &before, &error) < 0)
         fail_msg("%s", error.text);
     t = make(loaded, device);
     assert_int_equal(trainer_use_bf16(t), 0);
@@ -142,12 +146,13 @@ static void test_a_gradient_that_is_no_number_is_skipped(void **state)
     trainer_free(t);
 }
 
-/* The contract between actor and learner (docs/method.md), both on the device: without a step what the learner finds is what the actor
- * sampled by. */
+/* The contract between actor and learner (docs/method.md), both on the device: without a step what the learner finds is what the
+ * actor sampled by. */
 static void ratio_is_one(int together)
 {
     const struct rl_config rl = {
-        .temperature = 1, .reward = REWARD_PROGRESS, .w_progress = 1, .w_success = 1, .advantage = ADVANTAGE_GAE, .gamma = .99, .lambda = .95,
+        .temperature = 1, .reward = REWARD_PROGRESS, .w_progress = 1, .w_success = 1, .advantage = ADVANTAGE_GAE, .gamma = .99,
+        .lambda = .95,
         .epochs = 1, .minibatch = 4, .clip_low = .2, .clip_high = .2, .lr = 0, .clip = 1, .beta2 = .95, .kl = KL_NONE,
         .value_coef = .5, .value_width = 16, .value_epochs = 1, .value_lr = 1e-3, .value_detach = true,
     };
@@ -227,7 +232,8 @@ static void test_a_device_falls_off(void **state)
     device_unref(other);
     other = NULL;
 
-    /* it says so wherever somebody asks after a failure, not only where a pass begins; a failure that is not the device's is none */
+    /* it says so wherever somebody asks after a failure, not only where a pass begins; a failure that is not the device's is
+     * none */
     assert_int_equal(device_wrap(&failing, device->ordinal, &other, NULL), 0);
     gone = false;
     assert_true(device_ask(other) && !device_lost(other) && device_ask(NULL));

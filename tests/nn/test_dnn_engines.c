@@ -1,5 +1,6 @@
-/* Which of the graphs for attention cuDNN has engines for on the devices that gantry is built for, without a device: it is told one in its own JSON, and makes
- * whole plans down to compiled kernels, for a driver that stands in (tests/emulate/stand_in_driver.c). What this does not show is the numbers. */
+/* Which of the graphs for attention cuDNN has engines for on the devices that gantry is built for, without a device: it is told
+ * one in its own JSON, and makes whole plans down to compiled kernels, for a driver that stands in
+ * (tests/emulate/stand_in_driver.c). What this does not show is the numbers. */
 #include <dlfcn.h>
 #include <libgen.h>
 #include <setjmp.h>
@@ -24,15 +25,16 @@
     "\"maxCtasPerSM\":32,\"maxThreadsPerBlock\":1024,\"maxThreadsPerSM\":2048,\"pciDeviceId\":0,\"isTccDriver\":0,\"supportCoopLaunch\":1," \
     "\"cudaDeviceId\":0,\"driverVer\":13000}"
 
-/* What the models ask for: towers of 64 and 72 (DINO, SigLIP), 80 (Qwen's), whose q, k and v lie side by side; the language models' 128, of which Qwen's has a
- * head of k and v for six of q. On the way back gradients go where they belong, or, few of them, beside. */
+/* What the models ask for: towers of 64 and 72 (DINO, SigLIP), 80 (Qwen's), whose q, k and v lie side by side; the language
+ * models' 128, of which Qwen's has a head of k and v for six of q. On the way back gradients go where they belong, or, few of
+ * them, beside. */
 static const struct call {
     int64_t dim, rows;
     int heads, group;
     bool causal, beside;
 } calls[] = {
-    {128, 290, 32, 1, true, false}, {128, 605, 32, 1, false, false}, {128, 110, 12, 6, true, false}, {64, 261, 16, 1, false, true}, {72, 256, 16, 1, false, true},
-    {80, 256, 16, 1, false, true},
+    {128, 290, 32, 1, true, false}, {128, 605, 32, 1, false, false}, {128, 110, 12, 6, true, false},
+    {64, 261, 16, 1, false, true}, {72, 256, 16, 1, false, true}, {80, 256, 16, 1, false, true},
 };
 enum { CALLS = ARRAY_SIZE(calls), INFERS = 1, KEEPS = 2, LEARNS = 4 };
 
@@ -62,8 +64,10 @@ static const char *open_library(void)
 static struct dnn_key key_of(const struct call *c, int n, bool keeps, bool backward, bool fresh)
 {
     int width = c->beside ? 3 : 1;
-    struct device_attention a = {.n = n, .heads = c->heads, .group = c->group, .dim = c->dim, .causal = c->causal, .scale = 1, .longest = c->rows,
-                                 .longest_asking = c->rows, .q_rows = n * c->rows, .alike = true, .q_stride = width * c->heads * c->dim,
+    struct device_attention a = {.n = n, .heads = c->heads, .group = c->group, .dim = c->dim, .causal = c->causal, .scale = 1,
+                                 .longest = c->rows,
+                                 .longest_asking = c->rows, .q_rows = n * c->rows, .alike = true,
+                                 .q_stride = width * c->heads * c->dim,
                                  .kv_stride = width * c->heads / c->group * c->dim, .fresh = fresh, .out_stride = c->heads * c->dim, .lse = keeps ? (float *)4096 : NULL};
     struct dnn_key key;
 
@@ -80,8 +84,8 @@ static void has_a_plan(void *device, const char *name, const struct dnn_key *key
     if (dnn_graph_build(&library, NULL, key, &graph) < 0)
         fail_msg("%s", graph.why);
     if (dnn_plan_build(&library, NULL, device, &graph, dnn_plan_most(key), &plan, &workspace, why, sizeof why) < 0)
-        fail_msg("%s: heads of %d, %d rows, group %d, causal %d, stats %d, backward %d: %s", name, (int)key->dim, (int)key->keys, (int)key->group,
-                 (int)key->causal, (int)key->stats, (int)key->backward, why);
+        fail_msg("%s: heads of %d, %d rows, group %d, causal %d, stats %d, backward %d: %s", name, (int)key->dim, (int)key->keys,
+                 (int)key->group, (int)key->causal, (int)key->stats, (int)key->backward, why);
     library.descriptor_free(plan);
     dnn_graph_release(&library, &graph);
 }

@@ -1,5 +1,5 @@
-/* The products of numerics: fast: within the rounding of their operands, and of their sums, computed for each output; equal to the
- * bit whatever else is in the batch and however B lies; and the linear op's three products with them. */
+/* The products of numerics: fast: within the rounding of their operands, and of their sums, computed for each output; equal to
+ * the bit whatever else is in the batch and however B lies; and the linear op's three products with them. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -46,7 +46,8 @@ static void release(struct product *p)
 
 static struct product compute(struct shape s, int how)
 {
-    struct product p = {.a = numbers_normal(s.m * s.k, 1), .b = numbers_normal(s.k * s.n, 2), .bias = numbers_normal(s.n, 3), .before = numbers_normal(s.m * s.n, 4),
+    struct product p = {.a = numbers_normal(s.m * s.k, 1), .b = numbers_normal(s.k * s.n, 2), .bias = numbers_normal(s.n, 3),
+                        .before = numbers_normal(s.m * s.n, 4),
                         .c = numbers_normal(s.m * s.n, 4), .halves = calloc((size_t)(s.k * s.n) + 32, sizeof(uint16_t)),
                         .pairs = calloc((size_t)(gemm_pairs(s.k) * gemm_padded(s.n)) + 16, sizeof(uint32_t))};
     int64_t scratch = how & HALVES ? gemm_bf16_halves_scratch(s.m, s.k) : gemm_bf16_scratch(s.m, s.n, s.k);
@@ -73,7 +74,8 @@ static struct product compute(struct shape s, int how)
     return p;
 }
 
-/* The chain of an output is k + 2 additions in fp32 at most; half a unit in the last place each, of no more than the sum of magnitudes. */
+/* The chain of an output is k + 2 additions in fp32 at most; half a unit in the last place each, of no more than the sum of
+ * magnitudes. */
 static void check(struct shape s, int how)
 {
     struct product p = compute(s, how);
@@ -93,8 +95,8 @@ static void check(struct shape s, int how)
             in_fp32 += (how & BIAS ? (double)p.bias[j] : 0) + (how & ADD ? (double)p.before[i * s.n + j] : 0);
             slack = (double)(s.k + 2) * 0x1p-24 * 1.01 * (magnitude + 10);
             if (!(fabs(got - sum) <= slack))
-                fail_msg("m=%d n=%d k=%d how=%d: C[%d][%d] = %.9g, of rounded operands %.9g, allowed %.2g", (int)s.m, (int)s.n, (int)s.k, how,
-                         (int)i, (int)j, got, sum, slack);
+                fail_msg("m=%d n=%d k=%d how=%d: C[%d][%d] = %.9g, of rounded operands %.9g, allowed %.2g", (int)s.m, (int)s.n,
+                         (int)s.k, how, (int)i, (int)j, got, sum, slack);
             /* eight bits: rounding an operand moves it by 2^-8 of itself at most */
             assert_true(fabs(got - in_fp32) <= (2 * 0x1p-8 + 0x1p-16) * magnitude + slack);
         }
@@ -131,7 +133,8 @@ static void special_numbers_pass_through(void **state)
 {
     float a[2] = {INFINITY, 1}, b[2] = {1, 1}, c, scratch[4096];
     uint32_t pairs[GEMM_PANEL];
-    struct gemm g = {.m = 1, .n = 1, .k = 2, .a = a, .a_row = 2, .a_k = 1, .pairs = pairs, .c = &c, .c_row = 1, .scratch = scratch};
+    struct gemm g = {.m = 1, .n = 1, .k = 2, .a = a, .a_row = 2, .a_k = 1, .pairs = pairs, .c = &c, .c_row = 1,
+                     .scratch = scratch};
 
     (void)state;
     cpu->gemm_bf16_pack(pairs, b, 1, 2, 1, false);
@@ -152,7 +155,8 @@ static void special_numbers_pass_through(void **state)
 static void rows_do_not_depend_on_their_batch(void **state)
 {
     enum { M = 141, N = 150, K = 1101 };
-    struct product all = compute((struct shape) {M, N, K}, B_TURNED), halves = compute((struct shape) {M, N, K}, B_TURNED | HALVES);
+    struct product all = compute((struct shape) {M, N, K}, B_TURNED),
+        halves = compute((struct shape) {M, N, K}, B_TURNED | HALVES);
     static const int sizes[] = {1, 2, 5, 11, 64};
     float *some = numbers_normal(64 * N, 9);
 
@@ -160,8 +164,8 @@ static void rows_do_not_depend_on_their_batch(void **state)
     assert_memory_equal(all.c, halves.c, M * N * sizeof(float));
     for (size_t s = 0; s < ARRAY_SIZE(sizes); s++)
         for (int i = 0; i + sizes[s] <= M; i += 7) {
-            struct gemm g = {.m = sizes[s], .n = N, .k = K, .a = all.a + i * K, .a_row = K, .a_k = 1, .c = some, .c_row = N, .pairs = all.pairs,
-                             .scratch = all.scratch};
+            struct gemm g = {.m = sizes[s], .n = N, .k = K, .a = all.a + i * K, .a_row = K, .a_k = 1, .c = some, .c_row = N,
+                             .pairs = all.pairs, .scratch = all.scratch};
 
             cpu->gemm_bf16(&g);
             assert_memory_equal(some, all.c + i * N, (size_t)(sizes[s] * N) * sizeof(float));
@@ -224,7 +228,8 @@ static void run_linear(bool fast, bool half, int64_t first, int64_t count, float
 
 static void close_to(const char *what, const float *got, const float *want, int64_t n, int64_t k)
 {
-    for (int64_t i = 0; i < n; i++)     /* operands are N(0,1): k products off by some 2^-8 each, as a random walk, five deviations */
+    for (int64_t i = 0; i < n; i++)     /* operands are N(0,1): k products off by some 2^-8 each, as a random walk, five
+                                         * deviations */
         if (!(fabs((double)got[i] - (double)want[i]) <= 5 * 0x1p-8 * sqrt((double)k)))
             fail_msg("%s[%d] = %g, strict has %g", what, (int)i, (double)got[i], (double)want[i]);
 }
@@ -269,7 +274,8 @@ static void other_sets_have_it_not(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(other_sets_have_it_not),        cmocka_unit_test(odd_shapes_within_their_rounding), cmocka_unit_test(no_depth),
+        cmocka_unit_test(other_sets_have_it_not),        cmocka_unit_test(odd_shapes_within_their_rounding),
+        cmocka_unit_test(no_depth),
         cmocka_unit_test(special_numbers_pass_through),  cmocka_unit_test(rows_do_not_depend_on_their_batch),
         cmocka_unit_test(linear_forwards_and_back),
     };

@@ -18,7 +18,8 @@ struct shape { int64_t m, n, k; };
 /* C = A B (+ bias) (+ C) with A as rows or transposed, against the triple loop. */
 static void check(const struct cpu_kernels *cpu, struct shape s, bool a_transposed, bool b_transposed, bool with_bias, bool add)
 {
-    _cleanup_free_ float *a = numbers_normal(s.m * s.k, 1), *b = numbers_normal(s.k * s.n, 2), *bias = numbers_normal(s.n, 3), *c = numbers_normal(s.m * s.n, 4);
+    _cleanup_free_ float *a = numbers_normal(s.m * s.k, 1), *b = numbers_normal(s.k * s.n, 2), *bias = numbers_normal(s.n, 3),
+    *c = numbers_normal(s.m * s.n, 4);
     _cleanup_free_ float *panels = calloc((size_t)(s.k * gemm_padded(s.n) + 16), sizeof(float));
     _cleanup_free_ float *scratch = calloc((size_t)(s.m * gemm_padded(s.n) + 16), sizeof(float));
     _cleanup_free_ float *before = numbers_normal(s.m * s.n, 4);
@@ -39,8 +40,8 @@ static void check(const struct cpu_kernels *cpu, struct shape s, bool a_transpos
             if (add)
                 sum = before[i * s.n + j] + sum;
             if (memcmp(&sum, &c[i * s.n + j], sizeof(sum)) != 0)
-                fail_msg("%s m=%d n=%d k=%d: C[%d][%d] = %.9g, the chain gives %.9g", cpu->isa, (int)s.m, (int)s.n, (int)s.k, (int)i, (int)j,
-                         (double)c[i * s.n + j], (double)sum);
+                fail_msg("%s m=%d n=%d k=%d: C[%d][%d] = %.9g, the chain gives %.9g", cpu->isa, (int)s.m, (int)s.n, (int)s.k,
+                         (int)i, (int)j, (double)c[i * s.n + j], (double)sum);
         }
     for (int64_t i = s.m * s.n; i < s.m * s.n + 64; i++)
         assert_true(c[i] == 0.0f);      /* nothing past the end */
@@ -75,14 +76,16 @@ static void test_row_does_not_depend_on_its_batch(void **state)
 {
     enum { M = 67, N = 70, K = 150 };
     const struct cpu_kernels *cpu = cpu_kernels();
-    _cleanup_free_ float *a = numbers_normal(M * K, 1), *b = numbers_normal(K * N, 2), *all = numbers_normal(M * N, 3), *alone = numbers_normal(N, 4);
+    _cleanup_free_ float *a = numbers_normal(M * K, 1), *b = numbers_normal(K * N, 2), *all = numbers_normal(M * N, 3),
+        *alone = numbers_normal(N, 4);
     _cleanup_free_ float *panels = calloc(K * 96 + 16, sizeof(float));
 
     (void)state;
     cpu->gemm_pack(panels, b, N, K, N, false);
     cpu->gemm(&(struct gemm) {.m = M, .n = N, .k = K, .a = a, .a_row = K, .a_k = 1, .panels = panels, .c = all, .c_row = N});
     for (int i = 0; i < M; i++) {
-        cpu->gemm(&(struct gemm) {.m = 1, .n = N, .k = K, .a = a + i * K, .a_row = K, .a_k = 1, .panels = panels, .c = alone, .c_row = N});
+        cpu->gemm(&(struct gemm) {.m = 1, .n = N, .k = K, .a = a + i * K, .a_row = K, .a_k = 1, .panels = panels, .c = alone,
+                                  .c_row = N});
         assert_memory_equal(alone, all + i * N, N * sizeof(float));
     }
 }
@@ -91,7 +94,8 @@ static void test_columns_and_depth_can_be_sliced(void **state)
 {
     enum { M = 9, N = 128, K = 64, FROM = 20, COUNT = 30 };
     const struct cpu_kernels *cpu = cpu_kernels();
-    _cleanup_free_ float *a = numbers_normal(M * K, 1), *b = numbers_normal(K * N, 2), *whole = numbers_normal(M * N, 3), *part = numbers_normal(M * N, 4);
+    _cleanup_free_ float *a = numbers_normal(M * K, 1), *b = numbers_normal(K * N, 2), *whole = numbers_normal(M * N, 3),
+        *part = numbers_normal(M * N, 4);
     _cleanup_free_ float *panels = calloc(K * N + 16, sizeof(float)), *sliced = calloc(COUNT * N + 16, sizeof(float));
 
     (void)state;
@@ -99,7 +103,8 @@ static void test_columns_and_depth_can_be_sliced(void **state)
     cpu->gemm(&(struct gemm) {.m = M, .n = N, .k = COUNT, .a = a, .a_row = K, .a_k = 1, .panels = panels + FROM * GEMM_PANEL,
                               .panel_stride = K * GEMM_PANEL, .c = part, .c_row = N});
     cpu->gemm_pack(sliced, b + FROM * N, N, COUNT, N, false);
-    cpu->gemm(&(struct gemm) {.m = M, .n = N, .k = COUNT, .a = a, .a_row = K, .a_k = 1, .panels = sliced, .c = whole, .c_row = N});
+    cpu->gemm(&(struct gemm) {.m = M, .n = N, .k = COUNT, .a = a, .a_row = K, .a_k = 1, .panels = sliced, .c = whole,
+                              .c_row = N});
     assert_memory_equal(part, whole, M * N * sizeof(float));
 }
 

@@ -70,7 +70,8 @@ static void run_attention(const struct cpu_kernels *cpu, struct field *f)
         struct attention a = {
             .rows = R, .first = 5 * causal, .dim = DIM, .q_stride = STRIDE, .stride = STRIDE,
             .out_stride = 30, .causal = causal, .scale = 0.2f, .q = f->a, .k = f->b, .v = f->c,
-            .out = f->o[0] + causal * 4096, .p = f->o[1] + causal * 4096, .inverse = f->o[2] + causal * 4096, .scratch = f->scratch,
+            .out = f->o[0] + causal * 4096, .p = f->o[1] + causal * 4096, .inverse = f->o[2] + causal * 4096,
+            .scratch = f->scratch,
             .dout = f->d, .dq = f->o[3] + causal * 4096, .dk = f->o[4] + causal * 4096, .dv = f->o[5] + causal * 4096,
         };
         assert_true(attention_scratch(R, DIM, true) <= 8 * SIZE);
@@ -81,13 +82,13 @@ static void run_attention(const struct cpu_kernels *cpu, struct field *f)
         cpu->attention_backward(&a);
     }
     cpu->attention_decode(&(struct attention_decode) {
-        .n = 53, .dim = DIM, .heads = 1, .scale = 0.2f, .q = f->a, .k = f->b, .k_stride = 60, .v = f->c, .v_stride = STRIDE, .out = f->o[0] + 8192,
-        .scratch = f->scratch,
+        .n = 53, .dim = DIM, .heads = 1, .scale = 0.2f, .q = f->a, .k = f->b, .k_stride = 60, .v = f->c, .v_stride = STRIDE,
+        .out = f->o[0] + 8192, .scratch = f->scratch,
     });
     for (int64_t n = 1, at = 9000; n <= 112; n += 37, at += 300)
         cpu->attention_decode(&(struct attention_decode) {
-            .n = n, .dim = 48, .heads = 3, .scale = 0.2f, .q = f->a, .k = f->b, .k_stride = 112, .v = f->c, .v_stride = 145, .out = f->o[0] + at,
-            .scratch = f->scratch,
+            .n = n, .dim = 48, .heads = 3, .scale = 0.2f, .q = f->a, .k = f->b, .k_stride = 112, .v = f->c, .v_stride = 145,
+            .out = f->o[0] + at, .scratch = f->scratch,
         });
     cpu->transpose(f->o[0] + 11000, 45, f->a, 61, 37, 50);
 }
@@ -199,7 +200,8 @@ static double logistic(double x) { return 1.0 / (1.0 + exp(-x)); }
 static void test_accuracy(void **state)
 {
     const struct cpu_kernels *cpu = cpu_kernels();
-    double e = worst_ulp(cpu->exp, exp, -87.3, 88.3), s = worst_ulp(cpu->sigmoid, logistic, -80.0, 30.0), l = worst_ulp(cpu->log, log, 1.0, 2000.0),
+    double e = worst_ulp(cpu->exp, exp, -87.3, 88.3), s = worst_ulp(cpu->sigmoid, logistic, -80.0, 30.0),
+        l = worst_ulp(cpu->log, log, 1.0, 2000.0),
            r = worst_ulp(cpu->erf, erf, -5.0, 5.0);
 
     (void)state;

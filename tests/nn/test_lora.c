@@ -93,7 +93,8 @@ static void act(const struct openvla *model, const struct scene *s, int first, i
 }
 
 /* Teacher-forced log-probs of what was acted, all in one pass as the learner makes it. */
-static void relive(const struct openvla *model, const struct scene *s, const struct act_result *acted, int n, bool plain, float *ret)
+static void relive(const struct openvla *model, const struct scene *s, const struct act_result *acted, int n, bool plain,
+                   float *ret)
 {
     enum { DIMS = 7 };
     struct openvla_item items[BATCH];
@@ -114,7 +115,8 @@ static void relive(const struct openvla *model, const struct scene *s, const str
     assert_int_equal(openvla_forward_tail(model, &tape, items, n, &pass), 0);
     for (int i = 0; i < n * DIMS; i++)
         rows[i] = pass.first[i / DIMS] + i % DIMS;
-    stats = op_token_stats(&tape, openvla_logits(model, &tape, op_gather(&tape, pass.hidden, rows, n * DIMS), true), target, 1, NULL);
+    stats = op_token_stats(&tape, openvla_logits(model, &tape, op_gather(&tape, pass.hidden, rows, n * DIMS), true), target, 1,
+                           NULL);
     assert_non_null(stats);
     memcpy(ret, stats->logp, (size_t)(n * DIMS) * sizeof(*ret));
     tape_release(&tape);
@@ -146,7 +148,8 @@ static void test_zero_b_changes_nothing(void **state)
 static void test_actor_equals_learner(void **state)
 {
     static const int batches[] = {1, 7, BATCH};
-    struct openvla *model = adapted_model(&(struct lora_spec) {.r = 5, .alpha = 3, .targets = "q_proj v_proj down_proj qkv fc1 lm_head "
+    struct openvla *model = adapted_model(&(struct lora_spec) {.r = 5, .alpha = 3,
+                                                               .targets = "q_proj v_proj down_proj qkv fc1 lm_head "
                                                                                               "patch_embed.proj"}), *copy = NULL;
     struct act_result whole[BATCH] = {0}, part[BATCH] = {0};
     float logp[BATCH * 7], plain[BATCH * 7];
@@ -181,7 +184,8 @@ static void test_actor_equals_learner(void **state)
 /* One product for the A matrices of what reads the same gives every bit that a product for each gives, in both numerics. */
 static void test_joined_changes_nothing(void **state)
 {
-    static const struct { const char *targets; int per_layer; } cases[] = {{"all-linear", 2}, {"q_proj k_proj up_proj gate_proj", 1}, {"q_proj", 0}};
+    static const struct { const char *targets; int per_layer; } cases[] = {{"all-linear", 2},
+                                                                           {"q_proj k_proj up_proj gate_proj", 1}, {"q_proj", 0}};
     struct act_result joined[7], apart[7];
     struct scene scene;
 
@@ -202,7 +206,8 @@ static void test_joined_changes_nothing(void **state)
             act(model, &scene, 0, 7, joined);
             for (int k = 0; k < model->params.n_joins; k++) {
                 assert_non_null(model->params.joins[k]->a.forward);
-                assert_ptr_equal(lora_join_of(model->params.joins[k]->weight, model->params.joins[k]->n, false), model->params.joins[k]);
+                assert_ptr_equal(lora_join_of(model->params.joins[k]->weight, model->params.joins[k]->n, false),
+                                 model->params.joins[k]);
             }
             if (cases[i].per_layer) {           /* it is renewed with the adapters */
                 stir(model);
@@ -259,7 +264,8 @@ static void assert_same_adapters(const struct openvla *a, const struct openvla *
 
 static void test_round_trip(void **state)
 {
-    struct openvla *model = adapted_model(&(struct lora_spec) {.r = 3, .alpha = 5, .rslora = true, .targets = "q_proj,lm_head,proj,fc2"});
+    struct openvla *model = adapted_model(&(struct lora_spec) {.r = 3, .alpha = 5, .rslora = true,
+                                                               .targets = "q_proj,lm_head,proj,fc2"});
     struct openvla *back = new_model();
     struct error error = {0};
     char dir[SCRATCH_PATH];
@@ -326,9 +332,10 @@ static int64_t any_rank(const struct param *weight, const char *module, const vo
 
 static void test_size_of_openvla_7b(void **state)
 {
-    static char *targets[] = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head", "qkv", "proj",
-                              "fc1",    "fc2",    "fc3",    "q",      "kv"};
-    struct peft_config config = {.r = 32, .alpha = 16, .targets = targets, .n_targets = ARRAY_SIZE(targets)}, taken = {.r = 32, .alpha = 16};
+    static char *targets[] = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head", "qkv",
+                              "proj", "fc1",    "fc2",    "fc3",    "q",      "kv"};
+    struct peft_config config = {.r = 32, .alpha = 16, .targets = targets, .n_targets = ARRAY_SIZE(targets)},
+        taken = {.r = 32, .alpha = 16};
     struct openvla *model = calloc(1, sizeof(*model));
     struct st_write list[1024];
     struct error error = {0};
@@ -358,8 +365,8 @@ static void test_size_of_openvla_7b(void **state)
     assert_int_equal(n, 878);
     assert_int_equal(numel, 110828288);
     /* PEFT 0.11 adds its copy of the head's base weight */
-    list[n++] = (struct st_write) {.name = "base_model.model.language_model.lm_head.base_layer.weight", .dtype = DTYPE_BF16, .ndim = 2,
-                                   .dim = {32064, 4096}};
+    list[n++] = (struct st_write) {.name = "base_model.model.language_model.lm_head.base_layer.weight", .dtype = DTYPE_BF16,
+                                   .ndim = 2, .dim = {32064, 4096}};
     assert_int_equal(safetensors_size(list, n), 484458600);
     openvla_free(model);
 }
@@ -429,7 +436,8 @@ static void test_refusals(void **state)
     const struct { const char *module; int64_t in, out; float value; bool with_b; const char *line; } files[] = {
         {q, hidden + 1, hidden, 1, true, "the adapter is for another base"},
         {q, hidden, 2 * hidden, 1, true, "the adapter is for another base"},
-        {"language_model.model.layers.99.self_attn.q_proj", hidden, hidden, 1, true, "has no such module: the adapter is for another base (elsewhere)"},
+        {"language_model.model.layers.99.self_attn.q_proj", hidden, hidden, 1, true,
+         "has no such module: the adapter is for another base (elsewhere)"},
         {q, hidden, hidden, NAN, true, "value 0 is not finite"},
         {q, hidden, hidden, 1, false, "q_proj.lora_B.weight is missing"},
     };
@@ -443,7 +451,8 @@ static void test_refusals(void **state)
         for (int k = 0; k < count; k++)
             assert_null(model->params.list[k]->lora.a);
     }
-    assert_int_equal(openvla_lora_new(model, &(struct lora_spec) {.r = 2, .alpha = 2, .targets = "q_proj, no_such"}, 1, &error), -EINVAL);
+    assert_int_equal(openvla_lora_new(model, &(struct lora_spec) {.r = 2, .alpha = 2, .targets = "q_proj, no_such"}, 1, &error),
+                     -EINVAL);
     assert_non_null(strstr(error.text, "no_such"));
     assert_int_equal(openvla_lora_save(model, dir, "F32", NULL, &error), -ENOENT);
     assert_int_equal(remove_tree(dir), 0);

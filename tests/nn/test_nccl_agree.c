@@ -15,7 +15,8 @@ enum { RANKS = NCCL_RANKS, AMPLE = 60000, SHORT = 50 };
 
 static struct gather_desk desk = GATHER_DESK;
 
-static int gather(void *arg, const void *mine, size_t bytes, void *ret_all) { return gather_desk(&desk, *(int *)arg, mine, bytes, ret_all); }
+static int gather(void *arg, const void *mine, size_t bytes,
+                  void *ret_all) { return gather_desk(&desk, *(int *)arg, mine, bytes, ret_all); }
 
 /* ---- ranks ----------------------------------------------------------------------------------------------------------- */
 

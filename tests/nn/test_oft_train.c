@@ -355,7 +355,8 @@ static int with_one_camera(void **state)
  * did not see the difference could not do better than 0.8 on average. */
 static void second_picture_and_state_are_seen(void **state)
 {
-    const struct sft_config config = {.steps = 120, .batch = 8, .lr = 3e-3, .clip = 1, .beta2 = .95, .lr_end = 1, .augment = false};
+    const struct sft_config config = {.steps = 120, .batch = 8, .lr = 3e-3, .clip = 1, .beta2 = .95, .lr_end = 1,
+                                      .augment = false};
 
     (void)state;
     for (int differ = 0; differ < 2; differ++) {

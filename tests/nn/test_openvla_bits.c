@@ -57,8 +57,8 @@ static int world_teardown(void **state)
 
 static struct act_item act_item(const struct world *w, int i)
 {
-    return (struct act_item) {.images = {w->images + i * IMAGE}, .n_images = 1, .prompt = w->prompt[i % 2], .n_prompt = w->n_prompt[i % 2],
-                              .temperature = 1.3f, .seed = 9, .episode = (uint64_t)i};
+    return (struct act_item) {.images = {w->images + i * IMAGE}, .n_images = 1, .prompt = w->prompt[i % 2],
+                              .n_prompt = w->n_prompt[i % 2], .temperature = 1.3f, .seed = 9, .episode = (uint64_t)i};
 }
 
 static void test_an_act_does_not_depend_on_its_batch(void **state)
@@ -82,7 +82,8 @@ static void test_an_act_does_not_depend_on_its_batch(void **state)
 
 static struct openvla_item sequence(const struct world *w, int i, const struct act_result *acted)
 {
-    return (struct openvla_item) {.images = {w->images + i * IMAGE}, .n_images = 1, .prompt = w->prompt[i % 2], .n_prompt = w->n_prompt[i % 2],
+    return (struct openvla_item) {.images = {w->images + i * IMAGE}, .n_images = 1, .prompt = w->prompt[i % 2],
+                                  .n_prompt = w->n_prompt[i % 2],
                                   .actions = acted->tokens, .n_actions = w->model->config.action_dims};
 }
 
@@ -121,7 +122,8 @@ static void test_tail_equals_whole_and_training_equals_acting(void **state)
             index[k] = tail.first[i] + k;
             target[k] = acted[i].tokens[k] - (config->vocab - OPENVLA_ACTION_BINS);
         }
-        stats = op_token_stats(&b, openvla_logits(w->model, &b, op_gather(&b, tail.hidden, index, config->action_dims), true), target, 1.3f, NULL);
+        stats = op_token_stats(&b, openvla_logits(w->model, &b, op_gather(&b, tail.hidden, index, config->action_dims), true),
+                               target, 1.3f, NULL);
         assert_non_null(stats);
         assert_memory_equal(stats->logp, acted[i].logp, (size_t)config->action_dims * sizeof(float));
     }
@@ -149,8 +151,8 @@ static void test_a_shared_beginning_changes_no_bit(void **state)
     assert_int_equal(openvla_pack(model, false), 0);
     assert_int_equal(openvla_session_new(&model->config, N, &session), 0);
     for (int i = 0; i < N; i++) {
-        items[i] = (struct score_item) {.images = {w->images + first[i] * IMAGE, w->images + second[i] * IMAGE}, .n_images = 1 + (i != 5),
-                                        .prompt = w->prompt[i > 7], .n_prompt = w->n_prompt[i > 7]};
+        items[i] = (struct score_item) {.images = {w->images + first[i] * IMAGE, w->images + second[i] * IMAGE},
+                                        .n_images = 1 + (i != 5), .prompt = w->prompt[i > 7], .n_prompt = w->n_prompt[i > 7]};
     }
     assert_int_equal(openvla_score(model, session, items, N, all), 0);
     for (int i = 0; i < N; i++) {

@@ -22,7 +22,8 @@ enum { RANKS = 2, BUCKET = 500, PATIENCE_S = 60 };
 static void test_buckets_cover_all_once(void **state)
 {
     /* unsorted, with padding, with a hole, longer than a bucket */
-    const struct adamw_range ranges[] = {{.begin = 4000, .end = 4010}, {.begin = 0, .end = 30}, {.begin = 32, .end = 1700}, {.begin = 4016, .end = 4020}};
+    const struct adamw_range ranges[] = {{.begin = 4000, .end = 4010}, {.begin = 0, .end = 30}, {.begin = 32, .end = 1700},
+                                         {.begin = 4016, .end = 4020}};
     struct buckets b;
     int64_t floats = 0;
 
@@ -103,7 +104,8 @@ static int gather(void *arg, const void *mine, size_t bytes, void *ret_all)
     return gather_desk(&desk, me->rank, mine, bytes, ret_all);
 }
 
-/* The first record of the pass, so the last of its way back: by then something must have gone to the other rank, or it waits in vain. */
+/* The first record of the pass, so the last of its way back: by then something must have gone to the other rank, or it waits in
+ * vain. */
 static void wait_for_exchange(struct tape *tape, void *context)
 {
     struct rank *me = context;
@@ -195,7 +197,8 @@ static void test_exchanged_on_the_way_back(void **state)
 
 static void test_exchanged_afterwards(void **state) { same_as_alone(*state, (struct rank) {0}); }
 
-/* Parts of a gradient are with the other rank when the tape turns out to be too small: the pass is run again, they are not sent again. */
+/* Parts of a gradient are with the other rank when the tape turns out to be too small: the pass is run again, they are not sent
+ * again. */
 static void test_a_tape_that_is_too_small(void **state)
 {
     same_as_alone(*state, (struct rank) {.overlapped = true, .waits = true, .outgrown = 2});

@@ -67,7 +67,8 @@ static void pieces_are_the_whole(void **state)
 {
     struct plan_lab *f = *state;
     uint8_t whole[SHA256_SIZE], pieces[SHA256_SIZE], digest[SHA256_SIZE];
-    Gantry__Plan plan = plan_of("sft", 1, "policies/v000001", "kind: sft\nsteps: 4\nbatch: 4\nlr: 0.001\ncommit_every: 3\n", digest);
+    Gantry__Plan plan = plan_of("sft", 1, "policies/v000001", "kind: sft\nsteps: 4\nbatch: 4\nlr: 0.001\ncommit_every: 3\n",
+                                digest);
     struct intake_version version;
     struct error error;
     char path[VERSION_PATH];
@@ -157,7 +158,8 @@ static void the_loser_of_a_race_takes_the_winner(void **state)
 /* Filtered imitation: by the simulator's verdict or by the last score alone, without or beside the demonstrations. */
 static void own_episodes_are_chosen(void **state)
 {
-    static const struct { const char *settings; uint64_t stages[2]; size_t n_stages; int chosen, successes; uint64_t used[8]; int n_used; } cases[] = {
+    static const struct { const char *settings; uint64_t stages[2]; size_t n_stages; int chosen, successes; uint64_t used[8];
+                          int n_used; } cases[] = {
         {"kind: sft\nsteps: 2\nbatch: 4\nfrom: rollouts\n", {ROLLOUTS}, 1, 3, 3, {21, 23, 25}, 3},
         {"kind: sft\nsteps: 2\nbatch: 4\nfrom: rollouts\nchoose: score\nleast_score: 0.7\n", {ROLLOUTS}, 1, 2, 1, {23, 24}, 2},
         {"kind: sft\nsteps: 2\nbatch: 4\nfrom: rollouts\nchoose: all\n", {ROLLOUTS}, 1, 5, 3, {21, 22, 23, 24, 25}, 5},
@@ -191,8 +193,8 @@ static void own_episodes_are_chosen(void **state)
         for (int k = 0; k < cases[i].n_used; k++)
             assert_int_equal(manifest.consumed[k].episode, cases[i].used[k]);
         MUST(record_read(dir, &record, &error));
-        snprintf(text, sizeof text, "\"rollouts_offered\":5,\"rollouts_chosen\":%d,\"rollouts_chosen_successes\":%d", cases[i].chosen,
-                 cases[i].successes);
+        snprintf(text, sizeof text, "\"rollouts_offered\":5,\"rollouts_chosen\":%d,\"rollouts_chosen_successes\":%d",
+                 cases[i].chosen, cases[i].successes);
         if (!strstr(record.metrics, text))
             fail_msg("case %zu: %s", i, record.metrics);
         manifest_release(&manifest);

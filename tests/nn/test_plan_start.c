@@ -1,4 +1,5 @@
-/* What a run starts from: whole weights or adapters, the reference that it keeps to, backbones of reward models, and what is refused. */
+/* What a run starts from: whole weights or adapters, the reference that it keeps to, backbones of reward models, and what is
+ * refused. */
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
@@ -24,7 +25,8 @@ static void adapters_sit_on_the_start_of_their_stage(void **state)
     struct plan_lab *f = *state;
     uint64_t rows[] = {11, 12, 13, 14};
     uint8_t from_memory[2][SHA256_SIZE], from_disk[2][SHA256_SIZE], digest[SHA256_SIZE];
-    Gantry__Plan plan = plan_of("sft", 0, "policies/v000000", "kind: sft\nsteps: 4\nbatch: 4\nlr: 0.001\ncommit_every: 3\n", digest);
+    Gantry__Plan plan = plan_of("sft", 0, "policies/v000000", "kind: sft\nsteps: 4\nbatch: 4\nlr: 0.001\ncommit_every: 3\n",
+                                digest);
     struct intake_version version;
     struct openvla *policy = NULL;
     struct error error;
@@ -81,7 +83,8 @@ static void put_peft(const struct plan_lab *f, char ret[VERSION_PATH])
     snprintf(ret, VERSION_PATH, "%s/peft", f->dir);
     assert_int_equal(mkdir_p(ret, 0755), 0);
     MUST(openvla_load(base, &model, &error));
-    MUST(openvla_lora_new(model, &(struct lora_spec) {.r = 3, .alpha = 6, .targets = "q_proj, v_proj, fc1", .base = base}, 5, &error));
+    MUST(openvla_lora_new(model, &(struct lora_spec) {.r = 3, .alpha = 6, .targets = "q_proj, v_proj, fc1", .base = base}, 5,
+                          &error));
     for (int i = 0; i < model->params.count; i++)
         for (int64_t k = 0; model->params.list[i]->adapter && k < model->params.list[i]->numel; k++)
             model->params.list[i]->value[k] = 0.1f * (float)philox_normal(&random);
@@ -127,8 +130,8 @@ static void assert_starts_at_its_reference(struct plan_lab *f, uint64_t parent, 
     record_release(&record);
 }
 
-/* Whole or by adapters, from a base or from a PEFT directory, with imitation between or not: the divergence from the start is 0 at
- * the first update, and what the start says is base and adapter. */
+/* Whole or by adapters, from a base or from a PEFT directory, with imitation between or not: the divergence from the start is 0
+ * at the first update, and what the start says is base and adapter. */
 static void the_start_is_the_reference(void **state)
 {
     struct plan_lab *f = *state;
@@ -204,7 +207,8 @@ static void backbones_are_not_copied(void **state)
     struct qwen_vl *model = NULL;
     struct error error;
     uint8_t digest[SHA256_SIZE];
-    Gantry__Plan plan = plan_of("prm", 0, "tests/golden/nano_qwen", "kind: prm\nsteps: 1\nbatch: 2\nholdout: 0.5\nforce: true\n", digest);
+    Gantry__Plan plan = plan_of("prm", 0, "tests/golden/nano_qwen", "kind: prm\nsteps: 1\nbatch: 2\nholdout: 0.5\nforce: true\n",
+                                digest);
     char path[VERSION_PATH];
 
     plan_lab_segment(f, ROLLOUTS);

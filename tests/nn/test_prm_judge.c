@@ -129,7 +129,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(labels_by_time_and_by_milestones, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(a_judgement, set_up, tear_down), cmocka_unit_test_setup_teardown(a_clock, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_judgement, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_clock, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

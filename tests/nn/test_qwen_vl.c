@@ -450,8 +450,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_company_does_not_matter), cmocka_unit_test(test_save_and_load),
-        cmocka_unit_test(test_what_was_trained_alone), cmocka_unit_test(test_prompt),                  cmocka_unit_test(test_bad_episodes),
-        cmocka_unit_test(test_bad_directories),         cmocka_unit_test(test_head_learns),
+        cmocka_unit_test(test_what_was_trained_alone), cmocka_unit_test(test_prompt),
+        cmocka_unit_test(test_bad_episodes), cmocka_unit_test(test_bad_directories),         cmocka_unit_test(test_head_learns),
         cmocka_unit_test(test_same_bits_however_trained),
     };
 

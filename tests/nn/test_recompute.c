@@ -1,5 +1,5 @@
-/* Blocks computed twice: every gradient is the same to the bit, and the pass needs the memory of one block instead of all. And in each way of
- * going back a gradient that is told to be whole (tape_watch) is so. */
+/* Blocks computed twice: every gradient is the same to the bit, and the pass needs the memory of one block instead of all. And in
+ * each way of going back a gradient that is told to be whole (tape_watch) is so. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -53,14 +53,15 @@ static struct token_stats *forward(const struct scene *s, struct tape *tape)
     struct openvla_pass pass;
 
     for (int i = 0; i < N; i++)
-        items[i] = (struct openvla_item) {.images = {s->frames + i * FRAME}, .n_images = 1, .prompt = s->prompt, .n_prompt = s->n_prompt,
-                                          .actions = s->actions, .n_actions = DIMS - 1};
+        items[i] = (struct openvla_item) {.images = {s->frames + i * FRAME}, .n_images = 1, .prompt = s->prompt,
+                                          .n_prompt = s->n_prompt, .actions = s->actions, .n_actions = DIMS - 1};
     assert_int_equal(openvla_forward_tail(s->model, tape, items, N, &pass), 0);
     for (int i = 0; i < N * DIMS; i++) {
         rows[i] = pass.first[i / DIMS] + i % DIMS;
         target[i] = 9 * (i % DIMS);
     }
-    return op_token_stats(tape, openvla_logits(s->model, tape, op_gather(tape, pass.hidden, rows, N * DIMS), true), target, 1, NULL);
+    return op_token_stats(tape, openvla_logits(s->model, tape, op_gather(tape, pass.hidden, rows, N * DIMS), true), target, 1,
+                          NULL);
 }
 
 /* What was told, and how the gradients were then. */
@@ -106,7 +107,8 @@ static void check_witness(struct witness *w)
 {
     for (int i = 0; i < w->n; i++) {
         assert_int_equal(w->told[i], 1);
-        assert_memory_equal(w->then + w->param[i]->offset, w->grad + w->param[i]->offset, (size_t)w->param[i]->numel * sizeof(float));
+        assert_memory_equal(w->then + w->param[i]->offset, w->grad + w->param[i]->offset,
+                            (size_t)w->param[i]->numel * sizeof(float));
         w->told[i] = 0;
     }
     assert_true(w->early > w->n / 2);           /* most were told when the way back had not come to the first */

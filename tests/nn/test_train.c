@@ -59,7 +59,8 @@ static void a_fast_curve_goes_beside_the_strict_one(void **state)
         lab_fast = f;
         trainer = lab_trainer(lab_model(1), 2);
         data = lab_demonstrations(trainer->model, 4);
-        assert_int_equal(objective_sft(trainer, data, &config, &(struct objective) {.seed = 1, .watch = &watch}, &result, &error), 0);
+        assert_int_equal(objective_sft(trainer, data, &config, &(struct objective) {.seed = 1, .watch = &watch}, &result, &error),
+                         0);
         assert_int_equal(result.skipped, 0);        /* every gradient was finite */
         dataset_free(data);
         trainer_free(trainer);
@@ -96,7 +97,8 @@ static void reward_model_learns_labels(void **state)
 
 /* ---- actor and learner agree --------------------------------------------------------------------------- */
 
-/* First picture, two before the present one (the first stands in where there are none), the present one: in training as at the server. */
+/* First picture, two before the present one (the first stands in where there are none), the present one: in training as at the
+ * server. */
 static void a_history_is_shown(void **state)
 {
     struct openvla *model = lab_model(1);
@@ -118,7 +120,8 @@ static void a_history_is_shown(void **state)
     assert_int_equal(openvla_session_new(&model->config, 1, &session), 0);
     while (data->list[e].steps < 5)
         e++;
-    assert_int_equal(pass_reward(model, trainer->shards, data, (struct step_ref[]) {{e, 0}, {e, 1}, {e, 2}, {e, 5}}, 4, NULL, trained), 0);
+    assert_int_equal(pass_reward(model, trainer->shards, data, (struct step_ref[]) {{e, 0}, {e, 1}, {e, 2}, {e, 5}}, 4, NULL,
+                                 trained), 0);
     for (int i = 0; i < 4; i++) {
         static const int shown[4][4] = {{0, 0, 0, 0}, {0, 0, 0, 1}, {0, 0, 1, 2}, {0, 3, 4, 5}};
         const struct dataset_prompt *prompt = &data->prompts[data->list[e].prompt];
@@ -263,7 +266,8 @@ static void full_support_agrees_too(void **state)
     trainer_free(trainer);
 }
 
-/* eos_in_logp: an end token is sampled behind each action and counts like the others: in the ratios, the KL, the count per action. */
+/* eos_in_logp: an end token is sampled behind each action and counts like the others: in the ratios, the KL, the count per
+ * action. */
 static void end_tokens_count(void **state)
 {
     struct trainer *trainer = lab_trainer(lab_critic_model(2), 2);
@@ -309,8 +313,8 @@ static void bad_episodes_are_refused_by_name(void **state)
     struct error error = {0};
     struct episode_input in = {.id = 42, .task = "t", .instruction = "i", .steps = 2, .max_steps = 8, .temperature = 1,
                                .height = LAB_SIDE, .width = LAB_SIDE,
-                               .action_dims = LAB_DIMS, .frames = frames, .n_frames = 3 * LAB_FRAME, .images = 1, .tokens = tokens,
-                               .n_tokens = 2 * LAB_DIMS, .logp = logp, .n_logp = 2 * LAB_DIMS};
+                               .action_dims = LAB_DIMS, .frames = frames, .n_frames = 3 * LAB_FRAME, .images = 1,
+                               .tokens = tokens, .n_tokens = 2 * LAB_DIMS, .logp = logp, .n_logp = 2 * LAB_DIMS};
     struct episode_input bad;
 
     (void)state;
@@ -352,10 +356,13 @@ static void bad_episodes_are_refused_by_name(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(imitation_learns_two_frames), cmocka_unit_test(reward_model_learns_labels), cmocka_unit_test(a_history_is_shown),
-        cmocka_unit_test(without_a_step_the_ratio_is_one), cmocka_unit_test(after_updates_they_still_agree), cmocka_unit_test(a_gap_is_seen),
+        cmocka_unit_test(imitation_learns_two_frames), cmocka_unit_test(reward_model_learns_labels),
+        cmocka_unit_test(a_history_is_shown),
+        cmocka_unit_test(without_a_step_the_ratio_is_one), cmocka_unit_test(after_updates_they_still_agree),
+        cmocka_unit_test(a_gap_is_seen),
         cmocka_unit_test(warmup_moves_the_critic_alone), cmocka_unit_test(a_gradient_that_is_no_number_is_skipped),
-        cmocka_unit_test(full_support_agrees_too), cmocka_unit_test(end_tokens_count), cmocka_unit_test(bad_episodes_are_refused_by_name),
+        cmocka_unit_test(full_support_agrees_too), cmocka_unit_test(end_tokens_count),
+        cmocka_unit_test(bad_episodes_are_refused_by_name),
     };
     const struct CMUnitTest fast_tests[] = {
         cmocka_unit_test(a_fast_curve_goes_beside_the_strict_one), cmocka_unit_test(without_a_step_the_ratio_is_one),

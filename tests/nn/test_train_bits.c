@@ -1,4 +1,5 @@
-/* What is trained is the same to the bit, whatever the threads, the ranks, a restart in between, or who computed the hidden states. */
+/* What is trained is the same to the bit, whatever the threads, the ranks, a restart in between, or who computed the hidden
+ * states. */
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -48,7 +49,8 @@ static void threads_change_nothing(void **state)
     (void)state;
     joint.value_detach = false;
     for (uint64_t i = 0; i < 2; i++) {
-        struct ppo_result a = lab_iterate(one, reference, i ? &joint : &lab_rl, i), b = lab_iterate(three, reference, i ? &joint : &lab_rl, i);
+        struct ppo_result a = lab_iterate(one, reference, i ? &joint : &lab_rl, i),
+        b = lab_iterate(three, reference, i ? &joint : &lab_rl, i);
 
         assert_memory_equal(&a, &b, sizeof a);
     }
@@ -204,7 +206,8 @@ static void ranks_change_nothing(void **state)
     trainer_free(alone);
 }
 
-/* Random changes are drawn by the sample's number: the same whatever the threads, and they matter. The policy crops from then on. */
+/* Random changes are drawn by the sample's number: the same whatever the threads, and they matter. The policy crops from then
+ * on. */
 static void augmented_imitation_repeats(void **state)
 {
     const struct sft_config plain = {.steps = 3, .batch = 4, .lr = 1e-3, .clip = 1, .beta2 = .95, .lr_end = 1};
@@ -220,7 +223,8 @@ static void augmented_imitation_repeats(void **state)
 
         trainers[i] = lab_trainer(lab_model(2), 1 + i);
         data = lab_demonstrations(trainers[i]->model, 3);
-        if (objective_sft(trainers[i], data, i < 2 ? &augmented : &plain, &(struct objective) {.seed = 1}, &results[i], &error) < 0)
+        if (objective_sft(trainers[i], data, i < 2 ? &augmented : &plain, &(struct objective) {.seed = 1}, &results[i],
+                          &error) < 0)
             fail_msg("%s", error.text);
         assert_true(trainers[i]->model->config.center_crop == (i < 2 ? 0.9f : 0.0f));
         assert_string_equal(trainers[i]->model->config.image_chain, "render");
@@ -236,8 +240,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hidden_states_of_the_actor_are_the_learners), cmocka_unit_test(threads_change_nothing),
-        cmocka_unit_test(resume_changes_nothing), cmocka_unit_test(bf16_weights_have_masters), cmocka_unit_test(ranks_change_nothing),
-        cmocka_unit_test(augmented_imitation_repeats),
+        cmocka_unit_test(resume_changes_nothing), cmocka_unit_test(bf16_weights_have_masters),
+        cmocka_unit_test(ranks_change_nothing), cmocka_unit_test(augmented_imitation_repeats),
     };
 
     return lab_run_in_both(tests, ARRAY_SIZE(tests), tests, ARRAY_SIZE(tests) - 1);

@@ -1,5 +1,6 @@
-/* Vision towers modulated by the words (FiLM): numbers and gradients are torch's (tests/ref/make_film.py); computed twice they are the same
- * to the bit; the training script's file is read, adapters added; zeros change nothing; who shares a pass changes nothing. */
+/* Vision towers modulated by the words (FiLM): numbers and gradients are torch's (tests/ref/make_film.py); computed twice they
+ * are the same to the bit; the training script's file is read, adapters added; zeros change nothing; who shares a pass changes
+ * nothing. */
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
@@ -81,8 +82,8 @@ static int setup(void **state)
         for (unsigned k = 0; k < PIXELS; k++)
             f.pixels[i][k] = (uint8_t)((k + i * 977) * 2654435761u >> 13);
     for (int i = 0; i < ITEMS; i++)
-        f.items[i] = (struct openvla_item) {.images = {f.pixels[0], f.pixels[1]}, .n_images = 2, .prompt = i ? long_one : short_one,
-                                            .n_prompt = i ? 6 : 4, .slots = CHUNK * 7};
+        f.items[i] = (struct openvla_item) {.images = {f.pixels[0], f.pixels[1]}, .n_images = 2,
+                                            .prompt = i ? long_one : short_one, .n_prompt = i ? 6 : 4, .slots = CHUNK * 7};
     if (safetensors_open(GOLDEN "film.safetensors", &f.golden, &error) < 0)
         fail_msg("%s", error.text);
     return 0;
@@ -133,7 +134,8 @@ static void pass(const struct openvla *model, struct tape *tape, bool recompute,
 static void test_torch(void **state)
 {
     struct openvla *model = filled();
-    _cleanup_free_ float *grad = calloc((size_t)model->params.numel, sizeof(*grad)), *twice = calloc((size_t)model->params.numel, sizeof(*twice));
+    _cleanup_free_ float *grad = calloc((size_t)model->params.numel, sizeof(*grad)),
+        *twice = calloc((size_t)model->params.numel, sizeof(*twice));
     const struct st_tensor *ids = safetensors_find(f.golden, "ids");
     const struct param *embedding = model->w->embedding;
     struct openvla_pass ret;
@@ -340,8 +342,8 @@ static void test_refusals(void **state)
     assert_int_equal(safetensors_write(path, list, n, &error), 0);
     refuse(dir, "scale.bias: a value is not finite");
     list[1].values = zeros;
-    list[n] = (struct st_write) {.name = "vision_backbone.featurizer.blocks.0.block.norm1.bias", .dtype = DTYPE_F32, .ndim = 1, .dim = {16},
-                                 .values = zeros};
+    list[n] = (struct st_write) {.name = "vision_backbone.featurizer.blocks.0.block.norm1.bias", .dtype = DTYPE_F32, .ndim = 1,
+                                 .dim = {16}, .values = zeros};
     assert_int_equal(safetensors_write(path, list, n + 1, &error), 0);
     refuse(dir, "holds a part of the vision towers, but not vision_backbone.featurizer.cls_token");
     assert_int_equal(safetensors_write(path, list, n, &error), 0);
@@ -366,7 +368,8 @@ static void test_company(void **state)
         assert_int_equal(openvla_pack(models[i], false), 0);
         pass(models[i], &tape[i], false, &ret[i], NULL);
     }
-    assert_int_equal(ret[0].projector->rows * 2, ret[1].projector->rows);       /* each picture once, or once for each instruction */
+    assert_int_equal(ret[0].projector->rows * 2, ret[1].projector->rows);       /* each picture once, or once for each
+                                                                                 * instruction */
     assert_memory_equal(ret[0].hidden->x, ret[1].hidden->x, (size_t)(ret[0].hidden->rows * ret[0].hidden->cols) * sizeof(float));
     tape_release(&tape[0]);
     tape_release(&tape[1]);
@@ -391,8 +394,8 @@ static void test_company(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_torch), cmocka_unit_test(test_whole_beside_adapters), cmocka_unit_test(test_finite_differences), cmocka_unit_test(test_script_file),
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_company),
+        cmocka_unit_test(test_torch), cmocka_unit_test(test_whole_beside_adapters), cmocka_unit_test(test_finite_differences),
+        cmocka_unit_test(test_script_file), cmocka_unit_test(test_refusals), cmocka_unit_test(test_company),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -16,7 +16,8 @@ struct sim_check *sim_check_free(struct sim_check *check);
 void sim_check_commit(struct sim_world *w, const struct conductor_effect *effect, const struct conductor_event *event);
 /* The coordinator says this: the ledger must hold it already. */
 void sim_check_send(struct sim_world *w, const struct conductor_effect *effect);
-/* Around a step (sim_check_leases.c): leases are renewed by their own fence and a larger step only, and shortened by silence only. */
+/* Around a step (sim_check_leases.c): leases are renewed by their own fence and a larger step only, and shortened by silence
+ * only. */
 struct sim_leases { struct lease *items; size_t n, capacity; };     /* as they were before the step */
 struct sim_leases *sim_check_leases(struct sim_world *w);
 void sim_check_leases_before(struct sim_world *w);

@@ -50,12 +50,14 @@ void sim_check_leases_after(struct sim_world *w, const struct conductor_event *e
         const struct lease *before = &leases->items[i];
         const struct lease *after = lease_find(conductor_leases(w->conductor), before->episode);
 
-        if (!after || after->fence != before->fence || after->expires_ms == before->expires_ms || renewed_rightly(event, before, after))
+        if (!after || after->fence != before->fence || after->expires_ms == before->expires_ms ||
+            renewed_rightly(event, before, after))
             continue;
         if (after->expires_ms > before->expires_ms)
             sim_fail(w, "the lease of episode %llu is renewed by a message of another fence, or without a step",
                      (unsigned long long)before->episode);
         else if (is_heard(w, after->member))
-            sim_fail(w, "the lease of episode %llu is shortened, and its member is not missed", (unsigned long long)before->episode);
+            sim_fail(w, "the lease of episode %llu is shortened, and its member is not missed",
+                     (unsigned long long)before->episode);
     }
 }

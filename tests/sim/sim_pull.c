@@ -1,5 +1,5 @@
-/* sim_pull.c - the last actor stands on a host without the run's directory: what it holds is brought over from the learner by the real
- * pull machine, over the simulated network, onto a disk that keeps a beginning when it dies. */
+/* sim_pull.c - the last actor stands on a host without the run's directory: what it holds is brought over from the learner by the
+ * real pull machine, over the simulated network, onto a disk that keeps a beginning when it dies. */
 #include <errno.h>
 #include <string.h>
 
@@ -42,7 +42,8 @@ static void finish(struct sim_world *w, uint32_t node, int result)
     s->pulling = false;
     for (int i = 0; i < SIM_PULL_FILES && result == 0; i++)
         if (disk->have[i] != sizes[i] || disk->damaged[i] || disk->version != s->pull_version)
-            sim_fail(w, "actor %u would serve version %llu, of which file %d is not whole", node, (unsigned long long)s->pull_version, i);
+            sim_fail(w, "actor %u would serve version %llu, of which file %d is not whole", node,
+                     (unsigned long long)s->pull_version, i);
     sim_server_brought(w, node, s->pull_version, result);
 }
 
@@ -61,8 +62,8 @@ static void carry_out(struct sim_world *w, uint32_t node, const struct pull_effe
 {
     struct sim_server *s = &w->nodes[node].server;
     struct sim_brought *disk = &w->brought[node];
-    struct sim_message m = {.kind = SIM_WEIGHTS, .from = node, .to = SIM_LEARNER, .version = s->pull_version, .ticket = effect->offset,
-                            .slot = effect->file, .rows = effect->size, .request = s->pull_number};
+    struct sim_message m = {.kind = SIM_WEIGHTS, .from = node, .to = SIM_LEARNER, .version = s->pull_version,
+                            .ticket = effect->offset, .slot = effect->file, .rows = effect->size, .request = s->pull_number};
 
     switch (effect->kind) {
     case PULL_ASK:

@@ -230,7 +230,8 @@ struct sim_world {
     uint64_t events;
 };
 
-/* What is played (sim_run.c): every kind of stage once, small; grouped: rl by groups, with others drawn for those without spread. */
+/* What is played (sim_run.c): every kind of stage once, small; grouped: rl by groups, with others drawn for those without
+ * spread. */
 void sim_small_run(struct run_config *config, int max_staleness, bool grouped);
 struct sim_world *sim_world_new(const struct sim_options *options);
 struct sim_world *sim_world_free(struct sim_world *w);

@@ -69,7 +69,8 @@ static bool play(const struct sim_options *options, const uint64_t story[2], uin
 static void test_histories(void **state)
 {
     uint64_t n = number_from("SIM_HISTORIES", 10000), first = number_from("SIM_FIRST", 1), one = number_from("SIM_SEED", 0);
-    uint64_t story[] = { story_without_faults(false), story_without_faults(true) }, events = 0, simulated_ms = 0, started = clock_mono_ms(), bad = 0;
+    uint64_t story[] = { story_without_faults(false), story_without_faults(true) }, events = 0, simulated_ms = 0,
+        started = clock_mono_ms(), bad = 0;
 
     (void)state;
     if (one) {

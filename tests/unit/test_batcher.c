@@ -1,4 +1,5 @@
-/* test_batcher.c - every job comes back once, a batch is of one version and never over its rows, arrival order within a version. */
+/* test_batcher.c - every job comes back once, a batch is of one version and never over its rows, arrival order within a
+ * version. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -69,7 +70,8 @@ static void add(struct lab *lab, unsigned number, uint64_t version, unsigned row
     struct serve_job *job = calloc(1, sizeof *job);
 
     assert_non_null(job);
-    *job = (struct serve_job) {.version = version, .model = (void *)(uintptr_t)number, .rows = rows, .status = GANTRY__STATUS__STATUS_INTERNAL};
+    *job = (struct serve_job) {.version = version, .model = (void *)(uintptr_t)number, .rows = rows,
+                               .status = GANTRY__STATUS__STATUS_INTERNAL};
     batcher_add(lab->batcher, job);
 }
 

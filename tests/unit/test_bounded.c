@@ -1,4 +1,5 @@
-/* test_bounded.c - what the coordinator keeps of members and versions that are gone: nothing that grows with how long it has been running. */
+/* test_bounded.c - what the coordinator keeps of members and versions that are gone: nothing that grows with how long it has been
+ * running. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -85,7 +86,8 @@ static void test_versions_whose_weights_are_gone_are_forgotten(void **state)
     (void)state;
     for (uint64_t i = 0; i < LIVES; i++)
         for (enum version_kind kind = KIND_POLICY; kind <= KIND_PRM; kind++) {
-            const struct ledger_version version = {.kind = kind, .number = i, .gate_passed = kind == KIND_POLICY || i < 100, .digest = {(uint8_t)i}};
+            const struct ledger_version version = {.kind = kind, .number = i, .gate_passed = kind == KIND_POLICY || i < 100,
+                                                   .digest = {(uint8_t)i}};
 
             assert_int_equal(versions_add(&v, &version, NULL), 0);
             versions_forget(&v, kind, keep, 2);

@@ -1,4 +1,5 @@
-/* Which builds ran a run: told from the ledger's events, over restarts, in the words in which coordinator and conductor write them. */
+/* Which builds ran a run: told from the ledger's events, over restarts, in the words in which coordinator and conductor write
+ * them. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>

@@ -192,7 +192,8 @@ static void test_filtered_imitation(void **state)
     struct conductor_plan plan;
 
     desk_add_stage(d, STAGE_PRM, "prm");
-    desk_add_stage(d, STAGE_ROLLOUTS, "rollouts")->rollouts = (struct rollouts_config) { .episodes = 2, .temperature = 1, .score = true };
+    desk_add_stage(d, STAGE_ROLLOUTS, "rollouts")->rollouts = (struct rollouts_config) { .episodes = 2, .temperature = 1,
+                                                                                         .score = true };
     desk_add_stage(d, STAGE_SFT, "sft")->sft = (struct sft_config) { .steps = 1, .from = SFT_ROLLOUTS };
     desk_start(d, NULL, EPOCH);
     desk_hello(d, ACTOR, MEMBER_ACTOR, 30);

@@ -1,4 +1,5 @@
-/* The conductor and its reward models: passed by the gate, swapped at once or at an iteration, tried beside the one in use, given up. */
+/* The conductor and its reward models: passed by the gate, swapped at once or at an iteration, tried beside the one in use, given
+ * up. */
 #include "tests/harness/conductor_desk.h"
 
 static void test_gate_and_swap(void **state)
@@ -58,7 +59,8 @@ static void two_reward_models(struct desk *d)
     desk_ready(d, ACTOR, KIND_POLICY, 0);
 }
 
-/* A swap that waits is listed at once, so that it is loaded, and used from its iteration on; rollback goes back. It outlives us. */
+/* A swap that waits is listed at once, so that it is loaded, and used from its iteration on; rollback goes back. It outlives
+ * us. */
 static void test_swap_at_an_iteration(void **state)
 {
     struct desk *d = *state;
@@ -92,12 +94,12 @@ static void test_swap_at_an_iteration(void **state)
 
 static void desk_shadow(struct desk *d, uint64_t episode, float last, float shadow_last)
 {
-    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_SHADOW_SCORED, .member = d->member[PRM], .epoch = EPOCH, .from = 1, .request = 1,
-                                           .shadow_scored = {episode, 2, 1, 10, .1f, .5f, last, shadow_last}});
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_SHADOW_SCORED, .member = d->member[PRM], .epoch = EPOCH, .from = 1,
+                                           .request = 1, .shadow_scored = {episode, 2, 1, 10, .1f, .5f, last, shadow_last}});
 }
 
-/* A reward model on trial scores nothing that is paid, is listed for the servers by name, and takes over when it passes; the trial
- * outlives us, and an episode counts whichever half of it comes first. */
+/* A reward model on trial scores nothing that is paid, is listed for the servers by name, and takes over when it passes; the
+ * trial outlives us, and an episode counts whichever half of it comes first. */
 static void test_shadow_decides(void **state)
 {
     struct desk *d = *state;
@@ -108,7 +110,8 @@ static void test_shadow_decides(void **state)
     two_reward_models(d);
     desk_ready(d, PRM, KIND_PRM, 2);
     desk_confirm(d);
-    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_PRM_SWAP, .prm_swap = {.version = 1, .shadow = true, .episodes = 2, .rank = .4}});
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_PRM_SWAP,
+                                           .prm_swap = {.version = 1, .shadow = true, .episodes = 2, .rank = .4}});
     assert_int_equal(desk_find(d, CONDUCTOR_VERSIONS)->versions.shadow, 1);
     assert_int_equal(desk_find(d, CONDUCTOR_VERSIONS)->versions.n_keep, 2);
     desk_shadow(d, d->opened[0], .8f, .9f);
@@ -141,11 +144,13 @@ static void test_shadow_given_up(void **state)
     two_reward_models(d);
     desk_ready(d, PRM, KIND_PRM, 2);
     desk_confirm(d);
-    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_PRM_SWAP, .prm_swap = {.version = 1, .shadow = true, .episodes = 2}});
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_PRM_SWAP,
+                                           .prm_swap = {.version = 1, .shadow = true, .episodes = 2}});
     desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_PRM_SWAP, .prm_swap = {.version = 2}});
     assert_int_equal(conductor_memory(d->c)->shadow.version, 0);
     assert_int_equal(conductor_memory(d->c)->prm_current, 2);
-    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_PRM_SWAP, .prm_swap = {.version = 1, .shadow = true, .episodes = 2}});
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_PRM_SWAP,
+                                           .prm_swap = {.version = 1, .shadow = true, .episodes = 2}});
     for (int i = 0; i < 12; i++) {
         d->now_ms += 1000;
         desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_VERSION_STATE, .member = d->member[PRM], .epoch = EPOCH,

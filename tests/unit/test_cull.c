@@ -1,5 +1,5 @@
-/* What a picture cannot show is left out of it, and only that: a ball behind the camera goes, unless a mirror shows it; pictures are
- * the same to the bit. */
+/* What a picture cannot show is left out of it, and only that: a ball behind the camera goes, unless a mirror shows it; pictures
+ * are the same to the bit. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -20,7 +20,8 @@ static void test_lookahead(void **state _unused_)
     assert_true(lab.delivered[0].state_digest != 0);
 }
 
-/* Eight candidates, four steps of six executed: all of it through real actor and PRM requests; the same episode chooses the same. */
+/* Eight candidates, four steps of six executed: all of it through real actor and PRM requests; the same episode chooses the
+ * same. */
 static void test_mean_and_short_execution(void **state _unused_)
 {
     for (uint64_t i = 1; i <= 2; i++) {
@@ -105,8 +106,8 @@ static void test_refine(void **state _unused_)
 static void test_terms_out_of_range(void **state _unused_)
 {
     static const struct { uint32_t n, h; const char *method, *judge, *says; } terms[] = {
-        {129, 4, "", "", "n 129"}, {4, 65, "", "", "horizon 65"}, {4, 4, "sample_n", "oracle", "oracle"}, {4, 4, "refine", "random", "refine"},
-        {4, 4, "best_of_all", "", "best_of_all"},
+        {129, 4, "", "", "n 129"}, {4, 65, "", "", "horizon 65"}, {4, 4, "sample_n", "oracle", "oracle"},
+        {4, 4, "refine", "random", "refine"}, {4, 4, "best_of_all", "", "best_of_all"},
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(terms); i++) {

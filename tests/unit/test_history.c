@@ -45,7 +45,8 @@ static void set_scene(struct scene *s)
             },
         .records = {{1, {1}}, {2, {2}}},
         .consumed = {{1, {1}}},
-        .played = {{.episode = 1, .policy_version = 7, .row_policy_version = 7, .prm_version = 2, .row_prm_version = 2, .fence_epoch = 3},
+        .played = {{.episode = 1, .policy_version = 7, .row_policy_version = 7, .prm_version = 2, .row_prm_version = 2,
+                    .fence_epoch = 3},
                    {.episode = 2, .policy_version = 7, .row_policy_version = 7, .row_prm_version = 2, .fence_epoch = 1}},
         .versions = {{.kind = KIND_POLICY, .number = 1, .parent = 0, .n_consumed = 1, .in_ledger = true}},
     };

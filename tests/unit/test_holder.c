@@ -127,7 +127,8 @@ static void test_postponed(void **state)
     (void)state;
     holder_init(&h, RETRY_MS);
     list(&h, &out, 0, 2, (uint64_t[]) { 3, 4 });
-    holder_step(&h, &(struct holder_event) { .kind = HOLDER_LOADED, .loaded = { 4, false, "nobody answers", .later = true } }, 0, &out);
+    holder_step(&h, &(struct holder_event) { .kind = HOLDER_LOADED, .loaded = { 4, false, "nobody answers", .later = true } }, 0,
+                &out);
     assert_null(find(&out, HOLDER_SAY));
     assert_int_equal(find(&out, HOLDER_LOAD)->version, 3);       /* meanwhile the other */
     assert_int_equal(holder_peek(&h, 4), HOLDER_LOADING);

@@ -121,7 +121,8 @@ static void test_twice_there(void **state)
     assert_non_null(strstr(error.text, "episode 1 is in segments"));
 }
 
-/* A file that another takes the place of under a reader: nothing of it is handed out, be it another trajectory or another run's. */
+/* A file that another takes the place of under a reader: nothing of it is handed out, be it another trajectory or another
+ * run's. */
 static void test_replaced_under_a_reader(void **state)
 {
     static const struct { uint64_t run; const char *meta; } others[] = {{RUN, "b"}, {RUN + 1, "a"}};

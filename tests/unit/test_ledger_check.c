@@ -92,7 +92,8 @@ static void keep(const char *ending, char **ret, size_t *ret_n)
     assert_int_equal(file_read(name, 1 << 20, ret, ret_n), 0);
 }
 
-/* An earlier page in place of a later one: each of its rows is one that was written, and the tree is whole; its table's total knows better. */
+/* An earlier page in place of a later one: each of its rows is one that was written, and the tree is whole; its table's total
+ * knows better. */
 static void test_every_page_as_it_was_earlier(void **state)
 {
     enum { PAGE = 4096 };
@@ -127,7 +128,8 @@ static void test_every_page_as_it_was_earlier(void **state)
             totals |= strstr(error.text, "rows in episodes are as they were earlier") != NULL;
             continue;
         }
-        assert_int_equal(ledger_events(ledger, 0, SIZE_MAX, &events, &n_before), 0);    /* SQLite's own, of no row: all is there */
+        assert_int_equal(ledger_events(ledger, 0, SIZE_MAX, &events, &n_before), 0);    /* SQLite's own, of no row: all is
+                                                                                         * there */
         assert_string_equal(events[n_before - 1].kind, "journaled");
         free(events);
         ledger_close(ledger);

@@ -1,5 +1,6 @@
-/* Seeded damages to a real ledger, to the log a crash left beside it, and to its mark: what is read is what was committed, to the last
- * row, or the ledger is refused by name. CORRUPTIONS=1000000 is the long form, CORRUPTION_SEED another sequence, CORRUPTION_FIRST where in it to begin. */
+/* Seeded damages to a real ledger, to the log a crash left beside it, and to its mark: what is read is what was committed, to the
+ * last row, or the ledger is refused by name. CORRUPTIONS=1000000 is the long form, CORRUPTION_SEED another sequence,
+ * CORRUPTION_FIRST where in it to begin. */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -38,7 +39,8 @@ static uint64_t number_from(const char *name, uint64_t otherwise)
 static void add_iteration(struct ledger *ledger, int run, uint32_t i)
 {
     char memory[5000], metrics[] = "{\"loss\":0.25,\"kl\":0.01}";
-    struct ledger_iteration iteration = {.stage = 1, .iteration = i, .name = "rl", .purpose = 3, .policy_version = i, .state = PROGRESS_DONE,
+    struct ledger_iteration iteration = {.stage = 1, .iteration = i, .name = "rl", .purpose = 3, .policy_version = i,
+                                         .state = PROGRESS_DONE,
                                          .first_episode = 8 * i + 1, .last_episode = 8 * i + 8, .start_ms = 5, .plan_digest = {1}};
     struct ledger_version version = {.kind = KIND_POLICY, .number = i + 1, .parent = i, .stage = 1, .iteration = i, .digest = {7},
                                      .dir = "policies/v000003", .gate_passed = true, .metrics = metrics, .committed_ms = 9};
@@ -46,7 +48,8 @@ static void add_iteration(struct ledger *ledger, int run, uint32_t i)
     MUST(ledger_begin(ledger));
     MUST(ledger_put_iteration(ledger, &iteration));
     for (uint32_t k = 1; k <= 8; k++) {
-        struct ledger_episode e = {.episode = 8 * i + k, .stage = 1, .iteration = i, .purpose = 3, .split = 1, .task = "open_drawer",
+        struct ledger_episode e = {.episode = 8 * i + k, .stage = 1, .iteration = i, .purpose = 3, .split = 1,
+                                   .task = "open_drawer",
                                    .state_seed = UINT64_MAX - k, .policy_version = i, .temperature = .6f, .max_steps = 40,
                                    .sample_key = (uint64_t)run, .success = k % 2, .steps = 17, .member = k, .reward = -.0f,
                                    .progress_end = .75f, .digest = {(uint8_t)k, (uint8_t)run}};

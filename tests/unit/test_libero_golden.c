@@ -351,8 +351,8 @@ static void test_success(void **state)
     close_world(&w);
 }
 
-/* The expert's memory is part of the state: from saved bytes it goes on as if nothing had happened. It solves the task, and what its
- * pictures cannot show is left out of them without a trace. */
+/* The expert's memory is part of the state: from saved bytes it goes on as if nothing had happened. It solves the task, and what
+ * its pictures cannot show is left out of them without a trace. */
 static void test_expert(void **state)
 {
     enum { SIDE = 64 };

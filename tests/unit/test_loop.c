@@ -223,8 +223,8 @@ static void test_defer(void **state _unused_)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_posts), cmocka_unit_test(test_defer), cmocka_unit_test(test_free_runs_posts), cmocka_unit_test(test_timer),
-        cmocka_unit_test(test_signal), cmocka_unit_test(test_worker),
+        cmocka_unit_test(test_posts), cmocka_unit_test(test_defer), cmocka_unit_test(test_free_runs_posts),
+        cmocka_unit_test(test_timer), cmocka_unit_test(test_signal), cmocka_unit_test(test_worker),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -94,7 +94,8 @@ static void test_probes(void **state _unused_)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text), cmocka_unit_test(test_threads), cmocka_unit_test(test_process), cmocka_unit_test(test_probes),
+        cmocka_unit_test(test_text), cmocka_unit_test(test_threads), cmocka_unit_test(test_process),
+        cmocka_unit_test(test_probes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

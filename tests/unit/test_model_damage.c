@@ -1,5 +1,5 @@
-/* Checkpoint directories that are broken: each way gets one line that names file, tensor, what was found and what was expected, with nothing
- * loaded. */
+/* Checkpoint directories that are broken: each way gets one line that names file, tensor, what was found and what was expected,
+ * with nothing loaded. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>

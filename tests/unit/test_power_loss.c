@@ -1,11 +1,11 @@
-/* Power is cut after every write, fsync, rename and other change that ledger, journal and versions make, and the disk keeps only what POSIX
- * promises (tests/harness/power_disk.h). What is opened then must be whole, must have everything that was acknowledged, and must go on to
- * the end with every episode trained once.
+/* Power is cut after every write, fsync, rename and other change that ledger, journal and versions make, and the disk keeps only
+ * what POSIX promises (tests/harness/power_disk.h). What is opened then must be whole, must have everything that was
+ * acknowledged, and must go on to the end with every episode trained once.
  *
- * The lives of the run (tests/harness/power_run.h) end as by kill -9 now and then, so that what one process left unsynced is what the next
- * one finds.
- * POWER_RUNS=30 POWER_SEEDS=5 POWER_RESUMES=1 is the long form: so many runs, random disks for each place, and each goes on to the end. 10 ms CPU
- * a cut, 3,900 cuts a run: 20 minutes of a core that is free. */
+ * The lives of the run (tests/harness/power_run.h) end as by kill -9 now and then, so that what one process left unsynced is what
+ * the next one finds.
+ * POWER_RUNS=30 POWER_SEEDS=5 POWER_RESUMES=1 is the long form: so many runs, random disks for each place, and each goes on to
+ * the end. 10 ms CPU a cut, 3,900 cuts a run: 20 minutes of a core that is free. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -140,7 +140,8 @@ static int note_rename(const char *from, const char *to, unsigned flags)
     return r;
 }
 int rename(const char *from, const char *to) { return note_rename(from, to, 0); }
-int renameat2(int a, const char *from, int b, const char *to, unsigned flags) { return (void)a, (void)b, note_rename(from, to, flags); }
+int renameat2(int a, const char *from, int b, const char *to, unsigned flags) { return (void)a, (void)b,
+                                                                                note_rename(from, to, flags); }
 
 static int note_unlink(const char *path, int flags)
 {
@@ -152,7 +153,8 @@ static int note_unlink(const char *path, int flags)
 }
 int unlink(const char *path) { return note_unlink(path, 0); }
 int rmdir(const char *path) { return note_unlink(path, AT_REMOVEDIR); }
-int remove(const char *path) { return note_unlink(path, 0) == 0 || errno != EISDIR ? (errno == 0 ? 0 : access(path, F_OK) < 0 ? 0 : -1) : rmdir(path); }
+int remove(const char *path) { return note_unlink(path, 0) == 0 ||
+                               errno != EISDIR ? (errno == 0 ? 0 : access(path, F_OK) < 0 ? 0 : -1) : rmdir(path); }
 
 int mkdir(const char *path, mode_t bits)
 {
@@ -353,7 +355,8 @@ static bool tells(size_t at, enum power_variant variant)
     if (at == 0)
         return true;
     last = power_change(at);
-    return variant == POWER_RANDOM || (variant == POWER_NOTHING && last == POWER_SYNC) || (variant == POWER_TORN && last == POWER_WRITE) ||
+    return variant == POWER_RANDOM || (variant == POWER_NOTHING && last == POWER_SYNC) ||
+        (variant == POWER_TORN && last == POWER_WRITE) ||
            (variant == POWER_ALL && last == POWER_NAME);
 }
 
@@ -401,7 +404,8 @@ static void test_power_is_cut_everywhere(void **state)
         changes += power_changes();
         assert_int_equal(remove_tree(run), 0);
         if (runs > 1)
-            print_message("%zu of %zu runs: %zu changes to the disk, %zu power cuts, %zu wrong\n", i + 1, runs, changes, tried, wrong);
+            print_message("%zu of %zu runs: %zu changes to the disk, %zu power cuts, %zu wrong\n", i + 1, runs, changes, tried,
+                          wrong);
     }
     assert_int_equal(remove_tree(root), 0);
     print_message("%zu runs, %zu changes to the disk, %zu power cuts, %zu wrong\n", runs, changes, tried, wrong);

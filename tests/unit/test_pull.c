@@ -1,4 +1,5 @@
-/* test_pull.c - bringing files over: whole and in order whatever gets lost, never more under way than allowed, resumed from what is there. */
+/* test_pull.c - bringing files over: whole and in order whatever gets lost, never more under way than allowed, resumed from what
+ * is there. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,7 +13,8 @@
 
 enum { FILES = 5, LONGEST = 4000, CHUNK = 64, UNDER_WAY = 16 * CHUNK, QUEUE = 256 };
 
-static const struct pull_limits limits = {.chunk_least = CHUNK / 4, .chunk_most = CHUNK, .under_way = UNDER_WAY, .unsized = LONGEST};
+static const struct pull_limits limits = {.chunk_least = CHUNK / 4, .chunk_most = CHUNK, .under_way = UNDER_WAY,
+                                          .unsized = LONGEST};
 
 /* A learner and a disk: what each file is, and what has been written of it. */
 struct world {
@@ -44,7 +46,8 @@ static void later(struct world *w, struct pull_event event, uint64_t ms)
 
 static void asked(struct world *w, const struct pull_effect *effect)
 {
-    struct pull_event event = {.kind = PULL_CHUNK, .file = effect->file, .offset = effect->offset, .file_size = w->size[effect->file]};
+    struct pull_event event = {.kind = PULL_CHUNK, .file = effect->file, .offset = effect->offset,
+                               .file_size = w->size[effect->file]};
     uint64_t left = w->size[effect->file] - MIN(effect->offset, w->size[effect->file]);
 
     event.size = (uint32_t)MIN((uint64_t)effect->size, left);
@@ -79,7 +82,8 @@ static void forget(struct world *w, const struct pull_effect *effect)
     size_t n = 0;
 
     for (size_t i = 0; i < w->n_queue; i++)
-        if (w->queue[i].event.kind != PULL_CHUNK || w->queue[i].event.file != effect->file || w->queue[i].event.offset != effect->offset)
+        if (w->queue[i].event.kind != PULL_CHUNK || w->queue[i].event.file != effect->file ||
+            w->queue[i].event.offset != effect->offset)
             w->queue[n++] = w->queue[i];
     w->n_queue = n;
 }
@@ -114,7 +118,8 @@ static void begin(struct world *w, bool sized)
     struct pull_file files[FILES];
 
     for (int i = 0; i < FILES; i++)
-        files[i] = (struct pull_file) {.name = "model.safetensors", .size = w->size[i], .have = w->on_disk[i], .sized = sized || i > 0};
+        files[i] = (struct pull_file) {.name = "model.safetensors", .size = w->size[i], .have = w->on_disk[i], .sized = sized ||
+                                       i > 0};
     w->n_queue = 0;
     w->done = w->failed = false;
     assert_int_equal(pull_init(&w->pull, files, FILES, &limits, w->random), 0);
@@ -244,7 +249,8 @@ static void test_damage(void **state)
 static void test_refusals(void **state)
 {
     static struct world w;
-    struct pull_event event = {.kind = PULL_CHUNK, .result = -ESTALE, .text = "policies/v000007/model.safetensors is not there (any more)"};
+    struct pull_event event = {.kind = PULL_CHUNK, .result = -ESTALE,
+                               .text = "policies/v000007/model.safetensors is not there (any more)"};
 
     (void)state;
     fill(&w, 7);

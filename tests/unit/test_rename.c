@@ -1,4 +1,5 @@
-/* rename_noreplace: nothing is replaced, neither where the file system can refuse that by itself nor where it cannot (NFS, Gluster). */
+/* rename_noreplace: nothing is replaced, neither where the file system can refuse that by itself nor where it cannot (NFS,
+ * Gluster). */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -84,8 +84,10 @@ static struct contest play(enum reward_mode mode, enum advantage_mode advantage)
 
     for (int t = 0; t <= STALL; t++)
         stall[t] = t < QUICK ? quick[t] : .8f;
-    assert_int_equal(rewards_compute(&settings, &(struct episode_end) {.steps = QUICK, .success = true, .env_reward = quick_env}, quick, reward), 0);
-    assert_int_equal(rewards_compute(&settings, &(struct episode_end) {.steps = STALL, .env_reward = stall_env}, stall, reward + QUICK), 0);
+    assert_int_equal(rewards_compute(&settings, &(struct episode_end) {.steps = QUICK, .success = true, .env_reward = quick_env},
+                                     quick, reward), 0);
+    assert_int_equal(rewards_compute(&settings, &(struct episode_end) {.steps = STALL, .env_reward = stall_env}, stall,
+                                     reward + QUICK), 0);
     for (int t = 0; t < QUICK + STALL; t++)
         *(t < QUICK ? &c.quick_sum : &c.stall_sum) += reward[t];
     if (advantage == ADVANTAGE_GAE) {
@@ -181,7 +183,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_mode), cmocka_unit_test(bad_input_is_refused), cmocka_unit_test(weight_decays_to_zero),
-        cmocka_unit_test(quick_success_beats_stall), cmocka_unit_test(gae_by_definition), cmocka_unit_test(chunks_discount_every_action), cmocka_unit_test(groups_by_definition),
+        cmocka_unit_test(quick_success_beats_stall), cmocka_unit_test(gae_by_definition),
+        cmocka_unit_test(chunks_discount_every_action), cmocka_unit_test(groups_by_definition),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

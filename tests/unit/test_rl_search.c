@@ -46,7 +46,8 @@ static void test_only_the_oracle_sees_success(void **state _unused_)
     assert_int_equal(search_choose(&c), 1);
 }
 
-/* A control must not know: over many searches each candidate is chosen equally often, whatever its score, and never a dead one. */
+/* A control must not know: over many searches each candidate is chosen equally often, whatever its score, and never a dead
+ * one. */
 static void test_controls_are_blind(void **state _unused_)
 {
     enum { N = 5, SEARCHES = 5000 };
@@ -106,8 +107,8 @@ static void test_lowest(void **state _unused_)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_choice), cmocka_unit_test(test_only_the_oracle_sees_success), cmocka_unit_test(test_controls_are_blind),
-        cmocka_unit_test(test_gaussian), cmocka_unit_test(test_lowest),
+        cmocka_unit_test(test_choice), cmocka_unit_test(test_only_the_oracle_sees_success),
+        cmocka_unit_test(test_controls_are_blind), cmocka_unit_test(test_gaussian), cmocka_unit_test(test_lowest),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

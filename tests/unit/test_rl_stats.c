@@ -136,7 +136,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wilson_interval), cmocka_unit_test(mcnemar), cmocka_unit_test(ranks_and_auc),
-        cmocka_unit_test(bootstrap_of_pairs), cmocka_unit_test(pairs_of_states), cmocka_unit_test(running_moments), cmocka_unit_test(five_segments),
+        cmocka_unit_test(bootstrap_of_pairs), cmocka_unit_test(pairs_of_states), cmocka_unit_test(running_moments),
+        cmocka_unit_test(five_segments),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

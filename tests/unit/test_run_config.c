@@ -67,7 +67,8 @@ static void note(const char *line, void *arg)
     strbuf_addf(out, "%s\n", line);
 }
 
-/* A preset expands to typed keys, also of other sections; the file's own keys stand above it; what was resolved reads back the same. */
+/* A preset expands to typed keys, also of other sections; the file's own keys stand above it; what was resolved reads back the
+ * same. */
 static void test_presets_expand(void **state _unused_)
 {
     static const char paper[] = "policy: {lora_r: 8}\nstages: [{prm: }, {rl: {preset: paper, lr: 5e-6}}]\n";
@@ -82,7 +83,8 @@ static void test_presets_expand(void **state _unused_)
     assert_string_equal(c.policy_support, "full");
     assert_true(c.policy_eos_in_logp);
     assert_int_equal(c.lora_r, 8);
-    assert_true(c.lora_alpha == 16 && c.stages[1].rl.lr == 5e-6 && c.stages[1].rl.temperature == 1.5 && c.stages[1].rl.value_lr == 5e-5);
+    assert_true(c.lora_alpha == 16 && c.stages[1].rl.lr == 5e-6 && c.stages[1].rl.temperature == 1.5 &&
+                c.stages[1].rl.value_lr == 5e-5);
     assert_int_equal(c.stages[1].rl.kl, KL_NONE);
     assert_int_equal(c.stages[1].rl.curriculum, CURRICULUM_FRONTIER);
     run_config_warnings(&c, note, &warnings);
@@ -116,29 +118,42 @@ static void test_refusals(void **state _unused_)
         {"stages: 3\n", "run.yaml:1:9: stages: a value is not right here; expected: a list of stages"},
         {"- a\n", "run.yaml:1:1: a list is not right here; expected: sections like run:, suite:, stages:"},
         {"suite: {image: 8}\n", "run.yaml:1:16: suite.image: 8 is out of range; it must be from 16 to 1024"},
-        {"policy: {eos_in_logp: true}\n", "run.yaml:1:23: policy.eos_in_logp: the end token is none of the 256 action ids: say support: full"},
+        {"policy: {eos_in_logp: true}\n",
+         "run.yaml:1:23: policy.eos_in_logp: the end token is none of the 256 action ids: say support: full"},
         {"suite: {tasks: [a, a]}\n", "run.yaml:1:16: suite.tasks: a is listed twice"},
-        {"stages:\n - rl: {reward: sparse}\n - rl: {reward: sparse, critic_time: true}\n", "run.yaml:3:38: stages[1].rl: its value head is that of the rl stage before"},
+        {"stages:\n - rl: {reward: sparse}\n - rl: {reward: sparse, critic_time: true}\n",
+         "run.yaml:3:38: stages[1].rl: its value head is that of the rl stage before"},
         {"stages:\n - rl: {reward: sparse, kl: k1}\n", "run.yaml:2:29: stages[0].rl: kl k1 as a loss has no gradient"},
-        {"stages:\n - rl: {reward: sparse, levels: [1, 2]}\n", "run.yaml:2:33: stages[0].rl: 2 levels for 1 tasks; give one for each"},
-        {"stages:\n - rl: {reward: sparse, on_hack: refresh}\n", "run.yaml:2:34: stages[0].rl: there is no reward model to refresh"},
-        {"stages:\n - rl: {reward: sparse, stop_patience: 2, eval_every: 0}\n", "run.yaml:2:55: stages[0].rl: stop_success, stop_patience"},
-        {"stages:\n - rl: {reward: env, w_env: 0}\n", "run.yaml:2:29: stages[0].rl: reward env with w_env 0 pays for success alone"},
-        {"stages:\n - rl: {reward: sparse, critic: none, timeout: bootstrap}\n", "run.yaml:2:48: stages[0].rl: timeout bootstrap asks a critic"},
-        {"stages:\n - prm:\n - rl: {preset: paper}\n - rl: {preset: writeup}\n", "run.yaml:1:1: policy.train: the presets of stages[1] and stages[2] disagree about it (lora, full)"},
-        {"stages:\n - rl: {iterations: 9}\n", "run.yaml:2:8: stages[0].rl: the reward needs a reward model, and no prm stage comes before"},
+        {"stages:\n - rl: {reward: sparse, levels: [1, 2]}\n",
+         "run.yaml:2:33: stages[0].rl: 2 levels for 1 tasks; give one for each"},
+        {"stages:\n - rl: {reward: sparse, on_hack: refresh}\n",
+         "run.yaml:2:34: stages[0].rl: there is no reward model to refresh"},
+        {"stages:\n - rl: {reward: sparse, stop_patience: 2, eval_every: 0}\n",
+         "run.yaml:2:55: stages[0].rl: stop_success, stop_patience"},
+        {"stages:\n - rl: {reward: env, w_env: 0}\n",
+         "run.yaml:2:29: stages[0].rl: reward env with w_env 0 pays for success alone"},
+        {"stages:\n - rl: {reward: sparse, critic: none, timeout: bootstrap}\n",
+         "run.yaml:2:48: stages[0].rl: timeout bootstrap asks a critic"},
+        {"stages:\n - prm:\n - rl: {preset: paper}\n - rl: {preset: writeup}\n",
+         "run.yaml:1:1: policy.train: the presets of stages[1] and stages[2] disagree about it (lora, full)"},
+        {"stages:\n - rl: {iterations: 9}\n",
+         "run.yaml:2:8: stages[0].rl: the reward needs a reward model, and no prm stage comes before"},
         {"stages:\n - sft: {}\n", "run.yaml:2:9: stages[0].sft: sft needs demonstrations"},
         {"stages:\n - sft: {from: rollouts}\n", "run.yaml:2:16: stages[0].sft: there are no episodes of the policy to imitate"},
         {"stages:\n - rollouts: {score: true}\n", "run.yaml:2:22: stages[0].rollouts: there is no reward model to score with"},
-        {"stages:\n - rollouts:\n - sft: {from: rollouts, choose: score}\n", "run.yaml:3:34: stages[1].sft: choose: score needs rollouts that were scored"},
-        {"stages:\n - rl: {reward: sparse, advantage: group, episodes: 12}\n", "run.yaml:2:8: stages[0].rl: episodes (12) must be a multiple of group (8)"},
+        {"stages:\n - rollouts:\n - sft: {from: rollouts, choose: score}\n",
+         "run.yaml:3:34: stages[1].sft: choose: score needs rollouts that were scored"},
+        {"stages:\n - rl: {reward: sparse, advantage: group, episodes: 12}\n",
+         "run.yaml:2:8: stages[0].rl: episodes (12) must be a multiple of group (8)"},
         {"stages:\n - rl: {reward: raw_literal}\n", "run.yaml:2:17: stages[0].rl: reward raw_literal pays for dawdling"},
         {"stages:\n - eval: {policies: [bset]}\n", "run.yaml:2:21: stages[0].eval: there is no policy 'bset'"},
         {"stages:\n - eval: {n: [4]}\n", "run.yaml:2:14: stages[0].eval: look-ahead (n: 4) is judged by a reward model"},
         {"suite: {name: libero_goal, tasks: [a, b]}\nstages:\n - eval: {episodes: 101}\n",
          "run.yaml:3:21: stages[0].eval: libero_goal has 50 test states of each task, 0 to 49: 101 episodes over 2 tasks from state 0 on would need 51"},
-        {"suite: {name: libero_goal}\nstages:\n - eval: {episodes: 1, first_state: 1000}\n", "run.yaml:3:37: stages[0].eval: libero_goal has 50 test states"},
-        {"stages:\n - demos: {name: a}\n - demos: {name: a}\n", "run.yaml:3:11: stages[1].demos: another stage is called 'a' already"},
+        {"suite: {name: libero_goal}\nstages:\n - eval: {episodes: 1, first_state: 1000}\n",
+         "run.yaml:3:37: stages[0].eval: libero_goal has 50 test states"},
+        {"stages:\n - demos: {name: a}\n - demos: {name: a}\n",
+         "run.yaml:3:11: stages[1].demos: another stage is called 'a' already"},
         {"stages:\n - demos: {name: A/b}\n", "run.yaml:2:11: stages[0].demos: stage name 'A/b'"},
         {"run: {name: ../x}\n", "run.yaml:1:13: run.name: ../x: letters, digits"},
         {"policy: {train: lora, lora_targets: ', '}\n", "run.yaml:1:37: policy.lora_targets: no module is named"},
@@ -324,7 +339,8 @@ static void digest_of(const char *text, const char *from, const char *to, char r
         snprintf(ret_hex + 2 * i, 3, "%02x", digest[i]);
 }
 
-/* A run directory is known by this number. It is that of the text above for ever: a gantry with more keys goes on with an older run. */
+/* A run directory is known by this number. It is that of the text above for ever: a gantry with more keys goes on with an older
+ * run. */
 static void test_digest(void **state _unused_)
 {
     char hex[2 * SHA256_SIZE + 1], other[2 * SHA256_SIZE + 1];
@@ -350,9 +366,11 @@ static void test_digest(void **state _unused_)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_demo), cmocka_unit_test(test_preset), cmocka_unit_test(test_presets_expand), cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_demo), cmocka_unit_test(test_preset), cmocka_unit_test(test_presets_expand),
+        cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_missing_file), cmocka_unit_test(test_write_reads_back), cmocka_unit_test(test_stage_lines),
-        cmocka_unit_test(test_paths), cmocka_unit_test(test_a_directory_called_policy), cmocka_unit_test(test_explain), cmocka_unit_test(test_document_is_up_to_date), cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_paths), cmocka_unit_test(test_a_directory_called_policy), cmocka_unit_test(test_explain),
+        cmocka_unit_test(test_document_is_up_to_date), cmocka_unit_test(test_digest),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -202,7 +202,8 @@ static int handshake_limit(const struct fort *fort)
     return ms;
 }
 
-/* The first ends soon, so that one which lost a message in a cut costs little; the next may take longer, and the one after a success not. */
+/* The first ends soon, so that one which lost a message in a cut costs little; the next may take longer, and the one after a
+ * success not. */
 static void handshakes_that_take_long(void **state)
 {
     struct fort fort;
@@ -316,7 +317,8 @@ static int listen_at(const char *dir, const char *name)
     return fd;
 }
 
-/* What killed processes left under /tmp goes with their run's directory, when the next run needs such a place; what lives stays. */
+/* What killed processes left under /tmp goes with their run's directory, when the next run needs such a place; what lives
+ * stays. */
 static void socket_dirs_of_the_dead(void **state)
 {
     enum { DEAD, LIVING, STARTED_AGAIN, NEXT, RUNS };
@@ -405,7 +407,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(let_in), cmocka_unit_test(stranger), cmocka_unit_test(revoked), cmocka_unit_test(wrong_role),
-        cmocka_unit_test(let_in_later), cmocka_unit_test(impostor), cmocka_unit_test(handshakes_that_take_long), cmocka_unit_test(told_the_list),
+        cmocka_unit_test(let_in_later), cmocka_unit_test(impostor), cmocka_unit_test(handshakes_that_take_long),
+        cmocka_unit_test(told_the_list),
         cmocka_unit_test(key_files), cmocka_unit_test(socket_dirs), cmocka_unit_test(socket_dirs_of_the_dead),
     };
 

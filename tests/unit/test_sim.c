@@ -11,7 +11,8 @@
 #include "sim/suites/tabletop/tabletop.h"
 
 static const char *const names[] = {
-    "pick_up_object", "push_to_target", "stack_two_blocks", "open_drawer", "sort_objects", "pour_liquid", "assemble_parts", "tool_use"
+    "pick_up_object", "push_to_target", "stack_two_blocks", "open_drawer", "sort_objects", "pour_liquid", "assemble_parts",
+    "tool_use"
 };
 enum { PICK, PUSH, STACK, DRAWER, SORT, POUR, ASSEMBLE, TOOL, TASKS };
 

@@ -64,7 +64,8 @@ static void test_blows(void **state _unused_)
         for (size_t k = 0; k < ARRAY_SIZE(kinds); k++) {
             struct played once = play(infos[i].name, kinds[k]);
 
-            print_message("%s, %s: struck %d of %d, recovered %d\n", infos[i].name, kinds[k], once.struck, EPISODES, once.succeeded);
+            print_message("%s, %s: struck %d of %d, recovered %d\n", infos[i].name, kinds[k], once.struck, EPISODES,
+                          once.succeeded);
             assert_true(once.struck <= EPISODES);
             if (k != 1)
                 assert_true(once.struck > EPISODES / 3);        /* others were over before it came */
@@ -112,7 +113,8 @@ static int close_suite(void **state _unused_)
 
 int main(void)
 {
-    static const struct CMUnitTest tests[] = {cmocka_unit_test(test_blows), cmocka_unit_test(test_recovery), cmocka_unit_test(test_refusals)};
+    static const struct CMUnitTest tests[] = {cmocka_unit_test(test_blows), cmocka_unit_test(test_recovery),
+                                              cmocka_unit_test(test_refusals)};
 
     return cmocka_run_group_tests(tests, open_suite, close_suite);
 }

@@ -115,7 +115,8 @@ static void test_pour(void **state _unused_)
         for (int k = 0; k < BEADS; k++) {
             bool inside = k < rows[i].inside;
 
-            tabletop_put(s.slot, tabletop_part_qpos(s.slot, BEAD + k), .05 + rows[i].aside + (inside ? 0 : .1), .02 + .002 * k, .018, 0);
+            tabletop_put(s.slot, tabletop_part_qpos(s.slot, BEAD + k), .05 + rows[i].aside + (inside ? 0 : .1), .02 + .002 * k,
+                         .018, 0);
         }
         if (judged(s.slot) != rows[i].success)
             fail_msg("row %zu should be %s", i, rows[i].success ? "a success" : "none");

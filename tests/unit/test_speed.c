@@ -1,5 +1,6 @@
-/* Rates and time left, as people see them: right within seconds of the first step, unmoved by pauses and restarts, never about work that nobody
- * does. A town of workers plays by its own clock and says so by heartbeats; what speed.c makes of that is compared with what is so. */
+/* Rates and time left, as people see them: right within seconds of the first step, unmoved by pauses and restarts, never about
+ * work that nobody does. A town of workers plays by its own clock and says so by heartbeats; what speed.c makes of that is
+ * compared with what is so. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -125,7 +126,8 @@ static void test_short_episodes_after_a_slow_start(void **state)
     plays_to_its_end(&t);
 }
 
-/* Waves: all slots begin together, and an episode takes half a minute. Ends alone would say nothing for half a minute, then far too much. */
+/* Waves: all slots begin together, and an episode takes half a minute. Ends alone would say nothing for half a minute, then far
+ * too much. */
 static void test_long_episodes_before_the_first_has_ended(void **state)
 {
     struct town t;

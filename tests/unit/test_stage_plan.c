@@ -281,7 +281,8 @@ static void test_memory_round_trip(void **state)
 static void end_rows(struct ledger_episode *rows, size_t n, size_t successes, float reward)
 {
     for (size_t i = 0; i < n; i++) {
-        rows[i] = (struct ledger_episode) { .episode = i + 1, .state = EPISODE_TRAINED, .success = i < successes, .policy_version = 1 };
+        rows[i] = (struct ledger_episode) { .episode = i + 1, .state = EPISODE_TRAINED, .success = i < successes,
+                                            .policy_version = 1 };
         rows[i].reward = reward + (i < successes);
         snprintf(rows[i].task, sizeof(rows[i].task), "reach");
     }
@@ -304,7 +305,8 @@ static void test_stop_rules(void **state)
     for (size_t k = 0; k < ARRAY_SIZE(cases); k++) {
         int at = 0;
 
-        *rl = (struct rl_config) { .iterations = 9, .episodes = 10, .eval_every = 1, .eval_episodes = 10, .stop_success = cases[k].success,
+        *rl = (struct rl_config) { .iterations = 9, .episodes = 10, .eval_every = 1, .eval_episodes = 10,
+                                   .stop_success = cases[k].success,
                                    .stop_collapse = cases[k].collapse, .stop_patience = cases[k].patience };
         plan_memory_init(&memory);
         assert_int_equal(stage_plan_begin(config, 0, NULL, &memory), 0);

@@ -132,7 +132,8 @@ static void lost_underway(void **state)
     side_close(&side);
 }
 
-/* ZeroMQ takes messages a moment longer than a connection lives, and loses them: nothing is sent before it says that there is another. */
+/* ZeroMQ takes messages a moment longer than a connection lives, and loses them: nothing is sent before it says that there is
+ * another. */
 static void nothing_into_a_dead_connection(void **state)
 {
     struct side side;
@@ -180,7 +181,8 @@ static void say_busy(struct side *side, struct request *request)
     wire_refuse(request, WIRE_STATUS(BUSY), "later");
 }
 
-/* A server that can do nothing gets what was asked, a fifth more, a burst and a trickle; without a budget it would be hundreds. */
+/* A server that can do nothing gets what was asked, a fifth more, a burst and a trickle; without a budget it would be
+ * hundreds. */
 static void repetitions_have_a_budget(void **state)
 {
     enum { CALLS = 48, FOR_MS = 1500 };

@@ -20,7 +20,8 @@ static bool cpu_runs(const struct cpu_kernels *kernels)
     return true;
 }
 
-static const struct cpu_kernels *const all[] = {&cpu_kernels_avx512bf16, &cpu_kernels_avx512, &cpu_kernels_avx2, &cpu_kernels_generic};
+static const struct cpu_kernels *const all[] = {&cpu_kernels_avx512bf16, &cpu_kernels_avx512, &cpu_kernels_avx2,
+                                                &cpu_kernels_generic};
 
 const struct cpu_kernels *cpu_kernels_named(const char *isa)
 {

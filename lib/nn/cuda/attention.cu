@@ -271,7 +271,8 @@ template <class T, int DC> static __global__ void __launch_bounds__(THREADS) dkv
     }
 }
 
-/* DC neighbouring numbers, at once where WHOLE: all of a lane's columns are within the head and begin where DC numbers may be loaded; else zeros beyond `left`. */
+/* DC neighbouring numbers, at once where WHOLE: all of a lane's columns are within the head and begin where DC numbers may be
+ * loaded; else zeros beyond `left`. */
 template <class T, int DC, bool WHOLE> DEV void columns_load(float *to, const T *from, int left)
 {
     struct alignas(DC == 3 ? sizeof(T) : DC * sizeof(T)) columns { T v[DC]; };
@@ -287,9 +288,10 @@ template <class T, int DC, bool WHOLE> DEV void columns_load(float *to, const T 
     }
 }
 
-/* One query against its slot. With one row and 32 heads there are 32 blocks, whose time is that of their loads one after the other: hence many warps, each four
- * keys at a time, values asked for together with keys. A warp takes every sixteenth group of four keys, a lane DC neighbouring columns; then the warps are joined.
- * Which warp has a key depends on its position alone: a row's bits are the same in any batch. */
+/* One query against its slot. With one row and 32 heads there are 32 blocks, whose time is that of their loads one after the
+ * other: hence many warps, each four keys at a time, values asked for together with keys. A warp takes every sixteenth group of
+ * four keys, a lane DC neighbouring columns; then the warps are joined. Which warp has a key depends on its position alone: a
+ * row's bits are the same in any batch. */
 template <class T, int DC, bool WHOLE> static __global__ void __launch_bounds__(DECODE_WARPS * WARP) decode_kernel(struct device_decode a)
 {
     enum { GROUP = 4, D = DC * WARP };

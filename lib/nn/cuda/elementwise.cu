@@ -171,7 +171,8 @@ static int swiglu(void *stream, enum device_type type, void *y, const void *gate
 }
 
 template <class T>
-static __global__ void swiglu_backward_kernel(T *dgate, T *dup, const T *dy, const T *gate, const T *up, int64_t n, bool wide, bool add)
+static __global__ void swiglu_backward_kernel(T *dgate, T *dup, const T *dy, const T *gate, const T *up, int64_t n, bool wide,
+                                              bool add)
 {
     enum { N = pack<T>::N };
     int64_t packs = wide ? n / N : 0;

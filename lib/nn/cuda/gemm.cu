@@ -71,7 +71,8 @@ template <class A, class B, class C> static int launch(void *stream, const struc
 
     if (across * down > 0x7fffffff || g->batch > 65535 || (g->batch > 1 && g->bias))
         return -EINVAL;
-    LAUNCH((gemm_kernel<A, B, C>), dim3((unsigned)(across * down), (unsigned)(g->batch > 1 ? g->batch : 1)), THREADS, 0, stream, *g, across);
+    LAUNCH((gemm_kernel<A, B, C>), dim3((unsigned)(across * down), (unsigned)(g->batch > 1 ? g->batch : 1)), THREADS, 0, stream,
+           *g, across);
     return LAUNCHED();
 }
 

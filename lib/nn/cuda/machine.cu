@@ -24,8 +24,8 @@ static int as_errno(cudaError_t e)
     }
 }
 
-/* Taken, not only looked at: a launch that was refused (a grid too large) says nothing of those after it. What has spoilt the context
- * comes again. */
+/* Taken, not only looked at: a launch that was refused (a grid too large) says nothing of those after it. What has spoilt the
+ * context comes again. */
 extern "C" int NAME(launched)(void) { return as_errno(cudaGetLastError()); }
 
 static const char *last_error(void)
@@ -183,7 +183,8 @@ static void event_free(void *event)
         (void)as_errno(cudaEventDestroy((cudaEvent_t)event));
 }
 static int event_mark(void *stream, void *event) { return as_errno(cudaEventRecord((cudaEvent_t)event, (cudaStream_t)stream)); }
-static int stream_wait(void *stream, void *event) { return as_errno(cudaStreamWaitEvent((cudaStream_t)stream, (cudaEvent_t)event, 0)); }
+static int stream_wait(void *stream, void *event) { return as_errno(cudaStreamWaitEvent((cudaStream_t)stream, (cudaEvent_t)event,
+                                                                                        0)); }
 static int event_seconds(void *from, void *to, double *ret)
 {
     float ms = 0.0f;

@@ -4,8 +4,8 @@
 
 enum { THREADS = 256 };
 
-/* A thread's share of a row: N neighbours at a time, every blockDim.x-th time. KEPT > 0: so many times at most, and what was read stays in registers; else it is
- * read again. f(i, column): i counts the times. */
+/* A thread's share of a row: N neighbours at a time, every blockDim.x-th time. KEPT > 0: so many times at most, and what was read
+ * stays in registers; else it is read again. f(i, column): i counts the times. */
 template <int N, int KEPT, class F> DEV void each(int64_t cols, F f)
 {
     if (KEPT > 0) {
@@ -133,7 +133,8 @@ static __global__ void layernorm_backward_kernel(T *dx, const T *dy, const T *x,
 
 /* Of x, or of sum = x + branch, which may be x. */
 template <class T, int N, int KEPT>
-static __global__ void rmsnorm_kernel(T *y, T *sum, float *rstd, const T *x, const T *branch, const float *weight, float eps, int64_t cols)
+static __global__ void rmsnorm_kernel(T *y, T *sum, float *rstd, const T *x, const T *branch, const float *weight, float eps,
+                                      int64_t cols)
 {
     __shared__ float part[WARP];
     int64_t r = blockIdx.x;
@@ -173,7 +174,8 @@ static __global__ void rmsnorm_kernel(T *y, T *sum, float *rstd, const T *x, con
 }
 
 template <class T, int N, int KEPT>
-static __global__ void rmsnorm_backward_kernel(T *dx, const T *dy, const T *x, const float *weight, const float *rstd, int64_t cols)
+static __global__ void rmsnorm_backward_kernel(T *dx, const T *dy, const T *x, const float *weight, const float *rstd,
+                                               int64_t cols)
 {
     __shared__ float part[WARP];
     int64_t r = blockIdx.x;
@@ -239,10 +241,12 @@ static __global__ void weight_kernel(float *dweight, float *dbias, const T *dy, 
 static unsigned threads_for(int64_t cols) { return cols <= 512 ? 64 : cols <= 2048 ? 128 : THREADS; }
 
 /* How many times sixteen bytes a thread takes of a row; 0: rows or parameters that cannot be taken so. NULL is fine. */
-template <class T> static int64_t times(int64_t cols, const void *a, const void *b, const void *c, const void *d, const float *weight, const float *bias)
+template <class T> static int64_t times(int64_t cols, const void *a, const void *b, const void *c, const void *d,
+                                        const float *weight, const float *bias)
 {
     int64_t each = (int64_t)threads_for(cols) * pack<T>::N;
-    bool wide = cols % pack<T>::N == 0 && aligned16(a) && aligned16(b) && aligned16(c) && aligned16(d) && aligned16(weight) && aligned16(bias);
+    bool wide = cols % pack<T>::N == 0 && aligned16(a) && aligned16(b) && aligned16(c) && aligned16(d) && aligned16(weight) &&
+        aligned16(bias);
 
     return wide ? (cols + each - 1) / each : 0;
 }
@@ -261,7 +265,8 @@ static int layernorm_as(void *stream, void *y, float *mean, float *rstd, const v
 {
     int64_t n = times<T>(cols, y, x, nullptr, nullptr, weight, bias);
 
-    LAUNCH(OF_ROW(layernorm_kernel, n), (unsigned)rows, threads_for(cols), 0, stream, (T *)y, mean, rstd, (const T *)x, weight, bias, eps, cols);
+    LAUNCH(OF_ROW(layernorm_kernel, n), (unsigned)rows, threads_for(cols), 0, stream, (T *)y, mean, rstd, (const T *)x, weight,
+           bias, eps, cols);
     return LAUNCHED();
 }
 
@@ -287,8 +292,8 @@ static int backward_as(void *stream, void *dx, float *dweight, float *dbias, con
             LAUNCH(OF_ROW(layernorm_backward_kernel, n), (unsigned)rows, threads_for(cols), 0, stream, (T *)dx, (const T *)dy,
                    (const T *)x, weight, mean, rstd, cols);
         else
-            LAUNCH(OF_ROW(rmsnorm_backward_kernel, n), (unsigned)rows, threads_for(cols), 0, stream, (T *)dx, (const T *)dy, (const T *)x,
-                   weight, rstd, cols);
+            LAUNCH(OF_ROW(rmsnorm_backward_kernel, n), (unsigned)rows, threads_for(cols), 0, stream, (T *)dx, (const T *)dy,
+                   (const T *)x, weight, rstd, cols);
         r = LAUNCHED();
     }
     if (r < 0 || (!dweight && !dbias))
@@ -315,7 +320,8 @@ static int rmsnorm_backward(void *stream, enum device_type type, void *dx, float
 }
 
 template <class T>
-static int rmsnorm_as(void *stream, T *y, T *sum, float *rstd, const T *x, const T *branch, const float *weight, float eps, int64_t rows, int64_t cols)
+static int rmsnorm_as(void *stream, T *y, T *sum, float *rstd, const T *x, const T *branch, const float *weight, float eps,
+                      int64_t rows, int64_t cols)
 {
     int64_t n = times<T>(cols, y, sum, x, branch, weight, nullptr);
 
@@ -329,8 +335,10 @@ static int residual_rmsnorm(void *stream, enum device_type type, void *y, void *
     if (rows <= 0)
         return 0;
     return type == DEVICE_BF16
-               ? rmsnorm_as(stream, (bf16 *)y, (bf16 *)sum, rstd, (const bf16 *)res, (const bf16 *)branch, weight, eps, rows, cols)
-               : rmsnorm_as(stream, (float *)y, (float *)sum, rstd, (const float *)res, (const float *)branch, weight, eps, rows, cols);
+               ? rmsnorm_as(stream, (bf16 *)y, (bf16 *)sum, rstd, (const bf16 *)res, (const bf16 *)branch, weight, eps, rows,
+                            cols)
+               : rmsnorm_as(stream, (float *)y, (float *)sum, rstd, (const float *)res, (const float *)branch, weight, eps, rows,
+                            cols);
 }
 
 static int rmsnorm(void *stream, enum device_type type, void *y, float *rstd, const void *x, const float *weight, float eps,

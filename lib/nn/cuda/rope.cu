@@ -44,14 +44,17 @@ template <class T> static bool packed_heads(int64_t dim, int64_t row, const void
 }
 
 template <class T>
-static int rope_as(void *stream, T *x, int64_t row, const int32_t *position, const float *table, int64_t rows, int heads, int64_t dim, float direction)
+static int rope_as(void *stream, T *x, int64_t row, const int32_t *position, const float *table, int64_t rows, int heads,
+                   int64_t dim, float direction)
 {
     enum { N = pack<T>::N };
 
     if (packed_heads<T>(dim, row, x))
-        LAUNCH((rope_kernel<T, N>), row_grid(rows, heads * (dim / 2) / N), THREADS, 0, stream, x, row, position, table, rows, heads, dim, direction);
+        LAUNCH((rope_kernel<T, N>), row_grid(rows, heads * (dim / 2) / N), THREADS, 0, stream, x, row, position, table, rows,
+               heads, dim, direction);
     else
-        LAUNCH((rope_kernel<T, 1>), row_grid(rows, heads * (dim / 2)), THREADS, 0, stream, x, row, position, table, rows, heads, dim, direction);
+        LAUNCH((rope_kernel<T, 1>), row_grid(rows, heads * (dim / 2)), THREADS, 0, stream, x, row, position, table, rows, heads,
+               dim, direction);
     return LAUNCHED();
 }
 
@@ -86,7 +89,8 @@ template <class T, int N> static __global__ void rope_append_kernel(struct appen
             rotate<T, N>(a.q + r * width + head, cosine, i, half, 1.0f, nullptr);
             rotate<T, N>(a.k + r * width + head, cosine, i, half, 1.0f, a.cache_k + to + head);
             *reinterpret_cast<some<T, N> *>(a.cache_v + to + head + i) = *reinterpret_cast<const some<T, N> *>(a.v + at);
-            *reinterpret_cast<some<T, N> *>(a.cache_v + to + head + half + i) = *reinterpret_cast<const some<T, N> *>(a.v + at + half);
+            *reinterpret_cast<some<T, N> *>(a.cache_v + to + head + half + i) = *reinterpret_cast<const some<T,
+                N> *>(a.v + at + half);
         }
     }
 }
@@ -95,7 +99,8 @@ template <class T> static int rope_append_as(void *stream, struct appended<T> a)
 {
     enum { N = pack<T>::N };
     int64_t width = a.heads * a.dim;
-    bool packed = packed_heads<T>(a.dim, width, a.q) && aligned16(a.k) && aligned16(a.v) && aligned16(a.cache_k) && aligned16(a.cache_v);
+    bool packed = packed_heads<T>(a.dim, width, a.q) && aligned16(a.k) && aligned16(a.v) && aligned16(a.cache_k) &&
+        aligned16(a.cache_v);
 
     if (packed)
         LAUNCH((rope_append_kernel<T, N>), row_grid(a.rows, width / 2 / N), THREADS, 0, stream, a);
@@ -104,7 +109,8 @@ template <class T> static int rope_append_as(void *stream, struct appended<T> a)
     return LAUNCHED();
 }
 
-static int rope_append(void *stream, enum device_type type, void *q, void *k, const void *v, void *cache_k, void *cache_v, const int32_t *slot,
+static int rope_append(void *stream, enum device_type type, void *q, void *k, const void *v, void *cache_k, void *cache_v,
+                       const int32_t *slot,
                        const int32_t *position, const float *table, int64_t rows, int heads, int64_t dim, int64_t capacity)
 {
 #define APPENDED(T) (appended<T>{(T *)q, (T *)k, (T *)cache_k, (T *)cache_v, (const T *)v, slot, position, table, rows, heads, dim, capacity})
@@ -130,16 +136,18 @@ static __global__ void kv_append_kernel(T *cache_k, T *cache_v, const T *k, cons
 }
 
 template <class T>
-static int kv_append_as(void *stream, T *cache_k, T *cache_v, const T *k, const T *v, const int32_t *slot, const int32_t *position, int64_t rows,
-                        int64_t width, int64_t capacity)
+static int kv_append_as(void *stream, T *cache_k, T *cache_v, const T *k, const T *v, const int32_t *slot,
+                        const int32_t *position, int64_t rows, int64_t width, int64_t capacity)
 {
     enum { N = pack<T>::N };
     bool packed = width % N == 0 && aligned16(cache_k) && aligned16(cache_v) && aligned16(k) && aligned16(v);
 
     if (packed)
-        LAUNCH((kv_append_kernel<T, N>), row_grid(rows, width / N), THREADS, 0, stream, cache_k, cache_v, k, v, slot, position, rows, width, capacity);
+        LAUNCH((kv_append_kernel<T, N>), row_grid(rows, width / N), THREADS, 0, stream, cache_k, cache_v, k, v, slot, position,
+               rows, width, capacity);
     else
-        LAUNCH((kv_append_kernel<T, 1>), row_grid(rows, width), THREADS, 0, stream, cache_k, cache_v, k, v, slot, position, rows, width, capacity);
+        LAUNCH((kv_append_kernel<T, 1>), row_grid(rows, width), THREADS, 0, stream, cache_k, cache_v, k, v, slot, position, rows,
+               width, capacity);
     return LAUNCHED();
 }
 
@@ -148,9 +156,10 @@ static int kv_append(void *stream, enum device_type type, void *cache_k, void *c
 {
     if (rows <= 0)
         return 0;
-    return type == DEVICE_BF16 ? kv_append_as(stream, (bf16 *)cache_k, (bf16 *)cache_v, (const bf16 *)k, (const bf16 *)v, slot, position, rows, width, capacity)
-                               : kv_append_as(stream, (float *)cache_k, (float *)cache_v, (const float *)k, (const float *)v, slot, position, rows, width,
-                                              capacity);
+    return type == DEVICE_BF16 ? kv_append_as(stream, (bf16 *)cache_k, (bf16 *)cache_v, (const bf16 *)k, (const bf16 *)v, slot,
+                                              position, rows, width, capacity)
+                               : kv_append_as(stream, (float *)cache_k, (float *)cache_v, (const float *)k, (const float *)v,
+                                              slot, position, rows, width, capacity);
 }
 
 extern "C" void NAME(fill_rope)(struct device_kernels *k)

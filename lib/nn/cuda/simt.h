@@ -93,7 +93,8 @@ HD unsigned blocks_for(int64_t n, int64_t threads, int64_t most)
 }
 enum { GRID_MOST = 132 * 16 };
 
-/* For whole rows: a block of ROW_THREADS takes rows blockIdx.y, + gridDim.y, ...; its threads and blockIdx.x share the columns. */
+/* For whole rows: a block of ROW_THREADS takes rows blockIdx.y, + gridDim.y, ...; its threads and blockIdx.x share the
+ * columns. */
 enum { ROW_THREADS = 128, ROWS_MOST = 32768 };
 inline dim3 row_grid(int64_t rows, int64_t cols)
 {

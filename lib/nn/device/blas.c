@@ -1,8 +1,8 @@
 /* blas.c - products by cuBLASLt; what it is told of them is blas_plan.c's.
  *
- * Plans (descriptors, layouts, algorithm) are found once per shape and kept; when there are too many all are forgotten, for the shapes of a run with
- * prompts of many lengths never end. `strict` takes the algorithm found for a fixed number of rows of the same weight, without splits of k, for any
- * number of rows: then a row's numbers do not depend on its batch. */
+ * Plans (descriptors, layouts, algorithm) are found once per shape and kept; when there are too many all are forgotten, for the
+ * shapes of a run with prompts of many lengths never end. `strict` takes the algorithm found for a fixed number of rows of the
+ * same weight, without splits of k, for any number of rows: then a row's numbers do not depend on its batch. */
 #include "nn/device/blas.h"
 
 #include <cublasLt.h>
@@ -137,7 +137,8 @@ static bool make_desc(struct blas *blas, const struct blas_call *call, struct pl
            (!call->bias || SET(MatmulDesc, p->desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, bias));
 }
 
-static bool find_algo(struct blas *blas, const struct blas_call *call, bool strict, const struct plan *with, cublasLtMatmulAlgo_t *ret)
+static bool find_algo(struct blas *blas, const struct blas_call *call, bool strict, const struct plan *with,
+                      cublasLtMatmulAlgo_t *ret)
 {
     cublasLtMatmulPreference_t preference = NULL;
     cublasLtMatmulHeuristicResult_t result;
@@ -151,8 +152,8 @@ static bool find_algo(struct blas *blas, const struct blas_call *call, bool stri
               SET(MatmulPreference, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c) &&
               SET(MatmulPreference, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c) &&
               (!strict || SET(MatmulPreference, preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, no_splits)) &&
-              blas->cublasLtMatmulAlgoGetHeuristic(blas->handle, with->desc, with->a, with->b, with->c, with->c, preference, 1, &result,
-                                                   &found) == CUBLAS_STATUS_SUCCESS &&
+              blas->cublasLtMatmulAlgoGetHeuristic(blas->handle, with->desc, with->a, with->b, with->c, with->c, preference, 1,
+                                                   &result, &found) == CUBLAS_STATUS_SUCCESS &&
               found == 1 && result.state == CUBLAS_STATUS_SUCCESS;
 
     if (preference)
@@ -171,8 +172,8 @@ static bool set_bias(struct blas *blas, const struct device_gemm *g, struct plan
     return !g->bias || SET(MatmulDesc, p->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
 }
 
-/* strict: found for a fixed number of rows; it must then take this one, too. The bias is in place before anybody looks for an algorithm: how it is aligned
- * may decide. */
+/* strict: found for a fixed number of rows; it must then take this one, too. The bias is in place before anybody looks for an
+ * algorithm: how it is aligned may decide. */
 static bool make_plan(struct blas *blas, const struct device_gemm *g, bool strict, struct plan *p)
 {
     struct device_gemm pinned = blas_typical(g);
@@ -184,7 +185,8 @@ static bool make_plan(struct blas *blas, const struct device_gemm *g, bool stric
     if (ok && strict) {
         typical.desc = p->desc;
         ok = make_layouts(blas, &typical_call, &typical) && find_algo(blas, &typical_call, true, &typical, &p->algo) &&
-             blas->cublasLtMatmulAlgoCheck(blas->handle, p->desc, p->a, p->b, p->c, p->c, &p->algo, &result) == CUBLAS_STATUS_SUCCESS &&
+             blas->cublasLtMatmulAlgoCheck(blas->handle, p->desc, p->a, p->b, p->c, p->c, &p->algo,
+                                           &result) == CUBLAS_STATUS_SUCCESS &&
              result.workspaceSize <= WORKSPACE;
         typical.desc = NULL;
         plan_release(blas, &typical);
@@ -249,10 +251,11 @@ int blas_gemm(struct device_stream *s, const struct device_gemm *g)
     /* the bias pointer is part of the descriptor, which is shared: set and used under the lock */
     status = set_bias(blas, g, &plan) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
     if (status == CUBLAS_STATUS_SUCCESS)
-        status = blas->cublasLtMatmul(blas->handle, plan.desc, &g->alpha, g->b, plan.a, g->a, plan.b, &beta, g->c, plan.c, g->c, plan.c,
-                                      &plan.algo, workspace, WORKSPACE, s->stream);
+        status = blas->cublasLtMatmul(blas->handle, plan.desc, &g->alpha, g->b, plan.a, g->a, plan.b, &beta, g->c, plan.c, g->c,
+                                      plan.c, &plan.algo, workspace, WORKSPACE, s->stream);
     /* these three come from looking at the arguments: nothing was launched, and the own kernel can */
-    found->refused |= status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE || status == CUBLAS_STATUS_ARCH_MISMATCH;
+    found->refused |= status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE ||
+        status == CUBLAS_STATUS_ARCH_MISMATCH;
     if (found->refused)
         status = CUBLAS_STATUS_NOT_SUPPORTED;
     pthread_mutex_unlock(&blas->lock);

@@ -53,10 +53,11 @@ uint64_t blas_key_hash(const struct blas_key *key)
 }
 
 /* op(M) is (rows, cols), row by row as it is stored or transposed. */
-static struct blas_matrix matrix(int64_t rows, int64_t cols, bool transposed, int64_t ld, enum device_type type, int64_t apart, uint32_t align)
+static struct blas_matrix matrix(int64_t rows, int64_t cols, bool transposed, int64_t ld, enum device_type type, int64_t apart,
+                                 uint32_t align)
 {
-    return (struct blas_matrix) {.rows = (uint64_t)(transposed ? rows : cols), .cols = (uint64_t)(transposed ? cols : rows), .ld = ld, .apart = apart,
-                                 .type = type, .align = align};
+    return (struct blas_matrix) {.rows = (uint64_t)(transposed ? rows : cols), .cols = (uint64_t)(transposed ? cols : rows),
+                                 .ld = ld, .apart = apart, .type = type, .align = align};
 }
 
 struct blas_call blas_call_of(const struct device_gemm *g)

@@ -110,7 +110,8 @@ struct device_fallbacks device_fallbacks(const struct device *device)
 {
     if (!device)
         return (struct device_fallbacks) {0};
-    return (struct device_fallbacks) {.gemm = atomic_load(&device->gemm_fallbacks), .attention = atomic_load(&device->attention_fallbacks)};
+    return (struct device_fallbacks) {.gemm = atomic_load(&device->gemm_fallbacks),
+                                      .attention = atomic_load(&device->attention_fallbacks)};
 }
 
 const char *device_error_text(const struct device *device, int r)
@@ -158,7 +159,8 @@ struct device_stream *device_stream_free(struct device_stream *s)
     return NULL;
 }
 
-const char *device_lost(const struct device *device) { return device && atomic_load(&device->lost) == 2 ? device->lost_why : NULL; }
+const char *device_lost(const struct device *device) { return device && atomic_load(&device->lost) == 2 ? device->lost_why : NULL;
+                                                       }
 
 /* An error of a stream that is waited for is for good: the driver repeats it to whoever asks. */
 static void note_loss(struct device *device)
@@ -322,7 +324,8 @@ int device_gemm(struct device_stream *s, const struct device_gemm *g)
 }
 
 /* The own kernel, for sequences first .. end - 1: rows are counted from the call's first. */
-static int own_attention(struct device_stream *s, enum device_type type, const struct device_attention *a, bool backward, int first, int end)
+static int own_attention(struct device_stream *s, enum device_type type, const struct device_attention *a, bool backward,
+                         int first, int end)
 {
     struct device_attention some = *a;
 

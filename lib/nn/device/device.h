@@ -37,7 +37,8 @@ int device_open(const char *name, struct device **ret, struct error *error);
 int device_look(const char *name, struct device_facts *ret, struct error *error);
 /* Any table; for tests. */
 int device_wrap(const struct device_kernels *k, int ordinal, struct device **ret, struct error *error);
-/* Where this process computes, said once at its start; models that are packed later go there. NULL: the CPU. Takes a reference. */
+/* Where this process computes, said once at its start; models that are packed later go there. NULL: the CPU. Takes a
+ * reference. */
 void device_set_process(struct device *device);
 struct device *device_process(void);
 struct device *device_ref(struct device *device);   /* NULL is fine, in all of these */
@@ -48,11 +49,11 @@ struct device_fallbacks { unsigned long long gemm, attention; };
 struct device_fallbacks device_fallbacks(const struct device *device);
 /* What cuDNN said when it refused for the first time; "": it has not. */
 const char *device_refusal(const struct device *device);
-/* The device fell off, or a kernel spoilt its context: nothing of this process works on it any more, a new process may. NULL: it has not
- * happened; else the driver's words. From any thread. */
+/* The device fell off, or a kernel spoilt its context: nothing of this process works on it any more, a new process may. NULL: it
+ * has not happened; else the driver's words. From any thread. */
 const char *device_lost(const struct device *device);
-/* After something has failed, whatever it was: does the device still answer? If not, device_lost has why from now on. NULL: yes. From any thread
- * but a loop's: it takes as long as the driver takes. */
+/* After something has failed, whatever it was: does the device still answer? If not, device_lost has why from now on. NULL: yes.
+ * From any thread but a loop's: it takes as long as the driver takes. */
 bool device_ask(struct device *device);
 /* What went wrong: the driver's words for -EIO and -ENOMEM. Of this thread. */
 const char *device_error_text(const struct device *device, int r);
@@ -92,7 +93,8 @@ DEFINE_FREEP(struct device_stream, device_stream_free)
 int device_stream_begin(struct device_stream *s);
 /* A copy of host memory on the device, until the next begin. Equal bytes are sent once: do not write to it. NULL: -ENOMEM. */
 const void *device_send(struct device_stream *s, const void *host, size_t bytes);
-/* The same of memory that nobody changes before the next begin: found again by its address, not by its bytes. For large arrays that many ops read. */
+/* The same of memory that nobody changes before the next begin: found again by its address, not by its bytes. For large arrays
+ * that many ops read. */
 const void *device_send_kept(struct device_stream *s, const void *host, size_t bytes);
 /* At least this much of scratch for a library; grows rarely. NULL: -ENOMEM. */
 void *device_workspace(struct device_stream *s, size_t bytes);

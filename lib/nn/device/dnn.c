@@ -105,16 +105,17 @@ static int make_plan(void *arg, struct dnn_plan *p)
 }
 
 /* Under the lock: the handle's stream is the caller's until its kernels are enqueued. */
-static int run(struct dnn *d, struct device_stream *s, const struct device_attention *a, const struct dnn_plan *p, struct dnn_scratch *at,
-               char **ret_scratch)
+static int run(struct dnn *d, struct device_stream *s, const struct device_attention *a, const struct dnn_plan *p,
+               struct dnn_scratch *at, char **ret_scratch)
 {
     static const float masked = -INFINITY, one = 1.0f;
     float scale = a->scale;
     char *memory;
     void *pointer[DNN_TENSORS] = {
-        [DNN_Q] = (void *)(uintptr_t)a->q, [DNN_K] = (void *)(uintptr_t)a->k, [DNN_V] = (void *)(uintptr_t)a->v, [DNN_OUT] = a->out,
-        [DNN_LSE] = a->lse, [DNN_SCALE] = &scale, [DNN_MASKED] = (void *)(uintptr_t)&masked, [DNN_DOUT] = (void *)(uintptr_t)a->dout,
-        [DNN_ONE] = (void *)(uintptr_t)&one,
+        [DNN_Q] = (void *)(uintptr_t)a->q, [DNN_K] = (void *)(uintptr_t)a->k, [DNN_V] = (void *)(uintptr_t)a->v,
+        [DNN_OUT] = a->out,
+        [DNN_LSE] = a->lse, [DNN_SCALE] = &scale, [DNN_MASKED] = (void *)(uintptr_t)&masked,
+        [DNN_DOUT] = (void *)(uintptr_t)a->dout, [DNN_ONE] = (void *)(uintptr_t)&one,
     };
 
     *at = dnn_lay_out(&p->key, p->workspace);
@@ -132,15 +133,19 @@ static int run(struct dnn *d, struct device_stream *s, const struct device_atten
 }
 
 /* dq, dk and dv are added to what is there. */
-static int add(struct device_stream *s, const struct dnn_key *k, const struct device_attention *a, const struct dnn_scratch *at, const char *memory)
+static int add(struct device_stream *s, const struct dnn_key *k, const struct device_attention *a, const struct dnn_scratch *at,
+               const char *memory)
 {
     int64_t q_rows = k->n * k->asking, rows = k->n * k->keys;
-    int r = s->k->copy_rows(s->stream, DEVICE_BF16, a->dq, k->q_stride, memory + at->dq, k->dq_stride, q_rows, k->dq_stride, true);
+    int r = s->k->copy_rows(s->stream, DEVICE_BF16, a->dq, k->q_stride, memory + at->dq, k->dq_stride, q_rows, k->dq_stride,
+                            true);
 
     if (r >= 0)
-        r = s->k->copy_rows(s->stream, DEVICE_BF16, a->dk, k->kv_stride, memory + at->dk, k->dkv_stride, rows, k->dkv_stride, true);
+        r = s->k->copy_rows(s->stream, DEVICE_BF16, a->dk, k->kv_stride, memory + at->dk, k->dkv_stride, rows, k->dkv_stride,
+                            true);
     if (r >= 0)
-        r = s->k->copy_rows(s->stream, DEVICE_BF16, a->dv, k->kv_stride, memory + at->dv, k->dkv_stride, rows, k->dkv_stride, true);
+        r = s->k->copy_rows(s->stream, DEVICE_BF16, a->dv, k->kv_stride, memory + at->dv, k->dkv_stride, rows, k->dkv_stride,
+                            true);
     return r;
 }
 
@@ -151,7 +156,8 @@ static int refuse(struct dnn *d, const struct dnn_plan *p, int r)
 
     d->calls.last_error(words, sizeof(words));
     if (!d->refusal[0] && r == -ENOMEM)
-        snprintf(d->refusal, sizeof(d->refusal), "the %zu MiB that a plan works in are not free", dnn_lay_out(&p->key, p->workspace).bytes >> 20);
+        snprintf(d->refusal, sizeof(d->refusal), "the %zu MiB that a plan works in are not free",
+                 dnn_lay_out(&p->key, p->workspace).bytes >> 20);
     else if (!d->refusal[0])
         snprintf(d->refusal, sizeof(d->refusal), "cuDNN does not carry out its own plan: %s", words);
     dnn_cache_refuse(&d->cache, p, drop_plan, d);

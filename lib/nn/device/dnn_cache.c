@@ -18,7 +18,8 @@ static uint64_t hash_of(const struct dnn_key *key)
     return hash;
 }
 
-const struct dnn_plan *dnn_cache_plan(struct dnn_cache *c, const struct dnn_key *key, dnn_make_fn *make, dnn_drop_fn *drop, void *arg)
+const struct dnn_plan *dnn_cache_plan(struct dnn_cache *c, const struct dnn_key *key, dnn_make_fn *make, dnn_drop_fn *drop,
+                                      void *arg)
 {
     struct dnn_plan *p = NULL, *oldest = &c->plan[0];
     uint64_t hash = hash_of(key);

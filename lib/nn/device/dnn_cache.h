@@ -1,7 +1,7 @@
 /* dnn_cache.h - the plans that were made, by key: a plan takes tens to hundreds of milliseconds to find, and a refusal as long.
  *
- * Of DNN_PLANS the least used makes room. Refusals are kept like plans: what cuDNN does not take is asked for once. Thread rule: the
- * caller's lock. */
+ * Of DNN_PLANS the least used makes room. Refusals are kept like plans: what cuDNN does not take is asked for once. Thread rule:
+ * the caller's lock. */
 #pragma once
 
 #include "nn/device/dnn_graph.h"
@@ -30,7 +30,8 @@ typedef int dnn_make_fn(void *arg, struct dnn_plan *ret);
 typedef void dnn_drop_fn(void *arg, struct dnn_plan *plan);
 
 /* The key's plan, made when it is not there; NULL: refused, now or before. */
-const struct dnn_plan *dnn_cache_plan(struct dnn_cache *cache, const struct dnn_key *key, dnn_make_fn *make, dnn_drop_fn *drop, void *arg);
+const struct dnn_plan *dnn_cache_plan(struct dnn_cache *cache, const struct dnn_key *key, dnn_make_fn *make, dnn_drop_fn *drop,
+                                      void *arg);
 /* A plan that turned out to be none: as if it had been refused. It must be in the cache. */
 void dnn_cache_refuse(struct dnn_cache *cache, const struct dnn_plan *plan, dnn_drop_fn *drop, void *arg);
 void dnn_cache_clear(struct dnn_cache *cache, dnn_drop_fn *drop, void *arg);

@@ -50,7 +50,8 @@ int dnn_calls_open(const char *path, struct dnn_calls *ret, void **ret_library, 
     version = c.version();
     for (size_t i = 0; i < ARRAY_SIZE(broken); i++)
         if (version < OLDEST || version == broken[i]) {
-            snprintf(why, why_size, "%s is version %zu: attention needs %d or later, and not %zu to %zu", name, version, OLDEST, broken[0], broken[1]);
+            snprintf(why, why_size, "%s is version %zu: attention needs %d or later, and not %zu to %zu", name, version, OLDEST,
+                     broken[0], broken[1]);
             dlclose(library);
             return -ENOSYS;
         }
@@ -170,7 +171,8 @@ static void *multiply(struct builder *b, void *x, void *y, void *to)
 /* y = mode(x, z, mask); z, mask may be NULL. axis: of GEN_INDEX, else -1. */
 static void *pointwise(struct builder *b, cudnnPointwiseMode_t mode, int64_t axis, void *x, void *z, void *mask, void *y)
 {
-    void *how = descriptor(b, CUDNN_BACKEND_POINTWISE_DESCRIPTOR), *d = descriptor(b, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
+    void *how = descriptor(b, CUDNN_BACKEND_POINTWISE_DESCRIPTOR),
+    *d = descriptor(b, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
     cudnnDataType_t type = mode == CUDNN_POINTWISE_CMP_GE ? CUDNN_DATA_BOOLEAN : CUDNN_DATA_FLOAT;
 
     set(b, how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode, "a function");
@@ -191,7 +193,8 @@ static void *pointwise(struct builder *b, cudnnPointwiseMode_t mode, int64_t axi
 
 static void *reduce(struct builder *b, cudnnReduceTensorOp_t op, void *x, void *y)
 {
-    void *how = descriptor(b, CUDNN_BACKEND_REDUCTION_DESCRIPTOR), *d = descriptor(b, CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR);
+    void *how = descriptor(b, CUDNN_BACKEND_REDUCTION_DESCRIPTOR),
+    *d = descriptor(b, CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR);
     cudnnDataType_t type = CUDNN_DATA_FLOAT;
 
     set(b, how, CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE, 1, &op, "a sum");
@@ -272,7 +275,8 @@ static void forward(struct builder *b)
     sum = reduce(b, CUDNN_REDUCE_TENSOR_ADD, e, row_numbers(b));
     /* also where it is not wanted: without it the engines do not know the graph for attention */
     log = pointwise(b, CUDNN_POINTWISE_LOG, -1, sum, NULL, NULL, row_numbers(b));
-    pointwise(b, CUDNN_POINTWISE_ADD, -1, most, log, NULL, tensor(b, k->stats ? DNN_LSE : -1, CUDNN_DATA_FLOAT, per_row(k), false));
+    pointwise(b, CUDNN_POINTWISE_ADD, -1, most, log, NULL,
+              tensor(b, k->stats ? DNN_LSE : -1, CUDNN_DATA_FLOAT, per_row(k), false));
     p = pointwise(b, CUDNN_POINTWISE_DIV, -1, e, sum, NULL, scores(b, CUDNN_DATA_BFLOAT16));
     multiply(b, p, v, tensor(b, DNN_OUT, CUDNN_DATA_BFLOAT16, rows_of(k, k->heads, k->asking, k->out_stride), false));
 }
@@ -299,12 +303,14 @@ static void backward(struct builder *b)
     void *q = tensor(b, DNN_Q, CUDNN_DATA_BFLOAT16, queries, false);
     void *kt = tensor(b, DNN_K, CUDNN_DATA_BFLOAT16, transposed(keys), false);
     void *vt = tensor(b, DNN_V, CUDNN_DATA_BFLOAT16, transposed(keys), false);
-    void *out = tensor(b, DNN_OUT, CUDNN_DATA_BFLOAT16, outs, false), *dout = tensor(b, DNN_DOUT, CUDNN_DATA_BFLOAT16, outs, false);
+    void *out = tensor(b, DNN_OUT, CUDNN_DATA_BFLOAT16, outs, false),
+        *dout = tensor(b, DNN_DOUT, CUDNN_DATA_BFLOAT16, outs, false);
     void *lse = tensor(b, DNN_LSE, CUDNN_DATA_FLOAT, per_row(k), false), *scale = number(b, DNN_SCALE), *x, *sum, *p, *ds;
 
     x = pointwise(b, CUDNN_POINTWISE_MUL, -1, dout, out, NULL, tensor(b, -1, CUDNN_DATA_FLOAT, outs, false));
     x = reduce(b, CUDNN_REDUCE_TENSOR_ADD, x, row_numbers(b));
-    sum = pointwise(b, CUDNN_POINTWISE_MUL, -1, x, number(b, DNN_ONE), NULL, tensor(b, DNN_SUM, CUDNN_DATA_FLOAT, per_row(k), false));
+    sum = pointwise(b, CUDNN_POINTWISE_MUL, -1, x, number(b, DNN_ONE), NULL,
+                    tensor(b, DNN_SUM, CUDNN_DATA_FLOAT, per_row(k), false));
 
     x = multiply(b, q, kt, scores(b, CUDNN_DATA_FLOAT));
     x = pointwise(b, CUDNN_POINTWISE_MUL, -1, x, scale, NULL, scores(b, CUDNN_DATA_FLOAT));
@@ -333,7 +339,8 @@ int dnn_graph_build(const struct dnn_calls *calls, void *handle, const struct dn
     ret->graph = descriptor(&b, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
     if (handle)
         set(&b, ret->graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, (const void *)&handle, "a handle");
-    set(&b, ret->graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, ret->ops, (const void *)b.ops, "operations");
+    set(&b, ret->graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, ret->ops, (const void *)b.ops,
+        "operations");
     finalize(&b, ret->graph, "the graph");
     return b.r;
 }
@@ -365,7 +372,8 @@ int dnn_describe_device(const struct dnn_calls *c, const char *json, void **ret_
     void *device = take(c, CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
     char words[160] = "";
 
-    if (device && c->set(device, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)strlen(json) + 1, json) == CUDNN_STATUS_SUCCESS &&
+    if (device && c->set(device, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)strlen(json) + 1,
+                         json) == CUDNN_STATUS_SUCCESS &&
         c->finalize(device) == CUDNN_STATUS_SUCCESS) {
         *ret_device = device;
         return 0;
@@ -386,9 +394,11 @@ static void *plan_of(const struct dnn_calls *c, void *handle, void *device, void
     void *plan = take(c, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
     int64_t workspace = 0, n;
 
-    if (plan && (!handle || c->set(plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, (const void *)&handle) == CUDNN_STATUS_SUCCESS) &&
+    if (plan && (!handle || c->set(plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1,
+                                   (const void *)&handle) == CUDNN_STATUS_SUCCESS) &&
         for_device(c, plan, device, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP) &&
-        c->set(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, (const void *)&config) == CUDNN_STATUS_SUCCESS &&
+        c->set(plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
+               (const void *)&config) == CUDNN_STATUS_SUCCESS &&
         c->finalize(plan) == CUDNN_STATUS_SUCCESS &&
         c->get(plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1, &n, &workspace) == CUDNN_STATUS_SUCCESS) {
         *ret_workspace = (size_t)workspace;
@@ -398,8 +408,8 @@ static void *plan_of(const struct dnn_calls *c, void *handle, void *device, void
     return NULL;
 }
 
-int dnn_plan_build(const struct dnn_calls *c, void *handle, void *device, const struct dnn_graph *graph, size_t most, void **ret_plan, size_t *ret_workspace,
-                   char *why, size_t why_size)
+int dnn_plan_build(const struct dnn_calls *c, void *handle, void *device, const struct dnn_graph *graph, size_t most,
+                   void **ret_plan, size_t *ret_workspace, char *why, size_t why_size)
 {
     void *heuristics = take(c, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR), *config[ENGINES] = {NULL}, *plan = NULL;
     cudnnBackendHeurMode_t mode = CUDNN_HEUR_MODE_A;
@@ -410,7 +420,8 @@ int dnn_plan_build(const struct dnn_calls *c, void *handle, void *device, const 
     for (int i = 0; i < ENGINES; i++)
         config[i] = take(c, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
     if (heuristics &&
-        c->set(heuristics, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, (const void *)&graph->graph) ==
+        c->set(heuristics, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
+               (const void *)&graph->graph) ==
             CUDNN_STATUS_SUCCESS &&
         c->set(heuristics, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode) == CUDNN_STATUS_SUCCESS &&
         for_device(c, heuristics, device, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP) && c->finalize(heuristics) == CUDNN_STATUS_SUCCESS &&
@@ -438,8 +449,8 @@ int dnn_plan_build(const struct dnn_calls *c, void *handle, void *device, const 
     return 0;
 }
 
-int dnn_plan_run(const struct dnn_calls *c, void *handle, void *plan, void *const pointer[DNN_TENSORS], const bool uses[DNN_TENSORS],
-                 void *workspace)
+int dnn_plan_run(const struct dnn_calls *c, void *handle, void *plan, void *const pointer[DNN_TENSORS],
+                 const bool uses[DNN_TENSORS], void *workspace)
 {
     void *pack = take(c, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR), *used[DNN_TENSORS];
     int64_t id[DNN_TENSORS];
@@ -452,8 +463,10 @@ int dnn_plan_run(const struct dnn_calls *c, void *handle, void *plan, void *cons
             used[n++] = pointer[i];
         }
     ok = pack && c->set(pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, n, id) == CUDNN_STATUS_SUCCESS &&
-         c->set(pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n, (const void *)used) == CUDNN_STATUS_SUCCESS &&
-         c->set(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, (const void *)&workspace) == CUDNN_STATUS_SUCCESS &&
+         c->set(pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, n,
+                (const void *)used) == CUDNN_STATUS_SUCCESS &&
+         c->set(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1,
+                (const void *)&workspace) == CUDNN_STATUS_SUCCESS &&
          c->finalize(pack) == CUDNN_STATUS_SUCCESS && c->execute(handle, plan, pack) == CUDNN_STATUS_SUCCESS;
     drop(c, pack);
     return ok ? 0 : -EIO;

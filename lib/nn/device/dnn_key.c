@@ -49,7 +49,8 @@ static bool is_aligned(const struct device_attention *a)
 
 bool dnn_key_of(enum device_type type, const struct device_attention *a, bool backward, struct dnn_key *ret)
 {
-    if (type != DEVICE_BF16 || !a->alike || a->dim % 8 || a->dim > DEVICE_MAX_HEAD || a->n < 1 || a->longest < 1 || a->longest_asking < 1 ||
+    if (type != DEVICE_BF16 || !a->alike || a->dim % 8 || a->dim > DEVICE_MAX_HEAD || a->n < 1 || a->longest < 1 ||
+        a->longest_asking < 1 ||
         (a->causal && a->longest_asking != a->longest) || (backward && a->longest == 1) || !is_aligned(a))
         return false;
     memset(ret, 0, sizeof(*ret));

@@ -114,8 +114,8 @@ struct device_kernels {
     int (*capture_end)(void *stream, void **ret_graph);
     int (*graph_launch)(void *stream, void *graph);
     void (*graph_free)(void *graph);
-    /* A place on a stream, to wait for from another (what comes next on it begins after what was marked), or to measure seconds between two,
-     * by the device's clock. An event may be marked again: who waits already, waits for the old place. */
+    /* A place on a stream, to wait for from another (what comes next on it begins after what was marked), or to measure seconds
+     * between two, by the device's clock. An event may be marked again: who waits already, waits for the old place. */
     int (*event_new)(void **ret);
     void (*event_free)(void *event);
     int (*event_mark)(void *stream, void *event);
@@ -177,8 +177,10 @@ struct device_kernels {
     /* Rotate pairs of the first `heads` heads of each row in place: angles are row position[i] of `table`, or row i when NULL. */
     int (*rope)(void *stream, enum device_type type, void *x, int64_t row, const int32_t *position, const float *table,
                 int64_t rows, int heads, int64_t dim, float direction);
-    /* Rotate q and k (rows, heads*dim) in place as rope does, then append k and v to the cache as kv_append does, width = heads*dim. */
-    int (*rope_append)(void *stream, enum device_type type, void *q, void *k, const void *v, void *cache_k, void *cache_v, const int32_t *slot,
+    /* Rotate q and k (rows, heads*dim) in place as rope does, then append k and v to the cache as kv_append does, width =
+     * heads*dim. */
+    int (*rope_append)(void *stream, enum device_type type, void *q, void *k, const void *v, void *cache_k, void *cache_v,
+                       const int32_t *slot,
                        const int32_t *position, const float *table, int64_t rows, int heads, int64_t dim, int64_t capacity);
     int (*kv_append)(void *stream, enum device_type type, void *cache_k, void *cache_v, const void *k, const void *v,
                      const int32_t *slot, const int32_t *position, int64_t rows, int64_t width, int64_t capacity);

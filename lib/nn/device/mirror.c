@@ -11,7 +11,8 @@ struct mirror {
     float *values;     /* device: [numel] */
     uint16_t *rounded; /* device: [numel] the same as bf16; NULL: not wanted */
     uint16_t *half;    /* device: [halves] matrices that are bf16 on the host too */
-    char *joined;      /* device: the A matrices of groups of adapters, fp32 or bf16 as activations are; NULL: not wanted so far */
+    char *joined;      /* device: the A matrices of groups of adapters, fp32 or bf16 as activations are; NULL: not wanted so
+                        * far */
     bool joining;      /* they are used */
     int count;         /* parameters it was made for */
     uint64_t id;

@@ -9,9 +9,9 @@
 
 struct mirror;
 
-/* Everything between these floats of the arena that may have changed; the first call allocates and sends all. serving: adapters that read the
- * same are joined there, too (nn/lora_join.h), but in strict bf16, where a library multiplies and may sum the larger product in another order
- * than the learner's. */
+/* Everything between these floats of the arena that may have changed; the first call allocates and sends all. serving: adapters
+ * that read the same are joined there, too (nn/lora_join.h), but in strict bf16, where a library multiplies and may sum the
+ * larger product in another order than the learner's. */
 int mirror_update(struct params *params, int64_t begin, int64_t end, bool serving);
 /* The device's fp32 values between these floats are newer (an optimiser ran there): bf16 follows; the host's with `download`. */
 int mirror_changed(struct params *params, int64_t begin, int64_t end, bool download);

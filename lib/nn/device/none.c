@@ -11,7 +11,8 @@ int blas_gemm(_unused_ struct device_stream *s, _unused_ const struct device_gem
 struct dnn *dnn_open(_unused_ char *why, _unused_ size_t n) { return NULL; }
 struct dnn *dnn_wrap(_unused_ const struct dnn_calls *calls) { return NULL; }
 void dnn_close(_unused_ struct dnn *dnn) {}
-int dnn_attention(_unused_ struct device_stream *s, _unused_ enum device_type type, _unused_ const struct device_attention *a, _unused_ bool backward)
+int dnn_attention(_unused_ struct device_stream *s, _unused_ enum device_type type, _unused_ const struct device_attention *a,
+                  _unused_ bool backward)
 {
     return -ENOTSUP;
 }

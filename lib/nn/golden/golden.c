@@ -126,7 +126,8 @@ static int open_resize(struct golden *g)
 /* from: openvla_load_halves */
 static int check_bf16(struct golden *g, int64_t from)
 {
-    static int (*const checks[])(struct golden *g) = {golden_check_forward, golden_check_generate, golden_check_logprobs, golden_check_lora,
+    static int (*const checks[])(struct golden *g) = {golden_check_forward, golden_check_generate, golden_check_logprobs,
+                                                      golden_check_lora,
                                                    golden_check_oft};
     _cleanup_(openvla_freep) struct openvla *half = NULL;
     struct openvla *whole = g->model;
@@ -154,7 +155,8 @@ int golden_check_bf16(struct golden *g)
     int r;
 
     if (!is_there(g, "golden/forward_bf16.safetensors"))
-        return g->fast ? error_set(g->error, ENOENT, "golden/forward_bf16.safetensors is missing: nothing to hold numerics: fast to") : 0;
+        return g->fast ? error_set(g->error, ENOENT,
+                                   "golden/forward_bf16.safetensors is missing: nothing to hold numerics: fast to") : 0;
     r = golden_open(g, "golden/", "forward_bf16");
     if (r >= 0)
         r = check_bf16(g, 0);
@@ -166,12 +168,14 @@ int golden_check_bf16(struct golden *g)
 static int check_set(const char *dir, const char *dtype, bool fast, bool forward, FILE *out, struct error *error)
 {
     static int (*const forward_checks[])(struct golden *g) = {golden_check_inputs, golden_check_forward};
-    static int (*const all_checks[])(struct golden *g) = {golden_check_inputs,   golden_check_bf16, golden_check_forward, golden_check_generate,
+    static int (*const all_checks[])(struct golden *g) = {golden_check_inputs,   golden_check_bf16, golden_check_forward,
+                                                          golden_check_generate,
                                                           golden_check_logprobs, golden_check_sft,  golden_check_adamw,
                                                           golden_check_lora,     golden_check_ppo,  golden_check_oft};
     bool only_bf16 = dtype && !strcmp(dtype, "bf16"), only_fp32 = dtype && !strcmp(dtype, "fp32");
     static int (*const resize_checks[])(struct golden *g) = {golden_check_resize};
-    _cleanup_(golden_release) struct golden g = {.dir = dir, .out = out, .error = error, .seen = json_object(), .dtype = "fp32", .fast = fast};
+    _cleanup_(golden_release) struct golden g = {.dir = dir, .out = out, .error = error, .seen = json_object(), .dtype = "fp32",
+                                                 .fast = fast};
     bool resize = is_there(&g, "resize.safetensors");
     int (*const *checks)(struct golden *g) = resize ? resize_checks : forward ? forward_checks : all_checks;
     size_t n = resize ? ARRAY_SIZE(resize_checks) : forward ? ARRAY_SIZE(forward_checks) : only_bf16 ? 2 : ARRAY_SIZE(all_checks);
@@ -180,7 +184,8 @@ static int check_set(const char *dir, const char *dtype, bool fast, bool forward
     if (!g.seen)
         return error_set(error, ENOMEM, "out of memory");
     if (is_there(&g, "stats.json") && !is_there(&g, "checkpoint"))
-        return fast ? error_set(error, ENOTSUP, "%s: numerics: fast is checked with policies", dir) : golden_check_prm(dir, dtype, out, error);
+        return fast ? error_set(error, ENOTSUP, "%s: numerics: fast is checked with policies", dir) : golden_check_prm(dir, dtype,
+                out, error);
     r = resize ? open_resize(&g) : open_model(&g);
     if (r < 0)
         return r;

@@ -41,8 +41,8 @@ bool golden_has(struct golden *g, const char *file, const char *name);
 
 /* "fp32.WHAT" or "bf16.WHAT": a tensor of the run at hand. */
 const char *golden_name(const struct golden *g, const char *what, char ret[64]);
-/* `id`, unless the manifest says "exact where margin > x" of those ids and the reference's best two are closer than that at `at`, in
- * this run or in its fp32 run (which does choose another there now and then): either may come first, and its own is taken. */
+/* `id`, unless the manifest says "exact where margin > x" of those ids and the reference's best two are closer than that at `at`,
+ * in this run or in its fp32 run (which does choose another there now and then): either may come first, and its own is taken. */
 int32_t golden_undecided(struct golden *g, const char *file, const char *ids_of, const char *margins_of, int64_t at, int32_t id);
 
 /* Compare n numbers with the reference under the manifest's tolerance. A difference is counted, not an error. */
@@ -93,6 +93,6 @@ int golden_check_ppo(struct golden *g);
 int golden_check_oft(struct golden *g);           /* leaves the model with OFT's heads: the last check */
 int golden_check_resize(struct golden *g);
 int golden_check_lora(struct golden *g);        /* every adapter that the manifest has */
-/* The forward pass, generation, log-probabilities and adapters against the reference's bf16 run. The weights are kept as bf16, what is
- * computed with them is fp32: nearer to the fp32 run than the reference's own bf16 run is. */
+/* The forward pass, generation, log-probabilities and adapters against the reference's bf16 run. The weights are kept as bf16,
+ * what is computed with them is fp32: nearer to the fp32 run than the reference's own bf16 run is. */
 int golden_check_bf16(struct golden *g);

@@ -158,8 +158,10 @@ int golden_check_sft(struct golden *g)
  * - the towers' key biases, whose true gradient is 0 (a constant added to all scores of a row): they may lie anywhere that
  *   three steps reach;
  * - the loss after an update: the steps are done again with every gradient moved at random by as much as fp32 rounding moves it,
- *   and the losses may differ from the reference's by as much as from those, beside their tolerance. The amount is not this file's
- *   tolerance for gradients but what the reference says of its own (6e-6 of a tensor's size against float64), once for it and once
+ *   and the losses may differ from the reference's by as much as from those, beside their tolerance. The amount is not this
+ *   file's
+ *   tolerance for gradients but what the reference says of its own (6e-6 of a tensor's size against float64), once for it and
+ *   once
  *   for us. On the shared tiny64 set that alone moves the loss after the first step by 1.6e-4, where 1e-4 is the tolerance and
  *   1.7e-4 what we are off; on tiny224 it moves nothing and nothing is off. */
 static const float gradient_noise = 2 * 6e-6f;

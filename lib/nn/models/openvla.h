@@ -42,15 +42,18 @@ struct openvla_config {
     int image_height, image_width;
     int patches;                        /* per image */
     struct image_prepare prepare;       /* any picture to that size, as preprocessor_config.json has it */
-    char image_chain[64];               /* config.json's gantry_image_chain: how the pictures it was trained on were made; "": unsaid */
-    float center_crop;                  /* gantry_center_crop: area that is kept of every picture and stretched back; 0: all of it */
+    char image_chain[64];               /* config.json's gantry_image_chain: how the pictures it was trained on were made; "":
+                                         * unsaid */
+    float center_crop;                  /* gantry_center_crop: area that is kept of every picture and stretched back; 0: all of
+                                         * it */
     int hidden, layers, heads, intermediate;
     int vocab, vocab_padded;            /* 32000, 32064: action ids are vocab-256 .. vocab-1 */
     float rms_eps, rope_theta;
     int max_positions;                  /* of a sequence: what the language model was made for */
     int pad_id, bos_id, eos_id, empty_id;   /* empty_id: the lone space token that ends every prompt (29871) */
     int value_width, reward_width;      /* hidden width of the heads; 0: no such head */
-    int reward_history;                 /* recent frames in a reward prompt beside the first and the present one (reward_config.h) */
+    int reward_history;                 /* recent frames in a reward prompt beside the first and the present one
+                                         * (reward_config.h) */
     int value_inputs;                   /* extra inputs of the value head beside the hidden state (time, prm) */
     int action_dims;                    /* K, 7 */
     struct gripper_rule gripper;        /* config.json's gantry_gripper: what the environment wants beyond un-normalising */
@@ -81,11 +84,12 @@ struct openvla {
     struct adapters *lora;              /* low-rank ones (openvla_lora.h); NULL: none */
 };
 
-/* Load a directory, also one that holds an adapter and names its base (openvla_adapter.h), or has it beside the base's files. -ENOENT, -EINVAL...: *error names the
- * file, the tensor and what was expected. */
+/* Load a directory, also one that holds an adapter and names its base (openvla_adapter.h), or has it beside the base's files.
+ * -ENOENT, -EINVAL...: *error names the file, the tensor and what was expected. */
 int openvla_load(const char *dir, struct openvla **ret, struct error *error);
 /* The same for acting, scoring and adapters: in models of at least `from` parameters the matrices that lie as bf16 stay where
- * they are, in the mapped files (nn/param.h), frozen. What is computed is the same to the bit; small models are faster in fp32. */
+ * they are, in the mapped files (nn/param.h), frozen. What is computed is the same to the bit; small models are faster in
+ * fp32. */
 enum { OPENVLA_LARGE = 1 << 29 };
 int openvla_load_halves(const char *dir, int64_t from, struct openvla **ret, struct error *error);
 /* All that load does but for the values: configuration, tokenizer, names, shapes and dtypes, from the files' headers alone.
@@ -93,11 +97,12 @@ int openvla_load_halves(const char *dir, int64_t from, struct openvla **ret, str
  * for the caller to close. The parameters have no values. */
 int openvla_open(const char *dir, struct hf_problems *problems, struct openvla **ret, struct hf_shards *ret_shards,
                  struct error *error);
-/* Write all files into `dir` (must exist, empty): weights as dtype "F32", "F16" or "BF16" in one file or shards of 5 GB, or, NULL,
- * each tensor as it was read, in the same order and shards; the small files as they were loaded; heads, if any, as F32. The
+/* Write all files into `dir` (must exist, empty): weights as dtype "F32", "F16" or "BF16" in one file or shards of 5 GB, or,
+ * NULL, each tensor as it was read, in the same order and shards; the small files as they were loaded; heads, if any, as F32. The
  * caller makes the directory durable and renames it (base/staged_dir.h). */
 int openvla_save(const struct openvla *model, const char *dir, const char *dtype, struct error *error);
-int openvla_save_sharded(const struct openvla *model, const char *dir, const char *dtype, int64_t shard_bytes, struct error *error);
+int openvla_save_sharded(const struct openvla *model, const char *dir, const char *dtype, int64_t shard_bytes,
+                         struct error *error);
 /* A fresh random model: config and tokenizer files of `dir`, weights by initialisation under `seed`. (`gantry model new`.)
  * config.json's gantry_vision must give each tower's dim, depth and mlp, which otherwise come from the tensors. */
 int openvla_new(const char *dir, uint64_t seed, struct openvla **ret, struct error *error);
@@ -109,18 +114,20 @@ int openvla_pack(struct openvla *model, bool training);
 int openvla_add_value_head(struct openvla *model, int width, int extra_inputs, uint64_t seed);
 int openvla_add_reward_head(struct openvla *model, int width, uint64_t seed);
 
-/* Prompt ids of an instruction: <s>, BPE of the prompt text, the empty token. Caller frees. -E2BIG: with the pictures and the actions it
- * is longer than the model's context. */
+/* Prompt ids of an instruction: <s>, BPE of the prompt text, the empty token. Caller frees. -E2BIG: with the pictures and the
+ * actions it is longer than the model's context. */
 int openvla_prompt(const struct openvla *model, const char *instruction, int32_t **ret_ids, int *ret_n);
 /* A line about an instruction that made no prompt. Returns r. */
 int openvla_prompt_failed(const struct openvla *model, int r, struct error *error);
 /* The reward model's prompt: the policy's own words, so that the trunk it starts from reads them as before; the second
- * image (first frame, then current frame) tells the two apart. -E2BIG: with its pictures it is longer than the model's context. */
+ * image (first frame, then current frame) tells the two apart. -E2BIG: with its pictures it is longer than the model's
+ * context. */
 int openvla_reward_prompt(const struct openvla *model, const char *instruction, int32_t **ret_ids, int *ret_n);
 int openvla_reward_prompt_failed(const struct openvla *model, int r, struct error *error);
 
-/* From here on the policy says that it was trained on pictures of this chain ("": unsaid still), with random crops of this share of
- * the area (0: none). Every pass then crops the middle of its pictures, unless item.augmented. -EINVAL: it has said otherwise. */
+/* From here on the policy says that it was trained on pictures of this chain ("": unsaid still), with random crops of this share
+ * of the area (0: none). Every pass then crops the middle of its pictures, unless item.augmented. -EINVAL: it has said
+ * otherwise. */
 int openvla_set_pictures(struct openvla *model, const char *chain, float center_crop, struct error *error);
 
 /* Action codec (specs/models.md 1.6): normalised value -> id, id -> normalised value, normalised -> environment's units. */
@@ -129,8 +136,8 @@ double openvla_decode(const struct openvla_config *config, int32_t id);
 const struct action_stats *openvla_stats(const struct openvla *model,
                                          const char *key); /* NULL key: the only one; NULL: none or several */
 void openvla_unnormalise(const struct action_stats *stats, const double *normalised, double *ret_action);
-/* As OpenVLA's data loading does it: 2 (a - q01) / (q99 - q01 + 1e-8) - 1, clipped to [-1,1], where the mask says so. Returns how many
- * numbers were outside. In place is fine. */
+/* As OpenVLA's data loading does it: 2 (a - q01) / (q99 - q01 + 1e-8) - 1, clipped to [-1,1], where the mask says so. Returns how
+ * many numbers were outside. In place is fine. */
 int openvla_normalise(const struct action_stats *stats, const double *action, double *ret_normalised);
 void gripper_to_environment(const struct gripper_rule *rule, double *action, int dims);
 /* OpenVLA-OFT's: the range is widened by 1e-8. */
@@ -156,12 +163,14 @@ struct openvla_pass {
     struct spans spans;         /* where each sequence is in it */
     int32_t *first;             /* [n] row that predicts the first action token (the prompt's last) */
     struct tensor *dino, *siglip, *projector;   /* (sum patches, .): kept for goldens */
-    struct tensor **layer;      /* [layers+1] embeddings in and after each layer, before the final norm: for goldens; openvla_forward's alone */
+    struct tensor **layer;      /* [layers+1] embeddings in and after each layer, before the final norm: for goldens;
+                                 * openvla_forward's alone */
 };
 int openvla_forward(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,
                     struct openvla_pass *ret);
 /* The same for losses and actors: the last layer asks and goes on only with the rows from each sequence's `first` to
- * its end (1 + n_actions of them). hidden, first and spans then count these rows; they are equal to the bit. With slots: all rows. */
+ * its end (1 + n_actions of them). hidden, first and spans then count these rows; they are equal to the bit. With slots: all
+ * rows. */
 int openvla_forward_tail(const struct openvla *model, struct tape *tape, const struct openvla_item *items, int n,
                          struct openvla_pass *ret);
 
@@ -189,13 +198,15 @@ struct act_item {
     bool full;                                      /* softmax over the padded vocabulary instead of the 256 action ids */
     bool ended;                                     /* with full: one more token behind the action's; it ends nothing */
     int shadow_of;                                  /* 0: samples by itself. k: follows the tokens of item k-1, an earlier one of this
-                                                     * call, under a prompt of its own: how far apart the two are is k-1's confidence */
+                                                     * call, under a prompt of its own: how far apart the two are is k-1's
+                                                     * confidence */
 };
 struct act_result {
     int32_t tokens[OPENVLA_MAX_ACTION_DIMS + 1]; float logp[OPENVLA_MAX_ACTION_DIMS + 1]; /* K, with ended K + 1 */
     float entropy;                                  /* mean per token */
     float value;                                    /* 0 without a value head, or when it wants inputs the actor has not */
-    float confidence;                               /* with a shadow: KL(own || shadow's) of the 256 action ids at T 1, summed over the tokens */
+    float confidence;                               /* with a shadow: KL(own || shadow's) of the 256 action ids at T 1, summed
+                                                     * over the tokens */
 };
 /* n <= max_batch items; prompts may differ in length. Row i does not depend on the other rows. */
 int openvla_act(const struct openvla *model, struct openvla_session *session, const struct act_item *items, int n,

@@ -95,7 +95,8 @@ int openvla_prefill(const struct openvla *model, struct openvla_session *s, cons
         s->items[i] =
             (struct openvla_item){.n_images = items[i].n_images, .prompt = items[i].prompt, .n_prompt = items[i].n_prompt};
         memcpy(s->items[i].images, items[i].images, sizeof(items[i].images));
-        longest = MAX(longest, items[i].n_images * model->config.patches + items[i].n_prompt + act_tokens(&model->config, &items[i]));
+        longest = MAX(longest, items[i].n_images * model->config.patches + items[i].n_prompt + act_tokens(&model->config,
+                &items[i]));
         if (!items[i].value_only)
             s->slot[s->active++] = i;
     }
@@ -177,11 +178,13 @@ static void compare_shadows(const struct openvla *model, const struct act_pass *
         int of = items[pass->slot[i]].shadow_of - 1;
 
         if (of >= 0)
-            results[of].confidence += (float)divergence(logits + row_of(pass, of) * cols + first, logits + i * cols + first, OPENVLA_ACTION_BINS);
+            results[of].confidence += (float)divergence(logits + row_of(pass, of) * cols + first, logits + i * cols + first,
+                                                        OPENVLA_ACTION_BINS);
     }
 }
 
-/* Draw token number `token` of every acting sequence that has so many: from the 256 action ids, or with item.full from the vocabulary. */
+/* Draw token number `token` of every acting sequence that has so many: from the 256 action ids, or with item.full from the
+ * vocabulary. */
 static void sample(const struct openvla *model, struct openvla_session *s, const struct act_pass *pass, float *all,
                    const struct act_item *items, int token, struct act_result *results)
 {

@@ -1,5 +1,6 @@
-/* openvla_adapter.h - a model on disk as an adapter: A and B (PEFT's files, fp32: they are the optimiser's masters), the heads and what
- * else is trained whole (OpenVLA-OFT's side files, openvla_oft.h), and base.json (nn/base_link.h), which names the checkpoint below them by the digest of its manifest.
+/* openvla_adapter.h - a model on disk as an adapter: A and B (PEFT's files, fp32: they are the optimiser's masters), the heads
+ * and what else is trained whole (OpenVLA-OFT's side files, openvla_oft.h), and base.json (nn/base_link.h), which names the
+ * checkpoint below them by the digest of its manifest.
  *
  * openvla_load reads such a directory like any other: the base is loaded, the adapters are attached, not merged.
  * Failure rule: -errno with one line; nothing is half-loaded. */

@@ -1,7 +1,8 @@
-/* openvla_film.c - FiLM of OpenVLA-OFT+: in every block of both towers, after attention, x (1 + scale e) + shift e, where e is the mean
- * embedding of the words. On disk: vision_backbone.safetensors, or vision_backbone--STEP_checkpoint.pt as the training script leaves it,
- * which holds the towers, too: each block below ".block.", layers with adapters as base_layer, lora_A, lora_B. Those values take the
- * place of the checkpoint's; adapters are added to them in fp32, scaled as that script trains them: min(r, 16) / r. */
+/* openvla_film.c - FiLM of OpenVLA-OFT+: in every block of both towers, after attention, x (1 + scale e) + shift e, where e is
+ * the mean embedding of the words. On disk: vision_backbone.safetensors, or vision_backbone--STEP_checkpoint.pt as the training
+ * script leaves it, which holds the towers, too: each block below ".block.", layers with adapters as base_layer, lora_A, lora_B.
+ * Those values take the place of the checkpoint's; adapters are added to them in fp32, scaled as that script trains them: min(r,
+ * 16) / r. */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -18,7 +19,8 @@ static const char *const tower_names[2] = {"featurizer", "fused_featurizer"};
 
 bool film_is(const struct param *param)
 {
-    return !param->adapter && !strncmp(param->name, PREFIX, strlen(PREFIX)) && (strstr(param->name, ".scale.") || strstr(param->name, ".shift."));
+    return !param->adapter && !strncmp(param->name, PREFIX, strlen(PREFIX)) &&
+        (strstr(param->name, ".scale.") || strstr(param->name, ".shift."));
 }
 
 /* A name with or without what the script's own module puts before it. */
@@ -61,8 +63,8 @@ bool film_brings(const struct oft_files *files, const struct param *param)
 
 /* ---- scale and shift -------------------------------------------------------------------------------------------- */
 
-static int add(struct openvla *model, const struct oft_files *files, const char *name, int64_t rows, int64_t cols, const struct param **to,
-               struct error *error)
+static int add(struct openvla *model, const struct oft_files *files, const char *name, int64_t rows, int64_t cols,
+               const struct param **to, struct error *error)
 {
     const struct st_tensor *tensor = files ? find(files, name) : NULL;
     int64_t dim[2] = {rows, cols};
@@ -70,7 +72,8 @@ static int add(struct openvla *model, const struct oft_files *files, const char 
 
     if (files && (!tensor || tensor->ndim != (cols ? 2 : 1) || tensor->dim[0] != rows || (cols && tensor->dim[1] != cols) ||
                   !dtype_is_weight(tensor->dtype)))
-        return error_set(error, EINVAL, "%s: tensor %s: %s, expected %lld%s%.0lld values of F32, F16 or BF16", files->path[OFT_VISION], name,
+        return error_set(error, EINVAL, "%s: tensor %s: %s, expected %lld%s%.0lld values of F32, F16 or BF16",
+                         files->path[OFT_VISION], name,
                          tensor ? "another shape or dtype" : "missing", (long long)rows, cols ? "x" : "", (long long)cols);
     param = param_add(&model->params, name, cols ? 2 : 1, dim, cols != 0);
     if (!param)
@@ -128,10 +131,12 @@ int oft_add_film(struct openvla *model)
 
 /* ---- values ---------------------------------------------------------------------------------------------------------- */
 
-static int read_whole(const struct oft_files *files, const struct st_tensor *tensor, const struct param *param, struct error *error)
+static int read_whole(const struct oft_files *files, const struct st_tensor *tensor, const struct param *param,
+                      struct error *error)
 {
     if (tensor->numel != param->numel || !dtype_is_weight(tensor->dtype))
-        return error_set(error, EINVAL, "%s: tensor %s: %lld values of %s, expected %lld of F32, F16 or BF16", files->path[OFT_VISION],
+        return error_set(error, EINVAL, "%s: tensor %s: %lld values of %s, expected %lld of F32, F16 or BF16",
+                         files->path[OFT_VISION],
                          tensor->name, (long long)tensor->numel, dtype_name(tensor->dtype), (long long)param->numel);
     if (st_not_finite(tensor) >= 0)
         return error_set(error, EINVAL, "%s: tensor %s: a value is not finite", files->path[OFT_VISION], tensor->name);
@@ -140,8 +145,8 @@ static int read_whole(const struct oft_files *files, const struct st_tensor *ten
 }
 
 /* W += scale B A. */
-static int add_adapter(const struct oft_files *files, const struct st_tensor *a, const struct st_tensor *b, const struct param *param,
-                       struct error *error)
+static int add_adapter(const struct oft_files *files, const struct st_tensor *a, const struct st_tensor *b,
+                       const struct param *param, struct error *error)
 {
     int64_t out = param->dim[0], in = param->numel / out, r = a->ndim ? a->dim[0] : 0;
     _cleanup_free_ float *low = malloc((size_t)MAX(a->numel + b->numel, (int64_t)1) * sizeof(*low));
@@ -149,10 +154,11 @@ static int add_adapter(const struct oft_files *files, const struct st_tensor *a,
 
     if (!low)
         return error_set(error, ENOMEM, "out of memory");
-    if (r < 1 || a->numel != r * in || b->numel != out * r || st_read_f32(a, 0, a->numel, low) < 0 || st_read_f32(b, 0, b->numel, high) < 0 ||
+    if (r < 1 || a->numel != r * in || b->numel != out * r || st_read_f32(a, 0, a->numel, low) < 0 ||
+        st_read_f32(b, 0, b->numel, high) < 0 ||
         st_not_finite(a) >= 0 || st_not_finite(b) >= 0)
-        return error_set(error, EINVAL, "%s: tensors %s and %s: no adapter of [%lld,%lld] with finite values", files->path[OFT_VISION], a->name,
-                         b->name, (long long)out, (long long)in);
+        return error_set(error, EINVAL, "%s: tensors %s and %s: no adapter of [%lld,%lld] with finite values",
+                         files->path[OFT_VISION], a->name, b->name, (long long)out, (long long)in);
     scale = (float)MIN(r, (int64_t)LARGEST_ALPHA) / (float)r;
     for (int64_t o = 0; o < out; o++)
         for (int64_t k = 0; k < r; k++)
@@ -166,15 +172,18 @@ static int read_tower(const struct oft_files *files, const struct param *param, 
     int r;
 
     if (!value)
-        return error_set(error, ENOENT, "%s: it holds a part of the vision towers, but not %s", files->path[OFT_VISION], param->name);
+        return error_set(error, ENOENT, "%s: it holds a part of the vision towers, but not %s", files->path[OFT_VISION],
+                         param->name);
     if (param->half)
-        return error_set(error, ENOTSUP, "%s: %s is kept as bf16 where it lies, and cannot be replaced", files->path[OFT_VISION], param->name);
+        return error_set(error, ENOTSUP, "%s: %s is kept as bf16 where it lies, and cannot be replaced", files->path[OFT_VISION],
+                         param->name);
     r = read_whole(files, value, param, error);
     a = find_tower(files, param->name, ".lora_A.default.weight");
     b = find_tower(files, param->name, ".lora_B.default.weight");
     if (!a != !b)
         return error_set(error, EINVAL, "%s: %s has one half of an adapter", files->path[OFT_VISION], param->name);
-    return r < 0 || !a || strcmp(param->name + strlen(param->name) - 7, ".weight") != 0 ? r : add_adapter(files, a, b, param, error);
+    return r < 0 || !a || strcmp(param->name + strlen(param->name) - 7, ".weight") != 0 ? r : add_adapter(files, a, b, param,
+            error);
 }
 
 int film_read(struct openvla *model, const struct oft_files *files, struct error *error)

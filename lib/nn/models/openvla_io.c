@@ -45,7 +45,8 @@ static void keep_halves(struct openvla *model, const struct hf_shards *shards, c
         struct param *p = model->params.list[i];
         const struct st_tensor *tensor = hf_shards_find(shards, p->name);
 
-        p->half = !film_brings(oft, p) && tensor && tensor->dtype == DTYPE_BF16 && p->ndim >= 2 && (p->linear || p->frozen || p == model->w->embedding);
+        p->half = !film_brings(oft, p) && tensor && tensor->dtype == DTYPE_BF16 && p->ndim >= 2 &&
+            (p->linear || p->frozen || p == model->w->embedding);
         if (p->half && (uintptr_t)tensor->data % sizeof(uint16_t) == 0)
             p->bf16 = (uint16_t *)(uintptr_t)tensor->data;
     }

@@ -9,7 +9,8 @@
  *     OFT_LAPLACE   the L1 head as the middle of a Laplace distribution, its scale by a head of its own: what RL can sample from
  *
  * On disk: the directory of an OpenVLA, beside it action_head.safetensors, proprio_projector.safetensors, scale_head.safetensors
- * vision_backbone.safetensors (FiLM), or what the original training script left (action_head--STEP_checkpoint.pt ...). config.json may say
+ * vision_backbone.safetensors (FiLM), or what the original training script left (action_head--STEP_checkpoint.pt ...).
+ * config.json may say
  *     "gantry_oft": {"kind": "l1", "chunk": 8, "images": 2}
  * which otherwise is: l1, 8 (25 for 14 dims), 2 pictures with a robot state and 1 without. kind "none" makes it an OpenVLA again.
  * Thread rule as in openvla.h.  Failure rule: -errno with one line that names file and tensor. */
@@ -31,11 +32,13 @@ int oft_make_tokens(struct openvla *model, int chunk);          /* OFT_TOKENS: n
 int oft_add_action_head(struct openvla *model, int chunk, int width, int blocks, uint64_t seed);
 int oft_add_state(struct openvla *model, int numbers, uint64_t seed);
 int oft_add_scale_head(struct openvla *model, int width, float log_scale, uint64_t seed);
-/* Modulation of the vision towers by the words (FiLM, OpenVLA-OFT+): all zero, which changes nothing, where it is not yet. -EINVAL: no OFT. */
+/* Modulation of the vision towers by the words (FiLM, OpenVLA-OFT+): all zero, which changes nothing, where it is not yet.
+ * -EINVAL: no OFT. */
 int oft_add_film(struct openvla *model);
 /* Has it parts beside the checkpoint that are trained whole, also with adapters: heads, the robot state's projector, FiLM? */
 bool oft_trains_whole(const struct openvla *model);
-/* The values of those parts from the side files of `dir`, as far as there are any, in place of what they are. -EINVAL: for another base. */
+/* The values of those parts from the side files of `dir`, as far as there are any, in place of what they are. -EINVAL: for
+ * another base. */
 int oft_read_trained(struct openvla *model, const char *dir, struct error *error);
 /* Write the side files of `dir`. */
 int oft_save(const struct openvla *model, const char *dir, enum dtype dtype, struct error *error);

@@ -92,8 +92,8 @@ static int read_results(struct openvla_session *s, const struct context *c, stru
 
     *ret = (struct read) {
         .logits = c->logits ? (float *)tape_values(t, c->logits) : NULL,        /* overwritten: nobody reads them again */
-        .actions = c->actions ? tape_values(t, c->actions) : NULL, .log_scale = c->log_scale ? tape_values(t, c->log_scale) : NULL,
-        .value = c->value ? tape_values(t, c->value) : NULL,
+        .actions = c->actions ? tape_values(t, c->actions) : NULL,
+        .log_scale = c->log_scale ? tape_values(t, c->log_scale) : NULL, .value = c->value ? tape_values(t, c->value) : NULL,
     };
     return t->error;
 }

@@ -261,7 +261,8 @@ static int settle(struct openvla *model, const char *dir, const struct oft_files
     if (c->kind == OFT_UNSAID)
         c->kind = !files->path[OFT_ACTION_HEAD] ? OFT_NONE : files->path[OFT_SCALE_HEAD] ? OFT_LAPLACE : OFT_L1;
     if (c->kind == OFT_NONE && said_nothing && files->path[OFT_VISION])
-        return error_set(error, ENOENT, "%s: modulated vision towers (FiLM), but no action_head beside them: the kind is unknown; say "
+        return error_set(error, ENOENT,
+                         "%s: modulated vision towers (FiLM), but no action_head beside them: the kind is unknown; say "
                          "\"gantry_oft\": {\"kind\": \"tokens\"} in config.json, or none to leave them out", files->path[OFT_VISION]);
     if (c->kind == OFT_NONE) {
         *c = (struct oft_config){.kind = OFT_NONE};
@@ -328,7 +329,8 @@ static bool is_of(const struct param *param, enum oft_file file)
 {
     size_t length = strlen(file_names[file]);
 
-    return !strncmp(param->name, file_names[file], length) && param->name[length] == '.' && (file != OFT_VISION || film_is(param));
+    return !strncmp(param->name, file_names[file], length) && param->name[length] == '.' &&
+        (file != OFT_VISION || film_is(param));
 }
 
 static int fits(const struct openvla *model, const struct oft_files *files, enum oft_file f, struct error *error)
@@ -348,7 +350,8 @@ static int fits(const struct openvla *model, const struct oft_files *files, enum
                              tensor ? "another shape or dtype" : "missing", (long long)param->numel);
         n++;
     }
-    return n ? 0 : error_set(error, EINVAL, "%s: the base %s has no such part: it is for another one", files->path[f], model->dir);
+    return n ? 0 : error_set(error, EINVAL, "%s: the base %s has no such part: it is for another one", files->path[f],
+                             model->dir);
 }
 
 bool oft_trains_whole(const struct openvla *model)
@@ -407,7 +410,8 @@ int oft_save(const struct openvla *model, const char *dir, enum dtype dtype, str
             if (!is_of(param, (enum oft_file)f))
                 continue;
             list[n] =
-                (struct st_write){.name = f == OFT_VISION ? param->name : param->name + length + 1, .dtype = dtype, .ndim = param->ndim, .values = param->value};
+                (struct st_write){.name = f == OFT_VISION ? param->name : param->name + length + 1, .dtype = dtype,
+                                  .ndim = param->ndim, .values = param->value};
             memcpy(list[n++].dim, param->dim, sizeof(param->dim));
         }
         if ((size_t)snprintf(path, sizeof(path), "%s/%s.safetensors", dir, file_names[f]) >= sizeof(path))

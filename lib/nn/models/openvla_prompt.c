@@ -33,8 +33,8 @@ int openvla_reward_prompt_failed(const struct openvla *model, int r, struct erro
     if (r != -E2BIG)
         return openvla_prompt_failed(model, r, error);
     return error_set(error, E2BIG, "%s: the instruction is too long for the reward model: beside %d pictures of %d patches its prompt may have %d "
-                     "ids, the model's context is %d positions (max_position_embeddings); a shorter prm.history helps", model->dir,
-                     c->reward_history + 2, c->patches, MAX(reward_room(c), 0), c->max_positions);
+                     "ids, the model's context is %d positions (max_position_embeddings); a shorter prm.history helps",
+                     model->dir, c->reward_history + 2, c->patches, MAX(reward_room(c), 0), c->max_positions);
 }
 
 int openvla_prompt_failed(const struct openvla *model, int r, struct error *error)

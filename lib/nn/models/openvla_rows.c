@@ -188,7 +188,8 @@ static void put_words(struct openvla_rows *l, const struct openvla_config *c, co
 /* The item goes on behind its beginning: with another picture or more text. */
 static bool begin_alike(const struct openvla_config *c, const struct openvla_item *a, const struct openvla_item *b)
 {
-    return (!c->oft.film || same_prompt(a, b)) && a->images[0] == b->images[0] && a->prompt[0] == b->prompt[0] && a->n_images + a->n_prompt > 2 &&
+    return (!c->oft.film || same_prompt(a, b)) && a->images[0] == b->images[0] && a->prompt[0] == b->prompt[0] &&
+        a->n_images + a->n_prompt > 2 &&
            b->n_images + b->n_prompt > 2;
 }
 

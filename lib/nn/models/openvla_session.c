@@ -106,8 +106,8 @@ int session_reserve_kv(struct openvla_session *s, int capacity)
     s->capacity = capacity;
     for (int i = 0; i < s->config.layers; i++)
         s->cache[i] = (struct kv_cache) {
-            .k = (float *)(kv + 2 * (size_t)i * one), .v = (float *)(kv + (2 * (size_t)i + 1) * one), .slots = s->max_batch, .capacity = capacity,
-            .width = s->config.hidden, .length = s->length,
+            .k = (float *)(kv + 2 * (size_t)i * one), .v = (float *)(kv + (2 * (size_t)i + 1) * one), .slots = s->max_batch,
+            .capacity = capacity, .width = s->config.hidden, .length = s->length,
         };
     return 0;
 }
@@ -143,7 +143,8 @@ static int step_key(struct openvla_session *s, const struct openvla *model, bool
 {
     const struct openvla_config *c = &model->config;
     const float *rope;
-    int r = rope_table_cover(&s->tape.rope, c->rope_theta, c->hidden / c->heads, s->capacity - 1);      /* a replay looks no further */
+    int r = rope_table_cover(&s->tape.rope, c->rope_theta, c->hidden / c->heads, s->capacity - 1);      /* a replay looks no
+                                                                                                         * further */
 
     rope = r < 0 ? NULL : rope_table_on(s->tape.rope, s->tape.on);
     if (!rope)

@@ -28,7 +28,7 @@ int session_reserve_kv(struct openvla_session *s, int capacity);
 /* One pass on the session's tape; when it does not fit, a dry run finds the size and it runs again. `pass` puts everything
  * the caller wants on the tape and returns tape->error when the tape failed. */
 int session_run(struct openvla_session *s, int (*pass)(struct openvla_session *s, void *arg), void *arg);
-/* A decoding step of all active rows: as session_run, or on a device by replaying the graph of a step like it. `logits` is where the
- * pass puts what it made. */
+/* A decoding step of all active rows: as session_run, or on a device by replaying the graph of a step like it. `logits` is where
+ * the pass puts what it made. */
 int session_step(struct openvla_session *s, const struct openvla *model, bool action_only,
                  int (*pass)(struct openvla_session *s, void *arg), void *arg, struct tensor **logits);

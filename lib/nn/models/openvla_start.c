@@ -62,8 +62,9 @@ int openvla_start_base(const char *dir, const char *given, char ret[PATH_MAX], s
     if (!has(found, "config.json"))
         return error_set(error, ENOENT, "%s: no config.json in it: name the directory of the base that the adapter %s was trained on", found, dir);
     if (strcmp(found, dir) && openvla_start_is_adapter(found))
-        return error_set(error, EINVAL, "%s is an adapter itself, and cannot be the base of %s: `gantry model merge` makes a checkpoint of it", found,
-                         dir);
+        return error_set(error, EINVAL,
+                         "%s is an adapter itself, and cannot be the base of %s: `gantry model merge` makes a checkpoint of it",
+                         found, dir);
     memcpy(ret, found, sizeof(found));
     return 0;
 }
@@ -96,7 +97,8 @@ static bool is_replaced(const char *name, const char *adapter)
     for (size_t i = 0; i < ARRAY_SIZE(heads); i++) {
         size_t n = strlen(heads[i]);
 
-        if (!strncmp(name, heads[i], n) && (!strcmp(name + n, ".safetensors") || !strncmp(name + n, "--", 2)) && has_head(adapter, i))
+        if (!strncmp(name, heads[i], n) && (!strcmp(name + n, ".safetensors") || !strncmp(name + n, "--", 2)) &&
+            has_head(adapter, i))
             return true;
     }
     return false;
@@ -105,8 +107,8 @@ static bool is_replaced(const char *name, const char *adapter)
 /* What lies beside a model and is not of it, or is another's here. */
 static bool stays_behind(const char *name, const char *adapter)
 {
-    static const char *const names[] = {"manifest.json", "base.json", "train_state.safetensors", "training.json", "adapter_config.json",
-                                        "adapter_model.safetensors"};
+    static const char *const names[] = {"manifest.json", "base.json", "train_state.safetensors", "training.json",
+                                        "adapter_config.json", "adapter_model.safetensors"};
 
     for (size_t i = 0; i < ARRAY_SIZE(names); i++)
         if (!strcmp(name, names[i]))

@@ -73,8 +73,8 @@ int qwen_vl_load_halves(const char *dir, int64_t from, struct qwen_vl **ret, str
  * the adapters (adapter_model.safetensors, adapter_config.json) and reward_config.json. Load reads all of it. Durable when the
  * directory is (base/staged_dir.h). */
 int qwen_vl_save(const struct qwen_vl *model, const char *dir, const char *dtype, struct error *error);
-/* What was trained alone: head, adapters, reward_config.json, and base.json, which names `base`: seen from dir, the directory of the
- * backbone as it is in memory, with its manifest.json. */
+/* What was trained alone: head, adapters, reward_config.json, and base.json, which names `base`: seen from dir, the directory of
+ * the backbone as it is in memory, with its manifest.json. */
 int qwen_vl_save_trained(const struct qwen_vl *model, const char *dir, struct error *error);
 /* What qwen_vl_save_trained names from here on; NULL: nothing. -ENOMEM. */
 int qwen_vl_set_base(struct qwen_vl *model, const char *base);

@@ -37,7 +37,8 @@ static float frequency(float theta, int i, int64_t dim)
     return (float)(1.0 / (double)powf(theta, (float)(2 * i) / (float)dim));
 }
 
-/* cos and sin of position times frequency, for positions below n: [n][count][2], in tape memory. A pass has few positions and many rows. */
+/* cos and sin of position times frequency, for positions below n: [n][count][2], in tape memory. A pass has few positions and
+ * many rows. */
 static const float *angles(struct tape *tape, float theta, int64_t dim, int n, int count)
 {
     float *all = tape_alloc(tape, (size_t)n * (size_t)count * 2 * sizeof(*all));
@@ -80,7 +81,8 @@ float *qwen_text_table(const struct qwen_vl_config *c, struct tape *tape, int32_
     all = angles(tape, c->rope_theta, dim, last + 1, half);
     for (int64_t r = 0; table && all && r < n; r++)
         for (int i = 0; i < half; i++)
-            put_angle(table + r * dim, dim, i, all + 2 * ((int64_t)position[axis_of(c->section, i)][rows ? rows[r] : r] * half + i));
+            put_angle(table + r * dim, dim, i,
+                      all + 2 * ((int64_t)position[axis_of(c->section, i)][rows ? rows[r] : r] * half + i));
     return table;
 }
 

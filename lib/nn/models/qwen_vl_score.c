@@ -4,7 +4,8 @@
 
 #include "nn/models/qwen_vl_internal.h"
 
-/* Prompts of a pass, which share their pictures: activations stay in a CPU's caches, a device wants many rows at once; any number gives the same bits. */
+/* Prompts of a pass, which share their pictures: activations stay in a CPU's caches, a device wants many rows at once; any number
+ * gives the same bits. */
 enum { HERE = 8, THERE = 32 };
 
 struct qwen_session { struct tape tape; };

@@ -8,7 +8,8 @@ struct rows {
 };
 
 /* Of x + what the attention of the layer says. */
-static struct tensor *mlp(const struct qwen_vl *model, struct tape *tape, struct tensor *x, struct tensor *attention, const struct qwen_layer *l)
+static struct tensor *mlp(const struct qwen_vl *model, struct tape *tape, struct tensor *x, struct tensor *attention,
+                          const struct qwen_layer *l)
 {
     struct tensor *h = op_residual_rmsnorm(tape, x, attention, l->norm2, model->config.rms_eps, &x), *both[2];
 

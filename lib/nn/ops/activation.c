@@ -3,7 +3,8 @@
 
 struct activation { struct tensor *x, *up, *y; };       /* up: SwiGLU only */
 
-static struct activation *activation_new(struct tape *t, struct tensor *x, struct tensor *up, void (*backward)(struct tape *, void *))
+static struct activation *activation_new(struct tape *t, struct tensor *x, struct tensor *up,
+                                         void (*backward)(struct tape *, void *))
 {
     struct activation *c;
 

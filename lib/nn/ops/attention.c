@@ -72,8 +72,10 @@ static bool on_device(struct tape *t, const struct attend *c, struct device_atte
         alike = alike && rows_of(c->asking, i) == rows_of(c->asking, 0) && rows_of(c->start, i) == rows_of(c->start, 0);
     }
     *ret = (struct device_attention) {
-        .n = c->n, .heads = c->heads, .group = c->group, .dim = dim, .causal = c->causal, .scale = 1.0f / sqrtf((float)dim), .start = start,
-        .asking = asks, .start_here = c->start, .asking_here = c->asking, .longest = longest(c), .longest_asking = asking, .q_rows = c->q->rows, .alike = alike, .q_stride = c->q->cols, .kv_stride = c->k->cols,
+        .n = c->n, .heads = c->heads, .group = c->group, .dim = dim, .causal = c->causal, .scale = 1.0f / sqrtf((float)dim),
+        .start = start,
+        .asking = asks, .start_here = c->start, .asking_here = c->asking, .longest = longest(c), .longest_asking = asking,
+        .q_rows = c->q->rows, .alike = alike, .q_stride = c->q->cols, .kv_stride = c->k->cols,
         .out_stride = c->y->cols, .q = at_activation(t, c->q->x, c->q_at), .k = at_activation(t, c->k->x, c->k_at),
         .v = at_activation(t, c->v->x, c->v_at), .out = c->y->x, .lse = c->lse,
     };
@@ -205,8 +207,8 @@ struct tensor *op_attention(struct tape *t, struct tensor *q, struct tensor *k, 
     return attend_apart(t, q, k, v, spans, spans, heads, mask);
 }
 
-struct tensor *op_attention_tail(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans, struct spans tail,
-                                 int heads)
+struct tensor *op_attention_tail(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans,
+                                 struct spans tail, int heads)
 {
     return attend_apart(t, q, k, v, spans, tail, heads, ATTENTION_CAUSAL);
 }
@@ -220,6 +222,6 @@ struct tensor *op_attention_qkv(struct tape *t, struct tensor *qkv, struct spans
     width = qkv->cols / 3;
     if (qkv->cols % 3)
         return op_fail(t, -EINVAL);
-    return attend(t, (struct attend) {.q = qkv, .k = qkv, .v = qkv, .k_at = width, .v_at = 2 * width, .heads = heads, .group = 1}, spans, spans,
-                  width, mask);
+    return attend(t, (struct attend) {.q = qkv, .k = qkv, .v = qkv, .k_at = width, .v_at = 2 * width, .heads = heads, .group = 1},
+                  spans, spans, width, mask);
 }

@@ -9,7 +9,8 @@ static void clamp_backward(struct tape *tape, void *context)
     float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
 
     if (dx && tape->on) {
-        ON(tape, activation_backward, type_of(tape), DEVICE_CLAMP, dx, c->y->g, c->x->x, c->y->rows * c->y->cols, c->low, c->high);
+        ON(tape, activation_backward, type_of(tape), DEVICE_CLAMP, dx, c->y->g, c->x->x, c->y->rows * c->y->cols, c->low,
+           c->high);
         return;
     }
     for (int64_t i = 0; dx && i < c->y->rows * c->y->cols; i++)

@@ -73,7 +73,8 @@ struct tensor *op_repeat(struct tape *t, struct tensor *x, int64_t width, int64_
         int64_t from = k / times * width;
 
         if (t->on)
-            ON(t, copy_rows, type_of(t), at_activation(t, y->x, k * width), y->cols, at_activation(t, x->x, from), x->cols, x->rows, width, false);
+            ON(t, copy_rows, type_of(t), at_activation(t, y->x, k * width), y->cols, at_activation(t, x->x, from), x->cols,
+               x->rows, width, false);
         for (int64_t i = 0; i < x->rows && !t->on; i++)
             memcpy(y->x + i * y->cols + k * width, x->x + i * x->cols + from, (size_t)width * sizeof(float));
     }

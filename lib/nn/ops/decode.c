@@ -6,7 +6,8 @@
 #include "nn/rope_table.h"
 
 /* Rows for the cache: of its width, each to a place that it has. */
-static int check_rows(struct tape *t, const struct kv_cache *cache, const struct tensor *k, const struct tensor *v, const int32_t *slot, const int32_t *position)
+static int check_rows(struct tape *t, const struct kv_cache *cache, const struct tensor *k, const struct tensor *v,
+                      const int32_t *slot, const int32_t *position)
 {
     if (!k || !v)
         return t->error ? t->error : -EINVAL;
@@ -18,7 +19,8 @@ static int check_rows(struct tape *t, const struct kv_cache *cache, const struct
     return 0;
 }
 
-int op_kv_append(struct tape *t, struct kv_cache *cache, struct tensor *k, struct tensor *v, const int32_t *slot, const int32_t *position)
+int op_kv_append(struct tape *t, struct kv_cache *cache, struct tensor *k, struct tensor *v, const int32_t *slot,
+                 const int32_t *position)
 {
     int64_t size = (int64_t)cache->capacity * cache->width;
     int r = check_rows(t, cache, k, v, slot, position);
@@ -29,20 +31,23 @@ int op_kv_append(struct tape *t, struct kv_cache *cache, struct tensor *k, struc
         const int32_t *slots = send_ints(t, slot, k->rows), *positions = send_ints(t, position, k->rows);
 
         if (slots && positions)
-            ON(t, kv_append, type_of(t), cache->k, cache->v, k->x, v->x, slots, positions, k->rows, cache->width, cache->capacity);
+            ON(t, kv_append, type_of(t), cache->k, cache->v, k->x, v->x, slots, positions, k->rows, cache->width,
+               cache->capacity);
         return t->error;
     }
     for (int64_t i = 0, n; i < k->rows; i += n) {
         for (n = 1; i + n < k->rows && slot[i + n] == slot[i] && position[i + n] == position[i] + n; n++)
             ;       /* a run of neighbours */
-        memcpy(cache->v + slot[i] * size + (int64_t)position[i] * cache->width, v->x + i * v->cols, (size_t)(n * v->cols) * sizeof(float));
-        cpu_kernels()->transpose(cache->k + slot[i] * size + position[i], cache->capacity, k->x + i * k->cols, k->cols, n, k->cols);
+        memcpy(cache->v + slot[i] * size + (int64_t)position[i] * cache->width, v->x + i * v->cols,
+               (size_t)(n * v->cols) * sizeof(float));
+        cpu_kernels()->transpose(cache->k + slot[i] * size + position[i], cache->capacity, k->x + i * k->cols, k->cols, n,
+                                 k->cols);
     }
     return 0;
 }
 
-int op_rope_append(struct tape *t, struct kv_cache *cache, struct tensor *q, struct tensor *k, struct tensor *v, const int32_t *slot, const int32_t *position,
-                   int heads, float theta)
+int op_rope_append(struct tape *t, struct kv_cache *cache, struct tensor *q, struct tensor *k, struct tensor *v,
+                   const int32_t *slot, const int32_t *position, int heads, float theta)
 {
     int64_t dim = cache->width / heads, last = 0;
     const int32_t *slots, *positions;
@@ -68,7 +73,8 @@ int op_rope_append(struct tape *t, struct kv_cache *cache, struct tensor *q, str
     positions = send_ints(t, position, k->rows);
     table = rope_table_on(t->rope, t->on);
     if (slots && positions && table)
-        ON(t, rope_append, type_of(t), q->x, k->x, v->x, cache->k, cache->v, slots, positions, table, k->rows, heads, dim, cache->capacity);
+        ON(t, rope_append, type_of(t), q->x, k->x, v->x, cache->k, cache->v, slots, positions, table, k->rows, heads, dim,
+           cache->capacity);
     else
         op_fail(t, -ENOMEM);
     return t->error;

@@ -50,7 +50,8 @@ struct tensor *op_embedding(struct tape *t, const struct param *table, const int
         bool half = !table->on_f32;
 
         if (sent)
-            ON(t, embedding, type_of(t), y->x, half ? DEVICE_BF16 : DEVICE_F32, half ? table->on_bf16 : table->on_f32, sent, n, d);
+            ON(t, embedding, type_of(t), y->x, half ? DEVICE_BF16 : DEVICE_F32, half ? table->on_bf16 : table->on_f32, sent, n,
+               d);
     }
     return t->error ? NULL : y;
 }

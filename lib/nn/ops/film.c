@@ -1,5 +1,5 @@
-/* film.c - feature-wise modulation: every row of a picture times 1 + gamma, plus beta, of that picture. And the means over rows that
- * such conditions are made of. */
+/* film.c - feature-wise modulation: every row of a picture times 1 + gamma, plus beta, of that picture. And the means over rows
+ * that such conditions are made of. */
 #include "nn/ops/op.h"
 
 struct film { struct tensor *x, *gamma, *beta, *y; int n; };
@@ -33,7 +33,8 @@ static void film_backward(struct tape *tape, void *context)
     const struct cpu_kernels *cpu = cpu_kernels();
     int64_t cols = c->x->cols, rows = c->x->rows / c->n;
     float *dx = c->x->wants ? tape_gradient(tape, c->x) : NULL;
-    float *dgamma = c->gamma->wants ? tape_gradient(tape, c->gamma) : NULL, *dbeta = c->beta->wants ? tape_gradient(tape, c->beta) : NULL;
+    float *dgamma = c->gamma->wants ? tape_gradient(tape, c->gamma) : NULL,
+        *dbeta = c->beta->wants ? tape_gradient(tape, c->beta) : NULL;
     float *sums = tape_scratch(tape, 4 * cols);
 
     if (!sums)

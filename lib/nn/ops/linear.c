@@ -1,7 +1,7 @@
 /* linear.c - y = x W^T + b and its rows-only form. Forward and dx use the packed weight; dW += dy^T x packs x.
  *
- * A weight kept as bf16 is widened into panels in scratch, a few columns of the result at a time. Fast weights (param.h) multiply in
- * bf16, and the kernel makes panels of one kept as bf16 itself.
+ * A weight kept as bf16 is widened into panels in scratch, a few columns of the result at a time. Fast weights (param.h) multiply
+ * in bf16, and the kernel makes panels of one kept as bf16 itself.
  * A weight with an adapter adds scale (x A^T) B^T: a linear op with A, then one that adds to y what is there already. */
 #include "nn/gemm_pack.h"
 #include "nn/ops/linear.h"
@@ -32,7 +32,8 @@ static void widened_gemm(struct gemm g)
         g.n = MIN(step, n - n0);
         g.c = c + n0;
         g.bias = bias ? bias + n0 : NULL;
-        cpu_kernels()->gemm_pack_bf16(panels, g.halves + (g.half_transposed ? n0 * g.half_row : n0), g.half_row, g.k, g.n, g.half_transposed);
+        cpu_kernels()->gemm_pack_bf16(panels, g.halves + (g.half_transposed ? n0 * g.half_row : n0), g.half_row, g.k, g.n,
+                                      g.half_transposed);
         cpu_kernels()->gemm(&g);
     }
 }
@@ -85,8 +86,8 @@ static void weight_gradient(const struct linear *c, float *dweight, float *scrat
 {
     const struct cpu_kernels *cpu = cpu_kernels();
     int64_t rows = c->x->rows, in = c->x->cols, out = c->y->cols;
-    struct gemm g = {.m = out, .n = in, .k = rows, .a = c->y->g, .a_row = 1, .a_k = out, .c = dweight + c->first * in, .c_row = in,
-                     .add = true, .scratch = scratch + x_panels(c->weight, rows, in)};
+    struct gemm g = {.m = out, .n = in, .k = rows, .a = c->y->g, .a_row = 1, .a_k = out, .c = dweight + c->first * in,
+                     .c_row = in, .add = true, .scratch = scratch + x_panels(c->weight, rows, in)};
 
     if (c->weight->fast) {
         cpu->gemm_bf16_pack((uint32_t *)scratch, c->x->x, in, rows, in, false);
@@ -103,7 +104,8 @@ static void input_gradient(const struct linear *c, float *dx, bool add, float *s
 {
     const struct param *weight = c->weight;
     int64_t rows = c->x->rows, in = c->x->cols, out = c->y->cols, first = c->first;
-    struct gemm g = {.m = rows, .n = in, .k = out, .a = c->y->g, .a_row = out, .a_k = 1, .c = dx, .c_row = in, .add = add, .scratch = scratch};
+    struct gemm g = {.m = rows, .n = in, .k = out, .a = c->y->g, .a_row = out, .a_k = 1, .c = dx, .c_row = in, .add = add,
+                     .scratch = scratch};
 
     if (begins_inside(weight, first)) {
         for (int64_t i = 0; i < rows; i++) {
@@ -171,7 +173,8 @@ void linear_gemm_on(struct tape *t, struct device_gemm g)
 struct device_gemm linear_gemm(const struct tape *t, const struct linear *c, bool add)
 {
     struct device_gemm g = {
-        .m = c->x->rows, .n = c->y->cols, .k = inputs(c), .a = at_activation(t, c->x->x, c->column), .a_row = c->x->cols, .a_type = type_of(t), .b_transposed = true,
+        .m = c->x->rows, .n = c->y->cols, .k = inputs(c), .a = at_activation(t, c->x->x, c->column), .a_row = c->x->cols,
+        .a_type = type_of(t), .b_transposed = true,
         .c = c->y->x, .c_row = c->y->cols, .c_type = type_of(t), .alpha = c->times, .add = add,
         .bias = c->bias ? c->bias->on_f32 : NULL, .bias_half = c->bias ? c->bias->on_bf16 : NULL,
     };
@@ -196,7 +199,8 @@ static void backward_on(struct tape *tape, const struct linear *c)
         ON(tape, column_sum, type, dbias, c->y->g, out, rows, out);
     if (dweight)
         linear_gemm_on(tape, (struct device_gemm) {
-            .m = out, .n = in, .k = rows, .a = c->y->g, .a_row = out, .a_type = type, .a_transposed = true, .b = c->x->x, .b_row = in,
+            .m = out, .n = in, .k = rows, .a = c->y->g, .a_row = out, .a_type = type, .a_transposed = true, .b = c->x->x,
+            .b_row = in,
             .b_type = type, .c = dweight + c->first * in, .c_row = in, .c_type = DEVICE_F32, .alpha = 1.0f, .add = true,
         });
     if (dx) {
@@ -234,7 +238,8 @@ void linear_product(const struct linear *c, bool add, float *scratch)
     const struct param *weight = c->weight;
     int64_t rows = c->x->rows, in = inputs(c), count = c->y->cols;
     int64_t skip = weight->half ? 0 : c->first % GEMM_PANEL, width = skip + count;
-    struct gemm g = {.m = rows, .n = width, .k = in, .a = c->x->x + c->column, .a_row = c->x->cols, .a_k = 1, .c = skip ? scratch : c->y->x, .c_row = width,
+    struct gemm g = {.m = rows, .n = width, .k = in, .a = c->x->x + c->column, .a_row = c->x->cols, .a_k = 1,
+                     .c = skip ? scratch : c->y->x, .c_row = width,
                      .bias = c->bias ? c->bias->value : NULL, .add = add && !skip, .scratch = scratch + (skip ? rows * width : 0)};
 
     if (weight->half) {
@@ -255,8 +260,8 @@ void linear_product(const struct linear *c, bool add, float *scratch)
 }
 
 /* later: whoever called puts the product on the device; *ret is what it is. */
-static struct tensor *make(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, int64_t first, int64_t count,
-                           float times, bool later, struct linear **ret)
+static struct tensor *make(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, int64_t first,
+                           int64_t count, float times, bool later, struct linear **ret)
 {
     struct tensor *y;
     struct linear *c;
@@ -290,8 +295,8 @@ static struct tensor *make(struct tape *t, struct tensor *x, const struct param 
     return y;
 }
 
-struct tensor *linear_times(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, int64_t first, int64_t count,
-                            float times)
+struct tensor *linear_times(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, int64_t first,
+                            int64_t count, float times)
 {
     struct linear *c;
 
@@ -318,10 +323,13 @@ static void adapter_backward(struct tape *tape, void *context)
         cpu_kernels()->scale(h->g, c->scale, h->rows * h->cols);
 }
 
-bool linear_comes_later(const struct tape *t, const struct param *weight) { return t->on && t->half && weight->lora.a && !t->plain; }
+bool linear_comes_later(const struct tape *t, const struct param *weight) { return t->on && t->half && weight->lora.a &&
+                                                                            !t->plain; }
 
-/* y += scale (x A^T) B^T with B's rows from `first` on, when W has an adapter; base, unless it is NULL, is the product with W, which comes after it. */
-static struct tensor *adapt(struct tape *t, struct tensor *x, const struct param *weight, int64_t first, struct tensor *y, const struct linear *base)
+/* y += scale (x A^T) B^T with B's rows from `first` on, when W has an adapter; base, unless it is NULL, is the product with W,
+ * which comes after it. */
+static struct tensor *adapt(struct tape *t, struct tensor *x, const struct param *weight, int64_t first, struct tensor *y,
+                            const struct linear *base)
 {
     const struct lora *lora = &weight->lora;
     struct tensor *h;
@@ -336,7 +344,8 @@ static struct tensor *adapt(struct tape *t, struct tensor *x, const struct param
         return NULL;
     if (lora->b->dim[0] < first + y->cols || lora->b->numel != lora->b->dim[0] * h->cols)
         return op_fail(t, -EINVAL);
-    *c = (struct adapter) {.up = {.x = h, .y = y, .weight = lora->b, .first = first, .times = 1.0f, .back_times = lora->scale}, .scale = lora->scale};
+    *c = (struct adapter) {.up = {.x = h, .y = y, .weight = lora->b, .first = first, .times = 1.0f, .back_times = lora->scale},
+                           .scale = lora->scale};
     if (t->training && t->planning)
         tape_scratch(t, backward_scratch(lora->b, h->rows, h->cols, first, y->cols));
     note_param(t, lora->b);
@@ -362,7 +371,8 @@ struct tensor *linear_adapt(struct tape *t, struct tensor *x, const struct param
     return adapt(t, x, weight, first, y, NULL);
 }
 
-static struct tensor *with_adapter(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, int64_t first, int64_t count)
+static struct tensor *with_adapter(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias,
+                                   int64_t first, int64_t count)
 {
     bool later = linear_comes_later(t, weight);
     struct linear *base;

@@ -34,7 +34,8 @@ static float *rows_on(struct tape *t, const struct picked *c, float *rows)
     bool half = !c->weight->on_f32;
 
     if (rows && ids)
-        ON(t, embedding, type_of(t), rows, half ? DEVICE_BF16 : DEVICE_F32, half ? c->weight->on_bf16 : c->weight->on_f32, ids, c->y->cols, c->x->cols);
+        ON(t, embedding, type_of(t), rows, half ? DEVICE_BF16 : DEVICE_F32, half ? c->weight->on_bf16 : c->weight->on_f32, ids,
+           c->y->cols, c->x->cols);
     return t->error ? NULL : rows;
 }
 
@@ -43,7 +44,8 @@ static void picked_backward_on(struct tape *t, const struct picked *c)
     int64_t in = c->x->cols, n = c->y->cols;
     float *dx = c->x->wants ? tape_gradient(t, c->x) : NULL, *dweight = param_gradient(t, c->weight);
     float *rows = tape_scratch(t, 2 * n * in), *drows = rows ? rows + n * in : NULL;
-    struct device_gemm g = {.a = c->y->g, .a_row = n, .a_type = type_of(t), .b_row = in, .b_type = type_of(t), .c_row = in, .alpha = 1.0f};
+    struct device_gemm g = {.a = c->y->g, .a_row = n, .a_type = type_of(t), .b_row = in, .b_type = type_of(t), .c_row = in,
+                            .alpha = 1.0f};
     const int32_t *ids;
 
     if (!rows_on(t, c, rows))

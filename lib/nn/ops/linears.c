@@ -1,4 +1,5 @@
-/* linears.c - weights that read the same x: A matrices of their adapters joined (nn/lora_join.h); on a device, when nothing learns, one product for all.
+/* linears.c - weights that read the same x: A matrices of their adapters joined (nn/lora_join.h); on a device, when nothing
+ * learns, one product for all.
  *
  * Decoding a few rows is bound by reading weights, and loses most at the launches in between. */
 #include "nn/lora_join.h"
@@ -14,8 +15,9 @@ static int64_t apart(const void *first, const void *second, const void *last, in
                : 0;
 }
 
-/* n products of one shape, as one where weights and results lie evenly: a launch instead of n, which is what decoding a few rows takes longest for. Every number is
- * a chain of its own, as it is alone; only of a library in strict numerics that is not known. */
+/* n products of one shape, as one where weights and results lie evenly: a launch instead of n, which is what decoding a few rows
+ * takes longest for. Every number is a chain of its own, as it is alone; only of a library in strict numerics that is not
+ * known. */
 static void products_on(struct tape *t, const struct linear *c, int n, bool add)
 {
     struct device_gemm one[LORA_JOIN_MOST], *g = &one[0];
@@ -23,7 +25,8 @@ static void products_on(struct tape *t, const struct linear *c, int n, bool add)
 
     for (int i = 0; i < n; i++) {
         one[i] = linear_gemm(t, &c[i], add);
-        even = even && !one[i].bias && one[i].n == g->n && one[i].k == g->k && one[i].b_type == g->b_type && one[i].alpha == g->alpha;
+        even = even && !one[i].bias && one[i].n == g->n && one[i].k == g->k && one[i].b_type == g->b_type &&
+            one[i].alpha == g->alpha;
     }
     if (even) {
         g->batch = n;
@@ -68,9 +71,10 @@ static bool add_joined(struct tape *t, struct tensor *h, const struct lora_join 
     return !t->error;
 }
 
-/* On a device, when nothing learns: results one behind the other, so that one product can make them all. A dry run counts the same. join: with what its adapters
- * make of x, which is h. */
-static bool linears_on(struct tape *t, struct tensor *x, const struct lora_join *join, struct tensor *h, const struct linear_use *use, int n, struct tensor **ret)
+/* On a device, when nothing learns: results one behind the other, so that one product can make them all. A dry run counts the
+ * same. join: with what its adapters make of x, which is h. */
+static bool linears_on(struct tape *t, struct tensor *x, const struct lora_join *join, struct tensor *h,
+                       const struct linear_use *use, int n, struct tensor **ret)
 {
     bool later = join && linear_comes_later(t, use[0].weight);
     struct linear c[LORA_JOIN_MOST];
@@ -92,7 +96,8 @@ static bool linears_on(struct tape *t, struct tensor *x, const struct lora_join 
     return !t->error && (!join || later || add_joined(t, h, join, false, ret));
 }
 
-static bool joined(struct tape *t, struct tensor *x, const struct lora_join *join, const struct linear_use *use, struct tensor **ret)
+static bool joined(struct tape *t, struct tensor *x, const struct lora_join *join, const struct linear_use *use,
+                   struct tensor **ret)
 {
     float scale = use[0].weight->lora.scale;
     struct tensor *h = linear_times(t, x, &join->a, NULL, 0, join->a.dim[0], scale);
@@ -121,7 +126,8 @@ static uintptr_t place(const struct lora_join *join, const struct param *weight)
 }
 
 /* Nothing learns. Weights are taken in the order in which they lie, for that is how one product can take them all. */
-static bool served(struct tape *t, struct tensor *x, const struct lora_join *join, const struct linear_use *use, int n, struct tensor **ret)
+static bool served(struct tape *t, struct tensor *x, const struct lora_join *join, const struct linear_use *use, int n,
+                   struct tensor **ret)
 {
     struct linear_use sorted[LORA_JOIN_MOST];
     struct tensor *made[LORA_JOIN_MOST] = {NULL};

@@ -15,8 +15,8 @@ static void layernorm_backward(struct tape *tape, void *context)
     if (tape->error)
         return;
     if (tape->on) {
-        ON(tape, layernorm_backward, type_of(tape), dx, param_gradient(tape, c->weight), param_gradient(tape, c->bias), c->y->g, c->x->x,
-           c->weight->on_f32, c->mean, c->rstd, c->x->rows, c->x->cols);
+        ON(tape, layernorm_backward, type_of(tape), dx, param_gradient(tape, c->weight), param_gradient(tape, c->bias), c->y->g,
+           c->x->x, c->weight->on_f32, c->mean, c->rstd, c->x->rows, c->x->cols);
         return;
     }
     cpu_kernels()->layernorm_backward(dx, param_gradient(tape, c->weight), param_gradient(tape, c->bias), c->y->g, c->x->x,
@@ -31,8 +31,8 @@ static void rmsnorm_backward(struct tape *tape, void *context)
     if (tape->error)
         return;
     if (tape->on) {
-        ON(tape, rmsnorm_backward, type_of(tape), dx, param_gradient(tape, c->weight), c->y->g, c->x->x, c->weight->on_f32, c->rstd, c->x->rows,
-           c->x->cols);
+        ON(tape, rmsnorm_backward, type_of(tape), dx, param_gradient(tape, c->weight), c->y->g, c->x->x, c->weight->on_f32,
+           c->rstd, c->x->rows, c->x->cols);
         return;
     }
     cpu_kernels()->rmsnorm_backward(dx, param_gradient(tape, c->weight), c->y->g, c->x->x, c->weight->value, c->rstd, c->x->rows,
@@ -86,10 +86,11 @@ struct tensor *op_rmsnorm(struct tape *t, struct tensor *x, const struct param *
     return c->y;
 }
 
-struct tensor *op_residual_rmsnorm(struct tape *t, struct tensor *residual, struct tensor *branch, const struct param *weight, float eps,
-                                   struct tensor **ret_sum)
+struct tensor *op_residual_rmsnorm(struct tape *t, struct tensor *residual, struct tensor *branch, const struct param *weight,
+                                   float eps, struct tensor **ret_sum)
 {
-    bool alone = !t->on || t->training || t->planning || !residual || !branch || residual->rows != branch->rows || residual->cols != branch->cols;
+    bool alone = !t->on || t->training || t->planning || !residual || !branch || residual->rows != branch->rows ||
+        residual->cols != branch->cols;
     struct tensor *sum = alone ? op_residual(t, residual, branch, NULL) : tape_tensor(t, branch->rows, branch->cols);
     struct norm *c;
 
@@ -99,17 +100,20 @@ struct tensor *op_residual_rmsnorm(struct tape *t, struct tensor *residual, stru
     c = norm_new(t, sum, weight, NULL);
     if (!c)
         return NULL;
-    ON(t, residual_rmsnorm, type_of(t), c->y->x, sum->x, c->rstd, residual->x, branch->x, weight->on_f32, eps, sum->rows, sum->cols);
+    ON(t, residual_rmsnorm, type_of(t), c->y->x, sum->x, c->rstd, residual->x, branch->x, weight->on_f32, eps, sum->rows,
+       sum->cols);
     return c->y;
 }
 
-int op_add_rmsnorm(struct tape *t, struct tensor *x, struct tensor *branch, const struct param *weight, float eps, struct tensor *y)
+int op_add_rmsnorm(struct tape *t, struct tensor *x, struct tensor *branch, const struct param *weight, float eps,
+                   struct tensor *y)
 {
     float *rstd;
 
     if (!x || !branch || !y)
         return t->error ? t->error : -EINVAL;
-    if (x->rows != branch->rows || x->cols != branch->cols || y->rows != x->rows || y->cols != x->cols || weight->numel != x->cols || t->training)
+    if (x->rows != branch->rows || x->cols != branch->cols || y->rows != x->rows || y->cols != x->cols ||
+        weight->numel != x->cols || t->training)
         return t->error = -EINVAL;
     rstd = tape_scratch(t, x->rows);
     if (t->error || t->planning)

@@ -54,8 +54,8 @@ static inline const int32_t *send_ints(struct tape *t, const int32_t *x, int64_t
     const void *sent = device_send(t->on, x, (size_t)n * sizeof(*x));
     return sent ? sent : op_fail(t, -ENOMEM);
 }
-/* The gradients of a few tensors, which may be one: there from now on. *ret_add: they hold numbers, or zeros, to be added to; on a device where all are asked
- * for the first time false, and what they hold is nobody's. false: tape->error. */
+/* The gradients of a few tensors, which may be one: there from now on. *ret_add: they hold numbers, or zeros, to be added to; on
+ * a device where all are asked for the first time false, and what they hold is nobody's. false: tape->error. */
 static inline bool op_gradients(struct tape *t, struct tensor *const *x, int n, bool *ret_add)
 {
     bool first[4] = {false}, fresh = t->on != NULL;

@@ -1,5 +1,5 @@
-/* op_scatter.c - rows added to rows on a device, without atomics: the host lists, for every row that is added to, who comes and in
- * which order. */
+/* op_scatter.c - rows added to rows on a device, without atomics: the host lists, for every row that is added to, who comes and
+ * in which order. */
 #include "nn/ops/op.h"
 
 struct pair { int32_t to, from; };
@@ -34,7 +34,8 @@ void op_scatter(struct tape *t, enum device_type y_type, float *y, const float *
         return;
     begin[found] = (int32_t)m;
     {
-        const int32_t *sent_rows = send_ints(t, rows, found), *sent_begin = send_ints(t, begin, found + 1), *sent_from = send_ints(t, from, m);
+        const int32_t *sent_rows = send_ints(t, rows, found), *sent_begin = send_ints(t, begin, found + 1),
+        *sent_from = send_ints(t, from, m);
 
         if (sent_rows && sent_begin && sent_from)
             ON(t, scatter, y_type, y, type_of(t), x, sent_rows, sent_begin, sent_from, found, cols);

@@ -1,8 +1,8 @@
 /* patches.c - pictures cut into patches, each a row in the order of the patch convolution's weight (c, ky, kx).
  *
- * A camera that stands still shows the same background again and again: of the patches of 16 steps of the tabletop suite six in ten
- * have been seen before, at the same place, to the last pixel. pictures_look finds them, so that the widest product of the vision
- * towers is computed once for each: a row's numbers do not depend on the rows beside it. */
+ * A camera that stands still shows the same background again and again: of the patches of 16 steps of the tabletop suite six in
+ * ten have been seen before, at the same place, to the last pixel. pictures_look finds them, so that the widest product of the
+ * vision towers is computed once for each: a row's numbers do not depend on the rows beside it. */
 #include "nn/ops/op.h"
 
 enum { LOOK_BACK = 64 };        /* different patches of one place that a new one is held against */

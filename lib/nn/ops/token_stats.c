@@ -20,8 +20,8 @@ static void stats_on(struct tape *t, struct token_context *c)
 
     if (t->error || !target)
         return;
-    ON(t, token_stats, type_of(t), s->log_probs, c->on_device, c->on_device + s->rows, c->on_device + 2 * s->rows, logits->x, target, ref,
-       c->inverse_temperature, s->rows, logits->cols);
+    ON(t, token_stats, type_of(t), s->log_probs, c->on_device, c->on_device + s->rows, c->on_device + 2 * s->rows, logits->x,
+       target, ref, c->inverse_temperature, s->rows, logits->cols);
     read = tape_read(t, c->on_device, 3 * s->rows);
     if (read)
         memcpy(s->logp, read, (size_t)(3 * s->rows) * sizeof(*read));       /* logp, entropy and kl lie in a row */
@@ -54,7 +54,8 @@ static void token_stats_backward(struct tape *tape, void *context)
     }
 }
 
-struct token_stats *op_token_stats(struct tape *t, struct tensor *logits, const int32_t *target, float temperature, const float *ref_logp)
+struct token_stats *op_token_stats(struct tape *t, struct tensor *logits, const int32_t *target, float temperature,
+                                   const float *ref_logp)
 {
     struct token_context *c;
     int32_t *kept;
@@ -76,7 +77,8 @@ struct token_stats *op_token_stats(struct tape *t, struct tensor *logits, const 
     *c = (struct token_context) {
         .stats = {
             .rows = rows, .logp = numbers, .entropy = numbers + rows, .kl = numbers + 2 * rows, .dlogp = numbers + 3 * rows,
-            .dentropy = numbers + 4 * rows, .dkl = numbers + 5 * rows, .log_probs = tape_numbers(t, rows * cols), .there = t->on != NULL,
+            .dentropy = numbers + 4 * rows, .dkl = numbers + 5 * rows, .log_probs = tape_numbers(t, rows * cols),
+            .there = t->on != NULL,
         },
         .logits = logits, .target = kept, .ref = ref_logp, .inverse_temperature = 1.0f / temperature,
     };

@@ -66,7 +66,8 @@ void ISA_NAME(attention)(const struct attention *a)
         for (int64_t i = i0; i < i0 + m; i++)
             a->inverse[i] = softmax_row(a->p + i * padded, a->causal ? a->first + i + 1 : a->rows, padded, a->scale);
         ISA_NAME(gemm)(&(struct gemm) {
-            .m = m, .n = a->dim, .k = seen, .a = p, .a_row = padded, .a_k = 1, .panels = values, .panel_stride = a->rows * GEMM_PANEL,
+            .m = m, .n = a->dim, .k = seen, .a = p, .a_row = padded, .a_k = 1, .panels = values,
+            .panel_stride = a->rows * GEMM_PANEL,
             .c = a->out + i0 * a->out_stride, .c_row = a->out_stride, .scratch = values + padded * wide,
         });
         for (int64_t i = i0; i < i0 + m; i++)
@@ -205,7 +206,8 @@ void ISA_NAME(attention_backward)(const struct attention *a)
             .c = strip, .c_row = padded,
         });
         for (int64_t i = i0; i < i0 + m; i++)
-            score_gradient(ds + i * padded, a->p + i * padded, dot_row(a->dout + i * a->out_stride, a->out + i * a->out_stride, dim),
+            score_gradient(ds + i * padded, a->p + i * padded,
+                           dot_row(a->dout + i * a->out_stride, a->out + i * a->out_stride, dim),
                            a->inverse[i] * a->scale, seen, padded);
         ISA_NAME(gemm)(&(struct gemm) {
             .m = m, .n = dim, .k = seen, .a = strip, .a_row = padded, .a_k = 1, .panels = keys, .panel_stride = rows * GEMM_PANEL,

@@ -36,12 +36,13 @@ void ISA_NAME(residual)(float *y, const float *residual, const float *branch, co
 {
     for (int64_t r = 0; r < rows; r++, y += cols, residual += cols, branch += cols)
         FOR_VECTORS(i, cols)
-            v_store_n(y + i, v_fma(v_load_n(scale + i, cols - i), v_load_n(branch + i, cols - i), v_load_n(residual + i, cols - i)),
+            v_store_n(y + i, v_fma(v_load_n(scale + i, cols - i), v_load_n(branch + i, cols - i),
+                                   v_load_n(residual + i, cols - i)),
                       cols - i);
 }
 
-void ISA_NAME(residual_backward)(float *dbranch, float *dscale, const float *dy, const float *branch, const float *scale, int64_t rows,
-                                 int64_t cols)
+void ISA_NAME(residual_backward)(float *dbranch, float *dscale, const float *dy, const float *branch, const float *scale,
+                                 int64_t rows, int64_t cols)
 {
     FOR_VECTORS(i, cols) {
         int64_t left = cols - i;

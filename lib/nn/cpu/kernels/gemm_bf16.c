@@ -80,7 +80,8 @@ INLINE FAST void tile_run(const struct tile *t, const int rows, const int vector
 static FAST void tile_dispatch(const struct tile *t, int rows, int vectors)
 {
     switch (rows * 16 + vectors) {
-    TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2) TILE(7, 2) TILE(8, 2) TILE(9, 2) TILE(10, 2) TILE(11, 2) TILE(12, 2)
+    TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2) TILE(7, 2) TILE(8, 2) TILE(9, 2) TILE(10, 2) TILE(11,
+            2) TILE(12, 2)
     TILE(1, 8) TILE(2, 8) TILE(3, 8) TILE(1, 4) TILE(2, 4) TILE(3, 4) TILE(4, 4) TILE(5, 4) TILE(6, 4)
     }
 }
@@ -196,8 +197,10 @@ INLINE void turn(uint32_t *to, __m512i words[V_LANES])
     }
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
-        __m512i low0 = _mm512_shuffle_i32x4(words[i], words[i + 4], 0x88), low1 = _mm512_shuffle_i32x4(words[i + 8], words[i + 12], 0x88);
-        __m512i high0 = _mm512_shuffle_i32x4(words[i], words[i + 4], 0xdd), high1 = _mm512_shuffle_i32x4(words[i + 8], words[i + 12], 0xdd);
+        __m512i low0 = _mm512_shuffle_i32x4(words[i], words[i + 4], 0x88),
+        low1 = _mm512_shuffle_i32x4(words[i + 8], words[i + 12], 0x88);
+        __m512i high0 = _mm512_shuffle_i32x4(words[i], words[i + 4], 0xdd),
+            high1 = _mm512_shuffle_i32x4(words[i + 8], words[i + 12], 0xdd);
 
         _mm512_storeu_si512(to + i * GEMM_PANEL, _mm512_shuffle_i32x4(low0, low1, 0x88));
         _mm512_storeu_si512(to + (i + 4) * GEMM_PANEL, _mm512_shuffle_i32x4(high0, high1, 0x88));
@@ -207,8 +210,8 @@ INLINE void turn(uint32_t *to, __m512i words[V_LANES])
 }
 
 /* Numbers k0..k0+kn-1 of columns n0..n0+cols-1 of B, which lies as fp32 or as bf16, to panels (pairs,32) `stride` words apart. */
-INLINE FAST void pack_b(uint32_t *panels, int64_t stride, const float *b, const uint16_t *halves, int64_t row, bool transposed, int64_t k0,
-                        int64_t kn, int64_t n0, int64_t cols)
+INLINE FAST void pack_b(uint32_t *panels, int64_t stride, const float *b, const uint16_t *halves, int64_t row, bool transposed,
+                        int64_t k0, int64_t kn, int64_t n0, int64_t cols)
 {
     int64_t pairs = gemm_pairs(kn);
 
@@ -228,7 +231,8 @@ INLINE FAST void pack_b(uint32_t *panels, int64_t stride, const float *b, const 
                 for (int i = 0; i < V_LANES; i++) {
                     int64_t at = (n0 + j + i) * row + k0 + k;
 
-                    words[i] = i >= left ? _mm512_setzero_si512() : b ? pair_along(b + at, kn - k) : halves_along(halves + at, kn - k);
+                    words[i] = i >= left ? _mm512_setzero_si512() : b ? pair_along(b + at, kn - k) : halves_along(halves + at,
+                            kn - k);
                 }
                 turn(whole ? panel + k / 2 * GEMM_PANEL : part, words);
                 for (int64_t p = k / 2; !whole && p < pairs; p++)
@@ -255,8 +259,8 @@ FAST void ISA_NAME(gemm_bf16_pack)(uint32_t *panels, const float *source, int64_
 /* ---- the loops --------------------------------------------------------------------------------------------- */
 
 /* Strips of rows i0..i0+m-1 against columns n0..to and the block of pairs at k0. */
-static FAST void block_run(const struct gemm *g, struct tile *t, const uint32_t *a, int64_t i0, int64_t m, const uint32_t *b, int64_t k0,
-                           int64_t n0, int64_t to, float *unfinished, int64_t unfinished_row)
+static FAST void block_run(const struct gemm *g, struct tile *t, const uint32_t *a, int64_t i0, int64_t m, const uint32_t *b,
+                           int64_t k0, int64_t n0, int64_t to, float *unfinished, int64_t unfinished_row)
 {
     bool last = k0 + GEMM_BF16_K_BLOCK >= g->k;
     int64_t strips = (m + TILE_M - 1) / TILE_M;
@@ -279,7 +283,8 @@ static FAST void run_packed(const struct gemm *g)
 {
     int64_t padded = gemm_padded(g->n), stride = g->panel_stride ? g->panel_stride : gemm_pairs(g->k) * GEMM_PANEL;
     uint32_t *a = (uint32_t *)g->scratch;
-    float *unfinished = g->scratch + gemm_bf16_a(g->m < GEMM_BF16_ROWS ? g->m : GEMM_BF16_ROWS, g->k < GEMM_BF16_K_BLOCK ? g->k : GEMM_BF16_K_BLOCK);
+    float *unfinished = g->scratch + gemm_bf16_a(g->m < GEMM_BF16_ROWS ? g->m : GEMM_BF16_ROWS,
+                                                 g->k < GEMM_BF16_K_BLOCK ? g->k : GEMM_BF16_K_BLOCK);
 
     for (int64_t k0 = 0; k0 < g->k; k0 += GEMM_BF16_K_BLOCK) {
         int64_t kn = g->k - k0 < GEMM_BF16_K_BLOCK ? g->k - k0 : GEMM_BF16_K_BLOCK;
@@ -297,8 +302,8 @@ static FAST void run_packed(const struct gemm *g)
     }
 }
 
-/* B lies as bf16: some columns, then block by block of k their panels, made once for all rows. So each row of a transposed B is read
- * from its beginning to its end, and what is read once is not thrown away. */
+/* B lies as bf16: some columns, then block by block of k their panels, made once for all rows. So each row of a transposed B is
+ * read from its beginning to its end, and what is read once is not thrown away. */
 static FAST void run_halves(const struct gemm *g)
 {
     uint32_t *a = (uint32_t *)g->scratch, *panels = a + gemm_bf16_a(g->m, g->k);

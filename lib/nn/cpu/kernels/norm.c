@@ -92,8 +92,8 @@ void ISA_NAME(rmsnorm)(float *y, float *rstd, const float *x, const float *weigh
 }
 
 /* dx = rstd (w dy - xhat mean(w dy xhat)) */
-void ISA_NAME(rmsnorm_backward)(float *dx, float *dweight, const float *dy, const float *x, const float *weight, const float *rstd,
-                                int64_t rows, int64_t cols)
+void ISA_NAME(rmsnorm_backward)(float *dx, float *dweight, const float *dy, const float *x, const float *weight,
+                                const float *rstd, int64_t rows, int64_t cols)
 {
     for (int64_t r = 0; dx && r < rows; r++) {
         const float *dyr = dy + r * cols, *xr = x + r * cols;

@@ -93,7 +93,8 @@ INLINE __m256i v_part_mask(int n)
 }
 INLINE v16 v_load_part(const float *p, int n)
 {
-    return (v16) {_mm256_maskload_ps(p, v_part_mask(n)), n > 8 ? _mm256_maskload_ps(p + 8, v_part_mask(n - 8)) : _mm256_setzero_ps()};
+    return (v16) {_mm256_maskload_ps(p, v_part_mask(n)),
+                  n > 8 ? _mm256_maskload_ps(p + 8, v_part_mask(n - 8)) : _mm256_setzero_ps()};
 }
 INLINE void v_store_part(float *p, v16 a, int n)
 {
@@ -120,8 +121,10 @@ INLINE v16 v_round(v16 a)
     return (v16) {_mm256_round_ps(a.lo, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
                   _mm256_round_ps(a.hi, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
-INLINE vmask v_less(v16 a, v16 b) { return (vmask) {_mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)}; }
-INLINE v16 v_select(vmask m, v16 a, v16 b) { return (v16) {_mm256_blendv_ps(b.lo, a.lo, m.lo), _mm256_blendv_ps(b.hi, a.hi, m.hi)}; }
+INLINE vmask v_less(v16 a, v16 b) { return (vmask) {_mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ), _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)};
+                                    }
+INLINE v16 v_select(vmask m, v16 a, v16 b) { return (v16) {_mm256_blendv_ps(b.lo, a.lo, m.lo),
+                                                           _mm256_blendv_ps(b.hi, a.hi, m.hi)}; }
 INLINE v16 v_copysign(v16 a, v16 sign)
 {
     __m256 mask = _mm256_set1_ps(-0.0f);

@@ -63,9 +63,9 @@ struct rollout {
     size_t steps;
 };
 
-/* The stored bounds are of positions, m and rad: at least 1e-9. A speed may be off by what moves a position that far within a control
- * step of 1/20 s; a torque, which the controller makes of both, by a thousand times as much (at least 1e-6, as the manifest says).
- * docs/libero.md has what the original's own reruns do. */
+/* The stored bounds are of positions, m and rad: at least 1e-9. A speed may be off by what moves a position that far within a
+ * control step of 1/20 s; a torque, which the controller makes of both, by a thousand times as much (at least 1e-6, as the
+ * manifest says). docs/libero.md has what the original's own reruns do. */
 enum { PER_SECOND = 20, TORQUE = 1000 };
 
 static const struct { const char *name; int n, per; size_t offset; } observed[6] = {

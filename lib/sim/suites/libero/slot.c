@@ -126,9 +126,9 @@ int libero_set_state(struct libero_slot *slot, const double *row, const double (
 
 /* ---- a control step -------------------------------------------------------------------------------------------- */
 
-/* The original runs the whole forward pass three times a substep at one and the same state. Positions and velocities come out alike
- * each time; only the solver goes on, from where it warm-started last. So the second and third pass begin behind them: bit for bit
- * the same, in two thirds of the time. */
+/* The original runs the whole forward pass three times a substep at one and the same state. Positions and velocities come out
+ * alike each time; only the solver goes on, from where it warm-started last. So the second and third pass begin behind them: bit
+ * for bit the same, in two thirds of the time. */
 static void forward(struct libero_slot *slot)
 {
     const bool reference = slot->memory.order == LIBERO_REFERENCE;

@@ -7,7 +7,8 @@ static const char mjcf[] =
 #include "lib/sim/suites/tabletop/pour_liquid.xml.inc"
 ;
 
-static const char *const wordings[] = { "pour the beads into the bowl", "empty the jug into the bowl", "fill the bowl from the jug", NULL };
+static const char *const wordings[] = { "pour the beads into the bowl", "empty the jug into the bowl",
+                                        "fill the bowl from the jug", NULL };
 
 enum { STAND, JUG, BOWL, BEAD };
 static const char *const parts[] = {
@@ -31,7 +32,8 @@ static const double *part(const struct tabletop_slot *slot, int k)
 
 static void place(struct tabletop_slot *slot, struct philox *draws)
 {
-    double jug[2] = { tabletop_uniform(draws, -0.165, -0.14), tabletop_uniform(draws, -0.10, 0.04) }, under[2] = { jug[0] + LIP, jug[1] };
+    double jug[2] = { tabletop_uniform(draws, -0.165, -0.14), tabletop_uniform(draws, -0.10, 0.04) },
+    under[2] = { jug[0] + LIP, jug[1] };
     double bowl[2];
     int i;
 
@@ -107,7 +109,8 @@ static void expert(struct tabletop_slot *slot, float action[SIM_ACTION_DIMS])
 
     if (slot->memory.turn == TIP) {
         tip(slot, action);
-    } else if (tabletop_carry(slot, &carry, action) && arm_hand(&slot->mujoco)[2] > 0.07 && tabletop_distance_xy(bowl, under) < 0.02) {
+    } else if (tabletop_carry(slot, &carry, action) && arm_hand(&slot->mujoco)[2] > 0.07 &&
+               tabletop_distance_xy(bowl, under) < 0.02) {
         slot->memory.turn = TIP;
         slot->memory.phase = BEHIND;
     }

@@ -8,7 +8,8 @@ static const char mjcf[] =
 ;
 
 static const char *const wordings[] = {
-    "sort the blocks by color", "put each block on the disc of its color", "put the %1 block and the %2 block on their discs", NULL
+    "sort the blocks by color", "put each block on the disc of its color", "put the %1 block and the %2 block on their discs",
+    NULL
 };
 
 enum { THINGS = 4 };            /* block, base, and their discs in the same order */
@@ -59,7 +60,8 @@ static bool success(const struct tabletop_slot *slot)
 static void expert(struct tabletop_slot *slot, float action[SIM_ACTION_DIMS])
 {
     int i = slot->memory.turn;
-    struct carry carry = { .thing = block(slot, i), .goal = disc(slot, i), .drop = block(slot, i)[2] - BLOCK_HALF, .near = 0.012 };
+    struct carry carry = { .thing = block(slot, i), .goal = disc(slot, i), .drop = block(slot, i)[2] - BLOCK_HALF,
+                           .near = 0.012 };
 
     if (tabletop_carry(slot, &carry, action) && sorted(slot, i) && arm_hand(&slot->mujoco)[2] > 0.06) {
         slot->memory.turn = !i;

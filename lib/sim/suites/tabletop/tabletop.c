@@ -12,7 +12,8 @@ static const char arm_xml[] =
 ;
 
 static const struct tabletop_rules *const tasks[] = {       /* by level: 0 0 1 1 2 2 3 3 */
-    &tabletop_pick, &tabletop_push, &tabletop_stack, &tabletop_drawer, &tabletop_sort, &tabletop_pour, &tabletop_assemble, &tabletop_tool
+    &tabletop_pick, &tabletop_push, &tabletop_stack, &tabletop_drawer, &tabletop_sort, &tabletop_pour, &tabletop_assemble,
+    &tabletop_tool
 };
 
 static const struct { const char *word; float rgba[4]; } palette[] = {
