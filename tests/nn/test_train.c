@@ -303,6 +303,23 @@ static void end_tokens_count(void **state)
     trainer_free(trainer);
 }
 
+/* Up in `warmup` steps, the first of them not at zero; down along half a cosine to lr * end, and there it stays. */
+static void the_learning_rate_rises_and_falls(void **state)
+{
+    static const struct { double end; int64_t step; double expected; } cases[] = {
+        {.1, 0, .5}, {.1, 3, 2}, {.1, 4, 2}, {.1, 7, 2 * (.1 + .9 / 2)}, {.1, 10, .2}, {.1, 99, .2}, {1, 7, 2}, {1, 99, 2},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        double lr = lr_cosine(2, cases[i].end, cases[i].step, 4, 10);
+
+        if (fabs(lr - cases[i].expected) > 1e-12)
+            fail_msg("end %g, step %d: %g, expected %g", cases[i].end, (int)cases[i].step, lr, cases[i].expected);
+    }
+    assert_true(lr_cosine(2, .1, 0, 0, 10) == 2 && lr_cosine(2, .1, 5, 5, 5) == 2);
+}
+
 static void bad_episodes_are_refused_by_name(void **state)
 {
     struct openvla *model = lab_model(1);
@@ -362,7 +379,7 @@ int main(void)
         cmocka_unit_test(a_gap_is_seen),
         cmocka_unit_test(warmup_moves_the_critic_alone), cmocka_unit_test(a_gradient_that_is_no_number_is_skipped),
         cmocka_unit_test(full_support_agrees_too), cmocka_unit_test(end_tokens_count),
-        cmocka_unit_test(bad_episodes_are_refused_by_name),
+        cmocka_unit_test(the_learning_rate_rises_and_falls), cmocka_unit_test(bad_episodes_are_refused_by_name),
     };
     const struct CMUnitTest fast_tests[] = {
         cmocka_unit_test(a_fast_curve_goes_beside_the_strict_one), cmocka_unit_test(without_a_step_the_ratio_is_one),

@@ -96,6 +96,25 @@ static void resume_changes_nothing(void **state)
     trainer_free(resumed);
 }
 
+/* A trainer that is reset goes on as one that has just begun with these weights: no moment, step count or statistic of before is left. */
+static void reset_forgets_all(void **state)
+{
+    struct trainer *used = lab_trainer(lab_critic_model(1), 2), *fresh;
+    struct openvla *reference = lab_packed_clone(used->model), *copy = NULL;
+
+    (void)state;
+    (void)lab_iterate(used, reference, &lab_rl, 0);
+    assert_int_equal(openvla_clone(used->model, &copy), 0);
+    fresh = lab_trainer(copy, 2);
+    trainer_reset(used);
+    (void)lab_iterate(used, reference, &lab_rl, 1);
+    (void)lab_iterate(fresh, reference, &lab_rl, 1);
+    lab_same_bits(used, fresh);
+    openvla_free(reference);
+    trainer_free(used);
+    trainer_free(fresh);
+}
+
 /* bf16 weights: passes see bf16, AdamW moves fp32 masters; what is saved is what acts; a restart changes no bit. */
 static void bf16_weights_have_masters(void **state)
 {
@@ -240,7 +259,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(hidden_states_of_the_actor_are_the_learners), cmocka_unit_test(threads_change_nothing),
-        cmocka_unit_test(resume_changes_nothing), cmocka_unit_test(bf16_weights_have_masters),
+        cmocka_unit_test(resume_changes_nothing), cmocka_unit_test(reset_forgets_all), cmocka_unit_test(bf16_weights_have_masters),
         cmocka_unit_test(ranks_change_nothing), cmocka_unit_test(augmented_imitation_repeats),
     };
 
