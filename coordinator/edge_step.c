@@ -58,7 +58,7 @@ static void follow_curves(struct edge *edge, const struct conductor_effect *e)
 static void follow_metrics(struct edge *edge, const struct ledger_version *version)
 {
     json_t *root = version->metrics && edge->tensorboard ? json_loads(version->metrics, JSON_REJECT_DUPLICATES, NULL) : NULL,
-    *value;
+           *value;
     const char *name;
     char tag[EPISODE_TASK_MAX + 64];
 

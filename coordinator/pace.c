@@ -33,7 +33,7 @@ static double others_median(const struct gauges *gauges, uint32_t member, uint64
 bool pace_note(const struct gauges *gauges, struct member_gauges *worker, uint64_t now_ms, double *ret_others)
 {
     double steps = gauges_value(worker, "steps_total"),
-    ms = gauges_value(worker, "sim_wall_ms_total") + gauges_value(worker, "act_ms_total"), others;
+           ms = gauges_value(worker, "sim_wall_ms_total") + gauges_value(worker, "act_ms_total"), others;
     struct pace *pace = &worker->pace;
     bool before = pace->slow;
 

@@ -30,7 +30,7 @@ void adamw_release(struct adamw *a)
 void adamw_constants(const struct adamw *a, const struct adamw_range *range, float grad_scale, float ret[9])
 {
     double bias1 = 1.0 - pow(a->beta1, (double)a->step), bias2 = 1.0 - pow(a->beta2, (double)a->step),
-    lr = a->lr * range->lr_scale;
+           lr = a->lr * range->lr_scale;
     const float constants[9] = {
         (float)a->beta1, (float)(1.0 - a->beta1), (float)a->beta2, (float)(1.0 - a->beta2), (float)(lr / bias1),
         (float)(1.0 / sqrt(bias2)), (float)a->eps, (float)(lr * range->weight_decay), grad_scale,

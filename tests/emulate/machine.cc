@@ -1,16 +1,15 @@
-/* machine.cc - the emulated device's memory: malloc, full of NaN at first. Streams do everything at once, or, when they are lazy
- * (emulate_lazily), nothing before somebody waits. */
+/* machine.cc - the emulated device: its streams, events and graphs, and memory (memory.h) as they see it. Streams do everything at once,
+ * or, when they are lazy (emulate_lazily), nothing before somebody waits. */
 #include "nn/cuda/simt.h"
 #include "nn/cuda/tables.h"
 #include "tests/emulate/emulate.h"
+#include "tests/emulate/memory.h"
 
 #include <stdio.h>
-#include <sys/mman.h>
 #include <unistd.h>
 #include <algorithm>
 #include <atomic>
 #include <deque>
-#include <map>
 #include <mutex>
 #include <set>
 #include <vector>
@@ -204,113 +203,7 @@ static int use(int ordinal, struct device_facts *facts, char *why, size_t why_si
     return 0;
 }
 
-/* ---- sparse memory: address space, pages when they are written, and pages that nobody may touch before and behind */
-
-static bool sparse;
-static std::mutex maps_lock;
-static std::map<const void *, std::pair<void *, size_t>> maps;
-
-void emulate_sparsely(bool yes)
-{
-    sparse = yes;
-    simt_corners(yes);
-}
-
-static int map_sparsely(size_t bytes, void **ret)
-{
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), used = (bytes + 255) / 256 * 256,
-    size = (used + page - 1) / page * page + 2 * page;
-    char *all = (char *)mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    if (all == MAP_FAILED || mprotect(all + page, size - 2 * page, PROT_READ | PROT_WRITE) < 0)
-        return -ENOMEM;
-    *ret = all + size - page - used;
-    std::lock_guard<std::mutex> guard(maps_lock);
-    maps[*ret] = {all, size};
-    return 0;
-}
-
-static bool unmap(void *memory)
-{
-    std::lock_guard<std::mutex> guard(maps_lock);
-    auto map = maps.find(memory);
-
-    if (map == maps.end())
-        return false;
-    munmap(map->second.first, map->second.second);
-    maps.erase(map);
-    return true;
-}
-
-/* ---- memory apart: all of it in one place, that only launches and copies can get at */
-
-enum { APART_GIB = 64 };
-static std::recursive_mutex apart_lock;
-static char *apart;                     /* NULL: it is memory like any other */
-static size_t apart_used;
-static int apart_inside;
-static std::multimap<size_t, char *> apart_free;
-static std::map<const void *, size_t> apart_sizes;
-
-void emulate_apart(void)
-{
-    void *all = apart ? apart : mmap(nullptr, (size_t)APART_GIB << 30, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-                                     0);
-
-    apart = all == MAP_FAILED ? nullptr : (char *)all;
-}
-
-simt_inside::simt_inside()
-{
-    std::lock_guard<std::recursive_mutex> guard(apart_lock);
-
-    if (apart && apart_inside++ == 0)
-        mprotect(apart, (apart_used + 4095) / 4096 * 4096, PROT_READ | PROT_WRITE);
-}
-
-simt_inside::~simt_inside()
-{
-    std::lock_guard<std::recursive_mutex> guard(apart_lock);
-
-    if (apart && --apart_inside == 0)
-        mprotect(apart, (apart_used + 4095) / 4096 * 4096, PROT_NONE);
-}
-
-static int alloc_apart(size_t bytes, void **ret)
-{
-    std::lock_guard<std::recursive_mutex> guard(apart_lock);
-    size_t size = (bytes + 256) / 256 * 256;
-    auto unused = apart_free.find(size);
-
-    if (unused == apart_free.end() && apart_used + size > (size_t)APART_GIB << 30)
-        return -ENOMEM;
-    *ret = unused == apart_free.end() ? apart + apart_used : unused->second;
-    if (unused == apart_free.end()) {
-        apart_used += size;
-        if (apart_inside)
-            mprotect(apart, (apart_used + 4095) / 4096 * 4096, PROT_READ | PROT_WRITE);
-    } else {
-        apart_free.erase(unused);
-    }
-    apart_sizes[*ret] = size;
-    simt_inside inside;
-    simt_poison(*ret, bytes);
-    return 0;
-}
-
-static bool free_apart(void *memory)
-{
-    std::lock_guard<std::recursive_mutex> guard(apart_lock);
-    auto found = apart_sizes.find(memory);
-
-    if (found == apart_sizes.end())
-        return false;
-    apart_free.emplace(found->second, (char *)memory);
-    apart_sizes.erase(found);
-    return true;
-}
-
-static int alloc_anywhere(size_t bytes, void **ret);
+/* ---- memory */
 
 static int alloc(size_t bytes, void **ret)
 {
@@ -319,20 +212,7 @@ static int alloc(size_t bytes, void **ret)
         return -ENOTSUP;
     if (simt_gone() < 0)
         return -EIO;
-    return apart && !sparse ? alloc_apart(bytes, ret) : alloc_anywhere(bytes, ret);
-}
-
-static int alloc_anywhere(size_t bytes, void **ret)
-{
-    if (sparse)
-        return map_sparsely(bytes, ret);
-    void *memory = aligned_alloc(256, (bytes + 255) / 256 * 256 + 256);
-
-    if (!memory)
-        return -ENOMEM;
-    simt_poison(memory, bytes);
-    *ret = memory;
-    return 0;
+    return memory_alloc(bytes, ret);
 }
 
 /* Whoever still works in it is waited for, as cudaFree does. */
@@ -343,8 +223,7 @@ static void release(void *memory)
     simt_owned();
     (void)spoil();
     run_all_streams();
-    if (!unmap(memory) && !free_apart(memory))
-        free(memory);
+    memory_free(memory);
 }
 
 static int pinned(size_t bytes, void **ret)
@@ -353,7 +232,7 @@ static int pinned(size_t bytes, void **ret)
 
     simt_owned();
     r = r < 0 ? r : simt_gone();
-    r = r < 0 ? r : alloc_anywhere(bytes, ret);
+    r = r < 0 ? r : memory_alloc_pinned(bytes, ret);
     if (r == 0) {
         std::lock_guard<std::mutex> guard(pinned_lock);
 
@@ -368,8 +247,7 @@ static void unpin(void *memory)
 
     (void)spoil();
     pinned_memory.erase((const char *)memory);
-    if (!unmap(memory))
-        free(memory);
+    memory_free(memory);
 }
 
 static bool is_pinned(const void *memory)
@@ -428,18 +306,7 @@ static int zero(void *stream, void *memory, size_t bytes)
     if (simt_kept(stream, [=]() { return zero(nullptr, memory, bytes); }))
         return 0;
     simt_inside inside;
-    if (sparse) {               /* whole pages are given back: they are zeros again */
-        size_t page = (size_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)memory + page - 1) / page * page - (uintptr_t)memory;
-        size_t to = ((uintptr_t)memory + bytes) / page * page - (uintptr_t)memory;
-
-        if (from < to && to <= bytes && madvise((char *)memory + from, to - from, MADV_DONTNEED) == 0) {
-            memset(memory, 0, from);
-            memset((char *)memory + to, 0, bytes - to);
-            return 0;
-        }
-    }
-    if (bytes)
-        memset(memory, 0, bytes);
+    memory_zero(memory, bytes);
     return 0;
 }
 

@@ -107,7 +107,7 @@ static int gemm(void *stream, const struct device_gemm *g)
 static void attend(const struct device_attention &a, int sequence, int head)
 {
     int64_t keys = a.start[sequence + 1] - a.start[sequence], asking = a.asking[sequence + 1] - a.asking[sequence],
-    kv = head / a.group * a.dim;
+            kv = head / a.group * a.dim;
     std::vector<float> p((size_t)keys);
 
     for (int64_t q = 0; q < asking; q++) {

@@ -5,7 +5,7 @@ double bench_layer_weights(const struct openvla_config *c) { return (double)c->l
 double bench_vision_weights(const struct openvla_config *c)
 {
     double fused = c->tower[0].dim + c->tower[1].dim,
-    n = 4 * fused * fused + 4 * fused * c->hidden + (double)c->hidden * c->hidden;
+           n = 4 * fused * fused + 4 * fused * c->hidden + (double)c->hidden * c->hidden;
 
     for (int i = 0; i < 2; i++)
         n += (c->tower[i].depth - 1) * ((double)c->tower[i].dim * (4.0 * c->tower[i].dim + 2.0 * c->tower[i].mlp));
@@ -15,7 +15,7 @@ double bench_vision_weights(const struct openvla_config *c)
 double bench_vision_flops(const struct openvla_config *c)
 {
     double fused = c->tower[0].dim + c->tower[1].dim,
-    n = 2 * c->patches * (4 * fused * fused + 4 * fused * c->hidden + (double)c->hidden * c->hidden);
+           n = 2 * c->patches * (4 * fused * fused + 4 * fused * c->hidden + (double)c->hidden * c->hidden);
 
     for (int i = 0; i < 2; i++) {
         const struct openvla_tower *t = &c->tower[i];

@@ -155,7 +155,7 @@ static void test_training(void **state)
 static void test_what_does_not_fit_names_the_largest_and_the_knob(void **state)
 {
     const struct device_facts small = {.memory = (size_t)16 << 20, .memory_free = (size_t)9 << 20},
-    large = {.memory_free = (size_t)1 << 40};
+                              large = {.memory_free = (size_t)1 << 40};
     struct device_job job = {.use = MEMORY_FULL, .batch = 4096, .strict = true};
     struct openvla *planned = lab_model(1);
     struct device_need need, fewer, lora;

@@ -50,7 +50,7 @@ static void threads_change_nothing(void **state)
     joint.value_detach = false;
     for (uint64_t i = 0; i < 2; i++) {
         struct ppo_result a = lab_iterate(one, reference, i ? &joint : &lab_rl, i),
-        b = lab_iterate(three, reference, i ? &joint : &lab_rl, i);
+                          b = lab_iterate(three, reference, i ? &joint : &lab_rl, i);
 
         assert_memory_equal(&a, &b, sizeof a);
     }

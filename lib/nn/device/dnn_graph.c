@@ -172,7 +172,7 @@ static void *multiply(struct builder *b, void *x, void *y, void *to)
 static void *pointwise(struct builder *b, cudnnPointwiseMode_t mode, int64_t axis, void *x, void *z, void *mask, void *y)
 {
     void *how = descriptor(b, CUDNN_BACKEND_POINTWISE_DESCRIPTOR),
-    *d = descriptor(b, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
+         *d = descriptor(b, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
     cudnnDataType_t type = mode == CUDNN_POINTWISE_CMP_GE ? CUDNN_DATA_BOOLEAN : CUDNN_DATA_FLOAT;
 
     set(b, how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode, "a function");
@@ -194,7 +194,7 @@ static void *pointwise(struct builder *b, cudnnPointwiseMode_t mode, int64_t axi
 static void *reduce(struct builder *b, cudnnReduceTensorOp_t op, void *x, void *y)
 {
     void *how = descriptor(b, CUDNN_BACKEND_REDUCTION_DESCRIPTOR),
-    *d = descriptor(b, CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR);
+         *d = descriptor(b, CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR);
     cudnnDataType_t type = CUDNN_DATA_FLOAT;
 
     set(b, how, CUDNN_ATTR_REDUCTION_OPERATOR, CUDNN_TYPE_REDUCTION_OPERATOR_TYPE, 1, &op, "a sum");

@@ -35,7 +35,7 @@ void op_scatter(struct tape *t, enum device_type y_type, float *y, const float *
     begin[found] = (int32_t)m;
     {
         const int32_t *sent_rows = send_ints(t, rows, found), *sent_begin = send_ints(t, begin, found + 1),
-        *sent_from = send_ints(t, from, m);
+                      *sent_from = send_ints(t, from, m);
 
         if (sent_rows && sent_begin && sent_from)
             ON(t, scatter, y_type, y, type_of(t), x, sent_rows, sent_begin, sent_from, found, cols);

@@ -198,7 +198,7 @@ INLINE void turn(uint32_t *to, __m512i words[V_LANES])
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
         __m512i low0 = _mm512_shuffle_i32x4(words[i], words[i + 4], 0x88),
-        low1 = _mm512_shuffle_i32x4(words[i + 8], words[i + 12], 0x88);
+                low1 = _mm512_shuffle_i32x4(words[i + 8], words[i + 12], 0x88);
         __m512i high0 = _mm512_shuffle_i32x4(words[i], words[i + 4], 0xdd),
             high1 = _mm512_shuffle_i32x4(words[i + 8], words[i + 12], 0xdd);
 

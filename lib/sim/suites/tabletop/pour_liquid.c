@@ -33,7 +33,7 @@ static const double *part(const struct tabletop_slot *slot, int k)
 static void place(struct tabletop_slot *slot, struct philox *draws)
 {
     double jug[2] = { tabletop_uniform(draws, -0.165, -0.14), tabletop_uniform(draws, -0.10, 0.04) },
-    under[2] = { jug[0] + LIP, jug[1] };
+           under[2] = { jug[0] + LIP, jug[1] };
     double bowl[2];
     int i;
 
