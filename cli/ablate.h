@@ -1,6 +1,6 @@
 /* ablate.h - `gantry ablate`: the ladder of a method's parts, rung by rung, from one start per seed.
  *
- *   ablate_plan -> ablate_play (resumes) -> ablate_measure -> ablate_write | ablate_print | ablate_plot
+ *   ablate_list | ablate_play (resumes) -> ablate_measure -> ablate_write | ablate_print | ablate_plot
  *
  * For each seed one start run (the configuration's stages up to the reward model) is played; every rung is a run directory that
  * branches off it (run_branch.h), DIR/seed-S/RUNG; F is E's look-ahead, and F' branches off E. A rung differs from its neighbour

@@ -41,7 +41,7 @@ static inline int sft_pieces(const struct sft_config *sft)
 enum label_mode { LABELS_SEGMENTS, LABELS_MILESTONE };
 enum { TRUNK_HISTORY_MAX = 6 };     /* prm.history with the policy's trunk: it takes eight pictures */
 
-struct prm_config {                 /* specs/vla_rl.md section 6 */
+struct prm_config {                 /* docs/method.md */
     int steps, batch;
     double lr, weight_decay, clip;
     enum label_mode labels;
@@ -54,8 +54,7 @@ struct prm_config {                 /* specs/vla_rl.md section 6 */
 
 enum { RL_MAX_LEVELS = 48 };
 
-struct rl_config {                  /* specs/vla_rl.md sections 3-5, 7; the preset gives defaults before the stage's own keys are
-                                     * read */
+struct rl_config {                  /* docs/method.md; the preset gives defaults before the stage's own keys are read */
     int iterations, episodes;       /* episodes per iteration */
     char preset[24];                /* tabletop | gantry */
     int eval_every, eval_episodes;  /* on val states; 0: never */

@@ -47,7 +47,8 @@ int safetensors_parse(const void *bytes, size_t n, struct safetensors **ret, str
 struct safetensors *safetensors_close(struct safetensors *file);
 DEFINE_FREEP(struct safetensors, safetensors_close)
 const struct st_tensor *safetensors_find(const struct safetensors *file, const char *name);
-/* Widen any float dtype to fp32 (or read an integer dtype): n elements from `first`. -EINVAL: not a number type. */
+/* Widen any float dtype to fp32 (or read an integer dtype): n elements from `first`. -EINVAL: not a number type; -ERANGE: not
+ * so many there. */
 int st_read_f32(const struct st_tensor *tensor, int64_t first, int64_t n, float *ret);
 /* Index of the first NaN or infinity, -1: none. Integers have none. */
 int64_t st_not_finite(const struct st_tensor *tensor);

@@ -14,7 +14,8 @@
  *   reader: journal_open(JOURNAL_READ)  -> journal_find, journal_load, journal_list
  *
  * After a failed append or sync nothing since the last good sync is in the journal any more (a failed fsync may have lost
- * pages silently): forget those deliveries, they were not acknowledged, and they will be delivered again.
+ * pages silently): forget those deliveries, they were not acknowledged, and they will be delivered again. Where even taking them back
+ * fails, every append is -EIO until the journal is opened anew.
  * Thread rule: append, sync, seal, drop on one thread; find, load, list, retain on any. Failure rule: -errno, *error filled.
  * Fault points: journal.write, journal.fsync, journal.seal, journal.rename. */
 #pragma once
@@ -46,7 +47,7 @@ int journal_open(const char *dir, uint64_t run, enum journal_mode mode, struct j
 struct journal *journal_close(struct journal *journal);
 DEFINE_FREEP(struct journal, journal_close)
 
-/* Append to this segment from now on; makes it if missing. -EROFS: it is sealed. */
+/* Append to this segment from now on; makes it if missing, and syncs the one before. -EROFS: it is sealed, or opened to read. */
 int journal_segment(struct journal *journal, uint32_t stage, uint32_t iteration, struct error *error);
 
 /* Write one record (not yet durable). -EEXIST: the episode is in the journal already; *ret_digest is then that of the first. */

@@ -8,10 +8,10 @@
  * totals of each table are checked, and a mark beside the file (ledger.sqlite-mark) tells when commits are missing at its end. So
  * another program may read the file, but cannot change it unnoticed.
  *
- *   ledger_open -> ledger_load -> [ledger_begin -> changes... -> ledger_commit | ledger_rollback]* -> ledger_close
+ *   ledger_open -> ledger_stages, ... -> [ledger_begin -> changes... -> ledger_commit | ledger_rollback]* -> ledger_close
  *
- * A change outside a transaction is -EINVAL. A failed change leaves the transaction open: roll it back. Loading again after a
- * crash gives exactly what the last commit left.
+ * A change outside a transaction is -EINVAL. A failed change leaves the transaction open: roll it back. Opened again after a crash it
+ * has exactly what the last commit left.
  * Thread rule: one thread (the coordinator's loop). Failure rule: -errno, outputs untouched; ledger_open fills *error.
  * Fault points: ledger.begin, ledger.write (each change), ledger.commit (before), ledger.committed (after). */
 #pragma once

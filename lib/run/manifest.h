@@ -1,9 +1,8 @@
 /* manifest.h - the commit point of a version: a directory that is wholly there, under its number, or not at all.
  *
  *   version_begin       makes policies/.tmp-<host>-<pid>-<number>; the caller writes the checkpoint's files into it
- *   version_commit      hashes the files, writes manifest.json, fsyncs all and the directory, renames without replacing, fsyncs
- *                       the
- *                       parent
+ *   version_commit      hashes the files, writes manifest.json, fsyncs all and the directory, renames without replacing,
+ *                       fsyncs the parent
  *   -EEXIST             somebody committed this number first: discard the work, load the winner
  *   manifest_read, manifest_verify, version_list, version_drop
  *

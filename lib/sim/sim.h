@@ -4,7 +4,7 @@
  *   sim_reset -> { sim_render, sim_step }* ; sim_save / sim_restore for look-ahead; sim_expert for demonstrations
  *
  * A task's model is constant and shared; a slot holds one mutable state. Rendering needs the GL context: all
- * sim_render calls of a process come from one render thread, which called sim_render_open. A state is numbered by
+ * sim_render calls of a process come from one render thread, which called sim_renderer_open. A state is numbered by
  * (split, seed): the same numbers give the same state on every machine. Observations never hold what the camera
  * does not see. Failure: -errno; -EIO from sim_step or sim_reset means the simulator broke (unstable state): drop the
  * slot's episode, the slot can be reset again. */

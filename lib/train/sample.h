@@ -91,8 +91,8 @@ DEFINE_FREEP(struct dataset, dataset_free)
 /* policy.eos_in_logp: recorded episodes have an end token behind each action, which counts. Before the first is added. -EINVAL:
  * the policy answers whole chunks and says none. */
 int dataset_expect_end(struct dataset *data, struct error *error);
-/* -EINVAL with a line naming episode and field; -EEXIST: it is there already; -ENOMEM. On failure the frames stay the caller's.
- * */
+/* -EINVAL with a line naming episode and field; -EEXIST: it is there already; -ENOMEM. On failure the frames stay the
+ * caller's. */
 int dataset_add(struct dataset *data, const struct episode_input *in, struct error *error);
 /* Episode-id order: everything that is summed or shuffled starts from it. Also sorts tasks, so that arrival order leaves no
  * trace. */

@@ -3,7 +3,7 @@
  * The arena of parameters has three parts with their own AdamW, clip and learning rate: the trunk (all of the policy), the
  * value head and the reward head. With adapters (LoRA) the trunk's part is their A and B, without weight decay; the base
  * rests. An update whose gradient is not finite is skipped, counted and reported, never applied.
- * Results are equal to the bit for any number of threads and ranks, and after checkpoint_save / checkpoint_load.
+ * Results are equal to the bit for any number of threads and ranks, and after checkpoint_save / checkpoint_load_state.
  *
  * On a device (nn/device) the gradient, its norm, the clip and AdamW stay there (trainer_device.h): the host's values, moments
  * and masters are then of the past until trainer_fetch.

@@ -130,7 +130,7 @@ int openvla_reward_prompt_failed(const struct openvla *model, int r, struct erro
  * otherwise. */
 int openvla_set_pictures(struct openvla *model, const char *chain, float center_crop, struct error *error);
 
-/* Action codec (specs/models.md 1.6): normalised value -> id, id -> normalised value, normalised -> environment's units. */
+/* Action codec: normalised value -> id, id -> normalised value, normalised -> environment's units. */
 int32_t openvla_encode(const struct openvla_config *config, double value);
 double openvla_decode(const struct openvla_config *config, int32_t id);
 const struct action_stats *openvla_stats(const struct openvla *model,

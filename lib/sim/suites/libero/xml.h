@@ -1,6 +1,6 @@
 /* xml.h - a small XML tree: read an MJCF file, edit it, print it.
  *
- *   xml_read("robot.xml", &root, error) -> xml_child / xml_find -> xml_set, xml_append, xml_remove -> xml_print -> xml_free
+ *   xml_read("robot.xml", &root, error) -> xml_child / xml_find -> xml_set, xml_append, xml_detach -> xml_print -> xml_free
  *
  * Elements and attributes only: comments, processing instructions and text between elements are dropped (MJCF has no use
  * for them); no DTD; of entities only the five that XML itself defines. Depth and size are bounded. Attribute order is kept.
