@@ -30,7 +30,8 @@ struct tensor *op_add(struct tape *t, struct tensor *a, struct tensor *b);
 /* residual + scale * branch; scale [cols] or NULL for 1 (LayerScale). */
 struct tensor *op_residual(struct tape *t, struct tensor *residual, struct tensor *branch, const struct param *scale);
 
-/* The same, where nobody else wants x any more: x itself becomes the sum on a device where nobody goes back (nor computes it again). */
+/* The same, where nobody else wants x any more: x itself becomes the sum on a device where nobody goes back (nor computes it
+ * again). */
 struct tensor *op_add_to(struct tape *t, struct tensor *x, struct tensor *branch, const struct param *scale);
 
 /* ---- norms and activations ---------------------------------------------------------------------- */

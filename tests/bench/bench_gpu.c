@@ -108,7 +108,8 @@ static double bench_gemm(const char *what, struct device_gemm g)
     if (batch > 1)
         snprintf(times, sizeof(times), "%.0f * ", batch);
     snprintf(name, sizeof(name), "%s %" PRId64 " x %s%" PRId64 " x %" PRId64, what, g.m, times, g.n, g.k);
-    show(name, seconds, flops, 2.0 * ((double)(g.m * g.k) + batch * (double)(g.n * g.k) + (g.add ? 2 : 1) * batch * (double)(g.m * g.n)));
+    show(name, seconds, flops,
+         2.0 * ((double)(g.m * g.k) + batch * (double)(g.n * g.k) + (g.add ? 2 : 1) * batch * (double)(g.m * g.n)));
     return flops / seconds;
 }
 

@@ -28,7 +28,8 @@ static bool verbose;
 
 static unsigned long long library_calls(const struct counts *c)
 {
-    return c->kind[COUNT_product].launches + c->kind[COUNT_thin].launches + c->kind[COUNT_attention].launches + c->kind[COUNT_attention_backward].launches;
+    return c->kind[COUNT_product].launches + c->kind[COUNT_thin].launches + c->kind[COUNT_attention].launches +
+           c->kind[COUNT_attention_backward].launches;
 }
 
 static void show_kinds(const struct counts *c)
@@ -68,7 +69,8 @@ static void show(const char *what, const struct counts *c, double host, double f
     printf("  %-30s %8.2f ms", what, c->total.seconds * 1e3);
     if (floor > 0)
         printf(", roofline %8.2f (%5.1f %%)", floor * 1e3, 100 * floor / c->total.seconds);
-    printf("; %llu kernels, %.2f GB, %.2f TFLOP; host %.2f ms, the driver %.1f more for %llu calls; up %.2f MB in %llu, down %.2f MB in %llu, waits %llu\n",
+    printf("; %llu kernels, %.2f GB, %.2f TFLOP; host %.2f ms, the driver %.1f more for %llu calls; up %.2f MB in %llu, "
+           "down %.2f MB in %llu, waits %llu\n",
            c->total.launches, c->total.bytes * 1e-9, c->total.flops * 1e-12, host * 1e3,
            ((double)c->issued * launch_cost + (double)calls * library_cost) * 1e3,
            c->issued, c->uploaded * 1e-6, c->uploads, c->downloaded * 1e-6, c->downloads, c->waits);
@@ -176,8 +178,8 @@ int main(int argc, char **argv)
         bench.model = argv[2 + verbose];
     setvbuf(stdout, NULL, _IOLBF, 0);
     synthetic_hollow();
-    printf("assumed: 4.3 TB/s, 790 TFLOP/s, %.1f us a launch, %.1f more a library's call; the host's time is measured, on this machine\n", launch_cost * 1e6,
-           library_cost * 1e6);
+    printf("assumed: 4.3 TB/s, 790 TFLOP/s, %.1f us a launch, %.1f more a library's call; the host's time is measured, on this "
+           "machine\n", launch_cost * 1e6, library_cost * 1e6);
     for (size_t i = 0; i < ARRAY_SIZE(parts) && r >= 0; i++) {
         const char *name = parts[i].name;
 

@@ -215,7 +215,8 @@ static int residual_backward(_unused_ void *stream, enum device_type type, void 
 }
 
 static int activation(_unused_ void *stream, enum device_type type, _unused_ enum device_activation kind, _unused_ void *y,
-                      _unused_ const void *x, int64_t n, _unused_ float low, _unused_ float high)
+                      _unused_ const void *x, int64_t n, _unused_ float low,
+                               _unused_ float high)
 {
     return launch(COUNT_activation, 1, moved(type, 2 * (double)n), 0);
 }
@@ -248,7 +249,8 @@ static int column_sum(_unused_ void *stream, enum device_type type, _unused_ flo
 /* ---- norms --------------------------------------------------------------------------------------------------------------- */
 
 static int layernorm(_unused_ void *stream, enum device_type type, _unused_ void *y, _unused_ float *mean, _unused_ float *rstd,
-                     _unused_ const void *x, _unused_ const float *weight, _unused_ const float *bias, _unused_ float eps, int64_t rows, int64_t cols)
+                     _unused_ const void *x, _unused_ const float *weight, _unused_ const float *bias, _unused_ float eps, int64_t rows,
+                     int64_t cols)
 {
     return launch(COUNT_layernorm, 1, moved(type, 2 * (double)(rows * cols)), 0);
 }
@@ -277,7 +279,8 @@ static int residual_rmsnorm(_unused_ void *stream, enum device_type type, _unuse
 
 static int rmsnorm_backward(_unused_ void *stream, enum device_type type, void *dx, _unused_ float *dweight,
                             _unused_ const void *dy,
-                            _unused_ const void *x, _unused_ const float *weight, _unused_ const float *rstd, int64_t rows, int64_t cols)
+                            _unused_ const void *x, _unused_ const float *weight, _unused_ const float *rstd, int64_t rows,
+                            int64_t cols)
 {
     return launch(COUNT_rmsnorm_backward, 1, moved(type, (dx ? 4 : 2) * (double)(rows * cols)), 0);
 }
@@ -310,7 +313,8 @@ static int splice(_unused_ void *stream, enum device_type type, _unused_ void *y
 
 static int scatter(_unused_ void *stream, enum device_type y_type, _unused_ void *y, enum device_type type,
                    _unused_ const void *x,
-                   _unused_ const int32_t *rows, _unused_ const int32_t *begin, _unused_ const int32_t *from, int64_t n, int64_t cols)
+                   _unused_ const int32_t *rows, _unused_ const int32_t *begin, _unused_ const int32_t *from, int64_t n,
+                   int64_t cols)
 {
     return launch(COUNT_rows, 1, moved(y_type, 2 * (double)(n * cols)) + moved(type, (double)(n * cols)), 0);
 }

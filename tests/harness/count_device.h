@@ -18,13 +18,34 @@
 enum { COUNT_THIN = 64 };
 
 #define COUNT_KINDS(X) \
-    X(product, "products") X(thin, "products, thin (adapters)") X(attention, "attention") X(attention_backward, "attention, backwards") \
-    X(attention_decode, "attention over a cache") X(rmsnorm, "rmsnorm") X(residual_rmsnorm, "sum and rmsnorm") X(rmsnorm_backward, "rmsnorm, backwards") \
-    X(layernorm, "layernorm") X(layernorm_backward, "layernorm, backwards") X(residual, "sums with a residual") X(residual_backward, "the same, backwards") \
-    X(activation, "GELU and the like") X(activation_backward, "the same, backwards") X(swiglu, "SwiGLU") X(swiglu_backward, "SwiGLU, backwards") \
-    X(rope, "rotation") X(kv_append, "appending to the cache") X(rope_append, "rotating and appending") X(rows, "rows gathered, spliced, scattered") X(copy_rows, "columns and rows copied") \
-    X(copy, "copies as a whole") X(zero, "zeroing") X(elements, "scaling, adding, converting") X(column_sum, "sums of columns") \
-    X(head, "logits' statistics, sampling") X(optimiser, "norm and AdamW") X(patches, "patches")
+    X(product, "products") \
+    X(thin, "products, thin (adapters)") \
+    X(attention, "attention") \
+    X(attention_backward, "attention, backwards") \
+    X(attention_decode, "attention over a cache") \
+    X(rmsnorm, "rmsnorm") \
+    X(residual_rmsnorm, "sum and rmsnorm") \
+    X(rmsnorm_backward, "rmsnorm, backwards") \
+    X(layernorm, "layernorm") \
+    X(layernorm_backward, "layernorm, backwards") \
+    X(residual, "sums with a residual") \
+    X(residual_backward, "LayerScale, backwards") \
+    X(activation, "GELU and the like") \
+    X(activation_backward, "GELU and the like, backwards") \
+    X(swiglu, "SwiGLU") \
+    X(swiglu_backward, "SwiGLU, backwards") \
+    X(rope, "rotation") \
+    X(kv_append, "appending to the cache") \
+    X(rope_append, "rotating and appending") \
+    X(rows, "rows gathered, spliced, scattered") \
+    X(copy_rows, "columns and rows copied") \
+    X(copy, "copies as a whole") \
+    X(zero, "zeroing") \
+    X(elements, "scaling, adding, converting") \
+    X(column_sum, "sums of columns") \
+    X(head, "logits' statistics, sampling") \
+    X(optimiser, "norm and AdamW") \
+    X(patches, "patches")
 
 enum count_kind {
 #define X(name, text) COUNT_##name,

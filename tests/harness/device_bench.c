@@ -112,8 +112,8 @@ int bench_tell_memory(struct bench_run *run, const struct device_need *need, str
     if (look(run, &now) < 0)
         return error_set(error, EIO, "the device does not answer any more");
     taken = (double)run->before.memory_free - (double)now.memory_free;
-    fprintf(run->bench->out, "memory: foretold %.0f MiB (weights %.0f, gradients %.0f, moments %.0f, activations %.0f, keys and values %.0f, workspace "
-            "%.0f), taken %.0f MiB, libraries' own included: %+.1f %%\n", (double)need->total / MEGA,
+    fprintf(run->bench->out, "memory: foretold %.0f MiB (weights %.0f, gradients %.0f, moments %.0f, activations %.0f, "
+            "keys and values %.0f, workspace %.0f), taken %.0f MiB, libraries' own included: %+.1f %%\n", (double)need->total / MEGA,
             (double)need->weights / MEGA,
             (double)need->gradients / MEGA, (double)need->optimiser / MEGA, (double)need->activations / MEGA,
             (double)need->cache / MEGA,

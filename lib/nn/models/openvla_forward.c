@@ -167,9 +167,10 @@ static struct tensor *llama_layer(struct tape *tape, struct tensor *x, const voi
     return tape_keep(tape, mark, llama_mlp(model, tape, x, attention, l));
 }
 
-/* The layer on a device where nobody goes back: x and h, its norm, are written anew, and what else it makes is forgotten without a copy. next: the weight of the
- * norm that comes after it. Bits are those of llama_layer. */
-static bool llama_layer_in_place(struct tape *tape, struct tensor **x, struct tensor **h, const struct layer_call *call, const struct param *next)
+/* The layer on a device where nobody goes back: x and h, its norm, are written anew, and what else it makes is forgotten without a copy.
+ * next: the weight of the norm that comes after it. Bits are those of llama_layer. */
+static bool llama_layer_in_place(struct tape *tape, struct tensor **x, struct tensor **h, const struct layer_call *call,
+                                 const struct param *next)
 {
     const struct openvla *model = call->model;
     const struct llama_layer *l = &model->w->layers[call->layer];
@@ -179,7 +180,8 @@ static bool llama_layer_in_place(struct tape *tape, struct tensor **x, struct te
 
     if (*x && *x != before)             /* fewer rows than there were: the last layer's tail */
         *h = tape_tensor(tape, (*x)->rows, (*x)->cols);
-    if (op_add_rmsnorm(tape, *x, attention, l->norm2, eps, *h) < 0 || op_add_rmsnorm(tape, *x, feed(tape, *h, l), next, eps, *h) < 0)
+    if (op_add_rmsnorm(tape, *x, attention, l->norm2, eps, *h) < 0 ||
+        op_add_rmsnorm(tape, *x, feed(tape, *h, l), next, eps, *h) < 0)
         return false;
     if (*x == before)
         tape_forget(tape, mark);
@@ -196,9 +198,10 @@ struct tensor *openvla_llama(const struct openvla *model, struct tape *tape, str
     if (layer)
         layer[0] = x;
     for (int i = 0; i < model->config.layers; i++) {
+        const struct param *next = i + 1 < model->config.layers ? layers[i + 1].norm1 : model->w->norm;
         struct layer_call call = {model, i, *rows};
 
-        if (in_place && !llama_layer_in_place(tape, &x, &h, &call, i + 1 < model->config.layers ? layers[i + 1].norm1 : model->w->norm))
+        if (in_place && !llama_layer_in_place(tape, &x, &h, &call, next))
             return NULL;
         if (!in_place)
             x = tape_block(tape, x, llama_layer, &call, sizeof(call));

@@ -10,27 +10,30 @@
 
 static const float eps = 1e-6f;         /* of every norm in the tower */
 
-/* The same on a device: the picture's bytes go there, cut into patches, a twelfth of what the rows take; they are one tall picture to the op. */
+/* The same on a device: the picture's bytes go there, cut into patches, an eighth of what rows in fp32 take; they are one tall picture to
+ * the op. */
 static struct tensor *pixels_on(const struct qwen_vl *model, struct tape *tape, const struct qwen_layout *l)
 {
     const struct qwen_vision_config *c = &model->config.vision;
     int64_t area = (int64_t)c->patch * c->patch;
     uint8_t *cut = tape_alloc(tape, (size_t)(3 * l->patches * area));
     const uint8_t **image = tape_alloc(tape, sizeof(*image));
+    struct pictures all = {.b = 1, .height = (int)l->patches * c->patch, .width = c->patch, .patch = c->patch};
 
     if (!cut || !image)
         return NULL;
     for (int p = 0; p < l->n_pictures && !tape->planning; p++) {
         const struct qwen_picture *picture = &l->pictures[p];
 
-        if (image_qwen_cut(picture->rgb, picture->height, picture->width, c->patch, c->merge, cut + 3 * l->picture_start[p] * area) < 0) {
+        if (image_qwen_cut(picture->rgb, picture->height, picture->width, c->patch, c->merge,
+                           cut + 3 * l->picture_start[p] * area) < 0) {
             tape->error = -EINVAL;
             return NULL;
         }
     }
     *image = cut;
-    return op_repeat(tape, op_patches(tape, &(struct pictures) {.images = image, .b = 1, .height = (int)l->patches * c->patch, .width = c->patch, .patch = c->patch},
-                                      model->lut[0]), area, c->temporal);
+    all.images = image;
+    return op_repeat(tape, op_patches(tape, &all, model->lut[0]), area, c->temporal);
 }
 
 /* (patches, 3 * temporal * patch * patch), a constant input. */
