@@ -14,8 +14,8 @@
  *   reader: journal_open(JOURNAL_READ)  -> journal_find, journal_load, journal_list
  *
  * After a failed append or sync nothing since the last good sync is in the journal any more (a failed fsync may have lost
- * pages silently): forget those deliveries, they were not acknowledged, and they will be delivered again. Where even taking them back
- * fails, every append is -EIO until the journal is opened anew.
+ * pages silently): forget those deliveries, they were not acknowledged, and they will be delivered again. Where even taking them
+ * back fails, every append is -EIO until the journal is opened anew.
  * Thread rule: append, sync, seal, drop on one thread; find, load, list, retain on any. Failure rule: -errno, *error filled.
  * Fault points: journal.write, journal.fsync, journal.seal, journal.rename. */
 #pragma once

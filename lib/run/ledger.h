@@ -10,8 +10,8 @@
  *
  *   ledger_open -> ledger_stages, ... -> [ledger_begin -> changes... -> ledger_commit | ledger_rollback]* -> ledger_close
  *
- * A change outside a transaction is -EINVAL. A failed change leaves the transaction open: roll it back. Opened again after a crash it
- * has exactly what the last commit left.
+ * A change outside a transaction is -EINVAL. A failed change leaves the transaction open: roll it back. Opened again after a
+ * crash it has exactly what the last commit left.
  * Thread rule: one thread (the coordinator's loop). Failure rule: -errno, outputs untouched; ledger_open fills *error.
  * Fault points: ledger.begin, ledger.write (each change), ledger.commit (before), ledger.committed (after). */
 #pragma once

@@ -52,7 +52,6 @@ static void renew(struct holder_version *item, const struct holder_listed *liste
 
 static void on_list(struct holder *holder, const struct holder_event *event, struct holder_effects *out)
 {
-    holder->told = true;
     for (size_t i = 0; i < holder->n; i++)
         holder->items[i].wanted = false;
     for (size_t i = 0; i < event->list.n; i++) {
@@ -96,7 +95,7 @@ static void let_go(struct holder *holder, struct holder_effects *out)
     for (size_t i = 0; i < holder->n;) {
         struct holder_version *item = &holder->items[i];
 
-        if (!holder->told || !can_go(holder, item)) {
+        if (!can_go(holder, item)) {
             i++;
             continue;
         }

@@ -6,7 +6,7 @@
  * checkpoint the old one goes on serving.
  *
  *   holder_init -> [holder_step(event) -> effects]*;  per request: holder_take(version) -> serve -> holder_put(version) -> step
- * if told
+ * if it says so
  *
  * A load that failed is refused once; it is tried again when the coordinator names it with another manifest digest, or after
  * retry_ms (the file system may have been slow to show it).
@@ -40,7 +40,6 @@ struct holder {
     struct holder_version items[HOLDER_MAX];
     size_t n;
     uint32_t retry_ms;
-    bool told;                  /* a list has come */
 };
 
 enum holder_event_kind {

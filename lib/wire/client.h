@@ -66,8 +66,8 @@ struct wire_call {
     void *arg;
 };
 
-/* *ret_id (may be NULL) for wire_cancel. -ENOBUFS: no credit left, wait for a reply; -ECANCELED: the client is being freed; -EMSGSIZE;
- * -ENOMEM: on_reply is not called then, and parts are released. */
+/* *ret_id (may be NULL) for wire_cancel. -ENOBUFS: no credit left, wait for a reply; -ECANCELED: the client is being freed;
+ * -EMSGSIZE; -ENOMEM: on_reply is not called then, and parts are released. */
 int wire_call(struct wire_client *client, const struct wire_call *call, uint64_t *ret_id);
 
 /* Forget a call: on_reply is not called. No harm if it has ended. */

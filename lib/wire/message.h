@@ -52,8 +52,8 @@ size_t outgoing_bytes(const struct outgoing *out);               /* of body and 
 int outgoing_send(struct outgoing *out, void *socket, const void *peer, size_t peer_size);
 
 /* Receive one message without blocking; consumes all its frames in every case but -EAGAIN.
- * router: the socket is a ROUTER, and frame 0 the sender's routing id. *ret_origin is set on a refusal too, as far as it could be read, so
- * that it can be answered; *ret_message, the caller's to free, only with 0.
+ * router: the socket is a ROUTER, and frame 0 the sender's routing id. *ret_origin is set on a refusal too, as far as it could be
+ * read, so that it can be answered; *ret_message, the caller's to free, only with 0.
  * -EBADMSG, -EMSGSIZE, -EPROTO, -ENOMEM: refused, with the reason in *error. */
 enum { WIRE_PEER_ID_MAX = 64, WIRE_USER_MAX = 64 };
 struct wire_origin {

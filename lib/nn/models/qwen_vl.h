@@ -5,7 +5,8 @@
  * tokenizer.json, safetensors; hub or save_pretrained form; tensors below model.* and visual.*, or model.language_model.* and
  * model.visual.*), with reward_head.safetensors (reward_head.fc1|fc2.{weight,bias}) optional beside it.
  *
- *   qwen_vl_load -> qwen_vl_pack -> { qwen_vl_picture_size, qwen_vl_prompt_text, qwen_vl_prompt_ids -> qwen_vl_score | qwen_vl_forward on a tape }
+ *   qwen_vl_load -> qwen_vl_pack -> { qwen_vl_picture_size, qwen_vl_prompt_text, qwen_vl_prompt_ids -> qwen_vl_score |
+ *   qwen_vl_forward on a tape }
  *
  * Threads: a packed model is read-only; any number of sessions and tapes use it at once.
  * Failure rule: -errno; with a struct error, one line that names file, tensor or key, found and expected. */
