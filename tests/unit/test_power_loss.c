@@ -5,7 +5,7 @@
  * The lives of the run (tests/harness/power_run.h) end as by kill -9 now and then, so that what one process left unsynced is what
  * the next one finds.
  * POWER_RUNS=30 POWER_SEEDS=5 POWER_RESUMES=1 is the long form: so many runs, random disks for each place, and each goes on to
- * the end. 10 ms CPU a cut, 3,900 cuts a run: 20 minutes of a core that is free. */
+ * the end. 16 ms CPU a cut, 5,400 cuts a run: 43 minutes of a core that is free. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
