@@ -43,7 +43,8 @@ static int unknown(const char *name)
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
         names[i] = commands[i].name;
     nearest = config_nearest_word(names, name);
-    fprintf(stderr, "gantry: there is no command '%s'%s%s; `gantry help` lists them\n", name, nearest ? "; nearest: " : "", nearest ? nearest : "");
+    fprintf(stderr, "gantry: there is no command '%s'%s%s; `gantry help` lists them\n", name,
+            nearest ? "; nearest: " : "", nearest ? nearest : "");
     return CLI_USAGE;
 }
 

@@ -85,8 +85,9 @@ int security_secret_read(const char *path, char ret_key[SECURITY_KEY_SIZE], stru
     struct stat st;
 
     if (stat(path, &st) == 0 && (st.st_mode & S_IRWXO))
-        return error_set(error, EPERM, "key file %s is open to everybody on this host (mode %04o): chmod 600 %s; if somebody may have read it, `gantry "
-                         "keys revoke` it and make another", path, st.st_mode & 07777, path);
+        return error_set(error, EPERM, "key file %s is open to everybody on this host (mode %04o): chmod 600 %s; "
+                         "if somebody may have read it, `gantry keys revoke` it and make another",
+                         path, st.st_mode & 07777, path);
     return security_key_read(path, ret_key, error);
 }
 
