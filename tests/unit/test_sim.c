@@ -291,6 +291,26 @@ static void test_broken_simulation(void **state _unused_)
     assert_int_equal(fault_arm(""), 0);
 }
 
+/* What broke while it looked ahead goes on from what was saved, as if it had never looked. */
+static void test_restored_after_it_broke(void **state _unused_)
+{
+    static const float still[SIM_ACTION_DIMS];
+    size_t n = sim_state_size(tasks[PICK]);
+    _cleanup_free_ char *saved = malloc(n), *after = malloc(n), *again = malloc(n);
+
+    assert_int_equal(sim_reset(slots[PICK], SIM_TRAIN, 1, NULL), 0);
+    sim_save(slots[PICK], saved);
+    assert_int_equal(sim_step(slots[PICK], still, NULL), 0);
+    sim_save(slots[PICK], after);
+    assert_int_equal(fault_arm("sim.step=eio@1"), 0);
+    assert_int_equal(sim_step(slots[PICK], still, NULL), -EIO);
+    assert_int_equal(fault_arm(""), 0);
+    assert_int_equal(sim_restore(slots[PICK], saved), 0);
+    assert_int_equal(sim_step(slots[PICK], still, NULL), 0);
+    sim_save(slots[PICK], again);
+    assert_memory_equal(again, after, n);
+}
+
 static void test_names(void **state _unused_)
 {
     struct error error = {0};
@@ -434,6 +454,7 @@ int main(void)
         cmocka_unit_test(test_states_are_numbered),
         cmocka_unit_test(test_nan_is_refused),
         cmocka_unit_test(test_broken_simulation),
+        cmocka_unit_test(test_restored_after_it_broke),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_instructions),
         cmocka_unit_test(test_demonstrators),
