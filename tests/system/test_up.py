@@ -18,11 +18,14 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 STAND_IN = """#!{python} -S
-import os, pathlib, signal, socket, sys, threading
+import ctypes, os, pathlib, signal, socket, sys, threading
 arguments = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 role = os.path.basename(sys.argv[0]).removeprefix("gantry-")
 run = pathlib.Path(arguments["--run-dir"])
 assert "--die-with-parent" in sys.argv
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)      # PR_SET_PDEATHSIG: so they do
+if os.getppid() == 1:
+    sys.exit(1)
 with open(run / "starts", "a") as file:
     file.write(f"{{role}} {{os.getpid()}}\\n")
 if (run / f"fail-{{role}}").exists():
