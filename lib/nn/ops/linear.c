@@ -323,8 +323,10 @@ static void adapter_backward(struct tape *tape, void *context)
         cpu_kernels()->scale(h->g, c->scale, h->rows * h->cols);
 }
 
-bool linear_comes_later(const struct tape *t, const struct param *weight) { return t->on && t->half && weight->lora.a &&
-                                                                            !t->plain; }
+bool linear_comes_later(const struct tape *t, const struct param *weight)
+{
+    return t->on && t->half && weight->lora.a && !t->plain;
+}
 
 /* y += scale (x A^T) B^T with B's rows from `first` on, when W has an adapter; base, unless it is NULL, is the product with W,
  * which comes after it. */
