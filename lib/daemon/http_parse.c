@@ -4,8 +4,10 @@
 
 #include "daemon/http.h"
 
-static bool starts_with(const char *bytes, size_t n, const char *word) { return n >= strlen(word) &&
-                                                                         !memcmp(bytes, word, strlen(word)); }
+static bool starts_with(const char *bytes, size_t n, const char *word)
+{
+    return n >= strlen(word) && !memcmp(bytes, word, strlen(word));
+}
 
 /* Where the head ends (behind the empty line), 0: not yet. Lines end with CR LF; a lone LF is accepted, as RFC 9112 allows. */
 static size_t find_end(const char *bytes, size_t n)

@@ -153,8 +153,12 @@ static int note_unlink(const char *path, int flags)
 }
 int unlink(const char *path) { return note_unlink(path, 0); }
 int rmdir(const char *path) { return note_unlink(path, AT_REMOVEDIR); }
-int remove(const char *path) { return note_unlink(path, 0) == 0 ||
-                               errno != EISDIR ? (errno == 0 ? 0 : access(path, F_OK) < 0 ? 0 : -1) : rmdir(path); }
+int remove(const char *path)
+{
+    int r = note_unlink(path, 0);
+
+    return r < 0 && errno == EISDIR ? rmdir(path) : r;
+}
 
 int mkdir(const char *path, mode_t bits)
 {
