@@ -5,7 +5,7 @@
 
 #include "base/macro.h"
 
-enum { EVENTS_AT_ONCE = 1000, COORDINATOR = 0, FIRST_ROLE = 1, LEARNER = 4 };     /* role numbers on the wire are one higher */
+enum { COORDINATOR = 0, FIRST_ROLE = 1, LEARNER = 4 };     /* role numbers on the wire are one higher */
 
 const char *const run_build_roles[RUN_BUILD_ROLES] = {"coordinator", "env worker", "actor", "PRM server", "learner"};
 
@@ -53,32 +53,25 @@ static void add(struct run_builds *b, unsigned role, const char *mark, const str
         learner_has(b, (size_t)item, event->wall_ms);
 }
 
-static void note(struct run_builds *b, const struct ledger_event *event)
+static int note(const struct ledger_event *event, void *arg)
 {
+    struct run_builds *b = arg;
     unsigned role;
 
     if (!strcmp(event->kind, "start"))
         add(b, COORDINATOR, " build=", event);
     else if (!strcmp(event->kind, "joined") && sscanf(event->text, "member %*u: role %u", &role) == 1 && role > FIRST_ROLE)
         add(b, role - 1, ", build ", event);
+    return 0;
 }
 
 int run_builds_read(struct ledger *ledger, struct run_builds *ret)
 {
     struct run_builds builds = {0};
-    uint64_t after = 0;
-    size_t n;
+    int r = ledger_each_event(ledger, 0, note, &builds);
 
-    do {
-        _cleanup_free_ struct ledger_event *events = NULL;
-        int r = ledger_events(ledger, after, EVENTS_AT_ONCE, &events, &n);
-
-        if (r < 0)
-            return r;
-        for (size_t i = 0; i < n; i++)
-            note(&builds, &events[i]);
-        after = n ? events[n - 1].sequence : after;
-    } while (n == EVENTS_AT_ONCE);
+    if (r < 0)
+        return r;
     *ret = builds;
     return 0;
 }

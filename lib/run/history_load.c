@@ -8,8 +8,6 @@
 #include "run/rundir.h"
 #include "run/trajectory.h"
 
-enum { EVENTS_AT_ONCE = 4096 };
-
 /* What the arrays of a loaded history point into. */
 struct owned { struct manifest *manifests; size_t n; };
 _Static_assert(sizeof(struct history_record) == sizeof(struct manifest_episode), "consumed lists are used as they are");
@@ -57,36 +55,40 @@ static int translate(const struct ledger_event *event, struct history_event *ret
     return 0;
 }
 
-static int load_events(struct ledger *ledger, struct history *h, struct error *error)
+struct loading { struct history *history; size_t capacity; struct error *error; bool said; };
+
+static int load_event(const struct ledger_event *event, void *arg)
 {
-    uint64_t after = 0;
-    size_t n, capacity = 0;
+    struct loading *l = arg;
+    struct history *h = l->history;
     int r;
 
-    do {
-        _cleanup_free_ struct ledger_event *events = NULL;
+    l->said = true;
+    if (h->n_events == l->capacity) {
+        size_t capacity = l->capacity ? 2 * l->capacity : 1024;
+        struct history_event *more = realloc(h->events, capacity * sizeof *more);
 
-        r = ledger_events(ledger, after, EVENTS_AT_ONCE, &events, &n);
-        if (r < 0)
-            return error_set(error, -r, "the ledger's events cannot be read: %s", ledger_error(ledger));
-        for (size_t i = 0; i < n; i++) {
-            if (h->n_events == capacity) {
-                struct history_event *more = realloc(h->events, (capacity = capacity ? 2 * capacity : 1024) * sizeof *more);
-
-                if (!more)
-                    return error_set(error, ENOMEM, "out of memory for the ledger's events");
-                h->events = more;
-            }
-            h->complete |= !strcmp(events[i].kind, "finished");
-            r = translate(&events[i], &h->events[h->n_events]);
-            if (r < 0)
-                return error_set(error, EBADMSG, "the ledger's event %" PRIu64 " (%s) cannot be understood: %s",
-                                 events[i].sequence, events[i].kind, events[i].text);
-            h->n_events += (size_t)r;
-            after = events[i].sequence;
-        }
-    } while (n == EVENTS_AT_ONCE);
+        if (!more)
+            return error_set(l->error, ENOMEM, "out of memory for the ledger's events");
+        h->events = more;
+        l->capacity = capacity;
+    }
+    h->complete |= !strcmp(event->kind, "finished");
+    r = translate(event, &h->events[h->n_events]);
+    if (r < 0)
+        return error_set(l->error, EBADMSG, "the ledger's event %" PRIu64 " (%s) cannot be understood: %s", event->sequence,
+                         event->kind, event->text);
+    h->n_events += (size_t)r;
+    l->said = false;
     return 0;
+}
+
+static int load_events(struct ledger *ledger, struct history *h, struct error *error)
+{
+    struct loading l = {.history = h, .error = error};
+    int r = ledger_each_event(ledger, 0, load_event, &l);
+
+    return r < 0 && !l.said ? error_set(error, -r, "the ledger's events cannot be read: %s", ledger_error(ledger)) : r;
 }
 
 static bool have_segment(const struct journal_entry *entries, size_t n, uint32_t stage, uint32_t iteration)
@@ -306,30 +308,24 @@ void history_release(struct history *history)
     *history = (struct history) {0};
 }
 
+static int export_event(const struct ledger_event *event, void *arg)
+{
+    struct strbuf *out = arg;
+    struct json_writer w = {.out = out};
+
+    json_open(&w, NULL, '{');
+    json_unsigned(&w, "sequence", event->sequence);
+    json_unsigned(&w, "wall_ms", event->wall_ms);
+    json_unsigned(&w, "epoch", event->epoch);
+    json_text(&w, "kind", event->kind);
+    json_unsigned(&w, "episode", event->episode);
+    json_text(&w, "text", event->text);
+    json_close(&w, '}');
+    strbuf_addc(out, '\n');
+    return out->failed ? -ENOMEM : 0;
+}
+
 int history_export(struct ledger *ledger, uint64_t after, struct strbuf *out)
 {
-    size_t n;
-
-    do {
-        _cleanup_free_ struct ledger_event *events = NULL;
-        int r = ledger_events(ledger, after, EVENTS_AT_ONCE, &events, &n);
-
-        if (r < 0)
-            return r;
-        for (size_t i = 0; i < n; i++) {
-            struct json_writer w = {.out = out};
-
-            json_open(&w, NULL, '{');
-            json_unsigned(&w, "sequence", events[i].sequence);
-            json_unsigned(&w, "wall_ms", events[i].wall_ms);
-            json_unsigned(&w, "epoch", events[i].epoch);
-            json_text(&w, "kind", events[i].kind);
-            json_unsigned(&w, "episode", events[i].episode);
-            json_text(&w, "text", events[i].text);
-            json_close(&w, '}');
-            strbuf_addc(out, '\n');
-            after = events[i].sequence;
-        }
-    } while (n == EVENTS_AT_ONCE);
-    return out->failed ? -ENOMEM : 0;
+    return ledger_each_event(ledger, after, export_event, out);
 }

@@ -150,6 +150,8 @@ int ledger_scalars(struct ledger *ledger, const char *name, struct ledger_scalar
 
 struct ledger_event { uint64_t sequence, wall_ms, epoch, episode; char kind[24]; char text[400]; };
 int ledger_events(struct ledger *ledger, uint64_t after, size_t limit, struct ledger_event **ret, size_t *ret_n);
+/* All of them, in order, a few thousand in memory at once; a negative answer of fn ends it and comes back. */
+int ledger_each_event(struct ledger *ledger, uint64_t after, int (*fn)(const struct ledger_event *event, void *arg), void *arg);
 
 const char *episode_state_name(enum episode_state state);
 int episode_state_parse(const char *text, enum episode_state *ret);

@@ -274,3 +274,21 @@ int ledger_events(struct ledger *ledger, uint64_t after, size_t limit, struct le
 
     return r < 0 ? r : collect(ledger, s, sizeof **ret, fill_event, (void **)ret, ret_n);
 }
+
+int ledger_each_event(struct ledger *ledger, uint64_t after, int (*fn)(const struct ledger_event *event, void *arg), void *arg)
+{
+    enum { AT_ONCE = 4096 };
+    size_t n;
+
+    do {
+        _cleanup_free_ struct ledger_event *events = NULL;
+        int r = ledger_events(ledger, after, AT_ONCE, &events, &n);
+
+        for (size_t i = 0; r >= 0 && i < n; i++)
+            r = fn(&events[i], arg);
+        if (r < 0)
+            return r;
+        after = n ? events[n - 1].sequence : after;
+    } while (n == AT_ONCE);
+    return 0;
+}

@@ -168,18 +168,25 @@ static void bench_rows(const float *weight, float *stats)
     show("swiglu 4800 x 11008", median_seconds(put_swiglu, &wide), 0, 6.0 * (double)(wide.rows * wide.cols));
 }
 
-/* ---- attention
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- attention --------------------------------------------------------------------------------------------------- */
+
+/* q, k and v lie one behind the other; returns the bytes of one. extra: more such arrays behind them. */
+static size_t take_attention(struct device_attention *a, int extra)
+{
+    size_t bytes = (size_t)(2 * a->q_rows * 4096);
+    char *q = take((size_t)(3 + extra) * bytes);
+
+    a->q = q;
+    a->k = q + bytes;
+    a->v = q + 2 * bytes;
+    return bytes;
+}
 
 static int put_attention(const void *arg)
 {
     struct device_attention a = *(const struct device_attention *)arg;
-    size_t bytes = (size_t)(2 * a.q_rows * 4096);
-    char *q = take(3 * bytes);
 
-    a.q = q;
-    a.k = q + bytes;
-    a.v = q + 2 * bytes;
+    take_attention(&a, 0);
     return device_attention(s, DEVICE_BF16, &a, false);
 }
 
@@ -187,14 +194,10 @@ static int put_attention(const void *arg)
 static int put_attention_backward(const void *arg)
 {
     struct device_attention a = *(const struct device_attention *)arg;
-    size_t bytes = (size_t)(2 * a.q_rows * 4096);
-    char *q = take(5 * bytes);
+    size_t bytes = take_attention(&a, 2);
 
-    a.q = q;
-    a.k = q + bytes;
-    a.v = q + 2 * bytes;
-    a.out = q + 3 * bytes;
-    a.dout = q + 4 * bytes;
+    a.out = (char *)(uintptr_t)a.v + bytes;
+    a.dout = (const char *)a.out + bytes;
     a.dq = to;
     a.dk = to + bytes;
     a.dv = to + 2 * bytes;
@@ -246,8 +249,7 @@ static void bench_attention(int b, int length)
     show(name, median_seconds(put_decode, &d), 4.0 * (double)b * length * 4096, 4.0 * (double)b * length * 4096);
 }
 
-/* ---- all
- * ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- all --------------------------------------------------------------------------------------------------------- */
 
 /* A device that was idle runs at a low clock at first. */
 static int warm(void)

@@ -87,8 +87,7 @@ static void tell(const char *model, const char *what, const char *unit, int batc
     show("whole", &c, seconds, floor);
 }
 
-/* ---- acting, pass by pass
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- acting, pass by pass ---------------------------------------------------------------------------------------- */
 
 static double thread_seconds(void)
 {

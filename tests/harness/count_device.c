@@ -429,8 +429,7 @@ static int attention_decode(_unused_ void *stream, enum device_type type, const 
                   4 * keys * width);
 }
 
-/* ---- heads, optimiser
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- heads, optimiser -------------------------------------------------------------------------------------------- */
 
 static int token_stats(_unused_ void *stream, enum device_type type, _unused_ float *log_probs, _unused_ float *logp,
                        _unused_ float *entropy,

@@ -78,8 +78,7 @@ static const char *words(int result) { return (void)result, "remote process exit
 static const struct nccl_calls calls = {get_version, get_id, join, async_error, abort_comm, leave, leave, all_reduce, all_gather,
                                         words};
 
-/* ---- one rank of several
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- one rank of several ----------------------------------------------------------------------------------------- */
 
 static int echo(void *arg, const void *mine, size_t bytes, void *ret_all)
 {

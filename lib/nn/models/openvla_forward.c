@@ -108,7 +108,8 @@ static struct tensor *feed(struct tape *tape, struct tensor *h, const struct lla
 }
 
 /* Of x + what the attention of the layer says. */
-static struct tensor *llama_mlp(const struct openvla *model, struct tape *tape, struct tensor *x, struct tensor *attention, const struct llama_layer *l)
+static struct tensor *llama_mlp(const struct openvla *model, struct tape *tape, struct tensor *x, struct tensor *attention,
+                                const struct llama_layer *l)
 {
     struct tensor *h = op_residual_rmsnorm(tape, x, attention, l->norm2, model->config.rms_eps, &x);
 
@@ -167,8 +168,8 @@ static struct tensor *llama_layer(struct tape *tape, struct tensor *x, const voi
     return tape_keep(tape, mark, llama_mlp(model, tape, x, attention, l));
 }
 
-/* The layer on a device where nobody goes back: x and h, its norm, are written anew, and what else it makes is forgotten without a copy.
- * next: the weight of the norm that comes after it. Bits are those of llama_layer. */
+/* The layer on a device where nobody goes back: x and h, its norm, are written anew, and what else it makes is forgotten without
+ * a copy. next: the weight of the norm that comes after it. Bits are those of llama_layer. */
 static bool llama_layer_in_place(struct tape *tape, struct tensor **x, struct tensor **h, const struct layer_call *call,
                                  const struct param *next)
 {

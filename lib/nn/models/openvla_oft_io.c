@@ -321,8 +321,7 @@ int oft_read(struct openvla *model, const struct oft_files *files, struct error 
     return r >= 0 && model->config.oft.film ? film_read(model, files, error) : r;
 }
 
-/* ---- a model that is loaded already
- * ---------------------------------------------------------------------------------------------- */
+/* ---- a model that is loaded already ------------------------------------------------------------------------------ */
 
 /* The file's own parameter, not one that it only replaces. */
 static bool is_of(const struct param *param, enum oft_file file)
@@ -391,8 +390,7 @@ int oft_attach(struct openvla *model, const char *dir, const struct oft_config *
     return r < 0 ? r : oft_read(model, &files, error);
 }
 
-/* ---- and back
- * ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- and back ---------------------------------------------------------------------------------------------------- */
 
 int oft_save(const struct openvla *model, const char *dir, enum dtype dtype, struct error *error)
 {
