@@ -26,8 +26,7 @@ struct edge {
     bool asking;                /* a LeaseRequest is open */
     bool draining, leaving;
 
-    /* a lease that wants the worker to itself waits here until the others are done */
-    struct { bool here; Gantry__Lease lease; char task[EPISODE_TASK_MAX], style[16], score[16]; } alone;
+    Gantry__Lease *alone;       /* owned: wants the worker to itself, and waits until the others are done; NULL: none does */
     bool playing_alone;
 
     /* what heartbeats point to */
@@ -66,40 +65,42 @@ static void return_lease(struct edge *edge, uint64_t episode, uint64_t fence, co
     request_return(member_client(edge->shared.member), member_id(edge->shared.member), episode, fence, LEASE_GIVEN_BACK, text);
 }
 
-/* Keep a suspect until the worker is empty. */
-static void set_aside(struct edge *edge, const Gantry__Lease *lease)
+/* All of it, words too: it outlives the message that it came with. NULL: out of memory. */
+static Gantry__Lease *copy_lease(const Gantry__Lease *lease)
 {
-    edge->alone.here = true;
-    edge->alone.lease = *lease;
-    snprintf(edge->alone.task, sizeof(edge->alone.task), "%s", lease->task);
-    snprintf(edge->alone.style, sizeof(edge->alone.style), "%s", lease->style);
-    snprintf(edge->alone.score, sizeof(edge->alone.score), "%s", lease->search_score);
-    edge->alone.lease.task = edge->alone.task;
-    edge->alone.lease.style = edge->alone.style;
-    edge->alone.lease.search_score = edge->alone.score;
+    size_t n = gantry__lease__get_packed_size(lease);
+    _cleanup_free_ uint8_t *bytes = malloc(n + 1);
+
+    return bytes ? gantry__lease__unpack(NULL, gantry__lease__pack(lease, bytes), bytes) : NULL;
+}
+
+static void forget_alone(struct edge *edge)
+{
+    if (edge->alone)
+        gantry__lease__free_unpacked(edge->alone, NULL);
+    edge->alone = NULL;
 }
 
 static void take_lease(struct edge *edge, const Gantry__Lease *lease)
 {
     struct slot *slot = free_slot(edge);
 
-    if (edge->draining || !slot || (lease->alone && edge->alone.here)) {
+    if (edge->draining || !slot || (lease->alone && edge->alone))
         return_lease(edge, lease->episode, lease->fence, edge->draining ? "draining" : "no free slot");
-    } else if (lease->alone) {
-        set_aside(edge, lease);
-    } else {
+    else if (!lease->alone)
         slot_lease(slot, lease);
-    }
+    else if (!(edge->alone = copy_lease(lease)))
+        return_lease(edge, lease->episode, lease->fence, "out of memory");
 }
 
 static void play_alone_if_empty(struct edge *edge)
 {
-    if (!edge->alone.here || count_busy(edge) > 0)
+    if (!edge->alone || count_busy(edge) > 0)
         return;
-    edge->alone.here = false;
     edge->playing_alone = true;
-    slot_lease(&edge->slots[0], &edge->alone.lease);
+    slot_lease(&edge->slots[0], edge->alone);
     edge->playing_alone = slot_busy(&edge->slots[0]);
+    forget_alone(edge);
 }
 
 static void on_grant(int result, const struct message *reply, void *arg)
@@ -134,7 +135,7 @@ static void ask_for_leases(struct edge *edge)
     Gantry__LeaseRequest body = GANTRY__LEASE_REQUEST__INIT;
     unsigned idle = edge->options.slots - count_busy(edge);
 
-    if (edge->asking || edge->draining || edge->alone.here || edge->playing_alone || idle == 0 || !edge->shared.simulation ||
+    if (edge->asking || edge->draining || edge->alone || edge->playing_alone || idle == 0 || !edge->shared.simulation ||
         !member_joined(edge->shared.member))
         return;
     body.member = member_id(edge->shared.member);
@@ -169,7 +170,7 @@ static void leave_if_empty(struct edge *edge)
     if (!edge->draining || edge->leaving)
         return;
     lifecycle_status(edge->lifecycle, "draining: %u episodes in hand", busy);
-    if (busy > 0 || edge->alone.here)
+    if (busy > 0 || edge->alone)
         return;
     edge->leaving = true;
     member_leave(edge->shared.member, "drained", EDGE_BYE_MS, on_left, edge);
@@ -199,10 +200,9 @@ void env_edge_drain(struct edge *edge, const char *reason)
     if (edge->draining)
         return;
     edge->draining = true;
-    if (edge->alone.here) {
-        return_lease(edge, edge->alone.lease.episode, edge->alone.lease.fence, "drain");
-        edge->alone.here = false;
-    }
+    if (edge->alone)
+        return_lease(edge, edge->alone->episode, edge->alone->fence, "drain");
+    forget_alone(edge);
     loop_timer_again(edge->give_back, EDGE_GIVE_BACK_MS, 0);
     loop_timer_again(edge->tick, TICK_MS, TICK_MS);
     lifecycle_drain(edge->lifecycle, reason);
@@ -249,10 +249,10 @@ static size_t list_held(struct edge *edge)
         edge->held[n].fence = player->terms.fence;
         edge->held[n++].step = player_progress(player);
     }
-    if (edge->alone.here) {
+    if (edge->alone) {
         gantry__held_lease__init(&edge->held[n]);
-        edge->held[n].episode = edge->alone.lease.episode;
-        edge->held[n++].fence = edge->alone.lease.fence;
+        edge->held[n].episode = edge->alone->episode;
+        edge->held[n++].fence = edge->alone->fence;
     }
     for (i = 0; i < n; i++)
         edge->held_list[i] = &edge->held[i];
@@ -301,16 +301,17 @@ static void end_lease(struct edge *edge, uint64_t episode)
 
     for (i = 0; i < edge->options.slots; i++)
         slot_revoke(&edge->slots[i], episode);
-    if (edge->alone.here && edge->alone.lease.episode == episode)
-        edge->alone.here = false;
+    if (edge->alone && edge->alone->episode == episode)
+        forget_alone(edge);
 }
 
 static bool plays(struct edge *edge, uint64_t episode)
 {
     for (unsigned i = 0; i < edge->options.slots; i++)
-        if (slot_busy(&edge->slots[i]) && edge->slots[i].player.terms.episode == episode && edge->slots[i].player.phase != PLAYER_DELIVERING)
+        if (slot_busy(&edge->slots[i]) && edge->slots[i].player.terms.episode == episode &&
+            edge->slots[i].player.phase != PLAYER_DELIVERING)
             return true;
-    return edge->alone.here && edge->alone.lease.episode == episode;
+    return edge->alone && edge->alone->episode == episode;
 }
 
 /* Ordinary for what is delivered: it is journaled, and so its lease over, before our heartbeat with it has arrived. */
@@ -352,9 +353,9 @@ static int open_simulation(struct edge *edge, const char *config)
         edge->shared.ended = run->policy_eos_in_logp;
         snprintf(edge->shared.chain, sizeof(edge->shared.chain), "%s", run->chain);
         r = simulation_new(edge->shared.loop, &(struct simulation_options) {
-            .suite = run->suite, .image = run->image, .chain = edge->shared.chain, .render = run->render, .robosuite = run->robosuite,
-            .substeps = (enum sim_substeps)run->substeps, .device = edge->options.device, .slots = edge->options.slots,
-            .cameras = run->cameras, .state = run->state,
+            .suite = run->suite, .image = run->image, .chain = edge->shared.chain, .render = run->render,
+            .robosuite = run->robosuite, .substeps = (enum sim_substeps)run->substeps, .device = edge->options.device,
+            .slots = edge->options.slots, .cameras = run->cameras, .state = run->state,
         }, &edge->shared.simulation, &error);
     }
     if (r < 0) {
@@ -367,7 +368,8 @@ static int open_simulation(struct edge *edge, const char *config)
                  LOG_Q(simulation_renderer(edge->shared.simulation)),
                  LOG_Q("install the driver's EGL (libnvidia-gl), see that the render node is open to this user, or ask for software"));
     log_info("simulator open", "suite=%s image=%d cameras=%u state=%u renderer=%s slots=%u", run->suite, run->image,
-             edge->shared.shape.cameras, edge->shared.shape.state, LOG_Q(simulation_renderer(edge->shared.simulation)), edge->options.slots);
+             edge->shared.shape.cameras, edge->shared.shape.state, LOG_Q(simulation_renderer(edge->shared.simulation)),
+             edge->options.slots);
     return 0;
 }
 
@@ -447,7 +449,8 @@ struct edge *env_edge_free(struct edge *edge)
     edge->tick = loop_timer_free(edge->tick);
     for (i = 0; i < edge->options.slots; i++)
         slot_release(&edge->slots[i]);
-    edge->shared.simulation = simulation_free(edge->shared.simulation);    /* its last jobs come back to slots that are still there */
+    edge->shared.simulation = simulation_free(edge->shared.simulation);     /* its last jobs come back to slots that are there */
+    forget_alone(edge);
     servers_release(&edge->shared.servers);
     edge->shared.member = member_free(edge->shared.member);
     edge->ask_again = loop_timer_free(edge->ask_again);
@@ -461,9 +464,11 @@ int env_edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecyc
 {
     _cleanup_(env_edge_freep) struct edge *edge = calloc(1, sizeof(*edge));
     struct member_options member = {
-        .join = options->join, .server_key = options->server_key, .name = options->name, .build = options->build, .slots = options->slots, .device = "cpu",
+        .join = options->join, .server_key = options->server_key, .name = options->name, .build = options->build,
+        .slots = options->slots, .device = "cpu",
         .on_welcome = on_welcome, .fill_hello = fill_hello, .fill_heartbeat = fill_heartbeat, .on_endpoints = on_endpoints,
-        .on_revoked = on_revoked, .on_drain = on_drain, .on_push = on_push, .on_state = on_state, .on_refused = on_refused, .arg = edge,
+        .on_revoked = on_revoked, .on_drain = on_drain, .on_push = on_push, .on_state = on_state, .on_refused = on_refused,
+        .arg = edge,
     };
     unsigned i;
     int r;

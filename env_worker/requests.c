@@ -142,7 +142,8 @@ enum player_answer act_answer(int result, const struct message *reply, const str
         snprintf(text, size, "act: %u actions in one answer, %u can be played", act->chunk, room);
     else if (act->n_action != (size_t)c * SIM_ACTION_DIMS)
         snprintf(text, size,
-                 "act: the policy's %u actions have %zu dimensions, the simulator takes %d each; name another policy.init", c, act->n_action, SIM_ACTION_DIMS);
+                 "act: the policy's %u actions have %zu dimensions, the simulator takes %d each; name another policy.init", c,
+                 act->n_action, SIM_ACTION_DIMS);
     else if (problem)
         snprintf(text, size, "act: %s", problem);
     else {

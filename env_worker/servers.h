@@ -9,8 +9,7 @@
 enum { SERVERS_MAX = 64, SERVER_VERSIONS_MAX = 8 };
 
 /* How well a server answers. One whose answers are mostly failures is set aside: asked only if there is no other, and after 1 s
- * (doubling to
- * 60 s, +-25 %) once, to see. An answer puts it back. Pure. */
+ * (doubling to 60 s, +-25 %) once, to see. An answer puts it back. Pure. */
 struct health {
     uint16_t bad;               /* of a thousand, lately */
     uint16_t answers;           /* since it was last put back; stops at 1000 */
@@ -48,10 +47,9 @@ unsigned servers_update(struct servers *servers, Gantry__Endpoint *const *endpoi
 void servers_release(struct servers *servers);
 
 /* A server of the role, preferably one that has the version ready, then one that answers, then one that is not set aside, then
- * one that is not cordoned. Among
- * equals the same `spread` (a slot) gets the same one as long as that one keeps up; when it has SERVERS_SLACK more of our calls
- * open than the least busy, it gets that one: a slow server is asked less, without anybody measuring it. version 0: any. NULL:
- * none. */
+ * one that is not cordoned. Among equals the same `spread` (a slot) gets the same one as long as that one keeps up; when it has
+ * SERVERS_SLACK more of our calls open than the least busy, it gets that one: a slow server is asked less, without anybody
+ * measuring it. version 0: any. NULL: none. */
 enum { SERVERS_SLACK = 2 };
 struct wire_client *servers_pick(struct servers *servers, Gantry__Role role, uint64_t version, unsigned spread);
 /* What came of asking that server: good, or no answer, or one that cannot be used. NOT_YET and the like say nothing of it: do not

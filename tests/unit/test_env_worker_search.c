@@ -71,6 +71,27 @@ static void test_sample_n(void **state _unused_)
     assert_int_equal(lab.scores, 0);
 }
 
+/* A suspect waits until the worker is empty; by then the message that brought its lease is gone, and its words are still there. */
+static void test_waits_alone_with_its_words(void **state _unused_)
+{
+    Gantry__Lease *lease;
+
+    worker_lab_lease(1, "pick_up_object", "clean")->max_steps = 30;
+    lease = worker_lab_lease(2, "pick_up_object", "");
+    lease->max_steps = 8;
+    lease->alone = true;
+    lease->search_n = 4;
+    lease->search_method = (char *)"sample_n";
+    lease->search_judge = (char *)"confidence";
+    lease->search_proposals = (char *)"policy";
+    lease->perturb = (char *)"offset";
+    TURN_UNTIL(lab.n_delivered + lab.n_returned == 2);
+    assert_int_equal(lab.n_returned, 0);
+    assert_int_equal(lab.delivered[1].episode, 2);
+    assert_int_equal(lab.acts, 8 * 4);
+    assert_int_equal(lab.delivered[1].first_token, 3);
+}
+
 /* A judge that reads actions is asked about each proposal; they come from a few samples. */
 static void test_sample_n_gaussian(void **state _unused_)
 {
@@ -181,6 +202,7 @@ int main(void)
         WORKER_TEST(test_mean_and_short_execution),
         WORKER_TEST(test_random_asks_for_no_scores),
         WORKER_TEST(test_sample_n),
+        WORKER_TEST(test_waits_alone_with_its_words),
         WORKER_TEST(test_sample_n_gaussian),
         WORKER_TEST(test_refine),
         WORKER_TEST(test_terms_out_of_range),
