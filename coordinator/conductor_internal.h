@@ -23,6 +23,7 @@ enum {
     REFUSED_MS = 10000,             /* all servers refuse a version that a pass waits for: time for a slow file system, then the
                                      * run stops */
     DEAF_MS = 2000,                 /* between two steps: this process stood still (a full disk, SIGSTOP), not its members */
+    GRANT_MAX = 256,                /* leases in one answer, however many slots a worker claims: they must fit a message */
     FAILURES_MAX = 3,
     SERVER_ERRORS_MAX = 10,         /* in a row, no episode played in between: no server is of any use */
     FAILED_MIN = 4,                 /* failed rows that stop a run, if they are also more than a tenth */

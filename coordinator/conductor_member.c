@@ -435,7 +435,7 @@ static size_t grant_rows(struct conductor *c, struct member *member, size_t slot
 
 void conductor_on_lease_request(struct conductor *c, const struct conductor_event *event, struct member *member)
 {
-    size_t slots = MIN(event->lease_request.slots, member->slots), n = 0;
+    size_t slots = MIN(MIN(event->lease_request.slots, member->slots), (uint32_t)GRANT_MAX), n = 0;
     struct lease_terms *terms = conductor_take(c, MAX(slots, (size_t)1) * sizeof(*terms));
     struct conductor_effect *reply;
 

@@ -43,6 +43,22 @@ static void test_leases(void **state)
     assert_int_equal(desk_request(d, WORKER, 4)->grant.n_leases, 0); /* played rows are not free again */
 }
 
+/* What a member says of itself is no reason to end: it gets what there is, in answers that fit a message. */
+static void test_a_worker_of_boundless_slots(void **state)
+{
+    struct desk *d = *state;
+    struct conductor_event hello = {.kind = CONDUCTOR_HELLO, .from = 1, .request = 7, .hello.member = {
+        .role = MEMBER_WORKER, .instance = 11, .slots = UINT32_MAX, .host = "there", .pid = 9}};
+
+    desk_demos(d, 60);
+    desk_step(d, hello);
+    d->member[WORKER_2] = desk_find(d, CONDUCTOR_WELCOME)->welcome.member;
+    assert_in_range(desk_request(d, WORKER_2, UINT32_MAX)->grant.n_leases, 1, 60);
+    for (int i = 0; i < 60 && desk_find(d, CONDUCTOR_GRANT)->grant.n_leases; i++)
+        (void)desk_request(d, WORKER_2, UINT32_MAX);
+    assert_int_equal(conductor_leases(d->c)->n, 60);
+}
+
 static void test_nothing_is_leased_before_the_learner_knows(void **state)
 {
     struct desk *d = *state;
@@ -345,6 +361,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_opening_writes_all_rows_at_once),
         TEST(test_leases),
+        TEST(test_a_worker_of_boundless_slots),
         TEST(test_nothing_is_leased_before_the_learner_knows),
         TEST(test_only_members_of_this_epoch),
         TEST(test_stale_leases_are_revoked),
