@@ -16,6 +16,17 @@ static int number_of(const char *text, uint64_t *ret)
     return errno || end == text || *end || *text == '-' ? -EINVAL : 0;
 }
 
+/* One step for an operator, who is not told that it is done when it cannot be. */
+static int take_step(struct edge *edge, struct conductor_event *event, struct error *error)
+{
+    if (edge->full_since_ms)
+        return error_set(error, ENOSPC, "no space left in %s: the run is paused; make room there, then ask again", edge->run_dir);
+    if (edge->stepping)
+        return error_set(error, ESHUTDOWN, "the coordinator is ending; ask its next life");
+    edge_step(edge, event);
+    return 0;
+}
+
 static int command_status(const char *argument, struct strbuf *out, struct error *error, void *arg)
 {
     (void)argument;
@@ -57,6 +68,7 @@ static int drain_member(struct edge *edge, const char *argument, struct strbuf *
 {
     struct conductor_event event = {.kind = CONDUCTOR_DRAIN_MEMBER};
     const struct member *member = find_member(edge, argument, error);
+    int r;
 
     if (!member)
         return -ENOENT;
@@ -65,9 +77,10 @@ static int drain_member(struct edge *edge, const char *argument, struct strbuf *
     if (member->role != MEMBER_WORKER && !membership_other(conductor_members(edge->conductor), member))
         return error_set(error, EBUSY, "member %s is the last one that answers: start another first, or drain the run", argument);
     event.member = member->id;
-    edge_step(edge, &event);
-    strbuf_addf(out, "member %s finishes what it holds and leaves", argument);
-    return 0;
+    r = take_step(edge, &event, error);
+    if (r == 0)
+        strbuf_addf(out, "member %s finishes what it holds and leaves", argument);
+    return r;
 }
 
 /* drain member N, or the whole run. */
@@ -101,16 +114,18 @@ static int version_in(struct edge *edge, const char *dir, uint64_t *ret, struct 
 /* "EPISODES MARGIN RANK" */
 static int parse_shadow(const char *words, struct conductor_event *event, struct error *error)
 {
+    uint32_t episodes;
+    double margin, rank;
     int n = 0;
 
-    if (sscanf(words, "%" SCNu32 " %lf %lf%n", &event->prm_swap.episodes, &event->prm_swap.margin, &event->prm_swap.rank,
-               &n) != 3 || words[n] ||
-        event->prm_swap.episodes < 1 || event->prm_swap.episodes > SHADOW_MAX ||
-            !(event->prm_swap.margin >= 0 && event->prm_swap.margin <= 1) ||
-        !(event->prm_swap.rank >= -1 && event->prm_swap.rank <= 1))
+    if (sscanf(words, "%" SCNu32 " %lf %lf%n", &episodes, &margin, &rank, &n) != 3 || words[n] || episodes < 1 ||
+        episodes > SHADOW_MAX || !(margin >= 0 && margin <= 1) || !(rank >= -1 && rank <= 1))
         return error_set(error, EINVAL, "'%.40s' are not episodes (1 to %d), a margin (0 to 1) and a rank correlation (-1 to 1)",
                          words, SHADOW_MAX);
     event->prm_swap.shadow = true;
+    event->prm_swap.episodes = episodes;
+    event->prm_swap.margin = margin;
+    event->prm_swap.rank = rank;
     return 0;
 }
 
@@ -157,15 +172,18 @@ static int command_prm(const char *argument, struct strbuf *out, struct error *e
     if (r < 0)
         return r;
     if (!versions_find(conductor_versions(edge->conductor), KIND_PRM, event.prm_swap.version))
-        return error_set(error, ENOENT, "there is no reward model version %" PRIu64 ": it never was, or its weights have been removed", event.prm_swap.version);
+        return error_set(error, ENOENT, "there is no reward model version %" PRIu64 ": it never was, or its weights have been removed",
+                         event.prm_swap.version);
     if (event.prm_swap.shadow && !conductor_memory(edge->conductor)->prm_current)
         return error_set(error, EINVAL, "no reward model is in use yet: there is nothing to compare with");
     if (event.prm_swap.shadow && conductor_memory(edge->conductor)->prm_current == event.prm_swap.version)
         return error_set(error, EINVAL, "prm version %" PRIu64 " is in use: name another", event.prm_swap.version);
-    edge_step(edge, &event);
+    r = take_step(edge, &event, error);
+    if (r < 0)
+        return r;
     if (event.prm_swap.shadow)
-        strbuf_addf(out, "prm version %" PRIu64 " is on trial: %" PRIu32 " finished episodes are scored by both, then it is decided", event.prm_swap.version,
-                    event.prm_swap.episodes);
+        strbuf_addf(out, "prm version %" PRIu64 " is on trial: %" PRIu32 " finished episodes are scored by both, then it is decided",
+                    event.prm_swap.version, event.prm_swap.episodes);
     else if (event.prm_swap.wait)
         strbuf_addf(out, "from iteration %u of this stage on, new episodes are scored by prm version %" PRIu64,
                     event.prm_swap.iteration, event.prm_swap.version);
@@ -178,15 +196,17 @@ static int cordon(struct edge *edge, const char *argument, bool on, struct strbu
 {
     struct conductor_event event = {.kind = CONDUCTOR_CORDON, .cordon.on = on};
     const struct member *member = find_member(edge, argument, error);
+    int r;
 
     if (!member)
         return -ENOENT;
     if (member->role == MEMBER_LEARNER)
         return error_set(error, EINVAL, "member %s is a learner rank: it cannot be spared", argument);
     event.member = member->id;
-    edge_step(edge, &event);
-    strbuf_addf(out, "member %s %s", argument, on ? "gets no more work" : "gets work again");
-    return 0;
+    r = take_step(edge, &event, error);
+    if (r == 0)
+        strbuf_addf(out, "member %s %s", argument, on ? "gets no more work" : "gets work again");
+    return r;
 }
 
 static int command_cordon(const char *argument, struct strbuf *out, struct error *error, void *arg)
@@ -204,16 +224,18 @@ static int command_exited(const char *argument, struct strbuf *out, struct error
 {
     struct conductor_event event = {.kind = CONDUCTOR_EXIT};
     char host[64], status[16], text[128] = "";
+    int r;
 
-    if (sscanf(argument, "%63s %" SCNu32 " %15s %127[^\n]", host, &event.exit.pid, status, text) < 3
-        || (strcmp(status, "crashed") && strcmp(status, "ended")))
+    if (sscanf(argument, "%63s %" SCNu32 " %15s %127[^\n]", host, &event.exit.pid, status, text) < 3 ||
+        (strcmp(status, "crashed") && strcmp(status, "ended")))
         return error_set(error, EINVAL, "usage: exited HOST PID crashed|ended [TEXT]");
     event.exit.host = host;
     event.exit.crashed = !strcmp(status, "crashed");
     event.exit.text = text;
-    edge_step(arg, &event);
-    strbuf_adds(out, "noted");
-    return 0;
+    r = take_step(arg, &event, error);
+    if (r == 0)
+        strbuf_adds(out, "noted");
+    return r;
 }
 
 /* Events as JSON lines, from the one after NUMBER. */

@@ -211,12 +211,47 @@ static void test_starts_that_are_refused(void **state)
     refuses("policy.init");
 }
 
+static int command(struct edge *edge, const char *name, const char *argument)
+{
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    const struct admin_command *c = edge_commands;
+
+    while (strcmp(c->name, name) != 0)
+        c++;
+    return c->run(argument, &out, &error, edge);
+}
+
+/* While a step waits for room nothing else can be done, and nobody is told that it was. */
+static void test_no_command_is_done_without_room(void **state)
+{
+    struct conductor_event drain = {.kind = CONDUCTOR_DRAIN};
+    struct loop *loop;
+    struct edge *edge;
+
+    (void)state;
+    assert_int_equal(loop_new(&loop), 0);
+    if (edge_new(config, NULL, &edge, &error) < 0 || edge_start(edge, loop, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(command(edge, "exited", "here 1 crashed"), 0);
+    assert_int_equal(fault_arm("ledger.commit=enospc@1+"), 0);
+    edge_step(edge, &drain);
+    assert_int_equal(command(edge, "exited", "here 1 crashed"), -ENOSPC);
+    assert_non_null(strstr(error.text, "no space left"));
+    assert_int_equal(fault_arm(""), 0);
+    edge->full_retry_ms = 0;
+    edge_step_again(edge);
+    assert_int_equal(command(edge, "exited", "here 1 crashed"), 0);
+    edge_free(edge);
+    loop_free(loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_whole_run, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lost_at_a_commit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_starts_that_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_command_is_done_without_room, setup, teardown),
     };
 
     return cmocka_run_group_tests_name("coordinator", tests, NULL, NULL);
