@@ -109,7 +109,7 @@ static void reopen_missing(struct conductor *c, const struct conductor_event *ev
 
         if (row->state != EPISODE_JOURNALED || it->journaled_by[i] == c->learner_instance || listed(event, row->episode))
             continue;
-        row->state = EPISODE_OPEN;
+        ledger_episode_forget(row);
         snprintf(row->reason, sizeof(row->reason), "not in the learner's journal any more");
         conductor_emit(c, CONDUCTOR_EPISODE_REOPENED)->episode = *row;
         reopened = true;

@@ -468,12 +468,9 @@ void stage_plan_replace(const struct run_config *config, struct plan_memory *mem
         row.state_seed = BEYOND_EVAL + row.episode;
     if (row.state_seed == failed->state_seed)
         row.sample_key = failed->sample_key;
-    row.state = EPISODE_OPEN;
+    ledger_episode_forget(&row);
     row.failures = 0;
-    row.suspect = row.success = row.timeout = false;
-    row.steps = row.member = 0;
-    row.reward = row.progress_end = 0;
-    memset(row.digest, 0, sizeof(row.digest));
+    row.suspect = false;
     row.reason[0] = '\0';
     *ret = row;
 }

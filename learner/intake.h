@@ -7,15 +7,16 @@
  *   intake_new -> intake_restore(journal index, manifests) -> [intake_step(event, now) -> effects]* -> intake_free
  *
  * What the edge does with the effects, in their order:
- *   SEGMENT, APPEND, SEAL, DROP  go to the journal's thread in this order; every APPEND comes back as INTAKE_APPENDED
- *                         after a sync that covers it (many appends may share one), or with -errno
- *                         SEAL comes with the plan, or, where none follows, when all episodes of an iteration are in (or given
- *                         up)
- *   TRAIN                 goes to the train thread; comes back as INTAKE_TRAINED once the version is committed (renamed) or has
- * failed REPLY, BUSY, SEND_*   go to the sockets Verdicts: ACCEPTED; DUPLICATE = the very bytes that are journaled already (a
- * repeated delivery); SUPERSEDED = another one was first, the episode is of no open iteration (what was journaled for one that is
- * over is not looked up again), or it was played by another version: the worker drops it; REFUSED = malformed. BUSY = ask again
- * soon: the same episode is being written just now, or its iteration has not been announced yet.
+ *   SEGMENT, APPEND, SEAL         go to the journal's thread in this order; every APPEND comes back as INTAKE_APPENDED after a
+ *                                 sync that covers it (many appends may share one), or with -errno. SEAL comes with the plan, or,
+ *                                 where none follows, when all episodes of an iteration are in (or given up)
+ *   TRAIN                         goes to the train thread; comes back as INTAKE_TRAINED once the version is committed (renamed)
+ *                                 or has failed
+ *   REPLY, BUSY, SEND_*           go to the sockets
+ * Verdicts: ACCEPTED; DUPLICATE = the very bytes that are journaled already (a repeated delivery); SUPERSEDED = another one was
+ * first, the episode is of no open iteration (what was journaled for one that is over is not looked up again), or it was played
+ * by another version: the worker drops it; REFUSED = malformed. BUSY = ask again soon: the same episode is being written just
+ * now, or its iteration has not been announced yet.
  *
  * A crash between any two effects: what was appended and synced is in the journal index, a version that was renamed has its
  * manifest; restore is given both, the coordinator says open and plan again, nothing is trained twice because a plan whose

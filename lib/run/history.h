@@ -6,8 +6,7 @@
  *   kind, with the digest the ledger has;  nothing is consumed that the ledger does not call trained;  nothing acknowledged
  *   (journaled event) is missing from the journal unless its segment was dropped by retention;  digests agree;  a version's
  *   parent exists and numbers only grow;  a done iteration has no open rows;  an episode was played by the one policy version,
- *                                         and
- *   scored by the one reward model, that its row names, under a lease of a coordinator that was.
+ *   and scored by the one reward model, that its row names, under a lease of a coordinator that was.
  * history_load reads the three from a run directory; tests/sim fills the arrays itself. */
 #pragma once
 

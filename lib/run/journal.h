@@ -16,7 +16,7 @@
  * After a failed append or sync nothing since the last good sync is in the journal any more (a failed fsync may have lost
  * pages silently): forget those deliveries, they were not acknowledged, and they will be delivered again. Where even taking them
  * back fails, every append is -EIO until the journal is opened anew.
- * Thread rule: append, sync, seal, drop on one thread; find, load, list, retain on any. Failure rule: -errno, *error filled.
+ * Thread rule: append, sync, seal on one thread; find, load, list, retain on any. Failure rule: -errno, *error filled.
  * Fault points: journal.write, journal.fsync, journal.seal, journal.rename. */
 #pragma once
 
@@ -54,9 +54,7 @@ int journal_segment(struct journal *journal, uint32_t stage, uint32_t iteration,
 int journal_append(struct journal *journal, uint64_t episode, const void *meta, size_t n_meta, const void *frames,
                    size_t n_frames, uint8_t ret_digest[SHA256_SIZE], struct error *error);
 int journal_sync(struct journal *journal, struct error *error);     /* all appended records are durable now */
-int journal_seal(struct journal *journal, uint32_t stage, uint32_t iteration,
-                 struct error *error);                                              /* 0 if it is sealed already */
-int journal_drop(struct journal *journal, uint32_t stage, uint32_t iteration);      /* remove the segment; 0 if there is none */
+int journal_seal(struct journal *journal, uint32_t stage, uint32_t iteration, struct error *error);     /* 0: also if it was */
 /* Retention: drop the sealed segments of `stage` whose iteration is below `first`. Any thread. */
 int journal_retain(struct journal *journal, uint32_t stage, uint32_t first);
 

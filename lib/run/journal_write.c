@@ -291,16 +291,16 @@ int journal_seal(struct journal *journal, uint32_t stage, uint32_t iteration, st
         r = rename_noreplace(from, to);
         segment->sealed = r == 0 || access(from, F_OK) < 0;     /* renamed, and only the directory's fsync failed */
     }
+    if (segment->sealed) {      /* from here on another thread's journal_retain may free it */
+        closep(&segment->fd);
+        segment->fd = -1;
+        journal->current = NULL;
+    }
     pthread_mutex_unlock(&journal->lock);
-    if (r < 0)
-        return error_set(error, -r, "%s: renaming failed: %s", from, strerror(-r));
-    closep(&segment->fd);
-    segment->fd = -1;
-    journal->current = NULL;
-    return 0;
+    return r < 0 ? error_set(error, -r, "%s: renaming failed: %s", from, strerror(-r)) : 0;
 }
 
-/* Out of the index and off the list; its file is gone already. Under the lock. */
+/* Out of the index and off the list; its file is gone already. Sealed, so nobody appends to it. Under the lock. */
 static void forget(struct journal *journal, struct segment *segment)
 {
     struct segment **link;
@@ -314,9 +314,6 @@ static void forget(struct journal *journal, struct segment *segment)
     for (link = &journal->segments; *link != segment; link = &(*link)->next)
         ;
     *link = segment->next;
-    if (journal->current == segment)
-        journal->current = NULL;
-    closep(&segment->fd);
     free(segment);
 }
 
@@ -329,19 +326,6 @@ static int drop(struct journal *journal, struct segment *segment)
         return -errno;
     forget(journal, segment);
     return 0;
-}
-
-int journal_drop(struct journal *journal, uint32_t stage, uint32_t iteration)
-{
-    struct segment *segment = journal_find_segment(journal, stage, iteration);
-    int r;
-
-    if (!segment)
-        return 0;
-    pthread_mutex_lock(&journal->lock);
-    r = drop(journal, segment);
-    pthread_mutex_unlock(&journal->lock);
-    return r < 0 ? r : fsync_directory(journal->dir);
 }
 
 int journal_retain(struct journal *journal, uint32_t stage, uint32_t first)

@@ -12,8 +12,7 @@
 int ledger_read_run(struct ledger *ledger, struct ledger_run *ret)
 {
     sqlite3_stmt *s;
-    int r = sql_query(ledger, &s, "SELECT id, seed, config, epoch, group_epoch, created_ms,"
-                      " (SELECT ifnull(max(episode), 0) + 1 FROM episodes) FROM run", "");
+    int r = sql_query(ledger, &s, "SELECT id, seed, config, epoch, group_epoch, created_ms FROM run", "");
 
     if (r < 0)
         return r;
@@ -25,7 +24,6 @@ int ledger_read_run(struct ledger *ledger, struct ledger_run *ret)
             .created_ms = (uint64_t)sqlite3_column_int64(s, 5),
         };
         sql_digest(s, 2, ret->config_digest);
-        ledger->next_episode = (uint64_t)sqlite3_column_int64(s, 6);
     }
     sql_done(s);
     return r == 1 ? 0 : r < 0 ? r : -ENOENT;
@@ -43,7 +41,6 @@ static int enter(struct ledger *ledger, const struct ledger_run *create, struct 
     if (r == -ENOENT) {
         *run = *create;
         run->epoch = 0;
-        ledger->next_episode = 1;
         r = ledger_empty_totals(ledger);
         if (r == 0)
             r = sql_run(ledger, "INSERT INTO run VALUES(1,?,?,?,0,?,?)", "iibii", run->id, run->seed, run->config_digest,
@@ -216,7 +213,6 @@ struct ledger *ledger_close(struct ledger *ledger)
 
 const struct ledger_run *ledger_run(const struct ledger *ledger) { return &ledger->run; }
 const char *ledger_error(const struct ledger *ledger) { return ledger->error; }
-uint64_t ledger_next_episode(const struct ledger *ledger) { return ledger->next_episode; }
 
 double ledger_commit_ms(const struct ledger *ledger, double *ret_worst)
 {
@@ -237,7 +233,6 @@ int ledger_begin(struct ledger *ledger)
     if (r < 0)
         return r;
     ledger->in_transaction = true;
-    ledger->next_episode_saved = ledger->next_episode;
     ledger->group_epoch_saved = ledger->run.group_epoch;
     ledger->last_event_saved = ledger->last_event;
     return 0;
@@ -269,7 +264,6 @@ void ledger_rollback(struct ledger *ledger)
         return;
     (void)sqlite3_exec(ledger->db, "ROLLBACK", NULL, NULL, NULL);   /* -errno: SQLite had rolled back by itself */
     ledger->in_transaction = false;
-    ledger->next_episode = ledger->next_episode_saved;
     ledger->run.group_epoch = ledger->group_epoch_saved;
     ledger->last_event = ledger->last_event_saved;
 }

@@ -110,7 +110,6 @@ struct ledger *ledger_close(struct ledger *ledger);
 DEFINE_FREEP(struct ledger, ledger_close)
 const struct ledger_run *ledger_run(const struct ledger *ledger);
 const char *ledger_error(const struct ledger *ledger);      /* the last failure, for a log line */
-uint64_t ledger_next_episode(const struct ledger *ledger);  /* the id the next row may have */
 
 int ledger_begin(struct ledger *ledger);
 int ledger_commit(struct ledger *ledger);
@@ -127,14 +126,15 @@ int ledger_episode_journaled(struct ledger *ledger, const struct ledger_episode 
 /* How it ended. Once only: -EALREADY when it ended before (the same end again: 0). */
 int ledger_episode_ended(struct ledger *ledger, uint64_t episode, enum episode_state end, const char *reason);
 int ledger_episode_failure(struct ledger *ledger, uint64_t episode, uint32_t failures, bool suspect, const char *why);
-int ledger_episode_reopened(struct ledger *ledger, uint64_t episode, const char *why); /* JOURNALED -> OPEN: lost with a disk */
-int ledger_add_version(struct ledger *ledger,
-                       const struct ledger_version *version); /* -EEXIST with another digest; the same: 0 */
+/* JOURNALED -> OPEN: its trajectory was lost with a disk, and with it all that the row said of how it was played. */
+int ledger_episode_reopened(struct ledger *ledger, uint64_t episode, const char *why);
+/* -EEXIST with another digest; the same: 0 */
+int ledger_add_version(struct ledger *ledger, const struct ledger_version *version);
 int ledger_put_blob(struct ledger *ledger, const char *name, const void *bytes, size_t n);  /* "curriculum", ... */
 int ledger_put_group_epoch(struct ledger *ledger, uint64_t group_epoch);
 int ledger_add_scalar(struct ledger *ledger, uint32_t stage, uint32_t iteration, const char *name, double value);
-int ledger_add_event(struct ledger *ledger, const char *kind, uint64_t episode,
-                     const char *text); /* anything else worth keeping */
+/* Anything else worth keeping. */
+int ledger_add_event(struct ledger *ledger, const char *kind, uint64_t episode, const char *text);
 
 /* Reading back. Arrays are the caller's to free; rows in key order. */
 int ledger_stages(struct ledger *ledger, struct ledger_stage **ret, size_t *ret_n);
@@ -157,3 +157,5 @@ const char *episode_state_name(enum episode_state state);
 int episode_state_parse(const char *text, enum episode_state *ret);
 const char *progress_state_name(enum progress_state state);
 static inline bool episode_state_is_end(enum episode_state state) { return state >= EPISODE_TRAINED; }
+/* The row as if it had not been played yet; what is known of its failures stays. */
+void ledger_episode_forget(struct ledger_episode *episode);

@@ -20,6 +20,15 @@ int episode_state_parse(const char *text, enum episode_state *ret)
     return -EINVAL;
 }
 
+void ledger_episode_forget(struct ledger_episode *e)
+{
+    e->state = EPISODE_OPEN;
+    e->success = e->timeout = false;
+    e->steps = e->member = 0;
+    e->reward = e->progress_end = 0;
+    memset(e->digest, 0, sizeof e->digest);
+}
+
 const char *progress_state_name(enum progress_state state)
 {
     static const char *const names[] = {"pending", "open", "planned", "done"};

@@ -17,8 +17,7 @@ struct ledger {
     sqlite3 *db;
     struct ledger_run run;
     bool in_transaction, readonly;
-    uint64_t next_episode, next_episode_saved;      /* saved: what a rollback returns to */
-    uint64_t group_epoch_saved;
+    uint64_t group_epoch_saved;                     /* what a rollback returns to */
     uint64_t last_event, last_event_saved;
     int mark_fd;                                    /* -1: no mark is written */
     double commit_ms, commit_worst_ms;

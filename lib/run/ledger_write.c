@@ -47,10 +47,7 @@ int ledger_add_episode(struct ledger *ledger, const struct ledger_episode *e)
     if (r == 0)
         r = ledger_event(ledger, "added", e->episode, "stage=%u iteration=%u replaces=%" PRIu64, e->stage, e->iteration,
                          e->replaces);
-    if (r < 0)
-        return r;
-    ledger->next_episode = MAX(ledger->next_episode, e->episode + 1);
-    return 0;
+    return r;
 }
 
 static int current(struct ledger *ledger, uint64_t episode, enum episode_state *ret_state, uint8_t ret_digest[SHA256_SIZE])
@@ -138,7 +135,8 @@ int ledger_episode_reopened(struct ledger *ledger, uint64_t episode, const char 
         return r;
     if (state != EPISODE_JOURNALED)
         return state == EPISODE_OPEN ? 0 : -EALREADY;
-    r = sql_run(ledger, "UPDATE episodes SET state='open', digest=NULL, success=0, steps=0 WHERE episode=?", "i", episode);
+    r = sql_run(ledger, "UPDATE episodes SET state='open', success=0, timeout=0, steps=0, member=0, reward=0, progress_end=0,"
+                " digest=NULL WHERE episode=?", "i", episode);
     return r < 0 ? r : ledger_event(ledger, "reopened", episode, "%s", why ? why : "");
 }
 

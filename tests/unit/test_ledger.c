@@ -96,7 +96,6 @@ static void expect_one_of_everything(struct ledger *ledger, uint64_t epoch)
     assert_int_equal(ledger_run(ledger)->epoch, epoch);
     assert_int_equal(ledger_run(ledger)->group_epoch, 6);
     assert_int_equal(ledger_run(ledger)->id, 0x1234);
-    assert_int_equal(ledger_next_episode(ledger), 3);
     assert_int_equal(ledger_stages(ledger, &stages, &n), 0);
     assert_int_equal(n, 1);
     assert_memory_equal(stages, &one_stage, sizeof one_stage);
@@ -192,11 +191,12 @@ static void test_an_episode_ends_once(void **state)
 static void test_a_lost_episode_is_open_again(void **state)
 {
     struct ledger *ledger = ledger_lab_open();
-    struct ledger_episode e = ledger_lab_played(1), *episodes;
+    struct ledger_episode e = ledger_lab_played(1), *opened, *episodes;
     size_t n;
 
     (void)state;
     ledger_lab_add_rows(ledger, 1, 1);
+    assert_int_equal(ledger_episodes(ledger, LEDGER_ALL, 0, &opened, &n), 0);
     assert_int_equal(ledger_begin(ledger), 0);
     assert_int_equal(ledger_episode_reopened(ledger, 1, "x"), 0);       /* it is open */
     assert_int_equal(ledger_episode_journaled(ledger, &e), 0);
@@ -204,8 +204,8 @@ static void test_a_lost_episode_is_open_again(void **state)
     assert_int_equal(ledger_commit(ledger), 0);
     assert_int_equal(ledger_episodes(ledger, LEDGER_ALL, 0, &episodes, &n), 0);
     assert_int_equal(n, 1);
-    assert_true(episodes[0].state == EPISODE_OPEN && !episodes[0].success && !episodes[0].steps);
-    assert_memory_equal(episodes[0].digest, (uint8_t[SHA256_SIZE]) {0}, SHA256_SIZE);
+    assert_memory_equal(episodes, opened, sizeof *opened);
+    free(opened);
     free(episodes);
     e.digest[0]++;                      /* played again, it is another */
     assert_int_equal(ledger_begin(ledger), 0);
@@ -281,7 +281,6 @@ static size_t assert_whole(struct ledger *ledger)
     assert_int_equal(r, n ? 0 : -ENOENT);
     if (n)
         assert_int_equal(*memory, n - 7);
-    assert_int_equal(ledger_next_episode(ledger), n + 1);
     free(memory);
     free(rows);
     return n;
