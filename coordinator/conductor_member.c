@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "coordinator/conductor_internal.h"
+#include "run/builds.h"
 
 void conductor_reply(struct conductor *c, const struct conductor_event *event, enum conductor_effect_kind kind)
 {
@@ -208,8 +209,8 @@ void conductor_on_hello(struct conductor *c, const struct conductor_event *event
     holder_back(c, member->id);
     conductor_recall_cordon(c, member);
     if (is_new)
-        conductor_note(c, 0, "joined", "member %u: role %d, host %s, pid %u, build %s", member->id, (int)member->role,
-                       member->host, member->pid, member->build);       /* lib/run/builds.c reads this */
+        conductor_note(c, 0, "joined", "member %u: %s, host %s, pid %u, build %s", member->id,
+                       run_build_roles[member->role - 1], member->host, member->pid, member->build);    /* run_builds_read() */
     welcome = conductor_emit(c, CONDUCTOR_WELCOME);
     welcome->to = event->from;
     welcome->request = event->request;

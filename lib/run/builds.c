@@ -5,7 +5,7 @@
 
 #include "base/macro.h"
 
-enum { COORDINATOR = 0, FIRST_ROLE = 1, LEARNER = 4 };     /* role numbers on the wire are one higher */
+enum { COORDINATOR = 0, LEARNER = 4 };
 
 const char *const run_build_roles[RUN_BUILD_ROLES] = {"coordinator", "env worker", "actor", "PRM server", "learner"};
 
@@ -53,15 +53,38 @@ static void add(struct run_builds *b, unsigned role, const char *mark, const str
         learner_has(b, (size_t)item, event->wall_ms);
 }
 
+/* "member 7: learner, host ..."; until November 2026 "member 7: role 5, ...", the wire's number. RUN_BUILD_ROLES: neither. */
+static unsigned role_that_joined(const char *text)
+{
+    const char *word = strstr(text, ": ");
+    unsigned number;
+
+    if (!word)
+        return RUN_BUILD_ROLES;
+    word += 2;
+    if (sscanf(word, "role %u,", &number) == 1)
+        return number - 1;
+    for (unsigned role = 0; role < RUN_BUILD_ROLES; role++) {
+        size_t n = strlen(run_build_roles[role]);
+
+        if (!strncmp(word, run_build_roles[role], n) && word[n] == ',')
+            return role;
+    }
+    return RUN_BUILD_ROLES;
+}
+
 static int note(const struct ledger_event *event, void *arg)
 {
     struct run_builds *b = arg;
     unsigned role;
 
-    if (!strcmp(event->kind, "start"))
+    if (!strcmp(event->kind, "start")) {
         add(b, COORDINATOR, " build=", event);
-    else if (!strcmp(event->kind, "joined") && sscanf(event->text, "member %*u: role %u", &role) == 1 && role > FIRST_ROLE)
-        add(b, role - 1, ", build ", event);
+    } else if (!strcmp(event->kind, "joined")) {
+        role = role_that_joined(event->text);
+        if (role != COORDINATOR)
+            add(b, role, ", build ", event);
+    }
     return 0;
 }
 

@@ -23,8 +23,8 @@ struct run_builds {
     bool silent;                /* somebody did not say (gantry before November 2026) */
 };
 
-extern const char *const run_build_roles[RUN_BUILD_ROLES];      /* "coordinator", "env worker", "actor", "PRM server",
-                                                                 * "learner" */
+/* "coordinator", "env worker", "actor", "PRM server", "learner": in the order of the wire's numbers, which begin at 1. */
+extern const char *const run_build_roles[RUN_BUILD_ROLES];
 
 int run_builds_read(struct ledger *ledger, struct run_builds *ret);
 

@@ -51,8 +51,9 @@ static void test_builds_of_a_run(void **state)
     ledger_close(ledger);
     ledger = start("two");
     joins(ledger, "member 1: role 5, host a, pid 20, build one");
-    joins(ledger, "member 2: role 5, host a, pid 21, build two");
-    joins(ledger, "member 3: role 5, host a, pid 22, build two");
+    joins(ledger, "member 2: learner, host a, pid 21, build two");      /* the words of today */
+    joins(ledger, "member 3: PRM server, host a, pid 22, build two");
+    joins(ledger, "member 4: learned, host a, pid 23, build none");
     assert_int_equal(run_builds_read(ledger, &b), 0);
     assert_int_equal(b.n, 3);
     assert_false(b.silent);
@@ -61,7 +62,7 @@ static void test_builds_of_a_run(void **state)
     assert_string_equal(b.items[1].name, "other<b>");
     assert_int_equal(b.items[1].roles, 1 << 2);
     assert_string_equal(b.items[2].name, "two");
-    assert_int_equal(b.items[2].roles, 1 << 0 | 1 << 4);
+    assert_int_equal(b.items[2].roles, 1 << 0 | 1 << 3 | 1 << 4);
     assert_int_equal(b.n_learner, 2);
     assert_int_equal(run_builds_at(&b, b.learner[0].since_ms - 1), -1);
     assert_int_equal(run_builds_at(&b, b.learner[1].since_ms - 1), b.learner[0].since_ms < b.learner[1].since_ms ? 0 : -1);
@@ -81,7 +82,7 @@ static void test_many_and_silent(void **state)
     scratch_new(dir);
     ledger = start("");
     for (int i = 0; i < 100; i++) {
-        snprintf(text, sizeof text, "member %d: role 5, host a, pid 1, build b%d", i, i);
+        snprintf(text, sizeof text, "member %d: learner, host a, pid 1, build b%d", i, i);
         joins(ledger, text);
     }
     assert_int_equal(run_builds_read(ledger, &b), 0);
