@@ -94,8 +94,32 @@ static unsigned idle_lanes(const struct batcher *b)
     return n;
 }
 
+/* Take out those that nobody waits for any more; done() may add others meanwhile. */
+static void drop_late(struct batcher *b)
+{
+    uint64_t now_ms = clock_mono_ms();
+    struct serve_job **at = &b->first, *job;
+
+    while ((job = *at)) {
+        if (!job->deadline_ms || now_ms < job->deadline_ms) {
+            at = &job->next;
+            continue;
+        }
+        *at = job->next;
+        if (!*at)
+            b->last = at;
+        b->waiting--;
+        b->waiting_rows -= job->rows;
+        job->status = GANTRY__STATUS__STATUS_DEADLINE;
+        snprintf(job->text, sizeof job->text, "it waited here until its deadline: the server has more to do than it can");
+        b->options.done(b->options.arg, job);
+    }
+}
+
 static void dispatch(struct batcher *b)
 {
+    if (b->first)
+        drop_late(b);
     for (unsigned lane = 0; lane < b->options.threads && b->first; lane++) {
         struct batch *batch = &b->lanes[lane];
         unsigned idle = idle_lanes(b), share;

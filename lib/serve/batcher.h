@@ -3,7 +3,8 @@
  * Requests wait in arrival order. Whenever a compute thread is idle it gets the oldest request's version and as many requests
  * of that version as wait, divided by the threads that are idle now, at most max_rows rows (one request of more travels alone): a
  * lone request never waits for company, and company forms by itself while the threads compute. What a row computes to does not
- * depend on its batch, so batching changes speed and nothing else.
+ * depend on its batch, so batching changes speed and nothing else. A job whose deadline passes while it waits is handed to done()
+ * with DEADLINE: a server that falls behind computes what is still waited for.
  *
  *   batcher_new -> batcher_add* -> (threads: compute) -> done(jobs) on the loop -> batcher_free
  *
@@ -19,6 +20,7 @@ struct serve_job {
     uint64_t version;
     void *model;                /* of that version; stays while the job is out */
     unsigned rows;              /* of the model's batch */
+    uint64_t deadline_ms;       /* clock_mono_ms(): nobody waits for the answer after it; 0: somebody always does */
     /* compute fills these: */
     ProtobufCMessage *reply;    /* owned, by malloc; NULL: refused */
     Gantry__Status status;      /* why */

@@ -99,6 +99,8 @@ static void on_request(struct request *request, void *arg)
     }
     *job = (struct serve_job) {.request = request_take(request), .version = held->version, .model = held->model,
                                .rows = (unsigned)rows, .status = GANTRY__STATUS__STATUS_INTERNAL};
+    if (message->envelope.remaining_ms)
+        job->deadline_ms = request->received_ms + message->envelope.remaining_ms;
     batcher_add(s->batcher, job);
 }
 
@@ -291,8 +293,7 @@ int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle,
     if (!s->state)
         return error_set(error, ENOMEM, "out of memory");
     r = batcher_new(loop, &(struct batcher_options) {.threads = threads, .max_rows = kind->max_rows, .compute = kind->compute,
-                                                     .state = s->state,
-                                                       .done = on_job_done, .arg = s}, &s->batcher);
+                                                     .state = s->state, .done = on_job_done, .arg = s}, &s->batcher);
     if (r == 0)
         r = worker_new("loader", 1, 2 * HOLDER_MAX, &s->loader);
     if (r == 0)

@@ -64,6 +64,7 @@ void serve_shadow_turn(struct serve *s)
     s->shadow_since = 0;
     job->version = held->version;
     job->model = held->model;
+    job->deadline_ms = 0;               /* the episode's worker has its answer */
     batcher_add(s->batcher, job);
 }
 

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 #include <stdatomic.h>
 
+#include "base/clock.h"
 #include "base/macro.h"
 #include "serve/batcher.h"
 
@@ -14,7 +15,8 @@ enum { JOBS = 500, MAX_ROWS = 8 };
 struct lab {
     struct loop *loop;
     struct batcher *batcher;
-    unsigned done, refused;
+    unsigned done, refused, late;
+    atomic_uint computed;               /* jobs */
     bool back[JOBS];
     unsigned last_of[3];                /* highest job number seen back, per version (one thread only) */
     bool out_of_order;
@@ -37,6 +39,7 @@ static void compute(void *state, unsigned lane, struct serve_job **jobs, unsigne
             atomic_store(&lab->mixed, true);
         jobs[i]->status = GANTRY__STATUS__STATUS_OK;
     }
+    atomic_fetch_add(&lab->computed, n);
     if (n > 1 && rows > MAX_ROWS)
         atomic_store(&lab->too_many, true);
     atomic_fetch_sub(&lab->lanes_busy[lane], 1);
@@ -51,6 +54,7 @@ static void done(void *arg, struct serve_job *job)
     lab->back[number] = true;
     lab->done++;
     lab->refused += job->status == GANTRY__STATUS__STATUS_SHUTTING_DOWN;
+    lab->late += job->status == GANTRY__STATUS__STATUS_DEADLINE;
     if (number + 1 < lab->last_of[job->version])
         lab->out_of_order = true;
     lab->last_of[job->version] = number + 1;
@@ -65,14 +69,19 @@ static void open_lab(struct lab *lab, unsigned threads)
         .threads = threads, .max_rows = MAX_ROWS, .compute = compute, .state = lab, .done = done, .arg = lab}, &lab->batcher), 0);
 }
 
-static void add(struct lab *lab, unsigned number, uint64_t version, unsigned rows)
+static void add_until(struct lab *lab, unsigned number, uint64_t version, unsigned rows, uint64_t deadline_ms)
 {
     struct serve_job *job = calloc(1, sizeof *job);
 
     assert_non_null(job);
-    *job = (struct serve_job) {.version = version, .model = (void *)(uintptr_t)number, .rows = rows,
+    *job = (struct serve_job) {.version = version, .model = (void *)(uintptr_t)number, .rows = rows, .deadline_ms = deadline_ms,
                                .status = GANTRY__STATUS__STATUS_INTERNAL};
     batcher_add(lab->batcher, job);
+}
+
+static void add(struct lab *lab, unsigned number, uint64_t version, unsigned rows)
+{
+    add_until(lab, number, version, rows, 0);
 }
 
 static void run(unsigned threads, bool ordered)
@@ -137,6 +146,28 @@ static void test_large_job(void **state _unused_)
     loop_free(lab.loop);
 }
 
+/* What nobody waits for any more is answered, not computed, wherever it stands in the queue; what comes after it is. */
+static void test_late_jobs(void **state _unused_)
+{
+    struct lab lab;
+
+    open_lab(&lab, 1);
+    for (unsigned i = 0; i < 40; i++)
+        add_until(&lab, i, 1 + i % 2, 1, i % 4 == 3 ? 1 : i % 4 == 2 ? clock_mono_ms() + 3600000 : 0);
+    for (unsigned i = 40; i < 44; i++)
+        add_until(&lab, i, 1, 1, 1);
+    while (lab.done < 44)
+        loop_turn(lab.loop, true);
+    assert_int_equal(lab.late, 14);
+    assert_int_equal(lab.computed, 30);
+    assert_int_equal(batcher_in_flight(lab.batcher), 0);
+    add(&lab, 44, 1, 1);
+    while (lab.done < 45)
+        loop_turn(lab.loop, true);
+    lab.batcher = batcher_free(lab.batcher);
+    loop_free(lab.loop);
+}
+
 /* Jobs that still wait when the server leaves are answered, not forgotten. */
 static void test_leaving(void **state _unused_)
 {
@@ -155,7 +186,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_thread), cmocka_unit_test(test_threads), cmocka_unit_test(test_shares),
-        cmocka_unit_test(test_large_job), cmocka_unit_test(test_leaving),
+        cmocka_unit_test(test_large_job), cmocka_unit_test(test_late_jobs), cmocka_unit_test(test_leaving),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
