@@ -79,21 +79,15 @@ static void add_rate(const json_t *status, const char *key, const char *unit, st
 void progress_line(const json_t *status, struct strbuf *out)
 {
     const json_t *episodes = json_object_get(status, "episodes");
-    const char *state = text(status, "state"), *name = text(status, "name");
+    const char *state = text(status, "state"), *title = text(status, "title");
     const json_t *left = json_object_get(status, "left_s");
-    int64_t iterations = integer(status, "iterations");
     double done, total;
 
     if (!strcmp(state, "finished")) {
         strbuf_adds(out, "all stages are done");
         return;
     }
-    if (name[0])
-        strbuf_addf(out, "%s", name);
-    else
-        strbuf_addf(out, "%s", text(status, "stage"));
-    if (iterations)
-        strbuf_addf(out, " of %" PRId64, iterations);
+    strbuf_adds(out, title[0] ? title : text(status, "stage"));
     strbuf_addf(out, "  (stage %" PRId64 " of %" PRId64 ")  %s", integer(status, "stage_number") + 1, integer(status, "stages"),
                 state);
     if (!strcmp(state, "waiting") || !strcmp(state, "paused"))
@@ -105,7 +99,7 @@ void progress_line(const json_t *status, struct strbuf *out)
         strbuf_addf(out, " %.0f/%.0f episodes", number(episodes, "journaled"), number(episodes, "planned"));
     if (number(episodes, "failed") > 0)
         strbuf_addf(out, "  failed %.0f", number(episodes, "failed"));
-    add_success(status, iterations > 0, out);
+    add_success(status, integer(status, "iterations") > 0, out);
     add_rate(status, "env_steps_per_s", "env steps/s", out);
     add_rate(status, "updates_per_s", "updates/s", out);
     if (json_is_number(left)) {         /* the coordinator says none while nobody works, or before it knows */

@@ -300,6 +300,7 @@ void conductor_status(const struct conductor *c, struct conductor_status *ret)
 
         status.stage = it->work.stage;
         status.iteration = it->work.iteration;
+        status.work = &it->work;
         status.name = it->work.name;
         status.rows = it->n;
         for (size_t i = 0; i < it->n; i++) {

@@ -247,7 +247,8 @@ int conductor_step(struct conductor *c, const struct conductor_event *event, uin
 
 struct conductor_status {
     uint32_t stage, iteration;
-    const char *name;                   /* of the open work; "" between iterations */
+    const struct work *work;            /* what is open, borrowed; NULL between iterations */
+    const char *name;                   /* its name, or "" */
     uint64_t rows, open, leased, journaled, failed;
     bool training;                      /* a plan is with the learner */
     bool waiting;                       /* for `waiting_for` */

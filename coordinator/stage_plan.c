@@ -113,6 +113,20 @@ static void name_work(const struct stage_config *stage, struct work *work)
         snprintf(work->name, sizeof(work->name), "%s", stage->name);
 }
 
+void stage_plan_title(const struct run_config *config, const struct work *work, char *ret, size_t size)
+{
+    const struct stage_config *s = &config->stages[work->stage];
+    int pieces = stage_iterations(s);
+
+    if (!pieces)
+        snprintf(ret, size, "%s", work->name);
+    else if (work->purpose == EPISODE_EVAL)
+        snprintf(ret, size, "%s val after %u of %d", s->name, work->round, pieces);
+    else
+        snprintf(ret, size, "%s %u of %d%s", s->name, work->round + 1, pieces,
+                 s->kind == STAGE_RL && work->objective == WORK_PRM ? ", reward model" : "");
+}
+
 int stage_plan_work(const struct run_config *config, const struct plan_memory *memory, uint32_t stage, uint32_t iteration,
                     struct work *ret)
 {

@@ -98,6 +98,10 @@ int plan_memory_parse(const char *text, size_t n, struct plan_memory *ret, struc
 int stage_plan_work(const struct run_config *config, const struct plan_memory *memory, uint32_t stage, uint32_t iteration,
                     struct work *ret);
 
+/* What it is called where people follow a run: counted from 1 and against what there will be ("rl 12 of 90", "rl 12 of 90, reward
+ * model", "rl val after 11 of 90", "sft 2 of 3"), its name where there is one piece. */
+void stage_plan_title(const struct run_config *config, const struct work *work, char *ret, size_t size);
+
 /* What an rl stage still has behind `work`, by kind of pass. False, and all 0: it is another stage. memory as above.
  * stage_left.c */
 enum pass_kind { PASS_TRAIN, PASS_VAL, PASS_PRM, PASS_KINDS };

@@ -39,9 +39,17 @@ static void write_work(const struct edge *edge, const struct conductor_status *s
     char where[RUN_PATH + 80] = "";
     bool full = edge_is_full(edge, where, sizeof where);
     const struct stage_config *stage = status->stage < (uint32_t)edge->config.n_stages ? &edge->config.stages[status->stage] : NULL;
+    char title[80] = "";
 
-    json_text(w, "state", status->stopped ? "stopped" : status->finished ? "finished" : status->draining ? "draining" : full ? "paused"
-              : status->training ? "training" : status->waiting ? "waiting" : "playing");
+    if (status->work)
+        stage_plan_title(&edge->config, status->work, title, sizeof title);
+    json_text(w, "state", status->stopped    ? "stopped"
+                          : status->finished ? "finished"
+                          : status->draining ? "draining"
+                          : full             ? "paused"
+                          : status->training ? "training"
+                          : status->waiting  ? "waiting"
+                                             : "playing");
     json_text(w, "waiting_for", full ? where : status->waiting_for);
     json_text(w, "stage", stage ? stage->name : "");
     json_unsigned(w, "stage_number", status->stage);
@@ -49,6 +57,7 @@ static void write_work(const struct edge *edge, const struct conductor_status *s
     json_unsigned(w, "iteration", status->iteration);
     json_signed(w, "iterations", stage ? stage_iterations(stage) : 0);
     json_text(w, "name", status->name);
+    json_text(w, "title", title);
     json_number(w, "env_steps_per_s", speed_steps(&edge->speed));
     json_number(w, "updates_per_s", speed_updates(&edge->speed));
     json_number(w, "left_s", speed_left_s(&edge->speed));
@@ -114,7 +123,10 @@ static void write_members(const struct edge *edge, struct json_writer *w)
         json_open(w, NULL, '{');
         json_unsigned(w, "member", m->id);
         json_text(w, "role", role_name(m->role));
-        json_text(w, "state", m->state != MEMBER_ALIVE ? states[m->state] : m->leaving ? "draining" : m->cordoned ? "cordoned" : "alive");
+        json_text(w, "state", m->state != MEMBER_ALIVE ? states[m->state]
+                              : m->leaving             ? "draining"
+                              : m->cordoned            ? "cordoned"
+                                                       : "alive");
         json_text(w, "name", m->name);
         json_text(w, "host", m->host);
         json_unsigned(w, "pid", m->pid);
@@ -167,8 +179,8 @@ static void series_name(const struct edge *edge, const struct ledger_scalar *poi
 {
     const struct stage_config *stage = &edge->config.stages[MIN(point->stage, (uint32_t)edge->config.n_stages - 1)];
 
-    while (*at < n && (iterations[*at].stage < point->stage
-                       || (iterations[*at].stage == point->stage && iterations[*at].iteration < point->iteration)))
+    while (*at < n && (iterations[*at].stage < point->stage ||
+                       (iterations[*at].stage == point->stage && iterations[*at].iteration < point->iteration)))
         ++*at;
     snprintf(out, size, "%s%s", stage->name,
              stage->kind == STAGE_RL && *at < n && iterations[*at].purpose == EPISODE_EVAL ? " val" : "");
@@ -249,8 +261,8 @@ static double over_role(const struct edge *edge, enum member_role role, const ch
 
 static double over_devices(const struct edge *edge, const char *name)
 {
-    return over_role(edge, MEMBER_ACTOR, name, false) + over_role(edge, MEMBER_PRM, name, false) + over_role(edge, MEMBER_LEARNER,
-            name, false);
+    return over_role(edge, MEMBER_ACTOR, name, false) + over_role(edge, MEMBER_PRM, name, false) +
+           over_role(edge, MEMBER_LEARNER, name, false);
 }
 
 void edge_runtime(const struct edge *edge, struct strbuf *out)

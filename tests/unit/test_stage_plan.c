@@ -35,6 +35,35 @@ static void expect_work(const struct run_config *config, uint32_t stage, uint32_
     assert_string_equal(work.name, name);
 }
 
+static void expect_title(const struct run_config *config, uint32_t stage, uint32_t iteration, const char *title)
+{
+    struct work work;
+    char text[80];
+
+    assert_int_equal(stage_plan_work(config, NULL, stage, iteration, &work), 0);
+    stage_plan_title(config, &work, text, sizeof(text));
+    assert_string_equal(text, title);
+}
+
+/* Counted as people count. */
+static void test_titles(void **state)
+{
+    struct run_config *config = *state;
+
+    add_stage(config, STAGE_RL, "rl")->rl = (struct rl_config){.iterations = 3, .eval_every = 2, .prm_refresh = 2};
+    add_stage(config, STAGE_SFT, "sft")->sft = (struct sft_config){.steps = 30, .commit_every = 10};
+    add_stage(config, STAGE_SFT, "sft2")->sft = (struct sft_config){.steps = 10, .commit_every = 10};
+    add_stage(config, STAGE_DEMOS, "demos");
+    expect_title(config, 0, 0, "rl val after 0 of 3");
+    expect_title(config, 0, 1, "rl 1 of 3");
+    expect_title(config, 0, 3, "rl 2 of 3, reward model");
+    expect_title(config, 0, 5, "rl 3 of 3");
+    expect_title(config, 0, 6, "rl val after 3 of 3");
+    expect_title(config, 1, 2, "sft 3 of 3");
+    expect_title(config, 2, 0, "sft2");
+    expect_title(config, 3, 0, "demos");
+}
+
 static void test_order_of_work(void **state)
 {
     struct run_config *config = *state;
@@ -376,6 +405,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_order_of_work, set_up),
+        cmocka_unit_test_setup(test_titles, set_up),
         cmocka_unit_test_setup(test_evaluation_rows, set_up),
         cmocka_unit_test_setup(test_counted_test_states, set_up),
         cmocka_unit_test_setup(test_imitation_in_pieces, set_up),
