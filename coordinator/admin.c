@@ -172,8 +172,8 @@ static int command_prm(const char *argument, struct strbuf *out, struct error *e
     if (r < 0)
         return r;
     if (!versions_find(conductor_versions(edge->conductor), KIND_PRM, event.prm_swap.version))
-        return error_set(error, ENOENT, "there is no reward model version %" PRIu64 ": it never was, or its weights have been removed",
-                         event.prm_swap.version);
+        return error_set(error, ENOENT, "there is no reward model version %" PRIu64 ": it never was, or its weights have been "
+                         "removed", event.prm_swap.version);
     if (event.prm_swap.shadow && !conductor_memory(edge->conductor)->prm_current)
         return error_set(error, EINVAL, "no reward model is in use yet: there is nothing to compare with");
     if (event.prm_swap.shadow && conductor_memory(edge->conductor)->prm_current == event.prm_swap.version)
@@ -182,8 +182,8 @@ static int command_prm(const char *argument, struct strbuf *out, struct error *e
     if (r < 0)
         return r;
     if (event.prm_swap.shadow)
-        strbuf_addf(out, "prm version %" PRIu64 " is on trial: %" PRIu32 " finished episodes are scored by both, then it is decided",
-                    event.prm_swap.version, event.prm_swap.episodes);
+        strbuf_addf(out, "prm version %" PRIu64 " is on trial: %" PRIu32 " finished episodes are scored by both, then it is "
+                    "decided", event.prm_swap.version, event.prm_swap.episodes);
     else if (event.prm_swap.wait)
         strbuf_addf(out, "from iteration %u of this stage on, new episodes are scored by prm version %" PRIu64,
                     event.prm_swap.iteration, event.prm_swap.version);

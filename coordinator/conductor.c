@@ -116,9 +116,8 @@ void conductor_stop(struct conductor *c, const char *text)
 
 static bool from_outside(enum conductor_event_kind kind)
 {
-    return kind != CONDUCTOR_TICK && kind != CONDUCTOR_DRAIN && kind != CONDUCTOR_CORDON && kind != CONDUCTOR_PRM_SWAP &&
-           kind != CONDUCTOR_DRAIN_MEMBER &&
-           kind != CONDUCTOR_EXIT && kind != CONDUCTOR_HELLO;
+    return kind != CONDUCTOR_TICK && kind != CONDUCTOR_DRAIN && kind != CONDUCTOR_DRAIN_MEMBER && kind != CONDUCTOR_CORDON &&
+           kind != CONDUCTOR_PRM_SWAP && kind != CONDUCTOR_EXIT && kind != CONDUCTOR_HELLO;
 }
 
 static bool only_learner(enum conductor_event_kind kind)

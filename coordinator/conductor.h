@@ -94,8 +94,8 @@ struct conductor_event {
         struct {
             const struct held_lease *leases;
             size_t n_leases;
-            uint64_t revision;
-        } heartbeat; /* endpoints revision it knows */
+            uint64_t revision;                      /* of the endpoints, that it knows */
+        } heartbeat;
         struct { const char *host; uint32_t pid; bool crashed; const char *text; } exit;
                                                     /* crashed: by itself (signal other than KILL/TERM, or exit code not 0) */
         struct { uint32_t slots; } lease_request;
@@ -121,8 +121,7 @@ struct conductor_event {
         struct {
             uint64_t version;
             bool wait; uint32_t iteration;              /* wait: until that iteration of the present stage opens */
-            bool shadow; uint32_t episodes; double margin, rank;    /* shadow: on trial first, over so many episodes; the bar of
-                                                                     * shadow.h */
+            bool shadow; uint32_t episodes; double margin, rank;    /* on trial first; the bar of shadow.h */
         } prm_swap;
         struct shadow_report shadow_scored;
         struct { bool on; } cordon;
@@ -168,11 +167,7 @@ enum conductor_effect_kind {
     CONDUCTOR_STOPPED,  /* .text: too much has failed; say it and end with an exit code other than 0 */
 };
 
-enum conductor_refusal {
-    REFUSE_STALE,
-    REFUSE_ROLE,
-    REFUSE_REQUEST
-}; /* STATUS_STALE_EPOCH: say Hello again, _DENIED, _BAD_REQUEST */
+enum conductor_refusal { REFUSE_STALE, REFUSE_ROLE, REFUSE_REQUEST };  /* STALE_EPOCH (say Hello again), DENIED, BAD_REQUEST */
 
 struct conductor_plan {
     uint32_t stage, iteration, round;

@@ -118,11 +118,9 @@ static void tell_news(struct conductor *c, const struct open_iteration *it, enum
 static void retain(struct conductor *c, enum version_kind kind)
 {
     const struct ledger_version *passed = versions_newest_passed(&c->versions, kind);
-    uint64_t *keep = conductor_take(c,
-                                    (size_t)(12 + c->config->n_stages + 2 * OPEN_MAX + RUN_MAX_POLICIES * c->config->n_stages) *
-                                           sizeof(*keep));
+    size_t most = (size_t)(12 + OPEN_MAX + c->config->n_stages * (1 + RUN_MAX_POLICIES)), n = 0;
+    uint64_t *keep = conductor_take(c, most * sizeof(*keep));
     struct conductor_effect *effect;
-    size_t n = 0;
 
     if (!keep)
         return;

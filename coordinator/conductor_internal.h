@@ -114,8 +114,7 @@ void conductor_fail_row(struct conductor *c, struct open_iteration *it, struct l
 
 /* conductor_plan.c */
 int conductor_make_plan(struct conductor *c, struct open_iteration *it);
-void conductor_plan_iteration(struct conductor *c,
-                              struct open_iteration *it); /* its rows are in: to the ledger, then to the learner */
+void conductor_plan_iteration(struct conductor *c, struct open_iteration *it);     /* to the ledger, then to the learner */
 void conductor_send_open(struct conductor *c, struct open_iteration *it);
 void conductor_send_plan(struct conductor *c, struct open_iteration *it);
 
@@ -141,8 +140,7 @@ void conductor_on_prm_swap(struct conductor *c, const struct conductor_event *ev
 void conductor_recall_cordon(struct conductor *c, struct member *member);           /* it has just said Hello */
 void conductor_forget_cordon(struct conductor *c, const struct member *member);     /* it is gone for good */
 void conductor_use_prm(struct conductor *c, uint64_t version);
-void conductor_prm_due(struct conductor *c, const struct work *work);               /* work is about to open: a swap that waits
-                                                                                     * for it */
+void conductor_prm_due(struct conductor *c, const struct work *work);               /* which opens: a swap may wait for it */
 /* All servers refuse the version that was swapped to: true, and the one before it is to serve again. */
 bool conductor_prm_rolls_back(struct conductor *c, uint64_t refused, const char *why);
 

@@ -285,8 +285,7 @@ void conductor_on_heartbeat(struct conductor *c, const struct conductor_event *e
     size_t n = 0;
 
     if (c->bug != CONDUCTOR_BUG_OLD_ADDRESS)
-        member->address_id = event->from;   /* a connection that broke and came back is another one: pushes go there from now
-                                             * on */
+        member->address_id = event->from;   /* a connection that broke and came back is another one: pushes go there */
     for (size_t i = 0; revoked && i < event->heartbeat.n_leases; i++) {
         const struct held_lease *held = &event->heartbeat.leases[i];
 

@@ -22,9 +22,10 @@ void conductor_shadow_begin(struct conductor *c, const struct conductor_event *e
     shadow_begin(s, version, c->memory.prm_current, event->prm_swap.episodes, event->prm_swap.margin, event->prm_swap.rank);
     c->memory_moved = true;
     c->shadow_refused_since_ms = 0;
-    conductor_note(c, 0, "prm_shadow", "PRM version %" PRIu64 " on trial beside version %" PRIu64 ": %u episodes; takes over when its AUC is at most %g "
-                   "below the other's, or, with too few outcomes of both kinds, at a rank correlation of %g", version, s->against,
-                   s->wanted, s->margin, s->rank);
+    conductor_note(c, 0, "prm_shadow",
+                   "PRM version %" PRIu64 " on trial beside version %" PRIu64 ": %u episodes; takes over when its AUC is at most "
+                   "%g below the other's, or, with too few outcomes of both kinds, at a rank correlation of %g",
+                   version, s->against, s->wanted, s->margin, s->rank);
     conductor_reply(c, event, CONDUCTOR_ACK);
 }
 
@@ -47,8 +48,7 @@ void conductor_on_shadow_scored(struct conductor *c, const struct conductor_even
     const struct ledger_episode *row = conductor_row(c, report->episode, &it);
     uint32_t before = shadow_complete(&c->memory.shadow);
 
-    if (!row || row->prm_version == report->version)    /* no row: its pass was closed before this was said; its outcome is here
-                                                         * then */
+    if (!row || row->prm_version == report->version)    /* no row: its pass is closed, and its outcome here */
         shadow_scored(&c->memory.shadow, report);
     c->memory_moved |= shadow_complete(&c->memory.shadow) != before;
     conductor_reply(c, event, CONDUCTOR_ACK);

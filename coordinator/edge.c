@@ -120,8 +120,8 @@ static int append_later_stages(struct edge *edge, struct error *error)
     if (r < 0 || access(path, F_OK) < 0)
         return r;
     r = file_read(path, LATER_MAX_BYTES, &text, &n);
-    r = r < 0 ? error_set(error, -r, "%s: cannot be read: %s", path, strerror(-r)) : run_config_parse_later(text, n, path,
-            &edge->config, later, error);
+    r = r < 0 ? error_set(error, -r, "%s: cannot be read: %s", path, strerror(-r))
+              : run_config_parse_later(text, n, path, &edge->config, later, error);
     for (int i = 0; i < later->n_stages && r == 0; i++) {
         if (later->stages[i].kind != STAGE_EVAL)
             return error_set(error, EINVAL, "%s: stages[%d] is no eval stage; only those may be added to a run", path, i);
@@ -319,8 +319,8 @@ size_t edge_members_left(const struct edge *edge)
 {
     const struct membership *m = conductor_members(edge->conductor);
 
-    return membership_count(m, MEMBER_WORKER) + membership_count(m, MEMBER_ACTOR) + membership_count(m, MEMBER_PRM)
-        + membership_count(m, MEMBER_LEARNER);
+    return membership_count(m, MEMBER_WORKER) + membership_count(m, MEMBER_ACTOR) + membership_count(m, MEMBER_PRM) +
+           membership_count(m, MEMBER_LEARNER);
 }
 
 static void on_leave_deadline(void *arg)
@@ -346,8 +346,7 @@ void edge_drain(struct edge *edge, const char *reason)
 
     (void)reason;           /* lifecycle has logged it */
     if (edge->full_since_ms)
-        lifecycle_stop(edge->lifecycle, edge->exit_code);       /* nothing can be finished; the ledger is as good as its last
-                                                                 * commit */
+        lifecycle_stop(edge->lifecycle, edge->exit_code);       /* nothing can be finished; the ledger has its last commit */
     else
         edge_step(edge, &event);
 }

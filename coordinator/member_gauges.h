@@ -12,8 +12,7 @@
 
 enum { MEMBER_GAUGES = 16 };
 
-struct gauge { char name[32]; double value, peak; };       /* of one member both are the last value; of those gone: their sum,
-                                                            * their largest */
+struct gauge { char name[32]; double value, peak; };       /* of one member both are its last; of those gone: sum, largest */
 
 struct member_gauges {
     uint32_t member;            /* 0: those that are gone */

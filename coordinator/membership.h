@@ -69,9 +69,9 @@ void membership_remove(struct membership *m, struct member *member);    /* gone 
 /* What a server says of a version; a version that is in no list any more is forgotten by membership_keep. */
 void membership_version(struct membership *m, struct member *member, enum version_kind kind, uint64_t version, bool ready);
 void membership_keep(struct membership *m, enum version_kind kind, const uint64_t *versions, size_t n);
-bool membership_refused(const struct membership *m, enum version_kind kind, uint64_t version);  /* by all alive servers, of one
-                                                                                                 * at least */
-bool membership_ready(const struct membership *m, enum version_kind kind, uint64_t version);    /* at least one alive server */
+/* By all servers alive, and there is one; by one alive at least. */
+bool membership_refused(const struct membership *m, enum version_kind kind, uint64_t version);
+bool membership_ready(const struct membership *m, enum version_kind kind, uint64_t version);
 struct member *membership_learner(const struct membership *m);          /* alive rank 0, or NULL */
 struct member *membership_other(const struct membership *m, const struct member *member);   /* alive, of its role; or NULL */
 size_t membership_count(const struct membership *m, enum member_role role);     /* alive */

@@ -62,7 +62,8 @@ void shadow_scored(struct shadow *s, const struct shadow_report *report)
     struct shadow_episode *e;
 
     if (!s->version || shadow_ready(s) || report->shadow != s->version || report->version != s->against || !report->frames ||
-        !in_unit(report->difference) || !in_unit(report->last) || !in_unit(report->shadow_last) || !(fabsf(report->rank) <= 1.0001f))
+        !in_unit(report->difference) || !in_unit(report->last) || !in_unit(report->shadow_last) ||
+        !(fabsf(report->rank) <= 1.0001f))
         return;
     e = place(s, report->episode);
     *e = (struct shadow_episode) {
@@ -147,8 +148,8 @@ void shadow_write(const struct shadow *s, struct strbuf *out)
 {
     if (s->last.version)
         strbuf_addf(out, "shadow_last %" PRIu64 " %" PRIu64 " %d %u %u %" PRIu64 " %a %a %a %a\n", s->last.version,
-                    s->last.against, s->last.passed,
-                    s->last.episodes, s->last.successes, s->last.frames, s->last.difference, s->last.rank, s->last.auc, s->last.auc_against);
+                    s->last.against, s->last.passed, s->last.episodes, s->last.successes, s->last.frames, s->last.difference,
+                    s->last.rank, s->last.auc, s->last.auc_against);
     if (!s->version)
         return;
     strbuf_addf(out, "shadow %" PRIu64 " %" PRIu64 " %u %a %a\n", s->version, s->against, s->wanted, s->margin, s->rank);
@@ -166,19 +167,20 @@ int shadow_parse(const char *key, const char *value, struct shadow *s, struct er
     struct shadow_episode e = {0};
     int passed, ended, success;
 
-    if (!strcmp(key, "shadow_last") && sscanf(value, "%" SCNu64 " %" SCNu64 " %d %u %u %" SCNu64 " %la %la %la %la", &v.version,
-                                              &v.against, &passed,
-                                              &v.episodes, &v.successes, &v.frames, &v.difference, &v.rank, &v.auc, &v.auc_against) == 10) {
+    if (!strcmp(key, "shadow_last") &&
+        sscanf(value, "%" SCNu64 " %" SCNu64 " %d %u %u %" SCNu64 " %la %la %la %la", &v.version, &v.against, &passed, &v.episodes,
+               &v.successes, &v.frames, &v.difference, &v.rank, &v.auc, &v.auc_against) == 10) {
         v.passed = passed;
         s->last = v;
         return 0;
     }
-    if (!strcmp(key, "shadow") && sscanf(value, "%" SCNu64 " %" SCNu64 " %u %la %la", &s->version, &s->against, &s->wanted,
-                                         &s->margin, &s->rank) == 5 &&
+    if (!strcmp(key, "shadow") &&
+        sscanf(value, "%" SCNu64 " %" SCNu64 " %u %la %la", &s->version, &s->against, &s->wanted, &s->margin, &s->rank) == 5 &&
         s->wanted <= SHADOW_MAX)
         return 0;
     if (!strcmp(key, "shadow_episode") && s->n < SHADOW_ROOM &&
-        sscanf(value, "%" SCNu64 " %u %a %a %a %a %d %d", &e.episode, &e.frames, &e.difference, &e.rank, &e.last, &e.shadow_last, &ended, &success) == 8) {
+        sscanf(value, "%" SCNu64 " %u %a %a %a %a %d %d", &e.episode, &e.frames, &e.difference, &e.rank, &e.last,
+               &e.shadow_last, &ended, &success) == 8) {
         e.ended = ended;
         e.success = success;
         s->episodes[s->n++] = e;

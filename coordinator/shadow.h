@@ -17,8 +17,7 @@
 #include "base/error.h"
 #include "base/strbuf.h"
 
-enum { SHADOW_MAX = 200, SHADOW_ROOM = SHADOW_MAX + 56, SHADOW_EACH = 4 };    /* episodes asked for at most; with those not
-                                                                               * complete */
+enum { SHADOW_MAX = 200, SHADOW_ROOM = SHADOW_MAX + 56, SHADOW_EACH = 4 };    /* ROOM: with episodes not complete yet */
 
 struct shadow_report {          /* one episode scored by both */
     uint64_t episode, version, shadow;

@@ -14,7 +14,6 @@ static const char *objective_suffix(enum work_objective objective)
 
 /* ---- which work has which number ----------------------------------------------------------------- */
 
-/* rl: walk its passes in order; the `iteration`-th is the answer. */
 static bool is_extra(const struct plan_memory *memory, uint32_t round)
 {
     for (uint32_t i = 0; memory && i < memory->n_extra; i++)
@@ -23,6 +22,7 @@ static bool is_extra(const struct plan_memory *memory, uint32_t round)
     return false;
 }
 
+/* Walk the passes in their order; the `iteration`-th is the answer. */
 static int rl_work(const struct rl_config *rl, const struct plan_memory *memory, uint32_t iteration, struct work *work)
 {
     uint32_t at = 0, rounds = (uint32_t)MAX(rl->iterations, 0);
@@ -296,8 +296,7 @@ static void fill_eval_row(const struct run_config *config, const struct work *wo
 
         (void)search_variants(eval, variants, ARRAY_SIZE(variants));
         row->search_n = (uint32_t)variants[pass].n;
-        row->temperature = (float)eval->search_temperature;     /* the same for all n, or the comparison would be of
-                                                                 * temperatures */
+        row->temperature = (float)eval->search_temperature;     /* the same for all n: they are compared */
         row->prm_version = memory->prm_current;
         if (!variants[pass].control) {
             snprintf(row->tag, sizeof(row->tag), "search %s n=%u", policy, row->search_n);

@@ -12,9 +12,8 @@
  *                     n on the same states, and with the controls. The demonstrator plays test alone, `sft-earlier` val alone.
  *
  * Rows of an evaluation carry a tag: "val sft t=0.6", "test last t=0.3", "test demonstrator", "search last n=4",
- * "search last n=4 random", "search last greedy"; those of a val
- * pass in rl: "val". Row i of n tasks is task i % n; evaluation states are i / n, the same in every pass, and their sampling key
- * is shared, so that comparisons are paired.
+ * "search last n=4 random", "search last greedy"; those of a val pass in rl: "val". Row i of n tasks is task i % n; evaluation
+ * states are i / n, the same in every pass, and their sampling key is shared, so that comparisons are paired.
  *
  * Everything is a pure function of the configuration, the (stage, iteration) number and the conductor's memory, which is
  * stored with each iteration: a plan made twice, or after a restart, is the same plan. Draws are keyed by the run's seed.
@@ -41,8 +40,7 @@ struct work {
     enum episode_purpose purpose;   /* of its rows; 0: no rows */
     enum episode_split split;
     enum work_objective objective;  /* what is trained once the rows are in; WORK_NONE: nothing */
-    uint32_t round;                 /* rl: which train iteration (or how many were done before this val), sft: which piece, from
-                                     * 0 */
+    uint32_t round;                 /* from 0; rl: which train iteration (val: how many were done before); sft: which piece */
     bool keep;                      /* its segment stays in the journal */
     bool expert;                    /* the suite's demonstrator plays: no policy asked */
     bool overlaps;                  /* max_staleness > 0 and the next is a train iteration too: that may open while this trains */
@@ -56,8 +54,7 @@ enum plan_stop { PLAN_GOES_ON, PLAN_SUCCESS, PLAN_PATIENCE, PLAN_COLLAPSE };
 enum { PLAN_WATCH = 10, PLAN_EXTRA = 16 };
 enum { PLAN_CORDONED = 64 };
 
-/* What later iterations must know of earlier ones; stored as the ledger's blob "memory", with every opened and closed iteration.
- */
+/* What later iterations must know of earlier ones; the ledger's blob "memory", stored with each that is opened or closed. */
 struct plan_memory {
     uint64_t next_episode;              /* id of the next row */
     uint64_t next_state;                /* next unused train state */
@@ -71,8 +68,7 @@ struct plan_memory {
     uint32_t since_best;                /* val passes since */
     double paid[PLAN_WATCH], won[PLAN_WATCH];   /* of the last train iterations, oldest first: by the reward model; success */
     uint32_t watched, alarms;           /* how many of these there are; how often the reward model was found to be hacked */
-    uint32_t extra[PLAN_EXTRA], n_extra;        /* train iterations after which the reward model is refreshed beside
-                                                 * prm_refresh */
+    uint32_t extra[PLAN_EXTRA], n_extra;        /* train iterations with a refresh of the reward model beside prm_refresh */
     bool have_best;
     uint64_t best_version;              /* by success on val during rl */
     double best_success;
@@ -120,8 +116,7 @@ size_t stage_plan_rows(const struct run_config *config, const struct work *work,
 int stage_plan_begin(const struct run_config *config, uint32_t stage, const int *task_levels, struct plan_memory *memory);
 
 /* Fill its rows, in id order from memory->next_episode, and move memory's counters. policy/prm versions, ids, tasks, states,
- * temperatures and tags are set; -ENOSPC: rows[n] is too small; -EPERM: test states for
- * anything but an evaluation. */
+ * temperatures and tags are set; -ENOSPC: rows[n] is too small; -EPERM: test states for anything but an evaluation. */
 int stage_plan_fill(const struct run_config *config, const struct work *work, uint64_t policy_version, uint64_t prm_version,
                     struct plan_memory *memory, struct ledger_episode *rows, size_t n);
 

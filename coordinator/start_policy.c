@@ -45,7 +45,7 @@ int start_policy_import(const char *run_dir, const struct run_config *config, st
         return r == -EEXIST ? manifest_read(final, manifest, error) : r;
     }
     if (config->policy_base[0])
-        return error_set(error, EINVAL, "%s is no PEFT adapter (no adapter_config.json), and policy.base names the base of one: leave policy.base out",
-                         config->policy_init);
+        return error_set(error, EINVAL, "%s is no PEFT adapter (no adapter_config.json), and policy.base names the base of one: "
+                         "leave policy.base out", config->policy_init);
     return version_import(run_dir, KIND_POLICY, 0, config->policy_init, manifest, error);
 }

@@ -38,7 +38,8 @@ static void write_work(const struct edge *edge, const struct conductor_status *s
 {
     char where[RUN_PATH + 80] = "";
     bool full = edge_is_full(edge, where, sizeof where);
-    const struct stage_config *stage = status->stage < (uint32_t)edge->config.n_stages ? &edge->config.stages[status->stage] : NULL;
+    const struct stage_config *stages = edge->config.stages;
+    const struct stage_config *stage = status->stage < (uint32_t)edge->config.n_stages ? &stages[status->stage] : NULL;
     char title[80] = "";
 
     if (status->work)
