@@ -18,9 +18,9 @@ const struct device_kernels *emulated_kernels(void);
 const struct device_kernels *emulated_reordered(void);
 /* Threads of a block run in this order between barriers; 0: ascending. Results must not depend on it. */
 void emulate_order(uint64_t seed);
-/* Streams of this thread that are lazy carry out what they were given only when something waits for them (bit 0: the first made,
- * the third, ...; bit 1: the others; 0: none), so that whoever reads too early, or overwrites what an upload has still to read,
- * gets other numbers. */
+/* Streams that are lazy carry out what they were given only when something waits for them, so that whoever reads too early, or
+ * overwrites what an upload has still to read, gets other numbers. All are, unless a test says which (bit 0: the first that a
+ * thread makes, the third, ...; bit 1: the others; 0: none). */
 void emulate_lazily(unsigned which);
 /* What is allocated from here on only launches and copies can get at: whoever takes an address of the device for one of the host
  * dies of it, as over there. */

@@ -1,5 +1,5 @@
-/* machine.cc - the emulated device: its streams, events and graphs, and memory (memory.h) as they see it. Streams do everything at once,
- * or, when they are lazy (emulate_lazily), nothing before somebody waits. */
+/* machine.cc - the emulated device: its streams, events and graphs, and memory (memory.h) as they see it. Streams do
+ * nothing before somebody waits, or, told so (emulate_lazily), everything at once. */
 #include "nn/cuda/simt.h"
 #include "nn/cuda/tables.h"
 #include "tests/emulate/emulate.h"
@@ -29,9 +29,9 @@ struct emulated_event {
 
 static thread_local std::vector<emulated_stream *> streams; /* of this thread: nobody else waits for them */
 static thread_local unsigned streams_made;
-static unsigned lazy;
+static unsigned lazy = 3;
 static std::mutex pinned_lock;
-static std::set<const char *> pinned_memory; /* where each begins; uploads from elsewhere are taken over at once */
+static std::set<const char *> pinned_memory; /* where each begins */
 
 void emulate_lazily(unsigned which) { lazy = which; }
 
@@ -86,6 +86,7 @@ static void stream_free(void *stream)
 
     if (!s)
         return;
+    simt_owned();
     (void)run_until(s, s->put);
     streams.erase(std::remove(streams.begin(), streams.end(), s), streams.end());
     delete s;
@@ -136,6 +137,7 @@ static int spoil()
 
 static int capture_begin(void *stream)
 {
+    simt_owned();
     if (capturing)
         return -EIO;
     capturing = new emulated_graph();
@@ -146,6 +148,7 @@ static int capture_begin(void *stream)
 
 static int capture_end(void *stream, void **ret)
 {
+    simt_owned();
     emulated_graph *graph = capturing;
 
     if (!graph || stream != captured_stream)
@@ -161,6 +164,7 @@ static int capture_end(void *stream, void **ret)
 
 static int graph_launch(void *stream, void *graph)
 {
+    simt_owned();
     int r = 0;
 
     for (auto &work : ((emulated_graph *)graph)->work)
@@ -169,7 +173,11 @@ static int graph_launch(void *stream, void *graph)
     return r;
 }
 
-static void graph_free(void *graph) { delete (emulated_graph *)graph; }
+static void graph_free(void *graph)
+{
+    simt_owned();
+    delete (emulated_graph *)graph;
+}
 
 /* ---- devices, memory, streams */
 
@@ -243,6 +251,7 @@ static int pinned(size_t bytes, void **ret)
 
 static void unpin(void *memory)
 {
+    simt_owned();
     std::lock_guard<std::mutex> guard(pinned_lock);
 
     (void)spoil();
@@ -261,6 +270,7 @@ static bool is_pinned(const void *memory)
 
 static int move(void *stream, void *to, const void *from, size_t bytes)
 {
+    simt_owned();
     if (simt_kept(stream, [=]() { return move(nullptr, to, from, bytes); }))
         return 0;
     if (simt_gone() < 0)
@@ -271,22 +281,17 @@ static int move(void *stream, void *to, const void *from, size_t bytes)
     return 0;
 }
 
-/* Pageable memory is read before the call returns; pinned memory when its turn comes. */
+/* Read when its turn comes, pageable memory too: CUDA only says that such a copy may be over when the call returns. */
 static int upload(void *stream, void *device, const void *host, size_t bytes)
 {
     if (capturing && stream == captured_stream && !is_pinned(host))
         return spoil();
-    if (is_lazy((emulated_stream *)stream) && !is_pinned(host) && !(capturing && stream == captured_stream)) {
-        std::vector<char> taken((const char *)host, (const char *)host + bytes);
-
-        (void)simt_kept(stream, [=]() { return move(nullptr, device, taken.data(), bytes); });
-        return 0;
-    }
     return move(stream, device, host, bytes);
 }
 
 static int wait(void *stream)
 {
+    simt_owned();
     emulated_stream *s = (emulated_stream *)stream;
     int r = spoil();
 
@@ -303,6 +308,7 @@ static int download(void *stream, void *host, const void *device, size_t bytes)
 
 static int zero(void *stream, void *memory, size_t bytes)
 {
+    simt_owned();
     if (simt_kept(stream, [=]() { return zero(nullptr, memory, bytes); }))
         return 0;
     simt_inside inside;
@@ -323,14 +329,20 @@ static int event_new(void **ret)
     *ret = new emulated_event();
     return 0;
 }
-static void event_free(void *event) { delete (emulated_event *)event; }
+static void event_free(void *event)
+{
+    simt_owned();
+    delete (emulated_event *)event;
+}
 static int event_mark(void *stream, void *event)
 {
+    simt_owned();
     *(emulated_event *)event = {(emulated_stream *)stream, ((emulated_stream *)stream)->put};
     return 0;
 }
 static int stream_wait(void *stream, void *event)
 {
+    simt_owned();
     emulated_event e = *(emulated_event *)event;
     auto work = [=]() { return run_until(e.on, e.at); };
 

@@ -204,17 +204,22 @@ static void run_block(uint64_t *random)
 /* The block after this one; with only_corners the last follows the first. */
 static unsigned next_of(unsigned at, unsigned n) { return only_corners && at + 1 < n ? n - 1 : at + 1; }
 
+int simt_check(dim3 grid, dim3 block, size_t shared)
+{
+    bool fits = block.x && block.x <= MOST && block.y == 1 && block.z == 1 && grid.x && grid.y && grid.z &&
+                grid.x <= 0x7fffffffu && grid.y <= 65535 && grid.z <= 65535 && shared <= MOST_SHARED;
+
+    simt_owned();
+    return fits ? 0 : -EINVAL;
+}
+
 int simt_launch(dim3 grid, dim3 block, size_t shared, simt_thread *thread, void *arg)
 {
     struct machine *m = machine;
     simt_inside inside;
     uint64_t random = order_seed;
-    unsigned threads = block.x * block.y * block.z;
+    unsigned threads = block.x;
 
-    if (!threads || threads > MOST || block.y != 1 || block.z != 1 || !grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu ||
-        grid.y > 65535 || grid.z > 65535 || shared > MOST_SHARED)
-        return -EINVAL;
-    simt_owned();
     if (simt_gone() < 0)
         return -EIO;
     if (!m)

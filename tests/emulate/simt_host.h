@@ -36,7 +36,9 @@ extern thread_local dim3 blockDim, gridDim;
 extern thread_local char *simt_shared;
 
 typedef void simt_thread(void *arg);
-/* Runs every block; 0, or -EINVAL for a launch that a device would refuse. */
+/* -EINVAL: a launch that a device would refuse, when it is made and not when its turn comes. */
+int simt_check(dim3 grid, dim3 block, size_t shared);
+/* Runs every block of a launch that has passed. */
 int simt_launch(dim3 grid, dim3 block, size_t shared, simt_thread *thread, void *arg);
 void __syncthreads(void);
 void __syncwarp(unsigned mask = 0xffffffffu);
@@ -56,15 +58,13 @@ template <class F> void simt_call(void *arg) { (*(F *)arg)(); }
 bool simt_kept(void *stream, const std::function<int()> &work);
 template <class F> void simt_run(void *stream, dim3 grid, dim3 block, size_t shared, F f)
 {
-    if (simt_kept(stream, [=]() {
+    simt_result = simt_check(grid, block, shared);
+    if (simt_result == 0 && !simt_kept(stream, [=]() {
             F again = f;
 
             return simt_launch(grid, block, shared, simt_call<F>, &again);
-        })) {
-        simt_result = 0;
-        return;
-    }
-    simt_result = simt_launch(grid, block, shared, simt_call<F>, &f);
+        }))
+        simt_result = simt_launch(grid, block, shared, simt_call<F>, &f);
 }
 /* Arguments are what they are at the launch, as on a device. */
 template <class K, class... A> auto simt_bind(K kernel, A... arguments)

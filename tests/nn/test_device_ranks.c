@@ -63,12 +63,20 @@ static void play_all(struct rank *rank, int ranks)
         pthread_join(thread[i], NULL);
 }
 
+/* The stand-in frees what it sends when it comes back. */
+static int upload(void *stream, void *there, const void *host, size_t bytes)
+{
+    int r = device->k->upload(stream, there, host, bytes);
+
+    return r < 0 ? r : device->k->wait(stream);
+}
+
 /* The stand-in does at once what it is asked, in the device's memory. */
 static void play_there(void)
 {
     nccl_world.at_once = true;
     nccl_world.download = device->k->download;
-    nccl_world.upload = device->k->upload;
+    nccl_world.upload = upload;
 }
 
 static void fresh_trainer(struct rank *me)
