@@ -142,7 +142,10 @@ static bool find_algo(struct blas *blas, const struct blas_call *call, bool stri
 {
     cublasLtMatmulPreference_t preference = NULL;
     cublasLtMatmulHeuristicResult_t result;
-    uint32_t no_splits = CUBLASLT_REDUCTION_SCHEME_NONE, a = call->a.align, b = call->b.align, c = call->c.align;
+    /* of a k that is split: parts of a sum are fp32 until all are added; by default they may be rounded to bf16 before */
+    uint32_t fast = call->c.type == DEVICE_BF16 ? CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE : CUBLASLT_REDUCTION_SCHEME_MASK;
+    uint32_t splits = strict ? (uint32_t)CUBLASLT_REDUCTION_SCHEME_NONE : fast;
+    uint32_t a = call->a.align, b = call->b.align, c = call->c.align;
     size_t workspace = WORKSPACE;
     int found = 0;
     bool ok = blas->cublasLtMatmulPreferenceCreate(&preference) == CUBLAS_STATUS_SUCCESS &&
@@ -151,7 +154,7 @@ static bool find_algo(struct blas *blas, const struct blas_call *call, bool stri
               SET(MatmulPreference, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, b) &&
               SET(MatmulPreference, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, c) &&
               SET(MatmulPreference, preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, c) &&
-              (!strict || SET(MatmulPreference, preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, no_splits)) &&
+              SET(MatmulPreference, preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, splits) &&
               blas->cublasLtMatmulAlgoGetHeuristic(blas->handle, with->desc, with->a, with->b, with->c, with->c, preference, 1,
                                                    &result, &found) == CUBLAS_STATUS_SUCCESS &&
               found == 1 && result.state == CUBLAS_STATUS_SUCCESS;
