@@ -24,6 +24,7 @@ static char *from, *to;
 static void *event[2];
 static struct device *device;
 static double peak_flops, peak_bytes;       /* measured below */
+static int failed;                          /* the first -errno of what was to be measured; the rest goes on */
 
 /* Where this call's operands begin: after those of the call before, from the beginning again when there is no room for as many
  * more. */
@@ -67,8 +68,10 @@ static double median_seconds(int (*put)(const void *arg), const void *arg)
     calls = seconds[0] > 0 ? (int)fmin(fmax(1, long_enough / seconds[0]), MOST_CALLS) : 1;
     for (int i = 0; i < REPEATS && r >= 0; i++)
         r = seconds_of(put, arg, calls, &seconds[i]);
-    if (r < 0)
+    if (r < 0) {
+        failed = failed < 0 ? failed : r;
         return NAN;
+    }
     qsort(seconds, REPEATS, sizeof(*seconds), compare);
     return seconds[REPEATS / 2];
 }
@@ -311,7 +314,7 @@ static int run(void)
     printf("refused: %llu products by cuBLASLt, %llu attentions by cuDNN%s; %s\n", device_fallbacks(device).gemm,
            device_fallbacks(device).attention,
            device->dnn ? "" : " (not there)", device->dnn ? device_refusal(device) : device->no_dnn);
-    return 0;
+    return failed;
 }
 
 int main(int argc, char **argv)
