@@ -19,7 +19,7 @@ static void place(const struct edge *edge, const struct conductor_status *status
         look->iterates = last->iterates;
         memcpy(look->after, last->after, sizeof look->after);
     } else if (stage_plan_work(&edge->config, memory, status->stage, status->iteration, &work) == 0) {
-        look->kind = stage_plan_kind(&work);
+        look->kind = stage_plan_kind(&edge->config, &work);
         look->iterates = stage_plan_left(&edge->config, memory, &work, look->after);
     }
 }

@@ -5,7 +5,7 @@
 
 #include "base/macro.h"
 
-enum { RECENT_PASSES = 8 };
+enum { RECENT_PASSES = 8, UNKNOWN_SHARE = 4 };     /* time left is said once less than a fourth of the passes are of unknown kinds */
 
 /* ---- one rate ------------------------------------------------------------------------------------------------------ */
 
@@ -61,11 +61,13 @@ static void rate_begin_again(struct speed_rate *r, double total, bool forget)
 
 /* ---- passes ---------------------------------------------------------------------------------------------------------- */
 
+/* The first of a kind is like no other (workers are cold, models load): it counts only until there is a second. */
 static void pass_ends(struct speed *s)
 {
-    int n = ++s->pass[s->last.kind].n;
+    double *mean = &s->pass[s->last.kind].mean_ms;
+    int n = s->pass[s->last.kind].n++;
 
-    s->pass[s->last.kind].mean_ms += (s->pass_ms - s->pass[s->last.kind].mean_ms) / MIN(n, RECENT_PASSES);
+    *mean = n < 2 ? s->pass_ms : *mean + (s->pass_ms - *mean) / MIN(n, RECENT_PASSES);
 }
 
 static void pass_begins(struct speed *s, const struct speed_look *look)
@@ -83,8 +85,14 @@ static void pass_begins(struct speed *s, const struct speed_look *look)
     s->pass_episodes = look->episodes;
 }
 
-/* Of a pass of this kind; where none has ended yet, of any kind. NAN: none at all. */
-static double pass_mean_ms(const struct speed *s, enum pass_kind kind)
+/* The first one alone says something only if it was long. */
+static bool is_known(const struct speed *s, int kind)
+{
+    return s->pass[kind].n >= 2 || (s->pass[kind].n == 1 && s->pass[kind].mean_ms >= SPEED_SURE_MS);
+}
+
+/* Of a pass of this kind; of one that never ended yet: of any. NAN: none did. */
+static double pass_mean_ms(const struct speed *s, int kind)
 {
     double sum = 0;
     int n = 0;
@@ -160,14 +168,18 @@ double speed_updates(const struct speed *s)
     return !s->last.stopped && s->last.training && s->updates.known > 0 ? s->updates.known : NAN;
 }
 
+/* This pass and those after it. */
 static double left_in_iterations(const struct speed *s)
 {
-    double ms = fmax(pass_mean_ms(s, s->last.kind) - s->pass_ms, 0);
+    double passes = 1, unknown = !is_known(s, s->last.kind), ms = fmax(pass_mean_ms(s, s->last.kind) - s->pass_ms, 0);
 
     for (int k = 0; k < PASS_KINDS; k++)
-        if (s->last.after[k])
-            ms += s->last.after[k] * pass_mean_ms(s, (enum pass_kind)k);
-    return ms / 1e3;
+        if (s->last.after[k]) {
+            passes += s->last.after[k];
+            unknown += is_known(s, k) ? 0 : s->last.after[k];
+            ms += s->last.after[k] * pass_mean_ms(s, k);
+        }
+    return unknown * UNKNOWN_SHARE < passes ? ms / 1e3 : NAN;
 }
 
 /* At the end slots stand idle until the last one is through: half an episode, where they do not begin together. */
@@ -186,7 +198,7 @@ double speed_left_s(const struct speed *s)
     if (!s->seen || s->last.stopped || is_idle(s, &s->last))
         return NAN;
     if (s->last.iterates)
-        return isnan(pass_mean_ms(s, s->last.kind)) ? NAN : left_in_iterations(s);
+        return left_in_iterations(s);
     if (s->last.missing > 0)
         return left_in_episodes(s);
     return s->last.updates_planned > 0 ? (s->last.updates_planned - s->last.updates) / speed_updates(s) : NAN;

@@ -11,8 +11,9 @@
  * their ends alone would be a rate that jumps with each wave of them.
  *
  * Time left: of a pass of episodes, the steps they will still take at the mean length so far, and the tail in which slots find no
- * more; of sft and of a reward model, the minibatches; of rl, what passes of each kind (train, val, reward model) have taken on
- * average (the newest most) times how many are to come (stage_plan_left).
+ * more; of sft and of a reward model, the minibatches; of rl, what passes of each kind (train, warm-up of the critic, val, reward
+ * model) have taken on average (the newest most, the first hardly) times how many are to come (stage_plan_left). None before most of
+ * what is to come is of kinds that are known: two such passes have ended, or one that took SPEED_SURE_MS.
  *
  * Pure: time is an argument.  Thread rule: none. */
 #pragma once
@@ -23,7 +24,7 @@
 #include "coordinator/stage_plan.h"
 
 enum { SPEED_SAMPLES = 32, SPEED_SAMPLE_MS = 1000, SPEED_WINDOW_MS = 30000, SPEED_SETTLE_MS = 2000, SPEED_LEAST_MS = 2000,
-       SPEED_IDLE_MS = 5000 };
+       SPEED_IDLE_MS = 5000, SPEED_SURE_MS = 60000 };
 
 struct speed_look {
     uint64_t now_ms;                    /* monotonic */

@@ -100,8 +100,8 @@ void stage_plan_title(const struct run_config *config, const struct work *work, 
 
 /* What an rl stage still has behind `work`, by kind of pass. False, and all 0: it is another stage. memory as above.
  * stage_left.c */
-enum pass_kind { PASS_TRAIN, PASS_VAL, PASS_PRM, PASS_KINDS };
-enum pass_kind stage_plan_kind(const struct work *work);
+enum pass_kind { PASS_TRAIN, PASS_WARMUP, PASS_VAL, PASS_PRM, PASS_KINDS };      /* WARMUP: a train pass for the critic alone */
+enum pass_kind stage_plan_kind(const struct run_config *config, const struct work *work);
 bool stage_plan_left(const struct run_config *config, const struct plan_memory *memory, const struct work *work,
                      uint32_t ret[PASS_KINDS]);
 

@@ -229,6 +229,7 @@ static void set_rl(int iterations, int eval_every, int prm_refresh)
     config.stages[0].rl.iterations = iterations;
     config.stages[0].rl.eval_every = eval_every;
     config.stages[0].rl.prm_refresh = prm_refresh;
+    config.stages[0].rl.value_width = 8;
 }
 
 static void test_passes_left_are_those_that_come(void **state)
@@ -244,25 +245,26 @@ static void test_passes_left_are_those_that_come(void **state)
                 struct work work;
 
                 set_rl(iterations, every[v], every[p]);
+                config.stages[0].rl.critic_warmup = (int)(v + p) % 4;
                 while (stage_plan_work(&config, &memory, 0, n, &work) == 0)
                     n++;
                 for (uint32_t i = n; i-- > 0;) {
                     assert_int_equal(stage_plan_work(&config, &memory, 0, i, &work), 0);
                     assert_true(stage_plan_left(&config, &memory, &work, left));
                     assert_memory_equal(left, wanted, sizeof left);
-                    wanted[stage_plan_kind(&work)]++;
+                    wanted[stage_plan_kind(&config, &work)]++;
                 }
             }
 }
 
-/* Train passes of 4 s of play and 3 s of training, val passes of 6 s, one second between two. */
+/* Train passes of 4 s of play and 3 s of training (1 s of a critic alone), val passes of 6 s, one second between two. */
 static double pass_s(enum pass_kind kind, struct speed_look *look, int tick)
 {
     double at = tick * TICK_MS / 1e3;
 
     look->playing = at >= 1 && at < (kind == PASS_VAL ? 7 : 5);
     look->training = kind != PASS_VAL && at >= 5;
-    return kind == PASS_VAL ? 7 : 8;
+    return kind == PASS_VAL ? 7 : kind == PASS_WARMUP ? 6 : 8;
 }
 
 static void test_time_left_of_iterations(void **state)
@@ -277,7 +279,7 @@ static void test_time_left_of_iterations(void **state)
     (void)state;
     set_rl(30, 5, 0);
     for (; stage_plan_work(&config, NULL, 0, look.iteration, &work) == 0; look.iteration++) {
-        look.kind = stage_plan_kind(&work);
+        look.kind = stage_plan_kind(&config, &work);
         look.iterates = stage_plan_left(&config, NULL, &work, look.after);
         for (int tick = 0; tick * TICK_MS / 1e3 < pass_s(look.kind, &look, tick); tick++) {
             look.now_ms += TICK_MS;
@@ -310,6 +312,42 @@ static void test_time_left_of_iterations(void **state)
     assert_int_equal(look.iteration, 37);       /* more than 30: val passes count */
 }
 
+/* The first passes are not like the others: the workers are cold, the critic warms up alone. What is said is so from the first
+ * time on, and that comes before a fifth of the stage is over. */
+static void test_time_left_is_said_when_it_is_known(void **state)
+{
+    struct speed speed = {0};
+    struct speed_look look = {.now_ms = 1};
+    double said[4000];
+    int n = 0, first = 0;
+    struct work work;
+
+    (void)state;
+    set_rl(30, 10, 10);
+    config.stages[0].rl.critic_warmup = 3;
+    for (; stage_plan_work(&config, NULL, 0, look.iteration, &work) == 0; look.iteration++) {
+        double cold = look.iteration == 1 ? 9 : 0;
+
+        look.kind = stage_plan_kind(&config, &work);
+        look.iterates = stage_plan_left(&config, NULL, &work, look.after);
+        for (int tick = 0; tick * TICK_MS / 1e3 < cold + pass_s(look.kind, &look, tick); tick++) {
+            look.now_ms += TICK_MS;
+            speed_look(&speed, &look);
+            assert_in_range(n, 0, 3999);
+            said[n++] = speed_left_s(&speed);
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        double truth = (n - i) * TICK_MS / 1e3;
+
+        if (!isnan(said[i]) && !(fabs(said[i] - truth) < 0.05 * truth + 2))
+            fail_msg("%g s left after %g s, where %g is so", said[i], i * TICK_MS / 1e3, truth);
+        if (isnan(said[i]))
+            first = i + 1;
+    }
+    assert_true(first * 5 < n);
+}
+
 static void test_time_left_of_one_update(void **state)
 {
     struct speed speed = {0};
@@ -338,7 +376,7 @@ int main(void)
         cmocka_unit_test(test_short_episodes_after_a_slow_start), cmocka_unit_test(test_long_episodes_before_the_first_has_ended),
         cmocka_unit_test(test_a_pause_is_no_work), cmocka_unit_test(test_nobody_there), cmocka_unit_test(test_after_a_restart),
         cmocka_unit_test(test_passes_left_are_those_that_come), cmocka_unit_test(test_time_left_of_iterations),
-        cmocka_unit_test(test_time_left_of_one_update),
+        cmocka_unit_test(test_time_left_is_said_when_it_is_known), cmocka_unit_test(test_time_left_of_one_update),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
