@@ -120,7 +120,21 @@ static void episode_list_release(struct episode_list *list)
     free(list->pointers);
 }
 
-static int episode_list(const struct journaled_episode *episodes, size_t n, struct episode_list *ret)
+/* A record that is damaged is found here or by its plan; this life cannot go on without it. */
+static int find_outcome(struct edge *edge, struct journaled_episode *episode)
+{
+    struct error error = {0};
+    int r = episode->steps ? 0 : edge_read_outcome(edge, episode, &error);
+
+    if (r < 0) {
+        log_error("a journaled episode cannot be read", "episode=%" PRIu64 " reason=%s", episode->episode,
+                  LOG_Q(error_text(&error, r)));
+        lifecycle_stop(edge->lifecycle, 1);
+    }
+    return r;
+}
+
+static int episode_list(struct edge *edge, const struct journaled_episode *episodes, size_t n, struct episode_list *ret)
 {
     ret->items = calloc(MAX(n, (size_t)1), sizeof *ret->items);
     ret->pointers = calloc(MAX(n, (size_t)1), sizeof *ret->pointers);
@@ -128,16 +142,20 @@ static int episode_list(const struct journaled_episode *episodes, size_t n, stru
         return -ENOMEM;
     for (size_t i = 0; i < n; i++) {
         Gantry__JournaledEpisode *item = &ret->items[i];
+        struct journaled_episode episode = episodes[i];
+        int r = find_outcome(edge, &episode);
 
+        if (r < 0)
+            return r;
         gantry__journaled_episode__init(item);
-        item->episode = episodes[i].episode;
+        item->episode = episode.episode;
         item->digest = (ProtobufCBinaryData) {.len = SHA256_SIZE, .data = (uint8_t *)episodes[i].digest};
-        item->success = episodes[i].success;
-        item->timeout = episodes[i].timeout;
-        item->steps = episodes[i].steps;
-        item->member = episodes[i].member;
-        item->reward = episodes[i].reward;
-        item->progress_end = episodes[i].progress_end;
+        item->success = episode.success;
+        item->timeout = episode.timeout;
+        item->steps = episode.steps;
+        item->member = episode.member;
+        item->reward = episode.reward;
+        item->progress_end = episode.progress_end;
         ret->pointers[i] = item;
     }
     return 0;
@@ -148,7 +166,7 @@ void edge_send_journaled(struct edge *edge, const struct intake_effect *effect)
     _cleanup_(episode_list_release) struct episode_list list = {0};
     Gantry__Journaled body = GANTRY__JOURNALED__INIT;
 
-    if (episode_list(effect->journaled.episodes, effect->journaled.n, &list) < 0)
+    if (episode_list(edge, effect->journaled.episodes, effect->journaled.n, &list) < 0)
         return;
     body.stage = effect->journaled.stage;
     body.iteration = effect->journaled.iteration;
@@ -167,7 +185,7 @@ void edge_send_inventory(struct edge *edge, const struct intake_effect *effect)
     _cleanup_(episode_list_release) struct episode_list list = {0};
     Gantry__Inventory body = GANTRY__INVENTORY__INIT;
 
-    if (episode_list(effect->inventory.episodes, effect->inventory.n, &list) < 0)
+    if (episode_list(edge, effect->inventory.episodes, effect->inventory.n, &list) < 0)
         return;
     body.stage = effect->inventory.stage;
     body.iteration = effect->inventory.iteration;

@@ -52,6 +52,8 @@ struct edge {
 int edge_open(struct edge *edge, const Gantry__Welcome *welcome, struct error *error);
 void edge_close(struct edge *edge);
 const struct rl_config *edge_rl(const struct edge *edge, uint32_t stage);       /* NULL: that is no rl stage */
+/* How an episode of an open iteration ended that an earlier life has journaled: its record says so. -errno with a line. */
+int edge_read_outcome(struct edge *edge, struct journaled_episode *episode, struct error *error);
 
 /* edge_effects.c: step intake and carry out what it says. */
 void edge_step(struct edge *edge, const struct intake_event *event);

@@ -62,25 +62,25 @@ const struct rl_config *edge_rl(const struct edge *edge, uint32_t stage)
 
 /* ---- what is on disk --------------------------------------------------------------------------------- */
 
-/* A journal entry knows where its record lies; what it says of the episode is in the record. */
-static int read_record(struct journal *journal, const struct journal_entry *entry, const struct rl_config *rl,
-                       struct intake_record *ret, struct error *error)
+int edge_read_outcome(struct edge *edge, struct journaled_episode *episode, struct error *error)
 {
     _cleanup_(trajectory_freep) Gantry__Trajectory *t = NULL;
-    int r = trajectory_load(journal, entry->episode, &t, NULL, NULL, error);
+    int r = trajectory_load(edge->journal, episode->episode, &t, NULL, NULL, error);
 
     if (r < 0)
         return r;
-    *ret = (struct intake_record) {
-        .stage = entry->stage, .iteration = entry->iteration,
-        .episode = {.episode = entry->episode, .success = t->success, .timeout = t->timeout, .steps = t->steps,
-                    .member = t->member, .progress_end = t->n_progress ? t->progress[t->n_progress - 1] : 0},
-    };
-    ret->episode.reward = (float)episode_return(t, rl);
-    memcpy(ret->episode.digest, entry->digest, SHA256_SIZE);
+    episode->success = t->success;
+    episode->timeout = t->timeout;
+    episode->steps = t->steps;
+    episode->member = t->member;
+    episode->progress_end = t->n_progress ? t->progress[t->n_progress - 1] : 0;
+    episode->reward = (float)episode_return(t, edge_rl(edge, intake_stage_of(edge->intake, episode->episode)));
+    intake_learn_outcome(edge->intake, episode);
     return 0;
 }
 
+/* What the index has. How episodes ended is in their records, frames and all: gigabytes, of which the coordinator asks about the
+ * open iterations' alone (edge_read_outcome). */
 static int read_records(struct edge *edge, struct intake_record **ret, size_t *ret_n, struct error *error)
 {
     _cleanup_free_ struct journal_entry *entries = NULL;
@@ -93,10 +93,11 @@ static int read_records(struct edge *edge, struct intake_record **ret, size_t *r
     records = calloc(MAX(n, (size_t)1), sizeof *records);
     if (!records)
         return error_set(error, ENOMEM, "out of memory for %zu journaled episodes", n);
-    for (size_t i = 0; i < n && r >= 0; i++)
-        r = read_record(edge->journal, &entries[i], edge_rl(edge, entries[i].stage), &records[i], error);
-    if (r < 0)
-        return r;
+    for (size_t i = 0; i < n; i++) {
+        records[i] = (struct intake_record) {.stage = entries[i].stage, .iteration = entries[i].iteration,
+                                             .episode.episode = entries[i].episode};
+        memcpy(records[i].episode.digest, entries[i].digest, SHA256_SIZE);
+    }
     *ret = TAKE_PTR(records);
     *ret_n = n;
     return 0;
@@ -173,14 +174,13 @@ static int restore(struct edge *edge, struct error *error)
 /* ---- opening -------------------------------------------------------------------------------------------- */
 
 /* What plans need of the run beyond their own settings: the reward model is refreshed as the last prm stage says;
- * cluster.learners is
- * the number of ranks. */
+ * cluster.learners is the number of ranks. */
 static int take_run_settings(struct edge *edge, const char *config, struct plan_runner *runner, int *ret_ranks,
                              struct error *error)
 {
     struct run_config *run = edge->config = malloc(sizeof *run);
-    int r = run ? run_config_parse(config, strlen(config), "Welcome.config", run, error) : error_set(error, ENOMEM,
-        "out of memory");
+    int r = run ? run_config_parse(config, strlen(config), "Welcome.config", run, error)
+                : error_set(error, ENOMEM, "out of memory");
 
     for (int i = 0; r >= 0 && i < run->n_stages; i++)
         if (run->stages[i].kind == STAGE_PRM)

@@ -168,6 +168,14 @@ int intake_restore(struct intake *intake, const struct intake_record *records, s
     return r;
 }
 
+void intake_learn_outcome(struct intake *intake, const struct journaled_episode *episode)
+{
+    struct record *record = intake_find_record(intake, episode->episode);
+
+    if (record && !record->it.episode.steps && !memcmp(record->it.episode.digest, episode->digest, SHA256_SIZE))
+        record->it.episode = *episode;
+}
+
 /* ---- open iterations ----------------------------------------------------------------------------- */
 
 static int compare_id(const void *a, const void *b)

@@ -148,9 +148,13 @@ int intake_new(struct intake **ret);
 struct intake *intake_free(struct intake *intake);
 DEFINE_FREEP(struct intake, intake_free)
 
-/* Once, before the first step: every durable record of the journal and every committed manifest. Copied. -ENOMEM. */
+/* Once, before the first step: every durable record of the journal and every committed manifest. Copied. Of a record only what
+ * the journal's index has must be there; where steps are 0, how the episode ended is not known yet, and whoever sends it on finds
+ * out. -ENOMEM. */
 int intake_restore(struct intake *intake, const struct intake_record *records, size_t n_records,
                    const struct intake_version *versions, size_t n_versions);
+/* How an episode that was restored without it ended. */
+void intake_learn_outcome(struct intake *intake, const struct journaled_episode *episode);
 
 int intake_step(struct intake *intake, const struct intake_event *event, uint64_t now_ms, struct intake_effects *out);
 

@@ -291,6 +291,29 @@ static void test_what_is_over_is_forgotten(void **state)
     assert_int_equal(find(d, INTAKE_SEND_INVENTORY)->inventory.policy_version, ITERATIONS);
 }
 
+/* A restart knows from the index that an episode is there; how it ended is found out once it is asked about, and kept. */
+static void test_outcomes_are_learnt_when_asked_about(void **state)
+{
+    struct desk *d = *state;
+    struct intake_record record = {.stage = 4, .iteration = 1, .episode = {.episode = 5, .digest = {9}}};
+    struct journaled_episode other = {.episode = 5, .digest = {8}, .steps = 3}, ended = {
+        .episode = 5, .digest = {9}, .steps = 17, .success = true, .reward = 1.5f};
+    const uint64_t episodes[] = {5, 6};
+    const struct journaled_episode *said;
+
+    assert_int_equal(intake_restore(d->intake, &record, 1, NULL, 0), 0);
+    open_iteration(d, 1, episodes, 2, 0);
+    said = find(d, INTAKE_SEND_INVENTORY)->inventory.episodes;
+    assert_true(said->episode == 5 && !said->steps);
+    intake_learn_outcome(d->intake, &other);        /* other bytes than those that are journaled */
+    intake_learn_outcome(d->intake, &ended);
+    open_iteration(d, 1, episodes, 2, 0);
+    said = find(d, INTAKE_SEND_INVENTORY)->inventory.episodes;
+    assert_true(said->steps == 17 && said->success && said->reward == 1.5f);
+    (void)deliver(d, 5, 0, 9);
+    assert_int_equal(find(d, INTAKE_REPLY)->reply.verdict, DELIVER_DUPLICATE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -302,6 +325,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_plan, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_restart_after_commit, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_what_is_over_is_forgotten, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_outcomes_are_learnt_when_asked_about, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
