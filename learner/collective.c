@@ -185,9 +185,10 @@ static void send_part(void *arg)
     body.rank = c->rank;
     body.check = (ProtobufCBinaryData) {SHA256_SIZE, c->plan};
     if (c->active && c->client)
-        r = wire_call(c->client, &(struct wire_call) {.kind = GANTRY__KIND__KIND_REDUCE, .body = &body.base,
-                                                      .parts = &(struct wire_part) {
-            .bytes = c->mine, .size = c->bytes }, .n_parts = 1, .deadline_ms = CALL_MS, .on_reply = on_reply, .arg = c}, NULL);
+        r = wire_call(c->client, &(struct wire_call) {
+            .kind = GANTRY__KIND__KIND_REDUCE, .body = &body.base,
+            .parts = &(struct wire_part) {.bytes = c->mine, .size = c->bytes}, .n_parts = 1,
+            .deadline_ms = CALL_MS, .on_reply = on_reply, .arg = c }, NULL);
     if (r < 0)
         finish(c, r);
     pthread_mutex_unlock(&c->lock);

@@ -95,8 +95,8 @@ static void on_told(int result, const struct message *reply, void *arg)
     if (result == 0 && told->edge->intake)
         edge_step(told->edge, &told->event);
     else if (result < 0 && result != -ECANCELED && reply)
-        log_warn("the coordinator refuses what it was told", "kind=%s reason=%s", told->event.kind == INTAKE_COMMITTED_ACK
-                 ? "committed" : "journaled", LOG_Q(reply->envelope.error));
+        log_warn("the coordinator refuses what it was told", "kind=%s reason=%s",
+                 told->event.kind == INTAKE_COMMITTED_ACK ? "committed" : "journaled", LOG_Q(reply->envelope.error));
     free(told);
 }
 
@@ -178,7 +178,7 @@ void edge_send_journaled(struct edge *edge, const struct intake_effect *effect)
 
 static void on_inventory_reply(_unused_ int result, _unused_ const struct message *reply, _unused_ void *arg)
 {
-}
+}   /* lost: the coordinator opens or plans again, and hears it again */
 
 void edge_send_inventory(struct edge *edge, const struct intake_effect *effect)
 {
@@ -197,9 +197,8 @@ void edge_send_inventory(struct edge *edge, const struct intake_effect *effect)
     body.policy_digest = (ProtobufCBinaryData) {.len = SHA256_SIZE, .data = (uint8_t *)effect->inventory.policy_digest};
     body.prm_digest = (ProtobufCBinaryData) {.len = SHA256_SIZE, .data = (uint8_t *)effect->inventory.prm_digest};
     body.plan_digest = (ProtobufCBinaryData) {.len = SHA256_SIZE, .data = (uint8_t *)effect->inventory.plan_digest};
-    wire_call(member_client(edge->member), &(struct wire_call) {.kind = GANTRY__KIND__KIND_INVENTORY, .body = &body.base,
-                                                                .deadline_ms = CALL_MS,
-                                                                .on_reply = on_inventory_reply, .arg = edge}, NULL);
+    (void)wire_call(member_client(edge->member), &(struct wire_call) {
+        .kind = GANTRY__KIND__KIND_INVENTORY, .body = &body.base, .deadline_ms = CALL_MS, .on_reply = on_inventory_reply }, NULL);
 }
 
 /* What the update did is read from the version's directory: it is true also when another process wrote it. */
@@ -256,7 +255,7 @@ void edge_send_plan_failed(struct edge *edge, const Gantry__Plan *plan, int resu
     body.iteration = plan->iteration;
     body.final = result == -EINVAL || result == -EBADMSG;       /* a file that is damaged stays so */
     body.text = (char *)text;
-    wire_call(member_client(edge->member), &(struct wire_call) {.kind = GANTRY__KIND__KIND_PLAN_FAILED, .body = &body.base,
-                                                                .deadline_ms = CALL_MS,
-                                                                .on_reply = on_plan_failed_reply, .arg = edge}, NULL);
+    (void)wire_call(member_client(edge->member), &(struct wire_call) {
+        .kind = GANTRY__KIND__KIND_PLAN_FAILED, .body = &body.base, .deadline_ms = CALL_MS, .on_reply = on_plan_failed_reply,
+    }, NULL);
 }

@@ -45,8 +45,8 @@ static void append(struct edge *edge, const struct intake_effect *effect)
         return;
     log_error("an episode cannot be handed to the journal", "episode=%" PRIu64 " reason=%s", effect->append.episode,
               LOG_Q(strerror(-r)));
-    post_event(edge, &(struct intake_event) {.kind = INTAKE_APPENDED, .appended = {effect->append.episode, effect->append.token,
-                                                                                   r}});
+    post_event(edge, &(struct intake_event) {
+        .kind = INTAKE_APPENDED, .appended = {effect->append.episode, effect->append.token, r} });
 }
 
 static void train(struct edge *edge, const struct intake_effect *effect)

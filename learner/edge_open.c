@@ -49,8 +49,8 @@ static void on_trained(const Gantry__Plan *plan, const struct intake_version *ve
     if (result == 0)
         edge->newest[version->kind] = version->number;
     if (edge->intake)
-        edge_step(edge, &(struct intake_event) {.kind = INTAKE_TRAINED, .trained = {.result = result, .version = *version,
-                                                                                    .text = text}});
+        edge_step(edge, &(struct intake_event) {
+            .kind = INTAKE_TRAINED, .trained = {.result = result, .version = *version, .text = text} });
 }
 
 const struct rl_config *edge_rl(const struct edge *edge, uint32_t stage)

@@ -48,8 +48,7 @@ struct intake_version {             /* a committed manifest */
     uint32_t stage, iteration;
 };
 
-struct intake_plan { /* of the coordinator's Plan what decides; the edge keeps the whole message by its digest. Arrays are
-                        borrowed */
+struct intake_plan {                /* of the coordinator's Plan what decides; the edge keeps all of it. Arrays are borrowed */
     uint32_t stage, iteration;
     int kind;
     uint64_t parent, version;
@@ -109,8 +108,7 @@ enum intake_effect_kind {
     INTAKE_SEND_JOURNALED, /* .journaled: to the coordinator; its reply comes back as JOURNALED_ACK with .sequence */
     INTAKE_SEND_INVENTORY, /* .inventory */
     INTAKE_TRAIN,          /* .plan: load the episodes, train, commit */
-    INTAKE_SEND_COMMITTED, /* .committed: the edge adds what the version's directory says (trained, filtered, stale, metrics,
-                              gate) */
+    INTAKE_SEND_COMMITTED, /* .committed: the edge adds what the version's directory says (trained, filtered, metrics, ...) */
 };
 
 struct intake_effect {

@@ -32,7 +32,7 @@ struct open_set {                   /* an iteration whose episodes are admitted 
     size_t n_failed;
     uint64_t policy_version;
     bool trained_on;                /* a plan follows */
-    bool closed; /* complete or planned, its segment sealed: what is not there now (rows that failed) does not count any more */
+    bool closed;                    /* complete or planned, its segment sealed: what is not there now (failed) counts no more */
 };
 
 struct intake {

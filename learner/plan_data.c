@@ -20,8 +20,7 @@ void plan_data_release(struct plan_data *data)
     free(data->stale);
     *data = (struct plan_data) {0};
     /* A hundred thousand pictures of some kilobytes each are below what the allocator hands back by itself: without this a
-     * learner kept the
-     * 2.7 GB of its reward model's data through all of rl. */
+     * learner kept the 2.7 GB of its reward model's data through all of rl. */
     (void)malloc_trim(0);
 }
 
@@ -132,8 +131,7 @@ static int load_rows(struct plan_runner *runner, const Gantry__Plan *plan, int m
 static int choose(const struct sft_config *sft, const Gantry__Trajectory *t, bool *ret, struct error *error)
 {
     if (sft->choose == CHOOSE_SCORE && !t->n_progress)
-        return error_set(error, EINVAL,
-                         "episode %" PRIu64 " was not scored, and choose: score goes by the score; say score: true "
+        return error_set(error, EINVAL, "episode %" PRIu64 " was not scored, and choose: score goes by the score; say score: true "
                          "in its rollouts stage", t->episode);
     *ret = sft->choose == CHOOSE_ALL || (sft->choose == CHOOSE_SUCCESS && t->success) ||
            (sft->choose == CHOOSE_SCORE && (double)t->progress[t->n_progress - 1] >= sft->least_score);
@@ -222,13 +220,14 @@ static int load_dataset(struct plan_runner *runner, const char *dir, uint64_t st
     return data->sources.failed ? error_set(error, ENOMEM, "out of memory") : 0;
 }
 
+/* NULL: its episodes were played in this run, or there are none. */
 static const char *dataset_of(const struct plan_runner *runner, uint64_t stage)
 {
     const struct run_config *c = runner->config;
 
-    return c && stage < (uint64_t)c->n_stages && c->stages[stage].kind == STAGE_DEMOS &&
-        c->stages[stage].demos.from[0] ? c->stages[stage].demos.from
-                                                                                                                       : NULL;
+    if (!c || stage >= (uint64_t)c->n_stages || c->stages[stage].kind != STAGE_DEMOS || !c->stages[stage].demos.from[0])
+        return NULL;
+    return c->stages[stage].demos.from;
 }
 
 static int compare_used(const void *a, const void *b)
@@ -250,10 +249,12 @@ int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const s
     if (!trainer->reward && runner->config && runner->config->policy_eos_in_logp && (r = dataset_expect_end(data.set, error)) < 0)
         return r;
     r = load_rows(runner, plan, ppo ? settings->rl.max_staleness : INT32_MAX, &data, error);
-    for (size_t i = 0; i < plan->n_stages && r >= 0; i++)
-        r = dataset_of(runner, plan->stages[i]) ? load_dataset(runner, dataset_of(runner, plan->stages[i]), plan->stages[i],
-                                                               &data, error)
-                                                : load_stage(runner, settings, plan->stages[i], &data, error);
+    for (size_t i = 0; i < plan->n_stages && r >= 0; i++) {
+        const char *dir = dataset_of(runner, plan->stages[i]);
+
+        r = dir ? load_dataset(runner, dir, plan->stages[i], &data, error)
+                : load_stage(runner, settings, plan->stages[i], &data, error);
+    }
     if (r < 0)
         return r;
     if (data.chosen.offered && !data.set->n)

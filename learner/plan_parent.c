@@ -80,10 +80,9 @@ static int check_device(const struct plan_runner *runner, const Gantry__Plan *pl
     if (r < 0)
         return error_prefix(error, r, "%s", dir);
     log_info("device memory", "device=%s need_mib=%" PRId64 " weights=%" PRId64 " gradients=%" PRId64 " optimiser=%" PRId64
-             " activations=%" PRId64 " workspace=%" PRId64 " free_mib=%zu recompute=%d shards_of_a_pass=%d", device->name,
-             need.total >> 20, need.weights >> 20,
-             need.gradients >> 20, need.optimiser >> 20, need.activations >> 20, need.workspace >> 20, facts.memory_free >> 20,
-             need.recompute, need.together);
+             " activations=%" PRId64 " workspace=%" PRId64 " free_mib=%zu recompute=%d shards_of_a_pass=%d",
+             device->name, need.total >> 20, need.weights >> 20, need.gradients >> 20, need.optimiser >> 20,
+             need.activations >> 20, need.workspace >> 20, facts.memory_free >> 20, need.recompute, need.together);
     *ret = need;
     return device_need_check(&need, &job, device->name, &facts, error);
 }
@@ -235,8 +234,8 @@ int parent_take(struct plan_runner *runner, const Gantry__Plan *plan, const stru
     struct trainer *held = TAKE_PTR(runner->trainer[plan->kind]);
     int r;
 
-    if (held && (runner->version[plan->kind] != plan->parent || (plan->kind == GANTRY__VERSION_KIND__VERSION_PRM &&
-                                                                 plan->parent == 0) ||
+    if (held && (runner->version[plan->kind] != plan->parent ||
+                 (plan->kind == GANTRY__VERSION_KIND__VERSION_PRM && plan->parent == 0) ||
                  (wish->value_width && !held->parts[TRAIN_VALUE].n) || (wish->reward_width && !held->parts[TRAIN_REWARD].n)))
         held = trainer_free(held);
     if (!held) {

@@ -67,7 +67,6 @@ static int read_list(const json_t *root, const char *key, uint64_t **ret, size_t
     return 0;
 }
 
-
 int record_read(const char *dir, struct record *ret, struct error *error)
 {
     _cleanup_(record_release) struct record record = {0};
@@ -83,8 +82,8 @@ int record_read(const char *dir, struct record *ret, struct error *error)
     root = json_load_file(path, 0, &why);
     if (!json_is_object(root))
         return error_set(error, EBADMSG, "%s:%d: %s", path, why.line, why.text);
-    if (read_list(root, "trained", &record.trained, &record.n_trained) < 0 || read_list(root, "filtered", &record.filtered,
-                                                                                        &record.n_filtered) < 0 ||
+    if (read_list(root, "trained", &record.trained, &record.n_trained) < 0 ||
+        read_list(root, "filtered", &record.filtered, &record.n_filtered) < 0 ||
         read_list(root, "stale", &record.stale, &record.n_stale) < 0)
         return error_set(error, ENOMEM, "%s: out of memory", path);
     record.gate_passed = json_is_true(json_object_get(root, "gate_passed"));
