@@ -18,8 +18,8 @@ struct spans {
 /* y = x W^T (+ b).  x (N,in), W [out][in], b [out] or NULL -> (N,out).  One FMA chain over ascending k per
  * output, from 0 (bias added last). A weight with an adapter (nn/param.h) adds scale (x A^T) B^T, unless the tape is plain. */
 struct tensor *op_linear(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias);
-/* The same of several weights that read the same x, in this order. When nothing learns, all have adapters and these are joined (nn/lora_join.h),
- * one product gives what all of them make of x. false: failed, as NULL of the others. */
+/* The same of several weights that read the same x, in this order. When nothing learns, all have adapters and these are joined
+ * (nn/lora_join.h), one product gives what all of them make of x. false: failed, as NULL of the others. */
 struct linear_use { const struct param *weight, *bias; };
 bool op_linears(struct tape *t, struct tensor *x, const struct linear_use *use, int n, struct tensor **ret);
 /* Rows first..first+count-1 of W only (a head over 256 action ids) -> (N,count). */
@@ -29,7 +29,6 @@ struct tensor *op_linear_picked(struct tape *t, struct tensor *x, const struct p
 struct tensor *op_add(struct tape *t, struct tensor *a, struct tensor *b);
 /* residual + scale * branch; scale [cols] or NULL for 1 (LayerScale). */
 struct tensor *op_residual(struct tape *t, struct tensor *residual, struct tensor *branch, const struct param *scale);
-
 /* The same, where nobody else wants x any more: x itself becomes the sum on a device where nobody goes back (nor computes it
  * again). */
 struct tensor *op_add_to(struct tape *t, struct tensor *x, struct tensor *branch, const struct param *scale);
@@ -38,10 +37,12 @@ struct tensor *op_add_to(struct tape *t, struct tensor *x, struct tensor *branch
 struct tensor *op_layernorm(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, float eps);
 struct tensor *op_rmsnorm(struct tape *t, struct tensor *x, const struct param *weight, float eps);
 /* op_rmsnorm of *ret_sum = residual + branch. On a device, where nobody goes back, one kernel; its bits are those of the two. */
-struct tensor *op_residual_rmsnorm(struct tape *t, struct tensor *residual, struct tensor *branch, const struct param *weight, float eps,
-                                   struct tensor **ret_sum);
-/* x += branch, y = its rmsnorm, in memory that is there: a step's layers then leave nothing behind. Inference only; bits as above. */
-int op_add_rmsnorm(struct tape *t, struct tensor *x, struct tensor *branch, const struct param *weight, float eps, struct tensor *y);
+struct tensor *op_residual_rmsnorm(struct tape *t, struct tensor *residual, struct tensor *branch, const struct param *weight,
+                                   float eps, struct tensor **ret_sum);
+/* x += branch, y = its rmsnorm, in memory that is there: a step's layers then leave nothing behind. Inference only; bits as
+ * above. */
+int op_add_rmsnorm(struct tape *t, struct tensor *x, struct tensor *branch, const struct param *weight, float eps,
+                   struct tensor *y);
 struct tensor *op_gelu(struct tape *t, struct tensor *x);                          /* exact, by erf */
 struct tensor *op_quick_gelu(struct tape *t, struct tensor *x);                    /* x sigmoid(1.702 x) */
 struct tensor *op_relu(struct tape *t, struct tensor *x);
@@ -101,8 +102,8 @@ enum attention_mask { ATTENTION_FULL, ATTENTION_CAUSAL };
 struct tensor *op_attention(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans, int heads,
                             enum attention_mask mask);
 /* Causal, but only the last rows of each sequence ask: tail says how many (its spans are those of q and of the result). */
-struct tensor *op_attention_tail(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans, struct spans tail,
-                                 int heads);
+struct tensor *op_attention_tail(struct tape *t, struct tensor *q, struct tensor *k, struct tensor *v, struct spans spans,
+                                 struct spans tail, int heads);
 /* op_attention with q,k,v side by side in one (N, 3*heads*dim) tensor (timm's qkv). */
 struct tensor *op_attention_qkv(struct tape *t, struct tensor *qkv, struct spans spans, int heads, enum attention_mask mask);
 
@@ -116,10 +117,11 @@ struct kv_cache {
     int32_t *length;                    /* [slots] positions held */
 };
 /* Append row i of k, v to slot[i] (rows of one slot in order). Lengths are advanced by the caller once all layers have run. */
-int op_kv_append(struct tape *t, struct kv_cache *cache, struct tensor *k, struct tensor *v, const int32_t *slot, const int32_t *position);
+int op_kv_append(struct tape *t, struct kv_cache *cache, struct tensor *k, struct tensor *v, const int32_t *slot,
+                 const int32_t *position);
 /* op_rope of q and k by position[i], in place, then op_kv_append of k and v: one kernel on a device. */
-int op_rope_append(struct tape *t, struct kv_cache *cache, struct tensor *q, struct tensor *k, struct tensor *v, const int32_t *slot, const int32_t *position,
-                   int heads, float theta);
+int op_rope_append(struct tape *t, struct kv_cache *cache, struct tensor *q, struct tensor *k, struct tensor *v,
+                   const int32_t *slot, const int32_t *position, int heads, float theta);
 /* One query row per sequence against everything its slot holds up to position[i]: (n, heads*dim). Equal to the bit to
  * op_attention's row of the same position. */
 struct tensor *op_attention_decode(struct tape *t, struct tensor *q, const struct kv_cache *cache, const int32_t *slot,
@@ -137,8 +139,8 @@ struct token_stats {
     float *log_probs;                   /* (N,V) all log-probabilities (for a reference); kept for the pass: token_log_probs */
     bool there;                         /* log_probs lie on the tape's device */
 };
-struct token_stats *op_token_stats(struct tape *t, struct tensor *logits, const int32_t *target, float temperature, const float *ref_logp);
-
+struct token_stats *op_token_stats(struct tape *t, struct tensor *logits, const int32_t *target, float temperature,
+                                   const float *ref_logp);
 /* log_probs on the host, (N, cols); NULL: tape->error. */
 const float *token_log_probs(struct tape *t, const struct token_stats *stats, int64_t cols);
 
@@ -153,9 +155,9 @@ float laplace_draw(float uniform, float middle, float scale);
 
 /* Stop the gradient here: same numbers, no way back. */
 struct tensor *op_detach(struct tape *t, struct tensor *x);
-/* a (N,c1) and constant columns extra (N,c2) side by side. extra is borrowed. */
 /* Each `width` columns `times` times in a row, of an input that wants no gradient: (N, d) -> (N, times*d). */
 struct tensor *op_repeat(struct tape *t, struct tensor *x, int64_t width, int64_t times);
+/* a (N,c1) and constant columns extra (N,c2) side by side. extra is borrowed. */
 struct tensor *op_append_constant(struct tape *t, struct tensor *a, const float *extra, int64_t extra_cols);
 /* The same numbers in row-major order as (rows, cols); rows * cols stays. */
 struct tensor *op_reshape(struct tape *t, struct tensor *x, int64_t rows, int64_t cols);

@@ -71,5 +71,3 @@ int safetensors_write(const char *path, const struct st_write *tensors, int n, s
 /* The order given: what was read in another one keeps it. */
 int safetensors_write_as_given(const char *path, const struct st_write *tensors, int n, struct error *error);
 size_t st_write_bytes(const struct st_write *tensor);
-/* Bytes of the file that safetensors_write would make; 0: out of memory. Values are not looked at. */
-int64_t safetensors_size(const struct st_write *tensors, int n);

@@ -151,20 +151,3 @@ int safetensors_write_as_given(const char *path, const struct st_write *tensors,
 {
     return write_file(path, tensors, n, true, error);
 }
-
-int64_t safetensors_size(const struct st_write *tensors, int n)
-{
-    _cleanup_free_ const struct st_write **order = calloc((size_t)n + 1, sizeof(*order));
-    _cleanup_(strbuf_release) struct strbuf header = STRBUF_INIT;
-    int64_t bytes = 0;
-
-    if (!order)
-        return 0;
-    for (int i = 0; i < n; i++) {
-        order[i] = &tensors[i];
-        bytes += (int64_t)st_write_bytes(&tensors[i]);
-    }
-    qsort(order, (size_t)n, sizeof(*order), by_alignment_then_name);
-    put_header(&header, order, n);
-    return header.failed ? 0 : 8 + (int64_t)header.length + bytes;
-}

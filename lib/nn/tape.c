@@ -160,7 +160,8 @@ void tape_release(struct tape *tape)
     drop_blocks(tape);
     arena_release(&tape->arena);
     tape->rope = rope_table_free(tape->rope);
-    *tape = (struct tape) {.training = tape->training, .recycle = tape->recycle, .plain = tape->plain, .recompute = tape->recompute};
+    *tape = (struct tape) {.training = tape->training, .recycle = tape->recycle, .plain = tape->plain,
+                           .recompute = tape->recompute};
 }
 
 void tape_plan(struct tape *tape)
@@ -421,7 +422,8 @@ struct tensor *tape_tensor(struct tape *tape, int64_t rows, int64_t cols)
     *tensor = (struct tensor) {.rows = rows, .cols = cols};
     tensor->x = tape_activations(tape, rows * cols);
     tensor->wants = tape->training;
-    if (tape->training && (tape->planning || !tape->recycle || !tape_is_large(tensor)))      /* counted in any case: an upper bound */
+    /* a dry run counts it in any case: an upper bound */
+    if (tape->training && (tape->planning || !tape->recycle || !tape_is_large(tensor)))
         tensor->g = tape_activations(tape, rows * cols);
     if (tape->error)
         return NULL;

@@ -47,8 +47,9 @@ struct tape {
     bool plain;                 /* linear ops leave their adapters out: the base alone (a reference from the same weights) */
     bool recompute;             /* tape_block keeps only what a block gives, and runs it again on the way back */
     bool planning;              /* sizes only */
-    bool recycle;               /* training in earnest: gradients of more than TAPE_SMALL floats get memory when first written and give
-                                 * it back once used, so that the backward stays in the caches. Off: all can be read afterwards. */
+    bool recycle;               /* training in earnest: gradients of more than TAPE_SMALL floats get memory when first written and
+                                 * give it back once used, so that the backward stays in the caches. Off: all can be read
+                                 * afterwards. */
     struct { float *memory; int64_t count; } spare[TAPE_SPARES]; int spares;
     size_t planned;             /* bytes asked for in the dry run */
     size_t scratch;             /* the largest scratch an op asked for in the dry run */
@@ -56,7 +57,8 @@ struct tape {
     size_t peak;                /* the most bytes held at once in the dry run (tape_keep gives some back) */
     struct tape_block *blocks;  /* small things of the dry run */
     struct rope_table *rope;    /* cos and sin by position; grows to the longest sequence met, kept between passes */
-    struct tape_watch *watch;   /* borrowed: who is told in the backward when a parameter's gradient is whole (nn/tape_watch.h); NULL */
+    struct tape_watch *watch;   /* borrowed: who is told in the backward when a parameter's gradient is whole (nn/tape_watch.h);
+                                 * NULL */
     struct device_stream *on;   /* NULL: this CPU. Owned */
     bool half;                  /* on a device: activations and their gradients are bf16 */
     struct arena numbers;       /* on a device: its memory; `arena` is not used then */
@@ -71,16 +73,16 @@ int tape_allocate(struct tape *tape);
 int tape_reserve(struct tape *tape, size_t bytes);      /* at least this much; forgets the pass */
 void tape_begin(struct tape *tape);
 void tape_backward(struct tape *tape);
-/* One pass on the memory that is there; when it does not fit, a dry run finds the size and it runs again. `pass` puts everything the
- * caller wants on the tape and returns tape->error when the tape failed. */
+/* One pass on the memory that is there; when it does not fit, a dry run finds the size and it runs again. `pass` puts everything
+ * the caller wants on the tape and returns tape->error when the tape failed. */
 int tape_run(struct tape *tape, int (*pass)(struct tape *tape, void *arg), void *arg);
 
-/* The tape computes where the parameters are (params.device, params.device_half); it forgets its pass when that has changed. To be
- * called before a pass; cheap when nothing has changed. -ENODEV, -ENOMEM, -EIO. */
+/* The tape computes where the parameters are (params.device, params.device_half); it forgets its pass when that has changed. To
+ * be called before a pass; cheap when nothing has changed. -ENODEV, -ENOMEM, -EIO. */
 int tape_attach(struct tape *tape, const struct params *params);
 size_t tape_room(const struct tape *tape);              /* bytes of numbers that it has memory for */
-/* What a pass made, on the host in fp32: x->x itself on the CPU, else a copy in tape memory (waits). NULL: tape->error. In a dry run
- * on a device zeros, so that a loss can go through it to its end. */
+/* What a pass made, on the host in fp32: x->x itself on the CPU, else a copy in tape memory (waits). NULL: tape->error. In a dry
+ * run on a device zeros, so that a loss can go through it to its end. */
 const float *tape_values(struct tape *tape, const struct tensor *x);
 /* The gradient of a result, written by hand (=): numbers (rows, cols) of the host. */
 int tape_set_gradient(struct tape *tape, struct tensor *x, const float *g);
@@ -123,9 +125,9 @@ float *tape_gradient_first(struct tape *tape, struct tensor *x, bool *ret_first)
 /* Remember how to go back: `context` (tape memory) is handed to `backward`. y: what was made, whose gradient is used up by that;
  * NULL when it was made in place or is no tensor. No-op in inference. */
 void tape_record(struct tape *tape, struct tensor *y, void (*backward)(struct tape *tape, void *context), void *context);
-/* A piece of a model that may be computed twice (activation checkpointing): y = block(tape, x, arg), a function of x alone beside what
- * arg points to, which must last as long as the pass. With `recompute`, in training, only y is kept; the backward runs the block once
- * more, now with records, and forgets it again, so that a pass holds the activations of one block at a time. Gradients are the same
- * to the bit. Whatever else the block leaves on the tape is gone after it. arg is copied (arg_bytes). */
+/* A piece of a model that may be computed twice (activation checkpointing): y = block(tape, x, arg), a function of x alone beside
+ * what arg points to, which must last as long as the pass. With `recompute`, in training, only y is kept; the backward runs the
+ * block once more, now with records, and forgets it again, so that a pass holds the activations of one block at a time. Gradients
+ * are the same to the bit. Whatever else the block leaves on the tape is gone after it. arg is copied (arg_bytes). */
 typedef struct tensor *tape_block_fn(struct tape *tape, struct tensor *x, const void *arg);
 struct tensor *tape_block(struct tape *tape, struct tensor *x, tape_block_fn *block, const void *arg, size_t arg_bytes);

@@ -288,7 +288,8 @@ int device_need_check(const struct device_need *need, const struct device_job *j
 {
     const bool training = job->use != MEMORY_ACT;
     const struct { const char *what; int64_t bytes; const char *knob; } parts[] = {
-        {"weights", need->weights, training ? "take a device with more memory" : "numerics: fast keeps activations small, weights need a larger device"},
+        {"weights", need->weights,
+         training ? "take a device with more memory" : "numerics: fast keeps activations small, weights need a larger device"},
         {"gradients", need->gradients, job->use == MEMORY_FULL ? "policy.train: lora" : "a smaller lora_r"},
         {"moments and masters", need->optimiser, job->use == MEMORY_FULL ? "policy.train: lora" : "a smaller lora_r"},
         {"activations", need->activations,

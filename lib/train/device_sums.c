@@ -46,11 +46,11 @@ struct device_sums *device_sums_free(struct device_sums *d)
 
 size_t device_sums_bytes(int64_t numel, int shards, int ranks, bool strict)
 {
-    int rooms = 1;
+    size_t rooms = 1, gathered = strict && ranks > 2 ? (size_t)ranks * (size_t)MIN(numel, (int64_t)DEVICE_BUCKET) : 0;
 
     for (int n = shards; n > 1 && (strict || rooms < 2); n /= 2)
         rooms++;
-    return ((size_t)rooms * (size_t)numel + (strict && ranks > 2 ? (size_t)ranks * (size_t)MIN(numel, (int64_t)DEVICE_BUCKET) : 0)) * sizeof(float);
+    return (rooms * (size_t)numel + gathered) * sizeof(float);
 }
 
 int device_spans(const struct adamw_range *ranges, int n, struct adamw_range *ret)

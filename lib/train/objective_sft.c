@@ -140,8 +140,10 @@ int objective_sft(struct trainer *trainer, const struct dataset *data, const str
     if (!n_all || config->batch < 1)
         return error_set(error, EINVAL, "sft: there is nothing to imitate (0 frames); run a demos stage first");
     if (data->outside * 4 > data->labels)       /* of its own data 2 % are */
-        return error_set(error, EINVAL, "sft: %.0f %% of the demonstrations' numbers lie outside what the policy's dataset_statistics.json says of its "
-                         "data: it is of another data set; put the demonstrations' own into policy.init", 100.0 * (double)data->outside / (double)data->labels);
+        return error_set(error, EINVAL,
+                         "sft: %.0f %% of the demonstrations' numbers lie outside what the policy's dataset_statistics.json says "
+                         "of its data: it is of another data set; put the demonstrations' own into policy.init",
+                         100.0 * (double)data->outside / (double)data->labels);
     r = openvla_set_pictures(trainer->model, data->image_chain,
                              config->augment ? augment_openvla.area : trainer->model->config.center_crop, error);
     if (r < 0)

@@ -100,8 +100,10 @@ static int check_observation(const struct dataset *data, const struct episode_in
     if (!in_range(in->state, in->n_state, -1e6f, 1e6f))
         return bad(error, in, "a number of the robot's state is not finite, or beyond 1e6");
     if (!openvla_stats(data->model, NULL) || openvla_stats(data->model, NULL)->proprio != c->oft.proprio)
-        return error_set(error, EINVAL, "the policy takes %d numbers of the robot's state, but its dataset_statistics.json does not say their range "
-                         "(proprio: q01, q99) for one data set", c->oft.proprio);
+        return error_set(error, EINVAL,
+                         "the policy takes %d numbers of the robot's state, but its dataset_statistics.json does not say their "
+                         "range (proprio: q01, q99) for one data set",
+                         c->oft.proprio);
     return 0;
 }
 
@@ -142,8 +144,10 @@ int sample_check(const struct dataset *data, const struct episode_input *in, str
         if (in->action_dims != c->action_dims || in->n_label != t * k || !in_range(in->label, in->n_label, -limit, limit))
             return bad(error, in, "its action labels are missing, of another size, or not in [-1,1]");
         if (in->label_units && (!openvla_stats(data->model, NULL) || openvla_stats(data->model, NULL)->dims != c->action_dims))
-            return error_set(error, EINVAL, "episode %" PRIu64 ": its actions are in the data's units, but the policy's dataset_statistics.json does not "
-                             "say how one data set's actions of %d numbers are normalised; put the data set's own there", in->id, c->action_dims);
+            return error_set(error, EINVAL,
+                             "episode %" PRIu64 ": its actions are in the data's units, but the policy's dataset_statistics.json "
+                             "does not say how one data set's actions of %d numbers are normalised; put the data set's own there",
+                             in->id, c->action_dims);
         return 0;
     }
     if (in->ended != (data->token_dims > data->action_dims))

@@ -35,9 +35,9 @@ enum { GEMM_K_BLOCK = 512 };
 static inline bool gemm_needs_scratch(int64_t k) { return k > GEMM_K_BLOCK; }
 static inline int64_t gemm_padded(int64_t n) { return (n + GEMM_PANEL - 1) / GEMM_PANEL * GEMM_PANEL; }
 
-/* The product of `numerics: fast`, gemm_bf16: the same, but A and B are rounded to bf16 (to nearest, ties to even; what is below 2^-126
- * counts as 0), and a chain goes over ascending pairs of k in fp32, each adding two products. Again no output depends on m or n.
- * One of a_row, a_k is 1. `scratch` always: gemm_bf16_scratch(), with `halves` gemm_bf16_halves_scratch() floats. */
+/* The product of `numerics: fast`, gemm_bf16: the same, but A and B are rounded to bf16 (to nearest, ties to even; what is below
+ * 2^-126 counts as 0), and a chain goes over ascending pairs of k in fp32, each adding two products. Again no output depends on
+ * m or n. One of a_row, a_k is 1. `scratch` always: gemm_bf16_scratch(), with `halves` gemm_bf16_halves_scratch() floats. */
 enum { GEMM_BF16_K_BLOCK = 512, GEMM_BF16_ROWS = 128, GEMM_BF16_COLUMNS = 128 };
 /* Words of a panel's column. */
 static inline int64_t gemm_pairs(int64_t k) { return (k + 1) / 2; }
@@ -93,10 +93,13 @@ struct cpu_kernels {
     void (*gemm)(const struct gemm *g);
     /* B (k,n) row-major -> panels; transposed: source is (n,k), i.e. B = source^T. `row` floats between source rows. */
     void (*gemm_pack)(float *panels, const float *source, int64_t row, int64_t k, int64_t n, bool transposed);
-    void (*gemm_pack_bf16)(float *panels, const uint16_t *source, int64_t row, int64_t k, int64_t n, bool transposed);     /* widened */
-    void (*gemm_bf16)(const struct gemm *g);                                               /* NULL: this CPU has no such instruction */
+    /* The same of a B that is bf16, widened. */
+    void (*gemm_pack_bf16)(float *panels, const uint16_t *source, int64_t row, int64_t k, int64_t n, bool transposed);
+    /* Both NULL: this CPU has no such instruction. */
+    void (*gemm_bf16)(const struct gemm *g);
     void (*gemm_bf16_pack)(uint32_t *panels, const float *source, int64_t row, int64_t k, int64_t n, bool transposed);
-    void (*transpose)(float *to, int64_t to_row, const float *from, int64_t from_row, int64_t rows, int64_t cols);      /* rows, cols: of `from` */
+    /* rows, cols: of `from` */
+    void (*transpose)(float *to, int64_t to_row, const float *from, int64_t from_row, int64_t rows, int64_t cols);
     void (*widen)(float *y, const uint16_t *x, int64_t n);                                  /* bf16 -> fp32 */
 
     void (*add)(float *y, const float *a, const float *b, int64_t n);
@@ -105,8 +108,8 @@ struct cpu_kernels {
     void (*scale)(float *x, float scale, int64_t n);
     /* y = residual + scale * branch by columns; and its gradients (dscale may be NULL: nobody wants it). */
     void (*residual)(float *y, const float *residual, const float *branch, const float *scale, int64_t rows, int64_t cols);
-    void (*residual_backward)(float *dbranch, float *dscale, const float *dy, const float *branch, const float *scale, int64_t rows,
-                              int64_t cols);
+    void (*residual_backward)(float *dbranch, float *dscale, const float *dy, const float *branch, const float *scale,
+                              int64_t rows, int64_t cols);
     void (*column_sum)(float *sum, const float *x, int64_t rows, int64_t cols);             /* sum += (sum over ascending rows) */
 
     void (*gelu)(float *y, const float *x, int64_t n);
@@ -119,8 +122,8 @@ struct cpu_kernels {
     void (*swiglu_backward)(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int64_t n);
 
     /* Statistics per row are kept for the way back: rstd (and mean). dx, dweight, dbias may be NULL. */
-    void (*layernorm)(float *y, float *mean, float *rstd, const float *x, const float *weight, const float *bias, float eps, int64_t rows,
-                      int64_t cols);
+    void (*layernorm)(float *y, float *mean, float *rstd, const float *x, const float *weight, const float *bias, float eps,
+                      int64_t rows, int64_t cols);
     void (*layernorm_backward)(float *dx, float *dweight, float *dbias, const float *dy, const float *x, const float *weight,
                                const float *mean, const float *rstd, int64_t rows, int64_t cols);
     void (*rmsnorm)(float *y, float *rstd, const float *x, const float *weight, float eps, int64_t rows, int64_t cols);
@@ -144,11 +147,11 @@ struct cpu_kernels {
     /* One row of op_token_stats: entropy and KL (against ref, or 0 when NULL) of log-probabilities. */
     void (*token_stats)(const float *log_probs, const float *ref, int64_t n, float *ret_entropy, float *ret_kl);
     /* dlogits += inverse_temperature (dlogp (1[target] - p) - dentropy p (log p + entropy) + dkl p (log p - ref - kl)) */
-    void (*token_stats_backward)(float *dlogits, const float *log_probs, const float *ref, int64_t n, int32_t target, const float stats[2],
-                                 const float gradients[3], float inverse_temperature);
+    void (*token_stats_backward)(float *dlogits, const float *log_probs, const float *ref, int64_t n, int32_t target,
+                                 const float stats[2], const float gradients[3], float inverse_temperature);
 
-    /* AdamW over n floats (optim.h). constants: beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t), eps,
-     * lr decay, factor on grad. */
+    /* AdamW over n floats (optim.h). constants: beta1, 1 - beta1, beta2, 1 - beta2, lr / (1 - beta1^t), 1 / sqrt(1 - beta2^t),
+     * eps, lr decay, factor on grad. */
     void (*adamw)(float *value, float *m, float *v, const float *grad, int64_t n, const float constants[9]);
 };
 

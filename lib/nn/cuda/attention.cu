@@ -292,7 +292,8 @@ template <class T, int DC, bool WHOLE> DEV void columns_load(float *to, const T 
  * other: hence many warps, each four keys at a time, values asked for together with keys. A warp takes every sixteenth group of
  * four keys, a lane DC neighbouring columns; then the warps are joined. Which warp has a key depends on its position alone: a
  * row's bits are the same in any batch. */
-template <class T, int DC, bool WHOLE> static __global__ void __launch_bounds__(DECODE_WARPS * WARP) decode_kernel(struct device_decode a)
+template <class T, int DC, bool WHOLE>
+static __global__ void __launch_bounds__(DECODE_WARPS *WARP) decode_kernel(struct device_decode a)
 {
     enum { GROUP = 4, D = DC * WARP };
     __shared__ float tops[DECODE_WARPS], sums[DECODE_WARPS], outs[DECODE_WARPS][D];

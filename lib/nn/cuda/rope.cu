@@ -89,8 +89,8 @@ template <class T, int N> static __global__ void rope_append_kernel(struct appen
             rotate<T, N>(a.q + r * width + head, cosine, i, half, 1.0f, nullptr);
             rotate<T, N>(a.k + r * width + head, cosine, i, half, 1.0f, a.cache_k + to + head);
             *reinterpret_cast<some<T, N> *>(a.cache_v + to + head + i) = *reinterpret_cast<const some<T, N> *>(a.v + at);
-            *reinterpret_cast<some<T, N> *>(a.cache_v + to + head + half + i) = *reinterpret_cast<const some<T,
-                N> *>(a.v + at + half);
+            *reinterpret_cast<some<T, N> *>(a.cache_v + to + head + half + i) =
+                *reinterpret_cast<const some<T, N> *>(a.v + at + half);
         }
     }
 }
@@ -110,10 +110,11 @@ template <class T> static int rope_append_as(void *stream, struct appended<T> a)
 }
 
 static int rope_append(void *stream, enum device_type type, void *q, void *k, const void *v, void *cache_k, void *cache_v,
-                       const int32_t *slot,
-                       const int32_t *position, const float *table, int64_t rows, int heads, int64_t dim, int64_t capacity)
+                       const int32_t *slot, const int32_t *position, const float *table, int64_t rows, int heads, int64_t dim,
+                       int64_t capacity)
 {
-#define APPENDED(T) (appended<T>{(T *)q, (T *)k, (T *)cache_k, (T *)cache_v, (const T *)v, slot, position, table, rows, heads, dim, capacity})
+#define APPENDED(T) \
+    (appended<T>{(T *)q, (T *)k, (T *)cache_k, (T *)cache_v, (const T *)v, slot, position, table, rows, heads, dim, capacity})
     if (dim % 2)
         return -EINVAL;
     if (rows <= 0)

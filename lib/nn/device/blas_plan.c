@@ -37,8 +37,9 @@ struct blas_key blas_key_of(const struct device_gemm *g, bool strict)
         .batch = b ? g->batch : 1, .a_apart = b ? g->a_apart : 0, .b_apart = b ? g->b_apart : 0, .c_apart = b ? g->c_apart : 0,
         .a_align = alignment_of(g, g->a, g->a_apart, g->a_type), .b_align = alignment_of(g, g->b, g->b_apart, g->b_type),
         .c_align = alignment_of(g, g->c, g->c_apart, g->c_type),
-        .flags = (uint32_t)g->a_type | (uint32_t)g->c_type << 1 | (uint32_t)g->a_transposed << 2 | (uint32_t)g->b_transposed << 3 |
-                 (uint32_t)g->add << 4 | (uint32_t)(g->bias != NULL) << 5 | (uint32_t)strict << 6 |
+        .flags = (uint32_t)g->a_type | (uint32_t)g->c_type << 1 | (uint32_t)g->a_transposed << 2 |
+                 (uint32_t)g->b_transposed << 3 | (uint32_t)g->add << 4 | (uint32_t)(g->bias != NULL) << 5 |
+                 (uint32_t)strict << 6 |
                  (g->bias ? alignment(g->c_type == DEVICE_BF16 ? g->bias_half : g->bias) << 8 : 0),
     };
 }

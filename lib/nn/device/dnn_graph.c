@@ -421,11 +421,11 @@ int dnn_plan_build(const struct dnn_calls *c, void *handle, void *device, const 
         config[i] = take(c, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
     if (heuristics &&
         c->set(heuristics, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
-               (const void *)&graph->graph) ==
-            CUDNN_STATUS_SUCCESS &&
+               (const void *)&graph->graph) == CUDNN_STATUS_SUCCESS &&
         c->set(heuristics, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, 1, &mode) == CUDNN_STATUS_SUCCESS &&
         for_device(c, heuristics, device, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP) && c->finalize(heuristics) == CUDNN_STATUS_SUCCESS &&
-        c->get(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, ENGINES, &n, (void *)config) == CUDNN_STATUS_SUCCESS)
+        c->get(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, ENGINES, &n,
+               (void *)config) == CUDNN_STATUS_SUCCESS)
         for (int64_t i = 0; i < MIN(n, (int64_t)ENGINES) && !plan; i++) {
             plan = plan_of(c, handle, device, config[i], ret_workspace);
             if (plan && *ret_workspace > most) {

@@ -41,8 +41,8 @@ int dnn_piece(const struct device_attention *a, int first, struct device_attenti
 
 static bool is_aligned(const struct device_attention *a)
 {
-    uintptr_t all = (uintptr_t)a->q | (uintptr_t)a->k | (uintptr_t)a->v | (uintptr_t)a->out | (uintptr_t)a->dout | (uintptr_t)a->lse |
-                    (a->fresh ? (uintptr_t)a->dq | (uintptr_t)a->dk | (uintptr_t)a->dv : 0);
+    uintptr_t all = (uintptr_t)a->q | (uintptr_t)a->k | (uintptr_t)a->v | (uintptr_t)a->out | (uintptr_t)a->dout |
+                    (uintptr_t)a->lse | (a->fresh ? (uintptr_t)a->dq | (uintptr_t)a->dk | (uintptr_t)a->dv : 0);
 
     return all % TENSOR_ALIGN == 0 && (a->q_stride | a->kv_stride | a->out_stride) % 8 == 0;
 }

@@ -137,7 +137,7 @@ static int fill_joined(const struct params *params, struct mirror *m)
 
         for (int k = 0; k < params->joins[i]->n && r >= 0; k++) {
             const struct param *part = params->joins[i]->weight[k]->lora.a;
-            const char *from = params->device_half ? (const char *)(m->rounded + part->offset) : (const char *)(m->values + part->offset);
+            const void *from = params->device_half ? (const void *)(m->rounded + part->offset) : m->values + part->offset;
 
             r = m->s->k->copy(m->s->stream, at, from, (size_t)part->numel * element);
             at += (size_t)part->numel * element;

@@ -197,9 +197,9 @@ struct act_item {
     bool value_only;
     bool full;                                      /* softmax over the padded vocabulary instead of the 256 action ids */
     bool ended;                                     /* with full: one more token behind the action's; it ends nothing */
-    int shadow_of;                                  /* 0: samples by itself. k: follows the tokens of item k-1, an earlier one of this
-                                                     * call, under a prompt of its own: how far apart the two are is k-1's
-                                                     * confidence */
+    int shadow_of;                                  /* 0: samples by itself. k: follows the tokens of item k-1, an earlier one of
+                                                     * this call, under a prompt of its own: how far apart the two are is
+                                                     * k-1's confidence */
 };
 struct act_result {
     int32_t tokens[OPENVLA_MAX_ACTION_DIMS + 1]; float logp[OPENVLA_MAX_ACTION_DIMS + 1]; /* K, with ended K + 1 */

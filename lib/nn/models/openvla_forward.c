@@ -66,7 +66,8 @@ static struct tensor *vit_forward(const struct openvla *model, struct tape *tape
     if (tower->prefix)
         x = op_prepend(tape, x, vit->cls, vit->reg, n);
     for (int i = 0; i < tower->depth - 1; i++)
-        x = tape_block(tape, x, vit_block, &(struct vit_call) {&vit->blocks[i], spans, tower->heads, words}, sizeof(struct vit_call));
+        x = tape_block(tape, x, vit_block, &(struct vit_call) {&vit->blocks[i], spans, tower->heads, words},
+                       sizeof(struct vit_call));
     return tape_keep(tape, mark, tower->prefix ? op_strip(tape, x, n, tower->prefix) : x);
 }
 
@@ -238,8 +239,8 @@ struct tensor *openvla_llama_step(const struct openvla *model, struct tape *tape
     return h;
 }
 
-/* (images, hidden): the mean of the words that are said beside each picture. Its gradient comes from inside blocks that are computed
- * twice, so there must be room for it before them. */
+/* (images, hidden): the mean of the words that are said beside each picture. Its gradient comes from inside blocks that are
+ * computed twice, so there must be room for it before them. */
 static struct tensor *picture_words(const struct openvla *model, struct tape *tape, const struct openvla_rows *l, int n)
 {
     struct tensor *x = op_embedding(tape, model->w->embedding, l->words, l->word_start[n]);

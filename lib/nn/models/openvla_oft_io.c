@@ -263,7 +263,8 @@ static int settle(struct openvla *model, const char *dir, const struct oft_files
     if (c->kind == OFT_NONE && said_nothing && files->path[OFT_VISION])
         return error_set(error, ENOENT,
                          "%s: modulated vision towers (FiLM), but no action_head beside them: the kind is unknown; say "
-                         "\"gantry_oft\": {\"kind\": \"tokens\"} in config.json, or none to leave them out", files->path[OFT_VISION]);
+                         "\"gantry_oft\": {\"kind\": \"tokens\"} in config.json, or none to leave them out",
+                         files->path[OFT_VISION]);
     if (c->kind == OFT_NONE) {
         *c = (struct oft_config){.kind = OFT_NONE};
         return 0;

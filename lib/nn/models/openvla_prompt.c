@@ -32,8 +32,9 @@ int openvla_reward_prompt_failed(const struct openvla *model, int r, struct erro
 
     if (r != -E2BIG)
         return openvla_prompt_failed(model, r, error);
-    return error_set(error, E2BIG, "%s: the instruction is too long for the reward model: beside %d pictures of %d patches its prompt may have %d "
-                     "ids, the model's context is %d positions (max_position_embeddings); a shorter prm.history helps",
+    return error_set(error, E2BIG,
+                     "%s: the instruction is too long for the reward model: beside %d pictures of %d patches its prompt may have "
+                     "%d ids, the model's context is %d positions (max_position_embeddings); a shorter prm.history helps",
                      model->dir, c->reward_history + 2, c->patches, MAX(reward_room(c), 0), c->max_positions);
 }
 
@@ -41,8 +42,10 @@ int openvla_prompt_failed(const struct openvla *model, int r, struct error *erro
 {
     if (r != -E2BIG)
         return error_set(error, -r, "%s: the instruction cannot be turned into a prompt: %s", model->dir, strerror(-r));
-    return error_set(error, E2BIG, "%s: the instruction is too long: its prompt may have %d ids beside pictures and actions, the model's context is "
-                     "%d positions (max_position_embeddings)", model->dir, MAX(room(&model->config), 0), model->config.max_positions);
+    return error_set(error, E2BIG,
+                     "%s: the instruction is too long: its prompt may have %d ids beside pictures and actions, the model's "
+                     "context is %d positions (max_position_embeddings)",
+                     model->dir, MAX(room(&model->config), 0), model->config.max_positions);
 }
 
 static int make_prompt(const struct openvla *model, const char *instruction, int room, int32_t **ret_ids, int *ret_n)

@@ -26,6 +26,7 @@ static int allocate(const struct openvla *model, struct tape *tape, const struct
     int rows = 0, text = 0, images = 0, states = 0, words = 0;
     struct openvla_rows l = {0};
     int32_t *ints;
+    size_t count;
 
     for (int i = 0; i < n; i++) {
         if (check_item(&model->config, &items[i]) < 0 || !items[i].slots != !items[0].slots ||
@@ -40,8 +41,10 @@ static int allocate(const struct openvla *model, struct tape *tape, const struct
     rows = text + images * model->config.patches;
     l.image = tape_alloc(tape, (size_t)images * sizeof(*l.image));
     l.state = tape_alloc(tape, ((size_t)states * (size_t)model->config.oft.proprio + 1) * sizeof(*l.state));
-    ints = tape_alloc(tape, ((size_t)text + 8 * (size_t)rows + 3 * (2 * (size_t)n + 1) + 2 * (size_t)n + (size_t)words + (size_t)n + 1 + (size_t)images) *
-                                sizeof(*ints));
+    /* of text, rows, sequences (beginnings; firsts; words' beginnings), words, pictures: as they are laid out below */
+    count = (size_t)text + 8 * (size_t)rows + 3 * (2 * (size_t)n + 1) + 2 * (size_t)n + ((size_t)n + 1) + (size_t)words +
+            (size_t)images;
+    ints = tape_alloc(tape, count * sizeof(*ints));
     if (!l.image || !l.state || !ints)
         return tape->error;
     l.ids = ints;

@@ -36,10 +36,14 @@ static int named_base(const char *dir, char ret[PATH_MAX], struct error *error)
     if (r < 0)
         return r;
     if (!config.base)
-        return error_set(error, ENOENT, "%s/adapter_config.json: base_model_name_or_path is not there: name the base's directory (policy.base)", dir);
+        return error_set(error, ENOENT,
+                         "%s/adapter_config.json: base_model_name_or_path is not there: name the base's directory (policy.base)",
+                         dir);
     if (strlen(config.base) >= PATH_MAX || !has(config.base, "config.json"))
-        return error_set(error, ENOENT, "%s/adapter_config.json: base_model_name_or_path is %s, which is no model directory here: name the base's "
-                         "directory (policy.base)", dir, config.base);
+        return error_set(error, ENOENT,
+                         "%s/adapter_config.json: base_model_name_or_path is %s, which is no model directory here: name the "
+                         "base's directory (policy.base)",
+                         dir, config.base);
     snprintf(ret, PATH_MAX, "%s", config.base);
     return 0;
 }
@@ -60,7 +64,9 @@ int openvla_start_base(const char *dir, const char *given, char ret[PATH_MAX], s
     if (r < 0)
         return r;
     if (!has(found, "config.json"))
-        return error_set(error, ENOENT, "%s: no config.json in it: name the directory of the base that the adapter %s was trained on", found, dir);
+        return error_set(error, ENOENT,
+                         "%s: no config.json in it: name the directory of the base that the adapter %s was trained on",
+                         found, dir);
     if (strcmp(found, dir) && openvla_start_is_adapter(found))
         return error_set(error, EINVAL,
                          "%s is an adapter itself, and cannot be the base of %s: `gantry model merge` makes a checkpoint of it",
@@ -129,8 +135,10 @@ static int copy_base(const char *base, const char *to, const char *adapter, stru
 
         snprintf(path, sizeof(path), "%s/%s", base, entries[i]->d_name);
         if (r >= 0 && !strncmp(entries[i]->d_name, "vision_backbone--", 17) && is_replaced(entries[i]->d_name, adapter))
-            r = error_set(error, EINVAL, "%s: it may hold the vision towers, too, and the adapter has its own vision_backbone.safetensors: "
-                          "`gantry model convert` the base first", path);
+            r = error_set(error, EINVAL,
+                          "%s: it may hold the vision towers, too, and the adapter has its own vision_backbone.safetensors: "
+                          "`gantry model convert` the base first",
+                          path);
         if (r >= 0 && !stays_behind(entries[i]->d_name, adapter) && stat(path, &st) == 0 && S_ISREG(st.st_mode))
             r = copy_file(base, to, entries[i]->d_name, error);
         free(entries[i]);

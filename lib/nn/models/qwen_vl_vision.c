@@ -10,8 +10,8 @@
 
 static const float eps = 1e-6f;         /* of every norm in the tower */
 
-/* The same on a device: the picture's bytes go there, cut into patches, an eighth of what rows in fp32 take; they are one tall picture to
- * the op. */
+/* The same on a device: the picture's bytes go there, cut into patches, an eighth of what rows in fp32 take; they are one tall
+ * picture to the op. */
 static struct tensor *pixels_on(const struct qwen_vl *model, struct tape *tape, const struct qwen_layout *l)
 {
     const struct qwen_vision_config *c = &model->config.vision;

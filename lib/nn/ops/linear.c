@@ -240,7 +240,8 @@ void linear_product(const struct linear *c, bool add, float *scratch)
     int64_t skip = weight->half ? 0 : c->first % GEMM_PANEL, width = skip + count;
     struct gemm g = {.m = rows, .n = width, .k = in, .a = c->x->x + c->column, .a_row = c->x->cols, .a_k = 1,
                      .c = skip ? scratch : c->y->x, .c_row = width,
-                     .bias = c->bias ? c->bias->value : NULL, .add = add && !skip, .scratch = scratch + (skip ? rows * width : 0)};
+                     .bias = c->bias ? c->bias->value : NULL, .add = add && !skip,
+                     .scratch = scratch + (skip ? rows * width : 0)};
 
     if (weight->half) {
         g.halves = weight->bf16 + c->first * in;

@@ -61,11 +61,11 @@ int pictures_look(struct tape *t, struct pictures *p)
 
 static float *unfold(float *out, const struct pictures *p, int picture, int64_t at, const float *lut)
 {
-    int64_t across = p->width / p->patch;
+    int64_t across = p->width / p->patch, top = at / across * p->patch, left = at % across * p->patch;
 
     for (int c = 0; c < 3; c++)
         for (int64_t ky = 0; ky < p->patch; ky++) {
-            const uint8_t *pixel = p->images[picture] + ((at / across * p->patch + ky) * p->width + at % across * p->patch) * 3 + c;
+            const uint8_t *pixel = p->images[picture] + ((top + ky) * p->width + left) * 3 + c;
 
             for (int64_t kx = 0; kx < p->patch; kx++)
                 *out++ = lut[c * 256 + pixel[3 * kx]];

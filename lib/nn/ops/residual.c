@@ -10,17 +10,17 @@ static void residual_backward(struct tape *tape, void *context)
 {
     const struct residual *c = context;
     const struct cpu_kernels *cpu = cpu_kernels();
-    int64_t n = c->y->rows * c->y->cols;
-
+    int64_t rows = c->y->rows, cols = c->y->cols, n = rows * cols;
     bool first;
     float *g;
 
     if (c->branch->wants && c->scale) {
         g = tape_gradient(tape, c->branch);
         if (g && tape->on)
-            ON(tape, residual_backward, type_of(tape), g, param_gradient(tape, c->scale), c->y->g, c->branch->x, c->scale->on_f32, c->y->rows, c->y->cols);
+            ON(tape, residual_backward, type_of(tape), g, param_gradient(tape, c->scale), c->y->g, c->branch->x,
+               c->scale->on_f32, rows, cols);
         else if (g)
-            cpu->residual_backward(g, param_gradient(tape, c->scale), c->y->g, c->branch->x, c->scale->value, c->y->rows, c->y->cols);
+            cpu->residual_backward(g, param_gradient(tape, c->scale), c->y->g, c->branch->x, c->scale->value, rows, cols);
     } else if (c->branch->wants) {
         g = tape_gradient_first(tape, c->branch, &first);
         if (g && tape->on)

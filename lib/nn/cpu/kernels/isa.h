@@ -5,10 +5,12 @@
 #include "nn/cpu/kernels/simd.h"
 
 #define CPU_KERNELS(X) \
-    X(gemm) X(gemm_pack) X(gemm_pack_bf16) X(transpose) X(widen) X(add) X(accumulate) X(accumulate_scaled) X(scale) X(residual) X(residual_backward) X(column_sum) \
+    X(gemm) X(gemm_pack) X(gemm_pack_bf16) X(transpose) X(widen) \
+    X(add) X(accumulate) X(accumulate_scaled) X(scale) X(residual) X(residual_backward) X(column_sum) \
     X(gelu) X(gelu_backward) X(quick_gelu) X(quick_gelu_backward) X(relu) X(relu_backward) X(swiglu) X(swiglu_backward) \
-    X(layernorm) X(layernorm_backward) X(rmsnorm) X(rmsnorm_backward) X(rope) X(attention) X(attention_backward) X(attention_decode) X(log_softmax) X(exp) \
-    X(sigmoid) X(erf) X(log) X(token_stats) X(token_stats_backward) X(adamw)
+    X(layernorm) X(layernorm_backward) X(rmsnorm) X(rmsnorm_backward) X(rope) \
+    X(attention) X(attention_backward) X(attention_decode) \
+    X(log_softmax) X(exp) X(sigmoid) X(erf) X(log) X(token_stats) X(token_stats_backward) X(adamw)
 
 #define DECLARE_KERNEL(name) __typeof__(*((struct cpu_kernels *)0)->name) ISA_NAME(name);
 CPU_KERNELS(DECLARE_KERNEL)
