@@ -1,18 +1,19 @@
 /* cli.h - the subcommands of `gantry`: one file per command, one line each in cli/main.c's table.
  *
  * A command gets its own argument vector (argv[0] is "gantry NAME", for usage lines) and returns the exit
- * status: 0 done, 1 it failed (one line on stderr says why), 2 wrong usage. */
+ * status: 0 done, 1 it failed (one line on stderr says why), 2 wrong usage. That stdout could be written main() looks after. */
 #pragma once
 
 #include <stdio.h>
 
 struct cli_command {
     const char *name;
-    const char *help;                       /* one line for `gantry help` */
+    const char *help;                       /* one line for `gantry help`; NULL: a verb, which its command's usage has */
     int (*run)(int argc, char **argv);
 };
 
-/* argv[1] of a command that has verbs: its function, with the words behind it. `usage` for --help, none, or an unknown one. */
+/* argv[1] of a command that has verbs: its function, with the words behind it. `usage` for --help, none, or an unknown one; of a
+ * verb that returns CLI_USAGE its own lines of it. */
 int cli_verb(const struct cli_command *verbs, size_t n, int (*usage)(FILE *out, int status), int argc, char **argv);
 
 /* For run_config_warnings: the line on stderr. */

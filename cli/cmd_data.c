@@ -129,7 +129,7 @@ static int import(int argc, char **argv)
     int r;
 
     if (!from || !to || argc != 1)
-        return usage(stderr, CLI_USAGE);
+        return CLI_USAGE;
     if (!strcmp(from, "lerobot")) {
         fprintf(stderr,
                 "gantry data import: LeRobot keeps parquet and mp4, which gantry does not read: `deploy/lerobot_to_npz.py %s "
@@ -145,7 +145,7 @@ static int import(int argc, char **argv)
     if (choose(gripper, "libero", "as-is", &libero) < 0 || choose(no_ops, "drop", "keep", &options.drop_no_ops) < 0 ||
         choose(failed, "keep", "drop", &options.keep_failed) < 0 || !number_of(size, 16, 1024, &options.size) ||
         !number_of(limit, 1, INT_MAX, &options.limit))
-        return usage(stderr, CLI_USAGE);
+        return CLI_USAGE;
     name_of(name ? name : to, own);
     options.name = own;
     options.gripper = libero ? GRIPPER_LIBERO : GRIPPER_AS_IT_IS;
@@ -252,7 +252,7 @@ static int stats(int argc, char **argv)
     int r, demos = 0, left_out = 0;
 
     if (argc != 1)
-        return usage(stderr, CLI_USAGE);
+        return CLI_USAGE;
     r = episodes_open(argv[0], &episodes, &error);
     for (size_t i = 0; i < episodes.n && r >= 0; i++) {
         _cleanup_(trajectory_freep) Gantry__Trajectory *t = NULL;
@@ -320,7 +320,7 @@ static int export(int argc, char **argv)
             break;
         }
     if (argc != 2 || !to || (!lerobot && strcmp(to, "npz")) || !purpose_of(purpose, &options.purpose))
-        return usage(stderr, CLI_USAGE);
+        return CLI_USAGE;
     r = episodes_open(argv[0], &episodes, &error);
     if (r >= 0)
         r = dataset_export(episodes.journal, episodes.entries, episodes.n, argv[1], &options, &result, &error);

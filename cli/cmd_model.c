@@ -38,11 +38,6 @@ static int usage(FILE *out, int status)
     return status;
 }
 
-int model_usage(void)
-{
-    return usage(stderr, CLI_USAGE);
-}
-
 static int new(int argc, char **argv)
 {
     const char *spec = model_option(&argc, argv, "--spec"), *seed_text = model_option(&argc, argv, "--seed");
@@ -54,10 +49,10 @@ static int new(int argc, char **argv)
     int r;
 
     if (argc != 1)
-        return usage(stderr, CLI_USAGE);
+        return CLI_USAGE;
     seed = strtoull(seed_text ? seed_text : "1", &end, 10);
     if (*end || end == seed_text)
-        return usage(stderr, CLI_USAGE);
+        return CLI_USAGE;
     r = openvla_new(spec ? spec : "models/tiny-spec", seed, &model, &error);
     if (r >= 0)
         r = model_save(model, argv[0], dtype ? dtype : "F32", &error);
@@ -75,7 +70,7 @@ static int prompt(int argc, char **argv)
     int n, r;
 
     if (argc != 2)
-        return usage(stderr, CLI_USAGE);
+        return CLI_USAGE;
     r = openvla_load(argv[0], &model, &error);
     if (r >= 0)
         r = openvla_prompt(model, argv[1], &ids, &n);
@@ -126,7 +121,7 @@ static int check(int argc, char **argv)
 
     if (!dir || !*dir || argc != 0 || (fast && dtype && strcmp(dtype, "bf16")) ||
         (dtype && strcmp(dtype, "fp32") && strcmp(dtype, "bf16")))
-        return usage(stderr, CLI_USAGE);
+        return CLI_USAGE;
     r = fast ? golden_check_fast(dir, stdout, &error) : golden_check(dir, dtype, stdout, &error);
     if (r < 0)
         return model_fail(&error, r);

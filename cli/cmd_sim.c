@@ -1,4 +1,5 @@
 /* cmd_sim.c - `gantry sim`: the simulator suites by themselves, without a run. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -32,8 +33,6 @@ static int usage(FILE *out, int status)
     return status;
 }
 
-int sim_usage(void) { return usage(stderr, CLI_USAGE); }
-
 static int list(int argc, char **argv)
 {
     const char *name = model_option(&argc, argv, "--suite");
@@ -43,7 +42,7 @@ static int list(int argc, char **argv)
     int n, r;
 
     if (argc != 0)
-        return sim_usage();
+        return CLI_USAGE;
     r = sim_suite_open(name ? name : "tabletop", NULL, &suite, &error);
     if (r < 0)
         return sim_fail(&error, r);
@@ -81,9 +80,11 @@ static int check(int argc, char **argv)
     if (r < 0)
         return sim_fail(&error, r);
     if (argc != 0 || !folder || !*folder)
-        return sim_usage();
-    r = sim_check_libero(strcmp(target.suite_name, "tabletop") ? target.suite_name : "libero", &target.options, target.device,
-                         folder, print_line, NULL, &counts, &error);
+        return CLI_USAGE;
+    if (strncmp(target.suite_name, "libero", 6))
+        return sim_fail(&error, error_set(&error, EINVAL, "check: there is nothing to compare %s with; --suite libero, or one of libero's",
+                                          target.suite_name));
+    r = sim_check_libero(target.suite_name, &target.options, target.device, folder, print_line, NULL, &counts, &error);
     if (r < 0)
         return sim_fail(&error, r);
     printf("%d compared, %d differ\n", counts.files, counts.failed);

@@ -1,4 +1,5 @@
 /* gantry - the command line: finds the subcommand in the table and hands over. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -13,26 +14,36 @@ static const struct cli_command commands[] = {
     {"status", "what a run is doing", cmd_status},
     {"drain", "let a run finish what is in hand, and end", cmd_drain},
     {"config", "check, show and explain a run's configuration", cmd_config},
-    {"eval", "policies of a finished run on fresh test states", cmd_eval},
-    {"ablate", "which part of the method brings what: the ladder, over several seeds", cmd_ablate},
+    {"eval", "policies of a run on fresh test states; a checkpoint on a benchmark", cmd_eval},
+    {"report", "write report.html of a run again", cmd_report},
+    {"replay", "one episode as a table of steps and a film strip", cmd_replay},
     {"history", "what happened, as JSON lines; check that nothing was lost or trained twice", cmd_history},
-    {"deploy", "hand a run over to systemd or Slurm", cmd_deploy},
+    {"ablate", "which part of the method brings what: the ladder, over several seeds", cmd_ablate},
+    {"scale", "more or fewer workers and servers under gantry up", cmd_scale},
+    {"cordon", "give a member no more work", cmd_cordon},
+    {"prm", "swap the reward model of a running run", cmd_prm},
     {"keys", "who may join a run over the network", cmd_keys},
+    {"deploy", "hand a run over to systemd or Slurm", cmd_deploy},
     {"model", "inspect, make and check policy directories", cmd_model},
     {"data", "recorded episodes in and out: LIBERO, RLDS, LeRobot, npz; their statistics", cmd_data},
-    {"cordon", "give a member no more work", cmd_cordon},
-    {"scale", "more or fewer workers and servers under gantry up", cmd_scale},
-    {"prm", "swap the reward model of a running run", cmd_prm},
-    {"replay", "one episode as a table of steps and a film strip", cmd_replay},
-    {"sim", "the simulator suites by themselves: list, check against reference data", cmd_sim},
-    {"report", "write report.html of a run again", cmd_report},
+    {"sim", "the simulator suites by themselves: list, play, render, check against reference data", cmd_sim},
+};
+
+/* Where in the table something else begins. */
+static const struct { const char *first, *title; } parts[] = {
+    {"demo", "a run"}, {"eval", "what came of it"}, {"scale", "while it runs, and on other hosts"}, {"model", "without a run"},
 };
 
 static void print_help(FILE *out)
 {
-    fprintf(out, "usage: gantry COMMAND [ARGUMENTS]\n\n");
-    for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+    fprintf(out, "usage: gantry COMMAND [ARGUMENTS]\n\n"
+                 "To begin: `gantry demo`, ten minutes on two cores. Your own: `gantry demo --config > run.yaml`,\n"
+                 "name run.dir anew in it, `gantry up run.yaml`.\n");
+    for (size_t i = 0, part = 0; i < ARRAY_SIZE(commands); i++) {
+        if (part < ARRAY_SIZE(parts) && !strcmp(commands[i].name, parts[part].first))
+            fprintf(out, "\n%s\n", parts[part++].title);
         fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].help);
+    }
     fprintf(out, "\n`gantry COMMAND --help` says more. This is build %s.\n", GANTRY_BUILD);
 }
 
@@ -48,19 +59,35 @@ static int unknown(const char *name)
     return CLI_USAGE;
 }
 
+/* What was printed must have gone out: a full disk or a closed pipe is no success. */
+static int finish(int status)
+{
+    int r = fflush(stdout);
+
+    if (r == 0 && !ferror(stdout))
+        return status;
+    fprintf(stderr, "gantry: standard output: %s\n", r < 0 ? strerror(errno) : "not all of it could be written");
+    return status == CLI_OK ? CLI_FAILED : status;
+}
+
 int main(int argc, char **argv)
 {
+    static char help[] = "--help";
+
     if (argc < 2) {
         print_help(stderr);
         return CLI_USAGE;
     }
-    if (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+    if (argc == 3 && !strcmp(argv[1], "help")) {        /* gantry help up */
+        argv[1] = argv[2];
+        argv[2] = help;
+    } else if (!strcmp(argv[1], "help") || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
         print_help(stdout);
-        return CLI_OK;
+        return finish(CLI_OK);
     }
     if (!strcmp(argv[1], "--version")) {
         printf("gantry %s\n", GANTRY_BUILD);
-        return CLI_OK;
+        return finish(CLI_OK);
     }
     for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
         char name[64];
@@ -69,7 +96,7 @@ int main(int argc, char **argv)
             continue;
         snprintf(name, sizeof(name), "gantry %s", commands[i].name);
         argv[1] = name;
-        return commands[i].run(argc - 1, argv + 1);
+        return finish(commands[i].run(argc - 1, argv + 1));
     }
     return unknown(argv[1]);
 }

@@ -17,7 +17,6 @@ int model_oft(int argc, char **argv);
 
 /* One line on stderr; CLI_FAILED. */
 int model_fail(const struct error *error, int r);
-int model_usage(void);                      /* the usage on stderr; CLI_USAGE */
 
 /* The value behind `name`, removed from argv; NULL: not there. "" when nothing follows. */
 const char *model_option(int *argc, char **argv, const char *name);

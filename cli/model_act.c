@@ -180,7 +180,7 @@ int model_act(int argc, char **argv)
     int r;
 
     if (argc != 2)
-        return model_usage();
+        return CLI_USAGE;
     r = act(&s, argv[0], argv[1], picture, full, fast, &error);
     if (r >= 0)
         r = print(&s, key, &error);

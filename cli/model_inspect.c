@@ -281,11 +281,11 @@ int model_inspect(int argc, char **argv)
     int r;
 
     if (argc != 1)
-        return model_usage();
+        return CLI_USAGE;
     s.dir = argv[0];
     s.batch = batch ? (int)strtol(batch, &end, 10) : 1;
     if (batch && (end == batch || *end || s.batch < 1 || s.batch > 4096))
-        return model_fail(NULL, error_set(&error, EINVAL, "--batch %s", batch));
+        return model_fail(&error, error_set(&error, EINVAL, "--batch: '%s' is not a number from 1 to 4096", batch));
     r = survey(&s, &error);
     if (r < 0)
         return model_fail(&error, r);

@@ -80,7 +80,7 @@ int model_oft(int argc, char **argv)
     if (r < 0)
         return model_fail(&error, r);
     if (argc != 2 || !kind)
-        return model_usage();
+        return CLI_USAGE;
     r = openvla_load(argv[0], &model, &error);
     if (r < 0)
         return model_fail(&error, r);

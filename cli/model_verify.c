@@ -154,7 +154,7 @@ int model_verify(int argc, char **argv)
     int tensors = 0, r;
 
     if (argc != 1)
-        return model_usage();
+        return CLI_USAGE;
     r = open_checked(argv[0], &all, &shards, &error);
     if (r < 0) {
         (void)hf_problem(&all, NULL, -r, "%s", error_text(&error, r));

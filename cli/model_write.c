@@ -31,7 +31,7 @@ int model_convert(int argc, char **argv)
     int dtype = DTYPE_F32, r = 0;
 
     if (argc != 2)
-        return model_usage();
+        return CLI_USAGE;
     if (dtype_text)
         r = model_dtype(dtype_text, &dtype, &error);
     if (r >= 0 && size_text)
@@ -81,7 +81,7 @@ int model_synth(int argc, char **argv)
     int dtype = DTYPE_BF16, r = 0;
 
     if (argc != 1 || !like || (end && (*end || end == seed_text)))
-        return model_usage();
+        return CLI_USAGE;
     if (!size)
         return no_such_size(like);
     if (dtype_text)
@@ -172,7 +172,7 @@ int model_export(int argc, char **argv)
     int kind, r;
 
     if (argc != 2)
-        return model_usage();
+        return CLI_USAGE;
     r = choose_version(argv[0], &kind, &number, &error);
     if (r >= 0)
         r = version_path(argv[0], kind, number, dir);
@@ -196,7 +196,7 @@ int model_merge(int argc, char **argv)
     int r;
 
     if (argc != 3)
-        return model_usage();
+        return CLI_USAGE;
     r = openvla_load(argv[0], &model, &error);
     if (r >= 0)
         r = openvla_lora_load(model, argv[1], &error);

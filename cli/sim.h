@@ -16,7 +16,6 @@ int sim_bench(int argc, char **argv);
 
 /* One line on stderr; CLI_FAILED. */
 int sim_fail(const struct error *error, int r);
-int sim_usage(void); /* on stderr; CLI_USAGE */
 
 struct sim_target {
     struct sim_options options;         /* strings borrowed from argv */

@@ -266,7 +266,7 @@ int sim_bench(int argc, char **argv)
     if (r < 0)
         return sim_fail(&error, r);
     if (argc != 0)
-        return sim_usage();
+        return CLI_USAGE;
     here = b.target; /* compiles what is not in the cache yet; nothing of it is shared with the processes */
     r = sim_target_open(&here, &error);
     if (r < 0)

@@ -256,7 +256,7 @@ int sim_play(int argc, char **argv)
     if (r < 0)
         return sim_fail(&error, r);
     if (argc != 0 || (p.film && !p.film[0]) || (p.video && !p.video[0]) || (p.record && !p.record[0]) || (policy && !policy[0]))
-        return sim_usage();
+        return CLI_USAGE;
     r = open_all(&p, policy ? policy : "expert", &error);
     if (r == 0)
         r = play_all(&p, &error);

@@ -47,7 +47,7 @@ int sim_render_verb(int argc, char **argv)
         return sim_fail(&error, r);
     prefix = model_option(&argc, argv, "-o");
     if (argc != 0)
-        return sim_usage();
+        return CLI_USAGE;
     r = sim_target_open(&target, &error);
     if (r < 0)
         return sim_fail(&error, r);

@@ -76,7 +76,7 @@ static int read_states(const char *text, uint64_t *ret_first, uint64_t *ret_last
         if (end == from)
             end = (char *)(uintptr_t)text;
     }
-    if (end == text || *end || errno || last < first || text[0] == '-')
+    if (end == text || *end || errno || last < first || strchr(text, '-'))
         return error_set(error, EINVAL, "--states: '%s' is not a state's number or a range such as 0..49", text);
     *ret_first = first;
     *ret_last = last;
