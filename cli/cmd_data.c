@@ -73,27 +73,27 @@ static bool tell(void *arg, int done, int total, int64_t steps)
 
 /* ---- import ------------------------------------------------------------------------------------- */
 
-static int choose(const char *text, const char *a, const char *b, bool *ret)
+static int choose(const char *option, const char *text, const char *a, const char *b, bool *ret, struct error *error)
 {
     if (text && strcmp(text, a) && strcmp(text, b))
-        return -EINVAL;
+        return error_set(error, EINVAL, "%s: '%s' is not %s or %s", option, text, a, b);
     if (text)
         *ret = !strcmp(text, a);
     return 0;
 }
 
-static bool number_of(const char *text, int low, int high, int *ret)
+static int number_of(const char *option, const char *text, int low, int high, int *ret, struct error *error)
 {
     char *end;
     long value;
 
     if (!text)
-        return true;
+        return 0;
     value = strtol(text, &end, 10);
     if (*end || end == text || value < low || value > high)
-        return false;
+        return error_set(error, EINVAL, "%s: '%s' is not a number from %d to %d", option, text, low, high);
     *ret = (int)value;
-    return true;
+    return 0;
 }
 
 /* The last part of a path, letters, digits, - and _ only: a key of dataset_statistics.json. */
@@ -142,10 +142,12 @@ static int import(int argc, char **argv)
     if (r < 0)
         return fail("import", &error, r);
     libero = options.gripper == GRIPPER_LIBERO;
-    if (choose(gripper, "libero", "as-is", &libero) < 0 || choose(no_ops, "drop", "keep", &options.drop_no_ops) < 0 ||
-        choose(failed, "keep", "drop", &options.keep_failed) < 0 || !number_of(size, 16, 1024, &options.size) ||
-        !number_of(limit, 1, INT_MAX, &options.limit))
-        return CLI_USAGE;
+    if ((r = choose("--gripper", gripper, "libero", "as-is", &libero, &error)) < 0 ||
+        (r = choose("--no-ops", no_ops, "drop", "keep", &options.drop_no_ops, &error)) < 0 ||
+        (r = choose("--failed", failed, "keep", "drop", &options.keep_failed, &error)) < 0 ||
+        (r = number_of("--size", size, 16, 1024, &options.size, &error)) < 0 ||
+        (r = number_of("--limit", limit, 1, INT_MAX, &options.limit, &error)) < 0)
+        return fail("import", &error, r);
     name_of(name ? name : to, own);
     options.name = own;
     options.gripper = libero ? GRIPPER_LIBERO : GRIPPER_AS_IT_IS;
@@ -272,14 +274,12 @@ static int stats(int argc, char **argv)
         return fail("stats", &error, r);
     name_of(episodes.dataset ? episodes.dataset->info.name : argv[0], name);
     r = statistics_write(&statistics, name, &text);
-    if (into)
-        snprintf(path, sizeof path, "%s", into);
-    else if (snprintf(path, sizeof path, "%s/dataset_statistics.json", argv[0]) >= (int)sizeof path)
+    if (snprintf(path, sizeof path, "%s%s", into ? into : argv[0], into ? "" : "/dataset_statistics.json") >= (int)sizeof path)
         r = -ENAMETOOLONG;
     if (r >= 0)
         r = file_write(path, text.text, text.length);
     if (r < 0)
-        return fail("stats", &(struct error){0}, r);
+        return fail("stats", &error, error_set(&error, -r, "%s: cannot be written: %s", path, strerror(-r)));
     printf(
         "%s: %d successful episodes (%d demonstrations in all, %d left out), %zu steps, actions of %d numbers, a state of %d\n",
         path, statistics.episodes, demos, left_out, statistics.steps, statistics.dims, statistics.state);
@@ -319,8 +319,15 @@ static int export(int argc, char **argv)
             argc--;
             break;
         }
-    if (argc != 2 || !to || (!lerobot && strcmp(to, "npz")) || !purpose_of(purpose, &options.purpose))
+    if (argc != 2 || !to)
         return CLI_USAGE;
+    if (!lerobot && strcmp(to, "npz"))
+        r = error_set(&error, EINVAL, "--to: there is no format '%s': npz, lerobot", to);
+    else
+        r = purpose_of(purpose, &options.purpose) ? 0
+          : error_set(&error, EINVAL, "--purpose: there is no '%s': demo, rollout, train, eval", purpose);
+    if (r < 0)
+        return fail("export", &error, r);
     r = episodes_open(argv[0], &episodes, &error);
     if (r >= 0)
         r = dataset_export(episodes.journal, episodes.entries, episodes.n, argv[1], &options, &result, &error);

@@ -258,7 +258,9 @@ static int take_option(struct command *c, int option, char *value)
         c->against[c->n_against++] = value;
         return 0;
     case VAL: stage->on_val = true; return 0;
-    case PERTURB: snprintf(stage->perturb, sizeof stage->perturb, "%s", value); return 0;
+    case PERTURB:
+        snprintf(stage->perturb, sizeof stage->perturb, "%s", value);
+        return !strcmp(value, "push") || !strcmp(value, "drop") || !strcmp(value, "offset") ? 0 : -EINVAL;
     case MAX_STEPS: stage->max_steps = (int)strtol(value, NULL, 10); return stage->max_steps > 0 ? 0 : -EINVAL;
     case FILMS: c->films = value; return 0;
     case JSON: c->json = true; return 0;
@@ -267,7 +269,9 @@ static int take_option(struct command *c, int option, char *value)
     case HORIZON: return parse_steps("horizon", value, &stage->search_horizon);
     case EXECUTE: return parse_steps("execute", value, &stage->search_execute);
     case SEARCH_TEMPERATURE: return parse_number(value, &stage->search_temperature);
-    case SCORE: snprintf(stage->search_score, sizeof stage->search_score, "%s", value); return 0;
+    case SCORE:
+        snprintf(stage->search_score, sizeof stage->search_score, "%s", value);
+        return !strcmp(value, "last") || !strcmp(value, "mean") ? 0 : -EINVAL;
     case METHOD:
         if ((r = parse_name("method", value, search_method_names, &name)) == 0)
             stage->search_method = (enum search_method)name;
@@ -288,8 +292,24 @@ static int take_option(struct command *c, int option, char *value)
     }
 }
 
-/* ---- work -------------------------------------------------------------------------------------------------------------------
- */
+/* What take_option wants where it says -EINVAL. */
+static const char *expected(int option)
+{
+    switch (option) {
+    case POLICIES: return "up to 8 of sft, best, last, demonstrator and version numbers, with commas";
+    case SEEDS: return "A..B with A <= B, for example 1000..1099";
+    case TEMPERATURES: return "up to 4 numbers, with commas";
+    case AT: case SEARCH_TEMPERATURE: return "a number from 0 to 10";
+    case AGAINST: return "no more than 4 runs beside the first";
+    case PERTURB: return "push, drop or offset";
+    case SCORE: return "last or mean";
+    case WIDTHS: return "up to 8 numbers with commas, or 1..128, which is by doubling";
+    case CONTROLS: return "greedy, random, shuffled, oracle, with commas";
+    default: return "a whole number from 1 on";
+    }
+}
+
+/* ---- work ---------------------------------------------------------------------------------------------------------------- */
 
 /* The runs beside the first one, policy by policy. */
 static int write_against(const struct eval *eval, const struct eval *others, int n, struct json_writer *w)
@@ -394,10 +414,26 @@ static int say_result(const struct command *c, const struct eval *eval, const st
     return r == 0 && c->films ? eval_films(eval, c->films, FILMS_MOST, error) : r;
 }
 
+/* Could `path` be written? Asked before hours are spent on what goes into it. */
+static int check_writable(const char *option, const char *path, struct error *error)
+{
+    _cleanup_free_ char *copy = path ? strdup(path) : NULL;
+    char *slash = copy ? strrchr(copy, '/') : NULL;
+
+    if (slash)
+        slash[slash == copy] = '\0';
+    if (path && access(slash ? copy : ".", W_OK) < 0)
+        return error_set(error, errno, "--%s %s: cannot be written: %s", option, path, strerror(errno));
+    return 0;
+}
+
 /* All are checked before the first is played. */
 static int run_eval(const struct command *c, struct eval *evals, struct error *error)
 {
-    int n = 1 + c->n_against, r = 0;
+    int n = 1 + c->n_against, r = check_writable("out", c->out, error);
+
+    if (r == 0)
+        r = check_writable("plot", c->plot, error);
 
     for (int i = 0; i < n && r == 0; i++) {
         r = eval_open(i ? c->against[i - 1] : c->run_dir, &c->ask, &evals[i], error);
@@ -468,13 +504,18 @@ int cmd_eval(int argc, char **argv)
             return usage(stderr, CLI_USAGE);
         r = take_option(c, option, optarg);
         if (r == -EINVAL)
-            fprintf(stderr, "gantry eval: --%s: '%.60s' is not right here; gantry eval --help has what is\n", options[index].name,
-                    optarg ? optarg : "");
+            fprintf(stderr, "gantry eval: --%s: '%.60s' is not right here; expected: %s\n", options[index].name,
+                    optarg ? optarg : "", expected(option));
         if (r < 0)
             return CLI_USAGE;
     }
-    if (optind + 1 != argc || !(c->seeds || c->action_error) || !c->ask.n_policies)
-        return usage(stderr, CLI_USAGE);
+    if (optind + 1 != argc || !(c->seeds || c->action_error) || !c->ask.n_policies) {
+        fprintf(stderr, "gantry eval: %s; `gantry eval --help` says more\n",
+                optind + 1 != argc ? "one RUN is to be named" :
+                !c->ask.n_policies ? "--policies is missing: sft,last for example" :
+                                     "--seeds A..B is missing: 1000..1099 for example, of which the run has played none");
+        return CLI_USAGE;
+    }
     c->run_dir = argv[optind];
     r = start(c, &error);
     if (r < 0) {

@@ -1,8 +1,10 @@
 /* cmd_replay.c - `gantry replay RUN EPISODE [-o FILE.png]`: one journaled episode as a table of steps and a film strip. */
 #include "cli/cli.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
+#include <string.h>
 
 #include "cli/episode_film.h"
 #include "cli/run_open.h"
@@ -22,9 +24,12 @@ static void print_steps(const struct episode_film *film)
     size_t k = t->steps ? t->n_logp / t->steps : 0;
     bool values = has_values(t);
 
-    printf("episode %" PRIu64 ": %s, \"%s\", policy v%" PRIu64 ", prm v%" PRIu64 ", T %.2g: %s after %u steps\n", t->episode,
-           t->task,
-           t->instruction, t->policy_version, t->prm_version, (double)t->temperature, t->success ? "success" : "no success", t->steps);
+    printf("episode %" PRIu64 ": %s, \"%s\", ", t->episode, t->task, t->instruction);
+    if (t->purpose == GANTRY__PURPOSE__PURPOSE_DEMO)
+        printf("the demonstrator");
+    else
+        printf("policy v%" PRIu64 ", prm v%" PRIu64 ", T %.2g", t->policy_version, t->prm_version, (double)t->temperature);
+    printf(": %s after %u steps\n", t->success ? "success" : "no success", t->steps);
     for (uint32_t s = 0; s < t->steps; s++) {
         double logp = 0;
 
@@ -50,6 +55,25 @@ static int usage(FILE *out, const char *name, int status)
     return status;
 }
 
+/* Which are there: an rl stage's are dropped after some iterations, so a number that is missing is no surprise. */
+static void say_held(struct journal *journal, const char *run_dir)
+{
+    _cleanup_free_ struct journal_entry *entries = NULL;
+    size_t n = 0;
+
+    if (journal_list(journal, JOURNAL_ALL, JOURNAL_ALL, &entries, &n) < 0)
+        return;
+    fprintf(stderr, "gantry replay: %s holds", run_dir);
+    for (size_t i = 0, first = 0; i < n; i++)
+        if (i + 1 == n || entries[i + 1].episode != entries[i].episode + 1) {
+            fprintf(stderr, "%s %" PRIu64, first ? "," : "", entries[first].episode);
+            if (i > first)
+                fprintf(stderr, "..%" PRIu64, entries[i].episode);
+            first = i + 1;
+        }
+    fprintf(stderr, "%s (journal.keep: how many iterations of rl stay)\n", n ? "" : " none");
+}
+
 int cmd_replay(int argc, char **argv)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
@@ -63,7 +87,7 @@ int cmd_replay(int argc, char **argv)
 
     if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
         return usage(stdout, argv[0], CLI_OK);
-    if ((argc != 3 && !(argc == 5 && !strcmp(argv[3], "-o"))) || !end || *end || end == argv[2])
+    if ((argc != 3 && !(argc == 5 && !strcmp(argv[3], "-o"))) || !end || *end || end == argv[2] || argv[2][0] == '-')
         return usage(stderr, argv[0], CLI_USAGE);
     r = run_open_ledger(argv[1], &ledger, &error);
     if (r == 0)
@@ -78,11 +102,13 @@ int cmd_replay(int argc, char **argv)
         snprintf(path, sizeof path, "%s", argv[4]);
     else
         snprintf(path, sizeof path, "episode-%" PRIu64 ".png", episode);
-    if (r == 0)
-        r = image_write_png(path, strip.rgb, strip.height, strip.width);
+    if (r == 0 && (r = image_write_png(path, strip.rgb, strip.height, strip.width)) < 0)
+        error_set(&error, -r, "%s: cannot be written: %s", path, strerror(-r));
     free(strip.rgb);
     if (r < 0) {
         fprintf(stderr, "gantry replay: %s\n", error_text(&error, r));
+        if (r == -ENOENT && journal && !film.trajectory)
+            say_held(journal, argv[1]);
         return CLI_FAILED;
     }
     printf("%s\n", path);

@@ -1,12 +1,15 @@
-/* cmd_status.c - `gantry status`: what a running run is doing, asked of its coordinator. */
+/* cmd_status.c - `gantry status`: what a running run is doing, asked of its coordinator; of one that is down, how far it came. */
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include "cli/cli.h"
 #include "cli/progress.h"
+#include "cli/run_open.h"
 #include "cli/run_socket.h"
+#include "run/rundir.h"
 
 static int usage(FILE *out, int status)
 {
@@ -38,13 +41,35 @@ static int show(const char *run_dir, bool json, bool clear, struct error *error)
     return 0;
 }
 
+/* What is known without its coordinator, behind the line that there is none. */
+static void add_rest(const char *run_dir, struct error *error)
+{
+    _cleanup_free_ struct run_config *config = malloc(sizeof *config);
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    _cleanup_free_ struct ledger_stage *stages = NULL;
+    char path[RUN_PATH];
+    size_t n = 0, done = 0;
+
+    if (!config || rundir_path(run_dir, "config.yaml", path, NULL) < 0 || run_config_load(path, config, NULL) < 0 ||
+        run_open_ledger(run_dir, &ledger, NULL) < 0 || ledger_stages(ledger, &stages, &n) < 0)
+        return;
+    for (size_t i = 0; i < n; i++)
+        done += stages[i].state == PROGRESS_DONE;
+    if (done >= (size_t)config->n_stages)
+        error_set(error, error->errnum, "%s: the run is finished, no coordinator is running there; `gantry report %s` writes its page",
+                  run_dir, run_dir);
+    else
+        error_set(error, error->errnum, "%s: no coordinator is running there; %zu of %d stages are done%s%s, and `gantry up %s` goes on",
+                  run_dir, done, config->n_stages, done < n ? ", the next is " : "", done < n ? stages[done].name : "", run_dir);
+}
+
 int cmd_status(int argc, char **argv)
 {
     static const struct option options[] = {
         {"watch", no_argument, NULL, 'w'}, {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
     struct error error = {0};
     bool watch = false, json = false;
-    char run_dir[RUN_SOCKET_PATH];
+    char run_dir[RUN_SOCKET_PATH] = "";
     int option, r;
 
     while ((option = getopt_long(argc, argv, "wjh", options, NULL)) >= 0)
@@ -63,6 +88,8 @@ int cmd_status(int argc, char **argv)
         nanosleep(&(struct timespec) {.tv_sec = 1}, NULL);      /* the refresh rate of the screen, not a wait for something */
         r = show(run_dir, false, true, &error);
     }
+    if (r == -ENOENT || r == -ECONNREFUSED)
+        add_rest(run_dir, &error);
     if (r < 0)
         fprintf(stderr, "gantry status: %s\n", error_text(&error, r));
     return r < 0 ? CLI_FAILED : CLI_OK;

@@ -25,7 +25,8 @@
 #include "run/rundir.h"
 #include "wire/address.h"
 
-enum { POLL_MS = 1000, QUIET_MS = 15000, CALL_MS = 5000, DRAIN_MS = 180000, SOCKET_PATH = ADDRESS_MAX + 16 };
+enum { POLL_MS = 1000, QUIET_MS = 15000, CALL_MS = 5000, DRAIN_MS = 180000, SOCKET_PATH = ADDRESS_MAX + 16,
+       WORKERS_MOST = 1024 /* cluster.env_workers' limit */ };
 
 struct up {
     struct run_config config;
@@ -329,9 +330,9 @@ static int refuse(const struct error *error, int r)
 
 static int usage(FILE *out, int status)
 {
-    fprintf(out, "usage: gantry up [--force] [--env-workers N] [--listen ADDRESS] RUN.yaml\n"
-                 "Starts and watches all daemons of a run on this host, until it is finished. Started again it goes on where it stopped.\n"
-                 "Ctrl-C drains; a second one leaves at once.\n"
+    fprintf(out, "usage: gantry up [--force] [--env-workers N] [--listen ADDRESS] RUN.yaml|RUN\n"
+                 "Starts and watches all daemons of a run on this host, until it is finished. Started again, by its file or its\n"
+                 "directory, it goes on where it stopped. Ctrl-C drains; a second one leaves at once.\n"
                  "  --force            start even if memory or disk seem too small\n"
                  "  --env-workers N    instead of cluster.env_workers\n"
                  "  --listen ADDRESS   instead of cluster.listen: tcp://HOST:PORT for members on other hosts\n");
@@ -381,6 +382,38 @@ static void find_own_dir(const char *path, struct run_config *config)
         snprintf(config->dir, sizeof config->dir, "%.*s", n, slash ? path : ".");
 }
 
+/* The configuration that was named, or that of the run whose directory was. */
+static int find_config(const char *given, char ret[PATH_MAX], struct error *error)
+{
+    struct stat st;
+    bool run = stat(given, &st) == 0 && S_ISDIR(st.st_mode);
+
+    if (snprintf(ret, PATH_MAX, "%s%s", given, run ? "/config.yaml" : "") >= PATH_MAX)
+        return error_set(error, ENAMETOOLONG, "%s: the path is too long", given);
+    if (run && access(ret, F_OK) < 0)
+        return error_set(error, errno, "%s: no run is in this directory; name the run's YAML file", given);
+    return 0;
+}
+
+/* -EINVAL: that is no number of workers, or no address. */
+static int apply_options(const char *workers, const char *listen, struct run_config *config, struct error *error)
+{
+    char *end;
+    long n = workers ? strtol(workers, &end, 10) : config->env_workers;
+    int r;
+
+    if (workers && (end == workers || *end || n < 0 || n > WORKERS_MOST))
+        return error_set(error, EINVAL, "--env-workers: '%s' is not a number from 0 to %d", workers, WORKERS_MOST);
+    config->env_workers = (int)n;
+    if (!listen)
+        return 0;
+    if ((r = address_check(listen, error)) < 0)
+        return error_prefix(error, r, "--listen");
+    if ((size_t)snprintf(config->listen, sizeof config->listen, "%s", listen) >= sizeof config->listen)
+        return error_set(error, ENAMETOOLONG, "--listen: '%s' is too long", listen);
+    return 0;
+}
+
 int cmd_up(int argc, char **argv)
 {
     static const struct option options[] = {{"force", no_argument, NULL, 'f'}, {"env-workers", 1, NULL, 'w'},
@@ -388,6 +421,7 @@ int cmd_up(int argc, char **argv)
     _cleanup_free_ struct run_config *config = malloc(sizeof *config);
     struct error error = {0};
     const char *workers = NULL, *listen = NULL;
+    char path[PATH_MAX];
     bool force = false;
     int option, r;
 
@@ -402,15 +436,13 @@ int cmd_up(int argc, char **argv)
     }
     if (optind + 1 != argc)
         return usage(stderr, CLI_USAGE);
-    r = config ? run_config_load(argv[optind], config, &error) : -ENOMEM;
+    r = config ? find_config(argv[optind], path, &error) : -ENOMEM;
     if (r == 0)
-        find_own_dir(argv[optind], config);
-    if (r == 0 && workers && (strspn(workers, "0123456789") != strlen(workers) || strlen(workers) > 3))
-        r = error_set(&error, EINVAL, "--env-workers: '%s' is not a number from 0 to 999", workers);
-    if (r == 0 && workers)
-        config->env_workers = (int)strtol(workers, NULL, 10);
-    if (r == 0 && listen && (r = address_check(listen, &error)) == 0)
-        snprintf(config->listen, sizeof config->listen, "%s", listen);
+        r = run_config_load(path, config, &error);
+    if (r == 0) {
+        find_own_dir(path, config);
+        r = apply_options(workers, listen, config, &error);
+    }
     if (r < 0)
         return refuse(&error, r);
     run_config_warnings(config, cli_warning, NULL);

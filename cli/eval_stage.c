@@ -11,8 +11,29 @@
 #include "cli/run_open.h"
 #include "cli/up.h"
 #include "rl/stats.h"
+#include "run/manifest.h"
 
 #define STAGE_LINE "  - eval:\n"
+
+enum { STATES_MOST = 10000000 };        /* eval.episodes' limit */
+
+/* A name that the coordinator knows, or a version that is there. */
+static int check_policy(const struct eval *eval, const char *name, struct error *error)
+{
+    static const char *const names[] = {"demonstrator", "sft", "sft-earlier", "best", "last"};
+    char dir[VERSION_PATH];
+    char *end;
+    uint64_t number = strtoull(name, &end, 10);
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        if (!strcmp(name, names[i]))
+            return 0;
+    if (end == name || *end)
+        return error_set(error, EINVAL, "--policies: there is no '%s'; there are sft, best, last, demonstrator and version numbers", name);
+    if (version_path(eval->run_dir, KIND_POLICY, number, dir) < 0 || access(dir, F_OK) < 0)
+        return error_set(error, ENOENT, "--policies: version %s is not in %s/policies", name, eval->run_dir);
+    return 0;
+}
 
 static int read_temperatures(struct eval *eval, struct error *error)
 {
@@ -186,10 +207,15 @@ int eval_open(const char *run_dir, const struct eval_ask *ask, struct eval *ret,
     r = run_config_load(path, &ret->config, error);
     if (r < 0)
         return r;
+    if (((int64_t)ask->last - ask->first + 1) * ret->config.n_tasks > STATES_MOST)
+        return error_set(error, EINVAL, "--seeds %d..%d: more than %d episodes of each policy over %d tasks", ask->first, ask->last,
+                         STATES_MOST, ret->config.n_tasks);
     ret->states = (ask->last - ask->first + 1) * ret->config.n_tasks;
-    for (int i = 0; i < ask->n_policies; i++)
+    for (int i = 0; i < ask->n_policies && r == 0; i++) {
         ret->temperature[i] = ask->at >= 0 ? ask->at : 0;
-    if (!ask->choose && ask->at < 0)
+        r = check_policy(ret, ask->policies[i], error);
+    }
+    if (r == 0 && !ask->choose && ask->at < 0)
         r = read_temperatures(ret, error);
     return r < 0 ? r : write_stage(ret, &text, error);
 }
