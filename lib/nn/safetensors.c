@@ -59,10 +59,11 @@ static int parse_tensor(const char *name, const json_t *entry, const uint8_t *da
         return error_set(error, EINVAL, "tensor %s: data_offsets must be two whole numbers", name);
     begin = json_integer_value(json_array_get(offsets, 0));
     end = json_integer_value(json_array_get(offsets, 1));
-    if (begin < 0 || end < begin || (uint64_t)end > n)
-        return error_set(error, EINVAL, "tensor %s: data_offsets [%lld, %lld] do not lie in the %llu data bytes there are%s",
-                         name, (long long)begin, (long long)end, (unsigned long long)n,
-                         end > begin && begin >= 0 ? ": the file is cut short, or its header lies" : "");
+    if (begin < 0 || end < begin)
+        return error_set(error, EINVAL, "tensor %s: data_offsets [%lld, %lld] are no range", name, (long long)begin, (long long)end);
+    if ((uint64_t)end > n)
+        return error_set(error, EINVAL, "cut short: it has %llu bytes of data, and tensor %s has data_offsets up to %lld; copy it again",
+                         (unsigned long long)n, name, (long long)end);
     t->bytes = (size_t)(end - begin);
     if (t->bytes != (size_t)t->numel * dtype_size(t->dtype))
         return error_set(error, EINVAL, "tensor %s: %zu bytes, expected %zu for %lld values of %s", name, t->bytes,
@@ -101,6 +102,9 @@ static int check_tiling(const struct safetensors *file, const uint8_t *data, uin
     return 0;
 }
 
+/* How the file begins that git leaves where Git LFS is not installed. */
+#define LFS "version https://git-lfs"
+
 static int parse(struct safetensors *file, struct error *error)
 {
     json_error_t where;
@@ -112,6 +116,8 @@ static int parse(struct safetensors *file, struct error *error)
 
     if (file->size < 8)
         return error_set(error, EINVAL, "%zu bytes are too few for a header", file->size);
+    if (file->size >= sizeof LFS - 1 && !memcmp(file->bytes, LFS, sizeof LFS - 1))
+        return error_set(error, EINVAL, "a pointer of Git LFS, not the weights; `git lfs pull` where it was cloned brings them");
     header_bytes = load_u64_le(file->bytes);
     if (header_bytes > HEADER_LIMIT || header_bytes > file->size - 8)
         return error_set(error, EINVAL, "header of %llu bytes does not fit a file of %zu", (unsigned long long)header_bytes,

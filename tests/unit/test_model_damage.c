@@ -91,11 +91,21 @@ static void test_shard_truncated(void **state)
     (void)state;
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(truncate(path, st.st_size - 10), 0);
-    REFUSED(dir, path, "tensor ", "data_offsets", "cut short");
+    REFUSED(dir, path, "tensor ", "data_offsets", "cut short", "copy it again");
     assert_int_equal(truncate(path, 100), 0);           /* inside the header */
     REFUSED(dir, path, "header of", "does not fit a file of 100");
     assert_int_equal(truncate(path, 3), 0);
     REFUSED(dir, path, "too short");
+}
+
+static void test_lfs_pointer(void **state)
+{
+    static const char pointer[] = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 6000000\n";
+    const char *dir = model_dirs_copy(), *path = shard_of(dir, victim);
+
+    (void)state;
+    assert_int_equal(file_write(path, pointer, sizeof pointer - 1), 0);
+    REFUSED(dir, path, "Git LFS", "git lfs pull");
 }
 
 static void test_header_too_long(void **state)
@@ -322,6 +332,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shard_missing),
         cmocka_unit_test(test_shard_truncated),
+        cmocka_unit_test(test_lfs_pointer),
         cmocka_unit_test(test_header_too_long),
         cmocka_unit_test(test_overlap),
         cmocka_unit_test(test_wrong_tensor),
