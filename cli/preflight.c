@@ -13,6 +13,7 @@
 #include "nn/models/openvla_start.h"
 #include "sim/sim.h"
 #include "train/memory.h"
+#include "wire/address.h"
 #include "wire/socket.h"
 
 #define MB (1024.0 * 1024.0)
@@ -40,7 +41,7 @@ static int weight_bytes(const char *path, double *ret, struct error *error)
     }
     closedir(directory);
     if (bytes <= 0)
-        return error_set(error, ENOENT, "policy.init: %s: no *.safetensors there; `gantry model new` makes a fresh policy", path);
+        return error_set(error, ENOENT, "policy.init: %s: no *.safetensors there, or empty ones; `gantry model new` makes a fresh policy", path);
     *ret = bytes;
     return 0;
 }
@@ -266,7 +267,11 @@ static int check_address(const struct named *all, size_t n, struct error *error)
     size_t length = strlen(last->address);
     int r;
 
-    if (strncmp(last->address, "tcp://", 6))        /* "": a socket in the run directory */
+    if (!length)        /* a socket in the run directory */
+        return 0;
+    if ((r = address_check(last->address, error)) < 0)
+        return error_prefix(error, r, "%s", last->key);
+    if (strncmp(last->address, "tcp://", 6))
         return 0;
     for (size_t i = 0; i + 1 < n && length && last->address[length - 1] != '*'; i++)
         if (!strcmp(all[i].address, last->address))
@@ -314,6 +319,34 @@ static int check_datasets(const struct run_config *c, struct error *error)
     return 0;
 }
 
+int preflight_tasks(const struct run_config *c, struct error *error)
+{
+    const struct sim_task_info *infos;
+    struct sim_suite *suite;
+    int n, r = sim_suite_open(c->suite, &(struct sim_options) {.robosuite = c->robosuite}, &suite, error);
+
+    if (r < 0)
+        return r;
+    n = sim_suite_tasks(suite, &infos);
+    for (int i = 0, k; i < c->n_tasks && r == 0; i++) {
+        for (k = 0; k < n && strcmp(infos[k].name, c->tasks[i]); k++)
+            ;
+        if (k == n)
+            r = error_set(error, EINVAL, "suite.tasks: suite %s has no task '%s'; `gantry sim list --suite %s` lists them", c->suite,
+                          c->tasks[i], c->suite);
+    }
+    sim_suite_close(suite);
+    return r;
+}
+
+/* A page whose token cannot be read would end the coordinator. */
+static int check_token(const struct run_config *c, struct error *error)
+{
+    if (c->http[0] && c->token_file[0] && access(c->token_file, R_OK) < 0)
+        return error_set(error, errno, "status.token_file: %s: %s", c->token_file, strerror(errno));
+    return 0;
+}
+
 int preflight_check(const struct run_config *config, const char *run_dir, struct preflight *ret, struct error *error)
 {
     double weights = 0, memory, disk, have_memory = memory_available(), have_disk = disk_available(run_dir);
@@ -321,6 +354,8 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     char first[PATH_MAX];
     int r;
 
+    if (!config->n_stages)
+        return error_set(error, EINVAL, "stages: there are none, so there is nothing to do; `gantry demo --config` shows a list of them");
     /* Later starts use the copy in the run directory. */
     snprintf(first, sizeof first, "%s/policies/v000000", run_dir);
     if (access(first, F_OK) < 0 && openvla_start_is_adapter(config->policy_init)) {
@@ -331,7 +366,10 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     }
     if ((r = check_model(first, error)) < 0 || (r = weight_bytes(first, &weights, error)) < 0)
         return r;
-    r = check_datasets(config, error);
+    if (config->env_workers)            /* with none here they are played where the suite's files are */
+        r = preflight_tasks(config, error);
+    if (r >= 0)
+        r = check_datasets(config, error);
     if (r >= 0)
         r = model_needs(config, first, &models, error);
     if (r < 0)
@@ -352,7 +390,7 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     if (disk > have_disk)
         return error_set(error, ENOSPC, "the run needs about %.0f MB of disk at %s, %.0f MB are free: put run.dir elsewhere, or lower journal.keep "
                          "(%d) or the episodes of demos and rollouts", disk / MB, run_dir, have_disk / MB, config->journal_keep);
-    if ((r = check_addresses(config, error)) < 0)
+    if ((r = check_addresses(config, error)) < 0 || (r = check_token(config, error)) < 0)
         return r;
     return config->http[0] ? check_port(config->http, error) : 0;
 }

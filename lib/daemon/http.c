@@ -230,6 +230,8 @@ static int resolve(const char *address, struct sockaddr_storage *ret, struct err
 
     if (!colon || !colon[1] || (size_t)(colon - address) >= sizeof host)
         return error_set(error, EINVAL, "%s: not an address; write host:port, for example 127.0.0.1:8080", address);
+    if (strspn(colon + 1, "0123456789") == strlen(colon + 1) && strtol(colon + 1, NULL, 10) > 65535)    /* getaddrinfo takes it modulo 2^16 */
+        return error_set(error, EINVAL, "%s: there is no port %s; they end at 65535", address, colon + 1);
     n = (size_t)(colon - address);
     memcpy(host, address, n);
     host[n] = '\0';

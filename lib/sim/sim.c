@@ -91,7 +91,8 @@ int sim_task_open(struct sim_suite *suite, const char *task, struct sim_task **r
         if (strcmp(infos[i].name, task) == 0)
             break;
     if (i == n)
-        return error_set(error, ENOENT, "suite.tasks: suite %s has no task '%s'", suite->driver->name, task);
+        return error_set(error, ENOENT, "suite.tasks: suite %s has no task '%s'; `gantry sim list --suite %s` lists them",
+                         suite->driver->name, task, suite->driver->name);
 
     r = suite->driver->task_open(suite->driver, &suite->options, i, &opened, error);
     if (r < 0)

@@ -164,6 +164,7 @@ static void test_address(void **state _unused_)
     assert_non_null(strstr(error.text, address));
     assert_non_null(strstr(error.text, "change status.http"));
     assert_int_equal(http_new(s.loop, "8080", routes, NULL, &second, &error), -EINVAL);
+    assert_int_equal(http_new(s.loop, "127.0.0.1:65536", routes, NULL, &second, &error), -EINVAL);    /* not port 0 */
     stop(&s);
 }
 
