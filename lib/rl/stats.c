@@ -134,8 +134,11 @@ static int mean_ranks(const double *x, int n, double *ret_rank)
 
     if (!order)
         return -ENOMEM;
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
+        if (isnan(x[i]))            /* it has no rank, and equals nothing, not even itself */
+            return -EDOM;
         order[i] = (struct ranked) {x[i], i};
+    }
     qsort(order, (size_t)n, sizeof *order, compare_ranked);
     for (int i = 0, j; i < n; i = j) {
         for (j = i; j < n && order[j].x == order[i].x; j++)
@@ -150,11 +153,14 @@ int rank_correlation(const double *x, const double *y, int n, double *ret)
 {
     _cleanup_free_ double *ranks = malloc((size_t)MAX(n, 1) * 2 * sizeof *ranks);
     double xy = 0, xx = 0, yy = 0, mean = (n + 1) / 2.0;
+    int r = ranks ? 0 : -ENOMEM;
 
-    if (!ranks)
-        return -ENOMEM;
-    if (n > 0 && (mean_ranks(x, n, ranks) < 0 || mean_ranks(y, n, ranks + n) < 0))
-        return -ENOMEM;
+    if (r == 0 && n > 0)
+        r = mean_ranks(x, n, ranks);
+    if (r == 0 && n > 0)
+        r = mean_ranks(y, n, ranks + n);
+    if (r < 0)
+        return r;
     for (int i = 0; i < n; i++) {
         xy += (ranks[i] - mean) * (ranks[n + i] - mean);
         xx += (ranks[i] - mean) * (ranks[i] - mean);
@@ -168,9 +174,10 @@ int auc(const double *score, const bool *positive, int n, double *ret)
 {
     _cleanup_free_ double *rank = malloc((size_t)MAX(n, 1) * sizeof *rank);
     double sum = 0, positives = 0;
+    int r = !rank ? -ENOMEM : n > 0 ? mean_ranks(score, n, rank) : 0;
 
-    if (!rank || (n > 0 && mean_ranks(score, n, rank) < 0))
-        return -ENOMEM;
+    if (r < 0)
+        return r;
     for (int i = 0; i < n; i++)
         if (positive[i]) {
             sum += rank[i];

@@ -33,10 +33,11 @@ int paired_compare(const double *after, const double *before, int n, uint64_t se
 /* McNemar's exact two-sided test on paired outcomes: b = first only, c = second only. */
 double mcnemar_exact(int64_t b, int64_t c);
 
-/* Spearman's rank correlation (ties: mean ranks); 0 when either side does not vary. -ENOMEM. */
+/* Spearman's rank correlation (ties: mean ranks); 0 when either side does not vary. -EDOM: one is NaN. -ENOMEM. */
 int rank_correlation(const double *x, const double *y, int n, double *ret);
 
-/* Area under the ROC curve: P(score of a positive > score of a negative) + half the ties. NaN when a class is empty. -ENOMEM. */
+/* Area under the ROC curve: P(score of a positive > score of a negative) + half the ties. NaN when a class is empty.
+ * -EDOM: a score is NaN. -ENOMEM. */
 int auc(const double *score, const bool *positive, int n, double *ret);
 
 /* Running mean and variance of a stream (Welford); `running_merge` adds a batch of n with mean and M2 (Chan et al.). */

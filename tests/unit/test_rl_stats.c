@@ -54,6 +54,9 @@ static void ranks_and_auc(void **state)
     near(r, .85, 1e-12);
     assert_int_equal(auc(score, (bool[9]) {0}, 9, &r), 0);
     assert_true(isnan(r));
+    score[3] = y[5] = NAN;
+    assert_int_equal(auc(score, positive, 9, &r), -EDOM);
+    assert_int_equal(rank_correlation(x, y, 6, &r), -EDOM);
 }
 
 static void bootstrap_of_pairs(void **state)
