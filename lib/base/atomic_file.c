@@ -153,7 +153,7 @@ int mkdir_p(const char *path, unsigned mode)
 
     if ((size_t)snprintf(copy, sizeof copy, "%s", path) >= sizeof copy)
         return -ENAMETOOLONG;
-    for (slash = copy + 1; (slash = strchr(slash, '/')); slash++) {
+    for (slash = copy; *slash && (slash = strchr(slash + 1, '/'));) {
         *slash = '\0';
         if (mkdir(copy, mode) < 0 && errno != EEXIST)
             return -errno;

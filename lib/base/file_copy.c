@@ -17,7 +17,7 @@ int file_copy(const char *from, const char *to)
     do
         n = copy_file_range(in, NULL, out, NULL, 1 << 30, 0);   /* shares the blocks where the file system can */
     while (n > 0);
-    if (n < 0 && (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP)) {
+    if (n < 0 && (errno == EXDEV || errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS)) {
         char block[64 * 1024];
 
         while ((n = read(in, block, sizeof block)) > 0)

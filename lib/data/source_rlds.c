@@ -77,10 +77,11 @@ static int text(const uint8_t *bytes, size_t n, const char *name, struct source_
     size_t length;
     int r = find(bytes, n, name, e->where, &feature, error);
 
-    if (r >= 0)
-        r = tf_feature_bytes(&feature, 0, &at, &length);
     if (r < 0)
-        return r == -EINVAL ? error_set(error, EINVAL, "%s: %s: numbers, expected text", e->where, name) : r;
+        return r;
+    r = tf_feature_bytes(&feature, 0, &at, &length);
+    if (r < 0)
+        return error_set(error, EINVAL, "%s: %s: %s, expected text", e->where, name, r == -EINVAL ? "numbers" : "an empty list");
     if (length >= size || memchr(at, 0, length))
         return error_set(error, EINVAL, "%s: %s: a text of %zu bytes, or with a NUL; expected less than %zu", e->where, name,
                          length, size);
@@ -117,7 +118,7 @@ static int pictures(const uint8_t *bytes, size_t n, const char *name, int camera
     return r;
 }
 
-/* The last step's reward or is_terminal is what says that it went well; a data set that has neither says nothing. */
+/* The last step's reward says whether it went well; a data set without rewards says nothing. */
 static int read_success(const uint8_t *bytes, size_t n, struct source_episode *e)
 {
     _cleanup_free_ double *values = NULL;
