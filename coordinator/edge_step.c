@@ -79,7 +79,7 @@ static void say_iteration(const struct edge *edge, const struct ledger_iteration
                  i->policy_version, i->prm_version);
     else
         log_info(i->state == PROGRESS_DONE ? "iteration done" : "plan sent", "stage=%u iteration=%u name=%s seconds=%.1f",
-                 i->stage, i->iteration, LOG_Q(i->name), (double)(clock_wall_ms() - i->start_ms) / 1e3);
+                 i->stage, i->iteration, LOG_Q(i->name), (double)(int64_t)(clock_wall_ms() - i->start_ms) / 1e3);
     (void)lifecycle_status(edge->lifecycle, "%s: %s", i->name, progress_state_name(i->state));
 }
 
