@@ -118,8 +118,8 @@ static int act_check(const struct message *message, void *model, struct error *e
                          "confidence: this policy answers a whole chunk at once; ask a policy that answers token by token");
     if (request->end_token && (config->oft.kind != OFT_NONE || !request->full))
         return error_set(error, EINVAL, "end_token: %s",
-                         config->oft.kind != OFT_NONE ? "this policy answers a whole chunk at once and says none"
-                                                                                     : "it is none of the 256 action ids; ask for the full support");
+                         config->oft.kind != OFT_NONE ? "this policy answers a whole chunk at once and says none" :
+                                                        "it is none of the 256 action ids; ask for the full support");
     if (!(request->temperature >= 0 && request->temperature <= 100))
         return error_set(error, EINVAL, "temperature %g: 0 to 100", (double)request->temperature);
     return 1;

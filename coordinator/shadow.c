@@ -168,8 +168,8 @@ int shadow_parse(const char *key, const char *value, struct shadow *s, struct er
     int passed, ended, success;
 
     if (!strcmp(key, "shadow_last") &&
-        sscanf(value, "%" SCNu64 " %" SCNu64 " %d %u %u %" SCNu64 " %la %la %la %la", &v.version, &v.against, &passed, &v.episodes,
-               &v.successes, &v.frames, &v.difference, &v.rank, &v.auc, &v.auc_against) == 10) {
+        sscanf(value, "%" SCNu64 " %" SCNu64 " %d %u %u %" SCNu64 " %la %la %la %la", &v.version, &v.against, &passed,
+               &v.episodes, &v.successes, &v.frames, &v.difference, &v.rank, &v.auc, &v.auc_against) == 10) {
         v.passed = passed;
         s->last = v;
         return 0;

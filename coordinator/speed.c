@@ -5,7 +5,7 @@
 
 #include "base/macro.h"
 
-enum { RECENT_PASSES = 8, UNKNOWN_SHARE = 4 };     /* time left is said once less than a fourth of the passes are of unknown kinds */
+enum { RECENT_PASSES = 8, UNKNOWN_SHARE = 4 };     /* time left is said once less than a fourth are of unknown kinds */
 
 /* ---- one rate ------------------------------------------------------------------------------------------------------ */
 

@@ -12,8 +12,8 @@
  *
  * Time left: of a pass of episodes, the steps they will still take at the mean length so far, and the tail in which slots find no
  * more; of sft and of a reward model, the minibatches; of rl, what passes of each kind (train, warm-up of the critic, val, reward
- * model) have taken on average (the newest most, the first hardly) times how many are to come (stage_plan_left). None before most of
- * what is to come is of kinds that are known: two such passes have ended, or one that took SPEED_SURE_MS.
+ * model) have taken on average (the newest most, the first hardly) times how many are to come (stage_plan_left). None before
+ * most of what is to come is of kinds that are known: two such passes have ended, or one that took SPEED_SURE_MS.
  *
  * Pure: time is an argument.  Thread rule: none. */
 #pragma once

@@ -366,7 +366,8 @@ static int open_simulation(struct edge *edge, const char *config)
     if (edge->options.device != -1 && simulation_renders_in_software(edge->shared.simulation))
         log_warn("pictures are drawn by the CPU, ten times slower and more: no GPU renders here", "renderer=%s remedy=%s",
                  LOG_Q(simulation_renderer(edge->shared.simulation)),
-                 LOG_Q("install the driver's EGL (libnvidia-gl), see that the render node is open to this user, or ask for software"));
+                 LOG_Q("install the driver's EGL (libnvidia-gl), see that the render node is open to this user, or ask for "
+                       "software"));
     log_info("simulator open", "suite=%s image=%d cameras=%u state=%u renderer=%s slots=%u", run->suite, run->image,
              edge->shared.shape.cameras, edge->shared.shape.state, LOG_Q(simulation_renderer(edge->shared.simulation)),
              edge->options.slots);

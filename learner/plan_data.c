@@ -131,8 +131,8 @@ static int load_rows(struct plan_runner *runner, const Gantry__Plan *plan, int m
 static int choose(const struct sft_config *sft, const Gantry__Trajectory *t, bool *ret, struct error *error)
 {
     if (sft->choose == CHOOSE_SCORE && !t->n_progress)
-        return error_set(error, EINVAL, "episode %" PRIu64 " was not scored, and choose: score goes by the score; say score: true "
-                         "in its rollouts stage", t->episode);
+        return error_set(error, EINVAL, "episode %" PRIu64 " was not scored, and choose: score goes by the score; say score: "
+                         "true in its rollouts stage", t->episode);
     *ret = sft->choose == CHOOSE_ALL || (sft->choose == CHOOSE_SUCCESS && t->success) ||
            (sft->choose == CHOOSE_SCORE && (double)t->progress[t->n_progress - 1] >= sft->least_score);
     return 0;

@@ -6,7 +6,8 @@ int main(int argc, char **argv)
 {
     static const struct args_about about = {
         .role = "prm_server",
-        .doc = "Score the progress of episodes of a gantry run. Any number of servers may join a run; SIGTERM answers what is in flight first.",
+        .doc = "Score the progress of episodes of a gantry run. Any number of servers may join a run; SIGTERM answers what is "
+               "in flight first.",
         .takes = ARGS_JOIN | ARGS_RUN_DIR | ARGS_DEVICE | ARGS_THREADS | ARGS_LISTEN | ARGS_KEY | ARGS_CACHE | ARGS_NAME,
     };
     struct args args;

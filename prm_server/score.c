@@ -100,6 +100,7 @@ static ProtobufCMessage *answer(struct lane *lane, struct serve_job *job)
     struct error error = {0};
     size_t n = ((const Gantry__ScoreRequest *)message->body)->n_at;
     Gantry__ScoreReply *reply = malloc(sizeof *reply);
+    bool asked;         /* for what cannot be */
     int r = -ENOMEM;
 
     if (reply) {
@@ -118,8 +119,8 @@ static ProtobufCMessage *answer(struct lane *lane, struct serve_job *job)
     if (reply)
         protobuf_c_message_free_unpacked(&reply->base, NULL);
     (void)device_ask(device_process());
-    job->status = r == -EINVAL || r == -ENOSPC ||
-        r == -E2BIG ? GANTRY__STATUS__STATUS_BAD_REQUEST : GANTRY__STATUS__STATUS_INTERNAL;
+    asked = r == -EINVAL || r == -ENOSPC || r == -E2BIG;
+    job->status = asked ? GANTRY__STATUS__STATUS_BAD_REQUEST : GANTRY__STATUS__STATUS_INTERNAL;
     snprintf(job->text, sizeof job->text, "the reward model failed: %s", error_text(&error, r));
     return NULL;
 }

@@ -174,8 +174,8 @@ static int fill(struct pickle_reader *p, size_t n, enum pickle_kind kind)
         return pickle_bad(p, "the stack is empty");
     to = p->stack[p->depth - n - 1];
     if (to->kind != kind && to->kind != PICKLE_CALL)
-        return pickle_bad(p, kind == PICKLE_DICT ? "what it fills is no dict" : kind == PICKLE_SET ? "what it fills is no set" :
-                                                                                        "what it fills is no list");
+        return pickle_bad(p, kind == PICKLE_DICT ? "what it fills is no dict" :
+                             kind == PICKLE_SET ? "what it fills is no set" : "what it fills is no list");
     if (kind == PICKLE_DICT && n % 2)
         return pickle_bad(p, "a key without its value");
     for (size_t i = 0; i < n && r == 0; i++)

@@ -24,11 +24,11 @@ static const struct {
     {{"listen", 'l', "ADDRESS", 0, "where to listen: ipc://PATH or tcp://HOST:PORT (default: in the run directory)", 0},
      ARGS_LISTEN},
     {{"key", 'k', "FILE", 0, "our secret key, for members on other hosts (gantry keys add)", 0}, ARGS_KEY},
-    {{"cache", 'C', "DIR", 0, "keep versions here that are brought over from the learner, where the run directory is not seen (default: "
-      "$CACHE_DIRECTORY, or ~/.cache/gantry)", 0}, ARGS_CACHE},
+    {{"cache", 'C', "DIR", 0, "keep versions here that are brought over from the learner, where the run directory is not seen "
+      "(default: $CACHE_DIRECTORY, or ~/.cache/gantry)", 0}, ARGS_CACHE},
     {{"rank", 'R', "R", 0, "learner rank, from 0", 0}, ARGS_RANK},
-    {{"name", 'n', "NAME", 0, "tells two of a kind apart; a worker started again as NAME (or NAME#LIFE) takes its earlier life's place", 0},
-     ARGS_NAME},
+    {{"name", 'n', "NAME", 0, "tells two of a kind apart; a worker started again as NAME (or NAME#LIFE) takes its earlier life's "
+      "place", 0}, ARGS_NAME},
     {{"render", 'g', "WHERE", 0, "software, auto, or the number of an EGL device (default: software)", 0}, ARGS_RENDER},
     {{"log-level", 'L', "LEVEL", 0, "error, warn, info or debug (default: info, or $GANTRY_LOG_LEVEL)", 0}, 0},
     {{"die-with-parent", KEY_DIE, NULL, 0, "be killed when the parent process dies", 0}, 0},
@@ -56,8 +56,8 @@ static void check_needed(struct argp_state *state, const struct parsing *p)
     const struct args *a = p->args;
     unsigned given = (a->join ? ARGS_JOIN : 0) | (a->run_dir ? ARGS_RUN_DIR : 0) | (a->config ? ARGS_CONFIG : 0) |
                      (a->device ? ARGS_DEVICE : 0) | (a->threads ? ARGS_THREADS : 0) | (a->slots ? ARGS_SLOTS : 0) |
-                     (a->listen ? ARGS_LISTEN : 0) | (a->name ? ARGS_NAME : 0) | (a->render ? ARGS_RENDER : 0) | (a->key ? ARGS_KEY : 0) |
-                     ARGS_RANK;
+                     (a->listen ? ARGS_LISTEN : 0) | (a->name ? ARGS_NAME : 0) | (a->render ? ARGS_RENDER : 0) |
+                     (a->key ? ARGS_KEY : 0) | (a->cache ? ARGS_CACHE : 0) | ARGS_RANK;
 
     for (size_t i = 0; i < ARRAY_SIZE(all_options); i++)
         if (all_options[i].takes & p->about->needs & ~given)

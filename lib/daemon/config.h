@@ -36,13 +36,19 @@ struct config_key {
 };
 #define CONFIG_END {.name = NULL}
 
-#define CONFIG_INT(s, f, lo, hi, v, h) {.name = #f, .type = CONFIG_TYPE_INT, .offset = offsetof(s, f), .min = lo, .max = hi, .value = v, .help = h}
+#define CONFIG_INT(s, f, lo, hi, v, h) \
+    {.name = #f, .type = CONFIG_TYPE_INT, .offset = offsetof(s, f), .min = lo, .max = hi, .value = v, .help = h}
 #define CONFIG_U64(s, f, v, h) {.name = #f, .type = CONFIG_TYPE_U64, .offset = offsetof(s, f), .value = v, .help = h}
-#define CONFIG_DOUBLE(s, f, lo, hi, v, h) {.name = #f, .type = CONFIG_TYPE_DOUBLE, .offset = offsetof(s, f), .min = lo, .max = hi, .value = v, .help = h}
+#define CONFIG_DOUBLE(s, f, lo, hi, v, h) \
+    {.name = #f, .type = CONFIG_TYPE_DOUBLE, .offset = offsetof(s, f), .min = lo, .max = hi, .value = v, .help = h}
 #define CONFIG_BOOL(s, f, v, h) {.name = #f, .type = CONFIG_TYPE_BOOL, .offset = offsetof(s, f), .value = v, .help = h}
-#define CONFIG_CHOICE(s, f, names, v, h) {.name = #f, .type = CONFIG_TYPE_CHOICE, .offset = offsetof(s, f), .choices = names, .value = v, .help = h}
-#define CONFIG_STRING(s, f, v, h) {.name = #f, .type = CONFIG_TYPE_STRING, .offset = offsetof(s, f), .size = sizeof(((s *)0)->f), .value = v, .help = h}
-#define CONFIG_WORD(s, f, words, v, h) {.name = #f, .type = CONFIG_TYPE_STRING, .offset = offsetof(s, f), .size = sizeof(((s *)0)->f), .choices = words, .value = v, .help = h}
+#define CONFIG_CHOICE(s, f, names, v, h) \
+    {.name = #f, .type = CONFIG_TYPE_CHOICE, .offset = offsetof(s, f), .choices = names, .value = v, .help = h}
+#define CONFIG_STRING(s, f, v, h) \
+    {.name = #f, .type = CONFIG_TYPE_STRING, .offset = offsetof(s, f), .size = sizeof(((s *)0)->f), .value = v, .help = h}
+#define CONFIG_WORD(s, f, words, v, h) \
+    {.name = #f, .type = CONFIG_TYPE_STRING, .offset = offsetof(s, f), .size = sizeof(((s *)0)->f), \
+     .choices = words, .value = v, .help = h}
 
 /* Every row's default into the struct. The tables are constants: a default that does not parse aborts. */
 void config_defaults(const struct config_key *table, void *into);

@@ -109,7 +109,9 @@ static void send_reply(struct client *client, bool head_only)
     strbuf_addf(&client->head,
                 "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nConnection: close\r\nCache-Control: no-store\r\n"
                 "X-Content-Type-Options: nosniff\r\n%s\r\n",
-                reply->status, status_words(reply->status), reply->type, reply->body.length, reply->status == 405 ? "Allow: GET, HEAD\r\n" : reply->status == 401 ? "WWW-Authenticate: Bearer\r\n" : "");
+                reply->status, status_words(reply->status), reply->type, reply->body.length,
+                reply->status == 405 ? "Allow: GET, HEAD\r\n" :
+                reply->status == 401 ? "WWW-Authenticate: Bearer\r\n" : "");
     if (client->head.failed) {
         client_close(client);
         return;

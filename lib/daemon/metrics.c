@@ -179,13 +179,13 @@ uint64_t process_peak_rss_bytes(void)
     return getrusage(RUSAGE_SELF, &usage) < 0 ? 0 : (uint64_t)usage.ru_maxrss * 1024;
 }
 
+static double seconds(struct timeval t) { return (double)t.tv_sec + 1e-6 * (double)t.tv_usec; }
+
 static double cpu_seconds(void)
 {
     struct rusage usage;
 
-    if (getrusage(RUSAGE_SELF, &usage) < 0)
-        return 0;
-    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + 1e-6 * (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+    return getrusage(RUSAGE_SELF, &usage) < 0 ? 0 : seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
 static unsigned open_descriptors(void)

@@ -129,8 +129,8 @@ static int parse_stage(const char *name, const struct yaml_node *map, const char
 
     stage_config_defaults(stage->kind, preset, stage);
     for (const struct yaml_node *node = map->first; node; node = node->next) {
-        const struct config_key *key = !strcmp(node->key, "name") ? &stage_name_key : config_find(stage_kinds[stage->kind].table,
-                node->key);
+        const struct config_key *key = strcmp(node->key, "name") ? config_find(stage_kinds[stage->kind].table, node->key) :
+                                                                   &stage_name_key;
         const struct yaml_node single = {.kind = YAML_MAP, .first = (struct yaml_node *)node};
         char full[256];
 

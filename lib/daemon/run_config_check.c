@@ -35,9 +35,12 @@ static int check_rl(struct checking *c, const struct rl_config *rl)
     bool writeup = !strcmp(rl->preset, "writeup");
 
     if (rl->reward == REWARD_RAW_LITERAL && !writeup)
-        return REFUSE(c, "reward", "reward raw_literal pays for dawdling and belongs to the preset writeup; use progress, delta or raw");
+        return REFUSE(c, "reward",
+                      "reward raw_literal pays for dawdling and belongs to the preset writeup; use progress, delta or raw");
     if (rl->kl == KL_K1 && !writeup)
-        return REFUSE(c, "kl", "kl k1 as a loss has no gradient in expectation and belongs to the preset writeup; use exact, k3 or k1_reward");
+        return REFUSE(c, "kl",
+                      "kl k1 as a loss has no gradient in expectation and belongs to the preset writeup; use exact, k3 or "
+                      "k1_reward");
     if (rl->n_levels != 0 && rl->n_levels != c->config->n_tasks)
         return REFUSE(c, "levels", "%d levels for %d tasks; give one for each of suite.tasks, or none", rl->n_levels,
                       c->config->n_tasks);
@@ -50,11 +53,14 @@ static int check_rl(struct checking *c, const struct rl_config *rl)
     if (rl->reward == REWARD_ENV && rl->w_env == 0)
         return REFUSE(c, "w_env", "reward env with w_env 0 pays for success alone; say reward: sparse, or give w_env a weight");
     if (rl->timeout == TIMEOUT_BOOTSTRAP && !rl_has_critic(rl))
-        return REFUSE(c, "timeout", "timeout bootstrap asks a critic what the rest is worth, and there is none: advantage gae with critic shared has one");
+        return REFUSE(c, "timeout",
+                      "timeout bootstrap asks a critic what the rest is worth, and there is none: advantage gae with critic "
+                      "shared has one");
     if (grouped && rl->episodes % rl->group)
         return REFUSE(c, "group", "episodes (%d) must be a multiple of group (%d)", rl->episodes, rl->group);
     if (scored && !c->have_prm)
-        return REFUSE(c, "reward", "the reward needs a reward model, and no prm stage comes before: add one, or say reward: sparse");
+        return REFUSE(c, "reward",
+                      "the reward needs a reward model, and no prm stage comes before: add one, or say reward: sparse");
     if (rl->critic_prm && !c->have_prm)
         return REFUSE(c, "critic_prm",
                       "critic_prm needs a reward model, and no prm stage comes before: add one, or say critic_prm: false");
@@ -65,8 +71,11 @@ static int check_rl(struct checking *c, const struct rl_config *rl)
         c->critic = rl;
     if (rl_has_critic(rl) && (c->critic->value_width != rl->value_width || c->critic->critic_time != rl->critic_time ||
                               c->critic->critic_prm != rl->critic_prm))
-        return REFUSE(c, "critic_time", "its value head is that of the rl stage before: value_width, critic_time and critic_prm must be the same (%d, %s, %s)",
-                      c->critic->value_width, c->critic->critic_time ? "true" : "false", c->critic->critic_prm ? "true" : "false");
+        return REFUSE(c, "critic_time",
+                      "its value head is that of the rl stage before: value_width, critic_time and critic_prm must be the same "
+                      "(%d, %s, %s)",
+                      c->critic->value_width, c->critic->critic_time ? "true" : "false",
+                      c->critic->critic_prm ? "true" : "false");
     return 0;
 }
 
@@ -79,9 +88,12 @@ static int check_sft(struct checking *c, const struct sft_config *sft)
     if (own && !c->rollouts)
         return REFUSE(c, "from", "there are no episodes of the policy to imitate: put a rollouts stage before it");
     if (own && !(c->rollouts->temperature > 0))
-        return REFUSE(c, "from", "the rollouts before it are greedy, and only sampled episodes are kept for training; give them a temperature");
+        return REFUSE(c, "from",
+                      "the rollouts before it are greedy, and only sampled episodes are kept for training; give them a "
+                      "temperature");
     if (own && sft->choose == CHOOSE_SCORE && !c->rollouts->score)
-        return REFUSE(c, "choose", "choose: score needs rollouts that were scored: say score: true in the rollouts stage before it");
+        return REFUSE(c, "choose",
+                      "choose: score needs rollouts that were scored: say score: true in the rollouts stage before it");
     c->n_sft += !own;
     return 0;
 }
@@ -117,15 +129,19 @@ static int check_search(struct checking *c, const struct eval_config *eval)
     }
     if (eval->search_method == SEARCH_N && eval->search_judge == JUDGE_VALUE && c->critic &&
         (c->critic->critic_time || c->critic->critic_prm))
-        return REFUSE(c, "search_judge", "the critic of this run's rl stage is the learner's alone (critic_time, critic_prm): an actor cannot ask it; take prm, "
-                                         "or train with both false");
+        return REFUSE(c, "search_judge",
+                      "the critic of this run's rl stage is the learner's alone (critic_time, critic_prm): an actor cannot ask "
+                      "it; take prm, or train with both false");
     if (eval->search_method != SAMPLE_N)
         return 0;
     if (eval->search_judge == JUDGE_VALUE || eval->search_judge == JUDGE_ORACLE)
-        return REFUSE(c, "search_judge", "sample_n plays no action before it chooses, and value and oracle look at where one led: take confidence, or search_n");
+        return REFUSE(c, "search_judge",
+                      "sample_n plays no action before it chooses, and value and oracle look at where one led: take "
+                      "confidence, or search_n");
     if ((eval->search_judge == JUDGE_PRM || eval->search_judge == JUDGE_SHUFFLED) && !strcmp(c->config->prm_init, "policy"))
-        return REFUSE(c, "search_judge", "this reward model (prm.init: policy) looks at pictures alone and cannot tell actions apart before they are played: "
-                                         "take confidence, a Qwen-VL reward model, or search_n");
+        return REFUSE(c, "search_judge",
+                      "this reward model (prm.init: policy) looks at pictures alone and cannot tell actions apart before they "
+                      "are played: take confidence, a Qwen-VL reward model, or search_n");
     if (eval->search_judge == JUDGE_CONFIDENCE && eval->search_proposals == PROPOSE_GAUSSIAN)
         return REFUSE(c, "search_proposals", "the policy has no confidence in actions it did not propose: take policy");
     return 0;
@@ -156,9 +172,12 @@ static int check_eval(struct checking *c, const struct eval_config *eval)
                       eval->n_policies);
     for (int i = 0; i < eval->n_policies; i++)
         if (!policy_is_known(eval->policies[i]))
-            return REFUSE(c, "policies", "there is no policy '%s': demonstrator, sft, sft-earlier, best, last, or a version number", eval->policies[i]);
+            return REFUSE(c, "policies",
+                          "there is no policy '%s': demonstrator, sft, sft-earlier, best, last, or a version number",
+                          eval->policies[i]);
         else if (!strcmp(eval->policies[i], "sft-earlier") && c->n_sft < 2)
-            return REFUSE(c, "policies", "sft-earlier is the policy at the end of the last sft stage but one; this run has %d before", c->n_sft);
+            return REFUSE(c, "policies",
+                          "sft-earlier is the policy at the end of the last sft stage but one; this run has %d before", c->n_sft);
     for (int i = 0; i < eval->n_n; i++)
         if (eval->n[i] > 1 && !c->have_prm)
             return REFUSE(c, "n", "look-ahead (n: %d) is judged by a reward model, and no prm stage comes before", eval->n[i]);
@@ -307,7 +326,8 @@ int run_config_check(const struct run_config *config, const char *name, const st
             if (!strcmp(config->tasks[i], config->tasks[j]))
                 return refuse_section(&c, "suite", "tasks", " is listed twice", config->tasks[i]);
     if (!strcmp(config->prm_init, "policy") && config->prm_history > TRUNK_HISTORY_MAX)
-        return refuse_section(&c, "prm", "history", ": with the policy's trunk (prm.init: policy) at most 6 frames beside the first and the current one", "too many frames");
+        return refuse_section(&c, "prm", "history", ": with the policy's trunk (prm.init: policy) at most 6 frames beside the "
+                              "first and the current one", "too many frames");
     if (!config->policy_init[0])
         return refuse_section(&c, "policy", "init", "a model directory is needed", "");
     if (!strcmp(config->policy_train, "lora") && !config->lora_targets[strspn(config->lora_targets, ", ")])
@@ -347,8 +367,8 @@ void run_config_warnings(const struct run_config *config, void (*say)(const char
         if (config->stages[i].kind != STAGE_RL)
             continue;
         if (rl->reward == REWARD_RAW_LITERAL)
-            warn(&w, "reward raw_literal pays for dawdling: a policy learns to hover where the score is high, and its reward rises while "
-                 "its success falls; progress pays for getting closer");
+            warn(&w, "reward raw_literal pays for dawdling: a policy learns to hover where the score is high, and its reward "
+                 "rises while its success falls; progress pays for getting closer");
         if (rl->kl == KL_K1)
             warn(&w, "kl k1 as a loss has no gradient in expectation: nothing holds the policy near its start");
         if (rl->advantage == ADVANTAGE_GAE && !rl_has_critic(rl) && rl->lambda < 1)

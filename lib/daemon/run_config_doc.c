@@ -89,8 +89,10 @@ static void document_table(const struct config_key *table, bool presets, struct 
 {
     static const char *const shown[] = {"tabletop", "paper", "writeup"};
 
-    strbuf_adds(out, presets ? "| key | value | default (`gantry`) | `tabletop` | `paper` | `writeup` | meaning |\n|---|---|---|---|---|---|---|\n"
-                             : "| key | value | default | meaning |\n|---|---|---|---|\n");
+    strbuf_adds(out, presets ? "| key | value | default (`gantry`) | `tabletop` | `paper` | `writeup` | meaning |\n"
+                               "|---|---|---|---|---|---|---|\n"
+                             : "| key | value | default | meaning |\n"
+                               "|---|---|---|---|\n");
     for (const struct config_key *key = table; key->name; key++) {
         strbuf_addf(out, "| `%s` | ", key->name);
         config_describe(key, out);

@@ -81,11 +81,9 @@ static int make_pictures(const struct import *im, const struct source_episode *e
             int r = make_picture(im, from, ret + (size_t)i * all + (size_t)c * one);
 
             if (r == -EINVAL)
-                return error_set(
-                    error, EINVAL,
-                    "%s: camera %d: pictures of %dx%d, wanted %dx%d; the chain render does not resize: say --size %d, or "
-                    "--chain " CHAIN_LANCZOS,
-                    e->where, c, from->height, from->width, im->size, im->size, from->width);
+                return error_set(error, EINVAL, "%s: camera %d: pictures of %dx%d, wanted %dx%d; the chain render does not "
+                                 "resize: say --size %d, or --chain " CHAIN_LANCZOS, e->where, c, from->height, from->width,
+                                 im->size, im->size, from->width);
             if (r < 0)
                 return error_set(error, -r, "%s: out of memory", e->where);
         }

@@ -8,7 +8,7 @@
  *                   ee_states, gripper_states}}, the instruction in the attribute problem_info of data
  *     rlds          *.tfrecord* as TFDS writes it: one tf.train.Example an episode, features steps/...
  *     npz           *.npz, one an episode: action (T,A), image (T,H,W,3) u8 [wrist_image ...], state (T,S), instruction, task,
- * success
+ *                   success
  *
  * All of them are bytes from outside: bad ones get one line that names the file, the episode and the field.
  * Thread rule: one source, one thread. */

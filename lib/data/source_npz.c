@@ -75,8 +75,8 @@ static int read_pictures(const struct zip_archive *zip, const char *name, int ca
 static int read_episode(const struct source *s, const struct zip_archive *zip, struct source_episode *e, struct error *error)
 {
     const char *images = s->options.images && s->options.images[0] ? s->options.images : IMAGES;
-    const char *action_name = s->options.action ? s->options.action : "action",
-               *state_name = s->options.state ? s->options.state : "state";
+    const char *action_name = s->options.action ? s->options.action : "action";
+    const char *state_name = s->options.state ? s->options.state : "state";
     struct npy action = {0}, state = {0}, success = {0};
     char name[128], entry[140];
     int r = npy_read(zip, action_name, &action, error), has_state;

@@ -39,8 +39,8 @@ static void level_weights(const struct curriculum *c, double *ret_p)
         upto += c->level_of[j] <= c->level;
     }
     for (int j = 0; j < c->tasks; j++)
-        ret_p[j] = (c->level_of[j] == c->level ? LEVEL_SHARE / here : 0) + (c->level_of[j] <= c->level
-                                                                            ? (1 - LEVEL_SHARE) / upto : 0);
+        ret_p[j] = (c->level_of[j] == c->level ? LEVEL_SHARE / here : 0) +
+                   (c->level_of[j] <= c->level ? (1 - LEVEL_SHARE) / upto : 0);
 }
 
 void curriculum_weights(const struct curriculum *c, double *ret_p)
@@ -54,8 +54,8 @@ void curriculum_weights(const struct curriculum *c, double *ret_p)
     for (int j = 0; j < c->tasks; j++) {
         double s = curriculum_success(c, j);
 
-        ret_p[j] = c->mode == CURRICULUM_FRONTIER_CENTRED ? exp(-fabs(s - .5) / TAU) : c->mode == CURRICULUM_FRONTIER
-            ? exp((.5 - s) / TAU) : 1;
+        ret_p[j] = c->mode == CURRICULUM_FRONTIER_CENTRED ? exp(-fabs(s - .5) / TAU) :
+                   c->mode == CURRICULUM_FRONTIER ? exp((.5 - s) / TAU) : 1;
         sum += ret_p[j];
     }
     for (int j = 0; j < c->tasks; j++) {

@@ -12,9 +12,8 @@ struct search_candidates {
     uint32_t n, h;
     const float *scores; /* (n, h) after each step; without `mean` only [h-1] of each row is read */
     const bool *alive;   /* (n): its simulation did not break, it has scores */
-    const uint32_t
-        *met;  /* (n): the step after which it had met the task's predicate, 0: never. Read by `oracle` alone; may be NULL */
-    bool mean; /* a candidate is worth the mean of its scores, else the last */
+    const uint32_t *met; /* (n): the step after which it had met the task's predicate, 0: never. `oracle`'s alone; may be NULL */
+    bool mean;           /* a candidate is worth the mean of its scores, else the last */
     enum search_judge judge;
     uint64_t seed, key; /* of the run, of the episode */
     uint32_t step;      /* of the episode at which is searched */

@@ -33,13 +33,16 @@ struct device_fallbacks device_watch(struct lifecycle *lifecycle)
     if (now.gemm && !told_gemm)
         log_warn("cuBLASLt refuses a product: the own kernel does it, slower", "device=%s so_far=%llu", device_process()->name,
                  now.gemm);
-    if (now.attention && !told_attention)
+    if (now.attention && !told_attention) {
+        const char *reason = device_refusal(device_process());
+
         log_warn("cuDNN does not take an attention: the own kernel does it, slower", "device=%s so_far=%llu reason=%s",
-                 device_process()->name,
-                 now.attention, LOG_Q(device_refusal(device_process())[0] ? device_refusal(device_process()) : "its sequences differ in length"));
+                 device_process()->name, now.attention, LOG_Q(reason[0] ? reason : "its sequences differ in length"));
+    }
     if (device_lost(device_process()) && !told_loss) {
         log_error("the device answers no more, this process ends and may be started again", "device=%s reason=%s remedy=%s",
-                  device_process()->name, LOG_Q(device_lost(device_process())), LOG_Q("nvidia-smi and dmesg (Xid) say what happened to it"));
+                  device_process()->name, LOG_Q(device_lost(device_process())),
+                  LOG_Q("nvidia-smi and dmesg (Xid) say what happened to it"));
         told_loss = true;
         lifecycle_stop(lifecycle, 1);
     }

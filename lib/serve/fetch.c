@@ -138,9 +138,9 @@ static void ask(struct fetch *f, const struct pull_effect *effect)
     body.offset = effect->offset;
     body.size = effect->size;
     /* once: on a slow link a repetition would ask for bytes that are on their way; pull.c asks again */
-    r = wire_call(f->client, &(struct wire_call) {.kind = GANTRY__KIND__KIND_WEIGHTS, .version = f->now.number,
-                                                  .body = &body.base,
-                                                  .deadline_ms = effect->timeout_ms, .flags = WIRE_ONCE, .on_reply = on_reply, .arg = chunk},
+    r = wire_call(f->client,
+                  &(struct wire_call) {.kind = GANTRY__KIND__KIND_WEIGHTS, .version = f->now.number, .body = &body.base,
+                                       .deadline_ms = effect->timeout_ms, .flags = WIRE_ONCE, .on_reply = on_reply, .arg = chunk},
                   &chunk->call);
     if (r < 0) {
         free(chunk);
@@ -367,11 +367,11 @@ bool fetch_text(const struct fetch *f, char *ret, size_t size)
 {
     uint64_t ms = loop_now_ms(f->loop) - f->started_ms, got = f->bytes_total - f->started_bytes;
     double rate = ms ? (double)got / 1e3 / (double)ms : 0;       /* MB/s */
+    double written = (double)MIN(f->pull.written, f->pull.total) / 1e6, total = (double)f->pull.total / 1e6;
 
     if (!f->active || !f->pulling || f->for_manifest)
         return false;
     snprintf(ret, size, "bringing version %" PRIu64 ": %.0f of %.0f MB, %.1f MB/s, %.0f s left", f->now.number,
-             (double)f->pull.written / 1e6,
-             (double)f->pull.total / 1e6, rate, rate > 0 ? (double)(f->pull.total - MIN(f->pull.written, f->pull.total)) / 1e6 / rate : 0);
+             written, total, rate, rate > 0 ? (total - written) / rate : 0);
     return true;
 }

@@ -10,8 +10,8 @@
 
 bool numerics_fast(const struct run_config *run)
 {
-    bool fast = run->numerics == NUMERICS_FAST && (cpu_kernels()->gemm_bf16 || device_process());      /* a device needs nothing
-                                                                                                        * of the CPU's */
+    /* a device needs nothing of the CPU's */
+    bool fast = run->numerics == NUMERICS_FAST && (cpu_kernels()->gemm_bf16 || device_process());
 
     if (run->numerics == NUMERICS_FAST && !fast)
         log_warn("numerics: fast is asked for, products stay strict", "isa=%s reason=%s", cpu_kernels()->isa,
@@ -24,10 +24,13 @@ bool numerics_fast(const struct run_config *run)
 int numerics_of_welcome(const char *config, bool *ret_fast, struct error *error)
 {
     _cleanup_free_ struct run_config *run = malloc(sizeof *run);
-    int r = run ? run_config_parse(config, strlen(config), "Welcome.config", run, error) : error_set(error, ENOMEM,
-            "out of memory");
+    int r;
 
-    if (r >= 0)
-        *ret_fast = numerics_fast(run);
-    return r < 0 ? r : 0;
+    if (!run)
+        return error_set(error, ENOMEM, "out of memory");
+    r = run_config_parse(config, strlen(config), "Welcome.config", run, error);
+    if (r < 0)
+        return r;
+    *ret_fast = numerics_fast(run);
+    return 0;
 }

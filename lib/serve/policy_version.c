@@ -50,7 +50,8 @@ static int probe(struct policy_version *v, struct error *error)
     if (r >= 0)
         r = openvla_session_new(config, 1, &session);
     if (r >= 0 && v->reward)
-        r = openvla_score(v->model, session, &(struct score_item) {.images = {grey, grey}, .n_images = 2, .prompt = prompt, .n_prompt = n}, 1, &progress);
+        r = openvla_score(v->model, session, &(struct score_item) {.images = {grey, grey}, .n_images = 2, .prompt = prompt,
+                                                                   .n_prompt = n}, 1, &progress);
     else if (r >= 0 && config->oft.kind != OFT_NONE)
         r = probe_chunk(v, session, grey, prompt, n, &finite);
     else if (r >= 0)
@@ -107,8 +108,9 @@ int version_pack_failed(const char *dir, const struct params *params, int r, str
     (void)device_ask(params->device);
     if (r == -ENOMEM && device)
         return error_set(error, ENOMEM,
-                         "%s: %.1f GiB of weights do not fit into the memory of %s (%.1f GiB, %.1f were free at the start; "
-                         "two versions are held while one replaces the other); use a device with more, or adapters (policy.train: lora)",
+                         "%s: %.1f GiB of weights do not fit into the memory of %s (%.1f GiB, %.1f were free at the start; two "
+                         "versions are held while one replaces the other); use a device with more, or adapters (policy.train: "
+                         "lora)",
                          dir, (double)bytes / 0x1p30, device->name, (double)device->facts.memory / 0x1p30,
                          (double)device->facts.memory_free / 0x1p30);
     return error_set(error, -r, "%s: %s", dir, device_error_text(device, r));

@@ -30,8 +30,7 @@ void serve_shadow_clear(struct serve *s)
 bool serve_shadow_wants(const struct serve *s, const struct serve_job *job)
 {
     return s->shadow && job->reply && job->version != s->shadow && s->n_shadows < SERVE_SHADOWS && !s->draining &&
-        s->kind->compare &&
-           s->kind->compare(job->request->message, job->reply, NULL, NULL) == 0;
+           s->kind->compare && s->kind->compare(job->request->message, job->reply, NULL, NULL) == 0;
 }
 
 void serve_shadow_take(struct serve *s, struct serve_job *job)
@@ -43,8 +42,8 @@ void serve_shadow_take(struct serve *s, struct serve_job *job)
 
 void serve_shadow_turn(struct serve *s)
 {
-    struct held_model *held = s->shadow && holder_peek(&s->holder, s->shadow) == HOLDER_SERVE ? serve_find_model(s,
-            s->shadow) : NULL;
+    bool ready = s->shadow && holder_peek(&s->holder, s->shadow) == HOLDER_SERVE;
+    struct held_model *held = ready ? serve_find_model(s, s->shadow) : NULL;
     struct serve_job *job;
     struct error error;
 
@@ -84,7 +83,8 @@ void serve_shadow_done(struct serve *s, struct serve_job *job)
         report.member = member_id(s->member);
         (void)wire_call(member_client(s->member),
                         &(struct wire_call) {.kind = GANTRY__KIND__KIND_SHADOW_SCORED, .version = job->version,
-                        .body = &report.base, .deadline_ms = REPORT_DEADLINE_MS, .on_reply = ignore_reply}, NULL);
+                                             .body = &report.base, .deadline_ms = REPORT_DEADLINE_MS,
+                                             .on_reply = ignore_reply}, NULL);
     }
     drop(job);
 }

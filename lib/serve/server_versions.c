@@ -107,7 +107,7 @@ static void on_loaded(void *arg)
     }
     serve_apply(s, &(struct holder_event) {.kind = HOLDER_LOADED,
                                            .loaded = {job->version, job->result == 0, error_text(&job->error, job->result),
-                                                                             .later = job->brought && job->result == -EBADMSG}});
+                                                      .later = job->brought && job->result == -EBADMSG}});
     free(job);
 }
 
@@ -190,7 +190,10 @@ int serve_look_for_run(struct serve *s, const Gantry__Welcome *welcome, struct e
     if (r == 0)
         return 0;
     s->fetch = fetch_free(s->fetch);
-    return s->sees_run ? 0 : error_prefix(error, r, "the run's directory is not seen at %s (--run-dir), and versions cannot be brought over", s->run_dir);
+    if (s->sees_run)
+        return 0;
+    return error_prefix(error, r, "the run's directory is not seen at %s (--run-dir), and versions cannot be brought over",
+                        s->run_dir);
 }
 
 void serve_learners(struct serve *s, Gantry__Endpoint *const *endpoints, size_t n)

@@ -25,7 +25,8 @@ static int write_key(const char *path, const char *key, unsigned mode, struct er
     int n = snprintf(line, sizeof line, "%s\n", key);
 
     if (fd < 0 && errno == EEXIST)
-        return error_set(error, EEXIST, "%s is there already: choose another name, or remove it (a key that is let in: gantry keys revoke)", path);
+        return error_set(error, EEXIST, "%s is there already: choose another name, or remove it (a key that is let in: gantry "
+                         "keys revoke)", path);
     if (fd < 0)
         return error_set(error, errno, "cannot make %s: %s", path, strerror(errno));
     if (write(fd, line, (size_t)n) != n || fsync(fd))

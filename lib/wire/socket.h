@@ -8,8 +8,7 @@
 int wire_socket_bind(struct wire *wire, const char *address, unsigned credits, uint32_t frame_max, void **ret_socket,
                      char *ret_address, struct error *error);
 
-/* A connecting DEALER: what cannot be sent now is not queued (-EAGAIN). */
-/* handshake_ms: one that takes longer is broken off. */
+/* A connecting DEALER: what cannot be sent now is not queued (-EAGAIN). handshake_ms: one that takes longer is broken off. */
 int wire_socket_connect(struct wire *wire, const char *address, const char *server_key, uint32_t handshake_ms, void **ret_socket,
                         struct error *error);
 
