@@ -76,8 +76,8 @@ static void test_values(void **state _unused_)
 {
     struct sample s;
 
-    assert_int_equal(apply("count: -5\ncolour: red\nrate: 1e-3\non: false\nname: \"a b\"\nsizes: []\nwords: [p, '7']\nparts:\n  - label: q\n  - {size: 0}\n",
-                           &s, NULL), 0);
+    assert_int_equal(apply("count: -5\ncolour: red\nrate: 1e-3\non: false\nname: \"a b\"\nsizes: []\nwords: [p, '7']\n"
+                           "parts:\n  - label: q\n  - {size: 0}\n", &s, NULL), 0);
     assert_int_equal(s.count, -5);
     assert_int_equal(s.colour, 0);
     assert_true(!s.on && s.rate == 1e-3);
@@ -112,7 +112,8 @@ static void test_refusals(void **state _unused_)
         {"sizes: [1, 12]\n", "f.yaml:1:12: top.sizes[1]: 12 is out of range; it must be from 0 to 9"},
         {"sizes: 4\n", "f.yaml:1:8: top.sizes: 4 is not right here; expected: a list of at most 3 whole numbers"},
         {"parts: [{size: 1}, {siez: 1}]\n", "f.yaml:1:21: top.parts[1].siez: unknown key; nearest: size"},
-        {"parts: [3]\n", "f.yaml:1:9: top.parts[0]: a value is not right here; expected: a list of at most 2 maps with the keys label, size"},
+        {"parts: [3]\n", "f.yaml:1:9: top.parts[0]: a value is not right here; expected: a list of at most 2 maps "
+                           "with the keys label, size"},
         {"count: 1\ncount: 2\n", "f.yaml:2:1: this key was given before"},
         {"count: &a 1\n", "f.yaml:1:8: anchors (&name) are not supported: write the value out"},
         {"count: *a\n", "f.yaml:1:8: aliases (*name) are not supported: write the value out"},
@@ -158,7 +159,8 @@ static void test_write_reads_back(void **state _unused_)
     _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT, again = STRBUF_INIT;
     struct sample a, b;
 
-    assert_int_equal(apply("count: 3\nrate: 0.30000000000000004\nname: 'a\"\\ b'\nwords: ['', \"a: b\"]\nparts: [{label: '#', size: 1}]\n", &a, NULL), 0);
+    assert_int_equal(apply("count: 3\nrate: 0.30000000000000004\nname: 'a\"\\ b'\nwords: ['', \"a: b\"]\n"
+                           "parts: [{label: '#', size: 1}]\n", &a, NULL), 0);
     config_write(keys, &a, 0, &out);
     assert_int_equal(apply(out.text, &b, NULL), 0);
     assert_true(a.rate == b.rate);

@@ -71,7 +71,7 @@ static void test_sample_n(void **state _unused_)
     assert_int_equal(lab.scores, 0);
 }
 
-/* A suspect waits until the worker is empty; by then the message that brought its lease is gone, and its words are still there. */
+/* A suspect waits until the worker is empty; by then the message that brought its lease is gone, its words are still there. */
 static void test_waits_alone_with_its_words(void **state _unused_)
 {
     Gantry__Lease *lease;

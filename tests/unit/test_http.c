@@ -116,7 +116,8 @@ static void test_server(void **state _unused_)
 
     serve(&s);
     ask(&s, "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n", reply, sizeof reply);
-    assert_non_null(strstr(reply, "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 6\r\nConnection: close\r\n"));
+    assert_non_null(strstr(reply, "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 6\r\n"
+                                  "Connection: close\r\n"));
     assert_non_null(strstr(reply, "\r\n\r\nhello\n"));
     ask(&s, "HEAD /hello HTTP/1.1\r\n\r\n", reply, sizeof reply);
     assert_non_null(strstr(reply, "Content-Length: 6\r\n"));

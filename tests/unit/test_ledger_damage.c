@@ -40,8 +40,8 @@ static void add_iteration(struct ledger *ledger, int run, uint32_t i)
 {
     char memory[5000], metrics[] = "{\"loss\":0.25,\"kl\":0.01}";
     struct ledger_iteration iteration = {.stage = 1, .iteration = i, .name = "rl", .purpose = 3, .policy_version = i,
-                                         .state = PROGRESS_DONE,
-                                         .first_episode = 8 * i + 1, .last_episode = 8 * i + 8, .start_ms = 5, .plan_digest = {1}};
+                                         .state = PROGRESS_DONE, .first_episode = 8 * i + 1, .last_episode = 8 * i + 8,
+                                         .start_ms = 5, .plan_digest = {1}};
     struct ledger_version version = {.kind = KIND_POLICY, .number = i + 1, .parent = i, .stage = 1, .iteration = i, .digest = {7},
                                      .dir = "policies/v000003", .gate_passed = true, .metrics = metrics, .committed_ms = 9};
 

@@ -164,7 +164,10 @@ static void fill(struct world *w, uint64_t seed)
 static void assert_whole(struct world *w)
 {
     if (!w->done)
-        fail_msg("not done: %d %s; file %u offset %llu, %u in the ring (first: %d), written %llu of %llu, wait %lld", w->result, w->text, w->pull.file, (unsigned long long)w->pull.offset, w->pull.n, (int)w->pull.ring[w->pull.head].state, (unsigned long long)w->pull.written, (unsigned long long)w->pull.total, (long long)(w->pull.wait_until_ms - w->now_ms));
+        fail_msg("not done: %d %s; file %u offset %llu, %u in the ring (first: %d), written %llu of %llu, wait %lld", w->result,
+                 w->text, w->pull.file, (unsigned long long)w->pull.offset, w->pull.n, (int)w->pull.ring[w->pull.head].state,
+                 (unsigned long long)w->pull.written, (unsigned long long)w->pull.total,
+                 (long long)(w->pull.wait_until_ms - w->now_ms));
     for (int i = 0; i < FILES; i++) {
         assert_int_equal(w->on_disk[i], w->size[i]);
         if (w->size[i])

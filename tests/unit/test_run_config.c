@@ -23,7 +23,8 @@ static const char demo[] =
     "  - rl:       {minibatch: 64, iterations: 120, preset: tabletop, eval_every: 10}\n"
     "  - rl:       {iterations: 30, reward: sparse, critic_time: true, critic_prm: true}\n"
     "  - eval:     {episodes: 400, policies: [demonstrator, sft, best, last, '12'], n: [1, 4]}\n"
-    "cluster:  {env_workers: 2, slots: 8, actors: [{device: cpu, threads: 2}], prm_servers: [{device: cpu}], learners: [{device: cpu}]}\n";
+    "cluster:  {env_workers: 2, slots: 8, actors: [{device: cpu, threads: 2}], prm_servers: [{device: cpu}], "
+    "learners: [{device: cpu}]}\n";
 
 static void test_demo(void **state _unused_)
 {
@@ -72,7 +73,8 @@ static void note(const char *line, void *arg)
 static void test_presets_expand(void **state _unused_)
 {
     static const char paper[] = "policy: {lora_r: 8}\nstages: [{prm: }, {rl: {preset: paper, lr: 5e-6}}]\n";
-    static const char writeup[] = "stages: [{prm: }, {rl: {preset: writeup}}, {rl: {reward: sparse, critic: none, critic_warmup: 0}}, {rl: {reward: env}}]\n";
+    static const char writeup[] = "stages: [{prm: }, {rl: {preset: writeup}}, {rl: {reward: sparse, critic: none, critic_warmup: 0}}"
+                                  ", {rl: {reward: env}}]\n";
     _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT, warnings = STRBUF_INIT;
     static struct run_config c, again;
     struct error error = {0};
@@ -149,7 +151,8 @@ static void test_refusals(void **state _unused_)
         {"stages:\n - eval: {policies: [bset]}\n", "run.yaml:2:21: stages[0].eval: there is no policy 'bset'"},
         {"stages:\n - eval: {n: [4]}\n", "run.yaml:2:14: stages[0].eval: look-ahead (n: 4) is judged by a reward model"},
         {"suite: {name: libero_goal, tasks: [a, b]}\nstages:\n - eval: {episodes: 101}\n",
-         "run.yaml:3:21: stages[0].eval: libero_goal has 50 test states of each task, 0 to 49: 101 episodes over 2 tasks from state 0 on would need 51"},
+         "run.yaml:3:21: stages[0].eval: libero_goal has 50 test states of each task, 0 to 49: 101 episodes over 2 tasks from "
+         "state 0 on would need 51"},
         {"suite: {name: libero_goal}\nstages:\n - eval: {episodes: 1, first_state: 1000}\n",
          "run.yaml:3:37: stages[0].eval: libero_goal has 50 test states"},
         {"stages:\n - demos: {name: a}\n - demos: {name: a}\n",
@@ -227,7 +230,8 @@ static void test_stage_lines(void **state _unused_)
 static void test_paths(void **state _unused_)
 {
     static struct run_config c, own;
-    static const char text[] = "policy: {init: models/tiny}\nprm: {init: policy}\nstages: [{demos: {from: data/libero}}, {sft: {}}, {demos: {from: /a/b}}]\n"
+    static const char text[] = "policy: {init: models/tiny}\nprm: {init: policy}\n"
+                               "stages: [{demos: {from: data/libero}}, {sft: {}}, {demos: {from: /a/b}}]\n"
                                "status: {token_file: token}\n";
     uint8_t digest[2][SHA256_SIZE];
     struct error error;
@@ -277,7 +281,8 @@ static void test_paths(void **state _unused_)
 static void test_a_directory_called_policy(void **state _unused_)
 {
     static struct run_config c, own;
-    static const char text[] = "policy: {init: policy, base: policy}\nprm: {init: policy}\nstages: [{demos: {from: policy}}, {sft: {}}]\n"
+    static const char text[] = "policy: {init: policy, base: policy}\nprm: {init: policy}\n"
+                               "stages: [{demos: {from: policy}}, {sft: {}}]\n"
                                "status: {token_file: policy}\n";
     struct error error;
 
@@ -301,7 +306,8 @@ static void test_explain(void **state _unused_)
     struct error error = {0};
 
     assert_int_equal(run_config_explain("rl.lr", &out, NULL), 0);
-    assert_string_equal(out.text, "stages.rl.lr\n  learning rate of the policy\n  a number from 0 to 1\n  default: 1e-5\n  preset tabletop: 1e-4\n  preset paper: 2e-5\n");
+    assert_string_equal(out.text, "stages.rl.lr\n  learning rate of the policy\n  a number from 0 to 1\n  default: 1e-5\n"
+                        "  preset tabletop: 1e-4\n  preset paper: 2e-5\n");
     strbuf_reset(&out);
     assert_int_equal(run_config_explain("image", &out, NULL), 0);
     assert_non_null(strstr(out.text, "suite.image\n"));

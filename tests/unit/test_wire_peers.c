@@ -206,7 +206,8 @@ static void repetitions_have_a_budget(void **state)
     lab_until_count(&side.lab, &side.replies, CALLS);
     assert_int_equal(side.result, -ETIMEDOUT);
     assert_true(side.requests > CALLS);
-    assert_true(side.requests <= CALLS * (1 + BUDGET_PER_REQUEST) + BUDGET_BURST + BUDGET_PER_SECOND * (double)(clock_mono_ms() - begun) / 1000 + 1);
+    assert_true(side.requests <= CALLS * (1 + BUDGET_PER_REQUEST) + BUDGET_BURST +
+                                 BUDGET_PER_SECOND * (double)(clock_mono_ms() - begun) / 1000 + 1);
     side_close(&side);
 }
 
