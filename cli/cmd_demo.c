@@ -26,29 +26,6 @@ static int usage(FILE *out, int status)
     return status;
 }
 
-/* models/ lies beside bin/: found from a source tree and from an installation, whatever the working directory is. */
-static int find_model(struct run_config *config, struct error *error)
-{
-    char bin[PATH_MAX], path[2 * PATH_MAX];
-    ssize_t n;
-
-    if (access(config->policy_init, R_OK) == 0)
-        return 0;
-    n = readlink("/proc/self/exe", bin, sizeof bin - 1);
-    if (n < 0)
-        return error_set(error, errno, "/proc/self/exe: %s", strerror(errno));
-    bin[n] = '\0';
-    for (int up = 0; up < 2 && strrchr(bin, '/'); up++)
-        *strrchr(bin, '/') = '\0';
-    snprintf(path, sizeof path, "%s/%s", bin, config->policy_init);
-    if (access(path, R_OK) < 0)
-        return error_set(error, ENOENT, "%s: not there, nor %s; `gantry up deploy/pretrain.yaml` rebuilds it",
-                         config->policy_init, path);
-    if ((size_t)snprintf(config->policy_init, sizeof config->policy_init, "%s", path) >= sizeof config->policy_init)
-        return error_set(error, ENAMETOOLONG, "%s: path too long", path);
-    return 0;
-}
-
 static double percent(json_t *summary, const char *key)
 {
     json_t *value = json_object_get(summary, key);
@@ -67,7 +44,7 @@ static int conclude(const struct run_config *config)
     snprintf(path, sizeof path, "%s/summary.json", config->dir);
     summary = json_load_file(path, 0, NULL);
     if (!summary) {
-        printf("gantry: the run has not ended yet; `gantry demo` goes on from here\n");
+        printf("gantry: the run has not ended yet; the same command goes on from here\n");
         return CLI_OK;
     }
     printf("gantry: success on held-out states: demonstrator %.1f %%, imitation %.1f %%, reinforcement learning %.1f %%\n",
@@ -110,8 +87,6 @@ int cmd_demo(int argc, char **argv)
     }
     if (r == 0 && optind != argc)
         return usage(stderr, CLI_USAGE);
-    if (r == 0)
-        r = find_model(config, &error);
     if (r < 0) {
         fprintf(stderr, "gantry demo: %s\n", error_text(&error, r));
         return CLI_FAILED;

@@ -21,25 +21,6 @@ static int usage(FILE *out, int status)
     return status;
 }
 
-/* LIB of PREFIX/LIB beside PREFIX/bin/gantry; in the source tree, where they came from. */
-int deploy_beside(const char *what, char *ret, size_t size, struct error *error)
-{
-    char self[PATH_MAX], *slash;
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-
-    if (n < 0)
-        return error_set(error, errno, "/proc/self/exe: %s", strerror(errno));
-    self[n] = '\0';
-    for (int i = 0; i < 2 && (slash = strrchr(self, '/')); i++)
-        *slash = '\0';
-    snprintf(ret, size, "%s/%s", self, what);
-    if (access(ret, F_OK) < 0 && !strncmp(what, "share/gantry/", 13))
-        snprintf(ret, size, "%s/deploy/%s", self, what + 13);
-    if (access(ret, F_OK) < 0)
-        return error_set(error, errno, "%s: %s; run `make install`", ret, strerror(errno));
-    return 0;
-}
-
 /* The directory of PATH below root, made if need be. */
 static int target_of(const struct deploy *d, const char *path, char ret[PATH_MAX], struct error *error)
 {

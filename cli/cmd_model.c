@@ -1,9 +1,11 @@
 /* cmd_model.c - `gantry model`: what can be done with a policy directory. */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "base/macro.h"
+#include "cli/beside.h"
 #include "cli/cli.h"
 #include "cli/model.h"
 #include "nn/golden.h"
@@ -44,8 +46,8 @@ static int new(int argc, char **argv)
     const char *dtype = model_option(&argc, argv, "--dtype");
     _cleanup_(openvla_freep) struct openvla *model = NULL;
     struct error error = {0};
+    char own[PATH_MAX], *end;
     unsigned long long seed;
-    char *end;
     int r;
 
     if (argc != 1)
@@ -53,7 +55,9 @@ static int new(int argc, char **argv)
     seed = strtoull(seed_text ? seed_text : "1", &end, 10);
     if (*end || end == seed_text)
         return CLI_USAGE;
-    r = openvla_new(spec ? spec : "models/tiny-spec", seed, &model, &error);
+    r = spec ? 0 : beside_find("models/tiny-spec", own, sizeof own, &error);
+    if (r >= 0)
+        r = openvla_new(spec ? spec : own, seed, &model, &error);
     if (r >= 0)
         r = model_save(model, argv[0], dtype ? dtype : "F32", &error);
     if (r < 0)

@@ -16,9 +16,6 @@ struct deploy {
 int deploy_file(struct deploy *deploy, const char *path, const struct strbuf *text, struct error *error);
 int deploy_link(struct deploy *deploy, const char *path, const char *target, struct error *error);
 
-/* The directories that `make install` filled, beside this program: "lib/systemd/system", "share/gantry". */
-int deploy_beside(const char *what, char *ret, size_t size, struct error *error);
-
 int deploy_systemd(struct deploy *deploy, struct error *error);
 struct deploy_slurm_options {
     bool submit;                /* run the commands that are printed */

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/atomic_file.h"
+#include "cli/beside.h"
 #include "cli/deploy.h"
 
 enum { ARGUMENTS = 16, MORE = 32, DEVICES = 64 };
@@ -121,7 +122,7 @@ int deploy_slurm(struct deploy *d, const char *config_path, const struct deploy_
     const struct run_config *c = d->config;
     struct sbatch *jobs = calloc(2, sizeof *jobs);
     char bin[PATH_MAX], config[PATH_MAX];
-    int r = jobs ? deploy_beside("bin", bin, sizeof bin, error) : -ENOMEM;
+    int r = jobs ? beside_find("bin", bin, sizeof bin, error) : -ENOMEM;
 
     if (r == 0 && !realpath(config_path, config))
         r = error_set(error, errno, "%s: %s", config_path, strerror(errno));
@@ -131,7 +132,7 @@ int deploy_slurm(struct deploy *d, const char *config_path, const struct deploy_
         struct sbatch *s = &jobs[i];
         char share[PATH_MAX];
 
-        r = deploy_beside("share/gantry/slurm", share, sizeof share, error);
+        r = beside_find("slurm", share, sizeof share, error);
         snprintf(s->script, sizeof s->script, "%s/%s", share, i == 0 ? "gantry-core.sbatch" : "gantry-workers.sbatch");
         snprintf(s->name, sizeof s->name, "--job-name=gantry-%s-%s", c->name, i == 0 ? "core" : "workers");
         snprintf(s->output, sizeof s->output, "--output=%s/log/slurm-%s.log", c->dir, i == 0 ? "core" : "worker-%a");
