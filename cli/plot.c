@@ -83,6 +83,17 @@ static void widen(double *low, double *high, double value)
     *high = fmax(*high, value);
 }
 
+/* Values that are alike to their last digits get a range that steps of ticks can cross. */
+static void part(double *low, double *high)
+{
+    double least = 1e-9 * fmax(fabs(*low), fabs(*high));
+
+    if (*high - *low < least) {
+        *low -= least;
+        *high += least;
+    }
+}
+
 struct plot_frame plot_frame(const struct plot *plot)
 {
     struct plot_frame f = {INFINITY, -INFINITY, INFINITY, -INFINITY};
@@ -112,6 +123,8 @@ struct plot_frame plot_frame(const struct plot *plot)
         f.y0 = isfinite(f.y0) ? f.y0 - 1 : 0;
         f.y1 = f.y0 + 2;
     }
+    part(&f.x0, &f.x1);
+    part(&f.y0, &f.y1);
     return f;
 }
 

@@ -20,8 +20,9 @@ static const char style[] =
     "body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2em auto;padding:0 1em;color:#222}"
     "h1{margin-bottom:0}h2{border-bottom:1px solid #ddd;margin-top:2em}.big{font-size:1.35em;margin:.6em 0}"
     "table{border-collapse:collapse;margin:.6em 0}td,th{padding:.25em .8em;border-bottom:1px solid #eee;text-align:right}"
-    "td:first-child,th:first-child{text-align:left}.plots{display:flex;flex-wrap:wrap;gap:12px}svg.plot{background:#fcfcfc;"
-    "border:1px solid #eee}svg text{font:11px system-ui,sans-serif;fill:#444}svg text.title{font-size:13px;font-weight:600}"
+    "td:first-child,th:first-child{text-align:left}td .note{white-space:nowrap}table{display:block;overflow-x:auto}"
+    ".plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(440px,100%),1fr));gap:12px}"
+    "svg.plot{background:#fcfcfc;border:1px solid #eee;width:100%;height:auto}svg text{font:11px system-ui,sans-serif;fill:#444}svg text.title{font-size:13px;font-weight:600}"
     ".note{color:#666}pre{background:#f7f7f7;padding:1em;overflow:auto;font-size:13px}img{max-width:100%}";
 
 /* ---- curves ------------------------------------------------------------------------------------------- */
@@ -131,10 +132,9 @@ static void write_plateau(json_t *plateau, struct strbuf *out)
 
     if (!json_is_true(json_object_get(plateau, "checked")) || json_array_size(interval) != 2)
         return;
-    strbuf_addf(out, "<p class='note'>Imitation %s: from step %.0f to step %.0f success on val states rose by %+.1f points (95 %% interval "
-                "%+.1f to %+.1f).</p>", json_is_true(json_object_get(plateau,
-                                                                     "at_plateau")) ? "was at its plateau" : "was still rising",
-                number_at(plateau, "earlier_steps"), number_at(plateau, "steps"), 100 * number_at(plateau, "gain"),
+    strbuf_addf(out, "<p class='note'>Imitation %s: from step %.0f to step %.0f success on val states changed by %+.1f points "
+                "(95 %% interval %+.1f to %+.1f).</p>",
+                json_is_true(json_object_get(plateau, "at_plateau")) ? "was at its plateau" : "was still rising", number_at(plateau, "earlier_steps"), number_at(plateau, "steps"), 100 * number_at(plateau, "gain"),
                 100 * json_number_value(json_array_get(interval, 0)), 100 * json_number_value(json_array_get(interval, 1)));
 }
 
@@ -147,8 +147,8 @@ static void write_headline(const struct report_data *d, struct strbuf *out)
     for (size_t i = 0; i < d->n_episodes; i++)
         trained += d->episodes[i].state == EPISODE_TRAINED;
     if (isfinite(before) && isfinite(after)) {
-        strbuf_addf(out, "<p class='big'>Success on held-out test states: <b>%.1f %%</b> after imitation, <b>%.1f %%</b> after reinforcement "
-                    "learning (%+.1f points", 100 * before, 100 * after, 100 * (after - before));
+        strbuf_addf(out, "<p class='big'>Success on held-out test states: <b>%.1f %%</b> after imitation, <b>%.1f %%</b> after "
+                    "reinforcement learning (%+.1f points", 100 * before, 100 * after, 100 * (after - before));
         if (json_array_size(interval) == 2)
             strbuf_addf(out, "; 95 %% interval of the paired difference %+.1f to %+.1f",
                         100 * json_number_value(json_array_get(interval, 0)),
@@ -196,7 +196,8 @@ static void write_evaluations(const struct report_data *d, struct strbuf *out)
     }
     if (!n)
         return;
-    strbuf_adds(out, "<details><summary>Every evaluation</summary><table><tr><th>what</th><th>episodes</th><th>success</th><th>mean steps</th></tr>");
+    strbuf_adds(out, "<details><summary>Every evaluation</summary>"
+                     "<table><tr><th>what</th><th>episodes</th><th>success</th><th>mean steps</th></tr>");
     for (k = 0; k < n; k++) {
         double count = 0, success = 0, steps = 0;
 
@@ -221,7 +222,8 @@ int report_write(const char *run_dir, const char *path, struct error *error)
 
     if (r < 0)
         return r;
-    strbuf_addf(&out, "<!doctype html><html lang='en'><meta charset='utf-8'><title>gantry report</title><style>%s</style><h1>gantry: ", style);
+    strbuf_addf(&out, "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+                "<title>gantry report</title><style>%s</style><h1>gantry: ", style);
     html_escape(&out, json_string_value(json_object_get(d.summary, "run")) ?: "a run");
     strbuf_adds(&out, "</h1>");
     strbuf_adds(&out, "<p class='note'>Report of the run in ");

@@ -20,7 +20,7 @@ static double number_at(const json_t *object, const char *key)
 static void write_cell(double value, struct strbuf *out)
 {
     if (isfinite(value))
-        strbuf_addf(out, "<td>%.1f %%</td>", 100 * value);
+        strbuf_addf(out, "<td>%.1f&nbsp;%%</td>", 100 * value);
     else
         strbuf_adds(out, "<td>&ndash;</td>");
 }
@@ -44,7 +44,10 @@ static void write_search(json_t *search, struct strbuf *out)
 
     json_object_foreach(search, policy, rows) json_object_foreach(rows, width, row)
     {
-        strbuf_addf(out, "<tr><td>%s with look-ahead, %s</td>", policy, width);
+        if (!strcmp(width, "n1"))
+            strbuf_addf(out, "<tr><td>%s, N = 1</td>", policy);
+        else
+            strbuf_addf(out, "<tr><td>%s with look-ahead, N = %s</td>", policy, width + (width[0] == 'n'));
         write_interval(row, out);
         strbuf_addf(out, "<td></td><td></td><td></td><td>%.1f</td></tr>", number_at(row, "mean_steps"));
     }
@@ -90,9 +93,8 @@ void report_policies_write(const struct report_data *d, struct strbuf *out)
 
     if (json_object_size(policies) == 0)
         return;
-    strbuf_adds(out, "<h2>Policies on test states</h2><table><tr><th>policy</th><th>success</th><th>95 % interval</th><th>at "
-                     "temperature (chosen on val)</th>"
-                     "<th>greedy</th><th>T 1</th><th>mean steps</th></tr>");
+    strbuf_adds(out, "<h2>Policies on test states</h2><table><tr><th>policy</th><th>success</th><th>95 % interval</th>"
+                     "<th>temperature (chosen on val)</th><th>greedy</th><th>T 1</th><th>mean steps</th></tr>");
     json_object_foreach(policies, name, policy)
     {
         double temperature = number_at(policy, "temperature");
