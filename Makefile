@@ -1,7 +1,7 @@
 # gantry: one Makefile for all folders.
 #
 # The two commands:
-#   make demo          set up, build, and watch a robot policy learn (CPU, about 20 minutes)
+#   make demo          set up, build, and watch a robot policy learn (CPU, about 10 minutes on two cores)
 #   make test          set up, build, and run every test that needs no GPU
 #
 # More:

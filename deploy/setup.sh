@@ -18,7 +18,7 @@ want="gcc g++ make pkg-config curl unzip python3 python3-pip
 release=$(. /etc/os-release 2>/dev/null && echo "${ID:-?}${VERSION_ID:-}")
 case "$release" in
     debian12*) ;;
-    *) want=$(echo "$want" | sed 's/libturbojpeg0-dev/libturbojpeg0-dev/; s/libclang-rt-14-dev/libclang-rt-dev/') ;;
+    *) want=$(echo "$want" | sed 's/libclang-rt-14-dev/libclang-rt-dev/') ;;
 esac
 
 missing=
