@@ -4,6 +4,6 @@
 
 #include "base/error.h"
 
-/* NAME ("models/tiny", "slurm", "bin") in PREFIX/share/gantry or PREFIX of PREFIX/bin/gantry, or in deploy/ or the top of the source
- * tree. -ENOENT: in none of them. */
+/* NAME ("models/tiny", "slurm", "bin") in PREFIX/share/gantry or PREFIX of PREFIX/bin/gantry, or in deploy/ or the top of the
+ * source tree. -ENOENT: in none of them. */
 int beside_find(const char *name, char *ret, size_t size, struct error *error);

@@ -13,7 +13,7 @@ static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: gantry config check FILE     is it right? one line with place and remedy if not\n"
                  "       gantry config show FILE      with every default filled in\n"
-                 "       gantry config explain KEY    what a key means: rl.lr, suite.image, lr; or a section's or stage's: suite, rl\n"
+                 "       gantry config explain KEY    what a key means: rl.lr, suite.image, lr; all keys of one: suite, rl\n"
                  "       gantry config docs           docs/configuration.md, from the same tables\n");
     return status;
 }
@@ -88,8 +88,8 @@ static int load(const char *path, bool show)
         say_absent("policy.base", config->policy_base);
         if (strcmp(config->prm_init, "policy"))
             say_absent("prm.init", config->prm_init);
-        printf("%s: right: run %s, %d stage%s, %d task%s\n", path, config->name, config->n_stages, config->n_stages == 1 ? "" : "s",
-               config->n_tasks, config->n_tasks == 1 ? "" : "s");
+        printf("%s: right: run %s, %d stage%s, %d task%s\n", path, config->name, config->n_stages,
+               config->n_stages == 1 ? "" : "s", config->n_tasks, config->n_tasks == 1 ? "" : "s");
         return CLI_OK;
     }
     if ((r = run_config_write(config, &out)) < 0)

@@ -13,11 +13,14 @@
 static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: gantry deploy systemd --config RUN.yaml [--install [--root DIR]]\n"
-                 "       gantry deploy slurm   --config RUN.yaml [--submit] [--actors N] [--max-workers N] [-- --partition=P --time=8:00:00 ...]\n"
-                 "systemd: what gantry.target needs for that run, printed; --install writes it (/etc/gantry, /etc/systemd/system).\n"
+                 "       gantry deploy slurm   --config RUN.yaml [--submit] [--actors N] [--max-workers N]\n"
+                 "                             [-- --partition=P --time=8:00:00 ...]\n"
+                 "systemd: what gantry.target needs for that run, printed; --install writes it (/etc/gantry,\n"
+                 "/etc/systemd/system; --root DIR: below DIR).\n"
                  "slurm: the sbatch commands of the core job and of the env workers' array, printed; --submit runs them.\n"
                  "--max-workers N: how far the array may be scaled up while the run is on; cluster.env_workers run at first.\n"
-                 "--actors N: N actors more on other nodes, as a second component of the core job. What follows -- is given to sbatch.\n");
+                 "--actors N: N actors more on other nodes, as a second component of the core job.\n"
+                 "What follows -- is given to sbatch.\n");
     return status;
 }
 
@@ -85,8 +88,9 @@ static int resolve(struct run_config *config, bool systemd, struct error *error)
 
 int cmd_deploy(int argc, char **argv)
 {
-    static const struct option options[] = {{"config", 1, NULL, 'c'}, {"install", 0, NULL, 'i'}, {"root", 1, NULL, 'r'},
-                                            {"submit", 0, NULL, 's'}, {"actors", 1, NULL, 'a'}, {"max-workers", 1, NULL, 'w'}, {"help", 0, NULL, 'h'}, {0}};
+    static const struct option options[] = {
+        {"config", 1, NULL, 'c'}, {"install", 0, NULL, 'i'}, {"root", 1, NULL, 'r'}, {"submit", 0, NULL, 's'},
+        {"actors", 1, NULL, 'a'}, {"max-workers", 1, NULL, 'w'}, {"help", 0, NULL, 'h'}, {0}};
     _cleanup_free_ struct run_config *config = malloc(sizeof *config);
     const char *path = NULL, *root = "", *what;
     struct deploy deploy = {.config = config};

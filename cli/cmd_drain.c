@@ -18,8 +18,8 @@ int cmd_drain(int argc, char **argv)
         bool asked = argc == 2 && !strcmp(argv[1], "--help");
 
         fprintf(asked ? stdout : stderr, "usage: gantry drain [RUN [MEMBER]]\n"
-                "Episodes in hand are finished, nothing new is begun, all daemons end. With MEMBER (its number or name in `gantry status`)\n"
-                "that one finishes what it holds and leaves; the run goes on.\n");
+                "Episodes in hand are finished, nothing new is begun, all daemons end. With MEMBER (its number or name in\n"
+                "`gantry status`) that one finishes what it holds and leaves; the run goes on.\n");
         return asked ? CLI_OK : CLI_USAGE;
     }
     if (argc == 3)

@@ -31,11 +31,13 @@ static int usage(FILE *out, int status)
             "                                                           a random checkpoint of that size, streamed to disk\n"
             "       gantry model act DIR INSTRUCTION [--picture FILE] [--key DATASET] [--full] [--fast]\n"
             "                                                           one greedy action as JSON, with time and memory taken\n"
-            "       gantry model oft SRC DST --kind l1|tokens|laplace [--chunk 8] [--width N] [--blocks 2] [--state N] [--images N] [--film]\n"
+            "       gantry model oft SRC DST --kind l1|tokens|laplace [--chunk 8] [--width N] [--blocks 2]\n"
+            "                        [--state N] [--images N] [--film]\n"
             "                                                           an OpenVLA as the start of an OpenVLA-OFT: chunks of\n"
             "                                                           actions in one pass, fresh heads\n"
             "       gantry model prompt DIR INSTRUCTION                 the ids of an instruction\n"
-            "       gantry model check --golden DIR [--dtype fp32|bf16] [--fast] every tensor against a reference's numbers in DIR\n"
+            "       gantry model check --golden DIR [--dtype fp32|bf16] [--fast]\n"
+            "                                                           every tensor against a reference's numbers in DIR\n"
             "                                                           (DIR/checkpoint, DIR/golden)\n");
     return status;
 }

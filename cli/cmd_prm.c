@@ -18,11 +18,13 @@ static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: gantry prm swap RUN VERSION|DIR [--at ITERATION | --shadow [--episodes N] [--margin M] [--rank R]]\n"
                  "       gantry prm rollback RUN\n"
-                 "New episodes are scored by that reward model of the run (a number, or its directory); running ones finish on theirs.\n"
+                 "New episodes are scored by that reward model of the run (a number, or its directory); running ones finish\n"
+                 "on theirs.\n"
                  "--at       from that iteration of the present stage on\n"
-                 "--shadow   on trial first: N finished episodes (32) are scored by both, nothing is paid by it; then it takes over if its AUC of\n"
-                 "           success against failure at the last frame is at most M (0.05) below the other's. Fewer than four successes or failures\n"
-                 "           among them: if the mean rank correlation of the two over an episode's frames is R (0.8) or more.\n"
+                 "--shadow   on trial first: N finished episodes (32) are scored by both, nothing is paid by it; then it\n"
+                 "           takes over if its AUC of success against failure at the last frame is at most M (0.05) below\n"
+                 "           the other's. Fewer than four successes or failures among them: if the mean rank correlation\n"
+                 "           of the two over an episode's frames is R (0.8) or more.\n"
                  "           `gantry status` and `gantry history` have the figures.\n"
                  "rollback   by the one before; during a trial: the trial is given up\n"
                  "A version that no server loads is given up by itself after ten seconds; the one before goes on.\n");
@@ -31,10 +33,9 @@ static int usage(FILE *out, int status)
 
 static int parse(int argc, char **argv, struct asked *asked)
 {
-    static const struct option options[] = {{"at", required_argument, NULL, 'a'}, {"shadow", no_argument, NULL, 's'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {"episodes", required_argument, NULL, 'e'}, {"margin", required_argument, NULL, 'm'},
-                                            {"rank", required_argument, NULL, 'r'}, {0}};
+    static const struct option options[] = {
+        {"at", required_argument, NULL, 'a'}, {"shadow", no_argument, NULL, 's'}, {"episodes", required_argument, NULL, 'e'},
+        {"margin", required_argument, NULL, 'm'}, {"rank", required_argument, NULL, 'r'}, {"help", no_argument, NULL, 'h'}, {0}};
     bool detail = false;
     int option;
 

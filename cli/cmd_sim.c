@@ -82,8 +82,8 @@ static int check(int argc, char **argv)
     if (argc != 0 || !folder || !*folder)
         return CLI_USAGE;
     if (strncmp(target.suite_name, "libero", 6))
-        return sim_fail(&error, error_set(&error, EINVAL, "check: there is nothing to compare %s with; --suite libero, or one of libero's",
-                                          target.suite_name));
+        return sim_fail(&error, error_set(&error, EINVAL, "check: there is nothing to compare %s with; --suite libero, or one "
+                                          "of libero's", target.suite_name));
     r = sim_check_libero(target.suite_name, &target.options, target.device, folder, print_line, NULL, &counts, &error);
     if (r < 0)
         return sim_fail(&error, r);

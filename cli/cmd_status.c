@@ -56,11 +56,12 @@ static void add_rest(const char *run_dir, struct error *error)
     for (size_t i = 0; i < n; i++)
         done += stages[i].state == PROGRESS_DONE;
     if (done >= (size_t)config->n_stages)
-        error_set(error, error->errnum, "%s: the run is finished, no coordinator is running there; `gantry report %s` writes its page",
-                  run_dir, run_dir);
+        error_set(error, error->errnum, "%s: the run is finished, no coordinator is running there; `gantry report %s` writes "
+                  "its page", run_dir, run_dir);
     else
-        error_set(error, error->errnum, "%s: no coordinator is running there; %zu of %d stages are done%s%s, and `gantry up %s` goes on",
-                  run_dir, done, config->n_stages, done < n ? ", the next is " : "", done < n ? stages[done].name : "", run_dir);
+        error_set(error, error->errnum, "%s: no coordinator is running there; %zu of %d stages are done%s%s, and `gantry up %s` "
+                  "goes on", run_dir, done, config->n_stages, done < n ? ", the next is " : "", done < n ? stages[done].name : "",
+                  run_dir);
 }
 
 int cmd_status(int argc, char **argv)

@@ -26,8 +26,7 @@
 #include "run/rundir.h"
 #include "wire/address.h"
 
-enum { POLL_MS = 1000, QUIET_MS = 15000, CALL_MS = 5000, DRAIN_MS = 180000, SOCKET_PATH = ADDRESS_MAX + 16,
-       WORKERS_MOST = 1024 /* cluster.env_workers' limit */ };
+enum { POLL_MS = 1000, QUIET_MS = 15000, CALL_MS = 5000, DRAIN_MS = 180000, SOCKET_PATH = ADDRESS_MAX + 16 };
 
 struct up {
     struct run_config config;
@@ -286,7 +285,8 @@ static int watch(struct up *up, struct error *error)
     int r;
 
     if ((r = bin_dir(bin, error)) < 0 || (r = rundir_path(up->run_dir, "log", log, error)) < 0 ||
-        (r = address_socket_dir(up->run_dir, sockets, error)) < 0 || (r = address_ipc(up->run_dir, "coordinator", up->join, error)) < 0)
+        (r = address_socket_dir(up->run_dir, sockets, error)) < 0 ||
+        (r = address_ipc(up->run_dir, "coordinator", up->join, error)) < 0)
         return r;
     snprintf(up->socket, sizeof up->socket, "%s/status.sock", sockets);
     (void)gethostname(up->host, sizeof up->host - 1);
@@ -414,8 +414,8 @@ static int apply_options(const char *workers, const char *listen, struct run_con
     long n = workers ? strtol(workers, &end, 10) : config->env_workers;
     int r;
 
-    if (workers && (end == workers || *end || n < 0 || n > WORKERS_MOST))
-        return error_set(error, EINVAL, "--env-workers: '%s' is not a number from 0 to %d", workers, WORKERS_MOST);
+    if (workers && (end == workers || *end || n < 0 || n > UP_MOST))
+        return error_set(error, EINVAL, "--env-workers: '%s' is not a number from 0 to %d", workers, UP_MOST);
     config->env_workers = (int)n;
     if (!listen)
         return 0;

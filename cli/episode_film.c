@@ -37,7 +37,8 @@ int episode_film_draw(const struct episode_film *f, int columns, struct image *r
     char title[240];
 
     snprintf(title, sizeof title, "%s - %s in %u steps (episode %" PRIu64 ", policy %" PRIu64 ", T %.2g)", t->instruction,
-             t->success ? "success" : t->timeout ? "out of time" : "failure", t->steps, t->episode, t->policy_version, (double)t->temperature);
+             t->success ? "success" : t->timeout ? "out of time" : "failure", t->steps, t->episode, t->policy_version,
+             (double)t->temperature);
     return film_draw(&(struct film) {.frames = f->frames, .n = (int)f->n_frames, .height = (int)t->height, .width = (int)t->width,
                                      .cameras = (int)t->images,
                                      .progress = t->n_progress == f->n_frames ? t->progress : NULL, .title = title,

@@ -29,7 +29,8 @@ static int check_policy(const struct eval *eval, const char *name, struct error 
         if (!strcmp(name, names[i]))
             return 0;
     if (end == name || *end)
-        return error_set(error, EINVAL, "--policies: there is no '%s'; there are sft, best, last, demonstrator and version numbers", name);
+        return error_set(error, EINVAL, "--policies: there is no '%s'; there are sft, best, last, demonstrator and version "
+                         "numbers", name);
     if (version_path(eval->run_dir, KIND_POLICY, number, dir) < 0 || access(dir, F_OK) < 0)
         return error_set(error, ENOENT, "--policies: version %s is not in %s/policies", name, eval->run_dir);
     return 0;
@@ -208,8 +209,8 @@ int eval_open(const char *run_dir, const struct eval_ask *ask, struct eval *ret,
     if (r < 0)
         return r;
     if (((int64_t)ask->last - ask->first + 1) * ret->config.n_tasks > STATES_MOST)
-        return error_set(error, EINVAL, "--seeds %d..%d: more than %d episodes of each policy over %d tasks", ask->first, ask->last,
-                         STATES_MOST, ret->config.n_tasks);
+        return error_set(error, EINVAL, "--seeds %d..%d: more than %d episodes of each policy over %d tasks", ask->first,
+                         ask->last, STATES_MOST, ret->config.n_tasks);
     ret->states = (ask->last - ask->first + 1) * ret->config.n_tasks;
     for (int i = 0; i < ask->n_policies && r == 0; i++) {
         ret->temperature[i] = ask->at >= 0 ? ask->at : 0;

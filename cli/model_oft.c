@@ -88,9 +88,8 @@ int model_oft(int argc, char **argv)
     if (r == -EEXIST)
         error_set(&error, EEXIST, "%s: it is an OpenVLA-OFT already", argv[0]);
     else if (r < 0)
-        error_set(&error, -r,
-                  "--kind %s --chunk %ld --width %ld --blocks %ld --state %ld --images %ld: no such policy (kinds: l1, tokens, laplace)", kind,
-                  wishes.chunk, wishes.width, wishes.blocks, wishes.state, wishes.images);
+        error_set(&error, -r, "--kind %s --chunk %ld --width %ld --blocks %ld --state %ld --images %ld: no such policy "
+                  "(kinds: l1, tokens, laplace)", kind, wishes.chunk, wishes.width, wishes.blocks, wishes.state, wishes.images);
     else
         r = model_save(model, argv[1], dtype, &error);
     if (r < 0)

@@ -175,8 +175,9 @@ static void write_axes(const struct plot *plot, const struct drawing *d, struct 
 
     for (v = ceil(f->y0 / step) * step; v <= f->y1 + step * 1e-6; v += step) {
         plot_tick_text(v, step, text, sizeof text);
-        strbuf_addf(out, "<line x1='%d' x2='%d' y1='%.1f' y2='%.1f' stroke='#ddd'/><text x='%d' y='%.1f' text-anchor='end'>%s</text>",
-                    LEFT, WIDTH - RIGHT, py(d, v), py(d, v), LEFT - 6, py(d, v) + 4, text);
+        strbuf_addf(out, "<line x1='%d' x2='%d' y1='%.1f' y2='%.1f' stroke='#ddd'/>"
+                    "<text x='%d' y='%.1f' text-anchor='end'>%s</text>", LEFT, WIDTH - RIGHT, py(d, v), py(d, v),
+                    LEFT - 6, py(d, v) + 4, text);
     }
     step = plot_x_step(plot, f->x1 - f->x0, 6);
     for (int i = 0; i < plot->n_x_names; i++) {

@@ -41,7 +41,8 @@ static int weight_bytes(const char *path, double *ret, struct error *error)
     }
     closedir(directory);
     if (bytes <= 0)
-        return error_set(error, ENOENT, "policy.init: %s: no *.safetensors there, or empty ones; `gantry model new` makes a fresh policy", path);
+        return error_set(error, ENOENT, "policy.init: %s: no *.safetensors there, or empty ones; `gantry model new` makes a "
+                         "fresh policy", path);
     *ret = bytes;
     return 0;
 }
@@ -82,14 +83,14 @@ static int check_suite(const struct run_config *c, const char *key, const char *
     const struct openvla_config *config = &model->config;
 
     if (config->image_height != c->image || config->image_width != c->image)
-        return error_set(error, EINVAL, "%s: %s: looks at pictures of %dx%d, suite.image is %d: say image: %d, or name a model made for this suite", key, dir,
-                         config->image_width, config->image_height, c->image, config->image_width);
+        return error_set(error, EINVAL, "%s: %s: looks at pictures of %dx%d, suite.image is %d: say image: %d, or name a "
+                         "model made for this suite", key, dir, config->image_width, config->image_height, c->image, config->image_width);
     if (config->image_chain[0] && strcmp(config->image_chain, c->chain) != 0)
         return error_set(error, EINVAL, "%s: %s: was trained on pictures of the chain %s, suite.chain is %s", key, dir,
                          config->image_chain, c->chain);
     if (!strcmp(key, "policy.init") && config->action_dims != SIM_ACTION_DIMS)
-        return error_set(error, EINVAL, "%s: %s: its actions have %d dimensions, the suite %s takes %d (dx dy dz droll dpitch dyaw gripper); name another policy",
-                         key, dir, config->action_dims, c->suite, SIM_ACTION_DIMS);
+        return error_set(error, EINVAL, "%s: %s: its actions have %d dimensions, the suite %s takes %d (dx dy dz droll dpitch "
+                         "dyaw gripper); name another policy", key, dir, config->action_dims, c->suite, SIM_ACTION_DIMS);
     if (!strcmp(key, "policy.init") && config->oft.kind != OFT_NONE && c->policy_eos_in_logp)
         return error_set(error, EINVAL,
                          "policy.eos_in_logp: %s answers whole chunks and says no end token; say eos_in_logp: false", dir);
@@ -332,8 +333,8 @@ int preflight_tasks(const struct run_config *c, struct error *error)
         for (k = 0; k < n && strcmp(infos[k].name, c->tasks[i]); k++)
             ;
         if (k == n)
-            r = error_set(error, EINVAL, "suite.tasks: suite %s has no task '%s'; `gantry sim list --suite %s` lists them", c->suite,
-                          c->tasks[i], c->suite);
+            r = error_set(error, EINVAL, "suite.tasks: suite %s has no task '%s'; `gantry sim list --suite %s` lists them",
+                          c->suite, c->tasks[i], c->suite);
     }
     sim_suite_close(suite);
     return r;
@@ -355,7 +356,8 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     int r;
 
     if (!config->n_stages)
-        return error_set(error, EINVAL, "stages: there are none, so there is nothing to do; `gantry demo --config` shows a list of them");
+        return error_set(error, EINVAL, "stages: there are none, so there is nothing to do; `gantry demo --config` shows a "
+                         "list of them");
     /* Later starts use the copy in the run directory. */
     snprintf(first, sizeof first, "%s/policies/v000000", run_dir);
     if (access(first, F_OK) < 0 && openvla_start_is_adapter(config->policy_init)) {
@@ -383,13 +385,14 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     if (have_memory > 0 && memory > have_memory)
         return error_set(error, ENOMEM,
                          "the run needs about %.0f MB of memory, %.0f MB of it for the models, and %.0f MB are free: lower "
-                         "cluster.env_workers (%d), cluster.slots (%d) or the episodes of demos and rollouts, train adapters (policy.train: lora), "
-                         "or spread it over more hosts",
+                         "cluster.env_workers (%d), cluster.slots (%d) or the episodes of demos and rollouts, train adapters "
+                         "(policy.train: lora), or spread it over more hosts",
                          memory / MB, (memory - memory_needed(config, &(struct model_needs) {0})) / MB, have_memory / MB,
                          config->env_workers, config->slots);
     if (disk > have_disk)
-        return error_set(error, ENOSPC, "the run needs about %.0f MB of disk at %s, %.0f MB are free: put run.dir elsewhere, or lower journal.keep "
-                         "(%d) or the episodes of demos and rollouts", disk / MB, run_dir, have_disk / MB, config->journal_keep);
+        return error_set(error, ENOSPC, "the run needs about %.0f MB of disk at %s, %.0f MB are free: put run.dir elsewhere, or "
+                         "lower journal.keep (%d) or the episodes of demos and rollouts", disk / MB, run_dir, have_disk / MB,
+                         config->journal_keep);
     if ((r = check_addresses(config, error)) < 0 || (r = check_token(config, error)) < 0)
         return r;
     return config->http[0] ? check_port(config->http, error) : 0;

@@ -134,10 +134,10 @@ static int check(const struct on_device *d, struct error *error)
     for (int i = 0; i < d->n; i++)
         if (&d->item[i] != first && (!second || d->item[i].bytes > second->bytes))
             second = &d->item[i];
-    return error_set(error, ENOMEM, "cluster: %s (%s): the run needs about %.0f MiB there, %.0f of %.0f MiB are free; %s take %.0f MiB, %s %.0f; try: %s", d->name,
-                     d->facts.name, (double)d->total / MEGA, (double)d->facts.memory_free / MEGA, (double)d->facts.memory / MEGA,
-                     first->what,
-                     (double)first->bytes / MEGA, second ? second->what : "others", (double)(second ? second->bytes : 0) / MEGA, first->knob);
+    return error_set(error, ENOMEM, "cluster: %s (%s): the run needs about %.0f MiB there, %.0f of %.0f MiB are free; %s "
+                     "take %.0f MiB, %s %.0f; try: %s", d->name, d->facts.name, (double)d->total / MEGA,
+                     (double)d->facts.memory_free / MEGA, (double)d->facts.memory / MEGA, first->what, (double)first->bytes / MEGA,
+                     second ? second->what : "others", (double)(second ? second->bytes : 0) / MEGA, first->knob);
 }
 
 struct needs {
@@ -159,7 +159,8 @@ static int train_batch(const struct run_config *c)
     int batch = 1;
 
     for (int i = 0; i < c->n_stages; i++)
-        batch = MAX(batch, c->stages[i].kind == STAGE_SFT ? c->stages[i].sft.batch : c->stages[i].kind == STAGE_RL ? c->stages[i].rl.minibatch : 1);
+        batch = MAX(batch, c->stages[i].kind == STAGE_SFT ? c->stages[i].sft.batch :
+                           c->stages[i].kind == STAGE_RL  ? c->stages[i].rl.minibatch : 1);
     return batch;
 }
 
@@ -205,7 +206,10 @@ int preflight_devices(const struct run_config *c, struct openvla *policy, int64_
 {
     _cleanup_free_ struct on_device *all = calloc(3 * RUN_MAX_SERVERS, sizeof *all);
     const struct { const char *where; const struct server_config *servers; int n; } lists[] = {
-        {"actors", c->actors, c->n_actors}, {"prm_servers", c->prm_servers, c->n_prm_servers}, {"learners", c->learners, c->n_learners}};
+        {"actors", c->actors, c->n_actors},
+        {"prm_servers", c->prm_servers, c->n_prm_servers},
+        {"learners", c->learners, c->n_learners},
+    };
     struct on_device *d;
     struct needs needs;
     int n = 0, r = 0;
@@ -234,8 +238,10 @@ int preflight_devices(const struct run_config *c, struct openvla *policy, int64_
             if (k == 0)
                 add_actor(d, i, threads, &needs.act);
             else if (k == 1)
-                add(d, "prm_server", i, "weights and activations", 2 * (needs.reward ? needs.reward : needs.score.weights) +
-                    threads * (needs.score.activations + needs.score.workspace), "prm.init: a smaller reward model, or one device less shared");
+                add(d, "prm_server", i, "weights and activations",
+                    2 * (needs.reward ? needs.reward : needs.score.weights) +
+                        threads * (needs.score.activations + needs.score.workspace),
+                    "prm.init: a smaller reward model, or one device less shared");
             else
                 add_learner(d, i, needs.whole, &needs.train, needs.reference);
         }

@@ -22,7 +22,8 @@ static const char style[] =
     "table{border-collapse:collapse;margin:.6em 0}td,th{padding:.25em .8em;border-bottom:1px solid #eee;text-align:right}"
     "td:first-child,th:first-child{text-align:left}td .note{white-space:nowrap}table{display:block;overflow-x:auto}"
     ".plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(440px,100%),1fr));gap:12px}"
-    "svg.plot{background:#fcfcfc;border:1px solid #eee;width:100%;height:auto}svg text{font:11px system-ui,sans-serif;fill:#444}svg text.title{font-size:13px;font-weight:600}"
+    "svg.plot{background:#fcfcfc;border:1px solid #eee;width:100%;height:auto}"
+    "svg text{font:11px system-ui,sans-serif;fill:#444}svg text.title{font-size:13px;font-weight:600}"
     ".note{color:#666}pre{background:#f7f7f7;padding:1em;overflow:auto;font-size:13px}img{max-width:100%}";
 
 /* ---- curves ------------------------------------------------------------------------------------------- */
@@ -134,7 +135,8 @@ static void write_plateau(json_t *plateau, struct strbuf *out)
         return;
     strbuf_addf(out, "<p class='note'>Imitation %s: from step %.0f to step %.0f success on val states changed by %+.1f points "
                 "(95 %% interval %+.1f to %+.1f).</p>",
-                json_is_true(json_object_get(plateau, "at_plateau")) ? "was at its plateau" : "was still rising", number_at(plateau, "earlier_steps"), number_at(plateau, "steps"), 100 * number_at(plateau, "gain"),
+                json_is_true(json_object_get(plateau, "at_plateau")) ? "was at its plateau" : "was still rising",
+                number_at(plateau, "earlier_steps"), number_at(plateau, "steps"), 100 * number_at(plateau, "gain"),
                 100 * json_number_value(json_array_get(interval, 0)), 100 * json_number_value(json_array_get(interval, 1)));
 }
 
@@ -173,7 +175,8 @@ static void write_stages(const struct report_data *d, struct strbuf *out)
         const struct ledger_stage *s = &d->stages[i];
 
         strbuf_addf(out, "<tr><td>%s</td><td>%s</td><td>%s</td><td>%.1f</td><td>v%llu &rarr; v%llu</td></tr>", s->name, s->kind,
-                    progress_state_name(s->state), s->wall_s, (unsigned long long)s->policy_in, (unsigned long long)s->policy_out);
+                    progress_state_name(s->state), s->wall_s, (unsigned long long)s->policy_in,
+                    (unsigned long long)s->policy_out);
     }
     strbuf_adds(out, "</table>");
 }

@@ -128,8 +128,8 @@ int run_branch(const struct run_config *from, const struct run_config *to, struc
         return r;
     if (later)
         return error_set(error, EEXIST,
-                         "%s: it was evaluated %zu times since it ended, and a run can branch off only before; evaluate a copy of "
-                         "the directory instead",
+                         "%s: it was evaluated %zu times since it ended, and a run can branch off only before; evaluate a copy "
+                         "of the directory instead",
                          from->dir, later);
     snprintf(half, sizeof half, "%.300s.half", to->dir);
     if ((r = remove_tree(half)) < 0 || (r = mkdir_p(half, 0700)) < 0)

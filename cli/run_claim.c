@@ -98,7 +98,8 @@ int run_claim(struct run_config *config, struct life *life, char ret_run_dir[RUN
     if ((r = life_claim(ret_run_dir, life, error)) < 0)
         return r;
     if ((r = take_lock(ret_run_dir, "up.lock", life->job ? LIFE_WAIT_MS : 0, ret_lock_fd, error)) < 0 ||
-        (r = check_coordinator(ret_run_dir, life->job ? LIFE_WAIT_MS : ENDING_MS, error)) < 0 || (r = check_resumes(config, ret_run_dir, error)) < 0)
+        (r = check_coordinator(ret_run_dir, life->job ? LIFE_WAIT_MS : ENDING_MS, error)) < 0 ||
+        (r = check_resumes(config, ret_run_dir, error)) < 0)
         return r;
     *ret_resumes = r == 1;
     if ((r = check_ledger(ret_run_dir, error)) < 0 || (r = rundir_prepare(ret_run_dir, error)) < 0 ||

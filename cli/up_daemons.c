@@ -56,10 +56,10 @@ static int command_scale(const char *argument, struct strbuf *out, struct error 
 {
     struct up_daemons *d = arg;
     Gantry__Role role;
-    char word[32];
+    char word[32], more;
     int n, r;
 
-    if (sscanf(argument, "%31s %d", word, &n) != 2)
+    if (sscanf(argument, "%31s %d%c", word, &n, &more) != 2)
         return error_set(error, EINVAL, "usage: scale env_worker|actor|prm_server N");
     if (wire_role_parse(word, &role) < 0 ||
         (role != GANTRY__ROLE__ROLE_ENV_WORKER && role != GANTRY__ROLE__ROLE_ACTOR && role != GANTRY__ROLE__ROLE_PRM_SERVER))

@@ -6,7 +6,7 @@
 #include "cli/supervisor.h"
 #include "daemon/admin.h"
 
-enum { UP_MOST = 512 };         /* of one role */
+enum { UP_MOST = 1024 };        /* of one role: cluster.env_workers' limit */
 
 struct up_daemons {             /* borrowed */
     const struct run_config *config;
