@@ -9,6 +9,7 @@ enum {
     REOPEN_MS = 1000,                               /* our key was refused: it may be let in later */
     BROKEN_MOST = 3,                                /* handshakes that end without a reason, in a row */
     SOON_MS = 1500,                                 /* who has another key ends them at once; who is overloaded or far, later */
+    GIVEN_UP_MS = 3000,                             /* libzmq would have tried again by then */
 };
 
 /* ---- time and connection ------------------------------------------------------------------------------ */
@@ -81,6 +82,12 @@ void client_on_timer(uv_timer_t *timer)
     reschedule(client, now_ms);
 }
 
+static void reopen_at(struct wire_client *client, uint64_t at_ms)
+{
+    client->reopen_ms = at_ms;
+    client_wake_at(client, at_ms);
+}
+
 /* A handshake was broken off because its time was up. A message of it that was lost in a cut is sent again by TCP after 3 s, then
  * 6 s: connecting anew is sooner. A server that has a thousand handshakes to do needs more time, and gets it. */
 static void handshake_late(struct wire_client *client, uint64_t now_ms)
@@ -88,20 +95,39 @@ static void handshake_late(struct wire_client *client, uint64_t now_ms)
     client->broken = 0;
     if (client->handshake_ms < WIRE_HANDSHAKE_MOST_MS) {
         client->handshake_ms = MIN(2 * client->handshake_ms, (uint32_t)WIRE_HANDSHAKE_MOST_MS);
-        client->reopen_ms = now_ms;
-        client_wake_at(client, now_ms);
+        reopen_at(client, now_ms);
     }
+}
+
+/* The connection that calls were sent on is gone. */
+static void lose_connection(struct wire_client *client)
+{
+    struct call *call, *next;
+
+    if (!client->connected)
+        return;
+    client->connected = false;
+    client_finish_all(client, -ECONNRESET, is_lost, 0);
+    if (client->closing)
+        return;
+    HASH_ITER(hh, client->calls, call, next)
+        client_set_waiting(client, call, true);
+    if (client->socket_handshake_ms != client->handshake_ms)        /* that was for the one that took long */
+        reopen_at(client, clock_mono_ms());
+    client_set_up(client, false);
 }
 
 /* What ZeroMQ says about the connection: when calls are sent. Whether the server lives is judged by our own pings. */
 void client_on_connection(enum monitor_event event, void *arg)
 {
     struct wire_client *client = arg;
-    struct call *call, *next;
+    uint64_t now_ms = clock_mono_ms();
 
     switch (event) {
     case MONITOR_REACHED:
-        client->reached_ms = clock_mono_ms();
+        client->reached_ms = now_ms;
+        if (client->reopen_ms > now_ms)         /* libzmq has not given up */
+            client->reopen_ms = UINT64_MAX;
         break;
     case MONITOR_CONNECTED:
         client->connected = true;
@@ -112,28 +138,17 @@ void client_on_connection(enum monitor_event event, void *arg)
         client_want_out(client);
         break;
     case MONITOR_DISCONNECTED:
-        if (!client->connected)
-            break;
-        client->connected = false;
-        client_finish_all(client, -ECONNRESET, is_lost, 0);
-        if (client->closing)
-            return;
-        HASH_ITER(hh, client->calls, call, next)
-            client_set_waiting(client, call, true);
-        if (client->socket_handshake_ms != client->handshake_ms) {      /* that was for the one that took long */
-            client->reopen_ms = clock_mono_ms();
-            client_wake_at(client, client->reopen_ms);
-        }
-        client_set_up(client, false);
+        if (!client->connected)         /* a handshake that went wrong: there are ways after which libzmq never tries again */
+            reopen_at(client, MIN(client->reopen_ms, now_ms + GIVEN_UP_MS));
+        lose_connection(client);
         break;
     case MONITOR_DENIED:
-        client->reopen_ms = clock_mono_ms() + REOPEN_MS;
-        client_wake_at(client, client->reopen_ms);
+        reopen_at(client, now_ms + REOPEN_MS);
         client_finish_all(client, -EACCES, NULL, 0);
         break;
     case MONITOR_BROKEN:                /* once may be a server that died just then */
-        if (clock_mono_ms() - client->reached_ms >= SOON_MS)
-            handshake_late(client, clock_mono_ms());
+        if (now_ms - client->reached_ms >= SOON_MS)
+            handshake_late(client, now_ms);
         else if (++client->broken % BROKEN_MOST == 0)
             client_finish_all(client, -EKEYREJECTED, NULL, 0);
         break;
@@ -221,7 +236,7 @@ int wire_client_move(struct wire_client *client, const char *address, const char
     }
     monitor_free(old_monitor);
     zsock_free(old);
-    client_on_connection(MONITOR_DISCONNECTED, client);
+    lose_connection(client);
     return 0;
 }
 

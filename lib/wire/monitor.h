@@ -6,7 +6,7 @@
 enum monitor_event {
     MONITOR_REACHED,            /* the connection stands, the handshake begins */
     MONITOR_CONNECTED,          /* connection and handshake are done */
-    MONITOR_DISCONNECTED,
+    MONITOR_DISCONNECTED,       /* also in the handshake, after DENIED or BROKEN, or alone: who speaks otherwise is given up */
     MONITOR_DENIED,             /* the server's ZAP handler refused our key; libzmq does not try again by itself */
     MONITOR_BROKEN,             /* the handshake ended without a reason: most likely the server has another key than we think */
 };

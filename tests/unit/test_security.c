@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -190,6 +191,48 @@ static void impostor(void **state)
     call(&fort, WIRE_KIND(ACT), 60000);
     assert_int_equal(fort.result, -EKEYREJECTED);
     assert_int_equal(fort.requests, 0);
+    fort_close(&fort);
+}
+
+/* What answers a handshake with other words, as a page for people would. */
+static void speak_otherwise(struct fort *fort, uint16_t port)
+{
+    static const char words[] = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1, talk;
+
+    assert_int_equal(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on), 0);
+    while (bind(listener, (struct sockaddr *)&at, sizeof at) < 0)
+        lab_settle(&fort->lab, 20);
+    assert_int_equal(listen(listener, 8), 0);
+    while ((talk = accept(listener, NULL, NULL)) < 0)
+        lab_settle(&fort->lab, 20);
+    close(listener);
+    assert_int_equal(send(talk, words, sizeof words - 1, MSG_NOSIGNAL), sizeof words - 1);
+    lab_settle(&fort->lab, 200);
+    close(talk);
+}
+
+/* Who was spoken to in another language once does not stay away for ever. */
+static void something_else_was_there(void **state)
+{
+    struct wire_server_options server = {.on_request = on_request};
+    struct fort fort;
+    struct error error = {0};
+    char address[ADDRESS_MAX];
+
+    (void)state;
+    fort_open(&fort, true);
+    call(&fort, WIRE_KIND(ACT), 60000);
+    assert_int_equal(fort.result, 0);
+    snprintf(address, sizeof address, "%s", wire_server_address(fort.server));
+    fort.server = wire_server_free(fort.server);
+    speak_otherwise(&fort, (uint16_t)strtoul(strrchr(address, ':') + 1, NULL, 10));
+    server.address = address;
+    server.arg = &fort;
+    assert_int_equal(wire_server_new(fort.inside, &server, &fort.server, &error), 0);
+    call(&fort, WIRE_KIND(ACT), 20000);
+    assert_int_equal(fort.result, 0);
     fort_close(&fort);
 }
 
@@ -407,8 +450,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(let_in), cmocka_unit_test(stranger), cmocka_unit_test(revoked), cmocka_unit_test(wrong_role),
-        cmocka_unit_test(let_in_later), cmocka_unit_test(impostor), cmocka_unit_test(handshakes_that_take_long),
-        cmocka_unit_test(told_the_list),
+        cmocka_unit_test(let_in_later), cmocka_unit_test(impostor), cmocka_unit_test(something_else_was_there),
+        cmocka_unit_test(handshakes_that_take_long), cmocka_unit_test(told_the_list),
         cmocka_unit_test(key_files), cmocka_unit_test(socket_dirs), cmocka_unit_test(socket_dirs_of_the_dead),
     };
 
