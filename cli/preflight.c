@@ -83,8 +83,9 @@ static int check_suite(const struct run_config *c, const char *key, const char *
     const struct openvla_config *config = &model->config;
 
     if (config->image_height != c->image || config->image_width != c->image)
-        return error_set(error, EINVAL, "%s: %s: looks at pictures of %dx%d, suite.image is %d: say image: %d, or name a "
-                         "model made for this suite", key, dir, config->image_width, config->image_height, c->image, config->image_width);
+        return error_set(error, EINVAL, "%s: %s: looks at pictures of %dx%d, suite.image is %d: say image: %d, or "
+                         "name a model made for this suite", key, dir, config->image_width, config->image_height, c->image,
+                         config->image_width);
     if (config->image_chain[0] && strcmp(config->image_chain, c->chain) != 0)
         return error_set(error, EINVAL, "%s: %s: was trained on pictures of the chain %s, suite.chain is %s", key, dir,
                          config->image_chain, c->chain);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/atomic_file.h"
 #include "base/sha256.h"
@@ -305,8 +306,10 @@ static int fetch_texture(const char *cache, const uint8_t digest[SHA256_SIZE], s
     if (r < 0)
         return r;
     sha256_of(bytes, n, found);
-    if (n != size || memcmp(found, digest, SHA256_SIZE) != 0)
+    if (n != size || memcmp(found, digest, SHA256_SIZE) != 0) {
+        (void)unlink(path);     /* store() keeps a file of the right size: this one would be met at every start */
         return -EBADMSG;
+    }
     offset = pool_add(digest, bytes, n);
     return offset < 0 ? (int)offset : 0;
 }
