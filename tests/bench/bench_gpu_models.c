@@ -21,9 +21,9 @@ static void *from, *to, *event[2];
 
 static int put_product(void)
 {
-    return device_gemm(s, &(struct device_gemm) {.m = SIDE, .n = SIDE, .k = SIDE, .a = from, .b = from, .c = to, .a_row = SIDE,
-                                                 .b_row = SIDE, .c_row = SIDE,
-                                                 .a_type = DEVICE_BF16, .b_type = DEVICE_BF16, .c_type = DEVICE_BF16, .b_transposed = true, .alpha = 1});
+    return device_gemm(s, &(struct device_gemm){.m = SIDE, .n = SIDE, .k = SIDE, .a = from, .b = from, .c = to, .a_row = SIDE,
+                                                .b_row = SIDE, .c_row = SIDE, .a_type = DEVICE_BF16, .b_type = DEVICE_BF16,
+                                                .c_type = DEVICE_BF16, .b_transposed = true, .alpha = 1});
 }
 
 static int put_copy(void) { return s->k->copy(s->stream, to, from, (size_t)2 * SIDE * SIDE); }

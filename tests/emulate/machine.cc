@@ -206,7 +206,8 @@ static int use(int ordinal, struct device_facts *facts, char *why, size_t why_si
         *facts = {};
         snprintf(facts->name, sizeof(facts->name), "emulated");
         facts->major = 9;
-        facts->memory = facts->memory_free = getenv("GANTRY_EMULATED_MEMORY") ? (size_t)atoll(getenv("GANTRY_EMULATED_MEMORY")) : (size_t)1 << 32;
+        facts->memory = facts->memory_free =
+            getenv("GANTRY_EMULATED_MEMORY") ? (size_t)atoll(getenv("GANTRY_EMULATED_MEMORY")) : (size_t)1 << 32;
     }
     return 0;
 }

@@ -1,5 +1,5 @@
-/* memory.h - what the emulated device's memory is made of: malloc, full of NaN at first; or address space (emulate_sparsely); or apart
- * from the host's (emulate_apart). Any thread. */
+/* memory.h - what the emulated device's memory is made of: malloc, full of NaN at first; or address space (emulate_sparsely); or
+ * apart from the host's (emulate_apart). Any thread. */
 #pragma once
 
 #include <stddef.h>

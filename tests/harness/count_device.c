@@ -222,8 +222,8 @@ static int activation(_unused_ void *stream, enum device_type type, _unused_ enu
 }
 
 static int activation_backward(_unused_ void *stream, enum device_type type, _unused_ enum device_activation kind,
-                               _unused_ void *dx,
-                               _unused_ const void *dy, _unused_ const void *x, int64_t n, _unused_ float low, _unused_ float high)
+                               _unused_ void *dx, _unused_ const void *dy, _unused_ const void *x, int64_t n, _unused_ float low,
+                               _unused_ float high)
 {
     return launch(COUNT_activation_backward, 1, moved(type, 4 * (double)n), 0);
 }
@@ -249,8 +249,8 @@ static int column_sum(_unused_ void *stream, enum device_type type, _unused_ flo
 /* ---- norms --------------------------------------------------------------------------------------------------------------- */
 
 static int layernorm(_unused_ void *stream, enum device_type type, _unused_ void *y, _unused_ float *mean, _unused_ float *rstd,
-                     _unused_ const void *x, _unused_ const float *weight, _unused_ const float *bias, _unused_ float eps, int64_t rows,
-                     int64_t cols)
+                     _unused_ const void *x, _unused_ const float *weight, _unused_ const float *bias, _unused_ float eps,
+                     int64_t rows, int64_t cols)
 {
     return launch(COUNT_layernorm, 1, moved(type, 2 * (double)(rows * cols)), 0);
 }

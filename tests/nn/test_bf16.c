@@ -82,8 +82,8 @@ static void act(const struct fixture *f, const struct openvla *model, int first,
 
     for (int i = 0; i < n; i++)
         items[i] = (struct act_item) {.images = {f->frames + (first + i) * FRAME}, .n_images = 1,
-                                      .prompt = f->prompt[(first + i) % 3],
-                                      .n_prompt = f->n_prompt[(first + i) % 3], .temperature = 1, .seed = 5, .episode = (uint64_t)(first + i)};
+                                      .prompt = f->prompt[(first + i) % 3], .n_prompt = f->n_prompt[(first + i) % 3],
+                                      .temperature = 1, .seed = 5, .episode = (uint64_t)(first + i)};
     assert_int_equal(openvla_session_new(&model->config, BATCH, &session), 0);
     assert_int_equal(openvla_act(model, session, items, n, ret), 0);
     openvla_session_free(session);

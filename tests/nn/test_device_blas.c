@@ -1,6 +1,7 @@
-/* What cuBLASLt is told of a product, carried out by a plain loop that takes it at its word, equals the own kernel's product: layouts, transpositions, strides,
- * sums, bias. And which plans are the same plan, and what strict numerics pins. On a real device (GANTRY_TEST_DEVICE) the library itself beside the own
- * kernel, and, strict, a row alone beside the same row in a batch, to the bit. */
+/* What cuBLASLt is told of a product, carried out by a plain loop that takes it at its word, equals the own kernel's product:
+ * layouts, transpositions, strides, sums, bias. And which plans are the same plan, and what strict numerics pins. On a real
+ * device (GANTRY_TEST_DEVICE) the library itself beside the own kernel, and, strict, a row alone beside the same row in a batch,
+ * to the bit. */
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
@@ -76,7 +77,8 @@ static void library(const struct blas_call *call, const float *la, const float *
 }
 
 /* A batch: the same of matrices that lie `apart`. */
-static void library_batch(const struct blas_call *call, const float *la, const float *lb, float beta, float *lc, const float *lbias)
+static void library_batch(const struct blas_call *call, const float *la, const float *lb, float beta, float *lc,
+                          const float *lbias)
 {
     for (int64_t i = 0; i < call->batch; i++)
         library(call, la + i * call->a.apart, lb + i * call->b.apart, beta, lc + i * call->c.apart, lbias);
@@ -87,8 +89,8 @@ static const int64_t shapes[][3] = {{1, 1, 1}, {3, 5, 7}, {16, 8, 24}, {33, 64, 
 /* Operands as an op would hand them over: rows may be longer than what is multiplied. */
 static struct device_gemm gemm_of(size_t shape, int form, int64_t extra)
 {
-    struct device_gemm g = {.m = shapes[shape][0], .n = shapes[shape][1], .k = shapes[shape][2], .a_transposed = form & 1, .b_transposed = form & 2,
-                            .add = form & 4, .alpha = 1};
+    struct device_gemm g = {.m = shapes[shape][0], .n = shapes[shape][1], .k = shapes[shape][2], .a_transposed = form & 1,
+                            .b_transposed = form & 2, .add = form & 4, .alpha = 1};
 
     g.a_row = (g.a_transposed ? g.m : g.k) + extra;
     g.b_row = (g.b_transposed ? g.k : g.n) + extra;
@@ -127,7 +129,8 @@ static void test_the_library_is_told_the_same_product(void **state)
             assert_int_equal(s->k->download(s->stream, got, there[2], sizeof got), 0);
             for (int i = 0; i < NUMBERS; i++)
                 if (fabsf(got[i] - want[i]) > 2e-5f)
-                    fail_msg("shape %zu form %d: number %d is %g, the library's %g", shape, form, i, (double)got[i], (double)want[i]);
+                    fail_msg("shape %zu form %d: number %d is %g, the library's %g", shape, form, i, (double)got[i],
+                             (double)want[i]);
         }
 }
 
@@ -201,8 +204,9 @@ static void test_which_plans_are_the_same(void **state)
     other = g; \
     other.field = value; \
     assert_false(same(&g, false, &other, false));
-    DIFFERS(m, 17) DIFFERS(n, 9) DIFFERS(k, 25) DIFFERS(a_row, 99) DIFFERS(b_row, 99) DIFFERS(c_row, 99) DIFFERS(add, true) DIFFERS(a_transposed, true)
-    DIFFERS(batch, 2) DIFFERS(b_transposed, false) DIFFERS(c_type, DEVICE_BF16) DIFFERS(a_type, DEVICE_BF16) DIFFERS(bias, (const float *)memory)
+    DIFFERS(m, 17) DIFFERS(n, 9) DIFFERS(k, 25) DIFFERS(a_row, 99) DIFFERS(b_row, 99) DIFFERS(c_row, 99) DIFFERS(batch, 2)
+    DIFFERS(add, true) DIFFERS(a_transposed, true) DIFFERS(b_transposed, false) DIFFERS(a_type, DEVICE_BF16)
+    DIFFERS(c_type, DEVICE_BF16) DIFFERS(bias, (const float *)memory)
 }
 
 /* What the algorithm of a strict product depends on: the weight, and neither how many rows there are nor where they lie. */
@@ -210,8 +214,9 @@ static void test_strict_pins_by_weight(void **state)
 {
     _Alignas(64) static char memory[256];
     static const int64_t rows[] = {1, 7, 64, 290, 4640};
-    struct device_gemm g = {.n = 4096, .k = 11008, .a = memory, .b = memory, .c = memory, .a_row = 11008, .b_row = 11008, .c_row = 4096, .a_type = DEVICE_BF16,
-                            .b_type = DEVICE_BF16, .c_type = DEVICE_BF16, .b_transposed = true, .alpha = 1};
+    struct device_gemm g = {.n = 4096, .k = 11008, .a = memory, .b = memory, .c = memory, .a_row = 11008, .b_row = 11008,
+                            .c_row = 4096, .a_type = DEVICE_BF16, .b_type = DEVICE_BF16, .c_type = DEVICE_BF16,
+                            .b_transposed = true, .alpha = 1};
     struct blas_call first = {0};
 
     (void)state;
@@ -228,16 +233,18 @@ static void test_strict_pins_by_weight(void **state)
         assert_memory_equal(&call, &first, sizeof call);
         assert_int_equal(call.c.cols, BLAS_STRICT_ROWS);
     }
-    g = (struct device_gemm) {.m = 32, .n = 4096, .k = 580, .a_row = 32, .b_row = 4096, .c_row = 4096, .a_transposed = true};  /* dA of an adapter: dh^T x */
+    /* dA of an adapter: dh^T x */
+    g = (struct device_gemm) {.m = 32, .n = 4096, .k = 580, .a_row = 32, .b_row = 4096, .c_row = 4096, .a_transposed = true};
     assert_int_equal(blas_typical(&g).m, 32);           /* its columns lie 32 apart: of 512 rows there is no such matrix */
 }
 
 /* The models' own shapes: every matrix has room between its columns, and every row begins where the library's kernels like it. */
 static void test_shapes_of_openvla_7b(void **state)
 {
-    static const int64_t weights[][2] = {{4096, 4096}, {11008, 4096}, {4096, 11008}, {32, 4096}, {4096, 32}, {11008, 32}, {32, 11008}, {96, 4096}, {256, 4096},
-                                         {3072, 1024}, {1024, 4096}, {4096, 1024}, {3456, 1152}, {4304, 1152}, {1152, 4304}, {1024, 588}, {1152, 588},
-                                         {8704, 2176}, {4096, 8704}};
+    static const int64_t weights[][2] = {{4096, 4096}, {11008, 4096}, {4096, 11008}, {32, 4096},   {4096, 32},
+                                         {11008, 32},  {32, 11008},   {96, 4096},    {256, 4096},  {3072, 1024},
+                                         {1024, 4096}, {4096, 1024},  {3456, 1152},  {4304, 1152}, {1152, 4304},
+                                         {1024, 588},  {1152, 588},   {8704, 2176},  {4096, 8704}};
     static const int64_t rows[] = {1, 8, 64, 261, 580, 4640};
 
     (void)state;
@@ -245,9 +252,10 @@ static void test_shapes_of_openvla_7b(void **state)
         for (size_t r = 0; r < ARRAY_SIZE(rows); r++) {
             int64_t out = weights[w][0], in = weights[w][1], m = rows[r];
             const struct device_gemm forms[] = {
-                {.m = m, .n = out, .k = in, .a_row = in, .b_row = in, .c_row = out, .b_transposed = true},         /* y = x W^T */
-                {.m = m, .n = in, .k = out, .a_row = out, .b_row = in, .c_row = in},                               /* dx = dy W */
-                {.m = out, .n = in, .k = m, .a_row = out, .b_row = in, .c_row = in, .a_transposed = true, .add = true},    /* dW += dy^T x */
+                {.m = m, .n = out, .k = in, .a_row = in, .b_row = in, .c_row = out, .b_transposed = true}, /* y = x W^T */
+                {.m = m, .n = in, .k = out, .a_row = out, .b_row = in, .c_row = in},                       /* dx = dy W */
+                /* dW += dy^T x */
+                {.m = out, .n = in, .k = m, .a_row = out, .b_row = in, .c_row = in, .a_transposed = true, .add = true},
             };
 
             for (size_t f = 0; f < ARRAY_SIZE(forms); f++) {
@@ -268,7 +276,8 @@ static void skip_without_the_library(void)
 {
     if (device->blas)
         return;
-    print_message("SKIP cuBLASLt: %s\n", getenv("GANTRY_TEST_DEVICE") ? "libcublasLt cannot be opened" : "this device is emulated");
+    print_message("SKIP cuBLASLt: %s\n",
+                  getenv("GANTRY_TEST_DEVICE") ? "libcublasLt cannot be opened" : "this device is emulated");
     skip();
 }
 
@@ -300,8 +309,9 @@ static void test_the_librarys_batches(void **state)
         halves[i] = float_to_bf16(a[i % NUMBERS]);
     device->strict = false;
     for (int rows = 1; rows <= MOST_ROWS; rows += MOST_ROWS - 1) {
-        struct device_gemm g = {.m = rows, .n = N, .k = K, .batch = BATCH, .b_apart = N * K, .c_apart = (int64_t)rows * N, .a_row = K, .b_row = K, .c_row = N,
-                                .a_type = DEVICE_BF16, .b_type = DEVICE_BF16, .c_type = DEVICE_BF16, .b_transposed = true, .alpha = 1};
+        struct device_gemm g = {.m = rows, .n = N, .k = K, .batch = BATCH, .b_apart = N * K, .c_apart = (int64_t)rows * N,
+                                .a_row = K, .b_row = K, .c_row = N, .a_type = DEVICE_BF16, .b_type = DEVICE_BF16,
+                                .c_type = DEVICE_BF16, .b_transposed = true, .alpha = 1};
 
         assert_int_equal(device_stream_begin(s), 0);
         assert_int_equal(s->k->upload(s->stream, there[0], halves, sizeof halves), 0);
@@ -328,8 +338,8 @@ static void test_the_library_beside_the_own_kernel(void **state)
         halves[i] = float_to_bf16(a[i % NUMBERS]);
     for (int strict = 0; strict < 2; strict++)
         for (int add = 0; add < 2; add++) {
-            struct device_gemm g = {.m = M, .n = N, .k = K, .a_row = K, .b_row = K, .c_row = N, .a_type = DEVICE_BF16, .b_type = DEVICE_BF16,
-                                    .c_type = DEVICE_BF16, .b_transposed = true, .alpha = 1, .add = add};
+            struct device_gemm g = {.m = M, .n = N, .k = K, .a_row = K, .b_row = K, .c_row = N, .a_type = DEVICE_BF16,
+                                    .b_type = DEVICE_BF16, .c_type = DEVICE_BF16, .b_transposed = true, .alpha = 1, .add = add};
 
             device->strict = strict;
             assert_int_equal(device_stream_begin(s), 0);
@@ -341,7 +351,7 @@ static void test_the_library_beside_the_own_kernel(void **state)
                 assert_int_equal(s->k->download(s->stream, out[own], there[1], sizeof out[own]), 0);
             }
             assert_true(relative(out[0], out[1], M * N) < 0.01);
-            for (int row = 0; row < M && strict; row += 21) {           /* one row alone has the bits that it has among sixty-four */
+            for (int row = 0; row < M && strict; row += 21) { /* one row alone has the bits that it has among sixty-four */
                 g.m = 1;
                 g.a = (char *)there[0] + sizeof(uint16_t) * (size_t)row * K;
                 assert_int_equal(s->k->zero(s->stream, there[1], sizeof a), 0);

@@ -273,7 +273,8 @@ static void test_plans_agree_with_the_own_kernel(void **state)
 {
     enum { N = 2, KEYS = 24, MOST = N * KEYS * 4 * 128 };
     static const struct { int heads, group; int64_t dim; bool causal, mixed; } shapes[] = {
-        {2, 1, 64, true, false}, {2, 1, 72, false, false}, {4, 2, 16, true, false}, {2, 1, 128, true, true}, {4, 1, 80, false, true}};
+        {2, 1, 64, true, false}, {2, 1, 72, false, false}, {4, 2, 16, true, false}, {2, 1, 128, true, true},
+        {4, 1, 80, false, true}};
     struct device *on = test_device_open();
     static uint16_t host[MOST], out[2][4][MOST];        /* out, dq, dk, dv */
     int32_t starts[2][N + 1] = {{0, KEYS, 2 * KEYS}, {0, KEYS, 2 * KEYS - 8}};

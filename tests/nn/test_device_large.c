@@ -1,6 +1,7 @@
-/* Sizes beyond 2^31: what 7B parameters, long caches and large batches make of index arithmetic in the kernels and of their grids. On the emulated device memory
- * is address space and only the corner blocks of a launch run (emulate_sparsely): the first and the last number are looked at, and nothing before or behind an
- * array may be touched. On a real one (GANTRY_TEST_DEVICE) all of them run, where 60 GB are free. */
+/* Sizes beyond 2^31: what 7B parameters, long caches and large batches make of index arithmetic in the kernels and of their
+ * grids. On the emulated device memory is address space and only the corner blocks of a launch run (emulate_sparsely): the first
+ * and the last number are looked at, and nothing before or behind an array may be touched. On a real one (GANTRY_TEST_DEVICE) all
+ * of them run, where 60 GB are free. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,8 +15,8 @@
 #include "nn/safetensors.h"
 #include "tests/emulate/test_device.h"
 
-/* Rows of 4096 of which there are more than 2^31 numbers, and a multiple of what grids of rows have; GRID: threads of a full grid of threads (simt.h's GRID_MOST
- * blocks of 256). So the last number is the last block's. */
+/* Rows of 4096 of which there are more than 2^31 numbers, and a multiple of what grids of rows have; GRID: threads of a full grid
+ * of threads (simt.h's GRID_MOST blocks of 256). So the last number is the last block's. */
 #define ROWS INT64_C(589824)
 #define GRID (INT64_C(132) * 16 * 256)
 enum { COLS = 4096, ARRAYS = 12 };
@@ -128,8 +129,8 @@ static void test_elementwise(void **state)
 
 static void test_the_parameters_of_7b(void **state)
 {
-    const struct device_adamw c = {.beta1 = 0, .rest1 = 1, .beta2 = 0, .rest2 = 1, .rate = .5f, .root2 = 1, .eps = 0, .decay = 0, .grad_scale = 1};
-    const int64_t n = GRID * 4160, all = INT64_C(1) << 32;      /* 2.2e9; more than all of 7B's in four such arrays would be 120 GB */
+    const struct device_adamw c = {.beta1 = 0, .rest1 = 1, .beta2 = 0, .rest2 = 1, .rate = .5f, .root2 = 1, .grad_scale = 1};
+    const int64_t n = GRID * 4160, all = INT64_C(1) << 32; /* 2.2e9; more than all of 7B's in four such arrays would be 120 GB */
     float *value = zeros(n, 4), *m = zeros(n, 4), *v = zeros(n, 4), *grad = zeros(n, 4);
     double *sum, got;
 
@@ -220,8 +221,8 @@ static void test_scatter(void **state)
 
 static void test_product(void **state)
 {
-    struct device_gemm g = {.m = 70000, .n = 32064, .k = 16, .a_row = 40000, .b_row = 16, .c_row = 32064, .a_type = DEVICE_BF16, .b_type = DEVICE_BF16,
-                            .c_type = DEVICE_BF16, .b_transposed = true, .alpha = 1};
+    struct device_gemm g = {.m = 70000, .n = 32064, .k = 16, .a_row = 40000, .b_row = 16, .c_row = 32064, .a_type = DEVICE_BF16,
+                            .b_type = DEVICE_BF16, .c_type = DEVICE_BF16, .b_transposed = true, .alpha = 1};
     void *a = zeros(g.m * g.a_row, 2), *b = zeros(g.n * g.b_row, 2), *c = zeros(g.m * g.n, 2);
 
     (void)state;
@@ -236,10 +237,12 @@ static void test_attention(void **state)
 {
     enum { N = 600, LENGTH = 600, HEADS = 64, DIM = 128 };
     const int64_t rows = (int64_t)N * LENGTH, width = HEADS * DIM, last = rows * width - 1;
-    struct device_attention a = {.n = N, .heads = HEADS, .group = 1, .dim = DIM, .causal = true, .scale = .1f, .longest = LENGTH, .longest_asking = LENGTH,
-                                 .q_rows = rows, .q_stride = width, .kv_stride = width, .out_stride = width};
+    struct device_attention a = {.n = N, .heads = HEADS, .group = 1, .dim = DIM, .causal = true, .scale = .1f, .longest = LENGTH,
+                                 .longest_asking = LENGTH, .q_rows = rows, .q_stride = width, .kv_stride = width,
+                                 .out_stride = width};
     int32_t start[N + 1], *there = zeros(N + 1, sizeof *there);
-    void *q = zeros(rows * width, 2), *v = zeros(rows * width, 2), *out = zeros(rows * width, 2), *dq = zeros(rows * width, 2), *dv = zeros(rows * width, 2);
+    void *q = zeros(rows * width, 2), *v = zeros(rows * width, 2), *out = zeros(rows * width, 2), *dq = zeros(rows * width, 2),
+         *dv = zeros(rows * width, 2);
 
     (void)state;
     for (int i = 0; i <= N; i++)
@@ -262,8 +265,9 @@ static void test_the_cache(void **state)
     enum { SLOTS = 2000, CAPACITY = 304 };
     const int64_t width = COLS, last = (int64_t)SLOTS * CAPACITY * width - 1;
     void *k = zeros(last + 1, 2), *v = zeros(last + 1, 2), *row = zeros(width, 2), *out = zeros(width, 2);
-    struct device_decode d = {.rows = 1, .dim = 128, .capacity = CAPACITY, .width = width, .heads = COLS / 128, .group = 1, .scale = .1f,
-                              .slot = integers(1, SLOTS - 1), .position = integers(1, CAPACITY - 1), .q = row, .k = k, .v = v, .out = out};
+    struct device_decode d = {.rows = 1, .dim = 128, .capacity = CAPACITY, .width = width, .heads = COLS / 128, .group = 1,
+                              .scale = .1f, .slot = integers(1, SLOTS - 1), .position = integers(1, CAPACITY - 1), .q = row,
+                              .k = k, .v = v, .out = out};
 
     (void)state;
     poke_half(row, width - 1, CAPACITY);
@@ -277,19 +281,23 @@ static void test_heads(void **state)
 {
     const int64_t rows = 70000, cols = 32064;
     void *logits = zeros(rows * cols, 2);
-    float *log_probs = zeros(rows * cols, 4), *logp = zeros(rows, 4), *entropy = zeros(rows, 4), *kl = zeros(rows, 4), *zero = zeros(3 * rows, 4);
+    float *log_probs = zeros(rows * cols, 4), *logp = zeros(rows, 4), *entropy = zeros(rows, 4), *kl = zeros(rows, 4),
+          *zero = zeros(3 * rows, 4);
     const int32_t *target = integers(rows, (int32_t)cols - 1);
     int32_t *column = zeros(rows, 4), got;
 
     (void)state;
     poke_half(logits, rows * cols - 1, 20);
-    assert_int_equal(s->k->token_stats(s->stream, DEVICE_BF16, log_probs, logp, entropy, kl, logits, target, NULL, 1, rows, cols), 0);
+    assert_int_equal(s->k->token_stats(s->stream, DEVICE_BF16, log_probs, logp, entropy, kl, logits, target, NULL, 1, rows, cols),
+                     0);
     assert_true(fabsf(peek(logp, rows - 1)) < 1e-3f && fabsf(peek(logp, 0) + logf((float)cols)) < 1e-3f);
-    assert_int_equal(s->k->sample(s->stream, DEVICE_BF16, log_probs, column, logp, entropy, logits, zero, zero, rows, cols), 0);   /* T = 0: the largest */
+    /* T = 0: the largest */
+    assert_int_equal(s->k->sample(s->stream, DEVICE_BF16, log_probs, column, logp, entropy, logits, zero, zero, rows, cols), 0);
     assert_int_equal(s->k->download(s->stream, &got, column + rows - 1, sizeof got), 0);
     assert_int_equal(got, cols - 1);
     poke(zero, rows - 1, 1), poke(log_probs, rows * cols - 1, logf(.25f));      /* a gradient of its log-probability, of 1/4 */
-    assert_int_equal(s->k->token_stats_backward(s->stream, DEVICE_BF16, logits, log_probs, NULL, target, zero, entropy, kl, 1, rows, cols), 0);
+    assert_int_equal(
+        s->k->token_stats_backward(s->stream, DEVICE_BF16, logits, log_probs, NULL, target, zero, entropy, kl, 1, rows, cols), 0);
     assert_true(peek_half(logits, rows * cols - 1) == 20.75f);
 }
 

@@ -1,5 +1,6 @@
-/* What a decoding step is made of on a device: products at once, rotation and appending at once, sums and norms in place, a query against its slot. Each has the bits
- * of what it stands for, and a row those that it has alone. On the emulated device, or the one that GANTRY_TEST_DEVICE names. */
+/* What a decoding step is made of on a device: products at once, rotation and appending at once, sums and norms in place, a query
+ * against its slot. Each has the bits of what it stands for, and a row those that it has alone. On the emulated device, or the
+ * one that GANTRY_TEST_DEVICE names. */
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
@@ -52,12 +53,16 @@ static int teardown(void **state)
     return 0;
 }
 
+/* The random numbers from `first` on. */
+static const void *filled(enum device_type type, int first)
+{
+    return type == DEVICE_BF16 ? (const void *)(halves + first) : (const void *)(numbers + first);
+}
+
 /* `there[i]` becomes random numbers from `first` on, each time the same ones. */
 static void *fill(int i, enum device_type type, int first)
 {
-    const void *from = type == DEVICE_BF16 ? (const void *)(halves + first) : (const void *)(numbers + first);
-
-    assert_int_equal(s->k->upload(s->stream, there[i], from, (size_t)(MOST - first) * device_element(type)), 0);
+    assert_int_equal(s->k->upload(s->stream, there[i], filled(type, first), (size_t)(MOST - first) * device_element(type)), 0);
     return there[i];
 }
 
@@ -90,9 +95,10 @@ static void test_a_batch_is_its_products(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(shapes) * 8; i++) {
         const int64_t *shape = shapes[i / 8];
         enum device_type type = i & 1 ? DEVICE_BF16 : DEVICE_F32;
-        struct device_gemm g = {.m = shape[0], .n = shape[1], .k = shape[2], .batch = 3, .a_apart = i & 2 ? shape[2] : 0, .b_apart = shape[1] * shape[2] + 8,
-                                .c_apart = shape[0] * shape[1] + 3, .a_row = 3 * shape[2], .b_row = shape[2], .c_row = shape[1], .a_type = type,
-                                .b_type = type, .c_type = type, .b_transposed = true, .add = i & 4, .alpha = 0.5f};
+        struct device_gemm g = {.m = shape[0], .n = shape[1], .k = shape[2], .batch = 3, .a_apart = i & 2 ? shape[2] : 0,
+                                .b_apart = shape[1] * shape[2] + 8, .c_apart = shape[0] * shape[1] + 3, .a_row = 3 * shape[2],
+                                .b_row = shape[2], .c_row = shape[1], .a_type = type, .b_type = type, .c_type = type,
+                                .b_transposed = true, .add = i & 4, .alpha = 0.5f};
         int64_t all = 2 * g.c_apart + g.m * g.n;
 
         g.a = fill(0, type, 0);
@@ -124,7 +130,8 @@ static int count_gemm(void *stream, const struct device_gemm *g)
     return counted_gemm(stream, g);
 }
 
-/* Four products a layer, one for the logits; with adapters everywhere two more each, joined. And tokens are those of products one by one. */
+/* Four products a layer, one for the logits; with adapters everywhere two more each, joined. And tokens are those of products one
+ * by one. */
 static void test_a_steps_products(void **state)
 {
     struct device_kernels counting = *device->k;
@@ -152,7 +159,8 @@ static void test_a_steps_products(void **state)
         assert_int_equal(openvla_session_new(&model->config, 2, &session), 0);
         assert_int_equal(openvla_prompt(model, "open the drawer", &prompt, &n_prompt), 0);
         for (int i = 0; i < 2; i++)
-            items[i] = (struct act_item) {.images = {frames + i * LAB_FRAME}, .n_images = 1, .prompt = prompt, .n_prompt = n_prompt};
+            items[i] = (struct act_item) {.images = {frames + i * LAB_FRAME}, .n_images = 1, .prompt = prompt,
+                                          .n_prompt = n_prompt};
         assert_int_equal(openvla_prefill(model, session, items, 2, true, &pass), 0);
         for (int i = 0; i < 2; i++)
             token[i] = model->config.vocab - 1 - i;
@@ -178,7 +186,8 @@ static void test_rotated_and_appended_at_once(void **state)
     (void)state;
     for (size_t i = 0; i < 4 * ARRAY_SIZE(dims); i++) {
         enum device_type type = i & 1 ? DEVICE_BF16 : DEVICE_F32;
-        int64_t dim = dims[i / 4], width = HEADS * dim, off = i & 2 ? 1 : 0, cache = 2 * CAPACITY * width;       /* off: addresses that do not allow sixteen bytes */
+        int64_t dim = dims[i / 4], width = HEADS * dim, cache = 2 * CAPACITY * width;
+        int64_t off = i & 2 ? 1 : 0;            /* addresses that do not allow sixteen bytes */
         const int32_t *slots, *positions;
         const float *table = fill(5, DEVICE_F32, 300);
         void *q, *k, *v, *cache_k, *cache_v;
@@ -189,26 +198,31 @@ static void test_rotated_and_appended_at_once(void **state)
         for (int apart = 0; apart < 2; apart++) {
             for (int n = 0; n < 5; n++)
                 fill(n, type, n);
-            q = at(0, type, off), k = at(1, type, off), v = at(2, type, off), cache_k = at(3, type, off), cache_v = at(4, type, off);
+            q = at(0, type, off), k = at(1, type, off), v = at(2, type, off);
+            cache_k = at(3, type, off), cache_v = at(4, type, off);
             if (apart) {
                 assert_int_equal(s->k->rope(s->stream, type, q, width, positions, table, ROWS, HEADS, dim, 1), 0);
                 assert_int_equal(s->k->rope(s->stream, type, k, width, positions, table, ROWS, HEADS, dim, 1), 0);
-                assert_int_equal(s->k->kv_append(s->stream, type, cache_k, cache_v, k, v, slots, positions, ROWS, width, CAPACITY), 0);
+                assert_int_equal(
+                    s->k->kv_append(s->stream, type, cache_k, cache_v, k, v, slots, positions, ROWS, width, CAPACITY), 0);
             } else {
-                assert_int_equal(s->k->rope_append(s->stream, type, q, k, v, cache_k, cache_v, slots, positions, table, ROWS, HEADS, dim, CAPACITY), 0);
+                assert_int_equal(s->k->rope_append(s->stream, type, q, k, v, cache_k, cache_v, slots, positions, table, ROWS,
+                                                   HEADS, dim, CAPACITY),
+                                 0);
             }
             for (int n = 0; n < 5; n++)
                 fetch((apart ? want : got) + n * MOST / 2, n, off + (n < 3 ? ROWS * width : cache) + 1, type);
         }
         for (int n = 0; n < 5; n++)     /* and one number more: nothing is written behind the last */
-            assert_memory_equal(got + n * MOST / 2, want + n * MOST / 2, (size_t)(off + (n < 3 ? ROWS * width : cache) + 1) * device_element(type));
+            assert_memory_equal(got + n * MOST / 2, want + n * MOST / 2,
+                                (size_t)(off + (n < 3 ? ROWS * width : cache) + 1) * device_element(type));
     }
 }
 
 /* ---- sums and norms ----------------------------------------------------------------------------------------------- */
 
-/* In place, and with rows that are kept in registers or, for the sake of a weight that cannot be taken sixteen bytes at a time, read again: the bits of the sum and
- * of the norm one after the other. */
+/* In place, and with rows that are kept in registers or, for the sake of a weight that cannot be taken sixteen bytes at a time,
+ * read again: the bits of the sum and of the norm one after the other. */
 static void test_sum_and_norm_in_place(void **state)
 {
     enum { ROWS = 3 };
@@ -230,7 +244,9 @@ static void test_sum_and_norm_in_place(void **state)
                 assert_int_equal(s->k->add(s->stream, type, there[0], there[0], there[1], n), 0);
                 assert_int_equal(s->k->rmsnorm(s->stream, type, there[2], there[4], there[0], weight, 1e-6f, ROWS, cols), 0);
             } else {
-                assert_int_equal(s->k->residual_rmsnorm(s->stream, type, there[2], there[0], NULL, there[0], there[1], weight, 1e-6f, ROWS, cols), 0);
+                assert_int_equal(s->k->residual_rmsnorm(s->stream, type, there[2], there[0], NULL, there[0], there[1], weight,
+                                                        1e-6f, ROWS, cols),
+                                 0);
             }
             fetch(to, 0, n, type);
             fetch(to + MOST * 2, 2, n, type);
@@ -251,7 +267,8 @@ static double relative(const float *x, const float *y, int64_t n)
     return sqrt(sum / norm);
 }
 
-/* However often sixteen bytes a thread takes of a row: once, twice, four times, more. Against the CPU's kernels, there and back. */
+/* However often sixteen bytes a thread takes of a row: once, twice, four times, more. Against the CPU's kernels, there and
+ * back. */
 static void test_norms_as_wide_as_models(void **state)
 {
     enum { ROWS = 2, WIDEST = 10240 };
@@ -266,20 +283,26 @@ static void test_norms_as_wide_as_models(void **state)
         const float *x = numbers, *dy = numbers + 20000, *weight = numbers + 40000, *bias = numbers + 50400;
         float *there_mean = there[6], *there_rstd = there_mean + 64;
 
-        fill(0, DEVICE_F32, 0), fill(1, DEVICE_F32, 20000), fill(3, DEVICE_F32, 40000), fill(4, DEVICE_F32, 50400), fill(5, DEVICE_F32, 7);
+        fill(0, DEVICE_F32, 0), fill(1, DEVICE_F32, 20000), fill(5, DEVICE_F32, 7);
+        fill(3, DEVICE_F32, 40000), fill(4, DEVICE_F32, 50400);
         memcpy(dx, numbers + 7, (size_t)n * sizeof(float));     /* what a gradient is added to */
         if (layer) {
             cpu_kernels()->layernorm(y, mean, rstd, x, weight, bias, 1e-6f, ROWS, cols);
             cpu_kernels()->layernorm_backward(dx, NULL, NULL, dy, x, weight, mean, rstd, ROWS, cols);
-            assert_int_equal(s->k->layernorm(s->stream, DEVICE_F32, there[2], there_mean, there_rstd, there[0], there[3], there[4], 1e-6f, ROWS, cols), 0);
-            assert_int_equal(s->k->layernorm_backward(s->stream, DEVICE_F32, there[5], NULL, NULL, there[1], there[0], there[3], there_mean, there_rstd, ROWS,
-                                                      cols),
+            assert_int_equal(s->k->layernorm(s->stream, DEVICE_F32, there[2], there_mean, there_rstd, there[0], there[3],
+                                             there[4], 1e-6f, ROWS, cols),
+                             0);
+            assert_int_equal(s->k->layernorm_backward(s->stream, DEVICE_F32, there[5], NULL, NULL, there[1], there[0], there[3],
+                                                      there_mean, there_rstd, ROWS, cols),
                              0);
         } else {
             cpu_kernels()->rmsnorm(y, rstd, x, weight, 1e-6f, ROWS, cols);
             cpu_kernels()->rmsnorm_backward(dx, NULL, dy, x, weight, rstd, ROWS, cols);
-            assert_int_equal(s->k->rmsnorm(s->stream, DEVICE_F32, there[2], there_rstd, there[0], there[3], 1e-6f, ROWS, cols), 0);
-            assert_int_equal(s->k->rmsnorm_backward(s->stream, DEVICE_F32, there[5], NULL, there[1], there[0], there[3], there_rstd, ROWS, cols), 0);
+            assert_int_equal(s->k->rmsnorm(s->stream, DEVICE_F32, there[2], there_rstd, there[0], there[3], 1e-6f, ROWS, cols),
+                             0);
+            assert_int_equal(s->k->rmsnorm_backward(s->stream, DEVICE_F32, there[5], NULL, there[1], there[0], there[3],
+                                                    there_rstd, ROWS, cols),
+                             0);
         }
         fetch(back, 2, n, DEVICE_F32);
         assert_true(relative(back, y, n) < 1e-6);
@@ -290,8 +313,8 @@ static void test_norms_as_wide_as_models(void **state)
 
 /* ---- a query against its slot ----------------------------------------------------------------------------------------- */
 
-static void attend(const void *q, const void *k, const void *v, enum device_type type, const struct device_decode *d, int row, int32_t slot, int32_t position,
-                   double *ret)
+static void attend(const void *q, const void *k, const void *v, enum device_type type, const struct device_decode *d, int row,
+                   int32_t slot, int32_t position, double *ret)
 {
     double p[400], top = -INFINITY, sum = 0;
 
@@ -302,7 +325,8 @@ static void attend(const void *q, const void *k, const void *v, enum device_type
         for (int32_t j = 0; j <= position; j++) {
             p[j] = 0;
             for (int64_t c = 0; c < d->dim; c++)
-                p[j] += (double)number(q, type, (row * d->heads + h) * d->dim + c) * (double)number(k, type, base + j * d->width + c);
+                p[j] += (double)number(q, type, (row * d->heads + h) * d->dim + c) *
+                        (double)number(k, type, base + j * d->width + c);
             p[j] *= (double)d->scale;
             top = fmax(top, p[j]);
         }
@@ -328,7 +352,8 @@ static void test_a_query_against_its_slot(void **state)
     for (size_t i = 0; i < 4 * ARRAY_SIZE(dims); i++) {
         enum device_type type = i & 1 ? DEVICE_BF16 : DEVICE_F32;
         int group = i & 2 ? 2 : 1;
-        struct device_decode d = {.rows = ROWS, .dim = dims[i / 4], .capacity = CAPACITY, .heads = 2, .group = group, .scale = 0.3f};
+        struct device_decode d = {.rows = ROWS, .dim = dims[i / 4], .capacity = CAPACITY, .heads = 2, .group = group,
+                                  .scale = 0.3f};
         size_t out;
 
         d.width = d.heads / group * d.dim;
@@ -343,11 +368,11 @@ static void test_a_query_against_its_slot(void **state)
             struct device_decode alone = d;
             double right[2 * DEVICE_MAX_HEAD];
 
-            attend(type == DEVICE_BF16 ? (void *)halves : (void *)numbers, type == DEVICE_BF16 ? (void *)(halves + 17) : (void *)(numbers + 17),
-                   type == DEVICE_BF16 ? (void *)(halves + 40) : (void *)(numbers + 40), type, &d, row, slot[row], position[row], right);
+            attend(filled(type, 0), filled(type, 17), filled(type, 40), type, &d, row, slot[row], position[row], right);
             for (size_t c = 0; c < out; c++)
                 if (fabs((double)number(got, type, (int64_t)(row * out + c)) - right[c]) > (type == DEVICE_BF16 ? 0.01 : 4e-6))
-                    fail_msg("dim %d row %d column %zu: %g, not %g", (int)d.dim, row, c, (double)number(got, type, (int64_t)(row * out + c)), right[c]);
+                    fail_msg("dim %d row %d column %zu: %g, not %g", (int)d.dim, row, c,
+                             (double)number(got, type, (int64_t)(row * out + c)), right[c]);
             alone.rows = 1;
             alone.q = at(0, type, (int64_t)(row * out));
             alone.slot += row;

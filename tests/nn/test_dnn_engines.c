@@ -65,10 +65,9 @@ static struct dnn_key key_of(const struct call *c, int n, bool keeps, bool backw
 {
     int width = c->beside ? 3 : 1;
     struct device_attention a = {.n = n, .heads = c->heads, .group = c->group, .dim = c->dim, .causal = c->causal, .scale = 1,
-                                 .longest = c->rows,
-                                 .longest_asking = c->rows, .q_rows = n * c->rows, .alike = true,
-                                 .q_stride = width * c->heads * c->dim,
-                                 .kv_stride = width * c->heads / c->group * c->dim, .fresh = fresh, .out_stride = c->heads * c->dim, .lse = keeps ? (float *)4096 : NULL};
+                                 .longest = c->rows, .longest_asking = c->rows, .q_rows = n * c->rows, .alike = true,
+                                 .q_stride = width * c->heads * c->dim, .kv_stride = width * c->heads / c->group * c->dim,
+                                 .out_stride = c->heads * c->dim, .lse = keeps ? (float *)4096 : NULL, .fresh = fresh};
     struct dnn_key key;
 
     assert_true(dnn_key_of(DEVICE_BF16, &a, backward, &key));

@@ -1,5 +1,5 @@
-/* Attention for cuDNN, without it: how calls are cut into pieces, which are for it, how many plans the models' calls want, what a plan may work in, and the cache
- * that holds them. */
+/* Attention for cuDNN, without it: how calls are cut into pieces, which are for it, how many plans the models' calls want, what a
+ * plan may work in, and the cache that holds them. */
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
@@ -15,9 +15,10 @@
 
 static struct device_attention call_of(int heads, int group, int64_t dim, int64_t keys, bool causal)
 {
-    return (struct device_attention) {.n = 3, .heads = heads, .group = group, .dim = dim, .causal = causal, .scale = 1 / sqrtf((float)dim),
-                                      .longest = keys, .longest_asking = keys, .q_rows = 3 * keys, .alike = true,
-                                      .q_stride = heads * dim, .kv_stride = heads / group * dim, .out_stride = heads * dim};
+    return (struct device_attention) {.n = 3, .heads = heads, .group = group, .dim = dim, .causal = causal,
+                                      .scale = 1 / sqrtf((float)dim), .longest = keys, .longest_asking = keys, .q_rows = 3 * keys,
+                                      .alike = true, .q_stride = heads * dim, .kv_stride = heads / group * dim,
+                                      .out_stride = heads * dim};
 }
 
 static void test_what_is_for_cudnn(void **state)
@@ -128,12 +129,14 @@ static void test_plans_are_made_once_and_the_least_used_goes(void **state)
 
 static void test_pieces(void **state)
 {
-    int32_t start[] = {0, 5, 10, 15, 20, 25, 28, 31, 32}, asking[] = {0, 5, 10, 15, 20, 25, 28, 29, 30};        /* 5 x 5, 3, 3 of which one asks, 1 */
+    /* 5 x 5, 3, 3 of which one asks, 1 */
+    int32_t start[] = {0, 5, 10, 15, 20, 25, 28, 31, 32}, asking[] = {0, 5, 10, 15, 20, 25, 28, 29, 30};
     const int want[] = {4, 1, 1, 1, 1};
     static uint16_t numbers[64 * 32];
     static float lse[64];
-    struct device_attention a = {.n = 8, .heads = 2, .group = 1, .dim = 8, .start = start, .asking = asking, .start_here = start, .asking_here = asking, .q_stride = 16,
-                                 .kv_stride = 32, .out_stride = 16, .q = numbers, .k = numbers, .out = numbers, .lse = lse};
+    struct device_attention a = {.n = 8, .heads = 2, .group = 1, .dim = 8, .start = start, .asking = asking, .start_here = start,
+                                 .asking_here = asking, .q_stride = 16, .kv_stride = 32, .out_stride = 16, .q = numbers,
+                                 .k = numbers, .out = numbers, .lse = lse};
     struct device_attention piece;
     int first = 0, n;
 
@@ -141,7 +144,8 @@ static void test_pieces(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(want); i++, first += n) {
         n = dnn_piece(&a, first, &piece);
         assert_int_equal(n, want[i]);
-        assert_true(piece.n == n && piece.alike && !piece.start_here && piece.start == start + first && piece.asking == asking + first);
+        assert_true(piece.n == n && piece.alike && !piece.start_here && piece.start == start + first &&
+                    piece.asking == asking + first);
         assert_int_equal(piece.longest, start[first + 1] - start[first]);
         assert_int_equal(piece.longest_asking, asking[first + 1] - asking[first]);
         assert_ptr_equal(piece.q, numbers + asking[first] * 16);
@@ -181,8 +185,9 @@ static void note_sequences(struct keys *keys, int n, int base, int first, int le
 {
     int32_t start[65] = {0};
     static float lse[65 * 600 * 32];
-    struct device_attention a = {.n = n, .heads = 32, .group = 1, .dim = 128, .causal = true, .start = start, .asking = start, .start_here = start, .asking_here = start,
-                                 .q_stride = 4096, .kv_stride = 4096, .out_stride = 4096, .lse = stats ? lse : NULL};
+    struct device_attention a = {.n = n, .heads = 32, .group = 1, .dim = 128, .causal = true, .start = start, .asking = start,
+                                 .start_here = start, .asking_here = start, .q_stride = 4096, .kv_stride = 4096,
+                                 .out_stride = 4096, .lse = stats ? lse : NULL};
 
     for (int i = 0; i < n; i++)
         start[i + 1] = start[i] + base + SHORTEST + (lengths == 1 ? first : (first + i) % lengths);
@@ -196,8 +201,9 @@ static void note_pictures(struct keys *keys, int n, bool stats, bool backward)
     for (int tower = 0; tower < 2; tower++) {
         int32_t start[65] = {0};
         int64_t dim = tower ? 72 : 64, rows = tower ? 256 : 261;
-        struct device_attention a = {.n = n, .heads = 16, .group = 1, .dim = dim, .start = start, .asking = start, .start_here = start, .asking_here = start,
-                                     .q_stride = 48 * dim, .kv_stride = 48 * dim, .out_stride = 16 * dim, .lse = stats ? lse : NULL};
+        struct device_attention a = {.n = n, .heads = 16, .group = 1, .dim = dim, .start = start, .asking = start,
+                                     .start_here = start, .asking_here = start, .q_stride = 48 * dim, .kv_stride = 48 * dim,
+                                     .out_stride = 16 * dim, .lse = stats ? lse : NULL};
 
         for (int i = 0; i < n; i++)
             start[i + 1] = start[i] + (int32_t)rows;
@@ -205,8 +211,8 @@ static void note_pictures(struct keys *keys, int n, bool stats, bool backward)
     }
 }
 
-/* OpenVLA with LIBERO's prompts (15 lengths): acting in any batch, scoring pairs of pictures, a reference's pass, learning from minibatches of up to 64, imitating
- * and by reward. All of it in one process would still find each plan once. */
+/* OpenVLA with LIBERO's prompts (15 lengths): acting in any batch, scoring pairs of pictures, a reference's pass, learning from
+ * minibatches of up to 64, imitating and by reward. All of it in one process would still find each plan once. */
 static void test_the_models_plans_all_have_room(void **state)
 {
     static struct keys acting, scoring, learning, all;
@@ -228,7 +234,9 @@ static void test_the_models_plans_all_have_room(void **state)
         note_pictures(&learning, n, true, true);
     }
     for (int i = 0; i < acting.n + scoring.n + learning.n; i++) {
-        const struct dnn_key *key = i < acting.n ? &acting.key[i] : i < acting.n + scoring.n ? &scoring.key[i - acting.n] : &learning.key[i - acting.n - scoring.n];
+        const struct dnn_key *key = i < acting.n               ? &acting.key[i]
+                                    : i < acting.n + scoring.n ? &scoring.key[i - acting.n]
+                                                               : &learning.key[i - acting.n - scoring.n];
         int k = 0;
 
         while (k < all.n && memcmp(&all.key[k], key, sizeof *key) != 0)
@@ -243,7 +251,8 @@ static void test_the_models_plans_all_have_room(void **state)
 
 static void test_what_a_plan_may_work_in(void **state)
 {
-    struct dnn_key key = {.n = 4, .heads = 32, .group = 1, .dim = 128, .keys = 299, .asking = 299, .dq_stride = 4096, .dkv_stride = 4096};
+    struct dnn_key key = {.n = 4, .heads = 32, .group = 1, .dim = 128, .keys = 299, .asking = 299, .dq_stride = 4096,
+                          .dkv_stride = 4096};
     size_t scores = (size_t)4 * 32 * 299 * 299 * 4, tiled = (size_t)4 * 32 * 384 * 384 * 4, row = (size_t)4 * 299 * 4096;
 
     (void)state;

@@ -86,7 +86,8 @@ static void act(const struct openvla *model, const struct scene *s, int first, i
 
     for (int i = 0; i < n; i++)
         items[i] = (struct act_item) {.images = {s->frames + (first + i) * FRAME}, .n_images = 1, .prompt = s->prompt[first + i],
-                                      .n_prompt = s->n_prompt[first + i], .temperature = 1, .seed = 5, .episode = (uint64_t)(first + i)};
+                                      .n_prompt = s->n_prompt[first + i], .temperature = 1, .seed = 5,
+                                      .episode = (uint64_t)(first + i)};
     assert_int_equal(openvla_session_new(&model->config, BATCH, &session), 0);
     assert_int_equal(openvla_act(model, session, items, n, ret), 0);
     openvla_session_free(session);
@@ -455,8 +456,9 @@ static void test_refusals(void **state)
 
 static void test_patterns(void **state)
 {
-    static const char text[] = "{\"r\": 8, \"lora_alpha\": 16, \"alpha_pattern\": {\"layers.1.self_attn.q_proj\": 4, \"v_proj\": 32},"
-                               " \"target_modules\": [\"q_proj\", \"projector.fc1\"]}";
+    static const char text[] =
+        "{\"r\": 8, \"lora_alpha\": 16, \"alpha_pattern\": {\"layers.1.self_attn.q_proj\": 4, \"v_proj\": 32},"
+        " \"target_modules\": [\"q_proj\", \"projector.fc1\"]}";
     struct peft_config config = {0};
     struct error error = {0};
 

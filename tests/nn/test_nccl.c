@@ -19,7 +19,8 @@
 
 #define SAME(a, b) _Static_assert((int)(a) == (int)(b), #a " is " #b)
 #define PLACE(a, b) \
-    _Static_assert(offsetof(struct nccl_config, a) == offsetof(ncclConfig_t, b) && sizeof(((struct nccl_config *)0)->a) == sizeof(((ncclConfig_t *)0)->b), #a " is " #b)
+    _Static_assert(offsetof(struct nccl_config, a) == offsetof(ncclConfig_t, b) && \
+                   sizeof(((struct nccl_config *)0)->a) == sizeof(((ncclConfig_t *)0)->b), #a " is " #b)
 
 SAME(NCCL_SUCCESS, ncclSuccess);
 SAME(NCCL_REMOTE_ERROR, ncclRemoteError);

@@ -58,7 +58,8 @@ static void test_it_is_the_documented_tree(void **state)
         list[s] = shard[s];
     shard_tree_sum(list, VIRTUAL_SHARDS, N);
     for (int i = 0; i < N; i++) {
-        float want = ((kept[0][i] + kept[1][i]) + (kept[2][i] + kept[3][i])) + ((kept[4][i] + kept[5][i]) + (kept[6][i] + kept[7][i]));
+        float want = ((kept[0][i] + kept[1][i]) + (kept[2][i] + kept[3][i])) +
+                     ((kept[4][i] + kept[5][i]) + (kept[6][i] + kept[7][i]));
         assert_true(shard[0][i] == want);
     }
 }

@@ -96,7 +96,8 @@ static void resume_changes_nothing(void **state)
     trainer_free(resumed);
 }
 
-/* A trainer that is reset goes on as one that has just begun with these weights: no moment, step count or statistic of before is left. */
+/* A trainer that is reset goes on as one that has just begun with these weights: no moment, step count or statistic of before is
+ * left. */
 static void reset_forgets_all(void **state)
 {
     struct trainer *used = lab_trainer(lab_critic_model(1), 2), *fresh;
@@ -258,9 +259,13 @@ static void augmented_imitation_repeats(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(hidden_states_of_the_actor_are_the_learners), cmocka_unit_test(threads_change_nothing),
-        cmocka_unit_test(resume_changes_nothing), cmocka_unit_test(reset_forgets_all), cmocka_unit_test(bf16_weights_have_masters),
-        cmocka_unit_test(ranks_change_nothing), cmocka_unit_test(augmented_imitation_repeats),
+        cmocka_unit_test(hidden_states_of_the_actor_are_the_learners),
+        cmocka_unit_test(threads_change_nothing),
+        cmocka_unit_test(resume_changes_nothing),
+        cmocka_unit_test(reset_forgets_all),
+        cmocka_unit_test(bf16_weights_have_masters),
+        cmocka_unit_test(ranks_change_nothing),
+        cmocka_unit_test(augmented_imitation_repeats),
     };
 
     return lab_run_in_both(tests, ARRAY_SIZE(tests), tests, ARRAY_SIZE(tests) - 1);
