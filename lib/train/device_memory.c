@@ -13,7 +13,7 @@
 #include "train/passes.h"
 #include "train/trainer_device.h"
 
-enum { PROMPT_GUESS = 35, PREFILL_CHUNK = 16, MEGA = 1 << 20 };
+enum { PROMPT_GUESS = 35, PREFILL_CHUNK = 16, MOST_PASSES = 4, MEGA = 1 << 20 };
 
 /* ---- a device that plans: a stream, and nothing to put on it -------------------------------------------------------- */
 
@@ -55,6 +55,13 @@ static int tape_on_nothing(struct tape *tape, bool training, bool half)
 
 /* ---- the passes --------------------------------------------------------------------------------------------------------- */
 
+/* Sequences that go through one pass: prompts of those who act; a minibatch's, on the way to a gradient or, in chunks, only looked
+ * at (train/passes.h). reward: shown to the reward head. */
+struct planned {
+    bool acts, learns, reward;
+    int n, pictures;
+};
+
 struct pass_input {
     uint8_t *image;             /* one picture at every place where an item's would be, for a picture that several show is
                                  * encoded once */
@@ -70,24 +77,25 @@ static void input_release(struct pass_input *in)
     free(in->items);
 }
 
-static int make_input(const struct openvla_config *c, bool training, int prompt, int n, struct pass_input *in)
+static int make_input(const struct openvla_config *c, const struct planned *p, int prompt, struct pass_input *in)
 {
-    in->image = calloc(1, (size_t)c->image_height * (size_t)c->image_width * 3 + (size_t)(n * OPENVLA_MAX_IMAGES));
+    in->image = calloc(1, (size_t)c->image_height * (size_t)c->image_width * 3 + (size_t)(p->n * OPENVLA_MAX_IMAGES));
     in->ids = calloc((size_t)MAX(prompt, c->action_dims), sizeof *in->ids);
-    in->items = calloc((size_t)n, sizeof *in->items);
+    in->items = calloc((size_t)p->n, sizeof *in->items);
     if (!in->image || !in->ids || !in->items)
         return -ENOMEM;
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < p->n; i++) {
         struct openvla_item *item = &in->items[i];
 
-        *item = (struct openvla_item) {.n_images = c->oft.kind == OFT_NONE ? 1 : c->oft.images, .prompt = in->ids,
-                                       .n_prompt = prompt};
+        *item = (struct openvla_item) {.n_images = p->pictures, .prompt = in->ids, .n_prompt = prompt};
         for (int k = 0; k < item->n_images; k++)
             item->images[k] = in->image + i * OPENVLA_MAX_IMAGES + k;
+        if (p->reward)
+            continue;
         if (c->oft.kind != OFT_NONE) {
             item->proprio = c->oft.proprio ? in->state : NULL;
             item->slots = oft_slots(c);
-        } else if (training) {
+        } else if (!p->acts) {
             item->actions = in->ids;
             item->n_actions = c->action_dims;
         }
@@ -137,28 +145,49 @@ static int act_pass(const struct openvla *model, struct tape *tape, const struct
     return r < 0 ? r : tape->error;
 }
 
-/* Sequences of a pass, the most. */
-static int pass_items(const struct device_job *job, int together)
+/* As prm_shard goes. */
+static int reward_pass(const struct openvla *model, struct tape *tape, const struct pass_input *in, int n)
 {
-    return job->use == MEMORY_ACT ? MIN(job->batch, PREFILL_CHUNK) : (job->batch * together + SHARDS - 1) / SHARDS;
+    struct openvla_pass pass;
+    int r = openvla_forward_tail(model, tape, in->items, n, &pass);
+
+    if (r < 0)
+        return r;
+    (void)openvla_reward(model, tape, gather_action_rows(tape, &pass, n, 1));
+    return tape->error;
+}
+
+/* The passes that there will be; returns how many. */
+static int passes_of(const struct openvla_config *c, const struct device_job *job, int together, struct planned ret[MOST_PASSES])
+{
+    int pictures = c->oft.kind == OFT_NONE ? 1 : c->oft.images, shard = (job->batch * together + SHARDS - 1) / SHARDS, n = 0;
+
+    if (job->use == MEMORY_ACT) {
+        ret[0] = (struct planned) {.acts = true, .n = MIN(job->batch, PREFILL_CHUNK), .pictures = pictures};
+        return 1;
+    }
+    for (int reward = 0; reward <= (c->reward_width > 0); reward++)
+        for (int learns = 0; learns < 2; learns++)
+            ret[n++] = (struct planned) {.learns = learns, .reward = reward, .n = learns ? shard : PASS_CHUNK,
+                                         .pictures = reward ? c->reward_history + 2 : pictures};
+    return n;
 }
 
 /* Bytes of the arena that the pass will ask tape_allocate for. */
-static int plan_arena(const struct openvla *model, const struct device_job *job, int prompt, int capacity, bool recompute,
-                      int together, int64_t *ret)
+static int plan_arena(const struct openvla *model, const struct planned *p, bool half, int prompt, int capacity, bool recompute,
+                      int64_t *ret)
 {
-    bool training = job->use != MEMORY_ACT;
-    int n = pass_items(job, together), r;
     _cleanup_(input_release) struct pass_input in = {0};
     struct tape tape;
+    int r = make_input(&model->config, p, prompt, &in);
 
-    r = make_input(&model->config, training, prompt, n, &in);
     if (r < 0)
         return r;
-    r = tape_on_nothing(&tape, training, job->half);
-    tape.recompute = recompute;
+    r = tape_on_nothing(&tape, p->learns, half);
+    tape.recompute = recompute && p->learns;
     if (r >= 0)
-        r = training ? train_pass(model, &tape, &in, n) : act_pass(model, &tape, &in, n, capacity);
+        r = p->acts ? act_pass(model, &tape, &in, p->n, capacity)
+                    : p->reward ? reward_pass(model, &tape, &in, p->n) : train_pass(model, &tape, &in, p->n);
     if (r >= 0)
         *ret = (int64_t)(MAX(tape.planned, tape.peak) + tape.block + tape.scratch);
     tape_release(&tape);
@@ -175,15 +204,16 @@ static int64_t piece_scratch(int64_t n, int64_t heads, int64_t dim, int64_t rows
     return dim % 8 || dim > DEVICE_MAX_HEAD ? 0 : (int64_t)dnn_lay_out(&key, dnn_plan_most(&key)).bytes;
 }
 
-static int64_t attention_scratch(const struct openvla_config *c, bool training, int n, int pictures, int prompt)
+static int64_t attention_scratch(const struct openvla_config *c, const struct planned *p, int prompt)
 {
-    int rows = pictures * c->patches + prompt + (c->oft.kind != OFT_NONE ? oft_slots(c) + 2 : training ? c->action_dims : 0);
-    int64_t most = piece_scratch(n, c->heads, c->hidden / c->heads, rows, training);
+    int asked = p->reward ? 0 : c->oft.kind != OFT_NONE ? oft_slots(c) + 2 : p->acts ? 0 : c->action_dims;
+    int64_t most = piece_scratch(p->n, c->heads, c->hidden / c->heads, p->pictures * c->patches + prompt + asked, p->learns);
 
     for (int i = 0; i < 2; i++) {
         const struct openvla_tower *t = &c->tower[i];
 
-        most = MAX(most, piece_scratch((int64_t)n * pictures, t->heads, t->dim / t->heads, c->patches + t->prefix, training));
+        most = MAX(most, piece_scratch((int64_t)p->n * p->pictures, t->heads, t->dim / t->heads, c->patches + t->prefix,
+                                       p->learns));
     }
     return most;
 }
@@ -213,16 +243,23 @@ static int need_of_passes(const struct openvla *model, const struct device_job *
                           bool recompute, int together, struct device_need *need)
 {
     const struct openvla_config *c = &model->config;
-    int ranks = MAX(job->ranks, 1), pictures = c->oft.kind == OFT_NONE ? 1 : c->oft.images;
+    struct planned pass[MOST_PASSES];
+    int ranks = MAX(job->ranks, 1), passes = passes_of(c, job, together, pass);
     bool training = job->use != MEMORY_ACT;
-    int r = plan_arena(model, job, prompt, capacity, recompute, together, &need->activations);
 
-    if (r < 0)
-        return r;
-    need->gradients = training ? (int64_t)device_sums_bytes(gradient, SHARDS / ranks / together, ranks, job->strict) : 0;
+    need->activations = 0;
     need->workspace = job->blas ? DEVICE_WORKSPACE : 0;
-    if (job->dnn && job->half && !job->strict)
-        need->workspace = MAX(need->workspace, attention_scratch(c, training, pass_items(job, together), pictures, prompt));
+    for (int i = 0; i < passes; i++) {
+        int64_t arena;
+        int r = plan_arena(model, &pass[i], job->half, prompt, capacity, recompute, &arena);
+
+        if (r < 0)
+            return r;
+        need->activations = MAX(need->activations, arena);
+        if (job->dnn && job->half && !job->strict)
+            need->workspace = MAX(need->workspace, attention_scratch(c, &pass[i], prompt));
+    }
+    need->gradients = training ? (int64_t)device_sums_bytes(gradient, SHARDS / ranks / together, ranks, job->strict) : 0;
     need->workspace += DEVICE_STAGING + capacity * (c->hidden / c->heads) * (int64_t)sizeof(float);
     need->recompute = recompute;
     need->together = together;

@@ -7,9 +7,6 @@
 #include "train/policy_rows.h"
 #include "train/reward_items.h"
 
-/* sequences a tape holds at once, so that they stay in the caches; any number gives the same bits */
-enum { CHUNK = 8 };
-
 struct tensor *gather_action_rows(struct tape *tape, const struct openvla_pass *pass, int n, int rows)
 {
     int32_t *index = tape_alloc(tape, (size_t)n * (size_t)rows * sizeof *index);
@@ -78,7 +75,7 @@ int pass_policy(const struct openvla *model, struct shards *shards, const struct
 {
     struct policy_call call = {model, data, steps, temperature, out};
 
-    return shards_infer(shards, n, CHUNK, policy_chunk, &call);
+    return shards_infer(shards, n, PASS_CHUNK, policy_chunk, &call);
 }
 
 struct reward_call {
@@ -114,7 +111,7 @@ static int reward_chunk(struct tape *tape, _unused_ int shard, int first, int la
 {
     struct reward_call *call = arg;
     int n = last - first;
-    struct openvla_item items[CHUNK] = {0};
+    struct openvla_item items[PASS_CHUNK] = {0};
     struct openvla_pass pass;
     struct tensor *logit;
     const float *values;
@@ -141,5 +138,5 @@ int pass_reward(const struct openvla *model, struct shards *shards, const struct
 {
     struct reward_call call = {model, data, frames, blank, ret_progress};
 
-    return shards_infer(shards, n, CHUNK, data->reward ? backbone_chunk : reward_chunk, &call);
+    return shards_infer(shards, n, PASS_CHUNK, data->reward ? backbone_chunk : reward_chunk, &call);
 }

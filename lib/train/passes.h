@@ -4,6 +4,9 @@
 #include "train/sample.h"
 #include "train/shards.h"
 
+/* Sequences a tape holds at once, so that they stay in the caches; any number gives the same bits. */
+enum { PASS_CHUNK = 8 };
+
 struct policy_pass {            /* outputs; NULL: not wanted */
     float *hidden;              /* (n, hidden) state that predicts the first action token: the value head's input */
     float *logp;                /* (n, data->width) of the recorded tokens */

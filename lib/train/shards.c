@@ -327,15 +327,10 @@ int shards_gradient(struct shards *s, const struct adamw_range *ranges, int n_ra
 static void infer_piece(void *arg, int piece, int worker)
 {
     struct shards *s = arg;
-    int first = piece * s->chunk, last = MIN(first + s->chunk, s->samples), r;
+    int first = piece * s->chunk, last = MIN(first + s->chunk, s->samples);
 
-    if (s->infer_error[worker] < 0)
-        return;
-    r = s->params ? tape_attach(&s->infer[worker], s->params) : 0;
-    if (r >= 0)
-        r = shards_run_piece(s, &s->infer[worker], NULL, piece, first, last);
-    if (r < 0)
-        s->infer_error[worker] = r;
+    if (s->infer_error[worker] >= 0)
+        s->infer_error[worker] = shards_run_piece(s, &s->infer[worker], NULL, piece, first, last);
 }
 
 int shards_infer(struct shards *s, int samples, int chunk, shard_fn *fn, void *arg)
@@ -344,6 +339,8 @@ int shards_infer(struct shards *s, int samples, int chunk, shard_fn *fn, void *a
     s->chunk = chunk;
     s->fn = fn;
     s->arg = arg;
+    if (s->params && s->params->device)
+        return shards_infer_there(s);
     memset(s->infer_error, 0, (size_t)pool_threads(s->pool) * sizeof *s->infer_error);
     pool_run(s->pool, (samples + chunk - 1) / chunk, infer_piece, s);
     for (int i = 0; i < pool_threads(s->pool); i++)

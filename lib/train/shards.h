@@ -67,7 +67,8 @@ struct device_stream;
 int shards_gradient_there(struct shards *shards, const struct adamw_range *ranges, int n_ranges, int samples, shard_fn *fn,
                           void *arg, float **ret, struct device_stream **ret_stream);
 
-/* Inference over samples, in chunks of `chunk`, on all threads (every rank does all of them). `shard` is the chunk's number. */
+/* Inference over samples, in chunks of `chunk`, on all threads (every rank does all of them), on a device one after the other.
+ * `shard` is the chunk's number. */
 int shards_infer(struct shards *shards, int samples, int chunk, shard_fn *fn, void *arg);
 
 /* Collect per-shard records (e.g. loss sums) of all ranks: records[SHARDS], `size` bytes each, those of other ranks filled in. */

@@ -119,3 +119,19 @@ int shards_gradient_there(struct shards *s, const struct adamw_range *ranges, in
     *ret_stream = tape->on;
     return 0;
 }
+
+/* On the tape that learns, and in its memory: a tape for each thread would take of the device's what nobody has foretold, and one
+ * pass fills it anyway. */
+int shards_infer_there(struct shards *s)
+{
+    struct tape *tape = &s->train[0];
+    bool recompute = tape->recompute;
+    int r = tape_attach(tape, s->params);
+
+    tape->training = tape->recompute = false;
+    for (int first = 0, piece = 0; first < s->samples && r >= 0; first += s->chunk, piece++)
+        r = shards_run_piece(s, tape, NULL, piece, first, MIN(first + s->chunk, s->samples));
+    tape->training = true;
+    tape->recompute = recompute;
+    return r;
+}

@@ -46,6 +46,8 @@ int shards_run_piece(struct shards *shards, struct tape *tape, float *grad, int 
 /* The same on a device: memory there is what others do not have, so a dry run tells what the piece needs, to the byte. grad comes
  * zeroed. */
 int shards_run_planned(struct shards *shards, struct tape *tape, float *grad, int shard, int first, int last);
+/* shards_infer of the call in progress: the pieces one after the other. */
+int shards_infer_there(struct shards *shards);
 /* Whoever wants to know when a bucket of this shard's gradient is whole, until shards_forget_watches. */
 int shards_watch(struct shards *shards, int shard, bucket_fn *fn);
 void shards_forget_watches(struct shards *shards);

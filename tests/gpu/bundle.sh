@@ -39,6 +39,8 @@ git describe --always --dirty >"$to/version" 2>/dev/null || true
 cat >"$to/run.sh" <<'RUN'
 #!/bin/bash
 here=$(cd "$(dirname "$0")" && pwd)
+known=$(ldconfig -p)
+for library in "$here"/lib/*; do [[ $known == *$'\t'"${library##*/} ("* ]] && rm "$library"; done     # the system's own fits the system's others
 export LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 [ -d "$here/goldens" ] && export GANTRY_GOLDENS=$here/goldens
 vendor=/usr/local/nvidia/share/glvnd/egl_vendor.d/10_nvidia.json        # where containers are given the driver: libEGL does not look there

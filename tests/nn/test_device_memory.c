@@ -152,6 +152,45 @@ static void test_training(void **state)
     openvla_free(planned);
 }
 
+/* A reward model on the policy's trunk is shown more pictures than the policy: the first and the present one. What it says of the
+ * episodes that were held out is worked out in the same memory. */
+static void test_training_a_reward_model(void **state)
+{
+    const struct prm_config prm = {.steps = 1, .batch = MINIBATCH, .lr = 1e-3, .clip = 1, .holdout = .3, .force = true};
+    struct device_job job = {.use = MEMORY_FULL, .batch = MINIBATCH, .strict = true};
+    struct openvla *model[3]; /* the trainer's, what is planned, who plays */
+    struct trainer *t = NULL;
+    struct dataset *data;
+    struct prm_result result;
+    struct device_need need;
+    struct error error = {0};
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        model[i] = lab_model(1);
+        assert_int_equal(openvla_add_reward_head(model[i], 16, 3), 0);
+    }
+    assert_int_equal(openvla_pack(model[2], false), 0);
+    data = lab_rollouts(model[2]);
+    peak = now = 0;
+    device_set_process(device);
+    assert_int_equal(trainer_new(model[0], 1, NULL, &t), 0);
+    device_set_process(NULL);
+    data->model = model[0];
+    for (int i = 0; i < data->n_prompts; i++)
+        job.prompt = MAX(job.prompt, data->prompts[i].n_reward);
+    assert_int_equal(memory_need_device(model[1], &job, &need), 0);
+    if (objective_prm(t, data, &prm, &(struct objective) {.seed = 1}, &result, &error) < 0)
+        fail_msg("%s", error.text);
+    agree(need.total, peak);
+    data->model = model[2];
+    dataset_free(data);
+    trainer_free(t);
+    assert_int_equal(now, 0);
+    openvla_free(model[1]);
+    openvla_free(model[2]);
+}
+
 static void test_what_does_not_fit_names_the_largest_and_the_knob(void **state)
 {
     const struct device_facts small = {.memory = (size_t)16 << 20, .memory_free = (size_t)9 << 20},
@@ -247,6 +286,7 @@ int main(void)
         cmocka_unit_test(test_acting),
         cmocka_unit_test(test_acting_in_bf16),
         cmocka_unit_test(test_training),
+        cmocka_unit_test(test_training_a_reward_model),
         cmocka_unit_test(test_openvla_7b),
         cmocka_unit_test(test_what_does_not_fit_names_the_largest_and_the_knob),
     };
