@@ -47,6 +47,24 @@ static void finish(struct sbatch *s, char *const *more)
     s->arguments[a++] = s->environment, s->arguments[a++] = s->script;
 }
 
+/* As a shell takes it again. */
+static void print_word(const char *word, const char *end)
+{
+    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-+=/.,:@%";
+
+    if (word[strspn(word, plain)] == '\0') {
+        printf("%s%s", word, end);
+        return;
+    }
+    putchar('\'');
+    for (; *word; word++)
+        if (*word == '\'')
+            fputs("'\\''", stdout);
+        else
+            putchar(*word);
+    printf("'%s", end);
+}
+
 static int run(const struct sbatch *s, struct error *error)
 {
     int status = 0;
@@ -107,7 +125,12 @@ static int prepare_dir(const struct run_config *c, bool submit, struct error *er
     int r;
 
     snprintf(path, sizeof path, "%s/log", c->dir);
-    printf("mkdir -p %s\nrm -f %s/ended\n", path, c->dir);
+    printf("mkdir -p ");
+    print_word(path, "\n");
+    snprintf(path, sizeof path, "%s/ended", c->dir);
+    printf("rm -f ");
+    print_word(path, "\n");
+    snprintf(path, sizeof path, "%s/log", c->dir);
     r = submit ? mkdir_p(path, 0700) : 0;
     if (r < 0)
         return error_set(error, -r, "%s: cannot be made: %s", path, strerror(-r));
@@ -124,6 +147,8 @@ int deploy_slurm(struct deploy *d, const char *config_path, const struct deploy_
     char bin[PATH_MAX], config[PATH_MAX];
     int r = jobs ? beside_find("bin", bin, sizeof bin, error) : -ENOMEM;
 
+    if (r == 0 && (strchr(c->dir, ',') || strchr(config_path, ',')))
+        r = error_set(error, EINVAL, "%s, %s: sbatch parts what it exports at commas; choose paths without", config_path, c->dir);
     if (r == 0 && !realpath(config_path, config))
         r = error_set(error, errno, "%s: %s", config_path, strerror(errno));
     if (r == 0)
@@ -153,7 +178,7 @@ int deploy_slurm(struct deploy *d, const char *config_path, const struct deploy_
         }
         finish(s, options->more);
         for (const char **a = s->arguments; *a; a++)
-            printf("%s%s", *a, a[1] ? " " : "\n");
+            print_word(*a, a[1] ? " " : "\n");
         if (r == 0 && options->submit)
             r = run(s, error);
     }

@@ -1,5 +1,7 @@
 /* deploy_systemd.c - from a run's configuration to /etc/gantry and the units that gantry.target wants. */
 #include <errno.h>
+#include <glob.h>
+#include <limits.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -10,6 +12,21 @@
 
 #define STATE_DIR "/var/lib/gantry"
 #define UNITS "/etc/systemd/system"
+
+static void unit_name(Gantry__Role role, int index, char *ret, size_t size)
+{
+    const char *word = wire_role_name(role);
+    char dashed[32];
+
+    snprintf(dashed, sizeof dashed, "%s", word);
+    for (char *at = dashed; *at; at++)
+        if (*at == '_')
+            *at = '-';
+    if (role == GANTRY__ROLE__ROLE_COORDINATOR)
+        snprintf(ret, size, "gantry-%s.service", dashed);
+    else
+        snprintf(ret, size, "gantry-%s@%d.service", dashed, index);
+}
 
 /* An instance of a template, with what it alone has in /etc/gantry/NAME-N.env. */
 static int add_unit(struct deploy *d, Gantry__Role role, int index, struct error *error)
@@ -36,7 +53,7 @@ static int add_unit(struct deploy *d, Gantry__Role role, int index, struct error
     snprintf(path, sizeof path, "/etc/gantry/%s.env", command.name);
     if (role != GANTRY__ROLE__ROLE_ENV_WORKER && role != GANTRY__ROLE__ROLE_COORDINATOR)
         r = deploy_file(d, path, &env, error);
-    snprintf(name, sizeof name, role == GANTRY__ROLE__ROLE_COORDINATOR ? "%s.service" : "%s@%d.service", command.program, index);
+    unit_name(role, index, name, sizeof name);
     snprintf(path, sizeof path, UNITS "/gantry.target.wants/%s", name);
     snprintf(target, sizeof target, role == GANTRY__ROLE__ROLE_COORDINATOR ? "/usr/lib/systemd/system/%s.service"
              : "/usr/lib/systemd/system/%s@.service", command.program);
@@ -87,17 +104,48 @@ static int add_owner(struct deploy *d, struct error *error)
     return deploy_file(d, UNITS "/gantry-.service.d/owner.conf", &text, error);
 }
 
+/* An earlier installation may have wanted more of a kind; whether they are still wanted only its operator knows. */
+static void say_left_over(const struct deploy *d)
+{
+    char pattern[PATH_MAX];
+    glob_t found = {0};
+
+    snprintf(pattern, sizeof pattern, "%s" UNITS "/gantry.target.wants/gantry-*@*.service", d->root);
+    if (glob(pattern, 0, NULL, &found) == 0)
+        for (size_t i = 0; i < found.gl_pathc; i++) {
+            const char *unit = strrchr(found.gl_pathv[i], '/') + 1;
+            bool wanted = false;
+            char name[64];
+
+            for (int role = GANTRY__ROLE__ROLE_ENV_WORKER; role <= GANTRY__ROLE__ROLE_LEARNER; role++)
+                for (int k = 0; k < daemons_count(d->config, (Gantry__Role)role); k++) {
+                    unit_name((Gantry__Role)role, k, name, sizeof name);
+                    wanted |= !strcmp(unit, name);
+                }
+            if (!wanted)
+                printf("%s starts, too, and is not of this configuration; `systemctl disable --now %s` if it is not "
+                       "wanted\n", unit, unit);
+        }
+    globfree(&found);
+}
+
 int deploy_systemd(struct deploy *d, struct error *error)
 {
     static const Gantry__Role roles[] = {GANTRY__ROLE__ROLE_COORDINATOR, GANTRY__ROLE__ROLE_LEARNER, GANTRY__ROLE__ROLE_ACTOR,
                                          GANTRY__ROLE__ROLE_PRM_SERVER, GANTRY__ROLE__ROLE_ENV_WORKER};
-    int r = add_common(d, error);
+    int r;
 
+    if (strpbrk(d->config->dir, " \t\"'\\$%"))
+        return error_set(error, EINVAL, "run.dir %s: units take no path with blanks, quotes, \\, $ or %%; choose another",
+                         d->config->dir);
+    r = add_common(d, error);
     if (r == 0)
         r = add_owner(d, error);
     for (size_t k = 0; k < ARRAY_SIZE(roles); k++)
         for (int i = 0; i < daemons_count(d->config, roles[k]) && r == 0; i++)
             r = add_unit(d, roles[k], i, error);
+    if (r == 0 && d->root)
+        say_left_over(d);
     if (r == 0 && d->root)
         printf("%u files; next: systemctl daemon-reload && systemctl start gantry.target\n", d->written);
     return r;

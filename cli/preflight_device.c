@@ -134,10 +134,11 @@ static int check(const struct on_device *d, struct error *error)
     for (int i = 0; i < d->n; i++)
         if (&d->item[i] != first && (!second || d->item[i].bytes > second->bytes))
             second = &d->item[i];
-    return error_set(error, ENOMEM, "cluster: %s (%s): the run needs about %.0f MiB there, %.0f of %.0f MiB are free; "
-                     "%s take %.0f MiB, %s %.0f; try: %s", d->name, d->facts.name, (double)d->total / MEGA,
-                     (double)d->facts.memory_free / MEGA, (double)d->facts.memory / MEGA, first->what,
-                     (double)first->bytes / MEGA, second ? second->what : "others", (double)(second ? second->bytes : 0) / MEGA, first->knob);
+    return error_set(error, ENOMEM, "cluster: %s (%s): the run needs about %.0f MiB there, %.0f of %.0f MiB are free; %s take "
+                     "%.0f MiB, %s %.0f; try: %s",
+                     d->name, d->facts.name, (double)d->total / MEGA, (double)d->facts.memory_free / MEGA,
+                     (double)d->facts.memory / MEGA, first->what, (double)first->bytes / MEGA, second ? second->what : "others",
+                     (double)(second ? second->bytes : 0) / MEGA, first->knob);
 }
 
 struct needs {
