@@ -37,7 +37,7 @@ static int prepared(struct ledger *ledger, const char *text, sqlite3_stmt **ret)
             return 0;
         }
     if (ledger->n_cache == SQL_CACHE)
-        return -ENOSPC;
+        return -ENOBUFS;        /* not -ENOSPC: that is waited for */
     r = sql_errno(ledger, sqlite3_prepare_v3(ledger->db, text, -1, SQLITE_PREPARE_PERSISTENT, &statement, NULL));
     if (r < 0)
         return r;
