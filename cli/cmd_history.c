@@ -103,7 +103,7 @@ int cmd_history(int argc, char **argv)
         return usage(stdout, CLI_OK);
     if (argc == 3 && !strcmp(argv[1], "check"))
         return check(argv[2]);
-    if ((argc == 2 || argc == 3) && argv[1][0] != '-')
+    if ((argc == 3 || (argc == 2 && strcmp(argv[1], "check"))) && argv[1][0] != '-')
         return export(argv[1], argc == 3 ? argv[2] : "0");
     return usage(stderr, CLI_USAGE);
 }

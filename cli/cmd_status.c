@@ -1,9 +1,11 @@
 /* cmd_status.c - `gantry status`: what a running run is doing, asked of its coordinator; of one that is down, how far it came. */
 #include <errno.h>
 #include <getopt.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cli/cli.h"
 #include "cli/progress.h"
@@ -14,7 +16,9 @@
 static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: gantry status [--watch | --json] [RUN]\n"
-                 "RUN is a run directory; without it, the run under runs/ that is running.\n");
+                 "RUN is a run directory; without it, the run under runs/ that is running.\n"
+                 "  --watch   again each second, until the run is over (the screen is cleared on a terminal)\n"
+                 "  --json    everything the coordinator says, as one JSON object\n");
     return status;
 }
 
@@ -41,8 +45,8 @@ static int show(const char *run_dir, bool json, bool clear, struct error *error)
     return 0;
 }
 
-/* What is known without its coordinator, behind the line that there is none. */
-static void add_rest(const char *run_dir, struct error *error)
+/* What is known without its coordinator, in place of the line that there is none. Returns whether the run is finished. */
+static bool add_rest(const char *run_dir, struct error *error)
 {
     _cleanup_free_ struct run_config *config = malloc(sizeof *config);
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
@@ -52,7 +56,7 @@ static void add_rest(const char *run_dir, struct error *error)
 
     if (!config || rundir_path(run_dir, "config.yaml", path, NULL) < 0 || run_config_load(path, config, NULL) < 0 ||
         run_open_ledger(run_dir, &ledger, NULL) < 0 || ledger_stages(ledger, &stages, &n) < 0)
-        return;
+        return false;
     for (size_t i = 0; i < n; i++)
         done += stages[i].state == PROGRESS_DONE;
     if (done >= (size_t)config->n_stages)
@@ -62,6 +66,7 @@ static void add_rest(const char *run_dir, struct error *error)
         error_set(error, error->errnum, "%s: no coordinator is running there; %zu of %d stages are done%s%s, and `gantry up %s` "
                   "goes on", run_dir, done, config->n_stages, done < n ? ", the next is " : "", done < n ? stages[done].name : "",
                   run_dir);
+    return done >= (size_t)config->n_stages;
 }
 
 int cmd_status(int argc, char **argv)
@@ -69,7 +74,7 @@ int cmd_status(int argc, char **argv)
     static const struct option options[] = {
         {"watch", no_argument, NULL, 'w'}, {"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {0}};
     struct error error = {0};
-    bool watch = false, json = false;
+    bool watch = false, json = false, seen = false, terminal = isatty(STDOUT_FILENO) == 1;
     char run_dir[RUN_SOCKET_PATH] = "";
     int option, r;
 
@@ -84,13 +89,16 @@ int cmd_status(int argc, char **argv)
         return usage(stderr, CLI_USAGE);
     r = run_socket_find(argv[optind], run_dir, &error);
     if (r == 0)
-        r = show(run_dir, json, watch, &error);
+        r = show(run_dir, json, watch && terminal, &error);
     while (r == 0 && watch) {
+        seen = true;
         nanosleep(&(struct timespec) {.tv_sec = 1}, NULL);      /* the refresh rate of the screen, not a wait for something */
-        r = show(run_dir, false, true, &error);
+        r = show(run_dir, false, terminal, &error);
     }
-    if (r == -ENOENT || r == -ECONNREFUSED)
-        add_rest(run_dir, &error);
+    if ((r == -ENOENT || r == -ECONNREFUSED) && add_rest(run_dir, &error) && seen) {
+        printf("%s\n", error.text);     /* watched to its end */
+        return CLI_OK;
+    }
     if (r < 0)
         fprintf(stderr, "gantry status: %s\n", error_text(&error, r));
     return r < 0 ? CLI_FAILED : CLI_OK;

@@ -200,12 +200,16 @@ static int put_stages(const struct eval *eval, const char *text, size_t length, 
 int eval_open(const char *run_dir, const struct eval_ask *ask, struct eval *ret, struct error *error)
 {
     _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    struct error held = {0};
     char path[PATH_MAX];
     int r;
 
     *ret = (struct eval){.ask = ask, .run_dir = run_dir};
     snprintf(path, sizeof path, "%s/config.yaml", run_dir);
     r = run_config_load(path, &ret->config, error);
+    if (r == 0 && run_open_ledger(run_dir, &ledger, &held) == -EBUSY)
+        r = error_set(error, EBUSY, "%s", held.text);
     if (r < 0)
         return r;
     if (((int64_t)ask->last - ask->first + 1) * ret->config.n_tasks > STATES_MOST)
