@@ -8,7 +8,7 @@
 
 #include "base/macro.h"
 
-enum { MAX_FAULTS = 32, ACTION_ABORT = 100, ACTION_CRASH, ACTION_DELAY };
+enum { MAX_FAULTS = 32, ACTION_ABORT = 100, ACTION_CRASH, ACTION_STOP, ACTION_DELAY };
 
 struct fault {
     char name[48];
@@ -26,7 +26,7 @@ static int parse_one(char *text, struct fault *ret)
 {
     static const struct { const char *word; int action; } actions[] = {
         {"abort", ACTION_ABORT}, {"crash", ACTION_CRASH}, {"nan", FAULT_NAN}, {"eio", FAULT_EIO}, {"enospc", FAULT_ENOSPC},
-        {"short", FAULT_SHORT}, {"drop", FAULT_DROP}, {"delay", ACTION_DELAY},
+        {"short", FAULT_SHORT}, {"drop", FAULT_DROP}, {"stop", ACTION_STOP}, {"delay", ACTION_DELAY},
     };
     struct fault f = {.at = 1, .until = 1};
     char *action = strchr(text, '='), *at, *delay, *end;
@@ -131,6 +131,10 @@ enum fault_action fault_point(const char *name)
         raise(SIGKILL);         /* as a kill -9 at this very place: nothing is flushed, no handler runs */
     if (action == ACTION_CRASH)
         abort();
+    if (action == ACTION_STOP) {
+        raise(SIGSTOP);
+        return FAULT_NONE;
+    }
     if (action == ACTION_DELAY) {
         usleep(delay_ms * 1000u);
         return FAULT_NONE;

@@ -125,6 +125,13 @@ class Process:
     def running(self):
         return self.popen.poll() is None
 
+    def stands_still(self):
+        """Stopped by SIGSTOP, as the fault `stop` does it: a test that has to look while something lasts makes it last until go_on()."""
+        return Path(f"/proc/{self.popen.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+    def go_on(self):
+        self.popen.send_signal(signal.SIGCONT)
+
     def kill(self, number=signal.SIGKILL):
         self.popen.send_signal(number)
         if number == signal.SIGKILL:
@@ -241,6 +248,11 @@ class Cluster:
             return not coordinator.running() and coordinator.popen.returncode == 0
         self.until(finished, "the run to finish", patience)
         return json.loads((self.run / "summary.json").read_text())
+
+    def drain(self):
+        """Ends a run that would go on for longer than the test."""
+        assert gantry("drain", self.run).returncode == 0
+        self.until(lambda _: not self.of("coordinator")[0].running(), "the run to drain")
 
     def history(self):
         """`gantry history check` on the run directory; fails the test on a contradiction."""

@@ -163,7 +163,7 @@ def test_other_config(make_cluster):
 
 
 def test_lock_is_held(make_cluster):
-    cluster = make_cluster(stages=[{"demos": {"episodes": 400, "style": "clean"}}])
+    cluster = make_cluster(stages=[{"demos": {"episodes": 100000, "style": "clean"}}])
     cluster.start()
     cluster.until(lambda s: s, "the coordinator")
     pid = cluster.of("coordinator")[0].popen.pid
@@ -246,7 +246,7 @@ def test_page_token(make_cluster, tmp_path):
 
 @pytest.mark.parametrize("line", ["", "prm swap 77", "prm swap 1 at x", "prm rollback", "cordon x", "nonsense", "x" * 10000])
 def test_admin_lines(make_cluster, line):
-    cluster = make_cluster(stages=[{"demos": {"episodes": 400, "style": "clean"}}])
+    cluster = make_cluster(stages=[{"demos": {"episodes": 100000, "style": "clean"}}])
     cluster.run.mkdir()
     cluster.spawn("coordinator")
     cluster.until(lambda s: s, "the coordinator")

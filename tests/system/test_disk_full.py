@@ -41,13 +41,16 @@ def until_paused(cluster, said):
 
 def test_paused_and_resumed(small_disk):
     cluster = small_disk
+    cluster.faults["learner-0"] = "plan.arrive=stop@1"      # the plan of imitation
     cluster.start()
     cluster.until(lambda s: s and s["episodes"]["journaled"] >= 4, "the first episodes")
     fill(cluster)
     until_paused(cluster, "no space left for the journal")
     os.unlink(cluster.run / "ballast")
-    cluster.until(lambda s: s and s["stage"] == "sft" and s["state"] == "training", "imitation")
+    learner = cluster.of("learner")[0]
+    cluster.until(lambda _: learner.stands_still(), "imitation")
     fill(cluster)
+    learner.go_on()
     until_paused(cluster, "No space left on device")        # the version cannot be written
     coordinator = cluster.of("coordinator")[0]
     coordinator.kill()                                      # its next life waits for room, too

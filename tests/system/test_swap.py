@@ -1,4 +1,5 @@
 """The reward model is swapped ten times while episodes are played and scored: no score fails, one version per episode."""
+import signal
 import sqlite3
 
 from conftest import TINY, admin, gantry
@@ -31,17 +32,20 @@ def test_swap_at_an_iteration_and_back(make_cluster):
     stages = [s for s in TINY["stages"] if "eval" not in s]
     prm = next(s for s in stages if "prm" in s)
     stages = stages[:-1] + [{"prm": dict(prm["prm"], name="prm2")},
-                            {"rl": {"iterations": 8, "episodes": 4, "preset": "tabletop", "eval_every": 0, "critic_warmup": 0}}]
+                            {"rl": {"iterations": 1000, "episodes": 4, "preset": "tabletop", "eval_every": 0, "critic_warmup": 0}}]
     cluster = make_cluster(stages=stages)
     cluster.start()
     cluster.until(lambda s: s and s["stage"] == "rl", "rl")
+    assert gantry("cordon", cluster.run, "env-worker-0").returncode == 0        # one more iteration begins at the most
     at = cluster.status()["iteration"] + 2
     r = gantry("prm", "swap", cluster.run, "1", "--at", at)
     assert r.returncode == 0 and f"from iteration {at} of this stage on" in r.stdout, r.stdout + r.stderr
     cluster.of("coordinator")[0].kill()
-    cluster.until(lambda s: s and (s["iteration"] >= at + 1 or s["state"] == "finished"), "the swap's iteration to be over")
-    gantry("prm", "rollback", cluster.run)
-    cluster.until_finished()
+    cluster.until(lambda s: s and any(m["name"] == "env-worker-0" for m in s["members"]), "the coordinator's next life")
+    gantry("cordon", "--undo", cluster.run, "env-worker-0")
+    cluster.until(lambda s: s and s["iteration"] >= at + 1, "the swap's iteration to be over")
+    assert gantry("prm", "rollback", cluster.run).returncode == 0
+    cluster.drain()
     with sqlite3.connect(cluster.run / "ledger.sqlite") as db:
         used = dict(db.execute("select iteration, max(prm_version) from episodes where stage = 5 and purpose = 3 group by iteration"))
     assert {used[i] for i in used if i < at} == {2} and used[at] == 1, used
@@ -58,7 +62,7 @@ def test_shadow_decides(make_cluster):
     stages = [s for s in TINY["stages"] if "eval" not in s]
     prm = next(s for s in stages if "prm" in s)
     stages = stages[:-1] + [{"prm": dict(prm["prm"], name="prm2")},
-                            {"rl": {"iterations": 30, "episodes": 4, "preset": "tabletop", "eval_every": 0, "critic_warmup": 0}}]
+                            {"rl": {"iterations": 1000, "episodes": 4, "preset": "tabletop", "eval_every": 0, "critic_warmup": 0}}]
     cluster = make_cluster(stages=stages)
     cluster.start()
     cluster.until(lambda s: s and s["stage"] == "rl", "rl")
@@ -66,14 +70,15 @@ def test_shadow_decides(make_cluster):
     assert r.returncode == 2, r.stderr
     r = gantry("prm", "swap", cluster.run, "2", "--shadow")
     assert r.returncode == 1 and "in use" in r.stderr, r.stderr
-    r = gantry("prm", "swap", cluster.run, "1", "--shadow", "--episodes", 6, "--rank", 1, "--margin", 0)     # scores of another model never agree wholly
+    r = gantry("prm", "swap", cluster.run, "1", "--shadow", "--episodes", 12, "--rank", 1, "--margin", 0)     # scores of another model never agree wholly
     assert r.returncode == 0 and "on trial" in r.stdout, r.stdout + r.stderr
     cluster.until(lambda s: s and s.get("prm_shadow", {}).get("episodes", 0) >= 2, "two episodes to be scored by both")
+    cluster.of("prm-server")[0].kill(signal.SIGSTOP)        # nothing is scored while we look
     assert "on trial: reward model version 1 beside 2" in gantry("status", cluster.run).stdout
     cluster.of("coordinator")[0].kill()
     cluster.of("prm-server")[0].kill()
     last = cluster.until(lambda s: s and s.get("prm_shadow_last"), "the first verdict")
-    assert last["version"] == 1 and last["against"] == 2 and last["episodes"] == 6 and last["frames"] > 6, last
+    assert last["version"] == 1 and last["against"] == 2 and last["episodes"] == 12 and last["frames"] > 12, last
     assert -1 <= last["rank_correlation"] <= 1 and 0 < last["mean_difference"] < 1, last
     assert last["verdict"] == "does not take over" and cluster.status()["prm_version"] == 2, last
     assert gantry("prm", "swap", cluster.run, "1", "--shadow", "--episodes", 4, "--rank", -1, "--margin", 1).returncode == 0
@@ -83,8 +88,7 @@ def test_shadow_decides(make_cluster):
     assert "prm_shadow" not in cluster.status() and cluster.status()["prm_version"] == 1
     at = cluster.status()["iteration"]
     cluster.until(lambda s: s and s["iteration"] >= at + 2, "an iteration scored by the one that took over")
-    assert gantry("drain", cluster.run).returncode == 0
-    cluster.until(lambda _: not cluster.of("coordinator")[0].running(), "the run to drain")
+    cluster.drain()
     said = trials(cluster)
     assert sum("does not take over" in s for s in said) == 1 and sum("scores new episodes" in s for s in said) == 1, said
     assert sum("given up" in s for s in said) == 1, said
