@@ -41,13 +41,14 @@ def until_paused(cluster, said):
 
 def test_paused_and_resumed(small_disk):
     cluster = small_disk
-    cluster.faults["learner-0"] = "plan.arrive=stop@1"      # the plan of imitation
+    cluster.faults["learner-0"] = "deliver.arrive=stop@5,plan.arrive=stop@1"        # the fifth episode, the plan of imitation
     cluster.start()
-    cluster.until(lambda s: s and s["episodes"]["journaled"] >= 4, "the first episodes")
+    learner = cluster.of("learner")[0]
+    cluster.until(lambda _: learner.stands_still(), "the first episodes")
     fill(cluster)
+    learner.go_on()
     until_paused(cluster, "no space left for the journal")
     os.unlink(cluster.run / "ballast")
-    learner = cluster.of("learner")[0]
     cluster.until(lambda _: learner.stands_still(), "imitation")
     fill(cluster)
     learner.go_on()
