@@ -167,7 +167,7 @@ int mkdir_p(const char *path, unsigned mode)
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {
     (void)st, (void)type, (void)ftw;
-    return remove(path);
+    return remove(path) < 0 && errno != ENOENT ? -1 : 0;        /* somebody else may be removing it, too */
 }
 
 int remove_tree(const char *path)
