@@ -6,6 +6,7 @@
  * is shown LIBERO as OpenVLA's evaluations do. */
 #include "cli/eval_suite.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
@@ -125,6 +126,27 @@ static const char *base_name(const char *path)
     return path[n ? n - 1 : 0] == '/' ? path + n : path;
 }
 
+/* 'text' as YAML takes it. */
+static void add_quoted(struct strbuf *yaml, const char *text)
+{
+    strbuf_addc(yaml, '\'');
+    for (; *text; text++) {
+        strbuf_addc(yaml, *text);
+        if (*text == '\'')
+            strbuf_addc(yaml, '\'');
+    }
+    strbuf_addc(yaml, '\'');
+}
+
+/* What run.name takes of a directory's name. */
+static void run_name(const char *model, const char *suite, char *ret, size_t size)
+{
+    snprintf(ret, size, "eval-%.30s-%.20s", model, suite);
+    for (char *c = ret; *c; c++)
+        if (!isalnum((unsigned char)*c) && !strchr("-_.", *c))
+            *c = '_';
+}
+
 static int write_yaml(struct eval_suite *eval, const struct sim_task_info *infos, int n, struct strbuf *yaml, struct error *error)
 {
     const bool libero = !strncmp(eval->suite, "libero", 6);
@@ -142,13 +164,15 @@ static int write_yaml(struct eval_suite *eval, const struct sim_task_info *infos
     if (infos[0].test_states && eval->trials > infos[0].test_states)
         return error_set(error, EINVAL, "--trials: suite %s has %d test states of each task, not %ld", eval->suite,
                          infos[0].test_states, eval->trials);
-    snprintf(name, sizeof name, "eval-%.30s-%.20s", base_name(model), eval->suite);
-    strbuf_addf(yaml, "run: {name: '%s', dir: '%s'}\n", name, eval->dir ? eval->dir : "");
-    strbuf_addf(yaml, "suite: {name: %s, image: %d, chain: %s, cameras: %d, state: %s, robosuite: %s, tasks: [", eval->suite,
+    run_name(base_name(model), eval->suite, name, sizeof name);
+    strbuf_addf(yaml, "run: {name: '%s', dir: ", name);
+    add_quoted(yaml, eval->dir ? eval->dir : "");
+    strbuf_addf(yaml, "}\nsuite: {name: %s, image: %d, chain: %s, cameras: %d, state: %s, robosuite: %s, tasks: [", eval->suite,
                 wants.image, wants.chain, wants.images, wants.state ? "true" : "false", eval->robosuite);
     r = choose_tasks(eval, infos, n, yaml, &n_tasks, error);
-    strbuf_addf(yaml, "]}\npolicy: {init: '%s'}\n", model);
-    strbuf_addf(yaml, "stages: [{eval: {episodes: %ld, policies: [last], at: [%s]}}]\n", eval->trials * n_tasks,
+    strbuf_adds(yaml, "]}\npolicy: {init: ");
+    add_quoted(yaml, model);
+    strbuf_addf(yaml, "}\nstages: [{eval: {episodes: %ld, policies: [last], at: [%s]}}]\n", eval->trials * n_tasks,
                 eval->temperature);
     strbuf_addf(yaml, "cluster: {env_workers: %ld, slots: %ld, actors: [{device: '%s'}], prm_servers: []}\n", eval->env_workers,
                 eval->slots, eval->device);

@@ -51,7 +51,10 @@ int model_convert(int argc, char **argv)
         r = staged_dir_commit(&dir, &error);
     if (r < 0)
         return model_fail(&error, r);
-    printf("%s: %d tensors, %lld bytes, %d files beside them\n", argv[1], done.tensors, (long long)done.bytes, done.side_files);
+    printf("%s: %d tensors, %lld bytes", argv[1], done.tensors, (long long)done.bytes);
+    if (done.side_files)
+        printf(", %d file%s beside them", done.side_files, done.side_files == 1 ? "" : "s");
+    printf("\n");
     return CLI_OK;
 }
 

@@ -111,7 +111,7 @@ static void run_process(const struct bench *b, int slots, int pictures, int read
     f.result = rgb ? prepare(b, &target, slots, pictures, players, &renderer, rgb, &error) : -ENOMEM;
     snprintf(f.drawn_by, sizeof(f.drawn_by), "%s%s", renderer ? sim_renderer_name(renderer) : "-",
              renderer && sim_renderer_is_software(renderer) ? ", in software" : "");
-    if (write(ready, &byte, 1) != 1 || read(go, &byte, 1) < 0)
+    if (write(ready, &byte, 1) != 1 || close(ready) < 0 || read(go, &byte, 1) < 0)     /* closed: who dies before is missed */
         _exit(1);
     if (f.result == 0)
         f.result = measure(b, players, slots, renderer, pictures, rgb, &f);
@@ -142,12 +142,14 @@ static void start_processes(const struct bench *b, int processes, int slots, int
 
 static int gather(const struct pipes *pipes, int processes, struct figures *all, struct error *error)
 {
+    int ready = 0;
     char byte;
 
-    for (int i = 0; i < processes; i++)
-        if (read(pipes->ready[0], &byte, 1) != 1)
-            return error_set(error, EIO, "a process of the benchmark died while it opened the suite");
-    close(pipes->go[1]); /* all of them at once */
+    while (ready < processes && read(pipes->ready[0], &byte, 1) == 1)
+        ready++;
+    close(pipes->go[1]); /* all of them at once; also when one has died, or the others would wait for ever */
+    if (ready < processes)
+        return error_set(error, EIO, "a process of the benchmark died while it opened the suite");
     for (int i = 0; i < processes; i++)
         if (read(pipes->out[0], &all[i], sizeof(all[i])) != sizeof(all[i]))
             return error_set(error, EIO, "a process of the benchmark died");

@@ -35,7 +35,7 @@ static uint8_t *state_at(const struct play *p, int step) { return p->states + si
 /* Many states: the state's number goes in front of the ending. */
 static void path_for(const struct play *p, const char *path, uint64_t state, char *ret, size_t n)
 {
-    const char *dot = strrchr(path, '.');
+    const char *slash = strrchr(path, '/'), *dot = strrchr(slash ? slash : path, '.');
 
     if (p->target.first == p->target.last)
         snprintf(ret, n, "%s", path);
