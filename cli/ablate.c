@@ -286,7 +286,7 @@ int ablate_play(const struct ablate *a, struct error *error)
         printf("gantry ablate: run %d of %d, seed %llu, %s: %s", i + 1, n, (unsigned long long)config->seed,
                list[i].rung < 0 ? "start" : ablate_rungs[list[i].rung].name, job_title(&list[i]));
         if (played)
-            printf(" (about %.0f minutes left for all)", left);
+            printf(" (about %.0f min left for all)", left);
         printf("\n");
         fflush(stdout);
         r = play(a, &list[i], config, error);

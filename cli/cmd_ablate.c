@@ -7,6 +7,7 @@
 #include "base/atomic_file.h"
 #include "cli/ablate.h"
 #include "cli/cli.h"
+#include "cli/up.h"
 
 static int usage(FILE *out, int status)
 {
@@ -24,7 +25,7 @@ static int usage(FILE *out, int status)
                  "  --dir DIR      where the runs are (the configuration's run.dir with -ladder behind)\n"
                  "  --measure      only measure what has been played\n"
                  "  --dry-run      only list what would be done\n"
-                 "  --json         the result as JSON on stdout, too\n");
+                 "  --json         the result as JSON on stdout in place of the table (progress goes to stderr)\n");
     return status;
 }
 
@@ -57,6 +58,14 @@ static int parse_number(const char *option, const char *text, int most, int *ret
     }
     *ret = (int)value;
     return 0;
+}
+
+/* With --json stdout is the result's alone. */
+static int play(const struct ablate *a, bool json, struct error *error)
+{
+    int out = json ? stdout_aside() : -1, r = ablate_play(a, error);
+
+    return out >= 0 && stdout_back(out) < 0 && r == 0 ? error_set(error, EIO, "standard output is gone") : r;
 }
 
 static int finish(const struct ablate *a, bool json, struct error *error)
@@ -135,7 +144,7 @@ int cmd_ablate(int argc, char **argv)
     if (r == 0 && dry)
         r = ablate_list(a, &error);
     else if (r == 0) {
-        r = measure ? 0 : ablate_play(a, &error);
+        r = measure ? 0 : play(a, json, &error);
         if (r == 0)
             r = finish(a, json, &error);
     }
