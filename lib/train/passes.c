@@ -75,6 +75,8 @@ int pass_policy(const struct openvla *model, struct shards *shards, const struct
 {
     struct policy_call call = {model, data, steps, temperature, out};
 
+    if (model->params.device != shards_device(shards))
+        return -EXDEV;
     return shards_infer(shards, n, PASS_CHUNK, policy_chunk, &call);
 }
 

@@ -14,7 +14,8 @@ struct policy_pass {            /* outputs; NULL: not wanted */
     bool plain;                 /* input: the model's adapters are left out */
 };
 
-/* The model must be packed. temperature: that of the distribution the tokens were sampled from. */
+/* The model must be packed, where the shards compute: else -EXDEV, though a model whose matrices rest as bf16 on the host, too,
+ * could be passed through there, in other numbers. temperature: that of the distribution the tokens were sampled from. */
 int pass_policy(const struct openvla *model, struct shards *shards, const struct dataset *data, const struct step_ref *steps,
                 int n, double temperature, const struct policy_pass *out);
 

@@ -53,6 +53,7 @@ void shards_exchange(struct shards *s, bool overlapped, int64_t bucket)
 }
 
 void shards_compute_with(struct shards *s, const struct params *params) { s->params = params; }
+const struct device *shards_device(const struct shards *s) { return s->params ? s->params->device : NULL; }
 
 struct shards *shards_free(struct shards *s)
 {
@@ -313,7 +314,7 @@ int shards_gradient(struct shards *s, const struct adamw_range *ranges, int n_ra
     float *there;
     int r;
 
-    if (!s->params || !s->params->device) {
+    if (!shards_device(s)) {
         shards_set_call(s, ranges, n_ranges, samples, fn, arg);
         return gradient_here(s, grad);
     }
@@ -339,7 +340,7 @@ int shards_infer(struct shards *s, int samples, int chunk, shard_fn *fn, void *a
     s->chunk = chunk;
     s->fn = fn;
     s->arg = arg;
-    if (s->params && s->params->device)
+    if (shards_device(s))
         return shards_infer_there(s);
     memset(s->infer_error, 0, (size_t)pool_threads(s->pool) * sizeof *s->infer_error);
     pool_run(s->pool, (samples + chunk - 1) / chunk, infer_piece, s);

@@ -51,6 +51,8 @@ void shards_exchange(struct shards *shards, bool overlapped, int64_t bucket);
 
 /* Passes run where these parameters are (params->device), which must outlive the shards' calls. */
 void shards_compute_with(struct shards *shards, const struct params *params);
+/* Where that is; NULL: on this CPU. */
+const struct device *shards_device(const struct shards *shards);
 
 /* Forward, loss and tape_backward over samples first..last-1 of the minibatch (last > first), which are those of `shard`, or
  * (shards_together) of it and its next neighbours, whose own slots stay as they are. It may be called again for the

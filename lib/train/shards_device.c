@@ -101,7 +101,7 @@ int shards_gradient_there(struct shards *s, const struct adamw_range *ranges, in
     float *grad;
     int r;
 
-    if (!s->params || !s->params->device)
+    if (!shards_device(s))
         return -ENODEV;
     shards_set_call(s, ranges, n_ranges, samples, fn, arg);
     r = make_spans(s);

@@ -18,6 +18,7 @@
 #include "tests/harness/scratch.h"
 #include "tests/harness/train_lab.h"
 #include "train/checkpoint.h"
+#include "train/passes.h"
 
 enum { EPISODES = 4 };
 
@@ -200,6 +201,36 @@ static void test_so_it_is_with_all_shards_in_a_pass(void **state)
     ratio_is_one(SHARDS);
 }
 
+/* A reference whose matrices rest as bf16 could be passed through on this host, too, in other numbers than the device's: whoever
+ * asks for that is refused. */
+static void test_a_model_there_is_not_passed_through_here(void **state)
+{
+    char dir[SCRATCH_PATH];
+    float logp[LAB_DIMS];
+    struct openvla *fresh = lab_model(1), *model = NULL;
+    struct dataset *data;
+    struct shards *shards = NULL;
+    struct error error = {0};
+
+    (void)state;
+    scratch_new(dir);
+    if (openvla_save(fresh, dir, "BF16", &error) < 0 || openvla_load_halves(dir, 0, &model, &error) < 0)
+        fail_msg("%s", error.text);
+    params_use_device(&model->params, device, true);
+    assert_int_equal(openvla_pack(model, false), 0);
+    assert_int_equal(openvla_pack(fresh, false), 0);
+    data = lab_demonstrations(fresh, 1);
+    assert_int_equal(shards_new(1, 1, NULL, &shards), 0);
+    assert_int_equal(pass_policy(model, shards, data, (struct step_ref[]) {{0, 0}}, 1, 1, &(struct policy_pass) {.logp = logp}),
+                     -EXDEV);
+    assert_int_equal(pass_policy(fresh, shards, data, (struct step_ref[]) {{0, 0}}, 1, 1, &(struct policy_pass) {.logp = logp}), 0);
+    shards_free(shards);
+    dataset_free(data);
+    openvla_free(fresh);
+    openvla_free(model);
+    assert_int_equal(remove_tree(dir), 0);
+}
+
 /* A device that falls off: the pass fails, the driver's words are kept, and whoever watches learns of it once and for all. */
 static struct device_kernels failing;
 static bool gone;
@@ -254,6 +285,7 @@ int main(void)
         cmocka_unit_test(test_a_gradient_that_is_no_number_is_skipped),
         cmocka_unit_test(test_without_a_step_the_ratio_is_one),
         cmocka_unit_test(test_so_it_is_with_all_shards_in_a_pass),
+        cmocka_unit_test(test_a_model_there_is_not_passed_through_here),
         cmocka_unit_test(test_a_device_falls_off),
     };
 
