@@ -39,6 +39,16 @@ thread_local char *simt_shared;
 thread_local int simt_result;
 static thread_local struct machine *machine;
 static thread_local struct fiber *starting;
+static thread_local struct machine_end { /* of the thread */
+    bool is_due;
+    ~machine_end()
+    {
+        for (unsigned i = 0; is_due && i < MOST; i++)
+            if (machine->fibers[i].made)
+                munmap(machine->fibers[i].stack, STACK);
+        free(is_due ? machine : NULL);
+    }
+} at_end;
 static uint64_t order_seed;
 
 static bool only_corners;
@@ -226,6 +236,7 @@ int simt_launch(dim3 grid, dim3 block, size_t shared, simt_thread *thread, void 
         m = machine = (struct machine *)calloc(1, sizeof(*m));
     if (!m)
         return -ENOMEM;
+    at_end.is_due = true;
     m->threads = threads;
     m->thread = thread;
     m->arg = arg;
