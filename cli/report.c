@@ -13,6 +13,7 @@
 #include "cli/report_names.h"
 #include "cli/report_prm.h"
 #include "cli/report_series.h"
+#include "daemon/run_config.h"
 #include "proto/control.pb-c.h"
 #include "version.h"
 
@@ -25,6 +26,8 @@ static const char style[] =
     "svg.plot{background:#fcfcfc;border:1px solid #eee;width:100%;height:auto}"
     "svg text{font:11px system-ui,sans-serif;fill:#444}svg text.title{font-size:13px;font-weight:600}"
     ".note{color:#666}pre{background:#f7f7f7;padding:1em;overflow:auto;font-size:13px}img{max-width:100%}";
+
+enum { TASK_CURVES = 16 };
 
 /* ---- curves ------------------------------------------------------------------------------------------- */
 
@@ -60,16 +63,18 @@ static int write_success_plot(const struct report_data *d, const char *task, str
 
 static int write_curves(const struct report_data *d, struct strbuf *out)
 {
-    const char *tasks[16];
+    const char *tasks[RUN_MAX_TASKS];
     int n = report_tasks(d, tasks, ARRAY_SIZE(tasks)), r;
 
     strbuf_adds(out, "<h2>Learning</h2><div class='plots'>");
     r = write_success_plot(d, NULL, out);
-    for (int i = 0; i < n && n > 1 && r >= 0; i++)
+    for (int i = 0; i < MIN(n, TASK_CURVES) && n > 1 && r >= 0; i++)
         r = write_success_plot(d, tasks[i], out);
     if (r >= 0)
         r = report_health_write(d, out);
     strbuf_adds(out, "</div>");
+    if (n > TASK_CURVES)
+        strbuf_addf(out, "<p class='note'>Training success of %d more tasks is among all series.</p>", n - TASK_CURVES);
     return r >= 0 ? report_series_write(d, out) : r;
 }
 
@@ -181,13 +186,13 @@ static void write_stages(const struct report_data *d, struct strbuf *out)
     strbuf_adds(out, "</table>");
 }
 
-/* Evaluation rows grouped by their tag ("test last t=0.3"): episodes, success, per task. */
-static void write_evaluations(const struct report_data *d, struct strbuf *out)
+/* Evaluation rows grouped by their tag ("test last t=0.3"): episodes, success, steps. */
+static int write_evaluations(const struct report_data *d, struct strbuf *out)
 {
-    const char *tags[128];
+    _cleanup_free_ const char **tags = calloc(d->n_episodes + 1, sizeof *tags);
     int n = 0, k;
 
-    for (size_t i = 0; i < d->n_episodes && n < (int)ARRAY_SIZE(tags); i++) {
+    for (size_t i = 0; tags && i < d->n_episodes; i++) {
         const struct ledger_episode *e = &d->episodes[i];
 
         if (e->purpose != GANTRY__PURPOSE__PURPOSE_EVAL || e->state != EPISODE_EVALUATED)
@@ -197,8 +202,8 @@ static void write_evaluations(const struct report_data *d, struct strbuf *out)
         if (k == n)
             tags[n++] = e->tag;
     }
-    if (!n)
-        return;
+    if (!tags || !n)
+        return tags ? 0 : -ENOMEM;
     strbuf_adds(out, "<details><summary>Every evaluation</summary>"
                      "<table><tr><th>what</th><th>episodes</th><th>success</th><th>mean steps</th></tr>");
     for (k = 0; k < n; k++) {
@@ -215,6 +220,7 @@ static void write_evaluations(const struct report_data *d, struct strbuf *out)
         strbuf_addf(out, "</td><td>%.0f</td><td>%.1f %%</td><td>%.1f</td></tr>", count, 100 * success / count, steps / count);
     }
     strbuf_adds(out, "</table></details>");
+    return 0;
 }
 
 int report_write(const char *run_dir, const char *path, struct error *error)
@@ -247,7 +253,8 @@ int report_write(const char *run_dir, const char *path, struct error *error)
         write_json_rows("", d.summary, &out);
         strbuf_adds(&out, "</table>");
     }
-    write_evaluations(&d, &out);
+    if (write_evaluations(&d, &out) < 0)
+        return error_set(error, ENOMEM, "%s: out of memory for the page", path);
     write_stages(&d, &out);
     report_versions_write(&d, &out);
     if (d.config) {

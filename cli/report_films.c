@@ -5,7 +5,10 @@
 #include "cli/episode_film.h"
 #include "cli/plot.h"
 #include "cli/run_open.h"
+#include "daemon/run_config.h"
 #include "proto/control.pb-c.h"
+
+enum { TASK_FILMS = 8 };
 
 static void add_base64(struct strbuf *out, const uint8_t *bytes, size_t n)
 {
@@ -77,13 +80,16 @@ void report_films_write(const char *run_dir, const struct report_data *d, struct
         {GANTRY__PURPOSE__PURPOSE_EVAL, false, true, "evaluation, a failure"},
     };
     _cleanup_(journal_closep) struct journal *journal = NULL;
-    const char *tasks[8];
+    const char *tasks[RUN_MAX_TASKS];
     int n = report_tasks(d, tasks, ARRAY_SIZE(tasks)), drawn = 0;
 
     if (run_open_journal(run_dir, d->run.id, &journal, NULL) == 0)
-        for (int i = 0; i < n; i++)
+        for (int i = 0; i < MIN(n, TASK_FILMS); i++)
             for (size_t k = 0; k < ARRAY_SIZE(wanted); k++)
                 drawn += write_one(journal, d, tasks[i], &wanted[k], out);
     if (!drawn)
         strbuf_adds(out, "<p class='note'>The journal holds no episodes to show.</p>");
+    if (n > TASK_FILMS)
+        strbuf_addf(out, "<p class='note'>%d more tasks have no film here: gantry replay RUN EPISODE draws any.</p>",
+                    n - TASK_FILMS);
 }
