@@ -58,7 +58,7 @@ int objective_prm(struct trainer *trainer, const struct dataset *data, const str
 int prm_judge(const struct openvla *model, struct shards *shards, const struct dataset *data, enum label_mode labels,
               const int *episodes, int n, const uint8_t *blank, struct prm_judgement *ret);
 int prm_judge_clock(const struct dataset *data, enum label_mode labels, const int *episodes, int n, struct prm_judgement *ret);
-/* From scores that are there: of all frames of all these episodes, one after the other. */
+/* From scores that are there: of all frames of all these episodes, one after the other, each in 0..1. -EDOM: one is not. */
 int prm_judge_scores(const struct dataset *data, enum label_mode labels, const int *episodes, int n, const float *score,
                      struct prm_judgement *ret);
 

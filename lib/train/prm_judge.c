@@ -171,11 +171,15 @@ int prm_judge_scores(const struct dataset *data, enum label_mode labels, const i
     _cleanup_free_ bool *positive = NULL;
     struct judge j = {data, episodes, n, score, offset, NULL, NULL, NULL};
     size_t total;
-    int r;
+    int frames, r;
 
     if (!offset || !scratch)
         return -ENOMEM;
-    total = (size_t)MAX(lay_out(data, episodes, n, offset), 1);
+    frames = lay_out(data, episodes, n, offset);
+    for (int i = 0; i < frames; i++)
+        if (!(score[i] >= 0 && score[i] <= 1))      /* a NaN, too: they number bins */
+            return -EDOM;
+    total = (size_t)MAX(frames, 1);
     j.x = x = malloc(total * sizeof *x);
     j.y = y = malloc(total * sizeof *y);
     label = malloc(total * sizeof *label);
@@ -232,6 +236,6 @@ int prm_judge_clock(const struct dataset *data, enum label_mode labels, const in
     if (!frames || !score)
         return -ENOMEM;
     for (int i = 0; i < total; i++)
-        score[i] = (float)frames[i].step / (float)data->list[frames[i].episode].max_steps;
+        score[i] = MIN(1.f, (float)frames[i].step / (float)MAX(data->list[frames[i].episode].max_steps, 1));   /* a demonstration may be longer */
     return prm_judge_scores(data, labels, episodes, n, score, ret);
 }

@@ -1,4 +1,5 @@
 /* Labels and the judgement of scores against numpy (tests/ref/make_judge_cases.py). */
+#include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "base/macro.h"
 #include "train/prm_data.h"
 
 enum { MOST = 32, DIMS = 7, LONGEST = 16 };
@@ -113,6 +115,22 @@ static void a_judgement(void **state)
     }
 }
 
+static void no_score(void **state)
+{
+    static const float bad[] = {NAN, INFINITY, -.01f, 1.01f};
+    struct cases *c = *state;
+    float kept = c->score[3];
+
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        struct prm_judgement j = {.tasks = -1};
+
+        c->score[3] = bad[i];
+        assert_int_equal(prm_judge_scores(&c->data, LABELS_SEGMENTS, c->all, c->data.n, c->score, &j), -EDOM);
+        assert_int_equal(j.tasks, -1);
+    }
+    c->score[3] = kept;
+}
+
 /* A clock knows the time and nothing else. */
 static void a_clock(void **state)
 {
@@ -130,6 +148,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(labels_by_time_and_by_milestones, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_judgement, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(no_score, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_clock, set_up, tear_down),
     };
 
