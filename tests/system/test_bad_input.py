@@ -64,6 +64,25 @@ def test_missing_checkpoint(make_cluster):
     assert r.returncode == 0 and r.stderr.startswith("warning: policy.init: /nowhere/at/all: not there"), r.stderr
 
 
+@pytest.mark.parametrize("changes, stages, says", [
+    ({"suite": {"name": "tabeltop"}}, None, ["suite.name", "'tabeltop'", "libero_spatial"]),
+    ({"suite": {"tasks": ["no_such_task"]}}, None, ["suite.tasks", "'no_such_task'", "gantry sim list"]),
+    ({"cluster": {"listen": "nonsense"}}, None, ["cluster.listen", "'nonsense'", "tcp://HOST:PORT"]),
+    ({"status": {"http": "127.0.0.1:99999"}}, None, ["no port 99999", "65535"]),
+    ({}, [], ["stages", "there are none"]),
+])
+def test_found_before_anything_starts(make_cluster, changes, stages, says):
+    up_refuses(make_cluster(changes, stages), *says)
+
+
+def test_output_that_cannot_be_written():
+    """Whoever reads a half-written file has to learn that it is half."""
+    with open("/dev/full", "w") as full:
+        for words in (["help"], ["config", "docs"], ["sim", "list"]):
+            r = subprocess.run([BIN / "gantry", *words], stdout=full, stderr=subprocess.PIPE, text=True, cwd=TOP)
+            assert r.returncode != 0 and "standard output" in r.stderr, (words, r.stderr)
+
+
 def test_unknown_command():
     for word, says in (("stauts", "nearest: status"), ("xyzzy", "`gantry help` lists them")):
         r = gantry(word)

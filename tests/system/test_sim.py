@@ -1,4 +1,5 @@
 """`gantry sim`: suites by themselves. What needs LIBERO's files skips where they are not."""
+import os
 import re
 import shutil
 import struct
@@ -6,7 +7,7 @@ import subprocess
 
 import pytest
 
-from conftest import gantry
+from conftest import BIN, PATIENCE, TOP, gantry
 
 LIBERO = gantry("sim", "list", "--suite", "libero_goal")
 needs_libero = pytest.mark.skipif(LIBERO.returncode != 0, reason=LIBERO.stderr.strip())
@@ -63,6 +64,21 @@ def test_bench():
 
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
+@pytest.mark.parametrize("step, where", [(1, "died while it opened"), (100, "died")])
+def test_bench_whose_children_die(step, where):
+    """It ends with a line and does not wait for ever."""
+    r = subprocess.run([BIN / "gantry", "sim", "bench", "--pictures", "0", "--processes", "2", "--slots", "1"], capture_output=True, text=True,
+                       timeout=PATIENCE, cwd=TOP, env=os.environ | {"GANTRY_FAULTS": f"sim.step=abort@{step}"})
+    assert r.returncode != 0 and len(r.stderr.splitlines()) == 1 and where in r.stderr, r.stderr
+
+
+def test_films_with_a_dot(tmp_path):
+    """A name's directory may have dots; each state has its own film."""
+    (tmp_path / "a.b").mkdir()
+    sim("play", "--states", "0..1", "--steps", "2", "-o", tmp_path / "a.b" / "film")
+    assert len(list((tmp_path / "a.b").iterdir())) == 2 and list(tmp_path.iterdir()) == [tmp_path / "a.b"]
+
+
 def test_video(tmp_path):
     sim("play", "--states", "0", "--video", tmp_path / "v.mp4", "--size", "64")
     r = subprocess.run(["ffprobe", "-loglevel", "error", "-count_frames", "-show_entries", "stream=width,height,nb_read_frames",
