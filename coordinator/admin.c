@@ -129,12 +129,28 @@ static int parse_shadow(const char *words, struct conductor_event *event, struct
     return 0;
 }
 
+/* A swap that waits wants an iteration that has not begun: the episodes of one that has are scored by what it began with. */
+static int parse_at(const struct edge *edge, const char *word, struct conductor_event *event, struct error *error)
+{
+    struct conductor_status status;
+    uint64_t iteration;
+
+    if (number_of(word, &iteration) < 0 || iteration > UINT32_MAX)
+        return error_set(error, EINVAL, "'%s' is not an iteration's number", word);
+    conductor_status(edge->conductor, &status);
+    if (status.work && iteration <= status.iteration)
+        return error_set(error, EINVAL, "iteration %" PRIu64 " has begun (%s is iteration %" PRIu32 ", counted from 0): name a later one, or "
+                         "none: then new episodes are scored by it", iteration, status.name, status.iteration);
+    event->prm_swap.wait = true;
+    event->prm_swap.iteration = (uint32_t)iteration;
+    return 0;
+}
+
 /* "swap VERSION|DIR [at ITERATION | shadow EPISODES MARGIN RANK]", "rollback". */
 static int parse_swap(struct edge *edge, char *words, struct conductor_event *event, struct error *error)
 {
-    char *at = strstr(words, " at "), *shadow = strstr(words, " shadow "), *last;
+    char *at = strstr(words, " at "), *shadow = strstr(words, " shadow ");
     const struct plan_memory *memory = conductor_memory(edge->conductor);
-    uint64_t iteration;
     int r;
 
     if (!strcmp(words, "rollback")) {       /* during a trial: the one in use stays */
@@ -152,11 +168,9 @@ static int parse_swap(struct edge *edge, char *words, struct conductor_event *ev
             return r;
     } else if (at) {
         *at = '\0';
-        last = at + 4 + strspn(at + 4, " ");
-        if (number_of(last, &iteration) < 0 || iteration > UINT32_MAX)
-            return error_set(error, EINVAL, "'%s' is not an iteration's number", last);
-        event->prm_swap.wait = true;
-        event->prm_swap.iteration = (uint32_t)iteration;
+        r = parse_at(edge, at + 4 + strspn(at + 4, " "), event, error);
+        if (r < 0)
+            return r;
     }
     return number_of(words, &event->prm_swap.version) < 0 ? version_in(edge, words, &event->prm_swap.version, error) : 0;
 }

@@ -37,7 +37,10 @@ def test_swap_at_an_iteration_and_back(make_cluster):
     cluster.start()
     cluster.until(lambda s: s and s["stage"] == "rl", "rl")
     assert gantry("cordon", cluster.run, "env-worker-0").returncode == 0        # one more iteration begins at the most
-    at = cluster.status()["iteration"] + 2
+    now = cluster.status()["iteration"]
+    r = gantry("prm", "swap", cluster.run, "1", "--at", now)
+    assert r.returncode == 1 and f"iteration {now} has begun" in r.stderr, r.stdout + r.stderr
+    at = now + 2
     r = gantry("prm", "swap", cluster.run, "1", "--at", at)
     assert r.returncode == 0 and f"from iteration {at} of this stage on" in r.stdout, r.stdout + r.stderr
     cluster.of("coordinator")[0].kill()
