@@ -8,7 +8,7 @@
  *   ahead_new -> (a plan: ahead_offer -> [ahead_take]* -> ahead_forget; a durable episode: ahead_add)* -> ahead_free
  *
  * The first plan of a stage, or after a start, makes the reference known; before it nothing is added. With adapters there is no
- * reference apart from the trainer's own model, and nothing is done ahead.
+ * reference apart from the trainer's own model, and on a device the plan asks it: nothing is done ahead.
  *
  * Two threads: one reads episodes from the journal and takes locks like everybody; the other, which only computes (on as many
  * threads as training has), gives way to others. Items it is slow with are given up, not waited for.

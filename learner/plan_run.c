@@ -146,7 +146,7 @@ static int sort_out(struct execution *e, const bool *filtered)
 }
 
 /* The trainer's own model below its adapters; or the version that the stage began with, which may have been asked already and
- * can be from now on. */
+ * can be from now on. On a device it is asked by the plan alone: who works ahead computes on this host. */
 static int find_reference(struct execution *e, const struct rl_config *config, const struct openvla **ret, struct error *error)
 {
     struct plan_runner *runner = e->runner;
@@ -160,7 +160,7 @@ static int find_reference(struct execution *e, const struct rl_config *config, c
     if (r < 0)
         return r;
     *ret = runner->reference->model;
-    if (!runner->ahead)
+    if (!runner->ahead || runner->reference->model->params.device)
         return 0;
     ahead_offer(runner->ahead, (uint32_t)e->plan->stage, runner->reference, config);
     e->recall = (struct reference_recall) {ahead_take, runner->ahead};
