@@ -8,6 +8,7 @@
 
 #include "nn/device/device.h"
 #include "nn/models/openvla_oft.h"
+#include "nn/models/openvla_start.h"
 #include "train/device_memory.h"
 
 enum { ITEMS = 96, MEGA = 1 << 20, ACT_ROWS = 64 /* a batch of an actor */, SCORES = 8 };
@@ -147,10 +148,11 @@ struct needs {
     bool whole;
 };
 
-static bool has_stage(const struct run_config *c, enum stage_kind kind)
+/* Does a stage keep near to the policy that it began with? */
+static bool has_reference(const struct run_config *c)
 {
     for (int i = 0; i < c->n_stages; i++)
-        if (c->stages[i].kind == kind)
+        if (c->stages[i].kind == STAGE_RL && c->stages[i].rl.kl != KL_NONE)
             return true;
     return false;
 }
@@ -190,8 +192,9 @@ static int work_out(const struct run_config *c, struct openvla *policy, int64_t 
     job.batch = SCORES;
     if (r >= 0)
         r = memory_need_device(policy, &job, &ret->score);
-    /* adapters are left out of a pass; what is trained whole beside them is not */
-    ret->reference = (ret->whole || oft_trains_whole(policy)) && has_stage(c, STAGE_RL) ? ret->act.weights : 0;
+    /* adapters are left out of a pass; what is trained whole beside them is not, nor are adapters that the policy starts with */
+    if (has_reference(c) && (ret->whole || oft_trains_whole(policy) || openvla_start_is_adapter(c->policy_init)))
+        ret->reference = ret->act.weights;
     return r;
 }
 

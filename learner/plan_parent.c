@@ -58,30 +58,80 @@ static int fit_adapters(const struct plan_runner *runner, const Gantry__Plan *pl
     return openvla_lora_new(model, &spec, runner->seed + (plan->stage << 32), error);
 }
 
+/* The stage's reference is what this model's adapters sit on. */
+static bool sits_on(const struct plan_runner *runner, const struct openvla *model, uint64_t version)
+{
+    const char *base = openvla_adapter_base_name(model);
+    char reference[32], dir[VERSION_PATH];
+
+    snprintf(reference, sizeof reference, "../v%06" PRIu64, version);
+    if (!base || oft_trains_whole(model))
+        return false;           /* without its adapters it is not what it was: heads and FiLM have moved */
+    if (strcmp(base, reference) || version_path(runner->run_dir, 0, version, dir) < 0)
+        return false;
+    return !openvla_start_is_adapter(dir);      /* the reference would be more than what is below our adapters */
+}
+
+/* Bytes that parent_load_reference will take of the device. One that is held counts among what is taken already, if it is the
+ * stage's; else it goes now. dir: of the plan's parent. */
+static int reference_bytes(struct plan_runner *runner, const Gantry__Plan *plan, const struct openvla *model, const char *dir,
+                           int64_t *ret, struct error *error)
+{
+    _cleanup_(openvla_freep) struct openvla *reference = NULL;
+    char of[VERSION_PATH], base[PATH_MAX];
+    uint64_t version = plan->parent;
+    int64_t bytes;
+    int r = checkpoint_reference(dir, plan->stage + 1, &version, error);
+
+    if (r < 0)
+        return r;
+    if (runner->reference && runner->reference->version != version)
+        runner->reference = reference_drop(runner->reference);
+    if (runner->reference || sits_on(runner, model, version))
+        return 0;
+    r = version_path(runner->run_dir, 0, version, of);
+    if (r >= 0)
+        r = base_link_follow(of, base, error);
+    if (r >= 0)
+        r = openvla_open(r > 0 ? base : of, NULL, &reference, NULL, error);
+    if (r < 0)
+        return error_prefix(error, r, "the policy that the stage started from");
+    bytes = memory_on_device(reference, runner->fast);
+    for (int i = 0; i < model->params.count && openvla_start_is_adapter(of); i++)
+        if (model->params.list[i]->adapter)     /* it has as many */
+            bytes += model->params.list[i]->numel * (runner->fast || params_are_half(&reference->params) ? 6 : 4);
+    *ret = bytes;
+    return 0;
+}
+
 /* What training this model takes of the device's memory, before it is asked for, and how its passes go, by what there is. Nothing
  * of it without a device. */
-static int check_device(const struct plan_runner *runner, const Gantry__Plan *plan, struct openvla *model, int batch,
-                        const char *dir, struct device_need *ret, struct error *error)
+static int check_device(struct plan_runner *runner, const Gantry__Plan *plan, struct openvla *model,
+                        const struct parent_wish *wish, const char *dir, struct device_need *ret, struct error *error)
 {
-    struct device_job job = {.use = model->lora ? MEMORY_LORA : MEMORY_FULL, .batch = MAX(batch, 1),
+    struct device_job job = {.use = model->lora ? MEMORY_LORA : MEMORY_FULL, .batch = MAX(wish->batch, 1),
                              .ranks = runner->group.ranks};
     struct device_facts facts;
     struct device_need need;
     const struct device *device;
-    int r;
+    int r = 0;
 
     params_use_process_device(&model->params);
     device = model->params.device;
     if (!device)
         return 0;
+    if (wish->reference)
+        r = reference_bytes(runner, plan, model, dir, &job.reference, error);
+    if (r < 0)
+        return r;
     job.strict = device->strict;
     job.masters = runner->bf16 && plan->kind == GANTRY__VERSION_KIND__VERSION_POLICY && !model->lora;
     r = memory_look_at_device(model, &job, &need, &facts, error);
     if (r < 0)
         return error_prefix(error, r, "%s", dir);
-    log_info("device memory", "device=%s need_mib=%" PRId64 " weights=%" PRId64 " gradients=%" PRId64 " optimiser=%" PRId64
-             " activations=%" PRId64 " workspace=%" PRId64 " free_mib=%zu recompute=%d shards_of_a_pass=%d",
-             device->name, need.total >> 20, need.weights >> 20, need.gradients >> 20, need.optimiser >> 20,
+    log_info("device memory", "device=%s need_mib=%" PRId64 " weights=%" PRId64 " reference=%" PRId64 " gradients=%" PRId64
+             " optimiser=%" PRId64 " activations=%" PRId64 " workspace=%" PRId64 " free_mib=%zu recompute=%d shards_of_a_pass=%d",
+             device->name, need.total >> 20, need.weights >> 20, need.reference >> 20, need.gradients >> 20, need.optimiser >> 20,
              need.activations >> 20, need.workspace >> 20, facts.memory_free >> 20, need.recompute, need.together);
     *ret = need;
     return device_need_check(&need, &job, device->name, &facts, error);
@@ -103,7 +153,7 @@ static int load_openvla(struct plan_runner *runner, const Gantry__Plan *plan, co
         return r;
     if (runner->fast)
         params_use_fast(&model->params);
-    r = check_device(runner, plan, model, wish->batch, dir, &need, error);
+    r = check_device(runner, plan, model, wish, dir, &need, error);
     if (r < 0)
         return r;
     r = trainer_new(model, runner->threads, &runner->group, ret);
@@ -217,15 +267,7 @@ static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, con
 
 bool parent_is_on_reference(const struct plan_runner *runner, const struct trainer *trainer)
 {
-    const char *base = trainer->model ? openvla_adapter_base_name(trainer->model) : NULL;
-    char reference[32], dir[VERSION_PATH];
-
-    snprintf(reference, sizeof reference, "../v%06" PRIu64, trainer->reference);
-    if (!base || oft_trains_whole(trainer->model))
-        return false;           /* without its adapters it is not what it was: heads and FiLM have moved */
-    if (strcmp(base, reference) || version_path(runner->run_dir, 0, trainer->reference, dir) < 0)
-        return false;
-    return !openvla_start_is_adapter(dir);      /* the reference would be more than what is below our adapters */
+    return trainer->model && sits_on(runner, trainer->model, trainer->reference);
 }
 
 int parent_take(struct plan_runner *runner, const Gantry__Plan *plan, const struct parent_wish *wish, struct trainer **ret,

@@ -11,6 +11,7 @@ struct parent_wish {            /* heads that the objective needs */
     int value_width, value_inputs;      /* 0: none */
     int reward_width;
     int batch;                  /* samples of a minibatch: what a device must have memory for */
+    bool reference;             /* and for the policy that the stage began with, where it is another model */
 };
 
 /* Take the trainer out of the runner (put back once committed: a failed plan leaves it half-trained), or load the parent. */

@@ -183,7 +183,8 @@ static int run_ppo(struct execution *e, struct error *error)
     _cleanup_(strbuf_release) struct strbuf json = STRBUF_INIT;
     _cleanup_free_ bool *filtered = NULL;
     struct parent_wish wish = {.value_width = rl_has_critic(config) ? config->value_width : 0,
-                               .value_inputs = rl_critic_inputs(config), .batch = config->minibatch};
+                               .value_inputs = rl_critic_inputs(config), .batch = config->minibatch,
+                               .reference = config->kl != KL_NONE};
     const struct openvla *reference = NULL;
     struct ppo_result result;
     int r;

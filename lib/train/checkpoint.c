@@ -85,15 +85,14 @@ static int find_moments(const struct safetensors *file, const struct part *part,
     return 0;
 }
 
-int checkpoint_load_state(struct trainer *t, const char *dir, struct error *error)
+/* 1: there is none. */
+static int open_state(const char *dir, char path[4096], struct safetensors **ret, double x[SCALARS], struct error *error)
 {
     _cleanup_(safetensors_closep) struct safetensors *file = NULL;
-    const struct st_tensor *moments[TRAIN_PARTS][2], *scalars, *masters;
-    char path[4096];
-    double x[SCALARS];
+    const struct st_tensor *scalars;
     int r;
 
-    if (snprintf(path, sizeof path, "%s/" STATE_FILE, dir) >= (int)sizeof path)
+    if (snprintf(path, 4096, "%s/" STATE_FILE, dir) >= 4096)
         return error_set(error, ENAMETOOLONG, "%s: path too long", dir);
     if (access(path, F_OK) < 0)
         return 1;
@@ -101,14 +100,43 @@ int checkpoint_load_state(struct trainer *t, const char *dir, struct error *erro
     if (r < 0)
         return r;
     scalars = safetensors_find(file, "scalars");
-    if (!scalars || scalars->dtype != DTYPE_F64 || scalars->bytes != sizeof x)
+    if (!scalars || scalars->dtype != DTYPE_F64 || scalars->bytes != SCALARS * sizeof *x)
         return error_set(error, EBADMSG, "%s: the tensor `scalars` is missing or of another size", path);
-    memcpy(x, scalars->data, sizeof x);
+    memcpy(x, scalars->data, SCALARS * sizeof *x);
     for (int i = 0; i < SCALARS; i++)
         if (!isfinite(x[i]))
             return error_set(error, EBADMSG, "%s: scalars[%d] is not a number", path, i);
     if (x[0] != FORMAT)
         return error_set(error, EBADMSG, "%s: format %g, this build reads %d", path, x[0], FORMAT);
+    *ret = TAKE_PTR(file);
+    return 0;
+}
+
+int checkpoint_reference(const char *dir, uint64_t stage, uint64_t *ret, struct error *error)
+{
+    _cleanup_(safetensors_closep) struct safetensors *file = NULL;
+    double x[SCALARS];
+    char path[4096];
+    int r = open_state(dir, path, &file, x, error);
+
+    if (r != 0)
+        return r;
+    if (x[8] != (double)stage)
+        return 1;
+    *ret = (uint64_t)x[9];
+    return 0;
+}
+
+int checkpoint_load_state(struct trainer *t, const char *dir, struct error *error)
+{
+    _cleanup_(safetensors_closep) struct safetensors *file = NULL;
+    const struct st_tensor *moments[TRAIN_PARTS][2], *masters;
+    char path[4096];
+    double x[SCALARS];
+    int r = open_state(dir, path, &file, x, error);
+
+    if (r != 0)
+        return r;
     for (int i = 0; i < TRAIN_PARTS; i++) {
         r = find_moments(file, &t->parts[i], i, moments[i], path, error);
         if (r < 0)

@@ -15,3 +15,6 @@ int checkpoint_save(struct trainer *trainer, const char *dir, struct error *erro
 /* Restore moments and counters into a trainer made from the model of the same directory. 0: restored; 1: there is no state file
  * (nothing changed). -EBADMSG: torn, or of another shape; the line says which tensor. The trainer is unchanged on failure. */
 int checkpoint_load_state(struct trainer *trainer, const char *dir, struct error *error);
+/* Without a trainer: the policy version that this stage (as trainer->stage counts) started from. 1: the directory is of another
+ * stage, or has no state. */
+int checkpoint_reference(const char *dir, uint64_t stage, uint64_t *ret, struct error *error);

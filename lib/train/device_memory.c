@@ -263,8 +263,15 @@ static int need_of_passes(const struct openvla *model, const struct device_job *
     need->workspace += DEVICE_STAGING + capacity * (c->hidden / c->heads) * (int64_t)sizeof(float);
     need->recompute = recompute;
     need->together = together;
-    need->total = need->weights + need->gradients + need->optimiser + need->cache + need->workspace + need->activations;
+    need->total = need->weights + need->reference + need->gradients + need->optimiser + need->cache + need->workspace +
+        need->activations;
     return 0;
+}
+
+int64_t memory_on_device(struct openvla *model, bool fast)
+{
+    memory_keep_halves(model);
+    return (int64_t)mirror_bytes(&model->params, fast || params_are_half(&model->params));
 }
 
 int memory_need_device(const struct openvla *model, const struct device_job *job, struct device_need *ret)
@@ -273,7 +280,7 @@ int memory_need_device(const struct openvla *model, const struct device_job *job
     int prompt = job->prompt ? job->prompt : PROMPT_GUESS, ranks = MAX(job->ranks, 1),
         pictures = c->oft.kind == OFT_NONE ? 1 : c->oft.images;
     int positions = pictures * c->patches + prompt + c->action_dims, capacity = (positions + 15) / 16 * 16, r = 0;
-    struct device_need need = {0};
+    struct device_need need = {.reference = job->reference};
     int64_t numel = 0, more = 0, trained;
     bool large, fits = false;
 
@@ -327,6 +334,8 @@ int device_need_check(const struct device_need *need, const struct device_job *j
     const struct { const char *what; int64_t bytes; const char *knob; } parts[] = {
         {"weights", need->weights,
          training ? "take a device with more memory" : "numerics: fast keeps activations small, weights need a larger device"},
+        {"reference", need->reference,
+         job->use == MEMORY_FULL ? "policy.train: lora (the base is its own reference)" : "rl.kl: none"},
         {"gradients", need->gradients, job->use == MEMORY_FULL ? "policy.train: lora" : "a smaller lora_r"},
         {"moments and masters", need->optimiser, job->use == MEMORY_FULL ? "policy.train: lora" : "a smaller lora_r"},
         {"activations", need->activations,

@@ -15,6 +15,7 @@ struct device_job {
     int prompt;                 /* ids of the longest prompt; 0: a guess (memory.c's) */
     int ranks;                  /* 0: one */
     int lora_r;                 /* MEMORY_LORA and the model has no adapters yet: theirs */
+    int64_t reference;          /* bytes of a model that rests beside the one that learns (memory_on_device), 0: none */
     bool half, strict;          /* activations are bf16; numerics: strict */
     bool masters;               /* policy.weights: bf16, trained whole */
     bool blas, dnn;             /* cuBLASLt, cuDNN are there */
@@ -24,6 +25,7 @@ struct device_job {
 
 struct device_need {
     int64_t weights;            /* fp32 values, and what products want of them as bf16 */
+    int64_t reference;          /* the same of the job's reference */
     int64_t gradients;          /* those held at once while shards are added; ranks' buckets */
     int64_t optimiser;          /* moments, masters */
     int64_t activations;        /* the arena of one pass */
@@ -35,6 +37,9 @@ struct device_need {
                                  * strict */
 };
 
+/* What the weights of a policy take that rests there to be asked, by what its checkpoint stays in: openvla_open is enough, and
+ * the model is marked so (memory_keep_halves). fast: numerics. */
+int64_t memory_on_device(struct openvla *model, bool fast);
 /* model: openvla_open is enough. -EINVAL: a batch below 1. */
 int memory_need_device(const struct openvla *model, const struct device_job *job, struct device_need *ret);
 /* The same of a model that is on a device (model->params.device): job's half, blas and dnn, what there is now,

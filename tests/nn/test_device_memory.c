@@ -152,6 +152,47 @@ static void test_training(void **state)
     openvla_free(planned);
 }
 
+/* What is trained whole is kept near to a model of its own, which rests beside it. */
+static void test_training_beside_a_reference(void **state)
+{
+    struct rl_config rl = lab_rl;
+    struct openvla *planned = lab_critic_model(1), *opened = NULL, *reference = lab_model(1);
+    struct device_job job = {.use = MEMORY_FULL, .strict = true};
+    struct dataset *data;
+    struct trainer *t;
+    struct device_need need;
+    struct error error = {0};
+
+    (void)state;
+    rl.epochs = rl.value_epochs = 1;
+    job.batch = rl.minibatch;
+    peak = now = 0;
+    t = lab_trainer_on(lab_critic_model(1), device, NULL);
+    params_use_device(&reference->params, device, false);
+    assert_int_equal(openvla_pack(reference, false), 0);
+    data = lab_demonstrations(planned, 4);
+    for (int i = 0; i < data->n_prompts; i++)
+        job.prompt = MAX(job.prompt, data->prompts[i].n);
+    dataset_free(data);
+    opened = lab_model(1);
+    job.reference = memory_on_device(opened, false);
+    assert_int_equal(memory_need_device(planned, &job, &need), 0);
+    agree(need.weights + need.reference + need.optimiser, now);
+    (void)lab_iterate(t, reference, &rl, 0);
+    agree(need.total, peak);
+    assert_true(need.reference > need.total / 20);      /* left out it would have shown */
+    assert_int_equal(device_need_check(&need, &job, "cuda:0", &(struct device_facts) {.memory_free = (size_t)need.total}, &error),
+                     0);
+    assert_int_equal(device_need_check(&need, &job, "cuda:0",
+                                       &(struct device_facts) {.memory_free = (size_t)(need.total - need.reference)}, &error),
+                     -ENOMEM);
+    trainer_free(t);
+    openvla_free(reference);
+    assert_int_equal(now, 0);
+    openvla_free(opened);
+    openvla_free(planned);
+}
+
 /* A reward model on the policy's trunk is shown more pictures than the policy: the first and the present one. What it says of the
  * episodes that were held out is worked out in the same memory. */
 static void test_training_a_reward_model(void **state)
@@ -286,6 +327,7 @@ int main(void)
         cmocka_unit_test(test_acting),
         cmocka_unit_test(test_acting_in_bf16),
         cmocka_unit_test(test_training),
+        cmocka_unit_test(test_training_beside_a_reference),
         cmocka_unit_test(test_training_a_reward_model),
         cmocka_unit_test(test_openvla_7b),
         cmocka_unit_test(test_what_does_not_fit_names_the_largest_and_the_knob),
