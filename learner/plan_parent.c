@@ -210,6 +210,39 @@ static int import_backbone(const struct plan_runner *runner, char dir[VERSION_PA
     return version_path(runner->run_dir, GANTRY__VERSION_KIND__VERSION_PRM, 0, dir);
 }
 
+/* check_device of a reward model with a backbone of its own. Pictures are as the suite draws them. */
+static int check_backbone(const struct plan_runner *runner, struct qwen_vl *model, int batch, const char *dir,
+                          struct error *error)
+{
+    int side = runner->config ? runner->config->image : 224, r;
+    struct device_job job = {.use = model->adapters ? MEMORY_LORA : MEMORY_FULL, .batch = MAX(batch, 1),
+                             .ranks = runner->group.ranks, .height = side, .width = side};
+    struct device_facts facts;
+    struct device_need need;
+    const struct device *device;
+    char why[256] = "";
+
+    params_use_process_device(&model->params);
+    device = model->params.device;
+    if (!device)
+        return 0;
+    r = device->k->use(device->ordinal, &facts, why, sizeof why);
+    if (r < 0)
+        return error_set(error, -r, "%s: --device %s: %s", dir, device->name, why);
+    job.strict = device->strict;
+    job.half = model->params.device_half;
+    job.blas = device->blas != NULL;
+    job.dnn = device->dnn != NULL;
+    r = memory_need_device_prm(model, &job, &need);
+    if (r < 0)
+        return error_set(error, -r, "%s: what it takes of a device cannot be worked out: %s", dir, strerror(-r));
+    log_info("device memory", "device=%s reward_model=1 need_mib=%" PRId64 " weights=%" PRId64 " gradients=%" PRId64
+             " optimiser=%" PRId64 " activations=%" PRId64 " workspace=%" PRId64 " free_mib=%zu",
+             device->name, need.total >> 20, need.weights >> 20, need.gradients >> 20, need.optimiser >> 20,
+             need.activations >> 20, need.workspace >> 20, facts.memory_free >> 20);
+    return device_need_check(&need, &job, device->name, &facts, error);
+}
+
 /* A reward model with a backbone of its own. */
 static int load_backbone(struct plan_runner *runner, const Gantry__Plan *plan, char dir[VERSION_PATH],
                          const struct parent_wish *wish, struct trainer **ret, struct error *error)
@@ -234,6 +267,9 @@ static int load_backbone(struct plan_runner *runner, const Gantry__Plan *plan, c
     model->history = runner->prm_history;
     if (runner->fast)
         params_use_fast(&model->params);
+    r = check_backbone(runner, model, wish->batch, dir, error);
+    if (r < 0)
+        return r;
     r = trainer_new_reward(model, runner->threads, &runner->group, ret);
     if (r < 0)
         return error_set(error, -r, "%s: cannot be made ready for training: %s", dir, error_text(NULL, r));

@@ -1,4 +1,4 @@
-#include "train/device_memory.h"
+#include "train/device_memory_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -34,7 +34,7 @@ static void stream_free(_unused_ void *stream) {}
 static void release(_unused_ void *memory) {}
 static int wait(_unused_ void *stream) { return 0; }
 
-static int tape_on_nothing(struct tape *tape, bool training, bool half)
+int plan_tape(struct tape *tape, bool training, bool half)
 {
     static const struct device_kernels planner = {
         .name = "planner", .use = use, .stream_new = stream_new, .stream_free = stream_free, .release = release, .unpin = release,
@@ -51,6 +51,11 @@ static int tape_on_nothing(struct tape *tape, bool training, bool half)
     device_unref(device);       /* the stream has its own reference */
     tape_plan(tape);
     return r;
+}
+
+int64_t plan_tape_bytes(const struct tape *tape)
+{
+    return (int64_t)(MAX(tape->planned, tape->peak) + tape->block + tape->scratch);
 }
 
 /* ---- the passes --------------------------------------------------------------------------------------------------------- */
@@ -183,23 +188,23 @@ static int plan_arena(const struct openvla *model, const struct planned *p, bool
 
     if (r < 0)
         return r;
-    r = tape_on_nothing(&tape, p->learns, half);
+    r = plan_tape(&tape, p->learns, half);
     tape.recompute = recompute && p->learns;
     if (r >= 0)
         r = p->acts ? act_pass(model, &tape, &in, p->n, capacity)
                     : p->reward ? reward_pass(model, &tape, &in, p->n) : train_pass(model, &tape, &in, p->n);
     if (r >= 0)
-        *ret = (int64_t)(MAX(tape.planned, tape.peak) + tape.block + tape.scratch);
+        *ret = plan_tape_bytes(&tape);
     tape_release(&tape);
     return r;
 }
 
 /* ---- what cuDNN works in: the largest of the pieces that attention is handed over in ------------------------------------ */
 
-static int64_t piece_scratch(int64_t n, int64_t heads, int64_t dim, int64_t rows, bool backward)
+int64_t plan_attention(int64_t n, int64_t heads, int64_t group, int64_t dim, int64_t rows, bool backward)
 {
-    struct dnn_key key = {.n = MIN(n, (int64_t)DNN_PIECE), .heads = heads, .group = 1, .dim = dim, .keys = rows, .asking = rows,
-                          .backward = backward, .dq_stride = heads * dim, .dkv_stride = heads * dim};
+    struct dnn_key key = {.n = MIN(n, (int64_t)DNN_PIECE), .heads = heads, .group = group, .dim = dim, .keys = rows,
+                          .asking = rows, .backward = backward, .dq_stride = heads * dim, .dkv_stride = heads / group * dim};
 
     return dim % 8 || dim > DEVICE_MAX_HEAD ? 0 : (int64_t)dnn_lay_out(&key, dnn_plan_most(&key)).bytes;
 }
@@ -207,13 +212,13 @@ static int64_t piece_scratch(int64_t n, int64_t heads, int64_t dim, int64_t rows
 static int64_t attention_scratch(const struct openvla_config *c, const struct planned *p, int prompt)
 {
     int asked = p->reward ? 0 : c->oft.kind != OFT_NONE ? oft_slots(c) + 2 : p->acts ? 0 : c->action_dims;
-    int64_t most = piece_scratch(p->n, c->heads, c->hidden / c->heads, p->pictures * c->patches + prompt + asked, p->learns);
+    int64_t most = plan_attention(p->n, c->heads, 1, c->hidden / c->heads, p->pictures * c->patches + prompt + asked, p->learns);
 
     for (int i = 0; i < 2; i++) {
         const struct openvla_tower *t = &c->tower[i];
 
-        most = MAX(most, piece_scratch((int64_t)p->n * p->pictures, t->heads, t->dim / t->heads, c->patches + t->prefix,
-                                       p->learns));
+        most = MAX(most, plan_attention((int64_t)p->n * p->pictures, t->heads, 1, t->dim / t->heads, c->patches + t->prefix,
+                                        p->learns));
     }
     return most;
 }
@@ -330,16 +335,21 @@ int memory_look_at_device(const struct openvla *model, struct device_job *job, s
 int device_need_check(const struct device_need *need, const struct device_job *job, const char *name,
                       const struct device_facts *facts, struct error *error)
 {
-    const bool training = job->use != MEMORY_ACT;
+    const bool training = job->use != MEMORY_ACT, prm = job->height > 0;
     const struct { const char *what; int64_t bytes; const char *knob; } parts[] = {
         {"weights", need->weights,
-         training ? "take a device with more memory" : "numerics: fast keeps activations small, weights need a larger device"},
+         prm ? "prm.init: a smaller reward model"
+             : training ? "take a device with more memory"
+                        : "numerics: fast keeps activations small, weights need a larger device"},
         {"reference", need->reference,
          job->use == MEMORY_FULL ? "policy.train: lora (the base is its own reference)" : "rl.kl: none"},
-        {"gradients", need->gradients, job->use == MEMORY_FULL ? "policy.train: lora" : "a smaller lora_r"},
-        {"moments and masters", need->optimiser, job->use == MEMORY_FULL ? "policy.train: lora" : "a smaller lora_r"},
+        {"gradients", need->gradients,
+         prm ? "prm.init: a smaller reward model" : job->use == MEMORY_FULL ? "policy.train: lora" : "a smaller lora_r"},
+        {"moments and masters", need->optimiser,
+         prm ? "prm.train: head" : job->use == MEMORY_FULL ? "policy.train: lora" : "a smaller lora_r"},
         {"activations", need->activations,
-         training ? "a smaller batch (sft.batch, rl.minibatch)" : "fewer sequences at once (cluster.slots)"},
+         prm ? "a smaller batch (prm.batch) or prm.history"
+             : training ? "a smaller batch (sft.batch, rl.minibatch)" : "fewer sequences at once (cluster.slots)"},
         {"keys and values", need->cache, "fewer sequences at once (cluster.slots, or more actors)"},
         {"workspace", need->workspace, "take a device with more memory"},
     };

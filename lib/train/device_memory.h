@@ -16,6 +16,8 @@ struct device_job {
     int ranks;                  /* 0: one */
     int lora_r;                 /* MEMORY_LORA and the model has no adapters yet: theirs */
     int64_t reference;          /* bytes of a model that rests beside the one that learns (memory_on_device), 0: none */
+    int height, width;          /* of a reward model of Qwen-VL: its episodes' pictures, and their longest instruction (NULL: a */
+    const char *instruction;    /* guess) */
     bool half, strict;          /* activations are bf16; numerics: strict */
     bool masters;               /* policy.weights: bf16, trained whole */
     bool blas, dnn;             /* cuBLASLt, cuDNN are there */
@@ -47,6 +49,10 @@ int memory_need_device(const struct openvla *model, const struct device_job *job
  * line when the device does not answer. */
 int memory_look_at_device(const struct openvla *model, struct device_job *job, struct device_need *ret_need,
                           struct device_facts *ret_facts, struct error *error);
+/* Of a reward model that scores (batch: frames at once), or learns: its head, and its adapters where it has them, or with
+ * MEMORY_LORA will. qwen_vl_open is enough; model->history is set. -EINVAL: a batch or a picture below 1; -E2BIG: prompts are
+ * longer than its context. */
+int memory_need_device_prm(const struct qwen_vl *model, const struct device_job *job, struct device_need *ret);
 /* Does it fit into what is free (facts.memory_free)? -ENOMEM with one line: how much is wanted and there, the largest items, and
  * what to change for the largest. name: of the device. */
 int device_need_check(const struct device_need *need, const struct device_job *job, const char *name,

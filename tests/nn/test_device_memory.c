@@ -232,6 +232,60 @@ static void test_training_a_reward_model(void **state)
     openvla_free(model[2]);
 }
 
+/* A backbone of its own, of which the head learns. */
+static void test_a_reward_model_of_qwen(void **state)
+{
+    const struct prm_config prm = {.steps = 1, .batch = MINIBATCH, .lr = 1e-3, .clip = 1, .holdout = .3, .force = true};
+    struct device_job job = {.use = MEMORY_FULL, .batch = MINIBATCH, .strict = true, .height = LAB_SIDE, .width = LAB_SIDE,
+                             .instruction = "pick up the block"};
+    struct openvla *player = lab_model(1);
+    struct qwen_vl *model[2] = {0};
+    struct trainer *t = NULL;
+    struct dataset *data;
+    struct prm_result result;
+    struct device_need need;
+    struct error error = {0};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        if (qwen_vl_load("tests/golden/nano_qwen", &model[i], &error) < 0)
+            fail_msg("%s", error.text);
+        assert_int_equal(qwen_vl_add_reward_head(model[i], 16, 3), 0);
+        model[i]->history = 1;
+    }
+    assert_int_equal(openvla_pack(player, false), 0);
+    data = lab_rollouts(player);
+    for (int i = 0; i < data->n; i++) {         /* its prompts tell what was done */
+        data->list[i].action = calloc((size_t)(data->list[i].steps * LAB_DIMS), sizeof(float));
+        assert_non_null(data->list[i].action);
+    }
+    peak = now = 0;
+    device_set_process(device);
+    assert_int_equal(trainer_new_reward(model[0], 1, NULL, &t), 0);
+    device_set_process(NULL);
+    data->model = NULL;
+    data->reward = model[0];
+    assert_int_equal(memory_need_device_prm(model[1], &job, &need), 0);
+    agree(need.weights + need.optimiser, now);
+    if (objective_prm(t, data, &prm, &(struct objective) {.seed = 1}, &result, &error) < 0)
+        fail_msg("%s", error.text);
+    /* early frames show fewer pictures, and those of one episode share them: it is the most that there can be */
+    if ((size_t)need.total < peak || 10 * ((size_t)need.total - peak) > peak)
+        fail_msg("foretold %lld bytes, taken %zu", (long long)need.total, peak);
+    job.batch = 512;
+    assert_int_equal(memory_need_device_prm(model[1], &job, &need), 0);
+    assert_int_equal(device_need_check(&need, &job, "cuda:0", &(struct device_facts) {.memory_free = peak}, &error), -ENOMEM);
+    if (!strstr(error.text, "try: a smaller batch (prm.batch) or prm.history"))
+        fail_msg("said: %s", error.text);
+    data->model = player;
+    data->reward = NULL;
+    dataset_free(data);
+    trainer_free(t);
+    assert_int_equal(now, 0);
+    qwen_vl_free(model[1]);
+    openvla_free(player);
+}
+
 static void test_what_does_not_fit_names_the_largest_and_the_knob(void **state)
 {
     const struct device_facts small = {.memory = (size_t)16 << 20, .memory_free = (size_t)9 << 20},
@@ -329,6 +383,7 @@ int main(void)
         cmocka_unit_test(test_training),
         cmocka_unit_test(test_training_beside_a_reference),
         cmocka_unit_test(test_training_a_reward_model),
+        cmocka_unit_test(test_a_reward_model_of_qwen),
         cmocka_unit_test(test_openvla_7b),
         cmocka_unit_test(test_what_does_not_fit_names_the_largest_and_the_knob),
     };

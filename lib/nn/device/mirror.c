@@ -41,8 +41,12 @@ size_t mirror_bytes(const struct params *params, bool half)
 {
     size_t bytes = 0;
 
-    for (int i = 0; i < params->count; i++)
-        bytes += (size_t)padded(params->list[i]->numel) * (params->list[i]->half ? 2 : half ? 6 : 4);
+    for (int i = 0; i < params->count; i++) {
+        const struct param *p = params->list[i];
+
+        /* as mirror_new and the arena have them */
+        bytes += p->half ? (size_t)padded(p->numel) * 2 : (size_t)((p->numel + 15) / 16 * 16) * (half ? 6 : 4);
+    }
     return bytes;
 }
 

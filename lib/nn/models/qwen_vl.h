@@ -138,6 +138,8 @@ struct tensor *qwen_vl_logits(const struct qwen_vl *model, struct tape *tape, st
 
 /* ---- scoring --------------------------------------------------------------------------------------------------- */
 
+enum { QWEN_SCORES_THERE = 32 };        /* prompts of a pass on a device */
+
 struct qwen_session;            /* one thread's scratch */
 int qwen_session_new(struct qwen_session **ret);
 struct qwen_session *qwen_session_free(struct qwen_session *session);

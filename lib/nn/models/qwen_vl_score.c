@@ -6,7 +6,7 @@
 
 /* Prompts of a pass, which share their pictures: activations stay in a CPU's caches, a device wants many rows at once; any number
  * gives the same bits. */
-enum { HERE = 8, THERE = 32 };
+enum { HERE = 8, THERE = QWEN_SCORES_THERE };
 
 struct qwen_session { struct tape tape; };
 
