@@ -15,6 +15,7 @@
 #include "sim/suites/libero/check.h"
 #include "sim/suites/libero/placement.h"
 #include "base/atomic_file.h"
+#include "base/npz_write.h"
 
 static struct libero_assets assets;
 static char cache[256], missing[480];
@@ -158,6 +159,97 @@ static void test_comparison_can_fail(void **state)
         fail_msg("%s", error.text);
     assert_false(check_passed(&result));
     assert_int_equal(result.first_bad, 0);
+}
+
+/* ---- reference files that are cut short, or say nothing ------------------------------------------------------ */
+
+static void add(struct npz *npz, const char *name, const char *descr, size_t rows, size_t columns, const void *bytes)
+{
+    struct error error = {0};
+
+    if (npz_add(npz, name, descr, (const size_t[]) { rows, columns }, 2, bytes, &error) < 0)
+        fail_msg("%s", error.text);
+}
+
+static void create(const char *path, struct npz *npz)
+{
+    struct error error = {0};
+
+    if (npz_create(path, npz, &error) < 0)
+        fail_msg("%s", error.text);
+    add(npz, "fixture_names", "<U1", 0, 1, "");
+    add(npz, "fixture_pose", "<f8", 0, 7, "");
+}
+
+/* One predicate after the first `states` test states; what is said of all of them, but for `cut`, which says it of none. */
+static void write_truths(const char *path, const struct libero_task *task, size_t states, const char *cut)
+{
+    static const char *const names[] = { "fwd", "step", "fwd_success", "step_done", "fwd_ncon" };
+    struct error error = {0};
+    struct npz npz;
+    char statement[200];
+
+    create(path, &npz);
+    snprintf(statement, sizeof(statement), "up %s", task->things[0].name);
+    if (npz_add_text(&npz, "predicates", statement, &error) < 0)
+        fail_msg("%s", error.text);
+    add(&npz, "state_names", "<U1", states, 1, (const uint32_t[4]) { 'a', 'b', 'c', 'd' });
+    add(&npz, "states", "<f8", states, (size_t)task->init.width, task->init.values);
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        add(&npz, names[i], "|u1", cut && strcmp(cut, names[i]) == 0 ? 0 : states, 1, (const uint8_t[4]) {0});
+    if (npz_close(&npz, &error) < 0)
+        fail_msg("%s", error.text);
+}
+
+/* One step in which nothing moved, but for qpos, which is no number. */
+static void write_rollout(const char *path, const struct libero_task *task)
+{
+    const struct { const char *name; size_t columns; } arrays[] = {
+        { "actions", 7 }, { "qacc_warmstart0", (size_t)task->model->nv }, { "ctrl", (size_t)task->model->nu }, { "ncon", 1 },
+        { "done", 1 }, { "sens_noise", 1 }, { "obs_eef_pos", 3 }, { "obs_eef_quat", 4 }, { "obs_joint_pos", ARM },
+        { "obs_joint_vel", ARM }, { "obs_gripper_qpos", 2 }, { "obs_gripper_qvel", 2 },
+    };
+    double zeros[200] = {0}, none[200];
+    struct error error = {0};
+    struct npz npz;
+
+    assert_true(task->init.width < 200);
+    for (size_t i = 0; i < ARRAY_SIZE(none); i++)
+        none[i] = NAN;
+    create(path, &npz);
+    add(&npz, "init_state", "<f8", 1, (size_t)task->init.width, task->init.values);
+    add(&npz, "qpos", "<f8", 1, (size_t)task->model->nq, none);
+    for (size_t i = 0; i < ARRAY_SIZE(arrays); i++)
+        add(&npz, arrays[i].name, "<f8", 1, arrays[i].columns, zeros);
+    if (npz_close(&npz, &error) < 0)
+        fail_msg("%s", error.text);
+}
+
+static void test_poor_references(void **state)
+{
+    static const char *const cuts[] = { "fwd", "step", "fwd_success", "step_done", "fwd_ncon" };
+    _cleanup_(libero_task_closep) struct libero_task *task = NULL;
+    struct check_result result;
+    struct error error = {0};
+    char path[300], wanted[80];
+
+    (void)state;
+    need_files();
+    task = open_task(OBJECT, 0);
+    snprintf(path, sizeof(path), "%s/poor.npz", cache);
+    for (size_t i = 0; i < ARRAY_SIZE(cuts); i++) {
+        write_truths(path, task, 2, cuts[i]);
+        assert_int_equal(check_predicates(task, path, &result, &error), -EINVAL);
+        snprintf(wanted, sizeof(wanted), ": %s: 0 rows, expected 2", cuts[i]);
+        assert_non_null(strstr(error.text, wanted));
+    }
+    write_truths(path, task, 0, NULL);          /* nothing differs, as nothing was compared */
+    assert_int_equal(check_predicates(task, path, &result, &error), 0);
+    assert_false(check_passed(&result));
+    write_rollout(path, task);
+    assert_int_equal(check_physics(task, path, LIBERO_REFERENCE, &result, &error), 0);
+    assert_true(isinf(result.qpos));
+    assert_non_null(strstr(result.where, "qpos"));
 }
 
 /* Resets 1, 2, 7 and 50 of every task with fixtures that is opened above, against the original's. */
@@ -407,6 +499,7 @@ int main(void)
         cmocka_unit_test(test_study),
         cmocka_unit_test(test_pictures),
         cmocka_unit_test(test_comparison_can_fail),
+        cmocka_unit_test(test_poor_references),
         cmocka_unit_test(test_fixture_poses),
         cmocka_unit_test(test_link7),
         cmocka_unit_test(test_cache),

@@ -35,11 +35,15 @@ int check_model(const struct libero_task *task, const char *path, struct check_r
  * renderers: for sides 128 and 256. The task must have come through sim_task_open. */
 int check_images(const struct libero_task *task, const char *path, struct sim_renderer *const renderers[2],
                  struct check_result *ret, struct error *error);
+/* All of it agrees, and there was something to compare. */
 bool check_passed(const struct check_result *result);
 
 /* For check_*.c. Array `name` as doubles (caller frees), `columns` to a row (0: any). *ret_rows (may be NULL): how many. */
 int check_read_rows(const struct zip_archive *file, const char *name, size_t columns, double **ret, size_t *ret_rows,
                     struct error *error);
+/* The same, of so many rows and no others. */
+int check_read_exactly(const struct zip_archive *file, const char *name, size_t columns, size_t rows, double **ret,
+                       struct error *error);
 /* fixture_pose by fixture_names, in the order of the task's things. */
 int check_read_fixtures(const struct libero_task *task, const struct zip_archive *file, double ret_poses[LIBERO_MAX_FIXTURES][7],
                         struct error *error);

@@ -20,6 +20,7 @@ struct run {
 static void tell(struct run *run, const char *file, const char *what, const struct check_result *result)
 {
     const bool agrees = check_passed(result);
+    const char *verdict = agrees ? "agrees" : result->compared ? "DIFFERS" : "HOLDS NOTHING TO COMPARE";
     char line[600], figures[200] = "";
 
     if (result->qpos > 0)
@@ -27,7 +28,7 @@ static void tell(struct run *run, const char *file, const char *what, const stru
                  result->observation, result->ctrl);
     if (result->pixels > 0)
         snprintf(figures, sizeof(figures), "%.3f %% of the pixels within 1", 100 * result->pixels);
-    snprintf(line, sizeof(line), "%s %s: %s (%d compared)%s%s%s%s", file, what, agrees ? "agrees" : "DIFFERS", result->compared,
+    snprintf(line, sizeof(line), "%s %s: %s (%d compared)%s%s%s%s", file, what, verdict, result->compared,
              figures[0] ? ", " : "", figures, result->where[0] ? "; " : "", result->where);
     run->counts.files++;
     run->counts.failed += !agrees;

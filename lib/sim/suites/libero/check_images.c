@@ -70,7 +70,7 @@ static int replay(struct libero_slot *slot, const struct zip_archive *file, cons
     _cleanup_free_ double *init = NULL, *actions = NULL, *burner = NULL;
     double poses[LIBERO_MAX_FIXTURES][7] = {0};
     size_t steps, width = (size_t)slot->task->init.width;
-    int r = check_read_rows(file, "init_state", width, &init, NULL, error);
+    int r = check_read_exactly(file, "init_state", width, 1, &init, error);
 
     if (r == 0)
         r = check_read_rows(file, "actions", 7, &actions, &steps, error);
@@ -87,7 +87,7 @@ static int replay(struct libero_slot *slot, const struct zip_archive *file, cons
         r = compare_tag(slot, folder, prefix, "step20", renderers, result, error);
     if (r < 0 || !zip_find(file, "burner_state.npy"))
         return r;
-    r = check_read_rows(file, "burner_state", width, &burner, NULL, error);
+    r = check_read_exactly(file, "burner_state", width, 1, &burner, error);
     if (r == 0)
         r = libero_set_state(slot, burner, (const double (*)[7])poses);
     return r < 0 ? r : compare_tag(slot, folder, prefix, "burner", renderers, result, error);
