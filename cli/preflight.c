@@ -10,6 +10,7 @@
 #include "data/dataset_dir.h"
 #include "daemon/http.h"
 #include "nn/base_link.h"
+#include "nn/hf.h"
 #include "nn/models/openvla_start.h"
 #include "sim/sim.h"
 #include "train/memory.h"
@@ -21,7 +22,7 @@
 /* What a process needs beside weights, measured on the demo and doubled; MB. */
 enum { BASE_MB = 40, WORKER_MB = 260, RENDER_SLOT_MB = 12 };
 
-enum { STEPS_GUESS = 60, KEEP_POLICIES = 6 };
+enum { STEPS_GUESS = 60, KEEP_POLICIES = 6, LOOK_MB = 256 };
 
 /* Bytes of the *.safetensors files in a directory. */
 static int weight_bytes(const char *path, double *ret, struct error *error)
@@ -55,6 +56,21 @@ static int check_model(const char *path, struct error *error)
     if (access(config, R_OK) < 0)
         return error_set(error, errno, "policy.init: %s: %s; name a Hugging Face OpenVLA directory", config, strerror(errno));
     return 0;
+}
+
+/* A value that is no number would be found when the first stage that needs the policy loads it, after its demonstrations have been
+ * played. Larger checkpoints than this take longer to read than an answer should: `gantry model verify` does. */
+static int check_values(const char *path, double bytes, struct error *error)
+{
+    _cleanup_(hf_shards_close) struct hf_shards shards = {.total_size = -1};
+    int r = bytes > LOOK_MB * MB ? 0 : hf_shards_open(path, &shards, error);
+
+    if (r == -ENOENT)           /* laid out otherwise: whoever loads it knows how */
+        return 0;
+    for (int s = 0; s < shards.n && r == 0; s++)
+        for (int i = 0; i < shards.file[s]->count && r == 0; i++)
+            r = hf_check_finite(&shards, &shards.file[s]->list[i], NULL, error);
+    return r < 0 ? error_prefix(error, r, "policy.init") : 0;
 }
 
 /* The largest batch that is trained on. */
@@ -367,7 +383,8 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     } else if (access(first, F_OK) < 0) {
         snprintf(first, sizeof first, "%s", config->policy_init);
     }
-    if ((r = check_model(first, error)) < 0 || (r = weight_bytes(first, &weights, error)) < 0)
+    if ((r = check_model(first, error)) < 0 || (r = weight_bytes(first, &weights, error)) < 0 ||
+        (r = check_values(first, weights, error)) < 0)
         return r;
     if (config->env_workers)            /* with none here they are played where the suite's files are */
         r = preflight_tasks(config, error);

@@ -260,6 +260,15 @@ def test_refuses_a_broken_checkpoint(run):
     assert run.starts() == []
 
 
+def test_refuses_a_checkpoint_with_a_nan(run):
+    weights = run.tmp / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\xff\xff\xff\xff")      # NaN in bf16, f16 and f32
+    result = run.gantry("up", "run.yaml")
+    assert result.returncode == 1
+    assert f"policy.init: {weights}: tensor" in result.stderr and "expected finite numbers" in result.stderr, result.stderr
+    assert run.starts() == []
+
+
 def test_status_and_drain(run):
     nobody = run.gantry("status", run.dir)
     assert nobody.returncode == 1 and "no coordinator is running there" in nobody.stderr
