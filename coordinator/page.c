@@ -51,6 +51,7 @@ const char edge_page[] =
 "    m.ms_per_step?m.ms_per_step.toFixed(0)+(m.slow?' SLOW':''):'',m.versions.join(' '),\n"
 "    ((m.gauges.rss_peak_bytes||0)/1e6).toFixed(0)],0,m.slow?'bad':'')).join('');\n"
 "  curve(s.success_curve);}\n"
-"function poll(){fetch('status.json'+location.search).then(r=>r.json()).then(show).catch(()=>{$('sub').innerHTML='<span class=bad>no answer from the coordinator</span>'});}\n"
+"function poll(){fetch('status.json'+location.search).then(r=>r.ok?r.json():Promise.reject(r.status)).then(show)\n"
+"  .catch(e=>{$('sub').innerHTML='<span class=bad>'+(e==401?'the token in the address (?token=) is no longer the right one':e>0?`the coordinator answers ${e}`:'no answer from the coordinator')+'</span>'});}\n"
 "poll();setInterval(poll,2000);\n"
 "</script></html>\n";
