@@ -15,7 +15,8 @@
 #include "sim/mujoco_slot.h"
 #include "sim/suite.h"
 
-enum { MAX_DEVICES = 32, MAX_GEOMS = 1000 };
+enum { MAX_DEVICES = 32 };
+enum { MAX_GEOMS = 1000 };      /* to draw; geoms and sites of LIBERO's largest scenes (libero_spatial) are 301 together */
 
 struct task_context {
     uint64_t serial;            /* of the sim_task */
@@ -248,8 +249,7 @@ static int context_of(struct sim_renderer *renderer, const struct sim_task *task
     return 0;
 }
 
-/* robosuite takes MuJoCo's defaults: shadow, reflection, sky box, haze, culling. The built-in suite wants none of it but culling.
- */
+/* robosuite takes MuJoCo's defaults: shadow, reflection, sky box, haze, culling; the built-in suite culling alone. */
 static void set_flags(mjvScene *scene, const struct mujoco_view *view)
 {
     for (int i = 0; i < mjNRNDFLAG; i++)

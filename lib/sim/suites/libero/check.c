@@ -10,7 +10,7 @@
 /* ---- arrays of a file ------------------------------------------------------------------------------------ */
 
 int check_read_rows(const struct zip_archive *file, const char *name, size_t columns, double **ret, size_t *ret_rows,
-                     struct error *error)
+                    struct error *error)
 {
     struct npy array;
     int r = npy_read(file, name, &array, error);
@@ -40,7 +40,7 @@ int check_read_exactly(const struct zip_archive *file, const char *name, size_t 
 }
 
 int check_read_fixtures(const struct libero_task *task, const struct zip_archive *file, double poses[LIBERO_MAX_FIXTURES][7],
-                         struct error *error)
+                        struct error *error)
 {
     _cleanup_(npy_release) struct npy names = {0};
     _cleanup_free_ double *values = NULL;

@@ -216,9 +216,8 @@ static void compare_texture_digests(struct comparison *c, const json_t *golden)
 static void compare_sizes(struct comparison *c, const json_t *section)
 {
     const mjModel *m = c->model;
-    double textures = 0;
-
     const json_t *golden;
+    double textures = 0;
 
 #define X(name)                                                                                  \
     golden = strcmp(#name, "ntexdata") == 0 ? NULL : json_object_get(section, #name);             \
@@ -287,8 +286,7 @@ static void compare_section(struct comparison *c, const char *name, mjtObj type,
 static void compare_dump(struct comparison *c, const json_t *dump)
 {
     const mjModel *m = c->model;
-    const struct { const char *name; mjtObj type; int n;
-    } sections[] = {
+    const struct { const char *name; mjtObj type; int n; } sections[] = {
         {"body", mjOBJ_BODY, (int)m->nbody},
         {"joint", mjOBJ_JOINT, (int)m->njnt},
         {"dof", mjOBJ_DOF, 0},

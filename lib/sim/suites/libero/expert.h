@@ -26,7 +26,6 @@ struct expert_memory {
 /* The action for the present state. 0, -ENOMEM, or -EIO: the simulation broke. */
 int libero_expert(struct libero_slot *slot, float ret_action[7]);
 /* sim_demonstrate. clean: executed = expert + N(0, .15) on dx dy dz, label = expert; slow: executed = label = half the expert's
- * pace
- * + N(0, .05). -EINVAL: no such style. */
+ * pace + N(0, .05). -EINVAL: no such style. */
 int libero_demonstrate(struct libero_slot *slot, const char *style, uint64_t seed, int step, float ret_action[7],
                        float ret_label[7]);

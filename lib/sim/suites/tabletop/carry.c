@@ -45,8 +45,8 @@ static void advance(struct tabletop_memory *m, const double *hand, const struct 
 bool tabletop_carry(struct tabletop_slot *slot, const struct carry *c, float action[SIM_ACTION_DIMS])
 {
     const double *hand = arm_hand(&slot->mujoco);
-    double over[2] = { hand[0] + c->goal[0] - c->thing[0], hand[1] + c->goal[1] - c->thing[1] };   /* puts the thing over the
-                                                                                                    * goal */
+    /* where the hand puts the thing over the goal */
+    const double over[2] = { hand[0] + c->goal[0] - c->thing[0], hand[1] + c->goal[1] - c->thing[1] };
     struct tabletop_memory *m = &slot->memory;
 
     advance(m, hand, c);

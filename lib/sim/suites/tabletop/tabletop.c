@@ -31,8 +31,7 @@ static struct sim_task_info infos[ARRAY_SIZE(tasks)];
 
 static void fill_infos(void)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(tasks); i++)
-    {
+    for (size_t i = 0; i < ARRAY_SIZE(tasks); i++) {
         infos[i] = tasks[i]->info;
         infos[i].cameras = TABLETOP_CAMERAS;
         infos[i].proprio = 5;

@@ -77,8 +77,8 @@ static void advance(struct tabletop_memory *m, const double *hand, const double 
 static void expert(struct tabletop_slot *slot, float action[SIM_ACTION_DIMS])
 {
     const double *hand = arm_hand(&slot->mujoco), *grip = hook(slot), *block = tabletop_position(slot, slot->task->block);
-    const double *turned = slot->mujoco.data->xmat + 9 * slot->task->parts[HOOK];       /* its columns: along the handle, across
-                                                                                         * it, up */
+    /* columns: along the handle, across it, up */
+    const double *turned = slot->mujoco.data->xmat + 9 * slot->task->parts[HOOK];
     double head[3];
     double to_x = block[0] - BLOCK_HALF - HEAD_HALF - 0.012;
     struct tabletop_memory *m = &slot->memory;
