@@ -26,7 +26,7 @@ static void tell(struct run *run, const char *file, const char *what, const stru
     if (result->qpos > 0)
         snprintf(figures, sizeof(figures), "largest difference qpos %.1e, observations %.1e, torques %.1e", result->qpos,
                  result->observation, result->ctrl);
-    if (result->pixels > 0)
+    if (result->pixels > 0 && result->compared)
         snprintf(figures, sizeof(figures), "%.3f %% of the pixels within 1", 100 * result->pixels);
     snprintf(line, sizeof(line), "%s %s: %s (%d compared)%s%s%s%s", file, what, verdict, result->compared,
              figures[0] ? ", " : "", figures, result->where[0] ? "; " : "", result->where);
