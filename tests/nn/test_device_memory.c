@@ -235,8 +235,8 @@ static void test_training_a_reward_model(void **state)
 /* A backbone of its own, of which the head learns. */
 static void test_a_reward_model_of_qwen(void **state)
 {
-    const struct prm_config prm = {.steps = 1, .batch = MINIBATCH, .lr = 1e-3, .clip = 1, .holdout = .3, .force = true};
-    struct device_job job = {.use = MEMORY_FULL, .batch = MINIBATCH, .strict = true, .height = LAB_SIDE, .width = LAB_SIDE,
+    const struct prm_config prm = {.steps = 1, .batch = SHARDS, .lr = 1e-3, .clip = 1, .holdout = .3, .force = true};
+    struct device_job job = {.use = MEMORY_FULL, .batch = SHARDS, .strict = true, .height = LAB_SIDE, .width = LAB_SIDE,
                              .instruction = "pick up the block"};
     struct openvla *player = lab_model(1);
     struct qwen_vl *model[2] = {0};
