@@ -28,17 +28,22 @@ static void install_handlers(void)
     mju_user_warning = on_warning;
 }
 
-int mujoco_compile(const struct mujoco_file *files, size_t n, mjModel **ret, struct error *error)
+void mujoco_handlers(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, install_handlers);
+}
+
+int mujoco_compile(const struct mujoco_file *files, size_t n, mjModel **ret, struct error *error)
+{
     char text[400] = "";
     mjModel *model = NULL;
     mjVFS vfs;
     size_t i;
     int r = 0;
 
-    pthread_once(&once, install_handlers);
-
+    mujoco_handlers();
     mj_defaultVFS(&vfs);
     for (i = 0; i < n && r == 0; i++)
         r = mj_addBufferVFS(&vfs, files[i].name, files[i].text, (int)strlen(files[i].text));

@@ -15,6 +15,10 @@
 
 struct mujoco_file { const char *name, *text; };        /* one MJCF file in memory */
 
+/* MuJoCo's errors and warnings come to this file, not to MUJOCO_LOG.TXT in the working directory. Before any mj_load*; once is
+ * enough, and mujoco_compile does it. Any thread. */
+void mujoco_handlers(void);
+
 /* Compile files[0], which may <include> the others by name. */
 int mujoco_compile(const struct mujoco_file *files, size_t n, mjModel **ret, struct error *error);
 

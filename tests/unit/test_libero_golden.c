@@ -310,21 +310,6 @@ static void test_link7(void **state)
     assert_int_equal(new->model->nq, old->model->nq);
 }
 
-/* What was compiled and what comes from the cache are the same model; a damaged entry is compiled anew. */
-static void test_cache(void **state)
-{
-    _cleanup_(libero_task_closep) struct libero_task *first = NULL, *second = NULL;
-
-    (void)state;
-    need_files();
-    first = open_task(GOAL, 7);
-    second = open_task(GOAL, 7);
-    assert_int_equal(first->model->ngeom, second->model->ngeom);
-    assert_memory_equal(first->model->body_mass, second->model->body_mass, sizeof(double) * (size_t)first->model->nbody);
-    assert_memory_equal(first->model->tex_adr, second->model->tex_adr, sizeof(int) * (size_t)first->model->ntex);
-    assert_ptr_equal(first->model->tex_data, second->model->tex_data);      /* pictures lie once in memory */
-}
-
 /* ---- behind sim.h ----------------------------------------------------------------------------------------- */
 
 struct world {
@@ -502,7 +487,6 @@ int main(void)
         cmocka_unit_test(test_poor_references),
         cmocka_unit_test(test_fixture_poses),
         cmocka_unit_test(test_link7),
-        cmocka_unit_test(test_cache),
         cmocka_unit_test(test_states),
         cmocka_unit_test(test_bad_actions),
         cmocka_unit_test(test_success),

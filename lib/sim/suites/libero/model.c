@@ -194,6 +194,7 @@ static mjModel *load_mjb(const void *mjb, int size)
     mjVFS vfs;
     mjModel *model = NULL;
 
+    mujoco_handlers();
     mj_defaultVFS(&vfs);
     if (mj_addBufferVFS(&vfs, "model.mjb", mjb, size) == 0)
         model = mj_loadModel("model.mjb", &vfs);
