@@ -34,7 +34,7 @@ struct act_state {
 };
 
 /* Each lane keeps keys and values for the largest batch: whether they fit is known now, not with the first request. */
-static int check_device(const struct openvla *model, bool first, struct error *error)
+static int check_device(const struct openvla *model, bool first, unsigned lanes, struct error *error)
 {
     const struct device *device = model->params.device;
     struct device_job job = {.use = MEMORY_ACT, .batch = MAX_ROWS};
@@ -49,13 +49,15 @@ static int check_device(const struct openvla *model, bool first, struct error *e
         return r;
     need.total -= need.weights;         /* they are there */
     need.weights = 0;
+    device_need_threads(&need, (int)lanes);
     return device_need_check(&need, &job, device->name, &facts, error);
 }
 
-static int act_load(const char *dir, const uint8_t digest[32], bool fast, void **ret_model, struct error *error)
+static int act_load(const char *dir, const uint8_t digest[32], const struct serve_terms *terms, void **ret_model,
+                    struct error *error)
 {
     struct policy_version *version;
-    int r = policy_version_load(dir, digest, fast, false, &version, error);
+    int r = policy_version_load(dir, digest, terms->fast, false, &version, error);
 
     if (r < 0)
         return r;
@@ -64,7 +66,7 @@ static int act_load(const char *dir, const uint8_t digest[32], bool fast, void *
         return error_set(error, EINVAL,
                          "%s: dataset_statistics.json names several data sets; keep the one whose units the suite takes", dir);
     }
-    r = check_device(version->model, !atomic_exchange(&held_before, true), error);
+    r = check_device(version->model, !atomic_exchange(&held_before, true), terms->lanes, error);
     if (r < 0) {
         policy_version_free(version);
         atomic_store(&held_before, false);

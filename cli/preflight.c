@@ -114,42 +114,48 @@ static int check_suite(const struct run_config *c, const char *key, const char *
     return 0;
 }
 
-/* prm.init: the policy's own trunk, or a directory of either kind. */
-static int reward_model_need(const struct run_config *c, const struct openvla *policy, struct memory_need *ret,
-                             int64_t *ret_weights, struct error *error)
+static void source_release(struct reward_source *source)
 {
-    _cleanup_(openvla_freep) struct openvla *other = NULL;
-    _cleanup_(qwen_vl_freep) struct qwen_vl *backbone = NULL;
+    openvla_free(source->trunk);
+    qwen_vl_free(source->backbone);
+}
+
+/* prm.init: the policy's own trunk, or a directory of either kind. */
+static int open_reward(const struct run_config *c, struct reward_source *ret, struct error *error)
+{
     _cleanup_(hf_shards_close) struct hf_shards shards = {0};
     int r = 0;
 
-    *ret_weights = 0;
     if (!strcmp(c->prm_init, "policy"))
-        return memory_need(policy, MEMORY_ACT, 1, 1, 0, ret);
+        return 0;
     if (qwen_vl_is(c->prm_init))
-        r = qwen_vl_open(c->prm_init, NULL, &backbone, &shards, error);
+        r = qwen_vl_open(c->prm_init, NULL, &ret->backbone, &shards, error);
     else
-        r = openvla_open(c->prm_init, NULL, &other, NULL, error);
-    if (r >= 0 && other)
-        return check_suite(c, "prm.init", c->prm_init, other, error) < 0 ? -EINVAL : memory_need(other, MEMORY_ACT, 1, 1, 0, ret);
+        r = openvla_open(c->prm_init, NULL, &ret->trunk, NULL, error);
     if (r < 0)
         return error_prefix(error, r, "prm.init (an OpenVLA, Qwen2-VL or Qwen2.5-VL directory)");
-    r = backbone ? memory_need_prm(backbone, MEMORY_ACT, 1, 1, 0, ret) : memory_need(other, MEMORY_ACT, 1, 1, 0, ret);
-    if (r >= 0)
-        *ret_weights = ret->weights;
-    return r;
+    if (ret->trunk && c->prm_history > TRUNK_HISTORY_MAX)
+        return error_set(error, EINVAL, "prm.history: %d: an OpenVLA (prm.init: %s) is shown at most %d frames beside the first "
+                         "and the current one", c->prm_history, c->prm_init, TRUNK_HISTORY_MAX);
+    return ret->trunk ? check_suite(c, "prm.init", c->prm_init, ret->trunk, error) : 0;
+}
+
+static int reward_need(const struct reward_source *source, const struct openvla *policy, struct memory_need *ret)
+{
+    return source->backbone ? memory_need_prm(source->backbone, MEMORY_ACT, 1, 1, 0, ret)
+                            : memory_need(source->trunk ? source->trunk : policy, MEMORY_ACT, 1, 1, 0, ret);
 }
 
 /* From the checkpoint's headers: a broken one is refused here, by name. */
 static int model_needs(const struct run_config *c, const char *policy_dir, struct model_needs *ret, struct error *error)
 {
     _cleanup_(openvla_freep) struct openvla *policy = NULL;
+    _cleanup_(source_release) struct reward_source reward = {0};
     enum memory_use use = strcmp(c->policy_train, "lora") ? MEMORY_FULL : MEMORY_LORA;
     int per_actor = (c->env_workers * c->slots + MAX(c->n_actors, 1) - 1) / MAX(c->n_actors, 1);
     int threads = c->n_learners ? MAX(c->learners[0].threads, 1) : 1, r;
     struct memory_need act = {0}, train = {0}, score = {0};
     char base[PATH_MAX];
-    int64_t reward = 0;
 
     r = base_link_follow(policy_dir, base, error);
     if (r >= 0)
@@ -157,9 +163,11 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
     if (r >= 0)
         r = check_suite(c, "policy.init", policy_dir, policy, error);
     if (r >= 0)
-        r = reward_model_need(c, policy, &score, &reward, error);
+        r = open_reward(c, &reward, error);
     if (r < 0)
         return r;
+    if ((r = reward_need(&reward, policy, &score)) < 0)
+        return error_set(error, -r, "prm.init: %s: memory: %s", c->prm_init, strerror(-r));
     r = memory_need(policy, MEMORY_ACT, MAX(per_actor, 1), 1, 0, &act);
     if (r >= 0)
         r = memory_need(policy, use, train_batch(c), threads, c->lora_r, &train);
@@ -170,7 +178,7 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
         .prm = (double)(score.total + score.weights + score.packs - 2 * score.mapped),
         .learner = (double)(train.total + train.weights - 2 * train.mapped),        /* and the reference */
         .shared = (double)(MAX(act.mapped, train.mapped) + score.mapped),
-        .devices = preflight_devices(c, policy, reward, error),
+        .devices = preflight_devices(c, policy, &reward, error),
     };
     return 0;
 }

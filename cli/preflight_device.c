@@ -11,7 +11,12 @@
 #include "nn/models/openvla_start.h"
 #include "train/device_memory.h"
 
-enum { ITEMS = 96, MEGA = 1 << 20, ACT_ROWS = 64 /* a batch of an actor */, SCORES = 8 };
+enum { ITEMS = 96, MEGA = 1 << 20, ROWS = 64 /* a batch of an actor, or of a prm_server */ };
+
+struct needs {
+    struct device_need act, score, policy, reward;      /* the last two: of who trains them */
+    bool whole;                                         /* the policy is trained so */
+};
 
 struct item {
     char what[64];
@@ -114,14 +119,29 @@ static void add_actor(struct on_device *d, int index, int threads, const struct 
     add(d, "actor", index, "activations", threads * (need->activations + need->workspace), "fewer threads in cluster.actors");
 }
 
-static void add_learner(struct on_device *d, int index, bool whole, const struct device_need *need, int64_t reference)
+static void add_prm_server(struct on_device *d, int index, int threads, const struct device_need *need)
 {
+    add(d, "prm_server", index, "weights, twice while versions change", 2 * need->weights,
+        "prm.init: a smaller reward model, or one device less shared");
+    add(d, "prm_server", index, "activations", threads * (need->activations + need->workspace),
+        "prm.history: fewer, or fewer threads in cluster.prm_servers");
+}
+
+/* Whatever it trains, policy or reward model, it holds alone (learner/plan_parent.c): the larger counts. */
+static void add_learner(struct on_device *d, int index, const struct needs *needs)
+{
+    bool reward = needs->reward.total > needs->policy.total;
+    const struct device_need *need = reward ? &needs->reward : &needs->policy;
+    const char *knob = reward ? "prm.init: a smaller reward model"
+                              : needs->whole ? "policy.train: lora" : "a smaller policy.lora_r";
+
     add(d, "learner", index, "weights", need->weights, "a device with more memory, or one device less shared");
-    add(d, "learner", index, "reference", reference,
-        whole ? "policy.train: lora (the base is its own reference)" : "rl.kl: none");
-    add(d, "learner", index, "gradients", need->gradients, whole ? "policy.train: lora" : "a smaller policy.lora_r");
-    add(d, "learner", index, "moments and masters", need->optimiser, whole ? "policy.train: lora" : "a smaller policy.lora_r");
-    add(d, "learner", index, "activations", need->activations + need->workspace, "a smaller batch (sft.batch, rl.minibatch)");
+    add(d, "learner", index, "reference", need->reference,
+        needs->whole ? "policy.train: lora (the base is its own reference)" : "rl.kl: none");
+    add(d, "learner", index, "gradients", need->gradients, knob);
+    add(d, "learner", index, "moments and masters", need->optimiser, knob);
+    add(d, "learner", index, "activations", need->activations + need->workspace,
+        reward ? "a smaller batch (prm.batch)" : "a smaller batch (sft.batch, rl.minibatch)");
 }
 
 static int check(const struct on_device *d, struct error *error)
@@ -142,12 +162,6 @@ static int check(const struct on_device *d, struct error *error)
                      (double)(second ? second->bytes : 0) / MEGA, first->knob);
 }
 
-struct needs {
-    struct device_need act, score, train;
-    int64_t reward, reference;          /* weights */
-    bool whole;
-};
-
 /* Does a stage keep near to the policy that it began with? */
 static bool has_reference(const struct run_config *c)
 {
@@ -157,45 +171,108 @@ static bool has_reference(const struct run_config *c)
     return false;
 }
 
-static int train_batch(const struct run_config *c)
+/* The largest minibatch of the policy, or of the reward model; 0: it is not trained. */
+static int train_batch(const struct run_config *c, bool reward)
 {
-    int batch = 1;
+    int batch = 0;
 
-    for (int i = 0; i < c->n_stages; i++)
-        batch = MAX(batch, c->stages[i].kind == STAGE_SFT ? c->stages[i].sft.batch :
-                           c->stages[i].kind == STAGE_RL  ? c->stages[i].rl.minibatch : 1);
+    for (int i = 0; i < c->n_stages; i++) {
+        const struct stage_config *s = &c->stages[i];
+
+        if (reward)
+            batch = MAX(batch, s->kind == STAGE_PRM ? s->prm.batch : 0);
+        else
+            batch = MAX(batch, s->kind == STAGE_SFT ? s->sft.batch : s->kind == STAGE_RL ? s->rl.minibatch : 0);
+    }
     return batch;
 }
 
-/* Trained whole nothing stays bf16; then the rest is worked out on the same model with its bf16 matrices marked. */
-static int work_out(const struct run_config *c, struct openvla *policy, int64_t reward_bytes, struct needs *ret)
+/* Of a policy or its trunk. fp32: in whose versions nothing stays bf16. */
+static int need_of(struct openvla *model, struct device_job job, bool fp32, struct device_need *ret)
 {
-    bool fast = c->numerics == NUMERICS_FAST;
-    struct device_job job = {.strict = !fast, .blas = true, .dnn = fast, .lora_r = c->lora_r, .ranks = c->n_learners};
+    memory_keep_halves(model, !fp32);
+    job.half = job.half || params_are_half(&model->params);
+    return memory_need_device(model, &job, ret);
+}
+
+/* What is trained whole becomes fp32, passes see it so, and it is saved so; with policy.weights: bf16 it is saved as bf16. */
+static int policy_needs(const struct run_config *c, struct openvla *policy, const struct device_job *base, struct needs *ret)
+{
+    struct device_job train = *base, act = *base;
+    bool bf16 = !strcmp(c->policy_weights, "bf16");
     int r = 0;
 
-    *ret = (struct needs) {.reward = reward_bytes, .whole = strcmp(c->policy_train, "lora") != 0};
-    job.use = ret->whole ? MEMORY_FULL : MEMORY_LORA;
-    job.batch = train_batch(c);
-    job.masters = ret->whole && !strcmp(c->policy_weights, "bf16");
-    job.half = fast;
-    if (ret->whole)
-        r = memory_need_device(policy, &job, &ret->train);
-    memory_keep_halves(policy);
-    job.half = fast || params_are_half(&policy->params);
-    if (r >= 0 && !ret->whole)
-        r = memory_need_device(policy, &job, &ret->train);
-    job = (struct device_job) {.use = MEMORY_ACT, .batch = ACT_ROWS, .half = job.half, .strict = job.strict, .blas = true,
-                               .dnn = fast};
+    ret->whole = strcmp(c->policy_train, "lora") != 0;
+    train.use = ret->whole ? MEMORY_FULL : MEMORY_LORA;
+    train.batch = train_batch(c, false);
+    train.masters = ret->whole && bf16;
+    if (train.batch)
+        r = need_of(policy, train, ret->whole, &ret->policy);
+    act.use = MEMORY_ACT;
+    act.batch = ROWS;
     if (r >= 0)
-        r = memory_need_device(policy, &job, &ret->act);
-    job.batch = SCORES;
-    if (r >= 0)
-        r = memory_need_device(policy, &job, &ret->score);
+        r = need_of(policy, act, train.batch && ret->whole && !bf16, &ret->act);
     /* adapters are left out of a pass; what is trained whole beside them is not, nor are adapters that the policy starts with */
     if (has_reference(c) && (ret->whole || oft_trains_whole(policy) || openvla_start_is_adapter(c->policy_init)))
-        ret->reference = ret->act.weights;
+        ret->policy.reference = ret->act.weights;
+    ret->policy.total += ret->policy.reference;
     return r;
+}
+
+/* On a policy's trunk all of it learns. */
+static int trunk_needs(const struct run_config *c, struct openvla *trunk, const struct device_job *base, struct needs *ret)
+{
+    struct device_job job = *base;
+    bool trained = train_batch(c, true) > 0;
+    int r = 0;
+
+    job.judges = true;
+    job.history = c->prm_history;
+    job.use = MEMORY_FULL;
+    job.batch = train_batch(c, true);
+    if (trained)
+        r = need_of(trunk, job, true, &ret->reward);
+    job.use = MEMORY_ACT;
+    job.batch = ROWS;
+    return r < 0 ? r : need_of(trunk, job, trained, &ret->score);
+}
+
+static int backbone_needs(const struct run_config *c, struct qwen_vl *backbone, const struct device_job *base, struct needs *ret)
+{
+    struct device_job job = *base;
+    int r = 0;
+
+    memory_keep_halves_prm(backbone);
+    job.half = job.half || params_are_half(&backbone->params);
+    job.height = job.width = c->image;
+    job.use = strcmp(c->prm_train, "lora") ? MEMORY_FULL : MEMORY_LORA;
+    job.batch = train_batch(c, true);
+    if (job.batch) {
+        backbone->history = c->prm_history;
+        r = memory_need_device_prm(backbone, &job, &ret->reward);
+    }
+    job.use = MEMORY_ACT;
+    job.batch = ROWS;
+    return r < 0 ? r : memory_need_device_prm(backbone, &job, &ret->score);
+}
+
+static int work_out(const struct run_config *c, struct openvla *policy, const struct reward_source *reward, struct needs *ret,
+                    struct error *error)
+{
+    bool fast = c->numerics == NUMERICS_FAST;
+    const struct device_job base = {.strict = !fast, .half = fast, .blas = true, .dnn = fast, .lora_r = c->lora_r,
+                                    .ranks = c->n_learners};
+    const char *key = "prm.init";
+    int r;
+
+    *ret = (struct needs) {0};
+    r = reward->backbone ? backbone_needs(c, reward->backbone, &base, ret)
+                         : trunk_needs(c, reward->trunk ? reward->trunk : policy, &base, ret);
+    if (r >= 0) {
+        key = "policy.init";
+        r = policy_needs(c, policy, &base, ret);
+    }
+    return r < 0 ? error_prefix(error, device_need_failed(r, error), "%s", key) : 0;
 }
 
 static bool names_devices(const struct server_config *servers, int n)
@@ -206,7 +283,8 @@ static bool names_devices(const struct server_config *servers, int n)
     return false;
 }
 
-int preflight_devices(const struct run_config *c, struct openvla *policy, int64_t reward_bytes, struct error *error)
+int preflight_devices(const struct run_config *c, struct openvla *policy, const struct reward_source *reward,
+                      struct error *error)
 {
     _cleanup_free_ struct on_device *all = calloc(3 * RUN_MAX_SERVERS, sizeof *all);
     const struct { const char *where; const struct server_config *servers; int n; } lists[] = {
@@ -229,9 +307,9 @@ int preflight_devices(const struct run_config *c, struct openvla *policy, int64_
                 r = device_of(all, &n, lists[k].servers[i].device, lists[k].where, i, &d, error);
     if (r < 0)
         return r;
-    r = work_out(c, policy, reward_bytes, &needs);
+    r = work_out(c, policy, reward, &needs, error);
     if (r < 0)
-        return error_set(error, -r, "policy.init: what it takes of a device cannot be worked out: %s", strerror(-r));
+        return r;
     for (size_t k = 0; k < ARRAY_SIZE(lists); k++)
         for (int i = 0; i < lists[k].n; i++) {
             const struct server_config *server = &lists[k].servers[i];
@@ -242,12 +320,9 @@ int preflight_devices(const struct run_config *c, struct openvla *policy, int64_
             if (k == 0)
                 add_actor(d, i, threads, &needs.act);
             else if (k == 1)
-                add(d, "prm_server", i, "weights and activations",
-                    2 * (needs.reward ? needs.reward : needs.score.weights) +
-                        threads * (needs.score.activations + needs.score.workspace),
-                    "prm.init: a smaller reward model, or one device less shared");
+                add_prm_server(d, i, threads, &needs.score);
             else
-                add_learner(d, i, needs.whole, &needs.train, needs.reference);
+                add_learner(d, i, &needs);
         }
     for (int i = 0; i < n && r >= 0; i++)
         r = check(&all[i], error);

@@ -21,6 +21,9 @@ static int add_heads(struct openvla *model, const struct parent_wish *wish, int 
 {
     int r = 0;
 
+    if (wish->reward_width && !model->config.reward_width && prm_history > TRUNK_HISTORY_MAX)
+        return error_set(error, EINVAL, "%s: prm.history: %d: a policy's trunk is shown at most %d frames beside the first and "
+                         "the current one", model->dir, prm_history, TRUNK_HISTORY_MAX);
     if (wish->value_width && !model->config.value_width)
         r = openvla_add_value_head(model, wish->value_width, wish->value_inputs, seed);
     if (r >= 0 && wish->reward_width && !model->config.reward_width) {
@@ -124,7 +127,6 @@ static int check_device(struct plan_runner *runner, const Gantry__Plan *plan, st
         r = reference_bytes(runner, plan, model, dir, &job.reference, error);
     if (r < 0)
         return r;
-    job.strict = device->strict;
     job.masters = runner->bf16 && plan->kind == GANTRY__VERSION_KIND__VERSION_POLICY && !model->lora;
     r = memory_look_at_device(model, &job, &need, &facts, error);
     if (r < 0)
@@ -220,22 +222,14 @@ static int check_backbone(const struct plan_runner *runner, struct qwen_vl *mode
     struct device_facts facts;
     struct device_need need;
     const struct device *device;
-    char why[256] = "";
 
     params_use_process_device(&model->params);
     device = model->params.device;
     if (!device)
         return 0;
-    r = device->k->use(device->ordinal, &facts, why, sizeof why);
+    r = memory_look_at_device_prm(model, &job, &need, &facts, error);
     if (r < 0)
-        return error_set(error, -r, "%s: --device %s: %s", dir, device->name, why);
-    job.strict = device->strict;
-    job.half = model->params.device_half;
-    job.blas = device->blas != NULL;
-    job.dnn = device->dnn != NULL;
-    r = memory_need_device_prm(model, &job, &need);
-    if (r < 0)
-        return error_set(error, -r, "%s: what it takes of a device cannot be worked out: %s", dir, strerror(-r));
+        return error_prefix(error, r, "%s", dir);
     log_info("device memory", "device=%s reward_model=1 need_mib=%" PRId64 " weights=%" PRId64 " gradients=%" PRId64
              " optimiser=%" PRId64 " activations=%" PRId64 " workspace=%" PRId64 " free_mib=%zu",
              device->name, need.total >> 20, need.weights >> 20, need.gradients >> 20, need.optimiser >> 20,
@@ -306,12 +300,30 @@ bool parent_is_on_reference(const struct plan_runner *runner, const struct train
     return trainer->model && sits_on(runner, trainer->model, trainer->reference);
 }
 
+/* What a plan wants of a device is asked of what is free there when its parent is loaded (check_device). So it holds one kind of
+ * model at a time, and nothing of an earlier stage, whose minibatches and reference were others: reading a version again costs
+ * seconds, and what no longer fits in the middle of a plan costs the run. */
+static void make_room(struct plan_runner *runner, const Gantry__Plan *plan)
+{
+    struct trainer **same = &runner->trainer[plan->kind], **other = &runner->trainer[1 - plan->kind];
+
+    if (!device_process())
+        return;
+    *other = trainer_free(*other);
+    if (*same && (*same)->stage != plan->stage + 1)
+        *same = trainer_free(*same);
+    if (plan->kind == GANTRY__VERSION_KIND__VERSION_PRM)
+        runner->reference = reference_drop(runner->reference);
+}
+
 int parent_take(struct plan_runner *runner, const Gantry__Plan *plan, const struct parent_wish *wish, struct trainer **ret,
                 struct error *error)
 {
-    struct trainer *held = TAKE_PTR(runner->trainer[plan->kind]);
+    struct trainer *held;
     int r;
 
+    make_room(runner, plan);
+    held = TAKE_PTR(runner->trainer[plan->kind]);
     if (held && (runner->version[plan->kind] != plan->parent ||
                  (plan->kind == GANTRY__VERSION_KIND__VERSION_PRM && plan->parent == 0) ||
                  (wish->value_width && !held->parts[TRAIN_VALUE].n) || (wish->reward_width && !held->parts[TRAIN_REWARD].n)))

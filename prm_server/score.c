@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdatomic.h>
 
 #include "base/fault.h"
 #include "nn/device/device.h"
@@ -9,6 +10,7 @@
 #include "proto/prm.pb-c.h"
 #include "prm_server/score_backbone.h"
 #include "rl/stats.h"
+#include "train/device_memory.h"
 
 enum { MAX_ROWS = 64 };         /* frames in one pass */
 
@@ -22,14 +24,47 @@ struct lane {
 
 struct score_state { unsigned n; struct lane lanes[]; };
 
-static int score_load(const char *dir, const uint8_t digest[32], bool fast, void **ret_model, struct error *error)
+static atomic_bool held_before;         /* a version has been loaded: later ones find the lanes' memory taken */
+
+/* Whether the longest prompts of a full batch fit beside the weights, in each lane: known now, not with a long episode. */
+static int check_device(const struct reward_version *version, const struct serve_terms *terms, struct error *error)
+{
+    const struct device *device = version->backbone ? version->backbone->params.device : version->trunk->model->params.device;
+    struct device_job job = {.use = MEMORY_ACT, .batch = MAX_ROWS};
+    struct device_facts facts;
+    struct device_need need;
+    int r;
+
+    if (!device)
+        return 0;
+    job.judges = version->trunk != NULL;
+    job.height = job.width = version->backbone ? terms->image : 0;
+    r = version->backbone ? memory_look_at_device_prm(version->backbone, &job, &need, &facts, error)
+                          : memory_look_at_device(version->trunk->model, &job, &need, &facts, error);
+    if (r < 0)
+        return r;
+    need.total -= need.weights;         /* they are there */
+    need.weights = 0;
+    device_need_threads(&need, (int)terms->lanes);
+    return device_need_check(&need, &job, device->name, &facts, error);
+}
+
+static int score_load(const char *dir, const uint8_t digest[32], const struct serve_terms *terms, void **ret_model,
+                      struct error *error)
 {
     struct reward_version *version;
-    int r = reward_version_load(dir, digest, fast, &version, error);
+    int r = reward_version_load(dir, digest, terms->fast, &version, error);
 
-    if (r == 0)
-        *ret_model = version;
-    return r;
+    if (r < 0)
+        return r;
+    r = atomic_load(&held_before) ? 0 : check_device(version, terms, error);
+    if (r < 0) {
+        reward_version_free(version);
+        return error_prefix(error, r, "%s", dir);
+    }
+    atomic_store(&held_before, true);
+    *ret_model = version;
+    return 0;
 }
 
 static void score_unload(void *model)

@@ -1,8 +1,5 @@
 #include "serve/numerics.h"
 
-#include <errno.h>
-#include <string.h>
-
 #include "base/log.h"
 #include "base/macro.h"
 #include "nn/cpu/kernels.h"
@@ -19,18 +16,4 @@ bool numerics_fast(const struct run_config *run)
     else
         log_info("products", "numerics=%s isa=%s", fast ? "fast" : "strict", cpu_kernels()->isa);
     return fast;
-}
-
-int numerics_of_welcome(const char *config, bool *ret_fast, struct error *error)
-{
-    _cleanup_free_ struct run_config *run = malloc(sizeof *run);
-    int r;
-
-    if (!run)
-        return error_set(error, ENOMEM, "out of memory");
-    r = run_config_parse(config, strlen(config), "Welcome.config", run, error);
-    if (r < 0)
-        return r;
-    *ret_fast = numerics_fast(run);
-    return 0;
 }

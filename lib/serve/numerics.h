@@ -9,5 +9,3 @@
 
 /* Whether models are to compute fast. Logs it, as often as it is called: once, at the first Welcome. */
 bool numerics_fast(const struct run_config *run);
-/* The same from Welcome.config. -EINVAL: it is no configuration. */
-int numerics_of_welcome(const char *config, bool *ret_fast, struct error *error);

@@ -106,6 +106,21 @@ static void on_request(struct request *request, void *arg)
 
 /* ---- membership ------------------------------------------------------------------------------------------ */
 
+static int take_terms(struct serve *s, const char *config, struct error *error)
+{
+    _cleanup_free_ struct run_config *run = malloc(sizeof *run);
+    int r;
+
+    if (!run)
+        return error_set(error, ENOMEM, "out of memory");
+    r = run_config_parse(config, strlen(config), "Welcome.config", run, error);
+    if (r < 0)
+        return r;
+    s->terms.fast = numerics_fast(run);
+    s->terms.image = run->image;
+    return 0;
+}
+
 static void on_welcome(const Gantry__Welcome *welcome, bool again, void *arg)
 {
     struct serve *s = arg;
@@ -121,7 +136,7 @@ static void on_welcome(const Gantry__Welcome *welcome, bool again, void *arg)
     if (s->kind->on_seed)
         s->kind->on_seed(s->state, welcome->seed);
     if (!again && r == 0)
-        r = numerics_of_welcome(welcome->config, &s->fast, &error);
+        r = take_terms(s, welcome->config, &error);
     if (r < 0) {
         log_error("cannot serve this run", "reason=%s", LOG_Q(error_text(&error, r)));
         lifecycle_stop(s->lifecycle, EX_CONFIG);
@@ -282,7 +297,7 @@ int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle,
 
     if (!s)
         return error_set(error, ENOMEM, "out of memory");
-    *s = (struct serve) {.loop = loop, .wire = wire, .lifecycle = lifecycle, .kind = kind};
+    *s = (struct serve) {.loop = loop, .wire = wire, .lifecycle = lifecycle, .kind = kind, .terms.lanes = threads};
     snprintf(s->run_dir, sizeof s->run_dir, "%s", args->run_dir ? args->run_dir : "");
     s->cache_root = args->cache ? strdup(args->cache) : NULL;
     r = device_use(args->device ? args->device : "cpu", error);

@@ -15,15 +15,22 @@
 #include "proto/prm.pb-c.h"
 #include "serve/batcher.h"
 
+/* What a version is loaded for; from the first Welcome on. */
+struct serve_terms {
+    bool fast;                          /* in the products of numerics: fast (serve/numerics.h) */
+    unsigned lanes;                     /* threads that compute at once */
+    int image;                          /* side of the run's pictures */
+};
+
 struct serve_kind {
     Gantry__Role role;
     Gantry__VersionKind version_kind;
     Gantry__Kind request_kind;          /* ACT, SCORE */
     const char *name;                   /* "actor": of the default socket */
     unsigned max_rows;                  /* in one batch */
-    /* Read a version's directory whose manifest has this digest, get it ready to compute, try it out. `fast`: in the products of
-     * numerics: fast (serve/numerics.h). */
-    int (*load)(const char *dir, const uint8_t digest[32], bool fast, void **ret_model, struct error *error);
+    /* Read a version's directory whose manifest has this digest, get it ready to compute, try it out. */
+    int (*load)(const char *dir, const uint8_t digest[32], const struct serve_terms *terms, void **ret_model,
+                struct error *error);
     void (*unload)(void *model);
     /* Rows the request takes, or -EINVAL with a line that says what is wrong with it. */
     int (*check)(const struct message *message, void *model, struct error *error);

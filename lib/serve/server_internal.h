@@ -33,7 +33,7 @@ struct serve {
     bool sees_run;                      /* the run's directory is seen from here */
     uint64_t missing; unsigned misses;  /* the version that was looked for in vain last, and how often */
     bool draining, leaving;
-    bool fast;                          /* numerics, from the first Welcome */
+    struct serve_terms terms;
     uint64_t refused;
     uint64_t shadow;                    /* the version on trial; 0: none */
     struct serve_job *shadows[SERVE_SHADOWS];   /* answered, and to be scored by it */

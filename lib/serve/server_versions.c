@@ -118,7 +118,7 @@ static void load_job(void *arg)
 
     snprintf(manifest, sizeof manifest, "%s/manifest.json", job->dir);
     job->missing = job->elsewhere || (!job->brought && access(manifest, F_OK) < 0);
-    job->result = job->elsewhere ? -ENOENT : job->serve->kind->load(job->dir, job->digest, job->serve->fast, &job->model,
+    job->result = job->elsewhere ? -ENOENT : job->serve->kind->load(job->dir, job->digest, &job->serve->terms, &job->model,
                                                                     &job->error);
     if (job->brought && job->result == -EBADMSG)
         fetch_damaged(job->serve->fetch, job->version);     /* what was brought is not what it was then: bring it again */

@@ -156,25 +156,26 @@ static int reward_pass(const struct openvla *model, struct tape *tape, const str
     struct openvla_pass pass;
     int r = openvla_forward_tail(model, tape, in->items, n, &pass);
 
-    if (r < 0)
-        return r;
-    (void)openvla_reward(model, tape, gather_action_rows(tape, &pass, n, 1));
-    return tape->error;
+    if (r >= 0 && model->config.reward_width)
+        (void)openvla_reward(model, tape, gather_action_rows(tape, &pass, n, 1));
+    return r < 0 ? r : tape->error;
 }
 
 /* The passes that there will be; returns how many. */
 static int passes_of(const struct openvla_config *c, const struct device_job *job, int together, struct planned ret[MOST_PASSES])
 {
     int pictures = c->oft.kind == OFT_NONE ? 1 : c->oft.images, shard = (job->batch * together + SHARDS - 1) / SHARDS, n = 0;
+    int shown = (c->reward_width ? c->reward_history : job->history) + 2;
 
     if (job->use == MEMORY_ACT) {
-        ret[0] = (struct planned) {.acts = true, .n = MIN(job->batch, PREFILL_CHUNK), .pictures = pictures};
+        ret[0] = (struct planned) {.acts = !job->judges, .reward = job->judges, .n = MIN(job->batch, PREFILL_CHUNK),
+                                   .pictures = job->judges ? shown : pictures};
         return 1;
     }
-    for (int reward = 0; reward <= (c->reward_width > 0); reward++)
+    for (int reward = 0; reward <= (job->judges || c->reward_width > 0); reward++)
         for (int learns = 0; learns < 2; learns++)
             ret[n++] = (struct planned) {.learns = learns, .reward = reward, .n = learns ? shard : PASS_CHUNK,
-                                         .pictures = reward ? c->reward_history + 2 : pictures};
+                                         .pictures = reward ? shown : pictures};
     return n;
 }
 
@@ -275,7 +276,7 @@ static int need_of_passes(const struct openvla *model, const struct device_job *
 
 int64_t memory_on_device(struct openvla *model, bool fast)
 {
-    memory_keep_halves(model);
+    memory_keep_halves(model, true);
     return (int64_t)mirror_bytes(&model->params, fast || params_are_half(&model->params));
 }
 
@@ -300,7 +301,7 @@ int memory_need_device(const struct openvla *model, const struct device_job *job
         need.optimiser = (int64_t)trainer_device_bytes(trained, job->masters);
     else
         need.weights += (int64_t)mirror_joined_bytes(&model->params, job->half, job->strict);
-    if (job->use == MEMORY_ACT && c->oft.kind == OFT_NONE)
+    if (job->use == MEMORY_ACT && !job->judges && c->oft.kind == OFT_NONE)
         need.cache = 2LL * c->layers * job->batch * capacity * c->hidden * (job->half ? 2 : 4);
     /* the quickest first: nothing computed twice, many rows at once */
     for (int twice = large && !job->fits; twice <= large && !fits && r >= 0; twice++)
@@ -315,27 +316,63 @@ int memory_need_device(const struct openvla *model, const struct device_job *job
     return 0;
 }
 
-int memory_look_at_device(const struct openvla *model, struct device_job *job, struct device_need *ret_need,
-                          struct device_facts *ret_facts, struct error *error)
+void device_need_threads(struct device_need *need, int threads)
 {
-    const struct device *device = model->params.device;
+    need->total += (threads - 1) * (need->activations + need->cache + need->workspace);
+    need->activations *= threads;
+    need->cache *= threads;
+    need->workspace *= threads;
+}
+
+static int look(const struct params *params, struct device_job *job, struct device_facts *ret, struct error *error)
+{
+    const struct device *device = params->device;
     char why[256] = "";
-    int r = device->k->use(device->ordinal, ret_facts, why, sizeof why);
+    int r = device->k->use(device->ordinal, ret, why, sizeof why);
 
     if (r < 0)
         return error_set(error, -r, "--device %s: %s", device->name, why);
-    job->half = model->params.device_half;
+    job->half = params->device_half;
+    job->strict = device->strict;
     job->blas = device->blas != NULL;
     job->dnn = device->dnn != NULL;
-    job->fits = (int64_t)(ret_facts->memory_free / 2);  /* others of the run may have their share still to come */
+    job->fits = (int64_t)(ret->memory_free / 2);        /* others of the run may have their share still to come */
+    return 0;
+}
+
+int device_need_failed(int r, struct error *error)
+{
+    return error_set(error, -r, "what it takes of a device cannot be worked out: %s",
+                     r == -E2BIG ? "its prompts are longer than its context; lower prm.history" : strerror(-r));
+}
+
+int memory_look_at_device(const struct openvla *model, struct device_job *job, struct device_need *ret_need,
+                          struct device_facts *ret_facts, struct error *error)
+{
+    int r = look(&model->params, job, ret_facts, error);
+
+    if (r < 0)
+        return r;
     r = memory_need_device(model, job, ret_need);
-    return r < 0 ? error_set(error, -r, "what it takes of a device cannot be worked out: %s", strerror(-r)) : 0;
+    return r < 0 ? device_need_failed(r, error) : 0;
+}
+
+int memory_look_at_device_prm(const struct qwen_vl *model, struct device_job *job, struct device_need *ret_need,
+                              struct device_facts *ret_facts, struct error *error)
+{
+    int r = look(&model->params, job, ret_facts, error);
+
+    if (r < 0)
+        return r;
+    r = memory_need_device_prm(model, job, ret_need);
+    return r < 0 ? device_need_failed(r, error) : 0;
 }
 
 int device_need_check(const struct device_need *need, const struct device_job *job, const char *name,
                       const struct device_facts *facts, struct error *error)
 {
-    const bool training = job->use != MEMORY_ACT, prm = job->height > 0;
+    const bool training = job->use != MEMORY_ACT, prm = job->judges || job->height > 0;
+    const char *fewer = prm ? "fewer threads, or a smaller prm.history" : "fewer threads, or a device with more memory";
     const struct { const char *what; int64_t bytes; const char *knob; } parts[] = {
         {"weights", need->weights,
          prm ? "prm.init: a smaller reward model"
@@ -348,10 +385,9 @@ int device_need_check(const struct device_need *need, const struct device_job *j
         {"moments and masters", need->optimiser,
          prm ? "prm.train: head" : job->use == MEMORY_FULL ? "policy.train: lora" : "a smaller lora_r"},
         {"activations", need->activations,
-         prm ? "a smaller batch (prm.batch) or prm.history"
-             : training ? "a smaller batch (sft.batch, rl.minibatch)" : "fewer sequences at once (cluster.slots)"},
-        {"keys and values", need->cache, "fewer sequences at once (cluster.slots, or more actors)"},
-        {"workspace", need->workspace, "take a device with more memory"},
+         !training ? fewer : prm ? "a smaller batch (prm.batch) or prm.history" : "a smaller batch (sft.batch, rl.minibatch)"},
+        {"keys and values", need->cache, fewer},
+        {"workspace", need->workspace, training ? "take a device with more memory" : fewer},
     };
     size_t first = 0, second = 1;
 

@@ -19,16 +19,19 @@ enum { DIMS = 7 };
 /* Frames that go through one pass, of an episode each, or neighbours of one. */
 struct shown {
     struct qwen_item *items;
-    struct qwen_prompts prompts[QWEN_MAX_PICTURES];
+    struct qwen_prompts *prompts; int episodes;
+    uint32_t *at;
     uint8_t *frames;
     float *action;
 };
 
 static void shown_release(struct shown *s)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(s->prompts); i++)
+    for (int i = 0; s->prompts && i < s->episodes; i++)
         qwen_prompts_release(&s->prompts[i]);
+    free(s->prompts);
     free(s->items);
+    free(s->at);
     free(s->frames);
     free(s->action);
 }
@@ -37,26 +40,26 @@ static int show(const struct qwen_vl *model, const struct device_job *job, int n
 {
     int past = model->history + 1, frames = past + (apart ? 1 : n), episodes = apart ? n : 1, each = apart ? 1 : n, r = 0;
     size_t picture = (size_t)job->height * (size_t)job->width * 3;
-    uint32_t at[QWEN_MAX_PICTURES];
 
-    if (n > QWEN_MAX_PICTURES)
-        return -E2BIG;
+    ret->episodes = episodes;
+    ret->prompts = calloc((size_t)episodes, sizeof *ret->prompts);
+    ret->at = calloc((size_t)each, sizeof *ret->at);
     ret->items = calloc((size_t)n, sizeof *ret->items);
     ret->frames = calloc((size_t)(frames * episodes), picture);
     ret->action = calloc((size_t)(frames * DIMS), sizeof *ret->action);
-    if (!ret->items || !ret->frames || !ret->action)
+    if (!ret->prompts || !ret->at || !ret->items || !ret->frames || !ret->action)
         return -ENOMEM;
     for (int i = 0; i < frames * DIMS; i++)
         ret->action[i] = i % 2 ? -.25f : .25f;
     for (int i = 0; i < each; i++)
-        at[i] = (uint32_t)(past + i);
+        ret->at[i] = (uint32_t)(past + i);
     for (int i = 0; i < episodes && r >= 0; i++) {
         struct qwen_episode episode = {
             .instruction = job->instruction ? job->instruction : INSTRUCTION, .n = frames, .height = job->height,
             .frames = ret->frames + (size_t)(i * frames) * picture, .width = job->width, .action = ret->action, .dims = DIMS,
         };
 
-        r = qwen_prompts_make(model, &episode, at, each, &ret->prompts[i], NULL);
+        r = qwen_prompts_make(model, &episode, ret->at, each, &ret->prompts[i], NULL);
         if (r >= 0)
             memcpy(ret->items + i * each, ret->prompts[i].items, (size_t)each * sizeof *ret->items);
     }

@@ -86,26 +86,40 @@ static void sum_up(struct memory_need *need)
 
 /* ---- policies --------------------------------------------------------------------------------------------- */
 
+static bool is_large(const struct params *params, int64_t from)
+{
+    int64_t numel = 0;
+
+    for (int i = 0; i < params->count; i++)
+        numel += params->list[i]->numel;
+    return numel >= from;
+}
+
 /* As openvla_load_halves keeps them. */
 static bool policy_stays_bf16(const void *of, int i)
 {
     const struct openvla *model = of;
     const struct param *p = model->params.list[i];
 
-    return model->params.numel >= OPENVLA_LARGE && i < model->w->trunk && model->w->layout[i].dtype == DTYPE_BF16 &&
+    return is_large(&model->params, OPENVLA_LARGE) && i < model->w->trunk && model->w->layout[i].dtype == DTYPE_BF16 &&
            p->ndim >= 2 && (p->linear || p->frozen || p == model->w->embedding);
 }
 
-void memory_keep_halves(struct openvla *model)
+/* The arena's floats are those of the others. stays_bf16 NULL: nothing does. */
+static void keep_halves(struct params *params, bool (*stays_bf16)(const void *model, int i), const void *model)
 {
-    struct params *params = &model->params;
     int64_t floats = 0;
 
     for (int i = 0; i < params->count; i++)
-        params->list[i]->half = policy_stays_bf16(model, i);
+        params->list[i]->half = stays_bf16 && stays_bf16(model, i);
     for (int i = 0; i < params->count; i++)
         floats += params->list[i]->half ? 0 : (params->list[i]->numel + 15) / 16 * 16;
     params->numel = floats;
+}
+
+void memory_keep_halves(struct openvla *model, bool keep)
+{
+    keep_halves(&model->params, keep ? policy_stays_bf16 : NULL, model);
 }
 
 static struct openvla_item policy_item(const struct openvla_config *c, bool training, const uint8_t *image, const int32_t *ids,
@@ -172,9 +186,11 @@ static bool prm_stays_bf16(const void *of, int i)
     const struct qwen_vl *model = of;
     const struct param *p = model->params.list[i];
 
-    return model->params.numel >= QWEN_LARGE && i < model->w->reward_begin && model->dtype == DTYPE_BF16 && p->ndim >= 2 &&
+    return is_large(&model->params, QWEN_LARGE) && i < model->w->reward_begin && model->dtype == DTYPE_BF16 && p->ndim >= 2 &&
            (p->linear || p->frozen || p == model->w->embedding || p == model->w->lm_head);
 }
+
+void memory_keep_halves_prm(struct qwen_vl *model) { keep_halves(&model->params, prm_stays_bf16, model); }
 
 static int prm_dry_run(const void *of, struct tape *tape, int n)
 {

@@ -27,8 +27,9 @@ struct memory_need {
  * MEMORY_LORA puts on every linear weight but lm_head. -EINVAL: a batch below 1; -ENOMEM. */
 int memory_need(const struct openvla *model, enum memory_use use, int batch, int threads, int lora_r, struct memory_need *ret);
 /* A policy that is opened, as a process that acts, or learns by adapters, will hold it: what stays bf16 is marked so, and has no
- * place in the arena. */
-void memory_keep_halves(struct openvla *model);
+ * place in the arena. keep false: as one that learns whole does. */
+void memory_keep_halves(struct openvla *model, bool keep);
+void memory_keep_halves_prm(struct qwen_vl *model);     /* the same of a reward model that scores, or whose backbone is frozen */
 /* A reward model, qwen_vl_open is enough: prompts with one picture of 64 tokens. */
 int memory_need_prm(const struct qwen_vl *model, enum memory_use use, int batch, int threads, int lora_r,
                     struct memory_need *ret);

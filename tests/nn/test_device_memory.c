@@ -123,6 +123,49 @@ static void test_acting_in_bf16(void **state)
     acts(true);
 }
 
+/* A prm_server's: pictures of the past beside the present one, sixteen frames in a pass, and no keys and values. */
+static void test_scoring_on_a_trunk(void **state)
+{
+    enum { FRAMES = 20, HISTORY = 2 };
+    struct openvla *model = lab_model(1), *planned = lab_model(1);
+    uint8_t *frames = lab_noise_frames(3, FRAMES + HISTORY);
+    struct device_job job = {.use = MEMORY_ACT, .batch = FRAMES, .strict = true, .judges = true, .history = HISTORY};
+    struct score_item items[FRAMES] = {0};
+    struct openvla_session *session = NULL;
+    struct device_need need, twice;
+    float progress[FRAMES];
+    int32_t *prompt;
+
+    (void)state;
+    assert_int_equal(openvla_add_reward_head(model, 16, 3), 0);
+    model->config.reward_history = HISTORY;
+    assert_int_equal(openvla_reward_prompt(model, "open the drawer", &prompt, &job.prompt), 0);
+    assert_int_equal(memory_need_device(planned, &job, &need), 0);      /* the head is still to come */
+    peak = now = 0;
+    params_use_device(&model->params, device, false);
+    assert_int_equal(openvla_pack(model, false), 0);
+    assert_int_equal(openvla_session_new(&model->config, FRAMES, &session), 0);
+    for (int i = 0; i < FRAMES; i++) {
+        items[i] = (struct score_item) {.n_images = HISTORY + 2, .prompt = prompt, .n_prompt = job.prompt};
+        for (int k = 0; k < HISTORY + 2; k++)
+            items[i].images[k] = frames + (k ? i + k - 1 : 0) * LAB_FRAME;
+    }
+    assert_int_equal(openvla_score(model, session, items, FRAMES, progress), 0);
+    assert_int_equal(need.cache, 0);
+    /* frames of one episode share their pictures, of several they do not */
+    if ((size_t)need.total < peak || need.total > 2 * (int64_t)peak)
+        fail_msg("foretold %lld bytes, taken %zu", (long long)need.total, peak);
+    twice = need;
+    device_need_threads(&twice, 3);
+    assert_int_equal(twice.total, need.weights + 3 * (need.total - need.weights));
+    openvla_session_free(session);
+    openvla_free(model);
+    openvla_free(planned);
+    assert_int_equal(now, 0);
+    free(frames);
+    free(prompt);
+}
+
 static void test_training(void **state)
 {
     const struct sft_config sft = {.steps = 1, .batch = MINIBATCH, .lr = 1e-3, .clip = 1, .beta2 = .95, .lr_end = 1};
@@ -272,7 +315,7 @@ static void test_a_reward_model_of_qwen(void **state)
     /* early frames show fewer pictures, and those of one episode share them: it is the most that there can be */
     if ((size_t)need.total < peak || 10 * ((size_t)need.total - peak) > peak)
         fail_msg("foretold %lld bytes, taken %zu", (long long)need.total, peak);
-    job.batch = 512;
+    job.batch = 1024;
     assert_int_equal(memory_need_device_prm(model[1], &job, &need), 0);
     assert_int_equal(device_need_check(&need, &job, "cuda:0", &(struct device_facts) {.memory_free = peak}, &error), -ENOMEM);
     if (!strstr(error.text, "try: a smaller batch (prm.batch) or prm.history"))
@@ -341,7 +384,7 @@ static void test_openvla_7b(void **state)
         fail_msg("%s", error.text);
     for (int i = 0; i < model->params.count; i++)
         model->w->layout[i].dtype = DTYPE_BF16;
-    memory_keep_halves(model);
+    memory_keep_halves(model, true);
     assert_int_equal(memory_need_device(model, &job, &act), 0);
     assert_in_range(act.weights >> 20, 14300, 14600);           /* 15.08 GB */
     assert_in_range(act.cache >> 20, 9200, 9800);               /* 64 sequences of 149 MiB, rounded up */
@@ -380,6 +423,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_acting),
         cmocka_unit_test(test_acting_in_bf16),
+        cmocka_unit_test(test_scoring_on_a_trunk),
         cmocka_unit_test(test_training),
         cmocka_unit_test(test_training_beside_a_reference),
         cmocka_unit_test(test_training_a_reward_model),

@@ -1,5 +1,6 @@
 /* Plans of a learner on a device: what it foretells of the memory there counts the reference of whole-model rl, on the first plan
- * of a stage and on a later one after a start; and nobody works ahead of a plan whose reference rests there. */
+ * of a stage and on a later one after a start; nobody works ahead of a plan whose reference rests there; and what one
+ * training took is free before the next is asked for. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,9 +16,12 @@
 #include "tests/emulate/test_device.h"
 #include "tests/harness/plan_lab.h"
 
-/* The device's table: so much is said to be free, and there is none of it where a plan shall not get beyond the question. */
-static size_t free_bytes;
-static bool empty;
+/* The device's table: so much is said to be free, and there is none of it where a plan shall not get beyond the question.
+ * counting: what is taken is no longer free. */
+enum { MOST = 256 };
+static size_t free_bytes, taken_bytes, peak_bytes;
+static struct { void *memory; size_t bytes; } held[MOST];
+static bool empty, counting;
 static struct device_kernels table;
 static const struct device_kernels *real;
 
@@ -26,13 +30,33 @@ static int told_use(int ordinal, struct device_facts *facts, char *why, size_t n
     int r = real->use(ordinal, facts, why, n);
 
     if (r >= 0 && facts)
-        facts->memory_free = free_bytes;
+        facts->memory_free = free_bytes - taken_bytes;
     return r;
 }
 
 static int told_alloc(size_t bytes, void **ret)
 {
-    return empty ? -ENOMEM : real->alloc(bytes, ret);
+    int r = empty || (counting && taken_bytes + bytes > free_bytes) ? -ENOMEM : real->alloc(bytes, ret), i = 0;
+
+    if (r < 0 || !counting)
+        return r;
+    while (held[i].memory)
+        assert_true(++i < MOST);
+    held[i].memory = *ret;
+    held[i].bytes = bytes;
+    taken_bytes += bytes;
+    peak_bytes = MAX(peak_bytes, taken_bytes);
+    return 0;
+}
+
+static void told_release(void *memory)
+{
+    for (int i = 0; i < MOST && memory; i++)
+        if (held[i].memory == memory) {
+            taken_bytes -= held[i].bytes;
+            held[i].memory = NULL;
+        }
+    real->release(memory);
 }
 
 static int setup(void **state)
@@ -44,6 +68,7 @@ static int setup(void **state)
     table = *real;
     table.use = told_use;
     table.alloc = told_alloc;
+    table.release = told_release;
     assert_int_equal(device_wrap(&table, under->ordinal, &device, NULL), 0);
     device_unref(under);
     return 0;
@@ -123,10 +148,53 @@ static void the_reference_is_foretold(void **state)
     device_set_process(NULL);
 }
 
+static void imitate(struct plan_lab *f, uint64_t parent, const char *dir)
+{
+    struct intake_version version;
+    struct error error;
+    uint8_t digest[SHA256_SIZE];
+    Gantry__Plan plan = plan_of("sft", parent, dir, "kind: sft\nsteps: 1\nbatch: 1\nlr: 0.001\n", digest);
+
+    plan_lab_restart(f);
+    free_bytes = (size_t)1 << 30;
+    plan.stage = SFT;
+    plan.stages = &(uint64_t) {DEMOS};
+    plan.n_stages = 1;
+    MUST(plan_run(&f->runner, &plan, &version, &error));
+    assert_true(taken_bytes > 0);
+    free_bytes = peak_bytes * 3 / 2;
+    empty = true;               /* what follows shall not get beyond the question whether it fits */
+}
+
+/* On a device that holds the policy's training, or the reward model's, and less than two: what is held of another kind, or of
+ * another stage, goes before the next is asked for. */
+static void one_training_is_held_at_a_time(void **state)
+{
+    struct plan_lab *f = *state;
+    struct intake_version version;
+    uint8_t digest[SHA256_SIZE];
+    Gantry__Plan prm = plan_of("prm", 0, "policies/v000001", "kind: prm\nsteps: 1\nbatch: 8\nforce: true\n", digest);
+    struct error error;
+
+    prm.kind = GANTRY__VERSION_KIND__VERSION_PRM;
+    counting = true;
+    device_set_process(device);
+    imitate(f, 0, "policies/v000000");
+    REFUSED(plan_run(&f->runner, &prm, &version, &error), ENOMEM, "cannot be made ready for training");
+    assert_int_equal(taken_bytes, 0);
+    empty = false;
+    imitate(f, 1, "policies/v000001");
+    REFUSED(ppo(f, 2, "none\ncritic: none", &version, &error), ENOMEM, "cannot be made ready for training");
+    assert_int_equal(taken_bytes, 0);
+    empty = counting = false;
+    device_set_process(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_reference_is_foretold, plan_lab_set_up, plan_lab_tear_down),
+        cmocka_unit_test_setup_teardown(one_training_is_held_at_a_time, plan_lab_set_up, plan_lab_tear_down),
     };
 
     return cmocka_run_group_tests(tests, setup, test_device_teardown);

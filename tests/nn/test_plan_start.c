@@ -239,6 +239,28 @@ static void backbones_are_not_copied(void **state)
     assert_true(plan_lab_has(f, "../prms/v000003/model.safetensors") && !plan_lab_has(f, "../prms/v000003/base.json"));
 }
 
+/* A policy's trunk takes eight pictures, whatever a configuration for a backbone of its own may say. */
+static void a_trunk_is_shown_no_more_than_it_takes(void **state)
+{
+    struct plan_lab *f = *state;
+    struct intake_version version;
+    struct error error;
+    uint8_t digest[SHA256_SIZE];
+    Gantry__Plan plan = plan_of("prm", 0, "policies/v000000", "kind: prm\nsteps: 1\nbatch: 2\nholdout: 0.5\nforce: true\n", digest);
+
+    plan_lab_segment(f, ROLLOUTS);
+    for (uint64_t id = 21; id <= 28; id++)
+        plan_lab_append(f, id, GANTRY__PURPOSE__PURPOSE_ROLLOUT, 0, .5f);
+    plan.kind = GANTRY__VERSION_KIND__VERSION_PRM;
+    plan.stage = ROLLOUTS + 1;
+    plan.stages = &(uint64_t) {ROLLOUTS};
+    plan.n_stages = 1;
+    f->runner.prm_history = 7;
+    REFUSED(plan_run(&f->runner, &plan, &version, &error), EINVAL, "prm.history: 7: a policy's trunk is shown at most 6 frames");
+    f->runner.prm_history = 6;
+    MUST(plan_run(&f->runner, &plan, &version, &error));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,6 +268,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_start_is_the_reference, plan_lab_set_up, plan_lab_tear_down),
         cmocka_unit_test_setup_teardown(starts_that_are_refused, plan_lab_set_up, plan_lab_tear_down),
         cmocka_unit_test_setup_teardown(backbones_are_not_copied, plan_lab_set_up, plan_lab_tear_down),
+        cmocka_unit_test_setup_teardown(a_trunk_is_shown_no_more_than_it_takes, plan_lab_set_up, plan_lab_tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

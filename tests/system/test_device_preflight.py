@@ -1,5 +1,6 @@
 """`gantry up` with `device: cuda:N`: what cannot work is said in one line, with the key, before any daemon starts."""
 import os
+import re
 import subprocess
 
 import pytest
@@ -48,3 +49,33 @@ def test_too_little_memory(make_cluster, emulated):
     """The largest items and the knob, over all daemons that share the device; adapters need less."""
     says = ["cluster: cuda:0 (emulated): the run needs about", "4 of 4 MiB are free", "take", "try: "]
     refused(emulated, make_cluster(GPU), says, GANTRY_EMULATED_MEMORY=str(4 << 20))
+
+
+def needed(make_cluster, program, changes, batch=8):
+    """MiB that the run is said to need of its device."""
+    stages = [{"rollouts": {"episodes": 4}}, {"prm": {"steps": 3, "batch": batch}}]
+    done = subprocess.run([program, "up", make_cluster(changes, stages=stages).config], capture_output=True, text=True, timeout=60, cwd=TOP,
+                          env=os.environ | {"GANTRY_EMULATED_MEMORY": str(1 << 20)})
+    said = re.search(r"the run needs about (\d+) MiB there", done.stderr)
+    assert said, done.stderr
+    return int(said.group(1))
+
+
+@pytest.mark.parametrize("init", ["policy", "tests/golden/nano_qwen"])
+def test_what_a_reward_model_takes(make_cluster, emulated, init):
+    """Learning it: its own minibatch. Serving it: the pictures that its prompts show, in every thread."""
+    learner = {"prm": {"init": init}, "cluster": {"learners": [{"device": "cuda:0"}]}}
+    assert needed(make_cluster, emulated, learner, 1024) > 4 * needed(make_cluster, emulated, learner)
+
+    def served(history, threads):
+        return needed(make_cluster, emulated, {"prm": {"init": init, "history": history},
+                                               "cluster": {"prm_servers": [{"device": "cuda:0", "threads": threads}]}})
+    assert served(6, 8) > 1.2 * served(0, 8) > 4 * served(0, 1)
+
+
+def test_a_reward_model_that_is_another_policy(make_cluster, emulated, tmp_path):
+    """Counted by its own size."""
+    other = tmp_path / "tiny"
+    subprocess.run([BIN / "gantry", "model", "new", other, "--spec", TOP / "tests/golden/nano"], check=True, cwd=TOP)
+    server = {"cluster": {"prm_servers": [{"device": "cuda:0"}]}}
+    assert needed(make_cluster, emulated, server | {"prm": {"init": str(other)}}) != needed(make_cluster, emulated, server)
