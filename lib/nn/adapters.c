@@ -6,12 +6,12 @@
 #include "base/crc32c.h"
 #include "base/philox.h"
 #include "base/strbuf.h"
-#include "nn/cpu/kernels.h"
 #include "nn/lora_join.h"
 #include "nn/safetensors.h"
 
 #define PREFIX "base_model.model."
 #define TENSORS "adapter_model.safetensors"
+#define BASE_LAYER ".base_layer.weight"
 enum { NAME = 256 };
 
 struct adapters *adapters_free(struct adapters *lora)
@@ -276,7 +276,38 @@ static int read_tensor(const struct st_tensor *tensor, struct param *to, const c
     return 0;
 }
 
-/* Everything in the file has its place: a rank that exists, a module of this base. */
+/* PEFT's copy of a base weight, as of lm_head: PEFT reads it in the base's place, so it must say the same, whichever of the two
+ * was rounded. */
+static int check_copy(const struct adapted *model, const struct st_tensor *copy, const char *path, struct error *error)
+{
+    const char *end = strstr(copy->name, BASE_LAYER);
+    float here[1024], there[1024];
+    const struct param *own;
+    char name[NAME];
+
+    if (strncmp(copy->name, PREFIX, strlen(PREFIX)) || (size_t)snprintf(name, NAME, "%.*s.weight",
+        (int)(end - copy->name - (int)strlen(PREFIX)), copy->name + strlen(PREFIX)) >= NAME)
+        return 0;
+    own = param_find(model->params, name);
+    if (!own)
+        return 0;               /* PEFT leaves it aside, too */
+    if (copy->numel != own->numel)
+        return error_set(error, EINVAL, "%s: tensor %s: %lld values, the base has %lld: the adapter is for another base", path,
+                         copy->name, (long long)copy->numel, (long long)own->numel);
+    for (int64_t at = 0, n; at < own->numel; at += n) {
+        n = MIN(own->numel - at, (int64_t)ARRAY_SIZE(here));
+        param_read(own, at, n, here);
+        if (st_read_f32(copy, at, n, there) < 0)
+            return error_set(error, EINVAL, "%s: tensor %s: %s values cannot be read", path, copy->name, dtype_name(copy->dtype));
+        for (int64_t i = 0; i < n; i++)
+            if (!(fabsf(there[i] - here[i]) <= 0x1p-8f * fabsf(here[i])))
+                return error_set(error, EINVAL, "%s: tensor %s: value %lld is %g, the base has %g: the adapter is for another "
+                                 "base", path, copy->name, (long long)(at + i), (double)there[i], (double)here[i]);
+    }
+    return 0;
+}
+
+/* Everything in the file has its place: a rank that exists, a module of this base, a B beside an A. */
 static int check_file(const struct adapted *model, const struct safetensors *file, const struct peft_config *config,
                       const char *path, struct error *error)
 {
@@ -284,11 +315,16 @@ static int check_file(const struct adapted *model, const struct safetensors *fil
         const struct st_tensor *tensor = &file->list[i];
         const char *end = strstr(tensor->name, ".lora_A.weight");
         const struct param *found;
-        char weight[NAME], module[NAME];
+        char weight[NAME], module[NAME], a_name[NAME + 40];
         size_t n;
 
-        if (strstr(tensor->name, ".base_layer.weight"))
-            continue;           /* PEFT's copy of an unchanged base weight */
+        if (strstr(tensor->name, BASE_LAYER)) {
+            int r = check_copy(model, tensor, path, error);
+
+            if (r < 0)
+                return r;
+            continue;
+        }
         end = end ? end : strstr(tensor->name, ".lora_B.weight");
         n = end ? (size_t)(end - tensor->name) : 0;
         if (!end || strlen(end) != 14 || strncmp(tensor->name, PREFIX, strlen(PREFIX)) || n - strlen(PREFIX) + 8 > NAME)
@@ -306,6 +342,9 @@ static int check_file(const struct adapted *model, const struct safetensors *fil
         if (end[6] == 'A' && (tensor->ndim < 2 || tensor->dim[0] < 1 || tensor->dim[0] > 1 << 14))
             return error_set(error, EINVAL, "%s: tensor %s: a rank of 1 to %d comes first in its shape", path,
                              tensor->name, 1 << 14);
+        tensor_name(module, 'A', a_name);
+        if (!safetensors_find(file, a_name))
+            return error_set(error, ENOENT, "%s: tensor %s is missing", path, a_name);
     }
     return 0;
 }
@@ -356,7 +395,7 @@ int adapters_load(const struct adapted *model, const char *dir, struct error *er
     return r < 0 ? undo(model, r) : 0;
 }
 
-/* ---- writing, merging, taking off -------------------------------------------------------------------------------- */
+/* ---- writing, taking off ----------------------------------------------------------------------------------------- */
 
 static int write_tensors(const struct adapted *model, enum dtype dtype, const char *path, struct error *error)
 {
@@ -403,50 +442,7 @@ int adapters_save(const struct adapted *model, const char *dir, const char *dtyp
     config = (*model->adapters)->config;       /* borrowed */
     config.base = base ? (char *)base : config.base;
     r = write_tensors(model, dtype, path.text, error);
-    return r < 0 ? r : peft_config_write(&config, modules, n, dir, error);
-}
-
-/* Rows of W at a time, so that the product needs little memory. */
-static int merge_one(const struct param *weight)
-{
-    enum { ROWS = 256 };
-    const struct cpu_kernels *cpu = cpu_kernels();
-    const struct param *a = weight->lora.a, *b = weight->lora.b;
-    int64_t out = weight->dim[0], in = weight->numel / out, r = a->dim[0], padded = gemm_padded(in);
-    _cleanup_free_ float *panels = malloc((size_t)(r * padded + 16) * sizeof(*panels));
-    _cleanup_free_ float *product = malloc((size_t)(2 * ROWS * padded) * sizeof(*product));
-    _cleanup_free_ float *sum = malloc((size_t)(ROWS * in) * sizeof(*sum));
-
-    if (!panels || !product || !sum)
-        return -ENOMEM;
-    cpu->gemm_pack(panels, a->value, in, r, in, false);
-    for (int64_t row = 0; row < out; row += ROWS) {
-        int64_t rows = MIN(out - row, (int64_t)ROWS);
-
-        cpu->gemm(&(struct gemm) {.m = rows, .n = in, .k = r, .a = b->value + row * r, .a_row = r, .a_k = 1, .panels = panels,
-                                  .c = product, .c_row = in, .scratch = product + ROWS * padded});
-        param_read(weight, row * in, rows * in, sum);
-        cpu->accumulate_scaled(sum, product, weight->lora.scale, rows * in);
-        if (!weight->half)
-            memcpy(weight->value + row * in, sum, (size_t)(rows * in) * sizeof(*sum));
-        for (int64_t i = 0; weight->half && i < rows * in; i++)
-            weight->bf16[row * in + i] = float_to_bf16(sum[i]);
-    }
-    return 0;
-}
-
-int adapters_merge(const struct adapted *model, struct error *error)
-{
-    int r = *model->adapters ? 0 : -ENOENT;
-
-    for (int i = 0; i < model->params->count && r >= 0; i++)
-        if (model->params->list[i]->lora.a) {
-            r = merge_one(model->params->list[i]);
-            param_changed(model->params->list[i]);
-        }
-    if (r >= 0)
-        r = adapters_detach(model);
-    return r < 0 ? error_set(error, -r, "%s: %s", model->dir, r == -ENOENT ? "there are no adapters to merge" : strerror(-r)) : 0;
+    return r < 0 ? r : peft_config_write(&config, &model->class, modules, n, dir, error);
 }
 
 int adapters_detach(const struct adapted *model)

@@ -20,6 +20,7 @@ struct adapters *adapters_free(struct adapters *adapters);
 struct adapted {
     struct params *params;
     const char *dir;                            /* for messages */
+    struct peft_class class;
     struct adapters **adapters;                 /* where the model keeps them; *adapters NULL: it has none */
 };
 
@@ -38,11 +39,12 @@ bool adapters_leave_whole(const struct param *param);
 /* Fresh adapters: A normal with deviation 1/r under `seed`, B zero. -EINVAL: a target that names nothing; -EEXIST: the model
  * has adapters. */
 int adapters_new(const struct adapted *model, const struct lora_spec *spec, uint64_t seed, struct error *error);
-/* A PEFT directory (adapter_config.json, adapter_model.safetensors). Which modules and ranks: what is in the file. */
+/* A PEFT directory (adapter_config.json, adapter_model.safetensors). Which modules and ranks: what is in the file. A copy of a
+ * base weight in it must be this base's. */
 int adapters_load(const struct adapted *model, const char *dir, struct error *error);
 /* Write one; dir exists. dtype "F32" or "BF16". base: what adapter_config.json calls the base; NULL: what it was called. */
 int adapters_save(const struct adapted *model, const char *dir, const char *dtype, const char *base, struct error *error);
-/* W += scale B A in fp32; the adapters are gone. */
+/* W += scale B A in fp32; the adapters are gone. -ENOMEM: some may be added already; the model is of no more use. */
 int adapters_merge(const struct adapted *model, struct error *error);
 /* The base as it was. */
 int adapters_detach(const struct adapted *model);

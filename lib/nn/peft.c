@@ -24,7 +24,16 @@ static const struct { const char *key; const char *value; const char *what; } de
     {"layer_replication", "", "replicated layers are not supported"},
     {"target_parameters", "", "adapters of bare parameters are not supported"},
     {"trainable_token_indices", "", "trained token rows are not supported"},
+    {"alora_invocation_tokens", "", "adapters that begin at a token are not supported"},
+    {"arrow_config", "", "routing between adapters is not supported"},
+    {"kasa_config", "", "KaSA is not supported"},
+    {"monteclora_config", "", "MonteCLoRA is not supported"},
+    {"use_bdlora", "", "block-diagonal adapters are not supported"},
+    {"use_qalora", "false", "QALoRA is not supported"},
 };
+
+/* Ways to begin that take from the base what they give to A and B: PEFT does so again whenever it loads one, W - s B0 A0. */
+static const char *const changes_base[] = {"pissa", "corda", "olora", "loftq"};
 
 /* `text` gets the value as it reads in the file. */
 static bool demand_met(const json_t *value, const char *wanted, char *text, size_t n)
@@ -42,11 +51,18 @@ static bool demand_met(const json_t *value, const char *wanted, char *text, size
 
 static int check_demands(const json_t *json, const char *path, struct error *error)
 {
+    const char *init = json_string_value(json_object_get(json, "init_lora_weights"));
     char text[80];
 
     for (size_t i = 0; i < ARRAY_SIZE(demands); i++)
         if (!demand_met(json_object_get(json, demands[i].key), demands[i].value, text, sizeof(text)))
             return error_set(error, ENOTSUP, "%s: %s is %s: %s", path, demands[i].key, text, demands[i].what);
+    for (size_t i = 0; init && i < ARRAY_SIZE(changes_base); i++)
+        if (!strncasecmp(init, changes_base[i], strlen(changes_base[i])))
+            return error_set(error, ENOTSUP,
+                             "%s: init_lora_weights is %s: it changes the base, too; PEFT's save_pretrained makes a plain "
+                             "adapter of it (path_initial_model_for_weight_conversion)",
+                             path, init);
     return 0;
 }
 
@@ -243,7 +259,8 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct peft_module *)a)->name, ((const struct peft_module *)b)->name);
 }
 
-static json_t *config_json(const struct peft_config *config, const struct peft_module *modules, int n)
+static json_t *config_json(const struct peft_config *config, const struct peft_class *base, const struct peft_module *modules,
+                           int n)
 {
     json_t *targets = json_array(), *ranks = json_object(), *alphas = json_object();
 
@@ -258,8 +275,8 @@ static json_t *config_json(const struct peft_config *config, const struct peft_m
     }
     return json_pack("{s:o, s:{s:s,s:s}, s:s?, s:s, s:b, s:b, s:s, s:n, s:n, s:n, s:{}, s:o, s:f, s:n, s:s, s:n, s:s, s:i, s:o,"
                      " s:n, s:o, s:n, s:b, s:b}",
-                     "alpha_pattern", alphas, "auto_mapping", "base_model_class", "OpenVLAForActionPrediction", "parent_library",
-                     "modeling_prismatic", "base_model_name_or_path", config->base, "bias", "none", "fan_in_fan_out", 0,
+                     "alpha_pattern", alphas, "auto_mapping", "base_model_class", base->name, "parent_library", base->library,
+                     "base_model_name_or_path", config->base, "bias", "none", "fan_in_fan_out", 0,
                      "inference_mode", 1, "init_lora_weights", "gaussian", "layer_replication", "layers_pattern",
                      "layers_to_transform", "loftq_config", "lora_alpha", number(config->alpha), "lora_dropout", 0.0,
                      "megatron_config", "megatron_core", "megatron.core", "modules_to_save", "peft_type", "LORA", "r", config->r,
@@ -267,8 +284,8 @@ static json_t *config_json(const struct peft_config *config, const struct peft_m
                      (int)config->rslora);
 }
 
-int peft_config_write(const struct peft_config *config, const struct peft_module *modules, int n, const char *dir,
-                      struct error *error)
+int peft_config_write(const struct peft_config *config, const struct peft_class *base, const struct peft_module *modules, int n,
+                      const char *dir, struct error *error)
 {
     _cleanup_free_ struct peft_module *sorted = calloc((size_t)n + 1, sizeof(*sorted));
     _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
@@ -280,7 +297,7 @@ int peft_config_write(const struct peft_config *config, const struct peft_module
         return error_set(error, ENOMEM, "out of memory");
     memcpy(sorted, modules, (size_t)n * sizeof(*sorted));
     qsort(sorted, (size_t)n, sizeof(*sorted), by_name);
-    json = config_json(config, sorted, n);
+    json = config_json(config, base, sorted, n);
     text = json ? json_dumps(json, JSON_INDENT(2) | JSON_SORT_KEYS) : NULL;
     strbuf_addf(&path, "%s/" FILE_NAME, dir);
     r = text && !path.failed ? file_write(path.text, text, strlen(text)) : -ENOMEM;

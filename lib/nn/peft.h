@@ -30,8 +30,10 @@ bool peft_config_matches(const struct peft_config *config, const char *module);
 /* What (x A^T) B^T of this module, of rank r, is multiplied with. */
 double peft_config_scale(const struct peft_config *config, const char *module, int64_t r);
 
+/* The class that PEFT makes the base with, and the Python module it is in. */
+struct peft_class { const char *name, *library; };
 /* One adapted module, for writing: its rank and scale may differ from the configuration's. */
 struct peft_module { char *name; int64_t r; double scale; };
 /* DIR/adapter_config.json with these modules as targets, by full name. */
-int peft_config_write(const struct peft_config *config, const struct peft_module *modules, int n, const char *dir,
-                      struct error *error);
+int peft_config_write(const struct peft_config *config, const struct peft_class *base, const struct peft_module *modules, int n,
+                      const char *dir, struct error *error);

@@ -376,22 +376,30 @@ static void put(const char *dir, const char *name, const char *text)
     assert_int_equal(atomic_file_write(path, text, strlen(text)), 0);
 }
 
-/* An adapter of one module with tensors of these shapes. */
-static void put_adapter(const char *dir, const char *module, int64_t r, int64_t in, int64_t out, float value, bool with_b)
+/* An adapter of one module, all values the same. parts: A, B, another module's B alone (b), a copy of the weight below (w). */
+static void put_adapter(const char *dir, const char *module, int64_t r, int64_t in, int64_t out, float value, const char *parts)
 {
-    char a[256], b[256], path[256];
-    _cleanup_free_ float *numbers = malloc((size_t)(r * MAX(in, out) + 1) * sizeof(*numbers));
-    struct error error = {0};
+    const struct { char part; const char *module, *tensor; int64_t dim[2]; } all[] = {
+        {'A', module, "lora_A", {r, in}}, {'B', module, "lora_B", {out, r}}, {'w', module, "base_layer", {out, in}},
+        {'b', "language_model.model.layers.1.self_attn.v_proj", "lora_B", {out, r}},
+    };
+    char names[ARRAY_SIZE(all)][256], path[256];
+    _cleanup_free_ float *numbers = malloc((size_t)(MAX(r, out) * MAX(in, out) + 1) * sizeof(*numbers));
+    struct st_write list[ARRAY_SIZE(all)];
+    int n = 0;
 
     assert_non_null(numbers);
-    for (int64_t i = 0; i < r * MAX(in, out); i++)
+    for (int64_t i = 0; i < MAX(r, out) * MAX(in, out); i++)
         numbers[i] = value;
-    snprintf(a, sizeof(a), "base_model.model.%s.lora_A.weight", module);
-    snprintf(b, sizeof(b), "base_model.model.%s.lora_B.weight", module);
+    for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+        if (!strchr(parts, all[i].part))
+            continue;
+        snprintf(names[i], sizeof(names[i]), "base_model.model.%s.%s.weight", all[i].module, all[i].tensor);
+        list[n++] = (struct st_write) {.name = names[i], .dtype = DTYPE_F32, .ndim = 2,
+                                       .dim = {all[i].dim[0], all[i].dim[1]}, .values = numbers};
+    }
     snprintf(path, sizeof(path), "%s/adapter_model.safetensors", dir);
-    struct st_write list[] = {{.name = a, .dtype = DTYPE_F32, .ndim = 2, .dim = {r, in}, .values = numbers},
-                              {.name = b, .dtype = DTYPE_F32, .ndim = 2, .dim = {out, r}, .values = numbers}};
-    assert_int_equal(safetensors_write(path, list, with_b ? 2 : 1, &error), 0);
+    assert_int_equal(safetensors_write(path, list, n, NULL), 0);
 }
 
 static void test_refusals(void **state)
@@ -400,6 +408,8 @@ static void test_refusals(void **state)
         {"{\"peft_type\": \"LORA\", \"use_dora\": true}", "use_dora is true: DoRA is not supported"},
         {"{\"peft_type\": \"LORA\", \"bias\": \"all\"}", "bias is all: trained biases are not supported"},
         {"{\"peft_type\": \"LORA\", \"modules_to_save\": [\"lm_head\"]}", "modules_to_save is [\"lm_head\"]"},
+        {"{\"init_lora_weights\": \"pissa_niter_4\"}", "init_lora_weights is pissa_niter_4: it changes the base"},
+        {"{\"alora_invocation_tokens\": [151644]}", "alora_invocation_tokens is [151644]: adapters that begin at a token"},
         {"{\"peft_type\": \"IA3\"}", "peft_type is IA3: only LoRA adapters are read"},
         {"{\"r\": 0}", "r is 0 and lora_alpha 8"},
         {"{\"r\": \"4\"}", "r: must be a whole number"},
@@ -420,7 +430,7 @@ static void test_refusals(void **state)
     (void)state;
     scratch_new(dir);
     assert_int_equal(openvla_lora_load(model, dir, &error), -ENOENT);
-    put_adapter(dir, q, 2, hidden, hidden, 1, true);
+    put_adapter(dir, q, 2, hidden, hidden, 1, "AB");
     for (size_t i = 0; i < ARRAY_SIZE(configs); i++) {
         put(dir, "adapter_config.json", configs[i].config);
         assert_true(openvla_lora_load(model, dir, &error) < 0);
@@ -428,16 +438,18 @@ static void test_refusals(void **state)
             fail_msg("%s", error.text);
     }
     put(dir, "adapter_config.json", "{\"peft_type\": \"LORA\", \"r\": 2, \"base_model_name_or_path\": \"elsewhere\"}");
-    const struct { const char *module; int64_t in, out; float value; bool with_b; const char *line; } files[] = {
-        {q, hidden + 1, hidden, 1, true, "the adapter is for another base"},
-        {q, hidden, 2 * hidden, 1, true, "the adapter is for another base"},
-        {"language_model.model.layers.99.self_attn.q_proj", hidden, hidden, 1, true,
+    const struct { const char *module; int64_t in, out; float value; const char *parts, *line; } files[] = {
+        {q, hidden + 1, hidden, 1, "AB", "the adapter is for another base"},
+        {q, hidden, 2 * hidden, 1, "AB", "the adapter is for another base"},
+        {"language_model.model.layers.99.self_attn.q_proj", hidden, hidden, 1, "AB",
          "has no such module: the adapter is for another base (elsewhere)"},
-        {q, hidden, hidden, NAN, true, "value 0 is not finite"},
-        {q, hidden, hidden, 1, false, "q_proj.lora_B.weight is missing"},
+        {q, hidden, hidden, NAN, "AB", "value 0 is not finite"},
+        {q, hidden, hidden, 1, "A", "q_proj.lora_B.weight is missing"},
+        {q, hidden, hidden, 1, "ABb", "layers.1.self_attn.v_proj.lora_A.weight is missing"},
+        {q, hidden, hidden, 1, "ABw", "base_layer.weight: value 0 is 1"},
     };
     for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
-        put_adapter(dir, files[i].module, 2, files[i].in, files[i].out, files[i].value, files[i].with_b);
+        put_adapter(dir, files[i].module, 2, files[i].in, files[i].out, files[i].value, files[i].parts);
         assert_true(openvla_lora_load(model, dir, &error) < 0);
         if (!strstr(error.text, files[i].line))
             fail_msg("%s", error.text);

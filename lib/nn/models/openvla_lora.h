@@ -17,6 +17,7 @@ static inline struct adapted openvla_adapted(const struct openvla *model)
 {
     return (struct adapted) {
         .params = (struct params *)&model->params, .dir = model->dir, .adapters = (struct adapters **)&model->lora,
+        .class = {"OpenVLAForActionPrediction", "modeling_prismatic"},
     };
 }
 

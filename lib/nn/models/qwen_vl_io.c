@@ -240,7 +240,13 @@ int qwen_vl_load_halves(const char *dir, int64_t from, struct qwen_vl **ret, str
 
 struct adapted qwen_vl_adapted(struct qwen_vl *model)
 {
-    return (struct adapted) {.params = &model->params, .dir = model->dir, .adapters = &model->adapters};
+    static const struct peft_class classes[] = {
+        [QWEN2_VL] = {"Qwen2VLForConditionalGeneration", "transformers.models.qwen2_vl.modeling_qwen2_vl"},
+        [QWEN2_5_VL] = {"Qwen2_5_VLForConditionalGeneration", "transformers.models.qwen2_5_vl.modeling_qwen2_5_vl"},
+    };
+
+    return (struct adapted) {.params = &model->params, .dir = model->dir, .class = classes[model->config.family],
+                             .adapters = &model->adapters};
 }
 
 int qwen_vl_set_base(struct qwen_vl *model, const char *base)
