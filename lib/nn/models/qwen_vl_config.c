@@ -2,7 +2,7 @@
  *
  * Rules that cost hours when missed: save_pretrained leaves out what equals the class's default, so defaults are the class's;
  * rope_scaling.type is "mrope" in one form and "default" in the other, mrope_section decides; ids come from the files; newer
- * writers put the language model's keys under text_config. */
+ * writers put the language model's keys under text_config, and the rotation's under rope_parameters. */
 #include <errno.h>
 #include <math.h>
 #include <string.h>
@@ -117,6 +117,7 @@ static int read_vision(const json_t *json, struct qwen_vl_config *c, struct erro
     struct qwen_vision_config *v = &c->vision;
     const char *act = json_string_value(json_object_get(json, "hidden_act")),
                *wanted = c->family == QWEN2_VL ? "quick_gelu" : "silu";
+    double theta;
     int channels, r;
     const struct key keys[] = {
         {"depth", 32, &v->depth},
@@ -128,10 +129,12 @@ static int read_vision(const json_t *json, struct qwen_vl_config *c, struct erro
         {"in_chans", 3, &channels},
     };
 
-    v->rope_theta = 10000.0f;
     r = read_keys(json, keys, ARRAY_SIZE(keys), error);
+    if (r >= 0)
+        r = hf_real(json_object_get(json, "rope_parameters"), "rope_theta", 10000, &theta, error);
     if (r < 0)
         return r;
+    v->rope_theta = (float)theta;
     if (v->depth > QWEN_MAX_DEPTH || v->patch > 64 || v->merge > 8 || v->temporal > 8 || channels != 3)
         return error_set(error, ENOTSUP,
                          "depth %d (up to %d), patch_size %d (64), spatial_merge_size %d (8), temporal_patch_size %d (8), "
@@ -149,11 +152,24 @@ static int read_vision(const json_t *json, struct qwen_vl_config *c, struct erro
 
 /* ---- language --------------------------------------------------------------------------------------------- */
 
-static int read_sections(const json_t *config, struct qwen_vl_config *c, struct error *error)
+/* rope_scaling, or as newer writers have it rope_parameters with the theta in it. */
+static int read_rope(const json_t *config, struct qwen_vl_config *c, double *ret_theta, struct error *error)
 {
-    const json_t *scaling = json_object_get(config, "rope_scaling"), *list = json_object_get(scaling, "mrope_section");
-    int sum = 0;
+    const json_t *scaling = json_object_get(config, "rope_scaling"), *list;
+    const char *type;
+    int sum = 0, r = hf_real(config, "rope_theta", 1e6, ret_theta, error);
 
+    if (!json_is_object(scaling))
+        scaling = json_object_get(config, "rope_parameters");
+    if (r >= 0)
+        r = hf_real(scaling, "rope_theta", *ret_theta, ret_theta, error);
+    if (r < 0)
+        return r;
+    type = json_string_value(json_object_get(scaling, "rope_type"));
+    type = type ? type : json_string_value(json_object_get(scaling, "type"));
+    if (type && strcmp(type, "mrope") && strcmp(type, "default"))
+        return error_set(error, ENOTSUP, "rope_scaling: type %s, expected mrope or default", type);
+    list = json_object_get(scaling, "mrope_section");
     if (json_array_size(list) != 3)
         return error_set(error, EINVAL, "rope_scaling.mrope_section must be three numbers");
     for (size_t i = 0; i < 3; i++) {
@@ -185,8 +201,6 @@ static int read_language(const json_t *config, struct qwen_vl_config *c, struct 
 
     if (r >= 0)
         r = hf_real(config, "rms_norm_eps", 1e-5, &eps, error);
-    if (r >= 0)
-        r = hf_real(config, "rope_theta", 1e6, &theta, error);
     if (r < 0)
         return r;
     if (c->hidden % c->heads || c->hidden / c->heads % 2 || c->heads % c->kv_heads)
@@ -196,13 +210,16 @@ static int read_language(const json_t *config, struct qwen_vl_config *c, struct 
         return error_set(error, ENOTSUP, "hidden_act: %s, expected silu", act);
     if (json_is_true(json_object_get(config, "use_sliding_window")))
         return error_set(error, ENOTSUP, "use_sliding_window is not supported");
-    if (!(eps > 0) || !(theta > 1) || !isfinite(theta))
-        return error_set(error, EINVAL, "rms_norm_eps %g or rope_theta %g makes no sense", eps, theta);
     c->head_dim = c->hidden / c->heads;
+    r = read_rope(config, c, &theta, error);
+    if (r < 0)
+        return r;
+    if (!(eps > 0) || !(theta > 1))
+        return error_set(error, EINVAL, "rms_norm_eps %g or rope_theta %g makes no sense", eps, theta);
     c->rms_eps = (float)eps;
     c->rope_theta = (float)theta;
     c->tied = json_is_true(tied);
-    return read_sections(config, c, error);
+    return 0;
 }
 
 static int read_ids(const json_t *config, struct qwen_vl_config *c, struct error *error)
@@ -222,6 +239,7 @@ static int read_ids(const json_t *config, struct qwen_vl_config *c, struct error
 static int read_preprocessor(struct qwen_vl *model, const json_t *json, struct error *error)
 {
     static const char *const names[] = {"image_mean", "image_std"};
+    const json_t *size = json_object_get(json, "size");         /* newer writers': numbers of pixels, for all its names */
     struct qwen_vl_config *c = &model->config;
     double value[2][3];
     int patch, temporal, merge, r;
@@ -229,9 +247,13 @@ static int read_preprocessor(struct qwen_vl *model, const json_t *json, struct e
 
     r = read_keys(json, keys, ARRAY_SIZE(keys), error);
     if (r >= 0)
-        r = hf_integer(json, "min_pixels", 56 * 56, &c->min_pixels, error);
+        r = hf_integer(size, "shortest_edge", 56 * 56, &c->min_pixels, error);
     if (r >= 0)
-        r = hf_integer(json, "max_pixels", 28 * 28 * 1280, &c->max_pixels, error);
+        r = hf_integer(size, "longest_edge", 28 * 28 * 1280, &c->max_pixels, error);
+    if (r >= 0)
+        r = hf_integer(json, "min_pixels", c->min_pixels, &c->min_pixels, error);
+    if (r >= 0)
+        r = hf_integer(json, "max_pixels", c->max_pixels, &c->max_pixels, error);
     if (r < 0)
         return r;
     if (patch != c->vision.patch || temporal != c->vision.temporal || merge != c->vision.merge)
