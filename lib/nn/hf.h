@@ -41,7 +41,8 @@ struct hf_problems {
 int hf_problem(struct hf_problems *all, struct error *error, int errnum, const char *format, ...) _printf_(4, 5);
 
 /* The shards of a model: through model.safetensors.index.json, or model.safetensors alone. The index and the shards agree when
- * this returns: no tensor is missing, in another file, or in two, and none is left out. */
+ * this returns: no tensor is missing, in another file, or in two, and none is left out. Both, where the index means other
+ * files, are two models: -EINVAL. */
 struct hf_shards {
     struct safetensors **file;      /* in the order of their names */
     int n;

@@ -20,25 +20,22 @@ static struct st_write as_it_is(const struct st_tensor *tensor)
     return to;
 }
 
-static int convert_weights(const char *from, const char *to, const struct hf_conversion *how, struct hf_converted *ret,
-                           struct error *error)
+static int convert_weights(const struct hf_shards *shards, const char *to, const struct hf_conversion *how,
+                           struct hf_converted *ret, struct error *error)
 {
-    _cleanup_(hf_shards_close) struct hf_shards shards = {0};
     _cleanup_free_ struct st_write *list = NULL;
     _cleanup_free_ int *shard = NULL;
-    int n = 0, total = 0, r = hf_shards_open(from, &shards, error);
+    int n = 0, total = 0;
 
-    if (r < 0)
-        return r;
-    for (int s = 0; s < shards.n; s++)
-        total += shards.file[s]->count;
+    for (int s = 0; s < shards->n; s++)
+        total += shards->file[s]->count;
     list = calloc((size_t)total + 1, sizeof(*list));
     shard = calloc((size_t)total + 1, sizeof(*shard));
     if (!list || !shard)
         return error_set(error, ENOMEM, "out of memory");
-    for (int s = 0; s < shards.n; s++)
-        for (int i = 0; i < shards.file[s]->count; i++) {
-            const struct st_tensor *tensor = &shards.file[s]->list[i];
+    for (int s = 0; s < shards->n; s++)
+        for (int i = 0; i < shards->file[s]->count; i++) {
+            const struct st_tensor *tensor = &shards->file[s]->list[i];
 
             list[n] = as_it_is(tensor);
             if (how->change_dtype && dtype_is_weight(tensor->dtype) && tensor->dtype != how->dtype) {
@@ -125,42 +122,49 @@ static int convert_side_file(const char *from, const char *to, const char *name,
     return r < 0 ? r : write_tensors(file->list, file->count, target.text, true, error);
 }
 
-static int is_side_file(const struct dirent *entry)
+/* Not a shard, whatever the index calls it, nor one that the index has left behind. */
+static bool is_side_file(const struct hf_shards *shards, const char *name)
 {
-    const char *name = entry->d_name;
-
+    for (int i = 0; i < shards->n; i++)
+        if (!strcmp(strrchr(shards->file[i]->path, '/') + 1, name))
+            return false;
     if (!strncmp(name, "model-", 6) || !strcmp(name, "model.safetensors"))
-        return 0;
+        return false;
     return ends_with(name, ".safetensors") || ends_with(name, ".pt");
 }
 
-static int convert_side_files(const char *from, const char *to, struct hf_converted *ret, struct error *error)
+static int convert_side_files(const struct hf_shards *shards, const char *from, const char *to, struct hf_converted *ret,
+                              struct error *error)
 {
     struct dirent **entries;
-    int n = scandir(from, &entries, is_side_file, alphasort), r = 0;
+    int n = scandir(from, &entries, NULL, alphasort), r = 0;
 
     if (n < 0)
         return error_set(error, errno, "%s: %s", from, strerror(errno));
     for (int i = 0; i < n; i++) {
-        if (r >= 0)
+        if (r >= 0 && is_side_file(shards, entries[i]->d_name)) {
             r = convert_side_file(from, to, entries[i]->d_name, error);
+            ret->side_files++;
+        }
         free(entries[i]);
     }
     free(entries);
-    ret->side_files = n;
     return r;
 }
 
 int hf_convert(const char *from, const char *to, const struct hf_conversion *how, struct hf_converted *ret, struct error *error)
 {
     _cleanup_(hf_files_release) struct hf_files files = {0};
+    _cleanup_(hf_shards_close) struct hf_shards shards = {0};
     struct hf_converted done = {0};
     int r = hf_files_read(from, &files, error);
 
     if (r >= 0)
-        r = convert_weights(from, to, how, &done, error);
+        r = hf_shards_open(from, &shards, error);
     if (r >= 0)
-        r = convert_side_files(from, to, &done, error);
+        r = convert_weights(&shards, to, how, &done, error);
+    if (r >= 0)
+        r = convert_side_files(&shards, from, to, &done, error);
     if (r >= 0)
         r = hf_files_write(&files, to, how->change_dtype ? dtype_torch_name(how->dtype) : NULL, error);
     if (r < 0)

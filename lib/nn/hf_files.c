@@ -96,21 +96,31 @@ int hf_files_copy(const struct hf_files *from, struct hf_files *ret)
     return 0;
 }
 
-/* The value of "torch_dtype" wherever config.json has it (it is in text_config too), in the text itself: all else stays to the
- * byte, numbers above all. Where there is none, one is put in front. */
+/* The next "torch_dtype", or "dtype" as newer writers call it, behind `at`: where its value may begin. */
+static const char *next_dtype(const char *at)
+{
+    static const char key[] = "dtype\"", old[] = "\"torch_";
+    const size_t n_old = sizeof(old) - 1;
+
+    for (const char *hit = at; (hit = strstr(hit, key)); hit++)
+        if ((hit > at && hit[-1] == '"') || (hit >= at + n_old && !memcmp(hit - n_old, old, n_old)))
+            return hit + strlen(key);
+    return NULL;
+}
+
+/* The value of the dtype wherever config.json has it (it is in text_config too), in the text itself: all else stays to the byte,
+ * numbers above all. Where there is none, one is put in front. */
 static int with_dtype(const struct hf_file *config, const char *torch_dtype, struct strbuf *ret)
 {
-    static const char key[] = "\"torch_dtype\"";
     const char *at = config->bytes;
     bool found = false;
 
-    for (const char *hit; (hit = strstr(at, key)); at = hit) {
-        const char *value = hit + strlen(key), *end;
+    for (const char *hit; (hit = next_dtype(at)); at = hit) {
+        const char *value = hit, *end;
 
         while (isspace((unsigned char)*value) || *value == ':')
             value++;
         end = *value == '"' ? strchr(value + 1, '"') : NULL;
-        hit += strlen(key);
         if (end) {
             strbuf_add(ret, at, (size_t)(value - at));
             strbuf_addf(ret, "\"%s\"", torch_dtype);
@@ -121,7 +131,7 @@ static int with_dtype(const struct hf_file *config, const char *torch_dtype, str
         }
     }
     if (!found && *at == '{') {
-        strbuf_addf(ret, "{\n  %s: \"%s\",", key, torch_dtype);
+        strbuf_addf(ret, "{\n  \"torch_dtype\": \"%s\",", torch_dtype);
         at++;
     }
     strbuf_adds(ret, at);

@@ -6,6 +6,7 @@
 #include "nn/hf.h"
 
 #define INDEX "model.safetensors.index.json"
+#define ALONE "model.safetensors"
 
 static int add_file(const char *path, struct hf_shards *shards, struct error *error)
 {
@@ -81,6 +82,23 @@ static int open_named(const char *dir, const json_t *map, struct hf_shards *shar
     return 0;
 }
 
+/* Where both are, transformers reads model.safetensors and leaves the index aside. */
+static int check_alone(const char *dir, const struct hf_shards *shards, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
+
+    strbuf_addf(&path, "%s/" ALONE, dir);
+    if (path.failed)
+        return error_set(error, ENOMEM, "out of memory");
+    for (int i = 0; i < shards->n; i++)
+        if (!strcmp(shards->file[i]->path, path.text))
+            return 0;
+    if (access(path.text, F_OK) < 0)
+        return 0;
+    return error_set(error, EINVAL, "%s: " INDEX " beside it does not name it: these are two models, remove one of them",
+                     path.text);
+}
+
 /* What the index promises is there, and what is there was promised: so no tensor can be in two files. */
 static int check_index(const char *dir, const json_t *map, const struct hf_shards *shards, struct error *error)
 {
@@ -120,6 +138,8 @@ static int open_indexed(const char *dir, struct hf_shards *shards, struct error 
     if (json_is_integer(total))
         shards->total_size = json_integer_value(total);
     r = open_named(dir, map, shards, error);
+    if (r >= 0)
+        r = check_alone(dir, shards, error);
     return r < 0 ? r : check_index(dir, map, shards, error);
 }
 
@@ -133,9 +153,9 @@ int hf_shards_open(const char *dir, struct hf_shards *ret, struct error *error)
     if (access(path.text, F_OK) == 0) {
         r = open_indexed(dir, &shards, error);
     } else {
-        r = open_shard(dir, "model.safetensors", &shards, error);
+        r = open_shard(dir, ALONE, &shards, error);
         if (r == -ENOENT)
-            r = error_set(error, ENOENT, "%s: found neither model.safetensors nor " INDEX ", expected one of them", dir);
+            r = error_set(error, ENOENT, "%s: found neither " ALONE " nor " INDEX ", expected one of them", dir);
     }
     if (r < 0)
         return r;

@@ -293,6 +293,9 @@ static void test_index(void **state)
     dir = model_dirs_copy();
     assert_int_equal(unlink(model_dirs_path(dir, name)), 0);
     REFUSED(dir, dir, "neither model.safetensors nor", "expected one of them");
+    dir = model_dirs_copy();
+    model_dirs_write(model_dirs_path(dir, "model.safetensors"), "", 0);
+    REFUSED(dir, "/model.safetensors", name, "does not name it", "remove one of them");
 }
 
 static void test_architecture(void **state)

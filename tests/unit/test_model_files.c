@@ -99,6 +99,61 @@ static void test_convert(void **state)
     hf_shards_close(&b);
 }
 
+/* Both names of the dtype are brought up to date, and nothing else. */
+static void test_dtype_said(void **state)
+{
+    static const char *const cases[][2] = {
+        {"{\"dtype\": \"bfloat16\", \"a\": {\"torch_dtype\": \"bfloat16\", \"quant_dtype\": \"bfloat16\"}}",
+         "{\"dtype\": \"float32\", \"a\": {\"torch_dtype\": \"float32\", \"quant_dtype\": \"bfloat16\"}}"},
+        {"{\"torch_dtype\": null, \"dtype\":\"float16\"}", "{\"torch_dtype\": null, \"dtype\":\"float32\"}"},
+        {"{\"a\": 1}", "{\n  \"torch_dtype\": \"float32\",\"a\": 1}"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct hf_file config = {.name = "config.json", .bytes = (char *)(uintptr_t)cases[i][0], .n = strlen(cases[i][0])};
+        char *bytes;
+        size_t n;
+
+        assert_int_equal(hf_files_write(&(struct hf_files) {&config, 1}, model_dirs.root, "float32", NULL), 0);
+        model_dirs_read(model_dirs_path(model_dirs.root, "config.json"), &bytes, &n);
+        assert_string_equal(bytes, cases[i][1]);
+        free(bytes);
+    }
+}
+
+/* A shard is what the index names, whatever it is called; it is no file beside the shards. */
+static void test_convert_shards_of_other_names(void **state)
+{
+    static const char name[] = "model.safetensors.index.json";
+    const char *dir = model_dirs_copy();
+    char to[64], shard[256], *index;
+    struct hf_shards shards;
+    struct hf_converted done;
+    struct error error = {0};
+    size_t n;
+
+    (void)state;
+    snprintf(to, sizeof(to), "%s/others", model_dirs.root);
+    assert_int_equal(mkdir(to, 0755), 0);
+    assert_int_equal(hf_shards_open(dir, &shards, &error), 0);
+    for (int i = 0; i < shards.n; i++) {
+        snprintf(shard, sizeof(shard), "%s", shards.file[i]->path);
+        memcpy(strrchr(shard, '/') + 1, "Model_", 6);
+        assert_int_equal(rename(shards.file[i]->path, shard), 0);
+    }
+    hf_shards_close(&shards);
+    model_dirs_read(model_dirs_path(dir, name), &index, &n);
+    for (char *at = index; (at = strstr(at, "model-0")); at++)
+        memcpy(at, "Model_0", 7);
+    model_dirs_write(model_dirs_path(dir, name), index, n);
+    free(index);
+    if (hf_convert(dir, to, &(struct hf_conversion) {0}, &done, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(done.side_files, 0);
+    assert_int_not_equal(access(model_dirs_path(to, strrchr(shard, '/') + 1), F_OK), 0);
+}
+
 /* A .pt beside the shards becomes a .safetensors; two that would become the same are refused. */
 static void test_convert_side_files(void **state)
 {
@@ -227,6 +282,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_saved_as_read),
         cmocka_unit_test(test_convert),
+        cmocka_unit_test(test_dtype_said), cmocka_unit_test(test_convert_shards_of_other_names),
         cmocka_unit_test(test_convert_side_files),
         cmocka_unit_test(test_7b_is_7b),
         cmocka_unit_test(test_heads_beside_shards),
