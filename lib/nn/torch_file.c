@@ -176,6 +176,8 @@ static int extent(const struct st_tensor *t, const int64_t *stride, int64_t offs
 {
     int64_t end = offset;
 
+    if (offset > INT64_MAX / 16)
+        return -ERANGE;
     for (int d = 0; d < t->ndim; d++) {
         int64_t reach;
 

@@ -1,6 +1,7 @@
 /* What is trained whole beside adapters (OpenVLA-OFT's heads, the robot state's projector, FiLM) is in the adapter's directory:
  * whoever loads it has what was trained, to the bit; and what is for another base is refused. */
 #include <errno.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -161,6 +162,35 @@ static void refused(const char *text)
         fail_msg("said: %s", error.text);
 }
 
+/* A value head with one odd number, or of another type. */
+static void put_value_head(int hidden, float odd, enum dtype dtype)
+{
+    static float zeros[8 * 64], fc2[8];
+    const struct st_write list[] = {
+        {.name = "value_head.fc1.weight", .dtype = DTYPE_F32, .ndim = 2, .dim = {8, hidden}, .values = zeros},
+        {.name = "value_head.fc1.bias", .dtype = DTYPE_F32, .ndim = 1, .dim = {8}, .values = zeros},
+        {.name = "value_head.fc2.weight", .dtype = dtype, .ndim = 2, .dim = {1, 8}, .raw = fc2},
+        {.name = "value_head.fc2.bias", .dtype = DTYPE_F32, .ndim = 1, .dim = {1}, .values = zeros},
+    };
+
+    assert_true(hidden <= 64);
+    fc2[3] = odd;
+    assert_int_equal(safetensors_write(at("v000001/value_head.safetensors"), list, ARRAY_SIZE(list), NULL), 0);
+}
+
+static void what_cannot_be_a_value_head(void **state)
+{
+    struct trainer *trainer = trained();
+    int hidden = trainer->model->config.hidden;
+
+    (void)state;
+    put_value_head(hidden, NAN, DTYPE_F32);
+    refused("value_head.fc2.weight: value [0,3] is nan, expected finite numbers");
+    put_value_head(hidden, 0, DTYPE_I32);
+    refused("value_head.fc2.weight: I32 8 values, expected 8 of F32, F16 or BF16");
+    trainer_free(trainer);
+}
+
 static void what_is_for_another_base(void **state)
 {
     static const float values[64];
@@ -215,6 +245,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(all_of_it_comes_back, set_up, tear_down),
         cmocka_unit_test_setup_teardown(it_can_be_begun_with, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_for_another_base, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(what_cannot_be_a_value_head, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -336,7 +336,7 @@ static void test_files_that_do_not_fit(void **state)
 {
     const struct oft_config l1 = {.kind = OFT_L1, .chunk = CHUNK}, laplace = {.kind = OFT_LAPLACE, .chunk = CHUNK},
                             long_chunk = {.kind = OFT_L1, .chunk = OFT_MAX_SLOTS};
-    char dir[SCRATCH_PATH];
+    char dir[SCRATCH_PATH], path[96];
     struct openvla *model = NULL;
     struct error error = {0};
 
@@ -347,6 +347,10 @@ static void test_files_that_do_not_fit(void **state)
     assert_int_equal(oft_attach(model, dir, &l1, &error), -ENOENT);
     assert_non_null(strstr(error.text, "action_head"));
     assert_int_equal(oft_attach(model, dir, &laplace, &error), -ENOENT);
+    snprintf(path, sizeof(path), "%s/action_head--latest_checkpoint.pt", dir);     /* the script's save_latest_checkpoint_only */
+    assert_int_equal(atomic_file_write(path, "", 0), 0);
+    assert_int_equal(oft_attach(model, dir, &l1, &error), -EINVAL);
+    assert_non_null(strstr(error.text, path));
     write_head(dir, 40);
     assert_int_equal(oft_attach(model, dir, &l1, &error), -EINVAL);
     assert_non_null(strstr(error.text, "action_head.safetensors: tensor model.layer_norm1.weight"));

@@ -8,13 +8,30 @@ module.pt      an OrderedDict from a module wrapped in DataParallel ("module." b
 views.pt       a transposed, a sliced and a strided view and a Parameter, all over one storage; a dict in the dict
 hostile.pt     names os.system: must be refused
 number.pt      has a number where a tensor is expected
+far.pt         a scalar at the last offset there is: must be refused (written by hand, torch would not)
 """
 import collections
 import os
+import struct
 import sys
+import zipfile
 
 import torch
 from safetensors.torch import save_file
+
+
+def far(path):
+    """A tensor of no dimensions at offset 2^63 - 1 of four floats."""
+    def text(t):
+        return b"X" + struct.pack("<I", len(t)) + t.encode()
+
+    storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x04tQ"
+    offset = b"\x8a\x08" + (2**63 - 1).to_bytes(8, "little")
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + offset + b"))" + b"\x89ccollections\nOrderedDict\n)RtR"
+    entries = {"data.pkl": b"\x80\x02}" + text("x") + tensor + b"s.", "byteorder": b"little", "data/0": bytes(16), "version": b"3\n"}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(zipfile.ZipInfo("far/" + name), content)
 
 
 class Hostile:
@@ -41,6 +58,7 @@ def main(out):
         save_file({k: v.detach().clone().contiguous() for k, v in content.items()}, f"{out}/{name}.safetensors")
     torch.save({"weight": Hostile()}, f"{out}/hostile.pt")
     torch.save(collections.OrderedDict(weight=torch.zeros(2), epoch=3), f"{out}/number.pt")
+    far(f"{out}/far.pt")
 
 
 main(sys.argv[1])

@@ -78,6 +78,7 @@ static void test_refused(void **state)
 {
     static const struct { const char *name; int errnum; const char *words; } files[] = {
         {"hostile.pt", EPERM, "system"},
+        {"far.pt", EINVAL, "tensor x: reaches beyond its storage of 16 bytes"},
         {"number.pt", EINVAL, "epoch: found a number, expected a tensor"},
     };
     char *bytes;

@@ -49,16 +49,22 @@ int openvla_adapter_save(const struct openvla *model, const char *dir, struct er
 
 /* ---- reading ------------------------------------------------------------------------------------------------------ */
 
-static int read_head(const struct head *head, const struct safetensors *file, const char *path, struct error *error)
+static int read_head(const struct head *head, const struct hf_shards *file, const char *path, struct error *error)
 {
     const struct param *const params[] = {head->fc1.weight, head->fc1.bias, head->fc2.weight, head->fc2.bias};
 
     for (size_t i = 0; i < ARRAY_SIZE(params); i++) {
-        const struct st_tensor *tensor = safetensors_find(file, params[i]->name);
+        const struct st_tensor *tensor = hf_shards_find(file, params[i]->name);
+        int r;
 
-        if (!tensor || tensor->numel != params[i]->numel || st_read_f32(tensor, 0, tensor->numel, params[i]->value) < 0)
-            return error_set(error, EINVAL, "%s: tensor %s is missing, or has not %lld values", path, params[i]->name,
-                             (long long)params[i]->numel);
+        if (!tensor || tensor->numel != params[i]->numel || !dtype_is_weight(tensor->dtype))
+            return error_set(error, EINVAL, "%s: tensor %s: %s %lld values, expected %lld of F32, F16 or BF16", path,
+                             params[i]->name, tensor ? dtype_name(tensor->dtype) : "missing, found",
+                             tensor ? (long long)tensor->numel : 0LL, (long long)params[i]->numel);
+        r = hf_check_finite(file, tensor, NULL, error);
+        if (r < 0)
+            return r;
+        (void)st_read_f32(tensor, 0, tensor->numel, params[i]->value);
     }
     return 0;
 }
@@ -66,7 +72,7 @@ static int read_head(const struct head *head, const struct safetensors *file, co
 /* The value head of DIR, if it has one, in place of the base's. */
 static int load_value_head(struct openvla *model, const char *dir, struct error *error)
 {
-    _cleanup_(safetensors_closep) struct safetensors *file = NULL;
+    _cleanup_(hf_shards_close) struct hf_shards file = {0};
     const struct st_tensor *fc1;
     char path[PATH_MAX];
     int64_t extra;
@@ -74,10 +80,10 @@ static int load_value_head(struct openvla *model, const char *dir, struct error 
 
     if (r < 0 || access(path, F_OK) < 0)
         return r;
-    r = safetensors_open(path, &file, error);
+    r = hf_shards_open_file(path, &file, error);
     if (r < 0)
         return r;
-    fc1 = safetensors_find(file, "value_head.fc1.weight");
+    fc1 = hf_shards_find(&file, "value_head.fc1.weight");
     extra = fc1 && fc1->ndim == 2 ? fc1->dim[1] - model->config.hidden : -1;
     if (extra < 0 || extra > 64 || fc1->dim[0] < 1 || fc1->dim[0] > 1 << 16)
         return error_set(error, EINVAL, "%s: value_head.fc1.weight must be [width, %d or a few more]", path,
@@ -87,7 +93,7 @@ static int load_value_head(struct openvla *model, const char *dir, struct error 
         r = 0;
     if (r < 0)
         return error_set(error, -r, "%s: the base has another value head: %s", path, strerror(-r));
-    return read_head(&model->w->value, file, path, error);
+    return read_head(&model->w->value, &file, path, error);
 }
 
 int openvla_adapter_load(const char *dir, const char *base, int64_t halves_from, struct openvla **ret, struct error *error)

@@ -9,7 +9,7 @@
 #include "nn/models/openvla_internal.h"
 #include "nn/tokenizer.h"
 
-enum { OPENVLA_7B_EMPTY_ID = 29871, DEFAULT_ACTION_DIMS = 7 };
+enum { OPENVLA_7B_EMPTY_ID = 29871, DEFAULT_ACTION_DIMS = 7, LARGEST = 1 << 20 };
 
 static const char *const tower_prefix[2] = {"vision_backbone.featurizer.", "vision_backbone.fused_featurizer."};
 
@@ -29,8 +29,8 @@ static int tower_from_tensors(const struct hf_shards *shards, int which, struct 
     const struct st_tensor *cls = tower_tensor(shards, which, "cls_token"), *reg = tower_tensor(shards, which, "reg_token");
     char name[64];
 
-    if (!patch || patch->ndim != 4 || patch->dim[2] != patch->dim[3] || !fc1 || fc1->ndim != 2 ||
-        (reg && (reg->ndim != 3 || !cls)))
+    if (!patch || patch->ndim != 4 || patch->dim[0] > LARGEST || patch->dim[2] > LARGEST || patch->dim[2] != patch->dim[3] ||
+        !fc1 || fc1->ndim != 2 || fc1->dim[0] > LARGEST || (reg && (reg->ndim != 3 || reg->dim[1] > LARGEST || !cls)))
         return error_set(error, EINVAL,
                          "%s*: patch_embed.proj.weight, blocks.0.mlp.fc1.weight or reg_token is missing or misshapen",
                          tower_prefix[which]);
@@ -61,7 +61,7 @@ static int tower_from_json(const json_t *json, bool fresh, struct openvla_tower 
 
         if (r < 0)
             return r;
-        if (value < 0 || value > 1 << 20)
+        if (value < 0 || value > LARGEST)
             return error_set(error, EINVAL, "gantry_vision: a tower needs %s", fields[i].key);
         if (from_tensors && value != *fields[i].to)
             return error_set(error, EINVAL, "gantry_vision: %s is %lld, the tensors say %d", fields[i].key, (long long)value,

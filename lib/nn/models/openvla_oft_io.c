@@ -1,6 +1,7 @@
 /* openvla_oft_io.c - the files beside an OpenVLA that make it an OpenVLA-OFT: which are there, what is in them, and back. */
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 
 #include "nn/models/openvla_internal.h"
@@ -38,6 +39,17 @@ const struct st_tensor *oft_find(const struct oft_files *files, enum oft_file fi
     return NULL;
 }
 
+/* The step of "--STEP_checkpoint.pt"; "latest" is behind all of them. -1: another name. */
+static long saved_step(const char *text)
+{
+    int end = 0;
+    long step;
+
+    if (!strcmp(text, "--latest_checkpoint.pt"))
+        return LONG_MAX;
+    return sscanf(text, "--%ld_checkpoint.pt%n", &step, &end) == 1 && end && !text[end] ? step : -1;
+}
+
 /* NAME--STEP_checkpoint.pt with the largest step; "" if there is none. */
 static int newest_saved(const char *dir, const char *name, char *ret, size_t size, struct error *error)
 {
@@ -50,12 +62,9 @@ static int newest_saved(const char *dir, const char *name, char *ret, size_t siz
         return error_set(error, errno, "%s: %s", dir, strerror(errno));
     ret[0] = '\0';
     while ((entry = readdir(d))) {
-        int end = 0;
-        long step;
+        long step = strncmp(entry->d_name, name, length) ? -1 : saved_step(entry->d_name + length);
 
-        if (strncmp(entry->d_name, name, length) != 0 ||
-            sscanf(entry->d_name + length, "--%ld_checkpoint.pt%n", &step, &end) != 1 || end == 0 ||
-            entry->d_name[length + (size_t)end] || step <= newest)
+        if (step <= newest)
             continue;
         newest = step;
         snprintf(ret, size, "%s/%s", dir, entry->d_name);
