@@ -20,6 +20,9 @@ static int usage(FILE *out, int status)
           "       gantry sim render WHAT [--size N] [-o PREFIX]      one PNG per camera and state\n"
           "       gantry sim bench WHAT                   env steps a second\n"
           "           --pictures 0,1,2 --processes 1,2 --slots 1,2,4,8 --seconds 3 --size 256\n"
+          "       gantry sim serve [--suite NAME] [--listen PATH] [--size N] [--cameras N] [--no-save]\n"
+          "                                               be a simulator for others, a run with suite.remote or a Python program\n"
+          "                                               (docs/remote.md); on $GANTRY_SIM_FD, or on the UNIX socket PATH\n"
           "       gantry sim check --suite libero --golden DIR       replay reference data of the original LIBERO: compiled\n"
           "                                               models, rollouts, predicates, pictures; exit status 1 if anything "
           "differs\n"
@@ -28,6 +31,7 @@ static int usage(FILE *out, int status)
           "           --robosuite 1.4.0|1.4.1             which arm (default: 1.4.0, what LIBERO pins)\n"
           "           --renderer software|auto|N          what draws the pictures (default: software)\n"
           "           --cache DIR                         compiled models are kept here\n"
+          "           --remote COMMAND|unix:PATH          suite remote: a simulator of your own (docs/remote.md)\n"
           "LIBERO's files are found through LIBERO_ROOT, robosuite's through ROBOSUITE_ROOT or `make libero-assets`.\n",
           out);
     return status;
@@ -36,6 +40,7 @@ static int usage(FILE *out, int status)
 static int list(int argc, char **argv)
 {
     const char *name = model_option(&argc, argv, "--suite");
+    const struct sim_options options = {.remote = model_option(&argc, argv, "--remote")};
     const struct sim_task_info *infos;
     struct sim_suite *suite;
     struct error error = {0};
@@ -43,7 +48,7 @@ static int list(int argc, char **argv)
 
     if (argc != 0)
         return CLI_USAGE;
-    r = sim_suite_open(name ? name : "tabletop", NULL, &suite, &error);
+    r = sim_suite_open(name ? name : "tabletop", &options, &suite, &error);
     if (r < 0)
         return sim_fail(&error, r);
     n = sim_suite_tasks(suite, &infos);
@@ -95,7 +100,7 @@ int cmd_sim(int argc, char **argv)
 {
     static const struct cli_command verbs[] = {
         {"list", NULL, list},       {"play", NULL, sim_play}, {"render", NULL, sim_render_verb},
-        {"bench", NULL, sim_bench}, {"check", NULL, check},
+        {"bench", NULL, sim_bench}, {"serve", NULL, sim_serve}, {"check", NULL, check},
     };
 
     return cli_verb(verbs, ARRAY_SIZE(verbs), usage, argc, argv);

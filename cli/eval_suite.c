@@ -27,7 +27,7 @@
 static const double Z95 = 1.959963984540054;
 
 struct eval_suite {
-    const char *model, *suite, *tasks, *dir, *device, *robosuite, *temperature;
+    const char *model, *suite, *tasks, *dir, *device, *robosuite, *temperature, *remote;
     long trials, env_workers, slots;
     bool json;
     struct run_config config;
@@ -43,6 +43,7 @@ static int usage(FILE *out, int status)
                  "  --tasks        numbers or names, separated by commas (default: all; gantry sim list --suite NAME)\n"
                  "  --trials       test states of each task (default: all of them; 50 where there are any number)\n"
                  "  --temperature  of sampling (default: 0, greedy)\n"
+                 "  --remote       suite remote: the command that is the simulator, or unix:PATH\n"
                  "  --robosuite    1.4.1 (default: what OpenVLA's and OFT's evaluations pin) or 1.4.0\n"
                  "  --env-workers, --slots   processes, and episodes each plays at once (default: 2, 4)\n"
                  "  --device       of the policy: cpu (default) or cuda:N\n"
@@ -89,6 +90,17 @@ static int read_wants(const char *model, bool libero, struct wants *ret, struct 
 
 /* ---- the run ---------------------------------------------------------------------------------------------- */
 
+static void add_quoted(struct strbuf *yaml, const char *text)
+{
+    strbuf_addc(yaml, '\'');
+    for (; *text; text++) {
+        strbuf_addc(yaml, *text);
+        if (*text == '\'')
+            strbuf_addc(yaml, '\'');
+    }
+    strbuf_addc(yaml, '\'');
+}
+
 /* Adds the chosen tasks to a YAML list. *ret_n: how many. */
 static int choose_tasks(const struct eval_suite *eval, const struct sim_task_info *infos, int n, struct strbuf *yaml, int *ret_n,
                         struct error *error)
@@ -109,10 +121,13 @@ static int choose_tasks(const struct eval_suite *eval, const struct sim_task_inf
         if (i == n)
             return error_set(error, ENOENT, "--tasks: suite %s has no task '%s' (gantry sim list --suite %s)", eval->suite, word,
                              eval->suite);
-        strbuf_addf(yaml, "%s'%s'", chosen++ ? ", " : "", infos[i].name);
+        strbuf_adds(yaml, chosen++ ? ", " : "");
+        add_quoted(yaml, infos[i].name);
     }
-    for (int i = 0; i < n && !eval->tasks; i++)
-        strbuf_addf(yaml, "%s'%s'", chosen++ ? ", " : "", infos[i].name);
+    for (int i = 0; i < n && !eval->tasks; i++) {
+        strbuf_adds(yaml, chosen++ ? ", " : "");
+        add_quoted(yaml, infos[i].name);
+    }
     *ret_n = chosen;
     return chosen ? 0 : error_set(error, EINVAL, "--tasks: none is named");
 }
@@ -127,17 +142,6 @@ static const char *base_name(const char *path)
 }
 
 /* 'text' as YAML takes it. */
-static void add_quoted(struct strbuf *yaml, const char *text)
-{
-    strbuf_addc(yaml, '\'');
-    for (; *text; text++) {
-        strbuf_addc(yaml, *text);
-        if (*text == '\'')
-            strbuf_addc(yaml, '\'');
-    }
-    strbuf_addc(yaml, '\'');
-}
-
 /* What run.name takes of a directory's name. */
 static void run_name(const char *model, const char *suite, char *ret, size_t size)
 {
@@ -167,8 +171,10 @@ static int write_yaml(struct eval_suite *eval, const struct sim_task_info *infos
     run_name(base_name(model), eval->suite, name, sizeof name);
     strbuf_addf(yaml, "run: {name: '%s', dir: ", name);
     add_quoted(yaml, eval->dir ? eval->dir : "");
-    strbuf_addf(yaml, "}\nsuite: {name: %s, image: %d, chain: %s, cameras: %d, state: %s, robosuite: %s, tasks: [", eval->suite,
+    strbuf_addf(yaml, "}\nsuite: {name: %s, image: %d, chain: %s, cameras: %d, state: %s, robosuite: %s, remote: ", eval->suite,
                 wants.image, wants.chain, wants.images, wants.state ? "true" : "false", eval->robosuite);
+    add_quoted(yaml, eval->remote ? eval->remote : "");
+    strbuf_adds(yaml, ", tasks: [");
     r = choose_tasks(eval, infos, n, yaml, &n_tasks, error);
     strbuf_adds(yaml, "]}\npolicy: {init: ");
     add_quoted(yaml, model);
@@ -184,7 +190,7 @@ static int make_config(struct eval_suite *eval, struct error *error)
     _cleanup_(strbuf_release) struct strbuf yaml = STRBUF_INIT;
     const struct sim_task_info *infos;
     struct sim_suite *suite;
-    int n, r = sim_suite_open(eval->suite, NULL, &suite, error);
+    int n, r = sim_suite_open(eval->suite, &(struct sim_options){.remote = eval->remote}, &suite, error);
 
     if (r < 0)
         return r;
@@ -339,6 +345,7 @@ int eval_suite(int argc, char **argv)
     eval->tasks = model_option(&argc, argv, "--tasks");
     eval->dir = model_option(&argc, argv, "--dir");
     eval->device = model_option(&argc, argv, "--device") ?: "cpu";
+    eval->remote = model_option(&argc, argv, "--remote");
     eval->robosuite = model_option(&argc, argv, "--robosuite") ?: "1.4.1";
     eval->temperature = model_option(&argc, argv, "--temperature") ?: "0";
     r = sim_number(&argc, argv, "--trials", 1, 1000000, 0, &eval->trials, &error);

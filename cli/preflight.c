@@ -349,7 +349,7 @@ int preflight_tasks(const struct run_config *c, struct error *error)
 {
     const struct sim_task_info *infos;
     struct sim_suite *suite;
-    int n, r = sim_suite_open(c->suite, &(struct sim_options) {.robosuite = c->robosuite}, &suite, error);
+    int n, r = sim_suite_open(c->suite, &(struct sim_options) {.robosuite = c->robosuite, .remote = c->remote}, &suite, error);
 
     if (r < 0)
         return r;

@@ -13,6 +13,7 @@
 int sim_play(int argc, char **argv);
 int sim_render_verb(int argc, char **argv);
 int sim_bench(int argc, char **argv);
+int sim_serve(int argc, char **argv);
 
 /* One line on stderr; CLI_FAILED. */
 int sim_fail(const struct error *error, int r);

@@ -83,7 +83,7 @@ static int prepare(const struct bench *b, struct sim_target *target, int slots, 
     int r = sim_target_open(target, error);
 
     if (r == 0 && pictures > 0)
-        r = sim_renderer_open(target->device, (int)b->size, (int)b->size, renderer, error);
+        r = sim_renderer_open(sim_suite_device(target->suite, target->device), (int)b->size, (int)b->size, renderer, error);
     if (r < 0)
         return r;
     for (int i = 0; i < slots && r == 0; i++) {

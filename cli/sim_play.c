@@ -25,12 +25,21 @@ struct play {
     struct sim_renderer *renderer; /* NULL: nothing is drawn */
     long size, camera, limit;
     const char *film, *video, *record; /* paths */
-    uint8_t *states;                   /* (limit + 1, state_size) */
+    uint8_t *states;                   /* (limit + 1, state_size): what is drawn, when it is known which; NULL: draws nothing, or ... */
+    uint8_t *pictures;                 /* ... (limit + 1, size, size, 3), of a suite whose states cannot be saved */
     float *actions;                    /* (limit, 7) */
     int64_t played, solved, steps_of_solved;
 };
 
 static uint8_t *state_at(const struct play *p, int step) { return p->states + sim_state_size(p->target.task) * (size_t)step; }
+
+static size_t picture_size(const struct play *p) { return (size_t)p->size * (size_t)p->size * 3; }
+
+/* What the simulator says of its failure, or the number's words. */
+static const char *reason(const struct play *p, int r)
+{
+    return sim_reason(p->slot)[0] ? sim_reason(p->slot) : r == -EIO ? "the simulation broke" : strerror(-r);
+}
 
 /* Many states: the state's number goes in front of the ending. */
 static void path_for(const struct play *p, const char *path, uint64_t state, char *ret, size_t n)
@@ -43,16 +52,29 @@ static void path_for(const struct play *p, const char *path, uint64_t state, cha
         snprintf(ret, n, "%.*s-%" PRIu64 "%s", dot ? (int)(dot - path) : (int)strlen(path), path, state, dot ? dot : "");
 }
 
+/* The present state, for draw later. */
+static int keep(struct play *p, int step)
+{
+    if (p->pictures)
+        return sim_render_camera(p->renderer, p->slot, (int)p->camera, p->pictures + picture_size(p) * (size_t)step);
+    return p->states ? sim_save(p->slot, state_at(p, step)) : 0;
+}
+
 static int draw(struct play *p, int step, uint8_t *ret_rgb)
 {
-    int r = sim_restore(p->slot, state_at(p, step));
+    int r;
 
+    if (p->pictures) {
+        memcpy(ret_rgb, p->pictures + picture_size(p) * (size_t)step, picture_size(p));
+        return 0;
+    }
+    r = sim_restore(p->slot, state_at(p, step));
     return r < 0 ? r : sim_render_camera(p->renderer, p->slot, (int)p->camera, ret_rgb);
 }
 
 static int write_film(struct play *p, uint64_t state, int steps, bool success, const char *instruction, struct error *error)
 {
-    const size_t picture = (size_t)p->size * (size_t)p->size * 3;
+    const size_t picture = picture_size(p);
     const int columns = MIN(COLUMNS, steps + 1);
     _cleanup_free_ uint8_t *frames = malloc(picture * (size_t)columns);
     char path[4096], title[300];
@@ -83,7 +105,7 @@ static int write_film(struct play *p, uint64_t state, int steps, bool success, c
 
 static int write_video(struct play *p, uint64_t state, int steps, struct error *error)
 {
-    _cleanup_free_ uint8_t *rgb = malloc((size_t)p->size * (size_t)p->size * 3);
+    _cleanup_free_ uint8_t *rgb = malloc(picture_size(p));
     struct video *video;
     char path[4096];
     int r, closed;
@@ -132,10 +154,9 @@ static int write_actions(const struct play *p, uint64_t state, int steps, struct
 static int play_episode(struct play *p, uint64_t state, int *ret_steps, bool *ret_success, struct error *error)
 {
     bool success = false;
-    int t = 0, r = 0;
+    int t = 0, r = keep(p, 0);
 
-    sim_save(p->slot, state_at(p, 0));
-    while (t < p->limit && !success) {
+    while (r == 0 && t < p->limit && !success) {
         float *action = p->actions + SIM_ACTION_DIMS * t;
 
         r = sim_actor_act(&p->actor, p->slot, state, t, action);
@@ -146,11 +167,11 @@ static int play_episode(struct play *p, uint64_t state, int *ret_steps, bool *re
                              p->target.info->name, p->actor.kind == SIM_ACTOR_STYLE ? "demonstrator" : "expert");
         if (r == 0)
             r = sim_step(p->slot, action, &success);
-        if (r < 0)
-            return error_set(error, -r, "%s state %" PRIu64 ", step %d: %s", sim_split_name(p->target.split), state, t,
-                             r == -EIO ? "the simulation broke" : strerror(-r));
-        sim_save(p->slot, state_at(p, ++t));
+        if (r == 0)
+            r = keep(p, ++t);
     }
+    if (r < 0 && r != -ENODATA)
+        return error_set(error, -r, "%s state %" PRIu64 ", step %d: %s", sim_split_name(p->target.split), state, t, reason(p, r));
     *ret_steps = t;
     *ret_success = success;
     return 0;
@@ -165,7 +186,7 @@ static int play_state(struct play *p, uint64_t state, struct error *error)
     int steps = 0, r = sim_reset(p->slot, p->target.split, state, &instruction);
 
     if (r < 0)
-        return error_set(error, -r, "%s state %" PRIu64 ": reset: %s", sim_split_name(p->target.split), state, strerror(-r));
+        return error_set(error, -r, "%s state %" PRIu64 ": reset: %s", sim_split_name(p->target.split), state, reason(p, r));
     snprintf(words, sizeof(words), "%s", instruction);
     r = play_episode(p, state, &steps, &success, error);
     if (r < 0)
@@ -220,9 +241,12 @@ static int open_all(struct play *p, const char *policy, struct error *error)
         r = sim_open_renderer(&p->target, (int)p->size, &p->renderer, error);
     if (r < 0)
         return r;
-    p->states = calloc((size_t)p->limit + 1, sim_state_size(p->target.task));
     p->actions = calloc((size_t)p->limit, sizeof(float) * SIM_ACTION_DIMS);
-    r = p->states && p->actions ? sim_slot_new(p->target.task, &p->slot) : -ENOMEM;
+    if (p->renderer && sim_state_size(p->target.task))
+        p->states = calloc((size_t)p->limit + 1, sim_state_size(p->target.task));
+    else if (p->renderer)
+        p->pictures = calloc((size_t)p->limit + 1, picture_size(p));
+    r = p->actions && (!p->renderer || p->states || p->pictures) ? sim_slot_new(p->target.task, &p->slot) : -ENOMEM;
     return r < 0 ? error_set(error, -r, "a slot: %s", strerror(-r)) : 0;
 }
 
@@ -233,6 +257,7 @@ static void close_all(struct play *p)
     sim_target_close(&p->target);
     sim_actor_release(&p->actor);
     free(p->states);
+    free(p->pictures);
     free(p->actions);
 }
 

@@ -51,7 +51,7 @@ static int read_renderer(const char *text, int *ret, struct error *error)
 
 int sim_open_renderer(const struct sim_target *target, int size, struct sim_renderer **ret, struct error *error)
 {
-    int r = sim_renderer_open(target->device, size, size, ret, error);
+    int r = sim_renderer_open(sim_suite_device(target->suite, target->device), size, size, ret, error);
 
     if (r >= 0 && target->device != -1)
         fprintf(stderr, "drawn by %s%s\n", sim_renderer_name(*ret),
@@ -108,7 +108,8 @@ int sim_target_read(int *argc, char **argv, struct sim_target *ret, struct error
         .suite_name = model_option(argc, argv, "--suite"),
         .task_name = model_option(argc, argv, "--task"),
         .split = SIM_TEST,
-        .options = {.robosuite = model_option(argc, argv, "--robosuite"), .cache = model_option(argc, argv, "--cache")},
+        .options = {.robosuite = model_option(argc, argv, "--robosuite"), .cache = model_option(argc, argv, "--cache"),
+                    .remote = model_option(argc, argv, "--remote")},
     };
     int r = read_split(model_option(argc, argv, "--split"), &target.split, error);
 

@@ -170,7 +170,7 @@ class Host:
                 raise ValueError(f"protocol {request['protocol']} is asked for, this one speaks {PROTOCOL}")
             return about, ()
         if op == "reset":
-            seen = sim.reset(request["task"], request["split"], request["seed"])
+            seen = sim.reset(request["task"], request["split"], int(request["seed"]))
             return self.seen(seen, **({"instruction": str(seen["instruction"])} if seen.get("instruction") else {}))
         if op in ("step", "restore"):
             seen = sim.step(numbers(request["action"], ACTION, "action")) if op == "step" else sim.restore(bytes(body))
@@ -181,7 +181,7 @@ class Host:
                 raise ValueError(f"a state of {len(state)} bytes; described are at most {about['state_bytes']}")
             return {}, [state]
         if op == "expert":
-            does = sim.expert(request["style"], request["seed"], request["step"])
+            does = sim.expert(request["style"], int(request["seed"]), request["step"])
             action, label = does if len(does) == 2 else (does, does)
             return {"action": numbers(action, ACTION, "the expert's action"), "label": numbers(label, ACTION, "the expert's label")}, ()
         raise ValueError(f"no such request: {op}")
@@ -348,7 +348,7 @@ class Client:
 
     def reset(self, task, split, seed):
         """Observations are as World's above: `pictures` a list of flat memoryviews, one for each camera."""
-        return self.look("reset", task=task, split=split, seed=seed)
+        return self.look("reset", task=task, split=split, seed=str(seed))
 
     def step(self, action):
         return self.look("step", action=[float(a) for a in action])
@@ -360,7 +360,7 @@ class Client:
         return self.look("restore", [state])
 
     def expert(self, style="expert", seed=0, step=0):
-        head, _ = self.ask("expert", style=style, seed=seed, step=step)
+        head, _ = self.ask("expert", style=style, seed=str(seed), step=step)
         return head["action"], head["label"]
 
     def close(self, patience=10):

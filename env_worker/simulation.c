@@ -48,6 +48,15 @@ static int fail(struct sim_job *job, int result, const char *what)
     return result;
 }
 
+/* The same of a slot whose simulator may have said why. */
+static int slot_fail(struct sim_job *job, const struct sim_slot *slot, int result, const char *what)
+{
+    if (!sim_reason(slot)[0])
+        return fail(job, result, what);
+    snprintf(job->text, sizeof(job->text), "%.*s", (int)sizeof(job->text) - 1, sim_reason(slot));
+    return result;
+}
+
 /* The slot's state object for a task: one each, made on first use. row == slots: the candidates'. */
 static int slot_of(struct simulation *s, unsigned row, int task, struct sim_slot **ret, struct sim_job *job)
 {
@@ -121,7 +130,7 @@ static int run_reset(struct simulation *s, struct sim_job *job)
         return r;
     r = sim_reset(slot, job->split, job->seed, &text);
     if (r < 0)
-        return fail(job, r, "reset");
+        return slot_fail(job, slot, r, "reset");
     s->playing[job->slot] = task;
     snprintf(job->instruction, sizeof(job->instruction), "%s", text);
     return observe(s, slot, job);
@@ -140,22 +149,24 @@ static int run_step(struct simulation *s, struct sim_job *job, struct sim_slot *
     if (job->kind == SIM_JOB_DEMONSTRATE) {
         r = sim_demonstrate(slot, job->style, job->seed, job->step, job->action, job->label);
         if (r < 0)
-            return fail(job, r, "demonstrate");
+            return slot_fail(job, slot, r, "demonstrate");
     }
     r = sim_step(slot, job->action, &job->success);
     if (r < 0)
-        return fail(job, r, "step");
+        return slot_fail(job, slot, r, "step");
     return observe(s, slot, job);
 }
 
 static int run_save(struct sim_job *job, struct sim_slot *slot, struct sim_task *task)
 {
+    int r;
+
     job->state_size = sim_state_size(task);
-    job->state = malloc(job->state_size);
+    job->state = malloc(MAX(job->state_size, 1));
     if (!job->state)
         return fail(job, -ENOMEM, "save");
-    sim_save(slot, job->state);
-    return 0;
+    r = sim_save(slot, job->state);
+    return r < 0 ? slot_fail(job, slot, r, "save") : 0;
 }
 
 static int run_candidate(struct simulation *s, struct sim_job *job, int task)
@@ -167,11 +178,12 @@ static int run_candidate(struct simulation *s, struct sim_job *job, int task)
         return r;
     r = sim_restore(scratch, job->state);
     if (r < 0)
-        return fail(job, r, "restore");
+        return slot_fail(job, scratch, r, "restore");
     r = run_step(s, job, scratch);
-    if (r == 0)
-        sim_save(scratch, job->state);
-    return r;
+    if (r < 0)
+        return r;
+    r = sim_save(scratch, job->state);
+    return r < 0 ? slot_fail(job, scratch, r, "save") : 0;
 }
 
 static int run_job(struct simulation *s, struct sim_job *job)
@@ -259,14 +271,14 @@ static void open_here(void *arg)
     int r;
 
     r = sim_suite_open(s->options.suite, &(struct sim_options) { .robosuite = s->options.robosuite,
-                                                                .substeps = s->options.substeps },
+                                                                .substeps = s->options.substeps, .remote = s->options.remote },
                        &s->suite, opening->error);
     if (r == 0)
         r = open_chain(s, opening->error);
     if (r == 0) {
         int side = s->drawn ? s->options.render : s->options.image;
 
-        r = sim_renderer_open(s->options.device, side, side, &s->renderer, opening->error);
+        r = sim_renderer_open(sim_suite_device(s->suite, s->options.device), side, side, &s->renderer, opening->error);
     }
     if (r == 0) {
         s->n_infos = sim_suite_tasks(s->suite, &s->infos);

@@ -63,6 +63,7 @@ struct simulation_options {
     int render;                 /* ... a picture of so many pixels, square */
     const char *robosuite;      /* libero suites: "1.4.0" or "1.4.1" */
     enum sim_substeps substeps;
+    const char *remote;         /* suite remote: what sim_options.remote says */
     int device;                 /* as in sim_renderer_open */
     int cameras;                /* pictures of one observation; 0: 1 */
     bool state;                 /* observations carry the robot's own numbers */

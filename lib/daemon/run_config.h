@@ -94,6 +94,7 @@ struct run_config {
     bool state;                     /* observations carry the robot's own numbers */
     char chain[64];                 /* how pictures are made */
     int render;                     /* pixels, square, that a chain begins with */
+    char remote[512];               /* suite remote: its command, or unix:PATH */
     char robosuite[16];             /* libero suites: "1.4.0", "1.4.1" */
     int substeps;                   /* libero suites: enum sim_substeps */
     char policy_init[256];          /* a Hugging Face OpenVLA directory, or a PEFT adapter's */

@@ -319,6 +319,10 @@ int run_config_check(const struct run_config *config, const char *name, const st
 
     if (!name_is_plain(config->name))
         return refuse_section(&c, "run", "name", ": letters, digits, - _ and . only, not beginning with a dot", config->name);
+    if (!strcmp(config->suite, "remote") && !config->remote[0])
+        return refuse_section(&c, "suite", "remote", "suite remote needs the command that is the simulator, or unix:PATH", "");
+    if (config->remote[0] && strcmp(config->suite, "remote"))
+        return refuse_section(&c, "suite", "remote", ": only suite.name: remote takes it", config->remote);
     if (config->n_tasks == 0)
         return refuse_section(&c, "suite", "tasks", "at least one task is needed", "");
     for (int i = 0; i < config->n_tasks; i++)

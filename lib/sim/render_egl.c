@@ -30,6 +30,7 @@ struct sim_renderer {
     EGLSurface surface;         /* 1x1 where surfaceless contexts are unknown, else none */
     char name[128];             /* GL_RENDERER */
     bool software;              /* it computes on this CPU */
+    bool passes_on;             /* SIM_DEVICE_NONE: there is no OpenGL behind it */
     mjvScene scene;
     mjvOption option;
     mjvCamera camera;
@@ -158,6 +159,14 @@ int sim_renderer_open(int device, int height, int width, struct sim_renderer **r
 
     if (height < 8 || width < 8 || height > 4096 || width > 4096)
         return error_set(error, EINVAL, "renderer: image size %dx%d is outside 8..4096", height, width);
+    if (device == SIM_DEVICE_NONE) {
+        renderer = calloc(1, sizeof(*renderer));
+        if (!renderer)
+            return error_set(error, ENOMEM, "renderer: out of memory");
+        *renderer = (struct sim_renderer) { .height = height, .width = width, .name = "the simulator itself", .passes_on = true };
+        *ret = renderer;
+        return 0;
+    }
     setenv("LP_NUM_THREADS", "0", 0);       /* before the driver is loaded; the user's own value wins */
     /* Mesa's cache on disk has a thread of nice 19. A process that was killed is not gone before each of its threads has run once
      * more, and on a busy machine that one waits for seconds: so long nobody starts another in its place. Compiling anew costs
@@ -191,6 +200,10 @@ struct sim_renderer *sim_renderer_close(struct sim_renderer *renderer)
 
     if (!renderer)
         return NULL;
+    if (renderer->passes_on) {
+        free(renderer);
+        return NULL;
+    }
     for (i = 0; i < renderer->n_tasks; i++)
         mjr_freeContext(&renderer->tasks[i].gl);
     mjv_freeScene(&renderer->scene);
@@ -276,10 +289,6 @@ static int draw(struct sim_renderer *renderer, struct sim_slot *slot, int camera
     uint64_t begun;
     int r;
 
-    if (!slot->task->driver->view)
-        return -ENOTSUP;
-    if (camera < 0 || camera >= slot->task->info->cameras)
-        return -EINVAL;
     slot->task->driver->view(slot, camera, &view);
     r = context_of(renderer, slot->task, view.model, &gl);
     if (r < 0)
@@ -309,9 +318,17 @@ int sim_render(struct sim_renderer *renderer, struct sim_slot *slot, uint8_t *re
 
 int sim_render_camera(struct sim_renderer *renderer, struct sim_slot *slot, int camera, uint8_t *ret_rgb)
 {
+    const struct sim_suite_driver *driver = slot->task->driver;
     const size_t row = (size_t)renderer->width * 3;
-    int r = draw(renderer, slot, camera), y;
+    int r, y;
 
+    if (camera < 0 || camera >= slot->task->info->cameras)
+        return -EINVAL;
+    if (driver->picture)
+        return driver->picture(slot, camera, renderer->height, renderer->width, ret_rgb);
+    if (renderer->passes_on)
+        return -ENOTSUP;
+    r = draw(renderer, slot, camera);
     for (y = 0; r == 0 && y < renderer->height; y++)
         memcpy(ret_rgb + row * (size_t)y, renderer->upside_down + row * (size_t)(renderer->height - 1 - y), row);
     return r;

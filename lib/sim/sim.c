@@ -7,11 +7,7 @@
 
 static const struct sim_suite_driver *const suites[] = {
     &suite_tabletop, &suite_libero_spatial, &suite_libero_object, &suite_libero_goal, &suite_libero_10, &suite_libero_90,
-};
-
-struct sim_suite {
-    const struct sim_suite_driver *driver;
-    struct sim_options options; /* strings owned */
+    &suite_remote,
 };
 
 static int copy_string(const char *from, const char **to)
@@ -26,9 +22,20 @@ static int copy_options(const struct sim_options *from, struct sim_options *to)
         return 0;
     to->substeps = from->substeps;
     if (copy_string(from->libero_root, &to->libero_root) < 0 || copy_string(from->robosuite_root, &to->robosuite_root) < 0 ||
-        copy_string(from->cache, &to->cache) < 0 || copy_string(from->robosuite, &to->robosuite) < 0)
+        copy_string(from->cache, &to->cache) < 0 || copy_string(from->robosuite, &to->robosuite) < 0 ||
+        copy_string(from->remote, &to->remote) < 0)
         return -ENOMEM;
     return 0;
+}
+
+static void free_suite(struct sim_suite *suite)
+{
+    free((void *)(uintptr_t)suite->options.libero_root);
+    free((void *)(uintptr_t)suite->options.robosuite_root);
+    free((void *)(uintptr_t)suite->options.cache);
+    free((void *)(uintptr_t)suite->options.robosuite);
+    free((void *)(uintptr_t)suite->options.remote);
+    free(suite);
 }
 
 int sim_suite_open(const char *name, const struct sim_options *options, struct sim_suite **ret, struct error *error)
@@ -43,7 +50,7 @@ int sim_suite_open(const char *name, const struct sim_options *options, struct s
     if (i == ARRAY_SIZE(suites))
         return error_set(error, ENOENT,
                          "suite.name: no suite is called '%s'; there are: tabletop, libero_spatial, libero_object, libero_goal, "
-                         "libero_10, libero_90",
+                         "libero_10, libero_90, remote",
                          name);
 
     suite = calloc(1, sizeof(*suite));
@@ -53,10 +60,10 @@ int sim_suite_open(const char *name, const struct sim_options *options, struct s
     r = copy_options(options, &suite->options);
     if (r < 0)
         r = error_set(error, ENOMEM, "suite %s: out of memory", name);
-    else if (suite->driver->check)
-        r = suite->driver->check(&suite->options, error);
+    else if (suite->driver->open)
+        r = suite->driver->open(suite, error);
     if (r < 0) {
-        sim_suite_close(suite);
+        free_suite(suite);
         return r;
     }
     *ret = suite;
@@ -67,24 +74,27 @@ struct sim_suite *sim_suite_close(struct sim_suite *suite)
 {
     if (!suite)
         return NULL;
-    free((void *)(uintptr_t)suite->options.libero_root);
-    free((void *)(uintptr_t)suite->options.robosuite_root);
-    free((void *)(uintptr_t)suite->options.cache);
-    free((void *)(uintptr_t)suite->options.robosuite);
-    free(suite);
+    if (suite->driver->close)
+        suite->driver->close(suite);
+    free_suite(suite);
     return NULL;
+}
+
+int sim_suite_device(const struct sim_suite *suite, int device)
+{
+    return suite->driver->view ? device : SIM_DEVICE_NONE;
 }
 
 int sim_suite_tasks(const struct sim_suite *suite, const struct sim_task_info **ret_infos)
 {
-    return suite->driver->tasks(suite->driver, ret_infos);
+    return suite->driver->tasks(suite, ret_infos);
 }
 
 int sim_task_open(struct sim_suite *suite, const char *task, struct sim_task **ret, struct error *error)
 {
     static atomic_uint_fast64_t serials;
     const struct sim_task_info *infos;
-    int n = suite->driver->tasks(suite->driver, &infos), i, r;
+    int n = suite->driver->tasks(suite, &infos), i, r;
     struct sim_task *opened;
 
     for (i = 0; i < n; i++)
@@ -94,7 +104,7 @@ int sim_task_open(struct sim_suite *suite, const char *task, struct sim_task **r
         return error_set(error, ENOENT, "suite.tasks: suite %s has no task '%s'; `gantry sim list --suite %s` lists them",
                          suite->driver->name, task, suite->driver->name);
 
-    r = suite->driver->task_open(suite->driver, &suite->options, i, &opened, error);
+    r = suite->driver->task_open(suite, i, &opened, error);
     if (r < 0)
         return r;
     opened->driver = suite->driver;
@@ -149,6 +159,11 @@ bool sim_success(const struct sim_slot *slot)
     return slot->task->driver->success(slot);
 }
 
+const char *sim_reason(const struct sim_slot *slot)
+{
+    return slot->task->driver->reason ? slot->task->driver->reason(slot) : "";
+}
+
 int sim_proprio(const struct sim_slot *slot, float *ret)
 {
     return slot->task->driver->proprio ? slot->task->driver->proprio(slot, ret) : -ENOTSUP;
@@ -156,12 +171,14 @@ int sim_proprio(const struct sim_slot *slot, float *ret)
 
 int sim_expert(struct sim_slot *slot, float ret_action[SIM_ACTION_DIMS])
 {
-    return slot->task->driver->expert(slot, ret_action);
+    return slot->task->driver->expert ? slot->task->driver->expert(slot, ret_action) : -ENOTSUP;
 }
 
 int sim_demonstrate(struct sim_slot *slot, const char *style, uint64_t seed, int step,
                     float ret_action[SIM_ACTION_DIMS], float ret_label[SIM_ACTION_DIMS])
 {
+    if (!slot->task->driver->demonstrate)
+        return -ENOTSUP;
     return slot->task->driver->demonstrate(slot, style, seed, step, ret_action, ret_label);
 }
 
@@ -177,9 +194,9 @@ size_t sim_state_size(const struct sim_task *task)
     return task->driver->state_size(task);
 }
 
-void sim_save(const struct sim_slot *slot, void *ret_state)
+int sim_save(struct sim_slot *slot, void *ret_state)
 {
-    slot->task->driver->save(slot, ret_state);
+    return slot->task->driver->save(slot, ret_state);
 }
 
 int sim_restore(struct sim_slot *slot, const void *state)

@@ -15,6 +15,7 @@
 #include "base/error.h"
 
 enum { SIM_ACTION_DIMS = 7 };           /* dx dy dz droll dpitch dyaw gripper, each in [-1,1] */
+enum { SIM_DEVICE_NONE = -3 };          /* sim_suite_device */
 enum sim_split { SIM_TRAIN, SIM_VAL, SIM_TEST };
 
 struct sim_suite;
@@ -46,12 +47,15 @@ struct sim_options {
     const char *cache;          /* folder for compiled models; default $XDG_CACHE_HOME/gantry/libero; "": none */
     const char *robosuite; /* "1.4.0" (default: what LIBERO pins) or "1.4.1" (what OpenVLA's evaluations pin: link7 collides) */
     enum sim_substeps substeps;
+    const char *remote;         /* remote: the command that is the simulator, or unix:PATH where one listens */
 };
 
 /* -ENOENT: no suite of this name, or its files are not here (the line says how to get them). options may be NULL. */
 int sim_suite_open(const char *name, const struct sim_options *options, struct sim_suite **ret, struct error *error);
 struct sim_suite *sim_suite_close(struct sim_suite *suite);
 int sim_suite_tasks(const struct sim_suite *suite, const struct sim_task_info **ret_infos);     /* count */
+/* What sim_renderer_open is to be told for this suite: `device`, or SIM_DEVICE_NONE for one that brings its own pictures. */
+int sim_suite_device(const struct sim_suite *suite, int device);
 
 int sim_task_open(struct sim_suite *suite, const char *task, struct sim_task **ret, struct error *error);
 struct sim_task *sim_task_close(struct sim_task *task);
@@ -67,11 +71,13 @@ int sim_reset(struct sim_slot *slot, enum sim_split split, uint64_t seed, const 
  * some step of this episode (once is enough; sim_reset clears it). May be NULL. */
 int sim_step(struct sim_slot *slot, const float action[SIM_ACTION_DIMS], bool *ret_success);
 bool sim_success(const struct sim_slot *slot);
+/* Why the last call failed, where the simulator said more than its number; else "". Valid until the next call. */
+const char *sim_reason(const struct sim_slot *slot);
 /* The robot's own state as policies that want it read it (sim_task_info.proprio numbers; libero: eef position, its axis-angle,
  * gripper qpos; tabletop: the hand's place, its yaw, the fingers). -ENOTSUP: the suite has none. */
 int sim_proprio(const struct sim_slot *slot, float *ret);
 
-/* The scripted expert's action for the present state. It keeps its phase inside the slot (saved with the state): ask it, or the
+/* The scripted expert's action for the present state; -ENOTSUP: there is none. It keeps its phase inside the slot (saved with the state): ask it, or the
  * demonstrator, once per step. */
 int sim_expert(struct sim_slot *slot, float ret_action[SIM_ACTION_DIMS]);
 /* A demonstrator: the expert made human. style "clean": executed = expert + noise, label = expert. style "slow": executed =
@@ -85,13 +91,15 @@ int sim_demonstrate(struct sim_slot *slot, const char *style, uint64_t seed, int
  * 1 (done); 0: not now. -ENOTSUP: the suite cannot. -EINVAL: no such kind. */
 int sim_perturb(struct sim_slot *slot, const char *kind, uint64_t seed, int step, int limit);
 
-/* Full state (integrator state, controller targets, clock, success latch) as bytes: equal bytes = equal future. */
+/* Full state (integrator state, controller targets, clock, success latch) as bytes: equal bytes = equal future. A suite whose size
+ * is 0 cannot: -ENOTSUP. */
 size_t sim_state_size(const struct sim_task *task);
-void sim_save(const struct sim_slot *slot, void *ret_state);
+int sim_save(struct sim_slot *slot, void *ret_state);
 int sim_restore(struct sim_slot *slot, const void *state);
 
 /* Rendering, from one thread. device: -1 software (llvmpipe), k: the k-th EGL device; -2: the first GPU that works,
- * software without one (sim_renderer_is_software tells). The error names the missing library. */
+ * software without one (sim_renderer_is_software tells); SIM_DEVICE_NONE: it only passes on what a suite brings, and needs no
+ * OpenGL. The error names the missing library. */
 int sim_renderer_open(int device, int height, int width, struct sim_renderer **ret, struct error *error);
 struct sim_renderer *sim_renderer_close(struct sim_renderer *renderer);
 bool sim_renderer_is_software(const struct sim_renderer *renderer);

@@ -9,12 +9,18 @@
 
 struct mujoco_view;
 
+struct sim_suite {
+    const struct sim_suite_driver *driver;
+    struct sim_options options; /* strings owned */
+    void *state;                /* the driver's, from open to close */
+};
+
 struct sim_suite_driver {
     const char *name;
-    int (*check)(const struct sim_options *options, struct error *error);       /* are its files here? NULL: it has none */
-    int (*tasks)(const struct sim_suite_driver *driver, const struct sim_task_info **ret_infos);
-    int (*task_open)(const struct sim_suite_driver *driver, const struct sim_options *options, int task, struct sim_task **ret,
-                     struct error *error);
+    int (*open)(struct sim_suite *suite, struct error *error);  /* are its files here? NULL: it needs none */
+    void (*close)(struct sim_suite *suite);                     /* after a successful open. NULL: nothing to undo */
+    int (*tasks)(const struct sim_suite *suite, const struct sim_task_info **ret_infos);
+    int (*task_open)(struct sim_suite *suite, int task, struct sim_task **ret, struct error *error);
     struct sim_task *(*task_close)(struct sim_task *task);
 
     int (*slot_new)(struct sim_task *task, struct sim_slot **ret);
@@ -22,17 +28,19 @@ struct sim_suite_driver {
     int (*reset)(struct sim_slot *slot, enum sim_split split, uint64_t seed, const char **ret_instruction);
     int (*step)(struct sim_slot *slot, const float action[SIM_ACTION_DIMS], bool *ret_success);
     bool (*success)(const struct sim_slot *slot);
+    const char *(*reason)(const struct sim_slot *slot);          /* NULL: it never says */
     int (*expert)(struct sim_slot *slot, float ret_action[SIM_ACTION_DIMS]);
     int (*demonstrate)(struct sim_slot *slot, const char *style, uint64_t seed, int step,
                        float ret_action[SIM_ACTION_DIMS], float ret_label[SIM_ACTION_DIMS]);
     int (*proprio)(const struct sim_slot *slot, float *ret);     /* NULL: none */
     int (*perturb)(struct sim_slot *slot, const char *kind, uint64_t seed, int step, int limit);       /* NULL: it cannot */
     size_t (*state_size)(const struct sim_task *task);
-    void (*save)(const struct sim_slot *slot, void *ret_state);
+    int (*save)(struct sim_slot *slot, void *ret_state);
     int (*restore)(struct sim_slot *slot, const void *state);
 
-    /* What the renderer draws; NULL for suites that bring their own pictures. */
+    /* Either what the renderer draws, or the picture itself, u8 [height][width][3]; the other is NULL. */
     void (*view)(struct sim_slot *slot, int camera, struct mujoco_view *ret);
+    int (*picture)(struct sim_slot *slot, int camera, int height, int width, uint8_t *ret_rgb);
 };
 
 struct sim_task {
@@ -46,4 +54,4 @@ struct sim_slot {
 };
 
 extern const struct sim_suite_driver suite_tabletop, suite_libero_spatial, suite_libero_object, suite_libero_goal,
-    suite_libero_10, suite_libero_90;
+    suite_libero_10, suite_libero_90, suite_remote;

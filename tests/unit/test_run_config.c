@@ -122,6 +122,8 @@ static void test_refusals(void **state _unused_)
         {"suite: {image: 8}\n", "run.yaml:1:16: suite.image: 8 is out of range; it must be from 16 to 1024"},
         {"policy: {eos_in_logp: true}\n",
          "run.yaml:1:23: policy.eos_in_logp: the end token is none of the 256 action ids: say support: full"},
+        {"suite: {name: remote}\n", "run.yaml:1:8: suite.remote: suite remote needs the command that is the simulator, or unix:PATH"},
+        {"suite: {remote: x}\n", "run.yaml:1:17: suite.remote: x: only suite.name: remote takes it"},
         {"suite: {tasks: [a, a]}\n", "run.yaml:1:16: suite.tasks: a is listed twice"},
         {"stages:\n - rl: {reward: sparse}\n - rl: {reward: sparse, critic_time: true}\n",
          "run.yaml:3:38: stages[1].rl: its value head is that of the rl stage before"},

@@ -53,37 +53,36 @@ static int suite_index(const struct sim_suite_driver *driver)
     return s;
 }
 
-static int list_tasks(const struct sim_suite_driver *driver, const struct sim_task_info **ret_infos)
+static int list_tasks(const struct sim_suite *suite, const struct sim_task_info **ret_infos)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;     /* asked from the loop and from simulation threads */
 
     pthread_once(&once, fill_infos);
-    *ret_infos = infos[suite_index(driver)];
-    return libero_suites[suite_index(driver)].n_tasks;
+    *ret_infos = infos[suite_index(suite->driver)];
+    return libero_suites[suite_index(suite->driver)].n_tasks;
 }
 
-static int check_files(const struct sim_options *options, struct error *error)
+static int find_files(struct sim_suite *suite, struct error *error)
 {
     _cleanup_(libero_assets_release) struct libero_assets assets = {0};
 
-    return libero_assets_find(options, &assets, error);
+    return libero_assets_find(&suite->options, &assets, error);
 }
 
-static int task_open(const struct sim_suite_driver *driver, const struct sim_options *options, int index, struct sim_task **ret,
-                     struct error *error)
+static int task_open(struct sim_suite *suite, int index, struct sim_task **ret, struct error *error)
 {
     _cleanup_(libero_assets_release) struct libero_assets assets = {0};
     struct libero_task *task;
     char cache[4096];
-    int r = libero_assets_find(options, &assets, error);
+    int r = libero_assets_find(&suite->options, &assets, error);
 
     if (r < 0)
         return r;
-    libero_cache_folder(options, cache, sizeof(cache));
-    r = libero_task_open(&assets, cache, &libero_suites[suite_index(driver)], index, &task, error);
+    libero_cache_folder(&suite->options, cache, sizeof(cache));
+    r = libero_task_open(&assets, cache, &libero_suites[suite_index(suite->driver)], index, &task, error);
     if (r < 0)
         return r;
-    task->substeps = options->substeps;
+    task->substeps = suite->options.substeps;
     *ret = &task->base;
     return 0;
 }
@@ -217,9 +216,10 @@ static size_t state_size(const struct sim_task *base)
     return libero_state_size((const struct libero_task *)base);
 }
 
-static void save(const struct sim_slot *base, void *ret_state)
+static int save(struct sim_slot *base, void *ret_state)
 {
     libero_save(const_slot_of(base), ret_state);
+    return 0;
 }
 
 static int restore(struct sim_slot *base, const void *state)
@@ -234,7 +234,7 @@ static void view(struct sim_slot *base, int camera, struct mujoco_view *ret)
 
 #define SUITE(suite)                                                                                            \
     const struct sim_suite_driver suite_##suite = {                                                             \
-        .name = #suite, .check = check_files,                                                                   \
+        .name = #suite, .open = find_files,                                                                     \
         .tasks = list_tasks, .task_open = task_open, .task_close = task_close,                                  \
         .slot_new = slot_new, .slot_free = slot_free,                                                           \
         .reset = reset, .step = step, .success = success, .expert = expert, .demonstrate = demonstrate,           \

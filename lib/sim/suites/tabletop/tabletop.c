@@ -38,7 +38,7 @@ static void fill_infos(void)
     }
 }
 
-static int list_tasks(const struct sim_suite_driver *driver _unused_, const struct sim_task_info **ret_infos)
+static int list_tasks(const struct sim_suite *suite _unused_, const struct sim_task_info **ret_infos)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;     /* asked from the loop and from simulation threads */
 
@@ -101,8 +101,7 @@ static int find_parts(struct tabletop_task *task, struct error *error)
     return 0;
 }
 
-static int task_open(const struct sim_suite_driver *driver _unused_, const struct sim_options *options _unused_, int index,
-                     struct sim_task **ret, struct error *error)
+static int task_open(struct sim_suite *suite _unused_, int index, struct sim_task **ret, struct error *error)
 {
     const struct mujoco_file files[] = { tasks[index]->mjcf, { "arm.xml", arm_xml } };
     struct tabletop_task *task = calloc(1, sizeof(*task));
@@ -260,13 +259,14 @@ static size_t state_size(const struct sim_task *task)
     return sizeof(struct tabletop_memory) + sizeof(double) * (size_t)mujoco_state_doubles(model);
 }
 
-static void save(const struct sim_slot *base, void *ret_state)
+static int save(struct sim_slot *base, void *ret_state)
 {
     const struct tabletop_slot *slot = const_slot_of(base);
     unsigned char *bytes = ret_state;
 
     memcpy(bytes, &slot->memory, sizeof(slot->memory));
     mujoco_slot_save(&slot->mujoco, (double *)(bytes + sizeof(slot->memory)));
+    return 0;
 }
 
 static int restore(struct sim_slot *base, const void *state)

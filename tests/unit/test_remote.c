@@ -1,0 +1,378 @@
+/* The suite `remote` against a simulator that is a thread of this test and answers what the test wants. */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "sim/sim.h"
+#include "sim/suites/remote/frame.h"
+#include "sim/suites/remote/reply.h"
+#include "tests/harness/scratch.h"
+
+/* ---- heads ------------------------------------------------------------------------------------------------------ */
+
+#define TASK "{\"name\":\"push\",\"max_steps\":9}"
+
+static int described(const char *head, char *ret_text, size_t room)
+{
+    static struct remote_description what;
+    struct error error = {0};
+    int r = remote_read_description(head, strlen(head), &what, &error);
+
+    snprintf(ret_text, room, "%s", error.text);
+    return r;
+}
+
+static void test_descriptions(void **state)
+{
+    static const struct { const char *head, *says; } bad[] = {
+        { "", "no JSON" },
+        { "[]", "no JSON object" },
+        { "{\"protocol\":2,\"height\":4,\"width\":4,\"tasks\":[" TASK "]}", "speaks protocol 2" },
+        { "{\"height\":4,\"width\":4,\"tasks\":[" TASK "]}", "'protocol' is missing" },
+        { "{\"protocol\":1,\"width\":4,\"tasks\":[" TASK "]}", "'height' is missing" },
+        { "{\"protocol\":1,\"height\":4.5,\"width\":4,\"tasks\":[" TASK "]}", "'height' is no whole number" },
+        { "{\"protocol\":1,\"height\":4,\"width\":5000,\"tasks\":[" TASK "]}", "'width' is 5000, outside 1..4096" },
+        { "{\"protocol\":1,\"height\":4096,\"width\":4096,\"cameras\":8,\"tasks\":[" TASK "]}", "pictures of 402653184 bytes" },
+        { "{\"protocol\":1,\"height\":4,\"width\":4,\"cameras\":0,\"tasks\":[" TASK "]}", "'cameras' is 0" },
+        { "{\"protocol\":1,\"height\":4,\"width\":4,\"expert\":1,\"tasks\":[" TASK "]}", "'expert' is neither" },
+        { "{\"protocol\":1,\"height\":4,\"width\":4,\"control_hz\":0,\"tasks\":[" TASK "]}", "'control_hz'" },
+        { "{\"protocol\":1,\"height\":4,\"width\":4,\"tasks\":[]}", "'tasks' is no list" },
+        { "{\"protocol\":1,\"height\":4,\"width\":4,\"tasks\":[7]}", "tasks[0]: it is no object" },
+        { "{\"protocol\":1,\"height\":4,\"width\":4,\"tasks\":[{\"name\":\"a\"}]}", "tasks[0]: 'max_steps' is missing" },
+        { "{\"protocol\":1,\"height\":4,\"width\":4,\"tasks\":[{\"max_steps\":1}]}", "tasks[0]: 'name' is missing" },
+        { "{\"protocol\":1,\"height\":4,\"width\":4,\"tasks\":[" TASK "," TASK "]}", "tasks[1]: 'name' is 'push' like that of tasks[0]" },
+        { "{\"protocol\":1,\"height\":4,\"width\":4,\"tasks\":[{\"name\":\"a\\nb\",\"max_steps\":1}]}", "control character" },
+        { "{\"error\":\"no\\nrobot\"}", "no robot" },
+    };
+    char text[480];
+
+    (void)state;
+    assert_int_equal(described("{\"protocol\":1,\"height\":4,\"width\":4,\"tasks\":[" TASK "]}", text, sizeof(text)), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+        int r = described(bad[i].head, text, sizeof(text));
+
+        if (r != (strstr(bad[i].head, "error") ? -EREMOTEIO : -EBADMSG) || !strstr(text, bad[i].says))
+            fail_msg("%s: %d, %s", bad[i].head, r, text);
+    }
+}
+
+static void test_observations(void **state)
+{
+    static const char *const bad[] = { "{\"success\":3}", "{\"proprio\":[1]}", "{\"proprio\":[1,\"2\"]}", "{\"proprio\":[1,1e99]}",
+                                       "{\"proprio\":[1,NaN]}", "{\"proprio\":[1,2],\"instruction\":5}" };
+    static const char good[] = "{\"success\":true,\"proprio\":[1,-2.5],\"instruction\":\"go\"}";
+    struct remote_observation seen;
+    float action[SIM_ACTION_DIMS], label[SIM_ACTION_DIMS];
+    struct error error;
+
+    (void)state;
+    assert_int_equal(remote_read_observation(good, strlen(good), 2, &seen, &error), 0);
+    assert_true(seen.success && seen.proprio[1] == -2.5f && !strcmp(seen.instruction, "go"));
+    for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+        assert_int_equal(remote_read_observation(bad[i], strlen(bad[i]), 2, &seen, &error), -EBADMSG);
+    assert_int_equal(remote_read_expert("{\"action\":[1,0,0,0,0,0,-1]}", 27, action, label, &error), 0);
+    assert_memory_equal(action, label, sizeof(action));
+    assert_int_equal(remote_read_expert("{\"action\":[1,0,0,0,0,0,-2]}", 27, action, label, &error), -EBADMSG);
+}
+
+/* ---- frames ----------------------------------------------------------------------------------------------------- */
+
+static void test_frames(void **state)
+{
+    static const uint32_t huge[2] = { FRAME_HEAD_MAX + 1, 0 }, fat[2] = { 0, 17 };
+    _cleanup_(frame_release) struct frame frame = {0};
+    static char many[1 << 20];
+    struct error error;
+    int ends[2];
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    assert_int_equal(frame_send(ends[0], "{}", 2, "abc", 3, UINT64_MAX, &error), 0);
+    assert_int_equal(frame_receive(ends[1], &frame, 3, UINT64_MAX, &error), 0);
+    assert_true(frame.head_n == 2 && frame.body_n == 3 && !strcmp(frame.head, "{}") && !memcmp(frame.body, "abc", 3));
+    assert_int_equal(frame_receive(ends[1], &frame, 3, clock_mono_ns(), &error), -ETIMEDOUT);
+    /* nobody reads: what does not fit into the socket waits no longer than it may */
+    assert_int_equal(frame_send(ends[0], "{}", 2, many, sizeof(many), clock_mono_ns(), &error), -ETIMEDOUT);
+    close(ends[0]);
+    close(ends[1]);
+
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+        assert_int_equal(write(ends[0], i ? huge : fat, 8), 8);
+        assert_int_equal(frame_receive(ends[1], &frame, 16, UINT64_MAX, &error), -EPROTO);
+        close(ends[0]);
+        assert_int_equal(frame_receive(ends[1], &frame, 16, UINT64_MAX, &error), -EPIPE);
+        close(ends[1]);
+    }
+}
+
+/* ---- the suite -------------------------------------------------------------------------------------------------- */
+
+enum { SIDE = 4, PICTURE = SIDE * SIDE * 3 };
+
+/* A world of one number, which every step adds the first number of the action to; at 3 it is done. */
+struct world {
+    pthread_t thread;
+    int listening;
+    atomic_int connections;
+    char path[SCRATCH_PATH + 16], scratch[SCRATCH_PATH];
+    atomic_int next;            /* what the next answer to a step is to be, once */
+};
+enum { WELL, REFUSE, SHORT, NONSENSE, LEAVE };
+
+static void answer(int fd, const char *head, const void *body, size_t n)
+{
+    struct error error;
+
+    (void)frame_send(fd, head, strlen(head), body, n, UINT64_MAX, &error);
+}
+
+static void play(struct world *w, int fd)
+{
+    _cleanup_(frame_release) struct frame request = {0};
+    uint8_t picture[PICTURE];
+    struct error error;
+    double x = 0;
+
+    while (frame_receive(fd, &request, 64, UINT64_MAX, &error) == 0) {
+        const char *action = strstr(request.head, "\"action\":[");
+        char head[200];
+        int next = WELL;
+
+        if (strstr(request.head, "\"describe\"")) {
+            answer(fd, "{\"protocol\":1,\"height\":4,\"width\":4,\"proprio\":1,\"state_bytes\":16,\"control_hz\":5,\"tasks\":["
+                       "{\"name\":\"one\",\"max_steps\":7,\"level\":2,\"instruction\":\"go up\"},{\"name\":\"two\",\"max_steps\":1}]}",
+                   NULL, 0);
+            continue;
+        }
+        if (strstr(request.head, "\"save\"")) {
+            answer(fd, "{}", &x, sizeof(x));
+            continue;
+        }
+        if (strstr(request.head, "\"close\""))
+            return;
+        if (strstr(request.head, "\"reset\""))
+            x = 0;
+        else if (strstr(request.head, "\"restore\""))
+            memcpy(&x, request.body, sizeof(x));
+        else if (action) {
+            x += strtod(action + 10, NULL);
+            next = atomic_exchange(&w->next, WELL);
+        }
+        memset(picture, (int)x, sizeof(picture));
+        snprintf(head, sizeof(head), "{\"success\":%s,\"proprio\":[%g]}", x == 3 ? "true" : "false", x);
+        if (next == LEAVE)
+            return;
+        if (next == REFUSE)
+            answer(fd, "{\"error\":\"the arm is\\nasleep\"}", NULL, 0);
+        else
+            answer(fd, next == NONSENSE ? "hello" : head, picture, sizeof(picture) - (next == SHORT));
+    }
+}
+
+static void *be_a_world(void *arg)
+{
+    struct world *w = arg;
+    int fd;
+
+    while ((fd = accept(w->listening, NULL, NULL)) >= 0) {
+        w->connections++;
+        play(w, fd);
+        close(fd);
+    }
+    return NULL;
+}
+
+static int begin(void **state)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    static struct world w;
+
+    memset(&w, 0, sizeof(w));
+    scratch_new(w.scratch);
+    snprintf(w.path, sizeof(w.path), "unix:%s/sock", w.scratch);
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/sock", w.scratch);
+    w.listening = socket(AF_UNIX, SOCK_STREAM, 0);
+    *state = &w;
+    return bind(w.listening, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(w.listening, 8) < 0 ||
+           pthread_create(&w.thread, NULL, be_a_world, &w) != 0;
+}
+
+static int end(void **state)
+{
+    struct world *w = *state;
+
+    shutdown(w->listening, SHUT_RDWR);
+    pthread_join(w->thread, NULL);
+    close(w->listening);
+    return 0;
+}
+
+struct scene {
+    struct sim_suite *suite;
+    struct sim_task *task;
+    struct sim_slot *slot;
+};
+
+static void open_scene(struct scene *s, const char *where)
+{
+    struct error error = {0};
+
+    if (sim_suite_open("remote", &(struct sim_options){ .remote = where }, &s->suite, &error) < 0 ||
+        sim_task_open(s->suite, "one", &s->task, &error) < 0 || sim_slot_new(s->task, &s->slot) < 0)
+        fail_msg("%s", error.text);
+}
+
+static void close_scene(struct scene *s)
+{
+    sim_slot_free(s->slot);
+    sim_task_close(s->task);
+    sim_suite_close(s->suite);
+}
+
+static const float up[SIM_ACTION_DIMS] = { 1 };
+
+static void test_episode(void **state)
+{
+    struct world *w = *state;
+    struct sim_renderer *renderer;
+    uint8_t small[PICTURE], large[8 * 8 * 3];
+    const struct sim_task_info *info;
+    const char *instruction;
+    struct scene s;
+    bool success;
+    float x;
+
+    open_scene(&s, w->path);
+    info = sim_task_info(s.task);
+    assert_true(info->max_steps == 7 && info->level == 2 && info->control_hz == 5 && info->cameras == 1 && info->proprio == 1);
+    assert_int_equal(sim_suite_device(s.suite, -1), SIM_DEVICE_NONE);
+    assert_int_equal(sim_renderer_open(SIM_DEVICE_NONE, 8, 8, &renderer, NULL), 0);
+    assert_int_equal(sim_step(s.slot, up, NULL), -EIO);         /* not before a reset */
+    assert_int_equal(sim_render(renderer, s.slot, large), -EIO);
+
+    assert_int_equal(sim_reset(s.slot, SIM_TEST, UINT64_MAX, &instruction), 0);
+    assert_string_equal(instruction, "go up");
+    for (int i = 1; i <= 4; i++) {
+        assert_int_equal(sim_step(s.slot, up, &success), 0);
+        assert_int_equal(success, i >= 3);      /* it says so once: once is enough */
+        assert_int_equal(sim_proprio(s.slot, &x), 0);
+        assert_true(x == (float)i);
+    }
+    assert_int_equal(sim_render(renderer, s.slot, large), 0);   /* another size: scaled */
+    for (size_t i = 0; i < sizeof(large); i++)
+        assert_int_equal(large[i], 4);
+    assert_int_equal(sim_render_camera(renderer, s.slot, 1, small), -EINVAL);
+    assert_int_equal(sim_reset(s.slot, SIM_TRAIN, 0, NULL), 0);
+    assert_false(sim_success(s.slot));
+    assert_int_equal(sim_demonstrate(s.slot, "slow", 1, 0, (float[7]){0}, (float[7]){0}), -ENOTSUP);
+    assert_non_null(strstr(sim_reason(s.slot), "no expert"));
+    sim_renderer_close(renderer);
+    close_scene(&s);
+    assert_int_equal(w->connections, 1);        /* who described it also played */
+}
+
+static void test_states(void **state)
+{
+    struct scene s;
+    uint8_t saved[64], again[64];
+    bool success;
+    float x;
+
+    open_scene(&s, ((struct world *)*state)->path);
+    assert_int_equal(sim_state_size(s.task), 32);
+    memset(saved, 0xaa, sizeof(saved));
+    memset(again, 0xbb, sizeof(again));
+    assert_int_equal(sim_reset(s.slot, SIM_TRAIN, 0, NULL), 0);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(sim_step(s.slot, up, &success), 0);
+    assert_int_equal(sim_save(s.slot, saved), 0);
+    assert_int_equal(sim_reset(s.slot, SIM_TRAIN, 0, NULL), 0);
+    assert_int_equal(sim_restore(s.slot, saved), 0);
+    assert_true(sim_success(s.slot));           /* the latch is part of the state */
+    assert_int_equal(sim_save(s.slot, again), 0);
+    assert_memory_equal(saved, again, 32);      /* also where the simulator wrote nothing */
+    assert_int_equal(saved[32], 0xaa);
+    assert_int_equal(sim_step(s.slot, up, &success), 0);
+    assert_int_equal(sim_proprio(s.slot, &x), 0);
+    assert_true(x == 4);
+    memset(saved, 0xff, 8);
+    assert_int_equal(sim_restore(s.slot, saved), -EIO);
+    close_scene(&s);
+}
+
+/* What it says itself costs the episode; what makes no sense costs the connection, too, and the next reset has another. */
+static void test_failures(void **state)
+{
+    static const struct { int next, connections; const char *says; } cases[] = {
+        { REFUSE, 1, "remote: step: the arm is asleep" },
+        { SHORT, 1, "remote: step: 47 bytes of pictures came" },
+        { NONSENSE, 2, "remote: step: its answer is no JSON" },
+        { LEAVE, 3, "remote: step: the other side has ended the connection" },
+    };
+    struct world *w = *state;
+    struct scene s;
+
+    open_scene(&s, w->path);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        assert_int_equal(sim_reset(s.slot, SIM_TRAIN, 0, NULL), 0);
+        w->next = cases[i].next;
+        assert_int_equal(sim_step(s.slot, up, NULL), -EIO);
+        assert_non_null(strstr(sim_reason(s.slot), cases[i].says));
+        assert_int_equal(w->connections, cases[i].connections);
+        w->next = WELL;
+        assert_int_equal(sim_step(s.slot, up, NULL), -EIO);     /* that episode is over */
+    }
+    assert_int_equal(sim_reset(s.slot, SIM_TRAIN, 0, NULL), 0);
+    assert_int_equal(sim_step(s.slot, up, NULL), 0);
+    assert_string_equal(sim_reason(s.slot), "");
+    assert_int_equal(w->connections, 4);
+    close_scene(&s);
+}
+
+static void test_no_simulator(void **state)
+{
+    static const struct { const char *where, *says; } cases[] = {
+        { "", "needs the command" },
+        { "exit 3", "its process ended with status 3" },
+        { "kill -9 $$", "ended by signal 9" },
+        { "no-such-program-anywhere 2>/dev/null", "status 127 (there is no such command)" },
+        { "printf 'not a frame at all' >&3", "begins with lengths" },
+        { "unix:/nowhere/sock", "does somebody listen there?" },
+    };
+    struct sim_suite *suite = NULL;
+    struct error error;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        assert_true(sim_suite_open("remote", &(struct sim_options){ .remote = cases[i].where }, &suite, &error) < 0);
+        if (!strstr(error.text, cases[i].says))
+            fail_msg("%s: %s", cases[i].where, error.text);
+    }
+    assert_null(suite);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_descriptions),
+        cmocka_unit_test(test_observations),
+        cmocka_unit_test(test_frames),
+        cmocka_unit_test_setup_teardown(test_episode, begin, end),
+        cmocka_unit_test_setup_teardown(test_states, begin, end),
+        cmocka_unit_test_setup_teardown(test_failures, begin, end),
+        cmocka_unit_test(test_no_simulator),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
