@@ -90,6 +90,9 @@ int hf_llama(const json_t *text_config, struct hf_llama *ret, struct error *erro
         r = hf_real(text_config, "rope_theta", 10000.0, &llama.rope_theta, error);
     if (r < 0)
         return error_prefix(error, r, "text_config");
+    if (!(llama.rms_norm_eps > 0) || !(llama.rope_theta > 0))
+        return error_set(error, EINVAL, "text_config: rms_norm_eps: %g, rope_theta: %g; both must be above 0", llama.rms_norm_eps,
+                         llama.rope_theta);
     *ret = llama;
     return 0;
 }

@@ -6,7 +6,10 @@
 
 static int by_text(const void *a, const void *b)
 {
-    return strcmp(((const struct piece *)a)->text, ((const struct piece *)b)->text);
+    const struct piece *x = a, *y = b;
+    int c = strcmp(x->text, y->text);
+
+    return c ? c : x->id - y->id;
 }
 
 static int by_pair(const void *a, const void *b)
@@ -79,6 +82,10 @@ int vocabulary_index(struct tokenizer *t, struct error *error)
             t->sorted[t->n_sorted++] = (struct piece) {t->text[i], i};
     }
     qsort(t->sorted, (size_t)t->n_sorted, sizeof(*t->sorted), by_text);
+    for (int i = 1; i < t->n_sorted; i++)
+        if (!strcmp(t->sorted[i - 1].text, t->sorted[i].text))
+            return error_set(error, EINVAL, "'%s' is both id %d and id %d", t->sorted[i].text, t->sorted[i - 1].id,
+                             t->sorted[i].id);
     return 0;
 }
 

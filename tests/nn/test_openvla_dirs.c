@@ -12,7 +12,9 @@
 #include <cmocka.h>
 
 #include "base/atomic_file.h"
+#include "nn/lora_join.h"
 #include "nn/models/openvla_internal.h"
+#include "nn/models/openvla_lora.h"
 #include "nn/safetensors.h"
 #include "tests/harness/scratch.h"
 #include "tests/harness/spec_policy.h"
@@ -114,6 +116,25 @@ static void test_clone_is_its_own(void **state)
     openvla_free(copy);
 }
 
+/* With adapters, too: the A matrices that it joins for serving are its own, and it outlives the original. */
+static void test_clone_joins_its_own(void **state)
+{
+    struct openvla *model = spec_policy(5), *copy = NULL;
+    struct error error = {0};
+
+    (void)state;
+    if (openvla_lora_new(model, &(struct lora_spec) {.r = 2, .alpha = 2, .targets = "q_proj, k_proj, v_proj"}, 1, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(openvla_clone(model, &copy), 0);
+    assert_int_equal(model->params.n_joins, model->config.layers);
+    openvla_free(model);
+    assert_int_equal(copy->params.n_joins, copy->config.layers);
+    assert_int_equal(openvla_pack(copy, false), 0);
+    for (int i = 0; i < copy->params.n_joins; i++)
+        assert_ptr_equal(lora_join_of(copy->params.joins[i]->weight, copy->params.joins[i]->n, false), copy->params.joins[i]);
+    openvla_free(copy);
+}
+
 static void test_seed_makes_the_weights(void **state)
 {
     struct openvla *a = spec_policy(5), *b = spec_policy(5), *c = spec_policy(6);
@@ -189,6 +210,7 @@ int main(void)
         cmocka_unit_test(test_save_and_load),
         cmocka_unit_test(test_shards),
         cmocka_unit_test(test_clone_is_its_own),
+        cmocka_unit_test(test_clone_joins_its_own),
         cmocka_unit_test(test_seed_makes_the_weights),
         cmocka_unit_test(test_damage_is_named),
     };

@@ -310,6 +310,9 @@ static void test_architecture(void **state)
         {"\"use_fused_vision_backbone\": true", "\"use_fused_vision_backbone\": false", "found false", "expected true"},
         {"\"hidden_size\"", "\"rope_scaling\": {\"type\": \"linear\"}, \"hidden_size\"", "text_config.rope_scaling",
          "expected null"},
+        {"\"hidden_size\"", "\"rope_parameters\": {\"rope_theta\": 5e5}, \"hidden_size\"", "text_config.rope_parameters",
+         "expected null"},
+        {"\"hidden_size\"", "\"rms_norm_eps\": -1, \"hidden_size\"", "rms_norm_eps: -1", "above 0"},
     };
 
     (void)state;
@@ -319,6 +322,16 @@ static void test_architecture(void **state)
         edit(dir, "config.json", cases[i].from, cases[i].to);
         REFUSED(dir, "config.json", cases[i].key, cases[i].expected);
     }
+}
+
+static void test_pictures(void **state)
+{
+    static const char name[] = "preprocessor_config.json";
+    const char *dir = model_dirs_copy();
+
+    (void)state;
+    edit(dir, name, "\"interpolation\": 3", "\"interpolation\": 2");
+    REFUSED(dir, name, "tvf_resize_params", "interpolation: 2, expected 3 (bicubic)");
 }
 
 static void test_unknown_piece(void **state)
@@ -343,6 +356,7 @@ int main(void)
         cmocka_unit_test(test_all_problems_are_listed),
         cmocka_unit_test(test_index),
         cmocka_unit_test(test_architecture),
+        cmocka_unit_test(test_pictures),
         cmocka_unit_test(test_unknown_piece),
     };
 

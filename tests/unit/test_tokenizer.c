@@ -103,6 +103,22 @@ static void test_other_forms_are_refused(void **state)
     }
 }
 
+/* The original takes the vocabulary's id then, whatever added_tokens says. */
+static void test_two_ids_are_refused(void **state)
+{
+    static const char json[] =
+        "{\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"vocab\":{\"in\":0,\"<s>\":1},\"merges\":[]},"
+        "\"added_tokens\":[{\"id\":1,\"content\":\"<s>\"},{\"id\":2,\"content\":\"in\"}],"
+        "\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\xe2\x96\x81\"},"
+        "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xe2\x96\x81\"}]}}";
+    struct tokenizer *t = NULL;
+    struct error error = {0};
+
+    (void)state;
+    assert_int_equal(tokenizer_parse(json, sizeof json - 1, &t, &error), -EINVAL);
+    assert_string_equal(error.text, "'in' is both id 0 and id 2");
+}
+
 static void check_decodings(const struct tokenizer *t, const json_t *list)
 {
     size_t at;
@@ -168,6 +184,7 @@ int main(void)
         cmocka_unit_test(test_merge_order),
         cmocka_unit_test(test_bytes_and_specials),
         cmocka_unit_test(test_other_forms_are_refused),
+        cmocka_unit_test(test_two_ids_are_refused),
         cmocka_unit_test(test_reference),
     };
 

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "base/strbuf.h"
+#include "nn/lora_join.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/tokenizer.h"
 
@@ -104,6 +105,7 @@ static int copy_lora(const struct openvla *from, struct openvla *to)
         translate(&from->params, &to->params, &to->params.list[i]->lora.a, 1);
         translate(&from->params, &to->params, &to->params.list[i]->lora.b, 1);
     }
+    (void)lora_join_all(&to->params);           /* its own, in place of the pointers to the original's */
     return peft_config_copy(&from->lora->config, &to->lora->config);
 }
 

@@ -300,7 +300,8 @@ static int check_architecture(const json_t *config, struct error *error)
         {"text_config", "model_type", "llama"},
         {"text_config", "hidden_act", "silu"},
     };
-    static const char *const unknown_if_set[] = {"rope_scaling", "attention_bias", "mlp_bias", "tie_word_embeddings"};
+    static const char *const unknown_if_set[] = {"rope_scaling", "rope_parameters", "attention_bias", "mlp_bias",
+                                                 "tie_word_embeddings"};
     const json_t *text = json_object_get(config, "text_config"), *act;
     const char *class = json_string_value(json_array_get(json_object_get(config, "architectures"), 0));
     size_t i;

@@ -5,6 +5,8 @@
 
 #include "nn/models/openvla_internal.h"
 
+enum { BICUBIC = 3 };           /* as PIL counts them */
+
 /* A size of tvf_resize_params or tvf_crop_params: n (the shorter side) or [height, width]. Absent: 0, 0. */
 static int read_size(const json_t *json, const char *key, int *ret_height, int *ret_width, struct error *error)
 {
@@ -39,8 +41,14 @@ static int read_tower(const json_t *json, size_t tower, const struct openvla_con
     const json_t *resize = json_array_get(json_object_get(json, "tvf_resize_params"), tower),
                  *crop = json_array_get(json_object_get(json, "tvf_crop_params"), tower);
     const char *strategy = json_string_value(json_object_get(json, "image_resize_strategy"));
+    int64_t interpolation;
     int height, width, crop_height, crop_width, r;
 
+    r = hf_integer(resize, "interpolation", BICUBIC, &interpolation, error);
+    if (r >= 0 && interpolation != BICUBIC)
+        r = error_set(error, ENOTSUP, "interpolation: %lld, expected %d (bicubic)", (long long)interpolation, BICUBIC);
+    if (r < 0)
+        return error_prefix(error, r, "tvf_resize_params");
     r = read_size(json_object_get(resize, "size"), "tvf_resize_params", &height, &width, error);
     if (r >= 0)
         r = read_size(json_object_get(crop, "output_size"), "tvf_crop_params", &crop_height, &crop_width, error);
