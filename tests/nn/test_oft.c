@@ -358,6 +358,52 @@ static void test_files_that_do_not_fit(void **state)
     remove_tree(dir);
 }
 
+/* Of 14 dims and nothing said the constants are those of the original for ALOHA: chunks of 25, numbers between min and max. */
+static void test_aloha_bounds(void **state)
+{
+#define FOURTEEN(x) "[" x "," x "," x "," x "," x "," x "," x "," x "," x "," x "," x "," x "," x "," x "]"
+    static const char *const small[] = {"config.json", "preprocessor_config.json", "tokenizer.json"};
+    static const char aloha[] = "{\"a\": {\"action\": {\"q01\": " FOURTEEN("-1") ", \"q99\": " FOURTEEN("1") ", \"min\": "
+                                FOURTEEN("-2") ", \"max\": " FOURTEEN("3") "}, \"proprio\": {\"q01\": [0, 0], \"q99\": [1, 1],"
+                                "\"min\": [-4, -4], \"max\": [5, 5]}}}";
+    char dir[SCRATCH_PATH], path[96], *bytes;
+    struct openvla *model = NULL;
+    struct error error = {0};
+    size_t n;
+
+    (void)state;
+    scratch_new(dir);
+    for (size_t i = 0; i < ARRAY_SIZE(small); i++) {
+        char from[96];
+
+        snprintf(from, sizeof(from), "tests/golden/nano/%s", small[i]);
+        snprintf(path, sizeof(path), "%s/%s", dir, small[i]);
+        assert_int_equal(file_copy(from, path), 0);
+    }
+    snprintf(path, sizeof(path), "%s/dataset_statistics.json", dir);
+    assert_int_equal(atomic_file_write(path, aloha, sizeof(aloha) - 1), 0);
+    if (openvla_new(dir, 1, &model, &error) < 0 || oft_add_action_head(model, 25, 8, 0, 1) < 0 ||
+        oft_add_state(model, 2, 1) < 0 || openvla_save(model, dir, "F32", &error) < 0)
+        fail_msg("%s", error.text);
+    for (int said = 1; said >= 0; said--) {
+        model = openvla_free(model);
+        if (openvla_load(dir, &model, &error) < 0)
+            fail_msg("%s", error.text);
+        assert_int_equal(model->config.oft.chunk, 25);
+        assert_true(model->stats[0].q01[13] == (said ? -1 : -2) && model->stats[0].q99[13] == (said ? 1 : 3));
+        assert_true(model->stats[0].proprio_low[1] == (said ? 0 : -4) && model->stats[0].proprio_high[1] == (said ? 1 : 5));
+        if (!said)
+            break;
+        snprintf(path, sizeof(path), "%s/config.json", dir);
+        assert_int_equal(file_read(path, 1 << 20, &bytes, &n), 0);
+        memcpy(strstr(bytes, "gantry_oft"), "gantry_off", 10);
+        assert_int_equal(atomic_file_write(path, bytes, n), 0);
+        free(bytes);
+    }
+    openvla_free(model);
+    remove_tree(dir);
+}
+
 static void test_state_is_normalised(void **state)
 {
     const struct action_stats stats = {.proprio = 3, .proprio_low = {-1, 0, 2}, .proprio_high = {1, 4, 2}};
@@ -408,7 +454,7 @@ int main(void)
         cmocka_unit_test(test_sampling),
         cmocka_unit_test(test_save_and_load),
         cmocka_unit_test(test_tokens_are_said),        cmocka_unit_test(test_files_that_do_not_fit),
-        cmocka_unit_test(test_state_is_normalised),
+        cmocka_unit_test(test_state_is_normalised),    cmocka_unit_test(test_aloha_bounds),
         cmocka_unit_test(test_gripper),                cmocka_unit_test(test_unnormalise),
     };
 

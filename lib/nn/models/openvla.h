@@ -31,6 +31,7 @@ enum oft_kind { OFT_NONE, OFT_L1, OFT_TOKENS, OFT_LAPLACE, OFT_UNSAID /* while a
 struct oft_config {
     enum oft_kind kind;
     int chunk;                          /* actions that one pass answers */
+    bool aloha;                         /* nothing says otherwise: as the original has it for ALOHA (openvla_oft.h) */
     int images;                         /* pictures of one observation */
     int proprio;                        /* numbers of the robot's own state that become one token; 0: no such token */
     int head_width, head_blocks;        /* of the L1 head; 0: none */
@@ -68,6 +69,9 @@ struct action_stats {
     bool mask[OPENVLA_MAX_ACTION_DIMS];
     int proprio;                        /* numbers of the robot's own state; 0: the data set has none */
     double proprio_low[OPENVLA_MAX_PROPRIO], proprio_high[OPENVLA_MAX_PROPRIO];
+    bool extremes;                      /* min and max of all of them are there, too */
+    double min[OPENVLA_MAX_ACTION_DIMS], max[OPENVLA_MAX_ACTION_DIMS];
+    double proprio_min[OPENVLA_MAX_PROPRIO], proprio_max[OPENVLA_MAX_PROPRIO];
 };
 
 struct openvla {

@@ -148,44 +148,48 @@ static int read_language(const json_t *config, struct openvla_config *c, struct 
     return 0;
 }
 
+/* Two lists of equally many numbers, at most `most`; returns how many. Absent: 0. */
+static int read_range(const json_t *json, const char *low_key, const char *high_key, size_t most, double *ret_low,
+                      double *ret_high)
+{
+    const json_t *low = json_object_get(json, low_key), *high = json_object_get(json, high_key);
+    size_t n = json_array_size(low);
+
+    if (n > most || json_array_size(high) != n)
+        return -EINVAL;
+    for (size_t i = 0; i < n; i++) {
+        if (!json_is_number(json_array_get(low, i)) || !json_is_number(json_array_get(high, i)))
+            return -EINVAL;
+        ret_low[i] = json_number_value(json_array_get(low, i));
+        ret_high[i] = json_number_value(json_array_get(high, i));
+    }
+    return (int)n;
+}
+
 static int read_bounds(const json_t *action, struct action_stats *stats)
 {
-    const json_t *q01 = json_object_get(action, "q01"), *q99 = json_object_get(action, "q99"),
-                 *mask = json_object_get(action, "mask");
-    size_t dims = json_array_size(q01);
+    const json_t *mask = json_object_get(action, "mask");
+    int dims = read_range(action, "q01", "q99", OPENVLA_MAX_ACTION_DIMS, stats->q01, stats->q99);
 
-    if (dims < 1 || dims > OPENVLA_MAX_ACTION_DIMS || json_array_size(q99) != dims || (mask && json_array_size(mask) != dims))
+    if (dims < 1 || (mask && json_array_size(mask) != (size_t)dims))
         return -EINVAL;
-    stats->dims = (int)dims;
-    for (size_t i = 0; i < dims; i++) {
-        const json_t *low = json_array_get(q01, i), *high = json_array_get(q99, i);
-
-        if (!json_is_number(low) || !json_is_number(high))
-            return -EINVAL;
-        stats->q01[i] = json_number_value(low);
-        stats->q99[i] = json_number_value(high);
-        stats->mask[i] = !mask || json_is_true(json_array_get(mask, i));
-    }
+    stats->dims = dims;
+    for (int i = 0; i < dims; i++)
+        stats->mask[i] = !mask || json_is_true(json_array_get(mask, (size_t)i));
+    stats->extremes = read_range(action, "min", "max", OPENVLA_MAX_ACTION_DIMS, stats->min, stats->max) == dims;
     return 0;
 }
 
 /* The robot's own state; absent, or empty, in many data sets. */
 static int read_proprio(const json_t *proprio, struct action_stats *stats)
 {
-    const json_t *q01 = json_object_get(proprio, "q01"), *q99 = json_object_get(proprio, "q99");
-    size_t n = json_array_size(q01);
+    int n = read_range(proprio, "q01", "q99", OPENVLA_MAX_PROPRIO, stats->proprio_low, stats->proprio_high);
 
-    if (n > OPENVLA_MAX_PROPRIO || json_array_size(q99) != n)
-        return -EINVAL;
-    for (size_t i = 0; i < n; i++) {
-        const json_t *low = json_array_get(q01, i), *high = json_array_get(q99, i);
-
-        if (!json_is_number(low) || !json_is_number(high))
-            return -EINVAL;
-        stats->proprio_low[i] = json_number_value(low);
-        stats->proprio_high[i] = json_number_value(high);
-    }
-    stats->proprio = (int)n;
+    if (n < 0)
+        return n;
+    stats->proprio = n;
+    stats->extremes = stats->extremes &&
+                      read_range(proprio, "min", "max", OPENVLA_MAX_PROPRIO, stats->proprio_min, stats->proprio_max) == n;
     return 0;
 }
 

@@ -12,7 +12,9 @@
  * vision_backbone.safetensors (FiLM), or what the original training script left (action_head--STEP_checkpoint.pt ...).
  * config.json may say
  *     "gantry_oft": {"kind": "l1", "chunk": 8, "images": 2}
- * which otherwise is: l1, 8 (25 for 14 dims), 2 pictures with a robot state and 1 without. kind "none" makes it an OpenVLA again.
+ * which otherwise is: l1, 8, 2 pictures with a robot state and 1 without. Of 14 dims and no chunk said the constants are those of
+ * the original for ALOHA: 25, and actions and states lie between min and max, not q01 and q99. kind "none" makes it an OpenVLA
+ * again.
  * Thread rule as in openvla.h.  Failure rule: -errno with one line that names file and tensor. */
 #pragma once
 

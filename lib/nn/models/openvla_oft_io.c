@@ -131,6 +131,7 @@ int oft_configure(struct openvla *model, const json_t *config, struct error *err
                          (long long)chunk, model->config.action_dims, OFT_MAX_SLOTS, (long long)images, OPENVLA_MAX_IMAGES);
     c->chunk = (int)chunk;
     c->images = (int)images;
+    c->aloha = !json_object_get(oft, "chunk") && model->config.action_dims == ALOHA_DIMS;
     return 0;
 }
 
@@ -261,6 +262,24 @@ static int add_film(struct walk *w)
     return film_register(w->model, w->files, w->error);
 }
 
+/* Between min and max instead of the quantiles. */
+static int use_extremes(struct openvla *model, const char *dir, struct error *error)
+{
+    for (int i = 0; i < model->n_stats; i++) {
+        struct action_stats *s = &model->stats[i];
+
+        if (!s->extremes)
+            return error_set(error, EINVAL, "%s: dataset %s: an OpenVLA-OFT of %d dims needs min and max beside q01 and q99, or "
+                             "\"gantry_oft\": {\"chunk\": N} in config.json, which says that it is not ALOHA's", dir, s->key,
+                             ALOHA_DIMS);
+        memcpy(s->q01, s->min, sizeof(s->q01));
+        memcpy(s->q99, s->max, sizeof(s->q99));
+        memcpy(s->proprio_low, s->proprio_min, sizeof(s->proprio_low));
+        memcpy(s->proprio_high, s->proprio_max, sizeof(s->proprio_high));
+    }
+    return 0;
+}
+
 /* What the files say where config.json says nothing; what must be there for what it says. */
 static int settle(struct openvla *model, const char *dir, const struct oft_files *files, struct error *error)
 {
@@ -285,7 +304,7 @@ static int settle(struct openvla *model, const char *dir, const struct oft_files
         return error_set(error, ENOENT, "%s: kind laplace needs scale_head.safetensors", dir);
     if (c->images == 0)
         c->images = files->path[OFT_PROPRIO] ? 2 : 1;
-    return 0;
+    return c->aloha ? use_extremes(model, dir, error) : 0;
 }
 
 int oft_register(struct openvla *model, const char *dir, struct oft_files *files, struct error *error)
