@@ -10,7 +10,11 @@
 #include "base/sha256.h"
 #include "proto/train.pb-c.h"
 
-enum { CALL_MS = 60000, IDLE = 1 };
+/* A rank may be far behind another, and rank 0 writes a large version for minutes. Who is gone is noticed otherwise: a connection
+ * that is lost is made again, and whoever answers there then is in another plan, or at its beginning. */
+enum { CALL_MS = 3600000, IDLE = 1 };
+
+#define END UINT64_MAX          /* the sequence of a part that asks how the plan ended */
 
 struct collective {
     struct loop *loop;
@@ -26,6 +30,8 @@ struct collective {
     const void *mine; size_t bytes; void *all;
     int result;                         /* IDLE while it goes on */
     bool active, aborted;
+    uint8_t ended[SHA256_SIZE]; int ended_result;       /* rank 0: the last plan that came to its end, and how */
+    bool has_ended;
 };
 
 int collective_new(struct loop *loop, struct wire *wire, unsigned rank, unsigned ranks, struct collective **ret)
@@ -88,14 +94,43 @@ static void refuse(struct collective *c, unsigned rank, const char *text)
     c->waiting[rank] = NULL;
 }
 
-/* A part that is here: of this gather, of another plan (too early: it waits), or from a rank that began anew. Under the lock. */
+static bool is_of(const Gantry__Reduce *body, const uint8_t plan[SHA256_SIZE])
+{
+    return body->check.len == SHA256_SIZE && !memcmp(body->check.data, plan, SHA256_SIZE);
+}
+
+/* Somebody has got to the end of a plan that is over here: is its version there? Under the lock. */
+static bool tell_end(struct collective *c, unsigned rank)
+{
+    Gantry__Reduce reply = GANTRY__REDUCE__INIT;
+    const Gantry__Reduce *body = body_of(c->waiting[rank]);
+
+    if (body->sequence != END || !c->has_ended || !is_of(body, c->ended))
+        return false;
+    if (c->ended_result < 0) {
+        refuse(c, rank, "rank 0 has not committed the version");
+        return true;
+    }
+    reply.sequence = END;
+    wire_reply(c->waiting[rank], &reply.base, NULL, 0);
+    c->waiting[rank] = NULL;
+    return true;
+}
+
+/* A part that is here while a gather goes on: of this gather, of another plan, or from a rank that began anew. Under the lock. */
 static bool is_ours(struct collective *c, unsigned rank)
 {
     const Gantry__Reduce *body = body_of(c->waiting[rank]);
     size_t size = 0;
 
-    if (body->check.len != SHA256_SIZE || memcmp(body->check.data, c->plan, SHA256_SIZE))
+    if (!is_of(body, c->plan)) {
+        refuse(c, rank, "rank 0 is in another plan");
         return false;
+    }
+    if (body->sequence == END) {        /* of the go before: at its first gather now */
+        refuse(c, rank, "rank 0 has begun the plan again");
+        return false;
+    }
     if (c->waiting[rank]->message->n_parts == 1)
         (void)message_part(c->waiting[rank]->message, 0, &size);
     if (body->sequence == c->sequence && size == c->bytes)
@@ -132,8 +167,8 @@ static void look(void *arg)
     unsigned here = 1;
 
     pthread_mutex_lock(&c->lock);
-    for (unsigned i = 1; i < c->ranks && c->active; i++)
-        here += c->waiting[i] && is_ours(c, i);
+    for (unsigned i = 1; i < c->ranks; i++)     /* a part that comes before its gather waits */
+        here += c->waiting[i] && !tell_end(c, i) && c->active && is_ours(c, i);
     if (c->active && here == c->ranks)
         answer_all(c);
     pthread_mutex_unlock(&c->lock);
@@ -162,15 +197,17 @@ static void on_reply(int result, const struct message *reply, void *arg)
     struct collective *c = arg;
     size_t size = 0;
     const uint8_t *all = result == 0 && reply->n_parts == 1 ? message_part(reply, 0, &size) : NULL;
+    bool whole;
 
     pthread_mutex_lock(&c->lock);
     if (!c->active || (result == 0 && ((const Gantry__Reduce *)reply->body)->sequence != c->sequence)) {
         pthread_mutex_unlock(&c->lock);
         return;
     }
-    if (all && size == c->bytes * c->ranks)
+    whole = result == 0 && size == c->bytes * c->ranks;
+    if (whole && size)
         memcpy(c->all, all, size);
-    finish(c, all && size == c->bytes * c->ranks ? 0 : -ECONNRESET);
+    finish(c, whole ? 0 : -ECONNRESET);
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -187,7 +224,7 @@ static void send_part(void *arg)
     if (c->active && c->client)
         r = wire_call(c->client, &(struct wire_call) {
             .kind = GANTRY__KIND__KIND_REDUCE, .body = &body.base,
-            .parts = &(struct wire_part) {.bytes = c->mine, .size = c->bytes}, .n_parts = 1,
+            .parts = &(struct wire_part) {.bytes = c->mine, .size = c->bytes}, .n_parts = c->bytes > 0,
             .deadline_ms = CALL_MS, .on_reply = on_reply, .arg = c }, NULL);
     if (r < 0)
         finish(c, r);
@@ -201,6 +238,7 @@ void collective_begin(struct collective *c, const void *plan_digest)
     pthread_mutex_lock(&c->lock);
     memcpy(c->plan, plan_digest, SHA256_SIZE);
     c->sequence = 0;
+    c->has_ended = c->has_ended && memcmp(c->ended, c->plan, SHA256_SIZE);
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -223,6 +261,22 @@ int collective_gather(void *arg, const void *mine, size_t bytes, void *ret_all)
     c->sequence++;
     pthread_mutex_unlock(&c->lock);
     return r;
+}
+
+int collective_end(struct collective *c, int result)
+{
+    pthread_mutex_lock(&c->lock);
+    if (c->rank == 0) {
+        memcpy(c->ended, c->plan, SHA256_SIZE);
+        c->ended_result = result;
+        c->has_ended = true;
+    }
+    c->sequence = END;
+    pthread_mutex_unlock(&c->lock);
+    if (c->rank > 0)
+        return result < 0 ? result : collective_gather(c, NULL, 0, NULL);
+    (void)loop_post(c->loop, look, c);          /* or it is seen with the next part that comes */
+    return result;
 }
 
 void collective_abort(struct collective *c)

@@ -3,7 +3,8 @@
  * In each step of a plan every rank sends its part to rank 0 (Reduce), which answers each with all parts in rank order once
  * they are there; every rank then adds them in the same tree (train/shards.h), so all ranks hold the same bits. A gather is
  * known by (plan, number within the plan): a rank that was restarted begins its plan anew, which the others notice; they give
- * up the plan with -ECONNRESET and it is carried out again.
+ * up the plan with -ECONNRESET and it is carried out again. It is over for all when rank 0 has committed its version, or for
+ * none: the others wait for its word (collective_end), so that nobody is done with a plan that comes again.
  *
  * Thread rule: collective_gather blocks its thread, the train thread or the one that adds up gradients meanwhile
  * (train/reducer.h), one at a time; everything else is for the loop's thread. */
@@ -31,5 +32,8 @@ void collective_request(struct collective *collective, struct request *request);
 void collective_begin(struct collective *collective, const void *plan_digest);
 /* struct group's gather. -ECONNRESET: another rank began anew. -ECANCELED: collective_abort. */
 int collective_gather(void *collective, const void *mine, size_t bytes, void *ret_all);
+/* On the train thread, after a plan that came to `result` on this rank. Rank 0: 0 is said once the version is committed; never
+ * waits. The others, with 0: wait for that. Returns result; -ECONNRESET: rank 0 did not commit, or has begun anew. */
+int collective_end(struct collective *collective, int result);
 /* Any thread: the gather in progress, and all later ones, end with -ECANCELED. */
 void collective_abort(struct collective *collective);

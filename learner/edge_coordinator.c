@@ -55,7 +55,7 @@ static void on_plan(struct edge *edge, const struct message *message)
     if (edge->draining || train_thread_busy(edge->train_thread, &done, &total) || clock_mono_ms() < edge->retry_ms)
         return;                 /* it is said again */
     if (edge->rank > 0 && plan->version <= edge->newest[plan->kind])
-        return;                 /* trained along; rank 0 is about to say that it is committed */
+        return;                 /* trained along, and rank 0 has committed it */
     if (keep_plan(edge, message, plan) < 0)
         return;
     if (edge->rank > 0) {

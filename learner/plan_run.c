@@ -396,17 +396,13 @@ static int name_break(struct plan_runner *runner, int r, struct error *error)
     return r;
 }
 
-int plan_run(struct plan_runner *runner, const Gantry__Plan *plan, struct intake_version *ret, struct error *error)
+/* A rank that does not write the journal reads it anew for each plan. */
+static int execute_on_rank(struct plan_runner *runner, const Gantry__Plan *plan, struct intake_version *ret, struct error *error)
 {
     _cleanup_(journal_closep) struct journal *journal = NULL;
     char path[sizeof runner->run_dir + 16];
-    int r = check_plan(plan, error);
+    int r = agree(runner, error);
 
-    if (r < 0)
-        return r;
-    if (runner->collective)
-        collective_begin(runner->collective, plan->digest.data);
-    r = agree(runner, error);
     if (r < 0)
         return r;
     if (runner->journal)
@@ -418,5 +414,22 @@ int plan_run(struct plan_runner *runner, const Gantry__Plan *plan, struct intake
     runner->journal = journal;
     r = name_break(runner, execute(runner, plan, ret, error), error);
     runner->journal = NULL;
+    return r;
+}
+
+int plan_run(struct plan_runner *runner, const Gantry__Plan *plan, struct intake_version *ret, struct error *error)
+{
+    int r = check_plan(plan, error), over;
+
+    if (r < 0)
+        return r;
+    if (!runner->collective)
+        return execute_on_rank(runner, plan, ret, error);
+    collective_begin(runner->collective, plan->digest.data);
+    r = execute_on_rank(runner, plan, ret, error);
+    over = collective_end(runner->collective, r);
+    if (r >= 0 && over < 0)
+        return error_set(error, -over, "rank 0 has not committed the version that rank %d trained, too; the plan is begun again",
+                         runner->group.rank);
     return r;
 }

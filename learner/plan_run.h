@@ -50,6 +50,6 @@ struct plan_runner {
 };
 
 /* `-EEXIST` from the rename is no failure: the winner is returned. Rank > 0 trains along and commits nothing; *ret is then what
- * rank 0 will commit, without digest. */
+ * rank 0 has committed, without digest. */
 int plan_run(struct plan_runner *runner, const Gantry__Plan *plan, struct intake_version *ret, struct error *error);
 void plan_runner_release(struct plan_runner *runner);

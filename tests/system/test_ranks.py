@@ -1,13 +1,18 @@
-"""Learner ranks: two commit the bytes that one does, also when one of them is killed in the middle of a plan."""
+"""Learner ranks: two commit the bytes that one does, also when one of them is killed in the middle of a plan, or
+before it commits."""
 import hashlib
+
+import pytest
 
 STAGES = [{"demos": {"episodes": 8, "style": "slow"}}, {"sft": {"steps": 24, "batch": 16, "warmup": 1}},
           {"sft": {"steps": 3, "batch": 16, "warmup": 1}}]
+ALONE = []          # what one learner comes to, once it is known
 
 
-def run(make_cluster, ranks, during=lambda cluster: None):
+def run(make_cluster, ranks, during=lambda cluster: None, stages=STAGES, faults=""):
     """The weights of the last version."""
-    cluster = make_cluster({"cluster": {"learners": [{"device": "cpu"}] * ranks}}, stages=STAGES)
+    cluster = make_cluster({"cluster": {"learners": [{"device": "cpu"}] * ranks}}, stages=stages)
+    cluster.faults["learner-0"] = faults
     cluster.run.mkdir(exist_ok=True)
     cluster.spawn("coordinator")
     for rank in range(ranks):
@@ -19,14 +24,27 @@ def run(make_cluster, ranks, during=lambda cluster: None):
     return hashlib.sha256((cluster.run / "policies" / "v000002" / "model.safetensors").read_bytes()).hexdigest()
 
 
-def test_two_ranks_are_one(make_cluster):
-    assert run(make_cluster, 1) == run(make_cluster, 2)
+@pytest.fixture
+def alone(make_cluster):
+    if not ALONE:
+        ALONE.append(run(make_cluster, 1))
+    return ALONE[0]
 
 
-def test_a_rank_killed_in_a_plan(make_cluster):
+def test_two_ranks_are_one(make_cluster, alone):
+    assert run(make_cluster, 2) == alone
+
+
+def test_a_rank_killed_in_a_plan(make_cluster, alone):
     def kill(cluster):
         rank_1 = cluster.of("learner")[1]
         cluster.until(lambda s: 'msg="training"' in rank_1.log.read_text(), "rank 1 to train")
         rank_1.kill()           # started again by the cluster's supervision
 
-    assert run(make_cluster, 2, kill) == run(make_cluster, 1)
+    assert run(make_cluster, 2, kill) == alone
+
+
+def test_rank_0_does_not_get_to_commit(make_cluster):
+    """Its disk is full, then it dies when all is trained and nothing is committed: the others train the version once more, too."""
+    stages = [{"demos": {"episodes": 4, "style": "clean"}}] + [{"sft": {"steps": 2, "batch": 4, "warmup": 1}}] * 2
+    run(make_cluster, 2, stages=stages, faults="version.rename=enospc@1,version.rename=abort@2")

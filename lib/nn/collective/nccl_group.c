@@ -9,7 +9,9 @@
 
 #include "base/clock.h"
 
-enum { CALL_MS = 30000, GRACE_MS = 1000 };      /* a call that only enqueues; how much later than its caller the watchdog is */
+/* A call that enqueues, and may be in progress until the last rank is there: a group connects with its first one, and a rank that
+ * reads its model from afar comes minutes later. GRACE_MS: how much later than its caller the watchdog is. */
+enum { CALL_MS = 300000, GRACE_MS = 1000 };
 
 struct nccl_group {
     const struct nccl_calls *calls;
