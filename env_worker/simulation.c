@@ -1,7 +1,9 @@
 #include "env_worker/simulation.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <semaphore.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,23 +16,27 @@ enum { TASKS_MAX = 96 };          /* libero_90 */
 
 struct simulation {
     struct loop *loop;
-    struct worker *thread;
+    struct worker *threads;
+    unsigned n_threads;
     struct simulation_options options;
     struct frames_shape shape;          /* of an observation; constant after simulation_new */
     unsigned in_hand;                   /* loop thread: submitted, not come back */
 
-    /* the sim thread's */
-    struct sim_suite *suite;
-    struct sim_renderer *renderer;
     const struct sim_task_info *infos;  /* constant after simulation_new: the loop's thread reads it too */
     int n_infos;
+
+    /* the sim threads'; under `lock` but for what is each slot's or each thread's own */
+    pthread_mutex_t lock;
+    atomic_uint threads_begun;
+    struct sim_suite *suite;
+    struct sim_renderer *renderer;
     struct sim_task *tasks[TASKS_MAX];  /* opened when first played */
-    struct sim_slot **slots;            /* (slots + 1, n_infos): last row are the candidates of look-ahead */
+    struct sim_slot **slots;            /* (slots + n_threads, n_infos): behind the slots', each thread's for look-ahead's candidates */
     uint8_t *drawn, *row;               /* (render, render, 3), (render, 3): what a chain begins with; NULL: pictures as drawn */
     int *playing;                       /* (slots): index of the task the slot was reset to, -1 none */
 };
 
-/* ---- in the sim thread -------------------------------------------------------------------------------- */
+/* ---- in the sim threads ------------------------------------------------------------------------------- */
 
 static int find_task(const struct simulation *s, const char *name)
 {
@@ -57,19 +63,20 @@ static int slot_fail(struct sim_job *job, const struct sim_slot *slot, int resul
     return result;
 }
 
-/* The slot's state object for a task: one each, made on first use. row == slots: the candidates'. */
+/* The slot's state object for a task: one each, made on first use. row >= slots: a thread's for candidates. */
 static int slot_of(struct simulation *s, unsigned row, int task, struct sim_slot **ret, struct sim_job *job)
 {
     struct sim_slot **place = &s->slots[row * (unsigned)s->n_infos + (unsigned)task];
     struct error error;
-    int r;
+    int r = 0;
 
-    if (!s->tasks[task]) {
+    pthread_mutex_lock(&s->lock);
+    if (!s->tasks[task])
         r = sim_task_open(s->suite, s->infos[task].name, &s->tasks[task], &error);
-        if (r < 0) {
-            snprintf(job->text, sizeof(job->text), "%.150s", error.text);
-            return r;
-        }
+    pthread_mutex_unlock(&s->lock);
+    if (r < 0) {
+        snprintf(job->text, sizeof(job->text), "%.150s", error.text);
+        return r;
     }
     if (!*place) {
         r = sim_slot_new(s->tasks[task], place);
@@ -105,8 +112,15 @@ static int observe(struct simulation *s, struct sim_slot *slot, struct sim_job *
     uint8_t *rgb = frames_at(job->frames, job->frame);
     int r = 0;
 
-    for (int camera = 0; camera < (int)s->shape.cameras && r == 0; camera++, rgb += frames_picture_size(&s->shape))
-        r = s->drawn ? draw_chain(s, slot, camera, rgb) : sim_render_camera(s->renderer, slot, camera, rgb);
+    for (int camera = 0; camera < (int)s->shape.cameras && r == 0; camera++, rgb += frames_picture_size(&s->shape)) {
+        if (!s->drawn) {
+            r = sim_render_camera(s->renderer, slot, camera, rgb);
+            continue;
+        }
+        pthread_mutex_lock(&s->lock);
+        r = draw_chain(s, slot, camera, rgb);
+        pthread_mutex_unlock(&s->lock);
+    }
     if (r < 0)
         return fail(job, r, "render");
     if (s->shape.state)
@@ -169,10 +183,20 @@ static int run_save(struct sim_job *job, struct sim_slot *slot, struct sim_task 
     return r < 0 ? slot_fail(job, slot, r, "save") : 0;
 }
 
+/* 0 to n_threads - 1: which of the sim threads this is. */
+static unsigned this_thread(struct simulation *s)
+{
+    static _Thread_local unsigned number;       /* 0: not asked yet */
+
+    if (number == 0)
+        number = atomic_fetch_add(&s->threads_begun, 1) + 1;
+    return number - 1;
+}
+
 static int run_candidate(struct simulation *s, struct sim_job *job, int task)
 {
     struct sim_slot *scratch;
-    int r = slot_of(s, s->options.slots, task, &scratch, job);
+    int r = slot_of(s, s->options.slots + this_thread(s), task, &scratch, job);
 
     if (r < 0)
         return r;
@@ -270,25 +294,16 @@ static void open_here(void *arg)
     struct simulation *s = opening->simulation;
     int r;
 
-    r = sim_suite_open(s->options.suite, &(struct sim_options) { .robosuite = s->options.robosuite,
-                                                                .substeps = s->options.substeps, .remote = s->options.remote },
-                       &s->suite, opening->error);
-    if (r == 0)
-        r = open_chain(s, opening->error);
+    r = open_chain(s, opening->error);
     if (r == 0) {
         int side = s->drawn ? s->options.render : s->options.image;
 
         r = sim_renderer_open(sim_suite_device(s->suite, s->options.device), side, side, &s->renderer, opening->error);
     }
-    if (r == 0) {
-        s->n_infos = sim_suite_tasks(s->suite, &s->infos);
-        if (s->n_infos < 1 || s->n_infos > TASKS_MAX)
-            r = error_set(opening->error, EINVAL, "suite %s: %d tasks, of 1 to %d", s->options.suite, s->n_infos, TASKS_MAX);
-    }
     if (r == 0)
         r = open_shape(s, opening->error);
     if (r == 0) {
-        s->slots = calloc((s->options.slots + 1) * (size_t)s->n_infos, sizeof(*s->slots));
+        s->slots = calloc((s->options.slots + s->n_threads) * (size_t)s->n_infos, sizeof(*s->slots));
         s->playing = malloc(s->options.slots * sizeof(*s->playing));
         if (!s->slots || !s->playing)
             r = error_set(opening->error, ENOMEM, "simulation: out of memory");
@@ -302,14 +317,13 @@ static void open_here(void *arg)
 static void close_here(void *arg)
 {
     struct simulation *s = arg;
-    size_t i, n = s->slots ? (s->options.slots + 1) * (size_t)s->n_infos : 0;
+    size_t i, n = s->slots ? (s->options.slots + s->n_threads) * (size_t)s->n_infos : 0;
 
     for (i = 0; i < n; i++)
         sim_slot_free(s->slots[i]);
     for (i = 0; i < ARRAY_SIZE(s->tasks); i++)
         sim_task_close(s->tasks[i]);
     sim_renderer_close(s->renderer);
-    sim_suite_close(s->suite);
     free(s->slots);
     free(s->playing);
     free(s->drawn);
@@ -318,36 +332,50 @@ static void close_here(void *arg)
 
 /* ---- on the loop's thread ------------------------------------------------------------------------------- */
 
+static int open_suite(struct simulation *s, struct error *error)
+{
+    const struct sim_options options = { .robosuite = s->options.robosuite, .substeps = s->options.substeps,
+                                         .remote = s->options.remote };
+    int r = sim_suite_open(s->options.suite, &options, &s->suite, error);
+
+    if (r < 0)
+        return r;
+    s->n_infos = sim_suite_tasks(s->suite, &s->infos);
+    if (s->n_infos < 1 || s->n_infos > TASKS_MAX)
+        return error_set(error, EINVAL, "suite %s: %d tasks, of 1 to %d", s->options.suite, s->n_infos, TASKS_MAX);
+    return 0;
+}
+
 int simulation_new(struct loop *loop, const struct simulation_options *options, struct simulation **ret, struct error *error)
 {
-    struct opening opening = { .error = error };
-    struct simulation *s = calloc(1, sizeof(*s));
+    _cleanup_(simulation_freep) struct simulation *s = calloc(1, sizeof(*s));
+    struct opening opening = { .error = error, .simulation = s };
     int r;
 
     if (!s)
         return error_set(error, ENOMEM, "simulation: out of memory");
+    pthread_mutex_init(&s->lock, NULL);
     s->loop = loop;
     s->options = *options;
+    r = open_suite(s, error);
+    if (r < 0)
+        return r;
+    s->n_threads = sim_suite_device(s->suite, -1) == SIM_DEVICE_NONE ? s->options.slots : 1;
     /* room for one job a slot and all their look-ahead candidates */
-    r = worker_new("sim", 1, 4096, &s->thread);
-    if (r < 0) {
-        free(s);
-        return error_set(error, -r, "simulation: cannot start its thread");
-    }
-    opening.simulation = s;
+    r = worker_new("sim", s->n_threads, 4096, &s->threads);
+    if (r < 0)
+        return error_set(error, -r, "simulation: cannot start its threads");
     sem_init(&opening.finished, 0, 0);
-    r = worker_submit(s->thread, open_here, &opening);
+    r = worker_submit(s->threads, open_here, &opening);
     if (r == 0) {
         while (sem_wait(&opening.finished) < 0)
             ;
         r = opening.result;
     }
     sem_destroy(&opening.finished);
-    if (r < 0) {
-        simulation_free(s);
+    if (r < 0)
         return r;
-    }
-    *ret = s;
+    *ret = TAKE_PTR(s);
     return 0;
 }
 
@@ -355,10 +383,13 @@ struct simulation *simulation_free(struct simulation *s)
 {
     if (!s)
         return NULL;
-    (void)worker_submit(s->thread, close_here, s);
-    s->thread = worker_free(s->thread);
     while (s->in_hand > 0)
         loop_turn(s->loop, true);
+    if (s->threads)
+        (void)worker_submit(s->threads, close_here, s);
+    s->threads = worker_free(s->threads);
+    sim_suite_close(s->suite);
+    pthread_mutex_destroy(&s->lock);
     free(s);
     return NULL;
 }
@@ -408,7 +439,7 @@ void simulation_submit(struct simulation *s, struct sim_job *job)
 
     job->simulation = s;
     s->in_hand++;
-    r = worker_submit(s->thread, work, job);
+    r = worker_submit(s->threads, work, job);
     if (r == 0)
         return;
     job->result = fail(job, r, "the sim thread's queue");

@@ -1,11 +1,12 @@
-/* simulation.h - the worker's simulator: one thread that steps the slots and draws their pictures.
+/* simulation.h - the worker's simulator: the thread that steps the slots and draws their pictures.
  *
  *   simulation_new -> simulation_submit(job) -> ... job->done(job) on the loop's thread ... -> simulation_free
  *
  * Slots are not renderers and one thread serves them all: it owns the OpenGL context, and a step with its picture
  * takes about .4 ms, so 8 slots are never more than 3 ms behind; more cores are used by more worker processes
- * (measured: docs/performance.md). Jobs run in the order submitted. A job always comes back, also after its slot gave
- * up on it; the owner frees it in done.
+ * (measured: docs/performance.md). A suite that is played in processes of its own (`remote`) has a thread for each slot, which
+ * waits for them. A slot's jobs run in the order submitted. A job always comes back, also after its slot gave up on it; the owner
+ * frees it in done.
  *
  * Thread rule: new, submit, free on the loop's thread. Failure rule: job->result < 0 with job->text. */
 #pragma once
@@ -70,7 +71,7 @@ struct simulation_options {
     unsigned slots;
 };
 
-/* Opens suite and renderer (in its thread, so that the context lives there) and waits for both.
+/* Opens the suite, and the renderer in its thread, so that the context lives there.
  * *error: what is missing (suite, EGL). */
 int simulation_new(struct loop *loop, const struct simulation_options *options, struct simulation **ret, struct error *error);
 /* Waits for the jobs in hand and brings all of them back before it returns. */

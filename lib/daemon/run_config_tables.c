@@ -51,7 +51,7 @@ static const struct config_key run_keys[] = {
 static const struct config_key suite_keys[] = {
     ROW_STRING(R, "name", suite, NULL, "tabletop", "the simulator suite: tabletop, libero_spatial, libero_object, libero_goal, libero_10, libero_90, or remote: one of your own (docs/remote.md)"),
     ROW_LIST(R, "tasks", CONFIG_TYPE_STRINGS, tasks, n_tasks, 0, 0, "[pick_up_object]", "the tasks one policy learns, by name"),
-    ROW_STRING(R, "remote", remote, NULL, "", "suite remote: the command that is the simulator, started for each slot of each env worker (a slot a worker uses all cores), "
+    ROW_STRING(R, "remote", remote, NULL, "", "suite remote: the command that is the simulator, started for each slot of each env worker, "
                "or unix:PATH where one listens"),
     CONFIG_INT(R, image, 16, 1024, "64", "width and height of the pictures that the policy gets, pixels"),
     CONFIG_INT(R, cameras, 1, 8, "1", "pictures of one observation: the suite's first cameras. 2 adds the hand's, for OpenVLA-OFT"),

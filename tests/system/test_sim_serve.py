@@ -1,5 +1,6 @@
 """A suite behind the protocol of suite.remote is the suite: the same episodes, pictures and, in a whole run, the same weights."""
 import hashlib
+import sqlite3
 import subprocess
 
 import pytest
@@ -37,17 +38,22 @@ def test_socket(tmp_path):
 
 
 def test_a_whole_run(make_cluster):
-    """strict: what was learnt from episodes played elsewhere is what is learnt from the same episodes played here."""
-    def digests(changes):
+    """strict: what was learnt from episodes played elsewhere is what is learnt from the same episodes played here. Look-ahead, whose
+    candidates are played on from saved states, ends in the same places, too."""
+    def played(changes):
         cluster = make_cluster(changes)
+        cluster.settings["stages"][-1]["eval"] = {"episodes": 2, "policies": ["last"], "at": [1.0], "n": [1, 3]}
+        cluster.write_config()
         cluster.start()
         cluster.until_finished()
         cluster.history()
-        return {f"{f.parent.parent.name}/{f.parent.name}": hashlib.sha256(f.read_bytes()).hexdigest()
-                for f in cluster.run.glob("p*s/v*/model.safetensors")}
-    here = digests({})
-    there = digests({"suite": {"name": "remote", "remote": SERVE}})
-    assert len(here) >= 4 and here == there, (here, there)
+        weights = {f"{f.parent.parent.name}/{f.parent.name}": hashlib.sha256(f.read_bytes()).hexdigest()
+                   for f in cluster.run.glob("p*s/v*/model.safetensors")}
+        with sqlite3.connect(f"file:{cluster.run}/ledger.sqlite?mode=ro", uri=True) as ledger:
+            return weights, ledger.execute("SELECT episode, state, search_n, steps, reward, progress_end FROM episodes ORDER BY episode").fetchall()
+    here = played({})
+    there = played({"suite": {"name": "remote", "remote": SERVE}})
+    assert len(here[0]) >= 4 and any(row[2] == 3 for row in here[1]) and here == there, (here, there)
 
 
 @pytest.mark.parametrize("argument, says", [("--suite nowhere", "no suite is called"), ("", "nobody is on the other side"),
