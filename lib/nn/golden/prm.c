@@ -91,7 +91,7 @@ int golden_check_prm(const char *dir, const char *dtype, FILE *out, struct error
     _cleanup_(prm_release) struct prm_check p = {.dir = dir, .out = out, .error = error, .seen = json_object()};
     const char *file;
     json_t *entry;
-    int r = hf_json(dir, "manifest.json", &p.manifest, error);
+    int models = 0, r = hf_json(dir, "manifest.json", &p.manifest, error);
 
     if (r >= 0)
         r = hf_json(dir, "stats.json", &p.stats, error);
@@ -106,10 +106,13 @@ int golden_check_prm(const char *dir, const char *dtype, FILE *out, struct error
         if (r < 0 || n <= m || n - m >= sizeof(name) || strcmp(file + n - m, suffix))
             continue;
         snprintf(name, sizeof(name), "%.*s", (int)(n - m), file);
+        models++;
         if (!dtype || strcmp(dtype, "bf16"))
             r = check_model(&p, name, false);
         if (r >= 0 && (!dtype || !strcmp(dtype, "bf16")))
             r = check_model(&p, name, true);
     }
+    if (r >= 0 && !models)
+        r = error_set(error, EINVAL, "%s/manifest.json: names no model: nothing was compared", dir);
     return r < 0 ? r : p.failed;
 }

@@ -24,8 +24,11 @@ static void measure(const double *x, const double *ref, int64_t n, double *ret_a
     for (int64_t i = 0; i < n; i++) {
         double d = fabs(x[i] - ref[i]);
 
-        if (!(d <= most))
-            most = d;           /* NaN stays */
+        if (!isfinite(d)) {
+            *ret_absolute = *ret_relative = INFINITY;
+            return;
+        }
+        most = fmax(most, d);
         square += d * d;
         of += ref[i] * ref[i];
     }
@@ -110,7 +113,7 @@ void prm_count(struct prm_check *p, const char *name, int count, int wrong_ones,
     char shape[24];
 
     snprintf(shape, sizeof(shape), "%d", count);
-    line(p, name, shape, wrong_ones, count ? (double)wrong_ones / count : 0, "exact", wrong_ones == 0);
+    line(p, name, shape, wrong_ones, count ? (double)wrong_ones / count : 0, "exact", count && !wrong_ones);
     if (wrong_ones)
         fprintf(p->out, "    the first of %d: %s\n", wrong_ones, first_wrong);
 }

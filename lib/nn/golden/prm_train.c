@@ -199,7 +199,7 @@ static void compare_norms(struct training *t, const json_t *norms)
         for (int64_t k = 0; want && k < param->numel; k++)
             square += (double)param->value[k] * (double)param->value[k];
         n += want != NULL;
-        if (want && fabs(sqrt(square) / json_number_value(want) - 1) > 1e-4 && wrong++ == 0)
+        if (want && !(fabs(sqrt(square) / json_number_value(want) - 1) <= 1e-4) && wrong++ == 0)
             snprintf(first, sizeof(first), "%s", param->name);
     }
     if (n)
