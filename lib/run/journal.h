@@ -15,7 +15,7 @@
  *
  * After a failed append or sync nothing since the last good sync is in the journal any more (a failed fsync may have lost
  * pages silently): forget those deliveries, they were not acknowledged, and they will be delivered again. Where even taking them
- * back fails, every append is -EIO until the journal is opened anew.
+ * back fails, every append and seal is -EIO until the journal is opened anew.
  * Thread rule: append, sync, seal on one thread; find, load, list, retain on any. Failure rule: -errno, *error filled.
  * Fault points: journal.write, journal.fsync, journal.seal, journal.rename. */
 #pragma once

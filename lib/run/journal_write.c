@@ -26,6 +26,12 @@ static void take_back(struct journal *journal, struct segment *segment)
         segment->broken = true;
 }
 
+static int broken(const struct journal *journal, struct error *error)
+{
+    return error_set(error, EIO, "%s: a failed write could not be taken back; restart the learner once the disk is well",
+                     journal->dir);
+}
+
 static int write_owner(struct journal *journal, struct segment *segment)
 {
     struct journal_header header = {
@@ -146,8 +152,7 @@ int journal_append(struct journal *journal, uint64_t episode, const void *meta, 
     if (!segment || segment->sealed)
         return error_set(error, EINVAL, "%s: no segment is open", journal->dir);
     if (segment->broken)
-        return error_set(error, EIO, "%s: a failed write could not be taken back; restart the learner once the disk is well",
-                         journal->dir);
+        return broken(journal, error);
     if (n_meta > JOURNAL_META_MAX || n_frames > JOURNAL_FRAMES_MAX)
         return error_set(error, EFBIG, "episode %" PRIu64 ": %zu bytes of trajectory, %zu of frames: over the limit", episode,
                          n_meta, n_frames);
@@ -277,6 +282,8 @@ int journal_seal(struct journal *journal, uint32_t stage, uint32_t iteration, st
     r = journal_segment(journal, stage, iteration, error);      /* makes it current: its fd is open, others are synced */
     if (r == 0)
         r = journal_sync(journal, error);
+    if (r == 0 && segment->broken)      /* a footer would not be the end of the file */
+        r = broken(journal, error);
     if (r < 0)
         return r;
     journal_segment_path(journal, segment, from);

@@ -1,13 +1,16 @@
 /* The journal's files among others: what lies beside them, what takes their place, and which of them a sync is for. */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "base/atomic_file.h"
+#include "base/fault.h"
 #include "run/journal.h"
 #include "tests/harness/scratch.h"
 
@@ -146,9 +149,129 @@ static void test_replaced_under_a_reader(void **state)
     }
 }
 
+/* What a seal finds unsynced is made durable first, or is as if it had never been written. */
+static void test_a_seal_syncs_first(void **state)
+{
+    struct journal *j = must_open("j", RUN, JOURNAL_WRITE);
+    struct journal_entry entry;
+
+    (void)state;
+    assert_int_equal(journal_segment(j, 4, 12, &error), 0);
+    append(j, 1, "a");
+    assert_int_equal(fault_arm("journal.fsync=eio@1"), 0);
+    assert_int_equal(journal_seal(j, 4, 12, &error), -EIO);
+    assert_int_equal(fault_arm(""), 0);
+    assert_int_equal(journal_find(j, 1, &entry), -ENOENT);
+    append(j, 1, "a");
+    assert_int_equal(journal_seal(j, 4, 12, &error), 0);
+    journal_close(j);
+}
+
+/* Where something has the sealed segment's name, the segment stays open, and goes on. */
+static void test_a_name_that_is_taken(void **state)
+{
+    struct journal *j = must_open("j", RUN, JOURNAL_WRITE);
+    struct journal_entry entry;
+
+    (void)state;
+    assert_int_equal(journal_segment(j, 4, 12, &error), 0);
+    append(j, 1, "a");
+    assert_int_equal(mkdir(in("j", "0004-000012.seg"), 0755), 0);
+    assert_int_equal(journal_seal(j, 4, 12, &error), -EEXIST);
+    assert_int_equal(journal_find(j, 1, &entry), 0);
+    assert_true(entry.durable && !entry.sealed);
+    assert_int_equal(rmdir(in("j", "0004-000012.seg")), 0);
+    append(j, 2, "b");
+    assert_int_equal(journal_seal(j, 4, 12, &error), 0);
+    journal_close(j);
+    j = must_open("j", RUN, JOURNAL_READ);
+    assert_int_equal(journal_find(j, 1, &entry), 0);
+    assert_int_equal(journal_find(j, 2, &entry), 0);
+    journal_close(j);
+}
+
+/* This process's descriptor of the file. */
+static int descriptor_of(const char *path)
+{
+    struct stat file, open_one;
+
+    assert_int_equal(stat(path, &file), 0);
+    for (int fd = 3; fd < 64; fd++)
+        if (fstat(fd, &open_one) == 0 && open_one.st_dev == file.st_dev && open_one.st_ino == file.st_ino)
+            return fd;
+    fail_msg("%s is not open", path);
+    return -1;
+}
+
+/* A failed write that cannot be taken back leaves bytes behind the last good record: nothing may come behind them, neither a
+ * record nor a footer, until the journal is opened anew and cuts them off. */
+static void test_a_write_that_cannot_be_taken_back(void **state)
+{
+    struct journal *j = must_open("j", RUN, JOURNAL_WRITE);
+    struct journal_entry entry;
+    uint8_t digest[SHA256_SIZE];
+    int fd, writable, readable;
+
+    (void)state;
+    assert_int_equal(journal_segment(j, 4, 12, &error), 0);
+    append(j, 1, "a");
+    assert_int_equal(journal_sync(j, &error), 0);
+    fd = descriptor_of(in("j", "0004-000012.open"));
+    writable = dup(fd);
+    readable = open(in("j", "0004-000012.open"), O_RDONLY | O_CLOEXEC);
+    assert_true(writable >= 0 && readable >= 0);
+    assert_int_equal(dup2(readable, fd), fd);
+    assert_int_equal(journal_append(j, 2, "b", 1, NULL, 0, digest, &error), -EBADF);
+    assert_int_equal(dup2(writable, fd), fd);           /* the disk is well again */
+    assert_int_equal(journal_append(j, 2, "b", 1, NULL, 0, digest, &error), -EIO);
+    assert_int_equal(journal_seal(j, 4, 12, &error), -EIO);
+    assert_int_equal(journal_find(j, 1, &entry), 0);
+    journal_close(j);
+    close(writable);
+    close(readable);
+    j = must_open("j", RUN, JOURNAL_WRITE);
+    assert_int_equal(journal_segment(j, 4, 12, &error), 0);
+    append(j, 2, "b");
+    assert_int_equal(journal_seal(j, 4, 12, &error), 0);
+    journal_close(j);
+}
+
+/* Its size is what lies in its files; a trajectory need not have frames; a path that does not fit is not cut short. */
+static void test_sizes(void **state)
+{
+    struct journal *j = must_open("j", RUN, JOURNAL_WRITE);
+    uint8_t digest[SHA256_SIZE], *meta, *frames;
+    size_t n, n_frames = 1;
+    char path[5000];
+    struct stat st[2];
+
+    (void)state;
+    assert_int_equal(journal_segment(j, 4, 12, &error), 0);
+    append(j, 1, "a");
+    assert_int_equal(journal_seal(j, 4, 12, &error), 0);
+    assert_int_equal(journal_segment(j, 4, 13, &error), 0);
+    assert_int_equal(journal_append(j, 2, "b", 1, NULL, 0, digest, &error), 0);
+    assert_int_equal(stat(in("j", "0004-000012.seg"), &st[0]), 0);
+    assert_int_equal(stat(in("j", "0004-000013.open"), &st[1]), 0);
+    assert_int_equal(journal_bytes(j), st[0].st_size + st[1].st_size);
+    assert_int_equal(journal_load(j, 2, &meta, &n, &frames, &n_frames, &error), 0);
+    assert_int_equal(n, 1);
+    assert_int_equal(n_frames, 0);
+    free(meta);
+    free(frames);
+    journal_close(j);
+    memset(path, 'x', sizeof path - 1);
+    path[sizeof path - 1] = '\0';
+    assert_int_equal(journal_open(path, RUN, JOURNAL_WRITE, &j, NULL, &error), -ENAMETOOLONG);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_a_seal_syncs_first, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_name_that_is_taken, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_write_that_cannot_be_taken_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_sizes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_left_is_durable, setup, teardown),
         cmocka_unit_test_setup_teardown(test_copies_beside, setup, teardown),
         cmocka_unit_test_setup_teardown(test_twice_there, setup, teardown),
