@@ -158,10 +158,11 @@ static void test_load_and_export(void **state)
 {
     const struct ledger_run run = {.id = 42};
     struct ledger_iteration iteration = {.stage = 1, .iteration = 0, .name = "rl/0", .state = PROGRESS_DONE};
+    struct ledger_iteration demos = {.stage = 0, .iteration = 0, .name = "demos", .state = PROGRESS_DONE};
     struct manifest m = {.run = 42, .number = 1, .stage = 1};
     _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
     struct ledger_version version = {.kind = KIND_POLICY, .number = 1, .dir = "policies/v000001"};
-    struct ledger_episode row = {.episode = 1, .stage = 1};
+    struct ledger_episode row = {.episode = 1, .stage = 1}, demo = {.episode = 2};
     char dir[SCRATCH_PATH], path[RUN_PATH], temporary[VERSION_PATH];
     uint64_t step_version = 3;
     Gantry__Trajectory trajectory = GANTRY__TRAJECTORY__INIT;
@@ -175,7 +176,7 @@ static void test_load_and_export(void **state)
 
     (void)state;
     trajectory.fence = 1ull << 32 | 5;
-    trajectory.policy_version = row.policy_version = 3;
+    trajectory.policy_version = row.policy_version = demo.policy_version = 3;
     trajectory.n_step_version = 1;
     trajectory.step_version = &step_version;
     n_meta = gantry__trajectory__pack(&trajectory, meta);
@@ -186,6 +187,9 @@ static void test_load_and_export(void **state)
     assert_int_equal(journal_segment(journal, 1, 0, &error), 0);
     assert_int_equal(journal_append(journal, 1, meta, n_meta, "f", 1, row.digest, &error), 0);
     assert_int_equal(journal_seal(journal, 1, 0, &error), 0);
+    assert_int_equal(journal_segment(journal, 0, 0, &error), 0);
+    assert_int_equal(journal_append(journal, 2, meta, n_meta, "g", 1, demo.digest, &error), 0);
+    assert_int_equal(journal_seal(journal, 0, 0, &error), 0);
     journal_close(journal);
 
     m.consumed = calloc(1, sizeof *m.consumed);
@@ -205,6 +209,10 @@ static void test_load_and_export(void **state)
     assert_int_equal(ledger_add_version(ledger, &version), 0);
     assert_int_equal(ledger_episode_ended(ledger, 1, EPISODE_TRAINED, NULL), 0);
     assert_int_equal(ledger_put_iteration(ledger, &iteration), 0);
+    assert_int_equal(ledger_add_episode(ledger, &demo), 0);
+    assert_int_equal(ledger_episode_journaled(ledger, &demo), 0);
+    assert_int_equal(ledger_episode_ended(ledger, 2, EPISODE_KEPT, NULL), 0);
+    assert_int_equal(ledger_put_iteration(ledger, &demos), 0);
     assert_int_equal(ledger_add_event(ledger, "finished", 0, ""), 0);
     assert_int_equal(ledger_commit(ledger), 0);
     assert_int_equal(history_export(ledger, 0, &out), 0);
@@ -216,8 +224,8 @@ static void test_load_and_export(void **state)
     strbuf_reset(&out);
     assert_int_equal(history_check(&history, &out, &result), 0);
     assert_string_equal(out.text, "");
-    assert_true(history.complete && result.trained == 1 && result.violations == 0);
-    assert_int_equal(history.n_played, 1);
+    assert_true(history.complete && result.trained == 1 && result.kept == 1 && result.violations == 0);
+    assert_int_equal(history.n_played, 2);
     assert_true(history.played[0].policy_version == 3 && history.played[0].fence_epoch == 1 && !history.played[0].mixed);
     history_release(&history);
 
@@ -226,6 +234,15 @@ static void test_load_and_export(void **state)
     assert_int_equal(history_load(dir, &history, &error), 0);
     assert_int_equal(history_check(&history, NULL, &result), 0);
     assert_int_equal(result.violations, 0);
+    history_release(&history);
+
+    assert_int_equal(rundir_path(dir, "journal/0000-000000.seg", path, &error), 0);
+    assert_int_equal(unlink(path), 0);              /* a data set that is kept: somebody lost it */
+    assert_int_equal(history_load(dir, &history, &error), 0);
+    strbuf_reset(&out);
+    assert_int_equal(history_check(&history, &out, &result), 0);
+    assert_int_equal(result.violations, 1);
+    assert_non_null(strstr(out.text, "episode 2: acknowledged as journaled, but not in the journal"));
     history_release(&history);
     assert_int_equal(remove_tree(dir), 0);
 }

@@ -89,7 +89,7 @@ static void expect_one_of_everything(struct ledger *ledger, uint64_t epoch)
     struct ledger_stage *stages;
     struct ledger_iteration *iterations;
     struct ledger_episode *episodes;
-    struct ledger_version *versions;
+    struct ledger_version *versions, version;
     struct ledger_scalar *scalars;
     struct ledger_event *events;
     void *blob;
@@ -113,14 +113,23 @@ static void expect_one_of_everything(struct ledger *ledger, uint64_t epoch)
     assert_int_equal(ledger_versions(ledger, &versions, &n), 0);
     assert_int_equal(n, 1);
     assert_string_equal(versions[0].metrics, metrics);
-    assert_string_equal(versions[0].dir, one_version.dir);
+    version = versions[0];
+    version.metrics = metrics;
+    assert_memory_equal(&version, &one_version, sizeof version);
     ledger_versions_free(versions, n);
     assert_int_equal(ledger_get_blob(ledger, "memory", &blob, &n), 0);
     assert_int_equal(n, 3);
     assert_memory_equal(blob, "a\0b", 3);
     assert_int_equal(ledger_scalars(ledger, "success", &scalars, &n), 0);
     assert_int_equal(n, 1);
-    assert_true(scalars[0].value == 0.25);
+    assert_true(scalars[0].stage == 4 && scalars[0].iteration == 2 && scalars[0].value == 0.25 && scalars[0].wall_ms > 0);
+    free(scalars);
+    assert_int_equal(ledger_scalars(ledger, "absent", &scalars, &n), 0);
+    assert_int_equal(n, 0);
+    free(scalars);
+    assert_int_equal(ledger_scalars(ledger, NULL, &scalars, &n), 0);
+    assert_int_equal(n, 1);
+    assert_string_equal(scalars[0].name, "success");
     assert_int_equal(ledger_events(ledger, 0, 100, &events, &n), 0);
     assert_int_equal(n, 8 + epoch);     /* starts, two rows, stage, iteration, version, group, journaled, ended */
     free(events); free(scalars); free(blob); free(episodes); free(iterations); free(stages);

@@ -304,8 +304,16 @@ static void test_import(void **state)
     snprintf(from, sizeof from, "%s/checkpoint", dir);
     assert_int_equal(mkdir_p(from, 0755), 0);
     assert_int_equal(version_import(dir, 0, 0, from, &first, &error), -ENOENT);
+    put(from, ".gitattributes", "of whoever made it");
+    assert_int_equal(version_import(dir, 0, 0, from, &first, &error), -ENOENT);
     put(from, "config.json", "{\"a\":1}");
     put(from, "model.safetensors", "weights");
+    assert_int_equal(fault_arm("version.fsync=eio@1"), 0);
+    assert_int_equal(version_import(dir, 0, 0, from, &first, &error), -EIO);
+    assert_int_equal(fault_arm(""), 0);
+    snprintf(path, sizeof path, "%s/policies", dir);
+    assert_int_equal(rmdir(path), 0);                       /* nothing of it stays */
+    assert_int_equal(mkdir_p(path, 0755), 0);
     assert_int_equal(version_import(dir, 0, 0, from, &first, &error), 0);
     assert_int_equal(first.n_files, 2);
     put(from, "config.json", "changed since");
@@ -316,6 +324,46 @@ static void test_import(void **state)
     assert_int_equal(manifest_verify(path, &again, NULL, &error), 0);
     manifest_release(&first);
     manifest_release(&again);
+}
+
+static bool is_there(const char *name)
+{
+    char path[VERSION_PATH];
+
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    return access(path, F_OK) == 0;
+}
+
+/* Only what a dead process of this host began is swept, of policies and reward models; others may still be at work. */
+static void test_what_is_swept(void **state)
+{
+    static const char *const kinds[] = {"policies", "prms"};
+    char host[64] = "", begun[2][3][160], path[VERSION_PATH];
+    pid_t dead = fork();
+
+    (void)state;
+    assert_true(dead >= 0);
+    if (dead == 0)
+        _exit(0);
+    assert_int_equal(waitpid(dead, NULL, 0), dead);
+    assert_int_equal(gethostname(host, sizeof host - 1), 0);
+    for (int kind = 0; kind < 2; kind++) {
+        snprintf(begun[kind][0], sizeof begun[0][0], "%s/.tmp-%s-%d-12", kinds[kind], host, (int)dead);
+        snprintf(begun[kind][1], sizeof begun[0][0], "%s/.tmp-%s-%d-12", kinds[kind], host, (int)getppid());
+        snprintf(begun[kind][2], sizeof begun[0][0], "%s/.tmp-not-%s-%d-12", kinds[kind], host, (int)dead);
+        for (int i = 0; i < 3; i++) {
+            snprintf(path, sizeof path, "%s/%s", dir, begun[kind][i]);
+            assert_int_equal(mkdir_p(path, 0755), 0);
+            put(path, "model.safetensors", "weights");
+        }
+    }
+    assert_int_equal(version_sweep(dir), 0);
+    for (int kind = 0; kind < 2; kind++)
+        for (int i = 0; i < 3; i++)
+            assert_int_equal(is_there(begun[kind][i]), i != 0);
+    snprintf(path, sizeof path, "%s/prms", dir);
+    assert_int_equal(remove_tree(path), 0);
+    assert_int_equal(version_sweep(dir), 0);                /* a run from before it had reward models */
 }
 
 static bool has_weights(uint64_t number)
@@ -389,6 +437,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_truncated_manifest, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_manifest, setup, teardown),
         cmocka_unit_test_setup_teardown(test_import, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_is_swept, setup, teardown),
         cmocka_unit_test_setup_teardown(test_retention, setup, teardown),
         cmocka_unit_test_setup_teardown(test_run_directory, setup, teardown),
     };
