@@ -48,6 +48,7 @@ static void test_a_process_under_its_key(void **state)
     assert_int_equal(hello(m, alice, false)->id, id);
     assert_non_null(membership_take_lost(m, 1000 + 3000, 3000));
     assert_int_equal(hello(m, alice, true)->id, id);        /* was lost, is back */
+    assert_int_equal(membership_find(m, id)->state, MEMBER_ALIVE);
     membership_remove(m, membership_find(m, id));
     assert_null(membership_find(m, id));
     assert_int_equal(hello(m, alice, true)->id, id + 3);    /* who said Bye is somebody new */
@@ -95,9 +96,42 @@ static void test_versions(void **state)
     assert_true(membership_ready(m, KIND_PRM, 5));
     membership_keep(m, KIND_PRM, (uint64_t[]) {6}, 1);
     assert_true(!membership_ready(m, KIND_PRM, 5) && membership_ready(m, KIND_PRM, 6));
+    assert_int_equal(membership_find(m, a)->n_versions, 1);
+    assert_int_equal(membership_find(m, b)->n_versions, 0);
     while (membership_take_lost(m, 9000, 3000))
         ;
     assert_false(membership_ready(m, KIND_PRM, 6));
+}
+
+/* The number that tells others to ask anew moves with what a server can be asked for, and only then. */
+static void test_revisions(void **state)
+{
+    struct membership *m = *state;
+    uint32_t id = hello(m, (struct member) {.role = MEMBER_ACTOR, .instance = 1, .address = "x"}, true)->id;
+    uint64_t before = m->revision;
+
+    membership_version(m, membership_find(m, id), KIND_POLICY, 5, true);
+    assert_true(m->revision > before);
+    before = m->revision;
+    membership_version(m, membership_find(m, id), KIND_POLICY, 5, true);
+    membership_keep(m, KIND_POLICY, (uint64_t[]) {5}, 1);
+    assert_int_equal(m->revision, before);
+    membership_version(m, membership_find(m, id), KIND_POLICY, 5, false);
+    assert_true(m->revision > before);
+    before = m->revision;
+    membership_keep(m, KIND_POLICY, NULL, 0);
+    assert_true(m->revision > before);
+    membership_version(m, membership_find(m, id), KIND_POLICY, 6, true);
+    membership_keep(m, KIND_POLICY, NULL, 0);
+    before = m->revision;
+    membership_version(m, membership_find(m, id), KIND_POLICY, 7, true);    /* in the place of one that was ready, too */
+    assert_true(m->revision > before);
+    before = m->revision;
+    assert_non_null(membership_take_lost(m, 1000 + 3000, 3000));
+    assert_true(m->revision > before);
+    before = m->revision;
+    membership_remove(m, membership_find(m, id));           /* nobody was sent to it any more */
+    assert_int_equal(m->revision, before);
 }
 
 /* A server that names more versions than there are places for: the oldest word goes. */
@@ -106,8 +140,12 @@ static void test_more_versions_than_places(void **state)
     struct membership *m = *state;
     struct member *server = hello(m, (struct member) {.role = MEMBER_ACTOR, .instance = 1, .address = "x"}, true);
 
-    for (uint64_t v = 0; v <= MEMBER_VERSIONS; v++)
+    for (uint64_t v = 0; v <= MEMBER_VERSIONS; v++) {
+        uint64_t before = m->revision;
+
         membership_version(m, server, KIND_POLICY, v, true);
+        assert_true(m->revision > before);
+    }
     assert_int_equal(server->n_versions, MEMBER_VERSIONS);
     assert_false(membership_ready(m, KIND_POLICY, 0));
     for (uint64_t v = 1; v <= MEMBER_VERSIONS; v++)
@@ -135,6 +173,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_process_under_its_key, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_new_process_in_the_place_of_an_old_one, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_versions, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_revisions, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_more_versions_than_places, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_another, set_up, tear_down),
     };
