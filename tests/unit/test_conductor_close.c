@@ -178,7 +178,7 @@ static void test_policies_that_stay(void **state)
         play(d, 1, 0);
         newest_is_ready(d);
     }
-    play(d, 0, 0);
+    play(d, 1, 0);                                      /* 6 is worse */
     play(d, 1, 0);                                      /* 7 */
     assert_true(stays(d, KIND_POLICY, 0) && stays(d, KIND_POLICY, 1) && stays(d, KIND_POLICY, 2));
     assert_true(stays(d, KIND_POLICY, 4) && stays(d, KIND_POLICY, 5));
