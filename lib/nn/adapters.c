@@ -1,4 +1,4 @@
-#include "nn/adapters.h"
+#include "nn/adapters_internal.h"
 
 #include <errno.h>
 #include <math.h>
@@ -8,11 +8,6 @@
 #include "base/strbuf.h"
 #include "nn/lora_join.h"
 #include "nn/safetensors.h"
-
-#define PREFIX "base_model.model."
-#define TENSORS "adapter_model.safetensors"
-#define BASE_LAYER ".base_layer.weight"
-enum { NAME = 256 };
 
 struct adapters *adapters_free(struct adapters *lora)
 {
@@ -46,12 +41,16 @@ static bool is_trunk(const struct param *p)
 
 bool adapters_leave_whole(const struct param *p) { return !p->adapter && !is_trunk(p); }
 
-/* The name of the linear module or convolution that has this weight. */
-static bool module_of(const struct param *p, char ret[NAME])
+/* The name of the linear module or convolution that has this weight. Of Qwen-VL's vocabulary only picked rows are used, which no
+ * adapter reaches (ops/linear_picked.c). */
+bool adapters_module(const struct param *p, char ret[ADAPTERS_NAME])
 {
     size_t n = strlen(p->name);
 
-    if (p->adapter || !is_trunk(p) || (p->ndim != 2 && p->ndim != 4) || n < 8 || n >= NAME ||
+    if (!strcmp(p->name, "lm_head.weight"))
+        return false;
+
+    if (p->adapter || !is_trunk(p) || (p->ndim != 2 && p->ndim != 4) || n < 8 || n >= ADAPTERS_NAME ||
         strcmp(p->name + n - 7, ".weight") ||
         strstr(p->name, "embed_tokens"))
         return false;
@@ -60,9 +59,9 @@ static bool module_of(const struct param *p, char ret[NAME])
     return true;
 }
 
-static void tensor_name(const char *module, char which, char ret[NAME + 40])
+void adapters_tensor_name(const char *module, char which, char ret[ADAPTERS_NAME + 40])
 {
-    snprintf(ret, NAME + 40, PREFIX "%s.lora_%c.weight", module, which);
+    snprintf(ret, ADAPTERS_NAME + 40, ADAPTERS_PREFIX "%s.lora_%c.weight", module, which);
 }
 
 /* ---- attaching ------------------------------------------------------------------------------------------------ */
@@ -71,11 +70,11 @@ static void tensor_name(const char *module, char which, char ret[NAME + 40])
 static int add_pair(const struct adapted *model, struct param *weight, const char *module, int64_t r, double scale)
 {
     int64_t a_dim[4] = {r, weight->dim[1], weight->dim[2], weight->dim[3]}, b_dim[4] = {weight->dim[0], r, 1, 1};
-    char a_name[NAME + 40], b_name[NAME + 40];
+    char a_name[ADAPTERS_NAME + 40], b_name[ADAPTERS_NAME + 40];
     struct param *a, *b;
 
-    tensor_name(module, 'A', a_name);
-    tensor_name(module, 'B', b_name);
+    adapters_tensor_name(module, 'A', a_name);
+    adapters_tensor_name(module, 'B', b_name);
     a = param_add(model->params, a_name, weight->ndim, a_dim, weight->linear);
     b = a ? param_add(model->params, b_name, weight->ndim, b_dim, weight->linear) : NULL;
     if (a)
@@ -88,20 +87,17 @@ static int add_pair(const struct adapted *model, struct param *weight, const cha
     return 0;
 }
 
-/* Rank of a module's adapter; 0: none. */
-typedef int64_t rank_fn(const struct param *weight, const char *module, const void *arg);
-
 static void thaw(const struct adapted *model)
 {
     for (int i = 0; i < (*model->adapters)->n; i++)
         model->params->list[i]->frozen = (*model->adapters)->was_frozen[i] || model->params->list[i]->half;
 }
 
-int adapters_register(const struct adapted *model, struct peft_config *config, rank_fn *rank, const void *arg)
+int adapters_register(const struct adapted *model, struct peft_config *config, adapters_rank *rank, const void *arg)
 {
     struct adapters *lora = calloc(1, sizeof(*lora));
     int n = model->params->count, r = 0;
-    char module[NAME];
+    char module[ADAPTERS_NAME];
 
     if (!lora)
         return -ENOMEM;
@@ -115,7 +111,7 @@ int adapters_register(const struct adapted *model, struct peft_config *config, r
         lora->was_frozen[i] = model->params->list[i]->frozen;
     for (int i = 0; i < n && r >= 0; i++) {
         struct param *p = model->params->list[i];
-        int64_t rows = module_of(p, module) ? rank(p, module, arg) : 0;
+        int64_t rows = adapters_module(p, module) ? rank(p, module, arg) : 0;
 
         if (rows > 0)
             r = add_pair(model, p, module, rows, peft_config_scale(config, module, rows));
@@ -132,7 +128,7 @@ int adapters_register(const struct adapted *model, struct peft_config *config, r
 }
 
 /* Nothing was attached: values lie where they lay. */
-static int undo(const struct adapted *model, int r)
+int adapters_undo(const struct adapted *model, int r)
 {
     if (*model->adapters)
         thaw(model);
@@ -141,7 +137,8 @@ static int undo(const struct adapted *model, int r)
     return r;
 }
 
-static int attach(const struct adapted *model, struct peft_config *config, rank_fn *rank, const void *arg, struct error *error)
+int adapters_attach(const struct adapted *model, struct peft_config *config, adapters_rank *rank, const void *arg,
+                    struct error *error)
 {
     int64_t held = model->params->numel;
     int r = adapters_register(model, config, rank, arg);
@@ -183,14 +180,14 @@ static int64_t fresh_rank(const struct param *weight, const char *module, const 
 /* Every target names something. */
 static int check_targets(const struct adapted *model, struct peft_config *config, struct error *error)
 {
-    char module[NAME];
+    char module[ADAPTERS_NAME];
 
     for (int t = 0; t < config->n_targets; t++) {
         struct peft_config one = {.targets = &config->targets[t], .n_targets = 1};
         bool found = false;
 
         for (int i = 0; i < model->params->count && !found; i++)
-            found = module_of(model->params->list[i], module) && peft_config_matches(&one, module);
+            found = adapters_module(model->params->list[i], module) && peft_config_matches(&one, module);
         if (!found)
             return error_set(error, EINVAL, "adapter target %s: %s has no linear module of that name; try q_proj, or all-linear",
                              config->targets[t], model->dir);
@@ -231,168 +228,11 @@ int adapters_new(const struct adapted *model, const struct lora_spec *spec, uint
         return r;
     /* the configuration moves into the model, but fresh_rank reads it meanwhile: a shallow copy serves */
     struct peft_config asked = config;
-    r = attach(model, &config, fresh_rank, &asked, error);
+    r = adapters_attach(model, &config, fresh_rank, &asked, error);
     if (r < 0)
-        return undo(model, r);
+        return adapters_undo(model, r);
     initialise(model, spec->r, seed);
     return 0;
-}
-
-/* ---- PEFT's ------------------------------------------------------------------------------------------------------ */
-
-static int64_t file_rank(_unused_ const struct param *weight, const char *module, const void *arg)
-{
-    const struct safetensors *file = arg;
-    const struct st_tensor *a;
-    char name[NAME + 40];
-
-    tensor_name(module, 'A', name);
-    a = safetensors_find(file, name);
-    return a && a->ndim ? a->dim[0] : 0;
-}
-
-static int check_tensor(const struct st_tensor *have, const struct param *want, const char *path, struct error *error)
-{
-    _cleanup_(strbuf_release) struct strbuf found = STRBUF_INIT, expected = STRBUF_INIT;
-    bool same = have->ndim == want->ndim;
-
-    for (int i = 0; i < have->ndim; i++)
-        strbuf_addf(&found, "%s%lld", i ? "," : "", (long long)have->dim[i]);
-    for (int i = 0; i < want->ndim; i++) {
-        strbuf_addf(&expected, "%s%lld", i ? "," : "", (long long)want->dim[i]);
-        same = same && have->dim[i] == want->dim[i];
-    }
-    return same ? 0 : error_set(error, EINVAL, "%s: tensor %s: shape [%s], expected [%s]: the adapter is for another base", path,
-                                have->name, found.text, expected.text);
-}
-
-static int read_tensor(const struct st_tensor *tensor, struct param *to, const char *path, struct error *error)
-{
-    if (st_read_f32(tensor, 0, tensor->numel, to->value) < 0)
-        return error_set(error, EINVAL, "%s: tensor %s: %s values cannot be read", path, tensor->name, dtype_name(tensor->dtype));
-    for (int64_t i = 0; i < to->numel; i++)
-        if (!isfinite(to->value[i]))
-            return error_set(error, EINVAL, "%s: tensor %s: value %lld is not finite", path, tensor->name, (long long)i);
-    return 0;
-}
-
-/* PEFT's copy of a base weight, as of lm_head: PEFT reads it in the base's place, so it must say the same, whichever of the two
- * was rounded. */
-static int check_copy(const struct adapted *model, const struct st_tensor *copy, const char *path, struct error *error)
-{
-    const char *end = strstr(copy->name, BASE_LAYER);
-    float here[1024], there[1024];
-    const struct param *own;
-    char name[NAME];
-
-    if (strncmp(copy->name, PREFIX, strlen(PREFIX)) || (size_t)snprintf(name, NAME, "%.*s.weight",
-        (int)(end - copy->name - (int)strlen(PREFIX)), copy->name + strlen(PREFIX)) >= NAME)
-        return 0;
-    own = param_find(model->params, name);
-    if (!own)
-        return 0;               /* PEFT leaves it aside, too */
-    if (copy->numel != own->numel)
-        return error_set(error, EINVAL, "%s: tensor %s: %lld values, the base has %lld: the adapter is for another base", path,
-                         copy->name, (long long)copy->numel, (long long)own->numel);
-    for (int64_t at = 0, n; at < own->numel; at += n) {
-        n = MIN(own->numel - at, (int64_t)ARRAY_SIZE(here));
-        param_read(own, at, n, here);
-        if (st_read_f32(copy, at, n, there) < 0)
-            return error_set(error, EINVAL, "%s: tensor %s: %s values cannot be read", path, copy->name, dtype_name(copy->dtype));
-        for (int64_t i = 0; i < n; i++)
-            if (!(fabsf(there[i] - here[i]) <= 0x1p-8f * fabsf(here[i])))
-                return error_set(error, EINVAL, "%s: tensor %s: value %lld is %g, the base has %g: the adapter is for another "
-                                 "base", path, copy->name, (long long)(at + i), (double)there[i], (double)here[i]);
-    }
-    return 0;
-}
-
-/* Everything in the file has its place: a rank that exists, a module of this base, a B beside an A. */
-static int check_file(const struct adapted *model, const struct safetensors *file, const struct peft_config *config,
-                      const char *path, struct error *error)
-{
-    for (int i = 0; i < file->count; i++) {
-        const struct st_tensor *tensor = &file->list[i];
-        const char *end = strstr(tensor->name, ".lora_A.weight");
-        const struct param *found;
-        char weight[NAME], module[NAME], a_name[NAME + 40];
-        size_t n;
-
-        if (strstr(tensor->name, BASE_LAYER)) {
-            int r = check_copy(model, tensor, path, error);
-
-            if (r < 0)
-                return r;
-            continue;
-        }
-        end = end ? end : strstr(tensor->name, ".lora_B.weight");
-        n = end ? (size_t)(end - tensor->name) : 0;
-        if (!end || strlen(end) != 14 || strncmp(tensor->name, PREFIX, strlen(PREFIX)) || n - strlen(PREFIX) + 8 > NAME)
-            return error_set(error, EINVAL, "%s: tensor %s is no A or B of a linear module", path, tensor->name);
-        n -= strlen(PREFIX);
-        memcpy(weight, tensor->name + strlen(PREFIX), n);
-        memcpy(weight + n, ".weight", 8);
-        found = param_find(model->params, weight);
-        if (!found)
-            return error_set(error, EINVAL, "%s: tensor %s: %s has no such module: the adapter is for another base (%s)", path,
-                             tensor->name, model->dir, config->base ? config->base : "not named");
-        if (!module_of(found, module))
-            return error_set(error, EINVAL, "%s: tensor %s: that module is trained whole and takes no adapter", path,
-                             tensor->name);
-        if (end[6] == 'A' && (tensor->ndim < 2 || tensor->dim[0] < 1 || tensor->dim[0] > 1 << 14))
-            return error_set(error, EINVAL, "%s: tensor %s: a rank of 1 to %d comes first in its shape", path,
-                             tensor->name, 1 << 14);
-        tensor_name(module, 'A', a_name);
-        if (!safetensors_find(file, a_name))
-            return error_set(error, ENOENT, "%s: tensor %s is missing", path, a_name);
-    }
-    return 0;
-}
-
-static int read_pairs(const struct adapted *model, const struct safetensors *file, const char *path, struct error *error)
-{
-    int pairs = 0, r = 0;
-
-    for (int i = 0; i < model->params->count && r >= 0; i++) {
-        struct param *p = model->params->list[i];
-        const struct st_tensor *tensor;
-
-        if (!p->adapter)
-            continue;
-        tensor = safetensors_find(file, p->name);
-        if (!tensor)
-            return error_set(error, ENOENT, "%s: tensor %s is missing", path, p->name);
-        r = check_tensor(tensor, p, path, error);
-        if (r >= 0)
-            r = read_tensor(tensor, p, path, error);
-        pairs++;
-    }
-    if (r >= 0 && pairs == 0)
-        return error_set(error, ENOENT, "%s: no adapter in it", path);
-    return r;
-}
-
-int adapters_load(const struct adapted *model, const char *dir, struct error *error)
-{
-    _cleanup_(peft_config_release) struct peft_config config = {0};
-    _cleanup_(safetensors_closep) struct safetensors *file = NULL;
-    _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
-    int r;
-
-    if (*model->adapters)
-        return error_set(error, EEXIST, "%s: the model has adapters already", model->dir);
-    strbuf_addf(&path, "%s/" TENSORS, dir);
-    r = path.failed ? error_set(error, ENOMEM, "out of memory") : peft_config_read(dir, &config, error);
-    if (r >= 0)
-        r = safetensors_open(path.text, &file, error);
-    if (r >= 0)
-        r = check_file(model, file, &config, path.text, error);
-    if (r < 0)
-        return r;
-    r = attach(model, &config, file_rank, file, error);
-    if (r >= 0)
-        r = read_pairs(model, file, path.text, error);
-    return r < 0 ? undo(model, r) : 0;
 }
 
 /* ---- writing, taking off ----------------------------------------------------------------------------------------- */
@@ -418,7 +258,7 @@ static int write_tensors(const struct adapted *model, enum dtype dtype, const ch
 int adapters_save(const struct adapted *model, const char *dir, const char *dtype_text, const char *base, struct error *error)
 {
     _cleanup_free_ struct peft_module *modules = calloc((size_t)model->params->count + 1, sizeof(*modules));
-    _cleanup_free_ char (*names)[NAME] = calloc((size_t)model->params->count + 1, sizeof(*names));
+    _cleanup_free_ char (*names)[ADAPTERS_NAME] = calloc((size_t)model->params->count + 1, sizeof(*names));
     _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
     struct peft_config config;
     enum dtype dtype;
@@ -428,13 +268,13 @@ int adapters_save(const struct adapted *model, const char *dir, const char *dtyp
         return error_set(error, ENOENT, "%s: the model has no adapters", model->dir);
     if (dtype_parse(dtype_text, &dtype) < 0 || (dtype != DTYPE_F32 && dtype != DTYPE_BF16))
         return error_set(error, EINVAL, "adapters are written as F32 or BF16, not %s", dtype_text);
-    strbuf_addf(&path, "%s/" TENSORS, dir);
+    strbuf_addf(&path, "%s/" ADAPTERS_TENSORS, dir);
     if (!modules || !names || path.failed)
         return error_set(error, ENOMEM, "out of memory");
     for (int i = 0; i < model->params->count; i++) {
         const struct param *p = model->params->list[i];
 
-        if (!p->lora.a || !module_of(p, names[n]))
+        if (!p->lora.a || !adapters_module(p, names[n]))
             continue;
         modules[n] = (struct peft_module) {.name = names[n], .r = p->lora.a->dim[0], .scale = (double)p->lora.scale};
         n++;

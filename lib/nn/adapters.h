@@ -40,7 +40,7 @@ bool adapters_leave_whole(const struct param *param);
  * has adapters. */
 int adapters_new(const struct adapted *model, const struct lora_spec *spec, uint64_t seed, struct error *error);
 /* A PEFT directory (adapter_config.json, adapter_model.safetensors). Which modules and ranks: what is in the file. A copy of a
- * base weight in it must be this base's. */
+ * base weight in it must be this base's. Of Qwen-VL either spelling of names is read, whichever the base has. */
 int adapters_load(const struct adapted *model, const char *dir, struct error *error);
 /* Write one; dir exists. dtype "F32" or "BF16". base: what adapter_config.json calls the base; NULL: what it was called. */
 int adapters_save(const struct adapted *model, const char *dir, const char *dtype, const char *base, struct error *error);
