@@ -354,7 +354,8 @@ static int open_simulation(struct edge *edge, const char *config)
         snprintf(edge->shared.chain, sizeof(edge->shared.chain), "%s", run->chain);
         r = simulation_new(edge->shared.loop, &(struct simulation_options) {
             .suite = run->suite, .image = run->image, .chain = edge->shared.chain, .render = run->render,
-            .robosuite = run->robosuite, .remote = run->remote, .substeps = (enum sim_substeps)run->substeps, .device = edge->options.device,
+            .robosuite = run->robosuite, .substeps = (enum sim_substeps)run->substeps, .device = edge->options.device,
+            .remote = edge->options.simulator ? edge->options.simulator : run->remote,
             .slots = edge->options.slots, .cameras = run->cameras, .state = run->state,
         }, &edge->shared.simulation, &error);
     }

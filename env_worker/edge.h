@@ -15,6 +15,7 @@ enum { EDGE_SLOTS_MAX = 64, EDGE_GIVE_BACK_MS = 15000, EDGE_BYE_MS = 2000 };
 struct env_edge_options {
     const char *join, *server_key, *name, *build;      /* borrowed for env_edge_new only */
     int device;                 /* of the renderer: as in sim_renderer_open */
+    const char *simulator;      /* suite remote: instead of the run's suite.remote; NULL: as the run says */
     unsigned slots;
 };
 

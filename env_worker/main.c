@@ -51,6 +51,7 @@ static int run(const struct args *args)
     struct env_edge_options options = {
         .join = args->join ? args->join : args->run_dir, .build = GANTRY_BUILD,
         .slots = args->slots ? args->slots : DEFAULT_SLOTS, .server_key = server_key, .name = args->name,
+        .simulator = args->simulator,
     };
     struct error error = {0};
     int r;
@@ -93,7 +94,7 @@ int main(int argc, char **argv)
         .role = "env_worker",
         .doc = "Play episodes of a gantry run. Any number of workers may join a run and leave it at any time; SIGTERM "
                "finishes what is in hand first.",
-        .takes = ARGS_JOIN | ARGS_RUN_DIR | ARGS_KEY | ARGS_SLOTS | ARGS_RENDER | ARGS_NAME,
+        .takes = ARGS_JOIN | ARGS_RUN_DIR | ARGS_KEY | ARGS_SLOTS | ARGS_RENDER | ARGS_SIMULATOR | ARGS_NAME,
     };
     struct args args;
     int r;

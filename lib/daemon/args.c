@@ -30,6 +30,8 @@ static const struct {
     {{"name", 'n', "NAME", 0, "tells two of a kind apart; a worker started again as NAME (or NAME#LIFE) takes its earlier life's "
       "place", 0}, ARGS_NAME},
     {{"render", 'g', "WHERE", 0, "software, auto, or the number of an EGL device (default: software)", 0}, ARGS_RENDER},
+    {{"simulator", 'S', "COMMAND", 0, "suite remote: this command or unix:PATH, whatever the run's configuration says", 0},
+     ARGS_SIMULATOR},
     {{"log-level", 'L', "LEVEL", 0, "error, warn, info or debug (default: info, or $GANTRY_LOG_LEVEL)", 0}, 0},
     {{"die-with-parent", KEY_DIE, NULL, 0, "be killed when the parent process dies", 0}, 0},
 };
@@ -57,7 +59,7 @@ static void check_needed(struct argp_state *state, const struct parsing *p)
     unsigned given = (a->join ? ARGS_JOIN : 0) | (a->run_dir ? ARGS_RUN_DIR : 0) | (a->config ? ARGS_CONFIG : 0) |
                      (a->device ? ARGS_DEVICE : 0) | (a->threads ? ARGS_THREADS : 0) | (a->slots ? ARGS_SLOTS : 0) |
                      (a->listen ? ARGS_LISTEN : 0) | (a->name ? ARGS_NAME : 0) | (a->render ? ARGS_RENDER : 0) |
-                     (a->key ? ARGS_KEY : 0) | (a->cache ? ARGS_CACHE : 0) | ARGS_RANK;
+                     (a->key ? ARGS_KEY : 0) | (a->simulator ? ARGS_SIMULATOR : 0) | (a->cache ? ARGS_CACHE : 0) | ARGS_RANK;
 
     for (size_t i = 0; i < ARRAY_SIZE(all_options); i++)
         if (all_options[i].takes & p->about->needs & ~given)
@@ -79,6 +81,7 @@ static error_t parse_option(int key, char *value, struct argp_state *state)
     case 'k': a->key = value; return 0;
     case 'C': a->cache = value; return 0;
     case 'g': a->render = value; return 0;
+    case 'S': a->simulator = value; return 0;
     case 't': a->threads = parse_number(state, value, "threads", 1, 256); return 0;
     case 's': a->slots = parse_number(state, value, "slots", 1, 64); return 0;
     case 'R': a->rank = parse_number(state, value, "rank", 0, 1023); return 0;

@@ -25,12 +25,13 @@ enum args_takes {
     ARGS_CACHE = 2048,      /* --cache DIR          where versions from the learner are kept, when the run directory is not
                              * seen */
     ARGS_RENDER = 512,      /* --render WHERE       software, auto, or the number of an EGL device */
+    ARGS_SIMULATOR = 4096,  /* --simulator COMMAND  suite remote: instead of the configuration's suite.remote */
     /* always: --log-level error|warn|info|debug, --die-with-parent, --version, --help */
 };
 
 struct args {
-    const char *join, *run_dir, *config, *device, *listen, *name, *render, *key, *cache;   /* point into argv or constants; NULL:
-                                                                                            * not given */
+    /* point into argv or constants; NULL: not given */
+    const char *join, *run_dir, *config, *device, *listen, *name, *render, *simulator, *key, *cache;
     unsigned threads, slots, rank;      /* 0: not given (rank: 0) */
     enum log_level log_level;           /* default info, or $GANTRY_LOG_LEVEL */
     bool die_with_parent;

@@ -4,7 +4,7 @@ import sqlite3
 import subprocess
 
 import pytest
-from conftest import BIN, gantry
+from conftest import BIN, ROLES, gantry
 
 SERVE = f"{BIN}/gantry sim serve --suite tabletop --size 64"
 
@@ -40,11 +40,13 @@ def test_socket(tmp_path):
 def test_a_whole_run(make_cluster):
     """strict: what was learnt from episodes played elsewhere is what is learnt from the same episodes played here. Look-ahead, whose
     candidates are played on from saved states, ends in the same places, too."""
-    def played(changes):
+    def played(changes, *worker):
         cluster = make_cluster(changes)
         cluster.settings["stages"][-1]["eval"] = {"episodes": 2, "policies": ["last"], "at": [1.0], "n": [1, 3]}
         cluster.write_config()
-        cluster.start()
+        cluster.run.mkdir()
+        for role in ROLES:
+            cluster.spawn(role, None, *(worker if role == "env-worker" else ()))
         cluster.until_finished()
         cluster.history()
         weights = {f"{f.parent.parent.name}/{f.parent.name}": hashlib.sha256(f.read_bytes()).hexdigest()
@@ -52,7 +54,7 @@ def test_a_whole_run(make_cluster):
         with sqlite3.connect(f"file:{cluster.run}/ledger.sqlite?mode=ro", uri=True) as ledger:
             return weights, ledger.execute("SELECT episode, state, search_n, steps, reward, progress_end FROM episodes ORDER BY episode").fetchall()
     here = played({})
-    there = played({"suite": {"name": "remote", "remote": SERVE}})
+    there = played({"suite": {"name": "remote", "remote": "exit 1"}}, "--simulator", SERVE)      # the worker's own goes before the run's
     assert len(here[0]) >= 4 and any(row[2] == 3 for row in here[1]) and here == there, (here, there)
 
 
