@@ -44,6 +44,15 @@ static double square_sum(const double *x, int64_t n, double mean)
     return sum;
 }
 
+/* Equal numbers have a sum of squares, too, when their mean is rounded. */
+static bool vary(const double *x, int64_t n)
+{
+    for (int64_t i = 1; i < n; i++)
+        if (x[i] != x[0])
+            return true;
+    return false;
+}
+
 void normalise_advantages(double *advantage, int64_t n)
 {
     double mean = mean_of(advantage, n);
@@ -59,7 +68,7 @@ bool group_advantages(enum advantage_mode mode, const double *reward, int n, dou
 
     for (int i = 0; i < n; i++)
         ret_advantage[i] = 0;
-    if (mode == ADVANTAGE_GAE || n < 2 || !(spread > 0))
+    if (mode == ADVANTAGE_GAE || !vary(reward, n) || !(spread > 0))
         return false;
     for (int i = 0; i < n; i++)
         ret_advantage[i] = mode == ADVANTAGE_RLOO ? (reward[i] - mean) * n / (n - 1)     /* = R - mean of the others */
@@ -71,7 +80,7 @@ double explained_variance(const double *values, const double *returns, int64_t n
 {
     double mean = mean_of(returns, n), total = square_sum(returns, n, mean), error_mean = 0, left = 0;
 
-    if (!(total > 0))
+    if (!vary(returns, n) || !(total > 0))
         return 0;
     for (int64_t i = 0; i < n; i++)
         error_mean += (returns[i] - values[i]) / (double)n;

@@ -264,7 +264,10 @@ int dataset_add(struct dataset *data, const struct episode_input *in, struct err
     }
     episode.frames = in->frames;
     data->cameras = in->images;
-    data->full = in->full && !in->demo;
+    if (!in->demo) {
+        data->full = in->full;
+        data->drawn = true;
+    }
     snprintf(data->image_chain, sizeof data->image_chain, "%s", sample_chain(in));
     data->list[data->n++] = episode;
     return 0;

@@ -77,7 +77,8 @@ struct dataset {
     char image_chain[64];               /* of all episodes; "": none yet */
     int action_dims;                    /* numbers of one action */
     int token_dims;                     /* K: its tokens; one more where an end token counts */
-    bool full;                          /* support of the recorded tokens: the vocabulary, or the action ids */
+    bool full;                          /* support of the recorded tokens: the vocabulary, or the action ids; ... */
+    bool drawn;                         /* ... there are some: an episode that is no demonstration */
     int64_t labels, outside;            /* numbers given in units, and how many of them were outside the statistics' range */
     int width;                          /* most tokens that one answer of the policy has: K, or those of a chunk */
 };

@@ -158,7 +158,7 @@ int sample_check(const struct dataset *data, const struct episode_input *in, str
         return bad(error, in, "tokens or log-probabilities are missing");
     if (!in_range(in->logp, in->n_logp, -1e4f, c->oft.kind == OFT_LAPLACE ? 1e4f : 1e-3f))
         return bad(error, in, "a log-probability is not a number below 0");
-    if (data->n && !data->list[0].demo && in->full != data->full)
+    if (data->drawn && in->full != data->full)
         return bad(error, in, "its tokens are over another support than those before");
     if (!turns_fit(c, in))
         return bad(error, in, "its turns do not ascend from 0, or are longer than the policy's chunk");

@@ -320,6 +320,47 @@ static void the_learning_rate_rises_and_falls(void **state)
     assert_true(lr_cosine(2, .1, 0, 0, 10) == 2 && lr_cosine(2, .1, 5, 5, 5) == 2);
 }
 
+/* Which support tokens are over is a matter of those who drew them: demonstrations before, between and behind say nothing of it. */
+static void demonstrations_have_no_support(void **state)
+{
+    struct openvla *model = lab_model(1);
+    struct dataset *data = NULL;
+    float logp[LAB_DIMS], label[LAB_DIMS] = {0};
+    uint32_t tokens[LAB_DIMS];
+    struct error error = {0};
+    const struct { bool demo, full; int result; } list[] = {
+        {true, false, 0}, {false, true, 0}, {true, false, 0}, {false, true, 0}, {false, false, -EINVAL}, {true, false, 0},
+    };
+
+    (void)state;
+    assert_int_equal(dataset_new(model, &data), 0);
+    for (int i = 0; i < LAB_DIMS; i++) {
+        tokens[i] = (uint32_t)model->config.vocab - 1;
+        logp[i] = -1;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(list); i++) {
+        struct episode_input in = {.id = i + 1, .task = "t", .instruction = "i", .steps = 1, .max_steps = 8, .temperature = 1,
+                                   .height = LAB_SIDE, .width = LAB_SIDE, .action_dims = LAB_DIMS, .images = 1,
+                                   .frames = lab_noise_frames(1, 2), .n_frames = 2 * LAB_FRAME, .demo = list[i].demo,
+                                   .full = list[i].full};
+
+        if (in.demo) {
+            in.label = label;
+            in.n_label = LAB_DIMS;
+        } else {
+            in.tokens = tokens;
+            in.logp = logp;
+            in.n_tokens = in.n_logp = LAB_DIMS;
+        }
+        assert_int_equal(dataset_add(data, &in, &error), list[i].result);
+        if (list[i].result < 0)
+            free(in.frames);
+    }
+    assert_true(data->full);
+    dataset_free(data);
+    openvla_free(model);
+}
+
 static void bad_episodes_are_refused_by_name(void **state)
 {
     struct openvla *model = lab_model(1);
@@ -380,6 +421,7 @@ int main(void)
         cmocka_unit_test(warmup_moves_the_critic_alone), cmocka_unit_test(a_gradient_that_is_no_number_is_skipped),
         cmocka_unit_test(full_support_agrees_too), cmocka_unit_test(end_tokens_count),
         cmocka_unit_test(the_learning_rate_rises_and_falls), cmocka_unit_test(bad_episodes_are_refused_by_name),
+        cmocka_unit_test(demonstrations_have_no_support),
     };
     const struct CMUnitTest fast_tests[] = {
         cmocka_unit_test(a_fast_curve_goes_beside_the_strict_one), cmocka_unit_test(without_a_step_the_ratio_is_one),

@@ -166,7 +166,7 @@ static void chunks_discount_every_action(void **state)
 
 static void groups_by_definition(void **state)
 {
-    double R[] = {1, 0, 0, 2.5}, a[4];
+    double R[] = {1, 0, 0, 2.5}, a[8], alike[8];
 
     (void)state;
     assert_true(group_advantages(ADVANTAGE_GROUP, R, 4, a));
@@ -175,6 +175,11 @@ static void groups_by_definition(void **state)
     near(a, (double[]) {0.16666666666666663, -1.1666666666666667, -1.1666666666666667, 2.1666666666666665}, 4);
     assert_false(group_advantages(ADVANTAGE_GROUP, (double[]) {1, 1, 1, 1}, 4, a));
     near(a, (double[]) {0, 0, 0, 0}, 4);
+    for (int i = 0; i < 8; i++)
+        alike[i] = .7;          /* whose mean of eight is another number */
+    assert_false(group_advantages(ADVANTAGE_GROUP, alike, 8, a));
+    near(a, (double[8]) {0}, 8);
+    near((double[]) {explained_variance((double[8]) {1}, alike, 8)}, (double[]) {0}, 1);
     double values[] = {.5, 2.5, 3, 1}, returns[] = {1, 2, 4, 0};
     near((double[]) {explained_variance(values, returns, 4)}, (double[]) {0.7142857142857143}, 1);
 }
