@@ -9,8 +9,11 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include "base/atomic_file.h"
 #include "base/philox.h"
 #include "nn/models/openvla_oft.h"
+#include "tests/harness/scratch.h"
+#include "train/checkpoint.h"
 #include "train/objective.h"
 #include "train/passes.h"
 
@@ -424,6 +427,44 @@ static void missing_pictures_and_states_are_refused(void **state)
     openvla_free(model);
 }
 
+/* A number of each parameter's first moment, under its name. */
+static float *moment(struct trainer *t, const struct param *p)
+{
+    for (int i = 0; i < TRAIN_PARTS; i++)
+        for (int k = 0; k < t->parts[i].n; k++)
+            if (t->parts[i].ranges[k].begin == p->offset)
+                return t->parts[i].adamw.m + p->offset - t->parts[i].begin;
+    return NULL;
+}
+
+/* A value head that came to the model last is read before the action heads: what was learnt belongs to names, not to places. */
+static void what_was_learnt_is_found_again(void **state)
+{
+    struct openvla *model = make(OFT_LAPLACE), *loaded = NULL;
+    struct trainer *before = NULL, *after = NULL;
+    char dir[SCRATCH_PATH];
+    struct error error = {0};
+
+    (void)state;
+    scratch_new(dir);
+    assert_int_equal(trainer_new(model, 1, NULL, &before), 0);
+    for (int i = 0; i < model->params.count; i++)
+        if (moment(before, model->params.list[i]))
+            *moment(before, model->params.list[i]) = (float)i + .5f;
+    if (checkpoint_save(before, dir, &error) < 0 || openvla_load(dir, &loaded, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(trainer_new(loaded, 1, NULL, &after), 0);
+    if (checkpoint_load_state(after, dir, &error) < 0)
+        fail_msg("%s", error.text);
+    for (int i = 0; i < loaded->params.count; i++)
+        for (int k = 0; k < model->params.count; k++)
+            if (!strcmp(model->params.list[k]->name, loaded->params.list[i]->name) && moment(before, model->params.list[k]))
+                assert_true(*moment(after, loaded->params.list[i]) == (float)k + .5f);
+    trainer_free(before);
+    trainer_free(after);
+    assert_int_equal(remove_tree(dir), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -431,6 +472,7 @@ int main(void)
         cmocka_unit_test(actor_and_learner_agree),
         cmocka_unit_test(what_was_not_executed_takes_no_part),
         cmocka_unit_test(what_does_not_fit_is_refused),
+        cmocka_unit_test(what_was_learnt_is_found_again),
         cmocka_unit_test_setup_teardown(actor_and_learner_agree, with_two_cameras_and_state, with_one_camera),
         cmocka_unit_test_setup_teardown(second_picture_and_state_are_seen, with_two_cameras_and_state, with_one_camera),
         cmocka_unit_test_setup_teardown(missing_pictures_and_states_are_refused, with_two_cameras_and_state, with_one_camera),

@@ -102,7 +102,7 @@ static int load_head(struct openvla *model, const char *name, struct head *head,
 struct parts {
     struct hf_shards trunk, value, reward;
     struct oft_files oft;
-    int after_value, after_reward; /* parameters before this one are the trunk's or the value head's; ... or the reward head's */
+    int after_oft, after_value, after_reward;   /* parameters before this one are the trunk's or OFT's; or a head's, too */
 };
 
 static void parts_close(struct parts *parts)
@@ -124,8 +124,11 @@ static int open_parts(struct openvla *model, struct hf_problems *problems, struc
         r = hf_files_read(model->dir, &model->files, error);
     if (r >= 0)
         r = openvla_register(model, &parts->trunk, problems, error);
+    if (r >= 0)         /* before the heads that may come later: what learns with the trunk lies beside it in the arena */
+        r = oft_register(model, model->dir, &parts->oft, error);
     if (r < 0)
         return r;
+    parts->after_oft = model->params.count;
     value_inputs = reward_inputs = model->config.hidden;
     r = load_head(model, "value_head", &model->w->value, &parts->value, &model->config.value_width, &value_inputs, error);
     if (r < 0)
@@ -144,7 +147,7 @@ static int open_parts(struct openvla *model, struct hf_problems *problems, struc
     }
     model->config.value_inputs = value_inputs - model->config.hidden;
     parts->after_reward = model->params.count;
-    return oft_register(model, model->dir, &parts->oft, error);
+    return 0;
 }
 
 int openvla_open(const char *dir, struct hf_problems *problems, struct openvla **ret, struct hf_shards *ret_shards,
@@ -169,7 +172,7 @@ static int load(struct openvla *model, int64_t halves_from, struct error *error)
     _cleanup_(parts_close) struct parts parts = {0};
     struct params *params = &model->params;
     bool halves;
-    int trunk, r;
+    int r;
 
     r = open_parts(model, NULL, &parts, error);
     if (r < 0)
@@ -180,10 +183,9 @@ static int load(struct openvla *model, int64_t halves_from, struct error *error)
     r = params_allocate(params);
     if (r < 0)
         return error_set(error, -r, "%s: %lld parameters do not fit into memory", model->dir, (long long)params->numel);
-    trunk = model->w->trunk;
-    r = read_values(params, 0, trunk, &parts.trunk, error);
+    r = read_values(params, 0, model->w->trunk, &parts.trunk, error);
     if (r >= 0)
-        r = read_values(params, trunk, parts.after_value, &parts.value, error);
+        r = read_values(params, parts.after_oft, parts.after_value, &parts.value, error);
     if (r >= 0)
         r = read_values(params, parts.after_value, parts.after_reward, &parts.reward, error);
     if (r >= 0)
