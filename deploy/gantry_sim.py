@@ -66,6 +66,7 @@ HEAD_MAX, BODY_MAX = 1 << 20, 256 << 20
 DEFAULTS = {"cameras": 1, "proprio": 0, "control_hz": 10.0, "state_bytes": 0, "expert": False}
 PATIENCE = {"describe": 120, "reset": 60}       # seconds until a reply is late
 PATIENCE_ELSE = 10
+GRACE = 10                                      # seconds for a simulator that is at work when the other side has gone
 ACTION = 7
 
 
@@ -208,11 +209,11 @@ def what(e):
 
 
 def leave_with(sock, left):
-    """A thread that ends the process when the other side has gone and the simulator, which may hang, has not noticed in ten seconds."""
+    """A thread that ends the process when the other side has gone and the simulator, which may hang, does not come back."""
     gone = select.poll()
     gone.register(sock, 0)          # nothing to read or write: only the end
     gone.poll()
-    if not left.wait(10):
+    if not left.wait(GRACE):
         os._exit(1)
 
 

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """A world for the suite `remote`, small enough for tests: a red hand, a blue block and a green place on a picture of 32 x 32. Standard library.
 
-Tasks: `reach` (the hand gets to the place) and `push` (the block does: the hand takes along what it touches). --listen PATH: on a socket.
+Tasks: `reach` (the hand gets near the place: who moves at random does, too, now and then) and `push` (the block gets to it: the hand takes
+along what it touches). --listen PATH: on a socket.
+
 WORLD_FAULT="WHAT@WHEN[,...]" misbehaves at the step WHEN of its process (from 1), or at the first step of the state WHEN (as in train/3):
-raise, hang, die; nonsense, short, nan, text answer what gantry_sim.py would not; refuse and stuck raise and hang at the state's reset.
+raise, hang, die; nonsense, short, nan, text answer what gantry_sim.py would not. At the state's reset: refuse, stuck, crash.
 """
 import json
 import os
@@ -16,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "deploy"))
 import gantry_sim  # noqa: E402
 
-SIDE, REACH, SPEED = 32, 0.08, 0.12     # pixels; of the picture's side; in one step
+SIDE, REACH, NEAR, SPEED = 32, 0.08, 0.29, 0.12     # pixels; of the picture's side; in one step
 COLOURS = {"hand": (220, 40, 40), "block": (60, 90, 230), "place": (40, 180, 70)}
 
 
@@ -38,7 +40,7 @@ class World:
             raise KeyError(f"no task {task}")
         draw = random.Random(f"{task} {split} {seed}")
         self.task, self.state, self.success = task, f"{split}/{seed}", False
-        self.misbehave(self.state, ("refuse", "stuck"))
+        self.misbehave(self.state, ("refuse", "stuck", "crash"))
         while True:
             self.hand, self.block, self.place = ([draw.uniform(0.1, 0.9), draw.uniform(0.1, 0.9)] for _ in range(3))
             if min(away(self.hand, self.block), away(self.hand, self.place), away(self.block, self.place)) > 0.3:
@@ -52,7 +54,7 @@ class World:
         self.hand = [min(max(old[i] + SPEED * action[i], 0), 1) for i in (0, 1)]
         if self.task == "push" and away(old, self.block) < REACH:
             self.block = [self.block[i] + self.hand[i] - old[i] for i in (0, 1)]
-        self.success |= away(self.hand if self.task == "reach" else self.block, self.place) < REACH
+        self.success |= away(self.hand, self.place) < NEAR if self.task == "reach" else away(self.block, self.place) < REACH
         return self.seen()
 
     def expert(self, style, seed, step):
@@ -88,7 +90,7 @@ class World:
             raise RuntimeError(f"the world is out of joint at {when}")
         if fault in ("hang", "stuck"):
             time.sleep(3600)
-        if fault == "die":
+        if fault in ("die", "crash"):
             os._exit(7)
         head, size = b'{"success":false,"proprio":[0,0]}', 3 * SIDE * SIDE - (fault == "short")
         head = {"nonsense": b'{"success":17}', "nan": head.replace(b"[0", b"[NaN")}.get(fault, head)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from remote_world import SIDE, World
 
+import gantry_sim
 from gantry_sim import Client, SimulatorError
 
 HERE = Path(__file__).parent
@@ -85,8 +86,8 @@ def test_an_episode():
         for task, limit in limits.items():
             for style in ("expert", "clean"):
                 assert all(0 < episode(sim, task, state, style) <= limit for state in range(5))
-        slow = [episode(sim, "reach", state, "slow") for state in range(12)]
-        assert any(n is None or n > limits["reach"] for n in slow), "the slow one is sometimes too slow"
+        slow = [episode(sim, "push", state, "slow") for state in range(12)]
+        assert any(n is None or n > limits["push"] for n in slow), "the slow one is sometimes too slow"
         sim.reset("reach", "val", 0)
         action, label = sim.expert("clean", 1, 0)
         assert action != label and sim.expert("clean", 1, 0) == (action, label)
@@ -235,6 +236,22 @@ def test_no_sense_in_going_on(monkeypatch, fault, error, words):
     assert sim.process.poll() is not None
     with pytest.raises(ConnectionError, match="closed"):
         sim.reset("push", "val", 0)
+
+
+def test_hangs_alone(own):
+    """The other side has gone, without a word, and the simulator does not come back: its process ends."""
+    sim = own("""
+import gantry_sim, time
+gantry_sim.GRACE = 0.1
+class Sim:
+    height, width, tasks = 1, 1, []
+    def reset(self, task, split, seed):
+        print("here it hangs", flush=True)
+        time.sleep(3600)""")
+    sim.describe()
+    gantry_sim.send(sim.sock, gantry_sim.frame({"op": "reset", "task": "", "split": "val", "seed": "0"}))
+    sim.sock.close()
+    assert sim.process.wait(30) == 1
 
 
 def test_cannot_be_made(own):
