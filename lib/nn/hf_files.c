@@ -13,7 +13,7 @@ enum { LIMIT = 64 << 20 };
 static const char *const names[] = {
     "added_tokens.json", "chat_template.jinja", "chat_template.json", "config.json", "dataset_statistics.json",
     "generation_config.json", "merges.txt", "preprocessor_config.json", "processor_config.json", "special_tokens_map.json",
-    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json",
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "video_preprocessor_config.json", "vocab.json",
 };
 
 static int belongs(const struct dirent *entry)

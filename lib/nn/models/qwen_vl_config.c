@@ -11,7 +11,7 @@
 #include "nn/base_link.h"
 #include "nn/models/qwen_vl_internal.h"
 
-enum { LARGEST = 1 << 24 };
+enum { LARGEST = 1 << 24, BICUBIC = 3 /* as PIL counts them */ };
 
 struct key { const char *name; int64_t fallback; int *to; };
 
@@ -242,8 +242,9 @@ static int read_preprocessor(struct qwen_vl *model, const json_t *json, struct e
     const json_t *size = json_object_get(json, "size");         /* newer writers': numbers of pixels, for all its names */
     struct qwen_vl_config *c = &model->config;
     double value[2][3];
-    int patch, temporal, merge, r;
-    const struct key keys[] = {{"patch_size", 14, &patch}, {"temporal_patch_size", 2, &temporal}, {"merge_size", 2, &merge}};
+    int patch, temporal, merge, resample, r;
+    const struct key keys[] = {{"patch_size", 14, &patch}, {"temporal_patch_size", 2, &temporal}, {"merge_size", 2, &merge},
+                               {"resample", BICUBIC, &resample}};
 
     r = read_keys(json, keys, ARRAY_SIZE(keys), error);
     if (r >= 0)
@@ -256,6 +257,8 @@ static int read_preprocessor(struct qwen_vl *model, const json_t *json, struct e
         r = hf_integer(json, "max_pixels", c->max_pixels, &c->max_pixels, error);
     if (r < 0)
         return r;
+    if (resample != BICUBIC)
+        return error_set(error, ENOTSUP, "resample: %d, expected %d (bicubic)", resample, BICUBIC);
     if (patch != c->vision.patch || temporal != c->vision.temporal || merge != c->vision.merge)
         return error_set(error, EINVAL, "patches of %d (merged by %d, %d frames), the model's are of %d (%d, %d)", patch, merge,
                          temporal, c->vision.patch, c->vision.merge, c->vision.temporal);
@@ -274,9 +277,29 @@ static int read_preprocessor(struct qwen_vl *model, const json_t *json, struct e
     return 0;
 }
 
+/* preprocessor_config.json; transformers 5 writes it into processor_config.json. */
+static int configure_pictures(struct qwen_vl *model, const char *dir, struct error *error)
+{
+    _cleanup_json_ json_t *alone = NULL, *all = NULL;
+    const json_t *within;
+    int r = hf_json(dir, "preprocessor_config.json", &alone, error);
+
+    if (r >= 0) {
+        r = read_preprocessor(model, alone, error);
+        return r < 0 ? error_prefix(error, r, "%s/preprocessor_config.json", dir) : 0;
+    }
+    if (r != -ENOENT || hf_json(dir, "processor_config.json", &all, NULL) < 0)
+        return r;
+    within = json_object_get(all, "image_processor");
+    if (!json_is_object(within))
+        return r;
+    r = read_preprocessor(model, within, error);
+    return r < 0 ? error_prefix(error, r, "%s/processor_config.json: image_processor", dir) : 0;
+}
+
 int qwen_vl_configure(struct qwen_vl *model, const char *dir, struct error *error)
 {
-    _cleanup_json_ json_t *config = NULL, *preprocessor = NULL;
+    _cleanup_json_ json_t *config = NULL;
     const json_t *text;
     int r = hf_json(dir, "config.json", &config, error);
 
@@ -297,11 +320,7 @@ int qwen_vl_configure(struct qwen_vl *model, const char *dir, struct error *erro
     }
     if (r < 0)
         return error_prefix(error, r, "%s/config.json", dir);
-    r = hf_json(dir, "preprocessor_config.json", &preprocessor, error);
-    if (r < 0)
-        return r;
-    r = read_preprocessor(model, preprocessor, error);
-    return r < 0 ? error_prefix(error, r, "%s/preprocessor_config.json", dir) : 0;
+    return configure_pictures(model, dir, error);
 }
 
 int qwen_vl_picture_size(const struct qwen_vl_config *c, int height, int width, int *ret_height, int *ret_width, int *ret_tokens,
