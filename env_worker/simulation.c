@@ -33,7 +33,7 @@ struct simulation {
     struct sim_task *tasks[TASKS_MAX];  /* opened when first played */
     struct sim_slot **slots;            /* (slots + n_threads, n_infos): behind the slots', each thread's for look-ahead's candidates */
     uint8_t *drawn, *row;               /* (render, render, 3), (render, 3): what a chain begins with; NULL: pictures as drawn */
-    int *playing;                       /* (slots): index of the task the slot was reset to, -1 none */
+    int *playing;                       /* (slots + n_threads): index of the task that the row was last used for, -1 none */
 };
 
 /* ---- in the sim threads ------------------------------------------------------------------------------- */
@@ -83,6 +83,9 @@ static int slot_of(struct simulation *s, unsigned row, int task, struct sim_slot
         if (r < 0)
             return fail(job, r, "new slot");
     }
+    if (s->playing[row] >= 0 && s->playing[row] != task)
+        sim_slot_rest(s->slots[row * (unsigned)s->n_infos + (unsigned)s->playing[row]]);
+    s->playing[row] = task;
     *ret = *place;
     return 0;
 }
@@ -145,7 +148,6 @@ static int run_reset(struct simulation *s, struct sim_job *job)
     r = sim_reset(slot, job->split, job->seed, &text);
     if (r < 0)
         return slot_fail(job, slot, r, "reset");
-    s->playing[job->slot] = task;
     snprintf(job->instruction, sizeof(job->instruction), "%s", text);
     return observe(s, slot, job);
 }
@@ -304,11 +306,11 @@ static void open_here(void *arg)
         r = open_shape(s, opening->error);
     if (r == 0) {
         s->slots = calloc((s->options.slots + s->n_threads) * (size_t)s->n_infos, sizeof(*s->slots));
-        s->playing = malloc(s->options.slots * sizeof(*s->playing));
+        s->playing = malloc((s->options.slots + s->n_threads) * sizeof(*s->playing));
         if (!s->slots || !s->playing)
             r = error_set(opening->error, ENOMEM, "simulation: out of memory");
         else
-            memset(s->playing, 0xff, s->options.slots * sizeof(*s->playing));
+            memset(s->playing, 0xff, (s->options.slots + s->n_threads) * sizeof(*s->playing));
     }
     opening->result = r;
     sem_post(&opening->finished);

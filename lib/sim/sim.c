@@ -134,6 +134,12 @@ struct sim_slot *sim_slot_free(struct sim_slot *slot)
     return slot ? slot->task->driver->slot_free(slot) : NULL;
 }
 
+void sim_slot_rest(struct sim_slot *slot)
+{
+    if (slot->task->driver->slot_rest)
+        slot->task->driver->slot_rest(slot);
+}
+
 int sim_reset(struct sim_slot *slot, enum sim_split split, uint64_t seed, const char **ret_instruction)
 {
     if ((unsigned)split > SIM_TEST)

@@ -63,6 +63,8 @@ const struct sim_task_info *sim_task_info(const struct sim_task *task);
 
 int sim_slot_new(struct sim_task *task, struct sim_slot **ret);
 struct sim_slot *sim_slot_free(struct sim_slot *slot);
+/* It is not played for now: what another slot of the suite may use meanwhile is given up. sim_reset or sim_restore comes next. */
+void sim_slot_rest(struct sim_slot *slot);
 
 /* Set the initial state numbered (split, seed). ret_instruction: one of the task's wordings, chosen by the seed; borrowed
  * until the next reset. */

@@ -25,6 +25,7 @@ struct sim_suite_driver {
 
     int (*slot_new)(struct sim_task *task, struct sim_slot **ret);
     struct sim_slot *(*slot_free)(struct sim_slot *slot);
+    void (*slot_rest)(struct sim_slot *slot);                    /* NULL: there is nothing to give up */
     int (*reset)(struct sim_slot *slot, enum sim_split split, uint64_t seed, const char **ret_instruction);
     int (*step)(struct sim_slot *slot, const float action[SIM_ACTION_DIMS], bool *ret_success);
     bool (*success)(const struct sim_slot *slot);

@@ -311,6 +311,29 @@ static void test_states(void **state)
     close_scene(&s);
 }
 
+/* A slot that rests gives its simulator to the next one; those that play at the same time have one each. */
+static void test_resting(void **state)
+{
+    struct world *w = *state;
+    struct sim_slot *other;
+    struct scene s;
+
+    open_scene(&s, w->path);
+    assert_int_equal(sim_slot_new(s.task, &other), 0);
+    assert_int_equal(sim_reset(s.slot, SIM_TRAIN, 0, NULL), 0);
+    sim_slot_rest(s.slot);
+    assert_int_equal(sim_step(s.slot, up, NULL), -EIO);
+    assert_int_equal(sim_reset(other, SIM_TRAIN, 0, NULL), 0);
+    assert_int_equal(w->connections, 1);
+    sim_slot_rest(other);
+    sim_slot_rest(other);
+    assert_int_equal(sim_reset(s.slot, SIM_TRAIN, 0, NULL), 0);
+    assert_int_equal(sim_step(s.slot, up, NULL), 0);
+    assert_int_equal(w->connections, 1);
+    sim_slot_free(other);
+    close_scene(&s);
+}
+
 /* What it says itself costs the episode; what makes no sense costs the connection, too, and the next reset has another. */
 static void test_failures(void **state)
 {
@@ -370,6 +393,7 @@ int main(void)
         cmocka_unit_test(test_frames),
         cmocka_unit_test_setup_teardown(test_episode, begin, end),
         cmocka_unit_test_setup_teardown(test_states, begin, end),
+        cmocka_unit_test_setup_teardown(test_resting, begin, end),
         cmocka_unit_test_setup_teardown(test_failures, begin, end),
         cmocka_unit_test(test_no_simulator),
     };

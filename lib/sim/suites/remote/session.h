@@ -17,6 +17,7 @@ struct session {
     pid_t child;                /* 0: somebody else's, behind a socket */
     pid_t owner;
     struct frame answer;        /* of the last question */
+    struct session *next;       /* the owner's, to keep several in a list */
 };
 
 int session_open(const char *where, struct session **ret, struct error *error);

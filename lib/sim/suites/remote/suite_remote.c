@@ -1,10 +1,10 @@
 /* The suite `remote`: a simulator, or a robot, that is not ours, behind the protocol of docs/remote.md.
  *
- * One session per slot, opened at its first reset and again when it has died; the one that described the suite goes to the first
- * slot that needs one. What the simulator shows comes with the answer to reset, step and restore and is kept in that answer. */
+ * A slot that is played has a session of its own, opened when none is idle: that which described the suite, and those of slots that
+ * rest. What the simulator shows comes with the answer to reset, step and restore and is kept in that answer. */
 #include <errno.h>
 #include <inttypes.h>
-#include <stdatomic.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,7 +18,8 @@ enum { RESET_SECONDS = 60, STEP_SECONDS = 10 };
 struct remote_suite {
     struct remote_description what;
     const char *where;          /* the suite's options' */
-    struct session *_Atomic spare;
+    pthread_mutex_t lock;
+    struct session *idle;       /* a list, under lock */
 };
 
 struct remote_task {
@@ -29,7 +30,7 @@ struct remote_task {
 struct remote_slot {
     struct sim_slot base;
     struct remote_suite *suite; /* borrowed */
-    struct session *session;    /* NULL: none yet, or dead and buried */
+    struct session *session;    /* NULL: none yet, dead and buried, or given up */
     bool playing;               /* the session's answer is an observation of this episode */
     bool success;
     struct remote_observation seen;
@@ -52,7 +53,11 @@ static void close_suite(struct sim_suite *suite)
 {
     struct remote_suite *remote = suite->state;
 
-    session_close(atomic_exchange(&remote->spare, NULL));
+    for (struct session *next; remote->idle; remote->idle = next) {
+        next = remote->idle->next;
+        session_close(remote->idle);
+    }
+    pthread_mutex_destroy(&remote->lock);
     free(remote);
 }
 
@@ -78,7 +83,8 @@ static int open_suite(struct sim_suite *suite, struct error *error)
         free(remote);
         return error_prefix(error, r, "suite.remote: '%.120s': describe", where);
     }
-    atomic_store(&remote->spare, session);
+    pthread_mutex_init(&remote->lock, NULL);
+    remote->idle = session;
     suite->state = remote;
     return 0;
 }
@@ -162,20 +168,46 @@ static int check_alike(struct session *session, const struct remote_description 
     return 0;
 }
 
+static struct session *take_idle(struct remote_suite *suite)
+{
+    struct session *idle;
+
+    pthread_mutex_lock(&suite->lock);
+    idle = suite->idle;
+    if (idle)
+        suite->idle = idle->next;
+    pthread_mutex_unlock(&suite->lock);
+    return idle;
+}
+
+static void slot_rest(struct sim_slot *base)
+{
+    struct remote_slot *slot = slot_of(base);
+
+    slot->playing = false;
+    if (!slot->session)
+        return;
+    pthread_mutex_lock(&slot->suite->lock);
+    slot->session->next = slot->suite->idle;
+    slot->suite->idle = TAKE_PTR(slot->session);
+    pthread_mutex_unlock(&slot->suite->lock);
+}
+
 static int need_session(struct remote_slot *slot)
 {
-    struct session *spare;
+    struct session *idle;
     int r;
 
     if (slot->session && session_is_alive(slot->session))
         return 0;
     slot->session = session_close(slot->session);
-    spare = atomic_exchange(&slot->suite->spare, NULL);
-    if (spare && session_is_alive(spare) && session_is_ours(spare)) {
-        slot->session = spare;
-        return 0;
+    while ((idle = take_idle(slot->suite))) {
+        if (session_is_alive(idle) && session_is_ours(idle)) {
+            slot->session = idle;
+            return 0;
+        }
+        session_close(idle);
     }
-    session_close(spare);
     r = session_open(slot->suite->where, &slot->session, &slot->error);
     if (r == 0)
         r = check_alike(slot->session, &slot->suite->what, &slot->error);
@@ -222,8 +254,7 @@ static int reset(struct sim_slot *base, enum sim_split split, uint64_t seed, con
     _cleanup_(strbuf_release) struct strbuf head = STRBUF_INIT;
     struct json_writer w = { .out = &head };
     struct remote_slot *slot = slot_of(base);
-    bool fresh;
-    int r;
+    int r, tries = 2;
 
     json_open(&w, NULL, '{');
     json_text(&w, "op", "reset");
@@ -234,13 +265,12 @@ static int reset(struct sim_slot *base, enum sim_split split, uint64_t seed, con
 
     slot->error = (struct error){0};
     slot->success = slot->playing = false;
-    do {                        /* one that died since the last episode was of no use to anybody yet */
-        fresh = !slot->session;
+    do {                        /* one that died since the last episode has cost nobody anything yet */
         r = need_session(slot);
         if (r < 0)
             return broke(slot, "start", r);
         r = observe(slot, &head, NULL, 0, RESET_SECONDS);
-    } while (r == -EPIPE && !fresh);
+    } while (r == -EPIPE && --tries > 0);
     if (r < 0)
         return broke(slot, "reset", r);
     slot->playing = true;
@@ -410,7 +440,7 @@ static int restore(struct sim_slot *base, const void *state)
 const struct sim_suite_driver suite_remote = {
     .name = "remote", .open = open_suite, .close = close_suite,
     .tasks = list_tasks, .task_open = task_open, .task_close = task_close,
-    .slot_new = slot_new, .slot_free = slot_free,
+    .slot_new = slot_new, .slot_free = slot_free, .slot_rest = slot_rest,
     .reset = reset, .step = step, .success = success, .reason = reason, .expert = expert, .demonstrate = demonstrate,
     .proprio = proprio, .state_size = state_size, .save = save, .restore = restore,
     .picture = picture,
