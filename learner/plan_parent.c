@@ -84,7 +84,7 @@ static int reference_bytes(struct plan_runner *runner, const Gantry__Plan *plan,
     char of[VERSION_PATH], base[PATH_MAX];
     uint64_t version = plan->parent;
     int64_t bytes;
-    int r = checkpoint_reference(dir, plan->stage + 1, &version, error);
+    int r = plan->parent ? checkpoint_reference(dir, plan->stage + 1, &version, error) : 0;
 
     if (r < 0)
         return r;
@@ -288,7 +288,8 @@ static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, con
         r = load_openvla(runner, plan, dir, wish, &trainer, error);
     if (r < 0)
         return r;
-    r = checkpoint_load_state(trainer, dir, error);
+    /* below the first version lies what the run was given: of another kind, or of another run, whose stages have these numbers */
+    r = plan->parent ? checkpoint_load_state(trainer, dir, error) : 0;
     if (r < 0)
         return r;
     *ret = TAKE_PTR(trainer);

@@ -261,6 +261,52 @@ static void a_trunk_is_shown_no_more_than_it_takes(void **state)
     MUST(plan_run(&f->runner, &plan, &version, &error));
 }
 
+/* What lies beside the policy that a run begins with is another run's: moments of its optimiser, and what its stage began with. */
+static void a_start_brings_no_training_with_it(void **state)
+{
+    struct plan_lab *f = *state;
+    struct intake_version version;
+    uint8_t first[SHA256_SIZE], again[SHA256_SIZE];
+    char from[VERSION_PATH], to[VERSION_PATH];
+    struct error error;
+
+    MUST(plan_lab_sft(f, 0, "policies/v000000", &version, &error));
+    plan_lab_digest(f, "v000001/model.safetensors", first);
+    snprintf(from, sizeof from, "%s/policies/v000001/train_state.safetensors", f->dir);
+    snprintf(to, sizeof to, "%s/policies/v000000/train_state.safetensors", f->dir);
+    assert_int_equal(rename(from, to), 0);
+    plan_lab_drop_versions(f, 1);
+    plan_lab_restart(f);
+    MUST(plan_lab_sft(f, 0, "policies/v000000", &version, &error));
+    plan_lab_digest(f, "v000001/model.safetensors", again);
+    assert_memory_equal(first, again, SHA256_SIZE);
+}
+
+/* A reward model on the trunk of a policy that learns by adapters: it has them merged, and nothing of their moments. */
+static void a_trunk_is_merged(void **state)
+{
+    struct plan_lab *f = *state;
+    struct intake_version version;
+    struct error error;
+    uint8_t digest[SHA256_SIZE];
+    uint64_t rows[] = {11, 12};
+    Gantry__Plan plan = plan_of("prm", 0, "policies/v000002", "kind: prm\nsteps: 1\nbatch: 2\nholdout: 0.5\nforce: true\n", digest);
+
+    f->lora = true;
+    plan_lab_restart(f);
+    plan_lab_segment(f, ROLLOUTS);
+    for (uint64_t id = 21; id <= 28; id++)
+        plan_lab_append(f, id, GANTRY__PURPOSE__PURPOSE_ROLLOUT, 0, .5f);
+    MUST(plan_lab_sft(f, 0, "policies/v000000", &version, &error));
+    MUST(plan_lab_ppo(f, 1, "policies/v000001", rows, 2, &version, &error));
+    assert_true(plan_lab_has(f, "v000002/adapter_model.safetensors"));
+    plan.kind = GANTRY__VERSION_KIND__VERSION_PRM;
+    plan.stage = ROLLOUTS + 1;
+    plan.stages = &(uint64_t) {ROLLOUTS};
+    plan.n_stages = 1;
+    MUST(plan_run(&f->runner, &plan, &version, &error));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -269,6 +315,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(starts_that_are_refused, plan_lab_set_up, plan_lab_tear_down),
         cmocka_unit_test_setup_teardown(backbones_are_not_copied, plan_lab_set_up, plan_lab_tear_down),
         cmocka_unit_test_setup_teardown(a_trunk_is_shown_no_more_than_it_takes, plan_lab_set_up, plan_lab_tear_down),
+        cmocka_unit_test_setup_teardown(a_start_brings_no_training_with_it, plan_lab_set_up, plan_lab_tear_down),
+        cmocka_unit_test_setup_teardown(a_trunk_is_merged, plan_lab_set_up, plan_lab_tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
