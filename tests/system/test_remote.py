@@ -53,10 +53,12 @@ def test_handed_on():
                 near.reset("push", "test", state)
             assert futures[:6] == futures[6:]
 
+
 @pytest.mark.parametrize("fault, words", [
     ("raise", "RuntimeError: the world is out of joint at test/1 (remote_world.py:"), ("die", "its process ended with status 7"),
     ("nonsense", "'success' is neither true nor false"), ("short", "3071 bytes of pictures came"), ("nan", "its answer is no JSON"),
     ("text", "a frame that begins with lengths of"), ("refuse", "reset: RuntimeError: the world is out of joint"),
+    ("crash", "reset: its process ended with status 7"),
 ])
 def test_unwell(fault, words):
     """Each in its own words, after the episode before it."""
