@@ -100,7 +100,7 @@ int version_check_manifest(const char *dir, const uint8_t digest[32], struct err
     return r > 0 ? check_files(base, NULL, error) : r;
 }
 
-int version_pack_failed(const char *dir, const struct params *params, int r, struct error *error)
+int version_pack_failed(const char *dir, const struct params *params, bool reward, int r, struct error *error)
 {
     const struct device *device = params->device;
     size_t bytes = device ? mirror_bytes(params, params->device_half) : 0;
@@ -109,10 +109,10 @@ int version_pack_failed(const char *dir, const struct params *params, int r, str
     if (r == -ENOMEM && device)
         return error_set(error, ENOMEM,
                          "%s: %.1f GiB of weights do not fit into the memory of %s (%.1f GiB, %.1f were free at the start; two "
-                         "versions are held while one replaces the other); use a device with more, or adapters (policy.train: "
-                         "lora)",
+                         "versions are held while one replaces the other); use a device with more, or %s",
                          dir, (double)bytes / 0x1p30, device->name, (double)device->facts.memory / 0x1p30,
-                         (double)device->facts.memory_free / 0x1p30);
+                         (double)device->facts.memory_free / 0x1p30,
+                         reward ? "a smaller reward model (prm.init)" : "adapters (policy.train: lora)");
     return error_set(error, -r, "%s: %s", dir, device_error_text(device, r));
 }
 
@@ -137,7 +137,7 @@ int policy_version_load(const char *dir, const uint8_t digest[32], bool fast, bo
         params_use_fast(&v->model->params);
     r = openvla_pack(v->model, false);
     if (r < 0)
-        return version_pack_failed(dir, &v->model->params, r, error);
+        return version_pack_failed(dir, &v->model->params, reward, r, error);
     r = probe(v, error);
     if (r < 0)
         return r;

@@ -32,8 +32,9 @@ int version_check_manifest(const char *dir, const uint8_t digest[32], struct err
 /* A trainer's state is two thirds of a version, and nothing of it is read by servers. */
 bool version_file_is_served(const char *name);
 
-/* A line about weights that could not be packed: too little memory on a device names how much is missing. Returns r. */
-int version_pack_failed(const char *dir, const struct params *params, int r, struct error *error);
+/* A line about weights that could not be packed: too little memory on a device names how much is missing. reward: of a reward
+ * model. Returns r. */
+int version_pack_failed(const char *dir, const struct params *params, bool reward, int r, struct error *error);
 
 /* Prompt ids of an instruction; borrowed, valid as long as the version. Any thread. */
 int policy_version_prompt(struct policy_version *version, const char *instruction, const int32_t **ret_ids, int *ret_n);

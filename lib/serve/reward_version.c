@@ -55,7 +55,7 @@ static int load_backbone(const char *dir, const uint8_t digest[32], bool fast, s
     if (fast)
         params_use_fast(&v->backbone->params);
     r = qwen_vl_pack(v->backbone, false);
-    return r < 0 ? version_pack_failed(dir, &v->backbone->params, r, error) : probe(v->backbone, dir, error);
+    return r < 0 ? version_pack_failed(dir, &v->backbone->params, true, r, error) : probe(v->backbone, dir, error);
 }
 
 int reward_version_load(const char *dir, const uint8_t digest[32], bool fast, struct reward_version **ret, struct error *error)

@@ -18,8 +18,9 @@
 #include "tests/emulate/test_device.h"
 #include "tests/harness/plan_lab.h"
 
-/* The device's table: so much is said to be free. */
+/* The device's table: so much is said to be free; full: there is nothing to be had. */
 static size_t free_bytes;
+static bool full;
 static struct device_kernels table;
 static const struct device_kernels *real;
 
@@ -32,6 +33,11 @@ static int told_use(int ordinal, struct device_facts *facts, char *why, size_t n
     return r;
 }
 
+static int told_alloc(size_t bytes, void **ret)
+{
+    return full ? -ENOMEM : real->alloc(bytes, ret);
+}
+
 static int setup(void **state)
 {
     struct device *under = test_device_open();
@@ -40,6 +46,7 @@ static int setup(void **state)
     real = under->k;
     table = *real;
     table.use = told_use;
+    table.alloc = told_alloc;
     assert_int_equal(device_wrap(&table, under->ordinal, &device, NULL), 0);
     device_unref(under);
     device_set_process(device);
@@ -108,10 +115,17 @@ static void test_a_prm_server(void **state)
 {
     char run_dir[SCRATCH_PATH], dir[VERSION_PATH];
     uint8_t digest[SHA256_SIZE];
+    struct error error;
+    void *served;
 
     (void)state;
     scratch_new(run_dir);
     import(run_dir, GANTRY__VERSION_KIND__VERSION_PRM, "tests/golden/nano_qwen", dir, digest);
+    full = true;
+    REFUSED(score_kind.load(dir, digest, &(struct serve_terms) {.lanes = 1, .image = 64}, &served, &error), ENOMEM,
+            "of weights do not fit into the memory of emulated:0");
+    assert_non_null(strstr(error.text, "or a smaller reward model (prm.init)"));
+    full = false;
     assert_true(refused(&score_kind, dir, digest, 1000, "try: fewer threads, or a smaller prm.history") > 1000);
     remove_tree(run_dir);
 }
