@@ -203,18 +203,17 @@ void intake_close(struct intake *intake, struct open_set *set)
     effect = intake_emit(intake, INTAKE_SEAL);
     effect->segment.stage = set->stage;
     effect->segment.iteration = set->iteration;
-    if (intake->has_segment && intake->segment_stage == set->stage && intake->segment_iteration == set->iteration)
-        intake->has_segment = false;
 }
 
 void intake_close_complete(struct intake *intake, struct open_set *set)
 {
-    for (size_t i = 0; i < set->n && !set->trained_on; i++)
+    if (!set->n || set->trained_on)
+        return;
+    for (size_t i = 0; i < set->n; i++)
         if (!intake_find_record(intake, set->episodes[i]) &&
             !(set->n_failed && bsearch(&set->episodes[i], set->failed, set->n_failed, sizeof(uint64_t), compare_id)))
             return;
-    if (set->n && !set->trained_on)
-        intake_close(intake, set);
+    intake_close(intake, set);
 }
 
 /* Where (stage, iteration) is or goes; the oldest makes room and its segment is sealed. NULL: it is older than all that are open.

@@ -90,10 +90,88 @@ static void test_durable_before_acknowledged(void **state)
     assert_int_equal(d->out.items[0].kind, INTAKE_SEGMENT);
     assert_int_equal(d->out.items[1].kind, INTAKE_APPEND);
     assert_int_equal(d->out.items[1].append.token, token);
+    assert_true(d->out.items[0].segment.stage == 4 && d->out.items[0].segment.iteration == 1);
+    assert_true(d->out.items[1].append.stage == 4 && d->out.items[1].append.iteration == 1);
     appended(d, 10, token, 0);
     expect_verdict(d, DELIVER_ACCEPTED);
-    assert_int_equal(find(d, INTAKE_REPLY)->to, 1);
+    assert_true(find(d, INTAKE_REPLY)->to == 1 && find(d, INTAKE_REPLY)->request == 77);
     assert_int_equal(find(d, INTAKE_SEND_JOURNALED)->journaled.n, 1);
+}
+
+/* Every append goes to the segment of its iteration, which is said when it is another than the last one's. */
+static void test_segments(void **state)
+{
+    struct desk *d = *state;
+
+    open_iteration(d, 1, (uint64_t[]) { 10, 11 }, 2, 3);
+    open_iteration(d, 2, (uint64_t[]) { 20 }, 1, 3);
+    (void)deliver(d, 10, 3, 1);
+    assert_int_equal(find(d, INTAKE_SEGMENT)->segment.iteration, 1);
+    (void)deliver(d, 20, 3, 1);
+    assert_int_equal(find(d, INTAKE_SEGMENT)->segment.iteration, 2);
+    (void)deliver(d, 11, 3, 1);
+    assert_int_equal(find(d, INTAKE_SEGMENT)->segment.iteration, 1);
+    open_iteration(d, 1, (uint64_t[]) { 10, 11, 12 }, 3, 3);
+    (void)deliver(d, 12, 3, 1);
+    assert_null(find(d, INTAKE_SEGMENT));
+    assert_int_equal(find(d, INTAKE_APPEND)->append.iteration, 1);
+}
+
+/* A segment that no plan will close is sealed when all of its episodes are in or given up, once; one that a plan will close waits
+ * for it, as more episodes may come. */
+static void test_sealed_when_complete(void **state)
+{
+    struct desk *d = *state;
+    struct intake_event open = {
+        .kind = INTAKE_OPEN, .epoch = 1,
+        .open = {.stage = 4, .iteration = 1, .episodes = (uint64_t[]) {12, 10, 11}, .n_episodes = 3, .policy_version = 3}};
+    struct intake_status status;
+
+    step(d, open);
+    appended(d, 10, deliver(d, 10, 3, 1), 0);
+    assert_null(find(d, INTAKE_SEAL));
+    open.open.failed = (uint64_t[]) {11};
+    open.open.n_failed = 1;
+    step(d, open);
+    assert_null(find(d, INTAKE_SEAL));
+    intake_status(d->intake, &status);
+    assert_true(status.stage == 4 && status.iteration == 1 && status.open == 3 && status.journaled == 1 && !status.writing);
+    assert_int_equal(intake_stage_of(d->intake, 10), 4);
+    assert_int_equal(intake_trained_stage_of(d->intake, 10), UINT32_MAX);
+    appended(d, 12, deliver(d, 12, 3, 1), 0);
+    assert_int_equal(find(d, INTAKE_SEAL)->segment.iteration, 1);
+    step(d, open);
+    assert_null(find(d, INTAKE_SEAL));
+
+    open.open.iteration = 2;
+    open.open.episodes = (uint64_t[]) {20};
+    open.open.n_episodes = 1;
+    open.open.n_failed = 0;
+    open.open.trained_on = true;
+    step(d, open);
+    assert_null(find(d, INTAKE_SEAL));
+    appended(d, 20, deliver(d, 20, 3, 1), 0);
+    assert_null(find(d, INTAKE_SEAL));
+    assert_int_equal(intake_trained_stage_of(d->intake, 20), 4);
+}
+
+/* Several are written at once: each worker hears of its own. */
+static void test_each_hears_of_its_own(void **state)
+{
+    struct desk *d = *state;
+    uint64_t tokens[3];
+
+    open_iteration(d, 1, (uint64_t[]) { 10, 11, 12 }, 3, 3);
+    for (uint8_t i = 0; i < 3; i++)
+        tokens[i] = deliver(d, 10 + i, 3, i + 1);
+    appended(d, 11, tokens[1], -EIO);
+    assert_int_equal(find(d, INTAKE_BUSY)->to, 2);
+    appended(d, 12, tokens[2], 0);
+    assert_true(find(d, INTAKE_REPLY)->to == 3 && find(d, INTAKE_REPLY)->reply.episode == 12);
+    appended(d, 10, tokens[0], 0);
+    assert_true(find(d, INTAKE_REPLY)->to == 1 && find(d, INTAKE_REPLY)->reply.episode == 10);
+    appended(d, 10, tokens[0], 0);
+    assert_int_equal(d->out.n, 0);
 }
 
 static void test_failed_sync_acknowledges_nothing(void **state)
@@ -210,6 +288,8 @@ static void test_plan(void **state)
     assert_non_null(find(d, INTAKE_SEAL));
     step(d, plan);
     assert_int_equal(d->out.n, 0);                                          /* said again: it trains already */
+    step(d, (struct intake_event) { .kind = INTAKE_WELCOME, .epoch = 1 });
+    assert_int_equal(find(d, INTAKE_SEND_INVENTORY)->inventory.plan_digest[0], 5);
     (void)deliver(d, 12, 3, 1);
     expect_verdict(d, DELIVER_SUPERSEDED);                                  /* the segment is sealed */
     step(d, (struct intake_event) { .kind = INTAKE_TRAINED, .trained = { .version = made } });
@@ -224,6 +304,11 @@ static void test_plan(void **state)
     step(d, plan);
     assert_null(find(d, INTAKE_TRAIN));
     assert_non_null(find(d, INTAKE_SEND_COMMITTED));
+    step(d, (struct intake_event) { .kind = INTAKE_WELCOME, .epoch = 2 });
+    step(d, plan);
+    assert_int_equal(d->out.n, 0);                                          /* of a coordinator that is no more */
+    step(d, (struct intake_event) { .kind = INTAKE_WELCOME, .epoch = 1 });
+    assert_int_equal(d->out.n, 0);
 }
 
 /* Renamed, then killed: the plan that comes again is answered from the manifest, nothing is trained twice. */
@@ -231,11 +316,12 @@ static void test_restart_after_commit(void **state)
 {
     struct desk *d = *state;
     struct intake_record record = { .stage = 4, .iteration = 1, .episode = { .episode = 10, .digest = { 1 } } };
-    struct intake_version versions[] = { { .number = 0 }, { .number = 4, .plan_digest = { 5 } } };
+    struct intake_version versions[] = {
+        { .number = 0 }, { .number = 4, .plan_digest = { 5 }, .digest = { 6 } }, { .kind = 1, .number = 2, .digest = { 7 } } };
 
     d->intake = intake_free(d->intake);
     assert_int_equal(intake_new(&d->intake), 0);
-    assert_int_equal(intake_restore(d->intake, &record, 1, versions, 2), 0);
+    assert_int_equal(intake_restore(d->intake, &record, 1, versions, 3), 0);
     (void)deliver(d, 10, 3, 2);
     expect_verdict(d, DELIVER_SUPERSEDED);                  /* journaled before the restart */
     (void)deliver(d, 11, 3, 2);
@@ -244,7 +330,11 @@ static void test_restart_after_commit(void **state)
     assert_null(find(d, INTAKE_TRAIN));
     assert_int_equal(find(d, INTAKE_SEND_COMMITTED)->committed.number, 4);
     step(d, (struct intake_event) { .kind = INTAKE_WELCOME, .epoch = 1 });
+    assert_int_equal(find(d, INTAKE_SEND_INVENTORY)->inventory.stage, UINT32_MAX);      /* none is open */
     assert_int_equal(find(d, INTAKE_SEND_INVENTORY)->inventory.policy_version, 4);
+    assert_int_equal(find(d, INTAKE_SEND_INVENTORY)->inventory.policy_digest[0], 6);
+    assert_int_equal(find(d, INTAKE_SEND_INVENTORY)->inventory.prm_version, 2);
+    assert_int_equal(find(d, INTAKE_SEND_INVENTORY)->inventory.prm_digest[0], 7);
     open_iteration(d, 1, (uint64_t[]) { 10, 11 }, 2, 3);
     assert_int_equal(find(d, INTAKE_SEND_INVENTORY)->inventory.n, 1);
 }
@@ -318,6 +408,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_durable_before_acknowledged, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_segments, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_sealed_when_complete, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_each_hears_of_its_own, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_failed_sync_acknowledges_nothing, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_first_durable_one_counts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_iterations_open_and_close, set_up, tear_down),
