@@ -79,6 +79,11 @@ static void test_nothing_is_leased_before_the_learner_knows(void **state)
     desk_confirm(d);
     assert_null(desk_find(d, CONDUCTOR_SEND_WORK));
     assert_int_equal(desk_request(d, WORKER, 2)->grant.n_leases, 2);
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_CORDON, .member = d->member[WORKER], .cordon.on = true });
+    assert_non_null(desk_find(d, CONDUCTOR_PUT_BLOB));               /* for our next life */
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 41);
+    desk_confirm(d);
+    assert_null(desk_find(d, CONDUCTOR_SEND_WORK));                  /* who is cordoned would get none */
 }
 
 static void test_only_members_of_this_epoch(void **state)
@@ -89,10 +94,49 @@ static void test_only_members_of_this_epoch(void **state)
     desk_step(d, (struct conductor_event){
                 .kind = CONDUCTOR_LEASE_REQUEST, .member = d->member[WORKER], .epoch = EPOCH - 1, .lease_request = {1}});
     assert_int_equal(desk_find(d, CONDUCTOR_REFUSE)->refuse.why, REFUSE_STALE);
-    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_JOURNALED, .member = d->member[WORKER] });
-    assert_int_equal(desk_find(d, CONDUCTOR_REFUSE)->refuse.why, REFUSE_ROLE);
     desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_HEARTBEAT, .member = 99 });
     assert_false(desk_find(d, CONDUCTOR_HEARTBEAT_REPLY)->heartbeat.known);
+}
+
+/* Nobody says what is another role's to say. */
+static void test_only_those_whose_word_it_is(void **state)
+{
+    static const struct { enum conductor_event_kind kind; uint32_t by; } words[] = {
+        {CONDUCTOR_JOURNALED, WORKER}, {CONDUCTOR_INVENTORY, WORKER}, {CONDUCTOR_COMMITTED, WORKER},
+        {CONDUCTOR_PLAN_FAILED, WORKER}, {CONDUCTOR_JOURNALED, ACTOR}, {CONDUCTOR_LEASE_REQUEST, LEARNER},
+        {CONDUCTOR_LEASE_RETURN, LEARNER}, {CONDUCTOR_VERSION_STATE, WORKER}, {CONDUCTOR_VERSION_STATE, LEARNER},
+        {CONDUCTOR_SHADOW_SCORED, ACTOR},
+    };
+    struct desk *d = *state;
+
+    desk_demos(d, 2);
+    desk_hello(d, ACTOR, MEMBER_ACTOR, 30);
+    for (size_t i = 0; i < ARRAY_SIZE(words); i++) {
+        desk_step(d, (struct conductor_event) { .kind = words[i].kind, .member = d->member[words[i].by] });
+        assert_int_equal(desk_find(d, CONDUCTOR_REFUSE)->refuse.why, REFUSE_ROLE);
+        assert_int_equal(desk_find(d, CONDUCTOR_REFUSE)->member, d->member[words[i].by]);
+    }
+    desk_journaled(d, 1, true);
+    assert_non_null(desk_find(d, CONDUCTOR_ACK));
+}
+
+/* Another learner process: a group of its own, which is told what is open before anything more is leased. */
+static void test_another_learner(void **state)
+{
+    struct desk *d = *state;
+    uint64_t group;
+
+    desk_demos(d, 2);
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 41);
+    group = desk_find(d, CONDUCTOR_PUT_GROUP_EPOCH)->group_epoch;
+    assert_int_equal(desk_find(d, CONDUCTOR_OPEN_ITERATION)->member, d->member[LEARNER]);
+    assert_int_equal(desk_request(d, WORKER, 1)->grant.n_leases, 0);
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 41);
+    assert_null(desk_find(d, CONDUCTOR_PUT_GROUP_EPOCH));           /* the same, only cut off */
+    desk_confirm(d);
+    assert_int_equal(desk_request(d, WORKER, 1)->grant.n_leases, 1);
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 42);
+    assert_int_equal(desk_find(d, CONDUCTOR_PUT_GROUP_EPOCH)->group_epoch, group + 1);
 }
 
 static void test_stale_leases_are_revoked(void **state)
@@ -159,8 +203,9 @@ static void test_third_crash_alone_fails_and_is_replaced(void **state)
     assert_int_equal(new_row->replaces, 1);
     assert_string_equal(new_row->task, "reach");
     assert_int_equal(new_row->state_seed, 1);                   /* not the state that failed */
-    desk_confirm(d);
     desk_hello(d, WORKER, MEMBER_WORKER, 14);
+    assert_int_equal(desk_request(d, WORKER, 4)->grant.n_leases, 0);        /* the learner has not heard of it */
+    desk_confirm(d);
     assert_int_equal(desk_request(d, WORKER, 4)->grant.leases[0].episode, 2);
     desk_journaled(d, 2, true);
     assert_non_null(desk_find(d, CONDUCTOR_FINISHED));
@@ -212,6 +257,26 @@ static void wait_s(struct desk *d, int seconds)
         d->now_ms += 1000;
         desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_TICK });
     }
+}
+
+/* Three heartbeats without a word, less the time that looking may take. */
+static void test_lost_after_three_heartbeats(void **state)
+{
+    struct desk *d = *state;
+
+    desk_demos(d, 3);
+    d->now_ms += 1500;
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_HEARTBEAT, .member = d->member[WORKER] });
+    d->now_ms += 1400;
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_HEARTBEAT, .member = d->member[LEARNER] });
+    d->now_ms += 1300;
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_TICK });
+    assert_int_equal(membership_count(conductor_members(d->c), MEMBER_WORKER), 1);
+    d->now_ms += 100;
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_TICK });
+    assert_int_equal(membership_count(conductor_members(d->c), MEMBER_WORKER), 0);
+    assert_int_equal(membership_count(conductor_members(d->c), MEMBER_LEARNER), 1);
+    assert_string_equal(desk_find(d, CONDUCTOR_ADD_EVENT)->text.kind, "lost");
 }
 
 /* The coordinator stood still (a full disk, SIGSTOP): what nobody could say meanwhile is held against nobody. */
@@ -364,10 +429,13 @@ int main(void)
         TEST(test_a_worker_of_boundless_slots),
         TEST(test_nothing_is_leased_before_the_learner_knows),
         TEST(test_only_members_of_this_epoch),
+        TEST(test_only_those_whose_word_it_is),
+        TEST(test_another_learner),
         TEST(test_stale_leases_are_revoked),
         TEST(test_killed_worker_counts_nothing),
         TEST(test_third_crash_alone_fails_and_is_replaced),
         TEST(test_too_many_failures_stop_the_run),
+        TEST(test_lost_after_three_heartbeats),
         TEST(test_time_that_stood_still),
         TEST(test_lost_before_the_first_step),
         TEST(test_lost_while_alone),
