@@ -224,6 +224,80 @@ static void test_imitation_in_pieces(void **state)
     assert_true(stage_plan_work(config, NULL, 1, 4, &work) < 0);
 }
 
+static void fill(const struct run_config *config, uint32_t stage, struct plan_memory *memory, struct ledger_episode *rows, size_t n)
+{
+    struct work work;
+
+    assert_int_equal(stage_plan_work(config, NULL, stage, 0, &work), 0);
+    assert_int_equal(stage_plan_rows(config, &work, memory), n);
+    assert_int_equal(stage_plan_fill(config, &work, 5, 2, memory, rows, n), 0);
+}
+
+/* What is learnt from is played from states that were never used before, with a key of its own each; a group's rows differ in
+ * nothing but that key. Which task is played is the curriculum's draw. */
+static void test_training_rows(void **state)
+{
+    struct run_config *config = *state;
+    struct ledger_episode rows[4][6];
+    struct plan_memory memory;
+
+    for (int group = 0; group < 2; group++)
+        add_stage(config, STAGE_RL, "rl")->rl = (struct rl_config) {
+            .iterations = 1, .episodes = 6, .temperature = .5, .group = 3 * group,
+            .advantage = group ? ADVANTAGE_RLOO : ADVANTAGE_GAE};
+    add_stage(config, STAGE_ROLLOUTS, "rollouts")->rollouts = (struct rollouts_config) {.episodes = 6, .temperature = .25};
+    add_stage(config, STAGE_DEMOS, "demos")->demos = (struct demos_config) {.episodes = 6, .max_steps = 40};
+    plan_memory_init(&memory);
+    assert_int_equal(stage_plan_begin(config, 0, NULL, &memory), 0);
+    for (uint32_t stage = 0; stage < 4; stage++)
+        fill(config, stage, &memory, rows[stage], 6);
+    for (uint64_t i = 0, seed = 0; i < 24; i++) {
+        const struct ledger_episode *row = &rows[i / 6][i % 6];
+        bool rl = row->stage < 2;
+        uint32_t group = row->stage == 1 ? 3 : 1;
+
+        seed += i && i % 6 % group == 0;
+        assert_int_equal(row->episode, i + 1);
+        assert_int_equal(row->sample_key, i + 1);
+        assert_int_equal(row->state_seed - rows[0][0].state_seed, seed);
+        assert_int_equal(row->split, SPLIT_TRAIN);
+        assert_string_equal(row->task, config->tasks[rl ? curriculum_draw(&memory.curriculum, 7, (uint64_t)row->stage << 32,
+                                                                          (uint32_t)(i % 6 / group)) : (int)(i % 2)]);
+        assert_true(row->temperature == (rl ? .5f : row->stage == 2 ? .25f : 0));
+        assert_int_equal(row->policy_version, row->stage == 3 ? 0 : 5);         /* nobody's policy: the demonstrator */
+        assert_int_equal(row->prm_version, rl ? 2 : 0);
+        assert_int_equal(row->max_steps, row->stage == 3 ? 40 : 0);
+    }
+}
+
+/* The curriculum learns from what was played, by task; what failed was not played. A later stage begins anew. */
+static void test_what_a_curriculum_learns(void **state)
+{
+    struct run_config *config = *state;
+    struct ledger_episode rows[4];
+    struct plan_memory memory;
+    struct work work;
+
+    add_stage(config, STAGE_RL, "rl")->rl = (struct rl_config) {.iterations = 2, .episodes = 4, .temperature = 1};
+    plan_memory_init(&memory);
+    assert_int_equal(stage_plan_begin(config, 0, NULL, &memory), 0);
+    assert_int_equal(stage_plan_work(config, NULL, 0, 0, &work), 0);
+    for (size_t i = 0; i < 4; i++) {
+        rows[i] = (struct ledger_episode) {.state = i == 3 ? EPISODE_FAILED : EPISODE_TRAINED, .success = i != 1, .reward = 1};
+        snprintf(rows[i].task, sizeof rows[i].task, "%s", config->tasks[i < 2 ? 0 : 1]);
+    }
+    stage_plan_learn(config, &work, rows, 4, &memory);
+    assert_true(memory.curriculum.tries[0] == 2 && memory.curriculum.wins[0] == 1);
+    assert_true(memory.curriculum.tries[1] == 1 && memory.curriculum.wins[1] == 1);
+    assert_int_equal(memory.watched, 1);
+    assert_true(memory.paid[0] == 1 && memory.won[0] == 2. / 3);
+    memory.alarms = memory.since_best = memory.n_extra = 3;
+    memory.stop = PLAN_SUCCESS;
+    assert_int_equal(stage_plan_begin(config, 0, NULL, &memory), 0);
+    assert_true(!memory.watched && !memory.alarms && !memory.since_best && !memory.n_extra && memory.stop == PLAN_GOES_ON);
+    assert_true(memory.curriculum.tries[0] == 0);
+}
+
 /* Groups whose returns are all alike are refilled from new states, round by round, until enough have spread. */
 static void test_refill(void **state)
 {
@@ -409,6 +483,8 @@ int main(void)
         cmocka_unit_test_setup(test_evaluation_rows, set_up),
         cmocka_unit_test_setup(test_counted_test_states, set_up),
         cmocka_unit_test_setup(test_imitation_in_pieces, set_up),
+        cmocka_unit_test_setup(test_training_rows, set_up),
+        cmocka_unit_test_setup(test_what_a_curriculum_learns, set_up),
         cmocka_unit_test_setup(test_refill, set_up),
         cmocka_unit_test_setup(test_stop_rules, set_up),
         cmocka_unit_test_setup(test_hacking_guard, set_up),
