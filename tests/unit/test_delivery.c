@@ -1,0 +1,270 @@
+/* test_delivery.c - what a worker hands over: refused with a word where it is malformed, described for intake where it is not, kept
+ * until it is answered. Over a real wire. */
+#include <errno.h>
+#include <math.h>
+
+#include "learner/delivery.h"
+#include "learner/episode_return.h"
+#include "proto/trajectory.pb-c.h"
+#include "tests/harness/wire_side.h"
+
+enum { STEPS = 2, DIMS = 3, TOKENS = 2 * 4, SIDE = 2, FRAMES = (STEPS + 1) * SIDE * SIDE * 3 };
+
+static struct table {
+    struct side side;
+    struct deliveries kept;
+    struct intake_event event;
+    const struct rl_config *rl;
+    bool busy;                      /* the next answer, instead */
+    unsigned taken;
+    int verdict;                    /* of the reply; -1: none */
+    char text[200];
+    uint8_t digest[SHA256_SIZE];
+} table;
+
+/* One trajectory that is as it should be; each test spoils it. */
+static struct good {
+    Gantry__Trajectory t;
+    float action[STEPS * DIMS], label[STEPS * DIMS], logp[TOKENS], value[STEPS], progress[STEPS + 1], env_reward[STEPS],
+        state[(STEPS + 1) * 2];
+    uint32_t tokens[TOKENS];
+    uint8_t frames[FRAMES + 1];
+    size_t n_frames;
+    unsigned n_parts;
+} good;
+
+static int set_up(void **state)
+{
+    (void)state;
+    good = (struct good) {.t = GANTRY__TRAJECTORY__INIT, .n_frames = FRAMES, .n_parts = 1, .progress = {0, .25f, .75f},
+                          .env_reward = {2, 3}};
+    good.t.episode = 10;
+    good.t.policy_version = 3;
+    good.t.purpose = GANTRY__PURPOSE__PURPOSE_TRAIN;
+    good.t.steps = STEPS;
+    good.t.height = good.t.width = SIDE;
+    good.t.action_dims = DIMS;
+    good.t.success = true;
+    good.t.member = 5;
+    good.t.max_steps = 20;
+#define LIST(name) good.t.name = good.name, good.t.n_##name = ARRAY_SIZE(good.name)
+    LIST(action), LIST(label), LIST(logp), LIST(value), LIST(progress), LIST(env_reward), LIST(state), LIST(tokens);
+    for (size_t i = 0; i < FRAMES; i++)
+        good.frames[i] = (uint8_t)i;
+    return 0;
+}
+
+static void serve(struct side *side, struct request *request)
+{
+    struct intake_effect effect = {.kind = INTAKE_REPLY};
+
+    (void)side;
+    assert_int_equal(delivery_take(&table.kept, request, table.rl, &table.event), 0);
+    assert_int_equal(table.kept.n, 1);
+    table.taken++;
+    effect.reply.episode = table.event.deliver.episode.episode;
+    effect.reply.verdict = table.event.deliver.valid ? DELIVER_ACCEPTED : DELIVER_REFUSED;
+    memcpy(effect.reply.digest, table.event.deliver.episode.digest, SHA256_SIZE);
+    if (table.event.deliver.text)
+        snprintf(effect.reply.text, sizeof effect.reply.text, "%s", table.event.deliver.text);
+    if (table.event.deliver.valid) {
+        const void *meta, *frames;
+        size_t n_meta, n_frames;
+
+        assert_int_equal(delivery_bytes(&table.kept, table.event.deliver.token, &meta, &n_meta, &frames, &n_frames), 0);
+        assert_int_equal(n_meta, gantry__trajectory__get_packed_size(&good.t));
+        assert_int_equal(n_frames, FRAMES);
+        assert_memory_equal(frames, good.frames, FRAMES);
+        assert_int_equal(delivery_bytes(&table.kept, table.event.deliver.token + 1, &meta, &n_meta, &frames, &n_frames),
+                         -ENOENT);
+    }
+    delivery_answer(&table.kept, table.event.deliver.token + 1, &effect);       /* of another: nothing */
+    assert_int_equal(table.kept.n, 1);
+    delivery_answer(&table.kept, table.event.deliver.token, table.busy ? NULL : &effect);
+    assert_int_equal(table.kept.n, 0);
+    table.busy = false;
+}
+
+static void on_reply(int result, const struct message *reply, void *arg)
+{
+    const Gantry__DeliverReply *said = reply && result == 0 ? (const Gantry__DeliverReply *)reply->body : NULL;
+
+    (void)arg;
+    table.verdict = said ? (int)said->verdict : -1;
+    if (said) {
+        assert_int_equal(said->episode, 10);
+        assert_int_equal(said->digest.len, SHA256_SIZE);
+        memcpy(table.digest, said->digest.data, SHA256_SIZE);
+        snprintf(table.text, sizeof table.text, "%s", said->text);
+    }
+    side_on_reply(result, reply, &table.side);
+}
+
+/* What `good` has become is delivered and answered. */
+static void deliver(void)
+{
+    const struct wire_part parts[2] = {{.bytes = good.frames, .size = good.n_frames}, {.bytes = good.frames, .size = 1}};
+    const struct wire_call call = {.kind = WIRE_KIND(DELIVER), .body = &good.t.base, .parts = parts, .n_parts = good.n_parts,
+                                   .deadline_ms = 60000, .on_reply = on_reply};
+
+    assert_int_equal(wire_call(table.side.client, &call, NULL), 0);
+    lab_until_count(&table.side.lab, &table.side.replies, table.side.replies + 1);
+}
+
+static void expect_refused(const char *why)
+{
+    deliver();
+    if (table.verdict != DELIVER_REFUSED || !strstr(table.text, why))
+        fail_msg("\"%s\" instead of \"%s\"", table.verdict == DELIVER_REFUSED ? table.text : "accepted", why);
+    (void)set_up(NULL);
+}
+
+static void expect_accepted(void)
+{
+    deliver();
+    if (table.verdict != DELIVER_ACCEPTED)
+        fail_msg("%s", table.text);
+    (void)set_up(NULL);
+}
+
+static int open_table(void **state)
+{
+    (void)state;
+    table = (struct table) {0};
+    side_open(&table.side, 0, 0);
+    table.side.serve = serve;
+    return 0;
+}
+
+static int close_table(void **state)
+{
+    (void)state;
+    deliveries_free(&table.kept);
+    side_close(&table.side);
+    return 0;
+}
+
+static void test_described(void **state)
+{
+    const struct journaled_episode *e = &table.event.deliver.episode;
+    uint8_t packed[512], digest[SHA256_SIZE];
+    struct sha256 sha;
+    size_t n = gantry__trajectory__pack(&good.t, packed);
+
+    (void)state;
+    sha256_init(&sha);
+    sha256_add(&sha, packed, n);
+    sha256_add(&sha, good.frames, FRAMES);
+    sha256_end(&sha, digest);
+    deliver();
+    assert_int_equal(table.verdict, DELIVER_ACCEPTED);
+    assert_int_equal(table.event.deliver.policy_version, 3);
+    assert_true(e->episode == 10 && e->success && !e->timeout && e->steps == STEPS && e->member == 5);
+    assert_true(e->progress_end == .75f && e->reward == 5);
+    assert_memory_equal(e->digest, digest, SHA256_SIZE);        /* as the journal takes it */
+    assert_memory_equal(table.digest, digest, SHA256_SIZE);
+}
+
+/* What cannot be taken just now comes again, and is another delivery. */
+static void test_busy(void **state)
+{
+    unsigned taken = table.taken;
+
+    (void)state;
+    table.busy = true;
+    expect_accepted();
+    assert_int_equal(table.taken, taken + 2);
+}
+
+#define SPOIL(how, why)                                                      \
+    do {                                                                     \
+        how;                                                                 \
+        expect_refused(why);                                                 \
+    } while (0)
+
+static void test_shapes(void **state)
+{
+    (void)state;
+    SPOIL(good.n_parts = 0, "one raw frame");
+    SPOIL(good.n_parts = 2, "one raw frame");
+    SPOIL(good.t.steps = 0, "out of range");
+    SPOIL(good.t.steps = 100001, "out of range");
+    SPOIL(good.t.height = 0, "out of range");
+    SPOIL(good.t.height = 4097, "out of range");
+    SPOIL(good.t.width = 0, "out of range");
+    SPOIL(good.t.width = 4097, "out of range");
+    SPOIL(good.t.images = 9, "out of range");
+    SPOIL(good.n_frames = FRAMES - 1, "pictures are not");
+    SPOIL(good.n_frames = FRAMES + 1, "pictures are not");
+    SPOIL(good.t.images = 2, "pictures are not");
+    SPOIL(good.t.n_progress = STEPS, "progress must have");
+    SPOIL(good.t.n_env_reward = 1, "env_reward must have");
+    SPOIL(good.t.n_value = 1, "value must have");
+    SPOIL(good.t.action_dims = 0, "actions or labels");
+    SPOIL(good.t.n_action -= DIMS, "actions or labels");
+    SPOIL(good.t.n_label--, "actions or labels");
+    SPOIL(good.t.n_state--, "robot's state");
+    SPOIL(good.t.n_tokens--, "differ in number");
+    SPOIL(good.t.n_tokens = good.t.n_logp = TOKENS - 1, "tokens are missing");
+    SPOIL(good.t.n_tokens = good.t.n_logp = 0, "tokens are missing");
+    SPOIL(good.t.n_tokens = good.t.n_logp = 0; good.t.purpose = GANTRY__PURPOSE__PURPOSE_ROLLOUT, "tokens are missing");
+}
+
+static void test_numbers(void **state)
+{
+    (void)state;
+    SPOIL(good.state[5] = NAN, "robot's state is not finite");
+    SPOIL(good.progress[STEPS] = INFINITY, "progress score or reward");
+    SPOIL(good.env_reward[1] = NAN, "progress score or reward");
+    SPOIL(good.logp[TOKENS - 1] = -INFINITY, "log-probability or value");
+    SPOIL(good.value[1] = NAN, "log-probability or value");
+    SPOIL(good.action[STEPS * DIMS - 1] = NAN, "action or label");
+    SPOIL(good.label[0] = NAN, "action or label");
+}
+
+/* What need not be there. */
+static void test_optional(void **state)
+{
+    (void)state;
+    good.t.n_progress = good.t.n_env_reward = good.t.n_value = good.t.n_label = good.t.n_state = 0;
+    expect_accepted();
+    assert_true(table.event.deliver.episode.progress_end == 0 && table.event.deliver.episode.reward == 1);  /* a success */
+    good.t.n_tokens = good.t.n_logp = 0;
+    good.t.purpose = GANTRY__PURPOSE__PURPOSE_DEMO;
+    expect_accepted();
+    good.t.images = 1;
+    expect_accepted();
+}
+
+/* The return is what it is trained on: shaped by progress, paid for success. */
+static void test_return(void **state)
+{
+    const struct rl_config env = {.reward = REWARD_ENV, .w_env = 1, .gamma = 1};
+    const struct rl_config sparse = {.reward = REWARD_SPARSE, .w_success = 4, .gamma = 1};
+
+    (void)state;
+    table.rl = &sparse;
+    expect_accepted();
+    assert_true(table.event.deliver.episode.reward == 4);
+    good.t.success = false;
+    expect_accepted();
+    assert_true(table.event.deliver.episode.reward == 0);
+    table.rl = &env;
+    expect_accepted();
+    assert_true(table.event.deliver.episode.reward == 5);
+    good.t.n_env_reward = 0;                    /* of an environment that gives none: success */
+    good.t.n_progress = 0;
+    expect_accepted();
+    assert_true(table.event.deliver.episode.reward == 1);
+}
+
+#define TEST(name) cmocka_unit_test_setup(name, set_up)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_described), TEST(test_busy), TEST(test_shapes), TEST(test_numbers), TEST(test_optional), TEST(test_return),
+    };
+
+    return cmocka_run_group_tests_name("delivery", tests, open_table, close_table);
+}
