@@ -90,6 +90,7 @@ static int train_batch(const struct run_config *c)
 /* What models take in each kind of daemon, and once for all of them; bytes. A server holds two versions while one is swapped for
  * the next. */
 struct model_needs { double actor, prm, learner, shared;
+                     int action_dims; /* of the policy */
                      int devices; /* 0, or why the GPUs will not do; the error has the line */ };
 
 /* What the suite sends and takes must be what the model was made for. key: policy.init, prm.init. */
@@ -105,9 +106,6 @@ static int check_suite(const struct run_config *c, const char *key, const char *
     if (config->image_chain[0] && strcmp(config->image_chain, c->chain) != 0)
         return error_set(error, EINVAL, "%s: %s: was trained on pictures of the chain %s, suite.chain is %s", key, dir,
                          config->image_chain, c->chain);
-    if (!strcmp(key, "policy.init") && config->action_dims != SIM_ACTION_DIMS)
-        return error_set(error, EINVAL, "%s: %s: its actions have %d dimensions, the suite %s takes %d (dx dy dz droll dpitch "
-                         "dyaw gripper); name another policy", key, dir, config->action_dims, c->suite, SIM_ACTION_DIMS);
     if (!strcmp(key, "policy.init") && config->oft.kind != OFT_NONE && c->policy_eos_in_logp)
         return error_set(error, EINVAL,
                          "policy.eos_in_logp: %s answers whole chunks and says no end token; say eos_in_logp: false", dir);
@@ -174,6 +172,7 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
     if (r < 0)
         return error_set(error, -r, "policy.init: %s: memory: %s", policy_dir, strerror(-r));
     *ret = (struct model_needs) {
+        .action_dims = policy->config.action_dims,
         .actor = (double)(act.total + act.weights + act.packs - 2 * act.mapped),
         .prm = (double)(score.total + score.weights + score.packs - 2 * score.mapped),
         .learner = (double)(train.total + train.weights - 2 * train.mapped),        /* and the reference */
@@ -345,7 +344,7 @@ static int check_datasets(const struct run_config *c, struct error *error)
     return 0;
 }
 
-int preflight_tasks(const struct run_config *c, struct error *error)
+int preflight_tasks(const struct run_config *c, int *ret_action_dims, struct error *error)
 {
     const struct sim_task_info *infos;
     struct sim_suite *suite;
@@ -361,6 +360,8 @@ int preflight_tasks(const struct run_config *c, struct error *error)
             r = error_set(error, EINVAL, "suite.tasks: suite %s has no task '%s'; `gantry sim list --suite %s` lists them",
                           c->suite, c->tasks[i], c->suite);
     }
+    if (r >= 0)
+        *ret_action_dims = infos[0].action_dims;
     sim_suite_close(suite);
     return r;
 }
@@ -377,8 +378,8 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
 {
     double weights = 0, memory, disk, have_memory = memory_available(), have_disk = disk_available(run_dir);
     struct model_needs models = {0};
+    int r, dims = strcmp(config->suite, "remote") ? SIM_ACTION_DIMS : 0;        /* 0: unknown here */
     char first[PATH_MAX];
-    int r;
 
     if (!config->n_stages)
         return error_set(error, EINVAL, "stages: there are none, so there is nothing to do; `gantry demo --config` shows a "
@@ -395,13 +396,17 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
         (r = check_values(first, weights, error)) < 0)
         return r;
     if (config->env_workers)            /* with none here they are played where the suite's files are */
-        r = preflight_tasks(config, error);
+        r = preflight_tasks(config, &dims, error);
     if (r >= 0)
         r = check_datasets(config, error);
     if (r >= 0)
         r = model_needs(config, first, &models, error);
     if (r < 0)
         return r;
+    if (dims && models.action_dims != dims)
+        return error_set(error, EINVAL, "policy.init: %s: its actions have %d dimensions, the suite %s takes %d%s; name another policy",
+                         first, models.action_dims, config->suite, dims,
+                         dims == SIM_ACTION_DIMS ? " (dx dy dz droll dpitch dyaw gripper)" : "");
     memory = memory_needed(config, &models);
     disk = disk_needed(config, weights);
     if (ret)

@@ -1,6 +1,6 @@
 /* sim_actions.c - who acts in `gantry sim play`: the expert, a demonstrator's style, chance, nobody, or a file of actions.
  *
- * A file is numpy's .npy or .npz (its array `actions`), or text: seven numbers a line, '#' begins a comment. */
+ * A file is numpy's .npy or .npz (its array `actions`), or text: an action a line, '#' begins a comment. */
 #include "cli/sim_actions.h"
 
 #include <errno.h>
@@ -15,8 +15,8 @@ enum { FILE_MAX = 64 << 20, STEPS_MAX = 1 << 20 };
 
 static int take_array(struct sim_actor *actor, const struct npy *array, const char *path, struct error *error)
 {
-    if (array->kind == 'U' || array->dims != 2 || array->shape[1] != SIM_ACTION_DIMS || array->shape[0] > STEPS_MAX)
-        return error_set(error, EINVAL, "%s: expected an array of (steps, %d) numbers", path, SIM_ACTION_DIMS);
+    if (array->kind == 'U' || array->dims != 2 || array->shape[1] != (size_t)actor->dims || array->shape[0] > STEPS_MAX)
+        return error_set(error, EINVAL, "%s: expected an array of (steps, %d) numbers", path, actor->dims);
     actor->actions = malloc(sizeof(*actor->actions) * (array->count ? array->count : 1));
     if (!actor->actions)
         return error_set(error, ENOMEM, "%s: out of memory", path);
@@ -51,18 +51,17 @@ static int read_npy(struct sim_actor *actor, const char *path, const char *bytes
     return r;
 }
 
-static int parse_line(char *line, float *ret, const char *path, int number, struct error *error)
+static int parse_line(char *line, int dims, float *ret, const char *path, int number, struct error *error)
 {
     char *at = line, *end;
 
-    for (int i = 0; i < SIM_ACTION_DIMS; i++, at = end) {
+    for (int i = 0; i < dims; i++, at = end) {
         ret[i] = strtof(at, &end);
         if (end == at)
-            return error_set(error, EINVAL, "%s: line %d: %d numbers; an action has %d", path, number, i, SIM_ACTION_DIMS);
+            return error_set(error, EINVAL, "%s: line %d: %d numbers; an action has %d", path, number, i, dims);
     }
     if (at[strspn(at, " \t\r")])
-        return error_set(error, EINVAL, "%s: line %d: '%.20s' behind the %d numbers of an action", path, number, at,
-                         SIM_ACTION_DIMS);
+        return error_set(error, EINVAL, "%s: line %d: '%.20s' behind the %d numbers of an action", path, number, at, dims);
     return 0;
 }
 
@@ -73,7 +72,7 @@ static int read_text(struct sim_actor *actor, const char *path, char *text, stru
 
     for (const char *c = text; *c; c++)
         lines += *c == '\n';
-    actor->actions = calloc(lines * SIM_ACTION_DIMS, sizeof(*actor->actions));
+    actor->actions = calloc(lines * (size_t)actor->dims, sizeof(*actor->actions));
     if (!actor->actions)
         return error_set(error, ENOMEM, "%s: out of memory", path);
     for (char *line = text, *next; line && r == 0; line = next) {
@@ -83,7 +82,7 @@ static int read_text(struct sim_actor *actor, const char *path, char *text, stru
         number++;
         line[strcspn(line, "#")] = '\0';
         if (line[strspn(line, " \t\r")])
-            r = parse_line(line, actor->actions + (size_t)SIM_ACTION_DIMS * (size_t)actor->n++, path, number, error);
+            r = parse_line(line, actor->dims, actor->actions + (size_t)actor->dims * (size_t)actor->n++, path, number, error);
     }
     return r;
 }
@@ -104,7 +103,7 @@ static int read_actions(struct sim_actor *actor, const char *path, struct error 
     return read_text(actor, path, text, error);
 }
 
-int sim_actor_init(struct sim_actor *actor, const char *policy, struct error *error)
+int sim_actor_init(struct sim_actor *actor, const char *policy, int dims, struct error *error)
 {
     static const struct {
         const char *name;
@@ -114,7 +113,7 @@ int sim_actor_init(struct sim_actor *actor, const char *policy, struct error *er
         {"random", SIM_ACTOR_RANDOM}, {"no-op", SIM_ACTOR_NO_OP},
     };
 
-    *actor = (struct sim_actor){.kind = SIM_ACTOR_FILE, .name = policy};
+    *actor = (struct sim_actor){.kind = SIM_ACTOR_FILE, .name = policy, .dims = dims};
     for (size_t i = 0; i < ARRAY_SIZE(names); i++)
         if (!strcmp(policy, names[i].name)) {
             actor->kind = names[i].kind;
@@ -129,10 +128,10 @@ void sim_actor_release(struct sim_actor *actor)
     *actor = (struct sim_actor){0};
 }
 
-int sim_actor_act(const struct sim_actor *actor, struct sim_slot *slot, uint64_t state, int step, float ret[SIM_ACTION_DIMS])
+int sim_actor_act(const struct sim_actor *actor, struct sim_slot *slot, uint64_t state, int step, float *ret)
 {
     struct philox draws = philox_at(state, PHILOX_NOISE, (uint64_t)step, 0, 0);
-    float label[SIM_ACTION_DIMS];
+    float label[SIM_ACTION_MAX];
 
     switch (actor->kind) {
     case SIM_ACTOR_EXPERT: return sim_expert(slot, ret);
@@ -140,12 +139,12 @@ int sim_actor_act(const struct sim_actor *actor, struct sim_slot *slot, uint64_t
     case SIM_ACTOR_FILE:
         if (step >= actor->n)
             return -ENODATA;
-        memcpy(ret, actor->actions + SIM_ACTION_DIMS * (size_t)step, sizeof(*ret) * SIM_ACTION_DIMS);
+        memcpy(ret, actor->actions + (size_t)actor->dims * (size_t)step, sizeof(*ret) * (size_t)actor->dims);
         return 0;
     case SIM_ACTOR_RANDOM:
     case SIM_ACTOR_NO_OP: break;
     }
-    for (int i = 0; i < SIM_ACTION_DIMS; i++)
+    for (int i = 0; i < actor->dims; i++)
         ret[i] = actor->kind == SIM_ACTOR_RANDOM ? 2 * philox_uniform(&draws) - 1 : 0;
     return 0;
 }

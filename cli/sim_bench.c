@@ -44,7 +44,7 @@ struct player {
 
 static int advance(const struct bench *b, struct player *player, struct sim_renderer *renderer, int pictures, uint8_t *rgb)
 {
-    float action[SIM_ACTION_DIMS] = {0};
+    float action[SIM_ACTION_MAX] = {0};
     int r = 0;
 
     if (player->step++ >= (int)b->limit) {

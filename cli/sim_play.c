@@ -132,6 +132,7 @@ static int write_video(struct play *p, uint64_t state, int steps, struct error *
 
 static int write_actions(const struct play *p, uint64_t state, int steps, struct error *error)
 {
+    const int dims = p->target.info->action_dims;
     char path[4096];
     FILE *out;
 
@@ -139,11 +140,12 @@ static int write_actions(const struct play *p, uint64_t state, int steps, struct
     out = fopen(path, "we");
     if (!out)
         return error_set(error, errno, "%s: %s", path, strerror(errno));
-    fprintf(out, "# %s %s, %s state %" PRIu64 ", %s: dx dy dz droll dpitch dyaw gripper\n", p->target.suite_name,
-            p->target.info->name, sim_split_name(p->target.split), state, p->actor.name);
+    fprintf(out, "# %s %s, %s state %" PRIu64 ", %s%s\n", p->target.suite_name,
+            p->target.info->name, sim_split_name(p->target.split), state, p->actor.name,
+            dims == SIM_ACTION_DIMS ? ": dx dy dz droll dpitch dyaw gripper" : "");
     for (int t = 0; t < steps; t++)
-        for (int i = 0; i < SIM_ACTION_DIMS; i++)
-            fprintf(out, "%.9g%c", (double)p->actions[SIM_ACTION_DIMS * t + i], i == SIM_ACTION_DIMS - 1 ? '\n' : ' ');
+        for (int i = 0; i < dims; i++)
+            fprintf(out, "%.9g%c", (double)p->actions[dims * t + i], i == dims - 1 ? '\n' : ' ');
     if (fclose(out) != 0)
         return error_set(error, errno, "%s: %s", path, strerror(errno));
     printf("%s\n", path);
@@ -157,7 +159,7 @@ static int play_episode(struct play *p, uint64_t state, int *ret_steps, bool *re
     int t = 0, r = keep(p, 0);
 
     while (r == 0 && t < p->limit && !success) {
-        float *action = p->actions + SIM_ACTION_DIMS * t;
+        float *action = p->actions + p->target.info->action_dims * t;
 
         r = sim_actor_act(&p->actor, p->slot, state, t, action);
         if (r == -ENODATA)
@@ -226,10 +228,10 @@ static int play_all(struct play *p, struct error *error)
 
 static int open_all(struct play *p, const char *policy, struct error *error)
 {
-    int r = sim_actor_init(&p->actor, policy, error);
+    int r = sim_target_open(&p->target, error);
 
     if (r == 0)
-        r = sim_target_open(&p->target, error);
+        r = sim_actor_init(&p->actor, policy, p->target.info->action_dims, error);
     if (r < 0)
         return r;
     if (p->camera >= p->target.info->cameras)
@@ -241,7 +243,7 @@ static int open_all(struct play *p, const char *policy, struct error *error)
         r = sim_open_renderer(&p->target, (int)p->size, &p->renderer, error);
     if (r < 0)
         return r;
-    p->actions = calloc((size_t)p->limit, sizeof(float) * SIM_ACTION_DIMS);
+    p->actions = calloc((size_t)p->limit, sizeof(float) * (size_t)p->target.info->action_dims);
     if (p->renderer && sim_state_size(p->target.task))
         p->states = calloc((size_t)p->limit + 1, sim_state_size(p->target.task));
     else if (p->renderer)

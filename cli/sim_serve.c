@@ -58,6 +58,7 @@ static int describe(struct server *s, const struct frame *request _unused_, cons
     json_signed(w, "height", s->size);
     json_signed(w, "width", s->size);
     json_signed(w, "cameras", s->cameras);
+    json_signed(w, "action_dims", s->infos[0].action_dims);
     json_signed(w, "proprio", s->infos[0].proprio);
     json_number(w, "control_hz", s->infos[0].control_hz);
     json_unsigned(w, "state_bytes", s->state_bytes);
@@ -158,15 +159,16 @@ static int step(struct server *s, const struct frame *request _unused_, const js
                 struct error *error)
 {
     const json_t *list = json_object_get(head, "action");
-    float action[SIM_ACTION_DIMS];
+    const int dims = s->infos[0].action_dims;
+    float action[SIM_ACTION_MAX];
     bool success = false;
     int r;
 
     if (s->playing < 0)
         return no_episode(error);
-    if (json_array_size(list) != SIM_ACTION_DIMS)
-        return error_set(error, EINVAL, "an action has %d numbers", SIM_ACTION_DIMS);
-    for (size_t i = 0; i < SIM_ACTION_DIMS; i++) {
+    if (json_array_size(list) != (size_t)dims)
+        return error_set(error, EINVAL, "an action has %d numbers", dims);
+    for (size_t i = 0; i < (size_t)dims; i++) {
         if (!json_is_number(json_array_get(list, i)))
             return error_set(error, EINVAL, "action[%zu] is no number", i);
         action[i] = (float)json_number_value(json_array_get(list, i));
@@ -221,7 +223,7 @@ static int expert(struct server *s, const struct frame *request _unused_, const 
                   struct error *error)
 {
     const char *style = json_string_value(json_object_get(head, "style")) ?: "expert";
-    float actions[2][SIM_ACTION_DIMS];
+    float actions[2][SIM_ACTION_MAX];
     uint64_t seed;
     int r;
 
@@ -241,7 +243,7 @@ static int expert(struct server *s, const struct frame *request _unused_, const 
         return of_slot(s->slots[s->playing], r, error);
     for (int k = 0; k < 2; k++) {
         json_open(w, k ? "label" : "action", '[');
-        for (int i = 0; i < SIM_ACTION_DIMS; i++)
+        for (int i = 0; i < s->infos[0].action_dims; i++)
             json_number(w, NULL, (double)actions[k][i]);
         json_close(w, ']');
     }

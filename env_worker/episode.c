@@ -29,15 +29,16 @@ static int make_room(struct episode *e, uint32_t steps)
 {
     if (e->capacity >= steps)
         return 0;
-    if (grow(&e->value, sizeof(float) * steps) < 0 || grow(&e->action, sizeof(float) * SIM_ACTION_DIMS * steps) < 0 ||
-        grow(&e->label, sizeof(float) * SIM_ACTION_DIMS * steps) < 0 || grow(&e->progress, sizeof(float) * (steps + 1)) < 0 ||
+    if (grow(&e->value, sizeof(float) * steps) < 0 || grow(&e->action, sizeof(float) * SIM_ACTION_MAX * steps) < 0 ||
+        grow(&e->label, sizeof(float) * SIM_ACTION_MAX * steps) < 0 || grow(&e->progress, sizeof(float) * (steps + 1)) < 0 ||
         grow(&e->step_version, sizeof(uint64_t) * steps) < 0 || grow(&e->turns, sizeof(uint32_t) * steps) < 0)
         return -ENOMEM;
     e->capacity = steps;
     return 0;
 }
 
-int episode_begin(struct episode *e, const Gantry__Lease *lease, uint32_t max_steps, const struct frames_shape *shape)
+int episode_begin(struct episode *e, const Gantry__Lease *lease, uint32_t max_steps, const struct frames_shape *shape,
+                  uint32_t action_dims)
 {
     int r;
 
@@ -62,6 +63,7 @@ int episode_begin(struct episode *e, const Gantry__Lease *lease, uint32_t max_st
     e->lease.search_proposals = e->search_proposals;
     e->lease.perturb = e->perturb;
     e->lease.max_steps = max_steps;
+    e->action_dims = action_dims;
     e->instruction[0] = '\0';
     e->steps = e->tokens_per_step = e->hidden_steps = e->n_turns = 0;
     e->scored = false;
@@ -129,9 +131,9 @@ int episode_record(struct episode *e, const struct episode_step *step)
         return -EBADMSG;
     if (step->tokens && (r = record_tokens(e, step)) < 0)
         return r;
-    memcpy(e->action + SIM_ACTION_DIMS * t, step->action, sizeof(float) * SIM_ACTION_DIMS);
+    memcpy(e->action + e->action_dims * t, step->action, sizeof(float) * e->action_dims);
     if (step->label)
-        memcpy(e->label + SIM_ACTION_DIMS * t, step->label, sizeof(float) * SIM_ACTION_DIMS);
+        memcpy(e->label + e->action_dims * t, step->label, sizeof(float) * e->action_dims);
     e->value[t] = step->value;
     e->step_version[t] = step->version;
     if (step->begins_turn)
@@ -187,11 +189,11 @@ void episode_trajectory(const struct episode *e, bool success, bool timeout, Gan
     ret->images = e->frames->shape.cameras;
     ret->state = e->frames->state;
     ret->n_state = ((size_t)t + 1) * e->frames->shape.state;
-    ret->action_dims = SIM_ACTION_DIMS;
+    ret->action_dims = e->action_dims;
     ret->success = success;
     ret->timeout = timeout;
     ret->action = e->action;
-    ret->n_action = (size_t)t * SIM_ACTION_DIMS;
+    ret->n_action = (size_t)t * e->action_dims;
     if (demonstration) {
         ret->label = e->label;
         ret->n_label = ret->n_action;

@@ -39,6 +39,7 @@ struct episode {
     double search_chosen, search_all;   /* ... sums over them: worth of the chosen one, mean worth of all */
     uint32_t perturbed_at;      /* 1 + the step before which the world did it; 0: not yet */
 
+    uint32_t action_dims;       /* of this simulator's actions: 1 .. SIM_ACTION_MAX */
     uint32_t capacity;          /* steps the arrays have room for */
     uint32_t token_room;        /* tokens (and logps) they have room for */
     size_t hidden_room;         /* floats of hidden */
@@ -50,13 +51,14 @@ struct episode_step {
     const float *logp;          /* (K) */
     uint32_t n_tokens;
     float value;
-    const float *action, *label;        /* (7) */
+    const float *action, *label;        /* (action_dims) */
     uint64_t version;
     bool begins_turn;           /* the policy was asked for this one; false: it is the next of a chunk */
 };
 
 /* Start an episode of at most max_steps. -ENOMEM; -ENAMETOOLONG: a name in the lease does not fit. */
-int episode_begin(struct episode *episode, const Gantry__Lease *lease, uint32_t max_steps, const struct frames_shape *shape);
+int episode_begin(struct episode *episode, const Gantry__Lease *lease, uint32_t max_steps, const struct frames_shape *shape,
+                  uint32_t action_dims);
 /* Keep the hidden state of the answer that the next step plays, if it has one; a repeated answer replaces the one before.
  * -ENOMEM. */
 int episode_note_hidden(struct episode *episode, const Gantry__ActReply *act);

@@ -169,14 +169,15 @@ static void propose(struct lookahead *s)
 {
     struct search_candidates of = judged(s);
     uint32_t k = MIN(s->n, (uint32_t)GAUSSIAN_FROM);
-    float from[GAUSSIAN_FROM * SIM_ACTION_DIMS], drawn[SEARCH_N_MAX * SIM_ACTION_DIMS];
+    const uint32_t dims = s->slot->episode.action_dims;
+    float from[GAUSSIAN_FROM * SIM_ACTION_MAX], drawn[SEARCH_N_MAX * SIM_ACTION_MAX];
 
     for (uint32_t i = 0; i < k; i++)
-        memcpy(from + i * SIM_ACTION_DIMS, s->moves[i].action, sizeof(s->moves[i].action));
-    search_gaussian(from, k, SIM_ACTION_DIMS, of.seed, of.key, of.step, drawn, s->n);
+        memcpy(from + i * dims, s->moves[i].action, sizeof(float) * dims);
+    search_gaussian(from, k, dims, of.seed, of.key, of.step, drawn, s->n);
     for (uint32_t i = s->n; i-- > 0;) {
         s->moves[i] = s->moves[i % k];
-        memcpy(s->moves[i].action, drawn + i * SIM_ACTION_DIMS, sizeof(s->moves[i].action));
+        memcpy(s->moves[i].action, drawn + i * dims, sizeof(float) * dims);
         s->candidates[i].todo = lookahead_scores(s) ? TODO_SCORE : TODO_NOTHING;
     }
     s->proposed = true;

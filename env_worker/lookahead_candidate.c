@@ -138,11 +138,11 @@ static void tell_past(const struct candidate *c, uint32_t *step, float *action)
     const struct move *moves = s->moves + c->index * s->h;
 
     step[0] = 0;
-    memcpy(action, e->steps ? e->action : moves[0].action, SIM_ACTION_DIMS * sizeof(*action));
+    memcpy(action, e->steps ? e->action : moves[0].action, e->action_dims * sizeof(*action));
     for (uint32_t i = 1; i <= s->h; i++) {
         step[i] = e->steps + i;
         if (i < s->h)
-            memcpy(action + i * SIM_ACTION_DIMS, moves[i].action, SIM_ACTION_DIMS * sizeof(*action));
+            memcpy(action + i * e->action_dims, moves[i].action, e->action_dims * sizeof(*action));
     }
 }
 
@@ -152,7 +152,7 @@ static int ask_score(struct candidate *c, struct wire_client *server)
     const struct episode *e = &s->slot->episode;
     uint32_t n = s->mean ? s->h : 1;
     _cleanup_free_ uint32_t *at = malloc(sizeof(*at) * n), *step = malloc(sizeof(*step) * (s->h + 1));
-    _cleanup_free_ float *action = malloc(sizeof(*action) * s->h * SIM_ACTION_DIMS);
+    _cleanup_free_ float *action = malloc(sizeof(*action) * s->h * e->action_dims);
 
     if (!at || !step || !action)
         return -ENOMEM;
@@ -178,12 +178,12 @@ static int ask_score_of_action(struct candidate *c, struct wire_client *server)
     struct lookahead *s = c->search;
     const struct episode *e = &s->slot->episode;
     const uint32_t first = e->steps ? 0 : 1, n = 3 - first, at = n - 1, step[3] = {0, e->steps, e->steps + 1};
-    float action[2 * SIM_ACTION_DIMS];
+    float action[2 * SIM_ACTION_MAX];
 
     frames_copy(s->slot->search_frames, candidate_frame(c, 1), e->frames, e->steps);
     frames_copy(s->slot->search_frames, candidate_frame(c, 2), e->frames, e->steps);
-    memcpy(action, e->steps ? e->action : s->moves[c->index].action, SIM_ACTION_DIMS * sizeof(*action));
-    memcpy(action + SIM_ACTION_DIMS, s->moves[c->index].action, SIM_ACTION_DIMS * sizeof(*action));
+    memcpy(action, e->steps ? e->action : s->moves[c->index].action, e->action_dims * sizeof(*action));
+    memcpy(action + e->action_dims, s->moves[c->index].action, e->action_dims * sizeof(*action));
     return request_score(server, e,
                          &(struct score_images){
                              .frames = s->slot->search_frames,
@@ -192,7 +192,7 @@ static int ask_score_of_action(struct candidate *c, struct wire_client *server)
                              .at = &at,
                              .n_at = 1,
                              .step = step + first,
-                             .action = action + first * SIM_ACTION_DIMS,
+                             .action = action + first * e->action_dims,
                          },
                          on_scored, c, &c->call);
 }

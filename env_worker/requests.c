@@ -105,7 +105,7 @@ static const char *act_problem(const Gantry__ActReply *act, uint32_t c)
     return NULL;
 }
 
-static void take_moves(const Gantry__ActReply *act, uint32_t c, struct move *ret_moves)
+static void take_moves(const Gantry__ActReply *act, uint32_t c, uint32_t dims, struct move *ret_moves)
 {
     size_t k = act->n_tokens / c;
 
@@ -115,7 +115,7 @@ static void take_moves(const Gantry__ActReply *act, uint32_t c, struct move *ret
         move->n_tokens = (uint32_t)k;
         memcpy(move->tokens, act->tokens + i * k, sizeof(uint32_t) * k);
         memcpy(move->logp, act->logp + i * k, sizeof(float) * k);
-        memcpy(move->action, act->action + i * SIM_ACTION_DIMS, sizeof(move->action));
+        memcpy(move->action, act->action + i * dims, sizeof(float) * dims);
         move->value = act->value;
         move->confidence = act->confidence;
         move->version = act->policy_version;
@@ -140,14 +140,14 @@ enum player_answer act_answer(int result, const struct message *reply, const str
                  (uint64_t)episode->lease.policy_version);
     else if (MAX(act->chunk, 1u) > room)
         snprintf(text, size, "act: %u actions in one answer, %u can be played", act->chunk, room);
-    else if (act->n_action != (size_t)c * SIM_ACTION_DIMS)
+    else if (act->n_action != (size_t)c * episode->action_dims)
         snprintf(text, size,
-                 "act: the policy's %u actions have %zu dimensions, the simulator takes %d each; name another policy.init", c,
-                 act->n_action, SIM_ACTION_DIMS);
+                 "act: the policy's %u actions have %zu dimensions, the simulator takes %u each; name another policy.init", c,
+                 act->n_action, episode->action_dims);
     else if (problem)
         snprintf(text, size, "act: %s", problem);
     else {
-        take_moves(act, c, ret_moves);
+        take_moves(act, c, episode->action_dims, ret_moves);
         return PLAYER_OK;
     }
     return PLAYER_BAD_ANSWER;
@@ -190,9 +190,9 @@ int request_score(struct wire_client *client, const struct episode *episode, con
     body.whole = images->whole;
     body.step = (uint32_t *)images->step;
     body.n_step = images->step ? images->n : 0;
-    body.action_dims = images->action ? SIM_ACTION_DIMS : 0;
+    body.action_dims = images->action ? episode->action_dims : 0;
     body.action = (float *)images->action;
-    body.n_action = images->action ? (size_t)(images->n - 1) * SIM_ACTION_DIMS : 0;
+    body.n_action = images->action ? (size_t)(images->n - 1) * episode->action_dims : 0;
     return start_call(client, &(struct wire_call) {
         .kind = GANTRY__KIND__KIND_SCORE, .version = episode->lease.prm_version, .body = &body.base,
         .parts = &part, .n_parts = 1, .deadline_ms = SCORE_DEADLINE_MS, .on_reply = on_reply, .arg = arg,

@@ -19,7 +19,7 @@ struct move {
     uint32_t tokens[EPISODE_TOKENS_MAX];
     float logp[EPISODE_TOKENS_MAX];
     float value, confidence;    /* confidence: 0 unless asked for */
-    float action[SIM_ACTION_DIMS];
+    float action[SIM_ACTION_MAX];       /* the episode's action_dims of them */
     uint64_t version;
     bool begins_turn;           /* the first action of an answer */
 };

@@ -411,6 +411,11 @@ const struct frames_shape *simulation_shape(const struct simulation *s)
     return &s->shape;
 }
 
+int simulation_action_dims(const struct simulation *s)
+{
+    return s->infos[0].action_dims;
+}
+
 int simulation_max_steps(const struct simulation *s, const char *task)
 {
     int i = find_task(s, task);

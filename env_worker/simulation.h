@@ -47,7 +47,7 @@ struct sim_job {
     int limit;                  /* the episode's, in steps */
     bool perturbed;             /* it did */
 
-    float action[SIM_ACTION_DIMS], label[SIM_ACTION_DIMS];
+    float action[SIM_ACTION_MAX], label[SIM_ACTION_MAX];       /* simulation_action_dims of them */
     bool success;
     int result;                 /* 0, or -errno: -EIO the simulator broke */
     char text[160];
@@ -81,6 +81,7 @@ DEFINE_FREEP(struct simulation, simulation_free)
 const char *simulation_renderer(const struct simulation *simulation);
 bool simulation_renders_in_software(const struct simulation *simulation);       /* on this CPU, whatever was asked for */
 const struct frames_shape *simulation_shape(const struct simulation *simulation);       /* of one observation */
+int simulation_action_dims(const struct simulation *simulation);       /* numbers of an action, the same for all tasks */
 /* The suite's step limit for a task; -ENOENT: no such task. */
 int simulation_max_steps(const struct simulation *simulation, const char *task);
 

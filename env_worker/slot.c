@@ -408,6 +408,7 @@ static void step_player(struct slot *slot, const struct player_event *event)
 void slot_lease(struct slot *slot, const Gantry__Lease *lease)
 {
     const struct frames_shape *shape = &slot->shared->shape;
+    const uint32_t dims = (uint32_t)simulation_action_dims(slot->shared->simulation);
     int limit = simulation_max_steps(slot->shared->simulation, lease->task), r;
     uint32_t max_steps = lease->max_steps ? lease->max_steps : (uint32_t)MAX(limit, 0);
     struct player_effect refuse = {
@@ -420,7 +421,7 @@ void slot_lease(struct slot *slot, const Gantry__Lease *lease)
         snprintf(refuse.text, sizeof(refuse.text), "a test state for another purpose than an evaluation");
     } else if (max_steps < 1 || (size_t)max_steps + 1 > WIRE_FRAME_MAX / frames_one(shape)) {
         snprintf(refuse.text, sizeof(refuse.text), "max_steps %u does not fit a trajectory", max_steps);
-    } else if ((r = episode_begin(&slot->episode, lease, max_steps, shape)) < 0) {
+    } else if ((r = episode_begin(&slot->episode, lease, max_steps, shape, dims)) < 0) {
         refuse.reason = r == -ENOMEM ? LEASE_GIVEN_BACK : LEASE_SIMULATOR_ERROR;
         snprintf(refuse.text, sizeof(refuse.text), "episode cannot begin: %s", strerror(-r));
     } else {

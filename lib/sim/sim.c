@@ -147,12 +147,12 @@ int sim_reset(struct sim_slot *slot, enum sim_split split, uint64_t seed, const 
     return slot->task->driver->reset(slot, split, seed, ret_instruction);
 }
 
-int sim_step(struct sim_slot *slot, const float action[SIM_ACTION_DIMS], bool *ret_success)
+int sim_step(struct sim_slot *slot, const float *action, bool *ret_success)
 {
-    float clipped[SIM_ACTION_DIMS];
+    float clipped[SIM_ACTION_MAX];
     int i;
 
-    for (i = 0; i < SIM_ACTION_DIMS; i++) {
+    for (i = 0; i < slot->task->info->action_dims; i++) {
         if (isnan(action[i]))
             return -EINVAL;
         clipped[i] = CLAMP(action[i], -1.0f, 1.0f);
@@ -175,13 +175,13 @@ int sim_proprio(const struct sim_slot *slot, float *ret)
     return slot->task->driver->proprio ? slot->task->driver->proprio(slot, ret) : -ENOTSUP;
 }
 
-int sim_expert(struct sim_slot *slot, float ret_action[SIM_ACTION_DIMS])
+int sim_expert(struct sim_slot *slot, float *ret_action)
 {
     return slot->task->driver->expert ? slot->task->driver->expert(slot, ret_action) : -ENOTSUP;
 }
 
 int sim_demonstrate(struct sim_slot *slot, const char *style, uint64_t seed, int step,
-                    float ret_action[SIM_ACTION_DIMS], float ret_label[SIM_ACTION_DIMS])
+                    float *ret_action, float *ret_label)
 {
     if (!slot->task->driver->demonstrate)
         return -ENOTSUP;

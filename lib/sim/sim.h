@@ -14,7 +14,10 @@
 
 #include "base/error.h"
 
-enum { SIM_ACTION_DIMS = 7 };           /* dx dy dz droll dpitch dyaw gripper, each in [-1,1] */
+enum {
+    SIM_ACTION_DIMS = 7,        /* dx dy dz droll dpitch dyaw gripper, each in [-1,1]: of every suite but `remote`, ... */
+    SIM_ACTION_MAX = 16,        /* ... which may have others: sim_task_info.action_dims, at most so many */
+};
 enum { SIM_DEVICE_NONE = -3 };          /* sim_suite_device */
 enum sim_split { SIM_TRAIN, SIM_VAL, SIM_TEST };
 
@@ -29,6 +32,7 @@ struct sim_task_info {
     int max_steps;              /* the suite's episode limit for this task */
     double control_hz;
     int cameras;                /* sim_render_camera's 0 .. cameras-1; camera 0 is sim_render's */
+    int action_dims;            /* numbers of an action, 1 .. SIM_ACTION_MAX; the same for all tasks of a suite */
     int proprio;                /* numbers of sim_proprio; 0: the suite has none */
     const char *instruction;    /* what sim_reset says; NULL: one of several wordings, drawn with the state */
     int wait_steps;             /* no-op steps that every reset plays, in which objects settle; not part of max_steps */
@@ -69,9 +73,9 @@ void sim_slot_rest(struct sim_slot *slot);
 /* Set the initial state numbered (split, seed). ret_instruction: one of the task's wordings, chosen by the seed; borrowed
  * until the next reset. */
 int sim_reset(struct sim_slot *slot, enum sim_split split, uint64_t seed, const char **ret_instruction);
-/* One control step (action clipped to [-1,1]; NaN: -EINVAL, nothing moved). *ret_success: the task's predicate has held at
+/* One control step (action_dims numbers, clipped to [-1,1]; NaN: -EINVAL, nothing moved). *ret_success: the task's predicate has held at
  * some step of this episode (once is enough; sim_reset clears it). May be NULL. */
-int sim_step(struct sim_slot *slot, const float action[SIM_ACTION_DIMS], bool *ret_success);
+int sim_step(struct sim_slot *slot, const float *action, bool *ret_success);
 bool sim_success(const struct sim_slot *slot);
 /* Why the last call failed, where the simulator said more than its number; else "". Valid until the next call. */
 const char *sim_reason(const struct sim_slot *slot);
@@ -81,11 +85,11 @@ int sim_proprio(const struct sim_slot *slot, float *ret);
 
 /* The scripted expert's action for the present state; -ENOTSUP: there is none. It keeps its phase inside the slot (saved with the state): ask it, or the
  * demonstrator, once per step. */
-int sim_expert(struct sim_slot *slot, float ret_action[SIM_ACTION_DIMS]);
+int sim_expert(struct sim_slot *slot, float *ret_action);
 /* A demonstrator: the expert made human. style "clean": executed = expert + noise, label = expert. style "slow": executed =
  * label = slowed expert + small noise. Numbers in the suite's table; drawn by (seed). */
 int sim_demonstrate(struct sim_slot *slot, const char *style, uint64_t seed, int step,
-                    float ret_action[SIM_ACTION_DIMS], float ret_label[SIM_ACTION_DIMS]);
+                    float *ret_action, float *ret_label);
 
 /* The world interferes, once in an episode, before control step `step` of at most `limit`: "push" shoves the thing that the task
  * is about by 4 cm (a drawer: back in), "drop" takes out of the hand what it holds, "offset" shifts the hand by 5 cm. When and in

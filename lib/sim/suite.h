@@ -27,12 +27,12 @@ struct sim_suite_driver {
     struct sim_slot *(*slot_free)(struct sim_slot *slot);
     void (*slot_rest)(struct sim_slot *slot);                    /* NULL: there is nothing to give up */
     int (*reset)(struct sim_slot *slot, enum sim_split split, uint64_t seed, const char **ret_instruction);
-    int (*step)(struct sim_slot *slot, const float action[SIM_ACTION_DIMS], bool *ret_success);
+    int (*step)(struct sim_slot *slot, const float *action, bool *ret_success);
     bool (*success)(const struct sim_slot *slot);
     const char *(*reason)(const struct sim_slot *slot);          /* NULL: it never says */
-    int (*expert)(struct sim_slot *slot, float ret_action[SIM_ACTION_DIMS]);
+    int (*expert)(struct sim_slot *slot, float *ret_action);
     int (*demonstrate)(struct sim_slot *slot, const char *style, uint64_t seed, int step,
-                       float ret_action[SIM_ACTION_DIMS], float ret_label[SIM_ACTION_DIMS]);
+                       float *ret_action, float *ret_label);
     int (*proprio)(const struct sim_slot *slot, float *ret);     /* NULL: none */
     int (*perturb)(struct sim_slot *slot, const char *kind, uint64_t seed, int step, int limit);       /* NULL: it cannot */
     size_t (*state_size)(const struct sim_task *task);

@@ -20,13 +20,14 @@ static void read_head(const struct frame *frame)
 {
     static struct remote_description what;
     struct remote_observation seen;
-    float action[SIM_ACTION_DIMS], label[SIM_ACTION_DIMS];
+    float action[SIM_ACTION_MAX], label[SIM_ACTION_MAX];
     struct error error = {0};
     int r = remote_read_description(frame->head, frame->head_n, &what, &error);
 
     check(r, &error);
     if (r == 0 && (what.n_tasks < 1 || what.n_tasks > REMOTE_TASKS_MAX || remote_picture_bytes(&what) > FRAME_BODY_MAX ||
-                   what.state_bytes > REMOTE_STATE_MAX || what.proprio > REMOTE_PROPRIO_MAX))
+                   what.state_bytes > REMOTE_STATE_MAX || what.proprio > REMOTE_PROPRIO_MAX ||
+                   what.action_dims < 1 || what.action_dims > SIM_ACTION_MAX))
         abort();
     for (int i = 0; r == 0 && i < what.n_tasks; i++)
         if (!what.infos[i].name[0] || what.infos[i].max_steps < 1 || !(what.infos[i].control_hz > 0))
@@ -36,7 +37,7 @@ static void read_head(const struct frame *frame)
     for (int i = 0; r == 0 && i < 3; i++)
         if (!isfinite(seen.proprio[i]))
             abort();
-    r = remote_read_expert(frame->head, frame->head_n, action, label, &error);
+    r = remote_read_expert(frame->head, frame->head_n, SIM_ACTION_DIMS, action, label, &error);
     check(r, &error);
     for (int i = 0; r == 0 && i < SIM_ACTION_DIMS; i++)
         if (!(fabsf(action[i]) <= 1 && fabsf(label[i]) <= 1))

@@ -20,7 +20,7 @@ static void begin(struct episode *episode)
     const float action[SIM_ACTION_DIMS] = {0};
 
     lease.task = lease.style = lease.search_score = (char *)"";
-    assert_int_equal(episode_begin(episode, &lease, 5, &shape), 0);
+    assert_int_equal(episode_begin(episode, &lease, 5, &shape, SIM_ACTION_DIMS), 0);
     for (uint32_t t = 0; t <= STEPS; t++) {
         for (uint32_t c = 0; c < CAMERAS; c++)
             memset(frames_at(episode->frames, t) + c * PICTURE, (int)(10 * t + c), PICTURE);

@@ -44,6 +44,7 @@ static void test_descriptions(void **state)
         { "{\"protocol\":1,\"height\":4,\"width\":5000,\"tasks\":[" TASK "]}", "'width' is 5000, outside 1..4096" },
         { "{\"protocol\":1,\"height\":4096,\"width\":4096,\"cameras\":8,\"tasks\":[" TASK "]}", "pictures of 402653184 bytes" },
         { "{\"protocol\":1,\"height\":4,\"width\":4,\"cameras\":0,\"tasks\":[" TASK "]}", "'cameras' is 0" },
+        { "{\"protocol\":1,\"height\":4,\"width\":4,\"action_dims\":17,\"tasks\":[" TASK "]}", "'action_dims' is 17, outside 1..16" },
         { "{\"protocol\":1,\"height\":4,\"width\":4,\"expert\":1,\"tasks\":[" TASK "]}", "'expert' is neither" },
         { "{\"protocol\":1,\"height\":4,\"width\":4,\"control_hz\":0,\"tasks\":[" TASK "]}", "'control_hz'" },
         { "{\"protocol\":1,\"height\":4,\"width\":4,\"tasks\":[]}", "'tasks' is no list" },
@@ -80,9 +81,9 @@ static void test_observations(void **state)
     assert_true(seen.success && seen.proprio[1] == -2.5f && !strcmp(seen.instruction, "go"));
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
         assert_int_equal(remote_read_observation(bad[i], strlen(bad[i]), 2, &seen, &error), -EBADMSG);
-    assert_int_equal(remote_read_expert("{\"action\":[1,0,0,0,0,0,-1]}", 27, action, label, &error), 0);
+    assert_int_equal(remote_read_expert("{\"action\":[1,0,0,0,0,0,-1]}", 27, 7, action, label, &error), 0);
     assert_memory_equal(action, label, sizeof(action));
-    assert_int_equal(remote_read_expert("{\"action\":[1,0,0,0,0,0,-2]}", 27, action, label, &error), -EBADMSG);
+    assert_int_equal(remote_read_expert("{\"action\":[1,0,0,0,0,0,-2]}", 27, 7, action, label, &error), -EBADMSG);
 }
 
 /* ---- frames ----------------------------------------------------------------------------------------------------- */

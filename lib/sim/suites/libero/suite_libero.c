@@ -37,6 +37,7 @@ static void fill_infos(void)
                                                  .max_steps = libero_suites[s].max_steps,
                                                  .control_hz = control_hz,
                                                  .cameras = LIBERO_CAMERAS,
+                                                 .action_dims = SIM_ACTION_DIMS,
                                                  .proprio = LIBERO_PROPRIO,
                                                  .instruction = prompts[s][i],
                                                  .wait_steps = LIBERO_WAIT_STEPS,

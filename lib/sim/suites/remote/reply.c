@@ -125,7 +125,7 @@ static int read_task(const json_t *object, int i, struct remote_description *ret
         if (!strcmp(ret->names[k], ret->names[i]))
             return error_set(error, EBADMSG, "'name' is '%s' like that of tasks[%d]", ret->names[i], k);
     *info = (struct sim_task_info){ .name = ret->names[i], .level = (int)level, .max_steps = (int)steps, .cameras = ret->cameras,
-                                    .proprio = ret->proprio,
+                                    .action_dims = ret->action_dims, .proprio = ret->proprio,
                                     .instruction = ret->instructions[i][0] ? ret->instructions[i] : NULL };
     return 0;
 }
@@ -153,7 +153,7 @@ static int read_tasks(const json_t *object, struct remote_description *ret, stru
 int remote_read_description(const char *head, size_t n, struct remote_description *ret, struct error *error)
 {
     _cleanup_(json_release) json_t *json = NULL;
-    json_int_t protocol, height, width, cameras, proprio, state_bytes;
+    json_int_t protocol, height, width, cameras, dims, proprio, state_bytes;
     int r = parse(head, n, &json, error);
 
     if (r < 0)
@@ -165,6 +165,7 @@ int remote_read_description(const char *head, size_t n, struct remote_descriptio
     if ((r = read_int(json, "height", 1, REMOTE_SIDE_MAX, 0, &height, error)) < 0 ||
         (r = read_int(json, "width", 1, REMOTE_SIDE_MAX, 0, &width, error)) < 0 ||
         (r = read_int(json, "cameras", 1, REMOTE_CAMERAS_MAX, 1, &cameras, error)) < 0 ||
+        (r = read_int(json, "action_dims", 1, SIM_ACTION_MAX, SIM_ACTION_DIMS, &dims, error)) < 0 ||
         (r = read_int(json, "proprio", 0, REMOTE_PROPRIO_MAX, 0, &proprio, error)) < 0 ||
         (r = read_int(json, "state_bytes", 0, REMOTE_STATE_MAX, 0, &state_bytes, error)) < 0 ||
         (r = read_bool(json, "expert", &ret->expert, error)) < 0)
@@ -172,6 +173,7 @@ int remote_read_description(const char *head, size_t n, struct remote_descriptio
     ret->height = (int)height;
     ret->width = (int)width;
     ret->cameras = (int)cameras;
+    ret->action_dims = (int)dims;
     ret->proprio = (int)proprio;
     ret->state_bytes = (size_t)state_bytes;
     if (remote_picture_bytes(ret) > FRAME_BODY_MAX)
@@ -192,20 +194,20 @@ int remote_read_observation(const char *head, size_t n, int proprio, struct remo
     return read_numbers(json, "proprio", (size_t)proprio, 1e30, ret->proprio, error);
 }
 
-int remote_read_expert(const char *head, size_t n, float ret_action[SIM_ACTION_DIMS], float ret_label[SIM_ACTION_DIMS],
-                       struct error *error)
+int remote_read_expert(const char *head, size_t n, int action_dims, float *ret_action, float *ret_label, struct error *error)
 {
     _cleanup_(json_release) json_t *json = NULL;
-    float action[SIM_ACTION_DIMS], label[SIM_ACTION_DIMS];
+    const size_t dims = (size_t)action_dims;
+    float action[SIM_ACTION_MAX], label[SIM_ACTION_MAX];
     int r = parse(head, n, &json, error);
 
     if (r < 0)
         return r;
-    if ((r = read_numbers(json, "action", SIM_ACTION_DIMS, 1, action, error)) < 0 ||
-        (r = read_numbers(json, json_object_get(json, "label") ? "label" : "action", SIM_ACTION_DIMS, 1, label, error)) < 0)
+    if ((r = read_numbers(json, "action", dims, 1, action, error)) < 0 ||
+        (r = read_numbers(json, json_object_get(json, "label") ? "label" : "action", dims, 1, label, error)) < 0)
         return r;
-    memcpy(ret_action, action, sizeof(action));
-    memcpy(ret_label, label, sizeof(label));
+    memcpy(ret_action, action, sizeof(*action) * dims);
+    memcpy(ret_label, label, sizeof(*label) * dims);
     return 0;
 }
 

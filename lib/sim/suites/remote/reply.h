@@ -13,6 +13,7 @@ enum {
 
 struct remote_description {
     int height, width, cameras, proprio;        /* of what comes with an observation */
+    int action_dims;            /* of what a step takes */
     size_t state_bytes;         /* the most that save returns; 0: it cannot */
     bool expert;
     int n_tasks;
@@ -32,7 +33,6 @@ size_t remote_picture_bytes(const struct remote_description *what);
 /* *ret is undefined after a failure. */
 int remote_read_description(const char *head, size_t n, struct remote_description *ret, struct error *error);
 int remote_read_observation(const char *head, size_t n, int proprio, struct remote_observation *ret, struct error *error);
-int remote_read_expert(const char *head, size_t n, float ret_action[SIM_ACTION_DIMS], float ret_label[SIM_ACTION_DIMS],
-                       struct error *error);
+int remote_read_expert(const char *head, size_t n, int action_dims, float *ret_action, float *ret_label, struct error *error);
 /* Of save: an object that reports no error. */
 int remote_read_nothing(const char *head, size_t n, struct error *error);

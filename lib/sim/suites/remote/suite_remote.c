@@ -163,7 +163,7 @@ static int check_alike(struct session *session, const struct remote_description 
     if (r < 0)
         return r;
     if (now->height != what->height || now->width != what->width || now->cameras != what->cameras ||
-        now->proprio != what->proprio || now->state_bytes != what->state_bytes)
+        now->action_dims != what->action_dims || now->proprio != what->proprio || now->state_bytes != what->state_bytes)
         return error_set(error, EIO, "it describes itself otherwise than before");
     return 0;
 }
@@ -281,7 +281,7 @@ static int reset(struct sim_slot *base, enum sim_split split, uint64_t seed, con
     return 0;
 }
 
-static int step(struct sim_slot *base, const float action[SIM_ACTION_DIMS], bool *ret_success)
+static int step(struct sim_slot *base, const float *action, bool *ret_success)
 {
     _cleanup_(strbuf_release) struct strbuf head = STRBUF_INIT;
     struct json_writer w = { .out = &head };
@@ -294,7 +294,7 @@ static int step(struct sim_slot *base, const float action[SIM_ACTION_DIMS], bool
     json_open(&w, NULL, '{');
     json_text(&w, "op", "step");
     json_open(&w, "action", '[');
-    for (int i = 0; i < SIM_ACTION_DIMS; i++)
+    for (int i = 0; i < slot->suite->what.action_dims; i++)
         json_number(&w, NULL, (double)action[i]);
     json_close(&w, ']');
     json_close(&w, '}');
@@ -336,8 +336,7 @@ static int picture(struct sim_slot *base, int camera, int height, int width, uin
 
 /* ---- demonstrations --------------------------------------------------------------------------------------------- */
 
-static int demonstrate(struct sim_slot *base, const char *style, uint64_t seed, int at, float ret_action[SIM_ACTION_DIMS],
-                       float ret_label[SIM_ACTION_DIMS])
+static int demonstrate(struct sim_slot *base, const char *style, uint64_t seed, int at, float *ret_action, float *ret_label)
 {
     _cleanup_(strbuf_release) struct strbuf head = STRBUF_INIT;
     struct json_writer w = { .out = &head };
@@ -360,16 +359,17 @@ static int demonstrate(struct sim_slot *base, const char *style, uint64_t seed, 
         return broke(slot, "expert", error_set(&slot->error, ENOMEM, "out of memory"));
     r = session_ask(slot->session, head.text, head.length, NULL, 0, STEP_SECONDS, 0, &slot->error);
     if (r == 0) {
-        r = remote_read_expert(slot->session->answer.head, slot->session->answer.head_n, ret_action, ret_label, &slot->error);
+        r = remote_read_expert(slot->session->answer.head, slot->session->answer.head_n, slot->suite->what.action_dims,
+                               ret_action, ret_label, &slot->error);
         if (r < 0 && r != -EREMOTEIO)
             session_give_up(slot->session, r);
     }
     return r < 0 ? broke(slot, "expert", r) : 0;
 }
 
-static int expert(struct sim_slot *base, float ret_action[SIM_ACTION_DIMS])
+static int expert(struct sim_slot *base, float *ret_action)
 {
-    float label[SIM_ACTION_DIMS];
+    float label[SIM_ACTION_MAX];
 
     return demonstrate(base, "expert", 0, 0, ret_action, label);
 }

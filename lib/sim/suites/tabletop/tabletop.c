@@ -34,6 +34,7 @@ static void fill_infos(void)
     for (size_t i = 0; i < ARRAY_SIZE(tasks); i++) {
         infos[i] = tasks[i]->info;
         infos[i].cameras = TABLETOP_CAMERAS;
+        infos[i].action_dims = SIM_ACTION_DIMS;
         infos[i].proprio = 5;
     }
 }
