@@ -20,6 +20,7 @@
 
 What else it may have (describe() may return all attributes as a dict instead):
 
+    action_dims = 7             numbers of an action, at most 16: the policy must be made for as many
     cameras = 1                 pictures in an observation: `pictures` is a list of them, the main camera's first
     proprio = 0                 numbers that the robot says of itself: `proprio` in an observation, a list of them
     control_hz = 10.0           steps in a second
@@ -63,11 +64,11 @@ import traceback
 
 PROTOCOL = 1
 HEAD_MAX, BODY_MAX = 1 << 20, 256 << 20
-DEFAULTS = {"cameras": 1, "proprio": 0, "control_hz": 10.0, "state_bytes": 0, "expert": False}
+DEFAULTS = {"cameras": 1, "action_dims": 7, "proprio": 0, "control_hz": 10.0, "state_bytes": 0, "expert": False}
 PATIENCE = {"describe": 120, "reset": 60}       # seconds until a reply is late
 PATIENCE_ELSE = 10
 GRACE = 10                                      # seconds for a simulator that is at work when the other side has gone
-ACTION = 7
+ACTION, ACTION_MAX = 7, 16      # numbers of an action: what policies are made for mostly, and at most
 
 
 # ---- frames ------------------------------------------------------------------------------------------------
@@ -174,7 +175,7 @@ class Host:
             seen = sim.reset(request["task"], request["split"], int(request["seed"]))
             return self.seen(seen, **({"instruction": str(seen["instruction"])} if seen.get("instruction") else {}))
         if op in ("step", "restore"):
-            seen = sim.step(numbers(request["action"], ACTION, "action")) if op == "step" else sim.restore(bytes(body))
+            seen = sim.step(numbers(request["action"], about["action_dims"], "action")) if op == "step" else sim.restore(bytes(body))
             return self.seen(seen, success=bool(seen.get("success")))
         if op == "save":
             state = bytes(sim.save())
@@ -183,8 +184,8 @@ class Host:
             return {}, [state]
         if op == "expert":
             does = sim.expert(request["style"], int(request["seed"]), request["step"])
-            action, label = does if len(does) == 2 else (does, does)
-            return {"action": numbers(action, ACTION, "the expert's action"), "label": numbers(label, ACTION, "the expert's label")}, ()
+            action, label = does if len(does) == 2 and hasattr(does[0], "__len__") else (does, does)
+            return {name: numbers(a, about["action_dims"], f"the expert's {name}") for name, a in (("action", action), ("label", label))}, ()
         raise ValueError(f"no such request: {op}")
 
     def reply(self, request, body):
@@ -386,7 +387,7 @@ class Client:
 
 
 def gym_env(client, task, split="train"):
-    """A gymnasium.Env over a Client: pictures u8 [cameras][height][width][3] and proprio, seven numbers from -1 to 1, reward 1 at success,
+    """A gymnasium.Env over a Client: pictures u8 [cameras][height][width][3] and proprio, action_dims numbers from -1 to 1, reward 1 at success,
     which ends the episode. reset(seed=N) is state N of the split; without a seed the next one."""
     import gymnasium
     import numpy
@@ -398,7 +399,7 @@ def gym_env(client, task, split="train"):
     class Remote(gymnasium.Env):
         observation_space = gymnasium.spaces.Dict(pictures=Box(0, 255, shape, numpy.uint8),
                                                   proprio=Box(-numpy.inf, numpy.inf, (about["proprio"],), numpy.float64))
-        action_space = Box(-1, 1, (ACTION,), numpy.float32)
+        action_space = Box(-1, 1, (about["action_dims"],), numpy.float32)
         state, steps = -1, 0
 
         def seen(self, o):
@@ -425,8 +426,8 @@ def gym_env(client, task, split="train"):
 # ---- gymnasium ---------------------------------------------------------------------------------------------
 
 class Gym:
-    """A gymnasium environment as a simulator. Its actions are a Box of at most seven dimensions, which the first of gantry's seven numbers
-    drive from low to high; or a choice of n, which the first number makes (its range cut into n). Ended episodes stand still."""
+    """A gymnasium environment as a simulator. Its actions are a Box of at most sixteen dimensions, which the first of gantry's numbers (seven,
+    if they suffice) drive from low to high; or a choice of n, which the first number makes (its range cut into n). Ended episodes stand still."""
 
     def __init__(self, a):
         import gymnasium
@@ -438,21 +439,22 @@ class Gym:
         if not self.env.spec.max_episode_steps:
             raise ValueError(f"{a.gym} has no limit of its own: --max-steps")
         space = self.env.action_space
-        if not hasattr(space, "n") and not (hasattr(space, "low") and space.low.size <= ACTION
+        if not hasattr(space, "n") and not (hasattr(space, "low") and space.low.size <= ACTION_MAX
                                             and all(map(math.isfinite, [*space.low.flat, *space.high.flat]))):
-            raise ValueError(f"{a.gym}: actions are {space}; a bounded Box of at most {ACTION} dimensions, or Discrete, can be driven")
+            raise ValueError(f"{a.gym}: actions are {space}; a bounded Box of at most {ACTION_MAX} dimensions, or Discrete, can be driven")
         seen = self.reset(None, "train", 0)
         for key, picture in zip(a.picture, seen["pictures"]):
             shape = getattr(picture, "shape", None)
             if shape is None or len(shape) != 3 or shape[2] != 3:
                 raise ValueError(f"--picture {key} is {type(picture).__name__} {shape}; a picture is (height, width, 3)")
         self.height, self.width, _ = seen["pictures"][0].shape
+        self.action_dims = ACTION if hasattr(space, "n") else max(ACTION, space.low.size)
         self.cameras, self.proprio, self.close = len(a.picture), len(seen["proprio"]), self.env.close
         self.control_hz = float(self.env.metadata.get("render_fps", 10))
         self.tasks = [{"name": a.task or a.gym.replace("/", "-"), "instruction": a.instruction, "max_steps": self.env.spec.max_episode_steps}]
 
     def act(self, action):
-        """gantry's seven numbers as the environment's action."""
+        """gantry's numbers as the environment's action."""
         space = self.env.action_space
         shares = [(min(max(x, -1), 1) + 1) / 2 for x in action]
         if hasattr(space, "n"):

@@ -4,6 +4,7 @@
 Tasks: `reach` (the hand gets near the place: who moves at random does, too, now and then) and `push` (the block gets to it: the hand takes
 along what it touches). --listen PATH: on a socket.
 
+WORLD_ARMS=2: actions of fourteen numbers, and the hand is the second arm's.
 WORLD_FAULT="WHAT@WHEN[,...]" misbehaves at the step WHEN of its process (from 1), or at the first step of the state WHEN (as in train/3):
 raise, hang, die; nonsense, short, nan, text answer what gantry_sim.py would not. At the state's reset: refuse, stuck, crash.
 """
@@ -29,6 +30,7 @@ def away(a, b):
 class World:
     height = width = SIDE
     proprio, control_hz, state_bytes = 2, 5.0, 400
+    action_dims = 14 if os.environ.get("WORLD_ARMS") == "2" else 7
     tasks = [{"name": "reach", "instruction": "go to the green place", "max_steps": 12},
              {"name": "push", "instruction": "push the block to the green place", "max_steps": 24, "level": 1}]
 
@@ -51,7 +53,7 @@ class World:
         self.misbehave(str(self.played))
         self.misbehave(self.state)
         old = self.hand
-        self.hand = [min(max(old[i] + SPEED * action[i], 0), 1) for i in (0, 1)]
+        self.hand = [min(max(old[i] + SPEED * action[self.action_dims - 7 + i], 0), 1) for i in (0, 1)]
         if self.task == "push" and away(old, self.block) < REACH:
             self.block = [self.block[i] + self.hand[i] - old[i] for i in (0, 1)]
         self.success |= away(self.hand, self.place) < NEAR if self.task == "reach" else away(self.block, self.place) < REACH
@@ -63,7 +65,7 @@ class World:
         if self.task == "push":
             to, thing = (self.place, self.block) if away(self.hand, self.block) < REACH else (self.block, self.hand)
         pace = min(away(thing, to), SPEED / 3 if style == "slow" else SPEED) / max(away(thing, to), 1e-9) / SPEED
-        label = [(to[i] - thing[i]) * pace for i in (0, 1)] + [0.0] * 5
+        label = [0.0] * (self.action_dims - 7) + [(to[i] - thing[i]) * pace for i in (0, 1)] + [0.0] * 5
         draw = random.Random(f"{seed} {step}")
         return [min(max(v + draw.uniform(-0.1, 0.1), -1), 1) for v in label] if style == "clean" else label, label
 

@@ -1,6 +1,8 @@
 """The suite `remote` through the real programs: a world that is a process of its own (remote_world.py), well and unwell."""
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,13 +69,22 @@ def test_unwell(fault, words):
     assert words in r.stderr.splitlines()[-1] and "gantry sim: test state 1" in r.stderr.splitlines()[-1], r.stderr
 
 
-def test_a_whole_run(make_cluster, tmp_path):
-    """Demonstrations of its expert, imitation, a reward model, reinforcement learning, the verdict."""
-    cluster = make_cluster(suite("reach"), stages=[
+def test_a_whole_run(make_cluster, model, tmp_path, monkeypatch):
+    """Demonstrations of its expert, imitation, a reward model, reinforcement learning, the verdict; by two arms of seven numbers each, which
+    a policy for one is refused for."""
+    monkeypatch.setenv("WORLD_ARMS", "2")
+    refused = gantry("up", make_cluster(suite("reach")).config)
+    assert refused.returncode != 0 and "its actions have 7 dimensions, the suite remote takes 14;" in refused.stderr, refused.stderr
+    two = tmp_path / "two"
+    shutil.copytree(model, two)
+    stats = json.loads((two / "dataset_statistics.json").read_text())
+    stats["tabletop"] = {what: {k: v * 2 for k, v in rows.items()} if isinstance(rows, dict) else rows for what, rows in stats["tabletop"].items()}
+    (two / "dataset_statistics.json").write_text(json.dumps(stats))
+    cluster = make_cluster({**suite("reach"), "policy": {"init": str(two)}}, stages=[
         {"demos": {"episodes": 4, "style": "clean"}}, {"sft": {"steps": 2, "batch": 8, "warmup": 1}}, {"rollouts": {"episodes": 16}},
         {"prm": {"steps": 2, "batch": 8, "holdout": 0.2, "force": True}},
         {"rl": {"iterations": 1, "episodes": 4, "preset": "tabletop", "eval_every": 0, "critic_warmup": 0}},
-        {"eval": {"episodes": 2, "policies": ["last"], "at": [1], "beside": False}}])
+        {"eval": {"episodes": 2, "policies": ["last"], "at": [1], "n": [1, 2], "beside": False}}])
     cluster.up()
     summary = cluster.until_finished()
     assert summary["suite"] == "remote" and summary["episodes"]["kept"] == 20 and summary["episodes"]["failed"] == 0

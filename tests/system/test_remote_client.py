@@ -313,7 +313,7 @@ def gym(tmp_path, monkeypatch):
 
 def test_gymnasium(gym, capfd):
     with gym("--gym-args", '{"size": 2}', "--picture", "render", "eye.left", "--proprio", "self", "--instruction", "do it") as sim:
-        assert sim.describe() == {"protocol": 1, "height": 2, "width": 2, "cameras": 2, "proprio": 3, "control_hz": 5.0, "state_bytes": 0,
+        assert sim.describe() == {"protocol": 1, "height": 2, "width": 2, "cameras": 2, "action_dims": 7, "proprio": 3, "control_hz": 5.0, "state_bytes": 0,
                                   "expert": False, "tasks": [{"name": "a-Stub-v0", "instruction": "do it", "max_steps": 4}]}
         seeds = [sim.reset("a-Stub-v0", split, n)["pictures"][1][0] for n in range(3) for split in ("train", "val", "test")]
         assert len(set(seeds)) == 9, "no state of one split is another's"
