@@ -144,6 +144,21 @@ static int reward_need(const struct reward_source *source, const struct openvla 
                             : memory_need(source->trunk ? source->trunk : policy, MEMORY_ACT, 1, 1, 0, ret);
 }
 
+static bool on_devices(const struct server_config *servers, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (!strcmp(servers[i].device, "cpu"))
+            return false;
+    return n > 0;
+}
+
+/* Of who computes on a device the host has the values and the moments, which are saved from here. */
+static void leave_to_device(struct memory_need *need)
+{
+    need->total -= need->packs + need->cache + need->activations + need->gradients;
+    need->packs = need->cache = need->activations = need->gradients = 0;
+}
+
 /* From the checkpoint's headers: a broken one is refused here, by name. */
 static int model_needs(const struct run_config *c, const char *policy_dir, struct model_needs *ret, struct error *error)
 {
@@ -171,6 +186,12 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
         r = memory_need(policy, use, train_batch(c), threads, c->lora_r, &train);
     if (r < 0)
         return error_set(error, -r, "policy.init: %s: memory: %s", policy_dir, strerror(-r));
+    if (on_devices(c->actors, c->n_actors))
+        leave_to_device(&act);
+    if (on_devices(c->prm_servers, c->n_prm_servers))
+        leave_to_device(&score);
+    if (on_devices(c->learners, c->n_learners))
+        leave_to_device(&train);
     *ret = (struct model_needs) {
         .action_dims = policy->config.action_dims,
         .actor = (double)(act.total + act.weights + act.packs - 2 * act.mapped),

@@ -1,6 +1,7 @@
 """`gantry up` with `device: cuda:N`: what cannot work is said in one line, with the key, before any daemon starts."""
 import os
 import re
+import socket
 import subprocess
 
 import pytest
@@ -79,3 +80,13 @@ def test_a_reward_model_that_is_another_policy(make_cluster, emulated, tmp_path)
     subprocess.run([BIN / "gantry", "model", "new", other, "--spec", TOP / "tests/golden/nano"], check=True, cwd=TOP)
     server = {"cluster": {"prm_servers": [{"device": "cuda:0"}]}}
     assert needed(make_cluster, emulated, server | {"prm": {"init": str(other)}}) != needed(make_cluster, emulated, server)
+
+
+def test_what_a_device_holds_is_not_asked_of_the_host(make_cluster, emulated):
+    """A minibatch's activations on the host would not fit; there they do, and what is refused is what is asked next."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for device, says in ("cuda:0", f"127.0.0.1:{port}"), ("cpu", "MB of memory"):
+            changes = {"status": {"http": f"127.0.0.1:{port}"}, "cluster": {"learners": [{"device": device, "threads": 8}]}}
+            stages = [{"demos": {"episodes": 4}}, {"sft": {"steps": 3, "batch": 1 << 16}}]
+            refused(emulated, make_cluster(changes, stages=stages), [says], GANTRY_EMULATED_MEMORY=str(1 << 45))
