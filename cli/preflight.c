@@ -73,19 +73,6 @@ static int check_values(const char *path, double bytes, struct error *error)
     return r < 0 ? error_prefix(error, r, "policy.init") : 0;
 }
 
-/* The largest batch that is trained on. */
-static int train_batch(const struct run_config *c)
-{
-    int batch = 1;
-
-    for (int i = 0; i < c->n_stages; i++) {
-        const struct stage_config *s = &c->stages[i];
-
-        batch = MAX(batch, s->kind == STAGE_SFT ? s->sft.batch : s->kind == STAGE_PRM ? s->prm.batch :
-                           s->kind == STAGE_RL  ? s->rl.minibatch : 1);
-    }
-    return batch;
-}
 
 /* What models take in each kind of daemon, and once for all of them; bytes. A server holds two versions while one is swapped for
  * the next. */
@@ -138,10 +125,20 @@ static int open_reward(const struct run_config *c, struct reward_source *ret, st
     return ret->trunk ? check_suite(c, "prm.init", c->prm_init, ret->trunk, error) : 0;
 }
 
-static int reward_need(const struct reward_source *source, const struct openvla *policy, struct memory_need *ret)
+/* Who scores, and who learns to, beside the policy: on its trunk all of it. Zeros: nobody does. */
+static int reward_needs(const struct run_config *c, const struct reward_source *source, const struct openvla *policy, int threads,
+                        struct memory_need *ret_score, struct memory_need *ret_train)
 {
-    return source->backbone ? memory_need_prm(source->backbone, MEMORY_ACT, 1, 1, 0, ret)
-                            : memory_need(source->trunk ? source->trunk : policy, MEMORY_ACT, 1, 1, 0, ret);
+    const struct openvla *trunk = source->trunk ? source->trunk : policy;
+    enum memory_use use = strcmp(c->prm_train, "lora") ? MEMORY_ACT /* its head learns */ : MEMORY_LORA;
+    int batch = preflight_batch(c, true), r;
+
+    r = source->backbone ? memory_need_prm(source->backbone, MEMORY_ACT, 1, 1, 0, ret_score)
+                         : memory_need(trunk, MEMORY_ACT, 1, 1, 0, ret_score);
+    if (r < 0 || !batch)
+        return r;
+    return source->backbone ? memory_need_prm(source->backbone, use, batch, threads, c->lora_r, ret_train)
+                            : memory_need(trunk, MEMORY_FULL, batch, threads, 0, ret_train);
 }
 
 static bool on_devices(const struct server_config *servers, int n)
@@ -167,7 +164,7 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
     enum memory_use use = strcmp(c->policy_train, "lora") ? MEMORY_FULL : MEMORY_LORA;
     int per_actor = (c->env_workers * c->slots + MAX(c->n_actors, 1) - 1) / MAX(c->n_actors, 1);
     int threads = c->n_learners ? MAX(c->learners[0].threads, 1) : 1, r;
-    struct memory_need act = {0}, train = {0}, score = {0};
+    struct memory_need act = {0}, train = {0}, score = {0}, judge = {0};
     char base[PATH_MAX];
 
     r = base_link_follow(policy_dir, base, error);
@@ -179,24 +176,27 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
         r = open_reward(c, &reward, error);
     if (r < 0)
         return r;
-    if ((r = reward_need(&reward, policy, &score)) < 0)
+    if ((r = reward_needs(c, &reward, policy, threads, &score, &judge)) < 0)
         return error_set(error, -r, "prm.init: %s: memory: %s", c->prm_init, strerror(-r));
     r = memory_need(policy, MEMORY_ACT, MAX(per_actor, 1), 1, 0, &act);
     if (r >= 0)
-        r = memory_need(policy, use, train_batch(c), threads, c->lora_r, &train);
+        r = memory_need(policy, use, MAX(preflight_batch(c, false), 1), threads, c->lora_r, &train);
     if (r < 0)
         return error_set(error, -r, "policy.init: %s: memory: %s", policy_dir, strerror(-r));
     if (on_devices(c->actors, c->n_actors))
         leave_to_device(&act);
     if (on_devices(c->prm_servers, c->n_prm_servers))
         leave_to_device(&score);
-    if (on_devices(c->learners, c->n_learners))
+    if (on_devices(c->learners, c->n_learners)) {       /* which hold one of them at a time */
         leave_to_device(&train);
+        leave_to_device(&judge);
+        judge.total = MAX(judge.total - train.total, 0);
+    }
     *ret = (struct model_needs) {
         .action_dims = policy->config.action_dims,
         .actor = (double)(act.total + act.weights + act.packs - 2 * act.mapped),
         .prm = (double)(score.total + score.weights + score.packs - 2 * score.mapped),
-        .learner = (double)(train.total + train.weights - 2 * train.mapped),        /* and the reference */
+        .learner = (double)(train.total + train.weights + judge.total - 2 * train.mapped - judge.mapped),   /* and the reference */
         .shared = (double)(MAX(act.mapped, train.mapped) + score.mapped),
         .devices = preflight_devices(c, policy, &reward, error),
     };

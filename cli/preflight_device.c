@@ -171,8 +171,7 @@ static bool has_reference(const struct run_config *c)
     return false;
 }
 
-/* The largest minibatch of the policy, or of the reward model; 0: it is not trained. */
-static int train_batch(const struct run_config *c, bool reward)
+int preflight_batch(const struct run_config *c, bool reward)
 {
     int batch = 0;
 
@@ -204,7 +203,7 @@ static int policy_needs(const struct run_config *c, struct openvla *policy, cons
 
     ret->whole = strcmp(c->policy_train, "lora") != 0;
     train.use = ret->whole ? MEMORY_FULL : MEMORY_LORA;
-    train.batch = train_batch(c, false);
+    train.batch = preflight_batch(c, false);
     train.masters = ret->whole && bf16;
     if (train.batch)
         r = need_of(policy, train, ret->whole, &ret->policy);
@@ -223,13 +222,13 @@ static int policy_needs(const struct run_config *c, struct openvla *policy, cons
 static int trunk_needs(const struct run_config *c, struct openvla *trunk, const struct device_job *base, struct needs *ret)
 {
     struct device_job job = *base;
-    bool trained = train_batch(c, true) > 0;
+    bool trained = preflight_batch(c, true) > 0;
     int r = 0;
 
     job.judges = true;
     job.history = c->prm_history;
     job.use = MEMORY_FULL;
-    job.batch = train_batch(c, true);
+    job.batch = preflight_batch(c, true);
     if (trained)
         r = need_of(trunk, job, true, &ret->reward);
     job.use = MEMORY_ACT;
@@ -246,7 +245,7 @@ static int backbone_needs(const struct run_config *c, struct qwen_vl *backbone, 
     job.half = job.half || params_are_half(&backbone->params);
     job.height = job.width = c->image;
     job.use = strcmp(c->prm_train, "lora") ? MEMORY_FULL : MEMORY_LORA;
-    job.batch = train_batch(c, true);
+    job.batch = preflight_batch(c, true);
     if (job.batch) {
         backbone->history = c->prm_history;
         r = memory_need_device_prm(backbone, &job, &ret->reward);

@@ -12,6 +12,9 @@
 /* What judges: a directory of either kind, opened; both NULL: the policy's own trunk. */
 struct reward_source { struct openvla *trunk; struct qwen_vl *backbone; };
 
+/* The largest minibatch of the policy, or of the reward model; 0: it is not trained. */
+int preflight_batch(const struct run_config *config, bool reward);
+
 /* policy and reward: opened, not loaded; they are marked by what they will keep as bf16. -ENODEV: no driver, an old one, no such
  * device; -ENOMEM: too little is free. One line either way, with the key to change. */
 int preflight_devices(const struct run_config *config, struct openvla *policy, const struct reward_source *reward,
