@@ -64,6 +64,7 @@ static void test_bad_directories(void **state)
                    "model.layers.2.input_layernorm.weight is missing");
     expect_refused("config.json", "\"intermediate_size\": 24", "\"intermediate_size\": 25", "shape [24,16], expected [25,16]");
     expect_refused("config.json", "\"num_key_value_heads\": 1", "\"num_key_value_heads\": 4", "key-value heads");
+    expect_refused("config.json", "\"fullatt_block_indexes\": [\n   1\n  ]", "\"fullatt_block_indexes\": 1", "must be a list");
     expect_refused("config.json", "\"use_sliding_window\": false", "\"use_sliding_window\": true", "use_sliding_window");
     expect_refused("config.json", "\"type\": \"mrope\"", "\"type\": \"yarn\", \"factor\": 4.0", "rope_scaling: type yarn");
     expect_refused("preprocessor_config.json", "\"merge_size\": 2", "\"merge_size\": 3", "merged by 3");

@@ -312,6 +312,7 @@ static void test_architecture(void **state)
          "expected null"},
         {"\"hidden_size\"", "\"rope_parameters\": {\"rope_theta\": 5e5}, \"hidden_size\"", "text_config.rope_parameters",
          "expected null"},
+        {"\"n_action_bins\": 256", "\"n_action_bins\": 128", "n_action_bins: found 128", "expected 256"},
         {"\"hidden_size\"", "\"rms_norm_eps\": -1, \"hidden_size\"", "rms_norm_eps: -1", "above 0"},
     };
 
@@ -322,6 +323,24 @@ static void test_architecture(void **state)
         edit(dir, "config.json", cases[i].from, cases[i].to);
         REFUSED(dir, "config.json", cases[i].key, cases[i].expected);
     }
+}
+
+/* numpy takes 1 for true. */
+static void test_mask_of_numbers(void **state)
+{
+    const char *dir = model_dirs_copy();
+    struct openvla *model = NULL;
+    struct error error = {0};
+
+    (void)state;
+    edit(dir, "config.json", "[true, true, true, true, true, true, false]", "[1, 1, 1, 1, 1, 0, 0]");
+    if (openvla_load(dir, &model, &error) < 0)
+        fail_msg("%s", error.text);
+    for (int i = 0; i < 7; i++)
+        assert_int_equal(model->stats[0].mask[i], i < 5);
+    openvla_free(model);
+    edit(dir, "config.json", "[1, 1, 1, 1, 1, 0, 0]", "[1, 1, 1, 1, 1, \"no\", 0]");
+    REFUSED(dir, "norm_stats: dataset synth: action", "mask");
 }
 
 static void test_pictures(void **state)
@@ -356,6 +375,7 @@ int main(void)
         cmocka_unit_test(test_all_problems_are_listed),
         cmocka_unit_test(test_index),
         cmocka_unit_test(test_architecture),
+        cmocka_unit_test(test_mask_of_numbers),
         cmocka_unit_test(test_pictures),
         cmocka_unit_test(test_unknown_piece),
     };

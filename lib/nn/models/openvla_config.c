@@ -174,8 +174,13 @@ static int read_bounds(const json_t *action, struct action_stats *stats)
     if (dims < 1 || (mask && json_array_size(mask) != (size_t)dims))
         return -EINVAL;
     stats->dims = dims;
-    for (int i = 0; i < dims; i++)
-        stats->mask[i] = !mask || json_is_true(json_array_get(mask, (size_t)i));
+    for (int i = 0; i < dims; i++) {
+        const json_t *one = json_array_get(mask, (size_t)i);
+
+        if (one && !json_is_boolean(one) && !json_is_number(one))
+            return -EINVAL;
+        stats->mask[i] = !one || json_is_true(one) || json_number_value(one) != 0;
+    }
     stats->extremes = read_range(action, "min", "max", OPENVLA_MAX_ACTION_DIMS, stats->min, stats->max) == dims;
     return 0;
 }
@@ -308,8 +313,14 @@ static int check_architecture(const json_t *config, struct error *error)
                                                  "tie_word_embeddings"};
     const json_t *text = json_object_get(config, "text_config"), *act;
     const char *class = json_string_value(json_array_get(json_object_get(config, "architectures"), 0));
+    int64_t bins;
     size_t i;
+    int r = hf_integer(config, "n_action_bins", OPENVLA_ACTION_BINS, &bins, error);
 
+    if (r < 0)
+        return r;
+    if (bins != OPENVLA_ACTION_BINS)
+        return error_set(error, ENOTSUP, "n_action_bins: found %lld, expected %d", (long long)bins, OPENVLA_ACTION_BINS);
     if (class && strcmp(class, "OpenVLAForActionPrediction"))
         return error_set(error, ENOTSUP, "architectures: found %s, expected OpenVLAForActionPrediction", class);
     for (i = 0; i < ARRAY_SIZE(fixed); i++) {

@@ -59,6 +59,8 @@ static int read_whole(const json_t *list, struct qwen_vision_config *v, struct e
     size_t at;
     json_t *block;
 
+    if (list && !json_is_array(list))
+        return error_set(error, EINVAL, "fullatt_block_indexes: must be a list");
     for (size_t i = 0; !list && i < ARRAY_SIZE(published); i++)
         v->whole[published[i]] = true;
     json_array_foreach(list, at, block) {
