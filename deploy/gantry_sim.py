@@ -147,9 +147,9 @@ class Host:
             self.simulator = self.make()
         if self.about is None:
             sim = self.simulator
-            about = {"protocol": PROTOCOL, **{key: getattr(sim, key, default) for key, default in DEFAULTS.items()}}
-            about.update(sim.describe() if hasattr(sim, "describe") else {key: getattr(sim, key) for key in ("height", "width", "tasks")})
-            self.about = {**about, "expert": bool(about["expert"])}         # a method, or what describe() says
+            keys = ["height", "width", "tasks"] + [key for key in DEFAULTS if hasattr(sim, key)]
+            about = sim.describe() if hasattr(sim, "describe") else {key: getattr(sim, key) for key in keys}
+            self.about = {"protocol": PROTOCOL, **DEFAULTS, **about, "expert": bool(about.get("expert", hasattr(sim, "expert")))}
         return self.about
 
     def seen(self, observation, **more):

@@ -200,7 +200,9 @@ class Sim:
     def reset(self, task, split, seed):
         return dict(pictures={pictures} if seed else Array((2, 2, 3)), proprio=[float("nan") if seed == 2 else 1])
     def step(self, action):
-        return dict(pictures=[bytearray(12)], proprio=(2,), success=1)""")
+        return dict(pictures=[bytearray(12)], proprio=(2,), success=1)
+    def control_hz(self):
+        pass            # a method of its own, which means nothing here""")
     assert bytes(sim.reset("", "val", 0)["pictures"][0]) == bytes(range(12)) and sim.describe()["expert"] is False
     with pytest.raises(SimulatorError) as e:
         sim.reset("", "val", 1)
