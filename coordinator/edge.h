@@ -24,11 +24,14 @@
 
 enum { EDGE_TICK_MS = 200, EDGE_DRAIN_MS = 120 * 1000, EDGE_LEAVE_MS = 5000, EDGE_FULL_RETRY_MS = 1000 };
 
+enum { EDGE_MEMBER_SUMS = 10 };
+
 struct edge_metrics {
     struct metric *gemm_fallbacks, *attention_fallbacks;        /* of all servers and learners on devices */
     struct metric *epoch, *commits, *commit_ms, *commit_worst_ms, *rows, *open, *leased, *journaled, *members[MEMBER_LEARNER + 1];
     struct metric *success, *reward, *policy, *prm, *stage, *iteration, *turn_worst_ms, *received, *refused, *episodes,
-        *env_steps;
+        *env_steps, *failed, *updates_per_s;
+    struct metric *sums[EDGE_MEMBER_SUMS], *memory[MEMBER_LEARNER + 1], *journal_bytes;         /* edge_members.c */
 };
 
 struct edge_origin { struct edge *edge; bool tcp; };      /* which server a message came in by */
@@ -118,6 +121,10 @@ void edge_allowed_release(struct edge_allowed *allowed);
 
 /* edge_speed.c */
 void edge_look(struct edge *edge);      /* each tick, and before anybody is told */
+
+/* edge_members.c: metrics of what members' heartbeats say */
+void edge_members_register(struct edge *edge);
+void edge_members_refresh(struct edge *edge);
 
 /* status.c */
 bool edge_is_full(const struct edge *edge, char *ret_where, size_t size);      /* whose disk, for people; size 0: no matter */

@@ -311,6 +311,8 @@ void edge_metrics_register(struct edge *edge)
                                "share of successes among the open iteration's episodes that are in");
     x->reward = metrics_gauge(m, "gantry_iteration_return", "", "their mean return");
     x->journaled = metrics_gauge(m, "gantry_iteration_episodes", "state=\"journaled\"", "episodes of the open iteration");
+    x->failed = metrics_gauge(m, "gantry_iteration_episodes", "state=\"failed\"", "episodes of the open iteration");
+    x->updates_per_s = metrics_gauge(m, "gantry_updates_per_second", "", "minibatches a second, over half a minute of training");
     for (size_t i = 0; i < ARRAY_SIZE(roles); i++) {
         snprintf(label, sizeof label, "role=\"%s\"", role_name(roles[i]));
         x->members[roles[i]] = metrics_gauge(m, "gantry_members", label, "members alive");
@@ -327,6 +329,7 @@ void edge_metrics_register(struct edge *edge)
                                            "calls that a GPU library refused and own kernels did");
     x->received = metrics_counter(m, "gantry_messages_total", "what=\"received\"", "messages");
     x->refused = metrics_counter(m, "gantry_messages_total", "what=\"refused\"", "messages");
+    edge_members_register(edge);
 }
 
 static void refresh_metrics(struct edge *edge)
@@ -348,6 +351,8 @@ static void refresh_metrics(struct edge *edge)
     metric_set(x->open, (double)status.open);
     metric_set(x->leased, (double)status.leased);
     metric_set(x->journaled, (double)status.journaled);
+    metric_set(x->failed, (double)status.failed);
+    metric_set(x->updates_per_s, speed_updates(&edge->speed));
     metric_set(x->success, status.ended ? (double)status.success / (double)status.ended : 0);
     metric_set(x->reward, status.ended ? status.reward / (double)status.ended : 0);
     for (int role = MEMBER_WORKER; role <= MEMBER_LEARNER; role++)
@@ -362,6 +367,7 @@ static void refresh_metrics(struct edge *edge)
     metric_set(x->attention_fallbacks, over_devices(edge, "attention_fallback_total"));
     metric_set(x->received, (double)(stats->received + (tcp ? tcp->received : 0)));
     metric_set(x->refused, (double)(stats->refused + (tcp ? tcp->refused : 0)));
+    edge_members_refresh(edge);
 }
 
 void edge_metrics_write(struct edge *edge, struct strbuf *out)

@@ -43,6 +43,9 @@ def check_pages(cluster, port):
     metrics = get("/metrics")
     for name in ("gantry_iteration_success ", "gantry_iteration_return ", "gantry_env_steps_total ", 'gantry_members{role="learner"} 1'):
         assert name in metrics, name
+    for name in ("gantry_steps_played_total", "gantry_actions_total", "gantry_scores_total", "gantry_act_wait_seconds_total",
+                 "gantry_train_samples_total", "gantry_train_seconds_total", 'gantry_memory_peak_bytes{role="actor"}', "gantry_journal_bytes"):
+        assert float(re.search(rf"^{name} (\S+)$", metrics, re.M)[1]) > 0, name
     assert get("/livez", None) and "ledger" in get("/readyz", None)
     assert json.loads(get(f"/status.json?token={TOKEN}", None))["run"] == "tiny"
     for path, token in (("/status.json", None), ("/", "the-page-asks-for-thiS"), ("/metrics", TOKEN[:-1])):
