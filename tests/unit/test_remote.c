@@ -270,6 +270,7 @@ static void test_episode(void **state)
         assert_int_equal(sim_proprio(s.slot, &x), 0);
         assert_true(x == (float)i);
     }
+    assert_string_equal(instruction, "go up");  /* what later answers say, or do not, changes nothing */
     assert_int_equal(sim_render(renderer, s.slot, large), 0);   /* another size: scaled */
     for (size_t i = 0; i < sizeof(large); i++)
         assert_int_equal(large[i], 4);

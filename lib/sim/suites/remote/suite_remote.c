@@ -34,6 +34,7 @@ struct remote_slot {
     bool playing;               /* the session's answer is an observation of this episode */
     bool success;
     struct remote_observation seen;
+    char instruction[REMOTE_INSTRUCTION_MAX];   /* reset's */
     uint8_t *pictures;          /* (cameras, height, width, 3) of that observation */
     struct error error;         /* of the last call; "" for none */
 };
@@ -274,10 +275,10 @@ static int reset(struct sim_slot *base, enum sim_split split, uint64_t seed, con
     if (r < 0)
         return broke(slot, "reset", r);
     slot->playing = true;
-    if (!slot->seen.instruction[0] && base->task->info->instruction)
-        snprintf(slot->seen.instruction, sizeof(slot->seen.instruction), "%s", base->task->info->instruction);
+    snprintf(slot->instruction, sizeof(slot->instruction), "%s",
+             slot->seen.instruction[0] ? slot->seen.instruction : base->task->info->instruction ?: "");
     if (ret_instruction)
-        *ret_instruction = slot->seen.instruction;
+        *ret_instruction = slot->instruction;
     return 0;
 }
 
