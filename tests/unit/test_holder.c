@@ -47,9 +47,14 @@ static void test_load_and_serve(void **state)
     list(&h, &out, 0, 2, (uint64_t[]) { 3, 4 });
     assert_int_equal(find(&out, HOLDER_LOAD)->version, 4);       /* the newest first, one at a time */
     assert_int_equal(out.n, 1);
+    assert_int_equal(find(&out, HOLDER_LOAD)->digest[0], 4);
+    assert_string_equal(find(&out, HOLDER_LOAD)->dir, "policies/v");
+    holder_step(&h, &(struct holder_event) { .kind = HOLDER_TICK }, 0, &out);
+    assert_int_equal(out.n, 0);
     assert_int_equal(holder_take(&h, 4), HOLDER_LOADING);
     loaded(&h, &out, 0, 4, true);
     assert_true(find(&out, HOLDER_SAY)->ready);
+    assert_int_equal(find(&out, HOLDER_SAY)->digest[0], 4);
     assert_int_equal(find(&out, HOLDER_LOAD)->version, 3);
     assert_int_equal(holder_take(&h, 4), HOLDER_SERVE);
     assert_int_equal(holder_take(&h, 3), HOLDER_LOADING);
@@ -101,6 +106,29 @@ static void test_bad_checkpoint(void **state)
     assert_int_equal(find(&out, HOLDER_FREE)->version, 3);
 }
 
+/* Other bytes under the number of a version that was refused: tried at once, as what they are now. What serves is not touched. */
+static void test_other_bytes(void **state)
+{
+    const struct holder_listed other[2] = {{.version = 3, .dir = "elsewhere", .digest = {33}},
+                                           {.version = 4, .dir = "elsewhere", .digest = {44}}};
+    struct holder h;
+    struct holder_effects out;
+
+    (void)state;
+    holder_init(&h, RETRY_MS);
+    list(&h, &out, 0, 2, (uint64_t[]) { 3, 4 });
+    loaded(&h, &out, 0, 4, false);
+    loaded(&h, &out, 0, 3, true);
+    list(&h, &out, 1, 2, (uint64_t[]) { 3, 4 });
+    assert_null(find(&out, HOLDER_LOAD));                        /* the same as was refused */
+    holder_step(&h, &(struct holder_event) { .kind = HOLDER_LIST, .list = { other, 2 } }, 1, &out);
+    assert_int_equal(find(&out, HOLDER_LOAD)->version, 4);
+    assert_int_equal(find(&out, HOLDER_LOAD)->digest[0], 44);
+    assert_string_equal(find(&out, HOLDER_LOAD)->dir, "elsewhere");
+    assert_int_equal(holder_peek(&h, 3), HOLDER_SERVE);
+    assert_int_equal(find(&out, HOLDER_SAY)->digest[0], 3);
+}
+
 static void test_states_are_said_again(void **state)
 {
     struct holder h;
@@ -144,7 +172,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_load_and_serve), cmocka_unit_test(test_let_go_when_unused), cmocka_unit_test(test_bad_checkpoint),
-        cmocka_unit_test(test_states_are_said_again), cmocka_unit_test(test_postponed),
+        cmocka_unit_test(test_other_bytes), cmocka_unit_test(test_states_are_said_again),
+        cmocka_unit_test(test_postponed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -109,7 +109,24 @@ static void brake_looks_at_eight(void **state)
     assert_false(kl_brake_push(&brake, .3, .05));       /* one bad minibatch: mean .046 */
     assert_true(kl_brake_push(&brake, .1, .05));
     assert_false(kl_brake_push(&(struct kl_brake) {0}, 9, 0));
+    assert_true(kl_brake_push(&(struct kl_brake) {0}, .2, .05));       /* of fewer, the mean of those */
     assert_true(kl_brake_push(&(struct kl_brake) {0}, NAN, .05));
+}
+
+/* No figure is left out of the whole. */
+static void every_sum_adds_up(void **state)
+{
+    struct ppo_sums total = {0}, part = {.policy_loss = 1, .value_loss = 2, .kl_loss = 3, .entropy = 4, .ratio = 5, .ratio_max = 6,
+                                         .approx_kl = 7, .ref_kl = 8, .importance = 9, .clipped = 10, .steps = 11, .tokens = 12,
+                                         .decisions = 13};
+    const struct ppo_sums twice = {.policy_loss = 2, .value_loss = 4, .kl_loss = 6, .entropy = 8, .ratio = 10, .ratio_max = 6,
+                                   .approx_kl = 14, .ref_kl = 16, .importance = 18, .clipped = 20, .steps = 22, .tokens = 24,
+                                   .decisions = 26};
+
+    (void)state;
+    ppo_sums_add(&total, &part);
+    ppo_sums_add(&total, &part);
+    assert_memory_equal(&total, &twice, sizeof total);
 }
 
 int main(void)
@@ -117,7 +134,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clipped_policy_loss), cmocka_unit_test(shards_add_up), cmocka_unit_test(stale_steps_weigh_less),
         cmocka_unit_test(k3_against_the_reference), cmocka_unit_test(value_is_half_a_square),
-            cmocka_unit_test(brake_looks_at_eight),
+        cmocka_unit_test(brake_looks_at_eight), cmocka_unit_test(every_sum_adds_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,6 +27,8 @@ static void test_choice(void **state _unused_)
     assert_int_equal(choose(ties, all, 3, 2, true), 1);         /* all .375: higher last, lower index */
     assert_int_equal(choose(scores, second, 3, 2, true), 1);
     assert_int_equal(choose(scores, none, 3, 2, false), -1);
+    assert_true(search_worth(&(struct search_candidates) {.n = 3, .h = 2, .scores = scores}, 1) == .5);
+    assert_true(search_worth(&(struct search_candidates) {.n = 3, .h = 2, .scores = scores, .mean = true}, 1) == .375);
 }
 
 static void test_only_the_oracle_sees_success(void **state _unused_)
