@@ -24,7 +24,7 @@ struct world {
     struct pull pull;
     struct { struct pull_event event; uint64_t at_ms; } queue[QUEUE];
     size_t n_queue;
-    unsigned loss, damage, slow;        /* of a thousand */
+    unsigned loss, damage, slow, twice; /* of a thousand */
     uint64_t asked, most_under_way;
     bool done, failed, forgets;
     int result;
@@ -58,6 +58,8 @@ static void asked(struct world *w, const struct pull_effect *effect)
         later(w, event, effect->timeout_ms);
     } else {
         later(w, event, 1 + draw(w, draw(w, 1000) < w->slow ? 5000 : 30));
+        if (w->twice && draw(w, 1000) < w->twice)       /* its answer, and once more that of an earlier asking */
+            later(w, event, 1 + draw(w, 60));
     }
 }
 
@@ -211,6 +213,7 @@ static void test_whatever_gets_lost(void **state)
         fill(&w, seed);
         w.loss = (unsigned)draw(&w, 200);
         w.slow = (unsigned)draw(&w, 200);
+        w.twice = (unsigned)draw(&w, 200);
         for (int life = 0; life < 50 && !w.done; life++) {
             uint64_t had = 0;
 
