@@ -172,6 +172,39 @@ static void test_overlap_with_staleness_1(void **state)
     assert_int_equal(plan.episodes[0], 3);
 }
 
+/* Groups whose returns are all alike have others drawn, which the learner hears of before they are leased; then it is planned with
+ * all of them. */
+static void test_groups_that_teach_nothing(void **state)
+{
+    struct desk *d = *state;
+
+    desk_add_stage(d, STAGE_RL, "rl")->rl = (struct rl_config) {
+        .iterations = 1, .episodes = 4, .temperature = 1, .group = 2, .advantage = ADVANTAGE_RLOO, .dynamic_sampling = 1};
+    desk_start(d, NULL, EPOCH);
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
+    desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+    desk_hello(d, WORKER, MEMBER_WORKER, 10);
+    desk_hello(d, ACTOR, MEMBER_ACTOR, 30);
+    desk_ready(d, ACTOR, KIND_POLICY, 0);
+    desk_confirm(d);
+    for (uint64_t id = 1; id <= 4; id++) {
+        assert_null(desk_find(d, CONDUCTOR_PLAN));
+        desk_journaled(d, id, true);
+    }
+    assert_null(desk_find(d, CONDUCTOR_PLAN));
+    assert_int_equal(desk_count(d, CONDUCTOR_ADD_EPISODE), 4);
+    assert_int_equal(desk_find(d, CONDUCTOR_ADD_EPISODE)->episode.episode, 5);
+    assert_int_equal(desk_find(d, CONDUCTOR_OPEN_ITERATION)->open.n_episodes, 8);
+    assert_non_null(desk_find(d, CONDUCTOR_PUT_BLOB));              /* the numbers that were taken */
+    assert_int_equal(desk_request(d, WORKER, 1)->grant.n_leases, 0);
+    desk_confirm(d);
+    assert_int_equal(desk_request(d, WORKER, 1)->grant.leases[0].episode, 5);
+    for (uint64_t id = 5; id <= 8; id++)
+        desk_journaled(d, id, true);
+    assert_int_equal(desk_find(d, CONDUCTOR_PLAN)->plan.n_episodes, 8);     /* once, as it was set */
+    assert_null(desk_find(d, CONDUCTOR_ADD_EPISODE));
+}
+
 /* Who was cordoned is so in the coordinator's next life, as long as its process lives. */
 static void test_cordon_outlives_us(void **state)
 {
@@ -332,6 +365,7 @@ int main(void)
         TEST(test_failed_plan),
         TEST(test_unknown_version),
         TEST(test_overlap_with_staleness_1),
+        TEST(test_groups_that_teach_nothing),
         TEST(test_cordon_outlives_us),
         TEST(test_filtered_imitation),
         TEST(test_restart_makes_the_same_plan),
