@@ -2,6 +2,28 @@
 
 const char *const desk_settings[RUN_MAX_STAGES] = { "a: 1", "b: 2", "c: 3", "d: 4", "e: 5", "f: 6" };
 
+/* Without a trial's halves, which are kept when an episode has both. */
+static void memory_text(const struct desk *d, struct strbuf *out)
+{
+    struct plan_memory memory = *conductor_memory(d->c);
+
+    memory.shadow = (struct shadow) {0};
+    strbuf_reset(out);
+    assert_int_equal(plan_memory_write(&memory, out), 0);
+}
+
+/* What a later life would begin with is what this one knows. */
+static void expect_memory_kept(struct desk *d)
+{
+    struct strbuf now = STRBUF_INIT;
+
+    memory_text(d, &now);
+    if (desk_find(d, CONDUCTOR_PUT_BLOB))
+        memory_text(d, &d->kept);
+    assert_string_equal(d->kept.text, now.text);
+    strbuf_release(&now);
+}
+
 void desk_step(struct desk *d, struct conductor_event event)
 {
     event.epoch = event.epoch ? event.epoch : EPOCH;
@@ -17,6 +39,7 @@ void desk_step(struct desk *d, struct conductor_event event)
         d->n_opened = d->out.items[i].open.n_episodes;
         memcpy(d->opened, d->out.items[i].open.episodes, d->n_opened * sizeof(*d->opened));
     }
+    expect_memory_kept(d);
 }
 
 const struct conductor_effect *desk_find(const struct desk *d, enum conductor_effect_kind kind)
@@ -56,6 +79,7 @@ void desk_start(struct desk *d, const struct conductor_restored *restored, uint6
     assert_int_equal(conductor_new(&setup, &d->c), 0);
     if (conductor_restore(d->c, restored ? restored : &(struct conductor_restored) { 0 }, d->now_ms, &error) < 0)
         fail_msg("%s", error.text);
+    memory_text(d, &d->kept);
 }
 
 void desk_hello(struct desk *d, uint32_t name, enum member_role role, uint64_t instance)
@@ -154,6 +178,7 @@ int desk_tear_down(void **state)
 
     d->c = conductor_free(d->c);
     conductor_effects_release(&d->out);
+    strbuf_release(&d->kept);
     return 0;
 }
 

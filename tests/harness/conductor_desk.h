@@ -22,11 +22,12 @@ struct desk {
     uint32_t stage, iteration;      /* of the last OpenIteration */
     uint64_t opened[64];
     size_t n_opened;
+    struct strbuf kept;             /* the memory, as the ledger has it */
 };
 
 extern const char *const desk_settings[RUN_MAX_STAGES];    /* of its stages */
 
-/* One event; the effects are in d->out, the ledger's before the messages. */
+/* One event; the effects are in d->out, the ledger's before the messages. What it changed of the memory is among them. */
 void desk_step(struct desk *d, struct conductor_event event);
 /* The first effect of a kind in d->out, or NULL; how many there are. */
 const struct conductor_effect *desk_find(const struct desk *d, enum conductor_effect_kind kind);
