@@ -48,7 +48,7 @@ int request_act(struct wire_client *client, const struct episode *episode, const
 /* How many actions an answer holds, to make room for them: 1..ACT_CHUNK_MAX, whatever it says. */
 enum { ACT_CHUNK_MAX = 64 };
 uint32_t act_chunk(int result, const struct message *reply);
-/* BAD_REQUEST with a line in text when the reply cannot be played, or holds more than `room` actions. */
+/* BAD_ANSWER with a line in text when the reply cannot be played, or holds more than `room` actions. */
 enum player_answer act_answer(int result, const struct message *reply, const struct episode *episode, struct move *ret_moves,
                               uint32_t room, char *text, size_t size);
 
