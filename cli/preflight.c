@@ -196,7 +196,7 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
         .action_dims = policy->config.action_dims,
         .actor = (double)(act.total + act.weights + act.packs - 2 * act.mapped),
         .prm = (double)(score.total + score.weights + score.packs - 2 * score.mapped),
-        .learner = (double)(train.total + train.weights + judge.total - 2 * train.mapped - judge.mapped),   /* and the reference */
+        .learner = (double)(train.total + train.weights + judge.total - 2 * train.mapped - judge.mapped),   /* and reference */
         .shared = (double)(MAX(act.mapped, train.mapped) + score.mapped),
         .devices = preflight_devices(c, policy, &reward, error),
     };

@@ -122,8 +122,7 @@ static bool from_outside(enum conductor_event_kind kind)
 
 static bool only_learner(enum conductor_event_kind kind)
 {
-    return kind == CONDUCTOR_JOURNALED || kind == CONDUCTOR_INVENTORY || kind == CONDUCTOR_COMMITTED ||
-           kind == CONDUCTOR_PLAN_FAILED;
+    return kind == CONDUCTOR_JOURNALED || kind == CONDUCTOR_INVENTORY || kind == CONDUCTOR_COMMITTED;
 }
 
 static bool only_worker(enum conductor_event_kind kind)
@@ -146,6 +145,8 @@ static struct member *sender(struct conductor *c, const struct conductor_event *
     }
     if (only_learner(event->kind))
         fits = member == membership_learner(&c->members);
+    else if (event->kind == CONDUCTOR_PLAN_FAILED)      /* of any rank: what fails on one fails the plan */
+        fits = member->role == MEMBER_LEARNER;
     else if (only_worker(event->kind))
         fits = member->role == MEMBER_WORKER;
     else if (event->kind == CONDUCTOR_VERSION_STATE)

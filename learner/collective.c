@@ -22,6 +22,8 @@ struct collective {
     unsigned rank, ranks;
     struct wire_client *client;         /* rank > 0: to rank 0 */
     struct request *waiting[COLLECTIVE_RANKS_MAX];      /* rank 0: parts that are here; loop's thread */
+    struct { uint64_t peer, request; } answered[COLLECTIVE_RANKS_MAX];  /* the last of each rank */
+    collective_anew_fn *anew; void *anew_arg;           /* NULL: nobody wants to know */
 
     pthread_mutex_t lock;               /* what follows is shared with the train thread */
     pthread_cond_t done;
@@ -71,6 +73,12 @@ int collective_connect(struct collective *c, const char *address, const char *ke
     return wire_client_new(c->wire, &(struct wire_client_options) {.address = address, .server_key = key}, &c->client, error);
 }
 
+void collective_on_anew(struct collective *c, collective_anew_fn *anew, void *arg)
+{
+    c->anew = anew;
+    c->anew_arg = arg;
+}
+
 /* End the gather in progress; the lock is held. */
 static void finish(struct collective *c, int result)
 {
@@ -88,8 +96,22 @@ static const Gantry__Reduce *body_of(const struct request *request)
     return (const Gantry__Reduce *)request->message->body;
 }
 
+/* A repetition may have been on its way to us when the answer was on its way back: it is none of the next gather. */
+static bool is_answered(const struct collective *c, unsigned rank, const struct request *request)
+{
+    return c->answered[rank].request && c->answered[rank].peer == request->peer &&
+           c->answered[rank].request == request->message->envelope.request;
+}
+
+static void note_answered(struct collective *c, unsigned rank)
+{
+    c->answered[rank].peer = c->waiting[rank]->peer;
+    c->answered[rank].request = c->waiting[rank]->message->envelope.request;
+}
+
 static void refuse(struct collective *c, unsigned rank, const char *text)
 {
+    note_answered(c, rank);
     wire_refuse(c->waiting[rank], GANTRY__STATUS__STATUS_INTERNAL, "%s", text);
     c->waiting[rank] = NULL;
 }
@@ -112,6 +134,7 @@ static bool tell_end(struct collective *c, unsigned rank)
         return true;
     }
     reply.sequence = END;
+    note_answered(c, rank);
     wire_reply(c->waiting[rank], &reply.base, NULL, 0);
     c->waiting[rank] = NULL;
     return true;
@@ -155,6 +178,7 @@ static void answer_all(struct collective *c)
     memcpy(c->all, c->mine, c->bytes);
     reply.sequence = c->sequence;
     for (unsigned i = 1; i < c->ranks; i++) {
+        note_answered(c, i);
         wire_reply(c->waiting[i], &reply.base, &part, 1);
         c->waiting[i] = NULL;
     }
@@ -174,9 +198,16 @@ static void look(void *arg)
     pthread_mutex_unlock(&c->lock);
 }
 
+/* A part of a gather of this plan that is over. Under the lock. */
+static bool is_anew(const struct collective *c, const Gantry__Reduce *body)
+{
+    return !c->active && is_of(body, c->plan) && body->sequence < c->sequence && c->sequence != END;
+}
+
 void collective_request(struct collective *c, struct request *request)
 {
     uint32_t rank = body_of(request)->rank;
+    bool anew;
 
     if (c->rank != 0 || rank < 1 || rank >= c->ranks) {
         wire_refuse(request, GANTRY__STATUS__STATUS_BAD_REQUEST, "rank %u has no place in a group of %u led by rank %u", rank,
@@ -184,9 +215,19 @@ void collective_request(struct collective *c, struct request *request)
         return;
     }
     request = request_take(request);
+    if (is_answered(c, rank, request)) {
+        c->answered[rank].request = 0;          /* once: if it comes again, the answer has been lost */
+        request_drop(request);
+        return;
+    }
     if (c->waiting[rank])
         request_drop(c->waiting[rank]);         /* an older life of that rank */
     c->waiting[rank] = request;
+    pthread_mutex_lock(&c->lock);
+    anew = c->anew && is_anew(c, body_of(request));
+    pthread_mutex_unlock(&c->lock);
+    if (anew)
+        c->anew(rank, c->anew_arg);
     look(c);
 }
 

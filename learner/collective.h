@@ -25,6 +25,10 @@ DEFINE_FREEP(struct collective, collective_free)
 
 /* Rank > 0: where rank 0 serves, from the coordinator's list; again when it moved. */
 int collective_connect(struct collective *collective, const char *address, const char *key, struct error *error);
+/* Rank 0: called on the loop's thread when another rank has begun our plan anew and no gather goes on that would notice. Once,
+ * before the first plan. */
+typedef void collective_anew_fn(unsigned rank, void *arg);
+void collective_on_anew(struct collective *collective, collective_anew_fn *anew, void *arg);
 /* Rank 0: a Reduce has come in; takes the request in every case. */
 void collective_request(struct collective *collective, struct request *request);
 

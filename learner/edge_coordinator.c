@@ -249,12 +249,17 @@ static void on_plan_failed_reply(int result, const struct message *reply, void *
 void edge_send_plan_failed(struct edge *edge, const Gantry__Plan *plan, int result, const char *text)
 {
     Gantry__PlanFailed body = GANTRY__PLAN_FAILED__INIT;
+    char named[sizeof ((struct error *)0)->text + 32];
 
+    if (edge->rank)
+        snprintf(named, sizeof named, "rank %u: %s", edge->rank, text);
+    else
+        snprintf(named, sizeof named, "%s", text);
     body.plan_digest = plan->digest;
     body.stage = plan->stage;
     body.iteration = plan->iteration;
     body.final = result == -EINVAL || result == -EBADMSG;       /* a file that is damaged stays so */
-    body.text = (char *)text;
+    body.text = named;
     (void)wire_call(member_client(edge->member), &(struct wire_call) {
         .kind = GANTRY__KIND__KIND_PLAN_FAILED, .body = &body.base, .deadline_ms = CALL_MS, .on_reply = on_plan_failed_reply,
     }, NULL);

@@ -40,8 +40,8 @@ static void on_trained(const Gantry__Plan *plan, const struct intake_version *ve
         edge->failures++;
         if (device_lost(device_process()))
             (void)device_watch(edge->lifecycle);        /* this process ends; the plan comes again to the next one */
-        else if (edge->member && edge->rank == 0 && result != -ECANCELED)
-            edge_send_plan_failed(edge, plan, result, text);
+        else if (edge->member && result != -ECANCELED && (edge->rank == 0 || result != -ECONNRESET))
+            edge_send_plan_failed(edge, plan, result, text);    /* the others are waiting for a rank that fails alone */
         edge->retry_ms = clock_mono_ms() + wait;
     } else {
         edge->failures = 0;
@@ -232,6 +232,15 @@ static int open_rank_0(struct edge *edge, uint64_t run, struct error *error)
     return r < 0 ? error_set(error, -r, "the journal's threads cannot start: %s", strerror(-r)) : 0;
 }
 
+/* A rank has left the plan that we are in: over NCCL it would be waited for. */
+static void on_anew(unsigned rank, void *arg)
+{
+    char why[64];
+
+    snprintf(why, sizeof why, "rank %u has begun the plan anew", rank);
+    device_group_abort(arg, why);
+}
+
 /* Gradients on devices are added by NCCL; who is in the group is agreed on by the way that there is. */
 static int open_device_group(struct edge *edge, struct group *group, struct error *error)
 {
@@ -244,6 +253,7 @@ static int open_device_group(struct edge *edge, struct group *group, struct erro
     (void)edge->nccl.get_version(&version);
     log_info("gradients are added by NCCL", "version=%d rank=%d ranks=%d", version, group->rank, group->ranks);
     group->device = edge->device_group;
+    collective_on_anew(edge->collective, on_anew, edge->device_group);
     return 0;
 }
 

@@ -2,6 +2,7 @@
 ranks commit the bytes that one does, also when one of them is killed in the middle of a plan, or loses its device."""
 import hashlib
 import os
+import re
 import subprocess
 import urllib.request
 
@@ -74,6 +75,21 @@ def test_ranks_on_devices(make_cluster, monkeypatch, tmp_path):
     assert two == one
     assert all("gradients are added by NCCL" in learner.log.read_text() for learner in learners)
     assert learners[1].starts > 1
+
+
+def test_a_rank_that_fails_alone(make_cluster, monkeypatch):
+    """It says why, by its rank; and when it begins anew, the others do not wait in NCCL for what will not come."""
+    cluster = make_cluster({"cluster": {"learners": [{"device": "cuda:0"}, {"device": "cuda:1"}]}}, stages=STAGES)
+    cluster.run.mkdir(exist_ok=True)
+    cluster.spawn("coordinator")
+    cluster.spawn("env-worker")
+    for rank, memory in enumerate([1 << 32, 1 << 20]):
+        monkeypatch.setenv("GANTRY_EMULATED_MEMORY", str(memory))
+        cluster.processes.append(EmulatedLearner(cluster, "learner", f"learner-{rank}", [
+            "--run-dir", cluster.run, "--join", cluster.coordinator, "--threads", 1, "--rank", rank, "--device", "cuda:0"]))
+    log = cluster.of("coordinator")[0].log
+    cluster.until(lambda s: re.search(r"kind=plan_failed .*rank 1: .* MiB are needed", log.read_text()), "rank 1 to say why")
+    cluster.until(lambda s: "rank 1 has begun the plan anew" in log.read_text(), "rank 0 to notice")
 
 
 def test_what_libraries_refuse_is_counted_and_told_once(make_cluster, monkeypatch):
