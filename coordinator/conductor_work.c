@@ -57,6 +57,34 @@ static void wait_for_server(struct conductor *c, const struct work *work, enum v
     conductor_stop(c, text);
 }
 
+/* Without a reward model this pass would be paid, shown to the critic, or chosen by nothing. */
+static bool needs_scores(const struct conductor *c, const struct work *work)
+{
+    const struct stage_config *stage = &c->config->stages[work->stage];
+
+    if (stage->kind == STAGE_RL)
+        return work->purpose == EPISODE_TRAIN && (rl_is_scored(&stage->rl) || (rl_has_critic(&stage->rl) && stage->rl.critic_prm));
+    return work->scored || (work->look_ahead && stage->eval.search_judge == JUDGE_PRM);
+}
+
+/* There were prm stages before, or the configuration would have been refused: none has passed its gate. */
+static void wait_for_scores(struct conductor *c, const struct work *work)
+{
+    const struct ledger_version *refused = versions_newest(&c->versions, KIND_PRM);
+    unsigned long long number = refused ? refused->number : 0;
+    char text[400];
+
+    if (!c->refused_since_ms)
+        c->refused_since_ms = c->now_ms;
+    snprintf(c->waiting_for, sizeof(c->waiting_for), "a reward model: version %llu did not pass its gate", number);
+    if (c->now_ms - c->refused_since_ms < UNSCORED_MS)
+        return;
+    snprintf(text, sizeof(text), "%s: it is scored, and no reward model has passed its gate (version %llu %.150s): play more rollouts "
+             "before the prm stage of another run, or take it as it is: `gantry up` and, within a minute, `gantry prm swap RUN %llu`",
+             work->name, number, refused ? refused->gate_text : "was never trained", number);
+    conductor_stop(c, text);
+}
+
 static bool can_open(struct conductor *c, const struct work *work)
 {
     uint64_t policy, prm;
@@ -71,6 +99,8 @@ static bool can_open(struct conductor *c, const struct work *work)
         stop_for_version(c, work, policy);
     else if (work->purpose && !work->expert && !membership_ready(&c->members, KIND_POLICY, policy))
         wait_for_server(c, work, KIND_POLICY, policy);
+    else if (!prm && needs_scores(c, work))
+        wait_for_scores(c, work);
     else if (work->purpose && prm && !membership_ready(&c->members, KIND_PRM, prm))
         wait_for_server(c, work, KIND_PRM, prm);
     else

@@ -99,6 +99,11 @@ static inline bool rl_has_critic(const struct rl_config *rl)
 {
     return rl->advantage == ADVANTAGE_GAE && rl->critic != CRITIC_NONE && rl->value_width > 0;
 }
+/* The reward model's scores are part of the pay. */
+static inline bool rl_is_scored(const struct rl_config *rl)
+{
+    return rl->reward != REWARD_SPARSE && rl->reward != REWARD_ENV && rl->w_progress > 0;
+}
 static inline int rl_critic_inputs(const struct rl_config *rl)
 {
     return rl_has_critic(rl) ? rl->critic_time + rl->critic_prm : 0;

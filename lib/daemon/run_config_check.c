@@ -31,7 +31,6 @@ struct checking {
 static int check_rl(struct checking *c, const struct rl_config *rl)
 {
     bool grouped = rl->advantage == ADVANTAGE_GROUP || rl->advantage == ADVANTAGE_RLOO;
-    bool scored = rl->reward != REWARD_SPARSE && rl->reward != REWARD_ENV && rl->w_progress > 0;
     bool writeup = !strcmp(rl->preset, "writeup");
 
     if (rl->reward == REWARD_RAW_LITERAL && !writeup)
@@ -58,7 +57,7 @@ static int check_rl(struct checking *c, const struct rl_config *rl)
                       "shared has one");
     if (grouped && rl->episodes % rl->group)
         return REFUSE(c, "group", "episodes (%d) must be a multiple of group (%d)", rl->episodes, rl->group);
-    if (scored && !c->have_prm)
+    if (rl_is_scored(rl) && !c->have_prm)
         return REFUSE(c, "reward",
                       "the reward needs a reward model, and no prm stage comes before: add one, or say reward: sparse");
     if (rl->critic_prm && !c->have_prm)

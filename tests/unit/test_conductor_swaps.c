@@ -39,6 +39,51 @@ static void test_gate_and_swap(void **state)
     assert_int_equal(desk_request(d, WORKER, 1)->grant.leases[0].prm_version, 1);
 }
 
+/* A run that is to be paid by a reward model, whose only one did not pass its gate. */
+static void none_passed(struct desk *d)
+{
+    struct conductor_plan plan;
+
+    desk_add_stage(d, STAGE_PRM, "prm");
+    desk_add_stage(d, STAGE_RL, "rl")->rl = (struct rl_config) { .iterations = 2, .episodes = 1, .w_progress = 1 };
+    desk_start(d, NULL, EPOCH);
+    desk_hello(d, ACTOR, MEMBER_ACTOR, 30);
+    desk_hello(d, PRM, MEMBER_PRM, 50);
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
+    desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+    plan = desk_find(d, CONDUCTOR_PLAN)->plan;
+    desk_committed(d, &plan, NULL, 0, false);
+    desk_ready(d, ACTOR, KIND_POLICY, 0);
+    desk_ready(d, PRM, KIND_PRM, 1);
+}
+
+static void test_no_gate_passed(void **state)
+{
+    struct conductor_status status;
+    struct desk *d = *state;
+
+    none_passed(d);
+    assert_null(desk_find(d, CONDUCTOR_ADD_EPISODE));           /* unscored episodes are of no use here */
+    conductor_status(d->c, &status);
+    assert_string_equal(status.waiting_for, "a reward model: version 1 did not pass its gate");
+    d->now_ms += 59000;
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_TICK });
+    assert_null(desk_find(d, CONDUCTOR_STOPPED));
+    d->now_ms += 1000;
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_TICK });
+    assert_non_null(strstr(desk_find(d, CONDUCTOR_STOPPED)->text.text, "`gantry prm swap RUN 1`"));
+    assert_null(desk_find(d, CONDUCTOR_ADD_EPISODE));
+}
+
+static void test_no_gate_passed_but_an_operator_says_so(void **state)
+{
+    struct desk *d = *state;
+
+    none_passed(d);
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_PRM_SWAP, .prm_swap = { 1 } });
+    assert_int_equal(desk_find(d, CONDUCTOR_ADD_EPISODE)->episode.prm_version, 1);
+}
+
 /* A run whose reward models 1 and 2 are committed and whose first rl iteration is open, scored by 2. */
 static void two_reward_models(struct desk *d)
 {
@@ -187,6 +232,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_gate_and_swap),
+        TEST(test_no_gate_passed),
+        TEST(test_no_gate_passed_but_an_operator_says_so),
         TEST(test_swap_at_an_iteration),
         TEST(test_shadow_decides),
         TEST(test_shadow_given_up),
