@@ -63,7 +63,6 @@ def test_bench():
     assert rows[0][8:] == ["-"] and "llvmpipe" in rows[3][8] and rows[3][-2:] == ["in", "software"]     # who drew
 
 
-@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
 @pytest.mark.parametrize("step, where", [(1, "died while it opened"), (100, "died")])
 def test_bench_whose_children_die(step, where):
     """It ends with a line and does not wait for ever."""
@@ -79,6 +78,7 @@ def test_films_with_a_dot(tmp_path):
     assert len(list((tmp_path / "a.b").iterdir())) == 2 and list(tmp_path.iterdir()) == [tmp_path / "a.b"]
 
 
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
 def test_video(tmp_path):
     sim("play", "--states", "0", "--video", tmp_path / "v.mp4", "--size", "64")
     r = subprocess.run(["ffprobe", "-loglevel", "error", "-count_frames", "-show_entries", "stream=width,height,nb_read_frames",
