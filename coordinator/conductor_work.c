@@ -76,7 +76,8 @@ static void wait_for_scores(struct conductor *c, const struct work *work)
 
     if (!c->refused_since_ms)
         c->refused_since_ms = c->now_ms;
-    snprintf(c->waiting_for, sizeof(c->waiting_for), "a reward model: version %llu did not pass its gate", number);
+    snprintf(c->waiting_for, sizeof(c->waiting_for), "a reward model: version %llu did not pass its gate (`gantry prm swap RUN %llu` "
+             "takes it all the same)", number, number);
     if (c->now_ms - c->refused_since_ms < UNSCORED_MS)
         return;
     snprintf(text, sizeof(text), "%s: it is scored, and no reward model has passed its gate (version %llu %.150s): play more rollouts "

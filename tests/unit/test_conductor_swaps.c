@@ -65,7 +65,8 @@ static void test_no_gate_passed(void **state)
     none_passed(d);
     assert_null(desk_find(d, CONDUCTOR_ADD_EPISODE));           /* unscored episodes are of no use here */
     conductor_status(d->c, &status);
-    assert_string_equal(status.waiting_for, "a reward model: version 1 did not pass its gate");
+    assert_string_equal(status.waiting_for,
+                        "a reward model: version 1 did not pass its gate (`gantry prm swap RUN 1` takes it all the same)");
     d->now_ms += 59000;
     desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_TICK });
     assert_null(desk_find(d, CONDUCTOR_STOPPED));
