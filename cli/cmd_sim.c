@@ -21,7 +21,7 @@ static int usage(FILE *out, int status)
           "       gantry sim bench WHAT                   env steps a second\n"
           "           --pictures 0,1,2 --processes 1,2 --slots 1,2,4,8 --seconds 3 --size 256\n"
           "       gantry sim serve [--suite NAME] [--listen PATH] [--size N] [--cameras N] [--no-save]\n"
-          "                                               be a simulator for others, a run with suite.remote or a Python program\n"
+          "                                               be a simulator for others: a run's suite.remote, a Python program\n"
           "                                               (docs/remote.md); on $GANTRY_SIM_FD, or on the UNIX socket PATH\n"
           "       gantry sim check --suite libero --golden DIR       replay reference data of the original LIBERO: compiled\n"
           "                                               models, rollouts, predicates, pictures; exit status 1 if anything "

@@ -425,8 +425,8 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     if (r < 0)
         return r;
     if (dims && models.action_dims != dims)
-        return error_set(error, EINVAL, "policy.init: %s: its actions have %d dimensions, the suite %s takes %d%s; name another policy",
-                         first, models.action_dims, config->suite, dims,
+        return error_set(error, EINVAL, "policy.init: %s: its actions have %d dimensions, the suite %s takes %d%s; name another "
+                         "policy", first, models.action_dims, config->suite, dims,
                          dims == SIM_ACTION_DIMS ? " (dx dy dz droll dpitch dyaw gripper)" : "");
     memory = memory_needed(config, &models);
     disk = disk_needed(config, weights);

@@ -12,7 +12,8 @@ struct preflight {
     uint64_t disk_bytes, disk_available;        /* journal, checkpoints; what the run directory holds already counts as spent */
 };
 
-/* The suite and its tasks by name; how many numbers its actions have. Suite remote: starts its simulator. -EINVAL: no such task; -ENOENT: no such suite, or its files are not on this host. */
+/* The suite and its tasks by name; how many numbers its actions have. Suite remote: starts its simulator. -EINVAL: no such task;
+ * -ENOENT: no such suite, or its files are not on this host. */
 int preflight_tasks(const struct run_config *config, int *ret_action_dims, struct error *error);
 
 /* -ENOENT: no checkpoint; -ENODEV: no such GPU; -ENOMEM (of this host or of a GPU), -ENOSPC, -EADDRINUSE: would not fit. *ret

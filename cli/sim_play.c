@@ -25,8 +25,8 @@ struct play {
     struct sim_renderer *renderer; /* NULL: nothing is drawn */
     long size, camera, limit;
     const char *film, *video, *record; /* paths */
-    uint8_t *states;                   /* (limit + 1, state_size): what is drawn, when it is known which; NULL: draws nothing, or ... */
-    uint8_t *pictures;                 /* ... (limit + 1, size, size, 3), of a suite whose states cannot be saved */
+    uint8_t *states;                   /* (limit + 1, state_size), of which some are drawn at the end; ... */
+    uint8_t *pictures;                 /* ... or, of a suite that saves none: (limit + 1, size, size, 3). NULL both: draws nothing */
     float *actions;                    /* (limit, 7) */
     int64_t played, solved, steps_of_solved;
 };

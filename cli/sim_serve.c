@@ -127,7 +127,8 @@ static int read_seed(const json_t *seed, uint64_t *ret, struct error *error)
 static int reset(struct server *s, const struct frame *request _unused_, const json_t *head, struct json_writer *w,
                  struct error *error)
 {
-    const char *name = json_string_value(json_object_get(head, "task")), *split = json_string_value(json_object_get(head, "split"));
+    const char *name = json_string_value(json_object_get(head, "task"));
+    const char *split = json_string_value(json_object_get(head, "split"));
     const char *instruction;
     int task = 0, k = SIM_TRAIN, r;
     uint64_t seed;
@@ -178,8 +179,8 @@ static int step(struct server *s, const struct frame *request _unused_, const js
 }
 
 /* In front of a state stands whose it is. */
-static int save(struct server *s, const struct frame *request _unused_, const json_t *head _unused_, struct json_writer *w _unused_,
-                struct error *error)
+static int save(struct server *s, const struct frame *request _unused_, const json_t *head _unused_,
+                struct json_writer *w _unused_, struct error *error)
 {
     const uint32_t task = (uint32_t)s->playing;
     int r;
@@ -254,7 +255,8 @@ static const struct {
     const char *op;
     int (*answer)(struct server *s, const struct frame *request, const json_t *head, struct json_writer *w, struct error *error);
 } ops[] = {
-    { "describe", describe }, { "reset", reset }, { "step", step }, { "save", save }, { "restore", restore }, { "expert", expert },
+    { "describe", describe }, { "reset", reset }, { "step", step },
+    { "save", save }, { "restore", restore }, { "expert", expert },
 };
 
 /* The answer's head for a request. 1: it was the goodbye. */
@@ -406,7 +408,8 @@ int sim_serve(int argc, char **argv)
     if (r == 0 && path)
         r = listen_at(&s, path, &error);
     else if (r == 0 && (!number || *end || fd < 3 || fcntl((int)fd, F_GETFD) < 0))
-        r = error_set(&error, EINVAL, "serve: nobody is on the other side: say --listen PATH, or let a run start it (suite.remote)");
+        r = error_set(&error, EINVAL, "serve: nobody is on the other side: say --listen PATH, or let a run start it "
+                      "(suite.remote)");
     else if (r == 0)
         r = serve_one(&s, (int)fd, &error);
     close_all(&s);

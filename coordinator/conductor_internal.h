@@ -22,8 +22,8 @@ enum {
     RETRY_MS = 1000,                /* a worker that got no lease and heard of no work asks again */
     REFUSED_MS = 10000,             /* all servers refuse a version that a pass waits for: time for a slow file system, then the
                                      * run stops */
-    UNSCORED_MS = 60000,            /* a pass that is scored waits for a reward model that passed its gate: time for an operator to
-                                     * name one all the same, then the run stops */
+    UNSCORED_MS = 60000,            /* a pass that is scored waits for a reward model that passed its gate: time for an operator
+                                     * to name one all the same, then the run stops */
     DEAF_MS = 2000,                 /* between two steps: this process stood still (a full disk, SIGSTOP), not its members */
     GRANT_MAX = 256,                /* leases in one answer, however many slots a worker claims: they must fit a message */
     FAILURES_MAX = 3,

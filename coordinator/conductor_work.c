@@ -63,7 +63,8 @@ static bool needs_scores(const struct conductor *c, const struct work *work)
     const struct stage_config *stage = &c->config->stages[work->stage];
 
     if (stage->kind == STAGE_RL)
-        return work->purpose == EPISODE_TRAIN && (rl_is_scored(&stage->rl) || (rl_has_critic(&stage->rl) && stage->rl.critic_prm));
+        return work->purpose == EPISODE_TRAIN &&
+               (rl_is_scored(&stage->rl) || (rl_has_critic(&stage->rl) && stage->rl.critic_prm));
     return work->scored || (work->look_ahead && stage->eval.search_judge == JUDGE_PRM);
 }
 
@@ -76,13 +77,13 @@ static void wait_for_scores(struct conductor *c, const struct work *work)
 
     if (!c->refused_since_ms)
         c->refused_since_ms = c->now_ms;
-    snprintf(c->waiting_for, sizeof(c->waiting_for), "a reward model: version %llu did not pass its gate (`gantry prm swap RUN %llu` "
-             "takes it all the same)", number, number);
+    snprintf(c->waiting_for, sizeof(c->waiting_for), "a reward model: version %llu did not pass its gate (`gantry prm swap RUN "
+             "%llu` takes it all the same)", number, number);
     if (c->now_ms - c->refused_since_ms < UNSCORED_MS)
         return;
-    snprintf(text, sizeof(text), "%s: it is scored, and no reward model has passed its gate (version %llu %.150s): play more rollouts "
-             "before the prm stage of another run, or take it as it is: `gantry up` and, within a minute, `gantry prm swap RUN %llu`",
-             work->name, number, refused ? refused->gate_text : "was never trained", number);
+    snprintf(text, sizeof(text), "%s: it is scored, and no reward model has passed its gate (version %llu %.150s): play more "
+             "rollouts before the prm stage of another run, or take it as it is: `gantry up` and, within a minute, `gantry prm swap "
+             "RUN %llu`", work->name, number, refused ? refused->gate_text : "was never trained", number);
     conductor_stop(c, text);
 }
 

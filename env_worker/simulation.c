@@ -31,7 +31,7 @@ struct simulation {
     struct sim_suite *suite;
     struct sim_renderer *renderer;
     struct sim_task *tasks[TASKS_MAX];  /* opened when first played */
-    struct sim_slot **slots;            /* (slots + n_threads, n_infos): behind the slots', each thread's for look-ahead's candidates */
+    struct sim_slot **slots;            /* (slots + n_threads, n_infos): behind the slots', each thread's, for candidates */
     uint8_t *drawn, *row;               /* (render, render, 3), (render, 3): what a chain begins with; NULL: pictures as drawn */
     int *playing;                       /* (slots + n_threads): index of the task that the row was last used for, -1 none */
 };

@@ -73,8 +73,8 @@ void sim_slot_rest(struct sim_slot *slot);
 /* Set the initial state numbered (split, seed). ret_instruction: one of the task's wordings, chosen by the seed; borrowed
  * until the next reset. */
 int sim_reset(struct sim_slot *slot, enum sim_split split, uint64_t seed, const char **ret_instruction);
-/* One control step (action_dims numbers, clipped to [-1,1]; NaN: -EINVAL, nothing moved). *ret_success: the task's predicate has held at
- * some step of this episode (once is enough; sim_reset clears it). May be NULL. */
+/* One control step (action_dims numbers, clipped to [-1,1]; NaN: -EINVAL, nothing moved). *ret_success: the task's predicate has
+ * held at some step of this episode (once is enough; sim_reset clears it). May be NULL. */
 int sim_step(struct sim_slot *slot, const float *action, bool *ret_success);
 bool sim_success(const struct sim_slot *slot);
 /* Why the last call failed, where the simulator said more than its number; else "". Valid until the next call. */
@@ -83,8 +83,8 @@ const char *sim_reason(const struct sim_slot *slot);
  * gripper qpos; tabletop: the hand's place, its yaw, the fingers). -ENOTSUP: the suite has none. */
 int sim_proprio(const struct sim_slot *slot, float *ret);
 
-/* The scripted expert's action for the present state; -ENOTSUP: there is none. It keeps its phase inside the slot (saved with the state): ask it, or the
- * demonstrator, once per step. */
+/* The scripted expert's action for the present state; -ENOTSUP: there is none. It keeps its phase inside the slot (saved with the
+ * state): ask it, or the demonstrator, once per step. */
 int sim_expert(struct sim_slot *slot, float *ret_action);
 /* A demonstrator: the expert made human. style "clean": executed = expert + noise, label = expert. style "slow": executed =
  * label = slowed expert + small noise. Numbers in the suite's table; drawn by (seed). */
@@ -97,8 +97,8 @@ int sim_demonstrate(struct sim_slot *slot, const char *style, uint64_t seed, int
  * 1 (done); 0: not now. -ENOTSUP: the suite cannot. -EINVAL: no such kind. */
 int sim_perturb(struct sim_slot *slot, const char *kind, uint64_t seed, int step, int limit);
 
-/* Full state (integrator state, controller targets, clock, success latch) as bytes: equal bytes = equal future. A suite whose size
- * is 0 cannot: -ENOTSUP. */
+/* Full state (integrator state, controller targets, clock, success latch) as bytes: equal bytes = equal future. A suite whose
+ * size is 0 cannot: -ENOTSUP. */
 size_t sim_state_size(const struct sim_task *task);
 int sim_save(struct sim_slot *slot, void *ret_state);
 int sim_restore(struct sim_slot *slot, const void *state);

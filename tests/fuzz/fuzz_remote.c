@@ -1,5 +1,5 @@
-/* A stream from a simulator that is not ours: frames, and heads of every kind. A refusal says why, in one line; what is taken keeps
- * within what the suite has room for. */
+/* A stream from a simulator that is not ours: frames, and heads of every kind. A refusal says why, in one line; what is taken
+ * keeps within what the suite has room for. */
 #include <errno.h>
 #include <math.h>
 #include <string.h>

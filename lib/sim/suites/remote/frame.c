@@ -121,8 +121,8 @@ int frame_receive(int fd, struct frame *frame, size_t body_max, uint64_t deadlin
     head_n = le32toh(sizes[0]);
     body_n = le32toh(sizes[1]);
     if (head_n > FRAME_HEAD_MAX || body_n > body_max)
-        return error_set(error, EPROTO, "a frame that begins with lengths of %zu and %zu bytes; at most %d and %zu", head_n, body_n,
-                         FRAME_HEAD_MAX, body_max);
+        return error_set(error, EPROTO, "a frame that begins with lengths of %zu and %zu bytes; at most %d and %zu", head_n,
+                         body_n, FRAME_HEAD_MAX, body_max);
     if (make_room(&frame->head, &frame->head_room, head_n + 1) < 0 || make_room(&frame->body, &frame->body_room, body_n) < 0)
         return error_set(error, ENOMEM, "out of memory for a frame of %zu bytes", head_n + body_n);
     r = receive_all(fd, frame->head, head_n, deadline, error);

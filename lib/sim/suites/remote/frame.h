@@ -1,4 +1,4 @@
-/* frame.h - what goes over the stream between gantry and a simulator that is not ours: a JSON head and raw bytes (docs/remote.md).
+/* frame.h - what goes over the stream between gantry and a simulator that is not ours: JSON heads and raw bytes (docs/remote.md).
  *
  *   frame_send(fd, head, head_n, body, body_n, deadline, &error)  ->  frame_receive(fd, &frame, body_max, deadline, &error)
  *   -> frame.head, frame.body  ->  frame_release

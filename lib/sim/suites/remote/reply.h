@@ -1,7 +1,7 @@
 /* reply.h - what a simulator that is not ours answers: JSON heads from outside, checked and copied (docs/remote.md).
  *
- * Pure functions on bytes. Failure: -EBADMSG for what makes no sense, with the line that names the field; -EREMOTEIO when the reply
- * is an error that the simulator reports itself, whose text is the line. */
+ * Pure functions on bytes. Failure: -EBADMSG for what makes no sense, with the line that names the field; -EREMOTEIO when the
+ * reply is an error that the simulator reports itself, whose text is the line. */
 #pragma once
 
 #include "sim/sim.h"

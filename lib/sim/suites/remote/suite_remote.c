@@ -1,7 +1,7 @@
 /* The suite `remote`: a simulator, or a robot, that is not ours, behind the protocol of docs/remote.md.
  *
- * A slot that is played has a session of its own, opened when none is idle: that which described the suite, and those of slots that
- * rest. What the simulator shows comes with the answer to reset, step and restore and is kept in that answer. */
+ * A slot that is played has a session of its own, opened when none is idle: that which described the suite, and those of slots
+ * that rest. What the simulator shows comes with the answer to reset, step and restore; the slot keeps a copy. */
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
@@ -70,8 +70,8 @@ static int open_suite(struct sim_suite *suite, struct error *error)
     int r;
 
     if (!where || !where[0])
-        return error_set(error, EINVAL, "suite.remote: suite remote needs the command that is the simulator, or unix:PATH where one "
-                         "listens (docs/remote.md)");
+        return error_set(error, EINVAL, "suite.remote: suite remote needs the command that is the simulator, or unix:PATH where "
+                         "one listens (docs/remote.md)");
     remote = calloc(1, sizeof(*remote));
     if (!remote)
         return error_set(error, ENOMEM, "suite.remote: out of memory");
@@ -346,8 +346,8 @@ static int demonstrate(struct sim_slot *base, const char *style, uint64_t seed, 
 
     slot->error = (struct error){0};
     if (!slot->suite->what.expert)
-        return error_set(&slot->error, ENOTSUP, "remote: this simulator has no expert: import demonstrations (gantry data import) "
-                         "and name them in demos.from");
+        return error_set(&slot->error, ENOTSUP, "remote: this simulator has no expert: import demonstrations (gantry data "
+                         "import) and name them in demos.from");
     if (!slot->playing)
         return broke(slot, "expert", error_set(&slot->error, EIO, "its episode has ended; reset it"));
     json_open(&w, NULL, '{');
