@@ -69,6 +69,37 @@ static void borrowed_frame(void **state)
     free(image);
 }
 
+static void check_order(struct side *side, struct request *request)
+{
+    assert_int_equal(request->message->n_parts, 3);
+    for (unsigned i = 0; i < 3; i++) {
+        size_t size;
+        const uint8_t *bytes = message_part(request->message, i, &size);
+
+        assert_int_equal(size, 3 - i);
+        assert_memory_equal(bytes, &"abcdef"[i], size);
+    }
+    side_answer(side, request);
+}
+
+/* Frames come in the order they were given in, each as long as it was. */
+static void frames_in_order(void **state)
+{
+    const struct wire_part parts[3] = {{.bytes = "abc", .size = 3}, {.bytes = "bc", .size = 2}, {.bytes = "c", .size = 1}};
+    Gantry__ActRequest body = GANTRY__ACT_REQUEST__INIT;
+    struct side side;
+    const struct wire_call call = {.kind = WIRE_KIND(ACT), .body = &body.base, .parts = parts, .n_parts = 3, .deadline_ms = 60000,
+                                   .on_reply = side_on_reply, .arg = &side};
+
+    (void)state;
+    side_open(&side, 0, 0);
+    side.serve = check_order;
+    assert_int_equal(wire_call(side.client, &call, NULL), 0);
+    lab_until_count(&side.lab, &side.replies, 1);
+    assert_int_equal(side.result, 0);
+    side_close(&side);
+}
+
 /* Releases happen also for calls that are refused on the spot. */
 static void release_on_failure(void **state)
 {
@@ -287,7 +318,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(burst),
-        cmocka_unit_test(borrowed_frame),
+        cmocka_unit_test(borrowed_frame), cmocka_unit_test(frames_in_order),
         cmocka_unit_test(release_on_failure),
         cmocka_unit_test(push),
         cmocka_unit_test(forgotten_request),
