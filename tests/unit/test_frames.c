@@ -1,13 +1,16 @@
-/* What a slot records of an observation: every camera's picture and the robot's state, in the layout that messages say. */
+/* What a slot records of an episode: every camera's picture and the robot's state, what was done, and what was said of it, in the
+ * layout that messages say. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
 #include "env_worker/episode.h"
+#include "proto/policy.pb-c.h"
 #include "sim/sim.h"
 
 enum { SIDE = 4, PICTURE = SIDE * SIDE * 3, CAMERAS = 2, STATE = 3, STEPS = 2 };
@@ -97,12 +100,140 @@ static void copies_take_pictures_and_state(void **state)
     episode_release(&episode);
 }
 
+enum { LONG = 5, TOKENS = 2, WIDTH = 3 };
+
+/* Step t of an episode whose every number says which it is; `hidden` numbers of a hidden state. */
+static int note(struct episode *e, uint32_t t, uint32_t n_tokens, size_t hidden)
+{
+    const uint32_t tokens[] = {100 * t, 100 * t + 1, 100 * t + 2};
+    const float logp[] = {-(float)t, -(float)t - .5f, 0};
+    float action[SIM_ACTION_DIMS], label[SIM_ACTION_DIMS], state[WIDTH + 1];
+    Gantry__ActReply act = GANTRY__ACT_REPLY__INIT;
+
+    for (int k = 0; k < SIM_ACTION_DIMS; k++) {
+        action[k] = (float)(10 * t) + (float)k;
+        label[k] = -action[k] - 1;
+    }
+    for (int k = 0; k <= WIDTH; k++)
+        state[k] = (float)(1000 * t) + (float)k;
+    act.hidden = state;
+    act.n_hidden = hidden;
+    assert_int_equal(episode_note_hidden(e, &act), 0);
+    return episode_record(e, &(struct episode_step) {.tokens = tokens, .logp = logp, .n_tokens = n_tokens, .action = action,
+                                                     .label = label, .value = (float)t + .25f, .version = 7,
+                                                     .begins_turn = t % 2 == 0});
+}
+
+static void start(struct episode *e, const char *style)
+{
+    Gantry__Lease lease = GANTRY__LEASE__INIT;
+    char task[] = "reach", how[16];
+
+    snprintf(how, sizeof how, "%s", style);
+    lease.task = task;
+    lease.style = how;
+    lease.search_score = (char *)"";
+    lease.score_every = 2;
+    lease.episode = 10;
+    lease.fence = 11;
+    lease.state_seed = 12;
+    lease.policy_version = 13;
+    lease.prm_version = 14;
+    lease.search_n = 15;
+    lease.temperature = .75f;
+    lease.purpose = GANTRY__PURPOSE__PURPOSE_TRAIN;
+    lease.split = GANTRY__SPLIT__SPLIT_VAL;
+    assert_int_equal(episode_begin(e, &lease, LONG, &shape, SIM_ACTION_DIMS), 0);
+    memset(task, 'x', sizeof task - 1);             /* the message that the lease came in goes */
+    memset(how, 'x', sizeof how - 1);
+    assert_string_equal(e->lease.task, "reach");
+    assert_string_equal(e->lease.style, style);
+}
+
+static void every_step_as_it_was(void **state)
+{
+    struct episode e = {0};
+    Gantry__Trajectory t;
+    const float scores[] = {0, .5f, 1, .25f};
+    uint32_t at[LONG + 1];
+
+    (void)state;
+    for (int life = 0; life < 2; life++) {          /* a slot's next episode begins anew */
+        start(&e, "");
+        for (uint32_t i = 0; i < LONG; i++)
+            assert_int_equal(note(&e, i, TOKENS, WIDTH), 0);
+        assert_int_equal(note(&e, LONG, TOKENS, 0), -EBADMSG);          /* no more than was leased */
+        assert_int_equal(episode_score_at(&e, at), 4);
+        assert_memory_equal(at, ((uint32_t[]) {0, 2, 4, 5}), 4 * sizeof *at);
+        episode_trajectory(&e, false, true, &t);
+        assert_true(!t.success && t.timeout && t.n_progress == 0);
+        episode_set_progress(&e, at, scores, 4);
+        episode_trajectory(&e, true, false, &t);
+        assert_true(t.success && !t.timeout && t.steps == LONG && t.max_steps == LONG);
+        assert_true(t.episode == 10 && t.fence == 11 && t.state_seed == 12 && t.policy_version == 13 && t.prm_version == 14);
+        assert_true(t.search_n == 15 && t.temperature == .75f && t.action_dims == SIM_ACTION_DIMS);
+        assert_true(t.purpose == GANTRY__PURPOSE__PURPOSE_TRAIN && t.split == GANTRY__SPLIT__SPLIT_VAL);
+        assert_string_equal(t.task, "reach");
+        assert_true(t.n_action == LONG * SIM_ACTION_DIMS && t.n_tokens == LONG * TOKENS && t.n_logp == LONG * TOKENS);
+        assert_true(t.n_value == LONG && t.n_hidden == LONG * WIDTH && t.n_turns == 3 && t.n_label == 0);
+        for (uint32_t i = 0; i < LONG; i++) {
+            assert_true(t.action[i * SIM_ACTION_DIMS + 3] == (float)(10 * i + 3));
+            assert_int_equal(t.tokens[i * TOKENS + 1], 100 * i + 1);
+            assert_true(t.logp[i * TOKENS + 1] == -(float)i - .5f && t.value[i] == (float)i + .25f);
+            assert_true(t.hidden[i * WIDTH + 2] == (float)(1000 * i + 2) && t.step_version[i] == 7);
+        }
+        assert_memory_equal(t.turns, ((uint32_t[]) {0, 2, 4}), 3 * sizeof *t.turns);
+        assert_memory_equal(t.progress, ((float[]) {0, .25f, .5f, .75f, 1, .25f}), (LONG + 1) * sizeof *t.progress);
+    }
+    episode_release(&e);
+}
+
+/* What imitation learns from is the label, not what was executed; a demonstrator has no tokens. */
+static void a_demonstration_has_labels(void **state)
+{
+    struct episode e = {0};
+    Gantry__Trajectory t;
+
+    (void)state;
+    start(&e, "clean");
+    for (uint32_t i = 0; i < LONG; i++)
+        assert_int_equal(note(&e, i, TOKENS, WIDTH), 0);
+    episode_trajectory(&e, true, false, &t);
+    assert_true(t.n_label == t.n_action && t.n_tokens == 0 && t.n_logp == 0 && t.n_value == 0 && t.n_hidden == 0);
+    for (size_t i = 0; i < t.n_label; i++)
+        assert_true(t.label[i] == -t.action[i] - 1);
+    episode_release(&e);
+}
+
+/* A step without a hidden state, or with another width: the trajectory goes without. Another number of tokens is refused. */
+static void what_does_not_fit_together(void **state)
+{
+    struct episode e = {0};
+    Gantry__Trajectory t;
+
+    (void)state;
+    for (size_t other = 0; other <= WIDTH + 1; other += WIDTH + 1) {
+        start(&e, "");
+        for (uint32_t i = 0; i < LONG; i++)
+            assert_int_equal(note(&e, i, TOKENS, i == 2 ? other : WIDTH), 0);
+        episode_trajectory(&e, true, false, &t);
+        assert_int_equal(t.n_hidden, 0);
+    }
+    start(&e, "");
+    assert_int_equal(note(&e, 0, TOKENS, WIDTH), 0);
+    assert_int_equal(note(&e, 1, TOKENS + 1, WIDTH), -EBADMSG);
+    episode_release(&e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_trajectory_holds_all_of_it),
         cmocka_unit_test(one_picture_is_borrowed_and_counted),
         cmocka_unit_test(copies_take_pictures_and_state),
+        cmocka_unit_test(every_step_as_it_was),
+        cmocka_unit_test(a_demonstration_has_labels),
+        cmocka_unit_test(what_does_not_fit_together),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
