@@ -172,8 +172,8 @@ static void test_overlap_with_staleness_1(void **state)
     assert_int_equal(plan.episodes[0], 3);
 }
 
-/* Groups whose returns are all alike have others drawn, which the learner hears of before they are leased; then it is planned with
- * all of them. */
+/* Groups whose returns are all alike have others drawn, which the learner hears of before they are leased; then all of them are
+ * planned. */
 static void test_groups_that_teach_nothing(void **state)
 {
     struct desk *d = *state;

@@ -1,5 +1,5 @@
-/* test_delivery.c - what a worker hands over: refused with a word where it is malformed, described for intake where it is not, kept
- * until it is answered. Over a real wire. */
+/* test_delivery.c - what a worker hands over: refused with a word where it is malformed, described for intake where it is not,
+ * kept until it is answered. Over a real wire. */
 #include <errno.h>
 #include <math.h>
 

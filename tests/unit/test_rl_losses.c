@@ -116,12 +116,13 @@ static void brake_looks_at_eight(void **state)
 /* No figure is left out of the whole. */
 static void every_sum_adds_up(void **state)
 {
-    struct ppo_sums total = {0}, part = {.policy_loss = 1, .value_loss = 2, .kl_loss = 3, .entropy = 4, .ratio = 5, .ratio_max = 6,
-                                         .approx_kl = 7, .ref_kl = 8, .importance = 9, .clipped = 10, .steps = 11, .tokens = 12,
-                                         .decisions = 13};
+    const struct ppo_sums part = {.policy_loss = 1, .value_loss = 2, .kl_loss = 3, .entropy = 4, .ratio = 5, .ratio_max = 6,
+                                  .approx_kl = 7, .ref_kl = 8, .importance = 9, .clipped = 10, .steps = 11, .tokens = 12,
+                                  .decisions = 13};
     const struct ppo_sums twice = {.policy_loss = 2, .value_loss = 4, .kl_loss = 6, .entropy = 8, .ratio = 10, .ratio_max = 6,
                                    .approx_kl = 14, .ref_kl = 16, .importance = 18, .clipped = 20, .steps = 22, .tokens = 24,
                                    .decisions = 26};
+    struct ppo_sums total = {0};
 
     (void)state;
     ppo_sums_add(&total, &part);
