@@ -48,3 +48,12 @@ def test_rank_0_does_not_get_to_commit(make_cluster):
     """Its disk is full, then it dies when all is trained and nothing is committed: the others train the version once more, too."""
     stages = [{"demos": {"episodes": 4, "style": "clean"}}] + [{"sft": {"steps": 2, "batch": 4, "warmup": 1}}] * 2
     run(make_cluster, 2, stages=stages, faults="version.rename=enospc@1,version.rename=abort@2")
+
+
+def test_rank_0_dies_committed(make_cluster, alone):
+    """Killed when the version lies there and nobody has heard of it: it is what the others go on from."""
+    def see(cluster):
+        rank_0 = cluster.of("learner")[0]
+        cluster.until(lambda s: rank_0.starts > 1, "rank 0 to die of its fault")
+
+    assert run(make_cluster, 2, see, faults="version.renamed=abort@1") == alone
