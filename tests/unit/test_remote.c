@@ -129,13 +129,28 @@ struct world {
     char path[SCRATCH_PATH + 16], scratch[SCRATCH_PATH];
     atomic_int next;            /* what the next answer to a step is to be, once */
 };
-enum { WELL, REFUSE, SHORT, NONSENSE, LEAVE };
+enum { WELL, REFUSE, SHORT, NONSENSE, LEAVE, TWICE };
 
 static void answer(int fd, const char *head, const void *body, size_t n)
 {
     struct error error;
 
     (void)frame_send(fd, head, strlen(head), body, n, UINT64_MAX, &error);
+}
+
+/* In one piece, so that the second is there when the first is read. */
+static void answer_twice(int fd, const char *head, const uint8_t picture[PICTURE])
+{
+    const uint32_t sizes[2] = { (uint32_t)strlen(head), PICTURE };
+    uint8_t bytes[2 * (sizeof(sizes) + 200 + PICTURE)], *to = bytes;
+
+    for (int i = 0; i < 2; i++) {
+        memcpy(to, sizes, sizeof(sizes));
+        memcpy(to + sizeof(sizes), head, sizes[0]);
+        memcpy(to + sizeof(sizes) + sizes[0], picture, PICTURE);
+        to += sizeof(sizes) + sizes[0] + PICTURE;
+    }
+    assert_int_equal(send(fd, bytes, (size_t)(to - bytes), 0), to - bytes);
 }
 
 static void play(struct world *w, int fd)
@@ -174,7 +189,9 @@ static void play(struct world *w, int fd)
         snprintf(head, sizeof(head), "{\"success\":%s,\"proprio\":[%g]}", x == 3 ? "true" : "false", x);
         if (next == LEAVE)
             return;
-        if (next == REFUSE)
+        if (next == TWICE)
+            answer_twice(fd, head, picture);
+        else if (next == REFUSE)
             answer(fd, "{\"error\":\"the arm is\\nasleep\"}", NULL, 0);
         else
             answer(fd, next == NONSENSE ? "hello" : head, picture, sizeof(picture) - (next == SHORT));
@@ -365,6 +382,23 @@ static void test_failures(void **state)
     close_scene(&s);
 }
 
+/* An answer too many is not taken for that to the next question. */
+static void test_out_of_step(void **state)
+{
+    struct world *w = *state;
+    struct scene s;
+
+    open_scene(&s, w->path);
+    assert_int_equal(sim_reset(s.slot, SIM_TRAIN, 0, NULL), 0);
+    w->next = TWICE;
+    assert_int_equal(sim_step(s.slot, up, NULL), 0);
+    assert_int_equal(sim_step(s.slot, up, NULL), -EIO);
+    assert_string_equal(sim_reason(s.slot), "remote: step: it has said more than it was asked");
+    assert_int_equal(sim_reset(s.slot, SIM_TRAIN, 0, NULL), 0);
+    assert_int_equal(w->connections, 2);
+    close_scene(&s);
+}
+
 static void test_no_simulator(void **state)
 {
     static const struct { const char *where, *says; } cases[] = {
@@ -397,6 +431,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_states, begin, end),
         cmocka_unit_test_setup_teardown(test_resting, begin, end),
         cmocka_unit_test_setup_teardown(test_failures, begin, end),
+        cmocka_unit_test_setup_teardown(test_out_of_step, begin, end),
         cmocka_unit_test(test_no_simulator),
     };
 

@@ -179,10 +179,13 @@ int session_ask(struct session *session, const char *head, size_t head_n, const 
                 size_t body_max, struct error *error)
 {
     uint64_t deadline = clock_mono_ns() + seconds * 1000000000ULL;
+    char byte;
     int r;
 
     if (!session_is_alive(session))
         return error_set(error, EPIPE, "its connection has ended");
+    if (recv(session->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0)       /* it would be taken for this question's answer */
+        return session_give_up(session, error_set(error, EPROTO, "it has said more than it was asked"));
     r = frame_send(session->fd, head, head_n, body, body_n, deadline, error);
     if (r == 0)
         r = frame_receive(session->fd, &session->answer, body_max, deadline, error);
