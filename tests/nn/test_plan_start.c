@@ -199,6 +199,22 @@ static void starts_that_are_refused(void **state)
     assert_string_equal(base, path);
 }
 
+/* A plan that trains a reward model from `dir` on eight rollouts, which the journal has from here on. */
+static Gantry__Plan prm_plan(struct plan_lab *f, const char *dir, uint8_t *digest)
+{
+    static uint64_t stages[] = {ROLLOUTS};
+    Gantry__Plan plan = plan_of("prm", 0, dir, "kind: prm\nsteps: 1\nbatch: 2\nholdout: 0.5\nforce: true\n", digest);
+
+    plan_lab_segment(f, ROLLOUTS);
+    for (uint64_t id = 21; id <= 28; id++)
+        plan_lab_append(f, id, GANTRY__PURPOSE__PURPOSE_ROLLOUT, 0, .5f);
+    plan.kind = GANTRY__VERSION_KIND__VERSION_PRM;
+    plan.stage = ROLLOUTS + 1;
+    plan.stages = stages;
+    plan.n_stages = 1;
+    return plan;
+}
+
 /* A backbone that prm.init names is copied once; what was written whole by earlier builds is gone on with, whole. */
 static void backbones_are_not_copied(void **state)
 {
@@ -207,17 +223,9 @@ static void backbones_are_not_copied(void **state)
     struct qwen_vl *model = NULL;
     struct error error;
     uint8_t digest[SHA256_SIZE];
-    Gantry__Plan plan = plan_of("prm", 0, "tests/golden/nano_qwen", "kind: prm\nsteps: 1\nbatch: 2\nholdout: 0.5\nforce: true\n",
-                                digest);
+    Gantry__Plan plan = prm_plan(f, "tests/golden/nano_qwen", digest);
     char path[VERSION_PATH];
 
-    plan_lab_segment(f, ROLLOUTS);
-    for (uint64_t id = 21; id <= 28; id++)
-        plan_lab_append(f, id, GANTRY__PURPOSE__PURPOSE_ROLLOUT, 0, .5f);
-    plan.kind = GANTRY__VERSION_KIND__VERSION_PRM;
-    plan.stage = ROLLOUTS + 1;
-    plan.stages = &(uint64_t) {ROLLOUTS};
-    plan.n_stages = 1;
     f->runner.prm_history = 2;
     MUST(plan_run(&f->runner, &plan, &version, &error));
     assert_true(plan_lab_has(f, "../prms/v000000/model.safetensors") && plan_lab_has(f, "../prms/v000001/base.json"));
@@ -246,15 +254,8 @@ static void a_trunk_is_shown_no_more_than_it_takes(void **state)
     struct intake_version version;
     struct error error;
     uint8_t digest[SHA256_SIZE];
-    Gantry__Plan plan = plan_of("prm", 0, "policies/v000000", "kind: prm\nsteps: 1\nbatch: 2\nholdout: 0.5\nforce: true\n", digest);
+    Gantry__Plan plan = prm_plan(f, "policies/v000000", digest);
 
-    plan_lab_segment(f, ROLLOUTS);
-    for (uint64_t id = 21; id <= 28; id++)
-        plan_lab_append(f, id, GANTRY__PURPOSE__PURPOSE_ROLLOUT, 0, .5f);
-    plan.kind = GANTRY__VERSION_KIND__VERSION_PRM;
-    plan.stage = ROLLOUTS + 1;
-    plan.stages = &(uint64_t) {ROLLOUTS};
-    plan.n_stages = 1;
     f->runner.prm_history = 7;
     REFUSED(plan_run(&f->runner, &plan, &version, &error), EINVAL, "prm.history: 7: a policy's trunk is shown at most 6 frames");
     f->runner.prm_history = 6;

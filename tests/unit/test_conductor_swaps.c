@@ -2,6 +2,16 @@
  * up. */
 #include "tests/harness/conductor_desk.h"
 
+/* The stages are added: everybody but a worker is there, and the journal is empty. */
+static void start(struct desk *d)
+{
+    desk_start(d, NULL, EPOCH);
+    desk_hello(d, ACTOR, MEMBER_ACTOR, 30);
+    desk_hello(d, PRM, MEMBER_PRM, 50);
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
+    desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+}
+
 static void test_gate_and_swap(void **state)
 {
     struct desk *d = *state;
@@ -10,11 +20,7 @@ static void test_gate_and_swap(void **state)
     desk_add_stage(d, STAGE_PRM, "prm");
     desk_add_stage(d, STAGE_PRM, "prm2");
     desk_add_stage(d, STAGE_RL, "rl")->rl = (struct rl_config) { .iterations = 2, .episodes = 1 };
-    desk_start(d, NULL, EPOCH);
-    desk_hello(d, ACTOR, MEMBER_ACTOR, 30);
-    desk_hello(d, PRM, MEMBER_PRM, 50);
-    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
-    desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+    start(d);
     plan = desk_find(d, CONDUCTOR_PLAN)->plan;
     assert_int_equal(plan.kind, KIND_PRM);
     assert_int_equal(plan.version, 1);
@@ -46,11 +52,7 @@ static void none_passed(struct desk *d)
 
     desk_add_stage(d, STAGE_PRM, "prm");
     desk_add_stage(d, STAGE_RL, "rl")->rl = (struct rl_config) { .iterations = 2, .episodes = 1, .w_progress = 1 };
-    desk_start(d, NULL, EPOCH);
-    desk_hello(d, ACTOR, MEMBER_ACTOR, 30);
-    desk_hello(d, PRM, MEMBER_PRM, 50);
-    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
-    desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+    start(d);
     plan = desk_find(d, CONDUCTOR_PLAN)->plan;
     desk_committed(d, &plan, NULL, 0, false);
     desk_ready(d, ACTOR, KIND_POLICY, 0);
@@ -93,11 +95,7 @@ static void two_reward_models(struct desk *d)
     desk_add_stage(d, STAGE_PRM, "prm");
     desk_add_stage(d, STAGE_PRM, "prm2");
     desk_add_stage(d, STAGE_RL, "rl")->rl = (struct rl_config) { .iterations = 3, .episodes = 1 };
-    desk_start(d, NULL, EPOCH);
-    desk_hello(d, ACTOR, MEMBER_ACTOR, 30);
-    desk_hello(d, PRM, MEMBER_PRM, 50);
-    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
-    desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+    start(d);
     for (int i = 0; i < 2; i++) {
         plan = desk_find(d, CONDUCTOR_PLAN)->plan;
         desk_committed(d, &plan, NULL, 0, true);
