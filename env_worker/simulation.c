@@ -253,7 +253,8 @@ static void work(void *arg)
         abort();        /* out of memory for one queue node: nothing can be told to anyone any more */
 }
 
-struct opening {
+/* What the loop's thread has done in a sim thread, and waits for. */
+struct errand {
     struct simulation *simulation;
     struct error *error;
     int result;
@@ -292,33 +293,34 @@ static int open_chain(struct simulation *s, struct error *error)
 
 static void open_here(void *arg)
 {
-    struct opening *opening = arg;
-    struct simulation *s = opening->simulation;
+    struct errand *errand = arg;
+    struct simulation *s = errand->simulation;
     int r;
 
-    r = open_chain(s, opening->error);
+    r = open_chain(s, errand->error);
     if (r == 0) {
         int side = s->drawn ? s->options.render : s->options.image;
 
-        r = sim_renderer_open(sim_suite_device(s->suite, s->options.device), side, side, &s->renderer, opening->error);
+        r = sim_renderer_open(sim_suite_device(s->suite, s->options.device), side, side, &s->renderer, errand->error);
     }
     if (r == 0)
-        r = open_shape(s, opening->error);
+        r = open_shape(s, errand->error);
     if (r == 0) {
         s->slots = calloc((s->options.slots + s->n_threads) * (size_t)s->n_infos, sizeof(*s->slots));
         s->playing = malloc((s->options.slots + s->n_threads) * sizeof(*s->playing));
         if (!s->slots || !s->playing)
-            r = error_set(opening->error, ENOMEM, "simulation: out of memory");
+            r = error_set(errand->error, ENOMEM, "simulation: out of memory");
         else
             memset(s->playing, 0xff, (s->options.slots + s->n_threads) * sizeof(*s->playing));
     }
-    opening->result = r;
-    sem_post(&opening->finished);
+    errand->result = r;
+    sem_post(&errand->finished);
 }
 
 static void close_here(void *arg)
 {
-    struct simulation *s = arg;
+    struct errand *errand = arg;
+    struct simulation *s = errand->simulation;
     size_t i, n = s->slots ? (s->options.slots + s->n_threads) * (size_t)s->n_infos : 0;
 
     for (i = 0; i < n; i++)
@@ -330,6 +332,7 @@ static void close_here(void *arg)
     free(s->playing);
     free(s->drawn);
     free(s->row);
+    sem_post(&errand->finished);
 }
 
 /* ---- on the loop's thread ------------------------------------------------------------------------------- */
@@ -348,10 +351,22 @@ static int open_suite(struct simulation *s, struct error *error)
     return 0;
 }
 
+static int run_errand(worker_fn *fn, struct simulation *s, struct error *error)
+{
+    struct errand errand = { .simulation = s, .error = error };
+    int r;
+
+    sem_init(&errand.finished, 0, 0);
+    r = worker_submit(s->threads, fn, &errand);
+    while (r == 0 && sem_wait(&errand.finished) < 0)
+        ;
+    sem_destroy(&errand.finished);
+    return r < 0 ? r : errand.result;
+}
+
 int simulation_new(struct loop *loop, const struct simulation_options *options, struct simulation **ret, struct error *error)
 {
     _cleanup_(simulation_freep) struct simulation *s = calloc(1, sizeof(*s));
-    struct opening opening = { .error = error, .simulation = s };
     int r;
 
     if (!s)
@@ -367,14 +382,7 @@ int simulation_new(struct loop *loop, const struct simulation_options *options, 
     r = worker_new("sim", s->n_threads, 4096, &s->threads);
     if (r < 0)
         return error_set(error, -r, "simulation: cannot start its threads");
-    sem_init(&opening.finished, 0, 0);
-    r = worker_submit(s->threads, open_here, &opening);
-    if (r == 0) {
-        while (sem_wait(&opening.finished) < 0)
-            ;
-        r = opening.result;
-    }
-    sem_destroy(&opening.finished);
+    r = run_errand(open_here, s, error);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(s);
@@ -388,9 +396,9 @@ struct simulation *simulation_free(struct simulation *s)
     while (s->in_hand > 0)
         loop_turn(s->loop, true);
     if (s->threads)
-        (void)worker_submit(s->threads, close_here, s);
-    s->threads = worker_free(s->threads);
+        (void)run_errand(close_here, s, NULL);
     sim_suite_close(s->suite);
+    s->threads = worker_free(s->threads);   /* last: a process that a thread has started is killed when the thread ends */
     pthread_mutex_destroy(&s->lock);
     free(s);
     return NULL;

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "env_worker/simulation.h"
 #include "sim/sim.h"
 #include "sim/suites/remote/frame.h"
 #include "sim/suites/remote/reply.h"
@@ -128,6 +129,7 @@ struct world {
     atomic_int connections;
     char path[SCRATCH_PATH + 16], scratch[SCRATCH_PATH];
     atomic_int next;            /* what the next answer to a step is to be, once */
+    int farewells;              /* `close` was said so often */
 };
 enum { WELL, REFUSE, SHORT, NONSENSE, LEAVE, TWICE };
 
@@ -175,8 +177,10 @@ static void play(struct world *w, int fd)
             answer(fd, "{}", &x, sizeof(x));
             continue;
         }
-        if (strstr(request.head, "\"close\""))
+        if (strstr(request.head, "\"close\"")) {
+            w->farewells++;
             return;
+        }
         if (strstr(request.head, "\"reset\""))
             x = 0;
         else if (strstr(request.head, "\"restore\""))
@@ -421,7 +425,74 @@ static void test_no_simulator(void **state)
     assert_null(suite);
 }
 
-int main(void)
+/* ---- a worker's slots ------------------------------------------------------------------------------------------------ */
+
+/* A simulator that is a process: its stream is file 3. One letter into the file for its beginning, another one for `close`. */
+static int be_a_process(const char *path)
+{
+    struct world w = {0};
+    FILE *file = fopen(path, "ae");
+
+    fputc('a', file);
+    fflush(file);
+    play(&w, 3);
+    if (w.farewells)
+        fputc('z', file);
+    return fclose(file);
+}
+
+static void came_back(struct sim_job *job)
+{
+    ++*(int *)job->owner;
+    assert_int_equal(job->result, 0);
+    sim_job_free(job);
+}
+
+/* Every slot's simulator is told to leave, whichever of the threads had started it. */
+static void test_goodbye(void **state _unused_)
+{
+    enum { SLOTS = 4 };
+    char scratch[SCRATCH_PATH], file[SCRATCH_PATH + 8], self[300] = "", command[700], said[2 * SLOTS + 2] = "";
+    struct simulation *simulation;
+    struct frames *frames = NULL;
+    struct error error = {0};
+    struct loop *loop;
+    int back = 0, begun = 0, ended = 0;
+    FILE *log;
+
+    assert_true(readlink("/proc/self/exe", self, sizeof(self) - 1) > 0);
+    scratch_new(scratch);
+    snprintf(file, sizeof(file), "%s/log", scratch);
+    snprintf(command, sizeof(command), "exec '%s' %s", self, file);
+    assert_int_equal(loop_new(&loop), 0);
+    if (simulation_new(loop, &(struct simulation_options){ .suite = "remote", .remote = command, .image = 8, .slots = SLOTS },
+                       &simulation, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(frames_renew(&frames, SLOTS, simulation_shape(simulation)), 0);
+    for (unsigned i = 0; i < SLOTS; i++) {
+        struct sim_job *job = sim_job_new(SIM_JOB_RESET, i, 0, came_back, &back);
+
+        snprintf(job->task, sizeof(job->task), "one");
+        job->frames = frames_ref(frames);
+        job->frame = i;
+        simulation_submit(simulation, job);
+    }
+    while (back < SLOTS)
+        loop_turn(loop, true);
+    simulation_free(simulation);
+    frames_unref(frames);
+    loop_free(loop);
+
+    log = fopen(file, "re");
+    assert_non_null(fgets(said, sizeof(said), log));
+    fclose(log);
+    for (const char *c = said; *c; c++)
+        *c == 'a' ? begun++ : ended++;
+    assert_int_equal(begun, SLOTS);
+    assert_int_equal(ended, SLOTS);
+}
+
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_descriptions),
@@ -433,7 +504,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_failures, begin, end),
         cmocka_unit_test_setup_teardown(test_out_of_step, begin, end),
         cmocka_unit_test(test_no_simulator),
+        cmocka_unit_test(test_goodbye),
     };
 
+    if (argc == 2)
+        return be_a_process(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
