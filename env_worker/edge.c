@@ -101,6 +101,8 @@ static void play_alone_if_empty(struct edge *edge)
     slot_lease(&edge->slots[0], edge->alone);
     edge->playing_alone = slot_busy(&edge->slots[0]);
     forget_alone(edge);
+    if (!edge->playing_alone)       /* refused: no slot will fall free of it */
+        loop_timer_again(edge->ask_again, 0, 0);
 }
 
 static void on_grant(int result, const struct message *reply, void *arg)
@@ -301,8 +303,10 @@ static void end_lease(struct edge *edge, uint64_t episode)
 
     for (i = 0; i < edge->options.slots; i++)
         slot_revoke(&edge->slots[i], episode);
-    if (edge->alone && edge->alone->episode == episode)
+    if (edge->alone && edge->alone->episode == episode) {
         forget_alone(edge);
+        loop_timer_again(edge->ask_again, 0, 0);
+    }
 }
 
 static bool plays(struct edge *edge, uint64_t episode)

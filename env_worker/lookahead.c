@@ -134,16 +134,27 @@ static void choose(struct lookahead *s)
               });
 }
 
+/* The state could not be saved: a simulator that broke or cannot is to blame itself. */
+static void fail_to_save(struct lookahead *s, int result, const char *text)
+{
+    lookahead_fail(s, result == -EIO || result == -ENOTSUP ? PLAYER_BROKEN : PLAYER_NO_ANSWER, text);
+}
+
 static void on_saved_after(struct sim_job *job)
 {
     struct lookahead *s = job->owner;
     _cleanup_free_ void *now = job->state;
-    bool same = job->result == 0 && job->state_size == s->state_size && memcmp(now, s->state, s->state_size) == 0;
+    int result = job->result;
+    bool same = result == 0 && job->state_size == s->state_size && memcmp(now, s->state, s->state_size) == 0;
+    char text[sizeof(job->text)];
 
+    memcpy(text, job->text, sizeof(text));
     sim_job_free(job);
     if (!lookahead_job_back(s))
         return;
-    if (same)
+    if (result < 0)
+        fail_to_save(s, result, text);
+    else if (same)
         choose(s);
     else
         lookahead_fail(s, PLAYER_BROKEN, "look-ahead changed the state it started from");
@@ -226,31 +237,38 @@ void lookahead_advance(struct lookahead *s)
 
 /* ---- beginning ------------------------------------------------------------------------------------------------- */
 
+/* Every candidate begins from the slot's state. */
+static int copy_state(struct lookahead *s)
+{
+    if (s->method == SEARCH_REFINE && !(s->trail = calloc((size_t)s->n * s->h, s->state_size)))
+        return -ENOMEM;
+    for (uint32_t i = 0; i < s->n; i++) {
+        s->candidates[i].state = malloc(s->state_size);
+        if (!s->candidates[i].state)
+            return -ENOMEM;
+        memcpy(s->candidates[i].state, s->state, s->state_size);
+    }
+    return 0;
+}
+
 static void on_saved_before(struct sim_job *job)
 {
     struct lookahead *s = job->owner;
     int result = job->result;
-    uint32_t i;
+    char text[sizeof(job->text)];
 
     s->state = job->state;
     s->state_size = job->state_size;
+    memcpy(text, job->text, sizeof(text));
     sim_job_free(job);
     if (!lookahead_job_back(s))
         return;
-    if (s->method == SEARCH_REFINE && result == 0 && !(s->trail = calloc((size_t)s->n * s->h, s->state_size)))
-        result = -ENOMEM;
-    for (i = 0; i < s->n && result == 0; i++) {
-        s->candidates[i].state = malloc(s->state_size);
-        if (!s->candidates[i].state)
-            result = -ENOMEM;
-        else
-            memcpy(s->candidates[i].state, s->state, s->state_size);
-    }
-    if (result < 0) {
+    if (result < 0)
+        fail_to_save(s, result, text);
+    else if (copy_state(s) < 0)
         lookahead_fail(s, PLAYER_NO_ANSWER, "look-ahead: out of memory");
-        return;
-    }
-    lookahead_ask_next(s);
+    else
+        lookahead_ask_next(s);
 }
 
 /* The lease's words: -EINVAL with a line. */

@@ -17,7 +17,7 @@ static void reply(struct request *request, const ProtobufCMessage *body)
 
 static void on_hello(struct request *request)
 {
-    char config[256];
+    char config[400];
     const Gantry__Hello *hello = (const Gantry__Hello *)request->message->body;
     Gantry__Welcome body = GANTRY__WELCOME__INIT;
     Gantry__Endpoint endpoints[ROLES], *list[ROLES];
@@ -25,7 +25,8 @@ static void on_hello(struct request *request)
     int i;
 
     snprintf(config, sizeof(config),
-             "run: {name: t, dir: t}\npolicy: {init: x}\nsuite: {name: tabletop, tasks: [pick_up_object], image: 32%s%s}\n",
+             "run: {name: t, dir: t}\npolicy: {init: x}\nsuite: {%s, image: 32%s%s}\n",
+             lab.suite[0] ? lab.suite : "name: tabletop, tasks: [pick_up_object]",
              lab.chain ? ", chain: rot180+jpeg95+lanczos3, render: 64" : "", lab.state ? ", state: true" : "");
     for (i = ACTOR; i < ROLES; i++) {
         gantry__endpoint__init(&endpoints[i]);

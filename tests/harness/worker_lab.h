@@ -61,7 +61,9 @@ extern struct worker_lab {
     uint32_t n_turns, turns[MANY];      /* of the last delivery */
     unsigned loading, internal; /* so many answers of this kind before good ones */
     unsigned mute_deliveries;
-    bool state;                 /* observations carry the robot's own numbers; before the worker says Hello */
+    /* before the worker says Hello: */
+    bool state;                 /* observations carry the robot's own numbers */
+    char suite[200];            /* name and tasks, as a run says it; "": tabletop */
     /* what an actor does instead of the above; and who looks at a delivery, whole */
     void (*on_act)(const Gantry__ActRequest *act, float *ret_action, float *ret_confidence);
     void (*on_delivery)(const Gantry__Trajectory *trajectory, const uint8_t *frames);

@@ -92,6 +92,17 @@ static void test_waits_alone_with_its_words(void **state _unused_)
     assert_int_equal(lab.delivered[1].first_token, 3);
 }
 
+/* One that cannot be played, once the worker is empty for it, does not keep the worker from asking for others. */
+static void test_suspect_refused(void **state _unused_)
+{
+    worker_lab_lease(1, "pick_up_object", "clean")->max_steps = 3;
+    worker_lab_lease(2, "dance", "")->alone = true;
+    TURN_UNTIL(lab.n_delivered + lab.n_returned == 2);
+    assert_int_equal(lab.returned[0].episode, 2);
+    worker_lab_lease(3, "pick_up_object", "clean")->max_steps = 3;
+    TURN_UNTIL(lab.n_delivered == 2);
+}
+
 /* A judge that reads actions is asked about each proposal; they come from a few samples. */
 static void test_sample_n_gaussian(void **state _unused_)
 {
@@ -166,6 +177,31 @@ static void test_lookahead_needs_a_judge(void **state _unused_)
     assert_non_null(strstr(lab.returned[0].text, "PRM"));
 }
 
+/* Nor can look-ahead be had of a simulator that cannot save: the episode goes back with the simulator's reason, at once. */
+static void test_lookahead_needs_copies(void **state _unused_)
+{
+    static const char simulator[] = "import sys; sys.path.insert(0, 'deploy'); import gantry_sim\n"
+                                    "class World:\n"
+                                    "  height = width = 8; tasks = [{'name': 'wait', 'instruction': 'wait here', 'max_steps': 4}]\n"
+                                    "  reset = lambda self, *state: {'pictures': bytes(192)}\n"
+                                    "gantry_sim.serve(World)\n";
+    char path[SCRATCH_PATH + 16];
+    Gantry__Lease *lease;
+    FILE *file;
+
+    snprintf(path, sizeof(path), "%s/simulator.py", lab.dir);
+    file = fopen(path, "we");
+    fputs(simulator, file);
+    fclose(file);
+    snprintf(lab.suite, sizeof(lab.suite), "name: remote, remote: 'exec python3 %s', tasks: [wait]", path);
+    lease = worker_lab_lease(1, "wait", "");
+    lease->prm_version = 2;
+    lease->search_n = 4;
+    TURN_UNTIL(lab.n_returned == 1);
+    assert_int_equal(lab.returned[0].reason, GANTRY__LEASE_RETURN__REASON__SIMULATOR_ERROR);
+    assert_non_null(strstr(lab.returned[0].text, "cannot save its state"));
+}
+
 /* The first decision of a wide search takes long; what heartbeats say of it renews the lease. */
 static void test_lookahead_renews_its_lease(void **state _unused_)
 {
@@ -203,11 +239,13 @@ int main(void)
         WORKER_TEST(test_random_asks_for_no_scores),
         WORKER_TEST(test_sample_n),
         WORKER_TEST(test_waits_alone_with_its_words),
+        WORKER_TEST(test_suspect_refused),
         WORKER_TEST(test_sample_n_gaussian),
         WORKER_TEST(test_refine),
         WORKER_TEST(test_terms_out_of_range),
         WORKER_TEST(test_perturbed),
         WORKER_TEST(test_lookahead_needs_a_judge),
+        WORKER_TEST(test_lookahead_needs_copies),
         WORKER_TEST(test_lookahead_renews_its_lease),
         WORKER_TEST(test_lookahead_cancelled),
     };
