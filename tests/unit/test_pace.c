@@ -7,7 +7,7 @@
 
 #include "coordinator/member_gauges.h"
 
-enum { WORKERS = 3 };
+enum { WORKERS = 4 };
 
 struct town {
     struct membership members;
@@ -15,6 +15,7 @@ struct town {
     double steps[WORKERS], ms[WORKERS];
     uint64_t now_ms;
     unsigned changes;
+    double others;              /* the others' median, at the last change */
 };
 
 static void set_up(struct town *t)
@@ -50,6 +51,8 @@ static bool plays(struct town *t, int w, double steps, double ms)
     gauges_put(place, "act_ms_total", t->ms[w] * 3 / 4);
     changed = pace_note(&t->gauges, place, t->now_ms, &others);
     t->changes += changed;
+    if (changed)
+        t->others = others;
     if (changed && place->pace.slow)
         assert_true(others > 4 && others < 8);
     return place->pace.slow;
@@ -107,12 +110,80 @@ static void test_alone(void **state)
     tear_down(&t);
 }
 
+/* The bounds themselves: PACE_SLOW times as long is slow, PACE_BACK times is not yet back; windows count in a row only, and one is
+ * PACE_STEPS steps. */
+static void test_bounds(void **state)
+{
+    struct town t;
+
+    (void)state;
+    set_up(&t);
+    assert_false(plays(&t, 0, PACE_STEPS, 5));
+    assert_false(plays(&t, 1, 1, 1));                                   /* too little to say what a step costs there */
+    assert_false(plays(&t, 3, 1, 1));
+    assert_false(plays(&t, 2, PACE_STEPS, 5 * PACE_SLOW));
+    assert_false(plays(&t, 2, PACE_STEPS, 5 * PACE_SLOW));
+    assert_false(plays(&t, 2, PACE_STEPS, 5 * PACE_SLOW - .5));         /* between the two bounds: begins to count anew */
+    assert_false(plays(&t, 2, PACE_STEPS, 5 * PACE_SLOW));
+    assert_false(plays(&t, 2, PACE_STEPS, 5 * PACE_SLOW));
+    assert_false(plays(&t, 2, PACE_STEPS, 5));
+    assert_false(plays(&t, 2, PACE_STEPS, 5 * PACE_SLOW));
+    assert_false(plays(&t, 2, PACE_STEPS, 5 * PACE_SLOW));
+    assert_false(plays(&t, 2, PACE_STEPS - 1, 5 * PACE_SLOW));          /* no window yet */
+    assert_true(plays(&t, 2, 1, 5 * PACE_SLOW));
+    assert_true(plays(&t, 2, PACE_STEPS, 5 * PACE_BACK));
+    assert_false(plays(&t, 2, PACE_STEPS, 5 * PACE_BACK - .5));
+    assert_int_equal(t.changes, 2);
+    tear_down(&t);
+}
+
+/* Who is compared with: the median of the other workers' fresh windows, neither oneself nor what is no worker. */
+static void test_others(void **state)
+{
+    static const double ms[WORKERS] = {400, 14, .1, 5};
+    struct member hello = {.role = MEMBER_ACTOR, .instance = 7}, *actor;
+    struct member_gauges *place;
+    struct town t;
+    double others;
+    bool is_new;
+
+    (void)state;
+    set_up(&t);
+    assert_int_equal(membership_hello(&t.members, &hello, 1, &actor, &is_new), 0);
+    for (int i = 0; i < PACE_WINDOWS; i++)
+        for (int w = 1; w < WORKERS; w++)
+            assert_false(plays(&t, w, PACE_STEPS, 5));
+    for (int i = 1; i <= PACE_WINDOWS; i++) {
+        place = gauges_place(&t.gauges, &t.members, actor->id);
+        gauges_put(place, "steps_total", i * PACE_STEPS);
+        gauges_put(place, "act_ms_total", i * PACE_STEPS * 1000.0);
+        assert_false(pace_note(&t.gauges, place, t.now_ms, &others));
+        place->pace.ms_per_step = 1000;
+        place->pace.at_ms = t.now_ms;
+        for (int w = 1; w < WORKERS; w++)
+            assert_false(plays(&t, w, PACE_STEPS, ms[w]));
+        assert_int_equal(plays(&t, 0, PACE_STEPS, ms[0]), i == PACE_WINDOWS);
+    }
+    assert_int_equal(t.changes, 1);
+    assert_true(t.others == 5);
+
+    t.now_ms += PACE_FRESH_MS - 2000;
+    assert_true(plays(&t, 0, PACE_STEPS, 400));         /* the last window of the others is PACE_FRESH_MS old and counts */
+    assert_false(plays(&t, 0, PACE_STEPS, 400));        /* there is nobody left to compare with */
+    assert_false(plays(&t, 1, PACE_STEPS, 5));
+    for (int i = 1; i <= PACE_WINDOWS; i++)
+        assert_int_equal(plays(&t, 0, PACE_STEPS, 400), i == PACE_WINDOWS);
+    tear_down(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_found_and_taken_back),
         cmocka_unit_test(test_waiting_is_not_slow),
         cmocka_unit_test(test_alone),
+        cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_others),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
