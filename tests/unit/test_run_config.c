@@ -386,6 +386,42 @@ static void test_digest(void **state _unused_)
     assert_string_not_equal(other, hex);
 }
 
+/* What a run directory does not go on with, said by its place and both values; what may change during a run is not looked at. */
+static void test_differ(void **state _unused_)
+{
+    static const struct { const char *from, *to, *said; } cases[] = {
+        {"seed: 7", "seed: 8", "run.seed is 7 there and 8 here"},
+        {"image: 64", "image: 96", "suite.image is 64 there and 96 here"},
+        {"train: full", "train: lora", "policy.train is full there and lora here"},
+        {"history: 0", "history: 2", "prm.history is 0 there and 2 here"},
+        {"  - rollouts: {episodes: 600}\n", "  - sft: {}\n", "stages[3] is rollouts there and sft here"},
+        {"pretrain: {", "pretrain: {name: first, ", "stages[1].sft.name is pretrain there and first here"},
+        {"lr: 5e-4", "lr: 6e-4", "stages[2].sft.lr is 0.0005 there and 0.0006 here"},
+        {"n: [1, 4]", "n: [1, 5]", "stages[7].eval.n is [1, 4] there and [1, 5] here"},
+        {"  - eval:     {episodes: 400, policies: [demonstrator, sft, best, last, '12'], n: [1, 4]}\n", "",
+         "stages are 8 there and 7 here"},
+        {"cluster:", "  - eval: {name: more}\ncluster:", "stages are 8 there and 9 here"},
+        {"dir: runs/demo", "dir: elsewhere", NULL},
+        {"env_workers: 2", "env_workers: 7", NULL},
+        {", numerics: strict}", "}", NULL},                                                 /* said or not said */
+    };
+    static struct run_config there, here;
+    struct error error = {0};
+
+    assert_int_equal(run_config_parse(demo, strlen(demo), "run.yaml", &there, &error), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        _cleanup_(strbuf_release) struct strbuf changed = STRBUF_INIT, said = STRBUF_INIT;
+        const char *at = strstr(demo, cases[i].from);
+
+        assert_non_null(at);
+        strbuf_addf(&changed, "%.*s%s%s", (int)(at - demo), demo, cases[i].to, at + strlen(cases[i].from));
+        if (run_config_parse(changed.text, changed.length, "run.yaml", &here, &error) < 0)
+            fail_msg("%s", error.text);
+        assert_int_equal(run_config_differ(&there, &here, &said), cases[i].said != NULL);
+        assert_string_equal(said.text, cases[i].said ? cases[i].said : "");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -393,7 +429,7 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_missing_file), cmocka_unit_test(test_write_reads_back), cmocka_unit_test(test_stage_lines),
         cmocka_unit_test(test_paths), cmocka_unit_test(test_a_directory_called_policy), cmocka_unit_test(test_explain),
-        cmocka_unit_test(test_document_is_up_to_date), cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_document_is_up_to_date), cmocka_unit_test(test_digest), cmocka_unit_test(test_differ),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
