@@ -24,7 +24,7 @@ bool security_is_key(const char *text);
 /* A new pair. -ENOTSUP: libzmq was built without CURVE. */
 int security_keypair(char ret_public[SECURITY_KEY_SIZE], char ret_secret[SECURITY_KEY_SIZE]);
 
-/* Makes DIR/NAME.key and DIR/NAME.pub. -EEXIST: there is one already. */
+/* Makes DIR/NAME.key and DIR/NAME.pub, both or neither. -EEXIST: there is one already. */
 int security_key_create(const char *dir, const char *name, char ret_public[SECURITY_KEY_SIZE], struct error *error);
 int security_key_read(const char *path, char ret_key[SECURITY_KEY_SIZE], struct error *error);
 /* A secret one. -EPERM: the file is open to others than its owner and group. */

@@ -29,14 +29,17 @@ static int write_key(const char *path, const char *key, unsigned mode, struct er
                          "keys revoke)", path);
     if (fd < 0)
         return error_set(error, errno, "cannot make %s: %s", path, strerror(errno));
-    if (write(fd, line, (size_t)n) != n || fsync(fd))
-        return error_set(error, errno ? errno : EIO, "cannot write %s: %s", path, strerror(errno));
+    if (write(fd, line, (size_t)n) != n || fsync(fd)) {
+        n = error_set(error, errno ? errno : EIO, "cannot write %s: %s", path, strerror(errno));
+        (void)unlink(path);
+        return n;
+    }
     return 0;
 }
 
 int security_key_create(const char *dir, const char *name, char ret_public[SECURITY_KEY_SIZE], struct error *error)
 {
-    char public_key[SECURITY_KEY_SIZE], secret_key[SECURITY_KEY_SIZE], path[PATH_MAX];
+    char public_key[SECURITY_KEY_SIZE], secret_key[SECURITY_KEY_SIZE], secret_path[PATH_MAX], path[PATH_MAX];
     int r;
 
     r = security_keypair(public_key, secret_key);
@@ -45,15 +48,17 @@ int security_key_create(const char *dir, const char *name, char ret_public[SECUR
     r = mkdir_p(dir, 0700);
     if (r < 0)
         return error_set(error, -r, "cannot make %s: %s", dir, strerror(-r));
-    snprintf(path, sizeof path, "%s/%s.key", dir, name);
-    r = write_key(path, secret_key, 0600, error);
+    snprintf(secret_path, sizeof secret_path, "%s/%s.key", dir, name);
+    r = write_key(secret_path, secret_key, 0600, error);
     if (r < 0)
         return r;
     snprintf(path, sizeof path, "%s/%s.pub", dir, name);
     (void)unlink(path);
     r = write_key(path, public_key, 0644, error);
-    if (r < 0)
+    if (r < 0) {
+        (void)unlink(secret_path);      /* half a pair would be in the way of the next try */
         return r;
+    }
     memcpy(ret_public, public_key, sizeof public_key);
     return 0;
 }

@@ -316,38 +316,6 @@ static void wrong_role(void **state)
     fort_close(&fort);
 }
 
-static void key_files(void **state)
-{
-    struct wire_lab lab;
-    struct stat st;
-    struct error error = {0};
-    char public_key[SECURITY_KEY_SIZE], secret[SECURITY_KEY_SIZE], back[SECURITY_KEY_SIZE], path[160];
-
-    (void)state;
-    lab_open(&lab);
-    assert_int_equal(security_key_create(lab.dir, "a", public_key, &error), 0);
-    snprintf(path, sizeof path, "%s/a.key", lab.dir);
-    assert_int_equal(stat(path, &st), 0);
-    assert_int_equal(st.st_mode & 0777, 0600);
-    assert_int_equal(security_secret_read(path, secret, &error), 0);
-    assert_int_equal(chmod(path, 0640), 0);         /* a group of units may */
-    assert_int_equal(security_secret_read(path, secret, &error), 0);
-    assert_int_equal(chmod(path, 0644), 0);
-    assert_int_equal(security_secret_read(path, secret, &error), -EPERM);
-    assert_non_null(strstr(error.text, "mode 0644"));
-    assert_non_null(strstr(error.text, "chmod 600"));
-    assert_null(strstr(error.text, secret));
-    snprintf(path, sizeof path, "%s/a.pub", lab.dir);
-    assert_int_equal(security_key_read(path, back, &error), 0);
-    assert_string_equal(back, public_key);
-    assert_int_equal(atomic_file_write(path, "short\n", 6), 0);
-    assert_int_equal(security_key_read(path, back, &error), -EINVAL);
-    assert_int_equal(security_allow(path, GANTRY__ROLE__ROLE_ACTOR, "not a key", "x", &error), -EINVAL);
-    snprintf(path, sizeof path, "%s/absent", lab.dir);
-    assert_int_equal(security_key_read(path, back, &error), -ENOENT);
-    lab_close(&lab);
-}
-
 /* Closing it is what a kill does: its file stays, nobody answers. */
 static int listen_at(const char *dir, const char *name)
 {
@@ -460,7 +428,7 @@ int main(void)
         cmocka_unit_test(let_in), cmocka_unit_test(stranger), cmocka_unit_test(revoked), cmocka_unit_test(wrong_role),
         cmocka_unit_test(let_in_later), cmocka_unit_test(impostor), cmocka_unit_test(something_else_was_there),
         cmocka_unit_test(handshakes_that_take_long), cmocka_unit_test(told_the_list),
-        cmocka_unit_test(key_files), cmocka_unit_test(socket_dirs), cmocka_unit_test(socket_dirs_of_the_dead),
+        cmocka_unit_test(socket_dirs), cmocka_unit_test(socket_dirs_of_the_dead),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
