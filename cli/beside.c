@@ -29,3 +29,12 @@ int beside_find(const char *name, char *ret, size_t size, struct error *error)
     }
     return error_set(error, ENOENT, "%s: neither in %s/share/gantry nor in %s; run `make install`", name, self, self);
 }
+
+void beside_find_model(char *path, size_t size)
+{
+    char found[PATH_MAX];
+
+    if (strncmp(path, "models/", 7) == 0 && access(path, F_OK) < 0 && beside_find(path, found, sizeof found, NULL) == 0 &&
+        strlen(found) < size)
+        memcpy(path, found, strlen(found) + 1);
+}

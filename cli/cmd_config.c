@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/macro.h"
+#include "cli/beside.h"
 #include "cli/cli.h"
 #include "cli/preflight.h"
 #include "daemon/run_config.h"
@@ -38,10 +39,14 @@ static void say_absent(const char *key, const char *path)
 
 /* What the typed keys cannot know. A suite that needs files may be complete on the host that plays it: no error; nor is anybody's
  * simulator started to be asked. */
-static int check_tasks(const char *path, const struct run_config *config, struct error *error)
+static int check_values(const char *path, const struct run_config *config, struct error *error)
 {
-    int dims, r;
+    int dims, r = preflight_edges(config, error);
 
+    if (r == -ENOENT)
+        fprintf(stderr, "warning: %s\n", error_text(error, r));
+    else if (r < 0)
+        return error_prefix(error, r, "%s", path);
     if (!config->n_stages)
         fprintf(stderr, "warning: stages: there are none, so there is nothing to do\n");
     if (!strcmp(config->suite, "remote"))
@@ -85,8 +90,9 @@ static int load(const char *path, bool show)
         return fail(&error, r);
     run_config_warnings(config, cli_warning, NULL);
     if (!show) {
-        if ((r = check_tasks(path, config, &error)) < 0)
+        if ((r = check_values(path, config, &error)) < 0)
             return fail(&error, r);
+        beside_find_model(config->policy_init, sizeof config->policy_init);
         say_absent("policy.init", config->policy_init);
         say_absent("policy.base", config->policy_base);
         if (strcmp(config->prm_init, "policy"))

@@ -340,16 +340,6 @@ static int usage(FILE *out, int status)
     return status;
 }
 
-/* A model that came with gantry is found wherever it was installed; of what is not there preflight speaks. */
-static void find_model(struct run_config *config)
-{
-    char path[sizeof config->policy_init];
-
-    if (strncmp(config->policy_init, "models/", 7) == 0 && access(config->policy_init, F_OK) < 0 &&
-        beside_find(config->policy_init, path, sizeof path, NULL) == 0)
-        memcpy(config->policy_init, path, sizeof path);
-}
-
 int up_run(const struct run_config *config, bool force)
 {
     _cleanup_(up_freep) struct up *up = calloc(1, sizeof *up);
@@ -362,7 +352,7 @@ int up_run(const struct run_config *config, bool force)
         return refuse(NULL, -ENOMEM);
     up->lock_fd = -1;
     up->config = *config;
-    find_model(&up->config);
+    beside_find_model(up->config.policy_init, sizeof up->config.policy_init);
     log_open("up");
     log_set_level(LOG_LEVEL_WARN);
     if ((r = loop_new(&up->loop)) < 0 || (r = run_claim(&up->config, &up->life, up->run_dir, &up->lock_fd, &resumes, &error)) < 0)

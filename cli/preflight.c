@@ -307,7 +307,7 @@ static int check_port(const char *address, struct error *error)
 /* One address that the configuration names; those that it has named before must be others. */
 struct named { char key[48]; const char *address; };
 
-static int check_address(const struct named *all, size_t n, struct error *error)
+static int check_address(const struct named *all, size_t n, bool try, struct error *error)
 {
     const struct named *last = &all[n - 1];
     size_t length = strlen(last->address);
@@ -317,18 +317,21 @@ static int check_address(const struct named *all, size_t n, struct error *error)
         return 0;
     if ((r = address_check(last->address, error)) < 0)
         return error_prefix(error, r, "%s", last->key);
-    if (strncmp(last->address, "tcp://", 6))
+    if (n == 1 && address_is_ipc(last->address))
+        return error_set(error, EINVAL, "%s: %s: it is for members on other hosts: tcp://HOST:PORT, or empty", last->key,
+                         last->address);
+    if (address_is_ipc(last->address))
         return 0;
-    for (size_t i = 0; i + 1 < n && length && last->address[length - 1] != '*'; i++)
+    for (size_t i = 0; i + 1 < n && last->address[length - 1] != '*'; i++)
         if (!strcmp(all[i].address, last->address))
             return error_set(error, EADDRINUSE, "%s: %s is the address of %s, too: give each its own port", last->key,
                              last->address, all[i].key);
-    r = wire_socket_try(last->address, error);
+    r = try ? wire_socket_try(last->address, error) : 0;
     return r < 0 ? error_prefix(error, r, "%s", last->key) : 0;
 }
 
-/* Could the daemons listen where they are told to? Found out before any is started. */
-static int check_addresses(const struct run_config *c, struct error *error)
+/* try: could the daemons listen there? Found out before any is started. */
+static int check_addresses(const struct run_config *c, bool try, struct error *error)
 {
     const struct { const char *key; const struct server_config *of; int n; } lists[] = {
         {"learners", c->learners, c->n_learners}, {"actors", c->actors, c->n_actors},
@@ -336,13 +339,13 @@ static int check_addresses(const struct run_config *c, struct error *error)
     };
     struct named all[1 + 3 * RUN_MAX_SERVERS] = {{"cluster.listen", c->listen}};
     size_t n = 1;
-    int r = check_address(all, n, error);
+    int r = check_address(all, n, try, error);
 
     for (size_t k = 0; k < ARRAY_SIZE(lists); k++)
         for (int i = 0; r == 0 && i < lists[k].n; i++) {
             snprintf(all[n].key, sizeof all[n].key, "cluster.%s[%d].address", lists[k].key, i);
             all[n++].address = lists[k].of[i].address;
-            r = check_address(all, n, error);
+            r = check_address(all, n, try, error);
         }
     return r;
 }
@@ -390,9 +393,18 @@ int preflight_tasks(const struct run_config *c, int *ret_action_dims, struct err
 /* A page whose token cannot be read would end the coordinator. */
 static int check_token(const struct run_config *c, struct error *error)
 {
-    if (c->http[0] && c->token_file[0] && access(c->token_file, R_OK) < 0)
-        return error_set(error, errno, "status.token_file: %s: %s", c->token_file, strerror(errno));
-    return 0;
+    char token[HTTP_TOKEN_MAX + 1];
+
+    return c->http[0] && c->token_file[0] ? http_token_load(c->token_file, token, error) : 0;
+}
+
+int preflight_edges(const struct run_config *c, struct error *error)
+{
+    int r = check_addresses(c, false, error);
+
+    if (r == 0 && c->http[0])
+        r = http_address_check(c->http, error);
+    return r < 0 ? r : check_token(c, error);
 }
 
 int preflight_check(const struct run_config *config, const char *run_dir, struct preflight *ret, struct error *error)
@@ -445,7 +457,7 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
         return error_set(error, ENOSPC, "the run needs about %.0f MB of disk at %s, %.0f MB are free: put run.dir elsewhere, or "
                          "lower journal.keep (%d) or the episodes of demos and rollouts", disk / MB, run_dir, have_disk / MB,
                          config->journal_keep);
-    if ((r = check_addresses(config, error)) < 0 || (r = check_token(config, error)) < 0)
+    if ((r = check_addresses(config, true, error)) < 0 || (r = check_token(config, error)) < 0)
         return r;
     return config->http[0] ? check_port(config->http, error) : 0;
 }

@@ -16,6 +16,9 @@ struct preflight {
  * -ENOENT: no such suite, or its files are not on this host. */
 int preflight_tasks(const struct run_config *config, int *ret_action_dims, struct error *error);
 
+/* Addresses by their form, whoever may listen there; the page's token. -EINVAL; -ENOENT: the token's file is not on this host. */
+int preflight_edges(const struct run_config *config, struct error *error);
+
 /* -ENOENT: no checkpoint; -ENODEV: no such GPU; -ENOMEM (of this host or of a GPU), -ENOSPC, -EADDRINUSE: would not fit. *ret
  * (may be NULL) is filled whenever the sums could be made. */
 int preflight_check(const struct run_config *config, const char *run_dir, struct preflight *ret, struct error *error);

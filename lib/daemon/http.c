@@ -222,6 +222,17 @@ static void on_connection(uv_stream_t *server, int status)
         refuse(client, 503);
 }
 
+int http_address_check(const char *address, struct error *error)
+{
+    const char *colon = strrchr(address, ':'), *port = colon ? colon + 1 : "";
+
+    if (!port[0] || port[strspn(port, "0123456789")])
+        return error_set(error, EINVAL, "status.http: %s: not an address; write host:port, for example 127.0.0.1:8080", address);
+    if (strlen(port) > 9 || strtol(port, NULL, 10) > 65535)     /* getaddrinfo takes it modulo 2^16 */
+        return error_set(error, EINVAL, "status.http: %s: there is no port %s; they end at 65535", address, port);
+    return 0;
+}
+
 static int resolve(const char *address, struct sockaddr_storage *ret, struct error *error)
 {
     const char *colon = strrchr(address, ':');
@@ -230,10 +241,10 @@ static int resolve(const char *address, struct sockaddr_storage *ret, struct err
     size_t n;
     int r;
 
-    if (!colon || !colon[1] || (size_t)(colon - address) >= sizeof host)
-        return error_set(error, EINVAL, "%s: not an address; write host:port, for example 127.0.0.1:8080", address);
-    if (strspn(colon + 1, "0123456789") == strlen(colon + 1) && strtol(colon + 1, NULL, 10) > 65535)    /* getaddrinfo takes it modulo 2^16 */
-        return error_set(error, EINVAL, "%s: there is no port %s; they end at 65535", address, colon + 1);
+    if ((r = http_address_check(address, error)) < 0)
+        return r;
+    if ((size_t)(colon - address) >= sizeof host)
+        return error_set(error, ENAMETOOLONG, "status.http: %s: the host's name is too long", address);
     n = (size_t)(colon - address);
     memcpy(host, address, n);
     host[n] = '\0';
@@ -243,7 +254,7 @@ static int resolve(const char *address, struct sockaddr_storage *ret, struct err
     }
     r = getaddrinfo(host[0] ? host : NULL, colon + 1, &hints, &found);
     if (r != 0)
-        return error_set(error, EINVAL, "%s: %s", address, gai_strerror(r));
+        return error_set(error, EINVAL, "status.http: %s: %s", address, gai_strerror(r));
     memcpy(ret, found->ai_addr, found->ai_addrlen);
     freeaddrinfo(found);
     return 0;
@@ -291,7 +302,7 @@ struct http *http_free(struct http *http)
 
 unsigned http_port(const struct http *http) { return http->port; }
 
-int http_set_token_file(struct http *http, const char *path, struct error *error)
+int http_token_load(const char *path, char ret_token[HTTP_TOKEN_MAX + 1], struct error *error)
 {
     static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.~";
     _cleanup_free_ char *text = NULL;
@@ -310,7 +321,12 @@ int http_set_token_file(struct http *http, const char *path, struct error *error
     if (n < 16 || n > HTTP_TOKEN_MAX || (text[n] && text[n] != '\n'))
         return error_set(error, EINVAL, "status.token_file: the first line of %s is not 16 to %d letters, digits, - _ . ~", path,
                          HTTP_TOKEN_MAX);
-    memset(http->token, 0, sizeof http->token);
-    memcpy(http->token, text, n);
+    memset(ret_token, 0, HTTP_TOKEN_MAX + 1);
+    memcpy(ret_token, text, n);
     return 0;
+}
+
+int http_set_token_file(struct http *http, const char *path, struct error *error)
+{
+    return http_token_load(path, http->token, error);
 }

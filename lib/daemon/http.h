@@ -28,6 +28,9 @@ struct http_route {
 
 struct http;
 
+/* host:port by its form, whether or not one could listen there? -EINVAL. */
+int http_address_check(const char *address, struct error *error);
+
 /* `address` is host:port (host: a number or name; port 0: any). `routes` is borrowed and ends with path NULL.
  * -EADDRINUSE, ...: *error names the address and the key to change. */
 int http_new(struct loop *loop, const char *address, const struct http_route *routes, void *arg, struct http **ret,
@@ -35,8 +38,10 @@ int http_new(struct loop *loop, const char *address, const struct http_route *ro
 struct http *http_free(struct http *http);      /* open connections are dropped */
 DEFINE_FREEP(struct http, http_free)
 unsigned http_port(const struct http *http);
-/* From here on asks for the token that is the file's first line: 16 to HTTP_TOKEN_MAX letters, digits, - _ . ~. -EPERM: the file
- * is open to others; -EINVAL: no such line. */
+/* The token that is a file's first line: 16 to HTTP_TOKEN_MAX letters, digits, - _ . ~, with zeros behind. -EPERM: the file is open
+ * to others; -EINVAL: no such line; -ENOENT, ... */
+int http_token_load(const char *path, char ret_token[HTTP_TOKEN_MAX + 1], struct error *error);
+/* From here on asks for that token. */
 int http_set_token_file(struct http *http, const char *path, struct error *error);
 
 /* The request line and headers, pure (this is what the fuzzer feeds). Returns bytes of the head when it is complete,

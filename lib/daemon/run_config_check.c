@@ -346,8 +346,9 @@ int run_config_check(const struct run_config *config, const char *name, const st
         (r = check_servers(&c, "learners", config->learners, config->n_learners)) < 0 || (r = check_learners(&c)) < 0 ||
         (r = check_renderers(&c)) < 0)
         return r;
-    if (config->http[0] && !strrchr(config->http, ':'))
-        return refuse_section(&c, "status", "http", ": write address:port, for example 127.0.0.1:8080", config->http);
+    if (config->lease_ttl_ms < 2 * config->heartbeat_ms || config->first_step_ms < 2 * config->heartbeat_ms)
+        return refuse_section(&c, "timing", config->lease_ttl_ms < 2 * config->heartbeat_ms ? "lease_ttl_ms" : "first_step_ms",
+                              "heartbeats say how far episodes are, so that it must be at least twice timing.heartbeat_ms", "");
     return check_stages(&c);
 }
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <netdb.h>
+#include <stdlib.h>
 
 #include "base/atomic_file.h"
 
@@ -27,8 +28,13 @@ int address_check(const char *address, struct error *error)
     } else if (!strncmp(address, "tcp://", 6)) {
         const char *colon = strrchr(address + 6, ':');
 
-        if (colon && colon > address + 6 && colon[1])
+        if (colon && colon > address + 6 && !strcmp(colon + 1, "*"))
             return 0;
+        if (colon && colon > address + 6 && colon[1] && !colon[1 + strspn(colon + 1, "0123456789")]) {
+            if (strlen(colon + 1) > 9 || strtol(colon + 1, NULL, 10) > 65535)   /* libzmq takes it modulo 2^16 */
+                return error_set(error, EINVAL, "'%s': there is no port %s; they end at 65535", address, colon + 1);
+            return 0;
+        }
     }
     return error_set(error, EINVAL, "'%s' is not an address: ipc:///absolute/path or tcp://HOST:PORT", address);
 }

@@ -68,11 +68,37 @@ def test_missing_checkpoint(make_cluster):
     ({"suite": {"name": "tabeltop"}}, None, ["suite.name", "'tabeltop'", "libero_spatial"]),
     ({"suite": {"tasks": ["no_such_task"]}}, None, ["suite.tasks", "'no_such_task'", "gantry sim list"]),
     ({"cluster": {"listen": "nonsense"}}, None, ["cluster.listen", "'nonsense'", "tcp://HOST:PORT"]),
-    ({"status": {"http": "127.0.0.1:99999"}}, None, ["no port 99999", "65535"]),
+    ({"status": {"http": "127.0.0.1:99999"}}, None, ["status.http: 127.0.0.1:99999: there is no port 99999"]),
+    ({"cluster": {"listen": "tcp://127.0.0.1:99999"}}, None, ["cluster.listen: ", "there is no port 99999"]),
     ({}, [], ["stages", "there are none"]),
 ])
 def test_found_before_anything_starts(make_cluster, changes, stages, says):
     up_refuses(make_cluster(changes, stages), *says)
+
+
+def test_what_is_wrong_on_every_host(tmp_path):
+    """`gantry config check` finds it, too."""
+    (tmp_path / "token").write_text("0123456789abcdef")
+    (tmp_path / "token").chmod(0o644)
+    for changes, says in (
+            ('status: {http: "127.0.0.1:99999"}', "status.http: 127.0.0.1:99999: there is no port 99999"),
+            ('status: {http: "8080"}', "status.http: 8080: not an address"),
+            ('status: {http: "127.0.0.1:0", token_file: token}', "token can be read by others: chmod 600"),
+            ("cluster: {listen: tcp://127.0.0.1:99999}", "cluster.listen: 'tcp://127.0.0.1:99999': there is no port 99999"),
+            ("cluster: {listen: ipc:///tmp/a}", "cluster.listen: ipc:///tmp/a: it is for members on other hosts"),
+            ("cluster: {learners: [{device: cpu, address: here}]}", "cluster.learners[0].address: 'here' is not an address"),
+            ("timing: {heartbeat_ms: 6000}", "timing.lease_ttl_ms: heartbeats say how far episodes are")):
+        (tmp_path / "run.yaml").write_text(changes + "\nstages: [demos: {}]\n")
+        r = subprocess.run([BIN / "gantry", "config", "check", "run.yaml"], capture_output=True, text=True, cwd=tmp_path)
+        assert r.returncode == 1 and says in r.stderr and len(r.stderr.splitlines()) == 1, r.stderr
+
+
+def test_a_model_that_came_with_gantry(tmp_path):
+    """It is found from any directory, also by who looks at the configuration."""
+    config = subprocess.run([BIN / "gantry", "demo", "--config"], capture_output=True, text=True, check=True).stdout
+    (tmp_path / "run.yaml").write_text(config)
+    r = subprocess.run([BIN / "gantry", "config", "check", "run.yaml"], capture_output=True, text=True, cwd=tmp_path)
+    assert r.returncode == 0 and r.stderr == "", r.stderr
 
 
 def test_output_that_cannot_be_written():

@@ -410,6 +410,10 @@ static void socket_dirs(void **state)
     assert_int_equal(address_check("ipc://relative", NULL), -EINVAL);
     assert_int_equal(address_check("tcp://nowhere", NULL), -EINVAL);
     assert_int_equal(address_check("tcp://[::1]:77", NULL), 0);
+    assert_int_equal(address_check("tcp://nowhere:*", NULL), 0);
+    assert_int_equal(address_check("tcp://nowhere:http", NULL), -EINVAL);
+    assert_int_equal(address_check("tcp://nowhere:65536", &error), -EINVAL);    /* not port 0 */
+    assert_non_null(strstr(error.text, "they end at 65535"));
     address_advertised("tcp://10.1.2.3:70", address);
     assert_string_equal(address, "tcp://10.1.2.3:70");
     address_advertised("tcp://[::ffff:10.1.2.3]:70", address);
