@@ -303,6 +303,8 @@ int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle,
     r = device_use(args->device ? args->device : "cpu", error);
     if (r < 0)
         return r;
+    if (device_process() && device_find_faster(device_process()) < 0)
+        return error_set(error, ENOMEM, "out of memory");
     holder_init(&s->holder, RETRY_MS);
     s->state = kind->state_new(threads);
     if (!s->state)

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "nn/device/device.h"
+#include "nn/device/narrow.h"
 
 enum { REPEATS = 15, MOST_ROWS = 19200, MOST_CALLS = 200 };
 #define BYTES ((size_t)3 * 2 * MOST_ROWS * 11008)
@@ -86,19 +87,35 @@ static void show(const char *name, double seconds, double flops, double bytes)
 
 /* ---- products ------------------------------------------------------------------------------------------------------------ */
 
+static struct device_gemm taken(const struct device_gemm *g)
+{
+    int64_t batch = g->batch > 1 ? g->batch : 1;
+    struct device_gemm with = *g;
+
+    with.a = take((size_t)(2 * g->m * g->k));
+    with.b = take((size_t)(2 * batch * g->n * g->k));
+    return with;
+}
+
 static int put_gemm(const void *arg)
 {
-    struct device_gemm g = *(const struct device_gemm *)arg;
-    int64_t batch = g.batch > 1 ? g.batch : 1;
+    struct device_gemm g = taken(arg);
 
-    g.a = take((size_t)(2 * g.m * g.k));
-    g.b = take((size_t)(2 * batch * g.n * g.k));
     return device_gemm(s, &g);
 }
 
+static int put_narrow(const void *arg)
+{
+    struct device_gemm g = taken(arg);
+
+    return s->k->gemm_narrow(s->stream, &g);
+}
+
+/* By device_gemm, which without device_find_faster is the library where it is there; and few rows by the own kernel for them. */
 static double bench_gemm(const char *what, struct device_gemm g)
 {
     double batch = (double)(g.batch > 1 ? g.batch : 1), flops = 2.0 * batch * (double)g.m * (double)g.n * (double)g.k, seconds;
+    double bytes = 2.0 * ((double)(g.m * g.k) + batch * (double)(g.n * g.k) + (g.add ? 2 : 1) * batch * (double)(g.m * g.n));
     char name[80], times[16] = "";
 
     g.c = to;
@@ -111,8 +128,9 @@ static double bench_gemm(const char *what, struct device_gemm g)
     if (batch > 1)
         snprintf(times, sizeof(times), "%.0f * ", batch);
     snprintf(name, sizeof(name), "%s %" PRId64 " x %s%" PRId64 " x %" PRId64, what, g.m, times, g.n, g.k);
-    show(name, seconds, flops,
-         2.0 * ((double)(g.m * g.k) + batch * (double)(g.n * g.k) + (g.add ? 2 : 1) * batch * (double)(g.m * g.n)));
+    show(name, seconds, flops, bytes);
+    if (g.m <= NARROW_ROWS)
+        show("    by the kernel for few rows", median_seconds(put_narrow, &g), flops, bytes);
     return flops / seconds;
 }
 
@@ -120,7 +138,7 @@ static double bench_gemm(const char *what, struct device_gemm g)
  * once, and one; an update's two (a shard alone) or eight. */
 static void bench_products(void)
 {
-    static const int64_t rows[] = {1, 8, 64, 290, 598, 2392, 4640, 16384};
+    static const int64_t rows[] = {1, 4, 8, 64, 290, 598, 2392, 4640, 16384};
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
         int64_t m = rows[i], apart = 4096 * 4096, wide = 11008 * 4096;
@@ -135,6 +153,10 @@ static void bench_products(void)
         bench_gemm("gate", (struct device_gemm) {.m = m, .n = 11008, .k = 4096});
         bench_gemm("down", (struct device_gemm) {.m = m, .n = 4096, .k = 11008});
     }
+    bench_gemm("adapters' A, joined", (struct device_gemm) {.m = 1, .n = 96, .k = 4096});
+    bench_gemm("adapters' B", (struct device_gemm) {.m = 1, .n = 4096, .k = 32, .batch = 3, .a_apart = 32, .b_apart = 4096 * 32,
+                                                    .c_apart = 4096, .add = true});
+    bench_gemm("the logits of the action ids", (struct device_gemm) {.m = 1, .n = 256, .k = 4096});
     for (int64_t m = 598; m <= 2392; m *= 4) {
         bench_gemm("down, added to", (struct device_gemm) {.m = m, .n = 4096, .k = 11008, .add = true});
         bench_gemm("adapter's A", (struct device_gemm) {.m = m, .n = 32, .k = 4096});

@@ -106,6 +106,8 @@ int main(int argc, char **argv)
         printf("skipped: %s\n", r < 0 ? error.text : "the CPU is measured by the other benches");
         return 77;
     }
+    if (strcmp(argv[2], "train") && device_find_faster(bench.device) < 0) /* as servers do */
+        return 1;
     r = ceilings(bench.device, &bench.flops, &bench.bytes);
     if (r < 0)
         printf("bench_gpu_models: the ceilings: %s\n", device_error_text(bench.device, r));

@@ -80,6 +80,13 @@ template <class K, class... A> auto simt_bind(K kernel, A... arguments)
 #define LAUNCHED() simt_result
 #define UNROLL(text)
 
+static inline float4 __ldcs(const float4 *p)
+{
+    float4 x;
+
+    memcpy(&x, p, sizeof(x));
+    return x;
+}
 static inline float __shfl_xor_sync(unsigned, float x, int mask)
 {
     uint32_t bits;

@@ -36,7 +36,7 @@ part() {
     stdbuf -oL timeout -k 5 $((most < left ? most : left)) "$@" >"$log" 2>&1
     status=$?
     { echo; echo "---- $name: $*"; cat "$log"; } >>"$report"
-    grep -hE '(TFLOP|GB|actions|samples|chunks|scores|steps)/s|contract, numerics|foretold|refused|(ERROR|RACECHECK) SUMMARY' "$log" | sed "s/^/$name: /" >>"$measured"
+    grep -hE '(TFLOP|GB|actions|samples|chunks|scores|steps)/s|contract, numerics|foretold|refused|of few rows|(ERROR|RACECHECK) SUMMARY' "$log" | sed "s/^/$name: /" >>"$measured"
     case $status in
         0) say "ok   $name ($((SECONDS - begin)) s)" ;;
         77) [[ " ops pictures large " == *" $name "* ]] || failed="$failed $name"       # there was a device when it began
@@ -84,6 +84,7 @@ for library in libcublasLt.so.13 libcudnn.so.9 libnvrtc.so.13 libnccl.so.2; do f
 part ops 60 "$bin/nn/test_device"
 [ $? = 77 ] && exit 0
 part step 20 "$bin/nn/test_device_step"
+part narrow 20 "$bin/nn/test_device_narrow"
 part products 40 "$bin/nn/test_device_blas"
 part attention 40 "$bin/nn/test_device_dnn"
 models act fast 60

@@ -486,7 +486,7 @@ const struct device_kernels *count_kernels(void)
         .broadcast = broadcast,
         .add_cycle = add_cycle, .splice = splice, .scatter = scatter, .embedding = embedding, .rope = rope,
         .rope_append = rope_append, .kv_append = kv_append,
-        .patches = patches, .resize_pass = resize_pass, .gemm = gemm, .attention = attention,
+        .patches = patches, .resize_pass = resize_pass, .gemm = gemm, .gemm_narrow = gemm, .attention = attention,
         .attention_backward = attention_backward,
         .attention_decode = attention_decode, .token_stats = token_stats, .token_stats_backward = token_stats_backward,
         .sample = sample, .adamw = adamw, .sum_squares = sum_squares,

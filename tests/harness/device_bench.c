@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "nn/device/narrow.h"
 #include "nn/models/openvla_lora.h"
 #include "nn/models/openvla_synth.h"
 #include "tests/harness/synthetic.h"
@@ -129,6 +130,12 @@ void bench_tell_refusals(const struct bench_run *run)
     fprintf(run->bench->out, "refused so far: %llu products by cuBLASLt%s, %llu attentions by cuDNN%s; %s\n", f.gemm,
             run->bench->device->blas ? "" : " (not there)",
             f.attention, run->bench->device->dnn ? "" : " (not there)", device_refusal(run->bench->device));
+    if (run->bench->device->narrow) {
+        struct narrow_counts n = narrow_counts(run->bench->device->narrow);
+
+        fprintf(run->bench->out, "products of few rows, by who is faster: %d shapes the library's, %d the own kernel's, %d not yet "
+                "known\n", n.chosen[NARROW_LIBRARY], n.chosen[NARROW_OWN], n.open);
+    }
     fflush(run->bench->out);
 }
 

@@ -12,6 +12,7 @@ static struct device_kernels make()
     NAME(fill_rows)(&k);
     NAME(fill_rope)(&k);
     NAME(fill_gemm)(&k);
+    NAME(fill_narrow)(&k);
     NAME(fill_attention)(&k);
     NAME(fill_softmax)(&k);
     NAME(fill_optim)(&k);

@@ -10,6 +10,7 @@ void NAME(fill_norm)(struct device_kernels *k);
 void NAME(fill_rows)(struct device_kernels *k);
 void NAME(fill_rope)(struct device_kernels *k);
 void NAME(fill_gemm)(struct device_kernels *k);
+void NAME(fill_narrow)(struct device_kernels *k);
 void NAME(fill_attention)(struct device_kernels *k);
 void NAME(fill_softmax)(struct device_kernels *k);
 void NAME(fill_optim)(struct device_kernels *k);

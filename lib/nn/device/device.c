@@ -8,6 +8,7 @@
 #include "nn/device/blas.h"
 #include "nn/device/dnn.h"
 #include "nn/device/dnn_key.h"
+#include "nn/device/narrow.h"
 
 enum { ALIGN = 256 };
 
@@ -78,6 +79,14 @@ int device_open(const char *name, struct device **ret, struct error *error)
     return r;
 }
 
+int device_find_faster(struct device *device)
+{
+    if (!device->blas || !device->k->gemm_narrow)
+        return 0;       /* no choice */
+    device->narrow = narrow_new(blas_gemm);
+    return device->narrow ? 0 : -ENOMEM;
+}
+
 static struct device *process_device;
 
 void device_set_process(struct device *device)
@@ -100,6 +109,9 @@ struct device *device_unref(struct device *device)
 {
     if (!device || atomic_fetch_sub(&device->references, 1) > 1)
         return NULL;
+    if (device->narrow)
+        (void)device->k->use(device->ordinal, NULL, NULL, 0);
+    narrow_free(device->narrow);
     blas_close(device->blas);
     dnn_close(device->dnn);
     free(device);
@@ -310,8 +322,13 @@ static int one_by_one(struct device_stream *s, const struct device_gemm *g)
 int device_gemm(struct device_stream *s, const struct device_gemm *g)
 {
     bool own = s->device->strict && g->a_type == DEVICE_F32; /* its bits are the CPU's: no refusal */
+    bool narrow = !s->device->strict && s->k->gemm_narrow && narrow_takes(g);
     int r;
 
+    if (narrow && s->device->narrow)
+        return narrow_gemm(s->device->narrow, s, g);
+    if (narrow && !s->device->blas)
+        return s->k->gemm_narrow(s->stream, g);
     if (s->device->blas && !own && g->m > 0 && g->n > 0) {
         r = blas_gemm(s, g);
         if (r != -ENOTSUP)

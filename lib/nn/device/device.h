@@ -15,6 +15,7 @@
 
 struct blas;
 struct dnn;
+struct narrow;
 
 struct device {
     const struct device_kernels *k;
@@ -27,6 +28,7 @@ struct device {
     struct blas *blas;                                 /* cuBLASLt and cuDNN when they could be opened; NULL: the own kernels */
     struct dnn *dnn;
     char no_dnn[160]; /* why cuDNN could not be opened */
+    struct narrow *narrow; /* device_find_faster; NULL: products of few rows are the library's like all others */
     atomic_int lost;  /* 2: it answers nothing but errors any more, 1: lost_why is being written */
     char lost_why[160];
 };
@@ -37,6 +39,10 @@ int device_open(const char *name, struct device **ret, struct error *error);
 int device_look(const char *name, struct device_facts *ret, struct error *error);
 /* Any table; for tests. */
 int device_wrap(const struct device_kernels *k, int ordinal, struct device **ret, struct error *error);
+/* With numerics: fast, products of few rows are from now on done by cuBLASLt or by the own kernel, whichever is found to be faster
+ * (nn/device/narrow.h). For who serves: what a learner adds up should not depend on a clock. Before the device is shared;
+ * -ENOMEM. */
+int device_find_faster(struct device *device);
 /* Where this process computes, said once at its start; models that are packed later go there. NULL: the CPU. Takes a
  * reference. */
 void device_set_process(struct device *device);
@@ -98,6 +104,7 @@ const void *device_send(struct device_stream *s, const void *host, size_t bytes)
 const void *device_send_kept(struct device_stream *s, const void *host, size_t bytes);
 /* At least this much of scratch for a library; grows rarely. NULL: -ENOMEM. */
 void *device_workspace(struct device_stream *s, size_t bytes);
-int device_gemm(struct device_stream *s, const struct device_gemm *g); /* cuBLASLt, else the own kernel */
+/* cuBLASLt, else an own kernel: for few rows, unless numerics are strict, the one for few rows. */
+int device_gemm(struct device_stream *s, const struct device_gemm *g);
 /* cuDNN with numerics: fast and bf16, else the own kernel. */
 int device_attention(struct device_stream *s, enum device_type type, const struct device_attention *a, bool backward);

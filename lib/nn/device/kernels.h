@@ -194,6 +194,9 @@ struct device_kernels {
 
     /* ---- products and attention */
     int (*gemm)(void *stream, const struct device_gemm *g);
+    /* The same of few bf16 rows; another order of sums, in which a row's bits depend on neither m nor n. -ENOTSUP: not one that
+     * narrow_takes (nn/device/narrow.h). Without: NULL. */
+    int (*gemm_narrow)(void *stream, const struct device_gemm *g);
     int (*attention)(void *stream, enum device_type type, const struct device_attention *a);
     int (*attention_backward)(void *stream, enum device_type type, const struct device_attention *a);
     int (*attention_decode)(void *stream, enum device_type type, const struct device_decode *a);
