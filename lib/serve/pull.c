@@ -12,7 +12,6 @@ enum {
     TIMEOUT_MS = 10000,                     /* for one chunk; the allowance keeps what is under way to a second or two */
     QUICK_MS = 500, SLOW_MS = 2000,         /* answers: ask for more at once, for less */
     BACKOFF_FIRST_MS = 100, BACKOFF_MOST_MS = 5000,
-    DAMAGED_MAX = 2,                        /* files begun again in one pull */
 };
 
 int pull_init(struct pull *p, const struct pull_file *files, size_t n, const struct pull_limits *limits, uint64_t seed)
@@ -101,11 +100,10 @@ static bool is_passing(int result)
 
 static void back_off(struct pull *p, uint64_t now_ms)
 {
-    uint64_t ms = MIN((uint64_t)BACKOFF_FIRST_MS << MIN(p->failures, 10U), (uint64_t)BACKOFF_MOST_MS);
+    uint64_t ms = MIN((uint64_t)BACKOFF_FIRST_MS << (p->failures - 1), (uint64_t)BACKOFF_MOST_MS);
 
     p->jitter = p->jitter * 6364136223846793005u + 1442695040888963407u;
     p->wait_until_ms = now_ms + ms * 3 / 4 + (p->jitter >> 33) % (ms / 2 + 1);
-    p->failures++;
 }
 
 static void on_failure(struct pull *p, struct pull_slot *slot, const struct pull_event *event, uint64_t now_ms,
@@ -121,7 +119,7 @@ static void on_failure(struct pull *p, struct pull_slot *slot, const struct pull
     p->allowance = p->limits.chunk_least;
     if (now_ms < p->wait_until_ms)
         return;                     /* the others that were lost with it: one failure */
-    if (p->failures >= PULL_TRIES)
+    if (++p->failures == PULL_TRIES)
         fail(p, out, -EAGAIN, "%s: the learner has not answered %d times in a row: %.80s", name, PULL_TRIES, why);
     else
         back_off(p, now_ms);
@@ -171,11 +169,12 @@ static void on_chunk(struct pull *p, const struct pull_event *event, uint64_t no
 
 static void begin_again(struct pull *p, uint32_t file, struct pull_effects *out)
 {
-    if (++p->damaged > DAMAGED_MAX) {
+    if (p->begun_again[file]) {
         fail(p, out, -EBADMSG, "%s: its bytes are not those its manifest lists, also when they are brought again",
              p->files[file].name);
         return;
     }
+    p->begun_again[file] = true;
     forget_all(p, out);
     emit(out, PULL_RESTART)->file = file;
     p->written -= MIN(p->files[file].size, p->written);

@@ -46,7 +46,7 @@ struct pull {
     uint32_t failures;                      /* in a row */
     uint64_t wait_until_ms;
     uint64_t jitter;
-    uint32_t damaged;                       /* files begun again */
+    bool begun_again[PULL_FILES];           /* a damaged file */
     uint64_t written, total;                /* bytes, for people; total grows when sizes become known */
     bool ended;
 };

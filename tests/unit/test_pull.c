@@ -26,7 +26,8 @@ struct world {
     size_t n_queue;
     unsigned loss, damage, slow, twice; /* of a thousand */
     uint64_t asked, most_under_way;
-    bool done, failed, forgets;
+    unsigned restarts, forgotten;
+    bool done, failed;
     int result;
     char text[160];
 };
@@ -83,6 +84,7 @@ static void forget(struct world *w, const struct pull_effect *effect)
 {
     size_t n = 0;
 
+    w->forgotten++;
     for (size_t i = 0; i < w->n_queue; i++)
         if (w->queue[i].event.kind != PULL_CHUNK || w->queue[i].event.file != effect->file ||
             w->queue[i].event.offset != effect->offset)
@@ -102,7 +104,7 @@ static void step(struct world *w, const struct pull_event *event)
         case PULL_ASK: asked(w, &out.items[i]); break;
         case PULL_WRITE: written(w, &out.items[i]); break;
         case PULL_FORGET: forget(w, &out.items[i]); break;
-        case PULL_RESTART: break;
+        case PULL_RESTART: w->restarts++; break;
         case PULL_DONE: w->done = true; break;
         case PULL_FAILED:
             w->failed = true;
@@ -242,7 +244,18 @@ static void test_damage(void **state)
     begin(&w, true);
     play(&w, 100000);
     assert_whole(&w);
-    assert_int_equal(w.pull.damaged, 1);
+    fill(&w, 5);
+    for (int i = 0; i < FILES; i++) {                   /* all of what a crash left is something else */
+        w.size[i] = 1000;
+        memset(w.there[i], 7, 1000);
+        w.on_disk[i] = 200 * (uint64_t)i;
+    }
+    begin(&w, true);
+    assert_int_equal(w.pull.written, 2000);
+    play(&w, 100000);
+    assert_whole(&w);
+    assert_int_equal(w.restarts, FILES - 1);
+    assert_int_equal(w.pull.written, FILES * 1000);
     fill(&w, 6);
     w.damage = 1000;                                    /* a disk that turns bits each time */
     begin(&w, true);
@@ -250,10 +263,12 @@ static void test_damage(void **state)
     assert_true(w.failed);
     assert_int_equal(w.result, -EBADMSG);
     assert_non_null(strstr(w.text, "also when they are brought again"));
+    assert_int_equal(w.restarts, 1);
 }
 
 static void test_refusals(void **state)
 {
+    static struct pull_file many[PULL_FILES + 1];
     static struct world w;
     struct pull_event event = {.kind = PULL_CHUNK, .result = -ESTALE,
                                .text = "policies/v000007/model.safetensors is not there (any more)"};
@@ -264,6 +279,7 @@ static void test_refusals(void **state)
     begin(&w, true);
     step(&w, &event);
     assert_true(w.failed && w.result == -ESTALE && strstr(w.text, "not there (any more)"));
+    assert_true(w.forgotten == 1 && w.n_queue == 0);    /* what was asked for is not waited for */
     begin(&w, true);                                    /* another file than the manifest says */
     event = (struct pull_event) {.kind = PULL_CHUNK, .size = 10, .file_size = 10};
     step(&w, &event);
@@ -286,6 +302,135 @@ static void test_refusals(void **state)
     step(&w, &event);
     assert_true(w.failed && w.result == -ENOSPC);
     assert_int_equal(pull_init(&w.pull, NULL, 0, &limits, 1), -EINVAL);
+    assert_int_equal(pull_init(&w.pull, many, PULL_FILES + 1, &limits, 1), -E2BIG);
+    assert_int_equal(pull_init(&w.pull, many, PULL_FILES, &limits, 1), 0);
+}
+
+/* One large file, and a pull that has asked for its first chunk at time 0; *out are the last step's effects. */
+static void ask_first(struct pull *pull, uint64_t seed, struct pull_effects *out)
+{
+    const struct pull_file file = {.name = "model.safetensors", .size = 1 << 20, .sized = true};
+
+    assert_int_equal(pull_init(pull, &file, 1, &limits, seed), 0);
+    pull_step(pull, &(struct pull_event) {.kind = PULL_TICK}, 0, out);
+    assert_int_equal(out->n, 1);
+    assert_int_equal(out->items[0].kind, PULL_ASK);
+    assert_int_equal(out->items[0].size, limits.chunk_least);
+}
+
+static void answered(struct pull *pull, uint64_t offset, int result, uint64_t now_ms, struct pull_effects *out)
+{
+    struct pull_event event = {.kind = PULL_CHUNK, .offset = offset, .result = result, .file_size = 1 << 20};
+
+    for (uint32_t i = 0; i < pull->n; i++)
+        if (pull->ring[(pull->head + i) % PULL_WINDOW].offset == offset)
+            event.size = pull->ring[(pull->head + i) % PULL_WINDOW].size;
+    pull_step(pull, &event, now_ms, out);
+}
+
+/* Asked again after 100 ms, doubling to 5 s, each a quarter more or less, and not before; PULL_TRIES in a row are the end, and a
+ * chunk between them begins the count anew. */
+static void test_retries(void **state)
+{
+    static const uint64_t usual_ms[PULL_TRIES - 1] = {100, 200, 400, 800, 1600, 3200, 5000, 5000, 5000, 5000, 5000};
+    uint64_t least = UINT64_MAX, most = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        struct pull_effects out;
+        struct pull pull;
+        uint64_t now_ms = 1000;
+
+        ask_first(&pull, seed, &out);
+        for (int i = 0; i < PULL_TRIES - 1; i++) {
+            uint64_t wait_ms;
+
+            answered(&pull, 0, -ETIMEDOUT, now_ms, &out);
+            assert_int_equal(out.n, 0);
+            wait_ms = pull.wait_until_ms - now_ms;
+            assert_in_range(wait_ms, usual_ms[i] * 3 / 4, usual_ms[i] * 5 / 4);
+            least = MIN(least, wait_ms * 1000 / usual_ms[i]);
+            most = MAX(most, wait_ms * 1000 / usual_ms[i]);
+            now_ms += wait_ms - 1;
+            pull_step(&pull, &(struct pull_event) {.kind = PULL_TICK}, now_ms, &out);
+            assert_int_equal(out.n, 0);
+            pull_step(&pull, &(struct pull_event) {.kind = PULL_TICK}, ++now_ms, &out);
+            assert_int_equal(out.n, 1);
+            assert_int_equal(out.items[0].kind, PULL_ASK);
+        }
+        if (seed % 2) {
+            answered(&pull, 0, -ETIMEDOUT, now_ms, &out);
+            assert_int_equal(out.n, 2);
+            assert_int_equal(out.items[0].kind, PULL_FORGET);
+            assert_int_equal(out.items[1].result, -EAGAIN);
+            assert_non_null(strstr(out.items[1].text, "has not answered 12 times in a row: Connection timed out"));
+        } else {
+            uint64_t next = limits.chunk_least;
+
+            answered(&pull, 0, 0, now_ms, &out);
+            assert_int_equal(out.items[0].kind, PULL_WRITE);
+            answered(&pull, next, -EBUSY, now_ms, &out);
+            assert_in_range(pull.wait_until_ms - now_ms, 75, 125);
+        }
+    }
+    assert_in_range(least, 750, 790);
+    assert_in_range(most, 1210, 1250);
+}
+
+/* Chunks that are lost together are one failure, and are asked for again one by one; what will not pass is the end at once. */
+static void test_one_loss(void **state)
+{
+    static const int passing[] = {ETIMEDOUT, ECONNRESET, EBUSY, ESHUTDOWN, ESRCH, EIO, ENOBUFS, EAGAIN, ENOMEM},
+                     lasting[] = {EACCES, ENOENT, ESTALE, EBADMSG, EPROTO, EINVAL};
+    struct pull_effects out;
+    struct pull pull;
+
+    (void)state;
+    ask_first(&pull, 1, &out);
+    pull.allowance = limits.under_way;
+    pull_step(&pull, &(struct pull_event) {.kind = PULL_TICK}, 0, &out);
+    assert_in_range(pull.n, 2, PULL_WINDOW);
+    for (uint32_t i = pull.n; i-- > 0;) {
+        answered(&pull, pull.ring[i].offset, -ECONNRESET, 10, &out);
+        assert_int_equal(out.n, 0);
+        assert_int_equal(pull.failures, 1);
+    }
+    assert_int_equal(pull.allowance, limits.chunk_least);
+    pull_step(&pull, &(struct pull_event) {.kind = PULL_TICK}, pull.wait_until_ms, &out);
+    assert_int_equal(out.n, 1);
+    assert_int_equal(out.items[0].offset, 0);
+
+    for (size_t i = 0; i < ARRAY_SIZE(passing); i++) {
+        ask_first(&pull, 1, &out);
+        answered(&pull, 0, -passing[i], 10, &out);
+        assert_false(pull.ended);
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(lasting); i++) {
+        ask_first(&pull, 1, &out);
+        answered(&pull, 0, -lasting[i], 10, &out);
+        assert_true(pull.ended);
+        assert_int_equal(out.n, 2);
+        assert_int_equal(out.items[1].result, -lasting[i]);
+    }
+}
+
+/* More under way while answers come within half a second, half when one takes more than two, between its least and its most. */
+static void test_allowance(void **state)
+{
+    static const struct { uint64_t took_ms, before, after; } cases[] = {
+        {499, 400, 500}, {499, 16, 32}, {499, 1000, UNDER_WAY}, {500, 400, 400}, {2000, 400, 400}, {2001, 400, 200}, {2001, 20, 16},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct pull_effects out;
+        struct pull pull;
+
+        ask_first(&pull, 1, &out);
+        pull.allowance = cases[i].before;
+        answered(&pull, 0, 0, cases[i].took_ms, &out);
+        assert_int_equal(pull.allowance, cases[i].after);
+    }
 }
 
 /* What is under way follows the link. */
@@ -311,6 +456,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_comes_whole), cmocka_unit_test(test_whatever_gets_lost), cmocka_unit_test(test_damage),
         cmocka_unit_test(test_refusals), cmocka_unit_test(test_slow_link),
+        cmocka_unit_test(test_retries), cmocka_unit_test(test_one_loss), cmocka_unit_test(test_allowance),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
