@@ -20,7 +20,7 @@ static int usage(FILE *out, int status)
                  "       gantry prm rollback RUN\n"
                  "New episodes are scored by that reward model of the run (a number, or its directory); running ones finish\n"
                  "on theirs.\n"
-                 "--at       from that iteration of the present stage on, counted from 0 (status --json: iteration), one that has not begun\n"
+                 "--at       from that iteration of the present stage on, counted as `gantry status` does (13 of 120); it must not have begun\n"
                  "--shadow   on trial first: N finished episodes (32) are scored by both, nothing is paid by it; then it\n"
                  "           takes over if its AUC of success against failure at the last frame is at most M (0.05) below\n"
                  "           the other's. Fewer than four successes or failures among them: if the mean rank correlation\n"

@@ -36,7 +36,7 @@ static int points_of(const struct report_data *d, const char *name, double *x, d
 
     for (size_t i = 0; i < d->n_scalars; i++)
         if (!strcmp(d->scalars[i].name, name)) {
-            x[n] = n;
+            x[n] = n + 1;
             y[n++] = d->scalars[i].value;
         }
     return n;

@@ -91,7 +91,7 @@ int report_train_points(const struct report_data *d, const char *task, struct re
             reward += (double)e->reward;
             steps += e->steps;
         }
-        points[n] = (struct report_point) {n, success / count, reward / count, steps / count};
+        points[n] = (struct report_point) {n + 1, success / count, reward / count, steps / count};
         n++;
     }
     *ret = points;
@@ -106,11 +106,11 @@ int report_train_iteration(const struct report_data *d, uint32_t stage, uint32_t
     for (size_t i = 0; i < d->n_iterations; i++) {
         if (d->iterations[i].purpose != GANTRY__PURPOSE__PURPOSE_TRAIN)
             continue;
+        at++;
         if (d->iterations[i].stage == stage && d->iterations[i].iteration == iteration)
             return at;
-        at++;
     }
-    return -1;
+    return 0;
 }
 
 int report_trained_before(const struct report_data *d, uint32_t stage, uint32_t iteration)

@@ -19,7 +19,7 @@ struct report_data {
 
 /* One iteration of an rl stage as a point of the curves. */
 struct report_point {
-    double iteration;           /* counted over the run's rl stages */
+    double iteration;           /* counted over the run's rl stages, from 1 */
     double success, reward, steps;      /* means over the iteration's train episodes; NaN: none ended */
 };
 
@@ -29,7 +29,7 @@ void report_data_release(struct report_data *data);
 /* Points of all rl iterations in order; caller frees. `task` NULL: all tasks. */
 int report_train_points(const struct report_data *data, const char *task, struct report_point **ret, int *ret_n);
 
-/* Its place among the train iterations of all rl stages, from 0: the x of their curves. -1: it is none. A look at val states in
+/* Its place among the train iterations of all rl stages, from 1: the x of their curves. 0: it is none. A look at val states in
  * between is an iteration of its own. */
 int report_train_iteration(const struct report_data *data, uint32_t stage, uint32_t iteration);
 int report_trained_before(const struct report_data *data, uint32_t stage, uint32_t iteration);         /* so many lie before it */

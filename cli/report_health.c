@@ -132,9 +132,9 @@ static int write_chart(const struct report_data *d, const struct chart *chart, s
 
         for (size_t i = 0; i < d->n_scalars; i++) {
             const struct ledger_scalar *s = &d->scalars[i];
-            int at = !strcmp(s->name, chart->names[k]) ? report_train_iteration(d, s->stage, s->iteration) : -1;
+            int at = !strcmp(s->name, chart->names[k]) ? report_train_iteration(d, s->stage, s->iteration) : 0;
 
-            if (at >= 0 && (!chart->of_updates || report_had_update(d, s->stage, s->iteration))) {
+            if (at > 0 && (!chart->of_updates || report_had_update(d, s->stage, s->iteration))) {
                 x[n] = at;
                 y[n++] = s->value;
             }
@@ -170,7 +170,7 @@ static int write_throughput(const struct report_data *d, struct strbuf *out)
             first++;
         for (size_t k = first; k < d->n_episodes && d->episodes[k].episode <= it->last_episode; k++)
             steps += d->episodes[k].steps;
-        x[n] = n;
+        x[n] = n + 1;
         y[n++] = steps / ((double)(it->end_ms - it->start_ms) / 1000);
     }
     if (n < 2)
@@ -212,17 +212,16 @@ void report_versions_write(const struct report_data *d, struct strbuf *out)
     if (!d->n_versions)
         return;
     strbuf_adds(out, "<h2>Versions</h2><details><summary>Every policy and reward model that was committed</summary><table>"
-                     "<tr><th>version</th><th>stage</th><th>iteration</th><th>parent</th><th>gate</th></tr>");
+                     "<tr><th>version</th><th>made by</th><th>parent</th><th>gate</th></tr>");
     for (size_t i = 0; i < d->n_versions; i++) {
         const struct ledger_version *v = &d->versions[i];
-        const char *stage = v->number == 0 ? "as it came" : "";
+        const char *name = v->number == 0 ? "as it came" : "";
 
-        for (size_t k = 0; k < d->n_stages && v->number > 0; k++)
-            if (d->stages[k].stage == v->stage)
-                stage = d->stages[k].name;
-        strbuf_addf(out, "<tr><td>%s %llu</td><td>%s</td><td>%u</td><td>%llu</td><td>",
-                    v->kind == KIND_PRM ? "reward model" : "policy", (unsigned long long)v->number, stage, v->iteration,
-                    (unsigned long long)v->parent);
+        for (size_t k = 0; k < d->n_iterations && v->number > 0; k++)
+            if (d->iterations[k].stage == v->stage && d->iterations[k].iteration == v->iteration)
+                name = d->iterations[k].name;
+        strbuf_addf(out, "<tr><td>%s %llu</td><td>%s</td><td>%llu</td><td>", v->kind == KIND_PRM ? "reward model" : "policy",
+                    (unsigned long long)v->number, name, (unsigned long long)v->parent);
         html_escape(out, v->gate_text);
         strbuf_adds(out, "</td></tr>");
     }

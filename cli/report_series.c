@@ -61,10 +61,10 @@ static int points_of(const struct report_data *d, const struct course *course, d
 
         if (!is_of(d, s, course))
             continue;
-        at = course->stage ? (int)s->iteration : report_train_iteration(d, s->stage, s->iteration);
-        if ((at < 0 && !val) || (s->value == 0 && !report_had_update(d, s->stage, s->iteration)))
+        at = course->stage ? (int)s->iteration + 1 : report_train_iteration(d, s->stage, s->iteration);
+        if ((at == 0 && !val) || (s->value == 0 && !report_had_update(d, s->stage, s->iteration)))
             continue;
-        x[n] = at < 0 ? report_trained_before(d, s->stage, s->iteration) : at;
+        x[n] = at == 0 ? report_trained_before(d, s->stage, s->iteration) : at;
         y[n++] = s->value;
     }
     return n;

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "coordinator/edge.h"
+#include "coordinator/stage_plan.h"
 #include "run/history.h"
 #include "run/manifest.h"
 
@@ -129,20 +130,31 @@ static int parse_shadow(const char *words, struct conductor_event *event, struct
     return 0;
 }
 
-/* A swap that waits wants an iteration that has not begun: the episodes of one that has are scored by what it began with. */
+/* A swap that waits wants an iteration that has not begun: the episodes of one that has are scored by what it began with. They are
+ * counted as `gantry status` does: 13 of 120. */
 static int parse_at(const struct edge *edge, const char *word, struct conductor_event *event, struct error *error)
 {
     struct conductor_status status;
-    uint64_t iteration;
+    const struct stage_config *stage;
+    char title[80];
+    uint64_t n;
+    int all;
 
-    if (number_of(word, &iteration) < 0 || iteration > UINT32_MAX)
-        return error_set(error, EINVAL, "'%s' is not an iteration's number", word);
     conductor_status(edge->conductor, &status);
-    if (status.work && iteration <= status.iteration)
-        return error_set(error, EINVAL, "iteration %" PRIu64 " has begun (%s is iteration %" PRIu32 ", counted from 0): name a later one, or "
-                         "none: then new episodes are scored by it", iteration, status.name, status.iteration);
+    stage = status.stage < (uint32_t)edge->config.n_stages ? &edge->config.stages[status.stage] : NULL;
+    all = stage ? stage_iterations(stage) : 0;
+    if (!all)
+        return error_set(error, EINVAL, "%s has no iterations that could be named: leave --at out, then new episodes are scored by it",
+                         stage ? stage->name : "what is done now");
+    if (number_of(word, &n) < 0 || n < 1 || n > (uint64_t)all)
+        return error_set(error, EINVAL, "'%s' is no iteration of %s: 1 to %d", word, stage->name, all);
+    if (status.work && n < (uint64_t)status.work->round + (status.work->purpose == EPISODE_EVAL ? 1 : 2)) {
+        stage_plan_title(&edge->config, status.work, title, sizeof title);
+        return error_set(error, EINVAL, "iteration %" PRIu64 " has begun (it is %s now): name a later one, or none: then new episodes "
+                         "are scored by it", n, title);
+    }
     event->prm_swap.wait = true;
-    event->prm_swap.iteration = (uint32_t)iteration;
+    event->prm_swap.round = (uint32_t)n - 1;
     return 0;
 }
 
@@ -200,7 +212,7 @@ static int command_prm(const char *argument, struct strbuf *out, struct error *e
                     "decided", event.prm_swap.version, event.prm_swap.episodes);
     else if (event.prm_swap.wait)
         strbuf_addf(out, "from iteration %u of this stage on, new episodes are scored by prm version %" PRIu64,
-                    event.prm_swap.iteration, event.prm_swap.version);
+                    event.prm_swap.round + 1, event.prm_swap.version);
     else
         strbuf_addf(out, "new episodes are scored by prm version %" PRIu64, event.prm_swap.version);
     return 0;

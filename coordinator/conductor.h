@@ -120,7 +120,7 @@ struct conductor_event {
         struct { enum version_kind kind; uint64_t version; bool ready; const char *text; } version_state;
         struct {
             uint64_t version;
-            bool wait; uint32_t iteration;              /* wait: until that iteration of the present stage opens */
+            bool wait; uint32_t round;                  /* wait: until that round of the present stage opens */
             bool shadow; uint32_t episodes; double margin, rank;    /* on trial first; the bar of shadow.h */
         } prm_swap;
         struct shadow_report shadow_scored;

@@ -105,10 +105,10 @@ void conductor_on_prm_swap(struct conductor *c, const struct conductor_event *ev
     if (event->prm_swap.wait) {
         c->memory.prm_next = version;
         c->memory.prm_next_stage = c->memory.stage;
-        c->memory.prm_next_iteration = event->prm_swap.iteration;
+        c->memory.prm_next_round = event->prm_swap.round;
         c->memory_moved = true;
         conductor_note(c, 0, "prm_swap", "from iteration %u of stage %u on, episodes are scored by PRM version %llu",
-                       event->prm_swap.iteration, c->memory.stage, (unsigned long long)version);
+                       event->prm_swap.round + 1, c->memory.stage, (unsigned long long)version);
     } else {
         conductor_use_prm(c, version);
         conductor_note(c, 0, "prm_swap", "new episodes are scored by PRM version %llu", (unsigned long long)version);
@@ -122,7 +122,7 @@ void conductor_prm_due(struct conductor *c, const struct work *work)
     uint64_t version = m->prm_next;
 
     if (!version || work->stage < m->prm_next_stage ||
-        (work->stage == m->prm_next_stage && work->iteration < m->prm_next_iteration))
+        (work->stage == m->prm_next_stage && work->round < m->prm_next_round))
         return;
     conductor_use_prm(c, version);
     conductor_note(c, 0, "prm_swap", "%s: new episodes are scored by PRM version %llu", work->name, (unsigned long long)version);

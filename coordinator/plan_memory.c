@@ -24,8 +24,8 @@ int plan_memory_write(const struct plan_memory *memory, struct strbuf *out)
     if (memory->prm_before)
         strbuf_addf(out, "prm_before %llu\n", (unsigned long long)memory->prm_before);
     if (memory->prm_next)
-        strbuf_addf(out, "prm_next %llu\nprm_next_stage %u\nprm_next_iteration %u\n", (unsigned long long)memory->prm_next,
-                    memory->prm_next_stage, memory->prm_next_iteration);
+        strbuf_addf(out, "prm_next %llu\nprm_next_stage %u\nprm_next_round %u\n", (unsigned long long)memory->prm_next,
+                    memory->prm_next_stage, memory->prm_next_round);
     shadow_write(&memory->shadow, out);
     for (uint32_t i = 0; i < memory->n_cordoned; i++)
         strbuf_addf(out, "cordoned %llu\n", (unsigned long long)memory->cordoned[i]);
@@ -81,7 +81,7 @@ static int parse_line(char *line, struct plan_memory *memory, struct error *erro
     else if (!strcmp(line, "prm_before")) memory->prm_before = number;
     else if (!strcmp(line, "prm_next")) memory->prm_next = number;
     else if (!strcmp(line, "prm_next_stage")) memory->prm_next_stage = (uint32_t)number;
-    else if (!strcmp(line, "prm_next_iteration")) memory->prm_next_iteration = (uint32_t)number;
+    else if (!strcmp(line, "prm_next_round") || !strcmp(line, "prm_next_iteration" /* earlier builds */)) memory->prm_next_round = (uint32_t)number;
     else if (!strcmp(line, "cordoned") && memory->n_cordoned < PLAN_CORDONED) memory->cordoned[memory->n_cordoned++] = number;
     else if (!strncmp(line, "temperature", 11) && i >= 0 && i < RUN_MAX_POLICIES) memory->temperature[i] = real;
     else if (!strcmp(line, "stop") && number <= PLAN_COLLAPSE) memory->stop = (enum plan_stop)number;

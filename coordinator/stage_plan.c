@@ -100,14 +100,14 @@ static void name_work(const struct stage_config *stage, struct work *work)
     const char *policy = work->policy >= 0 ? stage->eval.policies[work->policy] : "";
 
     if (stage->kind == STAGE_RL)
-        snprintf(work->name, sizeof(work->name), "%.20s/%u%s%s", stage->name, work->round,
+        snprintf(work->name, sizeof(work->name), "%.20s/%u%s%s", stage->name, work->round + (work->purpose != EPISODE_EVAL),
                  work->purpose == EPISODE_EVAL ? " val" : "",
                  objective_suffix(work->objective == WORK_PPO ? WORK_NONE : work->objective));
     else if (stage->kind == STAGE_EVAL)
         snprintf(work->name, sizeof(work->name), "%.10s %s %.14s", stage->name, work->look_ahead ? "search" : splits[work->split],
                  policy);
     else if (stage->kind == STAGE_SFT && sft_pieces(&stage->sft) > 1)
-        snprintf(work->name, sizeof(work->name), "%.20s/%u", stage->name, work->round);
+        snprintf(work->name, sizeof(work->name), "%.20s/%u", stage->name, work->round + 1);
     else
         snprintf(work->name, sizeof(work->name), "%s", stage->name);
 }

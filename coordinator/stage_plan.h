@@ -36,7 +36,7 @@ enum work_objective { WORK_NONE, WORK_SFT, WORK_PRM, WORK_PPO };
 /* One iteration of a stage: what it plays and what is trained from it. */
 struct work {
     uint32_t stage, iteration;
-    char name[32];                  /* "rl/12", "rl/12 val", "eval test last" */
+    char name[32];                  /* "rl/12" from 1, "rl/12 val" after it, "eval test last" */
     enum episode_purpose purpose;   /* of its rows; 0: no rows */
     enum episode_split split;
     enum work_objective objective;  /* what is trained once the rows are in; WORK_NONE: nothing */
@@ -76,8 +76,8 @@ struct plan_memory {
     uint64_t sft_earlier;               /* at the end of the one before; 0: none */
     uint64_t prm_current;               /* serves new episodes; 0: none yet */
     uint64_t prm_before;                /* the one before it, to go back to; 0: none */
-    uint64_t prm_next;                  /* swapped to when (stage, iteration) opens; 0: nothing waits */
-    uint32_t prm_next_stage, prm_next_iteration;
+    uint64_t prm_next;                  /* swapped to when that round of that stage opens; 0: nothing waits */
+    uint32_t prm_next_stage, prm_next_round;
     struct shadow shadow;               /* a reward model on trial */
     uint64_t cordoned[PLAN_CORDONED];   /* instances of members that an operator has cordoned */
     uint32_t n_cordoned;

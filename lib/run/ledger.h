@@ -53,7 +53,7 @@ struct ledger_stage {
 
 struct ledger_iteration {
     uint32_t stage, iteration;
-    char name[32];              /* for people: "rl/12", "rl/12 val", "eval test last" */
+    char name[32];              /* for people: "rl/12" from 1, "rl/12 val" after it, "eval test last" */
     uint32_t purpose;           /* proto Purpose */
     uint64_t policy_version, prm_version;
     enum progress_state state;

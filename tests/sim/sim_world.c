@@ -296,7 +296,7 @@ static void random_admin(struct sim_world *w)
         return;
     event.prm_swap.version = 1 + sim_below(w, 2);
     event.prm_swap.wait = sim_below(w, 2);
-    event.prm_swap.iteration = (uint32_t)sim_below(w, 6);
+    event.prm_swap.round = (uint32_t)sim_below(w, 6);
     if (sim_below(w, 6) == 0)
         event.kind = CONDUCTOR_DRAIN;
     else if (sim_below(w, 3) == 0) {

@@ -37,12 +37,13 @@ def test_swap_at_an_iteration_and_back(make_cluster):
     cluster.start()
     cluster.until(lambda s: s and s["stage"] == "rl", "rl")
     assert gantry("cordon", cluster.run, "env-worker-0").returncode == 0        # one more iteration begins at the most
-    now = cluster.status()["iteration"]
-    r = gantry("prm", "swap", cluster.run, "1", "--at", now)
-    assert r.returncode == 1 and f"iteration {now} has begun" in r.stderr, r.stdout + r.stderr
-    at = now + 2
-    r = gantry("prm", "swap", cluster.run, "1", "--at", at)
-    assert r.returncode == 0 and f"from iteration {at} of this stage on" in r.stdout, r.stdout + r.stderr
+    now = int(cluster.status()["title"].split()[1])     # "rl 3 of 1000"
+    for n, says in ((now, f"iteration {now} has begun"), (0, "1 to 1000"), (1001, "1 to 1000")):
+        r = gantry("prm", "swap", cluster.run, "1", "--at", n)
+        assert r.returncode == 1 and says in r.stderr, r.stdout + r.stderr
+    r = gantry("prm", "swap", cluster.run, "1", "--at", now + 2)
+    assert r.returncode == 0 and f"from iteration {now + 2} of this stage on" in r.stdout, r.stdout + r.stderr
+    at = now + 1        # in the ledger they count from 0
     cluster.of("coordinator")[0].kill()
     cluster.until(lambda s: s and any(m["name"] == "env-worker-0" for m in s["members"]), "the coordinator's next life")
     gantry("cordon", "--undo", cluster.run, "env-worker-0")

@@ -255,7 +255,7 @@ static void please_the_model(struct desk *d, enum hack_action on_hack)
         if (i < 9)
             newest_is_ready(d);
     }
-    assert_non_null(strstr(note(d, "hacking"), "rl/9: over 5 iterations the reward model paid 10 % more"));
+    assert_non_null(strstr(note(d, "hacking"), "rl/10: over 5 iterations the reward model paid 10 % more"));
 }
 
 static void test_pleasing_the_model_is_said(void **state)

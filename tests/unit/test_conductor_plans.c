@@ -131,7 +131,7 @@ static void test_failed_plan(void **state)
     event.plan_failed.final = false;
     desk_step(d, event);
     assert_null(desk_find(d, CONDUCTOR_STOPPED));                    /* it is tried again */
-    assert_string_equal(desk_find(d, CONDUCTOR_ADD_EVENT)->text.text, "rl/0: no space left");
+    assert_string_equal(desk_find(d, CONDUCTOR_ADD_EVENT)->text.text, "rl/1: no space left");
     event.plan_failed.final = true;
     desk_step(d, event);
     assert_non_null(desk_find(d, CONDUCTOR_STOPPED));

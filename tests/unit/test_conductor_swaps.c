@@ -122,7 +122,7 @@ static void test_swap_at_an_iteration(void **state)
     assert_int_equal(plan_memory_write(conductor_memory(d->c), &text), 0);
     assert_int_equal(plan_memory_parse(text.text, text.length, &back, &error), 0);
     assert_int_equal(back.prm_next, 1);
-    assert_int_equal(back.prm_next_iteration, 1);
+    assert_int_equal(back.prm_next_round, 1);
     strbuf_release(&text);
     desk_ready(d, PRM, KIND_PRM, 2);
     assert_int_equal(desk_find(d, CONDUCTOR_ADD_EPISODE)->episode.prm_version, 2);      /* iteration 0 */

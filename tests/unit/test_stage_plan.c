@@ -85,14 +85,14 @@ static void test_order_of_work(void **state)
     snprintf(eval->policies[1], sizeof(eval->policies[1]), "best");
     snprintf(eval->policies[2], sizeof(eval->policies[2]), "last");
     expect_work(config, 0, 0, "rl/0 val");
-    expect_work(config, 0, 1, "rl/0");
-    expect_work(config, 0, 2, "rl/1");
-    expect_work(config, 0, 3, "rl/1 prm");
+    expect_work(config, 0, 1, "rl/1");
+    expect_work(config, 0, 2, "rl/2");
+    expect_work(config, 0, 3, "rl/2 prm");
     expect_work(config, 0, 4, "rl/2 val");
-    expect_work(config, 0, 5, "rl/2");
+    expect_work(config, 0, 5, "rl/3");
     expect_work(config, 0, 6, "rl/3 val");
-    assert_int_equal(stage_plan_keep_from(config, NULL, 0, 5, 2), 2);         /* rl/1, rl/2, and the val pass between */
-    assert_int_equal(stage_plan_keep_from(config, NULL, 0, 3, 2), 1);         /* a refresh after rl/1 finds rl/0 and rl/1 */
+    assert_int_equal(stage_plan_keep_from(config, NULL, 0, 5, 2), 2);         /* rl/2, rl/3, and the val pass between */
+    assert_int_equal(stage_plan_keep_from(config, NULL, 0, 3, 2), 1);         /* a refresh after rl/2 finds rl/1 and rl/2 */
     assert_int_equal(stage_plan_keep_from(config, NULL, 0, 2, 9), 0);
     assert_true(stage_plan_work(config, NULL, 0, 7, &work) < 0);
     expect_work(config, 1, 0, "eval val best");
@@ -449,9 +449,9 @@ static void test_hacking_guard(void **state)
     assert_int_equal(memory.n_extra, 1);
     assert_int_equal(memory.extra[0], 9);
     assert_int_equal(stage_plan_work(config, &memory, 0, 10, &work), 0);
-    assert_string_equal(work.name, "rl/9 prm");
+    assert_string_equal(work.name, "rl/10 prm");
     assert_int_equal(stage_plan_work(config, NULL, 0, 10, &work), 0);
-    assert_string_equal(work.name, "rl/10");
+    assert_string_equal(work.name, "rl/11");
     rl->reward = REWARD_SPARSE;         /* nothing is paid by the model: nothing to watch */
     memory.watched = 0;
     stage_plan_learn(config, &work, rows, 10, &memory);
