@@ -25,6 +25,7 @@ struct edge {
     struct loop_timer *tick, *ask_again, *give_back;
     bool asking;                /* a LeaseRequest is open */
     bool draining, leaving;
+    bool giving_up;             /* deliveries, too: the next time that give_back comes */
 
     Gantry__Lease *alone;       /* owned: wants the worker to itself, and waits until the others are done; NULL: none does */
     bool playing_alone;
@@ -151,10 +152,7 @@ static void ask_for_leases(struct edge *edge)
         edge->asking = true;
 }
 
-static void on_ask_again(void *arg)
-{
-    ask_for_leases(arg);
-}
+static void on_ask_again(void *arg) { ask_for_leases(arg); }
 
 /* ---- leaving ------------------------------------------------------------------------------------------- */
 
@@ -178,22 +176,18 @@ static void leave_if_empty(struct edge *edge)
     member_leave(edge->shared.member, "drained", EDGE_BYE_MS, on_left, edge);
 }
 
-/* Time is up: what is not being delivered goes back; deliveries have until the lifecycle's own deadline. */
+/* Time is up: what is being played goes back; what is being delivered has a little more. */
 static void on_give_back(void *arg)
 {
     struct edge *edge = arg;
     unsigned i;
 
-    for (i = 0; i < edge->options.slots; i++) {
-        struct slot *slot = &edge->slots[i];
-        uint64_t episode = slot->player.terms.episode, fence = slot->player.terms.fence;
-
-        if (!slot_busy(slot) || slot->player.phase == PLAYER_DELIVERING)
-            continue;
-        log_info("lease given back", "episode=%" PRIu64 " slot=%u reason=drain", episode, i);
-        return_lease(edge, episode, fence, "drain");
-        slot_revoke(slot, episode);
-    }
+    for (i = 0; i < edge->options.slots; i++)
+        if (edge->giving_up || edge->slots[i].player.phase != PLAYER_DELIVERING)
+            slot_give_up(&edge->slots[i], edge->giving_up ? "drain: no learner has taken it" : "drain");
+    if (!edge->giving_up)
+        loop_timer_again(edge->give_back, EDGE_GIVE_UP_MS - EDGE_GIVE_BACK_MS, 0);
+    edge->giving_up = true;
     leave_if_empty(edge);
 }
 
@@ -425,10 +419,7 @@ static void on_push(const struct message *message, void *arg)
         ask_for_leases(arg);
 }
 
-static void on_drain(const char *reason, void *arg)
-{
-    env_edge_drain(arg, reason);
-}
+static void on_drain(const char *reason, void *arg) { env_edge_drain(arg, reason); }
 
 static void on_refused(int result, const char *text, void *arg)
 {

@@ -4,13 +4,14 @@
  *   env_edge_free
  *
  * The coordinator is only needed for leases: while it is away the slots play on and deliver. Before the process leaves,
- * episodes in hand are finished; what is not by GIVE_BACK_MS is given back. Thread rule: the loop's thread. */
+ * episodes in hand are finished; what is still played after GIVE_BACK_MS, and what no learner has taken by GIVE_UP_MS, is given
+ * back: others play it again. Thread rule: the loop's thread. */
 #pragma once
 
 #include "daemon/lifecycle.h"
 #include "env_worker/slot.h"
 
-enum { EDGE_SLOTS_MAX = 64, EDGE_GIVE_BACK_MS = 15000, EDGE_BYE_MS = 2000 };
+enum { EDGE_SLOTS_MAX = 64, EDGE_GIVE_BACK_MS = 15000, EDGE_GIVE_UP_MS = 25000, EDGE_BYE_MS = 2000 };
 
 struct env_edge_options {
     const char *join, *server_key, *name, *build;      /* borrowed for env_edge_new only */

@@ -125,7 +125,6 @@ static uint64_t pause_for(const struct player *player)
 static void not_answered(struct player *player, enum player_answer answer, const char *text, bool forever, uint64_t now_ms,
                          struct player_effects *out)
 {
-    player->ticket = 0;
     if (answer == PLAYER_NOT_YET) {
         if (!player->not_yet_since_ms)
             player->not_yet_since_ms = MAX(now_ms, (uint64_t)1);
@@ -202,6 +201,15 @@ static void on_revoked(struct player *player, const struct player_event *event, 
     set_free(player, false, out);
 }
 
+static void on_give_up(struct player *player, const char *reason, struct player_effects *out)
+{
+    if (player->phase == PLAYER_IDLE)
+        return;
+    if (player->ticket)
+        emit(player, out, PLAYER_DO_CANCEL)->ticket = player->ticket;
+    give_back(player, LEASE_GIVEN_BACK, reason, out);
+}
+
 static bool answers_phase(const struct player *player, enum player_event_kind kind)
 {
     switch (kind) {
@@ -224,6 +232,10 @@ void player_step(struct player *player, const struct player_event *event, uint64
     }
     if (event->kind == PLAYER_REVOKED) {
         on_revoked(player, event, out);
+        return;
+    }
+    if (event->kind == PLAYER_GIVE_UP) {
+        on_give_up(player, event->reason, out);
         return;
     }
     if (event->kind == PLAYER_TICK) {

@@ -17,7 +17,8 @@
  * goes back as a server's error, as it does at once when a request is refused.
  * A delivery is repeated until it has a verdict: without a coordinator workers go on playing and delivering.
  * Revoked: play stops at once and the slot is free; what is already being delivered is delivered (the first one counts).
- * Drain: what is being played is finished and delivered; the edge asks for no more leases.
+ * Drain: what is being played is finished and delivered; the edge asks for no more leases. Given up: the process cannot wait any
+ * longer; whatever the slot does stops and the lease goes back.
  *
  * Thread rule: the worker's loop thread only.  Failure rule: a step cannot fail. */
 #pragma once
@@ -60,6 +61,7 @@ enum player_event_kind {
     PLAYER_SCORED,              /* .answered */
     PLAYER_DELIVERED,           /* .delivered: answer, verdict */
     PLAYER_REVOKED,             /* heartbeat reply: its lease has ended; .episode */
+    PLAYER_GIVE_UP,             /* .reason */
     PLAYER_TICK,                /* repeats what is due */
 };
 
@@ -73,6 +75,7 @@ struct player_event {
         struct { enum player_answer answer; const char *text; } answered;
         struct { enum player_answer answer; enum deliver_verdict verdict; const char *text; } delivered;
         uint64_t episode;
+        const char *reason;
     };
 };
 

@@ -439,6 +439,11 @@ void slot_revoke(struct slot *slot, uint64_t episode)
     step_player(slot, &(struct player_event) { .kind = PLAYER_REVOKED, .episode = episode });
 }
 
+void slot_give_up(struct slot *slot, const char *reason)
+{
+    step_player(slot, &(struct player_event) { .kind = PLAYER_GIVE_UP, .reason = reason });
+}
+
 void slot_tick(struct slot *slot)
 {
     if (slot_busy(slot))

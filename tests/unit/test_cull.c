@@ -20,7 +20,7 @@ static const char scene_text[] =
     "<geom name='before' type='sphere' size='.1' pos='.3 1 0'/>"
     "<geom name='behind' type='sphere' size='.1' pos='0 -1 0'/>"
     "<geom name='behind_aside' type='sphere' size='.1' pos='9 -1 0'/>"
-    "<geom name='edge' type='sphere' size='.1' pos='%s 1 0'/>"
+    "<geom name='edge' type='sphere' size='.1' pos='%s'/>"
     "<geom name='floor' type='plane' size='0 0 1' pos='0 0 -1'/>"
     "</worldbody></mujoco>";
 
@@ -60,26 +60,30 @@ static bool is_kept(const char *reflectance, const char *shadow, const char *edg
 static void test_frustum(void **state)
 {
     (void)state;
-    assert_true(is_kept("0", "false", "3", "before"));
-    assert_true(is_kept("0", "false", "3", "floor"));
-    assert_false(is_kept("0", "false", "3", "behind"));
-    assert_false(is_kept("0", "false", "3", "edge"));
-    assert_true(is_kept("0", "false", ".5", "edge"));   /* half of 45 degrees at 1 m: .414; it reaches in */
-    assert_false(is_kept("0", "false", ".6", "edge"));    /* .58, by the box around it */
+    assert_true(is_kept("0", "false", "3 1 0", "before"));
+    assert_true(is_kept("0", "false", "3 1 0", "floor"));
+    assert_false(is_kept("0", "false", "3 1 0", "behind"));
+    assert_false(is_kept("0", "false", "3 1 0", "edge"));
+    assert_true(is_kept("0", "false", ".5 1 0", "edge"));   /* half of 45 degrees at 1 m: .414; it reaches in */
+    assert_false(is_kept("0", "false", ".6 1 0", "edge"));    /* .58, by the box around it */
 }
 
 static void test_mirror(void **state)
 {
     (void)state;
-    assert_true(is_kept(".5", "false", "3", "behind"));         /* one sees it in the mirror */
-    assert_false(is_kept(".5", "false", "3", "behind_aside"));
-    assert_false(is_kept(".5", "false", "3", "edge"));
+    assert_true(is_kept(".5", "false", "3 1 0", "behind"));         /* one sees it in the mirror */
+    assert_false(is_kept(".5", "false", "3 1 0", "behind_aside"));
+    assert_false(is_kept(".5", "false", "3 1 0", "edge"));
+    for (int up = 0; up < 2; up++) {            /* the mirror shows what is within a quarter of the way, 5 m away */
+        assert_true(is_kept(".5", "false", up ? "0 -1 1.1" : "1.1 -1 0", "edge"));
+        assert_false(is_kept(".5", "false", up ? "0 -1 1.7" : "1.7 -1 0", "edge"));
+    }
 }
 
 static void test_shadows(void **state)
 {
     (void)state;
-    assert_true(is_kept("0", "true", "3", "behind"));
+    assert_true(is_kept("0", "true", "3 1 0", "behind"));
 }
 
 /* The built-in suite, all tasks, along an episode. */

@@ -24,7 +24,7 @@
 static const char bddl_text[] =
     "(define (problem LIBERO_Kitchen_Tabletop_Manipulation)\n"
     "  (:domain robosuite) (:language turn on the stove) ; and a comment (\n"
-    "  (:regions (left (:target kitchen_table) (:ranges ((-0.2 0.1 -0.1 0.3))) (:yaw_rotation ((0.0 pi))))\n"
+    "  (:regions (left (:target kitchen_table) (:ranges ((-0.2 0.1 -0.1 0.3))) (:yaw_rotation ((-pi pi))))\n"
     "            (cook_region (:target flat_stove_1)) (drainer (:target not_there)))\n"
     "  (:fixtures kitchen_table - kitchen_table flat_stove_1 - flat_stove)\n"
     "  (:objects moka_pot_1 moka_pot_2 - moka_pot plate_1 - plate)\n"
@@ -45,7 +45,7 @@ static void test_bddl(void **state)
     assert_string_equal(p->objects[1].category, "moka_pot");
     assert_int_equal(p->n_fixtures, 2);
     assert_string_equal(p->regions[0].name, "kitchen_table_left");
-    assert_true(p->regions[0].has_range && p->regions[0].range[3] == 0.3 && p->regions[0].yaw[1] == M_PI);
+    assert_true(p->regions[0].has_range && p->regions[0].range[3] == 0.3 && p->regions[0].yaw[0] == -M_PI && p->regions[0].yaw[1] == M_PI);
     assert_false(p->regions[1].has_range);
     assert_int_equal(p->n_goal, 2);
     assert_int_equal(p->goal[1].predicate, BDDL_ON);
@@ -96,6 +96,7 @@ static void test_xml(void **state)
         {"<a>\n<b></a>", "line 2: expected </b>"},
         {"<a", "ends inside a tag"},
         {"<a x=1/>", "in quotes"},
+        {"<a x/>", "without '='"},
         {"<a x='1' x='2'/>", "given twice"},
         {"<a/><b/>", "behind the last"},
         {"", "no element"},

@@ -74,6 +74,46 @@ static struct libero_task *open_task(int suite, int index)
 
 enum { SPATIAL, OBJECT, GOAL, LONG };
 
+struct bounds { double lo, hi; };
+
+static void widen(struct bounds *bounds, double x, bool first)
+{
+    bounds->lo = first ? x : fmin(bounds->lo, x);
+    bounds->hi = first ? x : fmax(bounds->hi, x);
+}
+
+/* The rows of .pruned_init were drawn by the original's samplers: ours draw as far around, and what does not vary is the same. */
+static void compare_draws(const struct libero_task *task)
+{
+    enum { DRAWS = 60 };
+    _cleanup_free_ struct placement_stream *stream = malloc(sizeof(*stream));
+    _cleanup_free_ struct placement *drawn = malloc(sizeof(*drawn));
+    _cleanup_free_ struct bounds *ours = calloc((size_t)task->init.width, sizeof(*ours));
+    _cleanup_free_ struct bounds *theirs = calloc((size_t)task->init.width, sizeof(*theirs));
+    _cleanup_free_ double *row = calloc((size_t)task->init.width, sizeof(*row));
+    mjData *scratch = mj_makeData(task->model);
+
+    placement_seed(stream, 1);
+    for (int k = 0; k < DRAWS; k++) {
+        assert_int_equal(placement_draw(stream, task, scratch, drawn, NULL), 0);
+        placement_state(task, drawn, .02, row);
+        for (int i = 0; i < task->init.width; i++)
+            widen(&ours[i], row[i], k == 0);
+    }
+    mj_deleteData(scratch);
+    for (int k = 0; k < task->init.rows; k++)
+        for (int i = 0; i < task->init.width; i++)
+            widen(&theirs[i], task->init.values[k * task->init.width + i], k == 0);
+    for (int i = 0; i < task->init.width; i++) {
+        const double span = theirs[i].hi - theirs[i].lo, slack = (i <= ARM ? 1 : .3) * span + 1e-9;     /* the arm's is noise */
+
+        if (ours[i].lo < theirs[i].lo - slack || ours[i].hi > theirs[i].hi + slack ||
+            ours[i].hi - ours[i].lo < .5 * span - 1e-9)
+            fail_msg("%s/%d: number %d of a drawn state is %.9g to %.9g, in the file %.9g to %.9g", task->suite->name,
+                     task->index, i, ours[i].lo, ours[i].hi, theirs[i].lo, theirs[i].hi);
+    }
+}
+
 /* Everything that the goldens say about one task. */
 static void compare_task(const char *goldens, int suite, int index)
 {
@@ -82,6 +122,7 @@ static void compare_task(const char *goldens, int suite, int index)
         { "models", ".json.gz" }, { "physics", "_row0.npz" }, { "physics", "_row7.npz" }, { "predicates", ".npz" },
     };
 
+    compare_draws(task);
     for (size_t i = 0; i < ARRAY_SIZE(files); i++) {
         struct check_result result = {0};
         struct error error = {0};
@@ -111,6 +152,18 @@ static void test_floor(void **state) { (void)state; compare_task(need_goldens(),
 static void test_kitchen(void **state) { (void)state; compare_task(need_goldens(), LONG, 9); }
 static void test_living_room(void **state) { (void)state; compare_task(need_goldens(), LONG, 6); }
 static void test_study(void **state) { (void)state; compare_task(need_goldens(), LONG, 5); }
+
+/* In a drawer that is open, on a cabinet, on another object. */
+static void test_drawn_on_things(void **state)
+{
+    (void)state;
+    need_files();
+    for (int index = 4; index <= 5; index++) {
+        _cleanup_(libero_task_closep) struct libero_task *task = open_task(SPATIAL, index);
+
+        compare_draws(task);
+    }
+}
 
 /* Both cameras at two sizes, at a reset and after 20 steps, to one step of 255. */
 static void test_pictures(void **state)
@@ -482,6 +535,7 @@ int main(void)
         cmocka_unit_test(test_kitchen),
         cmocka_unit_test(test_living_room),
         cmocka_unit_test(test_study),
+        cmocka_unit_test(test_drawn_on_things),
         cmocka_unit_test(test_pictures),
         cmocka_unit_test(test_comparison_can_fail),
         cmocka_unit_test(test_poor_references),

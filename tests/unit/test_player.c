@@ -24,10 +24,8 @@ static uint64_t asked(const struct play *p, enum player_effect_kind kind)
     return p->out.items[0].ticket;
 }
 
-static void lease(struct play *p, uint64_t prm_version, bool expert, uint32_t max_steps)
+static void lease_again(struct play *p, uint64_t prm_version, bool expert, uint32_t max_steps)
 {
-    player_init(&p->player, &limits, 100);
-    p->now_ms = 5000;
     event(p, (struct player_event){
                  .kind = PLAYER_LEASE,
                  .terms = {.episode = 7,
@@ -37,6 +35,13 @@ static void lease(struct play *p, uint64_t prm_version, bool expert, uint32_t ma
                            .max_steps = max_steps,
                            .expert = expert},
              });
+}
+
+static void lease(struct play *p, uint64_t prm_version, bool expert, uint32_t max_steps)
+{
+    player_init(&p->player, &limits, 100);
+    p->now_ms = 5000;
+    lease_again(p, prm_version, expert, max_steps);
 }
 
 static void sim_done(struct play *p, enum player_event_kind kind, enum player_effect_kind after, bool success)
@@ -147,6 +152,7 @@ static void test_retries_run_out(void **state)
     assert_int_equal(p.out.items[0].kind, PLAYER_DO_RETURN);
     assert_int_equal(p.out.items[0].reason, LEASE_GIVEN_BACK);        /* a cut is nobody's fault */
     assert_int_equal(p.out.items[1].kind, PLAYER_DO_FREE);
+    assert_false(p.out.items[1].played);
 }
 
 /* LOADING and WRONG_VERSION cost no retry, but are not waited for without end. */
@@ -159,7 +165,9 @@ static void test_version_not_there(void **state)
     sim_done(&p, PLAYER_RESET_DONE, PLAYER_DO_RESET, false);
     for (int i = 0; i < 10; i++) {
         fail_act(&p, PLAYER_NOT_YET);
-        tick_after(&p, 100);
+        tick_after(&p, 99);
+        assert_int_equal(p.out.n, 0);
+        tick_after(&p, 1);
     }
     fail_act(&p, PLAYER_NOT_YET);
     assert_int_equal(p.out.items[0].kind, PLAYER_DO_RETURN);
@@ -176,7 +184,9 @@ static void test_deliveries_are_repeated(void **state)
     sim_done(&p, PLAYER_STEP_DONE, PLAYER_DO_STEP, true);
     for (int i = 0; i < 50; i++) {
         delivered(&p, i % 2 ? PLAYER_NO_ANSWER : PLAYER_NOT_YET, 0);
-        tick_after(&p, 300);
+        tick_after(&p, 99);
+        assert_int_equal(p.out.n, 0);
+        tick_after(&p, 201);
     }
     event(&p, (struct player_event) { .kind = PLAYER_REVOKED, .episode = 7 });
     assert_int_equal(p.out.n, 0);                        /* the lease has ended: it is delivered all the same */
@@ -198,8 +208,47 @@ static void test_revoked(void **state)
     assert_int_equal(p.out.items[0].kind, PLAYER_DO_CANCEL);
     assert_int_equal(p.out.items[0].ticket, ticket);
     assert_int_equal(p.out.items[1].kind, PLAYER_DO_FREE);
+    assert_false(p.out.items[1].played);
     event(&p, (struct player_event) { .kind = PLAYER_ACTED, .ticket = ticket, .acted = { .actions = 1 } });
-    assert_int_equal(p.out.n, 0);                        /* the answer comes late, and to nobody */
+    assert_int_equal(p.out.n, 0);                        /* the answer comes late, and to nobody; */
+    lease_again(&p, 0, false, 5);
+    assert_int_equal(player_progress(&p.player), 0);
+    sim_done(&p, PLAYER_RESET_DONE, PLAYER_DO_RESET, false);
+    (void)asked(&p, PLAYER_DO_ACT);
+    event(&p, (struct player_event) { .kind = PLAYER_ACTED, .ticket = ticket, .acted = { .actions = 1 } });
+    assert_int_equal(p.out.n, 0);                        /* nor is it taken for that to the next lease's question */
+}
+
+/* The process has to leave: whatever is under way stops, also a delivery that nobody takes. */
+static void test_given_up(void **state)
+{
+    struct play p;
+    uint64_t ticket;
+
+    (void)state;
+    lease(&p, 0, true, 1);
+    sim_done(&p, PLAYER_RESET_DONE, PLAYER_DO_RESET, false);
+    sim_done(&p, PLAYER_STEP_DONE, PLAYER_DO_STEP, true);
+    ticket = asked(&p, PLAYER_DO_DELIVER);
+    event(&p, (struct player_event) { .kind = PLAYER_GIVE_UP, .reason = "no learner" });
+    assert_int_equal(p.out.n, 3);
+    assert_int_equal(p.out.items[0].kind, PLAYER_DO_CANCEL);
+    assert_int_equal(p.out.items[0].ticket, ticket);
+    assert_int_equal(p.out.items[1].kind, PLAYER_DO_RETURN);
+    assert_int_equal(p.out.items[1].episode, 7);
+    assert_int_equal(p.out.items[1].reason, LEASE_GIVEN_BACK);
+    assert_string_equal(p.out.items[1].text, "no learner");
+    assert_int_equal(p.out.items[2].kind, PLAYER_DO_FREE);
+    assert_false(p.out.items[2].played);
+    event(&p, (struct player_event) { .kind = PLAYER_GIVE_UP, .reason = "again" });
+    assert_int_equal(p.out.n, 0);
+
+    lease_again(&p, 0, false, 1);
+    sim_done(&p, PLAYER_RESET_DONE, PLAYER_DO_RESET, false);
+    fail_act(&p, PLAYER_NO_ANSWER);
+    event(&p, (struct player_event) { .kind = PLAYER_GIVE_UP, .reason = "no actor" });     /* between two tries */
+    assert_int_equal(p.out.n, 2);
+    assert_int_equal(p.out.items[0].kind, PLAYER_DO_RETURN);
 }
 
 static void test_errors_go_back(void **state)
@@ -245,6 +294,43 @@ static void test_useless_answers(void **state)
     assert_int_equal(p.out.items[0].reason, LEASE_SERVER_ERROR);
 }
 
+/* Scores are asked for as actions are; and who says why it went wrong is quoted. */
+static void test_scores_fail(void **state)
+{
+    static const struct { enum player_answer answer; int tries; enum lease_return reason; } cases[] = {
+        { PLAYER_NO_ANSWER, 3, LEASE_GIVEN_BACK }, { PLAYER_BAD_ANSWER, 3, LEASE_SERVER_ERROR },
+        { PLAYER_BAD_REQUEST, 1, LEASE_SERVER_ERROR },
+    };
+    struct play p;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        lease(&p, 2, true, 1);
+        sim_done(&p, PLAYER_RESET_DONE, PLAYER_DO_RESET, false);
+        sim_done(&p, PLAYER_STEP_DONE, PLAYER_DO_STEP, true);
+        for (int k = 1; k <= cases[i].tries; k++) {
+            event(&p, (struct player_event) { .kind = PLAYER_SCORED, .ticket = asked(&p, PLAYER_DO_SCORE),
+                                              .answered = { .answer = cases[i].answer, .text = "who knows" } });
+            if (k == cases[i].tries)
+                break;
+            tick_after(&p, 99);
+            assert_int_equal(p.out.n, 0);
+            tick_after(&p, 500);
+        }
+        assert_int_equal(p.out.items[0].kind, PLAYER_DO_RETURN);
+        assert_int_equal(p.out.items[0].reason, cases[i].reason);
+        assert_string_equal(p.out.items[0].text, "who knows");
+    }
+    for (enum player_answer answer = PLAYER_BAD_REQUEST; answer <= PLAYER_BROKEN; answer += PLAYER_BROKEN - PLAYER_BAD_REQUEST) {
+        lease(&p, 0, false, 5);
+        sim_done(&p, PLAYER_RESET_DONE, PLAYER_DO_RESET, false);
+        event(&p, (struct player_event) { .kind = PLAYER_ACTED, .ticket = asked(&p, PLAYER_DO_ACT),
+                                          .acted = { .answer = answer, .text = "because" } });
+        assert_int_equal(p.out.items[0].reason, answer == PLAYER_BROKEN ? LEASE_SIMULATOR_ERROR : LEASE_SERVER_ERROR);
+        assert_string_equal(p.out.items[0].text, "because");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -252,7 +338,8 @@ int main(void)
         cmocka_unit_test(test_look_ahead),        cmocka_unit_test(test_retries_run_out),
         cmocka_unit_test(test_version_not_there), cmocka_unit_test(test_deliveries_are_repeated),
         cmocka_unit_test(test_revoked),           cmocka_unit_test(test_errors_go_back),
-        cmocka_unit_test(test_useless_answers),
+        cmocka_unit_test(test_useless_answers),   cmocka_unit_test(test_scores_fail),
+        cmocka_unit_test(test_given_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -89,11 +89,42 @@ static void test_observations(void **state)
 
 /* ---- frames ----------------------------------------------------------------------------------------------------- */
 
+static char many[1 << 20];
+
+static void *send_many(void *arg)
+{
+    struct error error;
+
+    return (void *)(intptr_t)frame_send(*(int *)arg, "{}", 2, many, sizeof(many), UINT64_MAX, &error);
+}
+
+/* More than fits into the socket: it comes and goes in pieces. */
+static void test_pieces(void **state)
+{
+    _cleanup_(frame_release) struct frame frame = {0};
+    struct error error;
+    pthread_t sender;
+    void *sent;
+    int ends[2];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(many); i++)
+        many[i] = (char)(i / 1000 + i);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    assert_int_equal(pthread_create(&sender, NULL, send_many, &ends[0]), 0);
+    assert_int_equal(frame_receive(ends[1], &frame, sizeof(many), UINT64_MAX, &error), 0);
+    assert_int_equal(pthread_join(sender, &sent), 0);
+    assert_null(sent);
+    assert_int_equal(frame.body_n, sizeof(many));
+    assert_memory_equal(frame.body, many, sizeof(many));
+    close(ends[0]);
+    close(ends[1]);
+}
+
 static void test_frames(void **state)
 {
     static const uint32_t huge[2] = { FRAME_HEAD_MAX + 1, 0 }, fat[2] = { 0, 17 };
     _cleanup_(frame_release) struct frame frame = {0};
-    static char many[1 << 20];
     struct error error;
     int ends[2];
 
@@ -497,6 +528,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_descriptions),
         cmocka_unit_test(test_observations),
+        cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_frames),
         cmocka_unit_test_setup_teardown(test_episode, begin, end),
         cmocka_unit_test_setup_teardown(test_states, begin, end),
