@@ -126,4 +126,4 @@ def test_the_sanitizer_knows_what_it_is_asked():
 def test_what_there_is_no_time_for_is_named(parts):
     tmp_path, _ = parts
     status, report = check(tmp_path, GPU_CHECK_LIMIT="5")
-    assert status == 1 and "LEFT act-fast: no time is left" in report and "left out: ops step products" in report
+    assert status == 1 and "LEFT act-fast: no time is left" in report and "left out: ops step narrow products" in report
