@@ -353,11 +353,6 @@ void fetch_tick(struct fetch *f)
         step(f, &(struct pull_event) {.kind = PULL_TICK});
 }
 
-void fetch_damaged(struct fetch *f, uint64_t version)
-{
-    cache_remove(&f->cache, (int)f->kind, version);
-}
-
 uint64_t fetch_bytes_total(const struct fetch *f)
 {
     return f->bytes_total;

@@ -35,8 +35,9 @@ int fetch_start(struct fetch *fetch, uint64_t version, const uint8_t digest[SHA2
 void fetch_cancel(struct fetch *fetch);             /* done comes when the disk has come to rest; no harm if there is nothing */
 bool fetch_busy(const struct fetch *fetch, uint64_t *ret_version);
 void fetch_tick(struct fetch *fetch);               /* every 50 to 500 ms */
-/* The cached copy is damaged: away with it. The worker's thread. */
-void fetch_damaged(struct fetch *fetch, uint64_t version);
+/* A version that was brought does not load: what is not as its digests say goes, the version or the base that it is on, and is to
+ * be brought again. False: all is as it should be, it is the version's own fault. The worker's thread. */
+bool fetch_damaged(struct fetch *fetch, uint64_t version, const uint8_t digest[SHA256_SIZE]);
 
 uint64_t fetch_bytes_total(const struct fetch *fetch);      /* received since the start */
 /* "bringing version 12: 120 of 222 MB, 95 MB/s, 1 s left"; false: nothing is being brought. */

@@ -157,3 +157,30 @@ void fetch_disk_work(struct fetch *f)
     case STEP_COMMIT: f->result = commit(f); break;
     }
 }
+
+static bool drop_if_damaged(struct fetch *f, const struct target *target)
+{
+    struct manifest manifest = {0};
+    char dir[VERSION_PATH];
+    bool damaged = version_path(f->cache.dir, target->kind, target->number, dir) < 0 || manifest_read(dir, &manifest, NULL) < 0 ||
+                   memcmp(manifest.digest, target->digest, SHA256_SIZE) ||
+                   manifest_verify(dir, &manifest, version_file_is_served, NULL) < 0;
+
+    manifest_release(&manifest);
+    if (damaged)
+        cache_remove(&f->cache, target->kind, target->number);
+    return damaged;
+}
+
+bool fetch_damaged(struct fetch *f, uint64_t version, const uint8_t digest[SHA256_SIZE])
+{
+    struct target wanted = {.kind = (int)f->kind, .number = version}, base;
+    char dir[VERSION_PATH];
+    bool damaged = false;
+
+    memcpy(wanted.digest, digest, SHA256_SIZE);
+    if (version_path(f->cache.dir, wanted.kind, version, dir) == 0 &&
+        cache_base_of(dir, wanted.kind, &base.kind, &base.number, base.digest, NULL) == 1)
+        damaged = drop_if_damaged(f, &base);
+    return drop_if_damaged(f, &wanted) || damaged;
+}

@@ -17,6 +17,7 @@ struct load_job {
     bool brought;                       /* dir is in the cache */
     bool elsewhere;                     /* dir is not this run's, whatever lies there */
     bool missing;                       /* no directory, or none with a manifest */
+    bool damaged;                       /* what was brought is not what it was then: to be brought again */
     void *model;
     int result;
     struct error error;
@@ -107,7 +108,7 @@ static void on_loaded(void *arg)
     }
     serve_apply(s, &(struct holder_event) {.kind = HOLDER_LOADED,
                                            .loaded = {job->version, job->result == 0, error_text(&job->error, job->result),
-                                                      .later = job->brought && job->result == -EBADMSG}});
+                                                      .later = job->damaged}});
     free(job);
 }
 
@@ -120,8 +121,8 @@ static void load_job(void *arg)
     job->missing = job->elsewhere || (!job->brought && access(manifest, F_OK) < 0);
     job->result = job->elsewhere ? -ENOENT : job->serve->kind->load(job->dir, job->digest, &job->serve->terms, &job->model,
                                                                     &job->error);
-    if (job->brought && job->result == -EBADMSG)
-        fetch_damaged(job->serve->fetch, job->version);     /* what was brought is not what it was then: bring it again */
+    if (job->brought && (job->result == -EBADMSG || job->result == -ENOENT))
+        job->damaged = fetch_damaged(job->serve->fetch, job->version, job->digest);
     (void)loop_post(job->serve->loop, on_loaded, job);
 }
 
