@@ -25,7 +25,7 @@ static int usage(FILE *out, int status)
         "usage: gantry data import --from libero-hdf5|rlds|npz|lerobot SRC --to DIR\n"
         "                   [--name NAME] [--chain render|lanczos3|rot180+jpeg95+lanczos3] [--size PIXELS] [--images A,B] "
         "[--state A|none]\n"
-        "                   [--action A] [--gripper libero|as-is] [--no-ops keep|drop] [--failed keep|drop] [--limit N]\n"
+        "                   [--action A] [--gripper libero|as-is|none] [--no-ops keep|drop] [--failed keep|drop] [--limit N]\n"
         "                                                    episodes of others as a data set: demos: {from: DIR} in a run file\n"
         "       gantry data stats DATASET|RUN [-o FILE]      counts, and dataset_statistics.json as OpenVLA has it\n"
         "       gantry data export RUN|DATASET --to lerobot|npz DIR [--all] [--purpose demo|rollout|train|eval]\n"
@@ -82,6 +82,19 @@ static int choose(const char *option, const char *text, const char *a, const cha
     return 0;
 }
 
+static int choose_gripper(const char *text, enum import_gripper *ret, struct error *error)
+{
+    static const char *const names[] = {
+        [GRIPPER_AS_IT_IS] = "as-is", [GRIPPER_LIBERO] = "libero", [GRIPPER_NONE] = "none"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        if (text && !strcmp(text, names[i])) {
+            *ret = (enum import_gripper)i;
+            return 0;
+        }
+    return text ? error_set(error, EINVAL, "--gripper: '%s' is not libero, as-is or none", text) : 0;
+}
+
 static int number_of(const char *option, const char *text, int low, int high, int *ret, struct error *error)
 {
     char *end;
@@ -125,7 +138,6 @@ static int import(int argc, char **argv)
     struct dataset_info info;
     struct error error = {0};
     char own[64];
-    bool libero;
     int r;
 
     if (!from || !to || argc != 1)
@@ -141,8 +153,7 @@ static int import(int argc, char **argv)
     r = import_defaults(from, &options, &error);
     if (r < 0)
         return fail("import", &error, r);
-    libero = options.gripper == GRIPPER_LIBERO;
-    if ((r = choose("--gripper", gripper, "libero", "as-is", &libero, &error)) < 0 ||
+    if ((r = choose_gripper(gripper, &options.gripper, &error)) < 0 ||
         (r = choose("--no-ops", no_ops, "drop", "keep", &options.drop_no_ops, &error)) < 0 ||
         (r = choose("--failed", failed, "keep", "drop", &options.keep_failed, &error)) < 0 ||
         (r = number_of("--size", size, 16, 1024, &options.size, &error)) < 0 ||
@@ -150,7 +161,6 @@ static int import(int argc, char **argv)
         return fail("import", &error, r);
     name_of(name ? name : to, own);
     options.name = own;
-    options.gripper = libero ? GRIPPER_LIBERO : GRIPPER_AS_IT_IS;
     options.chain = chain ? chain : options.chain;
     options.source = (struct source_options){.images = images, .state = state, .action = action};
     options.tell = tell;
@@ -158,11 +168,11 @@ static int import(int argc, char **argv)
     r = dataset_import(argv[0], to, &options, &info, &error);
     if (r < 0)
         return fail("import", &error, r);
-    printf("%s: %d episodes, %d steps, %d %s of %dx%d (%s), actions of %d numbers, a state of %d; left out: %d steps that do "
-           "nothing, %d episodes without "
-           "success\n",
+    printf("%s: %d episodes, %d steps, %d %s of %dx%d (%s), actions of %d numbers%s, a state of %d; left out: %d steps "
+           "that do nothing, %d episodes without success\n",
            to, info.episodes, info.steps, info.cameras, info.cameras == 1 ? "picture" : "pictures", info.width, info.height,
-           info.image_chain, info.action_dims, info.state, info.no_ops, info.failed);
+           info.image_chain, info.action_dims, info.gripper ? ", the last a gripper's" : "", info.state, info.no_ops,
+           info.failed);
     return CLI_OK;
 }
 
@@ -222,7 +232,6 @@ static int add_episode(struct statistics *s, const Gantry__Trajectory *t, struct
     if (!s->dims) {
         s->dims = dims;
         s->state = state;
-        s->gripper = true;
     }
     if (!row)
         return error_set(error, ENOMEM, "out of memory");
@@ -256,6 +265,7 @@ static int stats(int argc, char **argv)
     if (argc != 1)
         return CLI_USAGE;
     r = episodes_open(argv[0], &episodes, &error);
+    statistics.gripper = !episodes.dataset || episodes.dataset->info.gripper;
     for (size_t i = 0; i < episodes.n && r >= 0; i++) {
         _cleanup_(trajectory_freep) Gantry__Trajectory *t = NULL;
 

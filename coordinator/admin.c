@@ -130,8 +130,8 @@ static int parse_shadow(const char *words, struct conductor_event *event, struct
     return 0;
 }
 
-/* A swap that waits wants an iteration that has not begun: the episodes of one that has are scored by what it began with. They are
- * counted as `gantry status` does: 13 of 120. */
+/* A swap that waits wants an iteration that has not begun: the episodes of one that has are scored by what it began with. They
+ * are counted as `gantry status` does: 13 of 120. */
 static int parse_at(const struct edge *edge, const char *word, struct conductor_event *event, struct error *error)
 {
     struct conductor_status status;
@@ -144,14 +144,14 @@ static int parse_at(const struct edge *edge, const char *word, struct conductor_
     stage = status.stage < (uint32_t)edge->config.n_stages ? &edge->config.stages[status.stage] : NULL;
     all = stage ? stage_iterations(stage) : 0;
     if (!all)
-        return error_set(error, EINVAL, "%s has no iterations that could be named: leave --at out, then new episodes are scored by it",
-                         stage ? stage->name : "what is done now");
+        return error_set(error, EINVAL, "%s has no iterations that could be named: leave --at out, then new episodes are scored "
+                         "by it", stage ? stage->name : "what is done now");
     if (number_of(word, &n) < 0 || n < 1 || n > (uint64_t)all)
         return error_set(error, EINVAL, "'%s' is no iteration of %s: 1 to %d", word, stage->name, all);
     if (status.work && n < (uint64_t)status.work->round + (status.work->purpose == EPISODE_EVAL ? 1 : 2)) {
         stage_plan_title(&edge->config, status.work, title, sizeof title);
-        return error_set(error, EINVAL, "iteration %" PRIu64 " has begun (it is %s now): name a later one, or none: then new episodes "
-                         "are scored by it", n, title);
+        return error_set(error, EINVAL, "iteration %" PRIu64 " has begun (it is %s now): name a later one, or none: then new "
+                         "episodes are scored by it", n, title);
     }
     event->prm_swap.wait = true;
     event->prm_swap.round = (uint32_t)n - 1;

@@ -430,6 +430,7 @@ class Gym:
     if they suffice) drive from low to high; or a choice of n, which the first number makes (its range cut into n). Ended episodes stand still."""
 
     def __init__(self, a):
+        sys.path.append(os.getcwd())        # behind all others: `python3 elsewhere/gantry_sim.py --gym-import mine` finds mine.py here
         import gymnasium
         for module in a.gym_import:
             importlib.import_module(module)

@@ -96,15 +96,17 @@ static int make_pictures(const struct import *im, const struct source_episode *e
 /* Steps that stay. Returns how many. */
 static int choose_steps(const struct import_options *o, const struct source_episode *e, int *ret)
 {
+    const bool gripper = o->gripper != GRIPPER_NONE;
     int n = 0;
 
     for (int t = 0; t < e->steps; t++) {
         const double *action = e->action + t * e->dims;
         double square = 0;
 
-        for (int k = 0; k < e->dims - 1; k++)
+        for (int k = 0; k < e->dims - gripper; k++)
             square += action[k] * action[k];
-        if (o->drop_no_ops && sqrt(square) < NO_OP && (!n || action[e->dims - 1] == e->action[(ret[n - 1] + 1) * e->dims - 1]))
+        if (o->drop_no_ops && sqrt(square) < NO_OP &&
+            (!gripper || !n || action[e->dims - 1] == e->action[(ret[n - 1] + 1) * e->dims - 1]))
             continue;
         ret[n++] = t;
     }
@@ -221,7 +223,7 @@ static int take(struct import *im, const struct source_episode *e, struct error 
         im->size = im->options->size ? im->options->size : e->pictures[0].width;
         im->statistics.dims = e->dims;
         im->statistics.state = e->state_dims;
-        im->statistics.gripper = true;
+        im->statistics.gripper = im->writer.info.gripper = im->options->gripper != GRIPPER_NONE;
     }
     if (e->dims != im->statistics.dims || e->state_dims != im->statistics.state)
         return error_set(error, EINVAL, "%s: actions of %d numbers and a state of %d, the episodes before have %d and %d",

@@ -12,7 +12,8 @@
 
 #define CHAIN_LANCZOS "lanczos3" /* resized as TensorFlow does it, nothing else */
 
-enum import_gripper { GRIPPER_AS_IT_IS, GRIPPER_LIBERO /* -1 open, 1 closed */ };
+/* The last number of an action: a gripper, as it is or LIBERO's (-1 open, 1 closed); or one like the others. */
+enum import_gripper { GRIPPER_AS_IT_IS, GRIPPER_LIBERO, GRIPPER_NONE };
 
 struct import_options {
     const char *format; /* source.h */

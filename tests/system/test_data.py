@@ -51,6 +51,17 @@ def test_what_does_not_fit_is_said_before_the_start(make_cluster, tmp_path):
     assert r.returncode == 1 and "deploy/lerobot_to_npz.py" in r.stderr
 
 
+def test_no_gripper(tmp_path):
+    """All numbers of an action are normalised, also when the statistics are made again."""
+    npz, data = TOP / "tests/golden/import/npz", tmp_path / "data"
+    for kind, mask in ("as-is", [True] * 6 + [False]), ("none", [True] * 7):
+        r = gantry("data", "import", "--from", "npz", npz, "--to", data / kind, "--gripper", kind)
+        assert r.returncode == 0 and ("the last a gripper's" in r.stdout) == (kind != "none"), r.stdout + r.stderr
+        for words in [], ["data", "stats", data / kind]:
+            assert not words or gantry(*words).returncode == 0
+            assert json.loads((data / kind / "dataset_statistics.json").read_text())[kind]["action"]["mask"] == mask
+
+
 def test_lerobot_by_its_converters(tmp_path):
     python = next((p for p in [sys.executable, os.environ.get("GANTRY_PYTHON", "")] if p and
                    subprocess.run([p, "-c", "import pyarrow, numpy, PIL"], capture_output=True).returncode == 0), None)

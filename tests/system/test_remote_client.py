@@ -309,7 +309,8 @@ def gym(tmp_path, monkeypatch):
     """gym(ARGS): a Client of the adapter on an environment of a gymnasium that is only as much as it touches."""
     (tmp_path / "gymnasium.py").write_text(STUB)
     (tmp_path / "registers_it.py").write_text("")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)         # as with `python3 elsewhere/gantry_sim.py` in the directory of one's own module
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     return lambda *args: Client([sys.executable, SIM, "--gym", "a/Stub-v0", "--gym-import", "registers_it", *args])
 
 
