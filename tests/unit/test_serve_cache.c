@@ -1,4 +1,4 @@
-/* test_serve_cache.c - where versions that were brought over lie: whose directory it may be, who may write into it at once, and what
+/* test_serve_cache.c - where versions that were brought over lie: whose directory it may be, who writes into it at once, and what
  * is removed from it, which is never anybody else's. */
 #include <errno.h>
 #include <fcntl.h>
