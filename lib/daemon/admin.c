@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+enum { STALE_MS = 100 };        /* somebody is there who takes no connection for so long: not ours to remove */
+
 struct client {
     uv_pipe_t pipe;
     struct admin *admin;
@@ -193,7 +195,17 @@ static void on_connection(uv_stream_t *server, int status)
         client_close(client);
 }
 
-static int connect_to(const char *path)
+/* Of sends, receives and connecting: where many wait for a daemon that hangs, that blocks, too. */
+static int set_timeout(int fd, int timeout_ms)
+{
+    const struct timeval t = {.tv_sec = timeout_ms / 1000, .tv_usec = timeout_ms % 1000 * 1000};
+
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t) < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t) < 0)
+        return -errno;
+    return 0;
+}
+
+static int connect_to(const char *path, int timeout_ms)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     _cleanup_close_ int fd = -1;
@@ -202,8 +214,8 @@ static int connect_to(const char *path)
         return -ENAMETOOLONG;
     snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
-        return -errno;
+    if (fd < 0 || set_timeout(fd, timeout_ms) < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
+        return errno == EAGAIN ? -ETIMEDOUT : -errno;
     return TAKE_FD(fd);
 }
 
@@ -212,16 +224,18 @@ static void on_admin_closed(uv_handle_t *handle) { free(handle->data); }
 /* Only a socket that nobody answers is removed: never another daemon's, never a plain file. */
 static int remove_stale(const char *path, struct error *error)
 {
-    int fd = connect_to(path);
+    int fd = connect_to(path, STALE_MS);
+    struct stat st;
 
-    if (fd >= 0) {
-        close(fd);
+    if (fd >= 0 || fd == -ETIMEDOUT) {
+        if (fd >= 0)
+            close(fd);
         return error_set(error, EADDRINUSE, "%s: another process answers there; end it, or use another run directory", path);
     }
     if (fd == -ENAMETOOLONG)
         return error_set(error, ENAMETOOLONG, "%s: %zu bytes; a socket's path has at most 107: use a shorter run directory", path,
                          strlen(path));
-    if (fd == -ECONNREFUSED && unlink(path) < 0)
+    if (fd == -ECONNREFUSED && lstat(path, &st) == 0 && S_ISSOCK(st.st_mode) && unlink(path) < 0)
         return error_set(error, errno, "%s: cannot remove the old socket: %s", path, strerror(errno));
     return 0;
 }
@@ -272,15 +286,6 @@ struct admin *admin_free(struct admin *admin)
 
 /* ---- the other side -------------------------------------------------------------------------------------------- */
 
-static int set_timeout(int fd, int timeout_ms)
-{
-    const struct timeval t = {.tv_sec = timeout_ms / 1000, .tv_usec = timeout_ms % 1000 * 1000};
-
-    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t) < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t) < 0)
-        return -errno;
-    return 0;
-}
-
 /* Until the empty line. */
 static int receive(int fd, struct strbuf *out)
 {
@@ -306,14 +311,14 @@ int admin_call(const char *path, const char *command, int timeout_ms, char **ret
     _cleanup_(strbuf_release) struct strbuf line = STRBUF_INIT, reply = STRBUF_INIT;
     _cleanup_close_ int fd = -1;
     char *text;
-    int r = connect_to(path);
+    int r = connect_to(path, timeout_ms);
 
+    if (r == -ETIMEDOUT)
+        return error_set(error, ETIMEDOUT, "%s: no answer to '%s': time is up", path, command);
     if (r < 0)
         return error_set(error, -r, "%s: %s", path, r == -ENOENT || r == -ECONNREFUSED ? "nobody answers there" : strerror(-r));
     fd = r;
     strbuf_addf(&line, "%s\n", command);
-    if ((r = set_timeout(fd, timeout_ms)) < 0)
-        return error_set(error, -r, "%s: %s", path, strerror(-r));
     if (send(fd, line.text, line.length, MSG_NOSIGNAL) != (ssize_t)line.length)
         return error_set(error, EPIPE, "%s: the daemon does not listen", path);
     if ((r = receive(fd, &reply)) < 0)

@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -168,10 +169,112 @@ static void test_address(void **state _unused_)
     loop_free(loop);
 }
 
+static int connect_from_here(int flags)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+
+    assert_true(fd >= 0);
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+/* What lies at the path and is no socket is not ours to remove; a path too long for a socket is said. */
+static void test_other_files(void **state _unused_)
+{
+    char text[] = "mine", deep[128];
+    struct error error = {0};
+    struct loop *loop;
+    struct admin *admin;
+    struct stat st;
+    mode_t mask = umask(022);
+    int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+
+    assert_int_equal(write(fd, text, sizeof text), sizeof text);
+    close(fd);
+    assert_int_equal(loop_new(&loop), 0);
+    assert_int_equal(admin_new(loop, path, commands, NULL, &admin, &error), -EADDRINUSE);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, sizeof text);
+    unlink(path);
+    memset(deep, 'd', sizeof deep);
+    deep[108] = 0;
+    assert_int_equal(admin_new(loop, deep, commands, NULL, &admin, &error), -ENAMETOOLONG);
+    assert_non_null(strstr(error.text, "108 bytes; a socket's path has at most 107"));
+    assert_int_equal(admin_new(loop, path, commands, NULL, &admin, &error), 0);
+    assert_int_equal(umask(mask), 022);
+    admin_free(admin);
+    loop_free(loop);
+}
+
+/* A daemon that hangs, and so many that wait for it that no connection is taken any more: who asks now is told in time, too. */
+static void test_hangs(void **state _unused_)
+{
+    struct loop *loop;
+    struct admin *admin, *second;
+    struct error error = {0};
+    int fds[64], n = 0;
+    char *text = NULL;
+
+    assert_int_equal(loop_new(&loop), 0);
+    assert_int_equal(admin_new(loop, path, commands, NULL, &admin, &error), 0);
+    while (n < 64 && (fds[n] = connect_from_here(SOCK_NONBLOCK)) >= 0)
+        n++;
+    assert_in_range(n, 1, 63);
+    alarm(60);                     /* instead of for ever */
+    assert_int_equal(admin_call(path, "help", 20, &text, &error), -ETIMEDOUT);
+    assert_int_equal(admin_new(loop, path, commands, NULL, &second, &error), -EADDRINUSE);
+    alarm(0);
+    while (n > 0)
+        close(fds[--n]);
+    admin_free(admin);
+    loop_free(loop);
+}
+
+/* At most ADMIN_MAX_CLIENTS at once; one that leaves makes room, whichever. */
+static void test_clients(void **state _unused_)
+{
+    struct called c = {.path = path, .command = "echo 1"};
+    int fds[ADMIN_MAX_CLIENTS];
+    struct admin *admin;
+
+    assert_int_equal(loop_new(&c.loop), 0);
+    assert_int_equal(admin_new(c.loop, path, commands, NULL, &admin, NULL), 0);
+    for (int i = 0; i < ADMIN_MAX_CLIENTS; i++) {
+        char reply[16];
+
+        fds[i] = connect_from_here(0);
+        assert_int_equal(send(fds[i], "echo 2\n", 7, 0), 7);
+        while (recv(fds[i], reply, sizeof reply, MSG_DONTWAIT) < 0)
+            loop_turn(c.loop, true);
+    }
+    call_from_thread(&c);
+    assert_true(c.result == -EPIPE || c.result == -ECONNRESET);
+    for (int i = 0; i < 3; i++) {           /* in the middle, the last, the first */
+        close(fds[(const int[]) {7, ADMIN_MAX_CLIENTS - 1, 0}[i]]);
+        do
+            call_from_thread(&c);           /* until it has noticed */
+        while (c.result == -EPIPE || c.result == -ECONNRESET);
+        assert_int_equal(c.result, 0);
+        assert_string_equal(c.text, "<1>\nend\n");
+        free(TAKE_PTR(c.text));
+        fds[(const int[]) {7, ADMIN_MAX_CLIENTS - 1, 0}[i]] = connect_from_here(0);
+        loop_turn(c.loop, false);
+    }
+    admin_free(admin);
+    loop_free(c.loop);
+    for (int i = 0; i < ADMIN_MAX_CLIENTS; i++)
+        close(fds[i]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_commands), cmocka_unit_test(test_pipelined), cmocka_unit_test(test_address),
+        cmocka_unit_test(test_other_files), cmocka_unit_test(test_hangs), cmocka_unit_test(test_clients),
     };
 
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
