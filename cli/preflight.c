@@ -21,6 +21,7 @@
 
 /* What a process needs beside weights, measured on the demo and doubled; MB. */
 enum { BASE_MB = 40, WORKER_MB = 260, RENDER_SLOT_MB = 12 };
+enum { LIBERO_MODEL_MB = 100, LIBERO_PICTURES_MB = 350 };       /* of each task in each worker; pictures: where the CPU draws */
 
 enum { STEPS_GUESS = 60, KEEP_POLICIES = 6, LOOK_MB = 256 };
 
@@ -225,12 +226,20 @@ static double frames_in_learner(const struct run_config *c)
     return most;
 }
 
+/* Meshes and textures stay in a worker once their task has been played there, and a renderer has its own copy of them. */
+static double scenes_needed(const struct run_config *c)
+{
+    const int drawn = strcmp(c->renderers, "software") == 0 ? LIBERO_PICTURES_MB : 0;
+
+    return strncmp(c->suite, "libero_", 7) == 0 ? c->n_tasks * (LIBERO_MODEL_MB + drawn) * MB : 0;
+}
+
 static double memory_needed(const struct run_config *c, const struct model_needs *models)
 {
     double image = 3.0 * c->image * c->image, slots = (double)c->env_workers * c->slots;
     double need = BASE_MB * MB + models->shared;
 
-    need += c->env_workers * (WORKER_MB * MB + c->slots * (RENDER_SLOT_MB * MB + 2 * STEPS_GUESS * image));
+    need += c->env_workers * (WORKER_MB * MB + scenes_needed(c) + c->slots * (RENDER_SLOT_MB * MB + 2 * STEPS_GUESS * image));
     need += c->n_actors * (BASE_MB * MB + models->actor + slots * image);
     need += c->n_prm_servers * (BASE_MB * MB + models->prm + slots * STEPS_GUESS * image);
     need += c->n_learners * (4 * BASE_MB * MB + models->learner);
@@ -449,8 +458,8 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     if (have_memory > 0 && memory > have_memory)
         return error_set(error, ENOMEM,
                          "the run needs about %.0f MB of memory, %.0f MB of it for the models, and %.0f MB are free: lower "
-                         "cluster.env_workers (%d), cluster.slots (%d) or the episodes of demos and rollouts, train adapters "
-                         "(policy.train: lora), or spread it over more hosts",
+                         "cluster.env_workers (%d), cluster.slots (%d), a LIBERO suite's tasks or the episodes of demos and rollouts, "
+                         "train adapters (policy.train: lora), or spread it over more hosts",
                          memory / MB, (memory - memory_needed(config, &(struct model_needs) {0})) / MB, have_memory / MB,
                          config->env_workers, config->slots);
     if (disk > have_disk)

@@ -172,6 +172,17 @@ static void test_version_not_there(void **state)
     fail_act(&p, PLAYER_NOT_YET);
     assert_int_equal(p.out.items[0].kind, PLAYER_DO_RETURN);
     assert_int_equal(p.out.items[0].reason, LEASE_GIVEN_BACK);
+
+    lease(&p, 0, false, 5);                              /* what was waited for and came is not counted later */
+    sim_done(&p, PLAYER_RESET_DONE, PLAYER_DO_RESET, false);
+    for (int i = 0; i < 2; i++) {
+        fail_act(&p, PLAYER_NOT_YET);
+        assert_int_equal(p.out.n, 0);
+        tick_after(&p, 900);
+        acted(&p, 1);
+        sim_done(&p, PLAYER_STEP_DONE, PLAYER_DO_STEP, false);
+        p.now_ms += 900;
+    }
 }
 
 static void test_deliveries_are_repeated(void **state)

@@ -1,9 +1,13 @@
 /* test_sim: what lib/sim promises: experts, predicates, states as bytes, disjoint splits, refusals, recovery, pictures. */
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -291,6 +295,28 @@ static void test_broken_simulation(void **state _unused_)
     assert_int_equal(fault_arm(""), 0);
 }
 
+/* Only a step is guarded: an error of MuJoCo's after one ends the process, it does not go back into the step. */
+static void test_unguarded(void **state _unused_)
+{
+    static const float still[SIM_ACTION_DIMS];
+    struct tabletop_slot *slot = (struct tabletop_slot *)slots[PICK];
+    int status;
+    pid_t child;
+
+    assert_int_equal(sim_reset(slots[PICK], SIM_TRAIN, 1, NULL), 0);
+    assert_int_equal(sim_step(slots[PICK], still, NULL), 0);
+    assert_true(fabs(slot->mujoco.data->time - .1) < 1e-9);
+    child = fork();
+    if (child == 0) {
+        (void)dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);
+        (void)signal(SIGABRT, SIG_DFL);
+        mju_error("after the step");
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+}
+
 /* What broke while it looked ahead goes on from what was saved, as if it had never looked. */
 static void test_restored_after_it_broke(void **state _unused_)
 {
@@ -454,6 +480,7 @@ int main(void)
         cmocka_unit_test(test_states_are_numbered),
         cmocka_unit_test(test_nan_is_refused),
         cmocka_unit_test(test_broken_simulation),
+        cmocka_unit_test(test_unguarded),
         cmocka_unit_test(test_restored_after_it_broke),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_instructions),

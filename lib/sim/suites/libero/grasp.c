@@ -88,8 +88,7 @@ static bool is_free(const struct shapes *shapes, const struct grasp *g)
 
 struct search {
     const struct shapes *shapes;
-    const double *mass;   /* centre of mass */
-    const double *hand_x; /* where the hand is now */
+    const double *mass; /* centre of mass */
     double hand_yaw, top;
     int attempt;
     double best_cost;
@@ -186,7 +185,6 @@ int grasp_search(const struct libero_task *task, const mjData *data, const struc
     struct search s = {.shapes = shapes,
                        .mass = data->xipos + 3 * (body < 0 ? task->things[thing].body : body),
                        .attempt = attempt,
-                       .hand_x = data->site_xpos + 3 * task->grip_site,
                        .hand_yaw = atan2(-R[0], R[3]),
                        .best_cost = 1e9};
 
