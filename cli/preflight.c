@@ -458,8 +458,8 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     if (have_memory > 0 && memory > have_memory)
         return error_set(error, ENOMEM,
                          "the run needs about %.0f MB of memory, %.0f MB of it for the models, and %.0f MB are free: lower "
-                         "cluster.env_workers (%d), cluster.slots (%d), a LIBERO suite's tasks or the episodes of demos and rollouts, "
-                         "train adapters (policy.train: lora), or spread it over more hosts",
+                         "cluster.env_workers (%d), cluster.slots (%d), a LIBERO suite's tasks or the episodes of demos and "
+                         "rollouts, train adapters (policy.train: lora), or spread it over more hosts",
                          memory / MB, (memory - memory_needed(config, &(struct model_needs) {0})) / MB, have_memory / MB,
                          config->env_workers, config->slots);
     if (disk > have_disk)
