@@ -1,4 +1,4 @@
-/* unicode.h - UTF-8 and canonical composition (NFC), as text has it before a tokenizer cuts it.
+/* unicode.h - UTF-8, canonical composition (NFC) and small letters, as text has them before a tokenizer cuts it.
  *
  * The tables are those of Unicode 14, the version of PCRE2 10.4x and of the tokenizers whose ids are reproduced; they are in the
  * tree because the version decides ids. Thread rule: any. */
@@ -19,3 +19,6 @@ void utf8_write(struct strbuf *out, uint32_t character);
 
 /* Append the NFC form of text (well-formed UTF-8). -ENOMEM. */
 int unicode_nfc(const char *text, size_t n, struct strbuf *out);
+
+/* Append text (well-formed UTF-8) in small letters, as Python's str.lower() makes them, whatever the locale. -ENOMEM. */
+int unicode_lower(const char *text, size_t n, struct strbuf *out);

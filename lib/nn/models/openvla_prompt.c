@@ -4,13 +4,7 @@
 #include "base/strbuf.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/tokenizer.h"
-
-/* ASCII only: what lies beyond stays as it is, whatever the locale. */
-static void add_lower(struct strbuf *out, const char *text)
-{
-    for (; *text; text++)
-        strbuf_addc(out, *text >= 'A' && *text <= 'Z' ? (char)(*text - 'A' + 'a') : *text);
-}
+#include "nn/unicode.h"
 
 /* Ids that a prompt may have beside pictures, robot state, actions and the end. */
 static int room(const struct openvla_config *c)
@@ -55,8 +49,10 @@ static int make_prompt(const struct openvla *model, const char *instruction, int
     int32_t *grown;
     int n, r;
 
+    if (!utf8_valid(instruction, strlen(instruction)))
+        return -EINVAL;
     strbuf_adds(&text, "In: What action should the robot take to ");
-    add_lower(&text, instruction);
+    (void)unicode_lower(instruction, strlen(instruction), &text);
     strbuf_adds(&text, "?\nOut:");
     if (text.failed)
         return -ENOMEM;
