@@ -372,11 +372,15 @@ static void fill_terms(const struct conductor *c, const struct open_iteration *i
         terms->policy_version = versions_newest(&c->versions, KIND_POLICY)->number;
 }
 
+/* Who is not given anything any more does not come for the episode that it was emptied for. */
 static bool someone_reserved(const struct conductor *c)
 {
-    for (size_t i = 0; i < c->members.n; i++)
-        if (c->members.items[i].reserved && c->members.items[i].state == MEMBER_ALIVE)
+    for (size_t i = 0; i < c->members.n; i++) {
+        const struct member *member = &c->members.items[i];
+
+        if (member->reserved && member->state == MEMBER_ALIVE && !member->cordoned && !member->leaving)
             return true;
+    }
     return false;
 }
 

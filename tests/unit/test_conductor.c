@@ -176,6 +176,28 @@ static void test_killed_worker_counts_nothing(void **state)
     assert_int_equal(desk_count(d, CONDUCTOR_EPISODE_ENDED), 0);
 }
 
+/* One worker is emptied for a suspected episode; when that one is cordoned, another is. */
+static void test_cordoned_while_it_is_emptied(void **state)
+{
+    enum { WORKER_3 = ACTOR };
+    struct desk *d = *state;
+
+    desk_demos(d, 9);
+    (void)desk_request(d, WORKER, 1);
+    desk_worker_exits(d, 10, true);
+    desk_hello(d, WORKER, MEMBER_WORKER, 11);
+    desk_hello(d, WORKER_2, MEMBER_WORKER, 20);
+    desk_hello(d, WORKER_3, MEMBER_WORKER, 30);
+    assert_true(desk_request(d, WORKER, 1)->grant.leases[0].alone);
+    assert_int_equal(desk_request(d, WORKER_2, 1)->grant.n_leases, 1);
+    assert_int_equal(desk_request(d, WORKER_3, 1)->grant.n_leases, 1);
+    desk_worker_exits(d, 11, false);
+    assert_int_equal(desk_request(d, WORKER_2, 1)->grant.n_leases, 0);  /* it is emptied for episode 1 */
+    assert_int_equal(desk_request(d, WORKER_3, 1)->grant.n_leases, 1);
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_CORDON, .member = d->member[WORKER_2], .cordon.on = true});
+    assert_int_equal(desk_request(d, WORKER_3, 1)->grant.n_leases, 0);
+}
+
 static void crash_alone(struct desk *d, uint64_t instance, uint64_t episode)
 {
     desk_hello(d, WORKER, MEMBER_WORKER, instance);
@@ -433,6 +455,7 @@ int main(void)
         TEST(test_another_learner),
         TEST(test_stale_leases_are_revoked),
         TEST(test_killed_worker_counts_nothing),
+        TEST(test_cordoned_while_it_is_emptied),
         TEST(test_third_crash_alone_fails_and_is_replaced),
         TEST(test_too_many_failures_stop_the_run),
         TEST(test_lost_after_three_heartbeats),
