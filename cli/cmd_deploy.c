@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/atomic_file.h"
+#include "cli/beside.h"
 #include "cli/cli.h"
 #include "cli/deploy.h"
 
@@ -83,6 +84,7 @@ static int resolve(struct run_config *config, bool systemd, struct error *error)
             return error_set(error, ENAMETOOLONG, "run.dir: %s is too long", path);
         memcpy(config->dir, path, strlen(path) + 1);
     }
+    beside_find_model(config->policy_init, sizeof config->policy_init);
     return run_config_anchor(config, here, error);
 }
 

@@ -11,6 +11,7 @@
 #include "cli/progress.h"
 #include "cli/run_open.h"
 #include "cli/run_socket.h"
+#include "cli/shell_word.h"
 #include "run/rundir.h"
 
 static int usage(FILE *out, int status)
@@ -51,8 +52,15 @@ static bool add_rest(const char *run_dir, struct error *error)
     _cleanup_free_ struct run_config *config = malloc(sizeof *config);
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
     _cleanup_free_ struct ledger_stage *stages = NULL;
+    _cleanup_free_ char *text = NULL, *where = shell_word(run_dir);
     char path[RUN_PATH];
     size_t n = 0, done = 0;
+
+    if (run_socket_call_at(run_dir, "up.sock", "help", &text, NULL) == 0) {
+        error_set(error, error->errnum, "%s: its coordinator does not answer; `gantry up`, which is there, starts it again by "
+                  "itself: %s/log/coordinator.log says more", run_dir, run_dir);
+        return false;
+    }
 
     if (!config || rundir_path(run_dir, "config.yaml", path, NULL) < 0 || run_config_load(path, config, NULL) < 0 ||
         run_open_ledger(run_dir, &ledger, NULL) < 0 || ledger_stages(ledger, &stages, &n) < 0)
@@ -61,11 +69,11 @@ static bool add_rest(const char *run_dir, struct error *error)
         done += stages[i].state == PROGRESS_DONE;
     if (done >= (size_t)config->n_stages)
         error_set(error, error->errnum, "%s: the run is finished, no coordinator is running there; `gantry report %s` writes "
-                  "its page", run_dir, run_dir);
+                  "its page", run_dir, where ?: run_dir);
     else
         error_set(error, error->errnum, "%s: no coordinator is running there; %zu of %d stages are done%s%s, and `gantry up %s` "
                   "goes on", run_dir, done, config->n_stages, done < n ? ", the next is " : "", done < n ? stages[done].name : "",
-                  run_dir);
+                  where ?: run_dir);
     return done >= (size_t)config->n_stages;
 }
 

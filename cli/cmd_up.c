@@ -19,6 +19,7 @@
 #include "cli/progress.h"
 #include "cli/run_claim.h"
 #include "cli/run_open.h"
+#include "cli/shell_word.h"
 #include "cli/up.h"
 #include "cli/up_daemons.h"
 #include "daemon/lifecycle.h"
@@ -212,6 +213,7 @@ static void on_gave_up(const char *name, const char *text, void *arg)
 static void on_stopped(void *arg)
 {
     struct up *up = arg;
+    _cleanup_free_ char *where = shell_word(up->run_dir);
     bool finished = up->finished;       /* a look each second may have missed the end; the ledger has not */
 
     if (up->exit_code == CLI_OK)
@@ -219,7 +221,7 @@ static void on_stopped(void *arg)
     if (up->exit_code == CLI_OK && finished)
         say("the run is finished: %s", up->run_dir);
     else if (up->exit_code == CLI_OK)
-        say("drained before its end; `gantry up %s/config.yaml` goes on from here", up->run_dir);
+        say("drained before its end; `gantry up %s/config.yaml` goes on from here", where ?: up->run_dir);
     lifecycle_stop(up->lifecycle, up->exit_code);
 }
 
@@ -343,6 +345,7 @@ static int usage(FILE *out, int status)
 int up_run(const struct run_config *config, bool force)
 {
     _cleanup_(up_freep) struct up *up = calloc(1, sizeof *up);
+    _cleanup_free_ char *where = NULL;
     struct preflight sums = {0};
     struct error error = {0};
     bool resumes = false;
@@ -364,7 +367,8 @@ int up_run(const struct run_config *config, bool force)
         return refuse(&error, r);
     say("run %s in %s%s: at most about %.0f MB of memory, %.0f MB of disk", up->config.name, up->run_dir,
         resumes ? ", resumed" : "", (double)sums.memory_bytes / 1048576.0, (double)sums.disk_bytes / 1048576.0);
-    say("`gantry status %s` in another terminal shows more%s%s", up->config.dir, up->config.http[0] ? "; page: http://" : "",
+    where = shell_word(up->config.dir);
+    say("`gantry status %s` in another terminal shows more%s%s", where ?: up->config.dir, up->config.http[0] ? "; page: http://" : "",
         up->config.http);
     r = watch(up, &error);
     return r < 0 ? refuse(&error, r) : r;

@@ -9,6 +9,7 @@
 #include "base/atomic_file.h"
 #include "cli/beside.h"
 #include "cli/deploy.h"
+#include "cli/shell_word.h"
 
 enum { ARGUMENTS = 16, MORE = 32, DEVICES = 64 };
 
@@ -47,22 +48,11 @@ static void finish(struct sbatch *s, char *const *more)
     s->arguments[a++] = s->environment, s->arguments[a++] = s->script;
 }
 
-/* As a shell takes it again. */
 static void print_word(const char *word, const char *end)
 {
-    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-+=/.,:@%";
+    _cleanup_free_ char *quoted = shell_word(word);
 
-    if (word[strspn(word, plain)] == '\0') {
-        printf("%s%s", word, end);
-        return;
-    }
-    putchar('\'');
-    for (; *word; word++)
-        if (*word == '\'')
-            fputs("'\\''", stdout);
-        else
-            putchar(*word);
-    printf("'%s", end);
+    printf("%s%s", quoted ?: word, end);
 }
 
 static int run(const struct sbatch *s, struct error *error)

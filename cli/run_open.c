@@ -1,4 +1,5 @@
 #include "cli/run_open.h"
+#include "cli/shell_word.h"
 
 #include <errno.h>
 
@@ -11,10 +12,13 @@ int run_open_ledger(const char *run_dir, struct ledger **ret, struct error *erro
 
     if (r == 0)
         r = ledger_open_readonly(path, ret, error);
-    if (r == -EBUSY)        /* the coordinator's, exclusively */
+    if (r == -EBUSY) {      /* the coordinator's, exclusively */
+        _cleanup_free_ char *where = shell_word(run_dir);
+
         return error_set(error, EBUSY,
                          "%s: the run is up and holds its ledger; ask again when it has ended, or after gantry drain %s",
-                         run_dir, run_dir);
+                         run_dir, where ?: run_dir);
+    }
     return r;
 }
 

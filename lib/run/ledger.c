@@ -82,7 +82,7 @@ static int open_database(const char *path, int flags, struct ledger **ret, struc
         return error_set(error, ENOMEM, "%s: out of memory", path);
     ledger->mark_fd = -1;
     if (!(flags & SQLITE_OPEN_CREATE) && access(path, F_OK) < 0)
-        return error_set(error, errno, "%s: %m: there is no run, or it has not started", path);
+        return error_set(error, errno, errno == ENOENT ? "%s: %m: there is no run, or it has not started" : "%s: %m", path);
     r = sql_errno(ledger, sqlite3_open_v2(path, &ledger->db, flags | SQLITE_OPEN_NOMUTEX, NULL));
     if (r == 0)
         r = sql_errno(ledger, sqlite3_busy_timeout(ledger->db, 2000));     /* a reader that is about to leave */

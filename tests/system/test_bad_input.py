@@ -99,6 +99,8 @@ def test_a_model_that_came_with_gantry(tmp_path):
     (tmp_path / "run.yaml").write_text(config)
     r = subprocess.run([BIN / "gantry", "config", "check", "run.yaml"], capture_output=True, text=True, cwd=tmp_path)
     assert r.returncode == 0 and r.stderr == "", r.stderr
+    r = subprocess.run([BIN / "gantry", "deploy", "systemd", "--config", "run.yaml"], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert f"init: {BIN.resolve().parent}/models/tiny\n" in r.stdout and str(tmp_path) not in r.stdout, r.stdout
 
 
 def test_output_that_cannot_be_written():

@@ -6,6 +6,7 @@ directory how to behave, so no test waits for anything but the thing it tests.
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import stat
@@ -33,7 +34,7 @@ if (run / f"fail-{{role}}").exists():
     sys.exit(1)
 ended = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: ended.set())
-if role == "coordinator":
+if role == "coordinator" and not (run / "mute").exists():
     sock = run / "sock"
     sock.mkdir(exist_ok=True, mode=0o700)
     os.chdir(sock)
@@ -182,6 +183,21 @@ def test_gives_up_on_what_keeps_failing(run):
     assert 'its last words: level=error role=learner msg="cannot start" why="told to"' in out
     assert "learner-0 has ended for good (exit status 1): the run stops here" in out
     assert all(gone(pid) for pid in run.starts())
+
+
+def test_a_coordinator_that_does_not_answer(run):
+    """Status says that `gantry up` is there; and in a directory with blanks and quotes, what is printed to be typed can be."""
+    run.dir = run.tmp / "Mary's run"
+    run.dir.mkdir()
+    run.configure()
+    (run.dir / "mute").write_text("")
+    run.up()
+    run.wait(lambda: run.starts("coordinator"), "a coordinator")
+    asked = run.gantry("status", run.dir)
+    assert asked.returncode == 1 and "`gantry up`, which is there, starts it again by itself" in asked.stderr, asked.stderr
+    run.process.send_signal(signal.SIGINT)
+    code, out = run.end()
+    assert code == 0 and f"`gantry status {shlex.quote(str(run.dir))}` in another" in out.replace("'\\''", "'\"'\"'"), out
 
 
 def test_ctrl_c_drains(run):
