@@ -158,6 +158,7 @@ static void on_act(struct request *request, void *arg _unused_)
     body.chunk = lab.chunk;
     body.policy_version = request->message->envelope.version;
     body.confidence = confidence;
+    body.value = !lab.critic ? 0 : act->sample == 1 ? .9f : .2f;
     body.hidden = hidden;
     body.n_hidden = act->want_hidden ? WIDTH : 0;
     reply(request, &body.base);

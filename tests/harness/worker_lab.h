@@ -55,6 +55,7 @@ extern struct worker_lab {
 
     /* how the servers behave */
     bool nan_action, mute_actor;
+    bool critic;                /* an actor says what states are worth: those that sample 1 leads to, most */
     unsigned chunk;             /* actions in one answer; 0: 1 */
     bool chain;                 /* pictures are made as the OpenVLA evaluations make them */
     uint8_t first_picture[FRAME];       /* of the last delivery */

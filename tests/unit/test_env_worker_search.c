@@ -56,6 +56,26 @@ static void test_random_asks_for_no_scores(void **state _unused_)
     assert_int_equal(lab.acts, 16);
 }
 
+/* Judged by the policy's own critic, which is asked once more about where each candidate ended; without one it goes back. */
+static void test_critic(void **state _unused_)
+{
+    for (uint64_t i = 1; i <= 2; i++) {
+        Gantry__Lease *lease = worker_lab_lease(i, "pick_up_object", "");
+
+        lease->max_steps = 2;
+        lease->search_n = 3;
+        lease->search_horizon = lease->search_execute = 2;
+        lease->search_judge = (char *)"value";
+        lab.critic = i == 1;
+        TURN_UNTIL(lab.n_delivered + lab.n_returned == i);
+        assert_int_equal(lab.acts, i * 3 * (2 + 1));
+    }
+    assert_int_equal(lab.delivered[0].first_token, 1);
+    assert_int_equal(lab.scores, 0);
+    assert_int_equal(lab.returned[0].reason, GANTRY__LEASE_RETURN__REASON__SERVER_ERROR);
+    assert_non_null(strstr(lab.returned[0].text, "the policy has no critic"));
+}
+
 /* One action of several, judged by the actor's confidence: no copies are stepped. */
 static void test_sample_n(void **state _unused_)
 {
@@ -238,6 +258,7 @@ int main(void)
         WORKER_TEST(test_lookahead),
         WORKER_TEST(test_mean_and_short_execution),
         WORKER_TEST(test_random_asks_for_no_scores),
+        WORKER_TEST(test_critic),
         WORKER_TEST(test_sample_n),
         WORKER_TEST(test_waits_alone_with_its_words),
         WORKER_TEST(test_suspect_refused),
