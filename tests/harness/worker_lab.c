@@ -110,6 +110,8 @@ static void on_coordinator(struct request *request, void *arg _unused_)
     }
 }
 
+static float worth(uint32_t sample) { return !lab.critic ? 0 : sample == 1 ? .9f : .2f; }
+
 /* Token 0 tells the sample, token 1 the step. Sample 2 lifts the hand, the others lower it. A chunk's actions are told apart by
  * their fifth number; its tokens speak of the steps they are meant for. */
 static void on_act(struct request *request, void *arg _unused_)
@@ -158,7 +160,7 @@ static void on_act(struct request *request, void *arg _unused_)
     body.chunk = lab.chunk;
     body.policy_version = request->message->envelope.version;
     body.confidence = confidence;
-    body.value = !lab.critic ? 0 : act->sample == 1 ? .9f : .2f;
+    body.value = worth(act->sample);
     body.hidden = hidden;
     body.n_hidden = act->want_hidden ? WIDTH : 0;
     reply(request, &body.base);
@@ -229,8 +231,13 @@ static void on_deliver(struct request *request, void *arg _unused_)
     assert_int_equal(t->member, 9);
     assert_int_equal(t->n_logp, t->n_tokens);
     assert_int_equal(t->n_step_version, t->n_value);
-    for (size_t i = 0; i < t->n_value; i++)
-        assert_int_equal(t->tokens[i * K + 1], i);      /* the sampling counter was the step */
+    for (size_t i = 0; i < t->n_value; i++) {           /* as on_act said it; the sampling counter was the step */
+        assert_int_equal(t->tokens[i * K + 1], i);
+        for (unsigned k = 0; k < K; k++)
+            assert_true(t->logp[i * K + k] == -(float)(k + 1));
+        assert_true(t->value[i] == worth(t->tokens[i * K]));
+        assert_int_equal(t->step_version[i], t->policy_version);
+    }
     for (size_t i = 0; i < t->n_hidden / WIDTH; i++)
         assert_true(t->hidden[i * WIDTH] == (float)i);
     assert_string_equal(t->image_chain, lab.chain ? "rot180+jpeg95+lanczos3" : "render");
