@@ -108,6 +108,7 @@ static void test_xml(void **state)
     _cleanup_(xml_freep) struct xml_node *root = NULL;
     _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
     struct error error = {0};
+    char path[60];
 
     (void)state;
     assert_int_equal(xml_parse("t.xml", text, strlen(text), &root, &error), 0);
@@ -117,6 +118,9 @@ static void test_xml(void **state)
     assert_int_equal(xml_append(root->children[1], root->children[0]->children[0]), 0);     /* c moves */
     assert_int_equal(xml_setf(root, "x", "%d", 3), 0);
     xml_print(root, &out);
+    snprintf(path, sizeof(path), "/R&amp;D/&lt;a&gt; &quot;&amp;lt;&amp");         /* a file's name in what was printed */
+    xml_unescape(path);
+    assert_string_equal(path, "/R&D/<a> \"&lt;&amp");
     assert_string_equal(out.text, "<a x=\"3\">\n<b name=\"n\"/>\n<b name=\"m\" y=\"&quot;\">\n<c/>\n</b>\n</a>\n");
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
         struct xml_node *none = NULL;

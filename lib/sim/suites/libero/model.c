@@ -11,6 +11,7 @@
 
 #include "base/atomic_file.h"
 #include "base/sha256.h"
+#include "sim/suites/libero/xml.h"
 
 enum { MAX_TEXTURES = 4096, MAX_FILES = 4096, ARENA_MB = 24 };
 static const size_t region_size = (size_t)2047 << 20;   /* mjModel.tex_adr is an int */
@@ -119,6 +120,7 @@ static int make_key(const struct strbuf *xml, char ret_key[SHA256_HEX], struct e
 
         if (!path)
             return error_set(error, ENOMEM, "out of memory");
+        xml_unescape(path);
         r = file_digest(path, digest, error);
         if (r < 0)
             return r;

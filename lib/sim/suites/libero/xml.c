@@ -251,32 +251,44 @@ static size_t name_length(const struct reader *p)
     return n;
 }
 
-/* &amp; and its four sisters; white space becomes blanks, as XML asks for attributes. */
-static int decode(struct reader *p, const char *from, size_t n, char **ret)
+/* One of five at the beginning of n bytes: how long it is, and what it stands for. 0: none. */
+static size_t entity(const char *from, size_t n, char *ret)
 {
     static const struct { const char *text; char c; } entities[] = {
         { "&amp;", '&' }, { "&lt;", '<' }, { "&gt;", '>' }, { "&quot;", '"' }, { "&apos;", '\'' },
     };
+
+    for (size_t e = 0; e < ARRAY_SIZE(entities); e++) {
+        const size_t length = strlen(entities[e].text);
+
+        if (n >= length && memcmp(from, entities[e].text, length) == 0) {
+            *ret = entities[e].c;
+            return length;
+        }
+    }
+    return 0;
+}
+
+/* Entities; white space becomes blanks, as XML asks for attributes. */
+static int decode(struct reader *p, const char *from, size_t n, char **ret)
+{
     char *out = malloc(n + 1), *to = out;
 
     if (!out)
         return no_memory(p);
-    for (size_t i = 0; i < n; i++) {
-        size_t e = 0;
+    for (size_t i = 0; i < n; i++, to++) {
+        size_t length;
 
         if (from[i] != '&') {
-            *to++ = is_space(from[i]) ? ' ' : from[i];
+            *to = is_space(from[i]) ? ' ' : from[i];
             continue;
         }
-        while (e < ARRAY_SIZE(entities) &&
-               (n - i < strlen(entities[e].text) || memcmp(from + i, entities[e].text, strlen(entities[e].text)) != 0))
-            e++;
-        if (e == ARRAY_SIZE(entities) || from[i] == '\0') {
+        length = entity(from + i, n - i, to);
+        if (!length) {
             free(out);
             return bad(p, "an entity other than &amp; &lt; &gt; &quot; &apos;");
         }
-        *to++ = entities[e].c;
-        i += strlen(entities[e].text) - 1;
+        i += length - 1;
     }
     *to = '\0';
     *ret = out;
@@ -418,6 +430,21 @@ int xml_read(const char *path, struct xml_node **ret, struct error *error)
     if (r < 0)
         return error_set(error, -r, "%s: %s", path, strerror(-r));
     return xml_parse(path, text, n, ret, error);
+}
+
+void xml_unescape(char *text)
+{
+    size_t n = strlen(text);
+    char *to = text;
+
+    for (size_t i = 0; i < n; to++) {
+        const size_t length = entity(text + i, n - i, to);
+
+        if (!length)
+            *to = text[i];
+        i += MAX(length, (size_t)1);
+    }
+    *to = '\0';
 }
 
 /* ---- printing ------------------------------------------------------------------------------------------ */

@@ -48,3 +48,5 @@ int xml_append(struct xml_node *parent, struct xml_node *child);
 struct xml_node *xml_detach(struct xml_node *node);
 
 void xml_print(const struct xml_node *node, struct strbuf *out);
+/* A value as it stands in what was printed becomes what it says, in place. */
+void xml_unescape(char *text);
