@@ -368,8 +368,8 @@ int up_run(const struct run_config *config, bool force)
     say("run %s in %s%s: at most about %.0f MB of memory, %.0f MB of disk", up->config.name, up->run_dir,
         resumes ? ", resumed" : "", (double)sums.memory_bytes / 1048576.0, (double)sums.disk_bytes / 1048576.0);
     where = shell_word(up->config.dir);
-    say("`gantry status %s` in another terminal shows more%s%s", where ?: up->config.dir, up->config.http[0] ? "; page: http://" : "",
-        up->config.http);
+    say("`gantry status %s` in another terminal shows more%s%s", where ?: up->config.dir,
+        up->config.http[0] ? "; page: http://" : "", up->config.http);
     r = watch(up, &error);
     return r < 0 ? refuse(&error, r) : r;
 }

@@ -377,6 +377,28 @@ static int check_datasets(const struct run_config *c, struct error *error)
     return 0;
 }
 
+/* Found out when the stage is played it would end the run, with its stages settled. */
+static int check_abilities(const struct run_config *c, const struct sim_task_info *suite, struct error *error)
+{
+    for (int i = 0; i < c->n_stages; i++) {
+        const struct stage_config *stage = &c->stages[i];
+        const struct eval_config *eval = stage->kind == STAGE_EVAL ? &stage->eval : NULL;
+
+        if (stage->kind == STAGE_DEMOS && !stage->demos.from[0] && suite->no_expert)
+            return error_set(error, EINVAL, "stages[%d].demos: this simulator has no expert: import demonstrations (`gantry data "
+                             "import`), and say demos: {from: DIR}", i);
+        for (int k = 0; eval && k < eval->n_policies; k++)
+            if (!strcmp(eval->policies[k], "demonstrator") && suite->no_expert)
+                return error_set(error, EINVAL, "stages[%d].eval.policies: this simulator has no expert that demonstrator could "
+                                 "be: name the others, [sft, best, last]", i);
+        for (int k = 0; eval && k < eval->n_n; k++)
+            if (eval->n[k] > 1 && eval->search_method != SAMPLE_N && suite->no_save)
+                return error_set(error, EINVAL, "stages[%d].eval.n: %d: look-ahead plays copies of the simulator, and the states "
+                                 "of this one cannot be saved: n: [1], or search_method: sample_n", i, eval->n[k]);
+    }
+    return 0;
+}
+
 int preflight_tasks(const struct run_config *c, int *ret_action_dims, struct error *error)
 {
     const struct sim_task_info *infos;
@@ -393,6 +415,8 @@ int preflight_tasks(const struct run_config *c, int *ret_action_dims, struct err
             r = error_set(error, EINVAL, "suite.tasks: suite %s has no task '%s'; `gantry sim list --suite %s` lists them",
                           c->suite, c->tasks[i], c->suite);
     }
+    if (r >= 0)
+        r = check_abilities(c, &infos[0], error);
     if (r >= 0)
         *ret_action_dims = infos[0].action_dims;
     sim_suite_close(suite);

@@ -66,7 +66,8 @@ int unicode_lower(const char *text, size_t n, struct strbuf *out)
         uint32_t c = utf8_read(text + at, &length);
 
         if (c == CAPITAL_SIGMA)
-            utf8_write(out, meets_case(text, n, at, false) && !meets_case(text, n, at + length, true) ? FINAL_SIGMA : SMALL_SIGMA);
+            utf8_write(out, meets_case(text, n, at, false) && !meets_case(text, n, at + length, true) ? FINAL_SIGMA
+                                                                                                      : SMALL_SIGMA);
         else if (c == CAPITAL_I_DOT)
             utf8_write(out, 'i'), utf8_write(out, DOT_ABOVE);
         else

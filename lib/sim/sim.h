@@ -36,6 +36,7 @@ struct sim_task_info {
     int proprio;                /* numbers of sim_proprio; 0: the suite has none */
     const char *instruction;    /* what sim_reset says; NULL: one of several wordings, drawn with the state */
     int wait_steps;             /* no-op steps that every reset plays, in which objects settle; not part of max_steps */
+    bool no_expert, no_save;    /* a simulator of one's own: it has no expert; its states cannot be saved */
     int test_states;            /* so many test states there are: seed k is state k modulo this; 0: any number */
 };
 

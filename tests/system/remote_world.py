@@ -4,6 +4,7 @@
 Tasks: `reach` (the hand gets near the place: who moves at random does, too, now and then) and `push` (the block gets to it: the hand takes
 along what it touches). --listen PATH: on a socket.
 
+WORLD_PLAIN=1: without an expert, and it cannot save.
 WORLD_ARMS=2: actions of fourteen numbers, and the hand is the second arm's.
 WORLD_FAULT="WHAT@WHEN[,...]" misbehaves at the step WHEN of its process (from 1), or at the first step of the state WHEN (as in train/3):
 raise, hang, die; nonsense, short, nan, text answer what gantry_sim.py would not. At the state's reset: refuse, stuck, crash.
@@ -29,7 +30,7 @@ def away(a, b):
 
 class World:
     height = width = SIDE
-    proprio, control_hz, state_bytes = 2, 5.0, 400
+    proprio, control_hz, state_bytes = 2, 5.0, 0 if "WORLD_PLAIN" in os.environ else 400
     action_dims = 14 if os.environ.get("WORLD_ARMS") == "2" else 7
     tasks = [{"name": "reach", "instruction": "go to the green place", "max_steps": 12},
              {"name": "push", "instruction": "push the block to the green place", "max_steps": 24, "level": 1}]
@@ -99,6 +100,9 @@ class World:
         answer = b"Segmentation fault" if fault == "text" else struct.pack("<II", len(head), size) + head + bytes(size)
         gantry_sim.send = lambda sock, parts: sock.sendall(answer)
 
+
+if "WORLD_PLAIN" in os.environ:
+    del World.expert
 
 if __name__ == "__main__":
     gantry_sim.serve(World, sys.argv[2] if sys.argv[1:2] == ["--listen"] else None)

@@ -94,6 +94,17 @@ def test_a_whole_run(make_cluster, model, tmp_path, monkeypatch):
     assert r.stdout.startswith('episode 1: reach, "go to the green place", the demonstrator: success after '), r.stdout + r.stderr
 
 
+def test_what_it_cannot_do(make_cluster, monkeypatch):
+    """A stage that wants an expert, or copies of a simulator that cannot save: said before the start, not when the stage is reached."""
+    monkeypatch.setenv("WORLD_PLAIN", "1")
+    for stage, says in (({"demos": {"episodes": 4}}, "stages[0].demos: this simulator has no expert: import"),
+                        ({"eval": {"episodes": 2}}, "stages[0].eval.policies: this simulator has no expert that demonstrator"),
+                        ({"eval": {"episodes": 2, "policies": ["last"], "n": [1, 2]}}, "look-ahead plays copies of the simulator")):
+        prm = [{"prm": {"force": True}}] if "n" in stage.get("eval", {}) else []
+        refused = gantry("up", make_cluster(suite("reach"), stages=[stage] if not prm else [*prm, stage]).config)
+        assert refused.returncode != 0 and says in refused.stderr, refused.stderr
+
+
 def test_states_that_break_it(make_cluster, monkeypatch):
     """A state that raises, one that kills, one that is answered short: three times each, then it is failed with its text and another is played.
     Whoever waits beside it is not disturbed."""

@@ -126,6 +126,7 @@ static int read_task(const json_t *object, int i, struct remote_description *ret
             return error_set(error, EBADMSG, "'name' is '%s' like that of tasks[%d]", ret->names[i], k);
     *info = (struct sim_task_info){ .name = ret->names[i], .level = (int)level, .max_steps = (int)steps, .cameras = ret->cameras,
                                     .action_dims = ret->action_dims, .proprio = ret->proprio,
+                                    .no_expert = !ret->expert, .no_save = !ret->state_bytes,
                                     .instruction = ret->instructions[i][0] ? ret->instructions[i] : NULL };
     return 0;
 }
