@@ -144,6 +144,47 @@ static void test_elsewhere(void **state _unused_)
     serve_lab_close(&lab);
 }
 
+/* The cache has what is wanted, and nothing else. */
+static void test_what_stays_elsewhere(void **state _unused_)
+{
+    char path[4][SCRATCH_PATH + 96];
+    struct serve_lab lab;
+
+    serve_lab_open(&lab, serve_lab_config, true);
+    for (uint64_t i = 1; i <= 3; i++) {
+        serve_lab_publish(&lab, i, "1");
+        snprintf(path[i], sizeof path[i], "%s/cache/0000000000000077-prm_server/prms/v%06u/model.txt", lab.dir, (unsigned)i);
+    }
+    serve_lab_want(&lab, 0, 2, (const uint64_t[]) {1, 2});
+    LAB_UNTIL(&lab, serve_lab_said(&lab, 1) && serve_lab_said(&lab, 2));
+    serve_lab_want(&lab, 0, 2, (const uint64_t[]) {2, 3});
+    LAB_UNTIL(&lab, serve_lab_said(&lab, 3) && serve_lab_said(&lab, 3)->ready);
+    assert_int_equal(access(path[1], F_OK), -1);
+    assert_int_equal(access(path[2], F_OK), 0);
+    assert_int_equal(access(path[3], F_OK), 0);
+    serve_lab_close(&lab);
+}
+
+/* The end comes while a version is being read, and a request waits behind one that is computed: nothing is left behind. */
+static void test_ends_in_the_middle(void **state _unused_)
+{
+    struct serve_lab lab;
+
+    serve_lab_open(&lab, serve_lab_config, false);
+    serve_lab_publish(&lab, 3, "3");
+    serve_lab_publish(&lab, 4, "4");
+    serve_lab_want(&lab, 0, 1, (const uint64_t[]) {3});
+    LAB_UNTIL(&lab, serve_lab_said(&lab, 3));
+    serve_lab_gates.hold_load = serve_lab_gates.hold_compute = true;
+    serve_lab_want(&lab, 0, 2, (const uint64_t[]) {3, 4});
+    serve_lab_call(&lab, WIRE_KIND(SCORE), 3, 1, false);
+    serve_lab_call(&lab, WIRE_KIND(SCORE), 3, 1, false);
+    LAB_UNTIL(&lab, serve_lab_gates.loading && serve_lab_gates.computing);
+    serve_lab_gates.hold_load = serve_lab_gates.hold_compute = false;
+    serve_lab_close(&lab);
+    assert_int_equal(serve_lab_gates.unloaded, 2);
+}
+
 /* A run that this build does not understand is not served. */
 static void test_other_run(void **state _unused_)
 {
@@ -159,7 +200,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_versions), cmocka_unit_test(test_leaves), cmocka_unit_test(test_trial),
-        cmocka_unit_test(test_elsewhere), cmocka_unit_test(test_other_run),
+        cmocka_unit_test(test_elsewhere), cmocka_unit_test(test_what_stays_elsewhere), cmocka_unit_test(test_ends_in_the_middle),
+        cmocka_unit_test(test_other_run),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
