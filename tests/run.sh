@@ -154,7 +154,7 @@ group_asan() {
 # shellcheck disable=SC2046
 group_tsan() {
     export TSAN_OPTIONS=halt_on_error=1:suppressions=tests/tsan.supp
-    TEST_TIMEOUT=300 built thread $(programs unit wire env_worker | grep -E '/(wire|env_worker)/|test_(loop|admin|metrics|wire|zsock|hostile|security|member|server|client|slots|env_worker|holder|serve|worker|batcher|remote)')
+    TEST_TIMEOUT=300 built thread $(programs unit wire env_worker | grep -E '/(wire|env_worker)/|test_(loop|admin|metrics|wire|zsock|hostile|security|member|server|client|slots|env_worker|holder|serve|worker|batcher|remote|journal_thread)')
 }
 
 pytest_in() {       # pytest_in FOLDER: the tests with real daemons there
