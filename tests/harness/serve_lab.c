@@ -5,6 +5,7 @@
 #include "base/atomic_file.h"
 #include "base/clock.h"
 #include "proto/policy.pb-c.h"
+#include "proto/train.pb-c.h"
 #include "run/manifest.h"
 #include "run/rundir.h"
 #include "serve/policy_version.h"
@@ -172,7 +173,14 @@ static void on_request(struct request *request, void *arg)
 
 static void on_weights(struct request *request, void *arg)
 {
-    weights_request(((struct serve_lab *)arg)->weights, request);
+    struct serve_lab *lab = arg;
+
+    if (((const Gantry__WeightsRequest *)request->message->body)->version != lab->withheld) {
+        weights_request(lab->weights, request);
+        return;
+    }
+    lab->asked_in_vain++;
+    (void)wire_refuse(request, GANTRY__STATUS__STATUS_BUSY, "not now");
 }
 
 static void on_guard(void *arg)
@@ -248,7 +256,7 @@ void serve_lab_open(struct serve_lab *lab, const char *config, bool elsewhere)
     assert_int_equal(mkdir_p(lab->run, 0700), 0);
     assert_int_equal(rundir_prepare(lab->run, &error), 0);
     snprintf(path, sizeof path, "%s/config.yaml", lab->run);
-    assert_int_equal(atomic_file_write(path, serve_lab_config, elsewhere ? 0 : strlen(serve_lab_config)), 0);
+    assert_int_equal(atomic_file_write(path, serve_lab_config, strlen(serve_lab_config)), 0);
     assert_int_equal(loop_new(&lab->loop), 0);
     assert_int_equal(loop_timer_new(lab->loop, 20, 20, on_guard, lab, &lab->guard), 0);
     assert_int_equal(wire_new(loop_uv(lab->loop), GANTRY__ROLE__ROLE_COORDINATOR, &lab->coordinator), 0);
@@ -265,7 +273,7 @@ void serve_lab_open(struct serve_lab *lab, const char *config, bool elsewhere)
         fail_msg("%s", error.text);
     assert_int_equal(lifecycle_new(lab->loop, &(struct lifecycle_options) {.on_drain = on_drain, .arg = lab},
                                    &lab->lifecycle), 0);
-    args.run_dir = lab->run;
+    args.run_dir = elsewhere ? lab->dir : lab->run;
     args.listen = listen;
     if (serve_new(lab->loop, lab->server, lab->lifecycle, &kind, &args, &lab->serve, &error) < 0)
         fail_msg("%s", error.text);

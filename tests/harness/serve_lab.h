@@ -36,6 +36,8 @@ struct serve_lab {
 
     const char *config;                 /* that the Welcome says */
     bool drain, sent_away;              /* that heartbeats are answered with */
+    uint64_t withheld;                  /* the learner gives nothing of this version now */
+    unsigned asked_in_vain;
     uint64_t peer;
     unsigned hellos, byes, beats, trials, n_said;
     double refused_total;               /* that heartbeats say */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <sysexits.h>
 
+#include "base/atomic_file.h"
 #include "base/clock.h"
 
 static void assert_answers(struct serve_lab *lab, uint64_t version, float progress)
@@ -127,41 +128,77 @@ static void test_trial(void **state _unused_)
     serve_lab_close(&lab);
 }
 
-/* Where the run's directory is not seen, versions come from the learner; one that is whole and does not load is refused. */
+static const char *in(const struct serve_lab *lab, const char *name)
+{
+    static char path[SCRATCH_PATH + 128];
+
+    snprintf(path, sizeof path, "%s/%s", lab->dir, name);
+    return path;
+}
+
+static void put(const char *path, const char *text)
+{
+    assert_int_equal(atomic_file_write(path, text, strlen(text)), 0);
+}
+
+#define CACHE "cache/0000000000000077-prm_server/prms/"
+
+/* Where the run's directory is not seen, whatever lies at its path, versions come from the learner; one that is whole and does
+ * not load is refused; what is wanted stays in the cache, the rest goes. */
 static void test_elsewhere(void **state _unused_)
 {
     struct serve_lab lab;
 
     serve_lab_open(&lab, serve_lab_config, true);
+    assert_int_equal(mkdir_p(in(&lab, "prms/v000003"), 0700), 0);
+    put(in(&lab, "prms/v000003/manifest.json"), "{}");
     serve_lab_publish(&lab, 3, "3");
     serve_lab_publish(&lab, 4, "other");
+    serve_lab_publish(&lab, 5, "5");
     serve_lab_want(&lab, 0, 2, (const uint64_t[]) {4, 3});
     LAB_UNTIL(&lab, serve_lab_said(&lab, 3) && serve_lab_said(&lab, 4));
     assert_true(serve_lab_said(&lab, 3)->ready);
     assert_false(serve_lab_said(&lab, 4)->ready);
     assert_string_equal(serve_lab_said(&lab, 4)->text, "no format that is known here");
     assert_answers(&lab, 3, 3);
+    serve_lab_want(&lab, 0, 2, (const uint64_t[]) {3, 5});
+    LAB_UNTIL(&lab, serve_lab_said(&lab, 5) && serve_lab_said(&lab, 5)->ready);
+    assert_int_equal(access(in(&lab, CACHE "v000004"), F_OK), -1);
+    assert_int_equal(access(in(&lab, CACHE "v000003/model.txt"), F_OK), 0);
+    assert_int_equal(access(in(&lab, CACHE "v000005/model.txt"), F_OK), 0);
     serve_lab_close(&lab);
 }
 
-/* The cache has what is wanted, and nothing else. */
-static void test_what_stays_elsewhere(void **state _unused_)
+/* What is not wanted any more is not brought to its end; what lies in the cache damaged is no fault of the version. */
+static void test_brings_again(void **state _unused_)
 {
-    char path[4][SCRATCH_PATH + 96];
+    _cleanup_free_ char *manifest = NULL;
     struct serve_lab lab;
+    unsigned beats;
+    size_t n;
 
     serve_lab_open(&lab, serve_lab_config, true);
-    for (uint64_t i = 1; i <= 3; i++) {
-        serve_lab_publish(&lab, i, "1");
-        snprintf(path[i], sizeof path[i], "%s/cache/0000000000000077-prm_server/prms/v%06u/model.txt", lab.dir, (unsigned)i);
-    }
-    serve_lab_want(&lab, 0, 2, (const uint64_t[]) {1, 2});
-    LAB_UNTIL(&lab, serve_lab_said(&lab, 1) && serve_lab_said(&lab, 2));
-    serve_lab_want(&lab, 0, 2, (const uint64_t[]) {2, 3});
-    LAB_UNTIL(&lab, serve_lab_said(&lab, 3) && serve_lab_said(&lab, 3)->ready);
-    assert_int_equal(access(path[1], F_OK), -1);
-    assert_int_equal(access(path[2], F_OK), 0);
-    assert_int_equal(access(path[3], F_OK), 0);
+    serve_lab_publish(&lab, 3, "3");
+    serve_lab_publish(&lab, 5, "5");
+    lab.withheld = 3;
+    serve_lab_want(&lab, 0, 1, (const uint64_t[]) {3});
+    LAB_UNTIL(&lab, lab.asked_in_vain);
+    assert_int_equal(serve_lab_ask(&lab, 3, 1, false), -EAGAIN);
+    serve_lab_want(&lab, 0, 1, (const uint64_t[]) {5});
+    LAB_UNTIL(&lab, serve_lab_said(&lab, 5));
+    assert_true(serve_lab_said(&lab, 5)->ready);
+    assert_null(serve_lab_said(&lab, 3));
+
+    assert_int_equal(file_read(in(&lab, "run/prms/v000003/manifest.json"), 1 << 20, &manifest, &n), 0);
+    assert_int_equal(mkdir_p(in(&lab, CACHE "v000003"), 0700), 0);
+    put(in(&lab, CACHE "v000003/model.txt"), "7");
+    put(in(&lab, CACHE "v000003/manifest.json"), manifest);
+    serve_lab_want(&lab, 0, 2, (const uint64_t[]) {5, 3});
+    LAB_UNTIL(&lab, access(in(&lab, CACHE "v000003"), F_OK) < 0);
+    beats = lab.beats;
+    LAB_UNTIL(&lab, lab.beats > beats + 1);
+    assert_int_equal(serve_lab_ask(&lab, 3, 1, false), -EAGAIN);
+    assert_null(serve_lab_said(&lab, 3));
     serve_lab_close(&lab);
 }
 
@@ -200,7 +237,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_versions), cmocka_unit_test(test_leaves), cmocka_unit_test(test_trial),
-        cmocka_unit_test(test_elsewhere), cmocka_unit_test(test_what_stays_elsewhere), cmocka_unit_test(test_ends_in_the_middle),
+        cmocka_unit_test(test_elsewhere), cmocka_unit_test(test_brings_again), cmocka_unit_test(test_ends_in_the_middle),
         cmocka_unit_test(test_other_run),
     };
 
