@@ -242,7 +242,7 @@ install: all
 	@install -m 644 $(MUJOCO_DIR)/libmujoco.so.3.3.2 $(DESTDIR)$(PREFIX)/lib/gantry
 	@for u in deploy/systemd/*; do sed 's,@BINDIR@,$(PREFIX)/bin,; s,@DOCDIR@,$(PREFIX)/share/gantry/doc,' $$u > $(DESTDIR)$(UNITDIR)/$${u##*/}; done
 	@install -m 755 deploy/slurm/*.sbatch $(install_share)/slurm
-	@install -m 644 deploy/*.yaml $(install_share); install -m 644 docs/*.md $(install_share)/doc
+	@install -m 644 deploy/*.yaml deploy/*.py deploy/grafana.json $(install_share); install -m 644 docs/*.md $(install_share)/doc
 	@cp -r models $(install_share)/
 	@echo "installed into $(DESTDIR)$(PREFIX); units into $(DESTDIR)$(UNITDIR)"
 

@@ -19,13 +19,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "deploy"))
 import gantry_sim  # noqa: E402
+from example_sim import GREEN, RED, SIDE, away, picture  # noqa: E402
 
-SIDE, REACH, NEAR, SPEED = 32, 0.08, 0.29, 0.12     # pixels; of the picture's side; in one step
-COLOURS = {"hand": (220, 40, 40), "block": (60, 90, 230), "place": (40, 180, 70)}
-
-
-def away(a, b):
-    return ((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2) ** 0.5
+REACH, NEAR, SPEED = 0.08, 0.29, 0.12       # of the picture's side; in one step
 
 
 class World:
@@ -78,12 +74,8 @@ class World:
         return self.seen()
 
     def seen(self):
-        picture = bytearray(b"\xd8\xd4\xcc" * SIDE * SIDE)
-        for what in ("place", "block", "hand") if self.task == "push" else ("place", "hand"):
-            x, y = (min(max(int(v * SIDE), 2), SIDE - 3) for v in getattr(self, what))
-            for row in range(y - 2, y + 3):
-                picture[3 * (row * SIDE + x - 2):3 * (row * SIDE + x + 3)] = bytes(COLOURS[what]) * 5
-        return {"pictures": picture, "proprio": self.hand, "success": self.success}
+        block = [(self.block, (60, 90, 230))] if self.task == "push" else []
+        return {"pictures": picture((self.place, GREEN), *block, (self.hand, RED)), "proprio": self.hand, "success": self.success}
 
     def misbehave(self, when, which=("raise", "hang", "die", "nonsense", "short", "nan", "text")):
         fault = self.faults.get(when)

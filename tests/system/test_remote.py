@@ -137,3 +137,13 @@ def test_on_a_socket(make_cluster, tmp_path):
     finally:
         server.terminate()
         server.wait(20)
+
+
+def test_the_example():
+    """What newcomers begin from: its demonstrators do what its page says, and its run is one that would be taken."""
+    world = f"{sys.executable} deploy/example_sim.py"
+    solved = {style: int(re.search(r"(\d+) of 40 solved", sim("play", "--states", "0..39", "--policy", style, where=world).stdout)[1])
+              for style in ("expert", "clean", "slow")}
+    assert solved["expert"] == solved["clean"] == 40 and 8 < solved["slow"] < 30, solved
+    r = gantry("config", "check", TOP / "deploy" / "example_sim.yaml")
+    assert r.returncode == 0, r.stderr
