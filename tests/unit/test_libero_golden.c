@@ -153,16 +153,15 @@ static void test_kitchen(void **state) { (void)state; compare_task(need_goldens(
 static void test_living_room(void **state) { (void)state; compare_task(need_goldens(), LONG, 6); }
 static void test_study(void **state) { (void)state; compare_task(need_goldens(), LONG, 5); }
 
-/* In a drawer that is open, on a cabinet, on another object. */
+/* In a drawer that is open, and on a cabinet. */
 static void test_drawn_on_things(void **state)
 {
+    _cleanup_(libero_task_closep) struct libero_task *task = NULL;
+
     (void)state;
     need_files();
-    for (int index = 4; index <= 5; index++) {
-        _cleanup_(libero_task_closep) struct libero_task *task = open_task(SPATIAL, index);
-
-        compare_draws(task);
-    }
+    task = open_task(SPATIAL, 4);
+    compare_draws(task);
 }
 
 /* Both cameras at two sizes, at a reset and after 20 steps, to one step of 255. */
