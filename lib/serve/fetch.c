@@ -323,7 +323,8 @@ int fetch_start(struct fetch *f, uint64_t version, const uint8_t digest[SHA256_S
     memcpy(f->wanted.digest, digest, SHA256_SIZE);
     f->now = f->wanted;
     f->n_keep = MIN(n_keep, (size_t)KEEP_MAX - 1);
-    memcpy(f->keep, keep, f->n_keep * sizeof *keep);
+    if (f->n_keep)
+        memcpy(f->keep, keep, f->n_keep * sizeof *keep);
     f->keep[f->n_keep++] = version;
     f->started_ms = loop_now_ms(f->loop);
     f->started_bytes = f->bytes_total;
