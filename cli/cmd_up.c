@@ -49,6 +49,7 @@ struct up {
     uint64_t printed_ms;
     bool news;                          /* something changed that has not been printed */
     bool finished, paused;              /* said its last status */
+    bool drains;                        /* it said so, or we have asked for it */
     uint64_t silent_ms;                 /* since when no status has come, or since when that was said last */
     int exit_code;
 };
@@ -146,6 +147,7 @@ static void on_status(struct call *call)
     up->news |= progress_update(&up->progress, status);
     state = json_string_value(json_object_get(status, "state"));
     up->finished = state && !strcmp(state, "finished");
+    up->drains |= state && !strcmp(state, "draining");
     paused = state && !strcmp(state, "paused");         /* a full disk is said at once, and that there is room again */
     up->news |= paused != up->paused;
     up->paused = paused;
@@ -183,6 +185,10 @@ static void on_child_ended(const char *name, int pid, bool crashed, const char *
     struct up *up = arg;
     char words[600];
 
+    if (!strcmp(name, "coordinator") && restarts && up->drains) {       /* its next life would not know of it, and go on */
+        supervisor_stop(up->supervisor);
+        restarts = false;
+    }
     if (restarts || crashed)
         say("%s (pid %d) ended: %s%s", name, pid, text, restarts ? "; started again" : "");
     if (crashed) {
@@ -235,6 +241,7 @@ static void on_drain(const char *reason, void *arg)
 {
     struct up *up = arg;
 
+    up->drains = true;
     say("draining (%s): episodes in hand are finished; once more to leave now", reason);
     call_coordinator(up, on_drain_answer, "drain %s", reason);
 }

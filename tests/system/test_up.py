@@ -185,6 +185,17 @@ def test_gives_up_on_what_keeps_failing(run):
     assert all(gone(pid) for pid in run.starts())
 
 
+def test_drained_from_elsewhere_while_the_coordinator_dies(run):
+    """Its next life would not know of the drain and go on: everything ends instead."""
+    run.status(state="draining")
+    run.up()
+    run.wait(lambda: len(run.starts()) == 4 and run.commands().count("status") >= 2, "a status call that says so, and is over")
+    os.kill(run.starts("coordinator")[0], signal.SIGKILL)
+    code, out = run.end()
+    assert code == 0 and "drained before its end" in out and "started again" not in out, out
+    assert len(run.starts("coordinator")) == 1 and all(gone(pid) for pid in run.starts())
+
+
 def test_a_coordinator_that_does_not_answer(run):
     """Status says that `gantry up` is there; and in a directory with blanks and quotes, what is printed to be typed can be."""
     run.dir = run.tmp / "Mary's run"
