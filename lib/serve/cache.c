@@ -198,7 +198,6 @@ int cache_commit(const struct cache *cache, int kind, uint64_t number, const cha
     char final[VERSION_PATH], lock[VERSION_PATH + 8];
     int r = version_path(cache->dir, kind, number, final);
 
-    snprintf(lock, sizeof lock, "%s/lock", dir);
     if (r == 0)
         r = fault_errno("pull.rename");
     if (r == 0)

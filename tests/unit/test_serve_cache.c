@@ -135,6 +135,7 @@ static void test_sweep(void **state _unused_)
     };
     const struct timespec then = {.tv_sec = time(NULL) - 7 * 24 * 3600 - 60}, old[2] = {then, then};
     struct cache cache, other;
+    struct stat st;
 
     open_cache(&cache);
     for (size_t i = 0; i < ARRAY_SIZE(names); i++)
@@ -147,7 +148,10 @@ static void test_sweep(void **state _unused_)
             assert_int_equal(utimensat(AT_FDCWD, at("cache/%s/lock", names[i]), old, 0), 0);
     }
     cache_close(&cache);
+    assert_int_equal(utimensat(AT_FDCWD, at(OURS "/lock"), old, 0), 0);
     open_cache(&cache);
+    assert_int_equal(stat(at(OURS "/lock"), &st), 0);
+    assert_true(st.st_mtime > then.tv_sec);             /* used now */
     for (size_t i = 0; i < ARRAY_SIZE(names); i++)
         assert_int_equal(is_there(at("cache/%s", names[i])), i >= 2);
     cache_close(&other);
