@@ -226,12 +226,13 @@ static double frames_in_learner(const struct run_config *c)
     return most;
 }
 
-/* Meshes and textures stay in a worker once their task has been played there, and a renderer has its own copy of them. */
+/* Meshes and textures stay in a worker once their task has been played there, and a renderer has its own copy of those drawn last
+ * (env_worker/simulation.c). */
 static double scenes_needed(const struct run_config *c)
 {
-    const int drawn = strcmp(c->renderers, "software") == 0 ? LIBERO_PICTURES_MB : 0;
+    const int drawn = strcmp(c->renderers, "software") ? 0 : MIN(c->n_tasks, MAX(SIM_RENDERER_TASKS, c->slots + 4));
 
-    return strncmp(c->suite, "libero_", 7) == 0 ? c->n_tasks * (LIBERO_MODEL_MB + drawn) * MB : 0;
+    return strncmp(c->suite, "libero_", 7) == 0 ? (c->n_tasks * LIBERO_MODEL_MB + drawn * LIBERO_PICTURES_MB) * MB : 0;
 }
 
 static double memory_needed(const struct run_config *c, const struct model_needs *models)

@@ -303,6 +303,8 @@ static void open_here(void *arg)
 
         r = sim_renderer_open(sim_suite_device(s->suite, s->options.device), side, side, &s->renderer, errand->error);
     }
+    if (r == 0)         /* each slot may be at another task */
+        sim_renderer_keep(s->renderer, MAX(SIM_RENDERER_TASKS, (int)s->options.slots + 4));
     if (r == 0)
         r = open_shape(s, errand->error);
     if (r == 0) {

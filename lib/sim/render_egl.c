@@ -20,6 +20,7 @@ enum { MAX_GEOMS = 1000 };      /* to draw; geoms and sites of LIBERO's largest 
 
 struct task_context {
     uint64_t serial;            /* of the sim_task */
+    uint64_t used;              /* the renderer's clock when it was drawn last */
     mjrContext gl;
 };
 
@@ -35,8 +36,9 @@ struct sim_renderer {
     mjvOption option;
     mjvCamera camera;
     uint8_t *upside_down;       /* (height, width, 3) as OpenGL gives it: bottom row first */
-    struct task_context *tasks; /* a handful; searched in order */
-    int n_tasks;
+    struct task_context *tasks; /* [n_tasks], a handful; searched in order */
+    int n_tasks, most;          /* most: the one drawn longest ago makes room beyond */
+    uint64_t clock;
     bool cull;
     uint64_t busy_ns;
 };
@@ -178,6 +180,7 @@ int sim_renderer_open(int device, int height, int width, struct sim_renderer **r
     if (!renderer)
         return error_set(error, ENOMEM, "renderer: out of memory");
     renderer->cull = true;
+    renderer->most = SIM_RENDERER_TASKS;
     renderer->height = height;
     renderer->width = width;
     renderer->upside_down = malloc((size_t)height * (size_t)width * 3);
@@ -234,32 +237,50 @@ uint64_t sim_renderer_busy_ns(const struct sim_renderer *renderer)
     return renderer->busy_ns;
 }
 
-/* The task's OpenGL resources, made when it is first drawn. */
-static int context_of(struct sim_renderer *renderer, const struct sim_task *task, const mjModel *model, mjrContext **ret)
+void sim_renderer_keep(struct sim_renderer *renderer, int most)
 {
-    struct task_context *grown;
-    int i;
+    renderer->most = most;
+}
 
-    for (i = 0; i < renderer->n_tasks; i++)
-        if (renderer->tasks[i].serial == task->serial) {
-            *ret = &renderer->tasks[i].gl;
-            return 0;
-        }
+/* A place for one more. NULL: no memory. */
+static struct task_context *room(struct sim_renderer *renderer)
+{
+    struct task_context *oldest = renderer->tasks, *grown;
 
+    if (renderer->n_tasks >= renderer->most) {
+        for (int i = 1; i < renderer->n_tasks; i++)
+            if (renderer->tasks[i].used < oldest->used)
+                oldest = &renderer->tasks[i];
+        mjr_freeContext(&oldest->gl);
+        return oldest;
+    }
     grown = realloc(renderer->tasks, sizeof(*grown) * (size_t)(renderer->n_tasks + 1));
     if (!grown)
-        return -ENOMEM;
+        return NULL;
     renderer->tasks = grown;
-    grown += renderer->n_tasks;
-    if (!renderer->scene.maxgeom)
-        mjv_makeScene(model, &renderer->scene, MAX_GEOMS);
-    mjr_defaultContext(&grown->gl);
-    mjr_makeContext(model, &grown->gl, mjFONTSCALE_50);
-    mjr_resizeOffscreen(renderer->width, renderer->height, &grown->gl);
-    grown->serial = task->serial;
-    renderer->n_tasks++;
-    *ret = &grown->gl;
-    return 0;
+    return &grown[renderer->n_tasks++];
+}
+
+/* The task's OpenGL resources, made when it is first drawn, and again when they have made room for another's. NULL: no memory. */
+static mjrContext *context_of(struct sim_renderer *renderer, const struct sim_task *task, const mjModel *model)
+{
+    struct task_context *its = NULL;
+
+    for (int i = 0; i < renderer->n_tasks && !its; i++)
+        its = renderer->tasks[i].serial == task->serial ? &renderer->tasks[i] : NULL;
+    if (!its) {
+        its = room(renderer);
+        if (!its)
+            return NULL;
+        if (!renderer->scene.maxgeom)
+            mjv_makeScene(model, &renderer->scene, MAX_GEOMS);
+        mjr_defaultContext(&its->gl);
+        mjr_makeContext(model, &its->gl, mjFONTSCALE_50);
+        mjr_resizeOffscreen(renderer->width, renderer->height, &its->gl);
+        its->serial = task->serial;
+    }
+    its->used = ++renderer->clock;
+    return &its->gl;
 }
 
 /* robosuite takes MuJoCo's defaults: shadow, reflection, sky box, haze, culling; the built-in suite culling alone. */
@@ -287,12 +308,11 @@ static int draw(struct sim_renderer *renderer, struct sim_slot *slot, int camera
     struct mujoco_view view;
     mjrContext *gl;
     uint64_t begun;
-    int r;
 
     slot->task->driver->view(slot, camera, &view);
-    r = context_of(renderer, slot->task, view.model, &gl);
-    if (r < 0)
-        return r;
+    gl = context_of(renderer, slot->task, view.model);
+    if (!gl)
+        return -ENOMEM;
 
     begun = clock_cpu_ns();
     renderer->camera.type = mjCAMERA_FIXED;

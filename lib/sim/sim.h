@@ -111,6 +111,10 @@ int sim_renderer_open(int device, int height, int width, struct sim_renderer **r
 struct sim_renderer *sim_renderer_close(struct sim_renderer *renderer);
 bool sim_renderer_is_software(const struct sim_renderer *renderer);
 const char *sim_renderer_name(const struct sim_renderer *renderer);     /* GL_RENDERER */
+/* Tasks whose meshes and textures stay with OpenGL, at least 1; a LIBERO task's are some 350 MB. One that is drawn again after
+ * others have had its place takes a moment longer: no fewer than are drawn in turns. */
+enum { SIM_RENDERER_TASKS = 12 };       /* at first */
+void sim_renderer_keep(struct sim_renderer *renderer, int most);
 /* Leave out what a picture cannot show (default), or send everything to OpenGL: the same pictures, for comparisons. */
 void sim_renderer_set_cull(struct sim_renderer *renderer, bool cull);
 /* CPU time its thread has spent inside MuJoCo's renderer so far, ns. */

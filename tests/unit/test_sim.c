@@ -460,6 +460,12 @@ static void test_pictures(void **state _unused_)
     assert_int_equal(sim_restore(others[PICK], bytes), 0);
     assert_int_equal(sim_render(renderer, others[PICK], again), 0);
     assert_memory_equal(rgb, again, sizeof(rgb));
+    sim_renderer_keep(renderer, 2);                             /* nor does one that has had to make room in between */
+    for (i = 0; i < TASKS; i++)
+        if (i != PICK)
+            assert_int_equal(sim_render(renderer, others[i], again), 0);
+    assert_int_equal(sim_render(renderer, others[PICK], again), 0);
+    assert_memory_equal(rgb, again, sizeof(rgb));
     sim_renderer_close(renderer);
 
     assert_int_equal(sim_renderer_open(-2, SIZE, SIZE, &renderer, &error), 0);     /* a GPU here, or what there is */
