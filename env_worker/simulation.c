@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/search.h"
 #include "daemon/worker.h"
 #include "image/tf_image.h"
 
@@ -380,8 +381,8 @@ int simulation_new(struct loop *loop, const struct simulation_options *options, 
     if (r < 0)
         return r;
     s->n_threads = sim_suite_device(s->suite, -1) == SIM_DEVICE_NONE ? s->options.slots : 1;
-    /* room for one job a slot and all their look-ahead candidates */
-    r = worker_new("sim", s->n_threads, 4096, &s->threads);
+    /* each look-ahead candidate of each slot has one job at a time, and the slot a step and a picture */
+    r = worker_new("sim", s->n_threads, s->options.slots * (SEARCH_N_MAX + 2), &s->threads);
     if (r < 0)
         return error_set(error, -r, "simulation: cannot start its threads");
     r = run_errand(open_here, s, error);
