@@ -127,8 +127,9 @@ built() {       # built SANITIZE PROGRAM...
 
 # shellcheck disable=SC2046
 group_unit() { built "" $(programs unit); }
+# Two at a time, however many cores there are: a model takes memory.
 # shellcheck disable=SC2046
-group_nn() { RUN_JOBS=1 TEST_TIMEOUT=300 built "" $(programs nn); }
+group_nn() { RUN_JOBS=2 TEST_TIMEOUT=300 built "" $(programs nn); }
 # shellcheck disable=SC2046
 group_sim() { TEST_TIMEOUT=400 built "" $(programs sim); }
 
