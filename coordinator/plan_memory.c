@@ -81,7 +81,8 @@ static int parse_line(char *line, struct plan_memory *memory, struct error *erro
     else if (!strcmp(line, "prm_before")) memory->prm_before = number;
     else if (!strcmp(line, "prm_next")) memory->prm_next = number;
     else if (!strcmp(line, "prm_next_stage")) memory->prm_next_stage = (uint32_t)number;
-    else if (!strcmp(line, "prm_next_round") || !strcmp(line, "prm_next_iteration" /* earlier builds */)) memory->prm_next_round = (uint32_t)number;
+    else if (!strcmp(line, "prm_next_round")) memory->prm_next_round = (uint32_t)number;
+    else if (!strcmp(line, "prm_next_iteration")) memory->prm_next_round = (uint32_t)number;        /* of earlier builds */
     else if (!strcmp(line, "cordoned") && memory->n_cordoned < PLAN_CORDONED) memory->cordoned[memory->n_cordoned++] = number;
     else if (!strncmp(line, "temperature", 11) && i >= 0 && i < RUN_MAX_POLICIES) memory->temperature[i] = real;
     else if (!strcmp(line, "stop") && number <= PLAN_COLLAPSE) memory->stop = (enum plan_stop)number;

@@ -133,8 +133,8 @@ void bench_tell_refusals(const struct bench_run *run)
     if (run->bench->device->narrow) {
         struct narrow_counts n = narrow_counts(run->bench->device->narrow);
 
-        fprintf(run->bench->out, "products of few rows, by who is faster: %d shapes the library's, %d the own kernel's, %d not yet "
-                "known\n", n.chosen[NARROW_LIBRARY], n.chosen[NARROW_OWN], n.open);
+        fprintf(run->bench->out, "products of few rows, by who is faster: %d shapes the library's, %d the own kernel's, "
+                "%d not yet known\n", n.chosen[NARROW_LIBRARY], n.chosen[NARROW_OWN], n.open);
     }
     fflush(run->bench->out);
 }

@@ -1,8 +1,8 @@
 /* narrow.cu - products of few rows, a decoding step's: bound by reading B once, which is bf16 and stored (n,k).
  *
  * A group of lanes makes OUTS neighbouring columns of C for all rows at once: each lane takes every LANES-th sixteen bytes of k,
- * and asks for AHEAD of them of each row of B before the first is needed, so that enough is on its way from memory. A is read again by
- * every group, from the caches. An output is LANES chains over ascending k, added in a fixed tree: its bits depend on k alone. */
+ * and asks for AHEAD of them of each row of B before the first is needed, so that enough is on its way from memory. A is read
+ * again by every group, from the caches. An output is LANES chains over ascending k, added in a fixed tree: its bits depend on k alone. */
 #include "nn/cuda/simt.h"
 #include "nn/cuda/tables.h"
 #include "nn/device/narrow.h"

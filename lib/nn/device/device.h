@@ -39,8 +39,8 @@ int device_open(const char *name, struct device **ret, struct error *error);
 int device_look(const char *name, struct device_facts *ret, struct error *error);
 /* Any table; for tests. */
 int device_wrap(const struct device_kernels *k, int ordinal, struct device **ret, struct error *error);
-/* With numerics: fast, products of few rows are from now on done by cuBLASLt or by the own kernel, whichever is found to be faster
- * (nn/device/narrow.h). For who serves: what a learner adds up should not depend on a clock. Before the device is shared;
+/* With numerics: fast, products of few rows are from now on done by cuBLASLt or by the own kernel, whichever is found to be
+ * faster (nn/device/narrow.h). For who serves: what a learner adds up should not depend on a clock. Before the device is shared;
  * -ENOMEM. */
 int device_find_faster(struct device *device);
 /* Where this process computes, said once at its start; models that are packed later go there. NULL: the CPU. Takes a
