@@ -21,7 +21,8 @@ static const struct args_about about = {
 /* A supervisor starts us again after a failure, unless the exit status is EX_CONFIG. */
 static bool start_again_helps(int r)
 {
-    return r != -EINVAL && r != -ENOENT && r != -ESTALE && r != -EXDEV && r != -ENOTSUP && r != -EBADMSG && r != -ENOSPC;
+    return r != -EINVAL && r != -ENOENT && r != -ESTALE && r != -EXDEV && r != -ENOTSUP && r != -EBADMSG && r != -ENOSPC &&
+           r != -EPERM && r != -EACCES;
 }
 
 /* Each second; said once. A signal ends us: nothing has begun. */

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sysexits.h>
 
 #include "daemon/args.h"
 #include "env_worker/edge.h"
@@ -58,12 +59,12 @@ static int run(const struct args *args)
 
     if (!options.join) {
         log_error("nothing to join", "remedy=%s", LOG_Q("give --join ENDPOINT or --run-dir DIR"));
-        return -EINVAL;
+        return EX_USAGE;
     }
     r = parse_render(args->render, &options.device);
     if (r < 0) {
         log_error("--render not understood", "value=%s want=%s", LOG_Q(args->render), LOG_Q("software, auto or a device number"));
-        return r;
+        return EX_USAGE;
     }
     r = loop_new(&loop);
     if (r == 0)     /* a coordinator that is not up yet is waited for: no deadline for the start */
@@ -76,8 +77,11 @@ static int run(const struct args *args)
         return r;
     }
     r = member_keys_load(wire, &(struct member_keys_options) {.key = args->key, .join = options.join}, server_key, &error);
-    if (r == 0)
-        r = env_edge_new(loop, wire, lifecycle, &options, &edge, &error);
+    if (r < 0) {
+        log_error("cannot start", "reason=%s", LOG_Q(error_text(&error, r)));
+        return EX_CONFIG;
+    }
+    r = env_edge_new(loop, wire, lifecycle, &options, &edge, &error);
     if (r < 0) {
         log_error("cannot start", "reason=%s", LOG_Q(error_text(&error, r)));
         return r;

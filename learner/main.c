@@ -1,8 +1,8 @@
 /* gantry-learner - keeps the trajectories and makes the versions: takes each episode once, durably, and carries out the
  * coordinator's plans: imitation, the reward model, PPO. May be killed at any instant: what it acknowledged is in the journal,
  * what it committed is whole, and a plan that was cut off is carried out again to the same bits. */
-#include <errno.h>
 #include <string.h>
+#include <sysexits.h>
 
 #include "daemon/args.h"
 #include "learner/edge.h"
@@ -37,7 +37,7 @@ static int run(const struct args *args)
 
     if (!options.join) {
         log_error("nothing to join", "remedy=%s", LOG_Q("give --join ENDPOINT or --run-dir DIR"));
-        return -EINVAL;
+        return EX_USAGE;
     }
     r = device_use(options.device, &error);
     if (r < 0) {
@@ -56,8 +56,11 @@ static int run(const struct args *args)
     }
     r = member_keys_load(wire, &(struct member_keys_options) {.key = args->key, .join = options.join, .listen = args->listen,
                                                               .run_dir = args->run_dir}, server_key, &error);
-    if (r == 0)
-        r = edge_new(loop, wire, lifecycle, &options, &edge, &error);
+    if (r < 0) {
+        log_error("cannot start", "reason=%s", LOG_Q(error_text(&error, r)));
+        return EX_CONFIG;
+    }
+    r = edge_new(loop, wire, lifecycle, &options, &edge, &error);
     if (r < 0) {
         log_error("cannot start", "reason=%s", LOG_Q(error_text(&error, r)));
         return r;

@@ -288,11 +288,10 @@ static int open_socket(struct serve *s, const struct args *args, struct error *e
 }
 
 int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct serve_kind *kind,
-              const struct args *args, struct serve **ret, struct error *error)
+              const struct args *args, const char *server_key, struct serve **ret, struct error *error)
 {
     _cleanup_(serve_freep) struct serve *s = calloc(1, sizeof *s);
     unsigned threads = args->threads ? args->threads : 1;
-    char server_key[41];
     int r;
 
     if (!s)
@@ -317,10 +316,7 @@ int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle,
         r = loop_timer_new(loop, TICK_MS, TICK_MS, on_tick, s, &s->tick);
     if (r < 0)
         return error_set(error, -r, "threads: %s", strerror(-r));
-    r = member_keys_load(wire, &(struct member_keys_options) {.key = args->key, .join = args->join, .listen = args->listen,
-                                                              .run_dir = args->run_dir}, server_key, error);
-    if (r == 0)
-        r = open_socket(s, args, error);
+    r = open_socket(s, args, error);
     if (r < 0)
         return r;
     r = member_new(wire, &(struct member_options) {
@@ -351,7 +347,8 @@ int serve_main(const struct serve_kind *kind, const struct args *args)
     _cleanup_(wire_freep) struct wire *wire = NULL;
     _cleanup_(serve_freep) struct serve *serve = NULL;
     struct error error = {0};
-    int r = loop_new(&loop);
+    char server_key[41];
+    int r = loop_new(&loop), keys = 0;
 
     if (r == 0)
         r = lifecycle_new(loop, &(struct lifecycle_options) {.drain_ms = DRAIN_MS, .on_drain = drain_from_lifecycle,
@@ -359,10 +356,14 @@ int serve_main(const struct serve_kind *kind, const struct args *args)
     if (r == 0)
         r = wire_new(loop_uv(loop), kind->role, &wire);
     if (r == 0)
-        r = serve_new(loop, wire, lifecycle, kind, args, &serve, &error);
+        r = keys = member_keys_load(wire, &(struct member_keys_options) {.key = args->key, .join = args->join,
+                                                                         .listen = args->listen, .run_dir = args->run_dir},
+                                    server_key, &error);
+    if (r == 0)
+        r = serve_new(loop, wire, lifecycle, kind, args, server_key, &serve, &error);
     if (r < 0) {
         log_error("cannot start", "reason=%s", LOG_Q(error_text(&error, r)));
-        return EXIT_FAILURE;
+        return keys < 0 ? EX_CONFIG : EXIT_FAILURE;
     }
     lifecycle_status(lifecycle, "waiting for the coordinator");
     loop_run(loop);

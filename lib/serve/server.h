@@ -47,8 +47,9 @@ struct serve_kind {
 
 struct serve;
 
+/* wire has its keys already (member_keys_load: server_key). */
 int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, const struct serve_kind *kind,
-              const struct args *args, struct serve **ret, struct error *error);
+              const struct args *args, const char *server_key, struct serve **ret, struct error *error);
 void serve_drain(struct serve *serve);
 struct serve *serve_free(struct serve *serve);
 DEFINE_FREEP(struct serve, serve_free)

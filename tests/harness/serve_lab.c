@@ -275,7 +275,7 @@ void serve_lab_open(struct serve_lab *lab, const char *config, bool elsewhere)
                                    &lab->lifecycle), 0);
     args.run_dir = elsewhere ? lab->dir : lab->run;
     args.listen = listen;
-    if (serve_new(lab->loop, lab->server, lab->lifecycle, &kind, &args, &lab->serve, &error) < 0)
+    if (serve_new(lab->loop, lab->server, lab->lifecycle, &kind, &args, "", &lab->serve, &error) < 0)
         fail_msg("%s", error.text);
     LAB_UNTIL(lab, lab->hellos && lab->beats);
     if (wire_client_new(lab->worker, &(struct wire_client_options) {.address = lab->server_address}, &lab->client, &error) < 0)

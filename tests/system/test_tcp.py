@@ -78,13 +78,14 @@ def test_up_serves_members_on_other_hosts(make_cluster):
 
 
 def test_strangers_stay_out(tcp_cluster):
-    """No key, a key that was never let in, a key of another role, a coordinator that is somebody else, a key file open to all: one line each, and an end."""
+    """No key, a key that was never let in, a key of another role, a coordinator that is somebody else, a key file that is missing, none, or
+    open to all: one line each, and an end that no supervisor follows by another start."""
     cluster, b = tcp_cluster()
     good = b.key("env_worker")
 
-    def refused(name, *args):
-        process = cluster.spawn_bare("env-worker", name, "--join", b.address(), *args)
-        assert wait_end(process) != 0
+    def refused(name, *args, role="env-worker"):
+        process = cluster.spawn_bare(role, name, "--join", b.address(), *args)
+        assert wait_end(process) == 78, process.log.read_text()
         return process.log.read_text()
     assert "tcp needs a key: give --key FILE" in refused("none")
     c = Host(cluster, "c")
@@ -101,8 +102,17 @@ def test_strangers_stay_out(tcp_cluster):
     (c.dir / "worker.key").chmod(0o640)
     (c.dir / "coordinator.pub").unlink()
     assert "copy RUN/keys/coordinator.pub there" in refused("nopub", "--key", c.dir / "worker.key")
+    (c.dir / "worker.key").write_text("no key\n")
+    assert "holds no Z85 key" in refused("malformed", "--key", c.dir / "worker.key")
+    for role in ("learner", "actor", "prm-server"):
+        assert "none.key: No such file" in refused(f"{role}-none", "--key", c.dir / "none.key", "--listen", LISTEN, "--run-dir", cluster.run, role=role)
     actor = cluster.spawn_bare("actor", "bare", "--join", cluster.coordinator, "--listen", LISTEN, "--run-dir", cluster.run)
-    assert wait_end(actor) != 0 and "tcp needs a key" in actor.log.read_text()
+    assert wait_end(actor) == 78 and "tcp needs a key" in actor.log.read_text()
+    (b.dir / "run").mkdir()
+    shutil.copytree(cluster.run / "keys", b.dir / "run" / "keys")
+    (b.dir / "run" / "keys" / "coordinator.key").chmod(0o644)
+    open_key = cluster.spawn_bare("coordinator", "open-key", "--config", cluster.config, "--run-dir", b.dir / "run")
+    assert wait_end(open_key) == 78 and "is open to everybody" in open_key.log.read_text()
     assert not [m for m in cluster.status()["members"] if m["state"] == "alive"]
 
 
