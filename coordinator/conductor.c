@@ -176,7 +176,7 @@ static void on_version_state(struct conductor *c, const struct conductor_event *
                  event->version_state.text ? event->version_state.text : "");
     membership_version(&c->members, member, event->version_state.kind, event->version_state.version, event->version_state.ready);
     if (!known && !event->version_state.ready)
-        conductor_note(c, 0, "refused", "member %u refused %s version %llu: %.240s", member->id,
+        conductor_note(c, 0, "refused", "member %u refused %s version %llu: %s", member->id,
                        event->version_state.kind == KIND_PRM ? "PRM" : "policy", (unsigned long long)event->version_state.version,
                        event->version_state.text ? event->version_state.text : "");
     conductor_reply(c, event, CONDUCTOR_ACK);

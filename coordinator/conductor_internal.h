@@ -68,8 +68,8 @@ struct conductor {
     uint64_t shadow_said[2];        /* with them */
     bool draining, drained_said, finished_said, stopped, stopped_said;
     char stop_text[400];
-    char waiting_for[300];
-    char refusal[2][200];           /* by kind of version: what the last server said that would not load one */
+    char waiting_for[480];
+    char refusal[2][360];           /* by kind of version: what the last server said that would not load one */
     uint64_t shadow_refused_since_ms;       /* the same of a reward model on trial */
     uint64_t refused_since_ms;      /* every server refuses what is waited for; 0: no */
     enum conductor_bug bug;

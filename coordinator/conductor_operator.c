@@ -138,7 +138,7 @@ bool conductor_prm_rolls_back(struct conductor *c, uint64_t refused, const char 
     c->memory.prm_current = before;
     c->memory.prm_before = 0;           /* once: there is nothing to go back to below it */
     c->memory_moved = true;
-    conductor_note(c, 0, "prm_swap", "no server loads PRM version %llu, version %llu goes on: %.200s",
+    conductor_note(c, 0, "prm_swap", "no server loads PRM version %llu, version %llu goes on: %s",
                    (unsigned long long)refused, (unsigned long long)before, why);
     return true;
 }

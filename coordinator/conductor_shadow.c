@@ -35,7 +35,7 @@ void conductor_shadow_over(struct conductor *c, const char *why)
 
     if (!s->version)
         return;
-    conductor_note(c, 0, "prm_shadow", "the trial of PRM version %" PRIu64 " is given up after %u of %u episodes: %.200s",
+    conductor_note(c, 0, "prm_shadow", "the trial of PRM version %" PRIu64 " is given up after %u of %u episodes: %s",
                    s->version, shadow_complete(s), s->wanted, why);
     shadow_end(s);
     c->memory_moved = true;
@@ -77,12 +77,12 @@ void conductor_shadow_advance(struct conductor *c)
 {
     struct shadow *s = &c->memory.shadow;
     struct shadow_verdict v;
-    char text[240];
+    char text[400];
 
     if (!s->version)
         return;
     if (is_refused(c)) {
-        snprintf(text, sizeof(text), "no server loads it: %.200s", c->refusal[KIND_PRM]);
+        snprintf(text, sizeof(text), "no server loads it: %s", c->refusal[KIND_PRM]);
         conductor_shadow_over(c, text);
         return;
     }

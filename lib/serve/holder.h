@@ -33,7 +33,7 @@ struct holder_version {
     uint32_t order;             /* place in that list; larger = newer */
     uint32_t in_use;            /* requests that are being served */
     uint64_t retry_at_ms;       /* refused, postponed: when to try again */
-    char text[160];             /* refused: why */
+    char text[400];             /* refused: why */
 };
 
 struct holder {
@@ -72,7 +72,7 @@ struct holder_effect {
     char dir[128];
     uint8_t digest[SHA256_SIZE];
     bool ready;
-    char text[160];
+    char text[400];
 };
 
 enum { HOLDER_EFFECTS = 2 * HOLDER_MAX + 2 };

@@ -112,7 +112,7 @@ static void on_failure(struct pull *p, struct pull_slot *slot, const struct pull
     const char *name = p->files[slot->file].name, *why = event->text && *event->text ? event->text : strerror(-event->result);
 
     if (!is_passing(event->result)) {
-        fail(p, out, event->result, "%s cannot be had from the learner: %.90s", name, why);
+        fail(p, out, event->result, "%s cannot be had from the learner: %.300s", name, why);
         return;
     }
     slot->state = PULL_AGAIN;
@@ -120,7 +120,7 @@ static void on_failure(struct pull *p, struct pull_slot *slot, const struct pull
     if (now_ms < p->wait_until_ms)
         return;                     /* the others that were lost with it: one failure */
     if (++p->failures == PULL_TRIES)
-        fail(p, out, -EAGAIN, "%s: the learner has not answered %d times in a row: %.80s", name, PULL_TRIES, why);
+        fail(p, out, -EAGAIN, "%s: the learner has not answered %d times in a row: %.300s", name, PULL_TRIES, why);
     else
         back_off(p, now_ms);
 }

@@ -87,7 +87,7 @@ struct pull_effect {
     bool last;
     uint32_t timeout_ms;
     int result;
-    char text[160];
+    char text[400];
 };
 
 enum { PULL_EFFECTS = 2 * PULL_WINDOW + 4 };

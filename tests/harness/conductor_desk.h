@@ -13,6 +13,11 @@
 
 enum { EPOCH = 3, WORKER = 1, WORKER_2 = 2, ACTOR = 3, LEARNER = 4, PRM = 5 };
 
+/* As long as refusals get: people are told all of it, its end is what matters. */
+#define DESK_REFUSAL "model-00003-of-00007.safetensors cannot be had from the learner: /work/groups/manipulation/experiments/" \
+    "2026-11-30-tabletop-openvla-lora-r32-seed-7/restarted-after-the-move/runs/gantry/policies/v000000/" \
+    "model-00003-of-00007.safetensors is not there (any more)"
+
 struct desk {
     struct run_config config;
     struct conductor *c;

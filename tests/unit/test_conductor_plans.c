@@ -29,6 +29,7 @@ static void test_waits_for_a_ready_actor(void **state)
 /* Every server refuses what a pass waits for: after a while for a slow file system, the run stops with their reason. */
 static void test_version_that_nobody_loads(void **state)
 {
+    char said[400];
     struct desk *d = *state;
     struct conductor_status status;
 
@@ -41,19 +42,22 @@ static void test_version_that_nobody_loads(void **state)
         desk_step(d, (struct conductor_event){
                     .kind = CONDUCTOR_VERSION_STATE,
                     .member = d->member[ACTOR],
-                    .version_state = {.version = 0, .ready = false, .text = "truncated shard"},
+                    .version_state = {.version = 0, .ready = false, .text = DESK_REFUSAL},
                 });
         assert_int_equal(desk_count(d, CONDUCTOR_ADD_EVENT), i == 0 || i == 10);
         if (i == 0) {                                               /* said once */
             assert_string_equal(desk_find(d, CONDUCTOR_ADD_EVENT)->text.kind, "refused");
-            assert_non_null(strstr(desk_find(d, CONDUCTOR_ADD_EVENT)->text.text, "refused policy version 0: truncated shard"));
+            snprintf(said, sizeof(said), "refused policy version 0: %s", DESK_REFUSAL);
+            assert_non_null(strstr(desk_find(d, CONDUCTOR_ADD_EVENT)->text.text, said));        /* whole: its end is what matters */
         }
         assert_true(!desk_find(d, CONDUCTOR_STOPPED) == (i < 10));
         conductor_status(d->c, &status);
-        assert_string_equal(status.waiting_for, "an actor with policy version 0 (refused: truncated shard)");
+        snprintf(said, sizeof(said), "an actor with policy version 0 (refused: %s)", DESK_REFUSAL);
+        assert_string_equal(status.waiting_for, said);
         d->now_ms += 1000;
     }
-    assert_non_null(strstr(desk_find(d, CONDUCTOR_STOPPED)->text.text, "no server loads policy version 0: truncated shard"));
+    snprintf(said, sizeof(said), "no server loads policy version 0: %s", DESK_REFUSAL);
+    assert_non_null(strstr(desk_find(d, CONDUCTOR_STOPPED)->text.text, said));
 }
 
 static void test_plan_commit_next(void **state)

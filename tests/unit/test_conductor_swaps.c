@@ -198,8 +198,9 @@ static void test_shadow_given_up(void **state)
     for (int i = 0; i < 12; i++) {
         d->now_ms += 1000;
         desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_VERSION_STATE, .member = d->member[PRM], .epoch = EPOCH,
-                                               .version_state = {.kind = KIND_PRM, .version = 1, .text = "truncated"}});
+                                               .version_state = {.kind = KIND_PRM, .version = 1, .text = DESK_REFUSAL}});
     }
+    assert_non_null(strstr(desk_find(d, CONDUCTOR_ADD_EVENT)->text.text, DESK_REFUSAL));
     assert_int_equal(conductor_memory(d->c)->shadow.version, 0);
     assert_int_equal(conductor_memory(d->c)->prm_current, 2);
 }

@@ -23,9 +23,14 @@ static void list(struct holder *h, struct holder_effects *out, uint64_t now_ms, 
     holder_step(h, &(struct holder_event) { .kind = HOLDER_LIST, .list = { listed, n } }, now_ms, out);
 }
 
+/* As long as they get: people are told all of it, its end is what matters. */
+static const char why[] =
+    "model-00003-of-00007.safetensors cannot be had from the learner: /work/groups/manipulation/experiments/2026-11-30-tabletop-"
+    "openvla-lora-r32-seed-7/restarted-after-the-move/runs/gantry/policies/v000004/model-00003-of-00007.safetensors is not there";
+
 static void loaded(struct holder *h, struct holder_effects *out, uint64_t now_ms, uint64_t version, bool ok)
 {
-    holder_step(h, &(struct holder_event) { .kind = HOLDER_LOADED, .loaded = { version, ok, "truncated shard" } }, now_ms, out);
+    holder_step(h, &(struct holder_event) { .kind = HOLDER_LOADED, .loaded = { version, ok, why } }, now_ms, out);
 }
 
 static const struct holder_effect *find(const struct holder_effects *out, enum holder_effect_kind kind)
@@ -95,7 +100,7 @@ static void test_bad_checkpoint(void **state)
     list(&h, &out, 0, 1, (uint64_t[]) { 4 });
     loaded(&h, &out, 0, 4, false);
     assert_false(find(&out, HOLDER_SAY)->ready);
-    assert_string_equal(find(&out, HOLDER_SAY)->text, "truncated shard");
+    assert_string_equal(find(&out, HOLDER_SAY)->text, why);
     assert_int_equal(holder_peek(&h, 4), HOLDER_WRONG_VERSION);
     assert_int_equal(holder_peek(&h, 3), HOLDER_SERVE);          /* the old one goes on serving */
     holder_step(&h, &(struct holder_event) { .kind = HOLDER_TICK }, RETRY_MS - 1, &out);
