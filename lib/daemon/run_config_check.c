@@ -364,6 +364,8 @@ static void warn(const struct warning *w, const char *text)
 
 void run_config_warnings(const struct run_config *config, void (*say)(const char *line, void *arg), void *arg)
 {
+    if (config->token_file[0] && !config->http[0])
+        say("status.token_file: does nothing without status.http, which says where the page is", arg);
     for (int i = 0; i < config->n_stages; i++) {
         const struct rl_config *rl = &config->stages[i].rl;
         struct warning w = {say, arg, i};

@@ -109,6 +109,21 @@ static void test_presets_expand(void **state _unused_)
     assert_null(strstr(warnings.text, "stages[2]"));
 }
 
+/* A token for a page that is not served: whoever wrote it believes the page to be there, or closed. */
+static void test_token_without_a_page(void **state _unused_)
+{
+    static const char text[] = "status: {token_file: token}\n", served[] = "status: {http: \"127.0.0.1:80\", token_file: token}\n";
+    _cleanup_(strbuf_release) struct strbuf warnings = STRBUF_INIT;
+    static struct run_config c;
+
+    assert_int_equal(run_config_parse(served, strlen(served), "run.yaml", &c, NULL), 0);
+    run_config_warnings(&c, note, &warnings);
+    assert_int_equal(warnings.length, 0);
+    assert_int_equal(run_config_parse(text, strlen(text), "run.yaml", &c, NULL), 0);
+    run_config_warnings(&c, note, &warnings);
+    assert_non_null(strstr(warnings.text, "status.token_file: does nothing without status.http"));
+}
+
 static void test_refusals(void **state _unused_)
 {
     static const struct { const char *text, *message; } cases[] = {
@@ -426,6 +441,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_demo), cmocka_unit_test(test_preset), cmocka_unit_test(test_presets_expand),
+        cmocka_unit_test(test_token_without_a_page),
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_missing_file), cmocka_unit_test(test_write_reads_back), cmocka_unit_test(test_stage_lines),
         cmocka_unit_test(test_paths), cmocka_unit_test(test_a_directory_called_policy), cmocka_unit_test(test_explain),
