@@ -113,8 +113,15 @@ static int choose_steps(const struct import_options *o, const struct source_epis
     return n;
 }
 
-static int check_finite(const struct source_episode *e, struct error *error)
+/* As much as policies have room for, and numbers. */
+static int check_numbers(const struct source_episode *e, struct error *error)
 {
+    if (e->dims > IMPORT_MAX_ACTION)
+        return error_set(error, EINVAL, "%s: actions of %d numbers, policies have at most %d: --action names another field",
+                         e->where, e->dims, IMPORT_MAX_ACTION);
+    if (e->state_dims > IMPORT_MAX_STATE)
+        return error_set(error, EINVAL, "%s: a state of %d numbers, policies take at most %d: --state names another field, or "
+                         "none", e->where, e->state_dims, IMPORT_MAX_STATE);
     for (int i = 0; i < e->steps * e->dims; i++)
         if (!(fabs(e->action[i]) < 1e6))
             return error_set(error, EINVAL, "%s: action of step %d: number %d is %g", e->where, i / e->dims, i % e->dims,
@@ -211,7 +218,7 @@ static int put(struct import *im, const struct source_episode *e, const int *kep
 static int take(struct import *im, const struct source_episode *e, struct error *error)
 {
     _cleanup_free_ int *kept = malloc((size_t)e->steps * sizeof *kept);
-    int n, r = kept ? check_finite(e, error) : error_set(error, ENOMEM, "%s: out of memory", e->where);
+    int n, r = kept ? check_numbers(e, error) : error_set(error, ENOMEM, "%s: out of memory", e->where);
 
     if (r < 0)
         return r;

@@ -10,6 +10,8 @@
 #include "data/dataset_dir.h"
 #include "data/source.h"
 
+enum { IMPORT_MAX_ACTION = 16, IMPORT_MAX_STATE = 32 };     /* numbers that a policy can have (nn/models/openvla.h) */
+
 #define CHAIN_LANCZOS "lanczos3" /* resized as TensorFlow does it, nothing else */
 
 /* The last number of an action: a gripper, as it is or LIBERO's (-1 open, 1 closed); or one like the others. */

@@ -18,6 +18,7 @@
 #include "data/import.h"
 #include "data/tf_example.h"
 #include "image/tf_image.h"
+#include "nn/models/openvla.h"
 #include "tests/harness/scratch.h"
 
 #define SET "tests/golden/import"
@@ -310,6 +311,37 @@ static void wrong_arrays_are_named(void **state)
             "there is no format 'parquet'");
 }
 
+/* What no policy can hold would be refused by its sft only, hours later. */
+static void more_numbers_than_a_policy_has(void **state)
+{
+    static const struct { size_t action, state; const char *said; } cases[] = {
+        {IMPORT_MAX_ACTION, IMPORT_MAX_STATE, NULL},
+        {IMPORT_MAX_ACTION + 1, 2, "wide.npz: actions of 17 numbers, policies have at most 16: --action names another field"},
+        {7, IMPORT_MAX_STATE + 1, "wide.npz: a state of 33 numbers, policies take at most 32: --state names another field, or none"},
+    };
+    static const float numbers[2 * 64] = {.5f, .25f};
+    static const uint8_t image[2 * PICTURE];
+    const char *path = in_root("wide.npz");
+    struct error error = {0};
+    struct npz npz;
+
+    (void)state;
+    assert_int_equal(IMPORT_MAX_ACTION, OPENVLA_MAX_ACTION_DIMS);
+    assert_int_equal(IMPORT_MAX_STATE, OPENVLA_MAX_PROPRIO);
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        assert_int_equal(npz_create(path, &npz, &error), 0);
+        assert_int_equal(npz_add(&npz, "action", "<f4", (size_t[]){2, cases[i].action}, 2, numbers, &error), 0);
+        assert_int_equal(npz_add(&npz, "state", "<f4", (size_t[]){2, cases[i].state}, 2, numbers, &error), 0);
+        assert_int_equal(npz_add(&npz, "image", "|u1", (size_t[]){2, SIDE, SIDE, 3}, 4, image, &error), 0);
+        assert_int_equal(npz_add_text(&npz, "instruction", "pick up the bowl", &error), 0);
+        assert_int_equal(npz_close(&npz, &error), 0);
+        if (cases[i].said)
+            refused("npz", path, NULL, cases[i].said);
+        else
+            dataset_close(import("npz", path, in_root("as-wide-as-may-be"), NULL));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -319,6 +351,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(damaged_records_are_named, begin, end),
         cmocka_unit_test_setup_teardown(damaged_hdf5_is_named, begin, end),
         cmocka_unit_test_setup_teardown(wrong_arrays_are_named, begin, end),
+        cmocka_unit_test_setup_teardown(more_numbers_than_a_policy_has, begin, end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
