@@ -12,6 +12,7 @@ int cmd_drain(int argc, char **argv)
     _cleanup_free_ char *text = NULL;
     struct error error = {0};
     char run_dir[RUN_SOCKET_PATH], command[64] = "drain gantry-drain";
+    bool run = argc < 3;
     int r;
 
     if (argc > 3 || (argc == 2 && argv[1][0] == '-')) {
@@ -22,10 +23,11 @@ int cmd_drain(int argc, char **argv)
                 "`gantry status`) that one finishes what it holds and leaves; the run goes on.\n");
         return asked ? CLI_OK : CLI_USAGE;
     }
-    if (argc == 3)
+    if (!run)
         snprintf(command, sizeof command, "drain member %.47s", argv[2]);
     r = run_socket_find(argc >= 2 ? argv[1] : NULL, run_dir, &error);
-    if (r == 0)
+    /* `gantry up` keeps it over a death of the coordinator; where there is none, the coordinator is asked */
+    if (r == 0 && (!run || run_socket_call_at(run_dir, "up.sock", command, &text, NULL) < 0))
         r = run_socket_call(run_dir, command, &text, &error);
     if (r < 0) {
         fprintf(stderr, "gantry drain: %s\n", error_text(&error, r));

@@ -41,7 +41,7 @@ struct up {
     struct life life;                   /* of the Slurm job we are */
     struct supervisor *supervisor;
     struct up_daemons daemons;
-    struct admin *admin;                /* up.sock: gantry scale */
+    struct admin *admin;                /* up.sock: gantry scale, drain */
     struct worker *caller;              /* one thread for calls to the coordinator: they block */
     struct loop_timer *poll;
     bool polling;                       /* a status call is under way */
@@ -303,7 +303,7 @@ static int watch(struct up *up, struct error *error)
         (r = supervisor_new(up->loop, &options, &up->supervisor)) < 0)
         return error_set(error, -r, "cannot start: %s", strerror(-r));
     up->daemons = (struct up_daemons) {.config = &up->config, .run_dir = up->run_dir, .join = up->join,
-                                       .supervisor = up->supervisor};
+                                       .supervisor = up->supervisor, .lifecycle = up->lifecycle};
     if ((r = up_daemons_start(&up->daemons, error)) < 0 || (r = up_daemons_listen(&up->daemons, up->loop, &up->admin, error)) < 0)
         return r;
     if ((r = loop_timer_new(up->loop, POLL_MS / 4, POLL_MS, on_poll, up, &up->poll)) < 0)

@@ -72,7 +72,19 @@ static int command_scale(const char *argument, struct strbuf *out, struct error 
     return r;
 }
 
+/* As Ctrl-C. It is ours to keep: a coordinator that died now would not know of it in its next life. */
+static int command_drain(const char *argument, struct strbuf *out, struct error *error, void *arg)
+{
+    struct up_daemons *d = arg;
+
+    (void)error;
+    lifecycle_drain(d->lifecycle, *argument ? argument : "asked by an operator");
+    strbuf_adds(out, "draining");
+    return 0;
+}
+
 static const struct admin_command commands[] = {
+    {"drain", "[REASON]", "finish what is in hand, then all daemons end", command_drain},
     {"scale", "env_worker|actor|prm_server N", "so many of them on this host; those that go finish what they hold",
      command_scale},
     {NULL, NULL, NULL, NULL},

@@ -5,6 +5,7 @@
 #include "cli/daemons.h"
 #include "cli/supervisor.h"
 #include "daemon/admin.h"
+#include "daemon/lifecycle.h"
 
 enum { UP_MOST = 1024 };        /* of one role: cluster.env_workers' limit */
 
@@ -12,9 +13,10 @@ struct up_daemons {             /* borrowed */
     const struct run_config *config;
     const char *run_dir, *join;
     struct supervisor *supervisor;
+    struct lifecycle *lifecycle;
 };
 
 int up_daemons_start(struct up_daemons *daemons, struct error *error);
 
-/* RUN/sock/up.sock: takes `scale ROLE N`. */
+/* RUN/sock/up.sock: takes `scale ROLE N` and `drain`. */
 int up_daemons_listen(struct up_daemons *daemons, struct loop *loop, struct admin **ret, struct error *error);

@@ -52,7 +52,7 @@ if role == "coordinator" and not (run / "mute").exists():
             answer = (run / "status.json").read_text() if command == "status" else "noted"
             peer.sendall(f"ok\\n{{answer}}\\n\\n".encode())
             peer.close()
-            if command.startswith("drain") or "finished" in answer:
+            if (command.startswith("drain") and not (run / "slow").exists()) or "finished" in answer:
                 ended.set()
     threading.Thread(target=serve, daemon=True).start()
 while not ended.wait(0.2):
@@ -196,6 +196,18 @@ def test_drained_from_elsewhere_while_the_coordinator_dies(run):
     assert len(run.starts("coordinator")) == 1 and all(gone(pid) for pid in run.starts())
 
 
+def test_drain_is_kept_as_soon_as_it_is_answered(run):
+    """The coordinator dies before any look at its status could have told of the drain."""
+    (run.dir / "slow").write_text("")
+    run.up()
+    run.wait(lambda: len(run.starts()) == 4 and "status" in run.commands(), "four children and a status call")
+    assert run.gantry("drain", run.dir).returncode == 0
+    os.kill(run.starts("coordinator")[0], signal.SIGKILL)
+    code, out = run.end()
+    assert code == 0 and "drained before its end" in out and "started again" not in out, out
+    assert len(run.starts("coordinator")) == 1 and all(gone(pid) for pid in run.starts())
+
+
 def test_a_coordinator_that_does_not_answer(run):
     """Status says that `gantry up` is there; and in a directory with blanks and quotes, what is printed to be typed can be."""
     run.dir = run.tmp / "Mary's run"
@@ -305,6 +317,7 @@ def test_status_and_drain(run):
     assert page.returncode == 0, page.stderr
     assert "env_worker  alive" in page.stdout and "5/8 slots" in page.stdout and "demos        open     1:01" in page.stdout
     assert json.loads(run.gantry("status", "--json", run.dir).stdout)["seed"] == 7
-    assert "noted" in run.gantry("drain", run.dir).stdout
+    assert "draining" in run.gantry("drain", run.dir).stdout
     code, out = run.end()
+    assert "drain gantry-drain" in run.commands()
     assert code == 0 and "drained before its end" in out and "finished" not in out, out
