@@ -172,6 +172,7 @@ static void on_poll(void *arg)
         up->exit_code = CLI_FAILED;
         supervisor_kill(up->supervisor);
     }
+    supervisor_trim_logs(up->supervisor);
     if (up->polling || lifecycle_phase(up->lifecycle) == LIFECYCLE_STOPPED)
         return;
     up->polling = true;

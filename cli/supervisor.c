@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sysexits.h>
 
 #include "base/atomic_file.h"
@@ -309,6 +310,22 @@ void supervisor_kill(struct supervisor *s)
 {
     supervisor_stop(s);
     signal_all(s, SIGKILL);
+}
+
+/* The children append: they go on at the start. */
+void supervisor_trim_logs(const struct supervisor *s)
+{
+    for (const struct child *child = s->first; child; child = child->next) {
+        char older[sizeof child->log + 2];
+        struct stat st;
+
+        if (stat(child->log, &st) < 0 || st.st_size <= LOG_MOST)
+            continue;
+        snprintf(older, sizeof older, "%s.1", child->log);
+        (void)unlink(older);
+        (void)file_copy(child->log, older);         /* no room for it: then it is all the more to be cut */
+        (void)truncate(child->log, 0);
+    }
 }
 
 /* The last line with level=error if there is one near the end, else the last line. */

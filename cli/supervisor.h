@@ -2,7 +2,8 @@
  *
  *   supervisor_new -> supervisor_add* -> loop_run ... supervisor_stop -> on_stopped -> supervisor_free
  *
- * A child runs with --die-with-parent: it dies with us, however we die. Its output goes to RUN/log/NAME.log.
+ * A child runs with --die-with-parent: it dies with us, however we die. Its output goes to RUN/log/NAME.log; what is longer
+ * than LOG_MOST is put away as NAME.log.1, in place of what was put away before (supervisor_trim_logs).
  * What happens when a child ends by itself:
  *   killed by KILL or TERM         started again after RESTART_MS (someone pulled the plug: not its fault), at once if it had run
  *                                  STABLE_MS
@@ -16,7 +17,7 @@
 #include "base/error.h"
 #include "daemon/loop.h"
 
-enum { AT_ONCE_MS = 20, RESTART_MS = 200, RESTART_MAX_MS = 10000, STABLE_MS = 10000, GIVE_UP = 5, STOP_MS = 40000 };
+enum { AT_ONCE_MS = 20, RESTART_MS = 200, RESTART_MAX_MS = 10000, STABLE_MS = 10000, GIVE_UP = 5, STOP_MS = 40000, LOG_MOST = 32 << 20 };
 
 struct supervisor;
 
@@ -50,6 +51,9 @@ bool supervisor_has(struct supervisor *supervisor, const char *name);
 /* No restarts any more; TERM to all, KILL to those left after STOP_MS; then on_stopped (perhaps at once). */
 void supervisor_stop(struct supervisor *supervisor);
 void supervisor_kill(struct supervisor *supervisor);       /* KILL to all, now */
+
+/* To be called now and then. A line that is written at this very moment may be lost. */
+void supervisor_trim_logs(const struct supervisor *supervisor);
 
 /* The last lines of a child's log that say something went wrong (or simply the last), "" if there are none. */
 void supervisor_last_words(const struct supervisor *supervisor, const char *name, char *ret, size_t size);

@@ -67,7 +67,7 @@ def test_drain_by_command(make_cluster):
     assert r.returncode == 0, r.stderr
     assert up.wait(60) == 0, cluster.logs()
     said = (cluster.root / "up.log").read_text()
-    assert f"drained before its end; `gantry up {cluster.run}/config.yaml` goes on from here" in said and "finished" not in said, said
+    assert f"drained before its end; `gantry up {cluster.run}/config.yaml` goes on from here" in said and "is finished" not in said, said
     text = cluster.history()
     assert " 0 failed" in text
     assert int(text.split()[0]) == 300      # all rows are there, some still open

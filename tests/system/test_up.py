@@ -223,6 +223,25 @@ def test_a_coordinator_that_does_not_answer(run):
     assert code == 0 and f"`gantry status {shlex.quote(str(run.dir))}` in another" in out.replace("'\\''", "'\"'\"'"), out
 
 
+def test_logs_are_kept_short(run):
+    """What a child wrote lies in NAME.log.1 once it is long, and it goes on writing to NAME.log."""
+    run.up()
+    log, older = run.dir / "log" / "learner-0.log", run.dir / "log" / "learner-0.log.1"
+    run.wait(lambda: len(run.starts()) == 4, "four children")
+    with open(log, "ab") as child:                      # appends, as it does
+        for turn in (b"first", b"second"):
+            child.write(turn + b"\n")
+            child.flush()
+            child.truncate(33 << 20)
+            run.wait(lambda: older.exists() and log.stat().st_size == 0, "a log that is put away")
+            with open(older, "rb") as kept:
+                assert kept.readline().strip() == turn and older.stat().st_size == 33 << 20
+        child.write(b"on it goes\n")
+        child.flush()
+    assert log.read_bytes() == b"on it goes\n"
+    assert sorted(p.name for p in log.parent.glob("learner-0*")) == [log.name, older.name]
+
+
 def test_ctrl_c_drains(run):
     run.up()
     run.wait(lambda: len(run.starts()) == 4 and "status" in run.commands(), "four children and a status call")
@@ -320,4 +339,4 @@ def test_status_and_drain(run):
     assert "draining" in run.gantry("drain", run.dir).stdout
     code, out = run.end()
     assert "drain gantry-drain" in run.commands()
-    assert code == 0 and "drained before its end" in out and "finished" not in out, out
+    assert code == 0 and "drained before its end" in out and "is finished" not in out, out
