@@ -13,7 +13,7 @@ want="gcc g++ make pkg-config curl unzip python3 python3-pip
  libsqlite3-dev libpng-dev libturbojpeg0-dev libzstd-dev zlib1g-dev libpcre2-dev libhdf5-dev uthash-dev libopenblas-dev
  libegl-dev libgl-dev libegl1 libegl-mesa0 libgl1-mesa-dri libjs-chart.js"
 [ "${1:-build}" = cluster ] && set -- test "slurm-wlm munge systemd-container dbus iproute2"
-[ "${1:-build}" = test ] && want="$want ${2:-}" && want="$want libcmocka-dev python3-pytest clang clang-tidy clang-format libclang-rt-14-dev"
+[ "${1:-build}" = test ] && want="$want ${2:-}" && want="$want libcmocka-dev python3-pytest python3-pytest-xdist clang clang-tidy clang-format libclang-rt-14-dev"
 
 release=$(. /etc/os-release 2>/dev/null && echo "${ID:-?}${VERSION_ID:-}")
 case "$release" in

@@ -158,11 +158,15 @@ group_tsan() {
     TEST_TIMEOUT=300 built thread $(programs unit wire env_worker | grep -E '/(wire|env_worker)/|test_(loop|admin|metrics|wire|zsock|hostile|security|member|server|client|slots|env_worker|holder|serve|worker|batcher|remote|journal_thread)')
 }
 
-pytest_in() {       # pytest_in FOLDER: the tests with real daemons there
-    local log=$scratch/$1.log n
+pytest_in() {       # pytest_in FOLDER loadfile|load: the tests with real daemons there; as many files or tests side by side as there are cores
+    local log=$scratch/$1.log n pytest beside=
     compgen -G "tests/$1/test_*.py" >/dev/null || { echo "  there are no $1 tests"; return; }
     build all || return
-    timeout -k 10 "${SYSTEM_TIMEOUT:-1500}" "$(command -v pytest-3 || command -v pytest)" -q -rsfE --durations=12 -p no:cacheprovider --basetemp="$scratch/$1" "tests/$1" >"$log" 2>&1
+    pytest=$(command -v pytest-3 || command -v pytest)
+    # Half the time goes in waiting. Not more than four: each test has its own daemons, and memory for them.
+    "$pytest" -n 0 --version >/dev/null 2>&1 && beside="-n $((jobs < 4 ? jobs : 4)) --dist $2"
+    # shellcheck disable=SC2086
+    timeout -k 10 "${SYSTEM_TIMEOUT:-1500}" "$pytest" -q -rsfE --durations=12 -p no:cacheprovider --basetemp="$scratch/$1" $beside "tests/$1" >"$log" 2>&1
     local status=$?
     tally() { n=$(tail -n 3 "$log" | grep -oE "[0-9]+ $1" | head -1 | cut -d' ' -f1); echo "${n:-0}"; }
     count "$(tally passed)" "$(($(tally failed) + $(tally error)))" "$(tally skipped)"
@@ -173,8 +177,8 @@ pytest_in() {       # pytest_in FOLDER: the tests with real daemons there
     return 0
 }
 # test_device_* want programs that are linked to the emulated device
-group_system() { build build/release/tests/emulate/{gantry-learner,gantry,libnccl.so.2,old-driver/libcuda.so.1} && pytest_in system; }
-group_fault() { pytest_in fault; }
+group_system() { build build/release/tests/emulate/{gantry-learner,gantry,libnccl.so.2,old-driver/libcuda.so.1} && pytest_in system loadfile; }
+group_fault() { pytest_in fault load; }
 
 wanted=
 for word in "$@"; do

@@ -42,6 +42,14 @@ TINY = {
 }
 
 
+LONGEST = ["test_systemd.py", "test_slurm.py", "test_eval.py", "test_ablate.py"]
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: where files run side by side, the last to begin should not be one of them."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 def scratch():
     """A new directory with a short path: UNIX socket paths have 107 bytes. As tests/harness/scratch.h has them: locked as long as this process
     lives, and those that nobody holds any more are removed first."""

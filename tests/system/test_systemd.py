@@ -32,6 +32,6 @@ def test_units_under_a_real_systemd(tmp_path):
                                           "cluster": {"slots": 1, "prm_servers": []}})
     config["stages"] = [{"demos": {"episodes": 20000, "style": "slow"}}]
     (tmp_path / "run.yaml").write_text(json.dumps(config))
-    r = subprocess.run([HERE / "run.sh", TOP, tmp_path], capture_output=True, text=True, timeout=300)
+    r = subprocess.run([HERE / "run.sh", TOP, tmp_path], capture_output=True, text=True, timeout=450)
     said = [(tmp_path / name).read_text(errors="replace")[-6000:] if (tmp_path / name).exists() else "" for name in ("result.log", "console.log")]
     assert (tmp_path / "rc").exists() and (tmp_path / "rc").read_text().strip() == "0", r.stderr + said[0] + (said[1] if not said[0] else "")

@@ -43,7 +43,7 @@ for u in systemd-tmpfiles-clean.timer systemd-udevd.service systemd-udev-trigger
          systemd-timesyncd.service slurmctld.service slurmd.service munge.service; do
     ln -sfn /dev/null "$units/$u"
 done
-timeout -k 5 200 systemd-nspawn -q -D "$root" --register=no --keep-unit --private-network --link-journal=no --bind="$out:/out" \
+timeout -k 5 400 systemd-nspawn -q -D "$root" --register=no --keep-unit --private-network --link-journal=no --bind="$out:/out" \
     --console=pipe --boot systemd.unit=ci.target </dev/null >"$out/console.log" 2>&1 || true
 umount -l "$root/tmp" "$root" "$base"
 rmdir "$base"
