@@ -16,18 +16,16 @@ enum { CALL_MS = 5000 };
 
 static int socket_of(const char *run_dir, const char *name, char ret[RUN_SOCKET_PATH], struct error *error)
 {
-    _cleanup_free_ char *absolute = realpath(run_dir, NULL), *there = NULL;
-    char path[4096], folder[ADDRESS_MAX];
-    int r = 0;
+    char folder[ADDRESS_MAX];
+    int r;
 
-    if (!absolute)
+    if (access(run_dir, F_OK) < 0)
         return error_set(error, errno, "%s: %s: name a run's directory", run_dir, strerror(errno));
-    snprintf(path, sizeof path, "%s/sock", absolute);
-    there = realpath(path, NULL);       /* root may ask a run that is another user's, so it need not be ours as for who listens */
-    if (!there)
-        r = address_socket_dir(absolute, folder, error);
+    r = address_socket_dir_find(run_dir, folder);   /* root may ask a run that is another user's */
+    if (r == -ENOENT)
+        r = address_socket_dir(run_dir, folder, error);
     if (r == 0)
-        snprintf(ret, RUN_SOCKET_PATH, "%s/%s", there ? there : folder, name);
+        snprintf(ret, RUN_SOCKET_PATH, "%s/%s", folder, name);
     return r;
 }
 

@@ -106,6 +106,26 @@ static void sweep(void)
         closedir(top);
 }
 
+/* RUN/sock is a link to a stand-in of ours. */
+static bool links_to_stand_in(const char *sock, char ret_dir[STAND_IN_PATH])
+{
+    ssize_t n = readlink(sock, ret_dir, STAND_IN_PATH - 1);
+
+    if (n <= 0)
+        return false;
+    ret_dir[n] = '\0';
+    return !strncmp(ret_dir, TOP "/", strlen(TOP "/")) && is_stand_in(ret_dir + strlen(TOP "/"));
+}
+
+/* A run that was moved or copied has the link of the path where it was. `own`: of where it is; NULL: it needs none. */
+static void drop_old_link(const char *sock, const char *own)
+{
+    char there[STAND_IN_PATH];
+
+    if (links_to_stand_in(sock, there) && (!own || strcmp(there, own)))
+        (void)unlink(sock);
+}
+
 /* The stand-in of run_dir, and RUN/sock as a link to it for people. */
 static int stand_in(const char *run_dir, const char *sock, char *ret_dir, struct error *error)
 {
@@ -123,17 +143,24 @@ static int stand_in(const char *run_dir, const char *sock, char *ret_dir, struct
     snprintf(link, sizeof link, "%s/run", path);
     if (symlink(run_dir, link) && errno != EEXIST)
         return error_set(error, errno, "cannot link %s to %s: %s", link, run_dir, strerror(errno));
+    drop_old_link(sock, path);
     if (symlink(path, sock) && errno != EEXIST)
         return error_set(error, errno, "cannot link %s to %s: %s", sock, path, strerror(errno));
     snprintf(ret_dir, ADDRESS_MAX, "%s", path);
     return 0;
 }
 
+static bool needs_stand_in(const char *sock)
+{
+    enum { ROOM_FOR_NAME = 40 };        /* "/prm-server-12.ipc" and the like */
+
+    return strlen(sock) + ROOM_FOR_NAME > ADDRESS_IPC_PATH_MAX;
+}
+
 /* ---- either ---------------------------------------------------------------------------------------------------------------- */
 
 int address_socket_dir(const char *run_dir, char ret_dir[ADDRESS_MAX], struct error *error)
 {
-    enum { ROOM_FOR_NAME = 40 };        /* "/prm-server-12.ipc" and the like */
     _cleanup_free_ char *absolute = realpath(run_dir, NULL);
     char path[PATH_MAX];
     int r;
@@ -142,8 +169,9 @@ int address_socket_dir(const char *run_dir, char ret_dir[ADDRESS_MAX], struct er
         return error_set(error, errno, "run directory %s: %s", run_dir, strerror(errno));
     if ((size_t)snprintf(path, sizeof path, "%s/sock", absolute) >= sizeof path)
         return error_set(error, ENAMETOOLONG, "the run directory's path is too long: %s", run_dir);
-    if (strlen(path) + ROOM_FOR_NAME > ADDRESS_IPC_PATH_MAX)
+    if (needs_stand_in(path))
         return stand_in(absolute, path, ret_dir, error);
+    drop_old_link(path, NULL);
     r = claim_dir(path, error);
     if (r < 0)
         return r;
@@ -151,19 +179,32 @@ int address_socket_dir(const char *run_dir, char ret_dir[ADDRESS_MAX], struct er
     return 0;
 }
 
+int address_socket_dir_find(const char *run_dir, char ret_dir[ADDRESS_MAX])
+{
+    _cleanup_free_ char *absolute = realpath(run_dir, NULL), *dir = NULL, *run = NULL;
+    char path[PATH_MAX];
+
+    if (!absolute || (size_t)snprintf(path, sizeof path, "%s/sock", absolute) >= sizeof path || !(dir = realpath(path, NULL)))
+        return -ENOENT;
+    if (strcmp(dir, path) == 0 && needs_stand_in(path))
+        return -ENOENT;                 /* of when its path was shorter */
+    if (strcmp(dir, path) != 0) {
+        (void)snprintf(path, sizeof path, "%s/run", dir);
+        run = realpath(path, NULL);
+        if (!run || strcmp(run, absolute) || strlen(dir) >= ADDRESS_MAX)
+            return -ENOENT;
+    }
+    memcpy(ret_dir, dir, strlen(dir) + 1);
+    return 0;
+}
+
 void address_socket_dir_leave(const char *run_dir)
 {
     char sock[PATH_MAX], dir[STAND_IN_PATH], link[STAND_IN_PATH + 8];
-    ssize_t n;
 
-    if ((size_t)snprintf(sock, sizeof sock, "%s/sock", run_dir) >= sizeof sock)
-        return;
-    n = readlink(sock, dir, sizeof dir - 1);
-    if (n <= 0)
+    if ((size_t)snprintf(sock, sizeof sock, "%s/sock", run_dir) >= sizeof sock || !links_to_stand_in(sock, dir) ||
+        holds(dir, false))
         return;                         /* no link: the directory is the run's own, and stays */
-    dir[n] = '\0';
-    if (strncmp(dir, TOP "/", strlen(TOP "/")) || !is_stand_in(dir + strlen(TOP "/")) || holds(dir, false))
-        return;
     snprintf(link, sizeof link, "%s/run", dir);
     (void)unlink(link);
     if (rmdir(dir) == 0 || errno == ENOENT)

@@ -374,6 +374,53 @@ static void socket_dirs_of_the_dead(void **state)
     lab_close(&lab);
 }
 
+/* A run that was copied brings its link along: to the sockets of the run it was copied from, whose coordinator may be up. */
+static void socket_dirs_of_a_copy(void **state)
+{
+    char run[2][256], dir[2][ADDRESS_MAX], found[ADDRESS_MAX] = "untouched", link[300], target[256] = "", old[300];
+    struct error error = {0};
+    struct wire_lab lab;
+
+    (void)state;
+    lab_open(&lab);
+    for (int i = 0; i < 2; i++) {
+        snprintf(run[i], sizeof run[i], "%s/%0100d", lab.dir, i);
+        assert_int_equal(mkdir_p(run[i], 0700), 0);
+    }
+    assert_int_equal(address_socket_dir_find(run[0], found), -ENOENT);
+    assert_int_equal(address_socket_dir(run[0], dir[0], &error), 0);
+    assert_int_equal(address_socket_dir_find(run[0], found), 0);
+    assert_string_equal(found, dir[0]);
+    snprintf(link, sizeof link, "%s/sock", run[1]);
+    assert_int_equal(symlink(dir[0], link), 0);
+    assert_int_equal(address_socket_dir_find(run[1], found), -ENOENT);
+    assert_string_equal(found, dir[0]);
+    assert_int_equal(address_socket_dir(run[1], dir[1], &error), 0);
+    assert_string_not_equal(dir[1], dir[0]);
+    assert_true(readlink(link, target, sizeof target - 1) > 0);
+    assert_string_equal(target, dir[1]);
+    assert_int_equal(address_socket_dir_find(run[1], found), 0);
+    assert_string_equal(found, dir[1]);
+    address_socket_dir_leave(run[0]);
+    assert_int_equal(access(dir[0], F_OK), -1);
+
+    snprintf(link, sizeof link, "%s/short", lab.dir);                   /* moved to where no stand-in is needed */
+    assert_int_equal(rename(run[1], link), 0);
+    assert_int_equal(address_socket_dir(link, found, &error), 0);
+    assert_string_not_equal(found, dir[1]);
+    assert_int_equal(address_socket_dir_find(link, dir[0]), 0);
+    assert_string_equal(found, dir[0]);
+    snprintf(old, sizeof old, "%s/%0100d", lab.dir, 2);                 /* and away again: what lies in it is no socket that fits */
+    assert_int_equal(rename(link, old), 0);
+    assert_int_equal(address_socket_dir(old, dir[0], &error), 0);
+    assert_string_not_equal(found, dir[0]);
+    assert_int_equal(address_socket_dir_find(old, found), -ENOENT);
+    address_socket_dir_leave(old);
+    assert_int_equal(remove_tree(dir[0]), 0);
+    assert_int_equal(remove_tree(dir[1]), 0);
+    lab_close(&lab);
+}
+
 /* A run directory with a long path still gets sockets that fit, in a directory closed to others. */
 static void socket_dirs(void **state)
 {
@@ -432,7 +479,9 @@ int main(void)
         cmocka_unit_test(let_in), cmocka_unit_test(stranger), cmocka_unit_test(revoked), cmocka_unit_test(wrong_role),
         cmocka_unit_test(let_in_later), cmocka_unit_test(impostor), cmocka_unit_test(something_else_was_there),
         cmocka_unit_test(handshakes_that_take_long), cmocka_unit_test(told_the_list),
-        cmocka_unit_test(socket_dirs), cmocka_unit_test(socket_dirs_of_the_dead),
+        cmocka_unit_test(socket_dirs),
+        cmocka_unit_test(socket_dirs_of_a_copy),
+        cmocka_unit_test(socket_dirs_of_the_dead),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
