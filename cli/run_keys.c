@@ -91,13 +91,18 @@ int run_keys_add(const char *run_dir, Gantry__Role role, const char *name, const
 int run_keys_local(const char *run_dir, Gantry__Role role, char ret_path[RUN_KEYS_PATH], struct error *error)
 {
     char host[40] = "local", name[64], public_key[SECURITY_KEY_SIZE];
+    _cleanup_close_ int held = -1;
     int r;
 
     (void)gethostname(host, sizeof host - 1);
     snprintf(name, sizeof name, "%s-%s", host, wire_role_name(role));
     r = path_of(run_dir, name, ".key", ret_path, error);
-    if (r < 0 || access(ret_path, F_OK) == 0)
+    if (r < 0)
         return r;
+    if (access(ret_path, F_OK) == 0) {
+        (void)lock(run_dir, &held, NULL);       /* who makes it just now lets it in, too, before he lets go */
+        return 0;
+    }
     r = run_keys_add(run_dir, role, name, NULL, public_key, error);
     return r == -EEXIST ? 0 : r;        /* another member of this host was quicker: made and let in under the lock */
 }

@@ -1,10 +1,15 @@
 """Members on other hosts: TCP with keys. The other host is a directory of its own here, which has nothing but what is copied to it.
 tests/system/test_netns.py puts real network namespaces between the same daemons."""
+import fcntl
 import shutil
 import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
 
 import pytest
-from conftest import gantry
+from conftest import BIN, gantry
 
 SHORT = [{"demos": {"episodes": 24, "style": "clean"}}, {"sft": {"steps": 2, "batch": 8, "warmup": 1}}, {"rollouts": {"episodes": 16}}]
 LISTEN = "tcp://127.0.0.1:*"
@@ -114,6 +119,25 @@ def test_strangers_stay_out(tcp_cluster):
     open_key = cluster.spawn_bare("coordinator", "open-key", "--config", cluster.config, "--run-dir", b.dir / "run")
     assert wait_end(open_key) == 78 and "is open to everybody" in open_key.log.read_text()
     assert not [m for m in cluster.status()["members"] if m["state"] == "alive"]
+
+
+def test_keys_of_a_host_are_let_in_before_they_are_used(tmp_path):
+    """Several tasks of an array begin on one host: one makes the keys, and the others wait until they are in the list."""
+    run, host = tmp_path / "run", socket.gethostname()[:39]
+    assert gantry("keys", "init", run).returncode == 0
+    with open(run / "keys" / "lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for role in ("env_worker", "actor", "prm_server", "learner"):
+            shutil.copy(run / "keys" / "coordinator.key", run / "keys" / f"{host}-{role}.key")
+        other = subprocess.Popen([BIN / "gantry", "keys", "local", run])
+
+        def waits():
+            return any("->" in line and f" {other.pid} " in line for line in Path("/proc/locks").read_text().splitlines())
+        deadline = time.monotonic() + 60
+        while other.poll() is None and not waits() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert other.poll() is None, "it takes a key that is not let in yet"
+    assert other.wait(10) == 0
 
 
 def test_revoked_with_the_next_message(tcp_cluster):
