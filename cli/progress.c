@@ -127,6 +127,9 @@ static void add_member(const json_t *member, struct strbuf *out)
         strbuf_addf(out, "%s%" PRId64, i ? "," : "  versions ", (int64_t)json_integer_value(json_array_get(versions, i)));
     if (gauge(member, "rss_peak_bytes") > 0)
         strbuf_addf(out, "  %.0f MB", gauge(member, "rss_peak_bytes") / 1e6);
+    if (gauge(member, "device_memory_used_bytes") > 0)
+        strbuf_addf(out, "  device %.1f/%.0f GiB", gauge(member, "device_memory_used_bytes") / 0x1p30,
+                    gauge(member, "device_memory_bytes") / 0x1p30);
     if (json_is_true(json_object_get(member, "slow")))
         strbuf_addf(out, "  SLOW: %.0f ms a step", number(member, "ms_per_step"));
     strbuf_addc(out, '\n');

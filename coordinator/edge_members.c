@@ -3,6 +3,7 @@
  * Sums go over all members that there ever were since the coordinator started, so that a counter does not shrink when a worker
  * leaves. Times are in seconds: rate(gantry_act_wait_seconds_total) / rate(gantry_steps_played_total) is how long a step waits
  * for its action. */
+#include <math.h>
 #include <stdio.h>
 
 #include "coordinator/edge.h"
@@ -39,12 +40,24 @@ void edge_members_register(struct edge *edge)
         x->memory[roles[i]] = metrics_gauge(edge->metrics, "gantry_memory_peak_bytes", label,
                                             "largest resident memory of one member of that role so far");
     }
+    x->device_used = metrics_gauge(edge->metrics, "gantry_device_memory_used_bytes", "",
+                                   "memory in use, by whomever, on the device of a member that has the least left");
+    x->device_memory = metrics_gauge(edge->metrics, "gantry_device_memory_bytes", "", "all memory of that device");
     x->journal_bytes = metrics_gauge(edge->metrics, "gantry_journal_bytes", "", "size of the learner's journal");
+}
+
+/* INFINITY for a member without a device. */
+static double device_left(const struct member_gauges *of)
+{
+    double used = gauges_value(of, "device_memory_used_bytes");
+
+    return used > 0 ? gauges_value(of, "device_memory_bytes") - used : INFINITY;
 }
 
 void edge_members_refresh(struct edge *edge)
 {
     struct edge_metrics *x = &edge->metric;
+    const struct member_gauges *full = NULL;        /* whose device has the least left */
     double journal = 0;
 
     for (size_t i = 0; i < EDGE_MEMBER_SUMS; i++)
@@ -54,4 +67,9 @@ void edge_members_refresh(struct edge *edge)
     for (size_t i = 0; i < edge->gauges.n; i++)         /* rank 0 of those that are here */
         journal = MAX(journal, gauges_value(&edge->gauges.items[i], "journal_bytes"));
     metric_set(x->journal_bytes, journal);
+    for (size_t i = 0; i < edge->gauges.n; i++)
+        if (device_left(&edge->gauges.items[i]) < device_left(full))
+            full = &edge->gauges.items[i];
+    metric_set(x->device_used, gauges_value(full, "device_memory_used_bytes"));
+    metric_set(x->device_memory, gauges_value(full, "device_memory_bytes"));
 }

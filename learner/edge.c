@@ -99,10 +99,12 @@ static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
     gauge(edge, heartbeat, "rss_peak_bytes", (double)process_peak_rss_bytes());
     gauge(edge, heartbeat, "cpu_ms_total", (double)clock() * 1000 / CLOCKS_PER_SEC);
     if (device_process()) {
-        struct device_fallbacks fallbacks = device_watch(edge->lifecycle);
+        struct device_seen seen = device_watch(edge->lifecycle);
 
-        gauge(edge, heartbeat, "gemm_fallback_total", (double)fallbacks.gemm);
-        gauge(edge, heartbeat, "attention_fallback_total", (double)fallbacks.attention);
+        gauge(edge, heartbeat, "gemm_fallback_total", (double)seen.fallbacks.gemm);
+        gauge(edge, heartbeat, "attention_fallback_total", (double)seen.fallbacks.attention);
+        gauge(edge, heartbeat, "device_memory_used_bytes", (double)seen.memory_used);
+        gauge(edge, heartbeat, "device_memory_bytes", (double)seen.memory);
     }
     if (!edge->train_thread)
         return;

@@ -44,7 +44,7 @@ struct edge {
     unsigned failures;                  /* plans that failed in a row */
     uint64_t retry_ms;                  /* not before: a plan that fails is not tried in a tight loop */
 
-    Gantry__Gauge gauges[11], *gauge_list[11];
+    Gantry__Gauge gauges[13], *gauge_list[13];
 };
 
 /* edge_open.c: journal, manifests, threads and lock, at the first Welcome. One line and -errno when the run directory is not

@@ -25,10 +25,11 @@ int device_use(const char *name, struct error *error)
     return 0;
 }
 
-struct device_fallbacks device_watch(struct lifecycle *lifecycle)
+struct device_seen device_watch(struct lifecycle *lifecycle)
 {
     static bool told_gemm, told_attention, told_loss;
     struct device_fallbacks now = device_fallbacks(device_process());
+    struct device_seen seen = {.fallbacks = now, .memory_used = device_memory_used(device_process())};
 
     if (now.gemm && !told_gemm)
         log_warn("cuBLASLt refuses a product: the own kernel does it, slower", "device=%s so_far=%llu", device_process()->name,
@@ -48,5 +49,6 @@ struct device_fallbacks device_watch(struct lifecycle *lifecycle)
     }
     told_gemm = told_gemm || now.gemm;
     told_attention = told_attention || now.attention;
-    return now;
+    seen.memory = device_process() ? device_process()->facts.memory : 0;
+    return seen;
 }

@@ -8,6 +8,11 @@
 
 /* Models that are packed from now on compute on `name` (cpu, cuda:N). The error has the remedy. */
 int device_use(const char *name, struct error *error);
+struct device_seen {
+    struct device_fallbacks fallbacks;
+    size_t memory_used, memory; /* bytes: in use by everybody on the device (0: not known yet), and all it has */
+};
+
 /* For every heartbeat: the counts so far. A kind of refusal is logged when it is met for the first time. A device that is lost
  * stops the daemon with status 1, after one line: a new process may find it, or says what is wrong with it. */
-struct device_fallbacks device_watch(struct lifecycle *lifecycle);
+struct device_seen device_watch(struct lifecycle *lifecycle);

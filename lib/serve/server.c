@@ -151,18 +151,19 @@ static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
 {
     struct serve *s = arg;
     struct batcher_totals totals = batcher_totals(s->batcher);
-    struct device_fallbacks fallbacks = device_watch(s->lifecycle);
+    struct device_seen seen = device_watch(s->lifecycle);
     const struct { const char *name; double value; } now[] = {
         {"requests_total", (double)totals.jobs}, {"rows_total", (double)totals.rows}, {"batches_total", (double)totals.batches},
         {"busy_ms_total", (double)totals.busy_ns / 1e6}, {"in_flight", (double)batcher_in_flight(s->batcher)},
         {"refused_total", (double)s->refused},
         {"rss_peak_bytes", (double)process_peak_rss_bytes()}, {"cpu_ms_total", (double)clock() * 1000 / CLOCKS_PER_SEC},
         {"brought_bytes_total", (double)(s->fetch ? fetch_bytes_total(s->fetch) : 0)},
-        {"gemm_fallback_total", (double)fallbacks.gemm}, {"attention_fallback_total", (double)fallbacks.attention},
+        {"gemm_fallback_total", (double)seen.fallbacks.gemm}, {"attention_fallback_total", (double)seen.fallbacks.attention},
+        {"device_memory_used_bytes", (double)seen.memory_used}, {"device_memory_bytes", (double)seen.memory},
     };
     size_t i;
 
-    for (i = 0; i < ARRAY_SIZE(now) - (device_process() ? 0 : 2); i++) {
+    for (i = 0; i < ARRAY_SIZE(now) - (device_process() ? 0 : 4); i++) {
         gantry__gauge__init(&s->gauges[i]);
         s->gauges[i].name = (char *)now[i].name;
         s->gauges[i].value = now[i].value;

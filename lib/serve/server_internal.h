@@ -9,7 +9,7 @@
 #include "serve/server.h"
 #include "wire/member.h"
 
-enum { SERVE_GAUGES = 11, SERVE_SHADOWS = 4 };
+enum { SERVE_GAUGES = 13, SERVE_SHADOWS = 4 };
 
 struct held_model { uint64_t version; void *model; };
 

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <deque>
+#include <map>
 #include <mutex>
 #include <set>
 #include <vector>
@@ -195,6 +196,22 @@ int simt_gone(void)
     return gone ? -EIO : 0;
 }
 
+static std::mutex taken_lock;
+static std::map<void *, size_t> taken; /* what each piece of device memory has */
+static size_t taken_bytes;
+
+static size_t has(void) { return getenv("GANTRY_EMULATED_MEMORY") ? (size_t)atoll(getenv("GANTRY_EMULATED_MEMORY")) : (size_t)1 << 32; }
+
+static int memory_now(size_t *ret_free, size_t *ret_all)
+{
+    std::lock_guard<std::mutex> guard(taken_lock);
+
+    simt_owned();
+    *ret_all = has();
+    *ret_free = *ret_all - std::min(*ret_all, taken_bytes);
+    return 0;
+}
+
 static int use(int ordinal, struct device_facts *facts, char *why, size_t why_size)
 {
     if (ordinal > 0) {
@@ -206,8 +223,7 @@ static int use(int ordinal, struct device_facts *facts, char *why, size_t why_si
         *facts = {};
         snprintf(facts->name, sizeof(facts->name), "emulated");
         facts->major = 9;
-        facts->memory = facts->memory_free =
-            getenv("GANTRY_EMULATED_MEMORY") ? (size_t)atoll(getenv("GANTRY_EMULATED_MEMORY")) : (size_t)1 << 32;
+        facts->memory = facts->memory_free = has();
     }
     return 0;
 }
@@ -221,7 +237,15 @@ static int alloc(size_t bytes, void **ret)
         return -ENOTSUP;
     if (simt_gone() < 0)
         return -EIO;
-    return memory_alloc(bytes, ret);
+    int r = memory_alloc(bytes, ret);
+
+    if (r == 0) {
+        std::lock_guard<std::mutex> guard(taken_lock);
+
+        taken[*ret] = bytes;
+        taken_bytes += bytes;
+    }
+    return r;
 }
 
 /* Whoever still works in it is waited for, as cudaFree does. */
@@ -232,6 +256,12 @@ static void release(void *memory)
     simt_owned();
     (void)spoil();
     run_all_streams();
+    {
+        std::lock_guard<std::mutex> guard(taken_lock);
+
+        taken_bytes -= taken[memory];
+        taken.erase(memory);
+    }
     memory_free(memory);
 }
 
@@ -363,6 +393,7 @@ extern "C" void NAME(fill_machine)(struct device_kernels *k)
     k->name = "emulated";
     k->devices = devices;
     k->use = use;
+    k->memory = memory_now;
     k->stream_new = stream_new;
     k->stream_free = stream_free;
     k->alloc = alloc;

@@ -62,8 +62,16 @@ def test_ranks_on_devices(make_cluster, monkeypatch, tmp_path):
         cluster.until(lambda s: "the device answers no more" in learner.log.read_text(), "the learner to notice")
         lost.unlink()
 
+    def told(cluster):
+        def of_device(status):
+            return [(g["device_memory_used_bytes"], g["device_memory_bytes"]) for m in status["members"] for g in [m["gauges"]]
+                    if g.get("device_memory_used_bytes", 0) > 0]
+
+        (used, has), = cluster.until(lambda s: s and of_device(s), "the learner to say what of its device is in use")
+        assert 1e6 < used < has == pytest.approx(1 << 32)
+
     lost = tmp_path / "lost"
-    one, _ = run(make_cluster, 1)
+    one, _ = run(make_cluster, 1, told)
     monkeypatch.setenv("GANTRY_EMULATED_LOST", str(lost))
     again, learners = run(make_cluster, 1, lose)
     assert again == one

@@ -96,6 +96,8 @@ static int use(int ordinal, struct device_facts *facts, char *why, size_t why_si
     return r;
 }
 
+static int memory(size_t *ret_free, size_t *ret_all) { return as_errno(cudaMemGetInfo(ret_free, ret_all)); }
+
 static int stream_new(void **ret) { return as_errno(cudaStreamCreateWithFlags((cudaStream_t *)ret, cudaStreamNonBlocking)); }
 static void stream_free(void *stream)
 {
@@ -202,6 +204,7 @@ extern "C" void NAME(fill_machine)(struct device_kernels *k)
     k->name = "cuda";
     k->devices = devices;
     k->use = use;
+    k->memory = memory;
     k->stream_new = stream_new;
     k->stream_free = stream_free;
     k->alloc = alloc;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "nn/device/blas.h"
 #include "nn/device/dnn.h"
 #include "nn/device/dnn_key.h"
@@ -126,6 +127,8 @@ struct device_fallbacks device_fallbacks(const struct device *device)
                                       .attention = atomic_load(&device->attention_fallbacks)};
 }
 
+size_t device_memory_used(const struct device *device) { return device ? atomic_load(&device->memory_used) : 0; }
+
 const char *device_error_text(const struct device *device, int r)
 {
     return device && (r == -EIO || r == -ENOMEM || r == -ENODEV) ? device->k->last_error() : strerror(-r);
@@ -203,6 +206,16 @@ bool device_ask(struct device *device)
     return r != -EIO && r != -ENODEV;
 }
 
+static void look_at_memory(struct device *device)
+{
+    uint64_t now = clock_mono_ns(), last = atomic_load(&device->looked_ns);
+    size_t unused, all;
+
+    if (device->k->memory && (!last || now - last >= 1000000000) &&
+        atomic_compare_exchange_strong(&device->looked_ns, &last, now) && device->k->memory(&unused, &all) == 0)
+        atomic_store(&device->memory_used, all - unused);
+}
+
 int device_stream_begin(struct device_stream *s)
 {
     int r = s->k->use(s->device->ordinal, NULL, NULL, 0);
@@ -211,6 +224,8 @@ int device_stream_begin(struct device_stream *s)
         r = s->k->wait(s->stream); /* staging is read by copies that may still be under way */
     if (r == -EIO || r == -ENODEV)
         note_loss(s->device);
+    if (r == 0)
+        look_at_memory(s->device);
     for (int i = 0; i < s->n_chunks; i++)
         s->chunks[i].used = 0;
     s->n_sent = 0;

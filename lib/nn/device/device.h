@@ -29,6 +29,8 @@ struct device {
     struct dnn *dnn;
     char no_dnn[160]; /* why cuDNN could not be opened */
     struct narrow *narrow; /* device_find_faster; NULL: products of few rows are the library's like all others */
+    _Atomic(size_t) memory_used; /* device_memory_used */
+    _Atomic(uint64_t) looked_ns;
     atomic_int lost;  /* 2: it answers nothing but errors any more, 1: lost_why is being written */
     char lost_why[160];
 };
@@ -53,6 +55,9 @@ DEFINE_FREEP(struct device, device_unref)
 /* Products and attentions that a library refused and the own kernels did, so far. NULL: none. */
 struct device_fallbacks { unsigned long long gemm, attention; };
 struct device_fallbacks device_fallbacks(const struct device *device);
+/* Bytes of the device that were in use, by all processes on it, when a pass of this one last began (looked at once a second at most:
+ * the driver may keep whoever asks waiting). 0: none has, or NULL. Any thread. */
+size_t device_memory_used(const struct device *device);
 /* What cuDNN said when it refused for the first time; "": it has not. */
 const char *device_refusal(const struct device *device);
 /* The device fell off, or a kernel spoilt its context: nothing of this process works on it any more, a new process may. NULL: it

@@ -96,6 +96,7 @@ struct device_kernels {
     int (*devices)(void); /* how many; 0 without a driver */
     /* Make it this thread's; facts may be NULL. why: a sentence on failure. */
     int (*use)(int ordinal, struct device_facts *facts, char *why, size_t why_size);
+    int (*memory)(size_t *ret_free, size_t *ret_all); /* bytes of this thread's device; free: of all processes on it */
     int (*stream_new)(void **ret);
     void (*stream_free)(void *stream);
     int (*alloc)(size_t bytes, void **ret);
