@@ -146,7 +146,7 @@ static void on_beat_reply(int result, const struct message *reply, void *arg)
     member->beat_sent = false;
     if (result == -ECANCELED || member->closing || member->leaving)
         return;
-    if (result == -EACCES && member->options.on_refused)      /* revoked while we were here */
+    if ((result == -EACCES || result == -EPROTO) && member->options.on_refused)     /* revoked, or outlived by another build */
         member->options.on_refused(result, why(member, result, reply), member->options.arg);
     if (result < 0)
         return;         /* silence: on_state tells; an old epoch: wire->on_stale has been called */

@@ -2,9 +2,12 @@
 #include "tests/harness/wire_lab.h"
 
 #include <errno.h>
+#include <zmq.h>
 
+#include "base/clock.h"
 #include "wire/address.h"
 #include "wire/member.h"
+#include "wire/socket.h"
 
 /* A coordinator of a few lines. */
 struct town {
@@ -22,6 +25,8 @@ struct town {
     unsigned welcomes, again, endpoints, revoked, drains, pushes, refused, states, left;
     uint32_t held_leases;
     bool up;
+    int refusal;                    /* the last, and what was said of it */
+    char why[200];
 };
 
 static void welcome(struct town *town, struct request *request)
@@ -156,9 +161,12 @@ static void on_state(bool up, void *arg)
 
 static void on_refused(int result, const char *text, void *arg)
 {
-    assert_int_equal(result, -EACCES);
+    struct town *town = arg;
+
     assert_non_null(text);
-    ((struct town *)arg)->refused++;
+    town->refused++;
+    town->refusal = result;
+    snprintf(town->why, sizeof town->why, "%s", text);
 }
 
 static void on_left(void *arg)
@@ -326,7 +334,52 @@ static void other_run(void **state)
     wire_set_run(town.here, 55, 1);
     open_coordinator(&town, 1);
     lab_until_count(&town.lab, &town.refused, 1);
+    assert_int_equal(town.refusal, -EACCES);
     assert_int_equal(town.hellos, 0);
+    town_close(&town);
+}
+
+/* Everything that comes is answered in another protocol. */
+static void answer_in_another_protocol(void *socket)
+{
+    struct message *message = NULL;
+    struct wire_origin origin;
+    struct error error;
+    struct outgoing *out;
+
+    if (message_receive(socket, true, &origin, &message, &error) < 0)
+        return;
+    message_free(message);
+    origin.envelope.protocol = 2 << 16;
+    origin.envelope.kind++;
+    assert_int_equal(outgoing_new(&origin.envelope, NULL, NULL, 0, &out), 0);
+    (void)outgoing_send(out, socket, origin.peer, origin.peer_size);
+    outgoing_free(out);
+}
+
+/* The coordinator is killed, another build is installed, and it comes back: who plays on hears of it, too, not only who joins. */
+static void coordinator_of_another_protocol(void **state)
+{
+    struct town town;
+    struct error error = {0};
+    char address[ADDRESS_MAX];
+    void *socket;
+
+    (void)state;
+    town_open(&town, NULL);
+    open_coordinator(&town, 1);
+    lab_until_count(&town.lab, &town.beats, 2);
+    town.server = wire_server_free(town.server);
+    while (town.up)
+        uv_run(&town.lab.loop, UV_RUN_ONCE);
+    assert_int_equal(wire_socket_bind(town.there, town.lab.ipc, 0, WIRE_FRAME_MAX, &socket, address, &error), 0);
+    for (uint64_t begin_ms = clock_mono_ms(); !town.refused && clock_mono_ms() - begin_ms < 20000;) {
+        uv_run(&town.lab.loop, UV_RUN_ONCE);
+        answer_in_another_protocol(socket);
+    }
+    assert_int_equal(town.refusal, -EPROTO);
+    assert_non_null(strstr(town.why, "protocol 2.0"));
+    zmq_close(socket);
     town_close(&town);
 }
 
@@ -335,6 +388,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(joins_and_beats), cmocka_unit_test(coordinator_restarts), cmocka_unit_test(not_known),
         cmocka_unit_test(leaves),          cmocka_unit_test(leaves_alone),         cmocka_unit_test(other_run),
+        cmocka_unit_test(coordinator_of_another_protocol),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
