@@ -3,20 +3,40 @@
 #include <inttypes.h>
 #include <math.h>
 
+/* Bytes of the character at s; 0: it is none (Unicode 15, table 3-7). */
+static size_t utf8_length(const unsigned char *s)
+{
+    size_t n = s[0] < 0x80 ? 1 : s[0] < 0xc2 ? 0 : s[0] < 0xe0 ? 2 : s[0] < 0xf0 ? 3 : s[0] < 0xf5 ? 4 : 0;
+    unsigned char low = s[0] == 0xe0 ? 0xa0 : s[0] == 0xf0 ? 0x90 : 0x80, high = s[0] == 0xed ? 0x9f : s[0] == 0xf4 ? 0x8f : 0xbf;
+
+    for (size_t i = 1; i < n; i++) {
+        if (s[i] < low || s[i] > high)
+            return 0;
+        low = 0x80;
+        high = 0xbf;
+    }
+    return n;
+}
+
 static void add_escaped(struct strbuf *out, const char *text)
 {
+    size_t n;
+
     strbuf_addc(out, '"');
-    for (; *text; text++) {
+    for (; *text; text += MAX(n, (size_t)1)) {
         unsigned char c = (unsigned char)*text;
 
+        n = utf8_length((const unsigned char *)text);
         if (c == '"' || c == '\\')
             strbuf_addf(out, "\\%c", c);
         else if (c == '\n')
             strbuf_adds(out, "\\n");
         else if (c < 0x20)
             strbuf_addf(out, "\\u%04x", c);
+        else if (n)
+            strbuf_add(out, text, n);
         else
-            strbuf_addc(out, (char)c);
+            strbuf_adds(out, "\\ufffd");
     }
     strbuf_addc(out, '"');
 }

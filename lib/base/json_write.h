@@ -4,6 +4,7 @@
  *   json_open(&w, NULL, '{');  json_text(&w, "name", "demo");  json_number(&w, "x", 1.5);  json_close(&w, '}');
  *
  * Names avoid those of jansson (json_string, json_integer), with which it is linked.
+ * What is no UTF-8 in a text becomes U+FFFD, byte by byte: no reader takes such JSON, and texts are cut, and come from others.
  * `key` is NULL inside arrays and at the top. Numbers print as %.9g; NaN and infinities become null. */
 #pragma once
 
