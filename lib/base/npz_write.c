@@ -146,12 +146,12 @@ int npz_add_text(struct npz *npz, const char *name, const char *text, struct err
         int more = c[0] < 0xc0 ? 0 : c[0] < 0xe0 ? 1 : c[0] < 0xf0 ? 2 : 3;
         uint32_t point = more ? c[0] & (0x3fu >> more) : c[0];
 
+        if ((size_t)more >= n - i)
+            return error_set(error, EINVAL, "%s: %s: a text that ends inside a character", npz->path, name);
         for (int m = 1; m <= more; m++)
             point = point << 6 | (c[m] & 0x3fu);
         points[k++] = point;
         i += (size_t)more + 1;
-        if (i > n)
-            return error_set(error, EINVAL, "%s: %s: a text that ends inside a character", npz->path, name);
     }
     snprintf(descr, sizeof descr, "<U%zu", MAX(k, (size_t)1));
     return npz_add(npz, name, descr, NULL, 0, points, error);

@@ -285,6 +285,24 @@ static void damaged_hdf5_is_named(void **state)
     free(bytes);
 }
 
+/* An instruction that was cut; nothing behind it is read (AddressSanitizer sees it). */
+static void text_cut_inside_a_character(void **state)
+{
+    struct error error = {0};
+    struct npz npz;
+
+    (void)state;
+    assert_int_equal(npz_create(in_root("cut.npz"), &npz, &error), 0);
+    for (const char *const *text = (const char *const[]) {"ab\xc3", "ab\xe2\x82", "ab\xf0", NULL}; *text; text++) {
+        char *copy = strdup(*text);
+
+        assert_int_equal(npz_add_text(&npz, "instruction", copy, &error), -EINVAL);
+        assert_non_null(strstr(error.text, "ends inside a character"));
+        free(copy);
+    }
+    assert_int_equal(npz_close(&npz, &error), 0);
+}
+
 static void wrong_arrays_are_named(void **state)
 {
     static const float action[2][7] = {{.1f}, {NAN}};
@@ -350,6 +368,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(other_sizes_are_resized_or_refused, begin, end),
         cmocka_unit_test_setup_teardown(damaged_records_are_named, begin, end),
         cmocka_unit_test_setup_teardown(damaged_hdf5_is_named, begin, end),
+        cmocka_unit_test_setup_teardown(text_cut_inside_a_character, begin, end),
         cmocka_unit_test_setup_teardown(wrong_arrays_are_named, begin, end),
         cmocka_unit_test_setup_teardown(more_numbers_than_a_policy_has, begin, end),
     };
