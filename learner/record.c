@@ -52,17 +52,24 @@ int record_write(const char *dir, const struct record *record, struct error *err
     return r < 0 ? error_set(error, -r, "%s: %s", path, strerror(-r)) : 0;
 }
 
-static int read_list(const json_t *root, const char *key, uint64_t **ret, size_t *ret_n)
+static int read_list(const char *path, const json_t *root, const char *key, uint64_t **ret, size_t *ret_n, struct error *error)
 {
     const json_t *array = json_object_get(root, key);
     size_t n = json_array_size(array);
-    uint64_t *list = calloc(MAX(n, (size_t)1), sizeof *list);
+    _cleanup_free_ uint64_t *list = calloc(MAX(n, (size_t)1), sizeof *list);
+    bool right = json_is_array(array);
 
     if (!list)
-        return -ENOMEM;
-    for (size_t i = 0; i < n; i++)
-        list[i] = (uint64_t)json_integer_value(json_array_get(array, i));
-    *ret = list;
+        return error_set(error, ENOMEM, "%s: out of memory", path);
+    for (size_t i = 0; i < n && right; i++) {
+        const json_t *item = json_array_get(array, i);
+
+        right = json_is_integer(item) && json_integer_value(item) >= 0;
+        list[i] = (uint64_t)json_integer_value(item);
+    }
+    if (!right)
+        return error_set(error, EBADMSG, "%s: %s: expected a list of episodes", path, key);
+    *ret = TAKE_PTR(list);
     *ret_n = n;
     return 0;
 }
@@ -74,6 +81,7 @@ int record_read(const char *dir, struct record *ret, struct error *error)
     char path[4096];
     json_error_t why;
     const char *gate;
+    int r;
 
     if (snprintf(path, sizeof path, "%s/" FILE_NAME, dir) >= (int)sizeof path)
         return error_set(error, ENAMETOOLONG, "%s: path too long", dir);
@@ -81,11 +89,11 @@ int record_read(const char *dir, struct record *ret, struct error *error)
         return error_set(error, ENOENT, "%s: not there", path);
     root = json_load_file(path, 0, &why);
     if (!json_is_object(root))
-        return error_set(error, EBADMSG, "%s:%d: %s", path, why.line, why.text);
-    if (read_list(root, "trained", &record.trained, &record.n_trained) < 0 ||
-        read_list(root, "filtered", &record.filtered, &record.n_filtered) < 0 ||
-        read_list(root, "stale", &record.stale, &record.n_stale) < 0)
-        return error_set(error, ENOMEM, "%s: out of memory", path);
+        return error_set(error, EBADMSG, "%s:%d: %s", path, root ? 1 : why.line, root ? "expected a map" : why.text);
+    if ((r = read_list(path, root, "trained", &record.trained, &record.n_trained, error)) < 0 ||
+        (r = read_list(path, root, "filtered", &record.filtered, &record.n_filtered, error)) < 0 ||
+        (r = read_list(path, root, "stale", &record.stale, &record.n_stale, error)) < 0)
+        return r;
     record.gate_passed = json_is_true(json_object_get(root, "gate_passed"));
     gate = json_string_value(json_object_get(root, "gate_text"));
     snprintf(record.gate_text, sizeof record.gate_text, "%s", gate ? gate : "");

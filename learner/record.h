@@ -18,4 +18,5 @@ struct record {
 void record_release(struct record *record);
 
 int record_write(const char *dir, const struct record *record, struct error *error);
-int record_read(const char *dir, struct record *ret, struct error *error);              /* -ENOENT, -EBADMSG */
+/* -ENOENT; -EBADMSG: damaged, or a list is missing. */
+int record_read(const char *dir, struct record *ret, struct error *error);
