@@ -1,5 +1,6 @@
 #include "coordinator/member_gauges.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -75,11 +76,12 @@ struct member_gauges *gauges_place(struct gauges *g, const struct membership *me
 
 void gauges_put(struct member_gauges *place, const char *name, double value)
 {
-    struct gauge *gauge = &place->items[place->n];
+    struct gauge *gauge = find(place, name);
 
-    if (place->n == MEMBER_GAUGES)
+    if (!isfinite(value) || (!gauge && place->n == MEMBER_GAUGES))
         return;
-    place->n++;
+    if (!gauge)
+        gauge = &place->items[place->n++];
     snprintf(gauge->name, sizeof(gauge->name), "%s", name);
     gauge->value = gauge->peak = value;
 }

@@ -33,7 +33,8 @@ void gauges_release(struct gauges *gauges);
 /* The place for what `member` says now, empty but for its pace; NULL: not a member, or no memory. Borrowed until the next
  * call. */
 struct member_gauges *gauges_place(struct gauges *gauges, const struct membership *members, uint32_t member);
-void gauges_put(struct member_gauges *place, const char *name, double value);       /* one too many is left out */
+/* One too many is left out, and what is no number. The last of a name counts. */
+void gauges_put(struct member_gauges *place, const char *name, double value);
 
 const struct member_gauges *gauges_find(const struct gauges *gauges, uint32_t member);     /* NULL: it has said nothing */
 double gauges_value(const struct member_gauges *of, const char *name);                     /* 0: not said; of NULL: 0 */

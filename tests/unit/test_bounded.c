@@ -1,5 +1,6 @@
 /* test_bounded.c - what the coordinator keeps of members and versions that are gone: nothing that grows with how long it has been
  * running. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -59,6 +60,30 @@ static void test_gauges_of_those_gone_are_added_up(void **state)
     membership_release(&m);
 }
 
+/* A number that is none would stay in the sums for as long as the coordinator lives; a name that is said twice counts once. */
+static void test_gauges_that_make_no_sense(void **state)
+{
+    struct membership m = {0};
+    struct gauges gauges = {0};
+    struct member_gauges *place;
+    uint32_t first = join(&m, 1, 1);
+
+    (void)state;
+    say(&gauges, &m, first, NAN, -INFINITY);
+    membership_remove(&m, membership_find(&m, first));
+    for (uint64_t i = 2; i < 100; i++)                      /* until those gone are added up */
+        say(&gauges, &m, join(&m, i, i), INFINITY, NAN);
+    place = gauges_place(&gauges, &m, join(&m, 100, 100));
+    for (int i = 0; i < 2 * MEMBER_GAUGES; i++)
+        gauges_put(place, "steps_total", 5);
+    gauges_put(place, "rss_peak_bytes", 70);
+    assert_int_equal(place->n, 2);
+    assert_true(gauges_over_role(&gauges, MEMBER_WORKER, "steps_total", false) == 5);
+    assert_true(gauges_over_role(&gauges, MEMBER_WORKER, "rss_peak_bytes", true) == 70);
+    gauges_release(&gauges);
+    membership_release(&m);
+}
+
 /* A machine that went away without a word is shown as lost, for an hour. */
 static void test_lost_members_are_forgotten(void **state)
 {
@@ -105,6 +130,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gauges_of_those_gone_are_added_up),
+        cmocka_unit_test(test_gauges_that_make_no_sense),
         cmocka_unit_test(test_lost_members_are_forgotten),
         cmocka_unit_test(test_versions_whose_weights_are_gone_are_forgotten),
     };
