@@ -139,8 +139,8 @@ void conductor_on_cordon(struct conductor *c, const struct conductor_event *even
 void conductor_on_drain_member(struct conductor *c, const struct conductor_event *event);
 void conductor_on_drain(struct conductor *c, const struct conductor_event *event);
 void conductor_on_prm_swap(struct conductor *c, const struct conductor_event *event);
-void conductor_recall_cordon(struct conductor *c, struct member *member);           /* it has just said Hello */
-void conductor_forget_cordon(struct conductor *c, const struct member *member);     /* it is gone for good */
+void conductor_recall_member(struct conductor *c, struct member *member);           /* it has just said Hello */
+void conductor_forget_member(struct conductor *c, const struct member *member);     /* it is gone for good */
 void conductor_use_prm(struct conductor *c, uint64_t version);
 void conductor_prm_due(struct conductor *c, const struct work *work);               /* which opens: a swap may wait for it */
 /* All servers refuse the version that was swapped to: true, and the one before it is to serve again. */

@@ -181,7 +181,7 @@ static bool end_earlier_lives(struct conductor *c, const struct member *hello)
         conductor_note(c, 0, "exit", "member %u: %s was started again", old->id, old->name);
         while (lease_take_member(&c->leases, old->id, &lease) == 0)
             holder_died(c, &lease, true, "its worker was lost while it played this alone: started again");
-        conductor_forget_cordon(c, old);
+        conductor_forget_member(c, old);
         membership_remove(&c->members, old);
     }
     return true;
@@ -207,7 +207,7 @@ void conductor_on_hello(struct conductor *c, const struct conductor_event *event
         return;
     }
     holder_back(c, member->id);
-    conductor_recall_cordon(c, member);
+    conductor_recall_member(c, member);
     if (is_new)
         conductor_note(c, 0, "joined", "member %u: %s, host %s, pid %u, build %s", member->id,
                        run_build_roles[member->role - 1], member->host, member->pid, member->build);    /* run_builds_read() */
@@ -232,7 +232,7 @@ void conductor_on_bye(struct conductor *c, const struct conductor_event *event, 
     while (lease_take_member(&c->leases, member->id, &lease) == 0)
         ;       /* given back: nothing counts against the episodes */
     conductor_note(c, 0, "left", "member %u", member->id);
-    conductor_forget_cordon(c, member);
+    conductor_forget_member(c, member);
     membership_remove(&c->members, member);
     conductor_reply(c, event, CONDUCTOR_ACK);
 }
@@ -250,7 +250,7 @@ void conductor_on_exit(struct conductor *c, const struct conductor_event *event)
     conductor_note(c, 0, "exit", "member %u: %.300s", member->id, text);
     while (lease_take_member(&c->leases, member->id, &lease) == 0)
         holder_died(c, &lease, event->exit.crashed, text);
-    conductor_forget_cordon(c, member);
+    conductor_forget_member(c, member);
     membership_remove(&c->members, member);
 }
 

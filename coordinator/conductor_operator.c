@@ -1,43 +1,47 @@
 /* conductor_operator.c - what operators ask for: members cordoned and drained, the run drained, reward models swapped. What
- * outlives this process (cordons, a swap that waits for its iteration) is in the plan's memory. */
+ * outlives this process (members cordoned and drained, a swap that waits for its iteration) is in the plan's memory. */
 #include <string.h>
 
 #include "coordinator/conductor_internal.h"
 
 /* ---- members --------------------------------------------------------------------------------------- */
 
-/* By the process's instance: it keeps that over our restart. Those whose process has ended make room, the oldest first. */
-static void remember_cordon(struct conductor *c, uint64_t instance, bool on)
+static bool is_noted(const struct plan_members *list, uint64_t instance)
 {
-    struct plan_memory *m = &c->memory;
+    for (uint32_t i = 0; i < list->n; i++)
+        if (list->instance[i] == instance)
+            return true;
+    return false;
+}
+
+/* on: as the newest; or not any more. */
+static void note(struct conductor *c, struct plan_members *list, uint64_t instance, bool on)
+{
     uint32_t n = 0;
 
-    for (uint32_t i = 0; i < m->n_cordoned; i++)
-        if (m->cordoned[i] != instance)
-            m->cordoned[n++] = m->cordoned[i];
-    m->n_cordoned = n;
-    if (on && n == PLAN_CORDONED) {
-        memmove(m->cordoned, m->cordoned + 1, (n - 1) * sizeof(*m->cordoned));
-        m->n_cordoned--;
-    }
+    if (!on && !is_noted(list, instance))
+        return;
+    for (uint32_t i = 0; i < list->n; i++)
+        if (list->instance[i] != instance)
+            list->instance[n++] = list->instance[i];
+    if (on && n == PLAN_MEMBERS)
+        memmove(list->instance, list->instance + 1, --n * sizeof(*list->instance));
     if (on)
-        m->cordoned[m->n_cordoned++] = instance;
+        list->instance[n++] = instance;
+    list->n = n;
     c->memory_moved = true;
 }
 
-void conductor_recall_cordon(struct conductor *c, struct member *member)
+void conductor_recall_member(struct conductor *c, struct member *member)
 {
-    for (uint32_t i = 0; i < c->memory.n_cordoned; i++)
-        member->cordoned |= c->memory.cordoned[i] == member->instance;
+    member->cordoned |= is_noted(&c->memory.cordoned, member->instance);
+    member->leaving |= is_noted(&c->memory.leaving, member->instance);
 }
 
-void conductor_forget_cordon(struct conductor *c, const struct member *member)
+void conductor_forget_member(struct conductor *c, const struct member *member)
 {
-    for (uint32_t i = 0; i < c->memory.n_cordoned; i++)
-        if (c->memory.cordoned[i] == member->instance) {
-            remember_cordon(c, member->instance, false);
-            return;
-        }
+    note(c, &c->memory.cordoned, member->instance, false);
+    note(c, &c->memory.leaving, member->instance, false);
 }
 
 void conductor_on_cordon(struct conductor *c, const struct conductor_event *event)
@@ -49,7 +53,7 @@ void conductor_on_cordon(struct conductor *c, const struct conductor_event *even
         return;
     }
     member->cordoned = event->cordon.on;
-    remember_cordon(c, member->instance, member->cordoned);
+    note(c, &c->memory.cordoned, member->instance, member->cordoned);
     c->members.revision += member->role == MEMBER_ACTOR || member->role == MEMBER_PRM;
     conductor_note(c, 0, "cordon", "member %u %s", member->id, event->cordon.on ? "gets no more leases" : "gets leases again");
     conductor_reply(c, event, CONDUCTOR_ACK);
@@ -65,6 +69,7 @@ void conductor_on_drain_member(struct conductor *c, const struct conductor_event
         return;
     }
     member->leaving = true;
+    note(c, &c->memory.leaving, member->instance, true);
     c->members.revision += member->role == MEMBER_ACTOR || member->role == MEMBER_PRM;
     conductor_note(c, 0, "drain", "member %u finishes what it holds and leaves", member->id);
     conductor_reply(c, event, CONDUCTOR_ACK);

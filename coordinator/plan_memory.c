@@ -12,6 +12,20 @@ void plan_memory_init(struct plan_memory *memory)
         memory->temperature[i] = -1;
 }
 
+static void write_members(const struct plan_members *list, const char *key, struct strbuf *out)
+{
+    for (uint32_t i = 0; i < list->n; i++)
+        strbuf_addf(out, "%s %llu\n", key, (unsigned long long)list->instance[i]);
+}
+
+static bool take_member(struct plan_members *list, uint64_t instance)
+{
+    if (list->n == PLAN_MEMBERS)
+        return false;
+    list->instance[list->n++] = instance;
+    return true;
+}
+
 int plan_memory_write(const struct plan_memory *memory, struct strbuf *out)
 {
     strbuf_addf(out, "next_episode %llu\nnext_state %llu\nstage %u\niteration %u\nfinished %d\n",
@@ -27,8 +41,8 @@ int plan_memory_write(const struct plan_memory *memory, struct strbuf *out)
         strbuf_addf(out, "prm_next %llu\nprm_next_stage %u\nprm_next_round %u\n", (unsigned long long)memory->prm_next,
                     memory->prm_next_stage, memory->prm_next_round);
     shadow_write(&memory->shadow, out);
-    for (uint32_t i = 0; i < memory->n_cordoned; i++)
-        strbuf_addf(out, "cordoned %llu\n", (unsigned long long)memory->cordoned[i]);
+    write_members(&memory->cordoned, "cordoned", out);
+    write_members(&memory->leaving, "leaving", out);
     for (int i = 0; i < RUN_MAX_POLICIES; i++)
         strbuf_addf(out, "temperature%d %a\n", i, memory->temperature[i]);
     strbuf_addf(out, "stop %d\nstage_best %a\nsince_best %u\nalarms %u\n", memory->stop, memory->stage_best, memory->since_best,
@@ -83,7 +97,8 @@ static int parse_line(char *line, struct plan_memory *memory, struct error *erro
     else if (!strcmp(line, "prm_next_stage")) memory->prm_next_stage = (uint32_t)number;
     else if (!strcmp(line, "prm_next_round")) memory->prm_next_round = (uint32_t)number;
     else if (!strcmp(line, "prm_next_iteration")) memory->prm_next_round = (uint32_t)number;        /* of earlier builds */
-    else if (!strcmp(line, "cordoned") && memory->n_cordoned < PLAN_CORDONED) memory->cordoned[memory->n_cordoned++] = number;
+    else if (!strcmp(line, "cordoned") && take_member(&memory->cordoned, number)) return 0;
+    else if (!strcmp(line, "leaving") && take_member(&memory->leaving, number)) return 0;
     else if (!strncmp(line, "temperature", 11) && i >= 0 && i < RUN_MAX_POLICIES) memory->temperature[i] = real;
     else if (!strcmp(line, "stop") && number <= PLAN_COLLAPSE) memory->stop = (enum plan_stop)number;
     else if (!strcmp(line, "stage_best")) memory->stage_best = real;

@@ -52,7 +52,9 @@ struct work {
 
 enum plan_stop { PLAN_GOES_ON, PLAN_SUCCESS, PLAN_PATIENCE, PLAN_COLLAPSE };
 enum { PLAN_WATCH = 10, PLAN_EXTRA = 16 };
-enum { PLAN_CORDONED = 64 };
+/* Processes of members, by instance: they keep that over our restart. Those that were noted first make room. */
+enum { PLAN_MEMBERS = 64 };
+struct plan_members { uint64_t instance[PLAN_MEMBERS]; uint32_t n; };
 
 /* What later iterations must know of earlier ones; the ledger's blob "memory", stored with each that is opened or closed. */
 struct plan_memory {
@@ -79,8 +81,7 @@ struct plan_memory {
     uint64_t prm_next;                  /* swapped to when that round of that stage opens; 0: nothing waits */
     uint32_t prm_next_stage, prm_next_round;
     struct shadow shadow;               /* a reward model on trial */
-    uint64_t cordoned[PLAN_CORDONED];   /* instances of members that an operator has cordoned */
-    uint32_t n_cordoned;
+    struct plan_members cordoned, leaving;      /* by an operator: get nothing; were drained and are still here */
     double temperature[RUN_MAX_POLICIES];   /* eval: chosen on val; below 0: not yet */
 };
 

@@ -209,8 +209,8 @@ static void test_groups_that_teach_nothing(void **state)
     assert_null(desk_find(d, CONDUCTOR_ADD_EPISODE));
 }
 
-/* Who was cordoned is so in the coordinator's next life, as long as its process lives. */
-static void test_cordon_outlives_us(void **state)
+/* Who was cordoned, or drained, is so in the coordinator's next life, as long as its process lives: that was answered. */
+static void test_cordon_and_drain_outlive_us(void **state)
 {
     struct desk *d = *state;
     struct strbuf text = STRBUF_INIT;
@@ -220,12 +220,22 @@ static void test_cordon_outlives_us(void **state)
     desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
     desk_hello(d, WORKER, MEMBER_WORKER, 10);
     desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_CORDON, .member = d->member[WORKER], .cordon.on = true});
+    desk_hello(d, WORKER_2, MEMBER_WORKER, 20);
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_DRAIN_MEMBER, .member = d->member[WORKER_2]});
+    assert_non_null(desk_find(d, CONDUCTOR_PUT_BLOB));                      /* before anybody is told */
     assert_int_equal(plan_memory_write(conductor_memory(d->c), &text), 0);
     desk_start(d, &(struct conductor_restored) {.memory = text.text, .memory_size = text.length}, EPOCH + 1);
     desk_hello(d, WORKER, MEMBER_WORKER, 10);
     assert_true(conductor_members(d->c)->items[0].cordoned);
+    assert_false(conductor_members(d->c)->items[0].leaving);
+    desk_hello(d, WORKER_2, MEMBER_WORKER, 20);
+    assert_false(conductor_members(d->c)->items[1].cordoned);
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_HEARTBEAT, .member = d->member[WORKER_2], .epoch = EPOCH + 1});
+    assert_true(desk_find(d, CONDUCTOR_HEARTBEAT_REPLY)->heartbeat.sent_away);
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_BYE, .member = d->member[WORKER_2], .epoch = EPOCH + 1});
     desk_worker_exits(d, 10, false);
-    assert_int_equal(conductor_memory(d->c)->n_cordoned, 0);
+    assert_int_equal(conductor_memory(d->c)->cordoned.n, 0);
+    assert_int_equal(conductor_memory(d->c)->leaving.n, 0);
     desk_hello(d, WORKER, MEMBER_WORKER, 11);
     assert_false(conductor_members(d->c)->items[conductor_members(d->c)->n - 1].cordoned);
     strbuf_release(&text);
@@ -370,7 +380,7 @@ int main(void)
         TEST(test_unknown_version),
         TEST(test_overlap_with_staleness_1),
         TEST(test_groups_that_teach_nothing),
-        TEST(test_cordon_outlives_us),
+        TEST(test_cordon_and_drain_outlive_us),
         TEST(test_filtered_imitation),
         TEST(test_restart_makes_the_same_plan),
         TEST(test_restart_lets_workers_announce_first),
