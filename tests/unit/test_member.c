@@ -339,6 +339,38 @@ static void other_run(void **state)
     town_close(&town);
 }
 
+/* An endpoint file by its name, which says another place once the coordinator has moved. */
+static void joins_by_a_file(void **state)
+{
+    struct town town;
+    struct error error = {0};
+    struct member_options options = {.build = "test", .slots = 8, .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat,
+                                     .on_refused = on_refused, .on_state = on_state, .arg = &town};
+    char join[200], moved[sizeof town.lab.ipc + 8];
+
+    (void)state;
+    memset(&town, 0, sizeof town);
+    lab_open(&town.lab);
+    assert_int_equal(wire_new(&town.lab.loop, GANTRY__ROLE__ROLE_COORDINATOR, &town.there), 0);
+    assert_int_equal(wire_new(&town.lab.loop, GANTRY__ROLE__ROLE_ENV_WORKER, &town.here), 0);
+    snprintf(join, sizeof join, "file:%s/endpoints/coordinator", town.lab.dir);
+    options.join = join;
+    assert_int_equal(member_new(town.here, &options, &town.member, &error), -ENOENT);
+    assert_non_null(strstr(error.text, "is the coordinator of this run up?"));
+    assert_int_equal(address_publish(town.lab.dir, "coordinator", town.lab.ipc, NULL, &error), 0);
+    assert_int_equal(member_new(town.here, &options, &town.member, &error), 0);
+    open_coordinator(&town, 1);
+    lab_until_count(&town.lab, &town.beats, 2);
+
+    town.server = wire_server_free(town.server);
+    snprintf(moved, sizeof moved, "%s.moved", town.lab.ipc);
+    assert_int_equal(address_publish(town.lab.dir, "coordinator", moved, NULL, &error), 0);
+    snprintf(town.lab.ipc, sizeof town.lab.ipc, "%.80s", moved);
+    open_coordinator(&town, 2);
+    lab_until_count(&town.lab, &town.welcomes, 2);
+    town_close(&town);
+}
+
 /* Everything that comes is answered in another protocol. */
 static void answer_in_another_protocol(void *socket)
 {
@@ -388,6 +420,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(joins_and_beats), cmocka_unit_test(coordinator_restarts), cmocka_unit_test(not_known),
         cmocka_unit_test(leaves),          cmocka_unit_test(leaves_alone),         cmocka_unit_test(other_run),
+        cmocka_unit_test(joins_by_a_file),
         cmocka_unit_test(coordinator_of_another_protocol),
     };
 
