@@ -1,6 +1,8 @@
 /* test_conductor_plans.c - the conductor's rules: iterations, plans and versions in their order, restarts, drain, disk loss. */
 #include "tests/harness/conductor_desk.h"
 
+#include <errno.h>
+
 /* ---- iterations, plans, versions ------------------------------------------------------------------------------ */
 
 static void test_waits_for_a_ready_actor(void **state)
@@ -241,6 +243,44 @@ static void test_cordon_and_drain_outlive_us(void **state)
     strbuf_release(&text);
 }
 
+/* In a run of weeks: the newest of them are remembered, in order, and read back as they were written. */
+static void test_many_are_cordoned(void **state)
+{
+    enum { TOO_MANY = 2, ALL = PLAN_MEMBERS + TOO_MANY };
+    struct strbuf text = STRBUF_INIT, again = STRBUF_INIT;
+    const struct plan_members *list;
+    struct plan_memory read;
+    struct desk *d = *state;
+    uint32_t member[ALL];
+
+    desk_add_stage(d, STAGE_DEMOS, "demos")->demos.episodes = 2;
+    desk_start(d, NULL, EPOCH);
+    list = &conductor_memory(d->c)->cordoned;
+    for (uint32_t i = 0; i < ALL; i++) {
+        desk_hello(d, WORKER, MEMBER_WORKER, 100 + i);
+        member[i] = d->member[WORKER];
+        desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_CORDON, .member = member[i], .cordon.on = true});
+        assert_int_equal(list->n, MIN(i + 1, (uint32_t)PLAN_MEMBERS));
+    }
+    for (uint32_t i = 0; i < PLAN_MEMBERS; i++)
+        assert_int_equal(list->instance[i], 100 + TOO_MANY + i);
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_CORDON, .member = member[TOO_MANY + 1]});  /* again some */
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_CORDON, .member = member[TOO_MANY], .cordon.on = true});
+    assert_int_equal(list->n, PLAN_MEMBERS - 1);
+    for (uint32_t i = 0; i + 2 < PLAN_MEMBERS; i++)
+        assert_int_equal(list->instance[i], 100 + TOO_MANY + 2 + i);
+    assert_int_equal(list->instance[PLAN_MEMBERS - 2], 100 + TOO_MANY);             /* said again: the newest */
+    assert_int_equal(plan_memory_write(conductor_memory(d->c), &text), 0);
+    assert_int_equal(plan_memory_parse(text.text, text.length, &read, NULL), 0);
+    assert_int_equal(plan_memory_write(&read, &again), 0);
+    assert_string_equal(again.text, text.text);
+    for (uint32_t i = 0; i < 2; i++)
+        strbuf_addf(&text, "cordoned %u\n", i);
+    assert_int_equal(plan_memory_parse(text.text, text.length, &read, NULL), -EBADMSG);     /* more than there can be */
+    strbuf_release(&text);
+    strbuf_release(&again);
+}
+
 /* Rollouts that are to be scored wait for the reward model; imitating them names their stage and moves no `sft`. */
 static void test_filtered_imitation(void **state)
 {
@@ -381,6 +421,7 @@ int main(void)
         TEST(test_overlap_with_staleness_1),
         TEST(test_groups_that_teach_nothing),
         TEST(test_cordon_and_drain_outlive_us),
+        TEST(test_many_are_cordoned),
         TEST(test_filtered_imitation),
         TEST(test_restart_makes_the_same_plan),
         TEST(test_restart_lets_workers_announce_first),
