@@ -50,7 +50,7 @@ static void test_version_that_nobody_loads(void **state)
         if (i == 0) {                                               /* said once */
             assert_string_equal(desk_find(d, CONDUCTOR_ADD_EVENT)->text.kind, "refused");
             snprintf(said, sizeof(said), "refused policy version 0: %s", DESK_REFUSAL);
-            assert_non_null(strstr(desk_find(d, CONDUCTOR_ADD_EVENT)->text.text, said));        /* whole: its end is what matters */
+            assert_non_null(strstr(desk_find(d, CONDUCTOR_ADD_EVENT)->text.text, said));        /* whole */
         }
         assert_true(!desk_find(d, CONDUCTOR_STOPPED) == (i < 10));
         conductor_status(d->c, &status);
@@ -364,6 +364,49 @@ static void test_restart_makes_the_same_plan(void **state)
     assert_true(conductor_restore(d->c, &restored, 0, NULL) < 0);
 }
 
+static void inventory_on_disk(struct desk *d, uint64_t policy_version)
+{
+    desk_step(d, (struct conductor_event) {
+        .kind = CONDUCTOR_INVENTORY, .member = d->member[LEARNER],
+        .inventory = {.stage = 0, .iteration = 0, .rows = 2, .policy_version = policy_version, .prm_version = 0} });
+}
+
+/* What lies on the learner's disk when it joins: the version of the plan at hand, made before its Committed was heard, is
+ * awaited; one that nobody planned is of another run. */
+static void test_versions_on_the_learners_disk(void **state)
+{
+    struct journaled_episode other = desk_played(1, true);
+    struct desk *d = *state;
+
+    desk_rl(d, 2, 0);
+    desk_journaled(d, 1, true);
+    assert_null(desk_find(d, CONDUCTOR_ADD_EVENT));
+    desk_journaled(d, 1, true);                                 /* again: its acknowledgement was lost */
+    assert_null(desk_find(d, CONDUCTOR_ADD_EVENT));
+    assert_null(desk_find(d, CONDUCTOR_EPISODE_JOURNALED));
+    other.digest[5] ^= 1;
+    desk_step(d, (struct conductor_event) {
+        .kind = CONDUCTOR_JOURNALED, .member = d->member[LEARNER], .journaled = {d->stage, d->iteration, &other, 1}});
+    assert_string_equal(desk_find(d, CONDUCTOR_ADD_EVENT)->text.kind, "digest");
+    assert_int_equal(desk_find(d, CONDUCTOR_ADD_EVENT)->text.episode, 1);
+    assert_null(desk_find(d, CONDUCTOR_EPISODE_JOURNALED));
+    desk_journaled(d, 2, true);
+    assert_int_equal(desk_find(d, CONDUCTOR_PLAN)->plan.version, 1);
+
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 41);                 /* another process: an empty journal, and version 1 */
+    inventory_on_disk(d, 1);
+    assert_null(desk_find(d, CONDUCTOR_STOPPED));
+    assert_null(desk_find(d, CONDUCTOR_EPISODE_REOPENED));
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 42);                 /* one that has neither */
+    inventory_on_disk(d, 0);
+    assert_int_equal(desk_count(d, CONDUCTOR_EPISODE_REOPENED), 2);
+    assert_int_equal(desk_find(d, CONDUCTOR_PUT_ITERATION)->iteration.state, PROGRESS_OPEN);
+    assert_null(desk_find(d, CONDUCTOR_STOPPED));
+    inventory_on_disk(d, 1);                                    /* and now nothing is planned */
+    assert_non_null(strstr(desk_find(d, CONDUCTOR_STOPPED)->text.text,
+                           "policies/ holds version 1, the ledger knows none above 0: is the run directory put together"));
+}
+
 static void test_restart_lets_workers_announce_first(void **state)
 {
     struct desk *d = *state;
@@ -424,6 +467,7 @@ int main(void)
         TEST(test_many_are_cordoned),
         TEST(test_filtered_imitation),
         TEST(test_restart_makes_the_same_plan),
+        TEST(test_versions_on_the_learners_disk),
         TEST(test_restart_lets_workers_announce_first),
         TEST(test_drain),
     };
