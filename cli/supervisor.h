@@ -17,7 +17,10 @@
 #include "base/error.h"
 #include "daemon/loop.h"
 
-enum { AT_ONCE_MS = 20, RESTART_MS = 200, RESTART_MAX_MS = 10000, STABLE_MS = 10000, GIVE_UP = 5, STOP_MS = 40000, LOG_MOST = 32 << 20 };
+enum {
+    AT_ONCE_MS = 20, RESTART_MS = 200, RESTART_MAX_MS = 10000, STABLE_MS = 10000, GIVE_UP = 5, STOP_MS = 40000,
+    LOG_MOST = 32 << 20,        /* bytes */
+};
 
 struct supervisor;
 

@@ -5,8 +5,8 @@
  * A server that listens on tcp also needs the list of those let in: RUN/keys/allowed when --run-dir has it (looked at before
  * every message), otherwise what the coordinator says (member.h).
  *
- * Failure rule: one line that names what is missing and how to make it; a daemon ends with EX_CONFIG then, since to start it again
- * with the same files would not help. Thread rule: the loop's thread. */
+ * Failure rule: one line that names what is missing and how to make it; a daemon ends with EX_CONFIG then, since to start it
+ * again with the same files would not help. Thread rule: the loop's thread. */
 #pragma once
 
 #include "wire/wire.h"

@@ -335,7 +335,8 @@ static void more_numbers_than_a_policy_has(void **state)
     static const struct { size_t action, state; const char *said; } cases[] = {
         {IMPORT_MAX_ACTION, IMPORT_MAX_STATE, NULL},
         {IMPORT_MAX_ACTION + 1, 2, "wide.npz: actions of 17 numbers, policies have at most 16: --action names another field"},
-        {7, IMPORT_MAX_STATE + 1, "wide.npz: a state of 33 numbers, policies take at most 32: --state names another field, or none"},
+        {7, IMPORT_MAX_STATE + 1,
+         "wide.npz: a state of 33 numbers, policies take at most 32: --state names another field, or none"},
     };
     static const float numbers[2 * 64] = {.5f, .25f};
     static const uint8_t image[2 * PICTURE];

@@ -33,8 +33,8 @@ struct world {
 };
 
 /* What a learner says of a run that lies as deep as this one: whole, its end is what matters. */
-#define REFUSAL "/work/groups/manipulation/experiments/2026-11-30-tabletop-openvla-lora-r32-frontier-centred-seed-7/restarted-after-the-" \
-    "move/runs/gantry/policies/v000007/model-00003-of-00007.safetensors is not there (any more)"
+#define REFUSAL "/work/groups/manipulation/experiments/2026-11-30-tabletop-openvla-lora-r32-frontier-centred-seed-7/restarted-" \
+    "after-the-move/runs/gantry/policies/v000007/model-00003-of-00007.safetensors is not there (any more)"
 
 static uint64_t draw(struct world *w, uint64_t below)
 {

@@ -1,5 +1,5 @@
-/* test_record.c - training.json: what is read is what was written, and a file that does not say what a version was made from says so
- * itself, before a coordinator hears of a version that accounts for nothing. */
+/* test_record.c - training.json: what is read is what was written, and a file that does not say what a version was made from is
+ * named, before a coordinator hears of a version that accounts for nothing. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>

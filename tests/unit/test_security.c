@@ -410,7 +410,7 @@ static void socket_dirs_of_a_copy(void **state)
     assert_string_not_equal(found, dir[1]);
     assert_int_equal(address_socket_dir_find(link, dir[0]), 0);
     assert_string_equal(found, dir[0]);
-    snprintf(old, sizeof old, "%s/%0100d", lab.dir, 2);                 /* and away again: what lies in it is no socket that fits */
+    snprintf(old, sizeof old, "%s/%0100d", lab.dir, 2);                 /* and away: what lies in it is no socket that fits */
     assert_int_equal(rename(link, old), 0);
     assert_int_equal(address_socket_dir(old, dir[0], &error), 0);
     assert_string_not_equal(found, dir[0]);
