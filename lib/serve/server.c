@@ -349,8 +349,13 @@ int serve_main(const struct serve_kind *kind, const struct args *args)
     _cleanup_(serve_freep) struct serve *serve = NULL;
     struct error error = {0};
     char server_key[41];
-    int r = loop_new(&loop), keys = 0;
+    int r, keys = 0;
 
+    if (!args->join && !args->run_dir) {
+        log_error("nothing to join", "remedy=%s", LOG_Q("give --join ENDPOINT or --run-dir DIR"));
+        return EX_USAGE;
+    }
+    r = loop_new(&loop);
     if (r == 0)
         r = lifecycle_new(loop, &(struct lifecycle_options) {.drain_ms = DRAIN_MS, .on_drain = drain_from_lifecycle,
                                                              .arg = &serve}, &lifecycle);

@@ -279,16 +279,24 @@ def test_file_system_that_will_not_do(make_cluster):
         mount.__exit__(None, None, None)
 
 
+def test_arguments_that_make_no_sense(tmp_path):
+    """A daemon without a run, or told to draw with what it does not know: one line, and a status that says not to try again."""
+    for role, *args in (["coordinator"], ["learner"], ["env-worker"], ["actor", "--listen", f"ipc://{tmp_path}/a.ipc"], ["prm-server"],
+                        ["env-worker", "--run-dir", "/nowhere", "--render", "paper"]):
+        r = subprocess.run([BIN / f"gantry-{role}", *args], capture_output=True, text=True, timeout=30)
+        assert r.returncode == 64 and len(r.stderr.strip().splitlines()) == 1, (role, r.returncode, r.stderr)
+
+
 def test_page_token(make_cluster, tmp_path):
     """A file that others can read, or that is not there, stops the coordinator with a line that does not say what is in it."""
     token = tmp_path / "token"
     cluster = make_cluster({"status": {"http": "127.0.0.1:0", "token_file": str(token)}})
     r = coordinator(cluster)
-    assert r.returncode != 0 and str(token) in r.stderr and "No such file" in r.stderr, r.stderr
+    assert r.returncode == 78 and str(token) in r.stderr and "No such file" in r.stderr, r.stderr
     token.write_text("a-secret-that-nobody-says\n")
     token.chmod(0o644)
     r = coordinator(cluster)
-    assert r.returncode != 0 and "chmod 600" in r.stderr and "a-secret" not in r.stderr, r.stderr
+    assert r.returncode == 78 and "chmod 600" in r.stderr and "a-secret" not in r.stderr, r.stderr
 
 
 @pytest.mark.parametrize("line", ["", "prm swap 77", "prm swap 1 at x", "prm rollback", "cordon x", "nonsense", "x" * 10000])
