@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "base/clock.h"
+
 enum { STALE_MS = 100 };        /* somebody is there who takes no connection for so long: not ours to remove */
 
 struct client {
@@ -207,15 +209,22 @@ static int set_timeout(int fd, int timeout_ms)
 
 static int connect_to(const char *path, int timeout_ms)
 {
+    const uint64_t end = clock_mono_ms() + (uint64_t)timeout_ms;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     _cleanup_close_ int fd = -1;
+    int r;
 
     if (strlen(path) >= sizeof address.sun_path)
         return -ENAMETOOLONG;
     snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || set_timeout(fd, timeout_ms) < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0)
-        return errno == EAGAIN ? -ETIMEDOUT : -errno;
+    if (fd < 0 || set_timeout(fd, timeout_ms) < 0)
+        return -errno;
+    do                  /* interrupted without a signal, too: a libuv of 1.45 or later has the kernel's io_uring do that */
+        r = connect(fd, (struct sockaddr *)&address, sizeof address);
+    while (r < 0 && errno == EINTR && clock_mono_ms() < end);
+    if (r < 0)
+        return errno == EAGAIN || errno == EINTR ? -ETIMEDOUT : -errno;
     return TAKE_FD(fd);
 }
 

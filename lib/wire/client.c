@@ -1,6 +1,7 @@
 #include "wire/client_internal.h"
 
 #include <errno.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "wire/socket.h"
@@ -175,7 +176,7 @@ static int connect_to(struct wire_client *client, const char *address, const cha
         zmq_close(socket);
         return error_set(error, -r, "%s: %s", address, zmq_strerror(-r));
     }
-    if (zmq_connect(socket, address)) {
+    if (TEMP_FAILURE_RETRY(zmq_connect(socket, address))) {
         r = error_set(error, errno, "cannot connect to %s: %s", address, zmq_strerror(errno));
         client->monitor = monitor_free(client->monitor);
         client->zsock = zsock_free(client->zsock);

@@ -274,7 +274,7 @@ void client_on_in(struct zsock *z, void *arg)
     int r;
 
     r = message_receive(zsock_socket(z), false, &origin, &message, &why);
-    if (r == -EAGAIN || r == -ETERM || r == -EINTR)
+    if (r == -EAGAIN || r == -ETERM)
         return;
     if (wire_loses(origin.envelope.kind, "arrive"))
         return;

@@ -1,6 +1,7 @@
 #include "wire/message.h"
 
 #include <errno.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "base/crc32c.h"
@@ -143,9 +144,10 @@ size_t outgoing_bytes(const struct outgoing *out)
     return n;
 }
 
+/* Sending and receiving may be interrupted (EINTR) between any two frames; half a message must not be the end of it. */
 static int send_frame(void *socket, zmq_msg_t *frame, bool more)
 {
-    if (zmq_msg_send(frame, socket, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)) < 0) {
+    if (TEMP_FAILURE_RETRY(zmq_msg_send(frame, socket, ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0))) < 0) {
         int r = -errno;
 
         zmq_msg_close(frame);
@@ -161,7 +163,7 @@ int outgoing_send(struct outgoing *out, void *socket, const void *peer, size_t p
     int r;
 
     /* Only the first frame can fail with EAGAIN or EHOSTUNREACH: ZeroMQ takes a message whole or not at all. */
-    if (peer && zmq_send(socket, peer, peer_size, ZMQ_DONTWAIT | ZMQ_SNDMORE) < 0)
+    if (peer && TEMP_FAILURE_RETRY(zmq_send(socket, peer, peer_size, ZMQ_DONTWAIT | ZMQ_SNDMORE)) < 0)
         return -errno;
     if (zmq_msg_init_size(&frame, size))
         return -ENOMEM;
@@ -206,6 +208,11 @@ const uint8_t *message_part(const struct message *message, unsigned i, size_t *r
     return zmq_msg_data(&in->frames[1 + i]);
 }
 
+static int receive_frame(void *socket, zmq_msg_t *frame)
+{
+    return TEMP_FAILURE_RETRY(zmq_msg_recv(frame, socket, ZMQ_DONTWAIT)) < 0 ? -errno : 0;
+}
+
 /* Throw away what is left of the message being received. */
 static void drain(void *socket, bool more)
 {
@@ -213,7 +220,7 @@ static void drain(void *socket, bool more)
         zmq_msg_t frame;
 
         zmq_msg_init(&frame);
-        more = zmq_msg_recv(&frame, socket, ZMQ_DONTWAIT) >= 0 && zmq_msg_more(&frame);
+        more = receive_frame(socket, &frame) == 0 && zmq_msg_more(&frame);
         zmq_msg_close(&frame);
     }
 }
@@ -221,12 +228,11 @@ static void drain(void *socket, bool more)
 static int receive_peer(void *socket, struct wire_origin *origin, bool *more)
 {
     zmq_msg_t frame;
-    int r = 0;
+    int r;
 
     zmq_msg_init(&frame);
-    if (zmq_msg_recv(&frame, socket, ZMQ_DONTWAIT) < 0) {
-        r = -errno;
-    } else {
+    r = receive_frame(socket, &frame);
+    if (r == 0) {
         *more = zmq_msg_more(&frame);
         origin->peer_size = MIN(zmq_msg_size(&frame), sizeof origin->peer);
         memcpy(origin->peer, zmq_msg_data(&frame), origin->peer_size);
@@ -242,8 +248,8 @@ static int receive_envelope(void *socket, struct wire_origin *origin, struct par
     int r;
 
     zmq_msg_init(&frame);
-    if (zmq_msg_recv(&frame, socket, ZMQ_DONTWAIT) < 0) {
-        r = -errno;
+    r = receive_frame(socket, &frame);
+    if (r < 0) {
         *more = false;
     } else {
         *more = zmq_msg_more(&frame);
@@ -267,9 +273,10 @@ static int receive_parts(void *socket, struct incoming *in, const struct part_ta
         frame = &in->frames[in->n];
         zmq_msg_init(frame);
         in->n++;
-        if (zmq_msg_recv(frame, socket, ZMQ_DONTWAIT) < 0) {
+        r = receive_frame(socket, frame);
+        if (r < 0) {
             *more = false;
-            return -errno;
+            return r;
         }
         *more = zmq_msg_more(frame);
         r = envelope_check_part(parts, in->n - 1, zmq_msg_data(frame), zmq_msg_size(frame), error);

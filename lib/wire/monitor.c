@@ -1,6 +1,7 @@
 #include "wire/monitor.h"
 
 #include <errno.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "wire/zsock.h"
@@ -24,8 +25,8 @@ static void on_in(struct zsock *z, void *arg)
     uint8_t what[6], endpoint[256];
     uint16_t event;
 
-    if (zmq_recv(zsock_socket(z), what, sizeof what, ZMQ_DONTWAIT) != sizeof what ||
-        zmq_recv(zsock_socket(z), endpoint, sizeof endpoint, ZMQ_DONTWAIT) < 0)
+    if (TEMP_FAILURE_RETRY(zmq_recv(zsock_socket(z), what, sizeof what, ZMQ_DONTWAIT)) != sizeof what ||
+        TEMP_FAILURE_RETRY(zmq_recv(zsock_socket(z), endpoint, sizeof endpoint, ZMQ_DONTWAIT)) < 0)
         return;
     memcpy(&event, what, sizeof event);
     if (event == ZMQ_EVENT_HANDSHAKE_SUCCEEDED)
@@ -54,7 +55,7 @@ int monitor_new(struct wire *wire, void *socket, void (*on_event)(enum monitor_e
     *monitor = (struct monitor) {.watched = socket, .on_event = on_event, .arg = arg};
     zmq_setsockopt(pair, ZMQ_LINGER, &linger, sizeof linger);
     snprintf(name, sizeof name, "inproc://monitor-%lu", __atomic_add_fetch(&made, 1, __ATOMIC_RELAXED));
-    r = zmq_socket_monitor(socket, name, EVENTS) || zmq_connect(pair, name)
+    r = zmq_socket_monitor(socket, name, EVENTS) || TEMP_FAILURE_RETRY(zmq_connect(pair, name))
             ? -errno
             : zsock_new(wire->loop, pair, on_in, NULL, monitor, &monitor->zsock);
     if (r < 0) {

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "base/atomic_file.h"
@@ -136,9 +137,9 @@ static void zap_answer(void *socket, const char *request, size_t n_request, bool
         int flags = ZMQ_DONTWAIT | (i + 1 < ARRAY_SIZE(frames) ? ZMQ_SNDMORE : 0);
 
         if (frames[i])
-            zmq_send(socket, frames[i], strlen(frames[i]), flags);
+            (void)TEMP_FAILURE_RETRY(zmq_send(socket, frames[i], strlen(frames[i]), flags));
         else
-            zmq_send(socket, request, n_request, flags);
+            (void)TEMP_FAILURE_RETRY(zmq_send(socket, request, n_request, flags));
     }
 }
 
@@ -153,7 +154,7 @@ static void on_zap(struct zsock *z, void *arg)
 
     while (more) {
         char *frame = frames[MIN(n, ZAP_FRAMES - 1)];
-        int size = zmq_recv(zsock_socket(z), frame, sizeof frames[0], ZMQ_DONTWAIT);
+        int size = (int)TEMP_FAILURE_RETRY(zmq_recv(zsock_socket(z), frame, sizeof frames[0], ZMQ_DONTWAIT));
 
         if (size < 0)
             return;
@@ -177,7 +178,7 @@ static int start_zap(struct wire *wire, struct security *security, struct error 
     if (!socket)
         return error_set(error, errno, "ZAP socket: %s", zmq_strerror(errno));
     zmq_setsockopt(socket, ZMQ_LINGER, &linger, sizeof linger);
-    r = zmq_bind(socket, "inproc://zeromq.zap.01") ? -errno
+    r = TEMP_FAILURE_RETRY(zmq_bind(socket, "inproc://zeromq.zap.01")) ? -errno
                                                    : zsock_new(wire->loop, socket, on_zap, NULL, security, &security->zap);
     if (r < 0) {
         zmq_close(socket);

@@ -331,7 +331,7 @@ static void on_in(struct zsock *z, void *arg)
         admit(server, &origin, message);
         return;
     }
-    if (r == -EAGAIN || r == -ETERM || r == -EINTR)
+    if (r == -EAGAIN || r == -ETERM)
         return;
     server->stats.malformed++;
     if (origin.envelope.request == 0 || origin.envelope.kind == WIRE_KIND(ERROR))

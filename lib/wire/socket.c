@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 #include <zmq.h>
 
 #include "wire/address.h"
@@ -110,7 +111,7 @@ int wire_socket_bind(struct wire *wire, const char *address, unsigned credits, u
     r = configure_router(wire, socket, tcp, credits, frame_max);
     if (r < 0) {
         error_set(error, -r, "%s: socket options: %s", address, zmq_strerror(-r));
-    } else if (zmq_bind(socket, number) || zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, ret_address, &n)) {
+    } else if (TEMP_FAILURE_RETRY(zmq_bind(socket, number)) || zmq_getsockopt(socket, ZMQ_LAST_ENDPOINT, ret_address, &n)) {
         r = bind_failed(address, errno, error);
     } else {
         address_advertised(ret_address, ret_address);
@@ -130,7 +131,7 @@ int wire_socket_try(const char *address, struct error *error)
     if (!socket)
         r = error_set(error, errno, "no socket: %s", zmq_strerror(errno));
     address_resolve(address, number);
-    if (r == 0 && (zmq_setsockopt(socket, ZMQ_IPV6, &v6, sizeof v6) || zmq_bind(socket, number)))
+    if (r == 0 && (zmq_setsockopt(socket, ZMQ_IPV6, &v6, sizeof v6) || TEMP_FAILURE_RETRY(zmq_bind(socket, number))))
         r = bind_failed(address, errno, error);
     if (socket)
         zmq_close(socket);

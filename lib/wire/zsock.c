@@ -1,6 +1,7 @@
 #include "wire/zsock.h"
 
 #include <errno.h>
+#include <unistd.h>
 #include <zmq.h>
 
 enum { HANDLES = 4 };
@@ -18,13 +19,14 @@ struct zsock {
     int open_handles;
 };
 
-/* What can be done now; 0 also when the context is being shut down. */
+/* What can be done now; 0 also when the context is being shut down. ZeroMQ stops with EINTR when a signal comes, or the kernel's
+ * io_uring interrupts: who took that for "nothing to do" would sleep on what is there. */
 static int events_of(void *socket)
 {
     int events = 0;
     size_t n = sizeof events;
 
-    return zmq_getsockopt(socket, ZMQ_EVENTS, &events, &n) ? 0 : events;
+    return TEMP_FAILURE_RETRY(zmq_getsockopt(socket, ZMQ_EVENTS, &events, &n)) ? 0 : events;
 }
 
 /* Asking costs a system call or two, and a loop has many sockets of which one is busy: one that nobody has used, and whose fd has

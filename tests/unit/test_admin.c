@@ -8,9 +8,11 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 
 #include "daemon/admin.h"
 #include "tests/harness/scratch.h"
@@ -210,7 +212,10 @@ static void test_other_files(void **state _unused_)
     loop_free(loop);
 }
 
-/* A daemon that hangs, and so many that wait for it that no connection is taken any more: who asks now is told in time, too. */
+static void on_alarm(int signal) { (void)signal; }
+
+/* A daemon that hangs, and so many that wait for it that no connection is taken any more: who asks now is told in time, too, however
+ * often waiting is interrupted. */
 static void test_hangs(void **state _unused_)
 {
     struct loop *loop;
@@ -218,16 +223,24 @@ static void test_hangs(void **state _unused_)
     struct error error = {0};
     int fds[64], n = 0;
     char *text = NULL;
+    const struct sigaction action = {.sa_handler = on_alarm};          /* no SA_RESTART */
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGVTALRM};
+    const struct itimerspec every = {.it_value.tv_nsec = 1000000, .it_interval.tv_nsec = 1000000};
+    timer_t timer;
 
     assert_int_equal(loop_new(&loop), 0);
     assert_int_equal(admin_new(loop, path, commands, NULL, &admin, &error), 0);
     while (n < 64 && (fds[n] = connect_from_here(SOCK_NONBLOCK)) >= 0)
         n++;
     assert_in_range(n, 1, 63);
+    assert_int_equal(sigaction(SIGVTALRM, &action, NULL), 0);
+    assert_int_equal(timer_create(CLOCK_MONOTONIC, &event, &timer), 0);
+    assert_int_equal(timer_settime(timer, 0, &every, NULL), 0);
     alarm(60);                     /* instead of for ever */
     assert_int_equal(admin_call(path, "help", 20, &text, &error), -ETIMEDOUT);
     assert_int_equal(admin_new(loop, path, commands, NULL, &second, &error), -EADDRINUSE);
     alarm(0);
+    timer_delete(timer);
     while (n > 0)
         close(fds[--n]);
     admin_free(admin);

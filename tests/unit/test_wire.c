@@ -2,6 +2,8 @@
 #include "tests/harness/wire_side.h"
 
 #include <errno.h>
+#include <signal.h>
+#include <sys/time.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
@@ -97,6 +99,39 @@ static void frames_in_order(void **state)
     assert_int_equal(wire_call(side.client, &call, NULL), 0);
     lab_until_count(&side.lab, &side.replies, 1);
     assert_int_equal(side.result, 0);
+    side_close(&side);
+}
+
+static void on_alarm(int signal) { (void)signal; }
+
+/* Signals all the time, as a kernel's io_uring can bring them about, too: no wake-up is lost, no message comes apart. */
+static void interrupted(void **state)
+{
+    enum { CALLS = 3000, CREDITS = 16 };
+    const struct sigaction action = {.sa_handler = on_alarm};         /* no SA_RESTART: what waits is interrupted */
+    struct itimerval every = {.it_interval.tv_usec = 200, .it_value.tv_usec = 200};
+    const struct wire_part parts[3] = {{.bytes = "abc", .size = 3}, {.bytes = "bc", .size = 2}, {.bytes = "c", .size = 1}};
+    Gantry__ActRequest body = GANTRY__ACT_REQUEST__INIT;
+    struct side side;
+    const struct wire_call call = {.kind = WIRE_KIND(ACT), .flags = WIRE_ONCE, .body = &body.base, .parts = parts, .n_parts = 3,
+                                   .deadline_ms = 60000, .on_reply = side_on_reply, .arg = &side};
+    struct sigaction before;
+
+    (void)state;
+    side_open(&side, CREDITS, CREDITS);
+    side.serve = check_order;
+    assert_int_equal(sigaction(SIGALRM, &action, &before), 0);
+    assert_int_equal(setitimer(ITIMER_REAL, &every, NULL), 0);
+    for (unsigned sent = 0; side.replies < CALLS;) {
+        for (; sent < CALLS && sent - side.replies < CREDITS; sent++)
+            assert_int_equal(wire_call(side.client, &call, NULL), 0);
+        lab_until_count(&side.lab, &side.replies, side.replies + 1);
+        assert_int_equal(side.result, 0);
+    }
+    every = (struct itimerval) {0};
+    assert_int_equal(setitimer(ITIMER_REAL, &every, NULL), 0);
+    assert_int_equal(sigaction(SIGALRM, &before, NULL), 0);
+    assert_int_equal(side.requests, CALLS);
     side_close(&side);
 }
 
@@ -318,6 +353,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(burst),
+        cmocka_unit_test(interrupted),
         cmocka_unit_test(borrowed_frame), cmocka_unit_test(frames_in_order),
         cmocka_unit_test(release_on_failure),
         cmocka_unit_test(push),
