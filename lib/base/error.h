@@ -9,7 +9,7 @@
 
 struct error {
     int errnum;         /* positive errno, 0 = none */
-    char text[480];     /* one line, no newline at the end */
+    char text[480];     /* one line, no newline at the end: control characters become spaces, wherever they came from */
 };
 
 /* Fill *error (may be NULL) and return -errnum. */

@@ -10,16 +10,9 @@
 
 static void json_release(json_t **json) { json_decref(*json); }
 
-/* One line for a log, whatever they wrote. */
 static int their_error(const char *text, struct error *error)
 {
-    char line[320];
-
-    snprintf(line, sizeof(line), "%s", text && text[0] ? text : "it reports an error without a text");
-    for (char *c = line; *c; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f)
-            *c = ' ';
-    return error_set(error, EREMOTEIO, "%s", line);
+    return error_set(error, EREMOTEIO, "%.319s", text && text[0] ? text : "it reports an error without a text");
 }
 
 /* An object without an "error" in it. The caller's to release, also after a failure. */
