@@ -238,8 +238,8 @@ static int take_line(struct pickle_reader *p, const char **ret, size_t *ret_leng
 
 static int op_global(struct pickle_reader *p)
 {
-    const char *module, *name = NULL;
-    size_t module_length, name_length = 0;
+    const char *module = NULL, *name = NULL;
+    size_t module_length = 0, name_length = 0;
     int r = take_line(p, &module, &module_length);
 
     if (r == 0)

@@ -3,6 +3,7 @@
  * The robot's state is what OpenVLA's data has: end-effector position and axis-angle (obs/ee_states), fingers
  * (obs/gripper_states). */
 #include <errno.h>
+#define H5_USE_110_API 1        /* Debian 12 has 1.10; from 1.12 on the same names mean other functions */
 #include <hdf5.h>
 #include <jansson.h>
 #include <stdio.h>
