@@ -188,6 +188,8 @@ static void test_parse_token(void **state _unused_)
     assert_string_equal(request.path, "/");
     assert_true(parse("GET / HTTP/1.1\r\nX: y\r\nauthorization:  bearer t-1 \r\n\r\n", &request) > 0);
     assert_string_equal(request.token, "t-1");
+    assert_true(parse("GET / HTTP/1.1\r\nX-Something-1: Bearer abcdefgh\r\nProxy-Authorization: Bearer a\r\n\r\n", &request) > 0);
+    assert_string_equal(request.token, "");             /* other headers are not ours to read */
     assert_true(parse("GET /?token HTTP/1.1\r\nAuthorization: Basic abcdefgh\r\n\r\n", &request) > 0);
     assert_string_equal(request.token, "");
 }
