@@ -216,6 +216,9 @@ void edge_send_committed(struct edge *edge, const struct intake_effect *effect)
     if (r < 0) {
         log_error("a committed version does not say what it was made from", "kind=%d version=%" PRIu64 " reason=%s",
                   version->kind, version->number, LOG_Q(error_text(&error, r)));
+        edge_send_plan_failed(edge, &(Gantry__Plan) {.digest = {SHA256_SIZE, (uint8_t *)version->plan_digest},
+                                                     .stage = version->stage, .iteration = version->iteration},
+                              r == -ENOMEM ? r : -EBADMSG, error_text(&error, r));
         return;
     }
     snprintf(dir, sizeof dir, "%s/v%06" PRIu64, version->kind ? "prms" : "policies", version->number);

@@ -61,6 +61,24 @@ def test_up_itself(make_cluster):
     cluster.history()
 
 
+def test_a_version_that_lost_its_record(make_cluster):
+    """The coordinator has not heard of a version, and in the learner's next life its training.json is damaged: the run stops and says so."""
+    cluster = make_cluster(stages=[{"demos": {"episodes": 4, "style": "clean"}}, {"sft": {"steps": 2, "batch": 8, "warmup": 1}}])
+    cluster.faults["learner-0"] = "committed.send=drop@1+"
+    cluster.run.mkdir()
+    for role in ("coordinator", "learner", "env-worker"):
+        cluster.spawn(role)
+    record = cluster.run / "policies" / "v000001" / "training.json"
+    cluster.until(lambda _: record.exists(), "the version")
+    record.write_text("{}")
+    coordinator = cluster.of("coordinator")[0]
+    coordinator.wanted = False
+    cluster.of("learner")[0].kill(signal.SIGKILL)
+    cluster.until(lambda _: not coordinator.running(), "the run to stop")
+    assert coordinator.popen.returncode == 78
+    assert f"{record}: trained: expected a list of episodes" in coordinator.log.read_text(), cluster.logs()
+
+
 @pytest.mark.parametrize("fault", ["wire.reply=drop@5+", "journal.fsync=abort@3", "wire.request=drop@9"])
 def test_faults_in_the_learner(make_cluster, fault):
     """A learner that answers nothing, or dies between write and acknowledgement, costs time, never an episode."""
