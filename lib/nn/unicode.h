@@ -1,7 +1,8 @@
 /* unicode.h - UTF-8, canonical composition (NFC) and small letters, as text has them before a tokenizer cuts it.
  *
- * The tables are those of Unicode 14, the version of PCRE2 10.4x and of the tokenizers whose ids are reproduced; they are in the
- * tree because the version decides ids. Thread rule: any. */
+ * The version decides ids, so the tables are in the tree: letters and small letters are those of Unicode 14, as PCRE2 10.4x and the
+ * tokenizers whose ids are reproduced have them; NFC knows the marks of Unicode 9, as those tokenizers' normalizer does.
+ * Thread rule: any. */
 #pragma once
 
 #include <stdbool.h>

@@ -1,5 +1,5 @@
 /* unicode_nfc.c - canonical composition: take every character apart, order the marks, put together what composes
- * (The Unicode Standard 14, sections 3.11 and 3.12). */
+ * (The Unicode Standard, sections 3.11 and 3.12). */
 #include <errno.h>
 #include <string.h>
 

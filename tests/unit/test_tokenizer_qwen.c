@@ -66,6 +66,10 @@ static void test_nfc(void **state)
     expect_nfc("\uac01\u11a8", "\uac01\u11a8");
     expect_nfc("a\u0315\u0300\u05ae\u0300b", "\u00e0\u05ae\u0300\u0315b");  /* the Unicode test suite's first hard case */
     expect_nfc("\u0301a", "\u0301a");
+    /* To the original's normalizer a mark later than Unicode 9 is an ordinary character: it keeps its place and parts others. */
+    expect_nfc("q\u0301\u0c3c", "q\u0301\u0c3c");
+    expect_nfc("q\u1df9\u0301\u0323", "q\u1df9\u0323\u0301");
+    expect_nfc("e\u1ac1\u0301", "e\u1ac1\u0301");
 }
 
 static void put(struct strbuf *out, const json_t *list, size_t first)
