@@ -3,7 +3,9 @@
  *   resize-naive    both sides forced
  *   letterbox       borders of one colour make it square, then as resize-crop
  *   resize-crop     the shorter side to `short_side`, then the middle of it
- * All by Pillow's bicubic resize, sides and borders rounded as torchvision rounds them. Pure, any thread. */
+ * All by Pillow's bicubic resize, sides and borders rounded as torchvision rounds them: across, then down, as Pillow up to 12
+ * does it. (Pillow 13 goes down first where the height shrinks much more than the width; its bytes then differ.)
+ * Pure, any thread. */
 #pragma once
 
 #include "image/image.h"

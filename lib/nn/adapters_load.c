@@ -76,9 +76,10 @@ static int check_copy(const struct adapted *model, const struct st_tensor *copy,
 
 /* Everything in the file has its place: a rank that exists, a module of this base, a B beside an A. */
 static int check_file(const struct adapted *model, const struct safetensors *file, const struct peft_config *config,
-                      const char *path, struct error *error)
+                      const char *dir, const char *path, struct error *error)
 {
     const size_t prefix = strlen(ADAPTERS_PREFIX);
+    int r;
 
     for (int i = 0; i < file->count; i++) {
         const struct st_tensor *tensor = &file->list[i];
@@ -88,8 +89,7 @@ static int check_file(const struct adapted *model, const struct safetensors *fil
         size_t n;
 
         if (strstr(tensor->name, BASE_LAYER)) {
-            int r = check_copy(model, tensor, path, error);
-
+            r = check_copy(model, tensor, path, error);
             if (r < 0)
                 return r;
             continue;
@@ -115,6 +115,9 @@ static int check_file(const struct adapted *model, const struct safetensors *fil
         adapters_tensor_name(module, 'A', a_name);
         if (!safetensors_find(file, a_name))
             return error_set(error, ENOENT, "%s: tensor %s is missing", path, a_name);
+        r = peft_config_check_alpha(config, module, dir, error);
+        if (r < 0)
+            return r;
     }
     return 0;
 }
@@ -205,7 +208,7 @@ int adapters_load(const struct adapted *model, const char *dir, struct error *er
     if (r >= 0)
         r = respell(model, &config, file, path.text, error);
     if (r >= 0)
-        r = check_file(model, file, &config, path.text, error);
+        r = check_file(model, file, &config, dir, path.text, error);
     if (r < 0)
         return r;
     r = adapters_attach(model, &config, file_rank, file, error);

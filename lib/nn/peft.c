@@ -86,20 +86,21 @@ static int read_targets(const json_t *json, const char *path, struct peft_config
     return 0;
 }
 
-/* Where the module's name ends with the pattern, as PEFT looks for it. NULL: no regular expression, or one that is too large. */
-static pcre2_code *compile(const char *pattern)
+/* Where the module's name ends with the pattern, as PEFT looks for it; old: as it did before 0.14. NULL: no regular expression,
+ * or one that is too large. */
+static pcre2_code *compile(const char *pattern, bool old)
 {
     _cleanup_(strbuf_release) struct strbuf whole = STRBUF_INIT;
     PCRE2_SIZE at;
     int code;
 
-    strbuf_addf(&whole, "^(.*\\.)?(?:%s)$", pattern);
+    strbuf_addf(&whole, old ? "^(?:.*\\.%s$)" : "^(.*\\.)?(?:%s)$", pattern);
     return whole.failed ? NULL : pcre2_compile((PCRE2_SPTR)whole.text, whole.length, 0, &code, &at, NULL);
 }
 
 static int read_patterns(const json_t *json, const char *path, struct peft_config *config, struct error *error)
 {
-    json_t *pattern = json_object_get(json, "alpha_pattern"), *value;
+    json_t *pattern = json_object_get(json, "alpha_pattern"), *ranks = json_object_get(json, "rank_pattern"), *value;
     const char *key;
 
     if (!json_is_object(pattern) || !json_object_size(pattern))
@@ -108,13 +109,15 @@ static int read_patterns(const json_t *json, const char *path, struct peft_confi
         if (!json_is_number(value) || !isfinite(json_number_value(value)))
             return error_set(error, EINVAL, "%s: alpha_pattern: %s is not a number", path, key);
     json_object_foreach(pattern, key, value) {
-        pcre2_code *code = compile(key);
+        pcre2_code *code = compile(key, false);
 
         if (!code)
             return error_set(error, EINVAL, "%s: alpha_pattern: %s is no regular expression", path, key);
         pcre2_code_free(code);
     }
     config->alpha_pattern = json_incref(pattern);
+    if (json_is_object(ranks) && json_object_size(ranks) && !json_object_get(json, "peft_version"))
+        config->rank_pattern = json_incref(ranks);
     return 0;
 }
 
@@ -124,8 +127,9 @@ static int read_all(const json_t *json, const char *path, struct peft_config *co
     int64_t r;
     int status = check_demands(json, path, error);
 
-    if (status >= 0)
-        status = hf_integer(json, "r", 8, &r, error);
+    if (status < 0)
+        return status;
+    status = hf_integer(json, "r", 8, &r, error);
     if (status >= 0)
         status = hf_real(json, "lora_alpha", 8, &config->alpha, error);
     if (status < 0)
@@ -188,6 +192,7 @@ int peft_config_copy(const struct peft_config *from, struct peft_config *ret)
             return -ENOMEM;
     }
     config.alpha_pattern = json_incref(from->alpha_pattern);
+    config.rank_pattern = json_incref(from->rank_pattern);
     *ret = TAKE_STRUCT(config);
     return 0;
 }
@@ -199,6 +204,7 @@ void peft_config_release(struct peft_config *config)
     free(config->targets);
     free(config->base);
     json_decref(config->alpha_pattern);
+    json_decref(config->rank_pattern);
     *config = (struct peft_config) {0};
 }
 
@@ -216,9 +222,9 @@ bool peft_config_matches(const struct peft_config *config, const char *module)
 }
 
 /* A pattern that takes too many steps matches nothing: no name of a module needs as many. */
-static bool pattern_matches(const char *pattern, const char *module)
+static bool pattern_matches(const char *pattern, bool old, const char *module)
 {
-    pcre2_code *code = compile(pattern);
+    pcre2_code *code = compile(pattern, old);
     pcre2_match_data *match = code ? pcre2_match_data_create(1, NULL) : NULL;
     pcre2_match_context *limits = match ? pcre2_match_context_create(NULL) : NULL;
     bool matches = false;
@@ -233,17 +239,47 @@ static bool pattern_matches(const char *pattern, const char *module)
     return matches;
 }
 
-double peft_config_scale(const struct peft_config *config, const char *module, int64_t r)
+/* The first that matches, as PEFT has it; NULL: none. */
+static const char *first_match(json_t *pattern, bool old, const char *module)
 {
-    double alpha = config->alpha;
     const char *key;
     json_t *value;
 
-    json_object_foreach(config->alpha_pattern, key, value)
-        if (pattern_matches(key, module)) {
-            alpha = json_number_value(value);
-            break;              /* the first that matches, as PEFT has it */
-        }
+    json_object_foreach(pattern, key, value)
+        if (pattern_matches(key, old, module))
+            return key;
+    return NULL;
+}
+
+static double alpha_at(const struct peft_config *config, const char *key)
+{
+    const json_t *alpha = key ? json_object_get(config->alpha_pattern, key) : NULL;
+
+    return alpha ? json_number_value(alpha) : config->alpha;
+}
+
+int peft_config_check_alpha(const struct peft_config *config, const char *module, const char *dir, struct error *error)
+{
+    const char *key = config->rank_pattern ? first_match(config->rank_pattern, true, module) : NULL;
+    double old, new;
+
+    if (!config->rank_pattern)
+        return 0;
+    key = key ? key : first_match(config->alpha_pattern, true, module);
+    old = alpha_at(config, key ? key : module);
+    new = alpha_at(config, first_match(config->alpha_pattern, false, module));
+    if (old == new)
+        return 0;
+    return error_set(error, ENOTSUP,
+                     "%s/" FILE_NAME ": the alpha of %s is %g to PEFT before 0.14, where the first key of rank_pattern or "
+                     "alpha_pattern that fits counts for both, and %g since; give it one key in both, or say peft_version", dir,
+                     module, old, new);
+}
+
+double peft_config_scale(const struct peft_config *config, const char *module, int64_t r)
+{
+    double alpha = alpha_at(config, first_match(config->alpha_pattern, false, module));
+
     return alpha / (config->rslora ? sqrt((double)r) : (double)r);
 }
 

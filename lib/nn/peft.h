@@ -1,7 +1,8 @@
 /* peft.h - adapter_config.json: what a LoRA adapter in PEFT's form says about itself.
  *
  * Read is what PEFT 0.11 to 0.15 write; written are the keys of 0.11.1, which all of them read. What this build cannot do
- * (DoRA, trained biases, modules saved whole, replicated layers) is refused, never dropped: the adapter would be another one.
+ * (DoRA, trained biases, modules saved whole, replicated layers) is refused, never dropped: the adapter would be another one. So
+ * is what those versions understand differently.
  * Thread rule: none.  Failure rule: -errno, one line that names the file and the key. */
 #pragma once
 
@@ -17,6 +18,7 @@ struct peft_config {
     char *base;                 /* base_model_name_or_path; NULL: not said */
     char **targets; int n_targets;      /* full module names, or how they end; n_targets 0: "all-linear", or a pattern */
     json_t *alpha_pattern;      /* regular expression for the end of a module's name -> its alpha; NULL: none */
+    json_t *rank_pattern;       /* beside alpha_pattern, where no peft_version is said; else NULL: ranks are the tensors' */
 };
 
 int peft_config_read(const char *dir, struct peft_config *ret, struct error *error);
@@ -27,6 +29,8 @@ void peft_config_release(struct peft_config *config);
 
 /* Whether a target says this module: it is the name, or the name ends with "." and it. */
 bool peft_config_matches(const struct peft_config *config, const char *module);
+/* -ENOTSUP: PEFT before 0.14 gave this module another alpha than it does since, and nothing says which of them trained it. */
+int peft_config_check_alpha(const struct peft_config *config, const char *module, const char *dir, struct error *error);
 /* What (x A^T) B^T of this module, of rank r, is multiplied with. */
 double peft_config_scale(const struct peft_config *config, const char *module, int64_t r);
 

@@ -466,26 +466,6 @@ static void test_refusals(void **state)
     openvla_free(model);
 }
 
-static void test_patterns(void **state)
-{
-    static const char text[] =
-        "{\"r\": 8, \"lora_alpha\": 16, \"alpha_pattern\": {\"layers.1.self_attn.q_proj\": 4, \"v_proj\": 32},"
-        " \"target_modules\": [\"q_proj\", \"projector.fc1\"]}";
-    struct peft_config config = {0};
-    struct error error = {0};
-
-    (void)state;
-    assert_int_equal(peft_config_parse(text, sizeof(text) - 1, "x", &config, &error), 0);
-    assert_true(peft_config_scale(&config, "model.layers.0.self_attn.q_proj", 8) == 2.0);
-    assert_true(peft_config_scale(&config, "model.layers.1.self_attn.q_proj", 8) == .5);
-    assert_true(peft_config_scale(&config, "model.layers.1.self_attn.v_proj", 4) == 8.0);
-    assert_true(peft_config_matches(&config, "model.layers.1.self_attn.q_proj"));
-    assert_true(peft_config_matches(&config, "projector.fc1"));
-    assert_false(peft_config_matches(&config, "block.mlp.fc1"));
-    assert_false(peft_config_matches(&config, "model.seq_proj"));
-    peft_config_release(&config);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -493,7 +473,7 @@ int main(void)
         cmocka_unit_test(test_joined_changes_nothing),
         cmocka_unit_test(test_merged_is_close),        cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_save_leaves_adapters_out), cmocka_unit_test(test_size_of_openvla_7b),
-        cmocka_unit_test(test_refusals),               cmocka_unit_test(test_patterns),
+        cmocka_unit_test(test_refusals),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

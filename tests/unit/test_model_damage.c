@@ -15,7 +15,7 @@
 #include "nn/models/openvla_internal.h"
 #include "tests/harness/model_dirs.h"
 
-static const char victim[] = "language_model.model.layers.1.mlp.up_proj.weight";
+static const char *victim = "language_model.model.layers.1.mlp.up_proj.weight";
 
 /* The line must say all words of the list; nothing is loaded. */
 static void refused(const char *dir, const char *const *words)
@@ -201,23 +201,66 @@ static void test_wrong_tensor(void **state)
     REFUSED(dir, path, "upp_proj", "does not name it");
 }
 
+static void edit(const char *dir, const char *name, const char *from, const char *to)
+{
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    char *bytes, *at;
+    size_t n;
+
+    model_dirs_read(model_dirs_path(dir, name), &bytes, &n);
+    at = strstr(bytes, from);
+    if (!at)
+        fail_msg("%s: there is no %s", name, from);
+    strbuf_add(&out, bytes, (size_t)(at - bytes));
+    strbuf_adds(&out, to);
+    strbuf_adds(&out, at + strlen(from));
+    model_dirs_write(model_dirs_path(dir, name), out.text, out.length);
+    free(bytes);
+}
+
+/* The good checkpoint with one file of weights. */
+static void single_file(char ret_dir[64])
+{
+    struct hf_converted done;
+    struct error error = {0};
+
+    snprintf(ret_dir, 64, "%s/single", model_dirs.root);
+    (void)remove_tree(ret_dir);
+    assert_int_equal(mkdir(ret_dir, 0755), 0);
+    if (hf_convert(model_dirs.good, ret_dir, &(struct hf_conversion) {.shard_bytes = INT64_MAX}, &done, &error) < 0)
+        fail_msg("%s", error.text);
+}
+
 /* A single file has no index to disagree with: the architecture's own table says what is missing and what is too much. */
 static void test_wrong_tensor_without_index(void **state)
 {
     char dir[64];
-    struct hf_converted done;
-    struct error error = {0};
 
     (void)state;
-    snprintf(dir, sizeof(dir), "%s/single", model_dirs.root);
     for (int i = 0; i < 2; i++) {
-        (void)remove_tree(dir);
-        assert_int_equal(mkdir(dir, 0755), 0);
-        if (hf_convert(model_dirs.good, dir, &(struct hf_conversion) {.shard_bytes = INT64_MAX}, &done, &error) < 0)
-            fail_msg("%s", error.text);
+        single_file(dir);
         rewrite(dir, i ? drop : rename_it);
         REFUSED(dir, "model.safetensors", victim, "missing", "[176,64]");
     }
+}
+
+/* LayerScale is in all blocks of a tower or in none, and DINOv2's cls_token has registers beside it. */
+static void test_optional_tensor_missing(void **state)
+{
+    const char *usual = victim;
+    char dir[64];
+
+    (void)state;
+    victim = "vision_backbone.featurizer.blocks.1.ls2.scale_factor";
+    single_file(dir);
+    rewrite(dir, drop);
+    REFUSED(dir, "model.safetensors", victim, "missing");
+    victim = "vision_backbone.featurizer.reg_token";
+    single_file(dir);
+    edit(dir, "config.json", "\"gantry_vision\"", "\"other\"");       /* which says how many there are */
+    rewrite(dir, drop);
+    REFUSED(dir, "config.json", "reg_token is missing");
+    victim = usual;
 }
 
 /* All problems of a directory, one line each. */
@@ -254,23 +297,6 @@ static void test_all_problems_are_listed(void **state)
     assert_non_null(strstr(lines.text[1], "upp_proj"));
     assert_non_null(strstr(lines.text[1], "unexpected, found BF16 [176,64]"));
     openvla_free(model);
-}
-
-static void edit(const char *dir, const char *name, const char *from, const char *to)
-{
-    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
-    char *bytes, *at;
-    size_t n;
-
-    model_dirs_read(model_dirs_path(dir, name), &bytes, &n);
-    at = strstr(bytes, from);
-    if (!at)
-        fail_msg("%s: there is no %s", name, from);
-    strbuf_add(&out, bytes, (size_t)(at - bytes));
-    strbuf_adds(&out, to);
-    strbuf_adds(&out, at + strlen(from));
-    model_dirs_write(model_dirs_path(dir, name), out.text, out.length);
-    free(bytes);
 }
 
 static void test_index(void **state)
@@ -353,6 +379,27 @@ static void test_pictures(void **state)
     REFUSED(dir, name, "tvf_resize_params", "interpolation: 2, expected 3 (bicubic)");
 }
 
+/* The colour of a letterbox that the file does not give is the last tower's mean, as the original computes it. */
+static void test_letterbox_colour(void **state)
+{
+    static const char *const texts[] = {
+        "{\"image_resize_strategy\": \"letterbox\", \"means\": [[0.485, 0.456, 0.406], [0.5, 0.6, 0.7]]}",
+        "{\"image_resize_strategy\": \"letterbox\", \"means\": [[0, 0, 0], [0, 0, 0]], \"tvf_letterbox_fill\": [127, 153, 178]}",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        struct openvla_config config = {.image_height = 8, .image_width = 8};
+        _cleanup_json_ json_t *json = json_loads(texts[i], 0, NULL);
+        struct error error = {0};
+
+        if (openvla_read_pictures(&config, json, &error) < 0)
+            fail_msg("%s", error.text);
+        assert_true(config.prepare.letterbox);
+        assert_memory_equal(config.prepare.fill, ((const uint8_t[]){127, 153, 178}), 3);
+    }
+}
+
 static void test_unknown_piece(void **state)
 {
     const char *dir = model_dirs_copy();
@@ -372,11 +419,13 @@ int main(void)
         cmocka_unit_test(test_overlap),
         cmocka_unit_test(test_wrong_tensor),
         cmocka_unit_test(test_wrong_tensor_without_index),
+        cmocka_unit_test(test_optional_tensor_missing),
         cmocka_unit_test(test_all_problems_are_listed),
         cmocka_unit_test(test_index),
         cmocka_unit_test(test_architecture),
         cmocka_unit_test(test_mask_of_numbers),
         cmocka_unit_test(test_pictures),
+        cmocka_unit_test(test_letterbox_colour),
         cmocka_unit_test(test_unknown_piece),
     };
 

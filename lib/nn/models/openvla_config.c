@@ -22,7 +22,10 @@ static const struct st_tensor *tower_tensor(const struct hf_shards *shards, int 
     return hf_shards_find(shards, full);
 }
 
-static int tower_from_tensors(const struct hf_shards *shards, int which, struct openvla_tower *tower, struct error *error)
+/* said: config.json has the towers' numbers too. Without, a cls_token has registers beside it: DINOv2 without any has a position
+ * for the cls_token, which is another shape. */
+static int tower_from_tensors(const struct hf_shards *shards, int which, bool said, struct openvla_tower *tower,
+                              struct error *error)
 {
     const struct st_tensor *patch = tower_tensor(shards, which, "patch_embed.proj.weight");
     const struct st_tensor *fc1 = tower_tensor(shards, which, "blocks.0.mlp.fc1.weight");
@@ -30,7 +33,8 @@ static int tower_from_tensors(const struct hf_shards *shards, int which, struct 
     char name[64];
 
     if (!patch || patch->ndim != 4 || patch->dim[0] > LARGEST || patch->dim[2] > LARGEST || patch->dim[2] != patch->dim[3] ||
-        !fc1 || fc1->ndim != 2 || fc1->dim[0] > LARGEST || (reg && (reg->ndim != 3 || reg->dim[1] > LARGEST || !cls)))
+        !fc1 || fc1->ndim != 2 || fc1->dim[0] > LARGEST || (reg && (reg->ndim != 3 || reg->dim[1] > LARGEST || !cls)) ||
+        (cls && !reg && !said))
         return error_set(error, EINVAL,
                          "%s*: patch_embed.proj.weight, blocks.0.mlp.fc1.weight or reg_token is missing or misshapen",
                          tower_prefix[which]);
@@ -79,7 +83,7 @@ static int read_tower(const json_t *config, const struct hf_shards *shards, int 
 
     *tower = (struct openvla_tower) {.heads = 16};      /* both towers of OpenVLA-7B */
     if (shards)
-        r = tower_from_tensors(shards, which, tower, error);
+        r = tower_from_tensors(shards, which, vision != NULL, tower, error);
     if (r >= 0 && (vision || !shards))
         r = tower_from_json(json_array_get(json_object_get(vision, "towers"), (size_t)which), !shards, tower, error);
     if (r < 0)

@@ -21,10 +21,10 @@ static int read_size(const json_t *json, const char *key, int *ret_height, int *
     return 0;
 }
 
-/* The border's colour: as stored, else the first tower's mean, cut off to whole numbers. */
+/* The border's colour: as stored, else the last tower's mean, cut off to whole numbers: the original sets it tower by tower. */
 static void read_fill(const json_t *json, uint8_t ret[3])
 {
-    const json_t *stored = json_object_get(json, "tvf_letterbox_fill"), *mean = json_array_get(json_object_get(json, "means"), 0);
+    const json_t *stored = json_object_get(json, "tvf_letterbox_fill"), *mean = json_array_get(json_object_get(json, "means"), 1);
 
     for (size_t c = 0; c < 3; c++) {
         double x = json_array_size(stored) == 3 ? json_number_value(json_array_get(stored, c))

@@ -86,6 +86,7 @@ struct walk {
     const struct hf_shards *shards;     /* NULL: a fresh model */
     int64_t size[SIZES];
     uint8_t absent;                     /* flags of optional tensors a fresh model goes without */
+    uint8_t wanted;                     /* flags of optional tensors of which the files have some: then all must be there */
     bool frozen;
     struct hf_problems *problems;       /* NULL: stop at the first */
     struct error *error;
@@ -157,7 +158,7 @@ static int add_spec(const struct walk *walk, const char *prefix, const struct sp
         return error_set(walk->error, ENOMEM, "out of memory");
     if (walk->shards)
         tensor = hf_shards_find(walk->shards, name.text);
-    if (walk->shards ? !tensor && (spec->flags & OPTIONAL) : (spec->flags & walk->absent) != 0)
+    if (walk->shards ? !tensor && (spec->flags & OPTIONAL) && !(spec->flags & walk->wanted) : (spec->flags & walk->absent) != 0)
         return 0;
     while (ndim < 4 && spec->shape[ndim] != END) {
         dim[ndim] = walk->size[spec->shape[ndim]];
@@ -188,6 +189,18 @@ static int add_table(const struct walk *walk, const char *prefix, const struct s
     return 0;
 }
 
+static bool any_scale(const struct hf_shards *shards, const char *prefix, int depth)
+{
+    char name[96];
+
+    for (int i = 0; i < 2 * depth; i++) {
+        snprintf(name, sizeof(name), "%sblocks.%d.ls%d.scale_factor", prefix, i / 2, i % 2 + 1);
+        if (hf_shards_find(shards, name))
+            return true;
+    }
+    return false;
+}
+
 static int add_vit(struct walk *walk, int which)
 {
     static const char *const prefix[2] = {"vision_backbone.featurizer.", "vision_backbone.fused_featurizer."};
@@ -204,6 +217,7 @@ static int add_vit(struct walk *walk, int which)
     size[PATCHES] = walk->model->config.patches;
     size[REGISTERS] = tower->prefix - 1;
     walk->absent = tower->prefix ? POOL : PREFIX | SCALE;       /* as DINOv2 with registers and SigLIP have them */
+    walk->wanted = walk->shards && any_scale(walk->shards, prefix[which], tower->depth) ? SCALE : 0;
     vit->blocks = calloc((size_t)tower->depth, sizeof(*vit->blocks));
     if (!vit->blocks)
         return error_set(walk->error, ENOMEM, "out of memory");
