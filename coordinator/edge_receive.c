@@ -4,7 +4,20 @@
 #include "coordinator/edge.h"
 #include "proto/prm.pb-c.h"
 
-static void copy_text(char *out, size_t size, const char *text) { snprintf(out, size, "%s", text ? text : ""); }
+/* What others say of themselves is shown in terminals: nothing in it may move a cursor or begin a line. In place. */
+static const char *plain(char *text)
+{
+    for (char *c = text; c && *c; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            *c = '?';
+    return text;
+}
+
+static void copy_text(char *out, size_t size, const char *text)
+{
+    snprintf(out, size, "%s", text ? text : "");
+    (void)plain(out);
+}
 
 static void copy_digest(uint8_t out[SHA256_SIZE], const ProtobufCBinaryData *bytes)
 {
@@ -158,7 +171,7 @@ static bool take_message(struct edge *edge, const struct message *message, const
         event->lease_return.episode = said->episode;
         event->lease_return.fence = said->fence;
         event->lease_return.reason = (enum lease_return)said->reason;
-        event->lease_return.text = said->text;
+        event->lease_return.text = plain(said->text);
         return true;
     }
     case WIRE_KIND(BYE):
@@ -187,7 +200,7 @@ static bool take_message(struct edge *edge, const struct message *message, const
         event->kind = CONDUCTOR_PLAN_FAILED;
         copy_digest(event->plan_failed.plan_digest, &said->plan_digest);
         event->plan_failed.final = said->final;
-        event->plan_failed.text = said->text;
+        event->plan_failed.text = plain(said->text);
         return true;
     }
     case WIRE_KIND(VERSION_STATE): {
@@ -198,7 +211,7 @@ static bool take_message(struct edge *edge, const struct message *message, const
         event->version_state.kind = said->kind == GANTRY__VERSION_KIND__VERSION_PRM ? KIND_PRM : KIND_POLICY;
         event->version_state.version = said->version;
         event->version_state.ready = said->ready;
-        event->version_state.text = said->text;
+        event->version_state.text = plain(said->text);
         return true;
     }
     case WIRE_KIND(SHADOW_SCORED): {

@@ -5,9 +5,9 @@ import struct
 import subprocess
 import threading
 
-from conftest import BIN, TOP
-from zmtp import (KIND_DELIVER, KIND_HELLO, KIND_PING, connect, data, envelope, frame, greeting, number, receive, receive_frame, reply,
-                  send)
+from conftest import BIN, TOP, gantry
+from zmtp import (KIND_DELIVER, KIND_HELLO, KIND_PING, KIND_VERSION_STATE, connect, data, envelope, frame, greeting, number, receive,
+                  receive_frame, reply, send)
 
 PONG = b"\x10\x5b\x18\x2a"                              # kind 91, request 42
 
@@ -98,6 +98,28 @@ def test_hostile_frames(make_cluster):
     assert summary["run"] == "tiny"
     assert [p.starts for p in cluster.processes] == [1] * 5, cluster.logs()
     assert " 0 failed" in cluster.history()
+
+
+def test_names_that_write_over_the_screen(make_cluster):
+    """A member's host, name, device and refusals, as `gantry status`, `gantry history` and the log show them: no terminal obeys them."""
+    cluster = make_cluster()
+    cluster.run.mkdir()
+    cluster.spawn("coordinator")
+    epoch = cluster.until(lambda s: s, "the coordinator")["epoch"]
+    evil = "\x1b[2J\x1b]0;owned\x07\x7f\n\u00e4\xff"
+    hello = number(1, 3) + number(4, 7) + number(5, 99) + b"".join(data(f, evil.encode("latin-1")) for f in (2, 3, 7, 8, 9, 13))
+    with connect(cluster.run / "sock" / "coordinator.ipc") as s:
+        send(s, envelope(KIND_HELLO, parts=(hello,)), hello)
+        reply(s)
+        member = cluster.until(lambda s: s["members"] and s["members"][0], "the member")
+        refusal = number(1, member["member"]) + number(3, 4) + data(5, evil.encode("latin-1"))
+        send(s, envelope(KIND_VERSION_STATE, request=43, epoch=epoch, parts=(refusal,)), refusal)
+        reply(s)
+        said = [gantry("status", cluster.run).stdout, gantry("history", cluster.run).stdout, cluster.of("coordinator")[0].log.read_text(errors="replace")]
+    assert "?[2J?]0;owned???" in said[0] and member["name"] == "?[2J?]0;owned???\ufffd\ufffd", member
+    for text in said:
+        assert "refused policy version 4: ?[2J" in text or text is said[0], text
+        assert not {c for c in text if c < " " and c != "\n"} and "\x7f" not in text and "\\u00" not in text, text
 
 
 def test_worker_of_another_version(make_cluster):

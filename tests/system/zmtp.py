@@ -1,7 +1,7 @@
 """A stranger's side of ZeroMQ and of gantry's envelope, byte by byte: what no gantry program would send, tests send by hand."""
 import socket
 
-KIND_ERROR, KIND_HELLO, KIND_DELIVER, KIND_PING, KIND_PONG = 1, 10, 60, 90, 91
+KIND_ERROR, KIND_HELLO, KIND_VERSION_STATE, KIND_DELIVER, KIND_PING, KIND_PONG = 1, 10, 26, 60, 90, 91
 
 
 def greeting(s, kind=b"DEALER"):
