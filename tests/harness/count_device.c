@@ -63,6 +63,13 @@ static int use(_unused_ int ordinal, struct device_facts *facts, _unused_ char *
     return 0;
 }
 
+static int memory_now(size_t *ret_free, size_t *ret_all)
+{
+    *ret_free = c.memory - MIN(c.memory, c.taken);
+    *ret_all = c.memory;
+    return 0;
+}
+
 static int handle_new(void **ret) { return (*ret = malloc(1)) ? 0 : -ENOMEM; }
 
 /* The length stands on a page in front. */
@@ -469,7 +476,7 @@ static int sum_squares(_unused_ void *stream, _unused_ double *sum, _unused_ dou
 const struct device_kernels *count_kernels(void)
 {
     static const struct device_kernels table = {
-        .name = "counting", .devices = devices, .use = use, .stream_new = handle_new, .stream_free = free, .alloc = alloc,
+        .name = "counting", .devices = devices, .use = use, .memory = memory_now, .stream_new = handle_new, .stream_free = free, .alloc = alloc,
         .release = release,
         .pinned = pinned, .unpin = free, .upload = upload, .download = download, .copy = copy, .zero = zero, .wait = wait,
         .done = done,
