@@ -78,11 +78,14 @@ protos := $(wildcard proto/*.proto)
 proto_c := $(protos:%.proto=$(B)/%.pb-c.c)
 proto_h := $(protos:%.proto=$(B)/%.pb-c.h)
 # what only builds with, or only builds without CUDA's headers have
-DEVICE_ONLY := $(if $(filter 1,$(GPU)),lib/nn/device/none.c,lib/nn/device/blas.c lib/nn/device/dnn.c lib/nn/device/dnn_graph.c)
+DEVICE_ONLY := $(if $(filter 1,$(GPU)),lib/nn/device/none.c lib/nn/device/none_libraries.c,lib/nn/device/blas.c lib/nn/device/dnn.c lib/nn/device/dnn_graph.c)
 find_c = $(sort $(filter-out lib/nn/cpu/kernels/% $(DEVICE_ONLY),$(wildcard $(1)/*.c $(1)/*/*.c $(1)/*/*/*.c)))
 KERNELS := $(sort $(wildcard lib/nn/cpu/kernels/*.c))
-ISAS := generic avx2 avx512
-# plain C, for CPUs without AVX2: sixteen-fold scalar code, which -O3 and the sanitizers blow up to minutes of compiling
+MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+ISAS_x86_64 := avx2 avx512
+ISAS_aarch64 := neon
+ISAS := generic $(ISAS_$(MACHINE))
+# plain C, for other CPUs: sixteen-fold scalar code, which -O3 and the sanitizers blow up to minutes of compiling
 ISA_generic := -Os -fno-sanitize=all $(if $(findstring clang,$(CC)),,-fno-tree-loop-distribute-patterns -fno-var-tracking-assignments)
 ISA_avx2 := -mavx2 -mfma
 ISA_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512

@@ -1,19 +1,4 @@
-/* none.c - a build with GPU=0: there is no device. */
-#include <errno.h>
-
-#include "nn/device/blas.h"
-#include "nn/device/dnn.h"
+/* none.c - a build with GPU=0: there is no device. Apart from none_libraries.c, for tests put an emulated device in its place. */
+#include "nn/device/device.h"
 
 const struct device_kernels *cuda_kernels(void) { return NULL; }
-struct blas *blas_open(void) { return NULL; }
-void blas_close(_unused_ struct blas *blas) {}
-int blas_gemm(_unused_ struct device_stream *s, _unused_ const struct device_gemm *g) { return -ENOTSUP; }
-struct dnn *dnn_open(_unused_ char *why, _unused_ size_t n) { return NULL; }
-struct dnn *dnn_wrap(_unused_ const struct dnn_calls *calls) { return NULL; }
-void dnn_close(_unused_ struct dnn *dnn) {}
-int dnn_attention(_unused_ struct device_stream *s, _unused_ enum device_type type, _unused_ const struct device_attention *a,
-                  _unused_ bool backward)
-{
-    return -ENOTSUP;
-}
-const char *dnn_refusal(_unused_ const struct dnn *dnn) { return ""; }
