@@ -43,7 +43,7 @@ if [ -z "${MUJOCO_DIR:-}" ] && [ ! -e ".deps/mujoco-$version/libmujoco.so.$versi
     tmp=$(mktemp -d)
     trap 'rm -rf "$tmp"' EXIT
     python3 -m pip download -q --disable-pip-version-check --no-deps --only-binary=:all: --implementation cp \
-        --python-version 3.11 --platform manylinux2014_x86_64 -d "$tmp" "mujoco==$version"
+        --python-version 3.11 --platform "manylinux2014_$(uname -m)" -d "$tmp" "mujoco==$version"
     unzip -q "$tmp"/mujoco-*.whl 'mujoco/include/*' "mujoco/libmujoco.so.$version" -d "$tmp"
     mkdir -p .deps
     rm -rf ".deps/mujoco-$version"

@@ -127,13 +127,13 @@ void npy_release(struct npy *array)
 
 double npy_number(const struct npy *array, size_t i)
 {
-    const uint8_t *at = array->elements + i * (size_t)array->size;
     uint64_t bits = 0;
     double number;
     float single;
 
-    memcpy(array->kind == 'f' && array->size == 4 ? (void *)&single : array->kind == 'f' ? (void *)&number : (void *)&bits, at,
-           (size_t)MIN(array->size, 8));
+    memcpy(&bits, array->elements + i * (size_t)array->size, (size_t)MIN(array->size, 8));
+    memcpy(&single, &bits, sizeof(single));     /* little-endian, as all that it runs on */
+    memcpy(&number, &bits, sizeof(number));
     if (array->kind == 'f')
         return array->size == 4 ? (double)single : number;
     if (array->kind == 'i' && array->size < 8 && bits >> (8 * array->size - 1))

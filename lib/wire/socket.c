@@ -54,10 +54,10 @@ static int set_common(void *socket, bool tcp, uint32_t frame_max, uint32_t hands
 static bool ipc_in_use(const char *path)
 {
     struct sockaddr_un to = {.sun_family = AF_UNIX};
-    _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 
     snprintf(to.sun_path, sizeof to.sun_path, "%s", path);
-    return fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) == 0;
+    return fd >= 0 && (connect(fd, (struct sockaddr *)&to, sizeof to) == 0 || errno == EAGAIN);     /* EAGAIN: many wait there */
 }
 
 static int bind_failed(const char *address, int errnum, struct error *error)

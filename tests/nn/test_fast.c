@@ -263,7 +263,7 @@ static void linear_forwards_and_back(void **state)
 
 static void other_sets_have_it_not(void **state)
 {
-    static const char *const names[] = {"generic", "avx2", "avx512"};
+    static const char *const names[] = {"generic", "avx2", "avx512", "neon"};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(names); i++)

@@ -11,7 +11,7 @@
 #include "nn/cpu/kernels.h"
 #include "tests/harness/numbers.h"
 
-static const char *const isas[] = {"generic", "avx2", "avx512"};
+static const char *const isas[] = {"generic", "avx2", "avx512", "neon"};
 
 struct shape { int64_t m, n, k; };
 

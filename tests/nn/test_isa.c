@@ -151,7 +151,7 @@ static void run_bf16(const struct cpu_kernels *cpu, struct field *f)
 
 static void same_on_all(void (*run)(const struct cpu_kernels *, struct field *))
 {
-    static const char *const isas[] = {"avx2", "avx512"};
+    static const char *const isas[] = {"avx2", "avx512", "neon"};
     _cleanup_free_ struct field *want = field_new();
 
     run(cpu_kernels_named("generic"), want);

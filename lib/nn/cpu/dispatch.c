@@ -5,7 +5,12 @@
 #include "base/macro.h"
 #include "nn/cpu/kernels.h"
 
-extern const struct cpu_kernels cpu_kernels_generic, cpu_kernels_avx2, cpu_kernels_avx512, cpu_kernels_avx512bf16;
+extern const struct cpu_kernels cpu_kernels_generic;
+
+#if defined(__x86_64__)
+extern const struct cpu_kernels cpu_kernels_avx2, cpu_kernels_avx512, cpu_kernels_avx512bf16;
+static const struct cpu_kernels *const all[] = {&cpu_kernels_avx512bf16, &cpu_kernels_avx512, &cpu_kernels_avx2,
+                                                &cpu_kernels_generic};
 
 static bool cpu_runs(const struct cpu_kernels *kernels)
 {
@@ -19,9 +24,16 @@ static bool cpu_runs(const struct cpu_kernels *kernels)
         return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     return true;
 }
+#elif defined(__aarch64__)
+extern const struct cpu_kernels cpu_kernels_neon;
+static const struct cpu_kernels *const all[] = {&cpu_kernels_neon, &cpu_kernels_generic};
 
-static const struct cpu_kernels *const all[] = {&cpu_kernels_avx512bf16, &cpu_kernels_avx512, &cpu_kernels_avx2,
-                                                &cpu_kernels_generic};
+static bool cpu_runs(const struct cpu_kernels *kernels _unused_) { return true; }      /* NEON is part of the architecture */
+#else
+static const struct cpu_kernels *const all[] = {&cpu_kernels_generic};
+
+static bool cpu_runs(const struct cpu_kernels *kernels _unused_) { return true; }
+#endif
 
 const struct cpu_kernels *cpu_kernels_named(const char *isa)
 {

@@ -1,8 +1,8 @@
 /* kernels.h - the inner loops of every op, compiled once per instruction set (lib/nn/cpu/kernels/).
  *
  * cpu_kernels() picks the table once: the best set this CPU has, or the one named by the environment variable GANTRY_ISA
- * (generic | avx2 | avx512 | avx512bf16; a name the CPU cannot run is ignored, cpu_kernels()->isa tells). All tables give equal
- * bits; the last is avx512 and the product of `numerics: fast`, which the others have not (NULL).
+ * (generic | avx2 | avx512 | avx512bf16 | neon; a name the CPU cannot run is ignored, cpu_kernels()->isa tells). All tables give
+ * equal bits; avx512bf16 is avx512 and the product of `numerics: fast`, which the others have not (NULL).
  * Kernels never allocate and keep no state. Unless said otherwise `y =` assigns and `dx +=` accumulates. */
 #pragma once
 

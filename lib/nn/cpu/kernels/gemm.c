@@ -8,7 +8,7 @@
 
 #if defined(ISA_avx512)
 enum { TILE_M = 12, TILE_V = 2 };
-#elif defined(ISA_avx2)
+#elif defined(ISA_avx2) || defined(ISA_neon)
 enum { TILE_M = 6, TILE_V = 1 };
 #else
 enum { TILE_M = 4, TILE_V = 1 };
@@ -93,7 +93,7 @@ static void tile_dispatch(const struct tile *t, int rows, int vectors)
     TILE(1, 2) TILE(2, 2) TILE(3, 2) TILE(4, 2) TILE(5, 2) TILE(6, 2) TILE(7, 2) TILE(8, 2) TILE(9, 2) TILE(10, 2) TILE(11,
             2) TILE(12, 2)
     TILE(1, 8) TILE(2, 8) TILE(3, 8) TILE(1, 4) TILE(2, 4) TILE(3, 4) TILE(4, 4) TILE(5, 4) TILE(6, 4)
-#elif defined(ISA_avx2)
+#elif defined(ISA_avx2) || defined(ISA_neon)
     TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1) TILE(5, 1) TILE(6, 1) TILE(1, 2) TILE(1, 4) TILE(2, 2) TILE(3, 2)
 #else
     TILE(1, 1) TILE(2, 1) TILE(3, 1) TILE(4, 1)
@@ -107,7 +107,7 @@ static int tile_width(int rows)
 {
 #if defined(ISA_avx512)
     return rows <= 3 ? 8 : rows <= 6 ? 4 : 2;
-#elif defined(ISA_avx2)
+#elif defined(ISA_avx2) || defined(ISA_neon)
     return rows == 1 ? 4 : rows <= 3 ? 2 : 1;
 #else
     (void)rows;

@@ -1,7 +1,7 @@
 /* simd.h - sixteen floats at once, with the same bits on every instruction set.
  *
- * A v16 is one zmm, two ymm or sixteen scalars. Everything built on it (reductions, polynomials, tails) works on
- * sixteen lanes and fixed trees, so that AVX-512, AVX2 and plain C agree to the bit. FMA is always asked for by name.
+ * A v16 is one zmm, two ymm, four of NEON's or sixteen scalars. Everything built on it (reductions, polynomials, tails) works on
+ * sixteen lanes and fixed trees, so that AVX-512, AVX2, NEON and plain C agree to the bit. FMA is always asked for by name.
  * v_max(a,b) is a > b ? a : b: put the variable second to let NaN through. Tails: v_load_part reads n < 16 floats and
  * fills with zeros; v_store_part writes n. */
 #pragma once
@@ -151,6 +151,78 @@ INLINE float v_max_lane(v16 a)
     q = _mm_max_ps(q, _mm_movehl_ps(q, q));
     q = _mm_max_ss(q, _mm_shuffle_ps(q, q, 1));
     return _mm_cvtss_f32(q);
+}
+
+#elif defined(ISA_neon)
+#include <arm_neon.h>
+
+typedef struct { float32x4_t q[4]; } v16;
+typedef struct { uint32x4_t q[4]; } vmask;
+#define V_QUADS(type, expression) \
+    type r; \
+    _Pragma("GCC unroll 4") for (int i = 0; i < 4; i++) \
+        r.q[i] = (expression); \
+    return r
+
+INLINE v16 v_zero(void) { V_QUADS(v16, vdupq_n_f32(0.0f)); }
+INLINE v16 v_set1(float x) { V_QUADS(v16, vdupq_n_f32(x)); }
+INLINE v16 v_load(const float *p) { V_QUADS(v16, vld1q_f32(p + 4 * i)); }
+INLINE void v_store(float *p, v16 a)
+{
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++)
+        vst1q_f32(p + 4 * i, a.q[i]);
+}
+INLINE v16 v_load_bf16(const uint16_t *p) { V_QUADS(v16, vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16))); }
+INLINE v16 v_load_part(const float *p, int n)
+{
+    float part[V_LANES] = {0};
+
+    memcpy(part, p, (size_t)n * sizeof(*p));
+    return v_load(part);
+}
+INLINE void v_store_part(float *p, v16 a, int n)
+{
+    float part[V_LANES];
+
+    v_store(part, a);
+    memcpy(p, part, (size_t)n * sizeof(*p));
+}
+INLINE v16 v_add(v16 a, v16 b) { V_QUADS(v16, vaddq_f32(a.q[i], b.q[i])); }
+INLINE v16 v_sub(v16 a, v16 b) { V_QUADS(v16, vsubq_f32(a.q[i], b.q[i])); }
+INLINE v16 v_mul(v16 a, v16 b) { V_QUADS(v16, vmulq_f32(a.q[i], b.q[i])); }
+INLINE v16 v_div(v16 a, v16 b) { V_QUADS(v16, vdivq_f32(a.q[i], b.q[i])); }
+INLINE v16 v_fma(v16 a, v16 b, v16 c) { V_QUADS(v16, vfmaq_f32(c.q[i], a.q[i], b.q[i])); }
+INLINE v16 v_fnma(v16 a, v16 b, v16 c) { V_QUADS(v16, vfmsq_f32(c.q[i], a.q[i], b.q[i])); }
+/* not vmaxq and vminq: these take NaN from either side */
+INLINE v16 v_max(v16 a, v16 b) { V_QUADS(v16, vbslq_f32(vcgtq_f32(a.q[i], b.q[i]), a.q[i], b.q[i])); }
+INLINE v16 v_min(v16 a, v16 b) { V_QUADS(v16, vbslq_f32(vcltq_f32(a.q[i], b.q[i]), a.q[i], b.q[i])); }
+INLINE v16 v_abs(v16 a) { V_QUADS(v16, vabsq_f32(a.q[i])); }
+INLINE v16 v_sqrt(v16 a) { V_QUADS(v16, vsqrtq_f32(a.q[i])); }
+INLINE v16 v_round(v16 a) { V_QUADS(v16, vrndnq_f32(a.q[i])); }
+INLINE vmask v_less(v16 a, v16 b) { V_QUADS(vmask, vcltq_f32(a.q[i], b.q[i])); }
+INLINE v16 v_select(vmask m, v16 a, v16 b) { V_QUADS(v16, vbslq_f32(m.q[i], a.q[i], b.q[i])); }
+INLINE v16 v_copysign(v16 a, v16 sign) { V_QUADS(v16, vbslq_f32(vdupq_n_u32(1u << 31), sign.q[i], a.q[i])); }
+INLINE v16 v_exp2_int(v16 n)
+{
+    V_QUADS(v16, vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vcvtnq_s32_f32(n.q[i]), vdupq_n_s32(127)), 23)));
+}
+INLINE float v_sum(v16 a)
+{
+    float32x4_t q = vaddq_f32(vaddq_f32(a.q[0], a.q[2]), vaddq_f32(a.q[1], a.q[3]));
+    float32x2_t d = vadd_f32(vget_low_f32(q), vget_high_f32(q));
+
+    return vget_lane_f32(d, 0) + vget_lane_f32(d, 1);
+}
+INLINE float v_max_lane(v16 a)
+{
+    float lanes[V_LANES];
+
+    v_store(lanes, a);
+    for (int half = V_LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++)
+            lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
+    return lanes[0];
 }
 
 #else
