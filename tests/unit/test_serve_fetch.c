@@ -3,6 +3,7 @@
 #include "tests/harness/wire_lab.h"
 
 #include <errno.h>
+#include <sys/stat.h>
 #include <fcntl.h>
 
 #include "base/atomic_file.h"
@@ -255,14 +256,16 @@ static void test_resumed(void **state _unused_)
     struct farm farm;
     _cleanup_free_ char *manifest = NULL;
     char dir[VERSION_PATH], there[VERSION_PATH], text[160] = "", path[PATH];
+    struct stat st;
     size_t n;
     int fd;
 
     set_up(&farm);
     publish(&farm, 3, NULL);
     farm.stop_after = 4;                        /* the manifest, config.json, and of the weights two chunks or less */
+    snprintf(path, sizeof path, "%s/%016x-actor/policies/.pull-v000003/model.safetensors", farm.cache, RUN);
     start(&farm, 3, 0, NULL);
-    while (farm.requests <= farm.stop_after) {
+    while (farm.requests <= farm.stop_after || stat(path, &st) < 0 || st.st_size < 256 << 10) {     /* written, too */
         loop_turn(farm.loop, true);
         fetch_tick(farm.fetch);
     }
