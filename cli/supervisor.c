@@ -228,6 +228,13 @@ int supervisor_end(struct supervisor *s, const char *name)
     return 0;
 }
 
+void supervisor_leaves(struct supervisor *s, int pid)
+{
+    for (struct child *child = s->first; child; child = child->next)
+        if (child->process && child->process->pid == pid)
+            child->retired = true;
+}
+
 bool supervisor_has(struct supervisor *s, const char *name)
 {
     struct child *child = find(s, name);

@@ -48,6 +48,9 @@ int supervisor_add(struct supervisor *supervisor, const char *name, const char *
 /* TERM to one child, and it is not started again. -ENOENT: no such child is running. */
 int supervisor_end(struct supervisor *supervisor, const char *name);
 
+/* The child with that process is on its way out: it is not counted on any more, nor started again, however it ends. */
+void supervisor_leaves(struct supervisor *supervisor, int pid);
+
 /* It runs, or is about to be started again. */
 bool supervisor_has(struct supervisor *supervisor, const char *name);
 

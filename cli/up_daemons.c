@@ -83,10 +83,26 @@ static int command_drain(const char *argument, struct strbuf *out, struct error 
     return 0;
 }
 
+/* A member that an operator has sent away. It may have left the run long before its process has ended: who scales meanwhile must
+ * not count it. */
+static int command_leaves(const char *argument, struct strbuf *out, struct error *error, void *arg)
+{
+    struct up_daemons *d = arg;
+    char more;
+    int pid;
+
+    if (sscanf(argument, "%d%c", &pid, &more) != 1)
+        return error_set(error, EINVAL, "usage: leaves PID");
+    supervisor_leaves(d->supervisor, pid);
+    strbuf_adds(out, "noted");
+    return 0;
+}
+
 static const struct admin_command commands[] = {
     {"drain", "[REASON]", "finish what is in hand, then all daemons end", command_drain},
     {"scale", "env_worker|actor|prm_server N", "so many of them on this host; those that go finish what they hold",
      command_scale},
+    {"leaves", "PID", "that process was sent away by `gantry drain`: do not count on it", command_leaves},
     {NULL, NULL, NULL, NULL},
 };
 

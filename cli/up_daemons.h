@@ -18,5 +18,5 @@ struct up_daemons {             /* borrowed */
 
 int up_daemons_start(struct up_daemons *daemons, struct error *error);
 
-/* RUN/sock/up.sock: takes `scale ROLE N` and `drain`. */
+/* RUN/sock/up.sock: takes `scale ROLE N`, `drain` and `leaves PID`. */
 int up_daemons_listen(struct up_daemons *daemons, struct loop *loop, struct admin **ret, struct error *error);
