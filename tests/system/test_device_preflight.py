@@ -14,6 +14,8 @@ GPU = {"cluster": {"actors": [{"device": "cuda:0"}], "learners": [{"device": "cu
 
 def refused(program, cluster, says, **env):
     done = subprocess.run([program, "up", cluster.config], capture_output=True, text=True, timeout=60, cwd=TOP, env=os.environ | env)
+    if "this build is for the CPU only" in done.stderr:
+        pytest.skip("built without CUDA: it has no driver to look for")
     assert done.returncode != 0 and len(done.stderr.strip().splitlines()) == 1, done.stderr
     for words in says:
         assert words in done.stderr, done.stderr

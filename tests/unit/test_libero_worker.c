@@ -122,12 +122,13 @@ static void test_refusals(void **state)
 
 static void test_observations(void **state)
 {
-    const struct frames_shape *shape = simulation_shape(simulation);
+    const struct frames_shape *shape;
     struct sim_job *job;
     const uint8_t *wrist;
 
     (void)state;
     need_files();
+    shape = simulation_shape(simulation);
     assert_int_equal(shape->cameras, 2);
     assert_int_equal(shape->state, 8);
     job = new_job(SIM_JOB_RESET, 0);
