@@ -6,6 +6,7 @@
 #include "base/macro.h"
 #include "cli/cli.h"
 #include "daemon/config.h"
+#include "daemon/lifecycle.h"
 #include "version.h"
 
 static const struct cli_command commands[] = {
@@ -74,6 +75,7 @@ int main(int argc, char **argv)
 {
     static char help[] = "--help";
 
+    lifecycle_limits();
     if (argc < 2) {
         print_help(stderr);
         return CLI_USAGE;

@@ -23,7 +23,10 @@ static const char *text(const json_t *object, const char *key)
 bool progress_update(struct progress *p, const json_t *status)
 {
     struct progress now = {.seen = true, .stage = integer(status, "stage_number"), .iteration = integer(status, "iteration")};
-    bool changed = !p->seen || now.stage != p->stage || now.iteration != p->iteration;
+    bool changed;
+
+    now.trouble = text(status, "trouble")[0] != '\0';
+    changed = !p->seen || now.stage != p->stage || now.iteration != p->iteration || now.trouble != p->trouble;
 
     *p = now;
     return changed;
@@ -92,6 +95,8 @@ void progress_line(const json_t *status, struct strbuf *out)
                 state);
     if (!strcmp(state, "waiting") || !strcmp(state, "paused"))
         strbuf_addf(out, " for %s", text(status, "waiting_for"));
+    if (text(status, "trouble")[0])
+        strbuf_addf(out, ", tried again after: %s", text(status, "trouble"));
     training_of(status, &done, &total);
     if (total > 0 && !strcmp(state, "training"))
         strbuf_addf(out, " %.0f/%.0f updates", done, total);

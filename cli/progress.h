@@ -9,9 +9,10 @@
 struct progress {
     bool seen;
     int64_t stage, iteration;
+    bool trouble;                       /* the last try to train failed */
 };
 
-/* Update from a document. True when the stage or iteration is another than the last time. */
+/* Update from a document. True when the stage or iteration is another than the last time, or trouble came or went. */
 bool progress_update(struct progress *progress, const json_t *status);
 
 /* "rl/13 of 100  (stage 5 of 6)  playing 20/32 episodes  success 0.62  310 env steps/s  4:10 left in this stage". */

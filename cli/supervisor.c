@@ -94,7 +94,7 @@ static void on_child_exit(uv_process_t *process, int64_t status, int signal_numb
     stopped(s);
 }
 
-static int child_spawn(struct child *child)
+static int child_spawn(struct child *child, struct error *error)
 {
     _cleanup_close_ int log = open(child->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     uv_stdio_container_t stdio[3] = {
@@ -108,16 +108,16 @@ static int child_spawn(struct child *child)
     int r;
 
     if (log < 0)
-        return -errno;
+        return error_set(error, errno, "%s: cannot be opened: %m", child->log);
     process = calloc(1, sizeof *process);
     if (!process)
-        return -ENOMEM;
+        return error_set(error, ENOMEM, "out of memory");
     process->data = child;
     child->started_ms = clock_mono_ms();
     r = uv_spawn(loop_uv(child->supervisor->loop), process, &options);
     if (r < 0) {
         uv_close((uv_handle_t *)process, free_process);
-        return r;
+        return error_set(error, -r, "%s: cannot be started: %s", child->argv[0], strerror(-r));
     }
     child->process = process;
     child->supervisor->running++;
@@ -128,13 +128,14 @@ static void child_start(void *arg)
 {
     struct child *child = arg;
     struct supervisor *s = child->supervisor;
+    struct error error = {0};
     int r;
 
     if (s->stopping || child->process)
         return;
-    r = child_spawn(child);
+    r = child_spawn(child, &error);
     if (r < 0 && !plan_restart(child, true, 0) && s->options.on_gave_up)
-        s->options.on_gave_up(child->name, strerror(-r), s->options.arg);
+        s->options.on_gave_up(child->name, error_text(&error, r), s->options.arg);
 }
 
 int supervisor_new(struct loop *loop, const struct supervisor_options *options, struct supervisor **ret)
@@ -282,9 +283,9 @@ int supervisor_add(struct supervisor *s, const char *name, const char *program, 
     if (!child->argv || loop_timer_new(s->loop, 0, 0, child_start, child, &child->restart) < 0)
         return error_set(error, ENOMEM, "out of memory");
     loop_timer_stop(child->restart);
-    r = child_spawn(child);
+    r = child_spawn(child, error);
     if (r < 0)
-        return error_set(error, -r, "%s: cannot be started: %s", path, strerror(-r));
+        return r;
     *s->tail = child;
     s->tail = &child->next;
     TAKE_PTR(child);

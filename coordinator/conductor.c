@@ -290,7 +290,7 @@ void conductor_status(const struct conductor *c, struct conductor_status *ret)
     struct conductor_status status = {
         .stage = c->memory.stage, .iteration = c->memory.iteration, .name = "",
         .leased = c->leases.n, .training = training(c),
-        .waiting = c->waiting_for[0], .waiting_for = c->waiting_for,
+        .waiting = c->waiting_for[0], .waiting_for = c->waiting_for, .trouble = c->trouble,
         .policy_version = newest ? newest->number : 0, .prm_version = c->memory.prm_current,
         .draining = c->draining, .finished = c->memory.finished, .stopped = c->stopped,
     };

@@ -248,6 +248,7 @@ struct conductor_status {
     bool training;                      /* a plan is with the learner */
     bool waiting;                       /* for `waiting_for` */
     const char *waiting_for;            /* "learner", "an actor with policy version 12 (refused: why)", ...; "" */
+    const char *trouble;                /* why the last try at what is trained failed; "": it has not */
     uint64_t policy_version, prm_version;   /* newest policy, current PRM */
     uint64_t success, ended;            /* journaled rows of the open iteration: successes, count */
     double reward;                      /* sum of their returns */
@@ -259,6 +260,8 @@ const struct membership *conductor_members(const struct conductor *c);
 const struct lease_table *conductor_leases(const struct conductor *c);
 const struct plan_memory *conductor_memory(const struct conductor *c);
 const struct versions *conductor_versions(const struct conductor *c);
+/* Which versions of this kind servers shall hold now. Returns how many. */
+size_t conductor_wanted(const struct conductor *c, enum version_kind kind, uint64_t ret[MEMBER_VERSIONS]);
 
 /* ---- seeded bugs: only tests/sim sets these ---------------------------------------------------- */
 

@@ -72,6 +72,8 @@ struct conductor {
     char refusal[2][360];           /* by kind of version: what the last server said that would not load one */
     uint64_t shadow_refused_since_ms;       /* the same of a reward model on trial */
     uint64_t refused_since_ms;      /* every server refuses what is waited for; 0: no */
+    bool open_refused;              /* or what an open pass is played with */
+    char trouble[200];              /* why the last try at the open plan failed; empty: it has not */
     enum conductor_bug bug;
 
     /* of the step that runs */

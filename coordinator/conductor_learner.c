@@ -240,6 +240,7 @@ void conductor_on_committed(struct conductor *c, const struct conductor_event *e
         return;
     }
     take_version(c, event, it);
+    c->trouble[0] = '\0';
     end_listed(c, event->committed.trained, event->committed.n_trained, EPISODE_TRAINED);
     end_listed(c, event->committed.filtered, event->committed.n_filtered, EPISODE_FILTERED);
     end_listed(c, event->committed.stale, event->committed.n_stale, EPISODE_STALE);
@@ -261,6 +262,7 @@ void conductor_on_plan_failed(struct conductor *c, const struct conductor_event 
             conductor_stop(c, event->plan_failed.text);
         else
             conductor_note(c, 0, "plan_failed", "%s: %s", it->work.name, event->plan_failed.text);
+        snprintf(c->trouble, sizeof(c->trouble), "%s", event->plan_failed.text);
     }
     conductor_reply(c, event, CONDUCTOR_ACK);
 }

@@ -22,7 +22,7 @@ static int compare_u64(const void *a, const void *b)
 }
 
 /* Most needed first: what is being played with, what comes next, the newest. In the message they are in ascending order. */
-static size_t list_wanted(const struct conductor *c, enum version_kind kind, uint64_t ret[MEMBER_VERSIONS])
+size_t conductor_wanted(const struct conductor *c, enum version_kind kind, uint64_t ret[MEMBER_VERSIONS])
 {
     uint64_t policy, prm;
     struct work work;
@@ -95,7 +95,7 @@ void conductor_want_versions(struct conductor *c)
 {
     for (enum version_kind kind = KIND_POLICY; kind <= KIND_PRM; kind++) {
         uint64_t wanted[MEMBER_VERSIONS];
-        size_t n = list_wanted(c, kind, wanted);
+        size_t n = conductor_wanted(c, kind, wanted);
         uint64_t shadow = kind == KIND_PRM ? c->memory.shadow.version : 0;
         bool moved = n != c->n_wanted[kind] || memcmp(wanted, c->wanted[kind], n * sizeof(*wanted)) ||
             shadow != c->shadow_said[kind];

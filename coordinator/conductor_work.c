@@ -31,30 +31,68 @@ static void stop_for_version(struct conductor *c, const struct work *work, uint6
     conductor_stop(c, text);
 }
 
-/* No server has it ready. When all refuse it, loading it again and again would not help. */
-static void wait_for_server(struct conductor *c, const struct work *work, enum version_kind kind, uint64_t version)
+static const char *server_with(enum version_kind kind)
 {
-    const char *what = kind == KIND_POLICY ? "an actor with policy version" : "a PRM server with version";
-    char text[400];
+    return kind == KIND_POLICY ? "an actor with policy version" : "a PRM server with version";
+}
 
-    if (!membership_refused(&c->members, kind, version)) {
-        c->refused_since_ms = 0;
-        snprintf(c->waiting_for, sizeof(c->waiting_for), "%s %llu", what, (unsigned long long)version);
-        return;
-    }
-    snprintf(c->waiting_for, sizeof(c->waiting_for), "%s %llu (refused: %s)", what, (unsigned long long)version,
+/* Every server refuses it; true: for so long that loading it again and again would not help. */
+static bool is_refused_for_good(struct conductor *c, enum version_kind kind, uint64_t version)
+{
+    snprintf(c->waiting_for, sizeof(c->waiting_for), "%s %llu (refused: %s)", server_with(kind), (unsigned long long)version,
              c->refusal[kind]);
     if (!c->refused_since_ms)
         c->refused_since_ms = c->now_ms;
-    if (c->now_ms - c->refused_since_ms < REFUSED_MS)
-        return;
-    if (kind == KIND_PRM && conductor_prm_rolls_back(c, version, c->refusal[kind])) {
-        c->refused_since_ms = 0;
-        return;
-    }
+    return c->now_ms - c->refused_since_ms >= REFUSED_MS;
+}
+
+static void stop_for_refusal(struct conductor *c, const struct work *work, enum version_kind kind, uint64_t version)
+{
+    char text[400];
+
     snprintf(text, sizeof(text), "%s: no server loads %s version %llu: %s", work->name, kind == KIND_POLICY ? "policy" : "PRM",
              (unsigned long long)version, c->refusal[kind]);
     conductor_stop(c, text);
+}
+
+/* No server has it ready. */
+static void wait_for_server(struct conductor *c, const struct work *work, enum version_kind kind, uint64_t version)
+{
+    if (!membership_refused(&c->members, kind, version)) {
+        c->refused_since_ms = 0;
+        snprintf(c->waiting_for, sizeof(c->waiting_for), "%s %llu", server_with(kind), (unsigned long long)version);
+    } else if (is_refused_for_good(c, kind, version)) {
+        if (kind == KIND_PRM && conductor_prm_rolls_back(c, version, c->refusal[kind]))
+            c->refused_since_ms = 0;
+        else
+            stop_for_refusal(c, work, kind, version);
+    }
+}
+
+/* An open pass that no server can play any more, its version's files being gone or damaged since: its episodes would be leased
+ * and given back for ever. */
+static void watch_open(struct conductor *c)
+{
+    bool refused = false;
+
+    for (size_t i = 0; i < c->n_open && !c->stopped; i++) {
+        const struct open_iteration *it = &c->open[i];
+        bool policy = !it->work.expert && membership_refused(&c->members, KIND_POLICY, it->row.policy_version);
+        bool prm = it->row.prm_version && membership_refused(&c->members, KIND_PRM, it->row.prm_version);
+        enum version_kind kind = policy ? KIND_POLICY : KIND_PRM;
+        uint64_t version = policy ? it->row.policy_version : it->row.prm_version;
+
+        if ((!policy && !prm) || it->row.state != PROGRESS_OPEN || !open_iteration_unplayed(it))
+            continue;
+        refused = true;
+        if (is_refused_for_good(c, kind, version))
+            stop_for_refusal(c, &it->work, kind, version);
+    }
+    if (c->open_refused && !refused) {
+        c->waiting_for[0] = '\0';
+        c->refused_since_ms = 0;
+    }
+    c->open_refused = refused;
 }
 
 /* Without a reward model this pass would be paid, shown to the critic, or chosen by nothing. */
@@ -285,6 +323,7 @@ void conductor_advance(struct conductor *c)
 {
     while (!c->out_of_memory && advance_once(c))
         ;
+    watch_open(c);
     conductor_shadow_advance(c);
     resend(c);
     conductor_want_versions(c);

@@ -188,7 +188,7 @@ int edge_new(const char *config_path, const char *run_dir, struct edge **ret, st
     if (r == 0)
         r = edge_ledger_restore(edge, error);
     if (r < 0)
-        return r == -ENOSPC ? no_room(edge, error) : r;
+        return error_is_no_space(r) ? no_room(edge, error) : r;
     if (rundir_path(edge->run_dir, "tb", path, NULL) == 0 && tensorboard_open(path, &edge->tensorboard) < 0)
         log_warn("no TensorBoard file; the curves are in the ledger all the same", "dir=%s", LOG_Q(path));
     *ret = TAKE_PTR(edge);

@@ -175,7 +175,7 @@ static void settle_step(struct edge *edge)
 {
     int r = edge_ledger_apply(edge);
 
-    if (r == -ENOSPC) {
+    if (error_is_no_space(r)) {
         wait_for_room(edge);
         return;                     /* still stepping: the conductor's memory is ahead of the ledger */
     }

@@ -52,6 +52,7 @@ static void write_work(const struct edge *edge, const struct conductor_status *s
                           : status->waiting  ? "waiting"
                                              : "playing");
     json_text(w, "waiting_for", full ? where : status->waiting_for);
+    json_text(w, "trouble", full ? "" : status->trouble);
     json_text(w, "stage", stage ? stage->name : "");
     json_unsigned(w, "stage_number", status->stage);
     json_unsigned(w, "stages", (uint64_t)edge->config.n_stages);

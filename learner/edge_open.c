@@ -33,7 +33,7 @@ static void on_trained(const Gantry__Plan *plan, const struct intake_version *ve
 {
     struct edge *edge = arg;
 
-    edge->disk_full = result == -ENOSPC;
+    edge->disk_full = error_is_no_space(result);
     if (result < 0) {
         uint64_t wait = MIN((uint64_t)RETRY_MIN_MS << MIN(edge->failures, 5U), (uint64_t)RETRY_MAX_MS);
 

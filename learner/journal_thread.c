@@ -78,11 +78,11 @@ static void settle(struct journal_thread *thread, int result)
 /* What the disk said last; the first time it is full is said, not each. */
 static void note_result(struct journal_thread *thread, int r)
 {
-    bool full = r == -ENOSPC;
+    bool full = error_is_no_space(r);
 
     if ((r == 0 || full) && atomic_exchange(&thread->full, full) != full)
-        full ? log_error("no space left for the journal: deliveries wait until there is room", "bytes=%" PRIu64,
-                         journal_bytes(thread->journal))
+        full ? log_error("no space left for the journal: deliveries wait until there is room", "bytes=%" PRIu64 " why=%s",
+                         journal_bytes(thread->journal), LOG_Q(strerror(-r)))
              : log_info("there is room for the journal again", "bytes=%" PRIu64, journal_bytes(thread->journal));
 }
 
@@ -95,7 +95,7 @@ static void sync_now(struct journal_thread *thread)
         return;
     r = journal_sync(thread->journal, &error);
     note_result(thread, r);
-    if (r < 0 && r != -ENOSPC)
+    if (r < 0 && !error_is_no_space(r))
         log_error("the journal cannot be synced; its episodes will be delivered again", "n=%d reason=%s", thread->n_unsynced,
                   LOG_Q(error_text(&error, r)));
     settle(thread, r);
@@ -132,7 +132,7 @@ static void append(struct journal_thread *thread, const struct job *job)
         r = 0;
     if (r < 0) {
         note_result(thread, r);
-        if (r != -ENOSPC)
+        if (!error_is_no_space(r))
             log_error("an episode cannot be journaled", "episode=%" PRIu64 " reason=%s", job->episode,
                       LOG_Q(error_text(&error, r)));
         settle(thread, r);
@@ -150,7 +150,7 @@ static void seal(struct journal_thread *thread, struct segment_id id)
     if (r == 0 || r == -ENOENT)     /* an iteration without episodes: nothing to seal */
         return;
     note_result(thread, r);
-    if (r != -ENOSPC)
+    if (!error_is_no_space(r))
         log_error("a segment cannot be sealed", "stage=%u iteration=%u reason=%s", id.stage, id.iteration,
                   LOG_Q(error_text(&error, r)));
     if (thread->n_unsealed < UNSEALED_MAX)
@@ -178,7 +178,7 @@ static void run_job(void *arg)
     case JOB_SEAL: seal(thread, job->segment); break;
     case JOB_APPEND: append(thread, job); break;
     }
-    if (r < 0 && r != -ENOSPC)
+    if (r < 0 && !error_is_no_space(r))
         log_error("a segment cannot be opened", "stage=%u iteration=%u reason=%s", job->segment.stage, job->segment.iteration,
                   LOG_Q(error_text(&error, r)));
     if (thread->n_unsynced == JOURNAL_BATCH || worker_pending(thread->worker) <= 1) {

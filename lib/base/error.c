@@ -44,6 +44,11 @@ int error_prefix(struct error *error, int result, const char *format, ...)
     return result;
 }
 
+bool error_is_no_space(int result)
+{
+    return result == -ENOSPC || result == -EDQUOT;
+}
+
 const char *error_text(const struct error *error, int result)
 {
     if (error && error->errnum != 0 && error->text[0])

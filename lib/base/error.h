@@ -5,6 +5,8 @@
  * do about it. Outputs (ret_*) are untouched on failure. The caller that logs, logs the line once. */
 #pragma once
 
+#include <stdbool.h>
+
 #include "base/macro.h"
 
 struct error {
@@ -17,6 +19,9 @@ int error_set(struct error *error, int errnum, const char *format, ...) _printf_
 
 /* Put "format: " before the line that is there (context on the way up); returns -error->errnum. */
 int error_prefix(struct error *error, int result, const char *format, ...) _printf_(3, 4);
+
+/* No room on the disk, or none for this user (a quota): what can be waited for. */
+bool error_is_no_space(int result);
 
 /* The line, or strerror of the number when no line was given. */
 const char *error_text(const struct error *error, int result);

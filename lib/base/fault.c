@@ -26,7 +26,7 @@ static int parse_one(char *text, struct fault *ret)
 {
     static const struct { const char *word; int action; } actions[] = {
         {"abort", ACTION_ABORT}, {"crash", ACTION_CRASH}, {"nan", FAULT_NAN}, {"eio", FAULT_EIO}, {"enospc", FAULT_ENOSPC},
-        {"short", FAULT_SHORT}, {"drop", FAULT_DROP}, {"stop", ACTION_STOP}, {"delay", ACTION_DELAY},
+        {"edquot", FAULT_EDQUOT}, {"short", FAULT_SHORT}, {"drop", FAULT_DROP}, {"stop", ACTION_STOP}, {"delay", ACTION_DELAY},
     };
     struct fault f = {.at = 1, .until = 1};
     char *action = strchr(text, '='), *at, *delay, *end;
@@ -147,6 +147,7 @@ int fault_errno(const char *name)
     switch (fault_point(name)) {
     case FAULT_EIO: return -EIO;
     case FAULT_ENOSPC: return -ENOSPC;
+    case FAULT_EDQUOT: return -EDQUOT;
     default: return 0;
     }
 }

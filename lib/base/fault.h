@@ -6,12 +6,13 @@
  *
  * name=action@n: the action happens the n-th time the place is reached (default 1), once; `@n+` from the
  * n-th time on, `@n-m` up to the m-th. Actions: abort (as kill -9 would), crash (SIGABRT), stop (SIGSTOP: it stands
- * still there until somebody sends SIGCONT), eio, enospc, short (half the bytes), drop, nan, delay:MS. One relaxed atomic load when nothing is armed. The list of names is in docs/storage.md. */
+ * still there until somebody sends SIGCONT), eio, enospc, edquot, short (half the bytes), drop, nan, delay:MS. One relaxed
+ * atomic load when nothing is armed. The list of names is in docs/storage.md. */
 #pragma once
 
 #include <stdbool.h>
 
-enum fault_action { FAULT_NONE, FAULT_EIO, FAULT_ENOSPC, FAULT_SHORT, FAULT_DROP, FAULT_NAN };
+enum fault_action { FAULT_NONE, FAULT_EIO, FAULT_ENOSPC, FAULT_EDQUOT, FAULT_SHORT, FAULT_DROP, FAULT_NAN };
 
 /* Reach the place `name`. Abort, crash, stop and delay happen inside; the others are returned for the caller to act on. */
 enum fault_action fault_point(const char *name);
@@ -19,7 +20,7 @@ enum fault_action fault_point(const char *name);
 /* Anything armed? Spares making up a name. */
 bool fault_armed(void);
 
-/* -errno to report for FAULT_EIO / FAULT_ENOSPC, 0 for none: `if ((r = fault_errno("x")) < 0) return r;` */
+/* -errno to report for FAULT_EIO, FAULT_ENOSPC, FAULT_EDQUOT, 0 for none: `if ((r = fault_errno("x")) < 0) return r;` */
 int fault_errno(const char *name);
 
 /* Arm from a specification (replaces what was armed). -EINVAL: not understood, nothing changed. */

@@ -121,6 +121,7 @@ void args_parse(int argc, char **argv, const struct args_about *about, struct ar
     log_open(about->role);
     log_set_level(args.log_level);
     crash_install(about->role, GANTRY_BUILD);
+    lifecycle_limits();
     if (args.die_with_parent && lifecycle_die_with_parent() < 0) {
         log_error("the parent process is gone already", "role=%s", about->role);
         exit(EXIT_FAILURE);

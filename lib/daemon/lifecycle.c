@@ -4,11 +4,14 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 
 #include "base/atomic_file.h"
 #include "base/log.h"
 #include "daemon/crash.h"
 #include "daemon/notify.h"
+
+enum { DESCRIPTORS = 65536 };
 
 struct lifecycle {
     struct loop *loop;
@@ -85,6 +88,17 @@ static void on_hangup(int number _unused_, void *arg)
     reload_log_level();
     if (l->options.on_reload)
         l->options.on_reload(l->options.arg);
+}
+
+void lifecycle_limits(void)
+{
+    struct rlimit limit;
+
+    signal(SIGXFSZ, SIG_IGN);
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < MIN(limit.rlim_max, DESCRIPTORS)) {
+        limit.rlim_cur = MIN(limit.rlim_max, DESCRIPTORS);
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
 }
 
 int lifecycle_new(struct loop *loop, const struct lifecycle_options *options, struct lifecycle **ret)

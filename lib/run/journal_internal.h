@@ -15,7 +15,7 @@ enum { JOURNAL_PATH = 512 };
 struct segment {
     uint32_t stage, iteration;
     bool sealed;
-    bool broken;                /* a failed write could not be taken back: no more appends until reopened */
+    bool broken;                /* a failed write could not be taken back yet: no appends until it is */
     int fd;                     /* open for appending, or -1 */
     uint64_t end, synced;       /* bytes written; bytes known durable */
     uint64_t size;              /* of the file, for journal_bytes */

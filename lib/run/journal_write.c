@@ -26,10 +26,16 @@ static void take_back(struct journal *journal, struct segment *segment)
         segment->broken = true;
 }
 
-static int broken(const struct journal *journal, struct error *error)
+/* Nothing is written behind what could not be taken back; it is tried again first. */
+static int mend(const struct journal *journal, struct segment *segment, struct error *error)
 {
-    return error_set(error, EIO, "%s: a failed write could not be taken back; restart the learner once the disk is well",
-                     journal->dir);
+    if (!segment->broken)
+        return 0;
+    if (ftruncate(segment->fd, (off_t)segment->end) < 0)
+        return error_set(error, errno, "%s: a failed write cannot be taken back: %m; it is tried again with each delivery",
+                         journal->dir);
+    segment->broken = false;
+    return 0;
 }
 
 static int write_owner(struct journal *journal, struct segment *segment)
@@ -151,8 +157,8 @@ int journal_append(struct journal *journal, uint64_t episode, const void *meta, 
 
     if (!segment || segment->sealed)
         return error_set(error, EINVAL, "%s: no segment is open", journal->dir);
-    if (segment->broken)
-        return broken(journal, error);
+    if ((r = mend(journal, segment, error)) < 0)
+        return r;
     if (n_meta > JOURNAL_META_MAX || n_frames > JOURNAL_FRAMES_MAX)
         return error_set(error, EFBIG, "episode %" PRIu64 ": %zu bytes of trajectory, %zu of frames: over the limit", episode,
                          n_meta, n_frames);
@@ -262,7 +268,7 @@ static int write_footer(struct journal *journal, struct segment *segment)
     if (r == 0 && fsync(segment->fd) < 0)
         r = -errno;
     if (r < 0) {
-        (void)ftruncate(segment->fd, (off_t)segment->end);
+        segment->broken = ftruncate(segment->fd, (off_t)segment->end) < 0;
         return r;
     }
     segment->size = segment->end + total;
@@ -282,8 +288,8 @@ int journal_seal(struct journal *journal, uint32_t stage, uint32_t iteration, st
     r = journal_segment(journal, stage, iteration, error);      /* makes it current: its fd is open, others are synced */
     if (r == 0)
         r = journal_sync(journal, error);
-    if (r == 0 && segment->broken)      /* a footer would not be the end of the file */
-        r = broken(journal, error);
+    if (r == 0)
+        r = mend(journal, segment, error);      /* or the footer would not be the end of the file */
     if (r < 0)
         return r;
     journal_segment_path(journal, segment, from);

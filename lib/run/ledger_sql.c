@@ -5,10 +5,14 @@
 
 int sql_errno(struct ledger *ledger, int result)
 {
+    int number = errno;
+
     if (result == SQLITE_OK || result == SQLITE_ROW || result == SQLITE_DONE)
         return 0;
     snprintf(ledger->error, sizeof ledger->error, "%s", ledger->db ? sqlite3_errmsg(ledger->db) : sqlite3_errstr(result));
     switch (result & 0xff) {
+    case SQLITE_IOERR:          /* it tells ENOSPC alone apart, and sqlite3_system_errno nothing: the call that failed left it */
+        return number == EDQUOT || number == EFBIG || number == EROFS ? -number : -EIO;
     case SQLITE_BUSY: case SQLITE_LOCKED: return -EBUSY;
     case SQLITE_FULL: return -ENOSPC;
     case SQLITE_NOMEM: return -ENOMEM;

@@ -64,9 +64,9 @@ def test_paused_and_resumed(small_disk):
 
 
 def test_ledger_waits_for_room(make_cluster):
-    """The coordinator alone: its step is kept until it can be written, and workers play on meanwhile."""
+    """The coordinator alone, and no full disk but a quota: its step is kept until it can be written, and workers play on meanwhile."""
     cluster = make_cluster(stages=[{"demos": {"episodes": 40, "style": "clean"}}])
-    cluster.faults["coordinator-0"] = "ledger.commit=enospc@20-22"
+    cluster.faults["coordinator-0"] = "ledger.commit=edquot@20-22"
     cluster.start()
     cluster.until(lambda s: s and s["state"] == "paused" and s["waiting_for"] == f"space in {cluster.run}", "the pause")
     summary = cluster.until_finished()

@@ -62,6 +62,32 @@ static void test_version_that_nobody_loads(void **state)
     assert_non_null(strstr(desk_find(d, CONDUCTOR_STOPPED)->text.text, said));
 }
 
+/* The same of a pass that is played already: its version's files were removed, and the actors started again. */
+static void test_version_that_nobody_loads_any_more(void **state)
+{
+    struct desk *d = *state;
+    struct conductor_event refuses;
+    struct conductor_status status;
+
+    desk_rl(d, 2, 0);
+    refuses = (struct conductor_event){.kind = CONDUCTOR_VERSION_STATE, .member = d->member[ACTOR],
+                                       .version_state = {.version = 0, .ready = false, .text = "not there (any more)"}};
+    for (int round = 0; round < 2; round++)             /* it is back in time, once */
+        for (int i = 0; i <= 10; i++) {
+            desk_step(d, refuses);
+            conductor_status(d->c, &status);
+            assert_string_equal(status.waiting_for, "an actor with policy version 0 (refused: not there (any more))");
+            assert_true(!desk_find(d, CONDUCTOR_STOPPED) == (round == 0 || i < 10));
+            d->now_ms += 1000;
+            if (round == 0 && i == 8) {
+                desk_ready(d, ACTOR, KIND_POLICY, 0);
+                conductor_status(d->c, &status);
+                assert_string_equal(status.waiting_for, "");
+                break;
+            }
+        }
+}
+
 static void test_plan_commit_next(void **state)
 {
     struct desk *d = *state;
@@ -123,6 +149,7 @@ static void test_failed_plan(void **state)
 {
     struct desk *d = *state;
     struct conductor_event event = { .kind = CONDUCTOR_PLAN_FAILED, .plan_failed = { .text = "no space left" } };
+    struct conductor_status status;
 
     desk_rl(d, 1, 0);
     desk_journaled(d, 1, true);
@@ -138,6 +165,8 @@ static void test_failed_plan(void **state)
     desk_step(d, event);
     assert_null(desk_find(d, CONDUCTOR_STOPPED));                    /* it is tried again */
     assert_string_equal(desk_find(d, CONDUCTOR_ADD_EVENT)->text.text, "rl/1: no space left");
+    conductor_status(d->c, &status);
+    assert_string_equal(status.trouble, "no space left");
     event.plan_failed.final = true;
     desk_step(d, event);
     assert_non_null(desk_find(d, CONDUCTOR_STOPPED));
@@ -456,7 +485,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_waits_for_a_ready_actor),
-        TEST(test_version_that_nobody_loads),
+        TEST(test_version_that_nobody_loads), TEST(test_version_that_nobody_loads_any_more),
         TEST(test_plan_commit_next),
         TEST(test_committed_must_name_every_episode),
         TEST(test_failed_plan),

@@ -122,7 +122,7 @@ static void test_failures(void **state _unused_)
 {
     static const struct { const char *fault; int result; } cases[] = {
         {"journal.fsync=eio@1", -EIO}, {"journal.write=eio@3", -EIO},
-        {"journal.write=short@2", -ENOSPC}, {"journal.fsync=enospc@1", -ENOSPC},
+        {"journal.write=short@2", -ENOSPC}, {"journal.fsync=enospc@1", -ENOSPC}, {"journal.fsync=edquot@1", -EDQUOT},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
