@@ -28,10 +28,10 @@ static int usage(FILE *out, int status)
 static int ask_coordinator(const char *run_dir, const char *after, char **ret_text, struct error *error)
 {
     char dir[ADDRESS_MAX], path[ADDRESS_MAX + 16], command[64];
-    int r = address_socket_dir(run_dir, dir, error);
+    int r = address_socket_dir_find(run_dir, dir);
 
     if (r < 0)
-        return r;
+        return error_set(error, -r, "%s: its sockets cannot be reached: %s", run_dir, strerror(-r));
     snprintf(path, sizeof path, "%s/status.sock", dir);
     snprintf(command, sizeof command, "history %s", after);
     return admin_call(path, command, ASK_MS, ret_text, error);

@@ -382,18 +382,23 @@ int up_run(const struct run_config *config, bool force)
     return r < 0 ? refuse(&error, r) : r;
 }
 
-/* A run's own config.yaml means the run that it lies in, wherever that has been moved to. */
+/* A run's own config.yaml means the run that it lies in, wherever that was moved or copied to, and whatever was lost of it. */
 static void find_own_dir(const char *path, struct run_config *config)
 {
+    static const char *const signs[] = {"ledger.sqlite", "up.lock", "policies"};
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    char ledger[PATH_MAX];
+    char sign[PATH_MAX];
     int n = slash ? (int)(slash - path) : 1;
 
     if (strcmp(name, "config.yaml") != 0 || n == 0 || (size_t)n >= sizeof config->dir)
         return;
-    snprintf(ledger, sizeof ledger, "%.*s/ledger.sqlite", n, slash ? path : ".");
-    if (access(ledger, F_OK) == 0)
-        snprintf(config->dir, sizeof config->dir, "%.*s", n, slash ? path : ".");
+    for (size_t i = 0; i < ARRAY_SIZE(signs); i++) {
+        snprintf(sign, sizeof sign, "%.*s/%s", n, slash ? path : ".", signs[i]);
+        if (access(sign, F_OK) == 0) {
+            snprintf(config->dir, sizeof config->dir, "%.*s", n, slash ? path : ".");
+            return;
+        }
+    }
 }
 
 /* The configuration that was named, or that of the run whose directory was. */
@@ -405,7 +410,8 @@ static int find_config(const char *given, char ret[PATH_MAX], struct error *erro
     if (snprintf(ret, PATH_MAX, "%s%s", given, run ? "/config.yaml" : "") >= PATH_MAX)
         return error_set(error, ENAMETOOLONG, "%s: the path is too long", given);
     if (run && access(ret, F_OK) < 0)
-        return error_set(error, errno, "%s: no run is in this directory; name the run's YAML file", given);
+        return errno == ENOENT ? error_set(error, ENOENT, "%s: no run is in this directory; name the run's YAML file", given)
+                               : error_set(error, errno, "%s: %m", ret);
     return 0;
 }
 

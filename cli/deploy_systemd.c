@@ -9,6 +9,7 @@
 
 #include "cli/daemons.h"
 #include "cli/deploy.h"
+#include "wire/address.h"
 
 #define STATE_DIR "/var/lib/gantry"
 #define UNITS "/etc/systemd/system"
@@ -104,6 +105,19 @@ static int add_owner(struct deploy *d, struct error *error)
     return deploy_file(d, UNITS "/gantry-.service.d/owner.conf", &text, error);
 }
 
+/* Each unit has a /tmp of its own (PrivateTmp), so sockets there would be found by nobody else. */
+static int check_length(const char *dir, struct error *error)
+{
+    size_t most = ADDRESS_RUN_DIR_MAX;
+
+    if (!strncmp(dir, STATE_DIR "/", strlen(STATE_DIR "/")))
+        most -= strlen("private/");     /* where it really lies, with DynamicUser */
+    if (strlen(dir) > most)
+        return error_set(error, ENAMETOOLONG, "run.dir %s: its path has %zu bytes, and units need one of at most %zu for their "
+                         "sockets; choose a shorter one", dir, strlen(dir), most);
+    return 0;
+}
+
 /* An earlier installation may have wanted more of a kind; whether they are still wanted only its operator knows. */
 static void say_left_over(const struct deploy *d)
 {
@@ -138,7 +152,9 @@ int deploy_systemd(struct deploy *d, struct error *error)
     if (strpbrk(d->config->dir, " \t\"'\\$%"))
         return error_set(error, EINVAL, "run.dir %s: units take no path with blanks, quotes, \\, $ or %%; choose another",
                          d->config->dir);
-    r = add_common(d, error);
+    r = check_length(d->config->dir, error);
+    if (r == 0)
+        r = add_common(d, error);
     if (r == 0)
         r = add_owner(d, error);
     for (size_t k = 0; k < ARRAY_SIZE(roles); k++)

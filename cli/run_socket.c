@@ -22,11 +22,10 @@ static int socket_of(const char *run_dir, const char *name, char ret[RUN_SOCKET_
     if (access(run_dir, F_OK) < 0)
         return error_set(error, errno, "%s: %s: name a run's directory", run_dir, strerror(errno));
     r = address_socket_dir_find(run_dir, folder);   /* root may ask a run that is another user's */
-    if (r == -ENOENT)
-        r = address_socket_dir(run_dir, folder, error);
-    if (r == 0)
-        snprintf(ret, RUN_SOCKET_PATH, "%s/%s", folder, name);
-    return r;
+    if (r < 0)
+        return error_set(error, -r, "%s: its sockets cannot be reached: %s", run_dir, strerror(-r));
+    snprintf(ret, RUN_SOCKET_PATH, "%s/%s", folder, name);
+    return 0;
 }
 
 int run_socket_call_at(const char *run_dir, const char *name, const char *command, char **ret_text, struct error *error)

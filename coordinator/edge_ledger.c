@@ -29,7 +29,8 @@ static int import_version_0(struct edge *edge, struct error *error)
     memcpy(version.digest, manifest.digest, SHA256_SIZE);
     if (manifest.run != ledger_run(edge->ledger)->id)
         r = error_set(error, EXDEV, "%s/policies/v000000 belongs to run %016" PRIx64 ", the ledger is of run %016" PRIx64
-                      ": the directory is put together from two runs", edge->run_dir, manifest.run, ledger_run(edge->ledger)->id);
+                      ": the directory is put together from two runs, or ledger.sqlite was removed: restore it from a copy",
+                      edge->run_dir, manifest.run, ledger_run(edge->ledger)->id);
     manifest_release(&manifest);
     if (r < 0)
         return r;
@@ -130,6 +131,33 @@ static int read_rows(struct ledger *ledger, struct rows *rows)
     return r == -ENOENT ? 0 : r;        /* no memory: a new run */
 }
 
+/* What the run goes on with is there? Otherwise no server could load it, and each would say so. An evaluation does without the
+ * newest, if it names others. */
+static int check_versions(const struct edge *edge, struct error *error)
+{
+    uint32_t stage = conductor_memory(edge->conductor)->stage;
+
+    if (stage >= (uint32_t)edge->config.n_stages || edge->config.stages[stage].kind == STAGE_EVAL)
+        return 0;
+    for (enum version_kind kind = KIND_POLICY; kind <= KIND_PRM; kind++) {
+        uint64_t wanted[MEMBER_VERSIONS];
+        size_t n = conductor_wanted(edge->conductor, kind, wanted);
+
+        for (size_t i = 0; i < n; i++) {
+            const struct ledger_version *version = versions_find(conductor_versions(edge->conductor), kind, wanted[i]);
+            char path[RUN_PATH + 80];
+
+            if (!version)
+                continue;
+            snprintf(path, sizeof path, "%s/%s/manifest.json", edge->run_dir, version->dir);
+            if (access(path, F_OK) < 0 && errno == ENOENT)
+                return error_set(error, ENOENT, "%s/%s is not there, and the run goes on with it: restore that directory, or the "
+                                 "whole run from a copy that was made while it was down", edge->run_dir, version->dir);
+        }
+    }
+    return 0;
+}
+
 int edge_ledger_restore(struct edge *edge, struct error *error)
 {
     const struct ledger_run *run = ledger_run(edge->ledger);
@@ -151,7 +179,8 @@ int edge_ledger_restore(struct edge *edge, struct error *error)
         .episodes = rows.episodes, .n_episodes = rows.n_episodes, .versions = rows.versions, .n_versions = rows.n_versions,
         .memory = rows.memory, .memory_size = rows.n_memory,
     };
-    return conductor_restore(edge->conductor, &restored, clock_mono_ms(), error);
+    r = conductor_restore(edge->conductor, &restored, clock_mono_ms(), error);
+    return r < 0 ? r : check_versions(edge, error);
 }
 
 /* ---- writing --------------------------------------------------------------------------------------- */
@@ -218,13 +247,13 @@ int edge_ledger_apply(struct edge *edge)
         open = true;
         if (r == 0)
             r = apply_one(edge, e);
-        if (r < 0 && r != -ENOSPC)      /* a full disk is waited for, and said once (edge_step.c) */
+        if (r < 0 && !error_is_no_space(r))      /* a full disk is waited for, and said once (edge_step.c) */
             log_error("a change cannot be written to the ledger", "effect=%d why=%s sqlite=%s", (int)e->kind, LOG_Q(strerror(-r)),
                       LOG_Q(ledger_error(edge->ledger)));
     }
     if (r == 0 && open) {
         r = ledger_commit(edge->ledger);
-        if (r < 0 && r != -ENOSPC)
+        if (r < 0 && !error_is_no_space(r))
             log_error("the ledger's commit failed", "why=%s sqlite=%s", LOG_Q(strerror(-r)), LOG_Q(ledger_error(edge->ledger)));
         edge->commits++;
     }

@@ -9,7 +9,10 @@
 
 #include "base/error.h"
 
-enum { ADDRESS_MAX = 256, ADDRESS_IPC_PATH_MAX = 107 };
+enum {
+    ADDRESS_MAX = 256, ADDRESS_IPC_PATH_MAX = 107,
+    ADDRESS_RUN_DIR_MAX = ADDRESS_IPC_PATH_MAX - 5 - 40,        /* less "/sock" and names like "/prm-server-12.ipc" */
+};
 
 bool address_is_ipc(const char *address);
 
@@ -27,8 +30,8 @@ void address_resolve(const char *address, char ret_address[ADDRESS_MAX]);
  * Where it is one under /tmp, those of this user's whose run directory is gone and in which nobody answers are removed. */
 int address_socket_dir(const char *run_dir, char ret_dir[ADDRESS_MAX], struct error *error);
 
-/* Where it is, nothing is made; it may be another user's. -ENOENT: there is none, or a link to that of a run from which this one
- * was copied. */
+/* Where it is, nothing is made; it may be another user's. -ENOENT: there is none, or what the run has is of another path;
+ * -EACCES. */
 int address_socket_dir_find(const char *run_dir, char ret_dir[ADDRESS_MAX]);
 
 /* The last of the run's processes here has ended: a directory under /tmp that is empty now goes, and the link to it. */

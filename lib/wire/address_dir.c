@@ -58,7 +58,7 @@ static bool answers(const char *path)
 /* Is there something in it beside the link? answering: something that answers. */
 static bool holds(const char *dir, bool answering)
 {
-    char path[STAND_IN_PATH + NAME_MAX + 1];
+    char path[32 + NAME_MAX];           /* by its descriptor, for its own path may be too long for sockets */
     DIR *entries = opendir(dir);
     struct dirent *entry;
     bool found = !entries && errno != ENOENT;
@@ -66,7 +66,7 @@ static bool holds(const char *dir, bool answering)
     while (entries && !found && (entry = readdir(entries))) {
         if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || !strcmp(entry->d_name, "run"))
             continue;
-        snprintf(path, sizeof path, "%s/%s", dir, entry->d_name);
+        snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dirfd(entries), entry->d_name);
         found = !answering || answers(path);
     }
     if (entries)
@@ -117,13 +117,19 @@ static bool links_to_stand_in(const char *sock, char ret_dir[STAND_IN_PATH])
     return !strncmp(ret_dir, TOP "/", strlen(TOP "/")) && is_stand_in(ret_dir + strlen(TOP "/"));
 }
 
-/* A run that was moved or copied has the link of the path where it was. `own`: of where it is; NULL: it needs none. */
-static void drop_old_link(const char *sock, const char *own)
+/* A run that was moved or copied has the link of the path where it was, or a directory in which nobody answers. `own`: the
+ * stand-in of where it is; NULL: it needs none. */
+static void drop_old(const char *sock, const char *own)
 {
     char there[STAND_IN_PATH];
+    struct stat st;
 
-    if (links_to_stand_in(sock, there) && (!own || strcmp(there, own)))
-        (void)unlink(sock);
+    if (links_to_stand_in(sock, there)) {
+        if (!own || strcmp(there, own) != 0)
+            (void)unlink(sock);
+    } else if (own && lstat(sock, &st) == 0 && S_ISDIR(st.st_mode) && !holds(sock, true)) {
+        (void)remove_tree(sock);
+    }
 }
 
 /* The stand-in of run_dir, and RUN/sock as a link to it for people. */
@@ -143,18 +149,11 @@ static int stand_in(const char *run_dir, const char *sock, char *ret_dir, struct
     snprintf(link, sizeof link, "%s/run", path);
     if (symlink(run_dir, link) && errno != EEXIST)
         return error_set(error, errno, "cannot link %s to %s: %s", link, run_dir, strerror(errno));
-    drop_old_link(sock, path);
+    drop_old(sock, path);
     if (symlink(path, sock) && errno != EEXIST)
         return error_set(error, errno, "cannot link %s to %s: %s", sock, path, strerror(errno));
     snprintf(ret_dir, ADDRESS_MAX, "%s", path);
     return 0;
-}
-
-static bool needs_stand_in(const char *sock)
-{
-    enum { ROOM_FOR_NAME = 40 };        /* "/prm-server-12.ipc" and the like */
-
-    return strlen(sock) + ROOM_FOR_NAME > ADDRESS_IPC_PATH_MAX;
 }
 
 /* ---- either ---------------------------------------------------------------------------------------------------------------- */
@@ -169,9 +168,9 @@ int address_socket_dir(const char *run_dir, char ret_dir[ADDRESS_MAX], struct er
         return error_set(error, errno, "run directory %s: %s", run_dir, strerror(errno));
     if ((size_t)snprintf(path, sizeof path, "%s/sock", absolute) >= sizeof path)
         return error_set(error, ENAMETOOLONG, "the run directory's path is too long: %s", run_dir);
-    if (needs_stand_in(path))
+    if (strlen(absolute) > ADDRESS_RUN_DIR_MAX)
         return stand_in(absolute, path, ret_dir, error);
-    drop_old_link(path, NULL);
+    drop_old(path, NULL);
     r = claim_dir(path, error);
     if (r < 0)
         return r;
@@ -184,9 +183,14 @@ int address_socket_dir_find(const char *run_dir, char ret_dir[ADDRESS_MAX])
     _cleanup_free_ char *absolute = realpath(run_dir, NULL), *dir = NULL, *run = NULL;
     char path[PATH_MAX];
 
-    if (!absolute || (size_t)snprintf(path, sizeof path, "%s/sock", absolute) >= sizeof path || !(dir = realpath(path, NULL)))
-        return -ENOENT;
-    if (strcmp(dir, path) == 0 && needs_stand_in(path))
+    if (!absolute)
+        return -errno;
+    if ((size_t)snprintf(path, sizeof path, "%s/sock", absolute) >= sizeof path)
+        return -ENAMETOOLONG;
+    dir = realpath(path, NULL);
+    if (!dir)
+        return -errno;
+    if (strcmp(dir, path) == 0 && strlen(absolute) > ADDRESS_RUN_DIR_MAX)
         return -ENOENT;                 /* of when its path was shorter */
     if (strcmp(dir, path) != 0) {
         (void)snprintf(path, sizeof path, "%s/run", dir);

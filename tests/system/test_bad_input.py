@@ -101,6 +101,9 @@ def test_a_model_that_came_with_gantry(tmp_path):
     assert r.returncode == 0 and r.stderr == "", r.stderr
     r = subprocess.run([BIN / "gantry", "deploy", "systemd", "--config", "run.yaml"], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert f"init: {BIN.resolve().parent}/models/tiny\n" in r.stdout and str(tmp_path) not in r.stdout, r.stdout
+    (tmp_path / "run.yaml").write_text(config.replace("dir: runs/demo", f"dir: runs/{'d' * 60}"))
+    r = subprocess.run([BIN / "gantry", "deploy", "systemd", "--config", "run.yaml"], capture_output=True, text=True, cwd=tmp_path)
+    assert r.returncode == 1 and "units need one of at most 54 for their sockets" in r.stderr, r.stdout + r.stderr
 
 
 def test_output_that_cannot_be_written():

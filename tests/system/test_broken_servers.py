@@ -2,10 +2,11 @@
 not hang."""
 import json
 import shutil
+import subprocess
 
 import pytest
 
-from conftest import TINY
+from conftest import BIN, TINY
 
 ROLLOUTS = [{"rollouts": {"episodes": 6}}]
 
@@ -73,6 +74,19 @@ def test_truncated_shard(make_cluster, broken_model):
     cluster.until(lambda s: s and "refused: " in s["waiting_for"], "the refusal")
     text = until_stopped(cluster, "the run to stop")
     assert "no server loads policy version 0" in text and "model.safetensors" in text, text
+
+
+def test_missing_version(make_cluster):
+    """A version that the run goes on with was removed while it was down, or is not in a copy made while it ran."""
+    cluster = make_cluster(stages=[*TINY["stages"][:2],
+                                   {"rl": {"iterations": 1000, "episodes": 4, "reward": "sparse", "critic_prm": False}}])
+    cluster.start()
+    cluster.until_stage("rl")
+    cluster.drain()
+    newest = sorted(cluster.run.glob("policies/v*"))[-1]
+    newest.rename(cluster.root / "gone")
+    r = subprocess.run([BIN / "gantry-coordinator", "--run-dir", cluster.run], capture_output=True, text=True, timeout=60)
+    assert r.returncode == 78 and f"{newest} is not there, and the run goes on with it" in r.stderr, r.stderr
 
 
 def test_truncated_shard_in_training(make_cluster, broken_model):

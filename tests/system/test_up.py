@@ -285,6 +285,12 @@ def test_its_own_config_can_be_named_from_anywhere(run):
     run.up().wait(lambda: len(run.starts("coordinator")) == 3, "so does the file that it was made from")
     run.process.kill()
     assert "resumed" in run.end()[1] and own.read_text() == text
+    moved = run.dir.rename(run.tmp / "moved")           # and where it lies now is meant, though it has no ledger
+    run.dir = moved
+    run.process = subprocess.Popen([run.bin / "gantry", "up", moved], cwd="/", text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    run.wait(lambda: len(run.starts("coordinator")) == 4, "it goes on where it lies")
+    run.process.kill()
+    assert f"run test in {moved}, resumed" in run.end()[1]
 
 
 def test_refuses_another_configuration(run):
