@@ -3,8 +3,8 @@
 #include "tests/harness/wire_lab.h"
 
 #include <errno.h>
-#include <sys/stat.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include "base/atomic_file.h"
 #include "base/clock.h"
