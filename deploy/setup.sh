@@ -1,5 +1,5 @@
 #!/bin/sh
-# setup.sh - install what gantry needs to build, run and test on Debian 12 or Ubuntu 24.04.
+# setup.sh - install what gantry needs to build, run and test on Debian 12 and 13 or Ubuntu 24.04.
 #
 # Idempotent, and silent when nothing is missing. Packages come from apt, MuJoCo 3.3.2 from its PyPI
 # wheel (library and headers are inside) into .deps/, unless MUJOCO_DIR names an installation.
