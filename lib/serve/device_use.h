@@ -8,6 +8,7 @@
 
 /* Models that are packed from now on compute on `name` (cpu, cuda:N). The error has the remedy. */
 int device_use(const char *name, struct error *error);
+
 struct device_seen {
     struct device_fallbacks fallbacks;
     size_t memory_used, memory; /* bytes: in use by everybody on the device (0: not known yet), and all it has */
