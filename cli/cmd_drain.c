@@ -32,7 +32,8 @@ static int process_of(const char *run_dir, const char *member)
 
     (void)gethostname(here, sizeof here - 1);
     json_array_foreach(json_object_get(status, "members"), i, one) {
-        const char *name = json_string_value(json_object_get(one, "name")), *host = json_string_value(json_object_get(one, "host"));
+        const char *name = json_string_value(json_object_get(one, "name"));
+        const char *host = json_string_value(json_object_get(one, "host"));
 
         snprintf(number, sizeof number, "%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(one, "member")));
         if (!host || strcmp(host, here))

@@ -31,7 +31,8 @@ struct edge_metrics {
     struct metric *epoch, *commits, *commit_ms, *commit_worst_ms, *rows, *open, *leased, *journaled, *members[MEMBER_LEARNER + 1];
     struct metric *success, *reward, *policy, *prm, *stage, *iteration, *turn_worst_ms, *received, *refused, *episodes,
         *env_steps, *failed, *updates_per_s;
-    struct metric *sums[EDGE_MEMBER_SUMS], *memory[MEMBER_LEARNER + 1], *journal_bytes, *device_used, *device_memory;    /* edge_members.c */
+    struct metric *sums[EDGE_MEMBER_SUMS], *memory[MEMBER_LEARNER + 1];       /* edge_members.c */
+    struct metric *journal_bytes, *device_used, *device_memory;                     /* likewise */
 };
 
 struct edge_origin { struct edge *edge; bool tcp; };      /* which server a message came in by */

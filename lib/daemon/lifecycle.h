@@ -45,9 +45,9 @@ void lifecycle_status(struct lifecycle *lifecycle, const char *format, ...) _pri
 enum lifecycle_phase lifecycle_phase(const struct lifecycle *lifecycle);
 int lifecycle_exit_code(const struct lifecycle *lifecycle);
 
-/* At the beginning of a program. The soft limit of descriptors is raised to the hard one (65536 at most), for each member that is
- * connected costs one or more, and shells give 1024; nothing here calls select(2). A limit on the size of files (ulimit -f) becomes
- * an error that names the file, where it had been a death by SIGXFSZ. */
+/* At the beginning of a program. The soft limit of descriptors is raised to the hard one (65536 at most): each member that is
+ * connected costs one or more, shells give 1024, and nothing here calls select(2). A limit on the size of files (ulimit -f)
+ * becomes an error that names the file, where it had been a death by SIGXFSZ. */
 void lifecycle_limits(void);
 
 /* Die (SIGKILL) when the parent does; for children of `gantry up`, which puts its pid into $GANTRY_PARENT.
