@@ -14,7 +14,7 @@ int tokenizer_bos(const struct tokenizer *t)
     return t->bos;
 }
 
-/* NULL: they do not merge. Sorted by (pair, rank): the first of equal pairs has the lowest rank. */
+/* NULL: they do not merge. Of equal pairs the first in the table is the file's last. */
 static const struct merge *find_merge(const struct tokenizer *t, int left, int right)
 {
     uint64_t pair = (uint64_t)left << 32 | (uint32_t)right;

@@ -18,7 +18,7 @@ static int by_pair(const void *a, const void *b)
 
     if (x->pair != y->pair)
         return x->pair < y->pair ? -1 : 1;
-    return x->rank - y->rank;
+    return y->rank - x->rank;           /* what a file says last of a pair counts, as in the original */
 }
 
 struct tokenizer *vocabulary_new(const struct tokenizer_form *form)

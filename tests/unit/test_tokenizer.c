@@ -62,6 +62,9 @@ static void test_merge_order(void **state)
     assert_int_equal(tokenizer_id(t, "abcd"), -ENOENT);
     assert_int_equal(tokenizer_size(t), 267);
     tokenizer_free(t);
+    t = make((const char **)pieces, 8, "\"b c\",\"a b\",[\"a\",\"bc\"],\"b c\"");
+    EXPECT(t, "abc", false, 259, 263, 262);         /* a pair that stands twice has the rank of its last place */
+    tokenizer_free(t);
 }
 
 static void test_bytes_and_specials(void **state)
