@@ -305,7 +305,8 @@ static int watch(struct up *up, struct error *error)
         return error_set(error, -r, "cannot start: %s", strerror(-r));
     up->daemons = (struct up_daemons) {.config = &up->config, .run_dir = up->run_dir, .join = up->join,
                                        .supervisor = up->supervisor, .lifecycle = up->lifecycle};
-    if ((r = up_daemons_start(&up->daemons, error)) < 0 || (r = up_daemons_listen(&up->daemons, up->loop, &up->admin, error)) < 0)
+    /* Listening first: who sees a daemon of ours and asks for us is answered as soon as the loop runs. */
+    if ((r = up_daemons_listen(&up->daemons, up->loop, &up->admin, error)) < 0 || (r = up_daemons_start(&up->daemons, error)) < 0)
         return r;
     if ((r = loop_timer_new(up->loop, POLL_MS / 4, POLL_MS, on_poll, up, &up->poll)) < 0)
         return error_set(error, -r, "cannot start: %s", strerror(-r));

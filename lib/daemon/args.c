@@ -110,6 +110,7 @@ void args_parse(int argc, char **argv, const struct args_about *about, struct ar
     const char *level = getenv("GANTRY_LOG_LEVEL");
     size_t n = 0;
 
+    lifecycle_limits();
     for (size_t i = 0; i < ARRAY_SIZE(all_options); i++)
         if (!all_options[i].takes || all_options[i].takes & about->takes)
             options[n++] = all_options[i].option;
@@ -121,7 +122,6 @@ void args_parse(int argc, char **argv, const struct args_about *about, struct ar
     log_open(about->role);
     log_set_level(args.log_level);
     crash_install(about->role, GANTRY_BUILD);
-    lifecycle_limits();
     if (args.die_with_parent && lifecycle_die_with_parent() < 0) {
         log_error("the parent process is gone already", "role=%s", about->role);
         exit(EXIT_FAILURE);

@@ -1,6 +1,7 @@
 #include "daemon/lifecycle.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/prctl.h>
@@ -94,6 +95,9 @@ void lifecycle_limits(void)
 {
     struct rlimit limit;
 
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            (void)open("/dev/null", fd == STDIN_FILENO ? O_RDONLY : O_WRONLY);      /* the lowest that is free: this one */
     signal(SIGXFSZ, SIG_IGN);
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < MIN(limit.rlim_max, DESCRIPTORS)) {
         limit.rlim_cur = MIN(limit.rlim_max, DESCRIPTORS);

@@ -47,7 +47,8 @@ int lifecycle_exit_code(const struct lifecycle *lifecycle);
 
 /* At the beginning of a program. The soft limit of descriptors is raised to the hard one (65536 at most): each member that is
  * connected costs one or more, shells give 1024, and nothing here calls select(2). A limit on the size of files (ulimit -f)
- * becomes an error that names the file, where it had been a death by SIGXFSZ. */
+ * becomes an error that names the file, where it had been a death by SIGXFSZ. Of
+ * descriptors 0 to 2 those that are closed become /dev/null: a file of the run in their place would get the log. */
 void lifecycle_limits(void);
 
 /* Die (SIGKILL) when the parent does; for children of `gantry up`, which puts its pid into $GANTRY_PARENT.

@@ -158,6 +158,17 @@ def test_runs_to_its_end(run):
     assert stat.S_IMODE((run.dir / "sock").stat().st_mode) == 0o700
 
 
+def test_started_without_descriptors(run):
+    """As by a launcher that closes them."""
+    run.process = subprocess.Popen(["sh", "-c", f"exec {shlex.quote(str(run.bin / 'gantry'))} up run.yaml <&- >&- 2>&-"], cwd=run.tmp)
+    try:
+        run.wait(lambda: len(run.starts()) == 4 and "status" in run.commands(), "four children and a status call")
+        run.status(state="finished")
+        assert run.process.wait(60) == 0
+    finally:
+        run.process.kill()
+
+
 def test_restarts_what_was_killed(run):
     run.up()
     run.wait(lambda: len(run.starts()) == 4, "four children")
