@@ -9,6 +9,7 @@
 #include "cli/preflight_device.h"
 #include "data/dataset_dir.h"
 #include "daemon/http.h"
+#include "daemon/memory_available.h"
 #include "nn/base_link.h"
 #include "nn/hf.h"
 #include "nn/models/openvla_start.h"
@@ -266,20 +267,6 @@ static double disk_needed(const struct run_config *c, double weights)
     return need;
 }
 
-static double memory_available(void)
-{
-    double kilobytes = 0;
-    char line[160];
-    FILE *file = fopen("/proc/meminfo", "re");
-
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %lf kB", &kilobytes) == 1)
-            break;
-    if (file)
-        fclose(file);
-    return kilobytes * 1024;
-}
-
 /* Of the nearest directory that exists. */
 static double disk_available(const char *run_dir)
 {
@@ -443,8 +430,9 @@ int preflight_edges(const struct run_config *c, struct error *error)
 
 int preflight_check(const struct run_config *config, const char *run_dir, struct preflight *ret, struct error *error)
 {
-    double weights = 0, memory, disk, have_memory = memory_available(), have_disk = disk_available(run_dir);
+    double weights = 0, memory, disk, have_memory, have_disk = disk_available(run_dir);
     struct model_needs models = {0};
+    bool limited;
     int r, dims = strcmp(config->suite, "remote") ? SIM_ACTION_DIMS : 0;        /* 0: unknown here */
     char first[PATH_MAX];
 
@@ -475,6 +463,7 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
                          "policy", first, models.action_dims, config->suite, dims,
                          dims == SIM_ACTION_DIMS ? " (dx dy dz droll dpitch dyaw gripper)" : "");
     memory = memory_needed(config, &models);
+    have_memory = memory_available("", &limited);
     disk = disk_needed(config, weights);
     if (ret)
         *ret = (struct preflight) {(uint64_t)memory, (uint64_t)have_memory, (uint64_t)disk, (uint64_t)have_disk};
@@ -482,10 +471,11 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
         return models.devices;
     if (have_memory > 0 && memory > have_memory)
         return error_set(error, ENOMEM,
-                         "the run needs about %.0f MB of memory, %.0f MB of it for the models, and %.0f MB are free: lower "
+                         "the run needs about %.0f MB of memory, %.0f MB of it for the models, and %.0f MB are %s: lower "
                          "cluster.env_workers (%d), cluster.slots (%d), a LIBERO suite's tasks or the episodes of demos and "
                          "rollouts, train adapters (policy.train: lora), or spread it over more hosts",
                          memory / MB, (memory - memory_needed(config, &(struct model_needs) {0})) / MB, have_memory / MB,
+                         limited ? "left within the limit of this control group (container, job or unit)" : "free",
                          config->env_workers, config->slots);
     if (disk > have_disk)
         return error_set(error, ENOSPC, "the run needs about %.0f MB of disk at %s, %.0f MB are free: put run.dir elsewhere, or "

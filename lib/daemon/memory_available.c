@@ -1,0 +1,89 @@
+#include "daemon/memory_available.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/macro.h"
+
+/* The files of a control group, by version. What is written as "max", or as a number beyond all memory, is no limit. */
+static const struct version { const char *top, *limit, *used, *cache; } versions[] = {
+    {"/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"},
+    {"/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"},
+};
+
+static FILE *open_in(const char *root, const char *dir, const char *name)
+{
+    char path[3 * PATH_MAX];
+
+    snprintf(path, sizeof path, "%s%s/%s", root, dir, name);
+    return fopen(path, "re");
+}
+
+/* The number behind `word` ("": the first) in the file; false: there is none. */
+static bool number_in(FILE *file, const char *word, double *ret)
+{
+    bool found = false;
+    char line[256];
+
+    while (file && !found && fgets(line, sizeof line, file))
+        if (!strncmp(line, word, strlen(word)))
+            found = sscanf(line + strlen(word), " %lf", ret) == 1;
+    if (file)
+        fclose(file);
+    return found;
+}
+
+/* What a group's limit leaves, what is cached of files counting as free. false: it has no limit, or is not to be seen here. */
+static bool left_in(const char *root, const struct version *v, const char *group, double *ret)
+{
+    double limit, used, cached = 0;
+    char dir[PATH_MAX + 32];
+
+    snprintf(dir, sizeof dir, "%s%s", v->top, group);
+    if (!number_in(open_in(root, dir, v->limit), "", &limit) ||
+        !number_in(open_in(root, dir, v->used), "", &used))
+        return false;
+    (void)number_in(open_in(root, dir, "memory.stat"), v->cache, &cached);
+    *ret = MAX(limit - used + cached, 1.0);
+    return true;
+}
+
+/* A group is within its parents. In a container the path may be the host's, and only the top is there. */
+static void narrow(const char *root, const struct version *v, char *group, double *available, bool *limited)
+{
+    for (char *slash = group + strlen(group);; slash = strrchr(group, '/')) {
+        double left;
+
+        if (!slash)
+            return;
+        *slash = '\0';
+        if (left_in(root, v, group, &left) && (left < *available || *available <= 0)) {
+            *available = left;
+            *limited = true;
+        }
+    }
+}
+
+double memory_available(const char *root, bool *ret_limited)
+{
+    double kilobytes = 0, available;
+    FILE *groups = open_in(root, "/proc/self", "cgroup");
+    char line[PATH_MAX];
+
+    *ret_limited = false;
+    (void)number_in(open_in(root, "/proc", "meminfo"), "MemAvailable:", &kilobytes);
+    available = kilobytes * 1024;
+    while (groups && fgets(line, sizeof line, groups)) {        /* "0::/a/b", or "4:memory:/a/b" */
+        char *group = strchr(line, '/');
+
+        line[strcspn(line, "\n")] = '\0';
+        if (group && !strncmp(line, "0::", 3))
+            narrow(root, &versions[0], group, &available, ret_limited);
+        else if (group && strstr(line, ":memory:"))
+            narrow(root, &versions[1], group, &available, ret_limited);
+    }
+    if (groups)
+        fclose(groups);
+    return available;
+}

@@ -1,0 +1,8 @@
+/* memory_available.h - how much memory is free for what is started now: the machine's, or what is left within the limits of the
+ * control groups that we are in (a container's, a Slurm job's, a systemd unit's; cgroup v1 and v2). Thread rule: none. */
+#pragma once
+
+#include <stdbool.h>
+
+/* Bytes; 0: unknown. *ret_limited: it is a control group's. root: "" for this machine; tests have a tree of their own. */
+double memory_available(const char *root, bool *ret_limited);
