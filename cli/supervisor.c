@@ -9,6 +9,7 @@
 #include "base/atomic_file.h"
 #include "base/clock.h"
 #include "daemon/lifecycle.h"
+#include "daemon/memory_available.h"
 
 enum { MAX_CHILDREN = 2048, LOG_TAIL = 16384 };
 
@@ -19,7 +20,7 @@ struct child {
     char **argv;                        /* NULL at the end; argv[0] is the path. Owned. */
     uv_process_t *process;              /* NULL: not running */
     struct loop_timer *restart;
-    uint64_t started_ms;
+    uint64_t started_ms, oom_kills;     /* oom_kills: of the machine, when it was started */
     unsigned failures;                  /* in a row, each soon after its start */
     bool retired;                       /* supervisor_end: how it ends is no matter */
     bool ended;                         /* and will not be started again */
@@ -67,17 +68,19 @@ static void on_child_exit(uv_process_t *process, int64_t status, int signal_numb
 {
     struct child *child = process->data;
     struct supervisor *s = child->supervisor;
-    bool pulled = signal_number == SIGKILL || signal_number == SIGTERM, ended = !signal_number &&
+    bool starved = signal_number == SIGKILL && memory_oom_kills("") > child->oom_kills;
+    bool pulled = (signal_number == SIGKILL && !starved) || signal_number == SIGTERM, ended = !signal_number &&
         (status == 0 || status == LIFECYCLE_SENT_AWAY);
     bool failed = !pulled && !ended, restarts = false;
     int pid = process->pid;
-    char text[64];
+    char text[96];
 
     child->process = NULL;
     s->running--;
     uv_close((uv_handle_t *)process, free_process);
     if (signal_number)
-        snprintf(text, sizeof text, "signal %d (%s)", signal_number, strsignal(signal_number));
+        snprintf(text, sizeof text, "signal %d (%s%s)", signal_number, strsignal(signal_number),
+                 starved ? " for want of memory" : "");
     else
         snprintf(text, sizeof text, "exit status %d", (int)status);
     if (child->retired)
@@ -114,6 +117,7 @@ static int child_spawn(struct child *child, struct error *error)
         return error_set(error, ENOMEM, "out of memory");
     process->data = child;
     child->started_ms = clock_mono_ms();
+    child->oom_kills = memory_oom_kills("");
     r = uv_spawn(loop_uv(child->supervisor->loop), process, &options);
     if (r < 0) {
         uv_close((uv_handle_t *)process, free_process);

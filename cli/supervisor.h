@@ -8,9 +8,9 @@
  *   killed by KILL or TERM         started again after RESTART_MS (someone pulled the plug: not its fault), at once if it had run
  *                                  STABLE_MS
  *   status 0, LIFECYCLE_SENT_AWAY  not started again; if it is the leader, everything ends: on_leader_ended
- *   any other status or signal     a failure: started again after a pause that doubles, up to RESTART_MAX_MS;
- *                                  GIVE_UP failures in a row, each within STABLE_MS of its start, or status EX_USAGE or
- *                                  EX_CONFIG (starting it again would not help) end everything: on_gave_up
+ *   any other status or signal,    a failure: started again after a pause that doubles, up to RESTART_MAX_MS;
+ *   KILL by the kernel, for want   GIVE_UP failures in a row, each within STABLE_MS of its start, or status EX_USAGE or
+ *   of memory                      EX_CONFIG (starting it again would not help) end everything: on_gave_up
  * Thread rule: the loop's thread. */
 #pragma once
 

@@ -87,3 +87,11 @@ double memory_available(const char *root, bool *ret_limited)
         fclose(groups);
     return available;
 }
+
+uint64_t memory_oom_kills(const char *root)
+{
+    double kills = 0;
+
+    (void)number_in(open_in(root, "/proc", "vmstat"), "oom_kill ", &kills);
+    return (uint64_t)kills;
+}

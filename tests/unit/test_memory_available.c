@@ -99,12 +99,21 @@ static void version_1(void **state)
     has(1000, false);
 }
 
+static void kills(void **state)
+{
+    (void)state;
+    assert_int_equal(memory_oom_kills(root), 0);
+    put("/proc/vmstat", "pgmajfault 12\noom_kill_other 5\noom_kill 3\nnuma_pages 0\n");
+    assert_int_equal(memory_oom_kills(root), 3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(no_groups, machine, leave),
         cmocka_unit_test_setup_teardown(version_2, machine, leave),
         cmocka_unit_test_setup_teardown(version_1, machine, leave),
+        cmocka_unit_test_setup_teardown(kills, machine, leave),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
