@@ -52,17 +52,19 @@ static bool left_in(const char *root, const struct version *v, const char *group
 /* A group is within its parents. In a container the path may be the host's, and only the top is there. */
 static void narrow(const char *root, const struct version *v, char *group, double *available, bool *limited)
 {
-    for (char *slash = group + strlen(group);; slash = strrchr(group, '/')) {
+    char *parent;
+
+    do {
         double left;
 
-        if (!slash)
-            return;
-        *slash = '\0';
         if (left_in(root, v, group, &left) && (left < *available || *available <= 0)) {
             *available = left;
             *limited = true;
         }
-    }
+        parent = strrchr(group, '/');
+        if (parent)
+            *parent = '\0';
+    } while (parent);
 }
 
 double memory_available(const char *root, bool *ret_limited)

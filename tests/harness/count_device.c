@@ -55,19 +55,19 @@ static double moved(enum device_type type, double numbers) { return numbers * (d
 
 static int devices(void) { return 1; }
 
-static int use(_unused_ int ordinal, struct device_facts *facts, _unused_ char *why, _unused_ size_t n)
-{
-    if (facts)
-        *facts = (struct device_facts) {.name = "a device that counts", .major = 9, .processors = 132, .memory = c.memory,
-                                        .memory_free = c.memory - MIN(c.memory, c.taken), .bandwidth = c.bytes};
-    return 0;
-}
-
 static int memory_now(size_t *ret_free, size_t *ret_all)
 {
     *ret_free = c.memory - MIN(c.memory, c.taken);
     *ret_all = c.memory;
     return 0;
+}
+
+static int use(_unused_ int ordinal, struct device_facts *facts, _unused_ char *why, _unused_ size_t n)
+{
+    if (!facts)
+        return 0;
+    *facts = (struct device_facts) {.name = "a device that counts", .major = 9, .processors = 132, .bandwidth = c.bytes};
+    return memory_now(&facts->memory_free, &facts->memory);
 }
 
 static int handle_new(void **ret) { return (*ret = malloc(1)) ? 0 : -ENOMEM; }
