@@ -91,7 +91,7 @@ static int command_leaves(const char *argument, struct strbuf *out, struct error
     char more;
     int pid;
 
-    if (sscanf(argument, "%d%c", &pid, &more) != 1)
+    if (sscanf(argument, "%d%c", &pid, &more) != 1 || pid < 1)
         return error_set(error, EINVAL, "usage: leaves PID");
     supervisor_leaves(d->supervisor, pid);
     strbuf_adds(out, "noted");
