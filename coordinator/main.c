@@ -18,13 +18,6 @@ static const struct args_about about = {
     .takes = ARGS_RUN_DIR | ARGS_CONFIG,
 };
 
-/* A supervisor starts us again after a failure, unless the exit status is EX_CONFIG. */
-static bool start_again_helps(int r)
-{
-    return r != -EINVAL && r != -ENOENT && r != -ESTALE && r != -EXDEV && r != -ENOTSUP && r != -EBADMSG && r != -ENOSPC &&
-           r != -EPERM && r != -EACCES;
-}
-
 /* Each second; said once. A signal ends us: nothing has begun. */
 static void wait_for_room(const struct error *why, bool *said)
 {
@@ -57,7 +50,7 @@ static int run(const struct args *args)
         r = edge_start(edge, loop, &error);
     if (r < 0) {
         log_error("cannot start", "why=%s", LOG_Q(error_text(&error, r)));
-        return start_again_helps(r) ? EXIT_FAILURE : EX_CONFIG;
+        return r == -ENOSPC ? EX_CONFIG : lifecycle_start_failed(r);    /* a run that has begun waits for room (-EAGAIN) */
     }
     crash_phase("running");
     loop_run(loop);

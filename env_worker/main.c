@@ -41,7 +41,6 @@ static void on_drain(const char *reason, void *arg)
         env_edge_drain(*edge, reason);
 }
 
-/* The exit status, or -errno when it did not get as far as the loop. */
 static int run(const struct args *args)
 {
     _cleanup_(loop_freep) struct loop *loop = NULL;
@@ -74,17 +73,17 @@ static int run(const struct args *args)
         r = wire_new(loop_uv(loop), GANTRY__ROLE__ROLE_ENV_WORKER, &wire);
     if (r < 0) {
         log_error("cannot start", "reason=%s", LOG_Q(strerror(-r)));
-        return r;
+        return lifecycle_start_failed(r);
     }
     r = member_keys_load(wire, &(struct member_keys_options) {.key = args->key, .join = options.join}, server_key, &error);
     if (r < 0) {
         log_error("cannot start", "reason=%s", LOG_Q(error_text(&error, r)));
-        return EX_CONFIG;
+        return lifecycle_start_failed(r);
     }
     r = env_edge_new(loop, wire, lifecycle, &options, &edge, &error);
     if (r < 0) {
         log_error("cannot start", "reason=%s", LOG_Q(error_text(&error, r)));
-        return r;
+        return lifecycle_start_failed(r);
     }
     log_info("up", "build=%s pid=%d slots=%u join=%s", GANTRY_BUILD, (int)getpid(), options.slots, LOG_Q(options.join));
     lifecycle_status(lifecycle, "waiting for the coordinator");
@@ -101,9 +100,7 @@ int main(int argc, char **argv)
         .takes = ARGS_JOIN | ARGS_RUN_DIR | ARGS_KEY | ARGS_SLOTS | ARGS_RENDER | ARGS_SIMULATOR | ARGS_NAME,
     };
     struct args args;
-    int r;
 
     args_parse(argc, argv, &about, &args);
-    r = run(&args);
-    return r < 0 ? EXIT_FAILURE : r;
+    return run(&args);
 }

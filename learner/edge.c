@@ -67,7 +67,7 @@ static void on_welcome(const Gantry__Welcome *welcome, bool again, void *arg)
         r = edge_open(edge, welcome, &error);
         if (r < 0) {
             log_error("cannot open the run directory", "reason=%s", LOG_Q(error_text(&error, r)));
-            lifecycle_stop(edge->lifecycle, 1);
+            lifecycle_stop(edge->lifecycle, lifecycle_start_failed(r));
             return;
         }
         edge->opened = true;

@@ -42,7 +42,7 @@ static int run(const struct args *args)
     r = device_use(options.device, &error);
     if (r < 0) {
         log_error("cannot start", "reason=%s", LOG_Q(error_text(&error, r)));
-        return r;
+        return lifecycle_start_failed(r);
     }
     r = loop_new(&loop);
     if (r == 0)     /* a coordinator that is not up yet is waited for: no deadline for the start */
@@ -52,18 +52,18 @@ static int run(const struct args *args)
         r = wire_new(loop_uv(loop), GANTRY__ROLE__ROLE_LEARNER, &wire);
     if (r < 0) {
         log_error("cannot start", "reason=%s", LOG_Q(strerror(-r)));
-        return r;
+        return lifecycle_start_failed(r);
     }
     r = member_keys_load(wire, &(struct member_keys_options) {.key = args->key, .join = options.join, .listen = args->listen,
                                                               .run_dir = args->run_dir}, server_key, &error);
     if (r < 0) {
         log_error("cannot start", "reason=%s", LOG_Q(error_text(&error, r)));
-        return EX_CONFIG;
+        return lifecycle_start_failed(r);
     }
     r = edge_new(loop, wire, lifecycle, &options, &edge, &error);
     if (r < 0) {
         log_error("cannot start", "reason=%s", LOG_Q(error_text(&error, r)));
-        return r;
+        return lifecycle_start_failed(r);
     }
     log_info("up", "build=%s pid=%d threads=%u join=%s", GANTRY_BUILD, (int)getpid(), options.threads, LOG_Q(options.join));
     lifecycle_status(lifecycle, "waiting for the coordinator");
@@ -80,9 +80,7 @@ int main(int argc, char **argv)
         .takes = ARGS_JOIN | ARGS_RUN_DIR | ARGS_DEVICE | ARGS_THREADS | ARGS_LISTEN | ARGS_KEY | ARGS_RANK | ARGS_NAME,
     };
     struct args args;
-    int r;
 
     args_parse(argc, argv, &about, &args);
-    r = run(&args);
-    return r < 0 ? EXIT_FAILURE : r;
+    return run(&args);
 }

@@ -4,8 +4,10 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sysexits.h>
 
 #include "base/atomic_file.h"
 #include "base/log.h"
@@ -29,6 +31,17 @@ static const char *const phase_names[] = {"starting", "running", "draining", "st
 
 enum lifecycle_phase lifecycle_phase(const struct lifecycle *l) { return l->phase; }
 int lifecycle_exit_code(const struct lifecycle *l) { return l->exit_code; }
+
+int lifecycle_start_failed(int r)
+{
+    switch (r) {
+    case -EINVAL: case -ENOENT: case -ENOTDIR: case -ENAMETOOLONG: case -EROFS: case -EPERM: case -EACCES:
+    case -ESTALE: case -EXDEV: case -ENOTSUP: case -EBADMSG:
+        return EX_CONFIG;
+    default:
+        return EXIT_FAILURE;
+    }
+}
 
 static void enter(struct lifecycle *l, enum lifecycle_phase phase, uint64_t deadline_ms)
 {

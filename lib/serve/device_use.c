@@ -8,7 +8,7 @@ int device_use(const char *name, struct error *error)
     int r = device_open(name, &device, error);
 
     if (r < 0)
-        return r;
+        return r == -ENODEV ? -EINVAL : r;      /* as an argument that cannot be used: to start again finds no other */
     device_set_process(device);
     if (!device)
         return 0;

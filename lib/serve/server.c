@@ -349,7 +349,7 @@ int serve_main(const struct serve_kind *kind, const struct args *args)
     _cleanup_(serve_freep) struct serve *serve = NULL;
     struct error error = {0};
     char server_key[41];
-    int r, keys = 0;
+    int r;
 
     if (!args->join && !args->run_dir) {
         log_error("nothing to join", "remedy=%s", LOG_Q("give --join ENDPOINT or --run-dir DIR"));
@@ -362,14 +362,13 @@ int serve_main(const struct serve_kind *kind, const struct args *args)
     if (r == 0)
         r = wire_new(loop_uv(loop), kind->role, &wire);
     if (r == 0)
-        r = keys = member_keys_load(wire, &(struct member_keys_options) {.key = args->key, .join = args->join,
-                                                                         .listen = args->listen, .run_dir = args->run_dir},
-                                    server_key, &error);
+        r = member_keys_load(wire, &(struct member_keys_options) {.key = args->key, .join = args->join, .listen = args->listen,
+                                                                  .run_dir = args->run_dir}, server_key, &error);
     if (r == 0)
         r = serve_new(loop, wire, lifecycle, kind, args, server_key, &serve, &error);
     if (r < 0) {
         log_error("cannot start", "reason=%s", LOG_Q(error_text(&error, r)));
-        return keys < 0 ? EX_CONFIG : EXIT_FAILURE;
+        return lifecycle_start_failed(r);
     }
     lifecycle_status(lifecycle, "waiting for the coordinator");
     loop_run(loop);

@@ -290,6 +290,17 @@ def test_arguments_that_make_no_sense(tmp_path):
         assert r.returncode == 64 and len(r.stderr.strip().splitlines()) == 1, (role, r.returncode, r.stderr)
 
 
+def test_arguments_that_cannot_be_used(tmp_path):
+    """A device, a directory, an address that is not there: one line that names it, and a status that says not to try again."""
+    listen, join = ["--listen", f"ipc://{tmp_path}/a.ipc"], ["--join", f"ipc://{tmp_path}/c.ipc"]
+    for named, role, *args in (["gpu", "actor", *join, *listen, "--device", "gpu"], ["cuda:99", "prm-server", *join, *listen, "--device", "cuda:99"],
+                               ["cuda:99", "learner", *join, *listen, "--device", "cuda:99"],
+                               ["/nowhere", "learner", *join, *listen, "--run-dir", "/nowhere"], ["/dev/null", "learner", *join, "--run-dir", "/dev/null"],
+                               ["/nowhere/a.ipc", "actor", *join, "--listen", "ipc:///nowhere/a.ipc"], ["what://", "env-worker", "--join", "what://"]):
+        r = subprocess.run([BIN / f"gantry-{role}", *args], capture_output=True, text=True, timeout=30)
+        assert r.returncode == 78 and len(r.stderr.strip().splitlines()) == 1 and named in r.stderr, (role, args, r.returncode, r.stderr)
+
+
 def test_page_token(make_cluster, tmp_path):
     """A file that others can read, or that is not there, stops the coordinator with a line that does not say what is in it."""
     token = tmp_path / "token"

@@ -165,10 +165,10 @@ def test_a_learner_elsewhere_must_see_the_run(tcp_cluster):
     other.mkdir()
     args = ["--join", b.address(), "--key", b.key("learner"), "--listen", LISTEN, "--run-dir", other]
     empty = cluster.spawn_bare("learner", "empty", *args)
-    assert wait_end(empty) != 0 and "where this host sees the run's directory" in empty.log.read_text()
+    assert wait_end(empty) == 78 and "where this host sees the run's directory" in empty.log.read_text()
     (other / "config.yaml").write_text("run: {name: other}\n")
     foreign = cluster.spawn_bare("learner", "foreign", *args)
-    assert wait_end(foreign) != 0 and "of another run" in foreign.log.read_text()
+    assert wait_end(foreign) == 78 and "of another run" in foreign.log.read_text()
     assert not (other / "journal").exists()
     actor = cluster.spawn_bare("actor", "actor", "--join", b.address(), "--key", b.key("actor"), "--listen", LISTEN, "--run-dir", other, "--cache", "/proc/none")
     assert wait_end(actor) == 78 and "(--run-dir), and versions cannot be brought over: /proc/none" in actor.log.read_text()

@@ -93,7 +93,7 @@ static int use(int ordinal, struct device_facts *facts, char *why, size_t why_si
     r = as_errno(cudaMemGetInfo(&facts->memory_free, &facts->memory));
     if (r < 0)
         snprintf(why, why_size, "%s", cudaGetErrorString(last));
-    return r;
+    return r < 0 && last == cudaErrorDevicesUnavailable ? -EBUSY : r; /* another process has it for itself, maybe not for long */
 }
 
 static int memory(size_t *ret_free, size_t *ret_all) { return as_errno(cudaMemGetInfo(ret_free, ret_all)); }

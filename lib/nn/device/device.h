@@ -5,7 +5,8 @@
  *   tape_attach(&tape, params)                 a stream of the tape's own
  *
  * Threads: a device is shared; a stream belongs to one thread at a time. Nothing here allocates in a steady stream of passes.
- * Failure rule: -ENODEV no device or no driver, -ENOMEM too little of its memory, -EIO whatever else the driver reports. */
+ * Failure rule: -ENODEV no device or no driver, -EBUSY another process has it for itself, -ENOMEM too little of its memory, -EIO
+ * whatever else the driver reports. */
 #pragma once
 
 #include <stdatomic.h>
