@@ -315,9 +315,7 @@ static bool plays(struct edge *edge, uint64_t episode)
 /* Ordinary for what is delivered: it is journaled, and so its lease over, before our heartbeat with it has arrived. */
 static void on_revoked(const uint64_t *episodes, size_t n, void *arg)
 {
-    size_t i;
-
-    for (i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         if (plays(arg, episodes[i]))
             log_info("lease revoked", "episode=%" PRIu64, episodes[i]);
         else
@@ -438,13 +436,11 @@ const struct slot *env_edge_slot(const struct edge *edge, unsigned index)
 
 struct edge *env_edge_free(struct edge *edge)
 {
-    unsigned i;
-
     if (!edge)
         return NULL;
     edge->draining = true;
     edge->tick = loop_timer_free(edge->tick);
-    for (i = 0; i < edge->options.slots; i++)
+    for (unsigned i = 0; i < edge->options.slots; i++)
         slot_release(&edge->slots[i]);
     edge->shared.simulation = simulation_free(edge->shared.simulation);     /* its last jobs come back to slots that are there */
     forget_alone(edge);
@@ -495,6 +491,8 @@ int env_edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecyc
     r = member_new(wire, &member, &edge->shared.member, error);
     if (r < 0)
         return r;
+    if (!*wire_client_address(member_client(edge->shared.member)))
+        log_info("waiting for the coordinator to write its address", "file=%s", LOG_Q(options->join + strlen("file:")));
     *ret = TAKE_PTR(edge);
     return 0;
 }

@@ -278,6 +278,8 @@ int edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, 
         .on_refused = on_refused, .arg = edge }, &edge->member, error);
     if (r < 0)
         return r;
+    if (!*wire_client_address(member_client(edge->member)))
+        log_info("waiting for the coordinator to write its address", "file=%s", LOG_Q(options->join + strlen("file:")));
     *ret = TAKE_PTR(edge);
     return 0;
 }

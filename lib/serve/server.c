@@ -329,6 +329,8 @@ int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle,
         return r;
     log_info("up", "build=%s pid=%d threads=%u address=%s", GANTRY_BUILD, (int)getpid(), threads,
              LOG_Q(wire_server_address(s->server)));
+    if (!*wire_client_address(member_client(s->member)))
+        log_info("waiting for the coordinator to write its address", "file=%s", LOG_Q(args->join + strlen("file:")));
     *ret = TAKE_PTR(s);
     return 0;
 }

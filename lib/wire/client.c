@@ -207,7 +207,7 @@ int wire_client_new(struct wire *wire, const struct wire_client_options *options
     client->timer_ms = client->reopen_ms = UINT64_MAX;
     client->handshake_ms = WIRE_HANDSHAKE_FIRST_MS;
     client->jitter = clock_mono_ns() ^ (uintptr_t)client;
-    r = connect_to(client, options->address, options->server_key, error);
+    r = *options->address ? connect_to(client, options->address, options->server_key, error) : 0;
     if (r < 0) {
         free(client);
         return r;

@@ -25,7 +25,7 @@ struct wire_client;
 typedef void wire_reply_fn(int result, const struct message *reply, void *arg);
 
 struct wire_client_options {
-    const char *address;
+    const char *address;        /* "": not known yet, calls wait until wire_client_move */
     const char *server_key;     /* Z85 of the server's public key; NULL or "" on ipc */
     unsigned credits;           /* calls outstanding at once; 0 = WIRE_CREDITS */
     void (*on_push)(const struct message *message, void *arg);  /* one-way messages from the server; may be NULL */
@@ -45,7 +45,7 @@ int wire_client_move(struct wire_client *client, const char *address, const char
 
 bool wire_client_up(const struct wire_client *client);
 unsigned wire_client_outstanding(const struct wire_client *client);     /* calls without an answer */
-const char *wire_client_address(const struct wire_client *client);
+const char *wire_client_address(const struct wire_client *client);      /* "": none yet */
 /* Why the last call that ended without a reply message had none, when an answer came and could not be read; else "". */
 const char *wire_client_why(const struct wire_client *client);
 

@@ -149,7 +149,7 @@ void client_ping(struct wire_client *client)
 
     client->sent_ms = clock_mono_ms();          /* also if it could not go out: the next try is a heartbeat away */
     stamp(client, &envelope);
-    if (outgoing_new(&envelope, NULL, NULL, 0, &out) < 0 || fault_point("wire.request") == FAULT_DROP ||
+    if (!client->zsock || outgoing_new(&envelope, NULL, NULL, 0, &out) < 0 || fault_point("wire.request") == FAULT_DROP ||
         wire_loses(WIRE_KIND(PING), "send"))
         return;
     (void)outgoing_send(out, zsock_socket(client->zsock), NULL, 0);

@@ -278,8 +278,8 @@ void member_leave(struct member *member, const char *reason, uint32_t deadline_m
     uv_timer_stop(&member->timer);
     bye.member = member->id;
     bye.reason = (char *)reason;
-    if (wire_call(member->client, &call, NULL) < 0 && on_left)
-        on_left(arg);
+    if ((!*wire_client_address(member->client) || wire_call(member->client, &call, NULL) < 0) && on_left)
+        on_left(arg);           /* nobody can have heard of us */
 }
 
 /* ---- the connection ----------------------------------------------------------------------------------- */
@@ -289,10 +289,16 @@ static bool joins_by_file(const struct member *member)
     return !strstr(member->join, "://");
 }
 
+/* An address of "": the file that has it is not there yet. */
 static int find_coordinator(struct member *member, char ret_address[ADDRESS_MAX], char ret_key[41], struct error *error)
 {
-    if (!strncmp(member->join, "file:", 5))
-        return address_read(member->join + 5, ret_address, ret_key, error);
+    if (!strncmp(member->join, "file:", 5)) {
+        int r = address_read(member->join + 5, ret_address, ret_key, error);
+
+        if (r == -ENOENT)
+            ret_address[0] = ret_key[0] = '\0';
+        return r == -ENOENT ? 0 : r;
+    }
     if (joins_by_file(member)) {
         int r = address_lookup(member->join, "coordinator", ret_address, ret_key, error);
 
@@ -306,14 +312,21 @@ static int find_coordinator(struct member *member, char ret_address[ADDRESS_MAX]
     return address_check(ret_address, error);
 }
 
-/* The coordinator may come up, or back, somewhere else. */
+/* The coordinator may come up, or back, somewhere else. A first address that cannot be used is refused, as it is at the start. */
 static void look_again(struct member *member)
 {
+    bool first = !*wire_client_address(member->client);
     char address[ADDRESS_MAX], key[41];
+    struct error error = {0};
+    int r;
 
-    if (!wire_client_up(member->client) && joins_by_file(member) && find_coordinator(member, address, key, NULL) == 0 &&
-        strcmp(address, wire_client_address(member->client)))
-        (void)wire_client_move(member->client, address, key, NULL);
+    if (wire_client_up(member->client) || !joins_by_file(member))
+        return;
+    r = find_coordinator(member, address, key, &error);
+    if (r == 0 && *address && strcmp(address, wire_client_address(member->client)))
+        r = wire_client_move(member->client, address, key, &error);
+    if (r < 0 && first && member->options.on_refused)
+        member->options.on_refused(r, error_text(&error, r), member->options.arg);
 }
 
 static void on_state(bool up, void *arg)

@@ -19,7 +19,8 @@ struct member;
 
 struct member_options {
     const char *join;           /* ipc://..., tcp://..., file:PATH of an endpoint file, or a run directory; the file is read
-                                 * again on every reconnect. A run directory without keys: the socket in it, not tcp. */
+                                 * again on every reconnect, and waited for. A run directory without keys: the socket in it,
+                                 * not tcp. */
     const char *server_key;     /* Z85, for tcp; NULL: none, or from the endpoint file */
 
     /* who we are: goes into Hello. Strings are copied. The role is wire->role. */
@@ -46,12 +47,14 @@ struct member_options {
     void (*on_push)(const struct message *message, void *arg);  /* other one-way messages of the coordinator; NULL ok */
     void (*on_state)(bool up, void *arg);                   /* coordinator answers / silent: log it once; NULL ok */
 
-    /* Refused for good (protocol major, key, run): log the text and exit non-zero. */
+    /* Refused for good (protocol major, key, run, the address in a file that was waited for): log the text and exit
+     * non-zero. */
     void (*on_refused)(int result, const char *text, void *arg);
     void *arg;
 };
 
-/* Starts joining at once; a run directory whose coordinator has never been up is waited for. -errno only for bad options. */
+/* Starts joining at once; a coordinator that has never been up is waited for. -errno only for bad options. While the file of
+ * file:PATH is not there, member_client has the address "": say so in the log. */
 int member_new(struct wire *wire, const struct member_options *options, struct member **ret, struct error *error);
 struct member *member_free(struct member *member);
 DEFINE_FREEP(struct member, member_free)

@@ -1,7 +1,11 @@
 """Workers come and go by hand while the run is on; nothing is lost."""
 import signal
+import subprocess
+import time
 
-from conftest import gantry
+import pytest
+
+from conftest import BIN, gantry
 
 
 def test_second_worker_joins_and_leaves(make_cluster):
@@ -71,3 +75,22 @@ def test_drain_by_command(make_cluster):
     text = cluster.history()
     assert " 0 failed" in text
     assert int(text.split()[0]) == 300      # all rows are there, some still open
+
+
+@pytest.mark.parametrize("role", ["env-worker", "actor", "learner"])
+def test_before_the_coordinator(tmp_path, role):
+    """The file that says where it is may come later: what is waited for is said once, and SIGTERM ends the waiting."""
+    file, log = tmp_path / "endpoints" / "coordinator", tmp_path / "log"
+    args = [] if role == "env-worker" else ["--run-dir", tmp_path]
+    with open(log, "w") as out:
+        process = subprocess.Popen([BIN / f"gantry-{role}", "--join", f"file:{file}", *args], stderr=out)
+    try:
+        deadline = time.monotonic() + 60
+        while 'msg="up"' not in log.read_text() or "waiting for" not in log.read_text():
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait(60) == 0, log.read_text()
+    finally:
+        process.kill()
+    assert log.read_text().count(f'msg="waiting for the coordinator to write its address" file="{file}"') == 1, log.read_text()

@@ -355,10 +355,10 @@ static void joins_by_a_file(void **state)
     assert_int_equal(wire_new(&town.lab.loop, GANTRY__ROLE__ROLE_ENV_WORKER, &town.here), 0);
     snprintf(join, sizeof join, "file:%s/endpoints/coordinator", town.lab.dir);
     options.join = join;
-    assert_int_equal(member_new(town.here, &options, &town.member, &error), -ENOENT);
-    assert_non_null(strstr(error.text, "is the coordinator of this run up?"));
+    assert_int_equal(member_new(town.here, &options, &town.member, &error), 0);     /* it is waited for */
+    assert_string_equal(wire_client_address(member_client(town.member)), "");
+    lab_settle(&town.lab, 100);
     assert_int_equal(address_publish(town.lab.dir, "coordinator", town.lab.ipc, NULL, &error), 0);
-    assert_int_equal(member_new(town.here, &options, &town.member, &error), 0);
     open_coordinator(&town, 1);
     lab_until_count(&town.lab, &town.beats, 2);
 
@@ -368,6 +368,34 @@ static void joins_by_a_file(void **state)
     snprintf(town.lab.ipc, sizeof town.lab.ipc, "%.80s", moved);
     open_coordinator(&town, 2);
     lab_until_count(&town.lab, &town.welcomes, 2);
+    town_close(&town);
+}
+
+/* What the file says when it comes is judged as what it would have said at the start; without it there is nobody to say Bye to. */
+static void waits_for_a_file_in_vain(void **state)
+{
+    struct town town;
+    struct error error = {0};
+    struct member_options options = {.build = "test", .on_refused = on_refused, .arg = &town};
+    char join[200];
+
+    (void)state;
+    memset(&town, 0, sizeof town);
+    lab_open(&town.lab);
+    assert_int_equal(wire_new(&town.lab.loop, GANTRY__ROLE__ROLE_ENV_WORKER, &town.here), 0);
+    snprintf(join, sizeof join, "file:%s/endpoints/coordinator", town.lab.dir);
+    options.join = join;
+    assert_int_equal(member_new(town.here, &options, &town.member, &error), 0);
+    member_leave(town.member, "SIGTERM", 60000, on_left, &town);
+    assert_int_equal(town.left, 1);
+    town.member = member_free(town.member);
+
+    assert_int_equal(member_new(town.here, &options, &town.member, &error), 0);
+    assert_int_equal(address_publish(town.lab.dir, "coordinator", "tcp://127.0.0.1:1",
+                                     "0000000000000000000000000000000000000000", &error), 0);
+    lab_until_count(&town.lab, &town.refused, 1);
+    assert_int_equal(town.refusal, -EACCES);
+    assert_non_null(strstr(town.why, "tcp"));
     town_close(&town);
 }
 
@@ -420,7 +448,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(joins_and_beats), cmocka_unit_test(coordinator_restarts), cmocka_unit_test(not_known),
         cmocka_unit_test(leaves),          cmocka_unit_test(leaves_alone),         cmocka_unit_test(other_run),
-        cmocka_unit_test(joins_by_a_file),
+        cmocka_unit_test(joins_by_a_file), cmocka_unit_test(waits_for_a_file_in_vain),
         cmocka_unit_test(coordinator_of_another_protocol),
     };
 
