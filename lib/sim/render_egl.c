@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/clock.h"
 #include "sim/cull.h"
@@ -154,6 +155,16 @@ static int open_egl(struct sim_renderer *renderer, int device, struct error *err
     return r;
 }
 
+/* A driver that finds no room for its libraries says that there are none. */
+static int name_limit(int r, struct error *error)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_AS, &limit) < 0 || limit.rlim_cur == RLIM_INFINITY)
+        return r;
+    return error_prefix(error, r, "ulimit -v is %llu MiB, which may be too little", (unsigned long long)limit.rlim_cur >> 20);
+}
+
 int sim_renderer_open(int device, int height, int width, struct sim_renderer **ret, struct error *error)
 {
     struct sim_renderer *renderer;
@@ -188,7 +199,7 @@ int sim_renderer_open(int device, int height, int width, struct sim_renderer **r
     if (r < 0) {
         free(renderer->upside_down);
         free(renderer);
-        return r;
+        return name_limit(r, error);
     }
     mjv_defaultOption(&renderer->option);
     mjv_defaultCamera(&renderer->camera);

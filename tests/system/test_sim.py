@@ -54,6 +54,12 @@ def test_render(tmp_path):
     assert (tmp_path / "p-test1-camera0.png").read_bytes() != (tmp_path / "p-test2-camera0.png").read_bytes()
 
 
+def test_address_space(tmp_path):
+    """A driver that finds no room for its libraries says that there are none: the limit is named."""
+    r = subprocess.run(["bash", "-c", f"ulimit -v 150000; {BIN}/gantry sim render -o {tmp_path}/p"], capture_output=True, text=True)
+    assert r.returncode != 0 and "ulimit -v is 146 MiB, which may be too little: renderer: " in r.stderr, r.stderr
+
+
 def test_bench():
     rows = sim("bench", "--seconds", "1", "--slots", "2", "--processes", "1,2", "--pictures", "0,1", "--size", "64").splitlines()
     rows = [line.split() for line in rows if re.match(r" +\d", line)]
