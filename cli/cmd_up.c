@@ -327,8 +327,10 @@ static struct up *up_free(struct up *up)
     supervisor_free(up->supervisor);
     lifecycle_free(up->lifecycle);
     loop_free(up->loop);
-    if (up->lock_fd >= 0)
+    if (up->lock_fd >= 0) {
+        address_socket_dir_leave(up->run_dir);
         close(up->lock_fd);
+    }
     free(up);
     return NULL;
 }

@@ -34,7 +34,7 @@ int address_socket_dir(const char *run_dir, char ret_dir[ADDRESS_MAX], struct er
  * -EACCES. */
 int address_socket_dir_find(const char *run_dir, char ret_dir[ADDRESS_MAX]);
 
-/* The last of the run's processes here has ended: a directory under /tmp that is empty now goes, and the link to it. */
+/* The last of the run's processes here has ended: a directory under /tmp in which nobody answers now goes, and the link to it. */
 void address_socket_dir_leave(const char *run_dir);
 
 /* "ipc://DIR/NAME.ipc" in that directory, e.g. name = "coordinator", "actor-3". */

@@ -1,7 +1,8 @@
 /* address_dir.c - a run's socket directory: RUN/sock, or, where that path is too long for sockets, a stand-in under /tmp.
  *
- * A stand-in holds a link `run` to its run directory. Processes that are killed leave theirs behind; whoever makes one removes
- * those of run directories that are gone and where nobody answers any more. */
+ * A stand-in holds a link `run` to its run directory. Sockets of the dead stay in it: libzmq removes none, and who is killed removes
+ * nothing. It goes when nobody answers in it any more: with the run's last process, or, when the run directory is gone, as soon as
+ * somebody makes the next. */
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>
@@ -55,8 +56,8 @@ static bool answers(const char *path)
     return connect(fd, (const struct sockaddr *)&address, sizeof address) == 0 || errno == EAGAIN;
 }
 
-/* Is there something in it beside the link? answering: something that answers. */
-static bool holds(const char *dir, bool answering)
+/* Somebody who answers? */
+static bool holds(const char *dir)
 {
     char path[32 + NAME_MAX];           /* by its descriptor, for its own path may be too long for sockets */
     DIR *entries = opendir(dir);
@@ -67,7 +68,7 @@ static bool holds(const char *dir, bool answering)
         if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..") || !strcmp(entry->d_name, "run"))
             continue;
         snprintf(path, sizeof path, "/proc/self/fd/%d/%s", dirfd(entries), entry->d_name);
-        found = !answering || answers(path);
+        found = answers(path);
     }
     if (entries)
         closedir(entries);
@@ -99,7 +100,7 @@ static void sweep(void)
         if (!is_stand_in(entry->d_name))
             continue;
         snprintf(path, sizeof path, TOP "/%.*s", STAND_IN_PATH - 8, entry->d_name);
-        if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() && run_is_gone(path) && !holds(path, true))
+        if (lstat(path, &st) == 0 && S_ISDIR(st.st_mode) && st.st_uid == geteuid() && run_is_gone(path) && !holds(path))
             (void)remove_tree(path);
     }
     if (top)
@@ -127,7 +128,7 @@ static void drop_old(const char *sock, const char *own)
     if (links_to_stand_in(sock, there)) {
         if (!own || strcmp(there, own) != 0)
             (void)unlink(sock);
-    } else if (own && lstat(sock, &st) == 0 && S_ISDIR(st.st_mode) && !holds(sock, true)) {
+    } else if (own && lstat(sock, &st) == 0 && S_ISDIR(st.st_mode) && !holds(sock)) {
         (void)remove_tree(sock);
     }
 }
@@ -204,13 +205,11 @@ int address_socket_dir_find(const char *run_dir, char ret_dir[ADDRESS_MAX])
 
 void address_socket_dir_leave(const char *run_dir)
 {
-    char sock[PATH_MAX], dir[STAND_IN_PATH], link[STAND_IN_PATH + 8];
+    char sock[PATH_MAX], dir[STAND_IN_PATH];
 
-    if ((size_t)snprintf(sock, sizeof sock, "%s/sock", run_dir) >= sizeof sock || !links_to_stand_in(sock, dir) ||
-        holds(dir, false))
+    if ((size_t)snprintf(sock, sizeof sock, "%s/sock", run_dir) >= sizeof sock || !links_to_stand_in(sock, dir) || holds(dir))
         return;                         /* no link: the directory is the run's own, and stays */
-    snprintf(link, sizeof link, "%s/run", dir);
-    (void)unlink(link);
-    if (rmdir(dir) == 0 || errno == ENOENT)
+    (void)remove_tree(dir);
+    if (access(dir, F_OK) < 0)
         (void)unlink(sock);
 }

@@ -429,7 +429,8 @@ static void socket_dirs(void **state)
     struct wire_lab lab;
     struct stat st;
     struct error error = {0};
-    char dir[ADDRESS_MAX], address[ADDRESS_MAX], key[41], deep[256], somebody[ADDRESS_MAX + 16];
+    char dir[ADDRESS_MAX], address[ADDRESS_MAX], key[41], deep[256];
+    int somebody;
 
     (void)state;
     lab_open(&lab);
@@ -442,11 +443,10 @@ static void socket_dirs(void **state)
     assert_int_equal(stat(dir, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0700);
     assert_int_equal(address_socket_dir(deep, dir, &error), 0);         /* again: the same */
-    snprintf(somebody, sizeof somebody, "%s/learner.ipc", dir);
-    close(open(somebody, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+    somebody = listen_at(dir, "learner.ipc");
     address_socket_dir_leave(deep);                                     /* somebody is there */
-    assert_int_equal(access(somebody, F_OK), 0);
-    unlink(somebody);
+    assert_int_equal(access(dir, F_OK), 0);
+    close(somebody);                                                    /* who has ended leaves his socket behind */
     address_socket_dir_leave(deep);
     assert_int_equal(access(dir, F_OK), -1);
     address_socket_dir_leave(deep);                                     /* no harm */
