@@ -1,4 +1,4 @@
-/* test_run_config.c - the run YAML: reads, refuses, writes back the same, and its documentation is up to date. */
+/* test_run_config.c - the run YAML: reads, writes back the same, and its documentation is up to date. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -124,94 +124,6 @@ static void test_token_without_a_page(void **state _unused_)
     assert_non_null(strstr(warnings.text, "status.token_file: does nothing without status.http"));
 }
 
-static void test_refusals(void **state _unused_)
-{
-    static const struct { const char *text, *message; } cases[] = {
-        {"stages:\n - rl:\n     epizodes: 4\n", "run.yaml:3:6: stages[0].rl.epizodes: unknown key; nearest: episodes"},
-        {"stages:\n - r1: {}\n", "run.yaml:2:4: stages[0]: there is no such stage; nearest: rl"},
-        {"suit: {}\n", "run.yaml:1:1: suit: unknown section; nearest: suite"},
-        {"stages: [demos]\n", "run.yaml:1:10: stages[0]: a stage is written as - KIND: {keys}, for example - sft: {steps: 360}"},
-        {"stages: [{demos: 3}]\n", "run.yaml:1:18: stages[0].demos: a value is not right here; expected: a map"},
-        {"stages: 3\n", "run.yaml:1:9: stages: a value is not right here; expected: a list of stages"},
-        {"- a\n", "run.yaml:1:1: a list is not right here; expected: sections like run:, suite:, stages:"},
-        {"suite: {image: 8}\n", "run.yaml:1:16: suite.image: 8 is out of range; it must be from 16 to 1024"},
-        {"policy: {eos_in_logp: true}\n",
-         "run.yaml:1:23: policy.eos_in_logp: the end token is none of the 256 action ids: say support: full"},
-        {"suite: {name: remote}\n", "run.yaml:1:8: suite.remote: suite remote needs the command that is the simulator, or unix:PATH"},
-        {"suite: {remote: x}\n", "run.yaml:1:17: suite.remote: x: only suite.name: remote takes it"},
-        {"suite: {tasks: [a, a]}\n", "run.yaml:1:16: suite.tasks: a is listed twice"},
-        {"stages:\n - rl: {reward: sparse}\n - rl: {reward: sparse, critic_time: true}\n",
-         "run.yaml:3:38: stages[1].rl: its value head is that of the rl stage before"},
-        {"stages:\n - rl: {reward: sparse, kl: k1}\n", "run.yaml:2:29: stages[0].rl: kl k1 as a loss has no gradient"},
-        {"stages:\n - rl: {reward: sparse, levels: [1, 2]}\n",
-         "run.yaml:2:33: stages[0].rl: 2 levels for 1 tasks; give one for each"},
-        {"stages:\n - rl: {reward: sparse, on_hack: refresh}\n",
-         "run.yaml:2:34: stages[0].rl: there is no reward model to refresh"},
-        {"stages:\n - rl: {reward: sparse, stop_patience: 2, eval_every: 0}\n",
-         "run.yaml:2:55: stages[0].rl: stop_success, stop_patience"},
-        {"stages:\n - rl: {reward: env, w_env: 0}\n",
-         "run.yaml:2:29: stages[0].rl: reward env with w_env 0 pays for success alone"},
-        {"stages:\n - rl: {reward: sparse, critic: none, timeout: bootstrap}\n",
-         "run.yaml:2:48: stages[0].rl: timeout bootstrap asks a critic"},
-        {"stages:\n - prm:\n - rl: {preset: paper}\n - rl: {preset: writeup}\n",
-         "run.yaml:1:1: policy.train: the presets of stages[1] and stages[2] disagree about it (lora, full)"},
-        {"stages:\n - rl: {iterations: 9}\n",
-         "run.yaml:2:8: stages[0].rl: the reward needs a reward model, and no prm stage comes before"},
-        {"stages:\n - sft: {}\n", "run.yaml:2:9: stages[0].sft: sft needs demonstrations"},
-        {"stages:\n - sft: {from: rollouts}\n", "run.yaml:2:16: stages[0].sft: there are no episodes of the policy to imitate"},
-        {"stages:\n - rollouts: {score: true}\n", "run.yaml:2:22: stages[0].rollouts: there is no reward model to score with"},
-        {"stages:\n - rollouts:\n - sft: {from: rollouts, choose: score}\n",
-         "run.yaml:3:34: stages[1].sft: choose: score needs rollouts that were scored"},
-        {"stages:\n - rl: {reward: sparse, advantage: group, episodes: 12}\n",
-         "run.yaml:2:8: stages[0].rl: episodes (12) must be a multiple of group (8)"},
-        {"stages:\n - rl: {reward: raw_literal}\n", "run.yaml:2:17: stages[0].rl: reward raw_literal pays for dawdling"},
-        {"stages:\n - eval: {policies: [bset]}\n", "run.yaml:2:21: stages[0].eval: there is no policy 'bset'"},
-        {"stages:\n - eval: {n: [4]}\n", "run.yaml:2:14: stages[0].eval: look-ahead (n: 4) is judged by a reward model"},
-        {"stages:\n - eval: {policies: []}\n", "run.yaml:2:21: stages[0].eval: policies and temperatures must not be empty"},
-        {"stages:\n - eval: {temperatures: []}\n",
-         "run.yaml:2:25: stages[0].eval: policies and temperatures must not be empty"},
-        {"stages:\n - eval: {policies: [last, best], at: [1]}\n",
-         "run.yaml:2:39: stages[0].eval: 1 temperatures in `at` for 2 policies"},
-        {"stages:\n - demos:\n - sft:\n - eval: {policies: [sft-earlier]}\n",
-         "run.yaml:4:21: stages[2].eval: sft-earlier is the policy at the end of the last sft stage but one; this run has 1"},
-        {"stages:\n - prm:\n - eval: {n: [4], search_controls: [greed]}\n",
-         "run.yaml:3:36: stages[1].eval: there is no control 'greed'"},
-        {"stages:\n - prm:\n - eval: {n: [4], search_horizon: 2, search_execute: 3}\n",
-         "run.yaml:3:54: stages[1].eval: search_execute (3) is more than search_horizon (2)"},
-        {"suite: {tasks: []}\n", "run.yaml:1:16: suite.tasks: at least one task is needed"},
-        {"policy: {init: ''}\n", "run.yaml:1:16: policy.init: a model directory is needed"},
-        {"prm: {init: policy, history: 7}\n",
-         "run.yaml:1:30: prm.history: too many frames: with the policy's trunk (prm.init: policy) at most 6 frames"},
-        {"suite: {name: libero_goal, tasks: [a, b]}\nstages:\n - eval: {episodes: 101}\n",
-         "run.yaml:3:21: stages[0].eval: libero_goal has 50 test states of each task, 0 to 49: 101 episodes over 2 tasks from "
-         "state 0 on would need 51"},
-        {"suite: {name: libero_goal}\nstages:\n - eval: {episodes: 1, first_state: 1000}\n",
-         "run.yaml:3:37: stages[0].eval: libero_goal has 50 test states"},
-        {"stages:\n - demos: {name: a}\n - demos: {name: a}\n",
-         "run.yaml:3:11: stages[1].demos: another stage is called 'a' already"},
-        {"stages:\n - demos: {name: A/b}\n", "run.yaml:2:11: stages[0].demos: stage name 'A/b'"},
-        {"run: {name: ../x}\n", "run.yaml:1:13: run.name: ../x: letters, digits"},
-        {"policy: {train: lora, lora_targets: ', '}\n", "run.yaml:1:37: policy.lora_targets: no module is named"},
-        {"cluster: {actors: [{device: tpu}]}\n", "run.yaml:1:19: cluster.actors: tpu: devices are cpu and cuda:N"},
-        {"cluster: {learners: [{device: cuda:0}, {device: cpu}]}\n",
-         "run.yaml:1:21: cluster.learners: cpu: learners compute all on CPUs or all on devices (the first one does not)"},
-        {"cluster: {learners: [{device: cuda:0}, {device: cuda:1}, {device: cuda:1}]}\n",
-         "run.yaml:1:21: cluster.learners: cuda:1 is listed twice: each learner needs a device of its own"},
-        {"cluster: {renderers: '0,gpu'}\n", "run.yaml:1:22: cluster.renderers: 0,gpu: software, auto, or numbers of EGL devices"},
-        {"cluster: {renderers: ''}\n", "run.yaml:1:22: cluster.renderers: : software, auto, or numbers of EGL devices"},
-        {"cluster: {learners: []}\n", "run.yaml:1:21: cluster.learners: at least one learner is needed"},
-    };
-
-    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        static struct run_config c;
-        struct error error = {0};
-
-        assert_int_equal(run_config_parse(cases[i].text, strlen(cases[i].text), "run.yaml", &c, &error), -EINVAL);
-        if (strncmp(error.text, cases[i].message, strlen(cases[i].message)) != 0)
-            assert_string_equal(error.text, cases[i].message);
-    }
-}
-
 static void test_missing_file(void **state _unused_)
 {
     static struct run_config c;
@@ -233,7 +145,7 @@ static void test_write_reads_back(void **state _unused_)
         fail_msg("%s", error.text);
     assert_int_equal(run_config_write(&b, &second), 0);
     assert_string_equal(first.text, second.text);
-    assert_memory_equal(&a.stages[5].rl, &b.stages[5].rl, sizeof a.stages[5].rl);
+    assert_memory_equal(a.stages, b.stages, sizeof a.stages);
 }
 
 static void test_stage_lines(void **state _unused_)
@@ -249,13 +161,16 @@ static void test_stage_lines(void **state _unused_)
         assert_int_equal(stage_config_write(&c.stages[i], &lines), 0);
         if (stage_config_parse(lines.text, lines.length, &stage, &error) < 0)
             fail_msg("%s", error.text);
-        assert_int_equal(stage.kind, c.stages[i].kind);
-        assert_string_equal(stage.name, c.stages[i].name);
+        assert_memory_equal(&stage, &c.stages[i], sizeof stage);
         assert_int_equal(stage_config_write(&stage, &again), 0);
         assert_string_equal(lines.text, again.text);
     }
     assert_int_equal(stage_config_parse("lr: 3\n", 6, &stage, &error), -EINVAL);
     assert_int_equal(stage_config_parse("kind: sftt\n", 11, &stage, &error), -EINVAL);
+    assert_int_equal(stage_config_parse("- a\n", 4, &stage, &error), -EINVAL);
+    assert_int_equal(stage_config_parse("", 0, &stage, &error), -EINVAL);
+    assert_int_equal(stage_config_parse("kind: [sft]\n", 12, &stage, &error), -EINVAL);
+    assert_int_equal(stage_config_parse("kind: [\n", 8, &stage, &error), -EINVAL);
 }
 
 /* A run's config.yaml can be read from anywhere; one that is older, or from another machine, is gone on with as it is. */
@@ -442,7 +357,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_demo), cmocka_unit_test(test_preset), cmocka_unit_test(test_presets_expand),
         cmocka_unit_test(test_token_without_a_page),
-        cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_missing_file), cmocka_unit_test(test_write_reads_back), cmocka_unit_test(test_stage_lines),
         cmocka_unit_test(test_paths), cmocka_unit_test(test_a_directory_called_policy), cmocka_unit_test(test_explain),
         cmocka_unit_test(test_document_is_up_to_date), cmocka_unit_test(test_digest), cmocka_unit_test(test_differ),
