@@ -20,8 +20,7 @@ struct loop {
     uv_loop_t uv;
     uv_async_t wake;
     uv_prepare_t before_sleep;
-    uv_check_t after_sleep;
-    uint64_t woke_ns;           /* when this turn began; 0: asleep, or not yet run */
+    uint64_t ended_ns, idle_ns; /* when the last turn ended, and all time asleep until then; 0: there was none yet */
     struct loop_lag lag;
     struct post_queue deferred; /* this thread's */
     pthread_mutex_t lock;       /* guards the two below */
@@ -69,24 +68,19 @@ static void run_deferred(struct loop *loop)
 static void on_before_sleep(uv_prepare_t *handle)
 {
     struct loop *loop = handle->data;
-    uint64_t busy;
+    uint64_t now, idle, busy;
 
     run_deferred(loop);
-    if (loop->woke_ns == 0)
-        return;
-    busy = clock_mono_ns() - loop->woke_ns;
-    loop->woke_ns = 0;
-    loop->lag.turns++;
-    loop->lag.busy_ns += busy;
-    if (busy > loop->lag.worst_ns)
-        loop->lag.worst_ns = busy;
-}
-
-static void on_after_sleep(uv_check_t *handle)
-{
-    struct loop *loop = handle->data;
-
-    loop->woke_ns = clock_mono_ns();
+    now = clock_mono_ns();
+    idle = uv_metrics_idle_time(&loop->uv);
+    busy = now - loop->ended_ns - (idle - loop->idle_ns);
+    if (loop->ended_ns && busy < INT64_MAX) {
+        loop->lag.turns++;
+        loop->lag.busy_ns += busy;
+        loop->lag.worst_ns = MAX(loop->lag.worst_ns, busy);
+    }
+    loop->ended_ns = now;
+    loop->idle_ns = idle;
 }
 
 int loop_new(struct loop **ret)
@@ -107,11 +101,10 @@ int loop_new(struct loop **ret)
         free(loop);
         return r;
     }
+    uv_loop_configure(&loop->uv, UV_METRICS_IDLE_TIME);     /* a uv_check_t is called too late: after what woke the loop */
     uv_prepare_init(&loop->uv, &loop->before_sleep);
-    uv_check_init(&loop->uv, &loop->after_sleep);
-    loop->wake.data = loop->before_sleep.data = loop->after_sleep.data = loop;
+    loop->wake.data = loop->before_sleep.data = loop;
     uv_prepare_start(&loop->before_sleep, on_before_sleep);
-    uv_check_start(&loop->after_sleep, on_after_sleep);
     pthread_mutex_init(&loop->lock, NULL);
     *ret = loop;
     return 0;
@@ -131,7 +124,6 @@ struct loop *loop_free(struct loop *loop)
     pthread_mutex_unlock(&loop->lock);
     uv_close((uv_handle_t *)&loop->wake, NULL);
     uv_close((uv_handle_t *)&loop->before_sleep, NULL);
-    uv_close((uv_handle_t *)&loop->after_sleep, NULL);
     for (int i = 0; i < CLOSING_TURNS && r == UV_EBUSY; i++) {
         uv_run(&loop->uv, UV_RUN_NOWAIT);
         r = uv_loop_close(&loop->uv);

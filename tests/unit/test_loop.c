@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 
+#include "base/clock.h"
 #include "daemon/loop.h"
 #include "daemon/worker.h"
 
@@ -189,6 +190,58 @@ static void test_worker(void **state _unused_)
         assert_int_equal(gate.order[i], i);
 }
 
+static void note_mask(void *arg) { pthread_sigmask(SIG_SETMASK, NULL, arg); }
+
+/* Signals are the loop's: no job is interrupted by one. */
+static void test_worker_signals(void **state _unused_)
+{
+    sigset_t ours, theirs;
+    struct worker *worker;
+
+    assert_int_equal(worker_new("test", 1, 1, &worker), 0);
+    assert_int_equal(worker_submit(worker, note_mask, &theirs), 0);
+    worker_free(worker);
+    pthread_sigmask(SIG_SETMASK, NULL, &ours);
+    assert_true(sigismember(&theirs, SIGTERM) && sigismember(&theirs, SIGINT) && !sigismember(&ours, SIGTERM));
+}
+
+enum { LONG_NS = 2000000 };
+
+static void spin(void *arg _unused_)
+{
+    uint64_t end = clock_mono_ns() + LONG_NS;
+
+    while (clock_mono_ns() < end)
+        ;
+}
+
+/* What a turn took, whoever woke it, is told as the worst one, once. */
+static void test_lag(void **state _unused_)
+{
+    struct loop *loop;
+    struct loop_timer *timer;
+    struct loop_lag lag;
+
+    assert_int_equal(loop_new(&loop), 0);
+    for (int timed = 0; timed < 2; timed++) {
+        uint64_t busy_before = loop_lag(loop).busy_ns;
+
+        if (timed)
+            assert_int_equal(loop_timer_new(loop, 0, 0, spin, NULL, &timer), 0);
+        else
+            assert_int_equal(loop_post(loop, spin, NULL), 0);
+        loop_turn(loop, !timed);
+        loop_turn(loop, false);         /* goes to sleep: the turn has ended */
+        lag = loop_lag(loop);
+        assert_true(lag.worst_ns >= LONG_NS);
+        assert_true(lag.busy_ns - busy_before >= lag.worst_ns);
+        assert_int_equal(loop_lag(loop).worst_ns, 0);
+    }
+    assert_true(lag.turns >= 2);
+    loop_timer_free(timer);
+    loop_free(loop);
+}
+
 struct order { struct loop *loop; char text[16]; unsigned n; };
 
 static void note_a(void *arg) { struct order *o = arg; o->text[o->n++] = 'a'; }
@@ -225,6 +278,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_posts), cmocka_unit_test(test_defer), cmocka_unit_test(test_free_runs_posts),
         cmocka_unit_test(test_timer), cmocka_unit_test(test_signal), cmocka_unit_test(test_worker),
+        cmocka_unit_test(test_worker_signals), cmocka_unit_test(test_lag),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
