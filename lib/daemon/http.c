@@ -123,11 +123,11 @@ static void send_reply(struct client *client, bool head_only)
         client_close(client);
 }
 
-static void refuse(struct client *client, int status)
+static void refuse(struct client *client, int status, bool head_only)
 {
     client->reply.status = status;
     strbuf_addf(&client->reply.body, "%d %s\n", status, status_words(status));
-    send_reply(client, false);
+    send_reply(client, head_only);
 }
 
 /* Takes as long whatever is wrong with it. */
@@ -147,11 +147,11 @@ static void answer(struct client *client, const struct http_request *request)
     while (route->path && strcmp(route->path, request->path) != 0)
         route++;
     if (client->http->token[0] && !route->open && !is_token(client->http->token, request->token)) {
-        refuse(client, 401);            /* also for paths that are not there */
+        refuse(client, 401, request->head_only);        /* also for paths that are not there */
         return;
     }
     if (!route->path) {
-        refuse(client, 404);
+        refuse(client, 404, request->head_only);
         return;
     }
     route->handle(&client->reply, client->http->arg);
@@ -189,7 +189,7 @@ static void on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *buffer _unus
     if (r > 0)
         answer(client, &request);
     else if (r < 0)
-        refuse(client, r == -EOPNOTSUPP ? 405 : r == -ENAMETOOLONG ? 414 : r == -EMSGSIZE ? 431 : 400);
+        refuse(client, r == -EOPNOTSUPP ? 405 : r == -ENAMETOOLONG ? 414 : r == -EMSGSIZE ? 431 : 400, false);
 }
 
 static void on_connection(uv_stream_t *server, int status)
@@ -219,7 +219,7 @@ static void on_connection(uv_stream_t *server, int status)
         uv_read_start((uv_stream_t *)&client->tcp, on_alloc, on_read) < 0)
         client_close(client);
     else if (http->n_clients > HTTP_MAX_CLIENTS)
-        refuse(client, 503);
+        refuse(client, 503, false);
 }
 
 int http_address_check(const char *address, struct error *error)

@@ -24,6 +24,7 @@ static void test_parse(void **state _unused_)
         {"POST / HTTP/1.1\r\n\r\n", -EOPNOTSUPP}, {"get / HTTP/1.1\r\n\r\n", -EBADMSG}, {"GET /\r\n\r\n", -EBADMSG},
         {"GET x HTTP/1.1\r\n\r\n", -EBADMSG},     {"GET / FTP/1.1\r\n\r\n", -EBADMSG},  {"\x16\x03\x01", -EBADMSG},
         {"\r\n\r\n", -EBADMSG},                   {"GET /\x01 HTTP/1.1\r\n\r\n", -EBADMSG},
+        {"GET /status\x01 HTTP/1.1\r\n\r\n", -EBADMSG}, {"GET /status\x7f HTTP/1.1\r\n\r\n", -EBADMSG},
         {"GET /", 0},                             {"GET / HTTP/1.1\r\nHost: x\r\n", 0},
     };
     struct http_request request = {0};
@@ -127,6 +128,10 @@ static void test_server(void **state _unused_)
     assert_non_null(strstr(reply, "HTTP/1.1 503 Service Unavailable\r\n"));
     ask(&s, "GET /none HTTP/1.1\r\n\r\n", reply, sizeof reply);
     assert_non_null(strstr(reply, "HTTP/1.1 404 Not Found\r\n"));
+    assert_non_null(strstr(reply, "\r\n\r\n404 Not Found\n"));
+    ask(&s, "HEAD /none HTTP/1.1\r\n\r\n", reply, sizeof reply);
+    assert_non_null(strstr(reply, "HTTP/1.1 404 Not Found\r\n"));
+    assert_string_equal(strstr(reply, "\r\n\r\n"), "\r\n\r\n");    /* HEAD has no body, whatever the answer */
     ask(&s, "DELETE /hello HTTP/1.1\r\n\r\n", reply, sizeof reply);
     assert_non_null(strstr(reply, "HTTP/1.1 405 Method Not Allowed\r\n"));
     assert_non_null(strstr(reply, "Allow: GET, HEAD\r\n"));
@@ -152,12 +157,50 @@ static void test_rude_clients(void **state _unused_)
     close(half);
 }
 
+/* A head that comes in pieces, one that never ends, and one client more than there may be. */
+static void test_slow_and_many_clients(void **state _unused_)
+{
+    char reply[512] = "", request[HTTP_MAX_REQUEST + 1];
+    struct served s;
+    int fds[HTTP_MAX_CLIENTS], slow;
+
+    serve(&s);
+    slow = dial(&s);
+    assert_int_equal(send(slow, "GET /he", 7, 0), 7);
+    for (int i = 0; i < 3; i++)
+        loop_turn(s.loop, false);
+    assert_int_equal(send(slow, "llo HTTP/1.1\r\n\r\n", 16, 0), 16);
+    while (recv(slow, reply, sizeof reply - 1, MSG_DONTWAIT) < 0)
+        loop_turn(s.loop, true);
+    assert_non_null(strstr(reply, "HTTP/1.1 200 OK\r\n"));
+    close(slow);
+    memset(request, 'a', sizeof request - 1);
+    request[sizeof request - 1] = '\0';
+    memcpy(request, "GET /", 5);
+    ask(&s, request, reply, sizeof reply);
+    assert_non_null(strstr(reply, "HTTP/1.1 431 Request Header Fields Too Large\r\n"));
+    memcpy(request + 2000, " HTTP/1.1\r\n\r\n", 14);
+    ask(&s, request, reply, sizeof reply);
+    assert_non_null(strstr(reply, "HTTP/1.1 414 URI Too Long\r\n"));
+    for (int i = 0; i < HTTP_MAX_CLIENTS; i++)
+        fds[i] = dial(&s);
+    ask(&s, "GET /hello HTTP/1.1\r\n\r\n", reply, sizeof reply);
+    assert_non_null(strstr(reply, "HTTP/1.1 503 Service Unavailable\r\n"));
+    for (int i = 0; i < HTTP_MAX_CLIENTS; i++)
+        close(fds[i]);
+    for (int i = 0; i < 3; i++)
+        loop_turn(s.loop, false);
+    ask(&s, "GET /hello HTTP/1.1\r\n\r\n", reply, sizeof reply);
+    assert_non_null(strstr(reply, "HTTP/1.1 200 OK\r\n"));
+    stop(&s);
+}
+
 static void test_address(void **state _unused_)
 {
     struct served s;
     struct http *second;
     struct error error = {0};
-    char address[32];
+    char address[200];
 
     serve(&s);
     snprintf(address, sizeof address, "127.0.0.1:%u", http_port(s.http));
@@ -166,6 +209,11 @@ static void test_address(void **state _unused_)
     assert_non_null(strstr(error.text, "change status.http"));
     assert_int_equal(http_new(s.loop, "8080", routes, NULL, &second, &error), -EINVAL);
     assert_int_equal(http_new(s.loop, "127.0.0.1:65536", routes, NULL, &second, &error), -EINVAL);    /* not port 0 */
+    assert_int_equal(http_new(s.loop, "[127.0.0.1]:0", routes, NULL, &second, &error), 0);
+    assert_null(http_free(second));
+    memset(address, 'h', sizeof address);
+    memcpy(address + sizeof address - 4, ":80", 4);
+    assert_int_equal(http_new(s.loop, address, routes, NULL, &second, &error), -ENAMETOOLONG);
     stop(&s);
 }
 
@@ -182,6 +230,7 @@ static void write_token(const char *path, const char *text, unsigned mode)
 static void test_parse_token(void **state _unused_)
 {
     struct http_request request = {0};
+    char text[HTTP_TOKEN_MAX + 32];
 
     assert_true(parse("GET /?a=1&token=abc&b HTTP/1.1\r\n\r\n", &request) > 0);
     assert_string_equal(request.token, "abc");
@@ -190,6 +239,17 @@ static void test_parse_token(void **state _unused_)
     assert_string_equal(request.token, "t-1");
     assert_true(parse("GET / HTTP/1.1\r\nX-Something-1: Bearer abcdefgh\r\nProxy-Authorization: Bearer a\r\n\r\n", &request) > 0);
     assert_string_equal(request.token, "");             /* other headers are not ours to read */
+    assert_true(parse("GET /?nekot=abc HTTP/1.1\r\nAuthorization: Bearer x\r\n\r\n", &request) > 0);
+    assert_string_equal(request.token, "x");
+    memset(text, 't', sizeof text);
+    memcpy(text, "GET /?token=", 12);
+    memcpy(text + 12 + HTTP_TOKEN_MAX, " HTTP/1.1\r\n\r\n", 14);
+    assert_true(parse(text, &request) > 0);
+    assert_int_equal(strlen(request.token), HTTP_TOKEN_MAX);
+    text[12 + HTTP_TOKEN_MAX] = 't';
+    memcpy(text + 13 + HTTP_TOKEN_MAX, " HTTP/1.1\r\n\r\n", 14);
+    assert_true(parse(text, &request) > 0);
+    assert_string_equal(request.token, "");             /* too long to be one */
     assert_true(parse("GET /?token HTTP/1.1\r\nAuthorization: Basic abcdefgh\r\n\r\n", &request) > 0);
     assert_string_equal(request.token, "");
 }
@@ -234,7 +294,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parse_token), cmocka_unit_test(test_token),
         cmocka_unit_test(test_parse), cmocka_unit_test(test_parse_limits), cmocka_unit_test(test_server),
-        cmocka_unit_test(test_rude_clients), cmocka_unit_test(test_address),
+        cmocka_unit_test(test_rude_clients), cmocka_unit_test(test_slow_and_many_clients),
+        cmocka_unit_test(test_address),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
