@@ -168,6 +168,17 @@ static int parse_choice(const struct place *p, const struct config_key *key, con
     return wrong_type(p, key, text);
 }
 
+/* Control characters of Unicode too, and what YAML takes for the end of a line or refuses: config.yaml could not be read back. */
+static bool is_control(const char *c)
+{
+    static const char *const others[] = {"\xe2\x80\xa8", "\xe2\x80\xa9", "\xef\xbb\xbf", "\xef\xbf\xbe", "\xef\xbf\xbf"};
+    bool found = (unsigned char)c[0] < 0x20 || c[0] == 0x7f || (c[0] == '\xc2' && (unsigned char)c[1] < 0xa0);
+
+    for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+        found |= !strncmp(c, others[i], 3);
+    return found;
+}
+
 static int parse_string(const struct place *p, const struct config_key *key, const char *text, char *ret)
 {
     int ignored, r;
@@ -177,7 +188,7 @@ static int parse_string(const struct place *p, const struct config_key *key, con
     if (strlen(text) >= key->size)
         return config_error(p->error, p->name, p->node, p->path, "%zu bytes; at most %zu fit", strlen(text), key->size - 1);
     for (const char *c = text; *c; c++)
-        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+        if (is_control(c))
             return config_error(p->error, p->name, p->node, p->path, "a control character in a name or path");
     snprintf(ret, key->size, "%s", text);
     return 0;
