@@ -84,13 +84,13 @@ static int drain_member(struct edge *edge, const char *argument, struct strbuf *
     return r;
 }
 
-/* drain member N, or the whole run. */
+/* drain member N, or the whole run: not where N was forgotten. */
 static int command_drain(const char *argument, struct strbuf *out, struct error *error, void *arg)
 {
     struct edge *edge = arg;
 
-    if (!strncmp(argument, "member ", 7))
-        return drain_member(edge, argument + 7, out, error);
+    if (strcspn(argument, " ") == 6 && !strncmp(argument, "member", 6))
+        return drain_member(edge, argument + 6 + strspn(argument + 6, " "), out, error);
     lifecycle_drain(edge->lifecycle, *argument ? argument : "asked by an operator");
     strbuf_adds(out, "draining");
     return 0;

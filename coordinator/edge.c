@@ -122,7 +122,7 @@ static int append_later_stages(struct edge *edge, struct error *error)
     r = file_read(path, LATER_MAX_BYTES, &text, &n);
     r = r < 0 ? error_set(error, -r, "%s: cannot be read: %s", path, strerror(-r))
               : run_config_parse_later(text, n, path, &edge->config, later, error);
-    for (int i = 0; i < later->n_stages && r == 0; i++) {
+    for (int i = 0; r == 0 && i < later->n_stages; i++) {
         if (later->stages[i].kind != STAGE_EVAL)
             return error_set(error, EINVAL, "%s: stages[%d] is no eval stage; only those may be added to a run", path, i);
         if (edge->config.n_stages == RUN_MAX_STAGES)

@@ -63,8 +63,11 @@ static void write_help(const struct admin_command *commands, struct strbuf *out)
 static int run_command(struct admin *admin, char *line, struct strbuf *out, struct error *error)
 {
     const struct admin_command *command = admin->commands;
-    char *argument = line + strcspn(line, " \t");
+    char *argument;
 
+    for (size_t n = strlen(line); n && strchr(" \t", line[n - 1]); n--)
+        line[n - 1] = '\0';
+    argument = line + strcspn(line, " \t");
     if (*argument)
         *argument++ = '\0';
     argument += strspn(argument, " \t");

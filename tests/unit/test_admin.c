@@ -91,7 +91,7 @@ static void test_commands(void **state _unused_)
     assert_int_equal(admin_new(c.loop, path, commands, NULL, &admin, NULL), 0);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
-    c.command = "echo  a b";
+    c.command = "echo  a b \t";
     call_from_thread(&c);
     assert_int_equal(c.result, 0);
     assert_string_equal(c.text, "<a b>\nend\n");

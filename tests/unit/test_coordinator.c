@@ -221,6 +221,28 @@ static int command(struct edge *edge, const char *name, const char *argument)
     return c->run(argument, &out, &error, edge);
 }
 
+/* An operator who forgets the number, or writes a blank too many, does not end the run. */
+static void test_a_member_to_drain_is_named(void **state)
+{
+    static const char *const forgotten[] = {"member", "member ", "member 7", "member  7"};
+    struct loop *loop;
+    struct edge *edge;
+
+    (void)state;
+    assert_int_equal(loop_new(&loop), 0);
+    if (edge_new(config, NULL, &edge, &error) < 0 || edge_start(edge, loop, &error) < 0)
+        fail_msg("%s", error.text);
+    for (size_t i = 0; i < ARRAY_SIZE(forgotten); i++) {
+        assert_int_equal(command(edge, "drain", forgotten[i]), -ENOENT);
+        assert_non_null(strstr(error.text, "is no member that is here"));
+        assert_int_equal(lifecycle_phase(edge->lifecycle), LIFECYCLE_RUNNING);
+    }
+    assert_int_equal(command(edge, "drain", "members are away"), 0);
+    assert_int_equal(lifecycle_phase(edge->lifecycle), LIFECYCLE_STOPPED);      /* nobody is here */
+    edge_free(edge);
+    loop_free(loop);
+}
+
 /* While a step waits for room nothing else can be done, and nobody is told that it was. */
 static void test_no_command_is_done_without_room(void **state)
 {
@@ -251,6 +273,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_whole_run, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lost_at_a_commit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_starts_that_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_member_to_drain_is_named, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_command_is_done_without_room, setup, teardown),
     };
 
