@@ -52,13 +52,19 @@ void policy_tag(const char *split, const char *policy, double temperature, char 
     snprintf(ret, TAG_SIZE, "%s %s t=%.3g", split, policy, (double)(float)temperature);
 }
 
-/* The temperature with most successes on val, of equals the first in the list: the conductor's rule (stage_plan_learn). */
+/* The temperature with most successes on val, of equals the first in the list: the conductor's rule (stage_plan_learn). One that
+ * was settled before (eval.at) stands. */
 bool best_temperature(const struct summary *s, const char *policy, double *ret)
 {
+    int settled = s->eval->n_at ? policy_index(s, policy) : -1;
     struct measured m;
     char tag[TAG_SIZE];
     double best = -1;
 
+    if (settled >= 0) {
+        *ret = s->eval->at[settled];
+        return true;
+    }
     for (int i = 0; i < s->eval->n_temperatures; i++) {
         policy_tag("val", policy, s->eval->temperatures[i], tag);
         if (measure(s, tag, NULL, &m) && (double)m.successes / (double)m.episodes > best) {

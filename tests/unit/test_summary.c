@@ -157,9 +157,35 @@ static void test_figures(void **state)
     json_decref(s);
 }
 
+/* Temperatures that were settled before: nothing on val chooses others. */
+static void test_settled_temperatures(void **state)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    struct eval_config *eval = &config.stages[EVAL_STAGE].eval;
+    struct error error;
+    json_t *s;
+
+    (void)state;
+    eval->n_at = eval->n_policies;
+    for (int i = 0; i < eval->n_at; i++)
+        eval->at[i] = 1;
+    if (summary_make(ledger, &config, &text, &error) < 0)
+        fail_msg("%s", error.text);
+    s = json_loads(text.text, JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(s);
+    near(s, "success_before", 0.20);
+    near(s, "success_after", 0.60);
+    near(s, "policies.sft.temperature", 1);
+    near(s, "policies.sft.success", 0.20);
+    json_decref(s);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(test_figures, setup, teardown)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_figures, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_settled_temperatures, setup, teardown),
+    };
 
     return cmocka_run_group_tests_name("summary", tests, NULL, NULL);
 }
