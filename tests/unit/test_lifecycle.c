@@ -7,13 +7,16 @@
 #include <cmocka.h>
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 
 #include "base/log.h"
 #include "daemon/crash.h"
 #include "daemon/lifecycle.h"
+#include "daemon/notify.h"
 
 struct life {
     struct loop *loop;
@@ -67,7 +70,10 @@ static void test_drain_and_stop(void **state _unused_)
     assert_string_equal(l.reason, "SIGTERM");
     assert_int_equal(lifecycle_phase(l.lifecycle), LIFECYCLE_DRAINING);
     lifecycle_drain(l.lifecycle, "again");
+    lifecycle_ready(l.lifecycle);                       /* too late: it stays on its way out */
+    assert_int_equal(lifecycle_phase(l.lifecycle), LIFECYCLE_DRAINING);
     assert_int_equal(l.drains, 1);
+    assert_int_equal(raise(SIGPIPE), 0);                /* a peer that hangs up ends nobody */
     lifecycle_stop(l.lifecycle, 0);
     lifecycle_stop(l.lifecycle, 5);
     loop_run(l.loop);
@@ -107,6 +113,20 @@ static void test_signal_during_a_drain(void **state _unused_)
     raise(SIGTERM);
     loop_run(l.loop);
     assert_int_equal(lifecycle_exit_code(l.lifecycle), 1);
+    end(&l);
+}
+
+static void test_nothing_to_finish(void **state _unused_)
+{
+    const struct lifecycle_options options = {.drain_ms = 60000};
+    struct life l = {0};
+
+    assert_int_equal(loop_new(&l.loop), 0);
+    assert_int_equal(lifecycle_new(l.loop, &options, &l.lifecycle), 0);
+    lifecycle_drain(l.lifecycle, "test");
+    assert_int_equal(lifecycle_phase(l.lifecycle), LIFECYCLE_STOPPED);
+    assert_int_equal(lifecycle_exit_code(l.lifecycle), 0);
+    loop_run(l.loop);
     end(&l);
 }
 
@@ -171,9 +191,50 @@ static void test_notify(void **state _unused_)
     loop_turn(l.loop, true);
     expect_datagram(fd, "WATCHDOG=1");
     end(&l);
-    unsetenv("NOTIFY_SOCKET");
-    unsetenv("WATCHDOG_USEC");
+    setenv("WATCHDOG_PID", "1", 1);                     /* meant for another process */
+    assert_int_equal(notify_watchdog_ms(), 0);
+    unsetenv("WATCHDOG_PID");
+    assert_int_equal(notify_watchdog_ms(), 1);
     close(fd);
+    assert_int_equal(notify_send("READY=1"), -ECONNREFUSED);
+    setenv("NOTIFY_SOCKET", "/nonexistent/notify", 1);
+    assert_int_equal(notify_send("READY=1"), -ENOENT);
+    setenv("NOTIFY_SOCKET", "vsock:2:1", 1);
+    assert_int_equal(notify_send("READY=1"), -EINVAL);
+    unsetenv("NOTIFY_SOCKET");
+    assert_int_equal(notify_watchdog_ms(), 0);
+    unsetenv("WATCHDOG_USEC");
+}
+
+/* In a child: what a program finds it corrects for itself alone. */
+static int limits_of_a_child(void)
+{
+    struct rlimit limit;
+    struct stat null, in;
+
+    close(STDIN_FILENO);
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return 1;
+    limit.rlim_cur = 64;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return 2;
+    lifecycle_limits();
+    if (fstat(STDIN_FILENO, &in) < 0 || stat("/dev/null", &null) < 0 || in.st_rdev != null.st_rdev)
+        return 3;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur != MIN(limit.rlim_max, 65536))
+        return 4;
+    return signal(SIGXFSZ, SIG_DFL) == SIG_IGN ? 0 : 5;
+}
+
+static void test_limits(void **state _unused_)
+{
+    pid_t child = fork();
+    int status;
+
+    if (child == 0)
+        _exit(limits_of_a_child());
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
 }
 
 /* A child that dies of a bug says where it was, and still dies of the signal. */
@@ -256,7 +317,9 @@ int main(void)
         cmocka_unit_test(test_drain_and_stop),
         cmocka_unit_test(test_second_signal_leaves),
         cmocka_unit_test(test_signal_during_a_drain),
+        cmocka_unit_test(test_nothing_to_finish),
         cmocka_unit_test(test_deadlines),
+        cmocka_unit_test(test_limits),
         cmocka_unit_test(test_reload),
         cmocka_unit_test(test_notify),
         cmocka_unit_test(test_crash_report),

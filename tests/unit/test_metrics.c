@@ -6,6 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <math.h>
 #include <pthread.h>
 
 #include "daemon/metrics.h"
@@ -29,6 +30,24 @@ static void test_text(void **state _unused_)
         "# HELP level a level\n# TYPE level gauge\nlevel{member=\"3\"} -1\n");
 }
 
+/* Prometheus' words for what is no number. */
+static void test_numbers(void **state _unused_)
+{
+    static const struct { double value; const char *text; } cases[] = {
+        {NAN, "x NaN\n"}, {INFINITY, "x +Inf\n"}, {-INFINITY, "x -Inf\n"}, {0.1, "x 0.10000000000000001\n"},
+    };
+    _cleanup_(metrics_freep) struct metrics *m = metrics_new();
+    struct metric *x = metrics_gauge(m, "x", "", "x");
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+
+        metric_set(x, cases[i].value);
+        metrics_write(m, &out);
+        assert_string_equal(strstr(out.text, "\nx ") + 1, cases[i].text);
+    }
+}
+
 static void *add_many(void *arg)
 {
     for (int i = 0; i < 20000; i++)
@@ -49,14 +68,35 @@ static void test_threads(void **state _unused_)
     assert_true(metric_value(total) == 80000);
 }
 
+static double number_of(const char *text, const char *name)
+{
+    const char *at = strstr(text, name);
+
+    while (at && at > text && at[-1] != '\n')
+        at = strstr(at + 1, name);
+    assert_non_null(at);
+    return strtod(at + strlen(name), NULL);
+}
+
 static void test_process(void **state _unused_)
 {
+    double fds;
+    int fd;
     _cleanup_(metrics_freep) struct metrics *m = metrics_new();
     _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
 
     metrics_add_process(m);
     metrics_write(m, &out);
     assert_non_null(strstr(out.text, "process_resident_memory_bytes "));
+    assert_non_null(strstr(out.text, "process_cpu_seconds_total "));
+    assert_null(strstr(out.text, "process_resident_memory_bytes 0\n"));
+    assert_null(strstr(out.text, "process_cpu_seconds_total 0\n"));
+    fds = number_of(out.text, "process_open_fds ");
+    fd = dup(STDERR_FILENO);
+    strbuf_reset(&out);
+    metrics_write(m, &out);
+    assert_true(number_of(out.text, "process_open_fds ") == fds + 1);
+    close(fd);
     assert_true(process_rss_bytes() > 100000);
     assert_true(process_peak_rss_bytes() > 100000);
     metric_add(NULL, 1);            /* a metric that could not be made does nothing */
@@ -94,7 +134,7 @@ static void test_probes(void **state _unused_)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text), cmocka_unit_test(test_threads), cmocka_unit_test(test_process),
+        cmocka_unit_test(test_text), cmocka_unit_test(test_numbers), cmocka_unit_test(test_threads), cmocka_unit_test(test_process),
         cmocka_unit_test(test_probes),
     };
 
