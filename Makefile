@@ -245,8 +245,8 @@ install: all
 	@install -m 644 $(MUJOCO_DIR)/libmujoco.so.3.3.2 $(DESTDIR)$(PREFIX)/lib/gantry
 	@for u in deploy/systemd/*; do sed 's,@BINDIR@,$(PREFIX)/bin,; s,@DOCDIR@,$(PREFIX)/share/gantry/doc,' $$u > $(DESTDIR)$(UNITDIR)/$${u##*/}; done
 	@install -m 755 deploy/slurm/*.sbatch $(install_share)/slurm
-	@install -m 644 deploy/*.yaml deploy/*.py deploy/grafana.json $(install_share); install -m 644 docs/*.md $(install_share)/doc
-	@cp -r models $(install_share)/
+	@install -m 644 deploy/*.yaml deploy/*.py deploy/grafana.json $(install_share)
+	@cp -r models $(install_share)/; cp -r docs/. $(install_share)/doc
 	@echo "installed into $(DESTDIR)$(PREFIX); units into $(DESTDIR)$(UNITDIR)"
 
 .PHONY: test demo bench fuzz clean help check-layers check-headers format tidy compile_commands.json

@@ -1,8 +1,8 @@
 /* address_dir.c - a run's socket directory: RUN/sock, or, where that path is too long for sockets, a stand-in under /tmp.
  *
- * A stand-in holds a link `run` to its run directory. Sockets of the dead stay in it: libzmq removes none, and who is killed removes
- * nothing. It goes when nobody answers in it any more: with the run's last process, or, when the run directory is gone, as soon as
- * somebody makes the next. */
+ * A stand-in holds a link `run` to its run directory. Sockets of the dead stay in it: libzmq removes none, and who is killed
+ * removes nothing. It goes when nobody answers in it any more: with the run's last process, or, when the run directory is gone,
+ * as soon as somebody makes the next. */
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>

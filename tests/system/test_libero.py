@@ -2,6 +2,8 @@
 LIBERO's files."""
 import json
 import os
+import re
+import socket
 import subprocess
 from pathlib import Path
 
@@ -76,6 +78,23 @@ def test_whole_farm(farm):
     """The farm itself is not what is refused."""
     r = play(farm(f"bddl_files/libero_object/{SOUP}.bddl", lambda b: b + b"; the end\n"))
     assert r.returncode == 0 and "1 steps" in r.stdout, r.stderr
+
+
+def test_memory_for_many_tasks(make_cluster):
+    """Each worker keeps the scenes of the tasks that it has played, and where the CPU draws them their pictures, too: what is too much is
+    refused with the key to change. The page's port is in use, so that nothing starts on a host that has all that memory, either."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        def needed(tasks, renderers):
+            cluster = make_cluster({"suite": {"name": "libero_object", "tasks": tasks, "image": 64}, "status": {"http": f"127.0.0.1:{taken.getsockname()[1]}"},
+                                    "cluster": {"env_workers": 1024, "slots": 1, "renderers": renderers}})
+            r = gantry("up", cluster.config)
+            assert r.returncode != 0 and len(r.stderr.splitlines()) == 1 and not list(cluster.run.glob("log/*.log")), r.stdout + r.stderr
+            if "is in use" in r.stderr:
+                pytest.skip("this host has the memory of a thousand workers")
+            assert "lower cluster.env_workers (1024), cluster.slots (1), a LIBERO suite's tasks" in r.stderr, r.stderr
+            return float(re.search(r"the run needs about (\d+) MB of memory", r.stderr).group(1)) / 1024
+        assert needed([SOUP, CREAM], "0") >= needed([SOUP], "0") + 50
+        assert needed([SOUP], "software") >= needed([SOUP], "0") + 100
 
 
 def test_bad_actions(make_cluster):
