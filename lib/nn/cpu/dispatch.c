@@ -1,6 +1,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/macro.h"
 #include "nn/cpu/kernels.h"
@@ -8,13 +10,24 @@
 extern const struct cpu_kernels cpu_kernels_generic;
 
 #if defined(__x86_64__)
-extern const struct cpu_kernels cpu_kernels_avx2, cpu_kernels_avx512, cpu_kernels_avx512bf16;
-static const struct cpu_kernels *const all[] = {&cpu_kernels_avx512bf16, &cpu_kernels_avx512, &cpu_kernels_avx2,
-                                                &cpu_kernels_generic};
+extern const struct cpu_kernels cpu_kernels_avx2, cpu_kernels_avx512, cpu_kernels_avx512bf16, cpu_kernels_amx;
+static const struct cpu_kernels *const all[] = {&cpu_kernels_amx, &cpu_kernels_avx512bf16, &cpu_kernels_avx512,
+                                                &cpu_kernels_avx2, &cpu_kernels_generic};
+
+/* The kernel keeps AMX's tiles (eight kilobytes a thread) for processes that ask. It refuses where it does not know of them, or
+ * where a thread's alternative signal stack would be too small for them. */
+static bool tiles_allowed(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };       /* ARCH_REQ_XCOMP_PERM of asm/prctl.h; XFEATURE_XTILEDATA */
+
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+}
 
 static bool cpu_runs(const struct cpu_kernels *kernels)
 {
     __builtin_cpu_init();
+    if (kernels == &cpu_kernels_amx)
+        return cpu_runs(&cpu_kernels_avx512bf16) && __builtin_cpu_supports("amx-bf16") && tiles_allowed();
     if (kernels == &cpu_kernels_avx512bf16)
         return cpu_runs(&cpu_kernels_avx512) && __builtin_cpu_supports("avx512bf16");
     if (kernels == &cpu_kernels_avx512)

@@ -15,10 +15,11 @@
 #define DECLARE_KERNEL(name) __typeof__(*((struct cpu_kernels *)0)->name) ISA_NAME(name);
 CPU_KERNELS(DECLARE_KERNEL)
 
-#if defined(ISA_avx512)      /* and where the CPU has VDPBF16PS, too: the set called avx512bf16 */
-#define FAST_KERNELS(X) X(gemm_bf16) X(gemm_bf16_pack)
-FAST_KERNELS(DECLARE_KERNEL)
-extern const struct cpu_kernels cpu_kernels_avx512bf16;
+#if defined(ISA_avx512)      /* and where the CPU has VDPBF16PS or AMX, too: the sets called avx512bf16 and amx */
+DECLARE_KERNEL(gemm_bf16)
+DECLARE_KERNEL(gemm_bf16_pack)
+__typeof__(*((struct cpu_kernels *)0)->gemm_bf16) ISA_NAME(gemm_amx);
+extern const struct cpu_kernels cpu_kernels_avx512bf16, cpu_kernels_amx;
 #endif
 #undef DECLARE_KERNEL
 

@@ -1,0 +1,38 @@
+/* bf16.h - the product of `numerics: fast` (kernels.h) in its parts: operands become pairs (bf16_pack.c), loops go over blocks of
+ * k and of rows (gemm_bf16.c), and a block is multiplied by VDPBF16PS (gemm_dpbf16.c) or by AMX's tiles (gemm_amx.c).
+ * AVX-512 only. */
+#pragma once
+
+#include "nn/cpu/kernels.h"
+
+#define FAST __attribute__((target("avx512bf16")))
+
+/* Some rows of A, all in pairs, against some panels of B, within one block of k. */
+struct bf16_block {
+    int64_t m, n, pairs;        /* n: whole panels */
+    const uint32_t *a;          /* word p of row i: a[i * a_row + p * a_pair] */
+    int64_t a_row, a_pair;
+    const uint32_t *b;          /* panels of (pairs, 32) words, b_next words apart */
+    int64_t b_next;
+    const float *start;         /* (m,n) unfinished chains, start_row apart, or NULL: zero */
+    int64_t start_row;
+    float *c;                   /* (m, cols), c_row apart: = chain + bias, or += that. cols <= n */
+    int64_t c_row, cols;
+    const float *bias;          /* (cols) or NULL */
+    bool add;
+};
+
+/* A way of multiplying. Its results must depend on k and its blocks only: not on m, n, nor where in a block a row stands. */
+struct bf16_unit {
+    int64_t rows;               /* of A packed at once, at most GEMM_BF16_ROWS */
+    bool by_rows;               /* A's words are wanted with a_pair = 1, and to whole sixteens of rows (what they hold is free) */
+    void (*multiply)(const struct bf16_block *block);
+};
+
+void bf16_gemm(const struct gemm *g, const struct bf16_unit *unit);
+
+/* A's rows i0..i0+m-1, numbers k0..k0+kn-1, to gemm_bf16_a(m, kn) words; zeros behind a row's end to the next sixteen words. */
+void bf16_pack_a(const struct gemm *g, int64_t i0, int64_t m, int64_t k0, int64_t kn, bool by_rows, uint32_t *to,
+                 int64_t *ret_row, int64_t *ret_pair);
+/* Numbers k0..k0+kn-1 of columns n0..n0+cols-1 of B (g->halves) to panels `stride` words apart. */
+void bf16_pack_halves(const struct gemm *g, int64_t k0, int64_t kn, int64_t n0, int64_t cols, uint32_t *panels, int64_t stride);

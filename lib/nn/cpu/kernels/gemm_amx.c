@@ -1,0 +1,166 @@
+/* gemm_amx.c - a block of the product of `numerics: fast` by AMX (bf16.h): tiles of sixteen rows of sixteen words.
+ *
+ * TDPBF16PS takes sixteen pairs of k at a time and makes two chains of them, of the even k and of the odd, from 0; their sum is
+ * added to the output. So the bits are not VDPBF16PS's, but depend on k alone, like those. A step costs the same with one row of A
+ * as with sixteen, so tiles are always whole: rows of A beyond the block's are computed and left, words beyond its pairs are zeros
+ * in A and in B. */
+#include "nn/cpu/kernels/isa.h"
+
+#if defined(ISA_avx512)
+#include "nn/cpu/kernels/bf16.h"
+
+#define TILES __attribute__((target("amx-tile,amx-bf16,avx512bf16")))
+/* The intrinsics do not say that they read memory. */
+#define BARRIER() __asm__ volatile("" ::: "memory")
+
+enum {
+    TILE = 16,                          /* rows; words of a row */
+    BYTES = (int)sizeof(uint32_t),
+    WIDE = 4 * TILE,                    /* columns that sixteen rows are multiplied with at once; more rows: half of that */
+};
+
+/* Four chains are under way at once: tiles 0 to 3. Wide: side by side. Square: two by two. */
+static TILES void chains_begin(const float *start, int64_t row, bool wide)
+{
+    if (!start) {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        return;
+    }
+    _tile_loadd(0, start, row * BYTES);
+    _tile_loadd(1, start + TILE, row * BYTES);
+    start += wide ? 2 * TILE : TILE * row;
+    _tile_loadd(2, start, row * BYTES);
+    _tile_loadd(3, start + TILE, row * BYTES);
+}
+
+static TILES void chains_end(float *c, int64_t row, bool wide)
+{
+    _tile_stored(0, c, row * BYTES);
+    _tile_stored(1, c + TILE, row * BYTES);
+    c += wide ? 2 * TILE : TILE * row;
+    _tile_stored(2, c, row * BYTES);
+    _tile_stored(3, c + TILE, row * BYTES);
+}
+
+/* Sixteen pairs: sixteen rows against two panels, or thirty-two against one. */
+INLINE TILES void wide_step(const uint32_t *a, int64_t a_row, const uint32_t *b, int64_t b_next)
+{
+    _tile_loadd(4, a, a_row * BYTES);
+    _tile_loadd(5, b, GEMM_PANEL * BYTES);
+    _tile_dpbf16ps(0, 4, 5);
+    _tile_loadd(6, b + TILE, GEMM_PANEL * BYTES);
+    _tile_dpbf16ps(1, 4, 6);
+    _tile_loadd(7, b + b_next, GEMM_PANEL * BYTES);
+    _tile_dpbf16ps(2, 4, 7);
+    _tile_loadd(5, b + b_next + TILE, GEMM_PANEL * BYTES);
+    _tile_dpbf16ps(3, 4, 5);
+}
+
+INLINE TILES void square_step(const uint32_t *a, int64_t a_row, const uint32_t *b)
+{
+    _tile_loadd(4, a, a_row * BYTES);
+    _tile_loadd(6, b, GEMM_PANEL * BYTES);
+    _tile_loadd(7, b + TILE, GEMM_PANEL * BYTES);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, a + TILE * a_row, a_row * BYTES);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+}
+
+/* The last pairs of a block, fewer than sixteen, of one panel or two: what follows them in the panels is not theirs. */
+INLINE void rest_of(uint32_t *rest, const uint32_t *b, int64_t b_next, int64_t pairs, int panels)
+{
+    for (int j = 0; j < panels; j++, b += b_next, rest += TILE * GEMM_PANEL) {
+        memcpy(rest, b, (size_t)pairs * GEMM_PANEL * BYTES);
+        memset(rest + pairs * GEMM_PANEL, 0, (size_t)(TILE - pairs) * GEMM_PANEL * BYTES);
+    }
+    BARRIER();
+}
+
+/* Rows of chains, `row` apart, to C: columns n.. of the block. */
+static TILES void put(const struct bf16_block *t, const float *from, int row, float *c, int64_t rows, int64_t n)
+{
+    for (int64_t i = 0; i < rows; i++, from += row, c += t->c_row)
+        for (int j = 0; j < row && n + j < t->cols; j += V_LANES) {
+            int64_t left = t->cols - n - j;
+            v16 s = v_load(from + j);
+
+            if (t->bias)
+                s = v_add(s, v_load_n(t->bias + n + j, left));
+            if (t->add)
+                s = v_add(v_load_n(c + n + j, left), s);
+            v_store_n(c + n + j, s, left);
+        }
+}
+
+/* Rows i0.. of the block, sixteen (wide) or thirty-two at most, against columns n.. */
+static TILES void run(const struct bf16_block *t, int64_t i0, int64_t n, bool wide)
+{
+    _Alignas(64) float part[TILE * WIDE];
+    _Alignas(64) uint32_t rest[2 * TILE * GEMM_PANEL];
+    int width = wide ? WIDE : GEMM_PANEL, height = wide ? TILE : 2 * TILE;
+    int64_t rows = t->m - i0 < height ? t->m - i0 : height;
+    const uint32_t *a = t->a + i0 * t->a_row, *b = t->b + n / GEMM_PANEL * t->b_next;
+    int64_t b_next = n + GEMM_PANEL < t->n ? t->b_next : 0;     /* without a second panel: the first again, and left */
+    float *c = t->c + i0 * t->c_row;
+    const float *start = t->start ? t->start + i0 * t->start_row + n : NULL;
+    bool whole = rows == height && n + width <= t->n;
+    int64_t p = 0;
+
+    if (!start || whole) {
+        chains_begin(start, t->start_row, wide);
+    } else {
+        for (int64_t i = 0; i < rows; i++)
+            memcpy(part + i * width, start + i * t->start_row, (size_t)(t->n - n < width ? t->n - n : width) * sizeof(float));
+        BARRIER();
+        chains_begin(part, width, wide);
+    }
+    for (; p + TILE <= t->pairs; p += TILE)
+        if (wide)
+            wide_step(a + p, t->a_row, b + p * GEMM_PANEL, b_next);
+        else
+            square_step(a + p, t->a_row, b + p * GEMM_PANEL);
+    if (p < t->pairs) {
+        rest_of(rest, b + p * GEMM_PANEL, b_next, t->pairs - p, wide ? 2 : 1);
+        if (wide)
+            wide_step(a + p, t->a_row, rest, TILE * GEMM_PANEL);
+        else
+            square_step(a + p, t->a_row, rest);
+    }
+    if (whole && n + width <= t->cols && !t->bias && !t->add) {
+        chains_end(c + n, t->c_row, wide);
+    } else {
+        chains_end(part, width, wide);
+        put(t, part, width, c, rows, n);
+    }
+}
+
+/* Rows by thirty-twos, panel by panel, which then stays in the first-level cache; sixteen or fewer that are left over all
+ * panels, two by two. */
+static TILES void multiply(const struct bf16_block *t)
+{
+    static const struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } whole = {.palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
+    int64_t squares = (t->m + TILE - 1) / (2 * TILE) * (2 * TILE);
+
+    _tile_loadconfig(&whole);
+    for (int64_t n = 0; squares && n < t->n; n += GEMM_PANEL)
+        for (int64_t i = 0; i < squares; i += 2 * TILE)
+            run(t, i, n, false);
+    for (int64_t n = 0; squares < t->m && n < t->n; n += WIDE)
+        run(t, squares, n, true);
+    _tile_release();            /* so that nobody has them to save */
+}
+
+void ISA_NAME(gemm_amx)(const struct gemm *g)
+{
+    bf16_gemm(g, &(struct bf16_unit) {.rows = GEMM_BF16_ROWS, .by_rows = true, .multiply = multiply});
+}
+#endif
