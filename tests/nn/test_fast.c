@@ -1,5 +1,5 @@
-/* The products of numerics: fast: within the rounding of their operands, and of their sums, computed for each output; equal to
- * the bit whatever else is in the batch and however B lies; and the linear op's three products with them. */
+/* The products of numerics: fast, by VDPBF16PS and by AMX: within the rounding of their operands, and of their sums, computed for
+ * each output; equal to the bit whatever else is in the batch and however B lies; and the linear op's three products with them. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -114,8 +114,34 @@ static void odd_shapes_within_their_rounding(void **state)
             for (size_t k = 0; k < ARRAY_SIZE(ks); k++)
                 if (ms[m] * ns[n] * ks[k] < 1000000)
                     check((struct shape) {ms[m], ns[n], ks[k]}, (int)(m + 3 * n + 5 * k) % 32);
-    for (int how = 0; how < 32; how++)
+    for (int how = 0; how < 32; how++) {
         check((struct shape) {29, 83, 71}, how);
+        check((struct shape) {29, 160, 544}, how);      /* whole tiles: AMX reads B^T where it lies */
+    }
+}
+
+/* AMX's chains are Intel's description of TDPBF16PS: sixteen pairs at a time the even k and the odd k, from 0, then both to the
+ * output. An output that went any other way would not have these bits. */
+static void tiles_make_two_chains(void **state)
+{
+    enum { M = 35, N = 40, K = GEMM_BF16_K_BLOCK + 77 };
+    struct product p = compute((struct shape) {M, N, K}, B_TURNED);
+
+    (void)state;
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < N; j++) {
+            float sum = 0;
+
+            for (int k0 = 0; k0 < K; k0 += 32) {
+                float chain[2] = {0, 0};
+
+                for (int k = k0; k < K && k < k0 + 32; k++)
+                    chain[k % 2] = fmaf((float)rounded(p.a[i * K + k]), (float)rounded(p.b[j * K + k]), chain[k % 2]);
+                sum += chain[0] + chain[1];
+            }
+            assert_true(p.c[i * N + j] == sum);
+        }
+    release(&p);
 }
 
 /* An empty product is 0, then bias and what is there. */
@@ -152,34 +178,39 @@ static void special_numbers_pass_through(void **state)
 }
 
 /* A row alone, in any batch, from panels or from bf16: one result. */
-static void rows_do_not_depend_on_their_batch(void **state)
+static void rows_alone(int64_t n, int64_t k)
 {
-    enum { M = 141, N = 150, K = 1101 };
-    struct product all = compute((struct shape) {M, N, K}, B_TURNED),
-        halves = compute((struct shape) {M, N, K}, B_TURNED | HALVES);
+    enum { M = 141 };
+    struct product all = compute((struct shape) {M, n, k}, B_TURNED), halves = compute((struct shape) {M, n, k}, B_TURNED | HALVES);
     static const int sizes[] = {1, 2, 5, 11, 64};
-    float *some = numbers_normal(64 * N, 9);
+    float *some = numbers_normal(64 * n, 9);
 
-    (void)state;
-    assert_memory_equal(all.c, halves.c, M * N * sizeof(float));
+    assert_memory_equal(all.c, halves.c, (size_t)(M * n) * sizeof(float));
     for (size_t s = 0; s < ARRAY_SIZE(sizes); s++)
         for (int i = 0; i + sizes[s] <= M; i += 7) {
-            struct gemm g = {.m = sizes[s], .n = N, .k = K, .a = all.a + i * K, .a_row = K, .a_k = 1, .c = some, .c_row = N,
+            struct gemm g = {.m = sizes[s], .n = n, .k = k, .a = all.a + i * k, .a_row = k, .a_k = 1, .c = some, .c_row = n,
                              .pairs = all.pairs, .scratch = all.scratch};
 
             cpu->gemm_bf16(&g);
-            assert_memory_equal(some, all.c + i * N, (size_t)(sizes[s] * N) * sizeof(float));
+            assert_memory_equal(some, all.c + i * n, (size_t)(sizes[s] * n) * sizeof(float));
             g.pairs = NULL;
             g.halves = all.halves;
-            g.half_row = K;
+            g.half_row = k;
             g.half_transposed = true;
             g.scratch = halves.scratch;
             cpu->gemm_bf16(&g);
-            assert_memory_equal(some, all.c + i * N, (size_t)(sizes[s] * N) * sizeof(float));
+            assert_memory_equal(some, all.c + i * n, (size_t)(sizes[s] * n) * sizeof(float));
         }
     free(some);
     release(&all);
     release(&halves);
+}
+
+static void rows_do_not_depend_on_their_batch(void **state)
+{
+    (void)state;
+    rows_alone(150, 1101);
+    rows_alone(160, 1088);
 }
 
 /* ---- the linear op ----------------------------------------------------------------------------------------- */
@@ -273,17 +304,24 @@ static void other_sets_have_it_not(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(other_sets_have_it_not),        cmocka_unit_test(odd_shapes_within_their_rounding),
-        cmocka_unit_test(no_depth),
-        cmocka_unit_test(special_numbers_pass_through),  cmocka_unit_test(rows_do_not_depend_on_their_batch),
-        cmocka_unit_test(linear_forwards_and_back),
+    static const char *const sets[] = {"avx512bf16", "amx"};
+    const struct CMUnitTest products[] = {
+        cmocka_unit_test(odd_shapes_within_their_rounding), cmocka_unit_test(no_depth),
+        cmocka_unit_test(special_numbers_pass_through),     cmocka_unit_test(rows_do_not_depend_on_their_batch),
     };
+    const struct CMUnitTest tiles[] = {cmocka_unit_test(tiles_make_two_chains)};
+    const struct CMUnitTest others[] = {cmocka_unit_test(other_sets_have_it_not)};
+    const struct CMUnitTest linear[] = {cmocka_unit_test(linear_forwards_and_back)};
+    int failed = cmocka_run_group_tests_name("sets without", others, NULL, NULL);
 
-    cpu = cpu_kernels();
-    if (!cpu->gemm_bf16) {
-        print_message("%s: no VDPBF16PS here, numerics: fast is strict: nothing to test\n", cpu->isa);
-        return cmocka_run_group_tests(((const struct CMUnitTest[]) {cmocka_unit_test(other_sets_have_it_not)}), NULL, NULL);
+    for (size_t i = 0; i < ARRAY_SIZE(sets); i++) {
+        cpu = cpu_kernels_named(sets[i]);
+        if (cpu)
+            failed += cmocka_run_group_tests_name(sets[i], products, NULL, NULL);
+        else
+            print_message("skipped: products by %s: not on this CPU\n", sets[i]);
     }
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    if (cpu)
+        failed += cmocka_run_group_tests_name("amx alone", tiles, NULL, NULL);
+    return cpu_kernels()->gemm_bf16 ? failed + cmocka_run_group_tests_name("the linear op", linear, NULL, NULL) : failed;
 }

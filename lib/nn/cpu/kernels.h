@@ -1,8 +1,8 @@
 /* kernels.h - the inner loops of every op, compiled once per instruction set (lib/nn/cpu/kernels/).
  *
  * cpu_kernels() picks the table once: the best set this CPU has, or the one named by the environment variable GANTRY_ISA
- * (generic | avx2 | avx512 | avx512bf16 | neon; a name the CPU cannot run is ignored, cpu_kernels()->isa tells). All tables give
- * equal bits; avx512bf16 is avx512 and the product of `numerics: fast`, which the others have not (NULL).
+ * (generic | avx2 | avx512 | avx512bf16 | amx | neon; a name the CPU cannot run is ignored, cpu_kernels()->isa tells). All tables
+ * give equal bits; avx512bf16 and amx are avx512 and the product of `numerics: fast`, each its own bits; the others have none (NULL).
  * Kernels never allocate and keep no state. Unless said otherwise `y =` assigns and `dx +=` accumulates. */
 #pragma once
 
@@ -36,8 +36,8 @@ static inline bool gemm_needs_scratch(int64_t k) { return k > GEMM_K_BLOCK; }
 static inline int64_t gemm_padded(int64_t n) { return (n + GEMM_PANEL - 1) / GEMM_PANEL * GEMM_PANEL; }
 
 /* The product of `numerics: fast`, gemm_bf16: the same, but A and B are rounded to bf16 (to nearest, ties to even; what is below
- * 2^-126 counts as 0), and a chain goes over ascending pairs of k in fp32, each adding two products. Again no output depends on
- * m or n. One of a_row, a_k is 1. `scratch` always: gemm_bf16_scratch(), with `halves` gemm_bf16_halves_scratch() floats. */
+ * 2^-126 counts as 0), and a chain goes over ascending pairs of k in fp32, each adding two products (amx: sixteen pairs, of which
+ * two chains are made first). Again no output depends on m or n. One of a_row, a_k is 1. `scratch` always: gemm_bf16_scratch(), with `halves` gemm_bf16_halves_scratch() floats. */
 enum { GEMM_BF16_K_BLOCK = 512, GEMM_BF16_ROWS = 128, GEMM_BF16_COLUMNS = 128 };
 /* Words of a panel's column. */
 static inline int64_t gemm_pairs(int64_t k) { return (k + 1) / 2; }
@@ -50,7 +50,9 @@ static inline int64_t gemm_bf16_scratch(int64_t m, int64_t n, int64_t k)
 }
 static inline int64_t gemm_bf16_halves_scratch(int64_t m, int64_t k)
 {
-    return gemm_bf16_a(m, k) + GEMM_BF16_COLUMNS * (GEMM_BF16_K_BLOCK / 2 + (k > GEMM_BF16_K_BLOCK ? m : 0));
+    int64_t rows = gemm_padded(m);
+
+    return gemm_bf16_a(rows, k) + GEMM_BF16_COLUMNS * (GEMM_BF16_K_BLOCK / 2 + (k > GEMM_BF16_K_BLOCK ? rows : 0));
 }
 
 /* One head of one sequence. Rows of q, k, v, out are their strides apart (their gradients likewise). Queries are the rows from

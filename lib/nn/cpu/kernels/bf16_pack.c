@@ -37,37 +37,6 @@ INLINE __m512i halves_along(const uint16_t *x, int64_t left)
     return _mm512_maskz_loadu_epi16(left >= 2 * V_LANES ? 0xffffffff : (__mmask32)((1u << left) - 1), x);
 }
 
-/* words[i][j] -> to[j * row + i] */
-INLINE void turn(uint32_t *to, int64_t row, __m512i words[V_LANES])
-{
-    __m512i b[V_LANES];
-
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {
-        b[i] = _mm512_unpacklo_epi32(words[i], words[i + 1]);
-        b[i + 1] = _mm512_unpackhi_epi32(words[i], words[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {
-        words[i] = _mm512_unpacklo_epi64(b[i], b[i + 2]);
-        words[i + 1] = _mm512_unpackhi_epi64(b[i], b[i + 2]);
-        words[i + 2] = _mm512_unpacklo_epi64(b[i + 1], b[i + 3]);
-        words[i + 3] = _mm512_unpackhi_epi64(b[i + 1], b[i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        __m512i low0 = _mm512_shuffle_i32x4(words[i], words[i + 4], 0x88),
-                low1 = _mm512_shuffle_i32x4(words[i + 8], words[i + 12], 0x88);
-        __m512i high0 = _mm512_shuffle_i32x4(words[i], words[i + 4], 0xdd),
-            high1 = _mm512_shuffle_i32x4(words[i + 8], words[i + 12], 0xdd);
-
-        _mm512_storeu_si512(to + i * row, _mm512_shuffle_i32x4(low0, low1, 0x88));
-        _mm512_storeu_si512(to + (i + 4) * row, _mm512_shuffle_i32x4(high0, high1, 0x88));
-        _mm512_storeu_si512(to + (i + 8) * row, _mm512_shuffle_i32x4(low0, low1, 0xdd));
-        _mm512_storeu_si512(to + (i + 12) * row, _mm512_shuffle_i32x4(high0, high1, 0xdd));
-    }
-}
-
 /* Words of numbers k.. of sixteen rows that lie as columns; `left` of the k and `rows` of the rows exist. */
 INLINE FAST __m512i pair_down(const float *a, int64_t a_k, int64_t left, int64_t rows)
 {
@@ -152,6 +121,7 @@ FAST void ISA_NAME(gemm_bf16_pack)(uint32_t *panels, const float *source, int64_
 {
     pack_b(panels, gemm_pairs(k) * GEMM_PANEL, source, NULL, row, transposed, 0, k, 0, n);
 }
+
 FAST void bf16_pack_halves(const struct gemm *g, int64_t k0, int64_t kn, int64_t n0, int64_t cols, uint32_t *panels, int64_t stride)
 {
     pack_b(panels, stride, NULL, g->halves, g->half_row, g->half_transposed, k0, kn, n0, cols);

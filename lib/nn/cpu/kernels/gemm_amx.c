@@ -81,20 +81,35 @@ INLINE void rest_of(uint32_t *rest, const uint32_t *b, int64_t b_next, int64_t p
     BARRIER();
 }
 
-/* Rows of chains, `row` apart, to C: columns n.. of the block. */
-static TILES void put(const struct bf16_block *t, const float *from, int row, float *c, int64_t rows, int64_t n)
+/* Chains `row` apart to C: rows that exist, at most `row` columns. */
+static TILES void put(const float *from, int row, float *c, int64_t c_row, int64_t rows, int64_t cols, const float *bias, bool add)
 {
-    for (int64_t i = 0; i < rows; i++, from += row, c += t->c_row)
-        for (int j = 0; j < row && n + j < t->cols; j += V_LANES) {
-            int64_t left = t->cols - n - j;
+    for (int64_t i = 0; i < rows; i++, from += row, c += c_row)
+        for (int j = 0; j < row && j < cols; j += V_LANES) {
             v16 s = v_load(from + j);
 
-            if (t->bias)
-                s = v_add(s, v_load_n(t->bias + n + j, left));
-            if (t->add)
-                s = v_add(v_load_n(c + n + j, left), s);
-            v_store_n(c + n + j, s, left);
+            if (bias)
+                s = v_add(s, v_load_n(bias + j, cols - j));
+            if (add)
+                s = v_add(v_load_n(c + j, cols - j), s);
+            v_store_n(c + j, s, cols - j);
         }
+}
+
+/* The same of a square, its rows to columns of C. */
+static TILES void put_turned(const float *from, float *c, int64_t c_row, int64_t rows, int64_t cols, const float *bias, bool add)
+{
+    _Alignas(64) float turned[GEMM_PANEL * GEMM_PANEL];
+
+    for (int i = 0; i < GEMM_PANEL; i += TILE)
+        for (int j = 0; j < GEMM_PANEL; j += TILE) {
+            __m512i lines[TILE];
+
+            for (int l = 0; l < TILE; l++)
+                lines[l] = _mm512_load_si512(from + (i + l) * GEMM_PANEL + j);
+            turn((uint32_t *)turned + j * GEMM_PANEL + i, GEMM_PANEL, lines);
+        }
+    put(turned, GEMM_PANEL, c, c_row, rows, cols, bias, add);
 }
 
 /* Rows i0.. of the block, sixteen (wide) or thirty-two at most, against columns n.. */
@@ -103,13 +118,11 @@ static TILES void run(const struct bf16_block *t, int64_t i0, int64_t n, bool wi
     _Alignas(64) float part[TILE * WIDE];
     _Alignas(64) uint32_t rest[2 * TILE * GEMM_PANEL];
     int width = wide ? WIDE : GEMM_PANEL, height = wide ? TILE : 2 * TILE;
-    int64_t rows = t->m - i0 < height ? t->m - i0 : height;
+    int64_t rows = t->m - i0 < height ? t->m - i0 : height, p = 0;
     const uint32_t *a = t->a + i0 * t->a_row, *b = t->b + n / GEMM_PANEL * t->b_next;
     int64_t b_next = n + GEMM_PANEL < t->n ? t->b_next : 0;     /* without a second panel: the first again, and left */
-    float *c = t->c + i0 * t->c_row;
     const float *start = t->start ? t->start + i0 * t->start_row + n : NULL;
     bool whole = rows == height && n + width <= t->n;
-    int64_t p = 0;
 
     if (!start || whole) {
         chains_begin(start, t->start_row, wide);
@@ -131,16 +144,20 @@ static TILES void run(const struct bf16_block *t, int64_t i0, int64_t n, bool wi
         else
             square_step(a + p, t->a_row, rest);
     }
-    if (whole && n + width <= t->cols && !t->bias && !t->add) {
-        chains_end(c + n, t->c_row, wide);
-    } else {
-        chains_end(part, width, wide);
-        put(t, part, width, c, rows, n);
+    if (whole && n + width <= t->cols && !t->bias && !t->add && !t->turned) {
+        chains_end(t->c + i0 * t->c_row + n, t->c_row, wide);
+        return;
     }
+    chains_end(part, width, wide);
+    if (t->turned)
+        put_turned(part, t->c + n * t->c_row + i0, t->c_row, t->cols - n < width ? t->cols - n : width, rows,
+                   t->bias ? t->bias + i0 : NULL, t->add);
+    else
+        put(part, width, t->c + i0 * t->c_row + n, t->c_row, rows, t->cols - n, t->bias ? t->bias + n : NULL, t->add);
 }
 
-/* Rows by thirty-twos, panel by panel, which then stays in the first-level cache; sixteen or fewer that are left over all
- * panels, two by two. */
+/* Rows by thirty-twos, panel by panel, which then stays in the first-level cache; sixteen or fewer that are left (turned: none)
+ * over all panels, two by two. */
 static TILES void multiply(const struct bf16_block *t)
 {
     static const struct {
@@ -148,7 +165,7 @@ static TILES void multiply(const struct bf16_block *t)
         uint16_t row_bytes[16];
         uint8_t rows[16];
     } whole = {.palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
-    int64_t squares = (t->m + TILE - 1) / (2 * TILE) * (2 * TILE);
+    int64_t squares = (t->m + (t->turned ? 2 * TILE : TILE) - 1) / (2 * TILE) * (2 * TILE);
 
     _tile_loadconfig(&whole);
     for (int64_t n = 0; squares && n < t->n; n += GEMM_PANEL)

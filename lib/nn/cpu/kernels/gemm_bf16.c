@@ -67,6 +67,35 @@ static void run_halves(const struct gemm *g, const struct bf16_unit *unit)
     }
 }
 
+/* B^T lies as the tiles' first operand: nothing of it needs to be packed. C^T = B^T A^T, so A becomes panels and C is turned, which
+ * is less work than to turn B while the rows are few. */
+static bool turned_is_better(const struct gemm *g)
+{
+    return g->half_transposed && g->k % (2 * V_LANES) == 0 && g->n % GEMM_PANEL == 0 && g->half_row % 2 == 0 && g->m <= g->k / 4;
+}
+
+static void run_turned(const struct gemm *g, const struct bf16_unit *unit)
+{
+    int64_t stride = gemm_pairs(g->k) * GEMM_PANEL, padded = gemm_padded(g->m);
+    uint32_t *x = (uint32_t *)g->scratch;
+    float *unfinished = g->scratch + gemm_pairs(g->k) * padded;
+
+    ISA_NAME(gemm_bf16_pack)(x, g->a, g->a_k == 1 ? g->a_row : g->a_k, g->k, g->m, g->a_k == 1);
+    for (int64_t n0 = 0; n0 < g->n; n0 += GEMM_BF16_COLUMNS)
+        for (int64_t k0 = 0; k0 < g->k; k0 += GEMM_BF16_K_BLOCK) {
+            bool last = k0 + GEMM_BF16_K_BLOCK >= g->k;
+
+            unit->multiply(&(struct bf16_block) {
+                .m = g->n - n0 < GEMM_BF16_COLUMNS ? g->n - n0 : GEMM_BF16_COLUMNS, .n = padded,
+                .pairs = gemm_pairs(last ? g->k - k0 : GEMM_BF16_K_BLOCK),
+                .a = (const uint32_t *)(g->halves + n0 * g->half_row + k0), .a_row = g->half_row / 2, .a_pair = 1,
+                .b = x + k0 / 2 * GEMM_PANEL, .b_next = stride, .start = k0 ? unfinished : NULL, .start_row = padded,
+                .c = last ? g->c + n0 : unfinished, .c_row = last ? g->c_row : padded, .cols = last ? g->m : padded,
+                .bias = last && g->bias ? g->bias + n0 : NULL, .add = last && g->add, .turned = last,
+            });
+        }
+}
+
 void bf16_gemm(const struct gemm *g, const struct bf16_unit *unit)
 {
     if (g->k == 0 && g->m > 0) {        /* empty chains are 0 */
@@ -75,7 +104,9 @@ void bf16_gemm(const struct gemm *g, const struct bf16_unit *unit)
                 g->c[i * g->c_row + j] = g->bias ? g->bias[j] : 0.0f;
         return;
     }
-    if (g->halves)
+    if (g->halves && unit->by_rows && turned_is_better(g))
+        run_turned(g, unit);
+    else if (g->halves)
         run_halves(g, unit);
     else
         run_packed(g, unit);
