@@ -2,7 +2,7 @@
 """PyTorch's side of bench_model: the tiny64 golden model's dims, one thread, the same calls, the same lines printed.
 
     pip install torch==2.2.2 'numpy<2'          (in a scratch environment; nothing else needs it)
-    tests/bench/torch_baseline.py [--repeats 5]
+    tests/bench/torch_baseline.py [--repeats 5] [--bf16]       products in bf16 (autocast): the other side of numerics: fast
 
 Plain modules of torch_tiny.py, random weights (speed does not depend on them): batched, inference_mode, KV-cached acting with
 the head cut to the 256 action ids; training with logits only at the rows that have a label, AdamW with foreach, one clip.
@@ -51,16 +51,20 @@ def act(m, images, prompt):
             h = m.run(m.embed(token + m.first), at + k, caches)[:, -1]
 
 
-def step(m, optimizer, images, prompt, tokens, ppo):
+def loss_of(m, images, prompt, tokens, ppo):
     x = torch.cat([m.prefix(images, prompt), m.embed(tokens[:, :6] if ppo else tokens[:, :7])], 1)
     rows = 7 if ppo else 8
     h = m.run(x)[:, -rows:]
     if ppo:
         logp = F.log_softmax(F.linear(h, m.lm_head.weight[m.first:m.first + 256]) / 1.5, -1)
         logp = logp.gather(-1, tokens[:, :7, None] - m.first).sum((1, 2))
-        loss = -(logp - logp.detach()).exp().clamp(.8, 1.2).mean() + (m.value(h[:, 0].detach()) - 1).pow(2).mean()
-    else:
-        loss = F.cross_entropy(m.lm_head(h).flatten(0, 1), tokens.flatten())
+        return -(logp - logp.detach()).exp().clamp(.8, 1.2).mean() + (m.value(h[:, 0].detach()) - 1).pow(2).mean()
+    return F.cross_entropy(m.lm_head(h).flatten(0, 1), tokens.flatten())
+
+
+def step(m, optimizer, images, prompt, tokens, ppo, bf16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        loss = loss_of(m, images, prompt, tokens, ppo)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(m.parameters(), 1.0)
     optimizer.step()
@@ -81,21 +85,24 @@ def measure(name, batch, repeats, run):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--bf16", action="store_true")
+    arguments = parser.parse_args()
+    repeats, bf16 = arguments.repeats, arguments.bf16
     torch.set_num_threads(1)
     torch.manual_seed(0)
     m = model()
     print(f"PyTorch {torch.__version__}, one thread, S = {64 + PROMPT} + 7")
-    for batch in 1, 16, 64:
-        images = torch.randint(0, 256, (batch, 64, 64, 3), dtype=torch.uint8)
-        prompt = torch.randint(3, 700, (batch, PROMPT))
-        measure("act", batch, 4 * repeats if batch == 1 else repeats, lambda: act(m, images, prompt))
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):        # the weights of all acts are rounded once
+        for batch in 1, 16, 64:
+            images = torch.randint(0, 256, (batch, 64, 64, 3), dtype=torch.uint8)
+            prompt = torch.randint(3, 700, (batch, PROMPT))
+            measure("act", batch, 4 * repeats if batch == 1 else repeats, lambda: act(m, images, prompt))
     optimizer = torch.optim.AdamW(m.parameters(), lr=1e-5, foreach=True)
     images = torch.randint(0, 256, (32, 64, 64, 3), dtype=torch.uint8)
     prompt = torch.randint(3, 700, (32, PROMPT))
     tokens = torch.randint(m.first, m.first + 256, (32, 8))
-    measure("sft", 32, repeats, lambda: step(m, optimizer, images, prompt, tokens, False))
-    measure("ppo", 32, repeats, lambda: step(m, optimizer, images, prompt, tokens, True))
+    measure("sft", 32, repeats, lambda: step(m, optimizer, images, prompt, tokens, False, bf16))
+    measure("ppo", 32, repeats, lambda: step(m, optimizer, images, prompt, tokens, True, bf16))
 
 
 if __name__ == "__main__":
