@@ -90,6 +90,9 @@ ISA_generic := -Os -fno-sanitize=all $(if $(findstring clang,$(CC)),,-fno-tree-l
 ISA_avx2 := -mavx2 -mfma
 ISA_avx512 := -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512
 
+# loops over every number of a file, which gcc makes wide instructions of from here on
+$(B)/lib/nn/dtype.o: private CFLAGS += -O3
+
 define lib_rules
 $(1)_src := $$(call find_c,lib/$(1))
 $(1)_obj := $$($(1)_src:%.c=$(B)/%.o)

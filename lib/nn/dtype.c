@@ -165,7 +165,7 @@ int st_read_f32(const struct st_tensor *tensor, int64_t first, int64_t n, float 
     return -EINVAL;
 }
 
-/* Is any exponent all ones? No early exit, so that the compiler makes wide instructions of it. */
+/* Is any exponent all ones? No early exit, so that the compiler makes wide instructions of it (at -O3: Makefile). */
 #define ANY_NOT_FINITE(name, type, mask)                                  \
     static bool any_##name(const char *source, int64_t n)           \
     {                                                               \
