@@ -44,7 +44,7 @@ static const struct config_key run_keys[] = {
     CONFIG_STRING(R, dir, "\"\"", "the run directory; empty: runs/NAME"),
     CONFIG_U64(R, seed, "7", "the seed everything is drawn from"),
     CONFIG_CHOICE(R, numerics, numerics_names, "strict",
-                  "strict: results do not depend on threads, batch, ranks or CPU; fast: linear layers in bf16 where the CPU has AVX512_BF16"),
+                  "strict: results do not depend on threads, batch, ranks or CPU; fast: linear layers in bf16 where the CPU has AVX512_BF16 or AMX"),
     CONFIG_END,
 };
 
