@@ -16,6 +16,9 @@ struct preflight {
  * -ENOENT: no such suite, or its files are not on this host. */
 int preflight_tasks(const struct run_config *config, int *ret_action_dims, struct error *error);
 
+/* The data sets that stages name, and the critics that they ask; start: the policy's directory. -EINVAL, -ENOENT. */
+int preflight_stages(const struct run_config *config, const char *start, struct error *error);
+
 /* Addresses by their form, whoever may listen there; the page's token. -EINVAL; -ENOENT: the token's file is not on this host. */
 int preflight_edges(const struct run_config *config, struct error *error);
 

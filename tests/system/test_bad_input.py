@@ -71,6 +71,9 @@ def test_missing_checkpoint(make_cluster):
     ({"status": {"http": "127.0.0.1:99999"}}, None, ["status.http: 127.0.0.1:99999: there is no port 99999"]),
     ({"cluster": {"listen": "tcp://127.0.0.1:99999"}}, None, ["cluster.listen: ", "there is no port 99999"]),
     ({}, [], ["stages", "there are none"]),
+    ({}, [{"demos": {}}, {"prm": {}}, {"rl": {}}, {"eval": {"policies": ["last", "sft"], "n": [1, 4], "search_judge": "value"}}],
+     ["stages[3].eval.search_judge: value asks the policy's critic, and sft has none"]),
+    ({}, [{"demos": {}}, {"prm": {}}, {"eval": {"policies": ["last"], "n": [4], "search_judge": "value"}}], ["stages[2].eval.search_judge: ", "last has none"]),
 ])
 def test_found_before_anything_starts(make_cluster, changes, stages, says):
     up_refuses(make_cluster(changes, stages), *says)

@@ -1,0 +1,101 @@
+/* preflight_stages.c - does every stage find what it needs? What comes out when it is played ends the run, maybe after hours. */
+#include <errno.h>
+
+#include "cli/preflight.h"
+#include "data/dataset_dir.h"
+#include "sim/sim.h"
+
+/* Data sets that the run names: there, and of its pictures. */
+static int check_datasets(const struct run_config *c, struct error *error)
+{
+    for (int i = 0; i < c->n_stages; i++) {
+        _cleanup_(dataset_closep) struct dataset_dir *data = NULL;
+        const char *from = c->stages[i].kind == STAGE_DEMOS ? c->stages[i].demos.from : "";
+        int r = from[0] ? dataset_open(from, &data, error) : 0;
+
+        if (r < 0)
+            return error_prefix(error, r, "stages[%d].demos.from", i);
+        if (data && (data->info.height != c->image || data->info.width != c->image || strcmp(data->info.image_chain, c->chain)))
+            return error_set(error, EINVAL,
+                             "stages[%d].demos.from: %s: pictures of %dx%d by the chain %s; suite.image is %d and suite.chain %s",
+                             i, from, data->info.width, data->info.height, data->info.image_chain, c->image, c->chain);
+    }
+    return 0;
+}
+
+static int check_abilities(const struct run_config *c, const struct sim_task_info *suite, struct error *error)
+{
+    for (int i = 0; i < c->n_stages; i++) {
+        const struct stage_config *stage = &c->stages[i];
+        const struct eval_config *eval = stage->kind == STAGE_EVAL ? &stage->eval : NULL;
+
+        if (stage->kind == STAGE_DEMOS && !stage->demos.from[0] && suite->no_expert)
+            return error_set(error, EINVAL, "stages[%d].demos: this simulator has no expert: import demonstrations (`gantry data "
+                             "import`), and say demos: {from: DIR}", i);
+        for (int k = 0; eval && k < eval->n_policies; k++)
+            if (!strcmp(eval->policies[k], "demonstrator") && suite->no_expert)
+                return error_set(error, EINVAL, "stages[%d].eval.policies: this simulator has no expert that demonstrator could "
+                                 "be: name the others, [sft, best, last]", i);
+        for (int k = 0; eval && k < eval->n_n; k++)
+            if (eval->n[k] > 1 && eval->search_method != SAMPLE_N && suite->no_save)
+                return error_set(error, EINVAL, "stages[%d].eval.n: %d: look-ahead plays copies of the simulator, and the states "
+                                 "of this one cannot be saved: n: [1], or search_method: sample_n", i, eval->n[k]);
+    }
+    return 0;
+}
+
+/* Look-ahead by value asks a policy's critic, which an rl stage adds: what was before it has one only if it began with one. */
+static int check_critics(const struct run_config *c, const char *start, struct error *error)
+{
+    char head[PATH_MAX + 32];
+    bool begun, learned = false;
+
+    snprintf(head, sizeof head, "%s/value_head.safetensors", start);
+    begun = access(head, F_OK) == 0;
+    for (int i = 0; i < c->n_stages; i++) {
+        const struct eval_config *eval = &c->stages[i].eval;
+        bool searches = false;
+
+        learned |= c->stages[i].kind == STAGE_RL && rl_has_critic(&c->stages[i].rl);
+        if (begun || c->stages[i].kind != STAGE_EVAL || eval->search_judge != JUDGE_VALUE)
+            continue;
+        for (int k = 0; k < eval->n_n; k++)
+            searches |= eval->n[k] > 1;
+        for (int k = 0; k < eval->n_policies && searches; k++)
+            if (!strncmp(eval->policies[k], "sft", 3) || (!learned && strcmp(eval->policies[k], "demonstrator")))
+                return error_set(error, EINVAL, "stages[%d].eval.search_judge: value asks the policy's critic, and %s has none: "
+                                 "an rl stage with one adds it; take prm, or other policies", i, eval->policies[k]);
+    }
+    return 0;
+}
+
+int preflight_stages(const struct run_config *config, const char *start, struct error *error)
+{
+    int r = check_datasets(config, error);
+
+    return r < 0 ? r : check_critics(config, start, error);
+}
+
+int preflight_tasks(const struct run_config *c, int *ret_action_dims, struct error *error)
+{
+    const struct sim_task_info *infos;
+    struct sim_suite *suite;
+    int n, r = sim_suite_open(c->suite, &(struct sim_options) {.robosuite = c->robosuite, .remote = c->remote}, &suite, error);
+
+    if (r < 0)
+        return r;
+    n = sim_suite_tasks(suite, &infos);
+    for (int i = 0, k; i < c->n_tasks && r == 0; i++) {
+        for (k = 0; k < n && strcmp(infos[k].name, c->tasks[i]); k++)
+            ;
+        if (k == n)
+            r = error_set(error, EINVAL, "suite.tasks: suite %s has no task '%s'; `gantry sim list --suite %s` lists them",
+                          c->suite, c->tasks[i], c->suite);
+    }
+    if (r >= 0)
+        r = check_abilities(c, &infos[0], error);
+    if (r >= 0)
+        *ret_action_dims = infos[0].action_dims;
+    sim_suite_close(suite);
+    return r;
+}
