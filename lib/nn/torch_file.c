@@ -12,7 +12,7 @@
 #include "base/strbuf.h"
 #include "base/zip.h"
 
-enum { PICKLE_LIMIT = 16 << 20, DEPTH_LIMIT = 8, TENSOR_LIMIT = 1 << 20 };
+enum { PICKLE_LIMIT = 16 << 20, DEPTH_LIMIT = 8, TENSOR_LIMIT = 1 << 20, NAMES_LIMIT = 64 << 20 };
 static const size_t dense_limit = (size_t)1 << 32;      /* of memory for views, all together */
 static const char pickle_name[] = "/data.pkl";
 
@@ -28,6 +28,7 @@ struct torch_file {
     } * storages;                       /* by entry: read and checked once, however many share it */
     void **memory; int n_memory;        /* unpacked entries, dense copies */
     size_t dense;                       /* bytes of copies */
+    size_t names;                       /* bytes of the names so far: a dict may be in many places */
 };
 
 static int allow(void *user, const char *module, const char *name)
@@ -254,6 +255,9 @@ static int walk(struct torch_file *file, const struct pickle_value *dict, const 
         strbuf_addf(&name, "%s%s%.*s", prefix, *prefix ? "." : "", (int)MIN(key->text.length, (size_t)4096), key->text.bytes);
         if (name.failed)
             return error_set(error, ENOMEM, "out of memory");
+        file->names += name.length + 1;
+        if (file->names > NAMES_LIMIT)
+            return error_set(error, EFBIG, "%s: names of more than %d MB", file->zip->path, NAMES_LIMIT >> 20);
         if (is_dict(value))
             r = walk(file, value, name.text, depth + 1, error);
         else if (value->kind == PICKLE_CALL)

@@ -9,6 +9,7 @@ views.pt       a transposed, a sliced and a strided view and a Parameter, all ov
 hostile.pt     names os.system: must be refused
 number.pt      has a number where a tensor is expected
 far.pt         a scalar at the last offset there is: must be refused (written by hand, torch would not)
+many.pt        a dict of twenty that are one, itself of twenty that are one, and so on: must be refused (by hand, too)
 """
 import collections
 import os
@@ -32,6 +33,18 @@ def far(path):
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in entries.items():
             archive.writestr(zipfile.ZipInfo("far/" + name), content)
+
+
+def many(path):
+    """Eight levels: 20^8 names in 800 bytes."""
+    keys = b"".join(b"X\x01\x00\x00\x00" + bytes([97 + i]) + b"q" + bytes([i]) + b"0" for i in range(20))
+    dicts = b"}q" + bytes([100]) + b"0"
+    for level in range(8):
+        dicts += b"}(" + b"".join(b"h" + bytes([i]) + b"h" + bytes([100 + level]) for i in range(20)) + b"uq" + bytes([101 + level]) + b"0"
+    entries = {"data.pkl": b"\x80\x02" + keys + dicts + b"h" + bytes([108]) + b".", "byteorder": b"little", "version": b"3\n"}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(zipfile.ZipInfo("many/" + name), content)
 
 
 class Hostile:
@@ -59,6 +72,7 @@ def main(out):
     torch.save({"weight": Hostile()}, f"{out}/hostile.pt")
     torch.save(collections.OrderedDict(weight=torch.zeros(2), epoch=3), f"{out}/number.pt")
     far(f"{out}/far.pt")
+    many(f"{out}/many.pt")
 
 
 main(sys.argv[1])

@@ -80,6 +80,7 @@ static void test_refused(void **state)
         {"hostile.pt", EPERM, "system"},
         {"far.pt", EINVAL, "tensor x: reaches beyond its storage of 16 bytes"},
         {"number.pt", EINVAL, "epoch: found a number, expected a tensor"},
+        {"many.pt", EFBIG, "names of more than 64 MB"},
     };
     char *bytes;
     size_t n;
