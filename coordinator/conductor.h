@@ -87,7 +87,7 @@ struct conductor_event {
     uint32_t member;            /* as the sender calls itself; 0 before Hello */
     union {
         struct {
-            struct member member;                   /* role, instance, slots, rank, pid, host, device, build, address, key */
+            struct member member;                   /* role, instance, slots, rank, pid, host, device, isa, build, address, key */
             const struct held_lease *leases;        /* worker: what it still plays */
             size_t n_leases;
         } hello;

@@ -94,12 +94,18 @@ void conductor_on_hello(struct conductor *c, const struct conductor_event *event
 void conductor_on_heartbeat(struct conductor *c, const struct conductor_event *event, struct member *member);
 void conductor_on_bye(struct conductor *c, const struct conductor_event *event, struct member *member);
 void conductor_on_exit(struct conductor *c, const struct conductor_event *event);
-void conductor_on_lease_request(struct conductor *c, const struct conductor_event *event, struct member *member);
-void conductor_on_lease_return(struct conductor *c, const struct conductor_event *event, struct member *member);
-void conductor_send_work(struct conductor *c);
 void conductor_expire(struct conductor *c);
 void conductor_reply(struct conductor *c, const struct conductor_event *event, enum conductor_effect_kind kind);
 void conductor_refuse(struct conductor *c, const struct conductor_event *event, enum conductor_refusal why, const char *text);
+
+/* conductor_lease.c */
+void conductor_on_lease_request(struct conductor *c, const struct conductor_event *event, struct member *member);
+void conductor_on_lease_return(struct conductor *c, const struct conductor_event *event, struct member *member);
+void conductor_send_work(struct conductor *c);
+/* The holder of `lease` is dead, `counts`: it crashed by itself; or is not heard of; a member is heard again. */
+void conductor_holder_died(struct conductor *c, const struct lease *lease, bool counts, const char *why);
+void conductor_holder_lost(struct conductor *c, const struct lease *lease);
+void conductor_holder_back(struct conductor *c, uint32_t member);
 
 /* conductor_learner.c */
 void conductor_on_journaled(struct conductor *c, const struct conductor_event *event, struct member *member);

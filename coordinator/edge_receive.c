@@ -68,6 +68,7 @@ static void take_hello(const Gantry__Hello *hello, const char *user, uint64_t fr
     copy_text(m->host, sizeof m->host, hello->host);
     copy_text(m->name, sizeof m->name, hello->name);
     copy_text(m->device, sizeof m->device, hello->device);
+    copy_text(m->isa, sizeof m->isa, hello->isa);
     copy_text(m->build, sizeof m->build, hello->build);
     copy_text(m->address, sizeof m->address, hello->address);
     copy_text(m->public_key, sizeof m->public_key, hello->public_key);

@@ -39,7 +39,7 @@ struct member {
     bool reserved;              /* is being emptied to play a suspected episode alone */
     struct member_version versions[MEMBER_VERSIONS];
     uint32_t n_versions;
-    char host[64], device[24], build[48];
+    char host[64], device[24], isa[16], build[48];
     char name[48];              /* NAME or NAME#LIFE of which there is one at a time; empty: no such claim */
     char address[128], public_key[48];      /* servers: where they listen; key empty on ipc */
     char user[48];              /* the key it speaks with, over tcp: nobody else may speak in its name; empty on ipc */

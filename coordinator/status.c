@@ -133,6 +133,7 @@ static void write_members(const struct edge *edge, struct json_writer *w)
         json_text(w, "host", m->host);
         json_unsigned(w, "pid", m->pid);
         json_text(w, "device", m->device);
+        json_text(w, "isa", m->isa);
         json_unsigned(w, "slots", m->slots);
         json_unsigned(w, "leases", lease_count(conductor_leases(edge->conductor), m->id));
         json_unsigned(w, "heard_ms_ago", now > m->heard_ms ? now - m->heard_ms : 0);

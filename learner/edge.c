@@ -12,6 +12,7 @@
 #include "learner/edge_internal.h"
 #include "proto/trajectory.pb-c.h"
 #include "run/rundir.h"
+#include "nn/cpu/kernels.h"
 #include "serve/device_use.h"
 #include "wire/address.h"
 
@@ -272,6 +273,7 @@ int edge_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle, 
         return error_set(error, -r, "timer: %s", strerror(-r));
     r = member_new(wire, &(struct member_options) {
         .join = options->join, .server_key = options->server_key, .build = options->build, .device = options->device,
+        .isa = device_process() ? NULL : cpu_kernels()->isa,
         .address = edge->address, .rank = options->rank,
         .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat, .on_drain = on_drain, .on_push = edge_push,
         .on_state = on_state, .on_endpoints = on_endpoints,

@@ -16,7 +16,7 @@ struct member {
     struct wire *wire;
     struct wire_client *client;
     struct member_options options;
-    char *join, *key, *build, *device, *name, *address;
+    char *join, *key, *build, *device, *isa, *name, *address;
     char host[256];
     uint64_t instance;              /* tells a reconnect from a restart */
 
@@ -203,6 +203,7 @@ static void say_hello(struct member *member)
     hello.instance = member->instance;
     hello.slots = member->options.slots;
     hello.device = member->device;
+    hello.isa = member->isa;
     hello.name = member->name;
     hello.address = member->address;
     if (member->wire->security && *member->address && !address_is_ipc(member->address))
@@ -347,6 +348,7 @@ static void member_release(struct member *member)
     free(member->key);
     free(member->build);
     free(member->device);
+    free(member->isa);
     free(member->name);
     free(member->address);
     free(member);
@@ -359,9 +361,10 @@ static int copy_options(struct member *member, const struct member_options *o)
     member->key = strdup(o->server_key ? o->server_key : "");
     member->build = strdup(o->build ? o->build : "");
     member->device = strdup(o->device ? o->device : "");
+    member->isa = strdup(o->isa ? o->isa : "");
     member->name = strdup(o->name ? o->name : "");
     member->address = strdup(o->address ? o->address : "");
-    if (!member->join || !member->key || !member->build || !member->device || !member->name || !member->address)
+    if (!member->join || !member->key || !member->build || !member->device || !member->isa || !member->name || !member->address)
         return -ENOMEM;
     if (gethostname(member->host, sizeof member->host - 1))
         snprintf(member->host, sizeof member->host, "unknown");

@@ -26,6 +26,7 @@ struct member_options {
     /* who we are: goes into Hello. Strings are copied. The role is wire->role. */
     const char *build;
     const char *device;         /* "cpu"; NULL = "" */
+    const char *isa;            /* of products on the CPU; NULL = "": none */
     const char *name;           /* NAME or NAME#LIFE (--name) of which there is one at a time in the run; NULL = "": none */
     const char *address;        /* where we serve; NULL for workers */
     uint32_t slots;             /* env_worker */

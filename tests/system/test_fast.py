@@ -2,6 +2,8 @@
 import json
 import re
 
+import pytest
+
 STAGES = [
     {"demos": {"episodes": 4, "style": "clean"}},
     {"sft": {"steps": 3, "batch": 8, "warmup": 1}},
@@ -39,3 +41,15 @@ def test_a_cpu_without_it_says_so(make_cluster, monkeypatch):
     for role in said:
         log = cluster.of(role)[0].log.read_text()
         assert re.search(r"level=warn\S* .*products stay strict.*AVX512_BF16", log), log[:2000]
+
+
+def test_one_who_multiplies_otherwise_is_named(make_cluster, monkeypatch):
+    if "avx512_bf16" not in open("/proc/cpuinfo").read():
+        pytest.skip("no AVX512_BF16 here: all products are strict")
+    cluster = make_cluster({"run": {"numerics": "fast"}}, stages=[*STAGES[:2], {"rl": {**STAGES[2]["rl"], "iterations": 1000}}])
+    cluster.start()
+    monkeypatch.setenv("GANTRY_ISA", "avx2")
+    cluster.spawn("actor", "odd")
+    cluster.until(lambda s: s and "avx2" in {m["isa"] for m in s["members"]}, "the odd one")
+    said = r"kind=numerics .*by strict.*numerics: strict makes them equal"
+    cluster.until(lambda _: re.search(said, cluster.of("coordinator")[0].log.read_text()), "its being named")
