@@ -1,5 +1,6 @@
 /* test_bounded.c - what the coordinator keeps of members and versions that are gone: nothing that grows with how long it has been
  * running. */
+#include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -106,14 +107,15 @@ static void test_lost_members_are_forgotten(void **state)
 static void test_versions_whose_weights_are_gone_are_forgotten(void **state)
 {
     const uint64_t keep[] = {0, 3};
+    struct ledger_version version;
     struct versions v = {0};
+    bool is_new = true;
 
     (void)state;
     for (uint64_t i = 0; i < LIVES; i++)
         for (enum version_kind kind = KIND_POLICY; kind <= KIND_PRM; kind++) {
-            const struct ledger_version version = {.kind = kind, .number = i, .gate_passed = kind == KIND_POLICY || i < 100,
-                                                   .digest = {(uint8_t)i}};
-
+            version = (struct ledger_version) {.kind = kind, .number = i, .gate_passed = kind == KIND_POLICY || i < 100,
+                                               .digest = {(uint8_t)i}};
             assert_int_equal(versions_add(&v, &version, NULL), 0);
             versions_forget(&v, kind, keep, 2);
         }
@@ -123,6 +125,14 @@ static void test_versions_whose_weights_are_gone_are_forgotten(void **state)
     assert_non_null(versions_find(&v, KIND_POLICY, 3));
     assert_non_null(versions_find(&v, KIND_PRM, LIVES - VERSIONS_RECENT));
     assert_null(versions_find(&v, KIND_PRM, LIVES - VERSIONS_RECENT - 1));
+    version = (struct ledger_version) {.kind = KIND_PRM, .number = LIVES - 1, .digest = {(uint8_t)(LIVES - 1)}};
+    assert_int_equal(versions_add(&v, &version, &is_new), 0);
+    assert_false(is_new);                                   /* said again */
+    version.digest[SHA256_SIZE - 1] = 1;
+    assert_int_equal(versions_add(&v, &version, &is_new), -EEXIST);
+    version.number = LIVES;
+    assert_int_equal(versions_add(&v, &version, &is_new), 0);
+    assert_true(is_new);
     versions_release(&v);
 }
 

@@ -141,6 +141,17 @@ static void test_unmentioned(void **state)
     assert_int_equal(taken.episode, 11);
     assert_int_equal(lease_take_unmentioned(t, 1, &held, 1, false, &taken), -ENOENT);
     assert_non_null(lease_find(t, 12));
+    (void)lease_grant(t, 13, 2, false, 0, &lost);
+    for (int i = 1; i < LEASE_UNMENTIONED; i++)             /* what another does not name is its own: nothing is counted */
+        assert_int_equal(lease_take_unmentioned(t, 2, &held, 0, true, &taken), -ENOENT);
+    assert_int_equal(lease_take_unmentioned(t, 1, &held, 1, true, &taken), -ENOENT);
+    held = (struct held_lease) { 12, known.fence + 1, 1 };  /* an earlier grant of it is not this one */
+    for (int i = 1; i < LEASE_UNMENTIONED; i++)
+        assert_int_equal(lease_take_unmentioned(t, 1, &held, 1, true, &taken), -ENOENT);
+    assert_int_equal(lease_take_unmentioned(t, 1, &held, 1, true, &taken), 0);
+    assert_int_equal(taken.episode, 12);
+    (void)lease_grant(t, 12, 1, false, 0, &known);
+    held = (struct held_lease) { 12, known.fence, 1 };
     for (int i = 0; i < 4 * LEASE_UNMENTIONED; i++)         /* in a row: one that names it begins the count anew */
         assert_int_equal(lease_take_unmentioned(t, 1, &held, i % LEASE_UNMENTIONED == 0, true, &taken), -ENOENT);
 }

@@ -37,7 +37,7 @@ static struct member *hello(struct membership *m, struct member hello, bool expe
 static void test_a_process_under_its_key(void **state)
 {
     struct membership *m = *state;
-    const struct member alice = {.role = MEMBER_WORKER, .instance = 7, .user = "alice"};
+    struct member alice = {.role = MEMBER_WORKER, .instance = 7, .user = "alice"};
     struct member mallory = alice, actor = alice;
     uint32_t id = hello(m, alice, true)->id;
 
@@ -45,7 +45,9 @@ static void test_a_process_under_its_key(void **state)
     actor.role = MEMBER_ACTOR;
     assert_int_equal(hello(m, mallory, true)->id, id + 1);
     assert_int_equal(hello(m, actor, true)->id, id + 2);
+    alice.address_id = 9;                                   /* it has connected anew: answers go there */
     assert_int_equal(hello(m, alice, false)->id, id);
+    assert_int_equal(membership_find(m, id)->address_id, 9);
     assert_non_null(membership_take_lost(m, 1000 + 3000, 3000));
     assert_int_equal(hello(m, alice, true)->id, id);        /* was lost, is back */
     assert_int_equal(membership_find(m, id)->state, MEMBER_ALIVE);
@@ -84,6 +86,7 @@ static void test_versions(void **state)
     uint32_t a = hello(m, (struct member) {.role = MEMBER_PRM, .instance = 1, .address = "x"}, true)->id;
     uint32_t b = hello(m, (struct member) {.role = MEMBER_PRM, .instance = 2, .address = "y"}, true)->id;
 
+    (void)hello(m, (struct member) {.role = MEMBER_ACTOR, .instance = 1, .address = "z"}, true);     /* has no say in this */
     membership_version(m, membership_find(m, a), KIND_PRM, 5, false);
     assert_false(membership_refused(m, KIND_PRM, 5));
     membership_version(m, membership_find(m, b), KIND_PRM, 5, false);
@@ -101,6 +104,10 @@ static void test_versions(void **state)
     while (membership_take_lost(m, 9000, 3000))
         ;
     assert_false(membership_ready(m, KIND_PRM, 6));
+    assert_int_equal(hello(m, (struct member) {.role = MEMBER_PRM, .instance = 1, .address = "x"}, true)->id, a);
+    assert_false(membership_ready(m, KIND_PRM, 6));         /* it is back, and may have lost what it had */
+    membership_version(m, membership_find(m, a), KIND_PRM, 7, false);
+    assert_true(membership_refused(m, KIND_PRM, 7));        /* of those that are here */
 }
 
 /* The number that tells others to ask anew moves with what a server can be asked for, and only then. */
@@ -110,6 +117,9 @@ static void test_revisions(void **state)
     uint32_t id = hello(m, (struct member) {.role = MEMBER_ACTOR, .instance = 1, .address = "x"}, true)->id;
     uint64_t before = m->revision;
 
+    assert_true(before > 0);
+    (void)hello(m, (struct member) {.role = MEMBER_ACTOR, .instance = 1, .address = "x"}, false);
+    assert_int_equal(m->revision, before);
     membership_version(m, membership_find(m, id), KIND_POLICY, 5, true);
     assert_true(m->revision > before);
     before = m->revision;
@@ -132,6 +142,11 @@ static void test_revisions(void **state)
     before = m->revision;
     membership_remove(m, membership_find(m, id));           /* nobody was sent to it any more */
     assert_int_equal(m->revision, before);
+    id = hello(m, (struct member) {.role = MEMBER_ACTOR, .instance = 2, .address = "y"}, true)->id;
+    assert_true(m->revision > before);
+    before = m->revision;
+    membership_remove(m, membership_find(m, id));           /* said Bye */
+    assert_true(m->revision > before);
 }
 
 /* A server that names more versions than there are places for: the oldest word goes. */

@@ -1,8 +1,10 @@
 /* A reward model on trial: which episodes count, and what the bar says. */
+#include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -108,6 +110,74 @@ static void test_never_full(void **state)
     assert_int_equal(judge().episodes, SHADOW_MAX);
 }
 
+/* As the coordinator's next life reads it. */
+static struct shadow read_back(void)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT, again = STRBUF_INIT;
+    struct shadow back = {0}, copy;
+    struct error error = {0};
+    char *rest, *line;
+
+    shadow_write(&s, &text);
+    for (rest = text.text; *rest && (line = strsep(&rest, "\n"));) {
+        char *space = strchr(line, ' ');
+
+        *space = '\0';
+        if (shadow_parse(line, space + 1, &back, &error) < 0)
+            fail_msg("%s", error.text);
+        *space = ' ';
+        rest[-1] = '\n';
+    }
+    copy = s;
+    s = back;
+    shadow_write(&s, &again);
+    s = copy;
+    assert_string_equal(text.text, again.text);
+    return back;
+}
+
+static void test_a_trial_outlives_the_coordinator(void **state)
+{
+    static const struct { const char *key, *value; } damaged[] = {
+        {"shadow", "8 7 201 0x1p-2 0x1p-1"}, {"shadow", "8 7 3"}, {"shadow_last", "8 7 1 3 2"}, {"shadow_episode", "1 2 3"},
+        {"shadow_more", "1"},
+    };
+    struct shadow back;
+    char text[240];
+
+    (void)state;
+    s = (struct shadow) {0};
+    back = read_back();
+    assert_true(!back.version && !back.last.version && !back.n);
+    shadow_begin(&s, 9, 7, SHADOW_MAX, .25, .5);
+    play(3, true, .75f, .5f, .125f);
+    shadow_outcome(&s, 4, false);
+    s.last = (struct shadow_verdict) {.version = 8, .against = 6, .passed = true, .episodes = 20, .successes = 5, .frames = 1000,
+                                      .difference = .04, .rank = .9, .auc = NAN, .auc_against = NAN};
+    back = read_back();
+    assert_true(back.version == 9 && back.against == 7 && back.wanted == SHADOW_MAX && back.margin == .25 && back.rank == .5);
+    assert_int_equal(back.n, 2);
+    assert_memory_equal(&back.episodes[0], &s.episodes[0], sizeof s.episodes[0]);
+    assert_true(back.episodes[1].episode == 4 && back.episodes[1].ended && !back.episodes[1].success);
+    assert_true(back.last.version == 8 && back.last.against == 6 && back.last.passed && isnan(back.last.auc));
+    shadow_text(&back.last, text, sizeof text);
+    assert_string_equal(text, "too few outcomes of both kinds for an AUC (5 of 20 succeeded), rank correlation 0.900, "
+                              "mean difference 0.0400 over 1000 frames");
+    s.last.auc = .9;
+    s.last.auc_against = .8;
+    shadow_end(&s);
+    back = read_back();
+    assert_true(!back.version && !back.n && back.last.auc == .9 && back.last.auc_against == .8);
+    shadow_text(&back.last, text, sizeof text);
+    assert_string_equal(text, "AUC 0.900 against 0.800 at the last frame (5 of 20 succeeded), rank correlation 0.900, "
+                              "mean difference 0.0400 over 1000 frames");
+    for (size_t i = 0; i < sizeof(damaged) / sizeof(damaged[0]); i++)
+        assert_int_equal(shadow_parse(damaged[i].key, damaged[i].value, &back, NULL), -EBADMSG);
+    back.n = SHADOW_ROOM;
+    assert_int_equal(shadow_parse("shadow_episode", "3 50 0x0p+0 0x0p+0 0x0p+0 0x0p+0 1 1", &back, NULL), -EBADMSG);
+    assert_int_equal(back.n, SHADOW_ROOM);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -115,6 +185,7 @@ int main(void)
         cmocka_unit_test(test_rank_decides),
         cmocka_unit_test(test_what_counts),
         cmocka_unit_test(test_never_full),
+        cmocka_unit_test(test_a_trial_outlives_the_coordinator),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

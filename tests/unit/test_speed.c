@@ -254,7 +254,28 @@ static void test_passes_left_are_those_that_come(void **state)
                     assert_memory_equal(left, wanted, sizeof left);
                     wanted[stage_plan_kind(&config, &work)]++;
                 }
+                assert_int_equal(wanted[PASS_WARMUP], MIN(config.stages[0].rl.critic_warmup, iterations));
             }
+}
+
+/* A stage that stops is at its last pass; what another stage remembers says nothing of this one. */
+static void test_passes_left_of_a_stage_that_stops(void **state)
+{
+    struct plan_memory memory = {.stop = PLAN_PATIENCE};
+    uint32_t left[PASS_KINDS], none[PASS_KINDS] = {0};
+    struct work work;
+
+    (void)state;
+    set_rl(9, 1, 0);
+    assert_int_equal(stage_plan_work(&config, NULL, 0, 0, &work), 0);
+    assert_true(stage_plan_left(&config, &memory, &work, left));
+    assert_memory_equal(left, none, sizeof left);
+    memory.stage = 1;
+    assert_true(stage_plan_left(&config, &memory, &work, left));
+    assert_int_equal(left[PASS_TRAIN], 9);
+    config.stages[0].kind = STAGE_EVAL;
+    assert_false(stage_plan_left(&config, NULL, &work, left));
+    assert_memory_equal(left, none, sizeof left);
 }
 
 /* Train passes of 4 s of play and 3 s of training (1 s of a critic alone), val passes of 6 s, one second between two. */
@@ -375,7 +396,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_short_episodes_after_a_slow_start), cmocka_unit_test(test_long_episodes_before_the_first_has_ended),
         cmocka_unit_test(test_a_pause_is_no_work), cmocka_unit_test(test_nobody_there), cmocka_unit_test(test_after_a_restart),
-        cmocka_unit_test(test_passes_left_are_those_that_come), cmocka_unit_test(test_time_left_of_iterations),
+        cmocka_unit_test(test_passes_left_are_those_that_come),
+        cmocka_unit_test(test_passes_left_of_a_stage_that_stops), cmocka_unit_test(test_time_left_of_iterations),
         cmocka_unit_test(test_time_left_is_said_when_it_is_known), cmocka_unit_test(test_time_left_of_one_update),
     };
 

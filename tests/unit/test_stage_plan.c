@@ -1,4 +1,4 @@
-/* test_stage_plan.c - what comes after what, what rows an evaluation has, and what later passes remember of earlier ones. */
+/* test_stage_plan.c - what comes after what, and what rows an evaluation has. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -346,118 +346,6 @@ static void test_recorded_demonstrations(void **state)
     assert_true(stage_plan_work(config, NULL, 0, 0, &work) < 0);
 }
 
-static void test_memory_round_trip(void **state)
-{
-    struct plan_memory a, b;
-    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT, again = STRBUF_INIT;
-
-    (void)state;
-    plan_memory_init(&a);
-    a.next_episode = 77;
-    a.best_success = 1.0 / 3;
-    a.have_best = a.curriculum_ready = true;
-    a.sft_earlier = 9;
-    a.temperature[2] = 0.3;
-    a.stop = PLAN_COLLAPSE;
-    a.stage_best = 1.0 / 7;
-    a.since_best = 3;
-    a.alarms = 2;
-    a.watched = 2;
-    a.paid[1] = 0.1;
-    a.won[0] = 0.7;
-    a.n_extra = 2;
-    a.extra[1] = 5;
-    assert_int_equal(curriculum_init(&a.curriculum, CURRICULUM_LEVELS, NULL, 2), 0);
-    (void)curriculum_record(&a.curriculum, (int[]) { 3, 4 }, (int[]) { 1, 2 });
-    assert_int_equal(plan_memory_write(&a, &text), 0);
-    assert_int_equal(plan_memory_parse(text.text, text.length, &b, NULL), 0);
-    assert_int_equal(plan_memory_write(&b, &again), 0);
-    assert_string_equal(text.text, again.text);
-    assert_true(b.watched == 2 && b.paid[1] == a.paid[1] && b.won[0] == a.won[0] && b.n_extra == 2 && b.extra[1] == 5);
-    assert_true(b.stop == PLAN_COLLAPSE && b.stage_best == a.stage_best && b.since_best == 3 && b.alarms == 2);
-    assert_true(a.best_success == b.best_success);
-    assert_true(plan_memory_parse("next_episode x", 14, &b, NULL) < 0);
-    assert_true(plan_memory_parse("surprise 1", 10, &b, NULL) < 0);
-}
-
-/* Rows of one pass: so many of n succeed, each is paid `reward`. */
-static void end_rows(struct ledger_episode *rows, size_t n, size_t successes, float reward)
-{
-    for (size_t i = 0; i < n; i++) {
-        rows[i] = (struct ledger_episode) { .episode = i + 1, .state = EPISODE_TRAINED, .success = i < successes,
-                                            .policy_version = 1 };
-        rows[i].reward = reward + (i < successes);
-        snprintf(rows[i].task, sizeof(rows[i].task), "reach");
-    }
-}
-
-static void test_stop_rules(void **state)
-{
-    static const struct { double success, collapse; int patience; double val[6]; int stops_at; enum plan_stop how; } cases[] = {
-        {.success = .8, .val = {.1, .5, .8}, .stops_at = 2, .how = PLAN_SUCCESS},
-        {.collapse = .3, .val = {.1, .6, .4, .3}, .stops_at = 3, .how = PLAN_COLLAPSE},
-        {.patience = 2, .val = {.1, .6, .4, .7, .7, .6}, .stops_at = 5, .how = PLAN_PATIENCE},
-        {.val = {.9, 0, 0, 0, 0, 0}, .stops_at = 6},
-    };
-    struct run_config *config = *state;
-    struct rl_config *rl = &add_stage(config, STAGE_RL, "rl")->rl;
-    struct work val = { .purpose = EPISODE_EVAL, .split = SPLIT_VAL, .policy = -1 };
-    struct ledger_episode rows[10];
-    struct plan_memory memory;
-
-    for (size_t k = 0; k < ARRAY_SIZE(cases); k++) {
-        int at = 0;
-
-        *rl = (struct rl_config) { .iterations = 9, .episodes = 10, .eval_every = 1, .eval_episodes = 10,
-                                   .stop_success = cases[k].success,
-                                   .stop_collapse = cases[k].collapse, .stop_patience = cases[k].patience };
-        plan_memory_init(&memory);
-        assert_int_equal(stage_plan_begin(config, 0, NULL, &memory), 0);
-        for (; at < 6 && memory.stop == PLAN_GOES_ON; at++) {
-            end_rows(rows, 10, (size_t)(10 * cases[k].val[at] + .5), 0);
-            stage_plan_learn(config, &val, rows, 10, &memory);
-        }
-        assert_int_equal(at, MIN(cases[k].stops_at + 1, 6));
-        assert_int_equal(memory.stop, cases[k].how);
-    }
-}
-
-/* The reward model pays more and success falls: one alarm, and with on_hack: refresh a refresh after the iteration at hand. */
-static void test_hacking_guard(void **state)
-{
-    struct run_config *config = *state;
-    struct rl_config *rl = &add_stage(config, STAGE_RL, "rl")->rl;
-    struct ledger_episode rows[10];
-    struct plan_memory memory;
-    struct work work;
-
-    *rl = (struct rl_config) { .iterations = 40, .episodes = 10, .w_success = 1, .on_hack = HACK_REFRESH };
-    plan_memory_init(&memory);
-    assert_int_equal(stage_plan_begin(config, 0, NULL, &memory), 0);
-    for (uint32_t i = 0; i < 25; i++) {
-        bool hacked = i >= 5 && i < 10;
-
-        assert_int_equal(stage_plan_work(config, &memory, 0, memory.iteration++, &work), 0);
-        if (work.objective == WORK_PRM)
-            assert_int_equal(stage_plan_work(config, &memory, 0, memory.iteration++, &work), 0);
-        assert_int_equal(work.objective, WORK_PPO);
-        assert_int_equal(work.round, i);
-        end_rows(rows, 10, hacked ? 4 : 6, hacked ? .56f : .5f);
-        stage_plan_learn(config, &work, rows, 10, &memory);
-        assert_int_equal(memory.alarms, i >= 9);
-    }
-    assert_int_equal(memory.n_extra, 1);
-    assert_int_equal(memory.extra[0], 9);
-    assert_int_equal(stage_plan_work(config, &memory, 0, 10, &work), 0);
-    assert_string_equal(work.name, "rl/10 prm");
-    assert_int_equal(stage_plan_work(config, NULL, 0, 10, &work), 0);
-    assert_string_equal(work.name, "rl/11");
-    rl->reward = REWARD_SPARSE;         /* nothing is paid by the model: nothing to watch */
-    memory.watched = 0;
-    stage_plan_learn(config, &work, rows, 10, &memory);
-    assert_int_equal(memory.watched, 0);
-}
-
 static void test_levels_of_the_file(void **state)
 {
     struct run_config *config = *state;
@@ -486,11 +374,8 @@ int main(void)
         cmocka_unit_test_setup(test_training_rows, set_up),
         cmocka_unit_test_setup(test_what_a_curriculum_learns, set_up),
         cmocka_unit_test_setup(test_refill, set_up),
-        cmocka_unit_test_setup(test_stop_rules, set_up),
-        cmocka_unit_test_setup(test_hacking_guard, set_up),
         cmocka_unit_test_setup(test_levels_of_the_file, set_up),
         cmocka_unit_test_setup(test_recorded_demonstrations, set_up),
-        cmocka_unit_test(test_memory_round_trip),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

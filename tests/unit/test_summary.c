@@ -1,4 +1,5 @@
 /* summary.json: figures of a ledger whose outcomes are known. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -19,9 +20,11 @@ static const char yaml[] =
     "  - demos: {episodes: 10}\n"
     "  - sft: {steps: 240}\n"
     "  - sft: {steps: 120}\n"
+    "  - prm: {steps: 5}\n"
     "  - rl: {iterations: 30, episodes: 8, preset: tabletop, reward: sparse, critic_prm: false}\n"
-    "  - eval: {episodes: 200, val_episodes: 100, policies: [sft, sft-earlier, last], temperatures: [0.3, 1]}\n";
-enum { EVAL_STAGE = 4, STATES = 100 };      /* 2 tasks x 100 states = 200 episodes */
+    "  - eval: {episodes: 200, val_episodes: 100, policies: [demonstrator, sft, sft-earlier, best, last], "
+    "temperatures: [0.3, 1], n: [1, 4], first_state: 7}\n";
+enum { EVAL_STAGE = 5, STATES = 100 };      /* 2 tasks x 100 states = 200 episodes */
 
 static struct run_config config;
 static struct ledger *ledger;
@@ -45,7 +48,7 @@ static void add_pass(const char *tag, float temperature, uint64_t version, int s
         snprintf(e.task, sizeof e.task, "%s", config.tasks[i % 2]);
         snprintf(e.tag, sizeof e.tag, "%s", tag);
         e.success = i / 2 < (i % 2 ? second : first);
-        e.steps = 10;
+        e.steps = e.success ? 5 : 15;
         assert_int_equal(ledger_add_episode(ledger, &e), 0);
         assert_int_equal(ledger_episode_journaled(ledger, &e), 0);
         assert_int_equal(ledger_episode_ended(ledger, e.episode, EPISODE_EVALUATED, NULL), 0);
@@ -55,6 +58,10 @@ static void add_pass(const char *tag, float temperature, uint64_t version, int s
 static int setup(void **state)
 {
     const struct ledger_run run = {.id = 1, .seed = 7};
+    static const char runtime[] = "\"actions_per_s\":12.5";
+    struct ledger_iteration iteration = {.stage = 4, .purpose = EPISODE_TRAIN};
+    struct ledger_episode played = {.stage = 4, .iteration = 1, .purpose = EPISODE_TRAIN, .steps = 40};
+    const struct ledger_version version = {.kind = KIND_POLICY, .number = 2};
     struct error error;
     char path[96];
 
@@ -65,13 +72,14 @@ static int setup(void **state)
         fail_msg("%s", error.text);
     assert_int_equal(ledger_begin(ledger), 0);
     for (uint32_t i = 0; i <= EVAL_STAGE; i++) {
-        struct ledger_stage stage = {.stage = i, .state = PROGRESS_DONE, .wall_s = 10, .policy_out = i};
+        struct ledger_stage stage = {.stage = i, .state = PROGRESS_DONE, .wall_s = 10 + i, .policy_out = i};
 
         snprintf(stage.name, sizeof stage.name, "%s", config.stages[i].name);
         snprintf(stage.kind, sizeof stage.kind, "%s", stage_kind_name(config.stages[i].kind));
         assert_int_equal(ledger_put_stage(ledger, &stage), 0);
     }
     next_id = 0;
+    add_pass("test demonstrator", 0, 0, STATES, 100, 90);
     add_pass("test sft t=0.3", 0.3f, 2, STATES, 40, 20);
     add_pass("test sft t=0", 0, 2, STATES, 10, 10);
     add_pass("test sft t=1", 1, 2, STATES, 30, 10);
@@ -82,6 +90,19 @@ static int setup(void **state)
     add_pass("val sft-earlier t=1", 1, 1, 50, 8, 10);
     add_pass("val last t=0.3", 0.3f, 40, 50, 20, 20);
     add_pass("val last t=1", 1, 40, 50, 30, 20);
+    add_pass("search last n=1", 1, 40, 10, 4, 4);
+    add_pass("search last n=4", 1, 40, 10, 8, 6);
+    played.episode = ++next_id;
+    assert_int_equal(ledger_add_episode(ledger, &played), 0);
+    assert_int_equal(ledger_episode_journaled(ledger, &played), 0);
+    assert_int_equal(ledger_episode_ended(ledger, played.episode, EPISODE_TRAINED, NULL), 0);
+    for (iteration.iteration = 1; iteration.iteration <= 4; iteration.iteration++) {    /* one of val states, one not done */
+        iteration.purpose = iteration.iteration == 3 ? EPISODE_EVAL : EPISODE_TRAIN;
+        iteration.state = iteration.iteration == 4 ? PROGRESS_OPEN : PROGRESS_DONE;
+        assert_int_equal(ledger_put_iteration(ledger, &iteration), 0);
+    }
+    assert_int_equal(ledger_add_version(ledger, &version), 0);
+    assert_int_equal(ledger_put_blob(ledger, "runtime", runtime, sizeof runtime - 1), 0);
     return ledger_commit(ledger);
 }
 
@@ -110,6 +131,21 @@ static void near(json_t *root, const char *path, double expected)
 
     if (value < expected - 1e-6 || value > expected + 1e-6)
         fail_msg("%s is %g, not %g", path, value, expected);
+}
+
+/* An interval around the figure that it belongs to. */
+static void between(json_t *root, const char *path, double low, double high)
+{
+    const json_t *interval = at(root, path);
+    double found_low = json_number_value(json_array_get(interval, 0)), found_high = json_number_value(json_array_get(interval, 1));
+
+    if (json_array_size(interval) != 2 || fabs(found_low - low) > 1e-3 || fabs(found_high - high) > 1e-3)
+        fail_msg("%s is %g to %g", path, found_low, found_high);
+}
+
+static void is_text(json_t *root, const char *path, const char *expected)
+{
+    assert_string_equal(json_string_value(at(root, path)), expected);
 }
 
 static void test_figures(void **state)
@@ -152,8 +188,58 @@ static void test_figures(void **state)
     near(s, "sft_plateau.states", 100);
     near(s, "sft_plateau.success_val", 0.30);
     near(s, "sft_plateau.earlier_success_val", 0.29);
-    near(s, "env_steps_per_s.eval", 1400);
+    near(s, "success_demonstrator", 0.95);
+    near(s, "policies.demonstrator.success", 0.95);
+    assert_null(json_object_get(at(s, "policies.demonstrator"), "temperature"));
+    assert_null(json_object_get(at(s, "policies.demonstrator"), "val"));
+    assert_null(json_object_get(at(s, "policies"), "best"));
     assert_true(json_is_null(at(s, "success_best")));       /* not evaluated: said so, not guessed */
+    near(s, "policies.sft.success", 0.30);
+    near(s, "policies.sft.episodes", 200);
+    near(s, "policies.sft.mean_steps", 12);
+    between(s, "policies.sft.interval95", .24075, .36679);   /* Wilson's, of 60 in 200 */
+    assert_int_equal(json_object_size(at(s, "policies.sft.test")), 3);
+    assert_true(json_number_value(json_object_get(at(s, "policies.sft.test"), "0.3")) == .3);
+    assert_true(json_number_value(json_object_get(at(s, "policies.sft.test"), "0")) == .1);
+    assert_true(json_number_value(json_object_get(at(s, "policies.sft.test"), "1")) == .2);
+    assert_int_equal(json_object_size(at(s, "policies.sft.val")), 2);
+    assert_true(json_number_value(json_object_get(at(s, "policies.sft.val"), "0.3")) == .3);
+    assert_true(json_is_null(at(s, "policies.last.greedy")));
+    assert_true(json_number_value(at(s, "paired.mcnemar_p")) < 1e-9);
+    interval = at(s, "paired.interval95");
+    assert_true(json_number_value(json_array_get(interval, 0)) == low && json_number_value(json_array_get(interval, 1)) == high);
+    assert_int_equal(json_object_size(at(s, "search")), 1);
+    near(s, "search.last.n1.success", .4);
+    near(s, "search.last.n4.success", .7);
+    near(s, "search.last.n4.episodes", 20);
+    near(s, "search.last.n4.over_n1.difference", .3);
+    near(s, "search.last.n4.over_n1.gained", 6);
+    assert_null(json_object_get(at(s, "search.last.n1"), "over_n1"));
+    interval = at(s, "sft_plateau.gain_interval95");
+    assert_true(json_number_value(json_array_get(interval, 0)) <= .015 && json_number_value(json_array_get(interval, 1)) >= .015);
+
+    is_text(s, "run", "t");
+    is_text(s, "run_id", "0000000000000001");
+    near(s, "seed", 7);
+    is_text(s, "numerics", "strict");
+    is_text(s, "suite", "tabletop");
+    is_text(s, "eval_split", "test");
+    assert_string_equal(json_string_value(json_array_get(at(s, "tasks"), 1)), "open_drawer");
+    assert_int_equal(json_array_size(at(s, "tasks")), 2);
+    between(s, "eval_seeds", 7, 106);
+    near(s, "wall_s.sft2", 12);
+    near(s, "wall_total_s", 10 + 11 + 12 + 13 + 14 + 15);
+    near(s, "env_steps", 18210 + 40);
+    near(s, "env_steps_per_s.rl", 40. / 14);
+    near(s, "env_steps_per_s.eval", 18210. / 15);
+    assert_int_equal(json_object_size(at(s, "env_steps_per_s")), 2);
+    near(s, "iterations", 2);
+    near(s, "episodes.evaluated", 1640);
+    near(s, "episodes.trained", 1);
+    near(s, "episodes.failed", 0);
+    near(s, "versions", 1);
+    near(s, "coordinator_starts", 1);
+    near(s, "actions_per_s", 12.5);
     json_decref(s);
 }
 
