@@ -34,8 +34,22 @@ struct fakes {
     uint64_t newest[2];                 /* committed, by kind */
     uint8_t newest_digest[2][SHA256_SIZE];
     struct fakes_count count;
+    void (*watch)(const struct message *message, void *arg);
+    void *watch_arg;
     bool closed;
 };
+
+void fakes_watch(struct fakes *fakes, void (*fn)(const struct message *message, void *arg), void *arg)
+{
+    fakes->watch = fn;
+    fakes->watch_arg = arg;
+}
+
+static void show(const struct fakes *fakes, const struct message *message)
+{
+    if (fakes->watch)
+        fakes->watch(message, fakes->watch_arg);
+}
 
 const struct fakes_count *fakes_count(const struct fakes *fakes) { return &fakes->count; }
 
@@ -229,6 +243,7 @@ static void on_grant(int result, const struct message *reply, void *arg)
     worker->asking = false;
     if (result < 0)
         return;
+    show(worker->all, reply);
     grant = (const Gantry__LeaseGrant *)reply->body;
     for (size_t i = 0; i < grant->n_leases; i++) {
         worker->all->count.leases++;
@@ -267,6 +282,7 @@ static void on_push(const struct message *message, void *arg)
 {
     struct fake *fake = arg;
 
+    show(fake->all, message);
     switch (message->envelope.kind) {
     case WIRE_KIND(OPEN_ITERATION): on_open(fake->all, (const Gantry__OpenIteration *)message->body); break;
     case WIRE_KIND(PLAN): on_plan(fake->all, (const Gantry__Plan *)message->body); break;

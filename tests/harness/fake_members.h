@@ -9,10 +9,14 @@
 #include "base/error.h"
 
 struct fakes;
+struct message;
 
 /* run_dir must exist; the members wait for its coordinator. */
 int fakes_new(uv_loop_t *loop, const char *run_dir, struct fakes **ret, struct error *error);
 struct fakes *fakes_free(struct fakes *fakes);
+
+/* Every push and every grant that they get is shown to fn first. */
+void fakes_watch(struct fakes *fakes, void (*fn)(const struct message *message, void *arg), void *arg);
 
 struct fakes_count { unsigned welcomes, leases, played, plans, commits, drains, refused; };
 const struct fakes_count *fakes_count(const struct fakes *fakes);

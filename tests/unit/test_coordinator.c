@@ -20,17 +20,20 @@ static const char yaml[] =
     "run: {name: t, dir: %s/run, seed: 7}\n"
     "suite: {name: tabletop, tasks: [pick_up_object, open_drawer], image: 64}\n"
     "policy: {init: %s/init}\n"
+    "prm: {every: 2}\n"
     "stages:\n"
     "  - demos: {episodes: 6, style: slow}\n"
     "  - sft: {steps: 2}\n"
     "  - rollouts: {episodes: 4}\n"
     "  - prm: {steps: 2}\n"
     "  - rl: {iterations: 2, episodes: 6, preset: tabletop, critic_warmup: 1, eval_every: 1, eval_episodes: 4}\n"
-    "  - eval: {episodes: 8, val_episodes: 4, policies: [demonstrator, sft, last], n: [1, 2], search_episodes: 4}\n"
+    "  - eval: {episodes: 8, val_episodes: 4, policies: [demonstrator, sft, last], n: [1, 2], search_episodes: 4, "
+    "search_horizon: 3, search_execute: 2, search_score: mean, perturb: push}\n"
     "timing: {heartbeat_ms: 50}\n";
 
 static char dir[SCRATCH_PATH], run_dir[96], config[96];
 static struct error error;
+static struct edge *living;         /* while it lives */
 
 static int setup(void **state)
 {
@@ -66,7 +69,9 @@ static int live(struct loop *loop)
 
     if (edge_new(config, NULL, &edge, &error) < 0 || edge_start(edge, loop, &error) < 0)
         fail_msg("%s", error.text);
+    living = edge;
     loop_run(loop);
+    living = NULL;
     r = lifecycle_exit_code(edge->lifecycle);
     edge_free(edge);
     return r;
@@ -104,6 +109,100 @@ static struct history_result check_history(void)
     return result;
 }
 
+/* A worker is told all of what the ledger has of an episode, and of its stage. */
+static void check_lease(const Gantry__Lease *lease, const struct ledger_episode *row, const struct stage_config *stage)
+{
+    bool search = row->search_n > 1, demonstrator = strstr(row->tag, "demonstrator") || stage->kind == STAGE_DEMOS;
+
+    assert_int_equal(lease->purpose, row->purpose);
+    assert_int_equal(lease->split, row->split);
+    assert_string_equal(lease->task, row->task);
+    assert_true(lease->state_seed == row->state_seed && lease->sample_key == row->sample_key);
+    assert_true(lease->policy_version == row->policy_version && lease->prm_version == row->prm_version);
+    assert_true(lease->temperature == row->temperature && lease->max_steps == row->max_steps);
+    assert_int_equal(lease->score_every, 2);
+    assert_int_equal(lease->fence >> 32, ledger_run(living->ledger)->epoch);
+    assert_false(lease->alone);
+    assert_string_equal(lease->style, demonstrator ? "slow" : "");
+    assert_string_equal(lease->perturb, stage->kind == STAGE_EVAL && row->split == SPLIT_TEST ? "push" : "");
+    assert_int_equal(lease->search_n, row->search_n);
+    assert_int_equal(lease->search_horizon, search ? 3 : 0);
+    assert_int_equal(lease->search_execute, search ? 2 : 0);
+    assert_true(lease->search_temperature == (search ? row->temperature : 0));
+    assert_string_equal(lease->search_score, search ? "mean" : "last");
+    assert_string_equal(lease->search_method, search ? "search_n" : "");
+    assert_string_equal(lease->search_judge, search ? "prm" : "");
+    assert_string_equal(lease->search_proposals, search ? "policy" : "");
+}
+
+static void check_grant(const Gantry__LeaseGrant *grant)
+{
+    struct ledger_episode *rows;
+    size_t n;
+
+    assert_int_equal(ledger_episodes(living->ledger, LEDGER_ALL, LEDGER_ALL, &rows, &n), 0);
+    for (size_t i = 0; i < grant->n_leases; i++) {
+        size_t k = 0;
+
+        while (k < n && rows[k].episode != grant->leases[i]->episode)
+            k++;
+        assert_true(k < n);         /* what is played is in the ledger first */
+        check_lease(grant->leases[i], &rows[k], &living->config.stages[rows[k].stage]);
+    }
+    free(rows);
+}
+
+static void check_open(const Gantry__OpenIteration *open)
+{
+    struct ledger_iteration *all;
+    size_t n, i = 0;
+
+    assert_int_equal(ledger_iterations(living->ledger, &all, &n), 0);
+    while (i < n && (all[i].stage != open->stage || all[i].iteration != open->iteration))
+        i++;
+    assert_true(i < n);
+    assert_string_equal(open->name, all[i].name);
+    assert_int_equal(open->purpose, all[i].purpose);
+    assert_true(open->prm_version == all[i].prm_version);
+    assert_true(open->policy_version == all[i].policy_version || !open->policy_version);
+    assert_int_equal(open->n_failed, 0);
+    assert_int_equal(open->keep, living->config.stages[open->stage].kind == STAGE_DEMOS ||
+                                     living->config.stages[open->stage].kind == STAGE_ROLLOUTS);
+    free(all);
+}
+
+static void check_plan(const Gantry__Plan *plan)
+{
+    static const char *const objectives[] = {[STAGE_SFT] = "sft", [STAGE_PRM] = "prm", [STAGE_RL] = "ppo"};
+    const struct stage_config *stage = &living->config.stages[plan->stage];
+    char path[200];
+
+    assert_string_equal(plan->objective, objectives[stage->kind]);
+    assert_string_equal(plan->settings, living->stage_settings[plan->stage]);
+    assert_int_equal(plan->kind, stage->kind == STAGE_PRM);
+    assert_true(plan->parent < plan->version);
+    snprintf(path, sizeof path, "%s/%s", run_dir, plan->parent_dir);
+    assert_int_equal(access(path, F_OK), 0);
+    assert_int_equal(plan->round, stage->kind == STAGE_RL && plan->iteration > 1);      /* behind val and train */
+    assert_int_equal(plan->digest.len, SHA256_SIZE);
+    if (stage->kind == STAGE_SFT)
+        assert_true(plan->n_stages == 1 && plan->stages[0] == 0);
+    assert_int_equal(plan->n_episodes, stage->kind == STAGE_RL ? 6 : 0);
+}
+
+static unsigned grants, opens, plans;
+
+static void check_message(const struct message *message, void *arg)
+{
+    (void)arg;
+    switch (message->envelope.kind) {
+    case WIRE_KIND(LEASE_GRANT): grants++; check_grant((const Gantry__LeaseGrant *)message->body); break;
+    case WIRE_KIND(OPEN_ITERATION): opens++; check_open((const Gantry__OpenIteration *)message->body); break;
+    case WIRE_KIND(PLAN): plans++; check_plan((const Gantry__Plan *)message->body); break;
+    default: break;
+    }
+}
+
 static void test_a_whole_run(void **state)
 {
     struct history_result result;
@@ -114,7 +213,9 @@ static void test_a_whole_run(void **state)
     (void)state;
     assert_int_equal(loop_new(&loop), 0);
     assert_int_equal(fakes_new(loop_uv(loop), run_dir, &fakes, &error), 0);
+    fakes_watch(fakes, check_message, NULL);
     assert_int_equal(live(loop), 0);
+    assert_true(grants && opens && plans);
     assert_int_equal(fakes_count(fakes)->refused, 0);
     assert_int_equal(fakes_count(fakes)->drains, 4);        /* everybody was told to leave */
     assert_int_equal(fakes_count(fakes)->commits, 4);       /* sft, prm, two of rl */
