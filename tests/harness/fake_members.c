@@ -79,14 +79,14 @@ static void tell(struct fake *fake, Gantry__Kind kind, const ProtobufCMessage *b
 
 static bool coin(uint64_t episode) { return episode * 2654435761u % 8 < 5; }
 
-static void fill_journaled(const struct journal_entry *entry, Gantry__JournaledEpisode *out)
+static void fill_journaled(const struct fakes *f, const struct journal_entry *entry, Gantry__JournaledEpisode *out)
 {
     gantry__journaled_episode__init(out);
     out->episode = entry->episode;
     out->digest = (ProtobufCBinaryData) {.len = SHA256_SIZE, .data = (uint8_t *)entry->digest};
     out->success = coin(entry->episode);
     out->steps = 10;
-    out->member = 1;
+    out->member = member_id(f->worker.member);
 }
 
 static void send_inventory(struct fakes *f)
@@ -99,7 +99,7 @@ static void send_inventory(struct fakes *f)
     for (size_t i = 0; i < f->n_open; i++)
         for (size_t k = 0; k < f->open[i].n; k++)
             if (journal_find(f->journal, f->open[i].episodes[k], &entries[n]) == 0) {
-                fill_journaled(&entries[n], &episodes[n]);
+                fill_journaled(f, &entries[n], &episodes[n]);
                 pointers[n] = &episodes[n];
                 n++;
             }
@@ -226,7 +226,7 @@ static void deliver(struct fakes *f, const Gantry__Lease *lease)
         return;
     must(journal_sync(f->journal, &error), "sync");
     must(journal_find(f->journal, episode, &entry), "find");
-    fill_journaled(&entry, &said);
+    fill_journaled(f, &entry, &said);
     journaled.episodes = &pointer;
     journaled.n_episodes = 1;
     f->count.played++;

@@ -13,76 +13,16 @@
 #include "base/log.h"
 #include "coordinator/edge.h"
 #include "run/history.h"
+#include "tests/harness/coordinator_life.h"
 #include "tests/harness/fake_members.h"
 #include "tests/harness/scratch.h"
-
-static const char yaml[] =
-    "run: {name: t, dir: %s/run, seed: 7}\n"
-    "suite: {name: tabletop, tasks: [pick_up_object, open_drawer], image: 64}\n"
-    "policy: {init: %s/init}\n"
-    "prm: {every: 2}\n"
-    "stages:\n"
-    "  - demos: {episodes: 6, style: slow}\n"
-    "  - sft: {steps: 2}\n"
-    "  - rollouts: {episodes: 4}\n"
-    "  - prm: {steps: 2}\n"
-    "  - rl: {iterations: 2, episodes: 6, preset: tabletop, critic_warmup: 1, eval_every: 1, eval_episodes: 4}\n"
-    "  - eval: {episodes: 8, val_episodes: 4, policies: [demonstrator, sft, last], n: [1, 2], search_episodes: 4, "
-    "search_horizon: 3, search_execute: 2, search_score: mean, perturb: push}\n"
-    "timing: {heartbeat_ms: 50}\n";
-
-static char dir[SCRATCH_PATH], run_dir[96], config[96];
-static struct error error;
-static struct edge *living;         /* while it lives */
-
-static int setup(void **state)
-{
-    char text[2048], path[96];
-
-    (void)state;
-    log_set_level(LOG_LEVEL_ERROR);
-    assert_int_equal(fault_arm(""), 0);
-    scratch_new(dir);
-    snprintf(run_dir, sizeof run_dir, "%s/run", dir);
-    snprintf(config, sizeof config, "%s/run.yaml", dir);
-    snprintf(path, sizeof path, "%s/init", dir);
-    assert_int_equal(mkdir_p(path, 0755), 0);
-    assert_int_equal(mkdir_p(run_dir, 0755), 0);
-    snprintf(path, sizeof path, "%s/init/config.json", dir);
-    assert_int_equal(atomic_file_write(path, "{}", 2), 0);
-    snprintf(text, sizeof text, yaml, dir, dir);
-    return atomic_file_write(config, text, strlen(text));
-}
-
-static int teardown(void **state)
-{
-    (void)state;
-    (void)fault_arm("");
-    return remove_tree(dir);
-}
-
-/* One life of the coordinator: until it has finished (0) or ended otherwise. */
-static int live(struct loop *loop)
-{
-    struct edge *edge;
-    int r;
-
-    if (edge_new(config, NULL, &edge, &error) < 0 || edge_start(edge, loop, &error) < 0)
-        fail_msg("%s", error.text);
-    living = edge;
-    loop_run(loop);
-    living = NULL;
-    r = lifecycle_exit_code(edge->lifecycle);
-    edge_free(edge);
-    return r;
-}
 
 static json_t *read_summary(void)
 {
     char path[128];
     json_t *root;
 
-    snprintf(path, sizeof path, "%s/summary.json", run_dir);
+    snprintf(path, sizeof path, "%s/summary.json", life_run_dir);
     root = json_load_file(path, JSON_REJECT_DUPLICATES, NULL);
     assert_non_null(root);
     return root;
@@ -95,8 +35,8 @@ static struct history_result check_history(void)
     struct history_result result;
     struct history history;
 
-    if (history_load(run_dir, &history, &error) < 0)
-        fail_msg("%s", error.text);
+    if (history_load(life_run_dir, &history, &life_error) < 0)
+        fail_msg("%s", life_error.text);
     assert_int_equal(history_check(&history, &out, &result), 0);
     if (result.violations)
         fail_msg("%s", out.text);
@@ -121,7 +61,7 @@ static void check_lease(const Gantry__Lease *lease, const struct ledger_episode 
     assert_true(lease->policy_version == row->policy_version && lease->prm_version == row->prm_version);
     assert_true(lease->temperature == row->temperature && lease->max_steps == row->max_steps);
     assert_int_equal(lease->score_every, 2);
-    assert_int_equal(lease->fence >> 32, ledger_run(living->ledger)->epoch);
+    assert_int_equal(lease->fence >> 32, ledger_run(life_edge->ledger)->epoch);
     assert_false(lease->alone);
     assert_string_equal(lease->style, demonstrator ? "slow" : "");
     assert_string_equal(lease->perturb, stage->kind == STAGE_EVAL && row->split == SPLIT_TEST ? "push" : "");
@@ -140,14 +80,14 @@ static void check_grant(const Gantry__LeaseGrant *grant)
     struct ledger_episode *rows;
     size_t n;
 
-    assert_int_equal(ledger_episodes(living->ledger, LEDGER_ALL, LEDGER_ALL, &rows, &n), 0);
+    assert_int_equal(ledger_episodes(life_edge->ledger, LEDGER_ALL, LEDGER_ALL, &rows, &n), 0);
     for (size_t i = 0; i < grant->n_leases; i++) {
         size_t k = 0;
 
         while (k < n && rows[k].episode != grant->leases[i]->episode)
             k++;
         assert_true(k < n);         /* what is played is in the ledger first */
-        check_lease(grant->leases[i], &rows[k], &living->config.stages[rows[k].stage]);
+        check_lease(grant->leases[i], &rows[k], &life_edge->config.stages[rows[k].stage]);
     }
     free(rows);
 }
@@ -157,7 +97,7 @@ static void check_open(const Gantry__OpenIteration *open)
     struct ledger_iteration *all;
     size_t n, i = 0;
 
-    assert_int_equal(ledger_iterations(living->ledger, &all, &n), 0);
+    assert_int_equal(ledger_iterations(life_edge->ledger, &all, &n), 0);
     while (i < n && (all[i].stage != open->stage || all[i].iteration != open->iteration))
         i++;
     assert_true(i < n);
@@ -166,22 +106,22 @@ static void check_open(const Gantry__OpenIteration *open)
     assert_true(open->prm_version == all[i].prm_version);
     assert_true(open->policy_version == all[i].policy_version || !open->policy_version);
     assert_int_equal(open->n_failed, 0);
-    assert_int_equal(open->keep, living->config.stages[open->stage].kind == STAGE_DEMOS ||
-                                     living->config.stages[open->stage].kind == STAGE_ROLLOUTS);
+    assert_int_equal(open->keep, life_edge->config.stages[open->stage].kind == STAGE_DEMOS ||
+                                     life_edge->config.stages[open->stage].kind == STAGE_ROLLOUTS);
     free(all);
 }
 
 static void check_plan(const Gantry__Plan *plan)
 {
     static const char *const objectives[] = {[STAGE_SFT] = "sft", [STAGE_PRM] = "prm", [STAGE_RL] = "ppo"};
-    const struct stage_config *stage = &living->config.stages[plan->stage];
+    const struct stage_config *stage = &life_edge->config.stages[plan->stage];
     char path[200];
 
     assert_string_equal(plan->objective, objectives[stage->kind]);
-    assert_string_equal(plan->settings, living->stage_settings[plan->stage]);
+    assert_string_equal(plan->settings, life_edge->stage_settings[plan->stage]);
     assert_int_equal(plan->kind, stage->kind == STAGE_PRM);
     assert_true(plan->parent < plan->version);
-    snprintf(path, sizeof path, "%s/%s", run_dir, plan->parent_dir);
+    snprintf(path, sizeof path, "%s/%s", life_run_dir, plan->parent_dir);
     assert_int_equal(access(path, F_OK), 0);
     assert_int_equal(plan->round, stage->kind == STAGE_RL && plan->iteration > 1);      /* behind val and train */
     assert_int_equal(plan->digest.len, SHA256_SIZE);
@@ -212,9 +152,9 @@ static void test_a_whole_run(void **state)
 
     (void)state;
     assert_int_equal(loop_new(&loop), 0);
-    assert_int_equal(fakes_new(loop_uv(loop), run_dir, &fakes, &error), 0);
+    assert_int_equal(fakes_new(loop_uv(loop), life_run_dir, &fakes, &life_error), 0);
     fakes_watch(fakes, check_message, NULL);
-    assert_int_equal(live(loop), 0);
+    assert_int_equal(life_live(loop), 0);
     assert_true(grants && opens && plans);
     assert_int_equal(fakes_count(fakes)->refused, 0);
     assert_int_equal(fakes_count(fakes)->drains, 4);        /* everybody was told to leave */
@@ -247,13 +187,13 @@ static void lose_at(const char *point, int nth, bool *ret_lost)
 
     snprintf(fault, sizeof fault, "%s=eio@%d", point, nth);
     assert_int_equal(loop_new(&loop), 0);
-    assert_int_equal(fakes_new(loop_uv(loop), run_dir, &fakes, &error), 0);
+    assert_int_equal(fakes_new(loop_uv(loop), life_run_dir, &fakes, &life_error), 0);
     assert_int_equal(fault_arm(fault), 0);
-    r = live(loop);
+    r = life_live(loop);
     assert_int_equal(fault_arm(""), 0);
     *ret_lost = r != 0;
     if (r)
-        assert_int_equal(live(loop), 0);
+        assert_int_equal(life_live(loop), 0);
     assert_int_equal(fakes_count(fakes)->refused, 0);
     assert_int_equal(fakes_count(fakes)->commits, 4);
     fakes_free(fakes);
@@ -269,8 +209,8 @@ static void test_lost_at_a_commit(void **state)
     /* Two commits belong to the start; then one in 37: the sweep over all of them is chaos-sim's. */
     for (int nth = 4; lost; nth += 37) {
         lose_at("ledger.commit", nth, &lost);
-        assert_int_equal(teardown(state), 0);
-        assert_int_equal(setup(state), 0);
+        assert_int_equal(life_teardown(state), 0);
+        assert_int_equal(life_setup(state), 0);
     }
 }
 
@@ -278,9 +218,9 @@ static void refuses(const char *expected)
 {
     struct edge *edge;
 
-    assert_true(edge_new(config, NULL, &edge, &error) < 0);
-    if (!strstr(error.text, expected))
-        fail_msg("expected \"%s\" in: %s", expected, error.text);
+    assert_true(edge_new(life_config, NULL, &edge, &life_error) < 0);
+    if (!strstr(life_error.text, expected))
+        fail_msg("expected \"%s\" in: %s", expected, life_error.text);
 }
 
 static void test_starts_that_are_refused(void **state)
@@ -290,36 +230,26 @@ static void test_starts_that_are_refused(void **state)
     size_t n;
 
     (void)state;
-    if (edge_new(config, NULL, &first, &error) < 0)
-        fail_msg("%s", error.text);
-    assert_int_equal(edge_new(config, NULL, &second, &error), -EBUSY);
-    assert_non_null(strstr(error.text, "held by process"));
+    if (edge_new(life_config, NULL, &first, &life_error) < 0)
+        fail_msg("%s", life_error.text);
+    assert_int_equal(edge_new(life_config, NULL, &second, &life_error), -EBUSY);
+    assert_non_null(strstr(life_error.text, "held by process"));
     first = edge_free(first);
 
-    assert_int_equal(file_read(config, 4096, &text, &n), 0);
+    assert_int_equal(file_read(life_config, 4096, &text, &n), 0);
     stage = strstr(text, "steps: 2");
     stage[7] = '3';
-    assert_int_equal(atomic_file_write(config, text, n), 0);
+    assert_int_equal(atomic_file_write(life_config, text, n), 0);
     refuses("another configuration");
     stage[7] = '2';
-    assert_int_equal(atomic_file_write(config, text, n), 0);
+    assert_int_equal(atomic_file_write(life_config, text, n), 0);
     free(text);
 
-    snprintf(path, sizeof path, "%s/policies/v000000", run_dir);
+    snprintf(path, sizeof path, "%s/policies/v000000", life_run_dir);
     assert_int_equal(remove_tree(path), 0);
-    snprintf(path, sizeof path, "%s/init", dir);
+    snprintf(path, sizeof path, "%s/init", life_dir);
     assert_int_equal(remove_tree(path), 0);
     refuses("policy.init");
-}
-
-static int command(struct edge *edge, const char *name, const char *argument)
-{
-    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
-    const struct admin_command *c = edge_commands;
-
-    while (strcmp(c->name, name) != 0)
-        c++;
-    return c->run(argument, &out, &error, edge);
 }
 
 /* An operator who forgets the number, or writes a blank too many, does not end the run. */
@@ -331,14 +261,14 @@ static void test_a_member_to_drain_is_named(void **state)
 
     (void)state;
     assert_int_equal(loop_new(&loop), 0);
-    if (edge_new(config, NULL, &edge, &error) < 0 || edge_start(edge, loop, &error) < 0)
-        fail_msg("%s", error.text);
+    if (edge_new(life_config, NULL, &edge, &life_error) < 0 || edge_start(edge, loop, &life_error) < 0)
+        fail_msg("%s", life_error.text);
     for (size_t i = 0; i < ARRAY_SIZE(forgotten); i++) {
-        assert_int_equal(command(edge, "drain", forgotten[i]), -ENOENT);
-        assert_non_null(strstr(error.text, "is no member that is here"));
+        assert_int_equal(life_command(edge, "drain", forgotten[i]), -ENOENT);
+        assert_non_null(strstr(life_error.text, "is no member that is here"));
         assert_int_equal(lifecycle_phase(edge->lifecycle), LIFECYCLE_RUNNING);
     }
-    assert_int_equal(command(edge, "drain", "members are away"), 0);
+    assert_int_equal(life_command(edge, "drain", "members are away"), 0);
     assert_int_equal(lifecycle_phase(edge->lifecycle), LIFECYCLE_STOPPED);      /* nobody is here */
     edge_free(edge);
     loop_free(loop);
@@ -353,17 +283,17 @@ static void test_no_command_is_done_without_room(void **state)
 
     (void)state;
     assert_int_equal(loop_new(&loop), 0);
-    if (edge_new(config, NULL, &edge, &error) < 0 || edge_start(edge, loop, &error) < 0)
-        fail_msg("%s", error.text);
-    assert_int_equal(command(edge, "exited", "here 1 crashed"), 0);
+    if (edge_new(life_config, NULL, &edge, &life_error) < 0 || edge_start(edge, loop, &life_error) < 0)
+        fail_msg("%s", life_error.text);
+    assert_int_equal(life_command(edge, "exited", "here 1 crashed"), 0);
     assert_int_equal(fault_arm("ledger.commit=enospc@1+"), 0);
     edge_step(edge, &drain);
-    assert_int_equal(command(edge, "exited", "here 1 crashed"), -ENOSPC);
-    assert_non_null(strstr(error.text, "no space left"));
+    assert_int_equal(life_command(edge, "exited", "here 1 crashed"), -ENOSPC);
+    assert_non_null(strstr(life_error.text, "no space left"));
     assert_int_equal(fault_arm(""), 0);
     edge->full_retry_ms = 0;
     edge_step_again(edge);
-    assert_int_equal(command(edge, "exited", "here 1 crashed"), 0);
+    assert_int_equal(life_command(edge, "exited", "here 1 crashed"), 0);
     edge_free(edge);
     loop_free(loop);
 }
@@ -371,11 +301,11 @@ static void test_no_command_is_done_without_room(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_a_whole_run, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_lost_at_a_commit, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_starts_that_are_refused, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_member_to_drain_is_named, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_no_command_is_done_without_room, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_whole_run, life_setup, life_teardown),
+        cmocka_unit_test_setup_teardown(test_lost_at_a_commit, life_setup, life_teardown),
+        cmocka_unit_test_setup_teardown(test_starts_that_are_refused, life_setup, life_teardown),
+        cmocka_unit_test_setup_teardown(test_a_member_to_drain_is_named, life_setup, life_teardown),
+        cmocka_unit_test_setup_teardown(test_no_command_is_done_without_room, life_setup, life_teardown),
     };
 
     return cmocka_run_group_tests_name("coordinator", tests, NULL, NULL);
