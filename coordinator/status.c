@@ -404,13 +404,13 @@ static void get_metrics(struct http_reply *reply, void *arg)
 
 static void get_livez(struct http_reply *reply, void *arg)
 {
-    if (!probes_live(&((struct edge *)arg)->probes, &reply->body))
+    if (!probes_live(&((struct edge *)arg)->probes, reply->trusted, &reply->body))
         reply->status = 503;
 }
 
 static void get_readyz(struct http_reply *reply, void *arg)
 {
-    if (!probes_ready(&((struct edge *)arg)->probes, &reply->body))
+    if (!probes_ready(&((struct edge *)arg)->probes, reply->trusted, &reply->body))
         reply->status = 503;
 }
 

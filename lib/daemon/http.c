@@ -146,7 +146,8 @@ static void answer(struct client *client, const struct http_request *request)
 
     while (route->path && strcmp(route->path, request->path) != 0)
         route++;
-    if (client->http->token[0] && !route->open && !is_token(client->http->token, request->token)) {
+    client->reply.trusted = !client->http->token[0] || is_token(client->http->token, request->token);
+    if (!client->reply.trusted && !route->open) {
         refuse(client, 401, request->head_only);        /* also for paths that are not there */
         return;
     }

@@ -17,6 +17,7 @@ enum { HTTP_MAX_REQUEST = 8192, HTTP_MAX_CLIENTS = 64, HTTP_TIMEOUT_MS = 10000, 
 struct http_reply {
     int status;                 /* preset to 200 */
     const char *type;           /* preset to text/plain; charset=utf-8; constant text */
+    bool trusted;               /* who asks knows the token, or there is none: an open route may say more */
     struct strbuf body;
 };
 

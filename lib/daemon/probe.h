@@ -19,6 +19,6 @@ struct probes {
 };
 
 int probe_add(struct probes *probes, const char *name, probe_fn *fn, void *arg);    /* -ENOSPC. name is borrowed */
-/* Lines "name ready|busy|down [detail]"; true when none is DOWN. */
-bool probes_live(const struct probes *probes, struct strbuf *out);
-bool probes_ready(const struct probes *probes, struct strbuf *out);    /* true when all are READY */
+/* Lines "name ready|busy|down", with `why` the detail behind it, which may name files of the host; true when none is DOWN. */
+bool probes_live(const struct probes *probes, bool why, struct strbuf *out);
+bool probes_ready(const struct probes *probes, bool why, struct strbuf *out);  /* true when all are READY */

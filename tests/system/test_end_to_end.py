@@ -46,7 +46,7 @@ def check_pages(cluster, port):
     for name in ("gantry_steps_played_total", "gantry_actions_total", "gantry_scores_total", "gantry_act_wait_seconds_total",
                  "gantry_train_samples_total", "gantry_train_seconds_total", 'gantry_memory_peak_bytes{role="actor"}', "gantry_journal_bytes"):
         assert float(re.search(rf"^{name} (\S+)$", metrics, re.M)[1]) > 0, name
-    assert get("/livez", None) and "ledger" in get("/readyz", None)
+    assert re.fullmatch(r"ledger ready\nrun (ready|busy)\n", get("/livez", None)) and re.match(r"ledger ready \d+ commits", get("/livez"))
     assert json.loads(get(f"/status.json?token={TOKEN}", None))["run"] == "tiny"
     for path, token in (("/status.json", None), ("/", "the-page-asks-for-thiS"), ("/metrics", TOKEN[:-1])):
         with pytest.raises(urllib.error.HTTPError, match="401"):

@@ -57,7 +57,11 @@ static void say_hello(struct http_reply *reply, void *arg)
     strbuf_adds(&reply->body, "hello\n");
 }
 
-static void say_down(struct http_reply *reply, void *arg _unused_) { reply->status = 503; }
+static void say_down(struct http_reply *reply, void *arg _unused_)
+{
+    reply->status = 503;
+    strbuf_adds(&reply->body, reply->trusted ? "down: why\n" : "down\n");
+}
 
 static const struct http_route routes[] = {{"/hello", say_hello, false}, {"/down", say_down, true}, {NULL, NULL, false}};
 
@@ -285,6 +289,9 @@ static void test_token(void **state _unused_)
     assert_non_null(strstr(reply, "HTTP/1.1 200 OK"));
     ask(&s, "GET /down HTTP/1.1\r\n\r\n", reply, sizeof reply);         /* a probe */
     assert_non_null(strstr(reply, "HTTP/1.1 503 "));
+    assert_null(strstr(reply, "why"));
+    ask(&s, "GET /down?token=0123456789abcdef-secret HTTP/1.1\r\n\r\n", reply, sizeof reply);
+    assert_non_null(strstr(reply, "down: why"));
     stop(&s);
     assert_int_equal(remove_tree(dir), 0);
 }

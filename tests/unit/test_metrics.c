@@ -119,13 +119,15 @@ static void test_probes(void **state _unused_)
 
     assert_int_equal(probe_add(&probes, "ledger", tell, &a), 0);
     assert_int_equal(probe_add(&probes, "model", tell, &b), 0);
-    assert_true(probes_live(&probes, &out));
+    assert_true(probes_live(&probes, true, &out));
     assert_string_equal(out.text, "ledger ready\nmodel busy loading\n");
-    assert_false(probes_ready(&probes, &out));
+    strbuf_reset(&out);
+    assert_false(probes_ready(&probes, false, &out));
+    assert_string_equal(out.text, "ledger ready\nmodel busy\n");
     b = PROBE_READY;
-    assert_true(probes_ready(&probes, &out));
+    assert_true(probes_ready(&probes, true, &out));
     a = PROBE_DOWN;
-    assert_false(probes_live(&probes, &out));
+    assert_false(probes_live(&probes, true, &out));
     for (int i = 2; i < PROBE_MAX; i++)
         assert_int_equal(probe_add(&probes, "more", tell, &a), 0);
     assert_int_equal(probe_add(&probes, "too many", tell, &a), -ENOSPC);
