@@ -88,7 +88,7 @@ def test_faults_in_the_learner(make_cluster, fault):
     if fault.endswith("+"):
         cluster.until_stage("rollouts")
         learner = cluster.of("learner")[0]
-        cluster.until(lambda s: s and (s["episodes"]["leased"] or s["stage"] == "rollouts"), "episodes under way")
+        cluster.until(lambda s: s and s["episodes"]["journaled"], "an episode that is taken and not answered")
         learner.kill()
     cluster.until_finished()
     cluster.history()

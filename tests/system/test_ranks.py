@@ -44,16 +44,21 @@ def test_a_rank_killed_in_a_plan(make_cluster, alone):
     assert run(make_cluster, 2, kill) == alone
 
 
+def see_it_die(cluster):
+    rank_0 = cluster.of("learner")[0]
+    cluster.until(lambda s: rank_0.starts > 1, "rank 0 to die of its fault")
+
+
 def test_rank_0_does_not_get_to_commit(make_cluster):
     """Its disk is full, then it dies when all is trained and nothing is committed: the others train the version once more, too."""
+    def see(cluster):
+        see_it_die(cluster)
+        assert "No space left on device" in cluster.of("learner")[0].log.read_text()
+
     stages = [{"demos": {"episodes": 4, "style": "clean"}}] + [{"sft": {"steps": 2, "batch": 4, "warmup": 1}}] * 2
-    run(make_cluster, 2, stages=stages, faults="version.rename=enospc@1,version.rename=abort@2")
+    run(make_cluster, 2, see, stages=stages, faults="version.rename=enospc@1,version.rename=abort@2")
 
 
 def test_rank_0_dies_committed(make_cluster, alone):
     """Killed when the version lies there and nobody has heard of it: it is what the others go on from."""
-    def see(cluster):
-        rank_0 = cluster.of("learner")[0]
-        cluster.until(lambda s: rank_0.starts > 1, "rank 0 to die of its fault")
-
-    assert run(make_cluster, 2, see, faults="version.renamed=abort@1") == alone
+    assert run(make_cluster, 2, see_it_die, faults="version.renamed=abort@1") == alone

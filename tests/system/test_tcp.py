@@ -71,7 +71,7 @@ def test_every_member_over_tcp(tcp_cluster):
 def test_up_serves_members_on_other_hosts(make_cluster):
     """`gantry up` with `listen`: its own daemons get keys by themselves, and a worker elsewhere joins in."""
     cluster = make_cluster({"cluster": {"listen": LISTEN, "prm_servers": []}},
-                           stages=[{"demos": {"episodes": 100000, "style": "clean"}}])
+                           stages=[{"demos": {"episodes": 4000, "style": "clean"}}])
     b = Host(cluster)
     key = b.key("env_worker")
     cluster.up()

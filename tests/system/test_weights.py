@@ -84,15 +84,19 @@ def test_goes_on_after_a_crash(two_hosts):
     assert " here=0 " in begun[0] and any(" here=0 " not in line for line in begun[1:]), begun
 
 
-@pytest.mark.parametrize("who, specification", [
-    ("actor", "weights.send=drop@2,weights_reply.arrive=drop@4,pull.write=eio@3,pull.rename=eio@1"),
-    ("actor", "pull.write=enospc@2"),
-    ("learner", "weights.arrive=drop@1,weights_reply.send=drop@3,weights_reply.send=abort@6")])
-def test_faults_on_the_way(two_hosts, who, specification):
+@pytest.mark.parametrize("who, specification, told", [
+    ("actor", "weights.send=drop@2,weights_reply.arrive=drop@4,pull.write=eio@3,pull.rename=eio@1",
+     ["cannot be written here: Input/output error", "renaming to "]),
+    ("actor", "pull.write=enospc@2", ["cannot be written here: No space left on device"]),
+    ("learner", "weights.arrive=drop@1,weights_reply.send=drop@3,weights_reply.send=abort@6", [])])
+def test_faults_on_the_way(two_hosts, who, specification, told):
     """Lost requests and answers, a disk that says no, a learner that dies while it sends: later, and whole."""
     cluster, _ = two_hosts(SHORT, faults={who: specification})
     cluster.until_finished()
     assert " 0 failed" in cluster.history()
+    log = cluster.of("actor")[0].log.read_text()
+    assert all(words in log for words in told), log
+    assert cluster.of("learner")[0].starts == 1 + (who == "learner"), cluster.logs()
 
 
 def test_a_damaged_copy_is_brought_again(two_hosts):
