@@ -137,8 +137,8 @@ $(B)/%.o: %.c $(B)/flags | $(proto_h) $(B)/version.h
 	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  CC    $<"
 	$(Q)$(CC) $(CFLAGS) $(CPPFLAGS) -MMD -MP -c -o $@ $<
 # only these see CUDA's headers
-$(B)/tests/nn/test_nccl.o: CPPFLAGS += $(if $(filter 1,$(GPU)),-isystem $(CUDA_DIR)/include)
-$(B)/lib/nn/device/%.o $(B)/lib/nn/device/%.tidy: CPPFLAGS += $(if $(filter 1,$(GPU)),-isystem $(CUDA_DIR)/include)
+$(B)/tests/nn/test_nccl.o: private CPPFLAGS += $(if $(filter 1,$(GPU)),-isystem $(CUDA_DIR)/include)
+$(B)/lib/nn/device/%.o $(B)/lib/nn/device/%.tidy: private CPPFLAGS += $(if $(filter 1,$(GPU)),-isystem $(CUDA_DIR)/include)
 $(B)/proto/%.pb-c.o: $(B)/proto/%.pb-c.c $(B)/flags | $(proto_h)
 	$(Q)$(CC) $(filter-out -Wshadow -Wundef,$(CFLAGS)) $(CPPFLAGS) -I$(B)/proto -MMD -MP -c -o $@ $<
 $(B)/%.cu.o: %.cu $(B)/flags

@@ -12,7 +12,7 @@
 set -u
 cd "$(dirname "$0")/.."
 
-groups="layers headers unit nn sim fuzz asan tsan system fault"
+groups="layers headers nogpu unit nn sim fuzz asan tsan system fault"
 more="tidy"
 jobs=$(nproc)
 scratch=$(mktemp -d "${TMPDIR:-/tmp}/gantry-test.XXXXXX")
@@ -114,6 +114,13 @@ programs() {
 
 group_layers() { step layers tests/check_layers.py; }
 group_headers() { step headers make --no-print-directory -j"$jobs" check-headers; }
+# As it is built where there is no CUDA toolkit; optimised, it would take twice as long.
+nogpu_says_so() {
+    build/gpu0/bin/gantry-learner --device cuda:0 --run-dir /nonexistent 2>&1 | grep -F 'made with GPU=0, or without nvcc' || { echo "no word of it"; return 1; }
+}
+group_nogpu() {
+    step GPU=0 make --no-print-directory -j"$jobs" GPU=0 B=build/gpu0 BIN=build/gpu0/bin OPT="-O0 -g0" && step "GPU=0 says so" nogpu_says_so
+}
 group_tidy() { step tidy make --no-print-directory -j"$jobs" tidy; }
 
 built() {       # built SANITIZE PROGRAM...
