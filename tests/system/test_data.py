@@ -42,10 +42,10 @@ def test_what_does_not_fit_is_said_before_the_start(make_cluster, tmp_path):
     data = tmp_path / "data"
     assert gantry("data", "import", "--from", "npz", TOP / "tests/golden/import/npz", "--to", data).returncode == 0
     cluster = make_cluster(stages=[{"demos": {"from": str(data)}}, SFT])
-    r = subprocess.run([TOP / "bin" / "gantry", "up", cluster.config], capture_output=True, text=True, timeout=60, cwd=TOP)
+    r = gantry("up", cluster.config)
     assert r.returncode != 0 and "stages[0].demos.from" in r.stderr and "pictures of 16x16 by the chain render; suite.image is 64" in r.stderr, r.stderr
     cluster = make_cluster(stages=[{"demos": {"from": str(tmp_path / "nowhere")}}, SFT])
-    r = subprocess.run([TOP / "bin" / "gantry", "up", cluster.config], capture_output=True, text=True, timeout=60, cwd=TOP)
+    r = gantry("up", cluster.config)
     assert r.returncode != 0 and "`gantry data import` makes such a directory" in r.stderr, r.stderr
     r = gantry("data", "import", "--from", "lerobot", "somewhere", "--to", data)
     assert r.returncode == 1 and "deploy/lerobot_to_npz.py" in r.stderr

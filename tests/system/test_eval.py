@@ -45,6 +45,7 @@ def test_eval(make_cluster, model, tmp_path):
     cluster.until(lambda _: (cluster.run / "evals.yaml").read_bytes() != stages, "the stage is added")
     half.kill()
     half.wait()
+    cluster.until(lambda s: s is None, "its coordinator to go with it")         # which holds the ledger until then
     stages = (cluster.run / "evals.yaml").read_bytes()
     gone_on = json.loads(evaluate(*words, "--json").stdout)
     assert gone_on["difference"]["pairs"] == 20 and (cluster.run / "evals.yaml").read_bytes() == stages
