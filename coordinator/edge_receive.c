@@ -139,7 +139,7 @@ static void take_gauges(struct edge *edge, const Gantry__Heartbeat *said)
 }
 
 /* The member whose message it is; 0: not of a kind that a member sends. What is allocated is freed by release_event. */
-static bool take_message(struct edge *edge, const struct message *message, const char *user, struct conductor_event *event)
+static bool take_message(const struct message *message, const char *user, struct conductor_event *event)
 {
     switch (message->envelope.kind) {
     case WIRE_KIND(HELLO):
@@ -153,7 +153,6 @@ static bool take_message(struct edge *edge, const struct message *message, const
         event->heartbeat.leases = held_leases(said->leases, said->n_leases);
         event->heartbeat.n_leases = said->n_leases;
         event->heartbeat.revision = said->endpoints_revision;
-        take_gauges(edge, said);
         return true;
     }
     case WIRE_KIND(LEASE_REQUEST): {
@@ -287,13 +286,15 @@ void edge_on_request(struct request *request, void *arg)
     };
 
     event.member = member_at(edge, event.from);
-    if (!take_message(edge, request->message, request->user, &event)) {
+    if (!take_message(request->message, request->user, &event)) {
         (void)wire_refuse(request, GANTRY__STATUS__STATUS_BAD_REQUEST, "a coordinator takes no %s message",
                           wire_kind_name(request->message->envelope.kind));
         return;
     }
     if (request_is_one_way(request))
         event.request = 0;
+    if (event.kind == CONDUCTOR_HEARTBEAT && speaks_for(edge, request, &event))     /* also while there is no room */
+        take_gauges(edge, (const Gantry__Heartbeat *)request->message->body);
     if (event.kind == CONDUCTOR_HELLO && request->role && request->role != (Gantry__Role)event.hello.member.role)
         (void)wire_refuse(request, GANTRY__STATUS__STATUS_DENIED, "the key is let in as %s, not as %s",
                           wire_role_name(request->role), wire_role_name((Gantry__Role)event.hello.member.role));
