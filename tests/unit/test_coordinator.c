@@ -1,5 +1,6 @@
 /* The coordinator as a whole, with members that speak the real protocol: a run of every kind of stage finishes, also when the
  * coordinator is lost at each of its commits, and ledger, journal and manifests tell one story. */
+#include <dirent.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -143,6 +144,30 @@ static void check_message(const struct message *message, void *arg)
     }
 }
 
+/* Curves for TensorBoard: what passes won, and what the learner said of its versions. */
+static void check_curves(void)
+{
+    static const char *const tags[] = {"demos/success", "rl/success", "sft/train/loss", "prm/train/loss", "rl/train/loss"};
+    char path[200], *bytes = NULL;
+    struct dirent *entry;
+    size_t n = 0;
+    DIR *dir;
+
+    snprintf(path, sizeof path, "%s/tb", life_run_dir);
+    dir = opendir(path);
+    assert_non_null(dir);
+    while (!bytes && (entry = readdir(dir))) {
+        snprintf(path, sizeof path, "%s/tb/%s", life_run_dir, entry->d_name);
+        if (entry->d_name[0] != '.')
+            assert_int_equal(file_read(path, 1 << 20, &bytes, &n), 0);
+    }
+    closedir(dir);
+    for (size_t i = 0; i < ARRAY_SIZE(tags); i++)
+        if (!memmem(bytes, n, tags[i], strlen(tags[i])))
+            fail_msg("there is no curve %s", tags[i]);
+    free(bytes);
+}
+
 static void test_a_whole_run(void **state)
 {
     struct history_result result;
@@ -174,6 +199,8 @@ static void test_a_whole_run(void **state)
     assert_true(json_is_number(json_object_get(json_object_get(json_object_get(summary, "policies"), "last"), "t1")));
     assert_true(json_is_object(json_object_get(json_object_get(json_object_get(summary, "search"), "last"), "n2")));
     assert_false(json_is_true(json_object_get(json_object_get(summary, "sft_plateau"), "checked")));
+    assert_true(json_is_number(json_object_get(summary, "actions_per_s")));     /* of its members, who have gone */
+    check_curves();
     json_decref(summary);
 }
 
@@ -223,6 +250,32 @@ static void refuses(const char *expected)
         fail_msg("expected \"%s\" in: %s", expected, life_error.text);
 }
 
+static void put_later(const char *text)
+{
+    char path[128];
+
+    snprintf(path, sizeof path, "%s/evals.yaml", life_run_dir);
+    assert_int_equal(atomic_file_write(path, text, strlen(text)), 0);
+}
+
+/* A full disk: what has not begun is put elsewhere, what has begun waits. */
+static void test_no_room_to_start(void **state)
+{
+    struct edge *edge;
+
+    (void)state;
+    assert_int_equal(fault_arm("atomic_file.write=enospc@1+"), 0);
+    assert_int_equal(edge_new(life_config, NULL, &edge, &life_error), -ENOSPC);
+    assert_non_null(strstr(life_error.text, "or put run.dir elsewhere"));
+    assert_int_equal(fault_arm(""), 0);
+    if (edge_new(life_config, NULL, &edge, &life_error) < 0)
+        fail_msg("%s", life_error.text);
+    edge = edge_free(edge);
+    assert_int_equal(fault_arm("atomic_file.write=enospc@1+"), 0);
+    assert_int_equal(edge_new(life_config, NULL, &edge, &life_error), -EAGAIN);
+    assert_null(strstr(life_error.text, "elsewhere"));
+}
+
 static void test_starts_that_are_refused(void **state)
 {
     struct edge *first, *second;
@@ -244,6 +297,20 @@ static void test_starts_that_are_refused(void **state)
     stage[7] = '2';
     assert_int_equal(atomic_file_write(life_config, text, n), 0);
     free(text);
+
+    put_later("stages:\n - demos:\n");
+    refuses("stages[0] is no eval stage; only those may be added to a run");
+    put_later("stages:\n - eval: {episodes: 0}\n");
+    refuses("evals.yaml:2:21: stages[0].eval.episodes: 0 is out of range");
+    put_later("stages:\n - eval: {policies: [sft]}\n - eval: {policies: [last]}\n");
+    if (edge_new(life_config, NULL, &first, &life_error) < 0)
+        fail_msg("%s", life_error.text);
+    assert_int_equal(first->config.n_stages, 6 + 2);
+    assert_int_equal(first->n_config_stages, 6);
+    assert_string_equal(first->config.stages[7].name, "later2");
+    assert_non_null(strstr(first->stage_settings[7], "policies: [last]"));
+    assert_null(strstr(first->config_text, "later"));       /* what the run was started with */
+    first = edge_free(first);
 
     snprintf(path, sizeof path, "%s/policies/v000000", life_run_dir);
     assert_int_equal(remove_tree(path), 0);
@@ -304,6 +371,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_whole_run, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_lost_at_a_commit, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_starts_that_are_refused, life_setup, life_teardown),
+        cmocka_unit_test_setup_teardown(test_no_room_to_start, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_a_member_to_drain_is_named, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_no_command_is_done_without_room, life_setup, life_teardown),
     };
