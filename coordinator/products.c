@@ -24,7 +24,8 @@ static const char *remedy(const char *a, const char *b)
     return "GANTRY_ISA=avx512bf16 in the environment of all daemons makes them equal";
 }
 
-bool products_unlike(const struct membership *members, const struct member *member, enum numerics numerics, char *text, size_t size)
+bool products_unlike(const struct membership *members, const struct member *member, enum numerics numerics, char *text,
+                     size_t size)
 {
     const char *mine = products_of(member, numerics);
 
@@ -37,9 +38,10 @@ bool products_unlike(const struct membership *members, const struct member *memb
         if (other->state == MEMBER_GONE || strcmp(mine, theirs) == 0 ||
             (other->role != MEMBER_LEARNER && (other->role != MEMBER_ACTOR || member->role != MEMBER_LEARNER)))
             continue;
-        snprintf(text, size, "member %u (%s on %s) multiplies by %s, member %u (%s on %s) by %s: their log-probabilities differ a "
-                 "little (logp_gap in the metrics); %s", member->id, member->role == MEMBER_ACTOR ? "actor" : "learner", member->host,
-                 mine, other->id, other->role == MEMBER_ACTOR ? "actor" : "learner", other->host, theirs, remedy(mine, theirs));
+        snprintf(text, size, "member %u (%s on %s) multiplies by %s, member %u (%s on %s) by %s: their log-probabilities differ "
+                 "a little (logp_gap in the metrics); %s",
+                 member->id, member->role == MEMBER_ACTOR ? "actor" : "learner", member->host, mine,
+                 other->id, other->role == MEMBER_ACTOR ? "actor" : "learner", other->host, theirs, remedy(mine, theirs));
         return true;
     }
     return false;

@@ -1,10 +1,13 @@
-/* The products of numerics: fast, by VDPBF16PS and by AMX: within the rounding of their operands, and of their sums, computed for
- * each output; equal to the bit whatever else is in the batch and however B lies; and the linear op's three products with them. */
+/* The products of numerics: fast, by VDPBF16PS and by AMX: within the rounding of their operands, and of their sums, computed
+ * for each output; equal to the bit whatever else is in the batch and however B lies; and the linear op's three products with
+ * them. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "base/macro.h"
@@ -181,7 +184,8 @@ static void special_numbers_pass_through(void **state)
 static void rows_alone(int64_t n, int64_t k)
 {
     enum { M = 141 };
-    struct product all = compute((struct shape) {M, n, k}, B_TURNED), halves = compute((struct shape) {M, n, k}, B_TURNED | HALVES);
+    struct product all = compute((struct shape) {M, n, k}, B_TURNED),
+        halves = compute((struct shape) {M, n, k}, B_TURNED | HALVES);
     static const int sizes[] = {1, 2, 5, 11, 64};
     float *some = numbers_normal(64 * n, 9);
 
@@ -211,6 +215,82 @@ static void rows_do_not_depend_on_their_batch(void **state)
     (void)state;
     rows_alone(150, 1101);
     rows_alone(160, 1088);
+}
+
+/* ---- what lies behind -------------------------------------------------------------------------------------- */
+
+/* `bytes` that end where a page begins that nobody may touch: a mapped file may end there. */
+struct fenced { char *map, *data; size_t size; };
+
+static struct fenced fence(const void *from, size_t bytes)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), size = (bytes + page - 1) / page * page + page;
+    struct fenced f = {.map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), .size = size};
+
+    assert_ptr_not_equal(f.map, MAP_FAILED);
+    f.data = f.map + size - page - bytes;
+    memcpy(f.data, from, bytes);
+    assert_int_equal(mprotect(f.map + size - page, page, PROT_NONE), 0);
+    return f;
+}
+
+/* Operands with rows `longer` than they are used, up to the last number that is theirs: the same product, and no fault. */
+static void stays_inside(struct shape s, int how, int64_t longer)
+{
+    int64_t a_row = (how & A_TURNED ? s.m : s.k) + longer, b_row = (how & B_TURNED ? s.k : s.n) + longer;
+    int64_t a_rows = how & A_TURNED ? s.k : s.m, b_rows = how & B_TURNED ? s.n : s.k;
+    struct product p = compute(s, how);
+    float *a = numbers_normal(a_rows * a_row, 5), *c = calloc((size_t)(s.m * s.n), sizeof(float));
+    uint16_t *b = calloc((size_t)(b_rows * b_row), sizeof(uint16_t));
+    int64_t scratch = how & HALVES ? gemm_bf16_halves_scratch(s.m, s.k) : gemm_bf16_scratch(s.m, s.n, s.k);
+    struct fenced fenced[5];
+    struct gemm g = {.m = s.m, .n = s.n, .k = s.k, .a_row = how & A_TURNED ? 1 : a_row, .a_k = how & A_TURNED ? a_row : 1,
+                     .c_row = s.n};
+
+    assert_true(b && c);
+    for (int64_t i = 0; i < a_rows; i++)
+        memcpy(a + i * a_row, p.a + i * (a_row - longer), (size_t)(a_row - longer) * sizeof(float));
+    for (int64_t i = 0; i < b_rows; i++) {
+        memcpy(b + i * b_row, p.halves + i * (b_row - longer), (size_t)(b_row - longer) * sizeof(uint16_t));
+        for (int64_t j = b_row - longer; j < b_row; j++)
+            b[i * b_row + j] = 0x7fc0;          /* NaN */
+    }
+    fenced[0] = fence(a, (size_t)(a_rows * a_row - longer) * sizeof(float));
+    fenced[1] = fence(b, (size_t)(b_rows * b_row - longer) * sizeof(uint16_t));
+    fenced[2] = fence(p.pairs, (size_t)(gemm_pairs(s.k) * gemm_padded(s.n)) * sizeof(uint32_t));
+    fenced[3] = fence(c, (size_t)(s.m * s.n) * sizeof(float));
+    fenced[4] = fence(p.scratch, (size_t)scratch * sizeof(float));
+    g.a = (const float *)fenced[0].data;
+    g.c = (float *)fenced[3].data;
+    g.scratch = (float *)fenced[4].data;
+    if (how & HALVES) {
+        g.halves = (const uint16_t *)fenced[1].data;
+        g.half_row = b_row;
+        g.half_transposed = how & B_TURNED;
+    } else {
+        g.pairs = (const uint32_t *)fenced[2].data;
+    }
+    cpu->gemm_bf16(&g);
+    assert_memory_equal(g.c, p.c, (size_t)(s.m * s.n) * sizeof(float));
+    for (size_t i = 0; i < ARRAY_SIZE(fenced); i++)
+        munmap(fenced[i].map, fenced[i].size);
+    free(a);
+    free(b);
+    free(c);
+    release(&p);
+}
+
+static void nothing_behind_is_touched(void **state)
+{
+    static const struct shape shapes[] = {{3, 40, 33}, {17, 32, 64}, {2, 64, 40}, {9, 96, 520}, {5, 48, 96}, {2, 96, 544},
+                                          {40, 70, 1101}, {16, 33, 600}, {1, 33, 31}, {7, 160, 128}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(shapes); i++)
+        for (int how = 0; how < 32; how++)
+            if (!(how & (BIAS | ADD)))
+                for (int longer = 1; longer <= 2; longer++)
+                    stays_inside(shapes[i], how, longer);
 }
 
 /* ---- the linear op ----------------------------------------------------------------------------------------- */
@@ -308,6 +388,7 @@ int main(void)
     const struct CMUnitTest products[] = {
         cmocka_unit_test(odd_shapes_within_their_rounding), cmocka_unit_test(no_depth),
         cmocka_unit_test(special_numbers_pass_through),     cmocka_unit_test(rows_do_not_depend_on_their_batch),
+        cmocka_unit_test(nothing_behind_is_touched),
     };
     const struct CMUnitTest tiles[] = {cmocka_unit_test(tiles_make_two_chains)};
     const struct CMUnitTest others[] = {cmocka_unit_test(other_sets_have_it_not)};

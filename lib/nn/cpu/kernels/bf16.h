@@ -20,7 +20,7 @@ struct bf16_block {
     int64_t c_row, cols;
     const float *bias;          /* (cols) or NULL; turned: (m) */
     bool add;
-    bool turned;                /* c is (cols, m), c_row apart: each output goes where its row and column change places */
+    bool turned;                /* c is (cols, m), c_row apart: rows and columns change places. m: whole thirty-twos */
 };
 
 /* A way of multiplying. Its results must depend on k and its blocks only: not on m, n, nor where in a block a row stands. */

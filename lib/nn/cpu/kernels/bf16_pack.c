@@ -122,7 +122,8 @@ FAST void ISA_NAME(gemm_bf16_pack)(uint32_t *panels, const float *source, int64_
     pack_b(panels, gemm_pairs(k) * GEMM_PANEL, source, NULL, row, transposed, 0, k, 0, n);
 }
 
-FAST void bf16_pack_halves(const struct gemm *g, int64_t k0, int64_t kn, int64_t n0, int64_t cols, uint32_t *panels, int64_t stride)
+FAST void bf16_pack_halves(const struct gemm *g, int64_t k0, int64_t kn, int64_t n0, int64_t cols, uint32_t *panels,
+                           int64_t stride)
 {
     pack_b(panels, stride, NULL, g->halves, g->half_row, g->half_transposed, k0, kn, n0, cols);
 }

@@ -1,9 +1,9 @@
 /* gemm_amx.c - a block of the product of `numerics: fast` by AMX (bf16.h): tiles of sixteen rows of sixteen words.
  *
  * TDPBF16PS takes sixteen pairs of k at a time and makes two chains of them, of the even k and of the odd, from 0; their sum is
- * added to the output. So the bits are not VDPBF16PS's, but depend on k alone, like those. A step costs the same with one row of A
- * as with sixteen, so tiles are always whole: rows of A beyond the block's are computed and left, words beyond its pairs are zeros
- * in A and in B. */
+ * added to the output. So the bits are not VDPBF16PS's, but depend on k alone, like those. A step costs the same with one row
+ * of A as with sixteen, so tiles are always whole: rows of A beyond the block's are computed and left, words beyond its pairs are
+ * zeros in A and in B. */
 #include "nn/cpu/kernels/isa.h"
 
 #if defined(ISA_avx512)
@@ -82,7 +82,8 @@ INLINE void rest_of(uint32_t *rest, const uint32_t *b, int64_t b_next, int64_t p
 }
 
 /* Chains `row` apart to C: rows that exist, at most `row` columns. */
-static TILES void put(const float *from, int row, float *c, int64_t c_row, int64_t rows, int64_t cols, const float *bias, bool add)
+static TILES void put(const float *from, int row, float *c, int64_t c_row, int64_t rows, int64_t cols, const float *bias,
+                      bool add)
 {
     for (int64_t i = 0; i < rows; i++, from += row, c += c_row)
         for (int j = 0; j < row && j < cols; j += V_LANES) {
@@ -156,8 +157,8 @@ static TILES void run(const struct bf16_block *t, int64_t i0, int64_t n, bool wi
         put(part, width, t->c + i0 * t->c_row + n, t->c_row, rows, t->cols - n, t->bias ? t->bias + n : NULL, t->add);
 }
 
-/* Rows by thirty-twos, panel by panel, which then stays in the first-level cache; sixteen or fewer that are left (turned: none)
- * over all panels, two by two. */
+/* Rows by thirty-twos, panel by panel, which then stays in the first-level cache; sixteen or fewer that are left over
+ * all panels, two by two (turned: none, rows are whole squares). */
 static TILES void multiply(const struct bf16_block *t)
 {
     static const struct {
@@ -165,7 +166,7 @@ static TILES void multiply(const struct bf16_block *t)
         uint16_t row_bytes[16];
         uint8_t rows[16];
     } whole = {.palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
-    int64_t squares = (t->m + (t->turned ? 2 * TILE : TILE) - 1) / (2 * TILE) * (2 * TILE);
+    int64_t squares = (t->m + TILE - 1) / (2 * TILE) * (2 * TILE);
 
     _tile_loadconfig(&whole);
     for (int64_t n = 0; squares && n < t->n; n += GEMM_PANEL)

@@ -6,7 +6,8 @@
 #include "nn/cpu/kernels/bf16.h"
 
 /* Where block k0 of columns n0.. begins and ends: in C, or in the unfinished chains. */
-static void between(const struct gemm *g, struct bf16_block *t, int64_t i0, int64_t k0, int64_t n0, float *unfinished, int64_t row)
+static void between(const struct gemm *g, struct bf16_block *t, int64_t i0, int64_t k0, int64_t n0, float *unfinished,
+                    int64_t row)
 {
     bool last = k0 + GEMM_BF16_K_BLOCK >= g->k;
 
@@ -67,8 +68,8 @@ static void run_halves(const struct gemm *g, const struct bf16_unit *unit)
     }
 }
 
-/* B^T lies as the tiles' first operand: nothing of it needs to be packed. C^T = B^T A^T, so A becomes panels and C is turned, which
- * is less work than to turn B while the rows are few. */
+/* B^T lies as the tiles' first operand: nothing of it needs to be packed. C^T = B^T A^T, so A becomes panels and C is turned,
+ * which is less work than to turn B while the rows are few. */
 static bool turned_is_better(const struct gemm *g)
 {
     return g->half_transposed && g->k % (2 * V_LANES) == 0 && g->n % GEMM_PANEL == 0 && g->half_row % 2 == 0 && g->m <= g->k / 4;

@@ -1,5 +1,5 @@
-/* gemm_dpbf16.c - a block of the product of `numerics: fast` by VDPBF16PS (bf16.h), which adds both products of a pair to a chain.
- * Tiles split m and n only; chains go over ascending pairs. */
+/* gemm_dpbf16.c - a block of the product of `numerics: fast` by VDPBF16PS (bf16.h), which adds both products of a pair to a
+ * chain. Tiles split m and n only; chains go over ascending pairs. */
 #include "nn/cpu/kernels/isa.h"
 
 #if defined(ISA_avx512)
