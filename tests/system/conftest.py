@@ -251,6 +251,7 @@ class Cluster:
         """The coordinator (or `gantry up`) has ended the run and left with 0. Returns summary.json."""
         def finished(_):
             if self.supervisor:
+                assert not self.supervisor.poll(), f"`gantry up` has ended with {self.supervisor.poll()}\n{self.logs()}"
                 return self.supervisor.poll() == 0
             coordinator = self.of("coordinator")[0]
             return not coordinator.running() and coordinator.popen.returncode == 0
