@@ -283,7 +283,7 @@ static void stays_inside(struct shape s, int how, int64_t longer)
 static void nothing_behind_is_touched(void **state)
 {
     static const struct shape shapes[] = {{3, 40, 33}, {17, 32, 64}, {2, 64, 40}, {9, 96, 520}, {5, 48, 96}, {2, 96, 544},
-                                          {40, 70, 1101}, {16, 33, 600}, {1, 33, 31}, {7, 160, 128}};
+                                          {40, 70, 1101}, {16, 70, 600}, {1, 33, 31}, {7, 160, 128}};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(shapes); i++)

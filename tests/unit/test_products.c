@@ -36,8 +36,8 @@ static void who_multiplies_otherwise(void **state)
     (void)state;
     assert_string_equal(unlike(NUMERICS_FAST, learner, actor),
                         "member 3 (actor on h) multiplies by avx512bf16, member 5 (learner on h) by amx: their log-probabilities "
-                        "differ a little (logp_gap in the metrics); GANTRY_ISA=avx512bf16 in the environment of all daemons makes "
-                        "them equal");
+                        "differ a little (logp_gap in the metrics); GANTRY_ISA=avx512bf16 in the environment of all daemons "
+                        "makes them equal");
     assert_non_null(unlike(NUMERICS_FAST, actor, learner));             /* whoever comes later */
     assert_null(unlike(NUMERICS_STRICT, learner, actor));               /* these bits are everybody's */
     assert_null(unlike(NUMERICS_FAST, member(MEMBER_LEARNER, "avx2"), member(MEMBER_ACTOR, "avx512")));
