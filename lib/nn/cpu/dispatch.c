@@ -1,8 +1,11 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
 
 #include "base/macro.h"
 #include "nn/cpu/kernels.h"
@@ -16,18 +19,21 @@ static const struct cpu_kernels *const all[] = {&cpu_kernels_amx, &cpu_kernels_a
 
 /* The kernel keeps AMX's tiles (eight kilobytes a thread) for processes that ask. It refuses where it does not know of them, or
  * where a thread's alternative signal stack would be too small for them. */
-static bool tiles_allowed(void)
+static bool has_tiles(void)
 {
+    enum { AMX_BF16 = 1 << 22 };                                /* of leaf 7's edx; clang 14 has no name for it */
     enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };       /* ARCH_REQ_XCOMP_PERM of asm/prctl.h; XFEATURE_XTILEDATA */
+    unsigned a, b, c, d;
 
-    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & AMX_BF16) &&
+           syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 
 static bool cpu_runs(const struct cpu_kernels *kernels)
 {
     __builtin_cpu_init();
     if (kernels == &cpu_kernels_amx)
-        return cpu_runs(&cpu_kernels_avx512bf16) && __builtin_cpu_supports("amx-bf16") && tiles_allowed();
+        return cpu_runs(&cpu_kernels_avx512bf16) && has_tiles();
     if (kernels == &cpu_kernels_avx512bf16)
         return cpu_runs(&cpu_kernels_avx512) && __builtin_cpu_supports("avx512bf16");
     if (kernels == &cpu_kernels_avx512)
