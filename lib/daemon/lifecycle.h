@@ -22,8 +22,8 @@ enum lifecycle_phase { LIFECYCLE_STARTING, LIFECYCLE_RUNNING, LIFECYCLE_DRAINING
 enum { LIFECYCLE_SENT_AWAY = 79 };
 
 /* The exit status of a daemon that could not begin: EX_CONFIG (78), which no supervisor follows by another start, when only a
- * person can mend it: a setting, an argument, a file or a directory that will not do. Else 1: memory, an address in use, a lock that
- * a predecessor holds, a full disk. */
+ * person can mend it: a setting, an argument, a file or a directory that will not do. Else 1: memory, an address in use, a lock
+ * that a predecessor holds, a full disk. */
 int lifecycle_start_failed(int r);
 
 struct lifecycle;

@@ -6,8 +6,8 @@
 #include "daemon/lifecycle.h"
 #include "nn/device/device.h"
 
-/* Models that are packed from now on compute on `name` (cpu, cuda:N). -EINVAL: there is none of that name here, or no driver for it.
- * The error has the remedy. */
+/* Models that are packed from now on compute on `name` (cpu, cuda:N). -EINVAL: there is none of that name here, or no driver for
+ * it. The error has the remedy. */
 int device_use(const char *name, struct error *error);
 
 struct device_seen {

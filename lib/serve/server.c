@@ -323,7 +323,8 @@ int serve_new(struct loop *loop, struct wire *wire, struct lifecycle *lifecycle,
         return r;
     r = member_new(wire, &(struct member_options) {
         .join = args->join ? args->join : args->run_dir, .server_key = server_key, .build = GANTRY_BUILD,
-        .device = args->device ? args->device : "cpu", .isa = device_process() ? NULL : cpu_kernels()->isa, .address = wire_server_address(s->server),
+        .device = args->device ? args->device : "cpu", .isa = device_process() ? NULL : cpu_kernels()->isa,
+        .address = wire_server_address(s->server),
         .on_welcome = on_welcome, .fill_heartbeat = fill_heartbeat, .on_endpoints = on_endpoints, .on_drain = on_member_drain,
         .on_push = on_push, .on_state = on_state, .on_refused = on_refused, .arg = s}, &s->member, error);
     if (r < 0)

@@ -2,7 +2,8 @@
  *
  * cpu_kernels() picks the table once: the best set this CPU has, or the one named by the environment variable GANTRY_ISA
  * (generic | avx2 | avx512 | avx512bf16 | amx | neon; a name the CPU cannot run is ignored, cpu_kernels()->isa tells). All tables
- * give equal bits; avx512bf16 and amx are avx512 and the product of `numerics: fast`, each its own bits; the others have none (NULL).
+ * give equal bits; avx512bf16 and amx are avx512 and the product of `numerics: fast`, each its own bits; the others have none
+ * (NULL).
  * Kernels never allocate and keep no state. Unless said otherwise `y =` assigns and `dx +=` accumulates. */
 #pragma once
 
@@ -37,7 +38,8 @@ static inline int64_t gemm_padded(int64_t n) { return (n + GEMM_PANEL - 1) / GEM
 
 /* The product of `numerics: fast`, gemm_bf16: the same, but A and B are rounded to bf16 (to nearest, ties to even; what is below
  * 2^-126 counts as 0), and a chain goes over ascending pairs of k in fp32, each adding two products (amx: sixteen pairs, of which
- * two chains are made first). Again no output depends on m or n. One of a_row, a_k is 1. `scratch` always: gemm_bf16_scratch(), with `halves` gemm_bf16_halves_scratch() floats. */
+ * two chains are made first). Again no output depends on m or n. One of a_row, a_k is 1. `scratch` always: gemm_bf16_scratch(),
+ * with `halves` gemm_bf16_halves_scratch() floats. */
 enum { GEMM_BF16_K_BLOCK = 512, GEMM_BF16_ROWS = 128, GEMM_BF16_COLUMNS = 128 };
 /* Words of a panel's column. */
 static inline int64_t gemm_pairs(int64_t k) { return (k + 1) / 2; }
