@@ -279,7 +279,7 @@ static void test_no_room_to_start(void **state)
 static void test_starts_that_are_refused(void **state)
 {
     struct edge *first, *second;
-    char *text, *stage, path[96];
+    char *text, *stage, path[128];
     size_t n;
 
     (void)state;
@@ -312,6 +312,18 @@ static void test_starts_that_are_refused(void **state)
     assert_null(strstr(first->config_text, "later"));       /* what the run was started with */
     first = edge_free(first);
 
+    snprintf(path, sizeof path, "%s/init/config.json", life_dir);
+    assert_int_equal(atomic_file_write(path, "{ }", 3), 0);
+    snprintf(path, sizeof path, "%s/policies/v000000", life_run_dir);
+    assert_int_equal(remove_tree(path), 0);
+    refuses("policies/v000000 is not the one the ledger knows");
+    snprintf(path, sizeof path, "%s/ledger.sqlite", life_run_dir);
+    assert_int_equal(unlink(path), 0);
+    refuses("damaged: it ends at event 0, and events up to");
+    (void)unlink(path);
+    snprintf(path, sizeof path, "%s/ledger.sqlite-mark", life_run_dir);
+    assert_int_equal(unlink(path), 0);
+    refuses("the directory is put together from two runs, or ledger.sqlite was removed");
     snprintf(path, sizeof path, "%s/policies/v000000", life_run_dir);
     assert_int_equal(remove_tree(path), 0);
     snprintf(path, sizeof path, "%s/init", life_dir);
