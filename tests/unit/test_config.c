@@ -136,6 +136,13 @@ static void test_refusals(void **state _unused_)
         {"count: &a 1\n", "f.yaml:1:8: anchors (&name) are not supported: write the value out"},
         {"count: *a\n", "f.yaml:1:8: aliases (*name) are not supported: write the value out"},
         {"count: !!int 1\n", "f.yaml:1:8: tags (!type) are not supported"},
+        {"parts: &a [1]\n", "f.yaml:1:8: anchors (&name) are not supported: write the value out"},
+        {"parts: [&a {size: 1}]\n", "f.yaml:1:9: anchors (&name) are not supported: write the value out"},
+        {"&a count: 1\n", "f.yaml:1:1: anchors (&name) are not supported: write the value out"},
+        {"parts: !t [1]\n", "f.yaml:1:8: tags (!type) are not supported"},
+        {"parts: [!t {size: 1}]\n", "f.yaml:1:9: tags (!type) are not supported"},
+        {"name: \"a\\0b\"\n", "f.yaml:1:7: a NUL byte in a value"},
+        {"\"a\\0b\": 1\n", "f.yaml:1:1: a NUL byte in a value"},
         {"[a]: 1\n", "f.yaml:1:1: a key must be a plain word"},
         {"count: 1\n---\ncount: 2\n", "f.yaml:2:1: a second document begins here; one is expected"},
         {"a: [[[[[[[[[[[[[[1]]]]]]]]]]]]]]\n", "f.yaml:1:16: nested too deeply for a configuration"},
@@ -164,12 +171,20 @@ static void test_not_yaml(void **state _unused_)
 static void test_size_cap(void **state _unused_)
 {
     _cleanup_free_ char *text = malloc(YAML_MAX_BYTES + 1);
+    struct error error = {0};
     struct yaml_node *root = NULL;
 
     assert_non_null(text);
     memset(text, '\n', YAML_MAX_BYTES + 1);
     assert_int_equal(yaml_tree_parse(text, YAML_MAX_BYTES + 1, "f", &root, NULL), -EFBIG);
     assert_null(root);
+    for (int i = 0; i < YAML_MAX_NODES - 1; i++)            /* and the list itself */
+        memcpy(text + 4 * i, "- 1\n", 4);
+    assert_int_equal(yaml_tree_parse(text, 4 * (YAML_MAX_NODES - 1), "f", &root, NULL), 0);
+    root = yaml_tree_free(root);
+    memcpy(text + 4 * (YAML_MAX_NODES - 1), "- 1\n", 4);
+    assert_int_equal(yaml_tree_parse(text, 4 * YAML_MAX_NODES, "f", &root, &error), -EINVAL);
+    assert_string_equal(error.text, "f:20000:3: too many values for a configuration");
 }
 
 static void test_write_reads_back(void **state _unused_)

@@ -79,7 +79,12 @@ static void look_at_status(void)
     assert_true(json_number_value(json_object_get(root, "success")) > 0);
     assert_int_equal(json_array_size(json_object_get(root, "members")), 4);
     for (enum member_role role = MEMBER_WORKER; role <= MEMBER_LEARNER; role++) {
+        const struct member *member = membership_find((struct membership *)conductor_members(life_edge->conductor), ids[role]);
         json_t *m = member_of(root, role), *versions;
+
+        assert_string_equal(member->build, "test");
+        assert_int_equal(member->address[0], role == MEMBER_WORKER ? '\0' : 'i');      /* ipc:///... */
+        assert_true(member->instance != 0 && json_string_length(json_object_get(m, "host")) > 0);
 
         shows(m, NULL, "role", roles[role]);
         shows(m, NULL, "state", "\"alive\"");
