@@ -15,5 +15,9 @@ bool numerics_fast(const struct run_config *run)
                  LOG_Q("this CPU has no AVX512_BF16 (VDPBF16PS), or GANTRY_ISA leaves it out"));
     else
         log_info("products", "numerics=%s isa=%s", fast ? "fast" : "strict", cpu_kernels()->isa);
+    if (fast && !device_process() && cpu_fast_is_slow())
+        log_warn("numerics: fast is likely slower than strict on this CPU", "isa=%s reason=%s", cpu_kernels()->isa,
+                 LOG_Q("Intel's VDPBF16PS has half the rate of fp32's products; AMX, which has six times it, is missing, withheld "
+                       "by the kernel, or left out by GANTRY_ISA"));
     return fast;
 }

@@ -33,6 +33,17 @@ def test_actor_and_learner_agree(make_cluster):
     assert {lines[0][0] for lines in said.values()} == {"fast" if has else ""}, said
 
 
+def test_without_amx(make_cluster, monkeypatch):
+    cpu = open("/proc/cpuinfo").read()
+    if "avx512_bf16" not in cpu:
+        pytest.skip("no AVX512_BF16 here: all products are strict")
+    monkeypatch.setenv("GANTRY_ISA", "avx512bf16")
+    cluster, gaps, said = play(make_cluster)
+    assert gaps and max(gaps) == 0, gaps
+    assert {lines[0] for lines in said.values()} == {("fast", "avx512bf16", "")}, said
+    assert all(("likely slower than strict" in cluster.of(role)[0].log.read_text()) == ("GenuineIntel" in cpu) for role in said)
+
+
 def test_a_cpu_without_it_says_so(make_cluster, monkeypatch):
     monkeypatch.setenv("GANTRY_ISA", "avx2")
     cluster, gaps, said = play(make_cluster)

@@ -79,3 +79,12 @@ const struct cpu_kernels *cpu_kernels(void)
     atomic_store_explicit(&chosen, kernels, memory_order_relaxed);
     return kernels;
 }
+
+bool cpu_fast_is_slow(void)
+{
+#if defined(__x86_64__)
+    return cpu_kernels() == &cpu_kernels_avx512bf16 && __builtin_cpu_is("intel");
+#else
+    return false;
+#endif
+}

@@ -160,5 +160,8 @@ struct cpu_kernels {
 };
 
 const struct cpu_kernels *cpu_kernels(void);
+/* The products of `numerics: fast` are there and likely slower than strict ones: Intel's CPUs by VDPBF16PS (docs/performance.md,
+ * AMX), where AMX is missing, withheld, or left out by GANTRY_ISA. */
+bool cpu_fast_is_slow(void);
 /* For tests: the table of that name, or NULL when this CPU cannot run it. */
 const struct cpu_kernels *cpu_kernels_named(const char *isa);
