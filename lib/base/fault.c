@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <signal.h>
 
+#include "base/log.h"
 #include "base/macro.h"
 
 enum { MAX_FAULTS = 32, ACTION_ABORT = 100, ACTION_CRASH, ACTION_STOP, ACTION_DELAY };
@@ -108,7 +109,7 @@ bool fault_armed(void)
 enum fault_action fault_point(const char *name)
 {
     int action = FAULT_NONE, i, n;
-    unsigned delay_ms = 0;
+    unsigned delay_ms = 0, reached = 0;
 
     pthread_once(&once, arm_from_environment);
     n = atomic_load_explicit(&armed, memory_order_relaxed);
@@ -123,10 +124,13 @@ enum fault_action fault_point(const char *name)
         f->reached++;
         if (f->reached >= f->at && f->reached <= f->until) {
             action = f->action;
+            reached = f->reached;
             delay_ms = f->delay_ms;
         }
     }
     pthread_mutex_unlock(&lock);
+    if (action != FAULT_NONE)
+        log_debug("fault", "place=%s reached=%u", name, reached);
     if (action == ACTION_ABORT)
         raise(SIGKILL);         /* as a kill -9 at this very place: nothing is flushed, no handler runs */
     if (action == ACTION_CRASH)

@@ -2,12 +2,13 @@
  *
  * Compiled in always, off unless GANTRY_FAULTS is set (or fault_arm() called):
  *
- *   GANTRY_FAULTS="journal.fsync=eio@3,deliver.reply=drop@1,update.commit=abort@2"
+ *   GANTRY_FAULTS="journal.fsync=eio@3,deliver_reply.send=drop@1,version.rename=abort@2"
  *
  * name=action@n: the action happens the n-th time the place is reached (default 1), once; `@n+` from the
  * n-th time on, `@n-m` up to the m-th. Actions: abort (as kill -9 would), crash (SIGABRT), stop (SIGSTOP: it stands
- * still there until somebody sends SIGCONT), eio, enospc, edquot, short (half the bytes), drop, nan, delay:MS. One relaxed
- * atomic load when nothing is armed. The list of names is in docs/storage.md. */
+ * still there until somebody sends SIGCONT), eio, enospc, edquot, short (half the bytes), drop, nan, delay:MS. Each time
+ * is a line of the log at level debug, from which a test can tell that it happened at all (Process.fired() of
+ * tests/system/conftest.py). One relaxed atomic load when nothing is armed. The list of names is in docs/storage.md. */
 #pragma once
 
 #include <stdbool.h>

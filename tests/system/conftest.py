@@ -121,11 +121,17 @@ class Process:
         else:
             self.cluster.faults.pop(self.name, None)
         env = dict(os.environ, GANTRY_FAULTS=faults or self.cluster.always.get(self.name, ""))
-        if not env["GANTRY_FAULTS"]:
+        if env["GANTRY_FAULTS"]:
+            env["GANTRY_LOG_LEVEL"] = "debug"       # for fired()
+        else:
             del env["GANTRY_FAULTS"]
         with open(self.log, "ab") as log:
             self.popen = subprocess.Popen([*self.program(), *map(str, self.args), "--die-with-parent"],
                                           stdout=log, stderr=log, cwd=TOP, env=env)
+
+    def fired(self):
+        """The places at which its faults have happened, in any of its lives."""
+        return set(re.findall(r'msg="fault" place=(\S+)', self.log.read_text(errors="replace")))
 
     def program(self):
         return [BIN / f"gantry-{self.role}"]
@@ -257,6 +263,10 @@ class Cluster:
             return not coordinator.running() and coordinator.popen.returncode == 0
         self.until(finished, "the run to finish", patience)
         return json.loads((self.run / "summary.json").read_text())
+
+    def unfired(self, places):
+        """Those of the places at which no fault has happened, in any process: what was not reached proves nothing."""
+        return set(places).difference(*(p.fired() for p in self.processes))
 
     def drain(self):
         """Ends a run that would go on for longer than the test."""

@@ -35,6 +35,7 @@ def test_some_answers_are_not_finite(make_cluster):
     assert summary["episodes"]["failed"] == 0
     assert [p.starts for p in cluster.processes] == [1] * 5, cluster.logs()
     assert " 0 failed" in cluster.history()
+    assert not cluster.unfired(["act.reply", "score.reply"])
 
 
 def test_no_answer_is_finite(make_cluster):

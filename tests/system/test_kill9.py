@@ -92,3 +92,4 @@ def test_faults_in_the_learner(make_cluster, fault):
         learner.kill()
     cluster.until_finished()
     cluster.history()
+    assert not cluster.unfired([fault.partition("=")[0]])

@@ -97,6 +97,7 @@ def test_faults_on_the_way(two_hosts, who, specification, told):
     log = cluster.of("actor")[0].log.read_text()
     assert all(words in log for words in told), log
     assert cluster.of("learner")[0].starts == 1 + (who == "learner"), cluster.logs()
+    assert not cluster.unfired(fault.partition("=")[0] for fault in specification.split(","))
 
 
 def test_a_damaged_copy_is_brought_again(two_hosts):
