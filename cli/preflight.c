@@ -78,6 +78,7 @@ static int check_values(const char *path, double bytes, struct error *error)
 /* What models take in each kind of daemon, and once for all of them; bytes. A server holds two versions while one is swapped for
  * the next. */
 struct model_needs { double actor, prm, learner, shared;
+                     double saved; /* in each version, adapters; 0: all weights */
                      int action_dims; /* of the policy */
                      int devices; /* 0, or why the GPUs will not do; the error has the line */ };
 
@@ -198,7 +199,8 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
         .actor = (double)(act.total + act.weights + act.packs - 2 * act.mapped),
         .prm = (double)(score.total + score.weights + score.packs - 2 * score.mapped),
         .learner = (double)(train.total + train.weights + judge.total - 2 * train.mapped - judge.mapped),   /* and reference */
-        .shared = (double)(MAX(act.mapped, train.mapped) + score.mapped),
+        .shared = (double)(MAX(act.mapped, train.mapped) + (c->n_prm_servers || judge.total ? score.mapped : 0)),
+        .saved = use == MEMORY_LORA ? (double)train.trained * sizeof(float) : 0,
         .devices = preflight_devices(c, policy, &reward, error),
     };
     return 0;
@@ -247,10 +249,12 @@ static double memory_needed(const struct run_config *c, const struct model_needs
     return need + frames_in_learner(c) * STEPS_GUESS * image;
 }
 
-static double disk_needed(const struct run_config *c, double weights)
+/* weights: of the policy, which the first version is. saved: of adapters in each version, beside the moments; 0: all weights are.
+ * With adapters, the versions in which an sft stage ends are merged, and whole. */
+static double disk_needed(const struct run_config *c, double weights, double saved)
 {
     double episode = STEPS_GUESS * (2.0 * c->image * c->image + 512);     /* lossless images compress to about two thirds */
-    double need = KEEP_POLICIES * 4 * weights + 64 * MB;
+    double need = weights + KEEP_POLICIES * 4 * (saved > 0 ? saved : weights) + 64 * MB;
 
     for (int i = 0; i < c->n_stages; i++) {
         const struct stage_config *s = &c->stages[i];
@@ -258,6 +262,7 @@ static double disk_needed(const struct run_config *c, double weights)
         switch (s->kind) {
         case STAGE_DEMOS: need += s->demos.from[0] ? 0 : s->demos.episodes * episode; break;
         case STAGE_ROLLOUTS: need += s->rollouts.episodes * episode; break;
+        case STAGE_SFT: need += saved > 0 ? weights : 0; break;
         case STAGE_RL: need += (double)(c->journal_keep + 1) * s->rl.episodes * episode; break;
         case STAGE_EVAL: need += (double)s->eval.n_policies * s->eval.episodes * 1024; break;
         default: break;
@@ -399,7 +404,7 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
                          dims == SIM_ACTION_DIMS ? " (dx dy dz droll dpitch dyaw gripper)" : "");
     memory = memory_needed(config, &models);
     have_memory = memory_available("", &limited);
-    disk = disk_needed(config, weights);
+    disk = disk_needed(config, weights, models.saved);
     if (ret)
         *ret = (struct preflight) {(uint64_t)memory, (uint64_t)have_memory, (uint64_t)disk, (uint64_t)have_disk};
     if (models.devices < 0)

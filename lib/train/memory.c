@@ -53,6 +53,15 @@ static void add_weights(const struct shapes *s, enum memory_use use, int lora_r,
     }
 }
 
+static bool is_large(const struct params *params, int64_t from)
+{
+    int64_t numel = 0;
+
+    for (int i = 0; i < params->count; i++)
+        numel += params->list[i]->numel;
+    return numel >= from;
+}
+
 static int add_activations(const struct shapes *s, enum memory_use use, int batch, int threads, struct memory_need *need)
 {
     bool training = use != MEMORY_ACT;
@@ -62,11 +71,12 @@ static int add_activations(const struct shapes *s, enum memory_use use, int batc
 
     tape_init(&tape, training);
     tape.recycle = training;
+    tape.recompute = training && is_large(s->params, OPENVLA_LARGE);        /* as new_trainer has it */
     tape_plan(&tape);
     r = s->dry_run(s->model, &tape, n);
     r = r < 0 ? r : tape.error;
     if (r >= 0)
-        need->activations = at_once * (int64_t)(MAX(tape.planned, tape.peak) + tape.scratch);
+        need->activations = at_once * (int64_t)(MAX(tape.planned, tape.peak) + tape.block + tape.scratch);
     tape_release(&tape);
     return r;
 }
@@ -85,15 +95,6 @@ static void sum_up(struct memory_need *need)
 }
 
 /* ---- policies --------------------------------------------------------------------------------------------- */
-
-static bool is_large(const struct params *params, int64_t from)
-{
-    int64_t numel = 0;
-
-    for (int i = 0; i < params->count; i++)
-        numel += params->list[i]->numel;
-    return numel >= from;
-}
 
 /* As openvla_load_halves keeps them. */
 static bool policy_stays_bf16(const void *of, int i)

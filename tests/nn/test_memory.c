@@ -8,6 +8,7 @@
 
 #include "base/atomic_file.h"
 #include "nn/gemm_pack.h"
+#include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_session.h"
 #include "nn/models/openvla_synth.h"
 #include "tests/harness/scratch.h"
@@ -109,9 +110,39 @@ static void test_training(void **state)
     assert_true(memory_need(f.planned, MEMORY_ACT, 0, 1, 0, &full) < 0);
 }
 
+/* A large model's blocks keep what they give and are computed again on the way back: of OpenVLA-7B's size, by shapes alone, a
+ * sequence takes the outputs of its blocks and one block whole (.66 GiB), where all of it would be 7.6 GiB. */
+static void test_a_large_model_computes_its_blocks_twice(void **state)
+{
+    struct openvla *model = calloc(1, sizeof *model);
+    struct memory_need one, eight;
+    struct error error = {0};
+
+    (void)state;
+    assert_non_null(model);
+    model->w = calloc(1, sizeof *model->w);
+    assert_non_null(model->w);
+    model->config = (struct openvla_config) {
+        .tower = {{.dim = 1024, .depth = 24, .heads = 16, .mlp = 4096, .patch = 14, .prefix = 5},
+                  {.dim = 1152, .depth = 27, .heads = 16, .mlp = 4304, .patch = 14}},
+        .patches = 256, .hidden = 4096, .layers = 32, .heads = 32, .intermediate = 11008, .vocab = 32000, .vocab_padded = 32064,
+        .image_height = 224, .image_width = 224, .action_dims = 7,
+    };
+    if (openvla_register(model, NULL, NULL, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_int_equal(memory_need(model, MEMORY_LORA, 1, 1, 32, &one), 0);
+    assert_int_equal(memory_need(model, MEMORY_LORA, 8, 8, 32, &eight), 0);
+    assert_in_range(one.activations, 500LL << 20, 1000LL << 20);
+    assert_int_equal(eight.activations, 8 * one.activations);
+    openvla_free(model);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_acting), cmocka_unit_test(test_training)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_acting), cmocka_unit_test(test_training),
+        cmocka_unit_test(test_a_large_model_computes_its_blocks_twice),
+    };
 
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -1,5 +1,6 @@
 """What people and strangers get wrong: one clear line, a non-zero exit or a refusal, and nobody dies of it."""
 import json
+import re
 import shutil
 import socket
 import sqlite3
@@ -256,12 +257,20 @@ def test_read_only_directory(make_cluster):
         up_refuses(cluster, str(cluster.run), "Read-only")
 
 
+def disk_needed(cluster):
+    return int(re.search(r"needs about (\d+) MB of disk", gantry("up", cluster.config).stderr)[1])
+
+
 def test_disk_without_room(make_cluster):
     """Full before it begins: how much it needs, how much there is, what to do. One that fills up later: test_disk_full.py."""
     cluster = make_cluster()
     cluster.run.mkdir()
     with mounted(cluster.run, "size=2m"):
         up_refuses(cluster, "MB of disk", str(cluster.run), "put run.dir elsewhere")
+        whole = disk_needed(cluster)
+        cluster.settings["policy"] |= {"train": "lora", "lora_r": 4}
+        cluster.write_config()
+        assert disk_needed(cluster) < whole             # its versions are adapters, the base is there once
         r = coordinator(cluster)
         assert r.returncode != 0 and "No space left on device" in r.stderr and str(cluster.run) in r.stderr, r.stderr
         r = gantry("up", "--force", cluster.config)
