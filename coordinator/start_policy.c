@@ -47,5 +47,6 @@ int start_policy_import(const char *run_dir, const struct run_config *config, st
     if (config->policy_base[0])
         return error_set(error, EINVAL, "%s is no PEFT adapter (no adapter_config.json), and policy.base names the base of one: "
                          "leave policy.base out", config->policy_init);
+    log_info("the start policy is copied into the run", "policy=%s", LOG_Q(config->policy_init));   /* a large one takes minutes */
     return version_import(run_dir, KIND_POLICY, 0, config->policy_init, manifest, error);
 }
