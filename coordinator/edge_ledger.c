@@ -16,7 +16,7 @@
 
 static int import_version_0(struct edge *edge, struct error *error)
 {
-    struct manifest manifest = {.run = ledger_run(edge->ledger)->id};
+    _cleanup_(manifest_release) struct manifest manifest = {.run = ledger_run(edge->ledger)->id};
     struct ledger_version version = {
         .kind = KIND_POLICY, .dir = "policies/v000000", .gate_passed = true, .committed_ms = clock_wall_ms(),
     };
@@ -28,12 +28,9 @@ static int import_version_0(struct edge *edge, struct error *error)
         return error_prefix(error, r, "policy.init");
     memcpy(version.digest, manifest.digest, SHA256_SIZE);
     if (manifest.run != ledger_run(edge->ledger)->id)
-        r = error_set(error, EXDEV, "%s/policies/v000000 belongs to run %016" PRIx64 ", the ledger is of run %016" PRIx64
-                      ": the directory is put together from two runs, or ledger.sqlite was removed: restore it from a copy",
-                      edge->run_dir, manifest.run, ledger_run(edge->ledger)->id);
-    manifest_release(&manifest);
-    if (r < 0)
-        return r;
+        return error_set(error, EXDEV, "%s/policies/v000000 belongs to run %016" PRIx64 ", the ledger is of run %016" PRIx64
+                         ": the directory is put together from two runs, or ledger.sqlite was removed: restore it from a copy",
+                         edge->run_dir, manifest.run, ledger_run(edge->ledger)->id);
     r = ledger_begin(edge->ledger);
     if (r == 0)
         r = ledger_add_version(edge->ledger, &version);
