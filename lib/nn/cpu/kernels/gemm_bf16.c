@@ -69,10 +69,12 @@ static void run_halves(const struct gemm *g, const struct bf16_unit *unit)
 }
 
 /* B^T lies as the tiles' first operand: nothing of it needs to be packed. C^T = B^T A^T, so A becomes panels and C is turned,
- * which is less work than to turn B while the rows are few. */
+ * which is less work than to turn B while the rows are few, and little work where k is large. */
 static bool turned_is_better(const struct gemm *g)
 {
-    return g->half_transposed && g->k % (2 * V_LANES) == 0 && g->n % GEMM_PANEL == 0 && g->half_row % 2 == 0 && g->m <= g->k / 4;
+    bool fits = g->half_transposed && g->k % (2 * V_LANES) == 0 && g->n % GEMM_PANEL == 0 && g->half_row % 2 == 0;
+
+    return fits && (g->m <= g->k / 4 || g->k >= 1024);
 }
 
 static void run_turned(const struct gemm *g, const struct bf16_unit *unit)
