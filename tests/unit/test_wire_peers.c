@@ -112,13 +112,14 @@ static void server_restarts(void **state)
     side_close(&side);
 }
 
-/* A kind that must not be repeated fails when its connection goes. */
+/* A kind that must not be repeated fails when its connection goes, or is left for another. */
 static void lost_underway(void **state)
 {
     Gantry__LeaseRequest request = GANTRY__LEASE_REQUEST__INIT;
     struct side side;
     struct wire_call call = {
         .kind = WIRE_KIND(LEASE_REQUEST), .body = &request.base, .deadline_ms = 60000, .on_reply = side_on_reply, .arg = &side};
+    struct error error = {0};
 
     (void)state;
     side_open(&side, 0, 0);
@@ -129,6 +130,13 @@ static void lost_underway(void **state)
     request_drop(side.kept[0]);
     lab_until_count(&side.lab, &side.replies, 1);
     assert_int_equal(side.result, -ECONNRESET);
+
+    side_serve(&side, 0);
+    assert_int_equal(wire_call(side.client, &call, NULL), 0);
+    lab_until_count(&side.lab, &side.n_kept, 2);
+    assert_int_equal(wire_client_move(side.client, side.lab.ipc, NULL, &error), 0);
+    assert_true(side.replies == 2 && side.result == -ECONNRESET && !side.up);
+    request_drop(side.kept[1]);
     side_close(&side);
 }
 
@@ -144,6 +152,7 @@ static void nothing_into_a_dead_connection(void **state)
     assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
     lab_until_count(&side.lab, &side.n_kept, 1);
     client_on_connection(MONITOR_DISCONNECTED, side.client);        /* the real one lives, and would carry what is sent */
+    assert_false(side.up);
     assert_int_equal(side_act(&side, 2, 60000, 0, NULL), 0);
     lab_settle(&side.lab, 50);
     assert_int_equal(side.client->n_waiting, 2);
@@ -157,6 +166,26 @@ static void nothing_into_a_dead_connection(void **state)
     side_answer(&side, side.kept[0]);
     lab_until_count(&side.lab, &side.replies, 2);
     assert_int_equal(side.result, 0);
+    side_close(&side);
+}
+
+/* Connected, and hangs: it is down until it says something. What is to be asked once is not repeated into its silence. */
+static void silent_server(void **state)
+{
+    struct side side;
+
+    (void)state;
+    side_open(&side, 0, 0);
+    lab_until(&side.lab, &side.up);
+    side.client->heard_ms -= WIRE_SILENT_MS;
+    client_on_timer(&side.client->timer);
+    assert_false(side.up);
+    assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
+    lab_until_count(&side.lab, &side.replies, 1);
+    assert_true(side.up && side.result == 0);
+
+    assert_int_equal(side_act(&side, 2, 60000, WIRE_ONCE, NULL), 0);
+    assert_true(side.client->calls->sent == 1 && side.client->calls->repeat_ms == UINT64_MAX);
     side_close(&side);
 }
 
@@ -246,6 +275,7 @@ int main(void)
         cmocka_unit_test(server_restarts),
         cmocka_unit_test(lost_underway),
         cmocka_unit_test(nothing_into_a_dead_connection),
+        cmocka_unit_test(silent_server),
         cmocka_unit_test(silent_peer),
         cmocka_unit_test(repetitions_have_a_budget),
         cmocka_unit_test(address_taken),
