@@ -9,6 +9,8 @@
 #include "wire/member.h"
 #include "wire/socket.h"
 
+enum { REVISION = 7 };              /* of its endpoints */
+
 /* A coordinator of a few lines. */
 struct town {
     struct wire_lab lab;
@@ -18,6 +20,7 @@ struct town {
 
     uint64_t epoch;
     bool knows, drain, sent_away, mute;
+    bool fresh;                     /* no beat since the Hello */
     unsigned hellos, beats, byes;
     uint64_t peer, instance;
     uint64_t revoke;
@@ -36,7 +39,7 @@ static void welcome(struct town *town, struct request *request)
     Gantry__Endpoint actor = GANTRY__ENDPOINT__INIT, *list[] = {&actor};
 
     town->hellos++;
-    town->knows = true;
+    town->knows = town->fresh = true;
     town->peer = request->peer;
     town->held_leases = (uint32_t)hello->n_leases;
     assert_int_equal(hello->role, GANTRY__ROLE__ROLE_ENV_WORKER);
@@ -59,10 +62,17 @@ static void beat(struct town *town, struct request *request)
 {
     const Gantry__Heartbeat *said = (const Gantry__Heartbeat *)request->message->body;
     Gantry__HeartbeatReply reply = GANTRY__HEARTBEAT_REPLY__INIT;
+    Gantry__Endpoint actor = GANTRY__ENDPOINT__INIT, *list[] = {&actor};
 
     town->beats++;
     assert_int_equal(said->member, 4);
     assert_int_equal(said->n_gauges, 1);
+    assert_int_equal(said->endpoints_revision, town->fresh ? 0 : REVISION);        /* another life counts its own */
+    town->fresh = false;
+    reply.endpoints_revision = REVISION;
+    actor.address = (char *)"ipc:///a";
+    reply.endpoints = list;
+    reply.n_endpoints = said->endpoints_revision != REVISION;
     reply.known = town->knows;
     reply.drain = town->drain;
     reply.sent_away = town->sent_away;
@@ -264,6 +274,7 @@ static void joins_and_beats(void **state)
 static void coordinator_restarts(void **state)
 {
     struct town town;
+    Gantry__Versions versions = GANTRY__VERSIONS__INIT;
 
     (void)state;
     town_open(&town, NULL);
@@ -278,6 +289,12 @@ static void coordinator_restarts(void **state)
     assert_int_equal(town.again, 1);
     assert_int_equal(town.here->epoch, 2);
     assert_int_equal(town.held_leases, 1);
+    wire_set_run(town.there, 99, 1);            /* what the life before it still says is not listened to */
+    assert_int_equal(wire_push(town.server, town.peer, WIRE_KIND(VERSIONS), 0, &versions.base), 0);
+    wire_set_run(town.there, 99, 2);
+    assert_int_equal(wire_push(town.server, town.peer, WIRE_KIND(VERSIONS), 0, &versions.base), 0);
+    lab_until_count(&town.lab, &town.beats, town.beats + 3);
+    assert_int_equal(town.pushes, 1);
     town_close(&town);
 }
 

@@ -134,6 +134,7 @@ static void lost_underway(void **state)
     side_serve(&side, 0);
     assert_int_equal(wire_call(side.client, &call, NULL), 0);
     lab_until_count(&side.lab, &side.n_kept, 2);
+    lab_until(&side.lab, &side.up);
     assert_int_equal(wire_client_move(side.client, side.lab.ipc, NULL, &error), 0);
     assert_true(side.replies == 2 && side.result == -ECONNRESET && !side.up);
     request_drop(side.kept[1]);
@@ -151,6 +152,7 @@ static void nothing_into_a_dead_connection(void **state)
     side.serve = side_keep;
     assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
     lab_until_count(&side.lab, &side.n_kept, 1);
+    lab_until(&side.lab, &side.up);
     client_on_connection(MONITOR_DISCONNECTED, side.client);        /* the real one lives, and would carry what is sent */
     assert_false(side.up);
     assert_int_equal(side_act(&side, 2, 60000, 0, NULL), 0);
