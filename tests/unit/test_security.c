@@ -270,40 +270,6 @@ static void handshakes_that_take_long(void **state)
     fort_close(&fort);
 }
 
-static void break_off(struct fort *fort, unsigned times)
-{
-    while (times--) {
-        fort->client->reached_ms = clock_mono_ms();
-        client_on_connection(MONITOR_BROKEN, fort->client);
-    }
-}
-
-/* The third handshake in a row that ends at once, and no sooner, says that the server has another key; and the sixth says it again. */
-static void handshakes_that_break(void **state)
-{
-    Gantry__ActRequest act = GANTRY__ACT_REQUEST__INIT;
-    struct fort fort;
-    struct wire_call call = {.kind = WIRE_KIND(ACT), .body = &act.base, .deadline_ms = 60000, .on_reply = on_reply, .arg = &fort};
-
-    (void)state;
-    fort_open(&fort, true);
-    for (unsigned i = 0; i < 2; i++) {
-        assert_int_equal(wire_call(fort.client, &call, NULL), 0);
-        break_off(&fort, 2);
-        assert_int_equal(fort.replies, i);
-        break_off(&fort, 1);
-        assert_true(fort.replies == i + 1 && fort.result == -EKEYREJECTED);
-    }
-    assert_int_equal(wire_call(fort.client, &call, NULL), 0);
-    break_off(&fort, 2);
-    client_on_connection(MONITOR_CONNECTED, fort.client);
-    break_off(&fort, 2);
-    assert_int_equal(fort.replies, 2);
-    lab_until_count(&fort.lab, &fort.replies, 3);
-    assert_int_equal(fort.result, 0);
-    fort_close(&fort);
-}
-
 /* A server that is told the list: nobody before, then those in it, and no one who has been taken out. */
 static void told_the_list(void **state)
 {
@@ -514,7 +480,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(let_in), cmocka_unit_test(stranger), cmocka_unit_test(revoked), cmocka_unit_test(wrong_role),
         cmocka_unit_test(let_in_later), cmocka_unit_test(impostor), cmocka_unit_test(something_else_was_there),
-        cmocka_unit_test(handshakes_that_break),
         cmocka_unit_test(handshakes_that_take_long), cmocka_unit_test(told_the_list),
         cmocka_unit_test(socket_dirs),
         cmocka_unit_test(socket_dirs_of_a_copy),

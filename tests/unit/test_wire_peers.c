@@ -171,6 +171,40 @@ static void nothing_into_a_dead_connection(void **state)
     side_close(&side);
 }
 
+static void break_off(struct side *side, unsigned times)
+{
+    while (times--) {
+        side->client->reached_ms = clock_mono_ms();
+        client_on_connection(MONITOR_BROKEN, side->client);
+    }
+}
+
+/* The third handshake in a row that ends at once, and no sooner, says that the server has another key; the sixth says it again. */
+static void handshakes_that_break(void **state)
+{
+    Gantry__ActRequest act = GANTRY__ACT_REQUEST__INIT;
+    struct side side;
+    struct wire_call call = {.kind = WIRE_KIND(ACT), .body = &act.base, .deadline_ms = 60000, .on_reply = side_on_reply, .arg = &side};
+
+    (void)state;
+    side_open(&side, 0, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(wire_call(side.client, &call, NULL), 0);
+        break_off(&side, 2);
+        assert_int_equal(side.replies, i);
+        break_off(&side, 1);
+        assert_true(side.replies == i + 1 && side.result == -EKEYREJECTED);
+    }
+    assert_int_equal(wire_call(side.client, &call, NULL), 0);
+    break_off(&side, 2);
+    client_on_connection(MONITOR_CONNECTED, side.client);
+    break_off(&side, 2);
+    assert_int_equal(side.replies, 2);
+    lab_until_count(&side.lab, &side.replies, 3);
+    assert_int_equal(side.result, 0);
+    side_close(&side);
+}
+
 /* Connected, and hangs: it is down until it says something. What is to be asked once is not repeated into its silence. */
 static void silent_server(void **state)
 {
@@ -277,6 +311,7 @@ int main(void)
         cmocka_unit_test(server_restarts),
         cmocka_unit_test(lost_underway),
         cmocka_unit_test(nothing_into_a_dead_connection),
+        cmocka_unit_test(handshakes_that_break),
         cmocka_unit_test(silent_server),
         cmocka_unit_test(silent_peer),
         cmocka_unit_test(repetitions_have_a_budget),
