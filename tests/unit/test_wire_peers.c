@@ -179,12 +179,13 @@ static void break_off(struct side *side, unsigned times)
     }
 }
 
-/* The third handshake in a row that ends at once, and no sooner, says that the server has another key; the sixth says it again. */
+/* The third handshake in a row that ends at once, and no sooner, says that the server has another key; so does the sixth. */
 static void handshakes_that_break(void **state)
 {
     Gantry__ActRequest act = GANTRY__ACT_REQUEST__INIT;
     struct side side;
-    struct wire_call call = {.kind = WIRE_KIND(ACT), .body = &act.base, .deadline_ms = 60000, .on_reply = side_on_reply, .arg = &side};
+    struct wire_call call = {.kind = WIRE_KIND(ACT), .body = &act.base, .deadline_ms = 60000,
+                             .on_reply = side_on_reply, .arg = &side};
 
     (void)state;
     side_open(&side, 0, 0);
