@@ -33,9 +33,17 @@ struct bf16_unit {
 
 void bf16_gemm(const struct gemm *g, const struct bf16_unit *unit);
 
-/* A's rows i0..i0+m-1, numbers k0..k0+kn-1, to gemm_bf16_a(m, kn) words; zeros behind a row's end to the next sixteen words. */
-void bf16_pack_a(const struct gemm *g, int64_t i0, int64_t m, int64_t k0, int64_t kn, bool by_rows, uint32_t *to,
-                 int64_t *ret_row, int64_t *ret_pair);
+/* A's rows i0..i0+m-1, numbers k0..k0+kn-1, to gemm_bf16_a(m, kn) words, bf16_strides apart; zeros behind a row's end to the next
+ * sixteen words. */
+void bf16_pack_a(const struct gemm *g, int64_t i0, int64_t m, int64_t k0, int64_t kn, bool by_rows, uint32_t *to);
+INLINE void bf16_strides(const struct gemm *g, int64_t m, int64_t kn, bool by_rows, int64_t *ret_row, int64_t *ret_pair)
+{
+    bool rows = by_rows || g->a_k == 1;
+
+    *ret_row = rows ? (gemm_pairs(kn) + V_LANES - 1) / V_LANES * V_LANES : 1;
+    *ret_pair = rows ? 1 : (m + V_LANES - 1) / V_LANES * V_LANES;
+}
+
 /* Numbers k0..k0+kn-1 of columns n0..n0+cols-1 of B (g->halves) to panels `stride` words apart. */
 void bf16_pack_halves(const struct gemm *g, int64_t k0, int64_t kn, int64_t n0, int64_t cols, uint32_t *panels, int64_t stride);
 

@@ -45,14 +45,12 @@ INLINE FAST __m512i pair_down(const float *a, int64_t a_k, int64_t left, int64_t
     return pair_rows(v_load_n(a, rows), left > 1 ? v_load_n(a + a_k, rows) : v_zero());
 }
 
-FAST void bf16_pack_a(const struct gemm *g, int64_t i0, int64_t m, int64_t k0, int64_t kn, bool by_rows, uint32_t *to,
-                      int64_t *ret_row, int64_t *ret_pair)
+FAST void bf16_pack_a(const struct gemm *g, int64_t i0, int64_t m, int64_t k0, int64_t kn, bool by_rows, uint32_t *to)
 {
-    int64_t pairs = gemm_pairs(kn), row = (pairs + V_LANES - 1) / V_LANES * V_LANES;
     const float *a = g->a + i0 * g->a_row + k0 * g->a_k;
+    int64_t row, pair;
 
-    *ret_row = row;
-    *ret_pair = 1;
+    bf16_strides(g, m, kn, by_rows, &row, &pair);
     if (g->a_k == 1) {
         for (int64_t i = 0; i < m; i++)
             for (int64_t k = 0; k < kn; k += 2 * V_LANES)
@@ -67,11 +65,9 @@ FAST void bf16_pack_a(const struct gemm *g, int64_t i0, int64_t m, int64_t k0, i
                 turn(to + i * row + k / 2, row, words);
             }
     } else {
-        *ret_row = 1;
-        *ret_pair = (m + V_LANES - 1) / V_LANES * V_LANES;
-        for (int64_t p = 0; p < pairs; p++)
+        for (int64_t p = 0; 2 * p < kn; p++)
             for (int64_t i = 0; i < m; i += V_LANES)
-                _mm512_storeu_si512(to + p * *ret_pair + i, pair_down(a + 2 * p * g->a_k + i, g->a_k, kn - 2 * p, m - i));
+                _mm512_storeu_si512(to + p * pair + i, pair_down(a + 2 * p * g->a_k + i, g->a_k, kn - 2 * p, m - i));
     }
 }
 

@@ -35,7 +35,8 @@ static void run_packed(const struct gemm *g, const struct bf16_unit *unit)
             struct bf16_block t = {.m = g->m - m0 < unit->rows ? g->m - m0 : unit->rows, .n = padded, .pairs = gemm_pairs(kn),
                                    .a = a, .b = g->pairs + k0 / 2 * GEMM_PANEL, .b_next = stride};
 
-            bf16_pack_a(g, m0, t.m, k0, kn, unit->by_rows, a, &t.a_row, &t.a_pair);
+            bf16_pack_a(g, m0, t.m, k0, kn, unit->by_rows, a);
+            bf16_strides(g, t.m, kn, unit->by_rows, &t.a_row, &t.a_pair);
             between(g, &t, m0, k0, 0, unfinished, padded);
             unit->multiply(&t);
         }
@@ -43,27 +44,32 @@ static void run_packed(const struct gemm *g, const struct bf16_unit *unit)
 }
 
 /* B lies as bf16: some columns, then block by block of k their panels, made once for all rows. So each row of a transposed B is
- * read from its beginning to its end, and what is read once is not thrown away. */
+ * read from its beginning to its end, and what is read once is not thrown away. A is packed block by block of k, too: rows of a
+ * block lie close together. */
 static void run_halves(const struct gemm *g, const struct bf16_unit *unit)
 {
+    int64_t rows = (g->m + V_LANES - 1) / V_LANES * V_LANES;
     uint32_t *a = (uint32_t *)g->scratch, *panels = a + gemm_bf16_a(g->m, g->k);
     float *unfinished = (float *)(panels + GEMM_BF16_COLUMNS * GEMM_BF16_K_BLOCK / 2);
-    struct bf16_block t = {.m = g->m, .b = panels};
 
-    bf16_pack_a(g, 0, g->m, 0, g->k, unit->by_rows, a, &t.a_row, &t.a_pair);
     for (int64_t n0 = 0; n0 < g->n; n0 += GEMM_BF16_COLUMNS) {
         int64_t nn = g->n - n0 < GEMM_BF16_COLUMNS ? g->n - n0 : GEMM_BF16_COLUMNS;
 
-        t.n = gemm_padded(nn);
         for (int64_t k0 = 0; k0 < g->k; k0 += GEMM_BF16_K_BLOCK) {
             int64_t kn = g->k - k0 < GEMM_BF16_K_BLOCK ? g->k - k0 : GEMM_BF16_K_BLOCK;
+            struct bf16_block t = {.n = gemm_padded(nn), .pairs = gemm_pairs(kn), .b = panels,
+                                   .b_next = gemm_pairs(kn) * GEMM_PANEL};
 
-            t.pairs = gemm_pairs(kn);
-            t.a = a + k0 / 2 * t.a_pair;
-            t.b_next = t.pairs * GEMM_PANEL;
+            if (n0 == 0)
+                bf16_pack_a(g, 0, g->m, k0, kn, unit->by_rows, a + k0 / 2 * rows);
+            bf16_strides(g, g->m, kn, unit->by_rows, &t.a_row, &t.a_pair);
             bf16_pack_halves(g, k0, kn, n0, nn, panels, t.b_next);
-            between(g, &t, 0, k0, n0, unfinished, GEMM_BF16_COLUMNS);
-            unit->multiply(&t);
+            for (int64_t m0 = 0; m0 < g->m; m0 += unit->rows) {
+                t.m = g->m - m0 < unit->rows ? g->m - m0 : unit->rows;
+                t.a = a + k0 / 2 * rows + m0 * t.a_row;
+                between(g, &t, m0, k0, n0, unfinished, GEMM_BF16_COLUMNS);
+                unit->multiply(&t);
+            }
         }
     }
 }
