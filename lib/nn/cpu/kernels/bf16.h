@@ -25,7 +25,7 @@ struct bf16_block {
 
 /* A way of multiplying. Its results must depend on k and its blocks only: not on m, n, nor where in a block a row stands. */
 struct bf16_unit {
-    int64_t rows;               /* of A packed at once, at most GEMM_BF16_ROWS */
+    int64_t rows;               /* of A taken at once, at most GEMM_BF16_ROWS */
     bool by_rows;               /* A's words are wanted with a_pair = 1, and to whole sixteens of rows (what they hold is free);
                                  * and it knows `turned` */
     void (*multiply)(const struct bf16_block *block);
