@@ -185,6 +185,25 @@ static void keep_halves(struct openvla *model)
     }
 }
 
+struct openvla *synthetic_shapes_of_7b(void)
+{
+    struct openvla *model = calloc(1, sizeof(*model));
+
+    if (!model || !(model->w = calloc(1, sizeof(*model->w))))
+        return openvla_free(model);
+    model->config = (struct openvla_config) {
+        .tower = {{.dim = 1024, .depth = 24, .heads = 16, .mlp = 4096, .patch = 14, .prefix = 5},
+                  {.dim = 1152, .depth = 27, .heads = 16, .mlp = 4304, .patch = 14}},
+        .patches = 256, .hidden = 4096, .layers = 32, .heads = 32, .intermediate = 11008, .vocab = 32000, .vocab_padded = 32064,
+        .image_height = 224, .image_width = 224, .action_dims = 7,
+    };
+    if (openvla_register(model, NULL, NULL, NULL) < 0)
+        return openvla_free(model);
+    for (int i = 0; i < model->params.count; i++)
+        model->w->layout[i].dtype = DTYPE_BF16;
+    return model;
+}
+
 int synthetic_policy(const char *name, int layers, struct openvla **ret, struct error *error)
 {
     _cleanup_(openvla_freep) struct openvla *model = NULL;

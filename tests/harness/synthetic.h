@@ -13,6 +13,8 @@ void synthetic_hollow(void);
 /* size: as `gantry model synth` calls them (nn/models/openvla_synth.h). layers: this many of each of the three stacks (towers:
  * one more, which never runs), 0: all. Not packed. */
 int synthetic_policy(const char *size, int layers, struct openvla **ret, struct error *error);
+/* OpenVLA-7B by its shapes alone, as its checkpoint has them, all bf16: no values, no tokenizer. NULL: out of memory. */
+struct openvla *synthetic_shapes_of_7b(void);
 /* Qwen2-VL-2B's dims, or, small, a thousandth of them; a reward head. No tokenizer: prompts are made of ids (synthetic_prompt).
  * Not packed. */
 int synthetic_reward(bool small, struct qwen_vl **ret, struct error *error);

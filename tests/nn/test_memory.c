@@ -12,6 +12,7 @@
 #include "nn/models/openvla_session.h"
 #include "nn/models/openvla_synth.h"
 #include "tests/harness/scratch.h"
+#include "tests/harness/synthetic.h"
 #include "train/memory.h"
 #include "train/shards.h"
 
@@ -114,22 +115,11 @@ static void test_training(void **state)
  * sequence takes the outputs of its blocks and one block whole (.66 GiB), where all of it would be 7.6 GiB. */
 static void test_a_large_model_computes_its_blocks_twice(void **state)
 {
-    struct openvla *model = calloc(1, sizeof *model);
+    struct openvla *model = synthetic_shapes_of_7b();
     struct memory_need one, eight;
-    struct error error = {0};
 
     (void)state;
     assert_non_null(model);
-    model->w = calloc(1, sizeof *model->w);
-    assert_non_null(model->w);
-    model->config = (struct openvla_config) {
-        .tower = {{.dim = 1024, .depth = 24, .heads = 16, .mlp = 4096, .patch = 14, .prefix = 5},
-                  {.dim = 1152, .depth = 27, .heads = 16, .mlp = 4304, .patch = 14}},
-        .patches = 256, .hidden = 4096, .layers = 32, .heads = 32, .intermediate = 11008, .vocab = 32000, .vocab_padded = 32064,
-        .image_height = 224, .image_width = 224, .action_dims = 7,
-    };
-    if (openvla_register(model, NULL, NULL, &error) < 0)
-        fail_msg("%s", error.text);
     assert_int_equal(memory_need(model, MEMORY_LORA, 1, 1, 32, &one), 0);
     assert_int_equal(memory_need(model, MEMORY_LORA, 8, 8, 32, &eight), 0);
     assert_in_range(one.activations, 500LL << 20, 1000LL << 20);
