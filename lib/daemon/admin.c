@@ -298,13 +298,18 @@ struct admin *admin_free(struct admin *admin)
 
 /* ---- the other side -------------------------------------------------------------------------------------------- */
 
-/* Until the empty line. */
-static int receive(int fd, struct strbuf *out)
+/* Until the empty line, or until end_ms: an answer that comes in drops gets no more time for each of them. */
+static int receive(int fd, uint64_t end_ms, struct strbuf *out)
 {
     while (out->length < 2 || memcmp(out->text + out->length - 2, "\n\n", 2) != 0) {
+        const uint64_t now_ms = clock_mono_ms();
         char bytes[16384];
-        ssize_t n = recv(fd, bytes, sizeof bytes, 0);
+        ssize_t n;
+        int r = now_ms < end_ms ? set_timeout(fd, (int)(end_ms - now_ms)) : -ETIMEDOUT;
 
+        if (r < 0)
+            return r;
+        n = recv(fd, bytes, sizeof bytes, 0);
         if (n == 0)
             return -EPIPE;
         if (n < 0 && errno == EINTR)
@@ -320,6 +325,7 @@ static int receive(int fd, struct strbuf *out)
 
 int admin_call(const char *path, const char *command, int timeout_ms, char **ret_text, struct error *error)
 {
+    const uint64_t end_ms = clock_mono_ms() + (uint64_t)timeout_ms;
     _cleanup_(strbuf_release) struct strbuf line = STRBUF_INIT, reply = STRBUF_INIT;
     _cleanup_close_ int fd = -1;
     char *text;
@@ -333,7 +339,7 @@ int admin_call(const char *path, const char *command, int timeout_ms, char **ret
     strbuf_addf(&line, "%s\n", command);
     if (send(fd, line.text, line.length, MSG_NOSIGNAL) != (ssize_t)line.length)
         return error_set(error, EPIPE, "%s: the daemon does not listen", path);
-    if ((r = receive(fd, &reply)) < 0)
+    if ((r = receive(fd, end_ms, &reply)) < 0)
         return error_set(error, -r, "%s: no answer to '%s': %s", path, command, r == -ETIMEDOUT ? "time is up" : strerror(-r));
     reply.text[--reply.length] = '\0';      /* the empty line */
     if (strncmp(reply.text, "ok\n", 3) != 0) {

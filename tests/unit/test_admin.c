@@ -247,6 +247,40 @@ static void test_hangs(void **state _unused_)
     loop_free(loop);
 }
 
+/* Answers every 5 ms with the next byte of a text that does not end, until nobody listens. */
+static void *drip(void *arg)
+{
+    const struct timespec pause = {.tv_nsec = 5000000};
+    int fd = accept(*(int *)arg, NULL, NULL);
+
+    while (send(fd, "x", 1, MSG_NOSIGNAL) == 1)
+        nanosleep(&pause, NULL);
+    close(fd);
+    return NULL;
+}
+
+/* The time is the whole answer's: who sends it in drops gets no more of it with each. */
+static void test_drips(void **state _unused_)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct error error = {0};
+    char *text = NULL;
+    pthread_t thread;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
+    assert_int_equal(listen(fd, 1), 0);
+    assert_int_equal(pthread_create(&thread, NULL, drip, &fd), 0);
+    alarm(60);                     /* instead of for ever */
+    assert_int_equal(admin_call(path, "help", 50, &text, &error), -ETIMEDOUT);
+    alarm(0);
+    pthread_join(thread, NULL);
+    assert_null(text);
+    close(fd);
+    unlink(path);
+}
+
 /* At most ADMIN_MAX_CLIENTS at once; one that leaves makes room, whichever. */
 static void test_clients(void **state _unused_)
 {
@@ -287,7 +321,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_commands), cmocka_unit_test(test_pipelined), cmocka_unit_test(test_address),
-        cmocka_unit_test(test_other_files), cmocka_unit_test(test_hangs), cmocka_unit_test(test_clients),
+        cmocka_unit_test(test_other_files), cmocka_unit_test(test_hangs), cmocka_unit_test(test_drips),
+        cmocka_unit_test(test_clients),
     };
 
     return cmocka_run_group_tests(tests, make_directory, remove_directory);
