@@ -252,7 +252,7 @@ int edge_ledger_apply(struct edge *edge)
         r = ledger_commit(edge->ledger);
         if (r < 0 && !error_is_no_space(r))
             log_error("the ledger's commit failed", "why=%s sqlite=%s", LOG_Q(strerror(-r)), LOG_Q(ledger_error(edge->ledger)));
-        edge->commits++;
+        edge->commits += r == 0;
     }
     if (r < 0)
         ledger_rollback(edge->ledger);
