@@ -52,7 +52,7 @@ struct edge {
     struct wire *wire;
     struct wire_server *ipc, *tcp;      /* tcp: NULL unless the configuration has `listen` */
     struct edge_origin from_ipc, from_tcp;
-    uint64_t keys_digest;               /* of the list of keys that members were last compared with */
+    uint64_t keys_digest;               /* of the list of keys that members were last compared with; 0: compare */
     struct admin *admin;
     struct http *http;                  /* NULL: off */
     struct metrics *metrics;

@@ -28,8 +28,7 @@ void edge_keys_tick(struct edge *edge)
 
     if (digest == edge->keys_digest || edge->stepping)
         return;
-    edge->keys_digest = digest;
-    for (size_t i = 0; i < members->n; i++) {
+    for (size_t i = 0; i < members->n && !edge->stepping; i++) {
         const struct member *m = &members->items[i];
         struct conductor_event event = {.kind = CONDUCTOR_EXIT, .member = m->id, .exit.text = "its key was revoked"};
         Gantry__Role role;
@@ -37,6 +36,8 @@ void edge_keys_tick(struct edge *edge)
         if (m->state != MEMBER_GONE && m->user[0] && security_role_of(edge->wire->security, m->user, &role) < 0)
             edge_step(edge, &event);
     }
+    if (!edge->stepping)            /* else there was no room to note one: the others when there is */
+        edge->keys_digest = digest;
 }
 
 void edge_allowed_release(struct edge_allowed *a)

@@ -295,6 +295,8 @@ void edge_on_request(struct request *request, void *arg)
         event.request = 0;
     if (event.kind == CONDUCTOR_HEARTBEAT && speaks_for(edge, request, &event))     /* also while there is no room */
         take_gauges(edge, (const Gantry__Heartbeat *)request->message->body);
+    if (event.kind == CONDUCTOR_HELLO && *request->user)
+        edge->keys_digest = 0;      /* compare again: by the next tick its key may be out, and the list as it was before it was in */
     if (event.kind == CONDUCTOR_HELLO && request->role && request->role != (Gantry__Role)event.hello.member.role)
         (void)wire_refuse(request, GANTRY__STATUS__STATUS_DENIED, "the key is let in as %s, not as %s",
                           wire_role_name(request->role), wire_role_name((Gantry__Role)event.hello.member.role));

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/atomic_file.h"
+#include "base/fault.h"
 #include "proto/control.pb-c.h"
 #include "wire/client.h"
 #include "wire/kinds.h"
@@ -92,24 +93,37 @@ static void beat(struct stranger *s, uint32_t member, double steps, const struct
     ask(s, WIRE_KIND(HEARTBEAT), &heartbeat.base, edge->tcp);
 }
 
-static void test_in_anothers_name(void **state)
+/* A coordinator that listens to other hosts, too. */
+static void start(struct loop **ret_loop, struct edge **ret_edge)
 {
     _cleanup_(strbuf_release) struct strbuf listening = STRBUF_INIT;
-    char path[SCRATCH_PATH + 32], *text;
-    struct stranger alice, mallory;
-    const struct member *m;
-    struct loop *loop;
-    struct edge *edge;
+    char *text;
     size_t n;
 
-    (void)state;
     assert_int_equal(file_read(life_config, 4096, &text, &n), 0);
     strbuf_addf(&listening, "%scluster: {listen: 'tcp://127.0.0.1:*'}\n", text);
     assert_int_equal(atomic_file_write(life_config, listening.text, listening.length), 0);
     free(text);
-    assert_int_equal(loop_new(&loop), 0);
-    if (edge_new(life_config, NULL, &edge, &life_error) < 0 || edge_start(edge, loop, &life_error) < 0)
+    assert_int_equal(loop_new(ret_loop), 0);
+    if (edge_new(life_config, NULL, ret_edge, &life_error) < 0 || edge_start(*ret_edge, *ret_loop, &life_error) < 0)
         fail_msg("%s", life_error.text);
+}
+
+static bool is_here(const struct edge *edge, const struct stranger *s)
+{
+    return membership_find((struct membership *)conductor_members(edge->conductor), s->member);
+}
+
+static void test_in_anothers_name(void **state)
+{
+    char path[SCRATCH_PATH + 32];
+    struct stranger alice, mallory;
+    const struct member *m;
+    struct loop *loop;
+    struct edge *edge;
+
+    (void)state;
+    start(&loop, &edge);
     join(&alice, edge, loop, "alice");
     join(&mallory, edge, loop, "mallory");
     m = membership_find((struct membership *)conductor_members(edge->conductor), alice.member);
@@ -127,9 +141,48 @@ static void test_in_anothers_name(void **state)
         loop_turn(loop, true);
     path_of(path, "keys/allowed");
     assert_int_equal(security_revoke(path, "mallory", &life_error), 0);
-    while (membership_find((struct membership *)conductor_members(edge->conductor), mallory.member))
+    while (is_here(edge, &mallory))
         loop_turn(loop, true);
-    assert_non_null(membership_find((struct membership *)conductor_members(edge->conductor), alice.member));
+    assert_true(is_here(edge, &alice));
+    leave(&alice);
+    leave(&mallory);
+    edge_free(edge);
+    loop_free(loop);
+}
+
+/* Let in and shut out between two looks at the list, which says the same again; and shut out while there is no room to note it. */
+static void test_shut_out_unseen(void **state)
+{
+    char path[SCRATCH_PATH + 32];
+    struct stranger alice, mallory;
+    struct loop *loop;
+    struct edge *edge;
+
+    (void)state;
+    start(&loop, &edge);
+    path_of(path, "keys/allowed");
+    join(&alice, edge, loop, "alice");
+    loop_timer_stop(edge->tick);
+    edge_keys_tick(edge);
+    join(&mallory, edge, loop, "mallory");
+    assert_int_equal(security_revoke(path, "mallory", &life_error), 0);
+    edge_keys_tick(edge);
+    assert_false(is_here(edge, &mallory));
+    assert_true(is_here(edge, &alice));
+    leave(&mallory);
+
+    join(&mallory, edge, loop, "maggie");
+    edge_keys_tick(edge);
+    assert_int_equal(fault_arm("ledger.commit=enospc@1+"), 0);
+    assert_int_equal(security_revoke(path, "alice", &life_error), 0);
+    assert_int_equal(security_revoke(path, "maggie", &life_error), 0);
+    edge_keys_tick(edge);
+    assert_int_equal(fault_arm(""), 0);
+    edge->full_retry_ms = 0;
+    edge_step_again(edge);
+    edge_keys_tick(edge);
+    assert_false(is_here(edge, &alice));
+    assert_false(is_here(edge, &mallory));
     leave(&alice);
     leave(&mallory);
     edge_free(edge);
@@ -140,6 +193,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_in_anothers_name, life_setup, life_teardown),
+        cmocka_unit_test_setup_teardown(test_shut_out_unseen, life_setup, life_teardown),
     };
 
     return cmocka_run_group_tests_name("coordinator keys", tests, NULL, NULL);
