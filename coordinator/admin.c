@@ -3,6 +3,8 @@
 #include <inttypes.h>
 
 #include "base/clock.h"
+#include "base/log.h"
+#include "coordinator/drain_mark.h"
 #include "coordinator/edge.h"
 #include "coordinator/stage_plan.h"
 #include "run/history.h"
@@ -88,9 +90,12 @@ static int drain_member(struct edge *edge, const char *argument, struct strbuf *
 static int command_drain(const char *argument, struct strbuf *out, struct error *error, void *arg)
 {
     struct edge *edge = arg;
+    int r;
 
     if (strcspn(argument, " ") == 6 && !strncmp(argument, "member", 6))
         return drain_member(edge, argument + 6 + strspn(argument + 6, " "), out, error);
+    if ((r = drain_mark_set()) < 0)
+        log_warn("should the coordinator break off, the unit's next life will not drain", "why=%s", LOG_Q(strerror(-r)));
     lifecycle_drain(edge->lifecycle, *argument ? argument : "asked by an operator");
     strbuf_adds(out, "draining");
     return 0;

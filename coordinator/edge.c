@@ -10,6 +10,7 @@
 #include "base/atomic_file.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "coordinator/drain_mark.h"
 #include "coordinator/summary.h"
 #include "run/manifest.h"
 #include "version.h"
@@ -201,6 +202,7 @@ struct edge *edge_free(struct edge *edge)
         return NULL;
     edge->tick = loop_timer_free(edge->tick);
     edge->leave = loop_timer_free(edge->leave);
+    edge->drain_again = loop_timer_free(edge->drain_again);
     edge->admin = admin_free(edge->admin);
     edge->http = http_free(edge->http);
     edge->tcp = wire_server_free(edge->tcp);
@@ -238,6 +240,7 @@ static void on_tick(void *arg)
 }
 
 static void on_drain(const char *reason, void *arg) { edge_drain(arg, reason); }
+static void drain_again(void *arg) { lifecycle_drain(((struct edge *)arg)->lifecycle, "asked of this unit's life before"); }
 
 static int start_servers(struct edge *edge, struct error *error)
 {
@@ -302,6 +305,9 @@ int edge_start(struct edge *edge, struct loop *loop, struct error *error)
     if (r == 0)
         r = start_pages(edge, error);
     if (r == 0 && (r = loop_timer_new(loop, 0, EDGE_TICK_MS, on_tick, edge, &edge->tick)) < 0)
+        r = error_set(error, -r, "timer: %s", strerror(-r));
+    if (r == 0 && drain_mark_is_set() &&        /* first hear who is here and what they still play, or it would be over at once */
+        (r = loop_timer_new(loop, 2 * (uint64_t)edge->config.heartbeat_ms, 0, drain_again, edge, &edge->drain_again)) < 0)
         r = error_set(error, -r, "timer: %s", strerror(-r));
     if (r < 0)
         return r;

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "base/log.h"
+#include "coordinator/drain_mark.h"
 #include "coordinator/edge.h"
 #include "daemon/args.h"
 #include "daemon/crash.h"
@@ -56,6 +57,8 @@ static int run(const struct args *args)
     loop_run(loop);
     crash_phase("leaving");
     r = lifecycle_exit_code(edge->lifecycle);
+    if (r == 0)
+        drain_mark_clear();
     log_info("coordinator down", "exit_code=%d", r);
     return r;
 }

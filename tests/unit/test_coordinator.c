@@ -12,6 +12,7 @@
 #include "base/atomic_file.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "coordinator/drain_mark.h"
 #include "coordinator/edge.h"
 #include "run/history.h"
 #include "tests/harness/coordinator_life.h"
@@ -353,6 +354,38 @@ static void test_a_member_to_drain_is_named(void **state)
     loop_free(loop);
 }
 
+/* A drain that was promised outlives a coordinator that breaks off, where its unit's directory does; not one that is done. */
+static void test_a_drain_outlives_us(void **state)
+{
+    struct loop *loop;
+    struct edge *edge;
+
+    (void)state;
+    assert_int_equal(setenv("RUNTIME_DIRECTORY", life_dir, 1), 0);
+    assert_int_equal(loop_new(&loop), 0);
+    if (edge_new(life_config, NULL, &edge, &life_error) < 0 || edge_start(edge, loop, &life_error) < 0)
+        fail_msg("%s", life_error.text);
+    assert_int_equal(life_command(edge, "drain", ""), 0);
+    edge_free(edge);
+    loop_free(loop);
+
+    assert_int_equal(loop_new(&loop), 0);
+    if (edge_new(life_config, NULL, &edge, &life_error) < 0)
+        fail_msg("%s", life_error.text);
+    edge->config.heartbeat_ms = 1;
+    if (edge_start(edge, loop, &life_error) < 0)
+        fail_msg("%s", life_error.text);
+    assert_int_equal(lifecycle_phase(edge->lifecycle), LIFECYCLE_RUNNING);
+    while (lifecycle_phase(edge->lifecycle) != LIFECYCLE_STOPPED)
+        loop_turn(loop, true);
+    assert_int_equal(lifecycle_exit_code(edge->lifecycle), 0);
+    drain_mark_clear();
+    assert_false(drain_mark_is_set());
+    assert_int_equal(unsetenv("RUNTIME_DIRECTORY"), 0);
+    edge_free(edge);
+    loop_free(loop);
+}
+
 /* While a step waits for room nothing else can be done, and nobody is told or counts that it was. */
 static void test_no_command_is_done_without_room(void **state)
 {
@@ -388,6 +421,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_starts_that_are_refused, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_no_room_to_start, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_a_member_to_drain_is_named, life_setup, life_teardown),
+        cmocka_unit_test_setup_teardown(test_a_drain_outlives_us, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_no_command_is_done_without_room, life_setup, life_teardown),
     };
 

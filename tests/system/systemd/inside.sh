@@ -60,6 +60,17 @@ systemctl stop gantry-env-worker@{10..29}
 echo "     twenty stopped in $(since "$t")"
 check "and leave: status 0, none failed" [ "$(systemctl list-units --failed --no-legend 'gantry-*' | wc -l)" = 0 ]
 
+# A drain holds though the coordinator dies in it, with an episode still being played; who starts the units again goes on.
+pid=$(show gantry-coordinator MainPID)
+systemctl kill -s STOP gantry-env-worker@0
+gantry drain "$run" >/dev/null
+kill -9 "$pid"
+check "draining, the coordinator is killed, active again" until_ 30 '[ "$(show gantry-coordinator ActiveState)" = active ] && [ "$(show gantry-coordinator MainPID)" != '"$pid"' ]'
+systemctl kill -s CONT gantry-env-worker@0
+check "and drains" until_ 60 '[ -z "$(systemctl list-units --state=active,activating,deactivating --no-legend "gantry-*.service")" ]'
+systemctl start gantry.target
+check "started by hand, the run goes on" until_ 60 '[ "$(members learner)$(members actor)$(members env_worker)" = 111 ]'
+
 t=$(date +%s.%N)
 systemctl stop gantry.target
 check "everything stops" until_ 60 '[ -z "$(systemctl list-units --state=active,deactivating --no-legend "gantry-*.service")" ]'
