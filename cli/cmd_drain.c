@@ -1,4 +1,6 @@
 /* cmd_drain.c - `gantry drain`: let a run, or one member of it, finish what is in hand and end; `gantry up` goes on later. */
+#include <errno.h>
+#include <getopt.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <limits.h>
@@ -9,9 +11,9 @@
 
 #include "base/macro.h"
 #include "cli/cli.h"
+#include "cli/progress.h"
 #include "cli/run_socket.h"
-
-#define DRAIN "drain gantry-drain"
+#include "cli/shell_word.h"
 
 /* NAME of NAME#LIFE. */
 static bool is_start_of(const char *word, const char *name)
@@ -61,32 +63,60 @@ static int drain_member(const char *run_dir, const char *member, char **ret_text
     return r;
 }
 
+/* An update may take longer than who asked wants to wait: how far it is, and what else could be said. */
+static void say_update(const char *run_dir, const char *run)
+{
+    _cleanup_free_ char *text = NULL, *where = shell_word(run);
+    json_t *status = run_socket_call(run_dir, "status", &text, NULL) < 0 ? NULL : json_loads(text, 0, NULL);
+    double done, total;
+
+    progress_training(status, &done, &total);
+    if (total > 0)
+        printf("An update is in hand, %.0f/%.0f: it is finished first. `gantry drain %s --within SECONDS` waits no longer than that; what\n"
+               "is not done by then is made anew by the next `gantry up`.\n", done, total, where ?: run);
+    json_decref(status);
+}
+
+static int usage(FILE *out)
+{
+    fputs("usage: gantry drain [RUN [MEMBER]] [--within SECONDS]\n"
+          "Episodes and the update in hand are finished, nothing new is begun, all daemons end. What takes longer than SECONDS\n"
+          "(default: as long as it takes) is left, and done anew by the next `gantry up`. With MEMBER (its number or name in\n"
+          "`gantry status`) that one finishes what it holds and leaves; the run goes on.\n", out);
+    return out == stdout ? CLI_OK : CLI_USAGE;
+}
+
 int cmd_drain(int argc, char **argv)
 {
+    static const struct option options[] = {{"within", required_argument, NULL, 'w'}, {"help", no_argument, NULL, 'h'}, {0}};
     _cleanup_free_ char *text = NULL;
+    const char *within = NULL, *run, *member;
     struct error error = {0};
-    char run_dir[RUN_SOCKET_PATH];
-    bool run = argc < 3;
-    int r;
+    char run_dir[RUN_SOCKET_PATH], command[80];
+    int option, r;
 
-    if (argc > 3 || (argc == 2 && argv[1][0] == '-')) {
-        bool asked = argc == 2 && !strcmp(argv[1], "--help");
-
-        fprintf(asked ? stdout : stderr, "usage: gantry drain [RUN [MEMBER]]\n"
-                "Episodes in hand are finished, nothing new is begun, all daemons end. With MEMBER (its number or name in\n"
-                "`gantry status`) that one finishes what it holds and leaves; the run goes on.\n");
-        return asked ? CLI_OK : CLI_USAGE;
-    }
-    r = run_socket_find(argc >= 2 ? argv[1] : NULL, run_dir, &error);
-    if (r == 0 && !run)
-        r = drain_member(run_dir, argv[2], &text, &error);
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1)
+        if (option == 'w')
+            within = optarg;
+        else
+            return usage(option == 'h' ? stdout : stderr);
+    run = optind < argc ? argv[optind] : NULL;
+    member = optind + 1 < argc ? argv[optind + 1] : NULL;
+    if (optind + 2 < argc || (member && within))
+        return usage(stderr);
+    snprintf(command, sizeof command, within ? "drain within %.20s gantry-drain" : "drain gantry-drain", within);
+    r = run_socket_find(run, run_dir, &error);
+    if (r == 0 && member)
+        r = drain_member(run_dir, member, &text, &error);
     /* `gantry up` keeps it over a death of the coordinator; where there is none, the coordinator is asked */
-    else if (r == 0 && run_socket_call_at(run_dir, "up.sock", DRAIN, &text, NULL) < 0)
-        r = run_socket_call(run_dir, DRAIN, &text, &error);
+    else if (r == 0 && (r = run_socket_call_at(run_dir, "up.sock", command, &text, &error)) < 0 && r != -EREMOTEIO)
+        r = run_socket_call(run_dir, command, &text, &error);
     if (r < 0) {
         fprintf(stderr, "gantry drain: %s\n", error_text(&error, r));
         return CLI_FAILED;
     }
     printf("%s: %s", run_dir, text);
+    if (!member && !within)
+        say_update(run_dir, run ?: run_dir);
     return CLI_OK;
 }

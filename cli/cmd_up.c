@@ -1,10 +1,11 @@
 /* cmd_up.c - `gantry up run.yaml`: all daemons of a run on this host, started, watched and ended together.
  *
- * The same command on the same run directory goes on where it stopped. Ctrl-C drains: what is being played is finished, then all
- * leave; a second Ctrl-C leaves at once (nothing that was acknowledged is lost by that either). */
+ * The same command on the same run directory goes on where it stopped. Ctrl-C drains: what is being played or
+ * learnt is finished, then all leave; a second Ctrl-C leaves at once (nothing that was acknowledged is lost by that either). */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -242,9 +243,17 @@ static void on_drain(const char *reason, void *arg)
 {
     struct up *up = arg;
 
+    uint64_t ms = lifecycle_drain_ms(up->lifecycle), within = (MAX(ms, UP_DRAIN_SLACK_MS + 1000) - UP_DRAIN_SLACK_MS + 500) / 1000;
+
     up->drains = true;
-    say("draining (%s): episodes in hand are finished; once more to leave now", reason);
-    call_coordinator(up, on_drain_answer, "drain %s", reason);
+    if (ms) {
+        say("draining (%s): what is in hand is finished, if that takes no longer than %" PRIu64 " s; once more to leave now", reason,
+            within);
+        call_coordinator(up, on_drain_answer, "drain within %" PRIu64 " %s", within, reason);
+    } else {
+        say("draining (%s): episodes and the update in hand are finished; once more to leave now", reason);
+        call_coordinator(up, on_drain_answer, "drain %s", reason);
+    }
 }
 
 /* ---- start ----------------------------------------------------------------------------------------------------------- */
@@ -286,7 +295,7 @@ static int bin_dir(char ret[RUN_PATH], struct error *error)
 
 static int watch(struct up *up, struct error *error)
 {
-    const struct lifecycle_options life = {.drain_ms = DRAIN_MS, .on_drain = on_drain, .arg = up};
+    const struct lifecycle_options life = {.drain_ms = DRAIN_MS, .patient = true, .on_drain = on_drain, .arg = up};
     char bin[RUN_PATH], log[RUN_PATH], sockets[ADDRESS_MAX];
     struct supervisor_options options = {
         .bin_dir = bin, .log_dir = log, .on_child_ended = on_child_ended, .on_leader_ended = on_leader_ended,

@@ -32,8 +32,7 @@ bool progress_update(struct progress *p, const json_t *status)
     return changed;
 }
 
-/* Minibatches of the update that is being made: of 0 when nobody says. */
-static void training_of(const json_t *status, double *ret_done, double *ret_total)
+void progress_training(const json_t *status, double *ret_done, double *ret_total)
 {
     const json_t *members = json_object_get(status, "members");
 
@@ -97,8 +96,8 @@ void progress_line(const json_t *status, struct strbuf *out)
         strbuf_addf(out, " for %s", text(status, "waiting_for"));
     if (text(status, "trouble")[0])
         strbuf_addf(out, ", tried again after: %s", text(status, "trouble"));
-    training_of(status, &done, &total);
-    if (total > 0 && !strcmp(state, "training"))
+    progress_training(status, &done, &total);
+    if (total > 0 && (!strcmp(state, "training") || !strcmp(state, "draining")))
         strbuf_addf(out, " %.0f/%.0f updates", done, total);
     if (number(episodes, "planned") > 0)
         strbuf_addf(out, " %.0f/%.0f episodes", number(episodes, "journaled"), number(episodes, "planned"));

@@ -18,5 +18,8 @@ bool progress_update(struct progress *progress, const json_t *status);
 /* "rl/13 of 100  (stage 5 of 6)  playing 20/32 episodes  success 0.62  310 env steps/s  4:10 left in this stage". */
 void progress_line(const json_t *status, struct strbuf *out);
 
+/* Minibatches of the update that is being made, done and in all: of 0 when nobody says. */
+void progress_training(const json_t *status, double *ret_done, double *ret_total);
+
 /* Several lines with the members; for `gantry status`. */
 void progress_page(const json_t *status, struct strbuf *out);

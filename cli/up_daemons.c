@@ -76,11 +76,11 @@ static int command_scale(const char *argument, struct strbuf *out, struct error 
 static int command_drain(const char *argument, struct strbuf *out, struct error *error, void *arg)
 {
     struct up_daemons *d = arg;
+    int r = lifecycle_drain_command(d->lifecycle, argument, UP_DRAIN_SLACK_MS, error);
 
-    (void)error;
-    lifecycle_drain(d->lifecycle, *argument ? argument : "asked by an operator");
-    strbuf_adds(out, "draining");
-    return 0;
+    if (r == 0)
+        strbuf_adds(out, "draining");
+    return r;
 }
 
 /* A member that an operator has sent away. It may have left the run long before its process has ended: who scales meanwhile must
@@ -99,7 +99,7 @@ static int command_leaves(const char *argument, struct strbuf *out, struct error
 }
 
 static const struct admin_command commands[] = {
-    {"drain", "[REASON]", "finish what is in hand, then all daemons end", command_drain},
+    {"drain", "[within SECONDS] [REASON]", "finish what is in hand, then all daemons end", command_drain},
     {"scale", "env_worker|actor|prm_server N", "so many of them on this host; those that go finish what they hold",
      command_scale},
     {"leaves", "PID", "that process was sent away by `gantry drain`: do not count on it", command_leaves},

@@ -7,7 +7,10 @@
 #include "daemon/admin.h"
 #include "daemon/lifecycle.h"
 
-enum { UP_MOST = 1024 };        /* of one role: cluster.env_workers' limit */
+enum {
+    UP_MOST = 1024,             /* of one role: cluster.env_workers' limit */
+    UP_DRAIN_SLACK_MS = 60000,  /* from the coordinator's deadline of a drain to ours: the members leave */
+};
 
 struct up_daemons {             /* borrowed */
     const struct run_config *config;

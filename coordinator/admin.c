@@ -94,9 +94,11 @@ static int command_drain(const char *argument, struct strbuf *out, struct error 
 
     if (strcspn(argument, " ") == 6 && !strncmp(argument, "member", 6))
         return drain_member(edge, argument + 6 + strspn(argument + 6, " "), out, error);
+    r = lifecycle_drain_command(edge->lifecycle, argument, 0, error);
+    if (r < 0)
+        return r;
     if ((r = drain_mark_set()) < 0)
         log_warn("should the coordinator break off, the unit's next life will not drain", "why=%s", LOG_Q(strerror(-r)));
-    lifecycle_drain(edge->lifecycle, *argument ? argument : "asked by an operator");
     strbuf_adds(out, "draining");
     return 0;
 }
@@ -293,7 +295,8 @@ const struct admin_command edge_commands[] = {
     {"status", "", "the run, its members and curves as JSON", command_status},
     {"metrics", "", "as Prometheus reads them", command_metrics},
     {"history", "[AFTER]", "the ledger's events as JSON lines", command_history},
-    {"drain", "[REASON | member MEMBER]", "finish what is leased, open nothing, then end; or one member so", command_drain},
+    {"drain", "[[within SECONDS] [REASON] | member MEMBER]", "finish what is in hand, open nothing, then end; or one member so",
+     command_drain},
     {"prm", "swap VERSION|DIR [at ITERATION | shadow EPISODES MARGIN RANK] | rollback",
      "score new episodes with another reward model of this run", command_prm},
     {"cordon", "MEMBER", "give a worker no more episodes, a server no more requests", command_cordon},

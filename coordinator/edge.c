@@ -242,6 +242,18 @@ static void on_tick(void *arg)
 static void on_drain(const char *reason, void *arg) { edge_drain(arg, reason); }
 static void drain_again(void *arg) { lifecycle_drain(((struct edge *)arg)->lifecycle, "asked of this unit's life before"); }
 
+/* Episodes are played anew and the update is made anew by the run's next life: nothing is lost but the time. */
+static void on_overdue(void *arg)
+{
+    struct conductor_status status;
+    struct edge *edge = arg;
+
+    conductor_status(edge->conductor, &status);
+    log_warn("the drain's time is over, what is in hand is left for the next start", "episodes=%" PRIu64 " training=%s",
+             status.leased, status.training ? LOG_Q(status.name) : "nothing");
+    edge_leave(edge);
+}
+
 static int start_servers(struct edge *edge, struct error *error)
 {
     struct wire_server_options options = {.on_request = edge_on_request, .arg = &edge->from_ipc};
@@ -294,7 +306,8 @@ static int start_pages(struct edge *edge, struct error *error)
 int edge_start(struct edge *edge, struct loop *loop, struct error *error)
 {
     const struct lifecycle_options options = {
-        .start_ms = 60 * 1000, .drain_ms = EDGE_DRAIN_MS, .on_drain = on_drain, .arg = edge};
+        .start_ms = 60 * 1000, .drain_ms = EDGE_DRAIN_MS, .patient = true, .on_drain = on_drain, .on_overdue = on_overdue,
+        .arg = edge};
     int r;
 
     edge->loop = loop;

@@ -2,19 +2,23 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sysexits.h>
 
 #include "base/atomic_file.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "daemon/crash.h"
 #include "daemon/notify.h"
 
-enum { DESCRIPTORS = 65536 };
+enum { DESCRIPTORS = 65536, DRAIN_MAX_S = 7 * 24 * 3600 };
 
 struct lifecycle {
     struct loop *loop;
@@ -25,6 +29,7 @@ struct lifecycle {
     char status[200];
     struct loop_signal *term, *interrupt, *hangup;
     struct loop_timer *deadline, *watchdog;
+    uint64_t until_ms;          /* the phase's deadline; 0: none */
 };
 
 static const char *const phase_names[] = {"starting", "running", "draining", "stopped"};
@@ -47,16 +52,39 @@ static void enter(struct lifecycle *l, enum lifecycle_phase phase, uint64_t dead
 {
     l->phase = phase;
     crash_phase(phase_names[phase]);
+    l->until_ms = deadline_ms ? clock_mono_ms() + deadline_ms : 0;
     if (deadline_ms)
         loop_timer_again(l->deadline, deadline_ms, 0);
     else
         loop_timer_stop(l->deadline);
 }
 
+/* -> draining, or a sooner end of it; 0: no deadline. */
+static void drain_within(struct lifecycle *l, const char *reason, uint64_t deadline_ms)
+{
+    if (l->phase == LIFECYCLE_STOPPED)
+        return;
+    if (l->phase == LIFECYCLE_DRAINING && (!deadline_ms || (l->until_ms && l->until_ms <= clock_mono_ms() + deadline_ms)))
+        return;
+    if (l->phase != LIFECYCLE_DRAINING)
+        (void)notify_send("STOPPING=1");
+    enter(l, LIFECYCLE_DRAINING, deadline_ms);
+    log_info("draining", "reason=%s within_s=%" PRIu64, LOG_Q(reason), deadline_ms / 1000);
+    if (l->options.on_drain)
+        l->options.on_drain(reason, l->options.arg);
+    else
+        lifecycle_stop(l, 0);
+}
+
 static void on_deadline(void *arg)
 {
     struct lifecycle *l = arg;
 
+    l->until_ms = 0;
+    if (l->phase == LIFECYCLE_DRAINING && l->options.on_overdue) {
+        l->options.on_overdue(l->options.arg);
+        return;
+    }
     log_error("deadline passed", "phase=%s waiting_for=%s", phase_names[l->phase], LOG_Q(l->status));
     lifecycle_stop(l, 1);
 }
@@ -72,7 +100,10 @@ static void on_terminate(int number, void *arg)
         lifecycle_stop(l, 1);
     } else {
         l->signalled = true;    /* already draining because the run ends: go on with that */
-        lifecycle_drain(l, number == SIGINT ? "SIGINT" : "SIGTERM");
+        if (number == SIGINT)
+            drain_within(l, "SIGINT", l->options.patient ? 0 : l->options.drain_ms);
+        else
+            drain_within(l, "SIGTERM", l->options.drain_ms);
     }
 }
 
@@ -164,15 +195,32 @@ void lifecycle_ready(struct lifecycle *l)
 
 void lifecycle_drain(struct lifecycle *l, const char *reason)
 {
-    if (l->phase >= LIFECYCLE_DRAINING)
-        return;
-    enter(l, LIFECYCLE_DRAINING, l->options.drain_ms);
-    (void)notify_send("STOPPING=1");
-    log_info("draining", "reason=%s", LOG_Q(reason));
-    if (l->options.on_drain)
-        l->options.on_drain(reason, l->options.arg);
-    else
-        lifecycle_stop(l, 0);
+    if (l->phase != LIFECYCLE_DRAINING)
+        drain_within(l, reason, l->options.drain_ms);
+}
+
+int lifecycle_drain_command(struct lifecycle *l, const char *argument, uint64_t slack_ms, struct error *error)
+{
+    uint64_t deadline_ms = l->options.patient ? 0 : l->options.drain_ms;
+    uint32_t seconds;
+    int n = 0;
+
+    if (!strncmp(argument, "within", 6) && (argument[6] == ' ' || !argument[6])) {
+        if (sscanf(argument + 6, " %" SCNu32 "%n", &seconds, &n) != 1 || seconds < 1 || seconds > DRAIN_MAX_S ||
+            (argument[6 + n] && argument[6 + n] != ' '))
+            return error_set(error, EINVAL, "'%.40s': within needs seconds, 1 to %d", argument, DRAIN_MAX_S);
+        deadline_ms = seconds * 1000ull + slack_ms;
+        argument += 6 + n + strspn(argument + 6 + n, " ");
+    }
+    drain_within(l, *argument ? argument : "asked by an operator", deadline_ms);
+    return 0;
+}
+
+uint64_t lifecycle_drain_ms(const struct lifecycle *l)
+{
+    uint64_t now = clock_mono_ms();
+
+    return l->until_ms > now ? l->until_ms - now : l->until_ms ? 1 : 0;
 }
 
 void lifecycle_stop(struct lifecycle *l, int exit_code)

@@ -3,17 +3,19 @@
  *   lifecycle_new -> (open sockets, join) -> lifecycle_ready -> loop_run -> lifecycle_exit_code -> lifecycle_free
  *
  * Signals, and the admin command that means the same:
- *   TERM, INT   drain: take nothing new, finish what is in flight, then stop          `drain`
- *   a second TERM or INT: leave now (exit status 1); the first one during a drain begun otherwise changes nothing
+ *   TERM, INT   drain: take nothing new, finish what is in flight, then stop          `drain [within SECONDS] [REASON]`
+ *   a second TERM or INT: leave now (exit status 1); the first one during a drain begun otherwise gives it a deadline at most
  *   HUP         re-read what can be re-read: the log level from $GANTRY_LOG_LEVEL_FILE or the owner's on_reload
  *   PIPE        ignored
  * Every phase has a deadline: a start that takes longer than start_ms, or a drain longer than drain_ms, ends the
- * process with status 1 and one log line that names the phase and what it waited for (lifecycle_status).
+ * process with status 1 and one log line that names the phase and what it waited for (lifecycle_status). A drain that a person
+ * watches has none where the owner is patient: by INT, or by `drain` without `within`.
  * systemd hears READY=1, STOPPING=1, STATUS=... and, when it asked for it, WATCHDOG=1 from the loop itself: a loop
  * that hangs is restarted.
  * Thread rule: the loop's thread. */
 #pragma once
 
+#include "base/error.h"
 #include "daemon/loop.h"
 
 enum lifecycle_phase { LIFECYCLE_STARTING, LIFECYCLE_RUNNING, LIFECYCLE_DRAINING, LIFECYCLE_STOPPED };
@@ -30,8 +32,11 @@ struct lifecycle;
 
 struct lifecycle_options {
     uint64_t start_ms, drain_ms;        /* deadlines; 0: none */
-    /* Stop taking work and call lifecycle_stop when nothing is in flight. NULL: stop at once. Called once. */
+    bool patient;                       /* what a drain waits for may take long: no deadline but by TERM or `within` */
+    /* Stop taking work and call lifecycle_stop when nothing is in flight. NULL: stop at once. Called once, and again if the drain
+     * gets a sooner deadline (lifecycle_drain_ms). */
     void (*on_drain)(const char *reason, void *arg);
+    void (*on_overdue)(void *arg);      /* the drain's deadline has passed: stop soon. NULL: it is an error, as above */
     void (*on_reload)(void *arg);       /* HUP; NULL: nothing to re-read */
     void *arg;
 };
@@ -42,6 +47,11 @@ DEFINE_FREEP(struct lifecycle, lifecycle_free)
 
 void lifecycle_ready(struct lifecycle *lifecycle);                      /* starting -> running */
 void lifecycle_drain(struct lifecycle *lifecycle, const char *reason);  /* -> draining; a second call does nothing */
+/* The admin command's argument, "[within SECONDS] [REASON]"; while draining, a sooner deadline counts. The deadline is later by
+ * slack_ms: for who passes the command on to another. -EINVAL: SECONDS is none. */
+int lifecycle_drain_command(struct lifecycle *lifecycle, const char *argument, uint64_t slack_ms, struct error *error);
+/* How long the present drain may still take; 0: it has no deadline. */
+uint64_t lifecycle_drain_ms(const struct lifecycle *lifecycle);
 void lifecycle_stop(struct lifecycle *lifecycle, int exit_code);        /* -> stopped: loop_run returns. The first code counts */
 
 /* One line about what is going on: systemd's STATUS= and the line a missed deadline logs. */

@@ -77,6 +77,25 @@ def test_drain_by_command(make_cluster):
     assert int(text.split()[0]) == 300      # all rows are there, some still open
 
 
+def test_a_drain_and_a_long_update(make_cluster):
+    """It is finished first, however long it takes; who cannot wait says for how long, also later. Nothing of it counts as an error."""
+    cluster = make_cluster(stages=[{"demos": {"episodes": 6, "style": "clean"}}, {"sft": {"steps": 100000, "commit_every": 100000, "batch": 8}}])
+    up = cluster.up()
+    cluster.until(lambda s: s and s["state"] == "training" and any(m["gauges"].get("train_done", 0) >= 1 for m in s["members"]), "an update")
+    said = gantry("drain", cluster.run).stdout
+    assert "/100000: it is finished first. `gantry drain " in said, said
+    done = cluster.until(lambda s: s and s["state"] == "draining" and max(m["gauges"].get("train_done", 0) for m in s["members"]), "figures")
+    cluster.until(lambda s: max(m["gauges"].get("train_done", 0) for m in s["members"]) > done, "more of the update")
+    refused = gantry("drain", cluster.run, "--within", "soon")
+    assert refused.returncode == 1 and "within needs seconds" in refused.stderr, refused.stderr
+    assert gantry("drain", cluster.run, "--within", "1").returncode == 0
+    assert up.wait(60) == 0, cluster.logs()
+    said = (cluster.root / "up.log").read_text()
+    assert "/100000 updates" in said and "drained before its end" in said and " ended: " not in said, said
+    assert "the drain's time is over" in (cluster.run / "log" / "coordinator.log").read_text()
+    assert " 0 failed" in cluster.history()
+
+
 @pytest.mark.parametrize("role", ["env-worker", "actor", "learner"])
 def test_before_the_coordinator(tmp_path, role):
     """The file that says where it is may come later: what is waited for is said once, and SIGTERM ends the waiting."""

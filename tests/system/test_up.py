@@ -264,6 +264,16 @@ def test_ctrl_c_drains(run):
     assert all(gone(pid) for pid in run.starts())
 
 
+def test_a_supervisor_does_not_wait_for_ever(run):
+    """SIGTERM: the coordinator is told by when, and then has time to let its members leave."""
+    run.up()
+    run.wait(lambda: len(run.starts()) == 4 and "status" in run.commands(), "four children and a status call")
+    run.process.send_signal(signal.SIGTERM)
+    code, out = run.end()
+    assert code == 0 and "if that takes no longer than 120 s" in out, out
+    assert "drain within 120 SIGTERM" in run.commands()
+
+
 def test_the_same_command_resumes_after_kill_9(run):
     """That real daemons die with it is test_lifecycle's; the stand-ins are killed by hand."""
     run.up()

@@ -21,7 +21,7 @@
 struct life {
     struct loop *loop;
     struct lifecycle *lifecycle;
-    unsigned drains, reloads;
+    unsigned drains, reloads, overdue;
     char reason[32];
 };
 
@@ -43,7 +43,8 @@ static void on_reload(void *arg)
 
 static void begin(struct life *l, uint64_t start_ms, uint64_t drain_ms)
 {
-    const struct lifecycle_options options = {start_ms, drain_ms, on_drain, on_reload, l};
+    const struct lifecycle_options options = {.start_ms = start_ms, .drain_ms = drain_ms, .on_drain = on_drain,
+                                              .on_reload = on_reload, .arg = l};
 
     *l = (struct life) {0};
     assert_int_equal(loop_new(&l->loop), 0);
@@ -143,6 +144,80 @@ static void test_deadlines(void **state _unused_)
     lifecycle_drain(l.lifecycle, "test");
     loop_run(l.loop);
     assert_int_equal(lifecycle_exit_code(l.lifecycle), 1);
+    end(&l);
+}
+
+static void on_overdue(void *arg)
+{
+    struct life *l = arg;
+
+    l->overdue++;
+    lifecycle_stop(l->lifecycle, 0);
+}
+
+static void begin_patient(struct life *l)
+{
+    const struct lifecycle_options options = {.drain_ms = 60000, .patient = true, .on_drain = on_drain, .on_overdue = on_overdue,
+                                              .arg = l};
+
+    *l = (struct life) {0};
+    assert_int_equal(loop_new(&l->loop), 0);
+    assert_int_equal(lifecycle_new(l->loop, &options, &l->lifecycle), 0);
+    lifecycle_ready(l->lifecycle);
+}
+
+/* Who is asked by a person waits as long as it takes, until somebody sets a deadline; a later one than there is changes nothing. */
+static void test_patience(void **state _unused_)
+{
+    struct error error = {0};
+    struct life l;
+
+    begin_patient(&l);
+    assert_int_equal(lifecycle_drain_ms(l.lifecycle), 0);
+    raise(SIGINT);
+    while (l.drains == 0)
+        loop_turn(l.loop, true);
+    assert_int_equal(lifecycle_drain_ms(l.lifecycle), 0);
+    assert_int_equal(lifecycle_drain_command(l.lifecycle, "by hand", 0, &error), 0);
+    assert_int_equal(l.drains, 1);
+    assert_int_equal(lifecycle_drain_command(l.lifecycle, "within 20 by hand", 5000, &error), 0);
+    assert_int_equal(l.drains, 2);
+    assert_string_equal(l.reason, "by hand");
+    assert_in_range(lifecycle_drain_ms(l.lifecycle), 1, 25000);
+    assert_true(lifecycle_drain_ms(l.lifecycle) > 20000);
+    assert_int_equal(lifecycle_drain_command(l.lifecycle, "within 50", 0, &error), 0);
+    assert_int_equal(l.drains, 2);
+    assert_int_equal(lifecycle_drain_command(l.lifecycle, "within 1", 0, &error), 0);
+    assert_int_equal(l.drains, 3);
+    loop_run(l.loop);
+    assert_int_equal(l.overdue, 1);
+    assert_int_equal(lifecycle_exit_code(l.lifecycle), 0);
+    end(&l);
+
+    begin_patient(&l);          /* who is asked by a supervisor has its deadline, also in the middle of a patient drain */
+    assert_int_equal(lifecycle_drain_command(l.lifecycle, "", 0, &error), 0);
+    assert_string_equal(l.reason, "asked by an operator");
+    raise(SIGTERM);
+    while (l.drains == 1)
+        loop_turn(l.loop, true);
+    assert_int_equal(lifecycle_phase(l.lifecycle), LIFECYCLE_DRAINING);
+    assert_in_range(lifecycle_drain_ms(l.lifecycle), 1, 60000);
+    end(&l);
+}
+
+static void test_drain_commands(void **state _unused_)
+{
+    static const char *const bad[] = {"within", "within x", "within 0", "within -1", "within 5x", "within 99999999"};
+    struct error error = {0};
+    struct life l;
+
+    begin_patient(&l);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        assert_int_equal(lifecycle_drain_command(l.lifecycle, bad[i], 0, &error), -EINVAL);
+        assert_int_equal(lifecycle_phase(l.lifecycle), LIFECYCLE_RUNNING);
+    }
+    assert_int_equal(lifecycle_drain_command(l.lifecycle, "within-reason", 0, &error), 0);      /* a reason, not a number's name */
+    assert_string_equal(l.reason, "within-reason");
     end(&l);
 }
 
@@ -319,6 +394,8 @@ int main(void)
         cmocka_unit_test(test_signal_during_a_drain),
         cmocka_unit_test(test_nothing_to_finish),
         cmocka_unit_test(test_deadlines),
+        cmocka_unit_test(test_patience),
+        cmocka_unit_test(test_drain_commands),
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_reload),
         cmocka_unit_test(test_notify),
