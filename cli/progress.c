@@ -94,6 +94,8 @@ void progress_line(const json_t *status, struct strbuf *out)
                 state);
     if (!strcmp(state, "waiting") || !strcmp(state, "paused"))
         strbuf_addf(out, " for %s", text(status, "waiting_for"));
+    if (text(status, "late")[0])
+        strbuf_addf(out, ", waits for %s", text(status, "late"));
     if (text(status, "trouble")[0])
         strbuf_addf(out, ", tried again after: %s", text(status, "trouble"));
     progress_training(status, &done, &total);

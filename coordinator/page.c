@@ -43,7 +43,7 @@ const char edge_page[] =
 "function show(s){\n"
 "  $('run').textContent=s.run+' - '+s.state;document.title=s.name+' - '+s.run;\n"
 "  $('sub').textContent=`run ${s.run_id}, seed ${s.seed}, build ${s.build}, up ${s.up_s.toFixed(0)} s, coordinator start ${s.epoch}`;\n"
-"  $('work').textContent=s.state=='waiting'||s.state=='paused'?s.state+': '+s.waiting_for:`${s.title||s.stage} (stage ${s.stage_number+1} of ${s.stages})`;\n"
+"  $('work').textContent=s.state=='waiting'||s.state=='paused'?s.state+': '+s.waiting_for:`${s.title||s.stage} (stage ${s.stage_number+1} of ${s.stages})`+(s.late?', waits for '+s.late:'');\n"
 "  $('count').textContent=progress(s);\n"
 "  $('stages').innerHTML=row(['stage','state','wall s','policy in','policy out'],1)+s.history.map(h=>row([h.stage,h.state,\n"
 "    h.state=='open'&&!h.wall_s?'-':h.wall_s.toFixed(1),h.policy_in,h.state=='open'?'-':h.policy_out])).join('');\n"

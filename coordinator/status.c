@@ -34,6 +34,27 @@ bool edge_is_full(const struct edge *edge, char *where, size_t size)
     return false;
 }
 
+/* Learner ranks that the others have waited for for a while. */
+static void write_late(const struct edge *edge, struct json_writer *w)
+{
+    const struct membership *members = conductor_members(edge->conductor);
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    unsigned late = 0;
+
+    for (size_t i = 0; i < members->n; i++) {
+        double bits = gauges_value(gauges_find(&edge->gauges, members->items[i].id), "waits_for_ranks");
+
+        if (members->items[i].state == MEMBER_ALIVE && bits > 0 && bits < 256)
+            late |= (unsigned)bits;
+    }
+    if (late > 1)
+        late &= ~1u;            /* who waits for rank 0 waits for those that it waits for */
+    for (unsigned rank = 0; late >> rank; rank++)
+        if (late >> rank & 1)
+            strbuf_addf(&text, "%slearner rank %u", text.length ? ", " : "", rank);
+    json_text(w, "late", text.text ? text.text : "");
+}
+
 static void write_work(const struct edge *edge, const struct conductor_status *status, struct json_writer *w)
 {
     char where[RUN_PATH + 80] = "";
@@ -53,6 +74,7 @@ static void write_work(const struct edge *edge, const struct conductor_status *s
                                              : "playing");
     json_text(w, "waiting_for", full ? where : status->waiting_for);
     json_text(w, "trouble", full ? "" : status->trouble);
+    write_late(edge, w);
     json_text(w, "stage", stage ? stage->name : "");
     json_unsigned(w, "stage_number", status->stage);
     json_unsigned(w, "stages", (uint64_t)edge->config.n_stages);

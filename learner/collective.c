@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/sha256.h"
 #include "proto/train.pb-c.h"
@@ -32,6 +33,7 @@ struct collective {
     const void *mine; size_t bytes; void *all;
     int result;                         /* IDLE while it goes on */
     bool active, aborted;
+    uint64_t since_ms;                  /* the gather in progress began */
     uint8_t ended[SHA256_SIZE]; int ended_result;       /* rank 0: the last plan that came to its end, and how */
     bool has_ended;
 };
@@ -294,6 +296,7 @@ int collective_gather(void *arg, const void *mine, size_t bytes, void *ret_all)
     c->all = ret_all;
     c->result = IDLE;
     c->active = !c->aborted;
+    c->since_ms = clock_mono_ms();
     if (c->aborted || loop_post(c->loop, c->rank == 0 ? look : send_part, c) < 0)
         finish(c, -ECANCELED);
     while (c->active)
@@ -318,6 +321,20 @@ int collective_end(struct collective *c, int result)
         return result < 0 ? result : collective_gather(c, NULL, 0, NULL);
     (void)loop_post(c->loop, look, c);          /* or it is seen with the next part that comes */
     return result;
+}
+
+uint32_t collective_late(struct collective *c, uint64_t now_ms)
+{
+    uint32_t late = 0;
+
+    pthread_mutex_lock(&c->lock);
+    if (c->active && c->sequence != END && now_ms >= c->since_ms + COLLECTIVE_LATE_MS) {
+        late = c->rank > 0;
+        for (unsigned i = 1; c->rank == 0 && i < c->ranks; i++)
+            late |= c->waiting[i] ? 0 : 1u << i;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return late;
 }
 
 void collective_abort(struct collective *c)

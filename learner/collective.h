@@ -39,5 +39,9 @@ int collective_gather(void *collective, const void *mine, size_t bytes, void *re
 /* On the train thread, after a plan that came to `result` on this rank. Rank 0: 0 is said once the version is committed; never
  * waits. The others, with 0: wait for that. Returns result; -ECONNRESET: rank 0 did not commit, or has begun anew. */
 int collective_end(struct collective *collective, int result);
+/* The ranks, as bits, that the gather in progress has waited for for COLLECTIVE_LATE_MS; 0: none. Above rank 0 that is rank 0, also
+ * while it waits for another itself. */
+enum { COLLECTIVE_LATE_MS = 30000 };
+uint32_t collective_late(struct collective *collective, uint64_t now_ms);
 /* Any thread: the gather in progress, and all later ones, end with -ECANCELED. */
 void collective_abort(struct collective *collective);

@@ -92,6 +92,21 @@ static void gauge(struct edge *edge, Gantry__Heartbeat *heartbeat, const char *n
     heartbeat->n_gauges = i + 1;
 }
 
+/* Nothing else would tell of a rank that hangs, or is away: the others wait, each alive and well. */
+static void say_late(struct edge *edge)
+{
+    uint32_t late = collective_late(edge->collective, clock_mono_ms());
+    char ranks[2 * COLLECTIVE_RANKS_MAX + 1] = "";
+    size_t n = 0;
+
+    for (unsigned i = 0; i < COLLECTIVE_RANKS_MAX; i++)
+        if (late >> i & 1)
+            n += (size_t)snprintf(ranks + n, sizeof ranks - n, n ? ",%u" : "%u", i);
+    if (late && late != edge->late)
+        log_warn("gradients wait for other learner ranks", "ranks=%s seconds=%d", ranks, COLLECTIVE_LATE_MS / 1000);
+    edge->late = late;
+}
+
 static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
 {
     struct edge *edge = arg;
@@ -113,6 +128,10 @@ static void fill_heartbeat(Gantry__Heartbeat *heartbeat, void *arg)
     if (train_thread_busy(edge->train_thread, &done, &total) && total > 0) {
         gauge(edge, heartbeat, "train_done", (double)done);
         gauge(edge, heartbeat, "train_total", (double)total);
+    }
+    if (edge->collective) {
+        say_late(edge);
+        gauge(edge, heartbeat, "waits_for_ranks", edge->late);
     }
     gauge(edge, heartbeat, "train_ms_total", (double)train_thread_ms(edge->train_thread));
     if (edge->weights)

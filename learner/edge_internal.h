@@ -32,6 +32,7 @@ struct edge {
     struct deliveries deliveries;
     struct weights *weights;            /* rank 0: for servers that do not see the run directory */
     struct collective *collective;      /* NULL: one rank */
+    uint32_t late;                      /* ranks that are waited for, as was said last */
     struct nccl_calls nccl;             /* several ranks on devices: their gradients meet there */
     struct device_group *device_group;
     uint64_t newest[2];                 /* rank > 0: versions trained along, by kind */
@@ -44,7 +45,7 @@ struct edge {
     unsigned failures;                  /* plans that failed in a row */
     uint64_t retry_ms;                  /* not before: a plan that fails is not tried in a tight loop */
 
-    Gantry__Gauge gauges[13], *gauge_list[13];
+    Gantry__Gauge gauges[14], *gauge_list[14];
 };
 
 /* edge_open.c: journal, manifests, threads and lock, at the first Welcome. One line and -errno when the run directory is not

@@ -200,6 +200,18 @@ static void look_at_gauges(void)
     assert_non_null(strstr(json_string_value(json_object_get(root, "waiting_for")), "space in /"));
     json_decref(root);
     put(MEMBER_LEARNER, "disk_full", 0);
+    root = status();
+    shows(root, NULL, "late", "\"\"");
+    json_decref(root);
+    put(MEMBER_LEARNER, "waits_for_ranks", 1 << 0 | 1 << 2 | 1 << 3);
+    root = status();
+    shows(root, NULL, "late", "\"learner rank 2, learner rank 3\"");
+    json_decref(root);
+    put(MEMBER_LEARNER, "waits_for_ranks", 1);
+    root = status();
+    shows(root, NULL, "late", "\"learner rank 0\"");
+    json_decref(root);
+    put(MEMBER_LEARNER, "waits_for_ranks", 0);
     strbuf_addc(&runtime, '{');
     edge_runtime(life_edge, &runtime);
     strbuf_addc(&runtime, '}');
