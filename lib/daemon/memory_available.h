@@ -8,5 +8,6 @@
 /* Bytes; 0: unknown. *ret_limited: it is a control group's. root: "" for this machine; tests have a tree of their own. */
 double memory_available(const char *root, bool *ret_limited);
 
-/* Processes that this machine's kernel has killed so far because memory, a control group's or all, ran out; 0: it does not say. */
+/* Processes that the kernel has killed so far because memory, a control group's or all, ran out: of our own group where it counts
+ * them, so that another container's are none of ours; else of this machine. 0: it does not say. */
 uint64_t memory_oom_kills(const char *root);

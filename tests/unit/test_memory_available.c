@@ -105,6 +105,15 @@ static void kills(void **state)
     assert_int_equal(memory_oom_kills(root), 0);
     put("/proc/vmstat", "pgmajfault 12\noom_kill_other 5\noom_kill 3\nnuma_pages 0\n");
     assert_int_equal(memory_oom_kills(root), 3);
+    put("/proc/self/cgroup", "9:cpu:/job/step\n0::/job/step\n");
+    assert_int_equal(memory_oom_kills(root), 3);        /* no group counts */
+    put("/sys/fs/cgroup/job/memory.events", "oom 9\noom_kill 2\noom_group_kill 0\n");
+    assert_int_equal(memory_oom_kills(root), 2);        /* ours has no controller of its own */
+    put("/sys/fs/cgroup/job/step/memory.events", "oom 9\noom_kill 0\noom_group_kill 0\n");
+    assert_int_equal(memory_oom_kills(root), 0);        /* those were others' */
+    put("/proc/self/cgroup", "9:cpu:/docker/abc\n4:memory:/docker/abc\n0::/\n");
+    put("/sys/fs/cgroup/memory/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n");
+    assert_int_equal(memory_oom_kills(root), 1);
 }
 
 int main(void)
