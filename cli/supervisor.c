@@ -20,7 +20,7 @@ struct child {
     char **argv;                        /* NULL at the end; argv[0] is the path. Owned. */
     uv_process_t *process;              /* NULL: not running */
     struct loop_timer *restart;
-    uint64_t started_ms, oom_kills;     /* oom_kills: of the machine, when it was started */
+    uint64_t started_ms, oom_kills;     /* oom_kills: memory_oom_kills when it was started */
     unsigned failures;                  /* in a row, each soon after its start */
     bool retired;                       /* supervisor_end: how it ends is no matter */
     bool ended;                         /* and will not be started again */
@@ -32,6 +32,7 @@ struct supervisor {
     char *bin_dir, *log_dir;
     struct child *first, **tail;
     unsigned running;
+    uint64_t oom_kills;             /* of memory_oom_kills: up to here each is known for a child's end */
     bool stopping, said_stopped;
     struct loop_timer *deadline;
 };
@@ -64,11 +65,23 @@ static bool plan_restart(struct child *child, bool failed, int status)
 
 static void free_process(uv_handle_t *handle) { free(handle); }
 
+/* Killed for want of memory, not by hand: since its start there was such a kill that is not known for another child's end. */
+static bool is_starved(const struct child *child, int signal_number)
+{
+    struct supervisor *s = child->supervisor;
+    uint64_t known = MAX(s->oom_kills, child->oom_kills);
+
+    if (signal_number != SIGKILL || memory_oom_kills("") <= known)
+        return false;
+    s->oom_kills = known + 1;
+    return true;
+}
+
 static void on_child_exit(uv_process_t *process, int64_t status, int signal_number)
 {
     struct child *child = process->data;
     struct supervisor *s = child->supervisor;
-    bool starved = signal_number == SIGKILL && memory_oom_kills("") > child->oom_kills;
+    bool starved = is_starved(child, signal_number);
     bool pulled = (signal_number == SIGKILL && !starved) || signal_number == SIGTERM, ended = !signal_number &&
         (status == 0 || status == LIFECYCLE_SENT_AWAY);
     bool failed = !pulled && !ended, restarts = false;
