@@ -12,6 +12,7 @@
 #include "nn/device/device.h"
 #include "nn/models/openvla_session.h"
 #include "tests/emulate/test_device.h"
+#include "tests/harness/synthetic.h"
 #include "tests/harness/train_lab.h"
 #include "train/device_memory.h"
 
@@ -366,24 +367,12 @@ static void test_what_does_not_fit_names_the_largest_and_the_knob(void **state)
  * specification's. */
 static void test_openvla_7b(void **state)
 {
-    struct openvla *model = calloc(1, sizeof *model);
+    struct openvla *model = synthetic_shapes_of_7b();
     struct device_job job = {.use = MEMORY_ACT, .batch = 64, .half = true, .lora_r = 32, .blas = true};
     struct device_need act, lora, kept;
-    struct error error = {0};
 
     (void)state;
     assert_non_null(model);
-    model->w = calloc(1, sizeof *model->w);
-    model->config = (struct openvla_config) {
-        .tower = {{.dim = 1024, .depth = 24, .heads = 16, .mlp = 4096, .patch = 14, .prefix = 5},
-                  {.dim = 1152, .depth = 27, .heads = 16, .mlp = 4304, .patch = 14}},
-        .patches = 256, .hidden = 4096, .layers = 32, .heads = 32, .intermediate = 11008, .vocab = 32000, .vocab_padded = 32064,
-        .image_height = 224, .image_width = 224, .action_dims = 7,
-    };
-    if (openvla_register(model, NULL, NULL, &error) < 0)
-        fail_msg("%s", error.text);
-    for (int i = 0; i < model->params.count; i++)
-        model->w->layout[i].dtype = DTYPE_BF16;
     memory_keep_halves(model, true);
     assert_int_equal(memory_need_device(model, &job, &act), 0);
     assert_in_range(act.weights >> 20, 14300, 14600);           /* 15.08 GB */

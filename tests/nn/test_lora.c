@@ -17,6 +17,7 @@
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_lora.h"
 #include "tests/harness/scratch.h"
+#include "tests/harness/synthetic.h"
 
 #define NANO "tests/golden/nano"
 enum { SIDE = 64, FRAME = SIDE * SIDE * 3, BATCH = 64 };
@@ -337,21 +338,12 @@ static void test_size_of_openvla_7b(void **state)
                               "proj", "fc1",    "fc2",    "fc3",    "q",      "kv"};
     struct peft_config config = {.r = 32, .alpha = 16, .targets = targets, .n_targets = ARRAY_SIZE(targets)},
         taken = {.r = 32, .alpha = 16};
-    struct openvla *model = calloc(1, sizeof(*model));
-    struct error error = {0};
+    struct openvla *model = synthetic_shapes_of_7b();
     int64_t numel = 0;
     int n = 0;
 
     (void)state;
     assert_non_null(model);
-    model->w = calloc(1, sizeof(*model->w));
-    model->config = (struct openvla_config) {
-        .tower = {{.dim = 1024, .depth = 24, .heads = 16, .mlp = 4096, .patch = 14, .prefix = 5},
-                  {.dim = 1152, .depth = 27, .heads = 16, .mlp = 4304, .patch = 14}},
-        .patches = 256, .hidden = 4096, .layers = 32, .heads = 32, .intermediate = 11008, .vocab = 32000, .vocab_padded = 32064,
-    };
-    if (openvla_register(model, NULL, NULL, &error) < 0)
-        fail_msg("%s", error.text);
     assert_int_equal(openvla_lora_register(model, &taken, any_rank, &config), 0);
     for (int i = 0; i < model->params.count; i++) {
         const struct param *p = model->params.list[i];
