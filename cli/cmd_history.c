@@ -20,7 +20,8 @@ static int usage(FILE *out, int status)
             "The first prints the ledger's events as JSON lines (those after number AFTER), from the running coordinator or, "
             "when it\n"
             "is down, from the file. The second joins ledger, journal and version manifests and prints every contradiction: an\n"
-            "episode that ended twice, was trained twice or is lost. Its exit status is 1 when there is one.\n");
+            "episode that ended twice, was trained twice or is lost. Its exit status is 1 when there is one.\n"
+            "Events count stages, and the passes of each, from 0.\n");
     return status;
 }
 

@@ -19,7 +19,7 @@ static int usage(FILE *out, int status)
     fprintf(out, "usage: gantry status [--watch | --json] [RUN]\n"
                  "RUN is a run directory; without it, the run under runs/ that is running.\n"
                  "  --watch   again each second, until the run is over (the screen is cleared on a terminal)\n"
-                 "  --json    everything the coordinator says, as one JSON object\n");
+                 "  --json    everything the coordinator says, as one JSON object; it counts stages and passes from 0\n");
     return status;
 }
 

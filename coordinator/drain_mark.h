@@ -1,8 +1,9 @@
 /* drain_mark.h - a drain that was promised, kept for the unit's next life.
  *
- * systemd starts a coordinator again that breaks off, and it would go on with the run that it was asked to drain. A file in the unit's runtime directory tells it. systemd keeps that directory for a start that it
- * makes by itself and removes it when the unit has ended (RuntimeDirectoryPreserve=restart): who starts the unit later finds a
- * run that goes on. Where there is no such directory nothing is kept: `gantry up` ends everything when a coordinator dies draining. */
+ * systemd starts a coordinator again that breaks off, and it would go on with the run that it was asked to drain. A file in the
+ * unit's runtime directory tells it. systemd keeps that directory for a start that it makes by itself and removes it when the unit
+ * has ended (RuntimeDirectoryPreserve=restart): who starts the unit later finds a run that goes on. Where there is no such
+ * directory nothing is kept: `gantry up` ends everything when a coordinator dies draining. */
 #pragma once
 
 #include <stdbool.h>

@@ -240,7 +240,12 @@ static void on_tick(void *arg)
 }
 
 static void on_drain(const char *reason, void *arg) { edge_drain(arg, reason); }
-static void drain_again(void *arg) { lifecycle_drain(((struct edge *)arg)->lifecycle, "asked of this unit's life before"); }
+
+/* It is a person's, and so as patient as the first was. */
+static void drain_again(void *arg)
+{
+    (void)lifecycle_drain_command(((struct edge *)arg)->lifecycle, "asked of this unit's life before", 0, NULL);
+}
 
 /* Episodes are played anew and the update is made anew by the run's next life: nothing is lost but the time. */
 static void on_overdue(void *arg)
