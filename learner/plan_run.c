@@ -59,6 +59,8 @@ static int prepare(struct execution *e, const struct parent_wish *wish, struct e
 
     if (r >= 0)
         r = plan_data_load(e->runner, e->plan, e->trainer, &e->settings, &e->data, error);
+    if (r >= 0)
+        shards_stop_by(e->trainer->shards, &e->runner->stop);
     e->watch = (struct train_watch) {watch, e->runner};
     e->objective = (struct objective) {.seed = e->runner->seed, .stage = e->plan->stage, .iteration = e->plan->round,
                                        .version = e->plan->parent, .watch = &e->watch};

@@ -240,6 +240,8 @@ static int policy_epochs(struct trainer *trainer, struct ppo_batch *b, struct pp
 
     if (!order)
         return error_set(error, ENOMEM, "rl: out of memory");
+    if (!train_tell(objective->watch, "rl", 0, (int64_t)count * config->epochs, NAN))
+        return error_set(error, ECANCELED, "rl: stopped before its first update");
     for (int epoch = 0; epoch < config->epochs && !ret->braked && b->n; epoch++) {
         shuffled(order, b->n, objective->seed, objective->stage << 32 | objective->iteration, (uint32_t)epoch + 10);
         for (int i = 0; i < count && !ret->braked; i++) {

@@ -110,6 +110,8 @@ static int train(struct trainer *trainer, const struct dataset *data, const stru
 
     if (!samples)
         return error_set(error, ENOMEM, "prm: out of memory");
+    if (!train_tell(objective->watch, "prm", 0, config->steps, NAN))
+        return error_set(error, ECANCELED, "prm: stopped before its first update");
     for (int64_t step = 0; step < config->steps; step++) {
         struct update update = {
             .lr = lr_cosine(config->lr, .1, step, MIN(50, config->steps / 4), config->steps),

@@ -154,6 +154,8 @@ int objective_sft(struct trainer *trainer, const struct dataset *data, const str
         return error_set(error, ENOMEM, "sft: out of memory");
 
     result.frames = n_all;
+    if (!train_tell(objective->watch, "sft", first, config->steps, NAN))
+        return error_set(error, ECANCELED, "sft: stopped before update %lld", (long long)first);
     for (int64_t step = first; step < end; step++) {
         struct sft_call call = {.model = trainer->model, .data = data, .steps = batch, .n = config->batch,
                                 .augment_seed = objective->seed * 0x9E3779B97F4A7C15u ^ objective->stage,

@@ -52,6 +52,8 @@ void shards_exchange(struct shards *s, bool overlapped, int64_t bucket)
     s->bucket = bucket;
 }
 
+void shards_stop_by(struct shards *s, const atomic_bool *stop) { s->stop = stop; }
+
 void shards_compute_with(struct shards *s, const struct params *params) { s->params = params; }
 const struct device *shards_device(const struct shards *s) { return s->params ? s->params->device : NULL; }
 
@@ -117,6 +119,8 @@ static int begin_gradient(struct shards *s, struct tape *tape, int shard)
 
 int shards_run_piece(struct shards *s, struct tape *tape, float *grad, int shard, int first, int last)
 {
+    if (s->stop && atomic_load(s->stop))
+        return -ECANCELED;
     if (tape->on)
         return shards_run_planned(s, tape, grad, shard, first, last);
     for (;;) {

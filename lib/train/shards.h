@@ -8,6 +8,8 @@
  * Thread rule: one call at a time. Failure rule: -errno; the gradient is then undefined. */
 #pragma once
 
+#include <stdatomic.h>
+
 #include "nn/collective/shard_sum.h"
 #include "nn/optim.h"
 #include "nn/tape.h"
@@ -44,6 +46,9 @@ void shards_recompute(struct shards *shards, bool on);
  * rank's own; 1 at first). Products of many rows are a device's business, and each pass costs as many launches. What is added to
  * what changes with it: not with strict numerics, where it is 1 whatever is said here. */
 void shards_together(struct shards *shards, int n);
+
+/* What is asked of them ends with -ECANCELED before its next pass once *stop is true; borrowed. NULL: nobody stops them. */
+void shards_stop_by(struct shards *shards, const atomic_bool *stop);
 
 /* Exchange what is whole while the rest is computed (so at first), or all of it afterwards: the same bits. bucket: floats that
  * are exchanged at once, 0: as many as suits; equal on all ranks. For measurements and tests. */

@@ -23,6 +23,7 @@ struct shards {
     size_t gathered_size;
     bool late;                  /* ranks exchange nothing before all shards are done: the same bits, later */
     int64_t bucket;             /* floats that they exchange at once; 0: BUCKET, DEVICE_BUCKET */
+    const atomic_bool *stop;    /* no pass is begun once it is true; NULL: nobody says so */
 
     /* the call in progress */
     const struct adamw_range *ranges;

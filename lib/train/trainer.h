@@ -72,7 +72,7 @@ int trainer_update(struct trainer *trainer, const enum trainer_part *parts, cons
 /* Linear warm-up, then cosine from lr to lr * end over the rest. step counts from 0. */
 double lr_cosine(double lr, double end, int64_t step, int64_t warmup, int64_t steps);
 
-/* Told after every minibatch; returns false to stop (-ECANCELED). */
+/* Told before the first minibatch (loss NAN) and after each; returns false to stop (-ECANCELED). */
 typedef bool progress_fn(void *arg, const char *what, int64_t done, int64_t total, double loss);
 struct train_watch { progress_fn *fn; void *arg; };
 static inline bool train_tell(const struct train_watch *watch, const char *what, int64_t done, int64_t total, double loss)

@@ -53,7 +53,7 @@ static bool say(void *arg, const char *what, int64_t done, int64_t total, double
 {
     double *start = arg;
 
-    if (done % 50 == 0 || done == total)
+    if (done && (done % 50 == 0 || done == total))
         printf("  %s %lld/%lld loss %.4f  %.0f s\n", what, (long long)done, (long long)total, loss, seconds() - *start);
     fflush(stdout);
     return true;

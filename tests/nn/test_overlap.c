@@ -219,6 +219,45 @@ static void test_an_exchange_that_breaks(void **state)
     }
 }
 
+struct stopping { struct small_net *net; atomic_bool stop; int passes; };
+
+static int stop_in_the_second(struct tape *tape, int number, int first, int last, void *arg)
+{
+    struct stopping *s = arg;
+
+    (void)number;
+    if (++s->passes == 2)
+        atomic_store(&s->stop, true);
+    return small_net_pass(s->net, tape, first, last, NULL, NULL);
+}
+
+/* Who is to stop ends the pass it is in, begins no other, and can be asked again for the same bits. */
+static void test_stopped_between_passes(void **state)
+{
+    struct small_net *net = *state;
+    struct stopping s = {.net = net};
+    float *expected = alone(net), *grad = calloc((size_t)net->params.numel, sizeof *grad);
+    struct shards *shards = NULL;
+    struct rank one = {.net = net};
+
+    assert_int_equal(shards_new(net->params.numel, 1, NULL, &shards), 0);
+    shards_stop_by(shards, &s.stop);
+    for (int infer = 0; infer < 2; infer++) {
+        s.passes = 0;
+        atomic_store(&s.stop, false);
+        assert_int_equal(infer ? shards_infer(shards, SMALL_SAMPLES, 1, stop_in_the_second, &s)
+                               : shards_gradient(shards, net->ranges, net->n_ranges, SMALL_SAMPLES, stop_in_the_second, &s, grad),
+                         -ECANCELED);
+        assert_int_equal(s.passes, 2);
+    }
+    atomic_store(&s.stop, false);
+    assert_int_equal(shards_gradient(shards, net->ranges, net->n_ranges, SMALL_SAMPLES, shard, &one, grad), 0);
+    assert_memory_equal(grad, expected, (size_t)net->params.numel * sizeof(float));
+    shards_free(shards);
+    free(expected);
+    free(grad);
+}
+
 /* An op that does not say which gradients it will add to is found out: wrong sums never leave. */
 static void add_in_silence(struct tape *tape, void *context)
 {
@@ -278,6 +317,7 @@ int main(void)
         cmocka_unit_test(test_exchanged_afterwards),
         cmocka_unit_test(test_a_tape_that_is_too_small),
         cmocka_unit_test(test_an_exchange_that_breaks),
+        cmocka_unit_test(test_stopped_between_passes),
         cmocka_unit_test(test_what_is_added_too_late),
     };
 

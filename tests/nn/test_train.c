@@ -39,7 +39,8 @@ static bool note_loss(void *arg, const char *what, int64_t done, int64_t total, 
 {
     (void)what;
     (void)total;
-    ((double *)arg)[done - 1] = loss;
+    if (done)
+        ((double *)arg)[done - 1] = loss;
     return true;
 }
 
