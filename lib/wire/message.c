@@ -135,15 +135,6 @@ struct envelope *outgoing_envelope(struct outgoing *out)
     return &out->envelope;
 }
 
-size_t outgoing_bytes(const struct outgoing *out)
-{
-    size_t n = 0;
-
-    for (unsigned i = 0; i < out->parts.n; i++)
-        n += out->parts.size[i];
-    return n;
-}
-
 /* Sending and receiving may be interrupted (EINTR) between any two frames; half a message must not be the end of it. */
 static int send_frame(void *socket, zmq_msg_t *frame, bool more)
 {

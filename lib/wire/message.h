@@ -46,7 +46,6 @@ int outgoing_new(const struct envelope *envelope, const ProtobufCMessage *body, 
 struct outgoing *outgoing_free(struct outgoing *out);
 DEFINE_FREEP(struct outgoing, outgoing_free)
 struct envelope *outgoing_envelope(struct outgoing *out);      /* may be changed between sends */
-size_t outgoing_bytes(const struct outgoing *out);               /* of body and parts */
 
 /* Send without blocking; peer (routing id) NULL on a DEALER. -EAGAIN: not now; -EHOSTUNREACH: the peer is gone. */
 int outgoing_send(struct outgoing *out, void *socket, const void *peer, size_t peer_size);

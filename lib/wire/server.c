@@ -86,13 +86,7 @@ static int send_reply(struct wire_server *server, const void *id, size_t id_size
         return r;
     if (fault_point("wire.reply") == FAULT_DROP || wire_loses(envelope->kind, "send"))
         return 0;
-    r = outgoing_send(out, zsock_socket(server->zsock), id, id_size);
-    if (r < 0) {
-        server->stats.unreachable++;
-        return r;
-    }
-    server->stats.bytes_out += outgoing_bytes(out);
-    return 0;
+    return outgoing_send(out, zsock_socket(server->zsock), id, id_size);
 }
 
 static int send_refusal(struct wire_server *server, const void *id, size_t id_size, const struct envelope *to, uint32_t status,
@@ -123,9 +117,7 @@ int wire_reply_and_keep(struct request *request, const ProtobufCMessage *body, c
     }
     envelope = reply_envelope(server->wire, &request->message->envelope);
     r = send_reply(server, held->id, held->id_size, &envelope, body, parts, n_parts);
-    if (r == 0)
-        server->stats.replied++;
-    else if (r == -EMSGSIZE)
+    if (r == -EMSGSIZE)
         (void)send_refusal(server, held->id, held->id_size, &request->message->envelope, WIRE_STATUS(INTERNAL),
                            "the reply is larger than its kind allows");
     leave_server(held);
@@ -279,7 +271,6 @@ static void admit(struct wire_server *server, const struct wire_origin *origin, 
 
     status = check_sender(server, origin, &role, &error);
     if (status != WIRE_STATUS(OK)) {
-        *(status == WIRE_STATUS(DENIED) ? &server->stats.denied : &server->stats.stale) += 1;
         (void)send_refusal(server, origin->peer, origin->peer_size, e, status, error.text);
         message_free(message);
         return;
@@ -301,13 +292,6 @@ static void admit(struct wire_server *server, const struct wire_origin *origin, 
         server->stats.repeated++;
     } else {
         server->stats.received++;
-        server->stats.bytes_in += message->body_size;
-        for (unsigned i = 0; i < message->n_parts; i++) {
-            size_t size;
-
-            message_part(message, i, &size);
-            server->stats.bytes_in += size;
-        }
         hand_over(server, peer, origin, role, message, now_ms);
         return;
     }
@@ -379,14 +363,8 @@ int wire_push(struct wire_server *server, uint64_t number, Gantry__Kind kind, ui
     struct envelope envelope = {
         .protocol = WIRE_PROTOCOL, .kind = kind, .version = version, .epoch = server->wire->epoch, .run = server->wire->run,
     };
-    int r;
 
-    if (!peer)
-        return -EHOSTUNREACH;
-    r = send_reply(server, peer->id, peer->id_size, &envelope, body, NULL, 0);
-    if (r == 0)
-        server->stats.pushed++;
-    return r;
+    return peer ? send_reply(server, peer->id, peer->id_size, &envelope, body, NULL, 0) : -EHOSTUNREACH;
 }
 
 /* ---- life --------------------------------------------------------------------------------------------- */

@@ -40,7 +40,7 @@ struct wire_server_options {
 };
 
 struct wire_server_stats {      /* monotone totals */
-    uint64_t received, replied, pushed, refused, malformed, busy, denied, stale, repeated, unreachable, bytes_in, bytes_out;
+    uint64_t received, refused, malformed, busy, repeated;
     unsigned peers, outstanding;    /* now */
 };
 
