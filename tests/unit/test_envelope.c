@@ -73,9 +73,37 @@ static void wrong_parts(void **state)
     (void)state;
     assert_int_equal(envelope_check_part(&t, 1, "imagf", 5, &error), -EBADMSG);
     assert_non_null(strstr(error.text, "CRC32C"));
+    assert_non_null(strstr(error.text, "frame 2 "));        /* on the wire: behind envelope and body */
     assert_int_equal(envelope_check_part(&t, 1, "imag", 4, NULL), -EBADMSG);
-    assert_int_equal(envelope_check_part(&t, 1, "images", 6, NULL), -EBADMSG);
-    assert_int_equal(envelope_check_part(&t, 2, "more", 4, NULL), -EBADMSG);
+    assert_int_equal(envelope_check_part(&t, 1, "images", 6, &error), -EBADMSG);
+    assert_non_null(strstr(error.text, "frame 2 has 6 bytes, the envelope says 5"));
+    t.size[2] = 4;
+    t.crc[2] = crc32c(0, "more", 4);
+    assert_int_equal(envelope_check_part(&t, 2, "more", 4, &error), -EBADMSG);
+    assert_non_null(strstr(error.text, "frame 3 is one more"));
+}
+
+/* A peer's error is one line that ends, however long he makes it. */
+static void long_error(void **state)
+{
+    Gantry__Envelope e = GANTRY__ENVELOPE__INIT;
+    char text[2 * WIRE_ERROR_MAX];
+    uint8_t bytes[WIRE_ENVELOPE_MAX];
+    uint32_t zero = 0;
+    struct envelope back;
+    struct part_table t;
+
+    (void)state;
+    memset(text, 'x', sizeof text - 1);
+    text[sizeof text - 1] = '\0';
+    memcpy(text, "\t\x7f~ ", 4);
+    e.protocol = WIRE_PROTOCOL;
+    e.error = text;
+    e.part_size = e.part_crc32c = &zero;
+    e.n_part_size = e.n_part_crc32c = 1;
+    assert_int_equal(envelope_unpack(bytes, gantry__envelope__pack(&e, bytes), &back, &t, NULL), 0);
+    assert_int_equal(strnlen(back.error, sizeof back.error), WIRE_ERROR_MAX - 1);
+    assert_memory_equal(back.error, "??~ xx", 6);
 }
 
 static void other_major(void **state)
@@ -97,21 +125,38 @@ static void other_major(void **state)
 
 static void limits(void **state)
 {
+    const struct wire_kind *act = wire_kind(WIRE_KIND(ACT));
     struct envelope e = example();
     struct part_table t = {.n = 1};
+    struct error error = {0};
 
     (void)state;
     assert_int_equal(envelope_check_limits(&e, &t, NULL), 0);
-    t.size[0] = 70 << 10;
+    t.size[0] = act->body_max;
+    assert_int_equal(envelope_check_limits(&e, &t, NULL), 0);
+    t.size[0]++;
     assert_int_equal(envelope_check_limits(&e, &t, NULL), -EMSGSIZE);
     t.size[0] = 0;
     t.n = 2;
+    t.size[1] = act->part_max;
+    assert_int_equal(envelope_check_limits(&e, &t, NULL), 0);
+    t.size[1]++;
+    assert_int_equal(envelope_check_limits(&e, &t, &error), -EMSGSIZE);
+    assert_non_null(strstr(error.text, "act: frame 2 of"));
     t.size[1] = 0xffffffffu;
     assert_int_equal(envelope_check_limits(&e, &t, NULL), -EMSGSIZE);
     t.size[1] = 0;
-    t.n = 18;
+    t.n = 1u + act->parts_max;
+    assert_int_equal(envelope_check_limits(&e, &t, NULL), 0);
+    t.n++;
+    assert_int_equal(envelope_check_limits(&e, &t, &error), -EBADMSG);
+    assert_non_null(strstr(error.text, "1 to 17 are allowed"));
+    t.n = 0;
     assert_int_equal(envelope_check_limits(&e, &t, NULL), -EBADMSG);
     t.n = 1;
+    t.size[0] = 1;
+    e.kind = WIRE_KIND(ACT_REPLY);                  /* has a body and no parts */
+    assert_int_equal(envelope_check_limits(&e, &t, NULL), 0);
     e.kind = 9999;
     assert_int_equal(envelope_check_limits(&e, &t, NULL), -EBADMSG);
 }
@@ -157,6 +202,9 @@ static void huge_counts(void **state)
     (void)state;
     e.protocol = WIRE_PROTOCOL;
     e.part_size = e.part_crc32c = zeros;
+    e.n_part_size = e.n_part_crc32c = 1 + WIRE_PARTS_MAX;
+    assert_int_equal(envelope_unpack(bytes, gantry__envelope__pack(&e, bytes), &back, &t, NULL), 0);
+    assert_int_equal(t.n, 1 + WIRE_PARTS_MAX);
     e.n_part_size = e.n_part_crc32c = 2 + WIRE_PARTS_MAX;
     assert_int_equal(envelope_unpack(bytes, gantry__envelope__pack(&e, bytes), &back, &t, NULL), -EMSGSIZE);
     e.n_part_size = 3;
@@ -260,7 +308,8 @@ static void kinds(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip), cmocka_unit_test(wrong_parts), cmocka_unit_test(other_major), cmocka_unit_test(limits),
+        cmocka_unit_test(round_trip), cmocka_unit_test(wrong_parts), cmocka_unit_test(long_error),
+        cmocka_unit_test(other_major), cmocka_unit_test(limits),
         cmocka_unit_test(damaged), cmocka_unit_test(huge_counts), cmocka_unit_test(greedy_body), cmocka_unit_test(honest_bodies),
         cmocka_unit_test(kinds),
     };

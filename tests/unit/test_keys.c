@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <zmq.h>
 
 #include "base/atomic_file.h"
 #include "base/strbuf.h"
@@ -90,10 +91,13 @@ static void key_pairs(void **state _unused_)
 {
     char first[SECURITY_KEY_SIZE], second[SECURITY_KEY_SIZE] = "mine";
     struct error error = {0};
+    struct stat st;
     struct lab lab;
 
     set_up(&lab);
     assert_int_equal(security_key_create(in(&lab, "new/deep"), "a", first, &error), 0);
+    assert_int_equal(stat(in(&lab, "new/deep"), &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0700);
     assert_int_equal(security_key_create(in(&lab, "new/deep"), "a", second, &error), -EEXIST);
     assert_non_null(strstr(error.text, "/a.key is there already"));
     put(in(&lab, "b.pub"), "an old half\n");
@@ -101,8 +105,8 @@ static void key_pairs(void **state _unused_)
     assert_int_equal(mkdir(in(&lab, "c.pub"), 0700), 0);
     assert_int_equal(security_key_create(lab.dir, "c", second, &error), -EEXIST);
     assert_int_equal(access(in(&lab, "c.key"), F_OK), -1);
-    assert_int_equal(security_key_create(in(&lab, "b.pub"), "d", second, &error), -ENOTDIR);
-    assert_non_null(strstr(error.text, "cannot make"));
+    assert_int_equal(security_key_create(in(&lab, "b.pub/deep"), "d", second, &error), -ENOTDIR);
+    assert_non_null(strstr(error.text, "b.pub/deep: "));
     assert_int_equal(security_key_create(lab.dir, "no/where", second, &error), -ENOENT);
     assert_non_null(strstr(error.text, "no/where.key"));
     assert_string_equal(second, "mine");
@@ -166,7 +170,7 @@ static void lists(void **state _unused_)
     size_t n = 7;
 
     set_up(&lab);
-    strbuf_addf(&text, "# who\n\nactor %s a\n#actor %s b\n# actor %s b\n", lab.keys[0], lab.keys[1], lab.keys[1]);
+    strbuf_addf(&text, "# who\n\n \t \nactor %s a\n#actor %s b\n# actor %s b\n", lab.keys[0], lab.keys[1], lab.keys[1]);
     strbuf_addf(&text, "king %s c\nactor short d\nactor\nlearner\t%s\r\n", lab.keys[1], lab.keys[1]);
     strbuf_addf(&text, "  env_worker   %s\te more\n%s f\nactor %s", lab.keys[2], lab.keys[2], "x");
     put(lab.allowed, text.text);
@@ -317,11 +321,174 @@ static void keys_of_a_server(void **state _unused_)
     }
 }
 
+static void is_let_in(struct house *house, const char *key, Gantry__Role wanted)
+{
+    Gantry__Role role = GANTRY__ROLE__ROLE_NONE;
+
+    assert_int_equal(security_role_of(house->wire->security, key, &role), wanted ? 0 : -EACCES);
+    assert_int_equal(role, wanted);
+}
+
+static int descending(const void *a, const void *b) { return strcmp(b, a); }
+
+/* In whatever order the file has them. */
+static void all_are_found(void **state _unused_)
+{
+    static const Gantry__Role roles[] = {GANTRY__ROLE__ROLE_ACTOR, GANTRY__ROLE__ROLE_LEARNER, GANTRY__ROLE__ROLE_ENV_WORKER};
+    const struct security_entry *entries;
+    struct security_entry told[3] = {0};
+    struct house house;
+    size_t n = 0;
+
+    house_open(&house);
+    qsort(house.lab.keys, ARRAY_SIZE(house.lab.keys), sizeof house.lab.keys[0], descending);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(security_allow(house.lab.allowed, roles[i], house.lab.keys[i], "x", NULL), 0);
+    assert_int_equal(security_start(house.wire, house.mine, house.lab.allowed, NULL), 0);
+    entries = security_current(house.wire->security, &n);
+    assert_int_equal(n, 3);
+    for (size_t i = 0; i < 3; i++) {
+        is_let_in(&house, house.lab.keys[i], roles[i]);
+        assert_string_equal(entries[i].key, house.lab.keys[2 - i]);
+        memcpy(told[i].key, house.lab.keys[i], SECURITY_KEY_SIZE);
+        told[i].role = roles[i];
+    }
+    house_close(&house);
+
+    house_open(&house);
+    assert_int_equal(security_start(house.wire, house.mine, "", NULL), 0);
+    assert_int_equal(security_set_list(house.wire->security, told, 3, 5), 0);
+    for (size_t i = 0; i < 3; i++)
+        is_let_in(&house, told[i].key, roles[i]);
+    house_close(&house);
+}
+
+/* Another key in the list, in a file that differs from the one before in one thing alone. */
+static void put_list(const struct lab *lab, int key, const char *name, bool replace, struct timespec at)
+{
+    const struct timespec times[2] = {at, at};
+    char line[192], path[PATH + 8];
+    int fd;
+
+    snprintf(line, sizeof line, "actor %s %s\n", lab->keys[key], name);
+    snprintf(path, sizeof path, "%s%s", lab->allowed, replace ? ".new" : "");
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    assert_true(write(fd, line, strlen(line)) == (ssize_t)strlen(line));
+    assert_int_equal(futimens(fd, times), 0);
+    close(fd);
+    if (replace)
+        assert_int_equal(rename(path, lab->allowed), 0);
+}
+
+/* Who edits the list in place, or within one tick of the clock, is understood, too. */
+static void every_change_is_seen(void **state _unused_)
+{
+    static const struct { bool replace; const char *name; struct timespec at; } changes[] = {
+        {true, "a", {1000, 5}}, {false, "a", {1000, 6}}, {false, "a", {1001, 6}}, {false, "ab", {1001, 6}},
+    };
+    struct house house;
+    uint64_t digest;
+
+    house_open(&house);
+    put_list(&house.lab, 0, "a", false, (struct timespec) {1000, 5});
+    assert_int_equal(security_start(house.wire, house.mine, house.lab.allowed, NULL), 0);
+    for (int i = 0; i < (int)ARRAY_SIZE(changes); i++) {
+        is_let_in(&house, house.lab.keys[i % 2], GANTRY__ROLE__ROLE_ACTOR);
+        digest = security_list_digest(house.wire->security);
+        put_list(&house.lab, (i + 1) % 2, changes[i].name, changes[i].replace, changes[i].at);
+        is_let_in(&house, house.lab.keys[i % 2], GANTRY__ROLE__ROLE_NONE);
+        is_let_in(&house, house.lab.keys[(i + 1) % 2], GANTRY__ROLE__ROLE_ACTOR);
+        assert_true(security_list_digest(house.wire->security) != digest);
+    }
+    house_close(&house);
+}
+
+/* Without a list nobody is let in and nothing is bound; without a server's key nothing is connected, encrypted or not. */
+static void no_list_no_door(void **state _unused_)
+{
+    struct wire_server_options server = {.address = "tcp://127.0.0.1:*"};
+    struct wire_client_options client = {.address = "tcp://127.0.0.1:1", .server_key = "short"};
+    struct wire_server *no_server = NULL;
+    struct wire_client *no_client = NULL;
+    const struct security *first;
+    struct error error = {0};
+    struct house house;
+    Gantry__Role role;
+
+    house_open(&house);
+    assert_int_equal(security_role_of(NULL, house.lab.keys[0], &role), -EACCES);
+    assert_int_equal(security_start(house.wire, house.mine, NULL, &error), 0);
+    is_let_in(&house, house.lab.keys[0], GANTRY__ROLE__ROLE_NONE);
+    assert_int_equal(wire_server_new(house.wire, &server, &no_server, &error), -EACCES);
+    assert_int_equal(wire_client_new(house.wire, &client, &no_client, &error), -EINVAL);
+    assert_true(!no_server && !no_client);
+
+    assert_int_equal(security_allow(house.lab.allowed, GANTRY__ROLE__ROLE_ACTOR, house.lab.keys[0], "a", &error), 0);
+    assert_int_equal(security_start(house.wire, house.mine, house.lab.allowed, &error), 0);
+    first = house.wire->security;
+    assert_int_equal(security_start(house.wire, house.mine, "", &error), -EADDRINUSE);      /* libzmq asks one handler */
+    assert_non_null(strstr(error.text, "ZAP handler"));
+    assert_ptr_equal(house.wire->security, first);
+    is_let_in(&house, house.lab.keys[0], GANTRY__ROLE__ROLE_ACTOR);
+    house_close(&house);
+}
+
+/* As libzmq asks about a connection (rfc.zeromq.org/spec/27). */
+static bool ask(struct house *house, const char *mechanism, const char *key, size_t key_size, int more)
+{
+    static const char *const begin[] = {"1.0", "7", "gantry", "127.0.0.1", ""};
+    void *socket = zmq_socket(house->wire->zmq, ZMQ_REQ);
+    char frames[6][64] = {0};
+    uint8_t raw[32];
+    int n = -1;
+
+    assert_non_null(zmq_z85_decode(raw, key));
+    assert_int_equal(zmq_connect(socket, "inproc://zeromq.zap.01"), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(begin); i++)
+        assert_true(zmq_send(socket, begin[i], strlen(begin[i]), ZMQ_SNDMORE) >= 0);
+    assert_true(zmq_send(socket, mechanism, strlen(mechanism), ZMQ_SNDMORE) >= 0);
+    assert_true(zmq_send(socket, raw, key_size, more ? ZMQ_SNDMORE : 0) >= 0);
+    while (more--)
+        assert_true(zmq_send(socket, raw, sizeof raw, more ? ZMQ_SNDMORE : 0) >= 0);
+    while (n < 0) {
+        uv_run(&house->loop, UV_RUN_NOWAIT);
+        n = zmq_recv(socket, frames[0], sizeof frames[0] - 1, ZMQ_DONTWAIT);
+    }
+    for (size_t i = 1; i < ARRAY_SIZE(frames); i++)
+        assert_true(zmq_recv(socket, frames[i], sizeof frames[i] - 1, ZMQ_DONTWAIT) >= 0);
+    zmq_close(socket);
+    assert_string_equal(frames[0], "1.0");
+    assert_string_equal(frames[1], "7");
+    assert_string_equal(frames[4], strcmp(frames[2], "200") ? "" : key);
+    return !strcmp(frames[2], "200");
+}
+
+/* At the door: a key of the list, proven by CURVE, and nothing else. Who was refused keeps nobody out. */
+static void at_the_door(void **state _unused_)
+{
+    struct house house;
+
+    house_open(&house);
+    assert_int_equal(security_allow(house.lab.allowed, GANTRY__ROLE__ROLE_ACTOR, house.lab.keys[0], "a", NULL), 0);
+    assert_int_equal(security_start(house.wire, house.mine, house.lab.allowed, NULL), 0);
+    assert_true(ask(&house, "CURVE", house.lab.keys[0], 32, 0));
+    assert_false(ask(&house, "CURVE", house.lab.keys[1], 32, 0));
+    assert_false(ask(&house, "PLAIN", house.lab.keys[0], 32, 0));
+    assert_false(ask(&house, "NULL", house.lab.keys[0], 32, 0));
+    assert_false(ask(&house, "CURVE", house.lab.keys[0], 31, 0));
+    assert_false(ask(&house, "CURVE", house.lab.keys[0], 32, 1));
+    assert_false(ask(&house, "CURVE", house.lab.keys[0], 32, 9));
+    assert_true(ask(&house, "CURVE", house.lab.keys[0], 32, 0));
+    house_close(&house);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(key_files), cmocka_unit_test(key_pairs), cmocka_unit_test(disk_full), cmocka_unit_test(lists),
         cmocka_unit_test(let_in_and_shut_out), cmocka_unit_test(keys_of_a_client), cmocka_unit_test(keys_of_a_server),
+        cmocka_unit_test(all_are_found), cmocka_unit_test(every_change_is_seen), cmocka_unit_test(no_list_no_door),
+        cmocka_unit_test(at_the_door),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
