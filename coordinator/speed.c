@@ -7,6 +7,8 @@
 
 enum { RECENT_PASSES = 8, UNKNOWN_SHARE = 4 };     /* time left is said once less than a fourth are of unknown kinds */
 
+_Static_assert((SPEED_SAMPLES - 2) * SPEED_SAMPLE_MS >= SPEED_WINDOW_MS, "those of a window, one before it, and the next");
+
 /* ---- one rate ------------------------------------------------------------------------------------------------------ */
 
 /* Since the first sample. Its end is where the total moved last, not now, or heartbeats a second apart would make it swing; if
@@ -27,8 +29,6 @@ static void rate_sample(struct speed_rate *r)
         r->n = 0;                       /* the first sample moves along until everybody has been heard */
     if (r->n && r->clock_ms - r->sample[r->n - 1].at_ms < SPEED_SAMPLE_MS)
         return;
-    if (r->n == SPEED_SAMPLES)
-        memmove(r->sample, r->sample + 1, (size_t)--r->n * sizeof *r->sample);
     r->sample[r->n].at_ms = r->clock_ms;
     r->sample[r->n++].total = r->total;
 }

@@ -208,6 +208,7 @@ static void test_after_a_restart(void **state)
     goes_on(&t, 30, true);
     t.speed = (struct speed) {0};
     t.look.steps = t.look.episodes = 0;
+    memset(t.told, 0, sizeof t.told);                   /* each worker's first word is of all that it has done */
     goes_on(&t, 1, true);
     assert_true(isnan(speed_steps(&t.speed)));
     for (int second = 0; second < 40; second++) {
@@ -216,6 +217,50 @@ static void test_after_a_restart(void **state)
             assert_about(speed_steps(&t.speed), 20 * 16 * WORKERS, 0.1);
         assert_true(second < 6 || !isnan(speed_steps(&t.speed)));
     }
+}
+
+/* Leases are held for ten seconds before anybody makes a step (a model loads): what the first who is heard has done is no rate. */
+static void test_nothing_is_heard_at_first(void **state)
+{
+    struct town t;
+
+    (void)state;
+    begin(&t, 0, 240, 16, 400);
+    goes_on(&t, 10, true);
+    t.hz = 8;
+    for (int i = 0; i < 100; i++) {
+        look(&t, true);
+        if (!isnan(speed_steps(&t.speed)))
+            assert_about(speed_steps(&t.speed), 8 * 16 * WORKERS, 0.1);
+    }
+    assert_false(isnan(speed_steps(&t.speed)));
+}
+
+/* Half a minute after they have slowed down the rate is the new one; when they hang it falls. In another stage it is not known
+ * before somebody works there. */
+static void test_the_rate_is_that_of_now(void **state)
+{
+    struct town t;
+
+    (void)state;
+    begin(&t, 20, 40, 8, 3000);
+    goes_on(&t, 45, true);
+    assert_about(speed_steps(&t.speed), 20 * 8 * WORKERS, 0.1);
+    t.hz = 5;
+    goes_on(&t, SPEED_WINDOW_MS / 1e3 + 2, true);
+    assert_about(speed_steps(&t.speed), 5 * 8 * WORKERS, 0.1);
+    goes_on(&t, 20, false);
+    assert_about(speed_steps(&t.speed), 5 * 8 * WORKERS / 3, 0.2);
+    t.look.stage++;
+    look(&t, false);
+    assert_true(isnan(speed_steps(&t.speed)));
+    t.hz = 10;
+    for (int i = 0; i < 50; i++) {
+        look(&t, true);
+        if (!isnan(speed_steps(&t.speed)))
+            assert_about(speed_steps(&t.speed), 10 * 8 * WORKERS, 0.1);
+    }
+    assert_false(isnan(speed_steps(&t.speed)));
 }
 
 /* ---- stages of iterations ------------------------------------------------------------------------------------------- */
@@ -396,6 +441,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_short_episodes_after_a_slow_start), cmocka_unit_test(test_long_episodes_before_the_first_has_ended),
         cmocka_unit_test(test_a_pause_is_no_work), cmocka_unit_test(test_nobody_there), cmocka_unit_test(test_after_a_restart),
+        cmocka_unit_test(test_nothing_is_heard_at_first), cmocka_unit_test(test_the_rate_is_that_of_now),
         cmocka_unit_test(test_passes_left_are_those_that_come),
         cmocka_unit_test(test_passes_left_of_a_stage_that_stops), cmocka_unit_test(test_time_left_of_iterations),
         cmocka_unit_test(test_time_left_is_said_when_it_is_known), cmocka_unit_test(test_time_left_of_one_update),
