@@ -88,6 +88,9 @@ void conductor_on_drain(struct conductor *c, const struct conductor_event *event
 void conductor_use_prm(struct conductor *c, uint64_t version)
 {
     conductor_shadow_over(c, "the reward model in use was named anew");
+    if (c->memory.prm_next && c->memory.prm_next != version)
+        conductor_note(c, 0, "prm_swap", "PRM version %llu is not waited for any more: the reward model in use was named anew",
+                       (unsigned long long)c->memory.prm_next);
     if (version != c->memory.prm_current)
         c->memory.prm_before = c->memory.prm_current;
     c->memory.prm_current = version;

@@ -136,6 +136,19 @@ static void test_swap_at_an_iteration(void **state)
     assert_int_equal(conductor_memory(d->c)->prm_before, 2);
 }
 
+/* A swap that waits ends when the reward model is named anew meanwhile, and that is said. */
+static void test_a_swap_that_waits_is_overtaken(void **state)
+{
+    struct desk *d = *state;
+
+    two_reward_models(d);
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_PRM_SWAP, .prm_swap = { 1, true, 2 } });
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_PRM_SWAP, .prm_swap = { 2 } });
+    assert_int_equal(conductor_memory(d->c)->prm_next, 0);
+    assert_string_equal(desk_find(d, CONDUCTOR_ADD_EVENT)->text.text,
+                        "PRM version 1 is not waited for any more: the reward model in use was named anew");
+}
+
 static void desk_shadow(struct desk *d, uint64_t episode, float last, float shadow_last)
 {
     desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_SHADOW_SCORED, .member = d->member[PRM], .epoch = EPOCH, .from = 1,
@@ -235,6 +248,7 @@ int main(void)
         TEST(test_no_gate_passed),
         TEST(test_no_gate_passed_but_an_operator_says_so),
         TEST(test_swap_at_an_iteration),
+        TEST(test_a_swap_that_waits_is_overtaken),
         TEST(test_shadow_decides),
         TEST(test_shadow_given_up),
         TEST(test_swap_to_a_bad_model),
