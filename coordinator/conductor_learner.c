@@ -25,8 +25,10 @@ static void set_journaled(struct conductor *c, struct open_iteration *it, struct
     conductor_emit(c, CONDUCTOR_EPISODE_JOURNALED)->episode = *row;
     conductor_shadow_outcome(c, row);
     (void)lease_end(&c->leases, row->episode, NULL);
-    if (member)
+    if (member) {
         member->delivered++;
+        member->failed = 0;
+    }
 }
 
 static void take_journaled(struct conductor *c, const struct journaled_episode *episodes, size_t n)

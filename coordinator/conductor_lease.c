@@ -70,9 +70,23 @@ void conductor_holder_back(struct conductor *c, uint32_t member)
 
 /* ---- leases ---------------------------------------------------------------------------------------- */
 
+static bool is_free_to_play(const struct member *member)
+{
+    return member->role == MEMBER_WORKER && member->state == MEMBER_ALIVE && !member->cordoned && !member->leaving;
+}
+
+/* Whatever it plays fails in its simulator, and another worker is well: it would fail the run, as it asks soonest. */
+static bool is_ill(const struct conductor *c, const struct member *member)
+{
+    for (size_t i = 0; member->failed >= MEMBER_ILL && i < c->members.n; i++)
+        if (is_free_to_play(&c->members.items[i]) && c->members.items[i].failed < MEMBER_ILL)
+            return true;
+    return false;
+}
+
 static bool grants_now(const struct conductor *c, const struct member *member)
 {
-    return !c->draining && !c->stopped && !member->cordoned && !member->leaving && c->now_ms >= c->grants_from_ms;
+    return !c->draining && !c->stopped && is_free_to_play(member) && !is_ill(c, member) && c->now_ms >= c->grants_from_ms;
 }
 
 /* The next free row, in id order: what is free never depends on who asks. */
@@ -131,7 +145,7 @@ static bool someone_reserved(const struct conductor *c)
     for (size_t i = 0; i < c->members.n; i++) {
         const struct member *member = &c->members.items[i];
 
-        if (member->reserved && member->state == MEMBER_ALIVE && !member->cordoned && !member->leaving)
+        if (member->reserved && is_free_to_play(member) && !is_ill(c, member))
             return true;
     }
     return false;
@@ -216,7 +230,7 @@ void conductor_send_work(struct conductor *c)
         const struct member *member = &c->members.items[i];
         struct conductor_effect *effect;
 
-        if (member->role != MEMBER_WORKER || member->state != MEMBER_ALIVE || !grants_now(c, member))
+        if (!grants_now(c, member))
             continue;
         effect = conductor_emit(c, CONDUCTOR_SEND_WORK);
         effect->to = member->address_id;
@@ -236,17 +250,30 @@ static void count_server_error(struct conductor *c, uint64_t episode, const char
     conductor_stop(c, why);
 }
 
+static void count_simulator_error(struct conductor *c, struct member *member, uint64_t episode, const char *text)
+{
+    if (member->failed_last == episode && member->failed)
+        return;
+    member->failed_last = episode;
+    if (++member->failed == MEMBER_ILL)
+        conductor_note(c, 0, "ill", "member %u: its simulator failed in %d episodes in a row (%.200s): it gets none while another "
+                       "worker is well", member->id, MEMBER_ILL, text);
+}
+
 void conductor_on_lease_return(struct conductor *c, const struct conductor_event *event, struct member *member)
 {
     const struct lease *held = lease_find(&c->leases, event->lease_return.episode);
+    const char *text = event->lease_return.text ? event->lease_return.text : "simulator error";
     struct open_iteration *it;
     struct ledger_episode *row;
 
     if (held && held->fence == event->lease_return.fence && held->member == member->id) {
         (void)lease_end(&c->leases, event->lease_return.episode, NULL);
         row = conductor_row(c, event->lease_return.episode, &it);
+        if (event->lease_return.reason == LEASE_SIMULATOR_ERROR)
+            count_simulator_error(c, member, event->lease_return.episode, text);
         if (row && row->state == EPISODE_OPEN && event->lease_return.reason == LEASE_SIMULATOR_ERROR)
-            count_failure(c, it, row, event->lease_return.text ? event->lease_return.text : "simulator error");
+            count_failure(c, it, row, text);
         else if (event->lease_return.reason == LEASE_SERVER_ERROR)
             count_server_error(c, event->lease_return.episode, event->lease_return.text);
     }

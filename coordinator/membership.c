@@ -76,6 +76,8 @@ int membership_hello(struct membership *m, const struct member *hello, uint64_t 
         member->n_versions = 0;
         member->cordoned = member->leaving = member->reserved = false;
         member->delivered = 0;
+        member->failed = 0;
+        member->failed_last = 0;
     }
     member->state = MEMBER_ALIVE;
     member->heard_ms = now_ms;

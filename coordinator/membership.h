@@ -17,7 +17,7 @@
 enum member_role { MEMBER_WORKER = 2, MEMBER_ACTOR = 3, MEMBER_PRM = 4, MEMBER_LEARNER = 5 };    /* the numbers of proto Role */
 enum member_state { MEMBER_ALIVE, MEMBER_LOST, MEMBER_GONE };
 
-enum { MEMBER_VERSIONS = 8 };
+enum { MEMBER_VERSIONS = 8, MEMBER_ILL = 3 };
 
 struct member_version {         /* what a server said about one version */
     enum version_kind kind;
@@ -44,6 +44,9 @@ struct member {
     char address[128], public_key[48];      /* servers: where they listen; key empty on ipc */
     char user[48];              /* the key it speaks with, over tcp: nobody else may speak in its name; empty on ipc */
     uint64_t delivered;         /* episodes journaled from it, for status */
+    uint32_t failed;            /* worker: episodes in which its simulator failed, in a row and none delivered; from MEMBER_ILL on
+                                 * others come first */
+    uint64_t failed_last;       /* the last of them: once more is no other */
 };
 
 struct membership {

@@ -150,6 +150,7 @@ static void write_members(const struct edge *edge, struct json_writer *w)
         json_text(w, "state", m->state != MEMBER_ALIVE ? states[m->state]
                               : m->leaving             ? "draining"
                               : m->cordoned            ? "cordoned"
+                              : m->failed >= MEMBER_ILL ? "ill"
                                                        : "alive");
         json_text(w, "name", m->name);
         json_text(w, "host", m->host);

@@ -272,6 +272,33 @@ static void test_too_many_failures_stop_the_run(void **state)
     assert_int_equal(desk_request(d, WORKER, 1)->grant.n_leases, 0);
 }
 
+/* One worker whose simulator fails whatever it is given takes no more from the others, or it would fail the whole run: it asks
+ * soonest. It gets something as long as nobody else is there. */
+static void test_an_ill_worker(void **state)
+{
+    struct desk *d = *state;
+    const struct conductor_effect *grant;
+    int n = 0;
+
+    desk_demos(d, 30);
+    desk_hello(d, WORKER_2, MEMBER_WORKER, 20);
+    while ((grant = desk_request(d, WORKER, 1))->grant.n_leases) {
+        const struct lease_terms *terms = grant->grant.leases;
+
+        desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_LEASE_RETURN, .member = d->member[WORKER], .lease_return = {
+            terms->episode, terms->fence, LEASE_SIMULATOR_ERROR, "no GPU any more"}});
+        assert_null(desk_find(d, CONDUCTOR_STOPPED));
+        if (desk_find(d, CONDUCTOR_ADD_EVENT))
+            assert_non_null(strstr(desk_find(d, CONDUCTOR_ADD_EVENT)->text.text, "its simulator failed in 3 episodes in a row"));
+        n++;
+        desk_confirm(d);
+    }
+    assert_int_equal(n, 7);             /* two episodes thrice, a third once */
+    assert_int_equal(desk_request(d, WORKER_2, 1)->grant.n_leases, 1);
+    desk_worker_exits(d, 20, false);
+    assert_int_equal(desk_request(d, WORKER, 1)->grant.n_leases, 1);
+}
+
 /* Ticks of a second, as long as the clock of the test goes on. */
 static void wait_s(struct desk *d, int seconds)
 {
@@ -458,6 +485,7 @@ int main(void)
         TEST(test_cordoned_while_it_is_emptied),
         TEST(test_third_crash_alone_fails_and_is_replaced),
         TEST(test_too_many_failures_stop_the_run),
+        TEST(test_an_ill_worker),
         TEST(test_lost_after_three_heartbeats),
         TEST(test_time_that_stood_still),
         TEST(test_lost_before_the_first_step),
