@@ -229,7 +229,7 @@ void conductor_on_heartbeat(struct conductor *c, const struct conductor_event *e
     for (size_t i = 0; revoked && i < event->heartbeat.n_leases; i++) {
         const struct held_lease *held = &event->heartbeat.leases[i];
 
-        if (lease_progress(&c->leases, held->episode, held->fence, held->step, c->now_ms) < 0)
+        if (lease_progress(&c->leases, held, c->now_ms) < 0)
             revoked[n++] = held->episode;
     }
     for (bool first = true;

@@ -32,7 +32,8 @@ static struct held_lease *held_leases(Gantry__HeldLease *const *leases, size_t n
     struct held_lease *held = calloc(n + 1, sizeof *held);
 
     for (size_t i = 0; held && i < n; i++)
-        held[i] = (struct held_lease) {.episode = leases[i]->episode, .fence = leases[i]->fence, .step = leases[i]->step};
+        held[i] = (struct held_lease) {.episode = leases[i]->episode, .fence = leases[i]->fence, .step = leases[i]->step,
+                                       .waits = leases[i]->waits};
     return held;
 }
 

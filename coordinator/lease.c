@@ -148,15 +148,17 @@ int lease_adopt(struct lease_table *table, uint64_t episode, uint64_t fence, uin
     return add(table, &lease);
 }
 
-int lease_progress(struct lease_table *table, uint64_t episode, uint64_t fence, uint32_t step, uint64_t now_ms)
+int lease_progress(struct lease_table *table, const struct held_lease *held, uint64_t now_ms)
 {
-    struct lease *lease = find(table, episode);
+    struct lease *lease = find(table, held->episode);
 
-    if (!lease || (lease->fence != fence && !table->renew_stale))
+    if (!lease || (lease->fence != held->fence && !table->renew_stale))
         return -ESTALE;
-    if (step > lease->step || table->renew_stale) {
-        lease->step = step;
+    if (held->step > lease->step || table->renew_stale) {
+        lease->step = held->step;
         lease->expires_ms = now_ms + table->ttl_ms;
+    } else if (held->waits) {       /* never sooner than it would have been: a first step has longer */
+        lease->expires_ms = MAX(lease->expires_ms, now_ms + table->ttl_ms);
     }
     return 0;
 }

@@ -22,7 +22,7 @@ struct lease {
     uint64_t episode;       /* ledger key */
     uint64_t fence;
     uint32_t member;        /* who plays */
-    uint32_t step;          /* last step heard of; only a larger one renews */
+    uint32_t step;          /* last step heard of; a larger one renews */
     bool alone;             /* its member plays nothing beside it */
     uint8_t unmentioned;    /* heartbeats of its member in a row that did not name it */
     uint64_t expires_ms;    /* monotonic, this process only: never written to the ledger */
@@ -52,9 +52,9 @@ int lease_grant(struct lease_table *table, uint64_t episode, uint32_t member, bo
  * -ESTALE: no longer its. */
 int lease_adopt(struct lease_table *table, uint64_t episode, uint64_t fence, uint32_t member, uint32_t step, uint64_t now_ms);
 
-/* The holder says which step it is at. A larger step renews; an equal one is not an error and renews nothing.
- * -ESTALE: not held under this fence: the worker should stop playing it. */
-int lease_progress(struct lease_table *table, uint64_t episode, uint64_t fence, uint32_t step, uint64_t now_ms);
+/* The holder says which step it is at. A larger step renews, and so does waiting for a server: that another worker would wait,
+ * too. An equal step is not an error and renews nothing. -ESTALE: not held under this fence: the worker should stop playing it. */
+int lease_progress(struct lease_table *table, const struct held_lease *held, uint64_t now_ms);
 
 /* NULL: nobody holds it. Borrowed until the next change. */
 const struct lease *lease_find(const struct lease_table *table, uint64_t episode);

@@ -243,6 +243,7 @@ static size_t list_held(struct edge *edge)
         gantry__held_lease__init(&edge->held[n]);
         edge->held[n].episode = player->terms.episode;
         edge->held[n].fence = player->terms.fence;
+        edge->held[n].waits = slot_waits(&edge->slots[i]);
         edge->held[n++].step = player_progress(player);
     }
     if (edge->alone) {

@@ -50,6 +50,14 @@ void lookahead_cancel(struct lookahead *s)
         free_search(s);
 }
 
+bool lookahead_waits(const struct lookahead *s)
+{
+    for (uint32_t c = 0; c < s->n && s->jobs == 0; c++)
+        if (s->candidates[c].call.client && wire_client_up(s->candidates[c].call.client))
+            return true;
+    return false;
+}
+
 /* The end: the slot hears of it, then the search is no more. */
 static void finish(struct lookahead *s, const struct lookahead_result *result)
 {

@@ -28,4 +28,5 @@ typedef void lookahead_done(struct slot *slot, const struct lookahead_result *re
 
 /* For step slot->episode.steps. -ENOMEM, -EINVAL: the lease's terms make no sense (text). */
 int lookahead_start(struct slot *slot, lookahead_done *done, struct lookahead **ret, char *text, size_t size);
+bool lookahead_waits(const struct lookahead *search);       /* as slot_waits */
 void lookahead_cancel(struct lookahead *search);    /* done is not called; NULL ok */

@@ -53,8 +53,9 @@ static int step_candidate(struct candidate *c)
     return 0;
 }
 
-static void call_back(struct candidate *c)
+static void call_back(struct candidate *c, int result)
 {
+    servers_took(&c->search->slot->shared->servers, c->call.client, result, c->call.since_ms);
     c->call = (struct pending_call){0};
     c->asking = false;
     c->search->calls--;
@@ -83,7 +84,7 @@ static void on_acted(int result, const struct message *reply, void *arg)
     char text[120] = "";
     enum player_answer answer;
 
-    call_back(c);
+    call_back(c, result);
     answer = act_answer(result, reply, &s->slot->episode, &s->moves[c->index * s->h + c->steps], 1, text, sizeof(text));
     if (answer == PLAYER_OK && go_on(c) < 0)
         answer = PLAYER_NO_ANSWER;
@@ -102,7 +103,7 @@ static void on_valued(int result, const struct message *reply, void *arg)
     char text[120] = "";
     enum player_answer answer;
 
-    call_back(c);
+    call_back(c, result);
     answer = value_answer(result, reply, &s->slot->episode, &s->scores[c->index * s->h + s->h - 1], text, sizeof(text));
     if (answer != PLAYER_OK) {
         lookahead_fail(s, answer, text);
@@ -120,7 +121,7 @@ static void on_scored(int result, const struct message *reply, void *arg)
     char text[120] = "";
     enum player_answer answer;
 
-    call_back(c);
+    call_back(c, result);
     answer = score_answer(result, reply, &s->slot->episode, s->scores + c->index * s->h + (s->h - n), n, text, sizeof(text));
     if (answer != PLAYER_OK) {
         lookahead_fail(s, answer, text);
@@ -168,6 +169,7 @@ static int ask_score(struct candidate *c, struct wire_client *server)
                              .n_at = n,
                              .step = step,
                              .action = action,
+                             .deadline_ms = servers_patience(&s->slot->shared->servers, server, SCORE_DEADLINE_MS),
                          },
                          on_scored, c, &c->call);
 }
@@ -193,6 +195,7 @@ static int ask_score_of_action(struct candidate *c, struct wire_client *server)
                              .n_at = 1,
                              .step = step + first,
                              .action = action + first * e->action_dims,
+                             .deadline_ms = servers_patience(&s->slot->shared->servers, server, SCORE_DEADLINE_MS),
                          },
                          on_scored, c, &c->call);
 }
@@ -221,6 +224,7 @@ static int ask(struct candidate *c)
                            .frame = c->steps ? candidate_frame(c, c->steps) : e->steps,
                            .value_only = c->todo == TODO_VALUE,
                            .confidence = s->judge == JUDGE_CONFIDENCE,
+                           .deadline_ms = servers_patience(&slot->shared->servers, server, ACT_DEADLINE_MS),
                        },
                        c->todo == TODO_VALUE ? on_valued : on_acted, c, &c->call);
 }

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
+
 void pending_cancel(struct pending_call *call)
 {
     if (call->client)
@@ -19,7 +21,7 @@ static int start_call(struct wire_client *client, const struct wire_call *call, 
     int r = wire_call(client, call, &id);
 
     if (r == 0)
-        *ret_call = (struct pending_call) { client, id };
+        *ret_call = (struct pending_call) { client, id, clock_mono_ms() };
     return r;
 }
 
@@ -71,7 +73,7 @@ int request_act(struct wire_client *client, const struct episode *episode, const
         pictures[i] = frames_picture(ask->frames, ask->frame, i);
     return start_call(client, &(struct wire_call) {
         .kind = GANTRY__KIND__KIND_ACT, .version = episode->lease.policy_version, .body = &body.base,
-        .parts = pictures, .n_parts = n, .deadline_ms = ACT_DEADLINE_MS, .on_reply = on_reply, .arg = arg,
+        .parts = pictures, .n_parts = n, .deadline_ms = ask->deadline_ms, .on_reply = on_reply, .arg = arg,
     }, ret_call);
 }
 
@@ -195,7 +197,7 @@ int request_score(struct wire_client *client, const struct episode *episode, con
     body.n_action = images->action ? (size_t)(images->n - 1) * episode->action_dims : 0;
     return start_call(client, &(struct wire_call) {
         .kind = GANTRY__KIND__KIND_SCORE, .version = episode->lease.prm_version, .body = &body.base,
-        .parts = &part, .n_parts = 1, .deadline_ms = SCORE_DEADLINE_MS, .on_reply = on_reply, .arg = arg,
+        .parts = &part, .n_parts = 1, .deadline_ms = images->deadline_ms, .on_reply = on_reply, .arg = arg,
     }, ret_call);
 }
 

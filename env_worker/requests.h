@@ -11,6 +11,7 @@
 #include "sim/sim.h"
 #include "wire/client.h"
 
+/* Of Act and Score where the server is as quick as most (servers_patience). */
 enum { ACT_DEADLINE_MS = 15000, SCORE_DEADLINE_MS = 30000, DELIVER_DEADLINE_MS = 30000, RETURN_DEADLINE_MS = 30000 };
 
 /* One action as an actor chose it. */
@@ -24,9 +25,10 @@ struct move {
     bool begins_turn;           /* the first action of an answer */
 };
 
-struct pending_call {           /* an open request, for wire_cancel */
+struct pending_call {           /* an open request */
     struct wire_client *client; /* NULL: none */
-    uint64_t id;
+    uint64_t id;                /* for wire_cancel */
+    uint64_t since_ms;          /* monotonic: sent */
 };
 void pending_cancel(struct pending_call *call);
 
@@ -42,6 +44,7 @@ struct act_ask {
     struct frames *frames;
     uint32_t frame;
     bool value_only, confidence;
+    uint32_t deadline_ms;
 };
 int request_act(struct wire_client *client, const struct episode *episode, const struct act_ways *ways, const struct act_ask *ask,
                 wire_reply_fn *on_reply, void *arg, struct pending_call *ret_call);
@@ -62,6 +65,7 @@ struct score_images {
     const uint32_t *step;       /* [n] which frames of the episode they are; NULL: o_0, o_1, ... */
     const float *action;        /* (n-1, 7) executed after each but the last; NULL: not told */
     bool whole;                 /* the episode has ended and these are its frames */
+    uint32_t deadline_ms;
 };
 int request_score(struct wire_client *client, const struct episode *episode, const struct score_images *images,
                   wire_reply_fn *on_reply, void *arg, struct pending_call *ret_call);

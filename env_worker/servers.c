@@ -1,6 +1,7 @@
 #include "env_worker/servers.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 
 #include "base/clock.h"
@@ -38,6 +39,18 @@ void health_asked(struct health *h, uint64_t now_ms)
 {
     if (h->aside_until_ms)
         h->probe_until_ms = now_ms + PROBE_MS;
+}
+
+/* ---- patience ----------------------------------------------------------------------------------------- */
+
+void patience_note(struct patience *p, uint64_t ms)
+{
+    p->slowest_ms = (uint32_t)MIN(MAX(ms, (uint64_t)p->slowest_ms / 8 * 7), (uint64_t)PATIENCE_MOST_MS);
+}
+
+uint32_t patience_ms(const struct patience *p, uint32_t least_ms)
+{
+    return (uint32_t)CLAMP(4 * (uint64_t)p->slowest_ms, (uint64_t)least_ms, (uint64_t)PATIENCE_MOST_MS);
 }
 
 /* ---- the list ------------------------------------------------------------------------------------------ */
@@ -161,21 +174,52 @@ struct wire_client *servers_pick(struct servers *servers, Gantry__Role role, uin
     return usual->client;
 }
 
+static struct server_entry *entry_of(const struct servers *servers, const struct wire_client *client)
+{
+    for (unsigned i = 0; i < servers->n; i++)
+        if (servers->entries[i].client == client)
+            return (struct server_entry *)&servers->entries[i];
+    return NULL;
+}
+
+uint32_t servers_patience(const struct servers *servers, const struct wire_client *client, uint32_t least_ms)
+{
+    const struct server_entry *entry = entry_of(servers, client);
+    bool alone = true;
+
+    if (!entry)
+        return least_ms;
+    for (unsigned i = 0; i < servers->n; i++)
+        alone &= &servers->entries[i] == entry || servers->entries[i].role != entry->role ||
+                 !wire_client_up(servers->entries[i].client);
+    return alone ? PATIENCE_MOST_MS : patience_ms(&entry->patience, least_ms);
+}
+
+void servers_took(struct servers *servers, const struct wire_client *client, int result, uint64_t since_ms)
+{
+    struct server_entry *entry = entry_of(servers, client);
+    uint64_t ms = clock_mono_ms() - since_ms;
+    uint32_t before;
+
+    if (!entry || (result != 0 && (result != -ETIMEDOUT || !wire_client_up(client))))
+        return;
+    before = entry->patience.slowest_ms;
+    patience_note(&entry->patience, ms);
+    if (result == -ETIMEDOUT && entry->patience.slowest_ms > before + before / 4)
+        log_warn("a server is there and has not answered in time, it gets more", "role=%s member=%u waited_ms=%" PRIu64
+                 " next_ms=%" PRIu32, wire_role_name(entry->role), entry->member, ms, patience_ms(&entry->patience, 0));
+}
+
 void servers_note(struct servers *servers, const struct wire_client *client, bool good)
 {
-    for (unsigned i = 0; i < servers->n; i++) {
-        struct server_entry *entry = &servers->entries[i];
+    struct server_entry *entry = entry_of(servers, client);
 
-        if (entry->client != client)
-            continue;
-        if (!health_note(&entry->health, good, clock_mono_ms(), clock_mono_ns()))
-            return;
-        if (good)
-            log_info("a server answers again", "role=%s member=%u address=%s", wire_role_name(entry->role), entry->member,
-                     LOG_Q(wire_client_address(client)));
-        else
-            log_warn("a server is set aside: most of its answers are failures", "role=%s member=%u address=%s",
-                     wire_role_name(entry->role), entry->member, LOG_Q(wire_client_address(client)));
+    if (!entry || !health_note(&entry->health, good, clock_mono_ms(), clock_mono_ns()))
         return;
-    }
+    if (good)
+        log_info("a server answers again", "role=%s member=%u address=%s", wire_role_name(entry->role), entry->member,
+                 LOG_Q(wire_client_address(client)));
+    else
+        log_warn("a server is set aside: most of its answers are failures", "role=%s member=%u address=%s",
+                 wire_role_name(entry->role), entry->member, LOG_Q(wire_client_address(client)));
 }

@@ -23,6 +23,15 @@ bool health_note(struct health *health, bool good, uint64_t now_ms, uint64_t ran
 bool health_good(const struct health *health, uint64_t now_ms);
 void health_asked(struct health *health, uint64_t now_ms);
 
+/* How long an answer of a server may take: four times what the slowest took lately. That somebody is there is the connection's to
+ * tell; a large model on few cores, or behind a long queue, answers in its own time, and who asks anew too early has computed in
+ * vain. Pure. */
+struct patience { uint32_t slowest_ms; };
+enum { PATIENCE_MOST_MS = 600000 };
+/* An answer took so long, or one was waited for so long in vain. */
+void patience_note(struct patience *patience, uint64_t ms);
+uint32_t patience_ms(const struct patience *patience, uint32_t least_ms);
+
 struct server_entry {
     Gantry__Role role;
     uint32_t member, rank;
@@ -32,6 +41,7 @@ struct server_entry {
     bool named;                                 /* in the newest list */
     struct wire_client *client;                 /* owned */
     struct health health;
+    struct patience patience;
 };
 
 struct servers {
@@ -52,6 +62,9 @@ void servers_release(struct servers *servers);
  * measuring it. version 0: any. NULL: none. */
 enum { SERVERS_SLACK = 2 };
 struct wire_client *servers_pick(struct servers *servers, Gantry__Role role, uint64_t version, unsigned spread);
+/* How long that server may take for an answer (where there is no other to ask, giving up early would help nobody), and how long it has taken (result: of the call, since_ms: when it was sent). */
+uint32_t servers_patience(const struct servers *servers, const struct wire_client *client, uint32_t least_ms);
+void servers_took(struct servers *servers, const struct wire_client *client, int result, uint64_t since_ms);
 /* What came of asking that server: good, or no answer, or one that cannot be used. NOT_YET and the like say nothing of it: do not
  * call. */
 void servers_note(struct servers *servers, const struct wire_client *client, bool good);

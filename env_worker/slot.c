@@ -161,8 +161,9 @@ static void do_step(struct slot *slot, const struct player_effect *effect)
 /* ---- requests --------------------------------------------------------------------------------------------- */
 
 /* The call is over: forget it and say what it was for. */
-static uint64_t call_ended(struct slot *slot)
+static uint64_t call_ended(struct slot *slot, int result)
 {
+    servers_took(&slot->shared->servers, slot->call.client, result, slot->call.since_ms);
     slot->call = (struct pending_call) {0};
     return slot->call_ticket;
 }
@@ -184,7 +185,7 @@ static void on_act(int result, const struct message *reply, void *arg)
 {
     struct slot *slot = arg;
     const struct wire_client *server = slot->call.client;
-    uint64_t ticket = call_ended(slot), us = (clock_mono_ns() - slot->call_since_ns) / 1000;
+    uint64_t ticket = call_ended(slot, result), us = (clock_mono_ns() - slot->call_since_ns) / 1000;
     char text[120] = "";
     uint32_t chunk = act_chunk(result, reply);
     enum player_answer answer = PLAYER_NO_ANSWER;
@@ -239,6 +240,7 @@ static void do_act(struct slot *slot, const struct player_effect *effect)
         r = request_act(actor, &slot->episode, &(struct act_ways) {slot->shared->chain, slot->shared->full, slot->shared->ended},
                         &(struct act_ask) {
             .temperature = lease->temperature, .step = effect->step, .frames = slot->episode.frames, .frame = effect->step,
+            .deadline_ms = servers_patience(&slot->shared->servers, actor, ACT_DEADLINE_MS),
         }, on_act, slot, &slot->call);
         snprintf(text, sizeof(text), "act: %s", strerror(-r));
     }
@@ -256,7 +258,7 @@ static void on_score(int result, const struct message *reply, void *arg)
 {
     struct slot *slot = arg;
     const struct wire_client *server = slot->call.client;
-    uint64_t ticket = call_ended(slot);
+    uint64_t ticket = call_ended(slot, result);
     char text[120] = "";
     enum player_answer answer = score_answer(result, reply, &slot->episode, slot->scores, slot->n_at, text, sizeof(text));
 
@@ -300,6 +302,7 @@ static void do_score(struct slot *slot, const struct player_effect *effect)
         r = request_score(prm, &slot->episode, &(struct score_images) {
             .frames = slot->episode.frames, .n = slot->episode.steps + 1, .at = slot->at, .n_at = slot->n_at,
             .action = slot->episode.action, .whole = true,
+            .deadline_ms = servers_patience(&slot->shared->servers, prm, SCORE_DEADLINE_MS),
         }, on_score, slot, &slot->call);
     }
     if (r < 0)
@@ -316,7 +319,7 @@ static void send_delivered(struct slot *slot, uint64_t ticket, enum player_answe
 static void on_deliver(int result, const struct message *reply, void *arg)
 {
     struct slot *slot = arg;
-    uint64_t ticket = call_ended(slot);
+    uint64_t ticket = call_ended(slot, result);
     char text[120] = "";
     enum player_answer answer = player_answer_of(result, reply, text, sizeof(text));
     const Gantry__DeliverReply *deliver = answer == PLAYER_OK ? (const Gantry__DeliverReply *)reply->body : NULL;
@@ -442,6 +445,13 @@ void slot_revoke(struct slot *slot, uint64_t episode)
 void slot_give_up(struct slot *slot, const char *reason)
 {
     step_player(slot, &(struct player_event) { .kind = PLAYER_GIVE_UP, .reason = reason });
+}
+
+bool slot_waits(const struct slot *slot)
+{
+    if (slot->call.client)
+        return wire_client_up(slot->call.client);
+    return slot->search && lookahead_waits(slot->search);
 }
 
 void slot_tick(struct slot *slot)

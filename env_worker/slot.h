@@ -62,4 +62,6 @@ void slot_lease(struct slot *slot, const Gantry__Lease *lease);
 void slot_revoke(struct slot *slot, uint64_t episode);      /* no harm if the slot plays another */
 void slot_give_up(struct slot *slot, const char *reason);   /* its lease goes back */
 void slot_tick(struct slot *slot);
+/* Nothing of its own is at work: a server that is up has been asked and has not answered yet. */
+bool slot_waits(const struct slot *slot);
 static inline bool slot_busy(const struct slot *slot) { return player_busy(&slot->player); }

@@ -123,7 +123,8 @@ static const struct config_key status_keys[] = {
 
 static const struct config_key timing_keys[] = {
     CONFIG_INT(R, heartbeat_ms, 10, 60000, "500", "how often members report, milliseconds"),
-    CONFIG_INT(R, lease_ttl_ms, 100, 3600000, "10000", "an episode whose step counter stands still this long is given to another worker; at least two heartbeats"),
+    CONFIG_INT(R, lease_ttl_ms, 100, 3600000, "10000",
+               "an episode whose step counter stands still this long, and not because a server that is up has not answered yet, is given to another worker; at least two heartbeats"),
     CONFIG_INT(R, first_step_ms, 100, 3600000, "60000", "the same for its first step, when models may still be loading, as long as its worker is heard of"),
     CONFIG_END,
 };

@@ -282,7 +282,7 @@ static size_t list_held(const struct sim_worker *worker, struct held_lease *held
         const struct player *player = &worker->slots[slot].player;
 
         if (player_busy(player))
-            held[n++] = (struct held_lease) { player->terms.episode, player->terms.fence, player_progress(player) };
+            held[n++] = (struct held_lease) { player->terms.episode, player->terms.fence, player_progress(player), false };
     }
     return n;
 }

@@ -87,3 +87,15 @@ def test_no_renderer_is_said_once(make_cluster, monkeypatch):
     worker.wanted = False
     assert worker.popen.wait(60) == 78          # EX_CONFIG
     assert "libegl" in log_of(worker).lower(), log_of(worker)
+
+
+def test_a_slow_actor_costs_no_lease(make_cluster):
+    """A step whose answer takes longer than a lease lasts: its worker waits for it, and so would any other."""
+    cluster = make_cluster({"timing": {"heartbeat_ms": 100, "lease_ttl_ms": 600}}, stages=[{"rollouts": {"episodes": 4}}])
+    cluster.faults["actor-0"] = "act.reply=delay:500@9-12"
+    cluster.start()
+    cluster.until_finished()
+    assert cluster.unfired(["act.reply"]) == set()
+    log = (cluster.root / "coordinator-0.log").read_text()
+    assert "kind=lease_expired" not in log, log
+    assert " 0 failed" in cluster.history()

@@ -1,4 +1,4 @@
-/* test_lease.c - the lease table: fences ascend, only a moved step counter under the right fence renews. */
+/* test_lease.c - the lease table: fences ascend, only a moved step counter, or waiting for a server, under the right fence renews. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -44,6 +44,11 @@ static void test_grant(void **state)
     assert_true(b.fence > a.fence);
 }
 
+static int progress(struct lease_table *t, uint64_t episode, uint64_t fence, uint32_t step, uint64_t now_ms)
+{
+    return lease_progress(t, &(struct held_lease) {episode, fence, step, false}, now_ms);
+}
+
 static void test_progress(void **state)
 {
     struct lease_table *t = *state;
@@ -53,17 +58,33 @@ static void test_progress(void **state)
     (void)lease_end(t, 11, NULL);
     (void)lease_grant(t, 11, 2, false, 0, &lease);
 
-    assert_int_equal(lease_progress(t, 11, old.fence, 9, 500), -ESTALE);     /* the old holder plays on: no matter */
+    assert_int_equal(progress(t, 11, old.fence, 9, 500), -ESTALE);     /* the old holder plays on: no matter */
     assert_int_equal(lease_find(t, 11)->expires_ms, FIRST_MS);
     assert_int_equal(lease_find(t, 11)->step, 0);
 
-    assert_int_equal(lease_progress(t, 11, lease.fence, 1, 500), 0);
+    assert_int_equal(progress(t, 11, lease.fence, 1, 500), 0);
     assert_int_equal(lease_find(t, 11)->expires_ms, 500 + TTL_MS);
-    assert_int_equal(lease_progress(t, 11, lease.fence, 1, 900), 0);         /* it lives, but does not move */
+    assert_int_equal(progress(t, 11, lease.fence, 1, 900), 0);         /* it lives, but does not move */
     assert_int_equal(lease_find(t, 11)->expires_ms, 500 + TTL_MS);
-    assert_int_equal(lease_progress(t, 11, lease.fence, 0, 900), 0);         /* a late heartbeat */
+    assert_int_equal(progress(t, 11, lease.fence, 0, 900), 0);         /* a late heartbeat */
     assert_int_equal(lease_find(t, 11)->step, 1);
-    assert_int_equal(lease_progress(t, 12, lease.fence, 1, 900), -ESTALE);
+    assert_int_equal(progress(t, 12, lease.fence, 1, 900), -ESTALE);
+}
+
+/* Who does nothing but wait for a server keeps its lease, as long as it says so. */
+static void test_waiting(void **state)
+{
+    struct lease_table *t = *state;
+    struct lease lease, taken;
+
+    (void)lease_grant(t, 11, 1, false, 0, &lease);
+    assert_int_equal(lease_progress(t, &(struct held_lease) {11, lease.fence, 0, true}, 500), 0);
+    assert_int_equal(lease_find(t, 11)->expires_ms, FIRST_MS);          /* no sooner than without */
+    assert_int_equal(lease_progress(t, &(struct held_lease) {11, lease.fence, 0, true}, FIRST_MS - 1), 0);
+    assert_int_equal(lease_find(t, 11)->expires_ms, FIRST_MS - 1 + TTL_MS);
+    assert_int_equal(lease_progress(t, &(struct held_lease) {11, lease.fence - 1, 0, true}, FIRST_MS), -ESTALE);
+    assert_int_equal(progress(t, 11, lease.fence, 0, FIRST_MS + 5), 0); /* it works again, and gets no further */
+    assert_int_equal(lease_take_expired(t, FIRST_MS - 1 + TTL_MS, &taken), 0);
 }
 
 static void test_expiry(void **state)
@@ -73,7 +94,7 @@ static void test_expiry(void **state)
 
     (void)lease_grant(t, 11, 1, false, 0, &lease);
     (void)lease_grant(t, 12, 1, false, 0, &lease);
-    (void)lease_progress(t, 12, lease.fence, 3, 100);
+    (void)progress(t, 12, lease.fence, 3, 100);
     assert_int_equal(lease_take_expired(t, 100 + TTL_MS - 1, &taken), -ENOENT);
     assert_int_equal(lease_take_expired(t, 100 + TTL_MS, &taken), 0);
     assert_int_equal(taken.episode, 12);
@@ -96,7 +117,7 @@ static void test_adopt(void **state)
     assert_int_equal(lease_find(t, 11)->member, 2);
     assert_int_equal(lease_find(t, 11)->expires_ms, FIRST_MS);               /* it has not begun */
     assert_int_equal(lease_adopt(t, 11, early, 1, 9, 0), -ESTALE);
-    assert_int_equal(lease_progress(t, 11, early, 9, 10), -ESTALE);
+    assert_int_equal(progress(t, 11, early, 9, 10), -ESTALE);
 
     (void)lease_grant(t, 12, 3, false, 0, &lease);
     assert_int_equal(lease_adopt(t, 12, late, 2, 1, 0), -ESTALE);            /* granted anew in this epoch */
@@ -114,7 +135,7 @@ static void test_silence(void **state)
 
     (void)lease_grant(t, 11, 1, false, 0, &lease);
     (void)lease_grant(t, 12, 1, false, 0, &lease);
-    (void)lease_progress(t, 12, lease.fence, 1, 0);
+    (void)progress(t, 12, lease.fence, 1, 0);
     (void)lease_grant(t, 13, 2, false, 0, &lease);
     lease_hasten(t, 1, 2 * TTL_MS);
     assert_int_equal(lease_find(t, 11)->expires_ms, 2 * TTL_MS);
@@ -134,7 +155,7 @@ static void test_unmentioned(void **state)
 
     (void)lease_grant(t, 11, 1, false, 0, &lost);
     (void)lease_grant(t, 12, 1, false, 0, &known);
-    held = (struct held_lease) { 12, known.fence, 1 };
+    held = (struct held_lease) { 12, known.fence, 1, false };
     for (int i = 1; i < LEASE_UNMENTIONED; i++)
         assert_int_equal(lease_take_unmentioned(t, 1, &held, 1, true, &taken), -ENOENT);
     assert_int_equal(lease_take_unmentioned(t, 1, &held, 1, true, &taken), 0);
@@ -145,13 +166,13 @@ static void test_unmentioned(void **state)
     for (int i = 1; i < LEASE_UNMENTIONED; i++)             /* what another does not name is its own: nothing is counted */
         assert_int_equal(lease_take_unmentioned(t, 2, &held, 0, true, &taken), -ENOENT);
     assert_int_equal(lease_take_unmentioned(t, 1, &held, 1, true, &taken), -ENOENT);
-    held = (struct held_lease) { 12, known.fence + 1, 1 };  /* an earlier grant of it is not this one */
+    held = (struct held_lease) { 12, known.fence + 1, 1, false };  /* an earlier grant of it is not this one */
     for (int i = 1; i < LEASE_UNMENTIONED; i++)
         assert_int_equal(lease_take_unmentioned(t, 1, &held, 1, true, &taken), -ENOENT);
     assert_int_equal(lease_take_unmentioned(t, 1, &held, 1, true, &taken), 0);
     assert_int_equal(taken.episode, 12);
     (void)lease_grant(t, 12, 1, false, 0, &known);
-    held = (struct held_lease) { 12, known.fence, 1 };
+    held = (struct held_lease) { 12, known.fence, 1, false };
     for (int i = 0; i < 4 * LEASE_UNMENTIONED; i++)         /* in a row: one that names it begins the count anew */
         assert_int_equal(lease_take_unmentioned(t, 1, &held, i % LEASE_UNMENTIONED == 0, true, &taken), -ENOENT);
 }
@@ -187,6 +208,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_grant, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_progress, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_waiting, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_expiry, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_adopt, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_silence, set_up, tear_down),

@@ -1,4 +1,5 @@
 /* test_servers.c - a server is set aside by its errors, tried again now and then, back with its first answer; who is asked. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -71,6 +72,27 @@ static void test_bounded(void **state)
     assert_true(h.aside_until_ms - now_ms >= 45000);
 }
 
+/* A slow server gets four times what it takes, one that has not answered four times what was waited; it is forgotten by degrees. */
+static void test_patience(void **state)
+{
+    struct patience p = {0};
+
+    (void)state;
+    assert_int_equal(patience_ms(&p, 15000), 15000);
+    patience_note(&p, 200);
+    assert_int_equal(patience_ms(&p, 15000), 15000);
+    patience_note(&p, 15000);                           /* in vain */
+    assert_int_equal(patience_ms(&p, 15000), 60000);
+    patience_note(&p, 24000);
+    assert_int_equal(patience_ms(&p, 15000), 96000);
+    patience_note(&p, 96000);
+    patience_note(&p, 10000000);
+    assert_int_equal(patience_ms(&p, 15000), PATIENCE_MOST_MS);
+    for (int i = 0; i < 60; i++)
+        patience_note(&p, 200);
+    assert_int_equal(patience_ms(&p, 15000), 15000);
+}
+
 /* Four actors of which two have version 7, the second of them cordoned; a PRM server; what is not to be asked. */
 static void test_who_is_asked(void **state)
 {
@@ -113,6 +135,11 @@ static void test_who_is_asked(void **state)
     assert_ptr_equal(servers_pick(&servers, GANTRY__ROLE__ROLE_ACTOR, 0, 0), first);
     assert_ptr_equal(servers_pick(&servers, GANTRY__ROLE__ROLE_PRM_SERVER, 1, 5), servers.entries[4].client);
 
+    assert_int_equal(servers_patience(&servers, first, 15000), PATIENCE_MOST_MS);       /* no other is up: whom else to ask? */
+    servers_took(&servers, first, -ETIMEDOUT, 0);       /* nor is this one: that says nothing of how quick it is */
+    for (unsigned i = 0; i < servers.n; i++)
+        assert_int_equal(servers.entries[i].patience.slowest_ms, 0);
+
     for (int i = 0; i < 4; i++)
         servers_note(&servers, servers.entries[0].client, false);
     for (unsigned spread = 0; spread < 4; spread++)     /* set aside */
@@ -139,6 +166,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_set_aside), cmocka_unit_test(test_not_sick), cmocka_unit_test(test_bounded),
+        cmocka_unit_test(test_patience),
         cmocka_unit_test(test_who_is_asked),
     };
 
