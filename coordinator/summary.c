@@ -103,14 +103,12 @@ int policy_index(const struct summary *s, const char *name)
 
 static const struct ledger_episode *partner(const struct summary *s, const struct ledger_episode *of, const char *tag)
 {
-    for (size_t i = 0; i < s->n_episodes; i++) {
-        const struct ledger_episode *e = &s->episodes[i];
+    struct ledger_episode wanted = *of;
+    const struct ledger_episode *key = &wanted, **found;
 
-        if (e->state == EPISODE_EVALUATED && e->stage == of->stage && e->state_seed == of->state_seed && !strcmp(e->tag, tag)
-            && !strcmp(e->task, of->task))
-            return e;
-    }
-    return NULL;
+    snprintf(wanted.tag, sizeof wanted.tag, "%s", tag);
+    found = s->n_evaluated ? bsearch(&key, s->evaluated, s->n_evaluated, sizeof key, summary_by_state) : NULL;
+    return found ? *found : NULL;
 }
 
 int compare(const struct summary *s, const char *after, const char *before, struct paired *ret)

@@ -7,6 +7,29 @@
 #include "coordinator/summary_internal.h"
 #include "version.h"
 
+int summary_by_state(const void *a, const void *b)
+{
+    const struct ledger_episode *x = *(const struct ledger_episode *const *)a, *y = *(const struct ledger_episode *const *)b;
+    int r = strcmp(x->tag, y->tag);
+
+    if (r == 0)
+        r = strcmp(x->task, y->task);
+    return r ? r : (x->state_seed > y->state_seed) - (x->state_seed < y->state_seed);
+}
+
+/* Each is looked for by its partners: thousands in thousands, while the coordinator answers nobody. */
+static int sort_evaluated(struct summary *s)
+{
+    s->evaluated = calloc(s->n_episodes + 1, sizeof *s->evaluated);
+    if (!s->evaluated)
+        return -ENOMEM;
+    for (size_t i = 0; i < s->n_episodes; i++)
+        if (s->episodes[i].state == EPISODE_EVALUATED && s->episodes[i].stage == s->eval_stage)
+            s->evaluated[s->n_evaluated++] = &s->episodes[i];
+    qsort(s->evaluated, s->n_evaluated, sizeof *s->evaluated, summary_by_state);
+    return 0;
+}
+
 int summary_read(struct summary *s, struct ledger *ledger, struct error *error)
 {
     size_t n = 0;
@@ -27,6 +50,8 @@ int summary_read(struct summary *s, struct ledger *ledger, struct error *error)
         r = ledger_versions(ledger, &s->versions, &s->n_versions);
     if (r == 0)
         r = run_builds_read(ledger, &s->builds);
+    if (r == 0)
+        r = sort_evaluated(s);
     if (r < 0)
         return error_set(error, -r, "summary: the ledger cannot be read: %s", ledger_error(ledger));
     if (ledger_get_blob(ledger, "runtime", (void **)&s->runtime, &n) < 0)
@@ -39,6 +64,7 @@ void summary_release(struct summary *s)
     free(s->stages);
     free(s->iterations);
     free(s->episodes);
+    free(s->evaluated);
     ledger_versions_free(s->versions, s->n_versions);
     free(s->runtime);
 }

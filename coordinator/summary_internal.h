@@ -19,6 +19,8 @@ struct summary {
     struct ledger_version *versions;
     struct run_builds builds;
     size_t n_stages, n_iterations, n_episodes, n_versions;
+    const struct ledger_episode **evaluated;    /* of eval_stage, in order of summary_by_state */
+    size_t n_evaluated;
     char *runtime;                      /* `"key":value,...` the coordinator left, or NULL */
 };
 
@@ -37,6 +39,7 @@ int compare_on_val(const struct summary *s, const char *after, const char *befor
 /* summary_cost.c */
 int summary_read(struct summary *s, struct ledger *ledger, struct error *error);
 void summary_release(struct summary *s);
+int summary_by_state(const void *a, const void *b);     /* of two pointers to episodes: by tag, task and state */
 uint64_t version_of(const struct summary *s, const char *tag);
 void summary_write_run(const struct summary *s, struct json_writer *w);
 int summary_write_plateau(const struct summary *s, struct json_writer *w);
