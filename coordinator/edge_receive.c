@@ -1,15 +1,14 @@
 /* edge_receive.c - messages to events. Everything is answered within the callback that brought it (edge_send.c). */
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/plain.h"
 #include "coordinator/edge.h"
 #include "proto/prm.pb-c.h"
 
-/* What others say of themselves is shown in terminals: nothing in it may move a cursor or begin a line. In place. */
+/* What others say of themselves is shown in terminals. */
 static const char *plain(char *text)
 {
-    for (char *c = text; c && *c; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f)
-            *c = '?';
+    make_plain(text, '?');
     return text;
 }
 

@@ -3,13 +3,7 @@
 #include <errno.h>
 #include <stdarg.h>
 
-/* What came from outside (a file's name, a bit of JSON, a peer's words) may have line ends and worse in it. */
-static void make_one_line(char *text)
-{
-    for (char *c = text; *c; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f)
-            *c = ' ';
-}
+#include "base/plain.h"
 
 int error_set(struct error *error, int errnum, const char *format, ...)
 {
@@ -20,7 +14,7 @@ int error_set(struct error *error, int errnum, const char *format, ...)
         va_start(args, format);
         vsnprintf(error->text, sizeof error->text, format, args);
         va_end(args);
-        make_one_line(error->text);
+        make_plain(error->text, ' ');       /* a file's name, a bit of JSON, a peer's words */
     }
     return -errnum;
 }
@@ -40,7 +34,7 @@ int error_prefix(struct error *error, int result, const char *format, ...)
     va_end(args);
     if (n >= 0 && (size_t)n < sizeof error->text)
         snprintf(error->text + n, sizeof error->text - (size_t)n, ": %s", old);
-    make_one_line(error->text);
+    make_plain(error->text, ' ');
     return result;
 }
 

@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 
+#include "base/plain.h"
+
 enum { RING_LINES = 64, LINE_SIZE = 1024 };
 
 static const char *role = "gantry";
@@ -60,15 +62,11 @@ const char *log_quote(const char *text, char *buffer, size_t size)
     size_t n = 0;
 
     buffer[n++] = '"';
-    for (; text && *text && n + 4 < size; text++) {
-        if (*text == '"' || *text == '\\')
+    for (size_t control; text && *text && n + 4 < size; text += MAX(control, (size_t)1)) {
+        control = control_length(text);
+        if (control || *text == '"' || *text == '\\')
             buffer[n++] = '\\';
-        if ((unsigned char)*text < 0x20) {
-            buffer[n++] = '\\';
-            buffer[n++] = *text == '\n' ? 'n' : '?';
-        } else {
-            buffer[n++] = *text;
-        }
+        buffer[n++] = *text == '\n' ? 'n' : control ? '?' : *text;
     }
     buffer[n++] = '"';
     buffer[n] = '\0';

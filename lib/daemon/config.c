@@ -7,6 +7,8 @@
 #include <stdarg.h>
 #include <ctype.h>
 
+#include "base/plain.h"
+
 static void *field(const struct config_key *key, void *into) { return (char *)into + key->offset; }
 
 int config_error(struct error *error, const char *name, const struct yaml_node *at, const char *path, const char *format, ...)
@@ -168,11 +170,11 @@ static int parse_choice(const struct place *p, const struct config_key *key, con
     return wrong_type(p, key, text);
 }
 
-/* Control characters of Unicode too, and what YAML takes for the end of a line or refuses: config.yaml could not be read back. */
+/* Control characters, and what YAML takes for the end of a line or refuses: config.yaml could not be read back. */
 static bool is_control(const char *c)
 {
     static const char *const others[] = {"\xe2\x80\xa8", "\xe2\x80\xa9", "\xef\xbb\xbf", "\xef\xbf\xbe", "\xef\xbf\xbf"};
-    bool found = (unsigned char)c[0] < 0x20 || c[0] == 0x7f || (c[0] == '\xc2' && (unsigned char)c[1] < 0xa0);
+    bool found = control_length(c) > 0;
 
     for (size_t i = 0; i < ARRAY_SIZE(others); i++)
         found |= !strncmp(c, others[i], 3);

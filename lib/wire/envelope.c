@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/crc32c.h"
+#include "base/plain.h"
 #include "wire/proto_arena.h"
 
 /* The plain struct as protobuf-c wants it; points into its arguments. */
@@ -42,16 +43,6 @@ int envelope_pack(const struct envelope *envelope, const struct part_table *part
     return 0;
 }
 
-/* Text from a stranger that may end up in a log line. */
-static void copy_line(char *to, size_t size, const char *from)
-{
-    size_t i;
-
-    for (i = 0; i + 1 < size && from[i]; i++)
-        to[i] = (unsigned char)from[i] < ' ' || from[i] == 0x7f ? '?' : from[i];
-    to[i] = '\0';
-}
-
 static struct envelope from_proto(const Gantry__Envelope *e)
 {
     struct envelope envelope = {
@@ -60,7 +51,8 @@ static struct envelope from_proto(const Gantry__Envelope *e)
         .version = e->version, .run = e->run,
     };
 
-    copy_line(envelope.error, sizeof envelope.error, e->error);
+    snprintf(envelope.error, sizeof envelope.error, "%s", e->error);
+    make_plain(envelope.error, '?');        /* a stranger's, and may end up in a log line */
     return envelope;
 }
 

@@ -67,7 +67,7 @@ static void join(struct stranger *s, struct edge *edge, struct loop *loop, const
     hello.instance = (uint64_t)name[0];
     hello.host = "there";
     hello.name = (char *)name;
-    hello.build = "b\033[2J";
+    hello.build = "b\033[2J\xc2\x9b" "2J";
     hello.slots = 2;
     ask(s, WIRE_KIND(HELLO), &hello.base, edge->tcp);
     assert_true(s->member != 0);
@@ -129,7 +129,7 @@ static void test_in_anothers_name(void **state)
     m = membership_find((struct membership *)conductor_members(edge->conductor), alice.member);
     assert_string_equal(m->name, "alice");
     assert_string_equal(m->host, "there");
-    assert_string_equal(m->build, "b?[2J");                 /* shown in terminals */
+    assert_string_equal(m->build, "b?[2J??2J");                 /* shown in terminals */
     assert_int_equal(m->slots, 2);
     beat(&mallory, alice.member, 5e9, edge);
     assert_int_equal(mallory.replies, 1);                   /* to its Hello */

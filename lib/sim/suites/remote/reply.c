@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/plain.h"
 #include "sim/suites/remote/frame.h"
 
 static void json_release(json_t **json) { json_decref(*json); }
@@ -70,7 +71,7 @@ static int read_text(const json_t *object, const char *key, char *ret, size_t ro
     if (found && json_string_length(found) >= room)
         return error_set(error, EBADMSG, "'%s' has %zu bytes, at most %zu are taken", key, json_string_length(found), room - 1);
     for (const char *c = found ? json_string_value(found) : ""; *c; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f)
+        if (control_length(c))
             return error_set(error, EBADMSG, "'%s' holds a control character", key);
     snprintf(ret, room, "%s", found ? json_string_value(found) : "");
     return 0;
