@@ -283,7 +283,9 @@ void client_on_in(struct zsock *z, void *arg)
     client_set_up(client, true);
     if (client->closing)
         return;
-    if (r == 0 && (!origin.envelope.run || !client->wire->run || origin.envelope.run == client->wire->run)) {
+    /* another run's replies and pushes are not for us, but its refusal says just that */
+    if (r == 0 && (!origin.envelope.run || !client->wire->run || origin.envelope.run == client->wire->run ||
+                   origin.envelope.kind == WIRE_KIND(ERROR))) {
         on_message(client, message, now_ms);
         return;
     }

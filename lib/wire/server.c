@@ -208,20 +208,20 @@ static bool is_repeated(const struct peer *peer, uint64_t request)
     return false;
 }
 
+/* The callback may free the server, and the peer with it. */
 static struct peer *peer_of(struct wire_server *server, const struct wire_origin *origin, uint64_t now_ms)
 {
     struct peer *peer = peer_find(&server->peers, origin->peer, origin->peer_size);
+    bool comes = !peer;
 
-    if (!peer) {
+    if (comes)
         peer = peer_add(&server->peers, origin->peer, origin->peer_size);
-        if (!peer)
-            return NULL;
-        peer->heard_ms = now_ms;
-        server->stats.peers = server->peers.n;
-        if (server->options.on_peer)
-            server->options.on_peer(peer->number, true, server->options.arg);
-    }
+    if (!peer)
+        return NULL;
     peer->heard_ms = now_ms;
+    server->stats.peers = server->peers.n;
+    if (comes && server->options.on_peer)
+        server->options.on_peer(peer->number, true, server->options.arg);
     return peer;
 }
 

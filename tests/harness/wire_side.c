@@ -24,8 +24,8 @@ void side_on_request(struct request *request, void *arg)
 {
     struct side *side = arg;
 
+    assert_true(request->role == GANTRY__ROLE__ROLE_NONE && !*request->user);          /* ipc */
     side->requests++;
-    side->peer = request->peer;
     side->serve(side, request);
 }
 
@@ -33,7 +33,9 @@ static void on_peer(uint64_t peer, bool here, void *arg)
 {
     struct side *side = arg;
 
-    (void)peer;
+    if (here)
+        side->peer = peer;
+    side->peers_here += here;
     side->peers_gone += !here;
 }
 

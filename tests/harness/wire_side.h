@@ -10,11 +10,11 @@ struct side {
     struct wire_server *server;
     struct wire_client *client;
 
-    unsigned requests, replies, pushes, released, peers_gone;
+    unsigned requests, replies, pushes, released, peers_here, peers_gone;
     int result;                         /* of the last reply */
     uint32_t status;
     char text[WIRE_ERROR_MAX];
-    uint64_t peer;
+    uint64_t peer;                      /* who came last */
     bool up;
     void (*serve)(struct side *side, struct request *request);
     struct request *kept[64];

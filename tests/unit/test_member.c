@@ -352,6 +352,7 @@ static void other_run(void **state)
     open_coordinator(&town, 1);
     lab_until_count(&town.lab, &town.refused, 1);
     assert_int_equal(town.refusal, -EACCES);
+    assert_non_null(strstr(town.why, "this is run 0000000000000063, the message is of run 0000000000000037"));
     assert_int_equal(town.hellos, 0);
     town_close(&town);
 }

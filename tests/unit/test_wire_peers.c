@@ -52,6 +52,7 @@ static void run_and_epoch(void **state)
     assert_int_equal(side_act(&side, 1, 60000, WIRE_ONCE, NULL), 0);
     lab_until_count(&side.lab, &side.replies, 1);
     assert_int_equal(side.result, -ESRCH);
+    assert_string_equal(side.text, "epoch 4 is over, this is 5: say Hello to the coordinator again");
     wire_set_run(side.here, 11, 6);             /* the client heard of the new epoch first: fine */
     assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
     lab_until_count(&side.lab, &side.replies, 2);
@@ -60,7 +61,9 @@ static void run_and_epoch(void **state)
     assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
     lab_until_count(&side.lab, &side.replies, 3);
     assert_int_equal(side.result, -EACCES);
+    assert_string_equal(side.text, "this is run 000000000000000b, the message is of run 000000000000000c");
     assert_int_equal(side.requests, 1);
+    assert_true(wire_server_stats(side.server)->received == 1 && wire_server_stats(side.server)->refused == 2);
     side_close(&side);
 }
 
@@ -226,18 +229,87 @@ static void silent_server(void **state)
     side_close(&side);
 }
 
+static void free_when_gone(uint64_t peer, bool here, void *arg)
+{
+    struct wire_server **server = arg;
+
+    (void)peer;
+    if (!here)
+        *server = wire_server_free(*server);
+}
+
+/* Who says nothing is gone, whoever pings stays. What the silent had asked takes no place any more; who works on it may go on.
+ * Hearing of it, a daemon may free its server. */
 static void silent_peer(void **state)
 {
+    struct wire_client_options options = {0};
+    struct wire_server *other;
+    struct wire_server_options serve = {.on_request = side_on_request, .on_peer = free_when_gone, .arg = &other};
+    struct wire_client *lively, *silent[2];
+    struct error error = {0};
+    char address[sizeof((struct wire_lab *)0)->ipc + 8];
+    struct side side;
+    bool up = false;
+
+    (void)state;
+    side_open(&side, 0, 0);
+    side.serve = side_keep;
+    options = (struct wire_client_options) {.address = side.lab.ipc};
+    assert_int_equal(wire_client_new(side.here, &options, &lively, &error), 0);
+    snprintf(address, sizeof address, "%s.other", side.lab.ipc);
+    serve.address = options.address = address;
+    assert_int_equal(wire_server_new(side.there, &serve, &other, &error), 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(wire_client_new(side.here, &options, &silent[i], &error), 0);
+    while (!up) {
+        uv_run(&side.lab.loop, UV_RUN_ONCE);
+        up = wire_client_up(lively) && wire_client_up(silent[0]) && wire_client_up(silent[1]);
+    }
+    assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
+    lab_until_count(&side.lab, &side.n_kept, 1);
+    assert_true(wire_server_stats(side.server)->peers == 2 && wire_server_stats(side.server)->outstanding == 1);
+    side.client = wire_client_free(side.client);
+    silent[0] = wire_client_free(silent[0]);
+    silent[1] = wire_client_free(silent[1]);
+
+    while (!side.peers_gone || other)
+        uv_run(&side.lab.loop, UV_RUN_ONCE);
+    assert_true(side.peers_here == 2 && side.peers_gone == 1);
+    assert_true(wire_server_stats(side.server)->peers == 1 && wire_server_stats(side.server)->outstanding == 0);
+    assert_int_equal(wire_reply(side.kept[0], NULL, NULL, 0), -EHOSTUNREACH);
+    lively = wire_client_free(lively);
+    side_close(&side);
+}
+
+/* Freed as soon as somebody comes: nothing is handed over then. */
+static void freed_when_somebody_comes(uint64_t peer, bool here, void *arg)
+{
+    struct side *side = arg;
+
+    (void)peer;
+    assert_true(here);
+    side->server = wire_server_free(side->server);
+    side->peers_here++;
+}
+
+static void freed_by_its_first_peer(void **state)
+{
+    struct wire_server_options options = {.on_request = side_on_request, .on_peer = freed_when_somebody_comes};
+    char address[sizeof((struct wire_lab *)0)->ipc + 8];
     struct side side;
 
     (void)state;
     side_open(&side, 0, 0);
+    side.server = wire_server_free(side.server);
+    snprintf(address, sizeof address, "%s.other", side.lab.ipc);
+    options.address = address;
+    options.arg = &side;
+    assert_int_equal(wire_server_new(side.there, &options, &side.server, NULL), 0);
+    assert_int_equal(wire_client_move(side.client, address, NULL, NULL), 0);
+    side.peers_here = 0;
     assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
-    lab_until_count(&side.lab, &side.replies, 1);
-    assert_int_equal(wire_server_stats(side.server)->peers, 1);
-    side.client = wire_client_free(side.client);
-    lab_until_count(&side.lab, &side.peers_gone, 1);
-    assert_int_equal(wire_server_stats(side.server)->peers, 0);
+    lab_until_count(&side.lab, &side.peers_here, 1);
+    assert_true(!side.requests && !side.server);
     side_close(&side);
 }
 
@@ -315,6 +387,7 @@ int main(void)
         cmocka_unit_test(handshakes_that_break),
         cmocka_unit_test(silent_server),
         cmocka_unit_test(silent_peer),
+        cmocka_unit_test(freed_by_its_first_peer),
         cmocka_unit_test(repetitions_have_a_budget),
         cmocka_unit_test(address_taken),
     };
