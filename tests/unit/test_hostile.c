@@ -13,7 +13,8 @@ struct siege {
     struct wire *wire;
     struct wire_server *server;
     void *context, *socket;     /* the attacker: a bare DEALER */
-    unsigned served, replies;
+    void (*serve)(struct siege *siege, struct request *request);        /* NULL: an answer */
+    unsigned served, replies, released;
     int result;
 };
 
@@ -23,7 +24,10 @@ static void on_request(struct request *request, void *arg)
     Gantry__ActReply reply = GANTRY__ACT_REPLY__INIT;
 
     siege->served++;
-    wire_reply(request, &reply.base, NULL, 0);
+    if (siege->serve)
+        siege->serve(siege, request);
+    else
+        wire_reply(request, &reply.base, NULL, 0);
 }
 
 static void on_reply(int result, const struct message *reply, void *arg)
@@ -253,6 +257,67 @@ static void unasked(void **state)
     siege_close(&siege);
 }
 
+static void count_release(void *arg) { (*(unsigned *)arg)++; }
+
+static void answer_one_way(struct siege *siege, struct request *request)
+{
+    struct wire_part part = {.bytes = "x", .size = 1, .release = count_release, .arg = &siege->released};
+
+    assert_true(request_is_one_way(request));
+    assert_int_equal(wire_reply(request, NULL, &part, 1), 0);
+}
+
+static void refuse_one_way(struct siege *siege, struct request *request)
+{
+    (void)siege;
+    assert_int_equal(wire_refuse(request, WIRE_STATUS(BUSY), "later"), 0);
+}
+
+static struct request *taken;
+
+static void take_one_way(struct siege *siege, struct request *request)
+{
+    (void)siege;
+    taken = request_take(request);
+}
+
+static void forget_one_way(struct siege *siege, struct request *request)
+{
+    (void)siege;
+    (void)request;
+}
+
+/* A message that wants no answer gets none, whatever is done with it, also if it cannot be read; nor does it take a credit. */
+static void one_way(void **state)
+{
+    void (*const serve[])(struct siege *, struct request *) = {answer_one_way, refuse_one_way, take_one_way, forget_one_way};
+    const char *const none[] = {""};
+    struct siege siege;
+    struct envelope e = act_envelope();
+    struct part_table t = table_of(none, 1), wrong = t;
+    char text[WIRE_ERROR_MAX];
+
+    (void)state;
+    wrong.crc[0] ^= 1;
+    e.request = 0;
+    siege_open(&siege);
+    for (unsigned i = 0; i < ARRAY_SIZE(serve); i++) {
+        siege.serve = serve[i];
+        send_message(&siege, &e, &t, none, 1);
+        lab_until_count(&siege.lab, &siege.served, i + 1);
+        assert_int_equal(wire_server_stats(siege.server)->outstanding, 0);
+    }
+    assert_int_equal(siege.released, 1);
+    assert_int_equal(wire_reply(taken, NULL, NULL, 0), 0);
+    send_message(&siege, &e, &wrong, none, 1);
+    siege.serve = NULL;
+    e.request = 5;
+    send_message(&siege, &e, &t, none, 1);
+    assert_int_equal(refusal(&siege, text), WIRE_STATUS(OK));           /* the first that comes back is this one's */
+    assert_true(wire_server_stats(siege.server)->malformed == 1 && wire_server_stats(siege.server)->refused == 0);
+    siege_close(&siege);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -260,6 +325,7 @@ int main(void)
         cmocka_unit_test(random_frames),
         cmocka_unit_test(oversized_frame),
         cmocka_unit_test(unasked),
+        cmocka_unit_test(one_way),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -24,7 +24,7 @@ struct fort {
     unsigned requests, replies;
     Gantry__Role role;
     int result;
-    char text[WIRE_ERROR_MAX];
+    char user[SECURITY_KEY_SIZE], text[WIRE_ERROR_MAX];
 };
 
 static void on_request(struct request *request, void *arg)
@@ -34,6 +34,7 @@ static void on_request(struct request *request, void *arg)
 
     fort->requests++;
     fort->role = request->role;
+    snprintf(fort->user, sizeof fort->user, "%s", request->user);
     wire_reply(request, &reply.base, NULL, 0);
 }
 
@@ -115,6 +116,7 @@ static void let_in(void **state)
     call(&fort, WIRE_KIND(ACT), 60000);
     assert_int_equal(fort.result, 0);
     assert_int_equal(fort.role, GANTRY__ROLE__ROLE_ENV_WORKER);
+    assert_string_equal(fort.user, fort.client_key);
     fort_close(&fort);
 }
 

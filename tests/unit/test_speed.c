@@ -219,7 +219,7 @@ static void test_after_a_restart(void **state)
     }
 }
 
-/* Leases are held for ten seconds before anybody makes a step (a model loads): what the first who is heard has done is no rate. */
+/* Leases are held for ten seconds before anybody makes a step (a model loads): what who is heard first has done is no rate. */
 static void test_nothing_is_heard_at_first(void **state)
 {
     struct town t;

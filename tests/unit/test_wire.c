@@ -169,8 +169,75 @@ static void push(void **state)
     assert_int_equal(wire_push(side.server, 77, WIRE_KIND(DRAIN), 0, &drain.base), -EHOSTUNREACH);
     assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
     lab_until_count(&side.lab, &side.replies, 1);
+    assert_int_equal(side.peers_here, 1);
     assert_int_equal(wire_push(side.server, side.peer, WIRE_KIND(DRAIN), 0, &drain.base), 0);
     lab_until_count(&side.lab, &side.pushes, 1);
+    side_close(&side);
+}
+
+static void keep_after_reply(struct side *side, struct request *request)
+{
+    Gantry__ActReply reply = GANTRY__ACT_REPLY__INIT;
+
+    side->kept[side->n_kept++] = request_take(request);
+    assert_int_equal(wire_reply_and_keep(request, &reply.base, NULL, 0), 0);
+    assert_int_equal(wire_server_stats(side->server)->outstanding, 0);
+}
+
+static void take_and_answer(struct side *side, struct request *request) { side_answer(side, request_take(request)); }
+
+/* What was answered stays readable until it is dropped, and takes no credit; what was taken may be answered at once. */
+static void answered_and_kept(void **state)
+{
+    struct wire_part part = {.bytes = "image", .size = 5};
+    struct side side;
+    size_t size;
+
+    (void)state;
+    side_open(&side, 1, 0);
+    side.serve = keep_after_reply;
+    for (unsigned i = 1; i <= 3; i++) {
+        assert_int_equal(side_act(&side, i, 60000, WIRE_ONCE, &part), 0);
+        lab_until_count(&side.lab, &side.replies, i);
+        assert_int_equal(side.result, 0);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(((const Gantry__ActRequest *)side.kept[i]->message->body)->step, i + 1);
+        assert_memory_equal(message_part(side.kept[i]->message, 0, &size), "image", 5);
+        request_drop(side.kept[i]);
+    }
+    side.serve = take_and_answer;
+    assert_int_equal(side_act(&side, 4, 60000, 0, NULL), 0);
+    lab_until_count(&side.lab, &side.replies, 4);
+    assert_int_equal(side.result, 0);
+    side_close(&side);
+}
+
+static void free_the_server(struct side *side, struct request *request)
+{
+    side->kept[side->n_kept++] = request_take(request);
+    side->server = wire_server_free(side->server);
+}
+
+/* A server may be freed while it hands a request over; who holds one can still end it, and no borrowed frame is lost. */
+static void answered_beyond_the_server(void **state)
+{
+    struct side side;
+    struct wire_part part = {.bytes = "x", .size = 1, .release = count_release};
+
+    (void)state;
+    side_open(&side, 0, 0);
+    part.arg = &side.released;
+    side.serve = side_keep;
+    assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
+    lab_until_count(&side.lab, &side.n_kept, 1);
+    side.serve = free_the_server;
+    assert_int_equal(side_act(&side, 2, 60000, 0, NULL), 0);
+    lab_until_count(&side.lab, &side.n_kept, 2);
+    assert_true(!side.kept[0]->server && !side.kept[1]->server);
+    assert_int_equal(wire_reply(side.kept[0], NULL, &part, 1), -EHOSTUNREACH);
+    assert_int_equal(side.released, 1);
+    assert_int_equal(wire_refuse(side.kept[1], WIRE_STATUS(BUSY), "later"), -EHOSTUNREACH);
     side_close(&side);
 }
 
@@ -213,6 +280,7 @@ static void credits(void **state)
     lab_until_count(&side.lab, &side.n_kept, 3);
     lab_until_count(&side.lab, &side.replies, 1);                       /* BUSY, and was told not to repeat */
     assert_int_equal(side.result, -EBUSY);
+    assert_string_equal(side.text, "no credit left: wait for an answer first");
     assert_int_equal(wire_client_outstanding(side.client), 4);
     side.serve = side_answer;
     for (unsigned i = 0; i < 3; i++)
@@ -359,7 +427,7 @@ int main(void)
         cmocka_unit_test(interrupted),
         cmocka_unit_test(borrowed_frame), cmocka_unit_test(frames_in_order),
         cmocka_unit_test(release_on_failure),
-        cmocka_unit_test(push),
+        cmocka_unit_test(push), cmocka_unit_test(answered_and_kept), cmocka_unit_test(answered_beyond_the_server),
         cmocka_unit_test(forgotten_request),
         cmocka_unit_test(credits),
         cmocka_unit_test(too_large_an_answer),
