@@ -287,7 +287,8 @@ static void fill_eval_row(const struct run_config *config, const struct work *wo
     per_pass = count(work->tries ? eval->val_episodes : work->look_ahead ? eval->search_episodes : eval->episodes);
     pass = i / per_pass;
     set_eval_state(config, i % per_pass, work->tries ? 0 : (uint64_t)eval->first_state, row);
-    row->max_steps = work->tries ? 0 : (uint32_t)count(eval->max_steps);
+    if (!work->tries && eval->max_steps)
+        row->max_steps = (uint32_t)count(eval->max_steps);
     if (work->expert) {
         snprintf(row->tag, sizeof(row->tag), "test %s", policy);
     } else if (work->look_ahead) {
@@ -360,6 +361,7 @@ int stage_plan_fill(const struct run_config *config, const struct work *work, ui
             .policy_version = work->expert ? 0 : policy_version,
             .prm_version = work->purpose == EPISODE_TRAIN || work->scored ? prm_version : 0,
             .search_n = 1,
+            .max_steps = (uint32_t)count(config->max_steps),
         };
         row->sample_key = row->episode;
         if (s->kind == STAGE_RL) {
@@ -370,7 +372,8 @@ int stage_plan_fill(const struct run_config *config, const struct work *work, ui
             snprintf(row->task, sizeof(row->task), "%s", config->tasks[i % (size_t)config->n_tasks]);
             row->state_seed = memory->next_state++;
             row->temperature = s->kind == STAGE_ROLLOUTS ? (float)s->rollouts.temperature : 0;
-            row->max_steps = s->kind == STAGE_DEMOS ? (uint32_t)count(s->demos.max_steps) : 0;
+            if (s->kind == STAGE_DEMOS)
+                row->max_steps = (uint32_t)count(s->demos.max_steps);
         }
     }
     return 0;

@@ -44,7 +44,7 @@ struct eval_config {
     bool beside;                    /* greedy and T = 1 are tested beside the best temperature */
     bool on_val;                    /* val states in place of test states: what settings are chosen by */
     int first_state;                /* number of the first test state; each number is one state of every task */
-    int max_steps;                  /* of test episodes; 0: the task's own limit */
+    int max_steps;                  /* of test episodes; 0: as elsewhere in the run */
     char perturb[16];               /* push | drop | offset: what the world does to every test episode; "": nothing */
     int n[RUN_MAX_N];               /* look-ahead widths; 1: none */
     int n_n;
@@ -92,6 +92,7 @@ struct run_config {
     int image;                      /* pixels, square */
     int cameras;                    /* pictures of one observation */
     bool state;                     /* observations carry the robot's own numbers */
+    int max_steps;                  /* of episodes that the policy plays; 0: the task's own limit */
     char chain[64];                 /* how pictures are made */
     int render;                     /* pixels, square, that a chain begins with */
     char remote[512];               /* suite remote: its command, or unix:PATH */

@@ -56,6 +56,7 @@ static const struct config_key suite_keys[] = {
     CONFIG_INT(R, image, 16, 1024, "64", "width and height of the pictures that the policy gets, pixels"),
     CONFIG_INT(R, cameras, 1, 8, "1", "pictures of one observation: the suite's first cameras. 2 adds the hand's, for OpenVLA-OFT"),
     CONFIG_BOOL(R, state, "false", "observations carry the robot's own numbers, for policies that take them. libero: hand, its axis-angle, fingers; tabletop: hand, yaw, fingers"),
+    CONFIG_INT(R, max_steps, 0, 100000, "0", "step limit of episodes in rollouts, rl and eval, the demonstrator's there, too; 0: the task's own"),
     ROW_STRING(R, "chain", chain, chain_names, "render", "how they are made. render: drawn at that size; rot180+jpeg95+lanczos3: as the OpenVLA evaluations do, "
                "from a picture of `render` pixels"),
     CONFIG_INT(R, render, 0, 4096, "256", "chain rot180+jpeg95+lanczos3: width and height of the picture that is drawn"),
@@ -269,7 +270,7 @@ static const struct config_key eval_keys[] = {
     ROW_BOOL(S, "beside", eval.beside, "true", "greedy and T = 1 are tested beside the best temperature"),
     ROW_BOOL(S, "on_val", eval.on_val, "false", "val states in place of test states, to choose settings by (of look-ahead, for example)"),
     ROW_INT(S, "first_state", eval.first_state, 0, 1000000000, "0", "number of the first test state; each is one state of every task"),
-    ROW_INT(S, "max_steps", eval.max_steps, 0, 100000, "0", "step limit of test episodes: time to recover from a blow; 0: the task's own"),
+    ROW_INT(S, "max_steps", eval.max_steps, 0, 100000, "0", "step limit of test episodes: time to recover from a blow; 0: suite.max_steps"),
     ROW_STRING(S, "perturb", eval.perturb, perturb_names, "\"\"", "what the world does once to every test episode: push (the thing is shoved), drop (it leaves the hand), "
                "offset (the hand is knocked aside); empty: nothing"),
     ROW_LIST(S, "n", CONFIG_TYPE_INTS, eval.n, eval.n_n, 1, SEARCH_N_MAX, "[1]", "candidates of look-ahead; 1: none"),

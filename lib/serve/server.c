@@ -345,6 +345,15 @@ static void drain_from_lifecycle(const char *reason _unused_, void *arg)
         serve_drain(*serve);
 }
 
+/* What is computed for nobody: who had asked for it asks elsewhere, or again. */
+static void on_overdue(void *arg)
+{
+    struct serve *s = *(struct serve **)arg;
+
+    log_warn("a batch takes longer than there is time to leave", "in_flight=%u", batcher_in_flight(s->batcher));
+    on_left(s);
+}
+
 int serve_main(const struct serve_kind *kind, const struct args *args)
 {
     _cleanup_(loop_freep) struct loop *loop = NULL;
@@ -362,7 +371,7 @@ int serve_main(const struct serve_kind *kind, const struct args *args)
     r = loop_new(&loop);
     if (r == 0)
         r = lifecycle_new(loop, &(struct lifecycle_options) {.drain_ms = DRAIN_MS, .on_drain = drain_from_lifecycle,
-                                                             .arg = &serve}, &lifecycle);
+                                                             .on_overdue = on_overdue, .arg = &serve}, &lifecycle);
     if (r == 0)
         r = wire_new(loop_uv(loop), kind->role, &wire);
     if (r == 0)

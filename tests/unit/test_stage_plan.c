@@ -115,6 +115,7 @@ static void test_evaluation_rows(void **state)
     *eval = (struct eval_config){
         .episodes = 4, .n_policies = 1, .n_temperatures = 3, .temperatures = {0.3, 0.6, 1}, .val_episodes = 2, .beside = true};
     snprintf(eval->policies[0], sizeof(eval->policies[0]), "last");
+    config->max_steps = 90;
     plan_memory_init(&memory);
     assert_int_equal(stage_plan_work(config, NULL, 0, 0, &work), 0);
     assert_int_equal(stage_plan_rows(config, &work, &memory), 6);
@@ -130,6 +131,10 @@ static void test_evaluation_rows(void **state)
     assert_int_equal(stage_plan_rows(config, &work, &memory), 12);
     assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, 16), 0);
     assert_string_equal(rows[0].tag, "test last t=0.6");
+    assert_int_equal(rows[0].max_steps, 90);
+    eval->max_steps = 120;
+    assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, 16), 0);
+    assert_int_equal(rows[0].max_steps, 120);
     assert_string_equal(rows[4].tag, "test last t=0");
     assert_string_equal(rows[8].tag, "test last t=1");
     eval->on_val = true; /* no test state is touched */
@@ -247,6 +252,7 @@ static void test_training_rows(void **state)
             .advantage = group ? ADVANTAGE_RLOO : ADVANTAGE_GAE};
     add_stage(config, STAGE_ROLLOUTS, "rollouts")->rollouts = (struct rollouts_config) {.episodes = 6, .temperature = .25};
     add_stage(config, STAGE_DEMOS, "demos")->demos = (struct demos_config) {.episodes = 6, .max_steps = 40};
+    config->max_steps = 90;
     plan_memory_init(&memory);
     assert_int_equal(stage_plan_begin(config, 0, NULL, &memory), 0);
     for (uint32_t stage = 0; stage < 4; stage++)
@@ -266,7 +272,7 @@ static void test_training_rows(void **state)
         assert_true(row->temperature == (rl ? .5f : row->stage == 2 ? .25f : 0));
         assert_int_equal(row->policy_version, row->stage == 3 ? 0 : 5);         /* nobody's policy: the demonstrator */
         assert_int_equal(row->prm_version, rl ? 2 : 0);
-        assert_int_equal(row->max_steps, row->stage == 3 ? 40 : 0);
+        assert_int_equal(row->max_steps, row->stage == 3 ? 40 : 90);         /* the demonstrator's are another matter */
     }
 }
 
