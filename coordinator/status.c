@@ -34,6 +34,17 @@ bool edge_is_full(const struct edge *edge, char *where, size_t size)
     return false;
 }
 
+static void add_rank(const struct membership *members, unsigned rank, struct strbuf *out)
+{
+    strbuf_addf(out, "%slearner rank %u", out->length ? ", " : "", rank);
+    for (size_t i = 0; i < members->n; i++) {
+        const struct member *m = &members->items[i];
+
+        if (m->role == MEMBER_LEARNER && m->rank == rank && m->state != MEMBER_GONE)
+            strbuf_addf(out, " (member %u)", m->id);
+    }
+}
+
 /* Learner ranks that the others have waited for for a while. */
 static void write_late(const struct edge *edge, struct json_writer *w)
 {
@@ -51,7 +62,7 @@ static void write_late(const struct edge *edge, struct json_writer *w)
         late &= ~1u;            /* who waits for rank 0 waits for those that it waits for */
     for (unsigned rank = 0; late >> rank; rank++)
         if (late >> rank & 1)
-            strbuf_addf(&text, "%slearner rank %u", text.length ? ", " : "", rank);
+            add_rank(members, rank, &text);
     json_text(w, "late", text.text ? text.text : "");
 }
 

@@ -188,6 +188,7 @@ static void look_at_gauges(void)
 {
     _cleanup_(strbuf_release) struct strbuf runtime = STRBUF_INIT;
     json_t *root = status(), *m = member_of(root, MEMBER_WORKER);
+    char late[64];
 
     shows(m, NULL, "ms_per_step", "12.5");
     shows(m, NULL, "slow", "true");
@@ -209,7 +210,8 @@ static void look_at_gauges(void)
     json_decref(root);
     put(MEMBER_LEARNER, "waits_for_ranks", 1);
     root = status();
-    shows(root, NULL, "late", "\"learner rank 0\"");
+    snprintf(late, sizeof late, "\"learner rank 0 (member %u)\"", ids[MEMBER_LEARNER]);
+    shows(root, NULL, "late", late);
     json_decref(root);
     put(MEMBER_LEARNER, "waits_for_ranks", 0);
     strbuf_addc(&runtime, '{');
