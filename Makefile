@@ -23,6 +23,7 @@
 #   make gpu-check     everything that needs a GPU, with a report (build/gpu-check.txt); says why when there is none
 #   make sanitizer     fetch compute-sanitizer for gpu-check, where the toolkit has none (PyPI wheel)
 #   make gpu-bench     its kernels, and OpenVLA-7B's sizes with random weights or MODEL=DIR: TFLOP/s, GB/s, % of roofline, actions/s; NUMERICS=strict
+#   make gpu-beside    acting and learning beside PyTorch on the same device: a table of ratios (build/beside-torch.txt)
 #   make gpu-count     the same models on a device that only counts, here: kernels, bytes, operations, what they take at the least; PART=act
 #   make clean
 #
@@ -278,7 +279,7 @@ chaos-long: all $(patsubst %,$(B)/tests/unit/test_%,power_loss corruption ledger
 	@$(call each_of,$(chaos_long))
 chaos-sim: $(B)/tests/sim/test_sim
 	@SIM_HISTORIES=$${SIM_HISTORIES:-100000} $<
-.PHONY: gpu-check gpu-bench gpu-count sanitizer chaos-long
+.PHONY: gpu-check gpu-bench gpu-beside gpu-count sanitizer chaos-long
 sanitizer:
 	@deploy/sanitizer.sh
 gpu_benches := $(B)/tests/bench/bench_gpu $(B)/tests/bench/bench_gpu_models
@@ -288,6 +289,8 @@ gpu_device = $${GANTRY_TEST_DEVICE:-cuda:0}
 gpu-bench: $(gpu_benches)
 	@$< $(gpu_device) || { s=$$?; [ $$s = 77 ] && exit 0; exit $$s; }; \
 	    for part in act adapters train oft score prm contract; do $(word 2,$^) $(gpu_device) $$part $(or $(NUMERICS),fast) $(MODEL) || failed=1; done; [ -z "$$failed" ]
+gpu-beside: $(gpu_benches)
+	@tests/gpu/beside_torch.sh
 gpu-count: $(B)/tests/bench/bench_gpu_count
 	@$< -v $(PART)
 demo:

@@ -4,6 +4,7 @@
 #
 #   tests/gpu/bundle.sh [ARCHIVE]       default build/gpu-bundle.tar.xz, after `make -s gpu-check` (which builds, and says that here is no GPU)
 #   there: tar xf ARCHIVE && gpu-bundle/run.sh [REPORT]       (or python3 -m tarfile -e ARCHIVE, where xz is missing)
+#          gpu-bundle/beside_torch.sh [REPORT]                 acting and learning beside PyTorch, if it is there
 #
 # Linked against this machine's libc: the other's must not be older. Of the libraries glibc's own and the driver's stay out; cuBLASLt, cuDNN and NCCL are looked
 # for there (check.sh). $GANTRY_GOLDENS: the reference numbers, if they are to come along.
@@ -30,7 +31,9 @@ done
 mkdir -p "$to/tests/golden"
 cp -r models "$to/"
 cp -r tests/golden/nano "$to/tests/golden/"
-cp tests/gpu/check.sh "$to/tests/gpu/"
+cp tests/gpu/{check,beside_torch,libraries}.sh "$to/tests/gpu/"
+mkdir -p "$to/tests/bench"
+cp tests/bench/torch_gpu.py "$to/tests/bench/"
 if [ -n "${GANTRY_GOLDENS:-}" ]; then
     mkdir -p "$to/goldens/openvla"
     cp -r "$GANTRY_GOLDENS/openvla/tiny64" "$to/goldens/openvla/"
@@ -38,6 +41,7 @@ fi
 git describe --always --dirty >"$to/version" 2>/dev/null || true
 cat >"$to/run.sh" <<'RUN'
 #!/bin/bash
+export GPU_BUNDLE_BEFORE=${LD_LIBRARY_PATH:-}          # for programs of that machine
 here=$(cd "$(dirname "$0")" && pwd)
 known=$(ldconfig -p)
 for library in "$here"/lib/*; do [[ $known == *$'\t'"${library##*/} ("* ]] && rm "$library"; done     # the system's own fits the system's others
@@ -47,7 +51,8 @@ vendor=/usr/local/nvidia/share/glvnd/egl_vendor.d/10_nvidia.json        # where 
 [ -e $vendor ] && export __EGL_VENDOR_LIBRARY_FILENAMES=${__EGL_VENDOR_LIBRARY_FILENAMES:-$vendor}
 exec "$here/tests/gpu/check.sh" ${1:+"$(realpath "$1")"}
 RUN
-chmod +x "$to/run.sh"
+sed 's#/check\.sh"#/beside_torch.sh"#' "$to/run.sh" >"$to/beside_torch.sh"
+chmod +x "$to"/*.sh
 # programs are alike but for what they test: a dictionary that reaches from one to the next
 tar -C "$work" --sort=name -cf - gpu-bundle | xz -T1 --lzma2=preset=2,dict=96MiB >"$archive"
 ls -l "$archive" | awk '{ printf "%s: %.1f MB\n", $NF, $5 / 1e6 }'

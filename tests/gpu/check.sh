@@ -46,23 +46,8 @@ part() {
     esac
     return $status
 }
-# find_library NAME: where the linker does not know it, its folder becomes one of LD_LIBRARY_PATH: a toolkit's, or a Python's (PyTorch brings all of them).
-folders() {
-    tr : '\n' <<<"${LD_LIBRARY_PATH:-}"
-    ls -d /usr/local/cuda*/lib64
-    python3 -c 'import glob, sys; print(*(folder for path in sys.path for folder in glob.glob(path + "/nvidia/*/lib")), sep="\n")'
-} 2>/dev/null
-find_library() {
-    local folder
-    ldconfig -p 2>/dev/null | grep -qF "$1 (" && { say "library $1: the system's"; return; }
-    while read -r folder; do
-        [ -n "$folder" ] && [ -e "$folder/$1" ] || continue
-        [[ ":${LD_LIBRARY_PATH:-}:" == *":$folder:"* ]] || export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder
-        say "library $1: $folder"
-        return
-    done < <(folders)
-    say "library $1: NOT FOUND; what it would do is left out, or slower than what is to be measured"
-}
+# shellcheck source=tests/gpu/libraries.sh
+. tests/gpu/libraries.sh
 sanitizer=${GPU_CHECK_SANITIZER-$(PATH=$PATH:/usr/local/cuda/bin:$PWD/.deps/compute-sanitizer/bin command -v compute-sanitizer)}
 
 # sanitize NAME SECONDS TOOL: the grid of ops under it. 9: it found something, 255: it could not look.
@@ -78,7 +63,7 @@ models() { part "$1-$2" "$3" "$bin/bench/bench_gpu_models" "$GANTRY_TEST_DEVICE"
 : >"$report"; : >"$measured"
 say "gpu-check on $GANTRY_TEST_DEVICE, $(git describe --always --dirty 2>/dev/null || cat version 2>/dev/null), $(date -u +%FT%TZ)"
 nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used,clocks.sm,clocks.max.sm,power.limit --format=csv >>"$report" 2>/dev/null
-for library in libcublasLt.so.13 libcudnn.so.9 libnvrtc.so.13 libnccl.so.2; do find_library $library; done
+find_libraries
 [ -n "${GANTRY_GOLDENS:-}" ] || say "note: GANTRY_GOLDENS is not set: models are not held to the reference's numbers"
 
 part ops 60 "$bin/nn/test_device"

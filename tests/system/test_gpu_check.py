@@ -127,3 +127,52 @@ def test_what_there_is_no_time_for_is_named(parts):
     tmp_path, _ = parts
     status, report = check(tmp_path, GPU_CHECK_LIMIT="5")
     assert status == 1 and "LEFT act-fast: no time is left" in report and "left out: ops step narrow products" in report
+
+
+# ---- beside_torch.sh: the table of ratios beside PyTorch ----
+
+TORCH = r"""case "$*" in *--look*) echo "PyTorch 2.11.0, NVIDIA H200"; exit 0 ;; esac
+echo "openvla-7b acts, PyTorch transformers, B = 1: 12.50 actions/s, 80.00 ms (1.0 s)"
+echo "openvla-7b acts, PyTorch modules, B = 1: 20.00 actions/s, 50.00 ms (1.0 s)"
+echo "openvla-7b acts, PyTorch compiled, B = 1: 25.00 actions/s, 40.00 ms (9.0 s)"
+echo "openvla-7b learns by adapters, PyTorch modules, B = 16: 8.00 samples/s, 2000.00 ms, blocks computed twice (4.0 s)"
+echo "failed: openvla-7b acts, PyTorch compiled, B = 8: RuntimeError: no"
+"""
+
+
+def beside(tmp_path, write, python=TORCH, **more):
+    write("python", python)
+    env = os.environ | {"BESIDE_BIN": str(tmp_path / "bin/bench"), "PYTHON": str(tmp_path / "bin/python")} | more
+    done = subprocess.run([TOP / "tests/gpu/beside_torch.sh", tmp_path / "beside.txt"], capture_output=True, text=True, timeout=60, env=env, cwd=TOP)
+    return done.returncode, (tmp_path / "beside.txt").read_text()
+
+
+def test_ratios_beside_pytorch(parts):
+    tmp_path, write = parts
+    write("bench/bench_gpu_models", """echo "openvla-7b skipped, numerics fast"
+case $2 in
+act) echo "openvla-7b acts, numerics fast, B = 1: 37.50 actions/s, 26.67 ms; at this run's ceilings 41.8: 89.7 % (aim 70 %)"
+     echo "openvla-7b acts, numerics fast, B = 8: 100.00 actions/s, 80.00 ms" ;;
+train) echo "openvla-7b learns by adapters, numerics fast, B = 16: 50.00 samples/s, 320.00 ms" ;;
+esac
+""")
+    status, report = beside(tmp_path, write)
+    assert status == 0, report
+    rows = [line.split() for line in report.splitlines() if re.search(r"B = \d+ +(actions|samples)/s", line)]
+    assert rows == ["acts, B = 1 actions/s 37.50 25.00 compiled 1.50 12.50 3.00".split(), "acts, B = 8 actions/s 100.00 - - - -".split(),
+                    "learns by adapters, B = 16 samples/s 50.00 8.00 modules 6.25 - -".split()], report
+    assert "ok   adapters" in report and report.rstrip().splitlines()[-1].startswith("beside_torch: done")
+
+    status, report = beside(tmp_path, write, TORCH + "exit 1\n")       # what was measured counts all the same
+    assert status == 1 and "1.50" in report and report.rstrip().endswith("FAILED: torch")
+
+
+def test_nothing_to_stand_beside(parts):
+    tmp_path, write = parts
+    status, report = beside(tmp_path, write, "echo 'skipped: PyTorch 2.11.0 sees no GPU'; exit 77\n")
+    assert status == 0 and report.rstrip().endswith("SKIP look: PyTorch 2.11.0 sees no GPU")
+    write("bench/bench_gpu_models", "echo 'skipped: no NVIDIA driver'; exit 77\n")
+    status, report = beside(tmp_path, write)
+    assert status == 0 and report.rstrip().endswith("SKIP act: no NVIDIA driver")
+    status, report = beside(tmp_path, write, f'CUDA_VISIBLE_DEVICES= exec {shutil.which("python3")} "$@"\n')       # the real one's word
+    assert status == 0 and "SKIP look: " in report and ("torch" in report or "sees no GPU" in report)
