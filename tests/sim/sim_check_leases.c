@@ -25,8 +25,8 @@ static bool renewed_rightly(const struct conductor_event *event, const struct le
     for (size_t i = 0; event->kind == CONDUCTOR_HEARTBEAT && i < event->heartbeat.n_leases; i++) {
         const struct held_lease *held = &event->heartbeat.leases[i];
 
-        if (held->episode == before->episode && held->fence == before->fence && held->step > before->step &&
-            held->step == after->step)
+        if (held->episode == before->episode && held->fence == before->fence && held->step == after->step &&
+            (held->step > before->step || held->waits))
             return true;
     }
     return false;
@@ -54,7 +54,7 @@ void sim_check_leases_after(struct sim_world *w, const struct conductor_event *e
             renewed_rightly(event, before, after))
             continue;
         if (after->expires_ms > before->expires_ms)
-            sim_fail(w, "the lease of episode %llu is renewed by a message of another fence, or without a step",
+            sim_fail(w, "the lease of episode %llu is renewed by a message of another fence, or without a step and a wait",
                      (unsigned long long)before->episode);
         else if (is_heard(w, after->member))
             sim_fail(w, "the lease of episode %llu is shortened, and its member is not missed",

@@ -274,6 +274,14 @@ void sim_worker_message(struct sim_world *w, uint32_t node, const struct sim_mes
 
 /* ---- time -------------------------------------------------------------------------------------------------------- */
 
+/* Of every other episode: also workers of an older build, which never say so, play here. */
+static bool waits(const struct player *player)
+{
+    bool asked = player->phase == PLAYER_ACTING || player->phase == PLAYER_SCORING || player->phase == PLAYER_DELIVERING;
+
+    return asked && player->ticket && player->terms.episode % 2;
+}
+
 static size_t list_held(const struct sim_worker *worker, struct held_lease *held)
 {
     size_t n = 0;
@@ -282,7 +290,8 @@ static size_t list_held(const struct sim_worker *worker, struct held_lease *held
         const struct player *player = &worker->slots[slot].player;
 
         if (player_busy(player))
-            held[n++] = (struct held_lease) { player->terms.episode, player->terms.fence, player_progress(player), false };
+            held[n++] = (struct held_lease) { player->terms.episode, player->terms.fence, player_progress(player),
+                                             waits(player) };
     }
     return n;
 }

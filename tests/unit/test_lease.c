@@ -84,7 +84,11 @@ static void test_waiting(void **state)
     assert_int_equal(lease_find(t, 11)->expires_ms, FIRST_MS - 1 + TTL_MS);
     assert_int_equal(lease_progress(t, &(struct held_lease) {11, lease.fence - 1, 0, true}, FIRST_MS), -ESTALE);
     assert_int_equal(progress(t, 11, lease.fence, 0, FIRST_MS + 5), 0); /* it works again, and gets no further */
-    assert_int_equal(lease_take_expired(t, FIRST_MS - 1 + TTL_MS, &taken), 0);
+    assert_int_equal(lease_find(t, 11)->expires_ms, FIRST_MS - 1 + TTL_MS);
+    assert_int_equal(progress(t, 11, lease.fence, 1, FIRST_MS + 6), 0);
+    assert_int_equal(lease_progress(t, &(struct held_lease) {11, lease.fence, 0, true}, FIRST_MS + 9), 0);     /* a late heartbeat */
+    assert_int_equal(lease_find(t, 11)->expires_ms, FIRST_MS + 6 + TTL_MS);
+    assert_int_equal(lease_take_expired(t, FIRST_MS + 6 + TTL_MS, &taken), 0);
 }
 
 static void test_expiry(void **state)
