@@ -20,6 +20,7 @@ struct collective;
 
 /* ranks: 1, 2, 4 or 8. */
 int collective_new(struct loop *loop, struct wire *wire, unsigned rank, unsigned ranks, struct collective **ret);
+/* When no thread gathers any more and the loop has turned after that: what was posted refers to it. */
 struct collective *collective_free(struct collective *collective);
 DEFINE_FREEP(struct collective, collective_free)
 
