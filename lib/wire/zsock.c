@@ -95,10 +95,8 @@ static void close_handles(struct zsock *z)
 
     z->closing = true;
     z->open_handles = HANDLES;
-    for (int i = 0; i < HANDLES; i++) {
-        handles[i]->data = z;
+    for (int i = 0; i < HANDLES; i++)
         uv_close(handles[i], on_close);
-    }
 }
 
 int zsock_new(uv_loop_t *loop, void *socket, zsock_fn *on_in, zsock_fn *on_out, void *arg, struct zsock **ret)

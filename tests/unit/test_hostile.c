@@ -15,6 +15,7 @@ struct siege {
     void *context, *socket;     /* the attacker: a bare DEALER */
     void (*serve)(struct siege *siege, struct request *request);        /* NULL: an answer */
     unsigned served, replies, released;
+    uint64_t peer;
     int result;
 };
 
@@ -24,6 +25,7 @@ static void on_request(struct request *request, void *arg)
     Gantry__ActReply reply = GANTRY__ACT_REPLY__INIT;
 
     siege->served++;
+    siege->peer = request->peer;
     if (siege->serve)
         siege->serve(siege, request);
     else
@@ -257,6 +259,68 @@ static void unasked(void **state)
     siege_close(&siege);
 }
 
+/* What cannot be understood at all has no kind, and nobody to answer; all of it is read, and nothing of it stays. */
+static void no_envelope(void **state)
+{
+    const char *const garbage[] = {"not an envelope", "and", "more"};
+    struct message *message = (struct message *)garbage;
+    struct wire_origin origin;
+    struct error error = {0};
+    void *context = zmq_ctx_new(), *to = zmq_socket(context, ZMQ_ROUTER), *from = zmq_socket(context, ZMQ_DEALER);
+
+    (void)state;
+    assert_int_equal(zmq_bind(to, "inproc://to"), 0);
+    assert_int_equal(zmq_connect(from, "inproc://to"), 0);
+    for (unsigned i = 0; i < 3; i++)
+        assert_true(zmq_send(from, garbage[i], strlen(garbage[i]), i < 2 ? ZMQ_SNDMORE : 0) > 0);
+    memset(&origin, 0xaa, sizeof origin);
+    assert_int_equal(message_receive(to, true, &origin, &message, &error), -EBADMSG);
+    assert_true(origin.envelope.kind == 0 && origin.envelope.request == 0 && origin.peer_size > 0);
+    assert_string_equal(origin.user, "");
+    assert_ptr_equal(message, garbage);
+    assert_int_equal(message_receive(to, true, &origin, &message, &error), -EAGAIN);
+    zmq_close(from);
+    zmq_close(to);
+    zmq_ctx_term(context);
+}
+
+/* A peer that does not read is told from one that has gone, and hears the next push once it reads again. */
+static void who_does_not_read(void **state)
+{
+    const char *const none[] = {""};
+    struct siege siege;
+    struct envelope e = act_envelope();
+    struct part_table t = table_of(none, 1);
+    char text[WIRE_ERROR_MAX];
+    uint64_t last = 1ull << 40;
+    struct message *message;
+    struct wire_origin origin;
+    int r = 0;
+
+    (void)state;
+    siege_open(&siege);
+    send_message(&siege, &e, &t, none, 1);
+    assert_int_equal(refusal(&siege, text), WIRE_STATUS(OK));
+    for (uint64_t i = 0; r == 0; i++) {
+        assert_true(i < 1000000);
+        r = wire_push(siege.server, siege.peer, WIRE_KIND(WORK), i, NULL);
+    }
+    assert_int_equal(r, -EAGAIN);
+    do {
+        r = message_receive(siege.socket, false, &origin, &message, NULL);
+        if (r == 0)
+            message_free(message);
+        else
+            assert_int_equal(r, -EAGAIN);
+    } while (wire_push(siege.server, siege.peer, WIRE_KIND(WORK), last, NULL) == -EAGAIN);
+    do {
+        r = message_receive(siege.socket, false, &origin, &message, NULL);
+        if (r == 0)
+            message_free(message);
+    } while (r == -EAGAIN || origin.envelope.version != last);
+    siege_close(&siege);
+}
+
 static void count_release(void *arg) { (*(unsigned *)arg)++; }
 
 static void answer_one_way(struct siege *siege, struct request *request)
@@ -325,6 +389,8 @@ int main(void)
         cmocka_unit_test(random_frames),
         cmocka_unit_test(oversized_frame),
         cmocka_unit_test(unasked),
+        cmocka_unit_test(no_envelope),
+        cmocka_unit_test(who_does_not_read),
         cmocka_unit_test(one_way),
     };
 

@@ -2,14 +2,10 @@
 #include "tests/harness/wire_lab.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <zmq.h>
 
-#include "base/atomic_file.h"
 #include "proto/policy.pb-c.h"
 #include "wire/address.h"
 #include "wire/client_internal.h"
@@ -318,174 +314,12 @@ static void wrong_role(void **state)
     fort_close(&fort);
 }
 
-/* Closing it is what a kill does: its file stays, nobody answers. */
-static int listen_at(const char *dir, const char *name)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    snprintf(address.sun_path, sizeof address.sun_path, "%s/%s", dir, name);
-    assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof address), 0);
-    assert_int_equal(listen(fd, 1), 0);
-    return fd;
-}
-
-/* Another test's process may be removing it at this moment. */
-static bool is_gone(const char *path)
-{
-    for (int i = 0; i < 1000 && access(path, F_OK) == 0; i++)
-        usleep(10 * 1000);
-    return access(path, F_OK) < 0;
-}
-
-/* What killed processes left under /tmp goes with their run's directory, when the next run needs such a place; what lives
- * stays. */
-static void socket_dirs_of_the_dead(void **state)
-{
-    enum { DEAD, LIVING, STARTED_AGAIN, NEXT, RUNS };
-    struct wire_lab lab;
-    struct error error = {0};
-    char run[RUNS][256], dir[RUNS][ADDRESS_MAX];
-    int living;
-
-    (void)state;
-    lab_open(&lab);
-    for (int i = 0; i < RUNS; i++) {
-        snprintf(run[i], sizeof run[i], "%s/%0100d", lab.dir, i);
-        assert_int_equal(mkdir_p(run[i], 0700), 0);
-        if (i != NEXT)
-            assert_int_equal(address_socket_dir(run[i], dir[i], &error), 0);
-    }
-    close(listen_at(dir[DEAD], "learner.ipc"));
-    living = listen_at(dir[LIVING], "learner.ipc");
-    close(listen_at(dir[STARTED_AGAIN], "learner.ipc"));
-    assert_int_equal(remove_tree(run[DEAD]), 0);
-    assert_int_equal(remove_tree(run[LIVING]), 0);
-    assert_int_equal(address_socket_dir(run[NEXT], dir[NEXT], &error), 0);
-    assert_true(is_gone(dir[DEAD]));
-    for (int i = LIVING; i < RUNS; i++)
-        assert_int_equal(access(dir[i], F_OK), 0);
-
-    close(living);
-    assert_int_equal(remove_tree(run[STARTED_AGAIN]), 0);
-    assert_int_equal(address_socket_dir(run[NEXT], dir[NEXT], &error), 0);
-    assert_true(is_gone(dir[LIVING]));
-    assert_true(is_gone(dir[STARTED_AGAIN]));
-    address_socket_dir_leave(run[NEXT]);
-    assert_int_equal(access(dir[NEXT], F_OK), -1);
-    lab_close(&lab);
-}
-
-/* A run that was copied brings its link along: to the sockets of the run it was copied from, whose coordinator may be up. */
-static void socket_dirs_of_a_copy(void **state)
-{
-    char run[2][256], dir[2][ADDRESS_MAX], found[ADDRESS_MAX] = "untouched", link[300], target[256] = "", old[300];
-    struct error error = {0};
-    struct wire_lab lab;
-
-    (void)state;
-    lab_open(&lab);
-    for (int i = 0; i < 2; i++) {
-        snprintf(run[i], sizeof run[i], "%s/%0100d", lab.dir, i);
-        assert_int_equal(mkdir_p(run[i], 0700), 0);
-    }
-    assert_int_equal(address_socket_dir_find(run[0], found), -ENOENT);
-    assert_int_equal(address_socket_dir(run[0], dir[0], &error), 0);
-    assert_int_equal(address_socket_dir_find(run[0], found), 0);
-    assert_string_equal(found, dir[0]);
-    snprintf(link, sizeof link, "%s/sock", run[1]);
-    assert_int_equal(symlink(dir[0], link), 0);
-    assert_int_equal(address_socket_dir_find(run[1], found), -ENOENT);
-    assert_string_equal(found, dir[0]);
-    assert_int_equal(address_socket_dir(run[1], dir[1], &error), 0);
-    assert_string_not_equal(dir[1], dir[0]);
-    assert_true(readlink(link, target, sizeof target - 1) > 0);
-    assert_string_equal(target, dir[1]);
-    assert_int_equal(address_socket_dir_find(run[1], found), 0);
-    assert_string_equal(found, dir[1]);
-    address_socket_dir_leave(run[0]);
-    assert_int_equal(access(dir[0], F_OK), -1);
-
-    snprintf(link, sizeof link, "%s/short", lab.dir);                   /* moved to where no stand-in is needed */
-    assert_int_equal(rename(run[1], link), 0);
-    assert_int_equal(address_socket_dir(link, found, &error), 0);
-    assert_string_not_equal(found, dir[1]);
-    assert_int_equal(address_socket_dir_find(link, dir[0]), 0);
-    assert_string_equal(found, dir[0]);
-    snprintf(old, sizeof old, "%s/%0100d", lab.dir, 2);                 /* and away: what lies in it is no socket that fits */
-    assert_int_equal(rename(link, old), 0);
-    assert_int_equal(address_socket_dir_find(old, found), -ENOENT);
-    assert_int_equal(address_socket_dir(old, dir[0], &error), 0);
-    assert_string_not_equal(found, dir[0]);
-    assert_int_equal(address_socket_dir_find(old, found), 0);
-    assert_string_equal(found, dir[0]);
-    address_socket_dir_leave(old);
-    assert_int_equal(remove_tree(dir[0]), 0);
-    assert_int_equal(remove_tree(dir[1]), 0);
-    lab_close(&lab);
-}
-
-/* A run directory with a long path still gets sockets that fit, in a directory closed to others. */
-static void socket_dirs(void **state)
-{
-    struct wire_lab lab;
-    struct stat st;
-    struct error error = {0};
-    char dir[ADDRESS_MAX], address[ADDRESS_MAX], key[41], deep[256];
-    int somebody;
-
-    (void)state;
-    lab_open(&lab);
-    assert_int_equal(address_ipc(lab.dir, "coordinator", address, &error), 0);
-    assert_non_null(strstr(address, "/sock/coordinator.ipc"));
-    snprintf(deep, sizeof deep, "%s/%0100d", lab.dir, 7);
-    assert_int_equal(mkdir_p(deep, 0700), 0);
-    assert_int_equal(address_socket_dir(deep, dir, &error), 0);
-    assert_true(strlen(dir) < 60);
-    assert_int_equal(stat(dir, &st), 0);
-    assert_int_equal(st.st_mode & 0777, 0700);
-    assert_int_equal(address_socket_dir(deep, dir, &error), 0);         /* again: the same */
-    somebody = listen_at(dir, "learner.ipc");
-    address_socket_dir_leave(deep);                                     /* somebody is there */
-    assert_int_equal(access(dir, F_OK), 0);
-    close(somebody);                                                    /* who has ended leaves his socket behind */
-    address_socket_dir_leave(deep);
-    assert_int_equal(access(dir, F_OK), -1);
-    address_socket_dir_leave(deep);                                     /* no harm */
-
-    assert_int_equal(address_lookup(lab.dir, "coordinator", address, key, &error), -ENOENT);
-    assert_int_equal(address_publish(lab.dir, "coordinator", "tcp://127.0.0.1:7000", NULL, &error), 0);
-    assert_int_equal(address_lookup(lab.dir, "coordinator", address, key, &error), 0);
-    assert_string_equal(address, "tcp://127.0.0.1:7000");
-    assert_string_equal(key, "");
-    assert_int_equal(address_check("ipc://relative", NULL), -EINVAL);
-    assert_int_equal(address_check("tcp://nowhere", NULL), -EINVAL);
-    assert_int_equal(address_check("tcp://[::1]:77", NULL), 0);
-    assert_int_equal(address_check("tcp://nowhere:*", NULL), 0);
-    assert_int_equal(address_check("tcp://nowhere:http", NULL), -EINVAL);
-    assert_int_equal(address_check("tcp://nowhere:65536", &error), -EINVAL);    /* not port 0 */
-    assert_non_null(strstr(error.text, "they end at 65535"));
-    address_advertised("tcp://10.1.2.3:70", address);
-    assert_string_equal(address, "tcp://10.1.2.3:70");
-    address_advertised("tcp://[::ffff:10.1.2.3]:70", address);
-    assert_string_equal(address, "tcp://10.1.2.3:70");
-    address_advertised("tcp://0.0.0.0:70", address);
-    assert_null(strstr(address, "0.0.0.0"));
-    assert_non_null(strstr(address, ":70"));
-    address_resolve("tcp://localhost:*", address);
-    assert_true(!strcmp(address, "tcp://127.0.0.1:*") || !strcmp(address, "tcp://[::1]:*"));
-    lab_close(&lab);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(let_in), cmocka_unit_test(stranger), cmocka_unit_test(revoked), cmocka_unit_test(wrong_role),
         cmocka_unit_test(let_in_later), cmocka_unit_test(impostor), cmocka_unit_test(something_else_was_there),
         cmocka_unit_test(handshakes_that_take_long), cmocka_unit_test(told_the_list),
-        cmocka_unit_test(socket_dirs),
-        cmocka_unit_test(socket_dirs_of_a_copy),
-        cmocka_unit_test(socket_dirs_of_the_dead),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

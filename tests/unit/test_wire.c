@@ -140,7 +140,7 @@ static void release_on_failure(void **state)
 {
     struct side side;
     struct wire_part part = {.bytes = "x", .size = 17u << 20, .release = count_release};
-    struct wire_part many[17];
+    struct wire_part many[17], over[1 + WIRE_PARTS_MAX] = {0};
     Gantry__ActRequest body = GANTRY__ACT_REQUEST__INIT;
     struct wire_call call = {.kind = WIRE_KIND(ACT), .body = &body.base, .parts = many, .n_parts = 17, .deadline_ms = 100};
 
@@ -154,6 +154,10 @@ static void release_on_failure(void **state)
         many[i] = (struct wire_part) {.bytes = "y", .size = 1, .release = count_release, .arg = &side.released};
     assert_int_equal(wire_call(side.client, &call, NULL), -EMSGSIZE);   /* and there are at most 16 */
     assert_int_equal(side.released, 18);
+    call = (struct wire_call) {.kind = WIRE_KIND(SCORE), .parts = over, .n_parts = ARRAY_SIZE(over), .deadline_ms = 100};
+    over[5] = over[WIRE_PARTS_MAX] = many[0];                           /* the others are copied */
+    assert_int_equal(wire_call(side.client, &call, NULL), -EMSGSIZE);
+    assert_int_equal(side.released, 20);
     free((void *)part.bytes);
     side_close(&side);
 }
