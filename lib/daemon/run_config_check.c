@@ -60,7 +60,7 @@ static int check_rl(struct checking *c, const struct rl_config *rl)
     if (rl_is_scored(rl) && !c->have_prm)
         return REFUSE(c, "reward",
                       "the reward needs a reward model, and no prm stage comes before: add one, or say reward: sparse");
-    if (rl->critic_prm && !c->have_prm)
+    if (rl_has_critic(rl) && rl->critic_prm && !c->have_prm)
         return REFUSE(c, "critic_prm",
                       "critic_prm needs a reward model, and no prm stage comes before: add one, or say critic_prm: false");
     if (rl_has_critic(rl) && rl->critic_warmup >= rl->iterations)
@@ -296,6 +296,12 @@ static int check_learners(const struct checking *c)
             if (!strcmp(device, config->learners[j].device))
                 return refuse_section(c, "cluster", "learners", " is listed twice: each learner needs a device of its own",
                                       device);
+    }
+    if (config->n_learners > 8 || (config->n_learners & (config->n_learners - 1))) {       /* eight shards */
+        char n[16];
+
+        (void)snprintf(n, sizeof n, "%d", config->n_learners);
+        return refuse_section(c, "cluster", "learners", " learners: an update is shared by 1, 2, 4 or 8", n);
     }
     return 0;
 }

@@ -83,6 +83,8 @@ static void test_refusals(void **state _unused_)
          "run.yaml:1:21: cluster.learners: cuda:1 is listed twice: each learner needs a device of its own"},
         {"cluster: {renderers: '0,gpu'}\n", "run.yaml:1:22: cluster.renderers: 0,gpu: software, auto, or numbers of EGL devices"},
         {"cluster: {renderers: ''}\n", "run.yaml:1:22: cluster.renderers: : software, auto, or numbers of EGL devices"},
+        {"cluster: {learners: [{device: cpu}, {device: cpu}, {device: cpu}]}\n",
+         "run.yaml:1:21: cluster.learners: 3 learners: an update is shared by 1, 2, 4 or 8"},
         {"cluster: {learners: []}\n", "run.yaml:1:21: cluster.learners: at least one learner is needed"},
         {"cluster: {renderers: '0,32'}\n", "run.yaml:1:22: cluster.renderers: 0,32: software, auto, or numbers"},
         {"suite: [1]\n", "run.yaml:1:8: suite: a list is not right here; expected: a map"},
@@ -144,6 +146,8 @@ static void test_allowed(void **state _unused_)
         "timing: {heartbeat_ms: 1000, lease_ttl_ms: 2000, first_step_ms: 2000}\n",
         "stages:\n - rl: {reward: sparse, critic: none, episodes: 12, iterations: 4, critic_warmup: 4}\n",
         "stages:\n - rl: {reward: sparse, iterations: 4, critic_warmup: 3}\n",
+        "stages:\n - rl: {preset: tabletop, reward: sparse, advantage: rloo}\n",
+        "stages:\n - rl: {preset: tabletop, reward: sparse, critic: none}\n",
         "stages:\n - rollouts:\n - demos:\n - sft: {choose: score}\n - sft: {from: rollouts}\n - sft:\n"
         " - eval: {policies: [sft-earlier]}\n",
         "stages:\n - prm:\n - eval: {n: [1, 4], search_method: refine}\n - eval: {n: [2], search_controls: [greedy, random]}\n",
