@@ -90,10 +90,12 @@ static int read_open(struct ledger *ledger, struct rows *rows)
     size_t n;
     int r = ledger_iterations(ledger, &all, &n);
 
+    if (r < 0)
+        return r;
     rows->iterations = calloc(n + 1, sizeof *all);
-    if (r == 0 && !rows->iterations)
-        r = -ENOMEM;
-    for (size_t i = 0; r == 0 && i < n; i++) {
+    if (!rows->iterations)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++) {
         _cleanup_free_ struct ledger_episode *episodes = NULL;
         struct ledger_episode *more;
         size_t n_episodes;
@@ -112,7 +114,7 @@ static int read_open(struct ledger *ledger, struct rows *rows)
         rows->n_episodes += n_episodes;
         rows->iterations[rows->n_iterations++] = all[i];
     }
-    return r;
+    return 0;
 }
 
 static int read_rows(struct ledger *ledger, struct rows *rows)

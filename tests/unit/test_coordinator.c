@@ -277,6 +277,35 @@ static void test_no_room_to_start(void **state)
     assert_null(strstr(life_error.text, "elsewhere"));
 }
 
+static void fill_the_disk(const struct message *message, void *arg)
+{
+    unsigned *plans_seen = arg;
+
+    if (message->envelope.kind == WIRE_KIND(PLAN) && !(*plans_seen)++)
+        assert_int_equal(fault_arm("ledger.commit=enospc@1"), 0);
+}
+
+/* The learner says that it has made a version, and there is no room to write that down: what it said is kept beyond its message,
+ * numbers and all, and written once there is; he who said it, and was not answered, finds it known. */
+static void test_a_version_without_room(void **state)
+{
+    unsigned plans_seen = 0;
+    struct loop *loop;
+    struct fakes *fakes;
+
+    (void)state;
+    assert_int_equal(loop_new(&loop), 0);
+    assert_int_equal(fakes_new(loop_uv(loop), life_run_dir, &fakes, &life_error), 0);
+    fakes_watch(fakes, fill_the_disk, &plans_seen);
+    assert_int_equal(life_live(loop), 0);
+    assert_int_equal(fault_arm(""), 0);
+    assert_int_equal(fakes_count(fakes)->commits, 4);
+    fakes_free(fakes);
+    loop_free(loop);
+    (void)check_history();
+    check_curves();
+}
+
 static void test_starts_that_are_refused(void **state)
 {
     struct edge *first, *second;
@@ -420,6 +449,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lost_at_a_commit, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_starts_that_are_refused, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_no_room_to_start, life_setup, life_teardown),
+        cmocka_unit_test_setup_teardown(test_a_version_without_room, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_a_member_to_drain_is_named, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_a_drain_outlives_us, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_no_command_is_done_without_room, life_setup, life_teardown),
