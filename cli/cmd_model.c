@@ -27,7 +27,7 @@ static int usage(FILE *out, int status)
             "       gantry model new DIR [--spec DIR] [--seed N] [--dtype D]\n"
             "                                                           a random policy; configuration and tokenizer of --spec\n"
             "                                                           (default models/tiny-spec)\n"
-            "       gantry model synth --like openvla-7b DIR [--dtype D] [--shard-size 5GB] [--seed N]\n"
+            "       gantry model synth --like openvla-7b|openvla-1b|tiny DIR [--dtype D] [--shard-size 5GB] [--seed N]\n"
             "                                                           a random checkpoint of that size, streamed to disk\n"
             "       gantry model act DIR INSTRUCTION [--picture FILE] [--key DATASET] [--full] [--fast]\n"
             "                                                           one greedy action as JSON, with time and memory taken\n"

@@ -220,7 +220,7 @@ static const struct config_key rl_keys[] = {
     ROW_DOUBLE(S, "w_env", rl.w_env, -1000, 1000, "0", "weight of the environment's own reward, beside any other; with reward: env and this key not given: 1"),
     ROW_CHOICE(S, "timeout", rl.timeout, timeout_names, "terminal", "terminal: running out of time is a failure; bootstrap: it only cuts the episode off, the critic says what the rest is worth"),
     ROW_INT(S, "w_progress_decay", rl.w_progress_decay, 0, 1000000, "0", "iterations until w_progress has fallen to 0; 0: constant"),
-    ROW_CHOICE(S, "advantage", rl.advantage, advantage_names, "gae", "gae, with a critic or without; group, rloo (episodes of one state against each other), reinforce++ (against all)"),
+    ROW_CHOICE(S, "advantage", rl.advantage, advantage_names, "gae", "gae, with a critic or without; group (as GRPO), rloo (episodes of one state against each other), reinforce++ (against all)"),
     ROW_DOUBLE(S, "gamma", rl.gamma, 0, 1, "0.99", "discount"),
     ROW_DOUBLE(S, "lambda", rl.lambda, 0, 1, "0.95", "of the generalised advantage; with critic: none and this key not given: 1"),
     ROW_INT(S, "group", rl.group, 2, 1024, "8", "episodes that share an initial state, for group and rloo"),

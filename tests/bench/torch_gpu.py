@@ -38,10 +38,11 @@ except ImportError as error:
     sys.exit(77)
 
 #                     wide, blocks that run, heads, MLP, prefix tokens
-BIG = {"name": "openvla-7b", "towers": [(1024, 23, 16, 4096, 5), (1152, 26, 16, 4304, 0)], "projector": 8704, "image": 224, "patch": 14, "hidden": 4096, "layers": 32, "heads": 32,
-       "mlp": 11008, "vocabulary": 32064, "prompt": 30, "rank": 32, "act": (1, 8, 64), "train": (16, 32)}
-SMALL = BIG | {"name": "small", "towers": [(64, 2, 4, 128, 5), (48, 2, 2, 80, 0)], "projector": 128, "image": 56, "hidden": 64, "layers": 2, "heads": 4, "mlp": 96, "vocabulary": 1088,
-               "rank": 4, "act": (1, 3), "train": (2, 4)}
+BIG = {"name": "openvla-7b", "towers": [(1024, 23, 16, 4096, 5), (1152, 26, 16, 4304, 0)], "projector": 8704, "image": 224,
+       "patch": 14, "hidden": 4096, "layers": 32, "heads": 32, "mlp": 11008, "vocabulary": 32064, "prompt": 30, "rank": 32,
+       "act": (1, 8, 64), "train": (16, 32)}
+SMALL = BIG | {"name": "small", "towers": [(64, 2, 4, 128, 5), (48, 2, 2, 80, 0)], "projector": 128, "image": 56, "hidden": 64,
+               "layers": 2, "heads": 4, "mlp": 96, "vocabulary": 1088, "rank": 4, "act": (1, 3), "train": (2, 4)}
 TOKENS, ACTIONS, DTYPE = 7, 256, torch.bfloat16
 
 
@@ -96,13 +97,14 @@ class Layer(nn.Module):
         super().__init__()
         dim, mlp = size["hidden"], size["mlp"]
         self.heads = size["heads"]
-        self.self_attn = nn.ModuleDict({name: nn.Linear(dim, dim, bias=False) for name in ("q_proj", "k_proj", "v_proj", "o_proj")})
-        self.mlp = nn.ModuleDict({"gate_proj": nn.Linear(dim, mlp, bias=False), "up_proj": nn.Linear(dim, mlp, bias=False), "down_proj": nn.Linear(mlp, dim, bias=False)})
+        self.self_attn = nn.ModuleDict({f"{name}_proj": nn.Linear(dim, dim, bias=False) for name in "qkvo"})
+        self.mlp = nn.ModuleDict({"gate_proj": nn.Linear(dim, mlp, bias=False), "up_proj": nn.Linear(dim, mlp, bias=False),
+                                  "down_proj": nn.Linear(mlp, dim, bias=False)})
         self.input_layernorm, self.post_attention_layernorm = RMSNorm(dim), RMSNorm(dim)
 
     def before(self, x, cos, sin):
         h = self.input_layernorm(x)
-        q, k, v = (self.self_attn[name](h).view(*h.shape[:2], self.heads, -1).transpose(1, 2) for name in ("q_proj", "k_proj", "v_proj"))
+        q, k, v = (self.self_attn[f"{name}_proj"](h).view(*h.shape[:2], self.heads, -1).transpose(1, 2) for name in "qkv")
         return rotate(q, cos, sin), rotate(k, cos, sin), v
 
     def after(self, x, a):
@@ -133,7 +135,8 @@ class Eyes(nn.Module):
         super().__init__()
         dim, wide = size["hidden"], size["projector"]
         self.towers = nn.ModuleList(Tower(size, *tower) for tower in size["towers"])
-        self.projector = nn.Sequential(nn.Linear(sum(t[0] for t in size["towers"]), wide), nn.GELU(), nn.Linear(wide, dim), nn.GELU(), nn.Linear(dim, dim))
+        self.projector = nn.Sequential(nn.Linear(sum(t[0] for t in size["towers"]), wide), nn.GELU(), nn.Linear(wide, dim),
+                                       nn.GELU(), nn.Linear(dim, dim))
         self.register_buffer("mean", torch.tensor([.484375, .455078125, .40625, .5, .5, .5]).view(1, 6, 1, 1).float())
         self.register_buffer("std", torch.tensor([.228515625, .2236328125, .224609375, .5, .5, .5]).view(1, 6, 1, 1).float())
 
@@ -159,7 +162,8 @@ class Policy(nn.Module):
         dim, half = size["hidden"], size["hidden"] // size["heads"] // 2
         self.size, self.call = size, kept
         self.eyes = Eyes(size)
-        self.model = nn.ModuleDict({"embed_tokens": nn.Embedding(size["vocabulary"], dim), "layers": nn.ModuleList(Layer(size) for _ in range(size["layers"])), "norm": RMSNorm(dim)})
+        self.model = nn.ModuleDict({"embed_tokens": nn.Embedding(size["vocabulary"], dim), "norm": RMSNorm(dim),
+                                    "layers": nn.ModuleList(Layer(size) for _ in range(size["layers"]))})
         self.lm_head = nn.Linear(dim, size["vocabulary"], bias=False)
         self.first = size["vocabulary"] - 64 - ACTIONS
         angle = torch.arange(512)[:, None].float() * 10000 ** (-torch.arange(half).float() / half)
@@ -183,7 +187,8 @@ class Policy(nn.Module):
             for layer, (keys, values) in zip(self.model["layers"], keep):
                 x = layer.step(x, self.cos[at:at + n], self.sin[at:at + n], keys, values, at)
             at += n
-            tokens.append(self.first + F.linear(self.model["norm"](x[:, -1]), self.lm_head.weight[self.first:self.first + ACTIONS]).argmax(-1))
+            head = self.lm_head.weight[self.first:self.first + ACTIONS]
+            tokens.append(self.first + F.linear(self.model["norm"](x[:, -1]), head).argmax(-1))
             x = self.model["embed_tokens"](tokens[-1][:, None])
         return torch.stack(tokens, 1)
 
@@ -202,7 +207,8 @@ class Lora(nn.Module):
 
 def linears(module):
     """(parent, name in it, full name) of every linear layer but the head."""
-    found = [(parent, name, f"{path}.{name}".lstrip(".")) for path, parent in module.named_modules() for name, child in parent.named_children() if isinstance(child, nn.Linear)]
+    found = [(parent, name, f"{path}.{name}".lstrip(".")) for path, parent in module.named_modules()
+             for name, child in parent.named_children() if isinstance(child, nn.Linear)]
     return [entry for entry in found if entry[1] != "lm_head"]
 
 
@@ -223,8 +229,10 @@ class Public(nn.Module):
         from transformers import LlamaConfig, LlamaForCausalLM
         super().__init__()
         size, device = policy.size, policy.lm_head.weight.device
-        config = LlamaConfig(vocab_size=size["vocabulary"], hidden_size=size["hidden"], intermediate_size=size["mlp"], num_hidden_layers=size["layers"], num_attention_heads=size["heads"],
-                             num_key_value_heads=size["heads"], max_position_embeddings=2048, rms_norm_eps=1e-6, attn_implementation="sdpa", tie_word_embeddings=False,
+        config = LlamaConfig(vocab_size=size["vocabulary"], hidden_size=size["hidden"], intermediate_size=size["mlp"],
+                             num_hidden_layers=size["layers"], num_attention_heads=size["heads"],
+                             num_key_value_heads=size["heads"], max_position_embeddings=2048, rms_norm_eps=1e-6,
+                             attn_implementation="sdpa", tie_word_embeddings=False,
                              bos_token_id=1, eos_token_id=None, pad_token_id=0)
         with making(device):
             self.llama = LlamaForCausalLM(config).eval()
@@ -239,7 +247,9 @@ class Public(nn.Module):
 
     def act(self, images, prompt):
         x = self.prefix(images, prompt)
-        return self.llama.generate(inputs_embeds=x, attention_mask=torch.ones(x.shape[:2], dtype=torch.long, device=x.device), max_new_tokens=TOKENS, min_new_tokens=TOKENS, do_sample=False)
+        seen = torch.ones(x.shape[:2], dtype=torch.long, device=x.device)
+        return self.llama.generate(inputs_embeds=x, attention_mask=seen, max_new_tokens=TOKENS, min_new_tokens=TOKENS,
+                                   do_sample=False)
 
     def adapt(self, rank):
         from peft import LoraConfig, inject_adapter_in_model
@@ -273,13 +283,14 @@ def compiled_blocks(backend):
 
 class Bench:
     def __init__(self, size, device, seconds):
-        self.size, self.device, self.until, self.cuda, self.failed = size, device, time.monotonic() + seconds, device.type == "cuda", False
+        self.size, self.device, self.cuda = size, device, device.type == "cuda"
+        self.until, self.failed = time.monotonic() + seconds, False
         torch.manual_seed(0)
         with making(device):
             self.policy = Policy(size)
         self.policy.eval().requires_grad_(False)
         self.public, self.adapted = None, False
-        self.backend = "inductor" if self.cuda else "aot_eager"         # a CPU's is a C++ compiler: minutes, for no rate asked for
+        self.backend = "inductor" if self.cuda else "aot_eager"         # a CPU's is a C++ compiler: minutes, for no rate
         most = max(size["act"] + size["train"])
         self.images = torch.randint(0, 256, (most, size["image"], size["image"], 3), dtype=torch.uint8)
         self.images = self.images.pin_memory() if self.cuda else self.images
@@ -310,7 +321,8 @@ class Bench:
         try:
             with compiled_blocks(self.backend) if how == "compiled" else contextlib.nullcontext():
                 seconds = self.measure(make())
-            print(f"{name}: {batch / seconds:.2f} {unit}/s, {1e3 * seconds:.2f} ms{note} ({time.monotonic() - begin:.1f} s)", flush=True)
+            took = time.monotonic() - begin
+            print(f"{name}: {batch / seconds:.2f} {unit}/s, {1e3 * seconds:.2f} ms{note} ({took:.1f} s)", flush=True)
             return True
         except torch.OutOfMemoryError as error:
             print(f"too little memory: {name}: {str(error).splitlines()[0]}", flush=True)
@@ -349,7 +361,8 @@ class Bench:
 
     def acts_publicly(self, batch):
         prompt = self.prompt.expand(batch, -1).contiguous()
-        return torch.inference_mode()(lambda: self.public.act(self.images[:batch].to(self.device, non_blocking=True), prompt).cpu())
+        images = self.images[:batch]
+        return torch.inference_mode()(lambda: self.public.act(images.to(self.device, non_blocking=True), prompt).cpu())
 
     def all_acts(self, what, how):
         for batch in self.size["act"]:
@@ -380,7 +393,8 @@ class Bench:
         images = self.images[:batch]
         prompt = self.prompt.expand(batch, -1).contiguous()
         first = self.policy.first
-        targets = torch.cat([torch.randint(first, first + ACTIONS, (batch, TOKENS), device=self.device), torch.full((batch, 1), 2, device=self.device)], 1)
+        targets = torch.cat([torch.randint(first, first + ACTIONS, (batch, TOKENS), device=self.device),
+                             torch.full((batch, 1), 2, device=self.device)], 1)
 
         def step():
             with torch.autocast(self.device.type, DTYPE, enabled=autocast):

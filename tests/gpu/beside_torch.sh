@@ -1,9 +1,9 @@
 #!/bin/bash
 # beside_torch.sh - gantry and PyTorch on the same device: OpenVLA-7B's sizes acting, acting with adapters, learning by them; one
-# table of ratios. Four to six minutes, so no part of gpu-check. Skips with a reason where there is no GPU, or no PyTorch that sees
-# it (status 0).
+# table of ratios. Four to six minutes, so no part of gpu-check. Skips with a reason where there is no GPU, or no PyTorch that
+# sees it (status 0).
 #
-#   tests/gpu/beside_torch.sh [REPORT]      default build/beside-torch.txt; needs bench_gpu_models (`make gpu-beside`, or a bundle)
+#   tests/gpu/beside_torch.sh [REPORT]      default build/beside-torch.txt; needs bench_gpu_models (`make gpu-beside`, a bundle)
 #                                           $GANTRY_TEST_DEVICE, default cuda:0; $PYTHON, default python3
 #
 # gantry's side is bench_gpu_models in fast numerics, the other tests/bench/torch_gpu.py, which says what is compared with what.
@@ -40,7 +40,8 @@ part() {
 }
 pytorch() { part "$1" "$2" env LD_LIBRARY_PATH="$before" "$python" tests/bench/torch_gpu.py --device "$device" "${@:3}"; }
 
-# The two kinds of lines, by what was done: gantry's rate, the best of PyTorch's and how it was had, transformers' as users have it.
+# The two kinds of lines, by what was done: gantry's rate, the best of PyTorch's and how it was had, and transformers' as users
+# have it.
 #   MODEL acts, numerics fast, B = 8: 100.00 actions/s, ...         MODEL acts, PyTorch compiled, B = 8: 90.00 actions/s, ...
 table() {
     awk '
