@@ -152,7 +152,7 @@ static int check_test_states(struct checking *c, const struct eval_config *eval,
     const int states = run_config_test_states(c->config), tasks = MAX(c->config->n_tasks, 1);
     const int last = eval->first_state + (episodes + tasks - 1) / tasks - 1;
 
-    if (!states || last < states)
+    if (!states || last < states || eval->on_val)       /* val states are drawn: there are as many as are asked for */
         return 0;
     return REFUSE(c, eval->first_state >= states ? "first_state" : key,
                   "%s has %d test states of each task, 0 to %d: %d episodes over %d task%s from state %d on would need %d",
