@@ -174,7 +174,8 @@ static void on_version_state(struct conductor *c, const struct conductor_event *
     if (!event->version_state.ready)
         snprintf(c->refusal[event->version_state.kind], sizeof(c->refusal[0]), "%s",
                  event->version_state.text ? event->version_state.text : "");
-    membership_version(&c->members, member, event->version_state.kind, event->version_state.version, event->version_state.ready);
+    membership_version(&c->members, member, event->version_state.kind, event->version_state.version, event->version_state.ready,
+                       c->now_ms);
     if (!known && !event->version_state.ready)
         conductor_note(c, 0, "refused", "member %u refused %s version %llu: %s", member->id,
                        event->version_state.kind == KIND_PRM ? "PRM" : "policy", (unsigned long long)event->version_state.version,

@@ -64,13 +64,13 @@ void conductor_shadow_outcome(struct conductor *c, const struct ledger_episode *
 
 static bool is_refused(struct conductor *c)
 {
-    if (!membership_refused(&c->members, KIND_PRM, c->memory.shadow.version)) {
+    if (!membership_refused(&c->members, KIND_PRM, c->memory.shadow.version, 0)) {
         c->shadow_refused_since_ms = 0;
         return false;
     }
     if (!c->shadow_refused_since_ms)
         c->shadow_refused_since_ms = c->now_ms;
-    return c->now_ms - c->shadow_refused_since_ms >= REFUSED_MS;
+    return membership_refused(&c->members, KIND_PRM, c->memory.shadow.version, c->shadow_refused_since_ms + REFUSED_MS);
 }
 
 void conductor_shadow_advance(struct conductor *c)

@@ -36,14 +36,15 @@ static const char *server_with(enum version_kind kind)
     return kind == KIND_POLICY ? "an actor with policy version" : "a PRM server with version";
 }
 
-/* Every server refuses it; true: for so long that loading it again and again would not help. */
+/* Every server refuses it; true: and still did after so long that loading it again and again would not help. One that is at it
+ * again says nothing meanwhile, however long that takes. */
 static bool is_refused_for_good(struct conductor *c, enum version_kind kind, uint64_t version)
 {
     snprintf(c->waiting_for, sizeof(c->waiting_for), "%s %llu (refused: %s)", server_with(kind), (unsigned long long)version,
              c->refusal[kind]);
     if (!c->refused_since_ms)
         c->refused_since_ms = c->now_ms;
-    return c->now_ms - c->refused_since_ms >= REFUSED_MS;
+    return membership_refused(&c->members, kind, version, c->refused_since_ms + REFUSED_MS);
 }
 
 static void stop_for_refusal(struct conductor *c, const struct work *work, enum version_kind kind, uint64_t version)
@@ -58,7 +59,7 @@ static void stop_for_refusal(struct conductor *c, const struct work *work, enum 
 /* No server has it ready. */
 static void wait_for_server(struct conductor *c, const struct work *work, enum version_kind kind, uint64_t version)
 {
-    if (!membership_refused(&c->members, kind, version)) {
+    if (!membership_refused(&c->members, kind, version, 0)) {
         c->refused_since_ms = 0;
         snprintf(c->waiting_for, sizeof(c->waiting_for), "%s %llu", server_with(kind), (unsigned long long)version);
     } else if (is_refused_for_good(c, kind, version)) {
@@ -77,8 +78,8 @@ static void watch_open(struct conductor *c)
 
     for (size_t i = 0; i < c->n_open && !c->stopped; i++) {
         const struct open_iteration *it = &c->open[i];
-        bool policy = !it->work.expert && membership_refused(&c->members, KIND_POLICY, it->row.policy_version);
-        bool prm = it->row.prm_version && membership_refused(&c->members, KIND_PRM, it->row.prm_version);
+        bool policy = !it->work.expert && membership_refused(&c->members, KIND_POLICY, it->row.policy_version, 0);
+        bool prm = it->row.prm_version && membership_refused(&c->members, KIND_PRM, it->row.prm_version, 0);
         enum version_kind kind = policy ? KIND_POLICY : KIND_PRM;
         uint64_t version = policy ? it->row.policy_version : it->row.prm_version;
 

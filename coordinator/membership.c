@@ -143,7 +143,8 @@ void membership_remove(struct membership *m, struct member *member)
     member->n_versions = 0;
 }
 
-void membership_version(struct membership *m, struct member *member, enum version_kind kind, uint64_t version, bool ready)
+void membership_version(struct membership *m, struct member *member, enum version_kind kind, uint64_t version, bool ready,
+                        uint64_t now_ms)
 {
     struct member_version *slot = NULL;
 
@@ -160,7 +161,7 @@ void membership_version(struct membership *m, struct member *member, enum versio
         *slot = (struct member_version) { 0 };
     }
     m->revision += slot->ready != ready;
-    *slot = (struct member_version) { .kind = kind, .version = version, .ready = ready };
+    *slot = (struct member_version) { .kind = kind, .version = version, .ready = ready, .said_ms = now_ms };
 }
 
 void membership_keep(struct membership *m, enum version_kind kind, const uint64_t *versions, size_t n)
@@ -182,7 +183,7 @@ void membership_keep(struct membership *m, enum version_kind kind, const uint64_
     }
 }
 
-bool membership_refused(const struct membership *m, enum version_kind kind, uint64_t version)
+bool membership_refused(const struct membership *m, enum version_kind kind, uint64_t version, uint64_t since_ms)
 {
     enum member_role role = kind == KIND_POLICY ? MEMBER_ACTOR : MEMBER_PRM;
     size_t refusing = 0;
@@ -194,7 +195,8 @@ bool membership_refused(const struct membership *m, enum version_kind kind, uint
         if (member->state != MEMBER_ALIVE || member->role != role)
             continue;
         for (uint32_t k = 0; k < member->n_versions; k++)
-            refuses |= member->versions[k].kind == kind && member->versions[k].version == version && !member->versions[k].ready;
+            refuses |= member->versions[k].kind == kind && member->versions[k].version == version &&
+                       !member->versions[k].ready && member->versions[k].said_ms >= since_ms;
         if (!refuses)
             return false;
         refusing++;

@@ -23,6 +23,7 @@ struct member_version {         /* what a server said about one version */
     enum version_kind kind;
     uint64_t version;
     bool ready;                 /* false: refused (text says why) */
+    uint64_t said_ms;           /* last so: a server that tries again says nothing until it knows */
 };
 
 struct member {
@@ -70,10 +71,11 @@ struct member *membership_take_lost(struct membership *m, uint64_t now_ms, uint3
 void membership_remove(struct membership *m, struct member *member);    /* gone */
 
 /* What a server says of a version; a version that is in no list any more is forgotten by membership_keep. */
-void membership_version(struct membership *m, struct member *member, enum version_kind kind, uint64_t version, bool ready);
+void membership_version(struct membership *m, struct member *member, enum version_kind kind, uint64_t version, bool ready,
+                        uint64_t now_ms);
 void membership_keep(struct membership *m, enum version_kind kind, const uint64_t *versions, size_t n);
-/* By all servers alive, and there is one; by one alive at least. */
-bool membership_refused(const struct membership *m, enum version_kind kind, uint64_t version);
+/* By all servers alive, and there is one: each has said so at since_ms or later; by one alive at least. */
+bool membership_refused(const struct membership *m, enum version_kind kind, uint64_t version, uint64_t since_ms);
 bool membership_ready(const struct membership *m, enum version_kind kind, uint64_t version);
 struct member *membership_learner(const struct membership *m);          /* alive rank 0, or NULL */
 struct member *membership_other(const struct membership *m, const struct member *member);   /* alive, of its role; or NULL */

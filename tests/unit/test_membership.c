@@ -87,14 +87,14 @@ static void test_versions(void **state)
     uint32_t b = hello(m, (struct member) {.role = MEMBER_PRM, .instance = 2, .address = "y"}, true)->id;
 
     (void)hello(m, (struct member) {.role = MEMBER_ACTOR, .instance = 1, .address = "z"}, true);     /* has no say in this */
-    membership_version(m, membership_find(m, a), KIND_PRM, 5, false);
-    assert_false(membership_refused(m, KIND_PRM, 5));
-    membership_version(m, membership_find(m, b), KIND_PRM, 5, false);
-    assert_true(membership_refused(m, KIND_PRM, 5));
-    assert_false(membership_refused(m, KIND_POLICY, 5));
-    membership_version(m, membership_find(m, a), KIND_PRM, 5, true);
-    assert_true(membership_ready(m, KIND_PRM, 5) && !membership_refused(m, KIND_PRM, 5) && !membership_ready(m, KIND_POLICY, 5));
-    membership_version(m, membership_find(m, a), KIND_PRM, 6, true);
+    membership_version(m, membership_find(m, a), KIND_PRM, 5, false, 0);
+    assert_false(membership_refused(m, KIND_PRM, 5, 0));
+    membership_version(m, membership_find(m, b), KIND_PRM, 5, false, 0);
+    assert_true(membership_refused(m, KIND_PRM, 5, 0));
+    assert_false(membership_refused(m, KIND_POLICY, 5, 0));
+    membership_version(m, membership_find(m, a), KIND_PRM, 5, true, 0);
+    assert_true(membership_ready(m, KIND_PRM, 5) && !membership_refused(m, KIND_PRM, 5, 0) && !membership_ready(m, KIND_POLICY, 5));
+    membership_version(m, membership_find(m, a), KIND_PRM, 6, true, 0);
     membership_keep(m, KIND_POLICY, NULL, 0);
     assert_true(membership_ready(m, KIND_PRM, 5));
     membership_keep(m, KIND_PRM, (uint64_t[]) {6}, 1);
@@ -106,8 +106,8 @@ static void test_versions(void **state)
     assert_false(membership_ready(m, KIND_PRM, 6));
     assert_int_equal(hello(m, (struct member) {.role = MEMBER_PRM, .instance = 1, .address = "x"}, true)->id, a);
     assert_false(membership_ready(m, KIND_PRM, 6));         /* it is back, and may have lost what it had */
-    membership_version(m, membership_find(m, a), KIND_PRM, 7, false);
-    assert_true(membership_refused(m, KIND_PRM, 7));        /* of those that are here */
+    membership_version(m, membership_find(m, a), KIND_PRM, 7, false, 0);
+    assert_true(membership_refused(m, KIND_PRM, 7, 0));        /* of those that are here */
 }
 
 /* The number that tells others to ask anew moves with what a server can be asked for, and only then. */
@@ -120,21 +120,21 @@ static void test_revisions(void **state)
     assert_true(before > 0);
     (void)hello(m, (struct member) {.role = MEMBER_ACTOR, .instance = 1, .address = "x"}, false);
     assert_int_equal(m->revision, before);
-    membership_version(m, membership_find(m, id), KIND_POLICY, 5, true);
+    membership_version(m, membership_find(m, id), KIND_POLICY, 5, true, 0);
     assert_true(m->revision > before);
     before = m->revision;
-    membership_version(m, membership_find(m, id), KIND_POLICY, 5, true);
+    membership_version(m, membership_find(m, id), KIND_POLICY, 5, true, 0);
     membership_keep(m, KIND_POLICY, (uint64_t[]) {5}, 1);
     assert_int_equal(m->revision, before);
-    membership_version(m, membership_find(m, id), KIND_POLICY, 5, false);
+    membership_version(m, membership_find(m, id), KIND_POLICY, 5, false, 0);
     assert_true(m->revision > before);
     before = m->revision;
     membership_keep(m, KIND_POLICY, NULL, 0);
     assert_true(m->revision > before);
-    membership_version(m, membership_find(m, id), KIND_POLICY, 6, true);
+    membership_version(m, membership_find(m, id), KIND_POLICY, 6, true, 0);
     membership_keep(m, KIND_POLICY, NULL, 0);
     before = m->revision;
-    membership_version(m, membership_find(m, id), KIND_POLICY, 7, true);    /* in the place of one that was ready, too */
+    membership_version(m, membership_find(m, id), KIND_POLICY, 7, true, 0);    /* in the place of one that was ready, too */
     assert_true(m->revision > before);
     before = m->revision;
     assert_non_null(membership_take_lost(m, 1000 + 3000, 3000));
@@ -158,7 +158,7 @@ static void test_more_versions_than_places(void **state)
     for (uint64_t v = 0; v <= MEMBER_VERSIONS; v++) {
         uint64_t before = m->revision;
 
-        membership_version(m, server, KIND_POLICY, v, true);
+        membership_version(m, server, KIND_POLICY, v, true, 0);
         assert_true(m->revision > before);
     }
     assert_int_equal(server->n_versions, MEMBER_VERSIONS);
