@@ -28,6 +28,7 @@ static void set_journaled(struct conductor *c, struct open_iteration *it, struct
     if (member) {
         member->delivered++;
         member->failed = 0;
+        member->gave_back = false;
     }
 }
 

@@ -72,21 +72,30 @@ void conductor_holder_back(struct conductor *c, uint32_t member)
 
 static bool is_free_to_play(const struct member *member)
 {
-    return member->role == MEMBER_WORKER && member->state == MEMBER_ALIVE && !member->cordoned && !member->leaving;
+    return member->role == MEMBER_WORKER && member->state == MEMBER_ALIVE && member->slots && !member->cordoned &&
+           !member->leaving;
 }
 
-/* Whatever it plays fails in its simulator, and another worker is well: it would fail the run, as it asks soonest. */
-static bool is_ill(const struct conductor *c, const struct member *member)
+/* Others come first, as it asks soonest. Whatever it plays fails in its simulator: it would fail the run while another is well.
+ * Or it has given a lease back, since no server answered it for ten seconds: it would hold on to the last episodes of a pass
+ * again and again while another waits for work. */
+static bool comes_second(const struct conductor *c, const struct member *member)
 {
-    for (size_t i = 0; member->failed >= MEMBER_ILL && i < c->members.n; i++)
-        if (is_free_to_play(&c->members.items[i]) && c->members.items[i].failed < MEMBER_ILL)
+    bool ill = member->failed >= MEMBER_ILL;
+
+    for (size_t i = 0; (ill || member->gave_back) && i < c->members.n; i++) {
+        const struct member *other = &c->members.items[i];
+
+        if (is_free_to_play(other) && other->failed < MEMBER_ILL &&
+            (ill || (!other->gave_back && other->wanted_more_ms && c->now_ms - other->wanted_more_ms < WANTED_MS)))
             return true;
+    }
     return false;
 }
 
 static bool grants_now(const struct conductor *c, const struct member *member)
 {
-    return !c->draining && !c->stopped && is_free_to_play(member) && !is_ill(c, member) && c->now_ms >= c->grants_from_ms;
+    return !c->draining && !c->stopped && is_free_to_play(member) && !comes_second(c, member) && c->now_ms >= c->grants_from_ms;
 }
 
 /* The next free row, in id order: what is free never depends on who asks. */
@@ -145,7 +154,7 @@ static bool someone_reserved(const struct conductor *c)
     for (size_t i = 0; i < c->members.n; i++) {
         const struct member *member = &c->members.items[i];
 
-        if (member->reserved && is_free_to_play(member) && !is_ill(c, member))
+        if (member->reserved && is_free_to_play(member) && !comes_second(c, member))
             return true;
     }
     return false;
@@ -187,6 +196,7 @@ static size_t grant_rows(struct conductor *c, struct member *member, size_t slot
     struct ledger_episode *row;
     struct lease lease;
 
+    member->wanted_more_ms = 0;
     if (plays_alone(c, member->id))
         return 0;
     if (wants_alone(c, member, held, &row, &it)) {
@@ -201,6 +211,8 @@ static size_t grant_rows(struct conductor *c, struct member *member, size_t slot
             break;
         fill_terms(c, it, row, &lease, &terms[n++]);
     }
+    if (n < slots && held + n < 2 * (size_t)member->slots)
+        member->wanted_more_ms = c->now_ms;
     return n;
 }
 
@@ -212,7 +224,7 @@ void conductor_on_lease_request(struct conductor *c, const struct conductor_even
 
     if (!event->request || !terms)
         return;
-    if (grants_now(c, member))
+    if (slots && grants_now(c, member))
         n = grant_rows(c, member, slots, terms);
     reply = conductor_emit(c, CONDUCTOR_GRANT);
     reply->to = event->from;
@@ -260,6 +272,15 @@ static void count_simulator_error(struct conductor *c, struct member *member, ui
                        "worker is well", member->id, MEMBER_ILL, text);
 }
 
+static void note_given_back(struct conductor *c, struct member *member, const char *text)
+{
+    if (member->gave_back || member->leaving || c->draining)
+        return;
+    member->gave_back = true;
+    conductor_note(c, 0, "gave_back", "member %u: gave an episode back (%.200s): others that want work come first until it "
+                   "delivers one", member->id, text ? text : "");
+}
+
 void conductor_on_lease_return(struct conductor *c, const struct conductor_event *event, struct member *member)
 {
     const struct lease *held = lease_find(&c->leases, event->lease_return.episode);
@@ -276,6 +297,8 @@ void conductor_on_lease_return(struct conductor *c, const struct conductor_event
             count_failure(c, it, row, text);
         else if (event->lease_return.reason == LEASE_SERVER_ERROR)
             count_server_error(c, event->lease_return.episode, event->lease_return.text);
+        else if (event->lease_return.reason == LEASE_GIVEN_BACK)
+            note_given_back(c, member, event->lease_return.text);
     }
     conductor_reply(c, event, CONDUCTOR_ACK);
 }

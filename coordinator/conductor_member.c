@@ -43,6 +43,14 @@ static bool still_wanted(struct conductor *c, uint64_t episode)
     return row && row->state == EPISODE_OPEN;
 }
 
+static bool is_suspect(struct conductor *c, uint64_t episode)
+{
+    struct open_iteration *it;
+    const struct ledger_episode *row = conductor_row(c, episode, &it);
+
+    return row && row->suspect;
+}
+
 static bool announced(const struct conductor_event *event, const struct lease *lease)
 {
     for (size_t i = 0; i < event->hello.n_leases; i++)
@@ -71,6 +79,8 @@ static void settle_leases(struct conductor *c, const struct conductor_event *eve
             lease_adopt(&c->leases, held->episode, held->fence, member->id, held->step, c->now_ms) == 0)
             kept[n++] = held->episode;
     }
+    if (n == 1 && is_suspect(c, kept[0]))       /* as it was given, perhaps by our earlier life */
+        lease_set_alone(&c->leases, kept[0]);
     welcome->welcome.kept = kept;
     welcome->welcome.n_kept = n;
 }

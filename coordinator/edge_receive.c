@@ -274,6 +274,15 @@ static bool speaks_for(const struct edge *edge, const struct request *request, c
     return !member || !strcmp(member->user, request->user);
 }
 
+/* Also the request whose step finds the disk full is asked again by its sender, who finds what it was about done then. */
+static void step_or_busy(struct edge *edge, struct request *request, struct conductor_event *event)
+{
+    if (!edge->full_since_ms)
+        edge_step(edge, event);
+    if (edge->full_since_ms)
+        (void)wire_refuse(request, GANTRY__STATUS__STATUS_BUSY, "no space left in %s: the run is paused", edge->run_dir);
+}
+
 void edge_on_request(struct request *request, void *arg)
 {
     const struct edge_origin *origin = arg;
@@ -300,14 +309,12 @@ void edge_on_request(struct request *request, void *arg)
     if (event.kind == CONDUCTOR_HELLO && request->role && request->role != (Gantry__Role)event.hello.member.role)
         (void)wire_refuse(request, GANTRY__STATUS__STATUS_DENIED, "the key is let in as %s, not as %s",
                           wire_role_name(request->role), wire_role_name((Gantry__Role)event.hello.member.role));
-    else if (edge->full_since_ms)
-        (void)wire_refuse(request, GANTRY__STATUS__STATUS_BUSY, "no space left in %s: the run is paused", edge->run_dir);
     else if (!speaks_for(edge, request, &event))
         (void)wire_refuse(request, GANTRY__STATUS__STATUS_STALE_EPOCH, "member %u joined with another key: say Hello",
                           event.member);
     else if (!whole(&event))
         (void)wire_refuse(request, GANTRY__STATUS__STATUS_INTERNAL, "out of memory");
     else
-        edge_step(edge, &event);
+        step_or_busy(edge, request, &event);
     release_event(&event);
 }

@@ -148,6 +148,14 @@ int lease_adopt(struct lease_table *table, uint64_t episode, uint64_t fence, uin
     return add(table, &lease);
 }
 
+void lease_set_alone(struct lease_table *table, uint64_t episode)
+{
+    struct lease *lease = find(table, episode);
+
+    if (lease)
+        lease->alone = true;
+}
+
 int lease_progress(struct lease_table *table, const struct held_lease *held, uint64_t now_ms)
 {
     struct lease *lease = find(table, held->episode);

@@ -52,6 +52,8 @@ int lease_grant(struct lease_table *table, uint64_t episode, uint32_t member, bo
  * -ESTALE: no longer its. */
 int lease_adopt(struct lease_table *table, uint64_t episode, uint64_t fence, uint32_t member, uint32_t step, uint64_t now_ms);
 
+void lease_set_alone(struct lease_table *table, uint64_t episode);      /* its member plays nothing beside it */
+
 /* The holder says which step it is at. A larger step renews, and so does waiting for a server: that another worker would wait,
  * too. An equal step is not an error and renews nothing. -ESTALE: not held under this fence: the worker should stop playing it. */
 int lease_progress(struct lease_table *table, const struct held_lease *held, uint64_t now_ms);

@@ -74,10 +74,11 @@ int membership_hello(struct membership *m, const struct member *hello, uint64_t 
         *member = *hello;
         member->id = ++m->last_id;
         member->n_versions = 0;
-        member->cordoned = member->leaving = member->reserved = false;
+        member->cordoned = member->leaving = member->reserved = member->gave_back = false;
         member->delivered = 0;
         member->failed = 0;
         member->failed_last = 0;
+        member->wanted_more_ms = 0;
     }
     member->state = MEMBER_ALIVE;
     member->heard_ms = now_ms;

@@ -18,5 +18,5 @@ struct fakes *fakes_free(struct fakes *fakes);
 /* Every push and every grant that they get is shown to fn first. */
 void fakes_watch(struct fakes *fakes, void (*fn)(const struct message *message, void *arg), void *arg);
 
-struct fakes_count { unsigned welcomes, leases, played, plans, commits, drains, refused; };
+struct fakes_count { unsigned welcomes, leases, played, plans, commits, drains, refused, broken; };      /* broken: answers INTERNAL */
 const struct fakes_count *fakes_count(const struct fakes *fakes);

@@ -286,7 +286,7 @@ static void fill_the_disk(const struct message *message, void *arg)
 }
 
 /* The learner says that it has made a version, and there is no room to write that down: what it said is kept beyond its message,
- * numbers and all, and written once there is; he who said it, and was not answered, finds it known. */
+ * numbers and all, and written once there is; he who said it, and was told BUSY, finds it known. */
 static void test_a_version_without_room(void **state)
 {
     unsigned plans_seen = 0;
@@ -300,6 +300,7 @@ static void test_a_version_without_room(void **state)
     assert_int_equal(life_live(loop), 0);
     assert_int_equal(fault_arm(""), 0);
     assert_int_equal(fakes_count(fakes)->commits, 4);
+    assert_int_equal(fakes_count(fakes)->broken, 0);
     fakes_free(fakes);
     loop_free(loop);
     (void)check_history();
