@@ -282,7 +282,7 @@ static int open_chain(struct simulation *s, struct error *error)
 {
     size_t side = (size_t)MAX(s->options.render, 0);
 
-    if (!s->options.chain || !strcmp(s->options.chain, "render"))
+    if (!s->options.chain || !strcmp(s->options.chain, "render") || !strcmp(s->options.chain, "plain"))
         return 0;
     if (strcmp(s->options.chain, TF_EVALUATION_CHAIN) != 0 || side < 1)
         return error_set(error, EINVAL, "suite.chain %s from %d pixels: there is no such chain of pictures", s->options.chain,
@@ -304,6 +304,8 @@ static void open_here(void *arg)
 
         r = sim_renderer_open(sim_suite_device(s->suite, s->options.device), side, side, &s->renderer, errand->error);
     }
+    if (r == 0)
+        sim_renderer_set_plain(s->renderer, s->options.chain && !strcmp(s->options.chain, "plain"));
     if (r == 0)         /* each slot may be at another task */
         sim_renderer_keep(s->renderer, MAX(SIM_RENDERER_TASKS, (int)s->options.slots + 4));
     if (r == 0)

@@ -60,7 +60,7 @@ struct sim_job {
 struct simulation_options {
     const char *suite;
     int image;                  /* pixels, square */
-    const char *chain;          /* how pictures are made: "render", or TF_EVALUATION_CHAIN (image/tf_image.h) from ... */
+    const char *chain;          /* how pictures are made: "render", "plain", or TF_EVALUATION_CHAIN (image/tf_image.h) from ... */
     int render;                 /* ... a picture of so many pixels, square */
     const char *robosuite;      /* libero suites: "1.4.0" or "1.4.1" */
     enum sim_substeps substeps;

@@ -40,7 +40,7 @@ struct sim_renderer {
     struct task_context *tasks; /* [n_tasks], a handful; searched in order */
     int n_tasks, most;          /* most: the one drawn longest ago makes room beyond */
     uint64_t clock;
-    bool cull;
+    bool cull, plain;
     uint64_t busy_ns;
 };
 
@@ -243,6 +243,11 @@ void sim_renderer_set_cull(struct sim_renderer *renderer, bool cull)
     renderer->cull = cull;
 }
 
+void sim_renderer_set_plain(struct sim_renderer *renderer, bool plain)
+{
+    renderer->plain = plain;
+}
+
 uint64_t sim_renderer_busy_ns(const struct sim_renderer *renderer)
 {
     return renderer->busy_ns;
@@ -272,6 +277,17 @@ static struct task_context *room(struct sim_renderer *renderer)
     return &grown[renderer->n_tasks++];
 }
 
+/* How often edges are sampled is the model's word alone: a shallow copy has another. */
+static void make_context(const struct sim_renderer *renderer, const mjModel *model, mjrContext *ret)
+{
+    mjModel drawn = *model;
+
+    if (renderer->plain)
+        drawn.vis.quality.offsamples = 0;
+    mjr_defaultContext(ret);
+    mjr_makeContext(&drawn, ret, mjFONTSCALE_50);
+}
+
 /* The task's OpenGL resources, made when it is first drawn, and again when they have made room for another's. NULL: no memory. */
 static mjrContext *context_of(struct sim_renderer *renderer, const struct sim_task *task, const mjModel *model)
 {
@@ -285,8 +301,7 @@ static mjrContext *context_of(struct sim_renderer *renderer, const struct sim_ta
             return NULL;
         if (!renderer->scene.maxgeom)
             mjv_makeScene(model, &renderer->scene, MAX_GEOMS);
-        mjr_defaultContext(&its->gl);
-        mjr_makeContext(model, &its->gl, mjFONTSCALE_50);
+        make_context(renderer, model, &its->gl);
         mjr_resizeOffscreen(renderer->width, renderer->height, &its->gl);
         its->serial = task->serial;
     }
@@ -295,11 +310,13 @@ static mjrContext *context_of(struct sim_renderer *renderer, const struct sim_ta
 }
 
 /* robosuite takes MuJoCo's defaults: shadow, reflection, sky box, haze, culling; the built-in suite culling alone. */
-static void set_flags(mjvScene *scene, const struct mujoco_view *view)
+static void set_flags(mjvScene *scene, const struct mujoco_view *view, bool plain)
 {
     for (int i = 0; i < mjNRNDFLAG; i++)
         scene->flags[i] = view->benchmark && mjRNDSTRING[i][1][0] == '1';
     scene->flags[mjRND_CULL_FACE] = 1;
+    if (plain)
+        scene->flags[mjRND_REFLECTION] = 0;
 }
 
 static void paint(mjvScene *scene, const struct mujoco_view *view)
@@ -330,7 +347,7 @@ static int draw(struct sim_renderer *renderer, struct sim_slot *slot, int camera
     renderer->camera.fixedcamid = view.camera;
     renderer->option.geomgroup[0] = !view.benchmark;
     mjv_updateScene(view.model, view.data, &renderer->option, NULL, &renderer->camera, mjCAT_ALL, &renderer->scene);
-    set_flags(&renderer->scene, &view);
+    set_flags(&renderer->scene, &view, renderer->plain);
     paint(&renderer->scene, &view);
     if (renderer->cull)
         (void)scene_cull(view.model, &renderer->scene, renderer->width, renderer->height);

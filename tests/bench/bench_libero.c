@@ -81,15 +81,38 @@ static void bench_physics(struct libero_slot *slot)
     print_figures("25 x mj_step (the floor)");
 }
 
+static void bench_pictures(struct sim_slot *slot, bool plain)
+{
+    static uint8_t rgb[256 * 256 * 3];
+    struct sim_renderer *renderer = NULL;
+    struct error error = {0};
+
+    if (sim_renderer_open(-1, 256, 256, &renderer, &error) < 0)
+        return;
+    sim_renderer_set_plain(renderer, plain);
+    for (int camera = 0; camera < LIBERO_CAMERAS; camera++) {
+        char what[64];
+
+        sim_render_camera(renderer, slot, camera, rgb);
+        while (taken < 10) {
+            uint64_t begun = clock_cpu_ns();
+
+            sim_render_camera(renderer, slot, camera, rgb);
+            note(begun);
+        }
+        snprintf(what, sizeof(what), "picture 256, %s%s", camera ? "wrist" : "agentview", plain ? ", plain" : "");
+        print_figures(what);
+    }
+    sim_renderer_close(renderer);
+}
+
 static int bench(const char *suite_name, int index)
 {
     struct sim_suite *suite;
     struct sim_task *task;
     struct sim_slot *base, *other;
-    struct sim_renderer *renderer = NULL;
     struct error error = {0};
     const struct sim_task_info *infos;
-    uint8_t *rgb = malloc(256 * 256 * 3);
     const struct libero_task *libero;
     struct libero_slot *slot;
     uint64_t begun = clock_cpu_ns();
@@ -121,22 +144,12 @@ static int bench(const char *suite_name, int index)
     sim_slot_new(task, &other);
     sim_reset(other, SIM_TEST, 1, NULL);
     printf("  %-34s %8.1f MB\n", "one more slot, after a reset", resident_mb() - before);
-    if (sim_renderer_open(-1, 256, 256, &renderer, &error) == 0)
-        for (int camera = 0; camera < LIBERO_CAMERAS; camera++) {
-            sim_render_camera(renderer, base, camera, rgb);
-            while (taken < 10) {
-                begun = clock_cpu_ns();
-                sim_render_camera(renderer, base, camera, rgb);
-                note(begun);
-            }
-            print_figures(camera ? "picture 256, wrist" : "picture 256, agentview");
-        }
-    sim_renderer_close(renderer);
+    bench_pictures(base, false);
+    bench_pictures(base, true);
     sim_slot_free(base);
     sim_slot_free(other);
     sim_task_close(task);
     sim_suite_close(suite);
-    free(rgb);
     return 0;
 }
 
