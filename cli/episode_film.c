@@ -2,8 +2,29 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <math.h>
 
 #include "image/film.h"
+
+/* Of each frame: which step's it is, and what the reward model said of it. */
+static int note_steps(const Gantry__Trajectory *t, struct episode_film *film)
+{
+    size_t n = trajectory_observed(t);
+    _cleanup_free_ int *steps = malloc(n * sizeof *steps);
+    _cleanup_free_ float *progress = malloc(n * sizeof *progress);
+
+    if (!steps || !progress)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        steps[i] = (int)(t->n_observed ? t->observed[i] : i);
+        if (steps[i] < 0 || steps[i] > (int)t->steps)
+            return -EBADMSG;
+        progress[i] = t->n_progress == (size_t)t->steps + 1 ? t->progress[steps[i]] : NAN;
+    }
+    film->steps = TAKE_PTR(steps);
+    film->progress = TAKE_PTR(progress);
+    return 0;
+}
 
 int episode_film_load(struct journal *journal, uint64_t episode, struct episode_film *ret, struct error *error)
 {
@@ -15,10 +36,13 @@ int episode_film_load(struct journal *journal, uint64_t episode, struct episode_
     if (r < 0)
         return r;
     picture = (size_t)trajectory->height * trajectory->width * 3 * MAX(trajectory->images, 1u);
-    if (!picture || n_frames % picture || n_frames / picture != (size_t)trajectory->steps + 1)
-        return error_set(error, EBADMSG, "episode %" PRIu64 ": %zu bytes of frames do not make %u pictures", episode, n_frames,
-                         trajectory->steps + 1);
-    ret->n_frames = trajectory->steps + 1;
+    if (!picture || n_frames % picture || n_frames / picture != trajectory_observed(trajectory))
+        return error_set(error, EBADMSG, "episode %" PRIu64 ": %zu bytes of frames do not make %zu pictures", episode, n_frames,
+                         trajectory_observed(trajectory));
+    ret->n_frames = trajectory_observed(trajectory);
+    r = note_steps(trajectory, ret);
+    if (r < 0)
+        return error_set(error, -r, "episode %" PRIu64 ": %s", episode, r == -ENOMEM ? "out of memory" : "its record is damaged");
     ret->trajectory = TAKE_PTR(trajectory);
     ret->frames = TAKE_PTR(frames);
     return 0;
@@ -28,6 +52,8 @@ void episode_film_release(struct episode_film *film)
 {
     trajectory_freep(&film->trajectory);
     free(film->frames);
+    free(film->steps);
+    free(film->progress);
     *film = (struct episode_film) {0};
 }
 
@@ -41,6 +67,6 @@ int episode_film_draw(const struct episode_film *f, int columns, struct image *r
              (double)t->temperature);
     return film_draw(&(struct film) {.frames = f->frames, .n = (int)f->n_frames, .height = (int)t->height, .width = (int)t->width,
                                      .cameras = (int)t->images,
-                                     .progress = t->n_progress == f->n_frames ? t->progress : NULL, .title = title,
+                                     .progress = isnan(f->progress[0]) ? NULL : f->progress, .title = title, .numbers = f->steps,
                                      .columns = columns, .cell = 64}, ret);
 }

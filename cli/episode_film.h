@@ -6,8 +6,10 @@
 
 struct episode_film {
     Gantry__Trajectory *trajectory;     /* owned */
-    uint8_t *frames;                    /* (T+1, images, h, w, 3), owned */
-    size_t n_frames;
+    uint8_t *frames;                    /* (n_frames, images, h, w, 3), owned */
+    size_t n_frames;                    /* T+1, or as many observations as were drawn */
+    int *steps;                         /* (n_frames) which step's each is, owned */
+    float *progress;                    /* (n_frames) NAN: not scored; owned */
 };
 
 /* Load one episode. -ENOENT: not in the journal; -EBADMSG: damaged. */

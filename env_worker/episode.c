@@ -31,7 +31,8 @@ static int make_room(struct episode *e, uint32_t steps)
         return 0;
     if (grow(&e->value, sizeof(float) * steps) < 0 || grow(&e->action, sizeof(float) * SIM_ACTION_MAX * steps) < 0 ||
         grow(&e->label, sizeof(float) * SIM_ACTION_MAX * steps) < 0 || grow(&e->progress, sizeof(float) * (steps + 1)) < 0 ||
-        grow(&e->step_version, sizeof(uint64_t) * steps) < 0 || grow(&e->turns, sizeof(uint32_t) * steps) < 0)
+        grow(&e->step_version, sizeof(uint64_t) * steps) < 0 || grow(&e->turns, sizeof(uint32_t) * steps) < 0 ||
+        grow(&e->observed, sizeof(uint32_t) * (steps + 1)) < 0)
         return -ENOMEM;
     e->capacity = steps;
     return 0;
@@ -63,9 +64,10 @@ int episode_begin(struct episode *e, const Gantry__Lease *lease, uint32_t max_st
     e->lease.search_proposals = e->search_proposals;
     e->lease.perturb = e->perturb;
     e->lease.max_steps = max_steps;
+    e->lease.draw_turns = lease->draw_turns && lease->search_n <= 1;    /* candidates are judged by what is seen on the way */
     e->action_dims = action_dims;
     e->instruction[0] = '\0';
-    e->steps = e->tokens_per_step = e->hidden_steps = e->n_turns = 0;
+    e->steps = e->tokens_per_step = e->hidden_steps = e->n_turns = e->n_observed = 0;
     e->scored = false;
     e->sim_us = e->act_us = e->score_us = 0;
     e->state_digest = e->policy_steps = e->searches = e->perturbed_at = 0;
@@ -85,6 +87,7 @@ void episode_release(struct episode *e)
     free(e->hidden);
     free(e->step_version);
     free(e->turns);
+    free(e->observed);
     *e = (struct episode) {0};
 }
 
@@ -142,27 +145,42 @@ int episode_record(struct episode *e, const struct episode_step *step)
     return 0;
 }
 
+void episode_observed(struct episode *e, uint32_t t)
+{
+    e->observed[e->n_observed++] = t;
+}
+
 uint32_t episode_score_at(const struct episode *e, uint32_t *ret_at)
 {
-    uint32_t every = MAX(e->lease.score_every, 1u), t, n = 0;
+    uint32_t every = MAX(e->lease.score_every, 1u), n = 0;
 
-    for (t = 0; t < e->steps; t += every)
-        ret_at[n++] = t;
-    ret_at[n++] = e->steps;
+    for (uint32_t i = 0; i < e->n_observed; i++)
+        if (i == 0 || i + 1 == e->n_observed || e->observed[i] - e->observed[ret_at[n - 1]] >= every)
+            ret_at[n++] = i;
     return n;
+}
+
+float *episode_observed_actions(const struct episode *e)
+{
+    float *actions = malloc(sizeof(float) * e->action_dims * MAX(e->n_observed, 1u));
+
+    for (uint32_t i = 0; actions && i + 1 < e->n_observed; i++)
+        memcpy(actions + i * e->action_dims, e->action + e->observed[i] * e->action_dims, sizeof(float) * e->action_dims);
+    return actions;
 }
 
 void episode_set_progress(struct episode *e, const uint32_t *at, const float *scores, uint32_t n)
 {
-    uint32_t i, t;
+    e->progress[e->observed[at[0]]] = scores[0];
+    for (uint32_t i = 1; i < n; i++) {
+        uint32_t from = e->observed[at[i - 1]], to = e->observed[at[i]];
 
-    e->progress[at[0]] = scores[0];
-    for (i = 1; i < n; i++)
-        for (t = at[i - 1] + 1; t <= at[i]; t++) {
-            float share = (float)(t - at[i - 1]) / (float)(at[i] - at[i - 1]);
+        for (uint32_t t = from + 1; t <= to; t++) {
+            float share = (float)(t - from) / (float)(to - from);
 
-            e->progress[t] = t == at[i] ? scores[i] : scores[i - 1] + share * (scores[i] - scores[i - 1]);
+            e->progress[t] = t == to ? scores[i] : scores[i - 1] + share * (scores[i] - scores[i - 1]);
         }
+    }
     e->scored = true;
 }
 
@@ -189,6 +207,10 @@ void episode_trajectory(const struct episode *e, bool success, bool timeout, Gan
     ret->images = e->frames->shape.cameras;
     ret->state = e->frames->state;
     ret->n_state = ((size_t)t + 1) * e->frames->shape.state;
+    if (e->n_observed <= t) {
+        ret->observed = e->observed;
+        ret->n_observed = e->n_observed;
+    }
     ret->action_dims = e->action_dims;
     ret->success = success;
     ret->timeout = timeout;

@@ -17,7 +17,9 @@ struct episode {
     char task[EPISODE_TASK_MAX], style[16], search_score[16], search_method[16], search_judge[16], search_proposals[16],
         perturb[16];
     char instruction[128];
-    struct frames *frames;      /* o_0 .. o_steps */
+    struct frames *frames;      /* of o_0 .. o_steps those that were drawn */
+    uint32_t *observed;         /* (n_observed) which those are; 0 and, at the end, steps among them */
+    uint32_t n_observed;
 
     uint32_t steps;             /* actions executed */
     uint32_t tokens_per_step;   /* K; 0: demonstration */
@@ -62,13 +64,17 @@ int episode_begin(struct episode *episode, const Gantry__Lease *lease, uint32_t 
 /* Keep the hidden state of the answer that the next step plays, if it has one; a repeated answer replaces the one before.
  * -ENOMEM. */
 int episode_note_hidden(struct episode *episode, const Gantry__ActReply *act);
+/* o_t was drawn as the next frame. */
+void episode_observed(struct episode *episode, uint32_t t);
 /* -EBADMSG: another number of tokens than the steps before; -ENOMEM. */
 int episode_record(struct episode *episode, const struct episode_step *step);
 void episode_release(struct episode *episode);
 
-/* Which of o_0..o_steps the reward model is shown: every score_every-th, first and last always. Returns how many; ret_at has
- * room for steps + 1. */
+/* Which frames the reward model is shown: the first, the last, and between them those that are score_every steps or more from the
+ * one before. Returns how many; ret_at has room for n_observed. */
 uint32_t episode_score_at(const struct episode *episode, uint32_t *ret_at);
+/* The actions executed after each frame but the last, (n_observed - 1, action_dims); the caller frees. NULL: out of memory. */
+float *episode_observed_actions(const struct episode *episode);
 /* Scores of those frames, each in [0,1]; between them progress is linear. */
 void episode_set_progress(struct episode *episode, const uint32_t *at, const float *scores, uint32_t n);
 

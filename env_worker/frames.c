@@ -57,12 +57,12 @@ struct wire_part frames_part(struct frames *frames, uint32_t first, uint32_t n)
     };
 }
 
-struct wire_part frames_picture(struct frames *frames, uint32_t t, uint32_t camera)
+struct wire_part frames_picture(struct frames *frames, uint32_t i, uint32_t camera)
 {
     size_t size = frames_picture_size(&frames->shape);
 
     return (struct wire_part) {
-        .bytes = frames_at(frames, t) + size * camera,
+        .bytes = frames_at(frames, i) + size * camera,
         .size = size,
         .release = release,
         .arg = frames_ref(frames),

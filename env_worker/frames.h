@@ -1,6 +1,7 @@
 /* frames.h - what was observed in one episode, o_0 .. o_T, in one block that messages borrow.
  *
- * An observation is a picture of each camera and the robot's own numbers. Act, Score and Deliver send bytes of the block without
+ * An observation is a picture of each camera and the robot's own numbers. Pictures that nobody looks at are not drawn and take no
+ * place: the block's frame i is the i-th observation that was drawn (episode.h says which that was); its row t is o_t's numbers. Act, Score and Deliver send bytes of the block without
  * copying them; ZeroMQ lets go of them later and on its own thread. So a block is counted: the slot holds one reference, each
  * borrowed part one more. A slot that starts its next episode gets its own block back when nobody borrows it any more, else a
  * new one.
@@ -41,15 +42,16 @@ static inline size_t frames_one(const struct frames_shape *shape)       /* bytes
 {
     return frames_picture_size(shape) * shape->cameras;
 }
-/* Observation t: its pictures, camera after camera; its state. */
-static inline uint8_t *frames_at(const struct frames *frames, uint32_t t) { return frames->rgb + frames_one(&frames->shape) * t; }
+/* Frame i: its pictures, camera after camera. Row t: the robot's state. */
+static inline uint8_t *frames_at(const struct frames *frames, uint32_t i) { return frames->rgb + frames_one(&frames->shape) * i; }
 static inline float *frames_state(const struct frames *frames, uint32_t t)      /* NULL: none */
 {
     return frames->state ? frames->state + (size_t)t * frames->shape.state : NULL;
 }
-void frames_copy(struct frames *to, uint32_t t, const struct frames *from, uint32_t from_t);    /* of the same shape */
+/* Where every observation is drawn: frame and row t of one block of the same shape. */
+void frames_copy(struct frames *to, uint32_t t, const struct frames *from, uint32_t from_t);
 
-/* Pictures of observations first .. first+n-1 as a part to send; takes a reference that the sent message drops. */
+/* Frames first .. first+n-1 as a part to send; takes a reference that the sent message drops. */
 struct wire_part frames_part(struct frames *frames, uint32_t first, uint32_t n);
 /* One camera's picture likewise. */
-struct wire_part frames_picture(struct frames *frames, uint32_t t, uint32_t camera);
+struct wire_part frames_picture(struct frames *frames, uint32_t i, uint32_t camera);

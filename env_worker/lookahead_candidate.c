@@ -46,7 +46,7 @@ static int step_candidate(struct candidate *c)
         memcpy(s->trail + ((size_t)c->index * s->h + c->steps) * s->state_size, c->state, s->state_size);
     job->state = c->state;
     job->frames = frames_ref(s->slot->search_frames);
-    job->frame = candidate_frame(c, c->steps + 1);
+    job->frame = job->row = candidate_frame(c, c->steps + 1);
     memcpy(job->action, s->moves[c->index * s->h + c->steps].action, sizeof(job->action));
     s->jobs++;
     simulation_submit(s->slot->shared->simulation, job);
@@ -222,6 +222,7 @@ static int ask(struct candidate *c)
                            .sample = c->index,
                            .frames = c->steps ? slot->search_frames : e->frames,
                            .frame = c->steps ? candidate_frame(c, c->steps) : e->steps,
+                           .row = c->steps ? candidate_frame(c, c->steps) : e->steps,
                            .value_only = c->todo == TODO_VALUE,
                            .confidence = s->judge == JUDGE_CONFIDENCE,
                            .deadline_ms = servers_patience(&slot->shared->servers, server, ACT_DEADLINE_MS),

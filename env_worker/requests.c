@@ -66,7 +66,7 @@ int request_act(struct wire_client *client, const struct episode *episode, const
     body.height = ask->frames->shape.height;
     body.width = ask->frames->shape.width;
     body.images = n;
-    body.state = frames_state(ask->frames, ask->frame);
+    body.state = frames_state(ask->frames, ask->row);
     body.n_state = ask->frames->shape.state;
     body.want_hidden = episode->lease.purpose == GANTRY__PURPOSE__PURPOSE_TRAIN;
     for (uint32_t i = 0; i < n; i++)
@@ -227,10 +227,10 @@ enum player_answer score_answer(int result, const struct message *reply, const s
 
 /* ---- Deliver, LeaseReturn ---------------------------------------------------------------------------------- */
 
-int request_deliver(struct wire_client *client, const Gantry__Trajectory *trajectory, struct frames *frames,
+int request_deliver(struct wire_client *client, const Gantry__Trajectory *trajectory, struct frames *frames, uint32_t n_frames,
                     wire_reply_fn *on_reply, void *arg, struct pending_call *ret_call)
 {
-    struct wire_part images = frames_part(frames, 0, trajectory->steps + 1);
+    struct wire_part images = frames_part(frames, 0, n_frames);
 
     return start_call(client, &(struct wire_call) {
         .kind = GANTRY__KIND__KIND_DELIVER, .version = trajectory->policy_version, .body = &trajectory->base,

@@ -42,7 +42,7 @@ struct act_ask {
     float temperature;
     uint32_t step, sample;
     struct frames *frames;
-    uint32_t frame;
+    uint32_t frame, row;        /* of the block: pictures, state */
     bool value_only, confidence;
     uint32_t deadline_ms;
 };
@@ -63,7 +63,7 @@ enum player_answer value_answer(int result, const struct message *reply, const s
 struct score_images {
     struct frames *frames; uint32_t first, n; const uint32_t *at; uint32_t n_at;
     const uint32_t *step;       /* [n] which frames of the episode they are; NULL: o_0, o_1, ... */
-    const float *action;        /* (n-1, 7) executed after each but the last; NULL: not told */
+    const float *action;        /* (n-1, action_dims) executed after each but the last; NULL: not told */
     bool whole;                 /* the episode has ended and these are its frames */
     uint32_t deadline_ms;
 };
@@ -73,7 +73,8 @@ int request_score(struct wire_client *client, const struct episode *episode, con
 enum player_answer score_answer(int result, const struct message *reply, const struct episode *episode, float *ret_scores,
                                 uint32_t n, char *text, size_t size);
 
-int request_deliver(struct wire_client *client, const Gantry__Trajectory *trajectory, struct frames *frames,
+/* With the first n_frames of the block. */
+int request_deliver(struct wire_client *client, const Gantry__Trajectory *trajectory, struct frames *frames, uint32_t n_frames,
                     wire_reply_fn *on_reply, void *arg, struct pending_call *ret_call);
 
 /* Give a lease back; nobody waits for the answer. */

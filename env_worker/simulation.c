@@ -110,8 +110,7 @@ static int draw_chain(struct simulation *s, struct sim_slot *slot, int camera, u
     return tf_evaluation_picture(s->drawn, side, side, image, image, ret_rgb);
 }
 
-/* What the policy is shown: a picture of each camera, and the robot's own numbers. */
-static int observe(struct simulation *s, struct sim_slot *slot, struct sim_job *job)
+static int draw(struct simulation *s, struct sim_slot *slot, struct sim_job *job)
 {
     uint8_t *rgb = frames_at(job->frames, job->frame);
     int r = 0;
@@ -127,9 +126,18 @@ static int observe(struct simulation *s, struct sim_slot *slot, struct sim_job *
     }
     if (r < 0)
         return fail(job, r, "render");
-    if (s->shape.state)
-        r = sim_proprio(slot, frames_state(job->frames, job->frame));
-    return r < 0 ? fail(job, r, "the robot's state") : 0;
+    job->drawn = true;
+    return 0;
+}
+
+/* What the policy is shown: a picture of each camera, and the robot's own numbers. */
+static int observe(struct simulation *s, struct sim_slot *slot, struct sim_job *job)
+{
+    int r = s->shape.state ? sim_proprio(slot, frames_state(job->frames, job->row)) : 0;
+
+    if (r < 0)
+        return fail(job, r, "the robot's state");
+    return job->between_turns && !job->success ? 0 : draw(s, slot, job);
 }
 
 static int run_reset(struct simulation *s, struct sim_job *job)

@@ -56,6 +56,8 @@ static void on_reset(struct sim_job *job)
 
     if (is_current(slot, job->ticket)) {
         snprintf(slot->episode.instruction, sizeof(slot->episode.instruction), "%s", job->instruction);
+        if (job->drawn)
+            episode_observed(&slot->episode, 0);
         slot->episode.sim_us += job->us;
         slot->shared->totals.sim_us += job->us;
         slot->shared->totals.sim_wall_us += job->wall_us;
@@ -96,6 +98,8 @@ static void on_step(struct sim_job *job)
             slot->episode.perturbed_at = slot->episode.steps + 1;
         if (r == 0)
             r = record(slot, job, job->kind == SIM_JOB_STEP ? &slot->moves[job->candidate] : NULL);
+        if (r == 0 && job->drawn)
+            episode_observed(&slot->episode, slot->episode.steps);
         step_player(slot, &(struct player_event) {
             .kind = PLAYER_STEP_DONE, .ticket = job->ticket,
             .sim = { .result = r, .success = job->success,
@@ -104,8 +108,8 @@ static void on_step(struct sim_job *job)
     sim_job_free(job);
 }
 
-/* A job of this slot that draws frame `frame` of the episode; NULL: out of memory (the player hears of it). */
-static struct sim_job *new_job(struct slot *slot, enum sim_job_kind kind, uint64_t ticket, uint32_t frame,
+/* A job of this slot after which the episode is at o_t; NULL: out of memory (the player hears of it). */
+static struct sim_job *new_job(struct slot *slot, enum sim_job_kind kind, uint64_t ticket, uint32_t t,
                                void (*done)(struct sim_job *))
 {
     struct sim_job *job = sim_job_new(kind, slot->index, ticket, done, slot);
@@ -117,7 +121,8 @@ static struct sim_job *new_job(struct slot *slot, enum sim_job_kind kind, uint64
         return NULL;
     }
     job->frames = frames_ref(slot->episode.frames);
-    job->frame = frame;
+    job->frame = slot->episode.n_observed;
+    job->row = t;
     return job;
 }
 
@@ -148,6 +153,7 @@ static void do_step(struct slot *slot, const struct player_effect *effect)
     } else {
         job->candidate = effect->action;        /* which of the moves this is */
         memcpy(job->action, slot->moves[effect->action].action, sizeof(job->action));
+        job->between_turns = e->lease.draw_turns && effect->action + 1 < slot->n_moves && effect->step + 1 < e->lease.max_steps;
     }
     if (e->perturb[0] && !e->perturbed_at) {
         snprintf(job->perturb, sizeof(job->perturb), "%s", e->perturb);
@@ -239,7 +245,8 @@ static void do_act(struct slot *slot, const struct player_effect *effect)
         slot->episode.policy_steps++;
         r = request_act(actor, &slot->episode, &(struct act_ways) {slot->shared->chain, slot->shared->full, slot->shared->ended},
                         &(struct act_ask) {
-            .temperature = lease->temperature, .step = effect->step, .frames = slot->episode.frames, .frame = effect->step,
+            .temperature = lease->temperature, .step = effect->step, .frames = slot->episode.frames,
+            .frame = slot->episode.n_observed - 1, .row = effect->step,
             .deadline_ms = servers_patience(&slot->shared->servers, actor, ACT_DEADLINE_MS),
         }, on_act, slot, &slot->call);
         snprintf(text, sizeof(text), "act: %s", strerror(-r));
@@ -293,15 +300,17 @@ static void do_score(struct slot *slot, const struct player_effect *effect)
 {
     struct wire_client *prm = servers_pick(&slot->shared->servers, GANTRY__ROLE__ROLE_PRM_SERVER, effect->version,
                                           slot->index + slot->player.failures);
-    int r = prm ? reserve_scores(slot, slot->episode.steps + 1) : -ENOTCONN;
+    const struct episode *e = &slot->episode;
+    _cleanup_free_ float *actions = episode_observed_actions(e);
+    int r = !prm ? -ENOTCONN : actions ? reserve_scores(slot, e->n_observed) : -ENOMEM;
 
     slot->call_ticket = effect->ticket;
     slot->call_since_ns = clock_mono_ns();
     if (r == 0) {
         slot->n_at = episode_score_at(&slot->episode, slot->at);
         r = request_score(prm, &slot->episode, &(struct score_images) {
-            .frames = slot->episode.frames, .n = slot->episode.steps + 1, .at = slot->at, .n_at = slot->n_at,
-            .action = slot->episode.action, .whole = true,
+            .frames = e->frames, .n = e->n_observed, .at = slot->at, .n_at = slot->n_at,
+            .step = e->n_observed <= e->steps ? e->observed : NULL, .action = actions, .whole = true,
             .deadline_ms = servers_patience(&slot->shared->servers, prm, SCORE_DEADLINE_MS),
         }, on_score, slot, &slot->call);
     }
@@ -346,7 +355,7 @@ static void do_deliver(struct slot *slot, const struct player_effect *effect)
         trajectory.image_chain = slot->shared->chain;
         trajectory.full_support = slot->shared->full && !slot->episode.style[0];
         trajectory.end_token = slot->shared->ended && !slot->episode.style[0];
-        r = request_deliver(learner, &trajectory, slot->episode.frames, on_deliver, slot, &slot->call);
+        r = request_deliver(learner, &trajectory, slot->episode.frames, slot->episode.n_observed, on_deliver, slot, &slot->call);
     }
     if (r < 0)
         send_delivered(slot, effect->ticket, PLAYER_NO_ANSWER, DELIVER_ACCEPTED, learner ? strerror(-r) : "no learner is known");

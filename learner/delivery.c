@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "learner/episode_return.h"
+#include "run/trajectory.h"
 
 enum { MAX_STEPS = 100000, MAX_SIDE = 4096, MAX_DIMS = 1024, MAX_CAMERAS = 8 };
 
@@ -58,6 +59,7 @@ static const char *check_numbers(const Gantry__Trajectory *t)
 /* NULL: it can be journaled. What the model must judge (is a token an action?) is checked when it is trained on. */
 static const char *check(const struct request *request, const Gantry__Trajectory *t)
 {
+    const char *problem;
     size_t n_frames;
 
     if (request->message->n_parts != 1)
@@ -65,9 +67,12 @@ static const char *check(const struct request *request, const Gantry__Trajectory
     if (t->steps < 1 || t->steps > MAX_STEPS || t->height < 1 || t->height > MAX_SIDE || t->width < 1 || t->width > MAX_SIDE ||
         t->images > MAX_CAMERAS)
         return "steps, height, width or images are out of range";
+    problem = episode_check_observed(t->observed, t->n_observed, t->turns, t->n_turns, t->steps);
+    if (problem)
+        return problem;
     (void)message_part(request->message, 0, &n_frames);
-    if (n_frames != ((size_t)t->steps + 1) * MAX(t->images, 1u) * t->height * t->width * 3)
-        return "the pictures are not (steps + 1) x images x height x width x 3 bytes";
+    if (n_frames != trajectory_observed(t) * MAX(t->images, 1u) * t->height * t->width * 3)
+        return "the pictures are not (steps + 1, or as many as were drawn) x images x height x width x 3 bytes";
     return check_numbers(t);
 }
 

@@ -58,6 +58,7 @@ static int add(struct dataset *set, struct loaded *l, struct error *error)
         .n_label = t->n_label ? t->n_label : t->n_action,
         .tokens = t->tokens, .n_tokens = t->n_tokens, .logp = t->logp, .n_logp = t->n_logp,
         .hidden = t->hidden, .n_hidden = t->n_hidden, .turns = t->turns, .n_turns = t->n_turns,
+        .observed = t->observed, .n_observed = t->n_observed,
         .progress = t->progress, .n_progress = t->n_progress,
         .env_reward = t->env_reward, .n_env_reward = t->n_env_reward, .frames = l->frames, .n_frames = l->n_frames,
     };

@@ -18,6 +18,7 @@ enum { RUN_MAX_TASKS = 96, RUN_MAX_STAGES = 32, RUN_MAX_SERVERS = 16, RUN_MAX_PO
 
 enum stage_kind { STAGE_DEMOS, STAGE_SFT, STAGE_ROLLOUTS, STAGE_PRM, STAGE_RL, STAGE_EVAL };
 enum numerics { NUMERICS_STRICT, NUMERICS_FAST };
+enum suite_draw { DRAW_TURNS, DRAW_ALL };
 
 struct demos_config {
     char from[256];                 /* a data set's directory: nothing is played, these are the demonstrations; "": none */
@@ -98,6 +99,7 @@ struct run_config {
     char remote[512];               /* suite remote: its command, or unix:PATH */
     char robosuite[16];             /* libero suites: "1.4.0", "1.4.1" */
     int substeps;                   /* libero suites: enum sim_substeps */
+    int draw;                       /* enum suite_draw: which observations of an episode that a policy plays have pictures */
     char policy_init[256];          /* a Hugging Face OpenVLA directory, or a PEFT adapter's */
     char policy_base[256];          /* of the adapter; "": what it names itself */
     char policy_train[16];          /* full | lora */

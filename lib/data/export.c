@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/atomic_file.h"
+#include "base/episode.h"
 #include "base/json_write.h"
 #include "base/npz_write.h"
 #include "run/trajectory.h"
@@ -19,16 +20,17 @@ static void camera_name(uint32_t camera, char ret[32])
         snprintf(ret, 32, "image_%u", camera);
 }
 
-/* One camera's pictures of the T steps, together. */
+/* One camera's pictures of the T steps, or of those at which there are any, together. */
 static int add_pictures(struct npz *npz, const Gantry__Trajectory *t, const uint8_t *frames, uint32_t camera, struct error *error)
 {
-    size_t one = (size_t)t->height * t->width * 3, all = one * MAX(t->images, 1u), shape[] = {t->steps, t->height, t->width, 3};
-    _cleanup_free_ uint8_t *pictures = malloc(one * t->steps);
+    size_t one = (size_t)t->height * t->width * 3, all = one * MAX(t->images, 1u), n = trajectory_observed(t) - 1;
+    size_t shape[] = {n, t->height, t->width, 3};
+    _cleanup_free_ uint8_t *pictures = malloc(one * n);
     char name[32];
 
     if (!pictures)
         return error_set(error, ENOMEM, "out of memory");
-    for (size_t i = 0; i < t->steps; i++)
+    for (size_t i = 0; i < n; i++)
         memcpy(pictures + i * one, frames + i * all + camera * one, one);
     camera_name(camera, name);
     return npz_add(npz, name, "|u1", shape, 4, pictures, error);
@@ -44,6 +46,11 @@ static int add_all(struct npz *npz, const Gantry__Trajectory *t, const uint8_t *
         r = npz_add(npz, "state", "<f4", state, 2, t->state, error);
     for (uint32_t c = 0; c < MAX(t->images, 1u) && r >= 0; c++)
         r = add_pictures(npz, t, frames, c, error);
+    if (r >= 0 && t->n_observed) {
+        size_t drawn[] = {t->n_observed - 1};
+
+        r = npz_add(npz, "observed", "<u4", drawn, 1, t->observed, error);
+    }
     if (r >= 0)
         r = npz_add_text(npz, "instruction", t->instruction, error);
     if (r >= 0)
@@ -58,8 +65,12 @@ static int add_all(struct npz *npz, const Gantry__Trajectory *t, const uint8_t *
 /* The record is this build's or another's: what is read below must be there. */
 static int check(const Gantry__Trajectory *t, size_t n_frames, struct error *error)
 {
+    const char *problem = episode_check_observed(t->observed, t->n_observed, t->turns, t->n_turns, t->steps);
+
+    if (problem)
+        return error_set(error, EBADMSG, "episode %" PRIu64 ": %s", t->episode, problem);
     if (!t->steps || !t->action_dims || t->n_action != (size_t)t->steps * t->action_dims ||
-        n_frames != ((size_t)t->steps + 1) * MAX(t->images, 1u) * t->height * t->width * 3 || t->n_state % ((size_t)t->steps + 1))
+        n_frames != trajectory_observed(t) * MAX(t->images, 1u) * t->height * t->width * 3 || t->n_state % ((size_t)t->steps + 1))
         return error_set(error, EBADMSG, "episode %" PRIu64 ": its actions, state or pictures are not as many as its steps",
                          t->episode);
     return 0;

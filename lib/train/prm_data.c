@@ -71,7 +71,7 @@ int prm_data_check(const struct dataset *data, const struct prm_config *config, 
             return error_set(error, EINVAL,
                              "episode %" PRIu64 ": its actions are not recorded, and milestones are found in them; "
                              "say labels: segments", data->list[i].id);
-    return 0;
+    return dataset_want_all(data, error);
 }
 
 void prm_data_labels(const struct dataset *data, const struct train_episode *episode, enum label_mode mode, float *ret)

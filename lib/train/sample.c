@@ -50,6 +50,7 @@ static void episode_release(struct train_episode *episode)
     free(episode->env_reward);
     free(episode->label);
     free(episode->turns);
+    free(episode->observed);
     free(episode->action);
     free(episode->state);
 }
@@ -219,6 +220,14 @@ static int fill_episode(struct dataset *data, const struct episode_input *in, st
             episode->turns[i] = (int)in->turns[i];
         episode->n_turns = (int)in->n_turns;
     }
+    if (in->n_observed) {
+        episode->observed = malloc(in->n_observed * sizeof *episode->observed);
+        if (!episode->observed)
+            return -ENOMEM;
+        for (size_t i = 0; i < in->n_observed; i++)
+            episode->observed[i] = (int)in->observed[i];
+        episode->n_observed = (int)in->n_observed;
+    }
     if (copy_floats(in->hidden, in->n_hidden, &episode->hidden) < 0 ||
         copy_floats(in->env_reward, in->n_env_reward, &episode->env_reward) < 0)
         return -ENOMEM;
@@ -362,9 +371,39 @@ int dataset_executed(const struct dataset *data, struct step_ref at)
     return 1;
 }
 
+/* The last one drawn up to that step. */
+static int frame_of(const struct train_episode *episode, int step)
+{
+    int low = 0, high = episode->n_observed;
+
+    if (!episode->observed)
+        return step;
+    while (high - low > 1) {
+        int middle = (low + high) / 2;
+
+        if (episode->observed[middle] <= step)
+            low = middle;
+        else
+            high = middle;
+    }
+    return low;
+}
+
 const uint8_t *dataset_frame(const struct dataset *data, struct step_ref at)
 {
-    return data->list[at.episode].frames + (size_t)at.step * (size_t)data->cameras * data->frame_size;
+    const struct train_episode *episode = &data->list[at.episode];
+
+    return episode->frames + (size_t)frame_of(episode, at.step) * (size_t)data->cameras * data->frame_size;
+}
+
+int dataset_want_all(const struct dataset *data, struct error *error)
+{
+    for (int i = 0; i < data->n; i++)
+        if (data->list[i].observed)
+            return error_set(error, EINVAL, "episode %" PRIu64 ": of its %d observations %d were drawn, those that the policy was "
+                             "asked about; this needs all (suite.draw: all)", data->list[i].id, data->list[i].steps + 1,
+                             data->list[i].n_observed);
+    return 0;
 }
 
 struct openvla_item dataset_policy_item(const struct dataset *data, struct step_ref at, int n_actions)

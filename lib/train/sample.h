@@ -34,9 +34,10 @@ struct episode_input {          /* borrowed for the call, frames excepted */
     bool ended;                 /* K is one more than the action's numbers: an end token was sampled behind them */
     const float *hidden; size_t n_hidden;       /* (T,hidden) as the actor said it, or none */
     const uint32_t *turns; size_t n_turns;      /* steps at which the policy was asked; none: at every step */
+    const uint32_t *observed; size_t n_observed;        /* steps whose observations were drawn, ascending; none: every one */
     const float *progress; size_t n_progress;   /* (T+1), or none */
     const float *env_reward; size_t n_env_reward;       /* (T), or none */
-    uint8_t *frames; size_t n_frames;           /* (T+1,images,H,W,3), from malloc: the data set's after success */
+    uint8_t *frames; size_t n_frames;           /* (T+1 or n_observed,images,H,W,3), from malloc: the data set's after success */
 };
 
 struct train_episode {
@@ -45,7 +46,8 @@ struct train_episode {
     int steps, max_steps;
     bool success, demo;
     double temperature;
-    uint8_t *frames;            /* (T+1, cameras, H*W*3) */
+    uint8_t *frames;            /* (T+1 or n_observed, cameras, H*W*3) */
+    int *observed; int n_observed;      /* steps whose observations those are: the decisions', 0 and T; NULL: every one */
     float *state;               /* (T+1, proprio) as the policy takes it; NULL: it takes none */
     int32_t *tokens;            /* (T,K) ids, a demonstration's end token among them if the data set has those (OFT_L1,
                                  * OFT_LAPLACE: bits of floats): what acted; of a demonstration: what to imitate */
@@ -110,8 +112,11 @@ int dataset_decision_count(const struct train_episode *episode);
 /* Actions executed on the decision at `at`: 1, or of a chunk up to the next decision or the episode's end. */
 int dataset_executed(const struct dataset *data, struct step_ref at);
 
-const uint8_t *dataset_frame(const struct dataset *data, struct step_ref at);      /* the first camera's picture; the others'
-                                                                                    * follow */
+/* What was last seen at a step: the first camera's picture, the others' follow. It is o_step itself where every observation was
+ * drawn, and at decisions. */
+const uint8_t *dataset_frame(const struct dataset *data, struct step_ref at);
+/* -EINVAL with a line naming an episode of which not every observation was drawn: nobody can learn what to say of the others. */
+int dataset_want_all(const struct dataset *data, struct error *error);
 /* The policy's input at a step with its first n_actions tokens fed back; of an OpenVLA-OFT with all its slots instead. */
 struct openvla_item dataset_policy_item(const struct dataset *data, struct step_ref at, int n_actions);
 /* The reward model's input after seeing o_0..o_step: first picture, as many before the current one as its history says, current

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/episode.h"
 #include "nn/models/openvla_oft.h"
 
 static int bad(struct error *error, const struct episode_input *in, const char *what)
@@ -70,7 +71,7 @@ static int check_reward_input(const struct dataset *data, const struct episode_i
     if (in->images < 1 || (data->n && in->images != data->cameras))
         return error_set(error, EINVAL, "episode %" PRIu64 ": %d pictures of each observation, those before have %d", in->id,
                          in->images, data->cameras);
-    if (in->n_frames != (t + 1) * picture * (size_t)in->images)
+    if (in->n_observed || in->n_frames != (t + 1) * picture * (size_t)in->images)
         return bad(error, in, "the number of frames is not steps + 1");
     if (in->action_dims < 1 || (data->n && in->action_dims != data->action_dims) || in->n_action != t * (size_t)in->action_dims ||
         !in_range(in->action, in->n_action, -1e6f, 1e6f))
@@ -112,7 +113,7 @@ int sample_check(const struct dataset *data, const struct episode_input *in, str
     const struct openvla_config *c;
     size_t t = (size_t)MAX(in->steps, 0), k;
     int r;
-    const char *chain = sample_chain(in);
+    const char *chain = sample_chain(in), *problem;
 
     if (in->steps < 1 || in->steps > in->max_steps)
         return error_set(error, EINVAL, "episode %" PRIu64 ": %d steps of at most %d; it cannot be trained on", in->id,
@@ -132,8 +133,11 @@ int sample_check(const struct dataset *data, const struct episode_input *in, str
         return error_set(error, EINVAL, "episode %" PRIu64 ": pictures of the chain %s, %s %s (suite.chain in the run file)",
                          in->id, chain, data->n ? "those before are of" : "the policy was trained on",
                          data->n ? data->image_chain : c->image_chain);
-    if (in->n_frames != (t + 1) * data->frame_size * (size_t)in->images)
-        return bad(error, in, "the number of frames is not steps + 1");
+    problem = episode_check_observed(in->observed, in->n_observed, in->turns, in->n_turns, t);
+    if (problem)
+        return bad(error, in, problem);
+    if (in->n_frames != (in->n_observed ? in->n_observed : t + 1) * data->frame_size * (size_t)in->images)
+        return bad(error, in, "the number of frames is not steps + 1, or as many as were drawn");
     if (in->n_progress && (in->n_progress != t + 1 || !in_range(in->progress, in->n_progress, 0, 1)))
         return bad(error, in, "a progress score is missing or not in [0,1]");
     if (in->n_env_reward && (in->n_env_reward != t || !in_range(in->env_reward, in->n_env_reward, -1e6f, 1e6f)))

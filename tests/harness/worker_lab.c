@@ -213,7 +213,7 @@ static void on_deliver(struct request *request, void *arg _unused_)
         return;
     }
     frames = message_part(request->message, 0, &size);
-    assert_int_equal(size, (t->steps + 1) * FRAME);
+    assert_int_equal(size, (t->n_observed ? t->n_observed : t->steps + 1) * FRAME);
     assert_true(lab.n_delivered < MANY);
     lab.n_delivered++;
     *d = (struct delivered) {
@@ -223,7 +223,7 @@ static void on_deliver(struct request *request, void *arg _unused_)
         .policy_steps = t->policy_steps, .perturbed_at = t->perturbed_at, .search_chosen = t->search_chosen,
         .search_all = t->search_all, .state_digest = (uint32_t)t->state_digest, .first_token = t->n_tokens ? t->tokens[0] : 0,
         .last_token = t->n_tokens ? t->tokens[t->n_tokens - K] : 0,
-        .first_frame_is_last = memcmp(frames, frames + (size_t)t->steps * FRAME, FRAME) == 0,
+        .first_frame_is_last = memcmp(frames, frames + (t->n_observed ? t->n_observed - 1 : t->steps) * FRAME, FRAME) == 0,
     };
     memcpy(d->first_action, t->action, sizeof(d->first_action));
     snprintf(d->instruction, sizeof(d->instruction), "%s", t->instruction);
@@ -249,6 +249,9 @@ static void on_deliver(struct request *request, void *arg _unused_)
         begun = begun + 1 < t->n_turns && t->turns[begun + 1] == i ? begun + 1 : begun;
         assert_true(t->action[i * SIM_ACTION_DIMS + 4] == (float)(i - t->turns[begun]) / 8);
     }
+    lab.n_observed = (uint32_t)t->n_observed;
+    for (size_t i = 0; i < t->n_observed && i < MANY; i++)
+        lab.observed[i] = t->observed[i];
     if (lab.on_delivery)
         lab.on_delivery(t, frames);
     body.episode = t->episode;

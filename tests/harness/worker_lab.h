@@ -59,7 +59,7 @@ extern struct worker_lab {
     unsigned chunk;             /* actions in one answer; 0: 1 */
     bool chain;                 /* pictures are made as the OpenVLA evaluations make them */
     uint8_t first_picture[FRAME];       /* of the last delivery */
-    uint32_t n_turns, turns[MANY];      /* of the last delivery */
+    uint32_t n_turns, turns[MANY], n_observed, observed[MANY];  /* of the last delivery */
     unsigned loading, internal; /* so many answers of this kind before good ones */
     unsigned mute_deliveries;
     /* before the worker says Hello: */

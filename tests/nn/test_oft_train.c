@@ -336,6 +336,49 @@ static void what_does_not_fit_is_refused(void **state)
     trainer_free(trainer);
 }
 
+/* An episode of which only what the policy was asked about was drawn: it sees the same, and imitation refuses it. */
+static void what_was_not_drawn_is_not_needed(void **state)
+{
+    struct openvla *model = make(OFT_TOKENS);
+    struct dataset *data = NULL;
+    struct train_episode *e;
+    struct error error = {0};
+    static uint32_t tokens[5 * DIMS], turns[] = {0, 3}, observed[] = {0, 3, 5};
+    static float logp[5 * DIMS];
+    size_t one = (size_t)cameras * FRAME;
+    struct episode_input in = episode(1, 5);
+
+    (void)state;
+    assert_int_equal(dataset_new(model, &data), 0);
+    for (int i = 0; i < 5 * DIMS; i++) {
+        tokens[i] = (uint32_t)model->config.vocab - 1;
+        logp[i] = -1;
+    }
+    in.tokens = tokens;
+    in.logp = logp;
+    in.n_tokens = in.n_logp = 5 * DIMS;
+    in.turns = turns;
+    in.n_turns = 2;
+    in.observed = observed;
+    in.n_observed = 3;
+    assert_int_equal(dataset_add(data, &in, &error), -EINVAL);          /* six pictures */
+    assert_non_null(strstr(error.text, "frames"));
+    in.n_frames = 3 * one;
+    turns[1] = 2;
+    assert_int_equal(dataset_add(data, &in, &error), -EINVAL);
+    assert_non_null(strstr(error.text, "asked about an observation that was not drawn"));
+    turns[1] = 3;
+    if (dataset_add(data, &in, &error) < 0)
+        fail_msg("%s", error.text);
+    e = &data->list[0];
+    for (int t = 0; t <= 5; t++)
+        assert_ptr_equal(dataset_frame(data, (struct step_ref) {0, t}), e->frames + (t < 3 ? 0 : t < 5 ? 1 : 2) * one);
+    assert_int_equal(dataset_want_all(data, &error), -EINVAL);
+    assert_non_null(strstr(error.text, "of its 6 observations 3 were drawn"));
+    dataset_free(data);
+    openvla_free(model);
+}
+
 static int with_two_cameras_and_state(void **state)
 {
     (void)state;
@@ -472,6 +515,7 @@ int main(void)
         cmocka_unit_test(actor_and_learner_agree),
         cmocka_unit_test(what_was_not_executed_takes_no_part),
         cmocka_unit_test(what_does_not_fit_is_refused),
+        cmocka_unit_test(what_was_not_drawn_is_not_needed),
         cmocka_unit_test(what_was_learnt_is_found_again),
         cmocka_unit_test_setup_teardown(actor_and_learner_agree, with_two_cameras_and_state, with_one_camera),
         cmocka_unit_test_setup_teardown(second_picture_and_state_are_seen, with_two_cameras_and_state, with_one_camera),

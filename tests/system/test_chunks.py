@@ -1,6 +1,7 @@
 """Policies that answer a chunk of actions at a time (OpenVLA-OFT), through the real daemons: imitated, played open loop, improved; the
 learner finds the actor's log-probs again; the plain L1 head is refused by rl."""
 import json
+import zipfile
 
 import pytest
 from conftest import TOP, gantry
@@ -49,6 +50,35 @@ def test_chunks(make_cluster, model, tmp_path, kind, support, eyes):
         files = [v / f"{name}.safetensors" for v in (versions[0], versions[-1])]
         assert files[1].exists() == (eyes == 2)
         assert eyes == 1 or files[0].read_bytes() != files[1].read_bytes(), name
+
+
+def test_what_nobody_looks_at_is_not_drawn(make_cluster, model, tmp_path):
+    """suite.draw: turns, the default. Three quarters of the pictures of rl's episodes are not made, sent or kept; what is learnt is the same
+    to the bit, and the episodes can be looked at and exported."""
+    settings = policy(model, tmp_path / "tokens", "tokens")
+    learnt, pictures = [], []
+    for draw in ("turns", "all"):
+        settings["suite"]["draw"] = draw
+        cluster = make_cluster(settings, stages=[STAGES[0], STAGES[2]])
+        cluster.start()
+        cluster.until_finished()
+        cluster.history()
+        last = sorted((cluster.run / "policies").glob("v*"))[-1]
+        learnt.append((last / "model.safetensors").read_bytes())
+        exported = gantry("data", "export", cluster.run, "--to", "npz", tmp_path / draw, "--all", "--purpose", "train")
+        assert exported.returncode == 0, exported.stderr
+        files = sorted((tmp_path / draw).glob("episode_*.npz"))
+        assert files
+        pictures.append(0)
+        for file in files:
+            with zipfile.ZipFile(file) as episode:
+                number = int.from_bytes(episode.read("episode.npy")[-8:], "little")
+                pictures[-1] += episode.getinfo("image.npy").file_size
+                assert ("observed.npy" in episode.namelist()) == (draw == "turns")
+        shown = gantry("replay", cluster.run, number, "-o", tmp_path / "film.png")
+        assert shown.returncode == 0 and (tmp_path / "film.png").stat().st_size > 0, shown.stderr
+    assert learnt[0] == learnt[1]
+    assert pictures[0] * 4 < pictures[1], pictures
 
 
 def test_adapters_beside_heads_that_learn(make_cluster, model, tmp_path):

@@ -73,7 +73,7 @@ static void serve(struct side *side, struct request *request)
 
         assert_int_equal(delivery_bytes(&table.kept, table.event.deliver.token, &meta, &n_meta, &frames, &n_frames), 0);
         assert_int_equal(n_meta, gantry__trajectory__get_packed_size(&good.t));
-        assert_int_equal(n_frames, FRAMES);
+        assert_int_equal(n_frames, good.n_frames);
         assert_memory_equal(frames, good.frames, FRAMES);
         assert_int_equal(delivery_bytes(&table.kept, table.event.deliver.token + 1, &meta, &n_meta, &frames, &n_frames),
                          -ENOENT);
@@ -236,6 +236,31 @@ static void test_optional(void **state)
     expect_accepted();
 }
 
+static uint32_t ends[] = {0, STEPS}, early[] = {0, 1}, late[] = {1, STEPS}, back[] = {0, 1, 1, STEPS};
+
+/* One answer of all actions: pictures of the two observations that somebody looks at. */
+static void draw_ends(void)
+{
+    good.t.observed = ends;
+    good.t.n_observed = 2;
+    good.t.turns = ends;
+    good.t.n_turns = 1;
+    good.n_frames = FRAMES / (STEPS + 1) * 2;
+}
+
+static void test_drawn(void **state)
+{
+    (void)state;
+    draw_ends();
+    expect_accepted();
+    SPOIL(draw_ends(); good.n_frames = FRAMES, "pictures are not");
+    SPOIL(draw_ends(); good.t.observed = early, "first or its last");
+    SPOIL(draw_ends(); good.t.observed = late, "first or its last");
+    SPOIL(draw_ends(); good.t.observed = back; good.t.n_observed = 4, "do not ascend");
+    SPOIL(draw_ends(); good.t.turns = early; good.t.n_turns = 2, "asked about an observation");
+    SPOIL(draw_ends(); good.t.n_turns = 0, "asked about an observation");
+}
+
 /* The return is what it is trained on: shaped by progress, paid for success. */
 static void test_return(void **state)
 {
@@ -263,7 +288,8 @@ static void test_return(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_described), TEST(test_busy), TEST(test_shapes), TEST(test_numbers), TEST(test_optional), TEST(test_return),
+        TEST(test_described), TEST(test_busy), TEST(test_shapes), TEST(test_numbers), TEST(test_optional), TEST(test_drawn),
+        TEST(test_return),
     };
 
     return cmocka_run_group_tests_name("delivery", tests, open_table, close_table);

@@ -131,6 +131,46 @@ static void test_chunks(void **state _unused_)
     assert_int_equal(lab.n_turns, 0);             /* asked at every step: nothing to say */
 }
 
+static struct { uint8_t pictures[13][FRAME]; float action[12 * SIM_ACTION_DIMS]; } whole;
+
+static void keep_whole(const Gantry__Trajectory *t, const uint8_t *frames)
+{
+    assert_int_equal(t->n_observed, 0);
+    memcpy(whole.pictures, frames, sizeof whole.pictures);
+    memcpy(whole.action, t->action, sizeof whole.action);
+}
+
+static void compare_drawn(const Gantry__Trajectory *t, const uint8_t *frames)
+{
+    assert_memory_equal(t->action, whole.action, sizeof whole.action);
+    for (size_t i = 0; i < t->n_observed; i++)
+        assert_memory_equal(frames + i * FRAME, whole.pictures[t->observed[i]], FRAME);
+}
+
+/* What nobody looks at is not drawn; what is drawn, and what is played, is the same. */
+static void test_draws_turns(void **state _unused_)
+{
+    lab.chunk = 5;
+    lab.on_delivery = keep_whole;
+    worker_lab_lease(1, "pick_up_object", "")->max_steps = 12;
+    TURN_UNTIL(lab.n_delivered == 1);
+    lab.on_delivery = compare_drawn;
+    for (uint32_t every = 1; every <= 8; every += 7) {
+        Gantry__Lease *lease = worker_lab_lease(1, "pick_up_object", "");
+        unsigned before = lab.n_delivered;
+
+        lease->max_steps = 12;
+        lease->draw_turns = true;
+        lease->prm_version = 4;
+        lease->score_every = every;
+        TURN_UNTIL(lab.n_delivered == before + 1);
+        assert_int_equal(lab.n_observed, 4);
+        assert_memory_equal(lab.observed, ((uint32_t[]){0, 5, 10, 12}), 4 * sizeof(uint32_t));
+        assert_memory_equal(lab.turns, ((uint32_t[]){0, 5, 10}), 3 * sizeof(uint32_t));
+        assert_int_equal(lab.delivered[before].n_progress, 13);
+    }
+}
+
 static int brightness(const uint8_t *rgb, int from, int to)     /* of columns from..to-1 */
 {
     int sum = 0;
@@ -266,6 +306,7 @@ int main(void)
         WORKER_TEST(test_policy_plays),
         WORKER_TEST(test_test_states_are_refused),
         WORKER_TEST(test_chunks),
+        WORKER_TEST(test_draws_turns),
         WORKER_TEST(test_picture_chain),
         WORKER_TEST(test_servers_stumble),
         WORKER_TEST(test_nan_action_is_refused),

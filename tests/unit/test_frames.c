@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -148,6 +149,17 @@ static void start(struct episode *e, const char *style)
     memset(how, 'x', sizeof how - 1);
     assert_string_equal(e->lease.task, "reach");
     assert_string_equal(e->lease.style, style);
+    episode_observed(e, 0);
+}
+
+/* note() of a step whose observation is drawn. */
+static int note_drawn(struct episode *e, uint32_t t, uint32_t n_tokens, size_t hidden)
+{
+    int r = note(e, t, n_tokens, hidden);
+
+    if (r == 0)
+        episode_observed(e, t + 1);
+    return r;
 }
 
 static void every_step_as_it_was(void **state)
@@ -161,7 +173,7 @@ static void every_step_as_it_was(void **state)
     for (int life = 0; life < 2; life++) {          /* a slot's next episode begins anew */
         start(&e, "");
         for (uint32_t i = 0; i < LONG; i++)
-            assert_int_equal(note(&e, i, TOKENS, WIDTH), 0);
+            assert_int_equal(note_drawn(&e, i, TOKENS, WIDTH), 0);
         assert_int_equal(note(&e, LONG, TOKENS, 0), -EBADMSG);          /* no more than was leased */
         assert_int_equal(episode_score_at(&e, at), 4);
         assert_memory_equal(at, ((uint32_t[]) {0, 2, 4, 5}), 4 * sizeof *at);
@@ -175,7 +187,7 @@ static void every_step_as_it_was(void **state)
         assert_true(t.purpose == GANTRY__PURPOSE__PURPOSE_TRAIN && t.split == GANTRY__SPLIT__SPLIT_VAL);
         assert_string_equal(t.task, "reach");
         assert_true(t.n_action == LONG * SIM_ACTION_DIMS && t.n_tokens == LONG * TOKENS && t.n_logp == LONG * TOKENS);
-        assert_true(t.n_value == LONG && t.n_hidden == LONG * WIDTH && t.n_turns == 3 && t.n_label == 0);
+        assert_true(t.n_value == LONG && t.n_hidden == LONG * WIDTH && t.n_turns == 3 && t.n_label == 0 && t.n_observed == 0);
         for (uint32_t i = 0; i < LONG; i++) {
             assert_true(t.action[i * SIM_ACTION_DIMS + 3] == (float)(10 * i + 3));
             assert_int_equal(t.tokens[i * TOKENS + 1], 100 * i + 1);
@@ -197,11 +209,42 @@ static void a_demonstration_has_labels(void **state)
     (void)state;
     start(&e, "clean");
     for (uint32_t i = 0; i < LONG; i++)
-        assert_int_equal(note(&e, i, TOKENS, WIDTH), 0);
+        assert_int_equal(note_drawn(&e, i, TOKENS, WIDTH), 0);
     episode_trajectory(&e, true, false, &t);
     assert_true(t.n_label == t.n_action && t.n_tokens == 0 && t.n_logp == 0 && t.n_value == 0 && t.n_hidden == 0);
     for (size_t i = 0; i < t.n_label; i++)
         assert_true(t.label[i] == -t.action[i] - 1);
+    episode_release(&e);
+}
+
+/* Where the policy is asked at every second step and nobody looks in between: its pictures are the block's first four. */
+static void what_nobody_looks_at_has_no_picture(void **state)
+{
+    struct episode e = {0};
+    Gantry__Trajectory t;
+    const float scores[] = {0, .5f, 1};
+    uint32_t at[LONG + 1];
+    float *actions;
+
+    (void)state;
+    for (uint32_t every = 1; every <= 3; every++) {
+        start(&e, "");
+        e.lease.score_every = every;
+        for (uint32_t i = 0; i < LONG; i++)
+            assert_int_equal((i % 2 == 1 || i + 1 == LONG ? note_drawn : note)(&e, i, TOKENS, WIDTH), 0);
+        episode_trajectory(&e, true, false, &t);
+        assert_int_equal(t.n_observed, 4);
+        assert_memory_equal(t.observed, ((uint32_t[]) {0, 2, 4, 5}), 4 * sizeof *t.observed);
+        assert_int_equal(episode_score_at(&e, at), every < 3 ? 4 : 3);
+        assert_memory_equal(at, every < 3 ? ((uint32_t[]) {0, 1, 2, 3}) : ((uint32_t[]) {0, 2, 3}), (every < 3 ? 4 : 3) * sizeof *at);
+    }
+    episode_set_progress(&e, at, scores, 3);
+    episode_trajectory(&e, true, false, &t);
+    assert_memory_equal(t.progress, ((float[]) {0, .125f, .25f, .375f, .5f, 1}), (LONG + 1) * sizeof *t.progress);
+    actions = episode_observed_actions(&e);
+    for (uint32_t i = 0; i < 3; i++)
+        assert_true(actions[i * SIM_ACTION_DIMS + 3] == (float)(10 * t.observed[i] + 3));
+    free(actions);
     episode_release(&e);
 }
 
@@ -215,7 +258,7 @@ static void what_does_not_fit_together(void **state)
     for (size_t other = 0; other <= WIDTH + 1; other += WIDTH + 1) {
         start(&e, "");
         for (uint32_t i = 0; i < LONG; i++)
-            assert_int_equal(note(&e, i, TOKENS, i == 2 ? other : WIDTH), 0);
+            assert_int_equal(note_drawn(&e, i, TOKENS, i == 2 ? other : WIDTH), 0);
         episode_trajectory(&e, true, false, &t);
         assert_int_equal(t.n_hidden, 0);
     }
@@ -233,6 +276,7 @@ int main(void)
         cmocka_unit_test(copies_take_pictures_and_state),
         cmocka_unit_test(every_step_as_it_was),
         cmocka_unit_test(a_demonstration_has_labels),
+        cmocka_unit_test(what_nobody_looks_at_has_no_picture),
         cmocka_unit_test(what_does_not_fit_together),
     };
 

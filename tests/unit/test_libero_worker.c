@@ -75,7 +75,7 @@ static struct sim_job *new_job(enum sim_job_kind kind, uint32_t frame)
     snprintf(job->style, sizeof(job->style), "clean");
     job->split = SIM_TEST;
     job->frames = frames_ref(frames);
-    job->frame = frame;
+    job->frame = job->row = frame;
     return job;
 }
 

@@ -505,7 +505,7 @@ static void test_goodbye(void **state _unused_)
 
         snprintf(job->task, sizeof(job->task), "one");
         job->frames = frames_ref(frames);
-        job->frame = i;
+        job->frame = job->row = i;
         simulation_submit(simulation, job);
     }
     while (back < SLOTS)
