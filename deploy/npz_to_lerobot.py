@@ -51,6 +51,8 @@ def main():
     for number, path in enumerate(files):
         with np.load(path, allow_pickle=False) as z:
             arrays = {k: z[k] for k in z.files}
+        if "observed" in arrays:
+            sys.exit(f"npz_to_lerobot: {path}: has pictures of some of its steps only (suite.draw: turns); a LeRobot episode has one of every step")
         cameras = [k for k in arrays if arrays[k].ndim == 4]
         action, n = arrays["action"].astype(np.float32), len(arrays["action"])
         task = tasks.setdefault(str(arrays["instruction"]), len(tasks))

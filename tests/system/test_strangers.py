@@ -153,4 +153,4 @@ def test_worker_of_another_version(make_cluster):
         r = subprocess.run([BIN / "gantry-env-worker", "--run-dir", root, "--join", f"ipc://{path}", "--slots", "1"],
                            capture_output=True, text=True, timeout=30, cwd=TOP)
     assert r.returncode == 78, r.stderr                 # EX_CONFIG
-    assert "protocol 2.0" in r.stderr and "1.2" in r.stderr, r.stderr
+    assert "protocol 2.0" in r.stderr and "1.3" in r.stderr, r.stderr

@@ -74,7 +74,7 @@ static void serve(struct side *side, struct request *request)
         assert_int_equal(delivery_bytes(&table.kept, table.event.deliver.token, &meta, &n_meta, &frames, &n_frames), 0);
         assert_int_equal(n_meta, gantry__trajectory__get_packed_size(&good.t));
         assert_int_equal(n_frames, good.n_frames);
-        assert_memory_equal(frames, good.frames, FRAMES);
+        assert_memory_equal(frames, good.frames, n_frames);
         assert_int_equal(delivery_bytes(&table.kept, table.event.deliver.token + 1, &meta, &n_meta, &frames, &n_frames),
                          -ENOENT);
     }
