@@ -23,7 +23,7 @@ static int usage(FILE *out, int status)
     fprintf(
         out,
         "usage: gantry data import --from libero-hdf5|rlds|npz|lerobot SRC --to DIR\n"
-        "                   [--name NAME] [--chain render|lanczos3|rot180+jpeg95+lanczos3] [--size PIXELS] [--images A,B] "
+        "                   [--name NAME] [--chain render|plain|lanczos3|rot180+jpeg95+lanczos3] [--size PIXELS] [--images A,B] "
         "[--state A|none]\n"
         "                   [--action A] [--gripper libero|as-is|none] [--no-ops keep|drop] [--failed keep|drop] [--limit N]\n"
         "                                                    episodes of others as a data set: demos: {from: DIR} in a run file\n"

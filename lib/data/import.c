@@ -10,6 +10,7 @@
 #include "image/tf_image.h"
 
 #define CHAIN_RENDER "render"
+#define CHAIN_PLAIN "plain"      /* so were a run's own that are brought back */
 static const double NO_OP = 1e-4; /* OpenVLA's threshold on the length of an action without its gripper */
 
 int import_defaults(const char *format, struct import_options *ret, struct error *error)
@@ -65,7 +66,7 @@ static int make_picture(const struct import *im, struct image *from, uint8_t *re
         memcpy(ret, from->rgb, (size_t)im->size * (size_t)im->size * 3);
         return 0;
     }
-    if (!strcmp(chain, CHAIN_RENDER))
+    if (!strcmp(chain, CHAIN_RENDER) || !strcmp(chain, CHAIN_PLAIN))
         return -EINVAL;
     return tf_resize_lanczos3(from->rgb, from->height, from->width, im->size, im->size, ret);
 }
@@ -81,9 +82,9 @@ static int make_pictures(const struct import *im, const struct source_episode *e
             int r = make_picture(im, from, ret + (size_t)i * all + (size_t)c * one);
 
             if (r == -EINVAL)
-                return error_set(error, EINVAL, "%s: camera %d: pictures of %dx%d, wanted %dx%d; the chain render does not "
+                return error_set(error, EINVAL, "%s: camera %d: pictures of %dx%d, wanted %dx%d; the chain %s does not "
                                  "resize: say --size %d, or --chain " CHAIN_LANCZOS, e->where, c, from->height, from->width,
-                                 im->size, im->size, from->width);
+                                 im->size, im->size, im->options->chain, from->width);
             if (r < 0)
                 return error_set(error, -r, "%s: out of memory", e->where);
         }
@@ -280,9 +281,9 @@ int dataset_import(const char *from, const char *to, const struct import_options
     _cleanup_(source_closep) struct source *source = NULL;
     int r;
 
-    if (strcmp(options->chain, CHAIN_RENDER) && strcmp(options->chain, CHAIN_LANCZOS) &&
+    if (strcmp(options->chain, CHAIN_RENDER) && strcmp(options->chain, CHAIN_PLAIN) && strcmp(options->chain, CHAIN_LANCZOS) &&
         strcmp(options->chain, TF_EVALUATION_CHAIN))
-        return error_set(error, EINVAL, "there is no chain '%s': " CHAIN_RENDER ", " CHAIN_LANCZOS ", " TF_EVALUATION_CHAIN,
+        return error_set(error, EINVAL, "there is no chain '%s': " CHAIN_RENDER ", " CHAIN_PLAIN ", " CHAIN_LANCZOS ", " TF_EVALUATION_CHAIN,
                          options->chain);
     r = source_open(options->format, from, &options->source, &source, error);
     if (r >= 0)
