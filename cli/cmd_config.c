@@ -8,11 +8,12 @@
 #include "cli/beside.h"
 #include "cli/cli.h"
 #include "cli/preflight.h"
+#include "daemon/config.h"
 #include "daemon/run_config.h"
 
 static int usage(FILE *out, int status)
 {
-    fprintf(out, "usage: gantry config check FILE     is it right? one line with place and remedy if not\n"
+    fprintf(out, "usage: gantry config check FILE     is it right? if not, a line for each fault: where, and the remedy\n"
                  "       gantry config show FILE      with every default filled in\n"
                  "       gantry config explain KEY    what a key means: rl.lr, suite.image, lr; all keys of one: suite, rl\n"
                  "       gantry config docs           docs/configuration.md, from the same tables\n");
@@ -37,26 +38,39 @@ static void say_absent(const char *key, const char *path)
         fprintf(stderr, "warning: %s: %s: not there on this host, seen from this directory\n", key, path);
 }
 
-/* What the typed keys cannot know. A suite that needs files may be complete on the host that plays it: no error; nor is anybody's
- * simulator started to be asked. */
-static int check_values(const char *path, const struct run_config *config, struct error *error)
+/* One fault more; -> 1. */
+static unsigned refuse(const char *path, const struct error *error, int r)
 {
-    int dims, r = preflight_edges(config, error);
+    fprintf(stderr, "%s: %s\n", path, error_text(error, r));
+    return 1;
+}
+
+/* What the typed keys cannot know; how many faults there are. A suite that needs files may be complete on the host that plays it:
+ * no error; nor is anybody's simulator started to be asked. */
+static unsigned check_values(const char *path, const struct run_config *config)
+{
+    bool remote = !strcmp(config->suite, "remote"), elsewhere = !strncmp(config->suite, "libero_", 7);
+    struct error error = {0};
+    unsigned faults = 0, misnamed = 0;
+    int dims, r = preflight_edges(config, &error);
 
     if (r == -ENOENT)
-        fprintf(stderr, "warning: %s\n", error_text(error, r));
+        fprintf(stderr, "warning: %s\n", error_text(&error, r));
     else if (r < 0)
-        return error_prefix(error, r, "%s", path);
+        faults += refuse(path, &error, r);
     if (!config->n_stages)
         fprintf(stderr, "warning: stages: there are none, so there is nothing to do\n");
-    if (!strcmp(config->suite, "remote"))
-        return 0;
-    r = preflight_tasks(config, &dims, error);
-    if (r == -ENOENT && !strncmp(config->suite, "libero_", 7)) {
-        fprintf(stderr, "warning: %s\n", error_text(error, r));
-        return 0;
-    }
-    return r < 0 ? error_prefix(error, r, "%s", path) : 0;
+    for (int i = 0; i < config->n_tasks; i++)
+        if ((r = preflight_task_name(config, i, &error)) < 0)
+            misnamed += refuse(path, &error, r);
+    if (remote || misnamed)
+        return faults + misnamed;
+    r = preflight_tasks(config, &dims, &error);
+    if (r == -ENOENT && elsewhere)
+        fprintf(stderr, "warning: %s\n", error_text(&error, r));
+    else if (r < 0)
+        faults += refuse(path, &error, r);
+    return faults;
 }
 
 /* The keys of a section, for people who ask what there is. */
@@ -77,21 +91,32 @@ static int explain(const char *key, struct strbuf *out, struct error *error)
     return r < 0 || out->length ? r : run_config_explain(key, out, error);
 }
 
+static int load_all(const char *path, struct run_config *ret)
+{
+    struct config_faults faults;
+    int r = run_config_load_all(path, ret, &faults);
+
+    for (size_t i = 0; i < MIN(faults.n, (size_t)CONFIG_FAULTS); i++)
+        fprintf(stderr, "%s\n", faults.items[i].text);
+    if (faults.n > CONFIG_FAULTS)
+        fprintf(stderr, "%s: and %zu faults more\n", path, faults.n - CONFIG_FAULTS);
+    return r;
+}
+
 static int load(const char *path, bool show)
 {
     _cleanup_free_ struct run_config *config = calloc(1, sizeof *config);
     _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
-    struct error error = {0};
     int r;
 
     if (!config)
         return fail(NULL, -ENOMEM);
-    if ((r = run_config_load(path, config, &error)) < 0)
-        return fail(&error, r);
+    if (load_all(path, config) < 0)
+        return CLI_FAILED;
     run_config_warnings(config, cli_warning, NULL);
     if (!show) {
-        if ((r = check_values(path, config, &error)) < 0)
-            return fail(&error, r);
+        if (check_values(path, config))
+            return CLI_FAILED;
         beside_find_model(config->policy_init, sizeof config->policy_init);
         say_absent("policy.init", config->policy_init);
         say_absent("policy.base", config->policy_base);

@@ -42,16 +42,19 @@ static int list(int argc, char **argv)
     const char *name = model_option(&argc, argv, "--suite");
     const struct sim_options options = {.remote = model_option(&argc, argv, "--remote")};
     const struct sim_task_info *infos;
-    struct sim_suite *suite;
+    struct sim_suite *suite = NULL;
     struct error error = {0};
     int n, r;
 
     if (argc != 0)
         return CLI_USAGE;
-    r = sim_suite_open(name ? name : "tabletop", &options, &suite, &error);
-    if (r < 0)
-        return sim_fail(&error, r);
-    n = sim_suite_tasks(suite, &infos);
+    n = sim_suite_known_tasks(name ? name : "tabletop", &infos);
+    if (!n) {
+        r = sim_suite_open(name, &options, &suite, &error);
+        if (r < 0)
+            return sim_fail(&error, r);
+        n = sim_suite_tasks(suite, &infos);
+    }
     printf(" i  steps  Hz  cameras  test states  task\n");
     for (int i = 0; i < n; i++) {
         char states[16] = "any";

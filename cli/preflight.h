@@ -12,6 +12,10 @@ struct preflight {
     uint64_t disk_bytes, disk_available;        /* journal, checkpoints; what the run directory holds already counts as spent */
 };
 
+/* Task i of suite.tasks by its name, and no files needed. -EINVAL: the suite has none of this name. 0 also where only the suite's
+ * simulator knows, or there is no such suite: preflight_tasks. */
+int preflight_task_name(const struct run_config *config, int i, struct error *error);
+
 /* The suite and its tasks by name; how many numbers its actions have. Suite remote: starts its simulator. -EINVAL: no such task;
  * -ENOENT: no such suite, or its files are not on this host. */
 int preflight_tasks(const struct run_config *config, int *ret_action_dims, struct error *error);

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "cli/preflight.h"
+#include "daemon/config.h"
 #include "data/dataset_dir.h"
 #include "sim/sim.h"
 
@@ -76,6 +77,28 @@ int preflight_stages(const struct run_config *config, const char *start, struct 
     return r < 0 ? r : check_critics(config, start, error);
 }
 
+static int check_task(const struct run_config *c, int i, const struct sim_task_info *infos, int n, struct error *error)
+{
+    const char *words[256] = {0}, *near;
+
+    for (int k = 0; k < n; k++)
+        if (!strcmp(infos[k].name, c->tasks[i]))
+            return 0;
+        else if (k < (int)ARRAY_SIZE(words) - 1)
+            words[k] = infos[k].name;
+    near = config_nearest_word(words, c->tasks[i]);
+    return error_set(error, EINVAL, "suite.tasks: suite %s has no task '%s'%s%s; `gantry sim list --suite %s` lists them", c->suite,
+                     c->tasks[i], near ? "; nearest: " : "", near ? near : "", c->suite);
+}
+
+int preflight_task_name(const struct run_config *c, int i, struct error *error)
+{
+    const struct sim_task_info *infos;
+    int n = sim_suite_known_tasks(c->suite, &infos);
+
+    return n ? check_task(c, i, infos, n, error) : 0;
+}
+
 int preflight_tasks(const struct run_config *c, int *ret_action_dims, struct error *error)
 {
     const struct sim_task_info *infos;
@@ -85,13 +108,8 @@ int preflight_tasks(const struct run_config *c, int *ret_action_dims, struct err
     if (r < 0)
         return r;
     n = sim_suite_tasks(suite, &infos);
-    for (int i = 0, k; i < c->n_tasks && r == 0; i++) {
-        for (k = 0; k < n && strcmp(infos[k].name, c->tasks[i]); k++)
-            ;
-        if (k == n)
-            r = error_set(error, EINVAL, "suite.tasks: suite %s has no task '%s'; `gantry sim list --suite %s` lists them",
-                          c->suite, c->tasks[i], c->suite);
-    }
+    for (int i = 0; i < c->n_tasks && r == 0; i++)
+        r = check_task(c, i, infos, n, error);
     if (r >= 0)
         r = check_abilities(c, &infos[0], error);
     if (r >= 0)

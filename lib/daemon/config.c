@@ -11,21 +11,23 @@
 
 static void *field(const struct config_key *key, void *into) { return (char *)into + key->offset; }
 
-int config_error(struct error *error, const char *name, const struct yaml_node *at, const char *path, const char *format, ...)
+int config_error(struct config_faults *faults, const struct yaml_node *at, const char *path, const char *format, ...)
 {
+    struct error *error = faults->n < CONFIG_FAULTS ? &faults->items[faults->n] : NULL;
     char text[300];
     va_list args;
 
+    faults->n++;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    return error_set(error, EINVAL, "%s:%u:%u: %s%s%s", name, at->line, at->column, path, path[0] ? ": " : "", text);
+    return error_set(error, EINVAL, "%s:%u:%u: %s%s%s", faults->name, at->line, at->column, path, path[0] ? ": " : "", text);
 }
 
 /* Edit distance of short words, a swap of neighbours counted as one. */
 static unsigned distance(const char *a, const char *b)
 {
-    enum { MAX = 48 };
+    enum { MAX = 120 };             /* the longest of LIBERO's tasks has 106 letters */
     unsigned rows[3][MAX + 1], *before = rows[0], *last = rows[1], *row = rows[2];
     size_t n = strlen(a), m = strlen(b);
 
@@ -94,9 +96,9 @@ const struct config_key *config_find(const struct config_key *table, const char 
 /* ---- values ------------------------------------------------------------------------------------------------ */
 
 struct place {                  /* where a value stands, for messages */
-    const char *name, *path;
+    const char *path;
     const struct yaml_node *node;
-    struct error *error;
+    struct config_faults *faults;
 };
 
 static int wrong_type(const struct place *p, const struct config_key *key, const char *found)
@@ -104,7 +106,7 @@ static int wrong_type(const struct place *p, const struct config_key *key, const
     _cleanup_(strbuf_release) struct strbuf expected = STRBUF_INIT;
 
     config_describe(key, &expected);
-    return config_error(p->error, p->name, p->node, p->path, "%s is not right here; expected: %s", found[0] ? found : "nothing",
+    return config_error(p->faults, p->node, p->path, "%s is not right here; expected: %s", found[0] ? found : "nothing",
                         expected.text);
 }
 
@@ -118,7 +120,7 @@ static int parse_double(const struct place *p, const struct config_key *key, con
     if (end == text || *end || errno == ERANGE || !isfinite(value) || strpbrk(text, "xXpP \t\n"))
         return wrong_type(p, key, text);
     if (value < key->min || value > key->max)
-        return config_error(p->error, p->name, p->node, p->path, "%s is out of range; it must be from %.9g to %.9g", text,
+        return config_error(p->faults, p->node, p->path, "%s is out of range; it must be from %.9g to %.9g", text,
                             key->min, key->max);
     *ret = value;
     return 0;
@@ -134,7 +136,7 @@ static int parse_int(const struct place *p, const struct config_key *key, const 
     if (end == text || *end || isspace((unsigned char)text[0]))
         return wrong_type(p, key, text);
     if (errno == ERANGE || (double)value < key->min || (double)value > key->max)
-        return config_error(p->error, p->name, p->node, p->path, "%s is out of range; it must be from %.0f to %.0f", text,
+        return config_error(p->faults, p->node, p->path, "%s is out of range; it must be from %.0f to %.0f", text,
                             key->min, key->max);
     *ret = (int)value;
     return 0;
@@ -150,7 +152,7 @@ static int parse_u64(const struct place *p, const struct config_key *key, const 
     if (end == text || *end || !isdigit((unsigned char)text[0]))
         return wrong_type(p, key, text);
     if (errno == ERANGE)
-        return config_error(p->error, p->name, p->node, p->path, "%s is out of range; it must fit 64 bits", text);
+        return config_error(p->faults, p->node, p->path, "%s is out of range; it must fit 64 bits", text);
     *ret = value;
     return 0;
 }
@@ -166,7 +168,7 @@ static int parse_choice(const struct place *p, const struct config_key *key, con
         }
     nearest = config_nearest_word(key->choices, text);
     if (nearest)
-        return config_error(p->error, p->name, p->node, p->path, "there is no '%s'; nearest: %s", text, nearest);
+        return config_error(p->faults, p->node, p->path, "there is no '%s'; nearest: %s", text, nearest);
     return wrong_type(p, key, text);
 }
 
@@ -188,10 +190,10 @@ static int parse_string(const struct place *p, const struct config_key *key, con
     if (key->choices && (r = parse_choice(p, key, text, &ignored)) < 0)
         return r;
     if (strlen(text) >= key->size)
-        return config_error(p->error, p->name, p->node, p->path, "%zu bytes; at most %zu fit", strlen(text), key->size - 1);
+        return config_error(p->faults, p->node, p->path, "%zu bytes; at most %zu fit", strlen(text), key->size - 1);
     for (const char *c = text; *c; c++)
         if (is_control(c))
-            return config_error(p->error, p->name, p->node, p->path, "a control character in a name or path");
+            return config_error(p->faults, p->node, p->path, "a control character in a name or path");
     snprintf(ret, key->size, "%s", text);
     return 0;
 }
@@ -235,7 +237,7 @@ static int set_element(const struct place *p, const struct config_key *key, void
         if (p->node->kind != YAML_MAP)
             return wrong_type(p, key, yaml_kind_name(p->node->kind));
         config_defaults(key->table, into);
-        return config_apply(key->table, p->node, p->name, p->path, into, p->error);
+        return config_apply(key->table, p->node, p->path, into, p->faults);
     }
     if (p->node->kind != YAML_SCALAR)
         return wrong_type(p, key, yaml_kind_name(p->node->kind));
@@ -250,28 +252,26 @@ static int set_element(const struct place *p, const struct config_key *key, void
 
 static int set_list(const struct place *p, const struct config_key *key, void *into)
 {
-    int n = 0;
+    int n = 0, r = 0;
 
     if (p->node->n > (unsigned)key->max_count)
-        return config_error(p->error, p->name, p->node, p->path, "%u entries; at most %d fit", p->node->n, key->max_count);
+        return config_error(p->faults, p->node, p->path, "%u entries; at most %d fit", p->node->n, key->max_count);
     for (const struct yaml_node *node = p->node->first; node; node = node->next, n++) {
         char path[256];
-        struct place element = {p->name, path, node, p->error};
-        int r;
+        struct place element = {path, node, p->faults};
 
         snprintf(path, sizeof path, "%s[%d]", p->path, n);
-        r = set_element(&element, key, (char *)field(key, into) + (size_t)n * element_size(key));
-        if (r < 0)
-            return r;
+        if (set_element(&element, key, (char *)field(key, into) + (size_t)n * element_size(key)) < 0)
+            r = -EINVAL;
     }
     *(int *)((char *)into + key->count_offset) = n;
-    return 0;
+    return r;
 }
 
-int config_set(const struct config_key *key, const struct yaml_node *value, const char *name, const char *path, void *into,
-               struct error *error)
+int config_set(const struct config_key *key, const struct yaml_node *value, const char *path, void *into,
+               struct config_faults *faults)
 {
-    const struct place p = {name, path, value, error};
+    const struct place p = {path, value, faults};
 
     if (key->type < CONFIG_TYPE_INTS && value->kind == YAML_SCALAR)
         return set_scalar(&p, key, field(key, into));
@@ -280,38 +280,44 @@ int config_set(const struct config_key *key, const struct yaml_node *value, cons
     return wrong_type(&p, key, value->kind == YAML_SCALAR && value->text[0] ? value->text : yaml_kind_name(value->kind));
 }
 
-int config_apply(const struct config_key *table, const struct yaml_node *map, const char *name, const char *path, void *into,
-                 struct error *error)
+int config_apply_key(const struct config_key *table, const struct yaml_node *node, const char *path, void *into,
+                     struct config_faults *faults)
 {
-    for (const struct yaml_node *node = map->first; node; node = node->next) {
-        const struct config_key *key = config_find(table, node->key);
-        const struct yaml_node at = {.line = node->key_line, .column = node->key_column};
-        const char *near;
-        char full[256];
-        int r;
+    const struct config_key *key = config_find(table, node->key);
+    const struct yaml_node at = {.line = node->key_line, .column = node->key_column};
+    const char *near;
+    char full[256];
 
-        snprintf(full, sizeof full, "%s%s%s", path, path[0] ? "." : "", node->key);
-        if (!key) {
-            near = config_nearest(table, node->key);
-            return config_error(error, name, &at, full, "unknown key%s%s", near ? "; nearest: " : "", near ? near : "");
-        }
-        if ((r = config_set(key, node, name, full, into, error)) < 0)
-            return r;
-    }
-    return 0;
+    snprintf(full, sizeof full, "%s%s%s", path, path[0] ? "." : "", node->key);
+    if (key)
+        return config_set(key, node, full, into, faults);
+    near = config_nearest(table, node->key);
+    return config_error(faults, &at, full, "unknown key%s%s", near ? "; nearest: " : "", near ? near : "");
+}
+
+int config_apply(const struct config_key *table, const struct yaml_node *map, const char *path, void *into,
+                 struct config_faults *faults)
+{
+    int r = 0;
+
+    for (const struct yaml_node *node = map->first; node; node = node->next)
+        if (config_apply_key(table, node, path, into, faults) < 0)
+            r = -EINVAL;
+    return r;
 }
 
 void config_defaults(const struct config_key *table, void *into)
 {
+    struct config_faults faults = {.name = "default"};
+
     for (const struct config_key *key = table; key->name; key++) {
         _cleanup_(yaml_tree_freep) struct yaml_node *node = NULL;
-        struct error error = {0};
         char text[512];
         int n = snprintf(text, sizeof text, "x: %s\n", key->value);
 
-        if (yaml_tree_parse(text, (size_t)n, "default", &node, &error) < 0 ||
-            config_set(key, node->first, "default", key->name, into, &error) < 0) {
-            fprintf(stderr, "a configuration table is wrong: %s: %s\n", key->name, error.text);
+        if (yaml_tree_parse(text, (size_t)n, "default", &node, &faults.items[0]) < 0 ||
+            config_set(key, node->first, key->name, into, &faults) < 0) {
+            fprintf(stderr, "a configuration table is wrong: %s: %s\n", key->name, faults.items[0].text);
             abort();
         }
     }

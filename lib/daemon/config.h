@@ -9,7 +9,8 @@
  * parser, its messages ("run.yaml:7:12: stages[2].rl.epizodes: unknown key; nearest: episodes"), the writer (what it
  * writes parses to the same struct), `explain` and the generated documentation.
  * Structs are plain: strings are char arrays, lists are arrays with an int count beside them.
- * Thread rule: none, no state. Failure rule: -EINVAL with *error; `into` may be half filled then: throw it away. */
+ * Thread rule: none, no state. Failure rule: a fault is added to *faults and the rest looked at, too; -EINVAL in the end. `into`
+ * may be half filled then: throw it away. */
 #pragma once
 
 #include "base/error.h"
@@ -50,21 +51,31 @@ struct config_key {
     {.name = #f, .type = CONFIG_TYPE_STRING, .offset = offsetof(s, f), .size = sizeof(((s *)0)->f), \
      .choices = words, .value = v, .help = h}
 
+/* What is wrong with one file, in the order it was found. */
+enum { CONFIG_FAULTS = 20 };
+struct config_faults {
+    const char *name;               /* of the file: it stands before each line */
+    struct error items[CONFIG_FAULTS];      /* the first of them */
+    size_t n;                       /* all of them */
+};
+
 /* Every row's default into the struct. The tables are constants: a default that does not parse aborts. */
 void config_defaults(const struct config_key *table, void *into);
 
-/* The map's keys into the struct; keys not given keep what is there. `name` is the file, `path` the place of the map
- * ("stages[2].rl", "" at the top). */
-int config_apply(const struct config_key *table, const struct yaml_node *map, const char *name, const char *path, void *into,
-                 struct error *error);
-/* One row's value from its node. */
-int config_set(const struct config_key *key, const struct yaml_node *value, const char *name, const char *path, void *into,
-               struct error *error);
+/* The map's keys into the struct; keys not given keep what is there. `path` is the place of the map ("stages[2].rl", "" at the
+ * top). */
+int config_apply(const struct config_key *table, const struct yaml_node *map, const char *path, void *into,
+                 struct config_faults *faults);
+/* One key of such a map; one row's value from its node. */
+int config_apply_key(const struct config_key *table, const struct yaml_node *node, const char *path, void *into,
+                     struct config_faults *faults);
+int config_set(const struct config_key *key, const struct yaml_node *value, const char *path, void *into,
+               struct config_faults *faults);
 const struct config_key *config_find(const struct config_key *table, const char *name);
 
-/* Fails with "NAME:LINE:COLUMN: PATH: text". path may be "". */
-int config_error(struct error *error, const char *name, const struct yaml_node *at, const char *path, const char *format, ...)
-    _printf_(5, 6);
+/* One more fault, "NAME:LINE:COLUMN: PATH: text"; path may be "". -EINVAL. */
+int config_error(struct config_faults *faults, const struct yaml_node *at, const char *path, const char *format, ...)
+    _printf_(4, 5);
 /* The row's name (or the one of `words`) that looks most like `name`; NULL if none is near. */
 const char *config_nearest(const struct config_key *table, const char *name);
 const char *config_nearest_word(const char *const *words, const char *name);

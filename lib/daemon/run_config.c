@@ -72,16 +72,16 @@ static const struct run_section *section_find(const char *name)
     return NULL;
 }
 
-static int unknown(const char *name, const struct yaml_node *node, const char *path, const char *const *words, const char *what,
-                   struct error *error)
+static int unknown(const struct yaml_node *node, const char *path, const char *const *words, const char *what,
+                   struct config_faults *faults)
 {
     const struct yaml_node at = {.line = node->key_line, .column = node->key_column};
     const char *near = config_nearest_word(words, node->key);
 
-    return config_error(error, name, &at, path, "%s%s%s", what, near ? "; nearest: " : "", near ? near : "");
+    return config_error(faults, &at, path, "%s%s%s", what, near ? "; nearest: " : "", near ? near : "");
 }
 
-static int find_kind(const char *name, const struct yaml_node *node, const char *path, enum stage_kind *ret, struct error *error)
+static int find_kind(const struct yaml_node *node, const char *path, enum stage_kind *ret, struct config_faults *faults)
 {
     const char *words[STAGE_KINDS + 2] = {"pretrain"};
 
@@ -96,7 +96,7 @@ static int find_kind(const char *name, const struct yaml_node *node, const char 
         }
         words[kind + 1] = stage_kinds[kind].name;
     }
-    return unknown(name, node, path, words, "there is no such stage", error);
+    return unknown(node, path, words, "there is no such stage", faults);
 }
 
 /* The preset's values come before the stage's own keys, wherever the key stands. */
@@ -121,32 +121,23 @@ static void follow(const struct yaml_node *map, const struct rl_preset *preset, 
         rl->w_env = 1;
 }
 
-static int parse_stage(const char *name, const struct yaml_node *map, const char *path, struct stage_config *stage,
-                       struct error *error)
+static int parse_stage(const struct yaml_node *map, const char *path, struct stage_config *stage, struct config_faults *faults)
 {
     const struct rl_preset *preset = stage->kind == STAGE_RL ? find_preset(map) : NULL;
-    int r;
+    int r = 0;
 
     stage_config_defaults(stage->kind, preset, stage);
     for (const struct yaml_node *node = map->first; node; node = node->next) {
-        const struct config_key *key = strcmp(node->key, "name") ? config_find(stage_kinds[stage->kind].table, node->key) :
-                                                                   &stage_name_key;
-        const struct yaml_node single = {.kind = YAML_MAP, .first = (struct yaml_node *)node};
         char full[256];
 
-        if (key) {
-            snprintf(full, sizeof full, "%s.%s", path, node->key);
-            r = config_set(key, node, name, full, stage, error);
-        } else {
-            r = config_apply(stage_kinds[stage->kind].table, &single, name, path, stage, error);     /* words the refusal */
-            assert(r < 0);
-        }
-        if (r < 0)
-            return r;
+        snprintf(full, sizeof full, "%s.name", path);
+        if ((strcmp(node->key, "name") ? config_apply_key(stage_kinds[stage->kind].table, node, path, stage, faults)
+                                       : config_set(&stage_name_key, node, full, stage, faults)) < 0)
+            r = -EINVAL;
     }
     if (stage->kind == STAGE_RL)
         follow(map, preset, &stage->rl);
-    return 0;
+    return r;
 }
 
 static bool name_is_plain(const char *name)
@@ -163,16 +154,16 @@ static bool name_is_taken(const struct run_config *config, const char *name)
 }
 
 /* "sft", then "sft2", "sft3": stages are told apart by name in the ledger and on disk. */
-static int name_stage(const char *name, const struct yaml_node *at, const char *path, const struct run_config *config,
-                      struct stage_config *stage, struct error *error)
+static int name_stage(const struct yaml_node *at, const char *path, const struct run_config *config, struct stage_config *stage,
+                      struct config_faults *faults)
 {
     int number = 2;
 
     if (stage->name[0]) {
         if (!name_is_plain(stage->name))
-            return config_error(error, name, at, path, "stage name '%s': small letters, digits, - and _ only", stage->name);
+            return config_error(faults, at, path, "stage name '%s': small letters, digits, - and _ only", stage->name);
         if (name_is_taken(config, stage->name))
-            return config_error(error, name, at, path, "another stage is called '%s' already", stage->name);
+            return config_error(faults, at, path, "another stage is called '%s' already", stage->name);
         return 0;
     }
     snprintf(stage->name, sizeof stage->name, "%s", at->key);
@@ -181,156 +172,189 @@ static int name_stage(const char *name, const struct yaml_node *at, const char *
     return 0;
 }
 
-/* stages is a list of maps with one key each: [{demos: {...}}, {sft: {...}}] */
-static int parse_stages(const char *name, const struct yaml_node *list, struct run_config *config, struct error *error)
+/* - KIND: {keys} */
+static void parse_entry(const struct yaml_node *entry, struct run_config *config, struct stage_config *stage,
+                        struct config_faults *faults)
 {
     static const struct yaml_node nothing = {.kind = YAML_MAP};
+    const struct yaml_node *body = entry->first;
+    char path[64];
 
-    if (list->kind != YAML_LIST)
-        return config_error(error, name, list, "stages", "%s is not right here; expected: a list of stages",
-                            yaml_kind_name(list->kind));
-    for (const struct yaml_node *entry = list->first; entry; entry = entry->next) {
-        struct stage_config *stage = &config->stages[config->n_stages];
-        const struct yaml_node *body;
-        char path[64];
-        int r;
-
-        snprintf(path, sizeof path, "stages[%d]", config->n_stages);
-        if (config->n_stages == RUN_MAX_STAGES)
-            return config_error(error, name, entry, path, "at most %d stages fit", RUN_MAX_STAGES);
-        if (entry->kind != YAML_MAP || entry->n != 1)
-            return config_error(error, name, entry, path,
-                                "a stage is written as - KIND: {keys}, for example - sft: {steps: 360}");
-        *stage = (struct stage_config) {0};
-        body = entry->first;
-        if ((r = find_kind(name, body, path, &stage->kind, error)) < 0)
-            return r;
-        snprintf(path, sizeof path, "stages[%d].%s", config->n_stages, body->key);
-        if (body->kind == YAML_LIST || (body->kind == YAML_SCALAR && body->text[0]))
-            return config_error(error, name, body, path, "%s is not right here; expected: a map", yaml_kind_name(body->kind));
-        if ((r = parse_stage(name, body->kind == YAML_MAP ? body : &nothing, path, stage, error)) < 0 ||
-            (r = name_stage(name, body, path, config, stage, error)) < 0)
-            return r;
-        config->n_stages++;
+    snprintf(path, sizeof path, "stages[%d]", config->n_stages);
+    if (entry->kind != YAML_MAP || entry->n != 1) {
+        (void)config_error(faults, entry, path, "a stage is written as - KIND: {keys}, for example - sft: {steps: 360}");
+        return;
     }
-    return 0;
+    if (find_kind(body, path, &stage->kind, faults) < 0)
+        return;
+    snprintf(path, sizeof path, "stages[%d].%s", config->n_stages, body->key);
+    if (body->kind == YAML_LIST || (body->kind == YAML_SCALAR && body->text[0]))
+        (void)config_error(faults, body, path, "%s is not right here; expected: a map", yaml_kind_name(body->kind));
+    else if (parse_stage(body->kind == YAML_MAP ? body : &nothing, path, stage, faults) == 0)
+        (void)name_stage(body, path, config, stage, faults);
 }
 
-static int parse_section(const char *name, const struct yaml_node *node, struct run_config *config, struct error *error)
+/* stages is a list of maps with one key each: [{demos: {...}}, {sft: {...}}] */
+static void parse_stages(const struct yaml_node *list, struct run_config *config, struct config_faults *faults)
+{
+    char path[64];
+
+    if (list->kind != YAML_LIST) {
+        (void)config_error(faults, list, "stages", "%s is not right here; expected: a list of stages",
+                           yaml_kind_name(list->kind));
+        return;
+    }
+    for (const struct yaml_node *entry = list->first; entry; entry = entry->next) {
+        if (config->n_stages == RUN_MAX_STAGES) {
+            snprintf(path, sizeof path, "stages[%d]", config->n_stages);
+            (void)config_error(faults, entry, path, "at most %d stages fit", RUN_MAX_STAGES);
+            return;
+        }
+        config->stages[config->n_stages] = (struct stage_config) {0};
+        parse_entry(entry, config, &config->stages[config->n_stages], faults);
+        config->n_stages++;         /* those that were refused, too: the next ones keep their numbers */
+    }
+}
+
+static void parse_section(const struct yaml_node *node, struct run_config *config, struct config_faults *faults)
 {
     const char *words[16] = {"stages"};
     const struct run_section *section = section_find(node->key);
 
-    if (!strcmp(node->key, "stages"))
-        return parse_stages(name, node, config, error);
-    if (!section) {
+    if (!strcmp(node->key, "stages")) {
+        parse_stages(node, config, faults);
+    } else if (!section) {
         for (size_t i = 0; run_sections[i].name; i++)
             words[i + 1] = run_sections[i].name;
-        return unknown(name, node, node->key, words, "unknown section", error);
+        (void)unknown(node, node->key, words, "unknown section", faults);
+    } else if (node->kind == YAML_SCALAR && !node->text[0]) {
+        return;             /* "suite:" with nothing below it */
+    } else if (node->kind != YAML_MAP) {
+        (void)config_error(faults, node, node->key, "%s is not right here; expected: a map", yaml_kind_name(node->kind));
+    } else {
+        (void)config_apply(section->table, node, node->key, config, faults);
     }
-    if (node->kind == YAML_SCALAR && !node->text[0])
-        return 0;           /* "suite:" with nothing below it */
-    if (node->kind != YAML_MAP)
-        return config_error(error, name, node, node->key, "%s is not right here; expected: a map", yaml_kind_name(node->kind));
-    return config_apply(section->table, node, name, node->key, config, error);
 }
 
 /* Stage i's preset sets `key` of another section, unless the file does. An earlier stage's preset must not say otherwise. */
-static int apply_preset_value(const char *name, const struct yaml_node *root, int i, const struct rl_preset_value *v,
-                              struct run_config *config, struct error *error)
+static void apply_preset_value(const struct yaml_node *root, int i, const struct rl_preset_value *v, struct run_config *config,
+                               struct config_faults *faults)
 {
     const char *dot = strchr(v->key, '.');
     const struct yaml_node *map;
     char section[24];
 
     if (!dot)
-        return 0;
+        return;
     snprintf(section, sizeof section, "%.*s", (int)(dot - v->key), v->key);
     map = yaml_tree_get(root, section);
     if (map && map->kind == YAML_MAP && yaml_tree_get(map, dot + 1))
-        return 0;
+        return;
     for (int earlier = 0; earlier < i; earlier++) {
         const struct stage_config *s = &config->stages[earlier];
         const char *other = s->kind == STAGE_RL ? preset_says(rl_preset_find(s->rl.preset), v->key) : NULL;
 
-        if (other && strcmp(other, v->value) != 0)
-            return config_error(error, name, root, v->key,
-                                "the presets of stages[%d] and stages[%d] disagree about it (%s, %s); say it in the file",
-                                earlier, i, other, v->value);
+        if (other && strcmp(other, v->value) != 0) {
+            (void)config_error(faults, root, v->key,
+                               "the presets of stages[%d] and stages[%d] disagree about it (%s, %s); say it in the file",
+                               earlier, i, other, v->value);
+            return;
+        }
     }
     set_constant(section_find(section)->table, dot + 1, v->value, config);
-    return 0;
 }
 
-static int apply_presets(const char *name, const struct yaml_node *root, struct run_config *config, struct error *error)
+static void apply_presets(const struct yaml_node *root, struct run_config *config, struct config_faults *faults)
 {
     for (int i = 0; i < config->n_stages; i++) {
         const struct rl_preset *preset = config->stages[i].kind == STAGE_RL ? rl_preset_find(config->stages[i].rl.preset) : NULL;
 
-        for (const struct rl_preset_value *v = preset ? preset->values : NULL; v && v->key; v++) {
-            int r = apply_preset_value(name, root, i, v, config, error);
-
-            if (r < 0)
-                return r;
-        }
+        for (const struct rl_preset_value *v = preset ? preset->values : NULL; v && v->key; v++)
+            apply_preset_value(root, i, v, config, faults);
     }
-    return 0;
 }
 
-static int parse_text(const char *yaml, size_t n, const char *name, const struct run_config *before, struct run_config *ret,
-                      struct error *error)
+/* What is no fault of a line: the only one there is. */
+#define FAIL(faults, number, ...) error_set(&(faults)->items[(faults)->n++], number, __VA_ARGS__)
+
+/* How values fit one another is looked at when each could be read: otherwise defaults would be found at fault. */
+static int parse_text(const char *yaml, size_t n, const struct run_config *before, struct run_config *ret,
+                      struct config_faults *faults)
 {
     _cleanup_(yaml_tree_freep) struct yaml_node *root = NULL;
     _cleanup_free_ struct run_config *config = calloc(1, sizeof *config);
     int r;
 
     if (!config)
-        return error_set(error, ENOMEM, "%s: out of memory", name);
+        return FAIL(faults, ENOMEM, "%s: out of memory", faults->name);
     run_config_defaults(config);
     if (before) {
         *config = *before;
         config->n_stages = 0;
     }
-    if ((r = yaml_tree_parse(yaml, n, name, &root, error)) < 0)
+    if ((r = yaml_tree_parse(yaml, n, faults->name, &root, &faults->items[0])) < 0) {
+        faults->n = 1;
         return r;
+    }
     if (root->kind != YAML_MAP)
-        return config_error(error, name, root, "", "%s is not right here; expected: sections like run:, suite:, stages:",
+        return config_error(faults, root, "", "%s is not right here; expected: sections like run:, suite:, stages:",
                             yaml_kind_name(root->kind));
     for (const struct yaml_node *node = root->first; node; node = node->next)
-        if ((r = parse_section(name, node, config, error)) < 0)
-            return r;
-    if ((r = apply_presets(name, root, config, error)) < 0)
-        return r;
+        parse_section(node, config, faults);
+    if (!faults->n)
+        apply_presets(root, config, faults);
     if (!config->dir[0])
         snprintf(config->dir, sizeof config->dir, "runs/%s", config->name);
-    if ((r = run_config_check(config, name, root, before, error)) < 0)
-        return r;
+    if (!faults->n)
+        run_config_check(config, root, before, faults);
+    if (faults->n)
+        return -EINVAL;
     *ret = *config;
     return 0;
 }
 
+/* For those who want to hear of the first fault only. */
+static int first_fault(const struct config_faults *faults, int r, struct error *error)
+{
+    if (r < 0 && error)
+        *error = faults->items[0];
+    return r;
+}
+
 int run_config_parse(const char *yaml, size_t n, const char *name, struct run_config *ret, struct error *error)
 {
-    return parse_text(yaml, n, name, NULL, ret, error);
+    struct config_faults faults = {.name = name};
+
+    return first_fault(&faults, parse_text(yaml, n, NULL, ret, &faults), error);
 }
 
 int run_config_parse_later(const char *yaml, size_t n, const char *name, const struct run_config *run, struct run_config *ret,
                            struct error *error)
 {
-    return parse_text(yaml, n, name, run, ret, error);
+    struct config_faults faults = {.name = name};
+
+    return first_fault(&faults, parse_text(yaml, n, run, ret, &faults), error);
 }
 
-int run_config_load(const char *path, struct run_config *ret, struct error *error)
+int run_config_load_all(const char *path, struct run_config *ret, struct config_faults *faults)
 {
     _cleanup_free_ char *text = NULL;
     size_t n;
     int r = file_read(path, YAML_MAX_BYTES, &text, &n);
 
+    *faults = (struct config_faults) {.name = path};
     if (r == -EFBIG)
-        return error_set(error, EFBIG, "%s: more than %d bytes; a configuration is smaller", path, YAML_MAX_BYTES);
+        return FAIL(faults, EFBIG, "%s: more than %d bytes; a configuration is smaller", path, YAML_MAX_BYTES);
     if (r < 0)
-        return error_set(error, -r, "%s: cannot be read: %s", path, strerror(-r));
-    return run_config_parse(text, n, path, ret, error);
+        return FAIL(faults, -r, "%s: cannot be read: %s", path, strerror(-r));
+    return parse_text(text, n, NULL, ret, faults);
+}
+
+int run_config_load(const char *path, struct run_config *ret, struct error *error)
+{
+    struct config_faults faults;
+
+    return first_fault(&faults, run_config_load_all(path, ret, &faults), error);
 }
 
 static void write_stage(const struct stage_config *stage, struct strbuf *out)
@@ -364,22 +388,23 @@ int stage_config_parse(const char *text, size_t n, struct stage_config *ret, str
 {
     _cleanup_(yaml_tree_freep) struct yaml_node *root = NULL;
     struct stage_config stage = {0};
+    struct config_faults faults = {.name = "settings"};
     struct yaml_node *kind, named;
     int r;
 
-    if ((r = yaml_tree_parse(text, n, "settings", &root, error)) < 0)
+    if ((r = yaml_tree_parse(text, n, faults.name, &root, error)) < 0)
         return r;
     kind = root->first;
     if (root->kind != YAML_MAP || !kind || strcmp(kind->key, "kind") != 0 || kind->kind != YAML_SCALAR)
         return error_set(error, EINVAL, "settings:1:1: the first line must be kind: STAGE");
     named = *kind;
     named.key = kind->text;
-    if ((r = find_kind("settings", &named, "kind", &stage.kind, error)) < 0)
-        return r;
+    if ((r = find_kind(&named, "kind", &stage.kind, &faults)) < 0)
+        return first_fault(&faults, r, error);
     named = *root;
     named.first = kind->next;
-    if ((r = parse_stage("settings", &named, stage_kinds[stage.kind].name, &stage, error)) < 0)
-        return r;
+    if ((r = parse_stage(&named, stage_kinds[stage.kind].name, &stage, &faults)) < 0)
+        return first_fault(&faults, r, error);
     *ret = stage;
     return 0;
 }

@@ -33,5 +33,5 @@ const struct rl_preset *rl_preset_find(const char *name);
 void stage_config_defaults(enum stage_kind kind, const struct rl_preset *preset, struct stage_config *ret);
 
 /* Values that must fit one another; `root` is the text they came from, for line and column. */
-int run_config_check(const struct run_config *config, const char *name, const struct yaml_node *root,
-                     const struct run_config *before, struct error *error);
+void run_config_check(const struct run_config *config, const struct yaml_node *root, const struct run_config *before,
+                      struct config_faults *faults);

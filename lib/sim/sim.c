@@ -38,16 +38,21 @@ static void free_suite(struct sim_suite *suite)
     free(suite);
 }
 
+static const struct sim_suite_driver *find_driver(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(suites); i++)
+        if (strcmp(suites[i]->name, name) == 0)
+            return suites[i];
+    return NULL;
+}
+
 int sim_suite_open(const char *name, const struct sim_options *options, struct sim_suite **ret, struct error *error)
 {
+    const struct sim_suite_driver *driver = find_driver(name);
     struct sim_suite *suite;
-    size_t i;
     int r;
 
-    for (i = 0; i < ARRAY_SIZE(suites); i++)
-        if (strcmp(suites[i]->name, name) == 0)
-            break;
-    if (i == ARRAY_SIZE(suites))
+    if (!driver)
         return error_set(error, ENOENT,
                          "suite.name: no suite is called '%s'; there are: tabletop, libero_spatial, libero_object, libero_goal, "
                          "libero_10, libero_90, remote",
@@ -56,7 +61,7 @@ int sim_suite_open(const char *name, const struct sim_options *options, struct s
     suite = calloc(1, sizeof(*suite));
     if (!suite)
         return error_set(error, ENOMEM, "suite %s: out of memory", name);
-    suite->driver = suites[i];
+    suite->driver = driver;
     r = copy_options(options, &suite->options);
     if (r < 0)
         r = error_set(error, ENOMEM, "suite %s: out of memory", name);
@@ -88,6 +93,13 @@ int sim_suite_device(const struct sim_suite *suite, int device)
 int sim_suite_tasks(const struct sim_suite *suite, const struct sim_task_info **ret_infos)
 {
     return suite->driver->tasks(suite, ret_infos);
+}
+
+int sim_suite_known_tasks(const char *name, const struct sim_task_info **ret_infos)
+{
+    const struct sim_suite closed = {.driver = find_driver(name)};
+
+    return closed.driver && closed.driver != &suite_remote ? closed.driver->tasks(&closed, ret_infos) : 0;
 }
 
 int sim_task_open(struct sim_suite *suite, const char *task, struct sim_task **ret, struct error *error)

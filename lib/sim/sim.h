@@ -59,6 +59,9 @@ struct sim_options {
 int sim_suite_open(const char *name, const struct sim_options *options, struct sim_suite **ret, struct error *error);
 struct sim_suite *sim_suite_close(struct sim_suite *suite);
 int sim_suite_tasks(const struct sim_suite *suite, const struct sim_task_info **ret_infos);     /* count */
+/* The same of a suite that is not open, nor need its files be here. 0: its tasks are known when it is open (remote), or there is no
+ * such suite. */
+int sim_suite_known_tasks(const char *name, const struct sim_task_info **ret_infos);
 /* What sim_renderer_open is to be told for this suite: `device`, or SIM_DEVICE_NONE for one that brings its own pictures. */
 int sim_suite_device(const struct sim_suite *suite, int device);
 

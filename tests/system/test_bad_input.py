@@ -1,5 +1,6 @@
 """What people and strangers get wrong: one clear line, a non-zero exit or a refusal, and nobody dies of it."""
 import json
+import os
 import re
 import shutil
 import socket
@@ -95,6 +96,25 @@ def test_what_is_wrong_on_every_host(tmp_path):
         (tmp_path / "run.yaml").write_text(changes + "\nstages: [demos: {}]\n")
         r = subprocess.run([BIN / "gantry", "config", "check", "run.yaml"], capture_output=True, text=True, cwd=tmp_path)
         assert r.returncode == 1 and says in r.stderr and len(r.stderr.splitlines()) == 1, r.stderr
+
+
+def test_all_that_is_wrong_at_once(tmp_path):
+    """A line for each fault. LIBERO's tasks are known by name, also where its files are not."""
+    env = {k: v for k, v in os.environ.items() if k != "LIBERO_ROOT"}
+    for text, lines in (
+            ("run: {nmae: x, seed: -1}\nsuit: {}\nstages: [sft: {steps: x}]\n",
+             ["run.yaml:1:7: run.nmae: unknown key; nearest: name", "run.yaml:1:22: run.seed: -1", "run.yaml:2:1: suit: unknown section; nearest: suite",
+              "run.yaml:3:23: stages[0].sft.steps: x"]),
+            ("suite: {name: libero_goal, tasks: [turn_on_the_stove, turnon_the_stov, put_it_away]}\nstatus: {http: '127.0.0.1:99999'}\nstages: [demos: {}]\n",
+             ["run.yaml: status.http: 127.0.0.1:99999", "run.yaml: suite.tasks: suite libero_goal has no task 'turnon_the_stov'; nearest: turn_on_the_stove;",
+              "run.yaml: suite.tasks: suite libero_goal has no task 'put_it_away'; `gantry sim list --suite libero_goal` lists them"]),
+            ("run:\n" + "".join(f"  k{i}: 1\n" for i in range(23)), [f"run.yaml:{i + 2}:3: run.k{i}: unknown key" for i in range(20)] + ["run.yaml: and 3 faults more"])):
+        (tmp_path / "run.yaml").write_text(text)
+        r = subprocess.run([BIN / "gantry", "config", "check", "run.yaml"], capture_output=True, text=True, cwd=tmp_path, env=env)
+        said = r.stderr.splitlines()
+        assert r.returncode == 1 and len(said) == len(lines) and all(a.startswith(b) for a, b in zip(said, lines)), r.stderr
+    r = subprocess.run([BIN / "gantry", "sim", "list", "--suite", "libero_goal"], capture_output=True, text=True, env=env, check=True)
+    assert "turn_on_the_stove" in r.stdout
 
 
 def test_a_model_that_came_with_gantry(tmp_path):

@@ -49,11 +49,18 @@ static const struct config_key keys[] = {
 static int apply(const char *text, struct sample *s, struct error *error)
 {
     _cleanup_(yaml_tree_freep) struct yaml_node *root = NULL;
+    struct config_faults faults = {.name = "f.yaml"};
     int r = yaml_tree_parse(text, strlen(text), "f.yaml", &root, error);
 
     memset(s, 0, sizeof *s);
     config_defaults(keys, s);
-    return r < 0 ? r : config_apply(keys, root, "f.yaml", "top", s, error);
+    if (r < 0)
+        return r;
+    r = config_apply(keys, root, "top", s, &faults);
+    assert_int_equal(faults.n, r < 0);
+    if (error)
+        *error = faults.items[0];
+    return r;
 }
 
 static void test_defaults(void **state _unused_)

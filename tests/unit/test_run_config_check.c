@@ -4,9 +4,13 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <unistd.h>
 #include <cmocka.h>
 
+#include "base/atomic_file.h"
+#include "daemon/config.h"
 #include "daemon/run_config.h"
+#include "tests/harness/scratch.h"
 
 static void test_refusals(void **state _unused_)
 {
@@ -136,6 +140,75 @@ static void test_refusals(void **state _unused_)
     }
 }
 
+static int load_all(const char *text, struct config_faults *ret)
+{
+    static struct run_config c;
+
+    assert_int_equal(atomic_file_write("run.yaml", text, strlen(text)), 0);
+    return run_config_load_all("run.yaml", &c, ret);
+}
+
+/* Whoever writes a file wants to hear of everything at once: of each key, or, when all can be read, of what does not fit. */
+static void test_all_faults(void **state _unused_)
+{
+    static const struct { const char *text, *lines[12]; } cases[] = {
+        {"run: {nmae: x, seed: -1}\nsuit: {}\nsuite: {image: 8, tasks: [a, b, \"\\a\"]}\n"
+         "stages:\n - demoz:\n",
+         {"run.yaml:1:7: run.nmae: unknown key; nearest: name",
+          "run.yaml:1:22: run.seed: -1 is not right here; expected:",
+          "run.yaml:2:1: suit: unknown section; nearest: suite",
+          "run.yaml:3:16: suite.image: 8 is out of range",
+          "run.yaml:3:33: suite.tasks[2]: a control character",
+          "run.yaml:5:4: stages[0]: there is no such stage; nearest: demos"}},
+        {"stages:\n - sft: {steps: x, from: dems}\n - 3\n - rl: {iteration: 3, episodes: 0}\n - demos: {name: A}\n",
+         {"run.yaml:2:17: stages[0].sft.steps: x is not right here; expected: a whole number",
+          "run.yaml:2:26: stages[0].sft.from: there is no 'dems'; nearest: demos",
+          "run.yaml:3:4: stages[1]: a stage is written as",
+          "run.yaml:4:9: stages[2].rl.iteration: unknown key; nearest: iterations",
+          "run.yaml:4:33: stages[2].rl.episodes: 0 is out of range",
+          "run.yaml:5:11: stages[3].demos: stage name 'A'"}},
+        {"run: {name: .x}\ntiming: {heartbeat_ms: 9000, lease_ttl_ms: 1000, first_step_ms: 1000}\n"
+         "suite: {tasks: [a, b, a, a]}\nstages:\n - sft:\n - rl: {reward: sparse, kl: k1, critic_prm: true}\n - eval: {n: [2, 4]}\n",
+         {"run.yaml:1:13: run.name: .x: letters",
+          "run.yaml:3:16: suite.tasks: a is listed twice",
+          "run.yaml:3:16: suite.tasks: a is listed twice",
+          "run.yaml:2:44: timing.lease_ttl_ms: heartbeats say",
+          "run.yaml:2:65: timing.first_step_ms: heartbeats say",
+          "run.yaml:5:8: stages[0].sft: sft needs demonstrations",
+          "run.yaml:6:29: stages[1].rl: kl k1 as a loss",
+          "run.yaml:6:45: stages[1].rl: critic_prm needs a reward model",
+          "run.yaml:7:14: stages[2].eval: look-ahead (n: 2) is judged by a reward model"}},
+        {"run: {nmae: x\nsuit: {}\n", {"run.yaml:2:5: not YAML: "}},              /* no YAML: nothing more is known of it */
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        struct config_faults faults;
+        size_t n = 0;
+
+        assert_int_equal(load_all(cases[i].text, &faults), -EINVAL);
+        for (; n < ARRAY_SIZE(cases[i].lines) && cases[i].lines[n]; n++) {
+            assert_true(n < faults.n);
+            if (strncmp(faults.items[n].text, cases[i].lines[n], strlen(cases[i].lines[n])) != 0)
+                assert_string_equal(faults.items[n].text, cases[i].lines[n]);
+        }
+        assert_int_equal(n, faults.n);
+    }
+}
+
+/* As many as anybody reads; the others are counted. */
+static void test_more_faults_than_are_kept(void **state _unused_)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    struct config_faults faults;
+
+    strbuf_adds(&text, "run:\n");
+    for (int i = 0; i < CONFIG_FAULTS + 5; i++)
+        strbuf_addf(&text, "  k%d: 1\n", i);
+    assert_int_equal(load_all(text.text, &faults), -EINVAL);
+    assert_int_equal(faults.n, CONFIG_FAULTS + 5);
+    assert_string_equal(faults.items[CONFIG_FAULTS - 1].text, "run.yaml:21:3: run.k19: unknown key");
+}
+
 /* What stands beside the refusals, and is allowed. */
 static void test_allowed(void **state _unused_)
 {
@@ -208,12 +281,21 @@ static void test_later_stages(void **state _unused_)
     assert_non_null(strstr(error.text, "no prm stage comes before"));
 }
 
+static int go_to_a_scratch_directory(void **state _unused_)
+{
+    char dir[SCRATCH_PATH];
+
+    scratch_new(dir);
+    return chdir(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_allowed), cmocka_unit_test(test_too_many_stages),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_all_faults),
+        cmocka_unit_test(test_more_faults_than_are_kept), cmocka_unit_test(test_allowed), cmocka_unit_test(test_too_many_stages),
         cmocka_unit_test(test_later_stages),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, go_to_a_scratch_directory, NULL);
 }
