@@ -58,6 +58,7 @@ struct rl_config {                  /* docs/method.md; the preset gives defaults
     int iterations, episodes;       /* episodes per iteration */
     char preset[24];                /* tabletop | gantry */
     int eval_every, eval_episodes;  /* on val states; 0: never */
+    double eval_temperature;        /* of those; 0: that of the episodes */
     enum curriculum_mode curriculum;
     int levels[RL_MAX_LEVELS], n_levels;        /* of the run's tasks, in their order; none: the suite's own */
     double stop_success;            /* ends the stage when val success reaches it; 0: never */

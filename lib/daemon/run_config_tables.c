@@ -210,6 +210,7 @@ static const struct config_key rl_keys[] = {
     ROW_STRING(S, "preset", rl.preset, preset_names, "gantry", "which set of defaults the other keys start from"),
     ROW_INT(S, "eval_every", rl.eval_every, 0, 1000000, "10", "iterations between evaluations on val states; 0: never"),
     ROW_INT(S, "eval_episodes", rl.eval_episodes, 1, 100000, "64", "episodes of one such evaluation"),
+    ROW_DOUBLE(S, "eval_temperature", rl.eval_temperature, 0, 10, "0", "its sampling temperature: what the policy will act at, so that `best` and the stops go by that; 0: `temperature`"),
     ROW_CHOICE(S, "curriculum", rl.curriculum, curriculum_names, "frontier-centred", "how tasks are drawn"),
     ROW_LIST(S, "levels", CONFIG_TYPE_INTS, rl.levels, rl.n_levels, 0, 1000, "[]", "curriculum levels: the level of each of suite.tasks, in their order; empty: the suite's own"),
     ROW_DOUBLE(S, "stop_success", rl.stop_success, 0, 1, "0", "the stage ends when success on val states reaches this; 0: never"),

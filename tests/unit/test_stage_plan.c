@@ -103,6 +103,29 @@ static void test_order_of_work(void **state)
     assert_true(stage_plan_work(config, NULL, 1, 6, &work) < 0);
 }
 
+/* A policy may act cooler than it explores: rl's evaluations tell how it does then. */
+static void test_val_temperature(void **state)
+{
+    struct run_config *config = *state;
+    struct rl_config *rl = &add_stage(config, STAGE_RL, "rl")->rl;
+    struct ledger_episode rows[2];
+    struct plan_memory memory;
+    struct work val, train;
+
+    *rl = (struct rl_config){.iterations = 1, .episodes = 2, .eval_every = 1, .eval_episodes = 2, .temperature = 1};
+    plan_memory_init(&memory);
+    assert_int_equal(stage_plan_begin(config, 0, NULL, &memory), 0);
+    assert_int_equal(stage_plan_work(config, NULL, 0, 0, &val), 0);
+    assert_int_equal(stage_plan_work(config, NULL, 0, 1, &train), 0);
+    for (int i = 0; i < 2; i++) {
+        rl->eval_temperature = i ? 0.3 : 0;
+        assert_int_equal(stage_plan_fill(config, &val, 5, 0, &memory, rows, 2), 0);
+        assert_true(rows[1].temperature == (i ? 0.3f : 1));
+        assert_int_equal(stage_plan_fill(config, &train, 5, 0, &memory, rows, 2), 0);
+        assert_true(rows[1].temperature == 1);
+    }
+}
+
 /* Test plays the temperature that was best on val, greedy and 1; all on the same states with the same keys. */
 static void test_evaluation_rows(void **state)
 {
@@ -373,6 +396,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_order_of_work, set_up),
+        cmocka_unit_test_setup(test_val_temperature, set_up),
         cmocka_unit_test_setup(test_titles, set_up),
         cmocka_unit_test_setup(test_evaluation_rows, set_up),
         cmocka_unit_test_setup(test_counted_test_states, set_up),
