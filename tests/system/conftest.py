@@ -323,6 +323,12 @@ def gantry(*args, timeout=PATIENCE):
     return subprocess.run([BIN / "gantry", *map(str, args)], capture_output=True, text=True, timeout=timeout, cwd=TOP)
 
 
+def libero_is_missing():
+    """Why nothing of LIBERO can be played here; empty: it can."""
+    said = gantry("sim", "play", "--suite", "libero_goal", "--task", "none").stderr.strip()
+    return "" if "has no task 'none'" in said else said
+
+
 def has_command(name):
     return re.search(rf"^\s+{name}\s", gantry("help").stdout, re.M) is not None
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import BIN, TOP, gantry
+from conftest import BIN, TOP, gantry, libero_is_missing
 
-LIST = gantry("sim", "list", "--suite", "libero_object")
-pytestmark = pytest.mark.skipif(LIST.returncode != 0, reason=LIST.stderr.strip())
+MISSING = libero_is_missing()
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 SOUP = "pick_up_the_alphabet_soup_and_place_it_in_the_basket"
 CREAM = "pick_up_the_cream_cheese_and_place_it_in_the_basket"
 
