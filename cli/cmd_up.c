@@ -227,7 +227,7 @@ static void on_stopped(void *arg)
     if (up->exit_code == CLI_OK)
         (void)run_finished(up->run_dir, &up->config, &finished);
     if (up->exit_code == CLI_OK && finished)
-        say("the run is finished: %s", up->run_dir);
+        say("the run is finished; `gantry report %s` writes its page", where ?: up->run_dir);
     else if (up->exit_code == CLI_OK)
         say("drained before its end; `gantry up %s/config.yaml` goes on from here", where ?: up->run_dir);
     lifecycle_stop(up->lifecycle, up->exit_code);

@@ -47,7 +47,8 @@ void edge_look(struct edge *edge)
 
     conductor_status(edge->conductor, &status);
     place(edge, &status, &look);
-    look.stopped = status.stopped || status.finished || status.draining || edge_is_full(edge, NULL, 0);
+    look.stopped = status.stopped || status.finished || edge_is_full(edge, NULL, 0);
+    look.draining = status.draining;
     look.playing = status.leased > 0;
     look.running = (double)status.leased;
     look.training = status.training;

@@ -33,7 +33,7 @@ const char edge_page[] =
 "const clock=s=>(s>=3600?Math.floor(s/3600)+':'+String(Math.floor(s/60)%60).padStart(2,'0'):Math.floor(s/60))+':'+String(Math.floor(s%60)).padStart(2,'0');\n"
 "const gib=b=>(b/2**30).toFixed(1);\n"
 "function progress(s){\n"
-"  const e=s.episodes,g=s.members.map(m=>m.gauges).find(g=>g.train_total>0),training=s.state=='training'&&g;\n"
+"  const e=s.episodes,g=s.members.map(m=>m.gauges).find(g=>g.train_total>0),training=(s.state=='training'||s.state=='draining')&&g;\n"
 "  const done=training?g.train_done:e.journaled,total=training?g.train_total:e.planned,rate=(r,unit)=>r?r.toFixed(r<10?1:0)+' '+unit:'';\n"
 "  $('done').style.width=(total?100*done/total:0)+'%';\n"
 "  return [training?`${done} of ${total} updates`:total?`${done} of ${total} episodes in, ${e.leased} being played, ${e.failed} failed`:'',\n"

@@ -197,9 +197,9 @@ double speed_left_s(const struct speed *s)
 {
     if (!s->seen || s->last.stopped || is_idle(s, &s->last))
         return NAN;
-    if (s->last.iterates)
+    if (s->last.iterates && !s->last.draining)
         return left_in_iterations(s);
-    if (s->last.missing > 0)
+    if (s->last.missing > 0 && !s->last.draining)
         return left_in_episodes(s);
     return s->last.updates_planned > 0 ? (s->last.updates_planned - s->last.updates) / speed_updates(s) : NAN;
 }

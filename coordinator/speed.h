@@ -13,7 +13,8 @@
  * Time left: of a pass of episodes, the steps they will still take at the mean length so far, and the tail in which slots find no
  * more; of sft and of a reward model, the minibatches; of rl, what passes of each kind (train, warm-up of the critic, val, reward
  * model) have taken on average (the newest most, the first hardly) times how many are to come (stage_plan_left). None before
- * most of what is to come is of kinds that are known: two such passes have ended, or one that took SPEED_SURE_MS.
+ * most of what is to come is of kinds that are known: two such passes have ended, or one that took SPEED_SURE_MS. Of a drain, the
+ * minibatches of the update in hand; episodes in hand soon end.
  *
  * Pure: time is an argument.  Thread rule: none. */
 #pragma once
@@ -28,7 +29,8 @@ enum { SPEED_SAMPLES = 32, SPEED_SAMPLE_MS = 1000, SPEED_WINDOW_MS = 30000, SPEE
 
 struct speed_look {
     uint64_t now_ms;                    /* monotonic */
-    bool stopped;                       /* paused, draining, finished: rates stay as they were, no time is left of this */
+    bool stopped;                       /* paused, finished: rates stay as they were, no time is left of this */
+    bool draining;                      /* only what is in hand is still to come */
     bool playing, training;             /* both, with max_staleness; neither: a moment between two passes, or something is
                                          * missing */
     uint32_t stage, iteration;          /* of the pass that is open */
@@ -66,5 +68,5 @@ void speed_look(struct speed *speed, const struct speed_look *look);
 
 double speed_steps(const struct speed *speed);      /* environment steps a second; NAN: nobody plays, or not known yet */
 double speed_updates(const struct speed *speed);    /* minibatches a second, likewise */
-double speed_left_s(const struct speed *speed);     /* seconds, of the stage; of this pass where it does not iterate. NAN: not
-                                                     * known, or nobody works */
+double speed_left_s(const struct speed *speed);     /* seconds, of the stage; of this pass where it does not iterate; of the
+                                                     * drain. NAN: not known, or nobody works */

@@ -96,7 +96,7 @@ static void write_work(const struct edge *edge, const struct conductor_status *s
     json_number(w, "env_steps_per_s", speed_steps(&edge->speed));
     json_number(w, "updates_per_s", speed_updates(&edge->speed));
     json_number(w, "left_s", speed_left_s(&edge->speed));
-    json_text(w, "left_in", stage && stage->kind == STAGE_EVAL ? "pass" : "stage");
+    json_text(w, "left_in", status->draining ? "drain" : stage && stage->kind == STAGE_EVAL ? "pass" : "stage");
     json_open(w, "episodes", '{');
     json_unsigned(w, "planned", status->rows);
     json_unsigned(w, "open", status->open);

@@ -56,6 +56,17 @@ static void dataset_release(struct dataset *d)
         H5Dclose(d->id);
 }
 
+/* "[81,49152]" */
+static const char *shape_text(const struct dataset *d, char ret[200])
+{
+    int n = snprintf(ret, 200, "[");
+
+    for (int i = 0; i < d->rank; i++)
+        n += snprintf(ret + n, (size_t)(200 - n), "%s%llu", i ? "," : "", (unsigned long long)d->shape[i]);
+    snprintf(ret + n, (size_t)(200 - n), "]");      /* at most eight of twenty digits */
+    return ret;
+}
+
 /* An object of this file, not one that a link has fetched from another. */
 static bool is_own(hid_t file, hid_t object)
 {
@@ -252,12 +263,13 @@ static int read_numbers(hid_t file, const char *path, const char *where, int ste
     struct dataset d;
     int r = dataset_find(file, path, where, &d, error);
     _cleanup_free_ double *values = NULL;
-    char text[160];
+    char text[200];
 
     if (r < 0)
         return r;
     if (d.rank != 2 || d.shape[0] != (hsize_t)steps || d.shape[1] < 1 || d.shape[1] > SOURCE_MAX_DIMS)
-        r = error_set(error, EINVAL, "%s: %s: expected numbers of shape [%d,1..%d]", where, path, steps, SOURCE_MAX_DIMS);
+        r = error_set(error, EINVAL, "%s: %s: expected numbers of shape [%d,1..%d], not %s", where, path, steps, SOURCE_MAX_DIMS,
+                      shape_text(&d, text));
     if (r >= 0)
         *dims = (int)d.shape[1];
     if (r >= 0 && ret && steps > 0 && *dims > 0) {
@@ -291,13 +303,14 @@ static int read_pictures(hid_t file, const char *path, int camera, struct source
     int r = dataset_find(file, path, e->where, &d, error);
     _cleanup_free_ uint8_t *all = NULL;
     size_t one = 0;
-    char text[160];
+    char text[200];
 
     if (r < 0)
         return r;
     if (d.rank != 4 || d.shape[0] != (hsize_t)e->steps || d.shape[3] != 3 || d.shape[1] > IMAGE_MAX_SIDE ||
         d.shape[2] > IMAGE_MAX_SIDE)
-        r = error_set(error, EINVAL, "%s: %s: expected pictures of shape [%d,height,width,3]", e->where, path, e->steps);
+        r = error_set(error, EINVAL, "%s: %s: expected pictures of shape [%d,height,width,3], not %s", e->where, path, e->steps,
+                      shape_text(&d, text));
     else
         r = image_check_size((int64_t)d.shape[1], (int64_t)d.shape[2], path, error);
     if (r >= 0) {

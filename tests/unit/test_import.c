@@ -280,7 +280,7 @@ static void damaged_hdf5_is_named(void **state)
     o.source.images = "agentview_rgb,front_rgb";
     refused("libero-hdf5", SET "/hdf5", &o, "pick_up_the_bowl_demo.hdf5: data/demo_0: no dataset data/demo_0/obs/front_rgb");
     o.source.images = "ee_states";
-    refused("libero-hdf5", SET "/hdf5", &o, "obs/ee_states: expected pictures of shape [9,height,width,3]");
+    refused("libero-hdf5", SET "/hdf5", &o, "obs/ee_states: expected pictures of shape [9,height,width,3], not [9,6]");
     refused("libero-hdf5", root, NULL, "bad.hdf5");
     free(bytes);
 }

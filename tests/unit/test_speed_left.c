@@ -189,11 +189,39 @@ static void updates_of_this_one(void **state)
     assert_unknown(&d);                 /* nothing is planned */
 }
 
+/* A drain waits for what is in hand: the update's minibatches, also in an rl stage, of whose passes none comes any more. Episodes in
+ * hand end by themselves, nobody asks how long. */
+static void a_drain_lasts_as_long_as_its_update(void **state)
+{
+    struct desk d;
+
+    (void)state;
+    begin(&d);
+    d.look.updates_planned = 100;
+    for (int i = 0; i < 50; i++) {
+        d.look.draining = i >= 25;
+        d.look.updates += 1;
+        look(&d, 0.2);
+    }
+    assert_left(&d, 50 / 5.0);
+    assert_true(fabs(speed_updates(&d.speed) - 5) < 1e-6);
+
+    d = (struct desk) {.look = {.now_ms = 1000, .playing = true, .missing = 10, .running = 4, .steps_running = 100}};
+    for (int i = 0; i < 60; i++) {
+        d.look.draining = i >= 30;
+        d.look.steps += 20;
+        d.look.episodes += 0.4;
+        look(&d, 0.2);
+    }
+    assert_unknown(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_newest_passes_count_most), cmocka_unit_test(only_what_is_known_is_said),
         cmocka_unit_test(waiting_is_no_work), cmocka_unit_test(episodes_of_this_pass), cmocka_unit_test(updates_of_this_one),
+        cmocka_unit_test(a_drain_lasts_as_long_as_its_update),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
