@@ -37,10 +37,14 @@ static int write_success_plot(const struct report_data *d, const char *task, str
     _cleanup_free_ double *x = NULL, *y = NULL, *smooth = NULL;
     struct plot plot = {.x_label = "iteration", .y_min = 0, .y_max = 1};
     char title[96], name[64] = "";
-    int n, r = report_train_points(d, task, &points, &n);
+    int n, r = report_train_points(d, task, &points, &n), ended = 0;
 
-    if (r < 0 || n == 0)
+    if (r < 0)
         return r;
+    for (int i = 0; i < n; i++)
+        ended += isfinite(points[i].success);
+    if (!ended)
+        return 0;
     x = calloc((size_t)n, sizeof *x);
     y = calloc((size_t)n, sizeof *y);
     smooth = calloc((size_t)n, sizeof *smooth);
@@ -164,7 +168,7 @@ static void write_headline(const struct report_data *d, struct strbuf *out)
     } else if (isfinite(after)) {
         strbuf_addf(out, "<p class='big'>Success on held-out test states: <b>%.1f %%</b>.</p>", 100 * after);
     } else {
-        strbuf_adds(out, "<p class='big'>The eval stage has not run yet: no test figures.</p>");
+        strbuf_adds(out, "<p class='big'>No evaluation on held-out states has ended yet: no test figures.</p>");
     }
     write_plateau(json_object_get(d->summary, "sft_plateau"), out);
     strbuf_addf(out, "<p class='note'>%zu episodes played, %zu trained on by reinforcement; seed %llu; ", d->n_episodes, trained,
@@ -179,9 +183,14 @@ static void write_stages(const struct report_data *d, struct strbuf *out)
     for (size_t i = 0; i < d->n_stages; i++) {
         const struct ledger_stage *s = &d->stages[i];
 
-        strbuf_addf(out, "<tr><td>%s</td><td>%s</td><td>%s</td><td>%.1f</td><td>v%llu &rarr; v%llu</td></tr>", s->name, s->kind,
-                    progress_state_name(s->state), s->wall_s, (unsigned long long)s->policy_in,
-                    (unsigned long long)s->policy_out);
+        strbuf_addf(out, "<tr><td>%s</td><td>%s</td><td>%s</td>", s->name, s->kind, progress_state_name(s->state));
+        if (s->state == PROGRESS_DONE)
+            strbuf_addf(out, "<td>%.1f</td><td>v%llu &rarr; v%llu</td></tr>", s->wall_s, (unsigned long long)s->policy_in,
+                        (unsigned long long)s->policy_out);
+        else if (s->wall_s > 0)     /* what it took, and leads to, is known when it has ended */
+            strbuf_addf(out, "<td>%.1f</td><td>v%llu &rarr;</td></tr>", s->wall_s, (unsigned long long)s->policy_in);
+        else
+            strbuf_addf(out, "<td>&ndash;</td><td>v%llu &rarr;</td></tr>", (unsigned long long)s->policy_in);
     }
     strbuf_adds(out, "</table>");
 }

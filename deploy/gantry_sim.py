@@ -44,7 +44,7 @@ Python programs drive whatever speaks the protocol, gantry's own suites included
     from gantry_sim import Client
     with Client("gantry sim serve --suite libero_goal") as sim:             # or "unix:/run/arm.sock"
         seen = sim.reset(sim.describe()["tasks"][0]["name"], "test", 0)
-        while not seen["success"]:
+        while not seen["success"]:          # a picture is flat: numpy.frombuffer(p, "u1").reshape(height, width, 3)
             seen = sim.step(policy(seen["pictures"], seen["proprio"]))
 """
 import argparse
@@ -135,6 +135,14 @@ def flat(picture, shape):
     return view
 
 
+def observed(it):
+    """What a simulator's reset, step or restore returned."""
+    if isinstance(it, dict) and "pictures" in it:
+        return it
+    has = f"a dict with {', '.join(map(str, it)) or 'nothing'}" if isinstance(it, dict) else f"a {type(it).__name__}"
+    raise TypeError(f"an observation is a dict with 'pictures', not {has}")
+
+
 class Host:
     """A simulator that answers requests. `make` gives the simulator when it is first asked for something."""
 
@@ -172,10 +180,11 @@ class Host:
                 raise ValueError(f"protocol {request['protocol']} is asked for, this one speaks {PROTOCOL}")
             return about, ()
         if op == "reset":
-            seen = sim.reset(request["task"], request["split"], int(request["seed"]))
+            seen = observed(sim.reset(request["task"], request["split"], int(request["seed"])))
             return self.seen(seen, **({"instruction": str(seen["instruction"])} if seen.get("instruction") else {}))
         if op in ("step", "restore"):
             seen = sim.step(numbers(request["action"], about["action_dims"], "action")) if op == "step" else sim.restore(bytes(body))
+            seen = observed(seen)
             return self.seen(seen, success=bool(seen.get("success")))
         if op == "save":
             state = bytes(sim.save())

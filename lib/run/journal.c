@@ -73,18 +73,34 @@ static int scan_found(void *user, const struct journal_entry *entry)
     return journal_index_add(scan->journal, scan->segment, entry, scan->error);
 }
 
+/* A descriptor; -errno. What a reader saw open, the writer, in another process, may have sealed since: it has its other name then. */
+static int open_segment(struct journal *journal, struct segment *segment, int mode, char path[JOURNAL_PATH])
+{
+    int flags = mode | O_CLOEXEC, fd;
+
+    journal_segment_path(journal, segment, path);
+    fd = open(path, flags);
+    if (fd < 0 && errno == ENOENT && journal->mode == JOURNAL_READ && !segment->sealed) {
+        segment->sealed = true;
+        journal_segment_path(journal, segment, path);
+        fd = open(path, flags);
+    }
+    return fd < 0 ? -errno : fd;
+}
+
 static int index_segment(struct journal *journal, struct segment *segment, struct error *notice, struct error *error)
 {
     struct scan scan = {journal, segment, error};
-    _cleanup_close_ int fd = -1;
+    int mode = journal->mode == JOURNAL_WRITE && !segment->sealed ? O_RDWR : O_RDONLY;
     char path[JOURNAL_PATH];
+    _cleanup_close_ int fd = open_segment(journal, segment, mode, path);
     struct stat st;
     int r;
 
-    journal_segment_path(journal, segment, path);
-    fd = open(path, (journal->mode == JOURNAL_WRITE && !segment->sealed ? O_RDWR : O_RDONLY) | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return error_set(error, errno, "%s: cannot be opened: %m", path);
+    if (fd < 0)
+        return error_set(error, -fd, "%s: cannot be opened: %s", path, strerror(-fd));
+    if (fstat(fd, &st) < 0)
+        return error_set(error, errno, "%s: fstat: %m", path);
     segment->size = (uint64_t)st.st_size;
     /* Whoever wrote this may have died before its sync: what we find is durable only from now on. */
     if (journal->mode == JOURNAL_WRITE && !segment->sealed && fsync(fd) < 0)
@@ -106,37 +122,126 @@ static int index_segment(struct journal *journal, struct segment *segment, struc
     return 0;
 }
 
-static int index_directory(struct journal *journal, struct error *notice, struct error *error)
+/* ---- the directory ------------------------------------------------------------------------------------- */
+
+struct name { unsigned stage, iteration; bool sealed; };
+struct names { struct name *items; size_t n; };
+
+static void names_release(struct names *names) { free(names->items); }
+
+static int by_name(const void *a, const void *b)
 {
+    const struct name *x = a, *y = b;
+
+    return x->stage != y->stage           ? (x->stage < y->stage ? -1 : 1)
+         : x->iteration != y->iteration   ? (x->iteration < y->iteration ? -1 : 1)
+                                          : x->sealed - y->sealed;
+}
+
+static bool names_equal(const struct names *a, const struct names *b)
+{
+    if (a->n != b->n)
+        return false;
+    for (size_t i = 0; i < a->n; i++)
+        if (by_name(&a->items[i], &b->items[i]))
+            return false;
+    return true;
+}
+
+static int names_add(struct names *names, struct name name)
+{
+    struct name *larger = realloc(names->items, (names->n + 1) * sizeof *larger);
+
+    if (!larger)
+        return -ENOMEM;
+    names->items = larger;
+    larger[names->n++] = name;
+    return 0;
+}
+
+/* The segments that are there, in order; -errno. */
+static int look_once(const struct journal *journal, struct names *ret)
+{
+    _cleanup_(names_release) struct names names = {0};
     DIR *dir = opendir(journal->dir);
     struct dirent *item;
-    int r = 0;
+    int r = dir ? 0 : -errno;
 
-    if (!dir)
-        return error_set(error, errno, "%s: cannot be opened: %m", journal->dir);
     while (r == 0 && (item = readdir(dir))) {
-        struct segment *segment;
-        unsigned stage, iteration;
+        struct name name;
         char ending[8] = "", back[64];
 
-        if (sscanf(item->d_name, "%u-%u.%7s", &stage, &iteration, ending) != 3 ||
+        if (sscanf(item->d_name, "%u-%u.%7s", &name.stage, &name.iteration, ending) != 3 ||
             (strcmp(ending, "seg") && strcmp(ending, "open")))
             continue;
-        snprintf(back, sizeof back, "%04u-%06u.%s", stage, iteration, ending);
+        snprintf(back, sizeof back, "%04u-%06u.%s", name.stage, name.iteration, ending);
         if (strcmp(back, item->d_name))
             continue;           /* somebody's copy: 0001-000002.seg.bak and the like */
-        if (journal_find_segment(journal, stage, iteration)) {
-            r = error_set(error, EBADMSG, "%s: %04u-%06u is there both sealed and open: move one away", journal->dir, stage,
-                          iteration);
-            break;
-        }
-        r = journal_add_segment(journal, stage, iteration, !strcmp(ending, "seg"), &segment);
-        if (r < 0)
-            r = error_set(error, -r, "%s: out of memory", journal->dir);
-        else
-            r = index_segment(journal, segment, notice, error);
+        name.sealed = !strcmp(ending, "seg");
+        r = names_add(&names, name);
     }
-    closedir(dir);
+    if (dir)
+        closedir(dir);
+    if (r < 0)
+        return r;
+    if (names.n)
+        qsort(names.items, names.n, sizeof *names.items, by_name);
+    *ret = names;
+    names = (struct names) {0};
+    return 0;
+}
+
+/* What a writer elsewhere renames while we read the directory, readdir may show under both names or under none: what two looks
+ * agree on is so. (It renames a segment once, when it seals it.) */
+static int look(const struct journal *journal, struct names *ret)
+{
+    struct names before = {0};
+    int r = look_once(journal, &before);
+
+    while (r == 0) {
+        struct names now;
+
+        r = look_once(journal, &now);
+        if (r == 0 && names_equal(&before, &now)) {
+            names_release(&before);
+            *ret = now;
+            return 0;
+        }
+        names_release(&before);
+        before = r == 0 ? now : (struct names) {0};
+    }
+    return r;
+}
+
+static int index_name(struct journal *journal, const struct name *name, struct error *notice, struct error *error)
+{
+    struct segment *segment;
+    int r;
+
+    if (journal_find_segment(journal, name->stage, name->iteration))
+        return error_set(error, EBADMSG, "%s: %04u-%06u is there both sealed and open: move one away", journal->dir, name->stage,
+                         name->iteration);
+    r = journal_add_segment(journal, name->stage, name->iteration, name->sealed, &segment);
+    if (r < 0)
+        return error_set(error, -r, "%s: out of memory", journal->dir);
+    r = index_segment(journal, segment, notice, error);
+    if (r == -ENOENT && journal->mode == JOURNAL_READ) {        /* the writer dropped it since (journal_retain) */
+        journal->segments = segment->next;
+        free(segment);
+        return 0;
+    }
+    return r;
+}
+
+static int index_directory(struct journal *journal, struct error *notice, struct error *error)
+{
+    _cleanup_(names_release) struct names names = {0};
+    int r = look(journal, &names);
+
+    if (r < 0)
+        return error_set(error, -r, "%s: cannot be read: %s", journal->dir, strerror(-r));
+    for (size_t i = 0; i < names.n && r == 0; i++)
+        r = index_name(journal, &names.items[i], notice, error);
     return r;
 }
 
@@ -256,9 +361,8 @@ static int locate(struct journal *journal, uint64_t episode, struct journal_entr
     HASH_FIND(hh, journal->index, &episode, sizeof episode, node);
     if (node) {
         *ret = node->entry;
-        journal_segment_path(journal, node->segment, path);
-        fd = open(path, O_RDONLY | O_CLOEXEC);
-        r = fd < 0 ? -errno : 0;
+        fd = open_segment(journal, node->segment, O_RDONLY, path);
+        r = MIN(fd, 0);
     }
     pthread_mutex_unlock(&journal->lock);
     if (!node)

@@ -13,6 +13,9 @@
  *   writer: journal_open(JOURNAL_WRITE) -> journal_segment -> [journal_append* -> journal_sync]* -> journal_seal -> journal_close
  *   reader: journal_open(JOURNAL_READ)  -> journal_find, journal_load, journal_list
  *
+ * A reader may read beside a writer of another process (learner ranks do): it knows what was durable when it was opened, and finds
+ * it also when that is sealed meanwhile; what journal_retain drops is gone.
+ *
  * After a failed append or sync nothing since the last good sync is in the journal any more (a failed fsync may have lost
  * pages silently): forget those deliveries, they were not acknowledged, and they will be delivered again. Where even taking them
  * back fails, every append and seal is -EIO until the journal is opened anew.

@@ -45,5 +45,5 @@ def test_survives_kill9(make_cluster, curriculum):
     if curriculum == "levels":
         assert {task for _, _, task, _, _ in drawn} == {"pick_up_object"}       # nothing was climbed in four iterations
     # the policies tested, here one alone, and task by task
-    assert "<td>last</td>" in page and "has not run yet" not in page
+    assert "<td>last</td>" in page and "no test figures" not in page
     assert re.search(r"<td>open_drawer</td><td>\d+ % <span class='note'>\d+ to \d+</span></td>", page)

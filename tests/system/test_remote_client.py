@@ -212,6 +212,23 @@ class Sim:
     assert sim.step([0] * 7) == {"pictures": [bytes(12)], "proprio": [2.0], "success": True}
 
 
+def test_observations_are_checked(own):
+    """gymnasium's habits are told from ours in a line."""
+    sim = own("""
+class Sim:
+    def describe(self):
+        return dict(height=2, width=2, tasks=[])
+    def reset(self, task, split, seed):
+        return dict(image=bytes(12), state=1) if seed else (dict(pictures=bytes(12)), {})
+    def step(self, action):
+        return None""")
+    for ask, has in ((lambda: sim.reset("", "val", 0), "a tuple"), (lambda: sim.reset("", "val", 1), "a dict with image, state"),
+                     (lambda: sim.step([0] * 7), "a NoneType")):
+        with pytest.raises(SimulatorError) as e:
+            ask()
+        assert str(e.value) == f"TypeError: an observation is a dict with 'pictures', not {has}"
+
+
 def test_cameras(own):
     """Several pictures: a list, or one array or bytes of all."""
     sim = own("""

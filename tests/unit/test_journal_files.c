@@ -1,6 +1,7 @@
 /* The journal's files among others: what lies beside them, what takes their place, and which of them a sync is for. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -149,6 +150,69 @@ static void test_replaced_under_a_reader(void **state)
     }
 }
 
+/* A learner rank reads what rank 0 is writing: it finds what it saw open after it was sealed, too. */
+static void test_sealed_under_a_reader(void **state)
+{
+    struct journal *writer = must_open("j", RUN, JOURNAL_WRITE), *reader;
+    uint8_t *meta;
+    size_t n;
+
+    (void)state;
+    assert_int_equal(journal_segment(writer, 4, 12, &error), 0);
+    append(writer, 1, "a");
+    assert_int_equal(journal_sync(writer, &error), 0);
+    reader = must_open("j", RUN, JOURNAL_READ);
+    assert_int_equal(journal_seal(writer, 4, 12, &error), 0);
+    if (journal_load(reader, 1, &meta, &n, NULL, NULL, &error) < 0)
+        fail_msg("%s", error.text);
+    free(meta);
+    journal_close(reader);
+    journal_close(writer);
+}
+
+enum { SEALS = 40, KEPT = 4 };
+
+static _Atomic uint64_t durable;
+
+static void *seal_along(void *arg)
+{
+    struct journal *writer = arg;
+
+    for (uint32_t i = 1; i <= SEALS; i++) {
+        assert_int_equal(journal_segment(writer, 4, i, &error), 0);
+        append(writer, i, "a");
+        assert_int_equal(journal_sync(writer, &error), 0);
+        durable = i;
+        assert_int_equal(journal_seal(writer, 4, i, &error), 0);
+        assert_int_equal(journal_retain(writer, 4, i > KEPT ? i - KEPT : 0), 0);
+    }
+    return NULL;
+}
+
+/* Whatever the writer renames and drops while the directory is read: an episode that was durable before is there, or was dropped. */
+static void test_opened_beside_a_writer(void **state)
+{
+    struct journal *writer = must_open("j", RUN, JOURNAL_WRITE), *reader;
+    struct error why = {0};
+    pthread_t thread;
+
+    (void)state;
+    durable = 0;
+    assert_int_equal(pthread_create(&thread, NULL, seal_along, writer), 0);
+    while (durable < SEALS) {
+        uint64_t episode = durable;
+        struct journal_entry entry;
+
+        if (journal_open(in("j", ""), RUN, JOURNAL_READ, &reader, NULL, &why) < 0)
+            fail_msg("%s", why.text);
+        if (episode && journal_find(reader, episode, &entry) < 0 && durable <= episode + KEPT)
+            fail_msg("episode %llu is missing, %llu are durable", (unsigned long long)episode, (unsigned long long)durable);
+        journal_close(reader);
+    }
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    journal_close(writer);
+}
+
 /* What a seal finds unsynced is made durable first, or is as if it had never been written. */
 static void test_a_seal_syncs_first(void **state)
 {
@@ -287,6 +351,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_copies_beside, setup, teardown),
         cmocka_unit_test_setup_teardown(test_twice_there, setup, teardown),
         cmocka_unit_test_setup_teardown(test_replaced_under_a_reader, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_sealed_under_a_reader, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_opened_beside_a_writer, setup, teardown),
     };
 
     return cmocka_run_group_tests_name("journal_files", tests, NULL, NULL);
