@@ -114,13 +114,10 @@ static struct ledger_episode *next_free(struct conductor *c, bool suspect, struc
     return NULL;
 }
 
-/* Pictures that neither the policy nor a reward model would look at. Who learns to judge, or judges by what came before, needs all. */
-static bool draws_turns(const struct conductor *c, const struct stage_config *s, const struct ledger_episode *row)
+/* Pictures that nobody would look at. Look-ahead does, and a reward model that is shown the past: all of it, step by step. */
+static bool draws_turns(const struct conductor *c, const struct ledger_episode *row)
 {
-    bool refreshed = s->kind == STAGE_RL && (s->rl.prm_refresh || s->rl.on_hack == HACK_REFRESH);
-
-    return c->config->draw == DRAW_TURNS && (row->purpose == EPISODE_TRAIN || row->purpose == EPISODE_EVAL) &&
-           row->search_n <= 1 && !c->config->prm_history && !refreshed;
+    return c->config->draw == DRAW_TURNS && row->search_n <= 1 && !c->config->prm_history && !strcmp(c->config->prm_init, "policy");
 }
 
 static void fill_terms(const struct conductor *c, const struct open_iteration *it, const struct ledger_episode *row,
@@ -133,7 +130,7 @@ static void fill_terms(const struct conductor *c, const struct open_iteration *i
         .state_seed = row->state_seed, .sample_key = row->sample_key, .max_steps = row->max_steps,
         .policy_version = row->policy_version, .prm_version = row->prm_version, .temperature = row->temperature,
         .style = "", .search_n = row->search_n, .search_score = "last", .score_every = (uint32_t)MAX(c->config->prm_every, 1),
-        .alone = lease->alone, .draw_turns = draws_turns(c, s, row),
+        .alone = lease->alone, .draw_turns = draws_turns(c, row),
     };
     if (it->work.expert) {      /* evaluated demonstrators are those that were imitated */
         terms->style = "clean";

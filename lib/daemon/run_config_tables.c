@@ -64,8 +64,8 @@ static const struct config_key suite_keys[] = {
     ROW_STRING(R, "robosuite", robosuite, robosuite_names, "1.4.0", "libero suites: 1.4.0, as LIBERO pins; 1.4.1, as the OpenVLA evaluations pin: link 7 of the arm collides"),
     CONFIG_CHOICE(R, substeps, substeps_names, "by-split", "libero suites: reference, equal to the original; onepass, half as fast again, differs by the solver's warm start; "
                   "by-split: onepass for train states"),
-    CONFIG_CHOICE(R, draw, draw_names, "turns", "which observations of rl's and eval's episodes are drawn and kept. turns: those that the policy is asked about, and the last, which "
-                  "for policies that answer whole chunks are few; all: every one (look-ahead, prm.history and refreshes of the reward model always have all)"),
+    CONFIG_CHOICE(R, draw, draw_names, "turns", "which observations of the policy's episodes are drawn and kept. turns: those that it is asked about, and the last, which "
+                  "for policies that answer whole chunks are few; all: every one (demonstrations, look-ahead, prm.history and a prm.init of its own always have all)"),
     CONFIG_END,
 };
 

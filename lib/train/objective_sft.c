@@ -139,9 +139,6 @@ int objective_sft(struct trainer *trainer, const struct dataset *data, const str
         return error_set(error, -r, "sft: %s", "too many frames or no memory for them");
     if (!n_all || config->batch < 1)
         return error_set(error, EINVAL, "sft: there is nothing to imitate (0 frames); run a demos stage first");
-    r = dataset_want_all(data, error);
-    if (r < 0)
-        return error_prefix(error, r, "sft");
     if (data->outside * 4 > data->labels)       /* of its own data 2 % are */
         return error_set(error, EINVAL,
                          "sft: %.0f %% of the demonstrations' numbers lie outside what the policy's dataset_statistics.json says "

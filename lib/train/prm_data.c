@@ -71,7 +71,7 @@ int prm_data_check(const struct dataset *data, const struct prm_config *config, 
             return error_set(error, EINVAL,
                              "episode %" PRIu64 ": its actions are not recorded, and milestones are found in them; "
                              "say labels: segments", data->list[i].id);
-    return dataset_want_all(data, error);
+    return 0;
 }
 
 void prm_data_labels(const struct dataset *data, const struct train_episode *episode, enum label_mode mode, float *ret)
@@ -104,7 +104,7 @@ static bool draw_sample(const struct dataset *data, const struct prm_data *d, co
         return false;
     prm_data_labels(data, episode, config->labels, label);
     ret->at.episode = d->list[demo][success][pick];
-    ret->at.step = (int)philox_below(random, (uint32_t)episode->steps + 1);
+    ret->at.step = dataset_observed(episode, (int)philox_below(random, (uint32_t)dataset_observed_count(episode)));
     if (philox_uniform53(random) < LAST_SHARE)
         ret->at.step = episode->steps;
     ret->label = label[ret->at.step];

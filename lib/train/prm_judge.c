@@ -197,45 +197,68 @@ int prm_judge_scores(const struct dataset *data, enum label_mode labels, const i
     return 0;
 }
 
-/* All frames of these episodes, in order. The caller frees. */
-static struct step_ref *frames_of(const struct dataset *data, const int *episodes, int n, int *ret_total)
+/* All steps of these episodes, in order, last ones included. The caller frees. */
+static struct step_ref *steps_of(const struct dataset *data, const int *episodes, int n, int *ret_total)
 {
     _cleanup_free_ int *offset = malloc((size_t)MAX(n, 1) * sizeof *offset);
-    struct step_ref *frames;
+    struct step_ref *steps;
     int at = 0;
 
     if (!offset)
         return NULL;
     *ret_total = lay_out(data, episodes, n, offset);
-    frames = calloc((size_t)MAX(*ret_total, 1), sizeof *frames);
-    for (int i = 0; i < n && frames; i++)
+    steps = calloc((size_t)MAX(*ret_total, 1), sizeof *steps);
+    for (int i = 0; i < n && steps; i++)
         for (int t = 0; t <= data->list[episodes[i]].steps; t++)
-            frames[at++] = (struct step_ref) {episodes[i], t};
-    return frames;
+            steps[at++] = (struct step_ref) {episodes[i], t};
+    return steps;
+}
+
+/* Scores of all these steps, by what was last seen at each. */
+static int score_steps(const struct openvla *model, struct shards *shards, const struct dataset *data, const struct step_ref *steps,
+                       int n, const uint8_t *blank, float *ret)
+{
+    _cleanup_free_ struct step_ref *drawn = calloc((size_t)MAX(n, 1), sizeof *drawn);
+    _cleanup_free_ float *score = calloc((size_t)MAX(n, 1), sizeof *score);
+    int n_drawn = 0, r;
+
+    if (!drawn || !score)
+        return -ENOMEM;
+    for (int i = 0; i < n; i++)
+        if (dataset_is_observed(data, steps[i]))
+            drawn[n_drawn++] = steps[i];
+    r = pass_reward(model, shards, data, drawn, n_drawn, blank, score);
+    if (r < 0)
+        return r;
+    for (int i = 0, seen = -1; i < n; i++) {
+        seen += dataset_is_observed(data, steps[i]);
+        ret[i] = score[seen];
+    }
+    return 0;
 }
 
 int prm_judge(const struct openvla *model, struct shards *shards, const struct dataset *data, enum label_mode labels,
               const int *episodes, int n, const uint8_t *blank, struct prm_judgement *ret)
 {
     int total = 0, r;
-    _cleanup_free_ struct step_ref *frames = frames_of(data, episodes, n, &total);
+    _cleanup_free_ struct step_ref *steps = steps_of(data, episodes, n, &total);
     _cleanup_free_ float *score = malloc((size_t)MAX(total, 1) * sizeof *score);
 
-    if (!frames || !score)
+    if (!steps || !score)
         return -ENOMEM;
-    r = pass_reward(model, shards, data, frames, total, blank, score);
+    r = score_steps(model, shards, data, steps, total, blank, score);
     return r < 0 ? r : prm_judge_scores(data, labels, episodes, n, score, ret);
 }
 
 int prm_judge_clock(const struct dataset *data, enum label_mode labels, const int *episodes, int n, struct prm_judgement *ret)
 {
     int total = 0;
-    _cleanup_free_ struct step_ref *frames = frames_of(data, episodes, n, &total);
+    _cleanup_free_ struct step_ref *steps = steps_of(data, episodes, n, &total);
     _cleanup_free_ float *score = malloc((size_t)MAX(total, 1) * sizeof *score);
 
-    if (!frames || !score)
+    if (!steps || !score)
         return -ENOMEM;
     for (int i = 0; i < total; i++)
-        score[i] = MIN(1.f, (float)frames[i].step / (float)MAX(data->list[frames[i].episode].max_steps, 1));   /* a demonstration may be longer */
+        score[i] = MIN(1.f, (float)steps[i].step / (float)MAX(data->list[steps[i].episode].max_steps, 1));   /* a demonstration may be longer */
     return prm_judge_scores(data, labels, episodes, n, score, ret);
 }

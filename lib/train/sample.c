@@ -328,8 +328,8 @@ int dataset_steps(const struct dataset *data, bool (*want)(const struct train_ep
     if (!steps)
         return -ENOMEM;
     for (int i = 0; i < data->n; i++)
-        for (int t = 0; t < data->list[i].steps && (!want || want(&data->list[i], arg)); t++)
-            steps[n++] = (struct step_ref) {i, t};
+        for (int k = 0; k + 1 < dataset_observed_count(&data->list[i]) && (!want || want(&data->list[i], arg)); k++)
+            steps[n++] = (struct step_ref) {i, dataset_observed(&data->list[i], k)};
     *ret = steps;
     *ret_n = n;
     return 0;
@@ -371,6 +371,16 @@ int dataset_executed(const struct dataset *data, struct step_ref at)
     return 1;
 }
 
+int dataset_observed_count(const struct train_episode *episode)
+{
+    return episode->observed ? episode->n_observed : episode->steps + 1;
+}
+
+int dataset_observed(const struct train_episode *episode, int i)
+{
+    return episode->observed ? episode->observed[i] : i;
+}
+
 /* The last one drawn up to that step. */
 static int frame_of(const struct train_episode *episode, int step)
 {
@@ -389,21 +399,18 @@ static int frame_of(const struct train_episode *episode, int step)
     return low;
 }
 
+bool dataset_is_observed(const struct dataset *data, struct step_ref at)
+{
+    const struct train_episode *episode = &data->list[at.episode];
+
+    return dataset_observed(episode, frame_of(episode, at.step)) == at.step;
+}
+
 const uint8_t *dataset_frame(const struct dataset *data, struct step_ref at)
 {
     const struct train_episode *episode = &data->list[at.episode];
 
     return episode->frames + (size_t)frame_of(episode, at.step) * (size_t)data->cameras * data->frame_size;
-}
-
-int dataset_want_all(const struct dataset *data, struct error *error)
-{
-    for (int i = 0; i < data->n; i++)
-        if (data->list[i].observed)
-            return error_set(error, EINVAL, "episode %" PRIu64 ": of its %d observations %d were drawn, those that the policy was "
-                             "asked about; this needs all (suite.draw: all)", data->list[i].id, data->list[i].steps + 1,
-                             data->list[i].n_observed);
-    return 0;
 }
 
 struct openvla_item dataset_policy_item(const struct dataset *data, struct step_ref at, int n_actions)

@@ -102,7 +102,7 @@ int dataset_add(struct dataset *data, const struct episode_input *in, struct err
 void dataset_sort(struct dataset *data);
 
 struct step_ref { int episode, step; };         /* index into dataset->list; frame o_step */
-/* All steps of the episodes for which `want` says yes (NULL: all), in order; caller frees. */
+/* All steps, if their observations were drawn, of the episodes for which `want` says yes (NULL: all), in order; caller frees. */
 int dataset_steps(const struct dataset *data, bool (*want)(const struct train_episode *episode, const void *arg), const void *arg,
                   struct step_ref **ret, int *ret_n);
 
@@ -115,8 +115,10 @@ int dataset_executed(const struct dataset *data, struct step_ref at);
 /* What was last seen at a step: the first camera's picture, the others' follow. It is o_step itself where every observation was
  * drawn, and at decisions. */
 const uint8_t *dataset_frame(const struct dataset *data, struct step_ref at);
-/* -EINVAL with a line naming an episode of which not every observation was drawn: nobody can learn what to say of the others. */
-int dataset_want_all(const struct dataset *data, struct error *error);
+/* How many of an episode's observations were drawn, and the i-th of those steps, ascending: 0 first, T last. */
+int dataset_observed_count(const struct train_episode *episode);
+int dataset_observed(const struct train_episode *episode, int i);
+bool dataset_is_observed(const struct dataset *data, struct step_ref at);
 /* The policy's input at a step with its first n_actions tokens fed back; of an OpenVLA-OFT with all its slots instead. */
 struct openvla_item dataset_policy_item(const struct dataset *data, struct step_ref at, int n_actions);
 /* The reward model's input after seeing o_0..o_step: first picture, as many before the current one as its history says, current

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -93,6 +94,54 @@ static void reward_model_learns_labels(void **state)
     assert_true(result.gate_passed);        /* by force: the text says so or says passed */
     assert_true(strstr(result.gate_text, "force") || strstr(result.gate_text, "passed"));
     dataset_free(data);
+    trainer_free(trainer);
+}
+
+/* Of every episode o_0, o_2 and o_T alone, or what is between them as one of those looks: it is judged the same. */
+static void what_was_not_drawn_is_judged_by_what_was(void **state)
+{
+    struct openvla *model = lab_model(1);
+    struct trainer *trainer;
+    struct dataset *data[2];
+    struct prm_judgement judgement[2];
+    int episodes[LAB_EPISODES];
+
+    (void)state;
+    assert_int_equal(openvla_add_reward_head(model, 16, 3), 0);
+    for (int i = 0; i < model->params.count; i++)
+        if (!strcmp(model->params.list[i]->name, "reward_head.fc2.weight"))     /* it begins at zero */
+            for (int k = 0; k < 16; k++)
+                model->params.list[i]->value[k] = sinf((float)k);
+    trainer = lab_trainer(model, 2);
+    for (int drawn = 0; drawn < 2; drawn++) {
+        data[drawn] = lab_rollouts(model);
+        for (int i = 0; i < data[drawn]->n; i++) {
+            struct train_episode *e = &data[drawn]->list[i];
+            size_t one = (size_t)data[drawn]->cameras * data[drawn]->frame_size;
+            int *observed;
+
+            episodes[i] = i;
+            if (e->steps <= 2)
+                continue;
+            observed = malloc(3 * sizeof *observed);
+            assert_non_null(observed);
+            memcpy(observed, ((int[]) {0, 2, e->steps}), 3 * sizeof *observed);
+            for (int t = 1; t < e->steps && !drawn; t++)
+                memcpy(e->frames + (size_t)t * one, e->frames + (size_t)(t < 2 ? 0 : 2) * one, one);
+            for (int k = 1; k < 3 && drawn; k++)
+                memmove(e->frames + (size_t)k * one, e->frames + (size_t)observed[k] * one, one);
+            e->observed = drawn ? observed : NULL;
+            e->n_observed = drawn ? 3 : 0;
+            if (!drawn)
+                free(observed);
+        }
+        assert_int_equal(prm_judge(model, trainer->shards, data[drawn], LABELS_SEGMENTS, episodes, data[drawn]->n, NULL,
+                                   &judgement[drawn]), 0);
+    }
+    assert_true(judgement[0].calibration > 0 && judgement[0].success_last > 0);
+    assert_memory_equal(&judgement[0], &judgement[1], sizeof judgement[0]);
+    dataset_free(data[0]);
+    dataset_free(data[1]);
     trainer_free(trainer);
 }
 
@@ -416,6 +465,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(imitation_learns_two_frames), cmocka_unit_test(reward_model_learns_labels),
+        cmocka_unit_test(what_was_not_drawn_is_judged_by_what_was),
         cmocka_unit_test(a_history_is_shown),
         cmocka_unit_test(without_a_step_the_ratio_is_one), cmocka_unit_test(after_updates_they_still_agree),
         cmocka_unit_test(a_gap_is_seen),
