@@ -38,39 +38,38 @@ static void say_absent(const char *key, const char *path)
         fprintf(stderr, "warning: %s: %s: not there on this host, seen from this directory\n", key, path);
 }
 
-/* One fault more; -> 1. */
-static unsigned refuse(const char *path, const struct error *error, int r)
+/* The line of what has failed; is it a fault? */
+static bool complain(const char *path, const struct error *error, int r, bool warning)
 {
-    fprintf(stderr, "%s: %s\n", path, error_text(error, r));
-    return 1;
+    if (r < 0)
+        fprintf(stderr, "%s: %s\n", warning ? "warning" : path, error_text(error, r));
+    return r < 0 && !warning;
 }
 
-/* What the typed keys cannot know; how many faults there are. A suite that needs files may be complete on the host that plays it:
- * no error; nor is anybody's simulator started to be asked. */
+/* What the typed keys cannot know; how many faults there are. A suite or a token that needs files may be complete on the host that
+ * needs it: no error; nor is anybody's simulator started to be asked. */
 static unsigned check_values(const char *path, const struct run_config *config)
 {
-    bool remote = !strcmp(config->suite, "remote"), elsewhere = !strncmp(config->suite, "libero_", 7);
+    static int (*const checks[])(const struct run_config *config, struct error *error) = {preflight_addresses, preflight_page,
+                                                                                          preflight_token};
+    bool elsewhere = !strncmp(config->suite, "libero_", 7);
     struct error error = {0};
     unsigned faults = 0, misnamed = 0;
-    int dims, r = preflight_edges(config, &error);
+    int dims, r;
 
-    if (r == -ENOENT)
-        fprintf(stderr, "warning: %s\n", error_text(&error, r));
-    else if (r < 0)
-        faults += refuse(path, &error, r);
+    for (size_t i = 0; i < ARRAY_SIZE(checks); i++) {
+        r = checks[i](config, &error);
+        faults += complain(path, &error, r, r == -ENOENT);
+    }
     if (!config->n_stages)
         fprintf(stderr, "warning: stages: there are none, so there is nothing to do\n");
     for (int i = 0; i < config->n_tasks; i++)
-        if ((r = preflight_task_name(config, i, &error)) < 0)
-            misnamed += refuse(path, &error, r);
-    if (remote || misnamed)
-        return faults + misnamed;
-    r = preflight_tasks(config, &dims, &error);
-    if (r == -ENOENT && elsewhere)
-        fprintf(stderr, "warning: %s\n", error_text(&error, r));
-    else if (r < 0)
-        faults += refuse(path, &error, r);
-    return faults;
+        misnamed += complain(path, &error, preflight_task_name(config, i, &error), false);
+    if (!misnamed && strcmp(config->suite, "remote")) {
+        r = preflight_tasks(config, &dims, &error);
+        faults += complain(path, &error, r, r == -ENOENT && elsewhere);
+    }
+    return faults + misnamed;
 }
 
 /* The keys of a section, for people who ask what there is. */

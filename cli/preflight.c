@@ -351,21 +351,18 @@ static int check_addresses(const struct run_config *c, bool try, struct error *e
     return r;
 }
 
-/* A page whose token cannot be read would end the coordinator. */
-static int check_token(const struct run_config *c, struct error *error)
+int preflight_addresses(const struct run_config *c, struct error *error) { return check_addresses(c, false, error); }
+
+int preflight_page(const struct run_config *c, struct error *error)
+{
+    return c->http[0] ? http_address_check(c->http, error) : 0;
+}
+
+int preflight_token(const struct run_config *c, struct error *error)
 {
     char token[HTTP_TOKEN_MAX + 1];
 
     return c->http[0] && c->token_file[0] ? http_token_load(c->token_file, token, error) : 0;
-}
-
-int preflight_edges(const struct run_config *c, struct error *error)
-{
-    int r = check_addresses(c, false, error);
-
-    if (r == 0 && c->http[0])
-        r = http_address_check(c->http, error);
-    return r < 0 ? r : check_token(c, error);
 }
 
 int preflight_check(const struct run_config *config, const char *run_dir, struct preflight *ret, struct error *error)
@@ -421,7 +418,7 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
         return error_set(error, ENOSPC, "the run needs about %.0f MB of disk at %s, %.0f MB are free: put run.dir elsewhere, or "
                          "lower journal.keep (%d) or the episodes of demos and rollouts", disk / MB, run_dir, have_disk / MB,
                          config->journal_keep);
-    if ((r = check_addresses(config, true, error)) < 0 || (r = check_token(config, error)) < 0)
+    if ((r = check_addresses(config, true, error)) < 0 || (r = preflight_token(config, error)) < 0)
         return r;
     return config->http[0] ? check_port(config->http, error) : 0;
 }

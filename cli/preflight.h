@@ -23,8 +23,11 @@ int preflight_tasks(const struct run_config *config, int *ret_action_dims, struc
 /* The data sets that stages name, and the critics that they ask; start: the policy's directory. -EINVAL, -ENOENT. */
 int preflight_stages(const struct run_config *config, const char *start, struct error *error);
 
-/* Addresses by their form, whoever may listen there; the page's token. -EINVAL; -ENOENT: the token's file is not on this host. */
-int preflight_edges(const struct run_config *config, struct error *error);
+/* Addresses by their form, whoever may listen there: of members, of the page. -EINVAL, -EADDRINUSE: two are the same. */
+int preflight_addresses(const struct run_config *config, struct error *error);
+int preflight_page(const struct run_config *config, struct error *error);
+/* The page's token: -ENOENT: its file is not on this host; without it the coordinator would end. */
+int preflight_token(const struct run_config *config, struct error *error);
 
 /* -ENOENT: no checkpoint; -ENODEV: no such GPU; -ENOMEM (of this host or of a GPU), -ENOSPC, -EADDRINUSE: would not fit. *ret
  * (may be NULL) is filled whenever the sums could be made. */

@@ -105,8 +105,9 @@ def test_all_that_is_wrong_at_once(tmp_path):
             ("run: {nmae: x, seed: -1}\nsuit: {}\nstages: [sft: {steps: x}]\n",
              ["run.yaml:1:7: run.nmae: unknown key; nearest: name", "run.yaml:1:22: run.seed: -1", "run.yaml:2:1: suit: unknown section; nearest: suite",
               "run.yaml:3:23: stages[0].sft.steps: x"]),
-            ("suite: {name: libero_goal, tasks: [turn_on_the_stove, turnon_the_stov, put_it_away]}\nstatus: {http: '127.0.0.1:99999'}\nstages: [demos: {}]\n",
-             ["run.yaml: status.http: 127.0.0.1:99999", "run.yaml: suite.tasks: suite libero_goal has no task 'turnon_the_stov'; nearest: turn_on_the_stove;",
+            ("suite: {name: libero_goal, tasks: [turn_on_the_stove, turnon_the_stov, put_it_away]}\nstatus: {http: '127.0.0.1:99999'}\n"
+             "cluster: {listen: nonsense}\nstages: [demos: {}]\n",
+             ["run.yaml: cluster.listen: 'nonsense'", "run.yaml: status.http: 127.0.0.1:99999", "run.yaml: suite.tasks: suite libero_goal has no task 'turnon_the_stov'; nearest: turn_on_the_stove;",
               "run.yaml: suite.tasks: suite libero_goal has no task 'put_it_away'; `gantry sim list --suite libero_goal` lists them"]),
             ("run:\n" + "".join(f"  k{i}: 1\n" for i in range(23)), [f"run.yaml:{i + 2}:3: run.k{i}: unknown key" for i in range(20)] + ["run.yaml: and 3 faults more"])):
         (tmp_path / "run.yaml").write_text(text)
