@@ -117,7 +117,7 @@ static struct ledger_episode *next_free(struct conductor *c, bool suspect, struc
 /* Pictures that nobody would look at. Look-ahead does, and a reward model that is shown the past: all of it, step by step. */
 static bool draws_turns(const struct conductor *c, const struct ledger_episode *row)
 {
-    return c->config->draw == DRAW_TURNS && row->search_n <= 1 && !c->config->prm_history && !strcmp(c->config->prm_init, "policy");
+    return c->config->draw == DRAW_TURNS && row->search_n <= 1 && !c->config->prm_history;
 }
 
 static void fill_terms(const struct conductor *c, const struct open_iteration *it, const struct ledger_episode *row,

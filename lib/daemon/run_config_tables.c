@@ -65,7 +65,7 @@ static const struct config_key suite_keys[] = {
     CONFIG_CHOICE(R, substeps, substeps_names, "by-split", "libero suites: reference, equal to the original; onepass, half as fast again, differs by the solver's warm start; "
                   "by-split: onepass for train states"),
     CONFIG_CHOICE(R, draw, draw_names, "turns", "which observations of the policy's episodes are drawn and kept. turns: those that it is asked about, and the last, which "
-                  "for policies that answer whole chunks are few; all: every one (demonstrations, look-ahead, prm.history and a prm.init of its own always have all)"),
+                  "for policies that answer whole chunks are few; all: every one (demonstrations, look-ahead and prm.history always have all)"),
     CONFIG_END,
 };
 

@@ -7,24 +7,33 @@
 static int make_run(const struct dataset *data, const struct step_ref *at, int n, const uint8_t *blank, struct qwen_prompts *ret)
 {
     const struct train_episode *e = &data->list[at[0].episode];
+    const int frames = dataset_observed_count(e);
+    const size_t dims = (size_t)data->action_dims;
+    _cleanup_free_ uint32_t *asked = calloc((size_t)n, sizeof *asked), *step = calloc((size_t)frames, sizeof *step);
+    _cleanup_free_ float *action = calloc((size_t)frames * dims, sizeof *action);
     struct qwen_episode episode = {
         .instruction = data->prompts[e->prompt].instruction,
         .frames = e->frames,
-        .n = e->steps + 1,
+        .n = frames,
         .height = data->picture_height,
         .width = data->picture_width,
         .cameras = data->cameras,
-        .action = e->action,
+        .step = step,
+        .action = action,
         .dims = data->action_dims,
         .blank = blank,
     };
-    _cleanup_free_ uint32_t *steps = calloc((size_t)n, sizeof *steps);
 
-    if (!steps)
+    if (!asked || !step || !action)
         return -ENOMEM;
+    for (int i = 0; i < frames; i++) {
+        step[i] = (uint32_t)dataset_observed(e, i);
+        if (i + 1 < frames)
+            memcpy(action + (size_t)i * dims, e->action + step[i] * dims, dims * sizeof *action);
+    }
     for (int i = 0; i < n; i++)
-        steps[i] = (uint32_t)at[i].step;
-    return qwen_prompts_make(data->reward, &episode, steps, n, ret, NULL);
+        asked[i] = (uint32_t)dataset_frame_number(e, at[i].step);
+    return qwen_prompts_make(data->reward, &episode, asked, n, ret, NULL);
 }
 
 int reward_items_make(const struct dataset *data, const struct step_ref *at, int n, const uint8_t *blank,

@@ -193,6 +193,14 @@ static int fill_episode(struct dataset *data, const struct episode_input *in, st
     size_t dims = (size_t)data->action_dims, width = (size_t)data->token_dims, n = (size_t)in->steps * dims;
     int r;
 
+    if (in->n_observed) {
+        episode->observed = malloc(in->n_observed * sizeof *episode->observed);
+        if (!episode->observed)
+            return -ENOMEM;
+        for (size_t i = 0; i < in->n_observed; i++)
+            episode->observed[i] = (int)in->observed[i];
+        episode->n_observed = (int)in->n_observed;
+    }
     if (data->reward)
         return copy_floats(in->action, in->n_action, &episode->action);
     episode->tokens = malloc((size_t)in->steps * width * sizeof *episode->tokens);
@@ -219,14 +227,6 @@ static int fill_episode(struct dataset *data, const struct episode_input *in, st
         for (size_t i = 0; i < in->n_turns; i++)
             episode->turns[i] = (int)in->turns[i];
         episode->n_turns = (int)in->n_turns;
-    }
-    if (in->n_observed) {
-        episode->observed = malloc(in->n_observed * sizeof *episode->observed);
-        if (!episode->observed)
-            return -ENOMEM;
-        for (size_t i = 0; i < in->n_observed; i++)
-            episode->observed[i] = (int)in->observed[i];
-        episode->n_observed = (int)in->n_observed;
     }
     if (copy_floats(in->hidden, in->n_hidden, &episode->hidden) < 0 ||
         copy_floats(in->env_reward, in->n_env_reward, &episode->env_reward) < 0)
@@ -381,8 +381,7 @@ int dataset_observed(const struct train_episode *episode, int i)
     return episode->observed ? episode->observed[i] : i;
 }
 
-/* The last one drawn up to that step. */
-static int frame_of(const struct train_episode *episode, int step)
+int dataset_frame_number(const struct train_episode *episode, int step)
 {
     int low = 0, high = episode->n_observed;
 
@@ -403,14 +402,14 @@ bool dataset_is_observed(const struct dataset *data, struct step_ref at)
 {
     const struct train_episode *episode = &data->list[at.episode];
 
-    return dataset_observed(episode, frame_of(episode, at.step)) == at.step;
+    return dataset_observed(episode, dataset_frame_number(episode, at.step)) == at.step;
 }
 
 const uint8_t *dataset_frame(const struct dataset *data, struct step_ref at)
 {
     const struct train_episode *episode = &data->list[at.episode];
 
-    return episode->frames + (size_t)frame_of(episode, at.step) * (size_t)data->cameras * data->frame_size;
+    return episode->frames + (size_t)dataset_frame_number(episode, at.step) * (size_t)data->cameras * data->frame_size;
 }
 
 struct openvla_item dataset_policy_item(const struct dataset *data, struct step_ref at, int n_actions)

@@ -118,6 +118,8 @@ const uint8_t *dataset_frame(const struct dataset *data, struct step_ref at);
 /* How many of an episode's observations were drawn, and the i-th of those steps, ascending: 0 first, T last. */
 int dataset_observed_count(const struct train_episode *episode);
 int dataset_observed(const struct train_episode *episode, int i);
+/* Which of them was the last seen at a step. */
+int dataset_frame_number(const struct train_episode *episode, int step);
 bool dataset_is_observed(const struct dataset *data, struct step_ref at);
 /* The policy's input at a step with its first n_actions tokens fed back; of an OpenVLA-OFT with all its slots instead. */
 struct openvla_item dataset_policy_item(const struct dataset *data, struct step_ref at, int n_actions);

@@ -56,6 +56,16 @@ static bool tokens_fit(const struct openvla_config *c, const struct episode_inpu
     return true;
 }
 
+/* All that were drawn are there, of so many bytes a picture. */
+static int check_frames(const struct episode_input *in, size_t picture, struct error *error)
+{
+    const char *problem = episode_check_observed(in->observed, in->n_observed, in->turns, in->n_turns, (size_t)in->steps);
+
+    if (!problem && in->n_frames != (in->n_observed ? in->n_observed : (size_t)in->steps + 1) * picture * (size_t)in->images)
+        problem = "the number of frames is not steps + 1, or as many as were drawn";
+    return problem ? bad(error, in, problem) : 0;
+}
+
 /* For a reward model of its own backbone: pictures as the first episode has them, an action for every step. */
 static int check_reward_input(const struct dataset *data, const struct episode_input *in, struct error *error)
 {
@@ -71,8 +81,9 @@ static int check_reward_input(const struct dataset *data, const struct episode_i
     if (in->images < 1 || (data->n && in->images != data->cameras))
         return error_set(error, EINVAL, "episode %" PRIu64 ": %d pictures of each observation, those before have %d", in->id,
                          in->images, data->cameras);
-    if (in->n_observed || in->n_frames != (t + 1) * picture * (size_t)in->images)
-        return bad(error, in, "the number of frames is not steps + 1");
+    r = check_frames(in, picture, error);
+    if (r < 0)
+        return r;
     if (in->action_dims < 1 || (data->n && in->action_dims != data->action_dims) || in->n_action != t * (size_t)in->action_dims ||
         !in_range(in->action, in->n_action, -1e6f, 1e6f))
         return bad(error, in, "its actions are missing, of another size, or not numbers");
@@ -113,7 +124,7 @@ int sample_check(const struct dataset *data, const struct episode_input *in, str
     const struct openvla_config *c;
     size_t t = (size_t)MAX(in->steps, 0), k;
     int r;
-    const char *chain = sample_chain(in), *problem;
+    const char *chain = sample_chain(in);
 
     if (in->steps < 1 || in->steps > in->max_steps)
         return error_set(error, EINVAL, "episode %" PRIu64 ": %d steps of at most %d; it cannot be trained on", in->id,
@@ -133,11 +144,9 @@ int sample_check(const struct dataset *data, const struct episode_input *in, str
         return error_set(error, EINVAL, "episode %" PRIu64 ": pictures of the chain %s, %s %s (suite.chain in the run file)",
                          in->id, chain, data->n ? "those before are of" : "the policy was trained on",
                          data->n ? data->image_chain : c->image_chain);
-    problem = episode_check_observed(in->observed, in->n_observed, in->turns, in->n_turns, t);
-    if (problem)
-        return bad(error, in, problem);
-    if (in->n_frames != (in->n_observed ? in->n_observed : t + 1) * data->frame_size * (size_t)in->images)
-        return bad(error, in, "the number of frames is not steps + 1, or as many as were drawn");
+    r = check_frames(in, data->frame_size, error);
+    if (r < 0)
+        return r;
     if (in->n_progress && (in->n_progress != t + 1 || !in_range(in->progress, in->n_progress, 0, 1)))
         return bad(error, in, "a progress score is missing or not in [0,1]");
     if (in->n_env_reward && (in->n_env_reward != t || !in_range(in->env_reward, in->n_env_reward, -1e6f, 1e6f)))

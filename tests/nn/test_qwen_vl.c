@@ -14,6 +14,7 @@
 #include "tests/harness/scratch.h"
 #include "train/checkpoint.h"
 #include "train/objective.h"
+#include "train/reward_items.h"
 
 #define NANO "tests/golden/nano_qwen"
 
@@ -319,6 +320,56 @@ static struct dataset *episodes(const struct qwen_vl *model)
     return data;
 }
 
+/* Of an episode's frames the first, the third and the last: what is asked about each is what is asked of the whole. */
+static void test_prompts_of_drawn_frames(void **state)
+{
+    static uint32_t observed[] = {0, 2, FRAMES - 1}, turns[] = {0, 2};
+    struct qwen_vl *model = load(NANO, -1);
+    struct dataset *data[2];
+    struct reward_items items[2] = {0};
+    struct error error;
+    struct bright_episode *e = malloc(sizeof(*e));
+
+    (void)state;
+    assert_non_null(e);
+    model->history = 0;
+    paint(e, 1, true);
+    for (int drawn = 0; drawn < 2; drawn++) {
+        struct episode_input in = {
+            .id = 1, .task = "one", .instruction = "put the cup on the plate", .steps = FRAMES - 1, .max_steps = FRAMES - 1,
+            .height = SIDE, .width = SIDE, .action_dims = DIMS, .action = e->action, .n_action = (FRAMES - 1) * DIMS, .images = 1,
+            .frames = malloc(sizeof(e->frames)), .n_frames = sizeof(e->frames) / (drawn ? FRAMES : 1) * (drawn ? 3 : 1),
+            .turns = turns, .n_turns = 2, .observed = observed, .n_observed = drawn ? 3 : 0,
+        };
+        size_t one = sizeof(e->frames) / FRAMES;
+
+        assert_non_null(in.frames);
+        for (uint32_t i = 0; i < (drawn ? 3 : FRAMES); i++)
+            memcpy(in.frames + i * one, (const uint8_t *)e->frames + (drawn ? observed[i] : i) * one, one);
+        assert_int_equal(dataset_new_reward(model, &data[drawn]), 0);
+        if (dataset_add(data[drawn], &in, &error) < 0)
+            fail_msg("%s", error.text);
+        assert_int_equal(reward_items_make(data[drawn], (struct step_ref[]) {{0, 0}, {0, 2}, {0, FRAMES - 1}}, 3, NULL,
+                                           &items[drawn]), 0);
+    }
+    for (int i = 0; i < 3; i++) {
+        const struct qwen_item *a = &items[0].items[i], *b = &items[1].items[i];
+
+        assert_int_equal(a->n_ids, b->n_ids);
+        assert_memory_equal(a->ids, b->ids, (size_t)a->n_ids * sizeof *a->ids);
+        assert_int_equal(a->n_pictures, b->n_pictures);
+        assert_int_equal(a->n_pictures, i ? 2 : 1);
+        for (int k = 0; k < a->n_pictures; k++)
+            assert_memory_equal(a->pictures[k].rgb, b->pictures[k].rgb, (size_t)(a->pictures[k].height * a->pictures[k].width * 3));
+    }
+    for (int drawn = 0; drawn < 2; drawn++) {
+        reward_items_release(&items[drawn]);
+        dataset_free(data[drawn]);
+    }
+    qwen_vl_free(model);
+    free(e);
+}
+
 static struct trainer *trainer(struct qwen_vl *model, int threads)
 {
     struct trainer *ret = NULL;
@@ -412,7 +463,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_company_does_not_matter),  cmocka_unit_test(test_save_and_load),
         cmocka_unit_test(test_what_was_trained_alone),   cmocka_unit_test(test_prompt),
-        cmocka_unit_test(test_bad_episodes),             cmocka_unit_test(test_head_learns),
+        cmocka_unit_test(test_bad_episodes),             cmocka_unit_test(test_prompts_of_drawn_frames),
+        cmocka_unit_test(test_head_learns),
         cmocka_unit_test(test_same_bits_however_trained),
     };
 
