@@ -9,6 +9,7 @@
 #include "cli/cli.h"
 #include "cli/eval.h"
 #include "cli/run_open.h"
+#include "cli/shell_word.h"
 #include "cli/up.h"
 #include "rl/stats.h"
 #include "run/manifest.h"
@@ -197,6 +198,19 @@ static int put_stages(const struct eval *eval, const char *text, size_t length, 
     return r < 0 ? error_set(error, -r, "%s: cannot be written: %s", path, strerror(-r)) : 0;
 }
 
+/* It would be trained to its end first, which may take days: that is `gantry up`'s to do. */
+static int check_finished(const char *run_dir, const struct run_config *config, struct error *error)
+{
+    _cleanup_free_ char *where = shell_word(run_dir);
+    const char *run = where ?: run_dir;
+    bool finished = true;
+
+    if (run_finished(run_dir, config, &finished) < 0 || finished)
+        return 0;
+    return error_set(error, EAGAIN, "%s: the run is not finished; `gantry up %s` goes on with it, `gantry model export "
+                     "%s:VERSION DIR` makes a policy.init of what it has, for a run that has an eval stage alone", run_dir, run, run);
+}
+
 int eval_open(const char *run_dir, const struct eval_ask *ask, struct eval *ret, struct error *error)
 {
     _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
@@ -210,6 +224,9 @@ int eval_open(const char *run_dir, const struct eval_ask *ask, struct eval *ret,
     r = run_config_load(path, &ret->config, error);
     if (r == 0 && run_open_ledger(run_dir, &ledger, &held) == -EBUSY)
         r = error_set(error, EBUSY, "%s", held.text);
+    ledger = ledger_close(ledger);
+    if (r >= 0)
+        r = check_finished(run_dir, &ret->config, error);
     if (r < 0)
         return r;
     if (((int64_t)ask->last - ask->first + 1) * ret->config.n_tasks > STATES_MOST)

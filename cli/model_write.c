@@ -1,8 +1,10 @@
 /* model_write.c - the verbs of `gantry model` that write a directory: convert, synth, export, merge. Each writes it wholly or not
  * at all. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/staged_dir.h"
 #include "cli/cli.h"
@@ -134,6 +136,32 @@ static int choose_version(char *run, int *ret_kind, uint64_t *ret, struct error 
     return 0;
 }
 
+static bool has_weights(const char *run, int kind, uint64_t number)
+{
+    char dir[VERSION_PATH], path[VERSION_PATH + 16];
+
+    if (version_path(run, kind, number, dir) < 0)
+        return false;
+    snprintf(path, sizeof path, "%s/config.json", dir);
+    return access(path, F_OK) == 0;
+}
+
+/* Of most versions only the manifest stays: which can be had. */
+static int refuse_removed(const char *run, int kind, uint64_t number, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf there = STRBUF_INIT;
+    _cleanup_free_ uint64_t *numbers = NULL;
+    size_t n = 0;
+
+    if (version_list(run, kind, &numbers, &n) < 0)
+        n = 0;
+    for (size_t i = 0; i < n; i++)
+        if (has_weights(run, kind, numbers[i]))
+            strbuf_addf(&there, "%s%" PRIu64, there.length ? ", " : "", numbers[i]);
+    return error_set(error, ENOENT, "%s: the weights of version %" PRIu64 " have been removed; there are those of %s", run,
+                     number, there.length ? there.text : "none");
+}
+
 static int export_policy(const char *from, const char *to, const char *dtype, struct error *error)
 {
     _cleanup_(openvla_freep) struct openvla *model = NULL;
@@ -181,6 +209,8 @@ int model_export(int argc, char **argv)
         r = version_path(argv[0], kind, number, dir);
     if (r >= 0)
         r = manifest_read(dir, &manifest, &error);
+    if (r >= 0 && !has_weights(argv[0], kind, number))
+        r = refuse_removed(argv[0], kind, number, &error);
     if (r >= 0)
         r = manifest_verify(dir, &manifest, NULL, &error);
     if (r >= 0)

@@ -29,7 +29,7 @@ What else it may have (describe() may return all attributes as a dict instead):
     expert(style, seed, step)   -> what a demonstrator does now: an action, or two: what is executed, what is learnt from
     close()                     before the process ends
 
-and an observation of reset may have an `instruction` of its own, a task a `level` for the curriculum. Whatever a simulator raises fails
+and an observation of reset may have an `instruction` of its own, one of step a `reward` (a run's `reward: env`, `w_env`), a task a `level` for the curriculum. Whatever a simulator raises fails
 the episode, with type, text and place in gantry's log, and the next reset goes on.
 
 A gymnasium environment needs no code:
@@ -185,7 +185,8 @@ class Host:
         if op in ("step", "restore"):
             seen = sim.step(numbers(request["action"], about["action_dims"], "action")) if op == "step" else sim.restore(bytes(body))
             seen = observed(seen)
-            return self.seen(seen, success=bool(seen.get("success")))
+            paid = {} if seen.get("reward") is None else {"reward": numbers([seen["reward"]], 1, "reward")[0]}
+            return self.seen(seen, success=bool(seen.get("success")), **paid)
         if op == "save":
             state = bytes(sim.save())
             if len(state) > about["state_bytes"]:
@@ -396,8 +397,8 @@ class Client:
 
 
 def gym_env(client, task, split="train"):
-    """A gymnasium.Env over a Client: pictures u8 [cameras][height][width][3] and proprio, action_dims numbers from -1 to 1, reward 1 at success,
-    which ends the episode. reset(seed=N) is state N of the split; without a seed the next one."""
+    """A gymnasium.Env over a Client: pictures u8 [cameras][height][width][3] and proprio, action_dims numbers from -1 to 1, the simulator's reward, or 1
+    at success, which ends the episode. reset(seed=N) is state N of the split; without a seed the next one."""
     import gymnasium
     import numpy
     from gymnasium.spaces import Box
@@ -424,7 +425,7 @@ def gym_env(client, task, split="train"):
         def step(self, action):
             o = client.step(action)
             self.steps += 1
-            return self.seen(o), float(o["success"]), o["success"], self.steps >= limit, {"success": o["success"]}
+            return self.seen(o), float(o.get("reward", o["success"])), o["success"], self.steps >= limit, {"success": o["success"]}
 
         def close(self):
             client.close()
@@ -507,7 +508,8 @@ class Gym:
             if self.ended and not self.known:
                 print(f"gantry_sim: nothing says whether it succeeds: --success {' '.join(self.a.success)}; there is {' '.join(map(str, said))}")
             self.last = self.seen()
-        return self.last
+            return {**self.last, "reward": reward}
+        return {**self.last, "reward": 0}       # gantry plays on to max_steps: what has ended pays no more
 
 
 def main():

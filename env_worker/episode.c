@@ -1,6 +1,7 @@
 #include "env_worker/episode.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -32,7 +33,7 @@ static int make_room(struct episode *e, uint32_t steps)
     if (grow(&e->value, sizeof(float) * steps) < 0 || grow(&e->action, sizeof(float) * SIM_ACTION_MAX * steps) < 0 ||
         grow(&e->label, sizeof(float) * SIM_ACTION_MAX * steps) < 0 || grow(&e->progress, sizeof(float) * (steps + 1)) < 0 ||
         grow(&e->step_version, sizeof(uint64_t) * steps) < 0 || grow(&e->turns, sizeof(uint32_t) * steps) < 0 ||
-        grow(&e->observed, sizeof(uint32_t) * (steps + 1)) < 0)
+        grow(&e->observed, sizeof(uint32_t) * (steps + 1)) < 0 || grow(&e->reward, sizeof(float) * steps) < 0)
         return -ENOMEM;
     e->capacity = steps;
     return 0;
@@ -67,7 +68,7 @@ int episode_begin(struct episode *e, const Gantry__Lease *lease, uint32_t max_st
     e->lease.draw_turns = lease->draw_turns && lease->search_n <= 1;    /* candidates are judged by what is seen on the way */
     e->action_dims = action_dims;
     e->instruction[0] = '\0';
-    e->steps = e->tokens_per_step = e->hidden_steps = e->n_turns = e->n_observed = 0;
+    e->rewards = e->steps = e->tokens_per_step = e->hidden_steps = e->n_turns = e->n_observed = 0;
     e->scored = false;
     e->sim_us = e->act_us = e->score_us = 0;
     e->state_digest = e->policy_steps = e->searches = e->perturbed_at = 0;
@@ -83,6 +84,7 @@ void episode_release(struct episode *e)
     free(e->value);
     free(e->action);
     free(e->label);
+    free(e->reward);
     free(e->progress);
     free(e->hidden);
     free(e->step_version);
@@ -138,6 +140,8 @@ int episode_record(struct episode *e, const struct episode_step *step)
     if (step->label)
         memcpy(e->label + e->action_dims * t, step->label, sizeof(float) * e->action_dims);
     e->value[t] = step->value;
+    e->reward[t] = step->reward;
+    e->rewards += !isnan(step->reward);
     e->step_version[t] = step->version;
     if (step->begins_turn)
         e->turns[e->n_turns++] = t;
@@ -210,6 +214,10 @@ void episode_trajectory(const struct episode *e, bool success, bool timeout, Gan
     if (e->n_observed <= t) {
         ret->observed = e->observed;
         ret->n_observed = e->n_observed;
+    }
+    if (t && e->rewards == t) {
+        ret->env_reward = e->reward;
+        ret->n_env_reward = t;
     }
     ret->action_dims = e->action_dims;
     ret->success = success;

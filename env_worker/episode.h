@@ -27,6 +27,8 @@ struct episode {
     float *logp;                /* (T, K) */
     float *value;               /* (T) */
     float *action, *label;      /* (T, 7) */
+    float *reward;              /* (T) the environment's own; whole when rewards == steps */
+    uint32_t rewards;
     float *progress;            /* (T+1) */
     float *hidden;              /* (hidden_steps, hidden_width) of the actor; whole when hidden_steps == steps */
     uint32_t hidden_steps, hidden_width;
@@ -54,6 +56,7 @@ struct episode_step {
     uint32_t n_tokens;
     float value;
     const float *action, *label;        /* (action_dims) */
+    float reward;               /* NaN: the environment says none */
     uint64_t version;
     bool begins_turn;           /* the policy was asked for this one; false: it is the next of a chunk */
 };

@@ -179,6 +179,7 @@ static int run_step(struct simulation *s, struct sim_job *job, struct sim_slot *
     r = sim_step(slot, job->action, &job->success);
     if (r < 0)
         return slot_fail(job, slot, r, "step");
+    job->reward = sim_reward(slot);
     return observe(s, slot, job);
 }
 

@@ -52,6 +52,7 @@ struct sim_job {
 
     float action[SIM_ACTION_MAX], label[SIM_ACTION_MAX];       /* simulation_action_dims of them */
     bool success;
+    float reward;               /* STEP, DEMONSTRATE: the environment's own; NaN: it says none */
     int result;                 /* 0, or -errno: -EIO the simulator broke */
     char text[160];
     char instruction[128];

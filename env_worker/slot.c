@@ -69,7 +69,7 @@ static void on_reset(struct sim_job *job)
 
 static int record(struct slot *slot, const struct sim_job *job, const struct move *move)
 {
-    struct episode_step step = { .action = job->action };
+    struct episode_step step = { .action = job->action, .reward = job->reward };
 
     if (move) {
         step.tokens = move->tokens;

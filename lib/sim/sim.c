@@ -172,6 +172,11 @@ int sim_step(struct sim_slot *slot, const float *action, bool *ret_success)
     return slot->task->driver->step(slot, clipped, ret_success);
 }
 
+float sim_reward(const struct sim_slot *slot)
+{
+    return slot->task->driver->reward ? slot->task->driver->reward(slot) : NAN;
+}
+
 bool sim_success(const struct sim_slot *slot)
 {
     return slot->task->driver->success(slot);

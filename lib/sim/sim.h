@@ -80,6 +80,8 @@ int sim_reset(struct sim_slot *slot, enum sim_split split, uint64_t seed, const 
 /* One control step (action_dims numbers, clipped to [-1,1]; NaN: -EINVAL, nothing moved). *ret_success: the task's predicate has
  * held at some step of this episode (once is enough; sim_reset clears it). May be NULL. */
 int sim_step(struct sim_slot *slot, const float *action, bool *ret_success);
+/* What the environment itself paid for the last step. NaN: it says none. */
+float sim_reward(const struct sim_slot *slot);
 bool sim_success(const struct sim_slot *slot);
 /* Why the last call failed, where the simulator said more than its number; else "". Valid until the next call. */
 const char *sim_reason(const struct sim_slot *slot);

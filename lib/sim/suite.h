@@ -29,6 +29,7 @@ struct sim_suite_driver {
     int (*reset)(struct sim_slot *slot, enum sim_split split, uint64_t seed, const char **ret_instruction);
     int (*step)(struct sim_slot *slot, const float *action, bool *ret_success);
     bool (*success)(const struct sim_slot *slot);
+    float (*reward)(const struct sim_slot *slot);               /* NULL: it never says */
     const char *(*reason)(const struct sim_slot *slot);          /* NULL: it never says */
     int (*expert)(struct sim_slot *slot, float *ret_action);
     int (*demonstrate)(struct sim_slot *slot, const char *style, uint64_t seed, int step,

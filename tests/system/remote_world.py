@@ -54,7 +54,7 @@ class World:
         if self.task == "push" and away(old, self.block) < REACH:
             self.block = [self.block[i] + self.hand[i] - old[i] for i in (0, 1)]
         self.success |= away(self.hand, self.place) < NEAR if self.task == "reach" else away(self.block, self.place) < REACH
-        return self.seen()
+        return {**self.seen(), "reward": 0.25}
 
     def expert(self, style, seed, step):
         """Straight to the block, then with it to the place; slow at a third of the speed, clean with a hand that shakes."""

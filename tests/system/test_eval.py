@@ -11,6 +11,17 @@ def test_eval(make_cluster, model, tmp_path):
     cluster.start()
     cluster.until_finished()
     assert f"init: {model}" in (cluster.run / "config.yaml").read_text().replace(f"{TOP}/{os.path.relpath(model, TOP)}", str(model))
+
+    # one that is not finished is not trained to its end on the way
+    config = cluster.run / "config.yaml"
+    whole = config.read_text()
+    config.write_text(whole + "  - eval:\n      episodes: 2\n      policies: [last]\n      at: [0.5]\n")
+    done = gantry("eval", cluster.run, "--policies", "last", "--seeds", "100..103", "--at", "1")
+    assert done.returncode == 1 and f"the run is not finished; `gantry up {cluster.run}` goes on with it" in done.stderr, done.stderr
+    config.write_text(whole)
+    # of most versions only the manifest stays: which can be had is said
+    done = gantry("model", "export", f"{cluster.run}:2", tmp_path / "none")
+    assert done.returncode == 1 and "the weights of version 2 have been removed; there are those of 0, 1, " in done.stderr, done.stderr
     out, plot, films = tmp_path / "eval.json", tmp_path / "scaling.png", tmp_path / "films"
 
     def evaluate(*words, status=0):

@@ -3,8 +3,10 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,8 @@ def test_a_whole_run(make_cluster, model, tmp_path, monkeypatch):
     assert summary["suite"] == "remote" and summary["episodes"]["kept"] == 20 and summary["episodes"]["failed"] == 0
     assert summary["episodes"]["trained"] == 4
     cluster.history()
+    with closing(sqlite3.connect(f"file:{cluster.run / 'ledger.sqlite'}?mode=ro", uri=True)) as ledger:       # the world pays for each step
+        assert {r[0] / r[1] for r in ledger.execute("SELECT reward, steps FROM episodes WHERE stage = 0")} == {.25}
     r = gantry("replay", cluster.run, "1", "-o", tmp_path / "film.png")
     assert r.stdout.startswith('episode 1: reach, "go to the green place", the demonstrator: success after '), r.stdout + r.stderr
 

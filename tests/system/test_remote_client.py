@@ -339,11 +339,11 @@ def test_gymnasium(gym, capfd):
         assert len(set(seeds)) == 9, "no state of one split is another's"
         sim.reset("a-Stub-v0", "val", 0)
         seen = sim.step([-1, 1, 0, 0, 0, 0, 0])
-        assert seen == {"pictures": [b"\1" * 12, b"\1" * 12], "proprio": [0, 2, 1], "success": False}
+        assert seen == {"pictures": [b"\1" * 12, b"\1" * 12], "proprio": [0, 2, 1], "success": False, "reward": .1}
         sim.step([0.5, -3, 0, 0, 0, 0, 0])
         seen = sim.step([2, 0, 0, 0, 0, 0, 0])
         assert seen["proprio"] == [10, 0, 3] and seen["success"] is True
-        assert sim.step([0] * 7) == seen, "an episode that has ended stands still"
+        assert sim.step([0] * 7) == {**seen, "reward": 0}, "an episode that has ended stands still, and pays no more"
         assert not sim.reset("a-Stub-v0", "val", 1)["success"]
     assert "the environment is closed" in capfd.readouterr().err
 

@@ -1,5 +1,6 @@
 /* The suite `remote` against a simulator that is a thread of this test and answers what the test wants. */
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -71,8 +72,10 @@ static void test_descriptions(void **state)
 static void test_observations(void **state)
 {
     static const char *const bad[] = { "{\"success\":3}", "{\"proprio\":[1]}", "{\"proprio\":[1,\"2\"]}", "{\"proprio\":[1,1e99]}",
-                                       "{\"proprio\":[1,NaN]}", "{\"proprio\":[1,2],\"instruction\":5}" };
-    static const char good[] = "{\"success\":true,\"proprio\":[1,-2.5],\"instruction\":\"go\"}";
+                                       "{\"proprio\":[1,NaN]}", "{\"proprio\":[1,2],\"instruction\":5}", "{\"proprio\":[1,2],\"reward\":\"1\"}",
+                                       "{\"proprio\":[1,2],\"reward\":1e7}" };
+    static const char good[] = "{\"success\":true,\"proprio\":[1,-2.5],\"instruction\":\"go\"}",
+                      paid[] = "{\"proprio\":[1,2],\"reward\":-0.5}";
     struct remote_observation seen;
     float action[SIM_ACTION_DIMS], label[SIM_ACTION_DIMS];
     struct error error;
@@ -80,6 +83,9 @@ static void test_observations(void **state)
     (void)state;
     assert_int_equal(remote_read_observation(good, strlen(good), 2, &seen, &error), 0);
     assert_true(seen.success && seen.proprio[1] == -2.5f && !strcmp(seen.instruction, "go"));
+    assert_true(isnan(seen.reward));
+    assert_int_equal(remote_read_observation(paid, strlen(paid), 2, &seen, &error), 0);
+    assert_true(seen.reward == -0.5f);
     for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
         assert_int_equal(remote_read_observation(bad[i], strlen(bad[i]), 2, &seen, &error), -EBADMSG);
     assert_int_equal(remote_read_expert("{\"action\":[1,0,0,0,0,0,-1]}", 27, 7, action, label, &error), 0);

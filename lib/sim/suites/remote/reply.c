@@ -95,6 +95,20 @@ static int read_numbers(const json_t *object, const char *key, size_t n, double 
     return 0;
 }
 
+/* What a step paid; NaN where it is not said. The learner takes no larger ones. */
+static int read_reward(const json_t *object, float *ret, struct error *error)
+{
+    const json_t *found = json_object_get(object, "reward");
+
+    *ret = NAN;
+    if (!found)
+        return 0;
+    if (!json_is_number(found) || !(fabs(json_number_value(found)) <= 1e6))
+        return error_set(error, EBADMSG, "'reward' is no number from -1e6 to 1e6");
+    *ret = (float)json_number_value(found);
+    return 0;
+}
+
 size_t remote_picture_bytes(const struct remote_description *what)
 {
     return (size_t)what->cameras * (size_t)what->height * (size_t)what->width * 3;
@@ -183,7 +197,7 @@ int remote_read_observation(const char *head, size_t n, int proprio, struct remo
 
     if (r < 0)
         return r;
-    if ((r = read_bool(json, "success", &ret->success, error)) < 0 ||
+    if ((r = read_bool(json, "success", &ret->success, error)) < 0 || (r = read_reward(json, &ret->reward, error)) < 0 ||
         (r = read_text(json, "instruction", ret->instruction, sizeof(ret->instruction), error)) < 0)
         return r;
     return read_numbers(json, "proprio", (size_t)proprio, 1e30, ret->proprio, error);

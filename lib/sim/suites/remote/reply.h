@@ -23,6 +23,7 @@ struct remote_description {
 
 struct remote_observation {
     bool success;
+    float reward;               /* step's; NaN: it says none */
     char instruction[REMOTE_INSTRUCTION_MAX];   /* reset's; "": it says none */
     float proprio[REMOTE_PROPRIO_MAX];
 };

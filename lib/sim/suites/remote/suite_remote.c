@@ -310,6 +310,8 @@ static int step(struct sim_slot *base, const float *action, bool *ret_success)
 
 static bool success(const struct sim_slot *base) { return ((const struct remote_slot *)base)->success; }
 
+static float reward(const struct sim_slot *base) { return ((const struct remote_slot *)base)->seen.reward; }
+
 static int proprio(const struct sim_slot *base, float *ret)
 {
     const struct remote_slot *slot = (const struct remote_slot *)base;
@@ -442,7 +444,8 @@ const struct sim_suite_driver suite_remote = {
     .name = "remote", .open = open_suite, .close = close_suite,
     .tasks = list_tasks, .task_open = task_open, .task_close = task_close,
     .slot_new = slot_new, .slot_free = slot_free, .slot_rest = slot_rest,
-    .reset = reset, .step = step, .success = success, .reason = reason, .expert = expert, .demonstrate = demonstrate,
+    .reset = reset, .step = step, .success = success, .reward = reward, .reason = reason,
+    .expert = expert, .demonstrate = demonstrate,
     .proprio = proprio, .state_size = state_size, .save = save, .restore = restore,
     .picture = picture,
 };
