@@ -225,7 +225,7 @@ static void on_stopped(void *arg)
     bool finished = up->finished;       /* a look each second may have missed the end; the ledger has not */
 
     if (up->exit_code == CLI_OK)
-        (void)run_finished(up->run_dir, &up->config, &finished);
+        (void)run_finished(up->run_dir, &up->config, true, &finished);
     if (up->exit_code == CLI_OK && finished)
         say("the run is finished; `gantry report %s` writes its page", where ?: up->run_dir);
     else if (up->exit_code == CLI_OK)

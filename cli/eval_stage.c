@@ -205,7 +205,7 @@ static int check_finished(const char *run_dir, const struct run_config *config, 
     const char *run = where ?: run_dir;
     bool finished = true;
 
-    if (run_finished(run_dir, config, &finished) < 0 || finished)
+    if (run_finished(run_dir, config, false, &finished) < 0 || finished)
         return 0;
     return error_set(error, EAGAIN, "%s: the run is not finished; `gantry up %s` goes on with it, `gantry model export "
                      "%s:VERSION DIR` makes a policy.init of what it has, for a run that has an eval stage alone", run_dir, run, run);
@@ -277,8 +277,8 @@ static int read_rows(struct eval *eval, struct error *error)
         return 0;
     for (size_t i = 0; i < eval->n_episodes; i++)
         open += eval->episodes[i].state == EPISODE_OPEN;
-    return error_set(error, EAGAIN, "%zu of %zu episodes were played; the same command again goes on where it stopped",
-                     eval->n_episodes - open, eval->n_episodes);
+    return error_set(error, EAGAIN, "%zu episodes were played, more are wanted; the same command again goes on where it stopped",
+                     eval->n_episodes - open);
 }
 
 /* The conductor's rule (stage_plan_learn): most successes on val, of equals the first in the list. */

@@ -30,19 +30,23 @@ int run_open_journal(const char *run_dir, uint64_t run, struct journal **ret, st
     return r < 0 ? r : journal_open(path, run, JOURNAL_READ, ret, NULL, error);
 }
 
-int run_finished(const char *run_dir, const struct run_config *config, bool *ret)
+int run_finished(const char *run_dir, const struct run_config *config, bool later, bool *ret)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
     _cleanup_free_ struct ledger_stage *stages = NULL;
-    size_t n = 0, done = 0;
+    size_t n = 0, done = 0, open = 0;
     int r = run_open_ledger(run_dir, &ledger, NULL);
 
     if (r >= 0)
         r = ledger_stages(ledger, &stages, &n);
     if (r < 0)
         return r;
-    for (size_t i = 0; i < n; i++)
-        done += stages[i].state == PROGRESS_DONE;
-    *ret = done >= (size_t)config->n_stages;
+    for (size_t i = 0; i < n; i++) {
+        bool is_later = stages[i].stage >= (uint32_t)config->n_stages;
+
+        done += !is_later && stages[i].state == PROGRESS_DONE;
+        open += is_later && stages[i].state != PROGRESS_DONE;
+    }
+    *ret = done >= (size_t)config->n_stages && (!later || !open);
     return 0;
 }

@@ -11,5 +11,6 @@
 int run_open_ledger(const char *run_dir, struct ledger **ret, struct error *error);
 /* run: the ledger's ledger_run()->id. */
 int run_open_journal(const char *run_dir, uint64_t run, struct journal **ret, struct error *error);
-/* Have all stages of `config` been done there? -errno: nobody can say (no ledger; a coordinator has it). */
-int run_finished(const char *run_dir, const struct run_config *config, bool *ret);
+/* Have all stages of `config` been done there? later: and the evaluations that `gantry eval` added. -errno: nobody can say (no ledger;
+ * a coordinator has it). */
+int run_finished(const char *run_dir, const struct run_config *config, bool later, bool *ret);

@@ -10,7 +10,7 @@ const char edge_page[] =
 "th{font-weight:600;color:#667;white-space:nowrap}.bar{height:.6rem;background:#e4e7eb;border-radius:.3rem;overflow:hidden;margin:.4rem 0}\n"
 ".bar div{height:100%;background:#2f6fde;width:0}svg{box-sizing:border-box;width:100%;height:15rem;background:#fafbfc;border:1px solid #e4e7eb}\n"
 ".big{font-size:1.6rem}.bad{color:#b3261e}\n"
-"@media(prefers-color-scheme:dark){body{background:#14171a;color:#dde1e6}th,td,svg{border-color:#2c3238}svg{background:#181c20}.bar{background:#2c3238}}\n"
+"@media(prefers-color-scheme:dark){body{background:#14171a;color:#dde1e6}th,td,svg{border-color:#2c3238}svg{background:#181c20}.bar{background:#2c3238}#sub,th{color:#98a2ad}.bad{color:#ff8a80}}\n"
 "</style>\n"
 "<h1 id=run>gantry</h1><div id=sub></div>\n"
 "<p class=big id=work></p><div class=bar><div id=done></div></div><div id=count></div>\n"
