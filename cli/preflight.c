@@ -82,6 +82,21 @@ struct model_needs { double actor, prm, learner, shared;
                      int action_dims; /* of the policy */
                      int devices; /* 0, or why the GPUs will not do; the error has the line */ };
 
+/* OpenVLA's data, LIBERO's too, have a gripper of 0 (closed) to 1 (open); the suite takes -1 (open) to 1 (closed): unturned, no
+ * hand would close. A run that goes on is past it. */
+static int check_gripper(const struct run_config *c, const char *dir, const struct openvla *model, struct error *error)
+{
+    const struct action_stats *stats = openvla_stats(model, NULL);
+    int last = stats ? stats->dims - 1 : 0;
+
+    if (strncmp(c->suite, "libero", 6) != 0 || strcmp(dir, c->policy_init) != 0 || model->config.gripper.said ||
+        last != SIM_ACTION_DIMS - 1 || stats->mask[last] || stats->q01[last] < 0 || stats->q99[last] > 1)
+        return 0;
+    return error_set(error, EINVAL, "policy.init: %s: its gripper is 1 open, 0 closed (dataset_statistics.json), that of %s is "
+                     "-1 open, 1 closed: put \"gantry_gripper\": {\"binarise\": true, \"invert\": true} into its config.json", dir,
+                     c->suite);
+}
+
 /* What the suite sends and takes must be what the model was made for. key: policy.init, prm.init. */
 static int check_suite(const struct run_config *c, const char *key, const char *dir, const struct openvla *model,
                        struct error *error)
@@ -95,6 +110,8 @@ static int check_suite(const struct run_config *c, const char *key, const char *
     if (config->image_chain[0] && strcmp(config->image_chain, c->chain) != 0)
         return error_set(error, EINVAL, "%s: %s: was trained on pictures of the chain %s, suite.chain is %s", key, dir,
                          config->image_chain, c->chain);
+    if (!strcmp(key, "policy.init") && check_gripper(c, dir, model, error) < 0)
+        return -EINVAL;
     if (!strcmp(key, "policy.init") && config->oft.kind != OFT_NONE && c->policy_eos_in_logp)
         return error_set(error, EINVAL,
                          "policy.eos_in_logp: %s answers whole chunks and says no end token; say eos_in_logp: false", dir);

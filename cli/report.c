@@ -167,7 +167,9 @@ static void write_headline(const struct report_data *d, struct strbuf *out)
         strbuf_addf(out, ").</p>");
     } else if (isfinite(after)) {
         strbuf_addf(out, "<p class='big'>Success on held-out test states: <b>%.1f %%</b>.</p>", 100 * after);
-    } else {
+    } else if (isfinite(before)) {
+        strbuf_addf(out, "<p class='big'>Success on held-out test states: <b>%.1f %%</b> after imitation.</p>", 100 * before);
+    } else if (!json_object_size(json_object_get(d->summary, "policies"))) {
         strbuf_adds(out, "<p class='big'>No evaluation on held-out states has ended yet: no test figures.</p>");
     }
     write_plateau(json_object_get(d->summary, "sft_plateau"), out);

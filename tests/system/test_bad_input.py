@@ -81,6 +81,19 @@ def test_found_before_anything_starts(make_cluster, changes, stages, says):
     up_refuses(make_cluster(changes, stages), *says)
 
 
+def test_a_gripper_of_libero(make_cluster, model, tmp_path):
+    """OpenVLA's data have it the other way round: a checkpoint that does not say so is not let play LIBERO with it turned."""
+    mine = tmp_path / "mine"
+    shutil.copytree(model, mine)
+    stats = json.loads((mine / "dataset_statistics.json").read_text())
+    for key, value in (("q01", 0), ("min", 0), ("q99", 1), ("max", 1)):
+        stats["tabletop"]["action"][key][6] = value
+    (mine / "dataset_statistics.json").write_text(json.dumps(stats))
+    up_refuses(make_cluster({"policy": {"init": str(mine)}, "suite": {"name": "libero_goal", "tasks": ["turn_on_the_stove"]},
+                             "cluster": {"env_workers": 0}}, [{"eval": {"policies": ["last"], "at": [0], "episodes": 1}}]),
+               "its gripper is 1 open, 0 closed", '"gantry_gripper": {"binarise": true, "invert": true}')
+
+
 def test_what_is_wrong_on_every_host(tmp_path):
     """`gantry config check` finds it, too."""
     (tmp_path / "token").write_text("0123456789abcdef")

@@ -26,7 +26,7 @@ struct openvla_tower {
 };
 /* The last number of an action, the gripper's: binarise: sign(2g - 1), from data where 1 is open and 0 closed (.5 holds: 0);
  * invert: -g. LIBERO wants both: there -1 is open. */
-struct gripper_rule { bool binarise, invert; };
+struct gripper_rule { bool binarise, invert, said /* config.json has one */; };
 enum oft_kind { OFT_NONE, OFT_L1, OFT_TOKENS, OFT_LAPLACE, OFT_UNSAID /* while a directory is being read */ };
 struct oft_config {
     enum oft_kind kind;

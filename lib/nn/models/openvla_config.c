@@ -260,7 +260,7 @@ static int read_gripper(const json_t *config, struct gripper_rule *ret, struct e
 
     if ((rule && !json_is_object(rule)) || (binarise && !json_is_boolean(binarise)) || (invert && !json_is_boolean(invert)))
         return error_set(error, EINVAL, "gantry_gripper: must be an object with binarise and invert, true or false");
-    *ret = (struct gripper_rule) {.binarise = json_is_true(binarise), .invert = json_is_true(invert)};
+    *ret = (struct gripper_rule) {.binarise = json_is_true(binarise), .invert = json_is_true(invert), .said = rule};
     return 0;
 }
 
