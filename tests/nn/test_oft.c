@@ -426,7 +426,7 @@ static void test_gripper(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         double action[3] = {0.25, -4, cases[i].in};
 
-        gripper_to_environment(&(struct gripper_rule){cases[i].binarise, cases[i].invert}, action, 3);
+        gripper_to_environment(&(struct gripper_rule){.binarise = cases[i].binarise, .invert = cases[i].invert}, action, 3);
         assert_true(action[0] == 0.25 && action[1] == -4 && action[2] == cases[i].want);
     }
 }
