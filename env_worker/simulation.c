@@ -91,6 +91,26 @@ static int slot_of(struct simulation *s, unsigned row, int task, struct sim_slot
     return 0;
 }
 
+static bool is_plain(const struct simulation *s)
+{
+    return s->options.chain && !strcmp(s->options.chain, "plain");
+}
+
+/* Four pixels become one: edges are smooth without the renderer's own sampling, which costs as much as the scene. */
+static int draw_plain(struct simulation *s, struct sim_slot *slot, int camera, uint8_t *ret_rgb)
+{
+    size_t image = (size_t)s->options.image, row = image * 2 * 3;
+    int r = sim_render_camera(s->renderer, slot, camera, s->drawn);
+
+    for (size_t y = 0; y < image && r == 0; y++)
+        for (size_t x = 0; x < image * 3; x++) {
+            const uint8_t *at = s->drawn + 2 * y * row + x / 3 * 6 + x % 3;
+
+            ret_rgb[y * image * 3 + x] = (uint8_t)((at[0] + at[3] + at[row] + at[row + 3] + 2) / 4);
+        }
+    return r;
+}
+
 /* The evaluations begin with the camera's memory, bottom row first. */
 static int draw_chain(struct simulation *s, struct sim_slot *slot, int camera, uint8_t *ret_rgb)
 {
@@ -121,7 +141,7 @@ static int draw(struct simulation *s, struct sim_slot *slot, struct sim_job *job
             continue;
         }
         pthread_mutex_lock(&s->lock);
-        r = draw_chain(s, slot, camera, rgb);
+        r = is_plain(s) ? draw_plain(s, slot, camera, rgb) : draw_chain(s, slot, camera, rgb);
         pthread_mutex_unlock(&s->lock);
     }
     if (r < 0)
@@ -289,11 +309,14 @@ static int open_shape(struct simulation *s, struct error *error)
 
 static int open_chain(struct simulation *s, struct error *error)
 {
-    size_t side = (size_t)MAX(s->options.render, 0);
+    size_t side;
 
-    if (!s->options.chain || !strcmp(s->options.chain, "render") || !strcmp(s->options.chain, "plain"))
+    if (!s->options.chain || !strcmp(s->options.chain, "render"))
         return 0;
-    if (strcmp(s->options.chain, TF_EVALUATION_CHAIN) != 0 || side < 1)
+    if (is_plain(s))
+        s->options.render = 2 * s->options.image;
+    side = (size_t)MAX(s->options.render, 0);
+    if ((!is_plain(s) && strcmp(s->options.chain, TF_EVALUATION_CHAIN) != 0) || side < 1)
         return error_set(error, EINVAL, "suite.chain %s from %d pixels: there is no such chain of pictures", s->options.chain,
                          s->options.render);
     s->drawn = malloc(side * side * 3);
@@ -314,7 +337,7 @@ static void open_here(void *arg)
         r = sim_renderer_open(sim_suite_device(s->suite, s->options.device), side, side, &s->renderer, errand->error);
     }
     if (r == 0)
-        sim_renderer_set_plain(s->renderer, s->options.chain && !strcmp(s->options.chain, "plain"));
+        sim_renderer_set_plain(s->renderer, is_plain(s));
     if (r == 0)         /* each slot may be at another task */
         sim_renderer_keep(s->renderer, MAX(SIM_RENDERER_TASKS, (int)s->options.slots + 4));
     if (r == 0)

@@ -327,6 +327,8 @@ void run_config_check(const struct run_config *config, const struct yaml_node *r
         refuse_section(&c, "suite", "remote", "suite remote needs the command that is the simulator, or unix:PATH", "");
     if (config->remote[0] && strcmp(config->suite, "remote"))
         refuse_section(&c, "suite", "remote", ": only suite.name: remote takes it", config->remote);
+    if (!strcmp(config->chain, "plain") && strncmp(config->suite, "libero_", strlen("libero_")) != 0)
+        refuse_section(&c, "suite", "chain", ": only libero suites have mirrors and smoothed edges to leave out", config->chain);
     check_tasks(&c);
     if (!strcmp(config->prm_init, "policy") && config->prm_history > TRUNK_HISTORY_MAX)
         refuse_section(&c, "prm", "history", ": with the policy's trunk (prm.init: policy) at most 6 frames beside the first and "

@@ -58,7 +58,7 @@ static const struct config_key suite_keys[] = {
     CONFIG_INT(R, cameras, 1, 8, "1", "pictures of one observation: the suite's first cameras. 2 adds the hand's, for OpenVLA-OFT"),
     CONFIG_BOOL(R, state, "false", "observations carry the robot's own numbers, for policies that take them. libero: hand, its axis-angle, fingers; tabletop: hand, yaw, fingers"),
     CONFIG_INT(R, max_steps, 0, 100000, "0", "step limit of episodes in rollouts, rl and eval, the demonstrator's there, too; 0: the task's own"),
-    ROW_STRING(R, "chain", chain, chain_names, "render", "how they are made. render: drawn at that size; plain: the same without mirror images and smoothed edges, for libero suites on a CPU; rot180+jpeg95+lanczos3: as the OpenVLA evaluations do, "
+    ROW_STRING(R, "chain", chain, chain_names, "render", "how they are made. render: drawn at that size; plain: libero suites on a CPU: without mirror images, edges smoothed by drawing at twice the size; rot180+jpeg95+lanczos3: as the OpenVLA evaluations do, "
                "from a picture of `render` pixels"),
     CONFIG_INT(R, render, 0, 4096, "256", "chain rot180+jpeg95+lanczos3: width and height of the picture that is drawn"),
     ROW_STRING(R, "robosuite", robosuite, robosuite_names, "1.4.0", "libero suites: 1.4.0, as LIBERO pins; 1.4.1, as the OpenVLA evaluations pin: link 7 of the arm collides"),

@@ -122,7 +122,7 @@ enum { SIM_RENDERER_TASKS = 12 };       /* at first */
 void sim_renderer_keep(struct sim_renderer *renderer, int most);
 /* Leave out what a picture cannot show (default), or send everything to OpenGL: the same pictures, for comparisons. */
 void sim_renderer_set_cull(struct sim_renderer *renderer, bool cull);
-/* Before the first picture: no mirror images and no smoothed edges. Other pixels, for half the CPU time or less where a scene
+/* Before the first picture: no mirror images, and edges as they fall. Other pixels, for half the CPU time or less where a scene
  * has a mirror (LIBERO's stove shows the whole scene once more in a few pixels). */
 void sim_renderer_set_plain(struct sim_renderer *renderer, bool plain);
 /* CPU time its thread has spent inside MuJoCo's renderer so far, ns. */

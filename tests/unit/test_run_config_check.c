@@ -27,6 +27,7 @@ static void test_refusals(void **state _unused_)
          "run.yaml:1:23: policy.eos_in_logp: the end token is none of the 256 action ids: say support: full"},
         {"suite: {name: remote}\n", "run.yaml:1:8: suite.remote: suite remote needs the command that is the simulator, or unix:PATH"},
         {"suite: {remote: x}\n", "run.yaml:1:17: suite.remote: x: only suite.name: remote takes it"},
+        {"suite: {chain: plain}\n", "run.yaml:1:16: suite.chain: plain: only libero suites have mirrors and smoothed edges to leave out"},
         {"suite: {tasks: [a, a]}\n", "run.yaml:1:16: suite.tasks: a is listed twice"},
         {"stages:\n - rl: {reward: sparse}\n - rl: {reward: sparse, critic_time: true}\n",
          "run.yaml:3:38: stages[1].rl: its value head is that of the rl stage before"},
