@@ -51,7 +51,7 @@ static void print_steps(const struct episode_film *film)
 static int usage(FILE *out, const char *name, int status)
 {
     fprintf(out, "usage: %s RUN EPISODE [-o FILE.png]\nPrints the steps and draws a film strip (default episode-N.png). "
-            "Episode numbers: gantry history RUN. The run must have ended, or be drained.\n", name);
+            "Episode numbers: gantry\nhistory RUN. The run must have ended, or be drained.\n", name);
     return status;
 }
 

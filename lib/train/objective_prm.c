@@ -167,7 +167,8 @@ int objective_prm(struct trainer *trainer, const struct dataset *data, const str
     if (!d.n[0][0] || !d.n[0][1])
         return error_set(error, EINVAL,
                          "prm: rollouts of the policy must both succeed and fail (%d successes, %d failures outside the "
-                         "held-out ones); play more, or start from a policy of middling skill", d.n[0][1], d.n[0][0]);
+                         "held-out ones); in another run.dir, play more or longer, or train sft for a policy of middling skill",
+                         d.n[0][1], d.n[0][0]);
     r = prm_data_check(data, config, error);
     if (r < 0)
         return r;
