@@ -215,8 +215,8 @@ static struct step_ref *steps_of(const struct dataset *data, const int *episodes
 }
 
 /* Scores of all these steps, by what was last seen at each. */
-static int score_steps(const struct openvla *model, struct shards *shards, const struct dataset *data, const struct step_ref *steps,
-                       int n, const uint8_t *blank, float *ret)
+static int score_steps(const struct openvla *model, struct shards *shards, const struct dataset *data,
+                       const struct step_ref *steps, int n, const uint8_t *blank, float *ret)
 {
     _cleanup_free_ struct step_ref *drawn = calloc((size_t)MAX(n, 1), sizeof *drawn);
     _cleanup_free_ float *score = calloc((size_t)MAX(n, 1), sizeof *score);

@@ -360,7 +360,8 @@ static void test_prompts_of_drawn_frames(void **state)
         assert_int_equal(a->n_pictures, b->n_pictures);
         assert_int_equal(a->n_pictures, i ? 2 : 1);
         for (int k = 0; k < a->n_pictures; k++)
-            assert_memory_equal(a->pictures[k].rgb, b->pictures[k].rgb, (size_t)(a->pictures[k].height * a->pictures[k].width * 3));
+            assert_memory_equal(a->pictures[k].rgb, b->pictures[k].rgb,
+                                (size_t)(a->pictures[k].height * a->pictures[k].width * 3));
     }
     for (int drawn = 0; drawn < 2; drawn++) {
         reward_items_release(&items[drawn]);
