@@ -38,7 +38,7 @@ struct journal_entry {
     uint64_t offset;                /* of its header in the segment */
     uint32_t meta_size;             /* packed Trajectory */
     uint32_t packed_size;           /* frames as stored */
-    uint64_t frames_size;           /* frames as loaded: (T+1) * h * w * 3 */
+    uint64_t frames_size;           /* frames as loaded: of the observations that were drawn */
     bool durable;                   /* a sync has succeeded since */
     bool sealed;
 };
