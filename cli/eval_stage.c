@@ -208,7 +208,8 @@ static int check_finished(const char *run_dir, const struct run_config *config, 
     if (run_finished(run_dir, config, false, &finished) < 0 || finished)
         return 0;
     return error_set(error, EAGAIN, "%s: the run is not finished; `gantry up %s` goes on with it, `gantry model export "
-                     "%s:VERSION DIR` makes a policy.init of what it has, for a run that has an eval stage alone", run_dir, run, run);
+                     "%s:VERSION DIR` makes a policy.init of what it has, for a run that has an eval stage alone", run_dir,
+                     run, run);
 }
 
 int eval_open(const char *run_dir, const struct eval_ask *ask, struct eval *ret, struct error *error)

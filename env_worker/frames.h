@@ -1,10 +1,10 @@
 /* frames.h - what was observed in one episode, o_0 .. o_T, in one block that messages borrow.
  *
  * An observation is a picture of each camera and the robot's own numbers. Pictures that nobody looks at are not drawn and take no
- * place: the block's frame i is the i-th observation that was drawn (episode.h says which that was); its row t is o_t's numbers. Act, Score and Deliver send bytes of the block without
- * copying them; ZeroMQ lets go of them later and on its own thread. So a block is counted: the slot holds one reference, each
- * borrowed part one more. A slot that starts its next episode gets its own block back when nobody borrows it any more, else a
- * new one.
+ * place: the block's frame i is the i-th observation that was drawn (episode.h says which that was); its row t is o_t's numbers.
+ * Act, Score and Deliver send bytes of the block without copying them; ZeroMQ lets go of them later and on its own thread. So a
+ * block is counted: the slot holds one reference, each borrowed part one more. A slot that starts its next episode gets its own
+ * block back when nobody borrows it any more, else a new one.
  *
  * Thread rule: writing into a frame belongs to the sim thread until its job is done; frames_unref may be called anywhere. */
 #pragma once

@@ -38,8 +38,8 @@ struct sim_job {
     int step;
     struct frames *frames;      /* a reference of its own, dropped by sim_job_free */
     uint32_t frame, row;        /* where the observation goes: its pictures, its state */
-    bool between_turns;         /* STEP: nobody will be asked about what comes of it, so unless it ends the episode (success) there
-                                 * is no picture */
+    bool between_turns;         /* STEP: nobody will be asked about what comes of it: unless it ends the episode (success) there is
+                                 * no picture */
     bool drawn;                 /* there is one */
     void *state;                /* SAVE, CANDIDATE; belongs to the owner */
     size_t state_size;

@@ -30,8 +30,8 @@ struct journaled_episode {
     float reward, progress_end;
 };
 
-/* Which observations of an episode were drawn, and at which steps the policy was asked (none: at every one). NULL: they ascend from
- * 0 to steps and nobody was asked about one that is not there; else a line. n_observed 0: every one was drawn. */
+/* Which observations of an episode were drawn, and at which steps the policy was asked (none: at every one). NULL: they ascend
+ * from 0 to steps and nobody was asked about one that is not there; else a line. n_observed 0: every one was drawn. */
 const char *episode_check_observed(const uint32_t *observed, size_t n_observed, const uint32_t *turns, size_t n_turns,
                                    size_t steps);
 
@@ -53,5 +53,5 @@ struct lease_terms {
     bool refine_always;
     const char *perturb;        /* what the world does to the episode; NULL, "": nothing */
     bool alone;                 /* its worker plays nothing beside it */
-    bool draw_turns;            /* what nobody looks at is not drawn: o_t where the policy is asked, and the last; else every one */
+    bool draw_turns;            /* o_t is drawn where the policy is asked, and the last; false: every one */
 };

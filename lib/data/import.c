@@ -283,7 +283,8 @@ int dataset_import(const char *from, const char *to, const struct import_options
 
     if (strcmp(options->chain, CHAIN_RENDER) && strcmp(options->chain, CHAIN_PLAIN) && strcmp(options->chain, CHAIN_LANCZOS) &&
         strcmp(options->chain, TF_EVALUATION_CHAIN))
-        return error_set(error, EINVAL, "there is no chain '%s': " CHAIN_RENDER ", " CHAIN_PLAIN ", " CHAIN_LANCZOS ", " TF_EVALUATION_CHAIN,
+        return error_set(error, EINVAL,
+                         "there is no chain '%s': " CHAIN_RENDER ", " CHAIN_PLAIN ", " CHAIN_LANCZOS ", " TF_EVALUATION_CHAIN,
                          options->chain);
     r = source_open(options->format, from, &options->source, &source, error);
     if (r >= 0)

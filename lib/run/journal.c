@@ -73,7 +73,8 @@ static int scan_found(void *user, const struct journal_entry *entry)
     return journal_index_add(scan->journal, scan->segment, entry, scan->error);
 }
 
-/* A descriptor; -errno. What a reader saw open, the writer, in another process, may have sealed since: it has its other name then. */
+/* A descriptor; -errno. What a reader saw open, the writer, in another process, may have sealed since: it has its other name
+ * then. */
 static int open_segment(struct journal *journal, struct segment *segment, int mode, char path[JOURNAL_PATH])
 {
     int flags = mode | O_CLOEXEC, fd;

@@ -5,8 +5,8 @@
 #include "run/journal.h"
 
 /* Loads and unpacks one episode; the caller frees *ret_trajectory (_cleanup_(trajectory_freep) does) and *ret_frames: uint8,
- * (trajectory_observed, images, height, width, 3), their size in bytes in *ret_n. ret_frames NULL: only the trajectory, ret_n is not used.
- * -ENOENT: not in the journal. -EBADMSG: damaged, or no trajectory; *error names the place. */
+ * (trajectory_observed, images, height, width, 3), their size in bytes in *ret_n. ret_frames NULL: only the trajectory, ret_n is
+ * not used. -ENOENT: not in the journal. -EBADMSG: damaged, or no trajectory; *error names the place. */
 int trajectory_load(struct journal *journal, uint64_t episode, Gantry__Trajectory **ret_trajectory, uint8_t **ret_frames,
                     size_t *ret_n, struct error *error);
 

@@ -54,7 +54,8 @@ struct prm_result {
 };
 int objective_prm(struct trainer *trainer, const struct dataset *data, const struct prm_config *config,
                   const struct objective *objective, struct prm_result *ret, struct error *error);
-/* Score the frames a judgement needs (a step that was not drawn has the score of the last one that was) and compute it; `blank`: see pass_reward. episodes[n]: indices into the data set. */
+/* Score the frames a judgement needs (a step that was not drawn has the score of the last one that was) and compute it; `blank`:
+ * see pass_reward. episodes[n]: indices into the data set. */
 int prm_judge(const struct openvla *model, struct shards *shards, const struct dataset *data, enum label_mode labels,
               const int *episodes, int n, const uint8_t *blank, struct prm_judgement *ret);
 int prm_judge_clock(const struct dataset *data, enum label_mode labels, const int *episodes, int n, struct prm_judgement *ret);
