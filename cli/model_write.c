@@ -136,13 +136,15 @@ static int choose_version(char *run, int *ret_kind, uint64_t *ret, struct error 
     return 0;
 }
 
+/* All files that the manifest names are removed together (version_drop). */
 static bool has_weights(const char *run, int kind, uint64_t number)
 {
-    char dir[VERSION_PATH], path[VERSION_PATH + 16];
+    _cleanup_(manifest_release) struct manifest manifest = {0};
+    char dir[VERSION_PATH], path[VERSION_PATH + sizeof manifest.files->name];
 
-    if (version_path(run, kind, number, dir) < 0)
+    if (version_path(run, kind, number, dir) < 0 || manifest_read(dir, &manifest, NULL) < 0 || !manifest.n_files)
         return false;
-    snprintf(path, sizeof path, "%s/config.json", dir);
+    snprintf(path, sizeof path, "%s/%s", dir, manifest.files[0].name);
     return access(path, F_OK) == 0;
 }
 

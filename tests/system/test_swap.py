@@ -37,7 +37,8 @@ def test_swap_at_an_iteration_and_back(make_cluster):
     cluster.start()
     cluster.until(lambda s: s and s["stage"] == "rl", "rl")
     assert gantry("cordon", cluster.run, "env-worker-0").returncode == 0        # one more iteration begins at the most
-    now = int(cluster.status()["title"].split()[1])     # "rl 3 of 1000"
+    open_now = cluster.until(lambda s: s and s["title"].startswith("rl ") and s, "an iteration to be open")     # none is between two
+    now = int(open_now["title"].split()[1])             # "rl 3 of 1000"
     for n, says in ((now, f"iteration {now} has begun"), (0, "1 to 1000"), (1001, "1 to 1000")):
         r = gantry("prm", "swap", cluster.run, "1", "--at", n)
         assert r.returncode == 1 and says in r.stderr, r.stdout + r.stderr
