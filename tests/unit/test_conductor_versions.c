@@ -1,15 +1,21 @@
 /* test_conductor_versions.c - the conductor's rules: a pass waits for servers that have its version ready, or refuse it. */
 #include "tests/harness/conductor_desk.h"
 
+/* A pass of reinforcement learning is to come, and its learner is there. */
+static void begin_rl(struct desk *d)
+{
+    desk_add_stage(d, STAGE_RL, "rl")->rl = (struct rl_config) { .iterations = 1, .episodes = 2 };
+    desk_start(d, NULL, EPOCH);
+    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
+    desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+}
+
 static void test_waits_for_a_ready_actor(void **state)
 {
     struct desk *d = *state;
     struct conductor_status status;
 
-    desk_add_stage(d, STAGE_RL, "rl")->rl = (struct rl_config) { .iterations = 1, .episodes = 2 };
-    desk_start(d, NULL, EPOCH);
-    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
-    desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+    begin_rl(d);
     conductor_status(d->c, &status);
     assert_string_equal(status.waiting_for, "an actor with policy version 0");
     desk_hello(d, ACTOR, MEMBER_ACTOR, 30);
@@ -31,10 +37,7 @@ static void test_version_that_nobody_loads(void **state)
     struct desk *d = *state;
     struct conductor_status status;
 
-    desk_add_stage(d, STAGE_RL, "rl")->rl = (struct rl_config) { .iterations = 1, .episodes = 2 };
-    desk_start(d, NULL, EPOCH);
-    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
-    desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+    begin_rl(d);
     desk_hello(d, ACTOR, MEMBER_ACTOR, 30);
     for (int i = 0; i <= 10; i++) {
         desk_step(d, (struct conductor_event){
@@ -91,10 +94,7 @@ static void test_version_that_is_loaded_again(void **state)
     struct desk *d = *state;
     struct conductor_event refuses;
 
-    desk_add_stage(d, STAGE_RL, "rl")->rl = (struct rl_config) { .iterations = 1, .episodes = 2 };
-    desk_start(d, NULL, EPOCH);
-    desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
-    desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+    begin_rl(d);
     desk_hello(d, ACTOR, MEMBER_ACTOR, 30);
     refuses = (struct conductor_event) {.kind = CONDUCTOR_VERSION_STATE, .member = d->member[ACTOR],
                                         .version_state = {.version = 0, .text = "not readable"}};
