@@ -18,14 +18,18 @@
 #include "daemon/crash.h"
 #include "daemon/notify.h"
 
-enum { DESCRIPTORS = 65536, DRAIN_MAX_S = 7 * 24 * 3600 };
+enum {
+    DESCRIPTORS = 65536, DRAIN_MAX_S = 7 * 24 * 3600,
+    ECHO_MS = 250,              /* people press twice no faster */
+};
 
 struct lifecycle {
     struct loop *loop;
     struct lifecycle_options options;
     enum lifecycle_phase phase;
     int exit_code;
-    bool signalled;             /* a TERM or INT has come: the next one means now */
+    int signalled;              /* the TERM or INT that has come, 0: none; the next one means now */
+    uint64_t signalled_ms;      /* when it had been seen to */
     char status[200];
     struct loop_signal *term, *interrupt, *hangup;
     struct loop_timer *deadline, *watchdog;
@@ -91,19 +95,29 @@ static void on_deadline(void *arg)
 
 static void on_watchdog(void *arg _unused_) { (void)notify_send("WATCHDOG=1"); }
 
+/* timeout(1) signals its child and then its child's group: the same word twice. By the turn's clock, so that two that are
+ * read together are never apart. */
+static bool is_echo(const struct lifecycle *l, int number)
+{
+    return number == l->signalled && loop_now_ms(l->loop) < l->signalled_ms + ECHO_MS;
+}
+
 static void on_terminate(int number, void *arg)
 {
     struct lifecycle *l = arg;
 
     if (l->phase == LIFECYCLE_DRAINING && l->signalled) {
+        if (is_echo(l, number))
+            return;
         log_warn("second signal, leaving now", "signal=%d", number);
         lifecycle_stop(l, 1);
     } else {
-        l->signalled = true;    /* already draining because the run ends: go on with that */
-        if (number == SIGINT)
+        if (number == SIGINT)   /* already draining because the run ends: go on with that */
             drain_within(l, "SIGINT", l->options.patient ? 0 : l->options.drain_ms);
         else
             drain_within(l, "SIGTERM", l->options.drain_ms);
+        l->signalled = number;
+        l->signalled_ms = clock_mono_ms();
     }
 }
 

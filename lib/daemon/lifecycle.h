@@ -4,7 +4,8 @@
  *
  * Signals, and the admin command that means the same:
  *   TERM, INT   drain: take nothing new, finish what is in flight, then stop          `drain [within SECONDS] [REASON]`
- *   a second TERM or INT: leave now (exit status 1); the first one during a drain begun otherwise gives it a deadline at most
+ *   a second TERM or INT: leave now (exit status 1); the first one during a drain begun otherwise gives it a deadline at most.
+ *                         The same once more at its heels (within 250 ms) is still the first: timeout(1) says all twice
  *   HUP         re-read what can be re-read: the log level from $GANTRY_LOG_LEVEL_FILE or the owner's on_reload
  *   PIPE        ignored
  * Every phase has a deadline: a start that takes longer than start_ms, or a drain longer than drain_ms, ends the

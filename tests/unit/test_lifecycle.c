@@ -98,6 +98,27 @@ static void test_second_signal_leaves(void **state _unused_)
     end(&l);
 }
 
+/* timeout(1) signals its child and then its child's group. The same signal later on is a second one. */
+static void test_an_echo_is_not_a_second_signal(void **state _unused_)
+{
+    struct life l;
+
+    begin(&l, 0, 60000);
+    lifecycle_ready(l.lifecycle);
+    raise(SIGTERM);
+    raise(SIGTERM);
+    while (l.drains == 0)
+        loop_turn(l.loop, true);
+    assert_int_equal(lifecycle_phase(l.lifecycle), LIFECYCLE_DRAINING);
+    while (lifecycle_phase(l.lifecycle) == LIFECYCLE_DRAINING) {
+        raise(SIGTERM);
+        loop_turn(l.loop, true);
+    }
+    assert_int_equal(l.drains, 1);
+    assert_int_equal(lifecycle_exit_code(l.lifecycle), 1);
+    end(&l);
+}
+
 /* A supervisor that says TERM to a daemon which is draining by itself does not cut the drain short. */
 static void test_signal_during_a_drain(void **state _unused_)
 {
@@ -111,7 +132,7 @@ static void test_signal_during_a_drain(void **state _unused_)
     loop_turn(l.loop, false);
     assert_int_equal(lifecycle_phase(l.lifecycle), LIFECYCLE_DRAINING);
     assert_int_equal(l.drains, 1);
-    raise(SIGTERM);
+    raise(SIGINT);
     loop_run(l.loop);
     assert_int_equal(lifecycle_exit_code(l.lifecycle), 1);
     end(&l);
@@ -391,6 +412,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_drain_and_stop),
         cmocka_unit_test(test_second_signal_leaves),
+        cmocka_unit_test(test_an_echo_is_not_a_second_signal),
         cmocka_unit_test(test_signal_during_a_drain),
         cmocka_unit_test(test_nothing_to_finish),
         cmocka_unit_test(test_deadlines),
