@@ -70,6 +70,17 @@ static int export(const char *run_dir, const char *after)
     return CLI_OK;
 }
 
+/* Of a run that was stopped in the middle: what of it is done already, though no pass has ended with it. */
+static void print_result(const struct history *history, const struct history_result *n)
+{
+    printf("%zu episodes: %zu trained, %zu kept, %zu evaluated, %zu filtered, %zu stale, %zu failed, %zu open", n->episodes,
+           n->trained, n->kept, n->evaluated, n->filtered, n->stale, n->failed, n->open);
+    if (n->open)
+        printf(" (%zu journaled, their pass not done; %zu still to be played)", n->waiting, n->open - n->waiting);
+    printf("; %zu versions; %zu contradictions%s\n", history->n_versions, n->violations,
+           history->complete ? "" : " (the run has not finished)");
+}
+
 static int check(const char *run_dir)
 {
     _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
@@ -90,10 +101,7 @@ static int check(const char *run_dir)
         return CLI_FAILED;
     }
     fputs(out.text, stdout);
-    printf("%zu episodes: %zu trained, %zu kept, %zu evaluated, %zu filtered, %zu stale, %zu failed, %zu open; %zu versions; "
-           "%zu contradictions%s\n",
-           result.episodes, result.trained, result.kept, result.evaluated, result.filtered, result.stale, result.failed,
-           result.open, history.n_versions, result.violations, history.complete ? "" : " (the run has not finished)");
+    print_result(&history, &result);
     history_release(&history);
     return result.violations ? CLI_FAILED : CLI_OK;
 }

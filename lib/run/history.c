@@ -246,6 +246,7 @@ static void judge(struct checker *c, const struct history *h, const struct story
         violation(c, "episode %" PRIu64 ": acknowledged as journaled, but not in the journal", s->episode);
     if (!s->ended) {
         r->open++;
+        r->waiting += s->in_journal;
         if (h->complete)
             violation(c, "episode %" PRIu64 ": the run ended without its end", s->episode);
         return;

@@ -62,7 +62,10 @@ struct history {
     void *owned;                /* what history_load allocated */
 };
 
-struct history_result { size_t episodes, journaled, trained, kept, evaluated, filtered, stale, failed, open, violations; };
+struct history_result {
+    size_t episodes, journaled, trained, kept, evaluated, filtered, stale, failed, violations;
+    size_t open, waiting;       /* waiting: those of open that the journal has; what becomes of them their pass decides, at its end */
+};
 
 /* Check; one line per contradiction is added to `out` (may be NULL). 0 or -ENOMEM: contradictions are a result, not an error. */
 int history_check(const struct history *history, struct strbuf *out, struct history_result *ret);

@@ -1,4 +1,5 @@
 """Workers come and go by hand while the run is on; nothing is lost."""
+import re
 import signal
 import subprocess
 import time
@@ -75,6 +76,8 @@ def test_drain_by_command(make_cluster):
     text = cluster.history()
     assert " 0 failed" in text
     assert int(text.split()[0]) == 300      # all rows are there, some still open
+    journaled, left = map(int, re.search(r" 300 open \((\d+) journaled, their pass not done; (\d+) still to be played\)", text).groups())
+    assert journaled >= 2 and left == 300 - journaled, text
 
 
 def test_a_drain_and_a_long_update(make_cluster):

@@ -87,6 +87,27 @@ static void test_a_true_history(void **state)
     assert_true(result.episodes == 3 && result.journaled == 2 && result.trained == 1 && result.stale == 1 && result.failed == 1);
 }
 
+/* A run that was stopped in the middle: of what has not ended, some was played already. */
+static void test_what_is_open(void **state)
+{
+    struct history_result result;
+    struct scene s;
+
+    (void)state;
+    set_scene(&s);          /* 1 and 2 are journaled, and known to be; 3 is not played */
+    s.history.n_events = 5;
+    s.history.n_versions = 0;
+    s.history.complete = false;
+    assert_int_equal(history_check(&s.history, NULL, &result), 0);
+    assert_true(result.open == 3 && result.waiting == 2 && result.journaled == 2 && result.violations == 0);
+    s.history.n_events = 4; /* killed before the ledger heard of 2 */
+    assert_int_equal(history_check(&s.history, NULL, &result), 0);
+    assert_true(result.open == 3 && result.waiting == 2 && result.journaled == 1 && result.violations == 0);
+    set_scene(&s);
+    assert_int_equal(history_check(&s.history, NULL, &result), 0);
+    assert_true(result.open == 0 && result.waiting == 0);
+}
+
 static void test_every_lie_is_caught(void **state)
 {
     struct scene s;
@@ -251,6 +272,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_true_history),
+        cmocka_unit_test(test_what_is_open),
         cmocka_unit_test(test_every_lie_is_caught),
         cmocka_unit_test(test_what_is_allowed),
         cmocka_unit_test(test_load_and_export),
