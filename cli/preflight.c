@@ -23,7 +23,7 @@
 enum { BASE_MB = 40, WORKER_MB = 260, RENDER_SLOT_MB = 12 };
 enum { LIBERO_MODEL_MB = 100, LIBERO_PICTURES_MB = 350 };       /* of each task in each worker; pictures: where the CPU draws */
 
-enum { STEPS_GUESS = 60, KEEP_POLICIES = 6, LOOK_MB = 256 };
+enum { STEPS_GUESS = 60, STEP_BYTES = 512 /* beside its pictures */, KEEP_POLICIES = 6, LOOK_MB = 256 };
 
 /* Bytes of the *.safetensors files in a directory. */
 static int weight_bytes(const char *path, double *ret, struct error *error)
@@ -80,6 +80,7 @@ static int check_values(const char *path, double bytes, struct error *error)
 struct model_needs { double actor, prm, learner, shared;
                      double saved; /* in each version, adapters; 0: all weights */
                      int action_dims; /* of the policy */
+                     int chunk; /* actions that it answers at once */
                      int devices; /* 0, or why the GPUs will not do; the error has the line */ };
 
 /* OpenVLA's data, LIBERO's too, have a gripper of 0 (closed) to 1 (open); the suite takes -1 (open) to 1 (closed): unturned, no
@@ -213,6 +214,7 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
     }
     *ret = (struct model_needs) {
         .action_dims = policy->config.action_dims,
+        .chunk = policy->config.oft.kind == OFT_NONE ? 1 : policy->config.oft.chunk,
         .actor = (double)(act.total + act.weights + act.packs - 2 * act.mapped),
         .prm = (double)(score.total + score.weights + score.packs - 2 * score.mapped),
         .learner = (double)(train.total + train.weights + judge.total - 2 * train.mapped - judge.mapped),   /* and reference */
@@ -223,9 +225,37 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
     return 0;
 }
 
-/* The most episodes whose pictures a learner holds at once. Imitation and the reward model take all that was played before; an
+/* Observations of an episode, from the first to the one it ends with. */
+struct observations {
+    double demo, rollout;       /* a demonstration's; the policy's, over all tasks alike */
+    double most;                /* the policy's, in the task with the highest limit */
+};
+
+/* The policy's by every `turn`-th step. An episode of it may last to its limit; where that is not known here all steps of the
+ * guess count, as it may well last longer. */
+static struct observations count_observations(const struct run_config *c, int turn)
+{
+    struct observations n = {.demo = STEPS_GUESS + 1};
+
+    for (int i = 0; i < c->n_tasks; i++) {
+        int limit = preflight_limit(c, i);
+        double here = limit ? (limit + turn - 1) / turn + 1 : STEPS_GUESS + 1;
+
+        n.rollout += here / c->n_tasks;
+        n.most = MAX(n.most, here);
+    }
+    return n;
+}
+
+/* Those that have pictures. chunk: actions that the policy answers at once. */
+static struct observations count_drawn(const struct run_config *c, int chunk)
+{
+    return count_observations(c, c->draw == DRAW_TURNS && !c->prm_history ? MAX(chunk, 1) : 1);
+}
+
+/* The most observations that a learner holds at once. Imitation and the reward model take all that was played before; an
  * iteration of rl its own, while the next one arrives. */
-static double frames_in_learner(const struct run_config *c)
+static double frames_in_learner(const struct run_config *c, const struct observations *drawn)
 {
     double demos = 0, own = 0, most = 0;
 
@@ -233,12 +263,12 @@ static double frames_in_learner(const struct run_config *c)
         const struct stage_config *s = &c->stages[i];
 
         switch (s->kind) {
-        case STAGE_DEMOS: demos += s->demos.episodes; break;
-        case STAGE_ROLLOUTS: own += s->rollouts.episodes; break;
+        case STAGE_DEMOS: demos += s->demos.episodes * drawn->demo; break;
+        case STAGE_ROLLOUTS: own += s->rollouts.episodes * drawn->rollout; break;
         case STAGE_SFT: most = MAX(most, s->sft.from == SFT_DEMOS ? demos : s->sft.from == SFT_ROLLOUTS ? own : demos + own);
             break;
         case STAGE_PRM: most = MAX(most, demos + own); break;
-        case STAGE_RL: most = MAX(most, 2.0 * s->rl.episodes); break;
+        case STAGE_RL: most = MAX(most, 2.0 * s->rl.episodes * drawn->most); break;
         default: break;
         }
     }
@@ -256,31 +286,34 @@ static double scenes_needed(const struct run_config *c)
 
 static double memory_needed(const struct run_config *c, const struct model_needs *models)
 {
-    double image = 3.0 * c->image * c->image, slots = (double)c->env_workers * c->slots;
+    double picture = 3.0 * c->image * c->image, image = picture * c->cameras, slots = (double)c->env_workers * c->slots;
+    const struct observations drawn = count_drawn(c, models->chunk);
     double need = BASE_MB * MB + models->shared;
 
     need += c->env_workers * (WORKER_MB * MB + scenes_needed(c) + c->slots * (RENDER_SLOT_MB * MB + 2 * STEPS_GUESS * image));
     need += c->n_actors * (BASE_MB * MB + models->actor + slots * image);
-    need += c->n_prm_servers * (BASE_MB * MB + models->prm + slots * STEPS_GUESS * image);
+    need += c->n_prm_servers * (BASE_MB * MB + models->prm + slots * drawn.most * picture);     /* scored from the first camera */
     need += c->n_learners * (4 * BASE_MB * MB + models->learner);
-    return need + frames_in_learner(c) * STEPS_GUESS * image;
+    return need + frames_in_learner(c, &drawn) * image;
 }
 
-/* weights: of the policy, which the first version is. saved: of adapters in each version, beside the moments; 0: all weights are.
- * With adapters, the versions in which an sft stage ends are merged, and whole. */
-static double disk_needed(const struct run_config *c, double weights, double saved)
+/* weights: of the policy, which the first version is. models->saved: of adapters in each version, beside the moments; 0: all
+ * weights are. With adapters, the versions in which an sft stage ends are merged, and whole. */
+static double disk_needed(const struct run_config *c, double weights, const struct model_needs *models)
 {
-    double episode = STEPS_GUESS * (2.0 * c->image * c->image + 512);     /* lossless images compress to about two thirds */
-    double need = weights + KEEP_POLICIES * 4 * (saved > 0 ? saved : weights) + 64 * MB;
+    const struct observations drawn = count_drawn(c, models->chunk), all = count_observations(c, 1);
+    double image = 2.0 * c->image * c->image * c->cameras;      /* lossless ones compress to about two thirds */
+    double saved = models->saved, need = weights + KEEP_POLICIES * 4 * (saved > 0 ? saved : weights) + 64 * MB;
 
     for (int i = 0; i < c->n_stages; i++) {
         const struct stage_config *s = &c->stages[i];
 
         switch (s->kind) {
-        case STAGE_DEMOS: need += s->demos.from[0] ? 0 : s->demos.episodes * episode; break;
-        case STAGE_ROLLOUTS: need += s->rollouts.episodes * episode; break;
+        case STAGE_DEMOS: need += s->demos.from[0] ? 0 : s->demos.episodes * (drawn.demo * image + all.demo * STEP_BYTES); break;
+        case STAGE_ROLLOUTS: need += s->rollouts.episodes * (drawn.rollout * image + all.rollout * STEP_BYTES); break;
         case STAGE_SFT: need += saved > 0 ? weights : 0; break;
-        case STAGE_RL: need += (double)(c->journal_keep + 1) * s->rl.episodes * episode; break;
+        case STAGE_RL: need += (double)(c->journal_keep + 1) * s->rl.episodes * (drawn.most * image + all.most * STEP_BYTES);
+            break;
         case STAGE_EVAL: need += (double)s->eval.n_policies * s->eval.episodes * 1024; break;
         default: break;
         }
@@ -384,7 +417,7 @@ int preflight_token(const struct run_config *c, struct error *error)
 
 int preflight_check(const struct run_config *config, const char *run_dir, struct preflight *ret, struct error *error)
 {
-    double weights = 0, memory, disk, have_memory, have_disk = disk_available(run_dir);
+    double weights = 0, memory, frames, disk, have_memory, have_disk = disk_available(run_dir);
     struct model_needs models = {0};
     bool limited;
     int r, dims = strcmp(config->suite, "remote") ? SIM_ACTION_DIMS : 0;        /* 0: unknown here */
@@ -417,8 +450,9 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
                          "policy", first, models.action_dims, config->suite, dims,
                          dims == SIM_ACTION_DIMS ? " (dx dy dz droll dpitch dyaw gripper)" : "");
     memory = memory_needed(config, &models);
+    frames = memory_needed(config, &(struct model_needs) {.chunk = models.chunk});
     have_memory = memory_available("", &limited);
-    disk = disk_needed(config, weights, models.saved);
+    disk = disk_needed(config, weights, &models);
     if (ret)
         *ret = (struct preflight) {(uint64_t)memory, (uint64_t)have_memory, (uint64_t)disk, (uint64_t)have_disk};
     if (models.devices < 0)
@@ -428,7 +462,7 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
                          "the run needs about %.0f MB of memory, %.0f MB of it for the models, and %.0f MB are %s: lower "
                          "cluster.env_workers (%d), cluster.slots (%d), a LIBERO suite's tasks or the episodes of demos and "
                          "rollouts, train adapters (policy.train: lora), or spread it over more hosts",
-                         memory / MB, (memory - memory_needed(config, &(struct model_needs) {0})) / MB, have_memory / MB,
+                         memory / MB, (memory - frames) / MB, have_memory / MB,
                          limited ? "left within the limit of this control group (container, job or unit)" : "free",
                          config->env_workers, config->slots);
     if (disk > have_disk)

@@ -16,6 +16,9 @@ struct preflight {
  * simulator knows, or there is no such suite: preflight_tasks. */
 int preflight_task_name(const struct run_config *config, int i, struct error *error);
 
+/* The most steps of an episode that the policy plays in task i; 0: only the suite's simulator knows. Needs no files. */
+int preflight_limit(const struct run_config *config, int i);
+
 /* The suite and its tasks by name; how many numbers its actions have. Suite remote: starts its simulator. -EINVAL: no such task;
  * -ENOENT: no such suite, or its files are not on this host. */
 int preflight_tasks(const struct run_config *config, int *ret_action_dims, struct error *error);

@@ -99,6 +99,17 @@ int preflight_task_name(const struct run_config *c, int i, struct error *error)
     return n ? check_task(c, i, infos, n, error) : 0;
 }
 
+int preflight_limit(const struct run_config *c, int i)
+{
+    const struct sim_task_info *infos;
+    int n = sim_suite_known_tasks(c->suite, &infos);
+
+    for (int k = 0; k < n && !c->max_steps; k++)
+        if (!strcmp(infos[k].name, c->tasks[i]))
+            return infos[k].max_steps;
+    return c->max_steps;
+}
+
 int preflight_tasks(const struct run_config *c, int *ret_action_dims, struct error *error)
 {
     const struct sim_task_info *infos;

@@ -291,8 +291,33 @@ def test_read_only_directory(make_cluster):
         up_refuses(cluster, str(cluster.run), "Read-only")
 
 
-def disk_needed(cluster):
-    return int(re.search(r"needs about (\d+) MB of disk", gantry("up", cluster.config).stderr)[1])
+def needed(cluster, what):
+    r = gantry("up", cluster.config)
+    if "is in use" in r.stderr:
+        pytest.skip(f"this host has all that {what}")
+    return int(re.search(rf"needs about (\d+) MB of {what}", r.stderr)[1])
+
+
+@pytest.mark.parametrize("what", ["memory", "disk"])
+def test_what_is_drawn_is_counted(make_cluster, model, tmp_path, what):
+    """Of a policy that answers five actions at once every fifth observation, unless all are wanted; to the task's limit, never less; of every
+    camera. The page's port is in use, so that nothing starts in any case."""
+    chunks = tmp_path / "chunks"
+    assert gantry("model", "oft", model, chunks, "--kind", "tokens", "--chunk", "5", "--width", "32").returncode == 0
+    episodes, image, limit = 10 ** 7, 64, 24                # of pick_up_object
+    stages = [{"rollouts": {"episodes": episodes}}] + [{"sft": {"steps": 1, "from": "rollouts"}}] * (what == "memory")
+
+    def frames(init=chunks, history=0, steps=limit, **suite):
+        cluster = make_cluster({"policy": {"init": str(init)}, "prm": {"history": history}, "status": {"http": f"127.0.0.1:{port}"},
+                                "suite": {"image": image} | suite}, stages=stages)
+        picture, numbers = {"memory": (3 * image ** 2, 0), "disk": (2 * image ** 2, 512 * (steps + 1))}[what]
+        return pytest.approx((needed(cluster, what) * 2 ** 20 / episodes - numbers) / picture, 0.01)
+    with a_port() as port:
+        assert 5 + 1 == frames()                            # o_0, o_5, ... o_20, and the last
+        assert 200 + 1 == frames(steps=1000, max_steps=1000)
+        assert 2 * (5 + 1) == frames(cameras=2)
+        for everything in ({"init": model}, {"draw": "all"}, {"history": 2}):
+            assert limit + 1 == frames(**everything), everything
 
 
 def test_disk_without_room(make_cluster):
@@ -301,10 +326,10 @@ def test_disk_without_room(make_cluster):
     cluster.run.mkdir()
     with mounted(cluster.run, "size=2m"):
         up_refuses(cluster, "MB of disk", str(cluster.run), "put run.dir elsewhere")
-        whole = disk_needed(cluster)
+        whole = needed(cluster, "disk")
         cluster.settings["policy"] |= {"train": "lora", "lora_r": 4}
         cluster.write_config()
-        assert disk_needed(cluster) < whole             # its versions are adapters, the base is there once
+        assert needed(cluster, "disk") < whole             # its versions are adapters, the base is there once
         r = coordinator(cluster)
         assert r.returncode != 0 and "No space left on device" in r.stderr and str(cluster.run) in r.stderr, r.stderr
         r = gantry("up", "--force", cluster.config)
