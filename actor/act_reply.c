@@ -22,15 +22,10 @@ static int make_arrays(Gantry__ActReply *reply, size_t n_tokens, size_t n_action
 /* One action in the environment's units. */
 static void to_environment(const struct openvla *model, const double *normalised, float *ret)
 {
-    const struct openvla_config *c = &model->config;
     double action[OPENVLA_MAX_ACTION_DIMS];
 
-    if (c->oft.kind == OFT_NONE)
-        openvla_unnormalise(openvla_stats(model, NULL), normalised, action);
-    else
-        oft_unnormalise(openvla_stats(model, NULL), normalised, action);
-    gripper_to_environment(&c->gripper, action, c->action_dims);
-    for (int k = 0; k < c->action_dims; k++)
+    openvla_to_environment(model, normalised, action);
+    for (int k = 0; k < model->config.action_dims; k++)
         ret[k] = (float)action[k];
 }
 

@@ -167,8 +167,7 @@ static int draw_actions(const struct work *w, struct policy_version *policy, str
 
             for (int d = 0; d < w->dims; d++)
                 normalised[d] = openvla_decode(&model->config, results[i].tokens[d]);
-            openvla_unnormalise(openvla_stats(model, NULL), normalised, action);
-            gripper_to_environment(&model->config.gripper, action, w->dims);
+            openvla_to_environment(model, normalised, action);
             for (int d = 0; d < w->dims; d++)
                 ret[(from + i) * w->dims + d] = (float)action[d];
         }

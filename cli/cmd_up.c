@@ -387,6 +387,8 @@ int up_run(const struct run_config *config, bool force)
         return refuse(&error, r);
     say("run %s in %s%s: at most about %.0f MB of memory, %.0f MB of disk", up->config.name, up->run_dir,
         resumes ? ", resumed" : "", (double)sums.memory_bytes / 1048576.0, (double)sums.disk_bytes / 1048576.0);
+    if (sums.fit[0])
+        say("%s says too little for the suite %s; the run's copy says: %s", up->config.policy_init, up->config.suite, sums.fit);
     where = shell_word(up->config.dir);
     say("`gantry status %s` in another terminal shows more%s%s", where ?: up->config.dir,
         up->config.http[0] ? "; page: http://" : "", up->config.http);

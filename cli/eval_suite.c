@@ -22,12 +22,14 @@
 #include "cli/sim.h"
 #include "cli/up.h"
 #include "image/tf_image.h"
+#include "nn/models/openvla.h"
+#include "nn/models/openvla_start.h"
 #include "rl/stats.h"
 
 static const double Z95 = 1.959963984540054;
 
 struct eval_suite {
-    const char *model, *suite, *tasks, *dir, *device, *robosuite, *temperature, *remote;
+    const char *model, *suite, *tasks, *dir, *device, *robosuite, *temperature, *remote, *unnorm_key, *center_crop;
     long trials, env_workers, slots;
     bool json;
     struct run_config config;
@@ -43,6 +45,9 @@ static int usage(FILE *out, int status)
                  "  --tasks        numbers or names, separated by commas (default: all; gantry sim list --suite NAME)\n"
                  "  --trials       test states of each task (default: all of them; 50 where there are any number)\n"
                  "  --temperature  of sampling (default: 0, greedy)\n"
+                 "  --unnorm-key   whose statistics un-normalise its actions, of several (default: SUITE, SUITE_no_noops)\n"
+                 "  --center-crop  share of each picture that it sees: .9, or 1: all of it (default: what it says; where\n"
+                 "                 it says nothing, .9 on libero suites, as OpenVLA's evaluations do)\n"
                  "  --remote       suite remote: the command that is the simulator, or unix:PATH\n"
                  "  --robosuite    1.4.1 (default: what OpenVLA's and OFT's evaluations pin) or 1.4.0\n"
                  "  --env-workers, --slots   processes, and episodes each plays at once (default: 2, 4)\n"
@@ -60,36 +65,28 @@ struct wants {
     char chain[64];
 };
 
-static int read_wants(const char *model, bool libero, struct wants *ret, struct error *error)
+static int read_wants(const char *dir, bool libero, struct wants *ret, struct error *error)
 {
-    struct wants wants = {.images = 1};
-    char path[PATH_MAX];
-    json_error_t where;
-    json_t *config, *oft;
-    const char *chain;
+    _cleanup_(openvla_freep) struct openvla *model = NULL;
+    const struct openvla_config *c;
+    char base[PATH_MAX];
+    bool oft, adapter = openvla_start_is_adapter(dir);
+    int r = adapter ? openvla_start_base(dir, "", base, error) : 0;
 
-    snprintf(path, sizeof path, "%s/config.json", model);
-    config = json_load_file(path, 0, &where);
-    if (!config)
-        return error_set(error, ENOENT, "%s: line %d: %s; expected an OpenVLA checkpoint's directory", path, where.line,
-                         where.text);
-    wants.image = (int)json_integer_value(json_array_get(json_object_get(config, "image_sizes"), 0));
-    oft = json_object_get(config, "gantry_oft");
-    if (json_integer_value(json_object_get(oft, "images")) > 0)
-        wants.images = (int)json_integer_value(json_object_get(oft, "images"));
-    chain = json_string_value(json_object_get(config, "gantry_image_chain"));
-    snprintf(wants.chain, sizeof wants.chain, "%s", chain && chain[0] ? chain : libero ? TF_EVALUATION_CHAIN : "render");
-    json_decref(config);
-    if (wants.image < 16)
-        return error_set(error, EINVAL, "%s: no image_sizes; expected an OpenVLA checkpoint's directory", path);
-    snprintf(path, sizeof path, "%s/proprio_projector.safetensors", model);
-    wants.state = access(path, R_OK) == 0;
-    *ret = wants;
+    if (r >= 0)
+        r = openvla_open(adapter ? base : dir, NULL, &model, NULL, error);
+    if (r < 0)
+        return error_prefix(error, r, "expected an OpenVLA checkpoint's directory");
+    c = &model->config;
+    oft = c->oft.kind != OFT_NONE;
+    *ret = (struct wants) {.image = c->image_width, .images = oft ? c->oft.images : 1, .state = oft && c->oft.proprio};
+    snprintf(ret->chain, sizeof ret->chain, "%s", c->image_chain[0] ? c->image_chain : libero ? TF_EVALUATION_CHAIN : "render");
     return 0;
 }
 
 /* ---- the run ---------------------------------------------------------------------------------------------- */
 
+/* 'text' as YAML takes it. */
 static void add_quoted(struct strbuf *yaml, const char *text)
 {
     strbuf_addc(yaml, '\'');
@@ -141,7 +138,6 @@ static const char *base_name(const char *path)
     return path[n ? n - 1 : 0] == '/' ? path + n : path;
 }
 
-/* 'text' as YAML takes it. */
 /* What run.name takes of a directory's name. */
 static void run_name(const char *model, const char *suite, char *ret, size_t size)
 {
@@ -156,7 +152,7 @@ static int write_yaml(struct eval_suite *eval, const struct sim_task_info *infos
     const bool libero = !strncmp(eval->suite, "libero", 6);
     char model[PATH_MAX], name[64];
     struct wants wants;
-    int n_tasks, r;
+    int n_tasks = 0, r;
 
     if (!realpath(eval->model, model))
         return error_set(error, errno, "%s: %s", eval->model, strerror(errno));
@@ -178,6 +174,8 @@ static int write_yaml(struct eval_suite *eval, const struct sim_task_info *infos
     r = choose_tasks(eval, infos, n, yaml, &n_tasks, error);
     strbuf_adds(yaml, "]}\npolicy: {init: ");
     add_quoted(yaml, model);
+    strbuf_addf(yaml, ", center_crop: %s, unnorm_key: ", eval->center_crop);
+    add_quoted(yaml, eval->unnorm_key);
     strbuf_addf(yaml, "}\nstages: [{eval: {episodes: %ld, policies: [last], at: [%s]}}]\n", eval->trials * n_tasks,
                 eval->temperature);
     strbuf_addf(yaml, "cluster: {env_workers: %ld, slots: %ld, actors: [{device: '%s'}], prm_servers: []}\n", eval->env_workers,
@@ -347,6 +345,8 @@ int eval_suite(int argc, char **argv)
     eval->device = model_option(&argc, argv, "--device") ?: "cpu";
     eval->remote = model_option(&argc, argv, "--remote");
     eval->robosuite = model_option(&argc, argv, "--robosuite") ?: "1.4.1";
+    eval->unnorm_key = model_option(&argc, argv, "--unnorm-key") ?: "";
+    eval->center_crop = model_option(&argc, argv, "--center-crop") ?: "0";
     eval->temperature = model_option(&argc, argv, "--temperature") ?: "0";
     r = sim_number(&argc, argv, "--trials", 1, 1000000, 0, &eval->trials, &error);
     if (r == 0)

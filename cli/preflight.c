@@ -11,6 +11,7 @@
 #include "daemon/memory_available.h"
 #include "nn/base_link.h"
 #include "nn/hf.h"
+#include "nn/models/openvla_fit.h"
 #include "nn/models/openvla_start.h"
 #include "sim/sim.h"
 #include "train/memory.h"
@@ -81,22 +82,8 @@ struct model_needs { double actor, prm, learner, shared;
                      double saved; /* in each version, adapters; 0: all weights */
                      int action_dims; /* of the policy */
                      int chunk; /* actions that it answers at once */
+                     char fit[256]; /* what the run settles for its checkpoint */
                      int devices; /* 0, or why the GPUs will not do; the error has the line */ };
-
-/* OpenVLA's data, LIBERO's too, have a gripper of 0 (closed) to 1 (open); the suite takes -1 (open) to 1 (closed): unturned, no
- * hand would close. A run that goes on is past it. */
-static int check_gripper(const struct run_config *c, const char *dir, const struct openvla *model, struct error *error)
-{
-    const struct action_stats *stats = openvla_stats(model, NULL);
-    int last = stats ? stats->dims - 1 : 0;
-
-    if (strncmp(c->suite, "libero", 6) != 0 || strcmp(dir, c->policy_init) != 0 || model->config.gripper.said ||
-        last != SIM_ACTION_DIMS - 1 || stats->mask[last] || stats->q01[last] < 0 || stats->q99[last] > 1)
-        return 0;
-    return error_set(error, EINVAL, "policy.init: %s: its gripper is 1 open, 0 closed (dataset_statistics.json), that of %s is "
-                     "-1 open, 1 closed: put \"gantry_gripper\": {\"binarise\": true, \"invert\": true} into its config.json", dir,
-                     c->suite);
-}
 
 /* What the suite sends and takes must be what the model was made for. key: policy.init, prm.init. */
 static int check_suite(const struct run_config *c, const char *key, const char *dir, const struct openvla *model,
@@ -111,11 +98,22 @@ static int check_suite(const struct run_config *c, const char *key, const char *
     if (config->image_chain[0] && strcmp(config->image_chain, c->chain) != 0)
         return error_set(error, EINVAL, "%s: %s: was trained on pictures of the chain %s, suite.chain is %s", key, dir,
                          config->image_chain, c->chain);
-    if (!strcmp(key, "policy.init") && check_gripper(c, dir, model, error) < 0)
-        return -EINVAL;
     if (!strcmp(key, "policy.init") && config->oft.kind != OFT_NONE && c->policy_eos_in_logp)
         return error_set(error, EINVAL,
                          "policy.eos_in_logp: %s answers whole chunks and says no end token; say eos_in_logp: false", dir);
+    return 0;
+}
+
+/* What the run's copy of the checkpoint will say beyond it. */
+static int find_fit(const struct run_config *c, const struct openvla *policy, char ret_words[static 256], struct error *error)
+{
+    const struct openvla_fit_ask ask = {c->suite, c->chain, c->policy_unnorm_key, c->policy_center_crop};
+    struct openvla_fit fit;
+    int r = openvla_fit_find(policy, &ask, &fit, error);
+
+    if (r < 0)
+        return error_prefix(error, r, "policy.init");
+    openvla_fit_words(&fit, ret_words);
     return 0;
 }
 
@@ -176,8 +174,9 @@ static void leave_to_device(struct memory_need *need)
     need->packs = need->cache = need->activations = need->gradients = 0;
 }
 
-/* From the checkpoint's headers: a broken one is refused here, by name. */
-static int model_needs(const struct run_config *c, const char *policy_dir, struct model_needs *ret, struct error *error)
+/* From the checkpoint's headers: a broken one is refused here, by name. copied: it is the run's own. */
+static int model_needs(const struct run_config *c, const char *policy_dir, bool copied, struct model_needs *ret,
+                       struct error *error)
 {
     _cleanup_(openvla_freep) struct openvla *policy = NULL;
     _cleanup_(source_release) struct reward_source reward = {0};
@@ -185,13 +184,15 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
     int per_actor = (c->env_workers * c->slots + MAX(c->n_actors, 1) - 1) / MAX(c->n_actors, 1);
     int threads = c->n_learners ? MAX(c->learners[0].threads, 1) : 1, r;
     struct memory_need act = {0}, train = {0}, score = {0}, judge = {0};
-    char base[PATH_MAX];
+    char base[PATH_MAX], fit[256] = "";
 
     r = base_link_follow(policy_dir, base, error);
     if (r >= 0)
         r = openvla_open(r > 0 ? base : policy_dir, NULL, &policy, NULL, error);
     if (r >= 0)
         r = check_suite(c, "policy.init", policy_dir, policy, error);
+    if (r >= 0 && !copied)
+        r = find_fit(c, policy, fit, error);
     if (r >= 0)
         r = open_reward(c, &reward, error);
     if (r < 0)
@@ -222,6 +223,7 @@ static int model_needs(const struct run_config *c, const char *policy_dir, struc
         .saved = use == MEMORY_LORA ? (double)train.trained * sizeof(float) : 0,
         .devices = preflight_devices(c, policy, &reward, error),
     };
+    memcpy(ret->fit, fit, sizeof fit);
     return 0;
 }
 
@@ -419,7 +421,7 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
 {
     double weights = 0, memory, frames, disk, have_memory, have_disk = disk_available(run_dir);
     struct model_needs models = {0};
-    bool limited;
+    bool limited, copied;
     int r, dims = strcmp(config->suite, "remote") ? SIM_ACTION_DIMS : 0;        /* 0: unknown here */
     char first[PATH_MAX];
 
@@ -428,10 +430,11 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
                          "list of them");
     /* Later starts use the copy in the run directory. */
     snprintf(first, sizeof first, "%s/policies/v000000", run_dir);
-    if (access(first, F_OK) < 0 && openvla_start_is_adapter(config->policy_init)) {
+    copied = access(first, F_OK) == 0;
+    if (!copied && openvla_start_is_adapter(config->policy_init)) {
         if ((r = openvla_start_base(config->policy_init, config->policy_base, first, error)) < 0)
             return error_prefix(error, r, "policy.init");
-    } else if (access(first, F_OK) < 0) {
+    } else if (!copied) {
         snprintf(first, sizeof first, "%s", config->policy_init);
     }
     if ((r = check_model(first, error)) < 0 || (r = weight_bytes(first, &weights, error)) < 0 ||
@@ -442,7 +445,7 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     if (r >= 0)
         r = preflight_stages(config, first, error);
     if (r >= 0)
-        r = model_needs(config, first, &models, error);
+        r = model_needs(config, first, copied, &models, error);
     if (r < 0)
         return r;
     if (dims && models.action_dims != dims)
@@ -453,8 +456,11 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     frames = memory_needed(config, &(struct model_needs) {.chunk = models.chunk});
     have_memory = memory_available("", &limited);
     disk = disk_needed(config, weights, &models);
-    if (ret)
-        *ret = (struct preflight) {(uint64_t)memory, (uint64_t)have_memory, (uint64_t)disk, (uint64_t)have_disk};
+    if (ret) {
+        *ret = (struct preflight) {.memory_bytes = (uint64_t)memory, .memory_available = (uint64_t)have_memory,
+                                   .disk_bytes = (uint64_t)disk, .disk_available = (uint64_t)have_disk};
+        memcpy(ret->fit, models.fit, sizeof ret->fit);
+    }
     if (models.devices < 0)
         return models.devices;
     if (have_memory > 0 && memory > have_memory)

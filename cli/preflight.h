@@ -10,6 +10,7 @@
 struct preflight {
     uint64_t memory_bytes, memory_available;    /* all daemons of this host together */
     uint64_t disk_bytes, disk_available;        /* journal, checkpoints; what the run directory holds already counts as spent */
+    char fit[256];              /* what the run settles for its checkpoint (nn/models/openvla_fit.h); "": nothing */
 };
 
 /* Task i of suite.tasks by its name, and no files needed. -EINVAL: the suite has none of this name. 0 also where only the suite's

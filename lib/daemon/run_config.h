@@ -102,6 +102,8 @@ struct run_config {
     int draw;                       /* enum suite_draw: which observations of an episode that a policy plays have pictures */
     char policy_init[256];          /* a Hugging Face OpenVLA directory, or a PEFT adapter's */
     char policy_base[256];          /* of the adapter; "": what it names itself */
+    char policy_unnorm_key[128];    /* the data set whose statistics count; "": the suite's (nn/models/openvla_fit.h) */
+    double policy_center_crop;      /* share of the area; 0: what the checkpoint says, or its evaluations do; 1: all */
     char policy_train[16];          /* full | lora */
     char policy_weights[16];        /* fp32 | bf16 */
     char policy_support[16];        /* action | full */

@@ -73,6 +73,10 @@ static const struct config_key policy_keys[] = {
     ROW_STRING(R, "init", policy_init, NULL, "models/tiny", "a Hugging Face OpenVLA directory to start from, or a PEFT adapter's: with train: full it is "
                "merged with its base, with train: lora it is trained on, as it is (lora_r, lora_alpha and lora_targets are then its own)"),
     ROW_STRING(R, "base", policy_base, NULL, "", "init is a PEFT adapter: the directory of its base; empty: what its adapter_config.json names"),
+    ROW_STRING(R, "unnorm_key", policy_unnorm_key, NULL, "", "of several data sets in dataset_statistics.json: the one whose units the suite takes; empty: the one "
+               "called as the suite, or that with _no_noops behind"),
+    ROW_DOUBLE(R, "center_crop", policy_center_crop, 0, 1, "0", "share of each picture's area that the policy sees, its middle. 0: what config.json says; of one that says nothing, .9 on libero suites "
+               "with OpenVLA's pictures (`chain`), as its evaluations do, else all; 1: all"),
     ROW_STRING(R, "train", policy_train, train_names, "full", "full: all weights are trained; lora: adapters only"),
     ROW_STRING(R, "weights", policy_weights, weights_names, "fp32", "bf16: what acts and is saved is bf16, the learner keeps fp32 masters; adapters are fp32 always"),
     ROW_STRING(R, "support", policy_support, support_names, "action", "what tokens are sampled from, and log-probabilities are over: action (the 256 "

@@ -59,7 +59,9 @@ int version_list(const char *run_dir, int kind, uint64_t **ret, size_t *ret_n);
 int version_drop(const char *run_dir, int kind, uint64_t number);
 /* Drop all committed versions of a kind but the newest two and keep[]. */
 int version_retain(const char *run_dir, int kind, const uint64_t *keep, size_t n_keep);
-/* A copy of a checkpoint directory's files (no sub-directories, hidden files or manifest.json) committed under `number`, e.g.
- * policies/v000000. When that exists already, *manifest is read from it: 0. */
+/* A checkpoint directory's files (no sub-directories, hidden files or manifest.json) into a version that was begun. -ENOENT: there
+ * are none. */
+int version_copy(const char *from, const char *dir, struct error *error);
+/* Such a copy committed under `number`, e.g. policies/v000000. When that exists already, *manifest is read from it: 0. */
 int version_import(const char *run_dir, int kind, uint64_t number, const char *from, struct manifest *manifest,
                    struct error *error);

@@ -315,27 +315,15 @@ int version_retain(const char *run_dir, int kind, const uint64_t *keep, size_t n
     return r;
 }
 
-int version_import(const char *run_dir, int kind, uint64_t number, const char *from, struct manifest *manifest,
-                   struct error *error)
+int version_copy(const char *from, const char *dir, struct error *error)
 {
     _cleanup_free_ struct manifest_file *files = NULL;
-    char dir[VERSION_PATH], final[VERSION_PATH], source[VERSION_PATH + 136], target[VERSION_PATH + 136];
+    char source[VERSION_PATH + 136], target[VERSION_PATH + 136];
     size_t n;
-    int r = version_path(run_dir, kind, number, final);
+    int r = list_files(from, &files, &n, error);
 
-    if (r < 0)
-        return error_set(error, -r, "%s: path too long", run_dir);
-    if (access(final, F_OK) == 0)
-        return manifest_read(final, manifest, error);
-    r = list_files(from, &files, &n, error);
     if (r == 0 && n == 0)
         r = error_set(error, ENOENT, "%s: no files in it", from);
-    if (r == 0)
-        r = version_begin(run_dir, kind, number, dir, error);
-    if (r < 0)
-        return r;
-    manifest->kind = kind;
-    manifest->number = number;
     for (size_t i = 0; r == 0 && i < n; i++) {
         snprintf(source, sizeof source, "%s/%s", from, files[i].name);
         snprintf(target, sizeof target, "%s/%s", dir, files[i].name);
@@ -343,6 +331,25 @@ int version_import(const char *run_dir, int kind, uint64_t number, const char *f
         if (r < 0)
             r = error_set(error, -r, "%s: copying to %s failed: %s", source, target, strerror(-r));
     }
+    return r;
+}
+
+int version_import(const char *run_dir, int kind, uint64_t number, const char *from, struct manifest *manifest,
+                   struct error *error)
+{
+    char dir[VERSION_PATH], final[VERSION_PATH];
+    int r = version_path(run_dir, kind, number, final);
+
+    if (r < 0)
+        return error_set(error, -r, "%s: path too long", run_dir);
+    if (access(final, F_OK) == 0)
+        return manifest_read(final, manifest, error);
+    r = version_begin(run_dir, kind, number, dir, error);
+    if (r < 0)
+        return r;
+    manifest->kind = kind;
+    manifest->number = number;
+    r = version_copy(from, dir, error);
     if (r == 0)
         r = version_commit(run_dir, dir, manifest, error);
     if (r < 0)

@@ -142,7 +142,8 @@ int objective_sft(struct trainer *trainer, const struct dataset *data, const str
     if (data->outside * 4 > data->labels)       /* of its own data 2 % are */
         return error_set(error, EINVAL,
                          "sft: %.0f %% of the demonstrations' numbers lie outside what the policy's dataset_statistics.json says "
-                         "of its data: it is of another data set; put the demonstrations' own into policy.init",
+                         "of its data, so it could not act like them: it is of another data set; put the demonstrations' own into "
+                         "policy.init",
                          100.0 * (double)data->outside / (double)data->labels);
     r = openvla_set_pictures(trainer->model, data->image_chain,
                              config->augment ? augment_openvla.area : trainer->model->config.center_crop, error);

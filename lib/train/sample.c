@@ -168,10 +168,11 @@ static int fill_state(const struct dataset *data, const struct episode_input *in
     return 0;
 }
 
-/* As numbers in [-1,1]. Counts what lies outside. */
+/* As the policy would say them, in [-1,1]: of a data set from its units, of an episode of the suite from the suite's. Counts what
+ * lies outside. */
 static int fill_labels(struct dataset *data, const struct episode_input *in, struct train_episode *episode)
 {
-    const struct action_stats *stats = in->label_units ? openvla_stats(data->model, NULL) : NULL;
+    const struct action_stats *stats = openvla_stats(data->model, NULL);    /* none: nobody could execute what it learns */
     int dims = data->action_dims;
     double action[OPENVLA_MAX_ACTION_DIMS];
 
@@ -180,7 +181,8 @@ static int fill_labels(struct dataset *data, const struct episode_input *in, str
     for (int t = 0; stats && t < in->steps; t++) {
         for (int k = 0; k < dims; k++)
             action[k] = (double)in->label[t * dims + k];
-        data->outside += openvla_normalise(stats, action, action);
+        data->outside += in->label_units ? openvla_normalise(stats, action, action)
+                                         : openvla_from_environment(data->model, action, action);
         data->labels += dims;
         for (int k = 0; k < dims; k++)
             episode->label[t * dims + k] = (float)action[k];

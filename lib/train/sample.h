@@ -24,7 +24,7 @@ struct episode_input {          /* borrowed for the call, frames excepted */
     int images;                 /* pictures of each observation, at least 1 */
     const float *state; size_t n_state;         /* (T+1,S) the robot's own numbers in its units, or none */
     const char *image_chain;    /* how its pictures were made (openvla.h); NULL or "": IMAGE_CHAIN_RENDER */
-    const float *label; size_t n_label;         /* (T,A) normalised actions to imitate; demos only */
+    const float *label; size_t n_label;         /* (T,A) actions to imitate, as the suite takes them; demos only */
     bool label_units;                           /* label is in the data's own units: the policy's statistics normalise it */
     const float *action; size_t n_action;       /* (T,A) normalised, as executed: what a reward model of its own backbone is
                                                  * told, and milestones are found in; or none */
@@ -51,7 +51,7 @@ struct train_episode {
     float *state;               /* (T+1, proprio) as the policy takes it; NULL: it takes none */
     int32_t *tokens;            /* (T,K) ids, a demonstration's end token among them if the data set has those (OFT_L1,
                                  * OFT_LAPLACE: bits of floats): what acted; of a demonstration: what to imitate */
-    float *label;               /* (T,K) of a demonstration: the same as numbers in [-1,1] */
+    float *label;               /* (T,K) of a demonstration: the same as the policy's numbers in [-1,1] */
     int *turns; int n_turns;    /* steps at which the policy was asked; NULL: at every step */
     float *logp;                /* (T,K); NULL for demonstrations */
     float *hidden;              /* (T,hidden) states that predicted the first tokens; NULL: not recorded */

@@ -81,17 +81,14 @@ def test_found_before_anything_starts(make_cluster, changes, stages, says):
     up_refuses(make_cluster(changes, stages), *says)
 
 
-def test_a_gripper_of_libero(make_cluster, model, tmp_path):
-    """OpenVLA's data have it the other way round: a checkpoint that does not say so is not let play LIBERO with it turned."""
+def test_whose_statistics(make_cluster, model, tmp_path):
+    """A checkpoint with several data sets' statistics, none of them the suite's: their names, and the key that says which."""
     mine = tmp_path / "mine"
     shutil.copytree(model, mine)
-    stats = json.loads((mine / "dataset_statistics.json").read_text())
-    for key, value in (("q01", 0), ("min", 0), ("q99", 1), ("max", 1)):
-        stats["tabletop"]["action"][key][6] = value
-    (mine / "dataset_statistics.json").write_text(json.dumps(stats))
-    up_refuses(make_cluster({"policy": {"init": str(mine)}, "suite": {"name": "libero_goal", "tasks": ["turn_on_the_stove"]},
-                             "cluster": {"env_workers": 0}}, [{"eval": {"policies": ["last"], "at": [0], "episodes": 1}}]),
-               "its gripper is 1 open, 0 closed", '"gantry_gripper": {"binarise": true, "invert": true}')
+    one = json.loads((mine / "dataset_statistics.json").read_text())["tabletop"]
+    (mine / "dataset_statistics.json").write_text(json.dumps({"bridge_orig": one, "fractal": one}))
+    up_refuses(make_cluster({"policy": {"init": str(mine)}}), "policy.init: ", "2 data sets (bridge_orig, fractal)", "policy.unnorm_key")
+    up_refuses(make_cluster({"policy": {"init": str(mine), "unnorm_key": "bridge"}}), "no statistics of 'bridge'", "of bridge_orig, fractal")
 
 
 def test_what_is_wrong_on_every_host(tmp_path):

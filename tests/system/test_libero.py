@@ -133,3 +133,27 @@ def test_solved_through_the_daemons(make_cluster, model, tmp_path):
     r = gantry("replay", cluster.run, "1", "-o", tmp_path / "film.png")
     assert r.returncode == 0 and ": success after" in r.stdout.splitlines()[0], r.stdout + r.stderr
     assert (cluster.run / "policies" / "v000001").is_dir()
+
+
+def test_a_published_checkpoint(model, tmp_path):
+    """What the published evaluation does for an OpenVLA-OFT checkpoint of two cameras and the robot's state, with four suites' statistics,
+    OpenVLA's gripper and not a word of ours in config.json: all of it is found out, said, and stands in the run's copy."""
+    oft = tmp_path / "oft"
+    assert gantry("model", "oft", model, oft, "--kind", "l1", "--chunk", "8", "--width", "32", "--state", "8", "--images", "2").returncode == 0
+    config = json.loads((oft / "config.json").read_text())
+    (oft / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "gantry_oft"}))
+    action = {"q01": [-.63, -.77, -.76, -.1, -.15, -.27, 0], "q99": [.77, .85, .9375, .14, .16, .32, 1], "mask": [True] * 6 + [False]}
+    state = {"q01": [-1, -1, 0, -4, -4, -4, 0, -.05], "q99": [1, 1, 2, 4, 4, 4, .05, 0]}
+    suites = {f"libero_{s}_no_noops": {"action": {**action, "q99": [.77, .85, .9375, .14, .16, .32 + i / 100, 1]}, "proprio": state}
+              for i, s in enumerate(("spatial", "object", "goal", "10"))}
+    (oft / "dataset_statistics.json").write_text(json.dumps(suites))
+    r = subprocess.run([BIN / "gantry", "eval", oft, "--suite", "libero_object", "--tasks", CREAM, "--trials", "1", "--env-workers", "1",
+                        "--slots", "1", "--dir", tmp_path / "run"], capture_output=True, text=True, cwd=TOP, timeout=240)
+    assert r.returncode == 0 and r.stdout.splitlines()[-1].split()[0] in ("0/1", "1/1"), r.stdout + r.stderr
+    assert ("the run's copy says: actions in the units of libero_object_no_noops, gripper turned (1 open, 0 closed becomes -1, 1), "
+            "the middle 0.9 of each picture's area") in r.stderr, r.stderr
+    copy = tmp_path / "run" / "policies" / "v000000"
+    assert json.loads((copy / "dataset_statistics.json").read_text()) == {"libero_object_no_noops": suites["libero_object_no_noops"]}
+    config = json.loads((copy / "config.json").read_text())
+    assert config["gantry_gripper"] == {"binarise": True, "invert": True} and config["gantry_center_crop"] == pytest.approx(.9)
+    assert gantry("history", "check", tmp_path / "run").returncode == 0

@@ -84,3 +84,41 @@ void gripper_to_environment(const struct gripper_rule *rule, double *action, int
     if (rule->invert)
         *g = *g == 0 ? 0 : -*g;
 }
+
+/* A gripper that is half open stays so: what is imitated is what was done. */
+static void gripper_from_environment(const struct gripper_rule *rule, double *action, int dims)
+{
+    double *g = &action[dims - 1];
+
+    if (rule->invert)
+        *g = *g == 0 ? 0 : -*g;
+    if (rule->binarise)
+        *g = (*g + 1) / 2;
+}
+
+void openvla_to_environment(const struct openvla *model, const double *normalised, double *ret_action)
+{
+    const struct openvla_config *c = &model->config;
+
+    unnormalise(openvla_stats(model, NULL), normalised, c->oft.kind == OFT_NONE ? 0 : 1e-8, ret_action);
+    gripper_to_environment(&c->gripper, ret_action, c->action_dims);
+}
+
+int openvla_from_environment(const struct openvla *model, const double *action, double *ret_normalised)
+{
+    const struct action_stats *stats = openvla_stats(model, NULL);
+    double own[OPENVLA_MAX_ACTION_DIMS];
+    int outside = 0;
+
+    memcpy(own, action, (size_t)stats->dims * sizeof(*own));
+    gripper_from_environment(&model->config.gripper, own, stats->dims);
+    for (int i = 0; i < stats->dims; i++) {
+        double middle = (stats->q01[i] + stats->q99[i]) / 2, half = (stats->q99[i] - stats->q01[i]) / 2;
+        /* With -1 and 1 it is the action itself, to the bit. A range of one value is that value, whatever is said. */
+        double x = !stats->mask[i] ? own[i] : half > 0 ? (own[i] - middle) / half : 0;
+
+        outside += x < -1.001 || x > 1.001;
+        ret_normalised[i] = CLAMP(x, -1.0, 1.0);
+    }
+    return outside;
+}

@@ -144,6 +144,11 @@ void openvla_unnormalise(const struct action_stats *stats, const double *normali
  * many numbers were outside. In place is fine. */
 int openvla_normalise(const struct action_stats *stats, const double *action, double *ret_normalised);
 void gripper_to_environment(const struct gripper_rule *rule, double *action, int dims);
+/* What the policy answers as the suite takes it, un-normalised and its gripper turned, and the way back, for what a demonstrator
+ * played in the suite: clipped to what the policy can say; returns how many numbers were outside. The model has one data set's
+ * statistics (openvla_fit.h). In place is fine. */
+void openvla_to_environment(const struct openvla *model, const double *normalised, double *ret_action);
+int openvla_from_environment(const struct openvla *model, const double *action, double *ret_normalised);
 /* OpenVLA-OFT's: the range is widened by 1e-8. */
 void oft_unnormalise(const struct action_stats *stats, const double *normalised, double *ret_action);
 
