@@ -36,7 +36,8 @@ int cmd_report(int argc, char **argv)
     if ((argc != 2 && !(argc == 4 && !strcmp(argv[2], "-o"))) || argv[1][0] == '-') {
         fprintf(argc > 1 && !strcmp(argv[1], "--help") ? stdout : stderr,
                 "usage: %s RUN [-o FILE]\n"
-                "Writes one self-contained page (default RUN/report.html): curves, figures, film strips.\n", argv[0]);
+                "Writes one self-contained page (default RUN/report.html): curves, figures, film strips.\n"
+                "The run must have ended, or be drained, wherever it is in its stages.\n", argv[0]);
         return argc > 1 && !strcmp(argv[1], "--help") ? CLI_OK : CLI_USAGE;
     }
     if (argc == 4)

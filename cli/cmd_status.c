@@ -53,7 +53,7 @@ static bool add_rest(const char *run_dir, struct error *error)
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
     _cleanup_free_ struct ledger_stage *stages = NULL;
     _cleanup_free_ char *text = NULL, *where = shell_word(run_dir);
-    char path[RUN_PATH];
+    char path[RUN_PATH], why[400];
     size_t n = 0, done = 0;
 
     if (run_socket_call_at(run_dir, "up.sock", "help", &text, NULL) == 0) {
@@ -63,13 +63,17 @@ static bool add_rest(const char *run_dir, struct error *error)
     }
 
     if (!config || rundir_path(run_dir, "config.yaml", path, NULL) < 0 || run_config_load(path, config, NULL) < 0 ||
-        run_open_ledger(run_dir, &ledger, NULL) < 0 || ledger_stages(ledger, &stages, &n) < 0)
+        run_open_ledger(run_dir, &ledger, NULL) < 0 || ledger_stages(ledger, &stages, &n) < 0 ||
+        run_stopped(ledger, why, sizeof why) < 0)
         return false;
     for (size_t i = 0; i < n; i++)
         done += stages[i].state == PROGRESS_DONE;
     if (done >= (size_t)config->n_stages)
         error_set(error, error->errnum, "%s: the run is finished, no coordinator is running there; `gantry report %s` writes "
                   "its page", run_dir, where ?: run_dir);
+    else if (why[0])
+        error_set(error, error->errnum, "%s: the run stopped in %s, %zu of %d stages are done; `gantry up %s` tries again: %s",
+                  run_dir, done < n ? stages[done].name : "its end", done, config->n_stages, where ?: run_dir, why);
     else
         error_set(error, error->errnum, "%s: no coordinator is running there; %zu of %d stages are done%s%s, and `gantry up %s` "
                   "goes on", run_dir, done, config->n_stages, done < n ? ", the next is " : "", done < n ? stages[done].name : "",

@@ -8,8 +8,10 @@ enum { WIDTH = 560, LEFT = 56, RIGHT = 12, FRAME = 182, TOP = 30, BOTTOM = 38, L
 
 struct drawing { struct plot_frame view; int top; };    /* top: where the frame begins */
 
-/* Okabe and Ito's palette: told apart also by those who see few colours. */
-static const char *const colours[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999"};
+/* Okabe and Ito's palette: told apart also by those who see few colours. Its blue and its black are the page's, which may be dark
+ * (daemon/page_style.h). */
+static const char *const colours[] = {"var(--blue)", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "currentColor",
+                                      "#999999"};
 
 void html_escape(struct strbuf *out, const char *text)
 {
@@ -175,7 +177,7 @@ static void write_axes(const struct plot *plot, const struct drawing *d, struct 
 
     for (v = ceil(f->y0 / step) * step; v <= f->y1 + step * 1e-6; v += step) {
         plot_tick_text(v, step, text, sizeof text);
-        strbuf_addf(out, "<line x1='%d' x2='%d' y1='%.1f' y2='%.1f' stroke='#ddd'/>"
+        strbuf_addf(out, "<line x1='%d' x2='%d' y1='%.1f' y2='%.1f' stroke='var(--line)'/>"
                     "<text x='%d' y='%.1f' text-anchor='end'>%s</text>", LEFT, WIDTH - RIGHT, py(d, v), py(d, v),
                     LEFT - 6, py(d, v) + 4, text);
     }

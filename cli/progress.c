@@ -141,11 +141,15 @@ static void add_member(const json_t *member, struct strbuf *out)
     strbuf_addc(out, '\n');
 }
 
-/* A reward model beside the one in use, and how the last trial ended. */
-static void add_trial(const json_t *status, struct strbuf *out)
+/* Reward models that are to come: one that waits for its iteration, one on trial; and how the last trial ended. */
+static void add_reward_models(const json_t *status, struct strbuf *out)
 {
     const json_t *now = json_object_get(status, "prm_shadow"), *last = json_object_get(status, "prm_shadow_last");
+    const json_t *next = json_object_get(status, "prm_next");
 
+    if (next)
+        strbuf_addf(out, "from iteration %" PRId64 " on: reward model version %" PRId64 "\n", integer(next, "at"),
+                    integer(next, "version"));
     if (now)
         strbuf_addf(out, "on trial: reward model version %" PRId64 " beside %" PRId64 ", %" PRId64 "/%" PRId64 " episodes\n",
                     integer(now, "version"), integer(now, "against"), integer(now, "episodes"), integer(now, "wanted"));
@@ -165,7 +169,7 @@ void progress_page(const json_t *status, struct strbuf *out)
     progress_line(status, out);
     strbuf_addf(out, "\npolicy version %" PRId64 "  reward model version %" PRId64 "\n", integer(status, "policy_version"),
                 integer(status, "prm_version"));
-    add_trial(status, out);
+    add_reward_models(status, out);
     strbuf_adds(out, "stages:\n");
     for (size_t i = 0; i < json_array_size(stages); i++) {
         const json_t *stage = json_array_get(stages, i);

@@ -13,19 +13,19 @@
 #include "cli/report_names.h"
 #include "cli/report_prm.h"
 #include "cli/report_series.h"
+#include "daemon/page_style.h"
 #include "daemon/run_config.h"
 #include "proto/control.pb-c.h"
 #include "version.h"
 
-static const char style[] =
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:1180px;margin:2em auto;padding:0 1em;color:#222}"
-    "h1{margin-bottom:0}h2{border-bottom:1px solid #ddd;margin-top:2em}.big{font-size:1.35em;margin:.6em 0}"
-    "table{border-collapse:collapse;margin:.6em 0}td,th{padding:.25em .8em;border-bottom:1px solid #eee;text-align:right}"
-    "td:first-child,th:first-child{text-align:left}td .note{white-space:nowrap}table{display:block;overflow-x:auto}"
+static const char style[] = PAGE_STYLE
+    "body{max-width:1180px}h1{margin-bottom:0}h2{border-bottom:1px solid var(--line);margin-top:2em}.big{font-size:1.35em;margin:.6em 0}"
+    "table{margin:.6em 0;display:block;overflow-x:auto}td,th{padding:.25em .8em;text-align:right}"
+    "td:first-child,th:first-child{text-align:left}td .note{white-space:nowrap}"
     ".plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(440px,100%),1fr));gap:12px}"
-    "svg.plot{background:#fcfcfc;border:1px solid #eee;width:100%;height:auto}"
-    "svg text{font:11px system-ui,sans-serif;fill:#444}svg text.title{font-size:13px;font-weight:600}"
-    ".note{color:#666}pre{background:#f7f7f7;padding:1em;overflow:auto;font-size:13px}img{max-width:100%}";
+    "svg.plot{width:100%;height:auto}svg text{font:11px system-ui,sans-serif;fill:var(--soft)}"
+    "svg text.title{font-size:13px;font-weight:600;fill:var(--ink)}"
+    ".note{color:var(--soft)}pre{background:var(--inset);padding:1em;overflow:auto;font-size:13px}img{max-width:100%}";
 
 enum { TASK_CURVES = 16 };
 
@@ -149,6 +149,15 @@ static void write_plateau(json_t *plateau, struct strbuf *out)
                 100 * json_number_value(json_array_get(interval, 0)), 100 * json_number_value(json_array_get(interval, 1)));
 }
 
+static void write_stopped(const struct report_data *d, struct strbuf *out)
+{
+    if (!d->stopped[0])
+        return;
+    strbuf_adds(out, "<p class='big bad'>The run stopped before its end: ");
+    html_escape(out, d->stopped);
+    strbuf_adds(out, ".</p>");
+}
+
 static void write_headline(const struct report_data *d, struct strbuf *out)
 {
     double before = number_at(d->summary, "success_before"), after = number_at(d->summary, "success_after");
@@ -249,6 +258,7 @@ int report_write(const char *run_dir, const char *path, struct error *error)
     strbuf_adds(&out, "<p class='note'>Report of the run in ");
     html_escape(&out, run_dir);
     strbuf_adds(&out, "</p>");
+    write_stopped(&d, &out);
     write_headline(&d, &out);
     report_policies_write(&d, &out);
     r = write_curves(&d, &out);

@@ -20,7 +20,8 @@ static int load_ledger(const char *run_dir, struct report_data *d, struct error 
         (r = ledger_iterations(ledger, &d->iterations, &d->n_iterations)) < 0 ||
         (r = ledger_episodes(ledger, LEDGER_ALL, LEDGER_ALL, &d->episodes, &d->n_episodes)) < 0 ||
         (r = ledger_scalars(ledger, NULL, &d->scalars, &d->n_scalars)) < 0 ||
-        (r = ledger_versions(ledger, &d->versions, &d->n_versions)) < 0 || (r = run_builds_read(ledger, &d->builds)) < 0)
+        (r = ledger_versions(ledger, &d->versions, &d->n_versions)) < 0 || (r = run_builds_read(ledger, &d->builds)) < 0 ||
+        (r = run_stopped(ledger, d->stopped, sizeof d->stopped)) < 0)
         return error_set(error, -r, "%s/ledger.sqlite: %s", run_dir, ledger_error(ledger));
     return 0;
 }

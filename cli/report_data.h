@@ -13,6 +13,7 @@ struct report_data {
     struct ledger_scalar *scalars;          size_t n_scalars;
     struct ledger_version *versions;        size_t n_versions;
     struct run_builds builds;
+    char stopped[400];                      /* why the run stopped by itself; "": it did not */
     json_t *summary;                        /* summary.json, or NULL */
     char *config;                           /* config.yaml as text, or NULL */
 };

@@ -2,6 +2,8 @@
 #include "cli/shell_word.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "run/rundir.h"
 
@@ -49,4 +51,28 @@ int run_finished(const char *run_dir, const struct run_config *config, bool late
     }
     *ret = done >= (size_t)config->n_stages && (!later || !open);
     return 0;
+}
+
+struct stop { char *text; size_t size; };
+
+static int note_stop(const struct ledger_event *event, void *arg)
+{
+    const struct stop *stop = arg;
+
+    if (!strcmp(event->kind, "stopped"))
+        snprintf(stop->text, stop->size, "%s", event->text);
+    else if (!strcmp(event->kind, "start"))     /* another life: it may do better */
+        stop->text[0] = 0;
+    return 0;
+}
+
+int run_stopped(struct ledger *ledger, char *ret, size_t size)
+{
+    char why[sizeof ((struct ledger_event *)0)->text] = "";
+    struct stop stop = {why, sizeof why};
+    int r = ledger_each_event(ledger, 0, note_stop, &stop);
+
+    if (r == 0)
+        snprintf(ret, size, "%s", why);
+    return r;
 }

@@ -1,16 +1,15 @@
 /* page.c - the live page: polls /status.json, draws the success curve as SVG, lists members. No library, no second file. */
 #include "coordinator/edge.h"
+#include "daemon/page_style.h"
 
 const char edge_page[] =
 "<!doctype html><html lang=en><meta charset=utf-8><title>gantry</title><meta name=viewport content='width=device-width'>\n"
 "<style>\n"
-"body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:62rem;padding:0 1rem;color:#1c2126;background:#fff}\n"
-"h1{font-size:1.3rem;margin:0}#sub{color:#667}.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;margin-top:.5rem}\n"
-"th,td{text-align:left;padding:.25rem .6rem .25rem 0;border-bottom:1px solid #e4e7eb;font-variant-numeric:tabular-nums}\n"
-"th{font-weight:600;color:#667;white-space:nowrap}.bar{height:.6rem;background:#e4e7eb;border-radius:.3rem;overflow:hidden;margin:.4rem 0}\n"
-".bar div{height:100%;background:#2f6fde;width:0}svg{box-sizing:border-box;width:100%;height:15rem;background:#fafbfc;border:1px solid #e4e7eb}\n"
-".big{font-size:1.6rem}.bad{color:#b3261e}\n"
-"@media(prefers-color-scheme:dark){body{background:#14171a;color:#dde1e6}th,td,svg{border-color:#2c3238}svg{background:#181c20}.bar{background:#2c3238}#sub,th{color:#98a2ad}.bad{color:#ff8a80}}\n"
+PAGE_STYLE
+"body{max-width:62rem}h1{font-size:1.3rem;margin:0}#sub{color:var(--soft)}.wide{overflow-x:auto}table{width:100%;margin-top:.5rem}\n"
+"th,td{text-align:left;padding:.25rem .6rem .25rem 0;font-variant-numeric:tabular-nums}\n"
+"th{font-weight:600;color:var(--soft);white-space:nowrap}.bar{height:.6rem;background:var(--line);border-radius:.3rem;overflow:hidden;margin:.4rem 0}\n"
+".bar div{height:100%;background:#2f6fde;width:0}svg{box-sizing:border-box;width:100%;height:15rem}.big{font-size:1.6rem}\n"
 "</style>\n"
 "<h1 id=run>gantry</h1><div id=sub></div>\n"
 "<p class=big id=work></p><div class=bar><div id=done></div></div><div id=count></div>\n"
@@ -39,7 +38,7 @@ const char edge_page[] =
 "  return [training?`${done} of ${total} updates`:total?`${done} of ${total} episodes in, ${e.leased} being played, ${e.failed} failed`:'',\n"
 "    rate(s.updates_per_s,'updates/s'),rate(s.env_steps_per_s,'env steps/s'),\n"
 "    e.journaled?`success so far ${(100*s.success).toFixed(1)} %`:'',s.return==null?'':'return '+s.return.toFixed(2),`policy ${s.policy_version}`,\n"
-"    `reward model ${s.prm_version}`,s.left_s==null?'':clock(s.left_s)+' left in this '+s.left_in].filter(t=>t).join(', ');}\n"
+"    `reward model ${s.prm_version}`+(s.prm_next?` (${s.prm_next.version} from iteration ${s.prm_next.at} on)`:''),s.left_s==null?'':clock(s.left_s)+' left in this '+s.left_in].filter(t=>t).join(', ');}\n"
 "function show(s){\n"
 "  $('run').textContent=s.run+' - '+s.state;document.title=s.name+' - '+s.run;\n"
 "  $('sub').textContent=`run ${s.run_id}, seed ${s.seed}, build ${s.build}, up ${s.up_s.toFixed(0)} s, coordinator start ${s.epoch}`;\n"

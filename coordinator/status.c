@@ -142,6 +142,20 @@ static void write_shadow(const struct edge *edge, struct json_writer *w)
     json_close(w, '}');
 }
 
+/* A reward model that takes over when an iteration opens: `gantry prm swap --at`. */
+static void write_next(const struct edge *edge, struct json_writer *w)
+{
+    const struct plan_memory *memory = conductor_memory(edge->conductor);
+
+    if (!memory->prm_next)
+        return;
+    json_open(w, "prm_next", '{');
+    json_unsigned(w, "version", memory->prm_next);
+    json_unsigned(w, "stage_number", memory->prm_next_stage);
+    json_unsigned(w, "at", (uint64_t)memory->prm_next_round + 1);
+    json_close(w, '}');
+}
+
 static void write_members(const struct edge *edge, struct json_writer *w)
 {
     static const char *const states[] = {[MEMBER_ALIVE] = "alive", [MEMBER_LOST] = "lost", [MEMBER_GONE] = "gone"};
@@ -277,6 +291,7 @@ int edge_status_json(struct edge *edge, struct strbuf *out)
     json_unsigned(&w, "seed", ledger_run(edge->ledger)->seed);
     json_number(&w, "up_s", (double)(clock_mono_ms() - edge->started_ms) / 1e3);
     write_work(edge, &status, &w);
+    write_next(edge, &w);
     write_shadow(edge, &w);
     json_unsigned(&w, "episodes_since_start", edge->episodes);
     json_unsigned(&w, "env_steps_since_start", edge->env_steps);

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from conftest import BIN, TINY
+from conftest import BIN, TINY, gantry
 
 ROLLOUTS = [{"rollouts": {"episodes": 6}}]
 
@@ -42,7 +42,13 @@ def test_no_answer_is_finite(make_cluster):
     cluster = make_cluster(stages=ROLLOUTS)
     cluster.faults["actor-0"] = "act.reply=nan@1+"
     cluster.start()
-    assert "no episode can be played, 10 in a row came back: act: the action is not finite" in until_stopped(cluster, "the run to stop")
+    why = "no episode can be played, 10 in a row came back: act: the action is not finite"
+    assert why in until_stopped(cluster, "the run to stop")
+    # whoever looks later is told, too
+    status = gantry("status", cluster.run)
+    assert status.returncode == 1 and "the run stopped in rollouts" in status.stderr and why in status.stderr, status.stderr
+    assert gantry("report", cluster.run).returncode == 0
+    assert f"The run stopped before its end: {why}" in (cluster.run / "report.html").read_text()
 
 
 @pytest.fixture

@@ -227,16 +227,25 @@ static void look_at_gauges(void)
     json_decref(root);
 }
 
-/* A reward model on trial, and the one before. */
+/* A reward model that waits for its iteration, one on trial, and the one before. */
 static void look_at_trials(void)
 {
-    struct shadow *shadow = (struct shadow *)&conductor_memory(life_edge->conductor)->shadow, before = *shadow;
-    json_t *root;
+    struct plan_memory *memory = (struct plan_memory *)conductor_memory(life_edge->conductor);
+    struct shadow *shadow = &memory->shadow, before = *shadow;
+    json_t *root = status();
+
+    assert_null(json_object_get(root, "prm_next"));
+    json_decref(root);
 
     shadow->last = (struct shadow_verdict) {.version = 3, .against = 1, .passed = true, .episodes = 9, .successes = 2,
                                             .frames = 90, .difference = .25, .rank = .5, .auc = NAN, .auc_against = NAN};
     shadow_begin(shadow, 4, 3, 20, .05, .8);
+    memory->prm_next = 5;
+    memory->prm_next_stage = 2;
+    memory->prm_next_round = 39;        /* people count from 1 */
     root = status();
+    memory->prm_next = 0;
+    shows(root, NULL, "prm_next", "{\"version\":5,\"stage_number\":2,\"at\":40}");
     shows(root, NULL, "prm_shadow", "{\"version\":4,\"against\":3,\"episodes\":0,\"wanted\":20}");
     shows(root, "prm_shadow_last", "version", "3");
     shows(root, "prm_shadow_last", "verdict", "\"takes over\"");
