@@ -273,10 +273,9 @@ static int stats(int argc, char **argv)
         if (r < 0)
             break;
         if (t->success && t->split == GANTRY__SPLIT__SPLIT_TRAIN && t->purpose != GANTRY__PURPOSE__PURPOSE_EVAL)
-            r = add_episode(&statistics, t, &error);
+            r = add_episode(&statistics, t, &error), demos += t->purpose == GANTRY__PURPOSE__PURPOSE_DEMO;
         else
             left_out++;
-        demos += t->purpose == GANTRY__PURPOSE__PURPOSE_DEMO;
     }
     if (r >= 0 && !statistics.steps)
         r = error_set(&error, ENODATA, "%s: no successful training episode in it", argv[0]);
@@ -290,9 +289,8 @@ static int stats(int argc, char **argv)
         r = file_write(path, text.text, text.length);
     if (r < 0)
         return fail("stats", &error, error_set(&error, -r, "%s: cannot be written: %s", path, strerror(-r)));
-    printf(
-        "%s: %d successful episodes (%d demonstrations in all, %d left out), %zu steps, actions of %d numbers, a state of %d\n",
-        path, statistics.episodes, demos, left_out, statistics.steps, statistics.dims, statistics.state);
+    printf("%s: %d successful training episodes, %d of them demonstrations (%d episodes left out), %zu steps, actions of %d numbers, "
+           "a state of %d\n", path, statistics.episodes, demos, left_out, statistics.steps, statistics.dims, statistics.state);
     return CLI_OK;
 }
 

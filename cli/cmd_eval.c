@@ -18,6 +18,7 @@ struct command {
     struct eval_ask ask;
     const char *run_dir, *against[AGAINST_MAX], *films, *plot, *out;
     int n_against;
+    unsigned given; /* bit(option) of each */
     bool json, seeds, action_error;
     int draws[RUN_MAX_N], n_draws, frames; /* of --action-error */
 };
@@ -180,6 +181,34 @@ static const char *expected(int option)
     }
 }
 
+static unsigned bit(int option) { return 1u << (option - POLICIES); }
+
+/* An option that would be passed over in silence is a mistake of who gave it. Prints the line; -EINVAL. */
+static int check_together(const struct command *c)
+{
+    static const int search[] = {HORIZON, EXECUTE, SEARCH_TEMPERATURE, SCORE, METHOD, JUDGE, PROPOSALS, CONTROLS, PLOT};
+    static const int of_errors[] = {POLICIES, AT, JSON, OUT, WIDTHS, ACTION_ERROR, FRAMES};
+    unsigned stray = c->given & bit(FRAMES);
+    const char *why = "is of --action-error";
+
+    if (c->action_error) {
+        stray = c->given;
+        for (size_t i = 0; i < ARRAY_SIZE(of_errors); i++)
+            stray &= ~bit(of_errors[i]);
+        why = "is not of --action-error";
+    } else if (!c->n_draws) {
+        for (size_t i = 0; i < ARRAY_SIZE(search); i++)
+            stray |= c->given & bit(search[i]);
+        why = stray & ~bit(FRAMES) ? "is of look-ahead: --n says with how many candidates, 1,4 for example" : why;
+    }
+    for (size_t i = 0; stray && options[i].name; i++)
+        if (stray & bit(options[i].val)) {
+            fprintf(stderr, "gantry eval: --%s %s\n", options[i].name, why);
+            return -EINVAL;
+        }
+    return 0;
+}
+
 /* ---- work ---------------------------------------------------------------------------------------------------------------- */
 
 /* The runs beside the first one, policy by policy. */
@@ -218,23 +247,42 @@ static int write_against(const struct eval *eval, const struct eval *others, int
 }
 
 /* How often the blow came: a drop needs something held. */
+static int blows(const struct eval *eval, int policy, int *ret, int *ret_of, struct error *error)
+{
+    struct eval_cost cost;
+    char tag[EVAL_TAG];
+    int r;
+
+    eval_test_tag(eval, policy, tag);
+    r = eval_costs(eval, tag, &cost, error);
+    if (r < 0)
+        return r;
+    *ret = cost.perturbed;
+    *ret_of = cost.episodes;
+    return 0;
+}
+
+static int print_blows(const struct eval *eval, struct error *error)
+{
+    int came, of, r = 0;
+
+    for (int p = 0; p < eval->ask->n_policies && eval->ask->stage.perturb[0] && r == 0; p++)
+        if ((r = blows(eval, p, &came, &of, error)) == 0)
+            printf("%-14s %s: came to %d of %d episodes\n", eval->ask->policies[p], eval->ask->stage.perturb, came, of);
+    return r;
+}
+
 static int write_blows(const struct eval *eval, struct json_writer *w, struct error *error)
 {
-    int r = 0;
+    int came, of, r = 0;
 
     if (!eval->ask->stage.perturb[0])
         return 0;
     json_text(w, "perturb", eval->ask->stage.perturb);
     json_open(w, "perturbed_episodes", '{');
-    for (int p = 0; p < eval->ask->n_policies && r == 0; p++) {
-        struct eval_cost cost;
-        char tag[EVAL_TAG];
-
-        eval_test_tag(eval, p, tag);
-        r = eval_costs(eval, tag, &cost, error);
-        if (r == 0)
-            json_signed(w, eval->ask->policies[p], cost.perturbed);
-    }
+    for (int p = 0; p < eval->ask->n_policies && r == 0; p++)
+        if ((r = blows(eval, p, &came, &of, error)) == 0)
+            json_signed(w, eval->ask->policies[p], came);
     json_close(w, '}');
     return r;
 }
@@ -274,11 +322,12 @@ static int say_result(const struct command *c, const struct eval *eval, const st
         r = error_set(error, -r, "%s: cannot be written: %s", c->out, strerror(-r));
     if (r == 0 && !c->json) {
         eval_print(eval);
+        r = print_blows(eval, error);
         for (int i = 0; i < c->n_against; i++) {
             printf("%s:\n", others[i].run_dir);
             eval_print(&others[i]);
         }
-        r = eval_print_search(eval, error);
+        r = r < 0 ? r : eval_print_search(eval, error);
     }
     if (r == 0 && c->plot)
         r = eval_plot_search(eval, c->plot, error);
@@ -358,6 +407,7 @@ int cmd_eval(int argc, char **argv)
     _cleanup_free_ struct command *c = calloc(1, sizeof *c);
     struct stage_config stage;
     struct error error = {0};
+    char value[61];
     int option, index, r;
 
     for (int i = 1; i < argc; i++)
@@ -373,13 +423,17 @@ int cmd_eval(int argc, char **argv)
             return usage(stdout, CLI_OK);
         if (option == '?')
             return usage(stderr, CLI_USAGE);
+        snprintf(value, sizeof value, "%s", optarg ? optarg : "");     /* whole: lists are taken apart where they lie */
+        c->given |= bit(option);
         r = take_option(c, option, optarg);
         if (r == -EINVAL)
-            fprintf(stderr, "gantry eval: --%s: '%.60s' is not right here; expected: %s\n", options[index].name,
-                    optarg ? optarg : "", expected(option));
+            fprintf(stderr, "gantry eval: --%s: '%s' is not right here; expected: %s\n", options[index].name, value,
+                    expected(option));
         if (r < 0)
             return CLI_USAGE;
     }
+    if (check_together(c) < 0)
+        return CLI_USAGE;
     if (optind + 1 != argc || !(c->seeds || c->action_error) || !c->ask.n_policies) {
         fprintf(stderr, "gantry eval: %s; `gantry eval --help` says more\n",
                 optind + 1 != argc ? "one RUN is to be named" :

@@ -2,6 +2,7 @@
  * running run with another of its reward models.
  *
  * Episodes that are being played finish on the version they began with; servers load the new one beside the old. */
+#include <errno.h>
 #include <getopt.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -32,7 +33,8 @@ static int usage(FILE *out, int status)
     return status;
 }
 
-static int parse(int argc, char **argv, struct asked *asked)
+/* 1: help was asked for. -EINVAL: with a line in `error`, or without where getopt has said it. */
+static int parse(int argc, char **argv, struct asked *asked, struct error *error)
 {
     static const struct option options[] = {
         {"at", required_argument, NULL, 'a'}, {"shadow", no_argument, NULL, 's'}, {"episodes", required_argument, NULL, 'e'},
@@ -48,9 +50,11 @@ static int parse(int argc, char **argv, struct asked *asked)
         case 'm': asked->margin = optarg, detail = true; break;
         case 'r': asked->rank = optarg, detail = true; break;
         case 'h': return 1;
-        default: return -1;
+        default: return -EINVAL;
         }
-    return (asked->shadow && asked->at) || (detail && !asked->shadow) ? -1 : 0;
+    if (asked->shadow && asked->at)
+        return error_set(error, EINVAL, "--at and --shadow: either it takes over at an iteration, or after its trial");
+    return detail && !asked->shadow ? error_set(error, EINVAL, "--episodes, --margin and --rank are of a trial: --shadow") : 0;
 }
 
 int cmd_prm(int argc, char **argv)
@@ -59,11 +63,15 @@ int cmd_prm(int argc, char **argv)
     struct error error = {0};
     struct asked asked = {.episodes = "32", .margin = "0.05", .rank = "0.8"};
     char run_dir[RUN_SOCKET_PATH], command[RUN_SOCKET_PATH + 4096];
-    int r = parse(argc, argv, &asked), n = argc - optind, at;
+    int r = parse(argc, argv, &asked, &error), n = argc - optind, at;
     bool swap = n == 3 && !strcmp(argv[optind], "swap");
 
     if (r > 0)
         return usage(stdout, CLI_OK);
+    if (error.errnum) {
+        fprintf(stderr, "gantry prm: %s\n", error.text);
+        return CLI_USAGE;
+    }
     if (r < 0 || (!swap && (n != 2 || strcmp(argv[optind], "rollback"))))
         return usage(stderr, CLI_USAGE);
     if (swap) {

@@ -60,7 +60,8 @@ static int command_scale(const char *argument, struct strbuf *out, struct error 
     int n, r;
 
     if (sscanf(argument, "%31s %d%c", word, &n, &more) != 2)
-        return error_set(error, EINVAL, "usage: scale env_worker|actor|prm_server N");
+        return error_set(error, EINVAL, "'%s' does not say how many of what: env_worker, actor or prm_server, and a number",
+                         argument);
     if (wire_role_parse(word, &role) < 0 ||
         (role != GANTRY__ROLE__ROLE_ENV_WORKER && role != GANTRY__ROLE__ROLE_ACTOR && role != GANTRY__ROLE__ROLE_PRM_SERVER))
         return error_set(error, EINVAL, "'%s' cannot be scaled while a run is up: env_worker, actor or prm_server", word);

@@ -70,6 +70,8 @@ def test_eval(make_cluster, model, tmp_path):
     # the same states again, knocked about: other figures, and how often the blow came
     blown = json.loads(evaluate("--policies", "last", "--seeds", "100..103", "--perturb", "offset", "--at", "1", "--json").stdout)
     assert 1 <= blown["perturbed_episodes"]["last"] <= 4        # some end before it comes
+    told = evaluate("--policies", "last", "--seeds", "100..103", "--perturb", "offset", "--at", "1").stdout
+    assert f"offset: came to {blown['perturbed_episodes']['last']} of 4 episodes" in told, told
     chosen = json.loads(evaluate("--policies", "last", "--seeds", "100..101", "--temperatures", "0.6,1", "--method", "sample_n", "--judge",
                                  "confidence", "--n", "1,3", "--json").stdout)
     assert chosen["policies"]["last"]["temperature"] in (0.6, 1) and chosen["policies"]["last"]["greedy"]["episodes"] == 2
@@ -85,7 +87,10 @@ def test_eval(make_cluster, model, tmp_path):
     assert law["policy"]["error"]["k8"] < law["policy"]["error"]["k1"] and law["policy"]["b"] < 0
 
     for words, says in (
-            (["--n", "0"], "from 1 to 128"), (["--n", "500"], "from 1 to 128"), (["--n", "4", "--horizon", "99"], "from 1 to 64"),
+            (["--n", "0"], "from 1 to 128"), (["--n", "1,x"], "'1,x' is not right here"),
+            (["--controls", "greedy"], "--controls is of look-ahead: --n says"), (["--frames", "3"], "--frames is of --action-error"),
+            (["--action-error", "--films", "strips"], "--seeds is not of --action-error"),
+            (["--n", "500"], "from 1 to 128"), (["--n", "4", "--horizon", "99"], "from 1 to 64"),
             (["--n", "4", "--judge", "best"], "there is none; there are: prm"),
             (["--n", "4", "--controls", "dice"], "there is no control 'dice'"),
             (["--n", "4", "--method", "sample_n"], "cannot tell actions apart"),

@@ -72,7 +72,9 @@ def test_shadow_decides(make_cluster):
     cluster.start()
     cluster.until(lambda s: s and s["stage"] == "rl", "rl")
     r = gantry("prm", "swap", cluster.run, "1", "--shadow", "--at", 3)
-    assert r.returncode == 2, r.stderr
+    assert r.returncode == 2 and "--at and --shadow: either" in r.stderr, r.stderr
+    r = gantry("prm", "swap", cluster.run, "1", "--margin", 0.1)
+    assert r.returncode == 2 and "are of a trial: --shadow" in r.stderr, r.stderr
     r = gantry("prm", "swap", cluster.run, "2", "--shadow")
     assert r.returncode == 1 and "in use" in r.stderr, r.stderr
     r = gantry("prm", "swap", cluster.run, "1", "--shadow", "--episodes", 12, "--rank", 1, "--margin", 0)     # scores of another model never agree wholly
