@@ -98,6 +98,13 @@ static int check_suite(const struct run_config *c, const char *key, const char *
     if (config->image_chain[0] && strcmp(config->image_chain, c->chain) != 0)
         return error_set(error, EINVAL, "%s: %s: was trained on pictures of the chain %s, suite.chain is %s", key, dir,
                          config->image_chain, c->chain);
+    if (!strcmp(key, "policy.init") && config->oft.kind != OFT_NONE &&
+        (config->oft.images > c->cameras || (config->oft.proprio && !c->state)))
+        return error_set(error, EINVAL,
+                         "policy.init: %s: looks at %d picture%s%s: say cameras: %d, state: %s in suite (now %d, %s)", dir,
+                         config->oft.images, config->oft.images > 1 ? "s" : "", config->oft.proprio ? " and the robot's state" : "",
+                         MAX(config->oft.images, c->cameras), config->oft.proprio || c->state ? "true" : "false", c->cameras,
+                         c->state ? "true" : "false");
     if (!strcmp(key, "policy.init") && config->oft.kind != OFT_NONE && c->policy_eos_in_logp)
         return error_set(error, EINVAL,
                          "policy.eos_in_logp: %s answers whole chunks and says no end token; say eos_in_logp: false", dir);

@@ -91,6 +91,15 @@ def test_whose_statistics(make_cluster, model, tmp_path):
     up_refuses(make_cluster({"policy": {"init": str(mine), "unnorm_key": "bridge"}}), "no statistics of 'bridge'", "of bridge_orig, fractal")
 
 
+def test_what_the_policy_looks_at(make_cluster, model, tmp_path):
+    """An OpenVLA-OFT policy of two cameras and the robot's state, in a run that sends it neither."""
+    oft = tmp_path / "oft"
+    assert gantry("model", "oft", model, oft, "--kind", "l1", "--state", "8", "--images", "2", "--width", "32").returncode == 0
+    for suite in ({}, {"cameras": 2}, {"state": True}):
+        up_refuses(make_cluster({"policy": {"init": str(oft)}, "suite": suite}), "policy.init: ", "looks at 2 pictures and the robot's state",
+                   "say cameras: 2, state: true in suite")
+
+
 def test_what_is_wrong_on_every_host(tmp_path):
     """`gantry config check` finds it, too."""
     (tmp_path / "token").write_text("0123456789abcdef")
