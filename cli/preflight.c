@@ -111,7 +111,7 @@ static int check_suite(const struct run_config *c, const char *key, const char *
     return 0;
 }
 
-/* What the run's copy of the checkpoint will say beyond it. */
+/* What the run's copy of the checkpoint will say beyond it; data sets that it would then learn from the wrong way round are refused. */
 static int find_fit(const struct run_config *c, const struct openvla *policy, char ret_words[static 256], struct error *error)
 {
     const struct openvla_fit_ask ask = {c->suite, c->chain, c->policy_unnorm_key, c->policy_center_crop};
@@ -120,6 +120,10 @@ static int find_fit(const struct run_config *c, const struct openvla *policy, ch
 
     if (r < 0)
         return error_prefix(error, r, "policy.init");
+    for (int i = 0; i < c->n_stages; i++)
+        if (c->stages[i].kind == STAGE_DEMOS && c->stages[i].demos.from[0] &&
+            (r = openvla_fit_check_data(policy, &fit, c->suite, c->stages[i].demos.from, error)) < 0)
+            return error_prefix(error, r, "stages[%d].demos.from", i);
     openvla_fit_words(&fit, ret_words);
     return 0;
 }

@@ -1,12 +1,13 @@
 /* What a published checkpoint leaves open is settled in the run's copy; what the suite takes and what the policy says are the
  * same action, there and back. */
-#include <cmocka.h>
 #include <errno.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include "base/atomic_file.h"
 #include "image/tf_image.h"
@@ -133,6 +134,39 @@ static void test_gripper_and_crop(void **state)
         assert_true(fit.turn_gripper == cases[i].turned && fit.center_crop == cases[i].crop);
         openvla_fit_words(&fit, words);
         assert_int_equal(openvla_fit_changes(&fit), words[0] != '\0');
+        openvla_free(model);
+    }
+}
+
+/* Data whose gripper is another's are refused before anybody learns to open where it is to close. */
+static void test_data_the_other_way_round(void **state)
+{
+    static const struct {
+        const char *policy, *data, *suite, *refused;
+    } cases[] = {
+        {"{\"a\": " ONE(0, 1) "}", "{\"d\": " ONE(0, 1) "}", "libero_goal", NULL},
+        {"{\"a\": " ONE(0, 1) "}", "{\"d\": " ONE(-1, 1) "}", "libero_goal", "--gripper libero"},
+        {"{\"a\": " ONE(-1, 1) "}", "{\"d\": " ONE(-1, 1) "}", "libero_goal", NULL},
+        {"{\"a\": " ONE(-1, 1) "}", "{\"d\": " ONE(0, 1) "}", "libero_goal", "into policy.init"},
+        {"{\"a\": " ONE(-1, 1) "}", "{\"d\": " ONE(0, 1) "}", "tabletop", NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        const struct openvla_fit_ask ask = {cases[i].suite, "render", "", 0};
+        struct openvla_fit fit = {0};
+        struct error error = {0};
+        struct openvla *model;
+        int r;
+
+        put("dataset_statistics.json", cases[i].policy);
+        model = open_model();
+        assert_int_equal(openvla_fit_find(model, &ask, &fit, &error), 0);
+        put("dataset_statistics.json", cases[i].data);
+        r = openvla_fit_check_data(model, &fit, cases[i].suite, dir, &error);
+        assert_int_equal(r, cases[i].refused ? -EINVAL : 0);
+        if (cases[i].refused)
+            assert_non_null(strstr(error.text, cases[i].refused));
         openvla_free(model);
     }
 }
@@ -269,8 +303,11 @@ static void test_what_is_imitated(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_whose_statistics),     cmocka_unit_test(test_gripper_and_crop),
-        cmocka_unit_test(test_actions_of_the_suite), cmocka_unit_test(test_what_is_imitated),
+        cmocka_unit_test(test_whose_statistics),
+        cmocka_unit_test(test_gripper_and_crop),
+        cmocka_unit_test(test_data_the_other_way_round),
+        cmocka_unit_test(test_actions_of_the_suite),
+        cmocka_unit_test(test_what_is_imitated),
         cmocka_unit_test(test_the_copy_says_it), /* last: it changes config.json */
     };
 

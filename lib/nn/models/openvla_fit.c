@@ -99,6 +99,35 @@ int openvla_fit_find(const struct openvla *model, const struct openvla_fit_ask *
     return 0;
 }
 
+int openvla_fit_check_data(const struct openvla *model, const struct openvla_fit *fit, const char *suite, const char *data,
+                           struct error *error)
+{
+    _cleanup_json_ json_t *file = NULL;
+    bool turned = fit->turn_gripper || model->config.gripper.invert;
+    struct action_stats *stats = NULL;
+    int n = 0, last, r = hf_json(data, "dataset_statistics.json", &file, error);
+
+    if (r >= 0)
+        r = openvla_read_stats(file, &stats, &n, error);
+    if (r < 0)
+        return error_prefix(error, r, "%s", data);
+    last = n ? stats->dims - 1 : 0;
+    if (n != 1 || stats->mask[last])
+        r = 0; /* no gripper of its own */
+    else if (turned && stats->q01[last] < 0)
+        r = error_set(error, EINVAL,
+                      "%s: its gripper goes from -1 to 1, and the policy's from 0 (closed) to 1 (open), turned before it "
+                      "acts: import with --gripper libero",
+                      data);
+    else if (!turned && is_libero(suite) && stats->q01[last] >= 0 && stats->q99[last] <= 1 && stats->q01[last] < stats->q99[last])
+        r = error_set(error, EINVAL,
+                      "%s: its gripper goes from 0 (closed) to 1 (open), and the policy's is not turned for %s: put "
+                      "%s/dataset_statistics.json into policy.init's directory",
+                      data, suite, data);
+    openvla_free_stats(stats, n);
+    return r;
+}
+
 bool openvla_fit_changes(const struct openvla_fit *fit) { return !fit->alone || fit->turn_gripper || fit->center_crop > 0; }
 
 void openvla_fit_words(const struct openvla_fit *fit, char ret[static 256])

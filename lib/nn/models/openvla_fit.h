@@ -32,6 +32,10 @@ struct openvla_fit {
  * fits as it is (stats NULL). */
 int openvla_fit_find(const struct openvla *model, const struct openvla_fit_ask *ask, struct openvla_fit *ret,
                      struct error *error);
+/* Would the policy, so fitted, learn from these data to open its hand where it is to close? -EINVAL with the remedy. data: a directory
+ * with dataset_statistics.json, whose actions are to be imitated. */
+int openvla_fit_check_data(const struct openvla *model, const struct openvla_fit *fit, const char *suite, const char *data,
+                           struct error *error);
 /* Is there anything to write? */
 bool openvla_fit_changes(const struct openvla_fit *fit);
 /* What there is, for people: "actions in the units of libero_goal_no_noops, gripper turned (1 open becomes -1), ..."; "": nothing. */
