@@ -131,6 +131,17 @@ static void say_silence(struct up *up, bool answered, uint64_t now)
     say("the coordinator does not answer yet%s%s", words[0] ? "; its last words: " : "", words);
 }
 
+/* Once, as the stage begins: what it learns may be worth nothing. */
+static void say_doubt(const struct up *up, int64_t said, const json_t *status)
+{
+    _cleanup_(strbuf_release) struct strbuf line = STRBUF_INIT;
+
+    if (!up->progress.doubtful_prm || up->progress.doubtful_prm == said)
+        return;
+    progress_doubt(status, &line);
+    say("warning: %s", line.text);
+}
+
 static void on_status(struct call *call)
 {
     _cleanup_(strbuf_release) struct strbuf line = STRBUF_INIT;
@@ -138,6 +149,7 @@ static void on_status(struct call *call)
     uint64_t now = clock_mono_ms();
     const char *state;
     json_t *status;
+    int64_t said;
     bool waiting, paused;
 
     up->polling = false;
@@ -145,7 +157,9 @@ static void on_status(struct call *call)
     status = call->text ? json_loads(call->text, 0, NULL) : NULL;
     if (!status)
         return;
+    said = up->progress.doubtful_prm;
     up->news |= progress_update(&up->progress, status);
+    say_doubt(up, said, status);
     state = json_string_value(json_object_get(status, "state"));
     up->finished = state && !strcmp(state, "finished");
     up->drains |= state && !strcmp(state, "draining");

@@ -26,10 +26,17 @@ bool progress_update(struct progress *p, const json_t *status)
     bool changed;
 
     now.trouble = text(status, "trouble")[0] != '\0';
+    now.doubtful_prm = text(status, "prm_doubt")[0] ? integer(status, "prm_version") : 0;
     changed = !p->seen || now.stage != p->stage || now.iteration != p->iteration || now.trouble != p->trouble;
 
     *p = now;
     return changed;
+}
+
+void progress_doubt(const json_t *status, struct strbuf *out)
+{
+    strbuf_addf(out, "%s: scored by reward model version %" PRId64 ", which did not pass its gate: %s", text(status, "stage"),
+                integer(status, "prm_version"), text(status, "prm_doubt"));
 }
 
 void progress_training(const json_t *status, double *ret_done, double *ret_total)
@@ -169,6 +176,10 @@ void progress_page(const json_t *status, struct strbuf *out)
     progress_line(status, out);
     strbuf_addf(out, "\npolicy version %" PRId64 "  reward model version %" PRId64 "\n", integer(status, "policy_version"),
                 integer(status, "prm_version"));
+    if (text(status, "prm_doubt")[0]) {
+        progress_doubt(status, out);
+        strbuf_addc(out, '\n');
+    }
     add_reward_models(status, out);
     strbuf_adds(out, "stages:\n");
     for (size_t i = 0; i < json_array_size(stages); i++) {

@@ -6,6 +6,7 @@
 #include "cli/plot.h"
 #include "cli/report_films.h"
 #include "cli/run_open.h"
+#include "proto/control.pb-c.h"
 
 enum { SHOWN = 4 };             /* versions: the first and the newest */
 
@@ -48,6 +49,21 @@ static void write_version(const struct ledger_version *v, struct strbuf *out)
     json_decref(metrics);
 }
 
+/* What a policy was taught by a model whose gate had said no. */
+static void write_doubt(const struct report_data *d, struct strbuf *out)
+{
+    for (size_t i = 0; i < d->n_versions; i++) {
+        const struct ledger_version *v = &d->versions[i];
+        size_t scored = 0;
+
+        for (size_t k = 0; k < d->n_episodes && ledger_version_failed_gate(v); k++)
+            scored += d->episodes[k].purpose == GANTRY__PURPOSE__PURPOSE_TRAIN && d->episodes[k].prm_version == v->number;
+        if (scored)
+            strbuf_addf(out, "<p><b>Version %llu did not pass its gate, and scored %zu episodes of reinforcement "
+                        "learning.</b></p>", (unsigned long long)v->number, scored);
+    }
+}
+
 /* The newest scored episode of this end that the journal can still show. */
 static bool write_scored(struct journal *journal, const struct report_data *d, bool success, struct strbuf *out)
 {
@@ -77,6 +93,7 @@ void report_prm_write(const char *run_dir, const struct report_data *d, struct s
     if (!all)
         return;
     strbuf_adds(out, "<h2>The reward model</h2>");
+    write_doubt(d, out);
     for (size_t i = 0; i < d->n_versions; i++)
         if (d->versions[i].kind == KIND_PRM && d->versions[i].metrics && (at++ == 0 || at + SHOWN - 1 > all))
             write_version(&d->versions[i], out);

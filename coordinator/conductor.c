@@ -287,7 +287,7 @@ int conductor_step(struct conductor *c, const struct conductor_event *event, uin
 
 void conductor_status(const struct conductor *c, struct conductor_status *ret)
 {
-    const struct ledger_version *newest = versions_newest(&c->versions, KIND_POLICY);
+    const struct ledger_version *newest = versions_newest(&c->versions, KIND_POLICY), *doubtful;
     struct conductor_status status = {
         .stage = c->memory.stage, .iteration = c->memory.iteration, .name = "",
         .leased = c->leases.n, .training = training(c),
@@ -313,6 +313,8 @@ void conductor_status(const struct conductor *c, struct conductor_status *ret)
             status.reward += it->rows[i].state == EPISODE_JOURNALED ? (double)it->rows[i].reward : 0;
         }
     }
+    doubtful = conductor_doubtful_prm(c, status.stage);
+    status.prm_doubt = doubtful ? doubtful->gate_text : "";
     *ret = status;
 }
 

@@ -250,6 +250,7 @@ struct conductor_status {
     const char *waiting_for;            /* "learner", "an actor with policy version 12 (refused: why)", ...; "" */
     const char *trouble;                /* why the last try at what is trained failed; "": it has not */
     uint64_t policy_version, prm_version;   /* newest policy, current PRM */
+    const char *prm_doubt;              /* what its gate said of a PRM that did not pass it and pays this stage; "" */
     uint64_t success, ended;            /* journaled rows of the open iteration: successes, count */
     double reward;                      /* sum of their returns */
     bool draining, finished, stopped;

@@ -153,6 +153,8 @@ void conductor_forget_member(struct conductor *c, const struct member *member); 
 void conductor_use_prm(struct conductor *c, uint64_t version);
 void conductor_prm_due(struct conductor *c, const struct work *work);               /* which opens: a swap may wait for it */
 /* All servers refuse the version that was swapped to: true, and the one before it is to serve again. */
+/* The reward model in use if its gate said no and rl stage `stage` learns from what it says; else NULL. */
+const struct ledger_version *conductor_doubtful_prm(const struct conductor *c, uint32_t stage);
 bool conductor_prm_rolls_back(struct conductor *c, uint64_t refused, const char *why);
 
 /* conductor_shadow.c */

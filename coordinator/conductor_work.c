@@ -96,14 +96,29 @@ static void watch_open(struct conductor *c)
     c->open_refused = refused;
 }
 
+/* Its episodes are paid by the reward model, or the critic is shown what it says. */
+static bool learns_from_scores(const struct rl_config *rl)
+{
+    return rl_is_scored(rl) || (rl_has_critic(rl) && rl->critic_prm);
+}
+
+const struct ledger_version *conductor_doubtful_prm(const struct conductor *c, uint32_t stage)
+{
+    const struct stage_config *config = &c->config->stages[stage];
+    const struct ledger_version *prm = versions_find(&c->versions, KIND_PRM, c->memory.prm_current);
+
+    if (stage >= (uint32_t)c->config->n_stages || config->kind != STAGE_RL || !learns_from_scores(&config->rl))
+        return NULL;
+    return prm && ledger_version_failed_gate(prm) ? prm : NULL;
+}
+
 /* Without a reward model this pass would be paid, shown to the critic, or chosen by nothing. */
 static bool needs_scores(const struct conductor *c, const struct work *work)
 {
     const struct stage_config *stage = &c->config->stages[work->stage];
 
     if (stage->kind == STAGE_RL)
-        return work->purpose == EPISODE_TRAIN &&
-               (rl_is_scored(&stage->rl) || (rl_has_critic(&stage->rl) && stage->rl.critic_prm));
+        return work->purpose == EPISODE_TRAIN && learns_from_scores(&stage->rl);
     return work->scored || (work->look_ahead && stage->eval.search_judge == JUDGE_PRM);
 }
 
@@ -152,6 +167,7 @@ static bool can_open(struct conductor *c, const struct work *work)
 static void begin_stage(struct conductor *c, uint32_t index)
 {
     struct ledger_stage *stage = &c->stages[index];
+    const struct ledger_version *doubtful;
 
     if (stage->state != PROGRESS_PENDING)
         return;
@@ -163,6 +179,10 @@ static void begin_stage(struct conductor *c, uint32_t index)
     snprintf(stage->name, sizeof(stage->name), "%s", c->config->stages[index].name);
     snprintf(stage->kind, sizeof(stage->kind), "%s", stage_kind_name(c->config->stages[index].kind));
     c->stage_since_ms = c->now_ms;
+    doubtful = conductor_doubtful_prm(c, index);
+    if (doubtful)
+        conductor_note(c, 0, "gate", "%s: scored by reward model version %llu, which did not pass its gate: %s", stage->name,
+                       (unsigned long long)doubtful->number, doubtful->gate_text);
     conductor_put_stage(c, stage);
 }
 

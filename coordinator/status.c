@@ -108,6 +108,7 @@ static void write_work(const struct edge *edge, const struct conductor_status *s
     json_number(w, "return", status->ended ? status->reward / (double)status->ended : NAN);
     json_unsigned(w, "policy_version", status->policy_version);
     json_unsigned(w, "prm_version", status->prm_version);
+    json_text(w, "prm_doubt", status->prm_doubt);
 }
 
 /* A reward model on trial, and how the last one ended. */

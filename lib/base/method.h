@@ -41,6 +41,8 @@ static inline int sft_pieces(const struct sft_config *sft)
 enum label_mode { LABELS_SEGMENTS, LABELS_MILESTONE };
 enum { TRUNK_HISTORY_MAX = 6 };     /* prm.history with the policy's trunk: it takes eight pictures */
 
+#define PRM_FORCED "promoted by force"      /* so the gate's text begins if it said no, and prm.force let the model pass */
+
 struct prm_config {                 /* docs/method.md */
     int steps, batch;
     double lr, weight_decay, clip;

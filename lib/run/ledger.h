@@ -96,6 +96,9 @@ struct ledger_version {
     uint64_t committed_ms;
 };
 
+/* A reward model whose gate said no: prm.force let it through, or an operator may. */
+bool ledger_version_failed_gate(const struct ledger_version *version);
+
 /* Open or create RUN/ledger.sqlite, check and migrate it, take the exclusive lock and raise the coordinator epoch (one commit).
  * `create` names a new run; it is ignored when the file has one. -EBUSY: held by another process. -ENOTSUP: written by a
  * newer gantry, or on a file system that a ledger cannot trust (ledger_place.h). -EBADMSG: damaged. -ESTALE: the file

@@ -1,6 +1,7 @@
 /* Reading back: whole tables as arrays of plain structs. */
 #include <errno.h>
 
+#include "base/method.h"
 #include "run/ledger_sql.h"
 
 static const char *const episode_states[] = {
@@ -8,6 +9,10 @@ static const char *const episode_states[] = {
     [EPISODE_EVALUATED] = "evaluated", [EPISODE_FILTERED] = "filtered", [EPISODE_STALE] = "stale", [EPISODE_FAILED] = "failed",
 };
 
+bool ledger_version_failed_gate(const struct ledger_version *v)
+{
+    return v->kind == KIND_PRM && (!v->gate_passed || !strncmp(v->gate_text, PRM_FORCED, strlen(PRM_FORCED)));
+}
 const char *episode_state_name(enum episode_state state) { return episode_states[state]; }
 
 int episode_state_parse(const char *text, enum episode_state *ret)

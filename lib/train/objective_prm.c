@@ -145,7 +145,7 @@ static void gate(const struct prm_config *config, struct prm_result *result)
     snprintf(result->gate_text, sizeof result->gate_text,
              "%s: success against failure on %d held-out episodes: AUC %.2f half-way (wanted %.2f, blind %.2f), "
              "%.2f at the end (wanted %.2f, blind %.2f)",
-             result->gate_passed ? "passed" : config->force ? "promoted by force" : "refused", p->episodes,
+             result->gate_passed ? "passed" : config->force ? PRM_FORCED : "refused", p->episodes,
              p->auc_mid, config->gate_mid, b->auc_mid, p->auc_last, config->gate_last, b->auc_last);
     result->gate_passed = result->gate_passed || config->force;
 }

@@ -156,6 +156,8 @@ void desk_committed(struct desk *d, const struct conductor_plan *plan, const uin
     };
 
     memcpy(event.committed.plan_digest, plan->digest, SHA256_SIZE);
+    if (d->gate_text)
+        snprintf(event.committed.version.gate_text, sizeof event.committed.version.gate_text, "%s", d->gate_text);
     desk_step(d, event);
 }
 

@@ -27,6 +27,7 @@ struct desk {
     uint32_t stage, iteration;      /* of the last OpenIteration */
     uint64_t opened[64];
     size_t n_opened;
+    const char *gate_text;          /* of versions committed from now on; NULL: none */
     struct strbuf kept;             /* the memory, as the ledger has it */
 };
 

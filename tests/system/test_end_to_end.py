@@ -84,6 +84,9 @@ def test_tiny_run(make_cluster, tmp_path):
     assert "late in reinforcement learning" in report or "evaluation, a " in report
     check_plots(report)
     assert f"; build {summary['build']}." in report
+    log = (cluster.root / "coordinator-0.log").read_text()
+    assert log.count("scored by reward model version 1, which did not pass its gate: promoted by force") == 1       # TINY forces it
+    assert "Version 1 did not pass its gate, and scored 12 episodes of reinforcement learning." in report
     events = b"".join(p.read_bytes() for p in (cluster.run / "tb").iterdir())
     assert b"rl/success" in events and b"rl/return" in events and b"rl/train/approx_kl" in events
     assert (cluster.run / "prms" / "v000001").is_dir()

@@ -264,6 +264,18 @@ def test_ctrl_c_drains(run):
     assert all(gone(pid) for pid in run.starts())
 
 
+def test_a_reward_model_in_doubt_is_said_once(run):
+    """One that its gate did not let pass: as its stage begins, and by `gantry status` as long as it lasts."""
+    run.status(stage="rl", prm_version=3, prm_doubt="promoted by force: AUC .5")
+    run.up()
+    run.wait(lambda: run.commands().count("status") >= 3, "a few looks")
+    said = "rl: scored by reward model version 3, which did not pass its gate: promoted by force: AUC .5\n"
+    assert said in run.gantry("status", run.dir).stdout
+    run.status(state="finished")
+    code, out = run.end()
+    assert code == 0 and out.count("gantry: warning: " + said) == out.count("its gate") == 1, out
+
+
 def test_a_supervisor_does_not_wait_for_ever(run):
     """SIGTERM: the coordinator is told by when, and then has time to let its members leave."""
     run.up()

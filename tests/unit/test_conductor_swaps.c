@@ -87,6 +87,66 @@ static void test_no_gate_passed_but_an_operator_says_so(void **state)
     assert_int_equal(desk_find(d, CONDUCTOR_ADD_EPISODE)->episode.prm_version, 1);
 }
 
+/* What the first of two rl stages, of one pass each, says of a reward model with this verdict, which pays it. */
+static const char *verdict(struct desk *d, const char *gate_text)
+{
+    struct conductor_plan plan;
+
+    desk_add_stage(d, STAGE_PRM, "prm");
+    desk_add_stage(d, STAGE_RL, "rl")->rl = (struct rl_config) { .iterations = 2, .episodes = 1, .w_progress = 1 };
+    desk_add_stage(d, STAGE_RL, "rl2")->rl = (struct rl_config) { .iterations = 1, .episodes = 1, .reward = REWARD_SPARSE };
+    start(d);
+    plan = desk_find(d, CONDUCTOR_PLAN)->plan;
+    d->gate_text = gate_text;
+    desk_committed(d, &plan, NULL, 0, true);
+    d->gate_text = NULL;
+    desk_ready(d, ACTOR, KIND_POLICY, 0);
+    desk_ready(d, PRM, KIND_PRM, 1);
+    assert_int_equal(desk_find(d, CONDUCTOR_ADD_EPISODE)->episode.prm_version, 1);
+    return desk_find(d, CONDUCTOR_ADD_EVENT) ? desk_find(d, CONDUCTOR_ADD_EVENT)->text.text : "";
+}
+
+/* The open pass is trained on, into `version`. */
+static void pass_over(struct desk *d, uint64_t version)
+{
+    desk_confirm(d);
+    desk_journaled(d, d->opened[0], true);
+    desk_committed(d, &desk_find(d, CONDUCTOR_PLAN)->plan, d->opened, 1, true);
+    assert_null(desk_find(d, CONDUCTOR_ADD_EVENT));
+    desk_ready(d, ACTOR, KIND_POLICY, version);
+}
+
+/* Said when a stage begins that learns from it, once; shown as long as it does. */
+static void test_forced_through_its_gate(void **state)
+{
+    struct conductor_status status;
+    struct desk *d = *state;
+
+    assert_string_equal(verdict(d, "promoted by force: AUC .5"),
+                        "rl: scored by reward model version 1, which did not pass its gate: promoted by force: AUC .5");
+    conductor_status(d->c, &status);
+    assert_string_equal(status.prm_doubt, "promoted by force: AUC .5");
+    pass_over(d, 1);
+    assert_null(desk_find(d, CONDUCTOR_ADD_EVENT));
+    conductor_status(d->c, &status);
+    assert_string_equal(status.prm_doubt, "promoted by force: AUC .5");
+    pass_over(d, 2);
+    assert_int_equal(desk_find(d, CONDUCTOR_ADD_EPISODE)->episode.stage, 2);
+    assert_null(desk_find(d, CONDUCTOR_ADD_EVENT));     /* it pays nothing there */
+    conductor_status(d->c, &status);
+    assert_string_equal(status.prm_doubt, "");
+}
+
+static void test_passed_its_gate(void **state)
+{
+    struct conductor_status status;
+    struct desk *d = *state;
+
+    assert_string_equal(verdict(d, "passed: AUC .9"), "");
+    conductor_status(d->c, &status);
+    assert_string_equal(status.prm_doubt, "");
+}
+
 /* A run whose reward models 1 and 2 are committed and whose first rl iteration is open, scored by 2. */
 static void two_reward_models(struct desk *d)
 {
@@ -247,6 +307,8 @@ int main(void)
         TEST(test_gate_and_swap),
         TEST(test_no_gate_passed),
         TEST(test_no_gate_passed_but_an_operator_says_so),
+        TEST(test_forced_through_its_gate),
+        TEST(test_passed_its_gate),
         TEST(test_swap_at_an_iteration),
         TEST(test_a_swap_that_waits_is_overtaken),
         TEST(test_shadow_decides),
