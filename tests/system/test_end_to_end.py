@@ -64,7 +64,7 @@ def test_tiny_run(make_cluster, tmp_path):
     stages[-1]["eval"]["policies"] = ["demonstrator", "sft", "sft-earlier", "best", "last"]
     stages[-2]["rl"].update(eval_every=2, eval_episodes=2)
     cluster.write_config()
-    cluster.faults["learner-0"] = "plan.arrive=stop@5"      # of the second iteration of rl; twice sft, prm, rl before
+    cluster.faults["learner-0"] = "version.rename=stop@5"     # of the second iteration of rl; twice sft, prm, rl before. A plan may come again
     cluster.start()
     learner = cluster.of("learner")[0]
     cluster.until(lambda _: learner.stands_still(), "the second update of rl")
