@@ -106,8 +106,8 @@ def check_plots(page):
     plots = re.findall(r"<svg class='plot'.*?</svg>", page, re.S)
     assert len(plots) > 5
     for plot in plots:
-        legend = [int(y) for y in re.findall(r"<line x1='\d+' x2='\d+' y1='(\d+)' y2='\d+' stroke='#(?!ddd)", plot)]
-        frame = [float(y) for y in re.findall(r"y1='([\d.]+)' y2='[\d.]+' stroke='#ddd'", plot)]
+        legend = [int(y) for y in re.findall(r"<line x1='\d+' x2='\d+' y1='(\d+)' y2='\d+' stroke='", plot)]
+        frame = [float(y) for y in re.findall(r"y1='([\d.]+)' y2='[\d.]+' stroke='var\(--line\)'", plot)]
         drawn = [float(y) for points in re.findall(r"points='([^']*)'", plot) for y in re.findall(r",([\d.]+)", points)]
         assert frame and drawn and max(legend, default=0) < min(frame + drawn), plot
         assert "_" not in re.sub(r"<[^>]*>", "", re.sub(r"<title>.*?</title>", "", plot)), plot
