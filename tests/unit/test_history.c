@@ -33,15 +33,15 @@ static void set_scene(struct scene *s)
     *s = (struct scene){
         .events =
             {
-                {.kind = HISTORY_ADDED, .episode = 1, .stage = 4},
-                {.kind = HISTORY_ADDED, .episode = 2, .stage = 4},
-                {.kind = HISTORY_ADDED, .episode = 3, .stage = 4},
+                {.kind = HISTORY_ADDED, .episode = 1, .stage = 4, .iteration = 2},
+                {.kind = HISTORY_ADDED, .episode = 2, .stage = 4, .iteration = 2},
+                {.kind = HISTORY_ADDED, .episode = 3, .stage = 4, .iteration = 2},
                 {.kind = HISTORY_JOURNALED, .episode = 1, .digest = {1}},
                 {.kind = HISTORY_JOURNALED, .episode = 2, .digest = {2}},
                 {.kind = HISTORY_ENDED, .episode = 1, .end = EPISODE_TRAINED},
                 {.kind = HISTORY_ENDED, .episode = 2, .end = EPISODE_STALE},
                 {.kind = HISTORY_ENDED, .episode = 3, .end = EPISODE_FAILED},
-                {.kind = HISTORY_CLOSED, .stage = 4},
+                {.kind = HISTORY_CLOSED, .stage = 4, .iteration = 2},
             },
         .records = {{1, {1}}, {2, {2}}},
         .consumed = {{1, {1}}},
@@ -85,6 +85,16 @@ static void test_a_true_history(void **state)
     assert_int_equal(violations(&s, NULL), 0);
     assert_int_equal(history_check(&s.history, NULL, &result), 0);
     assert_true(result.episodes == 3 && result.journaled == 2 && result.trained == 1 && result.stale == 1 && result.failed == 1);
+    s.events[6].end = EPISODE_FILTERED;
+    s.events[7] = s.events[8];
+    s.events[7].iteration = 1;
+    s.history.n_events = 8;
+    s.history.complete = false;
+    assert_int_equal(history_check(&s.history, NULL, &result), 0);
+    assert_true(result.filtered == 1 && result.evaluated == 0 && result.open == 1 && result.violations == 0);
+    s.events[6].end = EPISODE_EVALUATED;
+    assert_int_equal(history_check(&s.history, NULL, &result), 0);
+    assert_true(result.filtered == 0 && result.evaluated == 1 && result.stale == 0);
 }
 
 /* A run that was stopped in the middle: of what has not ended, some was played already. */
@@ -114,9 +124,13 @@ static void test_every_lie_is_caught(void **state)
 
     (void)state;
 #define LIE(expected, ...) do { set_scene(&s); __VA_ARGS__; assert_true(violations(&s, expected) > 0); } while (0)
-    LIE("trained twice", s.versions[1] = s.versions[0]; s.versions[1].number = 2; s.versions[1].parent = 1;
+    LIE("trained twice, in policy versions 1 and 2", s.versions[1] = s.versions[0]; s.versions[1].number = 2; s.versions[1].parent = 1;
         s.history.n_versions = 2);
     LIE("ended twice", s.events[9] = s.events[5]; s.history.n_events = 10);
+    LIE("reopened after it had ended", s.events[9] = s.events[6]; s.events[9].kind = HISTORY_REOPENED; s.history.n_events = 10);
+    LIE("which is no end", s.events[7].end = EPISODE_OPEN);
+    LIE("which was never journaled", s.consumed[1].episode = 3; s.versions[0].n_consumed = 2);
+    LIE("the ledger has it open", s.events[5] = s.events[6]; s.history.n_events = 6; s.history.complete = false);
     LIE("the ledger says stale", s.consumed[1] = s.records[1]; s.versions[0].n_consumed = 2);
     LIE("no version lists it", s.versions[0].n_consumed = 0);
     LIE("but not in the journal", s.history.n_records = 1);
@@ -139,8 +153,25 @@ static void test_every_lie_is_caught(void **state)
     LIE("played by policy version 8, its row says 7", s.played[0].policy_version = 8);
     LIE("scored by PRM version 1, its row says 2", s.played[0].prm_version = 1);
     LIE("a lease of epoch 4", s.played[1].fence_epoch = 4);
+    LIE("prm version 1: its parent 8 is younger", s.versions[0].kind = KIND_PRM; s.versions[0].parent = 8);
     LIE("committed twice", s.versions[1] = s.versions[0]; s.versions[1].n_consumed = 0; s.history.n_versions = 2);
+    LIE("prm version 1: trained on other bytes", s.versions[0].kind = KIND_PRM; s.consumed[0].digest[5] = 1);
 #undef LIE
+}
+
+static void test_an_open_row_is_said_once(void **state)
+{
+    _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    struct history_result result;
+    struct scene s;
+
+    (void)state;
+    set_scene(&s);
+    s.events[7] = s.events[8];
+    s.history.complete = false;
+    assert_int_equal(history_check(&s.history, &out, &result), 0);
+    assert_int_equal(result.violations, 1);
+    assert_string_equal(out.text, "episode 3: stage 4 iteration 2 was closed without its end\n");
 }
 
 static void test_what_is_allowed(void **state)
@@ -167,9 +198,31 @@ static void test_what_is_allowed(void **state)
         (struct history_version){.kind = KIND_PRM, .number = 1, .consumed = s.consumed, .n_consumed = 1, .in_ledger = true};
     s.history.n_versions = 3;
     assert_int_equal(violations(&s, NULL), 0);
-    set_scene(&s);          /* lost with a disk, played again with the same sampling keys */
-    s.events[7] = (struct history_event) {.kind = HISTORY_REOPENED, .episode = 2};
-    s.events[6] = s.events[4];
+    set_scene(&s);          /* a trained episode may teach a reward model, too */
+    s.versions[1] =
+        (struct history_version){.kind = KIND_PRM, .number = 1, .consumed = s.consumed, .n_consumed = 1, .in_ledger = true};
+    s.history.n_versions = 2;
+    assert_int_equal(violations(&s, NULL), 0);
+    set_scene(&s);          /* told twice of the same bytes */
+    s.events[2] = s.events[4];
+    s.events[7] = s.events[8];
+    s.history.n_events = 8;
+    assert_int_equal(violations(&s, NULL), 0);
+    set_scene(&s);          /* killed between the journal's sync and the telling */
+    s.events[4] = s.events[5];
+    s.history.n_events = 5;
+    s.history.complete = false;
+    assert_int_equal(violations(&s, NULL), 0);
+    set_scene(&s);          /* another iteration of the stage, and the same of another stage, are open */
+    s.events[7] = s.events[8];
+    s.events[7].iteration = 1;
+    s.events[8].stage = 3;
+    s.history.complete = false;
+    assert_int_equal(violations(&s, NULL), 0);
+    set_scene(&s);          /* lost with a disk, played again with the same sampling keys: to other bytes, perhaps */
+    s.events[6] = (struct history_event) {.kind = HISTORY_REOPENED, .episode = 2};
+    s.events[7] = (struct history_event) {.kind = HISTORY_JOURNALED, .episode = 2, .digest = {9}};
+    s.records[1].digest[0] = 9;
     s.history.n_events = 8;
     s.history.complete = false;
     assert_int_equal(violations(&s, NULL), 0);
@@ -274,6 +327,7 @@ int main(void)
         cmocka_unit_test(test_a_true_history),
         cmocka_unit_test(test_what_is_open),
         cmocka_unit_test(test_every_lie_is_caught),
+        cmocka_unit_test(test_an_open_row_is_said_once),
         cmocka_unit_test(test_what_is_allowed),
         cmocka_unit_test(test_load_and_export),
     };

@@ -11,8 +11,9 @@
 #include <cmocka.h>
 
 #include "base/atomic_file.h"
-#include "base/fault.h"
+#include "base/philox.h"
 #include "run/journal.h"
+#include "run/journal_segment.h"
 #include "tests/harness/scratch.h"
 
 enum { RUN = 77 };
@@ -60,13 +61,13 @@ static void append(struct journal *j, uint64_t episode, const char *meta)
         fail_msg("%s", error.text);
 }
 
-/* One sealed segment 0004-000012 with episode 1. */
-static void write_one(const char *folder, uint64_t run, const char *meta)
+/* One sealed segment 0004-000012 with this episode. */
+static void write_one(const char *folder, uint64_t run, uint64_t episode, const char *meta)
 {
     struct journal *j = must_open(folder, run, JOURNAL_WRITE);
 
     assert_int_equal(journal_segment(j, 4, 12, &error), 0);
-    append(j, 1, meta);
+    append(j, episode, meta);
     assert_int_equal(journal_seal(j, 4, 12, &error), 0);
     journal_close(j);
 }
@@ -96,7 +97,7 @@ static void test_copies_beside(void **state)
     struct journal *j;
 
     (void)state;
-    write_one("j", RUN, "a");
+    write_one("j", RUN, 1, "a");
     for (size_t i = 0; i < ARRAY_SIZE(copies); i++)
         assert_int_equal(file_copy(in("j", "0004-000012.seg"), in("j", copies[i])), 0);
     j = must_open("j", RUN, JOURNAL_WRITE);
@@ -110,7 +111,7 @@ static void test_twice_there(void **state)
     struct journal *j;
 
     (void)state;
-    write_one("j", RUN, "a");
+    write_one("j", RUN, 1, "a");
     assert_int_equal(file_copy(in("j", "0004-000012.seg"), in("j", "0004-000012.open")), 0);
     assert_int_equal(journal_open(in("j", ""), RUN, JOURNAL_READ, &j, NULL, &error), -EBADMSG);
     assert_non_null(strstr(error.text, "0004-000012 is there both sealed and open: move one away"));
@@ -125,11 +126,11 @@ static void test_twice_there(void **state)
     assert_non_null(strstr(error.text, "episode 1 is in segments"));
 }
 
-/* A file that another takes the place of under a reader: nothing of it is handed out, be it another trajectory or another
- * run's. */
+/* A file that another takes the place of under a reader: nothing of it is handed out, be it another trajectory, another run's or
+ * another episode's. */
 static void test_replaced_under_a_reader(void **state)
 {
-    static const struct { uint64_t run; const char *meta; } others[] = {{RUN, "b"}, {RUN + 1, "a"}};
+    static const struct { uint64_t run, episode; const char *meta; } others[] = {{RUN, 1, "b"}, {RUN + 1, 1, "a"}, {RUN, 2, "a"}};
     uint8_t *meta;
     size_t n;
 
@@ -137,8 +138,8 @@ static void test_replaced_under_a_reader(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
         struct journal *j;
 
-        write_one("j", RUN, "a");
-        write_one("other", others[i].run, others[i].meta);
+        write_one("j", RUN, 1, "a");
+        write_one("other", others[i].run, others[i].episode, others[i].meta);
         j = must_open("j", RUN, JOURNAL_READ);
         assert_int_equal(journal_load(j, 1, &meta, &n, NULL, NULL, &error), 0);
         free(meta);
@@ -148,6 +149,74 @@ static void test_replaced_under_a_reader(void **state)
         journal_close(j);
         assert_int_equal(remove_tree(in("j", "")), 0);
     }
+}
+
+static void refused(int errnum, const char *why)
+{
+    struct journal *j;
+
+    assert_int_equal(journal_open(in("j", ""), RUN, JOURNAL_WRITE, &j, NULL, &error), -errnum);
+    if (!strstr(error.text, why))
+        fail_msg("%s", error.text);
+}
+
+/* Open or sealed: another run's segment, one that was renamed, and a file that only looks like one are refused by name. */
+static void test_segments_of_others(void **state)
+{
+    static const char *const ends[] = {"seg", "open"};
+    _cleanup_free_ char *bytes = NULL;
+    size_t n;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
+        char name[2][32];
+
+        write_one("other", RUN + 1, 1, "a");
+        write_one("own", RUN, 1, "a");
+        for (size_t k = 0; k < 2; k++)
+            snprintf(name[k], sizeof name[k], "0004-00001%zu.%s", 2 + k, ends[i]);
+        assert_int_equal(mkdir(in("j", ""), 0755), 0);
+        assert_int_equal(rename(in("other", "0004-000012.seg"), in("j", name[0])), 0);
+        refused(EXDEV, "belongs to run 4e, this is run 4d");
+        assert_int_equal(rename(in("own", "0004-000012.seg"), in("j", name[0])), 0);
+        assert_int_equal(rename(in("j", name[0]), in("j", name[1])), 0);
+        refused(EBADMSG, "its header says stage 4 iteration 12");
+        assert_int_equal(file_read(in("j", name[1]), 1 << 20, &bytes, &n), 0);
+        assert_int_equal(unlink(in("j", name[1])), 0);
+        assert_int_equal(atomic_file_write(in("j", name[0]), bytes + sizeof(struct journal_header), n - sizeof(struct journal_header)),
+                         0);
+        refused(EBADMSG, "does not begin with a segment header");
+        assert_int_equal(remove_tree(in("j", "")), 0);
+        free(bytes);
+        bytes = NULL;
+    }
+}
+
+/* A record whose checksums are good, behind those of another segment: a disk or a copy put it there, and it is not believed. */
+static void test_a_misplaced_record(void **state)
+{
+    _cleanup_free_ char *bytes = NULL;
+    struct journal_entry entry;
+    struct journal *j;
+    size_t n;
+    int fd;
+
+    (void)state;
+    write_one("other", RUN, 2, "b");
+    assert_int_equal(file_read(in("other", "0004-000012.seg"), 1 << 20, &bytes, &n), 0);
+    j = must_open("j", RUN, JOURNAL_WRITE);
+    assert_int_equal(journal_segment(j, 4, 13, &error), 0);
+    append(j, 1, "a");
+    assert_int_equal(journal_sync(j, &error), 0);
+    journal_close(j);
+    fd = open(in("j", "0004-000013.open"), O_WRONLY | O_APPEND | O_CLOEXEC);
+    assert_int_equal(write(fd, bytes + sizeof(struct journal_header), n - sizeof(struct journal_header)),
+                     n - sizeof(struct journal_header));
+    close(fd);
+    j = must_open("j", RUN, JOURNAL_WRITE);
+    assert_int_equal(journal_find(j, 1, &entry), 0);
+    assert_int_equal(journal_find(j, 2, &entry), -ENOENT);
+    journal_close(j);
 }
 
 /* A learner rank reads what rank 0 is writing: it finds what it saw open after it was sealed, too. */
@@ -213,102 +282,97 @@ static void test_opened_beside_a_writer(void **state)
     journal_close(writer);
 }
 
-/* What a seal finds unsynced is made durable first, or is as if it had never been written. */
-static void test_a_seal_syncs_first(void **state)
+/* The digest is of all its bytes: of the trajectory's, then of the frames'. */
+static void test_the_digest(void **state)
 {
     struct journal *j = must_open("j", RUN, JOURNAL_WRITE);
+    uint8_t expected[SHA256_SIZE], digest[SHA256_SIZE] = {0};
     struct journal_entry entry;
+    struct sha256 whole;
 
     (void)state;
+    sha256_init(&whole);
+    sha256_add(&whole, "trajectoryframes", 16);
+    sha256_end(&whole, expected);
+    assert_int_equal(journal_append(j, 1, "t", 1, "f", 1, digest, &error), -EINVAL);        /* into no segment */
     assert_int_equal(journal_segment(j, 4, 12, &error), 0);
-    append(j, 1, "a");
-    assert_int_equal(fault_arm("journal.fsync=eio@1"), 0);
-    assert_int_equal(journal_seal(j, 4, 12, &error), -EIO);
-    assert_int_equal(fault_arm(""), 0);
-    assert_int_equal(journal_find(j, 1, &entry), -ENOENT);
-    append(j, 1, "a");
+    assert_int_equal(journal_append(j, 1, "trajectory", 10, "frames", 6, digest, &error), 0);
+    assert_memory_equal(digest, expected, SHA256_SIZE);
+    memset(digest, 0, sizeof digest);
+    assert_int_equal(journal_append(j, 1, "another", 7, NULL, 0, digest, &error), -EEXIST);
+    assert_memory_equal(digest, expected, SHA256_SIZE);
+    assert_int_equal(journal_append(j, 2, "t", JOURNAL_META_MAX + 1, "f", 1, digest, &error), -EFBIG);
+    assert_int_equal(journal_append(j, 2, "t", 1, "f", JOURNAL_FRAMES_MAX + 1, digest, &error), -EFBIG);
     assert_int_equal(journal_seal(j, 4, 12, &error), 0);
+    assert_int_equal(journal_append(j, 2, "t", 1, "f", 1, digest, &error), -EINVAL);        /* into a sealed one */
+    assert_int_equal(journal_find(j, 1, &entry), 0);
+    assert_memory_equal(entry.digest, expected, SHA256_SIZE);
     journal_close(j);
 }
 
-/* Where something has the sealed segment's name, the segment stays open, and goes on. */
-static void test_a_name_that_is_taken(void **state)
+/* What retention drops leaves the others as they are, wherever it lies among them; one whose file is gone is dropped, too. */
+static void test_dropped_from_among_others(void **state)
 {
     struct journal *j = must_open("j", RUN, JOURNAL_WRITE);
     struct journal_entry entry;
 
     (void)state;
-    assert_int_equal(journal_segment(j, 4, 12, &error), 0);
-    append(j, 1, "a");
-    assert_int_equal(mkdir(in("j", "0004-000012.seg"), 0755), 0);
-    assert_int_equal(journal_seal(j, 4, 12, &error), -EEXIST);
-    assert_int_equal(journal_find(j, 1, &entry), 0);
-    assert_true(entry.durable && !entry.sealed);
-    assert_int_equal(rmdir(in("j", "0004-000012.seg")), 0);
-    append(j, 2, "b");
-    assert_int_equal(journal_seal(j, 4, 12, &error), 0);
+    for (uint32_t iteration = 11; iteration <= 13; iteration++) {
+        assert_int_equal(journal_segment(j, 4, iteration, &error), 0);
+        append(j, iteration, "a");
+        if (iteration < 13)
+            assert_int_equal(journal_seal(j, 4, iteration, &error), 0);
+    }
+    assert_int_equal(unlink(in("j", "0004-000011.seg")), 0);
+    assert_int_equal(journal_retain(j, 4, 13), 0);
+    assert_int_equal(journal_find(j, 11, &entry), -ENOENT);
+    assert_int_equal(journal_find(j, 12, &entry), -ENOENT);
+    assert_int_equal(access(in("j", "0004-000012.seg"), F_OK), -1);
+    append(j, 14, "b");
+    assert_int_equal(journal_seal(j, 4, 13, &error), 0);
     journal_close(j);
     j = must_open("j", RUN, JOURNAL_READ);
-    assert_int_equal(journal_find(j, 1, &entry), 0);
-    assert_int_equal(journal_find(j, 2, &entry), 0);
+    assert_int_equal(journal_find(j, 13, &entry), 0);
+    assert_int_equal(journal_find(j, 14, &entry), 0);
+    assert_true(entry.stage == 4 && entry.iteration == 13 && entry.sealed && entry.durable);
     journal_close(j);
 }
 
-/* This process's descriptor of the file. */
-static int descriptor_of(const char *path)
+/* A trajectory of many pages whose bytes do not compress: checked as a whole when its segment is opened again, and damage in it is
+ * seen, however far behind it the next one lies that was acknowledged. */
+static void test_a_large_one(void **state)
 {
-    struct stat file, open_one;
-
-    assert_int_equal(stat(path, &file), 0);
-    for (int fd = 3; fd < 64; fd++)
-        if (fstat(fd, &open_one) == 0 && open_one.st_dev == file.st_dev && open_one.st_ino == file.st_ino)
-            return fd;
-    fail_msg("%s is not open", path);
-    return -1;
-}
-
-/* A failed write that cannot be taken back leaves bytes behind the last good record: nothing may come behind them, neither a
- * record nor a footer, until they are cut off: when the disk is well again, or by the journal that is opened next. */
-static void test_a_write_that_cannot_be_taken_back(void **state)
-{
+    enum { LARGE = 300000 };
     struct journal *j = must_open("j", RUN, JOURNAL_WRITE);
+    _cleanup_free_ uint8_t *frames = malloc(LARGE);
+    uint8_t digest[SHA256_SIZE], *meta, *got;
+    struct philox random = philox_at(1, PHILOX_TEST, 0, 0, 0);
     struct journal_entry entry;
-    uint8_t digest[SHA256_SIZE];
-    int fd, writable, readable;
+    size_t n, n_got;
+    int fd;
 
     (void)state;
+    assert_non_null(frames);
+    for (size_t i = 0; i < LARGE; i++)
+        frames[i] = (uint8_t)philox_u32(&random);
     assert_int_equal(journal_segment(j, 4, 12, &error), 0);
-    append(j, 1, "a");
+    assert_int_equal(journal_append(j, 1, "a", 1, frames, LARGE, digest, &error), 0);
     assert_int_equal(journal_sync(j, &error), 0);
-    fd = descriptor_of(in("j", "0004-000012.open"));
-    writable = dup(fd);
-    readable = open(in("j", "0004-000012.open"), O_RDONLY | O_CLOEXEC);
-    assert_true(writable >= 0 && readable >= 0);
-    assert_int_equal(dup2(readable, fd), fd);
-    assert_int_equal(journal_append(j, 2, "b", 1, NULL, 0, digest, &error), -EBADF);
-    assert_int_equal(pwrite(writable, "half a record", 13, lseek(writable, 0, SEEK_END)), 13);
-    assert_true(journal_append(j, 2, "b", 1, NULL, 0, digest, &error) < 0);
-    assert_true(journal_seal(j, 4, 12, &error) < 0);
-    assert_int_equal(journal_find(j, 1, &entry), 0);
-    assert_int_equal(dup2(writable, fd), fd);           /* the disk is well again */
     append(j, 2, "b");
     assert_int_equal(journal_sync(j, &error), 0);
-    assert_int_equal(dup2(readable, fd), fd);
-    assert_int_equal(journal_append(j, 3, "c", 1, NULL, 0, digest, &error), -EBADF);
-    assert_int_equal(pwrite(writable, "half a record", 13, lseek(writable, 0, SEEK_END)), 13);
     journal_close(j);
-    close(writable);
-    close(readable);
     j = must_open("j", RUN, JOURNAL_WRITE);
     assert_int_equal(journal_find(j, 2, &entry), 0);
-    assert_int_equal(journal_segment(j, 4, 12, &error), 0);
-    append(j, 3, "c");
-    assert_int_equal(journal_seal(j, 4, 12, &error), 0);
+    assert_int_equal(journal_load(j, 1, &meta, &n, &got, &n_got, &error), 0);
+    assert_int_equal(n_got, LARGE);
+    assert_memory_equal(got, frames, LARGE);
+    free(meta);
+    free(got);
     journal_close(j);
-    j = must_open("j", RUN, JOURNAL_READ);
-    for (uint64_t episode = 1; episode <= 3; episode++)
-        assert_int_equal(journal_find(j, episode, &entry), 0);
-    journal_close(j);
+    fd = open(in("j", "0004-000012.open"), O_WRONLY | O_CLOEXEC);
+    assert_int_equal(pwrite(fd, "xyz", 3, 1000), 3);
+    close(fd);
+    refused(EBADMSG, "trajectories behind it were acknowledged");
 }
 
 /* Its size is what lies in its files; a trajectory need not have frames; a path that does not fit is not cut short. */
@@ -343,14 +407,16 @@ static void test_sizes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_a_seal_syncs_first, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_name_that_is_taken, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_a_write_that_cannot_be_taken_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_digest, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_large_one, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_dropped_from_among_others, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sizes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_left_is_durable, setup, teardown),
         cmocka_unit_test_setup_teardown(test_copies_beside, setup, teardown),
         cmocka_unit_test_setup_teardown(test_twice_there, setup, teardown),
         cmocka_unit_test_setup_teardown(test_replaced_under_a_reader, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_segments_of_others, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_misplaced_record, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sealed_under_a_reader, setup, teardown),
         cmocka_unit_test_setup_teardown(test_opened_beside_a_writer, setup, teardown),
     };
