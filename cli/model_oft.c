@@ -1,6 +1,8 @@
 /* model_oft.c - `gantry model oft SRC DST`: an OpenVLA becomes an OpenVLA-OFT, ready to imitate: chunks of actions in one pass,
- * fresh heads where the kind has some. */
+ * fresh heads where the kind has some. Or an OpenVLA-OFT of kind l1, as it is published, becomes one that rl takes: of kind laplace,
+ * its answers the middles, with a fresh head for the scale around them. */
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -24,9 +26,21 @@ static int take_number(int *argc, char **argv, const char *name, long fallback, 
 
 struct wishes {
     long chunk, width, blocks, state, images, seed;
-    double log_scale;
+    double scale;       /* of a fresh scale head, in normalised actions */
     bool film;
 };
+
+static int take_scale(int *argc, char **argv, double *ret, struct error *error)
+{
+    const char *text = model_option(argc, argv, "--scale");
+    char *end;
+    double scale = text ? strtod(text, &end) : exp(-1.5);
+
+    if (text && (end == text || *end || !(scale > 0 && scale <= 1)))
+        return error_set(error, EINVAL, "--scale %s: how far answers are drawn around the middle at temperature 1, above 0 up to 1", text);
+    *ret = scale;
+    return 0;
+}
 
 static int take_wishes(int *argc, char **argv, struct wishes *ret, struct error *error)
 {
@@ -41,9 +55,8 @@ static int take_wishes(int *argc, char **argv, struct wishes *ret, struct error 
 
     for (size_t i = 0; i < ARRAY_SIZE(numbers) && r >= 0; i++)
         r = take_number(argc, argv, numbers[i].name, numbers[i].fallback, numbers[i].to, error);
-    ret->log_scale = -1.5;
     ret->film = model_flag(argc, argv, "--film");
-    return r;
+    return r < 0 ? r : take_scale(argc, argv, &ret->scale, error);
 }
 
 static int change(struct openvla *model, const char *kind, const struct wishes *w)
@@ -52,6 +65,8 @@ static int change(struct openvla *model, const char *kind, const struct wishes *
 
     if (w->images < 1 || w->images > OPENVLA_MAX_IMAGES)
         return -EINVAL;
+    if (model->config.oft.kind == OFT_L1 && !strcmp(kind, "laplace") && !w->state && !w->film && w->images == 1)
+        return oft_add_scale_head(model, width, (float)log(w->scale), (uint64_t)w->seed + 2);
     if (model->config.oft.kind == OFT_NONE)
         model->config.oft.images = (int)w->images;
     if (!strcmp(kind, "tokens"))
@@ -63,7 +78,7 @@ static int change(struct openvla *model, const char *kind, const struct wishes *
     if (r >= 0 && w->state)
         r = oft_add_state(model, (int)w->state, (uint64_t)w->seed + 1);
     if (r >= 0 && !strcmp(kind, "laplace"))
-        r = oft_add_scale_head(model, width, (float)w->log_scale, (uint64_t)w->seed + 2);
+        r = oft_add_scale_head(model, width, (float)log(w->scale), (uint64_t)w->seed + 2);
     if (r >= 0 && w->film)
         r = oft_add_film(model);
     return r;
@@ -73,6 +88,7 @@ int model_oft(int argc, char **argv)
 {
     const char *kind = model_option(&argc, argv, "--kind"), *dtype = model_option(&argc, argv, "--dtype");
     _cleanup_(openvla_freep) struct openvla *model = NULL;
+    const struct oft_config *oft;
     struct error error = {0};
     struct wishes wishes;
     int r = take_wishes(&argc, argv, &wishes, &error);
@@ -94,7 +110,8 @@ int model_oft(int argc, char **argv)
         r = model_save(model, argv[1], dtype, &error);
     if (r < 0)
         return model_fail(&error, r);
-    printf("%s: %s, %ld actions of %d dims in one pass, %ld picture%s and %ld numbers of the robot's state\n", argv[1], kind,
-           wishes.chunk, model->config.action_dims, wishes.images, wishes.images == 1 ? "" : "s", wishes.state);
+    oft = &model->config.oft;
+    printf("%s: %s, %d actions of %d dims in one pass, %d picture%s and %d numbers of the robot's state\n", argv[1], kind,
+           oft->chunk, model->config.action_dims, oft->images, oft->images == 1 ? "" : "s", oft->proprio);
     return CLI_OK;
 }

@@ -111,6 +111,15 @@ static int check_suite(const struct run_config *c, const char *key, const char *
     return 0;
 }
 
+static int check_head(const struct run_config *c, const char *dir, const struct openvla *policy, struct error *error)
+{
+    for (int i = 0; i < c->n_stages; i++)
+        if (c->stages[i].kind == STAGE_RL && policy->config.oft.kind == OFT_L1)
+            return error_set(error, EINVAL, "policy.init: %s: its head of kind l1 answers one number and has no probabilities, which "
+                             "stages[%d].rl needs: `gantry model oft %s NEW --kind laplace` adds them", dir, i, dir);
+    return 0;
+}
+
 /* What the run's copy of the checkpoint will say beyond it; data sets that it would then learn from the wrong way round are refused. */
 static int find_fit(const struct run_config *c, const struct openvla *policy, char ret_words[static 256], struct error *error)
 {
@@ -202,6 +211,8 @@ static int model_needs(const struct run_config *c, const char *policy_dir, bool 
         r = openvla_open(r > 0 ? base : policy_dir, NULL, &policy, NULL, error);
     if (r >= 0)
         r = check_suite(c, "policy.init", policy_dir, policy, error);
+    if (r >= 0)
+        r = check_head(c, policy_dir, policy, error);
     if (r >= 0 && !copied)
         r = find_fit(c, policy, fit, error);
     if (r >= 0)

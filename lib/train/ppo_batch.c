@@ -101,7 +101,7 @@ int ppo_batch_new(const struct dataset *data, const struct rl_config *config, co
             return error_set(error, EINVAL, "episode %" PRIu64 " was not sampled by the policy at temperature %g",
                              data->list[i].id, config->temperature);
     if (data->model->config.oft.kind == OFT_L1)
-        return error_set(error, EINVAL, "rl: the plain L1 head is for SFT and inference; use ids or the Laplace head");
+        return error_set(error, EINVAL, "rl: a head of kind l1 has no probabilities; `gantry model oft --kind laplace` adds them");
     b->by_token = config->ratio == RATIO_TOKEN || data->width > data->token_dims;
     b->ratios = b->by_token ? data->width : 1;
     if (dataset_decisions(data, &b->steps, &b->n) < 0 || allocate(b) < 0)

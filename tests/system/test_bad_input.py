@@ -100,6 +100,17 @@ def test_what_the_policy_looks_at(make_cluster, model, tmp_path):
                    "say cameras: 2, state: true in suite")
 
 
+def test_rl_of_a_head_without_probabilities(make_cluster, model, tmp_path):
+    """An OpenVLA-OFT as it is published is refused with the command that makes one which rl takes; that answers the same."""
+    oft, drawn = tmp_path / "oft", tmp_path / "drawn"
+    assert gantry("model", "oft", model, oft, "--kind", "l1", "--width", "32").returncode == 0
+    up_refuses(make_cluster({"policy": {"init": str(oft)}}), "policy.init: ", f"`gantry model oft {oft} NEW --kind laplace`")
+    assert "laplace, 8 actions of 7 dims" in gantry("model", "oft", oft, drawn, "--kind", "laplace", "--scale", ".05").stdout
+    answers = [json.loads(gantry("model", "act", d, "open the drawer").stdout)["actions"] for d in (oft, drawn)]
+    assert answers[0] == answers[1] and len(answers[0]) == 8 and any(answers[0][7])
+    assert "it is an OpenVLA-OFT already" in gantry("model", "oft", drawn, tmp_path / "again", "--kind", "laplace").stderr
+
+
 def test_what_is_wrong_on_every_host(tmp_path):
     """`gantry config check` finds it, too."""
     (tmp_path / "token").write_text("0123456789abcdef")

@@ -1,5 +1,5 @@
 """Policies that answer a chunk of actions at a time (OpenVLA-OFT), through the real daemons: imitated, played open loop, improved; the
-learner finds the actor's log-probs again; the plain L1 head is refused by rl."""
+learner finds the actor's log-probs again."""
 import json
 import zipfile
 
@@ -103,10 +103,3 @@ def test_adapters_beside_heads_that_learn(make_cluster, model, tmp_path):
     exported = gantry("model", "export", cluster.run, tmp_path / "policy")
     assert exported.returncode == 0, exported.stderr
     assert (tmp_path / "policy/vision_backbone.safetensors").read_bytes() == (versions[-1] / "vision_backbone.safetensors").read_bytes()
-
-
-def test_plain_l1_head_is_refused_by_rl(make_cluster, model, tmp_path):
-    cluster = make_cluster(policy(model, tmp_path / "l1", "l1"), stages=STAGES)
-    cluster.up().wait(100)
-    logs = "".join(log.read_text(errors="replace") for log in (cluster.run / "log").glob("*.log"))
-    assert "the plain L1 head is for SFT and inference" in logs, logs[-3000:]
