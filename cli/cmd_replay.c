@@ -23,16 +23,20 @@ static void print_steps(const struct episode_film *film)
     const Gantry__Trajectory *t = film->trajectory;
     size_t k = t->steps ? t->n_logp / t->steps : 0;
     bool values = has_values(t);
+    char blow[EPISODE_BLOW];
 
     printf("episode %" PRIu64 ": %s, \"%s\", ", t->episode, t->task, t->instruction);
     if (t->purpose == GANTRY__PURPOSE__PURPOSE_DEMO)
         printf("the demonstrator");
     else
         printf("policy v%" PRIu64 ", prm v%" PRIu64 ", T %.2g", t->policy_version, t->prm_version, (double)t->temperature);
-    printf(": %s after %u steps\n", t->success ? "success" : "no success", t->steps);
+    episode_blow(t, blow);
+    printf(": %s after %u steps%s\n", t->success ? "success" : "no success", t->steps, blow);
     for (uint32_t s = 0; s < t->steps; s++) {
         double logp = 0;
 
+        if (s + 1 == t->perturbed_at)
+            printf("      %s\n", t->perturb);
         for (size_t i = 0; i < k; i++)
             logp += (double)t->logp[s * k + i];
         printf("%4u  action", s);

@@ -57,13 +57,23 @@ void episode_film_release(struct episode_film *film)
     *film = (struct episode_film) {0};
 }
 
+void episode_blow(const Gantry__Trajectory *t, char ret[EPISODE_BLOW])
+{
+    ret[0] = '\0';
+    if (t->perturbed_at)
+        snprintf(ret, EPISODE_BLOW, ", %s before step %u", t->perturb, t->perturbed_at - 1);
+    else if (t->perturb && t->perturb[0])
+        snprintf(ret, EPISODE_BLOW, ", %s: it ended before that", t->perturb);
+}
+
 int episode_film_draw(const struct episode_film *f, int columns, struct image *ret)
 {
     const Gantry__Trajectory *t = f->trajectory;
-    char title[240];
+    char title[320], blow[EPISODE_BLOW];
 
-    snprintf(title, sizeof title, "%s - %s in %u steps (episode %" PRIu64 ", policy %" PRIu64 ", T %.2g)", t->instruction,
-             t->success ? "success" : t->timeout ? "out of time" : "failure", t->steps, t->episode, t->policy_version,
+    episode_blow(t, blow);
+    snprintf(title, sizeof title, "%s - %s in %u steps%s (episode %" PRIu64 ", policy %" PRIu64 ", T %.2g)", t->instruction,
+             t->success ? "success" : t->timeout ? "out of time" : "failure", t->steps, blow, t->episode, t->policy_version,
              (double)t->temperature);
     return film_draw(&(struct film) {.frames = f->frames, .n = (int)f->n_frames, .height = (int)t->height, .width = (int)t->width,
                                      .cameras = (int)t->images,

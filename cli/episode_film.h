@@ -16,5 +16,9 @@ struct episode_film {
 int episode_film_load(struct journal *journal, uint64_t episode, struct episode_film *ret, struct error *error);
 void episode_film_release(struct episode_film *film);
 
+/* What the world did to it, and when: ", push before step 12"; ", push: it ended before that"; "": nothing. */
+enum { EPISODE_BLOW = 80 };
+void episode_blow(const Gantry__Trajectory *trajectory, char ret[EPISODE_BLOW]);
+
 /* The strip; the caller frees ret->rgb. columns 0: the default. */
 int episode_film_draw(const struct episode_film *film, int columns, struct image *ret);

@@ -1,9 +1,25 @@
 """gantry eval on a finished run: look-ahead with controls and laws, blows, films, another run beside it, and what is refused."""
 import json
 import os
+import re
+import sqlite3
 import subprocess
+from contextlib import closing
 
 from conftest import BIN, TOP, gantry
+
+
+def came_to(shown):
+    """Whether the blow came, as `gantry replay` shows it: named, and in its place among the steps."""
+    steps = shown.splitlines()
+    head = steps.pop(0)
+    at = re.search(r" steps, offset before step (\d+)$", head)
+    assert steps.count("      offset") == bool(at), shown
+    if at:
+        assert steps[steps.index("      offset") + 1].split()[0] == at[1], shown
+    else:
+        assert head.endswith(" steps, offset: it ended before that"), shown
+    return bool(at)
 
 
 def test_eval(make_cluster, model, tmp_path):
@@ -72,6 +88,10 @@ def test_eval(make_cluster, model, tmp_path):
     assert 1 <= blown["perturbed_episodes"]["last"] <= 4        # some end before it comes
     told = evaluate("--policies", "last", "--seeds", "100..103", "--perturb", "offset", "--at", "1").stdout
     assert f"offset: came to {blown['perturbed_episodes']['last']} of 4 episodes" in told, told
+    with closing(sqlite3.connect(cluster.run / "ledger.sqlite")) as db:
+        played = [row[0] for row in db.execute("select episode from episodes where stage = (select max(stage) from episodes)")]
+    struck = [came_to(gantry("replay", cluster.run, str(episode), "-o", tmp_path / "blow.png").stdout) for episode in played]
+    assert len(struck) == 4 and sum(struck) == blown["perturbed_episodes"]["last"]
     chosen = json.loads(evaluate("--policies", "last", "--seeds", "100..101", "--temperatures", "0.6,1", "--method", "sample_n", "--judge",
                                  "confidence", "--n", "1,3", "--json").stdout)
     assert chosen["policies"]["last"]["temperature"] in (0.6, 1) and chosen["policies"]["last"]["greedy"]["episodes"] == 2
