@@ -84,15 +84,27 @@ void conductor_end_row(struct conductor *c, struct ledger_episode *row, enum epi
     conductor_emit(c, CONDUCTOR_EPISODE_ENDED)->episode = *row;
 }
 
+/* Which episodes, by task and state, and of what; a reason stands once behind those that it had in a row. */
 static void stop_for_failures(struct conductor *c, const struct open_iteration *it, size_t failed)
 {
     _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    const char *why = NULL;
 
-    strbuf_addf(&text, "%s: %zu of %zu episodes failed:", it->work.name, failed, it->opened_with);
-    for (size_t i = 0; i < it->n && text.length < 300; i++)
-        if (it->rows[i].state == EPISODE_FAILED)
-            strbuf_addf(&text, " %llu %s/%llu (%.40s);", (unsigned long long)it->rows[i].episode, it->rows[i].task,
-                        (unsigned long long)it->rows[i].state_seed, it->rows[i].reason);
+    strbuf_addf(&text, "%s: %zu of %zu episodes failed (the env workers' logs say more; with that mended `gantry up` goes on):",
+                it->work.name, failed, it->opened_with);
+    for (size_t i = 0; i < it->n && text.length < 300; i++) {
+        const struct ledger_episode *row = &it->rows[i];
+
+        if (row->state != EPISODE_FAILED)
+            continue;
+        if (why && strcmp(why, row->reason) != 0)
+            strbuf_addf(&text, " (%s);", why);
+        else if (why)
+            strbuf_addc(&text, ',');
+        why = row->reason;
+        strbuf_addf(&text, " %llu %s/%llu", (unsigned long long)row->episode, row->task, (unsigned long long)row->state_seed);
+    }
+    strbuf_addf(&text, " (%s)", why ?: "");
     conductor_stop(c, text.text);
 }
 
