@@ -6,6 +6,7 @@
 
 #include "base/atomic_file.h"
 #include "cli/ablate.h"
+#include "cli/beside.h"
 #include "cli/cli.h"
 #include "cli/up.h"
 
@@ -135,9 +136,11 @@ int cmd_ablate(int argc, char **argv)
     for (int i = 0; i < RUNGS && !some; i++)
         a->wanted[i] = true;
     r = run_config_load(argv[optind], &a->config, &error);
-    if (r == 0) /* the start and what branches off it name the same */
+    if (r == 0) {       /* the start and what branches off it name the same */
+        beside_find_model(a->config.policy_init, sizeof a->config.policy_init);
         r = getcwd(here, sizeof here) ? run_config_anchor(&a->config, here, &error) : error_set(&error, errno,
                 "current directory: %s", strerror(errno));
+    }
     a->first_seed = a->config.seed;
     if (r == 0 && (size_t)snprintf(a->dir, sizeof a->dir, dir ? "%s" : "%s-ladder", dir ? dir : a->config.dir) >= sizeof a->dir)
         r = error_set(&error, ENAMETOOLONG, "--dir: at most %zu characters", sizeof a->dir - 1);

@@ -50,3 +50,16 @@ def test_ablate(make_cluster, tmp_path):
         assert told.returncode == 0 and " 0 contradictions" in told.stdout, told.stdout + told.stderr
     assert (where / "seed-11/E/policies/v000001/model.safetensors").stat().st_nlink >= 3
     assert "there is no rung 'Z'" in gantry(*words, "--rungs", "Z").stderr
+
+
+def test_policy_that_came_with_gantry(make_cluster, tmp_path):
+    """models/tiny is found from any directory, as by `gantry up`."""
+    cluster = make_cluster({"policy": {"init": "models/tiny"}}, stages=SMALL)
+    written = tmp_path / "ladder/seed-11/start/config.yaml"
+    ladder = subprocess.Popen([BIN / "gantry", "ablate", cluster.config, "--dir", tmp_path / "ladder", "--seeds", "1", "--rungs", "A"],
+                              cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not written.exists() and ladder.poll() is None:
+        time.sleep(.05)         # between two looks
+    ladder.send_signal(signal.SIGTERM)
+    said = ladder.communicate(timeout=60)[0]
+    assert written.exists() and f"init: {TOP}/models/tiny" in written.read_text(), said
