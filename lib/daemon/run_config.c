@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 
 #include "base/atomic_file.h"
@@ -64,7 +65,7 @@ void run_config_defaults(struct run_config *config)
         config_defaults(section->table, config);
 }
 
-static const struct run_section *section_find(const char *name)
+const struct run_section *run_section_find(const char *name)
 {
     for (const struct run_section *section = run_sections; section->name; section++)
         if (!strcmp(section->name, name))
@@ -195,38 +196,49 @@ static void parse_entry(const struct yaml_node *entry, struct run_config *config
 }
 
 /* stages is a list of maps with one key each: [{demos: {...}}, {sft: {...}}] */
-static void parse_stages(const struct yaml_node *list, struct run_config *config, struct config_faults *faults)
+static void parse_stages(const struct yaml_node *list, struct run_config *config, struct run_doubt *doubt,
+                         struct config_faults *faults)
 {
     char path[64];
+    size_t n;
 
     if (list->kind != YAML_LIST) {
         (void)config_error(faults, list, "stages", "%s is not right here; expected: a list of stages",
                            yaml_kind_name(list->kind));
+        doubt->stage = 0;
         return;
     }
     for (const struct yaml_node *entry = list->first; entry; entry = entry->next) {
         if (config->n_stages == RUN_MAX_STAGES) {
             snprintf(path, sizeof path, "stages[%d]", config->n_stages);
             (void)config_error(faults, entry, path, "at most %d stages fit", RUN_MAX_STAGES);
+            doubt->stage = MIN(doubt->stage, config->n_stages);
             return;
         }
         config->stages[config->n_stages] = (struct stage_config) {0};
+        n = faults->n;
         parse_entry(entry, config, &config->stages[config->n_stages], faults);
+        if (faults->n > n)
+            doubt->stage = MIN(doubt->stage, config->n_stages);
         config->n_stages++;         /* those that were refused, too: the next ones keep their numbers */
     }
 }
 
-static void parse_section(const struct yaml_node *node, struct run_config *config, struct config_faults *faults)
+static void parse_section(const struct yaml_node *node, struct run_config *config, struct run_doubt *doubt,
+                          struct config_faults *faults)
 {
     const char *words[16] = {"stages"};
-    const struct run_section *section = section_find(node->key);
+    const struct run_section *section = run_section_find(node->key);
+    size_t n = faults->n;
 
     if (!strcmp(node->key, "stages")) {
-        parse_stages(node, config, faults);
+        parse_stages(node, config, doubt, faults);
     } else if (!section) {
         for (size_t i = 0; run_sections[i].name; i++)
             words[i + 1] = run_sections[i].name;
         (void)unknown(node, node->key, words, "unknown section", faults);
+        memset(doubt->sections, true, sizeof doubt->sections);      /* it may stand for any of them */
+        doubt->stage = 0;
     } else if (node->kind == YAML_SCALAR && !node->text[0]) {
         return;             /* "suite:" with nothing below it */
     } else if (node->kind != YAML_MAP) {
@@ -234,6 +246,8 @@ static void parse_section(const struct yaml_node *node, struct run_config *confi
     } else {
         (void)config_apply(section->table, node, node->key, config, faults);
     }
+    if (section)
+        doubt->sections[section - run_sections] |= faults->n > n;
 }
 
 /* Stage i's preset sets `key` of another section, unless the file does. An earlier stage's preset must not say otherwise. */
@@ -261,7 +275,7 @@ static void apply_preset_value(const struct yaml_node *root, int i, const struct
             return;
         }
     }
-    set_constant(section_find(section)->table, dot + 1, v->value, config);
+    set_constant(run_section_find(section)->table, dot + 1, v->value, config);
 }
 
 static void apply_presets(const struct yaml_node *root, struct run_config *config, struct config_faults *faults)
@@ -277,12 +291,13 @@ static void apply_presets(const struct yaml_node *root, struct run_config *confi
 /* What is no fault of a line: the only one there is. */
 #define FAIL(faults, number, ...) error_set(&(faults)->items[(faults)->n++], number, __VA_ARGS__)
 
-/* How values fit one another is looked at when each could be read: otherwise defaults would be found at fault. */
 static int parse_text(const char *yaml, size_t n, const struct run_config *before, struct run_config *ret,
                       struct config_faults *faults)
 {
     _cleanup_(yaml_tree_freep) struct yaml_node *root = NULL;
     _cleanup_free_ struct run_config *config = calloc(1, sizeof *config);
+    struct run_doubt doubt = {.stage = INT_MAX};
+    size_t n_read;
     int r;
 
     if (!config)
@@ -300,13 +315,15 @@ static int parse_text(const char *yaml, size_t n, const struct run_config *befor
         return config_error(faults, root, "", "%s is not right here; expected: sections like run:, suite:, stages:",
                             yaml_kind_name(root->kind));
     for (const struct yaml_node *node = root->first; node; node = node->next)
-        parse_section(node, config, faults);
-    if (!faults->n)
+        parse_section(node, config, &doubt, faults);
+    n_read = faults->n;
+    if (doubt.stage == INT_MAX)
         apply_presets(root, config, faults);
+    if (faults->n > n_read)
+        doubt.stage = 0;
     if (!config->dir[0])
         snprintf(config->dir, sizeof config->dir, "runs/%s", config->name);
-    if (!faults->n)
-        run_config_check(config, root, before, faults);
+    run_config_check(config, root, before, &doubt, faults);
     if (faults->n)
         return -EINVAL;
     *ret = *config;

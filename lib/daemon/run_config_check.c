@@ -1,5 +1,6 @@
 /* run_config_check.c - what no single row can see: values that must fit one another. */
 #include <ctype.h>
+#include <limits.h>
 
 #include "daemon/run_config_tables.h"
 
@@ -15,6 +16,7 @@ struct checking {
     const struct run_config *config;
     const struct yaml_node *root;
     const struct run_config *before;    /* whose stages come before these: RUN/evals.yaml adds to a run; NULL: none do */
+    const struct run_doubt *doubt;
     struct config_faults *faults;
     const struct yaml_node *body;       /* of the stage being looked at */
     char path[64];                      /* "stages[2].rl" */
@@ -204,12 +206,22 @@ static void note_before(struct checking *c)
     }
 }
 
+/* Could all of it be read? The presets of stages speak for the policy, too. */
+static bool is_read(const struct checking *c, const char *section)
+{
+    bool whole = c->doubt->stage == INT_MAX;
+
+    return !c->doubt->sections[run_section_find(section) - run_sections] && (whole || strcmp(section, "policy") != 0);
+}
+
+/* Up to the first that could not be read: what comes after it goes by what it makes. */
 static void check_stages(struct checking *c)
 {
     const struct yaml_node *list = yaml_tree_get(c->root, "stages"), *entry = list ? list->first : NULL;
+    int n = is_read(c, "suite") && is_read(c, "prm") ? MIN(c->config->n_stages, c->doubt->stage) : 0;
 
     note_before(c);
-    for (int i = 0; i < c->config->n_stages; i++) {
+    for (int i = 0; i < n; i++) {
         const struct stage_config *stage = &c->config->stages[i];
 
         c->body = entry ? entry->first : NULL;
@@ -230,6 +242,8 @@ static void refuse_section(const struct checking *c, const char *section, const 
 {
     char path[64];
 
+    if (!is_read(c, section))
+        return;
     snprintf(path, sizeof path, "%s.%s", section, key);
     (void)config_error(c->faults, locate(yaml_tree_get(c->root, section), key, c->root), path, "%s%s", value, text);
 }
@@ -316,10 +330,10 @@ static void check_tasks(const struct checking *c)
 }
 
 void run_config_check(const struct run_config *config, const struct yaml_node *root, const struct run_config *before,
-                      struct config_faults *faults)
+                      const struct run_doubt *doubt, struct config_faults *faults)
 {
     static const char often[] = "heartbeats say how far episodes are, so that it must be at least twice timing.heartbeat_ms";
-    struct checking c = {.config = config, .root = root, .before = before, .faults = faults};
+    struct checking c = {.config = config, .root = root, .before = before, .doubt = doubt, .faults = faults};
 
     if (!name_is_plain(config->name))
         refuse_section(&c, "run", "name", ": letters, digits, - _ and . only, not beginning with a dot", config->name);

@@ -1,6 +1,7 @@
 /* run_config_tables.c - every key of the run YAML: name, range, default, help. */
 #include "daemon/run_config_tables.h"
 
+#include <assert.h>
 #include <stdio.h>
 
 #define R struct run_config
@@ -153,6 +154,7 @@ const struct run_section run_sections[] = {
     {"journal", "Recorded episodes.", journal_keys},
     {0},
 };
+static_assert(ARRAY_SIZE(run_sections) == RUN_SECTIONS + 1, "a doubt for each");
 
 /* ---- stages ------------------------------------------------------------------------------------------------ */
 

@@ -10,6 +10,7 @@ struct run_section {
     const struct config_key *table;     /* offsets into struct run_config */
 };
 extern const struct run_section run_sections[];         /* ends with name NULL; `stages` stands apart */
+const struct run_section *run_section_find(const char *name);
 
 struct stage_kind_row {
     const char *name, *help;
@@ -32,6 +33,13 @@ const struct rl_preset *rl_preset_find(const char *name);
 /* Defaults of one kind, with the preset's values for rl (preset NULL: gantry). */
 void stage_config_defaults(enum stage_kind kind, const struct rl_preset *preset, struct stage_config *ret);
 
+/* What of a file could not be read. Defaults stand there: nothing is found at fault that depends on them. */
+enum { RUN_SECTIONS = 8 };
+struct run_doubt {
+    bool sections[RUN_SECTIONS];    /* by run_sections */
+    int stage;                      /* the first one; INT_MAX: none */
+};
+
 /* Values that must fit one another; `root` is the text they came from, for line and column. */
 void run_config_check(const struct run_config *config, const struct yaml_node *root, const struct run_config *before,
-                      struct config_faults *faults);
+                      const struct run_doubt *doubt, struct config_faults *faults);

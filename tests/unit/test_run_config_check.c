@@ -149,7 +149,8 @@ static int load_all(const char *text, struct config_faults *ret)
     return run_config_load_all("run.yaml", &c, ret);
 }
 
-/* Whoever writes a file wants to hear of everything at once: of each key, or, when all can be read, of what does not fit. */
+/* Whoever writes a file wants to hear of everything at once: of each key, and of what does not fit wherever all that it depends on
+ * could be read. */
 static void test_all_faults(void **state _unused_)
 {
     static const struct { const char *text, *lines[12]; } cases[] = {
@@ -179,6 +180,21 @@ static void test_all_faults(void **state _unused_)
           "run.yaml:6:29: stages[1].rl: kl k1 as a loss",
           "run.yaml:6:45: stages[1].rl: critic_prm needs a reward model",
           "run.yaml:7:14: stages[2].eval: look-ahead (n: 2) is judged by a reward model"}},
+        /* a section that was read is looked at, and the stages before the first that was not; policy only when all stages were */
+        {"run: {seed: -1, name: .x}\ntiming: {heartbeat_ms: 9000, lease_ttl_ms: 1000}\npolicy: {init: \"\"}\n"
+         "stages:\n - sft:\n - demos: {episodes: x}\n - rollouts: {score: true}\n",
+         {"run.yaml:1:13: run.seed: -1 is not right here",
+          "run.yaml:6:22: stages[1].demos.episodes: x is not right here",
+          "run.yaml:2:44: timing.lease_ttl_ms: heartbeats say",
+          "run.yaml:5:8: stages[0].sft: sft needs demonstrations"}},
+        /* what stages go by: the tasks */
+        {"suite: {tasks: [a, b], image: 8}\npolicy: {init: \"\"}\nstages:\n - rl: {reward: sparse, levels: [1]}\n",
+         {"run.yaml:1:31: suite.image: 8 is out of range", "run.yaml:2:16: policy.init: a model directory is needed"}},
+        {"timings: {heartbeat_ms: 9000}\ntiming: {lease_ttl_ms: 1000}\nstages:\n - sft:\n",
+         {"run.yaml:1:1: timings: unknown section; nearest: timing"}},
+        /* a preset that cannot be applied may have said support: full */
+        {"run: {seed: -1}\npolicy: {eos_in_logp: true}\nstages:\n - prm: {steps: x}\n - rl: {preset: writeup}\n",
+         {"run.yaml:1:13: run.seed: -1 is not right here", "run.yaml:4:17: stages[0].prm.steps: x is not right here"}},
         {"run: {nmae: x\nsuit: {}\n", {"run.yaml:2:5: not YAML: "}},              /* no YAML: nothing more is known of it */
     };
 
