@@ -70,6 +70,51 @@ static void test_nothing_for_no_slots(void **state)
     assert_true(desk_request(d, WORKER, 1)->grant.leases[0].alone);
 }
 
+/* Up to twice a worker's slots: what it has delivered is on our books until the learner has told us. */
+static void test_twice_its_slots(void **state)
+{
+    struct desk *d = *state;
+    const struct conductor_effect *grant;
+
+    desk_demos(d, 14);
+    grant = desk_request(d, WORKER, 4);
+    assert_true(grant->grant.n_leases == 4 && grant->grant.retry_ms == 0);
+    assert_int_equal(desk_request(d, WORKER, 4)->grant.n_leases, 4);
+    grant = desk_request(d, WORKER, 4);
+    assert_true(grant->grant.n_leases == 0 && grant->grant.retry_ms > 0);
+    desk_journaled(d, 3, true);
+    assert_int_equal(desk_request(d, WORKER, 4)->grant.n_leases, 1);
+}
+
+/* A worker that was cut off while it played alone takes back what was counted for that, once, and nobody else's. */
+static void test_cut_off_twice(void **state)
+{
+    struct desk *d = *state;
+
+    desk_demos(d, 1);
+    (void)desk_request(d, WORKER, 1);
+    desk_worker_exits(d, 10, true);
+    desk_hello(d, WORKER, MEMBER_WORKER, 11);
+    assert_true(desk_request(d, WORKER, 1)->grant.leases[0].alone);
+    for (int lost = 0; lost < 2; lost++) {
+        for (int s = 0; s < 61; s++) {
+            d->now_ms += 1000;
+            desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_TICK});
+        }
+        desk_hello(d, WORKER, MEMBER_WORKER, 11);
+        if (lost == 0)
+            assert_int_equal(desk_find(d, CONDUCTOR_EPISODE_FAILURE)->episode.failures, 0);
+        else
+            assert_null(desk_find(d, CONDUCTOR_EPISODE_FAILURE));
+        if (lost == 0) {
+            desk_hello(d, WORKER_2, MEMBER_WORKER, 20);
+            assert_true(desk_request(d, WORKER_2, 1)->grant.leases[0].alone);
+            desk_worker_exits(d, 20, true);
+            assert_int_equal(desk_find(d, CONDUCTOR_EPISODE_FAILURE)->episode.failures, 1);
+        }
+    }
+}
+
 /* ---- workers that cannot play ---------------------------------------------------------------------------------- */
 
 static void give_back(struct desk *d, uint32_t name, const struct lease_terms *terms, enum lease_return reason)
@@ -151,6 +196,8 @@ int main(void)
         TEST(test_adopted_alone),
         TEST(test_adopted_beside_another),
         TEST(test_nothing_for_no_slots),
+        TEST(test_twice_its_slots),
+        TEST(test_cut_off_twice),
         TEST(test_a_worker_that_no_server_answers),
         TEST(test_all_workers_that_no_server_answers),
     };
