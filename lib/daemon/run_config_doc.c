@@ -85,20 +85,22 @@ static const char *preset_value(const struct rl_preset *preset, const struct con
     return key->value;
 }
 
+/* presets: with a column for each of them behind the defaults, which are the first one's. */
 static void document_table(const struct config_key *table, bool presets, struct strbuf *out)
 {
-    static const char *const shown[] = {"tabletop", "paper", "writeup"};
-
-    strbuf_adds(out, presets ? "| key | value | default (`gantry`) | `tabletop` | `paper` | `writeup` | meaning |\n"
-                               "|---|---|---|---|---|---|---|\n"
-                             : "| key | value | default | meaning |\n"
-                               "|---|---|---|---|\n");
+    strbuf_addf(out, "| key | value | default%s | ", presets ? " (`gantry`)" : "");
+    for (const struct rl_preset *preset = rl_presets + 1; presets && preset->name; preset++)
+        strbuf_addf(out, "`%s` | ", preset->name);
+    strbuf_adds(out, "meaning |\n|---|---|---|");
+    for (const struct rl_preset *preset = rl_presets + 1; presets && preset->name; preset++)
+        strbuf_adds(out, "---|");
+    strbuf_adds(out, "---|\n");
     for (const struct config_key *key = table; key->name; key++) {
         strbuf_addf(out, "| `%s` | ", key->name);
         config_describe(key, out);
         strbuf_addf(out, " | `%s` | ", key->value);
-        for (size_t i = 0; presets && i < ARRAY_SIZE(shown); i++)
-            strbuf_addf(out, "`%s` | ", preset_value(rl_preset_find(shown[i]), key));
+        for (const struct rl_preset *preset = rl_presets + 1; presets && preset->name; preset++)
+            strbuf_addf(out, "`%s` | ", preset_value(preset, key));
         strbuf_addf(out, "%s |\n", key->help);
     }
 }

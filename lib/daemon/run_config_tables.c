@@ -39,7 +39,7 @@ static const char *const source_names[] = {"demos", "rollouts", "both", NULL};
 static const char *const choice_names[] = {"all", "success", "score", NULL};
 static const char *const label_names[] = {"segments", "milestone", NULL};
 static const char *const hack_names[] = {"warn", "pause", "refresh", NULL};
-static const char *const preset_names[] = {"gantry", "tabletop", "paper", "writeup", NULL};
+static const char *const preset_names[] = {"gantry", "tabletop", "grpo", "paper", "writeup", NULL};
 
 static const struct config_key run_keys[] = {
     CONFIG_STRING(R, name, "run", "what the run is called, in status lines and reports"),
@@ -317,6 +317,11 @@ static const struct rl_preset_value tabletop_values[] = {
     {"value_lr", "1e-3"}, {"value_epochs", "2"},
     {NULL, NULL},
 };
+/* SimpleVLA-RL's published recipe, but for its temperature of 1.6 (docs/method.md). */
+static const struct rl_preset_value grpo_values[] = {
+    {"advantage", "group"}, {"reward", "sparse"}, {"critic", "none"}, {"critic_warmup", "0"}, {"kl", "none"}, {"clip_high", "0.28"},
+    {"lr", "5e-6"}, {NULL, NULL},
+};
 /* The write-up's code sketches, to the letter: for comparison, not for use (run_config_warnings says why). */
 static const struct rl_preset_value writeup_values[] = {
     {"iterations", "1000"}, {"curriculum", "levels"}, {"reward", "raw_literal"}, {"critic", "none"}, {"lambda", "0.95"},
@@ -335,6 +340,8 @@ static const struct rl_preset_value no_values[] = {{NULL, NULL}};
 const struct rl_preset rl_presets[] = {
     {"gantry", "what practice found sound for large models", no_values},
     {"tabletop", "the small policy on the built-in suite", tabletop_values},
+    {"grpo", "success alone pays, episodes of one state are held against each other: no reward model, no critic; for tasks of many steps",
+     grpo_values},
     {"paper", "the published paper's settings; sets policy.train, lora_r, lora_alpha, support and eos_in_logp, too", paper_values},
     {"writeup", "the public write-up to the letter, flaws included; sets policy.train, too", writeup_values},
     {0},

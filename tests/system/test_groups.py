@@ -6,8 +6,8 @@ GROUP, EPISODES, ROUNDS = 4, 8, 2
 
 
 def rl(advantage):
-    return {"rl": {"name": advantage, "iterations": 2, "episodes": EPISODES, "preset": "tabletop", "advantage": advantage, "group": GROUP,
-                   "dynamic_sampling": ROUNDS, "reward": "sparse", "critic_prm": False, "eval_every": 0, "critic_warmup": 0}}
+    return {"rl": {"name": advantage, "iterations": 2, "episodes": EPISODES, "preset": "grpo", "advantage": advantage, "group": GROUP,
+                   "dynamic_sampling": ROUNDS, "eval_every": 0}}
 
 
 def iterations(db, stage):

@@ -76,8 +76,15 @@ static void test_presets_expand(void **state _unused_)
     static const char writeup[] = "stages: [{prm: }, {rl: {preset: writeup}}, {rl: {reward: sparse, critic: none, critic_warmup: 0}}"
                                   ", {rl: {reward: env}}]\n";
     _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT, warnings = STRBUF_INIT;
+    static const char grpo[] = "stages: [{demos: }, {sft: }, {rl: {preset: grpo, lr: 1e-4}}]\n";     /* wants no reward model */
     static struct run_config c, again;
     struct error error = {0};
+
+    if (run_config_parse(grpo, strlen(grpo), "run.yaml", &c, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_true(c.stages[2].rl.advantage == ADVANTAGE_GROUP && c.stages[2].rl.reward == REWARD_SPARSE &&
+                c.stages[2].rl.kl == KL_NONE && !rl_has_critic(&c.stages[2].rl));
+    assert_true(c.stages[2].rl.clip_high == .28 && c.stages[2].rl.lr == 1e-4);
 
     if (run_config_parse(paper, strlen(paper), "run.yaml", &c, &error) < 0)
         fail_msg("%s", error.text);
@@ -254,7 +261,7 @@ static void test_explain(void **state _unused_)
 
     assert_int_equal(run_config_explain("rl.lr", &out, NULL), 0);
     assert_string_equal(out.text, "stages.rl.lr\n  learning rate of the policy\n  a number from 0 to 1\n  default: 1e-5\n"
-                        "  preset tabletop: 1e-4\n  preset paper: 2e-5\n");
+                        "  preset tabletop: 1e-4\n  preset grpo: 5e-6\n  preset paper: 2e-5\n");
     strbuf_reset(&out);
     assert_int_equal(run_config_explain("image", &out, NULL), 0);
     assert_non_null(strstr(out.text, "suite.image\n"));
