@@ -205,10 +205,12 @@ static void test_an_older_copy(void **state)
     expect_refused("it ends at event 3, and events up to 5 had been committed");
 }
 
-/* A transaction that was taken back leaves no mark: the next life is not asked for its events. */
+/* A transaction that was taken back leaves no mark: the next life is not asked for its events, but still for those before it. */
 static void test_what_was_taken_back_leaves_no_mark(void **state)
 {
+    _cleanup_free_ char *bytes = NULL;
     struct ledger *ledger = ledger_lab_open();
+    size_t size;
 
     (void)state;
     assert_int_equal(ledger_begin(ledger), 0);
@@ -218,7 +220,53 @@ static void test_what_was_taken_back_leaves_no_mark(void **state)
     assert_int_equal(ledger_put_blob(ledger, "memory", "a", 1), 0);
     assert_int_equal(ledger_commit(ledger), 0);
     ledger_close(ledger);
-    ledger_close(ledger_lab_open());
+    keep("", &bytes, &size);
+    ledger = ledger_lab_open();
+    ledger_lab_add_rows(ledger, 1, 2);
+    assert_int_equal(ledger_begin(ledger), 0);
+    assert_int_equal(ledger_add_event(ledger, "note", 0, "never happened"), 0);
+    ledger_rollback(ledger);
+    ledger_rollback(ledger);
+    assert_int_equal(ledger_begin(ledger), 0);
+    assert_int_equal(ledger_put_blob(ledger, "memory", "b", 1), 0);
+    assert_int_equal(ledger_commit(ledger), 0);
+    ledger_close(ledger);
+    assert_int_equal(atomic_file_write(ledger_lab.path, bytes, size), 0);
+    expect_refused("it ends at event 1, and events up to 4 had been committed");
+}
+
+static int last_kind(const struct ledger_event *event, void *kind)
+{
+    snprintf(kind, 24, "%s", event->kind);
+    return 0;
+}
+
+/* A branch of a run to which stages were added (cli/run_branch.c): its ledger goes on under the new configuration and is refused the
+ * one before; nothing else of it changes. */
+static void test_an_extended_run(void **state)
+{
+    const uint8_t digest[SHA256_SIZE] = {5, 6};
+    struct ledger *ledger = ledger_lab_open();
+    char kind[24] = "";
+    struct error error;
+
+    (void)state;
+    ledger_lab_add_rows(ledger, 1, 2);
+    ledger_close(ledger);
+    assert_int_equal(ledger_extend(ledger_lab.path, digest, &error), 0);
+    assert_int_equal(ledger_open(ledger_lab.path, &ledger_lab.run, &ledger, &error), -ESTALE);
+    memcpy(ledger_lab.run.config_digest, digest, SHA256_SIZE);
+    assert_int_equal(ledger_open_readonly(ledger_lab.path, &ledger, &error), 0);
+    assert_int_equal(ledger_each_event(ledger, 0, last_kind, kind), 0);
+    assert_string_equal(kind, "extended");
+    assert_true(ledger_run(ledger)->epoch == 1 && ledger_run(ledger)->seed == ledger_lab.run.seed);
+    ledger_close(ledger);
+    ledger = ledger_lab_open();
+    assert_int_equal(ledger_run(ledger)->epoch, 2);
+    ledger_close(ledger);
+    assert_int_equal(unlink(ledger_lab.path), 0);
+    assert_int_equal(ledger_extend(ledger_lab.path, digest, &error), -ENOENT);
+    assert_int_equal(access(ledger_lab.path, F_OK), -1);
 }
 
 int main(void)
@@ -232,6 +280,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_format_that_nobody_knows, ledger_lab_set_up, ledger_lab_tear_down),
         cmocka_unit_test_setup_teardown(test_an_older_copy, ledger_lab_set_up, ledger_lab_tear_down),
         cmocka_unit_test_setup_teardown(test_what_was_taken_back_leaves_no_mark, ledger_lab_set_up, ledger_lab_tear_down),
+        cmocka_unit_test_setup_teardown(test_an_extended_run, ledger_lab_set_up, ledger_lab_tear_down),
     };
 
     return cmocka_run_group_tests_name("ledger_check", tests, NULL, NULL);
