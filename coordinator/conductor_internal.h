@@ -105,6 +105,8 @@ void conductor_on_lease_return(struct conductor *c, const struct conductor_event
 void conductor_send_work(struct conductor *c);
 /* The holder of `lease` is dead, `counts`: it crashed by itself; or is not heard of; a member is heard again. */
 void conductor_holder_died(struct conductor *c, const struct lease *lease, bool counts, const char *why);
+/* A lease of a member that is there has come back unplayed: others come first (member.gave_back). Said once. */
+void conductor_gave_back(struct conductor *c, struct member *member, const char *why);
 void conductor_holder_lost(struct conductor *c, const struct lease *lease);
 void conductor_holder_back(struct conductor *c, uint32_t member);
 

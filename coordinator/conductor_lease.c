@@ -77,7 +77,7 @@ static bool is_free_to_play(const struct member *member)
 }
 
 /* Others come first, as it asks soonest. Whatever it plays fails in its simulator: it would fail the run while another is well.
- * Or it has given a lease back, since no server answered it for ten seconds: it would hold on to the last episodes of a pass
+ * Or a lease came back from it, given back or run out, since no server answers it: it would hold on to the last episodes of a pass
  * again and again while another waits for work. */
 static bool comes_second(const struct conductor *c, const struct member *member)
 {
@@ -278,13 +278,13 @@ static void count_simulator_error(struct conductor *c, struct member *member, ui
                        "worker is well", member->id, MEMBER_ILL, text);
 }
 
-static void note_given_back(struct conductor *c, struct member *member, const char *text)
+void conductor_gave_back(struct conductor *c, struct member *member, const char *why)
 {
     if (member->gave_back || member->leaving || c->draining)
         return;
     member->gave_back = true;
-    conductor_note(c, 0, "gave_back", "member %u: gave an episode back (%.200s): others that want work come first until it "
-                   "delivers one", member->id, text ? text : "");
+    conductor_note(c, 0, "gave_back", "member %u: an episode came back (%.200s): others that want work come first until it "
+                   "delivers one", member->id, why);
 }
 
 void conductor_on_lease_return(struct conductor *c, const struct conductor_event *event, struct member *member)
@@ -304,7 +304,7 @@ void conductor_on_lease_return(struct conductor *c, const struct conductor_event
         else if (event->lease_return.reason == LEASE_SERVER_ERROR)
             count_server_error(c, event->lease_return.episode, event->lease_return.text);
         else if (event->lease_return.reason == LEASE_GIVEN_BACK)
-            note_given_back(c, member, event->lease_return.text);
+            conductor_gave_back(c, member, event->lease_return.text ? event->lease_return.text : "");
     }
     conductor_reply(c, event, CONDUCTOR_ACK);
 }

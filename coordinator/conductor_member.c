@@ -224,6 +224,8 @@ void conductor_expire(struct conductor *c)
         conductor_note(c, lease.episode, "lease_expired", "member %u, step %u", lease.member, lease.step);
         if (!member || member->state != MEMBER_ALIVE)
             conductor_holder_lost(c, &lease);
+        else
+            conductor_gave_back(c, member, "its time was up");
     }
 }
 

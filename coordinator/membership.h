@@ -48,7 +48,7 @@ struct member {
     uint32_t failed;            /* worker: episodes in which its simulator failed, in a row and none delivered; from MEMBER_ILL on
                                  * others come first */
     uint64_t failed_last;       /* the last of them: once more is no other */
-    bool gave_back;             /* worker: a lease, unplayed, and delivered nothing since: others that want work come first */
+    bool gave_back;             /* worker: a lease (or it ran out), and delivered nothing since: others that want work come first */
     uint64_t wanted_more_ms;    /* worker: asked then for more than there was; 0: it got all that it last asked for */
 };
 

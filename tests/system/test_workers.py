@@ -2,6 +2,8 @@
 import json
 import signal
 
+from conftest import gantry
+
 EPISODES = 360
 DEMOS = [{"demos": {"episodes": EPISODES, "style": "slow"}}]      # needs no actor: some seconds of pure playing
 
@@ -51,6 +53,24 @@ def test_simulator_error_is_played_again(make_cluster):
     cluster.start()
     check_complete(cluster, 60)
     assert "fault=simulator" in log_of(cluster.processes[-1])
+
+
+def test_a_worker_that_reaches_no_actor_comes_second(make_cluster):
+    """It asks soonest, as what it held has just been taken from it: all that is left of the pass. Another wants work and gets it."""
+    cluster = make_cluster({"timing": {"lease_ttl_ms": 4000, "first_step_ms": 4000}}, stages=[{"demos": {"episodes": 4, "style": "clean"}}, {"sft": {"steps": 2, "batch": 8, "warmup": 1}},
+                                   {"rollouts": {"episodes": 4}}])
+    cluster.always["env-worker-0"] = "act.send=drop@1+,ping.send=drop@1+"       # demonstrations need no actor
+    cluster.start()
+    mute = cluster.until(lambda s: s and s["stage"] == "rollouts" and next((w["member"] for w in workers(s) if w["leases"] == 4), None),
+                         "it to hold the whole pass")
+    other = cluster.spawn("env-worker")
+    cluster.until(lambda s: any(w["pid"] == other.popen.pid for w in workers(s)), "another worker")
+    summary = cluster.until_finished()
+    assert summary["episodes"]["failed"] == 0, cluster.history()
+    events = [json.loads(line) for line in gantry("history", cluster.run).stdout.splitlines()]
+    taken = [e["text"] for e in events if e["kind"] == "lease_expired"]
+    assert sum(text.startswith(f"member {mute}, ") for text in taken) == 4, taken       # each once
+    assert "others that want work come first" in log_of(cluster.of("coordinator")[0])
 
 
 def test_frozen_worker_loses_its_leases(make_cluster):

@@ -163,6 +163,30 @@ static void test_a_worker_that_no_server_answers(void **state)
     assert_int_equal(granted(d, WORKER, 1).episode, 2);
 }
 
+/* The same when the actor's silence lasts longer than the lease. */
+static void test_a_worker_whose_lease_runs_out(void **state)
+{
+    struct desk *d = *state;
+    struct lease_terms terms;
+    struct held_lease held;
+
+    desk_demos(d, 1);
+    desk_hello(d, WORKER_2, MEMBER_WORKER, 20);
+    terms = granted(d, WORKER, 1);
+    held = (struct held_lease) {.episode = terms.episode, .fence = terms.fence};
+    for (int second = 1; second < 60; second++) {               /* of first_step_ms */
+        d->now_ms += 1000;
+        desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_HEARTBEAT, .member = d->member[WORKER],
+                                               .heartbeat = {.leases = &held, .n_leases = 1}});
+        desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_HEARTBEAT, .member = d->member[LEARNER]});
+        assert_int_equal(desk_request(d, WORKER_2, 1)->grant.n_leases, 0);
+    }
+    d->now_ms += 1000;
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_TICK});
+    assert_int_equal(desk_request(d, WORKER, 1)->grant.n_leases, 0);
+    (void)granted(d, WORKER_2, 1);
+}
+
 /* Nobody waits for one that is given nothing itself, does not ask any more, or cannot either. */
 static void test_all_workers_that_no_server_answers(void **state)
 {
@@ -199,6 +223,7 @@ int main(void)
         TEST(test_twice_its_slots),
         TEST(test_cut_off_twice),
         TEST(test_a_worker_that_no_server_answers),
+        TEST(test_a_worker_whose_lease_runs_out),
         TEST(test_all_workers_that_no_server_answers),
     };
 
