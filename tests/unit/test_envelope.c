@@ -305,13 +305,73 @@ static void kinds(void **state)
     assert_int_equal(wire_status_errno(12345), -EIO);
 }
 
+/* docs/protocol.md, section 4: whoever else says it is refused before anybody looks at what it says. Which are said again is a
+ * promise, too: what is not idempotent must not come twice. */
+static void who_may_say_what(void **state)
+{
+    enum {
+        COORDINATOR = 1 << GANTRY__ROLE__ROLE_COORDINATOR, WORKER = 1 << GANTRY__ROLE__ROLE_ENV_WORKER,
+        ACTOR = 1 << GANTRY__ROLE__ROLE_ACTOR, PRM = 1 << GANTRY__ROLE__ROLE_PRM_SERVER,
+        LEARNER = 1 << GANTRY__ROLE__ROLE_LEARNER, CLI = 1 << GANTRY__ROLE__ROLE_CLI,
+        MEMBERS = COORDINATOR | WORKER | ACTOR | PRM | LEARNER | CLI,
+    };
+    static const struct { uint32_t kind; unsigned senders; bool idempotent; } expected[] = {
+        {WIRE_KIND(HELLO), MEMBERS, true}, {WIRE_KIND(HEARTBEAT), MEMBERS, true}, {WIRE_KIND(BYE), MEMBERS, true},
+        {WIRE_KIND(LEASE_REQUEST), WORKER, false}, {WIRE_KIND(LEASE_RETURN), WORKER, true}, {WIRE_KIND(JOURNALED), LEARNER, true},
+        {WIRE_KIND(INVENTORY), LEARNER, true}, {WIRE_KIND(COMMITTED), LEARNER, true}, {WIRE_KIND(PLAN_FAILED), LEARNER, true},
+        {WIRE_KIND(VERSION_STATE), ACTOR | PRM, true}, {WIRE_KIND(SHADOW_SCORED), PRM, true}, {WIRE_KIND(ACT), WORKER | CLI, true},
+        {WIRE_KIND(SCORE), WORKER | CLI, true}, {WIRE_KIND(DELIVER), WORKER, true},
+        {WIRE_KIND(WEIGHTS), ACTOR | PRM | LEARNER, true}, {WIRE_KIND(REDUCE), LEARNER, true},
+        {WIRE_KIND(OPEN_ITERATION), COORDINATOR, false}, {WIRE_KIND(PLAN), COORDINATOR, false},
+        {WIRE_KIND(VERSIONS), COORDINATOR, false}, {WIRE_KIND(WORK), COORDINATOR, false}, {WIRE_KIND(DRAIN), COORDINATOR | CLI, false},
+        {WIRE_KIND(WELCOME), COORDINATOR, false}, {WIRE_KIND(LEASE_GRANT), COORDINATOR, false},
+        {WIRE_KIND(ACT_REPLY), ACTOR, false}, {WIRE_KIND(SCORE_REPLY), PRM, false}, {WIRE_KIND(DELIVER_REPLY), LEARNER, false},
+        {WIRE_KIND(WEIGHTS_REPLY), LEARNER, false}, {WIRE_KIND(REDUCE_REPLY), LEARNER, false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(expected); i++) {
+        const struct wire_kind *kind = wire_kind(expected[i].kind);
+
+        if (kind->senders != expected[i].senders || kind->idempotent != expected[i].idempotent)
+            fail_msg("%s: senders %x, idempotent %d", kind->name, (unsigned)kind->senders, kind->idempotent);
+    }
+}
+
+/* What it hands out lies apart, aligned for anything, and is its cap altogether at most. */
+static void what_an_arena_hands_out(void **state)
+{
+    enum { PIECES = 300 };
+    struct proto_arena arena;
+    unsigned char *piece[PIECES];
+
+    (void)state;
+    proto_arena_init(&arena, 1 << 20);
+    for (size_t i = 0; i < PIECES; i++) {
+        piece[i] = arena.allocator.alloc(&arena, i + 1);
+        assert_non_null(piece[i]);
+        assert_int_equal((uintptr_t)piece[i] % 16, 0);
+        memset(piece[i], (int)i, i + 1);
+    }
+    for (size_t i = 0; i < PIECES; i++)
+        assert_true(piece[i][0] == (unsigned char)i && piece[i][i] == (unsigned char)i);
+    proto_arena_release(&arena);
+    proto_arena_init(&arena, 4096);
+    assert_null(arena.allocator.alloc(&arena, SIZE_MAX - 3));
+    assert_null(arena.allocator.alloc(&arena, 4097));
+    assert_non_null(arena.allocator.alloc(&arena, 16));
+    assert_non_null(arena.allocator.alloc(&arena, 4080));
+    assert_null(arena.allocator.alloc(&arena, 1));
+    proto_arena_release(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trip), cmocka_unit_test(wrong_parts), cmocka_unit_test(long_error),
         cmocka_unit_test(other_major), cmocka_unit_test(limits),
         cmocka_unit_test(damaged), cmocka_unit_test(huge_counts), cmocka_unit_test(greedy_body), cmocka_unit_test(honest_bodies),
-        cmocka_unit_test(kinds),
+        cmocka_unit_test(kinds), cmocka_unit_test(who_may_say_what), cmocka_unit_test(what_an_arena_hands_out),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
