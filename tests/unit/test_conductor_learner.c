@@ -151,7 +151,8 @@ static void commit(struct desk *d, const struct conductor_plan *plan, const stru
 
 static void test_each_list_is_an_end(void **state)
 {
-    static const struct lists lists = {.trained = {2}, .filtered = {3}, .stale = {1}, .n_trained = 1, .n_filtered = 1, .n_stale = 1};
+    static const struct lists lists = {.trained = {2}, .filtered = {3}, .stale = {1},
+                                       .n_trained = 1, .n_filtered = 1, .n_stale = 1};
     static const enum episode_state ends[] = {EPISODE_STALE, EPISODE_TRAINED, EPISODE_FILTERED};
     struct desk *d = *state;
     struct conductor_plan plan = planned(d);
@@ -204,7 +205,8 @@ static void test_a_gate_that_is_not_passed(void **state)
     desk_committed(d, &plan, NULL, 0, false);
     for (size_t i = 0; i < d->out.n; i++)
         if (d->out.items[i].kind == CONDUCTOR_ADD_EVENT && !strcmp(d->out.items[i].text.kind, "gate")) {
-            assert_string_equal(d->out.items[i].text.text, "PRM version 1 did not pass, version 0 goes on: AUROC 0.41, the gate wants 0.8");
+            assert_string_equal(d->out.items[i].text.text,
+                                "PRM version 1 did not pass, version 0 goes on: AUROC 0.41, the gate wants 0.8");
             said++;
         }
     assert_int_equal(said, 1);

@@ -5,8 +5,8 @@
 
 static const struct conductor_effect *heartbeat(struct desk *d, uint32_t name, uint64_t revision)
 {
-    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_HEARTBEAT, .from = 70 + name, .request = 9, .member = d->member[name],
-                                           .heartbeat.revision = revision});
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_HEARTBEAT, .from = 70 + name, .request = 9,
+                                           .member = d->member[name], .heartbeat.revision = revision});
     return desk_find(d, CONDUCTOR_HEARTBEAT_REPLY);
 }
 
@@ -47,7 +47,8 @@ static void test_versions_with_each_heartbeat(void **state)
     for (int i = 0; i < 2; i++) {
         (void)heartbeat(d, ACTOR, 0);
         assert_int_equal(desk_count(d, CONDUCTOR_VERSIONS), 1);
-        assert_true(desk_find(d, CONDUCTOR_VERSIONS)->to == 70 + ACTOR && desk_find(d, CONDUCTOR_VERSIONS)->versions.kind == KIND_POLICY);
+        assert_int_equal(desk_find(d, CONDUCTOR_VERSIONS)->to, 70 + ACTOR);
+        assert_int_equal(desk_find(d, CONDUCTOR_VERSIONS)->versions.kind, KIND_POLICY);
     }
     (void)heartbeat(d, WORKER, 0);
     assert_null(desk_find(d, CONDUCTOR_VERSIONS));
@@ -127,8 +128,8 @@ static void test_a_state_that_cannot_be_replaced(void **state)
     snprintf(d->config.suite, sizeof d->config.suite, "libero_goal");
     d->config.n_tasks = 1;
     eval = &desk_add_stage(d, STAGE_EVAL, "eval")->eval;
-    *eval = (struct eval_config) {.episodes = STATES, .n_policies = 1, .policies = {"0"}, .n_at = 1, .at = {1}, .n_temperatures = 1,
-                                  .temperatures = {1}};
+    *eval = (struct eval_config) {.episodes = STATES, .n_policies = 1, .policies = {"0"}, .n_at = 1, .at = {1},
+                                  .n_temperatures = 1, .temperatures = {1}};
     desk_start(d, NULL, EPOCH);
     desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
     desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
@@ -150,7 +151,8 @@ static void test_a_state_that_cannot_be_replaced(void **state)
         if (i == 2)
             desk_confirm(d);
     }
-    assert_non_null(strstr(desk_find(d, CONDUCTOR_STOPPED)->text.text, "2 of 50 episodes failed: 1 reach/0 (mj_step); 51 reach/0"));
+    assert_non_null(strstr(desk_find(d, CONDUCTOR_STOPPED)->text.text,
+                           "2 of 50 episodes failed: 1 reach/0 (mj_step); 51 reach/0"));
 }
 
 /* All that is open is played, and durable. */
@@ -214,8 +216,8 @@ static void test_which_data_sets(void **state)
     }
 }
 
-/* A reward model that is refreshed learns from its rl stage's own episodes, too; a policy's update, from its pass alone. Each rank
- * of the learner is told, under the group's epoch; nobody else is. */
+/* A reward model that is refreshed learns from its rl stage's own episodes, too; a policy's update, from its pass alone. Each
+ * rank of the learner is told, under the group's epoch; nobody else is. */
 static void test_a_refresh(void **state)
 {
     struct desk *d = *state;
@@ -223,7 +225,8 @@ static void test_a_refresh(void **state)
     struct conductor_plan plan;
 
     desk_add_stage(d, STAGE_DEMOS, "demos")->demos = (struct demos_config) {.episodes = 1, .style = "slow", .max_steps = 40};
-    desk_add_stage(d, STAGE_RL, "rl")->rl = (struct rl_config) {.iterations = 2, .episodes = 1, .temperature = 1, .prm_refresh = 1};
+    desk_add_stage(d, STAGE_RL, "rl")->rl =
+        (struct rl_config) {.iterations = 2, .episodes = 1, .temperature = 1, .prm_refresh = 1};
     desk_start(d, NULL, EPOCH);
     desk_hello(d, ACTOR, MEMBER_ACTOR, 30);
     desk_hello(d, WORKER, MEMBER_WORKER, 10);

@@ -124,8 +124,8 @@ static void test_every_lie_is_caught(void **state)
 
     (void)state;
 #define LIE(expected, ...) do { set_scene(&s); __VA_ARGS__; assert_true(violations(&s, expected) > 0); } while (0)
-    LIE("trained twice, in policy versions 1 and 2", s.versions[1] = s.versions[0]; s.versions[1].number = 2; s.versions[1].parent = 1;
-        s.history.n_versions = 2);
+    LIE("trained twice, in policy versions 1 and 2", s.versions[1] = s.versions[0]; s.versions[1].number = 2;
+        s.versions[1].parent = 1; s.history.n_versions = 2);
     LIE("ended twice", s.events[9] = s.events[5]; s.history.n_events = 10);
     LIE("reopened after it had ended", s.events[9] = s.events[6]; s.events[9].kind = HISTORY_REOPENED; s.history.n_events = 10);
     LIE("which is no end", s.events[7].end = EPISODE_OPEN);

@@ -183,8 +183,8 @@ static void test_segments_of_others(void **state)
         refused(EBADMSG, "its header says stage 4 iteration 12");
         assert_int_equal(file_read(in("j", name[1]), 1 << 20, &bytes, &n), 0);
         assert_int_equal(unlink(in("j", name[1])), 0);
-        assert_int_equal(atomic_file_write(in("j", name[0]), bytes + sizeof(struct journal_header), n - sizeof(struct journal_header)),
-                         0);
+        n -= sizeof(struct journal_header);
+        assert_int_equal(atomic_file_write(in("j", name[0]), bytes + sizeof(struct journal_header), n), 0);
         refused(EBADMSG, "does not begin with a segment header");
         assert_int_equal(remove_tree(in("j", "")), 0);
         free(bytes);
@@ -338,8 +338,8 @@ static void test_dropped_from_among_others(void **state)
     journal_close(j);
 }
 
-/* A trajectory of many pages whose bytes do not compress: checked as a whole when its segment is opened again, and damage in it is
- * seen, however far behind it the next one lies that was acknowledged. */
+/* A trajectory of many pages whose bytes do not compress: checked as a whole when its segment is opened again, and damage in it
+ * is seen, however far behind it the next one lies that was acknowledged. */
 static void test_a_large_one(void **state)
 {
     enum { LARGE = 300000 };

@@ -112,8 +112,8 @@ static int descriptor_of(const char *path)
     return -1;
 }
 
-/* A descriptor that reads, in place of the journal's: its next write fails, and cannot be taken back. What others wrote lies there
- * then: more than any record or footer covers. */
+/* A descriptor that reads, in place of the journal's: its next write fails, and cannot be taken back. What others wrote lies
+ * there then: more than any record or footer covers. */
 static void fail_for_good(struct journal *j, uint64_t episode, int fd, const int replacement[2])
 {
     static const char rest[4096] = "half a record";

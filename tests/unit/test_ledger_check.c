@@ -241,8 +241,8 @@ static int last_kind(const struct ledger_event *event, void *kind)
     return 0;
 }
 
-/* A branch of a run to which stages were added (cli/run_branch.c): its ledger goes on under the new configuration and is refused the
- * one before; nothing else of it changes. */
+/* A branch of a run to which stages were added (cli/run_branch.c): its ledger goes on under the new configuration and is
+ * refused the one before; nothing else of it changes. */
 static void test_an_extended_run(void **state)
 {
     const uint8_t digest[SHA256_SIZE] = {5, 6};

@@ -21,7 +21,7 @@ static const struct ledger_version version = {
     .kind = KIND_POLICY, .number = 23, .parent = 24, .stage = 25, .iteration = 26, .digest = {27}, .dir = "policies/v000023",
     .gate_text = "-", .metrics = metrics, .committed_ms = 28};
 
-/* What an episode goes through at worst: it stands in for another, fails twice, is played alone, ends by its limit, and too late. */
+/* What an episode goes through at worst: it stands in for another, fails twice, is played alone, ends by its limit, too late. */
 static struct ledger_episode worst(void)
 {
     struct ledger_episode e = ledger_lab_played(2);

@@ -98,6 +98,37 @@ static void draws_follow_the_weights_and_repeat(void **state)
     assert_int_equal(curriculum_draw(&c, 7, 3, 7), 1);
 }
 
+/* It begins at the lowest level that there is and climbs to the next that there is, wherever in the list they stand. */
+static void levels_in_any_order(void **state)
+{
+    struct curriculum c;
+
+    (void)state;
+    assert_int_equal(curriculum_init(&c, CURRICULUM_LEVELS, (int[]) {4, 7, 2, 4}, 4), 0);
+    assert_int_equal(c.level, 2);
+    for (int level = 4; level <= 7; level += 3) {
+        for (int i = 0; i < CURRICULUM_HISTORY - 1; i++)
+            assert_false(curriculum_record(&c, (int[]) {1, 1, 1, 1}, (int[]) {1, 1, 1, 1}));
+        assert_true(curriculum_record(&c, (int[]) {1, 1, 1, 1}, (int[]) {1, 1, 1, 1}));
+        assert_int_equal(c.level, level);
+    }
+}
+
+/* One more task than there may be, all of them there: it is refused before they are read. */
+static void too_many_tasks(void **state)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    struct curriculum c;
+
+    (void)state;
+    strbuf_addf(&text, "curriculum 1 1 %d 0 0", CURRICULUM_MAX_TASKS + 1);
+    for (int j = 0; j <= CURRICULUM_MAX_TASKS; j++)
+        strbuf_addf(&text, " 0 0x1p+1 0x1p+0");
+    assert_int_equal(curriculum_parse(text.text, &c, NULL), -EINVAL);
+    assert_int_equal(curriculum_init(&c, CURRICULUM_UNIFORM, NULL, CURRICULUM_MAX_TASKS + 1), -EINVAL);
+    assert_int_equal(curriculum_init(&c, CURRICULUM_UNIFORM, NULL, CURRICULUM_MAX_TASKS), 0);
+}
+
 static void text_restores_every_bit(void **state)
 {
     struct curriculum c, back;
@@ -128,6 +159,7 @@ int main(void)
         cmocka_unit_test(frontier_weights), cmocka_unit_test(old_results_fade),
             cmocka_unit_test(levels_climb_after_ten_good_iterations),
         cmocka_unit_test(draws_follow_the_weights_and_repeat), cmocka_unit_test(text_restores_every_bit),
+        cmocka_unit_test(levels_in_any_order), cmocka_unit_test(too_many_tasks),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

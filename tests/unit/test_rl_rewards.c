@@ -38,17 +38,32 @@ static void each_mode(void **state)
     check(REWARD_SPARSE, 2, true, false, (double[]) {0, 0, 0, 0});
 }
 
+/* Undiscounted, a success is paid for each step of the limit that it leaves; shaping alone tells where it happened. */
+static void raw_without_discount(void **state)
+{
+    struct reward_settings settings = {.mode = REWARD_RAW, .w_progress = 1, .gamma = 1, .limit = 10};
+    struct episode_end end = {.steps = 4, .success = true};
+    double reward[4];
+
+    (void)state;
+    assert_int_equal(rewards_compute(&settings, &end, scores, reward), 0);
+    assert_true(fabs(reward[2] - .4) < 1e-6 && fabs(reward[3] - 7) < 1e-6);
+}
+
 static void bad_input_is_refused(void **state)
 {
     struct reward_settings settings = {.mode = REWARD_PROGRESS, .w_progress = 1, .w_success = 1, .gamma = .99, .limit = 4};
     struct episode_end end = {.steps = 4};
-    float broken[] = {.1f, .2f, NAN, .4f, .8f}, outside[] = {.1f, .2f, 1.5f, .4f, .8f};
+    float broken[] = {.1f, .2f, NAN, .4f, .8f}, outside[] = {.1f, .2f, 1.5f, .4f, .8f},
+          at_the_end[] = {.1f, .2f, .5f, .4f, NAN}, below[] = {.1f, -.125f, .5f, .4f, .8f};
     double reward[4] = {7};
 
     (void)state;
     assert_int_equal(rewards_compute(&settings, &end, NULL, reward), -EINVAL);
     assert_int_equal(rewards_compute(&settings, &end, broken, reward), -EINVAL);
     assert_int_equal(rewards_compute(&settings, &end, outside, reward), -EINVAL);
+    assert_int_equal(rewards_compute(&settings, &end, at_the_end, reward), -EINVAL);
+    assert_int_equal(rewards_compute(&settings, &end, below, reward), -EINVAL);
     settings.mode = REWARD_RAW;
     settings.limit = 3;
     assert_int_equal(rewards_compute(&settings, &end, scores, reward), -EINVAL);
@@ -182,12 +197,16 @@ static void groups_by_definition(void **state)
     near((double[]) {explained_variance((double[8]) {1}, alike, 8)}, (double[]) {0}, 1);
     double values[] = {.5, 2.5, 3, 1}, returns[] = {1, 2, 4, 0};
     near((double[]) {explained_variance(values, returns, 4)}, (double[]) {0.7142857142857143}, 1);
+    for (int i = 0; i < 4; i++)
+        values[i] += 5;         /* a critic that is off by as much everywhere explains as much */
+    near((double[]) {explained_variance(values, returns, 4)}, (double[]) {0.7142857142857143}, 1);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_mode), cmocka_unit_test(bad_input_is_refused), cmocka_unit_test(weight_decays_to_zero),
+        cmocka_unit_test(each_mode), cmocka_unit_test(raw_without_discount),
+        cmocka_unit_test(bad_input_is_refused), cmocka_unit_test(weight_decays_to_zero),
         cmocka_unit_test(quick_success_beats_stall), cmocka_unit_test(gae_by_definition),
         cmocka_unit_test(chunks_discount_every_action), cmocka_unit_test(groups_by_definition),
     };

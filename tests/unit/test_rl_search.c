@@ -20,11 +20,14 @@ static void test_choice(void **state _unused_)
 {
     static const float scores[3 * 2] = { .625f, .375f, .25f, .5f, .5f, .5f };
     static const bool all[3] = { true, true, true }, none[3], second[3] = { false, true, false };
-    static const float ties[3 * 2] = { .5f, .25f, .25f, .5f, .25f, .5f };
+    static const float ties[3 * 2] = { .5f, .25f, .25f, .5f, .25f, .5f }, late[3 * 2] = { .75f, .25f, .125f, .5f, .75f, .25f };
 
     assert_int_equal(choose(scores, all, 3, 2, false), 1);      /* last: .5 twice, lower index */
     assert_int_equal(choose(scores, all, 3, 2, true), 2);       /* mean: .5 .375 .5, the higher last score */
     assert_int_equal(choose(ties, all, 3, 2, true), 1);         /* all .375: higher last, lower index */
+    assert_int_equal(choose(late, all, 2, 2, true), 0);         /* .5 over .3125, whatever comes last */
+    assert_int_equal(choose(late + 2, all, 2, 2, true), 1);
+    assert_int_equal(choose((float[4]) {0}, all, 2, 2, false), 0);      /* nothing is worth anything: the first, not none */
     assert_int_equal(choose(scores, second, 3, 2, true), 1);
     assert_int_equal(choose(scores, none, 3, 2, false), -1);
     assert_true(search_worth(&(struct search_candidates) {.n = 3, .h = 2, .scores = scores}, 1) == .5);
@@ -98,6 +101,21 @@ static void test_gaussian(void **state _unused_)
     assert_true(drawn[D] == from[0]);
 }
 
+/* The gripper is a vote, however firmly each is cast; an even one goes with the first. */
+static void test_the_grippers_vote(void **state _unused_)
+{
+    static const struct { float cast[3]; uint32_t k; float elected; } cases[] = {
+        {{.2f, .2f, -1}, 3, 1}, {{-1, .2f, .2f}, 3, 1}, {{1, -.2f, -.2f}, 3, -1}, {{-1, -1, -1}, 3, -1},
+        {{.1f, -1}, 2, 1}, {{-.1f, 1}, 2, -1}, {{0, 0}, 2, -1},
+    };
+    float drawn;
+
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        search_gaussian(cases[i].cast, cases[i].k, 1, 7, 1, 2, &drawn, 1);
+        assert_true(drawn == cases[i].elected);
+    }
+}
+
 static void test_lowest(void **state _unused_)
 {
     static const float scores[4] = { .5f, .25f, .75f, .25f };
@@ -110,7 +128,8 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_choice), cmocka_unit_test(test_only_the_oracle_sees_success),
-        cmocka_unit_test(test_controls_are_blind), cmocka_unit_test(test_gaussian), cmocka_unit_test(test_lowest),
+        cmocka_unit_test(test_controls_are_blind), cmocka_unit_test(test_gaussian),
+        cmocka_unit_test(test_the_grippers_vote), cmocka_unit_test(test_lowest),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

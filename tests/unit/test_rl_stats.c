@@ -94,6 +94,9 @@ static void pairs_of_states(void **state)
     near(d.mean, 0, 1e-15);
     near(d.p, 1, 1e-12);
     assert_true(d.low < 0 && d.high > 0);
+    assert_int_equal(paired_compare((double[]) {1, 1, NAN, 1}, (double[]) {0, 1, 0, .5}, 4, 7, &d), 0);
+    near(d.mean, .5, 1e-15);
+    assert_true(d.gained == 2 && d.lost == 0 && d.low >= 0 && d.high <= 1);
 }
 
 static void running_moments(void **state)
@@ -135,12 +138,48 @@ static void five_segments(void **state)
     labels_of(1, true, (float[]) {.2f});
 }
 
+/* Three pieces: the gripper closes, the hand comes to rest; what comes at once after a cut is none. */
+static void milestones(void **state)
+{
+    enum { STEPS = 10, DIMS = 4 };
+    static const float speeds[STEPS] = {1, 1, 1, 1, 1, 1, 0, 0, 1, 1}, gripper[STEPS] = {1, 1, 1, -1, -1, -1, -1, -1, -1, -1};
+    float action[STEPS * DIMS] = {0}, label[STEPS + 1];
+    int cut[STEPS];
+
+    (void)state;
+    for (int t = 0; t < STEPS; t++) {
+        action[t * DIMS + t % 3] = speeds[t];       /* whichever way it moves */
+        action[t * DIMS + 3] = gripper[t];
+    }
+    assert_int_equal(prm_milestones(action, STEPS, DIMS, cut), 2);
+    assert_true(cut[0] == 4 && cut[1] == 6);
+    prm_milestone_labels(cut, 2, STEPS + 1, true, label);
+    for (int t = 0; t <= STEPS; t++)
+        near((double)label[t], (t >= 6 ? 3 : t >= 4 ? 2 : 1) / 3., 1e-6);
+    prm_milestone_labels(cut, 2, STEPS + 1, false, label);
+    for (int t = 0; t <= STEPS; t++)
+        near((double)label[t], t >= 4 ? .25 : 1 / 6., 1e-6);
+    action[4 * DIMS] = action[4 * DIMS + 1] = action[4 * DIMS + 2] = .05f;      /* rests, one frame after the gripper */
+    assert_int_equal(prm_milestones(action, STEPS, DIMS, cut), 2);
+    assert_true(cut[0] == 4 && cut[1] == 6);
+    action[9 * DIMS + 3] = 1;                       /* opens at the last step: the last frame is a piece */
+    assert_int_equal(prm_milestones(action, STEPS, DIMS, cut), 3);
+    assert_int_equal(cut[2], 10);
+    assert_int_equal(prm_milestones(action, STEPS, 3, cut), 0);     /* no gripper to speak of */
+    action[1 * DIMS + 3] = -1;                      /* closes at once, opens, closes: two frames are the shortest piece */
+    assert_int_equal(prm_milestones(action, STEPS, DIMS, cut), 4);
+    assert_true(cut[0] == 2 && cut[1] == 4 && cut[2] == 6);
+    prm_milestone_labels(cut, 0, 5, true, label);
+    for (int t = 0; t < 5; t++)
+        near((double)label[t], .2 * (t + 1), 1e-6);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wilson_interval), cmocka_unit_test(mcnemar), cmocka_unit_test(ranks_and_auc),
         cmocka_unit_test(bootstrap_of_pairs), cmocka_unit_test(pairs_of_states), cmocka_unit_test(running_moments),
-        cmocka_unit_test(five_segments),
+        cmocka_unit_test(five_segments), cmocka_unit_test(milestones),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
