@@ -13,10 +13,9 @@
 static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: gantry ablate CONFIG [options]\n"
-                 "Plays the ladder of the method's parts from a run's configuration (stages demos, sft, rollouts, prm, rl, "
-                 "eval): for each seed one start,\n"
-                 "and from it every rung in a run directory of its own; all are tested on the same states. Interrupted and "
-                 "called again it goes on.\n"
+                 "Plays the ladder of the method's parts from a run's configuration (stages demos, sft, rollouts, prm,\n"
+                 "rl, eval): for each seed one start, and from it every rung in a run directory of its own; all are\n"
+                 "tested on the same states. Interrupted and called again it goes on.\n"
                  "At the end: DIR/ablation.json, DIR/ablation.png and a table.\n"
                  "  --seeds N      training seeds, from run.seed on (3)\n"
                  "  --rungs LIST   some of them (all):\n");

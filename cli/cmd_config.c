@@ -13,9 +13,11 @@
 
 static int usage(FILE *out, int status)
 {
-    fprintf(out, "usage: gantry config check FILE     is it right? if not, a line for each fault: where, and the remedy\n"
+    fprintf(out, "usage: gantry config check FILE     is it right? if not, a line for each fault: where, and the\n"
+                 "                                    remedy\n"
                  "       gantry config show FILE      with every default filled in\n"
-                 "       gantry config explain KEY    what a key means: rl.lr, suite.image, lr; all keys of one: suite, rl\n"
+                 "       gantry config explain KEY    what a key means: rl.lr, suite.image, lr; all keys of one:\n"
+                 "                                    suite, rl\n"
                  "       gantry config docs           docs/configuration.md, from the same tables\n");
     return status;
 }

@@ -19,9 +19,9 @@ int cmd_cordon(int argc, char **argv)
         bool asked = argc == 2 && !strcmp(argv[1], "--help");
 
         fprintf(asked ? stdout : stderr, "usage: gantry cordon [--undo] RUN MEMBER\n"
-                "A worker gets no more episodes, an actor or PRM server is asked only if there is no other; what they\n"
-                "hold they finish. MEMBER is its number or name in `gantry status`. It stays so for as long as its process\n"
-                "lives, over restarts of the coordinator, too.\n");
+                "A worker gets no more episodes, an actor or PRM server is asked only if there is no other; what\n"
+                "they hold they finish. MEMBER is its number or name in `gantry status`. It stays so for as long as\n"
+                "its process lives, over restarts of the coordinator, too.\n");
         return asked ? CLI_OK : CLI_USAGE;
     }
     snprintf(command, sizeof command, "%s %.47s", undo ? "uncordon" : "cordon", argv[argc - 1]);

@@ -23,14 +23,19 @@ static int usage(FILE *out, int status)
     fprintf(
         out,
         "usage: gantry data import --from libero-hdf5|rlds|npz|lerobot SRC --to DIR\n"
-        "                   [--name NAME] [--chain render|plain|lanczos3|rot180+jpeg95+lanczos3] [--size PIXELS] [--images A,B] "
-        "[--state A|none]\n"
-        "                   [--action A] [--gripper libero|as-is|none] [--no-ops keep|drop] [--failed keep|drop] [--limit N]\n"
-        "                                                    episodes of others as a data set: demos: {from: DIR} in a run file\n"
-        "       gantry data stats DATASET|RUN [-o FILE]      counts, and dataset_statistics.json as OpenVLA has it\n"
-        "       gantry data export RUN|DATASET --to lerobot|npz DIR [--all] [--purpose demo|rollout|train|eval]\n"
-        "                                                    successful episodes, one .npz each; deploy/npz_to_lerobot.py makes\n"
-        "                                                    a LeRobot data set of them (parquet is not written here)\n");
+        "                   [--name NAME] [--chain render|plain|lanczos3|rot180+jpeg95+lanczos3]\n"
+        "                   [--size PIXELS] [--images A,B] [--state A|none] [--action A]\n"
+        "                   [--gripper libero|as-is|none] [--no-ops keep|drop] [--failed keep|drop]\n"
+        "                   [--limit N]\n"
+        "                                                    episodes of others as a data set:\n"
+        "                                                    demos: {from: DIR} in a run file\n"
+        "       gantry data stats DATASET|RUN [-o FILE]      counts, and dataset_statistics.json as OpenVLA\n"
+        "                                                    has it\n"
+        "       gantry data export RUN|DATASET --to lerobot|npz DIR [--all]\n"
+        "                   [--purpose demo|rollout|train|eval]\n"
+        "                                                    successful episodes, one .npz each;\n"
+        "                                                    deploy/npz_to_lerobot.py makes a LeRobot data\n"
+        "                                                    set of them (parquet is not written here)\n");
     return status;
 }
 

@@ -19,7 +19,8 @@ extern const char demo_yaml[], demo_yaml_end[];
 static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: gantry demo [--seed N] [--dir RUN] [--config]\n"
-                 "Demonstrations, imitation, a reward model, reinforcement learning, a test on held-out states, a report.\n"
+                 "Demonstrations, imitation, a reward model, reinforcement learning, a test on held-out states, a\n"
+                 "report.\n"
                  "  --seed N   another seed (default 7); its run directory is runs/demo-seed-N\n"
                  "  --dir RUN  the run directory (default runs/demo)\n"
                  "  --config   print the configuration and end: a starting point for your own\n");

@@ -18,8 +18,10 @@ static int usage(FILE *out, int status)
                  "                             [-- --partition=P --time=8:00:00 ...]\n"
                  "systemd: what gantry.target needs for that run, printed; --install writes it (/etc/gantry,\n"
                  "/etc/systemd/system; --root DIR: below DIR).\n"
-                 "slurm: the sbatch commands of the core job and of the env workers' array, printed; --submit runs them.\n"
-                 "--max-workers N: how far the array may be scaled up while the run is on; cluster.env_workers run at first.\n"
+                 "slurm: the sbatch commands of the core job and of the env workers' array, printed; --submit runs\n"
+                 "them.\n"
+                 "--max-workers N: how far the array may be scaled up while the run is on; cluster.env_workers run at\n"
+                 "first.\n"
                  "--actors N: N actors more on other nodes, as a second component of the core job.\n"
                  "What follows -- is given to sbatch.\n");
     return status;

@@ -80,9 +80,10 @@ static void say_update(const char *run_dir, const char *run)
 static int usage(FILE *out)
 {
     fputs("usage: gantry drain [RUN [MEMBER]] [--within SECONDS]\n"
-          "Episodes and the update in hand are finished, nothing new is begun, all daemons end. What takes longer than SECONDS\n"
-          "(default: as long as it takes) is left, and done anew by the next `gantry up`. With MEMBER (its number or name in\n"
-          "`gantry status`) that one finishes what it holds and leaves; the run goes on.\n", out);
+          "Episodes and the update in hand are finished, nothing new is begun, all daemons end. What takes\n"
+          "longer than SECONDS (default: as long as it takes) is left, and done anew by the next `gantry up`.\n"
+          "With MEMBER (its number or name in `gantry status`) that one finishes what it holds and leaves; the\n"
+          "run goes on.\n", out);
     return out == stdout ? CLI_OK : CLI_USAGE;
 }
 

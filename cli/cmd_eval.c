@@ -29,11 +29,14 @@ static int usage(FILE *out, int status)
         out,
         "usage: gantry eval RUN --policies sft,last --seeds A..B [options]\n"
         "       gantry eval RUN --action-error --policies sft,last [--n 1..128] [--frames 200]\n"
-        "       gantry eval MODEL --suite NAME ...    a checkpoint on a benchmark (gantry eval --suite --help)\n"
-        "Plays policies of a finished run on test states A to B of every task, once each, at the temperatures the run chose.\n"
-        "Interrupted and asked again in the same words it goes on; what was played before is only measured.\n"
-        "  --policies LIST        sft, best, last or version numbers, with commas; the difference is last minus first\n"
-        "  --seeds A..B           a range nobody has looked at; the run's own evaluation used the lowest numbers\n"
+        "       gantry eval MODEL --suite NAME ...   a checkpoint on a benchmark (gantry eval --suite --help)\n"
+        "Plays policies of a finished run on test states A to B of every task, once each, at the temperatures\n"
+        "the run chose. Interrupted and asked again in the same words it goes on; what was played before is\n"
+        "only measured.\n"
+        "  --policies LIST        sft, best, last or version numbers, with commas; the difference is last\n"
+        "                         minus first\n"
+        "  --seeds A..B           a range nobody has looked at; the run's own evaluation used the lowest\n"
+        "                         numbers\n"
         "  --temperatures LIST    choose each policy's anew, on val states (%d per policy and temperature)\n"
         "  --at T                 this temperature for all\n"
         "  --against RUN          the same in another run, paired state by state; up to %d\n"
@@ -49,12 +52,14 @@ static int usage(FILE *out, int status)
         "  --execute M            of these, how many are executed (4)\n"
         "  --search-temperature T at which candidates are sampled (0.8), and n = 1 beside them\n"
         "  --score last|mean      what a candidate's scores are worth (mean)\n"
-        "  --method M             search_n (in copies of the simulator), sample_n (one action, no copies), refine\n"
+        "  --method M             search_n (in copies of the simulator), sample_n (one action, no copies),\n"
+        "                         refine\n"
         "  --judge J              prm, value, confidence\n"
         "  --proposals P          sample_n: policy, gaussian\n"
         "  --controls LIST        greedy, random, shuffled, oracle (a ceiling: it sees the verdict)\n"
         "  --plot FILE.png        success by n, with intervals and the better law\n"
-        "action error: the least error of k sampled actions against the demonstrator's, log e = log a + b log k\n",
+        "action error: the least error of k sampled actions against the demonstrator's,\n"
+        "log e = log a + b log k\n",
         100, AGAINST_MAX, FILMS_MOST, SEARCH_N_MAX, SEARCH_H_MAX);
     return status;
 }

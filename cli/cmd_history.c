@@ -17,10 +17,10 @@ static int usage(FILE *out, int status)
     fprintf(out,
             "usage: gantry history RUN [AFTER]\n"
             "       gantry history check RUN\n"
-            "The first prints the ledger's events as JSON lines (those after number AFTER), from the running coordinator or, "
-            "when it\n"
-            "is down, from the file. The second joins ledger, journal and version manifests and prints every contradiction: an\n"
-            "episode that ended twice, was trained twice or is lost. Its exit status is 1 when there is one.\n"
+            "The first prints the ledger's events as JSON lines (those after number AFTER), from the running\n"
+            "coordinator or, when it is down, from the file. The second joins ledger, journal and version\n"
+            "manifests and prints every contradiction: an episode that ended twice, was trained twice or is lost.\n"
+            "Its exit status is 1 when there is one.\n"
             "Events count stages, and the passes of each, from 0.\n");
     return status;
 }

@@ -9,13 +9,14 @@
 static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: gantry keys init RUN                       make the coordinator's pair; prints its public key\n"
-                 "       gantry keys add RUN ROLE NAME [PUBLIC]     let a member in: env_worker, actor, prm_server, learner\n"
+                 "       gantry keys add RUN ROLE NAME [PUBLIC]     let a member in: env_worker, actor, prm_server,\n"
+                 "                                                  learner\n"
                  "       gantry keys local RUN                      pairs for members on this host: HOST-ROLE.key\n"
                  "       gantry keys revoke RUN NAME|PUBLIC         shut it out, with its next message\n"
                  "       gantry keys list RUN                       who is let in\n"
-                 "Keys lie in RUN/keys/. Without PUBLIC `add` makes a pair there, NAME.key and NAME.pub: copy NAME.key and\n"
-                 "coordinator.pub to the other host and start the member with --join tcp://HOST:PORT --key NAME.key.\n"
-                 "Give each host its own key.\n");
+                 "Keys lie in RUN/keys/. Without PUBLIC `add` makes a pair there, NAME.key and NAME.pub: copy NAME.key\n"
+                 "and coordinator.pub to the other host and start the member with --join tcp://HOST:PORT --key\n"
+                 "NAME.key. Give each host its own key.\n");
     return status;
 }
 

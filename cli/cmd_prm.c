@@ -17,16 +17,17 @@ struct asked { const char *at, *episodes, *margin, *rank; bool shadow; };
 
 static int usage(FILE *out, int status)
 {
-    fprintf(out, "usage: gantry prm swap RUN VERSION|DIR [--at ITERATION | --shadow [--episodes N] [--margin M] [--rank R]]\n"
+    fprintf(out, "usage: gantry prm swap RUN VERSION|DIR [--at ITERATION | --shadow [--episodes N] [--margin M]\n"
+                 "                       [--rank R]]\n"
                  "       gantry prm rollback RUN\n"
-                 "New episodes are scored by that reward model of the run (a number, or its directory); running ones finish\n"
-                 "on theirs.\n"
-                 "--at       from that iteration of the present stage on, counted as `gantry status` does (13 of 120); it must\n"
-                 "           not have begun\n"
-                 "--shadow   on trial first: N finished episodes (32) are scored by both, nothing is paid by it; then it\n"
-                 "           takes over if its AUC of success against failure at the last frame is at most M (0.05) below\n"
-                 "           the other's. Fewer than four successes or failures among them: if the mean rank correlation\n"
-                 "           of the two over an episode's frames is R (0.8) or more.\n"
+                 "New episodes are scored by that reward model of the run (a number, or its directory); running ones\n"
+                 "finish on theirs.\n"
+                 "--at       from that iteration of the present stage on, counted as `gantry status` does (13 of 120);\n"
+                 "           it must not have begun\n"
+                 "--shadow   on trial first: N finished episodes (32) are scored by both, nothing is paid by it; then\n"
+                 "           it takes over if its AUC of success against failure at the last frame is at most M (0.05)\n"
+                 "           below the other's. Fewer than four successes or failures among them: if the mean rank\n"
+                 "           correlation of the two over an episode's frames is R (0.8) or more.\n"
                  "           `gantry status` and `gantry history` have the figures.\n"
                  "rollback   by the one before; during a trial: the trial is given up\n"
                  "A version that no server loads is given up by itself after ten seconds; the one before goes on.\n");

@@ -18,8 +18,9 @@ int cmd_scale(int argc, char **argv)
         bool asked = argc == 2 && !strcmp(argv[1], "--help");
 
         fprintf(asked ? stdout : stderr, "usage: gantry scale RUN env_worker|actor|prm_server N\n"
-                "So many of them beside the `gantry up` of that run; those that go finish what they hold. Under systemd:\n"
-                "systemctl start 'gantry-env-worker@7'; under Slurm: scontrol update JobId=ARRAY ArrayTaskThrottle=N.\n");
+                "So many of them beside the `gantry up` of that run; those that go finish what they hold. Under\n"
+                "systemd: systemctl start 'gantry-env-worker@7'; under Slurm: scontrol update JobId=ARRAY\n"
+                "ArrayTaskThrottle=N.\n");
         return asked ? CLI_OK : CLI_USAGE;
     }
     snprintf(command, sizeof command, "scale %.40s %.20s", argv[2], argv[3]);

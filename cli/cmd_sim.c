@@ -11,9 +11,11 @@
 
 static int usage(FILE *out, int status)
 {
-    fputs("usage: gantry sim list [--suite NAME]          the tasks: steps, states, cameras, instruction (default: tabletop)\n"
+    fputs("usage: gantry sim list [--suite NAME]          the tasks: steps, states, cameras, instruction\n"
+          "                                               (default: tabletop)\n"
           "       gantry sim play WHAT                    play episodes and say how they end\n"
-          "           --policy expert|clean|slow|random|no-op|FILE   who acts (default: expert); a file: .npy, .npz or text\n"
+          "           --policy expert|clean|slow|random|no-op|FILE   who acts (default: expert); a file: .npy,\n"
+          "                                                          .npz or text\n"
           "           -o FILE.png  --video FILE.mp4       a film strip; a video, by the ffmpeg program\n"
           "           --record FILE.txt                   the actions, as --policy reads them\n"
           "           --steps N  --camera N  --size N     (default: the task's limit, 0, 256)\n"
@@ -21,18 +23,24 @@ static int usage(FILE *out, int status)
           "       gantry sim bench WHAT                   env steps a second\n"
           "           --pictures 0,1,2 --processes 1,2 --slots 1,2,4,8 --seconds 3 --size 256\n"
           "       gantry sim serve [--suite NAME] [--listen PATH] [--size N] [--cameras N] [--no-save]\n"
-          "                                               be a simulator for others: a run's suite.remote, a Python program\n"
-          "                                               (docs/remote.md); on $GANTRY_SIM_FD, or on the UNIX socket PATH\n"
-          "       gantry sim check --suite libero --golden DIR       replay reference data of the original LIBERO: compiled\n"
-          "                                               models, rollouts, predicates, pictures; exit status 1 if anything "
-          "differs\n"
-          "WHAT:      --suite NAME --task N|NAME --split train|val|test --states N|A..B      (default: tabletop, 0, test, 0)\n"
-          "always:    --substeps reference|onepass        how a libero substep is computed (check: both; else by split)\n"
+          "                                               be a simulator for others: a run's suite.remote, a\n"
+          "                                               Python program (docs/remote.md); on $GANTRY_SIM_FD,\n"
+          "                                               or on the UNIX socket PATH\n"
+          "       gantry sim check --suite libero --golden DIR\n"
+          "                                               replay reference data of the original LIBERO:\n"
+          "                                               compiled models, rollouts, predicates, pictures; exit\n"
+          "                                               status 1 if anything differs\n"
+          "WHAT:      --suite NAME --task N|NAME --split train|val|test --states N|A..B\n"
+          "                                               (default: tabletop, 0, test, 0)\n"
+          "always:    --substeps reference|onepass        how a libero substep is computed (check: both;\n"
+          "                                               else by split)\n"
           "           --robosuite 1.4.0|1.4.1             which arm (default: 1.4.0, what LIBERO pins)\n"
           "           --renderer software|auto|N          what draws the pictures (default: software)\n"
           "           --cache DIR                         compiled models are kept here\n"
-          "           --remote COMMAND|unix:PATH          suite remote: a simulator of your own (docs/remote.md)\n"
-          "LIBERO's files are found through LIBERO_ROOT, robosuite's through ROBOSUITE_ROOT or `make libero-assets`.\n",
+          "           --remote COMMAND|unix:PATH          suite remote: a simulator of your own\n"
+          "                                               (docs/remote.md)\n"
+          "LIBERO's files are found through LIBERO_ROOT, robosuite's through ROBOSUITE_ROOT or\n"
+          "`make libero-assets`.\n",
           out);
     return status;
 }

@@ -368,8 +368,8 @@ static int refuse(const struct error *error, int r)
 static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: gantry up [--force] [--env-workers N] [--listen ADDRESS] RUN.yaml|RUN\n"
-                 "Starts and watches all daemons of a run on this host, until it is finished. Started again, by its file or its\n"
-                 "directory, it goes on where it stopped. Ctrl-C drains; a second one leaves at once.\n"
+                 "Starts and watches all daemons of a run on this host, until it is finished. Started again, by its\n"
+                 "file or its directory, it goes on where it stopped. Ctrl-C drains; a second one leaves at once.\n"
                  "  --force            start even if memory or disk seem too small\n"
                  "  --env-workers N    instead of cluster.env_workers\n"
                  "  --listen ADDRESS   instead of cluster.listen: tcp://HOST:PORT for members on other hosts\n");

@@ -190,6 +190,17 @@ def test_unknown_command():
     assert r.returncode == 0 and r.stdout.startswith("usage: gantry replay")
 
 
+def test_help_fits_a_terminal():
+    commands = re.findall(r"^  (\w+)  ", gantry("--help").stdout, re.M)
+    assert {"up", "eval", "sim"} < set(commands), commands
+    asked = [["gantry", "--help"], ["gantry", "eval", "--suite", "--help"], *(["gantry", command, "--help"] for command in commands),
+             *([program.name, "--help"] for program in sorted(BIN.glob("gantry-*")))]
+    for program, *words in asked:
+        r = subprocess.run([BIN / program, *words], capture_output=True, text=True)
+        assert r.returncode == 0 and re.match("usage: gantry", r.stdout, re.I), (program, words, r.stderr)
+        assert max(map(len, r.stdout.splitlines())) <= 100, (program, words, r.stdout)
+
+
 def test_truncated_checkpoint(make_cluster, model, tmp_path):
     """A shard cut short is refused where it is loaded, with its name."""
     broken = tmp_path / "broken"
