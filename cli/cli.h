@@ -4,7 +4,11 @@
  * status: 0 done, 1 it failed (one line on stderr says why), 2 wrong usage. That stdout could be written main() looks after. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdio.h>
+
+/* --help is among the words, wherever: `gantry keys init --help` asks, and makes no directory of that name. */
+bool cli_asks_help(int argc, char **argv);
 
 struct cli_command {
     const char *name;

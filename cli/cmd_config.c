@@ -140,7 +140,7 @@ int cmd_config(int argc, char **argv)
     const char *what = argc > 1 ? argv[1] : "";
     int r;
 
-    if (!strcmp(what, "--help"))
+    if (cli_asks_help(argc, argv))
         return usage(stdout, CLI_OK);
     if (argc == 3 && (!strcmp(what, "check") || !strcmp(what, "show")))
         return load(argv[2], what[0] == 's');

@@ -108,7 +108,7 @@ static int check(const char *run_dir)
 
 int cmd_history(int argc, char **argv)
 {
-    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
+    if (cli_asks_help(argc, argv) || (argc > 1 && !strcmp(argv[1], "-h")))
         return usage(stdout, CLI_OK);
     if (argc == 3 && !strcmp(argv[1], "check"))
         return check(argv[2]);

@@ -97,7 +97,7 @@ int cmd_keys(int argc, char **argv)
 {
     const char *verb = argc > 1 ? argv[1] : "";
 
-    if (!strcmp(verb, "--help"))
+    if (cli_asks_help(argc, argv))
         return usage(stdout, CLI_OK);
     if (!strcmp(verb, "init") && argc == 3)
         return init(argv[2]);

@@ -43,13 +43,20 @@ static int wrong_usage(int (*usage)(FILE *out, int status), const char *command,
     return CLI_USAGE;
 }
 
+bool cli_asks_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--help"))
+            return true;
+    return false;
+}
+
 int cli_verb(const struct cli_command *verbs, size_t n, int (*usage)(FILE *out, int status), int argc, char **argv)
 {
     if (argc < 2)
         return usage(stderr, CLI_USAGE);
-    for (int i = 1; i < argc; i++)
-        if (!strcmp(argv[i], "--help"))
-            return usage(stdout, CLI_OK);
+    if (cli_asks_help(argc, argv))
+        return usage(stdout, CLI_OK);
     for (size_t i = 0; i < n; i++)
         if (!strcmp(argv[1], verbs[i].name)) {
             int status = verbs[i].run(argc - 2, argv + 2);

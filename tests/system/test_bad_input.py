@@ -190,6 +190,13 @@ def test_unknown_command():
     assert r.returncode == 0 and r.stdout.startswith("usage: gantry replay")
 
 
+def test_help_is_asked_for_behind_a_verb_too(tmp_path):
+    for verb in (["keys", "init"], ["keys", "add"], ["config", "check"], ["history", "check"], ["model", "new"], ["deploy", "systemd"]):
+        r = subprocess.run([BIN / "gantry", *verb, "--help"], capture_output=True, text=True, cwd=tmp_path)
+        assert r.returncode == 0 and r.stdout.startswith(f"usage: gantry {verb[0]}") and not r.stderr, (verb, r.stderr)
+    assert not list(tmp_path.iterdir())
+
+
 def test_help_fits_a_terminal():
     commands = re.findall(r"^  (\w+)  ", gantry("--help").stdout, re.M)
     assert {"up", "eval", "sim"} < set(commands), commands
