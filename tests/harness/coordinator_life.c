@@ -3,6 +3,7 @@
 #include "base/atomic_file.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "run/manifest.h"
 
 static const char yaml[] =
     "run: {name: t, dir: %s/run, seed: 7}\n"
@@ -36,8 +37,8 @@ int life_setup(void **state)
     snprintf(path, sizeof path, "%s/init", life_dir);
     assert_int_equal(mkdir_p(path, 0755), 0);
     assert_int_equal(mkdir_p(life_run_dir, 0755), 0);
-    snprintf(path, sizeof path, "%s/init/config.json", life_dir);
-    assert_int_equal(atomic_file_write(path, "{}", 2), 0);
+    if (version_copy("models/tiny", path, &life_error) < 0)
+        fail_msg("%s", life_error.text);
     snprintf(text, sizeof text, yaml, life_dir, life_dir);
     return atomic_file_write(life_config, text, strlen(text));
 }
