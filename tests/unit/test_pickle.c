@@ -79,6 +79,71 @@ static void test_plain_values(void **state)
     }
 }
 
+/* What other pickle protocols and other Pythons write for the same: strings by every width of their length, integers of any
+ * width, sets, marks that come to nothing, a memo index of four bytes. */
+static void test_other_opcodes(void **state)
+{
+    static const char *const texts[] = {"ab", "cd", "gh", "ij", "kl"};
+    static const int64_t integers[] = {-1, -32768, 0, -2, INT64_MIN + 1, 255, 7, 7};
+    struct pickle *pickle =
+        PARSE("\x80\x05("
+              "U\x02" "ab" "T\x02\0\0\0" "cd" "B\x02\0\0\0" "gh" "\x8e\x02\0\0\0\0\0\0\0" "ij" "\x96\x02\0\0\0\0\0\0\0" "kl"
+              "\x8d\x02\0\0\0\0\0\0\0" "ef"
+              "\x8a\x01\xff\x8a\x02\x00\x80\x8a\x00\x8a\x08\xfe\xff\xff\xff\xff\xff\xff\xff"
+              "\x8a\x08\x01\0\0\0\0\0\0\x80\x8a\x02\xff\0"
+              "K\x07r\x2c\x01\0\0j\x2c\x01\0\0"
+              "(K\x01K\x02\x91\x8f(K\x03\x90(X\x01\0\0\0kK\x05" "d(K\x01K\x02" "1l.");
+    const struct pickle_value *list = pickle_root(pickle), *const *v = list->items;
+    uint8_t *bytes;
+    size_t n;
+
+    (void)state;
+    assert_true(list->kind == PICKLE_LIST && list->count == 6 + 8 + 3);
+    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+        assert_int_equal(pickle_bytes(v[i], &bytes, &n), 0);
+        assert_int_equal(n, 2);
+        assert_memory_equal(bytes, texts[i], 2);
+        free(bytes);
+    }
+    assert_true(pickle_is_text(v[5], "ef"));
+    for (size_t i = 0; i < ARRAY_SIZE(integers); i++)
+        assert_true(v[6 + i]->kind == PICKLE_INT && v[6 + i]->integer == integers[i]);
+    assert_true(v[14]->kind == PICKLE_SET && v[14]->count == 2 && v[14]->items[1]->integer == 2);
+    assert_true(v[15]->kind == PICKLE_SET && v[15]->count == 1 && v[15]->items[0]->integer == 3);
+    assert_int_equal(pickle_get(v[16], "k")->integer, 5);
+    pickle_free(pickle);
+}
+
+/* As Unicode has it, but for surrogates: Python writes those. */
+static void test_utf8(void **state)
+{
+    static const struct { const char *text; bool good; } cases[] = {
+        {"\xc2\x80", true}, {"\xe2\x82\xac", true}, {"\xf0\x9f\x98\x80", true}, {"\xed\xa0\x80", true},
+        {"\xe0\xa0\x80", true}, {"\xf0\x90\x80\x80", true}, {"\xf4\x8f\xbf\xbf", true},
+        {"\x80", false}, {"\xc1\x80", false}, {"\xe0\x9f\xbf", false}, {"\xf0\x8f\xbf\xbf", false},
+        {"\xf4\x90\x80\x80", false}, {"\xf5\x80\x80\x80", false}, {"\xe2\x82", false},
+        {"\xe2\x28\xa1", false}, {"\xf0\x9f\x98", false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+        size_t n = strlen(cases[i].text);
+        struct pickle *pickle = NULL;
+        struct error error = {0};
+        char bytes[16] = "\x80\x04\x8c";
+
+        bytes[3] = (char)n;
+        memcpy(bytes + 4, cases[i].text, n);
+        bytes[4 + n] = '.';
+        assert_int_equal(pickle_parse(bytes, 5 + n, "text", allow, NULL, &pickle, &error), cases[i].good ? 0 : -EINVAL);
+        if (cases[i].good)
+            assert_true(pickle_is_text(pickle_root(pickle), cases[i].text));
+        else
+            assert_non_null(strstr(error.text, "not UTF-8"));
+        pickle_free(pickle);
+    }
+}
+
 /* OrderedDict() filled by SETITEMS, a persistent id inside, a state by BUILD: the shape of torch.save's output. */
 static void test_objects_are_described(void **state)
 {
@@ -141,6 +206,16 @@ static void test_refusals(void **state)
         CASE("\x80\x02}(K\x01u.", -EINVAL, "without its value"),
         CASE("\x80\x02]q\x00h\x00" "a.", -EINVAL, "inside themselves"),
         CASE("\x80\x02]N0(a.", -EINVAL, "the stack is empty"),
+        CASE("\x80\x02Nt.", -EINVAL, "there is no mark"),
+        CASE("\x80\x02" "0.", -EINVAL, "the stack is empty"),
+        CASE("\x80\x02(Nd.", -EINVAL, "a key without its value"),
+        CASE("\x80\x02}N" "a.", -EINVAL, "what it fills is no list"),
+        CASE("\x80\x02]NNs.", -EINVAL, "what it fills is no dict"),
+        CASE("\x80\x04](N\x90.", -EINVAL, "what it fills is no set"),
+        CASE("\x80\x02" "ccollections\nOrderedDict\n)R}b}b.", -EINVAL, "an object with two states"),
+        CASE("\x80\x02" "ccollections\nOrderedDict", -EINVAL, "a name without its end of line"),
+        CASE("\x80\x02" "ccollec tions\nOrderedDict\n.", -EINVAL, "an odd character"),
+        CASE("\x80\x04K\x01K\x02\x93.", -EINVAL, "module and name must be text"),
         CASE("\x80\x02\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\x01.", -EINVAL, "64 bits"),
     };
 
@@ -227,6 +302,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain_values),
+        cmocka_unit_test(test_other_opcodes),
+        cmocka_unit_test(test_utf8),
         cmocka_unit_test(test_objects_are_described),
         cmocka_unit_test(test_bytes_of_protocol_2),
         cmocka_unit_test(test_refusals),
