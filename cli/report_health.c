@@ -86,6 +86,18 @@ static void write_tasks(json_t *policies, struct strbuf *out)
     strbuf_adds(out, "</table>");
 }
 
+/* Not where the run file says at which. */
+static bool are_chosen_on_val(json_t *policies)
+{
+    const char *name;
+    json_t *policy;
+
+    json_object_foreach(policies, name, policy)
+        if (json_object_size(json_object_get(policy, "val")) > 0)
+            return true;
+    return false;
+}
+
 void report_policies_write(const struct report_data *d, struct strbuf *out)
 {
     json_t *policies = json_object_get(d->summary, "policies"), *policy;
@@ -93,8 +105,9 @@ void report_policies_write(const struct report_data *d, struct strbuf *out)
 
     if (json_object_size(policies) == 0)
         return;
-    strbuf_adds(out, "<h2>Policies on test states</h2><table><tr><th>policy</th><th>success</th><th>95 % interval</th>"
-                     "<th>temperature (chosen on val)</th><th>greedy</th><th>T 1</th><th>mean steps</th></tr>");
+    strbuf_addf(out, "<h2>Policies on test states</h2><table><tr><th>policy</th><th>success</th><th>95 %% interval</th>"
+                     "<th>temperature%s</th><th>greedy</th><th>T 1</th><th>mean steps</th></tr>",
+                are_chosen_on_val(policies) ? " (chosen on val)" : "");
     json_object_foreach(policies, name, policy)
     {
         double temperature = number_at(policy, "temperature");
@@ -128,6 +141,7 @@ static int write_chart(const struct report_data *d, const struct chart *chart, s
     int points = 0, r = x && y ? 0 : -ENOMEM;
 
     for (size_t k = 0; k < ARRAY_SIZE(chart->names) && chart->names[k] && r == 0; k++) {
+        bool measured = false;      /* of a critic or a reference that the stage does without there are zeros */
         int n = 0;
 
         for (size_t i = 0; i < d->n_scalars; i++) {
@@ -137,11 +151,12 @@ static int write_chart(const struct report_data *d, const struct chart *chart, s
             if (at > 0 && (!chart->of_updates || report_had_update(d, s->stage, s->iteration))) {
                 x[n] = at;
                 y[n++] = s->value;
+                measured |= s->value != 0;
             }
         }
-        if (n > 1)
+        if (n > 1 && measured)
             r = plot_line(&plot, chart->shown[k] ?: "", x, y, n, PLOT_THICK);
-        points += n;
+        points += measured ? n : 0;
     }
     if (r == 0 && points > 1)
         plot_write(&plot, out);

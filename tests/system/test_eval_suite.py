@@ -36,6 +36,7 @@ def test_table_and_resume(model, tmp_path):
     again = subprocess.run(args[:-1], capture_output=True, text=True, cwd=TOP, timeout=PATIENCE)
     assert again.returncode == 0 and re.search(rf" {result['successes']}/40 .* tabletop$", again.stdout.strip()), again.stdout
     assert gantry("history", "check", tmp_path / "run").returncode == 0
+    assert gantry("report", tmp_path / "run").returncode == 0 and "<th>temperature</th>" in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.mark.parametrize("args, words", [

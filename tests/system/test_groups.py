@@ -2,6 +2,8 @@
 import json
 import sqlite3
 
+from conftest import gantry
+
 GROUP, EPISODES, ROUNDS = 4, 8, 2
 
 
@@ -41,4 +43,7 @@ def test_group_and_rloo(make_cluster):
     for m in versions:
         assert m["logp_gap_max"] < 1e-5 and m["skipped_updates"] == 0, m
         assert m["updates"] > 0 or m["filtered"] == m["episodes"], m
+    assert gantry("report", cluster.run).returncode == 0       # neither a critic nor a reference was there to be drawn
+    page = (cluster.run / "report.html").read_text()
+    assert ">from the policy that acted<" in page and ">from the start policy<" not in page and ">value head<" not in page
     assert any(m["updates"] > 0 for m in versions), "no group of the whole run had spread: nothing was tested"
