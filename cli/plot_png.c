@@ -56,7 +56,7 @@ static void draw_axes(struct canvas *c, const struct plot *plot)
 /* A band is as many whiskers as it has points, and a pale line along each edge. */
 static void draw_series(struct canvas *c, const struct plot_series *s, struct rgb colour)
 {
-    const struct rgb pale = {(uint8_t)(170 + colour.r / 3), (uint8_t)(170 + colour.g / 3), (uint8_t)(170 + colour.b / 3)};
+    const struct rgb pale = {(uint8_t)(128 + colour.r / 2), (uint8_t)(128 + colour.g / 2), (uint8_t)(128 + colour.b / 2)};
 
     for (int k = 0; k < s->n; k++) {
         int x = px(c, s->x[k]), y = py(c, s->y[k]);

@@ -138,7 +138,7 @@ static int write_chart(const struct report_data *d, const struct chart *chart, s
 {
     _cleanup_free_ double *x = calloc(d->n_scalars + 1, sizeof *x), *y = calloc(d->n_scalars + 1, sizeof *y);
     struct plot plot = {.title = chart->title, .x_label = "iteration"};
-    int points = 0, r = x && y ? 0 : -ENOMEM;
+    int r = x && y ? 0 : -ENOMEM;
 
     for (size_t k = 0; k < ARRAY_SIZE(chart->names) && chart->names[k] && r == 0; k++) {
         bool measured = false;      /* of a critic or a reference that the stage does without there are zeros */
@@ -156,9 +156,8 @@ static int write_chart(const struct report_data *d, const struct chart *chart, s
         }
         if (n > 1 && measured)
             r = plot_line(&plot, chart->shown[k] ?: "", x, y, n, PLOT_THICK);
-        points += measured ? n : 0;
     }
-    if (r == 0 && points > 1)
+    if (r == 0 && plot.count)
         plot_write(&plot, out);
     plot_release(&plot);
     return r;
