@@ -90,6 +90,15 @@ static int resolve(struct run_config *config, bool systemd, struct error *error)
     return run_config_anchor(config, here, error);
 }
 
+/* The token is its owner's alone, and the units have a user of their own: systemd reads it for them. */
+static void pass_token(struct run_config *config, struct deploy *deploy)
+{
+    if (!config->token_file[0])
+        return;
+    snprintf(deploy->token_file, sizeof deploy->token_file, "%s", config->token_file);
+    snprintf(config->token_file, sizeof config->token_file, DEPLOY_CREDENTIALS "/page.token");
+}
+
 int cmd_deploy(int argc, char **argv)
 {
     static const struct option options[] = {
@@ -127,6 +136,8 @@ int cmd_deploy(int argc, char **argv)
     r = run_config_load(path, config, &error);
     if (r == 0)
         r = resolve(config, what[1] == 'y', &error);
+    if (r == 0 && what[1] == 'y')
+        pass_token(config, &deploy);
     if (r == 0)
         r = what[1] == 'y' ? deploy_systemd(&deploy, &error) : deploy_slurm(&deploy, path, &slurm, &error);
     if (r < 0)

@@ -13,6 +13,7 @@
 
 #define STATE_DIR "/var/lib/gantry"
 #define UNITS "/etc/systemd/system"
+#define UNFIT " \t\"'\\$%"      /* in a unit's paths */
 
 static void unit_name(Gantry__Role role, int index, char *ret, size_t size)
 {
@@ -105,6 +106,20 @@ static int add_owner(struct deploy *d, struct error *error)
     return deploy_file(d, UNITS "/gantry-.service.d/owner.conf", &text, error);
 }
 
+/* Whoever the coordinator runs as: the page's token is read for it. */
+static int add_token(struct deploy *d, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+
+    if (!d->token_file[0])
+        return 0;
+    if (strpbrk(d->token_file, UNFIT))
+        return error_set(error, EINVAL, "status.token_file %s: units take no path with blanks, quotes, \\, $ or %%; choose another",
+                         d->token_file);
+    strbuf_addf(&text, "[Service]\nLoadCredential=page.token:%s\n", d->token_file);
+    return deploy_file(d, UNITS "/gantry-coordinator.service.d/token.conf", &text, error);
+}
+
 /* Each unit has a /tmp of its own (PrivateTmp), so sockets there would be found by nobody else. */
 static int check_length(const char *dir, struct error *error)
 {
@@ -149,7 +164,7 @@ int deploy_systemd(struct deploy *d, struct error *error)
                                          GANTRY__ROLE__ROLE_PRM_SERVER, GANTRY__ROLE__ROLE_ENV_WORKER};
     int r;
 
-    if (strpbrk(d->config->dir, " \t\"'\\$%"))
+    if (strpbrk(d->config->dir, UNFIT))
         return error_set(error, EINVAL, "run.dir %s: units take no path with blanks, quotes, \\, $ or %%; choose another",
                          d->config->dir);
     r = check_length(d->config->dir, error);
@@ -157,6 +172,8 @@ int deploy_systemd(struct deploy *d, struct error *error)
         r = add_common(d, error);
     if (r == 0)
         r = add_owner(d, error);
+    if (r == 0)
+        r = add_token(d, error);
     for (size_t k = 0; k < ARRAY_SIZE(roles); k++)
         for (int i = 0; i < daemons_count(d->config, roles[k]) && r == 0; i++)
             r = add_unit(d, roles[k], i, error);

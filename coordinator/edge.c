@@ -103,6 +103,7 @@ static int write_texts(struct edge *edge, struct error *error)
 }
 
 enum { LATER_MAX_BYTES = 1 << 20 };
+enum { REJOIN_MS = 3000 };      /* who lost the coordinator tries to connect each second at the latest (lib/wire/socket.c), then says Hello */
 
 /* RUN/evals.yaml: eval stages that `gantry eval` asked for after the run's own. They are no part of the configuration the run
  * was started with: its digest, config.yaml and summary.json leave them out. */
@@ -241,7 +242,7 @@ static void on_tick(void *arg)
 
 static void on_drain(const char *reason, void *arg) { edge_drain(arg, reason); }
 
-/* It is a person's, and so as patient as the first was. */
+/* It is a person's, and so as patient as the first was. Whoever is not back by then is told nothing and stays. */
 static void drain_again(void *arg)
 {
     (void)lifecycle_drain_command(((struct edge *)arg)->lifecycle, "asked of this unit's life before", 0, NULL);
@@ -325,7 +326,8 @@ int edge_start(struct edge *edge, struct loop *loop, struct error *error)
     if (r == 0 && (r = loop_timer_new(loop, 0, EDGE_TICK_MS, on_tick, edge, &edge->tick)) < 0)
         r = error_set(error, -r, "timer: %s", strerror(-r));
     if (r == 0 && drain_mark_is_set() &&        /* first hear who is here and what they still play, or it would be over at once */
-        (r = loop_timer_new(loop, 2 * (uint64_t)edge->config.heartbeat_ms, 0, drain_again, edge, &edge->drain_again)) < 0)
+        (r = loop_timer_new(loop, MAX(2 * (uint64_t)edge->config.heartbeat_ms, REJOIN_MS), 0, drain_again, edge,
+                            &edge->drain_again)) < 0)
         r = error_set(error, -r, "timer: %s", strerror(-r));
     if (r < 0)
         return r;

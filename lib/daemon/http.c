@@ -313,7 +313,7 @@ int http_token_load(const char *path, char ret_token[HTTP_TOKEN_MAX + 1], struct
 
     if (stat(path, &st) < 0)
         return error_set(error, errno, "status.token_file: %s: %s", path, strerror(errno));
-    if (st.st_mode & 077)
+    if (st.st_mode & S_IRWXO)       /* a group may have it: systemd's credentials show their access list there */
         return error_set(error, EPERM, "status.token_file: %s can be read by others: chmod 600 %s", path, path);
     r = file_read(path, 4096, &text, &n);
     if (r < 0)

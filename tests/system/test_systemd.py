@@ -29,7 +29,8 @@ REASON = why_not()
 @pytest.mark.skipif(REASON is not None, reason=str(REASON))
 def test_units_under_a_real_systemd(tmp_path):
     config = merged(copy.deepcopy(TINY), {"run": {"dir": "runs/ci"}, "policy": {"init": "/usr/share/gantry/models/tiny"},
-                                          "cluster": {"slots": 1, "prm_servers": []}})
+                                          "cluster": {"slots": 1, "prm_servers": []},
+                                          "status": {"http": "127.0.0.1:8080", "token_file": "/etc/page.token"}})
     config["stages"] = [{"demos": {"episodes": 20000, "style": "slow"}}]
     (tmp_path / "run.yaml").write_text(json.dumps(config))
     r = subprocess.run([HERE / "run.sh", TOP, tmp_path], capture_output=True, text=True, timeout=450)

@@ -20,6 +20,9 @@ t=$(date +%s.%N)
 systemctl start gantry.target
 check "all active" until_ 60 '[ "$(systemctl is-active $units | grep -cx active)" = 4 ]'
 echo "     in $(since "$t"); $(show gantry-coordinator StatusText); user $(ps -o user= -p "$(show gantry-coordinator MainPID)")"
+page() { python3 -c 'import sys, urllib.request as u; print(u.urlopen("http://127.0.0.1:8080/status.json" + sys.argv[1]).status)' "$1" 2>&1; }
+check "the page asks for the token, which only root can read" grep -q "401" <(page "")
+check "and answers who has it" [ "$(page "?token=what-the-page-asks-for")" = 200 ]
 check "the worker is a member" until_ 30 '[ "$(members env_worker)" = 1 ]'
 
 for u in $units; do

@@ -21,6 +21,7 @@ head -c16 /dev/urandom | od -An -tx1 | tr -d ' \n' >"$root/etc/machine-id"
 make -s -C "$top" install DESTDIR="$root" PREFIX=/usr >/dev/null
 install -m 755 "$here/inside.sh" "$root/usr/local/bin/gantry-inside"
 cp "$out/run.yaml" "$root/etc/run.yaml"
+(umask 077; echo what-the-page-asks-for >"$root/etc/page.token")        # root's alone, while the units have a user of their own
 mount --bind /proc "$root/proc"         # without it the loader does not know where a program lies, nor the library beside it
 chroot "$root" /usr/bin/gantry deploy systemd --config /etc/run.yaml --install >/dev/null
 umount "$root/proc"
