@@ -46,6 +46,7 @@ void side_on_reply(int result, const struct message *reply, void *arg)
     side->replies++;
     side->result = result;
     side->status = reply ? reply->envelope.status : 0;
+    side->envelope = reply ? reply->envelope : (struct envelope) {0};
     snprintf(side->text, sizeof side->text, "%s", reply ? reply->envelope.error : "");
 }
 

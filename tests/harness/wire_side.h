@@ -13,6 +13,7 @@ struct side {
     unsigned requests, replies, pushes, released, peers_here, peers_gone;
     int result;                         /* of the last reply */
     uint32_t status;
+    struct envelope envelope;           /* of that reply */
     char text[WIRE_ERROR_MAX];
     uint64_t peer;                      /* who came last */
     bool up;

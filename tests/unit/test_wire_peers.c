@@ -210,6 +210,63 @@ static void handshakes_that_break(void **state)
 }
 
 /* Connected, and hangs: it is down until it says something. What is to be asked once is not repeated into its silence. */
+/* A reply says of which request and version it is, and under which run and epoch it was given. */
+static void what_a_reply_says(void **state)
+{
+    struct side side;
+
+    (void)state;
+    side_open(&side, 0, 0);
+    wire_set_run(side.there, 9, 3);
+    wire_set_run(side.here, 9, 3);
+    assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
+    lab_until_count(&side.lab, &side.replies, 1);
+    assert_int_equal(side.envelope.kind, WIRE_KIND(ACT_REPLY));
+    assert_true(side.envelope.version == 7 && side.envelope.run == 9 && side.envelope.epoch == 3 && side.envelope.request != 0);
+    side_close(&side);
+}
+
+static void count_push(const struct message *message, void *arg)
+{
+    assert_int_equal(message->envelope.kind, WIRE_KIND(DRAIN));
+    (*(unsigned *)arg)++;
+}
+
+/* Two that are here are two: what is pushed to one comes to that one. */
+static void pushed_to_one_of_two(void **state)
+{
+    unsigned pushed = 0;
+    struct wire_client_options options = {.on_push = count_push, .arg = &pushed};
+    Gantry__ActRequest act = GANTRY__ACT_REQUEST__INIT;
+    Gantry__Drain drain = GANTRY__DRAIN__INIT;
+    struct wire_client *second;
+    struct error error = {0};
+    struct side side;
+    struct wire_call call = {.kind = WIRE_KIND(ACT), .body = &act.base, .deadline_ms = 60000, .on_reply = side_on_reply,
+                             .arg = &side};
+    uint64_t first;
+
+    (void)state;
+    side_open(&side, 0, 0);
+    assert_int_equal(side_act(&side, 1, 60000, 0, NULL), 0);
+    lab_until_count(&side.lab, &side.replies, 1);
+    first = side.peer;
+    options.address = side.lab.ipc;
+    assert_int_equal(wire_client_new(side.here, &options, &second, &error), 0);
+    assert_int_equal(wire_call(second, &call, NULL), 0);
+    lab_until_count(&side.lab, &side.replies, 2);
+    assert_true(side.peer != first);
+    assert_int_equal(wire_server_stats(side.server)->peers, 2);
+    drain.reason = (char *)"enough";
+    assert_int_equal(wire_push(side.server, side.peer, WIRE_KIND(DRAIN), 0, &drain.base), 0);
+    lab_until_count(&side.lab, &pushed, 1);
+    assert_int_equal(wire_push(side.server, first, WIRE_KIND(DRAIN), 0, &drain.base), 0);
+    lab_until_count(&side.lab, &side.pushes, 1);
+    assert_int_equal(pushed, 1);
+    wire_client_free(second);
+    side_close(&side);
+}
+
 static void silent_server(void **state)
 {
     struct side side;
@@ -385,6 +442,8 @@ int main(void)
         cmocka_unit_test(lost_underway),
         cmocka_unit_test(nothing_into_a_dead_connection),
         cmocka_unit_test(handshakes_that_break),
+        cmocka_unit_test(what_a_reply_says),
+        cmocka_unit_test(pushed_to_one_of_two),
         cmocka_unit_test(silent_server),
         cmocka_unit_test(silent_peer),
         cmocka_unit_test(freed_by_its_first_peer),

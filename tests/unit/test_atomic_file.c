@@ -1,0 +1,204 @@
+/* atomic_file_write and file_read: the new contents are on the disk before they take the name, the name before it is said that
+ * they have, and whatever fails leaves what was there. */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/atomic_file.h"
+#include "base/fault.h"
+#include "base/strbuf.h"
+#include "tests/harness/scratch.h"
+
+static char dir[SCRATCH_PATH], path[SCRATCH_PATH + 8];
+static struct strbuf calls = STRBUF_INIT;
+static int fsync_fails;         /* at this one of the next fsyncs */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;       /* of both: a directory is synced by several threads */
+
+/* The linker takes these in place of libc's. */
+int fsync(int fd)
+{
+    struct stat st;
+    bool fails;
+
+    pthread_mutex_lock(&lock);
+    if (fstat(fd, &st) == 0)
+        strbuf_addf(&calls, "%s ", S_ISDIR(st.st_mode) ? "fsync(dir)" : "fsync(file)");
+    fails = fsync_fails && --fsync_fails == 0;
+    pthread_mutex_unlock(&lock);
+    if (fails) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_fsync, fd);
+}
+
+int rename(const char *from, const char *to)
+{
+    strbuf_addf(&calls, "rename ");
+    return (int)syscall(SYS_rename, from, to);
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    scratch_new(dir);
+    snprintf(path, sizeof path, "%s/f", dir);
+    strbuf_reset(&calls);
+    fsync_fails = 0;
+    return fault_arm("");
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    strbuf_release(&calls);
+    (void)fault_arm("");
+    return remove_tree(dir);
+}
+
+static void expect(const char *contents)
+{
+    char *text, temporary[SCRATCH_PATH + 32];
+    size_t n;
+
+    assert_int_equal(file_read(path, 100, &text, &n), 0);
+    assert_int_equal(n, strlen(contents));
+    assert_string_equal(text, contents);
+    free(text);
+    snprintf(temporary, sizeof temporary, "%s.tmp.%d", path, (int)getpid());
+    assert_int_equal(access(temporary, F_OK), -1);
+}
+
+static void test_in_order(void **state)
+{
+    (void)state;
+    assert_int_equal(atomic_file_write(path, "old", 3), 0);
+    assert_string_equal(calls.text, "fsync(file) rename fsync(dir) ");
+    assert_int_equal(atomic_file_write(path, "new one", 7), 0);
+    expect("new one");
+}
+
+static void test_what_fails_leaves_what_was_there(void **state)
+{
+    static const struct { const char *fault; int errnum; } faults[] = {
+        {"atomic_file.fsync=eio@1", EIO}, {"atomic_file.rename=eio@1", EIO}, {"atomic_file.rename=enospc@1", ENOSPC}};
+
+    (void)state;
+    assert_int_equal(atomic_file_write(path, "old", 3), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(faults); i++) {
+        assert_int_equal(fault_arm(faults[i].fault), 0);
+        assert_int_equal(atomic_file_write(path, "new", 3), -faults[i].errnum);
+        assert_int_equal(fault_arm(""), 0);
+        expect("old");
+    }
+    fsync_fails = 1;
+    assert_int_equal(atomic_file_write(path, "new", 3), -EIO);
+    expect("old");
+    fsync_fails = 2;                    /* the directory's: it is there, and nobody may rely on it */
+    assert_int_equal(atomic_file_write(path, "new", 3), -EIO);
+    expect("new");
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(mkdir(path, 0755), 0);
+    assert_true(atomic_file_write(path, "new", 3) < 0);
+    assert_int_equal(rmdir(path), 0);
+    snprintf(path, sizeof path, "%s/g/f", dir);
+    assert_int_equal(atomic_file_write(path, "new", 3), -ENOENT);
+}
+
+/* A name that was given, or taken by somebody else before, is durable when it is said. */
+static void test_a_name_that_is_given(void **state)
+{
+    char to[SCRATCH_PATH + 8];
+
+    (void)state;
+    snprintf(to, sizeof to, "%s/g", dir);
+    for (int taken = 0; taken <= 1; taken++) {
+        assert_int_equal(atomic_file_write(path, "new", 3), 0);
+        strbuf_reset(&calls);
+        assert_int_equal(rename_noreplace(path, to), taken ? -EEXIST : 0);
+        assert_string_equal(calls.text, "fsync(dir) ");
+    }
+    assert_int_equal(unlink(to), 0);
+    fsync_fails = 1;
+    assert_int_equal(rename_noreplace(path, to), -EIO);
+}
+
+static void test_reading(void **state)
+{
+    char *text = NULL;
+    size_t n = 9;
+
+    (void)state;
+    assert_int_equal(file_read(path, 100, &text, &n), -ENOENT);
+    assert_int_equal(file_read(dir, 100, &text, &n), -EISDIR);
+    assert_int_equal(atomic_file_write(path, "a\0b", 3), 0);
+    assert_int_equal(file_read(path, 2, &text, &n), -EFBIG);
+    assert_true(!text && n == 9);
+    assert_int_equal(file_read(path, 3, &text, &n), 0);
+    assert_int_equal(n, 3);
+    assert_memory_equal(text, "a\0b", 4);       /* and a zero behind it */
+    free(text);
+    assert_int_equal(atomic_file_write(path, "", 0), 0);
+    assert_int_equal(file_read(path, 0, &text, &n), 0);
+    assert_true(n == 0 && text[0] == '\0');
+    free(text);
+}
+
+static size_t times(const char *word)
+{
+    size_t n = 0;
+
+    for (const char *at = calls.text; (at = strstr(at, word)); at += strlen(word))
+        n++;
+    return n;
+}
+
+/* With all the files that are in it, none left out, and with their names; that one of them failed is said. */
+static void test_a_directory(void **state)
+{
+    enum { FILES = 40 };
+    char file[SCRATCH_PATH + 16];
+
+    (void)state;
+    for (int i = 0; i < FILES; i++) {
+        snprintf(file, sizeof file, "%s/f%d", dir, i);
+        assert_int_equal(file_write(file, "x", 1), 0);
+    }
+    assert_int_equal(mkdir(path, 0755), 0);
+    strbuf_reset(&calls);
+    assert_int_equal(directory_sync(dir), 0);
+    assert_int_equal(times("fsync(file)"), FILES);
+    assert_int_equal(times("fsync(dir)"), 1);
+    for (int nth = 1; nth <= FILES + 1; nth += FILES / 2) {
+        fsync_fails = nth;
+        assert_int_equal(directory_sync(dir), -EIO);
+    }
+    assert_int_equal(fault_arm("atomic_file.fsync=enospc@1"), 0);
+    assert_int_equal(directory_sync(dir), -ENOSPC);
+    assert_int_equal(fault_arm(""), 0);
+    assert_int_equal(rmdir(path), 0);
+    assert_int_equal(directory_sync(path), -ENOENT);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_in_order), TEST(test_what_fails_leaves_what_was_there), TEST(test_a_name_that_is_given),
+        TEST(test_reading), TEST(test_a_directory),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
