@@ -206,8 +206,25 @@ static void test_a_whole_run(void **state)
     json_decref(summary);
 }
 
+/* What ended has its times on the wall. Returns the number of the group of learner ranks. */
+static uint64_t check_lives(uint64_t lives)
+{
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    _cleanup_free_ struct ledger_stage *stages = NULL;
+    char path[128];
+    size_t n;
+
+    snprintf(path, sizeof path, "%s/ledger.sqlite", life_run_dir);
+    assert_int_equal(ledger_open_readonly(path, &ledger, &life_error), 0);
+    assert_int_equal(ledger_run(ledger)->epoch, lives);
+    assert_int_equal(ledger_stages(ledger, &stages, &n), 0);
+    for (size_t i = 0; i < n; i++)
+        assert_true(stages[i].start_ms > 1000000000000 && stages[i].end_ms >= stages[i].start_ms);
+    return ledger_run(ledger)->group_epoch;
+}
+
 /* Lost at its nth commit, before it or right after (nothing of that step was said), started again: the same run. */
-static void lose_at(const char *point, int nth, bool *ret_lost)
+static uint64_t lose_at(const char *point, int nth, bool *ret_lost)
 {
     struct loop *loop;
     struct fakes *fakes;
@@ -228,19 +245,25 @@ static void lose_at(const char *point, int nth, bool *ret_lost)
     fakes_free(fakes);
     loop_free(loop);
     (void)check_history();
+    return check_lives(*ret_lost ? 2 : 1);
 }
 
 static void test_lost_at_a_commit(void **state)
 {
-    bool lost = true;
-
+    bool lost = true, again = false;
+    uint64_t group;
+    int times = 0;
 
     /* Two commits belong to the start; then one in 37: the sweep over all of them is chaos-sim's. */
     for (int nth = 4; lost; nth += 37) {
-        lose_at("ledger.commit", nth, &lost);
+        group = lose_at("ledger.commit", nth, &lost);
+        again |= group == 2;
+        times += lost;
         assert_int_equal(life_teardown(state), 0);
         assert_int_equal(life_setup(state), 0);
     }
+    assert_true(times >= 2);            /* a life whose commit fails ends: its memory is ahead of the ledger */
+    assert_true(again);                 /* the next life's group of learner ranks is none that was before */
 }
 
 static void refuses(const char *expected)
