@@ -194,7 +194,12 @@ struct conductor_effect {
         struct ledger_version version;
         struct { const char *name; const void *bytes; size_t n; } blob;
         uint64_t group_epoch;
-        struct { uint32_t stage, iteration; char name[EPISODE_TASK_MAX + 16]; double value; } scalar;
+        struct {
+            uint32_t stage, iteration;
+            char name[EPISODE_TASK_MAX + 16];
+            double value;
+            bool val;           /* of an rl stage's pass over val states */
+        } scalar;
         struct { uint64_t episode; char kind[24]; char text[400]; } text;
         struct {
             uint32_t member;

@@ -12,6 +12,7 @@ static void add_scalar(struct conductor *c, const struct work *work, const char 
     effect->scalar.iteration = work->iteration;
     snprintf(effect->scalar.name, sizeof(effect->scalar.name), "%s", name);
     effect->scalar.value = value;
+    effect->scalar.val = work->purpose == EPISODE_EVAL && c->config->stages[work->stage].kind == STAGE_RL;
 }
 
 /* Means over the rows that ended well and that `task` or `tag` selects (NULL: all); false: none. */

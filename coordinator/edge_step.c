@@ -42,6 +42,7 @@ static void write_summary(struct edge *edge)
         log_info("summary written", "path=%s/summary.json", edge->run_dir);
 }
 
+/* Passes over val states are a series of their own, as on the page: other states, another temperature, no reward model. */
 static void follow_curves(struct edge *edge, const struct conductor_effect *e)
 {
     char tag[EPISODE_TASK_MAX + 64];
@@ -49,7 +50,7 @@ static void follow_curves(struct edge *edge, const struct conductor_effect *e)
     strbuf_reset(&edge->curve);
     if (!edge->tensorboard)
         return;
-    snprintf(tag, sizeof tag, "%s/%s", edge->config.stages[e->scalar.stage].name, e->scalar.name);
+    snprintf(tag, sizeof tag, "%s%s/%s", edge->config.stages[e->scalar.stage].name, e->scalar.val ? " val" : "", e->scalar.name);
     (void)tensorboard_scalar(edge->tensorboard, clock_wall_ms(), e->scalar.iteration, tag, (float)e->scalar.value);
     (void)tensorboard_flush(edge->tensorboard);
 }

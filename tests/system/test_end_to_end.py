@@ -89,6 +89,8 @@ def test_tiny_run(make_cluster, tmp_path):
     assert "Version 1 did not pass its gate, and scored 12 episodes of reinforcement learning." in report
     events = b"".join(p.read_bytes() for p in (cluster.run / "tb").iterdir())
     assert b"rl/success" in events and b"rl/return" in events and b"rl/train/approx_kl" in events
+    # what is trained on and val states are no one curve: 3 points of the former (a tag of 10 bytes, then a float)
+    assert events.count(b"\n\nrl/success\x15") == 3 and b"rl val/success\x15" in events
     assert (cluster.run / "prms" / "v000001").is_dir()
     assert " 0 open" in text and " 0 failed" in text and " 0 contradictions" in text, text
     with sqlite3.connect(cluster.run / "ledger.sqlite") as db:
