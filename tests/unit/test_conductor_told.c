@@ -246,6 +246,36 @@ static void test_a_refresh(void **state)
     expect_stages(&plan, (uint64_t[]) {0, 1}, 2);
 }
 
+/* A plan's digest is of all of each number: episodes of a long run are told from those of its first hours. */
+static void test_large_numbers_are_in_the_digest(void **state)
+{
+    static const char *const memories[] = {"next_episode 1\niteration 0\n", "next_episode 257\niteration 0\n",
+                                           "next_episode 72057594037927937\niteration 0\n"};
+    uint8_t digests[ARRAY_SIZE(memories)][SHA256_SIZE];
+
+    for (size_t i = 0; i < ARRAY_SIZE(memories); i++) {
+        struct desk *d = *state;
+        const struct ledger_version version_0 = {.gate_passed = true, .dir = "policies/v000000"};
+        struct conductor_plan plan;
+
+        desk_add_stage(d, STAGE_RL, "rl")->rl = (struct rl_config) {.iterations = 1, .episodes = 1, .temperature = 1};
+        desk_start(d, &(struct conductor_restored) {.versions = &version_0, .n_versions = 1, .memory = memories[i],
+                                                    .memory_size = strlen(memories[i])}, EPOCH);
+        desk_hello(d, LEARNER, MEMBER_LEARNER, 40);
+        desk_inventory(d, LEDGER_ALL, LEDGER_ALL, 0, NULL, 0);
+        desk_hello(d, ACTOR, MEMBER_ACTOR, 30);
+        desk_ready(d, ACTOR, KIND_POLICY, 0);
+        play_all(d);
+        plan = desk_find(d, CONDUCTOR_PLAN)->plan;
+        assert_int_equal(plan.n_episodes, 1);
+        memcpy(digests[i], plan.digest, SHA256_SIZE);
+        for (size_t k = 0; k < i; k++)
+            assert_memory_not_equal(digests[k], digests[i], SHA256_SIZE);
+        assert_int_equal(desk_tear_down(state), 0);
+        assert_int_equal(desk_set_up(state), 0);
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, desk_set_up, desk_tear_down)
 
 int main(void)
@@ -258,6 +288,7 @@ int main(void)
         TEST(test_a_state_that_cannot_be_replaced),
         TEST(test_which_data_sets),
         TEST(test_a_refresh),
+        TEST(test_large_numbers_are_in_the_digest),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

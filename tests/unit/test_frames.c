@@ -61,6 +61,62 @@ static void a_trajectory_holds_all_of_it(void **state)
     episode_release(&episode);
 }
 
+/* What the lease asked for, what was played, and how long it took: the learner and its journal know nothing else of an episode.
+ * And nothing of it is left in the next one of the slot. */
+static void a_trajectory_says_how_it_was_played(void **state)
+{
+    static const struct frames_shape wide = {.height = SIDE, .width = SIDE + 1, .cameras = 1};
+    const float action[SIM_ACTION_DIMS] = {0};
+    char task[16] = "reach", judge[16] = "prm", score[16] = "mean", perturb[16] = "push";
+    Gantry__Lease lease = GANTRY__LEASE__INIT;
+    struct episode e = {0};
+    Gantry__Trajectory t;
+
+    (void)state;
+    lease.episode = 11, lease.fence = 12, lease.purpose = GANTRY__PURPOSE__PURPOSE_EVAL, lease.split = GANTRY__SPLIT__SPLIT_TEST;
+    lease.state_seed = 13, lease.policy_version = 14, lease.prm_version = 15, lease.temperature = .5f, lease.search_n = 4;
+    lease.task = task, lease.search_judge = judge, lease.search_score = score, lease.perturb = perturb, lease.draw_turns = true;
+    assert_int_equal(episode_begin(&e, &lease, 5, &wide, SIM_ACTION_DIMS), 0);
+    memset(task, 'x', 15), memset(judge, 'x', 15), memset(score, 'x', 15), memset(perturb, 'x', 15);     /* the message may go */
+    assert_string_equal(e.lease.search_judge, "prm");
+    assert_string_equal(e.lease.search_score, "mean");
+    assert_false(e.lease.draw_turns);           /* look-ahead looks at every step */
+    snprintf(e.instruction, sizeof e.instruction, "reach for it");
+    for (int i = 0; i < STEPS; i++)
+        assert_int_equal(episode_record(&e, &(struct episode_step) {
+            .tokens = (const uint32_t[]) {7, 8}, .logp = (const float[]) {-1, -2}, .n_tokens = 2, .action = action,
+            .reward = (float)i, .value = .25f, .version = 14, .begins_turn = true}), 0);
+    e.sim_us = 21, e.act_us = 22, e.score_us = 23, e.state_digest = 24, e.policy_steps = 25, e.perturbed_at = 2;
+    e.searches = 2, e.search_chosen = 3, e.search_all = 1;
+    for (uint32_t i = 0; i <= STEPS; i++)
+        episode_observed(&e, i);
+    episode_set_progress(&e, (const uint32_t[]) {0, STEPS}, (const float[]) {.25f, .75f}, 2);
+    episode_trajectory(&e, false, true, &t);
+    assert_true(t.episode == 11 && t.fence == 12 && t.purpose == GANTRY__PURPOSE__PURPOSE_EVAL);
+    assert_true(t.split == GANTRY__SPLIT__SPLIT_TEST && t.state_seed == 13 && t.policy_version == 14 && t.prm_version == 15);
+    assert_true(t.temperature == .5f && t.search_n == 4 && t.max_steps == 5 && t.steps == STEPS && !t.success && t.timeout);
+    assert_true(t.height == SIDE && t.width == SIDE + 1 && t.images == 1 && t.n_state == 0 && t.action_dims == SIM_ACTION_DIMS);
+    assert_string_equal(t.task, "reach");
+    assert_string_equal(t.instruction, "reach for it");
+    assert_string_equal(t.perturb, "push");
+    assert_true(t.perturbed_at == 2 && t.sim_us == 21 && t.act_us == 22 && t.score_us == 23 && t.state_digest == 24);
+    assert_true(t.policy_steps == 25 && t.search_chosen == 1.5f && t.search_all == .5f);
+    assert_true(t.n_tokens == 2 * STEPS && t.tokens[3] == 8 && t.n_logp == 2 * STEPS && t.logp[2] == -1);
+    assert_true(t.n_value == STEPS && t.value[1] == .25f && t.n_step_version == STEPS && t.step_version[1] == 14);
+    assert_true(t.n_env_reward == STEPS && t.env_reward[1] == 1 && t.n_label == 0 && t.n_turns == 0);
+    assert_true(t.n_progress == STEPS + 1 && t.progress[0] == .25f && t.progress[1] == .5f && t.progress[2] == .75f);
+
+    lease = (Gantry__Lease) GANTRY__LEASE__INIT;
+    assert_int_equal(episode_begin(&e, &lease, 3, &wide, SIM_ACTION_DIMS), 0);
+    episode_trajectory(&e, true, false, &t);
+    assert_true(t.steps == 0 && t.n_tokens == 0 && t.n_env_reward == 0 && t.n_progress == 0);
+    assert_int_equal(t.sim_us + t.act_us + t.score_us, 0);
+    assert_true(t.perturbed_at == 0 && t.policy_steps == 0 && t.state_digest == 0 && t.search_chosen == 0 && t.search_all == 0);
+    assert_string_equal(t.instruction, "");
+    assert_string_equal(t.task, "");
+    episode_release(&e);
+}
+
 static void one_picture_is_borrowed_and_counted(void **state)
 {
     struct episode episode = {0};
@@ -276,7 +332,7 @@ static void what_does_not_fit_together(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_trajectory_holds_all_of_it),
+        cmocka_unit_test(a_trajectory_says_how_it_was_played), cmocka_unit_test(a_trajectory_holds_all_of_it),
         cmocka_unit_test(one_picture_is_borrowed_and_counted),
         cmocka_unit_test(copies_take_pictures_and_state),
         cmocka_unit_test(every_step_as_it_was),
