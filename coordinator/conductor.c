@@ -216,7 +216,7 @@ static void dispatch(struct conductor *c, const struct conductor_event *event)
 static bool training(const struct conductor *c)
 {
     for (size_t i = 0; i < c->n_open; i++)
-        if (c->open[i].row.state == PROGRESS_PLANNED)
+        if (c->open[i].row.state == PROGRESS_PLANNED && !c->open[i].left)
             return true;
     return false;
 }

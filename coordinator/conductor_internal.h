@@ -42,6 +42,7 @@ struct open_iteration {
     uint64_t known_to;              /* learner instance that knows these rows; 0: none */
     uint64_t sent_ms;               /* OpenIteration or Plan last sent; 0: not yet */
     bool has_plan;
+    bool left;                      /* its plan failed while the run drains: begun anew by the next life, not waited for */
     struct conductor_plan plan;     /* its arrays are ids[], stages[] */
     uint64_t *ids, *kept_stages;
 };

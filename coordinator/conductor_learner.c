@@ -265,6 +265,7 @@ void conductor_on_plan_failed(struct conductor *c, const struct conductor_event 
             conductor_stop(c, event->plan_failed.text);
         else
             conductor_note(c, 0, "plan_failed", "%s: %s", it->work.name, event->plan_failed.text);
+        it->left = c->draining;
         snprintf(c->trouble, sizeof(c->trouble), "%s", event->plan_failed.text);
     }
     conductor_reply(c, event, CONDUCTOR_ACK);

@@ -396,6 +396,24 @@ static void test_drain(void **state)
     assert_non_null(desk_find(d, CONDUCTOR_DRAINED));
 }
 
+/* An update that fails is tried again, maybe for ever: a drain does not wait for what fails under it. */
+static void test_drain_under_a_plan_that_fails(void **state)
+{
+    struct desk *d = *state;
+    struct conductor_event failed = { .kind = CONDUCTOR_PLAN_FAILED, .plan_failed = { .text = "model.safetensors is not there" } };
+
+    desk_rl(d, 1, 0);
+    desk_journaled(d, 1, true);
+    failed.member = d->member[LEARNER];
+    memcpy(failed.plan_failed.plan_digest, desk_find(d, CONDUCTOR_PLAN)->plan.digest, SHA256_SIZE);
+    desk_step(d, failed);
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_DRAIN });
+    assert_null(desk_find(d, CONDUCTOR_DRAINED));        /* it may come right this time */
+    desk_step(d, failed);
+    assert_non_null(desk_find(d, CONDUCTOR_DRAINED));
+    assert_null(desk_find(d, CONDUCTOR_STOPPED));
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, desk_set_up, desk_tear_down)
 
 int main(void)
@@ -414,6 +432,7 @@ int main(void)
         TEST(test_versions_on_the_learners_disk),
         TEST(test_restart_lets_workers_announce_first),
         TEST(test_drain),
+        TEST(test_drain_under_a_plan_that_fails),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
