@@ -236,7 +236,7 @@ static void test_load_and_export(void **state)
     struct manifest m = {.run = 42, .number = 1, .stage = 1};
     _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
     struct ledger_version version = {.kind = KIND_POLICY, .number = 1, .dir = "policies/v000001"};
-    struct ledger_episode row = {.episode = 1, .stage = 1}, demo = {.episode = 2};
+    struct ledger_episode row = {.episode = 1, .stage = 1}, demo = {.episode = 2}, lost;
     char dir[SCRATCH_PATH], path[RUN_PATH], temporary[VERSION_PATH];
     uint64_t step_version = 3;
     Gantry__Trajectory trajectory = GANTRY__TRAJECTORY__INIT;
@@ -279,6 +279,10 @@ static void test_load_and_export(void **state)
     assert_int_equal(ledger_open(path, &run, &ledger, &error), 0);
     assert_int_equal(ledger_begin(ledger), 0);
     assert_int_equal(ledger_add_episode(ledger, &row), 0);
+    lost = row;
+    lost.digest[0]++;
+    assert_int_equal(ledger_episode_journaled(ledger, &lost), 0);
+    assert_int_equal(ledger_episode_reopened(ledger, 1, "its disk is gone"), 0);
     assert_int_equal(ledger_episode_journaled(ledger, &row), 0);
     assert_int_equal(ledger_add_version(ledger, &version), 0);
     assert_int_equal(ledger_episode_ended(ledger, 1, EPISODE_TRAINED, NULL), 0);
@@ -318,6 +322,15 @@ static void test_load_and_export(void **state)
     assert_int_equal(result.violations, 1);
     assert_non_null(strstr(out.text, "episode 2: acknowledged as journaled, but not in the journal"));
     history_release(&history);
+
+    assert_int_equal(rundir_path(dir, "ledger.sqlite", path, &error), 0);
+    assert_int_equal(ledger_open(path, &run, &ledger, &error), 0);
+    assert_int_equal(ledger_begin(ledger), 0);
+    assert_int_equal(ledger_add_event(ledger, "ended", 1, "somehow"), 0);
+    assert_int_equal(ledger_commit(ledger), 0);
+    ledger_close(ledger);
+    assert_int_equal(history_load(dir, &history, &error), -EBADMSG);     /* what it cannot understand it does not pass over */
+    assert_non_null(strstr(error.text, "(ended) cannot be understood: somehow"));
     assert_int_equal(remove_tree(dir), 0);
 }
 
