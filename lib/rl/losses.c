@@ -9,6 +9,7 @@ void ppo_sums_add(struct ppo_sums *total, const struct ppo_sums *part)
     total->policy_loss += part->policy_loss;
     total->value_loss += part->value_loss;
     total->kl_loss += part->kl_loss;
+    total->entropy_loss += part->entropy_loss;
     total->entropy += part->entropy;
     total->ratio += part->ratio;
     total->ratio_max = MAX(total->ratio_max, part->ratio_max);

@@ -17,7 +17,7 @@ struct ppo_clip {
 /* What one shard saw; sums, so that shards can be added. */
 struct ppo_sums {
     /* loss terms are already divided by count; entropy is a plain sum over tokens */
-    double policy_loss, value_loss, kl_loss, entropy;
+    double policy_loss, value_loss, kl_loss, entropy_loss, entropy;
     double ratio, ratio_max;    /* sum and maximum of exp(log-ratio) */
     double approx_kl;           /* sum of (r - 1) - log r: Schulman's k3 of old against new, per action */
     double ref_kl;              /* sum over actions of the KL to the reference */

@@ -110,18 +110,22 @@ static void policy_losses(const struct ppo_call *call, struct shard_arrays *a, c
 
     ppo_policy_loss(&clip, a->logp, a->logp_old, a->advantage, a->importance, entries, call->n, a->dlogp, sums);
     for (int i = 0; i < n; i++) {
-        int at = i * rows->width;
+        /* Where a decision's tokens are averaged, its divergence and its entropy are, too: a chunk would be held to the reference
+         * as many times harder as it has tokens. */
+        int at = i * rows->width, over = b->by_token ? rows->count[i] : 1;
+        double kl_coef = config->kl_coef / over, entropy_coef = config->entropy_coef / over;
 
         if (b->ref_logp)
-            kl_loss(config->kl, stats->logp + at, a->ref + at, rows->count[i], call->n, config->kl_coef, a->dtoken + at, sums);
+            kl_loss(config->kl, stats->logp + at, a->ref + at, rows->count[i], call->n, kl_coef, a->dtoken + at, sums);
         for (int k = 0; k < rows->count[i]; k++) {
             stats->dlogp[at + k] = (float)(a->dlogp[b->by_token ? entry++ : i] + a->dtoken[at + k]);
-            stats->dentropy[at + k] = (float)(-config->entropy_coef / call->n);
+            stats->dentropy[at + k] = (float)(-entropy_coef / call->n);
             sums->entropy += (double)stats->entropy[at + k];
+            sums->entropy_loss -= entropy_coef * (double)stats->entropy[at + k] / call->n;
             if (!b->ref_log_probs)
                 continue;
-            stats->dkl[at + k] = (float)(config->kl_coef / call->n);
-            sums->kl_loss += config->kl_coef * (double)stats->kl[at + k] / call->n;
+            stats->dkl[at + k] = (float)(kl_coef / call->n);
+            sums->kl_loss += kl_coef * (double)stats->kl[at + k] / call->n;
             sums->ref_kl += (double)stats->kl[at + k];
         }
         sums->tokens += rows->count[i];
@@ -183,7 +187,7 @@ static void report(struct ppo_result *ret, const struct ppo_batch *b, const stru
     ret->ref_kl = total->ref_kl / actions_of(b, total);
     ret->importance_mean = total->importance / decisions;
     ret->entropy = total->entropy / tokens;
-    ret->loss = ret->policy_loss + ret->kl_loss - b->config->entropy_coef * total->entropy / decisions;
+    ret->loss = ret->policy_loss + ret->kl_loss + total->entropy_loss / count;
     ret->gradient_norm += (norm - ret->gradient_norm) / count;
     ret->lr = lr;
 }

@@ -245,9 +245,10 @@ def iterate(play, case):
     # divergence, entropy, value
     d = play["reference"].logp - said.logp
     each = {"exact": lambda: said.kl(play["reference"]), "k3": lambda: d.exp() - d - 1, "k2": lambda: d ** 2 / 2, "k1": lambda: -d}
-    kl = each[case["kl"]]()[words].sum() if case["kl"] in each else torch.zeros(())
-    kl_loss = case["kl_coef"] * kl / n
-    entropy = said.entropy[words].sum()
+    over = live.sum(1, keepdim=True).expand_as(words) if by_token else torch.ones_like(said.logp)    # a ratio per token: all are means over tokens
+    kl_of = each[case["kl"]]() if case["kl"] in each else torch.zeros_like(said.logp)
+    kl, kl_loss = kl_of[words].sum(), case["kl_coef"] * (kl_of / over)[words].sum() / n
+    entropy, entropy_loss = said.entropy[words].sum(), -case["entropy"] * (said.entropy / over)[words].sum() / n
     value_loss = torch.zeros(())
     if critic:
         R, norm = torch.tensor(returns)[mask], returns[mask.numpy()]
@@ -260,7 +261,7 @@ def iterate(play, case):
         if case["value_clip"]:
             each_value = torch.maximum(each_value, distance(before + torch.clip(value - before, -case["value_clip"], case["value_clip"])))
         value_loss = .5 * each_value.mean()
-    loss = policy_loss + kl_loss - case["entropy"] * entropy / n + value_loss
+    loss = policy_loss + kl_loss + entropy_loss + value_loss
     loss.backward()
 
     actions = words.sum() / (DIMS + play["end"])
