@@ -115,7 +115,6 @@ static int load(const char *path, bool show)
     if (load_all(path, config) < 0)
         return CLI_FAILED;
     run_config_warnings(config, cli_warning, NULL);
-    preflight_warnings(config, cli_warning, NULL);
     if (!show) {
         if (check_values(path, config))
             return CLI_FAILED;

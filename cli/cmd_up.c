@@ -494,6 +494,5 @@ int cmd_up(int argc, char **argv)
     if (r < 0)
         return refuse(&error, r);
     run_config_warnings(config, cli_warning, NULL);
-    preflight_warnings(config, cli_warning, NULL);
     return up_run(config, force);
 }

@@ -19,8 +19,6 @@ int preflight_task_name(const struct run_config *config, int i, struct error *er
 
 /* The most steps of an episode that the policy plays in task i; 0: only the suite's simulator knows. Needs no files. */
 int preflight_limit(const struct run_config *config, int i);
-/* What would run and learn little, a line each: needs the suite's step limits, so run_config_warnings cannot say it. */
-void preflight_warnings(const struct run_config *config, void (*say)(const char *line, void *arg), void *arg);
 
 /* The suite and its tasks by name; how many numbers its actions have. Suite remote: starts its simulator. -EINVAL: no such task;
  * -ENOENT: no such suite, or its files are not on this host. */

@@ -1,6 +1,5 @@
 /* preflight_stages.c - does every stage find what it needs? What comes out when it is played ends the run, maybe after hours. */
 #include <errno.h>
-#include <math.h>
 
 #include "cli/preflight.h"
 #include "daemon/config.h"
@@ -109,26 +108,6 @@ int preflight_limit(const struct run_config *c, int i)
         if (!strcmp(infos[k].name, c->tasks[i]))
             return infos[k].max_steps;
     return c->max_steps;
-}
-
-void preflight_warnings(const struct run_config *c, void (*say)(const char *line, void *arg), void *arg)
-{
-    int longest = 0;
-    char line[320];
-
-    for (int i = 0; i < c->n_tasks; i++)
-        longest = MAX(longest, preflight_limit(c, i));
-    for (int i = 0; i < c->n_stages; i++) {
-        const struct rl_config *rl = &c->stages[i].rl;
-
-        if (c->stages[i].kind != STAGE_RL || rl->reward != REWARD_SPARSE || rl->advantage != ADVANTAGE_GAE || rl->lambda == 1 ||
-            pow(rl->gamma, longest) > 0.5)
-            continue;
-        snprintf(line, sizeof line, "stages[%d].rl: success alone pays, %d steps later it counts %.2g (gamma %g), and lambda %g "
-                 "leaves most of that to the critic; such tasks learned far faster with `preset: grpo` (docs/libero.md), or "
-                 "gamma: 1, lambda: 1", i, longest, pow(rl->gamma, longest), rl->gamma, rl->lambda);
-        say(line, arg);
-    }
 }
 
 int preflight_tasks(const struct run_config *c, int *ret_action_dims, struct error *error)
