@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from conftest import BIN, TINY, gantry
+from conftest import BIN, ROLES, TINY, gantry
 
 ROLLOUTS = [{"rollouts": {"episodes": 6}}]
 
@@ -71,13 +71,17 @@ def test_wrong_action_dimensions(make_cluster, broken_model):
     assert "actions have 4 dimensions, the simulator takes 7" in text, text
 
 
-def test_truncated_shard(make_cluster, broken_model):
-    """Cut short after `gantry up` has looked: the actor refuses it and says which file; a run that waits for it stops."""
-    path = broken_model / "model.safetensors"
+def test_truncated_shard(make_cluster):
+    """Cut short in the run, when the coordinator has seen to it: the actor refuses it and says which file; a run that waits for it stops."""
+    cluster = make_cluster(stages=ROLLOUTS)
+    cluster.run.mkdir()
+    cluster.spawn("coordinator")
+    cluster.until(lambda s: s, "the coordinator")
+    path = cluster.run / "policies" / "v000000" / "model.safetensors"
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    cluster = make_cluster({"policy": {"init": str(broken_model)}}, stages=ROLLOUTS)
-    cluster.start()
+    for role in ROLES[1:]:
+        cluster.spawn(role)
     cluster.until(lambda s: s and "refused: " in s["waiting_for"], "the refusal")
     text = until_stopped(cluster, "the run to stop")
     assert "no server loads policy version 0" in text and "model.safetensors" in text, text
@@ -96,8 +100,8 @@ def test_missing_version(make_cluster):
     assert r.returncode == 78 and f"{newest} is not there, and the run goes on with it" in r.stderr, r.stderr
 
 
-def test_truncated_shard_in_training(make_cluster, broken_model):
-    """The same when the learner is the first to need it."""
+def test_truncated_before_the_start(make_cluster, broken_model):
+    """Cut short after `gantry up` has looked: the coordinator, who copies it into the run, refuses it by name."""
     path = broken_model / "model.safetensors"
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])

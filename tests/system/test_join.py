@@ -89,6 +89,7 @@ def test_a_drain_and_a_long_update(make_cluster):
     assert "/100000: it is finished first. `gantry drain " in said, said
     done = cluster.until(lambda s: s and s["state"] == "draining" and max(m["gauges"].get("train_done", 0) for m in s["members"]), "figures")
     cluster.until(lambda s: max(m["gauges"].get("train_done", 0) for m in s["members"]) > done, "more of the update")
+    cluster.until(lambda s: "/100000 updates" in (cluster.root / "up.log").read_text(), "a line of `gantry up` with them")
     refused = gantry("drain", cluster.run, "--within", "soon")
     assert refused.returncode == 1 and "within needs seconds" in refused.stderr, refused.stderr
     assert gantry("drain", cluster.run, "--within", "1").returncode == 0
