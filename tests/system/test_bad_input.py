@@ -89,6 +89,8 @@ def test_whose_statistics(make_cluster, model, tmp_path):
     (mine / "dataset_statistics.json").write_text(json.dumps({"bridge_orig": one, "fractal": one}))
     up_refuses(make_cluster({"policy": {"init": str(mine)}}), "policy.init: ", "2 data sets (bridge_orig, fractal)", "policy.unnorm_key")
     up_refuses(make_cluster({"policy": {"init": str(mine), "unnorm_key": "bridge"}}), "no statistics of 'bridge'", "of bridge_orig, fractal")
+    (mine / "dataset_statistics.json").write_text("{}")
+    up_refuses(make_cluster({"policy": {"init": str(mine)}}), "policy.init: ", "has no statistics of any data set")
 
 
 def test_what_the_policy_looks_at(make_cluster, model, tmp_path):

@@ -115,7 +115,7 @@ int openvla_from_environment(const struct openvla *model, const double *action, 
     for (int i = 0; i < stats->dims; i++) {
         double middle = (stats->q01[i] + stats->q99[i]) / 2, half = (stats->q99[i] - stats->q01[i]) / 2;
         /* With -1 and 1 it is the action itself, to the bit. A range of one value is that value, whatever is said. */
-        double x = !stats->mask[i] ? own[i] : half > 0 ? (own[i] - middle) / half : 0;
+        double x = !stats->mask[i] ? own[i] : half != 0 ? (own[i] - middle) / half : 0;
 
         outside += x < -1.001 || x > 1.001;
         ret_normalised[i] = CLAMP(x, -1.0, 1.0);

@@ -49,6 +49,9 @@ static int find_stats(const struct openvla *model, const struct openvla_fit_ask 
                              model->dir, model->n_stats, list_keys(model, &keys), ask->suite, no_noops);
     } else if (model->n_stats == 1) {
         stats = &model->stats[0];
+    } else {
+        return error_set(error, EINVAL, "%s: has no statistics of any data set (dataset_statistics.json, or norm_stats in "
+                         "config.json): nobody knows the units of its actions", model->dir);
     }
     *ret = stats;
     return 0;
@@ -58,9 +61,9 @@ static int find_stats(const struct openvla *model, const struct openvla_fit_ask 
 
 static bool gripper_is_turned(const struct openvla *model, const struct action_stats *stats, const char *suite)
 {
-    int last = stats ? stats->dims - 1 : 0;
+    int last = stats->dims - 1;
 
-    return is_libero(suite) && stats && !model->config.gripper.said && !stats->mask[last] && stats->q01[last] >= 0 &&
+    return is_libero(suite) && !model->config.gripper.said && !stats->mask[last] && stats->q01[last] >= 0 &&
            stats->q99[last] <= 1;
 }
 

@@ -28,8 +28,7 @@ struct openvla_fit {
     float center_crop;                  /* to be said; 0: nothing */
 };
 
-/* -EINVAL: several data sets and none that fits, no such data set, config.json says another crop. A model without any statistics
- * fits as it is (stats NULL). */
+/* -EINVAL: several data sets and none that fits, none at all, no such data set, config.json says another crop. */
 int openvla_fit_find(const struct openvla *model, const struct openvla_fit_ask *ask, struct openvla_fit *ret,
                      struct error *error);
 /* Would the policy, so fitted, learn from these data to open its hand where it is to close? -EINVAL with the remedy. data: a directory
