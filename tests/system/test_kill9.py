@@ -69,11 +69,11 @@ def test_a_version_that_lost_its_record(make_cluster):
     for role in ("coordinator", "learner", "env-worker"):
         cluster.spawn(role)
     record = cluster.run / "policies" / "v000001" / "training.json"
-    cluster.until(lambda _: record.exists(), "the version")
+    cluster.until(lambda _: not cluster.unfired(["committed.send"]), "the version, of which nobody is told")
+    cluster.of("learner")[0].kill()         # first: a living one reads the record again, and may find it half written
     record.write_text("{}")
     coordinator = cluster.of("coordinator")[0]
     coordinator.wanted = False
-    cluster.of("learner")[0].kill(signal.SIGKILL)
     cluster.until(lambda _: not coordinator.running(), "the run to stop")
     assert coordinator.popen.returncode == 78
     assert f"{record}: trained: expected a list of episodes" in coordinator.log.read_text(), cluster.logs()
