@@ -160,6 +160,7 @@ $(B)/lib$(1).a: $(2)
 endef
 $(foreach l,$(LIBS),$(eval $(call archive_rule,$(l),$($(l)_obj))))
 $(foreach d,$(DAEMONS),$(eval $(call archive_rule,$(d),$($(d)_lib))))
+$(eval $(call archive_rule,cli,$(patsubst %.c,$(B)/%.o,$(filter-out %/main.c,$(wildcard cli/*.c)))))
 $(B)/libproto.a: $(proto_c:.c=.o)
 	@mkdir -p $(@D); rm -f $@; ar rcs $@ $^
 
@@ -215,7 +216,7 @@ $(B)/tests/emulate/libnccl.so.2: tests/emulate/nccl_library.c $(B)/flags
 	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  CC    $<"
 	$(Q)$(CC) $(CFLAGS) $(CPPFLAGS) -fPIC -shared -o $@ $<
 $(B)/tests/nn/test_dnn_engines: | $(B)/tests/emulate/stand-in-driver/libcuda.so.1
-$(B)/tests/%: $(B)/tests/%.o $(tests_helpers) $(daemon_archives) $(LINK_LIBS)
+$(B)/tests/%: $(B)/tests/%.o $(tests_helpers) $(B)/libcli.a $(daemon_archives) $(LINK_LIBS)
 	@mkdir -p $(@D); [ $(V) = 1 ] || echo "  LINK  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(MUJOCO_LIBS) $(CUDA_LIBS) $(HDF5_LIBS) $(LDLIBS) -lcmocka
 .PRECIOUS: $(B)/%.o

@@ -23,6 +23,7 @@ struct child {
     uint64_t started_ms, oom_kills;     /* oom_kills: memory_oom_kills when it was started */
     unsigned failures;                  /* in a row, each soon after its start */
     bool retired;                       /* supervisor_end: how it ends is no matter */
+    bool told;                          /* TERM was sent; a second one would mean: leave at once */
     bool ended;                         /* and will not be started again */
 };
 
@@ -232,6 +233,14 @@ static struct child *find(struct supervisor *s, const char *name)
     return NULL;
 }
 
+/* TERM, once: who has had it is leaving in order. */
+static void tell(struct child *child)
+{
+    if (child->process && !child->told)
+        uv_process_kill(child->process, SIGTERM);
+    child->told = true;
+}
+
 int supervisor_end(struct supervisor *s, const char *name)
 {
     struct child *child = find(s, name);
@@ -241,8 +250,7 @@ int supervisor_end(struct supervisor *s, const char *name)
     child->retired = true;
     child->ended = !child->process;
     loop_timer_stop(child->restart);
-    if (child->process)
-        uv_process_kill(child->process, SIGTERM);
+    tell(child);
     return 0;
 }
 
@@ -309,32 +317,33 @@ int supervisor_add(struct supervisor *s, const char *name, const char *program, 
     return 0;
 }
 
-static void signal_all(struct supervisor *s, int number)
+static void kill_all(struct supervisor *s)
 {
     for (struct child *child = s->first; child; child = child->next)
         if (child->process)
-            uv_process_kill(child->process, number);
+            uv_process_kill(child->process, SIGKILL);
 }
 
-static void on_stop_deadline(void *arg) { signal_all(arg, SIGKILL); }
+static void on_stop_deadline(void *arg) { kill_all(arg); }
 
 void supervisor_stop(struct supervisor *s)
 {
     if (s->stopping)
         return;
     s->stopping = true;
-    for (struct child *child = s->first; child; child = child->next)
+    for (struct child *child = s->first; child; child = child->next) {
         loop_timer_stop(child->restart);
-    signal_all(s, SIGTERM);
+        tell(child);
+    }
     if (s->running && loop_timer_new(s->loop, STOP_MS, 0, on_stop_deadline, s, &s->deadline) < 0)
-        signal_all(s, SIGKILL);
+        kill_all(s);
     stopped(s);
 }
 
 void supervisor_kill(struct supervisor *s)
 {
     supervisor_stop(s);
-    signal_all(s, SIGKILL);
+    kill_all(s);
 }
 
 /* The children append: they go on at the start. */

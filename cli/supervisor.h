@@ -54,7 +54,8 @@ void supervisor_leaves(struct supervisor *supervisor, int pid);
 /* It runs, or is about to be started again. */
 bool supervisor_has(struct supervisor *supervisor, const char *name);
 
-/* No restarts any more; TERM to all, KILL to those left after STOP_MS; then on_stopped (perhaps at once). */
+/* No restarts any more; TERM to all that have not had it from supervisor_end (a second one means: at once), KILL to those left
+ * after STOP_MS; then on_stopped (perhaps at once). */
 void supervisor_stop(struct supervisor *supervisor);
 void supervisor_kill(struct supervisor *supervisor);       /* KILL to all, now */
 
