@@ -1,5 +1,6 @@
 /* cmd_config.c - `gantry config`: look at a run's configuration without running it. */
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -40,38 +41,50 @@ static void say_absent(const char *key, const char *path)
         fprintf(stderr, "warning: %s: %s: not there on this host, seen from this directory\n", key, path);
 }
 
-/* The line of what has failed; is it a fault? */
-static bool complain(const char *path, const struct error *error, int r, bool warning)
+static void say_faults(const char *path, const struct config_faults *faults, const char *prefix)
 {
-    if (r < 0)
-        fprintf(stderr, "%s: %s\n", warning ? "warning" : path, error_text(error, r));
-    return r < 0 && !warning;
+    for (size_t i = 0; i < MIN(faults->n, (size_t)CONFIG_FAULTS); i++)
+        fprintf(stderr, "%s%s\n", prefix, faults->items[i].text);
+    if (faults->n > CONFIG_FAULTS)
+        fprintf(stderr, "%s: and %zu faults more\n", path, faults->n - CONFIG_FAULTS);
 }
 
-/* What the typed keys cannot know; how many faults there are. A suite or a token that needs files may be complete on the host that
- * needs it: no error; nor is anybody's simulator started to be asked. */
-static unsigned check_values(const char *path, const struct run_config *config)
+/* A suite or a token that needs files may be complete on the host that needs it: no fault. */
+static void may_be_elsewhere(int r, const struct error *error, struct config_faults *faults)
 {
-    static int (*const checks[])(const struct run_config *config, struct error *error) = {preflight_addresses, preflight_page,
-                                                                                          preflight_token};
-    bool elsewhere = !strncmp(config->suite, "libero_", 7);
-    struct error error = {0};
-    unsigned faults = 0, misnamed = 0;
-    int dims, r;
+    if (r == -ENOENT)
+        fprintf(stderr, "warning: %s\n", error->text);
+    else if (r < 0)
+        config_fault(faults, error);
+}
 
-    for (size_t i = 0; i < ARRAY_SIZE(checks); i++) {
-        r = checks[i](config, &error);
-        faults += complain(path, &error, r, r == -ENOENT);
-    }
-    if (!config->n_stages)
-        fprintf(stderr, "warning: stages: there are none, so there is nothing to do\n");
-    for (int i = 0; i < config->n_tasks; i++)
-        misnamed += complain(path, &error, preflight_task_name(config, i, &error), false);
-    if (!misnamed && strcmp(config->suite, "remote")) {
-        r = preflight_tasks(config, &dims, &error);
-        faults += complain(path, &error, r, r == -ENOENT && elsewhere);
-    }
-    return faults + misnamed;
+/* Nobody's simulator is started to be asked. */
+static void check_suite(const struct run_config *config, struct config_faults *faults)
+{
+    struct config_faults found = {0};
+    int dims;
+
+    if (!strcmp(config->suite, "remote"))
+        return;
+    preflight_tasks(config, &dims, &found);
+    for (size_t i = 0; i < MIN(found.n, (size_t)CONFIG_FAULTS); i++)
+        if (!strncmp(config->suite, "libero_", 7))
+            may_be_elsewhere(-found.items[i].errnum, &found.items[i], faults);
+        else
+            config_fault(faults, &found.items[i]);
+}
+
+/* What the typed keys cannot know. */
+static void check_values(const struct run_config *config, struct config_faults *faults)
+{
+    struct error error = {0};
+
+    preflight_addresses(config, faults);
+    if (preflight_page(config, &error) < 0)
+        config_fault(faults, &error);
+    may_be_elsewhere(preflight_token(config, &error), &error, faults);
+    if (config->suite[0])
+        check_suite(config, faults);
 }
 
 /* The keys of a section, for people who ask what there is. */
@@ -92,41 +105,42 @@ static int explain(const char *key, struct strbuf *out, struct error *error)
     return r < 0 || out->length ? r : run_config_explain(key, out, error);
 }
 
-static int load_all(const char *path, struct run_config *ret)
+/* Everything at once: also what only the values' meaning tells, of those that could be read. */
+static int check(const char *path, struct run_config *config)
 {
-    struct config_faults faults;
-    int r = run_config_load_all(path, ret, &faults);
+    struct config_faults faults, meant = {0};
+    char prefix[PATH_MAX];
 
-    for (size_t i = 0; i < MIN(faults.n, (size_t)CONFIG_FAULTS); i++)
-        fprintf(stderr, "%s\n", faults.items[i].text);
-    if (faults.n > CONFIG_FAULTS)
-        fprintf(stderr, "%s: and %zu faults more\n", path, faults.n - CONFIG_FAULTS);
-    return r;
+    if (run_config_load_all(path, config, &faults) == 0)
+        run_config_warnings(config, cli_warning, NULL);
+    say_faults(path, &faults, "");
+    check_values(config, &meant);
+    snprintf(prefix, sizeof prefix, "%s: ", path);
+    say_faults(path, &meant, prefix);
+    if (faults.n || meant.n)
+        return CLI_FAILED;
+    if (!config->n_stages)
+        fprintf(stderr, "warning: stages: there are none, so there is nothing to do\n");
+    beside_find_model(config->policy_init, sizeof config->policy_init);
+    say_absent("policy.init", config->policy_init);
+    say_absent("policy.base", config->policy_base);
+    if (strcmp(config->prm_init, "policy"))
+        say_absent("prm.init", config->prm_init);
+    printf("%s: right: run %s, %d stage%s, %d task%s\n", path, config->name, config->n_stages,
+           config->n_stages == 1 ? "" : "s", config->n_tasks, config->n_tasks == 1 ? "" : "s");
+    return CLI_OK;
 }
 
-static int load(const char *path, bool show)
+static int show(const char *path, struct run_config *config)
 {
-    _cleanup_free_ struct run_config *config = calloc(1, sizeof *config);
     _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
-    int r;
+    struct config_faults faults;
+    int r = run_config_load_all(path, config, &faults);
 
-    if (!config)
-        return fail(NULL, -ENOMEM);
-    if (load_all(path, config) < 0)
+    say_faults(path, &faults, "");
+    if (r < 0)
         return CLI_FAILED;
     run_config_warnings(config, cli_warning, NULL);
-    if (!show) {
-        if (check_values(path, config))
-            return CLI_FAILED;
-        beside_find_model(config->policy_init, sizeof config->policy_init);
-        say_absent("policy.init", config->policy_init);
-        say_absent("policy.base", config->policy_base);
-        if (strcmp(config->prm_init, "policy"))
-            say_absent("prm.init", config->prm_init);
-        printf("%s: right: run %s, %d stage%s, %d task%s\n", path, config->name, config->n_stages,
-               config->n_stages == 1 ? "" : "s", config->n_tasks, config->n_tasks == 1 ? "" : "s");
-        return CLI_OK;
-    }
     if ((r = run_config_write(config, &out)) < 0)
         return fail(NULL, r);
     return print(&out);
@@ -135,6 +149,7 @@ static int load(const char *path, bool show)
 int cmd_config(int argc, char **argv)
 {
     _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+    _cleanup_free_ struct run_config *config = calloc(1, sizeof *config);
     struct error error = {0};
     const char *what = argc > 1 ? argv[1] : "";
     int r;
@@ -142,7 +157,7 @@ int cmd_config(int argc, char **argv)
     if (cli_asks_help(argc, argv))
         return usage(stdout, CLI_OK);
     if (argc == 3 && (!strcmp(what, "check") || !strcmp(what, "show")))
-        return load(argv[2], what[0] == 's');
+        return !config ? fail(NULL, -ENOMEM) : what[0] == 's' ? show(argv[2], config) : check(argv[2], config);
     if (argc == 3 && !strcmp(what, "explain"))
         r = explain(argv[2], &out, &error);
     else if (argc == 2 && !strcmp(what, "docs"))

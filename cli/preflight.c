@@ -130,6 +130,7 @@ static double disk_available(const char *run_dir)
 int preflight_check(const struct run_config *config, const char *run_dir, struct preflight *ret, struct error *error)
 {
     double weights = 0, memory, frames, disk, have_memory, have_disk = disk_available(run_dir);
+    struct config_faults faults = {0};
     struct model_needs models = {0};
     bool limited, copied;
     int r, dims = strcmp(config->suite, "remote") ? SIM_ACTION_DIMS : 0;        /* 0: unknown here */
@@ -149,7 +150,8 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     }
     r = preflight_weights(first, &weights, error);
     if (r >= 0 && config->env_workers)  /* with none here they are played where the suite's files are */
-        r = preflight_tasks(config, &dims, error);
+        preflight_tasks(config, &dims, &faults);
+    r = r < 0 ? r : config_first_fault(&faults, error);
     if (r >= 0)
         r = preflight_stages(config, first, error);
     if (r >= 0)

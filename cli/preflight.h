@@ -5,6 +5,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "daemon/config.h"
 #include "daemon/run_config.h"
 
 struct preflight {
@@ -13,22 +14,20 @@ struct preflight {
     char fit[256];              /* what the run settles for its checkpoint (nn/models/openvla_fit.h); "": nothing */
 };
 
-/* Task i of suite.tasks by its name, and no files needed. -EINVAL: the suite has none of this name. 0 also where only the suite's
- * simulator knows, or there is no such suite: preflight_tasks. */
-int preflight_task_name(const struct run_config *config, int i, struct error *error);
-
 /* The most steps of an episode that the policy plays in task i; 0: only the suite's simulator knows. Needs no files. */
 int preflight_limit(const struct run_config *config, int i);
 
-/* The suite and its tasks by name; how many numbers its actions have. Suite remote: starts its simulator. -EINVAL: no such task;
- * -ENOENT: no such suite, or its files are not on this host. */
-int preflight_tasks(const struct run_config *config, int *ret_action_dims, struct error *error);
+/* The suite, its tasks by name (where gantry knows them without the suite's files), and what stages want of it; how many numbers its actions have. Suite remote: starts its
+ * simulator. All that is wrong is added to *faults: -EINVAL: no such task; -ENOENT: no such suite, or its files are not on this
+ * host, and *ret_action_dims is untouched. */
+void preflight_tasks(const struct run_config *config, int *ret_action_dims, struct config_faults *faults);
 
 /* The data sets that stages name, and the critics that they ask; start: the policy's directory. -EINVAL, -ENOENT. */
 int preflight_stages(const struct run_config *config, const char *start, struct error *error);
 
-/* Addresses by their form, whoever may listen there: of members, of the page. -EINVAL, -EADDRINUSE: two are the same. */
-int preflight_addresses(const struct run_config *config, struct error *error);
+/* Addresses by their form, whoever may listen there: of members (each that is wrong is added to *faults), of the page. -EINVAL,
+ * -EADDRINUSE: two are the same. */
+void preflight_addresses(const struct run_config *config, struct config_faults *faults);
 int preflight_page(const struct run_config *config, struct error *error);
 /* The page's token: -ENOENT: its file is not on this host; without it the coordinator would end. */
 int preflight_token(const struct run_config *config, struct error *error);

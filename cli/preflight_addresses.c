@@ -27,7 +27,7 @@ static int check_port(const char *address, struct error *error)
 /* One address that the configuration names; those that it has named before must be others. */
 struct named { char key[48]; const char *address; };
 
-static int check_address(const struct named *all, size_t n, bool try, struct error *error)
+static int check_address_of(const struct named *all, size_t n, bool try, struct error *error)
 {
     const struct named *last = &all[n - 1];
     size_t length = strlen(last->address);
@@ -50,8 +50,16 @@ static int check_address(const struct named *all, size_t n, bool try, struct err
     return r < 0 ? error_prefix(error, r, "%s", last->key) : 0;
 }
 
+static void check_address(const struct named *all, size_t n, bool try, struct config_faults *faults)
+{
+    struct error error = {0};
+
+    if (check_address_of(all, n, try, &error) < 0)
+        config_fault(faults, &error);
+}
+
 /* try: could the daemons listen there? Found out before any is started. */
-static int check_addresses(const struct run_config *c, bool try, struct error *error)
+static void check_addresses(const struct run_config *c, bool try, struct config_faults *faults)
 {
     const struct { const char *key; const struct server_config *of; int n; } lists[] = {
         {"learners", c->learners, c->n_learners}, {"actors", c->actors, c->n_actors},
@@ -59,18 +67,17 @@ static int check_addresses(const struct run_config *c, bool try, struct error *e
     };
     struct named all[1 + 3 * RUN_MAX_SERVERS] = {{"cluster.listen", c->listen}};
     size_t n = 1;
-    int r = check_address(all, n, try, error);
 
+    check_address(all, n, try, faults);
     for (size_t k = 0; k < ARRAY_SIZE(lists); k++)
-        for (int i = 0; r == 0 && i < lists[k].n; i++) {
+        for (int i = 0; i < lists[k].n; i++) {
             snprintf(all[n].key, sizeof all[n].key, "cluster.%s[%d].address", lists[k].key, i);
             all[n++].address = lists[k].of[i].address;
-            r = check_address(all, n, try, error);
+            check_address(all, n, try, faults);
         }
-    return r;
 }
 
-int preflight_addresses(const struct run_config *c, struct error *error) { return check_addresses(c, false, error); }
+void preflight_addresses(const struct run_config *c, struct config_faults *faults) { check_addresses(c, false, faults); }
 
 int preflight_page(const struct run_config *c, struct error *error)
 {
@@ -86,8 +93,11 @@ int preflight_token(const struct run_config *c, struct error *error)
 
 int preflight_listen(const struct run_config *c, struct error *error)
 {
-    int r = check_addresses(c, true, error);
+    struct config_faults faults = {0};
+    int r;
 
+    check_addresses(c, true, &faults);
+    r = config_first_fault(&faults, error);
     if (r >= 0)
         r = preflight_token(c, error);
     return r < 0 || !c->http[0] ? r : check_port(c->http, error);

@@ -24,25 +24,29 @@ static int check_datasets(const struct run_config *c, struct error *error)
     return 0;
 }
 
-static int check_abilities(const struct run_config *c, const struct sim_task_info *suite, struct error *error)
+#define REFUSE(...) (error_set(&error, EINVAL, __VA_ARGS__), config_fault(faults, &error))
+
+/* What stages want of the simulator. */
+static void check_abilities(const struct run_config *c, const struct sim_task_info *suite, struct config_faults *faults)
 {
+    struct error error;
+
     for (int i = 0; i < c->n_stages; i++) {
         const struct stage_config *stage = &c->stages[i];
         const struct eval_config *eval = stage->kind == STAGE_EVAL ? &stage->eval : NULL;
 
         if (stage->kind == STAGE_DEMOS && !stage->demos.from[0] && suite->no_expert)
-            return error_set(error, EINVAL, "stages[%d].demos: this simulator has no expert: import demonstrations (`gantry data "
-                             "import`), and say demos: {from: DIR}", i);
+            REFUSE("stages[%d].demos: this simulator has no expert: import demonstrations (`gantry data import`), and say demos: "
+                   "{from: DIR}", i);
         for (int k = 0; eval && k < eval->n_policies; k++)
             if (!strcmp(eval->policies[k], "demonstrator") && suite->no_expert)
-                return error_set(error, EINVAL, "stages[%d].eval.policies: this simulator has no expert that demonstrator could "
-                                 "be: name the others, [sft, best, last]", i);
+                REFUSE("stages[%d].eval.policies: this simulator has no expert that demonstrator could be: name the others, [sft, "
+                       "best, last]", i);
         for (int k = 0; eval && k < eval->n_n; k++)
             if (eval->n[k] > 1 && eval->search_method != SAMPLE_N && suite->no_save)
-                return error_set(error, EINVAL, "stages[%d].eval.n: %d: look-ahead plays copies of the simulator, and the states "
-                                 "of this one cannot be saved: n: [1], or search_method: sample_n", i, eval->n[k]);
+                REFUSE("stages[%d].eval.n: %d: look-ahead plays copies of the simulator, and the states of this one cannot be "
+                       "saved: n: [1], or search_method: sample_n", i, eval->n[k]);
     }
-    return 0;
 }
 
 /* Look-ahead by value asks a policy's critic, which an rl stage adds: what was before it has one only if it began with one. */
@@ -77,26 +81,23 @@ int preflight_stages(const struct run_config *config, const char *start, struct 
     return r < 0 ? r : check_critics(config, start, error);
 }
 
-static int check_task(const struct run_config *c, int i, const struct sim_task_info *infos, int n, struct error *error)
+static void check_tasks(const struct run_config *c, const struct sim_task_info *infos, int n, struct config_faults *faults)
 {
     const char *words[256] = {0}, *near;
+    struct error error;
 
-    for (int k = 0; k < n; k++)
-        if (!strcmp(infos[k].name, c->tasks[i]))
-            return 0;
-        else if (k < (int)ARRAY_SIZE(words) - 1)
-            words[k] = infos[k].name;
-    near = config_nearest_word(words, c->tasks[i]);
-    return error_set(error, EINVAL, "suite.tasks: suite %s has no task '%s'%s%s; `gantry sim list --suite %s` lists them", c->suite,
-                     c->tasks[i], near ? "; nearest: " : "", near ? near : "", c->suite);
-}
+    for (int k = 0; k < MIN(n, (int)ARRAY_SIZE(words) - 1); k++)
+        words[k] = infos[k].name;
+    for (int i = 0; i < c->n_tasks; i++) {
+        int k = 0;
 
-int preflight_task_name(const struct run_config *c, int i, struct error *error)
-{
-    const struct sim_task_info *infos;
-    int n = sim_suite_known_tasks(c->suite, &infos);
-
-    return n ? check_task(c, i, infos, n, error) : 0;
+        while (k < n && strcmp(infos[k].name, c->tasks[i]))
+            k++;
+        near = config_nearest_word(words, c->tasks[i]);
+        if (k == n)
+            REFUSE("suite.tasks: suite %s has no task '%s'%s%s; `gantry sim list --suite %s` lists them", c->suite, c->tasks[i],
+                   near ? "; nearest: " : "", near ? near : "", c->suite);
+    }
 }
 
 int preflight_limit(const struct run_config *c, int i)
@@ -110,21 +111,23 @@ int preflight_limit(const struct run_config *c, int i)
     return c->max_steps;
 }
 
-int preflight_tasks(const struct run_config *c, int *ret_action_dims, struct error *error)
+void preflight_tasks(const struct run_config *c, int *ret_action_dims, struct config_faults *faults)
 {
     const struct sim_task_info *infos;
     struct sim_suite *suite;
-    int n, r = sim_suite_open(c->suite, &(struct sim_options) {.robosuite = c->robosuite, .remote = c->remote}, &suite, error);
+    struct error error = {0};
+    int n_known = sim_suite_known_tasks(c->suite, &infos), n;
 
-    if (r < 0)
-        return r;
+    if (n_known)
+        check_tasks(c, infos, n_known, faults);
+    if (sim_suite_open(c->suite, &(struct sim_options) {.robosuite = c->robosuite, .remote = c->remote}, &suite, &error) < 0) {
+        config_fault(faults, &error);
+        return;
+    }
     n = sim_suite_tasks(suite, &infos);
-    for (int i = 0; i < c->n_tasks && r == 0; i++)
-        r = check_task(c, i, infos, n, error);
-    if (r >= 0)
-        r = check_abilities(c, &infos[0], error);
-    if (r >= 0)
-        *ret_action_dims = infos[0].action_dims;
+    if (!n_known)
+        check_tasks(c, infos, n, faults);
+    check_abilities(c, &infos[0], faults);
+    *ret_action_dims = infos[0].action_dims;
     sim_suite_close(suite);
-    return r;
 }

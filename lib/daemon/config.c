@@ -24,6 +24,20 @@ int config_error(struct config_faults *faults, const struct yaml_node *at, const
     return error_set(error, EINVAL, "%s:%u:%u: %s%s%s", faults->name, at->line, at->column, path, path[0] ? ": " : "", text);
 }
 
+void config_fault(struct config_faults *faults, const struct error *error)
+{
+    if (faults->n < CONFIG_FAULTS)
+        faults->items[faults->n] = *error;
+    faults->n++;
+}
+
+int config_first_fault(const struct config_faults *faults, struct error *error)
+{
+    if (faults->n && error)
+        *error = faults->items[0];
+    return faults->n ? -faults->items[0].errnum : 0;
+}
+
 /* Edit distance of short words, a swap of neighbours counted as one. */
 static unsigned distance(const char *a, const char *b)
 {

@@ -76,6 +76,10 @@ const struct config_key *config_find(const struct config_key *table, const char 
 /* One more fault, "NAME:LINE:COLUMN: PATH: text"; path may be "". -EINVAL. */
 int config_error(struct config_faults *faults, const struct yaml_node *at, const char *path, const char *format, ...)
     _printf_(4, 5);
+/* One more, which has no place in the text. */
+void config_fault(struct config_faults *faults, const struct error *error);
+/* For those who want to hear of the first one only: into *error (NULL ok); its -errnum. 0: there is none. */
+int config_first_fault(const struct config_faults *faults, struct error *error);
 /* The row's name (or the one of `words`) that looks most like `name`; NULL if none is near. */
 const char *config_nearest(const struct config_key *table, const char *name);
 const char *config_nearest_word(const char *const *words, const char *name);

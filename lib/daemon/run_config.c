@@ -288,10 +288,32 @@ static void apply_presets(const struct yaml_node *root, struct run_config *confi
     }
 }
 
+/* Are the suite's name and its tasks what the file means? Where something of the section is wrong, or a section has a wrong name,
+ * those that are there and right are. */
+static bool suite_is_read(const struct yaml_node *root, const struct run_doubt *doubt)
+{
+    static const char *const keys[] = {"name", "tasks"};
+    const struct run_section *section = run_section_find("suite");
+    const struct yaml_node *map = yaml_tree_get(root, "suite");
+
+    if (!doubt->sections[section - run_sections])
+        return true;
+    for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+        _cleanup_free_ struct run_config *scratch = calloc(1, sizeof *scratch);
+        const struct yaml_node *node = map && map->kind == YAML_MAP ? yaml_tree_get(map, keys[i]) : NULL;
+        struct config_faults faults = {.name = ""};
+
+        if (!scratch || !node || config_apply_key(section->table, node, "suite", scratch, &faults) < 0)
+            return false;
+    }
+    return true;
+}
+
 /* What is no fault of a line: the only one there is. */
 #define FAIL(faults, number, ...) error_set(&(faults)->items[(faults)->n++], number, __VA_ARGS__)
 
-static int parse_text(const char *yaml, size_t n, const struct run_config *before, struct run_config *ret,
+/* partial: *ret is set also where there are faults (run_config_load_all). */
+static int parse_text(const char *yaml, size_t n, const struct run_config *before, bool partial, struct run_config *ret,
                       struct config_faults *faults)
 {
     _cleanup_(yaml_tree_freep) struct yaml_node *root = NULL;
@@ -324,25 +346,21 @@ static int parse_text(const char *yaml, size_t n, const struct run_config *befor
     if (!config->dir[0])
         snprintf(config->dir, sizeof config->dir, "runs/%s", config->name);
     run_config_check(config, root, before, &doubt, faults);
-    if (faults->n)
+    if (faults->n && !partial)
         return -EINVAL;
+    if (faults->n && !suite_is_read(root, &doubt))
+        config->suite[0] = '\0';
+    config->n_stages = MIN(config->n_stages, doubt.stage);
     *ret = *config;
-    return 0;
-}
-
-/* For those who want to hear of the first fault only. */
-static int first_fault(const struct config_faults *faults, int r, struct error *error)
-{
-    if (r < 0 && error)
-        *error = faults->items[0];
-    return r;
+    return faults->n ? -EINVAL : 0;
 }
 
 int run_config_parse(const char *yaml, size_t n, const char *name, struct run_config *ret, struct error *error)
 {
     struct config_faults faults = {.name = name};
 
-    return first_fault(&faults, parse_text(yaml, n, NULL, ret, &faults), error);
+    (void)parse_text(yaml, n, NULL, false, ret, &faults);
+    return config_first_fault(&faults, error);
 }
 
 int run_config_parse_later(const char *yaml, size_t n, const char *name, const struct run_config *run, struct run_config *ret,
@@ -350,7 +368,8 @@ int run_config_parse_later(const char *yaml, size_t n, const char *name, const s
 {
     struct config_faults faults = {.name = name};
 
-    return first_fault(&faults, parse_text(yaml, n, run, ret, &faults), error);
+    (void)parse_text(yaml, n, run, false, ret, &faults);
+    return config_first_fault(&faults, error);
 }
 
 int run_config_load_all(const char *path, struct run_config *ret, struct config_faults *faults)
@@ -364,14 +383,21 @@ int run_config_load_all(const char *path, struct run_config *ret, struct config_
         return FAIL(faults, EFBIG, "%s: more than %d bytes; a configuration is smaller", path, YAML_MAX_BYTES);
     if (r < 0)
         return FAIL(faults, -r, "%s: cannot be read: %s", path, strerror(-r));
-    return parse_text(text, n, NULL, ret, faults);
+    return parse_text(text, n, NULL, true, ret, faults);
 }
 
 int run_config_load(const char *path, struct run_config *ret, struct error *error)
 {
+    _cleanup_free_ struct run_config *config = calloc(1, sizeof *config);
     struct config_faults faults;
+    int r;
 
-    return first_fault(&faults, run_config_load_all(path, ret, &faults), error);
+    if (!config)
+        return error_set(error, ENOMEM, "%s: out of memory", path);
+    r = run_config_load_all(path, config, &faults);
+    if (r == 0)
+        *ret = *config;
+    return config_first_fault(&faults, error);
 }
 
 static void write_stage(const struct stage_config *stage, struct strbuf *out)
@@ -417,11 +443,11 @@ int stage_config_parse(const char *text, size_t n, struct stage_config *ret, str
     named = *kind;
     named.key = kind->text;
     if ((r = find_kind(&named, "kind", &stage.kind, &faults)) < 0)
-        return first_fault(&faults, r, error);
+        return config_first_fault(&faults, error);
     named = *root;
     named.first = kind->next;
     if ((r = parse_stage(&named, stage_kinds[stage.kind].name, &stage, &faults)) < 0)
-        return first_fault(&faults, r, error);
+        return config_first_fault(&faults, error);
     *ret = stage;
     return 0;
 }

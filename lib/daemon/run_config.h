@@ -131,8 +131,10 @@ void run_config_defaults(struct run_config *config);
 
 /* Parse a YAML file / text. The error line reads like: "run.yaml:7:12: stages[2].rl.epizodes: unknown key; nearest: episodes". */
 int run_config_load(const char *path, struct run_config *ret, struct error *error);
-/* All that is wrong with the file, not the first fault only (daemon/config.h): of its text, or else of each value, or else of how
- * they fit one another. */
+/* All that is wrong with the file, not the first fault only (daemon/config.h): of its text, or else of each value and of how those
+ * that could be read fit one another. *ret is set also where there are such faults, for who can find more: values that could not
+ * be read are at their defaults, the stages are those before the first that could not, and `suite` is empty where its name or its
+ * tasks could not. */
 struct config_faults;
 int run_config_load_all(const char *path, struct run_config *ret, struct config_faults *ret_faults);
 int run_config_parse(const char *yaml, size_t n, const char *name, struct run_config *ret, struct error *error);

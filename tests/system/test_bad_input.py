@@ -139,8 +139,17 @@ def test_all_that_is_wrong_at_once(tmp_path):
               "run.yaml:3:23: stages[0].sft.steps: x"]),
             ("suite: {name: libero_goal, tasks: [turn_on_the_stove, turnon_the_stov, put_it_away]}\nstatus: {http: '127.0.0.1:99999'}\n"
              "cluster: {listen: nonsense}\nstages: [demos: {}]\n",
-             ["run.yaml: cluster.listen: 'nonsense'", "run.yaml: status.http: 127.0.0.1:99999", "run.yaml: suite.tasks: suite libero_goal has no task 'turnon_the_stov'; nearest: turn_on_the_stove;",
+             ["warning: LIBERO's files are not here", "run.yaml: cluster.listen: 'nonsense'", "run.yaml: status.http: 127.0.0.1:99999", "run.yaml: suite.tasks: suite libero_goal has no task 'turnon_the_stov'; nearest: turn_on_the_stove;",
               "run.yaml: suite.tasks: suite libero_goal has no task 'put_it_away'; `gantry sim list --suite libero_goal` lists them"]),
+            # what only its meaning tells, beside keys that are wrong in the same file and the same sections
+            ("run: {nmae: x}\nsuite: {name: libero_goal, tasks: [turnon_the_stov], image: 8}\nstatus: {http: '127.0.0.1:99999', htpt: x}\n"
+             "cluster: {listen: nonsense, slots: x, learners: [{device: cpu, address: here}], actors: [{address: 'tcp://127.0.0.1:99999'}]}\n"
+             "stages: [demos: {}, eval: {policies: [demonstrator, sft, best]}, sft: {steps: x}, eval: {policies: [demonstrator]}]\n",
+             ["run.yaml:1:7: run.nmae: ", "run.yaml:2:61: suite.image: 8", "run.yaml:3:35: status.htpt: ", "run.yaml:4:36: cluster.slots: x", "run.yaml:5:79: stages[2].sft.steps: x", "warning: LIBERO's files are not here",
+              "run.yaml: cluster.listen: 'nonsense'", "run.yaml: cluster.learners[0].address: 'here'", "run.yaml: cluster.actors[0].address: 'tcp://127.0.0.1:99999'", "run.yaml: status.http: 127.0.0.1:99999",
+              "run.yaml: suite.tasks: suite libero_goal has no task 'turnon_the_stov'; nearest: turn_on_the_stove;"]),
+            # tasks of a suite that could not be read may be right
+            ("suite: {nmae: libero_goal, tasks: [turn_on_the_stove]}\nstages: [demos: {}]\n", ["run.yaml:1:9: suite.nmae: "]),
             ("run:\n" + "".join(f"  k{i}: 1\n" for i in range(23)), [f"run.yaml:{i + 2}:3: run.k{i}: unknown key" for i in range(20)] + ["run.yaml: and 3 faults more"])):
         (tmp_path / "run.yaml").write_text(text)
         r = subprocess.run([BIN / "gantry", "config", "check", "run.yaml"], capture_output=True, text=True, cwd=tmp_path, env=env)
