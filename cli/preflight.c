@@ -15,26 +15,50 @@ enum { LIBERO_MODEL_MB = 100, LIBERO_PICTURES_MB = 350 };       /* of each task 
 
 enum { STEPS_GUESS = 60, STEP_BYTES = 512 /* beside its pictures */, KEEP_POLICIES = 6 };
 
-/* Observations of an episode, from the first to the one it ends with. */
+/* Observations of an episode that the policy plays, from the first to the one it ends with. */
 struct observations {
-    double demo, rollout;       /* a demonstration's; the policy's, over all tasks alike */
-    double most;                /* the policy's, in the task with the highest limit */
+    double rollout;             /* over all tasks alike */
+    double most;                /* in the task with the highest limit */
 };
 
-/* The policy's by every `turn`-th step. An episode of it may last to its limit; where that is not known here all steps of the
- * guess count, as it may well last longer. */
+/* By every `turn`-th step. An episode may last to its limit; where that is not known here all steps of the guess count, as it may
+ * well last longer. */
 static struct observations count_observations(const struct run_config *c, int turn)
 {
-    struct observations n = {.demo = STEPS_GUESS + 1};
+    struct observations n = {0};
 
     for (int i = 0; i < c->n_tasks; i++) {
-        int limit = preflight_limit(c, i);
+        int limit = preflight_limit(c, i, c->max_steps);
         double here = limit ? (limit + turn - 1) / turn + 1 : STEPS_GUESS + 1;
 
         n.rollout += here / c->n_tasks;
         n.most = MAX(n.most, here);
     }
     return n;
+}
+
+/* Of all demonstrations; all have pictures. The expert fails, too, and then plays to the limit; a data set is there already. */
+static double count_demos(const struct run_config *c, const struct demos_config *demos)
+{
+    double n = 0;
+
+    if (demos->from[0])
+        return preflight_dataset(demos->from);
+    for (int i = 0; i < c->n_tasks; i++)
+        n += ((preflight_limit(c, i, demos->max_steps) ?: STEPS_GUESS) + 1.0) / c->n_tasks;
+    return demos->episodes * n;
+}
+
+/* What a slot of an env worker plays at most. */
+static double longest(const struct run_config *c, const struct observations *drawn)
+{
+    double most = drawn->most;
+
+    for (int i = 0; i < c->n_stages; i++)
+        if (c->stages[i].kind == STAGE_DEMOS && !c->stages[i].demos.from[0])
+            for (int k = 0; k < c->n_tasks; k++)
+                most = MAX(most, (preflight_limit(c, k, c->stages[i].demos.max_steps) ?: STEPS_GUESS) + 1.0);
+    return most;
 }
 
 /* Those that have pictures. chunk: actions that the policy answers at once. */
@@ -53,7 +77,7 @@ static double frames_in_learner(const struct run_config *c, const struct observa
         const struct stage_config *s = &c->stages[i];
 
         switch (s->kind) {
-        case STAGE_DEMOS: demos += s->demos.episodes * drawn->demo; break;
+        case STAGE_DEMOS: demos += count_demos(c, &s->demos); break;
         case STAGE_ROLLOUTS: own += s->rollouts.episodes * drawn->rollout; break;
         case STAGE_SFT: most = MAX(most, s->sft.from == SFT_DEMOS ? demos : s->sft.from == SFT_ROLLOUTS ? own : demos + own);
             break;
@@ -80,7 +104,7 @@ static double memory_needed(const struct run_config *c, const struct model_needs
     const struct observations drawn = count_drawn(c, models->chunk);
     double need = BASE_MB * MB + models->shared;
 
-    need += c->env_workers * (WORKER_MB * MB + scenes_needed(c) + c->slots * (RENDER_SLOT_MB * MB + 2 * STEPS_GUESS * image));
+    need += c->env_workers * (WORKER_MB * MB + scenes_needed(c) + c->slots * (RENDER_SLOT_MB * MB + 2 * longest(c, &drawn) * image));
     need += c->n_actors * (BASE_MB * MB + models->actor + slots * image);
     need += c->n_prm_servers * (BASE_MB * MB + models->prm + slots * drawn.most * picture);     /* scored from the first camera */
     need += c->n_learners * (4 * BASE_MB * MB + models->learner);
@@ -99,7 +123,7 @@ static double disk_needed(const struct run_config *c, double weights, const stru
         const struct stage_config *s = &c->stages[i];
 
         switch (s->kind) {
-        case STAGE_DEMOS: need += s->demos.from[0] ? 0 : s->demos.episodes * (drawn.demo * image + all.demo * STEP_BYTES); break;
+        case STAGE_DEMOS: need += s->demos.from[0] ? 0 : count_demos(c, &s->demos) * (image + STEP_BYTES); break;
         case STAGE_ROLLOUTS: need += s->rollouts.episodes * (drawn.rollout * image + all.rollout * STEP_BYTES); break;
         case STAGE_SFT: need += saved > 0 ? weights : 0; break;
         case STAGE_RL: need += (double)(c->journal_keep + 1) * s->rl.episodes * (drawn.most * image + all.most * STEP_BYTES);

@@ -14,8 +14,11 @@ struct preflight {
     char fit[256];              /* what the run settles for its checkpoint (nn/models/openvla_fit.h); "": nothing */
 };
 
-/* The most steps of an episode that the policy plays in task i; 0: only the suite's simulator knows. Needs no files. */
-int preflight_limit(const struct run_config *config, int i);
+/* The most steps of an episode in task i where `given` (suite.max_steps, demos.max_steps) is 0 or says; 0: only the suite's
+ * simulator knows. Needs no files. */
+int preflight_limit(const struct run_config *config, int i, int given);
+/* Observations in all episodes of a data set that a stage names; 0: it cannot be read. */
+double preflight_dataset(const char *from);
 
 /* The suite, its tasks by name (where gantry knows them without the suite's files), and what stages want of it; how many numbers its actions have. Suite remote: starts its
  * simulator. All that is wrong is added to *faults: -EINVAL: no such task; -ENOENT: no such suite, or its files are not on this

@@ -100,15 +100,22 @@ static void check_tasks(const struct run_config *c, const struct sim_task_info *
     }
 }
 
-int preflight_limit(const struct run_config *c, int i)
+double preflight_dataset(const char *from)
+{
+    _cleanup_(dataset_closep) struct dataset_dir *data = NULL;
+
+    return dataset_open(from, &data, NULL) < 0 ? 0 : (double)data->info.steps + data->info.episodes;
+}
+
+int preflight_limit(const struct run_config *c, int i, int given)
 {
     const struct sim_task_info *infos;
     int n = sim_suite_known_tasks(c->suite, &infos);
 
-    for (int k = 0; k < n && !c->max_steps; k++)
+    for (int k = 0; k < n && !given; k++)
         if (!strcmp(infos[k].name, c->tasks[i]))
             return infos[k].max_steps;
-    return c->max_steps;
+    return given;
 }
 
 void preflight_tasks(const struct run_config *c, int *ret_action_dims, struct config_faults *faults)

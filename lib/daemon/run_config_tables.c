@@ -165,7 +165,7 @@ static const struct config_key demos_keys[] = {
     ROW_STRING(S, "from", demos.from, NULL, "\"\"", "a directory that `gantry data import` made: its episodes are the demonstrations, and none are played; empty: played"),
     ROW_INT(S, "episodes", demos.episodes, 1, 10000000, "1200", "demonstrations by the scripted expert, total over the tasks"),
     ROW_STRING(S, "style", demos.style, style_names, "slow", "clean: the expert with labels of its own action; slow: hesitant, labels are what was done"),
-    ROW_INT(S, "max_steps", demos.max_steps, 0, 100000, "0", "step limit; 0: the style's own"),
+    ROW_INT(S, "max_steps", demos.max_steps, 0, 100000, "0", "step limit; 0: the task's own"),
     CONFIG_END,
 };
 

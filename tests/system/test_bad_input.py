@@ -366,6 +366,23 @@ def test_what_is_drawn_is_counted(make_cluster, model, tmp_path, what):
             assert limit + 1 == frames(**everything), everything
 
 
+@pytest.mark.parametrize("what", ["memory", "disk"])
+def test_demonstrations_are_counted(make_cluster, what):
+    """To their own limit, or the task's: the run's max_steps is the policy's."""
+    episodes, image = 10 ** 7, 64
+
+    def frames(suite={"name": "tabletop"}, **demos):
+        cluster = make_cluster({"status": {"http": f"127.0.0.1:{port}"}, "suite": {"image": image, **suite}},
+                               stages=[{"demos": {"episodes": episodes, **demos}}] + [{"sft": {"steps": 1}}] * (what == "memory"))
+        each = {"memory": 3 * image ** 2, "disk": 2 * image ** 2 + 512}[what]
+        return pytest.approx(needed(cluster, what) * 2 ** 20 / episodes / each, 0.01)
+    with a_port() as port:
+        assert 24 + 1 == frames()
+        assert 24 + 1 == frames(suite={"max_steps": 1000})
+        assert 300 + 1 == frames(max_steps=300)
+        assert (24 + 112) / 2 + 1 == frames(suite={"tasks": ["pick_up_object", "sort_objects"]})
+
+
 def test_disk_without_room(make_cluster):
     """Full before it begins: how much it needs, how much there is, what to do. One that fills up later: test_disk_full.py."""
     cluster = make_cluster()
