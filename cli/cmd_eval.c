@@ -36,7 +36,7 @@ static int usage(FILE *out, int status)
         "  --policies LIST        sft, best, last or version numbers, with commas; the difference is last\n"
         "                         minus first\n"
         "  --seeds A..B           a range nobody has looked at; the run's own evaluation used the lowest\n"
-        "                         numbers\n"
+        "                         numbers: a note says which, and where fresh ones begin\n"
         "  --temperatures LIST    choose each policy's anew, on val states (%d per policy and temperature)\n"
         "  --at T                 this temperature for all\n"
         "  --against RUN          the same in another run, paired state by state; up to %d\n"
@@ -302,6 +302,7 @@ static int write_result(const struct eval *eval, const struct eval *others, int 
     json_text(&w, "split", eval->ask->stage.on_val ? "val" : "test");
     json_signed(&w, "first_seed", eval->ask->first);
     json_signed(&w, "last_seed", eval->ask->last);
+    eval_write_seen(eval, &w);
     if (eval->ask->stage.max_steps)
         json_signed(&w, "max_steps", eval->ask->stage.max_steps);
     r = write_blows(eval, &w, error);
@@ -369,6 +370,8 @@ static int run_eval(const struct command *c, struct eval *evals, struct error *e
             r = error_set(error, EINVAL, "%s plays other tasks than %s: there is no pair to compare", evals[i].run_dir,
                           evals[0].run_dir);
     }
+    for (int i = 0; i < n && r == 0; i++)
+        eval_say_seen(&evals[i]);
     for (int i = 0; i < n && r == 0; i++)
         r = eval_play(&evals[i], error);
     return r < 0 ? r : say_result(c, &evals[0], evals + 1, error);

@@ -65,6 +65,11 @@ struct eval_cost {
 };
 int eval_costs(const struct eval *eval, const char *tag, struct eval_cost *ret, struct error *error);
 
+/* Which of the states asked for the run itself has looked at: a line for each of its stages on stderr; as a list in the result,
+ * which is empty where all are fresh. */
+void eval_say_seen(const struct eval *eval);
+void eval_write_seen(const struct eval *eval, struct json_writer *w);
+
 /* Sections of the result. */
 int eval_write_policies(const struct eval *eval, struct json_writer *w);
 int eval_write_search(const struct eval *eval, struct json_writer *w, struct error *error);

@@ -62,6 +62,18 @@ def test_eval(make_cluster, model, tmp_path):
     assert {"a", "b", "b_interval", "aic"} <= set(search["log_law"]) and "k_interval" in search["power_law"]
     assert plot.read_bytes()[:4] == b"\x89PNG"
 
+    # of states that the run itself has played it is said; those above are fresh
+    assert result["seen_by_run"] == []
+    own = next(e["eval"] for e in cluster.settings["stages"] if "eval" in e)["episodes"]
+    i = next(i for i, e in enumerate(cluster.settings["stages"]) if "eval" in e)
+    done = evaluate("--policies", "last", "--seeds", f"{own - 1}..{own}", "--at", "1", "--json")
+    assert f"note: {cluster.run}: --seeds {own - 1}..{own - 1} are test states that the run itself has looked at (0..{own - 1}, by its " \
+           f"stages[{i}].eval); fresh ones begin at {own}\n" in done.stderr, done.stderr
+    assert json.loads(done.stdout)["seen_by_run"] == [{"stage": i, "first_seed": own - 1, "last_seed": own - 1}]
+    done = evaluate("--policies", "last", "--seeds", "0..0", "--val", "--at", "1")
+    assert "--seeds 0..0 are val states that the run itself has looked at (0.." in done.stderr, done.stderr
+    assert "note:" not in evaluate("--policies", "last", "--seeds", f"{own}..{own}", "--at", "1").stderr
+
     # asked again in the same words nothing is played; killed and asked again it goes on with the same stage
     stages = (cluster.run / "evals.yaml").read_bytes()
     again = evaluate("--policies", "sft,last", "--seeds", "100..103", "--n", "1,2,4", "--horizon", "3", "--execute", "2", "--controls",
