@@ -50,6 +50,19 @@ bool source_name_of(const char *list, int i, char *ret, size_t n)
     return ret[0] != '\0';
 }
 
+void source_name_task(struct source_episode *e, const char *text)
+{
+    size_t n = strlen(text);
+
+    if (n >= sizeof e->task)
+        for (n = sizeof e->task - 1; n > 0 && ((uint8_t)text[n] & 0xc0) == 0x80;)
+            n--;
+    memcpy(e->task, text, n);
+    e->task[n] = '\0';
+    for (char *c = e->task; *c; c++)
+        *c = *c == ' ' ? '_' : *c;
+}
+
 /* ---- files --------------------------------------------------------------------------------------- */
 
 static int add_file(struct source *s, const char *path)

@@ -5,7 +5,8 @@
  * What is read stays what it was: pictures of their own size, numbers in their own units; dataset_import makes a data set of it.
  *
  *     libero-hdf5   *.hdf5 of LIBERO's demonstrations: data/demo_N/{actions, rewards, dones, obs/{agentview_rgb, eye_in_hand_rgb,
- *                   ee_states, gripper_states}}, the instruction in the attribute problem_info of data
+ *                   ee_states, gripper_states}}, the instruction in the attribute problem_info of data, else in the file's
+ *                   name; pictures bottom row first, unless its attribute macros_image_convention is opencv
  *     rlds          *.tfrecord* as TFDS writes it: one tf.train.Example an episode, features steps/...
  *     npz           *.npz, one an episode: action (T,A), image (T,H,W,3) u8 [wrist_image ...], state (T,S), instruction, task,
  *                   success
@@ -14,6 +15,7 @@
  * Thread rule: one source, one thread. */
 #pragma once
 
+#include "base/episode.h"
 #include "image/image.h"
 
 enum { SOURCE_MAX_STEPS = 100000, SOURCE_MAX_DIMS = 64, SOURCE_MAX_CAMERAS = 8 };
@@ -25,7 +27,7 @@ struct source_options {         /* "" or NULL: what the format has by default */
 
 struct source_episode {
     char where[512]; /* file and episode, for messages */
-    char task[64], instruction[256];
+    char task[EPISODE_TASK_MAX], instruction[256];
     int steps, dims, cameras, state_dims;
     struct image *pictures; /* [steps][cameras], before the action of that step */
     double *action;         /* (steps, dims) */
@@ -63,5 +65,7 @@ DEFINE_FREEP(struct source, source_close)
 
 /* Name i of a list with commas between; false: there are fewer. */
 bool source_name_of(const char *list, int i, char *ret, size_t n);
+/* A task's name: as many whole characters (UTF-8) of the text as it has room for, with _ for blanks. */
+void source_name_task(struct source_episode *episode, const char *text);
 
 extern const struct source_driver source_hdf5, source_rlds, source_npz;

@@ -5,11 +5,12 @@
 #include <errno.h>
 #define H5_USE_110_API 1        /* Debian 12 has 1.10; from 1.12 on the same names mean other functions */
 #include <hdf5.h>
-#include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/libero_instruction.h"
 #include "data/source.h"
 
 #define IMAGES "agentview_rgb,eye_in_hand_rgb"
@@ -21,24 +22,26 @@ struct reading {
     int file, demo;
     hid_t id; /* of the open file, -1 */
     int *numbers;
-    int n;                           /* its demonstrations, ascending */
-    char task[64], instruction[256]; /* the file's */
+    int n;                                     /* its demonstrations, ascending */
+    char task[NAME_MAX + 1], instruction[256]; /* the file's */
+    bool upright;                              /* its pictures begin with the top row */
 };
 
 /* ---- libhdf5's ways ------------------------------------------------------------------------------ */
 
-static herr_t first_line(unsigned n, const H5E_error2_t *e, void *ret)
+static herr_t take_line(unsigned n, const H5E_error2_t *e, void *ret)
 {
-    if (n == 0 && e->desc)
+    (void)n;
+    if (e->desc && e->maj_num != H5E_PLUGIN) /* where it looked for a filter that it has not */
         snprintf(ret, 160, "%s", e->desc);
     return 0;
 }
 
-/* What libhdf5 says of the last failure: the outermost of its lines. */
+/* What libhdf5 says of the last failure: the innermost of its lines has the cause, those around it only what was tried. */
 static const char *why(char ret[160])
 {
     snprintf(ret, 160, "not readable");
-    H5Ewalk2(H5E_DEFAULT, H5E_WALK_DOWNWARD, first_line, ret);
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_DOWNWARD, take_line, ret);
     return ret;
 }
 
@@ -175,12 +178,11 @@ static void read_attribute(hid_t object, const char *name, char *ret, size_t n)
         H5Aclose(id);
 }
 
-/* problem_info is JSON with the instruction; else what the file's name says. */
-static void name_task(struct reading *reading, hid_t data, const char *path)
+static int read_attributes(struct reading *reading, hid_t data, const char *path, struct error *error)
 {
-    const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path, *text;
-    _cleanup_(json_decrefp) json_t *root = NULL;
-    char attribute[4096], *end;
+    const char *base = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+    char text[4096], *end;
+    int r;
 
     snprintf(reading->task, sizeof reading->task, "%s", base);
     end = strstr(reading->task, "_demo.hdf5");
@@ -188,13 +190,13 @@ static void name_task(struct reading *reading, hid_t data, const char *path)
         end = strstr(reading->task, ".hdf5");
     if (end)
         *end = '\0';
-    read_attribute(data, "problem_info", attribute, sizeof attribute);
-    root = json_loads(attribute, 0, NULL);
-    text = json_string_value(json_object_get(root, "language_instruction"));
-    snprintf(reading->instruction, sizeof reading->instruction, "%s", text ? text : reading->task);
-    if (!text)
-        for (char *c = reading->instruction; *c; c++)
-            *c = *c == '_' ? ' ' : *c;
+    read_attribute(data, "macros_image_convention", text, sizeof text);
+    reading->upright = !strcmp(text, "opencv");
+    read_attribute(data, "problem_info", text, sizeof text);
+    r = libero_instruction(text, reading->task, reading->instruction, sizeof reading->instruction);
+    if (r == -ENAMETOOLONG)
+        return error_set(error, EINVAL, "%s: its instruction has more than %zu bytes", path, sizeof reading->instruction - 1);
+    return r < 0 ? error_set(error, -r, "%s: out of memory", path) : 0;
 }
 
 static void close_file(struct reading *reading)
@@ -225,7 +227,7 @@ static int open_file(struct reading *reading, const char *path, struct error *er
     else if (!reading->n)
         r = error_set(error, EINVAL, "%s: no demo_N in the group data", path);
     else
-        name_task(reading, data, path);
+        r = read_attributes(reading, data, path, error);
     if (data >= 0)
         H5Gclose(data);
     if (r < 0)
@@ -297,7 +299,27 @@ static int check_stored(const struct dataset *d, size_t bytes, const char *path,
                      e->where, path, bytes, (unsigned long long)stored);
 }
 
-static int read_pictures(hid_t file, const char *path, int camera, struct source_episode *e, struct error *error)
+/* u8, as they are; other numbers would be cut to it. */
+static bool holds_bytes(hid_t id)
+{
+    hid_t type = H5Dget_type(id);
+    bool is = type >= 0 && H5Tget_class(type) == H5T_INTEGER && H5Tget_size(type) == 1;
+
+    if (type >= 0)
+        H5Tclose(type);
+    return is;
+}
+
+static void copy_rows(struct image *to, const uint8_t *from, bool upright)
+{
+    size_t row = (size_t)to->width * 3;
+
+    for (int y = 0; y < to->height; y++)
+        memcpy(to->rgb + (size_t)(upright ? to->height - 1 - y : y) * row, from + (size_t)y * row, row);
+}
+
+/* upright: in the file they begin with the top row; ret has the bottom row first, always. */
+static int read_pictures(hid_t file, const char *path, int camera, bool upright, struct source_episode *e, struct error *error)
 {
     struct dataset d;
     int r = dataset_find(file, path, e->where, &d, error);
@@ -311,6 +333,8 @@ static int read_pictures(hid_t file, const char *path, int camera, struct source
         d.shape[2] > IMAGE_MAX_SIDE)
         r = error_set(error, EINVAL, "%s: %s: expected pictures of shape [%d,height,width,3], not %s", e->where, path, e->steps,
                       shape_text(&d, text));
+    else if (!holds_bytes(d.id))
+        r = error_set(error, EINVAL, "%s: %s: expected pictures of bytes, 0 to 255, not of other numbers", e->where, path);
     else
         r = image_check_size((int64_t)d.shape[1], (int64_t)d.shape[2], path, error);
     if (r >= 0) {
@@ -329,7 +353,7 @@ static int read_pictures(hid_t file, const char *path, int camera, struct source
 
         *picture = (struct image){(int)d.shape[1], (int)d.shape[2], malloc(one)};
         if (picture->rgb)
-            memcpy(picture->rgb, all + (size_t)t * one, one);
+            copy_rows(picture, all + (size_t)t * one, upright);
         else
             r = error_set(error, ENOMEM, "%s: out of memory", e->where);
     }
@@ -366,6 +390,17 @@ static int read_success(hid_t file, const char *demo, struct source_episode *e, 
 
 static const char *or_default(const char *option, const char *otherwise) { return option ? option : otherwise; }
 
+/* -ENOENT of a field that nobody has asked for by name: how to do without it. */
+static int or_without(int r, const char *asked, const char *hint, struct error *error)
+{
+    char text[sizeof error->text];
+
+    if (r != -ENOENT || asked || !error)
+        return r;
+    snprintf(text, sizeof text, "%s", error->text);
+    return error_set(error, ENOENT, "%s: %s", text, hint);
+}
+
 static int read_sizes(const struct source *s, hid_t file, const char *demo, struct source_episode *e, struct error *error)
 {
     const char *images = or_default(s->options.images, IMAGES), *state = or_default(s->options.state, STATE);
@@ -384,7 +419,8 @@ static int read_sizes(const struct source *s, hid_t file, const char *demo, stru
         e->cameras++;
     for (int i = 0; strcmp(state, "none") && source_name_of(state, i, name, sizeof name) && e->steps; i++) {
         snprintf(path, sizeof path, "%s/obs/%s", demo, name);
-        r = read_numbers(file, path, e->where, e->steps, &dims, 0, 0, NULL, error);
+        r = or_without(read_numbers(file, path, e->where, e->steps, &dims, 0, 0, NULL, error), s->options.state,
+                       "--state names other fields, or none", error);
         if (r < 0)
             return r;
         e->state_dims += dims;
@@ -395,6 +431,7 @@ static int read_sizes(const struct source *s, hid_t file, const char *demo, stru
 static int read_demo(const struct source *s, hid_t file, const char *demo, struct source_episode *e, struct error *error)
 {
     const char *images = or_default(s->options.images, IMAGES), *state = or_default(s->options.state, STATE);
+    const bool upright = ((const struct reading *)s->state)->upright;
     int r = read_sizes(s, file, demo, e, error), first = 0, dims;
     char path[300], name[128];
 
@@ -410,7 +447,7 @@ static int read_demo(const struct source *s, hid_t file, const char *demo, struc
     }
     for (int i = 0; source_name_of(images, i, name, sizeof name) && r >= 0; i++) {
         snprintf(path, sizeof path, "%s/obs/%s", demo, name);
-        r = read_pictures(file, path, i, e, error);
+        r = or_without(read_pictures(file, path, i, upright, e, error), s->options.images, "--images names the cameras", error);
     }
     return r < 0 ? r : read_success(file, demo, e, error);
 }
@@ -434,7 +471,7 @@ static int hdf5_next(struct source *s, struct source_episode *e, struct error *e
     }
     snprintf(demo, sizeof demo, "data/demo_%d", reading->numbers[reading->demo++]);
     snprintf(e->where, sizeof e->where, "%s: %s", s->files[reading->file], demo);
-    snprintf(e->task, sizeof e->task, "%s", reading->task);
+    source_name_task(e, reading->task);
     snprintf(e->instruction, sizeof e->instruction, "%s", reading->instruction);
     r = read_demo(s, reading->id, demo, e, error);
     return r < 0 ? r : 1;

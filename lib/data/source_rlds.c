@@ -135,13 +135,6 @@ static int read_success(const uint8_t *bytes, size_t n, struct source_episode *e
     return 0;
 }
 
-static void name_task(struct source_episode *e)
-{
-    snprintf(e->task, sizeof e->task, "%s", e->instruction);
-    for (char *c = e->task; *c; c++)
-        *c = *c == ' ' ? '_' : *c;
-}
-
 static int read_sizes(const struct source *s, const uint8_t *bytes, size_t n, const char *images, const char *action,
                       const char *state, struct source_episode *e, struct error *error)
 {
@@ -155,6 +148,8 @@ static int read_sizes(const struct source *s, const uint8_t *bytes, size_t n, co
     r = find(bytes, n, name, e->where, &feature, error);
     if (r < 0)
         return r;
+    if (!feature.count)
+        return error_set(error, EINVAL, "%s: no steps in it (%s is empty)", e->where, name);
     e->steps = feature.kind == TF_BYTES && feature.count <= SOURCE_MAX_STEPS ? (int)feature.count : 0;
     if (!e->steps)
         return error_set(error, EINVAL, "%s: %s: %zu elements that are no pictures, or too many", e->where, name, feature.count);
@@ -196,7 +191,7 @@ static int read_episode(const struct source *s, const uint8_t *bytes, size_t n, 
         r = text(bytes, n, "language_instruction", e, e->instruction, sizeof e->instruction, error);
     if (r < 0)
         return r;
-    name_task(e);
+    source_name_task(e, e->instruction);
     r = read_success(bytes, n, e);
     return r < 0 ? error_set(error, -r, "%s: out of memory", e->where) : 1;
 }

@@ -62,18 +62,53 @@ def test_no_gripper(tmp_path):
             assert json.loads((data / kind / "dataset_statistics.json").read_text())[kind]["action"]["mask"] == mask
 
 
-def test_lerobot_by_its_converters(tmp_path):
+def with_pyarrow():
     python = next((p for p in [sys.executable, os.environ.get("GANTRY_PYTHON", "")] if p and
                    subprocess.run([p, "-c", "import pyarrow, numpy, PIL"], capture_output=True).returncode == 0), None)
     if not python:
         pytest.skip("needs pyarrow, numpy and Pillow ($GANTRY_PYTHON may name an interpreter that has them)")
+    return python
+
+
+def done(*words):
+    r = subprocess.run(words, capture_output=True, text=True, timeout=100)
+    assert r.returncode == 0, r.stderr
+    return r.stdout
+
+
+def test_lerobot_v3(tmp_path):
+    """Several episodes in one parquet file, and in one mp4 file: each gets its own rows and pictures."""
+    python, npz, back = with_pyarrow(), TOP / "tests/golden/import/npz", tmp_path / "back"
+    done(python, TOP / "tests/system/lerobot_v3.py", npz, tmp_path / "v3")
+    done(python, TOP / "deploy/lerobot_to_npz.py", tmp_path / "v3", back)
+    done(python, "-c", """
+import sys
+from pathlib import Path
+import numpy as np
+source, back = map(Path, sys.argv[1:])
+for e, path in enumerate(sorted(source.glob("*.npz"))):
+    a, b = np.load(path), np.load(back / f"episode_{e + 1:06d}.npz")
+    for name in "image", "wrist_image", "state", "action", "instruction":
+        assert np.array_equal(a[name].astype(b[name].dtype), b[name]), (e, name)
+    if "image_2" in b.files:
+        assert np.abs(b["image_2"].mean((1, 2, 3)) - 60 * e - 16 * np.arange(len(b["action"]))).max() < 8        # half a step: none is its neighbour
+""", npz, back)
+    r = subprocess.run([python, TOP / "deploy/lerobot_to_npz.py", tmp_path / "v3", back], capture_output=True, text=True)
+    assert r.returncode == 1 and r.stderr == f"lerobot_to_npz: {back}: is there already\n"
+    info = tmp_path / "v3/meta/info.json"
+    info.write_text(info.read_text().replace("v3.0", "v4.0"))
+    r = subprocess.run([python, TOP / "deploy/lerobot_to_npz.py", tmp_path / "v3", tmp_path / "none"], capture_output=True, text=True)
+    assert r.returncode == 1 and "version v4.0, expected v2.0, v2.1 or v3.0" in r.stderr and not (tmp_path / "none").exists()
+
+
+def test_lerobot_by_its_converters(tmp_path):
+    python = with_pyarrow()
     npz, data, out = TOP / "tests/golden/import/npz", tmp_path / "data", tmp_path / "out"
     assert gantry("data", "import", "--from", "npz", npz, "--to", data, "--name", "libero").returncode == 0
     r = gantry("data", "export", data, "--to", "lerobot", out)
     assert r.returncode == 0 and "deploy/npz_to_lerobot.py" in r.stdout, r.stdout + r.stderr
     for step in [["npz_to_lerobot.py", out, tmp_path / "lerobot"], ["lerobot_to_npz.py", tmp_path / "lerobot", tmp_path / "back"]]:
-        r = subprocess.run([python, TOP / "deploy" / step[0], *step[1:]], capture_output=True, text=True, timeout=100)
-        assert r.returncode == 0, r.stderr
+        done(python, TOP / "deploy" / step[0], *step[1:])
     again = tmp_path / "again"
     assert gantry("data", "import", "--from", "npz", tmp_path / "back", "--to", again, "--name", "libero").returncode == 0
     assert gantry("data", "stats", data, "-o", tmp_path / "a").returncode == 0 and gantry("data", "stats", again, "-o", tmp_path / "b").returncode == 0
