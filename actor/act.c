@@ -220,6 +220,7 @@ static int act_chunks(struct lane *lane, const struct openvla *model, int rows)
             .actions = lane->items[i].value_only ? 0 : model->config.oft.chunk, .tokens = lane->chunks[i].tokens,
             .logp = lane->chunks[i].logp, .normalised = lane->chunks[i].action, .value = lane->chunks[i].value,
             .entropy = lane->chunks[i].entropy,
+            .hidden = wants_hidden(lane->jobs[i]) ? openvla_act_hidden(lane->session, i) : NULL,
         });
     return r;
 }

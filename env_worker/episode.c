@@ -68,7 +68,7 @@ int episode_begin(struct episode *e, const Gantry__Lease *lease, uint32_t max_st
     e->lease.draw_turns = lease->draw_turns && lease->search_n <= 1;    /* candidates are judged by what is seen on the way */
     e->action_dims = action_dims;
     e->instruction[0] = '\0';
-    e->rewards = e->steps = e->tokens_per_step = e->hidden_steps = e->n_turns = e->n_observed = 0;
+    e->rewards = e->steps = e->tokens_per_step = e->hidden_turns = e->n_turns = e->n_observed = 0;
     e->scored = false;
     e->sim_us = e->act_us = e->score_us = 0;
     e->state_digest = e->policy_steps = e->searches = e->perturbed_at = 0;
@@ -114,16 +114,16 @@ int episode_note_hidden(struct episode *e, const Gantry__ActReply *act)
 {
     size_t width = act->n_hidden, room = (size_t)e->lease.max_steps * width;
 
-    if (!width || e->hidden_steps < e->steps || (e->steps > 0 && width != e->hidden_width))
+    if (!width || e->hidden_turns < e->n_turns || (e->n_turns > 0 && width != e->hidden_width))
         return 0;                       /* there is a gap: the trajectory goes without */
     if (e->hidden_room < room) {
         if (grow(&e->hidden, sizeof(float) * room) < 0)
             return -ENOMEM;
         e->hidden_room = room;
     }
-    memcpy(e->hidden + (size_t)e->steps * width, act->hidden, sizeof(float) * width);
+    memcpy(e->hidden + (size_t)e->n_turns * width, act->hidden, sizeof(float) * width);
     e->hidden_width = (uint32_t)width;
-    e->hidden_steps = e->steps + 1;
+    e->hidden_turns = e->n_turns + 1;
     return 0;
 }
 
@@ -188,6 +188,25 @@ void episode_set_progress(struct episode *e, const uint32_t *at, const float *sc
     e->scored = true;
 }
 
+/* Hidden states of chunks have a field of their own: an older learner, to which `hidden` has a row a step, passes over it. */
+static void put_turns(const struct episode *e, Gantry__Trajectory *ret)
+{
+    size_t n_hidden = (size_t)e->n_turns * e->hidden_width;
+    bool chunks = e->n_turns < e->steps, hidden = e->hidden_turns == e->n_turns && sizeof(float) * n_hidden <= HIDDEN_MAX;
+
+    if (chunks) {
+        ret->turns = e->turns;
+        ret->n_turns = e->n_turns;
+    }
+    if (hidden && chunks) {
+        ret->turn_hidden = e->hidden;
+        ret->n_turn_hidden = n_hidden;
+    } else if (hidden) {
+        ret->hidden = e->hidden;
+        ret->n_hidden = n_hidden;
+    }
+}
+
 void episode_trajectory(const struct episode *e, bool success, bool timeout, Gantry__Trajectory *ret)
 {
     bool demonstration = e->style[0] != '\0';
@@ -234,14 +253,7 @@ void episode_trajectory(const struct episode *e, bool success, bool timeout, Gan
         ret->value = e->value;
         ret->step_version = e->step_version;
         ret->n_value = ret->n_step_version = t;
-        if (e->n_turns < t) {
-            ret->turns = e->turns;
-            ret->n_turns = e->n_turns;
-        }
-        if (e->hidden_steps == t && sizeof(float) * t * e->hidden_width <= HIDDEN_MAX) {
-            ret->hidden = e->hidden;
-            ret->n_hidden = (size_t)t * e->hidden_width;
-        }
+        put_turns(e, ret);
     }
     if (e->scored) {
         ret->progress = e->progress;

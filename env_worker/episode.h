@@ -30,8 +30,8 @@ struct episode {
     float *reward;              /* (T) the environment's own; whole when rewards == steps */
     uint32_t rewards;
     float *progress;            /* (T+1) */
-    float *hidden;              /* (hidden_steps, hidden_width) of the actor; whole when hidden_steps == steps */
-    uint32_t hidden_steps, hidden_width;
+    float *hidden;              /* (hidden_turns, hidden_width) of the actor; whole when hidden_turns == n_turns */
+    uint32_t hidden_turns, hidden_width;
     uint64_t *step_version;     /* (T) */
     uint32_t *turns;            /* (n_turns) steps at which the policy was asked */
     uint32_t n_turns;
@@ -64,7 +64,7 @@ struct episode_step {
 /* Start an episode of at most max_steps. -ENOMEM; -ENAMETOOLONG: a name in the lease does not fit. */
 int episode_begin(struct episode *episode, const Gantry__Lease *lease, uint32_t max_steps, const struct frames_shape *shape,
                   uint32_t action_dims);
-/* Keep the hidden state of the answer that the next step plays, if it has one; a repeated answer replaces the one before.
+/* Keep the hidden state of the answer that the next turn plays, if it has one; a repeated answer replaces the one before.
  * -ENOMEM. */
 int episode_note_hidden(struct episode *episode, const Gantry__ActReply *act);
 /* o_t was drawn as the next frame. */

@@ -63,7 +63,7 @@ static void take_recorded(struct ppo_batch *b, int i)
     for (int k = 0; k < b->ratios; k++)
         b->importance[i * b->ratios + k] = 1;
     if (b->critic && episode_of(b, i)->hidden)
-        memcpy(b->hidden + (size_t)i * width, episode_of(b, i)->hidden + (size_t)b->steps[i].step * width,
+        memcpy(b->hidden + (size_t)i * width, episode_of(b, i)->hidden + (size_t)(i - b->first[b->steps[i].episode]) * width,
                width * sizeof *b->hidden);
 }
 

@@ -32,7 +32,7 @@ struct episode_input {          /* borrowed for the call, frames excepted */
     const float *logp; size_t n_logp;           /* (T,K) */
     bool full;                  /* they are of the whole vocabulary, not of the action ids */
     bool ended;                 /* K is one more than the action's numbers: an end token was sampled behind them */
-    const float *hidden; size_t n_hidden;       /* (T,hidden) as the actor said it, or none */
+    const float *hidden; size_t n_hidden;       /* (decisions,hidden) as the actor said it, or none */
     const uint32_t *turns; size_t n_turns;      /* steps at which the policy was asked; none: at every step */
     const uint32_t *observed; size_t n_observed;        /* steps whose observations were drawn, ascending; none: every one */
     const float *progress; size_t n_progress;   /* (T+1), or none */
@@ -54,7 +54,7 @@ struct train_episode {
     float *label;               /* (T,K) of a demonstration: the same as the policy's numbers in [-1,1] */
     int *turns; int n_turns;    /* steps at which the policy was asked; NULL: at every step */
     float *logp;                /* (T,K); NULL for demonstrations */
-    float *hidden;              /* (T,hidden) states that predicted the first tokens; NULL: not recorded */
+    float *hidden;              /* (decisions,hidden) states that predicted the first tokens; NULL: not recorded */
     float *progress;            /* (T+1); NULL: not scored */
     float *env_reward;          /* (T); NULL: the environment pays for success alone */
     float *action;              /* (T,A) normalised, as executed; NULL: not told */

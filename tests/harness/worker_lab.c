@@ -218,7 +218,7 @@ static void on_deliver(struct request *request, void *arg _unused_)
     lab.n_delivered++;
     *d = (struct delivered) {
         .episode = t->episode, .fence = t->fence, .steps = t->steps, .n_tokens = (uint32_t)t->n_tokens,
-        .n_hidden = (uint32_t)t->n_hidden, .n_label = (uint32_t)t->n_label,
+        .n_hidden = (uint32_t)(t->n_hidden + t->n_turn_hidden), .n_label = (uint32_t)t->n_label,
         .n_progress = (uint32_t)t->n_progress, .n_action = (uint32_t)t->n_action, .success = t->success, .timeout = t->timeout,
         .policy_steps = t->policy_steps, .perturbed_at = t->perturbed_at, .search_chosen = t->search_chosen,
         .search_all = t->search_all, .state_digest = (uint32_t)t->state_digest, .first_token = t->n_tokens ? t->tokens[0] : 0,
@@ -240,6 +240,8 @@ static void on_deliver(struct request *request, void *arg _unused_)
     }
     for (size_t i = 0; i < t->n_hidden / WIDTH; i++)
         assert_true(t->hidden[i * WIDTH] == (float)i);
+    for (size_t i = 0; i < t->n_turn_hidden / WIDTH; i++)
+        assert_true(t->turn_hidden[i * WIDTH] == (float)t->turns[i]);
     assert_string_equal(t->image_chain, lab.chain ? "rot180+jpeg95+lanczos3" : "render");
     memcpy(lab.first_picture, frames, FRAME);
     lab.n_turns = (uint32_t)t->n_turns;

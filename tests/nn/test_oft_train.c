@@ -17,7 +17,7 @@
 #include "train/objective.h"
 #include "train/passes.h"
 
-enum { SIDE = 64, FRAME = SIDE * SIDE * 3, DIMS = 7, CHUNK = 3, SLOTS = CHUNK * DIMS, MAX_STEPS = 8, STATE = 8 };
+enum { SIDE = 64, FRAME = SIDE * SIDE * 3, DIMS = 7, CHUNK = 3, SLOTS = CHUNK * DIMS, MAX_STEPS = 8, STATE = 8, MAX_HIDDEN = 64 };
 
 /* What an observation of this test's episodes is. */
 static int cameras = 1, numbers = 0;
@@ -99,11 +99,13 @@ static void add_rollout(struct dataset *data, const struct openvla *model, uint6
     struct episode_input in = episode(id, steps);
     struct openvla_session *session = NULL;
     uint32_t tokens[MAX_STEPS * DIMS], turns[MAX_STEPS];
-    float logp[MAX_STEPS * DIMS];
+    float logp[MAX_STEPS * DIMS], hidden[MAX_STEPS * MAX_HIDDEN];
     struct error error = {0};
+    size_t width = (size_t)model->config.hidden;
     int32_t *prompt;
     int n_prompt;
 
+    assert_true(width <= MAX_HIDDEN);
     assert_int_equal(openvla_session_new(&model->config, 1, &session), 0);
     assert_int_equal(openvla_prompt(model, in.instruction, &prompt, &n_prompt), 0);
     for (int t = 0; t < steps; t += CHUNK) {
@@ -122,6 +124,7 @@ static void add_rollout(struct dataset *data, const struct openvla *model, uint6
         assert_int_equal(oft_act(model, session, &item, 1, &result), 0);
         memcpy(tokens + t * DIMS, result.tokens, n * sizeof *tokens);
         memcpy(logp + t * DIMS, result.logp, n * sizeof *logp);
+        memcpy(hidden + in.n_turns * width, openvla_act_hidden(session, 0), width * sizeof *hidden);
         turns[in.n_turns++] = (uint32_t)t;
     }
     free(prompt);
@@ -129,6 +132,8 @@ static void add_rollout(struct dataset *data, const struct openvla *model, uint6
     in.tokens = tokens;
     in.logp = logp;
     in.turns = turns;
+    in.hidden = hidden;
+    in.n_hidden = in.n_turns * width;
     in.n_tokens = in.n_logp = (size_t)(steps * DIMS);
     if (dataset_add(data, &in, &error) < 0)
         fail_msg("%s", error.text);
@@ -221,9 +226,10 @@ static const struct rl_config rl = {
     .critic_time = true,
 };
 
-static struct ppo_result iterate(struct trainer *trainer, const struct openvla *reference, uint64_t version)
+/* The data are freed. */
+static struct ppo_result iterate_on(struct dataset *data, struct trainer *trainer, const struct openvla *reference,
+                                    uint64_t version)
 {
-    struct dataset *data = rollouts(reference);
     struct ppo_result result;
     struct error error = {0};
 
@@ -232,6 +238,44 @@ static struct ppo_result iterate(struct trainer *trainer, const struct openvla *
         fail_msg("%s", error.text);
     dataset_free(data);
     return result;
+}
+
+static struct ppo_result iterate(struct trainer *trainer, const struct openvla *reference, uint64_t version)
+{
+    return iterate_on(rollouts(reference), trainer, reference, version);
+}
+
+/* The critic reads what the actor saw at each decision; where that did not come along, the learner asks again: the same bits. */
+static void hidden_states_of_chunks(void **state)
+{
+    struct openvla *reference = NULL;
+    struct trainer *trainers[2];
+    struct ppo_result results[2];
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct dataset *data;
+
+        assert_int_equal(trainer_new(make(OFT_TOKENS), 1, NULL, &trainers[i]), 0);
+        if (!reference) {
+            assert_int_equal(openvla_clone(trainers[i]->model, &reference), 0);
+            assert_int_equal(openvla_pack(reference, false), 0);
+        }
+        data = rollouts(reference);
+        for (int e = 0; i && e < data->n; e++) {
+            assert_non_null(data->list[e].hidden);
+            free(data->list[e].hidden);
+            data->list[e].hidden = NULL;
+        }
+        results[i] = iterate_on(data, trainers[i], reference, 3);
+    }
+    assert_true(results[0].value_loss > 0 && results[0].explained_variance != 0);
+    assert_memory_equal(&results[0], &results[1], sizeof results[0]);
+    assert_memory_equal(trainers[0]->model->params.values, trainers[1]->model->params.values,
+                        (size_t)trainers[0]->model->params.numel * sizeof(float));
+    for (int i = 0; i < 2; i++)
+        trainer_free(trainers[i]);
+    openvla_free(reference);
 }
 
 /* Before the first update the policy is the one that acted: the same log-probs, ratio 1, no KL. Episodes of 4, 5, 6, 7, 3, 4
@@ -522,6 +566,7 @@ int main(void)
         cmocka_unit_test(what_does_not_fit_is_refused),
         cmocka_unit_test(what_was_not_drawn_is_not_needed),
         cmocka_unit_test(what_was_learnt_is_found_again),
+        cmocka_unit_test(hidden_states_of_chunks),
         cmocka_unit_test_setup_teardown(actor_and_learner_agree, with_two_cameras_and_state, with_one_camera),
         cmocka_unit_test_setup_teardown(second_picture_and_state_are_seen, with_two_cameras_and_state, with_one_camera),
         cmocka_unit_test_setup_teardown(missing_pictures_and_states_are_refused, with_two_cameras_and_state, with_one_camera),

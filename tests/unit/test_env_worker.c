@@ -121,7 +121,7 @@ static void test_chunks(void **state _unused_)
     TURN_UNTIL(lab.n_delivered == 1);
     assert_int_equal(lab.delivered[0].steps, 12);
     assert_int_equal(lab.delivered[0].n_tokens, 12 * K);
-    assert_int_equal(lab.delivered[0].n_hidden, 0);
+    assert_int_equal(lab.delivered[0].n_hidden, 3 * WIDTH);     /* of each answer */
     assert_int_equal(lab.acts, 3);
     assert_int_equal(lab.n_turns, 3);
     assert_memory_equal(lab.turns, ((uint32_t[]){0, 5, 10}), 3 * sizeof(uint32_t));

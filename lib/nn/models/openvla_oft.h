@@ -76,6 +76,7 @@ struct oft_result {
     float entropy;                      /* mean per slot */
     float value;                        /* 0 without a value head, or when it wants inputs the actor has not */
 };
-/* n <= max_batch items. Row i does not depend on the other rows. */
+/* n <= max_batch items. Row i does not depend on the other rows. openvla_act_hidden has the states that the first slots' answers
+ * were read from. */
 int oft_act(const struct openvla *model, struct openvla_session *session, const struct oft_item *items, int n,
             struct oft_result *results);

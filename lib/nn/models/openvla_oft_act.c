@@ -13,7 +13,7 @@ struct context {
     const struct openvla *model;
     int first, n;
     bool full;
-    struct tensor *logits, *actions, *log_scale, *value;
+    struct tensor *hidden, *logits, *actions, *log_scale, *value;
 };
 
 static int act_pass(struct openvla_session *s, void *arg)
@@ -28,8 +28,9 @@ static int act_pass(struct openvla_session *s, void *arg)
         return r;
     c->logits = c->actions = c->log_scale = c->value = NULL;
     answers = oft_answers(c->model, &s->tape, &pass, c->n);
+    c->hidden = op_gather(&s->tape, pass.hidden, pass.first, c->n);
     if (config->value_width && !config->value_inputs)
-        c->value = openvla_value(c->model, &s->tape, op_gather(&s->tape, pass.hidden, pass.first, c->n), NULL, true);
+        c->value = openvla_value(c->model, &s->tape, c->hidden, NULL, true);
     if (config->oft.kind == OFT_TOKENS)
         c->logits = openvla_logits(c->model, &s->tape, answers, !c->full);
     else
@@ -84,13 +85,14 @@ static void answer_numbers(const struct oft_item *item, const float *middle, con
 }
 
 /* What a pass made, on the host. */
-struct read { float *logits; const float *actions, *log_scale, *value; };
+struct read { float *logits; const float *hidden, *actions, *log_scale, *value; };
 
 static int read_results(struct openvla_session *s, const struct context *c, struct read *ret)
 {
     struct tape *t = &s->tape;
 
     *ret = (struct read) {
+        .hidden = tape_values(t, c->hidden),
         .logits = c->logits ? (float *)tape_values(t, c->logits) : NULL,        /* overwritten: nobody reads them again */
         .actions = c->actions ? tape_values(t, c->actions) : NULL,
         .log_scale = c->log_scale ? tape_values(t, c->log_scale) : NULL, .value = c->value ? tape_values(t, c->value) : NULL,
@@ -104,6 +106,7 @@ int oft_act(const struct openvla *model, struct openvla_session *s, const struct
     const struct openvla_config *config = &model->config;
     struct context c = {.model = model};
     int slots = oft_slots(config), at_once;
+    size_t width = (size_t)config->hidden;
     struct read read;
 
     if (n < 1 || n > s->max_batch || config->hidden != s->config.hidden || config->oft.kind == OFT_NONE || slots > OFT_MAX_SLOTS)
@@ -136,6 +139,7 @@ int oft_act(const struct openvla *model, struct openvla_session *s, const struct
         r = read_results(s, &c, &read);
         if (r < 0)
             return r;
+        memcpy(s->hidden + (size_t)c.first * width, read.hidden, (size_t)c.n * width * sizeof *s->hidden);
         for (int i = 0; i < c.n; i++) {
             struct oft_result *result = &results[c.first + i];
 
