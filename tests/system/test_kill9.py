@@ -79,17 +79,38 @@ def test_a_version_that_lost_its_record(make_cluster):
     assert f"{record}: trained: expected a list of episodes" in coordinator.log.read_text(), cluster.logs()
 
 
-@pytest.mark.parametrize("fault", ["wire.reply=drop@5+", "journal.fsync=abort@3", "wire.request=drop@9"])
-def test_faults_in_the_learner(make_cluster, fault):
-    """A learner that answers nothing, or dies between write and acknowledgement, costs time, never an episode."""
+def with_a_fault(make_cluster, fault):
     cluster = make_cluster(stages=stages()[:2] + [{"rollouts": {"episodes": 6}}])
     cluster.faults["learner-0"] = fault
-    cluster.start()
-    if fault.endswith("+"):
-        cluster.until_stage("rollouts")
-        learner = cluster.of("learner")[0]
-        cluster.until(lambda s: s and s["episodes"]["journaled"], "an episode that is taken and not answered")
-        learner.kill()
+    return cluster.start()
+
+
+def check_finishes(cluster, fault):
     cluster.until_finished()
     cluster.history()
     assert not cluster.unfired([fault.partition("=")[0]])
+
+
+@pytest.mark.parametrize("fault", ["journal.fsync=abort@3", "wire.request=drop@9"])
+def test_faults_in_the_learner(make_cluster, fault):
+    """One that dies between write and acknowledgement, or is not heard once, costs time, never an episode."""
+    check_finishes(with_a_fault(make_cluster, fault), fault)
+
+
+def test_a_learner_that_never_answers(make_cluster):
+    """It takes what is played, and nobody hears of it: workers hold on to it until the learner's next life answers."""
+    fault = "wire.reply=drop@1+"
+    cluster = with_a_fault(make_cluster, fault)
+    cluster.until_stage("rollouts")
+    cluster.of("learner")[0].kill()
+    check_finishes(cluster, fault)
+
+
+def test_a_learner_that_answers_no_more(make_cluster):
+    """The same, once the demonstrations are in: each has been answered, but for those that came twice."""
+    fault = "deliver_reply.send=drop@5+"
+    cluster = with_a_fault(make_cluster, fault)
+    cluster.until_stage("rollouts")
+    cluster.until(lambda s: s and s["episodes"]["journaled"], "an episode that is taken and not answered")
+    cluster.of("learner")[0].kill()
+    check_finishes(cluster, fault)
