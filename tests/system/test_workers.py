@@ -2,7 +2,7 @@
 import json
 import signal
 
-from conftest import gantry
+from conftest import ROLES, gantry
 
 EPISODES = 360
 DEMOS = [{"demos": {"episodes": EPISODES, "style": "slow"}}]      # needs no actor: some seconds of pure playing
@@ -29,20 +29,24 @@ def check_complete(cluster, episodes):
 
 def test_joins_by_hand_and_leaves(make_cluster):
     cluster = make_cluster(stages=DEMOS)
+    cluster.faults["env-worker-0"] = "sim.step=stop@200"       # or it might have played all before anybody has joined
     cluster.start()
     first = cluster.of("env-worker")[0]
-    cluster.until(lambda s: delivered(s, first.popen.pid) > 0, "the first worker to deliver")
+    cluster.until(lambda s: s and s["episodes"]["journaled"] and first.stands_still(), "the first worker to deliver")
     second = cluster.spawn("env-worker")
     cluster.until(lambda s: delivered(s, second.popen.pid) > 0, "the worker that joined to deliver")
+    first.go_on()
     assert second.stop() == 0, log_of(second)
     assert 'msg="draining"' in log_of(second)
     check_complete(cluster, EPISODES)
 
 
 def test_killed_in_the_middle(make_cluster):
-    cluster = make_cluster({"cluster": {"env_workers": 2}}, stages=DEMOS)
-    cluster.faults["env-worker-0"] = [f"sim.step=abort@{step}" for step in (1, 100, 1000)]      # kill -9 in each of its first lives
+    cluster = make_cluster(stages=DEMOS)
+    cluster.faults["env-worker-0"] = [f"sim.step=abort@{step}" for step in (1, 100, 400)]       # kill -9 in each of its first lives
     cluster.start()
+    cluster.until(lambda _: cluster.of("env-worker")[0].starts == 3, "its third life")
+    cluster.spawn("env-worker")         # not before: a quick one would have played all that is there to die for
     check_complete(cluster, EPISODES)
     assert [p.starts for p in cluster.of("env-worker")] == [4, 1], cluster.logs()
 
@@ -57,14 +61,22 @@ def test_simulator_error_is_played_again(make_cluster):
 
 def test_a_worker_that_reaches_no_actor_comes_second(make_cluster):
     """It asks soonest, as what it held has just been taken from it: all that is left of the pass. Another wants work and gets it."""
-    cluster = make_cluster({"timing": {"lease_ttl_ms": 4000, "first_step_ms": 4000}}, stages=[{"demos": {"episodes": 4, "style": "clean"}}, {"sft": {"steps": 2, "batch": 8, "warmup": 1}},
+    cluster = make_cluster({"timing": {"lease_ttl_ms": 8000, "first_step_ms": 8000}}, stages=[{"demos": {"episodes": 4, "style": "clean"}}, {"sft": {"steps": 2, "batch": 8, "warmup": 1}},
                                    {"rollouts": {"episodes": 4}}])
-    cluster.always["env-worker-0"] = "act.send=drop@1+,ping.send=drop@1+"       # demonstrations need no actor
-    cluster.start()
-    mute = cluster.until(lambda s: s and s["stage"] == "rollouts" and next((w["member"] for w in workers(s) if w["leases"] == 4), None),
-                         "it to hold the whole pass")
-    other = cluster.spawn("env-worker")
-    cluster.until(lambda s: any(w["pid"] == other.popen.pid for w in workers(s)), "another worker")
+    cluster.always["mute"] = "act.send=drop@1+,ping.send=drop@1+"       # demonstrations need no actor
+    cluster.run.mkdir()
+    cluster.spawn("coordinator")
+    cluster.spawn("env-worker", "other")
+    cluster.until(lambda s: workers(s), "another worker")
+    assert gantry("cordon", cluster.run, "other").returncode == 0       # it is there, and takes nothing before the mute one has all
+    for role in ROLES[1:-1]:
+        cluster.spawn(role)
+    cluster.spawn("env-worker", "mute")
+
+    def holds_all(status):
+        return status and status["stage"] == "rollouts" and next((w["member"] for w in status["members"] if w["name"] == "mute" and w["leases"] == 4), None)
+    mute = cluster.until(holds_all, "it to hold the whole pass")
+    assert gantry("cordon", "--undo", cluster.run, "other").returncode == 0
     summary = cluster.until_finished()
     assert summary["episodes"]["failed"] == 0, cluster.history()
     events = [json.loads(line) for line in gantry("history", cluster.run).stdout.splitlines()]
@@ -111,8 +123,8 @@ def test_no_renderer_is_said_once(make_cluster, monkeypatch):
 
 def test_a_slow_actor_costs_no_lease(make_cluster):
     """A step whose answer takes longer than a lease lasts: its worker waits for it, and so would any other."""
-    cluster = make_cluster({"timing": {"heartbeat_ms": 100, "lease_ttl_ms": 600}}, stages=[{"rollouts": {"episodes": 4}}])
-    cluster.faults["actor-0"] = "act.reply=delay:500@9-12"
+    cluster = make_cluster({"timing": {"heartbeat_ms": 100, "lease_ttl_ms": 2000}}, stages=[{"rollouts": {"episodes": 4}}])
+    cluster.faults["actor-0"] = "act.reply=delay:1000@9-12"         # one after the other: the last comes after four seconds
     cluster.start()
     cluster.until_finished()
     assert cluster.unfired(["act.reply"]) == set()
