@@ -259,12 +259,12 @@ def listen_on(path, make):
             os.unlink(path)         # whoever did has died
         except FileNotFoundError:
             pass
-        listener.bind(path)
-        listener.listen()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: sys.exit(0))
         children = []
+        for number in (signal.SIGTERM, signal.SIGINT):      # before anybody can see that we are there
+            signal.signal(number, lambda *_: sys.exit(0))
+        listener.bind(path)
         try:
+            listener.listen()
             while True:
                 sock, _ = listener.accept()
                 children = [pid for pid in children if os.waitpid(pid, os.WNOHANG)[0] == 0]
