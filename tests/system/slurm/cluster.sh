@@ -31,7 +31,7 @@ JobRequeue=1
 SlurmctldTimeout=10
 SlurmdTimeout=6
 MessageTimeout=5
-KillWait=3
+KillWait=30
 MinJobAge=600
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0,sched_min_interval=0

@@ -81,6 +81,24 @@ gantry deploy slurm --config "$out/run.yaml" --submit --actors 2 -- --time=30 >"
 check "goes on with three actors" until_ 60 '[ "$(alive actor)" = 3 ] && [ "$(workers)" = 2 ]'
 gantry drain "$run"
 check "and drained again" until_ 60 '[ -e "$run/ended" ] && [ -z "$(squeue -h -t R,CG)" ]'
+
+# scancel is the end: of one worker's task, and, with the core job, of the workers, too. Nothing is queued again. (Slurm's KillWait lets the
+# scripts finish; a script that is killed could not queue anything.) Who has Slurm queue the core job again finds the workers waiting.
+gantry deploy slurm --config "$out/run.yaml" --submit -- --time=30 >"$out/submitted"
+core=$(grep -E '^[0-9]+$' "$out/submitted" | sed -n 1p) array=$(grep -E '^[0-9]+$' "$out/submitted" | sed -n 2p)
+check "and goes on once more" until_ 60 '[ "$(workers)" = 2 ]'
+scancel "${array}_0"
+check "a cancelled worker's task is gone" until_ 60 '[ "$(squeue -h -r -j '"$array"' -o %T)" = RUNNING ]'
+scontrol requeue "$core"
+check "the core job is queued again" until_ 60 '[ "$(squeue -h -j '"$core"' -o %T)" = PENDING ]'
+check "its worker waits" [ "$(squeue -h -r -j "$array" -o %T)" = RUNNING ]
+before=$(grep -c up "$run/log/coordinator.log")
+soon
+check "and plays in the next life" until_ 60 '[ "$(workers)" = 1 ] && [ "$(grep -c up "$run/log/coordinator.log")" -gt '"$before"' ]'
+scancel "$core"
+check "a cancelled run is over" until_ 60 '[ -e "$run/ended" ] && [ -z "$(squeue -h)" ]'
+check "and drained: $(tail -n 1 "$run/log/slurm-core.log")" grep -q "drained before its end" "$run/log/slurm-core.log"
+check "still nothing lost, nothing twice" gantry history check "$run"
 [ $failed = 0 ] || { squeue; tail -n 30 "$run"/log/*.log; }
 echo $failed >"$out/rc"
 slurm_down
