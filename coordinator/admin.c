@@ -200,6 +200,7 @@ static int command_prm(const char *argument, struct strbuf *out, struct error *e
     struct edge *edge = arg;
     struct conductor_event event = {.kind = CONDUCTOR_PRM_SWAP};
     _cleanup_free_ char *words = strdup(argument);
+    uint64_t waited;
     int r = words ? parse_swap(edge, words, &event, error) : -ENOMEM;
 
     if (r < 0)
@@ -211,6 +212,7 @@ static int command_prm(const char *argument, struct strbuf *out, struct error *e
         return error_set(error, EINVAL, "no reward model is in use yet: there is nothing to compare with");
     if (event.prm_swap.shadow && conductor_memory(edge->conductor)->prm_current == event.prm_swap.version)
         return error_set(error, EINVAL, "prm version %" PRIu64 " is in use: name another", event.prm_swap.version);
+    waited = event.prm_swap.shadow ? 0 : conductor_memory(edge->conductor)->prm_next;
     r = take_step(edge, &event, error);
     if (r < 0)
         return r;
@@ -222,6 +224,8 @@ static int command_prm(const char *argument, struct strbuf *out, struct error *e
                     event.prm_swap.round + 1, event.prm_swap.version);
     else
         strbuf_addf(out, "new episodes are scored by prm version %" PRIu64, event.prm_swap.version);
+    if (waited && waited != event.prm_swap.version)
+        strbuf_addf(out, "; version %" PRIu64 " is not waited for any more", waited);
     return 0;
 }
 

@@ -85,12 +85,18 @@ void conductor_on_drain(struct conductor *c, const struct conductor_event *event
 
 /* ---- reward models ------------------------------------------------------------------------------------ */
 
+/* The swap that waits is given up, unless it is for that version. */
+static void wait_no_more(struct conductor *c, uint64_t version, const char *why)
+{
+    if (c->memory.prm_next && c->memory.prm_next != version)
+        conductor_note(c, 0, "prm_swap", "PRM version %llu is not waited for any more: %s", (unsigned long long)c->memory.prm_next,
+                       why);
+}
+
 void conductor_use_prm(struct conductor *c, uint64_t version)
 {
     conductor_shadow_over(c, "the reward model in use was named anew");
-    if (c->memory.prm_next && c->memory.prm_next != version)
-        conductor_note(c, 0, "prm_swap", "PRM version %llu is not waited for any more: the reward model in use was named anew",
-                       (unsigned long long)c->memory.prm_next);
+    wait_no_more(c, version, "the reward model in use was named anew");
     if (version != c->memory.prm_current)
         c->memory.prm_before = c->memory.prm_current;
     c->memory.prm_current = version;
@@ -111,6 +117,7 @@ void conductor_on_prm_swap(struct conductor *c, const struct conductor_event *ev
         return;
     }
     if (event->prm_swap.wait) {
+        wait_no_more(c, version, "another is to take over");
         c->memory.prm_next = version;
         c->memory.prm_next_stage = c->memory.stage;
         c->memory.prm_next_round = event->prm_swap.round;

@@ -42,7 +42,9 @@ def test_swap_at_an_iteration_and_back(make_cluster):
     for n, says in ((now, f"iteration {now} has begun"), (0, "1 to 1000"), (1001, "1 to 1000")):
         r = gantry("prm", "swap", cluster.run, "1", "--at", n)
         assert r.returncode == 1 and says in r.stderr, r.stdout + r.stderr
+    assert gantry("prm", "swap", cluster.run, "2", "--at", now + 3).returncode == 0
     r = gantry("prm", "swap", cluster.run, "1", "--at", now + 2)
+    assert "; version 2 is not waited for any more" in r.stdout, r.stdout + r.stderr
     assert r.returncode == 0 and f"from iteration {now + 2} of this stage on" in r.stdout, r.stdout + r.stderr
     at = now + 1        # in the ledger they count from 0
     cluster.of("coordinator")[0].kill()

@@ -209,6 +209,20 @@ static void test_a_swap_that_waits_is_overtaken(void **state)
                         "PRM version 1 is not waited for any more: the reward model in use was named anew");
 }
 
+/* One swap waits at a time: of two that are asked for the second, and what became of the first is said. */
+static void test_a_swap_that_waits_is_replaced(void **state)
+{
+    struct desk *d = *state;
+
+    two_reward_models(d);
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_PRM_SWAP, .prm_swap = { 1, true, 1 } });
+    desk_step(d, (struct conductor_event) { .kind = CONDUCTOR_PRM_SWAP, .prm_swap = { 2, true, 2 } });
+    assert_int_equal(conductor_memory(d->c)->prm_next, 2);
+    assert_int_equal(conductor_memory(d->c)->prm_next_round, 2);
+    assert_string_equal(desk_find(d, CONDUCTOR_ADD_EVENT)->text.text,
+                        "PRM version 1 is not waited for any more: another is to take over");
+}
+
 static void desk_shadow(struct desk *d, uint64_t episode, float last, float shadow_last)
 {
     desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_SHADOW_SCORED, .member = d->member[PRM], .epoch = EPOCH, .from = 1,
@@ -311,6 +325,7 @@ int main(void)
         TEST(test_passed_its_gate),
         TEST(test_swap_at_an_iteration),
         TEST(test_a_swap_that_waits_is_overtaken),
+        TEST(test_a_swap_that_waits_is_replaced),
         TEST(test_shadow_decides),
         TEST(test_shadow_given_up),
         TEST(test_swap_to_a_bad_model),
