@@ -164,6 +164,7 @@ static int import(int argc, char **argv)
         (r = number_of("--size", size, 16, 1024, &options.size, &error)) < 0 ||
         (r = number_of("--limit", limit, 1, INT_MAX, &options.limit, &error)) < 0)
         return fail("import", &error, r);
+    options.resize = size;
     name_of(name ? name : to, own);
     options.name = own;
     options.chain = chain ? chain : options.chain;

@@ -18,8 +18,8 @@ static int check_datasets(const struct run_config *c, struct error *error)
             return error_prefix(error, r, "stages[%d].demos.from", i);
         if (data && (data->info.height != c->image || data->info.width != c->image || strcmp(data->info.image_chain, c->chain)))
             return error_set(error, EINVAL,
-                             "stages[%d].demos.from: %s: pictures of %dx%d by the chain %s; suite.image is %d and suite.chain %s",
-                             i, from, data->info.width, data->info.height, data->info.image_chain, c->image, c->chain);
+                             "stages[%d].demos.from: %s: pictures of %dx%d by the chain %s; suite.image is %d and suite.chain %s "
+                             "(`gantry data import` has --size and --chain)", i, from, data->info.width, data->info.height, data->info.image_chain, c->image, c->chain);
     }
     return 0;
 }

@@ -52,7 +52,8 @@ static void flip_rows(struct image *picture)
     }
 }
 
-/* LIBERO's files hold what its camera gives, bottom row first. RLDS and npz hold pictures the right way up, past the JPEG. */
+/* LIBERO's files hold what its camera gives, bottom row first. RLDS and npz hold pictures the right way up, past the JPEG. The
+ * simulators whose chain is `render` draw at the size wanted; the suite remote, whose pictures others make, scales them, as here. */
 static int make_picture(const struct import *im, struct image *from, uint8_t *ret)
 {
     bool camera = !strcmp(im->options->format, "libero-hdf5");
@@ -66,9 +67,20 @@ static int make_picture(const struct import *im, struct image *from, uint8_t *re
         memcpy(ret, from->rgb, (size_t)im->size * (size_t)im->size * 3);
         return 0;
     }
+    if (!strcmp(chain, CHAIN_RENDER) && im->options->resize && !camera)
+        return image_resize_bicubic(from->rgb, from->height, from->width, im->size, im->size, ret);
     if (!strcmp(chain, CHAIN_RENDER) || !strcmp(chain, CHAIN_PLAIN))
         return -EINVAL;
     return tf_resize_lanczos3(from->rgb, from->height, from->width, im->size, im->size, ret);
+}
+
+/* What becomes of pictures of another size than the one wanted. */
+static const char *to_resize(const struct import_options *o)
+{
+    bool camera = !strcmp(o->format, "libero-hdf5");
+
+    return !camera && !strcmp(o->chain, CHAIN_RENDER) ? "resizes where --size says to what"
+                                                      : "does not resize: draw them at that size, or say that --size";
 }
 
 static int make_pictures(const struct import *im, const struct source_episode *e, const int *kept, int n, uint8_t *ret,
@@ -82,9 +94,8 @@ static int make_pictures(const struct import *im, const struct source_episode *e
             int r = make_picture(im, from, ret + (size_t)i * all + (size_t)c * one);
 
             if (r == -EINVAL)
-                return error_set(error, EINVAL, "%s: camera %d: pictures of %dx%d, wanted %dx%d; the chain %s does not "
-                                 "resize: say --size %d, or --chain " CHAIN_LANCZOS, e->where, c, from->height, from->width,
-                                 im->size, im->size, im->options->chain, from->width);
+                return error_set(error, EINVAL, "%s: camera %d: pictures of %dx%d, wanted %dx%d; the chain %s %s", e->where, c,
+                                 from->height, from->width, im->size, im->size, im->options->chain, to_resize(im->options));
             if (r < 0)
                 return error_set(error, -r, "%s: out of memory", e->where);
         }

@@ -12,7 +12,7 @@
 
 enum { IMPORT_MAX_ACTION = 16, IMPORT_MAX_STATE = 32 };     /* numbers that a policy can have (nn/models/openvla.h) */
 
-#define CHAIN_LANCZOS "lanczos3" /* resized as TensorFlow does it, nothing else */
+#define CHAIN_LANCZOS "lanczos3" /* resized as TensorFlow does it, nothing else: no suite of ours shows such pictures */
 
 /* The last number of an action: a gripper, as it is or LIBERO's (-1 open, 1 closed); or one like the others. */
 enum import_gripper { GRIPPER_AS_IT_IS, GRIPPER_LIBERO, GRIPPER_NONE };
@@ -23,6 +23,7 @@ struct import_options {
     const char *name;  /* of the data set: key of its statistics */
     const char *chain; /* NULL: libero-hdf5, rlds: TF_EVALUATION_CHAIN; npz: render */
     int size;          /* pixels, square; 0: 224, npz: as the first picture is */
+    bool resize;       /* size was asked for: pictures of other sizes are scaled to it, also by the chain render */
     enum import_gripper gripper;
     bool drop_no_ops;
     bool keep_failed;

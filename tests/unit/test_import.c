@@ -197,6 +197,8 @@ static void out_and_in_again_is_the_same(void **state)
     dataset_close(second);
 }
 
+static void refused(const char *format, const char *from, const struct import_options *o, const char *what);
+
 static void other_sizes_are_resized_or_refused(void **state)
 {
     struct import_options o = options_of("npz");
@@ -210,17 +212,23 @@ static void other_sizes_are_resized_or_refused(void **state)
     (void)state;
     o.size = 12;
     assert_int_equal(dataset_import(SET "/npz", in_root("refused"), &o, &info, &error), -EINVAL);
-    assert_non_null(strstr(error.text, "episode_0.npz: camera 0: pictures of 16x16, wanted 12x12"));
+    assert_non_null(strstr(error.text, "episode_0.npz: camera 0: pictures of 16x16, wanted 12x12; the chain render resizes where --size"));
     assert_int_not_equal(access(in_root("refused"), F_OK), 0); /* nothing is left behind */
-    o.chain = CHAIN_LANCZOS;
-    dir = import("npz", SET "/npz", in_root("resized"), &o);
-    assert_int_equal(dataset_get(dir, 0, &t, &frames, &n, NULL), 0);
+    o.chain = "plain";
+    o.resize = true;
+    refused("npz", SET "/npz", &o, "the chain plain does not resize");
     drawn(1, false, plain);
-    assert_int_equal(tf_resize_lanczos3(plain, SIDE, SIDE, 12, 12, want), 0);
-    assert_memory_equal(frames + 2 * sizeof want, want, sizeof want);
-    gantry__trajectory__free_unpacked(t, NULL);
-    free(frames);
-    dataset_close(dir);
+    for (int lanczos = 0; lanczos < 2; lanczos++) { /* render: as the suite remote does it with what a simulator shows */
+        o.chain = lanczos ? CHAIN_LANCZOS : "render";
+        dir = import("npz", SET "/npz", in_root(lanczos ? "lanczos" : "bicubic"), &o);
+        assert_int_equal(dataset_get(dir, 0, &t, &frames, &n, NULL), 0);
+        assert_int_equal(lanczos ? tf_resize_lanczos3(plain, SIDE, SIDE, 12, 12, want)
+                                 : image_resize_bicubic(plain, SIDE, SIDE, 12, 12, want), 0);
+        assert_memory_equal(frames + 2 * sizeof want, want, sizeof want);
+        gantry__trajectory__free_unpacked(t, NULL);
+        free(frames);
+        dataset_close(dir);
+    }
 }
 
 /* ---- bad files ----------------------------------------------------------------------------------------- */
