@@ -3,6 +3,7 @@
 #include <math.h>
 #include <unistd.h>
 
+#include "base/figure.h"
 #include "base/json_write.h"
 #include "cli/ablate.h"
 #include "cli/eval.h"
@@ -246,8 +247,8 @@ int ablate_print(const struct ablate *a, const struct ablate_result *result)
         if (!m->there)
             continue;
         if (difference(a, result, rung, (int)ablate_rungs[rung].over, &step))
-            snprintf(text, sizeof text, "%+.1f [%+.1f, %+.1f] over %s", 100 * step.mean, 100 * step.low, 100 * step.high,
-                     ablate_rungs[ablate_rungs[rung].over].name);
+            snprintf(text, sizeof text, "%+.1f [%+.1f, %+.1f] over %s", figure(100 * step.mean, 1), figure(100 * step.low, 1),
+                     figure(100 * step.high, 1), ablate_rungs[ablate_rungs[rung].over].name);
         printf("%-6s %-58s %-5d %.3f [%.3f, %.3f]%8s %-30s %9.0f %8.0f\n", ablate_rungs[rung].name, ablate_rungs[rung].title,
                m->seeds, m->success, m->low, m->high, "", text, m->env_steps, m->wall_s);
     }

@@ -7,6 +7,7 @@
 
 #include "base/atomic_file.h"
 #include "base/clock.h"
+#include "base/figure.h"
 #include "base/json_write.h"
 #include "base/philox.h"
 #include "cli/episode_film.h"
@@ -293,8 +294,8 @@ static void write_measured(const struct work *w, const struct measured *m, struc
 static void print_measured(const struct work *w, const struct measured *m)
 {
     for (int p = 0; p < PROPOSERS; p++) {
-        printf("%-10s %-9s e = %.4f k^%.3f [%.3f %.3f], r2 %.3f:", m->policy, proposer_names[p], m->law[p].a, m->law[p].b,
-               m->law[p].b_interval.low, m->law[p].b_interval.high, m->law[p].r2);
+        printf("%-10s %-9s e = %.4f k^%.3f [%.3f %.3f], r2 %.3f:", m->policy, proposer_names[p], m->law[p].a,
+               figure(m->law[p].b, 3), figure(m->law[p].b_interval.low, 3), figure(m->law[p].b_interval.high, 3), m->law[p].r2);
         for (int i = 0; i < w->n_k; i++)
             printf("  %d %.3f", w->k[i], mean_of(w, m->errors[p], i));
         printf("\n");

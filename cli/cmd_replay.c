@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <string.h>
 
+#include "base/figure.h"
 #include "cli/episode_film.h"
 #include "cli/run_open.h"
 
@@ -41,11 +42,11 @@ static void print_steps(const struct episode_film *film)
             logp += (double)t->logp[s * k + i];
         printf("%4u  action", s);
         for (uint32_t a = 0; a < t->action_dims && (size_t)s * t->action_dims + a < t->n_action; a++)
-            printf(" %+.2f", (double)t->action[s * t->action_dims + a]);
+            printf(" %+.2f", figure((double)t->action[s * t->action_dims + a], 2));
         if (k)
-            printf("  logp %7.2f", logp);
+            printf("  logp %7.2f", figure(logp, 2));
         if (values && s < t->n_value)
-            printf("  value %+.3f", (double)t->value[s]);
+            printf("  value %+.3f", figure((double)t->value[s], 3));
         if (s + 1 < t->n_progress)
             printf("  progress %.2f", (double)t->progress[s + 1]);
         printf("\n");

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <math.h>
 
+#include "base/figure.h"
 #include "cli/episode_film.h"
 #include "cli/eval.h"
 #include "cli/run_open.h"
@@ -128,7 +129,8 @@ void eval_print(const struct eval *eval)
         }
         if (i > 0 && paired_compare(outcomes, first, eval->states, eval->config.seed, &d) == 0)
             printf("%-14s - %s: %+.1f points [%+.1f %+.1f], %d pairs, McNemar p %.2g\n", eval->ask->policies[i],
-                   eval->ask->policies[0], 100 * d.mean, 100 * d.low, 100 * d.high, d.pairs, d.p);
+                   eval->ask->policies[0], figure(100 * d.mean, 1), figure(100 * d.low, 1), figure(100 * d.high, 1), d.pairs,
+                   d.p);
     }
 }
 

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <math.h>
 
+#include "base/figure.h"
 #include "cli/eval.h"
 #include "cli/plot_png.h"
 #include "rl/scaling.h"
@@ -283,8 +284,9 @@ static int print_policy(const struct eval *eval, int policy, struct error *error
     }
     if (s.fitted && r == 0)
         printf("  success = %.3f + %.4f [%.4f %.4f] log2 n, AIC %.1f;  1 - success = %.3f n^%.3f [%.3f %.3f], AIC %.1f\n",
-               s.line.a, s.line.b, s.line.b_interval.low, s.line.b_interval.high, s.line.aic, s.power.a, -s.power.b,
-               -s.power.b_interval.high, -s.power.b_interval.low, s.power.aic);
+               figure(s.line.a, 3), figure(s.line.b, 4), figure(s.line.b_interval.low, 4), figure(s.line.b_interval.high, 4),
+               s.line.aic, s.power.a, figure(-s.power.b, 3), figure(-s.power.b_interval.high, 3),
+               figure(-s.power.b_interval.low, 3), s.power.aic);
     free(s.outcomes);
     return r;
 }
@@ -334,9 +336,9 @@ static int plot_policy(const struct eval *eval, int policy, struct plot *plot)
             cy[i] = line ? s.line.a + s.line.b * cx[i] : 1 - s.power.a * pow(2, -s.power.b * cx[i]);
         }
         if (line)
-            snprintf(name, sizeof name, "%.3f + %.3f log2 n", s.line.a, s.line.b);
+            snprintf(name, sizeof name, "%.3f + %.3f log2 n", figure(s.line.a, 3), figure(s.line.b, 3));
         else
-            snprintf(name, sizeof name, "1 - %.3f n^%.3f", s.power.a, -s.power.b);
+            snprintf(name, sizeof name, "1 - %.3f n^%.3f", s.power.a, figure(-s.power.b, 3));
         r = plot_line(plot, name, cx, cy, CURVE, PLOT_THIN);
     }
     free(s.outcomes);

@@ -3,6 +3,8 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "base/figure.h"
+
 static double number(const json_t *object, const char *key)
 {
     return json_number_value(json_object_get(object, key));
@@ -64,7 +66,7 @@ static void add_success(const json_t *status, bool iterates, struct strbuf *out)
     if (iterates && json_array_size(curve) && !strcmp(text(status, "stage"), json_string_value(json_array_get(last, 0)) ?: ""))
         strbuf_addf(out, "  (last %.2f)", json_number_value(json_array_get(last, 2)));
     if (json_is_number(json_object_get(status, "return")))
-        strbuf_addf(out, "  return %.2f", number(status, "return"));
+        strbuf_addf(out, "  return %.2f", figure(number(status, "return"), 2));
 }
 
 static void add_time(double seconds, struct strbuf *out)

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "base/atomic_file.h"
+#include "base/figure.h"
 #include "cli/plot.h"
 #include "cli/report_builds.h"
 #include "cli/report_curriculum.h"
@@ -91,7 +92,7 @@ static void write_json_value(const json_t *value, struct strbuf *out)
     else if (json_is_integer(value))
         strbuf_addf(out, "%lld", (long long)json_integer_value(value));
     else if (json_is_real(value))
-        strbuf_addf(out, "%.4g", json_real_value(value));
+        strbuf_addf(out, "%.4g", json_real_value(value) == 0 ? 0 : json_real_value(value));     /* -0 is 0, too */
     else if (json_is_boolean(value))
         strbuf_adds(out, json_is_true(value) ? "yes" : "no");
     else if (json_is_array(value)) {
@@ -136,6 +137,9 @@ static double number_at(json_t *object, const char *key)
     return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
+/* A difference of shares, for one decimal. */
+static double points(double difference) { return figure(100 * difference, 1); }
+
 static void write_plateau(json_t *plateau, struct strbuf *out)
 {
     json_t *interval = json_object_get(plateau, "gain_interval95");
@@ -145,8 +149,8 @@ static void write_plateau(json_t *plateau, struct strbuf *out)
     strbuf_addf(out, "<p class='note'>Imitation %s: from step %.0f to step %.0f success on val states changed by %+.1f points "
                 "(95 %% interval %+.1f to %+.1f).</p>",
                 json_is_true(json_object_get(plateau, "at_plateau")) ? "was at its plateau" : "was still rising",
-                number_at(plateau, "earlier_steps"), number_at(plateau, "steps"), 100 * number_at(plateau, "gain"),
-                100 * json_number_value(json_array_get(interval, 0)), 100 * json_number_value(json_array_get(interval, 1)));
+                number_at(plateau, "earlier_steps"), number_at(plateau, "steps"), points(number_at(plateau, "gain")),
+                points(json_number_value(json_array_get(interval, 0))), points(json_number_value(json_array_get(interval, 1))));
 }
 
 static void write_stopped(const struct report_data *d, struct strbuf *out)
@@ -168,11 +172,11 @@ static void write_headline(const struct report_data *d, struct strbuf *out)
         trained += d->episodes[i].state == EPISODE_TRAINED;
     if (isfinite(before) && isfinite(after)) {
         strbuf_addf(out, "<p class='big'>Success on held-out test states: <b>%.1f %%</b> after imitation, <b>%.1f %%</b> after "
-                    "reinforcement learning (%+.1f points", 100 * before, 100 * after, 100 * (after - before));
+                    "reinforcement learning (%+.1f points", 100 * before, 100 * after, points(after - before));
         if (json_array_size(interval) == 2)
             strbuf_addf(out, "; 95 %% interval of the paired difference %+.1f to %+.1f",
-                        100 * json_number_value(json_array_get(interval, 0)),
-                        100 * json_number_value(json_array_get(interval, 1)));
+                        points(json_number_value(json_array_get(interval, 0))),
+                        points(json_number_value(json_array_get(interval, 1))));
         strbuf_addf(out, ").</p>");
     } else if (isfinite(after)) {
         strbuf_addf(out, "<p class='big'>Success on held-out test states: <b>%.1f %%</b>.</p>", 100 * after);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/figure.h"
 #include "cli/plot.h"
 #include "cli/report_films.h"
 #include "cli/run_open.h"
@@ -18,7 +19,7 @@ static void cell(json_t *metrics, const char *who, const char *what, struct strb
     snprintf(key, sizeof key, "%s_%s", who, what);
     value = json_object_get(metrics, key);
     if (json_is_number(value))
-        strbuf_addf(out, "<td>%.3f</td>", json_number_value(value));
+        strbuf_addf(out, "<td>%.3f</td>", figure(json_number_value(value), 3));
     else
         strbuf_adds(out, "<td>&ndash;</td>");
 }

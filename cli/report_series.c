@@ -114,7 +114,7 @@ int report_series_write(const struct report_data *d, struct strbuf *out)
             report_series_title(courses[i].series, name, sizeof name);
             strbuf_adds(&still, still.length ? "; " : "");
             html_escape(&still, name);
-            strbuf_addf(&still, " %.4g", y[0]);
+            strbuf_addf(&still, " %.4g", y[0] == 0 ? 0 : y[0]);
         }
     }
     if (r < 0)

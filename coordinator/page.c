@@ -37,7 +37,7 @@ PAGE_STYLE
 "  $('done').style.width=(total?100*done/total:0)+'%';\n"
 "  return [training?`${done} of ${total} updates`:total?`${done} of ${total} episodes in, ${e.leased} being played, ${e.failed} failed`:'',\n"
 "    rate(s.updates_per_s,'updates/s'),rate(s.env_steps_per_s,'env steps/s'),\n"
-"    e.journaled?`success so far ${(100*s.success).toFixed(1)} %`:'',s.return==null?'':'return '+s.return.toFixed(2),`policy ${s.policy_version}`,\n"
+"    e.journaled?`success so far ${(100*s.success).toFixed(1)} %`:'',s.return==null?'':'return '+(+s.return.toFixed(2)).toFixed(2),`policy ${s.policy_version}`,\n"
 "    `reward model ${s.prm_version}`+(s.prm_doubt?' (did not pass its gate)':'')+(s.prm_next?` (${s.prm_next.version} from iteration ${s.prm_next.at} on)`:''),\n"
 "    s.left_s==null?'':clock(s.left_s)+' left in this '+s.left_in].filter(t=>t).join(', ');}\n"
 "function show(s){\n"

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/figure.h"
 #include "base/macro.h"
 #include "rl/stats.h"
 
@@ -141,7 +142,7 @@ void shadow_text(const struct shadow_verdict *v, char *ret, size_t size)
     else
         snprintf(told, sizeof(told), "AUC %.3f against %.3f at the last frame", v->auc, v->auc_against);
     snprintf(ret, size, "%s (%u of %u succeeded), rank correlation %.3f, mean difference %.4f over %" PRIu64 " frames", told,
-             v->successes, v->episodes, v->rank, v->difference, v->frames);
+             v->successes, v->episodes, figure(v->rank, 3), v->difference, v->frames);
 }
 
 void shadow_write(const struct shadow *s, struct strbuf *out)

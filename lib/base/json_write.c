@@ -78,7 +78,7 @@ void json_number(struct json_writer *w, const char *key, double value)
 {
     begin(w, key);
     if (isfinite(value))
-        strbuf_addf(w->out, "%.9g", value);
+        strbuf_addf(w->out, "%.9g", value == 0 ? 0 : value);       /* -0 is 0, too */
     else
         strbuf_adds(w->out, "null");
 }

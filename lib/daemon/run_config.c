@@ -442,11 +442,11 @@ int stage_config_parse(const char *text, size_t n, struct stage_config *ret, str
         return error_set(error, EINVAL, "settings:1:1: the first line must be kind: STAGE");
     named = *kind;
     named.key = kind->text;
-    if ((r = find_kind(&named, "kind", &stage.kind, &faults)) < 0)
+    if (find_kind(&named, "kind", &stage.kind, &faults) < 0)
         return config_first_fault(&faults, error);
     named = *root;
     named.first = kind->next;
-    if ((r = parse_stage(&named, stage_kinds[stage.kind].name, &stage, &faults)) < 0)
+    if (parse_stage(&named, stage_kinds[stage.kind].name, &stage, &faults) < 0)
         return config_first_fault(&faults, error);
     *ret = stage;
     return 0;
