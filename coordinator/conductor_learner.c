@@ -255,16 +255,19 @@ void conductor_on_committed(struct conductor *c, const struct conductor_event *e
 
 void conductor_on_plan_failed(struct conductor *c, const struct conductor_event *event, struct member *member)
 {
+    char text[512];
+
     (void)member;
     for (size_t i = 0; i < c->n_open; i++) {
         struct open_iteration *it = &c->open[i];
 
         if (it->row.state != PROGRESS_PLANNED || memcmp(it->plan.digest, event->plan_failed.plan_digest, SHA256_SIZE))
             continue;           /* of a plan that is no longer */
+        snprintf(text, sizeof text, "%s: %s", it->work.name, event->plan_failed.text);     /* the learner knows no names */
         if (event->plan_failed.final)
-            conductor_stop(c, event->plan_failed.text);
+            conductor_stop(c, text);
         else
-            conductor_note(c, 0, "plan_failed", "%s: %s", it->work.name, event->plan_failed.text);
+            conductor_note(c, 0, "plan_failed", "%s", text);
         it->left = c->draining;
         snprintf(c->trouble, sizeof(c->trouble), "%s", event->plan_failed.text);
     }

@@ -194,8 +194,7 @@ static void on_tick(void *arg)
     if (train_thread_busy(edge->train_thread, &done, &total))
         lifecycle_status(edge->lifecycle, "training, minibatch %ld of %ld", done, total);
     else
-        lifecycle_status(edge->lifecycle, "stage %u iteration %u: %zu of %zu episodes", status.stage, status.iteration,
-                         status.journaled, status.open);
+        lifecycle_status(edge->lifecycle, "%zu of %zu episodes are in", status.journaled, status.open);
 }
 
 /* ---- life --------------------------------------------------------------------------------------------------- */

@@ -343,7 +343,7 @@ static int execute(struct plan_runner *runner, const Gantry__Plan *plan, struct 
     int r = stage_config_parse(plan->settings, strlen(plan->settings), &e.settings, error);
 
     if (r < 0)
-        return error_prefix(error, r, "plan of stage %" PRIu64 ", iteration %" PRIu64, plan->stage, plan->iteration);
+        return error_prefix(error, r, "plan");
     r = retain(runner, plan, &e.settings, error);
     if (r < 0)
         return r;
@@ -356,7 +356,7 @@ static int execute(struct plan_runner *runner, const Gantry__Plan *plan, struct 
         break;
     }
     if (r < 0)
-        return error_prefix(error, r, "plan of stage %" PRIu64 ", iteration %" PRIu64, plan->stage, plan->iteration);
+        return r;
     e.record.trained = TAKE_PTR(e.data.trained);
     e.record.n_trained = e.data.n_trained;
     e.record.stale = TAKE_PTR(e.data.stale);

@@ -87,6 +87,7 @@ static void test_failed_plan(void **state)
     event.plan_failed.final = true;
     desk_step(d, event);
     assert_non_null(desk_find(d, CONDUCTOR_STOPPED));
+    assert_string_equal(desk_find(d, CONDUCTOR_STOPPED)->text.text, "rl/1: no space left");     /* by its name: people count from 1 */
 }
 
 /* An evaluation of a version that never was does not wait for it for ever. */
