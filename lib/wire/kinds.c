@@ -12,7 +12,7 @@
 enum {
     KB = 1 << 10,
     MB = 1 << 20,
-    ONCE = 0, REPEATABLE = 1,       /* idempotent */
+    ONCE = 0, REPEATABLE = 1,       /* idempotent; heartbeats and weights are sent with WIRE_ONCE: who sends them asks anew */
     ANY_EPOCH = 1,                  /* before_welcome */
 
     COORDINATOR = 1 << GANTRY__ROLE__ROLE_COORDINATOR,
