@@ -93,6 +93,18 @@ def test_whose_statistics(make_cluster, model, tmp_path):
     up_refuses(make_cluster({"policy": {"init": str(mine)}}), "policy.init: ", "has no statistics of any data set")
 
 
+def test_statistics_that_are_none(make_cluster, model, tmp_path):
+    """Quantiles the wrong way round would turn every action round; NaN is no JSON. Said before anything starts."""
+    mine = tmp_path / "mine"
+    shutil.copytree(model, mine)
+    statistics = json.loads((mine / "dataset_statistics.json").read_text())
+    action = statistics["tabletop"]["action"]
+    for low, high, says in (0.5, -0.5, "number 1 has q01 0.5 and q99 -0.5"), (float("nan"), 1, "dataset_statistics.json"):
+        action["q01"][1], action["q99"][1] = low, high
+        (mine / "dataset_statistics.json").write_text(json.dumps(statistics))
+        up_refuses(make_cluster({"policy": {"init": str(mine)}}), str(mine), "dataset_statistics.json", says)
+
+
 def test_what_the_policy_looks_at(make_cluster, model, tmp_path):
     """An OpenVLA-OFT policy of two cameras and the robot's state, in a run that sends it neither."""
     oft = tmp_path / "oft"

@@ -202,6 +202,25 @@ static int read_proprio(const json_t *proprio, struct action_stats *stats)
     return 0;
 }
 
+int openvla_check_range(const char *what, const char *low_name, const double *low, const char *high_name, const double *high,
+                        const bool *mask, int n, struct error *error)
+{
+    for (int i = 0; i < n; i++)
+        if ((!mask || mask[i]) && !(low[i] <= high[i] && isfinite(high[i] - low[i])))
+            return error_set(error, EINVAL, "%s: number %d has %s %g and %s %g: that is no range", what, i, low_name, low[i],
+                             high_name, high[i]);
+    return 0;
+}
+
+static int check_ranges(const char *key, const struct action_stats *s, struct error *error)
+{
+    int r = openvla_check_range("action", "q01", s->q01, "q99", s->q99, s->mask, s->dims, error);
+
+    if (r >= 0)
+        r = openvla_check_range("proprio", "q01", s->proprio_low, "q99", s->proprio_high, NULL, s->proprio, error);
+    return r < 0 ? error_prefix(error, r, "dataset %s", key) : 0;
+}
+
 int openvla_read_stats(const json_t *norm_stats, struct action_stats **ret, int *ret_n, struct error *error)
 {
     struct action_stats *list = calloc(json_object_size(norm_stats) + 1, sizeof(*list));
@@ -218,6 +237,8 @@ int openvla_read_stats(const json_t *norm_stats, struct action_stats **ret, int 
         else if (read_proprio(json_object_get(dataset, "proprio"), &list[n]) < 0)
             r = error_set(error, EINVAL, "dataset %s: proprio needs q01 and q99 of equally many numbers, at most %d", key,
                           OPENVLA_MAX_PROPRIO);
+        else if ((r = check_ranges(key, &list[n], error)) < 0)
+            break;
         else if (!(list[n].key = strdup(key)))
             r = error_set(error, ENOMEM, "out of memory");
         else

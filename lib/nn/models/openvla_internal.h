@@ -76,6 +76,10 @@ void openvla_initialise_head(const struct head *head, uint64_t seed);
 /* config.json and its companions (openvla_config.c). shards NULL: a fresh model, dims from gantry_vision. */
 int openvla_configure(struct openvla *model, const char *dir, const struct hf_shards *shards, struct error *error);
 int openvla_read_stats(const json_t *norm_stats, struct action_stats **ret, int *ret_n, struct error *error);
+/* -EINVAL: one of the n ranges (those where mask says so; NULL: all) ends below where it begins, which would turn what the policy
+ * says round, or is too wide for a number. One value is a range. */
+int openvla_check_range(const char *what, const char *low_name, const double *low, const char *high_name, const double *high,
+                        const bool *mask, int n, struct error *error);
 void openvla_free_stats(struct action_stats *stats, int n);
 /* Strategy, chain and crop of pictures (openvla_pictures.c). */
 int openvla_read_pictures(struct openvla_config *config, const json_t *preprocessor, struct error *error);

@@ -265,6 +265,8 @@ static int add_film(struct walk *w)
 /* Between min and max instead of the quantiles. */
 static int use_extremes(struct openvla *model, const char *dir, struct error *error)
 {
+    int r;
+
     for (int i = 0; i < model->n_stats; i++) {
         struct action_stats *s = &model->stats[i];
 
@@ -276,6 +278,9 @@ static int use_extremes(struct openvla *model, const char *dir, struct error *er
         memcpy(s->q99, s->max, sizeof(s->q99));
         memcpy(s->proprio_low, s->proprio_min, sizeof(s->proprio_low));
         memcpy(s->proprio_high, s->proprio_max, sizeof(s->proprio_high));
+        if ((r = openvla_check_range("action", "min", s->q01, "max", s->q99, s->mask, s->dims, error)) < 0 ||
+            (r = openvla_check_range("proprio", "min", s->proprio_low, "max", s->proprio_high, NULL, s->proprio, error)) < 0)
+            return error_prefix(error, r, "%s: dataset %s", dir, s->key);
     }
     return 0;
 }
