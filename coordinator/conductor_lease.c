@@ -131,6 +131,7 @@ static void fill_terms(const struct conductor *c, const struct open_iteration *i
         .policy_version = row->policy_version, .prm_version = row->prm_version, .temperature = row->temperature,
         .style = "", .search_n = row->search_n, .search_score = "last", .score_every = (uint32_t)MAX(c->config->prm_every, 1),
         .alone = lease->alone, .draw_turns = draws_turns(c, row),
+        .want_hidden = row->purpose == EPISODE_TRAIN && rl_has_critic(&s->rl),
     };
     if (it->work.expert) {      /* evaluated demonstrators are those that were imitated */
         terms->style = "clean";

@@ -144,6 +144,7 @@ static void fill_lease(const struct lease_terms *t, Gantry__Lease *out)
     out->perturb = (char *)(t->perturb ? t->perturb : "");
     out->alone = t->alone;
     out->score_every = t->score_every;
+    out->want_hidden = t->want_hidden;
     out->draw_turns = t->draw_turns;
     out->sample_key = t->sample_key;
 }

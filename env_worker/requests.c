@@ -68,7 +68,7 @@ int request_act(struct wire_client *client, const struct episode *episode, const
     body.images = n;
     body.state = frames_state(ask->frames, ask->row);
     body.n_state = ask->frames->shape.state;
-    body.want_hidden = episode->lease.purpose == GANTRY__PURPOSE__PURPOSE_TRAIN;
+    body.want_hidden = episode->lease.want_hidden;
     for (uint32_t i = 0; i < n; i++)
         pictures[i] = frames_picture(ask->frames, ask->frame, i);
     return start_call(client, &(struct wire_call) {

@@ -53,5 +53,6 @@ struct lease_terms {
     bool refine_always;
     const char *perturb;        /* what the world does to the episode; NULL, "": nothing */
     bool alone;                 /* its worker plays nothing beside it */
+    bool want_hidden;           /* the trajectory has the policy's hidden states: a critic reads them */
     bool draw_turns;            /* o_t is drawn where the policy is asked, and the last; false: every one */
 };

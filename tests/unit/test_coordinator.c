@@ -68,6 +68,7 @@ static void check_lease(const Gantry__Lease *lease, const struct ledger_episode 
     assert_string_equal(lease->style, demonstrator ? "slow" : "");
     assert_string_equal(lease->perturb, stage->kind == STAGE_EVAL && row->split == SPLIT_TEST ? "push" : "");
     assert_int_equal(lease->draw_turns, !search);
+    assert_int_equal(lease->want_hidden, row->purpose == EPISODE_TRAIN && stage->rl.advantage == ADVANTAGE_GAE);
     assert_int_equal(lease->search_n, row->search_n);
     assert_int_equal(lease->search_horizon, search ? 3 : 0);
     assert_int_equal(lease->search_execute, search ? 2 : 0);

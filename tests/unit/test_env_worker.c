@@ -93,9 +93,12 @@ static void test_policy_plays(void **state _unused_)
 {
     unsigned i;
 
-    for (i = 0; i < 8; i++)
-        worker_lab_lease(i + 1, "pick_up_object", "")->prm_version = i < 4 ? 2 : 0;
-    lab.leases[5].purpose = GANTRY__PURPOSE__PURPOSE_ROLLOUT;
+    for (i = 0; i < 8; i++) {
+        Gantry__Lease *lease = worker_lab_lease(i + 1, "pick_up_object", "");
+
+        lease->prm_version = i < 4 ? 2 : 0;
+        lease->want_hidden = i != 5;
+    }
     TURN_UNTIL(lab.n_delivered == 8);
     for (i = 0; i < 8; i++) {
         const struct delivered *d = &lab.delivered[i];
@@ -103,7 +106,7 @@ static void test_policy_plays(void **state _unused_)
         assert_int_equal(d->steps, 24);         /* the suite's limit */
         assert_true(d->timeout);
         assert_int_equal(d->n_tokens, 24 * K);
-        assert_int_equal(d->n_hidden, d->episode == 6 ? 0 : 24 * WIDTH);     /* critics read those of training episodes only */
+        assert_int_equal(d->n_hidden, d->episode == 6 ? 0 : 24 * WIDTH);     /* no critic reads them */
         assert_int_equal(d->n_progress, d->episode <= 4 ? 25 : 0);
         assert_int_equal(d->n_label, 0);
     }
@@ -118,6 +121,7 @@ static void test_chunks(void **state _unused_)
 {
     lab.chunk = 5;
     worker_lab_lease(1, "pick_up_object", "")->max_steps = 12;
+    lab.leases[0].want_hidden = true;
     TURN_UNTIL(lab.n_delivered == 1);
     assert_int_equal(lab.delivered[0].steps, 12);
     assert_int_equal(lab.delivered[0].n_tokens, 12 * K);
