@@ -9,10 +9,8 @@
 
 #include "cli/cli.h"
 #include "cli/progress.h"
-#include "cli/run_open.h"
+#include "cli/run_down.h"
 #include "cli/run_socket.h"
-#include "cli/shell_word.h"
-#include "run/rundir.h"
 
 static int usage(FILE *out, int status)
 {
@@ -46,41 +44,6 @@ static int show(const char *run_dir, bool json, bool clear, struct error *error)
     return 0;
 }
 
-/* What is known without its coordinator, in place of the line that there is none. Returns whether the run is finished. */
-static bool add_rest(const char *run_dir, struct error *error)
-{
-    _cleanup_free_ struct run_config *config = malloc(sizeof *config);
-    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
-    _cleanup_free_ struct ledger_stage *stages = NULL;
-    _cleanup_free_ char *text = NULL, *where = shell_word(run_dir);
-    char path[RUN_PATH], why[400];
-    size_t n = 0, done = 0;
-
-    if (run_socket_call_at(run_dir, "up.sock", "help", &text, NULL) == 0) {
-        error_set(error, error->errnum, "%s: its coordinator does not answer; `gantry up`, which is there, starts it again by "
-                  "itself: %s/log/coordinator.log says more", run_dir, run_dir);
-        return false;
-    }
-
-    if (!config || rundir_path(run_dir, "config.yaml", path, NULL) < 0 || run_config_load(path, config, NULL) < 0 ||
-        run_open_ledger(run_dir, &ledger, NULL) < 0 || ledger_stages(ledger, &stages, &n) < 0 ||
-        run_stopped(ledger, why, sizeof why) < 0)
-        return false;
-    for (size_t i = 0; i < n; i++)
-        done += stages[i].state == PROGRESS_DONE;
-    if (done >= (size_t)config->n_stages)
-        error_set(error, error->errnum, "%s: the run is finished, no coordinator is running there; `gantry report %s` writes "
-                  "its page", run_dir, where ?: run_dir);
-    else if (why[0])
-        error_set(error, error->errnum, "%s: the run stopped in %s, %zu of %d stages are done; `gantry up %s` tries again: %s",
-                  run_dir, done < n ? stages[done].name : "its end", done, config->n_stages, where ?: run_dir, why);
-    else
-        error_set(error, error->errnum, "%s: no coordinator is running there; %zu of %d stages are done%s%s, and `gantry up %s` "
-                  "goes on", run_dir, done, config->n_stages, done < n ? ", the next is " : "", done < n ? stages[done].name : "",
-                  where ?: run_dir);
-    return done >= (size_t)config->n_stages;
-}
-
 int cmd_status(int argc, char **argv)
 {
     static const struct option options[] = {
@@ -107,7 +70,7 @@ int cmd_status(int argc, char **argv)
         nanosleep(&(struct timespec) {.tv_sec = 1}, NULL);      /* the refresh rate of the screen, not a wait for something */
         r = show(run_dir, false, terminal, &error);
     }
-    if ((r == -ENOENT || r == -ECONNREFUSED) && add_rest(run_dir, &error) && seen) {
+    if ((r == -ENOENT || r == -ECONNREFUSED) && run_down_describe(run_dir, "status.sock", &error) && seen) {
         printf("%s\n", error.text);     /* watched to its end */
         return CLI_OK;
     }

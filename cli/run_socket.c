@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/macro.h"
+#include "cli/run_down.h"
 #include "daemon/admin.h"
 #include "wire/address.h"
 
@@ -35,9 +36,8 @@ int run_socket_call_at(const char *run_dir, const char *name, const char *comman
 
     if (r == 0)
         r = admin_call(path, command, CALL_MS, ret_text, error);
-    if ((r == -ENOENT || r == -ECONNREFUSED) && access(run_dir, F_OK) == 0)
-        error_set(error, -r, "%s: no %s is running there; `gantry up` starts it", run_dir,
-                  strcmp(name, "up.sock") ? "coordinator" : "gantry up");
+    if (error && (r == -ENOENT || r == -ECONNREFUSED) && access(run_dir, F_OK) == 0)
+        (void)run_down_describe(run_dir, name, error);
     return r;
 }
 

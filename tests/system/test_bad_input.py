@@ -312,6 +312,29 @@ def test_other_config(make_cluster):
         assert (cluster.run / "config.yaml").read_text() == before
 
 
+def test_asked_of_a_run_that_is_down(make_cluster, tmp_path):
+    """Whatever is asked of it: how far it came, and the command that goes on; no run at all is none that could be started."""
+    verbs = (["status"], ["drain"], ["drain", "env-worker-0"], ["scale", "env_worker", "2"], ["cordon", "env-worker-0"], ["prm", "rollback"])
+
+    def all_say(run, text):
+        for verb, *rest in verbs:
+            r = gantry(verb, *rest[:verb == "prm"], run, *rest[verb == "prm":])
+            assert r.returncode == 1 and text in r.stderr and len(r.stderr.splitlines()) == 1, (verb, r.stderr)
+    all_say(tmp_path, f"{tmp_path}: there is no run in it (no config.yaml); name a run's directory")
+    cluster = make_cluster(stages=[{"demos": {"episodes": 2, "style": "clean"}}, {"demos": {"episodes": 100000, "style": "clean"}}])
+    cluster.start()
+    cluster.until(lambda s: s and s["stage_number"] == 1, "the second stage")
+    r = gantry("scale", cluster.run, "env_worker", "2")
+    assert r.returncode == 1 and "no `gantry up` is running there, but a coordinator is" in r.stderr, r.stderr
+    cluster.drain()
+    all_say(cluster.run, f"1 of 2 stages are done, the next is demos2, and `gantry up {cluster.run}` goes on")
+    cluster = make_cluster(stages=[{"demos": {"episodes": 2, "style": "clean"}}])
+    cluster.start()
+    cluster.until_finished()
+    cluster.until(lambda s: s is None, "its daemons to end")
+    all_say(cluster.run, f"the run is finished, no coordinator is running there; `gantry report {cluster.run}` writes its page")
+
+
 def test_lock_is_held(make_cluster):
     cluster = make_cluster(stages=[{"demos": {"episodes": 100000, "style": "clean"}}])
     cluster.start()

@@ -368,7 +368,7 @@ def test_refuses_a_checkpoint_with_a_nan(run):
 
 def test_status_and_drain(run):
     nobody = run.gantry("status", run.dir)
-    assert nobody.returncode == 1 and "no coordinator is running there" in nobody.stderr
+    assert nobody.returncode == 1 and "there is no run in it (no config.yaml)" in nobody.stderr
     run.up()
     run.wait(lambda: "status" in run.commands(), "a status call")
     page = run.gantry("status", run.dir)

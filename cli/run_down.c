@@ -1,0 +1,71 @@
+#include "cli/run_down.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/run_open.h"
+#include "cli/run_socket.h"
+#include "cli/shell_word.h"
+#include "daemon/run_config.h"
+#include "run/rundir.h"
+
+static bool answers(const char *run_dir, const char *socket)
+{
+    _cleanup_free_ char *text = NULL;
+
+    return run_socket_call_at(run_dir, socket, "help", &text, NULL) == 0;
+}
+
+/* From config.yaml and ledger. Returns whether the run is finished. */
+static bool describe_rest(const char *run_dir, const char *run, struct error *error)
+{
+    _cleanup_free_ struct run_config *config = malloc(sizeof *config);
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    _cleanup_free_ struct ledger_stage *stages = NULL;
+    char path[RUN_PATH], why[400];
+    size_t n = 0, done = 0;
+
+    if (!config || rundir_path(run_dir, "config.yaml", path, NULL) < 0 || run_config_load(path, config, NULL) < 0 ||
+        run_open_ledger(run_dir, &ledger, NULL) < 0 || ledger_stages(ledger, &stages, &n) < 0 ||
+        run_stopped(ledger, why, sizeof why) < 0) {
+        error_set(error, error->errnum, "%s: no coordinator is running there; `gantry up %s` starts it", run_dir, run);
+        return false;
+    }
+    for (size_t i = 0; i < n; i++)
+        done += stages[i].state == PROGRESS_DONE;
+    if (done >= (size_t)config->n_stages)
+        error_set(error, error->errnum, "%s: the run is finished, no coordinator is running there; `gantry report %s` writes "
+                  "its page", run_dir, run);
+    else if (why[0])
+        error_set(error, error->errnum, "%s: the run stopped in %s, %zu of %d stages are done; `gantry up %s` tries again: %s",
+                  run_dir, done < n ? stages[done].name : "its end", done, config->n_stages, run, why);
+    else
+        error_set(error, error->errnum, "%s: no coordinator is running there; %zu of %d stages are done%s%s, and `gantry up %s` "
+                  "goes on", run_dir, done, config->n_stages, done < n ? ", the next is " : "", done < n ? stages[done].name : "",
+                  run);
+    return done >= (size_t)config->n_stages;
+}
+
+bool run_down_describe(const char *run_dir, const char *asked, struct error *error)
+{
+    _cleanup_free_ char *where = shell_word(run_dir);
+    char path[RUN_PATH];
+
+    if (strcmp(asked, "up.sock") && answers(run_dir, "up.sock")) {
+        error_set(error, error->errnum, "%s: its coordinator does not answer; `gantry up`, which is there, starts it again by "
+                  "itself: %s/log/coordinator.log says more", run_dir, run_dir);
+        return false;
+    }
+    if (!strcmp(asked, "up.sock") && answers(run_dir, "status.sock")) {
+        error_set(error, error->errnum, "%s: no `gantry up` is running there, but a coordinator is: its daemons are started and "
+                  "ended by whatever started it (`systemctl start 'gantry-env-worker@7'`, a Slurm array's throttle, by hand)",
+                  run_dir);
+        return false;
+    }
+    if (rundir_path(run_dir, "config.yaml", path, NULL) < 0 || access(path, F_OK) < 0) {
+        error_set(error, error->errnum, "%s: there is no run in it (no config.yaml); name a run's directory", run_dir);
+        return false;
+    }
+    return describe_rest(run_dir, where ?: run_dir, error);
+}
