@@ -271,6 +271,19 @@ static int load_backbone(struct plan_runner *runner, const Gantry__Plan *plan, c
     return 0;
 }
 
+/* A committed version that lacks a file was damaged by hand: trying again each minute would not bring it back. The run stops
+ * (-EBADMSG), and goes on once it is there. */
+static int removed(const char *dir, int r, struct error *error)
+{
+    struct error found = {0};
+
+    if (r != -ENOENT)
+        return r;
+    if (error)
+        found = *error;
+    return error_set(error, EBADMSG, "%.300s; it was removed: restore %s, and `gantry up` goes on", error_text(&found, r), dir);
+}
+
 static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, const struct parent_wish *wish, struct trainer **ret,
                        struct error *error)
 {
@@ -287,7 +300,7 @@ static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, con
     else
         r = load_openvla(runner, plan, dir, wish, &trainer, error);
     if (r < 0)
-        return r;
+        return removed(dir, r, error);
     /* below the first version lies what the run was given: of another kind, or of another run, whose stages have these numbers */
     r = plan->parent ? checkpoint_load_state(trainer, dir, error) : 0;
     if (r < 0)
@@ -356,7 +369,7 @@ int parent_load_reference(struct plan_runner *runner, uint64_t version, struct e
     if (r >= 0)
         r = openvla_load_halves(dir, OPENVLA_LARGE, &model, error);
     if (r < 0)
-        return error_prefix(error, r, "the policy that the stage started from");
+        return error_prefix(error, removed(dir, r, error), "the policy that the stage started from");
     if (runner->fast)
         params_use_fast(&model->params);
     r = openvla_pack(model, false);

@@ -37,8 +37,8 @@ static void finished(void *arg)
                  plan->objective, plan->stage, plan->iteration, plan->version, thread->took_ms, thread->ahead);
     else if (thread->result != -ECANCELED)
         log_error("a plan cannot be carried out",
-                  "objective=%s stage=%" PRIu64 " iteration=%" PRIu64 " version=%" PRIu64 " reason=%s", plan->objective, plan->stage,
-                  plan->iteration, plan->version, LOG_Q(error_text(&thread->error, thread->result)));
+                  "objective=%s stage=%" PRIu64 " iteration=%" PRIu64 " version=%" PRIu64 " reason=%s", plan->objective,
+                  plan->stage, plan->iteration, plan->version, LOG_Q(error_text(&thread->error, thread->result)));
     thread->trained(plan, &thread->version, thread->result, error_text(&thread->error, thread->result), thread->arg);
     gantry__plan__free_unpacked(plan, NULL);
 }
