@@ -76,7 +76,7 @@ def test_the_wall_clock_jumps(make_cluster, monkeypatch):
         cluster.until(lambda s: cluster.of("coordinator")[0].popen.poll() == 0 or (s and moved(s) != before), "progress after a jump")
     cluster.until_finished()
     for process in cluster.processes:       # and everybody leaves when told, whatever day it is
-        process.stop(20) if process.running() else None
+        process.stop() if process.running() else None
     assert [p.starts for p in cluster.processes] == [1] * 5, cluster.logs()
     assert " 0 failed" in cluster.history()
     with sqlite3.connect(cluster.run / "ledger.sqlite") as db:

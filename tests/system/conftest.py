@@ -86,7 +86,7 @@ def merged(base, changes):
     return {**base, **{k: merged(base.get(k, {}), v) if isinstance(v, dict) else v for k, v in changes.items()}}
 
 
-def admin(path, command, timeout=5):
+def admin(path, command, timeout=60):
     """One command on an admin socket; the text after "ok"."""
     with socket.socket(socket.AF_UNIX) as s:
         s.settimeout(timeout)
@@ -229,8 +229,8 @@ class Cluster:
 
     # ---- looking ----
 
-    def status(self):
-        return json.loads(admin(self.run / "sock" / "status.sock", "status"))
+    def status(self, timeout=60):
+        return json.loads(admin(self.run / "sock" / "status.sock", "status", timeout))
 
     def until(self, condition, what, patience=PATIENCE):
         """Turn until condition(status) is true; status is None while nobody answers. Returns its value."""
@@ -238,7 +238,7 @@ class Cluster:
         while True:
             self.supervise()
             try:
-                status = self.status()
+                status = self.status(5)
             except (OSError, RuntimeError, ValueError):
                 status = None
             value = condition(status)

@@ -14,7 +14,7 @@ import pytest
 from conftest import BIN, TOP, gantry
 
 
-def coordinator(cluster, timeout=20):
+def coordinator(cluster, timeout=60):
     cluster.run.mkdir(exist_ok=True)
     return subprocess.run([BIN / "gantry-coordinator", "--config", cluster.config, "--run-dir", cluster.run], capture_output=True,
                           text=True, timeout=timeout, cwd=TOP)
@@ -347,7 +347,7 @@ def test_lock_is_held(make_cluster):
     assert cluster.of("coordinator")[0].running()
     # A second learner is nobody's member: it would have taken the first one's place.
     first = cluster.until(lambda s: s and [m for m in s["members"] if m["role"] == "learner"], "the learner")[0]
-    r = subprocess.run([BIN / "gantry-learner", "--join", cluster.run, "--run-dir", cluster.run], capture_output=True, text=True, timeout=20)
+    r = subprocess.run([BIN / "gantry-learner", "--join", cluster.run, "--run-dir", cluster.run], capture_output=True, text=True, timeout=60)
     assert r.returncode != 0 and f"learner.lock: the run directory is held by process {first['pid']} " in r.stderr, r.stderr
     assert [m["member"] for m in cluster.status()["members"] if m["role"] == "learner"] == [first["member"]]
 
@@ -459,7 +459,7 @@ def test_arguments_that_make_no_sense(tmp_path):
     """A daemon without a run, or told to draw with what it does not know: one line, and a status that says not to try again."""
     for role, *args in (["coordinator"], ["learner"], ["env-worker"], ["actor", "--listen", f"ipc://{tmp_path}/a.ipc"], ["prm-server"],
                         ["env-worker", "--run-dir", "/nowhere", "--render", "paper"]):
-        r = subprocess.run([BIN / f"gantry-{role}", *args], capture_output=True, text=True, timeout=30)
+        r = subprocess.run([BIN / f"gantry-{role}", *args], capture_output=True, text=True, timeout=60)
         assert r.returncode == 64 and len(r.stderr.strip().splitlines()) == 1, (role, r.returncode, r.stderr)
 
 
@@ -470,7 +470,7 @@ def test_arguments_that_cannot_be_used(tmp_path):
                                ["cuda:99", "learner", *join, *listen, "--device", "cuda:99"],
                                ["/nowhere", "learner", *join, *listen, "--run-dir", "/nowhere"], ["/dev/null", "learner", *join, "--run-dir", "/dev/null"],
                                ["/nowhere/a.ipc", "actor", *join, "--listen", "ipc:///nowhere/a.ipc"], ["what://", "env-worker", "--join", "what://"]):
-        r = subprocess.run([BIN / f"gantry-{role}", *args], capture_output=True, text=True, timeout=30)
+        r = subprocess.run([BIN / f"gantry-{role}", *args], capture_output=True, text=True, timeout=60)
         assert r.returncode == 78 and len(r.stderr.strip().splitlines()) == 1 and named in r.stderr, (role, args, r.returncode, r.stderr)
 
 
@@ -493,7 +493,7 @@ def test_admin_lines(make_cluster, line):
     cluster.spawn("coordinator")
     cluster.until(lambda s: s, "the coordinator")
     with socket.socket(socket.AF_UNIX) as s:
-        s.settimeout(5)
+        s.settimeout(60)
         s.connect(str(cluster.run / "sock" / "status.sock"))
         s.sendall(line.encode() + b"\n")
         try:

@@ -19,7 +19,7 @@ def until_stopped(cluster, what):
     """The coordinator ends by itself with EX_CONFIG: to start it again would not help."""
     coordinator = cluster.of("coordinator")[0]
     coordinator.wanted = False
-    cluster.until(lambda s: not coordinator.running(), what, patience=60)
+    cluster.until(lambda s: not coordinator.running(), what)
     assert coordinator.popen.returncode == 78, cluster.logs()
     return coordinator.log.read_text(errors="replace")
 

@@ -30,7 +30,7 @@ def check_pages(cluster, port):
     """What people see while it runs: the status line, the page, its figures, the metrics, the probes. The page asks for its token."""
     def get(path, token=TOKEN):
         request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {token}"} if token else {})
-        with urllib.request.urlopen(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=60) as reply:
             return reply.read().decode()
     status = cluster.until(lambda s: s and s["stage"] == "rl" and s["episodes"]["journaled"] and s, "an rl episode")
     assert isinstance(status["return"], (int, float)) and 0 <= status["success"] <= 1

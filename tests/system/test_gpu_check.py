@@ -108,9 +108,9 @@ def test_the_sanitizer_knows_what_it_is_asked():
     tool = str(tool) if tool.exists() else shutil.which("compute-sanitizer")
     if not tool:
         pytest.skip("compute-sanitizer is not installed; `make sanitizer` fetches it")
-    said = subprocess.run([tool, "--version"], capture_output=True, text=True, timeout=30)
+    said = subprocess.run([tool, "--version"], capture_output=True, text=True, timeout=60)
     assert said.returncode == 0 and "Compute Sanitizer" in said.stdout, said
-    known = subprocess.run([tool, "--help"], capture_output=True, text=True, timeout=30).stdout
+    known = subprocess.run([tool, "--help"], capture_output=True, text=True, timeout=60).stdout
     text = (TOP / "tests/gpu/check.sh").read_text()
     options, tools = set(re.findall(r'\$sanitizer" (--.*?) "\$bin', text)[0].split()[::2]), re.findall(r"sanitize [a-z-]+ \d+ (\w+)", text)
     assert options == {"--tool", "--error-exitcode"} and len(tools) == 4

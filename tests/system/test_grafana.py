@@ -31,7 +31,7 @@ def test_draws_what_there_is(make_cluster):
     cluster.run.mkdir()
     cluster.spawn("coordinator")
     cluster.until(lambda s: s, "the coordinator")
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as reply:
         there = series(reply.read().decode())
     drawn = set()
     for title, expr, legend in queries():

@@ -53,7 +53,7 @@ def test_up_itself(make_cluster):
     status = cluster.until(lambda s: iteration_at_least(1)(s) and len(s["members"]) == 4 and s, "rl iteration 1")
     cluster.supervisor.kill()
     cluster.supervisor.wait()
-    cluster.until(lambda s: s is None, "the coordinator to go with its parent", 20)
+    cluster.until(lambda s: s is None, "the coordinator to go with its parent")
     cluster.up()
     summary = cluster.until_finished()
     assert summary["iterations"] == 4

@@ -142,8 +142,8 @@ def test_a_host_goes_away_without_a_word(two_hosts):
     for process in there:
         process.wanted = False
         process.kill()
-    cluster.until(lambda s: alive(s) == ["learner"], "the coordinator to miss them", 30)
-    cluster.until(lambda _: connections() == 0, "the connections to be closed", 30)
+    cluster.until(lambda s: alive(s) == ["learner"], "the coordinator to miss them")
+    cluster.until(lambda _: connections() == 0, "the connections to be closed")
     cluster.until(lambda s: s and s["episodes"]["leased"] == 0, "their leases to end")
     spaces.cable("up")
     for process in there:

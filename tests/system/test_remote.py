@@ -140,7 +140,7 @@ def test_on_a_socket(make_cluster, tmp_path):
         assert summary["episodes"]["kept"] == 6 and summary["episodes"]["failed"] == 0
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(60)
 
 
 def test_the_example():

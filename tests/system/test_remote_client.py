@@ -48,7 +48,7 @@ def listening(tmp_path):
     until(lambda: os.path.exists(path))
     yield path, server
     server.terminate()
-    assert server.wait(20) == 0 and not os.path.exists(path), "its socket goes with it"
+    assert server.wait(60) == 0 and not os.path.exists(path), "its socket goes with it"
 
 
 def episode(sim, task, state, style="expert"):
@@ -142,7 +142,7 @@ def test_socket_left_behind(tmp_path):
             until(answers)
         finally:
             server.send_signal(number)
-        server.wait(20)
+        server.wait(60)
         assert os.path.exists(path) == (number == signal.SIGKILL)
 
 
@@ -271,7 +271,7 @@ class Sim:
     sim.describe()
     gantry_sim.send(sim.sock, gantry_sim.frame({"op": "reset", "task": "", "split": "val", "seed": "0"}))
     sim.sock.close()
-    assert sim.process.wait(30) == 1
+    assert sim.process.wait(60) == 1
 
 
 def test_cannot_be_made(own):

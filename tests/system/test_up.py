@@ -50,7 +50,10 @@ if role == "coordinator" and not (run / "mute").exists():
             with open(run / "commands", "a") as file:
                 file.write(command + "\\n")
             answer = (run / "status.json").read_text() if command == "status" else "noted"
-            peer.sendall(f"ok\\n{{answer}}\\n\\n".encode())
+            try:
+                peer.sendall(f"ok\\n{{answer}}\\n\\n".encode())
+            except OSError:
+                pass                                    # whoever asked has not waited so long
             peer.close()
             if (command.startswith("drain") and not (run / "slow").exists()) or "finished" in answer:
                 ended.set()

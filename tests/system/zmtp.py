@@ -32,7 +32,7 @@ def receive_frame(s):
 def connect(path):
     """Greeted and ready to send."""
     s = socket.socket(socket.AF_UNIX)
-    s.settimeout(10)
+    s.settimeout(60)
     s.connect(str(path))
     greeting(s)
     receive(s, 64)

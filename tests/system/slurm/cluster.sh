@@ -55,7 +55,7 @@ slurm_up() {
     slurm_conf >"$SLURM_CONF"
     slurmctld -c || return 1
     for i in $(seq "$N"); do slurmd -N "n$i" || return 1; done
-    until_ 10 '[ "$(sinfo -h -o %D -t idle 2>/dev/null)" = $N ]' || { sinfo -N -l; return 1; }
+    until_ 60 '[ "$(sinfo -h -o %D -t idle 2>/dev/null)" = $N ]' || { sinfo -N -l; return 1; }
 }
 
 slurm_down() {
