@@ -4,7 +4,7 @@
 #   tests/run.sh                  all groups but tidy (clang-tidy), which takes seven minutes
 #   tests/run.sh unit nn          these only;  tests/run.sh --list names them
 #
-# Each test program runs at the top of the tree under a timeout (TEST_TIMEOUT seconds, default 120) in its own
+# Each test program runs at the top of the tree under a timeout (TEST_TIMEOUT seconds, default 600) in its own
 # temporary directory ($TMPDIR); its output is shown only when it fails. A cmocka program counts with the tests in
 # it, any other program as one. The last line is "N passed, N failed, N skipped"; the exit status is 1 if anything
 # failed; SLOWEST=1 lists the slowest system tests. Golden files too large for the tree are looked for in
@@ -59,7 +59,7 @@ run_one() {
     shift
     name=$(echo "$program" | tr / _)
     log=$scratch/$name.log dir=$(mktemp -d "$scratch/XXXX")        # short: sockets lie there, too
-    TMPDIR=$dir timeout -k 5 "${TEST_TIMEOUT:-120}" "$program" "$@" >"$log" 2>&1
+    TMPDIR=$dir timeout -k 5 "${TEST_TIMEOUT:-600}" "$program" "$@" >"$log" 2>&1
     status=$?
     rm -rf "$dir"
     if grep -q '^\[=*\] ' "$log"; then
@@ -75,7 +75,7 @@ run_one() {
     fi
     [ "$status" != 0 ] && [ "$status" != 77 ] && [ "$bad" = 0 ] && bad=1
     [ "$status" = 0 ] && bad=0
-    [ "$status" = 124 ] && echo "timed out after ${TEST_TIMEOUT:-120} s" >>"$log"
+    [ "$status" = 124 ] && echo "timed out after ${TEST_TIMEOUT:-600} s" >>"$log"
     echo "$ok $bad $not" >"$scratch/$name.count"
     echo "$status" >"$scratch/$name.status"
 }
@@ -136,9 +136,9 @@ built() {       # built SANITIZE PROGRAM...
 group_unit() { built "" $(programs unit); }
 # Two at a time, however many cores there are: a model takes memory.
 # shellcheck disable=SC2046
-group_nn() { RUN_JOBS=2 TEST_TIMEOUT=300 built "" $(programs nn); }
+group_nn() { RUN_JOBS=2 built "" $(programs nn); }
 # shellcheck disable=SC2046
-group_sim() { TEST_TIMEOUT=400 built "" $(programs sim); }
+group_sim() { built "" $(programs sim); }
 
 fuzz_with() {
     local sanitize=$1 directory=build/${1//,/-} target names=() lines=()
@@ -155,14 +155,14 @@ group_fuzz() { fuzz_with address,undefined; }
 group_asan() {
     export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
     export LSAN_OPTIONS=suppressions=tests/lsan.supp:print_suppressions=0
-    TEST_TIMEOUT=300 built address,undefined $(programs unit wire | grep -vE "${ASAN_SKIP:-^$}")
+    built address,undefined $(programs unit wire | grep -vE "${ASAN_SKIP:-^$}")
 }
 
 # What runs on several threads: the loop, the wire, the slots of an env worker, the server's compute threads.
 # shellcheck disable=SC2046
 group_tsan() {
     export TSAN_OPTIONS=halt_on_error=1:suppressions=tests/tsan.supp
-    TEST_TIMEOUT=300 built thread $(programs unit wire env_worker | grep -E '/(wire|env_worker)/|test_(loop|admin|metrics|wire|zsock|hostile|security|member|server|client|slots|env_worker|holder|serve|worker|batcher|remote|journal_thread)')
+    built thread $(programs unit wire env_worker | grep -E '/(wire|env_worker)/|test_(loop|admin|metrics|wire|zsock|hostile|security|member|server|client|slots|env_worker|holder|serve|worker|batcher|remote|journal_thread)')
 }
 
 pytest_in() {       # pytest_in FOLDER loadfile|load: the tests with real daemons there; as many files or tests side by side as there are cores
