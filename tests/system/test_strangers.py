@@ -1,5 +1,6 @@
 """Junk, lies and other versions at the daemons' sockets: refused with a line, and nobody dies of it."""
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -153,4 +154,5 @@ def test_worker_of_another_version(make_cluster):
         r = subprocess.run([BIN / "gantry-env-worker", "--run-dir", root, "--join", f"ipc://{path}", "--slots", "1"],
                            capture_output=True, text=True, timeout=60, cwd=TOP)
     assert r.returncode == 78, r.stderr                 # EX_CONFIG
-    assert "protocol 2.0" in r.stderr and "1.3" in r.stderr, r.stderr
+    minor = re.search(r"WIRE_PROTOCOL_MINOR = (\d+)", (TOP / "lib/wire/limits.h").read_text())[1]
+    assert "protocol 2.0" in r.stderr and f"speaks 1.{minor}:" in r.stderr, r.stderr
