@@ -10,167 +10,12 @@
 #include <cmocka.h>
 
 #include "base/atomic_file.h"
-#include "base/philox.h"
-#include "nn/models/openvla_oft.h"
+#include "tests/harness/oft_lab.h"
 #include "tests/harness/scratch.h"
 #include "train/checkpoint.h"
-#include "train/objective.h"
 #include "train/passes.h"
 
-enum { SIDE = 64, FRAME = SIDE * SIDE * 3, DIMS = 7, CHUNK = 3, SLOTS = CHUNK * DIMS, MAX_STEPS = 8, STATE = 8, MAX_HIDDEN = 64 };
-
-/* What an observation of this test's episodes is. */
-static int cameras = 1, numbers = 0;
-static float states[(MAX_STEPS + 1) * STATE];
-
-static struct openvla *make(enum oft_kind kind)
-{
-    struct openvla *model = NULL;
-    struct error error = {0};
-
-    if (openvla_new("tests/golden/nano", 3, &model, &error) < 0)
-        fail_msg("%s", error.text);
-    assert_int_equal(oft_add_action_head(model, CHUNK, 24, 1, 2), 0);
-    assert_int_equal(oft_add_scale_head(model, 8, -1.0f, 4), 0);
-    assert_int_equal(openvla_add_value_head(model, 16, 1, 5), 0);
-    model->config.oft.kind = kind;
-    model->config.oft.images = cameras;
-    if (numbers) {
-        assert_int_equal(oft_add_state(model, numbers, 6), 0);
-        model->stats[0].proprio = numbers;
-        for (int i = 0; i < numbers; i++) {
-            model->stats[0].proprio_low[i] = -1.5 - i;
-            model->stats[0].proprio_high[i] = 2;
-        }
-    }
-    return model;
-}
-
-static uint8_t *pictures(uint64_t seed, int n)
-{
-    struct philox random = philox_at(seed, PHILOX_TEST, 1, 0, 0);
-    uint8_t *frames = malloc((size_t)n * FRAME);
-
-    assert_non_null(frames);
-    for (int i = 0; i < n * FRAME; i++)
-        frames[i] = (uint8_t)(i % 64 ? frames[i - 1] : philox_u32(&random));
-    return frames;
-}
-
-static struct episode_input episode(uint64_t id, int steps)
-{
-    return (struct episode_input){
-        .id = id,
-        .task = "open_drawer",
-        .instruction = "open the drawer",
-        .state_seed = id,
-        .steps = steps,
-        .max_steps = MAX_STEPS,
-        .success = id % 2,
-        .policy_version = 3,
-        .temperature = 1,
-        .height = SIDE,
-        .width = SIDE,
-        .action_dims = DIMS,
-        .images = cameras,
-        .state = numbers ? states : NULL,
-        .n_state = (size_t)((steps + 1) * numbers),
-        .frames = pictures(id, (steps + 1) * cameras),
-        .n_frames = (size_t)((steps + 1) * cameras) * FRAME,
-    };
-}
-
-static const float *normalised(const struct openvla *model, const float *state)
-{
-    static float ret[STATE];
-    double from[STATE], to[STATE];
-
-    for (int i = 0; i < numbers; i++)
-        from[i] = (double)state[i];
-    oft_normalise_state(openvla_stats(model, NULL), from, to);
-    for (int i = 0; i < numbers; i++)
-        ret[i] = (float)to[i];
-    return ret;
-}
-
-/* Chunks of the policy, executed as far as the episode goes. */
-static void add_rollout(struct dataset *data, const struct openvla *model, uint64_t id, int steps)
-{
-    struct episode_input in = episode(id, steps);
-    struct openvla_session *session = NULL;
-    uint32_t tokens[MAX_STEPS * DIMS], turns[MAX_STEPS];
-    float logp[MAX_STEPS * DIMS], hidden[MAX_STEPS * MAX_HIDDEN];
-    struct error error = {0};
-    size_t width = (size_t)model->config.hidden;
-    int32_t *prompt;
-    int n_prompt;
-
-    assert_true(width <= MAX_HIDDEN);
-    assert_int_equal(openvla_session_new(&model->config, 1, &session), 0);
-    assert_int_equal(openvla_prompt(model, in.instruction, &prompt, &n_prompt), 0);
-    for (int t = 0; t < steps; t += CHUNK) {
-        struct oft_item item = {.images = {in.frames + t * cameras * FRAME, in.frames + (t * cameras + 1) * FRAME},
-                                .n_images = cameras,
-                                .proprio = numbers ? normalised(model, states + t * numbers) : NULL,
-                                .prompt = prompt,
-                                .n_prompt = n_prompt,
-                                .temperature = 1,
-                                .seed = 5,
-                                .episode = id,
-                                .step = (uint32_t)t};
-        size_t n = (size_t)MIN(CHUNK, steps - t) * DIMS;
-        struct oft_result result;
-
-        assert_int_equal(oft_act(model, session, &item, 1, &result), 0);
-        memcpy(tokens + t * DIMS, result.tokens, n * sizeof *tokens);
-        memcpy(logp + t * DIMS, result.logp, n * sizeof *logp);
-        memcpy(hidden + in.n_turns * width, openvla_act_hidden(session, 0), width * sizeof *hidden);
-        turns[in.n_turns++] = (uint32_t)t;
-    }
-    free(prompt);
-    openvla_session_free(session);
-    in.tokens = tokens;
-    in.logp = logp;
-    in.turns = turns;
-    in.hidden = hidden;
-    in.n_hidden = in.n_turns * width;
-    in.n_tokens = in.n_logp = (size_t)(steps * DIMS);
-    if (dataset_add(data, &in, &error) < 0)
-        fail_msg("%s", error.text);
-}
-
-static struct dataset *rollouts(const struct openvla *model)
-{
-    struct dataset *data = NULL;
-
-    assert_int_equal(dataset_new(model, &data), 0);
-    for (int i = 1; i <= 6; i++)
-        add_rollout(data, model, (uint64_t)i, 3 + i % 5); /* 4 to 7 steps: whole and broken chunks */
-    dataset_sort(data);
-    return data;
-}
-
-static struct dataset *demonstrations(const struct openvla *model)
-{
-    struct dataset *data = NULL;
-    struct error error = {0};
-    float label[4 * DIMS];
-
-    assert_int_equal(dataset_new(model, &data), 0);
-    for (int i = 0; i < 4 * DIMS; i++)
-        label[i] = sinf((float)i);
-    for (uint64_t id = 1; id <= 2; id++) {
-        struct episode_input in = episode(id, 4);
-
-        in.demo = true;
-        in.label = label;
-        in.n_label = 4 * DIMS;
-        if (dataset_add(data, &in, &error) < 0)
-            fail_msg("%s", error.text);
-    }
-    dataset_sort(data);
-    return data;
-}
+enum { FRAME = OFT_LAB_FRAME, DIMS = OFT_LAB_DIMS, CHUNK = OFT_LAB_CHUNK, SLOTS = OFT_LAB_SLOTS, STATE = OFT_LAB_STATE };
 
 static void each_kind_imitates(void **state)
 {
@@ -191,8 +36,8 @@ static void each_kind_imitates(void **state)
         struct sft_result result;
         struct error error = {0};
 
-        assert_int_equal(trainer_new(make(cases[i].kind), 1, NULL, &trainer), 0);
-        data = demonstrations(trainer->model);
+        assert_int_equal(trainer_new(oft_lab_model(cases[i].kind), 1, NULL, &trainer), 0);
+        data = oft_lab_demonstrations(trainer->model);
         if (objective_sft(trainer, data, &config, &(struct objective){.seed = 1}, &result, &error) < 0)
             fail_msg("%s", error.text);
         if (!(result.first_loss > cases[i].first_above && result.last_loss < cases[i].last_below))
@@ -242,7 +87,7 @@ static struct ppo_result iterate_on(struct dataset *data, struct trainer *traine
 
 static struct ppo_result iterate(struct trainer *trainer, const struct openvla *reference, uint64_t version)
 {
-    return iterate_on(rollouts(reference), trainer, reference, version);
+    return iterate_on(oft_lab_rollouts(reference), trainer, reference, version);
 }
 
 /* The critic reads what the actor saw at each decision; where that did not come along, the learner asks again: the same bits. */
@@ -256,12 +101,12 @@ static void hidden_states_of_chunks(void **state)
     for (int i = 0; i < 2; i++) {
         struct dataset *data;
 
-        assert_int_equal(trainer_new(make(OFT_TOKENS), 1, NULL, &trainers[i]), 0);
+        assert_int_equal(trainer_new(oft_lab_model(OFT_TOKENS), 1, NULL, &trainers[i]), 0);
         if (!reference) {
             assert_int_equal(openvla_clone(trainers[i]->model, &reference), 0);
             assert_int_equal(openvla_pack(reference, false), 0);
         }
-        data = rollouts(reference);
+        data = oft_lab_rollouts(reference);
         for (int e = 0; i && e < data->n; e++) {
             assert_non_null(data->list[e].hidden);
             free(data->list[e].hidden);
@@ -290,7 +135,7 @@ static void actor_and_learner_agree(void **state)
         struct trainer *trainer = NULL;
         struct ppo_result result;
 
-        assert_int_equal(trainer_new(make(kinds[i]), 1, NULL, &trainer), 0);
+        assert_int_equal(trainer_new(oft_lab_model(kinds[i]), 1, NULL, &trainer), 0);
         assert_int_equal(openvla_clone(trainer->model, &reference), 0);
         assert_int_equal(openvla_pack(reference, false), 0);
         result = iterate(trainer, reference, 3);
@@ -310,7 +155,7 @@ static void actor_and_learner_agree(void **state)
 /* Only what was executed has a gradient: a broken chunk gives the same update whatever the rest of it would have been. */
 static void what_was_not_executed_takes_no_part(void **state)
 {
-    struct openvla *models[2] = {make(OFT_TOKENS), make(OFT_TOKENS)};
+    struct openvla *models[2] = {oft_lab_model(OFT_TOKENS), oft_lab_model(OFT_TOKENS)};
     struct trainer *trainers[2];
     struct openvla *reference = NULL;
 
@@ -324,7 +169,7 @@ static void what_was_not_executed_takes_no_part(void **state)
 
         assert_int_equal(trainer_new(models[i], 1, NULL, &trainers[i]), 0);
         assert_int_equal(dataset_new(trainers[i]->model, &data), 0);
-        add_rollout(data, reference, 1, 4);
+        oft_lab_add_rollout(data, reference, 1, 4);
         /* behind the recorded tokens of the last decision stand others: never to be read */
         data->list[0].tokens = realloc(data->list[0].tokens, (size_t)(4 + CHUNK) * DIMS * sizeof(int32_t));
         for (int k = 4 * DIMS; k < (4 + CHUNK) * DIMS; k++)
@@ -349,11 +194,11 @@ static void what_does_not_fit_is_refused(void **state)
     struct error error = {0};
     uint32_t tokens[4 * DIMS], turns[][2] = {{1, 3}, {0, 0}, {0, 4}};
     float logp[4 * DIMS];
-    struct episode_input in = episode(9, 4);
+    struct episode_input in = oft_lab_episode(9, 4);
 
     (void)state;
-    assert_int_equal(trainer_new(make(OFT_TOKENS), 1, NULL, &trainer), 0);
-    data = rollouts(trainer->model);
+    assert_int_equal(trainer_new(oft_lab_model(OFT_TOKENS), 1, NULL, &trainer), 0);
+    data = oft_lab_rollouts(trainer->model);
     for (int i = 0; i < 4 * DIMS; i++) {
         tokens[i] = (uint32_t)trainer->model->config.vocab - 1;
         logp[i] = -1;
@@ -383,7 +228,7 @@ static void what_does_not_fit_is_refused(void **state)
 /* An episode of which only what the policy was asked about was drawn: it sees the same. */
 static void what_was_not_drawn_is_not_needed(void **state)
 {
-    struct openvla *model = make(OFT_TOKENS);
+    struct openvla *model = oft_lab_model(OFT_TOKENS);
     struct dataset *data = NULL;
     struct train_episode *e;
     struct step_ref *steps;
@@ -391,8 +236,8 @@ static void what_was_not_drawn_is_not_needed(void **state)
     struct error error = {0};
     static uint32_t tokens[5 * DIMS], turns[] = {0, 3}, observed[] = {0, 3, 5};
     static float logp[5 * DIMS];
-    size_t one = (size_t)cameras * FRAME;
-    struct episode_input in = episode(1, 5);
+    size_t one = (size_t)oft_lab_cameras * FRAME;
+    struct episode_input in = oft_lab_episode(1, 5);
 
     (void)state;
     assert_int_equal(dataset_new(model, &data), 0);
@@ -428,24 +273,6 @@ static void what_was_not_drawn_is_not_needed(void **state)
     openvla_free(model);
 }
 
-static int with_two_cameras_and_state(void **state)
-{
-    (void)state;
-    cameras = 2;
-    numbers = STATE;
-    for (int i = 0; i < (MAX_STEPS + 1) * STATE; i++)
-        states[i] = sinf(.7f * (float)i) * 2;
-    return 0;
-}
-
-static int with_one_camera(void **state)
-{
-    (void)state;
-    cameras = 1;
-    numbers = 0;
-    return 0;
-}
-
 /* Two demonstrations that differ in one thing only, the second picture or the state, and want opposite actions: a policy that
  * did not see the difference could not do better than 0.8 on average. */
 static void second_picture_and_state_are_seen(void **state)
@@ -461,10 +288,10 @@ static void second_picture_and_state_are_seen(void **state)
         struct error error = {0};
         float label[2][2 * DIMS], pose[3 * STATE];
 
-        assert_int_equal(trainer_new(make(OFT_L1), 1, NULL, &trainer), 0);
+        assert_int_equal(trainer_new(oft_lab_model(OFT_L1), 1, NULL, &trainer), 0);
         assert_int_equal(dataset_new(trainer->model, &data), 0);
         for (uint64_t id = 0; id < 2; id++) {
-            struct episode_input in = episode(1, 2);
+            struct episode_input in = oft_lab_episode(1, 2);
 
             for (int k = 0; k < 2 * DIMS; k++)
                 label[id][k] = id ? .8f : -.8f;
@@ -491,11 +318,11 @@ static void second_picture_and_state_are_seen(void **state)
 
 static void missing_pictures_and_states_are_refused(void **state)
 {
-    struct openvla *model = make(OFT_TOKENS);
+    struct openvla *model = oft_lab_model(OFT_TOKENS);
     struct dataset *data = NULL;
     struct error error = {0};
     float label[4 * DIMS] = {0};
-    struct episode_input in = episode(9, 4), bad;
+    struct episode_input in = oft_lab_episode(9, 4), bad;
 
     (void)state;
     assert_int_equal(dataset_new(model, &data), 0);
@@ -532,7 +359,7 @@ static float *moment(struct trainer *t, const struct param *p)
 /* A value head that came to the model last is read before the action heads: what was learnt belongs to names, not to places. */
 static void what_was_learnt_is_found_again(void **state)
 {
-    struct openvla *model = make(OFT_LAPLACE), *loaded = NULL;
+    struct openvla *model = oft_lab_model(OFT_LAPLACE), *loaded = NULL;
     struct trainer *before = NULL, *after = NULL;
     char dir[SCRATCH_PATH];
     struct error error = {0};
@@ -567,9 +394,10 @@ int main(void)
         cmocka_unit_test(what_was_not_drawn_is_not_needed),
         cmocka_unit_test(what_was_learnt_is_found_again),
         cmocka_unit_test(hidden_states_of_chunks),
-        cmocka_unit_test_setup_teardown(actor_and_learner_agree, with_two_cameras_and_state, with_one_camera),
-        cmocka_unit_test_setup_teardown(second_picture_and_state_are_seen, with_two_cameras_and_state, with_one_camera),
-        cmocka_unit_test_setup_teardown(missing_pictures_and_states_are_refused, with_two_cameras_and_state, with_one_camera),
+        cmocka_unit_test_setup_teardown(actor_and_learner_agree, oft_lab_two_cameras_and_state, oft_lab_one_camera),
+        cmocka_unit_test_setup_teardown(second_picture_and_state_are_seen, oft_lab_two_cameras_and_state, oft_lab_one_camera),
+        cmocka_unit_test_setup_teardown(missing_pictures_and_states_are_refused, oft_lab_two_cameras_and_state,
+                                        oft_lab_one_camera),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
