@@ -295,8 +295,8 @@ static int stats(int argc, char **argv)
         r = file_write(path, text.text, text.length);
     if (r < 0)
         return fail("stats", &error, error_set(&error, -r, "%s: cannot be written: %s", path, strerror(-r)));
-    printf("%s: %d successful training episodes, %d of them demonstrations (%d episodes left out), %zu steps, actions of %d numbers, "
-           "a state of %d\n", path, statistics.episodes, demos, left_out, statistics.steps, statistics.dims, statistics.state);
+    printf("%s: %d successful training episodes, %d of them demonstrations (%d episodes left out), %zu steps, actions of %d "
+           "numbers, a state of %d\n", path, statistics.episodes, demos, left_out, statistics.steps, statistics.dims, statistics.state);
     return CLI_OK;
 }
 

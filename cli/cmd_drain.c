@@ -72,8 +72,8 @@ static void say_update(const char *run_dir, const char *run)
 
     progress_training(status, &done, &total);
     if (total > 0)
-        printf("An update is in hand, %.0f/%.0f: it is finished first. `gantry drain %s --within SECONDS` waits no longer than that; what\n"
-               "is not done by then is made anew by the next `gantry up`.\n", done, total, where ?: run);
+        printf("An update is in hand, %.0f/%.0f: it is finished first. `gantry drain %s --within SECONDS` waits no longer than "
+               "that; what\nis not done by then is made anew by the next `gantry up`.\n", done, total, where ?: run);
     json_decref(status);
 }
 

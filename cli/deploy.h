@@ -10,7 +10,7 @@
 struct deploy {
     const struct run_config *config;    /* resolved: absolute run.dir and paths of models */
     const char *root;                   /* below which files go, "" for /; NULL: print them */
-    char token_file[256];               /* systemd: where the page's token lies; `config` names the copy that the unit sees; "" none */
+    char token_file[256];               /* systemd: where the page's token lies (`config` names the copy that the unit sees); "": none */
     unsigned written;
 };
 

@@ -37,7 +37,8 @@ static int take_scale(int *argc, char **argv, double *ret, struct error *error)
     double scale = text ? strtod(text, &end) : exp(-1.5);
 
     if (text && (end == text || *end || !(scale > 0 && scale <= 1)))
-        return error_set(error, EINVAL, "--scale %s: how far answers are drawn around the middle at temperature 1, above 0 up to 1", text);
+        return error_set(error, EINVAL, "--scale %s: how far answers are drawn around the middle at temperature 1, above 0 up "
+                         "to 1", text);
     *ret = scale;
     return 0;
 }

@@ -104,7 +104,8 @@ static double memory_needed(const struct run_config *c, const struct model_needs
     const struct observations drawn = count_drawn(c, models->chunk);
     double need = BASE_MB * MB + models->shared;
 
-    need += c->env_workers * (WORKER_MB * MB + scenes_needed(c) + c->slots * (RENDER_SLOT_MB * MB + 2 * longest(c, &drawn) * image));
+    need += c->env_workers * (WORKER_MB * MB + scenes_needed(c));
+    need += slots * (RENDER_SLOT_MB * MB + 2 * longest(c, &drawn) * image);
     need += c->n_actors * (BASE_MB * MB + models->actor + slots * image);
     need += c->n_prm_servers * (BASE_MB * MB + models->prm + slots * drawn.most * picture);     /* scored from the first camera */
     need += c->n_learners * (4 * BASE_MB * MB + models->learner);

@@ -20,9 +20,9 @@ int preflight_limit(const struct run_config *config, int i, int given);
 /* Observations in all episodes of a data set that a stage names; 0: it cannot be read. */
 double preflight_dataset(const char *from);
 
-/* The suite, its tasks by name (where gantry knows them without the suite's files), and what stages want of it; how many numbers its actions have. Suite remote: starts its
- * simulator. All that is wrong is added to *faults: -EINVAL: no such task; -ENOENT: no such suite, or its files are not on this
- * host, and *ret_action_dims is untouched. */
+/* The suite, its tasks by name (those that gantry knows need no files), and what stages want of it; how many numbers its actions
+ * have. Suite remote: starts its simulator. All that is wrong is added to *faults: -EINVAL: no such task; -ENOENT: no such suite, or
+ * its files are not on this host, and *ret_action_dims is untouched. */
 void preflight_tasks(const struct run_config *config, int *ret_action_dims, struct config_faults *faults);
 
 /* The data sets that stages name, and the critics that they ask; start: the policy's directory. -EINVAL, -ENOENT. */

@@ -110,8 +110,8 @@ static int check_head(const struct run_config *c, const char *dir, const struct 
 {
     for (int i = 0; i < c->n_stages; i++)
         if (c->stages[i].kind == STAGE_RL && policy->config.oft.kind == OFT_L1)
-            return error_set(error, EINVAL, "policy.init: %s: its head of kind l1 answers one number and has no probabilities, which "
-                             "stages[%d].rl needs: `gantry model oft %s NEW --kind laplace` adds them", dir, i, dir);
+            return error_set(error, EINVAL, "policy.init: %s: its head of kind l1 answers one number and has no probabilities, "
+                             "which stages[%d].rl needs: `gantry model oft %s NEW --kind laplace` adds them", dir, i, dir);
     return 0;
 }
 

@@ -19,7 +19,8 @@ static int check_datasets(const struct run_config *c, struct error *error)
         if (data && (data->info.height != c->image || data->info.width != c->image || strcmp(data->info.image_chain, c->chain)))
             return error_set(error, EINVAL,
                              "stages[%d].demos.from: %s: pictures of %dx%d by the chain %s; suite.image is %d and suite.chain %s "
-                             "(`gantry data import` has --size and --chain)", i, from, data->info.width, data->info.height, data->info.image_chain, c->image, c->chain);
+                             "(`gantry data import` has --size and --chain)",
+                             i, from, data->info.width, data->info.height, data->info.image_chain, c->image, c->chain);
     }
     return 0;
 }
@@ -40,8 +41,8 @@ static void check_abilities(const struct run_config *c, const struct sim_task_in
                    "{from: DIR}", i);
         for (int k = 0; eval && k < eval->n_policies; k++)
             if (!strcmp(eval->policies[k], "demonstrator") && suite->no_expert)
-                REFUSE("stages[%d].eval.policies: this simulator has no expert that demonstrator could be: name the others, [sft, "
-                       "best, last]", i);
+                REFUSE("stages[%d].eval.policies: this simulator has no expert that demonstrator could be: name the others, "
+                       "[sft, best, last]", i);
         for (int k = 0; eval && k < eval->n_n; k++)
             if (eval->n[k] > 1 && eval->search_method != SAMPLE_N && suite->no_save)
                 REFUSE("stages[%d].eval.n: %d: look-ahead plays copies of the simulator, and the states of this one cannot be "

@@ -11,8 +11,8 @@
 int run_open_ledger(const char *run_dir, struct ledger **ret, struct error *error);
 /* run: the ledger's ledger_run()->id. */
 int run_open_journal(const char *run_dir, uint64_t run, struct journal **ret, struct error *error);
-/* Have all stages of `config` been done there? later: and the evaluations that `gantry eval` added. -errno: nobody can say (no ledger;
- * a coordinator has it). */
+/* Have all stages of `config` been done there? later: and the evaluations that `gantry eval` added. -errno: nobody can say (no
+ * ledger; a coordinator has it). */
 int run_finished(const char *run_dir, const struct run_config *config, bool later, bool *ret);
 /* Why the coordinator's last life stopped the run by itself (nobody drained or killed it); "" where it did not. */
 int run_stopped(struct ledger *ledger, char *ret, size_t size);

@@ -122,8 +122,8 @@ void conductor_on_prm_swap(struct conductor *c, const struct conductor_event *ev
         c->memory.prm_next_stage = c->memory.stage;
         c->memory.prm_next_round = event->prm_swap.round;
         c->memory_moved = true;
-        conductor_note(c, 0, "prm_swap", "from iteration %u of %s on, episodes are scored by PRM version %llu", event->prm_swap.round + 1,
-                       c->config->stages[c->memory.stage].name, (unsigned long long)version);
+        conductor_note(c, 0, "prm_swap", "from iteration %u of %s on, episodes are scored by PRM version %llu",
+                       event->prm_swap.round + 1, c->config->stages[c->memory.stage].name, (unsigned long long)version);
     } else {
         conductor_use_prm(c, version);
         conductor_note(c, 0, "prm_swap", "new episodes are scored by PRM version %llu", (unsigned long long)version);

@@ -103,7 +103,8 @@ static int write_texts(struct edge *edge, struct error *error)
 }
 
 enum { LATER_MAX_BYTES = 1 << 20 };
-enum { REJOIN_MS = 3000 };      /* who lost the coordinator tries to connect each second at the latest (lib/wire/socket.c), then says Hello */
+/* Who lost the coordinator tries to connect each second at the latest (lib/wire/socket.c), then says Hello. */
+enum { REJOIN_MS = 3000 };
 
 /* RUN/evals.yaml: eval stages that `gantry eval` asked for after the run's own. They are no part of the configuration the run
  * was started with: its digest, config.yaml and summary.json leave them out. */

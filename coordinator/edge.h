@@ -127,10 +127,12 @@ void edge_look(struct edge *edge);      /* each tick, and before anybody is told
 void edge_members_register(struct edge *edge);
 void edge_members_refresh(struct edge *edge);
 
-/* status.c */
-bool edge_is_full(const struct edge *edge, char *ret_where, size_t size);      /* whose disk, for people; size 0: no matter */
+/* edge_metrics.c */
 void edge_metrics_register(struct edge *edge);
 void edge_metrics_write(struct edge *edge, struct strbuf *out);
+
+/* status.c */
+bool edge_is_full(const struct edge *edge, char *ret_where, size_t size);      /* whose disk, for people; size 0: no matter */
 int edge_status_json(struct edge *edge, struct strbuf *out);
 /* What members said of themselves, for summary.json: rates and peak memory as `"key":value,...`. */
 void edge_runtime(const struct edge *edge, struct strbuf *out);

@@ -62,7 +62,8 @@ void servers_release(struct servers *servers);
  * measuring it. version 0: any. NULL: none. */
 enum { SERVERS_SLACK = 2 };
 struct wire_client *servers_pick(struct servers *servers, Gantry__Role role, uint64_t version, unsigned spread);
-/* How long that server may take for an answer (where there is no other to ask, giving up early would help nobody), and how long it has taken (result: of the call, since_ms: when it was sent). */
+/* How long that server may take for an answer (where there is no other to ask, giving up early would help nobody), and how long it
+ * has taken (result: of the call, since_ms: when it was sent). */
 uint32_t servers_patience(const struct servers *servers, const struct wire_client *client, uint32_t least_ms);
 void servers_took(struct servers *servers, const struct wire_client *client, int result, uint64_t since_ms);
 /* What came of asking that server: good, or no answer, or one that cannot be used. NOT_YET and the like say nothing of it: do not
