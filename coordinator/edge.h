@@ -28,8 +28,8 @@ enum { EDGE_MEMBER_SUMS = 10 };
 
 struct edge_metrics {
     struct metric *gemm_fallbacks, *attention_fallbacks;        /* of all servers and learners on devices */
-    struct metric *epoch, *commits, *commit_ms, *commit_worst_ms, *rows, *open, *leased, *journaled, *members[MEMBER_LEARNER + 1];
-    struct metric *success, *reward, *policy, *prm, *stage, *iteration, *turn_worst_ms, *received, *refused, *episodes,
+    struct metric *epoch, *commits, *commit_seconds, *commit_worst_seconds, *rows, *open, *leased, *journaled, *members[MEMBER_LEARNER + 1];
+    struct metric *success, *reward, *policy, *prm, *stage, *iteration, *turn_worst_seconds, *received, *refused, *episodes,
         *env_steps, *failed, *updates_per_s;
     struct metric *sums[EDGE_MEMBER_SUMS], *memory[MEMBER_LEARNER + 1];       /* edge_members.c */
     struct metric *journal_bytes, *device_used, *device_memory;                     /* likewise */

@@ -31,9 +31,10 @@ void edge_metrics_register(struct edge *edge)
     x->episodes = metrics_counter(m, "gantry_episodes_total", "", "episodes journaled since the coordinator started");
     x->env_steps = metrics_counter(m, "gantry_env_steps_total", "", "environment steps journaled since the coordinator started");
     x->commits = metrics_counter(m, "gantry_ledger_commits_total", "", "ledger transactions");
-    x->commit_ms = metrics_gauge(m, "gantry_ledger_commit_ms", "which=\"last\"", "duration of a ledger commit");
-    x->commit_worst_ms = metrics_gauge(m, "gantry_ledger_commit_ms", "which=\"worst\"", "duration of a ledger commit");
-    x->turn_worst_ms = metrics_gauge(m, "gantry_loop_turn_worst_ms", "", "longest turn of the event loop since the last look");
+    x->commit_seconds = metrics_gauge(m, "gantry_ledger_commit_seconds", "which=\"last\"", "duration of a ledger commit");
+    x->commit_worst_seconds = metrics_gauge(m, "gantry_ledger_commit_seconds", "which=\"worst\"", "duration of a ledger commit");
+    x->turn_worst_seconds = metrics_gauge(m, "gantry_loop_turn_worst_seconds", "",
+                                          "longest turn of the event loop since the last look");
     x->gemm_fallbacks = metrics_counter(m, "gantry_fallback_total", "op=\"gemm\"",
                                         "calls that a GPU library refused and own kernels did");
     x->attention_fallbacks = metrics_counter(m, "gantry_fallback_total", "op=\"attention\"",
@@ -77,9 +78,9 @@ static void refresh_metrics(struct edge *edge)
     metric_set(x->episodes, (double)edge->episodes);
     metric_set(x->env_steps, (double)edge->env_steps);
     metric_set(x->commits, (double)edge->commits);
-    metric_set(x->commit_ms, ledger_commit_ms(edge->ledger, &worst));
-    metric_set(x->commit_worst_ms, worst);
-    metric_set(x->turn_worst_ms, (double)loop_lag(edge->loop).worst_ns / 1e6);
+    metric_set(x->commit_seconds, ledger_commit_ms(edge->ledger, &worst) / 1e3);
+    metric_set(x->commit_worst_seconds, worst / 1e3);
+    metric_set(x->turn_worst_seconds, (double)loop_lag(edge->loop).worst_ns / 1e9);
     metric_set(x->gemm_fallbacks, over_devices(edge, "gemm_fallback_total"));
     metric_set(x->attention_fallbacks, over_devices(edge, "attention_fallback_total"));
     metric_set(x->received, (double)(stats->received + (tcp ? tcp->received : 0)));

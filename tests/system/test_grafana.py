@@ -33,6 +33,8 @@ def test_draws_what_there_is(make_cluster):
     cluster.until(lambda s: s, "the coordinator")
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as reply:
         there = series(reply.read().decode())
+    short = [name for name in there if re.search(r"_(ns|us|ms|s|kb|mb|gb|b)(_|$)", name)]
+    assert not short, "Prometheus' units are seconds and bytes, written out (promtool check metrics)"
     drawn = set()
     for title, expr, legend in queries():
         named = re.findall(r"\b((?:gantry|process)_\w+)\{([^}]*)\}", expr)

@@ -164,7 +164,8 @@ static void look_at_metrics(void)
     };
     static const char *const not_zero[] = {
         "gantry_iteration_success ", "gantry_messages_total{what=\"received\"} ", "gantry_ledger_commits_total ",
-        "gantry_ledger_commit_ms{which=\"last\"} ", "gantry_ledger_commit_ms{which=\"worst\"} ", "gantry_loop_turn_worst_ms ",
+        "gantry_ledger_commit_seconds{which=\"last\"} ", "gantry_ledger_commit_seconds{which=\"worst\"} ",
+        "gantry_loop_turn_worst_seconds ",
     };
     _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
     char line[128];
