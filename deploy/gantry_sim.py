@@ -68,6 +68,7 @@ DEFAULTS = {"cameras": 1, "action_dims": 7, "proprio": 0, "control_hz": 10.0, "s
 PATIENCE = {"describe": 120, "reset": 60}       # seconds until a reply is late
 PATIENCE_ELSE = 10
 GRACE = 10                                      # seconds for a simulator that is at work when the other side has gone
+LOOKS = 500                                     # states of a gymnasium environment that are remembered
 ACTION, ACTION_MAX = 7, 16      # numbers of an action: what policies are made for mostly, and at most
 
 
@@ -453,6 +454,7 @@ class Gym:
         if not hasattr(space, "n") and not (hasattr(space, "low") and space.low.size <= ACTION_MAX
                                             and all(map(math.isfinite, [*space.low.flat, *space.high.flat]))):
             raise ValueError(f"{a.gym}: actions are {space}; a bounded Box of at most {ACTION_MAX} dimensions, or Discrete, can be driven")
+        self.looks = {}
         seen = self.reset(None, "train", 0)
         for key, picture in zip(a.picture, seen["pictures"]):
             shape = getattr(picture, "shape", None)
@@ -492,10 +494,23 @@ class Gym:
 
     def reset(self, task, split, seed):
         """Its seeds are thrice gantry's and the split's number: no state of one split is another's."""
-        self.observation, _ = self.env.reset(seed=3 * seed + ("train", "val", "test").index(split))
+        number = 3 * seed + ("train", "val", "test").index(split)
+        if hasattr(getattr(self.env, "unwrapped", None), "np_random"):      # wrappers draw from it before reset seeds it: Meta-World's goals
+            self.env.unwrapped.np_random, _ = importlib.import_module("gymnasium.utils.seeding").np_random(number)
+        self.observation, _ = self.env.reset(seed=number)
         self.success = self.ended = self.known = False
         self.last = self.seen()
+        self.compare(f"{split} {seed}", number)
         return self.last
+
+    def compare(self, state, number):
+        """Says once if a state that comes again looks otherwise, beyond what renderers do to a pixel: nobody can be compared on it."""
+        look = b"".join(picture.tobytes()[::7] for picture in self.last["pictures"])
+        before = self.looks.setdefault(number, look) if self.looks is not None and len(self.looks) < LOOKS else look
+        if any(abs(a - b) > 32 for a, b in zip(before, look)):
+            print(f"gantry_sim: WARNING: state {state} looks otherwise than before: reset(seed={number}) of {self.a.gym} does not settle it. Policies that "
+                  "are compared on the same states are not compared on the same states", flush=True)
+            self.looks = None
 
     def step(self, action):
         if not self.ended:
