@@ -14,10 +14,12 @@
 #include <cmocka.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "env_worker/simulation.h"
 #include "sim/sim.h"
 #include "sim/suites/remote/frame.h"
 #include "sim/suites/remote/reply.h"
+#include "sim/suites/remote/session.h"
 #include "tests/harness/scratch.h"
 
 /* ---- heads ------------------------------------------------------------------------------------------------------ */
@@ -462,6 +464,25 @@ static void test_no_simulator(void **state)
     assert_null(suite);
 }
 
+/* Nobody listens on a socket for a moment, as while a robot's program starts anew: who has patience gets through. */
+static void test_a_socket_is_waited_for(void **state)
+{
+    const struct world *w = *state;
+    struct session *session = NULL;
+    struct error error = {0};
+
+    assert_int_equal(fault_arm("remote.dial=drop@1"), 0);
+    assert_int_equal(session_open(w->path, 0, &session, &error), -ECONNREFUSED);
+    assert_non_null(strstr(error.text, "does somebody listen there?"));
+    assert_null(session);
+    assert_int_equal(fault_arm("remote.dial=drop@1-2"), 0);
+    if (session_open(w->path, 60, &session, &error) < 0)
+        fail_msg("%s", error.text);
+    assert_true(session_is_alive(session));
+    session = session_close(session);
+    assert_int_equal(fault_arm(""), 0);
+}
+
 /* ---- a worker's slots ------------------------------------------------------------------------------------------------ */
 
 /* A simulator that is a process: its stream is file 3. One letter into the file for its beginning, another one for `close`. */
@@ -542,6 +563,7 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_failures, begin, end),
         cmocka_unit_test_setup_teardown(test_out_of_step, begin, end),
         cmocka_unit_test(test_no_simulator),
+        cmocka_unit_test_setup_teardown(test_a_socket_is_waited_for, begin, end),
         cmocka_unit_test(test_goodbye),
     };
 

@@ -11,11 +11,13 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 
-enum { CHILD_FD = 3, DESCRIBE_SECONDS = 120, GOODBYE_MS = 2000 };
+enum { CHILD_FD = 3, DESCRIBE_SECONDS = 120, GOODBYE_MS = 2000, DIAL_AGAIN_MS = 200 };
 
 /* ---- the process --------------------------------------------------------------------------------------------- */
 
@@ -60,18 +62,33 @@ static int start(const char *command, struct session *session, struct error *err
     return 0;
 }
 
-static int dial(const char *path, struct session *session, struct error *error)
+/* -errno of a connection that is not made; nobody listens: -ECONNREFUSED, -ENOENT. */
+static int connect_to(const struct sockaddr_un *address, int *ret_fd)
 {
+    _cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    if (fault_point("remote.dial") == FAULT_DROP)
+        return -ECONNREFUSED;
+    if (fd < 0 || connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0)
+        return -errno;
+    *ret_fd = TAKE_FD(fd);
+    return 0;
+}
+
+static int dial(const char *path, unsigned patience, struct session *session, struct error *error)
+{
+    uint64_t until = clock_mono_ns() + patience * 1000000000ULL;
     struct sockaddr_un address = { .sun_family = AF_UNIX };
-    _cleanup_close_ int fd = -1;
+    int r;
 
     if (strlen(path) >= sizeof(address.sun_path))
         return error_set(error, ENAMETOOLONG, "a socket's path may have %zu bytes", sizeof(address.sun_path) - 1);
     memcpy(address.sun_path, path, strlen(path));
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
-        return error_set(error, errno, "%s: does somebody listen there?", strerror(errno));
-    session->fd = TAKE_FD(fd);
+    while ((r = connect_to(&address, &session->fd)) < 0) {
+        if ((r != -ECONNREFUSED && r != -ENOENT) || clock_mono_ns() >= until)
+            return error_set(error, -r, "%s: does somebody listen there?", strerror(-r));
+        (void)nanosleep(&(struct timespec){ .tv_nsec = DIAL_AGAIN_MS * 1000000L }, NULL);
+    }
     return 0;
 }
 
@@ -107,7 +124,7 @@ static void bury(struct session *session)
 
 /* ---- questions ------------------------------------------------------------------------------------------------ */
 
-int session_open(const char *where, struct session **ret, struct error *error)
+int session_open(const char *where, unsigned patience, struct session **ret, struct error *error)
 {
     struct session *session = calloc(1, sizeof(*session));
     int r;
@@ -115,7 +132,7 @@ int session_open(const char *where, struct session **ret, struct error *error)
     if (!session)
         return error_set(error, ENOMEM, "out of memory");
     *session = (struct session){ .fd = -1, .owner = getpid() };
-    r = strncmp(where, "unix:", 5) == 0 ? dial(where + 5, session, error) : start(where, session, error);
+    r = strncmp(where, "unix:", 5) == 0 ? dial(where + 5, patience, session, error) : start(where, session, error);
     if (r < 0) {
         free(session);
         return r;

@@ -1,6 +1,6 @@
 /* session.h - one simulator that is not ours: its process or its socket, and one question at a time.
  *
- *   session_open("python3 my_sim.py" or "unix:PATH", &session, &error) -> session_describe -> session_ask -> ... -> session_close
+ *   session_open("python3 my_sim.py" or "unix:PATH", 0, &session, &error) -> session_describe -> session_ask -> ... -> session_close
  *
  * A question waits for its answer. After a failure other than -EREMOTEIO (the simulator says itself what is wrong, and lives on)
  * the stream is out of step: the session is dead, its process killed with all that it has started, and every further question is
@@ -21,7 +21,8 @@ struct session {
     struct session *next;       /* the owner's, to keep several in a list */
 };
 
-int session_open(const char *where, struct session **ret, struct error *error);
+/* patience: seconds that a socket may take to have somebody who listens there; a robot's program that is started anew. */
+int session_open(const char *where, unsigned patience, struct session **ret, struct error *error);
 /* Says goodbye; a process that is still there after two seconds is killed. */
 struct session *session_close(struct session *session);
 bool session_is_alive(const struct session *session);

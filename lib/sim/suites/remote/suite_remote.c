@@ -13,7 +13,7 @@
 #include "sim/suite.h"
 #include "sim/suites/remote/session.h"
 
-enum { RESET_SECONDS = 60, STEP_SECONDS = 10 };
+enum { RESET_SECONDS = 60, STEP_SECONDS = 10, DIAL_SECONDS = 30 };
 
 struct remote_suite {
     struct remote_description what;
@@ -76,7 +76,7 @@ static int open_suite(struct sim_suite *suite, struct error *error)
     if (!remote)
         return error_set(error, ENOMEM, "suite.remote: out of memory");
     remote->where = where;
-    r = session_open(where, &session, error);
+    r = session_open(where, 0, &session, error);
     if (r == 0)
         r = session_describe(session, &remote->what, error);
     if (r < 0) {
@@ -209,7 +209,7 @@ static int need_session(struct remote_slot *slot)
         }
         session_close(idle);
     }
-    r = session_open(slot->suite->where, &slot->session, &slot->error);
+    r = session_open(slot->suite->where, DIAL_SECONDS, &slot->session, &slot->error);
     if (r == 0)
         r = check_alike(slot->session, &slot->suite->what, &slot->error);
     if (r < 0)
