@@ -20,8 +20,8 @@ int paired_bootstrap(const double *a, const double *b, int n, int resamples, dou
 int hierarchical_bootstrap(const double *a, const double *b, int seeds, int states, int resamples, double level, uint64_t seed,
                            struct interval *ret);
 
-/* Two outcome vectors of the same states: the mean of after - before with its 95 % bootstrap interval, what was gained and lost
- * (after above and below before) and McNemar's exact p for outcomes of 0 and 1. */
+/* Two outcome vectors (0 to 1) of the same states: the mean of after - before with its 95 % bootstrap interval (where all pairs
+ * differ by as much, what that leaves possible instead), what was gained and lost (after above and below before) and McNemar's exact p for outcomes of 0 and 1. */
 struct paired {
     int pairs;
     double mean, low, high, p;

@@ -99,6 +99,26 @@ static void pairs_of_states(void **state)
     assert_true(d.gained == 2 && d.lost == 0 && d.low >= 0 && d.high <= 1);
 }
 
+/* Twenty states that end alike are no proof that all would: 1 - .025^(1/20) of them may not. */
+static void pairs_that_are_all_alike(void **state)
+{
+    double after[400], before[400];
+    struct paired d;
+
+    (void)state;
+    for (int i = 0; i < 400; i++)
+        after[i] = before[i] = i % 3 == 0;
+    assert_int_equal(paired_compare(after, before, 20, 7, &d), 0);
+    near(d.mean, 0, 0);
+    near(d.low, -.168433, 1e-6);
+    near(d.high, .168433, 1e-6);
+    assert_int_equal(paired_compare(after, before, 400, 7, &d), 0);
+    near(d.high, .009180, 1e-6);
+    assert_int_equal(paired_compare((double[]) {1, 1, 1}, (double[]) {0, 0, 0}, 3, 7, &d), 0);
+    near(d.low, 1 - 2 * (1 - cbrt(.025)), 1e-12);
+    near(d.high, 1, 0);
+}
+
 static void running_moments(void **state)
 {
     double x[] = {1e6 + 1, 1e6 + 2, 1e6 + 4, 1e6 + 9};
@@ -178,6 +198,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(wilson_interval), cmocka_unit_test(mcnemar), cmocka_unit_test(ranks_and_auc),
+        cmocka_unit_test(pairs_that_are_all_alike),
         cmocka_unit_test(bootstrap_of_pairs), cmocka_unit_test(pairs_of_states), cmocka_unit_test(running_moments),
         cmocka_unit_test(five_segments), cmocka_unit_test(milestones),
     };
