@@ -65,6 +65,34 @@ static void write_doubt(const struct report_data *d, struct strbuf *out)
     }
 }
 
+/* Which version scored which iterations of reinforcement learning, as the curves count them: where their return jumps, another
+ * took over. Nothing is said of one that scored all. */
+static void write_reigns(const struct report_data *d, struct strbuf *out)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    uint64_t version = 0;
+    int first = 0, last = 0, reigns = 0;
+
+    for (size_t k = 0; k <= d->n_episodes; k++) {
+        const struct ledger_episode *e = k < d->n_episodes ? &d->episodes[k] : NULL;
+
+        if (e && (e->purpose != GANTRY__PURPOSE__PURPOSE_TRAIN || !e->prm_version))
+            continue;
+        if (version && (!e || e->prm_version != version)) {
+            strbuf_addf(&text, "%s%d to %d by version %llu", reigns++ ? ", " : "", first, last, (unsigned long long)version);
+            version = 0;
+        }
+        if (!e)
+            break;
+        last = report_train_iteration(d, e->stage, e->iteration);
+        if (!version)
+            first = last;
+        version = e->prm_version;
+    }
+    if (reigns > 1)
+        strbuf_addf(out, "<p>Iterations scored: %s.</p>", text.text);
+}
+
 /* The newest scored episode of this end that the journal can still show. */
 static bool write_scored(struct journal *journal, const struct report_data *d, bool success, struct strbuf *out)
 {
@@ -95,6 +123,7 @@ void report_prm_write(const char *run_dir, const struct report_data *d, struct s
         return;
     strbuf_adds(out, "<h2>The reward model</h2>");
     write_doubt(d, out);
+    write_reigns(d, out);
     for (size_t i = 0; i < d->n_versions; i++)
         if (d->versions[i].kind == KIND_PRM && d->versions[i].metrics && (at++ == 0 || at + SHOWN - 1 > all))
             write_version(&d->versions[i], out);

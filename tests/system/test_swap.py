@@ -57,6 +57,9 @@ def test_swap_at_an_iteration_and_back(make_cluster):
         used = dict(db.execute("select iteration, max(prm_version) from episodes where stage = 5 and purpose = 3 group by iteration"))
     assert {used[i] for i in used if i < at} == {2} and used[at] == 1, used
     assert " 0 failed" in cluster.history()
+    assert gantry("report", cluster.run).returncode == 0
+    page = (cluster.run / "report.html").read_text()
+    assert f"Iterations scored: 1 to {at} by version 2, {at + 1} to " in page, page[page.index("The reward model"):][:400]
 
 
 def trials(cluster):
