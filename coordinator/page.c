@@ -39,6 +39,7 @@ PAGE_STYLE
 "    rate(s.updates_per_s,'updates/s'),rate(s.env_steps_per_s,'env steps/s'),\n"
 "    e.journaled?`success so far ${(100*s.success).toFixed(1)} %`:'',s.return==null?'':'return '+(+s.return.toFixed(2)).toFixed(2),`policy ${s.policy_version}`,\n"
 "    `reward model ${s.prm_version}`+(s.prm_doubt?' (did not pass its gate)':'')+(s.prm_next?` (${s.prm_next.version} from iteration ${s.prm_next.at} on)`:''),\n"
+"    s.prm_shadow?`reward model ${s.prm_shadow.version} on trial: ${s.prm_shadow.episodes} of ${s.prm_shadow.wanted} episodes`:'',\n"
 "    s.left_s==null?'':clock(s.left_s)+' left in this '+s.left_in].filter(t=>t).join(', ');}\n"
 "function show(s){\n"
 "  $('run').textContent=s.run+' - '+s.state;document.title=s.name+' - '+s.run;\n"

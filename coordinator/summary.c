@@ -309,8 +309,8 @@ static int write_headline(const struct summary *s, struct json_writer *w)
     json_number(w, "success_after", have_last ? success_of(s, last) : NAN);
     json_number(w, "success_best", best >= 0 && best_tag(s, best, tag) ? success_of(s, tag) : NAN);
     json_number(w, "success_demonstrator", expert >= 0 && best_tag(s, expert, tag) ? success_of(s, tag) : NAN);
-    if (have_last)
-        (void)measure(s, last, NULL, &m);
+    if (have_last || have_sft)
+        (void)measure(s, have_last ? last : sft, NULL, &m);
     json_signed(w, "eval_episodes", m.episodes);
     if (!have_sft || !have_last)
         return 0;

@@ -275,11 +275,33 @@ static void test_settled_temperatures(void **state)
     json_decref(s);
 }
 
+/* A run that only imitates: its episodes are counted, too. */
+static void test_imitation_alone(void **state)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    struct eval_config *eval = &config.stages[EVAL_STAGE].eval;
+    struct error error;
+    json_t *s;
+
+    (void)state;
+    eval->n_policies = 1;
+    snprintf(eval->policies[0], sizeof eval->policies[0], "sft");
+    if (summary_make(ledger, &config, &text, &error) < 0)
+        fail_msg("%s", error.text);
+    s = json_loads(text.text, JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(s);
+    near(s, "success_before", 0.30);
+    near(s, "eval_episodes", 200);
+    assert_null(json_object_get(s, "difference"));
+    json_decref(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_figures, setup, teardown),
         cmocka_unit_test_setup_teardown(test_settled_temperatures, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_imitation_alone, setup, teardown),
     };
 
     return cmocka_run_group_tests_name("summary", tests, NULL, NULL);
