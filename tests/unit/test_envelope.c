@@ -112,12 +112,14 @@ static void other_major(void **state)
     struct part_table t = two_parts("", ""), t_back;
     uint8_t bytes[WIRE_ENVELOPE_MAX];
     struct error error = {0};
+    char ours[40];
 
     (void)state;
+    snprintf(ours, sizeof ours, "speaks %d.%d:", WIRE_PROTOCOL_MAJOR, WIRE_PROTOCOL_MINOR);
     e.protocol = 9u << 16 | 4;
     assert_int_equal(envelope_unpack(bytes, packed(&e, &t, bytes), &back, &t_back, &error), -EPROTO);
     assert_non_null(strstr(error.text, "9.4"));
-    assert_non_null(strstr(error.text, "1.3"));
+    assert_non_null(strstr(error.text, ours));
     assert_int_equal(back.request, e.request);      /* so that the refusal can be addressed */
     e.protocol = WIRE_PROTOCOL + 1;                 /* a newer minor is fine */
     assert_int_equal(envelope_unpack(bytes, packed(&e, &t, bytes), &back, &t_back, &error), 0);
