@@ -284,6 +284,18 @@ static int removed(const char *dir, int r, struct error *error)
     return error_set(error, EBADMSG, "%.300s; it was removed: restore %s, and `gantry up` goes on", error_text(&found, r), dir);
 }
 
+/* Versions that are merged have none; one that was committed with it does not do without. */
+static int check_state_removed(const char *dir, struct error *error)
+{
+    _cleanup_(manifest_release) struct manifest manifest = {0};
+    int r = manifest_read(dir, &manifest, error);
+
+    for (size_t i = 0; r >= 0 && i < manifest.n_files; i++)
+        if (!strcmp(manifest.files[i].name, CHECKPOINT_STATE))
+            return error_set(error, ENOENT, "%s/" CHECKPOINT_STATE ": %s", dir, strerror(ENOENT));
+    return MIN(r, 0);
+}
+
 static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, const struct parent_wish *wish, struct trainer **ret,
                        struct error *error)
 {
@@ -303,6 +315,8 @@ static int load_parent(struct plan_runner *runner, const Gantry__Plan *plan, con
         return removed(dir, r, error);
     /* below the first version lies what the run was given: of another kind, or of another run, whose stages have these numbers */
     r = plan->parent ? checkpoint_load_state(trainer, dir, error) : 0;
+    if (r > 0)
+        r = removed(dir, check_state_removed(dir, error), error);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(trainer);

@@ -11,7 +11,6 @@
 #include "nn/safetensors.h"
 #include "train/trainer_device.h"
 
-#define STATE_FILE "train_state.safetensors"
 #define MASTERS "trunk.masters"
 enum { SCALARS = 16, FORMAT = 1 };
 
@@ -63,7 +62,7 @@ int checkpoint_save(struct trainer *t, const char *dir, struct error *error)
     if (t->masters)
         tensors[n++] = (struct st_write) {.name = MASTERS, .dtype = DTYPE_F32, .ndim = 1,
                                           .dim = {t->parts[TRAIN_TRUNK].end - t->parts[TRAIN_TRUNK].begin}, .values = t->masters};
-    if (snprintf(path, sizeof path, "%s/" STATE_FILE, dir) >= (int)sizeof path)
+    if (snprintf(path, sizeof path, "%s/" CHECKPOINT_STATE, dir) >= (int)sizeof path)
         return error_set(error, ENAMETOOLONG, "%s: path too long", dir);
     return safetensors_write(path, tensors, n, error);
 }
@@ -92,7 +91,7 @@ static int open_state(const char *dir, char path[4096], struct safetensors **ret
     const struct st_tensor *scalars;
     int r;
 
-    if (snprintf(path, 4096, "%s/" STATE_FILE, dir) >= 4096)
+    if (snprintf(path, 4096, "%s/" CHECKPOINT_STATE, dir) >= 4096)
         return error_set(error, ENAMETOOLONG, "%s: path too long", dir);
     if (access(path, F_OK) < 0)
         return 1;

@@ -10,6 +10,8 @@
 
 #include "train/trainer.h"
 
+#define CHECKPOINT_STATE "train_state.safetensors"
+
 int checkpoint_save(struct trainer *trainer, const char *dir, struct error *error);
 
 /* Restore moments and counters into a trainer made from the model of the same directory. 0: restored; 1: there is no state file

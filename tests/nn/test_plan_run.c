@@ -256,23 +256,32 @@ static void bad_plans_are_refused_with_a_line(void **state)
 }
 
 /* By hand, while the run is on: said once with the remedy, and final. Once the file is there again, the plan is carried out. */
-static void a_parent_without_its_weights(void **state)
+static void lacks(struct plan_lab *f, const char *file)
 {
-    struct plan_lab *f = *state;
     struct intake_version version;
     struct error error = {0};
     char path[SCRATCH_PATH + 64], away[SCRATCH_PATH + 64];
 
-    MUST(plan_lab_sft(f, 0, "policies/v000000", &version, &error));
-    snprintf(path, sizeof path, "%s/policies/v000001/model.safetensors", f->dir);
+    snprintf(path, sizeof path, "%s/policies/v000001/%s", f->dir, file);
     snprintf(away, sizeof away, "%s/away", f->dir);
     assert_int_equal(rename(path, away), 0);
     plan_lab_restart(f);                /* who holds it in memory needs no file */
     for (int again = 0; again < 2; again++)
-        REFUSED(plan_lab_sft(f, 1, "policies/v000001", &version, &error), EBADMSG, "model.safetensors");
+        REFUSED(plan_lab_sft(f, 1, "policies/v000001", &version, &error), EBADMSG, file);
     assert_non_null(strstr(error.text, "it was removed: restore "));
     assert_non_null(strstr(error.text, "policies/v000001, and `gantry up` goes on"));
     assert_int_equal(rename(away, path), 0);
+}
+
+static void a_parent_without_its_files(void **state)
+{
+    struct plan_lab *f = *state;
+    struct intake_version version;
+    struct error error = {0};
+
+    MUST(plan_lab_sft(f, 0, "policies/v000000", &version, &error));
+    lacks(f, "model.safetensors");
+    lacks(f, "train_state.safetensors");        /* not a fresh optimiser without a word */
     MUST(plan_lab_sft(f, 1, "policies/v000001", &version, &error));
 }
 
@@ -287,7 +296,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(own_episodes_are_chosen, plan_lab_set_up, plan_lab_tear_down),
         cmocka_unit_test_setup_teardown(stale_rows_are_named_and_left_out, plan_lab_set_up, plan_lab_tear_down),
         cmocka_unit_test_setup_teardown(bad_plans_are_refused_with_a_line, plan_lab_set_up, plan_lab_tear_down),
-        cmocka_unit_test_setup_teardown(a_parent_without_its_weights, plan_lab_set_up, plan_lab_tear_down),
+        cmocka_unit_test_setup_teardown(a_parent_without_its_files, plan_lab_set_up, plan_lab_tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
