@@ -204,6 +204,7 @@ struct edge *edge_free(struct edge *edge)
         return NULL;
     edge->tick = loop_timer_free(edge->tick);
     edge->leave = loop_timer_free(edge->leave);
+    edge->ending = loop_timer_free(edge->ending);
     edge->drain_again = loop_timer_free(edge->drain_again);
     edge->admin = admin_free(edge->admin);
     edge->http = http_free(edge->http);

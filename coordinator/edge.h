@@ -48,7 +48,7 @@ struct edge {
 
     struct loop *loop;
     struct lifecycle *lifecycle;
-    struct loop_timer *tick, *leave, *drain_again;
+    struct loop_timer *tick, *leave, *ending, *drain_again;
     struct wire *wire;
     struct wire_server *ipc, *tcp;      /* tcp: NULL unless the configuration has `listen` */
     struct edge_origin from_ipc, from_tcp;

@@ -84,7 +84,15 @@ static void say_iteration(const struct edge *edge, const struct ledger_iteration
     (void)lifecycle_status(edge->lifecycle, "%s: %s", i->name, progress_state_name(i->state));
 }
 
-static void drain_later(void *arg) { lifecycle_drain(((struct edge *)arg)->lifecycle, "the run has ended"); }
+static void drain_now(void *arg) { lifecycle_drain(((struct edge *)arg)->lifecycle, "the run has ended"); }
+
+/* After this step. A timer, which goes with the edge: what is posted runs at the latest in loop_free(), when there is no edge any more,
+ * and the members of a run that stops may all have left before the loop comes to it. */
+static void drain_later(struct edge *edge)
+{
+    if (!edge->ending && loop_timer_new(edge->loop, 0, 0, drain_now, edge, &edge->ending) < 0)
+        lifecycle_stop(edge->lifecycle, edge->exit_code);
+}
 
 /* What an effect means to the edge itself; all kinds pass here, after the commit. */
 static void carry_out(struct edge *edge, const struct conductor_effect *e)
@@ -117,13 +125,13 @@ static void carry_out(struct edge *edge, const struct conductor_effect *e)
         edge->ended_ms = clock_mono_ms();
         write_summary(edge);
         log_info("run finished", "seconds=%.1f", (double)(edge->ended_ms - edge->started_ms) / 1e3);
-        (void)loop_post(edge->loop, drain_later, edge);
+        drain_later(edge);
         break;
     case CONDUCTOR_STOPPED:
         log_error("run stopped", "why=%s", LOG_Q(e->text.text));
         edge->exit_code = EX_CONFIG;    /* to start it again with the same settings would not help */
         edge_leave(edge);            /* a plan that failed never ends: do not wait for it */
-        (void)loop_post(edge->loop, drain_later, edge);
+        drain_later(edge);
         break;
     case CONDUCTOR_DRAINED:
         log_info("drained", "exit_code=%d", edge->exit_code);
