@@ -44,6 +44,7 @@ struct up {
     struct up_daemons daemons;
     struct admin *admin;                /* up.sock: gantry scale, drain */
     struct worker *caller;              /* one thread for calls to the coordinator: they block */
+    bool over;
     struct loop_timer *poll;
     bool polling;                       /* a status call is under way */
     struct progress progress;
@@ -81,7 +82,7 @@ static void call_done(void *arg)
 {
     struct call *call = arg;
 
-    if (call->done)
+    if (call->done && !call->up->over)
         call->done(call);
     free(call->text);
     free(call);
@@ -342,6 +343,7 @@ static struct up *up_free(struct up *up)
 {
     if (!up)
         return NULL;
+    up->over = true;                        /* answers still under way are heard by nobody: loop_free() brings them in */
     if (up->supervisor && lifecycle_phase(up->lifecycle) != LIFECYCLE_STOPPED)
         supervisor_kill(up->supervisor);
     worker_free(up->caller);                /* its last calls end within CALL_MS */
