@@ -44,7 +44,7 @@ struct up {
     struct up_daemons daemons;
     struct admin *admin;                /* up.sock: gantry scale, drain */
     struct worker *caller;              /* one thread for calls to the coordinator: they block */
-    bool over;
+    bool over;                          /* being freed */
     struct loop_timer *poll;
     bool polling;                       /* a status call is under way */
     struct progress progress;
