@@ -290,6 +290,8 @@ static int check_state_removed(const char *dir, struct error *error)
     _cleanup_(manifest_release) struct manifest manifest = {0};
     int r = manifest_read(dir, &manifest, error);
 
+    if (r == -ENOENT)
+        return 0;               /* nothing says that it was there */
     for (size_t i = 0; r >= 0 && i < manifest.n_files; i++)
         if (!strcmp(manifest.files[i].name, CHECKPOINT_STATE))
             return error_set(error, ENOENT, "%s/" CHECKPOINT_STATE ": %s", dir, strerror(ENOENT));
