@@ -86,8 +86,8 @@ static void say_iteration(const struct edge *edge, const struct ledger_iteration
 
 static void drain_now(void *arg) { lifecycle_drain(((struct edge *)arg)->lifecycle, "the run has ended"); }
 
-/* After this step. A timer, which goes with the edge: what is posted runs at the latest in loop_free(), when there is no edge any more,
- * and the members of a run that stops may all have left before the loop comes to it. */
+/* After this step. A timer, which goes with the edge: what is posted runs at the latest in loop_free(), when there is no edge any
+ * more, and the members of a run that stops may all have left before the loop comes to it. */
 static void drain_later(struct edge *edge)
 {
     if (!edge->ending && loop_timer_new(edge->loop, 0, 0, drain_now, edge, &edge->ending) < 0)

@@ -220,8 +220,8 @@ struct act_result {
 /* n <= max_batch items; prompts may differ in length. Row i does not depend on the other rows. */
 int openvla_act(const struct openvla *model, struct openvla_session *session, const struct act_item *items, int n,
                 struct act_result *results);
-/* (hidden) state that predicted item i's first token, of the last openvla_act or oft_act; the session's, until its next call. Equal to the
- * bit to openvla_forward's row `first`. */
+/* (hidden) state that predicted item i's first token, of the last openvla_act or oft_act; the session's, until its next call.
+ * Equal to the bit to openvla_forward's row `first`. */
 const float *openvla_act_hidden(const struct openvla_session *session, int i);
 
 struct score_item { const uint8_t *images[OPENVLA_MAX_IMAGES]; int n_images; const int32_t *prompt; int n_prompt; };

@@ -1,6 +1,7 @@
 /* session.h - one simulator that is not ours: its process or its socket, and one question at a time.
  *
- *   session_open("python3 my_sim.py" or "unix:PATH", 0, &session, &error) -> session_describe -> session_ask -> ... -> session_close
+ *   session_open("python3 my_sim.py" or "unix:PATH", 0, &session, &error) -> session_describe -> session_ask -> ...
+ *   -> session_close
  *
  * A question waits for its answer. After a failure other than -EREMOTEIO (the simulator says itself what is wrong, and lives on)
  * the stream is out of step: the session is dead, its process killed with all that it has started, and every further question is
