@@ -122,7 +122,7 @@ static int check_observation(const struct dataset *data, const struct episode_in
 int sample_check(const struct dataset *data, const struct episode_input *in, struct error *error)
 {
     const struct openvla_config *c;
-    size_t t = (size_t)MAX(in->steps, 0), k;
+    size_t t = (size_t)MAX(in->steps, 0), k, decisions;
     int r;
     const char *chain = sample_chain(in);
 
@@ -175,7 +175,8 @@ int sample_check(const struct dataset *data, const struct episode_input *in, str
         return bad(error, in, "its tokens are over another support than those before");
     if (!turns_fit(c, in))
         return bad(error, in, "its turns do not ascend from 0, or are longer than the policy's chunk");
-    if (in->n_hidden && (in->n_hidden != (in->n_turns ? in->n_turns : t) * (size_t)c->hidden || !in_range(in->hidden, in->n_hidden, -1e30f, 1e30f)))
+    decisions = in->n_turns ? in->n_turns : t;
+    if (in->n_hidden && (in->n_hidden != decisions * (size_t)c->hidden || !in_range(in->hidden, in->n_hidden, -1e30f, 1e30f)))
         return bad(error, in, "its hidden states are of another size than the policy's, or not finite");
     if (!(in->temperature > 0 && in->temperature < 100))
         return bad(error, in, "it was not sampled (temperature 0)");
