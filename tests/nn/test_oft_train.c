@@ -193,7 +193,7 @@ static void what_does_not_fit_is_refused(void **state)
     struct ppo_result result;
     struct error error = {0};
     uint32_t tokens[4 * DIMS], turns[][2] = {{1, 3}, {0, 0}, {0, 4}};
-    float logp[4 * DIMS];
+    float logp[4 * DIMS], hidden[4 * 64] = {0};
     struct episode_input in = oft_lab_episode(9, 4);
 
     (void)state;
@@ -212,6 +212,13 @@ static void what_does_not_fit_is_refused(void **state)
         assert_int_equal(dataset_add(data, &in, &error), -EINVAL);
         assert_non_null(strstr(error.text, "turns"));
     }
+    in.turns = (const uint32_t[]){0, 3};
+    in.hidden = hidden; /* a row a step, where there are two answers */
+    in.n_hidden = 4 * (size_t)trainer->model->config.hidden;
+    assert_true(in.n_hidden <= ARRAY_SIZE(hidden));
+    assert_int_equal(dataset_add(data, &in, &error), -EINVAL);
+    assert_non_null(strstr(error.text, "hidden states are of another size"));
+    in.n_hidden = 0;
     in.n_turns = 1; /* four actions on one answer of three */
     in.turns = (const uint32_t[]){0};
     assert_int_equal(dataset_add(data, &in, &error), -EINVAL);
