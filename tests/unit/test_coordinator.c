@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sysexits.h>
 
 #include <cmocka.h>
 #include <jansson.h>
@@ -412,6 +413,29 @@ static void test_a_member_to_drain_is_named(void **state)
     loop_free(loop);
 }
 
+/* A run that stops is drained once its step is done; if everybody has left by then there is nothing to drain, nor anybody to do it. */
+static void test_stopped_as_the_last_member_leaves(void **state)
+{
+    struct conductor_event hello = {
+        .kind = CONDUCTOR_HELLO, .hello.member = {.role = MEMBER_LEARNER, .instance = 1, .pid = 7, .host = "here"}};
+    struct conductor_event another_run = {.kind = CONDUCTOR_INVENTORY, .member = 1, .epoch = 1, .inventory.policy_version = 9};
+    struct loop *loop;
+    struct edge *edge;
+
+    (void)state;
+    assert_int_equal(loop_new(&loop), 0);
+    if (edge_new(life_config, NULL, &edge, &life_error) < 0 || edge_start(edge, loop, &life_error) < 0)
+        fail_msg("%s", life_error.text);
+    edge_step(edge, &hello);
+    edge_step(edge, &another_run);
+    assert_int_equal(lifecycle_phase(edge->lifecycle), LIFECYCLE_RUNNING);
+    assert_int_equal(life_command(edge, "exited", "here 7 ended"), 0);
+    assert_int_equal(lifecycle_phase(edge->lifecycle), LIFECYCLE_STOPPED);
+    assert_int_equal(lifecycle_exit_code(edge->lifecycle), EX_CONFIG);
+    edge_free(edge);
+    loop_free(loop);
+}
+
 /* A drain that was promised outlives a coordinator that breaks off, where its unit's directory does; not one that is done. */
 static void test_a_drain_outlives_us(void **state)
 {
@@ -480,6 +504,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_no_room_to_start, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_a_version_without_room, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_a_member_to_drain_is_named, life_setup, life_teardown),
+        cmocka_unit_test_setup_teardown(test_stopped_as_the_last_member_leaves, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_a_drain_outlives_us, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_no_command_is_done_without_room, life_setup, life_teardown),
     };
