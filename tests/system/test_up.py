@@ -12,6 +12,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -123,6 +124,14 @@ cluster: {{env_workers: {workers}, slots: 2, prm_servers: []}}
     def commands(self):
         path = self.dir / "commands"
         return path.read_text() if path.exists() else ""
+
+    def read_to(self, words):
+        """Its output up to the line with these words."""
+        watchdog = threading.Timer(60, self.process.kill)
+        watchdog.start()
+        while words not in (line := self.process.stdout.readline()):
+            assert line, f"it ended without a word of {words}"
+        watchdog.cancel()
 
     def end(self):
         out, _ = self.process.communicate(timeout=60)
@@ -264,6 +273,22 @@ def test_ctrl_c_drains(run):
     assert code == 0, out
     assert "drain SIGINT" in run.commands()
     assert f"drained before its end; `gantry up {run.dir}/config.yaml` goes on from here" in out
+    assert all(gone(pid) for pid in run.starts())
+
+
+def test_leaving_at_once_while_a_call_is_under_way(run):
+    """Its answer comes in when there is nobody left whom it could move."""
+    run.up()
+    run.wait(lambda: len(run.starts()) == 4 and "status" in run.commands(), "four children and a status call")
+    coordinator = run.starts("coordinator")[0]
+    os.kill(coordinator, signal.SIGSTOP)
+    run.process.send_signal(signal.SIGINT)
+    run.read_to("draining (SIGINT)")
+    run.process.send_signal(signal.SIGTERM)
+    run.read_to("leaving now")
+    os.kill(coordinator, signal.SIGKILL)            # whoever waited for its answer is told that none comes
+    code, out = run.end()
+    assert code == 1 and out == "", (code, out)
     assert all(gone(pid) for pid in run.starts())
 
 
