@@ -4,6 +4,7 @@ A Cluster owns a run directory under a short path, starts the daemons one by one
 dies, as `gantry up` does; `cluster.up()` leaves that to `gantry up` itself. Nothing waits by sleeping a guessed time: until(...) asks
 the coordinator's status socket until a condition holds, and fails with the end of every log when it does not.
 """
+import contextlib
 import copy
 import fcntl
 import json
@@ -313,10 +314,17 @@ def command(pid):
         return ""
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def listens_at(pid):
+    """The TCP port of a process that was told to take any (port 0): one found free beforehand may be another's by then. None: not yet."""
+    held = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):        # closed meanwhile
+            held.add(os.readlink(fd))
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, *_, inode = line.split()[:10]
+        if state == "0A" and f"socket:[{inode}]" in held:
+            return int(local.split(":")[1], 16)
+    return None
 
 
 def gantry(*args, timeout=PATIENCE):

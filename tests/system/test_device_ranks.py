@@ -8,7 +8,7 @@ import urllib.request
 
 import pytest
 
-from conftest import BIN, Process, TOP, free_port, merged
+from conftest import BIN, Process, TOP, listens_at, merged
 
 EMULATED = TOP / "build/release/tests/emulate"
 STAGES = [{"demos": {"episodes": 4, "style": "clean"}}, {"sft": {"steps": 2, "batch": 4, "warmup": 1}}]
@@ -103,11 +103,11 @@ def test_a_rank_that_fails_alone(make_cluster, monkeypatch):
 def test_what_libraries_refuse_is_counted_and_told_once(make_cluster, monkeypatch):
     """Without a real device cuBLASLt and cuDNN refuse everything: own kernels train, the metrics count, the log has one line for each. And
     `numerics: fast` is the device's, whatever the CPU beside it can do."""
-    port = free_port()
     monkeypatch.setenv("GANTRY_ISA", "avx2")
 
     def counted(cluster):
         def both(_):
+            port = listens_at(cluster.of("coordinator")[0].popen.pid)
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as reply:
                     lines = reply.read().decode().splitlines()
@@ -125,7 +125,7 @@ def test_what_libraries_refuse_is_counted_and_told_once(make_cluster, monkeypatc
         cluster.until(both, "the metrics to count")
 
     libraries = {}
-    _, learners = run(make_cluster, 1, counted, run={"numerics": "fast"}, status={"http": f"127.0.0.1:{port}"})
+    _, learners = run(make_cluster, 1, counted, run={"numerics": "fast"}, status={"http": "127.0.0.1:0"})
     log = learners[0].log.read_text()
     assert "numerics=fast" in log
     for line in libraries:

@@ -7,7 +7,7 @@ import urllib.request
 
 import lies
 import pytest
-from conftest import free_port, gantry
+from conftest import gantry, listens_at
 
 SUMMARY = """success_before success_after success_best success_demonstrator policies.sft.temperature policies.sft.greedy policies.sft.t1
 policies.sft.tasks.pick_up_object.success policies.sft.interval95 difference difference_interval paired.interval95 paired_t1.difference
@@ -56,10 +56,9 @@ def check_pages(cluster, port):
 
 
 def test_tiny_run(make_cluster, tmp_path):
-    port = free_port()
     (tmp_path / "token").write_text(TOKEN + "\n")
     (tmp_path / "token").chmod(0o600)
-    cluster = make_cluster({"status": {"http": f"127.0.0.1:{port}", "token_file": str(tmp_path / "token")}})
+    cluster = make_cluster({"status": {"http": "127.0.0.1:0", "token_file": str(tmp_path / "token")}})
     stages = cluster.settings["stages"]
     stages.insert(2, {"sft": {"steps": 2, "batch": 8, "warmup": 0}})
     stages[-1]["eval"]["policies"] = ["demonstrator", "sft", "sft-earlier", "best", "last"]
@@ -69,7 +68,7 @@ def test_tiny_run(make_cluster, tmp_path):
     cluster.start()
     learner = cluster.of("learner")[0]
     cluster.until(lambda _: learner.stands_still(), "the second update of rl")
-    check_pages(cluster, port)
+    check_pages(cluster, listens_at(cluster.of("coordinator")[0].popen.pid))
     learner.go_on()
     summary = cluster.until_finished()
     text = cluster.history()

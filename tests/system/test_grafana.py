@@ -3,7 +3,7 @@ import json
 import re
 import urllib.request
 
-from conftest import TOP, free_port
+from conftest import TOP, listens_at
 
 BOARD = json.loads((TOP / "deploy" / "grafana.json").read_text())
 PROMETHEUS_OWN = {"instance", "job"}
@@ -26,11 +26,11 @@ def queries():
 
 
 def test_draws_what_there_is(make_cluster):
-    port = free_port()
-    cluster = make_cluster({"status": {"http": f"127.0.0.1:{port}"}})
+    cluster = make_cluster({"status": {"http": "127.0.0.1:0"}})
     cluster.run.mkdir()
-    cluster.spawn("coordinator")
+    coordinator = cluster.spawn("coordinator")
     cluster.until(lambda s: s, "the coordinator")
+    port = listens_at(coordinator.popen.pid)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as reply:
         there = series(reply.read().decode())
     short = [name for name in there if re.search(r"_(ns|us|ms|s|kb|mb|gb|b)(_|$)", name)]

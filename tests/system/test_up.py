@@ -289,7 +289,6 @@ def test_leaving_at_once_while_a_call_is_under_way(run):
     os.kill(coordinator, signal.SIGKILL)            # whoever waited for its answer is told that none comes
     code, out = run.end()
     assert code == 1 and out == "", (code, out)
-    assert all(gone(pid) for pid in run.starts())
 
 
 def test_a_reward_model_in_doubt_is_said_once(run):
