@@ -25,6 +25,7 @@ static int usage(FILE *out, int status)
         "usage: gantry data import --from libero-hdf5|rlds|npz|lerobot SRC --to DIR\n"
         "                   [--name NAME] [--chain render|plain|lanczos3|rot180+jpeg95+lanczos3]\n"
         "                   [--size PIXELS] [--images A,B] [--state A|none] [--action A]\n"
+        "                   [--instruction A]\n"
         "                   [--gripper libero|as-is|none] [--no-ops keep|drop] [--failed keep|drop]\n"
         "                   [--limit N]\n"
         "                                                    episodes of others as a data set:\n"
@@ -74,6 +75,13 @@ static bool tell(void *arg, int done, int total, int64_t steps)
             (double)steps * 1000 / (double)MAX(now - w->start_ms, (uint64_t)1), left / 60, left % 60,
             w->terminal && done < total ? "   " : "\n");
     return true;
+}
+
+static void left_out(void *arg, const char *where)
+{
+    const struct watch *w = arg;
+
+    fprintf(stderr, "%sgantry data import: %s: no steps in it: left out\n", w->terminal ? "\r\033[K" : "", where);
 }
 
 /* ---- import ------------------------------------------------------------------------------------- */
@@ -135,7 +143,8 @@ static int import(int argc, char **argv)
                *name = model_option(&argc, argv, "--name");
     const char *chain = model_option(&argc, argv, "--chain"), *size = model_option(&argc, argv, "--size"),
                *images = model_option(&argc, argv, "--images");
-    const char *state = model_option(&argc, argv, "--state"), *action = model_option(&argc, argv, "--action");
+    const char *state = model_option(&argc, argv, "--state"), *action = model_option(&argc, argv, "--action"),
+               *instruction = model_option(&argc, argv, "--instruction");
     const char *gripper = model_option(&argc, argv, "--gripper"), *no_ops = model_option(&argc, argv, "--no-ops");
     const char *failed = model_option(&argc, argv, "--failed"), *limit = model_option(&argc, argv, "--limit");
     struct watch watch = watch_start("import");
@@ -168,17 +177,18 @@ static int import(int argc, char **argv)
     name_of(name ? name : to, own);
     options.name = own;
     options.chain = chain ? chain : options.chain;
-    options.source = (struct source_options){.images = images, .state = state, .action = action};
+    options.source = (struct source_options){.images = images, .state = state, .action = action, .instruction = instruction};
     options.tell = tell;
+    options.left_out = left_out;
     options.arg = &watch;
     r = dataset_import(argv[0], to, &options, &info, &error);
     if (r < 0)
         return fail("import", &error, r);
     printf("%s: %d episodes, %d steps, %d %s of %dx%d (%s), actions of %d numbers%s, a state of %d; left out: %d steps "
-           "that do nothing, %d episodes without success\n",
+           "that do nothing, %d episodes without success, %d without steps\n",
            to, info.episodes, info.steps, info.cameras, info.cameras == 1 ? "picture" : "pictures", info.width, info.height,
            info.image_chain, info.action_dims, info.gripper ? ", the last a gripper's" : "", info.state, info.no_ops,
-           info.failed);
+           info.failed, info.empty);
     return CLI_OK;
 }
 

@@ -14,6 +14,7 @@
 #include "cli/report_names.h"
 #include "cli/report_prm.h"
 #include "cli/report_series.h"
+#include "cli/report_sources.h"
 #include "daemon/page_style.h"
 #include "daemon/run_config.h"
 #include "proto/control.pb-c.h"
@@ -281,6 +282,7 @@ int report_write(const char *run_dir, const char *path, struct error *error)
     if (write_evaluations(&d, &out) < 0)
         return error_set(error, ENOMEM, "%s: out of memory for the page", path);
     write_stages(&d, &out);
+    report_sources_write(run_dir, &d, &out);
     report_versions_write(&d, &out);
     if (d.config) {
         strbuf_adds(&out, "<h2>Configuration</h2><details><summary>config.yaml as resolved</summary><pre>");

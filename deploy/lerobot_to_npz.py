@@ -114,6 +114,7 @@ def convert(src, cameras, into):
             np.savez_compressed(into / f"episode_{number:06d}.npz", instruction=text, task=task, **arrays_of(columns, films, cameras, opened))
         else:
             empty += 1
+            print(f"\r{src}: episode {number - 1}: no steps in it: left out", file=sys.stderr)
         print(f"\r{number}/{info['total_episodes']} episodes", end="", file=sys.stderr)
     print(f"{f', {empty} without a step left out' if empty else ''}", file=sys.stderr)
 

@@ -103,6 +103,7 @@ static int write_info(const struct dataset_writer *w, struct error *error)
     json_bool(&j, "gripper", w->info.gripper);
     json_signed(&j, "no_ops", w->info.no_ops);
     json_signed(&j, "failed", w->info.failed);
+    json_signed(&j, "empty", w->info.empty);
     json_close(&j, '}');
     strbuf_addc(&text, '\n');
     r = text.failed ? error_set(error, ENOMEM, "out of memory") : join(w->dir.temporary, "dataset.json", path, error);
@@ -180,6 +181,7 @@ static int read_info(const char *dir, struct dataset_info *ret, struct error *er
         read_count(root, "state", 0, &info.state) < 0 || read_count(root, "action_dims", 1, &info.action_dims) < 0 ||
         read_count(root, "no_ops", 0, &info.no_ops) < 0 || read_count(root, "failed", 0, &info.failed) < 0)
         return error_set(error, EBADMSG, "%s: a field is missing or out of range", path);
+    (void)read_count(root, "empty", 0, &info.empty);        /* earlier builds refused such */
     info.gripper = !json_is_false(json_object_get(root, "gripper"));        /* earlier builds: always */
     snprintf(info.source, sizeof info.source, "%s", source);
     snprintf(info.name, sizeof info.name, "%s", name);

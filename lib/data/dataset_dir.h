@@ -24,13 +24,13 @@ struct dataset_info {
     int episodes, steps;
     int height, width, cameras, state, action_dims;
     bool gripper;       /* the last number of an action is one, which is not normalised */
-    int no_ops, failed; /* left out: steps that do nothing; episodes that did not succeed */
+    int no_ops, failed, empty; /* left out: steps that do nothing; episodes that did not succeed; episodes without steps */
 };
 
 struct dataset_writer {
     struct staged_dir dir;
     struct journal *journal;
-    struct dataset_info info; /* counts so far; the caller fills source, name, gripper, no_ops and failed */
+    struct dataset_info info; /* counts so far; the caller fills source, name, gripper, no_ops, failed and empty */
 };
 int dataset_create(const char *path, struct dataset_writer *ret, struct error *error);
 /* The shapes of the first are everybody's. The trajectory's run and episode are set here. */

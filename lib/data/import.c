@@ -227,6 +227,13 @@ static int put(struct import *im, const struct source_episode *e, const int *kep
     return r < 0 ? error_prefix(error, r, "%s", e->where) : 0;
 }
 
+static void leave_out(struct import *im, const struct source_episode *e)
+{
+    im->writer.info.empty++;
+    if (im->options->left_out)
+        im->options->left_out(im->options->arg, e->where);
+}
+
 static int take(struct import *im, const struct source_episode *e, struct error *error)
 {
     _cleanup_free_ int *kept = malloc((size_t)e->steps * sizeof *kept);
@@ -273,7 +280,10 @@ static int read_all(struct import *im, struct source *source, struct error *erro
         r = source_next(source, &episode, error);
         if (r <= 0)
             break;
-        r = take(im, &episode, error);
+        if (episode.steps)
+            r = take(im, &episode, error);
+        else
+            leave_out(im, &episode);
         source_episode_release(&episode);
         if (r < 0)
             break;
@@ -297,6 +307,8 @@ int dataset_import(const char *from, const char *to, const struct import_options
         return error_set(error, EINVAL,
                          "there is no chain '%s': " CHAIN_RENDER ", " CHAIN_PLAIN ", " CHAIN_LANCZOS ", " TF_EVALUATION_CHAIN,
                          options->chain);
+    if (options->source.instruction && !strcmp(options->format, "libero-hdf5"))
+        return error_set(error, EINVAL, "libero-hdf5: the instruction is no field of an episode there: --instruction names none");
     r = source_open(options->format, from, &options->source, &source, error);
     if (r >= 0)
         r = dataset_create(to, &im.writer, error);
@@ -308,8 +320,8 @@ int dataset_import(const char *from, const char *to, const struct import_options
     if (r < 0)
         return r;
     if (!im.writer.info.episodes)
-        return error_set(error, ENODATA, "%s: of %d episodes none is left: %d did not succeed or did nothing", from,
-                         source->total, im.writer.info.failed);
+        return error_set(error, ENODATA, "%s: of %d episodes none is left: %d did not succeed or did nothing, %d have no steps",
+                         from, source->total, im.writer.info.failed, im.writer.info.empty);
     r = statistics_write(&im.statistics, options->name, &text);
     if (r < 0)
         return error_set(error, -r, "out of memory");

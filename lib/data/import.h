@@ -3,7 +3,7 @@
  * Per episode: one that did not succeed is left out; steps that do nothing are (an action whose numbers but the gripper's are all
  * but zero, with the gripper as in the last step that was kept: OpenVLA's rule); the gripper becomes OpenVLA's (1 open, 0
  * closed); pictures go through the declared chain; what is to be imitated is kept in the data's own units, and statistics are
- * taken. A source has as many pictures as actions, an episode one more: the last is shown twice (no action follows it). Thread
+ * taken; one without a step is left out and told. A source has as many pictures as actions, an episode one more: the last is shown twice (no action follows it). Thread
  * rule: none.  Failure rule: -errno, one line naming file, episode and field; no directory is left behind. */
 #pragma once
 
@@ -29,7 +29,8 @@ struct import_options {
     bool keep_failed;
     int limit;                                                   /* episodes at most; 0: all */
     bool (*tell)(void *arg, int done, int total, int64_t steps); /* after each episode; false: stop (-ECANCELED). May be NULL */
-    void *arg;
+    void (*left_out)(void *arg, const char *where); /* an episode without steps. May be NULL */
+    void *arg;                                      /* of both */
 };
 /* What the format has by itself: chain, size, gripper, no-ops. -EINVAL: no such format. */
 int import_defaults(const char *format, struct import_options *ret, struct error *error);

@@ -23,12 +23,13 @@ enum { SOURCE_MAX_STEPS = 100000, SOURCE_MAX_DIMS = 64, SOURCE_MAX_CAMERAS = 8 }
 struct source_options {         /* "" or NULL: what the format has by default */
     const char *images;         /* names of the cameras' fields, with commas between; the first is what reward models see */
     const char *state, *action; /* names of these fields; state "none": not read */
+    const char *instruction;    /* likewise; libero-hdf5 has no such field */
 };
 
 struct source_episode {
     char where[512]; /* file and episode, for messages */
     char task[EPISODE_TASK_MAX], instruction[256];
-    int steps, dims, cameras, state_dims;
+    int steps, dims, cameras, state_dims; /* steps 0: an episode without any, of which nothing else was read */
     struct image *pictures; /* [steps][cameras], before the action of that step */
     double *action;         /* (steps, dims) */
     double *state;          /* (steps, state_dims); NULL: none */

@@ -401,6 +401,7 @@ static int or_without(int r, const char *asked, const char *hint, struct error *
     return error_set(error, ENOENT, "%s: %s", text, hint);
 }
 
+/* 1: it has no steps. */
 static int read_sizes(const struct source *s, hid_t file, const char *demo, struct source_episode *e, struct error *error)
 {
     const char *images = or_default(s->options.images, IMAGES), *state = or_default(s->options.state, STATE);
@@ -412,6 +413,10 @@ static int read_sizes(const struct source *s, hid_t file, const char *demo, stru
     r = dataset_find(file, path, e->where, &d, error);
     if (r < 0)
         return r;
+    if (d.rank == 2 && !d.shape[0]) {
+        dataset_release(&d);
+        return 1;
+    }
     e->steps = d.rank == 2 && d.shape[0] <= SOURCE_MAX_STEPS ? (int)d.shape[0] : 0;
     e->dims = d.rank == 2 && d.shape[1] <= SOURCE_MAX_DIMS ? (int)d.shape[1] : 0;
     dataset_release(&d);
@@ -435,9 +440,9 @@ static int read_demo(const struct source *s, hid_t file, const char *demo, struc
     int r = read_sizes(s, file, demo, e, error), first = 0, dims;
     char path[300], name[128];
 
-    if (r >= 0)
+    if (r == 0)
         r = source_episode_reserve(e, error);
-    if (r < 0)
+    if (r != 0)
         return r;
     snprintf(path, sizeof path, "%s/%s", demo, or_default(s->options.action, "actions"));
     r = read_numbers(file, path, e->where, e->steps, &dims, 0, e->dims, e->action, error);

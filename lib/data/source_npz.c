@@ -77,12 +77,15 @@ static int read_episode(const struct source *s, const struct zip_archive *zip, s
     const char *images = s->options.images && s->options.images[0] ? s->options.images : IMAGES;
     const char *action_name = s->options.action ? s->options.action : "action";
     const char *state_name = s->options.state ? s->options.state : "state";
+    const char *instruction = s->options.instruction ? s->options.instruction : "instruction";
     struct npy action = {0}, state = {0}, success = {0};
     char name[128], entry[140];
     int r = npy_read(zip, action_name, &action, error), has_state;
 
-    if (r < 0)
+    if (r < 0 || !action.count) {   /* no steps */
+        npy_release(&action);
         return r;
+    }
     e->steps = action.dims == 2 && action.shape[0] <= INT32_MAX ? (int)action.shape[0] : 0;
     e->dims = action.dims == 2 && action.shape[1] <= INT32_MAX ? (int)action.shape[1] : 0;
     snprintf(entry, sizeof entry, "%s.npy", state_name);
@@ -108,7 +111,7 @@ static int read_episode(const struct source *s, const struct zip_archive *zip, s
         r = read_pictures(zip, name, i, e, error);
     }
     if (r >= 0)
-        r = read_text(zip, "instruction", e->instruction, sizeof e->instruction, true, error);
+        r = read_text(zip, instruction, e->instruction, sizeof e->instruction, true, error);
     if (r >= 0)
         r = read_text(zip, "task", e->task, sizeof e->task, false, error);
     e->success = true;

@@ -49,7 +49,8 @@ static int find(const uint8_t *bytes, size_t n, const char *name, const char *wh
         return error_set(error, EBADMSG, "%s: %s: no tf.train.Example, or a damaged one", where, name);
     if (r == -ENOENT) {
         tf_example_names(bytes, n, names, sizeof names);
-        return error_set(error, ENOENT, "%s: no feature %s; there are: %s", where, name, names);
+        return error_set(error, ENOENT, "%s: no feature %s (--images, --action, --state, --instruction name others); there are: %s",
+                         where, name, names);
     }
     return r;
 }
@@ -135,10 +136,11 @@ static int read_success(const uint8_t *bytes, size_t n, struct source_episode *e
     return 0;
 }
 
+/* 1: it has no steps. */
 static int read_sizes(const struct source *s, const uint8_t *bytes, size_t n, const char *images, const char *action,
                       const char *state, struct source_episode *e, struct error *error)
 {
-    struct tf_feature feature;
+    struct tf_feature feature, actions;
     char name[128];
     int r;
 
@@ -146,17 +148,16 @@ static int read_sizes(const struct source *s, const uint8_t *bytes, size_t n, co
     if (!source_name_of(images, 0, name, sizeof name))
         return error_set(error, EINVAL, "%s: no camera is named", e->where);
     r = find(bytes, n, name, e->where, &feature, error);
+    if (r >= 0)
+        r = find(bytes, n, action, e->where, &actions, error);
     if (r < 0)
         return r;
-    if (!feature.count)
-        return error_set(error, EINVAL, "%s: no steps in it (%s is empty)", e->where, name);
+    if (!feature.count && !actions.count)
+        return 1;
     e->steps = feature.kind == TF_BYTES && feature.count <= SOURCE_MAX_STEPS ? (int)feature.count : 0;
     if (!e->steps)
         return error_set(error, EINVAL, "%s: %s: %zu elements that are no pictures, or too many", e->where, name, feature.count);
-    r = find(bytes, n, action, e->where, &feature, error);
-    if (r < 0)
-        return r;
-    e->dims = (int)MIN(feature.count / (size_t)e->steps, (size_t)SOURCE_MAX_DIMS + 1);
+    e->dims = (int)MIN(actions.count / (size_t)e->steps, (size_t)SOURCE_MAX_DIMS + 1);
     for (int i = 0; source_name_of(images, i, name, sizeof name); i++) {
         if (!s->options.images && i > 0 && find(bytes, n, name, e->where, &feature, NULL) < 0)
             break;
@@ -173,10 +174,13 @@ static int read_episode(const struct source *s, const uint8_t *bytes, size_t n, 
 {
     const char *images = s->options.images ? s->options.images : IMAGES,
                *action = s->options.action ? s->options.action : "action";
-    const char *state = s->options.state ? s->options.state : "state";
+    const char *state = s->options.state ? s->options.state : "state",
+               *instruction = s->options.instruction ? s->options.instruction : "language_instruction";
     char name[128];
     int r = read_sizes(s, bytes, n, images, action, state, e, error);
 
+    if (r > 0)
+        return r;
     if (r >= 0)
         r = source_episode_reserve(e, error);
     if (r >= 0)
@@ -188,7 +192,7 @@ static int read_episode(const struct source *s, const uint8_t *bytes, size_t n, 
         r = pictures(bytes, n, name, i, e, error);
     }
     if (r >= 0)
-        r = text(bytes, n, "language_instruction", e, e->instruction, sizeof e->instruction, error);
+        r = text(bytes, n, instruction, e, e->instruction, sizeof e->instruction, error);
     if (r < 0)
         return r;
     source_name_task(e, e->instruction);

@@ -36,6 +36,9 @@ def test_out_in_and_imitated(make_cluster, tmp_path):
     training = json.loads((second.run / "policies" / "v000001" / "training.json").read_text())
     assert training["data"][0]["dir"] == str(data) and training["data"][0]["episodes"] == 4 and len(training["data"][0]["digest"]) == 64
     assert json.loads((second.run / "policies" / "v000001" / "manifest.json").read_text())["consumed"] == []
+    assert gantry("report", second.run).returncode == 0
+    page = (second.run / "report.html").read_text()
+    assert f"<td>{data}</td><td>4</td><td>policy v1</td><td><code>{training['data'][0]['digest'][:12]}</code></td>" in page
 
 
 def test_what_does_not_fit_is_said_before_the_start(make_cluster, tmp_path):

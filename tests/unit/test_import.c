@@ -13,7 +13,9 @@
 #include <cmocka.h>
 
 #include "base/atomic_file.h"
+#include "base/crc32c.h"
 #include "base/npz_write.h"
+#include "base/strbuf.h"
 #include "data/export.h"
 #include "data/import.h"
 #include "data/tf_example.h"
@@ -266,7 +268,8 @@ static void damaged_records_are_named(void **state)
     refused("rlds", path, NULL, "is cut short");
     assert_int_equal(file_write(path, bytes, n), 0);
     o.source.images = "front";
-    refused("rlds", path, &o, "bad.tfrecord: episode 0: no feature front; there are: steps/action, steps/observation/state");
+    refused("rlds", path, &o, "bad.tfrecord: episode 0: no feature front (--images, --action, --state, --instruction name others); "
+                                 "there are: steps/action, steps/observation/state");
     o.source.images = NULL;
     o.source.state = "language_instruction";
     refused("rlds", path, &o, "language_instruction: 9 byte strings, expected 1 numbers for each of 9 steps");
@@ -369,6 +372,153 @@ static void more_numbers_than_a_policy_has(void **state)
     }
 }
 
+/* ---- episodes without steps, fields of other names ------------------------------------------------------ */
+
+/* A field of a protobuf message whose value are bytes (fewer than 16384, numbered below 16). */
+static void put_field(struct strbuf *out, int number, const void *bytes, size_t n)
+{
+    strbuf_addc(out, (char)(number << 3 | 2));
+    strbuf_addc(out, (char)(0x80 | (n & 0x7f)));
+    strbuf_addc(out, (char)(n >> 7));
+    strbuf_add(out, bytes, n);
+}
+
+/* A feature of an Example: a list of kind TF_BYTES with n times `one`, or TF_FLOATS with it once, packed. */
+static void put_feature(struct strbuf *features, const char *name, enum tf_kind kind, int n, const void *one, size_t size)
+{
+    struct strbuf list = STRBUF_INIT, feature = STRBUF_INIT, entry = STRBUF_INIT;
+
+    for (int i = 0; i < n; i++)
+        put_field(&list, 1, one, size);
+    put_field(&feature, (int)kind, list.text, list.length);
+    put_field(&entry, 1, name, strlen(name));
+    put_field(&entry, 2, feature.text, feature.length);
+    put_field(features, 1, entry.text, entry.length);
+    strbuf_release(&list);
+    strbuf_release(&feature);
+    strbuf_release(&entry);
+}
+
+static void put_checked(struct strbuf *out, const void *bytes, size_t n)
+{
+    uint32_t crc = crc32c(0, bytes, n);
+
+    crc = (crc >> 15 | crc << 17) + 0xa282ead8u;
+    strbuf_add(out, bytes, n);
+    strbuf_add(out, &crc, sizeof crc);
+}
+
+/* A record of an episode of so many equal steps. */
+static void put_record(struct strbuf *out, int steps, const char *instruction_field)
+{
+    static const float action[7] = {.5f};
+    static const uint8_t black[PICTURE];
+    _cleanup_free_ uint8_t *png = NULL;
+    struct strbuf features = STRBUF_INIT, example = STRBUF_INIT;
+    uint64_t length;
+    float *all = calloc((size_t)steps + 1, sizeof action);
+    size_t n;
+
+    assert_int_equal(image_encode_png(black, SIDE, SIDE, &png, &n), 0);
+    for (int t = 0; t < steps; t++)
+        memcpy(all + 7 * t, action, sizeof action);
+    put_feature(&features, "steps/action", TF_FLOATS, steps > 0, all, (size_t)steps * sizeof action);
+    put_feature(&features, "steps/observation/image", TF_BYTES, steps, png, n);
+    put_feature(&features, instruction_field, TF_BYTES, steps, "go there", 8);
+    put_field(&example, 1, features.text, features.length);
+    length = example.length;
+    put_checked(out, &length, sizeof length);
+    put_checked(out, example.text, example.length);
+    strbuf_release(&features);
+    strbuf_release(&example);
+    free(all);
+}
+
+static void put_npz(const char *path, size_t steps, const char *instruction_field)
+{
+    static const float action[2 * 7] = {.5f};
+    static const uint8_t image[2 * PICTURE];
+    struct error error = {0};
+    struct npz npz;
+
+    assert_int_equal(npz_create(path, &npz, &error), 0);
+    assert_int_equal(npz_add(&npz, "action", "<f4", (size_t[]){steps, 7}, 2, action, &error), 0);
+    assert_int_equal(npz_add(&npz, "image", "|u1", (size_t[]){steps, SIDE, SIDE, 3}, 4, image, &error), 0);
+    assert_int_equal(npz_add_text(&npz, instruction_field, "go there", &error), 0);
+    assert_int_equal(npz_close(&npz, &error), 0);
+}
+
+static void note(void *arg, const char *where)
+{
+    struct strbuf *said = arg;
+
+    strbuf_addf(said, "%s\n", where);
+}
+
+static void without_steps_is_left_out_and_told(void **state)
+{
+    struct strbuf records = STRBUF_INIT, said = STRBUF_INIT;
+    struct import_options rlds = options_of("rlds"), npz = options_of("npz");
+    struct dataset_dir *dir;
+
+    (void)state;
+    put_record(&records, 0, "steps/language_instruction");
+    put_record(&records, 2, "steps/language_instruction");
+    put_record(&records, 0, "steps/language_instruction");
+    assert_int_equal(file_write(in_root("a.tfrecord"), records.text, records.length), 0);
+    put_npz(in_root("1.npz"), 2, "instruction");
+    put_npz(in_root("2.npz"), 0, "instruction");
+    rlds.left_out = npz.left_out = note;
+    rlds.arg = npz.arg = &said;
+
+    dir = import("rlds", root, in_root("from-rlds"), &rlds);
+    assert_int_equal(dir->info.episodes, 1);
+    assert_int_equal(dir->info.empty, 2);
+    assert_non_null(strstr(said.text, "a.tfrecord: episode 0\n"));
+    assert_non_null(strstr(said.text, "a.tfrecord: episode 2\n"));
+    dataset_close(dir);
+
+    strbuf_reset(&said);
+    dir = import("npz", root, in_root("from-npz"), &npz);
+    assert_int_equal(dir->info.episodes, 1);
+    assert_int_equal(dir->info.empty, 1);
+    assert_int_equal(strcmp(said.text + said.length - strlen("/2.npz\n"), "/2.npz\n"), 0);
+    dataset_close(dir);
+
+    refused("npz", in_root("2.npz"), NULL, "of 1 episodes none is left: 0 did not succeed or did nothing, 1 have no steps");
+    strbuf_release(&records);
+    strbuf_release(&said);
+}
+
+static void instruction_of_another_field(void **state)
+{
+    struct strbuf records = STRBUF_INIT;
+    struct import_options o = options_of("rlds");
+
+    (void)state;
+    put_record(&records, 2, "steps/observation/natural_language_instruction");
+    assert_int_equal(file_write(in_root("a.tfrecord"), records.text, records.length), 0);
+    put_npz(in_root("1.npz"), 2, "natural_language_instruction");
+    refused("rlds", root, NULL, "episode 0: no feature language_instruction (--images, --action, --state, --instruction name");
+    for (int i = 0; i < 2; i++) {
+        const char *format = i ? "npz" : "rlds";
+        Gantry__Trajectory *t;
+        struct dataset_dir *dir;
+
+        o = options_of(format);
+        o.source.instruction = "natural_language_instruction";
+        dir = import(format, root, in_root(i ? "from-npz" : "from-rlds"), &o);
+        assert_int_equal(dataset_get(dir, 0, &t, NULL, NULL, NULL), 0);
+        assert_string_equal(t->instruction, "go there");
+        gantry__trajectory__free_unpacked(t, NULL);
+        dataset_close(dir);
+    }
+    o = options_of("libero-hdf5");
+    o.source.instruction = "text";
+    refused("libero-hdf5", SET "/hdf5", &o, "--instruction names none");
+    strbuf_release(&records);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -380,6 +530,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(text_cut_inside_a_character, begin, end),
         cmocka_unit_test_setup_teardown(wrong_arrays_are_named, begin, end),
         cmocka_unit_test_setup_teardown(more_numbers_than_a_policy_has, begin, end),
+        cmocka_unit_test_setup_teardown(without_steps_is_left_out_and_told, begin, end),
+        cmocka_unit_test_setup_teardown(instruction_of_another_field, begin, end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -182,6 +182,27 @@ static void either_picture_convention(void **state)
     free(turned);
 }
 
+/* An episode that was begun and never stepped is one of no steps, not a fault of the file. */
+static void without_steps_is_no_fault(void **state)
+{
+    static const char *const name = "demo_0/actions";
+    hid_t data, file = copy_as("a_demo.hdf5", &data), space = H5Screate_simple(2, (hsize_t[]){0, 7}, NULL), id;
+    struct source_episode e;
+
+    (void)state;
+    assert_true(H5Ldelete(data, name, H5P_DEFAULT) >= 0);
+    id = H5Dcreate2(data, name, H5T_IEEE_F64LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    assert_true(id >= 0);
+    H5Dclose(id);
+    H5Sclose(space);
+    H5Gclose(data);
+    H5Fclose(file);
+    first_of(path, &e);
+    assert_int_equal(e.steps, 0);
+    assert_non_null(strstr(e.where, "a_demo.hdf5: data/demo_0"));
+    source_episode_release(&e);
+}
+
 static void what_cannot_be_taken_says_why(void **state)
 {
     uint8_t *black = calloc(STEPS, PICTURE);
@@ -218,6 +239,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(without_attributes_the_name_says_it, begin, end),
         cmocka_unit_test(a_name_is_cut_between_characters),
         cmocka_unit_test_setup_teardown(either_picture_convention, begin, end),
+        cmocka_unit_test_setup_teardown(without_steps_is_no_fault, begin, end),
         cmocka_unit_test_setup_teardown(what_cannot_be_taken_says_why, begin, end),
     };
 
