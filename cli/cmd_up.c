@@ -372,6 +372,7 @@ static int usage(FILE *out, int status)
     fprintf(out, "usage: gantry up [--force] [--env-workers N] [--listen ADDRESS] RUN.yaml|RUN\n"
                  "Starts and watches all daemons of a run on this host, until it is finished. Started again, by its\n"
                  "file or its directory, it goes on where it stopped. Ctrl-C drains; a second one leaves at once.\n"
+                 "To go on further than a run went, put stages behind the last one of its file.\n"
                  "  --force            start even if memory or disk seem too small\n"
                  "  --env-workers N    instead of cluster.env_workers\n"
                  "  --listen ADDRESS   instead of cluster.listen: tcp://HOST:PORT for members on other hosts\n");
@@ -384,8 +385,7 @@ int up_run(const struct run_config *config, bool force)
     _cleanup_free_ char *where = NULL;
     struct preflight sums = {0};
     struct error error = {0};
-    bool resumes = false;
-    int r;
+    int added = -1, r;
 
     if (!up)
         return refuse(NULL, -ENOMEM);
@@ -394,7 +394,7 @@ int up_run(const struct run_config *config, bool force)
     beside_find_model(up->config.policy_init, sizeof up->config.policy_init);
     log_open("up");
     log_set_level(LOG_LEVEL_WARN);
-    if ((r = loop_new(&up->loop)) < 0 || (r = run_claim(&up->config, &up->life, up->run_dir, &up->lock_fd, &resumes, &error)) < 0)
+    if ((r = loop_new(&up->loop)) < 0 || (r = run_claim(&up->config, &up->life, up->run_dir, &up->lock_fd, &added, &error)) < 0)
         return refuse(&error, r);
     r = preflight_check(&up->config, up->run_dir, &sums, &error);
     if (r < 0 && !(force && (r == -ENOMEM || r == -ENOSPC)))
@@ -402,7 +402,10 @@ int up_run(const struct run_config *config, bool force)
     if ((r = write_config(up, &error)) < 0)
         return refuse(&error, r);
     say("run %s in %s%s: at most about %.0f MB of memory, %.0f MB of disk", up->config.name, up->run_dir,
-        resumes ? ", resumed" : "", (double)sums.memory_bytes / 1048576.0, (double)sums.disk_bytes / 1048576.0);
+        added >= 0 ? ", resumed" : "", (double)sums.memory_bytes / 1048576.0, (double)sums.disk_bytes / 1048576.0);
+    if (added > 0)
+        say("it goes on further than before: %d stage%s, from %s on", added, added == 1 ? " is new" : "s are new",
+            up->config.stages[up->config.n_stages - added].name);
     if (sums.fit[0])
         say("%s says too little for the suite %s; the run's copy says: %s", up->config.policy_init, up->config.suite, sums.fit);
     where = shell_word(up->config.dir);

@@ -11,6 +11,7 @@
 #include "cli/run_open.h"
 #include "cli/shell_word.h"
 #include "cli/up.h"
+#include "daemon/run_later.h"
 #include "rl/stats.h"
 #include "run/manifest.h"
 
@@ -107,7 +108,8 @@ static int read_stages(const struct eval *eval, char **ret, size_t *ret_length, 
     size_t length = 0;
     int r;
 
-    snprintf(path, sizeof path, "%s/evals.yaml", eval->run_dir);
+    if ((r = run_later_path(eval->run_dir, eval->config.n_stages, path, sizeof path, error)) < 0)
+        return r;
     r = file_read(path, 1 << 20, &text, &length);
     if (r < 0 && r != -ENOENT)
         return error_set(error, -r, "%s: %s", path, strerror(-r));
@@ -160,7 +162,8 @@ static int write_stage(struct eval *eval, struct strbuf *text, struct error *err
         return error_set(error, ENOMEM, "out of memory");
     if ((r = read_stages(eval, &old, &length, error)) < 0)
         return r;
-    snprintf(path, sizeof path, "%s/evals.yaml", eval->run_dir);
+    if ((r = run_later_path(eval->run_dir, eval->config.n_stages, path, sizeof path, error)) < 0)
+        return r;
     fill_stage(eval, &stage);
     if (stage_config_write(&stage, &settings) < 0)
         return error_set(error, ENOMEM, "out of memory");
@@ -188,9 +191,10 @@ static int write_stage(struct eval *eval, struct strbuf *text, struct error *err
 static int put_stages(const struct eval *eval, const char *text, size_t length, struct error *error)
 {
     char path[PATH_MAX];
-    int r;
+    int r = run_later_path(eval->run_dir, eval->config.n_stages, path, sizeof path, error);
 
-    snprintf(path, sizeof path, "%s/evals.yaml", eval->run_dir);
+    if (r < 0)
+        return r;
     if (text)
         r = atomic_file_write(path, text, length);
     else

@@ -97,13 +97,12 @@ static int write_config(const struct run_config *config, const char *path)
 }
 
 /* A ledger that was closed well has no log beside it; one that was not is two files that belong together. Its mark goes with
- * it. */
-static int copy_ledger(const char *from, const char *to, const struct run_config *config, struct error *error)
+ * it. That there are more stages now it is told by the coordinator that opens it. */
+static int copy_ledger(const char *from, const char *to, struct error *error)
 {
     static const char *const files[] = {"ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-mark"};
-    uint8_t digest[SHA256_SIZE];
     char source[PATH_MAX], target[PATH_MAX];
-    int r = run_config_digest(config, digest);
+    int r = 0;
 
     for (size_t i = 0; i < ARRAY_SIZE(files) && r == 0; i++) {
         snprintf(source, sizeof source, "%s/%s", from, files[i]);
@@ -111,10 +110,7 @@ static int copy_ledger(const char *from, const char *to, const struct run_config
         if (i == 0 || access(source, F_OK) == 0)
             r = copy_file(source, target);
     }
-    if (r < 0)
-        return error_set(error, -r, "%s: cannot be copied: %s", source, strerror(-r));
-    snprintf(target, sizeof target, "%s/ledger.sqlite", to);
-    return ledger_extend(target, digest, error);
+    return r < 0 ? error_set(error, -r, "%s: cannot be copied: %s", source, strerror(-r)) : 0;
 }
 
 int run_branch(const struct run_config *from, const struct run_config *to, struct error *error)
@@ -141,7 +137,7 @@ int run_branch(const struct run_config *from, const struct run_config *to, struc
             r = error_set(error, -r, "%s: cannot be copied: %s", source, strerror(-r));
     }
     if (r == 0)
-        r = copy_ledger(from->dir, half, to, error);
+        r = copy_ledger(from->dir, half, error);
     if (r < 0)
         return r;
     snprintf(target, sizeof target, "%.300s/config.yaml", half);

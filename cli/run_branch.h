@@ -1,7 +1,7 @@
 /* run_branch.h - a run directory that goes on from where another one ended, with stages of its own behind.
  *
  * What never changes once it is there (sealed journal segments, versions) is shared by hard links, or copied across file systems;
- * the ledger is copied and told of its new configuration. Both runs then live on by themselves; the run id is the same.
+ * the ledger is copied. Both runs then live on by themselves; the run id is the same.
  * The branch appears whole, by a rename. Failure rule: -errno, *error has the line. */
 #pragma once
 

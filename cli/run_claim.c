@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/atomic_file.h"
+#include "daemon/run_later.h"
 #include "run/ledger.h"
 #include "run/ledger_place.h"
 
@@ -22,11 +23,10 @@ static int anchor(struct run_config *config, struct error *error)
     return run_config_anchor(config, here, error);
 }
 
-/* A run directory belongs to one configuration. Returns 1 if it has one already, 0 if it is new. */
-static int check_resumes(struct run_config *config, const char *run_dir, struct error *error)
+/* A run directory belongs to one configuration, which may gain stages: *ret_added, -1 where there is no run yet. */
+static int check_resumes(struct run_config *config, const char *run_dir, int *ret_added, struct error *error)
 {
     _cleanup_free_ struct run_config *old = malloc(sizeof *old);
-    _cleanup_(strbuf_release) struct strbuf difference = STRBUF_INIT;
     char path[RUN_PATH];
     int r = rundir_path(run_dir, "config.yaml", path, error);
 
@@ -34,15 +34,14 @@ static int check_resumes(struct run_config *config, const char *run_dir, struct 
         return r;
     if (!old)
         return error_set(error, ENOMEM, "out of memory");
-    if (access(path, F_OK) < 0)
-        return anchor(config, error);
+    if (access(path, F_OK) < 0) {
+        if ((r = anchor(config, error)) == 0)
+            *ret_added = -1;
+        return r;
+    }
     if ((r = run_config_load(path, old, error)) < 0)
         return r;
-    run_config_adopt_paths(config, old);
-    if (run_config_differ(old, config, &difference))
-        return error_set(error, ESTALE, "%s was made with another configuration: %s; change it back, or choose another run.dir",
-                         run_dir, difference.text);
-    return 1;
+    return run_later_join(run_dir, old, config, ret_added, error);
 }
 
 static int take_lock(const char *run_dir, const char *name, int wait_ms, int *ret_fd, struct error *error)
@@ -76,7 +75,7 @@ static int check_ledger(const char *run_dir, struct error *error)
     return ledger_open_readonly(path, &ledger, error);
 }
 
-int run_claim(struct run_config *config, struct life *life, char ret_run_dir[RUN_PATH], int *ret_lock_fd, bool *ret_resumes,
+int run_claim(struct run_config *config, struct life *life, char ret_run_dir[RUN_PATH], int *ret_lock_fd, int *ret_added,
               struct error *error)
 {
     _cleanup_free_ char *absolute = NULL;
@@ -99,10 +98,8 @@ int run_claim(struct run_config *config, struct life *life, char ret_run_dir[RUN
         return r;
     if ((r = take_lock(ret_run_dir, "up.lock", life->job ? LIFE_WAIT_MS : 0, ret_lock_fd, error)) < 0 ||
         (r = check_coordinator(ret_run_dir, life->job ? LIFE_WAIT_MS : ENDING_MS, error)) < 0 ||
-        (r = check_resumes(config, ret_run_dir, error)) < 0)
-        return r;
-    *ret_resumes = r == 1;
-    if ((r = check_ledger(ret_run_dir, error)) < 0 || (r = rundir_prepare(ret_run_dir, error)) < 0 ||
+        (r = check_resumes(config, ret_run_dir, ret_added, error)) < 0 ||
+        (r = check_ledger(ret_run_dir, error)) < 0 || (r = rundir_prepare(ret_run_dir, error)) < 0 ||
         (r = rundir_path(ret_run_dir, "log", path, error)) < 0)
         return r;
     r = mkdir_p(path, 0755);

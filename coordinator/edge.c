@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "coordinator/drain_mark.h"
 #include "coordinator/summary.h"
+#include "daemon/run_later.h"
 #include "run/manifest.h"
 #include "version.h"
 #include "wire/address.h"
@@ -58,23 +59,20 @@ static int claim_run_dir(struct edge *edge, struct error *error)
     return rundir_lock(edge->run_dir, "coordinator.lock", &edge->lock_fd, error);
 }
 
-/* Paths as the run's own config.yaml has them; in a new run they become absolute. One that cannot be read is the ledger's to
+/* As the run goes on, by its own config.yaml; in a new run paths become absolute. One that cannot be read is the ledger's to
  * judge. */
-static int settle_paths(struct edge *edge, struct error *error)
+static int settle_config(struct edge *edge, struct error *error)
 {
     _cleanup_free_ struct run_config *own = malloc(sizeof *own);
     char path[RUN_PATH], here[PATH_MAX];
-    int r = rundir_path(edge->run_dir, "config.yaml", path, error);
+    int added, r = rundir_path(edge->run_dir, "config.yaml", path, error);
 
     if (r < 0)
         return r;
     if (!own)
         return error_set(error, ENOMEM, "out of memory");
-    if (access(path, F_OK) == 0) {
-        if (run_config_load(path, own, NULL) == 0)
-            run_config_adopt_paths(&edge->config, own);
-        return 0;
-    }
+    if (access(path, F_OK) == 0)
+        return run_config_load(path, own, NULL) == 0 ? run_later_join(edge->run_dir, own, &edge->config, &added, error) : 0;
     if ((r = rundir_path(edge->run_dir, "ledger.sqlite", path, error)) < 0 || access(path, F_OK) == 0)
         return r;
     if (!getcwd(here, sizeof here))
@@ -102,40 +100,18 @@ static int write_texts(struct edge *edge, struct error *error)
     return write_settings(edge, 0, error);
 }
 
-enum { LATER_MAX_BYTES = 1 << 20 };
 /* Who lost the coordinator tries to connect each second at the latest (lib/wire/socket.c), then says Hello. */
 enum { REJOIN_MS = 3000 };
 
-/* RUN/evals.yaml: eval stages that `gantry eval` asked for after the run's own. They are no part of the configuration the run
- * was started with: its digest, config.yaml and summary.json leave them out. */
+/* Eval stages that `gantry eval` asked for after the run's own. They are no part of the configuration the run was started with:
+ * its digest, config.yaml and summary.json leave them out. */
 static int append_later_stages(struct edge *edge, struct error *error)
 {
-    _cleanup_free_ struct run_config *later = malloc(sizeof *later);
-    _cleanup_free_ char *text = NULL;
-    int first = edge->config.n_stages, r;
-    char path[RUN_PATH];
-    size_t n;
+    int r;
 
-    edge->n_config_stages = first;
-    if (!later)
-        return error_set(error, ENOMEM, "out of memory");
-    r = rundir_path(edge->run_dir, "evals.yaml", path, error);
-    if (r < 0 || access(path, F_OK) < 0)
-        return r;
-    r = file_read(path, LATER_MAX_BYTES, &text, &n);
-    r = r < 0 ? error_set(error, -r, "%s: cannot be read: %s", path, strerror(-r))
-              : run_config_parse_later(text, n, path, &edge->config, later, error);
-    for (int i = 0; r == 0 && i < later->n_stages; i++) {
-        if (later->stages[i].kind != STAGE_EVAL)
-            return error_set(error, EINVAL, "%s: stages[%d] is no eval stage; only those may be added to a run", path, i);
-        if (edge->config.n_stages == RUN_MAX_STAGES)
-            return error_set(error, E2BIG, "%s: more than %d stages; evaluate a copy of the run directory", path,
-                             RUN_MAX_STAGES);
-        edge->config.stages[edge->config.n_stages] = later->stages[i];
-        snprintf(edge->config.stages[edge->config.n_stages].name, sizeof later->stages[i].name, "later%d", i + 1);
-        edge->config.n_stages++;
-    }
-    return r < 0 ? r : write_settings(edge, first, error);
+    edge->n_config_stages = edge->config.n_stages;
+    r = run_later_append(edge->run_dir, &edge->config, error);
+    return r < 0 ? r : write_settings(edge, edge->n_config_stages, error);
 }
 
 /* Only once the ledger has accepted the configuration: a refused start changes nothing. */
@@ -179,13 +155,15 @@ int edge_new(const char *config_path, const char *run_dir, struct edge **ret, st
     if (r == 0)
         r = claim_run_dir(edge, error);
     if (r == 0)
-        r = settle_paths(edge, error);
+        r = settle_config(edge, error);
     if (r == 0)
         r = write_texts(edge, error);
     if (r == 0)
         r = edge_ledger_open(edge, error);
     if (r == 0)
         r = save_config(edge, error);
+    if (r == 0)
+        r = edge_ledger_extend(edge, error);
     if (r == 0)
         r = append_later_stages(edge, error);
     if (r == 0)

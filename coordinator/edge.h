@@ -96,6 +96,7 @@ void edge_step_again(struct edge *edge);        /* a step that waits for room, w
 
 /* edge_ledger.c */
 int edge_ledger_open(struct edge *edge, struct error *error);           /* opens, imports version 0 */
+int edge_ledger_extend(struct edge *edge, struct error *error);         /* tells it of stages that the configuration has gained */
 int edge_ledger_restore(struct edge *edge, struct error *error);        /* conductor_new + conductor_restore */
 int edge_ledger_apply(struct edge *edge);                               /* edge->effects: one transaction; -errno: none of it */
 

@@ -44,11 +44,14 @@ static int import_version_0(struct edge *edge, struct error *error)
 
 int edge_ledger_open(struct edge *edge, struct error *error)
 {
-    struct ledger_run create = {.seed = edge->config.seed, .created_ms = clock_wall_ms()};
+    uint8_t shorter[RUN_MAX_STAGES][SHA256_SIZE];       /* the run may not know yet that its configuration has gained stages */
+    struct ledger_run create = {.seed = edge->config.seed, .created_ms = clock_wall_ms(), .begins_with = shorter};
     char path[RUN_PATH], where[LEDGER_PLACE_NAME];
     enum ledger_place place;
     int r = run_config_digest(&edge->config, create.config_digest);
 
+    for (int n = 1; r == 0 && n < edge->config.n_stages; n++)
+        r = run_config_digest_of(&edge->config, n, shorter[create.n_begins_with++]);
     if (r < 0)
         return error_set(error, -r, "out of memory");
     snprintf(create.build, sizeof create.build, "%s", GANTRY_BUILD);
@@ -61,6 +64,16 @@ int edge_ledger_open(struct edge *edge, struct error *error)
     if (r == 0 && ledger_place_of(path, &place, where) == 0 && place == LEDGER_SHARED)
         log_info("the ledger lies on a network file system: held exclusively", "fs=%s path=%s", LOG_Q(where), LOG_Q(path));
     return r < 0 ? r : import_version_0(edge, error);
+}
+
+int edge_ledger_extend(struct edge *edge, struct error *error)
+{
+    uint8_t digest[SHA256_SIZE];
+    int r = run_config_digest(&edge->config, digest);
+
+    if (r == 0)
+        r = ledger_extend(edge->ledger, digest);
+    return r < 0 ? error_set(error, -r, "ledger: %s", ledger_error(edge->ledger)) : 0;
 }
 
 /* ---- restoring ------------------------------------------------------------------------------------ */

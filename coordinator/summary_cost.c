@@ -5,6 +5,7 @@
 
 #include "base/episode.h"
 #include "coordinator/summary_internal.h"
+#include "daemon/run_later.h"
 #include "version.h"
 
 int summary_by_state(const void *a, const void *b)
@@ -30,18 +31,33 @@ static int sort_evaluated(struct summary *s)
     return 0;
 }
 
+/* The run's own last one that has ended; before any has, the last. */
+static void find_eval(struct summary *s)
+{
+    bool ended[RUN_MAX_STAGES] = {0};
+
+    for (size_t i = 0; i < s->n_stages; i++)
+        if (s->stages[i].stage < RUN_MAX_STAGES)
+            ended[s->stages[i].stage] = s->stages[i].state == PROGRESS_DONE;
+    for (int i = 0; i < s->config->n_stages; i++) {
+        const struct stage_config *stage = &s->config->stages[i];
+
+        if (stage->kind != STAGE_EVAL || run_later_is(stage) || (s->eval && ended[s->eval_stage] && !ended[i]))
+            continue;
+        s->eval = &stage->eval;
+        s->eval_stage = (uint32_t)i;
+    }
+}
+
 int summary_read(struct summary *s, struct ledger *ledger, struct error *error)
 {
     size_t n = 0;
     int r;
 
     s->run = *ledger_run(ledger);
-    for (int i = 0; i < s->config->n_stages; i++)
-        if (s->config->stages[i].kind == STAGE_EVAL) {
-            s->eval = &s->config->stages[i].eval;
-            s->eval_stage = (uint32_t)i;
-        }
     r = ledger_stages(ledger, &s->stages, &s->n_stages);
+    if (r == 0)
+        find_eval(s);
     if (r == 0)
         r = ledger_iterations(ledger, &s->iterations, &s->n_iterations);
     if (r == 0)

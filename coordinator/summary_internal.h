@@ -11,7 +11,7 @@ enum { TAG_SIZE = sizeof ((struct ledger_episode *)0)->tag };
 struct summary {
     const struct run_config *config;
     struct ledger_run run;
-    const struct eval_config *eval;     /* of the last eval stage; NULL: the run has none */
+    const struct eval_config *eval;     /* of the eval stage that is told of; NULL: the run has none */
     uint32_t eval_stage;
     struct ledger_stage *stages;
     struct ledger_iteration *iterations;

@@ -153,7 +153,7 @@ int stage_config_parse(const char *text, size_t n, struct stage_config *ret, str
 const char *stage_kind_name(enum stage_kind kind);
 
 /* True when a run directory made with `old` must not go on with `now`: *out says which key differs and how. What may change
- * during a run (run.dir, cluster, status, timing, journal) is not looked at. */
+ * during a run (run.dir, cluster, status, timing, journal; further stages behind old's) is not looked at. */
 bool run_config_differ(const struct run_config *old, const struct run_config *now, struct strbuf *out);
 
 /* Paths of directories and files (policy.init and base, prm.init, demos.from, status.token_file; not run.dir) that are relative
@@ -176,6 +176,8 @@ void run_config_warnings(const struct run_config *config, void (*say)(const char
  * became another is found by run_config_differ, which compares every value with the run's own config.yaml.
  * -ENOMEM. */
 int run_config_digest(const struct run_config *config, uint8_t ret[SHA256_SIZE]);
+/* Of its first n stages alone: of a run that goes on with this configuration. */
+int run_config_digest_of(const struct run_config *config, int n_stages, uint8_t ret[SHA256_SIZE]);
 
 /* `gantry config explain KEY`: type, default, range, help. -ENOENT: *error names the nearest key. */
 int run_config_explain(const char *key, struct strbuf *out, struct error *error);

@@ -29,6 +29,15 @@ int ledger_read_run(struct ledger *ledger, struct ledger_run *ret)
     return r == 1 ? 0 : r < 0 ? r : -ENOENT;
 }
 
+/* Does a run with this digest belong to who opens it? */
+static bool belongs(const uint8_t digest[SHA256_SIZE], const struct ledger_run *who)
+{
+    for (size_t i = 0; i < who->n_begins_with; i++)
+        if (!memcmp(digest, who->begins_with[i], SHA256_SIZE))
+            return true;
+    return !memcmp(digest, who->config_digest, SHA256_SIZE);
+}
+
 /* One commit: the run's row if it is new, the epoch raised. */
 static int enter(struct ledger *ledger, const struct ledger_run *create, struct error *error)
 {
@@ -40,12 +49,14 @@ static int enter(struct ledger *ledger, const struct ledger_run *create, struct 
     r = ledger_read_run(ledger, run);
     if (r == -ENOENT) {
         *run = *create;
+        run->begins_with = NULL;
+        run->n_begins_with = 0;
         run->epoch = 0;
         r = ledger_empty_totals(ledger);
         if (r == 0)
             r = sql_run(ledger, "INSERT INTO run VALUES(1,?,?,?,0,?,?)", "iibii", run->id, run->seed, run->config_digest,
                         (size_t)SHA256_SIZE, run->group_epoch, run->created_ms);
-    } else if (r == 0 && memcmp(run->config_digest, create->config_digest, SHA256_SIZE)) {
+    } else if (r == 0 && !belongs(run->config_digest, create)) {
         r = error_set(error, ESTALE,
                       "the run was started with another configuration: use its own config.yaml, or another run.dir");
     }
@@ -170,32 +181,25 @@ int ledger_open_readonly(const char *path, struct ledger **ret, struct error *er
     return 0;
 }
 
-int ledger_extend(const char *path, const uint8_t config_digest[SHA256_SIZE], struct error *error)
+int ledger_extend(struct ledger *ledger, const uint8_t config_digest[SHA256_SIZE])
 {
-    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
-    int layout, r;
+    int r;
 
-    if (error)
-        *error = (struct error) {0};
-    r = open_database(path, SQLITE_OPEN_READWRITE, &ledger, error);
-    if (r < 0)
-        return r;
-    r = sql_exec(ledger, "PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=FULL;");
-    if (r == 0)
-        r = check_and_keep(ledger, &layout, error);
-    if (r == 0)
-        r = ledger_migrate(ledger, layout);
-    if (r == 0)
-        r = ledger_mark_open(ledger);
-    if (r == 0)
-        r = ledger_begin(ledger);
+    if (!memcmp(ledger->run.config_digest, config_digest, SHA256_SIZE))
+        return 0;
+    r = ledger_begin(ledger);
     if (r == 0)
         r = sql_run(ledger, "UPDATE run SET config = ?", "b", config_digest, (size_t)SHA256_SIZE);
     if (r == 0)
         r = ledger_event(ledger, "extended", 0, "stages were added");
     if (r == 0)
         r = ledger_commit(ledger);
-    return r < 0 ? describe(error, ledger, path, r) : 0;
+    if (r < 0) {
+        ledger_rollback(ledger);
+        return r;
+    }
+    memcpy(ledger->run.config_digest, config_digest, SHA256_SIZE);
+    return 0;
 }
 
 struct ledger *ledger_close(struct ledger *ledger)

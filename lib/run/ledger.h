@@ -40,6 +40,8 @@ struct ledger_run {
     uint64_t group_epoch;                   /* learner group */
     uint64_t created_ms;                    /* wall clock */
     char build[48];                         /* of the program that opens it, for the event "start"; "": it does not say */
+    const uint8_t (*begins_with)[SHA256_SIZE];      /* who opens it: digests of configurations that his goes on from, ... */
+    size_t n_begins_with;                           /* ... to any of which the run may belong still */
 };
 
 struct ledger_stage {
@@ -102,13 +104,13 @@ bool ledger_version_failed_gate(const struct ledger_version *version);
 /* Open or create RUN/ledger.sqlite, check and migrate it, take the exclusive lock and raise the coordinator epoch (one commit).
  * `create` names a new run; it is ignored when the file has one. -EBUSY: held by another process. -ENOTSUP: written by a
  * newer gantry, or on a file system that a ledger cannot trust (ledger_place.h). -EBADMSG: damaged. -ESTALE: the file
- * has another config digest: the run was started with a different configuration. */
+ * has another config digest, and none of begins_with: the run was started with a different configuration. */
 int ledger_open(const char *path, const struct ledger_run *create, struct ledger **ret, struct error *error);
 /* Read only, epoch untouched, checked as above; for reports and the checker. -EBUSY: a coordinator holds the file. */
 int ledger_open_readonly(const char *path, struct ledger **ret, struct error *error);
-/* The run in `path` goes on with more stages behind those it had: from now on it belongs to the configuration with this digest.
- * For a copy of a run directory that branches off (cli/run_branch.h); nobody may hold the file (-EBUSY). */
-int ledger_extend(const char *path, const uint8_t config_digest[SHA256_SIZE], struct error *error);
+/* The run goes on with more stages behind those it had: from now on it belongs to the configuration with this digest (one commit;
+ * none if it does already). */
+int ledger_extend(struct ledger *ledger, const uint8_t config_digest[SHA256_SIZE]);
 struct ledger *ledger_close(struct ledger *ledger);
 DEFINE_FREEP(struct ledger, ledger_close)
 const struct ledger_run *ledger_run(const struct ledger *ledger);

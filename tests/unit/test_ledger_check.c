@@ -241,32 +241,45 @@ static int last_kind(const struct ledger_event *event, void *kind)
     return 0;
 }
 
-/* A branch of a run to which stages were added (cli/run_branch.c): its ledger goes on under the new configuration and is
- * refused the one before; nothing else of it changes. */
+/* A configuration that has gained stages opens the run, which becomes its own when it is told so: from then on it is refused the one
+ * before. */
 static void test_an_extended_run(void **state)
 {
-    const uint8_t digest[SHA256_SIZE] = {5, 6};
-    struct ledger *ledger = ledger_lab_open();
+    const uint8_t before[][SHA256_SIZE] = {{9}, {1, 2}}, now[SHA256_SIZE] = {5, 6};
+    struct ledger *ledger;
     char kind[24] = "";
     struct error error;
 
     (void)state;
+    memcpy(ledger_lab.run.config_digest, before[1], SHA256_SIZE);
+    ledger = ledger_lab_open();
     ledger_lab_add_rows(ledger, 1, 2);
     ledger_close(ledger);
-    assert_int_equal(ledger_extend(ledger_lab.path, digest, &error), 0);
+
+    memcpy(ledger_lab.run.config_digest, now, SHA256_SIZE);
     assert_int_equal(ledger_open(ledger_lab.path, &ledger_lab.run, &ledger, &error), -ESTALE);
-    memcpy(ledger_lab.run.config_digest, digest, SHA256_SIZE);
-    assert_int_equal(ledger_open_readonly(ledger_lab.path, &ledger, &error), 0);
+    ledger_lab.run.begins_with = before;
+    ledger_lab.run.n_begins_with = 1;
+    assert_int_equal(ledger_open(ledger_lab.path, &ledger_lab.run, &ledger, &error), -ESTALE);
+    ledger_lab.run.n_begins_with = 2;
+    ledger_close(ledger_lab_open());            /* killed before it was told */
+    ledger = ledger_lab_open();
+    assert_memory_equal(ledger_run(ledger)->config_digest, before[1], SHA256_SIZE);
+    assert_int_equal(ledger_extend(ledger, now), 0);
+    assert_memory_equal(ledger_run(ledger)->config_digest, now, SHA256_SIZE);
     assert_int_equal(ledger_each_event(ledger, 0, last_kind, kind), 0);
     assert_string_equal(kind, "extended");
-    assert_true(ledger_run(ledger)->epoch == 1 && ledger_run(ledger)->seed == ledger_lab.run.seed);
     ledger_close(ledger);
+
+    ledger_lab.run.n_begins_with = 0;
     ledger = ledger_lab_open();
-    assert_int_equal(ledger_run(ledger)->epoch, 2);
+    assert_int_equal(ledger_extend(ledger, now), 0);            /* once */
+    assert_int_equal(ledger_each_event(ledger, 0, last_kind, kind), 0);
+    assert_string_equal(kind, "start");
+    assert_true(ledger_run(ledger)->epoch == 4 && ledger_run(ledger)->seed == ledger_lab.run.seed);
     ledger_close(ledger);
-    assert_int_equal(unlink(ledger_lab.path), 0);
-    assert_int_equal(ledger_extend(ledger_lab.path, digest, &error), -ENOENT);
-    assert_int_equal(access(ledger_lab.path, F_OK), -1);
+    memcpy(ledger_lab.run.config_digest, before[1], SHA256_SIZE);
+    assert_int_equal(ledger_open(ledger_lab.path, &ledger_lab.run, &ledger, &error), -ESTALE);
 }
 
 int main(void)
