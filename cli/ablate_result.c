@@ -181,10 +181,50 @@ static void write_step(const char *key, const char *over, const struct step *ste
     json_close(w, '}');
 }
 
+static double success_of_seed(const struct ablate_measured *m, int seed, int states)
+{
+    double sum = 0;
+
+    for (int i = 0; i < states; i++)
+        sum += m->outcomes[seed * states + i] / states;
+    return sum;
+}
+
+static void write_rung(const struct ablate *a, const struct ablate_result *result, int rung, struct json_writer *w)
+{
+    const struct ablate_measured *m = &result->rungs[rung];
+    struct step step;
+
+    json_open(w, ablate_rungs[rung].name, '{');
+    json_text(w, "what", ablate_rungs[rung].title);
+    json_signed(w, "seeds", m->seeds);
+    json_number(w, "success", m->success);
+    json_interval(w, "interval", m->low, m->high);
+    json_open(w, "by_seed", '[');
+    for (int s = 0; s < m->seeds; s++)
+        json_number(w, NULL, success_of_seed(m, s, result->states));
+    json_close(w, ']');
+    json_open(w, "temperatures", '[');
+    for (int s = 0; s < m->seeds; s++)
+        json_number(w, NULL, m->temperature[s]);
+    json_close(w, ']');
+    json_open(w, "tasks", '{');
+    for (int t = 0; t < a->config.n_tasks && t < ABLATE_TASKS_MAX; t++)
+        json_number(w, a->config.tasks[t], m->tasks[t]);
+    json_close(w, '}');
+    if (difference(a, result, rung, (int)ablate_rungs[rung].over, &step))
+        write_step("step", ablate_rungs[ablate_rungs[rung].over].name, &step, w);
+    if (difference(a, result, rung, RUNG_A, &step))
+        write_step("from_A", "A", &step, w);
+    json_number(w, "env_steps", m->env_steps);
+    json_number(w, "wall_s", m->wall_s);
+    json_number(w, "core_hours", m->wall_s * (double)sysconf(_SC_NPROCESSORS_ONLN) / 3600);
+    json_close(w, '}');
+}
+
 int ablate_write(const struct ablate *a, const struct ablate_result *result, struct strbuf *out)
 {
     struct json_writer w = {.out = out};
-    struct step step;
 
     json_open(&w, NULL, '{');
     json_text(&w, "ladder", a->config.name);
@@ -192,42 +232,9 @@ int ablate_write(const struct ablate *a, const struct ablate_result *result, str
     json_signed(&w, "seeds", a->seeds);
     json_signed(&w, "test_states", result->states);
     json_open(&w, "rungs", '{');
-    for (int rung = 0; rung < RUNGS; rung++) {
-        const struct ablate_measured *m = &result->rungs[rung];
-
-        if (!m->there)
-            continue;
-        json_open(&w, ablate_rungs[rung].name, '{');
-        json_text(&w, "what", ablate_rungs[rung].title);
-        json_signed(&w, "seeds", m->seeds);
-        json_number(&w, "success", m->success);
-        json_interval(&w, "interval", m->low, m->high);
-        json_open(&w, "by_seed", '[');
-        for (int s = 0; s < m->seeds; s++) {
-            double sum = 0;
-
-            for (int i = 0; i < result->states; i++)
-                sum += m->outcomes[s * result->states + i] / result->states;
-            json_number(&w, NULL, sum);
-        }
-        json_close(&w, ']');
-        json_open(&w, "temperatures", '[');
-        for (int s = 0; s < m->seeds; s++)
-            json_number(&w, NULL, m->temperature[s]);
-        json_close(&w, ']');
-        json_open(&w, "tasks", '{');
-        for (int t = 0; t < a->config.n_tasks && t < ABLATE_TASKS_MAX; t++)
-            json_number(&w, a->config.tasks[t], m->tasks[t]);
-        json_close(&w, '}');
-        if (difference(a, result, rung, (int)ablate_rungs[rung].over, &step))
-            write_step("step", ablate_rungs[ablate_rungs[rung].over].name, &step, &w);
-        if (difference(a, result, rung, RUNG_A, &step))
-            write_step("from_A", "A", &step, &w);
-        json_number(&w, "env_steps", m->env_steps);
-        json_number(&w, "wall_s", m->wall_s);
-        json_number(&w, "core_hours", m->wall_s * (double)sysconf(_SC_NPROCESSORS_ONLN) / 3600);
-        json_close(&w, '}');
-    }
+    for (int rung = 0; rung < RUNGS; rung++)
+        if (result->rungs[rung].there)
+            write_rung(a, result, rung, &w);
     json_close(&w, '}');
     json_close(&w, '}');
     strbuf_addc(out, '\n');

@@ -95,6 +95,27 @@ static int finish(const struct ablate *a, bool json, struct error *error)
     return 0;
 }
 
+/* The runs' configuration, and where they go: `dir`, or the configuration's run.dir with -ladder behind. The start and what
+ * branches off it name the same paths. */
+static int prepare(struct ablate *a, const char *config, const char *dir, struct error *error)
+{
+    char here[PATH_MAX];
+    int r = run_config_load(config, &a->config, error);
+
+    if (r < 0)
+        return r;
+    if (!getcwd(here, sizeof here))
+        return error_set(error, errno, "current directory: %s", strerror(errno));
+    beside_find_model(a->config.policy_init, sizeof a->config.policy_init);
+    r = run_config_anchor(&a->config, here, error);
+    if (r < 0)
+        return r;
+    a->first_seed = a->config.seed;
+    if ((size_t)snprintf(a->dir, sizeof a->dir, dir ? "%s" : "%s-ladder", dir ? dir : a->config.dir) >= sizeof a->dir)
+        return error_set(error, ENAMETOOLONG, "--dir: at most %zu characters", sizeof a->dir - 1);
+    return 0;
+}
+
 enum { SEEDS = 256, RUNG_LIST, SEARCH, DIR_, MEASURE, DRY_RUN, JSON, HELP };
 static const struct option options[] = {{"seeds", 1, NULL, SEEDS}, {"rungs", 1, NULL, RUNG_LIST}, {"search", 1, NULL, SEARCH},
                                         {"dir", 1, NULL, DIR_},    {"measure", 0, NULL, MEASURE}, {"dry-run", 0, NULL, DRY_RUN},
@@ -106,7 +127,6 @@ int cmd_ablate(int argc, char **argv)
     bool dry = false, json = false, measure = false, some = false;
     const char *dir = NULL;
     struct error error = {0};
-    char here[PATH_MAX];
     int option, r = 0;
 
     if (!a)
@@ -134,22 +154,13 @@ int cmd_ablate(int argc, char **argv)
         return usage(stderr, CLI_USAGE);
     for (int i = 0; i < RUNGS && !some; i++)
         a->wanted[i] = true;
-    r = run_config_load(argv[optind], &a->config, &error);
-    if (r == 0) {       /* the start and what branches off it name the same */
-        beside_find_model(a->config.policy_init, sizeof a->config.policy_init);
-        r = getcwd(here, sizeof here) ? run_config_anchor(&a->config, here, &error) : error_set(&error, errno,
-                "current directory: %s", strerror(errno));
-    }
-    a->first_seed = a->config.seed;
-    if (r == 0 && (size_t)snprintf(a->dir, sizeof a->dir, dir ? "%s" : "%s-ladder", dir ? dir : a->config.dir) >= sizeof a->dir)
-        r = error_set(&error, ENAMETOOLONG, "--dir: at most %zu characters", sizeof a->dir - 1);
+    r = prepare(a, argv[optind], dir, &error);
     if (r == 0 && dry)
         r = ablate_list(a, &error);
-    else if (r == 0) {
-        r = measure ? 0 : play(a, json, &error);
-        if (r == 0)
-            r = finish(a, json, &error);
-    }
+    if (r == 0 && !dry && !measure)
+        r = play(a, json, &error);
+    if (r == 0 && !dry)
+        r = finish(a, json, &error);
     if (r < 0) {
         fprintf(stderr, "gantry ablate: %s\n", error_text(&error, r));
         return CLI_FAILED;

@@ -159,8 +159,7 @@ static int import(int argc, char **argv)
     if (!strcmp(from, "lerobot")) {
         fprintf(stderr,
                 "gantry data import: LeRobot keeps parquet and mp4, which gantry does not read: `deploy/lerobot_to_npz.py %s "
-                "TMP` makes .npz files "
-                "of it, then `gantry data import --from npz TMP --to %s`\n",
+                "TMP` makes .npz files of it, then `gantry data import --from npz TMP --to %s`\n",
                 argv[0], to);
         return CLI_FAILED;
     }

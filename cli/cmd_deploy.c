@@ -105,10 +105,10 @@ int cmd_deploy(int argc, char **argv)
         {"config", 1, NULL, 'c'}, {"install", 0, NULL, 'i'}, {"root", 1, NULL, 'r'}, {"submit", 0, NULL, 's'},
         {"actors", 1, NULL, 'a'}, {"max-workers", 1, NULL, 'w'}, {"help", 0, NULL, 'h'}, {0}};
     _cleanup_free_ struct run_config *config = malloc(sizeof *config);
-    const char *path = NULL, *root = "", *what;
+    const char *path = NULL, *root = "", *target;
     struct deploy deploy = {.config = config};
     struct deploy_slurm_options slurm = {0};
-    bool install = false, bad = false;
+    bool install = false, bad = false, systemd;
     char *end;
     struct error error = {0};
     int option, r;
@@ -124,8 +124,9 @@ int cmd_deploy(int argc, char **argv)
         case 'h': return usage(stdout, CLI_OK);
         default: return usage(stderr, CLI_USAGE);
         }
-    what = optind < argc ? argv[optind] : "";
-    if (!path || !config || (strcmp(what, "systemd") && strcmp(what, "slurm")) || (optind + 1 < argc && what[1] == 'y'))
+    target = optind < argc ? argv[optind] : "";
+    systemd = !strcmp(target, "systemd");
+    if (!path || !config || (!systemd && strcmp(target, "slurm")) || (systemd && optind + 1 < argc))
         return usage(stderr, CLI_USAGE);
     if (bad || slurm.actors < 0 || slurm.actors > 1000 || slurm.max_workers < 0 || slurm.max_workers > 1000) {
         fprintf(stderr, "gantry deploy: --actors and --max-workers take a number up to 1000\n");
@@ -135,11 +136,11 @@ int cmd_deploy(int argc, char **argv)
     deploy.root = install ? root : NULL;
     r = run_config_load(path, config, &error);
     if (r == 0)
-        r = resolve(config, what[1] == 'y', &error);
-    if (r == 0 && what[1] == 'y')
+        r = resolve(config, systemd, &error);
+    if (r == 0 && systemd)
         pass_token(config, &deploy);
     if (r == 0)
-        r = what[1] == 'y' ? deploy_systemd(&deploy, &error) : deploy_slurm(&deploy, path, &slurm, &error);
+        r = systemd ? deploy_systemd(&deploy, &error) : deploy_slurm(&deploy, path, &slurm, &error);
     if (r < 0)
         fprintf(stderr, "gantry deploy: %s\n", error_text(&error, r));
     return r < 0 ? CLI_FAILED : CLI_OK;

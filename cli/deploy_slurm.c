@@ -130,48 +130,76 @@ static int prepare_dir(const struct run_config *c, bool submit, struct error *er
     return 0;
 }
 
+/* What both jobs say. kind: "core" or "workers". */
+static int fill_job(const struct run_config *c, const char *kind, const char *output, const char *config, const char *bin,
+                    struct sbatch *s, struct error *error)
+{
+    char share[PATH_MAX];
+    int r = beside_find("slurm", share, sizeof share, error);
+
+    if (r < 0)
+        return r;
+    snprintf(s->script, sizeof s->script, "%s/gantry-%s.sbatch", share, kind);
+    snprintf(s->name, sizeof s->name, "--job-name=gantry-%s-%s", c->name, kind);
+    snprintf(s->output, sizeof s->output, "--output=%s/log/slurm-%s.log", c->dir, output);
+    snprintf(s->environment, sizeof s->environment,
+             "--export=ALL,GANTRY_CONFIG=%s,GANTRY_RUN=%s,GANTRY_BIN=%s,GANTRY_SLOTS=%d", config, c->dir, bin, c->slots);
+    return 0;
+}
+
+static void fill_core(const struct run_config *c, int actors, struct sbatch *s)
+{
+    size_t n = strlen(s->environment);
+
+    snprintf(s->cpus, sizeof s->cpus, "--cpus-per-task=%d", core_cpus(c));
+    if (core_gpus(c))
+        snprintf(s->gpus, sizeof s->gpus, "--gpus=%d", core_gpus(c));
+    if (actors <= 0)
+        return;
+    snprintf(s->tasks, sizeof s->tasks, "--ntasks=%d", actors);
+    s->actor_gpus = c->n_actors > 0 && !strncmp(c->actors[0].device, "cuda", 4);
+    if (s->actor_gpus)
+        snprintf(s->environment + n, sizeof s->environment - n, ",GANTRY_ACTOR_ARGS=--device=cuda:0");
+}
+
+/* As many at once as the configuration has, of max_workers in all. */
+static void fill_workers(const struct run_config *c, int max_workers, struct sbatch *s)
+{
+    int at_once = MAX(c->env_workers, 1);
+
+    snprintf(s->cpus, sizeof s->cpus, "--cpus-per-task=1");
+    snprintf(s->array, sizeof s->array, "--array=0-%d%%%d", MAX(max_workers, at_once) - 1, at_once);
+}
+
+static int print_and_submit(struct sbatch *s, const struct deploy_slurm_options *options, struct error *error)
+{
+    finish(s, options->more);
+    for (const char **a = s->arguments; *a; a++)
+        print_word(*a, a[1] ? " " : "\n");
+    return options->submit ? run(s, error) : 0;
+}
+
 int deploy_slurm(struct deploy *d, const char *config_path, const struct deploy_slurm_options *options, struct error *error)
 {
     const struct run_config *c = d->config;
-    struct sbatch *jobs = calloc(2, sizeof *jobs);
+    _cleanup_free_ struct sbatch *core = calloc(1, sizeof *core), *workers = calloc(1, sizeof *workers);
     char bin[PATH_MAX], config[PATH_MAX];
-    int r = jobs ? beside_find("bin", bin, sizeof bin, error) : -ENOMEM;
+    int r = core && workers ? beside_find("bin", bin, sizeof bin, error) : -ENOMEM;
 
     if (r == 0 && (strchr(c->dir, ',') || strchr(config_path, ',')))
         r = error_set(error, EINVAL, "%s, %s: sbatch parts what it exports at commas; choose paths without", config_path, c->dir);
     if (r == 0 && !realpath(config_path, config))
         r = error_set(error, errno, "%s: %s", config_path, strerror(errno));
     if (r == 0)
-        r = prepare_dir(c, options->submit, error);
-    for (int i = 0; i < 2 && r == 0; i++) {
-        struct sbatch *s = &jobs[i];
-        char share[PATH_MAX];
-
-        r = beside_find("slurm", share, sizeof share, error);
-        snprintf(s->script, sizeof s->script, "%s/%s", share, i == 0 ? "gantry-core.sbatch" : "gantry-workers.sbatch");
-        snprintf(s->name, sizeof s->name, "--job-name=gantry-%s-%s", c->name, i == 0 ? "core" : "workers");
-        snprintf(s->output, sizeof s->output, "--output=%s/log/slurm-%s.log", c->dir, i == 0 ? "core" : "worker-%a");
-        snprintf(s->environment, sizeof s->environment,
-                 "--export=ALL,GANTRY_CONFIG=%s,GANTRY_RUN=%s,GANTRY_BIN=%s,GANTRY_SLOTS=%d", config, c->dir, bin, c->slots);
-        snprintf(s->cpus, sizeof s->cpus, "--cpus-per-task=%d", i == 0 ? core_cpus(c) : 1);
-        if (i == 1)
-            snprintf(s->array, sizeof s->array, "--array=0-%d%%%d", MAX(options->max_workers, MAX(c->env_workers, 1)) - 1,
-                     MAX(c->env_workers, 1));
-        if (i == 0 && core_gpus(c))
-            snprintf(s->gpus, sizeof s->gpus, "--gpus=%d", core_gpus(c));
-        if (i == 0 && options->actors > 0) {
-            snprintf(s->tasks, sizeof s->tasks, "--ntasks=%d", options->actors);
-            s->actor_gpus = c->n_actors > 0 && !strncmp(c->actors[0].device, "cuda", 4);
-            if (s->actor_gpus)
-                snprintf(s->environment + strlen(s->environment), sizeof s->environment - strlen(s->environment),
-                         ",GANTRY_ACTOR_ARGS=--device=cuda:0");
-        }
-        finish(s, options->more);
-        for (const char **a = s->arguments; *a; a++)
-            print_word(*a, a[1] ? " " : "\n");
-        if (r == 0 && options->submit)
-            r = run(s, error);
-    }
-    free(jobs);
-    return r;
+        r = fill_job(c, "core", "core", config, bin, core, error);
+    if (r == 0)
+        r = fill_job(c, "workers", "worker-%a", config, bin, workers, error);
+    if (r < 0)
+        return r;
+    fill_core(c, options->actors, core);
+    fill_workers(c, options->max_workers, workers);
+    r = prepare_dir(c, options->submit, error);
+    if (r == 0)
+        r = print_and_submit(core, options, error);
+    return r < 0 ? r : print_and_submit(workers, options, error);
 }

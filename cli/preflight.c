@@ -152,9 +152,44 @@ static double disk_available(const char *run_dir)
     return path ? (double)fs.f_bavail * (double)fs.f_frsize : 0;
 }
 
+/* The directory whose weights the run starts from: the copy in the run directory once it is there (later starts use it), before
+ * that policy.init, or its base where that is an adapter. */
+static int find_first(const struct run_config *config, const char *run_dir, char ret[PATH_MAX], bool *ret_copied,
+                      struct error *error)
+{
+    int r;
+
+    snprintf(ret, PATH_MAX, "%s/policies/v000000", run_dir);
+    *ret_copied = access(ret, F_OK) == 0;
+    if (*ret_copied)
+        return 0;
+    if (!openvla_start_is_adapter(config->policy_init)) {
+        snprintf(ret, PATH_MAX, "%s", config->policy_init);
+        return 0;
+    }
+    r = openvla_start_base(config->policy_init, config->policy_base, ret, error);
+    return r < 0 ? error_prefix(error, r, "policy.init") : 0;
+}
+
+static int check_memory(const struct run_config *config, const struct model_needs *models, double needed, double available,
+                        bool limited, struct error *error)
+{
+    double frames = memory_needed(config, &(struct model_needs) {.chunk = models->chunk});
+
+    if (available <= 0 || needed <= available)
+        return 0;
+    return error_set(error, ENOMEM,
+                     "the run needs about %.0f MB of memory, %.0f MB of it for the models, and %.0f MB are %s: lower "
+                     "cluster.env_workers (%d), cluster.slots (%d), a LIBERO suite's tasks or the episodes of demos and "
+                     "rollouts, train adapters (policy.train: lora), or spread it over more hosts",
+                     needed / MB, (needed - frames) / MB, available / MB,
+                     limited ? "left within the limit of this control group (container, job or unit)" : "free",
+                     config->env_workers, config->slots);
+}
+
 int preflight_check(const struct run_config *config, const char *run_dir, struct preflight *ret, struct error *error)
 {
-    double weights = 0, memory, frames, disk, have_memory, have_disk = disk_available(run_dir);
+    double weights = 0, memory, disk, have_memory, have_disk = disk_available(run_dir);
     struct config_faults faults = {0};
     struct model_needs models = {0};
     bool limited, copied;
@@ -164,16 +199,9 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     if (!config->n_stages)
         return error_set(error, EINVAL, "stages: there are none, so there is nothing to do; `gantry demo --config` shows a "
                          "list of them");
-    /* Later starts use the copy in the run directory. */
-    snprintf(first, sizeof first, "%s/policies/v000000", run_dir);
-    copied = access(first, F_OK) == 0;
-    if (!copied && openvla_start_is_adapter(config->policy_init)) {
-        if ((r = openvla_start_base(config->policy_init, config->policy_base, first, error)) < 0)
-            return error_prefix(error, r, "policy.init");
-    } else if (!copied) {
-        snprintf(first, sizeof first, "%s", config->policy_init);
-    }
-    r = preflight_weights(first, &weights, error);
+    r = find_first(config, run_dir, first, &copied, error);
+    if (r >= 0)
+        r = preflight_weights(first, &weights, error);
     if (r >= 0 && config->env_workers)  /* with none here they are played where the suite's files are */
         preflight_tasks(config, &dims, &faults);
     r = r < 0 ? r : config_first_fault(&faults, error);
@@ -188,7 +216,6 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
                          "policy", first, models.action_dims, config->suite, dims,
                          dims == SIM_ACTION_DIMS ? " (dx dy dz droll dpitch dyaw gripper)" : "");
     memory = memory_needed(config, &models);
-    frames = memory_needed(config, &(struct model_needs) {.chunk = models.chunk});
     have_memory = memory_available("", &limited);
     disk = disk_needed(config, weights, &models);
     if (ret) {
@@ -198,14 +225,9 @@ int preflight_check(const struct run_config *config, const char *run_dir, struct
     }
     if (models.devices < 0)
         return models.devices;
-    if (have_memory > 0 && memory > have_memory)
-        return error_set(error, ENOMEM,
-                         "the run needs about %.0f MB of memory, %.0f MB of it for the models, and %.0f MB are %s: lower "
-                         "cluster.env_workers (%d), cluster.slots (%d), a LIBERO suite's tasks or the episodes of demos and "
-                         "rollouts, train adapters (policy.train: lora), or spread it over more hosts",
-                         memory / MB, (memory - frames) / MB, have_memory / MB,
-                         limited ? "left within the limit of this control group (container, job or unit)" : "free",
-                         config->env_workers, config->slots);
+    r = check_memory(config, &models, memory, have_memory, limited, error);
+    if (r < 0)
+        return r;
     if (disk > have_disk)
         return error_set(error, ENOSPC, "the run needs about %.0f MB of disk at %s, %.0f MB are free: put run.dir elsewhere, or "
                          "lower journal.keep (%d) or the episodes of demos and rollouts", disk / MB, run_dir, have_disk / MB,

@@ -25,7 +25,7 @@ static void copy_digest(uint8_t out[SHA256_SIZE], const ProtobufCBinaryData *byt
         memcpy(out, bytes->data, SHA256_SIZE);
 }
 
-/* NULL with *ret_n 0 when there are none; -> caller frees. */
+/* -> caller frees; NULL: out of memory. */
 static struct held_lease *held_leases(Gantry__HeldLease *const *leases, size_t n)
 {
     struct held_lease *held = calloc(n + 1, sizeof *held);
@@ -51,6 +51,8 @@ static struct journaled_episode *journaled_episodes(Gantry__JournaledEpisode *co
     }
     return out;
 }
+
+static enum version_kind version_kind(int said) { return said == GANTRY__VERSION_KIND__VERSION_PRM ? KIND_PRM : KIND_POLICY; }
 
 static void take_hello(const Gantry__Hello *hello, const char *user, uint64_t from, struct conductor_event *event)
 {
@@ -82,7 +84,7 @@ static void take_committed(const Gantry__Committed *said, struct conductor_event
 
     event->kind = CONDUCTOR_COMMITTED;
     *v = (struct ledger_version){
-        .kind = said->kind == GANTRY__VERSION_KIND__VERSION_PRM ? KIND_PRM : KIND_POLICY,
+        .kind = version_kind(said->kind),
         .number = said->version,
         .parent = said->parent,
         .stage = (uint32_t)said->stage,
@@ -138,95 +140,93 @@ static void take_gauges(struct edge *edge, const Gantry__Heartbeat *said)
     }
 }
 
-/* The member whose message it is; 0: not of a kind that a member sends. What is allocated is freed by release_event. */
+static void take_heartbeat(const Gantry__Heartbeat *said, struct conductor_event *event)
+{
+    event->kind = CONDUCTOR_HEARTBEAT;
+    event->member = said->member;
+    event->heartbeat.leases = held_leases(said->leases, said->n_leases);
+    event->heartbeat.n_leases = said->n_leases;
+    event->heartbeat.revision = said->endpoints_revision;
+}
+
+static void take_lease_request(const Gantry__LeaseRequest *said, struct conductor_event *event)
+{
+    event->kind = CONDUCTOR_LEASE_REQUEST;
+    event->member = said->member;
+    event->lease_request.slots = said->slots;
+}
+
+static void take_lease_return(const Gantry__LeaseReturn *said, struct conductor_event *event)
+{
+    event->kind = CONDUCTOR_LEASE_RETURN;
+    event->member = said->member;
+    event->lease_return.episode = said->episode;
+    event->lease_return.fence = said->fence;
+    event->lease_return.reason = (enum lease_return)said->reason;
+    event->lease_return.text = plain(said->text);
+}
+
+static void take_bye(const Gantry__Bye *said, struct conductor_event *event)
+{
+    event->kind = CONDUCTOR_BYE;
+    event->member = said->member;
+}
+
+static void take_journaled(const Gantry__Journaled *said, struct conductor_event *event)
+{
+    event->kind = CONDUCTOR_JOURNALED;
+    event->journaled.stage = (uint32_t)said->stage;
+    event->journaled.iteration = (uint32_t)said->iteration;
+    event->journaled.episodes = journaled_episodes(said->episodes, said->n_episodes);
+    event->journaled.n_episodes = said->n_episodes;
+}
+
+static void take_plan_failed(const Gantry__PlanFailed *said, struct conductor_event *event)
+{
+    event->kind = CONDUCTOR_PLAN_FAILED;
+    copy_digest(event->plan_failed.plan_digest, &said->plan_digest);
+    event->plan_failed.final = said->final;
+    event->plan_failed.text = plain(said->text);
+}
+
+static void take_version_state(const Gantry__VersionState *said, struct conductor_event *event)
+{
+    event->kind = CONDUCTOR_VERSION_STATE;
+    event->member = said->member;
+    event->version_state.kind = version_kind(said->kind);
+    event->version_state.version = said->version;
+    event->version_state.ready = said->ready;
+    event->version_state.text = plain(said->text);
+}
+
+static void take_shadow_scored(const Gantry__ShadowScored *said, struct conductor_event *event)
+{
+    event->kind = CONDUCTOR_SHADOW_SCORED;
+    event->member = said->member;
+    event->shadow_scored = (struct shadow_report) {
+        .episode = said->episode, .version = said->version, .shadow = said->shadow, .frames = said->frames,
+        .difference = said->difference, .rank = said->rank, .last = said->last, .shadow_last = said->shadow_last,
+    };
+}
+
+/* False: not of a kind that a member sends. What is allocated is freed by release_event. */
 static bool take_message(const struct message *message, const char *user, struct conductor_event *event)
 {
+    const void *said = message->body;
+
     switch (message->envelope.kind) {
-    case WIRE_KIND(HELLO):
-        take_hello((const Gantry__Hello *)message->body, user, event->from, event);
-        return true;
-    case WIRE_KIND(HEARTBEAT): {
-        const Gantry__Heartbeat *said = (const Gantry__Heartbeat *)message->body;
-
-        event->kind = CONDUCTOR_HEARTBEAT;
-        event->member = said->member;
-        event->heartbeat.leases = held_leases(said->leases, said->n_leases);
-        event->heartbeat.n_leases = said->n_leases;
-        event->heartbeat.revision = said->endpoints_revision;
-        return true;
-    }
-    case WIRE_KIND(LEASE_REQUEST): {
-        const Gantry__LeaseRequest *said = (const Gantry__LeaseRequest *)message->body;
-
-        event->kind = CONDUCTOR_LEASE_REQUEST;
-        event->member = said->member;
-        event->lease_request.slots = said->slots;
-        return true;
-    }
-    case WIRE_KIND(LEASE_RETURN): {
-        const Gantry__LeaseReturn *said = (const Gantry__LeaseReturn *)message->body;
-
-        event->kind = CONDUCTOR_LEASE_RETURN;
-        event->member = said->member;
-        event->lease_return.episode = said->episode;
-        event->lease_return.fence = said->fence;
-        event->lease_return.reason = (enum lease_return)said->reason;
-        event->lease_return.text = plain(said->text);
-        return true;
-    }
-    case WIRE_KIND(BYE):
-        event->kind = CONDUCTOR_BYE;
-        event->member = ((const Gantry__Bye *)message->body)->member;
-        return true;
-    case WIRE_KIND(JOURNALED): {
-        const Gantry__Journaled *said = (const Gantry__Journaled *)message->body;
-
-        event->kind = CONDUCTOR_JOURNALED;
-        event->journaled.stage = (uint32_t)said->stage;
-        event->journaled.iteration = (uint32_t)said->iteration;
-        event->journaled.episodes = journaled_episodes(said->episodes, said->n_episodes);
-        event->journaled.n_episodes = said->n_episodes;
-        return true;
-    }
-    case WIRE_KIND(INVENTORY):
-        take_inventory((const Gantry__Inventory *)message->body, event);
-        return true;
-    case WIRE_KIND(COMMITTED):
-        take_committed((const Gantry__Committed *)message->body, event);
-        return true;
-    case WIRE_KIND(PLAN_FAILED): {
-        const Gantry__PlanFailed *said = (const Gantry__PlanFailed *)message->body;
-
-        event->kind = CONDUCTOR_PLAN_FAILED;
-        copy_digest(event->plan_failed.plan_digest, &said->plan_digest);
-        event->plan_failed.final = said->final;
-        event->plan_failed.text = plain(said->text);
-        return true;
-    }
-    case WIRE_KIND(VERSION_STATE): {
-        const Gantry__VersionState *said = (const Gantry__VersionState *)message->body;
-
-        event->kind = CONDUCTOR_VERSION_STATE;
-        event->member = said->member;
-        event->version_state.kind = said->kind == GANTRY__VERSION_KIND__VERSION_PRM ? KIND_PRM : KIND_POLICY;
-        event->version_state.version = said->version;
-        event->version_state.ready = said->ready;
-        event->version_state.text = plain(said->text);
-        return true;
-    }
-    case WIRE_KIND(SHADOW_SCORED): {
-        const Gantry__ShadowScored *said = (const Gantry__ShadowScored *)message->body;
-
-        event->kind = CONDUCTOR_SHADOW_SCORED;
-        event->member = said->member;
-        event->shadow_scored = (struct shadow_report) {
-            .episode = said->episode, .version = said->version, .shadow = said->shadow, .frames = said->frames,
-            .difference = said->difference, .rank = said->rank, .last = said->last, .shadow_last = said->shadow_last,
-        };
-        return true;
-    }
-    default:
-        return false;
+    case WIRE_KIND(HELLO): take_hello(said, user, event->from, event); return true;
+    case WIRE_KIND(HEARTBEAT): take_heartbeat(said, event); return true;
+    case WIRE_KIND(LEASE_REQUEST): take_lease_request(said, event); return true;
+    case WIRE_KIND(LEASE_RETURN): take_lease_return(said, event); return true;
+    case WIRE_KIND(BYE): take_bye(said, event); return true;
+    case WIRE_KIND(JOURNALED): take_journaled(said, event); return true;
+    case WIRE_KIND(INVENTORY): take_inventory(said, event); return true;
+    case WIRE_KIND(COMMITTED): take_committed(said, event); return true;
+    case WIRE_KIND(PLAN_FAILED): take_plan_failed(said, event); return true;
+    case WIRE_KIND(VERSION_STATE): take_version_state(said, event); return true;
+    case WIRE_KIND(SHADOW_SCORED): take_shadow_scored(said, event); return true;
+    default: return false;
     }
 }
 

@@ -26,27 +26,74 @@ static bool take_member(struct plan_members *list, uint64_t instance)
     return true;
 }
 
+/* The plain values, in the order in which they are written. */
+enum value { BOOL, U32, U64, REAL };
+enum written { ALWAYS, UNLESS_0, NEVER };
+#define AT(field) offsetof(struct plan_memory, field)
+
+static const struct field {
+    const char *key;
+    enum value value;
+    size_t at;
+    enum written written;
+} fields[] = {
+    {"next_episode", U64, AT(next_episode), ALWAYS},
+    {"next_state", U64, AT(next_state), ALWAYS},
+    {"stage", U32, AT(stage), ALWAYS},
+    {"iteration", U32, AT(iteration), ALWAYS},
+    {"finished", BOOL, AT(finished), ALWAYS},
+    {"have_best", BOOL, AT(have_best), ALWAYS},
+    {"best_version", U64, AT(best_version), ALWAYS},
+    {"best_success", REAL, AT(best_success), ALWAYS},
+    {"sft_version", U64, AT(sft_version), ALWAYS},
+    {"sft_earlier", U64, AT(sft_earlier), ALWAYS},
+    {"prm_current", U64, AT(prm_current), ALWAYS},
+    {"prm_before", U64, AT(prm_before), UNLESS_0},
+    {"prm_next", U64, AT(prm_next), UNLESS_0},
+    {"prm_next_stage", U32, AT(prm_next_stage), UNLESS_0},
+    {"prm_next_round", U32, AT(prm_next_round), UNLESS_0},
+    {"prm_next_iteration", U32, AT(prm_next_round), NEVER},     /* of earlier builds */
+    {"stage_best", REAL, AT(stage_best), ALWAYS},
+    {"since_best", U32, AT(since_best), ALWAYS},
+    {"alarms", U32, AT(alarms), ALWAYS},
+};
+
+static void write_field(const struct plan_memory *memory, const struct field *field, struct strbuf *out)
+{
+    const void *at = (const char *)memory + field->at;
+    uint64_t number = field->value == U64 ? *(const uint64_t *)at : field->value == U32 ? *(const uint32_t *)at
+                                                                                        : *(const bool *)at;
+
+    if (field->written == NEVER || (field->written == UNLESS_0 && !number))
+        return;
+    if (field->value == REAL)
+        strbuf_addf(out, "%s %a\n", field->key, *(const double *)at);
+    else
+        strbuf_addf(out, "%s %llu\n", field->key, (unsigned long long)number);
+}
+
+static void set_field(struct plan_memory *memory, const struct field *field, uint64_t number, double real)
+{
+    void *at = (char *)memory + field->at;
+
+    switch (field->value) {
+    case BOOL: *(bool *)at = number; break;
+    case U32: *(uint32_t *)at = (uint32_t)number; break;
+    case U64: *(uint64_t *)at = number; break;
+    case REAL: *(double *)at = real; break;
+    }
+}
+
 int plan_memory_write(const struct plan_memory *memory, struct strbuf *out)
 {
-    strbuf_addf(out, "next_episode %llu\nnext_state %llu\nstage %u\niteration %u\nfinished %d\n",
-                (unsigned long long)memory->next_episode, (unsigned long long)memory->next_state, memory->stage,
-                memory->iteration, memory->finished);
-    strbuf_addf(out, "have_best %d\nbest_version %llu\nbest_success %a\nsft_version %llu\nsft_earlier %llu\nprm_current %llu\n",
-                memory->have_best,
-                (unsigned long long)memory->best_version, memory->best_success, (unsigned long long)memory->sft_version,
-                (unsigned long long)memory->sft_earlier, (unsigned long long)memory->prm_current);
-    if (memory->prm_before)
-        strbuf_addf(out, "prm_before %llu\n", (unsigned long long)memory->prm_before);
-    if (memory->prm_next)
-        strbuf_addf(out, "prm_next %llu\nprm_next_stage %u\nprm_next_round %u\n", (unsigned long long)memory->prm_next,
-                    memory->prm_next_stage, memory->prm_next_round);
+    for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
+        write_field(memory, &fields[i], out);
+    strbuf_addf(out, "stop %d\n", memory->stop);
     shadow_write(&memory->shadow, out);
     write_members(&memory->cordoned, "cordoned", out);
     write_members(&memory->leaving, "leaving", out);
     for (int i = 0; i < RUN_MAX_POLICIES; i++)
         strbuf_addf(out, "temperature%d %a\n", i, memory->temperature[i]);
-    strbuf_addf(out, "stop %d\nstage_best %a\nsince_best %u\nalarms %u\n", memory->stop, memory->stage_best, memory->since_best,
-                memory->alarms);
     for (uint32_t i = 0; i < memory->watched; i++)
         strbuf_addf(out, "paid %a\nwon %a\n", memory->paid[i], memory->won[i]);
     for (uint32_t i = 0; i < memory->n_extra; i++)
@@ -60,54 +107,56 @@ int plan_memory_write(const struct plan_memory *memory, struct strbuf *out)
     return out->failed ? -ENOMEM : 0;
 }
 
+/* A value that stands in a list, or has a range. False: there is none of this name, or no room for it. */
+static bool take_other(struct plan_memory *m, const char *key, uint64_t number, double real)
+{
+    int policy = *key ? key[strlen(key) - 1] - '0' : -1;
+
+    if (!strcmp(key, "cordoned"))
+        return take_member(&m->cordoned, number);
+    if (!strcmp(key, "leaving"))
+        return take_member(&m->leaving, number);
+    if (!strcmp(key, "stop") && number <= PLAN_COLLAPSE)
+        m->stop = (enum plan_stop)number;
+    else if (!strncmp(key, "temperature", 11) && policy >= 0 && policy < RUN_MAX_POLICIES)
+        m->temperature[policy] = real;
+    else if (!strcmp(key, "paid") && m->watched < PLAN_WATCH)
+        m->paid[m->watched] = real;
+    else if (!strcmp(key, "won") && m->watched < PLAN_WATCH)
+        m->won[m->watched++] = real;
+    else if (!strcmp(key, "extra") && m->n_extra < PLAN_EXTRA)
+        m->extra[m->n_extra++] = (uint32_t)number;
+    else
+        return false;
+    return true;
+}
+
 static int parse_line(char *line, struct plan_memory *memory, struct error *error)
 {
-    char *space = strchr(line, ' '), *end;
+    char *value = strchr(line, ' '), *end;
     uint64_t number;
     double real;
-    int i;
 
-    if (!space)
+    if (!value)
         return error_set(error, EBADMSG, "ledger: blob memory: \"%.40s\": no value", line);
-    *space = '\0';
+    *value++ = '\0';
     if (!strcmp(line, "curriculum")) {
         memory->curriculum_ready = true;
-        return curriculum_parse(space + 1, &memory->curriculum, error);
+        return curriculum_parse(value, &memory->curriculum, error);
     }
     if (!strncmp(line, "shadow", 6))
-        return shadow_parse(line, space + 1, &memory->shadow, error);
-    number = strtoull(space + 1, NULL, 10);
-    real = strtod(space + 1, &end);
-    if (end == space + 1 || *end)
-        return error_set(error, EBADMSG, "ledger: blob memory: %.30s: \"%.40s\" is not a number", line, space + 1);
-    i = line[0] ? line[strlen(line) - 1] - '0' : 0;
-    if (!strcmp(line, "next_episode")) memory->next_episode = number;
-    else if (!strcmp(line, "next_state")) memory->next_state = number;
-    else if (!strcmp(line, "stage")) memory->stage = (uint32_t)number;
-    else if (!strcmp(line, "iteration")) memory->iteration = (uint32_t)number;
-    else if (!strcmp(line, "finished")) memory->finished = number;
-    else if (!strcmp(line, "have_best")) memory->have_best = number;
-    else if (!strcmp(line, "best_version")) memory->best_version = number;
-    else if (!strcmp(line, "best_success")) memory->best_success = real;
-    else if (!strcmp(line, "sft_version")) memory->sft_version = number;
-    else if (!strcmp(line, "sft_earlier")) memory->sft_earlier = number;
-    else if (!strcmp(line, "prm_current")) memory->prm_current = number;
-    else if (!strcmp(line, "prm_before")) memory->prm_before = number;
-    else if (!strcmp(line, "prm_next")) memory->prm_next = number;
-    else if (!strcmp(line, "prm_next_stage")) memory->prm_next_stage = (uint32_t)number;
-    else if (!strcmp(line, "prm_next_round")) memory->prm_next_round = (uint32_t)number;
-    else if (!strcmp(line, "prm_next_iteration")) memory->prm_next_round = (uint32_t)number;        /* of earlier builds */
-    else if (!strcmp(line, "cordoned") && take_member(&memory->cordoned, number)) return 0;
-    else if (!strcmp(line, "leaving") && take_member(&memory->leaving, number)) return 0;
-    else if (!strncmp(line, "temperature", 11) && i >= 0 && i < RUN_MAX_POLICIES) memory->temperature[i] = real;
-    else if (!strcmp(line, "stop") && number <= PLAN_COLLAPSE) memory->stop = (enum plan_stop)number;
-    else if (!strcmp(line, "stage_best")) memory->stage_best = real;
-    else if (!strcmp(line, "since_best")) memory->since_best = (uint32_t)number;
-    else if (!strcmp(line, "alarms")) memory->alarms = (uint32_t)number;
-    else if (!strcmp(line, "paid") && memory->watched < PLAN_WATCH) memory->paid[memory->watched] = real;
-    else if (!strcmp(line, "won") && memory->watched < PLAN_WATCH) memory->won[memory->watched++] = real;
-    else if (!strcmp(line, "extra") && memory->n_extra < PLAN_EXTRA) memory->extra[memory->n_extra++] = (uint32_t)number;
-    else return error_set(error, EBADMSG, "ledger: blob memory: unknown key %.40s", line);
+        return shadow_parse(line, value, &memory->shadow, error);
+    number = strtoull(value, NULL, 10);
+    real = strtod(value, &end);
+    if (end == value || *end)
+        return error_set(error, EBADMSG, "ledger: blob memory: %.30s: \"%.40s\" is not a number", line, value);
+    for (size_t i = 0; i < ARRAY_SIZE(fields); i++)
+        if (!strcmp(line, fields[i].key)) {
+            set_field(memory, &fields[i], number, real);
+            return 0;
+        }
+    if (!take_other(memory, line, number, real))
+        return error_set(error, EBADMSG, "ledger: blob memory: unknown key %.40s", line);
     return 0;
 }
 

@@ -157,51 +157,57 @@ static void write_next(const struct edge *edge, struct json_writer *w)
     json_close(w, '}');
 }
 
-static void write_members(const struct edge *edge, struct json_writer *w)
+static const char *state_text(const struct member *m)
 {
     static const char *const states[] = {[MEMBER_ALIVE] = "alive", [MEMBER_LOST] = "lost", [MEMBER_GONE] = "gone"};
+
+    if (m->state != MEMBER_ALIVE)
+        return states[m->state];
+    return m->leaving ? "draining" : m->cordoned ? "cordoned" : m->failed >= MEMBER_ILL ? "ill" : "alive";
+}
+
+static void write_member(const struct edge *edge, const struct member *m, uint64_t now_ms, struct json_writer *w)
+{
+    const struct member_gauges *gauges = gauges_find(&edge->gauges, m->id);
+
+    json_open(w, NULL, '{');
+    json_unsigned(w, "member", m->id);
+    json_text(w, "role", role_name(m->role));
+    json_text(w, "state", state_text(m));
+    json_text(w, "name", m->name);
+    json_text(w, "host", m->host);
+    json_unsigned(w, "pid", m->pid);
+    json_text(w, "device", m->device);
+    json_text(w, "isa", m->isa);
+    json_unsigned(w, "slots", m->slots);
+    json_unsigned(w, "leases", lease_count(conductor_leases(edge->conductor), m->id));
+    json_unsigned(w, "heard_ms_ago", now_ms > m->heard_ms ? now_ms - m->heard_ms : 0);
+    json_unsigned(w, "delivered", m->delivered);
+    json_open(w, "versions", '[');
+    for (uint32_t v = 0; v < m->n_versions; v++)
+        if (m->versions[v].ready)
+            json_unsigned(w, NULL, m->versions[v].version);
+    json_close(w, ']');
+    if (gauges && gauges->pace.ms_per_step > 0) {
+        json_number(w, "ms_per_step", gauges->pace.ms_per_step);
+        json_bool(w, "slow", gauges->pace.slow);
+    }
+    json_open(w, "gauges", '{');
+    for (unsigned g = 0; gauges && g < gauges->n; g++)
+        json_number(w, gauges->items[g].name, gauges->items[g].value);
+    json_close(w, '}');
+    json_close(w, '}');
+}
+
+static void write_members(const struct edge *edge, struct json_writer *w)
+{
     const struct membership *members = conductor_members(edge->conductor);
-    uint64_t now = clock_mono_ms();
+    uint64_t now_ms = clock_mono_ms();
 
     json_open(w, "members", '[');
-    for (size_t i = 0; i < members->n; i++) {
-        const struct member *m = &members->items[i];
-        const struct member_gauges *gauges = gauges_find(&edge->gauges, m->id);
-
-        if (m->state == MEMBER_GONE)
-            continue;
-        json_open(w, NULL, '{');
-        json_unsigned(w, "member", m->id);
-        json_text(w, "role", role_name(m->role));
-        json_text(w, "state", m->state != MEMBER_ALIVE ? states[m->state]
-                              : m->leaving             ? "draining"
-                              : m->cordoned            ? "cordoned"
-                              : m->failed >= MEMBER_ILL ? "ill"
-                                                       : "alive");
-        json_text(w, "name", m->name);
-        json_text(w, "host", m->host);
-        json_unsigned(w, "pid", m->pid);
-        json_text(w, "device", m->device);
-        json_text(w, "isa", m->isa);
-        json_unsigned(w, "slots", m->slots);
-        json_unsigned(w, "leases", lease_count(conductor_leases(edge->conductor), m->id));
-        json_unsigned(w, "heard_ms_ago", now > m->heard_ms ? now - m->heard_ms : 0);
-        json_unsigned(w, "delivered", m->delivered);
-        json_open(w, "versions", '[');
-        for (uint32_t v = 0; v < m->n_versions; v++)
-            if (m->versions[v].ready)
-                json_unsigned(w, NULL, m->versions[v].version);
-        json_close(w, ']');
-        if (gauges && gauges->pace.ms_per_step > 0) {
-            json_number(w, "ms_per_step", gauges->pace.ms_per_step);
-            json_bool(w, "slow", gauges->pace.slow);
-        }
-        json_open(w, "gauges", '{');
-        for (unsigned g = 0; gauges && g < gauges->n; g++)
-            json_number(w, gauges->items[g].name, gauges->items[g].value);
-        json_close(w, '}');
-        json_close(w, '}');
-    }
+    for (size_t i = 0; i < members->n; i++)
+        if (members->items[i].state != MEMBER_GONE)
+            write_member(edge, &members->items[i], now_ms, w);
     json_close(w, ']');
 }
 

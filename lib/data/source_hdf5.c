@@ -262,29 +262,27 @@ static int hdf5_open(struct source *s, struct error *error)
 static int read_numbers(hid_t file, const char *path, const char *where, int steps, int *dims, int first, int stride, double *ret,
                         struct error *error)
 {
-    struct dataset d;
-    int r = dataset_find(file, path, where, &d, error);
+    _cleanup_(dataset_release) struct dataset d = {.id = -1, .space = -1};
     _cleanup_free_ double *values = NULL;
     char text[200];
+    int r = dataset_find(file, path, where, &d, error);
 
     if (r < 0)
         return r;
     if (d.rank != 2 || d.shape[0] != (hsize_t)steps || d.shape[1] < 1 || d.shape[1] > SOURCE_MAX_DIMS)
-        r = error_set(error, EINVAL, "%s: %s: expected numbers of shape [%d,1..%d], not %s", where, path, steps, SOURCE_MAX_DIMS,
-                      shape_text(&d, text));
-    if (r >= 0)
-        *dims = (int)d.shape[1];
-    if (r >= 0 && ret && steps > 0 && *dims > 0) {
-        values = calloc((size_t)steps * (size_t)*dims, sizeof *values);
-        if (!values)
-            r = error_set(error, ENOMEM, "%s: out of memory", where);
-        else if (H5Dread(d.id, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0)
-            r = error_set(error, EBADMSG, "%s: %s: %s", where, path, why(text));
-        for (int t = 0; t < steps && r >= 0; t++)
-            memcpy(ret + t * stride + first, values + t * *dims, (size_t)*dims * sizeof *values);
-    }
-    dataset_release(&d);
-    return r;
+        return error_set(error, EINVAL, "%s: %s: expected numbers of shape [%d,1..%d], not %s", where, path, steps,
+                         SOURCE_MAX_DIMS, shape_text(&d, text));
+    *dims = (int)d.shape[1];
+    if (!ret || steps <= 0)
+        return 0;
+    values = calloc((size_t)steps * (size_t)*dims, sizeof *values);
+    if (!values)
+        return error_set(error, ENOMEM, "%s: out of memory", where);
+    if (H5Dread(d.id, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0)
+        return error_set(error, EBADMSG, "%s: %s: %s", where, path, why(text));
+    for (int t = 0; t < steps; t++)
+        memcpy(ret + t * stride + first, values + t * *dims, (size_t)*dims * sizeof *values);
+    return 0;
 }
 
 /* What was never written reads as zeros, and takes no room: a small file could ask for all memory. */

@@ -71,6 +71,29 @@ static int read_pictures(const struct zip_archive *zip, const char *name, int ca
     return r;
 }
 
+/* An episode that does not say whether it succeeded did. */
+static int read_success(const struct zip_archive *zip, bool *ret, struct error *error)
+{
+    _cleanup_(npy_release) struct npy success = {0};
+    int r;
+
+    *ret = true;
+    if (!zip_find(zip, "success.npy"))
+        return 0;
+    r = npy_read(zip, "success", &success, error);
+    if (r < 0)
+        return r;
+    if (success.kind == 'U' || success.count != 1)
+        return error_set(error, EINVAL, "success: expected one truth value");
+    *ret = npy_number(&success, 0) != 0;
+    return 0;
+}
+
+static int count_or(const struct npy *array, int dim, int otherwise)
+{
+    return array->dims == 2 && array->shape[dim] <= INT32_MAX ? (int)array->shape[dim] : otherwise;
+}
+
 /* Sizes and numbers first, then pictures camera by camera. */
 static int read_episode(const struct source *s, const struct zip_archive *zip, struct source_episode *e, struct error *error)
 {
@@ -78,30 +101,28 @@ static int read_episode(const struct source *s, const struct zip_archive *zip, s
     const char *action_name = s->options.action ? s->options.action : "action";
     const char *state_name = s->options.state ? s->options.state : "state";
     const char *instruction = s->options.instruction ? s->options.instruction : "instruction";
-    struct npy action = {0}, state = {0}, success = {0};
+    _cleanup_(npy_release) struct npy action = {0}, state = {0};
     char name[128], entry[140];
-    int r = npy_read(zip, action_name, &action, error), has_state;
+    int r = npy_read(zip, action_name, &action, error);
 
-    if (r < 0 || !action.count) {   /* no steps */
-        npy_release(&action);
+    if (r < 0 || !action.count)     /* no steps */
         return r;
-    }
-    e->steps = action.dims == 2 && action.shape[0] <= INT32_MAX ? (int)action.shape[0] : 0;
-    e->dims = action.dims == 2 && action.shape[1] <= INT32_MAX ? (int)action.shape[1] : 0;
+    e->steps = count_or(&action, 0, 0);
+    e->dims = count_or(&action, 1, 0);
     snprintf(entry, sizeof entry, "%s.npy", state_name);
-    has_state = zip_find(zip, entry) ? npy_read(zip, state_name, &state, error) : -ENOENT;
-    if (has_state < 0 && has_state != -ENOENT)
-        r = has_state;
-    if (r >= 0 && has_state >= 0)
-        e->state_dims = state.dims == 2 && state.shape[1] <= INT32_MAX ? (int)state.shape[1] : -1;
+    if (zip_find(zip, entry)) {
+        r = npy_read(zip, state_name, &state, error);
+        if (r < 0)
+            return r;
+        e->state_dims = count_or(&state, 1, -1);
+    }
     for (int i = 0; source_name_of(images, i, name, sizeof name); i++) {
         snprintf(entry, sizeof entry, "%s.npy", name);
         if (images == (const char *)IMAGES && i > 0 && !zip_find(zip, entry))
             break;
         e->cameras++;
     }
-    if (r >= 0)
-        r = source_episode_reserve(e, error);
+    r = source_episode_reserve(e, error);
     if (r >= 0)
         r = read_numbers(&action, action_name, e->steps, e->dims, e->action, error);
     if (r >= 0 && e->state_dims)
@@ -114,18 +135,7 @@ static int read_episode(const struct source *s, const struct zip_archive *zip, s
         r = read_text(zip, instruction, e->instruction, sizeof e->instruction, true, error);
     if (r >= 0)
         r = read_text(zip, "task", e->task, sizeof e->task, false, error);
-    e->success = true;
-    if (r >= 0 && zip_find(zip, "success.npy")) {
-        r = npy_read(zip, "success", &success, error);
-        if (r >= 0 && (success.kind == 'U' || success.count != 1))
-            r = error_set(error, EINVAL, "success: expected one truth value");
-        if (r >= 0)
-            e->success = npy_number(&success, 0) != 0;
-    }
-    npy_release(&action);
-    npy_release(&state);
-    npy_release(&success);
-    return r;
+    return r < 0 ? r : read_success(zip, &e->success, error);
 }
 
 static int npz_next(struct source *s, struct source_episode *e, struct error *error)

@@ -143,6 +143,24 @@ static int only_field(const uint8_t *bytes, size_t n, uint32_t number, struct wi
     return k < 0 ? k : found ? 0 : -ENOENT;
 }
 
+/* ret NULL: only counted. */
+static void put_number(double number, size_t *count, double *ret)
+{
+    if (ret)
+        ret[*count] = number;
+    ++*count;
+}
+
+static void floats(const uint8_t *bytes, size_t n, size_t *count, double *ret)
+{
+    for (size_t i = 0; i < n / 4; i++) {
+        float x;
+
+        memcpy(&x, bytes + 4 * i, sizeof x);
+        put_number((double)x, count, ret);
+    }
+}
+
 static int varints(const uint8_t *bytes, size_t n, size_t *count, double *ret)
 {
     uint64_t value = 0;
@@ -155,9 +173,7 @@ static int varints(const uint8_t *bytes, size_t n, size_t *count, double *ret)
         shift += 7;
         if (bytes[i] & 0x80)
             continue;
-        if (ret)
-            ret[*count] = (double)(int64_t)value;
-        ++*count;
+        put_number((double)(int64_t)value, count, ret);
         value = 0;
         shift = 0;
     }
@@ -180,21 +196,11 @@ static int walk(enum tf_kind kind, const uint8_t *list, size_t n, size_t *ret_co
         } else if (kind == TF_INTEGERS && field.type == WIRE_BYTES) {
             r = varints(field.bytes, field.n, &count, ret);
         } else if (kind == TF_INTEGERS && field.type == WIRE_VARINT) {
-            if (ret)
-                ret[count] = (double)(int64_t)field.value;
-            count++;
+            put_number((double)(int64_t)field.value, &count, ret);
         } else if (kind == TF_FLOATS && field.type == WIRE_BYTES && field.n % 4 == 0) {
-            for (size_t i = 0; i < field.n / 4; i++, count++) {
-                float x;
-
-                memcpy(&x, field.bytes + 4 * i, sizeof x);
-                if (ret)
-                    ret[count] = (double)x;
-            }
+            floats(field.bytes, field.n, &count, ret);
         } else if (kind == TF_FLOATS && field.type == WIRE_FIXED32) {
-            if (ret)
-                ret[count] = (double)wire_float(&field);
-            count++;
+            put_number((double)wire_float(&field), &count, ret);
         } else {
             r = -EBADMSG;
         }

@@ -74,48 +74,46 @@ static int check_copy(const struct adapted *model, const struct st_tensor *copy,
     return 0;
 }
 
-/* Everything in the file has its place: a rank that exists, a module of this base, a B beside an A. */
+/* A tensor is A or B of a module that this base has and that takes an adapter; where there is a B there is an A. */
+static int check_half(const struct adapted *model, const struct safetensors *file, const struct st_tensor *tensor,
+                      const struct peft_config *config, const char *dir, const char *path, struct error *error)
+{
+    const size_t prefix = strlen(ADAPTERS_PREFIX);
+    const char *end = strstr(tensor->name, ".lora_A.weight") ?: strstr(tensor->name, ".lora_B.weight");
+    char weight[ADAPTERS_NAME], module[ADAPTERS_NAME], a_name[ADAPTERS_NAME + 40];
+    size_t n = end ? (size_t)(end - tensor->name) : 0;
+    const struct param *found;
+
+    if (!end || strlen(end) != 14 || strncmp(tensor->name, ADAPTERS_PREFIX, prefix) || n - prefix + 8 > ADAPTERS_NAME)
+        return error_set(error, EINVAL, "%s: tensor %s is no A or B of a linear module", path, tensor->name);
+    n -= prefix;
+    memcpy(weight, tensor->name + prefix, n);
+    memcpy(weight + n, ".weight", 8);
+    found = param_find(model->params, weight);
+    if (!found)
+        return error_set(error, EINVAL, "%s: tensor %s: %s has no such module: the adapter is for another base (%s)", path,
+                         tensor->name, model->dir, config->base ? config->base : "not named");
+    if (!adapters_module(found, module))
+        return error_set(error, EINVAL, "%s: tensor %s: %s", path, tensor->name,
+                         adapters_leave_whole(found) ? "that module is trained whole and takes no adapter" :
+                                                       "this model takes no adapter of that module");
+    if (end[6] == 'A' && (tensor->ndim < 2 || tensor->dim[0] < 1 || tensor->dim[0] > 1 << 14))
+        return error_set(error, EINVAL, "%s: tensor %s: a rank of 1 to %d comes first in its shape", path, tensor->name, 1 << 14);
+    adapters_tensor_name(module, 'A', a_name);
+    if (!safetensors_find(file, a_name))
+        return error_set(error, ENOENT, "%s: tensor %s is missing", path, a_name);
+    return peft_config_check_alpha(config, module, dir, error);
+}
+
+/* Everything in the file has its place. */
 static int check_file(const struct adapted *model, const struct safetensors *file, const struct peft_config *config,
                       const char *dir, const char *path, struct error *error)
 {
-    const size_t prefix = strlen(ADAPTERS_PREFIX);
-    int r;
-
     for (int i = 0; i < file->count; i++) {
         const struct st_tensor *tensor = &file->list[i];
-        const char *end = strstr(tensor->name, ".lora_A.weight");
-        const struct param *found;
-        char weight[ADAPTERS_NAME], module[ADAPTERS_NAME], a_name[ADAPTERS_NAME + 40];
-        size_t n;
+        int r = strstr(tensor->name, BASE_LAYER) ? check_copy(model, tensor, path, error)
+                                                 : check_half(model, file, tensor, config, dir, path, error);
 
-        if (strstr(tensor->name, BASE_LAYER)) {
-            r = check_copy(model, tensor, path, error);
-            if (r < 0)
-                return r;
-            continue;
-        }
-        end = end ? end : strstr(tensor->name, ".lora_B.weight");
-        n = end ? (size_t)(end - tensor->name) : 0;
-        if (!end || strlen(end) != 14 || strncmp(tensor->name, ADAPTERS_PREFIX, prefix) || n - prefix + 8 > ADAPTERS_NAME)
-            return error_set(error, EINVAL, "%s: tensor %s is no A or B of a linear module", path, tensor->name);
-        n -= prefix;
-        memcpy(weight, tensor->name + prefix, n);
-        memcpy(weight + n, ".weight", 8);
-        found = param_find(model->params, weight);
-        if (!found)
-            return error_set(error, EINVAL, "%s: tensor %s: %s has no such module: the adapter is for another base (%s)", path,
-                             tensor->name, model->dir, config->base ? config->base : "not named");
-        if (!adapters_module(found, module))
-            return error_set(error, EINVAL, "%s: tensor %s: %s", path, tensor->name,
-                             adapters_leave_whole(found) ? "that module is trained whole and takes no adapter" :
-                                                           "this model takes no adapter of that module");
-        if (end[6] == 'A' && (tensor->ndim < 2 || tensor->dim[0] < 1 || tensor->dim[0] > 1 << 14))
-            return error_set(error, EINVAL, "%s: tensor %s: a rank of 1 to %d comes first in its shape", path,
-                             tensor->name, 1 << 14);
-        adapters_tensor_name(module, 'A', a_name);
-        if (!safetensors_find(file, a_name))
-            return error_set(error, ENOENT, "%s: tensor %s is missing", path, a_name);
-        r = peft_config_check_alpha(config, module, dir, error);
         if (r < 0)
             return r;
     }

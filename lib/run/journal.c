@@ -91,6 +91,7 @@ static int open_segment(struct journal *journal, struct segment *segment, int mo
 
 static int index_segment(struct journal *journal, struct segment *segment, struct error *notice, struct error *error)
 {
+    const struct journal_owner owner = {journal->run, segment->stage, segment->iteration};
     struct scan scan = {journal, segment, error};
     int mode = journal->mode == JOURNAL_WRITE && !segment->sealed ? O_RDWR : O_RDONLY;
     char path[JOURNAL_PATH];
@@ -107,8 +108,8 @@ static int index_segment(struct journal *journal, struct segment *segment, struc
     if (journal->mode == JOURNAL_WRITE && !segment->sealed && fsync(fd) < 0)
         return error_set(error, errno, "%s: fsync: %m", path);
     if (segment->sealed)
-        return journal_scan_footer(fd, path, journal->run, segment->stage, segment->iteration, scan_found, &scan, error);
-    r = journal_scan(fd, path, journal->run, segment->stage, segment->iteration, scan_found, &scan, &segment->end, error);
+        return journal_scan_footer(fd, path, &owner, scan_found, &scan, error);
+    r = journal_scan(fd, path, &owner, scan_found, &scan, &segment->end, error);
     if (r < 0)
         return r;
     if (segment->end < segment->size && journal->mode == JOURNAL_WRITE) {
@@ -388,8 +389,19 @@ static int unpack_frames(const uint8_t *packed, const struct journal_entry *entr
     return 0;
 }
 
-int journal_load(struct journal *journal, uint64_t episode, uint8_t **ret_meta, size_t *ret_n_meta, uint8_t **frames,
-                 size_t *n_frames, struct error *error)
+/* The record that was read is the one that was looked for, and whole. payload: as long as the entry says. */
+static bool is_record_of(const struct journal *journal, const struct journal_entry *entry, const struct journal_header *header,
+                         const uint8_t *payload)
+{
+    return journal_header_valid(header) && header->kind == JOURNAL_TRAJECTORY && header->key == entry->episode &&
+           (!header->run || header->run == journal->run) && !memcmp(header->digest, entry->digest, SHA256_SIZE) &&
+           header->meta_size == entry->meta_size && header->packed_size == entry->packed_size &&
+           header->frames_size == entry->frames_size &&
+           header->payload_crc == crc32c(0, payload, (size_t)entry->meta_size + entry->packed_size);
+}
+
+int journal_load(struct journal *journal, uint64_t episode, uint8_t **ret_meta, size_t *ret_n_meta, uint8_t **ret_frames,
+                 size_t *ret_n_frames, struct error *error)
 {
     _cleanup_free_ uint8_t *payload = NULL, *pixels = NULL;
     _cleanup_close_ int fd = -1;
@@ -410,13 +422,9 @@ int journal_load(struct journal *journal, uint64_t episode, uint8_t **ret_meta, 
         r = journal_pread(fd, payload, (size_t)entry.meta_size + entry.packed_size, entry.offset + sizeof header);
     if (r < 0 && r != -ENODATA)
         return error_set(error, -r, "%s: reading at offset %" PRIu64 " failed: %s", path, entry.offset, strerror(-r));
-    if (r == 0 && (!journal_header_valid(&header) || header.kind != JOURNAL_TRAJECTORY || header.key != episode
-                   || (header.run && header.run != journal->run) || memcmp(header.digest, entry.digest, SHA256_SIZE)
-                   || header.meta_size != entry.meta_size
-                   || header.packed_size != entry.packed_size || header.frames_size != entry.frames_size
-                   || crc32c(0, payload, (size_t)entry.meta_size + entry.packed_size) != header.payload_crc))
+    if (r == 0 && !is_record_of(journal, &entry, &header, payload))
         r = -EBADMSG;
-    if (r == 0 && frames)
+    if (r == 0 && ret_frames)
         r = unpack_frames(payload + entry.meta_size, &entry, &pixels);
     if (r == -ENOMEM)
         return error_set(error, ENOMEM, "%s: out of memory", path);
@@ -427,10 +435,10 @@ int journal_load(struct journal *journal, uint64_t episode, uint8_t **ret_meta, 
     payload = NULL;
     *ret_meta = meta;
     *ret_n_meta = entry.meta_size;
-    if (frames) {
-        *frames = TAKE_PTR(pixels);
-        if (n_frames)
-            *n_frames = entry.frames_size;
+    if (ret_frames) {
+        *ret_frames = TAKE_PTR(pixels);
+        if (ret_n_frames)
+            *ret_n_frames = entry.frames_size;
     }
     return 0;
 }

@@ -128,25 +128,24 @@ static int acknowledged_behind(int fd, uint64_t damage, uint64_t size, bool *ret
     return 0;
 }
 
-static int check_owner(const struct journal_header *h, const char *path, uint64_t run, uint32_t stage, uint32_t iteration,
-                       struct error *error)
+static int check_owner(const struct journal_header *h, const char *path, const struct journal_owner *owner, struct error *error)
 {
     if (h->kind != JOURNAL_SEGMENT)
         return error_set(error, EBADMSG, "%s: does not begin with a segment header: not a journal segment", path);
-    if (h->key != run)
+    if (h->key != owner->run)
         return error_set(error, EXDEV,
                          "%s: belongs to run %" PRIx64 ", this is run %" PRIx64 ": move it out of the run directory", path,
-                         h->key, run);
-    if (h->stage != stage || h->iteration != iteration)
+                         h->key, owner->run);
+    if (h->stage != owner->stage || h->iteration != owner->iteration)
         return error_set(error, EBADMSG, "%s: its header says stage %u iteration %u: was it renamed?", path, h->stage,
                          h->iteration);
     return 0;
 }
 
 /* A record or footer with good checksums that was written into another segment is damage, too: a disk or a copy misplaced it. */
-static bool misplaced(const struct journal_header *h, uint64_t run, uint32_t stage, uint32_t iteration)
+static bool misplaced(const struct journal_header *h, const struct journal_owner *owner)
 {
-    return (h->run && h->run != run) || h->stage != stage || h->iteration != iteration;
+    return (h->run && h->run != owner->run) || h->stage != owner->stage || h->iteration != owner->iteration;
 }
 
 static struct journal_entry entry_of(const struct journal_header *h, uint64_t offset)
@@ -160,8 +159,8 @@ static struct journal_entry entry_of(const struct journal_header *h, uint64_t of
     return entry;
 }
 
-int journal_scan(int fd, const char *path, uint64_t run, uint32_t stage, uint32_t iteration, journal_found *found, void *user,
-                 uint64_t *ret_end, struct error *error)
+int journal_scan(int fd, const char *path, const struct journal_owner *owner, journal_found *found, void *user, uint64_t *ret_end,
+                 struct error *error)
 {
     struct journal_header header;
     struct stat st;
@@ -176,10 +175,10 @@ int journal_scan(int fd, const char *path, uint64_t run, uint32_t stage, uint32_
         r = record_at(fd, at, &header);
         if (r < 0)
             return error_set(error, -r, "%s: reading at offset %" PRIu64 " failed", path, at);
-        if (r == 0 || (at && (misplaced(&header, run, stage, iteration) || header.durable > at)))
+        if (r == 0 || (at && (misplaced(&header, owner) || header.durable > at)))
             break;              /* more was durable than lies before it: it was written further behind */
         if (at == 0) {
-            r = check_owner(&header, path, run, stage, iteration, error);
+            r = check_owner(&header, path, owner, error);
         } else if (header.kind == JOURNAL_TRAJECTORY) {
             struct journal_entry entry = entry_of(&header, at);
 
@@ -203,8 +202,18 @@ int journal_scan(int fd, const char *path, uint64_t run, uint32_t stage, uint32_
     return 0;
 }
 
-int journal_scan_footer(int fd, const char *path, uint64_t run, uint32_t stage, uint32_t iteration, journal_found *found,
-                        void *user, struct error *error)
+/* The footer's place and header. False: it is damaged, or another segment's. */
+static bool find_footer(int fd, uint64_t size, const struct journal_owner *owner, struct journal_trailer *trailer,
+                        struct journal_header *header)
+{
+    return size >= 2 * sizeof *header + sizeof *trailer && journal_pread(fd, trailer, sizeof *trailer, size - sizeof *trailer) == 0 &&
+           trailer->magic == JOURNAL_END_MAGIC && trailer->crc == crc32c(0, &trailer->footer, sizeof trailer->footer) &&
+           trailer->footer <= size && record_at(fd, trailer->footer, header) == 1 && header->kind == JOURNAL_FOOTER &&
+           header->meta_size == header->key * sizeof(struct journal_index) && !misplaced(header, owner);
+}
+
+int journal_scan_footer(int fd, const char *path, const struct journal_owner *owner, journal_found *found, void *user,
+                        struct error *error)
 {
     struct journal_trailer trailer;
     struct journal_header header, first;
@@ -216,18 +225,14 @@ int journal_scan_footer(int fd, const char *path, uint64_t run, uint32_t stage, 
         return error_set(error, errno, "%s: cannot be read", path);
     if (journal_pread(fd, &first, sizeof first, 0) < 0 || !journal_header_valid(&first))
         return error_set(error, EBADMSG, "%s: its header is damaged: restore the file from a copy", path);
-    r = check_owner(&first, path, run, stage, iteration, error);
+    r = check_owner(&first, path, owner, error);
     if (r < 0)
         return r;
-    if ((size_t)st.st_size < 2 * sizeof header + sizeof trailer
-        || journal_pread(fd, &trailer, sizeof trailer, (uint64_t)st.st_size - sizeof trailer) < 0
-        || trailer.magic != JOURNAL_END_MAGIC || trailer.crc != crc32c(0, &trailer.footer, sizeof trailer.footer)
-        || trailer.footer > (uint64_t)st.st_size || record_at(fd, trailer.footer, &header) != 1 || header.kind != JOURNAL_FOOTER
-        || header.meta_size != header.key * sizeof index || misplaced(&header, run, stage, iteration))
+    if (!find_footer(fd, (uint64_t)st.st_size, owner, &trailer, &header))
         return error_set(error, EBADMSG,
                          "%s: its footer is damaged: restore the file from a copy, or rename it to %u-%u.open and it "
                          "is indexed again",
-                         path, stage, iteration);
+                         path, owner->stage, owner->iteration);
     for (uint64_t i = 0; i < header.key; i++) {
         struct journal_entry entry;
 
@@ -236,8 +241,8 @@ int journal_scan_footer(int fd, const char *path, uint64_t run, uint32_t stage, 
             return error_set(error, -r, "%s: reading the footer failed", path);
         entry = (struct journal_entry){
             .episode = index.episode,
-            .stage = stage,
-            .iteration = iteration,
+            .stage = owner->stage,
+            .iteration = owner->iteration,
             .offset = index.offset,
             .meta_size = index.meta_size,
             .packed_size = index.packed_size,

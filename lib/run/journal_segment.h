@@ -53,13 +53,19 @@ bool journal_header_valid(const struct journal_header *header);     /* magic, CR
 int journal_pread(int fd, void *bytes, size_t n, uint64_t offset);
 int journal_pwrite(int fd, const void *bytes, size_t n, uint64_t offset);   /* fault point journal.write */
 
+/* Whose records a segment holds. */
+struct journal_owner {
+    uint64_t run;
+    uint32_t stage, iteration;
+};
+
 /* Called for each record found, in file order; < 0 ends the scan. */
 typedef int journal_found(void *user, const struct journal_entry *entry);
 
 /* Read an unsealed segment through, checking every CRC. *ret_end: where the good records end, < file size: a torn tail.
  * -EBADMSG: damage before something that was acknowledged; -EXDEV: another run's. */
-int journal_scan(int fd, const char *path, uint64_t run, uint32_t stage, uint32_t iteration, journal_found *found, void *user,
-                 uint64_t *ret_end, struct error *error);
-/* Read a sealed one's footer. -EBADMSG: no valid footer. */
-int journal_scan_footer(int fd, const char *path, uint64_t run, uint32_t stage, uint32_t iteration, journal_found *found,
-                        void *user, struct error *error);
+int journal_scan(int fd, const char *path, const struct journal_owner *owner, journal_found *found, void *user, uint64_t *ret_end,
+                 struct error *error);
+/* Read a sealed one's footer. -EBADMSG: no valid footer; -EXDEV: another run's. */
+int journal_scan_footer(int fd, const char *path, const struct journal_owner *owner, journal_found *found, void *user,
+                        struct error *error);

@@ -274,6 +274,23 @@ static int need_of_passes(const struct openvla *model, const struct device_job *
     return 0;
 }
 
+/* The quickest way that fits: nothing computed twice, then many shards at once. The last one tried, which needs least, where none
+ * does; of a job that says nothing of room, this alone. */
+static int choose_passes(const struct openvla *model, const struct device_job *job, bool large, int64_t gradient, int prompt,
+                         int capacity, struct device_need *need)
+{
+    int most = job->use == MEMORY_ACT || job->strict || !job->fits ? 1 : SHARDS / MAX(job->ranks, 1);
+
+    for (int twice = large && !job->fits; twice <= large; twice++)
+        for (int together = most; together; together /= 2) {
+            int r = need_of_passes(model, job, gradient, prompt, capacity, twice, together, need);
+
+            if (r < 0 || need->total <= job->fits)
+                return r;
+        }
+    return 0;
+}
+
 int64_t memory_on_device(struct openvla *model, bool fast)
 {
     memory_keep_halves(model, true);
@@ -283,18 +300,16 @@ int64_t memory_on_device(struct openvla *model, bool fast)
 int memory_need_device(const struct openvla *model, const struct device_job *job, struct device_need *ret)
 {
     const struct openvla_config *c = &model->config;
-    int prompt = job->prompt ? job->prompt : PROMPT_GUESS, ranks = MAX(job->ranks, 1),
-        pictures = c->oft.kind == OFT_NONE ? 1 : c->oft.images;
-    int positions = pictures * c->patches + prompt + c->action_dims, capacity = (positions + 15) / 16 * 16, r = 0;
+    int prompt = job->prompt ? job->prompt : PROMPT_GUESS, pictures = c->oft.kind == OFT_NONE ? 1 : c->oft.images;
+    int positions = pictures * c->patches + prompt + c->action_dims, capacity = (positions + 15) / 16 * 16, r;
     struct device_need need = {.reference = job->reference};
     int64_t numel = 0, more = 0, trained;
-    bool large, fits = false;
+    bool large;
 
-    if (job->batch < 1 || SHARDS % ranks)
+    if (job->batch < 1 || SHARDS % MAX(job->ranks, 1))
         return -EINVAL;
     for (int i = 0; i < model->params.count; i++)
         numel += model->params.list[i]->numel;
-    large = job->use != MEMORY_ACT && numel >= OPENVLA_LARGE;
     trained = trained_of(model, job, &more);
     need.weights = (int64_t)mirror_bytes(&model->params, job->half) + more * (job->half ? 6 : 4);
     if (job->use != MEMORY_ACT)
@@ -303,13 +318,8 @@ int memory_need_device(const struct openvla *model, const struct device_job *job
         need.weights += (int64_t)mirror_joined_bytes(&model->params, job->half, job->strict);
     if (job->use == MEMORY_ACT && !job->judges && c->oft.kind == OFT_NONE)
         need.cache = 2LL * c->layers * job->batch * capacity * c->hidden * (job->half ? 2 : 4);
-    /* the quickest first: nothing computed twice, many rows at once */
-    for (int twice = large && !job->fits; twice <= large && !fits && r >= 0; twice++)
-        for (int together = job->use == MEMORY_ACT || job->strict || !job->fits ? 1 : SHARDS / ranks; together && !fits && r >= 0;
-             together /= 2) {
-            r = need_of_passes(model, job, model->params.numel + more, prompt, capacity, twice, together, &need);
-            fits = need.total <= job->fits;
-        }
+    large = job->use != MEMORY_ACT && numel >= OPENVLA_LARGE;
+    r = choose_passes(model, job, large, model->params.numel + more, prompt, capacity, &need);
     if (r < 0)
         return r;
     *ret = need;

@@ -123,6 +123,20 @@ static void draw(const struct objective *objective, const struct step_ref *all, 
     }
 }
 
+/* There is something to imitate, and this policy can. */
+static int check_data(const struct dataset *data, int frames, int batch, struct error *error)
+{
+    if (!frames || batch < 1)
+        return error_set(error, EINVAL, "sft: there is nothing to imitate (0 frames); run a demos stage first");
+    if (data->outside * 4 > data->labels)       /* of its own data 2 % are */
+        return error_set(error, EINVAL,
+                         "sft: %.0f %% of the demonstrations' numbers lie outside what the policy's dataset_statistics.json says "
+                         "of its data, so it could not act like them: it is of another data set; put the demonstrations' own into "
+                         "policy.init",
+                         100.0 * (double)data->outside / (double)data->labels);
+    return 0;
+}
+
 int objective_sft(struct trainer *trainer, const struct dataset *data, const struct sft_config *config,
                   const struct objective *objective, struct sft_result *ret, struct error *error)
 {
@@ -137,14 +151,9 @@ int objective_sft(struct trainer *trainer, const struct dataset *data, const str
     r = dataset_steps(data, NULL, NULL, &all, &n_all);
     if (r < 0)
         return error_set(error, -r, "sft: %s", "too many frames or no memory for them");
-    if (!n_all || config->batch < 1)
-        return error_set(error, EINVAL, "sft: there is nothing to imitate (0 frames); run a demos stage first");
-    if (data->outside * 4 > data->labels)       /* of its own data 2 % are */
-        return error_set(error, EINVAL,
-                         "sft: %.0f %% of the demonstrations' numbers lie outside what the policy's dataset_statistics.json says "
-                         "of its data, so it could not act like them: it is of another data set; put the demonstrations' own into "
-                         "policy.init",
-                         100.0 * (double)data->outside / (double)data->labels);
+    r = check_data(data, n_all, config->batch, error);
+    if (r < 0)
+        return r;
     r = openvla_set_pictures(trainer->model, data->image_chain,
                              config->augment ? augment_openvla.area : trainer->model->config.center_crop, error);
     if (r < 0)

@@ -146,6 +146,23 @@ static int copy_floats(const float *from, size_t n, float **ret)
     return 0;
 }
 
+/* Numbers of steps, which files hold unsigned. None: NULL. */
+static int copy_steps(const uint32_t *from, size_t n, int **ret, int *ret_n)
+{
+    int *copy = NULL;
+
+    if (n) {
+        copy = malloc(n * sizeof *copy);
+        if (!copy)
+            return -ENOMEM;
+        for (size_t i = 0; i < n; i++)
+            copy[i] = (int)from[i];
+    }
+    *ret = copy;
+    *ret_n = (int)n;
+    return 0;
+}
+
 /* To the bit as the actor does it. */
 static int fill_state(const struct dataset *data, const struct episode_input *in, struct train_episode *episode)
 {
@@ -190,47 +207,46 @@ static int fill_labels(struct dataset *data, const struct episode_input *in, str
     return 0;
 }
 
+/* As the labels say them, an end token behind each step's where the data set has it; or as they were sampled. */
+static int fill_tokens(const struct dataset *data, const struct episode_input *in, struct train_episode *episode)
+{
+    const struct openvla_config *c = &data->model->config;
+    size_t dims = (size_t)data->action_dims, width = (size_t)data->token_dims, n = (size_t)in->steps * width;
+
+    episode->tokens = malloc(n * sizeof *episode->tokens);
+    if (!episode->tokens)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        size_t step = i / width, k = i % width;
+
+        if (!in->demo)
+            episode->tokens[i] = (int32_t)in->tokens[i];
+        else
+            episode->tokens[i] = k < dims ? openvla_encode(c, (double)episode->label[step * dims + k]) : c->eos_id;
+    }
+    return 0;
+}
+
 static int fill_episode(struct dataset *data, const struct episode_input *in, struct train_episode *episode)
 {
-    size_t dims = (size_t)data->action_dims, width = (size_t)data->token_dims, n = (size_t)in->steps * dims;
-    int r;
+    size_t n_action = (size_t)in->steps * (size_t)data->action_dims;
 
-    if (in->n_observed) {
-        episode->observed = malloc(in->n_observed * sizeof *episode->observed);
-        if (!episode->observed)
-            return -ENOMEM;
-        for (size_t i = 0; i < in->n_observed; i++)
-            episode->observed[i] = (int)in->observed[i];
-        episode->n_observed = (int)in->n_observed;
-    }
+    if (copy_steps(in->observed, in->n_observed, &episode->observed, &episode->n_observed) < 0)
+        return -ENOMEM;
     if (data->reward)
         return copy_floats(in->action, in->n_action, &episode->action);
-    episode->tokens = malloc((size_t)in->steps * width * sizeof *episode->tokens);
-    if (in->n_action == n && copy_floats(in->action, n, &episode->action) < 0)
+    if (in->n_action == n_action && copy_floats(in->action, n_action, &episode->action) < 0)
         return -ENOMEM;
-    if (!episode->tokens || copy_floats(in->progress, in->n_progress, &episode->progress) < 0)
+    if (copy_floats(in->progress, in->n_progress, &episode->progress) < 0)
         return -ENOMEM;
     if (in->demo && fill_labels(data, in, episode) < 0)
         return -ENOMEM;
-    for (size_t i = 0; i < (size_t)in->steps * width; i++)
-        episode->tokens[i] = !in->demo          ? (int32_t)in->tokens[i]
-                             : i % width < dims ? openvla_encode(&data->model->config,
-                                                                 (double)episode->label[i / width * dims + i % width])
-                                                : data->model->config.eos_id;
-    r = fill_state(data, in, episode);
-    if (r < 0)
-        return r;
+    if (fill_tokens(data, in, episode) < 0 || fill_state(data, in, episode) < 0)
+        return -ENOMEM;
     if (in->demo)
         return 0;
-    if (in->n_turns) {
-        episode->turns = malloc(in->n_turns * sizeof *episode->turns);
-        if (!episode->turns)
-            return -ENOMEM;
-        for (size_t i = 0; i < in->n_turns; i++)
-            episode->turns[i] = (int)in->turns[i];
-        episode->n_turns = (int)in->n_turns;
-    }
-    if (copy_floats(in->hidden, in->n_hidden, &episode->hidden) < 0 ||
+    if (copy_steps(in->turns, in->n_turns, &episode->turns, &episode->n_turns) < 0 ||
+        copy_floats(in->hidden, in->n_hidden, &episode->hidden) < 0 ||
         copy_floats(in->env_reward, in->n_env_reward, &episode->env_reward) < 0)
         return -ENOMEM;
     return copy_floats(in->logp, in->n_logp, &episode->logp);

@@ -119,23 +119,12 @@ static int check_observation(const struct dataset *data, const struct episode_in
     return 0;
 }
 
-int sample_check(const struct dataset *data, const struct episode_input *in, struct error *error)
+/* Of the size and the chain that the policy knows, and that the episodes before have. */
+static int check_pictures(const struct dataset *data, const struct episode_input *in, struct error *error)
 {
-    const struct openvla_config *c;
-    size_t t = (size_t)MAX(in->steps, 0), k, decisions;
-    int r;
+    const struct openvla_config *c = &data->model->config;
     const char *chain = sample_chain(in);
 
-    if (in->steps < 1 || in->steps > in->max_steps)
-        return error_set(error, EINVAL, "episode %" PRIu64 ": %d steps of at most %d; it cannot be trained on", in->id,
-                         in->steps, in->max_steps);
-    if (data->reward)
-        return check_reward_input(data, in, error);
-    c = &data->model->config;
-    k = (size_t)c->action_dims;
-    r = check_observation(data, in, error);
-    if (r < 0)
-        return r;
     if (in->height != c->image_height || in->width != c->image_width)
         return error_set(error, EINVAL,
                          "episode %" PRIu64 ": pictures of %dx%d, the model wants %dx%d (suite.image in the run file)",
@@ -144,30 +133,36 @@ int sample_check(const struct dataset *data, const struct episode_input *in, str
         return error_set(error, EINVAL, "episode %" PRIu64 ": pictures of the chain %s, %s %s (suite.chain in the run file)",
                          in->id, chain, data->n ? "those before are of" : "the policy was trained on",
                          data->n ? data->image_chain : c->image_chain);
-    r = check_frames(in, data->frame_size, error);
-    if (r < 0)
-        return r;
-    if (in->n_progress && (in->n_progress != t + 1 || !in_range(in->progress, in->n_progress, 0, 1)))
-        return bad(error, in, "a progress score is missing or not in [0,1]");
-    if (in->n_env_reward && (in->n_env_reward != t || !in_range(in->env_reward, in->n_env_reward, -1e6f, 1e6f)))
-        return bad(error, in, "a reward of the environment is missing or not a number");
-    if (in->demo) {
-        float limit = in->label_units ? 1e6f : 1.001f;
+    return check_frames(in, data->frame_size, error);
+}
 
-        if (in->action_dims != c->action_dims || in->n_label != t * k || !in_range(in->label, in->n_label, -limit, limit))
-            return bad(error, in, "its action labels are missing, of another size, or not in [-1,1]");
-        if (in->label_units && (!openvla_stats(data->model, NULL) || openvla_stats(data->model, NULL)->dims != c->action_dims))
-            return error_set(error, EINVAL,
-                             "episode %" PRIu64 ": its actions are in the data's units, but the policy's dataset_statistics.json "
-                             "does not say how one data set's actions of %d numbers are normalised; put the data set's own there",
-                             in->id, c->action_dims);
-        return 0;
-    }
+static int check_demonstration(const struct dataset *data, const struct episode_input *in, struct error *error)
+{
+    const struct openvla_config *c = &data->model->config;
+    const struct action_stats *stats = openvla_stats(data->model, NULL);
+    size_t labels = (size_t)in->steps * (size_t)c->action_dims;
+    float limit = in->label_units ? 1e6f : 1.001f;
+
+    if (in->action_dims != c->action_dims || in->n_label != labels || !in_range(in->label, in->n_label, -limit, limit))
+        return bad(error, in, "its action labels are missing, of another size, or not in [-1,1]");
+    if (in->label_units && (!stats || stats->dims != c->action_dims))
+        return error_set(error, EINVAL,
+                         "episode %" PRIu64 ": its actions are in the data's units, but the policy's dataset_statistics.json "
+                         "does not say how one data set's actions of %d numbers are normalised; put the data set's own there",
+                         in->id, c->action_dims);
+    return 0;
+}
+
+/* What a policy said, with what probability, and when it was asked. */
+static int check_sampled(const struct dataset *data, const struct episode_input *in, struct error *error)
+{
+    const struct openvla_config *c = &data->model->config;
+    size_t steps = (size_t)in->steps, tokens = steps * (size_t)data->token_dims, decisions = in->n_turns ? in->n_turns : steps;
+
     if (in->ended != (data->token_dims > data->action_dims))
         return bad(error, in, in->ended ? "an end token was sampled behind its actions, and policy.eos_in_logp is false"
                                         : "it has no end tokens, and policy.eos_in_logp is true");
-    k = (size_t)data->token_dims;
-    if (in->n_tokens != t * k || in->n_logp != t * k)
+    if (in->n_tokens != tokens || in->n_logp != tokens)
         return bad(error, in, "tokens or log-probabilities are missing");
     if (!in_range(in->logp, in->n_logp, -1e4f, c->oft.kind == OFT_LAPLACE ? 1e4f : 1e-3f))
         return bad(error, in, "a log-probability is not a number below 0");
@@ -175,7 +170,6 @@ int sample_check(const struct dataset *data, const struct episode_input *in, str
         return bad(error, in, "its tokens are over another support than those before");
     if (!turns_fit(c, in))
         return bad(error, in, "its turns do not ascend from 0, or are longer than the policy's chunk");
-    decisions = in->n_turns ? in->n_turns : t;
     if (in->n_hidden && (in->n_hidden != decisions * (size_t)c->hidden || !in_range(in->hidden, in->n_hidden, -1e30f, 1e30f)))
         return bad(error, in, "its hidden states are of another size than the policy's, or not finite");
     if (!(in->temperature > 0 && in->temperature < 100))
@@ -183,4 +177,26 @@ int sample_check(const struct dataset *data, const struct episode_input *in, str
     if (!tokens_fit(c, in))
         return bad(error, in, "a token is no action id, or no number");
     return 0;
+}
+
+int sample_check(const struct dataset *data, const struct episode_input *in, struct error *error)
+{
+    size_t steps = (size_t)MAX(in->steps, 0);
+    int r;
+
+    if (in->steps < 1 || in->steps > in->max_steps)
+        return error_set(error, EINVAL, "episode %" PRIu64 ": %d steps of at most %d; it cannot be trained on", in->id,
+                         in->steps, in->max_steps);
+    if (data->reward)
+        return check_reward_input(data, in, error);
+    r = check_observation(data, in, error);
+    if (r == 0)
+        r = check_pictures(data, in, error);
+    if (r < 0)
+        return r;
+    if (in->n_progress && (in->n_progress != steps + 1 || !in_range(in->progress, in->n_progress, 0, 1)))
+        return bad(error, in, "a progress score is missing or not in [0,1]");
+    if (in->n_env_reward && (in->n_env_reward != steps || !in_range(in->env_reward, in->n_env_reward, -1e6f, 1e6f)))
+        return bad(error, in, "a reward of the environment is missing or not a number");
+    return in->demo ? check_demonstration(data, in, error) : check_sampled(data, in, error);
 }

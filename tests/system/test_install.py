@@ -1,6 +1,7 @@
 """`make install`: what the documentation says is there, and works from there."""
 import os
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -49,6 +50,16 @@ def test_examples_are_there(prefix):
         assert not re.search(r"@[A-Z]+@", unit.read_text()), unit
     assert {u.name for u in (prefix / "lib/systemd/system").iterdir()} == {u.name for u in (TOP / "deploy/systemd").iterdir()}
     assert os.access(share / "slurm/gantry-core.sbatch", os.X_OK) and os.access(share / "slurm/gantry-workers.sbatch", os.X_OK)
+
+
+def test_a_program_without_its_job_scripts_says_so(prefix, tmp_path):
+    """And prints no command that would submit whatever."""
+    (tmp_path / "bin").mkdir()
+    shutil.copy(prefix / "bin/gantry", tmp_path / "bin")
+    (tmp_path / "lib").symlink_to(prefix / "lib")
+    r = subprocess.run([tmp_path / "bin/gantry", "deploy", "slurm", "--config", prefix / "share/gantry/demo.yaml"],
+                       capture_output=True, text=True, cwd=tmp_path)
+    assert r.returncode == 1 and "slurm: neither in" in r.stderr and r.stdout == "", r.stdout + r.stderr
 
 
 def test_pages_lead_to_one_another(prefix):

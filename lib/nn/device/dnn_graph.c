@@ -408,6 +408,22 @@ static void *plan_of(const struct dnn_calls *c, void *handle, void *device, void
     return NULL;
 }
 
+/* The first of config[n] whose plan works in `most` bytes, or NULL. *least: what those work in that are over it. */
+static void *first_plan(const struct dnn_calls *c, void *handle, void *device, void *const *config, int64_t n, size_t most,
+                        size_t *ret_workspace, size_t *least)
+{
+    for (int64_t i = 0; i < n; i++) {
+        void *plan = plan_of(c, handle, device, config[i], ret_workspace);
+
+        if (plan && *ret_workspace <= most)
+            return plan;
+        if (plan)
+            *least = MIN(*least, *ret_workspace);
+        drop(c, plan);
+    }
+    return NULL;
+}
+
 int dnn_plan_build(const struct dnn_calls *c, void *handle, void *device, const struct dnn_graph *graph, size_t most,
                    void **ret_plan, size_t *ret_workspace, char *why, size_t why_size)
 {
@@ -426,14 +442,7 @@ int dnn_plan_build(const struct dnn_calls *c, void *handle, void *device, const 
         for_device(c, heuristics, device, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP) && c->finalize(heuristics) == CUDNN_STATUS_SUCCESS &&
         c->get(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_TYPE_BACKEND_DESCRIPTOR, ENGINES, &n,
                (void *)config) == CUDNN_STATUS_SUCCESS)
-        for (int64_t i = 0; i < MIN(n, (int64_t)ENGINES) && !plan; i++) {
-            plan = plan_of(c, handle, device, config[i], ret_workspace);
-            if (plan && *ret_workspace > most) {
-                least = MIN(least, *ret_workspace);
-                drop(c, plan);
-                plan = NULL;
-            }
-        }
+        plan = first_plan(c, handle, device, config, MIN(n, (int64_t)ENGINES), most, ret_workspace, &least);
     if (!plan && least != SIZE_MAX) {
         snprintf(why, why_size, "cuDNN's plans work in %zu KiB and more, %zu are the most", least >> 10, most >> 10);
     } else if (!plan) {

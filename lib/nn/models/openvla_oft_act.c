@@ -105,7 +105,7 @@ int oft_act(const struct openvla *model, struct openvla_session *s, const struct
 {
     const struct openvla_config *config = &model->config;
     struct context c = {.model = model};
-    int slots = oft_slots(config), at_once;
+    int slots = oft_slots(config), at_once, r;
     size_t width = (size_t)config->hidden;
     struct read read;
 
@@ -119,17 +119,12 @@ int oft_act(const struct openvla *model, struct openvla_session *s, const struct
                                             .proprio = items[i].proprio};
         memcpy(s->items[i].images, items[i].images, sizeof(items[i].images));
     }
-    {
-        int r = session_attach(s, model);
-
-        if (r < 0)
-            return r;
-    }
+    r = session_attach(s, model);
+    if (r < 0)
+        return r;
     at_once = s->tape.on ? THERE : HERE;
     memset(results, 0, (size_t)n * sizeof(*results));
     for (c.first = 0; c.first < n; c.first += c.n) {
-        int r;
-
         c.full = items[c.first].full;
         for (c.n = 1; c.n < at_once && c.first + c.n < n && items[c.first + c.n].full == c.full;)
             c.n++;

@@ -64,7 +64,6 @@ static bool on_device(struct tape *t, const struct attend *c, struct device_atte
 {
     int64_t dim = c->y->cols / c->heads, asking = 0;
     const int32_t *start = send_ints(t, c->start, c->n + 1), *asks = send_ints(t, c->asking, c->n + 1);
-
     bool alike = true;
 
     for (int i = 0; i < c->n; i++) {
@@ -125,13 +124,48 @@ static void attention_backward(struct tape *tape, void *context)
     }
 }
 
+static struct tensor *attend_on_device(struct tape *t, struct attend *c)
+{
+    int64_t numbers = t->training ? c->q->rows * c->heads : 0;
+    struct device_attention a;
+
+    c->lse = t->training ? tape_numbers(t, numbers) : NULL;
+    tape_record(t, c->y, attention_backward, c);
+    tape_scratch(t, numbers);
+    if (!t->error && !t->planning && on_device(t, c, &a))
+        op_ran(t, device_attention(t->on, type_of(t), &a, false));
+    return t->error ? NULL : c->y;
+}
+
+static struct tensor *attend_here(struct tape *t, struct attend *c)
+{
+    int64_t rows_max = longest(c), p_before = 0;
+    float *scratch;
+
+    for (int i = 0; i < c->n; i++)
+        c->p_head += p_size(c, i);
+    c->p = tape_numbers(t, t->training ? c->p_head * c->heads : rows_max * gemm_padded(rows_max));
+    c->inverse = tape_numbers(t, t->training ? c->q->rows * c->heads : rows_max);
+    tape_record(t, c->y, attention_backward, c);
+    scratch = tape_scratch(t, attention_scratch(rows_max, c->y->cols / c->heads, t->training && t->planning));
+    if (t->error || t->planning)
+        return t->error ? NULL : c->y;
+    for (int i = 0; i < c->n; i++) {
+        for (int h = 0; h < c->heads; h++) {
+            struct attention a = one(c, i, h, p_before, t->training, scratch);
+
+            cpu_kernels()->attention(&a);
+        }
+        p_before += p_size(c, i);
+    }
+    return c->y;
+}
+
 static struct tensor *attend(struct tape *t, struct attend proto, struct spans spans, struct spans asking, int64_t width,
                              enum attention_mask mask)
 {
     struct attend *c = tape_alloc(t, sizeof(*c));
     int32_t *start = tape_alloc(t, 2 * (size_t)(spans.n + 1) * sizeof(*start));
-    int64_t rows_max, p_before = 0;
-    float *scratch;
 
     if (!c || !start)
         return NULL;
@@ -149,33 +183,9 @@ static struct tensor *attend(struct tape *t, struct attend proto, struct spans s
     c->n = spans.n;
     c->causal = mask == ATTENTION_CAUSAL;
     c->y = tape_tensor(t, proto.q->rows, width);
-    if (t->on) {
-        struct device_attention a;
-
-        c->lse = t->training ? tape_numbers(t, proto.q->rows * proto.heads) : NULL;
-        tape_record(t, c->y, attention_backward, c);
-        tape_scratch(t, t->training ? proto.q->rows * proto.heads : 0);
-        if (!t->error && !t->planning && on_device(t, c, &a))
-            op_ran(t, device_attention(t->on, type_of(t), &a, false));
-        return t->error ? NULL : c->y;
-    }
-    rows_max = longest(c);
-    for (int i = 0; i < c->n; i++)
-        c->p_head += p_size(c, i);
-    c->p = tape_numbers(t, t->training ? c->p_head * c->heads : rows_max * gemm_padded(rows_max));
-    c->inverse = tape_numbers(t, t->training ? proto.q->rows * c->heads : rows_max);
-    tape_record(t, c->y, attention_backward, c);
-    scratch = tape_scratch(t, attention_scratch(rows_max, width / c->heads, t->training && t->planning));
-    if (t->error || t->planning)
-        return t->error ? NULL : c->y;
-    for (int i = 0; i < c->n; i++) {
-        for (int h = 0; h < c->heads; h++) {
-            struct attention a = one(c, i, h, p_before, t->training, scratch);
-            cpu_kernels()->attention(&a);
-        }
-        p_before += p_size(c, i);
-    }
-    return c->y;
+    if (!c->y)
+        return NULL;
+    return t->on ? attend_on_device(t, c) : attend_here(t, c);
 }
 
 /* Heads of q per head of k and v; 0: they do not fit. */

@@ -273,58 +273,85 @@ static void compare_truths(const struct libero_slot *slot, const struct truths *
 
 static const double no_op[7] = { 0, 0, 0, 0, 0, 0, -1 };
 
+/* What the original said of each state: after a forward pass, and after one step with no_op. */
+struct reference {
+    struct truths truths;
+    double poses[LIBERO_MAX_FIXTURES][7];       /* of the fixtures, the same for all */
+    size_t n;                   /* states */
+    double *states;             /* [n][task->init.width] */
+    double *fwd, *step;         /* [n][truths.n]: which predicates hold */
+    double *success, *done;     /* [n]: is the goal reached */
+    double *contacts;           /* [n]: after the forward pass */
+    struct npy names;           /* [n] */
+};
+
+static void release_reference(struct reference *reference)
+{
+    release_truths(&reference->truths);
+    free(reference->states);
+    free(reference->fwd);
+    free(reference->step);
+    free(reference->success);
+    free(reference->done);
+    free(reference->contacts);
+    npy_release(&reference->names);
+}
+
+static int read_reference(const struct libero_task *task, const struct zip_archive *file, struct reference *ret,
+                          struct error *error)
+{
+    int r = read_truths(task, file, &ret->truths, error);
+
+    if (r == 0)
+        r = check_read_fixtures(task, file, ret->poses, error);
+    if (r == 0)
+        r = check_read_rows(file, "states", (size_t)task->init.width, &ret->states, &ret->n, error);
+    if (r == 0)
+        r = check_read_exactly(file, "fwd", ret->truths.n, ret->n, &ret->fwd, error);
+    if (r == 0)
+        r = check_read_exactly(file, "step", ret->truths.n, ret->n, &ret->step, error);
+    if (r == 0)
+        r = check_read_exactly(file, "fwd_success", 1, ret->n, &ret->success, error);
+    if (r == 0)
+        r = check_read_exactly(file, "step_done", 1, ret->n, &ret->done, error);
+    if (r == 0)
+        r = check_read_exactly(file, "fwd_ncon", 1, ret->n, &ret->contacts, error);
+    if (r == 0)
+        r = npy_read(file, "state_names", &ret->names, error);
+    return r;
+}
+
 int check_predicates(const struct libero_task *task, const char *path, struct check_result *ret, struct error *error)
 {
-    const size_t width = (size_t)task->init.width;
     _cleanup_(zip_closep) struct zip_archive *file = NULL;
     _cleanup_(libero_slot_release) struct libero_slot slot = {0};
-    _cleanup_(release_truths) struct truths truths = {0};
-    _cleanup_(npy_release) struct npy names = {0};
-    _cleanup_free_ double *states = NULL, *fwd = NULL, *step = NULL, *success = NULL, *done = NULL, *ncon = NULL;
-    double poses[LIBERO_MAX_FIXTURES][7] = {0};
-    size_t n = 0;
+    _cleanup_(release_reference) struct reference g = {0};
     int r = zip_open(path, &file, error);
 
     if (r == 0)
-        r = read_truths(task, file, &truths, error);
-    if (r == 0)
-        r = check_read_fixtures(task, file, poses, error);
-    if (r == 0)
-        r = check_read_rows(file, "states", width, &states, &n, error);
-    if (r == 0)
-        r = check_read_exactly(file, "fwd", truths.n, n, &fwd, error);
-    if (r == 0)
-        r = check_read_exactly(file, "step", truths.n, n, &step, error);
-    if (r == 0)
-        r = check_read_exactly(file, "fwd_success", 1, n, &success, error);
-    if (r == 0)
-        r = check_read_exactly(file, "step_done", 1, n, &done, error);
-    if (r == 0)
-        r = check_read_exactly(file, "fwd_ncon", 1, n, &ncon, error);
-    if (r == 0)
-        r = npy_read(file, "state_names", &names, error);
+        r = read_reference(task, file, &g, error);
     if (r < 0)
         return r;
     if (libero_slot_init(&slot, task, LIBERO_REFERENCE) < 0)
         return error_set(error, ENOMEM, "%s: out of memory", path);
 
     *ret = (struct check_result) { .first_bad = -1 };
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < g.n; i++) {
         char name[100] = "?";
 
-        if (i < names.count)
-            npy_text(&names, i, name, sizeof(name));
-        r = libero_set_state(&slot, states + i * width, poses);
+        if (i < g.names.count)
+            npy_text(&g.names, i, name, sizeof(name));
+        r = libero_set_state(&slot, g.states + i * (size_t)task->init.width, g.poses);
         if (r < 0)
             return error_set(error, -r, "%s: state %s breaks the simulation", path, name);
-        compare_truths(&slot, &truths, fwd + i * truths.n, name, "after forward", ret);
-        ret->wrong += libero_success(&slot) != (success[i] != 0);
-        ret->contacts_differ += slot.mujoco.data->ncon != (int)ncon[i];
+        compare_truths(&slot, &g.truths, g.fwd + i * g.truths.n, name, "after forward", ret);
+        ret->wrong += libero_success(&slot) != (g.success[i] != 0);
+        ret->contacts_differ += slot.mujoco.data->ncon != (int)g.contacts[i];
         r = libero_step(&slot, no_op);
         if (r < 0)
             return error_set(error, -r, "%s: a step from state %s breaks the simulation", path, name);
-        compare_truths(&slot, &truths, step + i * truths.n, name, "after a step", ret);
-        ret->wrong += libero_success(&slot) != (done[i] != 0);
+        compare_truths(&slot, &g.truths, g.step + i * g.truths.n, name, "after a step", ret);
+        ret->wrong += libero_success(&slot) != (g.done[i] != 0);
         ret->compared += 2;
     }
     return 0;
