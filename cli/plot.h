@@ -22,7 +22,7 @@ struct plot_series {
 };
 
 struct plot {
-    const char *title, *x_label, *y_label;      /* borrowed */
+    const char *title, *x_label;      /* borrowed */
     const char *hint;           /* borrowed; shown where a pointer rests on the plot; NULL: nothing */
     double y_min, y_max;        /* equal: taken from the points */
     const char *const *x_names; /* borrowed; x = 0, 1, .. n_x_names - 1 are told by these instead of as numbers */

@@ -47,9 +47,6 @@ struct config_key {
     {.name = #f, .type = CONFIG_TYPE_CHOICE, .offset = offsetof(s, f), .choices = names, .value = v, .help = h}
 #define CONFIG_STRING(s, f, v, h) \
     {.name = #f, .type = CONFIG_TYPE_STRING, .offset = offsetof(s, f), .size = sizeof(((s *)0)->f), .value = v, .help = h}
-#define CONFIG_WORD(s, f, words, v, h) \
-    {.name = #f, .type = CONFIG_TYPE_STRING, .offset = offsetof(s, f), .size = sizeof(((s *)0)->f), \
-     .choices = words, .value = v, .help = h}
 
 /* What is wrong with one file, in the order it was found. */
 enum { CONFIG_FAULTS = 20 };

@@ -3,20 +3,17 @@
 #include <assert.h>
 #include <dirent.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <math.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/resource.h>
 
 enum metric_type { COUNTER, GAUGE };
 
-/* Doubles live in atomic words as their bits: addition is a compare-and-swap loop. */
 struct metric {
     struct metric *next;
     enum metric_type type;
     char *name, *labels, *help;
-    _Atomic uint64_t value;             /* bits of a double */
+    double value;
 };
 
 struct metrics {
@@ -91,44 +88,10 @@ struct metric *metrics_gauge(struct metrics *metrics, const char *name, const ch
     return metric_register(metrics, GAUGE, name, labels, help);
 }
 
-static uint64_t to_bits(double value)
-{
-    uint64_t bits;
-
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-static double from_bits(uint64_t bits)
-{
-    double value;
-
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-void metric_add(struct metric *m, double amount)
-{
-    uint64_t old;
-
-    if (!m)
-        return;
-    assert(m->type != COUNTER || amount >= 0);
-    old = atomic_load_explicit(&m->value, memory_order_relaxed);
-    while (!atomic_compare_exchange_weak_explicit(&m->value, &old, to_bits(from_bits(old) + amount), memory_order_relaxed,
-                                                  memory_order_relaxed))
-        ;
-}
-
 void metric_set(struct metric *m, double value)
 {
     if (m)
-        atomic_store_explicit(&m->value, to_bits(value), memory_order_relaxed);
-}
-
-double metric_value(const struct metric *m)
-{
-    return m ? from_bits(atomic_load_explicit(&((struct metric *)m)->value, memory_order_relaxed)) : 0;
+        m->value = value;
 }
 
 static void write_number(double value, struct strbuf *out)
@@ -144,7 +107,7 @@ static void write_number(double value, struct strbuf *out)
 static void write_sample(const struct metric *m, struct strbuf *out)
 {
     strbuf_addf(out, m->labels[0] ? "%s{%s} " : "%s%s ", m->name, m->labels);
-    write_number(metric_value(m), out);
+    write_number(m->value, out);
     strbuf_addc(out, '\n');
 }
 

@@ -1,12 +1,12 @@
 /* metrics.h - numbers about a daemon, in Prometheus' words: counters and gauges.
  *
  *   struct metric *steps = metrics_counter(m, "gantry_env_steps_total", "", "environment steps played");
- *   metric_add(steps, 1);
+ *   metric_set(steps, 1200);
+ *   metrics_write(m, &out);
  *
- * Counters are monotone totals: a rate is the difference of two snapshots over their time and is never stored.
- * metric_add and metric_set are lock-free and may be called from any thread; registering and writing
- * belong to the owner's thread. Registering the same name and labels again gives the same metric.
- * A NULL metric is accepted and does nothing (registering may fail with NULL: out of memory). */
+ * Counters are monotone totals: a rate is the difference of two snapshots over their time and is never stored. One thread has
+ * them all. Registering the same name and labels again gives the same metric. A NULL metric is accepted and does nothing
+ * (registering may fail with NULL: out of memory). */
 #pragma once
 
 #include "base/strbuf.h"
@@ -22,14 +22,12 @@ DEFINE_FREEP(struct metrics, metrics_free)
 struct metric *metrics_counter(struct metrics *metrics, const char *name, const char *labels, const char *help);
 struct metric *metrics_gauge(struct metrics *metrics, const char *name, const char *labels, const char *help);
 
-void metric_add(struct metric *metric, double amount);          /* counters: amount >= 0 */
-void metric_set(struct metric *metric, double value);           /* gauges; counters kept elsewhere: must not shrink */
-double metric_value(const struct metric *metric);
+void metric_set(struct metric *metric, double value);           /* a counter's must not shrink */
 
 /* Prometheus text format 0.0.4, families in the order registered. */
 void metrics_write(struct metrics *metrics, struct strbuf *out);
 
-/* Gauges of this process that every daemon has: rss bytes, CPU seconds, open descriptors; refreshed by metrics_write. */
+/* Of this process: resident bytes, CPU seconds, open descriptors; refreshed by metrics_write. */
 void metrics_add_process(struct metrics *metrics);
-uint64_t process_rss_bytes(void);
+uint64_t process_rss_bytes(void);               /* 0: not known, as below */
 uint64_t process_peak_rss_bytes(void);

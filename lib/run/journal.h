@@ -62,8 +62,8 @@ int journal_seal(struct journal *journal, uint32_t stage, uint32_t iteration, st
 int journal_retain(struct journal *journal, uint32_t stage, uint32_t first);
 
 int journal_find(struct journal *journal, uint64_t episode, struct journal_entry *ret);     /* -ENOENT */
-/* One episode; caller frees both. ret_frames NULL: only the trajectory. -ENOENT: there is none of this id; -EBADMSG: damaged, *error
- * names file and offset. */
+/* One episode; caller frees both. ret_frames NULL: only the trajectory. -ENOENT: there is none of this id; -EBADMSG: damaged,
+ * *error names file and offset. */
 int journal_load(struct journal *journal, uint64_t episode, uint8_t **ret_meta, size_t *ret_n_meta, uint8_t **ret_frames,
                  size_t *ret_n_frames, struct error *error);
 /* Entries of a stage and iteration (JOURNAL_ALL: any), in episode-id order; caller frees. */

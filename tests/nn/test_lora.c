@@ -339,12 +339,14 @@ static void test_size_of_openvla_7b(void **state)
     struct peft_config config = {.r = 32, .alpha = 16, .targets = targets, .n_targets = ARRAY_SIZE(targets)},
         taken = {.r = 32, .alpha = 16};
     struct openvla *model = synthetic_shapes_of_7b();
+    struct adapted adapted;
     int64_t numel = 0;
     int n = 0;
 
     (void)state;
     assert_non_null(model);
-    assert_int_equal(openvla_lora_register(model, &taken, any_rank, &config), 0);
+    adapted = openvla_adapted(model);
+    assert_int_equal(adapters_register(&adapted, &taken, any_rank, &config), 0);
     for (int i = 0; i < model->params.count; i++) {
         const struct param *p = model->params.list[i];
 

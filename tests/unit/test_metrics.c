@@ -1,4 +1,4 @@
-/* test_metrics.c - totals are right under threads, and the text is what Prometheus reads. */
+/* test_metrics.c - the text is what Prometheus reads. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -7,7 +7,6 @@
 #include <cmocka.h>
 
 #include <math.h>
-#include <pthread.h>
 
 #include "daemon/metrics.h"
 #include "daemon/probe.h"
@@ -19,10 +18,9 @@ static void test_text(void **state _unused_)
     struct metric *steps = metrics_counter(m, "steps_total", "", "steps");
     struct metric *level = metrics_gauge(m, "level", "member=\"3\"", "a level");
 
-    metric_add(metrics_counter(m, "steps_total", "role=\"b\"", "steps"), 2);
+    metric_set(metrics_counter(m, "steps_total", "role=\"b\"", "steps"), 2);
     assert_ptr_equal(metrics_counter(m, "steps_total", "", "steps"), steps);
-    metric_add(steps, 1);
-    metric_add(steps, 0.5);
+    metric_set(steps, 1.5);
     metric_set(level, -1);
     metrics_write(m, &out);
     assert_string_equal(out.text,
@@ -46,26 +44,6 @@ static void test_numbers(void **state _unused_)
         metrics_write(m, &out);
         assert_string_equal(strstr(out.text, "\nx ") + 1, cases[i].text);
     }
-}
-
-static void *add_many(void *arg)
-{
-    for (int i = 0; i < 20000; i++)
-        metric_add(arg, 1);
-    return NULL;
-}
-
-static void test_threads(void **state _unused_)
-{
-    _cleanup_(metrics_freep) struct metrics *m = metrics_new();
-    struct metric *total = metrics_counter(m, "x_total", "", "x");
-    pthread_t threads[4];
-
-    for (int i = 0; i < 4; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, add_many, total), 0);
-    for (int i = 0; i < 4; i++)
-        pthread_join(threads[i], NULL);
-    assert_true(metric_value(total) == 80000);
 }
 
 static double number_of(const char *text, const char *name)
@@ -99,7 +77,7 @@ static void test_process(void **state _unused_)
     close(fd);
     assert_true(process_rss_bytes() > 100000);
     assert_true(process_peak_rss_bytes() > 100000);
-    metric_add(NULL, 1);            /* a metric that could not be made does nothing */
+    metric_set(NULL, 1);            /* a metric that could not be made does nothing */
 }
 
 static enum probe_state tell(struct strbuf *detail, void *arg)
@@ -136,7 +114,7 @@ static void test_probes(void **state _unused_)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_text), cmocka_unit_test(test_numbers), cmocka_unit_test(test_threads), cmocka_unit_test(test_process),
+        cmocka_unit_test(test_text), cmocka_unit_test(test_numbers), cmocka_unit_test(test_process),
         cmocka_unit_test(test_probes),
     };
 

@@ -62,12 +62,3 @@ static inline int openvla_lora_detach(struct openvla *model)
 
     return adapters_detach(&adapted);
 }
-
-static inline int openvla_lora_register(struct openvla *model, struct peft_config *config,
-                                        int64_t (*rank)(const struct param *weight, const char *module, const void *arg),
-                                        const void *arg)
-{
-    struct adapted adapted = openvla_adapted(model);
-
-    return adapters_register(&adapted, config, rank, arg);
-}

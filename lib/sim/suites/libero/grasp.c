@@ -19,7 +19,7 @@ static const struct {
     {{-.0665, -.0105, -.12}, {-.0425, .0105, -.026}},
     {{-.104, -.032, -.25}, {.104, .032, -.031}}, /* hand, and what is above it */
 };
-enum { ANGLES = 12, POINTS_MAX = 60000, CLUSTER_MAX = 16, SLAB_MAX = 4096 };
+enum { ANGLES = 12, POINTS_MAX = 60000, SLAB_MAX = 4096 };
 static const double point_step = .005, grid_step = .008, slab_half = .007;
 static const double depths[] = {.001, .006, .012, .018, .026, .036, .05}; /* pads' centre below the top of what is between */
 
