@@ -63,6 +63,18 @@ static int write_other_temperatures(const struct eval *eval, int policy, double 
     return 0;
 }
 
+/* Which one `last` or `best` was, as it was played. */
+static void write_version(const struct eval *eval, const char *policy, const char *tag, struct json_writer *w)
+{
+    if (!strcmp(policy, "demonstrator"))
+        return;
+    for (size_t i = 0; i < eval->n_episodes; i++)
+        if (!strcmp(eval->episodes[i].tag, tag)) {
+            json_unsigned(w, "version", eval->episodes[i].policy_version);
+            return;
+        }
+}
+
 int eval_write_policies(const struct eval *eval, struct json_writer *w)
 {
     _cleanup_free_ double *first = calloc((size_t)eval->states, sizeof *first),
@@ -78,6 +90,7 @@ int eval_write_policies(const struct eval *eval, struct json_writer *w)
         eval_test_tag(eval, i, tag);
         (void)eval_outcomes(eval, tag, outcomes);
         json_open(w, eval->ask->policies[i], '{');
+        write_version(eval, eval->ask->policies[i], tag, w);
         json_number(w, "temperature", eval->temperature[i]);
         write_success(eval, outcomes, -1, w);
         json_open(w, "tasks", '{');

@@ -27,12 +27,6 @@ def stages(run):
         return [row[0] for row in db.execute("select name from stages where end_ms > 0 order by stage")]
 
 
-def played_by(run, stage):
-    """The versions whose episodes a stage is made of."""
-    with closing(sqlite3.connect(run / "ledger.sqlite")) as db:
-        return {row[0] for row in db.execute("select policy_version from episodes where stage = ?", [stage])}
-
-
 def add(cluster, more):
     cluster.settings["stages"] = cluster.settings["stages"] + copy.deepcopy(more)
     cluster.write_config()
@@ -70,7 +64,7 @@ def test_evaluated_in_between(make_cluster):
     cluster = make_cluster(stages=copy.deepcopy(STAGES))
     up(cluster)
     first = evaluate("--seeds", "100..102")
-    assert first["episodes"] == 3 and played_by(cluster.run, 4) == {3}
+    assert first["episodes"] == 3 and first["version"] == 3
     # another first stage is refused, and nothing of the run is touched by it
     listed = (cluster.run / "evals.yaml").read_bytes()
     cluster.settings["stages"][2]["rl"]["iterations"] = 5
@@ -94,7 +88,7 @@ def test_evaluated_in_between(make_cluster):
     assert summary["policies"]["last"]["episodes"] == 3 and summary["policies"]["last"]["version"] == 5
     # the same question again is one about another policy
     again = evaluate("--seeds", "100..102")
-    assert again["episodes"] == 3 and stages(cluster.run)[-1] == "later2" and played_by(cluster.run, 7) == {5}
+    assert again["episodes"] == 3 and again["version"] == 5 and stages(cluster.run)[-1] == "later2"
     # and further once more, by what the run recorded at its beginning
     add(cluster, [{"sft": {"steps": 2, "batch": 8, "warmup": 1}}])
     assert "1 stage is new, from sft2 on" in up(cluster)
