@@ -39,6 +39,7 @@ int cmd_model(int argc, char **argv);
 int cmd_prm(int argc, char **argv);
 int cmd_replay(int argc, char **argv);
 int cmd_report(int argc, char **argv);
+int cmd_runs(int argc, char **argv);
 int cmd_scale(int argc, char **argv);
 int cmd_sim(int argc, char **argv);
 int cmd_status(int argc, char **argv);

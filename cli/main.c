@@ -15,6 +15,7 @@ static const struct cli_command commands[] = {
     {"status", "what a run is doing", cmd_status},
     {"drain", "let a run finish what is in hand, and end", cmd_drain},
     {"config", "check, show and explain a run's configuration", cmd_config},
+    {"runs", "what runs there are, how far each is, what came of it", cmd_runs},
     {"eval", "policies of a run on fresh test states; a checkpoint on a benchmark", cmd_eval},
     {"report", "write report.html of a run again", cmd_report},
     {"replay", "one episode as a table of steps and a film strip", cmd_replay},
@@ -32,7 +33,7 @@ static const struct cli_command commands[] = {
 
 /* Where in the table something else begins. */
 static const struct { const char *first, *title; } parts[] = {
-    {"demo", "a run"}, {"eval", "what came of it"}, {"scale", "while it runs, and on other hosts"}, {"model", "without a run"},
+    {"demo", "a run"}, {"runs", "what came of it"}, {"scale", "while it runs, and on other hosts"}, {"model", "without a run"},
 };
 
 static void print_help(FILE *out)
