@@ -1,9 +1,10 @@
-/* cmd_replay.c - `gantry replay RUN EPISODE [-o FILE.png]`: one journaled episode as a table of steps and a film strip. */
+/* cmd_replay.c - `gantry replay RUN EPISODE`: one journaled episode as a table of steps, a film strip, a video. */
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <inttypes.h>
-#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/figure.h"
@@ -53,10 +54,12 @@ static void print_steps(const struct episode_film *film)
     }
 }
 
-static int usage(FILE *out, const char *name, int status)
+static int usage(FILE *out, int status)
 {
-    fprintf(out, "usage: %s RUN EPISODE [-o FILE.png]\nPrints the steps and draws a film strip (default episode-N.png). "
-            "Episode numbers: gantry\nhistory RUN. The run must have ended, or be drained.\n", name);
+    fprintf(out, "usage: gantry replay [-o FILE.png] [--video FILE.mp4 [--fps N]] RUN EPISODE\n"
+                 "Prints the steps and draws a film strip (default episode-N.png), and a video if that is asked for (ffmpeg; 10\n"
+                 "pictures a second: of a policy that answers chunks there is one for each answer). Episode numbers: gantry\n"
+                 "history RUN. The run must have ended, or be drained.\n");
     return status;
 }
 
@@ -79,43 +82,79 @@ static void say_held(struct journal *journal, const char *run_dir)
     fprintf(stderr, "%s (journal.keep: how many iterations of rl stay)\n", n ? "" : " none");
 }
 
+struct asked { const char *run, *strip, *video; double fps; uint64_t episode; };
+
+/* False: usage. */
+static bool read_words(int argc, char **argv, struct asked *ret)
+{
+    static const struct option options[] = {{"video", required_argument, NULL, 'v'}, {"fps", required_argument, NULL, 'f'}, {0}};
+    char *end = NULL;
+    int option;
+
+    *ret = (struct asked) {.fps = 10};
+    while ((option = getopt_long(argc, argv, "o:", options, NULL)) >= 0)
+        switch (option) {
+        case 'o': ret->strip = optarg; break;
+        case 'v': ret->video = optarg; break;
+        case 'f':
+            ret->fps = strtod(optarg, &end);
+            if (end == optarg || *end || !(ret->fps >= 0.1 && ret->fps <= 1000))
+                return false;
+            break;
+        default: return false;
+        }
+    if (argc != optind + 2 || (ret->video && !ret->video[0]))
+        return false;
+    ret->run = argv[optind];
+    ret->episode = strtoull(argv[optind + 1], &end, 10);
+    return end != argv[optind + 1] && !*end && argv[optind + 1][0] != '-';
+}
+
+static int write_strip(const struct episode_film *film, const struct asked *asked, struct error *error)
+{
+    struct image strip = {0};
+    char name[32];
+    int r = episode_film_draw(film, 0, &strip);
+
+    snprintf(name, sizeof name, "episode-%" PRIu64 ".png", asked->episode);
+    if (r == 0)
+        r = image_write_png(asked->strip ?: name, strip.rgb, strip.height, strip.width);
+    free(strip.rgb);
+    if (r < 0)
+        return error_set(error, -r, "%s: cannot be written: %s", asked->strip ?: name, strerror(-r));
+    printf("%s\n", asked->strip ?: name);
+    return 0;
+}
+
 int cmd_replay(int argc, char **argv)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
     _cleanup_(journal_closep) struct journal *journal = NULL;
     _cleanup_(episode_film_release) struct episode_film film = {0};
     struct error error = {0};
-    struct image strip = {0};
-    char path[PATH_MAX], *end = NULL;
-    uint64_t episode = argc > 2 ? strtoull(argv[2], &end, 10) : 0;
+    struct asked asked;
     int r;
 
-    if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")))
-        return usage(stdout, argv[0], CLI_OK);
-    if ((argc != 3 && !(argc == 5 && !strcmp(argv[3], "-o"))) || !end || *end || end == argv[2] || argv[2][0] == '-')
-        return usage(stderr, argv[0], CLI_USAGE);
-    r = run_open_ledger(argv[1], &ledger, &error);
+    if (cli_asks_help(argc, argv))
+        return usage(stdout, CLI_OK);
+    if (!read_words(argc, argv, &asked))
+        return usage(stderr, CLI_USAGE);
+    r = run_open_ledger(asked.run, &ledger, &error);
     if (r == 0)
-        r = run_open_journal(argv[1], ledger_run(ledger)->id, &journal, &error);
+        r = run_open_journal(asked.run, ledger_run(ledger)->id, &journal, &error);
     if (r == 0)
-        r = episode_film_load(journal, episode, &film, &error);
+        r = episode_film_load(journal, asked.episode, &film, &error);
     if (r == 0) {
         print_steps(&film);
-        r = episode_film_draw(&film, 0, &strip);
+        r = write_strip(&film, &asked, &error);
     }
-    if (argc == 5)
-        snprintf(path, sizeof path, "%s", argv[4]);
-    else
-        snprintf(path, sizeof path, "episode-%" PRIu64 ".png", episode);
-    if (r == 0 && (r = image_write_png(path, strip.rgb, strip.height, strip.width)) < 0)
-        error_set(&error, -r, "%s: cannot be written: %s", path, strerror(-r));
-    free(strip.rgb);
+    if (r == 0 && asked.video && (r = episode_film_video(&film, asked.fps, asked.video, &error)) == 0)
+        printf("%s\n", asked.video);
     if (r < 0) {
         fprintf(stderr, "gantry replay: %s\n", error_text(&error, r));
         if (r == -ENOENT && journal && !film.trajectory)
-            say_held(journal, argv[1]);
+            say_held(journal, asked.run);
         return CLI_FAILED;
     }
-    printf("%s\n", path);
     return CLI_OK;
 }

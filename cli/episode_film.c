@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <math.h>
 
+#include "cli/video.h"
 #include "image/film.h"
 
 /* Of each frame: which step's it is, and what the reward model said of it. */
@@ -79,4 +80,37 @@ int episode_film_draw(const struct episode_film *f, int columns, struct image *r
                                      .cameras = (int)t->images,
                                      .progress = isnan(f->progress[0]) ? NULL : f->progress, .title = title, .numbers = f->steps,
                                      .columns = columns, .cell = 64}, ret);
+}
+
+enum { VIDEO_LEAST = 256 };     /* pixels high: players enlarge, but blur */
+
+/* One frame's pictures beside each other, each pixel `scale` wide and high. */
+static void join_cameras(const struct episode_film *f, size_t frame, size_t scale, uint8_t *rgb)
+{
+    size_t h = f->trajectory->height, w = f->trajectory->width, n = MAX(f->trajectory->images, 1u), across = n * w * scale;
+    const uint8_t *from = f->frames + frame * n * h * w * 3;
+
+    for (size_t y = 0; y < h * scale; y++)
+        for (size_t x = 0; x < across; x++)
+            memcpy(rgb + (y * across + x) * 3, from + ((x / scale / w * h + y / scale) * w + x / scale % w) * 3, 3);
+}
+
+int episode_film_video(const struct episode_film *f, double fps, const char *path, struct error *error)
+{
+    size_t h = f->trajectory->height, w = f->trajectory->width * MAX(f->trajectory->images, 1u), scale = MAX(VIDEO_LEAST / h, 1u);
+    _cleanup_free_ uint8_t *rgb = malloc(h * w * scale * scale * 3);
+    struct video *video;
+    int r, closed;
+
+    if (!rgb)
+        return error_set(error, ENOMEM, "%s: out of memory", path);
+    r = video_open(path, (int)(h * scale), (int)(w * scale), fps, &video, error);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < f->n_frames && r == 0; i++) {
+        join_cameras(f, i, scale, rgb);
+        r = video_add(video, rgb);
+    }
+    closed = video_close(video, error);
+    return closed < 0 ? closed : r < 0 ? error_set(error, -r, "%s: %s", path, strerror(-r)) : 0;
 }

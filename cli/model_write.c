@@ -9,6 +9,7 @@
 #include "base/staged_dir.h"
 #include "cli/cli.h"
 #include "cli/model.h"
+#include "cli/run_open.h"
 #include "nn/hf_convert.h"
 #include "nn/models/openvla_lora.h"
 #include "nn/models/openvla_synth.h"
@@ -106,34 +107,41 @@ int model_synth(int argc, char **argv)
     return CLI_OK;
 }
 
-/* RUN:VERSION in two; without a number the newest committed. prmN: the reward model's. Writes a NUL over the colon. */
-static int choose_version(char *run, int *ret_kind, uint64_t *ret, struct error *error)
+static int newest_policy(const char *run, uint64_t *ret, struct error *error)
 {
     _cleanup_free_ uint64_t *numbers = NULL;
-    char *colon = strrchr(run, ':'), *end;
     size_t n = 0;
-    int r;
+    int r = version_list(run, KIND_POLICY, &numbers, &n);
 
-    *ret_kind = KIND_POLICY;
-    if (colon && colon[1] && !strchr(colon, '/')) {
-        const char *digits = colon + 1;
-
-        if (!strncmp(digits, "prm", 3)) {
-            *ret_kind = KIND_PRM;
-            digits += 3;
-        }
-        digits += *digits == 'v';
-        *ret = strtoull(digits, &end, 10);
-        if (*end || end == digits)
-            return error_set(error, EINVAL, "%s: found version '%s', expected a number, or prm and a number", run, colon + 1);
-        *colon = '\0';
-        return 0;
-    }
-    r = version_list(run, KIND_POLICY, &numbers, &n);
     if (r < 0 || n == 0)
         return error_set(error, r < 0 ? -r : ENOENT, "%s: no policy version", run);
     *ret = numbers[n - 1];
     return 0;
+}
+
+/* RUN:VERSION in two; without one, or `last`, the newest committed. prmN: the reward model's. Writes a NUL over the colon. */
+static int choose_version(char *run, int *ret_kind, uint64_t *ret, struct error *error)
+{
+    char *colon = strrchr(run, ':'), *end;
+    const char *word = colon ? colon + 1 : "", *digits = word;
+
+    *ret_kind = KIND_POLICY;
+    if (!*word || strchr(word, '/') || access(run, F_OK) == 0)       /* a directory's name may have one */
+        return newest_policy(run, ret, error);
+    if (!strncmp(digits, "prm", 3)) {
+        *ret_kind = KIND_PRM;
+        digits += 3;
+    }
+    digits += *digits == 'v';
+    *ret = strtoull(digits, &end, 10);
+    if (end != digits && !*end) {
+        *colon = '\0';
+        return 0;
+    }
+    if (*ret_kind == KIND_PRM)
+        return error_set(error, EINVAL, "%s: found version '%s', expected prm and a number", run, word);
+    *colon = '\0';
+    return !strcmp(word, "last") ? newest_policy(run, ret, error) : run_named_policy(run, word, ret, error);
 }
 
 /* All files that the manifest names are removed together (version_drop). */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "coordinator/stage_plan.h"
 #include "run/rundir.h"
 
 int run_open_ledger(const char *run_dir, struct ledger **ret, struct error *error)
@@ -50,6 +51,36 @@ int run_finished(const char *run_dir, const struct run_config *config, bool late
         open += is_later && stages[i].state != PROGRESS_DONE;
     }
     *ret = done >= (size_t)config->n_stages && (!later || !open);
+    return 0;
+}
+
+int run_named_policy(const char *run_dir, const char *name, uint64_t *ret, struct error *error)
+{
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    _cleanup_free_ void *text = NULL;
+    struct plan_memory memory;
+    size_t n = 0;
+    int r = run_open_ledger(run_dir, &ledger, error);
+
+    if (r < 0)
+        return r;
+    plan_memory_init(&memory);
+    r = ledger_get_blob(ledger, "memory", &text, &n);
+    if (r < 0 && r != -ENOENT)
+        return error_set(error, -r, "%s/ledger.sqlite: %s", run_dir, ledger_error(ledger));
+    if (r == 0 && (r = plan_memory_parse(text, n, &memory, error)) < 0)
+        return r;
+    if (!strcmp(name, "sft") && memory.sft_version)
+        *ret = memory.sft_version;
+    else if (!strcmp(name, "best") && memory.have_best)
+        *ret = memory.best_version;
+    else if (!strcmp(name, "sft"))
+        return error_set(error, ENOENT, "%s: no imitation has ended in it yet, so there is no sft", run_dir);
+    else if (!strcmp(name, "best"))
+        return error_set(error, ENOENT, "%s: no version of it was tried on val states (rl.eval_every), so there is no best: name a "
+                         "number", run_dir);
+    else
+        return error_set(error, ENOENT, "%s: no version is called %s; there are sft, best, last and numbers", run_dir, name);
     return 0;
 }
 

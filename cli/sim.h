@@ -40,10 +40,3 @@ const char *sim_split_name(enum sim_split split);
 
 /* A whole number behind `name`, in lo..hi; `value` if it is not there. -EINVAL: the line. */
 int sim_number(int *argc, char **argv, const char *name, long lo, long hi, long value, long *ret, struct error *error);
-
-/* An MP4 (H.264, as players want it) by the ffmpeg program: raw pictures go down a pipe. -ENOENT: it is not installed. */
-struct video;
-int video_open(const char *path, int height, int width, double fps, struct video **ret, struct error *error);
-int video_add(struct video *video, const uint8_t *rgb); /* -EPIPE: ffmpeg has gone */
-/* Waits for ffmpeg. -EIO: it failed; what it said is on stderr. NULL ok. */
-int video_close(struct video *video, struct error *error);

@@ -12,6 +12,7 @@
 #include "cli/model.h"
 #include "cli/sim.h"
 #include "cli/sim_actions.h"
+#include "cli/video.h"
 #include "image/film.h"
 #include "rl/stats.h"
 

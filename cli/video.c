@@ -1,11 +1,12 @@
 /* video.c - pictures to the ffmpeg program's standard input. */
-#include "cli/sim.h"
+#include "cli/video.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>

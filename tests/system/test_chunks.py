@@ -1,6 +1,8 @@
 """Policies that answer a chunk of actions at a time (OpenVLA-OFT), through the real daemons: imitated, played open loop, improved; the
 learner finds the actor's log-probs again."""
 import json
+import shutil
+import subprocess
 import zipfile
 
 import pytest
@@ -50,6 +52,32 @@ def test_chunks(make_cluster, model, tmp_path, kind, support, eyes):
         files = [v / f"{name}.safetensors" for v in (versions[0], versions[-1])]
         assert files[1].exists() == (eyes == 2)
         assert eyes == 1 or files[0].read_bytes() != files[1].read_bytes(), name
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
+def test_video_of_an_episode(make_cluster, model, tmp_path):
+    """Two cameras beside each other, each pixel enlarged; what was not drawn is not in it."""
+    cluster = make_cluster(policy(model, tmp_path / "policy", "laplace", eyes=2), stages=[STAGES[0], {"rollouts": {"episodes": 1}}])
+    cluster.start()
+    cluster.until_finished()
+    exported = gantry("data", "export", cluster.run, "--to", "npz", tmp_path / "npz", "--all", "--purpose", "rollout")
+    assert exported.returncode == 0, exported.stderr
+    (file,) = (tmp_path / "npz").glob("episode_*.npz")
+    with zipfile.ZipFile(file) as episode:
+        number = int.from_bytes(episode.read("episode.npy")[-8:], "little")
+        pictures = {name: episode.read(f"{name}.npy")[-64 * 64 * 3:] for name in ("image", "wrist_image")}      # the last action's
+    video = tmp_path / "episode.mp4"
+    shown = gantry("replay", cluster.run, number, "-o", tmp_path / "film.png", "--video", video, "--fps", "4")
+    assert shown.returncode == 0 and shown.stdout.endswith(f"\n{video}\n"), shown.stderr
+    frames = subprocess.run(["ffmpeg", "-loglevel", "error", "-i", video, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True).stdout
+    size = 512 * 256 * 3
+    assert len(frames) == 6 * size          # before each of five answers, and the end
+    seen = frames[4 * size:]
+    for y in range(8, 64, 8):
+        for x in range(8, 128, 8):
+            in_video = seen[((y * 4 + 2) * 512 + x * 4 + 2) * 3:][:3]
+            drawn = pictures["image" if x < 64 else "wrist_image"][(y * 64 + x % 64) * 3:][:3]
+            assert max(abs(a - b) for a, b in zip(in_video, drawn)) < 60, (x, y, in_video, drawn)       # edges blur
 
 
 def test_what_nobody_looks_at_is_not_drawn(make_cluster, model, tmp_path):

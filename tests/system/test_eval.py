@@ -38,6 +38,16 @@ def test_eval(make_cluster, model, tmp_path):
     # of most versions only the manifest stays: which can be had is said
     done = gantry("model", "export", f"{cluster.run}:2", tmp_path / "none")
     assert done.returncode == 1 and "the weights of version 2 have been removed; there are those of 0, 1, " in done.stderr, done.stderr
+    # versions by the names that evaluations have for them
+    with closing(sqlite3.connect(cluster.run / "ledger.sqlite")) as db:
+        sft, last = db.execute("select policy_out from stages where kind = 'sft' union all select max(number) from versions where kind = 0").fetchall()
+    for name, version in (("sft", sft[0]), ("last", last[0])):
+        done = gantry("model", "export", f"{cluster.run}:{name}", tmp_path / name)
+        assert done.returncode == 0 and done.stdout == f"{tmp_path / name}: version {version} of {cluster.run}\n", done.stdout + done.stderr
+    for name, says in (("best", "no version of it was tried on val states (rl.eval_every), so there is no best"),
+                       ("first", "no version is called first; there are sft, best, last and numbers")):
+        done = gantry("model", "export", f"{cluster.run}:{name}", tmp_path / "none")
+        assert done.returncode == 1 and says in done.stderr and not (tmp_path / "none").exists(), done.stderr
     out, plot, films = tmp_path / "eval.json", tmp_path / "scaling.png", tmp_path / "films"
 
     def evaluate(*words, status=0):
