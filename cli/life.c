@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/atomic_file.h"
 
@@ -48,6 +49,14 @@ int life_claim(const char *run_dir, struct life *ret, struct error *error)
     }
     *ret = ours;
     return 0;
+}
+
+bool life_may_come_back(const char *run_dir, struct life *ret)
+{
+    char ended[PATH_MAX];
+
+    snprintf(ended, sizeof ended, "%s/ended", run_dir);
+    return read_life(run_dir, ret) && access(ended, F_OK) < 0;
 }
 
 bool life_holds(const char *run_dir, const struct life *life)

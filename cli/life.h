@@ -14,3 +14,5 @@ struct life { unsigned long job, restart; };    /* job 0: none */
 int life_claim(const char *run_dir, struct life *ret, struct error *error);
 /* No later life has taken the run over. What cannot be read changes nothing. */
 bool life_holds(const char *run_dir, const struct life *life);
+/* Whether a job has the run and has not said that it ended (RUN/ended): Slurm may have queued it again. */
+bool life_may_come_back(const char *run_dir, struct life *ret);

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cli/life.h"
 #include "cli/run_open.h"
 #include "cli/run_socket.h"
 #include "cli/shell_word.h"
@@ -17,13 +18,26 @@ static bool answers(const char *run_dir, const char *socket)
     return run_socket_call_at(run_dir, socket, "help", &text, NULL) == 0;
 }
 
+/* Slurm drains a job before its time limit and queues it again; whether it did nothing in the directory says. */
+static const char *goes_on(const char *run_dir, const char *run, char ret[2 * RUN_PATH])
+{
+    struct life life;
+
+    if (life_may_come_back(run_dir, &life))
+        snprintf(ret, 2 * RUN_PATH, "Slurm's job %lu goes on when its turn comes (`squeue --job %lu` shows whether it is queued; if "
+                 "not, `gantry up %s`)", life.job, life.job, run);
+    else
+        snprintf(ret, 2 * RUN_PATH, "`gantry up %s` goes on", run);
+    return ret;
+}
+
 /* From config.yaml and ledger. Returns whether the run is finished. */
 static bool describe_rest(const char *run_dir, const char *run, struct error *error)
 {
     _cleanup_free_ struct run_config *config = malloc(sizeof *config);
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
     _cleanup_free_ struct ledger_stage *stages = NULL;
-    char path[RUN_PATH], why[400];
+    char path[RUN_PATH], why[400], how[2 * RUN_PATH];
     size_t n = 0, done = 0;
 
     if (!config || rundir_path(run_dir, "config.yaml", path, NULL) < 0 || run_config_load(path, config, NULL) < 0 ||
@@ -41,9 +55,9 @@ static bool describe_rest(const char *run_dir, const char *run, struct error *er
         error_set(error, error->errnum, "%s: the run stopped in %s, %zu of %d stages are done; `gantry up %s` tries again: %s",
                   run_dir, done < n ? stages[done].name : "its end", done, config->n_stages, run, why);
     else
-        error_set(error, error->errnum, "%s: no coordinator is running there; %zu of %d stages are done%s%s, and `gantry up %s` "
-                  "goes on", run_dir, done, config->n_stages, done < n ? ", the next is " : "", done < n ? stages[done].name : "",
-                  run);
+        error_set(error, error->errnum, "%s: no coordinator is running there; %zu of %d stages are done%s%s, and %s", run_dir,
+                  done, config->n_stages, done < n ? ", the next is " : "", done < n ? stages[done].name : "",
+                  goes_on(run_dir, run, how));
     return done >= (size_t)config->n_stages;
 }
 

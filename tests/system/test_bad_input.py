@@ -328,6 +328,11 @@ def test_asked_of_a_run_that_is_down(make_cluster, tmp_path):
     assert r.returncode == 1 and "no `gantry up` is running there, but a coordinator is" in r.stderr, r.stderr
     cluster.drain()
     all_say(cluster.run, f"1 of 2 stages are done, the next is demos2, and `gantry up {cluster.run}` goes on")
+    (cluster.run / "life").write_text("4711 1\n")           # as a job has it that Slurm queues again
+    all_say(cluster.run, "the next is demos2, and Slurm's job 4711 goes on when its turn comes (`squeue --job 4711` shows whether it is queued; "
+                         f"if not, `gantry up {cluster.run}`)")
+    (cluster.run / "ended").touch()                         # it was cancelled: nothing is queued
+    all_say(cluster.run, f"1 of 2 stages are done, the next is demos2, and `gantry up {cluster.run}` goes on")
     cluster = make_cluster(stages=[{"demos": {"episodes": 2, "style": "clean"}}])
     cluster.start()
     cluster.until_finished()

@@ -55,6 +55,7 @@ check "others than the one that was sent away" [ "$(scontrol show job "$array" |
 before=$(epoch)
 scancel --batch --signal=USR1 "$core"
 check "drained and queued again" until_ 60 '[ "$(squeue -h -j '"$core"' -o %T)" = PENDING ]'
+check "its status says what will go on" until_ 10 'gantry status "$run" 2>&1 | grep -q "Slurm.s job '"$core"' goes on when its turn comes"'
 soon() { scontrol update JobId="$core" StartTime=now+4; }      # at once, the node would still refuse the credential of the life before
 soon
 check "a later life goes on" until_ 60 '[ "$(epoch)" -gt '"$before"' ] && [ "$(workers)" -ge 1 ]'
