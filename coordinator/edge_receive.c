@@ -32,7 +32,7 @@ static struct held_lease *held_leases(Gantry__HeldLease *const *leases, size_t n
 
     for (size_t i = 0; held && i < n; i++)
         held[i] = (struct held_lease) {.episode = leases[i]->episode, .fence = leases[i]->fence, .step = leases[i]->step,
-                                       .waits = leases[i]->waits};
+                                       .waits = leases[i]->waits, .played = leases[i]->played};
     return held;
 }
 

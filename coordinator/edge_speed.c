@@ -54,7 +54,7 @@ void edge_look(struct edge *edge)
     look.training = status.training;
     look.missing = (double)(status.rows - MIN(status.journaled + status.failed, status.rows));
     for (size_t i = 0; i < leases->n; i++)
-        look.steps_running += leases->items[i].step;
+        look.steps_running += leases->items[i].played;
     updates(edge, &look);
     speed_look(&edge->speed, &look);
 }

@@ -164,6 +164,7 @@ int lease_progress(struct lease_table *table, const struct held_lease *held, uin
         return -ESTALE;
     if (held->step > lease->step || table->renew_stale) {
         lease->step = held->step;
+        lease->played = held->played;
         lease->expires_ms = now_ms + table->ttl_ms;
     } else if (held->waits && held->step == lease->step) {      /* not a late heartbeat. A first step has longer anyway */
         lease->expires_ms = MAX(lease->expires_ms, now_ms + table->ttl_ms);

@@ -22,7 +22,8 @@ struct lease {
     uint64_t episode;       /* ledger key */
     uint64_t fence;
     uint32_t member;        /* who plays */
-    uint32_t step;          /* last step heard of; a larger one renews */
+    uint32_t step;          /* last step heard of: counts all that gets done; a larger one renews */
+    uint32_t played;        /* actions executed, as heard with it */
     bool alone;             /* its member plays nothing beside it */
     uint8_t unmentioned;    /* heartbeats of its member in a row that did not name it */
     uint64_t expires_ms;    /* monotonic, this process only: never written to the ledger */

@@ -244,6 +244,7 @@ static size_t list_held(struct edge *edge)
         edge->held[n].episode = player->terms.episode;
         edge->held[n].fence = player->terms.fence;
         edge->held[n].waits = slot_waits(&edge->slots[i]);
+        edge->held[n].played = player->step;
         edge->held[n++].step = player_progress(player);
     }
     if (edge->alone) {

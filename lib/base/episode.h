@@ -19,7 +19,7 @@ enum lease_return {            /* why a lease came back; the numbers of proto Le
 enum deliver_verdict { DELIVER_ACCEPTED = 0, DELIVER_DUPLICATE = 1, DELIVER_SUPERSEDED = 2, DELIVER_REFUSED = 3 };
 
 /* What a worker says it still plays. waits: it does nothing but wait for a server's answer. */
-struct held_lease { uint64_t episode, fence; uint32_t step; bool waits; };
+struct held_lease { uint64_t episode, fence; uint32_t step; bool waits; uint32_t played; };
 
 /* What the learner says of a durable trajectory. */
 struct journaled_episode {

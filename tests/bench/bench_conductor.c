@@ -58,7 +58,8 @@ static void join(uint32_t workers, struct held_lease *held)
         for (size_t k = 0; k < effects.n; k++)
             for (size_t j = 0; effects.items[k].kind == CONDUCTOR_GRANT && j < effects.items[k].grant.n_leases; j++)
                 held[i * SLOTS + j] =
-                    (struct held_lease){effects.items[k].grant.leases[j].episode, effects.items[k].grant.leases[j].fence, 0};
+                    (struct held_lease){.episode = effects.items[k].grant.leases[j].episode,
+                                        .fence = effects.items[k].grant.leases[j].fence};
     }
     printf("hello and %d leases: %.3f ms a worker\n", SLOTS, ms / workers);
 }

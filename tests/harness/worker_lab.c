@@ -59,7 +59,7 @@ static void on_heartbeat(struct request *request)
 
     lab.held = (unsigned)heartbeat->n_leases;
     if (heartbeat->n_leases)
-        lab.step = heartbeat->leases[0]->step;
+        lab.step = heartbeat->leases[0]->step, lab.played = heartbeat->leases[0]->played;
     lab.held_most = MAX(lab.held_most, lab.held);
     body.known = 1;
     if (lab.revoke) {

@@ -51,7 +51,7 @@ extern struct worker_lab {
     unsigned n_returned, n_delivered, hellos, byes, acts, scores;
     uint64_t revoke;            /* tell the worker that this lease has ended */
     unsigned held, held_most;   /* of the last heartbeat / Hello */
-    uint32_t step;              /* of the first lease in the last heartbeat that had one */
+    uint32_t step, played;      /* of the first lease in the last heartbeat that had one */
 
     /* how the servers behave */
     bool nan_action, mute_actor;

@@ -291,7 +291,7 @@ static size_t list_held(const struct sim_worker *worker, struct held_lease *held
 
         if (player_busy(player))
             held[n++] = (struct held_lease) { player->terms.episode, player->terms.fence, player_progress(player),
-                                             waits(player) };
+                                             waits(player), player->step };
     }
     return n;
 }

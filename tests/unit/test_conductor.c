@@ -145,7 +145,7 @@ static void test_stale_leases_are_revoked(void **state)
     struct held_lease held;
 
     desk_demos(d, 2);
-    held = (struct held_lease) { 1, desk_request(d, WORKER, 1)->grant.leases[0].fence - 1, 50, false };
+    held = (struct held_lease) { 1, desk_request(d, WORKER, 1)->grant.leases[0].fence - 1, 50, false, 0 };
     desk_step(d, (struct conductor_event){
                 .kind = CONDUCTOR_HEARTBEAT, .member = d->member[WORKER], .heartbeat = {.leases = &held, .n_leases = 1}});
     assert_int_equal(desk_find(d, CONDUCTOR_HEARTBEAT_REPLY)->heartbeat.n_revoked, 1);

@@ -37,7 +37,7 @@ static void announce(struct desk *d, const struct held_lease *held, size_t n)
 static void test_adopted_alone(void **state)
 {
     struct desk *d = *state;
-    struct held_lease held = {1, (uint64_t)(EPOCH - 1) << 32 | 5, 7, false};
+    struct held_lease held = {1, (uint64_t)(EPOCH - 1) << 32 | 5, 7, false, 0};
 
     restarted(d);
     announce(d, &held, 1);
@@ -50,7 +50,7 @@ static void test_adopted_alone(void **state)
 static void test_adopted_beside_another(void **state)
 {
     struct desk *d = *state;
-    struct held_lease held[] = {{1, (uint64_t)(EPOCH - 1) << 32 | 5, 7, false}, {2, (uint64_t)(EPOCH - 1) << 32 | 6, 7, false}};
+    struct held_lease held[] = {{1, (uint64_t)(EPOCH - 1) << 32 | 5, 7, false, 0}, {2, (uint64_t)(EPOCH - 1) << 32 | 6, 7, false, 0}};
 
     restarted(d);
     announce(d, held, 2);

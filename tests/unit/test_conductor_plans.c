@@ -365,7 +365,7 @@ static void test_restart_lets_workers_announce_first(void **state)
         .stages = &stage, .n_stages = 1, .iterations = &iteration, .n_iterations = 1, .episodes = rows, .n_episodes = 2,
         .versions = &version_0, .n_versions = 1, .memory = "next_episode 3\niteration 1\n", .memory_size = 27,
     };
-    struct held_lease held = { 2, (uint64_t)(EPOCH - 1) << 32 | 5, 7, false };
+    struct held_lease held = { 2, (uint64_t)(EPOCH - 1) << 32 | 5, 7, false, 0 };
     struct conductor_event event = {
         .kind = CONDUCTOR_HELLO,
         .hello = {.member = {.role = MEMBER_WORKER, .instance = 5, .slots = 2}, .leases = &held, .n_leases = 1}};

@@ -259,6 +259,21 @@ static void test_revoked_while_the_actor_is_silent(void **state _unused_)
     assert_int_equal(lab.n_returned, 0);
 }
 
+static void third_is_the_last(const Gantry__ActRequest *act _unused_, float *ret_action, float *ret_confidence _unused_)
+{
+    memset(ret_action, 0, SIM_ACTION_DIMS * sizeof *ret_action);
+    lab.mute_actor = lab.acts == 3;
+}
+
+/* The step counter moves with everything that is finished; how many actions were executed is said beside it. */
+static void test_heartbeats_tell_what_was_played(void **state _unused_)
+{
+    lab.on_act = third_is_the_last;
+    worker_lab_lease(1, "pick_up_object", "")->max_steps = 60;
+    TURN_UNTIL(lab.acts > 3 && lab.step == 1 + 3 * 2);        /* the reset; three times an answer and a step */
+    assert_int_equal(lab.played, 3);
+}
+
 static void test_without_coordinator(void **state _unused_)
 {
     unsigned i;
@@ -316,6 +331,7 @@ int main(void)
         WORKER_TEST(test_nan_action_is_refused),
         WORKER_TEST(test_simulator_errors),
         WORKER_TEST(test_revoked_while_the_actor_is_silent),
+        WORKER_TEST(test_heartbeats_tell_what_was_played),
         WORKER_TEST(test_without_coordinator),
         WORKER_TEST(test_drain_finishes_what_is_held),
         WORKER_TEST(test_alone),

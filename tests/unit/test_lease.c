@@ -46,7 +46,7 @@ static void test_grant(void **state)
 
 static int progress(struct lease_table *t, uint64_t episode, uint64_t fence, uint32_t step, uint64_t now_ms)
 {
-    return lease_progress(t, &(struct held_lease) {episode, fence, step, false}, now_ms);
+    return lease_progress(t, &(struct held_lease) {episode, fence, step, false, step / 2}, now_ms);
 }
 
 static void test_progress(void **state)
@@ -69,6 +69,8 @@ static void test_progress(void **state)
     assert_int_equal(progress(t, 11, lease.fence, 0, 900), 0);         /* a late heartbeat */
     assert_int_equal(lease_find(t, 11)->step, 1);
     assert_int_equal(progress(t, 12, lease.fence, 1, 900), -ESTALE);
+    assert_int_equal(progress(t, 11, lease.fence, 9, 900), 0);
+    assert_int_equal(lease_find(t, 11)->played, 4);                    /* of its nine steps these were actions */
 }
 
 /* Who does nothing but wait for a server keeps its lease, as long as it says so. */
@@ -78,15 +80,15 @@ static void test_waiting(void **state)
     struct lease lease, taken;
 
     (void)lease_grant(t, 11, 1, false, 0, &lease);
-    assert_int_equal(lease_progress(t, &(struct held_lease) {11, lease.fence, 0, true}, 500), 0);
+    assert_int_equal(lease_progress(t, &(struct held_lease) {11, lease.fence, 0, true, 0}, 500), 0);
     assert_int_equal(lease_find(t, 11)->expires_ms, FIRST_MS);          /* no sooner than without */
-    assert_int_equal(lease_progress(t, &(struct held_lease) {11, lease.fence, 0, true}, FIRST_MS - 1), 0);
+    assert_int_equal(lease_progress(t, &(struct held_lease) {11, lease.fence, 0, true, 0}, FIRST_MS - 1), 0);
     assert_int_equal(lease_find(t, 11)->expires_ms, FIRST_MS - 1 + TTL_MS);
-    assert_int_equal(lease_progress(t, &(struct held_lease) {11, lease.fence - 1, 0, true}, FIRST_MS), -ESTALE);
+    assert_int_equal(lease_progress(t, &(struct held_lease) {11, lease.fence - 1, 0, true, 0}, FIRST_MS), -ESTALE);
     assert_int_equal(progress(t, 11, lease.fence, 0, FIRST_MS + 5), 0); /* it works again, and gets no further */
     assert_int_equal(lease_find(t, 11)->expires_ms, FIRST_MS - 1 + TTL_MS);
     assert_int_equal(progress(t, 11, lease.fence, 1, FIRST_MS + 6), 0);
-    assert_int_equal(lease_progress(t, &(struct held_lease) {11, lease.fence, 0, true}, FIRST_MS + 9), 0);     /* a late heartbeat */
+    assert_int_equal(lease_progress(t, &(struct held_lease) {11, lease.fence, 0, true, 0}, FIRST_MS + 9), 0);     /* a late heartbeat */
     assert_int_equal(lease_find(t, 11)->expires_ms, FIRST_MS + 6 + TTL_MS);
     assert_int_equal(lease_take_expired(t, FIRST_MS + 6 + TTL_MS, &taken), 0);
 }
@@ -159,7 +161,7 @@ static void test_unmentioned(void **state)
 
     (void)lease_grant(t, 11, 1, false, 0, &lost);
     (void)lease_grant(t, 12, 1, false, 0, &known);
-    held = (struct held_lease) { 12, known.fence, 1, false };
+    held = (struct held_lease) { 12, known.fence, 1, false, 0 };
     for (int i = 1; i < LEASE_UNMENTIONED; i++)
         assert_int_equal(lease_take_unmentioned(t, 1, &held, 1, true, &taken), -ENOENT);
     assert_int_equal(lease_take_unmentioned(t, 1, &held, 1, true, &taken), 0);
@@ -170,13 +172,13 @@ static void test_unmentioned(void **state)
     for (int i = 1; i < LEASE_UNMENTIONED; i++)             /* what another does not name is its own: nothing is counted */
         assert_int_equal(lease_take_unmentioned(t, 2, &held, 0, true, &taken), -ENOENT);
     assert_int_equal(lease_take_unmentioned(t, 1, &held, 1, true, &taken), -ENOENT);
-    held = (struct held_lease) { 12, known.fence + 1, 1, false };  /* an earlier grant of it is not this one */
+    held = (struct held_lease) { 12, known.fence + 1, 1, false, 0 };  /* an earlier grant of it is not this one */
     for (int i = 1; i < LEASE_UNMENTIONED; i++)
         assert_int_equal(lease_take_unmentioned(t, 1, &held, 1, true, &taken), -ENOENT);
     assert_int_equal(lease_take_unmentioned(t, 1, &held, 1, true, &taken), 0);
     assert_int_equal(taken.episode, 12);
     (void)lease_grant(t, 12, 1, false, 0, &known);
-    held = (struct held_lease) { 12, known.fence, 1, false };
+    held = (struct held_lease) { 12, known.fence, 1, false, 0 };
     for (int i = 0; i < 4 * LEASE_UNMENTIONED; i++)         /* in a row: one that names it begins the count anew */
         assert_int_equal(lease_take_unmentioned(t, 1, &held, i % LEASE_UNMENTIONED == 0, true, &taken), -ENOENT);
 }
