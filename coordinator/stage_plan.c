@@ -328,7 +328,6 @@ static void fill_rl_row(const struct run_config *config, const struct work *work
     row->temperature = (float)rl->temperature;
     if (work->purpose == EPISODE_EVAL) {
         set_eval_state(config, i, 0, row);
-        row->prm_version = 0;
         if (rl->eval_temperature > 0)
             row->temperature = (float)rl->eval_temperature;
         snprintf(row->tag, sizeof(row->tag), "val");

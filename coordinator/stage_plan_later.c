@@ -63,7 +63,7 @@ size_t stage_plan_refill(const struct run_config *config, const struct work *wor
         ret_rows[i] = (struct ledger_episode) {
             .episode = memory->next_episode++, .stage = work->stage, .iteration = work->iteration, .purpose = work->purpose,
             .split = work->split, .policy_version = rows[0].policy_version, .prm_version = rows[0].prm_version, .search_n = 1,
-            .temperature = (float)rl->temperature, .state_seed = memory->next_state - 1,
+            .max_steps = rows[0].max_steps, .temperature = (float)rl->temperature, .state_seed = memory->next_state - 1,
         };
         ret_rows[i].sample_key = ret_rows[i].episode;
         snprintf(ret_rows[i].task, sizeof(ret_rows[i].task), "%s", config->tasks[task]);

@@ -103,6 +103,62 @@ static void test_order_of_work(void **state)
     assert_true(stage_plan_work(config, NULL, 1, 6, &work) < 0);
 }
 
+/* The reward model is refreshed between train iterations, not behind the last; the next does not begin before that, or before a
+ * look at val. A refresh that the memory asks for is of the stage that the memory is at. */
+static void test_refreshes(void **state)
+{
+    static const struct { const char *name; bool overlaps; } passes[] = {
+        {"rl/0 val", false}, {"rl/1", true}, {"rl/2", false}, {"rl/2 prm", false}, {"rl/3", false}, {"rl/3 val", false},
+        {"rl/4", false}, {"rl/4 val", false},
+    };
+    struct run_config *config = *state;
+    struct plan_memory memory;
+    struct work work;
+
+    add_stage(config, STAGE_RL, "rl")->rl = (struct rl_config) {
+        .iterations = 4, .episodes = 4, .eval_every = 3, .eval_episodes = 2, .prm_refresh = 2, .max_staleness = 1};
+    add_stage(config, STAGE_RL, "again")->rl = (struct rl_config) {.iterations = 3, .episodes = 4};
+    for (uint32_t i = 0; i < ARRAY_SIZE(passes); i++) {
+        expect_work(config, 0, i, passes[i].name);
+        assert_int_equal(stage_plan_work(config, NULL, 0, i, &work), 0);
+        assert_int_equal(work.overlaps, passes[i].overlaps);
+    }
+    assert_int_equal(stage_plan_work(config, NULL, 0, ARRAY_SIZE(passes), &work), -ENOENT);
+    plan_memory_init(&memory);
+    memory.n_extra = 1;                                     /* after rl/1 */
+    for (memory.stage = 0; memory.stage < 2; memory.stage++) {
+        assert_int_equal(stage_plan_work(config, &memory, 1, 1, &work), 0);
+        assert_string_equal(work.name, memory.stage == 1 ? "again/1 prm" : "again/2");
+    }
+}
+
+static uint64_t version_for(const struct run_config *config, const char *policy, const struct plan_memory *memory)
+{
+    struct work work = {.stage = 0};
+
+    snprintf(((struct run_config *)config)->stages[0].eval.policies[0], sizeof config->stages[0].eval.policies[0], "%s", policy);
+    return stage_plan_policy(config, &work, memory, 99);
+}
+
+static void test_which_version_is_evaluated(void **state)
+{
+    struct run_config *config = *state;
+    struct plan_memory memory;
+
+    add_stage(config, STAGE_EVAL, "eval");
+    plan_memory_init(&memory);
+    memory.sft_version = 3;
+    memory.sft_earlier = 2;
+    assert_int_equal(version_for(config, "best", &memory), 99);     /* nothing was looked at on val: the newest */
+    memory.have_best = true;
+    memory.best_version = 7;
+    assert_int_equal(version_for(config, "best", &memory), 7);
+    assert_int_equal(version_for(config, "sft", &memory), 3);
+    assert_int_equal(version_for(config, "sft-earlier", &memory), 2);
+    assert_int_equal(version_for(config, "last", &memory), 99);
+    assert_int_equal(version_for(config, "12", &memory), 12);
+}
+
 /* A policy may act cooler than it explores: rl's evaluations tell how it does then. */
 static void test_val_temperature(void **state)
 {
@@ -158,6 +214,13 @@ static void test_evaluation_rows(void **state)
     eval->max_steps = 120;
     assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, 16), 0);
     assert_int_equal(rows[0].max_steps, 120);
+    eval->first_state = 30;
+    work.tries = true;      /* its temperatures on val were tried from the first state on, in the run's own time */
+    assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, 16), 0);
+    assert_true(rows[0].max_steps == 90 && rows[0].state_seed == 0);
+    eval->first_state = 0;
+    work.tries = false;
+    assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, 16), 0);
     assert_string_equal(rows[4].tag, "test last t=0");
     assert_string_equal(rows[8].tag, "test last t=1");
     eval->on_val = true; /* no test state is touched */
@@ -172,6 +235,11 @@ static void test_evaluation_rows(void **state)
     assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, 16), 0);
     eval->beside = false; /* the best alone */
     assert_int_equal(stage_plan_rows(config, &work, &memory), 4);
+    memory.temperature[0] = 0;
+    assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, 16), 0);
+    assert_string_equal(rows[0].tag, "test last t=0");
+    memory.temperature[0] = 0.6;
+    assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, 16), 0);
     eval->beside = true;
     assert_int_equal(rows[0].split, SPLIT_TEST);
     assert_int_equal(rows[3].state_seed, 1);
@@ -179,6 +247,41 @@ static void test_evaluation_rows(void **state)
     assert_true(rows[3].sample_key == rows[7].sample_key && rows[3].sample_key != rows[2].sample_key);
     work.purpose = EPISODE_TRAIN;       /* test states are for evaluations alone */
     assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, 16), -EPERM);
+}
+
+/* Look-ahead: every n, greedy once, the other controls with every n that chooses; on the same states, with the same keys. */
+static void test_search_rows(void **state)
+{
+    static const struct { const char *tag; uint32_t n; float temperature; enum search_judge judge; } variants[] = {
+        {"search last n=1", 1, .75f, JUDGE_VALUE}, {"search last n=2", 2, .75f, JUDGE_VALUE},
+        {"search last n=4", 4, .75f, JUDGE_VALUE}, {"search last greedy", 1, 0, JUDGE_VALUE},
+        {"search last n=2 random", 2, .75f, JUDGE_RANDOM}, {"search last n=4 random", 4, .75f, JUDGE_RANDOM},
+    };
+    struct run_config *config = *state;
+    struct eval_config *eval = &add_stage(config, STAGE_EVAL, "eval")->eval;
+    struct ledger_episode rows[4 * ARRAY_SIZE(variants)];
+    struct plan_memory memory;
+    struct work work;
+
+    *eval = (struct eval_config) {.episodes = 4, .n_policies = 1, .n_at = 1, .n = {1, 2, 4}, .n_n = 3, .search_episodes = 4,
+                                  .search_temperature = .75, .search_judge = JUDGE_VALUE, .n_search_controls = 2,
+                                  .search_controls = {"greedy", "random"}, .first_state = 8};
+    snprintf(eval->policies[0], sizeof(eval->policies[0]), "last");
+    plan_memory_init(&memory);
+    memory.prm_current = 3;
+    assert_int_equal(stage_plan_work(config, NULL, 0, 1, &work), 0);
+    assert_true(work.look_ahead);
+    assert_int_equal(stage_plan_rows(config, &work, &memory), ARRAY_SIZE(rows));
+    assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, ARRAY_SIZE(rows)), 0);
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        assert_string_equal(rows[i].tag, variants[i / 4].tag);
+        assert_int_equal(rows[i].search_n, variants[i / 4].n);
+        assert_true(rows[i].temperature == variants[i / 4].temperature);
+        assert_int_equal(stage_plan_judge(eval, &rows[i]), variants[i / 4].judge);
+        assert_int_equal(rows[i].prm_version, 3);
+        assert_int_equal(rows[i].state_seed, 8 + i % 4 / 2);
+        assert_true(rows[i].sample_key == rows[i % 4].sample_key);
+    }
 }
 
 /* A benchmark's test states are counted: what stands in for a failed episode is a row that the pass has not played, or, where it
@@ -202,11 +305,14 @@ static void test_counted_test_states(void **state)
         eval->episodes = (int)n;
         plan_memory_init(&memory);
         assert_int_equal(stage_plan_fill(config, &work, 5, 0, &memory, rows, n), 0);
+        rows[8].failures = 3;
+        rows[8].suspect = true;
         snprintf(config->suite, sizeof(config->suite), "libero_goal");
         stage_plan_replace(config, &memory, rows, n, &rows[8], &instead);
         assert_int_equal(instead.episode, rows[n - 1].episode + 1);
         assert_int_equal(instead.replaces, rows[8].episode);
         assert_string_equal(instead.task, "reach");
+        assert_true(!instead.failures && !instead.suspect);             /* that is not its history */
         if (trials == TRIALS) {
             assert_int_equal(instead.state_seed, rows[8].state_seed);
             assert_int_equal(instead.sample_key, rows[8].sample_key);
@@ -271,7 +377,7 @@ static void test_training_rows(void **state)
 
     for (int group = 0; group < 2; group++)
         add_stage(config, STAGE_RL, "rl")->rl = (struct rl_config) {
-            .iterations = 1, .episodes = 6, .temperature = .5, .group = 3 * group,
+            .iterations = 1, .episodes = 6, .temperature = .5, .group = 3,
             .advantage = group ? ADVANTAGE_RLOO : ADVANTAGE_GAE};
     add_stage(config, STAGE_ROLLOUTS, "rollouts")->rollouts = (struct rollouts_config) {.episodes = 6, .temperature = .25};
     add_stage(config, STAGE_DEMOS, "demos")->demos = (struct demos_config) {.episodes = 6, .max_steps = 40};
@@ -337,6 +443,8 @@ static void test_refill(void **state)
 
     add_stage(config, STAGE_RL, "rl")->rl = (struct rl_config) {.iterations = 1, .episodes = 8, .temperature = 1, .group = 4,
                                                                 .advantage = ADVANTAGE_RLOO, .dynamic_sampling = 2};
+    config->max_steps = 90;
+    config->seed = 8;       /* the fourth draw and the fifth are of different tasks */
     plan_memory_init(&memory);
     assert_int_equal(stage_plan_begin(config, 0, NULL, &memory), 0);
     assert_int_equal(stage_plan_work(config, NULL, 0, 0, &work), 0);
@@ -351,6 +459,7 @@ static void test_refill(void **state)
     assert_int_equal(more[0].policy_version, 5);
     assert_int_equal(more[0].prm_version, 2);
     assert_string_equal(more[0].tag, "refill 1");
+    assert_int_equal(more[0].max_steps, 90);
     memcpy(rows + 8, more, 4 * sizeof(*rows));
     assert_int_equal(stage_plan_refill(config, &work, rows, 12, &memory, more, 8), 4);
     assert_string_equal(more[0].tag, "refill 2");
@@ -358,8 +467,18 @@ static void test_refill(void **state)
     assert_int_equal(stage_plan_refill(config, &work, rows, 16, &memory, more, 8), 0);      /* two rounds are enough */
     rows[9].reward = 1;
     assert_int_equal(stage_plan_refill(config, &work, rows, 12, &memory, more, 8), 0);      /* two groups with spread: as asked */
-    config->stages[0].rl.dynamic_sampling = 0;
     rows[9].reward = 0;
+    rows[10].reward = 1;
+    rows[10].state = EPISODE_FAILED;                        /* was not played: no spread by that */
+    stage_plan_replace(config, &memory, rows, 12, &rows[10], &rows[12]);
+    assert_true(rows[12].state_seed > more[3].state_seed && rows[12].state_seed == memory.next_state - 1);
+    assert_int_equal(stage_plan_refill(config, &work, rows, 13, &memory, more, 8), 4);
+    for (uint32_t i = 0; i < 4; i++)        /* a row in another's place is no draw of its own */
+        assert_string_equal(more[i].task, config->tasks[curriculum_draw(&memory.curriculum, config->seed, 0, 3)]);
+    memcpy(rows + 13, rows + 12, sizeof(*rows));
+    memcpy(rows + 12, more, sizeof(*rows));
+    assert_int_equal(stage_plan_refill(config, &work, rows, 14, &memory, more, 8), 0);      /* the first round's, behind it */
+    config->stages[0].rl.dynamic_sampling = 0;
     assert_int_equal(stage_plan_refill(config, &work, rows, 8, &memory, more, 8), 0);
 }
 
@@ -396,9 +515,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_order_of_work, set_up),
+        cmocka_unit_test_setup(test_refreshes, set_up),
+        cmocka_unit_test_setup(test_which_version_is_evaluated, set_up),
         cmocka_unit_test_setup(test_val_temperature, set_up),
         cmocka_unit_test_setup(test_titles, set_up),
         cmocka_unit_test_setup(test_evaluation_rows, set_up),
+        cmocka_unit_test_setup(test_search_rows, set_up),
         cmocka_unit_test_setup(test_counted_test_states, set_up),
         cmocka_unit_test_setup(test_imitation_in_pieces, set_up),
         cmocka_unit_test_setup(test_training_rows, set_up),
