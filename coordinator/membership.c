@@ -19,7 +19,7 @@ static bool is_server(const struct member *member)
 /* A new process has taken the place of `old`: the same learner rank, or the same listening address. */
 static bool replaces(const struct member *new, const struct member *old)
 {
-    if (old->role != new->role || old->instance == new->instance || old->state == MEMBER_GONE)
+    if (old->role != new->role || old->state == MEMBER_GONE)
         return false;
     if (new->role == MEMBER_LEARNER)
         return old->rank == new->rank;

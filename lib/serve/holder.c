@@ -39,11 +39,10 @@ static void say_all(const struct holder *holder, struct holder_effects *out)
 
 /* ---- what is wanted ------------------------------------------------------------------------------ */
 
-/* `item` was loaded (or refused) as other bytes than are wanted now: forget that, unless it is in use or on its way. */
+/* `item` was loaded (or refused) as other bytes than are wanted now: forget that, unless it serves or is on its way. */
 static void renew(struct holder_version *item, const struct holder_listed *listed)
 {
-    if (!memcmp(item->digest, listed->digest, SHA256_SIZE) || item->in_use || item->state == HOLDER_LOADING_NOW ||
-        item->state == HOLDER_READY)
+    if (!memcmp(item->digest, listed->digest, SHA256_SIZE) || item->state == HOLDER_LOADING_NOW || item->state == HOLDER_READY)
         return;
     memcpy(item->digest, listed->digest, SHA256_SIZE);
     snprintf(item->dir, sizeof(item->dir), "%s", listed->dir);

@@ -64,6 +64,7 @@ static void test_load_and_serve(void **state)
     assert_int_equal(holder_take(&h, 4), HOLDER_SERVE);
     assert_int_equal(holder_take(&h, 3), HOLDER_LOADING);
     assert_int_equal(holder_take(&h, 5), HOLDER_WRONG_VERSION);
+    assert_false(holder_put(&h, 4));                             /* nothing to let go: it is wanted */
 }
 
 /* The hot swap: the old version serves until its last request is answered. */
@@ -86,6 +87,44 @@ static void test_let_go_when_unused(void **state)
     holder_step(&h, &(struct holder_event) { .kind = HOLDER_TICK }, 0, &out);
     assert_int_equal(find(&out, HOLDER_FREE)->version, 3);
     assert_int_equal(holder_peek(&h, 3), HOLDER_WRONG_VERSION);
+}
+
+/* Wanted no more while it is still in use: it does not stand in for the one that was wanted last. */
+static void test_in_use_is_no_reserve(void **state)
+{
+    struct holder h;
+    struct holder_effects out;
+
+    (void)state;
+    holder_init(&h, RETRY_MS);
+    list(&h, &out, 0, 1, (uint64_t[]) { 3 });
+    loaded(&h, &out, 0, 3, true);
+    assert_int_equal(holder_take(&h, 3), HOLDER_SERVE);
+    list(&h, &out, 0, 1, (uint64_t[]) { 4 });
+    loaded(&h, &out, 0, 4, true);
+    list(&h, &out, 0, 1, (uint64_t[]) { 5 });
+    assert_null(find(&out, HOLDER_FREE));
+    assert_int_equal(holder_peek(&h, 4), HOLDER_SERVE);
+    loaded(&h, &out, 0, 5, true);
+    assert_int_equal(find(&out, HOLDER_FREE)->version, 4);
+    assert_int_equal(holder_peek(&h, 3), HOLDER_SERVE);          /* as long as somebody waits for its answer */
+}
+
+/* Wanted no more while it loads: nobody is told of it, nobody waits for it. */
+static void test_loaded_for_nobody(void **state)
+{
+    struct holder h;
+    struct holder_effects out;
+
+    (void)state;
+    holder_init(&h, RETRY_MS);
+    list(&h, &out, 0, 1, (uint64_t[]) { 4 });
+    list(&h, &out, 0, 1, (uint64_t[]) { 5 });
+    assert_null(find(&out, HOLDER_LOAD));                        /* one at a time */
+    assert_int_equal(holder_peek(&h, 4), HOLDER_WRONG_VERSION);
+    loaded(&h, &out, 0, 4, true);
+    assert_null(find(&out, HOLDER_SAY));
+    assert_int_equal(find(&out, HOLDER_LOAD)->version, 5);
 }
 
 static void test_bad_checkpoint(void **state)
@@ -132,6 +171,12 @@ static void test_other_bytes(void **state)
     assert_string_equal(find(&out, HOLDER_LOAD)->dir, "elsewhere");
     assert_int_equal(holder_peek(&h, 3), HOLDER_SERVE);
     assert_int_equal(find(&out, HOLDER_SAY)->digest[0], 3);
+    list(&h, &out, 1, 2, (uint64_t[]) { 3, 4 });                 /* and back, while it loads: what comes is what was asked for */
+    assert_null(find(&out, HOLDER_LOAD));
+    loaded(&h, &out, 1, 4, false);
+    assert_int_equal(find(&out, HOLDER_SAY)->digest[0], 44);
+    list(&h, &out, 1, 2, (uint64_t[]) { 3, 4 });
+    assert_int_equal(find(&out, HOLDER_LOAD)->digest[0], 4);
 }
 
 static void test_states_are_said_again(void **state)
@@ -177,6 +222,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_load_and_serve), cmocka_unit_test(test_let_go_when_unused), cmocka_unit_test(test_bad_checkpoint),
+        cmocka_unit_test(test_in_use_is_no_reserve), cmocka_unit_test(test_loaded_for_nobody),
         cmocka_unit_test(test_other_bytes), cmocka_unit_test(test_states_are_said_again),
         cmocka_unit_test(test_postponed),
     };

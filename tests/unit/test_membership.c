@@ -65,8 +65,10 @@ static void test_a_new_process_in_the_place_of_an_old_one(void **state)
     uint32_t first = hello(m, actor, true)->id;
     uint64_t revision = m->revision;
 
+    assert_null(membership_learner(m));                     /* who speaks for the learner is rank 0 */
     (void)hello(m, (struct member) {.role = MEMBER_LEARNER, .instance = 2, .rank = 0}, true);
     assert_non_null(membership_find(m, learner));
+    assert_int_equal(membership_learner(m)->instance, 2);
     (void)hello(m, (struct member) {.role = MEMBER_LEARNER, .instance = 3, .rank = 1}, true);
     assert_null(membership_find(m, learner));
     actor.instance = 2;
@@ -77,6 +79,9 @@ static void test_a_new_process_in_the_place_of_an_old_one(void **state)
     revision = m->revision;
     (void)hello(m, (struct member) {.role = MEMBER_WORKER, .instance = 4}, true);
     assert_int_equal(m->revision, revision);                /* nobody connects to a worker */
+    (void)hello(m, (struct member) {.role = MEMBER_PRM, .instance = 1}, true);
+    (void)hello(m, (struct member) {.role = MEMBER_PRM, .instance = 2}, true);
+    assert_int_equal(membership_count(m, MEMBER_PRM), 2);   /* nowhere is no place */
 }
 
 /* Ready by one is ready; refused is refused by all; who was lost has said nothing; what is not kept is forgotten. */
@@ -101,8 +106,10 @@ static void test_versions(void **state)
     assert_true(!membership_ready(m, KIND_PRM, 5) && membership_ready(m, KIND_PRM, 6));
     assert_int_equal(membership_find(m, a)->n_versions, 1);
     assert_int_equal(membership_find(m, b)->n_versions, 0);
+    membership_find(m, a)->reserved = true;
     while (membership_take_lost(m, 9000, 3000))
         ;
+    assert_false(membership_find(m, a)->reserved);
     assert_false(membership_ready(m, KIND_PRM, 6));
     assert_int_equal(hello(m, (struct member) {.role = MEMBER_PRM, .instance = 1, .address = "x"}, true)->id, a);
     assert_false(membership_ready(m, KIND_PRM, 6));         /* it is back, and may have lost what it had */
@@ -182,6 +189,30 @@ static void test_another(void **state)
     assert_null(membership_other(m, membership_find(m, a)));
 }
 
+/* Those that are over make room for others, those that are away for a while do not; everybody is found by number and by process. */
+static void test_many_come_and_go(void **state)
+{
+    enum { AWAY = 1, FIRST = 32, MANY = 200 };
+    struct membership *m = *state;
+    uint32_t id[MANY + 1];
+
+    for (uint32_t i = 1; i <= MANY; i++) {
+        id[i] = hello(m, (struct member) {.role = MEMBER_WORKER, .instance = i, .pid = i % 100, .host = "h"}, true)->id;
+        if (i == AWAY)
+            assert_non_null(membership_take_lost(m, 4000, 3000));
+        else if (i > AWAY && i < FIRST)
+            membership_remove(m, membership_find(m, id[i]));
+    }
+    assert_int_equal(m->n, MANY - FIRST + 2);
+    assert_int_equal(membership_count(m, MEMBER_WORKER), MANY - FIRST + 1);
+    assert_int_equal(membership_find(m, id[AWAY])->state, MEMBER_LOST);
+    for (uint32_t i = FIRST; i <= MANY; i++)
+        assert_int_equal(membership_find(m, id[i])->instance, i);
+    membership_remove(m, membership_find_process(m, "h", 50));          /* its number is given to another process */
+    assert_int_equal(membership_find_process(m, "h", 50)->instance, 150);
+    assert_null(membership_find_process(m, "elsewhere", 50));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -191,6 +222,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_revisions, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_more_versions_than_places, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_another, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_many_come_and_go, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

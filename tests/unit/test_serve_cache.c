@@ -131,7 +131,7 @@ static void test_sweep(void **state _unused_)
     static const char *const names[] = {
         "0000000000000001-actor", "00000000deadbeef-prm_server",                                            /* go */
         "0000000000000002-actor", "0000000000000003-actor", "0000000000000004-actor",       /* in use, young, without a lock */
-        "notes", "0000000000000005-learner", "000000000000006-actor", "0000000000000007-actors",
+        "notes", "0000000000000005-learner", "000000000000006-actor", "0000000000000007-actors", "manipulator-runs-actor",
     };
     const struct timespec then = {.tv_sec = time(NULL) - 7 * 24 * 3600 - 60}, old[2] = {then, then};
     struct cache cache, other;
