@@ -9,6 +9,7 @@
 
 #include "base/figure.h"
 #include "cli/episode_film.h"
+#include "cli/replay_list.h"
 #include "cli/run_open.h"
 
 /* A policy without a value head, or whose critic knows more than the actor, says 0 throughout: nothing to show. */
@@ -56,33 +57,15 @@ static void print_steps(const struct episode_film *film)
 
 static int usage(FILE *out, int status)
 {
-    fprintf(out, "usage: gantry replay [-o FILE.png] [--video FILE.mp4 [--fps N]] RUN EPISODE\n"
-                 "Prints the steps and draws a film strip (default episode-N.png), and a video if that is asked for (ffmpeg; 10\n"
-                 "pictures a second: of a policy that answers chunks there is one for each answer). Episode numbers: gantry\n"
-                 "history RUN. The run must have ended, or be drained.\n");
+    fprintf(out, "usage: gantry replay RUN\n"
+                 "       gantry replay [-o FILE.png] [--video FILE.mp4 [--fps N]] RUN EPISODE\n"
+                 "The first lists the episodes that are kept. The second prints the steps of one and draws a film strip (default\n"
+                 "episode-N.png), and a video if that is asked for (ffmpeg; 10 pictures a second: of a policy that answers chunks\n"
+                 "there is one for each answer). The run must have ended, or be drained.\n");
     return status;
 }
 
-/* Which are there: an rl stage's are dropped after some iterations, so a number that is missing is no surprise. */
-static void say_held(struct journal *journal, const char *run_dir)
-{
-    _cleanup_free_ struct journal_entry *entries = NULL;
-    size_t n = 0;
-
-    if (journal_list(journal, JOURNAL_ALL, JOURNAL_ALL, &entries, &n) < 0)
-        return;
-    fprintf(stderr, "gantry replay: %s holds", run_dir);
-    for (size_t i = 0, first = 0; i < n; i++)
-        if (i + 1 == n || entries[i + 1].episode != entries[i].episode + 1) {
-            fprintf(stderr, "%s %" PRIu64, first ? "," : "", entries[first].episode);
-            if (i > first)
-                fprintf(stderr, "..%" PRIu64, entries[i].episode);
-            first = i + 1;
-        }
-    fprintf(stderr, "%s (journal.keep: how many iterations of rl stay)\n", n ? "" : " none");
-}
-
-struct asked { const char *run, *strip, *video; double fps; uint64_t episode; };
+struct asked { const char *run, *strip, *video; double fps; bool list; uint64_t episode; };
 
 /* False: usage. */
 static bool read_words(int argc, char **argv, struct asked *ret)
@@ -103,9 +86,12 @@ static bool read_words(int argc, char **argv, struct asked *ret)
             break;
         default: return false;
         }
+    ret->run = argv[optind];
+    ret->list = argc == optind + 1 && optind == 1;
+    if (ret->list)
+        return true;
     if (argc != optind + 2 || (ret->video && !ret->video[0]))
         return false;
-    ret->run = argv[optind];
     ret->episode = strtoull(argv[optind + 1], &end, 10);
     return end != argv[optind + 1] && !*end && argv[optind + 1][0] != '-';
 }
@@ -126,6 +112,19 @@ static int write_strip(const struct episode_film *film, const struct asked *aske
     return 0;
 }
 
+static int replay(struct journal *journal, const struct asked *asked, struct episode_film *film, struct error *error)
+{
+    int r = episode_film_load(journal, asked->episode, film, error);
+
+    if (r < 0)
+        return r;
+    print_steps(film);
+    r = write_strip(film, asked, error);
+    if (r == 0 && asked->video && (r = episode_film_video(film, asked->fps, asked->video, error)) == 0)
+        printf("%s\n", asked->video);
+    return r;
+}
+
 int cmd_replay(int argc, char **argv)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
@@ -142,18 +141,14 @@ int cmd_replay(int argc, char **argv)
     r = run_open_ledger(asked.run, &ledger, &error);
     if (r == 0)
         r = run_open_journal(asked.run, ledger_run(ledger)->id, &journal, &error);
-    if (r == 0)
-        r = episode_film_load(journal, asked.episode, &film, &error);
-    if (r == 0) {
-        print_steps(&film);
-        r = write_strip(&film, &asked, &error);
-    }
-    if (r == 0 && asked.video && (r = episode_film_video(&film, asked.fps, asked.video, &error)) == 0)
-        printf("%s\n", asked.video);
+    if (r == 0 && asked.list)
+        r = replay_list(ledger, journal);
+    else if (r == 0)
+        r = replay(journal, &asked, &film, &error);
     if (r < 0) {
         fprintf(stderr, "gantry replay: %s\n", error_text(&error, r));
         if (r == -ENOENT && journal && !film.trajectory)
-            say_held(journal, asked.run);
+            fprintf(stderr, "gantry replay: `gantry replay %s` lists those that are\n", asked.run);
         return CLI_FAILED;
     }
     return CLI_OK;

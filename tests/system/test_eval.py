@@ -114,6 +114,14 @@ def test_eval(make_cluster, model, tmp_path):
         played = [row[0] for row in db.execute("select episode from episodes where stage = (select max(stage) from episodes)")]
     struck = [came_to(gantry("replay", cluster.run, str(episode), "-o", tmp_path / "blow.png").stdout) for episode in played]
     assert len(struck) == 4 and sum(struck) == blown["perturbed_episodes"]["last"]
+    # the episodes that are kept are listed, with what one is looked for by
+    rows = {int(row.split()[0]): row for row in gantry("replay", cluster.run).stdout.splitlines()[1:-1]}
+    with closing(sqlite3.connect(cluster.run / "ledger.sqlite")) as db:
+        assert {row[0] for row in db.execute("select episode from episodes where state in ('kept', 'evaluated')")} <= set(rows)
+        task, state, success, steps = db.execute("select task, state_seed, success, steps from episodes where episode = ?", [played[0]]).fetchone()
+    assert re.fullmatch(rf" *{played[0]}  later\d+ test last +{task} +{state} +\d+  {'success' if success else 'timeout'} +{steps}", rows[played[0]]), rows
+    done = gantry("replay", cluster.run, "999999")
+    assert done.returncode == 1 and f"`gantry replay {cluster.run}` lists those that are" in done.stderr, done.stderr
     chosen = json.loads(evaluate("--policies", "last", "--seeds", "100..101", "--temperatures", "0.6,1", "--method", "sample_n", "--judge",
                                  "confidence", "--n", "1,3", "--json").stdout)
     assert chosen["policies"]["last"]["temperature"] in (0.6, 1) and chosen["policies"]["last"]["greedy"]["episodes"] == 2
