@@ -59,9 +59,9 @@ static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: gantry replay RUN\n"
                  "       gantry replay [-o FILE.png] [--video FILE.mp4 [--fps N]] RUN EPISODE\n"
-                 "The first lists the episodes that are kept. The second prints the steps of one and draws a film strip (default\n"
-                 "episode-N.png), and a video if that is asked for (ffmpeg; 10 pictures a second: of a policy that answers chunks\n"
-                 "there is one for each answer). The run must have ended, or be drained.\n");
+                 "The first lists the episodes that are kept. The second prints the steps of one and draws a film\n"
+                 "strip (default episode-N.png), and a video if that is asked for (ffmpeg; 10 pictures a second: of\n"
+                 "a policy that answers chunks there is one for each answer). The run must have ended, or be drained.\n");
     return status;
 }
 

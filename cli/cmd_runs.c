@@ -29,8 +29,8 @@ struct row {
 static int usage(FILE *out, int status)
 {
     fprintf(out, "usage: gantry runs [--json] [DIR]\n"
-                 "What runs there are in DIR (default runs/), how far each is, and its success on test states: of imitation and of\n"
-                 "the last policy, from its own evaluation. The one that changed last comes first.\n");
+                 "What runs there are in DIR (default runs/), how far each is, and its success on test states: of\n"
+                 "imitation and of the last policy, from its own evaluation. The one that changed last comes first.\n");
     return status;
 }
 
