@@ -45,7 +45,7 @@ static int read_file(const char *run_dir, const char *after, struct strbuf *out,
     uint64_t first = strtoull(after, &end, 10);
     int r;
 
-    if (*end)
+    if (*end || after[0] == '-')
         return error_set(error, EINVAL, "'%s' is not an event's number", after);
     r = run_open_ledger(run_dir, &ledger, error);
     if (r == 0 && (r = history_export(ledger, first, out)) < 0)

@@ -20,6 +20,7 @@ enum {
     OPEN_MAX = 2,                   /* iterations not closed at once: one, or two with max_staleness 1 */
     RESEND_MS = 1000,               /* one-way messages that have shown no result */
     RETRY_MS = 1000,                /* a worker that got no lease and heard of no work asks again */
+    RETRY_SOON_MS = 100,            /* one whose last episode was delivered, and the learner's word is on its way */
     WANTED_MS = 3 * RETRY_MS,       /* one that has not asked again for so long does not want any now */
     REFUSED_MS = 10000,             /* all servers refuse a version that a pass waits for: time for a slow file system, then the
                                      * run stops */

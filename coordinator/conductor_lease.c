@@ -223,6 +223,12 @@ static size_t grant_rows(struct conductor *c, struct member *member, size_t slot
     return n;
 }
 
+/* It plays nothing, and still is on our books with something: alone with an episode, it gets no other until that is off them. */
+static bool was_delivered(const struct conductor *c, const struct member *member, uint32_t idle)
+{
+    return idle >= member->slots && lease_count(&c->leases, member->id) > 0;
+}
+
 void conductor_on_lease_request(struct conductor *c, const struct conductor_event *event, struct member *member)
 {
     size_t slots = MIN(MIN(event->lease_request.slots, member->slots), (uint32_t)GRANT_MAX), n = 0;
@@ -239,7 +245,7 @@ void conductor_on_lease_request(struct conductor *c, const struct conductor_even
     reply->member = member->id;
     reply->grant.leases = terms;
     reply->grant.n_leases = n;
-    reply->grant.retry_ms = n < slots ? RETRY_MS : 0;
+    reply->grant.retry_ms = n == slots ? 0 : !n && was_delivered(c, member, event->lease_request.slots) ? RETRY_SOON_MS : RETRY_MS;
     reply->grant.drain = c->draining;
 }
 

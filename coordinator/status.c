@@ -45,8 +45,20 @@ static void add_rank(const struct membership *members, unsigned rank, struct str
     }
 }
 
-/* Learner ranks that the others have waited for for a while. */
-static void write_late(const struct edge *edge, struct json_writer *w)
+/* Episodes are to be played, for a while nobody has worked, and no worker is there that could. */
+static bool lacks_worker(const struct edge *edge, const struct conductor_status *status)
+{
+    const struct membership *members = conductor_members(edge->conductor);
+    bool wanted = status->rows > status->journaled + status->failed && !status->training && !status->draining && !status->stopped;
+
+    for (size_t i = 0; i < members->n; i++)
+        if (members->items[i].role == MEMBER_WORKER && members->items[i].state == MEMBER_ALIVE && !members->items[i].cordoned)
+            wanted = false;
+    return wanted && clock_mono_ms() - edge->speed.worked_ms > SPEED_IDLE_MS;
+}
+
+/* Learner ranks that the others have waited for for a while; or an env worker. */
+static void write_late(const struct edge *edge, const struct conductor_status *status, struct json_writer *w)
 {
     const struct membership *members = conductor_members(edge->conductor);
     _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
@@ -63,6 +75,8 @@ static void write_late(const struct edge *edge, struct json_writer *w)
     for (unsigned rank = 0; late >> rank; rank++)
         if (late >> rank & 1)
             add_rank(members, rank, &text);
+    if (!late && lacks_worker(edge, status))
+        strbuf_adds(&text, "an env worker");
     json_text(w, "late", text.text ? text.text : "");
 }
 
@@ -85,7 +99,7 @@ static void write_work(const struct edge *edge, const struct conductor_status *s
                                              : "playing");
     json_text(w, "waiting_for", full ? where : status->waiting_for);
     json_text(w, "trouble", full ? "" : status->trouble);
-    write_late(edge, w);
+    write_late(edge, status, w);
     json_text(w, "stage", stage ? stage->name : "");
     json_unsigned(w, "stage_number", status->stage);
     json_unsigned(w, "stages", (uint64_t)edge->config.n_stages);

@@ -154,8 +154,19 @@ static void check_test_states(struct checking *c, const struct eval_config *eval
            c->config->suite, states, states - 1, episodes, tasks, tasks > 1 ? "s" : "", eval->first_state, last + 1);
 }
 
+/* What chooses, or a control beside it, asks the reward model. */
+static bool asks_reward_model(const struct eval_config *eval)
+{
+    bool asks = eval->search_judge == JUDGE_PRM || eval->search_judge == JUDGE_SHUFFLED;
+
+    for (int i = 0; i < eval->n_search_controls; i++)
+        asks |= search_name(search_judge_names, eval->search_controls[i]) == JUDGE_SHUFFLED;
+    return asks;
+}
+
 static void check_eval(struct checking *c, const struct eval_config *eval)
 {
+    const bool unscored = !c->have_prm && asks_reward_model(eval);
     bool search = false;
 
     if (eval->n_policies == 0 || eval->n_temperatures == 0)
@@ -172,8 +183,9 @@ static void check_eval(struct checking *c, const struct eval_config *eval)
             REFUSE(c, "policies",
                    "sft-earlier is the policy at the end of the last sft stage but one; this run has %d before", c->n_sft);
     for (int i = 0; i < eval->n_n; i++) {
-        if (eval->n[i] > 1 && !search && !c->have_prm)
-            REFUSE(c, "n", "look-ahead (n: %d) is judged by a reward model, and no prm stage comes before", eval->n[i]);
+        if (eval->n[i] > 1 && !search && unscored)
+            REFUSE(c, "n", "look-ahead (n: %d) is judged by a reward model, and no prm stage comes before; search_judge: confidence "
+                   "asks the policy alone", eval->n[i]);
         search |= eval->n[i] > 1;
     }
     check_test_states(c, eval, "episodes", eval->episodes);

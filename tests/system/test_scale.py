@@ -47,6 +47,13 @@ def test_scale_drain_cordon(make_cluster):
     cluster.until(lambda s: len(alive(s, "actor")) == 1, "one actor")
     assert gantry("scale", cluster.run, "env_worker", 1).returncode == 0
     cluster.until(lambda s: len(alive(s)) == 1, "one worker")
+
+    # None at all: status says what is missing.
+    assert gantry("scale", cluster.run, "env_worker", 0).returncode == 0
+    cluster.until(lambda s: s and s["late"] == "an env worker", "the lack of a worker")
+    assert "playing, waits for an env worker " in gantry("status", cluster.run).stdout
+    assert gantry("scale", cluster.run, "env_worker", 1).returncode == 0
+    cluster.until(lambda s: s and not s["late"] and alive(s), "a worker again")
     assert gantry("drain", cluster.run).returncode == 0
     assert up.wait(60) == 0, cluster.logs()
     assert " 0 failed" in cluster.history()

@@ -70,6 +70,28 @@ static void test_nothing_for_no_slots(void **state)
     assert_true(desk_request(d, WORKER, 1)->grant.leases[0].alone);
 }
 
+/* One after the other: who has delivered what it played alone comes back as soon as the learner may have said so, and not a second
+ * later for each. */
+static void test_suspects_follow_one_another(void **state)
+{
+    struct desk *d = *state;
+    const struct conductor_effect *grant;
+    uint32_t usual;
+
+    desk_demos(d, 2);
+    (void)desk_request(d, WORKER, 4);
+    desk_worker_exits(d, 10, true);
+    desk_hello(d, WORKER, MEMBER_WORKER, 11);
+    grant = desk_request(d, WORKER, 4);
+    assert_true(grant->grant.n_leases == 1 && grant->grant.leases[0].alone);
+    grant = desk_request(d, WORKER, 3);             /* one slot plays it */
+    assert_int_equal(grant->grant.n_leases, 0);
+    usual = grant->grant.retry_ms;
+    grant = desk_request(d, WORKER, 4);             /* it was delivered */
+    assert_int_equal(grant->grant.n_leases, 0);
+    assert_true(grant->grant.retry_ms > 0 && grant->grant.retry_ms < usual);
+}
+
 /* Up to twice a worker's slots: what it has delivered is on our books until the learner has told us. */
 static void test_twice_its_slots(void **state)
 {
@@ -220,6 +242,7 @@ int main(void)
         TEST(test_adopted_alone),
         TEST(test_adopted_beside_another),
         TEST(test_nothing_for_no_slots),
+        TEST(test_suspects_follow_one_another),
         TEST(test_twice_its_slots),
         TEST(test_cut_off_twice),
         TEST(test_a_worker_that_no_server_answers),

@@ -280,6 +280,9 @@ static void test_later_stages(void **state _unused_)
                               "{rl: {reward: sparse, critic_prm: true}}, {eval: }]\n";
     static const char text[] = "stages:\n - eval: {policies: [sft-earlier], n: [4]}\n - sft: {from: both}\n";
     static const char judge[] = "stages: [{eval: {n: [4], search_judge: value}}]\n";
+    static const char scored[] = "stages: [{eval: {n: [4]}}]\n";
+    static const char control[] = "stages: [{eval: {n: [4], search_judge: confidence, search_controls: [greedy, shuffled]}}]\n";
+    static const char unscored[] = "stages: [{eval: {n: [4], search_judge: confidence, search_controls: [greedy, random]}}]\n";
     static struct run_config run, later;
     struct error error = {0};
 
@@ -294,8 +297,12 @@ static void test_later_stages(void **state _unused_)
     run.n_stages = 2;           /* one sft stage, no reward model */
     assert_int_equal(run_config_parse_later(text, strlen(text), "evals.yaml", &run, &later, &error), -EINVAL);
     assert_non_null(strstr(error.text, "sft-earlier is the policy at the end of the last sft stage but one; this run has 1"));
-    assert_int_equal(run_config_parse_later(judge, strlen(judge), "evals.yaml", &run, &later, &error), -EINVAL);
-    assert_non_null(strstr(error.text, "no prm stage comes before"));
+    assert_int_equal(run_config_parse_later(scored, strlen(scored), "evals.yaml", &run, &later, &error), -EINVAL);
+    assert_non_null(strstr(error.text, "look-ahead (n: 4) is judged by a reward model, and no prm stage comes before"));
+    assert_int_equal(run_config_parse_later(control, strlen(control), "evals.yaml", &run, &later, &error), -EINVAL);
+    assert_non_null(strstr(error.text, "is judged by a reward model"));
+    if (run_config_parse_later(unscored, strlen(unscored), "evals.yaml", &run, &later, &error) < 0)     /* what asks none wants none */
+        fail_msg("%s", error.text);
 }
 
 static int go_to_a_scratch_directory(void **state _unused_)
