@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
+#include <unistd.h>
 
 #include "base/atomic_file.h"
 #include "cli/action_error.h"
@@ -369,6 +370,8 @@ static int run_eval(const struct command *c, struct eval *evals, struct error *e
                     sizeof evals[0].config.tasks[0] * (size_t)evals[0].config.n_tasks)))
             r = error_set(error, EINVAL, "%s plays other tasks than %s: there is no pair to compare", evals[i].run_dir,
                           evals[0].run_dir);
+        if (r == 0)
+            r = eval_check_critics(&evals[i], error);
     }
     for (int i = 0; i < n && r == 0; i++)
         eval_say_seen(&evals[i]);

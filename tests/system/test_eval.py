@@ -171,3 +171,17 @@ def test_eval(make_cluster, model, tmp_path):
         assert (cluster.run / "evals.yaml").read_bytes() == damaged
     (cluster.run / "evals.yaml").write_bytes(listed)
     assert " 0 contradictions" in cluster.history()
+
+
+def test_a_policy_without_a_critic_is_not_asked_for_its_value(make_cluster):
+    """Said before anything is added to the run: an evaluation that stops stands before every one after it."""
+    cluster = make_cluster(stages=[{"demos": {"episodes": 4}}, {"sft": {"steps": 3, "batch": 8, "warmup": 1}}])
+    cluster.start()
+    cluster.until_finished()
+    cluster.until(lambda s: s is None, "its daemons to end")
+    for policy in "last", "sft":
+        done = gantry("eval", cluster.run, "--policies", policy, "--seeds", "100..101", "--at", "1", "--n", "2", "--judge", "value")
+        assert done.returncode == 1 and f"--judge value asks the policy's critic, and {policy} (version 1) has none" in done.stderr, done.stderr
+    assert not (cluster.run / "evals.yaml").exists()
+    done = gantry("eval", cluster.run, "--policies", "last", "--seeds", "100..101", "--at", "1", "--n", "2", "--judge", "confidence")
+    assert done.returncode == 0 and "search_n by confidence" in done.stdout, done.stdout + done.stderr
