@@ -42,7 +42,7 @@ struct prm_judgement {          /* AUCs: means over the tasks that have both suc
     double bce;                 /* over all frames, minus the labels' own entropy */
     double calibration;         /* |mean score - mean label| in ten bins of the score, weighed by their frames */
     double success_last, failure_last;  /* mean score of the last frame */
-    int episodes, tasks;
+    int episodes, successes, tasks;
 };
 struct prm_result {
     double first_loss, last_loss;       /* minus the labels' own entropy */

@@ -143,9 +143,9 @@ static void gate(const struct prm_config *config, struct prm_result *result)
 
     result->gate_passed = mid && last;
     snprintf(result->gate_text, sizeof result->gate_text,
-             "%s: success against failure on %d held-out episodes: AUC %.2f half-way (wanted %.2f, blind %.2f), "
-             "%.2f at the end (wanted %.2f, blind %.2f)",
-             result->gate_passed ? "passed" : config->force ? PRM_FORCED : "refused", p->episodes,
+             "%s: success against failure on %d held-out episodes, %d of them successes: AUC %.2f half-way (wanted %.2f, "
+             "blind %.2f), %.2f at the end (wanted %.2f, blind %.2f)",
+             result->gate_passed ? "passed" : config->force ? PRM_FORCED : "refused", p->episodes, p->successes,
              p->auc_mid, config->gate_mid, b->auc_mid, p->auc_last, config->gate_last, b->auc_last);
     result->gate_passed = result->gate_passed || config->force;
 }

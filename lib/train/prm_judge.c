@@ -94,6 +94,7 @@ static void last_means(const struct judge *j, struct prm_judgement *ret)
     }
     ret->failure_last = n[0] ? sum[0] / n[0] : 0;
     ret->success_last = n[1] ? sum[1] / n[1] : 0;
+    ret->successes = n[1];
 }
 
 static int judge_tasks(const struct judge *j, int *scratch, struct prm_judgement *ret)

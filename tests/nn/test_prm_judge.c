@@ -97,7 +97,10 @@ static void labels_by_time_and_by_milestones(void **state)
 static void a_judgement(void **state)
 {
     struct cases *c = *state;
+    int successes = 0;
 
+    for (int i = 0; i < c->data.n; i++)
+        successes += c->list[i].success;
     for (int mode = 0; mode < 2; mode++) {
         struct prm_judgement j;
 
@@ -112,6 +115,7 @@ static void a_judgement(void **state)
         near("last of successes", j.success_last, number(c->file), 1e-12);
         near("last of failures", j.failure_last, number(c->file), 1e-12);
         assert_int_equal(j.tasks, 2);
+        assert_int_equal(j.successes, successes);
     }
 }
 
