@@ -20,6 +20,7 @@ int atomic_file_write(const char *path, const void *bytes, size_t n);
 /* Whole file into memory, a NUL behind it. Caller frees. -EFBIG: larger than `limit`. */
 int file_read(const char *path, size_t limit, char **ret_bytes, size_t *ret_n);
 
+/* The directory's entries are durable: what was made, renamed or removed in it. */
 int fsync_directory(const char *path);
 
 /* Make or overwrite `path`, not yet durable. A failure leaves a torn file. */

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* crc: of what came before; 0 at the beginning. */
 uint32_t crc32c(uint32_t crc, const void *bytes, size_t n);
 
 /* The table version, for tests: always the same value as crc32c(). */

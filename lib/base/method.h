@@ -58,7 +58,7 @@ enum { RL_MAX_LEVELS = 48 };
 
 struct rl_config {                  /* docs/method.md; the preset gives defaults before the stage's own keys are read */
     int iterations, episodes;       /* episodes per iteration */
-    char preset[24];                /* tabletop | gantry */
+    char preset[24];                /* one of rl_presets (daemon/run_config_tables.h) */
     int eval_every, eval_episodes;  /* on val states; 0: never */
     double eval_temperature;        /* of those; 0: that of the episodes */
     enum curriculum_mode curriculum;

@@ -17,6 +17,7 @@ struct npz {
     struct npz_entry *entries;
     int n;
 };
+/* A new file; one of that name is overwritten. */
 int npz_create(const char *path, struct npz *ret, struct error *error);
 /* descr: numpy's, "|u1", "<f4", "<f8", "|b1". 0 dims: a single value. */
 int npz_add(struct npz *npz, const char *name, const char *descr, const size_t *shape, int dims, const void *bytes,

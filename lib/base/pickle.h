@@ -61,6 +61,7 @@ int pickle_parse(const void *bytes, size_t n, const char *source, pickle_allow *
                  struct error *error);
 struct pickle *pickle_free(struct pickle *pickle);
 DEFINE_FREEP(struct pickle, pickle_free)
+/* What the program left on its stack: never NULL, borrowed until pickle_free. */
 const struct pickle_value *pickle_root(const struct pickle *pickle);
 
 /* Value of the dict's (or dict-like call's) text key, or NULL. */

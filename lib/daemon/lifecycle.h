@@ -42,6 +42,7 @@ struct lifecycle_options {
     void *arg;
 };
 
+/* Takes TERM, INT and HUP over, and starts the start's deadline. options are copied. -ENOMEM, or what libuv says. */
 int lifecycle_new(struct loop *loop, const struct lifecycle_options *options, struct lifecycle **ret);
 struct lifecycle *lifecycle_free(struct lifecycle *lifecycle);
 DEFINE_FREEP(struct lifecycle, lifecycle_free)

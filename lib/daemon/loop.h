@@ -64,4 +64,4 @@ struct loop_lag {
     uint64_t busy_ns;       /* sum over all turns */
     uint64_t worst_ns;      /* longest turn since the last loop_lag */
 };
-struct loop_lag loop_lag(struct loop *loop);
+struct loop_lag loop_lag(struct loop *loop);        /* so far; worst_ns begins anew with each call */

@@ -32,6 +32,7 @@ struct dataset_writer {
     struct journal *journal;
     struct dataset_info info; /* counts so far; the caller fills source, name, gripper, no_ops, failed and empty */
 };
+/* -EEXIST: `path` is there already, and not empty. */
 int dataset_create(const char *path, struct dataset_writer *ret, struct error *error);
 /* The shapes of the first are everybody's. The trajectory's run and episode are set here. */
 int dataset_put(struct dataset_writer *writer, Gantry__Trajectory *trajectory, const uint8_t *frames, size_t n_frames,
@@ -46,6 +47,7 @@ struct dataset_dir {
     struct dataset_info info;
     struct journal_entry *entries; /* [info.episodes] */
 };
+/* -ENOENT: no data set; -EBADMSG: dataset.json and the journal do not agree, or are damaged. */
 int dataset_open(const char *path, struct dataset_dir **ret, struct error *error);
 struct dataset_dir *dataset_close(struct dataset_dir *dir);
 DEFINE_FREEP(struct dataset_dir, dataset_close)

@@ -3,8 +3,9 @@
  * Per episode: one that did not succeed is left out; steps that do nothing are (an action whose numbers but the gripper's are all
  * but zero, with the gripper as in the last step that was kept: OpenVLA's rule); the gripper becomes OpenVLA's (1 open, 0
  * closed); pictures go through the declared chain; what is to be imitated is kept in the data's own units, and statistics are
- * taken; one without a step is left out and told. A source has as many pictures as actions, an episode one more: the last is shown twice (no action follows it). Thread
- * rule: none.  Failure rule: -errno, one line naming file, episode and field; no directory is left behind. */
+ * taken; one without a step is left out and told. A source has as many pictures as actions, an episode one more: the last is
+ * shown twice (no action follows it).
+ * Thread rule: none.  Failure rule: -errno, one line naming file, episode and field; no directory is left behind. */
 #pragma once
 
 #include "data/dataset_dir.h"

@@ -17,6 +17,8 @@ struct statistics {
     size_t steps, room;
     int episodes;
 };
+/* One step: action[dims], state[state] (NULL when there is none). The caller has set dims, state and gripper. */
 int statistics_add(struct statistics *s, const double *action, const double *state);
+/* As a JSON object with one member, `name`. */
 int statistics_write(const struct statistics *s, const char *name, struct strbuf *out);
 void statistics_release(struct statistics *s);

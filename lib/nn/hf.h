@@ -48,11 +48,12 @@ struct hf_shards {
     int n;
     int64_t total_size;             /* metadata of the index; -1: none */
 };
+/* -ENOENT: neither an index nor model.safetensors. Tensors point into the mapped files until hf_shards_close. */
 int hf_shards_open(const char *dir, struct hf_shards *ret, struct error *error);
 /* One file alone, such as a head or an adapter. */
 int hf_shards_open_file(const char *path, struct hf_shards *ret, struct error *error);
 void hf_shards_close(struct hf_shards *shards);
-const struct st_tensor *hf_shards_find(const struct hf_shards *shards, const char *name);
+const struct st_tensor *hf_shards_find(const struct hf_shards *shards, const char *name);     /* NULL: none of this name */
 /* The file a tensor of these shards lies in: its path, and its number if ret_file is not NULL. */
 const char *hf_shards_path(const struct hf_shards *shards, const struct st_tensor *tensor, int *ret_file);
 
@@ -69,6 +70,7 @@ int hf_weights_write(const char *dir, const struct st_write *tensors, int n, int
  * configuration, processor, tokenizer and statistics files by name, and *.py. */
 struct hf_file { char *name; char *bytes; size_t n; };       /* a NUL behind the bytes */
 struct hf_files { struct hf_file *list; int n; };
+/* Both: -ENOMEM too; *ret is for hf_files_release. */
 int hf_files_read(const char *dir, struct hf_files *ret, struct error *error);
 int hf_files_copy(const struct hf_files *files, struct hf_files *ret);
 /* All to the byte as they were, but for the values of config.json's torch_dtype (NULL: these too). */

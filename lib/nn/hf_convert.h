@@ -14,6 +14,7 @@ struct hf_conversion {
 };
 struct hf_converted { int tensors, side_files; int64_t bytes; };       /* of the shards */
 
+/* `to`: a directory that exists and is empty. */
 int hf_convert(const char *from, const char *to, const struct hf_conversion *how, struct hf_converted *ret, struct error *error);
 /* One file of torch.save to a .safetensors file, wholly or not at all. */
 int hf_convert_torch(const char *from, const char *to, int *ret_tensors, struct error *error);

@@ -21,6 +21,7 @@ struct peft_config {
     json_t *rank_pattern;       /* beside alpha_pattern, where no peft_version is said; else NULL: ranks are the tensors' */
 };
 
+/* -ENOENT: DIR has no adapter_config.json; -EINVAL, -ENOTSUP: with the line. */
 int peft_config_read(const char *dir, struct peft_config *ret, struct error *error);
 /* From memory (fuzzing): `path` is for messages. */
 int peft_config_parse(const char *text, size_t n, const char *path, struct peft_config *ret, struct error *error);

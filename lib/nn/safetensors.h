@@ -9,7 +9,7 @@
 #include "base/error.h"
 
 enum dtype { DTYPE_F32, DTYPE_F16, DTYPE_BF16, DTYPE_F64, DTYPE_I64, DTYPE_I32, DTYPE_I16, DTYPE_I8, DTYPE_U8, DTYPE_BOOL };
-size_t dtype_size(enum dtype dtype);
+size_t dtype_size(enum dtype dtype);            /* bytes of one element */
 const char *dtype_name(enum dtype dtype);       /* F32, BF16, ... as in the file */
 const char *dtype_torch_name(enum dtype dtype); /* float32, bfloat16, ... as in config.json */
 int dtype_parse(const char *name, enum dtype *ret);     /* of the file's names; -EINVAL */
@@ -41,12 +41,13 @@ struct safetensors {
     int count;
 };
 
+/* -ENOENT and what else open(2) says; -EINVAL: no such file, or a damaged one, with the line. */
 int safetensors_open(const char *path, struct safetensors **ret, struct error *error);
 /* From memory (fuzzing, messages): borrows bytes. */
 int safetensors_parse(const void *bytes, size_t n, struct safetensors **ret, struct error *error);
 struct safetensors *safetensors_close(struct safetensors *file);
 DEFINE_FREEP(struct safetensors, safetensors_close)
-const struct st_tensor *safetensors_find(const struct safetensors *file, const char *name);
+const struct st_tensor *safetensors_find(const struct safetensors *file, const char *name);   /* NULL: none of this name */
 /* Widen any float dtype to fp32 (or read an integer dtype): n elements from `first`. -EINVAL: not a number type; -ERANGE: not
  * so many there. */
 int st_read_f32(const struct st_tensor *tensor, int64_t first, int64_t n, float *ret);

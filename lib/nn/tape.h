@@ -66,7 +66,7 @@ struct tape {
     int error;                  /* 0 or the first -errno of this pass */
 };
 
-void tape_init(struct tape *tape, bool training);
+void tape_init(struct tape *tape, bool training);       /* no memory yet; training: leave records */
 void tape_release(struct tape *tape);
 void tape_plan(struct tape *tape);
 int tape_allocate(struct tape *tape);

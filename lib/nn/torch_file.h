@@ -11,6 +11,7 @@
 
 struct torch_file;
 
+/* -EPERM: the pickle names what it may not; -EINVAL: no such file, or a damaged one. */
 int torch_file_open(const char *path, struct torch_file **ret, struct error *error);
 /* From memory (fuzzing): borrows bytes; `name` stands for the path in messages. */
 int torch_file_parse(const char *name, const void *bytes, size_t n, struct torch_file **ret, struct error *error);

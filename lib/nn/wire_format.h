@@ -4,7 +4,8 @@
  *   while ((k = wire_next(&r, &field)) > 0) switch (field.number) ...
  *   if (k < 0) the bytes are no such message
  *
- * For the one protobuf file that model directories hold (tokenizer.model). Groups are refused. */
+ * For messages that are not gantry's own: tokenizer.model of a model directory, tf.train.Example of RLDS files. Groups are
+ * refused. */
 #pragma once
 
 #include "base/macro.h"
@@ -20,6 +21,7 @@ struct wire_field {
     size_t n;
 };
 
+/* Borrows the bytes. */
 static inline struct wire_reader wire_reader(const void *bytes, size_t n)
 {
     return (struct wire_reader) {bytes, (const uint8_t *)bytes + n};

@@ -1,4 +1,4 @@
-/* rewards.h - what each step of an episode earns (docs/method.md; specs: rewards, six modes).
+/* rewards.h - what each step of an episode earns, in six modes (docs/method.md).
  *
  * progress[t] in [0,1] is the reward model's score after seeing o_0..o_t; success is the simulator's
  * predicate. `progress` pays for getting closer and cannot pay for dawdling; `delta` is potential-based and
@@ -28,7 +28,8 @@ struct episode_end {
     bool bootstrap;             /* cut off, not over: the future goes on with V(o_T). false: terminal (success or time-out) */
 };
 
-/* ret_reward[T]. progress[T+1], or NULL when the episode was not scored (allowed with `sparse` or w_progress 0 only).
+/* ret_reward[T]. progress[T+1], or NULL when the episode was not scored (allowed with `sparse`, `env` or w_progress 0
+ * only).
  * -EINVAL: steps < 1, limit < steps under `raw`, a score missing or not in [0,1] (NaN included). */
 int rewards_compute(const struct reward_settings *settings, const struct episode_end *end, const float *progress,
                     double *ret_reward);

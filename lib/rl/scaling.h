@@ -26,6 +26,7 @@ struct error_law {
     struct interval a_interval, b_interval;
     double r2;
 };
+/* -EINVAL: fewer than two points, or no state. */
 int scaling_error_law(const int *k, int points, const double *errors, int states, int resamples, uint64_t seed,
                       struct error_law *ret);
 

@@ -20,8 +20,9 @@ int paired_bootstrap(const double *a, const double *b, int n, int resamples, dou
 int hierarchical_bootstrap(const double *a, const double *b, int seeds, int states, int resamples, double level, uint64_t seed,
                            struct interval *ret);
 
-/* Two outcome vectors (0 to 1) of the same states: the mean of after - before with its 95 % bootstrap interval (where all pairs
- * differ by as much, what that leaves possible instead), what was gained and lost (after above and below before) and McNemar's exact p for outcomes of 0 and 1. */
+/* Two outcome vectors (0 to 1) of the same states. mean: of after - before, with its 95 % bootstrap interval; where all pairs
+ * differ by as much, a bootstrap sees no spread, and the interval is what so many equal pairs leave possible. gained, lost: states
+ * with after above, and below, before. p: McNemar's exact test, for outcomes of 0 and 1. */
 struct paired {
     int pairs;
     double mean, low, high, p;
@@ -40,8 +41,8 @@ int rank_correlation(const double *x, const double *y, int n, double *ret);
  * -EDOM: a score is NaN. -ENOMEM. */
 int auc(const double *score, const bool *positive, int n, double *ret);
 
-/* Running mean and variance of a stream (Welford); `running_merge` adds a batch of n with mean and M2 (Chan et al.). */
+/* Running mean and variance of a stream (Welford), and of two streams as one (Chan et al.). All zero at first. */
 struct running { double count, mean, m2; };
 void running_push(struct running *r, double x);
-void running_merge(struct running *r, const struct running *other);
+void running_merge(struct running *r, const struct running *other);     /* r: of both streams from here on */
 double running_std(const struct running *r);        /* population; 1 before anything varied */

@@ -26,6 +26,7 @@ struct run_builds {
 /* "coordinator", "env worker", "actor", "PRM server", "learner": in the order of the wire's numbers, which begin at 1. */
 extern const char *const run_build_roles[RUN_BUILD_ROLES];
 
+/* From the ledger's events. */
 int run_builds_read(struct ledger *ledger, struct run_builds *ret);
 
 /* Which of items[] committed a version at that time; -1: nobody knows. */

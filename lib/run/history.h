@@ -70,6 +70,7 @@ struct history_result {
 /* Check; one line per contradiction is added to `out` (may be NULL). 0 or -ENOMEM: contradictions are a result, not an error. */
 int history_check(const struct history *history, struct strbuf *out, struct history_result *ret);
 
+/* Reads the run's files, and changes none. -EBUSY: a coordinator holds the ledger; -EBADMSG: one of them is damaged. */
 int history_load(const char *run_dir, struct history *ret, struct error *error);
 void history_release(struct history *history);
 /* The ledger's events as JSON lines. */

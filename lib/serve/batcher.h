@@ -42,6 +42,7 @@ struct batcher_options {
 
 struct batcher;
 
+/* Starts the threads. options are copied. -EINVAL: no thread, too many, or no rows; -ENOMEM, -EAGAIN: no thread to be had. */
 int batcher_new(struct loop *loop, const struct batcher_options *options, struct batcher **ret);
 /* Waits for the threads; jobs that still wait are handed to done() with SHUTTING_DOWN. */
 struct batcher *batcher_free(struct batcher *batcher);
@@ -51,4 +52,5 @@ void batcher_add(struct batcher *batcher, struct serve_job *job);   /* takes the
 unsigned batcher_in_flight(const struct batcher *batcher);          /* waiting and computing */
 
 struct batcher_totals { uint64_t jobs, rows, batches, busy_ns; };
+/* Since the start; busy_ns: of all compute threads together. */
 struct batcher_totals batcher_totals(const struct batcher *batcher);

@@ -21,6 +21,7 @@ struct fetch;
  * line. */
 typedef void fetch_done_fn(int result, uint64_t version, const char *dir, const char *text, void *arg);
 
+/* worker: borrowed, one thread. Nothing is brought before fetch_cache and fetch_learner. -ENOMEM. */
 int fetch_new(struct loop *loop, struct wire *wire, struct worker *worker, Gantry__VersionKind kind, fetch_done_fn *done,
               void *arg, struct fetch **ret);
 struct fetch *fetch_free(struct fetch *fetch);
@@ -28,6 +29,7 @@ DEFINE_FREEP(struct fetch, fetch_free)
 
 /* Where versions of this run are kept: see cache_open. Once. */
 int fetch_cache(struct fetch *fetch, const char *given, uint64_t run, const char *role, struct error *error);
+/* Connects, or moves to another address. Errors as of wire_client_new. */
 int fetch_learner(struct fetch *fetch, const char *address, const char *server_key, struct error *error);
 
 /* Bring a version. keep[]: those that stay in the cache beside it. -EBUSY: one is being brought. */

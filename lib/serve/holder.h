@@ -5,8 +5,8 @@
  * is no longer wanted is let go when its last request has been answered, but never the only one that is ready: with a bad
  * checkpoint the old one goes on serving.
  *
- *   holder_init -> [holder_step(event) -> effects]*;  per request: holder_take(version) -> serve -> holder_put(version) -> step
- * if it says so
+ *   holder_init -> [holder_step(event) -> effects]*
+ *   per request:   holder_take(version) -> serve -> holder_put(version) -> a TICK step if it says so
  *
  * A load that failed is refused once; it is tried again when the coordinator names it with another manifest digest, or after
  * retry_ms (the file system may have been slow to show it).
@@ -44,7 +44,7 @@ struct holder {
 
 enum holder_event_kind {
     HOLDER_LIST,                /* .list: the coordinator's Versions of our kind */
-    HOLDER_LOADED,              /* .loaded: the compute thread has it (golden probes passed), or not */
+    HOLDER_LOADED,              /* .loaded: it was read and tried out, or could not be */
     HOLDER_WELCOME,             /* the coordinator is new to us: say all states again */
     HOLDER_TICK,
 };
@@ -79,6 +79,7 @@ enum { HOLDER_EFFECTS = 2 * HOLDER_MAX + 2 };
 struct holder_effects { struct holder_effect items[HOLDER_EFFECTS]; size_t n; };
 
 void holder_init(struct holder *holder, uint32_t retry_ms);
+/* *out is overwritten: what the edge is to do, in this order. */
 void holder_step(struct holder *holder, const struct holder_event *event, uint64_t now_ms, struct holder_effects *out);
 
 /* A request for `version`: SERVE counts it as in use until holder_put. */

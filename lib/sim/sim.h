@@ -65,10 +65,12 @@ int sim_suite_known_tasks(const char *name, const struct sim_task_info **ret_inf
 /* What sim_renderer_open is to be told for this suite: `device`, or SIM_DEVICE_NONE for one that brings its own pictures. */
 int sim_suite_device(const struct sim_suite *suite, int device);
 
+/* Compiles its model, or takes it from the cache. -ENOENT: the suite has no such task. */
 int sim_task_open(struct sim_suite *suite, const char *task, struct sim_task **ret, struct error *error);
 struct sim_task *sim_task_close(struct sim_task *task);
 const struct sim_task_info *sim_task_info(const struct sim_task *task);
 
+/* One episode's state, to be reset first. -ENOMEM. */
 int sim_slot_new(struct sim_task *task, struct sim_slot **ret);
 struct sim_slot *sim_slot_free(struct sim_slot *slot);
 /* It is not played for now: what another slot of the suite may use meanwhile is given up. sim_reset or sim_restore comes next. */

@@ -11,13 +11,14 @@
 
 struct trainer_device;
 
-/* Allocates moments, and sends them with the first update. */
+/* Allocates moments, and sends them with the first update. -ENOMEM. */
 int trainer_device_new(const struct trainer *trainer, struct trainer_device **ret);
 struct trainer_device *trainer_device_free(struct trainer_device *there);       /* NULL is fine; returns NULL */
-/* trainer_update's second half and first: ranges are those of all parts. */
+/* trainer_update there, from the gradient to the packed values. ranges[n]: those of all `parts`, ascending. */
 int trainer_device_update(struct trainer_device *there, struct trainer *trainer, const struct adamw_range *ranges, int n,
                           const enum trainer_part *parts, const struct update *update, int n_parts, int samples, shard_fn *fn,
                           void *arg, double *ret_norm);
+/* trainer_fetch: what has moved there, into the trainer's values, moments and masters. */
 int trainer_device_fetch(struct trainer_device *there, struct trainer *trainer);
 /* The host's moments, or masters, are newer: sent before the next update, and not fetched. NULL is fine. */
 void trainer_device_renew(struct trainer_device *there, bool moments, bool masters);

@@ -24,6 +24,7 @@ struct nccl_stream {
     int (*done)(void *handle);
 };
 
+/* On one rank, for all of them. */
 int nccl_group_make_id(const struct nccl_calls *calls, struct nccl_id *ret, struct error *error);
 
 /* All ranks of `id` must join within timeout_ms. calls is borrowed. -ETIMEDOUT: some did not. -EIO: NCCL's own words. */
@@ -42,7 +43,8 @@ int nccl_group_all_gather(struct nccl_group *group, const void *mine, size_t byt
  * then broken and nccl_group_why says how. */
 int nccl_group_wait(struct nccl_group *group, const struct nccl_stream *stream, unsigned timeout_ms);
 
+/* From any thread: whoever waits in the group comes back, and it is broken for good, with this as its why. */
 void nccl_group_abort(struct nccl_group *group, const char *why);
-bool nccl_group_broken(struct nccl_group *group);
+bool nccl_group_broken(struct nccl_group *group);       /* aborted, or NCCL reported an error */
 /* One line, "" while it is whole; valid until the group is freed. */
 const char *nccl_group_why(struct nccl_group *group);

@@ -159,6 +159,7 @@ struct cpu_kernels {
     void (*adamw)(float *value, float *m, float *v, const float *grad, int64_t n, const float constants[9]);
 };
 
+/* This process's table; never NULL. Any thread. */
 const struct cpu_kernels *cpu_kernels(void);
 /* The products of `numerics: fast` are there and likely slower than strict ones: Intel's CPUs by VDPBF16PS (docs/performance.md,
  * AMX), where AMX is missing, withheld, or left out by GANTRY_ISA. */

@@ -98,6 +98,7 @@ struct device_stream {
     bool capturing;        /* into a graph (graphs.h): nothing new can be sent, nothing grows */
 };
 
+/* -ENOMEM, -EIO; begin comes before the first use. */
 int device_stream_new(struct device *device, struct device_stream **ret);
 struct device_stream *device_stream_free(struct device_stream *s);
 DEFINE_FREEP(struct device_stream, device_stream_free)

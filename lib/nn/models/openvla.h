@@ -113,7 +113,7 @@ int openvla_new(const char *dir, uint64_t seed, struct openvla **ret, struct err
 struct openvla *openvla_free(struct openvla *model);
 DEFINE_FREEP(struct openvla, openvla_free)
 int openvla_clone(const struct openvla *model, struct openvla **ret);           /* deep copy, unpacked */
-int openvla_pack(struct openvla *model, bool training);
+int openvla_pack(struct openvla *model, bool training);         /* params_pack, where the process computes. -ENOMEM */
 /* Add a head of hidden width `width` (last layer zero, first by `seed`) where there is none. */
 int openvla_add_value_head(struct openvla *model, int width, int extra_inputs, uint64_t seed);
 int openvla_add_reward_head(struct openvla *model, int width, uint64_t seed);
@@ -194,6 +194,7 @@ struct tensor *openvla_reward(const struct openvla *model, struct tape *tape, st
 /* ---- acting and scoring (no tape needed by the caller) --------------------------------------------------- */
 
 struct openvla_session;         /* one thread's scratch: arena and KV cache, for up to max_batch sequences */
+/* For models of this configuration. -ENOMEM. */
 int openvla_session_new(const struct openvla_config *config, int max_batch, struct openvla_session **ret);
 struct openvla_session *openvla_session_free(struct openvla_session *session);
 DEFINE_FREEP(struct openvla_session, openvla_session_free)

@@ -8,7 +8,7 @@
  *     OFT_TOKENS    ids: the language model's head, as the autoregressive policy has it
  *     OFT_LAPLACE   the L1 head as the middle of a Laplace distribution, its scale by a head of its own: what RL can sample from
  *
- * On disk: the directory of an OpenVLA, beside it action_head.safetensors, proprio_projector.safetensors, scale_head.safetensors
+ * On disk: the directory of an OpenVLA, beside it action_head.safetensors, proprio_projector.safetensors, scale_head.safetensors,
  * vision_backbone.safetensors (FiLM), or what the original training script left (action_head--STEP_checkpoint.pt ...).
  * config.json may say
  *     "gantry_oft": {"kind": "l1", "chunk": 8, "images": 2}
@@ -28,8 +28,8 @@ static inline int oft_slots(const struct openvla_config *config) { return config
  * tensors. -ENOENT: a file that the kind needs is not there. */
 int oft_attach(struct openvla *model, const char *dir, const struct oft_config *how, struct error *error);
 /* Fresh heads on a loaded, unpacked model without them: where fine-tuning of an OpenVLA begins. The L1 head makes the kind OFT_L1
- * with the given chunk; with the head for the scale, all exp(log_scale) at first, it is
- * OFT_LAPLACE. -EEXIST: it is there; -EINVAL: nonsense sizes, or no L1 head for a scale to go with. */
+ * with the given chunk; the head for the scale, which says exp(log_scale) everywhere at first, makes that OFT_LAPLACE. -EEXIST: it
+ * is there; -EINVAL: nonsense sizes, or no L1 head for a scale to go with. */
 int oft_make_tokens(struct openvla *model, int chunk);          /* OFT_TOKENS: no head of its own */
 int oft_add_action_head(struct openvla *model, int chunk, int width, int blocks, uint64_t seed);
 int oft_add_state(struct openvla *model, int numbers, uint64_t seed);

@@ -81,7 +81,7 @@ int qwen_vl_save_trained(const struct qwen_vl *model, const char *dir, struct er
 int qwen_vl_set_base(struct qwen_vl *model, const char *base);
 struct qwen_vl *qwen_vl_free(struct qwen_vl *model);
 DEFINE_FREEP(struct qwen_vl, qwen_vl_free)
-int qwen_vl_pack(struct qwen_vl *model, bool training);
+int qwen_vl_pack(struct qwen_vl *model, bool training);         /* params_pack, where the process computes. -ENOMEM */
 /* The head of a reward_head.safetensors somewhere else, for a model without one. Pack again after it. */
 int qwen_vl_load_reward_head(struct qwen_vl *model, const char *path, struct error *error);
 /* For adapters_new, _load, _save, _merge, _detach. */
@@ -141,6 +141,7 @@ struct tensor *qwen_vl_logits(const struct qwen_vl *model, struct tape *tape, st
 enum { QWEN_SCORES_THERE = 32 };        /* prompts of a pass on a device */
 
 struct qwen_session;            /* one thread's scratch */
+/* -ENOMEM. */
 int qwen_session_new(struct qwen_session **ret);
 struct qwen_session *qwen_session_free(struct qwen_session *session);
 DEFINE_FREEP(struct qwen_session, qwen_session_free)

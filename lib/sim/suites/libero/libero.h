@@ -3,11 +3,13 @@
  *   libero_slot_init -> libero_set_state(row, fixture poses) -> { libero_step(action) }* -> libero_slot_release
  *
  * A control step is 25 substeps of 2 ms. Observations are taken in substep 24: poses (and pictures) show the state before it,
- * joint angles the state after it; reward and the burner's flag belong to substep 25 (spec: LIBERO's observables run on a timer
- * that a reset leaves one tick ahead). Two orders of a substep: reference   forward, forward, step: what robosuite does, equal to
- * it to the last contact onepass     step1, controller, step2: faster by 1.5 to 1.8; differs by the solver's warm start A slot
- * has its own copy of what an episode may change in the model: fixtures' poses and the burner's colour. Everything an episode
- * remembers outside MuJoCo is in struct libero_memory, plain bytes. One thread at a time. */
+ * joint angles the state after it; reward and the burner's flag belong to substep 25 (LIBERO's observables run on a timer that a
+ * reset leaves one tick ahead). Two orders of a substep:
+ *   reference   forward, forward, step: what robosuite does, equal to it to the last contact
+ *   onepass     step1, controller, step2: faster by 1.5 to 1.8; differs by the solver's warm start
+ *
+ * A slot has its own copy of what an episode may change in the model: fixtures' poses and the burner's colour. Everything an
+ * episode remembers outside MuJoCo is in struct libero_memory, plain bytes. One thread at a time. */
 #pragma once
 
 #include "sim/suites/libero/expert.h"

@@ -5,8 +5,8 @@
  *
  * A question waits for its answer. After a failure other than -EREMOTEIO (the simulator says itself what is wrong, and lives on)
  * the stream is out of step: the session is dead, its process killed with all that it has started, and every further question is
- * -EPIPE. One thread at a time; a session belongs to the process that opened it (session_is_ours), not to its forks. Its own process
- * is killed when the thread that opened it ends: close it before. */
+ * -EPIPE. One thread at a time; a session belongs to the process that opened it (session_is_ours), not to its forks. The
+ * simulator's process is killed when the thread that opened the session ends: close it before. */
 #pragma once
 
 #include <sys/types.h>
