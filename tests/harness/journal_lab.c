@@ -49,3 +49,54 @@ void journal_lab_append(struct journal *journal, uint64_t episode, const char *m
     if (journal_append(journal, episode, meta, strlen(meta), "frames", 6, digest, &journals.error) < 0)
         fail_msg("%s", journals.error.text);
 }
+
+enum { META = 64, FRAMES = 3 * 8 * 8 * 3 };
+
+static void contents(uint64_t episode, char meta[META], uint8_t frames[FRAMES])
+{
+    memset(meta, 0, META);
+    snprintf(meta, META, "trajectory of episode %d, verbatim", (int)episode);
+    for (int i = 0; i < FRAMES; i++)
+        frames[i] = (uint8_t)(i * (int)episode % 251);
+}
+
+int journal_lab_put(struct journal *journal, uint64_t episode)
+{
+    uint8_t frames[FRAMES], digest[SHA256_SIZE];
+    char meta[META];
+
+    contents(episode, meta, frames);
+    return journal_append(journal, episode, meta, sizeof meta, frames, sizeof frames, digest, &journals.error);
+}
+
+void journal_lab_expect(struct journal *journal, uint64_t episode)
+{
+    uint8_t frames[FRAMES], *got_meta, *got_frames;
+    size_t n_meta, n_frames;
+    struct error why;
+    char meta[META];
+
+    contents(episode, meta, frames);
+    if (journal_load(journal, episode, &got_meta, &n_meta, &got_frames, &n_frames, &why) < 0)
+        fail_msg("%s", why.text);
+    assert_int_equal(n_meta, sizeof meta);
+    assert_memory_equal(got_meta, meta, n_meta);
+    assert_int_equal(n_frames, FRAMES);
+    assert_memory_equal(got_frames, frames, FRAMES);
+    free(got_meta);
+    free(got_frames);
+}
+
+void journal_lab_write_three(bool seal)
+{
+    struct journal *journal = journal_lab_open("", RUN, JOURNAL_WRITE);
+
+    assert_int_equal(journal_segment(journal, 4, 12, &journals.error), 0);
+    for (uint64_t episode = 3; episode >= 1; episode--) {
+        assert_int_equal(journal_lab_put(journal, episode), 0);
+        assert_int_equal(journal_sync(journal, &journals.error), 0);
+    }
+    if (seal)
+        assert_int_equal(journal_seal(journal, 4, 12, &journals.error), 0);
+    journal_close(journal);
+}

@@ -73,3 +73,18 @@ void scratch_new_in_memory(char ret[SCRATCH_PATH])
     else
         scratch_new(ret);
 }
+
+char scratch_dir[SCRATCH_PATH];
+
+int scratch_set_up(void **state)
+{
+    (void)state;
+    scratch_new(scratch_dir);
+    return 0;
+}
+
+int scratch_tear_down(void **state)
+{
+    (void)state;
+    return remove_tree(scratch_dir);
+}

@@ -10,3 +10,8 @@ enum { SCRATCH_PATH = 64 };
 void scratch_new(char ret[SCRATCH_PATH]);
 /* The same in memory (/dev/shm) where there is such a place: for who writes a million files. */
 void scratch_new_in_memory(char ret[SCRATCH_PATH]);
+
+/* For cmocka_unit_test_setup_teardown, or a group: scratch_dir is new and empty before, and gone behind it; no state. */
+extern char scratch_dir[SCRATCH_PATH];
+int scratch_set_up(void **state);
+int scratch_tear_down(void **state);

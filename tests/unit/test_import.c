@@ -26,28 +26,13 @@
 #define SET "tests/golden/import"
 enum { SIDE = 16, PICTURE = SIDE * SIDE * 3, STEPS = 13 };
 
-static char root[SCRATCH_PATH];
-
-static int begin(void **state)
-{
-    (void)state;
-    scratch_new(root);
-    return 0;
-}
-
-static int end(void **state)
-{
-    (void)state;
-    return remove_tree(root);
-}
-
 static const char *in_root(const char *name)
 {
     static char path[64][256];
     static int turn;
     char *ret = path[turn++ % 64];
 
-    snprintf(ret, sizeof path[0], "%s/%s", root, name);
+    snprintf(ret, sizeof path[0], "%s/%s", scratch_dir, name);
     return ret;
 }
 
@@ -292,7 +277,7 @@ static void damaged_hdf5_is_named(void **state)
     refused("libero-hdf5", SET "/hdf5", &o, "pick_up_the_bowl_demo.hdf5: data/demo_0: no dataset data/demo_0/obs/front_rgb");
     o.source.images = "ee_states";
     refused("libero-hdf5", SET "/hdf5", &o, "obs/ee_states: expected pictures of shape [9,height,width,3], not [9,6]");
-    refused("libero-hdf5", root, NULL, "bad.hdf5");
+    refused("libero-hdf5", scratch_dir, NULL, "bad.hdf5");
     free(bytes);
 }
 
@@ -471,7 +456,7 @@ static void without_steps_is_left_out_and_told(void **state)
     rlds.left_out = npz.left_out = note;
     rlds.arg = npz.arg = &said;
 
-    dir = import("rlds", root, in_root("from-rlds"), &rlds);
+    dir = import("rlds", scratch_dir, in_root("from-rlds"), &rlds);
     assert_int_equal(dir->info.episodes, 1);
     assert_int_equal(dir->info.empty, 2);
     assert_non_null(strstr(said.text, "a.tfrecord: episode 0\n"));
@@ -479,7 +464,7 @@ static void without_steps_is_left_out_and_told(void **state)
     dataset_close(dir);
 
     strbuf_reset(&said);
-    dir = import("npz", root, in_root("from-npz"), &npz);
+    dir = import("npz", scratch_dir, in_root("from-npz"), &npz);
     assert_int_equal(dir->info.episodes, 1);
     assert_int_equal(dir->info.empty, 1);
     assert_int_equal(strcmp(said.text + said.length - strlen("/2.npz\n"), "/2.npz\n"), 0);
@@ -499,7 +484,7 @@ static void instruction_of_another_field(void **state)
     put_record(&records, 2, "steps/observation/natural_language_instruction");
     assert_int_equal(file_write(in_root("a.tfrecord"), records.text, records.length), 0);
     put_npz(in_root("1.npz"), 2, "natural_language_instruction");
-    refused("rlds", root, NULL, "episode 0: no feature language_instruction (--images, --action, --state, --instruction name");
+    refused("rlds", scratch_dir, NULL, "episode 0: no feature language_instruction (--images, --action, --state, --instruction name");
     for (int i = 0; i < 2; i++) {
         const char *format = i ? "npz" : "rlds";
         Gantry__Trajectory *t;
@@ -507,7 +492,7 @@ static void instruction_of_another_field(void **state)
 
         o = options_of(format);
         o.source.instruction = "natural_language_instruction";
-        dir = import(format, root, in_root(i ? "from-npz" : "from-rlds"), &o);
+        dir = import(format, scratch_dir, in_root(i ? "from-npz" : "from-rlds"), &o);
         assert_int_equal(dataset_get(dir, 0, &t, NULL, NULL, NULL), 0);
         assert_string_equal(t->instruction, "go there");
         gantry__trajectory__free_unpacked(t, NULL);
@@ -522,16 +507,16 @@ static void instruction_of_another_field(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(three_formats_one_data_set, begin, end),
-        cmocka_unit_test_setup_teardown(out_and_in_again_is_the_same, begin, end),
-        cmocka_unit_test_setup_teardown(other_sizes_are_resized_or_refused, begin, end),
-        cmocka_unit_test_setup_teardown(damaged_records_are_named, begin, end),
-        cmocka_unit_test_setup_teardown(damaged_hdf5_is_named, begin, end),
-        cmocka_unit_test_setup_teardown(text_cut_inside_a_character, begin, end),
-        cmocka_unit_test_setup_teardown(wrong_arrays_are_named, begin, end),
-        cmocka_unit_test_setup_teardown(more_numbers_than_a_policy_has, begin, end),
-        cmocka_unit_test_setup_teardown(without_steps_is_left_out_and_told, begin, end),
-        cmocka_unit_test_setup_teardown(instruction_of_another_field, begin, end),
+        cmocka_unit_test_setup_teardown(three_formats_one_data_set, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(out_and_in_again_is_the_same, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(other_sizes_are_resized_or_refused, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(damaged_records_are_named, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(damaged_hdf5_is_named, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(text_cut_inside_a_character, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(wrong_arrays_are_named, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(more_numbers_than_a_policy_has, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(without_steps_is_left_out_and_told, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(instruction_of_another_field, scratch_set_up, scratch_tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,20 +20,7 @@
 #define GOLDEN "tests/golden/import/hdf5/pick_up_the_bowl_demo.hdf5"
 enum { STEPS = 9, SIDE = 16, ROW = SIDE * 3, PICTURE = SIDE * ROW };
 
-static char root[SCRATCH_PATH], path[SCRATCH_PATH + 300];
-
-static int begin(void **state)
-{
-    (void)state;
-    scratch_new(root);
-    return 0;
-}
-
-static int end(void **state)
-{
-    (void)state;
-    return remove_tree(root);
-}
+static char path[SCRATCH_PATH + 300];
 
 /* A copy under that name, open for changes; its group data. The caller closes both. */
 static hid_t copy_as(const char *name, hid_t *ret_data)
@@ -42,7 +29,7 @@ static hid_t copy_as(const char *name, hid_t *ret_data)
     size_t n;
     hid_t file;
 
-    snprintf(path, sizeof path, "%s/%s", root, name);
+    snprintf(path, sizeof path, "%s/%s", scratch_dir, name);
     assert_int_equal(file_read(GOLDEN, 1 << 20, &bytes, &n), 0);
     assert_int_equal(file_write(path, bytes, n), 0);
     file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
@@ -236,11 +223,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(instruction_is_what_the_file_says),
-        cmocka_unit_test_setup_teardown(without_attributes_the_name_says_it, begin, end),
+        cmocka_unit_test_setup_teardown(without_attributes_the_name_says_it, scratch_set_up, scratch_tear_down),
         cmocka_unit_test(a_name_is_cut_between_characters),
-        cmocka_unit_test_setup_teardown(either_picture_convention, begin, end),
-        cmocka_unit_test_setup_teardown(without_steps_is_no_fault, begin, end),
-        cmocka_unit_test_setup_teardown(what_cannot_be_taken_says_why, begin, end),
+        cmocka_unit_test_setup_teardown(either_picture_convention, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(without_steps_is_no_fault, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(what_cannot_be_taken_says_why, scratch_set_up, scratch_tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

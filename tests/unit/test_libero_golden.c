@@ -11,68 +11,11 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "sim/suites/libero/assets.h"
-#include "sim/suites/libero/check.h"
-#include "sim/suites/libero/placement.h"
 #include "base/atomic_file.h"
 #include "base/npz_write.h"
-
-static struct libero_assets assets;
-static char cache[256], missing[480];
-static const struct sim_options options = { .cache = cache };
-
-static int find_files(void **state)
-{
-    struct error error = {0};
-    const char *tmp = getenv("TMPDIR");
-
-    (void)state;
-    snprintf(cache, sizeof(cache), "%s/gantry-libero-test.%d", tmp ? tmp : "/tmp", (int)getpid());
-    if (libero_assets_find(&options, &assets, &error) < 0)
-        snprintf(missing, sizeof(missing), "%s", error.text);
-    return 0;
-}
-
-static int clean_up(void **state)
-{
-    (void)state;
-    libero_assets_release(&assets);
-    return remove_tree(cache);
-}
-
-static void need_files(void)
-{
-    if (missing[0]) {
-        printf("skipped: %s\n", missing);
-        skip();
-    }
-}
-
-static const char *need_goldens(void)
-{
-    const char *goldens = getenv("GANTRY_GOLDENS");
-    char path[4096];
-
-    need_files();
-    snprintf(path, sizeof(path), "%s/libero/models", goldens ? goldens : "");
-    if (!goldens || access(path, R_OK) < 0) {
-        printf("skipped: GANTRY_GOLDENS holds no libero/models\n");
-        skip();
-    }
-    return goldens;
-}
-
-static struct libero_task *open_task(int suite, int index)
-{
-    struct libero_task *task = NULL;
-    struct error error = {0};
-
-    if (libero_task_open(&assets, cache, &libero_suites[suite], index, &task, &error) < 0)
-        fail_msg("%s", error.text);
-    return task;
-}
-
-enum { SPATIAL, OBJECT, GOAL, LONG };
+#include "sim/suites/libero/check.h"
+#include "sim/suites/libero/placement.h"
+#include "tests/harness/libero_lab.h"
 
 struct bounds { double lo, hi; };
 
@@ -117,7 +60,7 @@ static void compare_draws(const struct libero_task *task)
 /* Everything that the goldens say about one task. */
 static void compare_task(const char *goldens, int suite, int index)
 {
-    _cleanup_(libero_task_closep) struct libero_task *task = open_task(suite, index);
+    _cleanup_(libero_task_closep) struct libero_task *task = libero_lab_open(suite, index);
     static const struct { const char *kind, *suffix; } files[] = {
         { "models", ".json.gz" }, { "physics", "_row0.npz" }, { "physics", "_row7.npz" }, { "predicates", ".npz" },
     };
@@ -147,11 +90,11 @@ static void compare_task(const char *goldens, int suite, int index)
     }
 }
 
-static void test_table(void **state) { (void)state; compare_task(need_goldens(), GOAL, 0); }
-static void test_floor(void **state) { (void)state; compare_task(need_goldens(), OBJECT, 0); }
-static void test_kitchen(void **state) { (void)state; compare_task(need_goldens(), LONG, 9); }
-static void test_living_room(void **state) { (void)state; compare_task(need_goldens(), LONG, 6); }
-static void test_study(void **state) { (void)state; compare_task(need_goldens(), LONG, 5); }
+static void test_table(void **state) { (void)state; compare_task(libero_lab_need_goldens(), GOAL, 0); }
+static void test_floor(void **state) { (void)state; compare_task(libero_lab_need_goldens(), OBJECT, 0); }
+static void test_kitchen(void **state) { (void)state; compare_task(libero_lab_need_goldens(), LONG, 9); }
+static void test_living_room(void **state) { (void)state; compare_task(libero_lab_need_goldens(), LONG, 6); }
+static void test_study(void **state) { (void)state; compare_task(libero_lab_need_goldens(), LONG, 5); }
 
 /* In a drawer that is open, and on a cabinet. */
 static void test_drawn_on_things(void **state)
@@ -159,15 +102,15 @@ static void test_drawn_on_things(void **state)
     _cleanup_(libero_task_closep) struct libero_task *task = NULL;
 
     (void)state;
-    need_files();
-    task = open_task(SPATIAL, 4);
+    libero_lab_need_files();
+    task = libero_lab_open(SPATIAL, 4);
     compare_draws(task);
 }
 
 /* Both cameras at two sizes, at a reset and after 20 steps, to one step of 255. */
 static void test_pictures(void **state)
 {
-    const char *goldens = need_goldens();
+    const char *goldens = libero_lab_need_goldens();
     struct sim_renderer *renderers[2] = { NULL, NULL };
     struct sim_suite *suite;
     struct sim_task *task;
@@ -182,7 +125,7 @@ static void test_pictures(void **state)
             skip();
         }
     snprintf(path, sizeof(path), "%s/libero/images/libero_10_9_states.npz", goldens);
-    if (sim_suite_open("libero_10", &options, &suite, &error) < 0 ||
+    if (sim_suite_open("libero_10", &libero.options, &suite, &error) < 0 ||
         sim_task_open(suite, libero_suites[LONG].tasks[9], &task, &error) < 0 ||
         check_images((const struct libero_task *)task, path, renderers, &result, &error) < 0)
         fail_msg("%s", error.text);
@@ -204,8 +147,8 @@ static void test_comparison_can_fail(void **state)
     char path[4096];
 
     (void)state;
-    snprintf(path, sizeof(path), "%s/libero/physics/libero_10_9_row0.npz", need_goldens());
-    task = open_task(LONG, 9);
+    snprintf(path, sizeof(path), "%s/libero/physics/libero_10_9_row0.npz", libero_lab_need_goldens());
+    task = libero_lab_open(LONG, 9);
     task->rest.x[2] += 1e-6;    /* the first step's goal is a micrometre off */
     if (check_physics(task, path, LIBERO_REFERENCE, &result, &error) < 0)
         fail_msg("%s", error.text);
@@ -286,9 +229,9 @@ static void test_poor_references(void **state)
     char path[300], wanted[80];
 
     (void)state;
-    need_files();
-    task = open_task(OBJECT, 0);
-    snprintf(path, sizeof(path), "%s/poor.npz", cache);
+    libero_lab_need_files();
+    task = libero_lab_open(OBJECT, 0);
+    snprintf(path, sizeof(path), "%s/poor.npz", libero.cache);
     for (size_t i = 0; i < ARRAY_SIZE(cuts); i++) {
         write_truths(path, task, 2, cuts[i]);
         assert_int_equal(check_predicates(task, path, &result, &error), -EINVAL);
@@ -312,10 +255,10 @@ static void test_fixture_poses(void **state)
     size_t n;
 
     (void)state;
-    need_files();
+    libero_lab_need_files();
     assert_int_equal(file_read("tests/golden/libero/fixture_poses.txt", 1 << 20, &text, &n), 0);
     for (size_t t = 0; t < ARRAY_SIZE(tasks); t++) {
-        _cleanup_(libero_task_closep) struct libero_task *task = open_task(tasks[t].suite, tasks[t].index);
+        _cleanup_(libero_task_closep) struct libero_task *task = libero_lab_open(tasks[t].suite, tasks[t].index);
         char key[100];
         int found = 0;
 
@@ -344,202 +287,22 @@ static void test_fixture_poses(void **state)
 /* robosuite 1.4.1's arm has one more geom that collides; the rest stays in order. */
 static void test_link7(void **state)
 {
-    struct libero_assets newer = assets;
+    struct libero_assets newer = libero.assets;
     _cleanup_(libero_task_closep) struct libero_task *old = NULL, *new = NULL;
     struct error error = {0};
     int geom;
 
     (void)state;
-    need_files();
+    libero_lab_need_files();
     newer.version = ROBOSUITE_1_4_1;
-    old = open_task(LONG, 9);
-    if (libero_task_open(&newer, cache, &libero_suites[LONG], 9, &new, &error) < 0)
+    old = libero_lab_open(LONG, 9);
+    if (libero_task_open(&newer, libero.cache, &libero_suites[LONG], 9, &new, &error) < 0)
         fail_msg("%s", error.text);
     assert_int_equal(new->model->ngeom, old->model->ngeom + 1);
     assert_int_equal(mj_name2id(old->model, mjOBJ_GEOM, "robot0_link7_collision"), -1);
     geom = mj_name2id(new->model, mjOBJ_GEOM, "robot0_link7_collision");
     assert_true(geom > 0 && new->model->geom_group[geom] == 0 && new->model->geom_contype[geom] == 1);
     assert_int_equal(new->model->nq, old->model->nq);
-}
-
-/* ---- behind sim.h ----------------------------------------------------------------------------------------- */
-
-struct world {
-    struct sim_suite *suite;
-    struct sim_task *task;
-    struct sim_slot *a, *b;
-};
-
-static void open_world(struct world *w)
-{
-    struct error error = {0};
-    const char *name = libero_suites[GOAL].tasks[7];
-
-    need_files();
-    if (sim_suite_open("libero_goal", &options, &w->suite, &error) < 0 || sim_task_open(w->suite, name, &w->task, &error) < 0)
-        fail_msg("%s", error.text);
-    assert_int_equal(sim_slot_new(w->task, &w->a), 0);
-    assert_int_equal(sim_slot_new(w->task, &w->b), 0);
-}
-
-static void close_world(struct world *w)
-{
-    sim_slot_free(w->a);
-    sim_slot_free(w->b);
-    sim_task_close(w->task);
-    sim_suite_close(w->suite);
-}
-
-static void play(struct sim_slot *slot, int steps, uint8_t *ret_state)
-{
-    for (int t = 0; t < steps; t++) {
-        const float action[7] = { 0.3f * (float)(t % 3), -0.2f, -0.4f, 0.05f, 0, -0.1f * (float)(t % 2), t < 3 ? -1 : 1 };
-
-        assert_int_equal(sim_step(slot, action, NULL), 0);
-    }
-    sim_save(slot, ret_state);
-}
-
-static void test_states(void **state)
-{
-    struct world w;
-    _cleanup_free_ uint8_t *one = NULL, *two = NULL, *saved = NULL;
-    const char *text;
-    float proprio[8];
-    size_t n;
-
-    (void)state;
-    open_world(&w);
-    n = sim_state_size(w.task);
-    one = malloc(n);
-    two = malloc(n);
-    saved = malloc(n);
-    for (int split = SIM_TRAIN; split <= SIM_TEST; split++) {       /* same numbers, same state, same future */
-        assert_int_equal(sim_reset(w.a, (enum sim_split)split, 5, &text), 0);
-        assert_string_equal(text, "turn on the stove");
-        assert_int_equal(sim_reset(w.b, (enum sim_split)split, 5, NULL), 0);
-        sim_save(w.a, saved);
-        play(w.a, 4, one);
-        play(w.b, 4, two);
-        assert_memory_equal(one, two, n);
-        assert_int_equal(sim_restore(w.b, saved), 0);               /* and from a saved state */
-        play(w.b, 4, two);
-        assert_memory_equal(one, two, n);
-        assert_false(sim_success(w.a));
-    }
-    assert_int_equal(sim_reset(w.a, SIM_TRAIN, 5, NULL), 0);
-    assert_int_equal(sim_reset(w.b, SIM_VAL, 5, NULL), 0);
-    sim_save(w.a, one);
-    sim_save(w.b, two);
-    assert_memory_not_equal(one, two, n);
-    assert_int_equal(sim_proprio(w.a, proprio), 0);
-    assert_true(proprio[2] > 0.9f && proprio[2] < 1.4f && proprio[6] > 0.02f);      /* above the table, fingers open */
-    close_world(&w);
-}
-
-static void test_bad_actions(void **state)
-{
-    const float nan_action[7] = { 0, NAN };
-    struct world w;
-
-    (void)state;
-    open_world(&w);
-    assert_int_equal(sim_reset(w.a, SIM_TEST, 0, NULL), 0);
-    assert_int_equal(sim_step(w.a, nan_action, NULL), -EINVAL);
-    close_world(&w);
-}
-
-/* Turning the knob by hand is what success means; it lights the burner one control step later, and is remembered. */
-static void test_success(void **state)
-{
-    struct world w;
-    struct libero_slot *slot;
-    const float still[7] = { 0, 0, 0, 0, 0, 0, -1 };
-    struct mujoco_view view;
-    const struct libero_task *task;
-    bool success = true;
-
-    (void)state;
-    open_world(&w);
-    slot = (struct libero_slot *)w.a;
-    task = slot->task;
-    assert_int_equal(sim_reset(w.a, SIM_TEST, 3, NULL), 0);
-    assert_int_equal(sim_step(w.a, still, &success), 0);
-    assert_false(success);
-    slot->mujoco.data->qpos[task->things[task->stove].joints[0]] = 0.6;
-    assert_int_equal(sim_step(w.a, still, &success), 0);
-    assert_true(success);
-    libero_view(slot, 0, &view);
-    assert_true(view.model->site_rgba[4 * task->burner_site + 3] == 0);
-    assert_int_equal(sim_step(w.a, still, NULL), 0);
-    libero_view(slot, 0, &view);
-    assert_true(view.model->site_rgba[4 * task->burner_site + 3] == 1);
-    slot->mujoco.data->qpos[task->things[task->stove].joints[0]] = 0.0;
-    assert_int_equal(sim_step(w.a, still, &success), 0);
-    assert_true(success);
-    close_world(&w);
-}
-
-/* suite.chain: plain shows the same scene by other pixels. */
-static void compare_plain(const uint8_t *as_benchmark, const uint8_t *plain, size_t n)
-{
-    double difference = 0;
-
-    for (size_t i = 0; i < n; i++)
-        difference += (double)abs(as_benchmark[i] - plain[i]) / (double)n;
-    assert_true(difference > 0 && difference < 8);
-}
-
-/* The expert's memory is part of the state: from saved bytes it goes on as if nothing had happened. It solves the task, and what
- * its pictures cannot show is left out of them without a trace. */
-static void test_expert(void **state)
-{
-    enum { SIDE = 64 };
-    static uint8_t with[SIDE * SIDE * 3], without[SIDE * SIDE * 3], other[SIDE * SIDE * 3];
-    _cleanup_free_ uint8_t *one = NULL, *two = NULL;
-    struct sim_renderer *whole = NULL, *culling = NULL, *plain = NULL;
-    struct error error = {0};
-    struct world w;
-    float action[7];
-    bool success = false;
-    size_t n;
-
-    (void)state;
-    open_world(&w);
-    n = sim_state_size(w.task);
-    one = malloc(n);
-    two = malloc(n);
-    if (sim_renderer_open(-1, SIDE, SIDE, &whole, &error) == 0 && sim_renderer_open(-1, SIDE, SIDE, &plain, &error) == 0 &&
-        sim_renderer_open(-1, SIDE, SIDE, &culling, &error) == 0) {
-        sim_renderer_set_cull(whole, false);
-        sim_renderer_set_plain(plain, true);
-    }
-    assert_int_equal(sim_reset(w.a, SIM_TRAIN, 2, NULL), 0);
-    for (int t = 0; t < 300 && !success; t++) {
-        for (int camera = 0; camera < 2 && culling && t % 24 == 0; camera++) {
-            assert_int_equal(sim_render_camera(whole, w.a, camera, without), 0);
-            assert_int_equal(sim_render_camera(culling, w.a, camera, with), 0);
-            assert_memory_equal(with, without, sizeof(with));
-            assert_int_equal(sim_render_camera(plain, w.a, camera, other), 0);
-            compare_plain(with, other, sizeof(with));
-        }
-        if (t % 16 == 0) {
-            sim_save(w.a, one);
-            assert_int_equal(sim_restore(w.b, one), 0);
-        }
-        assert_int_equal(sim_expert(w.a, action), 0);
-        assert_int_equal(sim_step(w.a, action, &success), 0);
-        assert_int_equal(sim_expert(w.b, action), 0);
-        assert_int_equal(sim_step(w.b, action, NULL), 0);
-        sim_save(w.a, one);
-        sim_save(w.b, two);
-        assert_memory_equal(one, two, n);
-    }
-    assert_true(success);
-    sim_renderer_close(whole);
-    sim_renderer_close(plain);
-    sim_renderer_close(culling);
-    close_world(&w);
 }
 
 int main(void)
@@ -556,11 +319,7 @@ int main(void)
         cmocka_unit_test(test_poor_references),
         cmocka_unit_test(test_fixture_poses),
         cmocka_unit_test(test_link7),
-        cmocka_unit_test(test_states),
-        cmocka_unit_test(test_bad_actions),
-        cmocka_unit_test(test_success),
-        cmocka_unit_test(test_expert),
     };
 
-    return cmocka_run_group_tests(tests, find_files, clean_up);
+    return cmocka_run_group_tests(tests, libero_lab_find, libero_lab_clean_up);
 }

@@ -12,26 +12,11 @@
 #include "learner/record.h"
 #include "tests/harness/scratch.h"
 
-static char dir[SCRATCH_PATH];
-
-static int begin(void **state)
-{
-    (void)state;
-    scratch_new(dir);
-    return 0;
-}
-
-static int end(void **state)
-{
-    (void)state;
-    return remove_tree(dir);
-}
-
 static void put(const char *text)
 {
     char path[SCRATCH_PATH + 16];
 
-    snprintf(path, sizeof path, "%s/training.json", dir);
+    snprintf(path, sizeof path, "%s/training.json", scratch_dir);
     assert_int_equal(file_write(path, text, strlen(text)), 0);
 }
 
@@ -49,8 +34,8 @@ static void what_is_written_is_read(void **state)
     (void)state;
     for (int passed = 0; passed < 2; passed++) {
         record.gate_passed = passed;
-        assert_int_equal(record_write(dir, &record, &error), 0);
-        assert_int_equal(record_read(dir, &back, &error), 0);
+        assert_int_equal(record_write(scratch_dir, &record, &error), 0);
+        assert_int_equal(record_read(scratch_dir, &back, &error), 0);
         assert_int_equal(back.n_trained, 4);
         assert_memory_equal(back.trained, trained, sizeof trained);
         assert_int_equal(back.n_filtered, 1);
@@ -63,8 +48,8 @@ static void what_is_written_is_read(void **state)
         record_release(&back);
     }
     record = (struct record) {0};               /* nothing was measured, nothing was left out */
-    assert_int_equal(record_write(dir, &record, &error), 0);
-    assert_int_equal(record_read(dir, &back, &error), 0);
+    assert_int_equal(record_write(scratch_dir, &record, &error), 0);
+    assert_int_equal(record_read(scratch_dir, &back, &error), 0);
     assert_true(!back.n_trained && !back.n_filtered && !back.n_stale && !back.gate_passed && !back.gate_text[0]);
     assert_string_equal(back.metrics, "{}");
     record_release(&back);
@@ -88,17 +73,17 @@ static void damaged_files_are_named(void **state)
     struct error error = {0};
 
     (void)state;
-    assert_int_equal(record_read(dir, &back, &error), -ENOENT);
+    assert_int_equal(record_read(scratch_dir, &back, &error), -ENOENT);
     assert_non_null(strstr(error.text, "training.json: not there"));
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         put(cases[i].text);
-        assert_int_equal(record_read(dir, &back, &error), -EBADMSG);
+        assert_int_equal(record_read(scratch_dir, &back, &error), -EBADMSG);
         if (!strstr(error.text, cases[i].said))
             fail_msg("case %zu: %s", i, error.text);
     }
     assert_int_equal(back.n_trained, 77);       /* untouched */
     put("{\"trained\": [3], \"filtered\": [], \"stale\": [], \"of a later build\": 1}");
-    assert_int_equal(record_read(dir, &back, &error), 0);
+    assert_int_equal(record_read(scratch_dir, &back, &error), 0);
     assert_true(back.n_trained == 1 && back.trained[0] == 3 && !back.gate_passed && !back.gate_text[0]);
     record_release(&back);
 }
@@ -110,7 +95,7 @@ static void a_place_that_cannot_be_written(void **state)
     char nowhere[SCRATCH_PATH + 16];
 
     (void)state;
-    snprintf(nowhere, sizeof nowhere, "%s/nowhere", dir);
+    snprintf(nowhere, sizeof nowhere, "%s/nowhere", scratch_dir);
     assert_int_equal(record_write(nowhere, &record, &error), -ENOENT);
     assert_non_null(strstr(error.text, "nowhere/training.json: No such file"));
 }
@@ -118,9 +103,9 @@ static void a_place_that_cannot_be_written(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(what_is_written_is_read, begin, end),
-        cmocka_unit_test_setup_teardown(damaged_files_are_named, begin, end),
-        cmocka_unit_test_setup_teardown(a_place_that_cannot_be_written, begin, end),
+        cmocka_unit_test_setup_teardown(what_is_written_is_read, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(damaged_files_are_named, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(a_place_that_cannot_be_written, scratch_set_up, scratch_tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,19 +18,7 @@
 
 enum { PATH = VERSION_PATH + 64, POLICY = 0, PRM = 1 };
 
-static char dir[SCRATCH_PATH];
 static struct error error;
-
-static int set_up(void **state _unused_)
-{
-    scratch_new(dir);
-    return 0;
-}
-
-static int tear_down(void **state _unused_)
-{
-    return remove_tree(dir);
-}
 
 __attribute__((format(printf, 1, 2))) static const char *at(const char *format, ...)
 {
@@ -38,7 +26,7 @@ __attribute__((format(printf, 1, 2))) static const char *at(const char *format, 
     static unsigned next;
     char *ret = path[next++ % 4];
     va_list args;
-    int n = snprintf(ret, PATH, "%s/", dir);
+    int n = snprintf(ret, PATH, "%s/", scratch_dir);
 
     va_start(args, format);
     vsnprintf(ret + n, (size_t)(PATH - n), format, args);
@@ -297,13 +285,13 @@ static void test_retain(void **state _unused_)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_places, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_not_ours, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_sweep, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_find, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_begin_and_commit, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_bases, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_retain, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_places, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(test_not_ours, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(test_sweep, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(test_find, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(test_begin_and_commit, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(test_bases, scratch_set_up, scratch_tear_down),
+        cmocka_unit_test_setup_teardown(test_retain, scratch_set_up, scratch_tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
