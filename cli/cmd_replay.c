@@ -100,7 +100,7 @@ static int write_strip(const struct episode_film *film, const struct asked *aske
 {
     struct image strip = {0};
     char name[32];
-    int r = episode_film_draw(film, 0, &strip);
+    int r = episode_film_draw(film, &strip);
 
     snprintf(name, sizeof name, "episode-%" PRIu64 ".png", asked->episode);
     if (r == 0)

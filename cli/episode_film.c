@@ -67,7 +67,7 @@ void episode_blow(const Gantry__Trajectory *t, char ret[EPISODE_BLOW])
         snprintf(ret, EPISODE_BLOW, ", %s: it ended before that", t->perturb);
 }
 
-int episode_film_draw(const struct episode_film *f, int columns, struct image *ret)
+int episode_film_draw(const struct episode_film *f, struct image *ret)
 {
     const Gantry__Trajectory *t = f->trajectory;
     char title[320], blow[EPISODE_BLOW];
@@ -79,7 +79,7 @@ int episode_film_draw(const struct episode_film *f, int columns, struct image *r
     return film_draw(&(struct film) {.frames = f->frames, .n = (int)f->n_frames, .height = (int)t->height, .width = (int)t->width,
                                      .cameras = (int)t->images,
                                      .progress = isnan(f->progress[0]) ? NULL : f->progress, .title = title, .numbers = f->steps,
-                                     .columns = columns, .cell = 64}, ret);
+                                     .cell = 64}, ret);
 }
 
 enum { VIDEO_LEAST = 256 };     /* pixels high: players enlarge, but blur */

@@ -21,6 +21,6 @@ enum { EPISODE_BLOW = 80 };
 void episode_blow(const Gantry__Trajectory *trajectory, char ret[EPISODE_BLOW]);
 
 /* The strip; the caller frees ret->rgb. columns 0: the default. */
-int episode_film_draw(const struct episode_film *film, int columns, struct image *ret);
+int episode_film_draw(const struct episode_film *film, struct image *ret);
 /* The frames as an MP4, cameras side by side, small pictures enlarged. -ENOENT: no ffmpeg. */
 int episode_film_video(const struct episode_film *film, double fps, const char *path, struct error *error);

@@ -17,7 +17,7 @@ static int write_film(struct journal *journal, const struct eval *eval, const st
     int r = episode_film_load(journal, e->episode, &film, error);
 
     if (r == 0)
-        r = episode_film_draw(&film, 0, &strip);
+        r = episode_film_draw(&film, &strip);
     snprintf(path, sizeof path, "%s/%s-%s-state%" PRIu64 "-episode%" PRIu64 ".png", dir, policy, e->task, e->state_seed,
              e->episode);
     if (r == 0 && (r = image_write_png(path, strip.rgb, strip.height, strip.width)) < 0)

@@ -34,7 +34,7 @@ int report_film_write(struct journal *journal, const struct ledger_episode *e, c
 
     if (r < 0)
         return r;
-    r = episode_film_draw(&film, 0, &strip);
+    r = episode_film_draw(&film, &strip);
     if (r < 0)
         return r;
     r = image_encode_png(strip.rgb, strip.height, strip.width, &png, &n_png);

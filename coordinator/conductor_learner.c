@@ -24,7 +24,7 @@ static void set_journaled(struct conductor *c, struct open_iteration *it, struct
     it->journaled_by[row - it->rows] = c->learner_instance;
     conductor_emit(c, CONDUCTOR_EPISODE_JOURNALED)->episode = *row;
     conductor_shadow_outcome(c, row);
-    (void)lease_end(&c->leases, row->episode, NULL);
+    (void)lease_end(&c->leases, row->episode);
     if (member) {
         member->delivered++;
         member->failed = 0;

@@ -302,7 +302,7 @@ void conductor_on_lease_return(struct conductor *c, const struct conductor_event
     struct ledger_episode *row;
 
     if (held && held->fence == event->lease_return.fence && held->member == member->id) {
-        (void)lease_end(&c->leases, event->lease_return.episode, NULL);
+        (void)lease_end(&c->leases, event->lease_return.episode);
         row = conductor_row(c, event->lease_return.episode, &it);
         if (event->lease_return.reason == LEASE_SIMULATOR_ERROR)
             count_simulator_error(c, member, event->lease_return.episode, text);

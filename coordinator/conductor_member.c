@@ -70,7 +70,7 @@ static void settle_leases(struct conductor *c, const struct conductor_event *eve
         uint64_t episode = c->leases.items[i].episode;
 
         if (c->leases.items[i].member == member->id && !announced(event, &c->leases.items[i]))
-            (void)lease_end(&c->leases, episode, NULL);
+            (void)lease_end(&c->leases, episode);
     }
     for (size_t i = 0; kept && i < event->hello.n_leases; i++) {
         const struct held_lease *held = &event->hello.leases[i];

@@ -186,13 +186,13 @@ size_t lease_count(const struct lease_table *table, uint32_t member)
     return n;
 }
 
-int lease_end(struct lease_table *table, uint64_t episode, struct lease *ret_lease)
+int lease_end(struct lease_table *table, uint64_t episode)
 {
     struct lease *lease = find(table, episode);
 
     if (!lease)
         return -ENOENT;
-    take(table, lease, ret_lease);
+    take(table, lease, NULL);
     return 0;
 }
 

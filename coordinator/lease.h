@@ -63,8 +63,8 @@ int lease_progress(struct lease_table *table, const struct held_lease *held, uin
 const struct lease *lease_find(const struct lease_table *table, uint64_t episode);
 size_t lease_count(const struct lease_table *table, uint32_t member);
 
-/* End it whoever holds it. -ENOENT. ret_lease may be NULL. */
-int lease_end(struct lease_table *table, uint64_t episode, struct lease *ret_lease);
+/* End it whoever holds it. -ENOENT. */
+int lease_end(struct lease_table *table, uint64_t episode);
 
 /* A heartbeat of `member` has been gone through: its leases that it did not name (mentioned[] holds the episodes it named) count
  * one more. Takes out one that has gone unnamed LEASE_UNMENTIONED times (the grant was lost, or the episode was finished and

@@ -61,13 +61,13 @@ static int run(struct pickle_reader *p)
     return 0;
 }
 
-int pickle_parse(const void *bytes, size_t n, const char *source, pickle_allow *allow, void *user, struct pickle **ret,
+int pickle_parse(const void *bytes, size_t n, const char *source, pickle_allow *allow, struct pickle **ret,
                  struct error *error)
 {
     _cleanup_(pickle_freep) struct pickle *pickle = calloc(1, sizeof(*pickle));
     struct error own = {0};
     struct pickle_reader p = {
-        .bytes = bytes, .n = n, .source = source, .allow = allow, .user = user, .pickle = pickle, .error = &own};
+        .bytes = bytes, .n = n, .source = source, .allow = allow, .pickle = pickle, .error = &own};
     int r;
 
     if (!pickle)

@@ -6,8 +6,8 @@
  * is a PICKLE_CALL value: the global and its arguments, for the caller to recognise; BUILD's state hangs beside it.
  * A persistent id (torch's storages) is a PICKLE_PERSISTENT value around the id.
  *
- *   static int allow(void *user, const char *module, const char *name) { return 0 or a tag; -EPERM to refuse }
- *   pickle_parse(bytes, n, "weights.pt: archive/data.pkl", allow, NULL, &pickle, error) -> pickle_root -> ... -> pickle_free
+ *   static int allow(const char *module, const char *name) { return 0 or a tag; -EPERM to refuse }
+ *   pickle_parse(bytes, n, "weights.pt: archive/data.pkl", allow, &pickle, error) -> pickle_root -> ... -> pickle_free
  *
  * Values may be shared (Python's memo), never cyclic. Depth, count and memo are bounded (PICKLE_MAX_*): a small file cannot
  * ask for much memory. Strings point into `bytes`, which must live as long as the tree; they hold no NUL at the end.
@@ -54,10 +54,10 @@ struct pickle_value {
 struct pickle;
 
 /* >= 0: allowed, the number comes back as `tag`. -EPERM: forbidden. Strings are NUL-terminated, valid during the call. */
-typedef int pickle_allow(void *user, const char *module, const char *name);
+typedef int pickle_allow(const char *module, const char *name);
 
 /* `source` begins every message (borrowed during the call). allow NULL: no global at all. */
-int pickle_parse(const void *bytes, size_t n, const char *source, pickle_allow *allow, void *user, struct pickle **ret,
+int pickle_parse(const void *bytes, size_t n, const char *source, pickle_allow *allow, struct pickle **ret,
                  struct error *error);
 struct pickle *pickle_free(struct pickle *pickle);
 DEFINE_FREEP(struct pickle, pickle_free)

@@ -23,7 +23,6 @@ struct pickle_reader {
     size_t n, at, op;           /* op: offset of the opcode at work */
     const char *source;
     pickle_allow *allow;
-    void *user;
     struct pickle *pickle;
     struct pickle_value **stack, **memo;
     size_t depth, stack_room, memo_room, memo_next;

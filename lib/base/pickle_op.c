@@ -209,7 +209,7 @@ static int put_global(struct pickle_reader *p, const char *module, size_t module
     memcpy(module_z, module, module_length);
     memcpy(name_z, name, name_length);
     module_z[module_length] = name_z[name_length] = '\0';
-    tag = p->allow ? p->allow(p->user, module_z, name_z) : -EPERM;
+    tag = p->allow ? p->allow(module_z, name_z) : -EPERM;
     if (tag < 0)
         return error_set(p->error, EPERM, "%s: offset %zu: the pickle asks for %s.%s, which is not on the list of allowed names; "
                          "nothing was run", p->source, p->op, module_z, name_z);

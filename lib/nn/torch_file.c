@@ -31,7 +31,7 @@ struct torch_file {
     size_t names;                       /* bytes of the names so far: a dict may be in many places */
 };
 
-static int allow(void *user, const char *module, const char *name)
+static int allow(const char *module, const char *name)
 {
     static const struct { const char *module, *name; int tag; } known[] = {
         {"collections", "OrderedDict", TAG_DICT},
@@ -49,7 +49,6 @@ static int allow(void *user, const char *module, const char *name)
         {"torch", "BoolStorage", TAG_STORAGE + DTYPE_BOOL},
     };
 
-    (void)user;
     for (size_t i = 0; i < ARRAY_SIZE(known); i++)
         if (!strcmp(module, known[i].module) && !strcmp(name, known[i].name))
             return known[i].tag;
@@ -359,7 +358,7 @@ static int read_archive(struct torch_file *file, struct error *error)
     if (r < 0)
         return r;
     strbuf_addf(&source, "%s: %s", file->zip->path, entry->name);
-    r = pickle_parse(bytes, n, source.text, allow, NULL, &pickle, error);
+    r = pickle_parse(bytes, n, source.text, allow, &pickle, error);
     if (r < 0)
         return r;
     if (!is_dict(pickle_root(pickle)))

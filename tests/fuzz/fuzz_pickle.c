@@ -3,7 +3,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 
-static int allow(void *user _unused_, const char *module, const char *name)
+static int allow(const char *module, const char *name)
 {
     return module[0] == 'o' || name[0] == 'o' ? -1 : 3;
 }
@@ -35,7 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     uint8_t *decoded = NULL;
     size_t length;
 
-    if (pickle_parse(bytes, n, "fuzz", allow, NULL, &pickle, &error) < 0) {
+    if (pickle_parse(bytes, n, "fuzz", allow, &pickle, &error) < 0) {
         if (!error.errnum)
             abort();            /* every refusal has its line */
         return 0;

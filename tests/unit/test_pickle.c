@@ -12,9 +12,8 @@
 #include "base/pickle.h"
 #include "base/zip.h"
 
-static int allow(void *user, const char *module, const char *name)
+static int allow(const char *module, const char *name)
 {
-    (void)user;
     if (strcmp(module, "_codecs") == 0 && strcmp(name, "encode") == 0)
         return 1;
     return strcmp(module, "collections") == 0 && strcmp(name, "OrderedDict") == 0 ? 2 : -EPERM;
@@ -25,7 +24,7 @@ static struct pickle *parse(const char *bytes, size_t n)
     struct pickle *pickle = NULL;
     struct error error = {0};
 
-    if (pickle_parse(bytes, n, "test", allow, NULL, &pickle, &error) < 0)
+    if (pickle_parse(bytes, n, "test", allow, &pickle, &error) < 0)
         fail_msg("%s", error.text);
     return pickle;
 }
@@ -135,7 +134,7 @@ static void test_utf8(void **state)
         bytes[3] = (char)n;
         memcpy(bytes + 4, cases[i].text, n);
         bytes[4 + n] = '.';
-        assert_int_equal(pickle_parse(bytes, 5 + n, "text", allow, NULL, &pickle, &error), cases[i].good ? 0 : -EINVAL);
+        assert_int_equal(pickle_parse(bytes, 5 + n, "text", allow, &pickle, &error), cases[i].good ? 0 : -EINVAL);
         if (cases[i].good)
             assert_true(pickle_is_text(pickle_root(pickle), cases[i].text));
         else
@@ -223,7 +222,7 @@ static void test_refusals(void **state)
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
         struct pickle *pickle = NULL;
         struct error error = {0};
-        int r = pickle_parse(cases[i].bytes, cases[i].n, "file", allow, NULL, &pickle, &error);
+        int r = pickle_parse(cases[i].bytes, cases[i].n, "file", allow, &pickle, &error);
 
         if (r != cases[i].code || !strstr(error.text, cases[i].words) || strncmp(error.text, "file: ", 6) != 0)
             fail_msg("case %zu: %d '%s', expected '%s'", i, r, error.text, cases[i].words);
@@ -240,11 +239,11 @@ static void test_depth_is_bounded(void **state)
     (void)state;
     memset(bytes + 3, '\x85', 200);
     bytes[3 + PICKLE_MAX_DEPTH] = '.';
-    assert_int_equal(pickle_parse(bytes, 4 + PICKLE_MAX_DEPTH, "deep", NULL, NULL, &pickle, &error), 0);
+    assert_int_equal(pickle_parse(bytes, 4 + PICKLE_MAX_DEPTH, "deep", NULL, &pickle, &error), 0);
     pickle = pickle_free(pickle);
     bytes[3 + PICKLE_MAX_DEPTH] = '\x85';
     bytes[4 + PICKLE_MAX_DEPTH] = '.';
-    assert_int_equal(pickle_parse(bytes, 5 + PICKLE_MAX_DEPTH, "deep", NULL, NULL, &pickle, &error), -EINVAL);
+    assert_int_equal(pickle_parse(bytes, 5 + PICKLE_MAX_DEPTH, "deep", NULL, &pickle, &error), -EINVAL);
     assert_non_null(strstr(error.text, "64 deep"));
 }
 

@@ -18,12 +18,12 @@ static void golden_release(struct golden *g)
     openvla_free(g->model);
 }
 
-void golden_items(const struct golden *g, bool with_actions, struct openvla_item items[GOLDEN_SAMPLES])
+void golden_items(const struct golden *g, struct openvla_item items[GOLDEN_SAMPLES])
 {
     for (int i = 0; i < GOLDEN_SAMPLES; i++)
         items[i] = (struct openvla_item) {
             .images = {g->image[i]}, .n_images = 1, .prompt = g->prompt[i], .n_prompt = g->n_prompt[i],
-            .actions = with_actions ? g->actions[i] : NULL, .n_actions = with_actions ? GOLDEN_TOKENS : 0,
+            .actions = g->actions[i], .n_actions = GOLDEN_TOKENS,
         };
 }
 

@@ -81,7 +81,7 @@ int golden_check_forward(struct golden *g)
     struct tape tape[GOLDEN_SAMPLES];
     int r = 0;
 
-    golden_items(g, true, items);
+    golden_items(g, items);
     for (int s = 0; s < GOLDEN_SAMPLES; s++) {
         tape_init(&tape[s], false);
         run[s] = (struct forward) {.g = g, .item = &items[s], .n = 1};
@@ -245,7 +245,7 @@ static int logprobs_pass(struct tape *tape, void *arg)
     struct tensor *hidden, *last;
     int r;
 
-    golden_items(l->g, true, items);
+    golden_items(l->g, items);
     r = openvla_forward(model, tape, items, GOLDEN_SAMPLES, &pass);
     if (r < 0)
         return r;

@@ -63,8 +63,8 @@ int golden_compare_rows(struct golden *g, const char *file, const char *name, co
 /* A promise that is not in a file. */
 void golden_expect(struct golden *g, bool true_, const char *name);
 
-/* The three samples as a batch: prompt and, if with_actions, the 7 action ids. */
-void golden_items(const struct golden *g, bool with_actions, struct openvla_item items[GOLDEN_SAMPLES]);
+/* The three samples as a batch: prompt and the 7 action ids. */
+void golden_items(const struct golden *g, struct openvla_item items[GOLDEN_SAMPLES]);
 
 /* Imitation of the three samples in one batch: mean cross-entropy over K actions and </s> of each. */
 enum { GOLDEN_LABELS = GOLDEN_TOKENS + 1 };

@@ -24,7 +24,7 @@ static int ppo_pass(struct tape *tape, void *arg)
     struct openvla_item items[GOLDEN_SAMPLES];
     int r;
 
-    golden_items(p->g, true, items);
+    golden_items(p->g, items);
     r = openvla_forward(model, tape, items, GOLDEN_SAMPLES, &p->pass);
     if (r < 0)
         return r;

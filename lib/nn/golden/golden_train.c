@@ -62,7 +62,7 @@ static int sft_pass(struct tape *tape, void *arg)
     struct openvla_pass pass;
     int r;
 
-    golden_items(sft->g, true, items);
+    golden_items(sft->g, items);
     r = openvla_forward(model, tape, items, GOLDEN_SAMPLES, &pass);
     if (r < 0)
         return r;

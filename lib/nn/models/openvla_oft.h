@@ -42,8 +42,8 @@ bool oft_trains_whole(const struct openvla *model);
 /* The values of those parts from the side files of `dir`, as far as there are any, in place of what they are. -EINVAL: for
  * another base. */
 int oft_read_trained(struct openvla *model, const char *dir, struct error *error);
-/* Write the side files of `dir`. */
-int oft_save(const struct openvla *model, const char *dir, enum dtype dtype, struct error *error);
+/* Write the side files of `dir`, as F32. */
+int oft_save(const struct openvla *model, const char *dir, struct error *error);
 
 /* The robot's state as the projector takes it: 2 (x - low) / (high - low + 1e-8) - 1, clipped to [-1,1]. */
 void oft_normalise_state(const struct action_stats *stats, const double *state, double *ret);

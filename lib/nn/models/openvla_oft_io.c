@@ -426,7 +426,7 @@ int oft_attach(struct openvla *model, const char *dir, const struct oft_config *
 
 /* ---- and back ---------------------------------------------------------------------------------------------------- */
 
-int oft_save(const struct openvla *model, const char *dir, enum dtype dtype, struct error *error)
+int oft_save(const struct openvla *model, const char *dir, struct error *error)
 {
     for (int f = 0; f < OFT_FILES; f++) {
         _cleanup_free_ struct st_write *list = calloc((size_t)model->params.count + 1, sizeof(*list));
@@ -442,7 +442,7 @@ int oft_save(const struct openvla *model, const char *dir, enum dtype dtype, str
             if (!is_of(param, (enum oft_file)f))
                 continue;
             list[n] =
-                (struct st_write){.name = f == OFT_VISION ? param->name : param->name + length + 1, .dtype = dtype,
+                (struct st_write){.name = f == OFT_VISION ? param->name : param->name + length + 1, .dtype = DTYPE_F32,
                                   .ndim = param->ndim, .values = param->value};
             memcpy(list[n++].dim, param->dim, sizeof(param->dim));
         }

@@ -296,12 +296,11 @@ static struct tensor *make(struct tape *t, struct tensor *x, const struct param 
     return y;
 }
 
-struct tensor *linear_times(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, int64_t first,
-                            int64_t count, float times)
+struct tensor *linear_times(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, float times)
 {
     struct linear *c;
 
-    return make(t, x, weight, bias, first, count, times, false, &c);
+    return make(t, x, weight, bias, 0, weight->dim[0], times, false, &c);
 }
 
 /* ---- adapters ---------------------------------------------------------------------------------------------- */
@@ -341,7 +340,7 @@ static struct tensor *adapt(struct tape *t, struct tensor *x, const struct param
 
     if (!y || !lora->a || t->plain)
         return y;
-    h = linear_times(t, x, lora->a, NULL, 0, lora->a->dim[0], lora->scale);
+    h = linear_times(t, x, lora->a, NULL, lora->scale);
     c = tape_alloc(t, sizeof(*c));
     if (!h || !c)
         return NULL;

@@ -19,8 +19,7 @@ void linear_product(const struct linear *c, bool add, float *scratch);
 struct device_gemm linear_gemm(const struct tape *t, const struct linear *c, bool add);
 void linear_gemm_on(struct tape *t, struct device_gemm g);
 /* A new y = x W^T (+ b), recorded; on a device, and only there, times `times`. NULL: failed. */
-struct tensor *linear_times(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, int64_t first,
-                            int64_t count, float times);
+struct tensor *linear_times(struct tape *t, struct tensor *x, const struct param *weight, const struct param *bias, float times);
 /* On a device, in bf16, the adapter's part is written first and the product with W added to it: who adds reads what is there, and
  * the large product, which is bound by computing, does that for nothing. In fp32 it is the other way round, as on the CPU, for
  * the same bits. */

@@ -100,7 +100,7 @@ static bool joined(struct tape *t, struct tensor *x, const struct lora_join *joi
                    struct tensor **ret)
 {
     float scale = use[0].weight->lora.scale;
-    struct tensor *h = linear_times(t, x, &join->a, NULL, 0, join->a.dim[0], scale);
+    struct tensor *h = linear_times(t, x, &join->a, NULL, scale);
 
     if (!h)
         return false;
@@ -109,7 +109,7 @@ static bool joined(struct tape *t, struct tensor *x, const struct lora_join *joi
     if (!t->planning)
         cpu_kernels()->scale(h->x, scale, h->rows * h->cols);
     for (int i = 0; i < join->n; i++) {
-        ret[i] = linear_times(t, x, use[i].weight, use[i].bias, 0, use[i].weight->dim[0], 1.0f);
+        ret[i] = linear_times(t, x, use[i].weight, use[i].bias, 1.0f);
         if (!ret[i])
             return false;
     }

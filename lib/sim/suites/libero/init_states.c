@@ -10,7 +10,7 @@
 enum { MAX_PICKLE = 64 << 20, MAX_ROWS = 100000 };
 enum { RECONSTRUCT, NDARRAY, DTYPE, ENCODE };
 
-static int allow(void *user _unused_, const char *module, const char *name)
+static int allow(const char *module, const char *name)
 {
     static const struct { const char *module, *name; int tag; } names[] = {
         { "numpy.core.multiarray", "_reconstruct", RECONSTRUCT }, { "numpy._core.multiarray", "_reconstruct", RECONSTRUCT },
@@ -94,7 +94,7 @@ int init_states_read(const char *path, int width, struct init_states *ret, struc
         source = NULL;
         return error_set(error, ENOMEM, "%s: out of memory", path);
     }
-    r = pickle_parse(bytes, n, source, allow, NULL, &pickle, error);
+    r = pickle_parse(bytes, n, source, allow, &pickle, error);
     if (r == 0)
         r = read_array(pickle_root(pickle), path, width, &states, error);
     if (r < 0)
