@@ -66,7 +66,9 @@ static void write_tasks(json_t *policies, struct strbuf *out)
     strbuf_adds(out, "</tr>");
     json_object_foreach(tasks, task, ignored)
     {
-        strbuf_addf(out, "<tr><td>%s</td>", task);
+        strbuf_adds(out, "<tr><td>");
+        html_escape(out, task);
+        strbuf_adds(out, "</td>");
         json_object_foreach(policies, name, policy)
         {
             const json_t *row = json_object_get(json_object_get(policy, "tasks"), task);

@@ -409,6 +409,8 @@ static void on_state(bool up, void *arg)
 
     if (up)
         log_info("coordinator answers", "member=%u", member_id(edge->shared.member));
+    else if (!member_id(edge->shared.member))
+        log_warn("no coordinator answers yet", "address=%s", LOG_Q(wire_client_address(member_client(edge->shared.member))));
     else
         log_warn("coordinator is silent, playing on", "busy=%u", count_busy(edge));
 }

@@ -162,6 +162,8 @@ static void on_state(bool up, void *arg)
         return;
     if (up)
         log_info("coordinator answers", "member=%u", member_id(edge->member));
+    else if (!member_id(edge->member))
+        log_warn("no coordinator answers yet", "address=%s", LOG_Q(wire_client_address(member_client(edge->member))));
     else
         log_warn("coordinator is silent, still taking deliveries", "waiting=%zu", edge->deliveries.n);
 }

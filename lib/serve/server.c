@@ -198,6 +198,8 @@ static void on_state(bool up, void *arg)
 
     if (up)
         log_info("coordinator answers", "member=%u", member_id(s->member));
+    else if (!member_id(s->member))
+        log_warn("no coordinator answers yet", "address=%s", LOG_Q(wire_client_address(member_client(s->member))));
     else
         log_warn("coordinator is silent, serving on", "in_flight=%u", batcher_in_flight(s->batcher));
 }

@@ -165,6 +165,8 @@ int address_socket_dir(const char *run_dir, char ret_dir[ADDRESS_MAX], struct er
     char path[PATH_MAX];
     int r;
 
+    if (!absolute && errno == ENOENT && strchr(run_dir, ':') && !strchr(run_dir, '/'))
+        return error_set(error, ENOENT, "%s: no run directory is called that, and an address is tcp://HOST:PORT", run_dir);
     if (!absolute)
         return error_set(error, errno, "run directory %s: %s", run_dir, strerror(errno));
     if ((size_t)snprintf(path, sizeof path, "%s/sock", absolute) >= sizeof path)

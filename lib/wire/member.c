@@ -24,6 +24,7 @@ struct member {
     uint32_t id, heartbeat_ms;
     uint64_t endpoints_revision;
     bool welcomed, joined, draining, sent_away, closing;
+    bool heard;                     /* on_state has been called: the coordinator was up, or nobody answered the first Hello */
     bool hello_sent, beat_sent;     /* one of each at a time */
 
     bool leaving;
@@ -34,6 +35,7 @@ struct member {
 static void say_hello(struct member *member);
 static void look_again(struct member *member);
 static void wake_in(struct member *member, uint64_t ms);
+static void on_state(bool up, void *arg);
 
 static void on_timer(uv_timer_t *timer)
 {
@@ -135,6 +137,8 @@ static void on_hello_reply(int result, const struct message *reply, void *arg)
     }
     if (is_final(result) && member->options.on_refused)
         member->options.on_refused(result, why(member, result, reply), member->options.arg);
+    else if (!member->heard && *wire_client_address(member->client))
+        on_state(false, member);
     wake_in(member, HELLO_AGAIN_MS);
 }
 
@@ -334,6 +338,7 @@ static void on_state(bool up, void *arg)
 {
     struct member *member = arg;
 
+    member->heard = true;
     if (!up)
         look_again(member);
     if (up && member->joined)

@@ -46,7 +46,8 @@ struct member_options {
     void (*on_revoked)(const uint64_t *episodes, size_t n, void *arg);  /* stop playing these; NULL ok */
     void (*on_drain)(const char *reason, void *arg);        /* finish what you hold, then leave; called once; NULL ok */
     void (*on_push)(const struct message *message, void *arg);  /* other one-way messages of the coordinator; NULL ok */
-    void (*on_state)(bool up, void *arg);                   /* coordinator answers / silent: log it once; NULL ok */
+    /* Coordinator answers / silent: log it. Silent, and member_id is 0: nobody has answered the first Hello; NULL ok. */
+    void (*on_state)(bool up, void *arg);
 
     /* Refused for good (protocol major, key, run, the address in a file that was waited for): log the text and exit
      * non-zero. */

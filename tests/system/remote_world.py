@@ -5,6 +5,7 @@ Tasks: `reach` (the hand gets near the place: who moves at random does, too, now
 along what it touches). --listen PATH: on a socket.
 
 WORLD_PLAIN=1: without an expert, and it cannot save.
+WORLD_ALIAS=NAME: a third task, reach by that name.
 WORLD_ARMS=2: actions of fourteen numbers, and the hand is the second arm's.
 WORLD_FAULT="WHAT@WHEN[,...]" misbehaves at the step WHEN of its process (from 1), or at the first step of the state WHEN (as in train/3):
 raise, hang, die; nonsense, short, nan, text answer what gantry_sim.py would not. At the state's reset: refuse, stuck, crash.
@@ -30,11 +31,14 @@ class World:
     action_dims = 14 if os.environ.get("WORLD_ARMS") == "2" else 7
     tasks = [{"name": "reach", "instruction": "go to the green place", "max_steps": 12},
              {"name": "push", "instruction": "push the block to the green place", "max_steps": 24, "level": 1}]
+    alias = os.environ.get("WORLD_ALIAS")
+    tasks += [{**tasks[0], "name": alias}] if alias else []
 
     def __init__(self):
         self.played, self.faults = 0, dict(reversed(f.split("@")) for f in filter(None, os.environ.get("WORLD_FAULT", "").split(",")))
 
     def reset(self, task, split, seed):
+        task = "reach" if task == self.alias else task
         if task not in ("reach", "push"):
             raise KeyError(f"no task {task}")
         draw = random.Random(f"{task} {split} {seed}")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import BIN, TOP, gantry
+from conftest import BIN, TOP, gantry, merged
 from remote_world import SIDE
 
 from gantry_sim import Client
@@ -69,6 +69,22 @@ def test_unwell(fault, words):
     r = sim("play", "--task", "push", "--states", "0..2", fault=f"{fault}@test/1")
     assert r.returncode == 1 and "test 0    success" in r.stdout, r.stdout + r.stderr
     assert words in r.stderr.splitlines()[-1] and "gantry sim: test state 1" in r.stderr.splitlines()[-1], r.stderr
+
+
+def test_tasks_of_any_name(make_cluster, monkeypatch):
+    """Letters that mean something to YAML, JSON, a page: as they are everywhere."""
+    name = 'a <b> & "c": d'
+    monkeypatch.setenv("WORLD_ALIAS", name)
+    cluster = make_cluster(merged(suite(name), {"suite": {"tasks": [name, "push"]}}), stages=[
+        {"demos": {"episodes": 4}}, {"sft": {"steps": 2, "batch": 8, "warmup": 1}},
+        {"eval": {"episodes": 4, "policies": ["sft"], "temperatures": [1.0], "val_episodes": 2}}])
+    cluster.up()
+    cluster.until_finished()
+    summary = json.loads((cluster.run / "summary.json").read_text())
+    assert set(summary["policies"]["sft"]["tasks"]) == {name, "push"}
+    assert gantry("report", cluster.run).returncode == 0
+    page = (cluster.run / "report.html").read_text()
+    assert "<td>a &lt;b&gt; &amp; &quot;c&quot;: d</td>" in page and "<b> &" not in page
 
 
 def test_a_whole_run(make_cluster, model, tmp_path, monkeypatch):

@@ -86,6 +86,8 @@ static void socket_dirs_of_a_copy(void **state)
         snprintf(run[i], sizeof run[i], "%s/%0100d", lab.dir, i);
         assert_int_equal(mkdir_p(run[i], 0700), 0);
     }
+    assert_int_equal(address_socket_dir("10.0.0.1:5555", dir[0], &error), -ENOENT);
+    assert_non_null(strstr(error.text, "an address is tcp://HOST:PORT"));
     assert_int_equal(address_socket_dir_find(run[0], found), -ENOENT);
     assert_int_equal(address_socket_dir(run[0], dir[0], &error), 0);
     assert_int_equal(address_socket_dir_find(run[0], found), 0);

@@ -389,6 +389,23 @@ static void joins_by_a_file(void **state)
     town_close(&town);
 }
 
+/* A wrong port, a closed one, a coordinator that is not up: whoever waits for it is told, once, and goes on waiting. */
+static void says_that_nobody_answers(void **state)
+{
+    struct town town;
+
+    (void)state;
+    town_open(&town, NULL);
+    town.up = true;
+    lab_until_count(&town.lab, &town.states, 1);
+    assert_false(town.up);
+    assert_int_equal(member_id(town.member), 0);
+    open_coordinator(&town, 1);
+    lab_until_count(&town.lab, &town.welcomes, 1);
+    assert_true(town.up && town.states == 2);
+    town_close(&town);
+}
+
 /* What the file says when it comes is judged as what it would have said at the start; without it there is nobody to say Bye to. */
 static void waits_for_a_file_in_vain(void **state)
 {
@@ -466,6 +483,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(joins_and_beats), cmocka_unit_test(coordinator_restarts), cmocka_unit_test(not_known),
         cmocka_unit_test(leaves),          cmocka_unit_test(leaves_alone),         cmocka_unit_test(other_run),
+        cmocka_unit_test(says_that_nobody_answers),
         cmocka_unit_test(joins_by_a_file), cmocka_unit_test(waits_for_a_file_in_vain),
         cmocka_unit_test(coordinator_of_another_protocol),
     };
