@@ -111,6 +111,21 @@ def test_an_adapter_is_pairs(tmp_path):
         assert line in said, said
 
 
+def test_code_of_chunks_without_a_head(broken):
+    """OpenVLA-OFT's code beside the weights, as SimpleVLA-RL leaves it, and in a base model that its scripts have read: which it is, a person says."""
+    (broken / "modeling_prismatic.py").write_text("from prismatic.vla.constants import (\n    ACTION_DIM,\n    NUM_ACTIONS_CHUNK,\n)\n")
+    r = gantry("model", "inspect", broken)
+    assert r.returncode == 1 and r.stderr.endswith('Put into config.json "gantry_oft": {"kind": "tokens", "chunk": 8}, or '
+                                                   '"gantry_oft": {"kind": "none"}\n'), r.stderr
+    config = json.loads((broken / "config.json").read_text())
+    for kind in {"kind": "tokens", "chunk": 8}, {"kind": "none"}:
+        (broken / "config.json").write_text(json.dumps({**config, "gantry_oft": kind}))
+        assert gantry("model", "inspect", broken).returncode == 0
+    (broken / "config.json").write_text(json.dumps(config))
+    (broken / "modeling_prismatic.py").write_text("class OpenVLAForActionPrediction: pass\n")        # OpenVLA's own
+    assert gantry("model", "inspect", broken).returncode == 0
+
+
 def test_nothing_is_half_written(broken, tmp_path):
     """A source that breaks off in the middle leaves no destination, and what was there stays."""
     shards = sorted(broken.glob("model-*.safetensors"))

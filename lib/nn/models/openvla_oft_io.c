@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <stdio.h>
 
+#include "base/atomic_file.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_oft.h"
 #include "nn/torch_file.h"
@@ -285,6 +286,18 @@ static int use_extremes(struct openvla *model, const char *dir, struct error *er
     return 0;
 }
 
+/* OpenVLA-OFT's code beside the weights. It answers in chunks also where it left no head (in tokens), but its scripts put the code
+ * into any directory that they read, a base model's, too: it says that the kind is unknown, and not which it is. */
+static bool has_code_of_chunks(const char *dir)
+{
+    _cleanup_free_ char *text = NULL;
+    char path[PATH_MAX];
+    size_t n;
+
+    return snprintf(path, sizeof path, "%s/modeling_prismatic.py", dir) < (int)sizeof path &&
+           file_read(path, 1 << 20, &text, &n) == 0 && strstr(text, "NUM_ACTIONS_CHUNK");
+}
+
 /* What the files say where config.json says nothing; what must be there for what it says. */
 static int settle(struct openvla *model, const char *dir, const struct oft_files *files, struct error *error)
 {
@@ -298,6 +311,11 @@ static int settle(struct openvla *model, const char *dir, const struct oft_files
                          "%s: modulated vision towers (FiLM), but no action_head beside them: the kind is unknown; say "
                          "\"gantry_oft\": {\"kind\": \"tokens\"} in config.json, or none to leave them out",
                          files->path[OFT_VISION]);
+    if (c->kind == OFT_NONE && said_nothing && has_code_of_chunks(dir))
+        return error_set(error, ENOENT,
+                         "%s: modeling_prismatic.py is OpenVLA-OFT's, but there is no action_head: does it answer in chunks (as "
+                         "SimpleVLA-RL's) or token by token? Put into config.json \"gantry_oft\": {\"kind\": \"tokens\", "
+                         "\"chunk\": %d}, or \"gantry_oft\": {\"kind\": \"none\"}", dir, c->chunk);
     if (c->kind == OFT_NONE) {
         *c = (struct oft_config){.kind = OFT_NONE};
         return 0;
