@@ -413,7 +413,8 @@ static void test_a_member_to_drain_is_named(void **state)
     loop_free(loop);
 }
 
-/* A run that stops is drained once its step is done; if everybody has left by then there is nothing to drain, nor anybody to do it. */
+/* A run that stops is drained once its step is done; if everybody has left by then there is nothing to drain, nor anybody to do
+ * it. */
 static void test_stopped_as_the_last_member_leaves(void **state)
 {
     struct conductor_event hello = {

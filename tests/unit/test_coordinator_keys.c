@@ -17,6 +17,7 @@ struct stranger {
     struct wire_client *client;
     uint32_t member;
     unsigned replies;
+    void (*look)(const Gantry__Welcome *welcome);       /* NULL: nobody */
 };
 
 static void on_reply(int result, const struct message *reply, void *arg)
@@ -29,6 +30,8 @@ static void on_reply(int result, const struct message *reply, void *arg)
 
         s->member = welcome->member;
         wire_set_run(s->wire, welcome->run, welcome->epoch);
+        if (s->look)
+            s->look(welcome);
     }
 }
 
@@ -51,15 +54,27 @@ static void ask(struct stranger *s, Gantry__Kind kind, const ProtobufCMessage *b
 
 static void path_of(char *ret, const char *name) { snprintf(ret, SCRATCH_PATH + 32, "%s/%s", life_run_dir, name); }
 
+static void say_hello(struct stranger *s, Gantry__Role role, const char *name)
+{
+    Gantry__Hello hello = GANTRY__HELLO__INIT;
+
+    hello.role = role;
+    hello.instance = (uint64_t)name[0];
+    hello.host = "there";
+    hello.name = (char *)name;
+    hello.build = "b\033[2J\xc2\x9b" "2J";
+    hello.slots = 2;
+    ask(s, WIRE_KIND(HELLO), &hello.base);
+}
+
 /* A key of its own, let in as a worker's, and a Hello. */
 static void join(struct stranger *s, struct edge *edge, struct loop *loop, const char *name)
 {
     struct wire_client_options options = {.address = wire_server_address(edge->tcp),
                                           .server_key = security_public_key(edge->wire->security)};
-    Gantry__Hello hello = GANTRY__HELLO__INIT;
     char key[SECURITY_KEY_SIZE], path[SCRATCH_PATH + 32], allowed[SCRATCH_PATH + 32];
 
-    *s = (struct stranger) {.loop = loop};
+    *s = (struct stranger) {.loop = loop, .look = s->look};
     path_of(allowed, "keys/allowed");
     assert_int_equal(security_key_create(life_dir, name, key, &life_error), 0);
     assert_int_equal(security_allow(allowed, GANTRY__ROLE__ROLE_ENV_WORKER, key, name, &life_error), 0);
@@ -68,13 +83,7 @@ static void join(struct stranger *s, struct edge *edge, struct loop *loop, const
     assert_int_equal(security_start(s->wire, path, NULL, &life_error), 0);
     if (wire_client_new(s->wire, &options, &s->client, &life_error) < 0)
         fail_msg("%s", life_error.text);
-    hello.role = GANTRY__ROLE__ROLE_ENV_WORKER;
-    hello.instance = (uint64_t)name[0];
-    hello.host = "there";
-    hello.name = (char *)name;
-    hello.build = "b\033[2J\xc2\x9b" "2J";
-    hello.slots = 2;
-    ask(s, WIRE_KIND(HELLO), &hello.base);
+    say_hello(s, GANTRY__ROLE__ROLE_ENV_WORKER, name);
     assert_true(s->member != 0);
 }
 
@@ -128,10 +137,27 @@ static bool is_here(const struct edge *edge, const struct stranger *s)
     return membership_find((struct membership *)conductor_members(edge->conductor), s->member);
 }
 
+/* Servers elsewhere are told who is let in as what, whenever they do not know it yet. */
+static void check_list(struct edge *edge, const struct stranger *s, const char *name)
+{
+    _cleanup_(edge_allowed_release) struct edge_allowed list = {0}, again = {0};
+    const Gantry__Allowed *said = edge_list_allowed(edge, 0, &list);
+    bool listed = false;
+
+    assert_non_null(said);
+    for (size_t i = 0; i < said->n_keys; i++)
+        if (!strcmp(said->keys[i]->key, security_public_key(s->wire->security)))
+            listed = said->keys[i]->role == GANTRY__ROLE__ROLE_ENV_WORKER;
+    if (!listed)
+        fail_msg("%s is not let in as a worker", name);
+    assert_null(edge_list_allowed(edge, said->digest, &again));
+}
+
 static void test_in_anothers_name(void **state)
 {
+    struct conductor_event local = {.kind = CONDUCTOR_HELLO, .hello.member = {.role = MEMBER_WORKER, .instance = 3, .pid = 3}};
     char path[SCRATCH_PATH + 32];
-    struct stranger alice, mallory;
+    struct stranger alice = {0}, mallory = {0};
     const struct member *m;
     struct loop *loop;
     struct edge *edge;
@@ -140,8 +166,11 @@ static void test_in_anothers_name(void **state)
     start(&loop, &edge);
     join(&alice, edge, loop, "alice");
     join(&mallory, edge, loop, "mallory");
+    edge_step(edge, &local);                                /* over ipc: without a key */
+    check_list(edge, &alice, "alice");
     m = membership_find((struct membership *)conductor_members(edge->conductor), alice.member);
     assert_string_equal(m->name, "alice");
+    assert_true(m->address_id & EDGE_TCP_PEER);             /* what is pushed to it goes there */
     assert_string_equal(m->host, "there");
     assert_string_equal(m->build, "b?[2J??2J");                 /* shown in terminals */
     assert_int_equal(m->slots, 2);
@@ -158,7 +187,28 @@ static void test_in_anothers_name(void **state)
     while (is_here(edge, &mallory))
         loop_turn(loop, true);
     assert_true(is_here(edge, &alice));
+    assert_non_null(membership_find_process((struct membership *)conductor_members(edge->conductor), "", 3));
     leave(&alice);
+    leave(&mallory);
+    edge_free(edge);
+    loop_free(loop);
+}
+
+/* The key of a worker's host does not make a learner. */
+static void test_in_another_role(void **state)
+{
+    struct stranger mallory = {0};
+    struct loop *loop;
+    struct edge *edge;
+    uint64_t refused;
+
+    (void)state;
+    start(&loop, &edge);
+    join(&mallory, edge, loop, "mallory");
+    refused = wire_server_stats(edge->tcp)->refused;
+    say_hello(&mallory, GANTRY__ROLE__ROLE_LEARNER, "nobody");
+    assert_int_equal(wire_server_stats(edge->tcp)->refused, refused + 1);
+    assert_null(membership_learner(conductor_members(edge->conductor)));
     leave(&mallory);
     edge_free(edge);
     loop_free(loop);
@@ -168,7 +218,7 @@ static void test_in_anothers_name(void **state)
 static void test_shut_out_unseen(void **state)
 {
     char path[SCRATCH_PATH + 32];
-    struct stranger alice, mallory;
+    struct stranger alice = {0}, mallory = {0};
     struct loop *loop;
     struct edge *edge;
 
@@ -203,10 +253,60 @@ static void test_shut_out_unseen(void **state)
     loop_free(loop);
 }
 
+static const char some_key[] = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7";
+
+static void look_at_endpoints(const Gantry__Welcome *welcome)
+{
+    const Gantry__Endpoint *here = welcome->endpoints[0], *leaving = welcome->endpoints[1], *learner = welcome->endpoints[2];
+
+    assert_int_equal(welcome->n_endpoints, 3);
+    assert_string_equal(here->address, "tcp://here:1");
+    assert_string_equal(here->public_key, some_key);
+    assert_true(!here->cordoned && here->n_versions == 1 && here->versions[0] == 5);
+    assert_string_equal(leaving->address, "tcp://leaving:1");
+    assert_true(leaving->cordoned && leaving->n_versions == 0);
+    assert_true(learner->role == GANTRY__ROLE__ROLE_LEARNER && learner->rank == 2);
+}
+
+/* Whom to ask: servers that are here, by address and key, with what they have ready; those that leave are asked last. */
+static void test_who_else_is_here(void **state)
+{
+    static const struct member servers[] = {
+        {.role = MEMBER_ACTOR, .instance = 1, .address = "tcp://lost:1"},
+        {.role = MEMBER_ACTOR, .instance = 2, .address = "tcp://here:1"},
+        {.role = MEMBER_PRM, .instance = 3, .address = "tcp://leaving:1"},
+        {.role = MEMBER_LEARNER, .instance = 4, .address = "tcp://ranks:1", .rank = 2}, {.role = MEMBER_WORKER, .instance = 5},
+    };
+    struct stranger alice = {.look = look_at_endpoints};
+    struct membership *members;
+    struct loop *loop;
+    struct edge *edge;
+
+    (void)state;
+    start(&loop, &edge);
+    members = (struct membership *)conductor_members(edge->conductor);
+    for (size_t i = 0; i < ARRAY_SIZE(servers); i++) {
+        struct conductor_event hello = {.kind = CONDUCTOR_HELLO, .hello.member = servers[i]};
+
+        memcpy(hello.hello.member.public_key, some_key, sizeof some_key);
+        edge_step(edge, &hello);
+    }
+    membership_find(members, 1)->state = MEMBER_LOST;
+    membership_version(members, membership_find(members, 2), KIND_POLICY, 5, true, 0);
+    membership_version(members, membership_find(members, 2), KIND_POLICY, 6, false, 0);
+    membership_find(members, 3)->leaving = true;
+    join(&alice, edge, loop, "alice");
+    leave(&alice);
+    edge_free(edge);
+    loop_free(loop);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_in_anothers_name, life_setup, life_teardown),
+        cmocka_unit_test_setup_teardown(test_in_another_role, life_setup, life_teardown),
+        cmocka_unit_test_setup_teardown(test_who_else_is_here, life_setup, life_teardown),
         cmocka_unit_test_setup_teardown(test_shut_out_unseen, life_setup, life_teardown),
     };
 

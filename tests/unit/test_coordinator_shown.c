@@ -11,7 +11,7 @@
 #include "tests/harness/fake_members.h"
 #include "wire/kinds.h"
 
-static unsigned looked;
+static unsigned looked, half_way;
 static uint32_t ids[MEMBER_LEARNER + 1];        /* of the one member of each role */
 
 static json_t *status(void)
@@ -185,6 +185,33 @@ static void look_at_metrics(void)
     }
 }
 
+static struct member *here(enum member_role role)
+{
+    return membership_find((struct membership *)conductor_members(life_edge->conductor), ids[role]);
+}
+
+/* What counts is what is said by those that are here. */
+static void look_at_speed(void)
+{
+    const struct speed_look *at = &life_edge->speed.last;
+
+    put(MEMBER_LEARNER, "train_total", 10);
+    put(MEMBER_LEARNER, "train_done", 4);
+    edge_look(life_edge);
+    assert_int_equal(at->kind, PASS_TRAIN);     /* rl/2, which val follows: neither the look before it nor the critic's warm-up */
+    assert_true(at->iterates && at->after[PASS_VAL] == 1 && !at->after[PASS_TRAIN] && !at->after[PASS_WARMUP]);
+    assert_true(at->updates_planned == 10 && at->updates == 4 && !at->stopped);
+    here(MEMBER_LEARNER)->state = MEMBER_LOST;
+    edge_look(life_edge);
+    here(MEMBER_LEARNER)->state = MEMBER_ALIVE;
+    assert_true(at->updates_planned == 0);
+    put(MEMBER_LEARNER, "train_total", 0);
+    put(MEMBER_LEARNER, "disk_full", 1);
+    edge_look(life_edge);
+    put(MEMBER_LEARNER, "disk_full", 0);
+    assert_true(at->stopped);
+}
+
 static void look_at_gauges(void)
 {
     _cleanup_(strbuf_release) struct strbuf runtime = STRBUF_INIT;
@@ -200,6 +227,15 @@ static void look_at_gauges(void)
     root = status();
     shows(root, NULL, "state", "\"paused\"");
     assert_non_null(strstr(json_string_value(json_object_get(root, "waiting_for")), "space in /"));
+    json_decref(root);
+    here(MEMBER_LEARNER)->state = MEMBER_LOST;          /* whose disk that is nobody knows any more */
+    here(MEMBER_WORKER)->failed = MEMBER_ILL;
+    root = status();
+    here(MEMBER_LEARNER)->state = MEMBER_ALIVE;
+    here(MEMBER_WORKER)->failed = 0;
+    shows(root, NULL, "state", "\"training\"");
+    shows(member_of(root, MEMBER_WORKER), NULL, "state", "\"ill\"");
+    shows(member_of(root, MEMBER_LEARNER), NULL, "state", "\"lost\"");
     json_decref(root);
     put(MEMBER_LEARNER, "disk_full", 0);
     root = status();
@@ -335,12 +371,29 @@ static void spare(const char *command, const char *state)
     json_decref(root);
 }
 
+/* Of a pass under way: of the episodes that are in. */
+static void look_at_success(void)
+{
+    struct conductor_status now;
+    json_t *root;
+
+    conductor_status(life_edge->conductor, &now);
+    if (!now.success || now.ended == now.rows)
+        return;
+    root = status();
+    assert_true(fabs(json_number_value(json_object_get(root, "success")) - (double)now.success / (double)now.ended) < 1e-3);
+    json_decref(root);
+    half_way++;
+}
+
 static void look(const struct message *message, void *arg)
 {
     const struct membership *members = conductor_members(life_edge->conductor);
     const Gantry__Plan *plan = (const Gantry__Plan *)message->body;
 
     (void)arg;
+    if (message->envelope.kind == WIRE_KIND(LEASE_GRANT))
+        look_at_success();
     if (message->envelope.kind != WIRE_KIND(PLAN) || plan->stage != 4 || plan->iteration != 3)
         return;
     looked++;
@@ -350,6 +403,7 @@ static void look(const struct message *message, void *arg)
     look_at_trials();
     put_gauges();
     look_at_metrics();
+    look_at_speed();
     look_at_gauges();
     look_at_pages();
     ask_in_vain();
@@ -371,6 +425,7 @@ static void test_a_run_at_work(void **state)
     fakes_watch(fakes, look, NULL);
     assert_int_equal(life_live(loop), 0);
     assert_int_equal(looked, 1);
+    assert_true(half_way > 0);
     fakes_free(fakes);
     loop_free(loop);
 }

@@ -275,6 +275,8 @@ static void test_token(void **state _unused_)
     write_token(path, "short\n", 0600);
     assert_int_equal(http_set_token_file(s.http, path, &error), -EINVAL);
     assert_null(strstr(error.text, "short"));           /* what is in it is not said */
+    write_token(path, "0123456789abcdef$ecret\n", 0600);      /* no part of it is a token */
+    assert_int_equal(http_set_token_file(s.http, path, &error), -EINVAL);
     write_token(path, "0123456789abcdef-secret\n", 0600);
     assert_int_equal(http_set_token_file(s.http, path, &error), 0);
     ask(&s, "GET /hello HTTP/1.1\r\n\r\n", reply, sizeof reply);

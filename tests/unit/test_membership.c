@@ -189,7 +189,7 @@ static void test_another(void **state)
     assert_null(membership_other(m, membership_find(m, a)));
 }
 
-/* Those that are over make room for others, those that are away for a while do not; everybody is found by number and by process. */
+/* Those that are over make room for others, those that are away for a while do not; all are found by number and by process. */
 static void test_many_come_and_go(void **state)
 {
     enum { AWAY = 1, FIRST = 32, MANY = 200 };

@@ -31,28 +31,26 @@ static struct ledger *ledger;
 static char dir[SCRATCH_PATH];
 static uint64_t next_id;
 
+static void add_row(struct ledger_episode e, const char *tag, int task, enum episode_state end)
+{
+    e.episode = ++next_id;
+    e.purpose = EPISODE_EVAL;
+    e.split = SPLIT_TEST;
+    e.steps = e.success ? 5 : 15;
+    snprintf(e.task, sizeof e.task, "%s", config.tasks[task]);
+    snprintf(e.tag, sizeof e.tag, "%s", tag);
+    assert_int_equal(ledger_add_episode(ledger, &e), 0);
+    assert_int_equal(ledger_episode_journaled(ledger, &e), 0);
+    assert_int_equal(ledger_episode_ended(ledger, e.episode, end, NULL), 0);
+}
+
 /* Rows of one pass: state i of the first task succeeds when i < first, of the second when i < second. */
 static void add_pass(const char *tag, float temperature, uint64_t version, int states, int first, int second)
 {
-    for (int i = 0; i < 2 * states; i++) {
-        struct ledger_episode e = {
-            .episode = ++next_id,
-            .stage = EVAL_STAGE,
-            .purpose = EPISODE_EVAL,
-            .split = SPLIT_TEST,
-            .state_seed = (uint64_t)i / 2,
-            .policy_version = version,
-            .temperature = temperature,
-        };
-
-        snprintf(e.task, sizeof e.task, "%s", config.tasks[i % 2]);
-        snprintf(e.tag, sizeof e.tag, "%s", tag);
-        e.success = i / 2 < (i % 2 ? second : first);
-        e.steps = e.success ? 5 : 15;
-        assert_int_equal(ledger_add_episode(ledger, &e), 0);
-        assert_int_equal(ledger_episode_journaled(ledger, &e), 0);
-        assert_int_equal(ledger_episode_ended(ledger, e.episode, EPISODE_EVALUATED, NULL), 0);
-    }
+    for (int i = 0; i < 2 * states; i++)
+        add_row((struct ledger_episode) {.stage = EVAL_STAGE, .state_seed = (uint64_t)i / 2, .policy_version = version,
+                                         .temperature = temperature, .success = i / 2 < (i % 2 ? second : first)},
+                tag, i % 2, EPISODE_EVALUATED);
 }
 
 static int setup(void **state)
@@ -252,6 +250,50 @@ static void test_figures(void **state)
     json_decref(s);
 }
 
+/* Of what was not played in full: tasks weigh the same among those that were, pairs need both halves, and of temperatures that
+ * were as good the first is the one that was played. */
+static void test_gaps(void **state)
+{
+    _cleanup_(strbuf_release) struct strbuf text = STRBUF_INIT;
+    struct ledger_episode row = {.stage = 3, .policy_version = 9, .temperature = .3f};
+    struct error error;
+    json_t *s;
+
+    (void)state;
+    assert_int_equal(ledger_begin(ledger), 0);
+    add_row(row, "test best t=0.3", 0, EPISODE_EVALUATED);      /* of another stage */
+    row.stage = EVAL_STAGE;
+    row.policy_version = 30;
+    add_pass("val best t=0.3", .3f, 30, 50, 20, 20);
+    add_pass("val best t=1", 1, 30, 50, 20, 20);
+    for (row.state_seed = 0; row.state_seed < 10; row.state_seed++) {
+        row.success = row.state_seed < 5;
+        add_row(row, "test best t=0.3", 0, EPISODE_EVALUATED);
+    }
+    row.state_seed = 500;
+    add_row(row, "test last t=1", 0, EPISODE_EVALUATED);
+    add_row(row, "test sft t=0.3", 0, EPISODE_FAILED);
+    add_row(row, "val sft t=0.3", 0, EPISODE_EVALUATED);
+    add_row(row, "val sft t=1", 0, EPISODE_EVALUATED);
+    add_row(row, "val sft-earlier t=0.3", 0, EPISODE_EVALUATED);
+    add_row(row, "val sft-earlier t=1", 0, EPISODE_FAILED);
+    assert_int_equal(ledger_commit(ledger), 0);
+    config.stages[EVAL_STAGE].eval.episodes++;
+    if (summary_make(ledger, &config, &text, &error) < 0)
+        fail_msg("%s", error.text);
+    s = json_loads(text.text, JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(s);
+    near(s, "success_best", .5);
+    near(s, "policies.best.success", .5);
+    near(s, "policies.best.temperature", .3);
+    near(s, "policies.best.version", 30);
+    near(s, "paired.pairs", 200);
+    near(s, "eval_episodes", 201);
+    near(s, "sft_plateau.states", 100);
+    between(s, "eval_seeds", 7, 107);           /* one task has a state more */
+    json_decref(s);
+}
+
 /* Temperatures that were settled before: nothing on val chooses others. */
 static void test_settled_temperatures(void **state)
 {
@@ -300,6 +342,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_figures, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_gaps, setup, teardown),
         cmocka_unit_test_setup_teardown(test_settled_temperatures, setup, teardown),
         cmocka_unit_test_setup_teardown(test_imitation_alone, setup, teardown),
     };
