@@ -2,8 +2,8 @@
  *
  *   eval_open -> eval_play -> { eval_outcomes | eval_costs | eval_write_* | eval_films }* -> eval_release
  *
- * The work is an eval stage added to the run (RUN/evals.yaml, daemon/run_later.h): its episodes are in the run's ledger and journal like all others.
- * Failure rule: -errno, *error has the line. */
+ * The work is an eval stage added to the run (RUN/evals.yaml, daemon/run_later.h): its episodes are in the run's ledger and
+ * journal like all others. Failure rule: -errno, *error has the line. */
 #pragma once
 
 #include "base/json_write.h"

@@ -8,7 +8,7 @@
         height, width = 64, 64              # of a picture
         tasks = [{"name": "push_cube", "instruction": "push the cube to the target", "max_steps": 50}]
 
-        def reset(self, task, split, seed): # "train", "val" or "test", a number: equal arguments, equal states, always and everywhere
+        def reset(self, task, split, seed): # split: train, val or test; seed: a number. Equal arguments always give equal states
             return {"pictures": rgb}        # [height][width][3], RGB, u8: bytes or an array
         def step(self, action):             # seven numbers from -1 to 1: dx dy dz droll dpitch dyaw gripper
             return {"pictures": rgb, "success": False}          # success once in an episode is enough
@@ -29,8 +29,9 @@ What else it may have (describe() may return all attributes as a dict instead):
     expert(style, seed, step)   -> what a demonstrator does now: an action, or two: what is executed, what is learnt from
     close()                     before the process ends
 
-and an observation of reset may have an `instruction` of its own, one of step a `reward` (a run's `reward: env`, `w_env`), a task a `level` for the curriculum. Whatever a simulator raises fails
-the episode, with type, text and place in gantry's log, and the next reset goes on.
+An observation of reset may have an `instruction` of its own, one of step a `reward` (for a run's `reward: env`, `w_env`), and a
+task a `level` for the curriculum. When a simulator raises an exception, the episode has failed (gantry's log has type, text and
+place), and the next reset goes on.
 
 A gymnasium environment needs no code:
 
@@ -184,8 +185,10 @@ class Host:
             seen = observed(sim.reset(request["task"], request["split"], int(request["seed"])))
             return self.seen(seen, **({"instruction": str(seen["instruction"])} if seen.get("instruction") else {}))
         if op in ("step", "restore"):
-            seen = sim.step(numbers(request["action"], about["action_dims"], "action")) if op == "step" else sim.restore(bytes(body))
-            seen = observed(seen)
+            if op == "step":
+                seen = observed(sim.step(numbers(request["action"], about["action_dims"], "action")))
+            else:
+                seen = observed(sim.restore(bytes(body)))
             paid = {} if seen.get("reward") is None else {"reward": numbers([seen["reward"]], 1, "reward")[0]}
             return self.seen(seen, success=bool(seen.get("success")), **paid)
         if op == "save":
@@ -196,7 +199,8 @@ class Host:
         if op == "expert":
             does = sim.expert(request["style"], int(request["seed"]), request["step"])
             action, label = does if len(does) == 2 and hasattr(does[0], "__len__") else (does, does)
-            return {name: numbers(a, about["action_dims"], f"the expert's {name}") for name, a in (("action", action), ("label", label))}, ()
+            return {name: numbers(a, about["action_dims"], f"the expert's {name}")
+                    for name, a in (("action", action), ("label", label))}, ()
         raise ValueError(f"no such request: {op}")
 
     def reply(self, request, body):
@@ -288,8 +292,9 @@ def listen_on(path, make):
 
 
 def serve(simulator, listen=None):
-    """Be the simulator of the process that started this one, or, with a path, of everybody who connects there. `simulator`: an object, or a
-    class or function that makes one (in the process that uses it, so that windows, GPUs and devices are opened there)."""
+    """Be the simulator of the process that started this one, or, with a path, of everybody who connects there. `simulator`: an
+    object, or a class or function that makes one (in the process that uses it, so that windows, GPUs and devices are opened
+    there)."""
     make = simulator if callable(simulator) else lambda: simulator
     if listen:
         listen_on(listen, make)
@@ -310,8 +315,8 @@ class SimulatorError(Exception):
 class Client:
     """A simulator elsewhere, with the methods of one of one's own (so that it can be served again).
 
-    remote: a command (a list, or a string for the shell), or "unix:PATH". Raises SimulatorError for what the simulator could not do;
-    ConnectionError (TimeoutError if it was late) when there is no sense in going on: it is closed then, its process is dead."""
+    remote: a command (a list, or a string for the shell), or "unix:PATH". Raises SimulatorError for what the simulator could not
+    do, and ConnectionError (TimeoutError if it was late) when it cannot go on: the client is then closed, its process dead."""
 
     def __init__(self, remote, stderr=None):
         self.remote, self.process, self.about = remote, None, None
@@ -322,8 +327,9 @@ class Client:
         self.sock, theirs = socket.socketpair()
         with theirs:
             command = ["/bin/sh", "-c", remote] if isinstance(remote, str) else list(map(str, remote))
-            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env={**os.environ, "GANTRY_SIM_FD": str(theirs.fileno())},
-                                            stdin=subprocess.DEVNULL, stdout=stderr or 2, stderr=stderr, start_new_session=True)
+            self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=stderr or 2,
+                                            stderr=stderr, start_new_session=True,
+                                            env={**os.environ, "GANTRY_SIM_FD": str(theirs.fileno())})
 
     def ask(self, op, body=(), **more):
         """One request; the reply's head and body."""
@@ -398,8 +404,9 @@ class Client:
 
 
 def gym_env(client, task, split="train"):
-    """A gymnasium.Env over a Client: pictures u8 [cameras][height][width][3] and proprio, action_dims numbers from -1 to 1, the simulator's reward, or 1
-    at success, which ends the episode. reset(seed=N) is state N of the split; without a seed the next one."""
+    """A gymnasium.Env over a Client. Observations: pictures u8 [cameras][height][width][3] and proprio. Actions: action_dims
+    numbers from -1 to 1. Reward: the simulator's, or 1 at success. Success ends the episode. reset(seed=N) is state N of the
+    split; without a seed the next one."""
     import gymnasium
     import numpy
     from gymnasium.spaces import Box
@@ -426,7 +433,8 @@ def gym_env(client, task, split="train"):
         def step(self, action):
             o = client.step(action)
             self.steps += 1
-            return self.seen(o), float(o.get("reward", o["success"])), o["success"], self.steps >= limit, {"success": o["success"]}
+            reward, success = float(o.get("reward", o["success"])), o["success"]
+            return self.seen(o), reward, success, self.steps >= limit, {"success": success}
 
         def close(self):
             client.close()
@@ -437,11 +445,12 @@ def gym_env(client, task, split="train"):
 # ---- gymnasium ---------------------------------------------------------------------------------------------
 
 class Gym:
-    """A gymnasium environment as a simulator. Its actions are a Box of at most sixteen dimensions, which the first of gantry's numbers (seven,
-    if they suffice) drive from low to high; or a choice of n, which the first number makes (its range cut into n). Ended episodes stand still."""
+    """A gymnasium environment as a simulator. Its actions are a Box of at most sixteen dimensions, which the first of gantry's
+    numbers (seven, if they suffice) drive from low to high; or a choice of n, which the first number makes (its range cut into
+    n). Ended episodes stand still."""
 
     def __init__(self, a):
-        sys.path.append(os.getcwd())        # behind all others: `python3 elsewhere/gantry_sim.py --gym-import mine` finds mine.py here
+        sys.path.append(os.getcwd())        # last: `python3 elsewhere/gantry_sim.py --gym-import mine` finds mine.py here
         import gymnasium
         for module in a.gym_import:
             importlib.import_module(module)
@@ -453,7 +462,8 @@ class Gym:
         space = self.env.action_space
         if not hasattr(space, "n") and not (hasattr(space, "low") and space.low.size <= ACTION_MAX
                                             and all(map(math.isfinite, [*space.low.flat, *space.high.flat]))):
-            raise ValueError(f"{a.gym}: actions are {space}; a bounded Box of at most {ACTION_MAX} dimensions, or Discrete, can be driven")
+            raise ValueError(f"{a.gym}: actions are {space}; a bounded Box of at most {ACTION_MAX} dimensions, or Discrete, can be "
+                             "driven")
         self.looks = {}
         seen = self.reset(None, "train", 0)
         for key, picture in zip(a.picture, seen["pictures"]):
@@ -464,7 +474,8 @@ class Gym:
         self.action_dims = ACTION if hasattr(space, "n") else max(ACTION, space.low.size)
         self.cameras, self.proprio, self.close = len(a.picture), len(seen["proprio"]), self.env.close
         self.control_hz = float(self.env.metadata.get("render_fps", 10))
-        self.tasks = [{"name": a.task or a.gym.replace("/", "-"), "instruction": a.instruction, "max_steps": self.env.spec.max_episode_steps}]
+        self.tasks = [{"name": a.task or a.gym.replace("/", "-"), "instruction": a.instruction,
+                       "max_steps": self.env.spec.max_episode_steps}]
 
     def act(self, action):
         """gantry's numbers as the environment's action."""
@@ -495,7 +506,8 @@ class Gym:
     def reset(self, task, split, seed):
         """Its seeds are thrice gantry's and the split's number: no state of one split is another's."""
         number = 3 * seed + ("train", "val", "test").index(split)
-        if hasattr(getattr(self.env, "unwrapped", None), "np_random"):      # wrappers draw from it before reset seeds it: Meta-World's goals
+        if hasattr(getattr(self.env, "unwrapped", None), "np_random"):
+            # wrappers draw from it before reset seeds it: Meta-World's goals
             self.env.unwrapped.np_random, _ = importlib.import_module("gymnasium.utils.seeding").np_random(number)
         self.observation, _ = self.env.reset(seed=number)
         self.success = self.ended = self.known = False
@@ -504,12 +516,13 @@ class Gym:
         return self.last
 
     def compare(self, state, number):
-        """Says once if a state that comes again looks otherwise, beyond what renderers do to a pixel: nobody can be compared on it."""
+        """Says once if a state that comes again looks different, by more than renderers do to a pixel: policies cannot be compared
+        on it."""
         look = b"".join(picture.tobytes()[::7] for picture in self.last["pictures"])
         before = self.looks.setdefault(number, look) if self.looks is not None and len(self.looks) < LOOKS else look
         if any(abs(a - b) > 32 for a, b in zip(before, look)):
-            print(f"gantry_sim: WARNING: state {state} looks otherwise than before: reset(seed={number}) of {self.a.gym} does not settle it. Policies that "
-                  "are compared on the same states are not compared on the same states", flush=True)
+            print(f"gantry_sim: WARNING: state {state} looks otherwise than before: reset(seed={number}) of {self.a.gym} does not "
+                  "settle it. Policies that are compared on the same states are not compared on the same states", flush=True)
             self.looks = None
 
     def step(self, action):
@@ -521,7 +534,8 @@ class Gym:
             self.known |= bool(known)
             self.ended = terminated or truncated
             if self.ended and not self.known:
-                print(f"gantry_sim: nothing says whether it succeeds: --success {' '.join(self.a.success)}; there is {' '.join(map(str, said))}")
+                print(f"gantry_sim: nothing says whether it succeeds: --success {' '.join(self.a.success)}; "
+                      f"there is {' '.join(map(str, said))}")
             self.last = self.seen()
             return {**self.last, "reward": reward}
         return {**self.last, "reward": 0}       # gantry plays on to max_steps: what has ended pays no more

@@ -45,5 +45,6 @@ void journal_segment_path(const struct journal *journal, const struct segment *s
 struct segment *journal_find_segment(struct journal *journal, uint32_t stage, uint32_t iteration);     /* NULL: none */
 /* Into the list; its file is the caller's affair. -ENOMEM. */
 int journal_add_segment(struct journal *journal, uint32_t stage, uint32_t iteration, bool sealed, struct segment **ret);
-/* Under the lock, or before anybody else has the journal. -EBADMSG: the episode lies in a segment already, the line says in which; -ENOMEM. */
+/* Under the lock, or before anybody else has the journal. -EBADMSG: the episode lies in a segment already, and the line says in
+ * which; -ENOMEM. */
 int journal_index_add(struct journal *journal, struct segment *segment, const struct journal_entry *entry, struct error *error);

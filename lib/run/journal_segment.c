@@ -207,7 +207,8 @@ static bool find_footer(int fd, uint64_t size, const struct journal_owner *owner
                         struct journal_header *header)
 {
     return size >= 2 * sizeof *header + sizeof *trailer &&
-           journal_pread(fd, trailer, sizeof *trailer, size - sizeof *trailer) == 0 && trailer->magic == JOURNAL_END_MAGIC && trailer->crc == crc32c(0, &trailer->footer, sizeof trailer->footer) &&
+           journal_pread(fd, trailer, sizeof *trailer, size - sizeof *trailer) == 0 && trailer->magic == JOURNAL_END_MAGIC &&
+           trailer->crc == crc32c(0, &trailer->footer, sizeof trailer->footer) &&
            trailer->footer <= size && record_at(fd, trailer->footer, header) == 1 && header->kind == JOURNAL_FOOTER &&
            header->meta_size == header->key * sizeof(struct journal_index) && !misplaced(header, owner);
 }
