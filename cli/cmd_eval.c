@@ -371,7 +371,7 @@ static int run_eval(const struct command *c, struct eval *evals, struct error *e
             r = error_set(error, EINVAL, "%s plays other tasks than %s: there is no pair to compare", evals[i].run_dir,
                           evals[0].run_dir);
         if (r == 0)
-            r = eval_check_critics(&evals[i], error);
+            r = eval_check(&evals[i], error);
     }
     for (int i = 0; i < n && r == 0; i++)
         eval_say_seen(&evals[i]);

@@ -38,9 +38,9 @@ struct eval {
 
 /* Read the run; refuse what it cannot play. */
 int eval_open(const char *run_dir, const struct eval_ask *ask, struct eval *ret, struct error *error);
-/* -EINVAL: look-ahead by value is asked of a policy without a critic. That it has none would otherwise be found out while it is
- * played, and a stage that stops stands before every later one. */
-int eval_check_critics(const struct eval *eval, struct error *error);
+/* -EINVAL: a policy without a critic is to be asked for a value, or the simulator cannot do what is wanted of it. That would be
+ * found out while it is played, and a stage that has stopped stands before every later one. Suite remote: starts its simulator. */
+int eval_check(const struct eval *eval, struct error *error);
 /* Add the stage, play it (progress on stderr), read its rows. What was asked before in the same words is read, or goes on where
  * it stopped. */
 int eval_play(struct eval *eval, struct error *error);

@@ -87,6 +87,21 @@ def test_tasks_of_any_name(make_cluster, monkeypatch):
     assert "<td>a &lt;b&gt; &amp; &quot;c&quot;: d</td>" in page and "<b> &" not in page
 
 
+def test_an_evaluation_that_the_simulator_cannot_play(make_cluster, monkeypatch):
+    """Refused before it is added to the run: it would stop there, and stand before every later one."""
+    monkeypatch.setenv("WORLD_PLAIN", "1")
+    cluster = make_cluster(suite("reach"), stages=[{"rollouts": {"episodes": 2}}])
+    cluster.up()
+    cluster.until_finished()
+    cluster.until(lambda s: s is None, "its daemons to end")
+    for words, says in ((["last", "--n", "2", "--judge", "confidence"], "the states of this one cannot be saved"),
+                        (["demonstrator"], "this simulator has no expert")):
+        r = gantry("eval", cluster.run, "--at", "1", "--seeds", "1000..1001", "--policies", *words)
+        assert r.returncode == 1 and says in r.stderr and not (cluster.run / "evals.yaml").exists(), r.stderr
+    r = gantry("eval", cluster.run, "--at", "1", "--seeds", "1000..1001", "--policies", "last")
+    assert r.returncode == 0, r.stderr
+
+
 def test_a_whole_run(make_cluster, model, tmp_path, monkeypatch):
     """Demonstrations of its expert, imitation, a reward model, reinforcement learning, the verdict; by two arms of seven numbers each, which
     a policy for one is refused for."""

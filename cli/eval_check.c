@@ -1,0 +1,100 @@
+/* Can it be played at all: what is found out only while it is played stops the run (eval.h). */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli/eval.h"
+#include "cli/run_open.h"
+#include "run/manifest.h"
+#include "sim/sim.h"
+
+/* The version that a policy's name means; of sft-earlier, sft: what it has, the other has. */
+static int find_version(const char *run_dir, const char *name, uint64_t *ret, struct error *error)
+{
+    _cleanup_free_ uint64_t *numbers = NULL;
+    size_t n = 0;
+
+    if (strspn(name, "0123456789") == strlen(name)) {
+        *ret = strtoull(name, NULL, 10);
+        return 0;
+    }
+    if (strcmp(name, "last") != 0)
+        return run_named_policy(run_dir, !strcmp(name, "sft-earlier") ? "sft" : name, ret, error);
+    if (version_list(run_dir, KIND_POLICY, &numbers, &n) < 0 || !n)
+        return error_set(error, ENOENT, "%s: there is no version in its policies", run_dir);
+    *ret = numbers[n - 1];
+    return 0;
+}
+
+static bool searches(const struct eval_ask *ask)
+{
+    bool more = false;
+
+    for (int i = 0; i < ask->stage.n_n; i++)
+        more |= ask->stage.n[i] > 1;
+    return more;
+}
+
+/* Look-ahead by value asks the policy's critic. */
+static int check_critics(const struct eval *eval, struct error *error)
+{
+    const struct eval_ask *ask = eval->ask;
+    int r = 0;
+
+    for (int i = 0; searches(ask) && ask->stage.search_judge == JUDGE_VALUE && i < ask->n_policies && r == 0; i++) {
+        char dir[VERSION_PATH], head[VERSION_PATH + 32];
+        uint64_t version;
+
+        if (!strcmp(ask->policies[i], "demonstrator"))
+            continue;
+        r = find_version(eval->run_dir, ask->policies[i], &version, error);
+        if (r == 0 && (r = version_path(eval->run_dir, KIND_POLICY, version, dir)) < 0)
+            r = error_set(error, -r, "%s: its path is too long", eval->run_dir);
+        if (r < 0)
+            break;
+        snprintf(head, sizeof head, "%s/value_head.safetensors", dir);
+        if (access(head, F_OK) < 0)
+            r = error_set(error, EINVAL, "--judge value asks the policy's critic, and %s (version %" PRIu64 ") has none: an rl stage "
+                          "with one adds it; take prm or confidence, or other policies", ask->policies[i], version);
+    }
+    return r;
+}
+
+/* A simulator of others need not have an expert, nor states that can be gone back to. */
+static int check_simulator(const struct eval *eval, struct error *error)
+{
+    const struct run_config *c = &eval->config;
+    const bool copies = searches(eval->ask) && eval->ask->stage.search_method != SAMPLE_N;
+    const struct sim_task_info *info;
+    bool no_expert, no_save, expert = false;
+    struct sim_suite *suite;
+    int r;
+
+    for (int i = 0; i < eval->ask->n_policies; i++)
+        expert |= !strcmp(eval->ask->policies[i], "demonstrator");
+    if (!expert && !copies)
+        return 0;
+    r = sim_suite_open(c->suite, &(struct sim_options) {.robosuite = c->robosuite, .remote = c->remote}, &suite, error);
+    if (r < 0)
+        return r;
+    (void)sim_suite_tasks(suite, &info);
+    no_expert = info[0].no_expert;
+    no_save = info[0].no_save;
+    sim_suite_close(suite);
+    if (expert && no_expert)
+        return error_set(error, EINVAL, "--policies demonstrator: this simulator has no expert that it could be");
+    if (copies && no_save)
+        return error_set(error, EINVAL, "--n: look-ahead plays copies of the simulator, and the states of this one cannot be saved: "
+                         "--n 1, or --method sample_n");
+    return 0;
+}
+
+int eval_check(const struct eval *eval, struct error *error)
+{
+    int r = check_critics(eval, error);
+
+    return r < 0 ? r : check_simulator(eval, error);
+}
