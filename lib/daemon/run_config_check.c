@@ -197,6 +197,8 @@ static void check_eval(struct checking *c, const struct eval_config *eval)
             REFUSE(c, "search_controls", "there is no control '%s': greedy, random, shuffled, oracle",
                    eval->search_controls[i]);
     check_search(c, eval);
+    if (eval->perturb[0] && strcmp(c->config->suite, "tabletop") != 0)
+        REFUSE(c, "perturb", "the suite %s has no blows: they are of tabletop's tasks", c->config->suite);
     if (eval->search_execute > eval->search_horizon)
         REFUSE(c, "search_execute", "search_execute (%d) is more than search_horizon (%d)", eval->search_execute,
                eval->search_horizon);

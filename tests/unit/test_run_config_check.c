@@ -55,6 +55,8 @@ static void test_refusals(void **state _unused_)
          "run.yaml:2:8: stages[0].rl: episodes (12) must be a multiple of group (8)"},
         {"stages:\n - rl: {reward: raw_literal}\n", "run.yaml:2:17: stages[0].rl: reward raw_literal pays for dawdling"},
         {"stages:\n - eval: {policies: [bset]}\n", "run.yaml:2:21: stages[0].eval: there is no policy 'bset'"},
+        {"suite: {name: remote, remote: x, tasks: [a]}\nstages:\n - eval: {perturb: push}\n",
+         "run.yaml:3:20: stages[0].eval: the suite remote has no blows: they are of tabletop's tasks"},
         {"stages:\n - eval: {n: [4]}\n", "run.yaml:2:14: stages[0].eval: look-ahead (n: 4) is judged by a reward model"},
         {"stages:\n - eval: {policies: []}\n", "run.yaml:2:21: stages[0].eval: policies and temperatures must not be empty"},
         {"stages:\n - eval: {temperatures: []}\n",
