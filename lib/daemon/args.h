@@ -11,8 +11,8 @@
 #include "base/log.h"
 
 enum args_takes {
-    ARGS_JOIN = 1,          /* --join ENDPOINT      the coordinator: ipc://... or tcp://host:port, or file:RUN/endpoint (read
-                             * again) */
+    ARGS_JOIN = 1,          /* --join ENDPOINT      the coordinator: ipc://... or tcp://host:port; or where its address
+                             * stands, file:PATH or a run directory (wire/member.h) */
     ARGS_RUN_DIR = 2,       /* --run-dir DIR */
     ARGS_CONFIG = 4,        /* --config FILE        coordinator: instead of RUN/config.yaml */
     ARGS_DEVICE = 8,        /* --device cpu|cuda:N */

@@ -39,8 +39,8 @@ int http_new(struct loop *loop, const char *address, const struct http_route *ro
 struct http *http_free(struct http *http);      /* open connections are dropped */
 DEFINE_FREEP(struct http, http_free)
 unsigned http_port(const struct http *http);    /* the one that is listened on, also when port 0 was asked for */
-/* The token that is a file's first line: 16 to HTTP_TOKEN_MAX letters, digits, - _ . ~, with zeros behind. -EPERM: the file is open
- * to others; -EINVAL: no such line; -ENOENT, ... */
+/* The token that is a file's first line: 16 to HTTP_TOKEN_MAX letters, digits, - _ . ~, with zeros behind. -EPERM: the file is
+ * open to others; -EINVAL: no such line; -ENOENT, ... */
 int http_token_load(const char *path, char ret_token[HTTP_TOKEN_MAX + 1], struct error *error);
 /* From here on asks for that token. */
 int http_set_token_file(struct http *http, const char *path, struct error *error);

@@ -1,7 +1,7 @@
 /* run_config.h - the run YAML as one typed struct. Read by the coordinator and the CLI; other daemons get their part in
  * Welcome.config and Plan.settings as `key: value` lines, written and parsed by the same tables.
  *
- * Every key is a row of a table in run_config.c (name, type, offset, default, range, help): the tables feed the parser, the
+ * Every key is a row of a table in run_config_tables.c (name, type, offset, default, range, help): they feed the parser, the
  * error messages, `gantry config show|check|explain`, the resolved config.yaml and docs/configuration.md. */
 #pragma once
 
@@ -127,6 +127,7 @@ struct run_config {
     int journal_keep;               /* iterations of rl trajectories kept on disk */
 };
 
+/* Every section at its defaults, and no stages. */
 void run_config_defaults(struct run_config *config);
 
 /* Parse a YAML file / text. The error line reads like: "run.yaml:7:12: stages[2].rl.epizodes: unknown key; nearest: episodes". */

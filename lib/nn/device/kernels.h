@@ -27,7 +27,6 @@ enum device_activation {
     DEVICE_SIGMOID,
     DEVICE_SOFTPLUS,
     DEVICE_CLAMP,
-    DEVICE_ACTIVATIONS
 };
 
 struct device_facts {
@@ -181,8 +180,8 @@ struct device_kernels {
     /* Rotate q and k (rows, heads*dim) in place as rope does, then append k and v to the cache as kv_append does, width =
      * heads*dim. */
     int (*rope_append)(void *stream, enum device_type type, void *q, void *k, const void *v, void *cache_k, void *cache_v,
-                       const int32_t *slot,
-                       const int32_t *position, const float *table, int64_t rows, int heads, int64_t dim, int64_t capacity);
+                       const int32_t *slot, const int32_t *position, const float *table, int64_t rows, int heads, int64_t dim,
+                       int64_t capacity);
     int (*kv_append)(void *stream, enum device_type type, void *cache_k, void *cache_v, const void *k, const void *v,
                      const int32_t *slot, const int32_t *position, int64_t rows, int64_t width, int64_t capacity);
     /* Patches of b pictures u8 [b][height][width][3], value lut[c][u8]. */

@@ -1,7 +1,8 @@
 /* mirror.h - a model's parameters on a device: fp32 values in one arena like the host's, and the same as bf16 for products.
  *
  * param->on_f32 is value's place (NULL for a matrix kept as bf16), on_bf16 the bf16 one's (NULL without `device_half`, but for
- * matrices kept so). params_pack() calls this; the host's values stay the truth. */
+ * matrices kept so). params_pack() calls this, and sends the host's values; those are of the past once an optimiser has run there
+ * (mirror_changed). */
 #pragma once
 
 #include "nn/device/device.h"

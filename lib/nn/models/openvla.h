@@ -226,5 +226,7 @@ int openvla_act(const struct openvla *model, struct openvla_session *session, co
 const float *openvla_act_hidden(const struct openvla_session *session, int i);
 
 struct score_item { const uint8_t *images[OPENVLA_MAX_IMAGES]; int n_images; const int32_t *prompt; int n_prompt; };
+/* Progress in (0,1) of n <= max_batch items, by the reward head. Item i does not depend on the others. -ENOTSUP: there is no such
+ * head; -EINVAL: the session was made for another model. */
 int openvla_score(const struct openvla *model, struct openvla_session *session, const struct score_item *items, int n,
                   float *ret_progress);
