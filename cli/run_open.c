@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "coordinator/stage_plan.h"
+#include "run/ledger_copy.h"
 #include "run/rundir.h"
 
 int run_open_ledger(const char *run_dir, struct ledger **ret, struct error *error)
@@ -14,7 +15,7 @@ int run_open_ledger(const char *run_dir, struct ledger **ret, struct error *erro
     int r = rundir_path(run_dir, "ledger.sqlite", path, error);
 
     if (r == 0)
-        r = ledger_open_readonly(path, ret, error);
+        r = ledger_open_to_read(path, ret, error);
     if (r == -EBUSY) {      /* the coordinator's, exclusively */
         _cleanup_free_ char *where = shell_word(run_dir);
 

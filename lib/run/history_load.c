@@ -4,6 +4,7 @@
 
 #include "base/json_write.h"
 #include "run/history.h"
+#include "run/ledger_copy.h"
 #include "run/manifest.h"
 #include "run/rundir.h"
 #include "run/trajectory.h"
@@ -262,7 +263,7 @@ static int load_all(const char *run_dir, struct history *h, struct error *error)
     int r = rundir_path(run_dir, "ledger.sqlite", path, error);
 
     if (r == 0)
-        r = ledger_open_readonly(path, &ledger, error);
+        r = ledger_open_to_read(path, &ledger, error);
     if (r == 0)
         r = load_events(ledger, h, error);
     if (r == 0)

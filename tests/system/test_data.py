@@ -5,9 +5,11 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
-from conftest import TOP, gantry
+from conftest import BIN, TOP, gantry
 
 SFT = {"sft": {"steps": 3, "batch": 8, "warmup": 1}}
 
@@ -39,6 +41,39 @@ def test_out_in_and_imitated(make_cluster, tmp_path):
     assert gantry("report", second.run).returncode == 0
     page = (second.run / "report.html").read_text()
     assert f"<td>{data}</td><td>4</td><td>policy v1</td><td><code>{training['data'][0]['digest'][:12]}</code></td>" in page
+
+
+def reads_only(run, *words):
+    """gantry where `run` cannot be written to: for root only another mount is such a place."""
+    if os.geteuid():
+        run.chmod(0o555)
+        try:
+            return gantry(*words)
+        finally:
+            run.chmod(0o755)
+    script = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@"'
+    return subprocess.run(["unshare", "--mount", "sh", "-c", script, run, BIN / "gantry", *words], capture_output=True, text=True)
+
+
+def test_a_run_that_may_only_be_read(make_cluster, tmp_path):
+    """Another user's, or a backup: all that only reads does, without leaving anything behind; one that was not closed is named."""
+    cluster = make_cluster(stages=[{"demos": {"episodes": 4}}])
+    cluster.start()
+    cluster.until_finished()
+    cluster.until(lambda s: s is None, "its daemons to end")
+    probe = reads_only(cluster.run, "help")
+    if probe.returncode != 0:
+        pytest.skip(f"no mounts of one's own here: {probe.stderr}")
+    for words in ["history", "check", cluster.run], ["replay", cluster.run, "1", "-o", tmp_path / "film.png"], \
+            ["data", "export", cluster.run, "--to", "npz", tmp_path / "out", "--all"]:
+        r = reads_only(cluster.run, *words)
+        assert r.returncode == 0, r.stderr
+    assert len(list((tmp_path / "out").glob("*.npz"))) == 4 and not list(Path(tempfile.gettempdir()).glob("gantry-ledger-*"))
+    r = reads_only(cluster.run, "status", cluster.run)
+    assert "the run is finished" in r.stderr, r.stderr
+    (cluster.run / "ledger.sqlite-wal").write_bytes(b"")
+    r = reads_only(cluster.run, "history", cluster.run)
+    assert r.returncode == 1 and "ledger.sqlite: was not closed, and nobody may write beside it here: copy the run's directory" in r.stderr, r.stderr
 
 
 def test_what_does_not_fit_is_said_before_the_start(make_cluster, tmp_path):
