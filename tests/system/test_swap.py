@@ -5,12 +5,16 @@ import sqlite3
 from conftest import TINY, admin, gantry
 
 
-def test_prm_swapped_under_load(make_cluster):
+def two_reward_models(iterations=1000, critic_warmup=0):
+    """The tiny run's stages up to its rl, with a second prm stage before that, and no evaluation after it."""
     stages = [s for s in TINY["stages"] if "eval" not in s]
     prm = next(s for s in stages if "prm" in s)
-    stages = stages[:-1] + [{"prm": dict(prm["prm"], name="prm2")},
-                            {"rl": {"iterations": 11, "episodes": 4, "preset": "tabletop", "eval_every": 0, "critic_warmup": 1}}]
-    cluster = make_cluster(stages=stages)
+    rl = {"iterations": iterations, "episodes": 4, "preset": "tabletop", "eval_every": 0, "critic_warmup": critic_warmup}
+    return stages[:-1] + [{"prm": dict(prm["prm"], name="prm2")}, {"rl": rl}]
+
+
+def test_prm_swapped_under_load(make_cluster):
+    cluster = make_cluster(stages=two_reward_models(iterations=11, critic_warmup=1))
     cluster.start()
     for n in range(10):
         cluster.until(lambda s: s and (s["stage"] == "rl" and s["iteration"] >= n or s["state"] == "finished"), f"rl iteration {n}")
@@ -29,11 +33,7 @@ def test_prm_swapped_under_load(make_cluster):
 
 def test_swap_at_an_iteration_and_back(make_cluster):
     """--at waits for its iteration, also over kill -9 of the coordinator; rollback goes to the one before."""
-    stages = [s for s in TINY["stages"] if "eval" not in s]
-    prm = next(s for s in stages if "prm" in s)
-    stages = stages[:-1] + [{"prm": dict(prm["prm"], name="prm2")},
-                            {"rl": {"iterations": 1000, "episodes": 4, "preset": "tabletop", "eval_every": 0, "critic_warmup": 0}}]
-    cluster = make_cluster(stages=stages)
+    cluster = make_cluster(stages=two_reward_models())
     cluster.start()
     cluster.until(lambda s: s and s["stage"] == "rl", "rl")
     assert gantry("cordon", cluster.run, "env-worker-0").returncode == 0        # one more iteration begins at the most
@@ -69,11 +69,7 @@ def trials(cluster):
 
 def test_shadow_decides(make_cluster):
     """On trial beside the one in use, over kill -9 of the coordinator and the server: figures in status and history, then what the bar says."""
-    stages = [s for s in TINY["stages"] if "eval" not in s]
-    prm = next(s for s in stages if "prm" in s)
-    stages = stages[:-1] + [{"prm": dict(prm["prm"], name="prm2")},
-                            {"rl": {"iterations": 1000, "episodes": 4, "preset": "tabletop", "eval_every": 0, "critic_warmup": 0}}]
-    cluster = make_cluster(stages=stages)
+    cluster = make_cluster(stages=two_reward_models())
     cluster.start()
     cluster.until(lambda s: s and s["stage"] == "rl", "rl")
     r = gantry("prm", "swap", cluster.run, "1", "--shadow", "--at", 3)

@@ -8,24 +8,7 @@
 #include <cmocka.h>
 
 #include "coordinator/stage_plan.h"
-
-static int set_up(void **state)
-{
-    static struct run_config config;
-
-    config = (struct run_config) { .seed = 7, .n_tasks = 2, .tasks = { "reach", "open" } };
-    *state = &config;
-    return 0;
-}
-
-static struct stage_config *add_stage(struct run_config *config, enum stage_kind kind, const char *name)
-{
-    struct stage_config *stage = &config->stages[config->n_stages++];
-
-    stage->kind = kind;
-    snprintf(stage->name, sizeof(stage->name), "%s", name);
-    return stage;
-}
+#include "tests/harness/stage_lab.h"
 
 static void test_memory_round_trip(void **state)
 {
@@ -107,7 +90,7 @@ static void test_stop_rules(void **state)
         {.val = {0, 0, 0, 0, 0, 0}, .stops_at = 6},
     };
     struct run_config *config = *state;
-    struct rl_config *rl = &add_stage(config, STAGE_RL, "rl")->rl;
+    struct rl_config *rl = &stage_lab_add(config, STAGE_RL, "rl")->rl;
     struct work val = { .purpose = EPISODE_EVAL, .split = SPLIT_VAL, .policy = -1 };
     struct ledger_episode rows[10];
     struct plan_memory memory;
@@ -140,7 +123,7 @@ static void test_stop_rules(void **state)
 static void test_hacking_guard(void **state)
 {
     struct run_config *config = *state;
-    struct rl_config *rl = &add_stage(config, STAGE_RL, "rl")->rl;
+    struct rl_config *rl = &stage_lab_add(config, STAGE_RL, "rl")->rl;
     struct ledger_episode rows[10];
     struct plan_memory memory;
     struct work work;
@@ -177,7 +160,7 @@ static void test_what_is_no_alarm(void **state)
 {
     static const struct { float paid; size_t won; uint32_t alarms; } cases[] = {{.8f, 4, 1}, {.8f, 6, 0}, {.5f, 4, 0}};
     struct run_config *config = *state;
-    struct rl_config *rl = &add_stage(config, STAGE_RL, "rl")->rl;
+    struct rl_config *rl = &stage_lab_add(config, STAGE_RL, "rl")->rl;
     struct ledger_episode rows[10];
     struct plan_memory memory;
     struct work work;
@@ -204,7 +187,7 @@ static void test_what_is_no_alarm(void **state)
 static void test_temperatures(void **state)
 {
     struct run_config *config = *state;
-    struct eval_config *eval = &add_stage(config, STAGE_EVAL, "eval")->eval;
+    struct eval_config *eval = &stage_lab_add(config, STAGE_EVAL, "eval")->eval;
     struct work tries = { .purpose = EPISODE_EVAL, .split = SPLIT_VAL, .policy = 1, .tries = true };
     struct ledger_episode rows[9] = {0};
     struct plan_memory memory;
@@ -231,10 +214,10 @@ static void test_temperatures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(test_stop_rules, set_up),
-        cmocka_unit_test_setup(test_hacking_guard, set_up),
-        cmocka_unit_test_setup(test_what_is_no_alarm, set_up),
-        cmocka_unit_test_setup(test_temperatures, set_up),
+        cmocka_unit_test_setup(test_stop_rules, stage_lab_set_up),
+        cmocka_unit_test_setup(test_hacking_guard, stage_lab_set_up),
+        cmocka_unit_test_setup(test_what_is_no_alarm, stage_lab_set_up),
+        cmocka_unit_test_setup(test_temperatures, stage_lab_set_up),
         cmocka_unit_test(test_memory_round_trip),
     };
 

@@ -8,24 +8,7 @@
 #include <cmocka.h>
 
 #include "coordinator/stage_plan.h"
-
-static int set_up(void **state)
-{
-    static struct run_config config;
-
-    config = (struct run_config) { .seed = 7, .n_tasks = 2, .tasks = { "reach", "open" } };
-    *state = &config;
-    return 0;
-}
-
-static struct stage_config *add_stage(struct run_config *config, enum stage_kind kind, const char *name)
-{
-    struct stage_config *stage = &config->stages[config->n_stages++];
-
-    stage->kind = kind;
-    snprintf(stage->name, sizeof(stage->name), "%s", name);
-    return stage;
-}
+#include "tests/harness/stage_lab.h"
 
 static void expect_work(const struct run_config *config, uint32_t stage, uint32_t iteration, const char *name)
 {
@@ -50,10 +33,10 @@ static void test_titles(void **state)
 {
     struct run_config *config = *state;
 
-    add_stage(config, STAGE_RL, "rl")->rl = (struct rl_config){.iterations = 3, .eval_every = 2, .prm_refresh = 2};
-    add_stage(config, STAGE_SFT, "sft")->sft = (struct sft_config){.steps = 30, .commit_every = 10};
-    add_stage(config, STAGE_SFT, "sft2")->sft = (struct sft_config){.steps = 10, .commit_every = 10};
-    add_stage(config, STAGE_DEMOS, "demos");
+    stage_lab_add(config, STAGE_RL, "rl")->rl = (struct rl_config){.iterations = 3, .eval_every = 2, .prm_refresh = 2};
+    stage_lab_add(config, STAGE_SFT, "sft")->sft = (struct sft_config){.steps = 30, .commit_every = 10};
+    stage_lab_add(config, STAGE_SFT, "sft2")->sft = (struct sft_config){.steps = 10, .commit_every = 10};
+    stage_lab_add(config, STAGE_DEMOS, "demos");
     expect_title(config, 0, 0, "rl val after 0 of 3");
     expect_title(config, 0, 1, "rl 1 of 3");
     expect_title(config, 0, 3, "rl 2 of 3, reward model");
@@ -70,9 +53,9 @@ static void test_order_of_work(void **state)
     struct eval_config *eval;
     struct work work;
 
-    add_stage(config, STAGE_RL, "rl")->rl =
+    stage_lab_add(config, STAGE_RL, "rl")->rl =
         (struct rl_config){.iterations = 3, .episodes = 4, .eval_every = 2, .eval_episodes = 2, .prm_refresh = 2};
-    eval = &add_stage(config, STAGE_EVAL, "eval")->eval;
+    eval = &stage_lab_add(config, STAGE_EVAL, "eval")->eval;
     *eval = (struct eval_config){.episodes = 4,
                                  .n_policies = 3,
                                  .n_temperatures = 2,
@@ -115,9 +98,9 @@ static void test_refreshes(void **state)
     struct plan_memory memory;
     struct work work;
 
-    add_stage(config, STAGE_RL, "rl")->rl = (struct rl_config) {
+    stage_lab_add(config, STAGE_RL, "rl")->rl = (struct rl_config) {
         .iterations = 4, .episodes = 4, .eval_every = 3, .eval_episodes = 2, .prm_refresh = 2, .max_staleness = 1};
-    add_stage(config, STAGE_RL, "again")->rl = (struct rl_config) {.iterations = 3, .episodes = 4};
+    stage_lab_add(config, STAGE_RL, "again")->rl = (struct rl_config) {.iterations = 3, .episodes = 4};
     for (uint32_t i = 0; i < ARRAY_SIZE(passes); i++) {
         expect_work(config, 0, i, passes[i].name);
         assert_int_equal(stage_plan_work(config, NULL, 0, i, &work), 0);
@@ -145,7 +128,7 @@ static void test_which_version_is_evaluated(void **state)
     struct run_config *config = *state;
     struct plan_memory memory;
 
-    add_stage(config, STAGE_EVAL, "eval");
+    stage_lab_add(config, STAGE_EVAL, "eval");
     plan_memory_init(&memory);
     memory.sft_version = 3;
     memory.sft_earlier = 2;
@@ -163,7 +146,7 @@ static void test_which_version_is_evaluated(void **state)
 static void test_val_temperature(void **state)
 {
     struct run_config *config = *state;
-    struct rl_config *rl = &add_stage(config, STAGE_RL, "rl")->rl;
+    struct rl_config *rl = &stage_lab_add(config, STAGE_RL, "rl")->rl;
     struct ledger_episode rows[2];
     struct plan_memory memory;
     struct work val, train;
@@ -186,7 +169,7 @@ static void test_val_temperature(void **state)
 static void test_evaluation_rows(void **state)
 {
     struct run_config *config = *state;
-    struct eval_config *eval = &add_stage(config, STAGE_EVAL, "eval")->eval;
+    struct eval_config *eval = &stage_lab_add(config, STAGE_EVAL, "eval")->eval;
     struct ledger_episode rows[16];
     struct plan_memory memory;
     struct work work;
@@ -258,7 +241,7 @@ static void test_search_rows(void **state)
         {"search last n=2 random", 2, .75f, JUDGE_RANDOM}, {"search last n=4 random", 4, .75f, JUDGE_RANDOM},
     };
     struct run_config *config = *state;
-    struct eval_config *eval = &add_stage(config, STAGE_EVAL, "eval")->eval;
+    struct eval_config *eval = &stage_lab_add(config, STAGE_EVAL, "eval")->eval;
     struct ledger_episode rows[4 * ARRAY_SIZE(variants)];
     struct plan_memory memory;
     struct work work;
@@ -290,7 +273,7 @@ static void test_counted_test_states(void **state)
 {
     enum { TRIALS = 50 };
     struct run_config *config = *state;
-    struct eval_config *eval = &add_stage(config, STAGE_EVAL, "eval")->eval;
+    struct eval_config *eval = &stage_lab_add(config, STAGE_EVAL, "eval")->eval;
     struct ledger_episode rows[2 * TRIALS], instead;
     struct plan_memory memory;
     struct work work;
@@ -334,8 +317,8 @@ static void test_imitation_in_pieces(void **state)
     struct plan_memory memory;
     struct work work;
 
-    add_stage(config, STAGE_SFT, "sft")->sft = (struct sft_config) {.steps = 350, .commit_every = 100};
-    eval = &add_stage(config, STAGE_EVAL, "eval")->eval;
+    stage_lab_add(config, STAGE_SFT, "sft")->sft = (struct sft_config) {.steps = 350, .commit_every = 100};
+    eval = &stage_lab_add(config, STAGE_EVAL, "eval")->eval;
     *eval = (struct eval_config) {.episodes = 4, .n_policies = 2, .n_temperatures = 1, .temperatures = {1}, .val_episodes = 2,
                                   .n = {1, 4}, .n_n = 2};
     snprintf(eval->policies[0], sizeof(eval->policies[0]), "sft");
@@ -376,11 +359,11 @@ static void test_training_rows(void **state)
     struct plan_memory memory;
 
     for (int group = 0; group < 2; group++)
-        add_stage(config, STAGE_RL, "rl")->rl = (struct rl_config) {
+        stage_lab_add(config, STAGE_RL, "rl")->rl = (struct rl_config) {
             .iterations = 1, .episodes = 6, .temperature = .5, .group = 3,
             .advantage = group ? ADVANTAGE_RLOO : ADVANTAGE_GAE};
-    add_stage(config, STAGE_ROLLOUTS, "rollouts")->rollouts = (struct rollouts_config) {.episodes = 6, .temperature = .25};
-    add_stage(config, STAGE_DEMOS, "demos")->demos = (struct demos_config) {.episodes = 6, .max_steps = 40};
+    stage_lab_add(config, STAGE_ROLLOUTS, "rollouts")->rollouts = (struct rollouts_config) {.episodes = 6, .temperature = .25};
+    stage_lab_add(config, STAGE_DEMOS, "demos")->demos = (struct demos_config) {.episodes = 6, .max_steps = 40};
     config->max_steps = 90;
     plan_memory_init(&memory);
     assert_int_equal(stage_plan_begin(config, 0, NULL, &memory), 0);
@@ -413,7 +396,7 @@ static void test_what_a_curriculum_learns(void **state)
     struct plan_memory memory;
     struct work work;
 
-    add_stage(config, STAGE_RL, "rl")->rl = (struct rl_config) {.iterations = 2, .episodes = 4, .temperature = 1};
+    stage_lab_add(config, STAGE_RL, "rl")->rl = (struct rl_config) {.iterations = 2, .episodes = 4, .temperature = 1};
     plan_memory_init(&memory);
     assert_int_equal(stage_plan_begin(config, 0, NULL, &memory), 0);
     assert_int_equal(stage_plan_work(config, NULL, 0, 0, &work), 0);
@@ -441,7 +424,7 @@ static void test_refill(void **state)
     struct plan_memory memory;
     struct work work;
 
-    add_stage(config, STAGE_RL, "rl")->rl = (struct rl_config) {.iterations = 1, .episodes = 8, .temperature = 1, .group = 4,
+    stage_lab_add(config, STAGE_RL, "rl")->rl = (struct rl_config) {.iterations = 1, .episodes = 8, .temperature = 1, .group = 4,
                                                                 .advantage = ADVANTAGE_RLOO, .dynamic_sampling = 2};
     config->max_steps = 90;
     config->seed = 8;       /* the fourth draw and the fifth are of different tasks */
@@ -488,7 +471,7 @@ static void test_recorded_demonstrations(void **state)
     struct run_config *config = *state;
     struct work work;
 
-    add_stage(config, STAGE_DEMOS, "demos")->demos = (struct demos_config) { .episodes = 5 };
+    stage_lab_add(config, STAGE_DEMOS, "demos")->demos = (struct demos_config) { .episodes = 5 };
     expect_work(config, 0, 0, "demos");
     snprintf(config->stages[0].demos.from, sizeof(config->stages[0].demos.from), "data/spatial");
     assert_true(stage_plan_work(config, NULL, 0, 0, &work) < 0);
@@ -497,7 +480,7 @@ static void test_recorded_demonstrations(void **state)
 static void test_levels_of_the_file(void **state)
 {
     struct run_config *config = *state;
-    struct rl_config *rl = &add_stage(config, STAGE_RL, "rl")->rl;
+    struct rl_config *rl = &stage_lab_add(config, STAGE_RL, "rl")->rl;
     struct plan_memory memory;
 
     plan_memory_init(&memory);
@@ -514,20 +497,20 @@ static void test_levels_of_the_file(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(test_order_of_work, set_up),
-        cmocka_unit_test_setup(test_refreshes, set_up),
-        cmocka_unit_test_setup(test_which_version_is_evaluated, set_up),
-        cmocka_unit_test_setup(test_val_temperature, set_up),
-        cmocka_unit_test_setup(test_titles, set_up),
-        cmocka_unit_test_setup(test_evaluation_rows, set_up),
-        cmocka_unit_test_setup(test_search_rows, set_up),
-        cmocka_unit_test_setup(test_counted_test_states, set_up),
-        cmocka_unit_test_setup(test_imitation_in_pieces, set_up),
-        cmocka_unit_test_setup(test_training_rows, set_up),
-        cmocka_unit_test_setup(test_what_a_curriculum_learns, set_up),
-        cmocka_unit_test_setup(test_refill, set_up),
-        cmocka_unit_test_setup(test_levels_of_the_file, set_up),
-        cmocka_unit_test_setup(test_recorded_demonstrations, set_up),
+        cmocka_unit_test_setup(test_order_of_work, stage_lab_set_up),
+        cmocka_unit_test_setup(test_refreshes, stage_lab_set_up),
+        cmocka_unit_test_setup(test_which_version_is_evaluated, stage_lab_set_up),
+        cmocka_unit_test_setup(test_val_temperature, stage_lab_set_up),
+        cmocka_unit_test_setup(test_titles, stage_lab_set_up),
+        cmocka_unit_test_setup(test_evaluation_rows, stage_lab_set_up),
+        cmocka_unit_test_setup(test_search_rows, stage_lab_set_up),
+        cmocka_unit_test_setup(test_counted_test_states, stage_lab_set_up),
+        cmocka_unit_test_setup(test_imitation_in_pieces, stage_lab_set_up),
+        cmocka_unit_test_setup(test_training_rows, stage_lab_set_up),
+        cmocka_unit_test_setup(test_what_a_curriculum_learns, stage_lab_set_up),
+        cmocka_unit_test_setup(test_refill, stage_lab_set_up),
+        cmocka_unit_test_setup(test_levels_of_the_file, stage_lab_set_up),
+        cmocka_unit_test_setup(test_recorded_demonstrations, stage_lab_set_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
