@@ -263,6 +263,21 @@ static void test_the_rate_is_that_of_now(void **state)
     assert_false(isnan(speed_steps(&t.speed)));
 }
 
+/* Half an episode each is given up at once: those steps were played all the same. */
+static void test_episodes_that_are_given_up(void **state)
+{
+    struct speed_look look = {.now_ms = 1, .playing = true, .running = 8};
+    struct speed speed = {0};
+
+    (void)state;
+    for (int i = 0; i < 300; i++) {
+        look.now_ms += TICK_MS;
+        look.steps_running = i == 200 ? 0 : look.steps_running + 20;
+        speed_look(&speed, &look);
+    }
+    assert_about(speed_steps(&speed), 20 * 1e3 / TICK_MS, 0.02);
+}
+
 /* ---- stages of iterations ------------------------------------------------------------------------------------------- */
 
 static struct run_config config;
@@ -442,7 +457,7 @@ int main(void)
         cmocka_unit_test(test_short_episodes_after_a_slow_start), cmocka_unit_test(test_long_episodes_before_the_first_has_ended),
         cmocka_unit_test(test_a_pause_is_no_work), cmocka_unit_test(test_nobody_there), cmocka_unit_test(test_after_a_restart),
         cmocka_unit_test(test_nothing_is_heard_at_first), cmocka_unit_test(test_the_rate_is_that_of_now),
-        cmocka_unit_test(test_passes_left_are_those_that_come),
+        cmocka_unit_test(test_episodes_that_are_given_up), cmocka_unit_test(test_passes_left_are_those_that_come),
         cmocka_unit_test(test_passes_left_of_a_stage_that_stops), cmocka_unit_test(test_time_left_of_iterations),
         cmocka_unit_test(test_time_left_is_said_when_it_is_known), cmocka_unit_test(test_time_left_of_one_update),
     };
