@@ -57,8 +57,8 @@ static int check_critics(const struct eval *eval, struct error *error)
             break;
         snprintf(head, sizeof head, "%s/value_head.safetensors", dir);
         if (access(head, F_OK) < 0)
-            r = error_set(error, EINVAL, "--judge value asks the policy's critic, and %s (version %" PRIu64 ") has none: an rl stage "
-                          "with one adds it; take prm or confidence, or other policies", ask->policies[i], version);
+            r = error_set(error, EINVAL, "--judge value asks the policy's critic, and %s (version %" PRIu64 ") has none: an rl "
+                          "stage with one adds it; take prm or confidence, or other policies", ask->policies[i], version);
     }
     return r;
 }
@@ -87,8 +87,8 @@ static int check_simulator(const struct eval *eval, struct error *error)
     if (expert && no_expert)
         return error_set(error, EINVAL, "--policies demonstrator: this simulator has no expert that it could be");
     if (copies && no_save)
-        return error_set(error, EINVAL, "--n: look-ahead plays copies of the simulator, and the states of this one cannot be saved: "
-                         "--n 1, or --method sample_n");
+        return error_set(error, EINVAL, "--n: look-ahead plays copies of the simulator, and the states of this one cannot be "
+                         "saved: --n 1, or --method sample_n");
     return 0;
 }
 

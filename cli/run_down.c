@@ -24,8 +24,8 @@ static const char *goes_on(const char *run_dir, const char *run, char ret[2 * RU
     struct life life;
 
     if (life_may_come_back(run_dir, &life))
-        snprintf(ret, 2 * RUN_PATH, "Slurm's job %lu goes on when its turn comes (`squeue --job %lu` shows whether it is queued; if "
-                 "not, `gantry up %s`)", life.job, life.job, run);
+        snprintf(ret, 2 * RUN_PATH, "Slurm's job %lu goes on when its turn comes (`squeue --job %lu` shows whether it is queued; "
+                 "if not, `gantry up %s`)", life.job, life.job, run);
     else
         snprintf(ret, 2 * RUN_PATH, "`gantry up %s` goes on", run);
     return ret;

@@ -184,8 +184,8 @@ static void check_eval(struct checking *c, const struct eval_config *eval)
                    "sft-earlier is the policy at the end of the last sft stage but one; this run has %d before", c->n_sft);
     for (int i = 0; i < eval->n_n; i++) {
         if (eval->n[i] > 1 && !search && unscored)
-            REFUSE(c, "n", "look-ahead (n: %d) is judged by a reward model, and no prm stage comes before; search_judge: confidence "
-                   "asks the policy alone", eval->n[i]);
+            REFUSE(c, "n", "look-ahead (n: %d) is judged by a reward model, and no prm stage comes before; "
+                   "search_judge: confidence asks the policy alone", eval->n[i]);
         search |= eval->n[i] > 1;
     }
     check_test_states(c, eval, "episodes", eval->episodes);

@@ -49,8 +49,8 @@ static int find(const uint8_t *bytes, size_t n, const char *name, const char *wh
         return error_set(error, EBADMSG, "%s: %s: no tf.train.Example, or a damaged one", where, name);
     if (r == -ENOENT) {
         tf_example_names(bytes, n, names, sizeof names);
-        return error_set(error, ENOENT, "%s: no feature %s (--images, --action, --state, --instruction name others); there are: %s",
-                         where, name, names);
+        return error_set(error, ENOENT, "%s: no feature %s (--images, --action, --state, --instruction name others); there are: "
+                         "%s", where, name, names);
     }
     return r;
 }

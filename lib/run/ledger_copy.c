@@ -46,7 +46,7 @@ int ledger_open_to_read(const char *path, struct ledger **ret, struct error *err
         return r;
     snprintf(log, sizeof log, "%s-wal", path);
     if (access(log, F_OK) == 0)
-        return error_set(error, EACCES, "%s: was not closed, and nobody may write beside it here: copy the run's directory, or ask "
-                         "where it may be written to", path);
+        return error_set(error, EACCES, "%s: was not closed, and nobody may write beside it here: copy the run's directory, "
+                         "or ask where it may be written to", path);
     return open_copy(path, ret, error);
 }

@@ -50,7 +50,8 @@ static void test_adopted_alone(void **state)
 static void test_adopted_beside_another(void **state)
 {
     struct desk *d = *state;
-    struct held_lease held[] = {{1, (uint64_t)(EPOCH - 1) << 32 | 5, 7, false, 0}, {2, (uint64_t)(EPOCH - 1) << 32 | 6, 7, false, 0}};
+    struct held_lease held[] = {{1, (uint64_t)(EPOCH - 1) << 32 | 5, 7, false, 0},
+                                {2, (uint64_t)(EPOCH - 1) << 32 | 6, 7, false, 0}};
 
     restarted(d);
     announce(d, held, 2);

@@ -253,8 +253,8 @@ static void damaged_records_are_named(void **state)
     refused("rlds", path, NULL, "is cut short");
     assert_int_equal(file_write(path, bytes, n), 0);
     o.source.images = "front";
-    refused("rlds", path, &o, "bad.tfrecord: episode 0: no feature front (--images, --action, --state, --instruction name others); "
-                                 "there are: steps/action, steps/observation/state");
+    refused("rlds", path, &o, "bad.tfrecord: episode 0: no feature front (--images, --action, --state, --instruction name "
+                              "others); there are: steps/action, steps/observation/state");
     o.source.images = NULL;
     o.source.state = "language_instruction";
     refused("rlds", path, &o, "language_instruction: 9 byte strings, expected 1 numbers for each of 9 steps");

@@ -303,7 +303,8 @@ static void test_later_stages(void **state _unused_)
     assert_non_null(strstr(error.text, "look-ahead (n: 4) is judged by a reward model, and no prm stage comes before"));
     assert_int_equal(run_config_parse_later(control, strlen(control), "evals.yaml", &run, &later, &error), -EINVAL);
     assert_non_null(strstr(error.text, "is judged by a reward model"));
-    if (run_config_parse_later(unscored, strlen(unscored), "evals.yaml", &run, &later, &error) < 0)     /* what asks none wants none */
+    /* what asks none wants none */
+    if (run_config_parse_later(unscored, strlen(unscored), "evals.yaml", &run, &later, &error) < 0)
         fail_msg("%s", error.text);
 }
 
