@@ -111,17 +111,22 @@ static void add(struct on_device *d, const char *daemon, int index, const char *
     d->n++;
 }
 
-static void add_actor(struct on_device *d, int index, int threads, const struct device_need *need)
+/* Versions of a policy with adapters have the same base, which is there once. */
+static void add_actor(struct on_device *d, int index, int threads, const struct needs *needs)
 {
-    add(d, "actor", index, "weights, twice while versions change", 2 * need->weights,
-        "a device with more memory, or one device less shared");
+    const struct device_need *need = &needs->act;
+
+    add(d, "actor", index, needs->whole ? "weights, twice while versions change" : "weights",
+        2 * need->weights - (needs->whole ? 0 : need->shared), "a device with more memory, or one device less shared");
     add(d, "actor", index, "keys and values", threads * need->cache, "fewer threads in cluster.actors");
     add(d, "actor", index, "activations", threads * (need->activations + need->workspace), "fewer threads in cluster.actors");
 }
 
-static void add_prm_server(struct on_device *d, int index, int threads, const struct device_need *need)
+/* shared: versions are heads, or adapters, on one backbone. */
+static void add_prm_server(struct on_device *d, int index, int threads, const struct device_need *need, bool shared)
 {
-    add(d, "prm_server", index, "weights, twice while versions change", 2 * need->weights,
+    add(d, "prm_server", index, shared ? "weights" : "weights, twice while versions change",
+        2 * need->weights - (shared ? need->shared : 0),
         "prm.init: a smaller reward model, or one device less shared");
     add(d, "prm_server", index, "activations", threads * (need->activations + need->workspace),
         "prm.history: fewer, or fewer threads in cluster.prm_servers");
@@ -317,9 +322,9 @@ int preflight_devices(const struct run_config *c, struct openvla *policy, const 
             if (!strcmp(server->device, "cpu") || device_of(all, &n, server->device, lists[k].where, i, &d, error) < 0)
                 continue;
             if (k == 0)
-                add_actor(d, i, threads, &needs.act);
+                add_actor(d, i, threads, &needs);
             else if (k == 1)
-                add_prm_server(d, i, threads, &needs.score);
+                add_prm_server(d, i, threads, &needs.score, reward->backbone);
             else
                 add_learner(d, i, &needs);
         }

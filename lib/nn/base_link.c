@@ -36,6 +36,17 @@ static int manifest_digest(const char *dir, char ret[2 * SHA256_SIZE + 1], struc
     return 0;
 }
 
+int base_link_digest(const char *dir, char ret_sha256[65], struct error *error)
+{
+    char path[PATH_MAX];
+    int r = path_of(dir, "manifest.json", path, error);
+
+    if (r < 0 || access(path, F_OK) < 0)
+        return r;
+    r = manifest_digest(dir, ret_sha256, error);
+    return r < 0 ? r : 1;
+}
+
 int base_link_read(const char *dir, char ret_base[PATH_MAX], char ret_sha256[65], struct error *error)
 {
     _cleanup_json_ json_t *json = NULL;

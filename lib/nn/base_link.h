@@ -17,5 +17,7 @@ int base_link_follow(const char *dir, char ret[PATH_MAX], struct error *error);
 /* The same as it is written, without looking whether the base is there: the directory seen from DIR, and its manifest's
  * SHA-256. */
 int base_link_read(const char *dir, char ret_base[PATH_MAX], char ret_sha256[65], struct error *error);
+/* DIR's own, by which others may name it as their base: 1; 0: it has no manifest.json. */
+int base_link_digest(const char *dir, char ret_sha256[65], struct error *error);
 /* Into a directory that exists; BASE (seen from DIR) must be there, with its manifest.json. fsyncs. */
 int base_link_write(const char *dir, const char *base, struct error *error);

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "nn/device/mirror.h"
+#include "nn/base_files.h"
 #include "nn/base_link.h"
 #include "nn/models/openvla_oft.h"
 #include "run/manifest.h"
@@ -88,16 +89,19 @@ static int check_files(const char *dir, const uint8_t *digest, struct error *err
     return r;
 }
 
-/* The version's own files, and those of the base that it is an adapter on. */
-int version_check_manifest(const char *dir, const uint8_t digest[32], struct error *error)
+int version_check_manifest(const char *dir, const uint8_t digest[32], struct base_files **ret_base, struct error *error)
 {
-    char base[PATH_MAX];
+    char base[PATH_MAX], unused[PATH_MAX], sha256[65];
+    struct base_files *held;
     int r = check_files(dir, digest, error);
 
-    if (r < 0)
+    if (r < 0 || (r = base_link_follow(dir, base, error)) <= 0 || (r = base_link_read(dir, unused, sha256, error)) <= 0)
         return r;
-    r = base_link_follow(dir, base, error);
-    return r > 0 ? check_files(base, NULL, error) : r;
+    held = base_files_held(sha256, BASE_VERIFIED);
+    if (!held && (r = check_files(base, NULL, error)) < 0)
+        return r;
+    *ret_base = held;
+    return 0;
 }
 
 int version_pack_failed(const char *dir, const struct params *params, bool reward, int r, struct error *error)
@@ -120,17 +124,20 @@ int policy_version_load(const char *dir, const uint8_t digest[32], bool fast, bo
                         struct error *error)
 {
     _cleanup_(policy_version_freep) struct policy_version *v = calloc(1, sizeof *v);
+    _cleanup_(base_files_unrefp) struct base_files *held = NULL;
     int r;
 
     if (!v)
         return error_set(error, ENOMEM, "out of memory");
     v->reward = reward;
     pthread_mutex_init(&v->lock, NULL);
-    r = version_check_manifest(dir, digest, error);
+    r = version_check_manifest(dir, digest, &held, error);
     if (r == 0)
         r = openvla_load_halves(dir, OPENVLA_LARGE, &v->model, error);
     if (r < 0)
         return r;
+    if (v->model->base)
+        base_files_mark(v->model->base, BASE_VERIFIED);
     if (reward && !v->model->config.reward_width)
         return error_set(error, EINVAL, "%s: no reward head (reward_head.safetensors); this is not a reward model", dir);
     if (fast)

@@ -27,8 +27,10 @@ int policy_version_load(const char *dir, const uint8_t digest[32], bool fast, bo
 struct policy_version *policy_version_free(struct policy_version *version);
 DEFINE_FREEP(struct policy_version, policy_version_free)
 
-/* The manifest in `dir` is the one with this digest, and the files are what it says. */
-int version_check_manifest(const char *dir, const uint8_t digest[32], struct error *error);
+/* The manifest in `dir` is the one with this digest, and the files are what it says; so are those of the base below it, which are not
+ * read again while a version on it is held: *ret_base keeps these from going meanwhile (NULL: none are), for base_files_unref. */
+struct base_files;
+int version_check_manifest(const char *dir, const uint8_t digest[32], struct base_files **ret_base, struct error *error);
 /* A trainer's state is two thirds of a version, and nothing of it is read by servers. */
 bool version_file_is_served(const char *name);
 

@@ -4,6 +4,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "nn/base_files.h"
+
 /* The third frame of a grey episode: a past, actions and a present; a finite score, or the version is refused. */
 static int probe(const struct qwen_vl *model, const char *dir, struct error *error)
 {
@@ -41,13 +43,16 @@ static int probe(const struct qwen_vl *model, const char *dir, struct error *err
 
 static int load_backbone(const char *dir, const uint8_t digest[32], bool fast, struct reward_version *v, struct error *error)
 {
+    _cleanup_(base_files_unrefp) struct base_files *held = NULL;
     const struct qwen_vl_config *c;
-    int r = version_check_manifest(dir, digest, error);
+    int r = version_check_manifest(dir, digest, &held, error);
 
     if (r >= 0)
         r = qwen_vl_load_halves(dir, QWEN_LARGE, &v->backbone, error);
     if (r < 0)
         return r;
+    if (v->backbone->below)
+        base_files_mark(v->backbone->below, BASE_VERIFIED);
     c = &v->backbone->config;
     if (!c->reward_width && (c->yes_id < 0 || c->no_id < 0))
         return error_set(error, EINVAL,

@@ -312,6 +312,7 @@ int memory_need_device(const struct openvla *model, const struct device_job *job
         numel += model->params.list[i]->numel;
     trained = trained_of(model, job, &more);
     need.weights = (int64_t)mirror_bytes(&model->params, job->half) + more * (job->half ? 6 : 4);
+    need.shared = (int64_t)mirror_shared_bytes(&model->params);
     if (job->use != MEMORY_ACT)
         need.optimiser = (int64_t)trainer_device_bytes(trained, job->masters);
     else

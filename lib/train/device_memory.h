@@ -29,6 +29,7 @@ struct device_job {
 
 struct device_need {
     int64_t weights;            /* fp32 values, and what products want of them as bf16 */
+    int64_t shared;             /* of them what versions with adapters on one base have once (nn/device/mirror.h) */
     int64_t reference;          /* the same of the job's reference */
     int64_t gradients;          /* those held at once while shards are added; ranks' buckets */
     int64_t optimiser;          /* moments, masters */

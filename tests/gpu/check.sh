@@ -82,6 +82,7 @@ part training 60 "$bin/nn/test_device_train"
 part chunks 40 "$bin/nn/test_device_oft"
 part nccl 40 "$bin/nn/test_device_ranks"
 part memory 40 "$bin/nn/test_device_memory"
+part base 20 "$bin/nn/test_device_base"
 part large 40 "$bin/nn/test_device_large"
 models contract fast 60
 GANTRY_TEST_OWN=1 sanitize memcheck 100 memcheck

@@ -4,6 +4,7 @@
 
 #include "base/atomic_file.h"
 #include "base/clock.h"
+#include "nn/base_files.h"
 #include "proto/policy.pb-c.h"
 #include "proto/train.pb-c.h"
 #include "run/manifest.h"
@@ -27,6 +28,7 @@ static void wait_at(atomic_bool *gate, atomic_int *here)
 
 static int load(const char *dir, const uint8_t digest[32], const struct serve_terms *terms, void **ret_model, struct error *error)
 {
+    _cleanup_(base_files_unrefp) struct base_files *held = NULL;
     _cleanup_free_ char *text = NULL;
     char path[VERSION_PATH + 32];
     float *model;
@@ -35,7 +37,7 @@ static int load(const char *dir, const uint8_t digest[32], const struct serve_te
 
     wait_at(&serve_lab_gates.hold_load, &serve_lab_gates.loading);
     assert_int_equal(terms->image, 32);
-    r = version_check_manifest(dir, digest, error);
+    r = version_check_manifest(dir, digest, &held, error);
     if (r < 0)
         return r;
     snprintf(path, sizeof path, "%s/model.txt", dir);

@@ -10,7 +10,7 @@ import pytest
 
 from conftest import TOP
 
-TESTS = ["test_device", "test_device_step", "test_device_narrow", "test_device_model", "test_device_contract", "test_device_blas", "test_device_dnn", "test_device_graphs", "test_device_train", "test_device_oft", "test_device_ranks", "test_device_memory", "test_device_large"]
+TESTS = ["test_device", "test_device_step", "test_device_narrow", "test_device_model", "test_device_contract", "test_device_blas", "test_device_dnn", "test_device_graphs", "test_device_train", "test_device_oft", "test_device_ranks", "test_device_memory", "test_device_base", "test_device_large"]
 
 
 @pytest.fixture

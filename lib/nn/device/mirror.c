@@ -1,16 +1,34 @@
 #include "nn/device/mirror.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "nn/lora_join.h"
 
+/* Matrices that are bf16 on the host too, on a device: they never change, so models that have the very same ones (versions on one
+ * base, nn/base_files.h) share them there. */
+struct halves {
+    struct halves *next;
+    const struct device *device;
+    int references, n;         /* by lock, as what follows */
+    bool sent;                 /* or the try has failed: */
+    int error;
+    uint16_t *memory;          /* device */
+    const uint16_t *from[];    /* [n] where each is on the host, which holds it for as long as this is there */
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t news = PTHREAD_COND_INITIALIZER;
+static struct halves *all_halves;
+
 struct mirror {
     struct device_stream *s;
-    int64_t numel, halves;
+    int64_t numel;
     float *values;     /* device: [numel] */
     uint16_t *rounded; /* device: [numel] the same as bf16; NULL: not wanted */
-    uint16_t *half;    /* device: [halves] matrices that are bf16 on the host too */
+    struct halves *half;
     char *joined;      /* device: the A matrices of groups of adapters, fp32 or bf16 as activations are; NULL: not wanted so
                         * far */
     bool joining;      /* they are used */
@@ -19,6 +37,23 @@ struct mirror {
 };
 
 static int64_t padded(int64_t n) { return (n + 127) / 128 * 128; }
+
+static void halves_unref(struct halves *h, const struct device_kernels *k)
+{
+    if (!h)
+        return;
+    pthread_mutex_lock(&lock);
+    if (--h->references == 0) {
+        for (struct halves **at = &all_halves; *at; at = &(*at)->next)
+            if (*at == h) {
+                *at = h->next;
+                break;
+            }
+        k->release(h->memory);
+        free(h);
+    }
+    pthread_mutex_unlock(&lock);
+}
 
 struct mirror *mirror_free(struct mirror *m)
 {
@@ -29,7 +64,7 @@ struct mirror *mirror_free(struct mirror *m)
         m->s->k->wait(m->s->stream);
         m->s->k->release(m->values);
         m->s->k->release(m->rounded);
-        m->s->k->release(m->half);
+        halves_unref(m->half, m->s->k);
         m->s->k->release(m->joined);
     }
     device_stream_free(m->s);
@@ -50,6 +85,15 @@ size_t mirror_bytes(const struct params *params, bool half)
     return bytes;
 }
 
+size_t mirror_shared_bytes(const struct params *params)
+{
+    size_t bytes = 0;
+
+    for (int i = 0; i < params->count; i++)
+        bytes += params->list[i]->half ? (size_t)padded(params->list[i]->numel) * 2 : 0;
+    return bytes;
+}
+
 size_t mirror_joined_bytes(const struct params *params, bool half, bool strict)
 {
     size_t bytes = 0;
@@ -59,22 +103,108 @@ size_t mirror_joined_bytes(const struct params *params, bool half, bool strict)
     return bytes;
 }
 
-static int send_halves(struct params *params, struct mirror *m)
+/* Do all of params' lie where these were sent from? */
+static bool are_the_same(const struct params *params, const struct device *device, const struct halves *h)
+{
+    int n = 0;
+
+    if (h->device != device)
+        return false;
+    for (int i = 0; i < params->count; i++)
+        if (params->list[i]->half && (n == h->n || h->from[n++] != params->list[i]->bf16))
+            return false;
+    return n == h->n;
+}
+
+/* In the list from here on, so that who comes meanwhile waits for these and sends none of his own. Under the lock. */
+static struct halves *halves_new(const struct params *params, int n, const struct device *device)
+{
+    struct halves *h = calloc(1, sizeof(*h) + (size_t)n * sizeof(*h->from));
+
+    if (!h)
+        return NULL;
+    h->device = device;
+    h->references = 1;
+    h->next = all_halves;
+    for (int i = 0; i < params->count; i++)
+        if (params->list[i]->half)
+            h->from[h->n++] = params->list[i]->bf16;
+    all_halves = h;
+    return h;
+}
+
+/* Sent, and there: others read them on streams of their own. It takes seconds, without the lock. */
+static int halves_send(const struct params *params, struct device_stream *s, struct halves *h)
+{
+    uint16_t *memory = NULL;
+    int64_t at = 0;
+    int r;
+
+    for (int i = 0; i < params->count; i++)
+        at += params->list[i]->half ? padded(params->list[i]->numel) : 0;
+    r = s->k->alloc((size_t)at * sizeof(uint16_t), (void **)&memory);
+    at = 0;
+    for (int i = 0; i < params->count && r >= 0; i++) {
+        const struct param *p = params->list[i];
+
+        if (!p->half)
+            continue;
+        r = s->k->upload(s->stream, memory + at, p->bf16, (size_t)p->numel * sizeof(uint16_t));
+        at += padded(p->numel);
+    }
+    if (r >= 0)
+        r = s->k->wait(s->stream);
+    pthread_mutex_lock(&lock);
+    h->memory = memory;         /* also of a try that failed: the last who has it gives it back */
+    h->error = r;
+    h->sent = true;
+    pthread_cond_broadcast(&news);
+    pthread_mutex_unlock(&lock);
+    return r;
+}
+
+/* Those that are there already, or sent now; NULL: params has none. */
+static int halves_get(const struct params *params, struct device_stream *s, struct halves **ret)
+{
+    struct halves *h;
+    bool mine;
+    int n = 0, r;
+
+    for (int i = 0; i < params->count; i++)
+        n += params->list[i]->half;
+    if (!n)
+        return 0;
+    pthread_mutex_lock(&lock);
+    for (h = all_halves; h && !(are_the_same(params, s->device, h) && h->error >= 0); h = h->next)
+        ;
+    mine = !h;
+    if (mine)
+        h = halves_new(params, n, s->device);
+    else
+        h->references++;
+    while (h && !mine && !h->sent)
+        pthread_cond_wait(&news, &lock);
+    r = h ? h->error : -ENOMEM;
+    pthread_mutex_unlock(&lock);
+    if (h && mine)
+        r = halves_send(params, s, h);
+    *ret = h;                   /* mirror_free gives it back, whatever became of it */
+    return r;
+}
+
+static void point_to_halves(const struct params *params, const struct mirror *m)
 {
     int64_t at = 0;
-    int r = 0;
 
-    for (int i = 0; i < params->count && r >= 0; i++) {
+    for (int i = 0; i < params->count; i++) {
         struct param *p = params->list[i];
 
         if (!p->half)
             continue;
-        r = m->s->k->upload(m->s->stream, m->half + at, p->bf16, (size_t)p->numel * sizeof(uint16_t));
-        p->on_bf16 = m->half + at;
+        p->on_bf16 = m->half->memory + at;
         p->on_f32 = NULL;
         at += padded(p->numel);
     }
-    return r;
 }
 
 static uint64_t new_id(void)
@@ -92,8 +222,6 @@ static int mirror_new(struct params *params, struct mirror **ret)
     if (!m)
         return -ENOMEM;
     m->id = new_id();
-    for (int i = 0; i < params->count; i++)
-        m->halves += params->list[i]->half ? padded(params->list[i]->numel) : 0;
     m->numel = params->numel;
     m->count = params->count;
     r = device_stream_new(params->device, &m->s);
@@ -101,14 +229,13 @@ static int mirror_new(struct params *params, struct mirror **ret)
         r = m->s->k->alloc((size_t)m->numel * sizeof(float), (void **)&m->values);
     if (r >= 0 && params->device_half)
         r = m->s->k->alloc((size_t)m->numel * sizeof(uint16_t), (void **)&m->rounded);
-    if (r >= 0 && m->halves)
-        r = m->s->k->alloc((size_t)m->halves * sizeof(uint16_t), (void **)&m->half);
     if (r >= 0)
-        r = send_halves(params, m);
+        r = halves_get(params, m->s, &m->half);
     if (r < 0) {
         mirror_free(m);
         return r;
     }
+    point_to_halves(params, m);
     for (int i = 0; i < params->count; i++) {
         struct param *p = params->list[i];
 

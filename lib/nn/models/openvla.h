@@ -81,6 +81,7 @@ struct openvla {
     float lut[6][256];                  /* pixel value of u8 per channel: tower 0, tower 1 */
     char *dir;                          /* where it was loaded from, for messages */
     struct hf_shards mapped;            /* files that matrices kept as bf16 lie in; none: n = 0 */
+    struct base_files *base;            /* its own, or its base's, which other versions share (nn/base_files.h); NULL: nobody does */
     struct hf_files files;              /* all but the weights, as they were: written again on save */
     struct action_stats *stats;         /* one per dataset */
     int n_stats;

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "nn/base_files.h"
 #include "nn/base_link.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_oft.h"
@@ -96,15 +97,20 @@ static int load_value_head(struct openvla *model, const char *dir, struct error 
     return read_head(&model->w->value, &file, path, error);
 }
 
-int openvla_adapter_load(const char *dir, const char *base, int64_t halves_from, struct openvla **ret, struct error *error)
+int openvla_adapter_load(const char *dir, const char *base, const char *sha256, int64_t halves_from, struct openvla **ret,
+                         struct error *error)
 {
+    _cleanup_(base_files_unrefp) struct base_files *files = NULL;
     _cleanup_(openvla_freep) struct openvla *model = NULL;
     char nested[PATH_MAX];
     int r = base_link_follow(base, nested, error);
 
     if (r != 0)
         return r < 0 ? r : error_set(error, EINVAL, "%s: its base %s is an adapter itself", dir, base);
-    r = openvla_load_alone(base, halves_from, &model, error);
+    if (sha256)
+        r = base_files_get(base, sha256, &files, error);
+    if (r >= 0)
+        r = openvla_load_alone(base, sha256, halves_from, &model, error);
     if (r >= 0)
         r = load_value_head(model, dir, error);
     if (r >= 0 && strcmp(dir, base) != 0)
@@ -113,6 +119,8 @@ int openvla_adapter_load(const char *dir, const char *base, int64_t halves_from,
         r = openvla_lora_load(model, dir, error);
     if (r < 0)
         return r;
+    if (!model->base)           /* also where no matrix lies in them: what was found out of them holds as long */
+        model->base = TAKE_PTR(files);
     *ret = TAKE_PTR(model);
     return 0;
 }

@@ -51,10 +51,12 @@ struct openvla_weights {
     bool fresh;                                 /* never read: the layout says nothing */
 };
 
-/* openvla_load_halves of what lies in DIR without adapters. */
-int openvla_load_alone(const char *dir, int64_t halves_from, struct openvla **ret, struct error *error);
-/* openvla_load of an adapter's directory (openvla_adapter.h, or PEFT's), its base being at `base`. */
-int openvla_adapter_load(const char *dir, const char *base, int64_t halves_from, struct openvla **ret, struct error *error);
+/* openvla_load_halves of what lies in DIR without adapters. sha256: of its manifest, when other models are loaded on the same files,
+ * which they then share (nn/base_files.h); else NULL. */
+int openvla_load_alone(const char *dir, const char *sha256, int64_t halves_from, struct openvla **ret, struct error *error);
+/* openvla_load of an adapter's directory (openvla_adapter.h, or PEFT's), its base being at `base`, which is shared as above. */
+int openvla_adapter_load(const char *dir, const char *base, const char *sha256, int64_t halves_from, struct openvla **ret,
+                         struct error *error);
 /* value_head.safetensors and reward_head.safetensors of the heads that there are. */
 int openvla_save_heads(const struct openvla *model, const char *dir, struct error *error);
 

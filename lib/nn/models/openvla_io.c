@@ -3,6 +3,7 @@
 
 #include "base/atomic_file.h"
 #include "base/strbuf.h"
+#include "nn/base_files.h"
 #include "nn/base_link.h"
 #include "nn/models/openvla_internal.h"
 #include "nn/models/openvla_start.h"
@@ -20,12 +21,13 @@ static struct openvla *model_alloc(const char *dir)
     return model->dir && model->w ? TAKE_PTR(model) : NULL;
 }
 
-/* Widen to fp32 what the shards (or a head's file) have for parameters begin..end-1: all there, of the right shape and dtype. */
-static int read_values(struct params *params, int begin, int end, const struct hf_shards *shards, struct error *error)
+/* Widen to fp32 what the shards (or a head's file) have for parameters begin..end-1: all there, of the right shape and dtype.
+ * finite: they are known to be. */
+static int read_values(struct params *params, int begin, int end, const struct hf_shards *shards, bool finite, struct error *error)
 {
     for (int i = begin; i < end; i++) {
         const struct st_tensor *tensor = hf_shards_find(shards, params->list[i]->name);
-        int r = hf_check_finite(shards, tensor, NULL, error);
+        int r = finite ? 0 : hf_check_finite(shards, tensor, NULL, error);
 
         if (r < 0)
             return r;
@@ -100,24 +102,37 @@ static int load_head(struct openvla *model, const char *name, struct head *head,
 
 /* Files of a directory that is being read. */
 struct parts {
-    struct hf_shards trunk, value, reward;
+    struct hf_shards trunk, value, reward;      /* trunk: the base's, where there is one */
+    struct base_files *base;
     struct oft_files oft;
     int after_oft, after_value, after_reward;   /* parameters before this one are the trunk's or OFT's; or a head's, too */
 };
 
 static void parts_close(struct parts *parts)
 {
-    hf_shards_close(&parts->trunk);
+    if (!parts->base)
+        hf_shards_close(&parts->trunk);
+    base_files_unref(parts->base);
     hf_shards_close(&parts->value);
     hf_shards_close(&parts->reward);
     oft_files_close(&parts->oft);
 }
 
-static int open_parts(struct openvla *model, struct hf_problems *problems, struct parts *parts, struct error *error)
+static int open_trunk(const char *dir, const char *sha256, struct parts *parts, struct error *error)
+{
+    int r = sha256 ? base_files_get(dir, sha256, &parts->base, error) : hf_shards_open(dir, &parts->trunk, error);
+
+    if (r >= 0 && sha256)
+        parts->trunk = *base_files_shards(parts->base);
+    return r;
+}
+
+static int open_parts(struct openvla *model, const char *sha256, struct hf_problems *problems, struct parts *parts,
+                      struct error *error)
 {
     int value_inputs, reward_inputs, r;
 
-    r = hf_shards_open(model->dir, &parts->trunk, error);
+    r = open_trunk(model->dir, sha256, parts, error);
     if (r >= 0)
         r = openvla_configure(model, model->dir, &parts->trunk, error);
     if (r >= 0)
@@ -155,7 +170,7 @@ int openvla_open(const char *dir, struct hf_problems *problems, struct openvla *
 {
     _cleanup_(openvla_freep) struct openvla *model = model_alloc(dir);
     _cleanup_(parts_close) struct parts parts = {0};
-    int r = model ? open_parts(model, problems, &parts, error) : error_set(error, ENOMEM, "out of memory");
+    int r = model ? open_parts(model, NULL, problems, &parts, error) : error_set(error, ENOMEM, "out of memory");
 
     if (r < 0)
         return r;
@@ -167,14 +182,14 @@ int openvla_open(const char *dir, struct hf_problems *problems, struct openvla *
     return 0;
 }
 
-static int load(struct openvla *model, int64_t halves_from, struct error *error)
+static int load(struct openvla *model, const char *sha256, int64_t halves_from, struct error *error)
 {
     _cleanup_(parts_close) struct parts parts = {0};
     struct params *params = &model->params;
     bool halves;
     int r;
 
-    r = open_parts(model, NULL, &parts, error);
+    r = open_parts(model, sha256, NULL, &parts, error);
     if (r < 0)
         return r;
     halves = halves_from >= 0 && params->numel >= halves_from;
@@ -183,14 +198,19 @@ static int load(struct openvla *model, int64_t halves_from, struct error *error)
     r = params_allocate(params);
     if (r < 0)
         return error_set(error, -r, "%s: %lld parameters do not fit into memory", model->dir, (long long)params->numel);
-    r = read_values(params, 0, model->w->trunk, &parts.trunk, error);
+    r = read_values(params, 0, model->w->trunk, &parts.trunk, parts.base && base_files_have(parts.base, BASE_FINITE), error);
+    if (r >= 0 && parts.base)
+        base_files_mark(parts.base, BASE_FINITE);
     if (r >= 0)
-        r = read_values(params, parts.after_oft, parts.after_value, &parts.value, error);
+        r = read_values(params, parts.after_oft, parts.after_value, &parts.value, false, error);
     if (r >= 0)
-        r = read_values(params, parts.after_value, parts.after_reward, &parts.reward, error);
+        r = read_values(params, parts.after_value, parts.after_reward, &parts.reward, false, error);
     if (r >= 0)
         r = oft_read(model, &parts.oft, error);
-    if (r >= 0 && halves) {
+    if (r >= 0 && halves && parts.base) {
+        model->base = TAKE_PTR(parts.base);
+        parts.trunk = (struct hf_shards) {0};
+    } else if (r >= 0 && halves) {
         model->mapped = parts.trunk;
         parts.trunk = (struct hf_shards) {0};
     }
@@ -202,14 +222,14 @@ int openvla_load(const char *dir, struct openvla **ret, struct error *error)
     return openvla_load_halves(dir, -1, ret, error);
 }
 
-int openvla_load_alone(const char *dir, int64_t from, struct openvla **ret, struct error *error)
+int openvla_load_alone(const char *dir, const char *sha256, int64_t from, struct openvla **ret, struct error *error)
 {
     _cleanup_(openvla_freep) struct openvla *model = model_alloc(dir);
     int r;
 
     if (!model)
         return error_set(error, ENOMEM, "out of memory");
-    r = load(model, from, error);
+    r = load(model, sha256, from, error);
     if (r < 0)
         return r;
     *ret = TAKE_PTR(model);
@@ -218,14 +238,16 @@ int openvla_load_alone(const char *dir, int64_t from, struct openvla **ret, stru
 
 int openvla_load_halves(const char *dir, int64_t from, struct openvla **ret, struct error *error)
 {
-    char base[PATH_MAX];
+    char base[PATH_MAX], unused[PATH_MAX], sha256[65];
     int r = base_link_follow(dir, base, error);
 
-    if (r > 0)
-        return openvla_adapter_load(dir, base, from, ret, error);
+    if (r > 0 && (r = base_link_read(dir, unused, sha256, error)) > 0)
+        return openvla_adapter_load(dir, base, sha256, from, ret, error);
     if (r == 0 && openvla_start_is_adapter(dir))
-        return openvla_adapter_load(dir, dir, from, ret, error);
-    return r < 0 ? r : openvla_load_alone(dir, from, ret, error);
+        return openvla_adapter_load(dir, dir, NULL, from, ret, error);
+    if (r == 0)         /* versions may come that have it as their base */
+        r = base_link_digest(dir, sha256, error);
+    return r < 0 ? r : openvla_load_alone(dir, r > 0 ? sha256 : NULL, from, ret, error);
 }
 
 int openvla_plan(const char *dir, struct openvla **ret, struct error *error)
@@ -280,6 +302,7 @@ struct openvla *openvla_free(struct openvla *model)
     tokenizer_free(model->tokenizer);
     free(model->dir);
     hf_shards_close(&model->mapped);
+    base_files_unref(model->base);
     hf_files_release(&model->files);
     openvla_free_stats(model->stats, model->n_stats);
     if (model->w) {

@@ -167,7 +167,7 @@ static int write_both(const char *adapter, const char *base, const char *to, str
 int openvla_start_write(const char *adapter, const char *base, bool merge, const char *to, struct error *error)
 {
     _cleanup_(openvla_freep) struct openvla *model = NULL;
-    int r = openvla_adapter_load(adapter, base, merge ? -1 : OPENVLA_LARGE, &model, error);
+    int r = openvla_adapter_load(adapter, base, NULL, merge ? -1 : OPENVLA_LARGE, &model, error);
 
     if (r < 0)
         return r;

@@ -53,6 +53,7 @@ struct qwen_vl {
     struct hf_files files;              /* all but the weights, as they were: written again on save */
     struct qwen_weights *w;             /* parameters by role (qwen_vl_internal.h) */
     struct hf_shards mapped;            /* what bf16 matrices lie in; n 0: none do */
+    struct base_files *below;           /* its backbone's, which other versions share (nn/base_files.h); NULL: nobody does */
     enum dtype dtype;                   /* of the backbone's tensors as read: BF16, F16 or, when they differ, F32 */
     int history;                        /* recent past frames in a prompt beside the first (reward_config.json; else 4) */
     struct adapters *adapters;          /* low-rank ones (nn/adapters.h, by qwen_vl_adapted); NULL: none */

@@ -6,6 +6,7 @@
 #include "base/crc32c.h"
 #include "base/philox.h"
 #include "base/strbuf.h"
+#include "nn/base_files.h"
 #include "nn/base_link.h"
 #include "nn/models/qwen_vl_internal.h"
 #include "nn/reward_config.h"
@@ -52,10 +53,12 @@ static enum dtype common_dtype(const struct hf_shards *shards)
 
 static int read_trunk(struct qwen_vl *model, const struct hf_shards *shards, struct error *error)
 {
+    bool finite = model->below && base_files_have(model->below, BASE_FINITE);
+
     for (int i = 0; i < model->w->reward_begin; i++) {
         const struct param *param = model->params.list[i];
         const struct st_tensor *tensor = hf_shards_find(shards, param->name);
-        int r = hf_check_finite(shards, tensor, NULL, error);
+        int r = finite ? 0 : hf_check_finite(shards, tensor, NULL, error);
 
         if (r < 0)
             return r;
@@ -64,6 +67,8 @@ static int read_trunk(struct qwen_vl *model, const struct hf_shards *shards, str
         else if (param->bf16 != tensor->data)
             memcpy(param->bf16, tensor->data, tensor->bytes);
     }
+    if (model->below)
+        base_files_mark(model->below, BASE_FINITE);
     return 0;
 }
 
@@ -132,28 +137,31 @@ static int read_adapters(struct qwen_vl *model, struct error *error)
     return access(path.text, F_OK) < 0 ? 0 : adapters_load(&adapted, model->dir, error);
 }
 
-/* The directory of the backbone: the model's own, or what its base.json names. */
-static int find_backbone(struct qwen_vl *model, char ret[PATH_MAX], struct error *error)
+/* The directory of the backbone: the model's own, or what its base.json names; and its manifest's digest ("": it has none). */
+static int find_backbone(struct qwen_vl *model, char ret[PATH_MAX], char ret_sha256[65], struct error *error)
 {
-    char name[PATH_MAX], sha256[65], nested[PATH_MAX];
+    char name[PATH_MAX], nested[PATH_MAX];
     int r = base_link_follow(model->dir, ret, error);
 
+    ret_sha256[0] = '\0';
     if (r == 0 && (size_t)snprintf(ret, PATH_MAX, "%s", model->dir) >= PATH_MAX)
         return error_set(error, ENAMETOOLONG, "%s: path too long", model->dir);
-    if (r <= 0)
+    if (r == 0)                 /* versions may come that have it as theirs */
+        return base_link_digest(ret, ret_sha256, error);
+    if (r < 0)
         return r;
-    r = base_link_read(ret, nested, sha256, error);
+    r = base_link_read(ret, nested, ret_sha256, error);
     if (r != 0)
         return r < 0 ? r : error_set(error, EINVAL, "%s: its base %s has a base itself", model->dir, ret);
-    r = base_link_read(model->dir, name, sha256, error);
+    r = base_link_read(model->dir, name, ret_sha256, error);
     return r < 0 ? r : qwen_vl_set_base(model, name) < 0 ? error_set(error, ENOMEM, "out of memory") : 0;
 }
 
-/* Configuration, tokenizer, names and shapes; no values. */
-static int open_trunk(struct qwen_vl *model, struct hf_problems *problems, struct hf_shards *shards, struct error *error)
+/* Configuration, tokenizer, names and shapes; no values. share: a base's files are model->below's, and not the caller's to close. */
+static int open_trunk(struct qwen_vl *model, bool share, struct hf_problems *problems, struct hf_shards *shards, struct error *error)
 {
-    char dir[PATH_MAX];
-    int r = find_backbone(model, dir, error);
+    char dir[PATH_MAX], sha256[65];
+    int r = find_backbone(model, dir, sha256, error);
 
     if (r >= 0)
         r = qwen_vl_configure(model, dir, error);
@@ -163,8 +171,12 @@ static int open_trunk(struct qwen_vl *model, struct hf_problems *problems, struc
         r = qwen_vl_find_words(model, error);
     if (r >= 0)
         r = hf_files_read(dir, &model->files, error);
-    if (r >= 0)
+    if (r >= 0 && share && sha256[0])
+        r = base_files_get(dir, sha256, &model->below, error);
+    else if (r >= 0)
         r = hf_shards_open(dir, shards, error);
+    if (r >= 0 && model->below)
+        *shards = *base_files_shards(model->below);
     if (r >= 0)
         r = qwen_vl_register(model, shards, problems, error);
     if (r < 0)
@@ -178,7 +190,7 @@ int qwen_vl_open(const char *dir, struct hf_problems *problems, struct qwen_vl *
 {
     _cleanup_(qwen_vl_freep) struct qwen_vl *model = model_alloc(dir);
     _cleanup_(hf_shards_close) struct hf_shards shards = {0};
-    int r = model ? open_trunk(model, problems, &shards, error) : error_set(error, ENOMEM, "out of memory");
+    int r = model ? open_trunk(model, false, problems, &shards, error) : error_set(error, ENOMEM, "out of memory");
 
     if (r < 0)
         return r;
@@ -188,13 +200,12 @@ int qwen_vl_open(const char *dir, struct hf_problems *problems, struct qwen_vl *
     return 0;
 }
 
-static int load(struct qwen_vl *model, int64_t halves_from, struct error *error)
+static int load_from(struct qwen_vl *model, int64_t halves_from, struct hf_shards *shards, struct error *error)
 {
-    _cleanup_(hf_shards_close) struct hf_shards shards = {0};
     _cleanup_(safetensors_closep) struct safetensors *head = NULL;
     _cleanup_(strbuf_release) struct strbuf path = STRBUF_INIT;
     bool halves;
-    int r = open_trunk(model, NULL, &shards, error);
+    int r = open_trunk(model, true, NULL, shards, error);
 
     strbuf_addf(&path, "%s/%s", model->dir, QWEN_HEAD_FILE);
     if (r >= 0 && access(path.text, F_OK) == 0)
@@ -203,20 +214,30 @@ static int load(struct qwen_vl *model, int64_t halves_from, struct error *error)
         return r;
     halves = halves_from >= 0 && model->params.numel >= halves_from;
     if (halves)
-        keep_halves(model, &shards);
+        keep_halves(model, shards);
     r = params_allocate(&model->params);
     if (r < 0)
         return error_set(error, -r, "%s: %lld parameters do not fit into memory", model->dir, (long long)model->params.numel);
-    r = read_trunk(model, &shards, error);
-    if (halves) {
-        model->mapped = shards;
-        shards = (struct hf_shards) {0};
+    r = read_trunk(model, shards, error);
+    if (halves && !model->below) {
+        model->mapped = *shards;
+        *shards = (struct hf_shards) {0};
     }
     if (r >= 0 && head)
         r = read_head(model, path.text, head, error);
     if (r >= 0)
         r = reward_config_read(model->dir, USUAL_HISTORY, QWEN_MAX_PICTURES - 2, &model->history, error);
     return r < 0 ? r : read_adapters(model, error);
+}
+
+static int load(struct qwen_vl *model, int64_t halves_from, struct error *error)
+{
+    struct hf_shards shards = {0};
+    int r = load_from(model, halves_from, &shards, error);
+
+    if (!model->below)
+        hf_shards_close(&shards);
+    return r;
 }
 
 int qwen_vl_load(const char *dir, struct qwen_vl **ret, struct error *error)
@@ -296,6 +317,7 @@ struct qwen_vl *qwen_vl_free(struct qwen_vl *model)
         return NULL;
     (void)params_free(&model->params);
     hf_shards_close(&model->mapped);
+    base_files_unref(model->below);
     tokenizer_free(model->tokenizer);
     adapters_free(model->adapters);
     free(model->dir);
