@@ -79,7 +79,7 @@ int run_socket_find(const char *given, char ret_dir[RUN_SOCKET_PATH], struct err
         }
     globfree(&found);
     if (!best[0])
-        return error_set(error, ENOENT, "no run under runs/ is running; name its directory, or start one with `gantry up`");
+        return error_set(error, ENOENT, "no run under runs/ is running; `gantry runs` lists those that are there, `gantry up` starts one");
     snprintf(ret_dir, RUN_SOCKET_PATH, "%s", best);
     return 0;
 }
