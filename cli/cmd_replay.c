@@ -32,7 +32,9 @@ static void print_steps(const struct episode_film *film)
     if (t->purpose == GANTRY__PURPOSE__PURPOSE_DEMO)
         printf("the demonstrator");
     else
-        printf("policy v%" PRIu64 ", prm v%" PRIu64 ", T %.2g", t->policy_version, t->prm_version, (double)t->temperature);
+        printf("policy v%" PRIu64 ", T %.2g", t->policy_version, (double)t->temperature);
+    if (t->prm_version)
+        printf(", prm v%" PRIu64, t->prm_version);
     episode_blow(t, blow);
     printf(": %s after %u steps%s\n", t->success ? "success" : "no success", t->steps, blow);
     for (uint32_t s = 0; s < t->steps; s++) {

@@ -289,11 +289,24 @@ static int start_pages(struct edge *edge, struct error *error)
     return r;
 }
 
+/* With the port that it got, where 0 was asked for. */
+static const char *page_address(const struct edge *edge, char ret[sizeof edge->config.http + 8])
+{
+    const char *colon = strrchr(edge->config.http, ':');
+
+    if (!edge->http || !colon)
+        return "off";
+    snprintf(ret, sizeof edge->config.http + 8, "%.*s:%u", (int)(colon - edge->config.http), edge->config.http,
+             http_port(edge->http));
+    return ret;
+}
+
 int edge_start(struct edge *edge, struct loop *loop, struct error *error)
 {
     const struct lifecycle_options options = {
         .start_ms = 60 * 1000, .drain_ms = EDGE_DRAIN_MS, .patient = true, .on_drain = on_drain, .on_overdue = on_overdue,
         .arg = edge};
+    char page[sizeof edge->config.http + 8];
     int r;
 
     edge->loop = loop;
@@ -313,8 +326,7 @@ int edge_start(struct edge *edge, struct loop *loop, struct error *error)
         return r;
     log_info("coordinator up", "run=%016" PRIx64 " epoch=%" PRIu64 " dir=%s address=%s http=%s build=%s",
              ledger_run(edge->ledger)->id, ledger_run(edge->ledger)->epoch, LOG_Q(edge->run_dir),
-             wire_server_address(edge->tcp ? edge->tcp : edge->ipc), edge->config.http[0] ? edge->config.http : "off",
-             GANTRY_BUILD);
+             wire_server_address(edge->tcp ? edge->tcp : edge->ipc), page_address(edge, page), GANTRY_BUILD);
     lifecycle_ready(edge->lifecycle);
     return 0;
 }

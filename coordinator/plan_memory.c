@@ -61,9 +61,14 @@ static const struct field {
 static void write_field(const struct plan_memory *memory, const struct field *field, struct strbuf *out)
 {
     const void *at = (const char *)memory + field->at;
-    uint64_t number = field->value == U64 ? *(const uint64_t *)at : field->value == U32 ? *(const uint32_t *)at
-                                                                                        : *(const bool *)at;
+    uint64_t number = 0;
 
+    switch (field->value) {
+    case BOOL: number = *(const bool *)at; break;
+    case U32: number = *(const uint32_t *)at; break;
+    case U64: number = *(const uint64_t *)at; break;
+    case REAL: break;
+    }
     if (field->written == NEVER || (field->written == UNLESS_0 && !number))
         return;
     if (field->value == REAL)

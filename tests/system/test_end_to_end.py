@@ -68,7 +68,9 @@ def test_tiny_run(make_cluster, tmp_path):
     cluster.start()
     learner = cluster.of("learner")[0]
     cluster.until(lambda _: learner.stands_still(), "the second update of rl")
-    check_pages(cluster, listens_at(cluster.of("coordinator")[0].popen.pid))
+    port = listens_at(cluster.of("coordinator")[0].popen.pid)
+    assert f" http=127.0.0.1:{port} " in cluster.of("coordinator")[0].log.read_text()      # 0 was asked for: who it is told to can look
+    check_pages(cluster, port)
     learner.go_on()
     summary = cluster.until_finished()
     text = cluster.history()
