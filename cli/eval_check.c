@@ -14,18 +14,9 @@
 /* The version that a policy's name means; of sft-earlier, sft: what it has, the other has. */
 static int find_version(const char *run_dir, const char *name, uint64_t *ret, struct error *error)
 {
-    _cleanup_free_ uint64_t *numbers = NULL;
-    size_t n = 0;
-
-    if (strspn(name, "0123456789") == strlen(name)) {
-        *ret = strtoull(name, NULL, 10);
-        return 0;
-    }
-    if (strcmp(name, "last") != 0)
+    if (strspn(name, "0123456789") < strlen(name))
         return run_named_policy(run_dir, !strcmp(name, "sft-earlier") ? "sft" : name, ret, error);
-    if (version_list(run_dir, KIND_POLICY, &numbers, &n) < 0 || !n)
-        return error_set(error, ENOENT, "%s: there is no version in its policies", run_dir);
-    *ret = numbers[n - 1];
+    *ret = strtoull(name, NULL, 10);
     return 0;
 }
 

@@ -107,18 +107,6 @@ int model_synth(int argc, char **argv)
     return CLI_OK;
 }
 
-static int newest_policy(const char *run, uint64_t *ret, struct error *error)
-{
-    _cleanup_free_ uint64_t *numbers = NULL;
-    size_t n = 0;
-    int r = version_list(run, KIND_POLICY, &numbers, &n);
-
-    if (r < 0 || n == 0)
-        return error_set(error, r < 0 ? -r : ENOENT, "%s: no policy version", run);
-    *ret = numbers[n - 1];
-    return 0;
-}
-
 /* RUN:VERSION in two; without one, or `last`, the newest committed. prmN: the reward model's. Writes a NUL over the colon. */
 static int choose_version(char *run, int *ret_kind, uint64_t *ret, struct error *error)
 {
@@ -127,7 +115,7 @@ static int choose_version(char *run, int *ret_kind, uint64_t *ret, struct error 
 
     *ret_kind = KIND_POLICY;
     if (!*word || strchr(word, '/') || access(run, F_OK) == 0)       /* a directory's name may have one */
-        return newest_policy(run, ret, error);
+        return run_named_policy(run, "last", ret, error);
     if (!strncmp(digits, "prm", 3)) {
         *ret_kind = KIND_PRM;
         digits += 3;
@@ -141,7 +129,7 @@ static int choose_version(char *run, int *ret_kind, uint64_t *ret, struct error 
     if (*ret_kind == KIND_PRM)
         return error_set(error, EINVAL, "%s: found version '%s', expected prm and a number", run, word);
     *colon = '\0';
-    return !strcmp(word, "last") ? newest_policy(run, ret, error) : run_named_policy(run, word, ret, error);
+    return run_named_policy(run, word, ret, error);
 }
 
 /* All files that the manifest names are removed together (version_drop). */

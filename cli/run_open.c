@@ -7,6 +7,7 @@
 
 #include "coordinator/stage_plan.h"
 #include "run/ledger_copy.h"
+#include "run/manifest.h"
 #include "run/rundir.h"
 
 int run_open_ledger(const char *run_dir, struct ledger **ret, struct error *error)
@@ -55,15 +56,29 @@ int run_finished(const char *run_dir, const struct run_config *config, bool late
     return 0;
 }
 
+static int newest_policy(const char *run_dir, uint64_t *ret, struct error *error)
+{
+    _cleanup_free_ uint64_t *numbers = NULL;
+    size_t n = 0;
+    int r = version_list(run_dir, KIND_POLICY, &numbers, &n);
+
+    if (r < 0 || n == 0)
+        return error_set(error, r < 0 ? -r : ENOENT, "%s: no policy version", run_dir);
+    *ret = numbers[n - 1];
+    return 0;
+}
+
 int run_named_policy(const char *run_dir, const char *name, uint64_t *ret, struct error *error)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
     _cleanup_free_ void *text = NULL;
     struct plan_memory memory;
     size_t n = 0;
-    int r = run_open_ledger(run_dir, &ledger, error);
+    int r;
 
-    if (r < 0)
+    if (!strcmp(name, "last"))
+        return newest_policy(run_dir, ret, error);
+    if ((r = run_open_ledger(run_dir, &ledger, error)) < 0)
         return r;
     plan_memory_init(&memory);
     r = ledger_get_blob(ledger, "memory", &text, &n);
