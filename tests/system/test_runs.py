@@ -44,8 +44,8 @@ def test_runs(make_cluster):
 
     for role in ("coordinator", "learner", "actor", "prm-server", "env-worker"):
         for process in cluster.of(role):
-            if not process.running():
-                process.start()
+            process.popen.wait(60)      # it has been drained, too, and may still be at it
+            process.start()
     summary = cluster.until_finished()
     row = listed()["run"]
     assert row["state"] == "finished" and row["success_after"] == summary["success_after"] is not None
