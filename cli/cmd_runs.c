@@ -1,4 +1,5 @@
 /* cmd_runs.c - `gantry runs`: what runs a directory has, how far each is and what its evaluation found. */
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <getopt.h>
@@ -12,8 +13,8 @@
 
 #include "base/json_write.h"
 #include "cli/cli.h"
-#include "cli/run_open.h"
 #include "cli/run_socket.h"
+#include "cli/run_stages.h"
 #include "run/rundir.h"
 
 enum { STATE_TEXT = 400 };
@@ -41,6 +42,13 @@ static double number(const json_t *object, const char *key)
     return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
+static double share(const json_t *object, const char *key)
+{
+    double value = number(object, key);
+
+    return value >= 0 && value <= 1 ? value : NAN;
+}
+
 static const char *word(const json_t *object, const char *key) { return json_string_value(json_object_get(object, key)) ?: ""; }
 
 /* What its coordinator says. False: none answers. */
@@ -63,10 +71,8 @@ static bool ask(struct row *row)
 static int read_ledger(struct row *row, struct error *error)
 {
     _cleanup_free_ struct run_config *config = malloc(sizeof *config);
-    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
-    _cleanup_free_ struct ledger_stage *stages = NULL;
-    char path[RUN_PATH], why[STATE_TEXT / 2] = "";
-    size_t n = 0, done = 0;
+    struct run_stages stages;
+    char path[RUN_PATH];
     int r = rundir_path(row->dir, "config.yaml", path, error);
 
     if (!config)
@@ -81,21 +87,17 @@ static int read_ledger(struct row *row, struct error *error)
         return 0;
     }
     if (r == 0)
-        r = run_open_ledger(row->dir, &ledger, error);
-    if (r == 0 && (r = ledger_stages(ledger, &stages, &n)) == 0)
-        r = run_stopped(ledger, why, sizeof why);
+        r = run_stages_read(row->dir, config, &stages, error);
     if (r < 0)
         return r;
-    for (size_t i = 0; i < n; i++)
-        done += stages[i].state == PROGRESS_DONE;
-    if (done >= (size_t)config->n_stages) {
+    if (run_stages_all(&stages)) {
         row->state = "finished";
-        snprintf(row->text, sizeof row->text, "finished");
+        snprintf(row->text, sizeof row->text, "finished%s", stages.later_open ? "; an evaluation of it has not ended" : "");
         return 0;
     }
-    row->state = why[0] ? "stopped" : "down";
-    snprintf(row->text, sizeof row->text, "%s%s%s, %zu of %d stages are done%s%s", row->state,
-             done < n ? " in " : "", done < n ? stages[done].name : "", done, config->n_stages, why[0] ? ": " : "", why);
+    row->state = stages.stopped[0] ? "stopped" : "down";
+    snprintf(row->text, sizeof row->text, "%s%s%s, %d of %d stages are done%s%s", row->state, stages.next[0] ? " in " : "",
+             stages.next, stages.done, stages.of, stages.stopped[0] ? ": " : "", stages.stopped);
     return 0;
 }
 
@@ -114,8 +116,8 @@ static void fill(const char *dir, struct row *row)
         row->changed = st.st_mtime;
     snprintf(path, sizeof path, "%s/summary.json", dir);
     summary = json_load_file(path, 0, NULL);
-    row->before = number(summary, "success_before");
-    row->after = number(summary, "success_after");
+    row->before = share(summary, "success_before");
+    row->after = share(summary, "success_after");
     json_decref(summary);
     if (ask(row) || (r = read_ledger(row, &error)) == 0)
         return;
@@ -130,17 +132,28 @@ static int newest_first(const void *a, const void *b)
     return x->changed != y->changed ? (x->changed < y->changed) - (x->changed > y->changed) : strcmp(x->dir, y->dir);
 }
 
-static void percent(double share, char ret[8])
+static void percent(double value, char ret[8])
 {
-    snprintf(ret, 8, isnan(share) ? "-" : "%.1f", 100 * share);
+    snprintf(ret, 8, isnan(value) ? "-" : "%.1f", 100 * value);
 }
 
-static void print_table(const struct row *rows, size_t n)
+/* One line a run, whatever a directory is called. */
+static void without_controls(char *text)
+{
+    for (; *text; text++)
+        if (iscntrl((unsigned char)*text))
+            *text = '?';
+}
+
+static void print_table(struct row *rows, size_t n)
 {
     int widest = 3;
 
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        without_controls(rows[i].dir);
+        without_controls(rows[i].text);
         widest = MAX(widest, (int)strlen(rows[i].dir));
+    }
     printf("%-*s  %-16s  %9s  %6s  %s\n", widest, "run", "changed", "imitation", "last", "state");
     for (size_t i = 0; i < n; i++) {
         char before[8], after[8], when[24] = "-";

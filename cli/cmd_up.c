@@ -19,7 +19,7 @@
 #include "cli/preflight.h"
 #include "cli/progress.h"
 #include "cli/run_claim.h"
-#include "cli/run_open.h"
+#include "cli/run_stages.h"
 #include "cli/shell_word.h"
 #include "cli/up.h"
 #include "cli/up_daemons.h"
@@ -238,9 +238,10 @@ static void on_stopped(void *arg)
     struct up *up = arg;
     _cleanup_free_ char *where = shell_word(up->run_dir);
     bool finished = up->finished;       /* a look each second may have missed the end; the ledger has not */
+    struct run_stages stages;
 
-    if (up->exit_code == CLI_OK)
-        (void)run_finished(up->run_dir, &up->config, true, &finished);
+    if (up->exit_code == CLI_OK && run_stages_read(up->run_dir, &up->config, &stages, NULL) == 0)
+        finished = run_stages_all(&stages) && !stages.later_open;
     if (up->exit_code == CLI_OK && finished)
         say("the run is finished; `gantry report %s` writes its page", where ?: up->run_dir);
     else if (up->exit_code == CLI_OK)

@@ -9,6 +9,7 @@
 #include "cli/cli.h"
 #include "cli/eval.h"
 #include "cli/run_open.h"
+#include "cli/run_stages.h"
 #include "cli/shell_word.h"
 #include "cli/up.h"
 #include "daemon/run_later.h"
@@ -207,9 +208,9 @@ static int check_finished(const char *run_dir, const struct run_config *config, 
 {
     _cleanup_free_ char *where = shell_word(run_dir);
     const char *run = where ?: run_dir;
-    bool finished = true;
+    struct run_stages stages;
 
-    if (run_finished(run_dir, config, false, &finished) < 0 || finished)
+    if (run_stages_read(run_dir, config, &stages, NULL) < 0 || run_stages_all(&stages))
         return 0;
     return error_set(error, EAGAIN, "%s: the run is not finished; `gantry up %s` goes on with it, `gantry model export "
                      "%s:VERSION DIR` makes a policy.init of what it has, for a run that has an eval stage alone", run_dir,

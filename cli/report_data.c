@@ -6,6 +6,7 @@
 
 #include "base/atomic_file.h"
 #include "cli/run_open.h"
+#include "cli/run_stages.h"
 #include "proto/control.pb-c.h"
 
 static int load_ledger(const char *run_dir, struct report_data *d, struct error *error)

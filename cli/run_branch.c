@@ -6,34 +6,12 @@
 #include <sys/stat.h>
 
 #include "base/atomic_file.h"
-#include "cli/run_open.h"
-
-/* How many stages of the configuration have ended, and how many others there are (gantry eval adds them). */
-static int count_stages(const struct run_config *config, size_t *ret_done, size_t *ret_later, struct error *error)
-{
-    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
-    _cleanup_free_ struct ledger_stage *stages = NULL;
-    size_t n, done = 0, later = 0;
-    int r = run_open_ledger(config->dir, &ledger, error);
-
-    if (r < 0)
-        return r;
-    if ((r = ledger_stages(ledger, &stages, &n)) < 0)
-        return error_set(error, -r, "%s/ledger.sqlite: %s", config->dir, ledger_error(ledger));
-    for (size_t i = 0; i < n; i++)
-        if ((int)stages[i].stage < config->n_stages)
-            done += stages[i].state == PROGRESS_DONE;
-        else
-            later++;
-    *ret_done = done;
-    *ret_later = later;
-    return 0;
-}
+#include "cli/run_stages.h"
 
 int run_ended(const struct run_config *config, bool *ret, struct error *error)
 {
+    struct run_stages stages;
     char path[PATH_MAX];
-    size_t done, later;
     int r;
 
     snprintf(path, sizeof path, "%s/ledger.sqlite", config->dir);
@@ -41,11 +19,9 @@ int run_ended(const struct run_config *config, bool *ret, struct error *error)
         *ret = false;
         return 0;
     }
-    r = count_stages(config, &done, &later, error);
-    if (r < 0)
-        return r;
-    *ret = done == (size_t)config->n_stages;
-    return 0;
+    if ((r = run_stages_read(config->dir, config, &stages, error)) == 0)
+        *ret = run_stages_all(&stages);
+    return r;
 }
 
 static int copy_file(const char *from, const char *to)
@@ -117,16 +93,16 @@ int run_branch(const struct run_config *from, const struct run_config *to, struc
 {
     static const char *const trees[] = {"journal", "policies", "prms"};
     char source[PATH_MAX], target[PATH_MAX], half[PATH_MAX];
-    size_t done, later;
-    int r = count_stages(from, &done, &later, error);
+    struct run_stages stages;
+    int r = run_stages_read(from->dir, from, &stages, error);
 
     if (r < 0)
         return r;
-    if (later)
+    if (stages.later)
         return error_set(error, EEXIST,
-                         "%s: it was evaluated %zu times since it ended, and a run can branch off only before; evaluate a copy "
+                         "%s: it was evaluated %d times since it ended, and a run can branch off only before; evaluate a copy "
                          "of the directory instead",
-                         from->dir, later);
+                         from->dir, stages.later);
     snprintf(half, sizeof half, "%.300s.half", to->dir);
     if ((r = remove_tree(half)) < 0 || (r = mkdir_p(half, 0700)) < 0)
         return error_set(error, -r, "%s: %s", half, strerror(-r));

@@ -5,10 +5,9 @@
 #include <unistd.h>
 
 #include "cli/life.h"
-#include "cli/run_open.h"
 #include "cli/run_socket.h"
+#include "cli/run_stages.h"
 #include "cli/shell_word.h"
-#include "daemon/run_config.h"
 #include "run/rundir.h"
 
 static bool answers(const char *run_dir, const char *socket)
@@ -35,30 +34,24 @@ static const char *goes_on(const char *run_dir, const char *run, char ret[2 * RU
 static bool describe_rest(const char *run_dir, const char *run, struct error *error)
 {
     _cleanup_free_ struct run_config *config = malloc(sizeof *config);
-    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
-    _cleanup_free_ struct ledger_stage *stages = NULL;
-    char path[RUN_PATH], why[400], how[2 * RUN_PATH];
-    size_t n = 0, done = 0;
+    char path[RUN_PATH], how[2 * RUN_PATH];
+    struct run_stages stages;
 
     if (!config || rundir_path(run_dir, "config.yaml", path, NULL) < 0 || run_config_load(path, config, NULL) < 0 ||
-        run_open_ledger(run_dir, &ledger, NULL) < 0 || ledger_stages(ledger, &stages, &n) < 0 ||
-        run_stopped(ledger, why, sizeof why) < 0) {
+        run_stages_read(run_dir, config, &stages, NULL) < 0) {
         error_set(error, error->errnum, "%s: no coordinator is running there; `gantry up %s` starts it", run_dir, run);
         return false;
     }
-    for (size_t i = 0; i < n; i++)
-        done += stages[i].state == PROGRESS_DONE;
-    if (done >= (size_t)config->n_stages)
+    if (run_stages_all(&stages))
         error_set(error, error->errnum, "%s: the run is finished, no coordinator is running there; `gantry report %s` writes "
                   "its page", run_dir, run);
-    else if (why[0])
-        error_set(error, error->errnum, "%s: the run stopped in %s, %zu of %d stages are done; `gantry up %s` tries again: %s",
-                  run_dir, done < n ? stages[done].name : "its end", done, config->n_stages, run, why);
+    else if (stages.stopped[0])
+        error_set(error, error->errnum, "%s: the run stopped in %s, %d of %d stages are done; `gantry up %s` tries again: %s",
+                  run_dir, stages.next[0] ? stages.next : "its end", stages.done, stages.of, run, stages.stopped);
     else
-        error_set(error, error->errnum, "%s: no coordinator is running there; %zu of %d stages are done%s%s, and %s", run_dir,
-                  done, config->n_stages, done < n ? ", the next is " : "", done < n ? stages[done].name : "",
-                  goes_on(run_dir, run, how));
-    return done >= (size_t)config->n_stages;
+        error_set(error, error->errnum, "%s: no coordinator is running there; %d of %d stages are done%s%s, and %s", run_dir,
+                  stages.done, stages.of, stages.next[0] ? ", the next is " : "", stages.next, goes_on(run_dir, run, how));
+    return run_stages_all(&stages);
 }
 
 bool run_down_describe(const char *run_dir, const char *asked, struct error *error)

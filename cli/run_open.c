@@ -35,27 +35,6 @@ int run_open_journal(const char *run_dir, uint64_t run, struct journal **ret, st
     return r < 0 ? r : journal_open(path, run, JOURNAL_READ, ret, NULL, error);
 }
 
-int run_finished(const char *run_dir, const struct run_config *config, bool later, bool *ret)
-{
-    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
-    _cleanup_free_ struct ledger_stage *stages = NULL;
-    size_t n = 0, done = 0, open = 0;
-    int r = run_open_ledger(run_dir, &ledger, NULL);
-
-    if (r >= 0)
-        r = ledger_stages(ledger, &stages, &n);
-    if (r < 0)
-        return r;
-    for (size_t i = 0; i < n; i++) {
-        bool is_later = stages[i].stage >= (uint32_t)config->n_stages;
-
-        done += !is_later && stages[i].state == PROGRESS_DONE;
-        open += is_later && stages[i].state != PROGRESS_DONE;
-    }
-    *ret = done >= (size_t)config->n_stages && (!later || !open);
-    return 0;
-}
-
 static int newest_policy(const char *run_dir, uint64_t *ret, struct error *error)
 {
     _cleanup_free_ uint64_t *numbers = NULL;
@@ -98,28 +77,4 @@ int run_named_policy(const char *run_dir, const char *name, uint64_t *ret, struc
     else
         return error_set(error, ENOENT, "%s: no version is called %s; there are sft, best, last and numbers", run_dir, name);
     return 0;
-}
-
-struct stop { char *text; size_t size; };
-
-static int note_stop(const struct ledger_event *event, void *arg)
-{
-    const struct stop *stop = arg;
-
-    if (!strcmp(event->kind, "stopped"))
-        snprintf(stop->text, stop->size, "%s", event->text);
-    else if (!strcmp(event->kind, "start"))     /* another life: it may do better */
-        stop->text[0] = 0;
-    return 0;
-}
-
-int run_stopped(struct ledger *ledger, char *ret, size_t size)
-{
-    char why[sizeof ((struct ledger_event *)0)->text] = "";
-    struct stop stop = {why, sizeof why};
-    int r = ledger_each_event(ledger, 0, note_stop, &stop);
-
-    if (r == 0)
-        snprintf(ret, size, "%s", why);
-    return r;
 }

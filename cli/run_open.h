@@ -11,11 +11,6 @@
 int run_open_ledger(const char *run_dir, struct ledger **ret, struct error *error);
 /* run: the ledger's ledger_run()->id. */
 int run_open_journal(const char *run_dir, uint64_t run, struct journal **ret, struct error *error);
-/* Have all stages of `config` been done there? later: and the evaluations that `gantry eval` added. -errno: nobody can say (no
- * ledger; a coordinator has it). */
-int run_finished(const char *run_dir, const struct run_config *config, bool later, bool *ret);
 /* The policy version that a run calls last (the newest; also of one that is up), sft (the end of its last imitation) or best (by success
  * on val states). -ENOENT: it has none, or no such name. -EBUSY: it is up. */
 int run_named_policy(const char *run_dir, const char *name, uint64_t *ret, struct error *error);
-/* Why the coordinator's last life stopped the run by itself (nobody drained or killed it); "" where it did not. */
-int run_stopped(struct ledger *ledger, char *ret, size_t size);

@@ -32,13 +32,16 @@ def test_runs(make_cluster):
     assert row["state"] == "down" and row["text"] in ("down in sft, 1 of 3 stages are done", "down in eval, 2 of 3 stages are done"), row
 
     # one that has not begun, one that cannot be read, and what is no run
-    others = [cluster.root / name for name in ("not [yet] begun", "broken", "no run")]
+    others = [cluster.root / name for name in ("not [yet] begun", "broken", "no run", "two\nlines")]
     for other in others:
         other.mkdir()
     shutil.copy(cluster.run / "config.yaml", others[0])
     (others[1] / "config.yaml").write_text("run: {name: [}\n")
+    shutil.copy(cluster.run / "config.yaml", others[3])
+    (others[3] / "summary.json").write_text('{"success_before": 1e308, "success_after": -1}')
     rows = listed()
-    assert set(rows) == {"run", "not [yet] begun", "broken"}
+    assert set(rows) == {"run", "not [yet] begun", "broken", "two\nlines"}
+    assert rows["two\nlines"]["success_before"] is None and rows["two\nlines"]["success_after"] is None
     assert (rows["not [yet] begun"]["state"], rows["broken"]["state"]) == ("new", "unknown")
     assert rows["broken"]["text"].startswith(f"{others[1]}/config.yaml:1:"), rows["broken"]
 
@@ -51,6 +54,7 @@ def test_runs(make_cluster):
     assert row["state"] == "finished" and row["success_after"] == summary["success_after"] is not None
     table = gantry("runs", cluster.root).stdout.splitlines()
     assert table[0].split() == ["run", "changed", "imitation", "last", "state"]
-    assert table[1].startswith(str(cluster.run)) and table[1].endswith("finished") and len(table) == 4, table     # the newest first
+    assert table[1].startswith(str(cluster.run)) and table[1].endswith("finished") and len(table) == 5, table     # the newest first
+    assert any(line.startswith(f"{cluster.root}/two?lines ") for line in table), table
     assert gantry("runs", cluster.run).stdout.splitlines()[1].startswith(f"{cluster.run} ")
     assert "--json" in gantry("runs", "--help").stdout and gantry("runs", "a", "b").returncode == 2
