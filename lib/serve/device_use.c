@@ -32,8 +32,8 @@ struct device_seen device_watch(struct lifecycle *lifecycle)
     struct device_seen seen = {.fallbacks = now, .memory_used = device_memory_used(device_process())};
 
     if (now.gemm && !told_gemm)
-        log_warn("cuBLASLt refuses a product: the own kernel does it, slower", "device=%s so_far=%llu", device_process()->name,
-                 now.gemm);
+        log_warn("cuBLASLt refuses a product: the own kernel does it, slower", "device=%s so_far=%llu reason=%s",
+                 device_process()->name, now.gemm, LOG_Q(device_product_refusal(device_process())));
     if (now.attention && !told_attention) {
         const char *reason = device_refusal(device_process());
 

@@ -320,8 +320,9 @@ static int run(void)
     }
     if (r < 0)
         return r;
-    printf("%s, compute %d.%d, %d multiprocessors, %s\n", device->facts.name, device->facts.major, device->facts.minor,
-           device->facts.processors, device->blas ? "cuBLASLt" : "own products");
+    printf("%s, compute %d.%d, %d multiprocessors, driver for CUDA %d, runtime %d, cuBLASLt %zu, cuDNN %zu\n", device->facts.name,
+           device->facts.major, device->facts.minor, device->facts.processors, device->facts.driver, device->facts.runtime,
+           device_versions(device).blas, device_versions(device).dnn);
     r = warm();
     if (r < 0)
         return r;
@@ -333,8 +334,8 @@ static int run(void)
     bench_attention(1, 290);
     bench_attention(8, 290);
     bench_attention(64, 290);
-    printf("refused: %llu products by cuBLASLt, %llu attentions by cuDNN%s; %s\n", device_fallbacks(device).gemm,
-           device_fallbacks(device).attention,
+    printf("refused: %llu products by cuBLASLt %s, %llu attentions by cuDNN%s; %s\n", device_fallbacks(device).gemm,
+           device_product_refusal(device), device_fallbacks(device).attention,
            device->dnn ? "" : " (not there)", device->dnn ? device_refusal(device) : device->no_dnn);
     return failed;
 }

@@ -5,11 +5,36 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "nn/device/device.h"
 #include "tests/emulate/emulate.h"
 
 static struct device *device;
+
+/* Whatever a test does not tell of a real device's failures: what it is, and at the end the driver's last word. */
+static inline void test_device_last_word(void)
+{
+    const char *word = cuda_kernels()->last_error();
+
+    if (strcmp(word, "no error"))
+        printf("the driver's last error: %s\n", word);
+}
+
+static inline void test_device_tell(const struct device *opened)
+{
+    static bool told;
+    struct device_versions v = device_versions(opened);
+    const struct device_facts *f = &opened->facts;
+
+    if (told)
+        return;
+    told = true;
+    printf("%s, compute %d.%d, driver for CUDA %d, runtime %d, cuBLASLt %zu, cuDNN %zu%s%s; %zu of %zu MiB free\n", f->name,
+           f->major, f->minor, f->driver, f->runtime, v.blas, v.dnn, opened->no_dnn[0] ? ": " : "", opened->no_dnn,
+           f->memory_free >> 20, f->memory >> 20);
+    atexit(test_device_last_word);
+}
 
 /* Does not return without a device: status 77 says skipped, and the line why. */
 static inline struct device *test_device_open(void)
@@ -23,6 +48,8 @@ static inline struct device *test_device_open(void)
         emulate_apart();
     r = name ? device_open(name, &opened, &error) : device_wrap(emulated_kernels(), 0, &opened, &error);
 
+    if (r >= 0 && opened && name)
+        test_device_tell(opened);
     if (r >= 0 && opened && name && getenv("GANTRY_TEST_OWN")) {
         r = device_wrap(opened->k, opened->ordinal, &own, &error);
         device_unref(opened);

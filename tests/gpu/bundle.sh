@@ -43,7 +43,7 @@ cat >"$to/run.sh" <<'RUN'
 #!/bin/bash
 export GPU_BUNDLE_BEFORE=${LD_LIBRARY_PATH:-}          # for programs of that machine
 here=$(cd "$(dirname "$0")" && pwd)
-known=$(ldconfig -p)
+known=$(PATH=$PATH:/usr/sbin:/sbin ldconfig -p)
 for library in "$here"/lib/*; do [[ $known == *$'\t'"${library##*/} ("* ]] && rm "$library"; done     # the system's own fits the system's others
 export LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 [ -d "$here/goldens" ] && export GANTRY_GOLDENS=$here/goldens

@@ -83,8 +83,14 @@ part chunks 40 "$bin/nn/test_device_oft"
 part nccl 40 "$bin/nn/test_device_ranks"
 part memory 40 "$bin/nn/test_device_memory"
 part base 20 "$bin/nn/test_device_base"
-part large 40 "$bin/nn/test_device_large"
 models contract fast 60
+models oft fast 50
+models prm fast 40
+models adapters fast 50
+models score fast 50
+models train strict 70
+models act strict 60
+part large 40 "$bin/nn/test_device_large"
 GANTRY_TEST_OWN=1 sanitize memcheck 100 memcheck
 # Pictures by EGL: the program says who drew them, and how many there are a second.
 pictures() {
@@ -98,12 +104,6 @@ pictures() {
 }
 export -f pictures
 gantry=$gantry logs=$logs part pictures 30 bash -c pictures
-models oft fast 50
-models prm fast 40
-models adapters fast 50
-models score fast 50
-models train strict 70
-models act strict 60
 models contract strict 60
 GANTRY_TEST_OWN=1 GANTRY_TEST_BRIEF=1 sanitize initcheck 50 initcheck
 GANTRY_TEST_OWN=1 GANTRY_TEST_BRIEF=1 sanitize racecheck 60 racecheck

@@ -9,7 +9,7 @@ folders() {
 } 2>/dev/null
 find_library() {
     local folder
-    ldconfig -p 2>/dev/null | grep -qF "$1 (" && { say "library $1: the system's"; return; }
+    PATH=$PATH:/usr/sbin:/sbin ldconfig -p 2>/dev/null | grep -qF "$1 (" && { say "library $1: the system's"; return; }
     while read -r folder; do
         [ -n "$folder" ] && [ -e "$folder/$1" ] || continue
         [[ ":${LD_LIBRARY_PATH:-}:" == *":$folder:"* ]] || export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder

@@ -127,9 +127,10 @@ void bench_tell_refusals(const struct bench_run *run)
 {
     struct device_fallbacks f = device_fallbacks(run->bench->device);
 
-    fprintf(run->bench->out, "refused so far: %llu products by cuBLASLt%s, %llu attentions by cuDNN%s; %s\n", f.gemm,
+    fprintf(run->bench->out, "refused so far: %llu products by cuBLASLt%s, %llu attentions by cuDNN%s; %s%s%s\n", f.gemm,
             run->bench->device->blas ? "" : " (not there)",
-            f.attention, run->bench->device->dnn ? "" : " (not there)", device_refusal(run->bench->device));
+            f.attention, run->bench->device->dnn ? "" : " (not there)", device_product_refusal(run->bench->device),
+            device_product_refusal(run->bench->device)[0] ? "; " : "", device_refusal(run->bench->device));
     if (run->bench->device->narrow) {
         struct narrow_counts n = narrow_counts(run->bench->device->narrow);
 
@@ -178,8 +179,10 @@ int bench_pack(struct bench_run *run, struct openvla *model, bool training, stru
 
 int bench_failed(const struct bench_run *run, const char *what, int r, struct error *error)
 {
-    return error_set(error, -r, "%s %s, B = %d: %s", run->bench->model, what, run->batch,
-                     device_error_text(run->bench->device, r));
+    const char *refusal = device_product_refusal(run->bench->device);
+
+    return error_set(error, -r, "%s %s, B = %d: %s%s%s", run->bench->model, what, run->batch,
+                     device_error_text(run->bench->device, r), refusal[0] ? "; " : "", refusal);
 }
 
 int bench_add_adapters(struct bench_run *run, struct error *error)

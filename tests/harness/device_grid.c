@@ -365,6 +365,25 @@ static int one_run(struct device *device, const struct grid_case *c, const struc
     return r;
 }
 
+static void compare(struct grid_result *r, const char *what, const float *got, const float *want, int64_t n,
+                    void (*told)(const struct grid_result *r, void *arg), void *arg)
+{
+    double most = -1;
+
+    r->what = what;
+    r->error = numbers_distance(got, want, n);
+    r->n = n;
+    for (int64_t i = 0; i < n; i++) {
+        double d = fabs((double)got[i] - (double)want[i]);
+
+        if (d > most || isnan(d)) {
+            most = isnan(d) ? INFINITY : d;
+            r->at = i, r->got = got[i], r->want = want[i];
+        }
+    }
+    told(r, arg);
+}
+
 int device_grid_run(struct device *device, int number, int shape, bool half, void (*told)(const struct grid_result *r, void *arg),
                     void *arg)
 {
@@ -380,22 +399,16 @@ int device_grid_run(struct device *device, int number, int shape, bool half, voi
         return r;
     if (!here.y || !there.y || here.ny != there.ny)
         return -EINVAL;
-    result.what = "y";
-    result.error = numbers_distance(there.y, here.y, here.ny);
-    told(&result, arg);
+    compare(&result, "y", there.y, here.y, here.ny, told, arg);
     for (int i = 0; i < MAX_PARTS; i++) {
         if (!here.dx[i])
             continue;
         if (!there.dx[i])
             return -EINVAL;
-        result.what = dx[i];
-        result.error = numbers_distance(there.dx[i], here.dx[i], here.nx[i]);
-        told(&result, arg);
+        compare(&result, dx[i], there.dx[i], here.dx[i], here.nx[i], told, arg);
     }
-    for (int i = 0; i < a->count; i++) {
-        result.what = a->list[i]->name;
-        result.error = numbers_distance(there.dw + b->list[i]->offset, here.dw + a->list[i]->offset, a->list[i]->numel);
-        told(&result, arg);
-    }
+    for (int i = 0; i < a->count; i++)
+        compare(&result, a->list[i]->name, there.dw + b->list[i]->offset, here.dw + a->list[i]->offset, a->list[i]->numel, told,
+                arg);
     return 0;
 }

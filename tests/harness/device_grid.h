@@ -10,6 +10,8 @@ struct grid_result {
     int shape;
     bool half;
     double error, limit;        /* |device - cpu| / |cpu| in the 2-norm */
+    int64_t n, at;              /* numbers; the one that differs most (or is none), and what it is there and here */
+    float got, want;
 };
 
 int device_grid_cases(void);

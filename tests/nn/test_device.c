@@ -22,8 +22,9 @@ static void told(const struct grid_result *r, void *arg)
 
     if (r->error <= r->limit)
         return;
-    print_message("%s shape %d %s %s: %.3g, limit %.3g\n", r->op, r->shape, r->half ? "bf16" : "fp32", r->what, r->error,
-                  r->limit);
+    print_message("%s shape %d %s %s: %.3g, limit %.3g; number %lld of %lld is %g, not %g\n", r->op, r->shape,
+                  r->half ? "bf16" : "fp32", r->what, r->error, r->limit, (long long)r->at, (long long)r->n, (double)r->got,
+                  (double)r->want);
     ++*bad;
 }
 
@@ -37,7 +38,8 @@ static void grid(bool half)
             int r = device_grid_run(device, i, shape, half, told, &bad);
 
             if (r < 0) {
-                print_message("%s shape %d %s: %d\n", device_grid_name(i), shape, half ? "bf16" : "fp32", r);
+                print_message("%s shape %d %s: %d, %s\n", device_grid_name(i), shape, half ? "bf16" : "fp32", r,
+                              device_error_text(device, r));
                 bad++;
             }
         }

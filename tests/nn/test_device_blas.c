@@ -15,6 +15,7 @@
 
 #include "base/philox.h"
 #include "nn/cpu/kernels.h"
+#include "nn/device/blas.h"
 #include "nn/device/blas_plan.h"
 #include "nn/safetensors.h"
 #include "tests/emulate/test_device.h"
@@ -323,7 +324,7 @@ static void test_the_librarys_batches(void **state)
         }
         assert_true(relative(out[0], out[1], BATCH * rows * N) < 0.01);
     }
-    print_message("products that cuBLASLt refused: %llu\n", device_fallbacks(device).gemm);
+    print_message("products that cuBLASLt refused: %llu %s\n", device_fallbacks(device).gemm, device_product_refusal(device));
     assert_int_equal(device_fallbacks(device).gemm, 0);
 }
 
@@ -360,8 +361,41 @@ static void test_the_library_beside_the_own_kernel(void **state)
                 assert_memory_equal(alone, out[0] + row * N, sizeof alone);
             }
         }
-    print_message("products that cuBLASLt refused: %llu\n", device_fallbacks(device).gemm);
+    print_message("products that cuBLASLt refused: %llu %s\n", device_fallbacks(device).gemm, device_product_refusal(device));
     assert_int_equal(device_fallbacks(device).gemm, 0);
+}
+
+/* No device: the library does not start. The own kernel multiplies, the refusal is counted, and the first one is told with its
+ * product. */
+static void test_a_refusal_names_the_product(void **state)
+{
+    enum { M = 9, N = 16, K = 24 };
+    static uint16_t halves[N * K], out[2][M * N];
+    struct device_gemm g = {.m = M, .n = N, .k = K, .a_row = K, .b_row = K, .c_row = N, .a_type = DEVICE_BF16,
+                            .b_type = DEVICE_BF16, .c_type = DEVICE_BF16, .b_transposed = true, .alpha = 1};
+
+    (void)state;
+    if (getenv("GANTRY_TEST_DEVICE") || device->blas || !(device->blas = blas_open()))
+        skip();                         /* it does start there */
+    assert_string_equal(device_product_refusal(device), "");
+    for (int i = 0; i < N * K; i++)
+        halves[i] = float_to_bf16(a[i]);
+    g.a = there[0], g.b = there[1], g.c = there[2];
+    for (int library = 0; library < 2; library++) {
+        assert_int_equal(device_stream_begin(s), 0);
+        for (int i = 0; i < 2; i++)
+            assert_int_equal(s->k->upload(s->stream, there[i], halves, sizeof halves), 0);
+        assert_int_equal(library ? device_gemm(s, &g) : s->k->gemm(s->stream, &g), 0);
+        assert_int_equal(s->k->download(s->stream, out[library], there[2], sizeof out[library]), 0);
+    }
+    assert_memory_equal(out[1], out[0], sizeof out[0]);
+    assert_int_equal(device_fallbacks(device).gemm, 1);
+    g.m = 10;                           /* the first is kept */
+    assert_int_equal(device_gemm(s, &g), 0);
+    assert_non_null(strstr(device_product_refusal(device), "cuBLASLt does not start (status "));
+    assert_non_null(strstr(device_product_refusal(device), "): 9 x 16 x 24, bf16 -> bf16, NT, batch 0, rows 24 24 16 apart"));
+    blas_close(device->blas);
+    device->blas = NULL;
 }
 
 int main(void)
@@ -374,6 +408,7 @@ int main(void)
         cmocka_unit_test(test_shapes_of_openvla_7b),
         cmocka_unit_test(test_the_library_beside_the_own_kernel),
         cmocka_unit_test(test_the_librarys_batches),
+        cmocka_unit_test(test_a_refusal_names_the_product),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -1,6 +1,7 @@
 /* cuDNN as far as it goes without a device: the graphs of all calls that are for it, and that a refusal is counted and answered
  * by the own kernel. On a real device its numbers beside the own kernel's. (test_dnn_plans.c has what needs no library.) */
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -233,6 +234,58 @@ static void test_a_plan_that_is_not_carried_out(void **state)
     }
 }
 
+/* What stands for a hidden score is handed over as a number of the host: as the version wants it. What is set last before a plan is
+ * carried out are ids, then pointers, as many. */
+static uint64_t set_before[2][DNN_PARTS];
+static int64_t n_set;
+static size_t old_or_new;
+static float masked;
+
+static size_t version_told(void) { return old_or_new; }
+static int set_kept(void *d, int name, int type, int64_t n, const void *values)
+{
+    (void)d, (void)name, (void)type;
+    if (n > 1) {
+        memcpy(set_before[0], set_before[1], sizeof set_before[0]);
+        memcpy(set_before[1], values, (size_t)n * sizeof(uint64_t));
+        n_set = n;
+    }
+    return 0;
+}
+static int execute_kept(void *handle, void *plan, void *pack)
+{
+    (void)handle, (void)plan, (void)pack;
+    masked = 0;
+    for (int64_t i = 0; i < n_set; i++)
+        if (set_before[0][i] == DNN_MASKED + 1)
+            masked = *(const float *)(uintptr_t)set_before[1][i];
+    return 0;
+}
+
+static void test_a_hidden_score_is_what_the_version_wants(void **state)
+{
+    static const struct dnn_calls fake = {version_told, fake_create, fake_one, fake_two, fake_new, fake_one, set_kept, fake_get,
+                                          fake_one, execute_kept, fake_string, fake_words};
+    enum { N = 2, KEYS = 5, HEADS = 2, DIM = 16, NUMBERS = N * KEYS * HEADS * DIM };
+    int32_t start[N + 1] = {0, KEYS, 2 * KEYS};
+    static uint16_t out[NUMBERS];
+
+    (void)state;
+    if (getenv("GANTRY_TEST_DEVICE"))
+        skip();
+    workspace_wanted = 0;
+    for (int causal = 0; causal < 2; causal++)
+        for (int old = 0; old < 2; old++) {
+            struct tried t = try_begin(test_device_open(), call_of(HEADS, 1, DIM, KEYS, causal), N, start);
+
+            t.device->dnn = dnn_wrap(&fake);
+            old_or_new = old ? 90900 : 91900;
+            try_once(&t, out);
+            assert_true(masked == (!causal ? 0 : old ? -FLT_MAX : -INFINITY));
+            try_end(&t);
+        }
+}
+
 /* Lengths that differ: each piece is cuDNN's or the own kernel's, and nothing is left out or done twice. What the library does
  * here is nothing: its rows stay as they were. */
 static int sequences_left;
@@ -338,6 +391,7 @@ int main(void)
         cmocka_unit_test(test_a_refused_graph_says_why),
         cmocka_unit_test(test_a_refusal_is_counted_and_answered),
         cmocka_unit_test(test_a_plan_that_is_not_carried_out),
+        cmocka_unit_test(test_a_hidden_score_is_what_the_version_wants),
         cmocka_unit_test(test_each_piece_is_somebodys),
         cmocka_unit_test(test_plans_agree_with_the_own_kernel),
 #endif

@@ -1,6 +1,7 @@
 /* Attention for cuDNN, without it: how calls are cut into pieces, which are for it, how many plans the models' calls want, what a
  * plan may work in, and the cache that holds them. */
 #include <errno.h>
+#include <float.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -63,6 +64,13 @@ static void test_versions_that_compute_wrong_numbers(void **state)
     assert_true(dnn_is_sound(91002, &key));
     key.causal = false;
     assert_true(dnn_is_sound(90900, &key));
+}
+
+static void test_what_a_masked_score_becomes(void **state)
+{
+    (void)state;
+    assert_true(dnn_masked(90600) == -FLT_MAX && dnn_masked(90900) == -FLT_MAX);
+    assert_true(dnn_masked(91002) == -INFINITY && dnn_masked(91900) == -INFINITY);
 }
 
 /* ---- the cache --------------------------------------------------------------------------------------------- */
@@ -269,6 +277,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_for_cudnn),
         cmocka_unit_test(test_versions_that_compute_wrong_numbers),
+        cmocka_unit_test(test_what_a_masked_score_becomes),
         cmocka_unit_test(test_plans_are_made_once_and_the_least_used_goes),
         cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_the_models_plans_all_have_room),

@@ -50,6 +50,15 @@ def test_all_of_it_is_in_one_report(parts):
     measured = report.split("==== measured")[1]
     assert "kernels: product 8 x 8: 12.5 TFLOP/s" in measured and "act-fast: openvla-7b act fast: 33.1 actions/s" in measured
     assert report.rstrip().splitlines()[-1].startswith("gpu-check: all passed")
+    order = re.findall(r"^ok +(\S+)", report, re.M)      # the figures that are asked for come before what may take all the time that is left
+    figures = ["act-fast", "train-fast", "oft-fast", "prm-fast", "adapters-fast", "score-fast", "train-strict", "act-strict"]
+    assert max(order.index(part) for part in figures) < min(order.index(part) for part in ["large", "memcheck", "initcheck", "racecheck"])
+
+
+def test_libraries_of_the_system_are_seen_without_sbin_in_the_path():
+    look = 'say() { echo "$@"; }; . tests/gpu/libraries.sh; find_library libc.so.6'
+    said = subprocess.run(["/bin/bash", "-c", look], cwd=TOP, capture_output=True, text=True, timeout=60, env={"PATH": "/usr/bin:/bin"})
+    assert said.stdout == "library libc.so.6: the system's\n", said
 
 
 def test_what_crashes_hangs_or_fails_takes_nothing_with_it(parts):

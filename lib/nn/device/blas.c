@@ -9,6 +9,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "nn/device/blas_plan.h"
@@ -17,6 +18,7 @@ enum { SLOTS = 4096, MOST = 3072 };
 #define WORKSPACE ((size_t)DEVICE_WORKSPACE)
 
 #define FUNCTIONS(X) \
+    X(cublasLtGetVersion) \
     X(cublasLtCreate) \
     X(cublasLtDestroy) \
     X(cublasLtMatmul) \
@@ -49,6 +51,7 @@ struct blas {
     cublasLtHandle_t handle; /* NULL: not made yet */
     struct plan *plans;      /* [SLOTS], open addressing */
     int n;
+    char refusal[200];
 };
 
 struct blas *blas_open(void)
@@ -103,6 +106,23 @@ void blas_close(struct blas *blas)
         dlclose(blas->library);
     pthread_mutex_destroy(&blas->lock);
     free(blas);
+}
+
+size_t blas_version(const struct blas *blas) { return blas->cublasLtGetVersion(); }
+
+const char *blas_refusal(const struct blas *blas) { return blas->refusal; }
+
+/* Of the first, which tells more than a count: the product, and what the library said. Under the lock. */
+static void note_refusal(struct blas *blas, const struct device_gemm *g, bool strict, const char *what, int status)
+{
+    if (blas->refusal[0])
+        return;
+    snprintf(blas->refusal, sizeof(blas->refusal),
+             "%s (status %d): %lld x %lld x %lld, %s -> %s, %s%s%s%s, batch %lld, rows %lld %lld %lld apart%s", what, status,
+             (long long)g->m, (long long)g->n, (long long)g->k, g->a_type == DEVICE_BF16 ? "bf16" : "fp32",
+             g->c_type == DEVICE_BF16 ? "bf16" : "fp32", g->a_transposed ? "T" : "N", g->b_transposed ? "T" : "N",
+             g->add ? " added" : "", g->bias ? " bias" : "", (long long)g->batch, (long long)g->a_row, (long long)g->b_row,
+             (long long)g->c_row, strict ? ", strict" : "");
 }
 
 /* ---- plans ------------------------------------------------------------------------------------------------------ */
@@ -176,8 +196,8 @@ static bool set_bias(struct blas *blas, const struct device_gemm *g, struct plan
 }
 
 /* strict: found for a fixed number of rows; it must then take this one, too. The bias is in place before anybody looks for an
- * algorithm: how it is aligned may decide. */
-static bool make_plan(struct blas *blas, const struct device_gemm *g, bool strict, struct plan *p)
+ * algorithm: how it is aligned may decide. NULL, or what there is not. */
+static const char *make_plan(struct blas *blas, const struct device_gemm *g, bool strict, struct plan *p)
 {
     struct device_gemm pinned = blas_typical(g);
     struct blas_call call = blas_call_of(g), typical_call = blas_call_of(&pinned);
@@ -185,18 +205,19 @@ static bool make_plan(struct blas *blas, const struct device_gemm *g, bool stric
     cublasLtMatmulHeuristicResult_t result;
     bool ok = make_desc(blas, &call, p) && set_bias(blas, g, p) && make_layouts(blas, &call, p);
 
-    if (ok && strict) {
-        typical.desc = p->desc;
-        ok = make_layouts(blas, &typical_call, &typical) && find_algo(blas, &typical_call, true, &typical, &p->algo) &&
-             blas->cublasLtMatmulAlgoCheck(blas->handle, p->desc, p->a, p->b, p->c, p->c, &p->algo,
-                                           &result) == CUBLAS_STATUS_SUCCESS &&
-             result.workspaceSize <= WORKSPACE;
-        typical.desc = NULL;
-        plan_release(blas, &typical);
-    } else if (ok) {
-        ok = find_algo(blas, &call, false, p, &p->algo);
-    }
-    return ok;
+    if (!ok)
+        return "cuBLASLt cannot be told of a product";
+    if (!strict)
+        return find_algo(blas, &call, false, p, &p->algo) ? NULL : "cuBLASLt has no algorithm";
+    typical.desc = p->desc;
+    ok = make_layouts(blas, &typical_call, &typical) && find_algo(blas, &typical_call, true, &typical, &p->algo);
+    typical.desc = NULL;
+    plan_release(blas, &typical);
+    if (!ok)
+        return "cuBLASLt has no algorithm for the weight";
+    ok = blas->cublasLtMatmulAlgoCheck(blas->handle, p->desc, p->a, p->b, p->c, p->c, &p->algo,
+                                       &result) == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= WORKSPACE;
+    return ok ? NULL : "the weight's algorithm does not take these rows";
 }
 
 static void forget(struct blas *blas)
@@ -211,6 +232,7 @@ static struct plan *plan_for(struct blas *blas, const struct device_gemm *g, boo
 {
     struct blas_key key = blas_key_of(g, strict);
     uint64_t hash = blas_key_hash(&key);
+    const char *missing;
     struct plan *p;
 
     for (p = &blas->plans[hash % SLOTS]; p->used; p = p + 1 < blas->plans + SLOTS ? p + 1 : blas->plans)
@@ -223,7 +245,10 @@ static struct plan *plan_for(struct blas *blas, const struct device_gemm *g, boo
     blas->n++;
     p->used = true;
     p->key = key;
-    p->refused = !make_plan(blas, g, strict, p);
+    missing = make_plan(blas, g, strict, p);
+    p->refused = missing != NULL;
+    if (missing)
+        note_refusal(blas, g, strict, missing, CUBLAS_STATUS_NOT_SUPPORTED);
     return p;
 }
 
@@ -243,8 +268,11 @@ int blas_gemm(struct device_stream *s, const struct device_gemm *g)
     if (!workspace)
         return -ENOMEM;
     pthread_mutex_lock(&blas->lock);
-    if (!blas->handle && blas->cublasLtCreate(&blas->handle) != CUBLAS_STATUS_SUCCESS)
+    status = blas->handle ? CUBLAS_STATUS_SUCCESS : blas->cublasLtCreate(&blas->handle);
+    if (status != CUBLAS_STATUS_SUCCESS) {
         blas->handle = NULL;
+        note_refusal(blas, g, strict, "cuBLASLt does not start", (int)status);
+    }
     found = blas->handle ? plan_for(blas, g, strict) : NULL;
     if (!found || found->refused) {
         pthread_mutex_unlock(&blas->lock);
@@ -256,6 +284,8 @@ int blas_gemm(struct device_stream *s, const struct device_gemm *g)
     if (status == CUBLAS_STATUS_SUCCESS)
         status = blas->cublasLtMatmul(blas->handle, plan.desc, &g->alpha, g->b, plan.a, g->a, plan.b, &beta, g->c, plan.c, g->c,
                                       plan.c, &plan.algo, workspace, WORKSPACE, s->stream);
+    if (status != CUBLAS_STATUS_SUCCESS)
+        note_refusal(blas, g, strict, "cuBLASLt does not carry out its own plan", (int)status);
     /* these three come from looking at the arguments: nothing was launched, and the own kernel can */
     found->refused |= status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE ||
         status == CUBLAS_STATUS_ARCH_MISMATCH;

@@ -388,3 +388,13 @@ int device_attention(struct device_stream *s, enum device_type type, const struc
 }
 
 const char *device_refusal(const struct device *device) { return device && device->dnn ? dnn_refusal(device->dnn) : ""; }
+const char *device_product_refusal(const struct device *device)
+{
+    return device && device->blas ? blas_refusal(device->blas) : "";
+}
+
+struct device_versions device_versions(const struct device *device)
+{
+    return (struct device_versions) {.blas = device->blas ? blas_version(device->blas) : 0,
+                                     .dnn = device->dnn ? dnn_version(device->dnn) : 0};
+}

@@ -59,8 +59,12 @@ struct device_fallbacks device_fallbacks(const struct device *device);
 /* Bytes of the device that were in use, by all processes on it, when a pass of this one last began (looked at once a second at most:
  * the driver may keep whoever asks waiting). 0: none has, or NULL. Any thread. */
 size_t device_memory_used(const struct device *device);
-/* What cuDNN said when it refused for the first time; "": it has not. */
+/* As the libraries number themselves (130100 is cuBLASLt's 13.1.0, 91900 cuDNN's 9.19.0); 0: not there. */
+struct device_versions { size_t blas, dnn; };
+struct device_versions device_versions(const struct device *device);
+/* What cuDNN said when it refused for the first time; "": it has not. cuBLASLt, and of which product. */
 const char *device_refusal(const struct device *device);
+const char *device_product_refusal(const struct device *device);
 /* The device fell off, or a kernel spoilt its context: nothing of this process works on it any more, a new process may. NULL: it
  * has not happened; else the driver's words. From any thread. */
 const char *device_lost(const struct device *device);

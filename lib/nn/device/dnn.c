@@ -2,7 +2,6 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,6 +66,8 @@ void dnn_close(struct dnn *d)
     free(d);
 }
 
+size_t dnn_version(const struct dnn *d) { return d->calls.version(); }
+
 const char *dnn_refusal(const struct dnn *d) { return d->refusal; }
 
 static void start(struct dnn *d)
@@ -108,14 +109,13 @@ static int make_plan(void *arg, struct dnn_plan *p)
 static int run(struct dnn *d, struct device_stream *s, const struct device_attention *a, const struct dnn_plan *p,
                struct dnn_scratch *at, char **ret_scratch)
 {
-    static const float masked = -INFINITY, one = 1.0f;
-    float scale = a->scale;
+    float scale = a->scale, masked = dnn_masked(d->calls.version()), one = 1.0f;      /* read while the plan is handed over */
     char *memory;
     void *pointer[DNN_TENSORS] = {
         [DNN_Q] = (void *)(uintptr_t)a->q, [DNN_K] = (void *)(uintptr_t)a->k, [DNN_V] = (void *)(uintptr_t)a->v,
         [DNN_OUT] = a->out,
-        [DNN_LSE] = a->lse, [DNN_SCALE] = &scale, [DNN_MASKED] = (void *)(uintptr_t)&masked,
-        [DNN_DOUT] = (void *)(uintptr_t)a->dout, [DNN_ONE] = (void *)(uintptr_t)&one,
+        [DNN_LSE] = a->lse, [DNN_SCALE] = &scale, [DNN_MASKED] = &masked,
+        [DNN_DOUT] = (void *)(uintptr_t)a->dout, [DNN_ONE] = &one,
     };
 
     *at = dnn_lay_out(&p->key, p->workspace);

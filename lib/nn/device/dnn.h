@@ -15,5 +15,6 @@ void dnn_close(struct dnn *dnn);
  * what it works in does not fit (dnn_refusal has the first reason): the own kernel's, which writes what a plan may have
  * written. */
 int dnn_attention(struct device_stream *s, enum device_type type, const struct device_attention *a, bool backward);
+size_t dnn_version(const struct dnn *dnn); /* 91900: 9.19.0 */
 /* The first refusal's words, "" without one. */
 const char *dnn_refusal(const struct dnn *dnn);

@@ -1,5 +1,7 @@
 #include "nn/device/dnn_key.h"
 
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 enum { ALIGN = 256, TENSOR_ALIGN = 16 };
@@ -96,6 +98,8 @@ bool dnn_is_sound(size_t version, const struct dnn_key *k)
 {
     return k->backward ? version > 91500 || k->keys % 128 == 0 : version > 90900 || !k->causal || k->asking > 1;
 }
+
+float dnn_masked(size_t version) { return version < 91000 ? -FLT_MAX : -INFINITY; }
 
 size_t dnn_plan_most(const struct dnn_key *k)
 {

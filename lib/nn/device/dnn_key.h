@@ -27,6 +27,9 @@ bool dnn_key_of(enum device_type type, const struct device_attention *a, bool ba
 /* Does this version (cudnnGetVersion) get it right? Up to 9.15.0 gradients are wrong where the keys are no multiple of 128, and
  * up to 9.9.0 one query under a mask is not taken (NVIDIA's own front end works around both). */
 bool dnn_is_sound(size_t version, const struct dnn_key *key);
+/* What a score becomes that a mask hides: up to 9.9 the least number there is, for where a tile has nothing else its engines
+ * subtract that from itself; from 9.10 on minus infinity. (So NVIDIA's own front end has it.) */
+float dnn_masked(size_t version);
 
 /* The backward's outputs, in the stream's scratch before the plan's own: offsets, and all of it. */
 struct dnn_scratch { size_t dq, dk, dv, sum, plan, bytes; };
