@@ -26,6 +26,7 @@ void cli_warning(const char *line, void *arg);
 enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
 int cmd_ablate(int argc, char **argv);
+int cmd_compare(int argc, char **argv);
 int cmd_config(int argc, char **argv);
 int cmd_cordon(int argc, char **argv);
 int cmd_data(int argc, char **argv);

@@ -17,6 +17,7 @@ static const struct cli_command commands[] = {
     {"config", "check, show and explain a run's configuration", cmd_config},
     {"runs", "what runs there are, how far each is, what came of it", cmd_runs},
     {"eval", "policies of a run on fresh test states; a checkpoint on a benchmark", cmd_eval},
+    {"compare", "several runs beside one another: what differs, what came of each, all curves", cmd_compare},
     {"report", "write report.html of a run again", cmd_report},
     {"replay", "one episode as a table of steps and a film strip", cmd_replay},
     {"history", "what happened, as JSON lines; check that nothing was lost or trained twice", cmd_history},

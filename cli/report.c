@@ -15,19 +15,10 @@
 #include "cli/report_prm.h"
 #include "cli/report_series.h"
 #include "cli/report_sources.h"
-#include "daemon/page_style.h"
+#include "cli/report_style.h"
 #include "daemon/run_config.h"
 #include "proto/control.pb-c.h"
 #include "version.h"
-
-static const char style[] = PAGE_STYLE
-    "body{max-width:1180px}h1{margin-bottom:0}h2{border-bottom:1px solid var(--line);margin-top:2em}.big{font-size:1.35em;margin:.6em 0}"
-    "table{margin:.6em 0;display:block;overflow-x:auto}td,th{padding:.25em .8em;text-align:right}"
-    "td:first-child,th:first-child{text-align:left}td .note{white-space:nowrap}"
-    ".plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(440px,100%),1fr));gap:12px}"
-    "svg.plot{width:100%;height:auto}svg text{font:11px system-ui,sans-serif;fill:var(--soft)}"
-    "svg text.title{font-size:13px;font-weight:600;fill:var(--ink)}"
-    ".note{color:var(--soft)}pre{background:var(--inset);padding:1em;overflow:auto;font-size:13px}img{max-width:100%}";
 
 enum { TASK_CURVES = 16 };
 
@@ -257,7 +248,7 @@ int report_write(const char *run_dir, const char *path, struct error *error)
     if (r < 0)
         return r;
     strbuf_addf(&out, "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
-                "<title>gantry report</title><style>%s</style><h1>gantry: ", style);
+                "<title>gantry report</title><style>%s</style><h1>gantry: ", REPORT_STYLE);
     html_escape(&out, json_string_value(json_object_get(d.summary, "run")) ?: "a run");
     strbuf_adds(&out, "</h1>");
     strbuf_adds(&out, "<p class='note'>Report of the run in ");

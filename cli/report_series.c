@@ -70,6 +70,13 @@ static int points_of(const struct report_data *d, const struct course *course, d
     return n;
 }
 
+int report_series_points(const struct report_data *d, const char *series, double *x, double *y)
+{
+    const struct course rl = {.series = series};
+
+    return points_of(d, &rl, x, y);
+}
+
 /* Two points are no curve. */
 static bool is_curve(const double *y, int n)
 {

@@ -6,3 +6,6 @@
 #include "cli/report_data.h"
 
 int report_series_write(const struct report_data *data, struct strbuf *out);    /* -ENOMEM */
+
+/* One series over all rl stages, as they are drawn: x by report_train_iteration. x, y: (n_scalars). Returns how many points. */
+int report_series_points(const struct report_data *data, const char *series, double *x, double *y);

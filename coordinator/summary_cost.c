@@ -123,6 +123,7 @@ void summary_write_run(const struct summary *s, struct json_writer *w)
     for (int i = 0; i < s->config->n_tasks; i++)
         json_text(w, NULL, s->config->tasks[i]);
     json_close(w, ']');
+    json_text(w, "eval_stage", s->eval ? s->config->stages[s->eval_stage].name : NULL);
     json_text(w, "eval_split", s->eval && s->eval->on_val ? "val" : "test");
     if (s->eval) {              /* states are numbered per task, the same numbers for every policy */
         json_open(w, "eval_seeds", '[');

@@ -157,6 +157,13 @@ const char *stage_kind_name(enum stage_kind kind);
  * during a run (run.dir, cluster, status, timing, journal; further stages behind old's) is not looked at. */
 bool run_config_differ(const struct run_config *old, const struct run_config *now, struct strbuf *out);
 
+/* Where n of them (RUN_COMPARE_MAX at most) differ, key by key: row(place, values, arg), place "suite.image" or, of a stage,
+ * "rl2.lr" by its name, values as config.yaml has them, NULL of one without that stage. Left out: run.name and run.dir, the
+ * status page, what `gantry eval` added. -ENOMEM: some values are cut. */
+enum { RUN_COMPARE_MAX = 8 };
+typedef void (*run_config_row_fn)(const char *place, const char *const *values, void *arg);
+int run_config_compare(const struct run_config *const *configs, int n, run_config_row_fn row, void *arg);
+
 /* Paths of directories and files (policy.init and base, prm.init, demos.from, status.token_file; not run.dir) that are relative
  * are made absolute, from the directory `here`: what a new run's config.yaml says can then be read from anywhere.
  * -ENAMETOOLONG. */

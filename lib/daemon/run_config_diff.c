@@ -1,7 +1,8 @@
-/* run_config_diff.c - may a run directory go on with this configuration? */
+/* run_config_diff.c - may a run directory go on with this configuration? In what do several differ? */
 #include <errno.h>
 
 #include "daemon/run_config_tables.h"
+#include "daemon/run_later.h"
 
 /* True when they differ; the place and both values go to *out. */
 static bool differ(const struct config_key *key, const void *old, const void *now, const char *prefix, struct strbuf *out)
@@ -110,4 +111,105 @@ int run_config_digest_of(const struct run_config *config, int n_stages, uint8_t 
 int run_config_digest(const struct run_config *config, uint8_t ret[SHA256_SIZE])
 {
     return run_config_digest_of(config, config->n_stages, ret);
+}
+
+/* ---- several beside one another ---------------------------------------------------------------------------------------- */
+
+struct rows { int n; run_config_row_fn row; void *arg; bool failed; };
+
+/* froms: NULL where a configuration has no such stage. */
+static void compare_key(const struct config_key *key, const void *const *froms, const char *prefix, struct rows *rows)
+{
+    struct strbuf values[RUN_COMPARE_MAX];
+    const char *texts[RUN_COMPARE_MAX], *some = NULL;
+    bool same = true;
+    char place[96];
+
+    for (int i = 0; i < rows->n; i++) {
+        strbuf_init(&values[i]);
+        if (froms[i])
+            config_write_value(key, froms[i], &values[i]);
+        rows->failed |= values[i].failed;
+        texts[i] = froms[i] ? values[i].text : NULL;
+        some = some ?: texts[i];
+        same &= !texts[i] || !strcmp(texts[i], some);
+    }
+    snprintf(place, sizeof place, "%s.%s", prefix, key->name);
+    if (!same)
+        rows->row(place, texts, rows->arg);
+    for (int i = 0; i < rows->n; i++)
+        strbuf_release(&values[i]);
+}
+
+static void compare_table(const struct config_key *table, const void *const *froms, const char *prefix, struct rows *rows)
+{
+    for (const struct config_key *key = table; key->name; key++)
+        compare_key(key, froms, prefix, rows);
+}
+
+static const struct stage_config *stage_named(const struct run_config *config, const char *name)
+{
+    for (int i = 0; i < config->n_stages; i++)
+        if (!strcmp(config->stages[i].name, name))
+            return &config->stages[i];
+    return NULL;
+}
+
+/* Stages are the same by their name, wherever they stand; of those that one has and another has not, and of another kind, there is
+ * no more to say. */
+static void compare_stage(const char *name, const struct run_config *const *configs, struct rows *rows)
+{
+    const char *kinds[RUN_COMPARE_MAX], *kind = NULL;
+    const void *stages[RUN_COMPARE_MAX];
+    bool one_kind = true, all = true;
+    const struct config_key *table = NULL;
+
+    for (int i = 0; i < rows->n; i++) {
+        const struct stage_config *stage = stage_named(configs[i], name);
+
+        stages[i] = stage;
+        kinds[i] = stage ? stage_kind_name(stage->kind) : NULL;
+        kind = kind ?: kinds[i];
+        one_kind &= !kinds[i] || !strcmp(kinds[i], kind);
+        all &= stage != NULL;
+        if (stage)
+            table = stage_kinds[stage->kind].table;
+    }
+    if (!all || !one_kind)
+        rows->row(name, kinds, rows->arg);
+    if (one_kind)
+        compare_table(table, stages, name, rows);
+}
+
+/* Has it been looked at, as a stage of an earlier configuration? */
+static bool came_before(const char *name, const struct run_config *const *configs, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (stage_named(configs[i], name))
+            return true;
+    return false;
+}
+
+/* Where a run lies, and where it is watched from, make no difference to it. */
+static bool is_told(const char *section, const char *key)
+{
+    return strcmp(section, "status") && (strcmp(section, "run") || (strcmp(key, "name") && strcmp(key, "dir")));
+}
+
+int run_config_compare(const struct run_config *const *configs, int n, run_config_row_fn row, void *arg)
+{
+    const void *froms[RUN_COMPARE_MAX];
+    struct rows rows = {n, row, arg, false};
+
+    for (int i = 0; i < n; i++)
+        froms[i] = configs[i];
+    for (const struct run_section *section = run_sections; section->name; section++)
+        for (const struct config_key *key = section->table; key->name; key++)
+            if (is_told(section->name, key->name))
+                compare_key(key, froms, section->name, &rows);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < configs[i]->n_stages; k++)
+            if (!run_later_is(&configs[i]->stages[k]) && !came_before(configs[i]->stages[k].name, configs, i))
+                compare_stage(configs[i]->stages[k].name, configs, &rows);
+    return rows.failed ? -ENOMEM : 0;
 }

@@ -359,10 +359,53 @@ static void test_differ(void **state _unused_)
     }
 }
 
+/* ---- several beside one another ---------------------------------------------------------------------------------------- */
+
+struct seen { char text[2000]; };
+
+static void note_row(const char *place, const char *const *values, void *arg)
+{
+    struct seen *seen = arg;
+    size_t used = strlen(seen->text);
+
+    snprintf(seen->text + used, sizeof seen->text - used, "%s=%s|%s|%s\n", place, values[0] ?: "-", values[1] ?: "-", values[2] ?: "-");
+}
+
+/* Stages are the same by name: that the first one has no prm, which stands before, changes nothing for rl. */
+static void test_compare(void **state _unused_)
+{
+    static const char *const texts[] = {
+        "run: {name: a, dir: runs/a, seed: 7}\nsuite: {tasks: [open_drawer]}\nstages: [{demos: {}}, {sft: {steps: 10}}, {rl: {lr: 1e-4, reward: sparse}}]\n",
+        "run: {name: b, dir: runs/b, seed: 7}\nsuite: {tasks: [open_drawer, pick_up_object]}\n"
+        "stages: [{demos: {}}, {sft: {steps: 10}}, {rollouts: {}}, {prm: {steps: 30}}, {rl: {lr: 2e-4, reward: sparse}}]\nstatus: {http: \"127.0.0.1:80\"}\n",
+        "run: {name: c, dir: runs/c, seed: 9}\nsuite: {tasks: [open_drawer]}\n"
+        "stages: [{demos: {}}, {rollouts: {}}, {prm: {steps: 40}}, {prm: {name: sft}}]\ncluster: {env_workers: 5}\n",
+    };
+    static struct run_config configs[3];
+    const struct run_config *all[3] = {&configs[0], &configs[1], &configs[2]}, *same[3] = {all[1], all[1], all[1]};
+    struct seen seen = {{0}};
+    struct error error = {0};
+
+    for (int i = 0; i < 3; i++)
+        if (run_config_parse(texts[i], strlen(texts[i]), "run.yaml", &configs[i], &error) < 0)
+            fail_msg("%s", error.text);
+    assert_int_equal(run_config_compare(all, 3, note_row, &seen), 0);
+    assert_string_equal(seen.text, "run.seed=7|7|9\n"
+                                   "suite.tasks=[open_drawer]|[open_drawer, pick_up_object]|[open_drawer]\n"
+                                   "cluster.env_workers=2|2|5\n"
+                                   "sft=sft|sft|prm\n"
+                                   "rl=rl|rl|-\nrl.lr=0.0001|0.0002|-\n"
+                                   "rollouts=-|rollouts|rollouts\n"
+                                   "prm=-|prm|prm\nprm.steps=-|30|40\n");
+    seen.text[0] = 0;
+    assert_int_equal(run_config_compare(same, 3, note_row, &seen), 0);
+    assert_string_equal(seen.text, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_demo), cmocka_unit_test(test_preset), cmocka_unit_test(test_presets_expand),
+        cmocka_unit_test(test_demo), cmocka_unit_test(test_compare), cmocka_unit_test(test_preset), cmocka_unit_test(test_presets_expand),
         cmocka_unit_test(test_token_without_a_page),
         cmocka_unit_test(test_missing_file), cmocka_unit_test(test_write_reads_back), cmocka_unit_test(test_stage_lines),
         cmocka_unit_test(test_paths), cmocka_unit_test(test_a_directory_called_policy), cmocka_unit_test(test_explain),

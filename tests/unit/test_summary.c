@@ -230,6 +230,7 @@ static void test_figures(void **state)
     near(s, "seed", 7);
     is_text(s, "numerics", "strict");
     is_text(s, "suite", "tabletop");
+    is_text(s, "eval_stage", "eval");
     is_text(s, "eval_split", "test");
     assert_string_equal(json_string_value(json_array_get(at(s, "tasks"), 1)), "open_drawer");
     assert_int_equal(json_array_size(at(s, "tasks")), 2);

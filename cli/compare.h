@@ -1,0 +1,50 @@
+/* compare.h - several runs beside one another: in what their configurations differ, and what came of each.
+ *
+ *   comparison_load -> comparison_print | comparison_json | comparison_page -> comparison_release
+ *
+ * A policy's test figures are those of the run's own last eval stage, as in summary.json. The paired difference is over the first
+ * run's policy of the same name, on the test states that both have played. Nothing is written into the runs.
+ * Failure rule: -errno, *error names the run that cannot be read (-EBUSY: it is up). */
+#pragma once
+
+#include "base/strbuf.h"
+#include "cli/report_data.h"
+#include "cli/run_stages.h"
+#include "rl/stats.h"
+
+enum { COMPARE_MAX = RUN_COMPARE_MAX };
+
+struct compared {
+    const char *dir;            /* borrowed */
+    struct run_config *config;
+    struct report_data data;    /* its summary made anew */
+    struct run_stages stages;
+    struct paired over;         /* this run's policy over the first run's; pairs 0: nothing to pair */
+};
+
+struct comparison {
+    const char *policy;         /* borrowed: sft, best, last, ... */
+    struct compared runs[COMPARE_MAX];
+    int n;
+};
+
+/* dirs: 2 to COMPARE_MAX. */
+int comparison_load(const char *const *dirs, int n, const char *policy, struct comparison *ret, struct error *error);
+void comparison_release(struct comparison *comparison);
+
+/* What was tested of a run: summary.json's `policies` object; NULL: nothing. Of one policy: */
+json_t *compared_policies(const struct compared *run);
+struct compared_test { double success, low, high, temperature; int episodes; };
+bool compared_test(const struct compared *run, const char *policy, struct compared_test *ret);
+
+/* Both tables, row by row: row(label, cells, arg), cells NULL where a run has nothing to say. -ENOMEM. */
+int comparison_differences(const struct comparison *comparison, run_config_row_fn row, void *arg);
+void comparison_figures(const struct comparison *comparison, run_config_row_fn row, void *arg);
+
+/* "a" to "h": what runs are called where a directory's name is too long. */
+const char *compared_letter(int run);
+
+int comparison_print(const struct comparison *comparison, struct strbuf *out);
+int comparison_json(const struct comparison *comparison, struct strbuf *out);
+/* A page that needs nothing else: both tables, and every curve of all runs in one frame. */
+int comparison_page(const struct comparison *comparison, struct strbuf *out);

@@ -1,0 +1,78 @@
+"""gantry compare: in what runs differ, and what came of each, on the test states that both have played."""
+import copy
+import json
+import sqlite3
+from contextlib import closing
+
+from conftest import gantry
+
+STAGES = [
+    {"demos": {"episodes": 4, "style": "slow"}},
+    {"sft": {"steps": 2, "batch": 8, "warmup": 1}},
+    {"rl": {"iterations": 3, "episodes": 4, "preset": "tabletop", "reward": "sparse", "critic_prm": False, "eval_every": 0, "critic_warmup": 1}},
+    {"eval": {"episodes": 24, "policies": ["demonstrator", "last"], "at": [1, 1]}},
+]
+
+
+def run(make_cluster, changes, stages):
+    cluster = make_cluster(changes, stages=stages)
+    done = gantry("up", cluster.config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return cluster
+
+
+def outcomes(cluster, stage):
+    """Of the demonstrator, as the ledger has them."""
+    with closing(sqlite3.connect(cluster.run / "ledger.sqlite")) as db:
+        rows = db.execute("select task, state_seed, success from episodes where tag = 'test demonstrator' and stage = ?", (stage,))
+        return {(task, state): success for task, state, success in rows}
+
+
+def test_compare(make_cluster, tmp_path):
+    slow = run(make_cluster, {}, STAGES)
+    clean = copy.deepcopy(STAGES[:2] + STAGES[3:])         # no rl, others' demonstrations, fewer test states
+    clean[0]["demos"]["style"] = "clean"
+    clean[2]["eval"]["episodes"] = 16
+    other = run(make_cluster, {"run": {"seed": 8}}, clean)
+    page = tmp_path / "page.html"
+
+    done = gantry("compare", slow.run, other.run, "--policy", "demonstrator", "--json", "-o", page)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    told = json.loads(done.stdout)
+    differences = {row["key"]: row["values"] for row in told["differences"]}
+    assert differences["run.seed"] == [str(slow.settings["run"]["seed"]), "8"] and differences["demos.style"] == ["slow", "clean"]
+    assert differences["rl"] == ["rl", None] and differences["eval.episodes"] == ["24", "16"]
+    assert set(differences) == {"run.seed", "demos.style", "rl", "eval.episodes"}, differences
+    before, after = outcomes(slow, 3), outcomes(other, 2)
+    pairs = [(before[state], after[state]) for state in after]
+    assert len(before) == 24 and len(pairs) == 16
+    over = told["runs"][1]["over_first"]
+    assert over["pairs"] == 16 and over["gained"] == sum(b > a for a, b in pairs) > 0 and over["lost"] == sum(b < a for a, b in pairs)
+    assert abs(over["difference"] - sum(b - a for a, b in pairs) / 16) < 1e-9
+    assert "over_first" not in told["runs"][0] and all(one["finished"] for one in told["runs"])
+    assert told["runs"][0]["policies"]["last"]["episodes"] == 24
+
+    text = page.read_text()
+    assert text.count("Training success, mean of 10 iterations") == 3 and "demos.style" in text and str(slow.run) in text
+    assert "http" not in text.replace("http://www.w3.org", "")      # nothing to load
+
+    table = gantry("compare", slow.run, other.run, slow.run, "-o", "-")
+    lines = {line.split("  ")[0]: line.split("  ")[-1].strip() for line in table.stdout.splitlines() if line}
+    assert lines["state"] == "finished" and lines["rl"] == "rl" and lines["episodes of rl"] == "12", table.stdout
+    assert lines["last over a's, points"].startswith("+0.0 ["), table.stdout         # a run beside itself
+    assert not list(slow.root.glob("compare.html")) and "compare.html" not in table.stdout
+
+    alone = gantry("compare", slow.run)
+    assert alone.returncode == 2 and "1 runs are named; 2 to 8" in alone.stderr
+    nothing = gantry("compare", slow.run, tmp_path)
+    assert nothing.returncode == 1 and str(tmp_path) in nothing.stderr and not nothing.stdout, nothing.stderr
+    nowhere = gantry("compare", slow.run, other.run, "-o", tmp_path / "no" / "page.html")
+    assert nowhere.returncode == 1 and "-o names another place" in nowhere.stderr
+
+
+def test_a_run_that_is_up(make_cluster):
+    cluster = make_cluster(stages=[{"demos": {"episodes": 2000, "style": "slow"}}])
+    cluster.start()
+    cluster.until(lambda s: s and s["stage"] == "demos", "the first stage")
+    done = gantry("compare", cluster.run, cluster.run, "-o", "-")
+    assert done.returncode == 1 and "the run is up and holds its ledger" in done.stderr and f"gantry drain {cluster.run}" in done.stderr, done.stderr
