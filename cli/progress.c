@@ -167,6 +167,37 @@ static void add_reward_models(const json_t *status, struct strbuf *out)
                     text(last, "text"));
 }
 
+static void add_share(const json_t *task, const char *key, double times, const char *unit, struct strbuf *out)
+{
+    const json_t *value = json_object_get(task, key);
+
+    if (json_is_number(value))
+        strbuf_addf(out, "  %5.*f%s", times > 1 ? 0 : 2, times * json_number_value(value), unit);
+    else
+        strbuf_addf(out, "  %5s%*s", "-", (int)strlen(unit), "");
+}
+
+/* A run of several tasks: what the sum does not say. */
+static void add_tasks(const json_t *status, struct strbuf *out)
+{
+    const json_t *tasks = json_object_get(status, "tasks");
+    int widest = 0;
+
+    for (size_t i = 0; i < json_array_size(tasks); i++)
+        widest = MAX(widest, (int)strlen(text(json_array_get(tasks, i), "task")));
+    if (json_array_size(tasks))
+        strbuf_addf(out, "%-*s%7s%7s%9s\n", widest + 2, "tasks:", "rl", "val", "drawn");
+    for (size_t i = 0; i < json_array_size(tasks); i++) {
+        const json_t *task = json_array_get(tasks, i);
+
+        strbuf_addf(out, "  %-*s", widest, text(task, "task"));
+        add_share(task, "success", 1, "", out);
+        add_share(task, "val", 1, "", out);
+        add_share(task, "drawn", 100, " %", out);
+        strbuf_addc(out, '\n');
+    }
+}
+
 void progress_page(const json_t *status, struct strbuf *out)
 {
     const json_t *members = json_object_get(status, "members"), *stages = json_object_get(status, "history");
@@ -194,6 +225,7 @@ void progress_page(const json_t *status, struct strbuf *out)
             add_time(number(stage, "wall_s"), out);
         strbuf_addc(out, '\n');
     }
+    add_tasks(status, out);
     strbuf_adds(out, "members:\n");
     for (size_t i = 0; i < json_array_size(members); i++)
         add_member(json_array_get(members, i), out);

@@ -148,6 +148,7 @@ int edge_new(const char *config_path, const char *run_dir, struct edge **ret, st
         return error_set(error, ENOMEM, "out of memory");
     edge->lock_fd = -1;
     strbuf_init(&edge->curve);
+    strbuf_init(&edge->tasks);
     edge->started_ms = clock_mono_ms();
     edge->from_ipc = (struct edge_origin) {.edge = edge};
     edge->from_tcp = (struct edge_origin) {.edge = edge, .tcp = true};
@@ -202,6 +203,7 @@ struct edge *edge_free(struct edge *edge)
     free(edge->config_text);
     gauges_release(&edge->gauges);
     strbuf_release(&edge->curve);
+    strbuf_release(&edge->tasks);
     closep(&edge->lock_fd);
     free(edge);
     return NULL;

@@ -66,7 +66,7 @@ struct edge {
     struct tensorboard *tensorboard;    /* NULL: could not be opened, said once */
     struct gauges gauges;
     struct speed speed;
-    struct strbuf curve;                /* status: success of every iteration, as JSON; empty: to be made again */
+    struct strbuf curve, tasks;         /* status: success of every iteration, and of each task, as JSON; empty: to be made again */
     uint64_t commits;                   /* ledger transactions so far */
     uint64_t episodes, env_steps;       /* journaled since this process started; for rates */
     uint64_t ended_ms;                  /* monotonic: when the run finished; 0: not yet */

@@ -48,6 +48,7 @@ static void follow_curves(struct edge *edge, const struct conductor_effect *e)
     char tag[EPISODE_TASK_MAX + 64];
 
     strbuf_reset(&edge->curve);
+    strbuf_reset(&edge->tasks);
     if (!edge->tensorboard)
         return;
     snprintf(tag, sizeof tag, "%s%s/%s", edge->config.stages[e->scalar.stage].name, e->scalar.val ? " val" : "", e->scalar.name);

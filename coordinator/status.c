@@ -8,6 +8,7 @@
 #include "base/json_write.h"
 #include "base/log.h"
 #include "coordinator/edge.h"
+#include "coordinator/status_tasks.h"
 #include "version.h"
 
 static const char *role_name(enum member_role role) { return wire_role_name((Gantry__Role)role); }
@@ -281,16 +282,24 @@ static void make_curve(struct edge *edge, struct json_writer *w)
     json_close(w, ']');
 }
 
-/* Asked for each second, by several at once; it changes when an iteration ends. */
-static void write_curve(struct edge *edge, struct json_writer *w)
+static void make_tasks(struct edge *edge, struct json_writer *w)
 {
-    struct json_writer curve = {.out = &edge->curve};
+    json_open(w, NULL, '[');
+    status_tasks_write(edge->ledger, &edge->config, w);
+    json_close(w, ']');
+}
 
-    if (!edge->curve.length)
-        make_curve(edge, &curve);
-    if (edge->curve.failed)
-        strbuf_release(&edge->curve);
-    json_raw(w, "success_curve", edge->curve.length ? edge->curve.text : "[]");
+/* Asked for each second, by several at once; it changes when an iteration ends. */
+static void write_kept(struct edge *edge, const char *key, void (*make)(struct edge *, struct json_writer *), struct strbuf *kept,
+                       struct json_writer *w)
+{
+    struct json_writer anew = {.out = kept};
+
+    if (!kept->length)
+        make(edge, &anew);
+    if (kept->failed)
+        strbuf_release(kept);
+    json_raw(w, key, kept->length ? kept->text : "[]");
 }
 
 int edge_status_json(struct edge *edge, struct strbuf *out)
@@ -320,7 +329,8 @@ int edge_status_json(struct edge *edge, struct strbuf *out)
     json_number(&w, "commit_worst_ms", worst);
     write_members(edge, &w);
     write_stages(edge, &w);
-    write_curve(edge, &w);
+    write_kept(edge, "success_curve", make_curve, &edge->curve, &w);
+    write_kept(edge, "tasks", make_tasks, &edge->tasks, &w);
     json_close(&w, '}');
     return out->failed ? -ENOMEM : 0;
 }

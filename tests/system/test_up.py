@@ -401,7 +401,12 @@ def test_status_and_drain(run):
     page = run.gantry("status", run.dir)
     assert page.returncode == 0, page.stderr
     assert "env_worker  alive" in page.stdout and "5/8 slots" in page.stdout and "demos        open     1:01" in page.stdout
-    assert json.loads(run.gantry("status", "--json", run.dir).stdout)["seed"] == 7
+    assert json.loads(run.gantry("status", "--json", run.dir).stdout)["seed"] == 7 and "tasks:" not in page.stdout
+    run.status(tasks=[{"task": "open_drawer", "success": 0.625, "passes": 5, "val": None, "drawn": 0.3},
+                      {"task": "pick_up_object", "success": 1, "passes": 5, "val": 0.5, "drawn": 0.7}])
+    assert ("tasks:               rl    val    drawn\n"
+            "  open_drawer      0.62      -     30 %\n"
+            "  pick_up_object   1.00   0.50     70 %\n") in run.gantry("status", run.dir).stdout
     assert "draining" in run.gantry("drain", run.dir).stdout
     code, out = run.end()
     assert "drain gantry-drain" in run.commands()
