@@ -173,6 +173,20 @@ int comparison_load(const char *const *dirs, int n, const char *policy, struct c
     return r;
 }
 
+int comparison_has_policy(const struct comparison *c, struct error *error)
+{
+    _cleanup_(strbuf_release) struct strbuf names = STRBUF_INIT;
+    json_t *policies = compared_policies(&c->runs[0]), *value;
+    const char *name;
+
+    if (json_object_get(policies, c->policy))
+        return 0;
+    json_object_foreach(policies, name, value)
+        strbuf_addf(&names, "%s%s", names.length ? ", " : "", name);
+    return error_set(error, ENOENT, "%s: its own eval stage has not tested %s; it has tested %s", c->runs[0].dir, c->policy,
+                     names.length ? names.text : "nothing yet");
+}
+
 void comparison_release(struct comparison *c)
 {
     for (int i = 0; i < c->n; i++) {

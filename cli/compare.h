@@ -30,6 +30,8 @@ struct comparison {
 
 /* dirs: 2 to COMPARE_MAX. */
 int comparison_load(const char *const *dirs, int n, const char *policy, struct comparison *ret, struct error *error);
+/* -ENOENT: the first run has not tested the policy; the line says what it has. */
+int comparison_has_policy(const struct comparison *comparison, struct error *error);
 void comparison_release(struct comparison *comparison);
 
 /* What was tested of a run: summary.json's `policies` object; NULL: nothing. Of one policy: */

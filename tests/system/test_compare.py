@@ -64,6 +64,8 @@ def test_compare(make_cluster, tmp_path):
 
     alone = gantry("compare", slow.run)
     assert alone.returncode == 2 and "1 runs are named; 2 to 8" in alone.stderr
+    untested = gantry("compare", slow.run, other.run, "--policy", "bset", "-o", "-")
+    assert untested.returncode == 1 and "has not tested bset; it has tested demonstrator, last" in untested.stderr, untested.stderr
     nothing = gantry("compare", slow.run, tmp_path)
     assert nothing.returncode == 1 and str(tmp_path) in nothing.stderr and not nothing.stdout, nothing.stderr
     nowhere = gantry("compare", slow.run, other.run, "-o", tmp_path / "no" / "page.html")
