@@ -260,7 +260,7 @@ int plan_data_load(struct plan_runner *runner, const Gantry__Plan *plan, const s
     if (r < 0)
         return r;
     if (data.chosen.offered && !data.set->n)
-        return error_set(error, EINVAL, "sft: none of %d rollouts was chosen to be imitated (choose: %s); play more, or let more "
+        return error_set(error, EINVAL, "none of %d rollouts was chosen to be imitated (choose: %s); play more, or let more "
                          "through", data.chosen.offered, settings->sft.choose == CHOOSE_SCORE ? "score" : "success");
     if (data.n_used)
         qsort(data.used, data.n_used, sizeof *data.used, compare_used);

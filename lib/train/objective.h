@@ -3,7 +3,7 @@
  * Each takes a trainer that holds the parent version, trains it in place on a checked, sorted data set, and says what
  * happened in numbers. What is drawn depends on (seed, stage, iteration, update) only. A stopped or failed call leaves the
  * trainer half-trained: throw it away.
- * Failure rule: -errno with one line; -ECANCELED when the watch said stop. */
+ * Failure rule: -errno with one line, which the coordinator puts behind the stage's name; -ECANCELED when the watch said stop. */
 #pragma once
 
 #include "base/method.h"

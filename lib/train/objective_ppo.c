@@ -243,9 +243,9 @@ static int policy_epochs(struct trainer *trainer, struct ppo_batch *b, struct pp
     struct ppo_sums total = {0};
 
     if (!order)
-        return error_set(error, ENOMEM, "rl: out of memory");
+        return error_set(error, ENOMEM, "out of memory");
     if (!train_tell(objective->watch, "rl", 0, (int64_t)count * config->epochs, NAN))
-        return error_set(error, ECANCELED, "rl: stopped before its first update");
+        return error_set(error, ECANCELED, "stopped before its first update");
     for (int epoch = 0; epoch < config->epochs && !ret->braked && b->n; epoch++) {
         shuffled(order, b->n, objective->seed, objective->stage << 32 | objective->iteration, (uint32_t)epoch + 10);
         for (int i = 0; i < count && !ret->braked; i++) {
@@ -260,7 +260,7 @@ static int policy_epochs(struct trainer *trainer, struct ppo_batch *b, struct pp
             r = ret->updates || b->n_gap ? update_once(trainer, &call, config, &norm, &lr)
                                          : first_update(trainer, b, &call, &norm, &lr);
             if (r < 0)
-                return error_set(error, -r, "rl: update %" PRId64 " failed: %s", ret->updates, error_text(NULL, r));
+                return error_set(error, -r, "update %" PRId64 " failed: %s", ret->updates, error_text(NULL, r));
             for (int s = 0; s < SHARDS; s++)
                 ppo_sums_add(&here, &call.sums[s]);
             ppo_sums_add(&total, &here);
@@ -270,7 +270,7 @@ static int policy_epochs(struct trainer *trainer, struct ppo_batch *b, struct pp
                 ret->value_loss = here.value_loss;
             ret->braked = kl_brake_push(&brake, here.approx_kl / actions_of(b, &here), config->target_kl);
             if (!train_tell(objective->watch, "rl", ret->updates, (int64_t)count * config->epochs, here.policy_loss))
-                return error_set(error, ECANCELED, "rl: stopped at update %" PRId64, ret->updates);
+                return error_set(error, ECANCELED, "stopped at update %" PRId64, ret->updates);
         }
     }
     return 0;
@@ -287,7 +287,7 @@ int objective_ppo(struct trainer *trainer, const struct openvla *reference, cons
     if (r < 0)
         return r;
     if (b->critic && (!trainer->parts[TRAIN_VALUE].n || trainer->model->config.value_inputs != b->n_extra))
-        return error_set(error, EINVAL, "rl: the model's value head takes %d extra inputs, the settings ask for %d",
+        return error_set(error, EINVAL, "the model's value head takes %d extra inputs, the settings ask for %d",
                          trainer->model->config.value_inputs, b->n_extra);
     result.warmup = result.warmup && b->critic;
     r = ppo_batch_observe(b, trainer, result.warmup, error);

@@ -109,9 +109,9 @@ static int train(struct trainer *trainer, const struct dataset *data, const stru
     _cleanup_free_ struct prm_sample *samples = malloc((size_t)config->batch * sizeof *samples);
 
     if (!samples)
-        return error_set(error, ENOMEM, "prm: out of memory");
+        return error_set(error, ENOMEM, "out of memory");
     if (!train_tell(objective->watch, "prm", 0, config->steps, NAN))
-        return error_set(error, ECANCELED, "prm: stopped before its first update");
+        return error_set(error, ECANCELED, "stopped before its first update");
     for (int64_t step = 0; step < config->steps; step++) {
         struct update update = {
             .lr = lr_cosine(config->lr, .1, step, MIN(50, config->steps / 4), config->steps),
@@ -121,16 +121,16 @@ static int train(struct trainer *trainer, const struct dataset *data, const stru
         int r;
 
         if (!prm_data_draw(data, d, config, objective, step, samples))
-            return error_set(error, EINVAL, "prm: no minibatch could be drawn from %d successes and %d failures", d->n[0][1],
+            return error_set(error, EINVAL, "no minibatch could be drawn from %d successes and %d failures", d->n[0][1],
                              d->n[0][0]);
         r = update_once(trainer, data, samples, config->batch, &update, &loss);
         if (r < 0)
-            return error_set(error, -r, "prm: update %" PRId64 " failed: %s", step, error_text(NULL, r));
+            return error_set(error, -r, "update %" PRId64 " failed: %s", step, error_text(NULL, r));
         result->first_loss = step ? result->first_loss : loss;
         result->last_loss = step ? result->last_loss + (loss - result->last_loss) / (double)MIN(step + 1, 20) : loss;
         result->updates = step + 1;
         if (!train_tell(objective->watch, "prm", step + 1, config->steps, result->last_loss))
-            return error_set(error, ECANCELED, "prm: stopped at update %" PRId64, step);
+            return error_set(error, ECANCELED, "stopped at update %" PRId64, step);
     }
     return 0;
 }
@@ -159,14 +159,14 @@ int objective_prm(struct trainer *trainer, const struct dataset *data, const str
     int r;
 
     if (!blank || prm_data_split(data, config, objective->seed, &d) < 0)
-        return error_set(error, ENOMEM, "prm: out of memory");
+        return error_set(error, ENOMEM, "out of memory");
     if (!data->n || config->batch < 1)
-        return error_set(error, EINVAL, "prm: there are no episodes to learn from; run a rollouts stage first");
+        return error_set(error, EINVAL, "there are no episodes to learn from; run a rollouts stage first");
     if (!trainer->parts[TRAIN_REWARD].n)
-        return error_set(error, EINVAL, "prm: the model has no reward head");
+        return error_set(error, EINVAL, "the model has no reward head");
     if (!d.n[0][0] || !d.n[0][1])
         return error_set(error, EINVAL,
-                         "prm: rollouts of the policy must both succeed and fail (%d successes, %d failures outside the "
+                         "rollouts of the policy must both succeed and fail (%d successes, %d failures outside the "
                          "held-out ones); in another run.dir, play more or longer, or train sft for a policy of middling skill",
                          d.n[0][1], d.n[0][0]);
     r = prm_data_check(data, config, error);
@@ -182,7 +182,7 @@ int objective_prm(struct trainer *trainer, const struct dataset *data, const str
     if (r >= 0)
         r = prm_judge_clock(data, config->labels, d.held, d.n_held, &result.clock);
     if (r < 0)
-        return error_set(error, -r, "prm: the held-out episodes could not be judged: %s", error_text(NULL, r));
+        return error_set(error, -r, "the held-out episodes could not be judged: %s", error_text(NULL, r));
     result.skipped = trainer->skipped;
     gate(config, &result);
     *ret = result;

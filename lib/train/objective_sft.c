@@ -127,10 +127,10 @@ static void draw(const struct objective *objective, const struct step_ref *all, 
 static int check_data(const struct dataset *data, int frames, int batch, struct error *error)
 {
     if (!frames || batch < 1)
-        return error_set(error, EINVAL, "sft: there is nothing to imitate (0 frames); run a demos stage first");
+        return error_set(error, EINVAL, "there is nothing to imitate (0 frames); run a demos stage first");
     if (data->outside * 4 > data->labels)       /* of its own data 2 % are */
         return error_set(error, EINVAL,
-                         "sft: %.0f %% of the demonstrations' numbers lie outside what the policy's dataset_statistics.json says "
+                         "%.0f %% of the demonstrations' numbers lie outside what the policy's dataset_statistics.json says "
                          "of its data, so it could not act like them: it is of another data set; put the demonstrations' own into "
                          "policy.init",
                          100.0 * (double)data->outside / (double)data->labels);
@@ -150,22 +150,22 @@ int objective_sft(struct trainer *trainer, const struct dataset *data, const str
 
     r = dataset_steps(data, NULL, NULL, &all, &n_all);
     if (r < 0)
-        return error_set(error, -r, "sft: %s", "too many frames or no memory for them");
+        return error_set(error, -r, "too many frames or no memory for them");
     r = check_data(data, n_all, config->batch, error);
     if (r < 0)
         return r;
     r = openvla_set_pictures(trainer->model, data->image_chain,
                              config->augment ? augment_openvla.area : trainer->model->config.center_crop, error);
     if (r < 0)
-        return error_prefix(error, r, "sft");
+        return r;
     order = malloc((size_t)n_all * sizeof *order);
     batch = malloc((size_t)config->batch * sizeof *batch);
     if (!order || !batch)
-        return error_set(error, ENOMEM, "sft: out of memory");
+        return error_set(error, ENOMEM, "out of memory");
 
     result.frames = n_all;
     if (!train_tell(objective->watch, "sft", first, config->steps, NAN))
-        return error_set(error, ECANCELED, "sft: stopped before update %lld", (long long)first);
+        return error_set(error, ECANCELED, "stopped before update %lld", (long long)first);
     for (int64_t step = first; step < end; step++) {
         struct sft_call call = {.model = trainer->model, .data = data, .steps = batch, .n = config->batch,
                                 .augment_seed = objective->seed * 0x9E3779B97F4A7C15u ^ objective->stage,
@@ -182,14 +182,14 @@ int objective_sft(struct trainer *trainer, const struct dataset *data, const str
         if (r >= 0)
             r = shards_share(trainer->shards, call.loss, sizeof *call.loss);
         if (r < 0)
-            return error_set(error, -r, "sft: update %lld failed: %s", (long long)step, error_text(NULL, r));
+            return error_set(error, -r, "update %lld failed: %s", (long long)step, error_text(NULL, r));
         for (int i = 0; i < SHARDS; i++)
             loss += call.loss[i];
         result.updates++;
         result.first_loss = result.updates > 1 ? result.first_loss : loss;
         result.last_loss += (loss - result.last_loss) / (double)MIN(result.updates, 20);
         if (!train_tell(objective->watch, "sft", step + 1, config->steps, result.last_loss))
-            return error_set(error, ECANCELED, "sft: stopped at update %lld", (long long)step);
+            return error_set(error, ECANCELED, "stopped at update %lld", (long long)step);
     }
     result.skipped = trainer->skipped;
     *ret = result;

@@ -196,7 +196,7 @@ int ppo_batch_advantages(struct ppo_batch *b, struct trainer *trainer, struct pp
         longest = MAX(longest, b->data->list[e].steps);
     step_reward = calloc((size_t)longest, sizeof *step_reward);
     if (!reward || !total || !step_reward)
-        return error_set(error, ENOMEM, "rl: out of memory");
+        return error_set(error, ENOMEM, "out of memory");
     ret->w_progress = reward_weight_at(b->config->w_progress, b->config->w_progress_decay, (int64_t)b->objective->iteration);
     for (int e = 0; e < episodes; e++) {
         r = gather_rewards(b, e, step_reward, reward, &total[e], ret, error);
@@ -211,7 +211,7 @@ int ppo_batch_advantages(struct ppo_batch *b, struct trainer *trainer, struct pp
     ret->steps = b->n;
     ret->other_ids = share_of_others(b->data);
     if (b->config->advantage != ADVANTAGE_GAE)
-        return group_mode(b, total, ret) < 0 ? error_set(error, ENOMEM, "rl: out of memory") : 0;
+        return group_mode(b, total, ret) < 0 ? error_set(error, ENOMEM, "out of memory") : 0;
     gae_mode(b, trainer, reward, ret);
     return 0;
 }

@@ -92,7 +92,7 @@ int ppo_batch_new(const struct dataset *data, const struct rl_config *config, co
     _cleanup_(ppo_batch_freep) struct ppo_batch *b = calloc(1, sizeof *b);
 
     if (!b)
-        return error_set(error, ENOMEM, "rl: out of memory");
+        return error_set(error, ENOMEM, "out of memory");
     *b = (struct ppo_batch) {.data = data, .config = config, .objective = objective};
     b->critic = rl_has_critic(config);
     b->n_extra = rl_critic_inputs(config);
@@ -101,13 +101,13 @@ int ppo_batch_new(const struct dataset *data, const struct rl_config *config, co
             return error_set(error, EINVAL, "episode %" PRIu64 " was not sampled by the policy at temperature %g",
                              data->list[i].id, config->temperature);
     if (data->model->config.oft.kind == OFT_L1)
-        return error_set(error, EINVAL, "rl: a head of kind l1 has no probabilities; `gantry model oft --kind laplace` adds them");
+        return error_set(error, EINVAL, "a head of kind l1 has no probabilities; `gantry model oft --kind laplace` adds them");
     b->by_token = config->ratio == RATIO_TOKEN || data->width > data->token_dims;
     b->ratios = b->by_token ? data->width : 1;
     if (dataset_decisions(data, &b->steps, &b->n) < 0 || allocate(b) < 0)
-        return error_set(error, ENOMEM, "rl: out of memory for %d episodes", data->n);
+        return error_set(error, ENOMEM, "out of memory for %d episodes", data->n);
     if (!b->n)
-        return error_set(error, EINVAL, "rl: the iteration has no steps to train on");
+        return error_set(error, EINVAL, "the iteration has no steps to train on");
     for (int e = 0; e < data->n; e++) {
         const struct train_episode *episode = &data->list[e];
 

@@ -73,7 +73,7 @@ int ppo_batch_critic(struct ppo_batch *b, struct trainer *trainer, int epochs, s
     struct update update = {.lr = b->config->value_lr, .clip = b->config->clip};
 
     if (!order)
-        return error_set(error, ENOMEM, "rl: out of memory");
+        return error_set(error, ENOMEM, "out of memory");
     for (int epoch = 0; epoch < epochs; epoch++) {
         double loss = 0;
 
@@ -87,7 +87,7 @@ int ppo_batch_critic(struct ppo_batch *b, struct trainer *trainer, int epochs, s
             if (r >= 0)
                 r = shards_share(trainer->shards, call.sums, sizeof *call.sums);
             if (r < 0)
-                return error_set(error, -r, "rl: the critic's update failed: %s", error_text(NULL, r));
+                return error_set(error, -r, "the critic's update failed: %s", error_text(NULL, r));
             for (int s = 0; s < SHARDS; s++)
                 loss += call.sums[s].value_loss / count;
             ret->value_updates++;

@@ -190,7 +190,7 @@ int ppo_batch_observe(struct ppo_batch *b, struct trainer *trainer, bool compare
         r = shards_infer(trainer->shards, b->n, VALUE_CHUNK, value_chunk, &call);
     if (r >= 0 && b->critic)
         r = observe_ends(b, trainer);
-    return r < 0 ? error_set(error, -r, "rl: the policy's pass over %d steps failed: %s", b->n, error_text(NULL, r)) : 0;
+    return r < 0 ? error_set(error, -r, "the policy's pass over %d steps failed: %s", b->n, error_text(NULL, r)) : 0;
 }
 
 /* ---- actor and learner ----------------------------------------------------------------------------------- */

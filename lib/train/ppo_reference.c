@@ -81,14 +81,14 @@ int ppo_batch_reference(struct ppo_batch *b, struct trainer *trainer, const stru
     if (b->config->kl == KL_NONE)
         return 0;
     if (!reference)
-        return error_set(error, EINVAL, "rl: there is no reference policy to keep near to");
+        return error_set(error, EINVAL, "there is no reference policy to keep near to");
     numbers = malloc((size_t)MAX(b->n, 1) * floats * sizeof *numbers);
     if (!which || !numbers) {
         free(numbers);
-        return error_set(error, ENOMEM, "rl: out of memory for the reference's log-probabilities");
+        return error_set(error, ENOMEM, "out of memory for the reference's log-probabilities");
     }
     *(b->config->kl == KL_EXACT ? &b->ref_log_probs : &b->ref_logp) = numbers;
     n = recall(b, floats, numbers, which);
     r = n ? ask(b, trainer, reference, floats, which, n, numbers) : 0;
-    return r < 0 ? error_set(error, -r, "rl: the reference's pass failed: %s", error_text(NULL, r)) : 0;
+    return r < 0 ? error_set(error, -r, "the reference's pass failed: %s", error_text(NULL, r)) : 0;
 }

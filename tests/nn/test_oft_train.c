@@ -227,7 +227,7 @@ static void what_does_not_fit_is_refused(void **state)
     assert_int_equal(
         objective_ppo(trainer, trainer->model, data, &rl, &(struct objective){.seed = 7, .version = 3}, &result, &error),
         -EINVAL);
-    assert_string_equal(error.text, "rl: a head of kind l1 has no probabilities; `gantry model oft --kind laplace` adds them");
+    assert_string_equal(error.text, "a head of kind l1 has no probabilities; `gantry model oft --kind laplace` adds them");
     dataset_free(data);
     trainer_free(trainer);
 }

@@ -461,6 +461,26 @@ static void bad_episodes_are_refused_by_name(void **state)
     openvla_free(model);
 }
 
+/* Why a stage stops is said behind its name, which the run gives it: what is said here does not name it once more. */
+static void what_is_refused_is_said_without_a_name(void **state)
+{
+    const struct sft_config sft = {.steps = 1, .batch = 4};
+    const struct prm_config prm = {.steps = 1, .batch = 4};
+    struct trainer *trainer = lab_trainer(lab_model(1), 2);
+    struct dataset *nothing = lab_demonstrations(trainer->model, 0);
+    struct sft_result imitated;
+    struct prm_result judged;
+    struct error error = {0};
+
+    (void)state;
+    assert_int_equal(objective_sft(trainer, nothing, &sft, &(struct objective) {.seed = 1}, &imitated, &error), -EINVAL);
+    assert_string_equal(error.text, "there is nothing to imitate (0 frames); run a demos stage first");
+    assert_int_equal(objective_prm(trainer, nothing, &prm, &(struct objective) {.seed = 1}, &judged, &error), -EINVAL);
+    assert_string_equal(error.text, "there are no episodes to learn from; run a rollouts stage first");
+    dataset_free(nothing);
+    trainer_free(trainer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -472,7 +492,7 @@ int main(void)
         cmocka_unit_test(warmup_moves_the_critic_alone), cmocka_unit_test(a_gradient_that_is_no_number_is_skipped),
         cmocka_unit_test(full_support_agrees_too), cmocka_unit_test(end_tokens_count),
         cmocka_unit_test(the_learning_rate_rises_and_falls), cmocka_unit_test(bad_episodes_are_refused_by_name),
-        cmocka_unit_test(demonstrations_have_no_support),
+        cmocka_unit_test(demonstrations_have_no_support), cmocka_unit_test(what_is_refused_is_said_without_a_name),
     };
     const struct CMUnitTest fast_tests[] = {
         cmocka_unit_test(a_fast_curve_goes_beside_the_strict_one), cmocka_unit_test(without_a_step_the_ratio_is_one),
