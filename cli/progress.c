@@ -207,8 +207,10 @@ void progress_page(const json_t *status, struct strbuf *out)
     add_time(number(status, "up_s"), out);
     strbuf_addc(out, '\n');
     progress_line(status, out);
-    strbuf_addf(out, "\npolicy version %" PRId64 "  reward model version %" PRId64 "\n", integer(status, "policy_version"),
-                integer(status, "prm_version"));
+    strbuf_addf(out, "\npolicy version %" PRId64, integer(status, "policy_version"));
+    if (integer(status, "prm_version"))
+        strbuf_addf(out, "  reward model version %" PRId64, integer(status, "prm_version"));
+    strbuf_addc(out, '\n');
     if (text(status, "prm_doubt")[0]) {
         progress_doubt(status, out);
         strbuf_addc(out, '\n');

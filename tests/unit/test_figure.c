@@ -57,12 +57,28 @@ static void test_progress_line(void **state _unused_)
         fail_msg("%s", out.text);
 }
 
+/* A run without a reward model has none of any number. */
+static void test_progress_page(void **state _unused_)
+{
+    for (int prm = 0; prm < 2; prm++) {
+        _cleanup_(strbuf_release) struct strbuf out = STRBUF_INIT;
+        json_t *status = json_pack("{s:i, s:i}", "policy_version", 5, "prm_version", prm);
+
+        assert_non_null(status);
+        progress_page(status, &out);
+        json_decref(status);
+        if (!strstr(out.text, prm ? "\npolicy version 5  reward model version 1\n" : "\npolicy version 5\n"))
+            fail_msg("%s", out.text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_rounds_to_zero),
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_progress_line),
+        cmocka_unit_test(test_progress_page),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
