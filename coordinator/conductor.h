@@ -96,8 +96,9 @@ struct conductor_event {
             size_t n_leases;
             uint64_t revision;                      /* of the endpoints, that it knows */
         } heartbeat;
-        struct { const char *host; uint32_t pid; bool crashed; const char *text; } exit;
-                                                    /* crashed: by itself (signal other than KILL/TERM, or exit code not 0) */
+        struct { const char *host; uint32_t pid; bool crashed, shut_out; const char *text; } exit;
+                                                    /* crashed: by itself (signal other than KILL/TERM, or exit code not 0);
+                                                     * shut_out: by its operator, whatever it played has no part in it */
         struct { uint32_t slots; } lease_request;
         struct { uint64_t episode, fence; enum lease_return reason; const char *text; } lease_return;
         struct { uint32_t stage, iteration; const struct journaled_episode *episodes; size_t n_episodes; } journaled;

@@ -199,7 +199,8 @@ void conductor_on_exit(struct conductor *c, const struct conductor_event *event)
         return;
     conductor_note(c, 0, "exit", "member %u: %.300s", member->id, text);
     while (lease_take_member(&c->leases, member->id, &lease) == 0)
-        conductor_holder_died(c, &lease, event->exit.crashed, text);
+        if (!event->exit.shut_out)
+            conductor_holder_died(c, &lease, event->exit.crashed, text);
     conductor_forget_member(c, member);
     membership_remove(&c->members, member);
 }

@@ -30,7 +30,8 @@ void edge_keys_tick(struct edge *edge)
         return;
     for (size_t i = 0; i < members->n && !edge->stepping; i++) {
         const struct member *m = &members->items[i];
-        struct conductor_event event = {.kind = CONDUCTOR_EXIT, .member = m->id, .exit.text = "its key was revoked"};
+        struct conductor_event event = {
+            .kind = CONDUCTOR_EXIT, .member = m->id, .exit = {.shut_out = true, .text = "its key was revoked"}};
         Gantry__Role role;
 
         if (m->state != MEMBER_GONE && m->user[0] && security_role_of(edge->wire->security, m->user, &role) < 0)

@@ -59,6 +59,21 @@ static void test_adopted_beside_another(void **state)
     assert_int_equal(desk_find(d, CONDUCTOR_EPISODE_FAILURE)->episode.failures, 0);
 }
 
+/* Its operator took its key: what it played is under no suspicion, and is played beside others. */
+static void test_of_a_worker_that_was_shut_out(void **state)
+{
+    struct desk *d = *state;
+    const struct conductor_effect *grant;
+
+    desk_demos(d, 2);
+    assert_int_equal(desk_request(d, WORKER, 2)->grant.n_leases, 2);
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_EXIT, .member = d->member[WORKER], .exit.shut_out = true});
+    assert_int_equal(desk_count(d, CONDUCTOR_EPISODE_FAILURE), 0);
+    desk_hello(d, WORKER, MEMBER_WORKER, 11);
+    grant = desk_request(d, WORKER, 2);
+    assert_true(grant->grant.n_leases == 2 && !grant->grant.leases[0].alone);
+}
+
 static void test_nothing_for_no_slots(void **state)
 {
     struct desk *d = *state;
@@ -242,6 +257,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_adopted_alone),
         TEST(test_adopted_beside_another),
+        TEST(test_of_a_worker_that_was_shut_out),
         TEST(test_nothing_for_no_slots),
         TEST(test_suspects_follow_one_another),
         TEST(test_twice_its_slots),
