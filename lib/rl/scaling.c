@@ -221,7 +221,7 @@ static double log_line(const int *k, int points, const double *mean, double *ret
     b = cov / vx;
     *ret_b = b;
     *ret_a = exp((sy - b * sx) / points);
-    return vy > 0 ? cov * cov / (vx * vy) : 1;
+    return vy > 1e-12 * (1 + syy) ? cov * cov / (vx * vy) : 1; /* below: a flat line, and rounding */
 }
 
 int scaling_error_law(const int *k, int points, const double *errors, int states, int resamples, uint64_t seed,

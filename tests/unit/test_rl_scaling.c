@@ -92,6 +92,49 @@ static void test_error_law(void **state _unused_)
     assert_true(law.a_interval.low < .3 && law.a_interval.high > .3);
 }
 
+/* All draws alike (temperature 0), or all of them the demonstrator's own: a flat line goes through all of it. */
+static void test_flat(void **state _unused_)
+{
+    enum { FEW = 2 };
+    double errors[POINTS * FEW];
+    struct error_law law;
+
+    for (int e = 0; e < 1000; e++) {
+        for (int i = 0; i < POINTS * FEW; i++)
+            errors[i] = e / 1000.0;
+        assert_int_equal(scaling_error_law(widths, POINTS, errors, FEW, RESAMPLES, 1, &law), 0);
+        assert_true(fabs(law.a - e / 1000.0) < 1e-9 && fabs(law.b) < 1e-9);
+        if (law.r2 != 1)
+            fail_msg("an error of %g: r2 %g", e / 1000.0, law.r2);
+        assert_true(isfinite(law.a_interval.low) && isfinite(law.a_interval.high));
+        assert_true(isfinite(law.b_interval.low) && isfinite(law.b_interval.high));
+    }
+}
+
+static double always(int n _unused_) { return 1; }
+static double never(int n _unused_) { return 0; }
+
+/* All succeed, or none does: nothing of it is infinite or no number, and success is 1 or 0 for every n. */
+static void test_all_or_none(void **state _unused_)
+{
+    static double outcomes[POINTS * STATES];
+
+    for (int one = 0; one < 2; one++) {
+        struct scaling_fit line, power;
+        int n;
+
+        play(one ? always : never, outcomes);
+        assert_int_equal(scaling_fit(widths, POINTS, outcomes, STATES, RESAMPLES, 1, &line, &power), 0);
+        for (int i = 0; i < POINTS; i++) {
+            assert_true(fabs(CLAMP(line.a + line.b * log2(widths[i]), 0, 1) - one) < .002);
+            assert_true(fabs(CLAMP(1 - power.a * pow(widths[i], -power.b), 0, 1) - one) < .002);
+        }
+        assert_true(isfinite(line.aic) && isfinite(line.a_interval.low) && isfinite(power.aic) && isfinite(power.b_interval.high));
+        assert_int_equal(scaling_saturated(widths, POINTS, outcomes, STATES, RESAMPLES, 1, &n), 0);
+        assert_int_equal(n, 1);
+    }
+}
+
 /* Seeds that differ make the interval wider than the states alone would. */
 static void test_hierarchical(void **state _unused_)
 {
@@ -114,7 +157,8 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_laws), cmocka_unit_test(test_saturation), cmocka_unit_test(test_least_of),
-        cmocka_unit_test(test_error_law), cmocka_unit_test(test_hierarchical),
+        cmocka_unit_test(test_error_law), cmocka_unit_test(test_flat), cmocka_unit_test(test_all_or_none),
+        cmocka_unit_test(test_hierarchical),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
