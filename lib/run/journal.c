@@ -428,12 +428,12 @@ int journal_load(struct journal *journal, uint64_t episode, uint8_t **ret_meta, 
         r = unpack_frames(payload + entry.meta_size, &entry, &pixels);
     if (r == -ENOMEM)
         return error_set(error, ENOMEM, "%s: out of memory", path);
-    meta = r == 0 ? realloc(payload, (size_t)entry.meta_size + 1) : NULL;
-    if (!meta)
+    if (r < 0)
         return error_set(error, EBADMSG, "%s: episode %" PRIu64 " at offset %" PRIu64 " is damaged: restore the file from a copy",
                          path, episode, entry.offset);
+    meta = realloc(payload, (size_t)entry.meta_size + 1);
+    *ret_meta = meta ? meta : payload;      /* what cannot be made smaller is whole all the same */
     payload = NULL;
-    *ret_meta = meta;
     *ret_n_meta = entry.meta_size;
     if (ret_frames) {
         *ret_frames = TAKE_PTR(pixels);
