@@ -8,7 +8,6 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
-#include <sys/stat.h>
 
 #include "base/atomic_file.h"
 #include "base/clock.h"
@@ -22,6 +21,7 @@
 #include "cli/run_stages.h"
 #include "cli/shell_word.h"
 #include "cli/up.h"
+#include "cli/up_config.h"
 #include "cli/up_daemons.h"
 #include "daemon/lifecycle.h"
 #include "daemon/worker.h"
@@ -345,9 +345,9 @@ static struct up *up_free(struct up *up)
     if (!up)
         return NULL;
     up->over = true;                        /* answers still under way are heard by nobody: loop_free() brings them in */
-    if (up->supervisor && lifecycle_phase(up->lifecycle) != LIFECYCLE_STOPPED)
-        supervisor_kill(up->supervisor);
-    worker_free(up->caller);                /* its last calls end within CALL_MS */
+    if (up->supervisor)
+        supervisor_kill(up->supervisor);    /* also a coordinator that does not answer: calls to it end with it */
+    worker_free(up->caller);
     loop_timer_free(up->poll);
     admin_free(up->admin);
     supervisor_free(up->supervisor);
@@ -416,39 +416,6 @@ int up_run(const struct run_config *config, bool force)
     return r < 0 ? refuse(&error, r) : r;
 }
 
-/* A run's own config.yaml means the run that it lies in, wherever that was moved or copied to, and whatever was lost of it. */
-static void find_own_dir(const char *path, struct run_config *config)
-{
-    static const char *const signs[] = {"ledger.sqlite", "up.lock", "policies"};
-    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-    char sign[PATH_MAX];
-    int n = slash ? (int)(slash - path) : 1;
-
-    if (strcmp(name, "config.yaml") != 0 || n == 0 || (size_t)n >= sizeof config->dir)
-        return;
-    for (size_t i = 0; i < ARRAY_SIZE(signs); i++) {
-        snprintf(sign, sizeof sign, "%.*s/%s", n, slash ? path : ".", signs[i]);
-        if (access(sign, F_OK) == 0) {
-            snprintf(config->dir, sizeof config->dir, "%.*s", n, slash ? path : ".");
-            return;
-        }
-    }
-}
-
-/* The configuration that was named, or that of the run whose directory was. */
-static int find_config(const char *given, char ret[PATH_MAX], struct error *error)
-{
-    struct stat st;
-    bool run = stat(given, &st) == 0 && S_ISDIR(st.st_mode);
-
-    if (snprintf(ret, PATH_MAX, "%s%s", given, run ? "/config.yaml" : "") >= PATH_MAX)
-        return error_set(error, ENAMETOOLONG, "%s: the path is too long", given);
-    if (run && access(ret, F_OK) < 0)
-        return errno == ENOENT ? error_set(error, ENOENT, "%s: no run is in this directory; name the run's YAML file", given)
-                               : error_set(error, errno, "%s: %m", ret);
-    return 0;
-}
-
 /* -EINVAL: that is no number of workers, or no address. */
 static int apply_options(const char *workers, const char *listen, struct run_config *config, struct error *error)
 {
@@ -490,11 +457,11 @@ int cmd_up(int argc, char **argv)
     }
     if (optind + 1 != argc)
         return usage(stderr, CLI_USAGE);
-    r = config ? find_config(argv[optind], path, &error) : -ENOMEM;
+    r = config ? up_config_find(argv[optind], path, &error) : -ENOMEM;
     if (r == 0)
         r = run_config_load(path, config, &error);
     if (r == 0) {
-        find_own_dir(path, config);
+        up_config_own_dir(path, config);
         r = apply_options(workers, listen, config, &error);
     }
     if (r < 0)

@@ -277,16 +277,30 @@ def test_ctrl_c_drains(run):
 
 
 def test_leaving_at_once_while_a_call_is_under_way(run):
-    """Its answer comes in when there is nobody left whom it could move."""
+    """To a coordinator that stands still: it ends with it."""
     run.up()
     run.wait(lambda: len(run.starts()) == 4 and "status" in run.commands(), "four children and a status call")
-    coordinator = run.starts("coordinator")[0]
-    os.kill(coordinator, signal.SIGSTOP)
+    os.kill(run.starts("coordinator")[0], signal.SIGSTOP)
     run.process.send_signal(signal.SIGINT)
     run.read_to("draining (SIGINT)")
     run.process.send_signal(signal.SIGTERM)
     run.read_to("leaving now")
-    os.kill(coordinator, signal.SIGKILL)            # whoever waited for its answer is told that none comes
+    code, out = run.end()
+    assert code == 1 and out == "", (code, out)
+
+
+def test_leaving_at_once_while_many_calls_wait(run):
+    """They are for a coordinator that stands still: it is not asked them one by one, each until its time is up."""
+    run.up()
+    run.wait(lambda: len(run.starts()) == 4, "four children")
+    os.kill(run.starts("coordinator")[0], signal.SIGSTOP)
+    for life in range(1, 16):           # the coordinator is to be told of each
+        run.wait(lambda: len(run.starts("actor")) == life, "the actor")
+        os.kill(run.starts("actor")[-1], signal.SIGKILL)
+    run.process.send_signal(signal.SIGINT)
+    run.read_to("draining (SIGINT)")
+    run.process.send_signal(signal.SIGTERM)
+    run.read_to("leaving now")
     code, out = run.end()
     assert code == 1 and out == "", (code, out)
 
