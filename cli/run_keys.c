@@ -124,6 +124,10 @@ int run_keys_revoke(const char *run_dir, const char *key_or_name, struct error *
     char path[RUN_KEYS_PATH];
     int r = path_of(run_dir, "allowed", "", path, error);
 
+    if (r == 0 && access(run_dir, F_OK) < 0)
+        return error_set(error, errno, "%s: %s: name a run's directory", run_dir, strerror(errno));
+    if (r == 0 && access(path, F_OK) < 0 && errno == ENOENT)
+        return error_set(error, ENOENT, "%s: nobody is let in, so there is no %s to shut out", run_dir, key_or_name);
     if (r == 0)
         r = lock(run_dir, &held, error);
     if (r == 0)

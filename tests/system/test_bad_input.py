@@ -216,3 +216,10 @@ def test_admin_lines(make_cluster, line):
             answer = ""
     assert answer.startswith("error") or answer == "" or line == "", answer
     assert cluster.until(lambda s: s, "it still answers")
+
+
+def test_a_key_that_nobody_has(tmp_path):
+    for run, says in (tmp_path, "nobody is let in, so there is no rack7 to shut out"), (tmp_path / "none", "name a run's directory"):
+        done = gantry("keys", "revoke", run, "rack7")
+        assert done.returncode == 1 and says in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+    assert not list(tmp_path.iterdir())
