@@ -139,7 +139,7 @@ static int take_option(struct command *c, int option, char *value)
     case PERTURB:
         snprintf(stage->perturb, sizeof stage->perturb, "%s", value);
         return !strcmp(value, "push") || !strcmp(value, "drop") || !strcmp(value, "offset") ? 0 : -EINVAL;
-    case MAX_STEPS: stage->max_steps = (int)strtol(value, NULL, 10); return stage->max_steps > 0 ? 0 : -EINVAL;
+    case MAX_STEPS: return eval_parse_count(value, &stage->max_steps);
     case FILMS: c->films = value; return 0;
     case JSON: c->json = true; return 0;
     case OUT: c->out = value; return 0;
@@ -165,7 +165,7 @@ static int take_option(struct command *c, int option, char *value)
     case CONTROLS: return eval_parse_controls(value, stage);
     case PLOT: c->plot = value; return 0;
     case ACTION_ERROR: c->action_error = true; return 0;
-    case FRAMES: c->frames = (int)strtol(value, NULL, 10); return c->frames > 0 ? 0 : -EINVAL;
+    case FRAMES: return eval_parse_count(value, &c->frames);
     default: return -EINVAL;
     }
 }

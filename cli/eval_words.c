@@ -1,6 +1,7 @@
 #include "cli/eval_words.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -63,7 +64,7 @@ int eval_parse_widths(char *text, int *ret, int *ret_n)
             return -EINVAL;
         for (; n <= last && *ret_n < RUN_MAX_N; n *= 2)
             ret[(*ret_n)++] = (int)n;
-        n /= 2;
+        n = last;
     } else {
         for (char *word = strtok_r(text, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
             n = strtol(word, &end, 10);
@@ -81,6 +82,17 @@ int eval_parse_widths(char *text, int *ret, int *ret_n)
 range:
     fprintf(stderr, "gantry eval: --n %ld: from 1 to %d candidates\n", n, SEARCH_N_MAX);
     return -ERANGE;
+}
+
+int eval_parse_count(const char *text, int *ret)
+{
+    char *end;
+    long n = strtol(text, &end, 10);
+
+    if (end == text || *end || n < 1 || n > INT_MAX)
+        return -EINVAL;
+    *ret = (int)n;
+    return 0;
 }
 
 int eval_parse_steps(const char *option, const char *text, int *ret)

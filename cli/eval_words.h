@@ -12,6 +12,8 @@ int eval_parse_policies(char *text, struct eval_ask *ask);
 int eval_parse_temperatures(char *text, struct eval_ask *ask);
 /* "1,2,4" or "1..128", which is by doubling; at most RUN_MAX_N. */
 int eval_parse_widths(char *text, int *ret, int *ret_n);
+/* From 1 on. */
+int eval_parse_count(const char *text, int *ret);
 int eval_parse_steps(const char *option, const char *text, int *ret);
 /* One of names[], which ends with NULL: its index. */
 int eval_parse_name(const char *option, const char *text, const char *const *names, int *ret);
