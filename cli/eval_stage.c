@@ -267,10 +267,41 @@ static bool is_done(struct ledger *ledger, uint32_t stage)
     return false;
 }
 
+static size_t count_open(const struct ledger_episode *episodes, size_t n)
+{
+    size_t open = 0;
+
+    for (size_t i = 0; i < n; i++)
+        open += episodes[i].state == EPISODE_OPEN;
+    return open;
+}
+
+/* Stages are played in their order: one of ours that was begun and stopped comes before what is asked for now. */
+static void say_first(const struct eval *eval)
+{
+    _cleanup_(ledger_closep) struct ledger *ledger = NULL;
+    _cleanup_free_ char *where = shell_word(eval->run_dir);
+    struct error unread;
+
+    if (run_open_ledger(eval->run_dir, &ledger, &unread) < 0)
+        return;
+    for (uint32_t stage = (uint32_t)eval->config.n_stages; stage < eval->stage; stage++) {
+        _cleanup_free_ struct ledger_episode *episodes = NULL;
+        size_t n = 0;
+
+        if (is_done(ledger, stage) || ledger_episodes(ledger, stage, LEDGER_ALL, &episodes, &n) < 0)
+            continue;
+        fprintf(stderr,
+                "note: %s: an evaluation that was begun before and stopped is played to its end first, at least %zu episodes "
+                "more; a run drops none. To do without it: `gantry model export %s:last DIR` makes a policy.init for a run "
+                "that has an eval stage alone\n",
+                eval->run_dir, count_open(episodes, n), where ?: eval->run_dir);
+    }
+}
+
 static int read_rows(struct eval *eval, struct error *error)
 {
     _cleanup_(ledger_closep) struct ledger *ledger = NULL;
-    size_t open = 0;
     int r = run_open_ledger(eval->run_dir, &ledger, error);
 
     if (r < 0)
@@ -281,10 +312,8 @@ static int read_rows(struct eval *eval, struct error *error)
         return error_set(error, -r, "%s/ledger.sqlite: %s", eval->run_dir, ledger_error(ledger));
     if (is_done(ledger, eval->stage))
         return 0;
-    for (size_t i = 0; i < eval->n_episodes; i++)
-        open += eval->episodes[i].state == EPISODE_OPEN;
     return error_set(error, EAGAIN, "%zu episodes were played, more are wanted; the same command again goes on where it stopped",
-                     eval->n_episodes - open);
+                     eval->n_episodes - count_open(eval->episodes, eval->n_episodes));
 }
 
 /* The conductor's rule (stage_plan_learn): most successes on val, of equals the first in the list. */
@@ -332,11 +361,12 @@ int eval_play(struct eval *eval, struct error *error)
         return r;
     if (length && length == text.length && eval_read(eval, error) == 0)
         return 0; /* asked before, and played to its end */
+    say_first(eval);
     snprintf(eval->config.dir, sizeof eval->config.dir, "%s", eval->run_dir);
     if (up_run_quietly(&eval->config) != CLI_OK) {
         if ((r = read_stages(eval, &now, &n, error)) < 0 || (r = put_stages(eval, now, n, error)) < 0)
             return r;
-        return error_set(error, EIO, "the evaluation did not run to its end");
+        return error_set(error, EIO, "the evaluation did not run to its end; the same command again goes on with it");
     }
     return eval_read(eval, error);
 }

@@ -185,3 +185,33 @@ def test_a_policy_without_a_critic_is_not_asked_for_its_value(make_cluster):
     assert not (cluster.run / "evals.yaml").exists()
     done = gantry("eval", cluster.run, "--policies", "last", "--seeds", "100..101", "--at", "1", "--n", "2", "--judge", "confidence")
     assert done.returncode == 0 and "search_n by confidence" in done.stdout, done.stdout + done.stderr
+
+
+def test_words_that_are_no_numbers():
+    """Each is said in one line, before any run is looked at; none is taken for half of it."""
+    for words, says in ((["--n", "1..1000"], "--n 1000: from 1 to 128 candidates"), (["--n", "100..200"], "--n 200: from 1 to 128"),
+                        (["--max-steps", "5x"], "'5x' is not right here"), (["--max-steps", "4294967297"], "expected: a whole number"),
+                        (["--action-error", "--frames", "10abc"], "'10abc' is not right here")):
+        done = gantry("eval", "nowhere", "--policies", "last", *words)
+        assert done.returncode == 2 and says in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_one_that_was_begun_comes_first(make_cluster):
+    """And that is said: it may take longer than what is asked for now."""
+    cluster = make_cluster(stages=[{"demos": {"episodes": 4}}, {"sft": {"steps": 3, "batch": 8, "warmup": 1}}])
+    cluster.start()
+    cluster.until_finished()
+    cluster.until(lambda s: s is None, "its daemons to end")
+    half = subprocess.Popen([BIN / "gantry", "eval", cluster.run, "--policies", "last", "--at", "1", "--seeds", "0..299"],
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    cluster.until(lambda s: s and s["episodes"]["planned"] == 300, "its episodes")
+    half.kill()
+    half.wait()
+    cluster.until(lambda s: s is None, "its coordinator to go with it")
+    other = ["eval", cluster.run, "--policies", "sft", "--at", "1", "--seeds", "500..501"]
+    done = gantry(*other)
+    assert done.returncode == 0, done.stderr
+    assert re.search(f"^note: {cluster.run}: an evaluation that was begun before and stopped is played to its end first, at least \\d+ "
+                     f"episodes more; .* `gantry model export {cluster.run}:last DIR`", done.stderr, re.M), done.stderr
+    done = gantry(*other, "--json")
+    assert done.returncode == 0 and not done.stderr and json.loads(done.stdout)["policies"]["sft"]["episodes"] == 2, done.stderr
