@@ -154,27 +154,25 @@ group_fuzz() { fuzz_with address,undefined; }
 # shellcheck disable=SC2046
 group_asan() {
     export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:halt_on_error=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
-    export LSAN_OPTIONS=suppressions=tests/lsan.supp:print_suppressions=0
+    export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0
     built address,undefined $(programs unit wire | grep -vE "${ASAN_SKIP:-^$}")
+    daemons address,undefined
 }
 
 # What runs on several threads: the loop, the wire, the slots of an env worker, the server's compute threads.
 # shellcheck disable=SC2046
 group_tsan() {
-    export TSAN_OPTIONS=halt_on_error=1:suppressions=tests/tsan.supp
+    export TSAN_OPTIONS=halt_on_error=1:suppressions=$PWD/tests/tsan.supp
     built thread $(programs unit wire env_worker | grep -E '/(wire|env_worker)/|test_(loop|admin|metrics|wire|zsock|hostile|security|member|server|client|slots|env_worker|holder|serve|worker|batcher|remote|journal_thread)')
+    daemons thread
 }
 
-pytest_in() {       # pytest_in FOLDER loadfile|load: the tests with real daemons there; as many files or tests side by side as there are cores
-    local log=$scratch/$1.log n pytest beside=
-    compgen -G "tests/$1/test_*.py" >/dev/null || { echo "  there are no $1 tests"; return; }
-    build all || return
+run_pytest() {      # run_pytest NAME ARGUMENT...: counted, shown when it fails
+    local name=$1 log=$scratch/$1.log n pytest status
+    shift
     pytest=$(command -v pytest-3 || command -v pytest)
-    # Half the time goes in waiting. Not more than four: each test has its own daemons, and memory for them.
-    "$pytest" -n 0 --version >/dev/null 2>&1 && beside="-n $((jobs < 4 ? jobs : 4)) --dist $2"
-    # shellcheck disable=SC2086
-    timeout -k 10 "${SYSTEM_TIMEOUT:-1500}" "$pytest" -q -rsfE --durations=12 -p no:cacheprovider --basetemp="$scratch/$1" $beside "tests/$1" >"$log" 2>&1
-    local status=$?
+    timeout -k 10 "${SYSTEM_TIMEOUT:-1500}" "$pytest" -q -rsfE --durations=12 -p no:cacheprovider --basetemp="$scratch/$name" "$@" >"$log" 2>&1
+    status=$?
     tally() { n=$(tail -n 3 "$log" | grep -oE "[0-9]+ $1" | head -1 | cut -d' ' -f1); echo "${n:-0}"; }
     count "$(tally passed)" "$(($(tally failed) + $(tally error)))" "$(tally skipped)"
     [ "$status" != 0 ] && [ "$(tally failed)" = 0 ] && [ "$(tally error)" = 0 ] && count 0 1 0
@@ -182,6 +180,24 @@ pytest_in() {       # pytest_in FOLDER loadfile|load: the tests with real daemon
     grep -h '^SKIPPED' "$log" | sed 's/^/  /'
     [ -n "${SLOWEST:-}" ] && grep -E '^[0-9.]+s (call|setup)' "$log" | sed 's/^/  /'
     return 0
+}
+
+beside() {          # beside loadfile|load: as many files or tests side by side as there are cores, if pytest can
+    # Half the time goes in waiting. Not more than four: each test has its own daemons, and memory for them.
+    "$(command -v pytest-3 || command -v pytest)" -n 0 --version >/dev/null 2>&1 && echo "-n $((jobs < 4 ? jobs : 4)) --dist $1"
+}
+
+# The daemons of a build with sanitizers (tests/system/sanitized.py), all five under junk and lies and through a short run.
+daemons() {
+    # shellcheck disable=SC2046
+    build SANITIZE="$1" all && GANTRY_SANITIZED=${1//,/-} run_pytest "daemons-${1//,/-}" $(beside load) \
+        tests/system/test_{strangers,end_to_end}.py -k "not tiny_run"
+}
+
+pytest_in() {       # pytest_in FOLDER loadfile|load: the tests with real daemons there
+    compgen -G "tests/$1/test_*.py" >/dev/null || { echo "  there are no $1 tests"; return; }
+    # shellcheck disable=SC2046
+    build all && run_pytest "$1" $(beside "$2") "tests/$1"
 }
 # test_device_* want programs that are linked to the emulated device
 group_system() { build build/release/tests/emulate/{gantry-learner,gantry,libnccl.so.2,old-driver/libcuda.so.1} && pytest_in system loadfile; }

@@ -3,6 +3,9 @@
 A Cluster owns a run directory under a short path, starts the daemons one by one (each with --die-with-parent) and starts again what
 dies, as `gantry up` does; `cluster.up()` leaves that to `gantry up` itself. Nothing waits by sleeping a guessed time: until(...) asks
 the coordinator's status socket until a condition holds, and fails with the end of every log when it does not.
+
+GANTRY_BIN: the directory with the programs; GANTRY_SANITIZED: those of a build with a sanitizer, whose reports fail the test
+(sanitized.py); GANTRY_TEST_PATIENCE: seconds until a condition counts as never.
 """
 import contextlib
 import copy
@@ -19,11 +22,14 @@ import time
 from pathlib import Path
 
 import pytest
+import sanitized
 
 TOP = Path(__file__).resolve().parents[2]
-BIN = Path(os.environ.get("GANTRY_BIN", TOP / "bin"))
+BIN = Path(os.environ.get("GANTRY_BIN", TOP / "build" / sanitized.BUILD / "bin" if sanitized.BUILD else TOP / "bin"))
 ROLES = ["coordinator", "learner", "actor", "prm-server", "env-worker"]
-PATIENCE = float(os.environ.get("GANTRY_TEST_PATIENCE", "150"))     # seconds until a condition counts as never
+PATIENCE = float(os.environ.get("GANTRY_TEST_PATIENCE", "400" if sanitized.BUILD else "150"))
+if sanitized.BUILD:
+    sanitized.prepare()
 
 TINY = {
     "run": {"name": "tiny", "seed": 11, "numerics": "strict"},
@@ -289,6 +295,9 @@ class Cluster:
     def close(self):
         for p in self.processes:
             p.wanted = False
+        if sanitized.BUILD:
+            sanitized.leave([p.popen for p in self.processes])
+        for p in self.processes:
             if p.running():
                 p.kill()
         if self.supervisor and self.supervisor.poll() is None:
@@ -339,6 +348,14 @@ def libero_is_missing():
 
 def has_command(name):
     return re.search(rf"^\s+{name}\s", gantry("help").stdout, re.M) is not None
+
+
+@pytest.fixture(autouse=True)
+def no_reports():
+    """Set up before any cluster, so looked at when all of them are closed."""
+    yield
+    found = sanitized.reports()
+    assert not found, found
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,11 @@ import socket
 import subprocess
 
 import pytest
+import sanitized
 
 from conftest import BIN, TOP
 
-EMULATED = TOP / "build/release/tests/emulate"
+EMULATED = TOP / "build" / (sanitized.BUILD or "release") / "tests/emulate"
 GPU = {"cluster": {"actors": [{"device": "cuda:0"}], "learners": [{"device": "cuda:0"}]}}
 
 

@@ -7,10 +7,11 @@ import subprocess
 import urllib.request
 
 import pytest
+import sanitized
 
 from conftest import BIN, Process, TOP, listens_at, merged
 
-EMULATED = TOP / "build/release/tests/emulate"
+EMULATED = TOP / "build" / (sanitized.BUILD or "release") / "tests/emulate"
 STAGES = [{"demos": {"episodes": 4, "style": "clean"}}, {"sft": {"steps": 2, "batch": 4, "warmup": 1}}]
 
 
