@@ -16,6 +16,8 @@ const struct device_kernels *emulated_kernels(void);
  * with bf16 weights of attention. What a learner's pass and an actor's decoding step then differ by is what they differ by on a
  * device. */
 const struct device_kernels *emulated_reordered(void);
+/* From here on its products of fp32 do, too, while strict() is false: what a library makes of them with numerics: fast. */
+void emulate_reordered_fp32(bool (*strict)(void));
 /* Threads of a block run in this order between barriers; 0: ascending. Results must not depend on it. */
 void emulate_order(uint64_t seed);
 /* Streams that are lazy carry out what they were given only when something waits for them, so that whoever reads too early, or

@@ -1,6 +1,7 @@
 /* test_device.h - the device that device tests use: the emulated one, or, with GANTRY_TEST_DEVICE=cuda:0, a real one (with
  * GANTRY_TEST_OWN its own kernels alone: cuBLASLt and cuDNN are not opened). GANTRY_EMULATED_APART=1: the emulated one's memory
- * is not the host's, at twice the time and more. Setup and teardown for groups that need nothing beside it. */
+ * is not the host's, at twice the time and more. GANTRY_EMULATED_REORDERED=1: it sums as libraries do, which bounds must bear.
+ * Setup and teardown for groups that need nothing beside it. */
 #pragma once
 
 #include <stdio.h>
@@ -36,17 +37,23 @@ static inline void test_device_tell(const struct device *opened)
     atexit(test_device_last_word);
 }
 
+static inline bool test_device_is_strict(void) { return !device || device->strict; }
+
 /* Does not return without a device: status 77 says skipped, and the line why. */
 static inline struct device *test_device_open(void)
 {
     const char *name = getenv("GANTRY_TEST_DEVICE");
+    bool reordered = !name && getenv("GANTRY_EMULATED_REORDERED");
     struct device *opened = NULL, *own = NULL;
     struct error error = {0};
     int r;
 
     if (!name && getenv("GANTRY_EMULATED_APART"))
         emulate_apart();
-    r = name ? device_open(name, &opened, &error) : device_wrap(emulated_kernels(), 0, &opened, &error);
+    if (reordered)
+        emulate_reordered_fp32(test_device_is_strict);
+    r = name ? device_open(name, &opened, &error)
+             : device_wrap(reordered ? emulated_reordered() : emulated_kernels(), 0, &opened, &error);
 
     if (r >= 0 && opened && name)
         test_device_tell(opened);

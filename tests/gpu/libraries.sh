@@ -1,10 +1,10 @@
 # libraries.sh - sourced: where the GPU's libraries lie that gantry opens when it needs them.
 # shellcheck shell=bash
-# find_library NAME: where the linker does not know it, its folder becomes one of LD_LIBRARY_PATH: a toolkit's, or a Python's
-# (PyTorch brings all of them). Says which, by say().
+# find_library NAME: where the linker does not know it, its folder becomes one of LD_LIBRARY_PATH: a container's driver, a toolkit's,
+# or a Python's (PyTorch brings all but the driver). Says which, by say().
 folders() {
     tr : '\n' <<<"${LD_LIBRARY_PATH:-}"
-    ls -d /usr/local/cuda*/lib64
+    ls -d /usr/local/nvidia/lib64 /usr/local/cuda*/lib64
     python3 -c 'import glob, sys; print(*(folder for path in sys.path for folder in glob.glob(path + "/nvidia/*/lib")), sep="\n")'
 } 2>/dev/null
 find_library() {
@@ -20,5 +20,5 @@ find_library() {
 }
 find_libraries() {
     local library
-    for library in libcublasLt.so.13 libcudnn.so.9 libnvrtc.so.13 libnccl.so.2; do find_library $library; done
+    for library in libcuda.so.1 libcublasLt.so.13 libcudnn.so.9 libnvrtc.so.13 libnccl.so.2; do find_library $library; done
 }
