@@ -59,6 +59,20 @@ static void test_adopted_beside_another(void **state)
     assert_int_equal(desk_find(d, CONDUCTOR_EPISODE_FAILURE)->episode.failures, 0);
 }
 
+/* It says Hello again with an earlier lease of what it holds: that is over, and so is the one on our books. */
+static void test_another_fence(void **state)
+{
+    struct desk *d = *state;
+    struct held_lease held = {.episode = 1};
+    struct member member = {.role = MEMBER_WORKER, .instance = 10, .slots = 4, .pid = 10, .host = "here"};
+
+    desk_demos(d, 2);
+    held.fence = desk_request(d, WORKER, 1)->grant.leases[0].fence - 1;
+    desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_HELLO, .hello = {.member = member, .leases = &held, .n_leases = 1}});
+    assert_int_equal(desk_find(d, CONDUCTOR_WELCOME)->welcome.n_kept, 0);
+    assert_int_equal(desk_request(d, WORKER, 4)->grant.n_leases, 2);
+}
+
 /* Its operator took its key: what it played is under no suspicion, and is played beside others. */
 static void test_of_a_worker_that_was_shut_out(void **state)
 {
@@ -257,6 +271,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_adopted_alone),
         TEST(test_adopted_beside_another),
+        TEST(test_another_fence),
         TEST(test_of_a_worker_that_was_shut_out),
         TEST(test_nothing_for_no_slots),
         TEST(test_suspects_follow_one_another),

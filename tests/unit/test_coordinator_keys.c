@@ -17,6 +17,8 @@ struct stranger {
     struct wire_client *client;
     uint32_t member;
     unsigned replies;
+    uint64_t revision;      /* of the endpoints, as the last heartbeat's answer said */
+    size_t listed;          /* endpoints in that answer */
     void (*look)(const Gantry__Welcome *welcome);       /* NULL: nobody */
 };
 
@@ -32,6 +34,12 @@ static void on_reply(int result, const struct message *reply, void *arg)
         wire_set_run(s->wire, welcome->run, welcome->epoch);
         if (s->look)
             s->look(welcome);
+    }
+    if (result == 0 && reply->envelope.kind == WIRE_KIND(HEARTBEAT_REPLY)) {
+        const Gantry__HeartbeatReply *said = (const Gantry__HeartbeatReply *)reply->body;
+
+        s->revision = said->endpoints_revision;
+        s->listed = said->n_endpoints;
     }
 }
 
@@ -103,6 +111,7 @@ static void beat(struct stranger *s, uint32_t member, double steps, const struct
     gauge.name = "steps_total";
     gauge.value = steps;
     heartbeat.member = member;
+    heartbeat.endpoints_revision = s->revision;
     heartbeat.gauges = gauges;
     heartbeat.n_gauges = 1;
     if (refused_by) {
@@ -268,7 +277,8 @@ static void look_at_endpoints(const Gantry__Welcome *welcome)
     assert_true(learner->role == GANTRY__ROLE__ROLE_LEARNER && learner->rank == 2);
 }
 
-/* Whom to ask: servers that are here, by address and key, with what they have ready; those that leave are asked last. */
+/* Whom to ask: servers that are here, by address and key, with what they have ready; those that leave are asked last. A heartbeat
+ * brings them to who does not know them yet. */
 static void test_who_else_is_here(void **state)
 {
     static const struct member servers[] = {
@@ -296,6 +306,10 @@ static void test_who_else_is_here(void **state)
     membership_version(members, membership_find(members, 2), KIND_POLICY, 6, false, 0);
     membership_find(members, 3)->leaving = true;
     join(&alice, edge, loop, "alice");
+    beat(&alice, alice.member, 1, NULL);
+    assert_true(alice.listed == 3 && alice.revision == members->revision);
+    beat(&alice, alice.member, 2, NULL);
+    assert_true(alice.listed == 0 && alice.revision == members->revision);
     leave(&alice);
     edge_free(edge);
     loop_free(loop);

@@ -70,6 +70,8 @@ static int set_up(void **state)
 /* Evaluations stay between the old stages and the new, in the user's file and in the run's own. */
 static void test_they_keep_their_places(void **state)
 {
+    int added = -7;
+
     (void)state;
     put("evals.yaml", EVALS);
     assert_int_equal(join(HEAD), 0);
@@ -88,6 +90,10 @@ static void test_they_keep_their_places(void **state)
     assert_int_equal(join(HEAD "  - rl: {preset: grpo}\n"), 1);
     old = now;                                            /* config.yaml */
     assert_int_equal(join(HEAD "  - rl: {preset: grpo}\n"), 0);
+    expect_stages("demos sft later1 later2 rl");
+    now = old;                                            /* the run by its directory: they are in its file already */
+    assert_int_equal(run_later_join(run_dir, &old, &now, &added, &error), 0);
+    assert_int_equal(added, 0);
     expect_stages("demos sft later1 later2 rl");
     put("evals.yaml", EVALS);                             /* asked again, about the newer policy */
     assert_int_equal(run_later_append(run_dir, &now, &error), 0);
@@ -134,6 +140,9 @@ static void test_paths_of_new_stages(void **state)
     assert_int_equal(join(HEAD "  - demos: {from: sets/more}\n"), 1);
     assert_string_equal(now.stages[2].demos.from, expected);
     assert_string_equal(now.policy_init, "models/tiny");
+    snprintf(old.policy_init, sizeof old.policy_init, "%s/models/tiny", here);
+    assert_int_equal(join(HEAD), 0);                /* the same file, which the user names as before */
+    assert_string_equal(now.policy_init, old.policy_init);
 }
 
 /* A name of the user's is no evaluation's. */
