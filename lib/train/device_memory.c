@@ -394,7 +394,10 @@ int device_need_check(const struct device_need *need, const struct device_job *j
         {"gradients", need->gradients,
          prm ? "prm.init: a smaller reward model" : job->use == MEMORY_FULL ? "policy.train: lora" : "a smaller lora_r"},
         {"moments and masters", need->optimiser,
-         prm ? "prm.train: head" : job->use == MEMORY_FULL ? "policy.train: lora" : "a smaller lora_r"},
+         prm                            ? "prm.train: head"
+             : job->use != MEMORY_FULL  ? "a smaller lora_r"
+             : job->masters             ? "policy.weights: fp32 (values are their own masters), or policy.train: lora"
+                                        : "policy.train: lora"},
         {"activations", need->activations,
          !training ? fewer : prm ? "a smaller batch (prm.batch) or prm.history" : "a smaller batch (sft.batch, rl.minibatch)"},
         {"keys and values", need->cache, fewer},

@@ -48,7 +48,7 @@ size_t device_sums_bytes(int64_t numel, int shards, int ranks, bool strict)
 {
     size_t rooms = 1, gathered = strict && ranks > 2 ? (size_t)ranks * (size_t)MIN(numel, (int64_t)DEVICE_BUCKET) : 0;
 
-    for (int n = shards; n > 1 && (strict || rooms < 2); n /= 2)
+    for (int n = shards; n > 1 && strict; n /= 2)
         rooms++;
     return (rooms * (size_t)numel + gathered) * sizeof(float);
 }
@@ -93,8 +93,8 @@ static int add(struct device_sums *d, struct device_stream *s, const struct adam
     return r;
 }
 
-int device_sums_shards(struct device_sums *d, struct device_stream *s, const struct adamw_range *spans, int n, int shards,
-                       bool leave_last, device_shard_fn *fn, void *arg, float **ret)
+static int shards_in_a_tree(struct device_sums *d, struct device_stream *s, const struct adamw_range *spans, int n, int shards,
+                            bool leave_last, device_shard_fn *fn, void *arg)
 {
     int held = 0, r = 0;
     float *grad;
@@ -106,10 +106,35 @@ int device_sums_shards(struct device_sums *d, struct device_stream *s, const str
             r = fn(arg, i, grad);
         if (leave_last && i == shards - 1)
             break;                      /* its pairs were added bucket by bucket */
-        /* as many pairs are complete as i + 1 has factors of two; without the tree: always the one */
-        for (int k = i + 1; r >= 0 && held > 1 && (d->device->strict ? k % 2 == 0 : true); k /= 2, held--)
+        /* as many pairs are complete as i + 1 has factors of two */
+        for (int k = i + 1; r >= 0 && held > 1 && k % 2 == 0; k /= 2, held--)
             r = add(d, s, spans, n, held - 2, held - 1);
     }
+    return r;
+}
+
+/* Each may outgrow its memory once. */
+static int shards_in_one(struct device_sums *d, struct device_stream *s, const struct adamw_range *spans, int n, int shards,
+                         device_shard_fn *fn, void *arg)
+{
+    int r = -ERESTART;
+    float *grad;
+
+    d->held = 1;
+    for (int tried = 0; r == -ERESTART && tried <= shards; tried++) {
+        r = room(d, s, spans, n, 0, &grad);
+        for (int i = 0; i < shards && r >= 0; i++)
+            r = fn(arg, i, grad);
+    }
+    return r;
+}
+
+int device_sums_shards(struct device_sums *d, struct device_stream *s, const struct adamw_range *spans, int n, int shards,
+                       bool leave_last, device_shard_fn *fn, void *arg, float **ret)
+{
+    int r = d->device->strict ? shards_in_a_tree(d, s, spans, n, shards, leave_last, fn, arg)
+                              : shards_in_one(d, s, spans, n, shards, fn, arg);
+
     *ret = d->room[0];
     return r;
 }

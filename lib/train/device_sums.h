@@ -4,11 +4,12 @@
  *   several ranks: the same, and meanwhile, from the last shard's function, device_sums_bucket for each bucket; then
  *   device_sums_wait
  *
- * Shards are computed one after the other, for one fills a device; a sum of neighbours is added as soon as both are there, so
- * that log2(shards) + 1 gradients are held at once. Ranks exchange buckets of a fixed size, on a stream of their own that waits
+ * Shards are computed one after the other, for one fills a device. Strict numerics: a sum of neighbours is added as soon as both
+ * are there, so that log2(shards) + 1 gradients are held at once. Fast: each backward adds to what those before have left, in one
+ * buffer, which is what lets a model be trained whole on a device that its weights, gradient and moments just fit. Ranks exchange buckets of a fixed size, on a stream of their own that waits
  * for what made them: while one is on its way the last shard's backward goes on. Strict numerics: every rank gathers
  * all ranks' buckets and adds them in the tree itself, so that 1, 2, 4 and 8 ranks give the same bits; fast (and two ranks, for
- * whom a + b is all there is): NCCL's own sum, shards one after the other into two buffers.
+ * whom a + b is all there is): NCCL's own sum.
  *
  * Thread rule: one thread. Failure rule: -errno, the sum is then undefined; -ECONNRESET: the group broke (nccl_group_why). */
 #pragma once
@@ -31,7 +32,9 @@ size_t device_sums_bytes(int64_t numel, int shards, int ranks, bool strict);
  * many. */
 int device_spans(const struct adamw_range *ranges, int n, struct adamw_range *ret);
 
-/* Put the gradient of shard number `shard` (0 .. shards-1 of this rank) into zeroed device memory, laid out like the arena. */
+/* Add the gradient of shard number `shard` (0 .. shards-1 of this rank) to device memory that is laid out like the arena: zeroed,
+ * or, in fast numerics, with those of the shards before in it. -ERESTART: it has spoilt these, and would get through now: all
+ * shards are begun anew. */
 typedef int device_shard_fn(void *arg, int shard, float *grad);
 /* A shard here is what goes through one pass. leave_last: the last shard's sums with its neighbours are left to
  * device_sums_bucket. */

@@ -25,6 +25,8 @@ int shards_run_planned(struct shards *s, struct tape *tape, float *grad, int sha
                 return r;
         }
         tape_begin(tape);
+        if (grad && dirty && s->adding)
+            return -ERESTART;
         if (grad && dirty)
             clear_there(tape, grad, s->spans, s->n_spans);
         r = s->fn(tape, shard, first, last, s->arg);
@@ -58,6 +60,7 @@ static int pass_there(void *arg, int pass, float *grad)
     if (first < last) {
         tape->watch = exchanged && !s->late ? watch->tape : NULL;
         tape->param_grad = grad;
+        s->adding = !s->params->device->strict && pass > 0;
         r = shards_run_piece(s, tape, grad, shard, first, last);
         tape->watch = NULL;
     }

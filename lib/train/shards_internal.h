@@ -17,6 +17,7 @@ struct shards {
     struct tape *train, *infer; /* one per thread: a shard's pass is over before the thread takes the next */
     const struct params *params;        /* where to compute; NULL: here */
     struct device_sums *sums;   /* gradients there */
+    bool adding;                /* there: what the pass adds to has those of passes before in it */
     struct adamw_range *spans;  /* of the call in progress, as device_spans has them; room for the most seen */
     int n_spans, most_spans;
     float *gathered;            /* [ranks][longest message] */
@@ -45,7 +46,7 @@ void shards_set_call(struct shards *shards, const struct adamw_range *ranges, in
 /* Run fn on the tape; a tape that was too small grows and the piece is computed anew. grad NULL: inference. */
 int shards_run_piece(struct shards *shards, struct tape *tape, float *grad, int shard, int first, int last);
 /* The same on a device: memory there is what others do not have, so a dry run tells what the piece needs, to the byte. grad comes
- * zeroed. */
+ * zeroed, or with others' gradients in it (adding): a piece that outgrew its memory has spoilt them then, -ERESTART. */
 int shards_run_planned(struct shards *shards, struct tape *tape, float *grad, int shard, int first, int last);
 /* shards_infer of the call in progress: the pieces one after the other. */
 int shards_infer_there(struct shards *shards);

@@ -16,11 +16,13 @@ struct trainer_device {
         int n; /* of the arena */
     } part[TRAIN_PARTS];
     float *masters;    /* of the trunk; NULL: the values are their own */
-    uint16_t *rounded; /* of the same */
+    uint16_t *rounded; /* of as many of them as are rounded at once */
     double *sums;      /* [TRAIN_PARTS] squares, [DEVICE_NORM_PARTS] scratch */
     bool moments_due, masters_due; /* the host's are newer */
     bool newer;                    /* values, and what is not due, are newer here */
 };
+
+enum { ROUNDED_AT_ONCE = 1 << 26 };
 
 static size_t length(const struct part *part) { return (size_t)(part->end - part->begin); }
 
@@ -79,8 +81,9 @@ struct trainer_device *trainer_device_free(struct trainer_device *d)
 
 size_t trainer_device_bytes(int64_t trained, bool masters)
 {
-    return (size_t)trained * (2 * sizeof(float) + (masters ? sizeof(float) + sizeof(uint16_t) : 0)) +
-           (TRAIN_PARTS + DEVICE_NORM_PARTS) * sizeof(double);
+    size_t rounded = MIN((size_t)trained, (size_t)ROUNDED_AT_ONCE) * sizeof(uint16_t);
+
+    return (size_t)trained * (2 + masters) * sizeof(float) + (masters ? rounded : 0) + (TRAIN_PARTS + DEVICE_NORM_PARTS) * sizeof(double);
 }
 
 void trainer_device_renew(struct trainer_device *d, bool moments, bool masters)
@@ -101,7 +104,7 @@ static int send_due(struct trainer_device *d, const struct trainer *t, struct de
     if (t->masters && !d->masters) {
         r = s->k->alloc(length(trunk) * sizeof(float), (void **)&d->masters);
         if (r >= 0)
-            r = s->k->alloc(length(trunk) * sizeof(uint16_t), (void **)&d->rounded);
+            r = s->k->alloc(MIN(length(trunk), (size_t)ROUNDED_AT_ONCE) * sizeof(uint16_t), (void **)&d->rounded);
         d->masters_due = true;
     }
     if (d->masters && d->masters_due && r >= 0)
@@ -178,19 +181,20 @@ static struct device_adamw constants(const struct adamw *adamw, double decay, fl
                                   .eps = c[6], .decay = c[7], .grad_scale = c[8]};
 }
 
-/* The values that passes see: the masters, rounded. */
+/* The values that passes see: the masters, rounded. As many at once as there is room for beside a large model. */
 static int round_masters(struct trainer_device *d, struct device_stream *s, float *values, const struct part *trunk)
 {
     const struct adamw_range *span = d->part[TRAIN_TRUNK].spans;
     int r = 0;
 
-    for (int j = 0; j < d->part[TRAIN_TRUNK].n && r >= 0; j++, span++) {
-        int64_t at = span->begin - trunk->begin, n = span->end - span->begin;
+    for (int j = 0; j < d->part[TRAIN_TRUNK].n; j++, span++)
+        for (int64_t at = span->begin; at < span->end && r >= 0; at += ROUNDED_AT_ONCE) {
+            int64_t n = MIN(span->end - at, (int64_t)ROUNDED_AT_ONCE);
 
-        r = s->k->convert(s->stream, DEVICE_BF16, d->rounded + at, DEVICE_F32, d->masters + at, n);
-        if (r >= 0)
-            r = s->k->convert(s->stream, DEVICE_F32, values + span->begin, DEVICE_BF16, d->rounded + at, n);
-    }
+            r = s->k->convert(s->stream, DEVICE_BF16, d->rounded, DEVICE_F32, d->masters + at - trunk->begin, n);
+            if (r >= 0)
+                r = s->k->convert(s->stream, DEVICE_F32, values + at, DEVICE_BF16, d->rounded, n);
+        }
     return r;
 }
 

@@ -407,6 +407,30 @@ static void test_openvla_7b(void **state)
     openvla_free(model);
 }
 
+/* All of it is trained on one H200 in fast numerics: of everything of the size of the parameters there are values, their bf16, one
+ * gradient and two moments. */
+static void test_openvla_7b_whole(void **state)
+{
+    struct openvla *model = synthetic_shapes_of_7b();
+    struct device_job job = {.use = MEMORY_FULL, .batch = 128, .half = true, .blas = true, .dnn = true, .fits = 138LL << 30};
+    struct device_need one, tree, masters;
+
+    (void)state;
+    assert_non_null(model);
+    assert_int_equal(memory_need_device(model, &job, &one), 0);
+    assert_in_range(one.gradients >> 20, 28700, 28800);         /* 7.54 billion, four bytes each */
+    assert_in_range(one.weights + one.gradients + one.optimiser, 135300000000LL, 135800000000LL);
+    assert_true(one.total <= job.fits && one.recompute);
+    job.masters = true;
+    assert_int_equal(memory_need_device(model, &job, &masters), 0);
+    assert_in_range(masters.optimiser - one.optimiser, 30000000000LL, 30300000000LL);
+    job.masters = false;
+    job.strict = true;
+    assert_int_equal(memory_need_device(model, &job, &tree), 0);
+    assert_int_equal(tree.gradients, 4 * one.gradients);
+    openvla_free(model);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -418,6 +442,7 @@ int main(void)
         cmocka_unit_test(test_training_a_reward_model),
         cmocka_unit_test(test_a_reward_model_of_qwen),
         cmocka_unit_test(test_openvla_7b),
+        cmocka_unit_test(test_openvla_7b_whole),
         cmocka_unit_test(test_what_does_not_fit_names_the_largest_and_the_knob),
     };
 

@@ -194,6 +194,41 @@ static void test_without_a_step_the_ratio_is_one(void **state)
     ratio_is_one(1);
 }
 
+static struct trainer *imitated(bool strict, int together, struct sft_result *ret)
+{
+    struct sft_config twelve = sft;     /* one, two, one, ... samples a shard: the second pass outgrows what the first one took */
+    struct trainer *t = make(lab_model(1), device);
+    struct dataset *data = lab_demonstrations(t->model, 2 * EPISODES);
+
+    twelve.batch = 12;
+    shards_together(t->shards, together);
+    device->strict = strict;
+    *ret = lab_imitate(t, data, &twelve, 1);
+    device->strict = true;
+    assert_int_equal(trainer_fetch(t), 0);
+    dataset_free(data);
+    return t;
+}
+
+/* In fast numerics each pass adds to the gradient of those before. One that outgrows its memory has spoilt it: all begin anew. */
+static void test_passes_add_to_one_gradient(void **state)
+{
+    struct sft_result in_a_tree, in_one, at_once;
+    struct trainer *tree = imitated(true, 1, &in_a_tree), *one = imitated(false, 1, &in_one),
+                   *whole = imitated(false, SHARDS, &at_once);
+    const struct part *trunk = &tree->parts[TRAIN_TRUNK];
+    int64_t n = trunk->end - trunk->begin;
+
+    (void)state;
+    assert_true(in_a_tree.gradient_norm > 0 && in_a_tree.gradient_norm != in_one.gradient_norm);      /* another order of sums */
+    assert_true(fabs(in_one.gradient_norm / in_a_tree.gradient_norm - 1) < 1e-4);
+    assert_true(numbers_distance(one->parts[TRAIN_TRUNK].adamw.m, trunk->adamw.m, n) < 1e-4);
+    assert_true(numbers_distance(one->parts[TRAIN_TRUNK].adamw.m, whole->parts[TRAIN_TRUNK].adamw.m, n) < 1e-4);
+    trainer_free(tree);
+    trainer_free(one);
+    trainer_free(whole);
+}
+
 /* Each sample's log-probabilities are held against its own. */
 static void test_so_it_is_with_all_shards_in_a_pass(void **state)
 {
@@ -284,7 +319,7 @@ int main(void)
         cmocka_unit_test(test_bf16_weights_have_masters),
         cmocka_unit_test(test_a_gradient_that_is_no_number_is_skipped),
         cmocka_unit_test(test_without_a_step_the_ratio_is_one),
-        cmocka_unit_test(test_so_it_is_with_all_shards_in_a_pass),
+        cmocka_unit_test(test_so_it_is_with_all_shards_in_a_pass), cmocka_unit_test(test_passes_add_to_one_gradient),
         cmocka_unit_test(test_a_model_there_is_not_passed_through_here),
         cmocka_unit_test(test_a_device_falls_off),
     };
