@@ -6,6 +6,7 @@
 
 #include "learner/episode_return.h"
 #include "run/trajectory.h"
+#include "train/sample.h"
 
 enum { MAX_STEPS = 100000, MAX_SIDE = 4096, MAX_DIMS = 1024, MAX_CAMERAS = 8 };
 
@@ -56,8 +57,21 @@ static const char *check_numbers(const Gantry__Trajectory *t)
     return NULL;
 }
 
+/* Pictures as the run has them: of a worker that is configured otherwise they would be found out only when the iteration is
+ * trained on, which could then not end, however often the run is begun again. */
+static const char *check_run(const struct run_config *run, const Gantry__Trajectory *t)
+{
+    const char *chain = t->image_chain && t->image_chain[0] ? t->image_chain : IMAGE_CHAIN_RENDER;
+
+    if (t->height != (uint32_t)run->image || t->width != (uint32_t)run->image)
+        return "its pictures are of another size than the run's (suite.image)";
+    if (MAX(t->images, 1u) != (uint32_t)run->cameras)
+        return "its observations have another number of pictures than the run's (suite.cameras)";
+    return strcmp(chain, run->chain) ? "its pictures are made otherwise than the run's (suite.chain)" : NULL;
+}
+
 /* NULL: it can be journaled. What the model must judge (is a token an action?) is checked when it is trained on. */
-static const char *check(const struct request *request, const Gantry__Trajectory *t)
+static const char *check(const struct request *request, const Gantry__Trajectory *t, const struct run_config *run)
 {
     const char *problem;
     size_t n_frames;
@@ -73,7 +87,8 @@ static const char *check(const struct request *request, const Gantry__Trajectory
     (void)message_part(request->message, 0, &n_frames);
     if (n_frames != trajectory_observed(t) * MAX(t->images, 1u) * t->height * t->width * 3)
         return "the pictures are not (steps + 1, or as many as were drawn) x images x height x width x 3 bytes";
-    return check_numbers(t);
+    problem = run ? check_run(run, t) : NULL;
+    return problem ?: check_numbers(t);
 }
 
 static void digest(const struct request *request, uint8_t ret[SHA256_SIZE])
@@ -89,7 +104,8 @@ static void digest(const struct request *request, uint8_t ret[SHA256_SIZE])
     sha256_end(&sha, ret);
 }
 
-int delivery_take(struct deliveries *d, struct request *request, const struct rl_config *rl, struct intake_event *ret_event)
+int delivery_take(struct deliveries *d, struct request *request, const struct run_config *run, const struct rl_config *rl,
+                  struct intake_event *ret_event)
 {
     const Gantry__Trajectory *t = (const Gantry__Trajectory *)request->message->body;
     struct intake_event event = {.kind = INTAKE_DELIVER, .epoch = request->message->envelope.epoch, .from = request->peer};
@@ -105,7 +121,7 @@ int delivery_take(struct deliveries *d, struct request *request, const struct rl
     }
     event.request = event.deliver.token = ++d->last;
     event.deliver.policy_version = t->policy_version;
-    event.deliver.text = check(request, t);
+    event.deliver.text = check(request, t, run);
     event.deliver.valid = !event.deliver.text;
     event.deliver.episode = (struct journaled_episode) {
         .episode = t->episode, .success = t->success, .timeout = t->timeout, .steps = t->steps, .member = t->member,

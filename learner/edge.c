@@ -47,7 +47,7 @@ static void on_request(struct request *request, void *arg)
         return;
     }
     episode = ((const Gantry__Trajectory *)request->message->body)->episode;
-    if (delivery_take(&edge->deliveries, request, edge_rl(edge, intake_stage_of(edge->intake, episode)), &event) < 0) {
+    if (delivery_take(&edge->deliveries, request, edge->config, edge_rl(edge, intake_stage_of(edge->intake, episode)), &event) < 0) {
         wire_refuse(request, GANTRY__STATUS__STATUS_BUSY, "out of memory");
         return;
     }

@@ -15,6 +15,7 @@ static struct table {
     struct deliveries kept;
     struct intake_event event;
     const struct rl_config *rl;
+    const struct run_config *run;
     bool busy;                      /* the next answer, instead */
     unsigned taken;
     int verdict;                    /* of the reply; -1: none */
@@ -59,7 +60,7 @@ static void serve(struct side *side, struct request *request)
     struct intake_effect effect = {.kind = INTAKE_REPLY};
 
     (void)side;
-    assert_int_equal(delivery_take(&table.kept, request, table.rl, &table.event), 0);
+    assert_int_equal(delivery_take(&table.kept, request, table.run, table.rl, &table.event), 0);
     assert_int_equal(table.kept.n, 1);
     table.taken++;
     effect.reply.episode = table.event.deliver.episode.episode;
@@ -210,6 +211,26 @@ static void test_shapes(void **state)
     SPOIL(good.t.n_tokens = good.t.n_logp = 0; good.t.purpose = GANTRY__PURPOSE__PURPOSE_ROLLOUT, "tokens are missing");
 }
 
+/* Pictures as the run has them. */
+static void test_the_runs_pictures(void **state)
+{
+    static struct run_config run = {.image = SIDE, .cameras = 1, .chain = "render"};
+
+    (void)state;
+    table.run = &run;
+    expect_accepted();                          /* who does not say, drew them so */
+    good.t.image_chain = (char *)"render";
+    expect_accepted();
+    SPOIL(good.t.image_chain = (char *)"plain", "suite.chain");
+    SPOIL(good.t.height = 2 * SIDE; good.t.width = SIDE / 2, "suite.image");
+    SPOIL(good.t.height = SIDE / 2; good.t.width = 2 * SIDE, "suite.image");
+    run.cameras = 2;
+    SPOIL((void)0, "suite.cameras");
+    table.run = NULL;
+    good.t.image_chain = (char *)"plain";
+    expect_accepted();
+}
+
 static void test_numbers(void **state)
 {
     (void)state;
@@ -288,7 +309,7 @@ static void test_return(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_described), TEST(test_busy), TEST(test_shapes), TEST(test_numbers), TEST(test_optional), TEST(test_drawn),
+        TEST(test_described), TEST(test_busy), TEST(test_shapes), TEST(test_the_runs_pictures), TEST(test_numbers), TEST(test_optional), TEST(test_drawn),
         TEST(test_return),
     };
 
