@@ -31,6 +31,11 @@ int eval_parse_policies(char *text, struct eval_ask *ask)
     for (word = strtok_r(text, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
         if (ask->n_policies == RUN_MAX_POLICIES || strlen(word) >= sizeof ask->policies[0])
             return -EINVAL;
+        for (int i = 0; i < ask->n_policies; i++)
+            if (!strcmp(ask->policies[i], word)) {
+                fprintf(stderr, "gantry eval: --policies: %s is named twice\n", word);
+                return -ERANGE;
+            }
         snprintf(ask->policies[ask->n_policies++], sizeof ask->policies[0], "%s", word);
     }
     return ask->n_policies ? 0 : -EINVAL;

@@ -221,10 +221,7 @@ void progress_page(const json_t *status, struct strbuf *out)
         const json_t *stage = json_array_get(stages, i);
 
         strbuf_addf(out, "  %-12s %-8s ", text(stage, "stage"), text(stage, "state"));
-        if (!strcmp(text(stage, "state"), "open") && number(stage, "wall_s") <= 0)
-            strbuf_addc(out, '-');      /* counted when it ends, or the coordinator does */
-        else
-            add_time(number(stage, "wall_s"), out);
+        add_time(number(stage, "wall_s"), out);
         strbuf_addc(out, '\n');
     }
     add_tasks(status, out);

@@ -293,6 +293,7 @@ void conductor_status(const struct conductor *c, struct conductor_status *ret)
         .leased = c->leases.n, .training = training(c),
         .waiting = c->waiting_for[0], .waiting_for = c->waiting_for, .trouble = c->trouble,
         .policy_version = newest ? newest->number : 0, .prm_version = c->memory.prm_current,
+        .stage_s = (double)(c->now_ms - c->stage_since_ms) / 1000,
         .draining = c->draining, .finished = c->memory.finished, .stopped = c->stopped,
     };
 

@@ -259,6 +259,7 @@ struct conductor_status {
     const char *prm_doubt;              /* what its gate said of a PRM that did not pass it and pays this stage; "" */
     uint64_t success, ended;            /* journaled rows of the open iteration: successes, count */
     double reward;                      /* sum of their returns */
+    double stage_s;                     /* the stage is worked on for so long beyond its row's wall_s */
     bool draining, finished, stopped;
 };
 

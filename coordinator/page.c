@@ -52,7 +52,7 @@ PAGE_STYLE
 "  $('tasks').innerHTML=s.tasks.length?row(['task','success in rl','on val','drawn'],1)\n"
 "    +s.tasks.map(t=>row([t.task,share(t.success),share(t.val),share(t.drawn)])).join(''):'';\n"
 "  $('stages').innerHTML=row(['stage','state','wall s','policy in','policy out'],1)+s.history.map(h=>row([h.stage,h.state,\n"
-"    h.state=='open'&&!h.wall_s?'-':h.wall_s.toFixed(1),h.policy_in,h.state=='open'?'-':h.policy_out])).join('');\n"
+"    h.wall_s.toFixed(1),h.policy_in,h.state=='open'?'-':h.policy_out])).join('');\n"
 "  $('members').innerHTML=row(['member','role','state','host','pid','device','leases','delivered','ms a step','versions','memory MB'],1)\n"
 "    +s.members.map(m=>row([m.member,m.role,m.state,m.host,m.pid,m.device+(m.isa?` ${m.isa}`:'')+(m.gauges.device_memory_used_bytes?` (${gib(m.gauges.device_memory_used_bytes)} of ${gib(m.gauges.device_memory_bytes)} GiB)`:''),\n"
 "    ...(m.slots?[m.leases+'/'+m.slots,m.delivered]:['','']),\n"

@@ -226,7 +226,8 @@ static void write_members(const struct edge *edge, struct json_writer *w)
     json_close(w, ']');
 }
 
-static void write_stages(struct edge *edge, struct json_writer *w)
+/* A row's time is written when a pass ends: of the stage that is worked on, what came since is told, too. */
+static void write_stages(struct edge *edge, const struct conductor_status *status, struct json_writer *w)
 {
     _cleanup_free_ struct ledger_stage *stages = NULL;
     size_t n = 0;
@@ -238,7 +239,7 @@ static void write_stages(struct edge *edge, struct json_writer *w)
         json_open(w, NULL, '{');
         json_text(w, "stage", stages[i].name);
         json_text(w, "state", progress_state_name(stages[i].state));
-        json_number(w, "wall_s", stages[i].wall_s);
+        json_number(w, "wall_s", stages[i].wall_s + (stages[i].state == PROGRESS_OPEN ? status->stage_s : 0));
         json_unsigned(w, "policy_in", stages[i].policy_in);
         json_unsigned(w, "policy_out", stages[i].policy_out);
         json_close(w, '}');
@@ -328,7 +329,7 @@ int edge_status_json(struct edge *edge, struct strbuf *out)
     json_number(&w, "commit_ms", ledger_commit_ms(edge->ledger, &worst));
     json_number(&w, "commit_worst_ms", worst);
     write_members(edge, &w);
-    write_stages(edge, &w);
+    write_stages(edge, &status, &w);
     write_kept(edge, "success_curve", make_curve, &edge->curve, &w);
     write_kept(edge, "tasks", make_tasks, &edge->tasks, &w);
     json_close(&w, '}');

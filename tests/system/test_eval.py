@@ -190,7 +190,7 @@ def test_a_policy_without_a_critic_is_not_asked_for_its_value(make_cluster):
 def test_words_that_are_no_numbers():
     """Each is said in one line, before any run is looked at; none is taken for half of it."""
     for words, says in ((["--n", "1..1000"], "--n 1000: from 1 to 128 candidates"), (["--n", "100..200"], "--n 200: from 1 to 128"),
-                        (["--max-steps", "5x"], "'5x' is not right here"), (["--max-steps", "4294967297"], "expected: a whole number"),
+                        (["--policies", "sft,best,sft"], "--policies: sft is named twice"), (["--max-steps", "5x"], "'5x' is not right here"), (["--max-steps", "4294967297"], "expected: a whole number"),
                         (["--action-error", "--frames", "10abc"], "'10abc' is not right here")):
         done = gantry("eval", "nowhere", "--policies", "last", *words)
         assert done.returncode == 2 and says in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr

@@ -227,16 +227,22 @@ static void test_reward_models_that_stay(void **state)
     }
 }
 
-/* A stage's time is what passed between its passes, added up once. */
+/* A stage's time is what passed between its passes, added up once; what passed since is said beside it. */
 static void test_time_of_a_stage(void **state)
 {
+    struct conductor_status status;
     struct desk *d = *state;
 
     desk_rl(d, 1, 0);
     for (int i = 1; i <= 3; i++) {
         d->now_ms += 1000;
+        desk_step(d, (struct conductor_event) {.kind = CONDUCTOR_TICK});
+        conductor_status(d->c, &status);
+        assert_true(status.stage_s == 1);
         play(d, 1, 0);
         assert_true(desk_find(d, CONDUCTOR_PUT_STAGE)->stage.wall_s == i);
+        conductor_status(d->c, &status);
+        assert_true(status.stage_s == 0);
         newest_is_ready(d);
     }
 }
