@@ -82,8 +82,7 @@ static const struct stage_config *tested_stage(const struct compared *run, uint3
     return NULL;
 }
 
-/* Its rows of the test, by task and state. Caller frees *ret. Returns how many; -ENOMEM. */
-static int by_state(const void *a, const void *b)
+int compared_by_state(const void *a, const void *b)
 {
     const struct ledger_episode *x = *(const struct ledger_episode *const *)a, *y = *(const struct ledger_episode *const *)b;
     int r = strcmp(x->task, y->task);
@@ -91,7 +90,7 @@ static int by_state(const void *a, const void *b)
     return r ? r : (x->state_seed > y->state_seed) - (x->state_seed < y->state_seed);
 }
 
-static int tested_rows(const struct compared *run, const char *policy, const struct ledger_episode ***ret)
+int compared_rows(const struct compared *run, const char *policy, const struct ledger_episode ***ret)
 {
     const struct ledger_episode **rows = calloc(run->data.n_episodes + 1, sizeof *rows);
     char tag[sizeof((struct ledger_episode *)0)->tag];
@@ -114,12 +113,11 @@ static int tested_rows(const struct compared *run, const char *policy, const str
         if (e->state == EPISODE_EVALUATED && e->stage == stage && !strcmp(e->tag, tag))
             rows[n++] = e;
     }
-    qsort(rows, (size_t)n, sizeof *rows, by_state);
+    qsort(rows, (size_t)n, sizeof *rows, compared_by_state);
     return n;
 }
 
-/* A state is the same in two runs when suite, task and number are, and nothing else happens in it. */
-static bool same_states(const struct compared *a, const struct compared *b)
+bool compared_same_states(const struct compared *a, const struct compared *b)
 {
     uint32_t number_a, number_b;
     const struct stage_config *x = tested_stage(a, &number_a), *y = tested_stage(b, &number_b);
@@ -134,16 +132,16 @@ static int pair(const struct compared *first, const char *policy, struct compare
     _cleanup_free_ double *before = NULL, *after = NULL;
     int n_a, n_b = 0, n = 0, r;
 
-    if (!same_states(first, run))
+    if (!compared_same_states(first, run))
         return 0;
-    if ((n_a = tested_rows(first, policy, &a)) < 0 || (n_b = tested_rows(run, policy, &b)) < 0)
+    if ((n_a = compared_rows(first, policy, &a)) < 0 || (n_b = compared_rows(run, policy, &b)) < 0)
         return -ENOMEM;
     before = calloc((size_t)n_a + 1, sizeof *before);
     after = calloc((size_t)n_a + 1, sizeof *after);
     if (!before || !after)
         return -ENOMEM;
     for (int i = 0, k = 0; i < n_a && k < n_b;) {
-        int order = by_state(&a[i], &b[k]);
+        int order = compared_by_state(&a[i], &b[k]);
 
         if (order == 0) {
             before[n] = a[i]->success;
@@ -166,6 +164,8 @@ int comparison_load(const char *const *dirs, int n, const char *policy, struct c
     for (int i = 1; i < n && r == 0; i++)
         if ((r = pair(&c.runs[0], policy, &c.runs[i])) < 0)
             r = error_set(error, -r, "%s: its test cannot be compared: %s", dirs[i], strerror(-r));
+    if (r == 0 && (r = comparison_find_arms(&c)) < 0)
+        r = error_set(error, -r, "out of memory");
     if (r < 0)
         comparison_release(&c);
     else

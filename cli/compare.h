@@ -22,10 +22,20 @@ struct compared {
     struct paired over;         /* this run's policy over the first run's; pairs 0: nothing to pair */
 };
 
+/* Runs that differ in nothing but their seed (and in where and how they are run) are one arm of an experiment. */
+struct comparison_arm {
+    int runs[COMPARE_MAX], n;   /* ascending; the arms are in the order of their first runs */
+    double success;             /* of the policy on test, mean over the runs; NaN: not all have tested it */
+    struct { int seeds, states; double mean, low, high; } over;     /* over the first arm, seed by seed, state by state; seeds 0:
+                                                                     * both have fewer than two, or no state is in all */
+};
+
 struct comparison {
     const char *policy;         /* borrowed: sft, best, last, ... */
     struct compared runs[COMPARE_MAX];
     int n;
+    struct comparison_arm arms[COMPARE_MAX];
+    int n_arms;
 };
 
 /* dirs: 2 to COMPARE_MAX. */
@@ -33,6 +43,15 @@ int comparison_load(const char *const *dirs, int n, const char *policy, struct c
 /* -ENOENT: the first run has not tested the policy; the line says what it has. */
 int comparison_has_policy(const struct comparison *comparison, struct error *error);
 void comparison_release(struct comparison *comparison);
+
+/* compare_arms.c, called by comparison_load: fills the arms. -ENOMEM. */
+int comparison_find_arms(struct comparison *comparison);
+bool comparison_has_seeds(const struct comparison *comparison);     /* some arm has several */
+/* The rows of the policy's test, by task and state; caller frees *ret, which borrows. Returns how many; -ENOMEM. */
+int compared_rows(const struct compared *run, const char *policy, const struct ledger_episode ***ret);
+int compared_by_state(const void *a, const void *b);        /* of two pointers to episodes */
+/* A state is the same in two runs when suite, task and number are, and nothing else happens in it. */
+bool compared_same_states(const struct compared *a, const struct compared *b);
 
 /* What was tested of a run: summary.json's `policies` object; NULL: nothing. Of one policy: */
 json_t *compared_policies(const struct compared *run);
@@ -42,6 +61,9 @@ bool compared_test(const struct compared *run, const char *policy, struct compar
 /* Both tables, row by row: row(label, cells, arg), cells NULL where a run has nothing to say. -ENOMEM. */
 int comparison_differences(const struct comparison *comparison, run_config_row_fn row, void *arg);
 void comparison_figures(const struct comparison *comparison, run_config_row_fn row, void *arg);
+
+/* An arm in a line: "a, c, e (seeds 7, 8, 9): last 0.712, +4.8 points [-1.0 +10.5] over the first by 3 seeds and 150 states". */
+void comparison_arm_words(const struct comparison *comparison, int arm, struct strbuf *out);
 
 /* "a" to "h": what runs are called where a directory's name is too long. */
 const char *compared_letter(int run);

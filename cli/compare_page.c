@@ -206,6 +206,14 @@ int comparison_page(const struct comparison *c, struct strbuf *out)
     strbuf_adds(
         out, "</table><p class='note'>Tests are of each run's own last eval stage, with Wilson's 95 % intervals; differences are "
              "paired over the states that both have played, with their bootstrap interval and McNemar's p.</p>");
+    for (int i = 0; i < c->n_arms && comparison_has_seeds(c); i++) {
+        strbuf_addf(out, "<p>%d. ", i + 1);
+        comparison_arm_words(c, i, out);
+        strbuf_adds(out, "</p>");
+    }
+    if (comparison_has_seeds(c))
+        strbuf_adds(out, "<p class='note'>Runs that differ in their seed alone are taken together; intervals are a bootstrap over "
+                    "seeds, then states.</p>");
     open_table(c, "In what they differ", out);
     before = out->length;
     r = comparison_differences(c, html_row, &html);

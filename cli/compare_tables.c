@@ -271,6 +271,11 @@ int comparison_print(const struct comparison *c, struct strbuf *out)
         strbuf_addf(out, "%s: %s\n", compared_letter(i), c->runs[i].dir);
     if (r == 0)
         r = text_rows(c, &t, out);
+    for (int i = 0; i < c->n_arms && comparison_has_seeds(c); i++) {
+        strbuf_addf(out, i ? "%d. " : "\n%d. ", i + 1);
+        comparison_arm_words(c, i, out);
+        strbuf_addc(out, '\n');
+    }
     return r < 0 || out->failed ? -ENOMEM : 0;
 }
 
@@ -317,6 +322,25 @@ static void json_run(const struct comparison *c, const struct compared *run, str
     free(policies);
 }
 
+static void json_arm(const struct comparison_arm *arm, struct json_writer *w)
+{
+    json_open(w, NULL, '{');
+    json_open(w, "runs", '[');
+    for (int i = 0; i < arm->n; i++)
+        json_signed(w, NULL, arm->runs[i]);
+    json_close(w, ']');
+    json_number(w, "success", arm->success);
+    if (arm->over.seeds) {
+        json_open(w, "over_first", '{');
+        json_signed(w, "seeds", arm->over.seeds);
+        json_signed(w, "states", arm->over.states);
+        json_number(w, "difference", arm->over.mean);
+        json_interval(w, "interval95", arm->over.low, arm->over.high);
+        json_close(w, '}');
+    }
+    json_close(w, '}');
+}
+
 int comparison_json(const struct comparison *c, struct strbuf *out)
 {
     struct json_writer w = {.out = out};
@@ -327,6 +351,10 @@ int comparison_json(const struct comparison *c, struct strbuf *out)
     json_open(&w, "runs", '[');
     for (int i = 0; i < c->n; i++)
         json_run(c, &c->runs[i], &w);
+    json_close(&w, ']');
+    json_open(&w, "arms", '[');
+    for (int i = 0; i < c->n_arms; i++)
+        json_arm(&c->arms[i], &w);
     json_close(&w, ']');
     json_open(&w, "differences", '[');
     r = comparison_differences(c, json_row, &rows);

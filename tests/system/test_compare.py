@@ -72,6 +72,28 @@ def test_compare(make_cluster, tmp_path):
     assert nowhere.returncode == 1 and "-o names another place" in nowhere.stderr
 
 
+def test_arms(make_cluster):
+    """Seeds of two demonstrators: one difference, over those that both have."""
+    runs = []
+    for style, seed in (("slow", 7), ("clean", 8), ("slow", 8), ("clean", 7), ("clean", 9)):
+        stages = [{"demos": {"episodes": 4, "style": style}}, {"sft": {"steps": 2, "batch": 8, "warmup": 1}},
+                  {"eval": {"episodes": 12, "policies": ["demonstrator"], "at": [1]}}]
+        runs.append(run(make_cluster, {"run": {"seed": seed}, "cluster": {"slots": 2 + seed % 2}}, stages))
+    done = gantry("compare", *(r.run for r in runs), "--policy", "demonstrator", "--json")
+    assert done.returncode == 0, done.stderr
+    slow, clean = json.loads(done.stdout)["arms"]
+    ended = [outcomes(r, 2) for r in runs]
+    assert slow["runs"] == [0, 2] and clean["runs"] == [1, 3, 4] and "over_first" not in slow
+    assert abs(clean["success"] - sum(sum(e.values()) / 12 for e in (ended[1], ended[3], ended[4])) / 3) < 1e-9
+    over = clean["over_first"]
+    difference = sum(ended[b][state] - ended[a][state] for a, b in ((0, 3), (2, 1)) for state in ended[0]) / 24
+    assert (over["seeds"], over["states"]) == (2, 12) and abs(over["difference"] - difference) < 1e-9, over
+    assert over["interval95"][0] < difference < over["interval95"][1], over
+    said = gantry("compare", *(r.run for r in runs), "--policy", "demonstrator", "-o", "-").stdout.splitlines()
+    assert said[-2].startswith("1. a, c (seeds 7, 8): demonstrator 0."), said
+    assert said[-1].startswith("2. b, d, e (seeds 8, 7, 9): demonstrator ") and said[-1].endswith("] over the first by 2 seeds and 12 states"), said
+
+
 def test_a_run_that_is_up(make_cluster):
     cluster = make_cluster(stages=[{"demos": {"episodes": 2000, "style": "slow"}}])
     cluster.start()
