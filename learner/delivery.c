@@ -87,8 +87,8 @@ static const char *check(const struct request *request, const Gantry__Trajectory
     (void)message_part(request->message, 0, &n_frames);
     if (n_frames != trajectory_observed(t) * MAX(t->images, 1u) * t->height * t->width * 3)
         return "the pictures are not (steps + 1, or as many as were drawn) x images x height x width x 3 bytes";
-    problem = run ? check_run(run, t) : NULL;
-    return problem ?: check_numbers(t);
+    problem = check_numbers(t);
+    return problem || !run ? problem : check_run(run, t);
 }
 
 static void digest(const struct request *request, uint8_t ret[SHA256_SIZE])

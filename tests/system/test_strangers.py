@@ -78,6 +78,7 @@ def lie_to_the_learner(path, run, epoch):
     assert "progress score or reward is not finite" in verdict(*trajectory(progress=(0.5, float("nan"))))
     assert "progress score or reward is not finite" in verdict(*trajectory(reward=(float("nan"),)))
     assert "one entry for each step" in verdict(*trajectory(reward=(1, 2)))
+    assert "another size than the run's (suite.image)" in verdict(body, frames)
 
 
 def test_hostile_frames(make_cluster):
