@@ -15,7 +15,7 @@ static int usage(FILE *out, int status)
             "usage: gantry compare RUN RUN... [options]\n"
             "In what up to %d runs differ, and what came of each: a table here, and a page with every curve of\n"
             "all runs in one frame. The runs must have ended, or be drained, wherever they are in their stages.\n"
-            "Those that differ in their seed alone are one arm of an experiment: arms are compared over seeds, too.\n"
+            "Those that differ in their seed alone are one arm of an experiment: arms are compared, too.\n"
             "  -o FILE.html     the page (compare.html in the current directory); - for none\n"
             "  --policy NAME    whose test is compared, state by state, with the first run's: sft, best, last,\n"
             "                   or what else their eval stages name (last)\n"
