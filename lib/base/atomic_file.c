@@ -47,12 +47,22 @@ static int fsync_parent(const char *path)
     return fsync_directory(dirname(copy));
 }
 
+/* A terminal, a pipe, /dev/full: a rename would put a file in its place, for everybody on this machine where root asks. */
+static bool is_device(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && (S_ISCHR(st.st_mode) || S_ISFIFO(st.st_mode));
+}
+
 int atomic_file_write(const char *path, const void *bytes, size_t n)
 {
     char temporary[PATH_MAX];
     _cleanup_close_ int fd = -1;
     int r;
 
+    if (is_device(path))
+        return file_write(path, bytes, n);
     if ((size_t)snprintf(temporary, sizeof temporary, "%s.tmp.%d", path, (int)getpid()) >= sizeof temporary)
         return -ENAMETOOLONG;
     fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);

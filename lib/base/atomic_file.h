@@ -14,7 +14,7 @@
 
 #include "base/macro.h"
 
-/* Replace `path`. -errno, and the old file is still there. */
+/* Replace `path`. -errno, and the old file is still there. A device or a pipe is written to, and stays what it is. */
 int atomic_file_write(const char *path, const void *bytes, size_t n);
 
 /* Whole file into memory, a NUL behind it. Caller frees. -EFBIG: larger than `limit`. */

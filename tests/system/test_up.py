@@ -276,17 +276,21 @@ def test_ctrl_c_drains(run):
     assert all(gone(pid) for pid in run.starts())
 
 
-def test_leaving_at_once_while_a_call_is_under_way(run):
-    """To a coordinator that stands still: it ends with it."""
-    run.up()
-    run.wait(lambda: len(run.starts()) == 4 and "status" in run.commands(), "four children and a status call")
-    os.kill(run.starts("coordinator")[0], signal.SIGSTOP)
+def leave_at_once(run):
     run.process.send_signal(signal.SIGINT)
     run.read_to("draining (SIGINT)")
     run.process.send_signal(signal.SIGTERM)
     run.read_to("leaving now")
     code, out = run.end()
     assert code == 1 and out == "", (code, out)
+
+
+def test_leaving_at_once_while_a_call_is_under_way(run):
+    """To a coordinator that stands still: it ends with it."""
+    run.up()
+    run.wait(lambda: len(run.starts()) == 4 and "status" in run.commands(), "four children and a status call")
+    os.kill(run.starts("coordinator")[0], signal.SIGSTOP)
+    leave_at_once(run)
 
 
 def test_leaving_at_once_while_many_calls_wait(run):
@@ -297,12 +301,7 @@ def test_leaving_at_once_while_many_calls_wait(run):
     for life in range(1, 16):           # the coordinator is to be told of each
         run.wait(lambda: len(run.starts("actor")) == life, "the actor")
         os.kill(run.starts("actor")[-1], signal.SIGKILL)
-    run.process.send_signal(signal.SIGINT)
-    run.read_to("draining (SIGINT)")
-    run.process.send_signal(signal.SIGTERM)
-    run.read_to("leaving now")
-    code, out = run.end()
-    assert code == 1 and out == "", (code, out)
+    leave_at_once(run)
 
 
 def test_a_reward_model_in_doubt_is_said_once(run):

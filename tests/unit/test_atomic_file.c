@@ -1,6 +1,7 @@
 /* atomic_file_write and file_read: the new contents are on the disk before they take the name, the name before it is said that
  * they have, and whatever fails leaves what was there. */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -191,12 +192,33 @@ static void test_a_directory(void **state)
     assert_int_equal(directory_sync(path), -ENOENT);
 }
 
+/* `-o /dev/stdout`, a pipe: no file takes its place. */
+static void test_a_pipe_stays_a_pipe(void **state)
+{
+    struct stat st;
+    char got[8] = "";
+    int fd;
+
+    (void)state;
+    assert_int_equal(mkfifo(path, 0600), 0);
+    fd = open(path, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(atomic_file_write(path, "page", 4), 0);
+    assert_int_equal(read(fd, got, sizeof got), 4);
+    assert_string_equal(got, "page");
+    assert_true(stat(path, &st) == 0 && S_ISFIFO(st.st_mode));
+    assert_string_equal(calls.text, "");
+    assert_int_equal(atomic_file_write("/dev/full", "page", 4), -ENOSPC);
+    assert_true(stat("/dev/full", &st) == 0 && S_ISCHR(st.st_mode));
+    close(fd);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_in_order), TEST(test_what_fails_leaves_what_was_there), TEST(test_a_name_that_is_given),
+        TEST(test_a_pipe_stays_a_pipe), TEST(test_in_order), TEST(test_what_fails_leaves_what_was_there), TEST(test_a_name_that_is_given),
         TEST(test_reading), TEST(test_a_directory),
     };
 
